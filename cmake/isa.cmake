@@ -1,0 +1,12 @@
+# Each file of octet/kernels/isa/ is compiled for its own instruction set and only called after a check of the
+# CPU; the rest of the library is plain x86-64. -mtune is left alone: the kernels are written with intrinsics.
+set(isa octet/kernels/isa)
+function(octet_isa file)
+  if(EXISTS ${CMAKE_SOURCE_DIR}/${isa}/${file})
+    set_source_files_properties(${isa}/${file} PROPERTIES COMPILE_OPTIONS "-O3;${ARGN}")
+  endif()
+endfunction()
+octet_isa(scalar.cpp)
+octet_isa(avx2.cpp       -mavx2 -mf16c -mbmi2)
+octet_isa(avxvnni.cpp    -mavx2 -mf16c -mbmi2 -mavxvnni)
+octet_isa(avx512vnni.cpp -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mavx2 -mf16c -mbmi2 -mprefer-vector-width=512)

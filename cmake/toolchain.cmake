@@ -1,0 +1,21 @@
+# Compiler launcher, linker, warnings and sanitizers. Nothing here changes what the code computes but the
+# one line that must: -ffp-contract=off, without which GCC fuses a*b+c and results depend on the ISA.
+find_program(OCTET_CCACHE ccache)
+if(OCTET_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${OCTET_CCACHE})
+endif()
+find_program(OCTET_MOLD mold)
+if(OCTET_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+add_compile_options(-ffp-contract=off -fno-math-errno)
+add_compile_options($<$<CONFIG:Debug>:-Og>)
+
+if(OCTET_SANITIZE)
+  add_compile_options(-fsanitize=${OCTET_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${OCTET_SANITIZE})
+endif()
+
+add_library(octet_warnings INTERFACE)
+target_compile_options(octet_warnings INTERFACE -Wall -Wextra -Wno-missing-field-initializers)

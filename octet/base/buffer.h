@@ -1,0 +1,34 @@
+#pragma once
+// Blocks of bytes behind tensors and packed weights.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace octet {
+
+// Every buffer starts on a 64-byte boundary and has at least this many readable bytes after its end, so that kernels
+// may load a whole vector at the last element. What those bytes hold is never used.
+inline constexpr size_t kBufferSlack = 64;
+
+// A shared, sized block of memory. Copies share the block.
+class Buffer {
+ public:
+  Buffer() = default;
+
+  // Uninitialised memory of `bytes` (+ slack, zeroed).
+  static Buffer allocate(size_t bytes);
+
+  // Wraps memory that `owner` keeps alive (a mapped file, a user's array). The slack rule is the caller's to keep.
+  static Buffer wrap(void* data, size_t bytes, std::shared_ptr<void> owner);
+
+  std::byte* data() const { return data_.get(); }
+  size_t bytes() const { return bytes_; }
+  explicit operator bool() const { return data_ != nullptr; }
+
+ private:
+  std::shared_ptr<std::byte> data_;
+  size_t bytes_ = 0;
+};
+
+}  // namespace octet

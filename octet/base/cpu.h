@@ -1,0 +1,34 @@
+#pragma once
+// The instruction sets octet has kernels for, and which of them this CPU runs.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace octet {
+
+// Ordered from plainest to fastest. Every one gives identical results.
+enum class Isa { scalar, avx2, avxvnni, avx512vnni };
+
+const char* to_string(Isa isa);
+
+// Parses "scalar", "avx2", "avxvnni", "avx512vnni"; an unknown name is an Error that lists these.
+Isa parse_isa(std::string_view name);
+
+// Whether this CPU (and operating system) can run the instructions.
+bool cpu_supports(Isa isa);
+
+// All the CPU supports, plainest first; never empty.
+std::vector<Isa> supported_isas();
+
+// The ISA in force: the fastest supported one, or what the environment variable OCTET_ISA names.
+// Error if OCTET_ISA names an unknown or unsupported one.
+Isa current_isa();
+
+// Overrides the ISA for the process (tests run every table). Kernels made earlier keep theirs. Thread-safe.
+void set_isa(Isa isa);
+
+// One line for humans: "AMD EPYC, 2 cores, avx512vnni".
+std::string cpu_description();
+
+}  // namespace octet

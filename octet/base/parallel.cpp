@@ -1,0 +1,117 @@
+#include "octet/base/parallel.h"
+
+#include <omp.h>
+#include <pthreadpool.h>
+#include <sched.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+
+#include "octet/base/check_impl.h"
+
+namespace octet {
+namespace {
+
+int usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+  return 1;
+}
+
+int initial_threads() {
+  if (const char* text = std::getenv("OCTET_NUM_THREADS"); text && *text) {
+    char* end = nullptr;
+    long n = std::strtol(text, &end, 10);
+    OCTET_CHECK(*end == 0 && n >= 1 && n <= 1024, invalid_argument,
+                "OCTET_NUM_THREADS={}: expected a whole number from 1 to 1024", text);
+    return static_cast<int>(n);
+  }
+  return usable_cores();
+}
+
+// The pool is made at its first use and replaced when the thread count changes. `busy` lets one caller in; any other
+// (a second thread, or a nested call) runs its work inline.
+struct Pool {
+  std::mutex mutex;
+  std::atomic<int> threads{0};
+  pthreadpool_t pool = nullptr;
+  int pool_threads = 0;
+
+  ~Pool() {
+    if (pool) pthreadpool_destroy(pool);
+  }
+};
+
+Pool& the_pool() {
+  static Pool pool;
+  return pool;
+}
+
+thread_local bool t_inside = false;
+
+struct Work {
+  void (*call)(void*, int64_t);
+  void* context;
+  std::exception_ptr error;
+  std::atomic<bool> failed{false};
+};
+
+void run_task(void* context, size_t i) {
+  auto& work = *static_cast<Work*>(context);
+  bool outer = t_inside;
+  t_inside = true;
+  try {
+    if (!work.failed.load(std::memory_order_relaxed)) work.call(work.context, static_cast<int64_t>(i));
+  } catch (...) {
+    if (!work.failed.exchange(true)) work.error = std::current_exception();
+  }
+  t_inside = outer;
+}
+
+}  // namespace
+
+int num_threads() {
+  auto& pool = the_pool();
+  int n = pool.threads.load(std::memory_order_relaxed);
+  if (n == 0) {
+    std::lock_guard lock(pool.mutex);
+    n = pool.threads.load();
+    if (n == 0) {
+      n = initial_threads();
+      omp_set_num_threads(n);
+      pool.threads.store(n);
+    }
+  }
+  return n;
+}
+
+void set_num_threads(int n) {
+  OCTET_CHECK(n >= 1 && n <= 1024, invalid_argument, "set_num_threads({}): expected 1 to 1024", n);
+  auto& pool = the_pool();
+  std::lock_guard lock(pool.mutex);
+  pool.threads.store(n);
+  omp_set_num_threads(n);
+}
+
+void detail::parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* context) {
+  int threads = num_threads();
+  auto& pool = the_pool();
+  if (threads > 1 && !t_inside && pool.mutex.try_lock()) {
+    std::lock_guard lock(pool.mutex, std::adopt_lock);
+    if (pool.pool_threads != threads) {
+      if (pool.pool) pthreadpool_destroy(pool.pool);
+      pool.pool = pthreadpool_create(static_cast<size_t>(threads));
+      pool.pool_threads = threads;
+    }
+    Work work{call, context, nullptr};
+    pthreadpool_parallelize_1d(pool.pool, run_task, &work, static_cast<size_t>(tasks), 0);
+    if (work.error) std::rethrow_exception(work.error);
+    return;
+  }
+  for (int64_t i = 0; i < tasks; ++i) call(context, i);
+}
+
+}  // namespace octet

@@ -1,0 +1,48 @@
+#pragma once
+// Threads: one pthreadpool per process. Results never depend on the number of threads.
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace octet {
+
+// Threads used by parallel_for and by oneDNN, the caller included. Starts as OCTET_NUM_THREADS, or the number of
+// cores the process may run on.
+int num_threads();
+
+// Sets it; n >= 1, else Error. Takes effect for work started later. Must not be called from inside parallel_for.
+void set_num_threads(int n);
+
+namespace detail {
+void parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* context);
+}
+
+// Calls fn(i) for i in [0, tasks), spread over the pool; returns when all are done. Calls from inside a task, and
+// calls made while another thread holds the pool, run inline on the caller: nesting is allowed and never deadlocks.
+// The first exception that a task throws is rethrown here. Allocates nothing.
+template <typename Fn>
+void parallel_for(int64_t tasks, Fn&& fn) {
+  if (tasks <= 1) {
+    if (tasks == 1) fn(int64_t{0});
+    return;
+  }
+  detail::parallel_run(
+      tasks, [](void* f, int64_t i) { (*static_cast<std::remove_reference_t<Fn>*>(f))(i); },
+      const_cast<void*>(static_cast<const void*>(&fn)));
+}
+
+// Splits [0, n) into at most num_threads() even ranges of at least `grain` elements and calls fn(begin, end) on each.
+template <typename Fn>
+void parallel_ranges(int64_t n, int64_t grain, Fn&& fn) {
+  if (n <= 0) return;
+  int64_t parts = grain > 0 ? (n + grain - 1) / grain : n;
+  if (parts > num_threads()) parts = num_threads();
+  if (parts <= 1) {
+    fn(int64_t{0}, n);
+    return;
+  }
+  parallel_for(parts, [&](int64_t i) { fn(n * i / parts, n * (i + 1) / parts); });
+}
+
+}  // namespace octet

@@ -1,0 +1,48 @@
+#pragma once
+// The quantization arithmetic for one number, exactly as docs/numerics.md states it. The reference engine, the
+// observers and the tests use these; kernels compute the same bits with vectors.
+
+#include <cmath>
+#include <cstdint>
+
+namespace octet::affine {
+
+// Round half to even, to an integer-valued float (the default rounding mode is assumed, as everywhere).
+inline float rne(float v) { return std::nearbyint(v); }
+
+// clamp(rne(v) + z, lo, hi) without overflow for any v; NaN gives z clamped.
+inline int32_t round_and_clamp(float v, int32_t z, int32_t lo, int32_t hi) {
+  if (std::isnan(v)) v = 0;
+  // Compared in double, where the sum of an integer-valued float and an int32 is exact as far as clamping needs.
+  double q = static_cast<double>(rne(v)) + z;
+  return q < lo ? lo : q > hi ? hi : static_cast<int32_t>(q);
+}
+
+// q = clamp(rne(f(x * f(1/s))) + z). Multiplies by the inverse, as PyTorch does: dividing differs on ties.
+inline int32_t quantize(float x, float scale, int32_t z, int32_t lo, int32_t hi) {
+  float inv = 1.0f / scale;
+  return round_and_clamp(x * inv, z, lo, hi);
+}
+
+// f(s * f(q - z))
+inline float dequantize(int32_t q, float scale, int32_t z) {
+  return scale * static_cast<float>(static_cast<int64_t>(q) - z);
+}
+
+// Requantizes an int32 accumulator (bias already added): clamp(rne(f(f(acc) * m)) + z).
+inline int32_t requantize(int32_t acc, float multiplier, int32_t z, int32_t lo, int32_t hi) {
+  return round_and_clamp(static_cast<float>(acc) * multiplier, z, lo, hi);
+}
+
+// The int32 bias of a linear or conv layer: clamp_i32(rne(bias / (s_x * s_w))), in float32 as QNNPACK does.
+// `saturated` is set when the clamp changed the value.
+inline int32_t quantize_bias(float bias, float sx, float sw, bool* saturated = nullptr) {
+  float v = rne(bias / (sx * sw));
+  if (v >= 2147483648.0f || v < -2147483648.0f) {
+    if (saturated) *saturated = true;
+    return v > 0 ? INT32_MAX : INT32_MIN;
+  }
+  return std::isnan(v) ? 0 : static_cast<int32_t>(v);
+}
+
+}  // namespace octet::affine

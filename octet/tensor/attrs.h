@@ -1,0 +1,49 @@
+#pragma once
+// Named attributes of an operator call: strides, axes, flags.
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace octet {
+
+using Attr = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>>;
+
+// "3", "0.5", "true", "\"relu\"", "[1, 1]", "[0.5, 1.]" — and parse_attr reads each back to the same value and type
+// (a double always has a point, an exponent, or is inf/nan; an empty list is "[]" of integers).
+std::string to_string(const Attr& attr);
+Attr parse_attr(const std::string& text);
+
+// Attributes by name, printed in name order. get_* return the value or throw an Error naming the attribute.
+class Attrs {
+ public:
+  Attrs() = default;
+  Attrs(std::initializer_list<std::pair<const std::string, Attr>> items) : map_(items) {}
+
+  bool has(const std::string& name) const { return map_.count(name) != 0; }
+  Attrs& set(const std::string& name, Attr value) {
+    map_[name] = std::move(value);
+    return *this;
+  }
+  void erase(const std::string& name) { map_.erase(name); }
+
+  int64_t get_int(const std::string& name) const;
+  double get_double(const std::string& name) const;  // integers convert
+  bool get_bool(const std::string& name) const;
+  const std::string& get_string(const std::string& name) const;
+  const std::vector<int64_t>& get_ints(const std::string& name) const;
+  std::vector<double> get_doubles(const std::string& name) const;  // integers convert
+  const Attr& get(const std::string& name) const;
+
+  auto begin() const { return map_.begin(); }
+  auto end() const { return map_.end(); }
+  size_t size() const { return map_.size(); }
+  bool operator==(const Attrs&) const = default;
+
+ private:
+  std::map<std::string, Attr> map_;
+};
+
+}  // namespace octet

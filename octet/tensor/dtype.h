@@ -1,0 +1,63 @@
+#pragma once
+// Element types. Names are PyTorch's; the type names in printed graphs ("Float", "QUInt8") are TorchScript's.
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace octet {
+
+enum class DType : uint8_t {
+  float32,
+  float64,
+  float16,   // storage: converted to float32 to compute
+  bfloat16,  // storage: converted to float32 to compute
+  int64,
+  int32,
+  int16,
+  int8,
+  uint8,
+  bool_,
+  quint8,  // quantized: codes 0..255 with a Quantizer
+  qint8,   // codes -128..127
+  qint32,  // codes over the whole int32 range (biases)
+};
+
+// Bytes of one element.
+size_t element_size(DType dtype);
+// "float32", "quint8", ... and back; an unknown name is an Error listing the known ones.
+std::string to_string(DType dtype);
+DType parse_dtype(std::string_view name);
+// "Float", "QUInt8", "Long", ...: the type's name in a printed graph, and back.
+std::string type_name(DType dtype);
+DType parse_type_name(std::string_view name);
+
+bool is_quantized(DType dtype);
+bool is_floating(DType dtype);  // float32, float64, float16, bfloat16
+
+// The codes a quantized dtype can hold, inclusive; Error for other dtypes.
+int64_t qmin(DType dtype);
+int64_t qmax(DType dtype);
+// The plain integer type of a quantized dtype's codes: quint8 -> uint8, qint8 -> int8, qint32 -> int32.
+DType code_dtype(DType dtype);
+
+// IEEE half and bfloat16, both rounded half to even from float32.
+float half_to_float(uint16_t bits);
+uint16_t float_to_half(float value);
+float bfloat16_to_float(uint16_t bits);
+uint16_t float_to_bfloat16(float value);
+
+// The DType of a C++ type, for Tensor::data<T>() and friends.
+template <typename T>
+struct dtype_of;
+template <> struct dtype_of<float> { static constexpr DType value = DType::float32; };
+template <> struct dtype_of<double> { static constexpr DType value = DType::float64; };
+template <> struct dtype_of<int64_t> { static constexpr DType value = DType::int64; };
+template <> struct dtype_of<int32_t> { static constexpr DType value = DType::int32; };
+template <> struct dtype_of<int16_t> { static constexpr DType value = DType::int16; };
+template <> struct dtype_of<int8_t> { static constexpr DType value = DType::int8; };
+template <> struct dtype_of<uint8_t> { static constexpr DType value = DType::uint8; };
+template <> struct dtype_of<bool> { static constexpr DType value = DType::bool_; };
+
+}  // namespace octet

@@ -1,0 +1,144 @@
+#pragma once
+// Tensors: a handle on a typed, strided block of numbers, quantized or not.
+
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "octet/base/buffer.h"
+#include "octet/tensor/dtype.h"
+#include "octet/tensor/quantizer.h"
+#include "octet/tensor/type.h"
+
+namespace octet {
+
+enum class MemoryFormat {
+  contiguous,    // row-major
+  channels_last  // NHWC (4-d) or NWC, NDHWC: the shape stays (N, C, ...), only the strides differ
+};
+
+// A Tensor is a handle: copies share the data, as in PyTorch; clone() copies it. A default-constructed Tensor is
+// "undefined" and only defined() may be asked of it. Views (reshape, slice, transpose, ...) share the data too.
+//
+// A quantized tensor (quint8, qint8, qint32) holds integer codes and a Quantizer that says what they mean.
+class Tensor {
+ public:
+  Tensor() = default;
+
+  // -- making ----------------------------------------------------------------------------------
+  // Uninitialised. A quantized dtype needs a quantizer; per channel, one scale per slice along its axis.
+  static Tensor empty(const Shape& shape, DType dtype = DType::float32, QuantizerPtr quantizer = nullptr,
+                      MemoryFormat format = MemoryFormat::contiguous);
+  static Tensor zeros(const Shape& shape, DType dtype = DType::float32);
+  static Tensor ones(const Shape& shape, DType dtype = DType::float32);
+  static Tensor full(const Shape& shape, double value, DType dtype = DType::float32);
+  static Tensor arange(int64_t n, DType dtype = DType::int64);  // 0, 1, ... n-1
+  static Tensor scalar(double value, DType dtype = DType::float32);  // shape ()
+  // Copies values (row-major); their number must be numel(shape).
+  template <typename T>
+  static Tensor from(const std::vector<T>& values, const Shape& shape);
+  template <typename T>
+  static Tensor from(std::initializer_list<T> values) {
+    return from(std::vector<T>(values), {static_cast<int64_t>(values.size())});
+  }
+  // Normal and uniform random float32 values of a fixed, portable generator.
+  static Tensor randn(const Shape& shape, uint64_t seed);
+  static Tensor rand(const Shape& shape, uint64_t seed, double low = 0, double high = 1);
+  // Wraps a buffer (row-major unless strides are given) without copying it.
+  static Tensor wrap(Buffer buffer, const Shape& shape, DType dtype, QuantizerPtr quantizer = nullptr,
+                     std::vector<int64_t> strides = {});
+
+  // -- asking ----------------------------------------------------------------------------------
+  bool defined() const { return impl_ != nullptr; }
+  DType dtype() const;
+  const Shape& shape() const;
+  const std::vector<int64_t>& strides() const;  // in elements
+  int64_t dim() const { return static_cast<int64_t>(shape().size()); }
+  int64_t size(int64_t d) const;  // negative d counts from the end
+  int64_t numel() const;
+  int64_t nbytes() const { return numel() * static_cast<int64_t>(element_size(dtype())); }
+  TensorType type() const;
+  bool is_quantized() const { return octet::is_quantized(dtype()); }
+  bool is_contiguous(MemoryFormat format = MemoryFormat::contiguous) const;
+
+  // -- qparams (quantized tensors; Error otherwise) ------------------------------------------------
+  const QuantizerPtr& quantizer() const;  // null for plain tensors
+  QScheme qscheme() const;
+  double q_scale() const;           // per tensor
+  int64_t q_zero_point() const;     // per tensor
+  const std::vector<double>& q_per_channel_scales() const;
+  const std::vector<int64_t>& q_per_channel_zero_points() const;
+  int64_t q_per_channel_axis() const;
+  // The codes as a plain integer tensor (uint8, int8, int32) that shares the memory.
+  Tensor int_repr() const;
+  // float32 values; a plain tensor is converted to float32.
+  Tensor dequantize() const;
+
+  // -- data ------------------------------------------------------------------------------------
+  // The first element. T must be the dtype's C++ type, or the code type of a quantized dtype; Error otherwise.
+  // Elements are at data[sum of index[d]*strides()[d]].
+  template <typename T>
+  T* data();
+  template <typename T>
+  const T* data() const;
+  void* raw_data() const;
+  const Buffer& buffer() const;
+  double item() const;  // the only element, as a number (dequantized)
+  double at(const std::vector<int64_t>& index) const;
+  template <typename T>
+  std::vector<T> to_vector() const;  // row-major copy
+
+  // -- views and copies --------------------------------------------------------------------------
+  Tensor clone(MemoryFormat format = MemoryFormat::contiguous) const;
+  Tensor contiguous(MemoryFormat format = MemoryFormat::contiguous) const;  // itself if it is already
+  // A view if strides allow, a row-major copy otherwise; one size may be -1. Per-channel tensors keep their axis only
+  // if that dimension survives; Error otherwise.
+  Tensor reshape(Shape shape) const;
+  Tensor permute(const std::vector<int64_t>& dims) const;
+  Tensor transpose(int64_t a, int64_t b) const;
+  Tensor slice(int64_t d, int64_t start, int64_t end, int64_t step = 1) const;  // step >= 1; bounds clamp, negatives wrap
+  Tensor select(int64_t d, int64_t index) const;  // drops dimension d
+  Tensor squeeze(int64_t d) const;
+  Tensor unsqueeze(int64_t d) const;
+  Tensor flatten(int64_t start = 0, int64_t end = -1) const;
+  Tensor expand(const Shape& shape) const;  // broadcasts by stride 0
+  // Plain dtypes only; rounds toward zero to integers, float16 and bfloat16 half to even.
+  Tensor to(DType dtype) const;
+  // Copies the elements of source (same shape and dtype, any strides) into this tensor.
+  void copy_from(const Tensor& source);
+
+  // Opaque hooks for the floors above: autograd's and tracing's state. This floor only carries them.
+  std::shared_ptr<void>& autograd_slot() const;
+  std::shared_ptr<void>& trace_slot() const;
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+  Tensor view(Shape shape, std::vector<int64_t> strides, int64_t offset, QuantizerPtr quantizer) const;
+};
+
+// Same dtype, shape, qparams and bits (NaN equals NaN); strides do not matter.
+bool equal(const Tensor& a, const Tensor& b);
+// |a - b| <= atol + rtol*|b| everywhere, on dequantized values of equal shape.
+bool allclose(const Tensor& a, const Tensor& b, double rtol = 1e-5, double atol = 1e-8);
+
+// Row-major strides of a shape, and channels-last ones (3 to 5 dimensions).
+std::vector<int64_t> contiguous_strides(const Shape& shape);
+std::vector<int64_t> channels_last_strides(const Shape& shape);
+
+// -- quantizing --------------------------------------------------------------------------------------
+// q = clamp(rne(x/scale) + zero_point) element by element (affine.h); dtype is quint8, qint8 or qint32.
+Tensor quantize_per_tensor(const Tensor& x, double scale, int64_t zero_point, DType dtype);
+// The same with the scale and zero point of each slice along axis.
+Tensor quantize_per_channel(const Tensor& x, const std::vector<double>& scales, const std::vector<int64_t>& zero_points,
+                            int64_t axis, DType dtype);
+Tensor quantize(const Tensor& x, const QuantizerPtr& quantizer, DType dtype);
+// Integer codes (uint8, int8, int32) as a quantized tensor, without copying.
+Tensor make_quantized(const Tensor& codes, QuantizerPtr quantizer);
+
+// PyTorch's way of printing: values abridged beyond 1,000 elements, then what differs from a plain float tensor.
+std::string to_string(const Tensor& tensor);
+
+}  // namespace octet

@@ -1,0 +1,114 @@
+#include "octet/tensor/type.h"
+
+#include <cstdlib>
+
+#include "octet/base/check_impl.h"
+#include "octet/tensor/attrs.h"
+
+namespace octet {
+
+int64_t numel(const Shape& shape) {
+  int64_t n = 1;
+  for (int64_t d : shape) n *= d;
+  return n;
+}
+
+std::string to_string(const Shape& shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
+
+std::string to_string(const Dim& dim) { return dim.known() ? std::to_string(dim.size()) : dim.name(); }
+
+Dim multiply(const Dim& a, const Dim& b) {
+  if (a.known() && b.known()) return a.size() * b.size();
+  if (a.known() && a.size() == 1) return b;
+  if (b.known() && b.size() == 1) return a;
+  if (a.known()) return Dim(b.name() + "*" + std::to_string(a.size()));
+  return Dim(a.name() + "*" + to_string(b));
+}
+
+bool TensorType::is_static() const {
+  for (const Dim& d : dims)
+    if (!d.known()) return false;
+  return true;
+}
+
+Shape TensorType::shape() const {
+  Shape shape;
+  for (const Dim& d : dims) {
+    OCTET_CHECK(d.known(), invalid_argument, "type {}: dimension '{}' has no known size", to_string(*this), d.name());
+    shape.push_back(d.size());
+  }
+  return shape;
+}
+
+bool TensorType::operator==(const TensorType& other) const {
+  if (dtype != other.dtype || dims != other.dims || !quantizer != !other.quantizer) return false;
+  return !quantizer || *quantizer == *other.quantizer;
+}
+
+std::string to_string(const TensorType& type, bool brief) {
+  std::vector<std::string> dims;
+  for (const Dim& d : type.dims) dims.push_back(to_string(d));
+  std::string text = fmt::format("{}({})", type_name(type.dtype), fmt::join(dims, ", "));
+  if (type.quantizer) text += " " + to_string(*type.quantizer, brief);
+  return text;
+}
+
+TensorType parse_type(const std::string& text) {
+  size_t open = text.find('('), close = text.find(')');
+  OCTET_CHECK(open != std::string::npos && close != std::string::npos && open < close, invalid_argument,
+              "cannot read type '{}': expected e.g. Float(N, 3) or QUInt8(2, 3) scale=0.1 zero_point=0", text);
+  TensorType type;
+  type.dtype = parse_type_name(text.substr(0, open));
+  for (size_t i = open + 1; i < close;) {
+    size_t end = std::min(text.find(',', i), close);
+    size_t first = text.find_first_not_of(' ', i);
+    std::string word = text.substr(first, end - first);
+    OCTET_CHECK(!word.empty(), invalid_argument, "type '{}' has an empty dimension", text);
+    bool digits = word.find_first_not_of("0123456789") == std::string::npos;
+    if (digits) type.dims.emplace_back(static_cast<int64_t>(std::strtoll(word.c_str(), nullptr, 10)));
+    else type.dims.emplace_back(word);
+    i = end + 1;
+  }
+  auto field = [&](const std::string& key) -> std::string {
+    size_t at = text.find(" " + key + "=", close);
+    if (at == std::string::npos) return "";
+    size_t begin = at + key.size() + 2;
+    size_t end = text[begin] == '[' ? text.find(']', begin) + 1 : text.find(' ', begin);
+    return text.substr(begin, end == std::string::npos ? end : end - begin);
+  };
+  if (!is_quantized(type.dtype)) return type;
+  std::string scale = field("scale"), zero = field("zero_point"), axis = field("axis");
+  OCTET_CHECK(!scale.empty() && !zero.empty(), invalid_argument, "type '{}': a quantized type needs scale and zero_point",
+              text);
+  OCTET_CHECK(scale.find(':') == std::string::npos, invalid_argument,
+              "type '{}' is abridged; print the graph in full to read it back", text);
+  auto list = [](const std::string& s) {  // doubles of "0.5" or "[0.5, 1]"
+    std::vector<double> values;
+    const char* p = s.c_str();
+    while (*p) {
+      if (*p == '[' || *p == ']' || *p == ',' || *p == ' ') {
+        ++p;
+        continue;
+      }
+      char* end = nullptr;
+      double v = std::strtod(p, &end);
+      OCTET_CHECK(end != p, invalid_argument, "cannot read the numbers of '{}'", s);
+      // A number printed as float32 stands for that float32, not for the nearest double to its decimal form.
+      float f = std::strtof(p, nullptr);
+      values.push_back(fmt::format("{}", f) == std::string(p, static_cast<const char*>(end)) ? static_cast<double>(f) : v);
+      p = end;
+    }
+    return values;
+  };
+  std::vector<double> scales = list(scale), zeros = list(zero);
+  if (axis.empty()) {
+    type.quantizer = Quantizer::per_tensor(scales.at(0), static_cast<int64_t>(zeros.at(0)), type.dtype);
+  } else {
+    std::vector<int64_t> zero_points(zeros.begin(), zeros.end());
+    if (zero_points.size() == 1) zero_points.assign(scales.size(), zero_points[0]);
+    type.quantizer = Quantizer::per_channel(scales, zero_points, std::strtoll(axis.c_str(), nullptr, 10), type.dtype);
+  }
+  return type;
+}
+
+}  // namespace octet

@@ -15,7 +15,7 @@ std::string number(const Tensor& t, const std::vector<int64_t>& index) {
   if (t.dtype() == DType::bool_) return v != 0 ? "true" : "false";
   if (!is_floating(t.dtype()) && !t.is_quantized()) return fmt::format("{:.0f}", v);
   std::string text = fmt::format("{:.4f}", v);
-  if (v == static_cast<double>(static_cast<int64_t>(v)) && std::abs(v) < 1e6) text = fmt::format("{:.0f}.", v);
+  if (std::abs(v) < 1e6 && v == std::trunc(v)) text = fmt::format("{:.0f}.", v);
   else if (std::abs(v) >= 1e5 || (v != 0 && std::abs(v) < 1e-3)) text = fmt::format("{:.4e}", v);
   return text;
 }

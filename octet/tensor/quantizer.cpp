@@ -21,7 +21,9 @@ void check_one(double scale, int64_t zero_point, DType dtype) {
 std::string number(double value, bool brief) {
   float f = static_cast<float>(value);
   if (static_cast<double>(f) == value) return fmt::format("{}", f);
-  return brief ? fmt::format("{}", value) : fmt::format("{:.17g}", value);
+  if (brief) return fmt::format("{}", value);
+  std::string text = fmt::format("{:.17g}", value);
+  return text == fmt::format("{}", f) ? text + ".0" : text;  // whole numbers beyond 2^24
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ void check_shape(const Shape& shape) {
   double total = 1;
   for (int64_t d : shape) {
     OCTET_CHECK(d >= 0, invalid_argument, "shape {}: sizes must not be negative", to_string(shape));
-    total *= static_cast<double>(d);
+    total *= static_cast<double>(std::max<int64_t>(d, 1));  // a 0 must not hide an overflow of the others
   }
   OCTET_CHECK(total < 1e15, invalid_argument, "shape {} has too many elements", to_string(shape));
 }
@@ -232,7 +232,7 @@ const Shape& Tensor::shape() const { return need(defined()), impl_->shape; }
 const std::vector<int64_t>& Tensor::strides() const { return need(defined()), impl_->strides; }
 int64_t Tensor::size(int64_t d) const { return shape()[wrap_dim(d, dim(), "size")]; }
 int64_t Tensor::numel() const { return octet::numel(shape()); }
-TensorType Tensor::type() const { return TensorType(dtype(), shape(), impl_->quantizer); }
+TensorType Tensor::type() const { return TensorType(dtype(), shape(), quantizer()); }
 
 bool Tensor::is_contiguous(MemoryFormat format) const {
   if (format == MemoryFormat::contiguous) return dense(shape(), strides(), contiguous_strides(shape()));
@@ -404,7 +404,7 @@ void Tensor::copy_from(const Tensor& source) {
 }
 
 Tensor Tensor::clone(MemoryFormat format) const {
-  Tensor t = empty(shape(), dtype(), impl_->quantizer, format);
+  Tensor t = empty(shape(), dtype(), quantizer(), format);
   t.copy_from(*this);
   return t;
 }
@@ -424,6 +424,8 @@ Tensor Tensor::reshape(Shape shape) const {
                 to_string(this->shape()), to_string(shape));
     shape[unknown] = numel() / known;
   }
+  for (int64_t d : shape)
+    OCTET_CHECK(d >= 0, invalid_argument, "reshape to {}: sizes must not be negative", to_string(shape));
   OCTET_CHECK(octet::numel(shape) == numel(), invalid_argument, "reshape: shape {} has {} elements, {} has {}",
               to_string(this->shape()), numel(), to_string(shape), octet::numel(shape));
   QuantizerPtr quantizer = impl_->quantizer;
@@ -473,6 +475,7 @@ Tensor Tensor::slice(int64_t d, int64_t start, int64_t end, int64_t step) const 
   d = wrap_dim(d, dim(), "slice");
   OCTET_CHECK(step >= 1, invalid_argument, "slice: step {}; expected 1 or more", step);
   int64_t n = shape()[d];
+  step = std::min(step, std::max<int64_t>(n, 1));  // the same elements, and no overflow below
   if (start < 0) start += n;
   if (end < 0) end += n;
   start = std::clamp<int64_t>(start, 0, n);
@@ -547,6 +550,7 @@ Tensor Tensor::flatten(int64_t start, int64_t end) const {
 Tensor Tensor::expand(const Shape& target) const {
   int64_t extra = static_cast<int64_t>(target.size()) - dim();
   OCTET_CHECK(extra >= 0, invalid_argument, "expand: shape {} to {}", to_string(shape()), to_string(target));
+  check_shape(target);
   std::vector<int64_t> new_strides(target.size(), 0);
   for (int64_t d = 0; d < dim(); ++d) {
     OCTET_CHECK(shape()[d] == target[d + extra] || shape()[d] == 1, invalid_argument, "expand: shape {} to {}",
@@ -554,7 +558,14 @@ Tensor Tensor::expand(const Shape& target) const {
     if (shape()[d] == target[d + extra]) new_strides[d + extra] = strides()[d];
   }
   QuantizerPtr quantizer = impl_->quantizer;
-  if (quantizer && quantizer->is_per_channel()) quantizer = quantizer->with_axis(quantizer->axis() + extra);
+  if (quantizer && quantizer->is_per_channel()) {
+    int64_t axis = quantizer->axis() + extra;
+    auto channels = static_cast<size_t>(target[axis]);
+    if (channels == quantizer->scales().size()) quantizer = quantizer->with_axis(axis);
+    else  // one channel, repeated
+      quantizer = Quantizer::per_channel(std::vector<double>(channels, quantizer->scale()),
+                                         std::vector<int64_t>(channels, quantizer->zero_point()), axis, dtype());
+  }
   return view(target, std::move(new_strides), 0, std::move(quantizer));
 }
 

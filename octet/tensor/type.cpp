@@ -62,9 +62,10 @@ TensorType parse_type(const std::string& text) {
   for (size_t i = open + 1; i < close;) {
     size_t end = std::min(text.find(',', i), close);
     size_t first = text.find_first_not_of(' ', i);
+    OCTET_CHECK(first < end, invalid_argument, "type '{}' has an empty dimension", text);
     std::string word = text.substr(first, end - first);
-    OCTET_CHECK(!word.empty(), invalid_argument, "type '{}' has an empty dimension", text);
     bool digits = word.find_first_not_of("0123456789") == std::string::npos;
+    OCTET_CHECK(!digits || word.size() <= 15, invalid_argument, "type '{}': dimension {} is too large", text, word);
     if (digits) type.dims.emplace_back(static_cast<int64_t>(std::strtoll(word.c_str(), nullptr, 10)));
     else type.dims.emplace_back(word);
     i = end + 1;
@@ -100,11 +101,27 @@ TensorType parse_type(const std::string& text) {
     }
     return values;
   };
-  std::vector<double> scales = list(scale), zeros = list(zero);
+  // Zero points are whole numbers: not to be taken for a float32 that prints alike.
+  auto whole_numbers = [](const std::string& s) {
+    std::vector<int64_t> values;
+    for (const char* p = s.c_str(); *p;) {
+      if (*p == '[' || *p == ']' || *p == ',' || *p == ' ') {
+        ++p;
+        continue;
+      }
+      char* end = nullptr;
+      values.push_back(std::strtoll(p, &end, 10));
+      OCTET_CHECK(end != p, invalid_argument, "cannot read the whole numbers of '{}'", s);
+      p = end;
+    }
+    return values;
+  };
+  std::vector<double> scales = list(scale);
+  std::vector<int64_t> zero_points = whole_numbers(zero);
+  OCTET_CHECK(!scales.empty() && !zero_points.empty(), invalid_argument, "type '{}' has no scale or no zero point", text);
   if (axis.empty()) {
-    type.quantizer = Quantizer::per_tensor(scales.at(0), static_cast<int64_t>(zeros.at(0)), type.dtype);
+    type.quantizer = Quantizer::per_tensor(scales[0], zero_points[0], type.dtype);
   } else {
-    std::vector<int64_t> zero_points(zeros.begin(), zeros.end());
     if (zero_points.size() == 1) zero_points.assign(scales.size(), zero_points[0]);
     type.quantizer = Quantizer::per_channel(scales, zero_points, std::strtoll(axis.c_str(), nullptr, 10), type.dtype);
   }

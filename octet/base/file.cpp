@@ -1,0 +1,209 @@
+#include "octet/base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "octet/base/check_impl.h"
+
+namespace octet {
+namespace {
+
+constexpr size_t kPending = 1 << 16;  // small writes are gathered up to this many bytes
+
+std::string reason(int error) {
+  const char* advice = "";
+  switch (error) {
+    case EACCES: case EPERM: advice = "; check the permissions of the file and its directory"; break;
+    case ENOSPC: case EDQUOT: advice = "; free some space or write elsewhere"; break;
+    case EROFS: advice = "; the file system is read-only, write elsewhere"; break;
+    case EMFILE: case ENFILE: advice = "; raise the limit with ulimit -n"; break;
+    case ENAMETOOLONG: advice = "; use a shorter name"; break;
+    default: break;
+  }
+  return std::string(std::strerror(error)) + advice;
+}
+
+// Closes a descriptor at the end of a scope.
+struct Descriptor {
+  int fd;
+  explicit Descriptor(int fd) : fd(fd) {}
+  Descriptor(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+// read(2) to the end of something that cannot be mapped.
+Buffer read_all(int fd, const std::filesystem::path& path) {
+  std::vector<std::byte> bytes(kPending);
+  size_t used = 0;
+  while (true) {
+    if (used == bytes.size()) bytes.resize(2 * used);
+    ssize_t n = ::read(fd, bytes.data() + used, bytes.size() - used);
+    if (n < 0 && errno == EINTR) continue;
+    OCTET_CHECK(n >= 0, io, "{}: cannot read: {}", path.string(), reason(errno));
+    if (n == 0) break;
+    used += static_cast<size_t>(n);
+  }
+  Buffer result = Buffer::allocate(used);
+  if (used) std::memcpy(result.data(), bytes.data(), used);
+  return result;
+}
+
+}  // namespace
+
+// -- reading -----------------------------------------------------------------------------------------
+
+std::shared_ptr<MappedFile> MappedFile::open(const std::filesystem::path& path) {
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (file.fd < 0) {
+    int error = errno;
+    std::error_code ignored;
+    OCTET_CHECK(error != ENOENT && error != ENOTDIR, not_found,
+                "{}: no such file; check the path (relative paths start at {})", path.string(),
+                std::filesystem::current_path(ignored).string());
+    OCTET_FAIL(io, "{}: cannot open: {}", path.string(), reason(error));
+  }
+  struct stat status {};
+  OCTET_CHECK(::fstat(file.fd, &status) == 0, io, "{}: cannot open: {}", path.string(), reason(errno));
+  OCTET_CHECK(!S_ISDIR(status.st_mode), io, "{}: is a directory; expected a file", path.string());
+
+  std::shared_ptr<MappedFile> result(new MappedFile);
+  result->path_ = path;
+  if (!S_ISREG(status.st_mode) || status.st_size == 0) {
+    result->read_ = read_all(file.fd, path);
+    result->data_ = result->read_.data();
+    result->size_ = result->read_.bytes();
+    return result;
+  }
+  auto size = static_cast<size_t>(status.st_size);
+  auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  size_t file_pages = (size + page - 1) / page * page;
+  // One anonymous page more than the file has, and the file mapped over the start: so that the slack after the last
+  // byte is readable even if the file ends exactly at a page's end.
+  size_t reserved = file_pages + page;
+  void* start = ::mmap(nullptr, reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  OCTET_CHECK(start != MAP_FAILED, io, "{}: cannot map {} bytes: {}", path.string(), size, reason(errno));
+  result->data_ = static_cast<std::byte*>(start);
+  result->size_ = size;
+  result->mapped_ = reserved;  // from here on the destructor unmaps
+  void* mapped =
+      ::mmap(start, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.fd, 0);
+  OCTET_CHECK(mapped != MAP_FAILED, io, "{}: cannot map {} bytes: {}", path.string(), size, reason(errno));
+  return result;
+}
+
+MappedFile::~MappedFile() {
+  if (mapped_) ::munmap(data_, mapped_);
+}
+
+Buffer MappedFile::range(size_t offset, size_t bytes) {
+  OCTET_CHECK(offset <= size_ && bytes <= size_ - offset, invalid_argument,
+              "{}: bytes {} to {} were asked for, the file has {}", path_.string(), offset, offset + bytes, size_);
+  return Buffer::wrap(data_ + offset, bytes, shared_from_this());
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  auto file = MappedFile::open(path);
+  return std::string(reinterpret_cast<const char*>(file->data()), file->size());
+}
+
+// -- writing -----------------------------------------------------------------------------------------
+
+FileWriter::~FileWriter() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+void FileWriter::put(const std::byte* data, size_t bytes) {
+  while (bytes > 0) {
+    ssize_t n = ::write(fd_, data, bytes);
+    if (n < 0 && errno == EINTR) continue;
+    OCTET_CHECK(n >= 0, io, "{}: cannot write: {}", shown_.string(), reason(errno));
+    data += n;
+    bytes -= static_cast<size_t>(n);
+  }
+}
+
+void FileWriter::flush() {
+  put(pending_.get(), pending_bytes_);
+  pending_bytes_ = 0;
+}
+
+void FileWriter::write(const void* data, size_t bytes) {
+  if (bytes == 0) return;
+  const auto* from = static_cast<const std::byte*>(data);
+  if (pending_bytes_ + bytes > kPending) flush();
+  if (bytes > kPending) {
+    put(from, bytes);
+  } else {
+    if (!pending_) pending_ = std::make_unique<std::byte[]>(kPending);
+    std::memcpy(pending_.get() + pending_bytes_, from, bytes);
+    pending_bytes_ += bytes;
+  }
+  position_ += bytes;
+}
+
+void write_file_atomically(const std::filesystem::path& path, const std::function<void(FileWriter&)>& write) {
+  OCTET_CHECK(!path.filename().empty(), io, "{}: cannot write: expected the name of a file", path.string());
+  struct stat status {};
+  bool exists = ::stat(path.c_str(), &status) == 0;
+  OCTET_CHECK(!(exists && S_ISDIR(status.st_mode)), io, "{}: cannot write: it is a directory; give a file name",
+              path.string());
+  if (exists && !S_ISREG(status.st_mode)) {  // a device or a pipe must not be replaced by a file
+    FileWriter writer(path, ::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+    OCTET_CHECK(writer.fd_ >= 0, io, "{}: cannot write: {}", path.string(), reason(errno));
+    write(writer);
+    writer.flush();
+    return;
+  }
+  // Through a symbolic link the file it names is replaced, not the link.
+  std::error_code ignored;
+  std::filesystem::path target = exists ? std::filesystem::canonical(path, ignored) : path;
+  if (target.empty()) target = path;
+  std::filesystem::path directory = target.parent_path().empty() ? "." : target.parent_path();
+
+  static std::atomic<uint64_t> counter{0};
+  std::filesystem::path temporary;
+  int fd = -1;
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    temporary = directory / fmt::format(".octet-{}-{}.tmp", ::getpid(), counter.fetch_add(1));
+    fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0 || errno != EEXIST) break;
+  }
+  if (fd < 0) {
+    OCTET_CHECK(errno != ENOENT && errno != ENOTDIR, io, "{}: cannot write: there is no directory {}; make it first",
+                path.string(), directory.string());
+    OCTET_FAIL(io, "{}: cannot write: {}", path.string(), reason(errno));
+  }
+  try {
+    FileWriter writer(path, fd);
+    if (exists) (void)!::fchmod(fd, status.st_mode & 07777);  // best effort: another user's file may refuse
+    write(writer);
+    writer.flush();
+    OCTET_CHECK(::fsync(fd) == 0, io, "{}: cannot write: {}", path.string(), reason(errno));
+    writer.fd_ = -1;
+    // Some file systems (NFS) report a failed write only here.
+    OCTET_CHECK(::close(fd) == 0, io, "{}: cannot write: {}", path.string(), reason(errno));
+    OCTET_CHECK(::rename(temporary.c_str(), target.c_str()) == 0, io, "{}: cannot write: {}", path.string(),
+                reason(errno));
+  } catch (...) {
+    ::unlink(temporary.c_str());
+    throw;
+  }
+  // Makes the rename itself survive a power cut. Not all file systems can; the new contents are in place either way.
+  Descriptor parent(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (parent.fd >= 0) ::fsync(parent.fd);
+}
+
+void write_file_atomically(const std::filesystem::path& path, const std::string& contents) {
+  write_file_atomically(path, [&](FileWriter& file) { file.write(contents); });
+}
+
+}  // namespace octet

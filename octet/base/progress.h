@@ -1,0 +1,43 @@
+#pragma once
+// A progress bar on the terminal.
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace octet {
+
+// Shows how far long work is, on standard error and only if that is a terminal; otherwise nothing is written. It is
+// redrawn at most ten times a second and wiped when the work ends, so that nothing of it stays among the messages.
+// NO_COLOR (any value but "") takes its colour away, and so does TERM=dumb. Calls may come from several threads.
+//
+//   Progress bar("calibrating", dataset.size());
+//   for (...) { ...; bar.advance(batch.size); }
+//   bar.finish();      // or its destructor
+//
+//   calibrating  [##########..........]  1024/2000  51%  312/s  0:03 left
+class Progress {
+ public:
+  // total: units of work in all; 0 if it is not known (then there is a count and a rate, but no bar and no time left).
+  Progress(std::string what, int64_t total);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  // n more units are done.
+  void advance(int64_t n = 1);
+  // Wipes the bar, so that a message can be written; the next advance draws it again.
+  void hide();
+  // Wipes it for good.
+  void finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;  // null where nothing is shown
+};
+
+// The bar's text after `done` of `total` units in `seconds`, at most `width` columns wide, without colour.
+std::string progress_line(const std::string& what, int64_t done, int64_t total, double seconds, int width);
+
+}  // namespace octet

@@ -1,0 +1,95 @@
+#pragma once
+// Engines turn one operator call with known types into something that runs.
+//
+//   OpSpec spec{"conv2d", attrs, input types, constant operands, output types, "layer1.conv"};
+//   std::unique_ptr<Kernel> kernel = make_kernel(spec);      // packs the constant operands, once
+//   auto plan = kernel->plan(input shapes, output shapes);   // per shape: index tables, scratch size
+//   plan->run(inputs, outputs, scratch);                     // allocates nothing
+//
+// All engines give the same bits for quantized types; `reference` is the plainest and the oracle of the others.
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octet/tensor/attrs.h"
+#include "octet/tensor/tensor.h"
+
+namespace octet {
+
+// One operator call: what is known before any data is.
+struct OpSpec {
+  std::string op;                    // name in the registry: "conv2d"
+  Attrs attrs;                       // complete (defaults filled in)
+  std::vector<TensorType> inputs;    // dims may be symbolic; see `present`
+  std::vector<Tensor> constants;     // one per input, defined where the operand is constant
+  std::vector<bool> present;         // one per input: false for an omitted optional input
+  std::vector<TensorType> outputs;
+  std::string label;                 // the node's name, for messages
+  // Operators that map one 8-bit code to another (unary functions, requantize): the result's code for each of the 256
+  // bytes of the operand, as docs/numerics.md defines it. Empty for all others. Filled by ops::make_spec.
+  std::vector<uint8_t> table;
+
+  bool has(size_t i) const { return i < present.size() && present[i]; }
+};
+
+// How a kernel wants an operand to lie in memory.
+enum class Layout {
+  row_major,
+  channels_last,  // NHWC; 4-d values only
+  any,            // either, but all `any` operands of one kernel the same
+};
+
+// A kernel for given shapes. run() may be called by one thread at a time per plan.
+class KernelPlan {
+ public:
+  virtual ~KernelPlan() = default;
+  virtual size_t scratch_bytes() const { return 0; }
+  // inputs[i] is null for packed constants and omitted inputs. Buffers follow the kernel's layouts and kBufferSlack.
+  virtual void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) = 0;
+};
+
+// Packed constants and a choice of algorithm; shared by all shapes. Immutable, so safe to share between threads.
+class Kernel {
+ public:
+  virtual ~Kernel() = default;
+  virtual std::string name() const = 0;    // "conv2d igemm 12x32"
+  virtual std::string engine() const = 0;  // "native", "onednn", "reference"
+  virtual Layout input_layout(size_t) const { return Layout::row_major; }
+  virtual Layout output_layout(size_t) const { return Layout::row_major; }
+  // Whether output 0 may be written over input 0 (same size and layout).
+  virtual bool in_place() const { return false; }
+  // Whether constant operand i was packed at make time; run() then gets a null pointer for it. Constants that were not are
+  // passed like other operands.
+  virtual bool packs(size_t) const { return false; }
+  // Bytes of packed constants held.
+  virtual size_t packed_bytes() const { return 0; }
+  // Things the user should know, e.g. a saturated bias; one line each.
+  virtual std::vector<std::string> warnings() const { return {}; }
+  virtual std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs, const std::vector<Shape>& outputs) const = 0;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  virtual std::string name() const = 0;
+  // Null means "not mine": the next engine is asked.
+  virtual std::unique_ptr<Kernel> make(const OpSpec& spec) const = 0;
+};
+
+// The engine used where a program does not name one: "native" (the default) or "reference". "fbgemm" and "x86" are
+// other names of native. An unknown name is an Error listing the known ones. Thread-safe.
+void set_engine(std::string_view name);
+std::string engine();
+
+// Asks the engines in turn (native: native, onednn for float work, reference; reference: reference only). Null if none
+// has a kernel: the operator's own evaluation is used then (ops/op.h).
+std::unique_ptr<Kernel> make_kernel(const OpSpec& spec, std::string_view engine = "");
+
+// Runs a kernel on tensors: puts operands into the kernel's layouts, allocates the outputs. For single calls; the
+// runtime plans whole graphs.
+std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec, const std::vector<Tensor>& inputs);
+
+}  // namespace octet

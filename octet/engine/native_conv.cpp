@@ -1,0 +1,232 @@
+// Quantized conv2d on NHWC images. Pointwise convolutions are dense matrix products; depthwise ones have their own kernel;
+// all others are matrix products whose rows are addressed through a table of offsets (an indirection buffer, as in
+// XNNPACK: Dukhan, "The Indirect Convolution Algorithm", 2019), so that no im2col copy is made.
+#include "octet/base/check_impl.h"
+#include "octet/engine/native_matrix_impl.h"
+
+namespace octet::native {
+namespace {
+
+using engine_detail::IntegerWeights;
+using engine_detail::Window;
+
+// [o][i][kh][kw] -> [o][kh*kw][i]
+std::vector<int8_t> taps_first(const std::vector<int8_t>& w, int64_t out, int64_t in, int64_t taps) {
+  std::vector<int8_t> r(w.size());
+  for (int64_t o = 0; o < out; ++o)
+    for (int64_t i = 0; i < in; ++i)
+      for (int64_t t = 0; t < taps; ++t) r[(o * taps + t) * in + i] = w[(o * in + i) * taps + t];
+  return r;
+}
+
+struct ConvShape {
+  int64_t images, h, w, c, oh, ow, oc;
+  int64_t pixels() const { return oh * ow; }
+};
+
+ConvShape conv_shape(const std::vector<Shape>& in, const std::vector<Shape>& out) {
+  return {in[0][0], in[0][2], in[0][3], in[0][1], out[0][2], out[0][3], out[0][1]};
+}
+
+// -- matrix product ----------------------------------------------------------------------------------
+
+class ConvPlan final : public KernelPlan {
+ public:
+  ConvPlan(const PackedWeights& w, const Window& window, const ConvShape& s) : w_(w), s_(s) {
+    dense_ = window.is_pointwise();
+    m_ = s.pixels();
+    if (!dense_) {
+      offsets_ = engine_detail::tap_offsets(window, s.h, s.w, s.c, s.oh, s.ow);
+      pad_ = Buffer::allocate(w.shape.k);
+      std::memset(pad_.data(), w.x_zero_point, w.shape.k);
+    } else if (w.groups == 1) {  // one product over all images
+      m_ *= s_.images;
+      s_.images = 1;
+    }
+    image_bytes_ = s_.h * s_.w * s_.c;
+    int64_t total = s.images * s.h * s.w * s.c;
+    flip_bytes_ = w.flip_x ? (total + kBufferSlack + 63) / 64 * 64 : 0;
+    sums_ = w.weight_zero_points.empty() ? 0 : m_;
+    total_ = total;
+  }
+  size_t scratch_bytes() const override { return flip_bytes_ + sums_ * s_.images * w_.groups * 4; }
+
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+    x_ = static_cast<const uint8_t*>(inputs[0]);
+    y_ = static_cast<uint8_t*>(outputs[0]);
+    row_sums_ = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(scratch) + flip_bytes_);
+    if (w_.flip_x) {
+      flip_signs(x_, static_cast<uint8_t*>(scratch), total_);
+      x_ = static_cast<const uint8_t*>(scratch);
+    }
+    if (sums_)
+      parallel_for(s_.images * w_.groups, [&](int64_t i) {
+        w_.table->row_sums(arguments(i), row_sums_ + i * sums_, 0, m_);
+      });
+    split_matrix(
+        s_.images * w_.groups, m_, w_.shape.n, w_.table->gemm_mr, w_.table->gemm_nr, w_.shape.k * w_.shape.taps,
+        [](void* self, int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+          auto& plan = *static_cast<ConvPlan*>(self);
+          plan.w_.table->gemm(plan.arguments(i), m0, m1, n0, n1);
+        },
+        this);
+  }
+
+ private:
+  // Of image i / groups and group i % groups.
+  kernels::GemmArgs arguments(int64_t i) const {
+    int64_t image = i / w_.groups, group = i % w_.groups;
+    kernels::GemmArgs a = w_.arguments(group);
+    a.a = x_ + image * image_bytes_ + group * w_.shape.k;
+    a.lda = s_.c;
+    a.ldc = s_.oc;
+    a.c = y_ + image * m_ * s_.oc + group * w_.shape.n;
+    if (!dense_) {
+      a.offsets = offsets_.data();
+      a.pad = reinterpret_cast<const uint8_t*>(pad_.data());
+    }
+    if (sums_) a.row_sums = row_sums_ + i * sums_;
+    return a;
+  }
+
+  const PackedWeights& w_;
+  ConvShape s_;
+  bool dense_ = false;
+  int64_t m_ = 0, image_bytes_ = 0, total_ = 0;
+  int64_t sums_ = 0;
+  size_t flip_bytes_ = 0;
+  std::vector<int32_t> offsets_;
+  Buffer pad_;
+  const uint8_t* x_ = nullptr;
+  uint8_t* y_ = nullptr;
+  int32_t* row_sums_ = nullptr;
+};
+
+class ConvKernel final : public Kernel {
+ public:
+  ConvKernel(const OpSpec& spec, IntegerWeights weights)
+      : window_(engine_detail::conv_window(spec)),
+        warnings_(weights.warnings),
+        groups_(spec.attrs.get_int("groups")),
+        packed_(weights, taps_first(weights.codes, weights.out_channels, spec.inputs[1].shape()[1], window_.taps()),
+                {weights.out_channels / groups_, spec.inputs[1].shape()[1], window_.taps()}, groups_) {}
+  std::string name() const override {
+    return fmt::format("conv2d {} {}x{} {}", window_.is_pointwise() ? "gemm" : "indirect gemm", packed_.table->gemm_mr,
+                       packed_.table->gemm_nr, to_string(packed_.table->isa));
+  }
+  std::string engine() const override { return "native"; }
+  bool packs(size_t i) const override { return i > 0; }
+  Layout input_layout(size_t i) const override { return i == 0 ? Layout::channels_last : Layout::row_major; }
+  Layout output_layout(size_t) const override { return Layout::channels_last; }
+  size_t packed_bytes() const override { return packed_.packed.bytes(); }
+  std::vector<std::string> warnings() const override { return warnings_; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+    return std::make_unique<ConvPlan>(packed_, window_, conv_shape(in, out));
+  }
+
+ private:
+  Window window_;
+  std::vector<std::string> warnings_;
+  int64_t groups_;
+  PackedWeights packed_;
+};
+
+// -- depthwise ---------------------------------------------------------------------------------------
+
+struct DepthwiseWeights {
+  const kernels::KernelTable* table = &kernels::table();
+  Window window;
+  int64_t channels = 0;
+  Buffer packed;
+  std::vector<int32_t> bias;
+  std::vector<float> multiplier;
+  std::vector<std::string> warnings;
+  int32_t x_zero_point = 0, y_zero_point = 0, lo = 0, hi = 255;
+  bool flip_x = false;
+};
+
+class DepthwisePlan final : public KernelPlan {
+ public:
+  DepthwisePlan(const DepthwiseWeights& w, const ConvShape& s) : w_(w), s_(s) {
+    offsets_ = engine_detail::tap_offsets(w.window, s.h, s.w, s.c, s.oh, s.ow);
+    pad_ = Buffer::allocate(s.c);
+    std::memset(pad_.data(), w.x_zero_point, s.c);
+  }
+  size_t scratch_bytes() const override { return w_.flip_x ? s_.images * s_.h * s_.w * s_.c + kBufferSlack : 0; }
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+    const auto* x = static_cast<const uint8_t*>(inputs[0]);
+    int64_t image_bytes = s_.h * s_.w * s_.c;
+    if (w_.flip_x) {
+      flip_signs(x, static_cast<uint8_t*>(scratch), s_.images * image_bytes);
+      x = static_cast<const uint8_t*>(scratch);
+    }
+    int64_t grain = std::max<int64_t>(1, 50'000 / (s_.c * w_.window.taps()));
+    for (int64_t image = 0; image < s_.images; ++image) {
+      kernels::DepthwiseArgs a{s_.c, w_.window.taps(), x + image * image_bytes, offsets_.data(),
+                               reinterpret_cast<const uint8_t*>(pad_.data()), w_.packed.data(),
+                               static_cast<uint8_t*>(outputs[0]) + image * s_.pixels() * s_.c, s_.c, w_.bias.data(),
+                               w_.multiplier.data(), w_.y_zero_point, w_.lo, w_.hi};
+      parallel_ranges(s_.pixels(), grain, [&](int64_t p0, int64_t p1) { w_.table->depthwise(a, p0, p1); });
+    }
+  }
+
+ private:
+  const DepthwiseWeights& w_;
+  ConvShape s_;
+  std::vector<int32_t> offsets_;
+  Buffer pad_;
+};
+
+class DepthwiseKernel final : public Kernel {
+ public:
+  DepthwiseKernel(const OpSpec& spec, const IntegerWeights& weights) {
+    w_.window = engine_detail::conv_window(spec);
+    w_.channels = weights.out_channels;
+    w_.bias = weights.bias;
+    w_.multiplier = weights.multiplier;
+    w_.warnings = weights.warnings;
+    w_.flip_x = weights.x_signed;
+    w_.x_zero_point = weights.x_zero_point + (weights.x_signed ? 128 : 0);
+    w_.y_zero_point = weights.y_zero_point;
+    w_.lo = weights.lo;
+    w_.hi = weights.hi;
+    int64_t taps = w_.window.taps();
+    std::vector<int8_t> by_tap(weights.codes.size());
+    for (int64_t c = 0; c < w_.channels; ++c) {
+      int64_t sum = 0;
+      for (int64_t t = 0; t < taps; ++t) {
+        by_tap[t * w_.channels + c] = weights.codes[c * taps + t];
+        sum += weights.codes[c * taps + t];
+      }
+      w_.bias[c] = static_cast<int32_t>(static_cast<uint32_t>(w_.bias[c]) - static_cast<uint32_t>(w_.x_zero_point * sum));
+    }
+    w_.packed = Buffer::allocate(w_.table->depthwise_packed_bytes(w_.channels, taps));
+    w_.table->depthwise_pack(w_.channels, taps, by_tap.data(), w_.packed.data());
+  }
+  std::string name() const override { return fmt::format("conv2d depthwise {}", to_string(w_.table->isa)); }
+  std::string engine() const override { return "native"; }
+  bool packs(size_t i) const override { return i > 0; }
+  Layout input_layout(size_t i) const override { return i == 0 ? Layout::channels_last : Layout::row_major; }
+  Layout output_layout(size_t) const override { return Layout::channels_last; }
+  size_t packed_bytes() const override { return w_.packed.bytes(); }
+  std::vector<std::string> warnings() const override { return w_.warnings; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+    return std::make_unique<DepthwisePlan>(w_, conv_shape(in, out));
+  }
+
+ private:
+  DepthwiseWeights w_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
+  if (spec.op != "conv2d" || !engine_detail::is_integer_call(spec)) return nullptr;
+  IntegerWeights weights = engine_detail::integer_weights(spec);
+  int64_t groups = spec.attrs.get_int("groups");
+  bool depthwise = groups == weights.out_channels && spec.inputs[1].shape()[1] == 1 && groups > 1;
+  if (depthwise && !weights.any_zero_point) return std::make_unique<DepthwiseKernel>(spec, weights);
+  return std::make_unique<ConvKernel>(spec, std::move(weights));
+}
+
+}  // namespace octet::native

@@ -1,0 +1,152 @@
+// Element by element on codes: add, mul, unary operators by table, quantize, dequantize, requantize. They do not care how
+// the tensor lies in memory as long as all operands lie alike.
+#include <functional>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
+#include "octet/engine/geometry_impl.h"
+#include "octet/engine/native_impl.h"
+#include "octet/kernels/kernels.h"
+
+namespace octet::native {
+namespace {
+
+constexpr int64_t kGrain = 1 << 15;
+
+bool eight_bit_per_tensor(const TensorType& t) {
+  return (t.dtype == DType::quint8 || t.dtype == DType::qint8) && !t.quantizer->is_per_channel();
+}
+
+kernels::QParams qparams(const TensorType& t) {
+  return {static_cast<float>(t.quantizer->scale()), static_cast<int32_t>(t.quantizer->zero_point())};
+}
+
+struct Output {
+  explicit Output(const TensorType& y)
+      : inv_scale(1.0f / static_cast<float>(y.quantizer->scale())), zero_point(static_cast<int32_t>(y.quantizer->zero_point())),
+        lo(static_cast<int32_t>(qmin(y.dtype))), hi(static_cast<int32_t>(qmax(y.dtype))) {}
+  float inv_scale;
+  int32_t zero_point, lo, hi;
+};
+
+// A kernel that is a function of (inputs, output, element range).
+using RangeFn = std::function<void(std::span<const void* const> in, void* out, int64_t i0, int64_t i1)>;
+
+class RangePlan final : public KernelPlan {
+ public:
+  RangePlan(const RangeFn& fn, int64_t n) : fn_(fn), n_(n) {}
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+    parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { fn_(inputs, outputs[0], i0, i1); });
+  }
+
+ private:
+  const RangeFn& fn_;
+  int64_t n_;
+};
+
+class RangeKernel final : public Kernel {
+ public:
+  RangeKernel(std::string name, RangeFn fn, bool in_place) : name_(std::move(name)), fn_(std::move(fn)), in_place_(in_place) {}
+  std::string name() const override { return name_; }
+  std::string engine() const override { return "native"; }
+  Layout input_layout(size_t) const override { return Layout::any; }
+  Layout output_layout(size_t) const override { return Layout::any; }
+  bool in_place() const override { return in_place_; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>&, const std::vector<Shape>& out) const override {
+    return std::make_unique<RangePlan>(fn_, numel(out[0]));
+  }
+
+ private:
+  std::string name_;
+  RangeFn fn_;
+  bool in_place_;
+};
+
+std::unique_ptr<Kernel> range_kernel(const OpSpec& spec, RangeFn fn, bool in_place) {
+  return std::make_unique<RangeKernel>(fmt::format("{} {}", spec.op, to_string(kernels::table().isa)), std::move(fn), in_place);
+}
+
+template <typename T>
+T* at(T* base, int64_t i, int64_t size) {
+  if constexpr (std::is_const_v<T>) return static_cast<const char*>(base) + i * size;
+  else return static_cast<char*>(base) + i * size;
+}
+
+std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
+  const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
+  if (!eight_bit_per_tensor(a) || !eight_bit_per_tensor(b) || !eight_bit_per_tensor(y)) return nullptr;
+  if (a.dtype != b.dtype || a.dtype != y.dtype || a.dims != b.dims) return nullptr;  // broadcasting: the general way
+  const auto* table = &kernels::table();
+  kernels::BinaryArgs args;
+  args.qa = qparams(a);
+  args.qb = qparams(b);
+  Output out(y);
+  args.inv_scale = out.inv_scale;
+  args.multiplier = args.qa.scale * args.qb.scale * out.inv_scale;
+  args.zero_point = out.zero_point;
+  auto range = engine_detail::activation_range(spec.attrs.get_string("activation"), y);
+  args.lo = range.lo;
+  args.hi = range.hi;
+  args.is_signed = a.dtype == DType::qint8;
+  auto kernel = spec.op == "add" ? table->add : table->mul;
+  return range_kernel(
+      spec,
+      [args, kernel](std::span<const void* const> in, void* y_data, int64_t i0, int64_t i1) {
+        kernels::BinaryArgs call = args;
+        call.a = in[0];
+        call.b = in[1];
+        call.y = y_data;
+        kernel(call, i0, i1);
+      },
+      true);
+}
+
+std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
+  auto codes = std::make_shared<std::vector<uint8_t>>(spec.table);
+  auto lookup = kernels::table().lookup;
+  return range_kernel(
+      spec,
+      [codes, lookup](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        lookup(static_cast<const uint8_t*>(in[0]) + i0, static_cast<uint8_t*>(out) + i0, i1 - i0, codes->data());
+      },
+      true);
+}
+
+std::unique_ptr<Kernel> make_quantize(const OpSpec& spec) {
+  const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
+  if (x.dtype != DType::float32 || !eight_bit_per_tensor(y)) return nullptr;
+  Output o(y);
+  auto quantize = kernels::table().quantize;
+  return range_kernel(
+      spec,
+      [o, quantize](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        quantize(static_cast<const float*>(in[0]) + i0, at(out, i0, 1), i1 - i0, o.inv_scale, o.zero_point, o.lo, o.hi);
+      },
+      false);
+}
+
+std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec) {
+  const TensorType& x = spec.inputs[0];
+  if (!eight_bit_per_tensor(x) || spec.outputs[0].dtype != DType::float32) return nullptr;
+  kernels::QParams q = qparams(x);
+  bool is_signed = x.dtype == DType::qint8;
+  auto dequantize = kernels::table().dequantize;
+  return range_kernel(
+      spec,
+      [q, is_signed, dequantize](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        dequantize(at(in[0], i0, 1), static_cast<float*>(out) + i0, i1 - i0, q.scale, q.zero_point, is_signed);
+      },
+      false);
+}
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec) {
+  if (spec.op == "add" || spec.op == "mul") return make_binary(spec);
+  if (spec.op == "quantize") return make_quantize(spec);
+  if (spec.op == "dequantize") return make_dequantize(spec);
+  if (spec.table.size() == 256) return make_unary(spec);
+  return nullptr;
+}
+
+}  // namespace octet::native

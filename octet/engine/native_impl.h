@@ -1,0 +1,21 @@
+#pragma once
+// The makers of native kernels, one per family. Each returns null when the call is not one it takes.
+
+#include <memory>
+
+#include "octet/engine/engine.h"
+
+namespace octet::native {
+
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec);         // native_conv.cpp: conv2d
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec);       // native_linear.cpp
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec);         // native_pool.cpp: max_pool2d, avg_pool2d, adaptive_avg_pool2d
+std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec);  // native_elementwise.cpp: add, mul, unary, (de|re)quantize
+std::unique_ptr<Kernel> make_cat(const OpSpec& spec);          // native_cat.cpp
+
+// Splits an m x n result over the threads: calls run(m0, m1, n0, n1) on tiles whose edges are multiples of the register
+// tile. `images` independent results of the same size come first.
+void split_matrix(int64_t images, int64_t m, int64_t n, int64_t mr, int64_t nr, int64_t work_per_element,
+                  void (*run)(void* context, int64_t image, int64_t m0, int64_t m1, int64_t n0, int64_t n1), void* context);
+
+}  // namespace octet::native

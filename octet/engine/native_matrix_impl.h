@@ -1,0 +1,74 @@
+#pragma once
+// What native conv2d and linear share: packed weights of one or more groups with the zero-point terms folded in.
+
+#include <cstring>
+
+#include "octet/base/parallel.h"
+#include "octet/engine/geometry_impl.h"
+#include "octet/engine/native_impl.h"
+#include "octet/kernels/kernels.h"
+
+namespace octet::native {
+
+// Weights of `groups` matrix products of [n][taps][k], packed for the ISA in force when they were made.
+struct PackedWeights {
+  const kernels::KernelTable* table = nullptr;
+  kernels::GemmShape shape;  // of one group
+  int64_t groups = 1;
+  size_t group_bytes = 0;
+  Buffer packed;
+  std::vector<int32_t> bias;  // quantized bias - z_x*sum(q_w) + K*z_x*z_w
+  std::vector<float> multiplier;
+  std::vector<int32_t> weight_zero_points;  // empty if all are 0
+  int32_t x_zero_point = 0;                 // of unsigned codes
+  bool flip_x = false;                      // x is qint8: flip its sign bit first
+  int32_t y_zero_point = 0, lo = 0, hi = 255;
+
+  // w: [groups*n][taps][k].
+  PackedWeights(const engine_detail::IntegerWeights& weights, const std::vector<int8_t>& w, const kernels::GemmShape& s,
+                int64_t group_count)
+      : table(&kernels::table()), shape(s), groups(group_count), bias(weights.bias), multiplier(weights.multiplier) {
+    group_bytes = (table->gemm_packed_bytes(s) + 63) / 64 * 64;
+    packed = Buffer::allocate(group_bytes * groups);
+    x_zero_point = weights.x_zero_point + (weights.x_signed ? 128 : 0);
+    flip_x = weights.x_signed;
+    y_zero_point = weights.y_zero_point;
+    lo = weights.lo;
+    hi = weights.hi;
+    if (weights.any_zero_point) weight_zero_points = weights.zero_points;
+    int64_t length = s.taps * s.k;
+    for (int64_t g = 0; g < groups; ++g)
+      table->gemm_pack(s, w.data() + g * s.n * length, reinterpret_cast<char*>(packed.data()) + g * group_bytes);
+    for (int64_t n = 0; n < groups * s.n; ++n) {
+      int64_t sum = 0;
+      for (int64_t i = 0; i < length; ++i) sum += w[n * length + i];
+      // Wrapping, as the accumulator does.
+      int64_t fold = -x_zero_point * sum + length * x_zero_point * static_cast<int64_t>(weights.zero_points[n]);
+      bias[n] = static_cast<int32_t>(static_cast<uint32_t>(bias[n]) + static_cast<uint32_t>(fold));
+    }
+  }
+
+  // Everything of the arguments that does not depend on the call's operands, for one group.
+  kernels::GemmArgs arguments(int64_t group) const {
+    kernels::GemmArgs a;
+    a.shape = shape;
+    a.b = reinterpret_cast<const char*>(packed.data()) + group * group_bytes;
+    a.bias = bias.data() + group * shape.n;
+    a.multiplier = multiplier.data() + group * shape.n;
+    if (!weight_zero_points.empty()) a.b_zero_points = weight_zero_points.data() + group * shape.n;
+    a.zero_point = y_zero_point;
+    a.lo = lo;
+    a.hi = hi;
+    return a;
+  }
+};
+
+// dst = src with the sign bit of every byte flipped: qint8 codes as quint8 ones.
+inline void flip_signs(const void* src, uint8_t* dst, int64_t n) {
+  const auto* s = static_cast<const uint8_t*>(src);
+  parallel_ranges(n, 1 << 16, [&](int64_t i0, int64_t i1) {
+    for (int64_t i = i0; i < i1; ++i) dst[i] = s[i] ^ 0x80;
+  });
+}
+
+}  // namespace octet::native

@@ -1,0 +1,130 @@
+// Pools on NHWC codes: maxima keep qparams, averages are requantized sums.
+#include <cstring>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
+#include "octet/engine/geometry_impl.h"
+#include "octet/engine/native_impl.h"
+#include "octet/kernels/kernels.h"
+
+namespace octet::native {
+namespace {
+
+enum class Pool { max, average, adaptive_average };
+
+class PoolPlan final : public KernelPlan {
+ public:
+  PoolPlan(const OpSpec& spec, Pool kind, const kernels::KernelTable& table, const Shape& in, const Shape& out)
+      : kind_(kind), table_(table), images_(in[0]), in_bytes_(in[1] * in[2] * in[3]), pixels_(out[2] * out[3]) {
+    const Quantizer &qx = *spec.inputs[0].quantizer, &qy = *spec.outputs[0].quantizer;
+    args_.channels = in[1];
+    args_.ldy = in[1];
+    args_.is_signed = spec.inputs[0].dtype == DType::qint8;
+    args_.zx = static_cast<int32_t>(qx.zero_point());
+    args_.zero_point = static_cast<int32_t>(qy.zero_point());
+    args_.lo = static_cast<int32_t>(qmin(spec.outputs[0].dtype));
+    args_.hi = static_cast<int32_t>(qmax(spec.outputs[0].dtype));
+    std::vector<int64_t> counts(pixels_);
+    if (kind == Pool::adaptive_average) adaptive_taps(in, out, counts);
+    else window_taps(spec, in, out, counts);
+    args_.offsets = offsets_.data();
+    float sx = static_cast<float>(qx.scale()), sy = static_cast<float>(qy.scale());
+    bool same = qx == qy;
+    for (int64_t count : counts) {
+      float inverse = 1.0f / static_cast<float>(count);
+      multiplier_.push_back(same ? inverse : sx * inverse / sy);
+    }
+    args_.multiplier = multiplier_.data();
+  }
+
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+    int64_t out_bytes = pixels_ * args_.channels;
+    int64_t grain = std::max<int64_t>(1, 50'000 / std::max<int64_t>(1, args_.channels * args_.taps));
+    for (int64_t image = 0; image < images_; ++image) {
+      kernels::PoolArgs a = args_;
+      a.a = static_cast<const uint8_t*>(inputs[0]) + image * in_bytes_;
+      a.y = static_cast<uint8_t*>(outputs[0]) + image * out_bytes;
+      parallel_ranges(pixels_, grain, [&](int64_t p0, int64_t p1) {
+        (kind_ == Pool::max ? table_.max_pool : table_.average_pool)(a, p0, p1);
+      });
+    }
+  }
+
+ private:
+  void window_taps(const OpSpec& spec, const Shape& in, const Shape& out, std::vector<int64_t>& counts) {
+    engine_detail::Window w = engine_detail::pool_window(spec);
+    args_.taps = w.taps();
+    offsets_ = engine_detail::tap_offsets(w, in[2], in[3], in[1], out[2], out[3]);
+    bool include_pad = kind_ == Pool::average && spec.attrs.get_bool("count_include_pad");
+    for (int64_t y = 0; y < out[2]; ++y)
+      for (int64_t x = 0; x < out[3]; ++x) {
+        // With count_include_pad the window is clipped to the padded image (ceil_mode can reach beyond it).
+        int64_t y0 = y * w.sh - w.ph, x0 = x * w.sw - w.pw;
+        int64_t y1 = std::min(y0 + w.kh, in[2] + w.ph_end), x1 = std::min(x0 + w.kw, in[3] + w.pw_end);
+        int64_t inside = (std::min(y1, in[2]) - std::max<int64_t>(y0, 0)) * (std::min(x1, in[3]) - std::max<int64_t>(x0, 0));
+        counts[y * out[3] + x] = include_pad ? (y1 - y0) * (x1 - x0) : inside;
+      }
+  }
+
+  // Cell i of n covers rows floor(i*h/n) to ceil((i+1)*h/n): PyTorch's adaptive pooling.
+  void adaptive_taps(const Shape& in, const Shape& out, std::vector<int64_t>& counts) {
+    auto begin = [](int64_t i, int64_t n, int64_t size) { return i * size / n; };
+    auto end = [](int64_t i, int64_t n, int64_t size) { return ((i + 1) * size + n - 1) / n; };
+    int64_t most = 0;
+    for (int64_t y = 0; y < out[2]; ++y)
+      for (int64_t x = 0; x < out[3]; ++x) {
+        int64_t n = (end(y, out[2], in[2]) - begin(y, out[2], in[2])) * (end(x, out[3], in[3]) - begin(x, out[3], in[3]));
+        counts[y * out[3] + x] = n;
+        most = std::max(most, n);
+      }
+    args_.taps = most;
+    offsets_.assign(pixels_ * most, -1);
+    for (int64_t y = 0; y < out[2]; ++y)
+      for (int64_t x = 0; x < out[3]; ++x) {
+        int32_t* tap = &offsets_[(y * out[3] + x) * most];
+        for (int64_t iy = begin(y, out[2], in[2]); iy < end(y, out[2], in[2]); ++iy)
+          for (int64_t ix = begin(x, out[3], in[3]); ix < end(x, out[3], in[3]); ++ix)
+            *tap++ = static_cast<int32_t>((iy * in[3] + ix) * in[1]);
+      }
+  }
+
+  Pool kind_;
+  const kernels::KernelTable& table_;
+  kernels::PoolArgs args_;
+  int64_t images_, in_bytes_, pixels_;
+  std::vector<int32_t> offsets_;
+  std::vector<float> multiplier_;
+};
+
+class PoolKernel final : public Kernel {
+ public:
+  PoolKernel(OpSpec spec, Pool kind) : spec_(std::move(spec)), kind_(kind), table_(&kernels::table()) {}
+  std::string name() const override { return fmt::format("{} {}", spec_.op, to_string(table_->isa)); }
+  std::string engine() const override { return "native"; }
+  Layout input_layout(size_t) const override { return Layout::channels_last; }
+  Layout output_layout(size_t) const override { return Layout::channels_last; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+    return std::make_unique<PoolPlan>(spec_, kind_, *table_, in[0], out[0]);
+  }
+
+ private:
+  OpSpec spec_;
+  Pool kind_;
+  const kernels::KernelTable* table_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
+  Pool kind = Pool::max;
+  if (spec.op == "avg_pool2d") kind = Pool::average;
+  else if (spec.op == "adaptive_avg_pool2d") kind = Pool::adaptive_average;
+  else if (spec.op != "max_pool2d") return nullptr;
+  const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
+  if (!x.is_quantized() || !y.is_quantized() || x.dtype != y.dtype || element_size(x.dtype) != 1) return nullptr;
+  if (x.quantizer->is_per_channel() || x.dim() != 4) return nullptr;
+  if (kind == Pool::max && *x.quantizer != *y.quantizer) return nullptr;
+  return std::make_unique<PoolKernel>(spec, kind);
+}
+
+}  // namespace octet::native

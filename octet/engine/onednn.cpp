@@ -1,0 +1,307 @@
+// Float work through oneDNN: conv2d, linear, matmul, pools, add, mul, relu and clamp. Images are NHWC, so that float
+// and quantized parts of a network exchange them without reordering; weights are reordered once to what oneDNN prefers.
+#include <dnnl.hpp>
+#include <omp.h>
+
+#include <functional>
+#include <map>
+#include <mutex>
+#include <unordered_map>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
+#include "octet/engine/engines_impl.h"
+#include "octet/engine/geometry_impl.h"
+
+namespace octet {
+namespace {
+
+using dnnl::memory;
+using engine_detail::Window;
+using Tag = memory::format_tag;
+
+dnnl::engine& cpu() {
+  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  return engine;
+}
+dnnl::stream& stream() {
+  thread_local dnnl::stream s(cpu());
+  return s;
+}
+
+memory::dims dims(const Shape& s) { return memory::dims(s.begin(), s.end()); }
+
+memory::desc nhwc(const Shape& s) { return {dims(s), memory::data_type::f32, Tag::nhwc}; }
+
+memory::desc row_major(const Shape& s) {
+  auto strides = contiguous_strides(s);
+  return {dims(s), memory::data_type::f32, memory::dims(strides.begin(), strides.end())};
+}
+
+dnnl::primitive_attr attributes(const std::string& activation) {
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  dnnl::post_ops ops;
+  if (activation == "relu") ops.append_eltwise(1, dnnl::algorithm::eltwise_relu, 0, 0);
+  if (activation == "relu6") ops.append_eltwise(1, dnnl::algorithm::eltwise_clip, 0, 6);
+  attr.set_post_ops(ops);
+  return attr;
+}
+
+// A primitive with its memories; operands are pointed at the caller's buffers on every run.
+class PrimitivePlan final : public KernelPlan {
+ public:
+  template <typename Desc>
+  PrimitivePlan(const Desc& pd, dnnl::primitive primitive, std::vector<std::pair<int, memory::desc>> inputs,
+                std::vector<std::pair<int, memory>> constants, std::vector<size_t> operand_index)
+      : primitive_(std::move(primitive)), operand_index_(std::move(operand_index)),
+        scratch_(pd.scratchpad_desc(), cpu(), nullptr), scratch_size_(pd.scratchpad_desc().get_size()),
+        output_(pd.dst_desc(), cpu(), nullptr) {
+    for (auto& [arg, desc] : inputs) {
+      inputs_.emplace_back(desc, cpu(), nullptr);
+      args_.emplace(arg, inputs_.back());
+    }
+    for (auto& [arg, mem] : constants) args_.emplace(arg, mem);
+    args_.emplace(DNNL_ARG_DST, output_);
+    args_.emplace(DNNL_ARG_SCRATCHPAD, scratch_);
+  }
+  size_t scratch_bytes() const override { return scratch_size_; }
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+    if (omp_get_max_threads() != num_threads()) omp_set_num_threads(num_threads());
+    for (size_t i = 0; i < inputs_.size(); ++i) inputs_[i].set_data_handle(const_cast<void*>(inputs[operand_index_[i]]));
+    output_.set_data_handle(outputs[0]);
+    scratch_.set_data_handle(scratch);
+    primitive_.execute(stream(), args_);
+    stream().wait();
+  }
+
+ private:
+  dnnl::primitive primitive_;
+  std::vector<size_t> operand_index_;
+  std::vector<memory> inputs_;
+  memory scratch_;
+  size_t scratch_size_;
+  memory output_;
+  std::unordered_map<int, memory> args_;
+};
+
+using PlanFn = std::function<std::unique_ptr<KernelPlan>(const std::vector<Shape>&, const std::vector<Shape>&)>;
+
+class OneDnnKernel final : public Kernel {
+ public:
+  OneDnnKernel(std::string name, Layout layout, PlanFn fn) : name_(std::move(name)), layout_(layout), fn_(std::move(fn)) {}
+  std::string name() const override { return name_; }
+  std::string engine() const override { return "onednn"; }
+  Layout input_layout(size_t i) const override { return layout_ == Layout::channels_last && i > 0 ? Layout::row_major : layout_; }
+  Layout output_layout(size_t) const override { return layout_; }
+  bool in_place() const override { return layout_ == Layout::any; }  // the elementwise ones
+  bool packs(size_t i) const override { return (name_ == "conv2d" || name_ == "linear") ? i > 0 : name_ == "matmul"; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+    try {
+      return fn_(in, out);
+    } catch (const dnnl::error& e) {
+      OCTET_FAIL(unsupported, "oneDNN cannot run {} on shape {}: {}", name_, to_string(in[0]), e.what());
+    }
+  }
+
+ private:
+  std::string name_;
+  Layout layout_;
+  PlanFn fn_;
+};
+
+// Reorders constant weights to the layout a primitive asks for. A kernel's plans of different shapes mostly ask for the
+// same layout, so the reordered copies are shared.
+class WeightCache {
+ public:
+  WeightCache(const Tensor& weight, memory::desc desc) : weight_(weight.contiguous()), desc_(std::move(desc)) {}
+  memory get(const memory::desc& wanted) {
+    std::lock_guard lock(mutex_);
+    for (auto& m : copies_)
+      if (m.get_desc() == wanted) return m;
+    memory source(desc_, cpu(), weight_.raw_data());
+    if (wanted == desc_) return source;
+    memory copy(wanted, cpu());
+    dnnl::reorder(source, copy).execute(stream(), source, copy);
+    stream().wait();
+    copies_.push_back(copy);
+    return copy;
+  }
+  const Tensor& tensor() const { return weight_; }
+
+ private:
+  std::mutex mutex_;
+  Tensor weight_;
+  memory::desc desc_;
+  std::vector<memory> copies_;
+};
+
+memory constant_memory(const Tensor& t) { return memory(row_major(t.shape()), cpu(), t.raw_data()); }
+
+std::unique_ptr<Kernel> conv(const OpSpec& spec) {
+  if (!spec.constants[1].defined() || (spec.has(2) && !spec.constants[2].defined())) return nullptr;
+  Window w = engine_detail::conv_window(spec);
+  int64_t groups = spec.attrs.get_int("groups");
+  Shape ws = spec.inputs[1].shape();
+  Shape grouped = groups > 1 ? Shape{groups, ws[0] / groups, ws[1], ws[2], ws[3]} : ws;
+  auto weights = std::make_shared<WeightCache>(spec.constants[1], row_major(grouped));
+  Tensor bias = spec.has(2) ? spec.constants[2].contiguous() : Tensor();
+  std::string activation = spec.attrs.get_string("activation");
+  return std::make_unique<OneDnnKernel>("conv2d", Layout::channels_last, [=](const auto& in, const auto& out) {
+    memory::desc any_weight(dims(grouped), memory::data_type::f32, Tag::any);
+    memory::dims stride{w.sh, w.sw}, dilation{w.dh - 1, w.dw - 1}, pad{w.ph, w.pw}, pad_end{w.ph_end, w.pw_end};
+    auto kind = dnnl::prop_kind::forward_inference;
+    auto algorithm = dnnl::algorithm::convolution_auto;
+    auto desc = bias.defined()
+                    ? dnnl::convolution_forward::desc(kind, algorithm, nhwc(in[0]), any_weight, row_major(bias.shape()),
+                                                      nhwc(out[0]), stride, dilation, pad, pad_end)
+                    : dnnl::convolution_forward::desc(kind, algorithm, nhwc(in[0]), any_weight, nhwc(out[0]), stride,
+                                                      dilation, pad, pad_end);
+    dnnl::convolution_forward::primitive_desc pd(desc, attributes(activation), cpu());
+    std::vector<std::pair<int, memory>> constants{{DNNL_ARG_WEIGHTS, weights->get(pd.weights_desc())}};
+    if (bias.defined()) constants.emplace_back(DNNL_ARG_BIAS, constant_memory(bias));
+    return std::make_unique<PrimitivePlan>(pd, dnnl::convolution_forward(pd),
+                                           std::vector<std::pair<int, memory::desc>>{{DNNL_ARG_SRC, pd.src_desc()}},
+                                           constants, std::vector<size_t>{0});
+  });
+}
+
+std::unique_ptr<Kernel> linear(const OpSpec& spec) {
+  if (!spec.constants[1].defined() || (spec.has(2) && !spec.constants[2].defined())) return nullptr;
+  Shape ws = spec.inputs[1].shape();
+  auto weights = std::make_shared<WeightCache>(spec.constants[1], row_major(ws));
+  Tensor bias = spec.has(2) ? spec.constants[2].contiguous() : Tensor();
+  std::string activation = spec.attrs.get_string("activation");
+  return std::make_unique<OneDnnKernel>("linear", Layout::row_major, [=](const auto& in, const auto&) {
+    int64_t m = numel(in[0]) / ws[1];
+    auto kind = dnnl::prop_kind::forward_inference;
+    memory::desc any_weight(dims(ws), memory::data_type::f32, Tag::any);
+    auto desc = bias.defined() ? dnnl::inner_product_forward::desc(kind, row_major({m, ws[1]}), any_weight,
+                                                                   row_major(bias.shape()), row_major({m, ws[0]}))
+                               : dnnl::inner_product_forward::desc(kind, row_major({m, ws[1]}), any_weight, row_major({m, ws[0]}));
+    dnnl::inner_product_forward::primitive_desc pd(desc, attributes(activation), cpu());
+    std::vector<std::pair<int, memory>> constants{{DNNL_ARG_WEIGHTS, weights->get(pd.weights_desc())}};
+    if (bias.defined()) constants.emplace_back(DNNL_ARG_BIAS, constant_memory(bias));
+    return std::make_unique<PrimitivePlan>(pd, dnnl::inner_product_forward(pd),
+                                           std::vector<std::pair<int, memory::desc>>{{DNNL_ARG_SRC, pd.src_desc()}},
+                                           constants, std::vector<size_t>{0});
+  });
+}
+
+// a (..., M, K) x b (..., K, N), batch dimensions broadcast. Operands may be constant.
+std::unique_ptr<Kernel> matmul(const OpSpec& spec) {
+  int64_t rank = spec.outputs[0].dim();
+  if (spec.inputs[0].dim() < 2 || spec.inputs[1].dim() < 2) return nullptr;
+  std::vector<Tensor> constant{spec.constants[0].defined() ? spec.constants[0].contiguous() : Tensor(),
+                               spec.constants[1].defined() ? spec.constants[1].contiguous() : Tensor()};
+  return std::make_unique<OneDnnKernel>("matmul", Layout::row_major, [=](const auto& in, const auto& out) {
+    auto padded = [&](Shape s) {
+      while (static_cast<int64_t>(s.size()) < rank) s.insert(s.begin(), 1);
+      return s;
+    };
+    memory::desc a = row_major(padded(in[0])), b = row_major(padded(in[1]));
+    dnnl::matmul::primitive_desc pd(dnnl::matmul::desc(a, b, row_major(out[0])), attributes("none"), cpu());
+    std::vector<std::pair<int, memory::desc>> inputs;
+    std::vector<std::pair<int, memory>> constants;
+    std::vector<size_t> index;
+    for (size_t i = 0; i < 2; ++i) {
+      int arg = i == 0 ? DNNL_ARG_SRC : DNNL_ARG_WEIGHTS;
+      if (constant[i].defined()) constants.emplace_back(arg, memory(i == 0 ? a : b, cpu(), constant[i].raw_data()));
+      else {
+        inputs.emplace_back(arg, i == 0 ? a : b);
+        index.push_back(i);
+      }
+    }
+    return std::make_unique<PrimitivePlan>(pd, dnnl::matmul(pd), inputs, constants, index);
+  });
+}
+
+std::unique_ptr<Kernel> pool(const OpSpec& spec) {
+  if (spec.inputs[0].dim() != 4) return nullptr;
+  bool max = spec.op == "max_pool2d", adaptive = spec.op == "adaptive_avg_pool2d";
+  Window w;
+  if (!adaptive) w = engine_detail::pool_window(spec);
+  bool include_pad = spec.op == "avg_pool2d" && spec.attrs.get_bool("count_include_pad");
+  if (include_pad && spec.attrs.get_bool("ceil_mode")) return nullptr;  // oneDNN counts cells beyond the padding
+  if (adaptive) {
+    const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
+    for (int64_t d : {2, 3})
+      if (!x.dims[d].known() || x.dims[d].size() % y.dims[d].size() != 0) return nullptr;
+    w = {x.dims[2].size() / y.dims[2].size(), x.dims[3].size() / y.dims[3].size()};
+    w.sh = w.kh;
+    w.sw = w.kw;
+  }
+  auto algorithm = max ? dnnl::algorithm::pooling_max
+                       : include_pad ? dnnl::algorithm::pooling_avg_include_padding
+                                     : dnnl::algorithm::pooling_avg_exclude_padding;
+  return std::make_unique<OneDnnKernel>(spec.op, Layout::channels_last, [=](const auto& in, const auto& out) {
+    // The padding at the end that makes oneDNN's output size agree with ceil_mode's.
+    auto end = [](int64_t x, int64_t y, int64_t k, int64_t s, int64_t d, int64_t p) { return (y - 1) * s + (k - 1) * d + 1 - p - x; };
+    memory::dims pad_end{end(in[0][2], out[0][2], w.kh, w.sh, w.dh, w.ph), end(in[0][3], out[0][3], w.kw, w.sw, w.dw, w.pw)};
+    dnnl::pooling_v2_forward::desc desc(dnnl::prop_kind::forward_inference, algorithm, nhwc(in[0]), nhwc(out[0]), {w.sh, w.sw},
+                                        {w.kh, w.kw}, {w.dh - 1, w.dw - 1}, {w.ph, w.pw}, pad_end);
+    dnnl::pooling_v2_forward::primitive_desc pd(desc, attributes("none"), cpu());
+    return std::make_unique<PrimitivePlan>(pd, dnnl::pooling_v2_forward(pd),
+                                           std::vector<std::pair<int, memory::desc>>{{DNNL_ARG_SRC, pd.src_desc()}},
+                                           std::vector<std::pair<int, memory>>{}, std::vector<size_t>{0});
+  });
+}
+
+std::unique_ptr<Kernel> binary(const OpSpec& spec) {
+  if (spec.inputs[0].dims != spec.inputs[1].dims) return nullptr;
+  auto algorithm = spec.op == "add" ? dnnl::algorithm::binary_add : dnnl::algorithm::binary_mul;
+  std::string activation = spec.attrs.get_string("activation");
+  return std::make_unique<OneDnnKernel>(spec.op, Layout::any, [=](const auto& in, const auto&) {
+    memory::desc flat = row_major({numel(in[0])});
+    dnnl::binary::primitive_desc pd(dnnl::binary::desc(algorithm, flat, flat, flat), attributes(activation), cpu());
+    return std::make_unique<PrimitivePlan>(
+        pd, dnnl::binary(pd), std::vector<std::pair<int, memory::desc>>{{DNNL_ARG_SRC_0, flat}, {DNNL_ARG_SRC_1, flat}},
+        std::vector<std::pair<int, memory>>{}, std::vector<size_t>{0, 1});
+  });
+}
+
+std::unique_ptr<Kernel> clip(const OpSpec& spec) {
+  bool relu = spec.op == "relu";
+  float lo = 0, hi = 6;
+  if (spec.op == "clamp") {
+    lo = static_cast<float>(spec.attrs.get_double("min"));
+    hi = static_cast<float>(spec.attrs.get_double("max"));
+  }
+  return std::make_unique<OneDnnKernel>(spec.op, Layout::any, [=](const auto& in, const auto&) {
+    memory::desc flat = row_major({numel(in[0])});
+    auto algorithm = relu ? dnnl::algorithm::eltwise_relu : dnnl::algorithm::eltwise_clip;
+    dnnl::eltwise_forward::desc desc(dnnl::prop_kind::forward_inference, algorithm, flat, relu ? 0 : lo, relu ? 0 : hi);
+    dnnl::eltwise_forward::primitive_desc pd(desc, attributes("none"), cpu());
+    return std::make_unique<PrimitivePlan>(pd, dnnl::eltwise_forward(pd),
+                                           std::vector<std::pair<int, memory::desc>>{{DNNL_ARG_SRC, flat}},
+                                           std::vector<std::pair<int, memory>>{}, std::vector<size_t>{0});
+  });
+}
+
+class OneDnnEngine final : public Engine {
+ public:
+  std::string name() const override { return "onednn"; }
+  std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
+    static const std::map<std::string, std::unique_ptr<Kernel> (*)(const OpSpec&)> makers = {
+        {"conv2d", conv},     {"linear", linear},     {"matmul", matmul}, {"max_pool2d", pool},
+        {"avg_pool2d", pool}, {"adaptive_avg_pool2d", pool}, {"add", binary},    {"mul", binary},
+        {"relu", clip},       {"relu6", clip},        {"clamp", clip},
+    };
+    auto it = makers.find(spec.op);
+    if (it == makers.end()) return nullptr;
+    for (size_t i = 0; i < spec.inputs.size(); ++i)
+      if (spec.has(i) && spec.inputs[i].dtype != DType::float32) return nullptr;
+    for (const TensorType& t : spec.outputs)
+      if (t.dtype != DType::float32) return nullptr;
+    return it->second(spec);
+  }
+};
+
+}  // namespace
+
+const Engine& onednn_engine() {
+  static const OneDnnEngine engine;
+  return engine;
+}
+
+}  // namespace octet

@@ -1,0 +1,92 @@
+#include "octet/graph/fold_batch_norm.h"
+
+#include <cmath>
+
+
+namespace octet::graph {
+namespace {
+
+bool is_float_constant(const Graph& g, ValueId id) {
+  return id != kNone && g.is_constant(id) && g.type(id).dtype == DType::float32;
+}
+
+// The layer whose result the norm takes, if it can be folded; null otherwise.
+const Node* foldable_layer(const Graph& g, const std::vector<int>& uses, const Node& norm) {
+  if (norm.kind != NodeKind::call || norm.op != "batch_norm" || norm.inputs.size() != 5) return nullptr;
+  const Node& layer = g.producer(norm.inputs[0]);
+  if (layer.kind != NodeKind::call || uses[norm.inputs[0]] != 1) return nullptr;
+  bool linear = layer.op == "linear";
+  if (layer.op != "conv1d" && layer.op != "conv2d" && !linear) return nullptr;
+  if (linear && g.type(norm.inputs[0]).dim() != 2) return nullptr;
+  if (layer.attrs.get_string("activation") != "none" || g.type(norm.outputs[0]).is_quantized()) return nullptr;
+  for (size_t i = 1; i < 5; ++i)
+    if (!is_float_constant(g, norm.inputs[i])) return nullptr;
+  if (!is_float_constant(g, layer.inputs[1])) return nullptr;
+  bool biased = layer.inputs.size() > 2 && layer.inputs[2] != kNone;
+  if (biased && !is_float_constant(g, layer.inputs[2])) return nullptr;
+  return &layer;
+}
+
+// "conv.weight" -> "conv.bias"
+std::string bias_name(const std::string& weight) {
+  const std::string ending = "weight";
+  if (!weight.ends_with(ending)) return weight + ".bias";
+  return weight.substr(0, weight.size() - ending.size()) + "bias";
+}
+
+void fold(Rewriter& r, const Node& layer, const Node& norm) {
+  const Graph& g = r.source();
+  auto vector = [&](ValueId id) { return g.constant(id).to_vector<float>(); };
+  std::vector<float> gamma = vector(norm.inputs[1]), beta = vector(norm.inputs[2]), mean = vector(norm.inputs[3]),
+                     var = vector(norm.inputs[4]);
+  double eps = norm.attrs.get_double("eps");
+  auto channels = static_cast<int64_t>(gamma.size());
+  bool biased = layer.inputs.size() > 2 && layer.inputs[2] != kNone;
+  std::vector<float> old_bias = biased ? vector(layer.inputs[2]) : std::vector<float>(gamma.size(), 0);
+  Tensor weight = g.constant(layer.inputs[1]).clone();
+  std::vector<float> bias(gamma.size());
+  int64_t per_channel = channels ? weight.numel() / channels : 0;
+  for (int64_t c = 0; c < channels; ++c) {
+    auto i = static_cast<size_t>(c);
+    double scale = gamma[i] / std::sqrt(static_cast<double>(var[i]) + eps);
+    bias[i] = static_cast<float>((static_cast<double>(old_bias[i]) - mean[i]) * scale + beta[i]);
+    float* w = weight.data<float>() + c * per_channel;
+    for (int64_t k = 0; k < per_channel; ++k) w[k] = static_cast<float>(w[k] * scale);
+  }
+  const std::string& name = g.value(layer.inputs[1]).name;
+  ValueId w = r.out().add_constant(name, weight);
+  ValueId b = r.out().add_constant(biased ? g.value(layer.inputs[2]).name : bias_name(name),
+                                   Tensor::from(bias, {channels}));
+  ValueId y = r.out().add_call(g.value(norm.outputs[0]).name, layer.op, {r(layer.inputs[0]), w, b}, layer.attrs,
+                               std::nullopt, layer.scope);
+  r.map(norm.outputs[0], y);
+}
+
+}  // namespace
+
+Graph fold_batch_norm(const Graph& graph) {
+  std::vector<int> uses = graph.use_counts();
+  std::vector<bool> absorbed(graph.nodes().size(), false);  // layers that come back where their norm stood
+  std::vector<const Node*> layer_of(graph.nodes().size(), nullptr);
+  std::vector<int> left = uses;  // of constants: those that only folded nodes use are not copied
+  for (size_t i = 0; i < graph.nodes().size(); ++i) {
+    const Node* layer = foldable_layer(graph, uses, graph.nodes()[i]);
+    if (!layer) continue;
+    layer_of[i] = layer;
+    absorbed[static_cast<size_t>(layer - graph.nodes().data())] = true;
+    for (size_t k = 1; k < 5; ++k) --left[graph.nodes()[i].inputs[k]];
+    for (size_t k = 1; k < layer->inputs.size(); ++k)
+      if (layer->inputs[k] != kNone) --left[layer->inputs[k]];
+  }
+  Rewriter rewriter(graph);
+  return rewriter.run([&](Rewriter& r, const Node& node) {
+    auto id = static_cast<size_t>(&node - graph.nodes().data());
+    if (node.kind == NodeKind::constant && uses[node.outputs[0]] > 0 && left[node.outputs[0]] == 0) return true;
+    if (absorbed[id]) return true;
+    if (!layer_of[id]) return false;
+    fold(r, *layer_of[id], node);
+    return true;
+  });
+}
+
+}  // namespace octet::graph

@@ -1,0 +1,213 @@
+#include "octet/graph/graph.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+
+#include "octet/base/check_impl.h"
+
+namespace octet::graph {
+namespace {
+
+std::string describe(const Graph& g, const Node& node) {
+  std::string out = node.outputs.empty() ? "?" : g.value(node.outputs[0]).name;
+  return fmt::format("%{} = {}", out, node.kind == NodeKind::call ? node.op : "constant");
+}
+
+// The names the text format can print.
+std::string printable(std::string name) {
+  for (char& c : name)
+    if (!std::isalnum(static_cast<unsigned char>(c)) && !std::strchr("_./:-", c)) c = '_';
+  return name.empty() ? "v" : name;
+}
+
+std::vector<std::optional<TensorType>> operand_types(const Graph& g, const std::vector<ValueId>& inputs) {
+  std::vector<std::optional<TensorType>> types;
+  for (ValueId id : inputs) types.push_back(id == kNone ? std::nullopt : std::optional(g.type(id)));
+  return types;
+}
+
+}  // namespace
+
+std::optional<ValueId> Graph::find(std::string_view name) const {
+  auto it = by_name_.find(name);
+  return it == by_name_.end() ? std::nullopt : std::optional(it->second);
+}
+
+const Tensor& Graph::constant(ValueId id) const {
+  OCTET_CHECK(id >= 0 && is_constant(id), invalid_argument, "%{} is not a constant", id >= 0 ? value(id).name : "none");
+  return producer(id).value;
+}
+
+std::string Graph::unique_name(const std::string& wanted) {
+  std::string base = printable(wanted), name = base;
+  for (int i = 1; by_name_.count(name); ++i) name = base + "_" + std::to_string(i);
+  return name;
+}
+
+ValueId Graph::new_value(const std::string& name, TensorType type, NodeId producer) {
+  auto id = static_cast<ValueId>(values_.size());
+  values_.push_back({unique_name(name), std::move(type), producer});
+  by_name_[values_.back().name] = id;
+  return id;
+}
+
+ValueId Graph::add_input(const std::string& name, TensorType type) {
+  auto node = static_cast<NodeId>(nodes_.size());
+  ValueId id = new_value(name, std::move(type), node);
+  nodes_.push_back({NodeKind::input, "", "", "", {}, {id}, {}, {}});
+  inputs_.push_back(id);
+  return id;
+}
+
+ValueId Graph::add_constant(const std::string& name, Tensor value) {
+  auto node = static_cast<NodeId>(nodes_.size());
+  ValueId id = new_value(name, value.type(), node);
+  nodes_.push_back({NodeKind::constant, "", "", "", {}, {id}, {}, std::move(value)});
+  return id;
+}
+
+std::vector<ValueId> Graph::add_calls(const std::string& name, const std::string& op_name, std::vector<ValueId> inputs,
+                                      const Attrs& attrs, const std::optional<ops::QType>& want,
+                                      const std::string& scope) {
+  const ops::Op& op = ops::get(op_name);
+  while (!inputs.empty() && inputs.back() == kNone) inputs.pop_back();
+  for (ValueId id : inputs)
+    OCTET_CHECK(id == kNone || (id >= 0 && id < static_cast<ValueId>(values_.size())), invalid_argument,
+                "{}: operand {} is not a value of the graph", name, id);
+  Attrs complete = op.complete(attrs);
+  auto types = op.infer(operand_types(*this, inputs), complete, want, scope.empty() ? name : scope);
+  auto node = static_cast<NodeId>(nodes_.size());
+  std::vector<ValueId> outputs;
+  for (TensorType& type : types) outputs.push_back(new_value(name, std::move(type), node));
+  nodes_.push_back({NodeKind::call, op_name, scope, "", std::move(inputs), outputs, std::move(complete), {}});
+  return outputs;
+}
+
+ValueId Graph::add_call(const std::string& name, const std::string& op, std::vector<ValueId> inputs, const Attrs& attrs,
+                        const std::optional<ops::QType>& want, const std::string& scope) {
+  auto outputs = add_calls(name, op, std::move(inputs), attrs, want, scope);
+  OCTET_CHECK(outputs.size() == 1, invalid_argument, "{}: {} has {} results; use add_calls", name, op, outputs.size());
+  return outputs[0];
+}
+
+NodeId Graph::add_raw(Node node, const std::vector<Value>& outputs) {
+  auto id = static_cast<NodeId>(nodes_.size());
+  node.outputs.clear();
+  for (const Value& v : outputs) {
+    OCTET_CHECK(!v.name.empty() && v.name == printable(v.name), corrupt, "value name '{}' is empty or has odd characters",
+                v.name);
+    OCTET_CHECK(!by_name_.count(v.name), corrupt, "two values are named %{}", v.name);
+    node.outputs.push_back(new_value(v.name, v.type, id));
+  }
+  if (node.kind == NodeKind::input) inputs_.insert(inputs_.end(), node.outputs.begin(), node.outputs.end());
+  nodes_.push_back(std::move(node));
+  return id;
+}
+
+void Graph::rename(ValueId id, const std::string& name) {
+  if (value(id).name == name) return;
+  OCTET_CHECK(!by_name_.count(name), invalid_argument, "rename: there is a value %{} already", name);
+  by_name_.erase(value(id).name);
+  values_[id].name = name;
+  by_name_[name] = id;
+}
+
+void Graph::check() const {
+  std::vector<bool> defined(values_.size(), false);
+  for (const Node& node : nodes_) {
+    std::string what = describe(*this, node);
+    for (ValueId id : node.inputs)
+      OCTET_CHECK(id == kNone || (id >= 0 && id < static_cast<ValueId>(values_.size()) && defined[id]), corrupt,
+                  "{}: an operand is not defined before its use", what);
+    if (node.kind == NodeKind::constant) {
+      OCTET_CHECK(node.value.defined() && node.value.type() == type(node.outputs.at(0)), corrupt,
+                  "{}: the data is {}, the recorded type {}", what,
+                  node.value.defined() ? to_string(node.value.type()) : "missing", to_string(type(node.outputs[0])));
+    } else if (node.kind == NodeKind::call) {
+      const ops::Op& op = ops::get(node.op);
+      OCTET_CHECK(op.complete(node.attrs) == node.attrs, corrupt, "{}: attributes are incomplete", what);
+      auto types = op.infer(operand_types(*this, node.inputs), node.attrs, want_of(*this, node), what);
+      OCTET_CHECK(types.size() == node.outputs.size(), corrupt, "{}: {} results; {} gives {}", what, node.outputs.size(),
+                  node.op, types.size());
+      for (size_t i = 0; i < types.size(); ++i)
+        OCTET_CHECK(types[i] == type(node.outputs[i]), corrupt, "{}: recorded type {}; {} gives {}", what,
+                    to_string(type(node.outputs[i])), node.op, to_string(types[i]));
+    }
+    for (ValueId id : node.outputs) defined[id] = true;
+  }
+  for (ValueId id : outputs_)
+    OCTET_CHECK(id >= 0 && id < static_cast<ValueId>(values_.size()) && defined[id], corrupt,
+                "an output of the graph is not defined");
+}
+
+std::vector<int> Graph::use_counts() const {
+  std::vector<int> counts(values_.size(), 0);
+  for (const Node& node : nodes_)
+    for (ValueId id : node.inputs)
+      if (id != kNone) ++counts[id];
+  for (ValueId id : outputs_) ++counts[id];
+  return counts;
+}
+
+std::vector<NodeId> Graph::users(ValueId id) const {
+  std::vector<NodeId> result;
+  for (size_t n = 0; n < nodes_.size(); ++n)
+    if (std::find(nodes_[n].inputs.begin(), nodes_[n].inputs.end(), id) != nodes_[n].inputs.end())
+      result.push_back(static_cast<NodeId>(n));
+  return result;
+}
+
+std::optional<ops::QType> want_of(const Graph& graph, const Node& node) {
+  for (ValueId id : node.outputs)
+    if (graph.type(id).is_quantized()) return ops::QType{graph.type(id).dtype, graph.type(id).quantizer};
+  return std::nullopt;
+}
+
+// -- rewriting ---------------------------------------------------------------------------------------
+
+ValueId Rewriter::operator()(ValueId old) const {
+  if (old == kNone) return kNone;
+  OCTET_CHECK(map_[old] != kUnmapped, internal, "rewrite: %{} was dropped but is still used", source_.value(old).name);
+  return map_[old];
+}
+
+std::vector<ValueId> Rewriter::operands(const Node& node) const {
+  std::vector<ValueId> ids;
+  for (ValueId id : node.inputs) ids.push_back((*this)(id));
+  return ids;
+}
+
+void Rewriter::copy(const Node& node) {
+  const std::string& name = source_.value(node.outputs[0]).name;
+  switch (node.kind) {
+    case NodeKind::input: map_[node.outputs[0]] = out_.add_input(name, source_.type(node.outputs[0])); return;
+    case NodeKind::constant: map_[node.outputs[0]] = out_.add_constant(name, node.value); break;
+    case NodeKind::call: {
+      auto results = out_.add_calls(name, node.op, operands(node), node.attrs, want_of(source_, node), node.scope);
+      for (size_t i = 0; i < results.size(); ++i) {
+        map_[node.outputs[i]] = results[i];
+        // Results of one node keep their own names.
+        const std::string& own = source_.value(node.outputs[i]).name;
+        if (i > 0 && !out_.find(own)) out_.rename(results[i], own);
+      }
+      break;
+    }
+  }
+  out_.node(static_cast<NodeId>(out_.nodes().size()) - 1).note = node.note;
+  out_.node(static_cast<NodeId>(out_.nodes().size()) - 1).scope = node.scope;
+}
+
+Graph Rewriter::run(const std::function<bool(Rewriter&, const Node&)>& visit) {
+  out_ = Graph();
+  out_.name = source_.name;
+  out_.metadata = source_.metadata;
+  for (const Node& node : source_.nodes())
+    if (!visit(*this, node)) copy(node);
+  std::vector<ValueId> outputs;
+  for (ValueId id : source_.outputs()) outputs.push_back((*this)(id));
+  out_.set_outputs(std::move(outputs));
+  return std::move(out_);
+}
+
+}  // namespace octet::graph

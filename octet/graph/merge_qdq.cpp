@@ -1,0 +1,155 @@
+#include "octet/graph/merge_qdq.h"
+
+#include <algorithm>
+
+#include "octet/base/check_impl.h"
+
+namespace octet::graph {
+namespace {
+
+bool is(const Node& node, const char* op) { return node.kind == NodeKind::call && node.op == op; }
+
+bool same_qparams(const TensorType& a, const TensorType& b) {
+  return a.dtype == b.dtype && a.quantizer && b.quantizer && *a.quantizer == *b.quantizer;
+}
+
+class Merger {
+ public:
+  Merger(const Graph& g, const MergePredicate& allow) : g_(g), allow_(allow), rewriter_(g) {}
+
+  Graph run() {
+    // In the order of definition: a quantize is met after its operand's node, which by then may have been merged into it.
+    plan();
+    return remove_dead(rewriter_.run([&](Rewriter& r, const Node& node) { return visit(r, node); }));
+  }
+
+ private:
+  // The quantize node a call's result goes to, if all its uses are quantize nodes of equal qparams; null otherwise.
+  const Node* only_quantize(ValueId value) const {
+    if (std::count(g_.outputs().begin(), g_.outputs().end(), value)) return nullptr;
+    const Node* found = nullptr;
+    for (NodeId user : g_.users(value)) {
+      const Node& node = g_.node(user);
+      if (!is(node, "quantize")) return nullptr;
+      if (found && !same_qparams(g_.type(found->outputs[0]), g_.type(node.outputs[0]))) return nullptr;
+      found = &node;
+    }
+    return found;
+  }
+
+  // The quantized value behind a dequantize, or kNone.
+  ValueId codes_of(ValueId value) const {
+    if (value == kNone) return kNone;
+    const Node& p = g_.producer(value);
+    return is(p, "dequantize") ? p.inputs[0] : kNone;
+  }
+
+  // Operands of the integer form; empty if the node cannot be merged.
+  std::vector<ValueId> integer_operands(const Node& node) const {
+    const ops::Op& op = ops::get(node.op);
+    if (op.rule() == ops::QRule::float_only || node.op == "quantize" || node.op == "dequantize") return {};
+    std::vector<ValueId> operands;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      ValueId v = node.inputs[i];
+      ValueId codes = codes_of(v);
+      bool bias = i < op.params().size() && op.params()[i].name == "bias" && i == 2 && op.param_index("weight") == size_t{1};
+      bool plain = v != kNone && (!is_floating(g_.type(v).dtype));  // an index or a mask
+      if (v == kNone || codes != kNone) operands.push_back(codes);
+      else if ((bias && g_.is_constant(v)) || plain) operands.push_back(v);
+      else return {};
+    }
+    ValueId x = operands.empty() ? kNone : operands[0];
+    if (x == kNone || !g_.type(x).is_quantized() || g_.type(x).quantizer->is_per_channel()) return {};
+    return operands;
+  }
+
+  void plan() {
+    merged_.assign(g_.nodes().size(), {});
+    absorbed_.assign(g_.nodes().size(), false);
+    for (size_t i = 0; i < g_.nodes().size(); ++i) {
+      const Node& node = g_.nodes()[i];
+      if (node.kind != NodeKind::call || node.outputs.size() != 1) continue;
+      auto operands = integer_operands(node);
+      if (operands.empty() || (allow_ && !allow_(g_, node))) continue;
+      const Node* q = only_quantize(node.outputs[0]);
+      if (!q || g_.type(q->outputs[0]).quantizer->is_per_channel()) continue;
+      merged_[i] = {std::move(operands), q};
+      for (NodeId user : g_.users(node.outputs[0])) absorbed_[user] = true;
+    }
+  }
+
+  bool visit(Rewriter& r, const Node& node) {
+    auto id = static_cast<size_t>(&node - g_.nodes().data());
+    if (absorbed_[id]) return true;  // mapped when its operand was merged
+    if (is(node, "quantize")) return fold_pair(r, node);
+    const Merge& merge = merged_[id];
+    if (!merge.quantize) return false;
+    const TensorType& want = g_.type(merge.quantize->outputs[0]);
+    const std::string& name = g_.value(merge.quantize->outputs[0]).name;
+    std::vector<ValueId> operands;
+    for (ValueId v : merge.operands) operands.push_back(r(v));
+    const ops::Op& op = ops::get(node.op);
+    ops::QType qtype{want.dtype, want.quantizer};
+    ValueId y = kNone;
+    bool averages = node.op == "avg_pool2d" || node.op == "adaptive_avg_pool2d" || node.op == "mean";
+    if (op.rule() == ops::QRule::same && !averages) {
+      TensorType codes = r.out().type(operands[0]);
+      y = r.out().add_call(same_qparams(codes, want) ? name : name + ".codes", node.op, operands, node.attrs, std::nullopt,
+                           node.scope);
+      if (!same_qparams(codes, want)) y = r.out().add_call(name, "requantize", {y}, {}, qtype, node.scope);
+    } else if (op.rule() == ops::QRule::same && r.out().type(operands[0]).dtype != want.dtype) {
+      y = r.out().add_call(name + ".codes", node.op, operands, node.attrs, std::nullopt, node.scope);
+      y = r.out().add_call(name, "requantize", {y}, {}, qtype, node.scope);
+    } else {
+      y = r.out().add_call(name, node.op, operands, node.attrs, qtype, node.scope);
+    }
+    for (NodeId user : g_.users(node.outputs[0])) r.map(g_.node(user).outputs[0], y);
+    return true;
+  }
+
+  bool fold_pair(Rewriter& r, const Node& node) {
+    ValueId codes = codes_of(node.inputs[0]);
+    if (codes == kNone) return false;
+    const TensorType &from = g_.type(codes), &to = g_.type(node.outputs[0]);
+    if (same_qparams(from, to)) {
+      r.map(node.outputs[0], r(codes));
+      return true;
+    }
+    if (from.quantizer->is_per_channel() || to.quantizer->is_per_channel()) return false;
+    r.map(node.outputs[0], r.out().add_call(g_.value(node.outputs[0]).name, "requantize", {r(codes)}, {},
+                                            ops::QType{to.dtype, to.quantizer}, node.scope));
+    return true;
+  }
+
+  struct Merge {
+    std::vector<ValueId> operands;
+    const Node* quantize = nullptr;
+  };
+  const Graph& g_;
+  const MergePredicate& allow_;
+  Rewriter rewriter_;
+  std::vector<Merge> merged_;
+  std::vector<bool> absorbed_;
+};
+
+}  // namespace
+
+Graph merge_qdq(const Graph& graph, const MergePredicate& allow) { return Merger(graph, allow).run(); }
+
+Graph remove_dead(const Graph& graph) {
+  std::vector<bool> live(graph.values().size(), false);
+  for (ValueId id : graph.outputs()) live[id] = true;
+  for (size_t i = graph.nodes().size(); i-- > 0;) {
+    const Node& node = graph.nodes()[i];
+    bool needed = node.kind == NodeKind::input;
+    for (ValueId id : node.outputs) needed |= live[id];
+    if (!needed) continue;
+    for (ValueId id : node.outputs) live[id] = true;
+    for (ValueId id : node.inputs)
+      if (id != kNone) live[id] = true;
+  }
+  Rewriter rewriter(graph);
+  return rewriter.run([&](Rewriter&, const Node& node) { return !live[node.outputs[0]]; });
+}
+
+}  // namespace octet::graph

@@ -1,0 +1,76 @@
+#pragma once
+// Samples for calibration and evaluation: the DATA of the command line.
+//
+// DATA is one of
+//   an .npz with `images` (N x C x H x W, uint8 or float32), for a model with one input;
+//   an .npz with an array for each graph input, by name;
+//   a directory of .jpg .jpeg .png .bmp pictures, in name order, for a model with one input (N, 3 or 1, H, W): decoded
+//   to RGB (gray if the model takes 1 channel) and resized bilinearly to H x W. Other files, hidden ones and
+//   subdirectories are passed over.
+// An .npz may also hold `labels` (N integers).
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "octet/tensor/tensor.h"
+
+namespace octet {
+
+// What a graph wants of one of its inputs. Dimension 0 is the batch; dims may be symbolic.
+struct InputSpec {
+  std::string name;
+  TensorType type;
+};
+
+// Applied to every floating input that is sampled: x = (x * scale - mean[c]) / std[c], in float32, where c is the index
+// along dimension 1. Empty lists do nothing; lists of one value apply to all channels.
+struct Preprocess {
+  float scale = 1;
+  std::vector<float> mean, std;
+};
+
+// Samples [begin, begin + size) of a dataset.
+struct Batch {
+  // By input name; floating inputs are float32 (or the input's own floating dtype), integer inputs keep theirs.
+  std::map<std::string, Tensor> inputs;
+  Tensor labels;  // int64 of shape (size); undefined if the dataset has none
+  int64_t begin = 0, size = 0;
+};
+
+// An array for an input has the input's rank and sizes, except along dimension 0, which counts the samples. Given whole to
+// every batch are arrays of rank 0, and those whose dimension 0 is the number that the input says while other inputs
+// leave theirs open or have another number of samples (the state of a recurrent network).
+class Dataset {
+ public:
+  // Opens DATA for a model with these inputs and checks all of it that can be checked without decoding pictures.
+  // Errors (one line that names the file, what there is and what the model wants):
+  //   not_found         no such file or directory; neither `images` nor an array for each input
+  //   corrupt           not an .npz, damaged
+  //   invalid_argument  a shape or dtype that does not fit, a wrong number of labels, no samples, no pictures,
+  //                     a Preprocess that does not fit
+  static Dataset open(const std::filesystem::path& path, const std::vector<InputSpec>& inputs,
+                      const Preprocess& preprocess = {});
+
+  // Number of samples, at least 1.
+  int64_t size() const;
+  bool has_labels() const;
+  // The batch size the model insists on (its inputs' dimension 0 is a number), or 0 if any will do.
+  int64_t fixed_batch() const;
+  // "images.npz: 2000 samples with labels", for logs.
+  std::string description() const;
+
+  // `count` samples from `begin` on, or as many as there are (at least one; begin must be within the dataset, else
+  // Error). Pictures are decoded here, in parallel: nothing is kept between calls. Safe to call from several threads.
+  // Error corrupt naming the picture that cannot be decoded.
+  Batch get(int64_t begin, int64_t count) const;
+
+ private:
+  struct Impl;
+  std::shared_ptr<const Impl> impl_;
+};
+
+}  // namespace octet

@@ -1,0 +1,322 @@
+#include "octet/io/octet_file.h"
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "octet/base/check_impl.h"
+#include "octet/io/safetensors.h"
+
+namespace octet::io {
+namespace {
+
+using graph::Graph;
+using graph::Node;
+using graph::NodeKind;
+using graph::Value;
+using graph::ValueId;
+using Json = nlohmann::ordered_json;
+
+constexpr int kFormat = 1;
+const char* const kKinds[] = {"input", "constant", "call"};
+
+// -- writing -----------------------------------------------------------------------------------------
+
+Json type_json(const TensorType& type, bool qparams) {
+  Json dims = Json::array();
+  for (const Dim& d : type.dims) d.known() ? dims.push_back(d.size()) : dims.push_back(d.name());
+  Json json{{"dtype", to_string(type.dtype)}, {"dims", dims}};
+  if (!type.quantizer || !qparams) return json;
+  const Quantizer& q = *type.quantizer;
+  json["qscheme"] = to_string(q.scheme());
+  if (q.is_per_channel()) {
+    json["axis"] = q.axis();
+    json["scale"] = q.scales();
+    json["zero_point"] = q.zero_points();
+  } else {
+    json["scale"] = q.scale();
+    json["zero_point"] = q.zero_point();
+  }
+  return json;
+}
+
+class Writer {
+ public:
+  explicit Writer(const Graph& g) : g_(g) {}
+
+  void write(const std::filesystem::path& path) {
+    Json values = Json::array(), nodes = Json::array();
+    for (const Node& node : g_.nodes())
+      for (ValueId id : node.outputs) names_.insert(g_.value(id).name);
+    for (const Value& v : g_.values()) {
+      Json json = type_json(v.type, !g_.is_constant(static_cast<ValueId>(&v - g_.values().data())));
+      json["name"] = v.name;
+      values.push_back(std::move(json));
+    }
+    for (const Node& node : g_.nodes()) nodes.push_back(node_json(node));
+    Json root{{"format", kFormat}, {"name", g_.name},     {"metadata", g_.metadata},
+              {"values", values},  {"nodes", nodes},      {"inputs", g_.inputs()},
+              {"outputs", g_.outputs()}};
+    write_safetensors(path, tensors_, {{"format", "octet"}, {"octet.graph", root.dump()}});
+  }
+
+ private:
+  Json node_json(const Node& node) {
+    Json json{{"kind", kKinds[static_cast<int>(node.kind)]}, {"outputs", node.outputs}};
+    if (!node.scope.empty()) json["scope"] = node.scope;
+    if (!node.note.empty()) json["note"] = node.note;
+    if (node.kind == NodeKind::constant) {
+      const std::string& name = g_.value(node.outputs[0]).name;
+      json["tensor"] = name;
+      tensors_[name] = node.value.is_quantized() ? node.value.int_repr() : node.value;
+      if (node.value.is_quantized()) qparams(json, name, *node.value.quantizer());
+    } else if (node.kind == NodeKind::call) {
+      json["op"] = node.op;
+      json["inputs"] = node.inputs;
+      Json attrs = Json::object();
+      for (const auto& [key, value] : node.attrs) attrs[key] = to_string(value);  // as printed: the types stay apart
+      json["attrs"] = attrs;
+    }
+    return json;
+  }
+
+  void qparams(Json& json, const std::string& name, const Quantizer& q) {
+    Shape shape = q.is_per_channel() ? Shape{static_cast<int64_t>(q.scales().size())} : Shape{};
+    json["qscheme"] = to_string(q.scheme());
+    if (q.is_per_channel()) json["axis"] = q.axis();
+    json["scale"] = add(name + ".scale", Tensor::from(q.scales(), shape));
+    json["zero_point"] = add(name + ".zero_point", Tensor::from(q.zero_points(), shape));
+  }
+
+  // Another value may have that name already.
+  std::string add(std::string name, Tensor tensor) {
+    while (names_.count(name) || tensors_.count(name)) name += "_";
+    tensors_[name] = std::move(tensor);
+    return name;
+  }
+
+  const Graph& g_;
+  std::map<std::string, Tensor> tensors_;
+  std::set<std::string> names_;
+};
+
+// -- reading -----------------------------------------------------------------------------------------
+
+// Fields of a JSON object, with errors that say where.
+class Fields {
+ public:
+  Fields(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
+    OCTET_CHECK(json.is_object(), corrupt, "{}: expected an object", where_);
+  }
+  bool has(const char* name) const { return json_.contains(name); }
+  const Json& raw(const char* name) const {
+    auto it = json_.find(name);
+    OCTET_CHECK(it != json_.end(), corrupt, "{}: '{}' is missing", where_, name);
+    return *it;
+  }
+  template <typename T>
+  T get(const char* name) const {
+    try {
+      return raw(name).get<T>();
+    } catch (const nlohmann::json::exception&) {
+      OCTET_FAIL(corrupt, "{}: '{}' is {}, not of the expected type", where_, name, raw(name).dump().substr(0, 60));
+    }
+  }
+  template <typename T>
+  T get(const char* name, T fallback) const {
+    return has(name) ? get<T>(name) : fallback;
+  }
+  // Integers only: nlohmann would take 2.7 for one.
+  int64_t integer(const char* name) const {
+    OCTET_CHECK(raw(name).is_number_integer(), corrupt, "{}: '{}' is not an integer", where_, name);
+    return get<int64_t>(name);
+  }
+  std::vector<ValueId> ids(const char* name, size_t count) const {
+    const Json& list = raw(name);
+    OCTET_CHECK(list.is_array(), corrupt, "{}: '{}' is not a list", where_, name);
+    std::vector<ValueId> result;
+    for (const Json& item : list) {
+      OCTET_CHECK(item.is_number_integer(), corrupt, "{}: '{}' holds something that is not an integer", where_, name);
+      auto id = item.get<int64_t>();
+      OCTET_CHECK(id >= graph::kNone && id < static_cast<int64_t>(count), corrupt,
+                  "{}: '{}' names value {} of {}", where_, name, id, count);
+      result.push_back(static_cast<ValueId>(id));
+    }
+    return result;
+  }
+  const std::string& where() const { return where_; }
+
+ private:
+  const Json& json_;
+  std::string where_;
+};
+
+class Reader {
+ public:
+  explicit Reader(const std::filesystem::path& path) : path_(path.string()), file_(read_safetensors(path)) {}
+
+  Graph read() {
+    auto text = file_.metadata.find("octet.graph");
+    OCTET_CHECK(text != file_.metadata.end(), corrupt,
+                "{}: no \"octet.graph\" in the metadata: this is a plain safetensors file, not a .octet model", path_);
+    Json json = Json::parse(text->second, nullptr, false);
+    OCTET_CHECK(!json.is_discarded(), corrupt, "{}: octet.graph is not valid JSON", path_);
+    Fields root(json, path_ + ": octet.graph");
+    int64_t format = root.integer("format");
+    OCTET_CHECK(format >= 1 && format <= kFormat, unsupported, "{}: file format {}; this octet reads up to {}: update octet",
+                path_, format, kFormat);
+    g_.name = root.get<std::string>("name");
+    g_.metadata = root.get<std::map<std::string, std::string>>("metadata");
+    const Json& values = root.raw("values");
+    OCTET_CHECK(values.is_array(), corrupt, "{}: 'values' is not a list", root.where());
+    for (size_t i = 0; i < values.size(); ++i) value(Fields(values[i], fmt::format("{}: value {}", path_, i)));
+    const Json& nodes = root.raw("nodes");
+    OCTET_CHECK(nodes.is_array(), corrupt, "{}: 'nodes' is not a list", root.where());
+    for (size_t i = 0; i < nodes.size(); ++i) node(Fields(nodes[i], fmt::format("{}: node {}", path_, i)));
+    std::vector<ValueId> outputs;
+    for (ValueId id : root.ids("outputs", values_.size())) {
+      OCTET_CHECK(id != graph::kNone && map_[id] != graph::kNone, corrupt, "{}: 'outputs' names a value no node makes",
+                  root.where());
+      outputs.push_back(map_[id]);
+    }
+    g_.set_outputs(std::move(outputs));
+    try {
+      g_.check();
+    } catch (const Error& e) {
+      OCTET_FAIL(corrupt, "{}: {}", path_, e.what());
+    }
+    return std::move(g_);
+  }
+
+ private:
+  void value(const Fields& f) {
+    Value v;
+    v.name = f.get<std::string>("name");
+    try {
+      v.type.dtype = parse_dtype(f.get<std::string>("dtype"));
+    } catch (const Error& e) {
+      OCTET_FAIL(corrupt, "{}: {}", f.where(), e.what());
+    }
+    OCTET_CHECK(f.raw("dims").is_array(), corrupt, "{}: 'dims' is not a list", f.where());
+    for (const Json& d : f.raw("dims")) {
+      if (d.is_number_integer() && d.get<int64_t>() >= 0) v.type.dims.emplace_back(d.get<int64_t>());
+      else if (d.is_string()) v.type.dims.emplace_back(d.get<std::string>());
+      else OCTET_FAIL(corrupt, "{}: dimension {} is neither a size nor a name", f.where(), d.dump().substr(0, 40));
+    }
+    if (f.has("qscheme")) {
+      const Json &scale = f.raw("scale"), &zero = f.raw("zero_point");
+      auto scales = scale.is_array() ? f.get<std::vector<double>>("scale") : std::vector<double>{f.get<double>("scale")};
+      auto zeros = zero.is_array() ? f.get<std::vector<int64_t>>("zero_point") : std::vector<int64_t>{f.integer("zero_point")};
+      v.type.quantizer = quantizer(f, scales, zeros, v.type.dtype);
+    }
+    map_.push_back(graph::kNone);
+    values_.push_back(std::move(v));
+  }
+
+  QuantizerPtr quantizer(const Fields& f, const std::vector<double>& scales, const std::vector<int64_t>& zeros,
+                         DType dtype) const {
+    auto scheme = f.get<std::string>("qscheme");
+    try {
+      OCTET_CHECK(is_quantized(dtype), corrupt, "{} has no qparams", to_string(dtype));
+      if (scheme == "per_channel_affine") return Quantizer::per_channel(scales, zeros, f.integer("axis"), dtype);
+      OCTET_CHECK(scheme == "per_tensor_affine" && scales.size() == 1 && zeros.size() == 1, corrupt, "qscheme '{}' with {} scales",
+                  scheme, scales.size());
+      return Quantizer::per_tensor(scales[0], zeros[0], dtype);
+    } catch (const Error& e) {
+      OCTET_FAIL(corrupt, "{}: {}", f.where(), e.what());
+    }
+  }
+
+  const Tensor& tensor(const Fields& f, const char* field) const {
+    auto name = f.get<std::string>(field);
+    auto it = file_.tensors.find(name);
+    OCTET_CHECK(it != file_.tensors.end(), corrupt, "{}: tensor '{}' ({}) is not in the file", f.where(), name, field);
+    return it->second;
+  }
+
+  void node(const Fields& f) {
+    Node node;
+    auto kind = f.get<std::string>("kind");
+    node.scope = f.get<std::string>("scope", "");
+    node.note = f.get<std::string>("note", "");
+    auto outputs = f.ids("outputs", values_.size());
+    std::vector<Value> made;
+    for (ValueId id : outputs) {
+      OCTET_CHECK(id != graph::kNone && map_[id] == graph::kNone, corrupt, "{}: its result is no value, or made twice", f.where());
+      made.push_back(values_[id]);
+    }
+    OCTET_CHECK(!made.empty(), corrupt, "{}: it has no results", f.where());
+    if (kind == "input") {
+      node.kind = NodeKind::input;
+    } else if (kind == "constant") {
+      node.kind = NodeKind::constant;
+      node.value = tensor(f, "tensor");
+      if (f.has("qscheme")) {
+        const Tensor &s = tensor(f, "scale"), &z = tensor(f, "zero_point");
+        OCTET_CHECK(s.dtype() == DType::float64 && z.dtype() == DType::int64, corrupt,
+                    "{}: scale and zero_point are {} and {}; expected float64 and int64", f.where(), to_string(s.dtype()),
+                    to_string(z.dtype()));
+        auto q = quantizer(f, s.to_vector<double>(), z.to_vector<int64_t>(), made[0].type.dtype);
+        try {
+          node.value = make_quantized(node.value, q);
+        } catch (const Error& e) {
+          OCTET_FAIL(corrupt, "{}: {}", f.where(), e.what());
+        }
+      }
+      OCTET_CHECK(node.value.dtype() == made[0].type.dtype && node.value.dim() == made[0].type.dim(), corrupt,
+                  "{}: the tensor is {}, the value {}", f.where(), to_string(node.value.type()), to_string(made[0].type));
+      made[0].type.quantizer = node.value.quantizer();
+    } else if (kind == "call") {
+      node.op = f.get<std::string>("op");
+      OCTET_CHECK(ops::find(node.op), corrupt, "{}: unknown operator '{}'", f.where(), node.op);
+      for (ValueId id : f.ids("inputs", values_.size())) {
+        OCTET_CHECK(id == graph::kNone || map_[id] != graph::kNone, corrupt, "{}: operand {} is used before it is made",
+                    f.where(), id);
+        node.inputs.push_back(id == graph::kNone ? graph::kNone : map_[id]);
+      }
+      const Json& attrs = f.raw("attrs");
+      OCTET_CHECK(attrs.is_object(), corrupt, "{}: 'attrs' is not an object", f.where());
+      for (const auto& [key, text] : attrs.items()) {
+        OCTET_CHECK(text.is_string(), corrupt, "{}: attribute '{}' is not text", f.where(), key);
+        try {
+          node.attrs.set(key, parse_attr(text.get<std::string>()));
+        } catch (const Error& e) {
+          OCTET_FAIL(corrupt, "{}: attribute '{}': {}", f.where(), key, e.what());
+        }
+      }
+      // "[]" says nothing about the kind of list; the operator does.
+      try {
+        node.attrs = ops::get(node.op).complete(node.attrs);
+      } catch (const Error& e) {
+        OCTET_FAIL(corrupt, "{}: {}", f.where(), e.what());
+      }
+    } else {
+      OCTET_FAIL(corrupt, "{}: unknown kind '{}'", f.where(), kind);
+    }
+    try {
+      graph::NodeId id = g_.add_raw(std::move(node), made);
+      for (size_t i = 0; i < outputs.size(); ++i) map_[outputs[i]] = g_.node(id).outputs[i];
+    } catch (const Error& e) {
+      OCTET_FAIL(corrupt, "{}: {}", f.where(), e.what());
+    }
+  }
+
+  std::string path_;
+  SafetensorsFile file_;
+  Graph g_;
+  std::vector<Value> values_;
+  std::vector<ValueId> map_;  // value of the file -> value of the graph
+};
+
+}  // namespace
+
+void save_octet(const Graph& graph, const std::filesystem::path& path) { Writer(graph).write(path); }
+
+Graph load_octet(const std::filesystem::path& path) {
+  try {
+    return Reader(path).read();
+  } catch (const nlohmann::json::exception& e) {
+    OCTET_FAIL(corrupt, "{}: octet.graph: {}", path.string(), e.what());
+  }
+}
+
+}  // namespace octet::io

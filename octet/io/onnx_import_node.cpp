@@ -1,0 +1,93 @@
+// Typed access to an ONNX node's attributes.
+#include <cmath>
+#include <cstdlib>
+
+#include "octet/io/onnx_impl.h"
+
+namespace octet::io::onnx_impl {
+
+using onnx::AttributeProto;
+
+double shortest(float value) {
+  return std::isfinite(value) ? std::strtod(fmt::format("{}", value).c_str(), nullptr) : static_cast<double>(value);
+}
+
+NodeView::NodeView(const onnx::NodeProto& proto, int64_t opset, const std::filesystem::path& dir)
+    : proto_(proto), opset_(opset), dir_(dir) {
+  name_ = proto.name();
+  if (name_.empty() && proto.output_size() > 0) name_ = proto.output(0);
+  name_ = one_line(name_);
+}
+
+const AttributeProto* NodeView::find(const std::string& attr) const {
+  for (const AttributeProto& a : proto_.attribute())
+    if (a.name() == attr) {
+      read_.insert(attr);
+      return &a;
+    }
+  return nullptr;
+}
+
+const AttributeProto* NodeView::find(const std::string& attr, int type, const char* kind) const {
+  const AttributeProto* a = find(attr);
+  if (!a) return nullptr;
+  if (!a->ref_attr_name().empty()) fail(ErrorCode::unsupported, "attribute '{}' refers to a function's attribute", attr);
+  // Models older than IR 2 leave the type out.
+  if (a->type() != type && a->type() != AttributeProto::UNDEFINED)
+    fail(ErrorCode::corrupt, "attribute '{}' should be {}", attr, kind);
+  return a;
+}
+
+int64_t NodeView::get_int(const std::string& attr, int64_t fallback) const {
+  const AttributeProto* a = find(attr, AttributeProto::INT, "an integer");
+  return a ? a->i() : fallback;
+}
+
+double NodeView::get_float(const std::string& attr, double fallback) const {
+  const AttributeProto* a = find(attr, AttributeProto::FLOAT, "a number");
+  return a ? shortest(a->f()) : fallback;
+}
+
+std::string NodeView::get_string(const std::string& attr, const std::string& fallback) const {
+  const AttributeProto* a = find(attr, AttributeProto::STRING, "a text");
+  return a ? one_line(a->s()) : fallback;
+}
+
+std::vector<int64_t> NodeView::get_ints(const std::string& attr, const std::vector<int64_t>& fallback) const {
+  const AttributeProto* a = find(attr, AttributeProto::INTS, "a list of integers");
+  return a ? std::vector<int64_t>(a->ints().begin(), a->ints().end()) : fallback;
+}
+
+std::vector<double> NodeView::get_floats(const std::string& attr) const {
+  const AttributeProto* a = find(attr, AttributeProto::FLOATS, "a list of numbers");
+  return a ? std::vector<double>(a->floats().begin(), a->floats().end()) : std::vector<double>{};
+}
+
+Tensor NodeView::get_tensor(const std::string& attr) const {
+  const AttributeProto* a = find(attr, AttributeProto::TENSOR, "a tensor");
+  if (!a) fail(ErrorCode::corrupt, "attribute '{}' is missing", attr);
+  return read_tensor(a->t(), label(), dir_);
+}
+
+void NodeView::ignore(std::initializer_list<const char*> attrs) const { read_.insert(attrs.begin(), attrs.end()); }
+
+std::vector<std::string> NodeView::unread() const {
+  std::vector<std::string> names;
+  for (const AttributeProto& a : proto_.attribute())
+    if (!read_.count(a.name())) names.push_back(one_line(a.name()));
+  return names;
+}
+
+int64_t axis_of(const NodeView& n, int64_t d, int64_t rank) {
+  if (d < -rank || d >= rank) n.fail(ErrorCode::corrupt, "axis {} of a {}-d value", d, rank);
+  return d < 0 ? d + rank : d;
+}
+
+int64_t known_dim(const NodeView& n, const Val& v, int64_t d, const char* why) {
+  if (d < 0 || d >= v.rank()) n.fail(ErrorCode::corrupt, "dimension {} of a {}-d value", d, v.rank());
+  const Dim& dim = v.dims()[static_cast<size_t>(d)];
+  if (!dim.known()) n.unsupported("{} needs dimension {} ('{}') to be known at import", why, d, dim.name());
+  return dim.size();
+}
+
+}  // namespace octet::io::onnx_impl

@@ -1,0 +1,84 @@
+#pragma once
+// Zip archives, as far as .npz files need them: the directory, members that are stored or deflated, CRCs.
+// Every length in the file is checked against the file before it is used; what does not fit is an Error corrupt.
+
+#include <zlib.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "octet/base/file.h"
+
+namespace octet::zip {
+
+// A run of bytes that is read once, front to back: a plain file, or a member of an archive that is inflated on the way.
+class Source {
+ public:
+  // `size` bytes come out of `packed` bytes at data (the same number unless deflated). `where` starts every error.
+  Source(std::string where, const std::byte* data, uint64_t packed, uint64_t size, bool deflated);
+  ~Source();
+  Source(const Source&) = delete;
+  Source& operator=(const Source&) = delete;
+
+  const std::string& where() const { return where_; }
+  uint64_t left() const { return size_ - position_; }
+  uint32_t crc() const { return crc_; }  // of what was read so far
+
+  // The next bytes; Error corrupt if there are not as many.
+  void read(void* to, uint64_t bytes);
+
+ private:
+  void inflate_into(Bytef* out, uInt bytes);
+  std::string where_;
+  uint64_t size_, position_ = 0;
+  const std::byte* data_;
+  uint64_t packed_;  // bytes of data_ not yet given to zlib
+  bool deflated_;
+  z_stream stream_{};
+  uint32_t crc_ = 0;
+};
+
+struct Member {
+  std::string name;
+  uint64_t packed = 0, size = 0, local_header = 0;
+  uint32_t crc = 0;
+  int method = 0;  // 0 stored, 8 deflated
+};
+
+// An archive open for reading.
+class Archive {
+ public:
+  explicit Archive(const std::filesystem::path& path);
+  const std::vector<Member>& members() const { return members_; }
+  // The contents of a member, not yet checked against its CRC. `where` names it in errors.
+  std::unique_ptr<Source> open(const Member& member, std::string where) const;
+
+ private:
+  void read_directory();
+  std::shared_ptr<MappedFile> file_;
+  std::string name_;
+  std::vector<Member> members_;
+};
+
+// Writes an archive member by member; finish() writes the directory. Less than 4 GiB in all (no zip64).
+class Writer {
+ public:
+  Writer(FileWriter& file, std::string path) : file_(file), path_(std::move(path)) {}
+  // A member of the parts one after the other.
+  void add(const std::string& name, const std::vector<std::pair<const void*, size_t>>& parts, bool compress);
+  void finish();
+
+ private:
+  void check_room(uint64_t bytes) const;
+  FileWriter& file_;
+  std::string path_;
+  std::vector<Member> members_;
+};
+
+}  // namespace octet::zip

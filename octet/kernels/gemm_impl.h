@@ -1,0 +1,309 @@
+#pragma once
+// The matrix product behind linear and convolution layers, as a template over an ISA's `Dot` (see isa/*.cpp): lanes
+// are output channels, and one step multiplies 4 bytes of k of a row, broadcast to all lanes, with 4 weights per lane.
+//
+// Weights are packed into panels of 2 vectors of channels: [panel][tap][k / 4][channel][4], zero padded in k and n, so
+// the inner loop reads them in order. A last panel of at most one vector is stored (and run) one vector wide.
+//
+// A tile is up to kRows rows times one panel, its accumulators all in registers: per step 2 loads of weights, a
+// broadcast load per row and 2 products per row, so the multipliers are the limit and not the loads. Rows are shared out
+// evenly over the tiles (49 rows make 5 tiles of 10, not 4 of 12 and one of 1). Tiles of one to three rows have too few
+// accumulators to hide the latency of the product, so they keep several sets of them over neighbouring steps.
+//
+// Rows are pointers, one per tap, which makes a convolution the same loop as a product: taps outside, k inside. The rows
+// are cut in blocks whose activations stay in L2 while all panels pass over them; within a block a panel meets every tile
+// before the next panel is read.
+
+#include "octet/kernels/codes_impl.h"
+#include "octet/kernels/kernels.h"
+
+namespace octet::kernels {
+namespace {
+
+template <typename Dot>
+struct Gemm {
+  using V = typename Dot::V;
+  using I = typename V::I;
+  using F = typename V::F;
+  static constexpr int kRows = Dot::kRows;
+  static constexpr int kLanes = V::kLanes;
+  static constexpr int64_t kPanel = 2 * kLanes;
+
+  static OCTET_INLINE int64_t steps_of(const GemmShape& s) { return (s.k + 3) / 4; }
+  static OCTET_INLINE int64_t vector_bytes(const GemmShape& s) { return s.taps * steps_of(s) * Dot::kVectorBytes; }
+  static OCTET_INLINE int64_t vectors_of(const GemmShape& s) {
+    const int64_t rest = s.n % kPanel;
+    return s.n / kPanel * 2 + (rest == 0 ? 0 : rest <= kLanes ? 1 : 2);
+  }
+
+  static size_t packed_bytes(const GemmShape& s) { return static_cast<size_t>(vectors_of(s) * vector_bytes(s)); }
+
+  static void pack(const GemmShape& s, const int8_t* w, void* packed) {
+    __builtin_memset(packed, 0, packed_bytes(s));
+    char* out = static_cast<char*>(packed);
+    const int64_t steps = steps_of(s);
+    for (int64_t n0 = 0; n0 < s.n; n0 += kPanel) {
+      const int vectors = s.n - n0 <= kLanes ? 1 : 2;
+      for (int64_t t = 0; t < s.taps; ++t) {
+        for (int64_t step = 0; step < steps; ++step) {
+          for (int64_t c = 0; c < kPanel && n0 + c < s.n; ++c) {
+            const int8_t* from = w + ((n0 + c) * s.taps + t) * s.k + step * 4;
+            for (int i = 0; i < 4 && step * 4 + i < s.k; ++i)
+              Dot::put(out + c / kLanes * Dot::kVectorBytes, static_cast<int>(c % kLanes), i, from[i]);
+          }
+          out += vectors * Dot::kVectorBytes;
+        }
+      }
+    }
+  }
+
+  // Everything but the common case of the epilogue, from accumulators (bias included) in memory: [rows][vectors][kLanes].
+  static __attribute__((noinline)) void finish(const GemmArgs& g, const int32_t* acc, int64_t m, int64_t n, int rows,
+                                               int vectors, int64_t columns) {
+    const Codes<V> codes(g.zero_point, g.lo, g.hi);
+    for (int r = 0; r < rows; ++r) {
+      for (int j = 0; j < vectors; ++j, acc += kLanes) {
+        const int64_t first = n + j * kLanes;
+        const int64_t count = columns - j * kLanes < kLanes ? columns - j * kLanes : kLanes;
+        if (count <= 0) continue;
+        I sum = V::load(acc);
+        if (g.row_sums) sum = V::sub(sum, V::mul(V::set(g.row_sums[m + r]), V::load_i32(g.b_zero_points + first, count)));
+        const int64_t at = (m + r) * g.ldc + first;
+        if (g.epilogue == Epilogue::int32) {
+          V::store_i32(static_cast<int32_t*>(g.c) + at, sum, count);
+          continue;
+        }
+        F y = V::mul(V::to_float(sum), V::load_f32(g.multiplier + first, count));
+        if (g.epilogue == Epilogue::dynamic) {
+          if (g.float_bias) y = V::add(y, V::load_f32(g.float_bias + first, count));
+          if (g.relu) y = V::max(y, V::set(0.0f));
+          V::store_f32(static_cast<float*>(g.c) + at, y, count);
+        } else {
+          const I rounded = V::round(y);
+          V::template store_part<4, 0>(static_cast<uint8_t*>(g.c) + at, codes.narrow4(rounded, rounded, rounded, rounded),
+                                       count);
+        }
+      }
+    }
+  }
+
+  template <int kM, int kN>
+  static OCTET_INLINE void step(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i, const char* b) {
+    step_half<0, 0, kM>(acc, row, i, b);
+    if constexpr (Dot::kHalves == 2) step_half<1, 0, kM>(acc, row, i, b);
+  }
+  template <int kHalf, int kFirst, int kEnd, int kM, int kN>  // rows kFirst..kEnd
+  static OCTET_INLINE void step_half(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i, const char* b) {
+    I w[kN];
+#pragma GCC unroll 2
+    for (int j = 0; j < kN; ++j) w[j] = V::load(b + j * Dot::kVectorBytes + kHalf * V::kBytes);
+#pragma GCC unroll 16
+    for (int r = kFirst; r < kEnd; ++r) {
+      const I x = Dot::template half<kHalf>(V::spread(row[r] + i));
+#pragma GCC unroll 2
+      for (int j = 0; j < kN; ++j) acc[r][j] = Dot::dot(acc[r][j], x, w[j]);
+    }
+  }
+
+  // Where a tile's codes go, and the constants of its channels.
+  template <int kN>
+  struct Exit {
+    static constexpr int kAtOnce = 4 / kN;
+    alignas(64) int32_t bias[kN][kLanes];
+    alignas(64) float multiplier[kN][kLanes];
+    Codes<V> codes;
+    int64_t ldc, columns;
+    bool to_codes;              // in registers; everything else is finish()'s
+    bool may_overflow = false;  // int32, before the clamp
+
+    OCTET_INLINE Exit(const GemmArgs& g, int64_t n, int64_t columns_)
+        : codes(g.zero_point, g.lo, g.hi),
+          ldc(g.ldc),
+          columns(columns_),
+          to_codes(g.epilogue == Epilogue::requantize && !g.row_sums) {
+#pragma GCC unroll 2
+      for (int j = 0; j < kN; ++j) {
+        const int64_t first = j * kLanes, some = columns - first < kLanes ? columns - first : kLanes;
+        const bool any = some > 0;
+        V::store(bias[j], any ? V::load_i32(g.bias + n + first, some) : V::zero());
+        const F m = any && to_codes ? V::load_f32(g.multiplier + n + first, some) : V::set(0.0f);
+        V::store_f32(multiplier[j], m);
+        may_overflow |= !V::all_below_one(m);
+      }
+    }
+
+    // Four vectors of accumulators make one vector of codes: two rows of a panel, or four of a narrow one.
+    template <int kM, int kRow>
+    OCTET_INLINE void requantize(const I (&acc)[kM][kN], uint8_t* y) const {
+      F v[4];
+      I rounded[4];
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) {
+        const int row = kRow + q / kN < kM ? kRow + q / kN : kM - 1;
+        v[q] = V::mul(V::to_float(acc[row][q % kN]), V::load_f32(multiplier[q % kN]));
+      }
+      if (__builtin_expect(may_overflow, 0)) {
+#pragma GCC unroll 4
+        for (int q = 0; q < 4; ++q) v[q] = V::min(V::set(kAboveEveryCode), v[q]);
+      }
+#pragma GCC unroll 4
+      for (int q = 0; q < 4; ++q) rounded[q] = V::round_below_2_31(v[q]);
+      store<kM, kRow, 0>(codes.narrow4(rounded[0], rounded[1], rounded[2], rounded[3]), y);
+    }
+    template <int kM, int kRow, int kPart>
+    OCTET_INLINE void store(I bytes, uint8_t* y) const {
+      if constexpr (kPart < kAtOnce && kRow + kPart < kM) {
+        if (__builtin_expect(columns == kN * kLanes, 1)) {
+          V::template store_part<kAtOnce, kPart>(y + (kRow + kPart) * ldc, bytes);
+        } else {
+          V::template store_part<kAtOnce, kPart>(y + (kRow + kPart) * ldc, bytes, columns);
+        }
+        store<kM, kRow, kPart + 1>(bytes, y);
+      }
+    }
+  };
+
+  // The last steps (bytes i..bytes of the last tap) and the way out, a few rows at a time: while some rows are being
+  // requantized, the multipliers are busy with the next ones. Done for all rows at once they would stand idle.
+  template <int kM, int kN, int kRow = 0>
+  static OCTET_INLINE void land(const Exit<kN>& exit, I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t first,
+                                int64_t bytes, const char* b, uint8_t* y, int32_t (*sums)[kN][kLanes]) {
+    if constexpr (kRow < kM) {
+      constexpr int kEnd = kRow + 4 / kN < kM ? kRow + 4 / kN : kM;
+      const char* w = b;
+      for (int64_t i = first; i < bytes; i += 4, w += kN * Dot::kVectorBytes) {
+        step_half<0, kRow, kEnd>(acc, row, i, w);
+        if constexpr (Dot::kHalves == 2) step_half<1, kRow, kEnd>(acc, row, i, w);
+      }
+      if (exit.to_codes) {
+        exit.template requantize<kM, kRow>(acc, y);
+      } else {
+#pragma GCC unroll 4
+        for (int r = kRow; r < kEnd; ++r)
+#pragma GCC unroll 2
+          for (int j = 0; j < kN; ++j) V::store(sums[r][j], acc[r][j]);
+      }
+      land<kM, kN, kEnd>(exit, acc, row, first, bytes, b, y, sums);
+    }
+  }
+
+  template <int kSets, int kM, int kN>
+  static OCTET_INLINE void steps(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM], int64_t end, const char*& b) {
+    constexpr int kStepBytes = kN * Dot::kVectorBytes;
+    int64_t i = 0;
+    for (; i + 4 * kSets <= end; i += 4 * kSets, b += kSets * kStepBytes) {
+#pragma GCC unroll 4
+      for (int s = 0; s < kSets; ++s) step<kM, kN>(acc[s], row, i + s * 4, b + s * kStepBytes);
+    }
+    if constexpr (kSets > 1)
+      for (; i < end; i += 4, b += kStepBytes) step<kM, kN>(acc[0], row, i, b);
+  }
+
+  // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels from n on are stored.
+  template <int kM, int kN, bool kIndirect>
+  static void tiles(const GemmArgs& g, const char* panel, int64_t m, int64_t count, int64_t n, int64_t columns) {
+    constexpr int kSets = kM * kN >= 6 ? 1 : kM * kN >= 3 ? 2 : 4;
+    const int64_t bytes = steps_of(g.shape) * 4, taps = g.shape.taps;
+    const int64_t before_landing = bytes > kLandingBytes ? bytes - kLandingBytes : 0;
+    const Exit<kN> exit(g, n, columns);
+
+    for (; count > 0; --count, m += kM) {
+      I acc[kSets][kM][kN];
+#pragma GCC unroll 4
+      for (int s = 0; s < kSets; ++s)
+#pragma GCC unroll 16
+        for (int r = 0; r < kM; ++r)
+#pragma GCC unroll 2
+          for (int j = 0; j < kN; ++j) acc[s][r][j] = s == 0 ? V::load(exit.bias[j]) : V::zero();
+
+      const char* b = panel;
+      const uint8_t* row[kM] = {};
+      if constexpr (kIndirect) {
+        const int32_t* offsets = g.offsets + m * taps;
+        for (int64_t t0 = 0;; t0 += 8) {
+          const uint8_t* rows[kM][8];
+          const int64_t some = taps - t0 < 8 ? taps - t0 : 8;
+          const int32_t* of = offsets + t0;
+#pragma GCC unroll 16
+          for (int r = 0; r < kM; ++r, of += taps) V::resolve(of, some, g.a, g.pad, rows[r]);
+          for (int64_t t = 0; t < some; ++t) {
+#pragma GCC unroll 16
+            for (int r = 0; r < kM; ++r) row[r] = rows[r][t];
+            steps<kSets, kM, kN>(acc, row, t0 + t + 1 < taps ? bytes : before_landing, b);
+          }
+          if (t0 + 8 >= taps) break;
+        }
+      } else {
+        const uint8_t* next = g.a + m * g.lda;
+#pragma GCC unroll 16
+        for (int r = 0; r < kM; ++r, next += g.lda) row[r] = next;
+        steps<kSets, kM, kN>(acc, row, before_landing, b);
+      }
+#pragma GCC unroll 4
+      for (int s = 1; s < kSets; ++s)
+#pragma GCC unroll 16
+        for (int r = 0; r < kM; ++r)
+#pragma GCC unroll 2
+          for (int j = 0; j < kN; ++j) acc[0][r][j] = V::add(acc[0][r][j], acc[s][r][j]);
+
+      alignas(64) int32_t sums[kM][kN][kLanes];
+      land<kM, kN>(exit, acc[0], row, before_landing, bytes, b, static_cast<uint8_t*>(g.c) + m * g.ldc + n, sums);
+      if (!exit.to_codes) finish(g, &sums[0][0][0], m, n, kM, kN, columns);
+    }
+  }
+  static constexpr int64_t kLandingBytes = 16;
+
+  using Tiles = void (*)(const GemmArgs&, const char*, int64_t, int64_t, int64_t, int64_t);
+  struct Shapes {
+    Tiles of[2][2][kRows + 1] = {};  // [indirect][narrow][rows]
+    template <int kM = kRows>
+    constexpr void fill() {
+      of[0][0][kM] = tiles<kM, 2, false>;
+      of[0][1][kM] = tiles<kM, 1, false>;
+      of[1][0][kM] = tiles<kM, 2, true>;
+      of[1][1][kM] = tiles<kM, 1, true>;
+      if constexpr (kM > 1) fill<kM - 1>();
+    }
+    constexpr Shapes() { fill(); }
+  };
+  static constexpr Shapes kShapes{};
+
+  static void run(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    if (m1 <= m0 || n1 <= n0) return;
+    const GemmShape& s = g.shape;
+    // `all` tiles, of which the first `larger` have one row more than the others.
+    const int64_t all = (m1 - m0 + kRows - 1) / kRows, rows = (m1 - m0) / all, larger = (m1 - m0) % all;
+    int64_t block = kBlockBytes / ((s.k + 1) * kRows);
+    if (block < 1) block = 1;
+    for (int64_t first = 0; first < all; first += block) {
+      const int64_t last = first + block < all ? first + block : all;
+      const int64_t split = larger < first ? first : larger > last ? last : larger;
+      for (int64_t n = n0; n < n1; n += kPanel) {
+        const char* panel = static_cast<const char*>(g.b) + n / kLanes * vector_bytes(s);
+        const Tiles* of = kShapes.of[g.offsets != nullptr][s.n - n <= kLanes];
+        const int64_t columns = n1 - n < kPanel ? n1 - n : kPanel;
+        if (first < split) of[rows + 1](g, panel, m0 + first * (rows + 1), split - first, n, columns);
+        if (split < last) of[rows](g, panel, m0 + split * rows + larger, last - split, n, columns);
+      }
+    }
+  }
+  static constexpr int64_t kBlockBytes = 256 << 10;
+
+  static void row_sums(const GemmArgs& g, int32_t* sums, int64_t m0, int64_t m1) {
+    const int64_t k = g.shape.k, taps = g.shape.taps;
+    for (int64_t m = m0; m < m1; ++m) {
+      I sum = V::zero();
+      for (int64_t t = 0; t < taps; ++t) {
+        const uint8_t* x = g.a + m * g.lda;
+        if (g.offsets) x = g.offsets[m * taps + t] < 0 ? g.pad : g.a + g.offsets[m * taps + t];
+        int64_t i = 0;
+        for (; i + V::kBytes <= k; i += V::kBytes) sum = V::sum_bytes(sum, V::load(x + i));
+        if (i < k) sum = V::sum_bytes(sum, V::load_bytes(x + i, k - i));
+      }
+      sums[m] = static_cast<int32_t>(V::total64(sum));
+    }
+  }
+};
+
+}  // namespace
+}  // namespace octet::kernels

@@ -1,0 +1,40 @@
+// 256-bit vectors, AVX2 alone.
+
+#include "octet/kernels/isa/tables_impl.h"
+#include "octet/kernels/simd256_impl.h"
+#include "octet/kernels/table_impl.h"
+
+namespace octet::kernels {
+namespace {
+
+// The dot product of four bytes without VNNI. vpmaddubsw would be the short way, but it saturates: 255 * 127 * 2 does not
+// fit in 16 bits. So both sides are widened to 16 bits and vpmaddwd adds pairs of products in 32, exactly: in two halves,
+// first the bytes of even position, then those of odd, because masking and shifting then widen the activations without a
+// shuffle. Weights are packed widened, the even half first.
+struct Madd {
+  using V = Simd256;
+  static constexpr int kRows = 4;  // 8 accumulators, 2 vectors of weights, 1 of activations, its mask, 1 product
+  static constexpr int kHalves = 2;
+  static constexpr int kVectorBytes = 64;
+  static constexpr bool kManyRegisters = false;
+
+  template <int kHalf>
+  static OCTET_INLINE __m256i half(__m256i x) {
+    return kHalf == 0 ? _mm256_and_si256(x, _mm256_set1_epi16(0xff)) : _mm256_srli_epi16(x, 8);
+  }
+  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) {
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(x, w));
+    // Or GCC regroups the sums to add products to products first, and has to spill them.
+    asm("" : "+x"(acc));
+    return acc;
+  }
+  static OCTET_INLINE void put(void* vector, int lane, int i, int8_t w) {
+    static_cast<int16_t*>(vector)[i % 2 * 16 + lane * 2 + i / 2] = w;
+  }
+};
+
+}  // namespace
+
+constinit const KernelTable avx2_table = make_table<Madd, Madd>(Isa::avx2);
+
+}  // namespace octet::kernels

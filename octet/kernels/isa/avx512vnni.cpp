@@ -1,0 +1,46 @@
+// 512-bit vectors: AVX-512 F, BW, VL, DQ and VNNI.
+
+// GCC 12's AVX-512 headers start "undefined" vectors from themselves and warn about it (GCC bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+
+#include "octet/kernels/isa/tables_impl.h"
+#include "octet/kernels/simd256_impl.h"
+#include "octet/kernels/simd512_impl.h"
+#include "octet/kernels/table_impl.h"
+
+namespace octet::kernels {
+namespace {
+
+// acc[lane] += sum over i < 4 of x[lane][i] * w[lane][i], unsigned times signed, exactly: vpdpbusd.
+struct Vnni512 {
+  using V = Simd512;
+  static constexpr int kRows = 12;  // 24 accumulators, 2 vectors of weights, 1 of activations
+  static constexpr int kHalves = 1;
+  static constexpr int kVectorBytes = 64;
+  static constexpr bool kManyRegisters = true;
+
+  template <int>
+  static OCTET_INLINE __m512i half(__m512i x) { return x; }
+  static OCTET_INLINE __m512i dot(__m512i acc, __m512i x, __m512i w) { return _mm512_dpbusd_epi32(acc, x, w); }
+  static OCTET_INLINE void put(void* vector, int lane, int i, int8_t w) { static_cast<int8_t*>(vector)[lane * 4 + i] = w; }
+};
+
+// The same in 256 bits, for depthwise blocks of at most 32 channels.
+struct Vnni256 {
+  using V = Simd256;
+  static constexpr int kHalves = 1;
+  static constexpr int kVectorBytes = 32;
+  static constexpr bool kManyRegisters = true;
+
+  template <int>
+  static OCTET_INLINE __m256i half(__m256i x) { return x; }
+  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) { return _mm256_dpbusd_epi32(acc, x, w); }
+  static OCTET_INLINE void put(void* vector, int lane, int i, int8_t w) { static_cast<int8_t*>(vector)[lane * 4 + i] = w; }
+};
+
+}  // namespace
+
+constinit const KernelTable avx512vnni_table = make_table<Vnni512, Vnni256>(Isa::avx512vnni);
+
+}  // namespace octet::kernels

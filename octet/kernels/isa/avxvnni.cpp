@@ -1,0 +1,28 @@
+// 256-bit vectors: AVX2 and AVX-VNNI.
+
+#include "octet/kernels/isa/tables_impl.h"
+#include "octet/kernels/simd256_impl.h"
+#include "octet/kernels/table_impl.h"
+
+namespace octet::kernels {
+namespace {
+
+// acc[lane] += sum over i < 4 of x[lane][i] * w[lane][i], unsigned times signed, exactly: vpdpbusd.
+struct AvxVnni {
+  using V = Simd256;
+  static constexpr int kRows = 6;  // 12 accumulators, 2 vectors of weights, 1 of activations: 15 of 16 registers
+  static constexpr int kHalves = 1;
+  static constexpr int kVectorBytes = 32;
+  static constexpr bool kManyRegisters = false;
+
+  template <int>
+  static OCTET_INLINE __m256i half(__m256i x) { return x; }
+  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) { return _mm256_dpbusd_avx_epi32(acc, x, w); }
+  static OCTET_INLINE void put(void* vector, int lane, int i, int8_t w) { static_cast<int8_t*>(vector)[lane * 4 + i] = w; }
+};
+
+}  // namespace
+
+constinit const KernelTable avxvnni_table = make_table<AvxVnni, AvxVnni>(Isa::avxvnni);
+
+}  // namespace octet::kernels

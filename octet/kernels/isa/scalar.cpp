@@ -1,0 +1,225 @@
+// The definition of every kernel, one plain loop each. The other tables are faster and give the same bits.
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "octet/kernels/isa/tables_impl.h"
+
+namespace octet::kernels {
+namespace {
+
+// int32 that wraps: overflow of an accumulator is defined, and the same for every order of summation.
+int32_t wrap_add(int32_t a, int32_t b) { return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b)); }
+int32_t wrap_mul(int32_t a, int32_t b) { return static_cast<int32_t>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b)); }
+
+// clamp(rne(v) + zero_point, lo, hi). The bounds are whole numbers, so clamping before rounding gives the same code as
+// after it, and the conversion cannot overflow. NaN gives lo.
+int32_t to_code(float v, int32_t zero_point, int32_t lo, int32_t hi) {
+  if (!(v > static_cast<float>(lo - zero_point))) return lo;
+  if (v >= static_cast<float>(hi - zero_point)) return hi;
+  return static_cast<int32_t>(std::lrint(v)) + zero_point;
+}
+
+int32_t quantize_one(float x, float inv_scale, int32_t zp, int32_t lo, int32_t hi) {
+  float v = x * inv_scale;
+  return to_code(std::isnan(v) ? 0.0f : v, zp, lo, hi);
+}
+
+int32_t code_at(const void* x, int64_t i, bool is_signed) {
+  return is_signed ? static_cast<const int8_t*>(x)[i] : static_cast<const uint8_t*>(x)[i];
+}
+
+// The low byte, which is the code whether y holds uint8 or int8.
+void store_code(void* y, int64_t i, int32_t code) { static_cast<uint8_t*>(y)[i] = static_cast<uint8_t>(code); }
+
+// -- matrix products and convolutions --------------------------------------------------------------
+
+const uint8_t* row_of(const GemmArgs& g, int64_t m, int64_t tap) {
+  if (!g.offsets) return g.a + m * g.lda;
+  int32_t offset = g.offsets[m * g.shape.taps + tap];
+  return offset < 0 ? g.pad : g.a + offset;
+}
+
+size_t gemm_packed_bytes(const GemmShape& s) { return static_cast<size_t>(s.n * s.taps * s.k); }
+
+void gemm_pack(const GemmShape& s, const int8_t* w, void* packed) { std::memcpy(packed, w, gemm_packed_bytes(s)); }
+
+void gemm(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+  const int64_t k = g.shape.k, taps = g.shape.taps;
+  for (int64_t m = m0; m < m1; ++m) {
+    for (int64_t n = n0; n < n1; ++n) {
+      const int8_t* w = static_cast<const int8_t*>(g.b) + n * taps * k;
+      int32_t acc = 0;
+      for (int64_t t = 0; t < taps; ++t, w += k) {
+        const uint8_t* x = row_of(g, m, t);
+        int32_t sum = 0;
+        for (int64_t i = 0; i < k; ++i) sum = wrap_add(sum, x[i] * w[i]);
+        acc = wrap_add(acc, sum);
+      }
+      if (g.row_sums) acc = wrap_add(acc, wrap_mul(wrap_mul(g.row_sums[m], g.b_zero_points[n]), -1));
+      acc = wrap_add(acc, g.bias[n]);
+      const int64_t at = m * g.ldc + n;
+      switch (g.epilogue) {
+        case Epilogue::requantize:
+          store_code(g.c, at, to_code(static_cast<float>(acc) * g.multiplier[n], g.zero_point, g.lo, g.hi));
+          break;
+        case Epilogue::int32: static_cast<int32_t*>(g.c)[at] = acc; break;
+        case Epilogue::dynamic: {
+          float y = static_cast<float>(acc) * g.multiplier[n];
+          if (g.float_bias) y = y + g.float_bias[n];
+          if (g.relu) y = y > 0 ? y : 0;
+          static_cast<float*>(g.c)[at] = y;
+          break;
+        }
+      }
+    }
+  }
+}
+
+void row_sums(const GemmArgs& g, int32_t* sums, int64_t m0, int64_t m1) {
+  for (int64_t m = m0; m < m1; ++m) {
+    int32_t sum = 0;
+    for (int64_t t = 0; t < g.shape.taps; ++t) {
+      const uint8_t* x = row_of(g, m, t);
+      for (int64_t i = 0; i < g.shape.k; ++i) sum = wrap_add(sum, x[i]);
+    }
+    sums[m] = sum;
+  }
+}
+
+size_t depthwise_packed_bytes(int64_t channels, int64_t taps) { return static_cast<size_t>(channels * taps); }
+
+void depthwise_pack(int64_t channels, int64_t taps, const int8_t* w, void* packed) {
+  std::memcpy(packed, w, depthwise_packed_bytes(channels, taps));
+}
+
+void depthwise(const DepthwiseArgs& d, int64_t p0, int64_t p1) {
+  for (int64_t p = p0; p < p1; ++p) {
+    for (int64_t c = 0; c < d.channels; ++c) {
+      int32_t acc = d.bias[c];
+      for (int64_t t = 0; t < d.taps; ++t) {
+        const int32_t offset = d.offsets[p * d.taps + t];
+        const uint8_t* x = offset < 0 ? d.pad : d.a + offset;
+        acc = wrap_add(acc, x[c] * static_cast<const int8_t*>(d.weights)[t * d.channels + c]);
+      }
+      store_code(d.c, p * d.ldc + c, to_code(static_cast<float>(acc) * d.multiplier[c], d.zero_point, d.lo, d.hi));
+    }
+  }
+}
+
+// -- pools -------------------------------------------------------------------------------------------
+
+void max_pool(const PoolArgs& a, int64_t p0, int64_t p1) {
+  for (int64_t p = p0; p < p1; ++p) {
+    for (int64_t c = 0; c < a.channels; ++c) {
+      int32_t best = std::numeric_limits<int32_t>::min();
+      for (int64_t t = 0; t < a.taps; ++t) {
+        const int32_t offset = a.offsets[p * a.taps + t];
+        if (offset < 0) continue;
+        const int32_t code = code_at(a.a, offset + c, a.is_signed);
+        if (code > best) best = code;
+      }
+      store_code(a.y, p * a.ldy + c, best);
+    }
+  }
+}
+
+void average_pool(const PoolArgs& a, int64_t p0, int64_t p1) {
+  for (int64_t p = p0; p < p1; ++p) {
+    for (int64_t c = 0; c < a.channels; ++c) {
+      int32_t sum = 0;
+      for (int64_t t = 0; t < a.taps; ++t) {
+        const int32_t offset = a.offsets[p * a.taps + t];
+        if (offset >= 0) sum = wrap_add(sum, code_at(a.a, offset + c, a.is_signed) - a.zx);
+      }
+      store_code(a.y, p * a.ldy + c, to_code(static_cast<float>(sum) * a.multiplier[p], a.zero_point, a.lo, a.hi));
+    }
+  }
+}
+
+// -- element by element ------------------------------------------------------------------------------
+
+void add(const BinaryArgs& g, int64_t i0, int64_t i1) {
+  for (int64_t i = i0; i < i1; ++i) {
+    const float a = g.qa.scale * static_cast<float>(code_at(g.a, i, g.is_signed) - g.qa.zero_point);
+    const float b = g.qb.scale * static_cast<float>(code_at(g.b, i * g.b_step, g.is_signed) - g.qb.zero_point);
+    store_code(g.y, i, to_code((a + b) * g.inv_scale, g.zero_point, g.lo, g.hi));
+  }
+}
+
+void mul(const BinaryArgs& g, int64_t i0, int64_t i1) {
+  for (int64_t i = i0; i < i1; ++i) {
+    const int32_t a = code_at(g.a, i, g.is_signed) - g.qa.zero_point;
+    const int32_t b = code_at(g.b, i * g.b_step, g.is_signed) - g.qb.zero_point;
+    store_code(g.y, i, to_code(static_cast<float>(a * b) * g.multiplier, g.zero_point, g.lo, g.hi));
+  }
+}
+
+void lookup(const uint8_t* x, uint8_t* y, int64_t n, const uint8_t table[256]) {
+  for (int64_t i = 0; i < n; ++i) y[i] = table[x[i]];
+}
+
+void quantize(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo, int32_t hi) {
+  for (int64_t i = 0; i < n; ++i) store_code(y, i, quantize_one(x[i], inv_scale, zp, lo, hi));
+}
+
+void dequantize(const void* x, float* y, int64_t n, float scale, int32_t zp, bool is_signed) {
+  for (int64_t i = 0; i < n; ++i) y[i] = scale * static_cast<float>(code_at(x, i, is_signed) - zp);
+}
+
+void requantize(const void* x, void* y, int64_t n, QParams from, float inv_scale, int32_t zp, int32_t lo, int32_t hi,
+                bool is_signed) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = from.scale * static_cast<float>(code_at(x, i, is_signed) - from.zero_point);
+    store_code(y, i, to_code(value * inv_scale, zp, lo, hi));
+  }
+}
+
+void quantize_nchw_to_nhwc(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
+                           int32_t lo, int32_t hi, int64_t p0, int64_t p1) {
+  for (int64_t p = p0; p < p1; ++p)
+    for (int64_t c = 0; c < channels; ++c)
+      store_code(y, p * channels + c, quantize_one(x[c * pixels + p], inv_scale, zp, lo, hi));
+}
+
+void min_max(const float* x, int64_t n, float* mn, float* mx, int64_t* not_finite) {
+  float low = std::numeric_limits<float>::infinity(), high = -low;
+  int64_t bad = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    bad += !std::isfinite(x[i]);
+    if (x[i] < low) low = x[i];
+    if (x[i] > high) high = x[i];
+  }
+  // -0 + 0 = +0: which of the two zeros was met first must not show.
+  *mn = low + 0.0f;
+  *mx = high + 0.0f;
+  *not_finite = bad;
+}
+
+}  // namespace
+
+constinit const KernelTable scalar_table = {
+    .isa = Isa::scalar,
+    .gemm_mr = 1,
+    .gemm_nr = 1,
+    .gemm_packed_bytes = gemm_packed_bytes,
+    .gemm_pack = gemm_pack,
+    .gemm = gemm,
+    .row_sums = row_sums,
+    .depthwise_packed_bytes = depthwise_packed_bytes,
+    .depthwise_pack = depthwise_pack,
+    .depthwise = depthwise,
+    .max_pool = max_pool,
+    .average_pool = average_pool,
+    .add = add,
+    .mul = mul,
+    .lookup = lookup,
+    .quantize = quantize,
+    .dequantize = dequantize,
+    .requantize = requantize,
+    .quantize_nchw_to_nhwc = quantize_nchw_to_nhwc,
+    .min_max = min_max,
+};
+
+}  // namespace octet::kernels

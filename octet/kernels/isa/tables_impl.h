@@ -1,0 +1,14 @@
+#pragma once
+// The tables that the files of this folder define, one each. Only kernels.cpp reads them. They are constants, so nothing
+// of an ISA's file runs before the CPU was checked.
+
+#include "octet/kernels/kernels.h"
+
+namespace octet::kernels {
+
+extern const KernelTable scalar_table;
+extern const KernelTable avx2_table;
+extern const KernelTable avxvnni_table;
+extern const KernelTable avx512vnni_table;
+
+}  // namespace octet::kernels

@@ -1,0 +1,162 @@
+#pragma once
+// The inner loops, by instruction set. Raw pointers and sizes only: no tensors, no allocation, no threads (the caller
+// splits the ranges). Every table computes the same bits: docs/numerics.md is the contract, scalar.cpp its plainest form.
+//
+// Conventions
+//  - Activations are "codes": one byte each, unsigned (quint8) or signed (qint8, flagged by `is_signed`).
+//  - Matrix kernels take unsigned activations. The caller turns qint8 into quint8 first (x ^ 0x80, zero point + 128).
+//  - Images are NHWC. Buffers may be read up to kBufferSlack bytes past their end; nothing is written outside ranges.
+//  - f(x) rounds to float32, rne rounds half to even. No multiply-add may be contracted.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "octet/base/cpu.h"
+
+namespace octet::kernels {
+
+// How an int32 accumulator leaves a matrix kernel.
+enum class Epilogue {
+  requantize,  // y = clamp(rne(f(f(acc + bias[n]) * multiplier[n])) + zero_point, lo, hi), one byte
+  int32,       // y = acc + bias[n]
+  dynamic,     // y = f(f(f(acc + bias[n]) * multiplier[n]) + float_bias[n]), float32; then max(y, 0) if relu
+};
+
+// C[m][n] = sum over t < taps, i < k of A(m, t)[i] * B[n][t][i], in wrapping int32, then the epilogue.
+//
+// A(m, t) is the address of k consecutive bytes:
+//   dense (offsets == nullptr, taps == 1):  a + m * lda
+//   indirect:                               offsets[m * taps + t] < 0 ? pad : a + offsets[m * taps + t]
+// so a convolution is a matrix product whose rows are pointers into the image: no im2col copy. `pad` holds k bytes (plus
+// slack) of the activation's zero point.
+//
+// Zero points: with x codes' zero point zx and weights' zw, sum (qx-zx)(qw-zw) = acc - zx*sum(qw) - zw*sum(qx) + K*zx*zw.
+// The caller folds -zx*sum(qw) + K*zx*zw into `bias`; where zw is not 0 it also passes row_sums (sum of the row's qx over
+// all k and taps, padding included) and b_zero_points, and the kernel subtracts row_sums[m]*b_zero_points[n] from acc.
+struct GemmShape {
+  int64_t n = 0;     // output channels
+  int64_t k = 0;     // bytes per tap
+  int64_t taps = 1;  // kernel positions
+};
+
+struct GemmArgs {
+  GemmShape shape;
+  const uint8_t* a = nullptr;
+  int64_t lda = 0;                   // bytes, dense only
+  const int32_t* offsets = nullptr;  // [m][taps]
+  const uint8_t* pad = nullptr;
+  const void* b = nullptr;  // made by gemm_pack of the same table
+  void* c = nullptr;        // bytes, int32 or float32 by the epilogue
+  int64_t ldc = 0;          // elements
+  Epilogue epilogue = Epilogue::requantize;
+  const int32_t* bias = nullptr;      // [n], never null
+  const float* multiplier = nullptr;  // [n], for requantize and dynamic
+  const float* float_bias = nullptr;  // [n] or null, for dynamic
+  const int32_t* row_sums = nullptr;       // [m] or null
+  const int32_t* b_zero_points = nullptr;  // [n], with row_sums
+  int32_t zero_point = 0;                  // of y, for requantize
+  int32_t lo = 0, hi = 255;                // clamp of y's codes; signed output is -128..127 and stored as int8
+  bool relu = false;                       // for dynamic
+};
+
+// y[p][c] = requantize(sum over t < taps of (A(p, t)[c] - zx) * w[t][c]): depthwise convolution, one weight per channel.
+// `weights` is packed by depthwise_pack, `bias` holds -zx*sum(w) already, A as above with k = channels.
+struct DepthwiseArgs {
+  int64_t channels = 0;
+  int64_t taps = 0;
+  const uint8_t* a = nullptr;
+  const int32_t* offsets = nullptr;  // [pixel][taps]
+  const uint8_t* pad = nullptr;
+  const void* weights = nullptr;
+  void* c = nullptr;
+  int64_t ldc = 0;                   // bytes between output pixels
+  const int32_t* bias = nullptr;     // [channels]
+  const float* multiplier = nullptr;  // [channels]
+  int32_t zero_point = 0;
+  int32_t lo = 0, hi = 255;
+};
+
+struct QParams {
+  float scale = 1;
+  int32_t zero_point = 0;
+};
+
+// Element by element on codes: y = quantize(dequantize(a) op dequantize(b)), clamped to lo..hi.
+// Add: y = clamp(rne(f(f(f(sa*(qa-za)) + f(sb*(qb-zb))) * inv_scale)) + zero_point).
+// Mul: y = clamp(rne(f(f((qa-za)*(qb-zb)) * multiplier)) + zero_point), multiplier = f(f(sa*sb)*f(1/sy)).
+// A single value for b is passed as b_step = 0 (otherwise 1).
+struct BinaryArgs {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  int64_t b_step = 1;
+  void* y = nullptr;
+  QParams qa, qb;
+  float inv_scale = 1;    // f(1/sy), for add
+  float multiplier = 1;   // for mul
+  int32_t zero_point = 0;
+  int32_t lo = 0, hi = 255;
+  bool is_signed = false;  // a, b and y
+};
+
+struct PoolArgs {            // one output pixel: window of `taps` addresses A(p, t) of `channels` bytes
+  int64_t channels = 0;
+  int64_t taps = 0;
+  const void* a = nullptr;
+  const int32_t* offsets = nullptr;  // [pixel][taps], < 0: outside the image, skipped
+  void* y = nullptr;
+  int64_t ldy = 0;                   // bytes between output pixels
+  bool is_signed = false;
+  // average_pool only:
+  int32_t zx = 0;
+  const float* multiplier = nullptr;  // [pixel]
+  int32_t zero_point = 0;
+  int32_t lo = 0, hi = 255;
+};
+
+struct KernelTable {
+  Isa isa = Isa::scalar;
+
+  // -- matrix products and convolutions --------------------------------------------------------
+  int64_t gemm_mr = 0, gemm_nr = 0;  // the register tile; ranges given to gemm should be multiples of these (but the last)
+  size_t (*gemm_packed_bytes)(const GemmShape&) = nullptr;
+  // w is [n][taps][k], row-major. Packed bytes depend on the shape and the table only.
+  void (*gemm_pack)(const GemmShape&, const int8_t* w, void* packed) = nullptr;
+  // Rows m0..m1 and channels n0..n1 of C; n0 is a multiple of gemm_nr.
+  void (*gemm)(const GemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
+  // sums[m] = sum of A(m, t)[i] over taps and k, for m0..m1; uses shape, a, lda, offsets, pad.
+  void (*row_sums)(const GemmArgs&, int32_t* sums, int64_t m0, int64_t m1) = nullptr;
+
+  size_t (*depthwise_packed_bytes)(int64_t channels, int64_t taps) = nullptr;
+  void (*depthwise_pack)(int64_t channels, int64_t taps, const int8_t* w /* [taps][channels] */, void* packed) = nullptr;
+  void (*depthwise)(const DepthwiseArgs&, int64_t p0, int64_t p1) = nullptr;  // output pixels p0..p1
+
+  // -- pools -----------------------------------------------------------------------------------
+  // Maximum of the codes of the taps inside the image (at least one is).
+  void (*max_pool)(const PoolArgs&, int64_t p0, int64_t p1) = nullptr;
+  // y = clamp(rne(f(f(sum over the taps inside of (q - zx)) * multiplier[p])) + zero_point, lo, hi).
+  void (*average_pool)(const PoolArgs&, int64_t p0, int64_t p1) = nullptr;
+
+  // -- element by element ----------------------------------------------------------------------
+  void (*add)(const BinaryArgs&, int64_t i0, int64_t i1) = nullptr;
+  void (*mul)(const BinaryArgs&, int64_t i0, int64_t i1) = nullptr;
+  void (*lookup)(const uint8_t* x, uint8_t* y, int64_t n, const uint8_t table[256]) = nullptr;
+  // q = clamp(rne(f(x * inv_scale)) + zp, lo, hi); NaN -> zp clamped, +inf -> hi, -inf -> lo.
+  // The codes are stored as bytes: lo < 0 means int8.
+  void (*quantize)(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo, int32_t hi) = nullptr;
+  // y = f(scale * f(q - zp)).
+  void (*dequantize)(const void* x, float* y, int64_t n, float scale, int32_t zp, bool is_signed) = nullptr;
+  // codes -> codes of other qparams: quantize(dequantize(x)), exactly.
+  void (*requantize)(const void* x, void* y, int64_t n, QParams from, float inv_scale, int32_t zp, int32_t lo, int32_t hi,
+                     bool is_signed) = nullptr;
+  // quantize, and from planes to pixels: x is [channels][pixels] float32, y is [pixels][channels] bytes. Pixels p0..p1.
+  void (*quantize_nchw_to_nhwc)(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
+                                int32_t lo, int32_t hi, int64_t p0, int64_t p1) = nullptr;
+  // minimum and maximum of n floats (NaN ignored, counted in *nan together with infinities); n >= 1.
+  void (*min_max)(const float* x, int64_t n, float* mn, float* mx, int64_t* not_finite) = nullptr;
+};
+
+// The table of one ISA (the CPU must support it to call through it), and the one in force (base/cpu.h).
+const KernelTable& table(Isa isa);
+const KernelTable& table();
+
+}  // namespace octet::kernels

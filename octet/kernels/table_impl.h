@@ -1,0 +1,43 @@
+#pragma once
+// Puts the templates together to an ISA's table: `Dot` is its dot product, `Tail` the one for half a vector of
+// channels (or Dot again).
+
+#include "octet/kernels/depthwise_impl.h"
+#include "octet/kernels/elementwise_impl.h"
+#include "octet/kernels/gemm_impl.h"
+#include "octet/kernels/kernels.h"
+#include "octet/kernels/layout_impl.h"
+#include "octet/kernels/pool_impl.h"
+
+namespace octet::kernels {
+namespace {
+
+template <typename Dot, typename Tail>
+constexpr KernelTable make_table(Isa isa) {
+  using V = typename Dot::V;
+  return {
+      .isa = isa,
+      .gemm_mr = Gemm<Dot>::kRows,
+      .gemm_nr = Gemm<Dot>::kPanel,
+      .gemm_packed_bytes = Gemm<Dot>::packed_bytes,
+      .gemm_pack = Gemm<Dot>::pack,
+      .gemm = Gemm<Dot>::run,
+      .row_sums = Gemm<Dot>::row_sums,
+      .depthwise_packed_bytes = Depthwise<Dot, Tail>::packed_bytes,
+      .depthwise_pack = Depthwise<Dot, Tail>::pack,
+      .depthwise = Depthwise<Dot, Tail>::run,
+      .max_pool = Pool<V>::max_pool,
+      .average_pool = Pool<V>::average_pool,
+      .add = Elementwise<V>::add,
+      .mul = Elementwise<V>::mul,
+      .lookup = Elementwise<V>::lookup,
+      .quantize = Elementwise<V>::quantize,
+      .dequantize = Elementwise<V>::dequantize,
+      .requantize = Elementwise<V>::requantize,
+      .quantize_nchw_to_nhwc = PlanesToPixels<V>::quantize,
+      .min_max = Elementwise<V>::min_max,
+  };
+}
+
+}  // namespace
+}  // namespace octet::kernels

@@ -1,0 +1,127 @@
+#pragma once
+// Parts that many operator definitions share: conversions around an evaluation, and symbolic sizes.
+
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octet/base/check_impl.h"
+#include "octet/ops/op.h"
+
+namespace octet::ops {
+
+// A new handle on the same data. Results never share a handle with an operand: autograd and tracing hang on handles.
+inline Tensor fresh(const Tensor& x) {
+  std::vector<int64_t> dims(x.dim());
+  for (size_t d = 0; d < dims.size(); ++d) dims[d] = static_cast<int64_t>(d);
+  return x.permute(dims);
+}
+
+inline bool same_qparams(const TensorType& a, const TensorType& b) {
+  return a.is_quantized() && a.dtype == b.dtype && *a.quantizer == *b.quantizer;
+}
+// Whether the codes of x mean the same as those of `type`.
+inline bool same_qparams(const Tensor& x, const TensorType& type) {
+  return x.is_quantized() && x.dtype() == type.dtype && *x.quantizer() == *type.quantizer;
+}
+
+// Whether a type has 8-bit codes with one scale and zero point.
+inline bool is_byte_affine(const TensorType& t) {
+  return t.is_quantized() && element_size(t.dtype) == 1 && !t.quantizer->is_per_channel();
+}
+
+// y as the wanted type: quantized, requantized or dequantized where that differs.
+inline Tensor as_result(const Tensor& y, const TensorType& type) {
+  if (!type.is_quantized()) return y.is_quantized() ? y.dequantize().to(type.dtype) : y;
+  return same_qparams(y, type) ? y : quantize(y.dequantize(), type.quantizer, type.dtype);
+}
+
+// Dequantize, evaluate in float32, quantize: the contract of operators without integer arithmetic of their own.
+inline std::vector<Tensor> through_float_all(const Call& c) {
+  std::vector<Tensor> inputs;
+  for (const Tensor& t : c.inputs()) inputs.push_back(t.defined() && t.is_quantized() ? t.dequantize() : t);
+  std::vector<TensorType> types = c.outputs();
+  for (TensorType& t : types)
+    if (t.is_quantized()) t = TensorType(DType::float32, t.dims);
+  std::vector<Tensor> results = c.op().eval()(Call(c.op(), std::move(inputs), c.attrs(), std::move(types)));
+  for (size_t i = 0; i < results.size(); ++i) results[i] = as_result(results[i], c.outputs()[i]);
+  return results;
+}
+inline Tensor through_float(const Call& c) { return through_float_all(c)[0]; }
+
+// An evaluation on operands in the dtypes that arithmetic is done in: float16 and bfloat16 as float32; bool and integers
+// of 8 and 16 bits as int64. The result is converted to the dtype that was inferred for it.
+inline Eval widened(std::function<Tensor(const Call&)> fn) {
+  auto wide = [](DType d) {
+    switch (d) {
+      case DType::float16: case DType::bfloat16: return DType::float32;
+      case DType::int16: case DType::int8: case DType::uint8: case DType::bool_: return DType::int64;
+      default: return d;
+    }
+  };
+  return eval([fn = std::move(fn), wide](const Call& c) {
+    bool any = false;
+    for (const Tensor& t : c.inputs()) any |= t.defined() && wide(t.dtype()) != t.dtype();
+    if (!any) return fn(c);
+    std::vector<Tensor> inputs;
+    for (const Tensor& t : c.inputs()) inputs.push_back(t.defined() ? t.to(wide(t.dtype())) : t);
+    const TensorType& type = c.outputs()[0];
+    Tensor y = fn(Call(c.op(), std::move(inputs), c.attrs(), {TensorType(wide(type.dtype), type.dims)}));
+    return y.to(type.dtype);
+  });
+}
+
+// The dtype of a plain result: that of x, or float32 for what is quantized.
+inline DType plain_dtype(const TensorType& x) { return x.is_quantized() ? DType::float32 : x.dtype; }
+
+// Error unless x is floating (or quantized, which computes in float32).
+inline void need_floating(const Types& t, size_t i = 0) {
+  OCTET_CHECK(t[i].is_quantized() || is_floating(t[i].dtype), invalid_argument,
+              "{}: operand '{}' is {}; expected a floating dtype: convert it with to()", t.op().name(),
+              t.op().params()[i].name, to_string(t[i]));
+}
+
+// Error if an operand but the first is quantized, the first is not, and no qparams were given for the result.
+inline void need_want(const Types& t) {
+  for (size_t i = 1; i < t.size() && !t.want() && !t[0].is_quantized(); ++i)
+    OCTET_CHECK(!t.has(i) || !t[i].is_quantized(), invalid_argument,
+                "{}: an operand is {} but no scale and zero point were given for the result: dequantize the operand or "
+                "ask for a quantized result",
+                t.op().name(), to_string(t[i]));
+}
+
+// "(2, N, 8)": dims in messages.
+inline std::string dims_text(const std::vector<Dim>& dims) {
+  std::vector<std::string> parts;
+  for (const Dim& d : dims) parts.push_back(octet::to_string(d));
+  return fmt::format("({})", fmt::join(parts, ", "));
+}
+
+// The result type of an operator that moves elements. `axis_of` tells where a channel axis goes, -1 if it is lost.
+inline TensorType moved(const Types& t, std::vector<Dim> dims, const std::function<int64_t(int64_t)>& axis_of) {
+  TensorType type = t.result(std::move(dims), t[0].dtype);
+  if (t.want() || !type.is_quantized() || !type.quantizer->is_per_channel()) return type;
+  int64_t axis = axis_of(type.quantizer->axis());
+  OCTET_CHECK(axis >= 0, invalid_argument,
+              "{}: the operand is quantized per channel along dimension {} of {}, whose channels do not keep "
+              "their places: dequantize it first, or quantize it per tensor",
+              t.op().name(), type.quantizer->axis(), dims_text(t[0].dims));
+  type.quantizer = type.quantizer->with_axis(axis);
+  return type;
+}
+
+// a + b; a symbolic term gives a symbolic sum such as "[N+2]".
+inline Dim plus(const Dim& a, int64_t b) {
+  if (a.known()) return a.size() + b;
+  if (b == 0) return a;
+  return Dim("[" + a.name() + (b > 0 ? "+" : "-") + std::to_string(std::abs(b)) + "]");
+}
+inline Dim plus(const Dim& a, const Dim& b) {
+  if (b.known()) return plus(a, b.size());
+  if (a.known()) return plus(b, a.size());
+  return Dim("[" + a.name() + "+" + b.name() + "]");
+}
+
+}  // namespace octet::ops

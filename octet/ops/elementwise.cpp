@@ -1,0 +1,274 @@
+#include "octet/ops/elementwise_impl.h"
+
+namespace octet::ops {
+namespace {
+
+using namespace elementwise;
+
+// -- types -------------------------------------------------------------------------------------------------
+
+void need_same_dtype(const Types& t, size_t i, size_t j) {
+  OCTET_CHECK(plain_dtype(t[i]) == plain_dtype(t[j]), invalid_argument,
+              "{}: operands are {} and {}; expected one dtype: convert one with to()", t.op().name(), to_string(t[i]),
+              to_string(t[j]));
+}
+
+void need_activation(const Types& t) {
+  const std::string& activation = t.attrs().get_string("activation");
+  OCTET_CHECK(activation == "none" || activation == "relu" || activation == "relu6", invalid_argument,
+              "{}: activation=\"{}\"; expected \"none\", \"relu\" or \"relu6\"", t.op().name(), activation);
+}
+
+// Dims broadcast, one dtype.
+Infer binary_type() {
+  return infer([](const Types& t) {
+    need_same_dtype(t, 0, 1);
+    need_want(t);
+    if (t.attrs().has("activation")) need_activation(t);
+    return t.result(broadcast(t[0].dims, t[1].dims, t.op().name()), plain_dtype(t[0]));
+  });
+}
+
+// Dims broadcast; bool. Quantized operands are compared by value.
+Infer compare_type() {
+  return infer([](const Types& t) {
+    need_same_dtype(t, 0, 1);
+    return TensorType(DType::bool_, broadcast(t[0].dims, t[1].dims, t.op().name()));
+  });
+}
+
+Infer logical_type() {
+  return infer([](const Types& t) { return TensorType(DType::bool_, broadcast(t[0].dims, t[1].dims, t.op().name())); });
+}
+
+// -- evaluation --------------------------------------------------------------------------------------------
+
+Tensor empty_result(const Call& c, DType dtype) {
+  Shape shape = c.outputs()[0].shape();
+  return Tensor::empty(shape, dtype, nullptr, format_of(c[0], c[1], shape));
+}
+
+void activate(Tensor& y, const std::string& activation) {
+  if (activation == "none") return;
+  visit_arithmetic(y.dtype(), activation, [&](auto zero) {
+    using T = decltype(zero);
+    T high = activation == "relu6" ? T(6) : std::numeric_limits<T>::max();
+    if constexpr (std::is_floating_point_v<T>)
+      if (activation == "relu") high = std::numeric_limits<T>::infinity();
+    T* out = y.data<T>();
+    parallel_ranges(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) out[i] = out[i] < T(0) ? T(0) : out[i] > high ? high : out[i];
+    });
+  });
+}
+
+template <typename F>
+Eval binary() {
+  return widened([](const Call& c) {
+    Tensor y = empty_result(c, c[0].dtype());
+    visit_arithmetic(y.dtype(), c.op().name(), [&](auto zero) {
+      using T = decltype(zero);
+      zip_into<T, T, T>(c[0], c[1], y, [](T a, T b) { return F::of(a, b); });
+    });
+    if (c.attrs().has("activation")) activate(y, c.attrs().get_string("activation"));
+    return y;
+  });
+}
+
+// For div and the remainders: integers must not be divided by 0.
+template <typename F>
+Eval dividing() {
+  return widened([](const Call& c) {
+    Tensor y = empty_result(c, c[0].dtype());
+    visit_arithmetic(y.dtype(), c.op().name(), [&](auto zero) {
+      using T = decltype(zero);
+      if constexpr (std::is_integral_v<T>) {
+        std::vector<T> divisors = c[1].to_vector<T>();
+        OCTET_CHECK(std::find(divisors.begin(), divisors.end(), T(0)) == divisors.end(), invalid_argument,
+                    "{}: integer division by zero", c.op().name());
+      }
+      zip_into<T, T, T>(c[0], c[1], y, [](T a, T b) { return F::of(a, b); });
+    });
+    return y;
+  });
+}
+
+// `compare` is std::less<> and such.
+template <typename F>
+Eval comparing() {
+  return widened([](const Call& c) {
+    Tensor y = empty_result(c, DType::bool_);
+    visit_arithmetic(c[0].dtype(), c.op().name(), [&](auto zero) {
+      using T = decltype(zero);
+      zip_into<T, T, bool>(c[0], c[1], y, [](T a, T b) { return F{}(a, b); });
+    });
+    return y;
+  });
+}
+
+template <typename F>
+Eval logical() {
+  return eval([](const Call& c) {
+    Tensor y = empty_result(c, DType::bool_);
+    zip_into<bool, bool, bool>(c[0].to(DType::bool_), c[1].to(DType::bool_), y, [](bool a, bool b) { return F{}(a, b); });
+    return y;
+  });
+}
+
+// Codes are compared where both operands and the result have the same qparams.
+template <typename F>
+Tensor extreme_codes(const Call& c) {
+  const TensorType& out = c.outputs()[0];
+  if (!same_qparams(c[0], out) || !same_qparams(c[1], out) || out.quantizer->is_per_channel()) return through_float(c);
+  Shape shape = out.shape();
+  Tensor y = Tensor::empty(shape, out.dtype, out.quantizer, format_of(c[0], c[1], shape));
+  visit_any(out.dtype, c.op().name(), [&](auto zero) {
+    using T = decltype(zero);
+    zip_into<T, T, T>(c[0], c[1], y, [](T a, T b) { return F::of(a, b); });
+  });
+  return y;
+}
+
+template <Kind kind>
+Quantized on_codes() {
+  return quantized([](const Call& c) {
+    return codes<kind>(c, c.attrs().has("activation") ? c.attrs().get_string("activation") : "none");
+  });
+}
+
+// y = condition ? a : b, for elements of any dtype; a and b have the same one.
+Tensor choose(const Tensor& condition, const Tensor& a, const Tensor& b, const TensorType& out) {
+  Shape shape = out.shape();
+  Tensor y = Tensor::empty(shape, a.dtype(), a.quantizer(), format_of(a, b, shape));
+  Tensor mask = condition.to(DType::bool_);
+  visit_bits(a.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const auto* pm = mask.data<bool>();
+    const auto *pa = static_cast<const T*>(a.raw_data()), *pb = static_cast<const T*>(b.raw_data());
+    auto* py = static_cast<T*>(y.raw_data());
+    Walk<4> walk(shape, {y.strides(), mask.expand(shape).strides(), a.expand(shape).strides(), b.expand(shape).strides()});
+    walk.run([=](const auto& at, int64_t n, const auto& step) {
+      for (int64_t i = 0; i < n; ++i)
+        py[at[0] + i * step[0]] =
+            pm[at[1] + i * step[1]] ? pa[at[2] + i * step[2]] : pb[at[3] + i * step[3]];
+    });
+  });
+  return y;
+}
+
+}  // namespace
+
+// y = activation(a + b). Quantized: y = clamp(rne(f(f(da + db) * f(1/s))) + z) with da, db dequantized; the activation
+// narrows the clamp.
+OCTET_OP(add, "add(a, b, *, activation=\"none\") -> y", QRule::own, binary_type(), binary<Add>(), on_codes<Kind::add>(),
+         Doc{"a + b, then activation: \"none\", \"relu\" or \"relu6\""})
+
+// y = a - b. Quantized as add.
+OCTET_OP(sub, "sub(a, b) -> y", QRule::own, binary_type(), binary<Sub>(), on_codes<Kind::sub>(), Doc{"a - b"})
+
+// y = activation(a * b). Quantized: y = clamp(rne(f(f((qa-za)*(qb-zb)) * m)) + z) with m = f(f(s_a*s_b) * f(1/s)).
+OCTET_OP(mul, "mul(a, b, *, activation=\"none\") -> y", QRule::own, binary_type(), binary<Mul>(), on_codes<Kind::mul>(),
+         Doc{"a * b, then activation: \"none\", \"relu\" or \"relu6\""})
+
+// y = a / b; integers are divided toward zero, and dividing them by 0 is an Error.
+OCTET_OP(div, "div(a, b) -> y", QRule::own, binary_type(), dividing<Div>(), Doc{"a / b; integers toward zero"})
+
+// The remainder of a / b with the sign of a (C's fmod), and with the sign of b (Python's %).
+OCTET_OP(fmod, "fmod(a, b) -> y", QRule::own, binary_type(), dividing<Fmod>(), Doc{"remainder of a / b, sign of a"})
+OCTET_OP(remainder, "remainder(a, b) -> y", QRule::own, binary_type(), dividing<Remainder>(),
+         Doc{"remainder of a / b, sign of b"})
+
+// y = a to the power b, of a's dtype; b may be of another dtype.
+OCTET_OP(pow, "pow(a, b) -> y", QRule::own, infer([](const Types& t) {
+           need_want(t);
+           return t.result(broadcast(t[0].dims, t[1].dims, "pow"), plain_dtype(t[0]));
+         }),
+         widened([](const Call& c) {
+           const Tensor &a = c[0], &b = c[1];
+           Tensor y = empty_result(c, a.dtype());
+           visit_arithmetic(a.dtype(), "pow", [&](auto zero) {
+             using T = decltype(zero);
+             if (is_floating(b.dtype()) && std::is_integral_v<T>) {  // 2 ^ 0.5, truncated
+               zip_into<T, double, T>(a, b.to(DType::float64), y,
+                                      [](T p, double q) { return static_cast<T>(std::pow(static_cast<double>(p), q)); });
+             } else {
+               zip_into<T, T, T>(a, b.to(a.dtype()), y, [](T p, T q) { return Pow::of(p, q); });
+             }
+           });
+           return y;
+         }),
+         Doc{"a to the power b"})
+
+// The larger and the smaller of a and b; NaN if either is. Quantized with one set of qparams: on codes.
+OCTET_OP(maximum, "maximum(a, b) -> y", QRule::same, binary_type(), binary<Maximum>(), quantized(extreme_codes<Maximum>),
+         Doc{"the larger of a and b"})
+OCTET_OP(minimum, "minimum(a, b) -> y", QRule::same, binary_type(), binary<Minimum>(), quantized(extreme_codes<Minimum>),
+         Doc{"the smaller of a and b"})
+
+// y = a where condition is true (not 0), else b. All three broadcast.
+OCTET_OP(where, "where(condition, a, b) -> y", QRule::own, infer([](const Types& t) {
+           need_same_dtype(t, 1, 2);
+           OCTET_CHECK(!t[0].is_quantized(), invalid_argument, "where: the condition is {}; expected bool", to_string(t[0]));
+           need_want(t);
+           return t.result(broadcast(t[0].dims, broadcast(t[1].dims, t[2].dims, "where"), "where"), plain_dtype(t[1]));
+         }),
+         eval([](const Call& c) { return choose(c[0], c[1], c[2], c.outputs()[0]); }), quantized([](const Call& c) {
+           const TensorType& out = c.outputs()[0];
+           bool codes = same_qparams(c[1], out) && same_qparams(c[2], out) && !out.quantizer->is_per_channel();
+           return codes ? choose(c[0], c[1], c[2], out) : through_float(c);
+         }),
+         Doc{"a where condition is true, else b"})
+
+// Comparisons; the result is bool. Quantized operands are compared as the numbers they stand for.
+OCTET_OP(equal, "equal(a, b) -> y", QRule::own, compare_type(), comparing<std::equal_to<>>(), Doc{"a == b"})
+OCTET_OP(not_equal, "not_equal(a, b) -> y", QRule::own, compare_type(), comparing<std::not_equal_to<>>(), Doc{"a != b"})
+OCTET_OP(greater, "greater(a, b) -> y", QRule::own, compare_type(), comparing<std::greater<>>(), Doc{"a > b"})
+OCTET_OP(greater_equal, "greater_equal(a, b) -> y", QRule::own, compare_type(), comparing<std::greater_equal<>>(),
+         Doc{"a >= b"})
+OCTET_OP(less, "less(a, b) -> y", QRule::own, compare_type(), comparing<std::less<>>(), Doc{"a < b"})
+OCTET_OP(less_equal, "less_equal(a, b) -> y", QRule::own, compare_type(), comparing<std::less_equal<>>(), Doc{"a <= b"})
+
+// Logic; what is not 0 is true, the result is bool.
+OCTET_OP(logical_and, "logical_and(a, b) -> y", QRule::own, logical_type(), logical<std::logical_and<>>(), Doc{"a and b"})
+OCTET_OP(logical_or, "logical_or(a, b) -> y", QRule::own, logical_type(), logical<std::logical_or<>>(), Doc{"a or b"})
+OCTET_OP(logical_xor, "logical_xor(a, b) -> y", QRule::own, logical_type(), logical<std::not_equal_to<>>(),
+         Doc{"either a or b, not both"})
+
+// y = x where x >= 0, else weight * x. A 1-d weight is one number, or one per channel (dimension 1), as in PyTorch; one
+// of more dimensions broadcasts to x.
+OCTET_OP(prelu, "prelu(x, weight) -> y", QRule::own, infer([](const Types& t) {
+           need_floating(t);
+           need_same_dtype(t, 0, 1);
+           need_want(t);
+           const std::vector<Dim>&x = t[0].dims, &w = t[1].dims;
+           bool fits = true;
+           if (w.size() == 1) {
+             Dim channels = x.size() > 1 ? x[1] : Dim(1);
+             fits = w[0] == Dim(1) || w[0] == channels || !w[0].known() || !channels.known();
+           } else {
+             std::vector<Dim> both = broadcast(x, w, "prelu");
+             fits = both.size() == x.size();
+             for (size_t d = 0; d < x.size() && fits; ++d) fits = both[d] == x[d] || !x[d].known();
+           }
+           OCTET_CHECK(fits, invalid_argument, "prelu: weight has shape {}; expected 1 or one per channel (dim 1) of {}",
+                       dims_text(w), dims_text(x));
+           return t.result(x, plain_dtype(t[0]));
+         }),
+         widened([](const Call& c) {
+           const Tensor& x = c[0];
+           Tensor w = c[1];
+           if (w.dim() == 1 && x.dim() > 1) {
+             Shape shape(x.dim() - 1, 1);
+             shape[0] = w.numel();
+             w = w.reshape(shape);
+           }
+           Tensor y = Tensor::empty(x.shape(), x.dtype(), nullptr, format_of(x));
+           visit_float(x.dtype(), "prelu", [&](auto zero) {
+             using T = decltype(zero);
+             zip_into<T, T, T>(x, w, y, [](T v, T slope) { return v < 0 ? v * slope : v; });
+           });
+           return y;
+         }),
+         Doc{"x where x >= 0, else weight * x; weight: one number, or one per channel"})
+
+}  // namespace octet::ops

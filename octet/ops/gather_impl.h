@@ -1,0 +1,62 @@
+#pragma once
+// Copies of elements of any dtype by an index along one dimension: what pads, tiles, gathers and nearest-neighbour
+// resizing come down to.
+
+#include <cstring>
+#include <vector>
+
+#include "octet/ops/iterate_impl.h"
+
+namespace octet::ops {
+
+// A quantized tensor's codes as a plain tensor; a plain tensor as it is.
+inline Tensor elements(const Tensor& x) { return x.is_quantized() ? x.int_repr() : x; }
+
+// The other way round: elements with `quantizer` (null: plain). Shares the memory where they are contiguous.
+inline Tensor with_quantizer(const Tensor& codes, const QuantizerPtr& quantizer) {
+  return quantizer ? make_quantized(codes, quantizer) : codes;
+}
+
+// `value` as the bits of one element of a plain dtype.
+inline uint64_t element_bits(double value, DType dtype) {
+  uint64_t bits = 0;
+  std::memcpy(&bits, Tensor::scalar(value, dtype).raw_data(), element_size(dtype));
+  return bits;
+}
+
+// y[..., j, ...] = x[..., index[j], ...] along `dim`, or the element with the bits `fill` where index[j] < 0. x is a
+// plain tensor; y is row-major.
+inline Tensor take(const Tensor& x, int64_t dim, const std::vector<int64_t>& index, uint64_t fill = 0) {
+  Tensor source = x.contiguous();
+  Shape shape = x.shape();
+  const int64_t from = shape[dim], to = static_cast<int64_t>(index.size());
+  shape[dim] = to;
+  Tensor y = Tensor::empty(shape, x.dtype());
+  if (y.numel() == 0) return y;
+  int64_t inner = 1;
+  for (int64_t d = dim + 1; d < x.dim(); ++d) inner *= shape[d];
+  const int64_t rows = y.numel() / inner;  // of `inner` elements
+  visit_bits(x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const auto* in = static_cast<const T*>(source.raw_data());
+    auto* out = static_cast<T*>(y.raw_data());
+    const T blank = static_cast<T>(fill);
+    parallel_ranges(rows, std::max<int64_t>(1, kGrain / inner), [&](int64_t begin, int64_t end) {
+      int64_t j = begin % to;
+      const T* block = in + begin / to * from * inner;
+      T* q = out + begin * inner;
+      for (int64_t r = begin; r < end; ++r, q += inner) {
+        if (index[j] < 0) std::fill_n(q, inner, blank);
+        else if (inner == 1) *q = block[index[j]];
+        else std::memcpy(q, block + index[j] * inner, inner * sizeof(T));
+        if (++j == to) {
+          j = 0;
+          block += from * inner;
+        }
+      }
+    });
+  });
+  return y;
+}
+
+}  // namespace octet::ops

@@ -1,0 +1,384 @@
+#include "octet/ops/op.h"
+
+#include <algorithm>
+#include <map>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/text.h"
+#include "octet/ops/unary.h"
+#include "octet/tensor/affine.h"
+
+namespace octet::ops {
+namespace {
+
+std::map<std::string, Op, std::less<>>& registry() {
+  static std::map<std::string, Op, std::less<>> ops;
+  return ops;
+}
+
+std::string trim(std::string_view s) {
+  size_t a = s.find_first_not_of(' '), b = s.find_last_not_of(' ');
+  return a == std::string_view::npos ? "" : std::string(s.substr(a, b - a + 1));
+}
+
+// Splits at commas that are not inside brackets or quotes.
+std::vector<std::string> split_arguments(std::string_view s) {
+  std::vector<std::string> parts;
+  std::string current;
+  int depth = 0;
+  bool quoted = false;
+  for (char c : s) {
+    if (c == '"') quoted = !quoted;
+    if (!quoted && c == '[') ++depth;
+    if (!quoted && c == ']') --depth;
+    if (c == ',' && depth == 0 && !quoted) {
+      parts.push_back(trim(current));
+      current.clear();
+    } else current += c;
+  }
+  if (!trim(current).empty()) parts.push_back(trim(current));
+  return parts;
+}
+
+thread_local std::vector<Interceptor*> t_interceptors;
+
+}  // namespace
+
+// -- schema ------------------------------------------------------------------------------------------
+
+void Op::parse_schema() {
+  size_t open = schema_.find('('), close = schema_.rfind(')'), arrow = schema_.rfind("->");
+  OCTET_CHECK(open != std::string::npos && close != std::string::npos && arrow != std::string::npos, internal,
+              "operator {}: malformed schema '{}'", name_, schema_);
+  bool attributes = false;
+  for (const std::string& part : split_arguments(std::string_view(schema_).substr(open + 1, close - open - 1))) {
+    if (part == "*") {
+      attributes = true;
+    } else if (attributes) {
+      size_t equals = part.find('=');
+      if (equals == std::string::npos) attrs_.emplace_back(part, std::nullopt);
+      else attrs_.emplace_back(trim(part.substr(0, equals)), parse_attr(trim(part.substr(equals + 1))));
+    } else {
+      Param p{part};
+      if (p.name.size() > 3 && p.name.ends_with("...")) {
+        p.variadic = true;
+        p.name.resize(p.name.size() - 3);
+      } else if (p.name.ends_with("?")) {
+        p.optional = true;
+        p.name.pop_back();
+      }
+      params_.push_back(p);
+    }
+  }
+  for (std::string out : split_arguments(std::string_view(schema_).substr(arrow + 2))) {
+    if (out.ends_with("...")) {
+      variadic_outputs_ = true;
+      out.resize(out.size() - 3);
+    }
+    outputs_.push_back(out);
+  }
+}
+
+std::optional<size_t> Op::param_index(std::string_view name) const {
+  for (size_t i = 0; i < params_.size(); ++i)
+    if (params_[i].name == name) return i;
+  return std::nullopt;
+}
+
+Attrs Op::complete(const Attrs& given) const {
+  Attrs full;
+  for (const auto& [name, fallback] : attrs_) {
+    if (!given.has(name)) {
+      OCTET_CHECK(fallback, invalid_argument, "{}: attribute '{}' is required ({})", name_, name, schema_);
+      full.set(name, *fallback);
+      continue;
+    }
+    const Attr& value = given.get(name);
+    if (!fallback || value.index() == fallback->index()) {
+      full.set(name, value);
+    } else if (std::holds_alternative<double>(*fallback) && std::holds_alternative<int64_t>(value)) {
+      full.set(name, static_cast<double>(std::get<int64_t>(value)));
+    } else if (std::holds_alternative<std::vector<int64_t>>(*fallback) && std::get<std::vector<int64_t>>(*fallback).empty() &&
+               std::holds_alternative<std::vector<double>>(value)) {
+      full.set(name, value);  // "[]" stands for an empty list of either kind
+    } else {
+      OCTET_FAIL(invalid_argument, "{}: attribute {}={}: expected a value like {} ({})", name_, name, to_string(value),
+                 to_string(*fallback), schema_);
+    }
+  }
+  for (const auto& [name, value] : given) {
+    if (full.has(name)) continue;
+    std::vector<std::string> known;
+    for (const auto& item : attrs_) known.push_back(item.first);
+    OCTET_FAIL(invalid_argument, "{}: unknown attribute '{}'{} ({})", name_, name, did_you_mean(name, known), schema_);
+  }
+  return full;
+}
+
+std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& inputs, const Attrs& attrs,
+                                  const std::optional<QType>& want, std::string_view label) const {
+  bool variadic = !params_.empty() && params_.back().variadic;
+  std::string who = label.empty() || label == name_ ? name_ : fmt::format("{} ({})", label, name_);
+  OCTET_CHECK(inputs.size() <= params_.size() || variadic, invalid_argument, "{}: {} inputs given; expected {}", who,
+              inputs.size(), schema_);
+  for (size_t i = 0; i < params_.size(); ++i)
+    OCTET_CHECK(params_[i].optional || params_[i].variadic || (i < inputs.size() && inputs[i]), invalid_argument,
+                "{}: input '{}' is missing; expected {}", who, params_[i].name, schema_);
+  OCTET_CHECK(!variadic || inputs.size() >= params_.size(), invalid_argument, "{}: expected at least one input ({})", who,
+              schema_);
+  if (rule_ == QRule::float_only) {
+    for (size_t i = 0; i < inputs.size(); ++i)
+      OCTET_CHECK(!inputs[i] || !inputs[i]->is_quantized(), invalid_argument,
+                  "{}: operand '{}' is {}, and {} has no quantized form: dequantize it first (a DeQuantStub in eager mode)",
+                  who, params_[std::min(i, params_.size() - 1)].name, to_string(*inputs[i]), name_);
+    OCTET_CHECK(!want, invalid_argument, "{}: {} has no quantized form", who, name_);
+  }
+  try {
+    auto types = infer_(Types(*this, inputs, attrs, want));
+    return types;
+  } catch (const Error& e) {
+    // Inference speaks of the operator; the caller's name is put in front once.
+    std::string message = e.what();
+    if (label.empty() || label == name_ || message.rfind(who, 0) == 0) throw;
+    if (message.rfind(name_ + ":", 0) == 0) message = message.substr(name_.size() + 2);
+    throw Error(e.code(), fmt::format("{}: {}", who, message));
+  }
+}
+
+// -- operands ----------------------------------------------------------------------------------------
+
+const TensorType& Types::operator[](size_t i) const {
+  OCTET_CHECK(has(i), invalid_argument, "{}: input {} is missing ({})", op_.name(), i, op_.schema());
+  return *inputs_[i];
+}
+bool Types::has(std::string_view name) const {
+  auto i = op_.param_index(name);
+  return i && has(*i);
+}
+const TensorType& Types::operator[](std::string_view name) const {
+  auto i = op_.param_index(name);
+  OCTET_CHECK(i, internal, "{} has no input '{}'", op_.name(), name);
+  return (*this)[*i];
+}
+
+TensorType Types::result(std::vector<Dim> dims, DType float_dtype) const {
+  bool quantized_input = has(0) && (*this)[0].is_quantized();
+  if (want_) return TensorType(want_->dtype, std::move(dims), want_->quantizer);
+  if (!quantized_input) return TensorType(float_dtype, std::move(dims));
+  const TensorType& x = (*this)[0];
+  switch (op_.rule()) {
+    case QRule::same: return TensorType(x.dtype, std::move(dims), x.quantizer);
+    case QRule::fixed: {
+      auto fixed = fixed_qtype(op_.name(), x.dtype);
+      OCTET_CHECK(fixed, internal, "{} has no fixed qparams", op_.name());
+      return TensorType(fixed->dtype, std::move(dims), fixed->quantizer);
+    }
+    default:
+      OCTET_FAIL(invalid_argument,
+                 "{}: the operand is {} but no scale and zero point were given for the result: dequantize the operand or "
+                 "ask for a quantized result",
+                 op_.name(), to_string(x));
+  }
+}
+
+const Tensor& Call::operator[](size_t i) const {
+  OCTET_CHECK(has(i), invalid_argument, "{}: input {} is missing ({})", op_.name(), i, op_.schema());
+  return inputs_[i];
+}
+bool Call::has(std::string_view name) const {
+  auto i = op_.param_index(name);
+  return i && has(*i);
+}
+const Tensor& Call::operator[](std::string_view name) const {
+  auto i = op_.param_index(name);
+  OCTET_CHECK(i, internal, "{} has no input '{}'", op_.name(), name);
+  return (*this)[*i];
+}
+
+Infer infer(std::function<TensorType(const Types&)> fn) {
+  return {[fn = std::move(fn)](const Types& t) { return std::vector<TensorType>{fn(t)}; }};
+}
+Eval eval(std::function<Tensor(const Call&)> fn) {
+  return {[fn = std::move(fn)](const Call& c) { return std::vector<Tensor>{fn(c)}; }};
+}
+Quantized quantized(std::function<Tensor(const Call&)> fn) {
+  return {[fn = std::move(fn)](const Call& c) { return std::vector<Tensor>{fn(c)}; }};
+}
+
+// -- registry ----------------------------------------------------------------------------------------
+
+Registration::Registration(Op op) {
+  std::string name = op.name();
+  bool fresh = registry().emplace(name, std::move(op)).second;
+  OCTET_CHECK(fresh, internal, "operator {} is registered twice", name);
+}
+
+const Op* find(std::string_view name) {
+  auto it = registry().find(name);
+  return it == registry().end() ? nullptr : &it->second;
+}
+
+const Op& get(std::string_view name) {
+  if (const Op* op = find(name)) return *op;
+  std::vector<std::string> known;
+  for (const auto& [key, op] : registry()) known.push_back(key);
+  OCTET_FAIL(unsupported, "unknown operator '{}'{}", name, did_you_mean(name, known));
+}
+
+std::vector<const Op*> all() {
+  std::vector<const Op*> result;
+  for (const auto& [name, op] : registry()) result.push_back(&op);
+  return result;
+}
+
+// -- calling -----------------------------------------------------------------------------------------
+
+namespace {
+
+std::vector<Tensor> through_float(const Call& call) {
+  std::vector<Tensor> inputs;
+  for (const Tensor& t : call.inputs()) inputs.push_back(t.defined() && t.is_quantized() ? t.dequantize() : t);
+  std::vector<TensorType> types = call.outputs();
+  for (TensorType& t : types)
+    if (t.is_quantized()) t = TensorType(DType::float32, t.dims);
+  std::vector<Tensor> results = evaluate(Call(call.op(), std::move(inputs), call.attrs(), types));
+  for (size_t i = 0; i < results.size(); ++i)
+    if (call.outputs()[i].is_quantized())
+      results[i] = octet::quantize(results[i], call.outputs()[i].quantizer, call.outputs()[i].dtype);
+  return results;
+}
+
+// The result's code for each byte of a unary operator's operand; empty if the call is not of that kind.
+std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorType& x, const TensorType& y) {
+  auto byte_affine = [](const TensorType& t) {
+    return t.is_quantized() && element_size(t.dtype) == 1 && !t.quantizer->is_per_channel();
+  };
+  bool requantize = op.name() == "requantize";
+  if (!byte_affine(x) || !byte_affine(y) || !(requantize || is_unary(op.name()))) return {};
+  auto f = requantize ? [](float v) { return v; } : unary_function(op.name(), attrs);
+  float sx = static_cast<float>(x.quantizer->scale()), sy = static_cast<float>(y.quantizer->scale());
+  auto zx = static_cast<int32_t>(x.quantizer->zero_point()), zy = static_cast<int32_t>(y.quantizer->zero_point());
+  auto lo = static_cast<int32_t>(qmin(y.dtype)), hi = static_cast<int32_t>(qmax(y.dtype));
+  std::vector<uint8_t> table(256);
+  for (int byte = 0; byte < 256; ++byte) {
+    int32_t q = x.dtype == DType::qint8 ? static_cast<int8_t>(byte) : byte;
+    table[byte] = static_cast<uint8_t>(affine::quantize(f(affine::dequantize(q, sx, zx)), sy, zy, lo, hi));
+  }
+  return table;
+}
+
+}  // namespace
+
+OpSpec make_spec(const Op& op, const Attrs& attrs, const std::vector<std::optional<TensorType>>& inputs,
+                 std::vector<Tensor> constants, std::vector<TensorType> outputs, const std::string& label) {
+  OpSpec spec;
+  spec.op = op.name();
+  spec.attrs = attrs;
+  for (const auto& type : inputs) {
+    spec.present.push_back(type.has_value());
+    spec.inputs.push_back(type.value_or(TensorType()));
+  }
+  spec.constants = std::move(constants);
+  spec.constants.resize(inputs.size());
+  spec.outputs = std::move(outputs);
+  spec.label = label;
+  if (spec.inputs.size() == 1 && spec.outputs.size() == 1) spec.table = code_table(op, attrs, spec.inputs[0], spec.outputs[0]);
+  return spec;
+}
+
+std::optional<std::vector<Tensor>> try_engine(const Call& call) {
+  std::vector<std::optional<TensorType>> types;
+  for (const Tensor& t : call.inputs()) types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
+  // Weights and biases (every operand but the first) count as constant: kernels that pack them do.
+  std::vector<Tensor> constants = call.inputs();
+  bool packs = call.op().param_index("weight") == size_t{1};
+  if (!packs) constants.assign(constants.size(), Tensor());
+  else constants[0] = Tensor();
+  OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants), call.outputs(), call.op().name());
+  auto kernel = make_kernel(spec);
+  if (!kernel) return std::nullopt;
+  return run_kernel(*kernel, spec, call.inputs());
+}
+
+std::vector<Tensor> evaluate(const Call& call) {
+  const Op& op = call.op();
+  bool quantized_operand = false, quantized_call = false;
+  for (const Tensor& t : call.inputs()) quantized_operand |= t.defined() && t.is_quantized();
+  for (const TensorType& t : call.outputs()) quantized_call |= t.is_quantized();
+  quantized_call |= quantized_operand;
+  if (quantized_call && op.quantized()) return op.quantized()(call);
+  // Operators of QRule::same with only an eval move codes about: it works on any dtype.
+  if (op.eval() && (!quantized_call || op.rule() == QRule::same)) return op.eval()(call);
+  if (auto results = try_engine(call)) return *std::move(results);
+  if (quantized_call && (quantized_operand || op.eval())) return through_float(call);
+  std::vector<std::string> types;
+  for (const Tensor& t : call.inputs()) types.push_back(t.defined() ? to_string(t.type()) : "none");
+  OCTET_FAIL(unsupported, "{}: no engine has a kernel for these operands: {}", op.name(), fmt::join(types, ", "));
+}
+
+Interceptor::Interceptor() { t_interceptors.push_back(this); }
+Interceptor::~Interceptor() { std::erase(t_interceptors, this); }
+
+std::vector<Tensor> call_all(std::string_view name, std::vector<Tensor> inputs, const Attrs& attrs,
+                             const std::optional<QType>& want) {
+  const Op& op = get(name);
+  while (!inputs.empty() && !inputs.back().defined()) inputs.pop_back();
+  Attrs complete = op.complete(attrs);
+  std::vector<std::optional<TensorType>> types;
+  for (const Tensor& t : inputs) types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
+  std::vector<TensorType> outputs = op.infer(types, complete, want, "");
+  Call call(op, std::move(inputs), std::move(complete), std::move(outputs));
+  if (t_interceptors.empty()) return evaluate(call);
+  // The innermost interceptor first; each `next` goes one further out, the last evaluates.
+  std::vector<Interceptor*> stack = t_interceptors;
+  std::function<std::vector<Tensor>(size_t, const Call&)> step = [&](size_t depth, const Call& c) {
+    if (depth == stack.size()) return evaluate(c);
+    return stack[stack.size() - 1 - depth]->on_call(c, [&, depth](const Call& d) { return step(depth + 1, d); });
+  };
+  return step(0, call);
+}
+
+Tensor call(std::string_view name, std::vector<Tensor> inputs, const Attrs& attrs, const std::optional<QType>& want) {
+  auto results = call_all(name, std::move(inputs), attrs, want);
+  OCTET_CHECK(results.size() == 1, invalid_argument, "{} has {} results; use call_all", name, results.size());
+  return results[0];
+}
+
+// -- helpers for definitions -------------------------------------------------------------------------
+
+Infer same_type() {
+  return infer([](const Types& t) { return t.result(t[0].dims, t[0].dtype); });
+}
+
+Infer broadcast_type() {
+  return infer([](const Types& t) {
+    DType dtype = t[0].is_quantized() ? DType::float32 : t[0].dtype;
+    return t.result(broadcast(t[0].dims, t[1].dims, t.op().name()), dtype);
+  });
+}
+
+std::vector<Dim> broadcast(const std::vector<Dim>& a, const std::vector<Dim>& b, std::string_view who) {
+  std::vector<Dim> result(std::max(a.size(), b.size()), Dim(1));
+  for (size_t i = 0; i < result.size(); ++i) {
+    const Dim one(1);
+    const Dim& x = i < a.size() ? a[a.size() - 1 - i] : one;
+    const Dim& y = i < b.size() ? b[b.size() - 1 - i] : one;
+    Dim& out = result[result.size() - 1 - i];
+    if (x == y || y == one) out = x;
+    else if (x == one) out = y;
+    else if (!x.known() && y.known()) out = y;  // the symbol must turn out to be y (or 1) when shapes are known
+    else if (!y.known()) out = x;
+    else
+      OCTET_FAIL(invalid_argument, "{}: shapes {} and {} do not broadcast", who, to_string(TensorType(DType::float32, a)).substr(5),
+                 to_string(TensorType(DType::float32, b)).substr(5));
+  }
+  return result;
+}
+
+int64_t normalize_dim(int64_t d, int64_t dims, std::string_view who) {
+  int64_t limit = std::max<int64_t>(dims, 1);
+  OCTET_CHECK(d >= -limit && d < limit, invalid_argument, "{}: dimension {} of a {}-d tensor", who, d, dims);
+  return d < 0 ? d + limit : d;
+}
+
+}  // namespace octet::ops

@@ -1,0 +1,208 @@
+#pragma once
+// Every operator, once: its schema, type inference and evaluation, registered by one statement (OCTET_OP), and
+// ops::call, the one door through which every operator call goes.
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octet/engine/engine.h"
+#include "octet/tensor/attrs.h"
+#include "octet/tensor/tensor.h"
+
+namespace octet::ops {
+
+// What an operator's result is to be quantized as. Asked for by the caller, as PyTorch's quantized ops take an output
+// scale and zero point.
+struct QType {
+  DType dtype = DType::quint8;
+  QuantizerPtr quantizer;
+};
+
+// What an operator does with qparams.
+enum class QRule {
+  float_only,  // no quantized form: operands must be float
+  same,        // works on codes; the result has its (first) operand's qparams: relu, max_pool2d, reshape, slice ...
+  own,         // the result has qparams of its own, which the caller gives: conv2d, linear, add, cat ...
+  fixed,       // bounded range, fixed qparams unless the caller gives others: sigmoid, tanh, softmax
+};
+
+class Op;
+
+// The operands of a type inference: input types and attributes, by the names of the schema.
+class Types {
+ public:
+  Types(const Op& op, const std::vector<std::optional<TensorType>>& inputs, const Attrs& attrs,
+        const std::optional<QType>& want)
+      : op_(op), inputs_(inputs), attrs_(attrs), want_(want) {}
+  const Op& op() const { return op_; }
+  size_t size() const { return inputs_.size(); }
+  bool has(size_t i) const { return i < inputs_.size() && inputs_[i].has_value(); }
+  const TensorType& operator[](size_t i) const;
+  bool has(std::string_view name) const;
+  const TensorType& operator[](std::string_view name) const;
+  const Attrs& attrs() const { return attrs_; }
+  const std::optional<QType>& want() const { return want_; }
+  // The result type with these dims: quantized as the operator's QRule and `want` say, else of `float_dtype`.
+  TensorType result(std::vector<Dim> dims, DType float_dtype = DType::float32) const;
+
+ private:
+  const Op& op_;
+  const std::vector<std::optional<TensorType>>& inputs_;
+  const Attrs& attrs_;
+  const std::optional<QType>& want_;
+};
+
+// The operands of an evaluation. Inputs that were omitted are undefined tensors.
+class Call {
+ public:
+  Call(const Op& op, std::vector<Tensor> inputs, Attrs attrs, std::vector<TensorType> outputs)
+      : op_(op), inputs_(std::move(inputs)), attrs_(std::move(attrs)), outputs_(std::move(outputs)) {}
+  const Op& op() const { return op_; }
+  const std::vector<Tensor>& inputs() const { return inputs_; }
+  bool has(size_t i) const { return i < inputs_.size() && inputs_[i].defined(); }
+  const Tensor& operator[](size_t i) const;
+  bool has(std::string_view name) const;
+  const Tensor& operator[](std::string_view name) const;
+  const Attrs& attrs() const { return attrs_; }
+  const std::vector<TensorType>& outputs() const { return outputs_; }  // concrete types of the results
+
+ private:
+  const Op& op_;
+  std::vector<Tensor> inputs_;
+  Attrs attrs_;
+  std::vector<TensorType> outputs_;
+};
+
+using InferFn = std::function<std::vector<TensorType>(const Types&)>;
+using EvalFn = std::function<std::vector<Tensor>(const Call&)>;
+
+// The parts of an OCTET_OP statement.
+struct Infer { InferFn fn; };
+struct Eval { EvalFn fn; };
+struct Quantized { EvalFn fn; };
+struct Doc { const char* text; };
+inline Infer infer(InferFn fn) { return {std::move(fn)}; }
+// For single results: the type, or the tensor.
+Infer infer(std::function<TensorType(const Types&)> fn);
+Eval eval(std::function<Tensor(const Call&)> fn);
+inline Eval eval_many(EvalFn fn) { return {std::move(fn)}; }
+inline Infer infer_many(InferFn fn) { return {std::move(fn)}; }
+// Evaluation when an operand or the result is quantized. Without it: an operator of QRule::same with an eval runs that on
+// the codes (it only moves them); for others the engines are asked for a kernel, and if none has one: dequantize, evaluate,
+// quantize, which is the contract of docs/numerics.md for such operators.
+Quantized quantized(std::function<Tensor(const Call&)> fn);
+
+struct Param {
+  std::string name;
+  bool optional = false;  // "bias?"
+  bool variadic = false;  // "xs...": last one only
+};
+
+class Op {
+ public:
+  template <typename... Parts>
+  Op(const char* name, const char* schema, QRule rule, Parts&&... parts) : name_(name), schema_(schema), rule_(rule) {
+    parse_schema();
+    (add(std::forward<Parts>(parts)), ...);
+  }
+
+  const std::string& name() const { return name_; }
+  const std::string& schema() const { return schema_; }  // "conv2d(x, weight, bias?, *, stride=[1, 1], ...) -> y"
+  const std::string& doc() const { return doc_; }
+  QRule rule() const { return rule_; }
+  const std::vector<Param>& params() const { return params_; }
+  size_t output_count() const { return outputs_.size(); }  // a variadic result counts as one
+  bool variadic_outputs() const { return variadic_outputs_; }
+  // Attributes with their defaults; an attribute without one is required.
+  const std::vector<std::pair<std::string, std::optional<Attr>>>& attrs() const { return attrs_; }
+  std::optional<size_t> param_index(std::string_view name) const;
+
+  // `given` with defaults filled in. Error on an unknown name (with the nearest), a missing one, or a wrong kind.
+  Attrs complete(const Attrs& given) const;
+  // Result types. `label` names the caller in errors. Checks the number of inputs.
+  std::vector<TensorType> infer(const std::vector<std::optional<TensorType>>& inputs, const Attrs& complete_attrs,
+                                const std::optional<QType>& want, std::string_view label) const;
+
+  const EvalFn& eval() const { return eval_; }
+  const EvalFn& quantized() const { return quantized_; }
+
+ private:
+  void parse_schema();
+  void add(Infer part) { infer_ = std::move(part.fn); }
+  void add(Eval part) { eval_ = std::move(part.fn); }
+  void add(Quantized part) { quantized_ = std::move(part.fn); }
+  void add(Doc part) { doc_ = part.text; }
+
+  std::string name_, schema_, doc_;
+  QRule rule_;
+  std::vector<Param> params_;
+  std::vector<std::pair<std::string, std::optional<Attr>>> attrs_;
+  std::vector<std::string> outputs_;
+  bool variadic_outputs_ = false;
+  InferFn infer_;
+  EvalFn eval_, quantized_;
+};
+
+// -- the registry --------------------------------------------------------------------------------------
+
+// Error naming the nearest known names if there is no such operator.
+const Op& get(std::string_view name);
+const Op* find(std::string_view name);  // null if there is none
+std::vector<const Op*> all();           // by name
+
+struct Registration {
+  explicit Registration(Op op);
+};
+
+// Defines and registers an operator:  OCTET_OP(relu, "relu(x) -> y", QRule::same, infer(...), eval(...));
+#define OCTET_OP(name, schema, ...) \
+  static const ::octet::ops::Registration octet_op_##name(::octet::ops::Op(#name, schema, __VA_ARGS__));
+
+// -- calling -----------------------------------------------------------------------------------------
+
+// Calls an operator on tensors. `want` asks for a quantized result. Omitted optional inputs may be left off at the end
+// or given as undefined tensors.
+std::vector<Tensor> call_all(std::string_view op, std::vector<Tensor> inputs, const Attrs& attrs = {},
+                             const std::optional<QType>& want = std::nullopt);
+// The same for operators with one result.
+Tensor call(std::string_view op, std::vector<Tensor> inputs, const Attrs& attrs = {},
+            const std::optional<QType>& want = std::nullopt);
+
+// Evaluates a call whose result types are known: what `call` does behind the interceptors, and what the runtime does for
+// operators that no engine has a kernel for.
+std::vector<Tensor> evaluate(const Call& call);
+
+// The call an engine is asked about. `inputs` are the operands' types (nullopt: omitted), `constants` the operands that
+// are known now (undefined tensors: the others). Fills in the 256-entry table of unary operators.
+OpSpec make_spec(const Op& op, const Attrs& attrs, const std::vector<std::optional<TensorType>>& inputs,
+                 std::vector<Tensor> constants, std::vector<TensorType> outputs, const std::string& label);
+
+// Evaluates through a kernel of the engine in force; nullopt if no engine has one.
+std::optional<std::vector<Tensor>> try_engine(const Call& call);
+
+// Something that wants to see every call on this thread while it lives: the tracer, the profiler, the numeric suite.
+// The innermost is asked first; it calls `next` to go on.
+class Interceptor {
+ public:
+  Interceptor();
+  virtual ~Interceptor();
+  Interceptor(const Interceptor&) = delete;
+  Interceptor& operator=(const Interceptor&) = delete;
+  using Next = std::function<std::vector<Tensor>(const Call&)>;
+  virtual std::vector<Tensor> on_call(const Call& call, const Next& next) = 0;
+};
+
+// -- helpers for definitions ---------------------------------------------------------------------------
+
+// Result = the type of input 0 (dims, dtype; quantized as the rule says).
+Infer same_type();
+// Result = the broadcast of inputs 0 and 1 (NumPy's rule).
+Infer broadcast_type();
+std::vector<Dim> broadcast(const std::vector<Dim>& a, const std::vector<Dim>& b, std::string_view who);
+// d in -dims..dims-1 to 0..dims-1; Error otherwise.
+int64_t normalize_dim(int64_t d, int64_t dims, std::string_view who);
+
+}  // namespace octet::ops

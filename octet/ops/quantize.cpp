@@ -1,0 +1,48 @@
+// Between numbers and codes.
+#include "octet/base/check_impl.h"
+#include "octet/ops/op.h"
+
+namespace octet::ops {
+
+// q = clamp(rne(f(x * f(1/s))) + z): the result's qparams are the ones asked for.
+OCTET_OP(quantize, "quantize(x) -> y", QRule::own, Doc{"float to codes of the wanted dtype, scale and zero point"},
+         infer([](const Types& t) {
+           OCTET_CHECK(!t[0].is_quantized(), invalid_argument, "quantize: the operand is {} already; use requantize",
+                       to_string(t[0]));
+           OCTET_CHECK(is_floating(t[0].dtype), invalid_argument, "quantize: the operand is {}; expected float",
+                       to_string(t[0]));
+           OCTET_CHECK(t.want(), invalid_argument, "quantize: no dtype, scale and zero point were given for the result");
+           return t.result(t[0].dims);
+         }),
+         quantized([](const Call& c) {
+           const TensorType& y = c.outputs()[0];
+           if (!y.quantizer->is_per_channel() && y.dtype != DType::qint32 && c[0].dtype() == DType::float32)
+             if (auto r = try_engine(c)) return (*r)[0];
+           return octet::quantize(c[0], y.quantizer, y.dtype);
+         }))
+
+// y = f(s * f(q - z))
+OCTET_OP(dequantize, "dequantize(x) -> y", QRule::own, Doc{"codes to float32"},
+         infer([](const Types& t) {
+           OCTET_CHECK(t[0].is_quantized(), invalid_argument, "dequantize: the operand is {}, not quantized", to_string(t[0]));
+           OCTET_CHECK(!t.want(), invalid_argument, "dequantize: the result is float32 and has no qparams");
+           return TensorType(DType::float32, t[0].dims);
+         }),
+         quantized([](const Call& c) {
+           if (auto r = try_engine(c)) return (*r)[0];
+           return c[0].dequantize();
+         }))
+
+// Codes of other qparams: quantize(dequantize(x)).
+OCTET_OP(requantize, "requantize(x) -> y", QRule::own, Doc{"codes to codes of other qparams"},
+         infer([](const Types& t) {
+           OCTET_CHECK(t[0].is_quantized() && t.want(), invalid_argument,
+                       "requantize: expected a quantized operand and a wanted scale and zero point, got {}", to_string(t[0]));
+           return t.result(t[0].dims);
+         }),
+         quantized([](const Call& c) {
+           if (auto r = try_engine(c)) return (*r)[0];
+           return octet::quantize(c[0].dequantize(), c.outputs()[0].quantizer, c.outputs()[0].dtype);
+         }))
+
+}  // namespace octet::ops

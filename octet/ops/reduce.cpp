@@ -1,0 +1,352 @@
+#include <cmath>
+#include <limits>
+
+#include "octet/ops/define_impl.h"
+#include "octet/ops/iterate_impl.h"
+#include "octet/tensor/affine.h"
+
+namespace octet::ops {
+namespace {
+
+// -- dimensions --------------------------------------------------------------------------------------------
+
+// Which dimensions `dim` names; all if it is empty.
+std::vector<bool> reduced_dims(const Attrs& attrs, int64_t rank, const std::string& who) {
+  const std::vector<int64_t>& dims = attrs.get_ints("dim");
+  std::vector<bool> reduced(rank, dims.empty());
+  for (int64_t d : dims) {
+    int64_t at = normalize_dim(d, rank, who);
+    if (rank == 0) continue;
+    OCTET_CHECK(!reduced[at], invalid_argument, "{}: dimension {} is given twice", who, d);
+    reduced[at] = true;
+  }
+  return reduced;
+}
+
+std::vector<Dim> reduced_shape(const std::vector<Dim>& dims, const std::vector<bool>& reduced, bool keepdim) {
+  std::vector<Dim> result;
+  for (size_t d = 0; d < dims.size(); ++d) {
+    if (!reduced[d]) result.push_back(dims[d]);
+    else if (keepdim) result.emplace_back(1);
+  }
+  return result;
+}
+
+// Where the channel axis goes: -1 if it is reduced.
+int64_t reduced_axis(int64_t axis, const std::vector<bool>& reduced, bool keepdim) {
+  if (reduced[axis]) return -1;
+  int64_t before = 0;
+  for (int64_t d = 0; d < axis; ++d) before += reduced[d] && !keepdim;
+  return axis - before;
+}
+
+Infer reduced_type(bool floating) {
+  return infer([floating](const Types& t) {
+    const std::string& who = t.op().name();
+    if (floating) need_floating(t);
+    std::vector<bool> reduced = reduced_dims(t.attrs(), t[0].dim(), who);
+    bool keepdim = t.attrs().get_bool("keepdim");
+    return moved(t, reduced_shape(t[0].dims, reduced, keepdim),
+                 [&](int64_t axis) { return reduced_axis(axis, reduced, keepdim); });
+  });
+}
+
+// -- loops -------------------------------------------------------------------------------------------------
+
+// For every element i of the result, out(i, each, count): each(fn) calls fn on the `count` elements that are reduced to
+// it, always in row-major order, so that results do not depend on layout and threads.
+template <typename T, typename Out>
+void for_each_result(const Tensor& x, const std::vector<bool>& reduced, Out&& out) {
+  Shape kept, inner;
+  std::vector<int64_t> kept_strides, inner_strides;
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    (reduced[d] ? inner : kept).push_back(x.shape()[d]);
+    (reduced[d] ? inner_strides : kept_strides).push_back(x.strides()[d]);
+  }
+  const Walk<1> elements(inner, {inner_strides}, false);
+  const auto* data = static_cast<const T*>(x.raw_data());
+  const int64_t count = numel(inner);
+  parallel_ranges(numel(kept), std::max<int64_t>(1, kGrain / std::max<int64_t>(1, count)),
+                  [&](int64_t begin, int64_t end) {
+                    for (int64_t i = begin; i < end; ++i) {
+                      int64_t offset = 0, rest = i;
+                      for (size_t d = kept.size(); d-- > 0; rest /= kept[d]) offset += rest % kept[d] * kept_strides[d];
+                      auto each = [&](auto&& fn) {
+                        elements.each_row(
+                            [&](const auto& at, int64_t n, const auto& step) {
+                              const T* p = data + at[0];
+                              for (int64_t j = 0; j < n; ++j) fn(p[j * step[0]]);
+                            },
+                            {offset});
+                      };
+                      out(i, each, count);
+                    }
+                  });
+}
+
+template <typename T>
+using Sum = std::conditional_t<std::is_integral_v<T>, uint64_t, double>;  // integers wrap
+
+template <typename T>
+bool is_nan(T v) {
+  return v != v;
+}
+
+// Functions of (each, count) giving a T.
+struct SumOf {
+  template <typename T, typename Each>
+  static T of(const Each& each, int64_t) {
+    Sum<T> sum = 0;
+    each([&](T v) { sum += static_cast<Sum<T>>(v); });
+    return static_cast<T>(sum);
+  }
+};
+struct MeanOf {
+  template <typename T, typename Each>
+  static T of(const Each& each, int64_t count) {
+    Sum<T> sum = 0;
+    each([&](T v) { sum += static_cast<Sum<T>>(v); });
+    if constexpr (std::is_integral_v<T>) return count ? static_cast<T>(static_cast<int64_t>(sum) / count) : T(0);
+    else return static_cast<T>(sum / static_cast<double>(count));
+  }
+};
+struct ProdOf {
+  template <typename T, typename Each>
+  static T of(const Each& each, int64_t) {
+    Sum<T> product = 1;
+    each([&](T v) { product *= static_cast<Sum<T>>(v); });
+    return static_cast<T>(product);
+  }
+};
+struct L1Of {
+  template <typename T, typename Each>
+  static T of(const Each& each, int64_t) {
+    Sum<T> sum = 0;
+    each([&](T v) { sum += v < 0 ? Sum<T>(0) - static_cast<Sum<T>>(v) : static_cast<Sum<T>>(v); });
+    return static_cast<T>(sum);
+  }
+};
+struct SumSquareOf {
+  template <typename T, typename Each>
+  static T of(const Each& each, int64_t) {
+    Sum<T> sum = 0;
+    each([&](T v) { sum += static_cast<Sum<T>>(v) * static_cast<Sum<T>>(v); });
+    return static_cast<T>(sum);
+  }
+};
+struct L2Of {
+  template <typename T, typename Each>
+  static T of(const Each& each, int64_t) {
+    double sum = 0;
+    each([&](T v) { sum += static_cast<double>(v) * static_cast<double>(v); });
+    return static_cast<T>(std::sqrt(sum));
+  }
+};
+struct LogSumOf {
+  template <typename T, typename Each>
+  static T of(const Each& each, int64_t) {
+    double sum = 0;
+    each([&](T v) { sum += static_cast<double>(v); });
+    return static_cast<T>(std::log(sum));
+  }
+};
+struct LogSumExpOf {
+  template <typename T, typename Each>
+  static T of(const Each& each, int64_t) {
+    double most = -std::numeric_limits<double>::infinity(), sum = 0;
+    each([&](T v) { most = v > most || is_nan(v) ? static_cast<double>(v) : most; });
+    if (!std::isfinite(most)) return static_cast<T>(most);
+    each([&](T v) { sum += std::exp(static_cast<double>(v) - most); });
+    return static_cast<T>(most + std::log(sum));
+  }
+};
+
+template <typename F>
+Eval reducing() {
+  return widened([](const Call& c) {
+    const Tensor& x = c[0];
+    const std::string& who = c.op().name();
+    Tensor y = Tensor::empty(c.outputs()[0].shape(), x.dtype());
+    visit_arithmetic(x.dtype(), who, [&](auto zero) {
+      using T = decltype(zero);
+      T* out = y.data<T>();
+      for_each_result<T>(x, reduced_dims(c.attrs(), x.dim(), who), [out](int64_t i, const auto& each, int64_t count) {
+        out[i] = F::template of<T>(each, count);
+      });
+    });
+    return y;
+  });
+}
+
+// -- extremes: on the elements as they are, codes too ----------------------------------------------------
+
+template <bool largest>
+Tensor extreme(const Call& c) {
+  const std::string& who = c.op().name();
+  const TensorType& out = c.outputs()[0];
+  const Tensor& x = c[0];
+  if (x.dtype() == DType::float16 || x.dtype() == DType::bfloat16) {
+    Call wide(c.op(), {x.to(DType::float32)}, c.attrs(), {TensorType(DType::float32, out.dims)});
+    return as_result(extreme<largest>(wide).to(x.dtype()), out);
+  }
+  std::vector<bool> reduced = reduced_dims(c.attrs(), x.dim(), who);
+  QuantizerPtr quantizer = x.quantizer();
+  if (quantizer && quantizer->is_per_channel()) {
+    int64_t axis = reduced_axis(quantizer->axis(), reduced, c.attrs().get_bool("keepdim"));
+    if (axis < 0) return through_float(c);  // codes of several channels do not compare
+    quantizer = quantizer->with_axis(axis);
+  }
+  Tensor y = Tensor::empty(out.shape(), x.dtype(), quantizer);
+  visit_any(x.dtype(), who, [&](auto zero) {
+    using T = decltype(zero);
+    T* data = y.data<T>();
+    for_each_result<T>(x, reduced, [&](int64_t i, const auto& each, int64_t count) {
+      OCTET_CHECK(count > 0, invalid_argument, "{}: no elements to reduce in shape {}", who, to_string(x.shape()));
+      bool first = true;
+      T best{};
+      each([&](T v) {
+        if (first || (largest ? v > best : v < best) || is_nan(v)) best = v;
+        first = false;
+        // A NaN stays: no comparison with it is true.
+      });
+      data[i] = best;
+    });
+  });
+  return as_result(y, out);
+}
+
+Infer arg_type() {
+  return infer([](const Types& t) {
+    std::vector<bool> reduced(t[0].dim());
+    int64_t dim = normalize_dim(t.attrs().get_int("dim"), t[0].dim(), t.op().name());
+    if (!reduced.empty()) reduced[dim] = true;
+    return TensorType(DType::int64, reduced_shape(t[0].dims, reduced, t.attrs().get_bool("keepdim")));
+  });
+}
+
+template <bool largest>
+Tensor arg_extreme(const Call& c) {
+  const std::string& who = c.op().name();
+  Tensor x = c[0];
+  bool by_value = x.dtype() == DType::float16 || x.dtype() == DType::bfloat16 ||
+                  (x.is_quantized() && x.quantizer()->is_per_channel());
+  if (by_value) x = x.dequantize();
+  std::vector<bool> reduced(x.dim());
+  int64_t dim = normalize_dim(c.attrs().get_int("dim"), x.dim(), who);
+  if (!reduced.empty()) reduced[dim] = true;
+  bool last = c.attrs().get_bool("select_last");
+  Tensor y = Tensor::empty(c.outputs()[0].shape(), DType::int64);
+  int64_t* out = y.data<int64_t>();
+  visit_any(x.dtype(), who, [&](auto zero) {
+    using T = decltype(zero);
+    for_each_result<T>(x, reduced, [&](int64_t i, const auto& each, int64_t count) {
+      OCTET_CHECK(count > 0, invalid_argument, "{}: no elements along dimension {} of shape {}", who, dim,
+                  to_string(x.shape()));
+      int64_t index = 0, best_index = 0;
+      T best{};
+      each([&](T v) {
+        bool better = (largest ? v > best : v < best) || (is_nan(v) && !is_nan(best));
+        if (index == 0 || better || (last && v == best)) best = v, best_index = index;
+        ++index;
+      });
+      out[i] = best_index;
+    });
+  });
+  return y;
+}
+
+// -- mean on codes -----------------------------------------------------------------------------------------
+
+// y = clamp(rne(f(f(sum of (q - z)) * m)) + z_y); m = f(1/count), or f(f(s_x * f(1/count)) / s_y) for other qparams.
+Tensor mean_codes(const Call& c) {
+  const Tensor& x = c[0];
+  const TensorType& out = c.outputs()[0];
+  if (!is_byte_affine(x.type()) || !is_byte_affine(out)) return through_float(c);
+  std::vector<bool> reduced = reduced_dims(c.attrs(), x.dim(), "mean");
+  Tensor y = Tensor::empty(out.shape(), out.dtype, out.quantizer);
+  auto* bytes = static_cast<uint8_t*>(y.raw_data());
+  auto sx = static_cast<float>(x.q_scale()), sy = static_cast<float>(out.quantizer->scale());
+  auto zy = static_cast<int32_t>(out.quantizer->zero_point());
+  auto lo = static_cast<int32_t>(qmin(out.dtype)), hi = static_cast<int32_t>(qmax(out.dtype));
+  int64_t zx = x.q_zero_point();
+  bool unchanged = same_qparams(x, out);
+  visit_any(x.dtype(), "mean", [&](auto zero) {
+    using T = decltype(zero);
+    for_each_result<T>(x, reduced, [&](int64_t i, const auto& each, int64_t count) {
+      int64_t sum = -zx * count;
+      each([&](T v) { sum += static_cast<int64_t>(v); });
+      float m = 1.0f / static_cast<float>(count);
+      if (!unchanged) m = (sx * m) / sy;
+      bytes[i] = static_cast<uint8_t>(affine::round_and_clamp(static_cast<float>(sum) * m, zy, lo, hi));
+    });
+  });
+  return y;
+}
+
+}  // namespace
+
+// Means over the dimensions `dim` (none given: all). Integers divide toward zero. Quantized: exact integer sums,
+// y = clamp(rne(f(f(sum of (q - z)) * f(1/count))) + z), qparams unchanged unless others are given.
+OCTET_OP(mean, "mean(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false), reducing<MeanOf>(),
+         quantized(mean_codes), Doc{"mean over dim (all if empty)"})
+
+// Sums and products over `dim`, in float64 (integers: wrapping) and row-major order.
+OCTET_OP(sum, "sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<SumOf>(),
+         Doc{"sum over dim (all if empty)"})
+OCTET_OP(prod, "prod(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<ProdOf>(),
+         Doc{"product over dim (all if empty)"})
+
+// The largest and smallest element over `dim`; NaN if there is one. Quantized: on codes, qparams unchanged.
+OCTET_OP(amax, "amax(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false), eval(extreme<true>),
+         Doc{"largest element over dim (all if empty)"})
+OCTET_OP(amin, "amin(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false), eval(extreme<false>),
+         Doc{"smallest element over dim (all if empty)"})
+
+// sum |x|, sqrt(sum x^2), sum x^2, log(sum x), log(sum exp(x)) over `dim`.
+OCTET_OP(reduce_l1, "reduce_l1(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<L1Of>(),
+         Doc{"sum of |x| over dim"})
+OCTET_OP(reduce_l2, "reduce_l2(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<L2Of>(),
+         Doc{"square root of the sum of x*x over dim"})
+OCTET_OP(sum_square, "sum_square(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
+         reducing<SumSquareOf>(), Doc{"sum of x*x over dim"})
+OCTET_OP(log_sum, "log_sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(true), reducing<LogSumOf>(),
+         Doc{"log of the sum over dim"})
+OCTET_OP(log_sum_exp, "log_sum_exp(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(true),
+         reducing<LogSumExpOf>(), Doc{"log of the sum of exp(x) over dim, without overflow"})
+
+// The index (int64) of the largest or smallest element along `dim`: the first of equals, or the last. Quantized: on
+// codes.
+OCTET_OP(argmax, "argmax(x, *, dim, keepdim=true, select_last=false) -> index", QRule::same, arg_type(),
+         eval(arg_extreme<true>), Doc{"index of the largest element along dim"})
+OCTET_OP(argmin, "argmin(x, *, dim, keepdim=true, select_last=false) -> index", QRule::same, arg_type(),
+         eval(arg_extreme<false>), Doc{"index of the smallest element along dim"})
+
+// y[i] = x[0] + ... + x[i] along `dim`.
+OCTET_OP(cumsum, "cumsum(x, *, dim) -> y", QRule::own, infer([](const Types& t) {
+           normalize_dim(t.attrs().get_int("dim"), t[0].dim(), "cumsum");
+           return t.result(t[0].dims, plain_dtype(t[0]));
+         }),
+         widened([](const Call& c) {
+           Tensor x = c[0].contiguous();
+           Tensor y = Tensor::empty(x.shape(), x.dtype());
+           int64_t dim = normalize_dim(c.attrs().get_int("dim"), x.dim(), "cumsum");
+           int64_t n = x.dim() ? x.size(dim) : 1, inner = 1;
+           for (int64_t d = dim + 1; d < x.dim(); ++d) inner *= x.size(d);
+           visit_arithmetic(x.dtype(), "cumsum", [&](auto zero) {
+             using T = decltype(zero);
+             const T* in = x.data<T>();
+             T* out = y.data<T>();
+             for (int64_t row = 0, rows = n ? x.numel() / n : 0; row < rows; ++row) {
+               int64_t at = row / inner * inner * n + row % inner;
+               Sum<T> sum = 0;
+               for (int64_t j = 0; j < n; ++j, at += inner) {
+                 sum += static_cast<Sum<T>>(in[at]);
+                 out[at] = static_cast<T>(sum);
+               }
+             }
+           });
+           return y;
+         }),
+         Doc{"running sum along dim"})
+
+}  // namespace octet::ops

@@ -1,0 +1,238 @@
+#include "octet/ops/unary.h"
+
+#include <map>
+
+#include "octet/ops/define_impl.h"
+#include "octet/ops/iterate_impl.h"
+#include "octet/ops/unary_impl.h"
+#include "octet/tensor/affine.h"
+
+namespace octet::ops {
+namespace {
+
+using Maker = std::function<float(float)> (*)(const Attrs&);
+
+template <template <typename> class F>
+std::function<float(float)> make(const Attrs& attrs) {
+  return F<float>(attrs);
+}
+
+const std::map<std::string, Maker, std::less<>>& functions() {
+  using namespace unary;
+  static const std::map<std::string, Maker, std::less<>> table = {
+      {"relu", make<Relu>},           {"relu6", make<Relu6>},       {"sigmoid", make<Sigmoid>},
+      {"tanh", make<Tanh>},           {"exp", make<Exp>},           {"log", make<Log>},
+      {"sqrt", make<Sqrt>},           {"rsqrt", make<Rsqrt>},       {"reciprocal", make<Reciprocal>},
+      {"neg", make<Neg>},             {"abs", make<Abs>},           {"erf", make<Erf>},
+      {"floor", make<Floor>},         {"ceil", make<Ceil>},         {"round", make<Round>},
+      {"sign", make<Sign>},           {"sin", make<Sin>},           {"cos", make<Cos>},
+      {"softsign", make<Softsign>},   {"softplus", make<Softplus>}, {"gelu", make<Gelu>},
+      {"hardswish", make<Hardswish>}, {"clamp", make<Clamp>},       {"hardsigmoid", make<Hardsigmoid>},
+      {"elu", make<Elu>},             {"celu", make<Celu>},         {"leaky_relu", make<LeakyRelu>},
+      {"selu", make<Selu>},           {"threshold", make<Threshold>},
+  };
+  return table;
+}
+
+// -- parts of the definitions --------------------------------------------------------------------------
+
+// The type of x; functions that are not exact need a floating x. Making the function checks the attributes.
+template <template <typename> class F>
+Infer unary_type() {
+  return infer([](const Types& t) {
+    if (!F<float>::kExact) need_floating(t);
+    F<float> checked(t.attrs());
+    return t.result(t[0].dims, t[0].dtype);
+  });
+}
+
+template <template <typename> class F>
+Eval unary_eval() {
+  return widened([](const Call& c) {
+    const Tensor& x = c[0];
+    Tensor y = Tensor::empty(x.shape(), x.dtype(), nullptr, format_of(x));
+    const std::string& who = c.op().name();
+    auto run = [&](auto zero) {
+      using T = decltype(zero);
+      map_into<T, T>(x, y, F<T>(c.attrs()));
+    };
+    if constexpr (F<float>::kExact) visit_arithmetic(x.dtype(), who, run);
+    else visit_float(x.dtype(), who, run);
+    return y;
+  });
+}
+
+// Codes of 32 bits or with qparams per channel, for the operators that clamp: no table has room for these.
+Tensor clamp_codes(const Call& c) {
+  const Tensor x = c[0];
+  const Quantizer& q = *x.quantizer();
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), x.quantizer(), format_of(x));
+  auto f = unary_function(c.op().name(), c.attrs());
+  const float infinity = std::numeric_limits<float>::infinity();
+  auto lo = static_cast<int32_t>(qmin(x.dtype())), hi = static_cast<int32_t>(qmax(x.dtype()));
+  int64_t channels = q.is_per_channel() ? x.size(q.axis()) : 1;
+  for (int64_t channel = 0; channel < channels; ++channel) {
+    Tensor from = x.int_repr(), to = y.int_repr();
+    if (q.is_per_channel()) {
+      from = from.slice(q.axis(), channel, channel + 1);
+      to = to.slice(q.axis(), channel, channel + 1);
+    }
+    auto scale = static_cast<float>(q.scale(channel));
+    auto zero = static_cast<int32_t>(q.zero_point(channel));
+    int32_t low = affine::quantize(f(-infinity), scale, zero, lo, hi);
+    int32_t high = affine::quantize(f(infinity), scale, zero, lo, hi);
+    visit_any(x.dtype(), c.op().name(), [&](auto sample) {
+      using T = decltype(sample);
+      map_into<T, T>(from, to, [low, high](T v) { return static_cast<T>(v < low ? low : v > high ? high : v); });
+    });
+  }
+  return y;
+}
+
+// Bytes by a table of quantize(f(dequantize(q))); the same arithmetic number by number otherwise.
+Tensor unary_codes(const Call& c) {
+  const Tensor& x = c[0];
+  const TensorType& out = c.outputs()[0];
+  if (!is_byte_affine(x.type()) || !is_byte_affine(out))
+    return c.op().rule() == QRule::same && same_qparams(x, out) ? clamp_codes(c) : through_float(c);
+  auto f = unary_function(c.op().name(), c.attrs());
+  auto sx = static_cast<float>(x.q_scale()), sy = static_cast<float>(out.quantizer->scale());
+  auto zx = static_cast<int32_t>(x.q_zero_point()), zy = static_cast<int32_t>(out.quantizer->zero_point());
+  auto lo = static_cast<int32_t>(qmin(out.dtype)), hi = static_cast<int32_t>(qmax(out.dtype));
+  uint8_t table[256];
+  for (auto q = static_cast<int32_t>(qmin(x.dtype())); q <= qmax(x.dtype()); ++q)
+    table[static_cast<uint8_t>(q)] =
+        static_cast<uint8_t>(affine::quantize(f(affine::dequantize(q, sx, zx)), sy, zy, lo, hi));
+  Tensor y = Tensor::empty(x.shape(), out.dtype, out.quantizer, format_of(x));
+  map_into<uint8_t, uint8_t>(x, y, [&table](uint8_t q) { return table[q]; });
+  return y;
+}
+
+}  // namespace
+
+bool is_unary(std::string_view op) { return functions().count(op) != 0; }
+
+std::function<float(float)> unary_function(std::string_view op, const Attrs& attrs) {
+  auto it = functions().find(op);
+  OCTET_CHECK(it != functions().end(), invalid_argument, "{} is not an operator of one number", op);
+  return it->second(attrs);
+}
+
+float apply_unary(std::string_view op, const Attrs& attrs, float x) { return unary_function(op, attrs)(x); }
+
+std::optional<QType> fixed_qtype(std::string_view op, DType dtype) {
+  if (dtype != DType::quint8 && dtype != DType::qint8) return std::nullopt;
+  bool is_signed = dtype == DType::qint8;
+  if (op == "tanh") return QType{dtype, Quantizer::per_tensor(1.0 / 128, is_signed ? 0 : 128, dtype)};
+  if (op == "sigmoid" || op == "hardsigmoid" || op == "softmax")
+    return QType{dtype, Quantizer::per_tensor(1.0 / 256, is_signed ? -128 : 0, dtype)};
+  return std::nullopt;
+}
+
+// -- the operators ---------------------------------------------------------------------------------------
+
+// The parts that all unary operators share: type, float evaluation, table on codes.
+#define OCTET_UNARY(Function) unary_type<unary::Function>(), unary_eval<unary::Function>(), quantized(unary_codes)
+
+// y = max(x, 0). Quantized: clamps codes at the zero point, qparams unchanged.
+OCTET_OP(relu, "relu(x) -> y", QRule::same, OCTET_UNARY(Relu), Doc{"max(x, 0)"})
+
+// y = min(max(x, 0), 6). Quantized: clamps codes at the zero point and at quantize(6), qparams unchanged.
+OCTET_OP(relu6, "relu6(x) -> y", QRule::same, OCTET_UNARY(Relu6), Doc{"min(max(x, 0), 6)"})
+
+// y = min(max(x, min), max): PyTorch's hardtanh with min=-1, max=1. NaN stays NaN; min > max gives max everywhere.
+// Quantized: clamps codes at quantize(min) and quantize(max), qparams unchanged.
+OCTET_OP(clamp, "clamp(x, *, min=-inf, max=inf) -> y", QRule::same, OCTET_UNARY(Clamp),
+         Doc{"min(max(x, min), max); hardtanh is clamp with min=-1, max=1"})
+
+// y = 1 / (1 + exp(-x)). Quantized: scale 1/256, zero point 0 (qint8: -128) unless others are given.
+OCTET_OP(sigmoid, "sigmoid(x) -> y", QRule::fixed, OCTET_UNARY(Sigmoid), Doc{"1 / (1 + exp(-x))"})
+
+// Hyperbolic tangent. Quantized: scale 1/128, zero point 128 (qint8: 0) unless others are given.
+OCTET_OP(tanh, "tanh(x) -> y", QRule::fixed, OCTET_UNARY(Tanh), Doc{"hyperbolic tangent"})
+
+// y = min(max(alpha*x + beta, 0), 1). Quantized as sigmoid.
+OCTET_OP(hardsigmoid, "hardsigmoid(x, *, alpha=0.16666667, beta=0.5) -> y", QRule::fixed, OCTET_UNARY(Hardsigmoid),
+         Doc{"min(max(alpha*x + beta, 0), 1)"})
+
+// y = x * min(max(x + 3, 0), 6) / 6 (Howard et al. 2019).
+OCTET_OP(hardswish, "hardswish(x) -> y", QRule::own, OCTET_UNARY(Hardswish), Doc{"x * min(max(x + 3, 0), 6) / 6"})
+
+// y = x * P(Z <= x) for a standard normal Z, by erf ("none") or by its approximation with tanh ("tanh").
+OCTET_OP(gelu, "gelu(x, *, approximate=\"none\") -> y", QRule::own, OCTET_UNARY(Gelu),
+         Doc{"x times the normal distribution function of x; approximate: \"none\" or \"tanh\""})
+
+// y = x where x >= 0, else negative_slope * x.
+OCTET_OP(leaky_relu, "leaky_relu(x, *, negative_slope=0.01) -> y", QRule::own, OCTET_UNARY(LeakyRelu),
+         Doc{"x where x >= 0, else negative_slope * x"})
+
+// y = x where x > 0, else alpha * (exp(x) - 1).
+OCTET_OP(elu, "elu(x, *, alpha=1.) -> y", QRule::own, OCTET_UNARY(Elu), Doc{"x where x > 0, else alpha * (exp(x) - 1)"})
+
+// y = x where x > 0, else alpha * (exp(x/alpha) - 1).
+OCTET_OP(celu, "celu(x, *, alpha=1.) -> y", QRule::own, OCTET_UNARY(Celu),
+         Doc{"x where x > 0, else alpha * (exp(x/alpha) - 1)"})
+
+// elu with the self-normalizing scale and alpha (Klambauer et al. 2017).
+OCTET_OP(selu, "selu(x) -> y", QRule::own, OCTET_UNARY(Selu), Doc{"1.0507 * (x where x > 0, else 1.6733 * (exp(x) - 1))"})
+
+// y = log(1 + exp(beta*x)) / beta; x itself where beta*x > threshold.
+OCTET_OP(softplus, "softplus(x, *, beta=1., threshold=20.) -> y", QRule::own, OCTET_UNARY(Softplus),
+         Doc{"log(1 + exp(beta*x)) / beta; x where beta*x > threshold"})
+
+// y = x / (1 + |x|).
+OCTET_OP(softsign, "softsign(x) -> y", QRule::own, OCTET_UNARY(Softsign), Doc{"x / (1 + |x|)"})
+
+// y = x where x > threshold, else value.
+OCTET_OP(threshold, "threshold(x, *, threshold, value) -> y", QRule::own, OCTET_UNARY(Threshold),
+         Doc{"x where x > threshold, else value"})
+
+// e to the power x.
+OCTET_OP(exp, "exp(x) -> y", QRule::own, OCTET_UNARY(Exp), Doc{"e to the power x"})
+
+// Natural logarithm; NaN below 0.
+OCTET_OP(log, "log(x) -> y", QRule::own, OCTET_UNARY(Log), Doc{"natural logarithm"})
+
+// Square root; NaN below 0.
+OCTET_OP(sqrt, "sqrt(x) -> y", QRule::own, OCTET_UNARY(Sqrt), Doc{"square root"})
+
+// y = 1 / sqrt(x).
+OCTET_OP(rsqrt, "rsqrt(x) -> y", QRule::own, OCTET_UNARY(Rsqrt), Doc{"1 / sqrt(x)"})
+
+// y = 1 / x.
+OCTET_OP(reciprocal, "reciprocal(x) -> y", QRule::own, OCTET_UNARY(Reciprocal), Doc{"1 / x"})
+
+// The error function.
+OCTET_OP(erf, "erf(x) -> y", QRule::own, OCTET_UNARY(Erf), Doc{"error function"})
+
+// Sine and cosine of x in radians.
+OCTET_OP(sin, "sin(x) -> y", QRule::own, OCTET_UNARY(Sin), Doc{"sine, x in radians"})
+OCTET_OP(cos, "cos(x) -> y", QRule::own, OCTET_UNARY(Cos), Doc{"cosine, x in radians"})
+
+// y = -x. Integers wrap.
+OCTET_OP(neg, "neg(x) -> y", QRule::own, OCTET_UNARY(Neg), Doc{"-x"})
+
+// |x|. Integers wrap.
+OCTET_OP(abs, "abs(x) -> y", QRule::own, OCTET_UNARY(Abs), Doc{"absolute value"})
+
+// -1, 0 or 1; NaN stays NaN.
+OCTET_OP(sign, "sign(x) -> y", QRule::own, OCTET_UNARY(Sign), Doc{"-1, 0 or 1"})
+
+// To whole numbers: down, up, and to the nearest with halves to even. Integers pass unchanged.
+OCTET_OP(floor, "floor(x) -> y", QRule::own, OCTET_UNARY(Floor), Doc{"largest whole number <= x"})
+OCTET_OP(ceil, "ceil(x) -> y", QRule::own, OCTET_UNARY(Ceil), Doc{"smallest whole number >= x"})
+OCTET_OP(round, "round(x) -> y", QRule::own, OCTET_UNARY(Round), Doc{"nearest whole number, halves to even"})
+
+// y = (x == 0), bool.
+OCTET_OP(logical_not, "logical_not(x) -> y", QRule::own,
+         infer([](const Types& t) { return TensorType(DType::bool_, t[0].dims); }), widened([](const Call& c) {
+           Tensor y = Tensor::empty(c[0].shape(), DType::bool_, nullptr, format_of(c[0]));
+           visit_arithmetic(c[0].dtype(), "logical_not", [&](auto zero) {
+             using T = decltype(zero);
+             map_into<T, bool>(c[0], y, [](T v) { return v == T(0); });
+           });
+           return y;
+         }),
+         Doc{"whether x is 0"})
+
+}  // namespace octet::ops

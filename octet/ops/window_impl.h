@@ -1,0 +1,31 @@
+#pragma once
+// Output sizes of sliding windows (conv, pools), shared by their type inferences.
+
+#include "octet/base/check_impl.h"
+#include "octet/ops/op.h"
+
+namespace octet::ops {
+
+// floor or ceil((in + begin + end - dilation*(kernel-1) - 1) / stride) + 1. With ceil_mode the last window must start
+// inside the image or its left padding (PyTorch's rule). A symbolic size must not be convolved over.
+inline Dim window_size(const Dim& in, int64_t kernel, int64_t stride, int64_t begin, int64_t end, int64_t dilation,
+                       bool ceil_mode, const std::string& who) {
+  OCTET_CHECK(in.known(), unsupported, "{}: the image's size '{}' is not known; give the input a fixed height and width", who,
+              in.name());
+  OCTET_CHECK(stride >= 1 && dilation >= 1 && begin >= 0 && end >= 0 && kernel >= 1, invalid_argument,
+              "{}: kernel {}, stride {}, dilation {}, padding {}, {}: expected positive sizes and padding of 0 or more", who,
+              kernel, stride, dilation, begin, end);
+  int64_t span = in.size() + begin + end - dilation * (kernel - 1) - 1;
+  OCTET_CHECK(span >= 0, invalid_argument, "{}: a window of {} does not fit an image of {} padded by {} and {}", who,
+              dilation * (kernel - 1) + 1, in.size(), begin, end);
+  int64_t out = (ceil_mode ? (span + stride - 1) / stride : span / stride) + 1;
+  if (ceil_mode && (out - 1) * stride >= in.size() + begin) --out;
+  return out;
+}
+
+inline void check_list(const Attrs& attrs, const char* name, size_t size, const std::string& who) {
+  OCTET_CHECK(attrs.get_ints(name).size() == size, invalid_argument, "{}: attribute {}={}: expected {} numbers", who, name,
+              to_string(attrs.get(name)), size);
+}
+
+}  // namespace octet::ops

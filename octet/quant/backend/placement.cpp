@@ -1,0 +1,214 @@
+#include "octet/quant/backend/placement.h"
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/text.h"
+#include "octet/ops/unary.h"
+
+namespace octet::quant {
+namespace {
+
+using graph::Graph;
+using graph::kNone;
+using graph::Node;
+using graph::NodeId;
+using graph::NodeKind;
+using graph::ValueId;
+
+const std::set<std::string>& weighted() {
+  static const std::set<std::string> ops{"conv1d", "conv2d", "linear"};
+  return ops;
+}
+// Keep their operand's qparams. No result lies outside the range of the operand, so only that is watched.
+const std::set<std::string>& keepers() {
+  static const std::set<std::string> ops{"relu",    "relu6",     "clamp",  "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d",
+                                         "mean",    "reshape",   "flatten", "permute",    "unsqueeze",  "squeeze",
+                                         "slice",   "pad",       "expand", "tile",       "identity",   "dropout", "index_select"};
+  return ops;
+}
+const std::set<std::string>& activations() {
+  static const std::set<std::string> ops{"hardswish", "gelu", "leaky_relu", "elu", "celu", "prelu",
+                                         "sigmoid",   "tanh", "hardsigmoid"};
+  return ops;
+}
+const std::set<std::string>& binaries() {
+  static const std::set<std::string> ops{"add", "sub", "mul"};
+  return ops;
+}
+
+class Placer {
+ public:
+  Placer(const Graph& g, const std::vector<std::string>& skip, DType dtype) : g_(g), dtype_(dtype) {
+    p_.group.assign(g.values().size(), -1);
+    p_.quantized.assign(g.nodes().size(), false);
+    p_.reason.assign(g.nodes().size(), "");
+    parent_.resize(g.values().size());
+    std::iota(parent_.begin(), parent_.end(), 0);
+    coded_.assign(g.values().size(), false);
+    mark_skipped(skip);
+    wanted_by_all_users();
+  }
+
+  Placement run() {
+    for (size_t i = 0; i < g_.nodes().size(); ++i)
+      if (g_.nodes()[i].kind == NodeKind::call) decide(i);
+    form_groups();
+    return std::move(p_);
+  }
+
+ private:
+  void mark_skipped(const std::vector<std::string>& skip) {
+    skipped_.assign(g_.nodes().size(), "");
+    for (const std::string& pattern : skip) {
+      bool any = false;
+      std::vector<std::string> names;
+      for (size_t i = 0; i < g_.nodes().size(); ++i) {
+        const Node& node = g_.nodes()[i];
+        if (node.kind != NodeKind::call) continue;
+        names.push_back(node_name(g_, node));
+        bool hit = matches(pattern, names.back()) || matches(pattern, g_.value(node.outputs[0]).name);
+        if (hit) skipped_[i] = pattern;
+        any |= hit;
+      }
+      OCTET_CHECK(any, not_found, "skip '{}' matches no node of {}{}; `octet inspect` lists the nodes", pattern, g_.name,
+                  did_you_mean(pattern, names));
+    }
+  }
+
+  bool float_activation(ValueId v) const { return v != kNone && g_.type(v).dtype == DType::float32 && !g_.is_constant(v); }
+
+  bool weight_fits(const Node& node, std::string* why) const {
+    if (!g_.is_constant(node.inputs[1]) || g_.type(node.inputs[1]).dtype != DType::float32)
+      return *why = "its weight is not a float32 constant", false;
+    if (node.inputs.size() > 2 && node.inputs[2] != kNone && !g_.is_constant(node.inputs[2]))
+      return *why = "its bias is not constant", false;
+    return float_activation(node.inputs[0]) || (*why = "its input is not a float32 activation", false);
+  }
+
+  // Backwards: values whose every use is a quantized weighted layer, directly or through keepers.
+  void wanted_by_all_users() {
+    wanted_.assign(g_.values().size(), true);
+    std::vector<int> uses(g_.values().size(), 0);
+    for (ValueId v : g_.outputs()) wanted_[v] = false;
+    for (size_t i = g_.nodes().size(); i-- > 0;) {
+      const Node& node = g_.nodes()[i];
+      std::string why;
+      bool takes_codes = skipped_[i].empty() && node.kind == NodeKind::call &&
+                         ((weighted().count(node.op) && weight_fits(node, &why)) ||
+                          (keepers().count(node.op) && wanted_[node.outputs[0]] && uses[node.outputs[0]] > 0));
+      for (size_t k = 0; k < node.inputs.size(); ++k) {
+        if (node.inputs[k] == kNone) continue;
+        ++uses[node.inputs[k]];
+        if (!takes_codes || k > 0) wanted_[node.inputs[k]] = false;
+      }
+    }
+    for (size_t v = 0; v < wanted_.size(); ++v) wanted_[v] = wanted_[v] && uses[v] > 0;
+  }
+
+  void decide(size_t i) {
+    const Node& node = g_.nodes()[i];
+    std::string& why = p_.reason[i];
+    if (!skipped_[i].empty()) {
+      why = fmt::format("skipped by '{}'", skipped_[i]);
+      return;
+    }
+    if (node.outputs.size() != 1 || g_.type(node.outputs[0]).dtype != DType::float32) {
+      why = node.outputs.size() != 1 ? "it has several results" : "its result is not float32";
+      return;
+    }
+    ValueId x = node.inputs.empty() ? kNone : node.inputs[0], y = node.outputs[0];
+    if (weighted().count(node.op)) {
+      if (weight_fits(node, &why)) accept(i, {x});
+    } else if (binaries().count(node.op)) {
+      ValueId b = node.inputs[1];
+      if (!float_activation(x) || !float_activation(b)) why = "an operand is constant, and 8 bits would cost its precision";
+      else if (!coded_[x] && !coded_[b]) why = "no operand is quantized";
+      else accept(i, {x, b});
+    } else if (node.op == "cat") {
+      bool all = true, some = false;
+      for (ValueId v : node.inputs) {
+        all &= float_activation(v) && (coded_[v] || g_.producer(v).kind == NodeKind::input);
+        some |= float_activation(v) && coded_[v];
+      }
+      if (!all || !some) why = "an operand is float";
+      else {
+        accept(i, node.inputs);
+        for (ValueId v : node.inputs) unite(v, y);
+      }
+    } else if (activations().count(node.op)) {
+      if (!float_activation(x) || !coded_[x]) why = "its operand is float";
+      else accept(i, {x});
+    } else if (keepers().count(node.op)) {
+      bool plain = true;  // further operands must be constant (an index)
+      for (size_t k = 1; k < node.inputs.size(); ++k) plain &= node.inputs[k] == kNone || g_.is_constant(node.inputs[k]);
+      if (!plain || !float_activation(x)) why = "its operand is not a float32 activation";
+      else if (!coded_[x] && !wanted_[y]) why = "its operand is float";
+      else {
+        accept(i, {x});
+        unite(x, y);
+      }
+    } else {
+      why = fmt::format("{} has no integer form in this backend", node.op);
+    }
+  }
+
+  void accept(size_t i, const std::vector<ValueId>& operands) {
+    p_.quantized[i] = true;
+    for (ValueId v : operands) coded_[v] = true;
+    coded_[g_.nodes()[i].outputs[0]] = true;
+  }
+
+  int find(int v) { return parent_[v] == v ? v : parent_[v] = find(parent_[v]); }
+  void unite(int a, int b) { parent_[find(a)] = find(b); }
+
+  void form_groups() {
+    std::vector<int> index(g_.values().size(), -1);
+    for (size_t v = 0; v < coded_.size(); ++v) {
+      if (!coded_[v]) continue;
+      int root = find(static_cast<int>(v));
+      if (index[root] < 0) {
+        index[root] = p_.groups++;
+        p_.watch.emplace_back();
+        p_.fixed.emplace_back();
+      }
+      p_.group[v] = index[root];
+      NodeId producer = g_.values()[v].producer;
+      const Node& node = g_.node(producer);
+      bool rearranges = p_.quantized[producer] && (keepers().count(node.op) || node.op == "cat");
+      if (!rearranges) p_.watch[index[root]].push_back(static_cast<ValueId>(v));
+    }
+    for (size_t i = 0; i < g_.nodes().size(); ++i) {
+      const Node& node = g_.nodes()[i];
+      if (!p_.quantized[i]) continue;
+      auto fixed = ops::fixed_qtype(node.op, dtype_);
+      int group = p_.group[node.outputs[0]];
+      // A group of a fixed result and others (a cat of two sigmoids and a conv) is observed like any other.
+      if (fixed && p_.watch[group].size() == 1) {
+        p_.fixed[group] = fixed;
+        p_.watch[group].clear();
+      }
+    }
+  }
+
+  const Graph& g_;
+  DType dtype_;
+  Placement p_;
+  std::vector<int> parent_;
+  std::vector<bool> coded_, wanted_;
+  std::vector<std::string> skipped_;
+};
+
+}  // namespace
+
+Placement place(const Graph& graph, const std::vector<std::string>& skip, DType dtype) {
+  return Placer(graph, skip, dtype).run();
+}
+
+std::string node_name(const Graph& graph, const Node& node) {
+  return node.scope.empty() ? graph.value(node.outputs[0]).name : node.scope;
+}
+
+}  // namespace octet::quant

@@ -1,0 +1,40 @@
+#pragma once
+// Which values of a graph become codes, which of them share qparams, and why the rest stays float.
+
+#include <string>
+#include <vector>
+
+#include "octet/graph/graph.h"
+
+namespace octet::quant {
+
+// The native backend's answer for a float graph (activations fused already). Its rules:
+//  - conv1d, conv2d and linear with a constant float32 weight (and bias) run on codes; so do add, sub, mul, cat,
+//    activations and pools that at least one quantized operator feeds.
+//  - add, sub and mul with a constant operand stay float: box decoding and input normalization live on precision that
+//    8 bits do not have.
+//  - Operators that keep qparams (pools, reshape, permute, slice ...) are quantized with their operand, or where all they
+//    feed is quantized.
+//  - cat has one scale for its operands and its result, so that it only copies.
+//  - Everything else (softmax, exp, comparisons ...) is float.
+struct Placement {
+  // By value: the group of values that share one observer and one scale; -1: float.
+  std::vector<int> group;
+  int groups = 0;
+  // By group: the values to watch during calibration (results that only rearrange another's elements are left out), and
+  // fixed qparams where the operator dictates them (sigmoid, tanh); then nothing is watched.
+  std::vector<std::vector<graph::ValueId>> watch;
+  std::vector<std::optional<ops::QType>> fixed;
+  // By node: whether it runs on codes; and for calls that do not, why.
+  std::vector<bool> quantized;
+  std::vector<std::string> reason;
+};
+
+// `skip` are node patterns (base/text.h matches) of nodes that stay float; a pattern that matches no node is an Error with
+// the nearest names. `dtype` is that of the activations.
+Placement place(const graph::Graph& graph, const std::vector<std::string>& skip, DType dtype);
+
+// The name users know a node by: its scope (module path or ONNX node name), or its result's name.
+std::string node_name(const graph::Graph& graph, const graph::Node& node);
+
+}  // namespace octet::quant

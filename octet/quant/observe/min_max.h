@@ -1,0 +1,94 @@
+#pragma once
+// Observers of the least and the greatest value.
+
+#include "octet/quant/observe/observer.h"
+
+namespace octet::quant {
+
+// The running minimum and maximum of all data. Exact: independent of order, batching and threads.
+// Per-tensor schemes only (Error).
+class MinMaxObserver : public Observer {
+ public:
+  explicit MinMaxObserver(ObserverOptions options = {}, std::string label = "");
+  const char* name() const override { return "MinMaxObserver"; }
+  bool empty() const override { return empty_; }
+  QParams calculate_qparams() const override;
+  Tensor min_val() const override;
+  Tensor max_val() const override;
+  void reset() override { empty_ = true; }
+  std::unique_ptr<Observer> clone() const override { return std::make_unique<MinMaxObserver>(*this); }
+
+ protected:
+  void observe_floats(const Tensor& x) override;
+  void merge_same(const Observer& other) override;
+  virtual void update(float min, float max);
+
+  bool empty_ = true;
+  float min_ = 0, max_ = 0;  // set unless empty_
+};
+
+// The moving average of the batches' minima and maxima: the first batch's own, then, in float32,
+//   mn = f(mn + f(c * f(cur - mn)))   with c = averaging_constant.
+// Depends on the order and the size of batches by its nature. merge() gives what observing this one's batches and then
+// other's would, up to float32 rounding.
+class MovingAverageMinMaxObserver : public MinMaxObserver {
+ public:
+  explicit MovingAverageMinMaxObserver(ObserverOptions options = {}, std::string label = "");
+  const char* name() const override { return "MovingAverageMinMaxObserver"; }
+  void reset() override;
+  std::unique_ptr<Observer> clone() const override { return std::make_unique<MovingAverageMinMaxObserver>(*this); }
+
+ protected:
+  void merge_same(const Observer& other) override;
+  void update(float min, float max) override;
+
+ private:
+  int64_t batches_ = 0;
+  float first_min_ = 0, first_max_ = 0;  // of the first batch: what merge() needs
+};
+
+// The running minimum and maximum of each slice along ch_axis. Exact, as MinMaxObserver. Per-channel schemes only
+// (Error).
+class PerChannelMinMaxObserver : public Observer {
+ public:
+  static ObserverOptions default_options() { return {.qscheme = ObserverScheme::per_channel_affine}; }
+  explicit PerChannelMinMaxObserver(ObserverOptions options = default_options(), std::string label = "");
+  const char* name() const override { return "PerChannelMinMaxObserver"; }
+  bool empty() const override { return min_.empty(); }
+  QParams calculate_qparams() const override;
+  Tensor min_val() const override;
+  Tensor max_val() const override;
+  void reset() override;
+  std::unique_ptr<Observer> clone() const override { return std::make_unique<PerChannelMinMaxObserver>(*this); }
+
+ protected:
+  void observe_floats(const Tensor& x) override;
+  void merge_same(const Observer& other) override;
+  // min and max of one batch, one per channel.
+  virtual void update(const std::vector<float>& min, const std::vector<float>& max);
+  void check_channels(size_t channels) const;
+
+  std::vector<float> min_, max_;              // [channels], empty before the first batch
+  std::vector<float> batch_min_, batch_max_;  // scratch
+};
+
+// Per channel what MovingAverageMinMaxObserver is per tensor.
+class MovingAveragePerChannelMinMaxObserver : public PerChannelMinMaxObserver {
+ public:
+  explicit MovingAveragePerChannelMinMaxObserver(ObserverOptions options = default_options(), std::string label = "");
+  const char* name() const override { return "MovingAveragePerChannelMinMaxObserver"; }
+  void reset() override;
+  std::unique_ptr<Observer> clone() const override {
+    return std::make_unique<MovingAveragePerChannelMinMaxObserver>(*this);
+  }
+
+ protected:
+  void merge_same(const Observer& other) override;
+  void update(const std::vector<float>& min, const std::vector<float>& max) override;
+
+ private:
+  int64_t batches_ = 0;
+  std::vector<float> first_min_, first_max_;
+};
+
+}  // namespace octet::quant

@@ -1,0 +1,258 @@
+#include "octet/quant/observe/observer.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <typeinfo>
+
+#include "octet/base/check_impl.h"
+#include "octet/quant/observe/scan_impl.h"
+#include "octet/tensor/affine.h"
+
+namespace octet::quant {
+namespace {
+
+constexpr std::array<const char*, 4> kSchemes = {"per_tensor_affine", "per_tensor_symmetric", "per_channel_affine",
+                                                 "per_channel_symmetric"};
+
+int64_t floor_half(int64_t v) { return v >= 0 ? v / 2 : -((1 - v) / 2); }
+
+// "conv1.weight channel 3", "conv1.weight channels 3, 5, 8, 9, ... (12 of 64)", "conv1" or "the tensor".
+std::string place(const std::string& label, const std::vector<size_t>& channels, size_t of, bool per_channel) {
+  std::string name = label.empty() ? "the tensor" : label;
+  if (!per_channel) return name;
+  if (channels.size() == 1) return fmt::format("{} channel {}", name, channels[0]);
+  std::vector<size_t> shown(channels.begin(),
+                            channels.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(8, channels.size())));
+  return fmt::format("{} channels {}{} ({} of {})", name, fmt::join(shown, ", "),
+                     shown.size() < channels.size() ? ", ..." : "", channels.size(), of);
+}
+
+// What is unusual about a range, as its kind of warning.
+enum class Oddity { none, all_zero, tiny, constant, huge, count };
+
+Oddity oddity(float min, float max, float scale, const ObserverOptions& options) {
+  if (min == 0 && max == 0) return Oddity::all_zero;
+  // The scale that the range asks for, before eps.
+  CodeRange codes = code_range(options);
+  double wanted = is_symmetric(options.qscheme) ? std::max(-static_cast<double>(min), static_cast<double>(max)) * 2
+                                                : std::max<double>(max, 0) - std::min<double>(min, 0);
+  wanted /= static_cast<double>(codes.quant_max - codes.quant_min);
+  if (wanted < options.eps * 0.999) return Oddity::tiny;
+  if (wanted > static_cast<double>(scale) * 1.001) return Oddity::huge;
+  return min == max ? Oddity::constant : Oddity::none;
+}
+
+std::string floats_text(const Tensor& t) {
+  std::vector<float> v = t.to_vector<float>();
+  if (t.dim() == 0) return fmt::format("{}", v[0]);
+  if (v.size() <= 8) return fmt::format("[{}]", fmt::join(v, ", "));
+  auto [lo, hi] = std::minmax_element(v.begin(), v.end());
+  return fmt::format("[{}: {}..{}]", v.size(), *lo, *hi);
+}
+
+}  // namespace
+
+const char* to_string(ObserverScheme scheme) { return kSchemes[static_cast<size_t>(scheme)]; }
+
+ObserverScheme parse_observer_scheme(std::string_view name) {
+  for (size_t i = 0; i < kSchemes.size(); ++i)
+    if (name == kSchemes[i]) return static_cast<ObserverScheme>(i);
+  OCTET_FAIL(invalid_argument, "qscheme '{}': expected one of {}", name, fmt::join(kSchemes, ", "));
+}
+
+bool is_per_channel(ObserverScheme scheme) {
+  return scheme == ObserverScheme::per_channel_affine || scheme == ObserverScheme::per_channel_symmetric;
+}
+
+bool is_symmetric(ObserverScheme scheme) {
+  return scheme == ObserverScheme::per_tensor_symmetric || scheme == ObserverScheme::per_channel_symmetric;
+}
+
+std::string to_string(const ObserverOptions& o) {
+  const ObserverOptions d;
+  std::vector<std::string> parts;
+  if (o.dtype != d.dtype) parts.push_back(fmt::format("dtype={}", octet::to_string(o.dtype)));
+  if (o.qscheme != d.qscheme) parts.push_back(fmt::format("qscheme={}", to_string(o.qscheme)));
+  if (o.quant_min) parts.push_back(fmt::format("quant_min={}", *o.quant_min));
+  if (o.quant_max) parts.push_back(fmt::format("quant_max={}", *o.quant_max));
+  if (o.reduce_range) parts.push_back("reduce_range=true");
+  if (o.eps != d.eps) parts.push_back(fmt::format("eps={}", o.eps));
+  if (o.ch_axis != d.ch_axis) parts.push_back(fmt::format("ch_axis={}", o.ch_axis));
+  if (o.averaging_constant != d.averaging_constant)
+    parts.push_back(fmt::format("averaging_constant={}", o.averaging_constant));
+  if (o.bins != d.bins) parts.push_back(fmt::format("bins={}", o.bins));
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+void validate(const ObserverOptions& o, const std::string& who) {
+  OCTET_CHECK(is_quantized(o.dtype), invalid_argument, "{}: dtype {}; expected quint8, qint8 or qint32", who,
+              octet::to_string(o.dtype));
+  OCTET_CHECK(o.quant_min.has_value() == o.quant_max.has_value(), invalid_argument,
+              "{}: {} is given without {}; give both or neither", who, o.quant_min ? "quant_min" : "quant_max",
+              o.quant_min ? "quant_max" : "quant_min");
+  if (o.quant_min) {
+    int64_t lo = qmin(o.dtype), hi = qmax(o.dtype);
+    OCTET_CHECK(*o.quant_min < *o.quant_max && *o.quant_min <= 0 && *o.quant_max >= 0, invalid_argument,
+                "{}: codes {}..{}; expected quant_min < quant_max with 0 between them", who, *o.quant_min,
+                *o.quant_max);
+    OCTET_CHECK(*o.quant_min >= lo && *o.quant_max <= hi, invalid_argument, "{}: codes {}..{}; {} holds {}..{}", who,
+                *o.quant_min, *o.quant_max, octet::to_string(o.dtype), lo, hi);
+  }
+  if (o.reduce_range) {
+    OCTET_CHECK(o.dtype != DType::qint32, invalid_argument, "{}: reduce_range is for 8 bits; dtype is qint32", who);
+    OCTET_CHECK(!(is_symmetric(o.qscheme) && o.dtype == DType::quint8), unsupported,
+                "{}: reduce_range with {} and quint8 would leave codes without their middle; use qint8 or give "
+                "quant_min and quant_max",
+                who, to_string(o.qscheme));
+    CodeRange c = code_range(o);
+    OCTET_CHECK(c.quant_min < c.quant_max, invalid_argument, "{}: reduce_range leaves only the code {}", who,
+                c.quant_min);
+  }
+  OCTET_CHECK(std::isfinite(o.eps) && o.eps >= 0x1p-126 && o.eps <= 1e30, invalid_argument,
+              "{}: eps {}; expected a number >= 2^-126 (1.18e-38) and <= 1e30", who, o.eps);
+  OCTET_CHECK(o.ch_axis >= 0, invalid_argument, "{}: ch_axis {}; count dimensions from the front, 0 or more", who,
+              o.ch_axis);
+  OCTET_CHECK(o.averaging_constant > 0 && o.averaging_constant <= 1, invalid_argument,
+              "{}: averaging_constant {}; expected a number > 0 and <= 1", who, o.averaging_constant);
+  OCTET_CHECK(o.bins >= 16 && o.bins <= 65536, invalid_argument, "{}: bins {}; expected 16 to 65536", who, o.bins);
+}
+
+CodeRange code_range(const ObserverOptions& o) {
+  if (o.quant_min && o.quant_max) {
+    if (o.reduce_range) return {floor_half(*o.quant_min), floor_half(*o.quant_max)};
+    return {*o.quant_min, *o.quant_max};
+  }
+  int64_t lo = qmin(o.dtype), hi = qmax(o.dtype);
+  if (o.reduce_range && o.dtype != DType::qint32) return {floor_half(lo), floor_half(hi)};
+  return {lo, hi};
+}
+
+ScaleZeroPoint choose_qparams(float min, float max, const ObserverOptions& o) {
+  auto [lo, hi] = code_range(o);
+  float eps = static_cast<float>(o.eps);
+  float neg = std::min(min, 0.0f), pos = std::max(max, 0.0f);
+  if (is_symmetric(o.qscheme)) {
+    float m = std::max(-neg, pos);
+    // In double, then rounded: half of the number of steps need not be whole.
+    float steps = static_cast<float>(static_cast<double>(hi - lo) / 2);
+    float s = std::max(m / steps, eps);
+    int64_t z = o.dtype != DType::quint8 ? 0 : o.quant_min ? floor_half(lo + hi) : 128;
+    return {std::min(s, std::numeric_limits<float>::max()), z};
+  }
+  float steps = static_cast<float>(hi - lo);
+  float s = (pos - neg) / steps;
+  if (!std::isfinite(s)) {  // pos - neg is beyond float32
+    double wide = (static_cast<double>(pos) - static_cast<double>(neg)) / static_cast<double>(steps);
+    s = static_cast<float>(std::min(wide, static_cast<double>(std::numeric_limits<float>::max())));
+  }
+  s = std::max(s, eps);
+  double z = static_cast<double>(lo) - static_cast<double>(affine::rne(neg / s));
+  z = std::clamp(z, static_cast<double>(lo), static_cast<double>(hi));
+  return {s, static_cast<int64_t>(z)};
+}
+
+QParams calculate_qparams(const std::vector<float>& min, const std::vector<float>& max, const ObserverOptions& options,
+                          const std::string& label) {
+  const std::string who = label.empty() ? "calculate_qparams" : label;
+  validate(options, who);
+  bool per_channel = is_per_channel(options.qscheme);
+  OCTET_CHECK(min.size() == max.size() && !min.empty() && (per_channel || min.size() == 1), invalid_argument,
+              "{}: {} minima and {} maxima; {} needs {}", who, min.size(), max.size(), to_string(options.qscheme),
+              per_channel ? "one of each per channel" : "one of each");
+  QParams result;
+  result.dtype = options.dtype;
+  CodeRange codes = code_range(options);
+  result.quant_min = codes.quant_min;
+  result.quant_max = codes.quant_max;
+
+  std::vector<double> scales(min.size());
+  std::vector<int64_t> zero_points(min.size());
+  std::array<std::vector<size_t>, static_cast<size_t>(Oddity::count)> odd;
+  for (size_t c = 0; c < min.size(); ++c) {
+    OCTET_CHECK(std::isfinite(min[c]) && std::isfinite(max[c]) && min[c] <= max[c], invalid_argument,
+                "{}: range [{}, {}]{}; expected finite numbers, min <= max", who, min[c], max[c],
+                per_channel ? fmt::format(" of channel {}", c) : "");
+    auto [s, z] = choose_qparams(min[c], max[c], options);
+    scales[c] = s;
+    zero_points[c] = z;
+    odd[static_cast<size_t>(oddity(min[c], max[c], s, options))].push_back(c);
+  }
+
+  auto warn = [&](Oddity kind, auto&& text) {
+    const std::vector<size_t>& channels = odd[static_cast<size_t>(kind)];
+    if (channels.empty()) return;
+    result.warnings.push_back(place(label, channels, min.size(), per_channel) + ": " + text(channels[0]));
+  };
+  // A line each, with the first channel's numbers. A layer of one value per channel is constant by its shape, so
+  // constants are only news if they are few.
+  warn(Oddity::all_zero, [&](size_t c) { return fmt::format("all zeros; scale set to {:.3g}", scales[c]); });
+  warn(Oddity::tiny, [&](size_t c) {
+    return fmt::format("tiny range [{:.3g}, {:.3g}]; scale raised to eps, {:.3g}", min[c], max[c], scales[c]);
+  });
+  warn(Oddity::huge, [&](size_t c) {
+    return fmt::format("range [{:.3g}, {:.3g}] too wide for float32; scale capped at {:.3g}", min[c], max[c],
+                       scales[c]);
+  });
+  if (!per_channel || 2 * odd[static_cast<size_t>(Oddity::constant)].size() <= min.size())
+    warn(Oddity::constant,
+         [&](size_t c) { return fmt::format("all values are {:.6g}; scale set to {:.3g}", min[c], scales[c]); });
+
+  result.quantizer =
+      per_channel ? Quantizer::per_channel(std::move(scales), std::move(zero_points), options.ch_axis, options.dtype)
+                  : Quantizer::per_tensor(scales[0], zero_points[0], options.dtype);
+  return result;
+}
+
+QParams calculate_qparams(const Tensor& min, const Tensor& max, const ObserverOptions& options,
+                          const std::string& label) {
+  return calculate_qparams(min.to(DType::float32).to_vector<float>(), max.to(DType::float32).to_vector<float>(),
+                           options, label);
+}
+
+void Observer::observe(const Tensor& x) {
+  OCTET_CHECK(x.defined(), invalid_argument, "{}: given an undefined tensor", title());
+  OCTET_CHECK(!x.is_quantized(), invalid_argument,
+              "{}: given a {} tensor, which is quantized already; observe float values", title(),
+              octet::to_string(x.dtype()));
+  if (x.numel() == 0) return;
+  observe_floats(x.dtype() == DType::float32 ? x : x.to(DType::float32));
+}
+
+void Observer::merge(const Observer& other) {
+  OCTET_CHECK(typeid(*this) == typeid(other), invalid_argument, "{}: cannot merge a {}; the classes must be equal",
+              title(), other.title());
+  OCTET_CHECK(options_ == other.options_, invalid_argument,
+              "{}: cannot merge an observer with other options: ({}), this one has ({})", title(),
+              to_string(other.options_), to_string(options_));
+  if (!other.empty()) merge_same(other);
+}
+
+std::string Observer::title() const { return label_.empty() ? name() : fmt::format("{} of '{}'", name(), label_); }
+
+void Observer::fail_not_calibrated() const {
+  OCTET_FAIL(not_calibrated, "{} has seen no data; calibrate first: run the prepared model on representative inputs",
+             title());
+}
+
+void Observer::fail_not_finite(const Tensor& x) const {
+  std::vector<float> values = x.to_vector<float>();
+  int64_t nan = 0, inf = 0;
+  for (float v : values) {
+    nan += std::isnan(v);
+    inf += std::isinf(v);
+  }
+  OCTET_FAIL(
+      invalid_argument,
+      "{}: {} NaN and {} infinite among {} values (shape {}); a range cannot be chosen: find the layer or the input "
+      "they come from",
+      title(), nan, inf, values.size(), octet::to_string(x.shape()));
+}
+
+std::string to_string(const Observer& observer) {
+  return fmt::format("{}(min_val={}, max_val={})", observer.name(), floats_text(observer.min_val()),
+                     floats_text(observer.max_val()));
+}
+
+}  // namespace octet::quant

@@ -1,0 +1,161 @@
+#pragma once
+// Observers watch the tensors of a model during calibration and choose qparams (scale and zero point) for them.
+//
+//   quant::HistogramObserver observer({.dtype = DType::quint8}, "conv1");
+//   for (const Tensor& batch : data) observer.observe(batch);
+//   quant::QParams qparams = observer.calculate_qparams();
+//   Tensor q = quantize(x, qparams.quantizer, qparams.dtype);
+//
+// Names and meanings are PyTorch's (torch.ao.quantization.observer); the arithmetic is docs/numerics.md's, in float32.
+// An observer is not thread-safe: let each thread fill its own and merge() them, which loses nothing.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octet/base/error.h"
+#include "octet/tensor/tensor.h"
+
+namespace octet::quant {
+
+// PyTorch's qschemes. Symmetric puts the zero point in the middle of the codes (0 for qint8, 128 for quint8).
+enum class ObserverScheme {
+  per_tensor_affine,
+  per_tensor_symmetric,
+  per_channel_affine,
+  per_channel_symmetric,
+};
+
+// "per_tensor_affine", ... and back; an unknown name is an Error listing the known ones.
+const char* to_string(ObserverScheme scheme);
+ObserverScheme parse_observer_scheme(std::string_view name);
+bool is_per_channel(ObserverScheme scheme);
+bool is_symmetric(ObserverScheme scheme);
+
+// The arguments of PyTorch's observers, with its defaults.
+struct ObserverOptions {
+  DType dtype = DType::quint8;  // of the quantized tensor: quint8, qint8 or qint32
+  ObserverScheme qscheme = ObserverScheme::per_tensor_affine;
+  // The codes to use, inclusive, within the dtype's and holding 0; both or neither. Default: all the dtype has.
+  std::optional<int64_t> quant_min = {}, quant_max = {};
+  bool reduce_range = false;  // one bit less: quint8 0..127, qint8 -64..63; given codes are halved, rounding down
+  double eps = 0x1p-23;       // the smallest scale; a float32 >= 2^-126
+  int64_t ch_axis = 0;        // per-channel schemes: the channels' dimension, counted from the front
+  double averaging_constant = 0.01;  // moving averages: the weight of a new batch, in (0, 1]
+  int64_t bins = 2048;               // histograms: at least so many bins over the data's range, 16..65536
+
+  bool operator==(const ObserverOptions&) const = default;
+};
+
+// Only what differs from the defaults: "dtype=qint8, qscheme=per_channel_symmetric, quant_min=-127, quant_max=127".
+std::string to_string(const ObserverOptions& options);
+
+// What can be known to be wrong before any data is seen: Error naming `who` and the option.
+void validate(const ObserverOptions& options, const std::string& who);
+
+// The codes in use after quant_min, quant_max and reduce_range (PyTorch's calculate_qmin_qmax).
+struct CodeRange {
+  int64_t quant_min, quant_max;
+  bool operator==(const CodeRange&) const = default;
+};
+CodeRange code_range(const ObserverOptions& options);
+
+// What calculate_qparams returns.
+struct QParams {
+  QuantizerPtr quantizer;
+  DType dtype = DType::quint8;
+  int64_t quant_min = 0, quant_max = 255;  // the codes in use; may be fewer than the dtype's
+  // Ranges that cannot be quantized well, one line each: "conv1.weight channel 3: all zeros; scale set to 1.19e-07".
+  // `warnings` says nothing about ordinary data.
+  std::vector<std::string> warnings;
+};
+
+struct ScaleZeroPoint {
+  float scale;
+  int64_t zero_point;
+  bool operator==(const ScaleZeroPoint&) const = default;
+};
+
+// The qparams of values in [min, max], widened to hold 0 (docs/numerics.md "qparams from a range", PyTorch's
+// _calculate_qparams, bit for bit). neg = min(min, 0), pos = max(max, 0):
+//   affine     s = max(f(f(pos - neg) / f(qmax - qmin)), eps), z = clamp(qmin - rne(f(neg / s)))
+//   symmetric  s = max(f(max(-neg, pos) / f((qmax - qmin) / 2)), eps), z = 0, or for quint8 128, or the middle of
+//              given codes rounded down
+// min <= max, both finite. The scale is always a normal float32: where pos - neg overflows, s is computed in double.
+ScaleZeroPoint choose_qparams(float min, float max, const ObserverOptions& options);
+
+// The same as a Quantizer: one value per tensor, or one per channel along options.ch_axis for per-channel schemes.
+// `label` names the tensor in errors and warnings. Error unless min and max have equal sizes (1 for per-tensor
+// schemes), are finite, and min <= max.
+QParams calculate_qparams(const std::vector<float>& min, const std::vector<float>& max, const ObserverOptions& options,
+                          const std::string& label = "");
+QParams calculate_qparams(const Tensor& min, const Tensor& max, const ObserverOptions& options,
+                          const std::string& label = "");
+
+// The interface of all observers.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+
+  // PyTorch's class name, e.g. "HistogramObserver".
+  virtual const char* name() const = 0;
+  const ObserverOptions& options() const { return options_; }
+  // The tensor's name, for messages: "features.0.conv". May be empty.
+  const std::string& label() const { return label_; }
+  void set_label(std::string label) { label_ = std::move(label); }
+
+  // Takes in one batch: any shape and strides, floating (or a plain integer dtype, converted to float32). An empty
+  // tensor is ignored. Error, with nothing taken in, if a value is NaN or infinite (says how many), if x is quantized,
+  // or, per channel, if x has no dimension ch_axis or another number of channels than before.
+  void observe(const Tensor& x);
+  // observe(x), then x itself: an observer can stand in a model.
+  Tensor forward(const Tensor& x) {
+    observe(x);
+    return x;
+  }
+
+  // No data seen (since the last reset)?
+  virtual bool empty() const = 0;
+  // Qparams for the data seen. Error not_calibrated, naming observer and label, if there was none.
+  virtual QParams calculate_qparams() const = 0;
+
+  // The least and greatest value seen (or their moving averages): shape (), or (channels) for per-channel observers.
+  // Empty: +inf and -inf, or shape (0), as in PyTorch.
+  virtual Tensor min_val() const = 0;
+  virtual Tensor max_val() const = 0;
+
+  // Makes this what one observer of both data sets would be: this one's data first, then other's. Error if the class
+  // or the options differ, or the number of channels. Labels may differ; this one's stays.
+  void merge(const Observer& other);
+  // Forgets all data.
+  virtual void reset() = 0;
+  virtual std::unique_ptr<Observer> clone() const = 0;
+
+ protected:
+  Observer(ObserverOptions options, std::string label) : options_(std::move(options)), label_(std::move(label)) {}
+  Observer(const Observer&) = default;
+  Observer& operator=(const Observer&) = default;
+
+  // x is float32 and not empty.
+  virtual void observe_floats(const Tensor& x) = 0;
+  // other has the same class and options and is not empty.
+  virtual void merge_same(const Observer& other) = 0;
+
+  // "HistogramObserver of 'conv1'".
+  std::string title() const;
+  [[noreturn]] void fail_not_calibrated() const;
+  // Counts the NaN and infinite values of x and throws.
+  [[noreturn]] void fail_not_finite(const Tensor& x) const;
+
+ private:
+  ObserverOptions options_;
+  std::string label_;
+};
+
+// "HistogramObserver(min_val=-1.5, max_val=2.25)"; long per-channel lists are abridged.
+std::string to_string(const Observer& observer);
+
+}  // namespace octet::quant

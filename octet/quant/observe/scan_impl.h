@@ -1,0 +1,28 @@
+#pragma once
+// One pass over a batch: minimum, maximum, and whether all values are finite.
+//
+// These loops are written for the compiler's vectoriser. KernelTable::min_max is the same job with intrinsics; call it
+// from scan() once the kernel floor is in.
+
+#include <cstdint>
+
+#include "octet/tensor/tensor.h"
+
+namespace octet::quant::detail {
+
+struct Extent {
+  float min, max;  // -0 reads as 0, so that they do not depend on the order of the values
+  bool finite;     // false: min and max mean nothing
+};
+
+// n >= 1.
+Extent scan(const float* x, int64_t n);
+
+// The same for each of `channels` columns of a row-major [rows][channels] block, merged into min[], max[]; false if a
+// value is not finite. -0 may remain.
+bool scan_columns(const float* x, int64_t rows, int64_t channels, float* min, float* max);
+
+// x, or a copy of it, as float32 values that lie densely in memory, in any order.
+Tensor dense(const Tensor& x);
+
+}  // namespace octet::quant::detail

@@ -1,0 +1,75 @@
+#pragma once
+// Post-training static quantization of a graph: prepare, calibrate, convert.
+//
+//   auto prepared = quant::prepare_fx(graph, get_default_qconfig());
+//   for (const Tensor& batch : data) prepared.forward({batch});       // calibrate
+//   graph::Graph int8 = quant::convert_fx(prepared);
+//
+// Names are torch.ao.quantization.quantize_fx's.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "octet/graph/graph.h"
+#include "octet/quant/backend/placement.h"
+#include "octet/quant/observe/qconfig.h"
+
+namespace octet::quant {
+
+struct PrepareOptions {
+  std::vector<std::string> skip;  // nodes that stay float: exact names, globs, or re:expressions
+  std::string engine;             // the engine that calibrates; "" is the process's choice
+};
+
+// A float graph with observers: what prepare_fx returns. Move-only.
+class PreparedGraph {
+ public:
+  // Runs the float network on one batch and shows its values to the observers. Returns the float results.
+  std::vector<Tensor> forward(const std::vector<Tensor>& inputs);
+
+  const graph::Graph& graph() const;  // float, activations fused
+  const Placement& placement() const;
+  const QConfig& qconfig() const;
+  // By group of the placement; null where qparams are fixed.
+  const std::vector<std::unique_ptr<Observer>>& observers() const;
+  int64_t batches() const;  // seen so far
+
+  struct Impl;
+  explicit PreparedGraph(std::unique_ptr<Impl> impl);
+  PreparedGraph(PreparedGraph&&) noexcept;
+  PreparedGraph& operator=(PreparedGraph&&) noexcept;
+  ~PreparedGraph();
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+// Fuses activations, chooses what is quantized, and attaches an observer of qconfig.activation to each value (or group of
+// values with one scale). Everything that can be wrong is reported here, before any sample is read: Error if nothing in the
+// graph can be quantized, if a skip pattern matches nothing, if the qconfig cannot be honoured.
+PreparedGraph prepare_fx(const graph::Graph& graph, const QConfig& qconfig, const PrepareOptions& options = {});
+
+// One line per node: what happened to it and why.
+struct ConversionReport {
+  struct Entry {
+    std::string node, op;
+    bool quantized = false;
+    std::string reason;  // why it stayed float; empty if it did not
+  };
+  std::vector<Entry> entries;
+  std::vector<std::string> warnings;  // about qparams: "conv1.weight channel 3: all zeros; ..."
+  int64_t quantized() const;
+  // The nodes that stayed float, without those that only move data.
+  std::vector<Entry> left_float() const;
+};
+
+// The graph with explicit quantize and dequantize around float operators, weights as quantized constants: what runs in any
+// framework, and what lowers to integers. Error not_calibrated naming every observer that saw no data.
+graph::Graph convert_to_reference_fx(const PreparedGraph& prepared, ConversionReport* report = nullptr);
+
+// The reference graph lowered to integer operators (graph::merge_qdq). With `strict`, an Error that lists the nodes that
+// stayed float, if any computes.
+graph::Graph convert_fx(const PreparedGraph& prepared, ConversionReport* report = nullptr, bool strict = false);
+
+}  // namespace octet::quant

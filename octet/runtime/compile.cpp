@@ -1,0 +1,219 @@
+// Graph -> steps: kernels are made, layouts chosen, results that may share memory merged.
+#include <algorithm>
+
+#include "octet/base/check_impl.h"
+#include "octet/runtime/program_impl.h"
+
+namespace octet::runtime {
+namespace {
+
+using graph::Graph;
+using graph::kNone;
+using graph::Node;
+using graph::NodeId;
+using graph::NodeKind;
+using graph::ValueId;
+
+// Operators that only give their operand another shape: row-major bytes stay where they are.
+bool is_alias(const std::string& op) {
+  for (const char* name : {"reshape", "flatten", "unsqueeze", "squeeze", "identity", "dropout"})
+    if (op == name) return true;
+  return false;
+}
+
+// Whether row-major and channels-last are the same bytes: one channel, or one pixel.
+bool layout_free(const TensorType& t) {
+  if (t.dim() != 4) return true;
+  auto one = [&](int d) { return t.dims[d].known() && t.dims[d].size() == 1; };
+  return one(1) || (one(2) && one(3));
+}
+
+class Compiler {
+ public:
+  Compiler(const Graph& g, const CompileOptions& options) : impl_(std::make_shared<Program::Impl>()), g_(impl_->graph) {
+    impl_->graph = g;
+    impl_->engine = options.engine.empty() ? octet::engine() : options.engine;
+    impl_->primary.assign(g.values().size(), -1);
+    impl_->made_at.assign(g.values().size(), -1);
+    second_.assign(g.values().size(), -1);
+  }
+
+  std::shared_ptr<Program::Impl> compile() {
+    int input = 0;
+    for (size_t i = 0; i < g_.nodes().size(); ++i) {
+      const Node& node = g_.node(static_cast<NodeId>(i));
+      if (node.kind == NodeKind::input) {
+        Root root;
+        root.kind = Root::Kind::input;
+        root.input = input++;
+        new_slot(node.outputs[0], false, new_root(root));
+      } else if (node.kind == NodeKind::call) {
+        call(static_cast<NodeId>(i), node);
+      }
+    }
+    for (ValueId id : g_.outputs()) {
+      Root& root = impl_->roots[impl_->slots[slot_of(id)].root];
+      if (root.kind == Root::Kind::arena) root.kind = Root::Kind::output;
+    }
+    lifetimes();
+    merge_in_place();
+    return std::move(impl_);
+  }
+
+ private:
+  int new_root(Root root) {
+    impl_->roots.push_back(std::move(root));
+    return static_cast<int>(impl_->roots.size()) - 1;
+  }
+
+  int new_slot(ValueId value, bool channels_last, int root) {
+    impl_->slots.push_back({value, channels_last, root});
+    int slot = static_cast<int>(impl_->slots.size()) - 1;
+    (impl_->primary[value] < 0 ? impl_->primary[value] : second_[value]) = slot;
+    return slot;
+  }
+
+  // The value's first slot; constants get one when they are first needed unpacked.
+  int slot_of(ValueId value) {
+    if (impl_->primary[value] < 0) {
+      Root root;
+      root.kind = Root::Kind::constant;
+      root.constant = g_.constant(value).contiguous();
+      new_slot(value, false, new_root(root));
+    }
+    return impl_->primary[value];
+  }
+
+  int slot_of(ValueId value, bool channels_last) {
+    int first = slot_of(value);
+    if (g_.type(value).dim() != 4 || impl_->slots[first].channels_last == channels_last) return first;
+    if (second_[value] >= 0) return second_[value];
+    if (layout_free(g_.type(value))) return new_slot(value, channels_last, impl_->slots[first].root);
+    if (g_.is_constant(value)) {
+      Root root;
+      root.kind = Root::Kind::constant;
+      root.constant = g_.constant(value).contiguous(channels_last ? MemoryFormat::channels_last : MemoryFormat::contiguous);
+      return new_slot(value, channels_last, new_root(root));
+    }
+    int slot = new_slot(value, channels_last, new_root({}));
+    Step step;
+    step.kind = Step::Kind::reorder;
+    step.node = g_.value(value).producer;
+    step.inputs = {first};
+    step.outputs = {slot};
+    add(std::move(step), {-1, channels_last ? "reorder to NHWC" : "reorder to NCHW", "layout", 0});
+    return slot;
+  }
+
+  void add(Step step, StepInfo info) {
+    if (step.kind != Step::Kind::reorder)
+      for (ValueId v : g_.node(step.node).outputs) impl_->made_at[v] = static_cast<int>(impl_->steps.size());
+    info.node = step.node;
+    impl_->steps.push_back(std::move(step));
+    impl_->infos.push_back(std::move(info));
+  }
+
+  OpSpec spec_of(const Node& node) const {
+    std::vector<std::optional<TensorType>> types;
+    std::vector<Tensor> constants;
+    for (ValueId id : node.inputs) {
+      types.push_back(id == kNone ? std::nullopt : std::optional(g_.type(id)));
+      constants.push_back(id != kNone && g_.is_constant(id) ? g_.constant(id) : Tensor());
+    }
+    std::vector<TensorType> outputs;
+    for (ValueId id : node.outputs) outputs.push_back(g_.type(id));
+    std::string label = node.scope.empty() ? "%" + g_.value(node.outputs[0]).name : node.scope;
+    return ops::make_spec(ops::get(node.op), node.attrs, types, std::move(constants), std::move(outputs), label);
+  }
+
+  void call(NodeId id, const Node& node) {
+    if (is_alias(node.op) && !g_.is_constant(node.inputs[0])) {
+      int source = slot_of(node.inputs[0], false);
+      new_slot(node.outputs[0], false, impl_->slots[source].root);
+      impl_->made_at[node.outputs[0]] = static_cast<int>(impl_->steps.size()) - 1;  // the operand's, or its reordering's
+      return;
+    }
+    OpSpec spec = spec_of(node);
+    auto kernel = make_kernel(spec, impl_->engine);
+    Step step;
+    step.node = id;
+    if (!kernel) {
+      step.kind = Step::Kind::evaluate;
+      for (ValueId v : node.inputs) step.inputs.push_back(v == kNone ? -1 : slot_of(v));
+      for (ValueId v : node.outputs) step.outputs.push_back(new_slot(v, false, new_root({})));
+      add(std::move(step), {id, node.op, "op", 0});
+      return;
+    }
+    for (const std::string& w : kernel->warnings()) impl_->warnings.push_back(w);
+    // Kernels that take any layout get the one their first operand has.
+    bool any = false;
+    for (ValueId v : node.inputs)
+      if (v != kNone && !g_.is_constant(v)) {
+        any = impl_->slots[slot_of(v)].channels_last;
+        break;
+      }
+    auto wants_nhwc = [&](Layout layout, ValueId v) {
+      if (g_.type(v).dim() != 4) return false;
+      return layout == Layout::channels_last || (layout == Layout::any && any);
+    };
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      ValueId v = node.inputs[i];
+      bool absent = v == kNone || (g_.is_constant(v) && kernel->packs(i));
+      step.inputs.push_back(absent ? -1 : slot_of(v, wants_nhwc(kernel->input_layout(i), v)));
+    }
+    for (size_t i = 0; i < node.outputs.size(); ++i)
+      step.outputs.push_back(new_slot(node.outputs[i], wants_nhwc(kernel->output_layout(i), node.outputs[i]), new_root({})));
+    StepInfo info{id, kernel->name(), kernel->engine(), kernel->packed_bytes()};
+    step.kernel = std::move(kernel);
+    add(std::move(step), std::move(info));
+  }
+
+  void lifetimes() {
+    auto& roots = impl_->roots;
+    for (Root& r : roots) r.first = r.last = -1;
+    for (size_t s = 0; s < impl_->steps.size(); ++s) {
+      auto touch = [&](int slot) {
+        if (slot < 0) return;
+        Root& r = roots[impl_->slots[slot].root];
+        if (r.first < 0) r.first = static_cast<int>(s);
+        r.last = static_cast<int>(s);
+      };
+      for (int slot : impl_->steps[s].outputs) touch(slot);
+      for (int slot : impl_->steps[s].inputs) touch(slot);
+    }
+  }
+
+  // A result may take the place of an operand that nobody reads afterwards.
+  void merge_in_place() {
+    auto& roots = impl_->roots;
+    for (size_t s = 0; s < impl_->steps.size(); ++s) {
+      Step& step = impl_->steps[s];
+      if (!step.kernel || !step.kernel->in_place() || step.inputs.empty() || step.inputs[0] < 0) continue;
+      const Slot& in = impl_->slots[step.inputs[0]];
+      const Slot& out = impl_->slots[step.outputs[0]];
+      const TensorType &ti = g_.type(in.value), &to = g_.type(out.value);
+      if (ti.dims != to.dims || element_size(ti.dtype) != element_size(to.dtype)) continue;
+      int from = in.root, over = out.root;
+      if (from == over || roots[from].kind != Root::Kind::arena || roots[from].last != static_cast<int>(s)) continue;
+      if (roots[over].kind == Root::Kind::constant || roots[over].kind == Root::Kind::input) continue;
+      roots[from].last = roots[over].last;
+      roots[from].kind = roots[over].kind;  // a result of the graph is written straight into its tensor
+      for (Slot& slot : impl_->slots)
+        if (slot.root == over) slot.root = from;
+      roots[over].first = roots[over].last = -1;
+      roots[over].kind = Root::Kind::arena;
+    }
+  }
+
+  std::shared_ptr<Program::Impl> impl_;
+  const Graph& g_;
+  std::vector<int> second_;  // by value: the slot of its other layout
+};
+
+}  // namespace
+
+Program compile(const graph::Graph& graph, const CompileOptions& options) {
+  return Program(Compiler(graph, options).compile());
+}
+
+}  // namespace octet::runtime

@@ -1,0 +1,280 @@
+#include "octet/runtime/program.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/text.h"
+#include "octet/runtime/memory_plan.h"
+#include "octet/runtime/program_impl.h"
+
+namespace octet::runtime {
+namespace {
+
+using graph::ValueId;
+
+// Checks inputs against the graph's types and returns the sizes of the symbolic dims.
+std::map<std::string, int64_t> bind_inputs(const graph::Graph& g, const std::vector<Tensor>& inputs) {
+  std::vector<std::string> names;
+  for (ValueId id : g.inputs()) names.push_back(g.value(id).name);
+  OCTET_CHECK(inputs.size() == names.size(), invalid_argument, "{}: {} inputs given; expected {} ({})", g.name, inputs.size(),
+              names.size(), fmt::join(names, ", "));
+  std::map<std::string, int64_t> symbols;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const TensorType& want = g.type(g.inputs()[i]);
+    OCTET_CHECK(inputs[i].defined(), invalid_argument, "input '{}': no tensor given; expected {}", names[i], to_string(want));
+    TensorType got = inputs[i].type();
+    bool ok = got.dtype == want.dtype && got.dim() == want.dim() && (!want.quantizer || *want.quantizer == *got.quantizer);
+    for (int64_t d = 0; ok && d < want.dim(); ++d) {
+      int64_t size = got.dims[d].size();
+      if (want.dims[d].known()) {
+        ok = want.dims[d].size() == size;
+      } else {
+        auto [it, fresh] = symbols.emplace(want.dims[d].name(), size);
+        OCTET_CHECK(it->second == size, invalid_argument, "input '{}': dimension {} ('{}') is {}, but another input has {}",
+                    names[i], d, it->first, size, it->second);
+      }
+    }
+    OCTET_CHECK(ok, invalid_argument, "input '{}': got {}; expected {}", names[i], to_string(got), to_string(want));
+  }
+  return symbols;
+}
+
+TensorType concrete(const TensorType& type, const std::map<std::string, int64_t>& symbols) {
+  TensorType result = type;
+  for (Dim& d : result.dims)
+    if (!d.known()) {
+      auto it = symbols.find(d.name());
+      if (it != symbols.end()) d = Dim(it->second);
+    }
+  return result;
+}
+
+size_t bytes_of(const TensorType& t) { return numel(t.shape()) * element_size(t.dtype); }
+
+std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<Tensor>& inputs) {
+  const graph::Graph& g = p.graph;
+  auto symbols = bind_inputs(g, inputs);
+  auto c = std::make_unique<Context>();
+  for (const Tensor& t : inputs) c->input_shapes.push_back(t.shape());
+  c->types.resize(g.values().size());
+  for (const graph::Node& node : g.nodes()) {
+    if (node.kind != graph::NodeKind::call) {
+      c->types[node.outputs[0]] = concrete(g.type(node.outputs[0]), symbols);
+      continue;
+    }
+    std::vector<std::optional<TensorType>> types;
+    for (ValueId id : node.inputs) types.push_back(id == graph::kNone ? std::nullopt : std::optional(c->types[id]));
+    auto results = ops::get(node.op).infer(types, node.attrs, graph::want_of(g, node),
+                                           node.scope.empty() ? "%" + g.value(node.outputs[0]).name : node.scope);
+    for (size_t i = 0; i < results.size(); ++i) c->types[node.outputs[i]] = results[i];
+  }
+
+  c->bytes.assign(p.roots.size(), 0);
+  for (const Slot& slot : p.slots) c->bytes[slot.root] = std::max(c->bytes[slot.root], bytes_of(c->types[slot.value]));
+  std::vector<Lifetime> blocks;
+  for (size_t r = 0; r < p.roots.size(); ++r)
+    blocks.push_back(p.roots[r].kind == Root::Kind::arena && p.roots[r].first >= 0
+                         ? Lifetime{c->bytes[r], p.roots[r].first, p.roots[r].last}
+                         : Lifetime{0, -1, -2});  // not in the arena
+  MemoryPlan plan = plan_memory(blocks);
+  c->offsets = std::move(plan.offsets);
+  size_t scratch = 0;
+  for (const Step& step : p.steps) {
+    std::unique_ptr<KernelPlan> kernel_plan;
+    if (step.kernel) {
+      std::vector<Shape> in, out;
+      const graph::Node& node = g.node(step.node);
+      for (ValueId id : node.inputs) in.push_back(id == graph::kNone ? Shape{} : c->types[id].shape());
+      for (ValueId id : node.outputs) out.push_back(c->types[id].shape());
+      kernel_plan = step.kernel->plan(in, out);
+      scratch = std::max(scratch, kernel_plan->scratch_bytes());
+    }
+    c->plans.push_back(std::move(kernel_plan));
+  }
+  c->scratch_offset = plan.total;
+  c->arena = Buffer::allocate(plan.total + scratch);
+  c->pointers.assign(p.roots.size(), nullptr);
+  return c;
+}
+
+// Takes an idle context of these shapes, or makes one; gives it back when done.
+class ContextLease {
+ public:
+  ContextLease(Program::Impl& p, const std::vector<Tensor>& inputs) : p_(p) {
+    {
+      std::lock_guard lock(p.mutex);
+      for (auto& c : p.idle) {
+        bool match = c->input_shapes.size() == inputs.size();
+        for (size_t i = 0; match && i < inputs.size(); ++i)
+          match = inputs[i].defined() && c->input_shapes[i] == inputs[i].shape();
+        if (!match) continue;
+        context_ = std::move(c);
+        std::swap(c, p.idle.back());
+        p.idle.pop_back();
+        break;
+      }
+    }
+    if (context_) bind_inputs(p.graph, inputs);
+    else context_ = make_context(p, inputs);
+  }
+  ~ContextLease() {
+    // A few shapes are kept; the oldest goes first, so that a stream of odd sizes does not hold memory for each.
+    constexpr size_t kMostIdle = 8;
+    std::lock_guard lock(p_.mutex);
+    p_.idle.push_back(std::move(context_));
+    if (p_.idle.size() > kMostIdle) p_.idle.erase(p_.idle.begin());
+  }
+  Context& operator*() { return *context_; }
+
+ private:
+  Program::Impl& p_;
+  std::unique_ptr<Context> context_;
+};
+
+std::vector<int64_t> strides_of(const Slot& slot, const Shape& shape) {
+  return slot.channels_last && shape.size() == 4 ? channels_last_strides(shape) : contiguous_strides(shape);
+}
+
+// A tensor over a slot's bytes. `owner` keeps them alive; null where the tensor does not outlive the run.
+Tensor view(const Program::Impl& p, const Context& c, int slot_index, Buffer owner = {}) {
+  const Slot& slot = p.slots[slot_index];
+  const TensorType& type = c.types[slot.value];
+  Shape shape = type.shape();
+  Buffer bytes = owner ? owner : Buffer::wrap(c.pointers[slot.root], bytes_of(type), nullptr);
+  return Tensor::wrap(bytes, shape, type.dtype, type.quantizer, strides_of(slot, shape));
+}
+
+void run_step(const Program::Impl& p, Context& c, size_t index) {
+  const Step& step = p.steps[index];
+  switch (step.kind) {
+    case Step::Kind::kernel: {
+      constexpr size_t kFew = 16;
+      const void* in[kFew];
+      void* out[kFew];
+      auto pointer = [&](int slot) -> std::byte* { return slot < 0 ? nullptr : c.pointers[p.slots[slot].root]; };
+      std::vector<const void*> many;
+      const void** inputs = in;
+      if (step.inputs.size() > kFew) {
+        many.resize(step.inputs.size());
+        inputs = many.data();
+      }
+      for (size_t i = 0; i < step.inputs.size(); ++i) inputs[i] = pointer(step.inputs[i]);
+      for (size_t i = 0; i < step.outputs.size(); ++i) out[i] = pointer(step.outputs[i]);
+      c.plans[index]->run({inputs, step.inputs.size()}, {out, step.outputs.size()}, c.arena.data() + c.scratch_offset);
+      return;
+    }
+    case Step::Kind::reorder:
+      view(p, c, step.outputs[0]).copy_from(view(p, c, step.inputs[0]));
+      return;
+    case Step::Kind::evaluate: {
+      const graph::Node& node = p.graph.node(step.node);
+      std::vector<Tensor> inputs;
+      for (int slot : step.inputs) inputs.push_back(slot < 0 ? Tensor() : view(p, c, slot));
+      std::vector<TensorType> types;
+      for (ValueId id : node.outputs) types.push_back(c.types[id]);
+      auto results = ops::evaluate(ops::Call(ops::get(node.op), std::move(inputs), node.attrs, std::move(types)));
+      for (size_t i = 0; i < results.size(); ++i) view(p, c, step.outputs[i]).copy_from(results[i]);
+      return;
+    }
+  }
+}
+
+using AfterStep = std::function<void(Context&, size_t)>;
+
+std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, const AfterStep& after) {
+  ContextLease lease(p, given);
+  Context& c = *lease;
+  std::vector<Tensor> inputs;
+  for (const Tensor& t : given) inputs.push_back(t.contiguous());
+  std::vector<Buffer> outputs(p.roots.size());
+  for (size_t r = 0; r < p.roots.size(); ++r) {
+    const Root& root = p.roots[r];
+    switch (root.kind) {
+      case Root::Kind::arena: c.pointers[r] = c.arena.data() + c.offsets[r]; break;
+      case Root::Kind::input: c.pointers[r] = static_cast<std::byte*>(inputs[root.input].raw_data()); break;
+      case Root::Kind::constant: c.pointers[r] = static_cast<std::byte*>(root.constant.raw_data()); break;
+      case Root::Kind::output:
+        outputs[r] = Buffer::allocate(c.bytes[r]);
+        c.pointers[r] = outputs[r].data();
+        break;
+    }
+  }
+  for (size_t s = 0; s < p.steps.size(); ++s) {
+    run_step(p, c, s);
+    if (after) after(c, s);
+  }
+  std::vector<Tensor> results;
+  for (ValueId id : p.graph.outputs()) {
+    int slot = p.primary[id];
+    int root = p.slots[slot].root;
+    // An output that is an input or a constant of the graph is copied: results are the caller's own.
+    if (outputs[root]) results.push_back(view(p, c, slot, outputs[root]));
+    else results.push_back(view(p, c, slot).clone());
+  }
+  return results;
+}
+
+}  // namespace
+
+std::vector<Tensor> Program::run(const std::vector<Tensor>& inputs) const { return execute(*impl_, inputs, nullptr); }
+
+std::map<std::string, Tensor> Program::run(const std::map<std::string, Tensor>& inputs) const {
+  const graph::Graph& g = impl_->graph;
+  std::vector<std::string> names;
+  for (ValueId id : g.inputs()) names.push_back(g.value(id).name);
+  for (const auto& [name, tensor] : inputs)
+    OCTET_CHECK(std::find(names.begin(), names.end(), name) != names.end(), not_found,
+                "there is no input '{}'; the inputs are: {}{}", name, fmt::join(names, ", "), did_you_mean(name, names));
+  std::vector<Tensor> ordered;
+  for (const std::string& name : names) {
+    auto it = inputs.find(name);
+    OCTET_CHECK(it != inputs.end(), not_found, "no tensor was given for input '{}' ({})", name,
+                to_string(g.type(*g.find(name))));
+    ordered.push_back(it->second);
+  }
+  auto results = run(ordered);
+  std::map<std::string, Tensor> named;
+  for (size_t i = 0; i < results.size(); ++i) named[g.value(g.outputs()[i]).name] = results[i];
+  return named;
+}
+
+std::vector<Tensor> Program::run_watched(const std::vector<Tensor>& inputs, const std::vector<ValueId>& values,
+                                         const Watch& watch) const {
+  const Impl& p = *impl_;
+  std::vector<bool> wanted(p.graph.values().size(), false);
+  for (ValueId id : values) wanted[id] = true;
+  for (size_t i = 0; i < p.graph.inputs().size(); ++i)
+    if (wanted[p.graph.inputs()[i]]) watch(p.graph.inputs()[i], inputs.at(i));
+  std::vector<std::vector<int>> by_step(p.steps.size());
+  for (ValueId id : values)
+    if (p.graph.producer(id).kind == graph::NodeKind::call && !p.steps.empty())
+      by_step[std::max(0, p.made_at[id])].push_back(p.primary[id]);
+  return execute(*impl_, inputs, [&](Context& c, size_t s) {
+    for (int slot : by_step[s]) watch(p.slots[slot].value, view(p, c, slot));
+  });
+}
+
+std::vector<double> Program::profile(const std::vector<Tensor>& inputs) const {
+  std::vector<double> seconds(impl_->steps.size());
+  execute(*impl_, inputs, nullptr);  // plans and warms up
+  auto last = std::chrono::steady_clock::now();
+  execute(*impl_, inputs, [&](Context&, size_t s) {
+    auto now = std::chrono::steady_clock::now();
+    seconds[s] = std::chrono::duration<double>(now - last).count();
+    last = now;
+  });
+  return seconds;
+}
+
+const graph::Graph& Program::graph() const { return impl_->graph; }
+const std::vector<StepInfo>& Program::steps() const { return impl_->infos; }
+const std::vector<std::string>& Program::warnings() const { return impl_->warnings; }
+
+size_t Program::arena_bytes(const std::vector<Tensor>& inputs) const {
+  ContextLease lease(*impl_, inputs);
+  return (*lease).arena.bytes();
+}
+
+}  // namespace octet::runtime

@@ -1,0 +1,60 @@
+#pragma once
+// Compiled execution: a graph becomes a list of kernel calls over one planned block of memory.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "octet/graph/graph.h"
+
+namespace octet::runtime {
+
+struct CompileOptions {
+  std::string engine;  // "native", "reference"; "" is the process's choice (octet::engine())
+};
+
+// What runs for one node of the graph.
+struct StepInfo {
+  graph::NodeId node = -1;
+  std::string kernel;  // the kernel's name; "layout" for a reordering, "alias" where nothing runs
+  std::string engine;  // "native", "onednn", "reference"; "op" where the operator's own evaluation runs
+  size_t packed_bytes = 0;
+};
+
+// A compiled graph. Weights are packed once, at compile time; memory is planned once per set of input shapes and reused.
+// run() may be called from several threads at once.
+class Program {
+ public:
+  // Inputs in the graph's order. Dims must agree with the input types; a symbolic dimension may have any size of 1 or more
+  // but the same one everywhere. Error naming the input, what was expected and what was got. Integers, float64 and float16
+  // are not converted: dtypes must be the graph's. Results are new tensors (channels_last where the last kernel left them
+  // so).
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs) const;
+  std::map<std::string, Tensor> run(const std::map<std::string, Tensor>& inputs) const;
+
+  // Runs, and shows the wanted values to `watch` as they are computed. The tensors are only valid during the call.
+  using Watch = std::function<void(graph::ValueId, const Tensor&)>;
+  std::vector<Tensor> run_watched(const std::vector<Tensor>& inputs, const std::vector<graph::ValueId>& values,
+                                  const Watch& watch) const;
+
+  // Runs once more and returns the seconds spent in each step, in the order of steps().
+  std::vector<double> profile(const std::vector<Tensor>& inputs) const;
+
+  const graph::Graph& graph() const;
+  const std::vector<StepInfo>& steps() const;
+  const std::vector<std::string>& warnings() const;  // e.g. saturated biases, one line each
+  size_t arena_bytes(const std::vector<Tensor>& inputs) const;  // planned memory for these shapes
+
+  struct Impl;
+  explicit Program(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+ private:
+  std::shared_ptr<Impl> impl_;
+};
+
+// Error naming every node that cannot run (all of them in one).
+Program compile(const graph::Graph& graph, const CompileOptions& options = {});
+
+}  // namespace octet::runtime

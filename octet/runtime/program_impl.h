@@ -1,0 +1,66 @@
+#pragma once
+// The inside of a Program: what compile.cpp decides once, and what program.cpp plans per set of shapes.
+//
+// A value of the graph may lie in memory in one or two layouts; each is a slot. Slots that share bytes (a reshape and its
+// operand, a result written over an operand) share a root; memory is planned for roots.
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "octet/engine/engine.h"
+#include "octet/graph/graph.h"
+#include "octet/runtime/program.h"
+
+namespace octet::runtime {
+
+struct Slot {
+  graph::ValueId value = -1;
+  bool channels_last = false;
+  int root = -1;
+};
+
+struct Root {
+  enum class Kind { arena, input, constant, output } kind = Kind::arena;
+  Tensor constant;     // Kind::constant: the data, in the slot's layout
+  int input = -1;      // Kind::input: which
+  int first = 0, last = 0;  // steps of definition and last use
+};
+
+struct Step {
+  enum class Kind { kernel, reorder, evaluate } kind = Kind::kernel;
+  graph::NodeId node = -1;
+  std::unique_ptr<Kernel> kernel;
+  std::vector<int> inputs;   // slots; -1: packed constant or omitted
+  std::vector<int> outputs;  // slots
+};
+
+// One set of input shapes: concrete types, kernel plans and memory. Used by one run at a time.
+struct Context {
+  std::vector<Shape> input_shapes;
+  std::vector<TensorType> types;  // by value
+  std::vector<std::unique_ptr<KernelPlan>> plans;  // by step
+  std::vector<size_t> offsets;    // by root, into the arena
+  std::vector<size_t> bytes;      // by root
+  size_t scratch_offset = 0;
+  Buffer arena;
+  std::vector<std::byte*> pointers;  // by root, valid during a run
+};
+
+struct Program::Impl {
+  graph::Graph graph;
+  std::string engine;
+  std::vector<Slot> slots;
+  std::vector<Root> roots;
+  std::vector<Step> steps;
+  std::vector<StepInfo> infos;
+  std::vector<int> primary;       // by value: its first slot, -1 for constants that are only packed
+  std::vector<int> made_at;       // by value: the step after which its bytes are there (aliases: that of their operand)
+  std::vector<std::string> warnings;
+
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Context>> idle;
+};
+
+}  // namespace octet::runtime

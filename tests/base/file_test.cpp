@@ -1,0 +1,185 @@
+#include "octet/base/file.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "tests/expect_error.h"
+#include "tests/temp_dir.h"
+
+namespace octet {
+namespace {
+
+using testing::count_files;
+using testing::expect_error;
+using testing::slurp;
+using testing::spill;
+using testing::TempDir;
+
+TEST(MappedFile, ShowsTheContents) {
+  TempDir dir;
+  spill(dir / "a", "hello");
+  auto file = MappedFile::open(dir / "a");
+  EXPECT_EQ(file->size(), 5u);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(file->data()), 5), "hello");
+  EXPECT_EQ(read_file(dir / "a"), "hello");
+}
+
+TEST(MappedFile, AnEmptyFileIsFine) {
+  TempDir dir;
+  spill(dir / "a", "");
+  EXPECT_EQ(MappedFile::open(dir / "a")->size(), 0u);
+  EXPECT_EQ(read_file(dir / "a"), "");
+}
+
+// The slack after the last byte must be readable wherever in a page the file ends.
+TEST(MappedFile, HasSlackAfterEverySize) {
+  TempDir dir;
+  auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  for (size_t size : {size_t{1}, page - 64, page - 63, page - 1, page, page + 1, 2 * page}) {
+    spill(dir / "a", std::string(size, 'x'));
+    Buffer buffer = MappedFile::open(dir / "a")->range(0, size);
+    volatile const std::byte* p = buffer.data();
+    int sum = 0;
+    for (size_t i = 0; i < size + kBufferSlack; ++i) sum += static_cast<int>(p[i]);
+    EXPECT_EQ(sum, static_cast<int>(size) * 'x') << size;
+  }
+}
+
+TEST(MappedFile, BuffersKeepItMapped) {
+  TempDir dir;
+  spill(dir / "a", "0123456789");
+  Buffer buffer = MappedFile::open(dir / "a")->range(3, 4);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(buffer.data()), buffer.bytes()), "3456");
+}
+
+TEST(MappedFile, WritingToItDoesNotChangeTheFile) {
+  TempDir dir;
+  spill(dir / "a", "0123");
+  Buffer buffer = MappedFile::open(dir / "a")->range(0, 4);
+  buffer.data()[0] = std::byte{'x'};
+  EXPECT_EQ(slurp(dir / "a"), "0123");
+  EXPECT_EQ(read_file(dir / "a"), "0123");
+}
+
+TEST(MappedFile, KeepsTheOldContentsWhenTheFileIsReplaced) {
+  TempDir dir;
+  spill(dir / "a", "old");
+  auto file = MappedFile::open(dir / "a");
+  write_file_atomically(dir / "a", "new contents");
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(file->data()), file->size()), "old");
+}
+
+TEST(MappedFile, ReadsPipesToTheirEnd) {
+  TempDir dir;
+  ASSERT_EQ(mkfifo((dir / "pipe").c_str(), 0600), 0);
+  std::string text(200000, 'p');
+  std::thread writer([&] { spill(dir / "pipe", text); });
+  std::string got = read_file(dir / "pipe");
+  writer.join();
+  EXPECT_EQ(got, text);
+}
+
+TEST(MappedFile, RejectsRangesOutsideTheFile) {
+  TempDir dir;
+  spill(dir / "a", "0123");
+  auto file = MappedFile::open(dir / "a");
+  EXPECT_NO_THROW(file->range(4, 0));
+  for (auto [offset, bytes] : {std::pair<size_t, size_t>{0, 5}, {4, 1}, {5, 0}, {1, SIZE_MAX}, {SIZE_MAX, 2}})
+    expect_error(ErrorCode::invalid_argument, {"a:"}, [&] { file->range(offset, bytes); });
+}
+
+TEST(MappedFile, ErrorsSayWhat) {
+  TempDir dir;
+  expect_error(ErrorCode::not_found, {"nothing", "no such file"}, [&] { MappedFile::open(dir / "nothing"); });
+  expect_error(ErrorCode::not_found, {"no such file"}, [&] { MappedFile::open(dir / "no/where"); });
+  expect_error(ErrorCode::io, {"directory"}, [&] { MappedFile::open(dir.path()); });
+}
+
+TEST(WriteFile, CreatesAndReplaces) {
+  TempDir dir;
+  write_file_atomically(dir / "a", "one");
+  EXPECT_EQ(slurp(dir / "a"), "one");
+  write_file_atomically(dir / "a", "two, longer");
+  EXPECT_EQ(slurp(dir / "a"), "two, longer");
+  EXPECT_EQ(count_files(dir.path()), 1u);
+}
+
+TEST(WriteFile, KeepsTheOrderOfSmallAndLargePieces) {
+  TempDir dir;
+  std::string expected;
+  write_file_atomically(dir / "a", [&](FileWriter& file) {
+    for (int i = 0; i < 300; ++i) {
+      std::string piece(static_cast<size_t>(i % 7 == 0 ? 70000 : i), static_cast<char>('a' + i % 26));
+      EXPECT_EQ(file.position(), expected.size());
+      file.write(piece);
+      expected += piece;
+    }
+  });
+  EXPECT_EQ(slurp(dir / "a"), expected);
+}
+
+TEST(WriteFile, AFailureLeavesTheOldFileAndNothingElse) {
+  TempDir dir;
+  spill(dir / "a", "old");
+  auto fail_late = [](FileWriter& file) {
+    file.write(std::string(100000, 'x'));
+    throw std::runtime_error("stop");
+  };
+  EXPECT_THROW(write_file_atomically(dir / "a", fail_late), std::runtime_error);
+  EXPECT_EQ(slurp(dir / "a"), "old");
+  EXPECT_THROW(write_file_atomically(dir / "b", fail_late), std::runtime_error);
+  EXPECT_EQ(count_files(dir.path()), 1u);
+}
+
+TEST(WriteFile, KeepsPermissionsAndLinks) {
+  TempDir dir;
+  spill(dir / "real", "old");
+  ASSERT_EQ(chmod((dir / "real").c_str(), 0640), 0);
+  std::filesystem::create_symlink("real", dir / "link");
+  write_file_atomically(dir / "link", "new");
+  EXPECT_TRUE(std::filesystem::is_symlink(dir / "link"));
+  EXPECT_EQ(slurp(dir / "real"), "new");
+  struct stat status {};
+  ASSERT_EQ(stat((dir / "real").c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0640u);
+}
+
+TEST(WriteFile, NewFilesGetTheUsualPermissions) {
+  TempDir dir;
+  write_file_atomically(dir / "a", "x");
+  struct stat status {};
+  ASSERT_EQ(stat((dir / "a").c_str(), &status), 0);
+  mode_t mask = umask(0);
+  umask(mask);
+  EXPECT_EQ(status.st_mode & 0777, 0666u & ~mask);
+}
+
+TEST(WriteFile, DevicesAreWrittenToNotReplaced) {
+  write_file_atomically("/dev/null", "gone");
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
+}
+
+TEST(WriteFile, TakesNamesWithoutADirectory) {
+  TempDir dir;
+  auto before = std::filesystem::current_path();
+  std::filesystem::current_path(dir.path());
+  write_file_atomically("a", "x");
+  std::filesystem::current_path(before);
+  EXPECT_EQ(slurp(dir / "a"), "x");
+}
+
+TEST(WriteFile, ErrorsSayWhat) {
+  TempDir dir;
+  expect_error(ErrorCode::io, {"a: cannot write", "no directory", "make it first"},
+               [&] { write_file_atomically(dir / "no/a", "x"); });
+  expect_error(ErrorCode::io, {"is a directory"}, [&] { write_file_atomically(dir.path(), "x"); });
+  expect_error(ErrorCode::io, {"name of a file"}, [&] { write_file_atomically("", "x"); });
+  expect_error(ErrorCode::io, {"/dev/full: cannot write", "No space left", "free some space"},
+               [&] { write_file_atomically("/dev/full", "x"); });
+}
+
+}  // namespace
+}  // namespace octet

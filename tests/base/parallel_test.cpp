@@ -1,0 +1,118 @@
+#include "octet/base/parallel.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "tests/expect_error.h"
+
+namespace octet {
+namespace {
+
+// Sets the number of threads for a test and puts it back.
+struct Threads {
+  int before = num_threads();
+  explicit Threads(int n) { set_num_threads(n); }
+  ~Threads() { set_num_threads(before); }
+};
+
+TEST(Parallel, RunsEveryTaskOnce) {
+  for (int threads : {1, 2, 3, 8}) {
+    Threads scope(threads);
+    for (int64_t n : {0, 1, 2, 3, 7, 1000}) {
+      std::vector<std::atomic<int>> count(static_cast<size_t>(n));
+      parallel_for(n, [&](int64_t i) { ++count[static_cast<size_t>(i)]; });
+      for (auto& c : count) EXPECT_EQ(c.load(), 1) << threads << " threads, " << n << " tasks";
+    }
+  }
+}
+
+TEST(Parallel, UsesSeveralThreads) {
+  Threads scope(2);
+  std::mutex mutex;
+  std::set<std::thread::id> ids;
+  std::atomic<int> waiting{0};
+  parallel_for(2, [&](int64_t) {
+    ++waiting;
+    // Each waits for the other (for a while): both can only get here together if there are two threads.
+    for (int i = 0; i < 5000 && waiting < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::lock_guard lock(mutex);
+    ids.insert(std::this_thread::get_id());
+  });
+  EXPECT_EQ(ids.size(), 2u);
+}
+
+TEST(Parallel, NestsWithoutDeadlock) {
+  Threads scope(4);
+  std::atomic<int> total{0};
+  parallel_for(8, [&](int64_t) { parallel_for(8, [&](int64_t) { parallel_ranges(4, 1, [&](int64_t b, int64_t e) { total += static_cast<int>(e - b); }); }); });
+  EXPECT_EQ(total, 8 * 8 * 4);
+}
+
+TEST(Parallel, SeveralCallersAtOnce) {
+  Threads scope(3);
+  std::atomic<int> total{0};
+  std::vector<std::thread> callers;
+  for (int t = 0; t < 4; ++t)
+    callers.emplace_back([&] {
+      for (int i = 0; i < 50; ++i) parallel_for(10, [&](int64_t) { ++total; });
+    });
+  for (auto& c : callers) c.join();
+  EXPECT_EQ(total, 4 * 50 * 10);
+}
+
+TEST(Parallel, RethrowsTheTasksError) {
+  for (int threads : {1, 4}) {
+    Threads scope(threads);
+    testing::expect_error(ErrorCode::corrupt, {"task 5"}, [] {
+      parallel_for(100, [](int64_t i) {
+        if (i == 5) fail(ErrorCode::corrupt, "task 5");
+      });
+    });
+    std::atomic<int> n{0};  // and the pool still works
+    parallel_for(10, [&](int64_t) { ++n; });
+    EXPECT_EQ(n, 10);
+  }
+}
+
+TEST(Parallel, ANestedErrorReachesTheOutside) {
+  Threads scope(2);
+  EXPECT_THROW(parallel_for(4, [](int64_t) { parallel_for(4, [](int64_t i) { if (i == 2) fail(ErrorCode::io, "x"); }); }), Error);
+}
+
+TEST(Parallel, RangesCoverEverythingInOrderAndAreCoarse) {
+  for (int threads : {1, 2, 5}) {
+    Threads scope(threads);
+    for (int64_t n : {0, 1, 9, 100, 1001})
+      for (int64_t grain : {0, 1, 10, 2000}) {
+        std::mutex mutex;
+        std::set<std::pair<int64_t, int64_t>> ranges;
+        parallel_ranges(n, grain, [&](int64_t begin, int64_t end) {
+          std::lock_guard lock(mutex);
+          ranges.insert({begin, end});
+        });
+        EXPECT_LE(static_cast<int>(ranges.size()), threads);
+        int64_t at = 0;
+        for (auto [begin, end] : ranges) {
+          EXPECT_EQ(begin, at);
+          EXPECT_LT(begin, end);
+          at = end;
+        }
+        EXPECT_EQ(at, n) << n << " by " << grain;
+      }
+  }
+}
+
+TEST(Parallel, RejectsImpossibleThreadCounts) {
+  int before = num_threads();
+  for (int n : {0, -1, 100000})
+    testing::expect_error(ErrorCode::invalid_argument, {std::to_string(n)}, [&] { set_num_threads(n); });
+  EXPECT_EQ(num_threads(), before);
+}
+
+}  // namespace
+}  // namespace octet

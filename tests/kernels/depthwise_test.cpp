@@ -1,0 +1,142 @@
+#include "tests/kernels/kernel_test_util.h"
+
+namespace octet::kernels {
+namespace {
+
+// One depthwise convolution with all its operands, and what should come out.
+struct Convolution {
+  int64_t pixels = 1, channels = 1, taps = 9;
+  DepthwiseArgs args;
+  std::vector<uint8_t> image, pad;
+  std::vector<int8_t> w;
+  std::vector<int32_t> offsets, bias;
+  std::vector<float> multiplier;
+  Guarded expected{0};
+
+  Convolution(Random& random, int64_t pixels_, int64_t channels_, int64_t taps_)
+      : pixels(pixels_), channels(channels_), taps(taps_) {
+    const int64_t bytes = channels * random.integer(1, 20) + random.integer(0, 10);
+    image = with_slack(random.bytes(static_cast<size_t>(bytes)), random);
+    pad = with_slack(std::vector<uint8_t>(static_cast<size_t>(channels), static_cast<uint8_t>(random.integer(0, 255))),
+                     random);
+    w = random.weights(static_cast<size_t>(taps * channels));
+    for (int64_t i = 0; i < pixels * taps; ++i)
+      offsets.push_back(random.chance(0.2) ? -1 : static_cast<int32_t>(random.integer(0, bytes - channels)));
+    for (int64_t c = 0; c < channels; ++c) {
+      bias.push_back(static_cast<int32_t>(random.integer(-50000, 50000)));
+      multiplier.push_back(random.magnitude(1e-4f, 1e-1f));
+    }
+    const Range y = random_range(random, random.chance(0.4));
+    args.zero_point = y.zero_point, args.lo = y.lo, args.hi = y.hi;
+    args.channels = channels;
+    args.taps = taps;
+    args.ldc = channels + random.integer(0, 5);
+    args.a = image.data();
+    args.offsets = offsets.data();
+    args.pad = pad.data();
+    args.bias = bias.data();
+    args.multiplier = multiplier.data();
+  }
+
+  size_t output_bytes() const { return static_cast<size_t>(pixels * args.ldc); }
+
+  void compute_expected() {
+    expected = Guarded(output_bytes());
+    for (int64_t p = 0; p < pixels; ++p) {
+      for (int64_t c = 0; c < channels; ++c) {
+        int64_t acc = bias[c];
+        for (int64_t t = 0; t < taps; ++t) {
+          const int32_t offset = offsets[p * taps + t];
+          acc += (offset < 0 ? pad[c] : image[offset + c]) * w[t * channels + c];
+        }
+        const float v = static_cast<float>(static_cast<int32_t>(acc)) * multiplier[c];
+        expected.put(static_cast<size_t>(p * args.ldc + c), reference_code(v, args.zero_point, args.lo, args.hi));
+      }
+    }
+  }
+
+  Guarded run(const KernelTable& kernels, int64_t step = 0) {
+    Guarded packed(kernels.depthwise_packed_bytes(channels, taps)), y(output_bytes());
+    kernels.depthwise_pack(channels, taps, w.data(), packed.data());
+    DepthwiseArgs d = args;
+    d.weights = packed.data();
+    d.c = y.data();
+    if (step == 0) step = pixels;
+    for (int64_t p = 0; p < pixels; p += step) kernels.depthwise(d, p, std::min(pixels, p + step));
+    return y;
+  }
+
+  std::string describe() const {
+    return std::to_string(pixels) + " pixels, " + std::to_string(channels) + " channels, " + std::to_string(taps) + " taps";
+  }
+};
+
+class DepthwiseTest : public EveryIsa {};
+
+TEST_P(DepthwiseTest, RandomShapesAreExactAndWriteNothingElse) {
+  Random random(1);
+  for (int i = 0; i < 700; ++i) {
+    const int64_t taps = random.chance(0.4) ? 9 : random.chance(0.1) ? 25 : random.integer(1, 30);
+    Convolution conv(random, random.integer(1, 12), random.integer(1, 200), taps);
+    conv.compute_expected();
+    const Guarded y = conv.run(kernels());
+    ASSERT_SAME_BYTES(y, conv.expected) << " in case " << i << ": " << conv.describe();
+  }
+}
+
+TEST_P(DepthwiseTest, EveryChannelCountAroundTheVectorsIsExact) {
+  Random random(2);
+  for (int64_t channels = 1; channels <= 140; ++channels) {
+    for (int64_t taps : {1, 4, 9, 25}) {
+      Convolution conv(random, 3, channels, taps);
+      conv.compute_expected();
+      const Guarded y = conv.run(kernels());
+      ASSERT_SAME_BYTES(y, conv.expected) << conv.describe();
+    }
+  }
+}
+
+TEST_P(DepthwiseTest, ManyPixelsAreExact) {
+  Random random(3);
+  for (int64_t channels : {5, 32, 96, 130}) {
+    Convolution conv(random, 1000, channels, 9);
+    conv.compute_expected();
+    const Guarded y = conv.run(kernels());
+    ASSERT_SAME_BYTES(y, conv.expected) << conv.describe();
+  }
+}
+
+TEST_P(DepthwiseTest, ExtremeCodesOverManyTapsDoNotSaturate) {
+  Random random(4);
+  for (int8_t weight : {int8_t{-128}, int8_t{127}}) {
+    for (int64_t taps : {9, 25, 49}) {
+      Convolution conv(random, 4, 70, taps);
+      std::fill(conv.image.begin(), conv.image.end(), 255);
+      std::fill(conv.pad.begin(), conv.pad.end(), 255);
+      std::fill(conv.w.begin(), conv.w.end(), weight);
+      std::fill(conv.bias.begin(), conv.bias.end(), -255 * weight * static_cast<int32_t>(taps) + 7);
+      std::fill(conv.multiplier.begin(), conv.multiplier.end(), 1.0f);
+      conv.args.zero_point = 0, conv.args.lo = 0, conv.args.hi = 255;
+      const Guarded y = conv.run(kernels());
+      Guarded expected(conv.output_bytes());
+      for (int64_t p = 0; p < 4; ++p)
+        for (int64_t c = 0; c < 70; ++c) expected.put(static_cast<size_t>(p * conv.args.ldc + c), uint8_t{7});
+      ASSERT_SAME_BYTES(y, expected) << conv.describe();
+    }
+  }
+}
+
+TEST_P(DepthwiseTest, SplittingThePixelsChangesNothing) {
+  Random random(5);
+  for (int i = 0; i < 40; ++i) {
+    Convolution conv(random, random.integer(2, 40), random.integer(1, 100), random.one_of<int64_t>({3, 9, 16}));
+    conv.compute_expected();
+    const Guarded y = conv.run(kernels(), random.integer(1, 7));
+    ASSERT_SAME_BYTES(y, conv.expected) << conv.describe();
+  }
+}
+
+OCTET_FOR_EVERY_ISA(DepthwiseTest);
+
+}  // namespace
+}  // namespace octet::kernels

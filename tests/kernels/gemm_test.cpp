@@ -1,0 +1,336 @@
+#include "tests/kernels/kernel_test_util.h"
+
+namespace octet::kernels {
+namespace {
+
+int32_t wrapped(int64_t x) { return static_cast<int32_t>(static_cast<uint32_t>(static_cast<uint64_t>(x))); }
+
+size_t element_size(Epilogue epilogue) { return epilogue == Epilogue::requantize ? 1 : 4; }
+
+// One product with all its operands, and what should come out.
+struct Product {
+  int64_t m = 1;
+  bool indirect = false;
+  GemmArgs args;
+  std::vector<uint8_t> a, pad;
+  std::vector<int8_t> w;
+  std::vector<int32_t> offsets, bias, row_sums, b_zero_points;
+  std::vector<float> multiplier, float_bias;
+  Guarded expected{0};
+
+  // Fills what the caller left open of `args` and the sizes.
+  void randomize(Random& random, bool with_zero_points) {
+    GemmArgs& g = args;
+    const int64_t n = g.shape.n, k = g.shape.k, taps = g.shape.taps;
+    g.lda = k + (indirect ? 0 : random.integer(0, 9));
+    const int64_t image = indirect ? random.integer(1, 3) * m * k + 7 : (m - 1) * g.lda + k;
+    if (a.empty()) a = random.bytes(static_cast<size_t>(image));
+    if (w.empty()) w = random.weights(static_cast<size_t>(n * taps * k));
+    a = with_slack(std::move(a), random);
+    pad = with_slack(std::vector<uint8_t>(static_cast<size_t>(k), static_cast<uint8_t>(random.integer(0, 255))), random);
+    if (indirect)
+      for (int64_t i = 0; i < m * taps; ++i)
+        offsets.push_back(random.chance(0.2) ? -1 : static_cast<int32_t>(random.integer(0, image - k)));
+    const float typical = 200.0f / (std::sqrt(static_cast<float>(k * taps)) * 128 * 73);
+    for (int64_t i = 0; i < n; ++i) {
+      bias.push_back(static_cast<int32_t>(random.integer(-100000, 100000)));
+      multiplier.push_back(random.magnitude(typical / 10, typical * 3));
+      float_bias.push_back(random.real(-3, 3));
+      b_zero_points.push_back(static_cast<int32_t>(random.integer(-128, 127)));
+    }
+    if (with_zero_points)
+      for (int64_t i = 0; i < m; ++i) row_sums.push_back(static_cast<int32_t>(random.integer(0, 255 * k * taps)));
+    const Range y = random_range(random, random.chance(0.4));
+    g.zero_point = y.zero_point, g.lo = y.lo, g.hi = y.hi;
+    g.relu = random.chance(0.3);
+    g.ldc = n + random.integer(0, 5);
+    bind();
+    if (random.chance(0.3)) g.float_bias = nullptr;
+  }
+
+  void bind() {
+    args.a = a.data();
+    args.offsets = indirect ? offsets.data() : nullptr;
+    args.pad = pad.data();
+    args.bias = bias.data();
+    args.multiplier = multiplier.data();
+    args.float_bias = float_bias.data();
+    args.row_sums = row_sums.empty() ? nullptr : row_sums.data();
+    args.b_zero_points = row_sums.empty() ? nullptr : b_zero_points.data();
+  }
+
+  const uint8_t* row(int64_t i, int64_t tap) const {
+    if (!indirect) return a.data() + i * args.lda;
+    const int32_t offset = offsets[static_cast<size_t>(i * args.shape.taps + tap)];
+    return offset < 0 ? pad.data() : a.data() + offset;
+  }
+
+  size_t output_bytes() const { return static_cast<size_t>(m * args.ldc) * element_size(args.epilogue); }
+
+  void compute_expected() {
+    const auto [n, k, taps] = args.shape;
+    expected = Guarded(output_bytes());
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        int64_t exact = bias[j];
+        for (int64_t t = 0; t < taps; ++t)
+          for (int64_t q = 0; q < k; ++q) exact += row(i, t)[q] * int64_t{w[(j * taps + t) * k + q]};
+        if (args.row_sums) exact -= int64_t{row_sums[i]} * b_zero_points[j];
+        const int32_t acc = wrapped(exact);
+        const size_t at = static_cast<size_t>(i * args.ldc + j);
+        if (args.epilogue == Epilogue::int32) {
+          expected.put(at, acc);
+          continue;
+        }
+        float y = static_cast<float>(acc) * multiplier[j];
+        if (args.epilogue == Epilogue::requantize) {
+          expected.put(at, reference_code(y, args.zero_point, args.lo, args.hi));
+          continue;
+        }
+        if (args.float_bias) y += float_bias[j];
+        if (args.relu && !(y > 0)) y = 0;
+        expected.put(at, y);
+      }
+    }
+  }
+
+  // The kernel's result, in ranges of `rows` rows and `columns` channels (0: all at once).
+  Guarded run(const KernelTable& kernels, int64_t rows = 0, int64_t columns = 0) {
+    Guarded packed(kernels.gemm_packed_bytes(args.shape));
+    kernels.gemm_pack(args.shape, w.data(), packed.data());
+    Guarded y(output_bytes());
+    GemmArgs g = args;
+    g.b = packed.data();
+    g.c = y.data();
+    const int64_t n = args.shape.n;
+    if (rows == 0) rows = m;
+    if (columns == 0) columns = n;
+    for (int64_t n0 = 0; n0 < n; n0 += columns)
+      for (int64_t m0 = 0; m0 < m; m0 += rows)
+        kernels.gemm(g, m0, std::min(m, m0 + rows), n0, std::min(n, n0 + columns));
+    return y;
+  }
+
+  std::string describe() const {
+    return "m " + std::to_string(m) + " n " + std::to_string(args.shape.n) + " k " + std::to_string(args.shape.k) +
+           " taps " + std::to_string(args.shape.taps) + (indirect ? " indirect" : " dense") + " epilogue " +
+           std::to_string(static_cast<int>(args.epilogue)) + " lo " + std::to_string(args.lo) + " hi " +
+           std::to_string(args.hi) + " zero point " + std::to_string(args.zero_point);
+  }
+};
+
+Product random_product(Random& random, Epilogue epilogue, bool with_zero_points) {
+  Product p;
+  p.m = random.chance(0.2) ? random.integer(1, 3) : random.integer(1, 40);
+  p.args.shape.n = random.chance(0.2) ? random.one_of({1, 8, 10, 16, 17, 32, 33, 48, 64}) : random.integer(1, 80);
+  p.indirect = random.chance(0.5);
+  p.args.shape.taps = p.indirect ? random.integer(1, 9) : 1;
+  p.args.shape.k = random.integer(1, p.indirect ? 20 : 90);
+  p.args.epilogue = epilogue;
+  p.randomize(random, with_zero_points);
+  p.compute_expected();
+  return p;
+}
+
+class GemmTest : public EveryIsa {
+ protected:
+  void expect_equal_on_random_products(uint32_t seed, int count, Epilogue epilogue, bool with_zero_points) {
+    Random random(seed);
+    for (int i = 0; i < count; ++i) {
+      Product p = random_product(random, epilogue, with_zero_points);
+      const Guarded y = p.run(kernels());
+      ASSERT_SAME_BYTES(y, p.expected) << " in product " << i << ": " << p.describe();
+    }
+  }
+};
+
+TEST_P(GemmTest, RequantizedProductsOfRandomShapesAreExactAndWriteNothingElse) {
+  expect_equal_on_random_products(1, 500, Epilogue::requantize, false);
+}
+
+TEST_P(GemmTest, Int32ProductsOfRandomShapesAreExactAndWriteNothingElse) {
+  expect_equal_on_random_products(2, 150, Epilogue::int32, false);
+}
+
+TEST_P(GemmTest, DynamicProductsOfRandomShapesAreExactAndWriteNothingElse) {
+  expect_equal_on_random_products(3, 150, Epilogue::dynamic, false);
+}
+
+TEST_P(GemmTest, WeightZeroPointsAreTakenOffInEveryEpilogue) {
+  expect_equal_on_random_products(4, 60, Epilogue::requantize, true);
+  expect_equal_on_random_products(5, 60, Epilogue::int32, true);
+  expect_equal_on_random_products(6, 60, Epilogue::dynamic, true);
+}
+
+TEST_P(GemmTest, EveryRowCountAndWidthAroundTheTileIsExact) {
+  Random random(7);
+  for (int64_t m = 1; m <= 29; ++m) {
+    for (int64_t n : {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 48, 49, 65}) {
+      Product p;
+      p.m = m;
+      p.args.shape = {n, 13, 1};
+      p.randomize(random, false);
+      p.compute_expected();
+      const Guarded y = p.run(kernels());
+      ASSERT_SAME_BYTES(y, p.expected) << p.describe();
+    }
+  }
+}
+
+TEST_P(GemmTest, EveryDepthIsExactForOneRowAndForMany) {
+  Random random(8);
+  for (int64_t k = 1; k <= 70; ++k) {
+    for (int64_t m : {1, 2, 3, 12}) {
+      Product p;
+      p.m = m;
+      p.args.shape = {33, k, 1};
+      p.args.epilogue = Epilogue::int32;
+      p.randomize(random, false);
+      p.compute_expected();
+      const Guarded y = p.run(kernels());
+      ASSERT_SAME_BYTES(y, p.expected) << p.describe();
+    }
+  }
+}
+
+TEST_P(GemmTest, ExtremeCodesOverLongRowsDoNotSaturate) {
+  Random random(9);
+  for (int8_t weight : {int8_t{-128}, int8_t{127}}) {
+    for (int64_t m : {1, 13}) {
+      Product p;
+      p.m = m;
+      p.args.shape = {35, 5003, 1};
+      p.args.epilogue = Epilogue::int32;
+      p.a.assign(static_cast<size_t>(m * 5020), 255);
+      p.w.assign(35 * 5003, weight);
+      p.randomize(random, false);
+      p.compute_expected();
+      const Guarded y = p.run(kernels());
+      ASSERT_SAME_BYTES(y, p.expected) << p.describe();
+    }
+  }
+}
+
+TEST_P(GemmTest, AccumulatorsWrapAround) {
+  Random random(10);
+  Product p;
+  p.m = 5;
+  p.args.shape = {20, 70000, 1};  // 70000 * 255 * -128 is below -2^31
+  p.args.epilogue = Epilogue::int32;
+  p.a.assign(5 * 70010, 255);
+  p.w.assign(20 * 70000, -128);
+  p.randomize(random, false);
+  p.compute_expected();
+  const Guarded y = p.run(kernels());
+  EXPECT_SAME_BYTES(y, p.expected) << p.describe();
+}
+
+TEST_P(GemmTest, MultipliersOfEveryMagnitudeClampToTheRange) {
+  Random random(11);
+  for (float multiplier : {0.0f, 1e-30f, 0.5f, 1.0f, 3.0f, 1e6f, 1e20f, 3e38f, INFINITY, -1.0f, -3e38f}) {
+    for (bool is_signed : {false, true}) {
+      Product p;
+      p.m = 14;
+      p.args.shape = {37, 8, 1};
+      p.randomize(random, false);
+      std::fill(p.multiplier.begin(), p.multiplier.end(), multiplier);
+      const Range y = random_range(random, is_signed);
+      p.args.zero_point = y.zero_point, p.args.lo = y.lo, p.args.hi = y.hi;
+      p.bias[3] = INT32_MAX, p.bias[4] = INT32_MIN, p.bias[5] = 0;
+      p.compute_expected();
+      const Guarded got = p.run(kernels());
+      ASSERT_SAME_BYTES(got, p.expected) << p.describe() << " multiplier " << multiplier;
+    }
+  }
+}
+
+TEST_P(GemmTest, TiesRoundToEven) {
+  Product p;
+  p.m = 256;
+  p.args.shape = {33, 1, 1};
+  for (int i = 0; i < 256; ++i) p.a.push_back(static_cast<uint8_t>(i));
+  p.a.insert(p.a.end(), 64, 0);
+  p.w.assign(33, 1);
+  p.pad.assign(65, 0);
+  p.bias.assign(33, -128);
+  p.multiplier.assign(33, 0.5f);
+  p.args.lda = 1;
+  p.args.ldc = 33;
+  p.args.zero_point = 100;
+  p.bind();
+  Guarded y = p.run(kernels());
+  for (int i = 0; i < 256; ++i) {
+    const int twice = i - 128;
+    const int even = twice % 2 == 0 ? twice / 2 : (twice - 1) / 2 + (((twice - 1) / 2) & 1);
+    ASSERT_EQ(y.data()[i * 33 + 32], 100 + even) << "half of " << twice;
+  }
+}
+
+TEST_P(GemmTest, SplittingTheRangesChangesNothing) {
+  Random random(12);
+  for (int i = 0; i < 60; ++i) {
+    Product p = random_product(random, random.one_of({Epilogue::requantize, Epilogue::int32, Epilogue::dynamic}), false);
+    const int64_t rows = random.integer(1, p.m), columns = random.integer(1, 3) * kernels().gemm_nr;
+    const Guarded y = p.run(kernels(), rows, columns);
+    ASSERT_SAME_BYTES(y, p.expected) << p.describe() << " rows " << rows << " columns " << columns;
+  }
+}
+
+TEST_P(GemmTest, RangesMayEndInsideAPanelAndLeaveTheRestAlone) {
+  Random random(13);
+  for (int i = 0; i < 40; ++i) {
+    Product p = random_product(random, random.one_of({Epilogue::requantize, Epilogue::int32, Epilogue::dynamic}), false);
+    const int64_t m0 = random.integer(0, p.m), m1 = random.integer(m0, p.m);
+    const int64_t n0 = random.integer(0, p.args.shape.n / kernels().gemm_nr) * kernels().gemm_nr;
+    const int64_t n1 = random.integer(n0, std::max(n0, p.args.shape.n));
+    Guarded packed(kernels().gemm_packed_bytes(p.args.shape)), y(p.output_bytes()), expected(p.output_bytes());
+    kernels().gemm_pack(p.args.shape, p.w.data(), packed.data());
+    GemmArgs g = p.args;
+    g.b = packed.data();
+    g.c = y.data();
+    if (n0 < p.args.shape.n) kernels().gemm(g, m0, m1, n0, n1);
+    const size_t size = element_size(g.epilogue);
+    for (int64_t r = m0; r < m1; ++r)
+      for (size_t b = static_cast<size_t>(r * g.ldc + n0) * size; b < static_cast<size_t>(r * g.ldc + n1) * size; ++b)
+        expected.data()[b] = p.expected.data()[b];
+    ASSERT_SAME_BYTES(y, expected) << p.describe() << " rows " << m0 << ".." << m1 << " columns " << n0 << ".." << n1;
+  }
+}
+
+TEST_P(GemmTest, PackingFillsExactlyTheBytesItAsksFor) {
+  Random random(14);
+  for (int i = 0; i < 100; ++i) {
+    const GemmShape shape{random.integer(1, 70), random.integer(1, 20), random.integer(1, 9)};
+    const auto w = random.weights(static_cast<size_t>(shape.n * shape.k * shape.taps));
+    const size_t bytes = kernels().gemm_packed_bytes(shape);
+    // Whatever the memory held before, the packed bytes are the same: they may be compared and cached.
+    std::vector<uint8_t> packed(bytes, 0x11);
+    kernels().gemm_pack(shape, w.data(), packed.data());
+    Guarded again(bytes), expected(bytes);
+    kernels().gemm_pack(shape, w.data(), again.data());
+    std::copy(packed.begin(), packed.end(), expected.data());
+    ASSERT_SAME_BYTES(again, expected);
+  }
+}
+
+TEST_P(GemmTest, RowSumsAddUpEveryTapAndThePadding) {
+  Random random(15);
+  for (int i = 0; i < 200; ++i) {
+    Product p = random_product(random, Epilogue::int32, false);
+    const int64_t m0 = random.integer(0, p.m), m1 = random.integer(m0, p.m);
+    Guarded sums(static_cast<size_t>(p.m) * 4), expected(static_cast<size_t>(p.m) * 4);
+    kernels().row_sums(p.args, sums.as<int32_t>(), m0, m1);
+    for (int64_t m = m0; m < m1; ++m) {
+      int32_t sum = 0;
+      for (int64_t t = 0; t < p.args.shape.taps; ++t)
+        for (int64_t q = 0; q < p.args.shape.k; ++q) sum += p.row(m, t)[q];
+      expected.put(static_cast<size_t>(m), sum);
+    }
+    ASSERT_SAME_BYTES(sums, expected) << p.describe();
+  }
+}
+
+OCTET_FOR_EVERY_ISA(GemmTest);
+
+}  // namespace
+}  // namespace octet::kernels

@@ -8,8 +8,8 @@ Run by hand, from the repository's root, with Debian's python3 and python3-torch
 Inputs are not stored: both sides make them with SplitMix64 (octet/base/random.h) and a few exact double operations;
 see `values`. Floats that must match bit for bit are stored as hexadecimal.
 
-The histogram cases do not call HistogramObserver.forward, which drops the values beyond int(min) and int(max): they hand
-the observer a right histogram of the data, as torch.histc makes it, and record the qparams that its search then finds.
+The histogram cases do not call HistogramObserver.forward, which drops the values beyond int(min) and int(max): they
+hand the observer a right histogram of the data, as torch.histc makes it, and record the qparams its search then finds.
 """
 import json
 import os

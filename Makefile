@@ -1,0 +1,31 @@
+# The commands of the README. The work is CMake's (CMakePresets.json); these only call it.
+PRESET ?= release
+JOBS ?= $(shell nproc)
+build_dir = $(if $(filter release,$(PRESET)),build,build-$(PRESET))
+
+.PHONY: build quickstart test bench format clean
+
+build: $(build_dir)/build.ninja
+	@cmake --build $(build_dir) --target octet-cli
+
+# Everything for a newcomer: Debian packages, build, and the main job on the example network.
+quickstart:
+	@scripts/setup.sh
+	@$(MAKE) --no-print-directory build
+	@scripts/quickstart.sh
+
+# All tests but the slow measurements: `ctest --test-dir build -L perf` runs those.
+test:
+	@scripts/setup.sh
+	@$(MAKE) --no-print-directory $(build_dir)/build.ninja
+	@cmake --build $(build_dir)
+	@ctest --test-dir $(build_dir) --output-on-failure -j $(JOBS) -LE perf
+
+$(build_dir)/build.ninja: CMakeLists.txt CMakePresets.json cmake/toolchain.cmake
+	@cmake --preset $(PRESET) --log-level=WARNING
+
+format:
+	@git ls-files '*.h' '*.cpp' | xargs clang-format -i
+
+clean:
+	@rm -rf build build-debug build-asan build-tsan

@@ -1,0 +1,78 @@
+// octet bench MODEL
+#include <fmt/format.h>
+
+#include <chrono>
+#include <memory>
+
+#include "common.h"
+#include "octet/base/cpu.h"
+#include "octet/base/parallel.h"
+
+namespace octet::cli {
+
+void add_bench(CLI::App& app) {
+  struct Options {
+    std::string model, versus;
+    int64_t batch = 1;
+    double seconds = 2;
+    bool json = false, profile = false;
+    RunOptions run;
+  };
+  auto o = std::make_shared<Options>();
+  CLI::App* cmd = app.add_subcommand("bench", "latency, load time and memory");
+  cmd->add_option("MODEL", o->model, ".onnx or .octet")->required();
+  cmd->add_option("--vs", o->versus, "a second model, measured in alternation with the first");
+  cmd->add_option("--batch", o->batch, "samples per run, where the model leaves it open")->check(CLI::PositiveNumber);
+  cmd->add_option("--seconds", o->seconds, "how long to measure each model")->check(CLI::PositiveNumber);
+  cmd->add_flag("--json", o->json, "print one JSON object");
+  cmd->add_flag("--profile", o->profile, "also print the time of every step of MODEL");
+  o->run.add_to(*cmd);
+  cmd->callback([o] {
+    o->run.apply();
+    std::vector<std::string> names{o->model};
+    if (!o->versus.empty()) names.push_back(o->versus);
+    std::vector<runtime::Program> programs;
+    std::vector<std::vector<Tensor>> inputs;
+    std::vector<double> load;
+    for (const std::string& name : names) {
+      auto start = std::chrono::steady_clock::now();
+      programs.push_back(runtime::compile(load_model(name)));
+      load.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+      inputs.push_back(random_inputs(programs.back().graph(), o->batch));
+    }
+    std::vector<const runtime::Program*> pointers;
+    for (const auto& p : programs) pointers.push_back(&p);
+    auto times = measure(pointers, inputs, o->seconds);
+    if (o->json) {
+      auto object = [&](size_t i) {
+        return nlohmann::ordered_json{{"median_ms", times[i].median_ms}, {"min_ms", times[i].min_ms}, {"load_ms", load[i]},
+                                      {"peak_rss_mb", peak_rss_mb()}};
+      };
+      auto json = object(0);
+      if (times.size() > 1) {
+        json["vs"] = object(1);
+        json["speedup"] = times[1].median_ms / times[0].median_ms;
+      }
+      fmt::print("{}\n", json.dump());
+      return;
+    }
+    fmt::print("{}; {} threads, batch {}\n", cpu_description(), num_threads(), o->batch);
+    for (size_t i = 0; i < names.size(); ++i)
+      fmt::print("{:<40} median {:9.3f} ms   min {:9.3f} ms   load {:7.1f} ms\n", names[i], times[i].median_ms,
+                 times[i].min_ms, load[i]);
+    if (times.size() > 1)
+      fmt::print("{} is {:.2f}x as fast as {}\n", names[0], times[1].median_ms / times[0].median_ms, names[1]);
+    fmt::print("peak memory {:.1f} MB\n", peak_rss_mb());
+    if (o->profile) {
+      auto seconds = programs[0].profile(inputs[0]);
+      const auto& g = programs[0].graph();
+      for (size_t i = 0; i < seconds.size(); ++i) {
+        const auto& step = programs[0].steps()[i];
+        fmt::print("{:9.1f} us  {:<10} {:<40} %{}\n", seconds[i] * 1e6, step.engine, step.kernel,
+                   g.value(g.node(step.node).outputs[0]).name);
+      }
+    }
+  });
+}
+
+}  // namespace octet::cli

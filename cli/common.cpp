@@ -1,0 +1,185 @@
+#include "common.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "octet/base/error.h"
+#include "octet/base/parallel.h"
+#include "octet/base/progress.h"
+#include "octet/graph/fuse.h"
+#include "octet/graph/merge_qdq.h"
+#include "octet/io/octet_file.h"
+#if __has_include("octet/io/onnx_export.h")
+#include "octet/io/onnx_export.h"
+#endif
+#include "octet/io/onnx_import.h"
+
+namespace octet::cli {
+namespace {
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+graph::Graph load_model(const std::filesystem::path& path) {
+  check_model_path(path);
+  if (path.extension() == ".octet") return io::load_octet(path);
+  return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path)));
+}
+
+void check_model_path(const std::filesystem::path& path) {
+  if (path.extension() != ".octet" && path.extension() != ".onnx")
+    fail(ErrorCode::invalid_argument, fmt::format("{}: unknown kind of model: expected a name ending in .onnx or .octet", path.string()));
+}
+
+void save_model(const graph::Graph& graph, const std::filesystem::path& path) {
+  check_model_path(path);
+  if (path.extension() == ".octet") io::save_octet(graph, path);
+#if __has_include("octet/io/onnx_export.h")
+  else io::export_onnx(graph, path);
+#endif
+}
+
+void RunOptions::add_to(CLI::App& app) {
+  app.add_option("--threads", threads, "threads to use (default: all cores, or OCTET_NUM_THREADS)")->check(CLI::Range(1, 1024));
+  app.add_option("--engine", engine, "native (default) or reference");
+}
+
+void RunOptions::apply() const {
+  if (threads) set_num_threads(threads);
+  if (!engine.empty()) set_engine(engine);
+}
+
+void DataOptions::add_to(CLI::App& app) {
+  app.add_option("--samples", samples, "use the first N samples only")->check(CLI::PositiveNumber);
+  app.add_option("--scale", scale, "x = (x * scale - mean) / std");
+  app.add_option("--mean", mean, "per channel, or one for all")->delimiter(',');
+  app.add_option("--std", std, "per channel, or one for all")->delimiter(',');
+}
+
+Dataset DataOptions::open(const std::filesystem::path& path, const graph::Graph& graph) const {
+  std::vector<InputSpec> inputs;
+  for (auto id : graph.inputs()) inputs.push_back({graph.value(id).name, graph.type(id)});
+  return Dataset::open(path, inputs, Preprocess{scale, mean, std});
+}
+
+int64_t DataOptions::count(const Dataset& dataset) const {
+  return samples ? std::min<int64_t>(samples, dataset.size()) : dataset.size();
+}
+
+std::vector<Tensor> ordered_inputs(const graph::Graph& graph, const Batch& batch) {
+  std::vector<Tensor> inputs;
+  for (auto id : graph.inputs()) inputs.push_back(batch.inputs.at(graph.value(id).name));
+  return inputs;
+}
+
+int64_t batch_size(const Dataset& dataset, int64_t wanted) {
+  return dataset.fixed_batch() ? dataset.fixed_batch() : wanted;
+}
+
+int64_t count_correct(const Tensor& output, const Tensor& labels) {
+  Tensor scores = output.dequantize();
+  if (scores.dim() != 2 || scores.size(0) != labels.size(0))
+    fail(ErrorCode::invalid_argument, fmt::format("top-1 needs a first output of shape (samples, classes); it is {} for {} samples",
+                                                  to_string(scores.shape()), labels.size(0)));
+  scores = scores.contiguous();
+  int64_t correct = 0, classes = scores.size(1);
+  auto wanted = labels.to_vector<int64_t>();
+  for (int64_t i = 0; i < scores.size(0); ++i) {
+    const float* row = scores.data<float>() + i * classes;
+    correct += std::max_element(row, row + classes) - row == wanted[i];
+  }
+  return correct;
+}
+
+Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64_t count, const std::string& what) {
+  if (!dataset.has_labels())
+    fail(ErrorCode::invalid_argument, fmt::format("{}: there are no labels to compare with; add an int64 array `labels`",
+                                                  dataset.description()));
+  Accuracy result;
+  Progress bar(what, count);
+  int64_t step = batch_size(dataset, 32);
+  for (int64_t i = 0; i < count; i += step) {
+    Batch batch = dataset.get(i, std::min(step, count - i));
+    double start = now();
+    auto outputs = program.run(ordered_inputs(program.graph(), batch));
+    result.seconds += now() - start;
+    result.correct += count_correct(outputs.at(0), batch.labels);
+    result.samples += batch.size;
+    bar.advance(batch.size);
+  }
+  return result;
+}
+
+std::vector<Latency> measure(const std::vector<const runtime::Program*>& programs,
+                             const std::vector<std::vector<Tensor>>& inputs, double seconds) {
+  std::vector<std::vector<double>> times(programs.size());
+  for (size_t i = 0; i < programs.size(); ++i)
+    for (int warm = 0; warm < 3; ++warm) programs[i]->run(inputs[i]);
+  double end = now() + seconds * static_cast<double>(programs.size());
+  while (now() < end || times[0].size() < 10) {
+    for (size_t i = 0; i < programs.size(); ++i) {
+      double start = now();
+      programs[i]->run(inputs[i]);
+      times[i].push_back((now() - start) * 1e3);
+    }
+    if (times[0].size() >= 10000) break;
+  }
+  std::vector<Latency> results;
+  for (auto& t : times) {
+    std::sort(t.begin(), t.end());
+    results.push_back({t[t.size() / 2], t[0]});
+  }
+  return results;
+}
+
+std::vector<Tensor> random_inputs(const graph::Graph& graph, int64_t batch) {
+  std::vector<Tensor> inputs;
+  for (auto id : graph.inputs()) {
+    const TensorType& type = graph.type(id);
+    Shape shape;
+    for (const Dim& d : type.dims) shape.push_back(d.known() ? d.size() : batch);
+    Tensor x = Tensor::rand(shape, 1 + inputs.size(), -1, 1);
+    if (type.is_quantized()) x = quantize(x, type.quantizer, type.dtype);
+    else if (type.dtype != DType::float32) x = x.to(type.dtype);
+    inputs.push_back(x);
+  }
+  return inputs;
+}
+
+int64_t weight_bytes(const graph::Graph& graph) {
+  int64_t bytes = 0;
+  for (const auto& node : graph.nodes())
+    if (node.kind == graph::NodeKind::constant) bytes += node.value.nbytes();
+  return bytes;
+}
+
+bool runs_quantized(const graph::Graph& graph, const graph::Node& node) {
+  for (const auto& list : {node.inputs, node.outputs})
+    for (auto id : list)
+      if (id != graph::kNone && graph.type(id).is_quantized()) return true;
+  return false;
+}
+
+NodeCount count_nodes(const graph::Graph& graph) {
+  NodeCount count;
+  for (const auto& node : graph.nodes()) {
+    if (node.kind != graph::NodeKind::call || node.op == "quantize" || node.op == "dequantize") continue;
+    ++count.total;
+    count.quantized += runs_quantized(graph, node);
+  }
+  return count;
+}
+
+double peak_rss_mb() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+}
+
+}  // namespace octet::cli

@@ -1,0 +1,39 @@
+// octet eval MODEL --data DATA
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "common.h"
+
+namespace octet::cli {
+
+void add_eval(CLI::App& app) {
+  struct Options {
+    std::string model, data;
+    bool json = false;
+    DataOptions sampling;
+    RunOptions run;
+  };
+  auto o = std::make_shared<Options>();
+  CLI::App* cmd = app.add_subcommand("eval", "top-1 accuracy on labelled data");
+  cmd->add_option("MODEL", o->model, ".onnx or .octet")->required();
+  cmd->add_option("--data", o->data, "labelled .npz")->required();
+  cmd->add_flag("--json", o->json, "print one JSON object");
+  o->sampling.add_to(*cmd);
+  o->run.add_to(*cmd);
+  cmd->callback([o] {
+    o->run.apply();
+    graph::Graph graph = load_model(o->model);
+    Dataset dataset = o->sampling.open(o->data, graph);
+    runtime::Program program = runtime::compile(graph);
+    Accuracy a = evaluate(program, dataset, o->sampling.count(dataset), "evaluating");
+    if (o->json) {
+      nlohmann::ordered_json json{{"top1", a.top1()}, {"samples", a.samples}, {"seconds", a.seconds}};
+      fmt::print("{}\n", json.dump());
+    } else {
+      fmt::print("top-1 {:.4f} ({} of {} right) in {:.2f} s\n", a.top1(), a.correct, a.samples, a.seconds);
+    }
+  });
+}
+
+}  // namespace octet::cli

@@ -1,0 +1,61 @@
+// octet inspect MODEL
+#include <fmt/format.h>
+
+#include <memory>
+
+#include "common.h"
+#include "octet/base/text.h"
+
+namespace octet::cli {
+namespace {
+
+nlohmann::ordered_json to_json(const graph::Graph& g) {
+  using Json = nlohmann::ordered_json;
+  auto values = [&](const std::vector<graph::ValueId>& ids) {
+    Json list = Json::array();
+    for (auto id : ids) {
+      if (id == graph::kNone) list.push_back(nullptr);
+      else list.push_back({{"name", g.value(id).name}, {"type", to_string(g.type(id), false)}});
+    }
+    return list;
+  };
+  Json nodes = Json::array();
+  for (const auto& node : g.nodes()) {
+    if (node.kind != graph::NodeKind::call) continue;
+    Json attrs = Json::object();
+    for (const auto& [name, value] : node.attrs) attrs[name] = to_string(value);
+    Json json{{"op", node.op}, {"name", node.scope}, {"inputs", values(node.inputs)}, {"outputs", values(node.outputs)},
+              {"attrs", attrs}, {"quantized", runs_quantized(g, node)}};
+    if (!node.note.empty()) json["note"] = node.note;
+    nodes.push_back(std::move(json));
+  }
+  return {{"name", g.name},         {"inputs", values(g.inputs())}, {"outputs", values(g.outputs())},
+          {"nodes", nodes},         {"weight_bytes", weight_bytes(g)}, {"metadata", g.metadata}};
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+  struct Options {
+    std::string model;
+    bool json = false, full = false;
+  };
+  auto o = std::make_shared<Options>();
+  CLI::App* cmd = app.add_subcommand("inspect", "the typed graph: what is 8-bit, what stayed float and why");
+  cmd->add_option("MODEL", o->model, ".onnx or .octet")->required();
+  cmd->add_flag("--json", o->json, "print one JSON object");
+  cmd->add_flag("--full", o->full, "per-channel scales in full");
+  cmd->callback([o] {
+    graph::Graph g = load_model(o->model);
+    if (o->json) {
+      fmt::print("{}\n", to_json(g).dump());
+      return;
+    }
+    fmt::print("{}", graph::print(g, {.full = o->full}));
+    NodeCount n = count_nodes(g);
+    fmt::print("# {} of {} operators run on codes; weights {}\n", n.quantized, n.total,
+               human_bytes(static_cast<double>(weight_bytes(g))));
+  });
+}
+
+}  // namespace octet::cli

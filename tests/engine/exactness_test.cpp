@@ -1,0 +1,264 @@
+// The contract of every engine: for the same operands, every instruction set, layout and number of threads gives the bits of
+// the reference engine. Each family is tried on thousands of random shapes and qparams; a failing case names its seed.
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "octet/base/cpu.h"
+#include "octet/base/parallel.h"
+#include "octet/base/random.h"
+#include "octet/engine/engine.h"
+#include "octet/ops/op.h"
+
+namespace octet {
+namespace {
+
+// Puts the process's choices back.
+struct Defaults {
+  Isa isa = current_isa();
+  int threads = num_threads();
+  ~Defaults() {
+    set_isa(isa);
+    set_num_threads(threads);
+    set_engine("native");
+  }
+};
+
+// One operator call with random operands.
+struct Case {
+  std::string op;
+  std::vector<Tensor> inputs;
+  Attrs attrs;
+  std::optional<ops::QType> want;
+};
+
+class Generator {
+ public:
+  explicit Generator(uint64_t seed) : random_(seed) {}
+  int64_t integer(int64_t lo, int64_t hi) { return random_.integer(lo, hi); }
+  bool chance(double p) { return random_.uniform() < p; }
+  double scale() { return static_cast<float>(std::pow(10.0, random_.uniform(-3.5, 0.5))); }
+
+  QuantizerPtr per_tensor(DType dtype) {
+    return Quantizer::per_tensor(scale(), chance(0.2) ? (chance(0.5) ? qmin(dtype) : qmax(dtype)) : integer(qmin(dtype), qmax(dtype)),
+                                 dtype);
+  }
+  // Random codes; extreme ones often, so that 16-bit shortcuts would saturate.
+  Tensor codes(const Shape& shape, DType dtype, QuantizerPtr q) {
+    Tensor t = Tensor::empty(shape, dtype, std::move(q));
+    auto* data = static_cast<uint8_t*>(t.raw_data());
+    double extreme = chance(0.3) ? 0.9 : 0.05;
+    for (int64_t i = 0; i < t.numel(); ++i)
+      data[i] = static_cast<uint8_t>(chance(extreme) ? (chance(0.5) ? qmin(dtype) : qmax(dtype)) : integer(qmin(dtype), qmax(dtype)));
+    if (t.dim() == 4 && chance(0.5)) t = t.contiguous(MemoryFormat::channels_last);
+    return t;
+  }
+  Tensor activation(const Shape& shape) { return codes(shape, dtype_, per_tensor(dtype_)); }
+  Tensor weight(const Shape& shape) {
+    DType dtype = chance(0.85) ? DType::qint8 : DType::quint8;
+    if (chance(0.3)) return codes(shape, dtype, per_tensor(dtype)).contiguous();
+    std::vector<double> scales;
+    std::vector<int64_t> zeros;
+    bool zero_points = chance(0.2);
+    int64_t middle = dtype == DType::qint8 ? 0 : 128;
+    for (int64_t i = 0; i < shape[0]; ++i) {
+      scales.push_back(scale());
+      zeros.push_back(zero_points ? integer(qmin(dtype), qmax(dtype)) : middle);
+    }
+    return codes(shape, dtype, Quantizer::per_channel(scales, zeros, 0, dtype)).contiguous();
+  }
+  Tensor bias(int64_t n) {
+    if (chance(0.3)) return {};
+    return Tensor::rand({n}, random_.next(), -100, 100);
+  }
+  ops::QType result() {
+    // The result's scale spreads: some results saturate, some use few codes.
+    return {dtype_, Quantizer::per_tensor(static_cast<float>(std::pow(10.0, random_.uniform(-2, 3.5))),
+                                          integer(qmin(dtype_), qmax(dtype_)), dtype_)};
+  }
+  std::string activation_name() { return chance(0.5) ? "none" : chance(0.7) ? "relu" : "relu6"; }
+  void pick_dtype() { dtype_ = chance(0.75) ? DType::quint8 : DType::qint8; }
+  DType dtype() const { return dtype_; }
+
+ private:
+  Random random_;
+  DType dtype_ = DType::quint8;
+};
+
+std::vector<Tensor> evaluate(const Case& c) { return ops::call_all(c.op, c.inputs, c.attrs, c.want); }
+
+// Runs `cases` seeds through the reference engine, then through every instruction set with changing thread counts.
+void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
+  Defaults defaults;
+  auto isas = supported_isas();
+  for (int seed = 0; seed < cases; ++seed) {
+    Generator g(seed);
+    g.pick_dtype();
+    Case c = make(g);
+    set_engine("reference");
+    auto expected = evaluate(c);
+    set_engine("native");
+    for (size_t i = 0; i < isas.size(); ++i) {
+      set_isa(isas[i]);
+      set_num_threads(1 + seed / 100 % 3);  // seldom: a new count means a new pool
+      auto got = evaluate(c);
+      ASSERT_EQ(got.size(), expected.size());
+      ASSERT_TRUE(equal(got[0], expected[0]))
+          << c.op << ", seed " << seed << ", " << to_string(isas[i]) << ", " << num_threads() << " threads: x "
+          << to_string(c.inputs[0].type()) << ", y " << to_string(expected[0].type());
+    }
+  }
+}
+
+Case conv_case(Generator& g, int64_t in_per_group, int64_t out_per_group, int64_t groups, int64_t largest) {
+  int64_t kh = g.integer(1, largest), kw = g.integer(1, largest), dh = g.integer(1, 2), dw = g.integer(1, 2);
+  std::vector<int64_t> pad{g.integer(0, 2), g.integer(0, 2), g.integer(0, 2), g.integer(0, 2)};
+  int64_t h = std::max<int64_t>(dh * (kh - 1) + 1, g.integer(1, 9)), w = std::max<int64_t>(dw * (kw - 1) + 1, g.integer(1, 9));
+  Attrs attrs{{"stride", std::vector<int64_t>{g.integer(1, 3), g.integer(1, 3)}},
+              {"padding", pad},
+              {"dilation", std::vector<int64_t>{dh, dw}},
+              {"groups", groups},
+              {"activation", g.activation_name()}};
+  Tensor x = g.activation({g.integer(1, 3), in_per_group * groups, h, w});
+  Tensor weight = g.weight({out_per_group * groups, in_per_group, kh, kw});
+  return {"conv2d", {x, weight, g.bias(out_per_group * groups)}, attrs, g.result()};
+}
+
+}  // namespace
+
+TEST(Exactness, Conv2d) {
+  expect_exact(1200, [](Generator& g) { return conv_case(g, g.integer(1, 20), g.integer(1, 40), 1, 4); });
+}
+
+TEST(Exactness, GroupedConv2d) {
+  expect_exact(400, [](Generator& g) { return conv_case(g, g.integer(1, 9), g.integer(1, 9), g.integer(2, 5), 3); });
+}
+
+TEST(Exactness, DepthwiseConv2d) {
+  expect_exact(600, [](Generator& g) { return conv_case(g, 1, 1, g.integer(2, 100), 5); });
+}
+
+TEST(Exactness, PointwiseConv2d) {
+  expect_exact(400, [](Generator& g) {
+    int64_t in = g.integer(1, 70), out = g.integer(1, 70);
+    Tensor x = g.activation({g.integer(1, 3), in, g.integer(1, 8), g.integer(1, 8)});
+    return Case{"conv2d", {x, g.weight({out, in, 1, 1}), g.bias(out)}, {{"activation", g.activation_name()}}, g.result()};
+  });
+}
+
+TEST(Exactness, Linear) {
+  expect_exact(2000, [](Generator& g) {
+    int64_t in = g.integer(1, 150), out = g.integer(1, 80);
+    Shape shape = g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 30), in};
+    return Case{"linear", {g.activation(shape), g.weight({out, in}), g.bias(out)}, {{"activation", g.activation_name()}}, g.result()};
+  });
+}
+
+// The int32 accumulator holds 255*128*K exactly up to K = 65,793; a 16-bit one would not hold K = 2.
+TEST(Exactness, LinearOfManyExtremeProductsDoesNotSaturate) {
+  expect_exact(40, [](Generator& g) {
+    int64_t in = g.integer(3000, 5000);
+    Tensor x = Tensor::empty({2, in}, DType::quint8, Quantizer::per_tensor(0.02, 0, DType::quint8));
+    Tensor w = Tensor::empty({5, in}, DType::qint8, Quantizer::per_tensor(0.01, 0, DType::qint8));
+    std::fill_n(x.data<uint8_t>(), x.numel(), uint8_t{255});
+    std::fill_n(w.data<int8_t>(), w.numel(), int8_t{-128});
+    return Case{"linear", {x, w}, {}, ops::QType{DType::quint8, Quantizer::per_tensor(200, 255, DType::quint8)}};
+  });
+}
+
+TEST(Exactness, Add) {
+  expect_exact(2000, [](Generator& g) {
+    Shape shape{g.integer(1, 3), g.integer(1, 40), g.integer(1, 7), g.integer(1, 7)};
+    return Case{"add", {g.activation(shape), g.activation(shape)}, {{"activation", g.activation_name()}}, g.result()};
+  });
+}
+
+TEST(Exactness, Mul) {
+  expect_exact(2000, [](Generator& g) {
+    Shape shape{g.integer(1, 3), g.integer(1, 40), g.integer(1, 7)};
+    return Case{"mul", {g.activation(shape), g.activation(shape)}, {{"activation", g.activation_name()}}, g.result()};
+  });
+}
+
+TEST(Exactness, Pools) {
+  expect_exact(2000, [](Generator& g) {
+    std::vector<int64_t> kernel{g.integer(1, 4), g.integer(1, 4)};
+    std::vector<int64_t> pad{g.integer(0, kernel[0] - 1), g.integer(0, kernel[1] - 1), g.integer(0, kernel[0] - 1),
+                             g.integer(0, kernel[1] - 1)};
+    Tensor x = g.activation({g.integer(1, 2), g.integer(1, 70), g.integer(4, 9), g.integer(4, 9)});
+    Attrs attrs{{"kernel", kernel}, {"stride", std::vector<int64_t>{g.integer(1, 3), g.integer(1, 3)}}, {"padding", pad},
+                {"ceil_mode", g.chance(0.3)}};
+    switch (g.integer(0, 2)) {
+      case 0: return Case{"max_pool2d", {x}, attrs, std::nullopt};
+      case 1: {
+        attrs.set("count_include_pad", g.chance(0.5));
+        auto want = g.chance(0.5) ? std::optional(g.result()) : std::nullopt;
+        return Case{"avg_pool2d", {x}, attrs, want};
+      }
+      default: {
+        auto want = g.chance(0.5) ? std::optional(g.result()) : std::nullopt;
+        return Case{"adaptive_avg_pool2d", {x}, {{"output_size", std::vector<int64_t>{g.integer(1, 4), g.integer(1, 4)}}}, want};
+      }
+    }
+  });
+}
+
+TEST(Exactness, Cat) {
+  expect_exact(2000, [](Generator& g) {
+    int64_t rank = g.integer(2, 4), dim = g.integer(0, rank - 1);
+    Shape shape;
+    for (int64_t d = 0; d < rank; ++d) shape.push_back(g.integer(1, 9));
+    std::vector<Tensor> parts;
+    ops::QType want = g.result();
+    for (int64_t i = g.integer(1, 4); i > 0; --i) {
+      shape[dim] = g.integer(1, 9);
+      parts.push_back(g.chance(0.5) ? g.codes(shape, want.dtype, want.quantizer) : g.activation(shape));
+    }
+    return Case{"cat", parts, {{"dim", dim}}, want};
+  });
+}
+
+TEST(Exactness, UnaryOperators) {
+  const std::vector<std::string> ops{"relu", "relu6", "sigmoid", "tanh", "hardswish", "hardsigmoid", "gelu", "leaky_relu", "elu"};
+  expect_exact(2000, [&](Generator& g) {
+    const std::string& op = ops[g.integer(0, static_cast<int64_t>(ops.size()) - 1)];
+    Tensor x = g.activation({g.integer(1, 3), g.integer(1, 70), g.integer(1, 5), g.integer(1, 5)});
+    bool own = ops::get(op).rule() == ops::QRule::own;
+    return Case{op, {x}, {}, own ? std::optional(g.result()) : std::nullopt};
+  });
+}
+
+TEST(Exactness, QuantizeDequantizeRequantize) {
+  expect_exact(2000, [](Generator& g) {
+    Shape shape{g.integer(1, 3), g.integer(1, 40), g.integer(1, 5), g.integer(1, 5)};
+    Tensor x = g.activation(shape);
+    switch (g.integer(0, 2)) {
+      case 0: return Case{"dequantize", {x}, {}, std::nullopt};
+      case 1: return Case{"requantize", {x}, {}, g.result()};
+      default: {
+        Tensor v = Tensor::rand(shape, static_cast<uint64_t>(g.integer(0, 1 << 30)), -300, 300);
+        float* data = v.data<float>();
+        const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 0.5f, -0.5f, 1.5f, 2.5f, -0.0f, 1e-40f};
+        for (int64_t i = 0; i < v.numel(); i += 3) data[i] = odd[g.integer(0, 10)];
+        return Case{"quantize", {v}, {}, g.result()};
+      }
+    }
+  });
+}
+
+// A sample's result does not depend on what else is in the batch.
+TEST(Exactness, BatchSizeDoesNotMatter) {
+  for (int seed = 0; seed < 200; ++seed) {
+    Generator g(seed);
+    g.pick_dtype();
+    Case c = conv_case(g, g.integer(1, 8), g.integer(1, 40), 1, 3);
+    Tensor whole = evaluate(c)[0];
+    for (int64_t n = 0; n < c.inputs[0].size(0); ++n) {
+      Case one = c;
+      one.inputs[0] = c.inputs[0].slice(0, n, n + 1);
+      ASSERT_TRUE(equal(evaluate(one)[0], whole.slice(0, n, n + 1))) << "seed " << seed << ", sample " << n;
+    }
+  }
+}
+
+}  // namespace octet

@@ -1,12 +1,15 @@
 // octet bench MODEL
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
 #include <chrono>
+#include <cstdint>
 #include <memory>
 
 #include "common.h"
 #include "octet/base/cpu.h"
-#include "octet/base/parallel.h"
+#include "octet/base/error.h"
 
 namespace octet::cli {
 
@@ -20,12 +23,22 @@ void add_bench(CLI::App& app) {
   };
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("bench", "latency, load time and memory");
-  cmd->add_option("MODEL", o->model, ".onnx or .octet")->required();
-  cmd->add_option("--vs", o->versus, "a second model, measured in alternation with the first");
-  cmd->add_option("--batch", o->batch, "samples per run, where the model leaves it open")->check(CLI::PositiveNumber);
-  cmd->add_option("--seconds", o->seconds, "how long to measure each model")->check(CLI::PositiveNumber);
+  cmd->add_option("MODEL", o->model, ".onnx or .octet")->type_name("")->required();
+  cmd->add_option("--vs", o->versus, "a second model, measured in alternation with the first")->type_name("MODEL");
+  cmd->add_option("--batch", o->batch, "samples per run, where the model leaves it open; default 1")
+      ->type_name("N")
+      ->check(whole_number(1, INT32_MAX));
+  cmd->add_option("--seconds", o->seconds, "how long to measure each model; default 2")
+      ->type_name("X")
+      ->check(accepted_by([](const std::string& text) {
+        double x = 0;
+        auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), x);
+        if (error != std::errc() || end != text.data() + text.size() || !(x > 0 && x <= 86400))
+          fail(ErrorCode::invalid_argument, fmt::format("expected a number above 0, up to 86400, got '{}'", text));
+      }));
   cmd->add_flag("--json", o->json, "print one JSON object");
   cmd->add_flag("--profile", o->profile, "also print the time of every step of MODEL");
+  cmd->footer("Inputs are random. Example: octet bench net.octet --vs net.onnx --threads 1");
   o->run.add_to(*cmd);
   cmd->callback([o] {
     o->run.apply();
@@ -53,12 +66,13 @@ void add_bench(CLI::App& app) {
         json["vs"] = object(1);
         json["speedup"] = times[1].median_ms / times[0].median_ms;
       }
-      fmt::print("{}\n", json.dump());
+      print_json(json);
       return;
     }
-    fmt::print("{}; {} threads, batch {}\n", cpu_description(), num_threads(), o->batch);
+    fmt::print("{}; {}, batch {}\n", cpu_description(), threads_text(), o->batch);
+    size_t width = std::max(names.front().size(), names.back().size());
     for (size_t i = 0; i < names.size(); ++i)
-      fmt::print("{:<40} median {:9.3f} ms   min {:9.3f} ms   load {:7.1f} ms\n", names[i], times[i].median_ms,
+      fmt::print("{:<{}}  median {:.3f} ms  min {:.3f} ms  load {:.1f} ms\n", names[i], width, times[i].median_ms,
                  times[i].min_ms, load[i]);
     if (times.size() > 1)
       fmt::print("{} is {:.2f}x as fast as {}\n", names[0], times[1].median_ms / times[0].median_ms, names[1]);

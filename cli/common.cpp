@@ -4,17 +4,18 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
+#include <cstdint>
 
+#include "octet/base/cpu.h"
 #include "octet/base/error.h"
 #include "octet/base/parallel.h"
 #include "octet/base/progress.h"
 #include "octet/graph/fuse.h"
 #include "octet/graph/merge_qdq.h"
 #include "octet/io/octet_file.h"
-#if __has_include("octet/io/onnx_export.h")
 #include "octet/io/onnx_export.h"
-#endif
 #include "octet/io/onnx_import.h"
 
 namespace octet::cli {
@@ -24,42 +25,91 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+void check_model_name(const std::filesystem::path& path) {
+  if (path.extension() != ".octet" && path.extension() != ".onnx")
+    fail(ErrorCode::invalid_argument,
+         fmt::format("{}: unknown kind of model; expected a name ending in .onnx or .octet", path.string()));
+}
+
 }  // namespace
 
+// -- models ------------------------------------------------------------------------------------------
+
 graph::Graph load_model(const std::filesystem::path& path) {
-  check_model_path(path);
+  check_model_name(path);
   if (path.extension() == ".octet") return io::load_octet(path);
   return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path)));
 }
 
-void check_model_path(const std::filesystem::path& path) {
-  if (path.extension() != ".octet" && path.extension() != ".onnx")
-    fail(ErrorCode::invalid_argument, fmt::format("{}: unknown kind of model: expected a name ending in .onnx or .octet", path.string()));
+void save_model(const graph::Graph& graph, const std::filesystem::path& path) {
+  check_model_name(path);
+  if (path.extension() == ".octet") io::save_octet(graph, path);
+  else io::export_onnx(graph, path);
 }
 
-void save_model(const graph::Graph& graph, const std::filesystem::path& path) {
-  check_model_path(path);
-  if (path.extension() == ".octet") io::save_octet(graph, path);
-#if __has_include("octet/io/onnx_export.h")
-  else io::export_onnx(graph, path);
-#endif
+void check_writable(const std::filesystem::path& path) {
+  std::filesystem::path directory = path.parent_path().empty() ? "." : path.parent_path();
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(directory, ignored))
+    fail(ErrorCode::io, fmt::format("{}: cannot write: there is no directory {}; make it first", path.string(),
+                                    directory.string()));
+}
+
+// -- options -----------------------------------------------------------------------------------------
+
+void wrong_usage(const std::string& message) { throw CLI::ParseError(message, 2); }
+
+CLI::Validator accepted_by(std::function<void(const std::string&)> lookup) {
+  return CLI::Validator(
+      [lookup = std::move(lookup)](std::string& text) -> std::string {
+        try {
+          lookup(text);
+        } catch (const Error& e) {
+          return e.what();
+        }
+        return "";
+      },
+      "");
+}
+
+CLI::Validator output_model() {
+  return accepted_by([](const std::string& text) { check_model_name(text); });
+}
+
+CLI::Validator whole_number(int64_t from, int64_t to) {
+  return accepted_by([from, to](const std::string& text) {
+    int64_t n = 0;
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
+    if (error != std::errc() || end != text.data() + text.size() || n < from || n > to)
+      fail(ErrorCode::invalid_argument,
+           to == INT64_MAX ? fmt::format("expected a whole number of {} or more, got '{}'", from, text)
+                           : fmt::format("expected a whole number from {} to {}, got '{}'", from, to, text));
+  });
 }
 
 void RunOptions::add_to(CLI::App& app) {
-  app.add_option("--threads", threads, "threads to use (default: all cores, or OCTET_NUM_THREADS)")->check(CLI::Range(1, 1024));
-  app.add_option("--engine", engine, "native (default) or reference");
+  app.add_option("--threads", threads, "default: OCTET_NUM_THREADS, or all cores")
+      ->type_name("N")
+      ->check(whole_number(1, 1024));
+  app.add_option("--engine", engine, "native (default), or reference: plain, slow, for checking")
+      ->type_name("NAME")
+      ->check(accepted_by([](const std::string& name) { set_engine(name); }));
 }
 
 void RunOptions::apply() const {
-  if (threads) set_num_threads(threads);
+  set_num_threads(threads ? threads : num_threads());
   if (!engine.empty()) set_engine(engine);
+  current_isa();  // an OCTET_ISA that cannot be honoured is said now
 }
 
 void DataOptions::add_to(CLI::App& app) {
-  app.add_option("--samples", samples, "use the first N samples only")->check(CLI::PositiveNumber);
-  app.add_option("--scale", scale, "x = (x * scale - mean) / std");
-  app.add_option("--mean", mean, "per channel, or one for all")->delimiter(',');
-  app.add_option("--std", std, "per channel, or one for all")->delimiter(',');
+  app.add_option("--samples", samples, "use the first N samples only")->type_name("N")->check(whole_number(1, INT64_MAX));
+  app.add_option("--scale", scale, "inputs become (x * scale - mean) / std")->type_name("X");
+  for (auto [name, list] : {std::pair{"--mean", &mean}, std::pair{"--std", &std}})
+    app.add_option(name, *list, "one number, or one per channel: 124,116,104")
+        ->type_name("X[,X...]")
+        ->delimiter(',')
+        ->allow_extra_args(false);
 }
 
 Dataset DataOptions::open(const std::filesystem::path& path, const graph::Graph& graph) const {
@@ -72,6 +122,8 @@ int64_t DataOptions::count(const Dataset& dataset) const {
   return samples ? std::min<int64_t>(samples, dataset.size()) : dataset.size();
 }
 
+// -- running -----------------------------------------------------------------------------------------
+
 std::vector<Tensor> ordered_inputs(const graph::Graph& graph, const Batch& batch) {
   std::vector<Tensor> inputs;
   for (auto id : graph.inputs()) inputs.push_back(batch.inputs.at(graph.value(id).name));
@@ -82,25 +134,25 @@ int64_t batch_size(const Dataset& dataset, int64_t wanted) {
   return dataset.fixed_batch() ? dataset.fixed_batch() : wanted;
 }
 
-int64_t count_correct(const Tensor& output, const Tensor& labels) {
+void Accuracy::add(const Tensor& output, const Tensor& labels) {
   Tensor scores = output.dequantize();
   if (scores.dim() != 2 || scores.size(0) != labels.size(0))
     fail(ErrorCode::invalid_argument, fmt::format("top-1 needs a first output of shape (samples, classes); it is {} for {} samples",
                                                   to_string(scores.shape()), labels.size(0)));
   scores = scores.contiguous();
-  int64_t correct = 0, classes = scores.size(1);
+  int64_t classes = scores.size(1);
   auto wanted = labels.to_vector<int64_t>();
   for (int64_t i = 0; i < scores.size(0); ++i) {
     const float* row = scores.data<float>() + i * classes;
     correct += std::max_element(row, row + classes) - row == wanted[i];
   }
-  return correct;
+  samples += scores.size(0);
 }
 
 Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64_t count, const std::string& what) {
   if (!dataset.has_labels())
-    fail(ErrorCode::invalid_argument, fmt::format("{}: there are no labels to compare with; add an int64 array `labels`",
-                                                  dataset.description()));
+    fail(ErrorCode::invalid_argument, fmt::format("{}, but no labels to compare with; give an .npz with an int64 array "
+                                                  "`labels` beside `images`", dataset.description()));
   Accuracy result;
   Progress bar(what, count);
   int64_t step = batch_size(dataset, 32);
@@ -109,8 +161,7 @@ Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64
     double start = now();
     auto outputs = program.run(ordered_inputs(program.graph(), batch));
     result.seconds += now() - start;
-    result.correct += count_correct(outputs.at(0), batch.labels);
-    result.samples += batch.size;
+    result.add(outputs.at(0), batch.labels);
     bar.advance(batch.size);
   }
   return result;
@@ -122,7 +173,7 @@ std::vector<Latency> measure(const std::vector<const runtime::Program*>& program
   for (size_t i = 0; i < programs.size(); ++i)
     for (int warm = 0; warm < 3; ++warm) programs[i]->run(inputs[i]);
   double end = now() + seconds * static_cast<double>(programs.size());
-  while (now() < end || times[0].size() < 10) {
+  while (now() < end || times[0].size() < 5) {
     for (size_t i = 0; i < programs.size(); ++i) {
       double start = now();
       programs[i]->run(inputs[i]);
@@ -152,6 +203,8 @@ std::vector<Tensor> random_inputs(const graph::Graph& graph, int64_t batch) {
   return inputs;
 }
 
+// -- saying what there is ----------------------------------------------------------------------------
+
 int64_t weight_bytes(const graph::Graph& graph) {
   int64_t bytes = 0;
   for (const auto& node : graph.nodes())
@@ -180,6 +233,12 @@ double peak_rss_mb() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+}
+
+std::string threads_text() { return fmt::format("{} thread{}", num_threads(), num_threads() == 1 ? "" : "s"); }
+
+void print_json(const nlohmann::ordered_json& json) {
+  fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
 }  // namespace octet::cli

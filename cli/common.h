@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -17,13 +18,25 @@ namespace octet::cli {
 // file's extension.
 graph::Graph load_model(const std::filesystem::path& path);
 
-// Writes .octet or .onnx (QDQ), by the extension; any other is an error that lists these.
-void check_model_path(const std::filesystem::path& path);
+// Writes .octet or .onnx (QDQ), by the extension.
 void save_model(const graph::Graph& graph, const std::filesystem::path& path);
+
+// Error if the directory that `path` is to be written to is not there. Long work asks before it starts.
+void check_writable(const std::filesystem::path& path);
+
+// -- options: what is wrong with a command line is said before any work starts, and the program exits with 2 -----------
+
+// Throws an error that makes the program exit with 2.
+[[noreturn]] void wrong_usage(const std::string& message);
+// Checks for CLI::Option: a file to write that ends in .onnx or .octet; a whole number from..to; a name that `lookup`
+// accepts without throwing.
+CLI::Validator output_model();
+CLI::Validator whole_number(int64_t from, int64_t to);
+CLI::Validator accepted_by(std::function<void(const std::string&)> lookup);
 
 // --threads, --engine.
 struct RunOptions {
-  int threads = 0;
+  int threads = 0;  // 0: OCTET_NUM_THREADS, or all cores
   std::string engine;
   void add_to(CLI::App& app);
   void apply() const;
@@ -46,12 +59,11 @@ std::vector<Tensor> ordered_inputs(const graph::Graph& graph, const Batch& batch
 // The batch size to use: what the model insists on, or `wanted`.
 int64_t batch_size(const Dataset& dataset, int64_t wanted);
 
-// Number of rows of the first output whose largest value is at the label. Error if the output is not (N, classes).
-int64_t count_correct(const Tensor& output, const Tensor& labels);
-
 struct Accuracy {
   int64_t correct = 0, samples = 0;
   double seconds = 0;
+  // Counts a batch: rows of `output` (N, classes) whose largest value is at the label. Error if the shape is another.
+  void add(const Tensor& output, const Tensor& labels);
   double top1() const { return samples ? static_cast<double>(correct) / static_cast<double>(samples) : 0; }
 };
 // Top-1 over the first `count` samples. Error if the dataset has no labels.
@@ -60,7 +72,7 @@ Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64
 struct Latency {
   double median_ms = 0, min_ms = 0;
 };
-// Runs the programs in turn, A B A B ..., after a warm-up, until each has had `seconds` (and at least 10 runs).
+// Runs the programs in turn, A B A B ..., after a warm-up, until each has had `seconds` (and at least 5 runs).
 std::vector<Latency> measure(const std::vector<const runtime::Program*>& programs,
                              const std::vector<std::vector<Tensor>>& inputs, double seconds);
 // Plausible inputs for a benchmark: symbolic dims become `batch`, floats are uniform in -1..1 (seeded).
@@ -76,6 +88,10 @@ NodeCount count_nodes(const graph::Graph& graph);
 bool runs_quantized(const graph::Graph& graph, const graph::Node& node);
 
 double peak_rss_mb();
+// "1 thread", "2 threads": those in use.
+std::string threads_text();
+// One line on stdout; bytes that are not UTF-8 (of a file's name) become U+FFFD.
+void print_json(const nlohmann::ordered_json& json);
 
 // The commands. Each adds itself to the program.
 void add_quantize(CLI::App& app);

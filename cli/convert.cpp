@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "common.h"
+#include "octet/base/text.h"
 
 namespace octet::cli {
 
@@ -13,11 +14,18 @@ void add_convert(CLI::App& app) {
   };
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("convert", "between .onnx and .octet");
-  cmd->add_option("IN", o->in, ".onnx or .octet")->required();
-  cmd->add_option("OUT", o->out, ".octet, or .onnx (quantized parts as QuantizeLinear/DequantizeLinear)")->required();
+  cmd->add_option("IN", o->in, ".onnx or .octet")->type_name("")->required();
+  cmd->add_option("OUT", o->out, ".octet, or .onnx (8-bit parts as QuantizeLinear and DequantizeLinear)")
+      ->type_name("")
+      ->required()
+      ->check(output_model());
+  cmd->footer("Example: octet convert net.octet net.onnx");
   cmd->callback([o] {
-    check_model_path(o->out);
-    save_model(load_model(o->in), o->out);
+    graph::Graph graph = load_model(o->in);
+    save_model(graph, o->out);
+    NodeCount n = count_nodes(graph);
+    fmt::print("{}: {} of {} operators in 8 bits ({})\n", o->out, n.quantized, n.total,
+               human_bytes(static_cast<double>(std::filesystem::file_size(o->out))));
   });
 }
 

@@ -16,11 +16,12 @@ void add_eval(CLI::App& app) {
   };
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("eval", "top-1 accuracy on labelled data");
-  cmd->add_option("MODEL", o->model, ".onnx or .octet")->required();
-  cmd->add_option("--data", o->data, "labelled .npz")->required();
+  cmd->add_option("MODEL", o->model, ".onnx or .octet")->type_name("")->required();
+  cmd->add_option("--data", o->data, "an .npz with `images` and `labels`")->type_name("DATA")->required();
   cmd->add_flag("--json", o->json, "print one JSON object");
   o->sampling.add_to(*cmd);
   o->run.add_to(*cmd);
+  cmd->footer("Example: octet eval net.octet --data test.npz");
   cmd->callback([o] {
     o->run.apply();
     graph::Graph graph = load_model(o->model);
@@ -28,8 +29,7 @@ void add_eval(CLI::App& app) {
     runtime::Program program = runtime::compile(graph);
     Accuracy a = evaluate(program, dataset, o->sampling.count(dataset), "evaluating");
     if (o->json) {
-      nlohmann::ordered_json json{{"top1", a.top1()}, {"samples", a.samples}, {"seconds", a.seconds}};
-      fmt::print("{}\n", json.dump());
+      print_json({{"top1", a.top1()}, {"samples", a.samples}, {"seconds", a.seconds}});
     } else {
       fmt::print("top-1 {:.4f} ({} of {} right) in {:.2f} s\n", a.top1(), a.correct, a.samples, a.seconds);
     }

@@ -29,8 +29,15 @@ nlohmann::ordered_json to_json(const graph::Graph& g) {
     if (!node.note.empty()) json["note"] = node.note;
     nodes.push_back(std::move(json));
   }
-  return {{"name", g.name},         {"inputs", values(g.inputs())}, {"outputs", values(g.outputs())},
-          {"nodes", nodes},         {"weight_bytes", weight_bytes(g)}, {"metadata", g.metadata}};
+  NodeCount n = count_nodes(g);
+  return {{"name", g.name},
+          {"inputs", values(g.inputs())},
+          {"outputs", values(g.outputs())},
+          {"operators", n.total},
+          {"quantized_operators", n.quantized},
+          {"nodes", nodes},
+          {"weight_bytes", weight_bytes(g)},
+          {"metadata", g.metadata}};
 }
 
 }  // namespace
@@ -42,18 +49,21 @@ void add_inspect(CLI::App& app) {
   };
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("inspect", "the typed graph: what is 8-bit, what stayed float and why");
-  cmd->add_option("MODEL", o->model, ".onnx or .octet")->required();
+  cmd->add_option("MODEL", o->model, ".onnx or .octet")->type_name("")->required();
   cmd->add_flag("--json", o->json, "print one JSON object");
   cmd->add_flag("--full", o->full, "per-channel scales in full");
+  cmd->footer("QUInt8 and QInt8 are 8 bits: x = scale * (code - zero_point). `# float:` says why\n"
+              "an operator is not. The name behind `@` is what --skip knows an operator by.\n"
+              "Example: octet inspect net.octet");
   cmd->callback([o] {
     graph::Graph g = load_model(o->model);
     if (o->json) {
-      fmt::print("{}\n", to_json(g).dump());
+      print_json(to_json(g));
       return;
     }
     fmt::print("{}", graph::print(g, {.full = o->full}));
     NodeCount n = count_nodes(g);
-    fmt::print("# {} of {} operators run on codes; weights {}\n", n.quantized, n.total,
+    fmt::print("# {} of {} operators in 8 bits; weights {}\n", n.quantized, n.total,
                human_bytes(static_cast<double>(weight_bytes(g))));
   });
 }

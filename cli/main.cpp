@@ -1,17 +1,52 @@
 // octet: quantizes neural networks and runs them in 8 bits. Each command is a file of its own beside this one.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <new>
 
 #include "common.h"
 #include "octet/base/cpu.h"
 #include "octet/base/error.h"
+#include "octet/base/text.h"
+
+namespace {
+
+// Whatever is in a message (a file's name may hold anything), an error is one line.
+int complain(int code, std::string message) {
+  std::replace_if(message.begin(), message.end(), [](char c) { return c == '\n' || c == '\r' || c == '\x1b'; }, ' ');
+  fmt::print(stderr, "octet: error: {}\n", message);
+  return code;
+}
+
+std::string help_hint(const CLI::App& app) {
+  auto chosen = app.get_subcommands();
+  return fmt::format("see `octet {}--help`", chosen.empty() ? "" : chosen[0]->get_name() + " ");
+}
+
+// CLI11 would say that a subcommand is required where there is one that it does not know.
+void check_command(CLI::App& app, int argc, char** argv) {
+  if (argc < 2) octet::cli::wrong_usage("no command given");
+  std::vector<std::string> known;
+  for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
+  std::string name = argv[1];
+  if (name.rfind("-", 0) == 0 || std::find(known.begin(), known.end(), name) != known.end()) return;
+  octet::cli::wrong_usage(
+      fmt::format("unknown command '{}'{} (known: {})", name, octet::did_you_mean(name, known), fmt::join(known, ", ")));
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"octet quantizes neural networks and runs them in 8 bits", "octet"};
+  CLI::App app{"octet quantizes neural networks and runs them in 8 bits.", "octet"};
   app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("octet ") + OCTET_VERSION);
-  app.failure_message([](const CLI::App*, const CLI::Error& e) {
-    return fmt::format("octet: error: {}; see `octet --help` or `octet COMMAND --help`\n", e.what());
-  });
+  app.set_version_flag("--version", std::string("octet ") + OCTET_VERSION, "print the version and exit");
+  app.set_help_flag("-h,--help", "print this help and exit");
+  app.footer("`octet COMMAND --help` says more about each.\n\n"
+             "MODEL is a file .onnx or .octet. DATA is an .npz with `images` (N x C x H x W,\n"
+             "uint8 or float32) and, where accuracy is measured, `labels` (int64); or an .npz\n"
+             "with one array per model input, by name; or a directory of images.\n"
+             "Exit status: 0 done, 1 the work failed, 2 wrong usage.");
   octet::cli::add_quantize(app);
   octet::cli::add_eval(app);
   octet::cli::add_run(app);
@@ -19,16 +54,16 @@ int main(int argc, char** argv) {
   octet::cli::add_bench(app);
   octet::cli::add_convert(app);
   try {
+    check_command(app, argc, argv);
     app.parse(argc, argv);  // runs the command's callback
     if (std::fflush(stdout) != 0) octet::fail(octet::ErrorCode::io, "cannot write to standard output");
     return 0;
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : 2;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
+    return complain(2, fmt::format("{}; {}", e.what(), help_hint(app)));
+  } catch (const std::bad_alloc&) {
+    return complain(1, "out of memory; use a smaller batch or fewer threads, or a machine with more");
   } catch (const std::exception& e) {
-    std::string message = e.what();
-    for (char& c : message)
-      if (c == '\n') c = ' ';
-    fmt::print(stderr, "octet: error: {}\n", message);
-    return 1;
+    return complain(1, e.what());
   }
 }

@@ -1,14 +1,14 @@
 // octet quantize MODEL -o OUT --calibrate DATA
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <memory>
 
 #include "common.h"
 #include "octet/base/error.h"
 #include "octet/base/file.h"
-#include "octet/base/parallel.h"
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
 #include "octet/quant/workflow/quantize_fx.h"
@@ -17,7 +17,7 @@ namespace octet::cli {
 namespace {
 
 struct Options {
-  std::string model, out, calibrate, mode = "static", qconfig = "native", observer, config;
+  std::string model, out, calibrate, mode = "static", qconfig, observer, config;
   std::vector<std::string> skip;
   bool strict = false, json = false;
   DataOptions sampling;
@@ -33,7 +33,7 @@ void read_config(Options& o) {
   const std::vector<std::string> known{"qconfig", "observer", "skip", "strict"};
   for (const auto& [key, value] : json.items()) {
     try {
-      if (key == "qconfig") o.qconfig = o.qconfig == "native" ? value.get<std::string>() : o.qconfig;
+      if (key == "qconfig") o.qconfig = o.qconfig.empty() ? value.get<std::string>() : o.qconfig;
       else if (key == "observer") o.observer = o.observer.empty() ? value.get<std::string>() : o.observer;
       else if (key == "skip") for (const auto& s : value) o.skip.push_back(s.get<std::string>());
       else if (key == "strict") o.strict |= value.get<bool>();
@@ -45,131 +45,209 @@ void read_config(Options& o) {
   }
 }
 
+// The observer of that name, for activations. Error if it is none.
+quant::ObserverFactory activation_observer(const std::string& name) {
+  quant::ObserverFactory observer(name);
+  if (quant::is_per_channel(observer.options().qscheme))
+    fail(ErrorCode::invalid_argument, fmt::format("observer '{}': activations are quantized per tensor; use one of minmax, "
+                                                  "moving-average, histogram", name));
+  return observer;
+}
+
 quant::QConfig make_qconfig(const Options& o) {
-  quant::QConfig qconfig = quant::get_default_qconfig(o.qconfig);
+  quant::QConfig qconfig = quant::get_default_qconfig(o.qconfig.empty() ? "native" : o.qconfig);
   if (!o.observer.empty()) {
+    quant::ObserverFactory observer = activation_observer(o.observer);
     auto options = qconfig.activation.options();
-    quant::ObserverFactory observer(o.observer);
-    if (quant::is_per_channel(observer.options().qscheme))
-      fail(ErrorCode::invalid_argument, fmt::format("--observer {}: activations are quantized per tensor; use one of minmax, "
-                                                    "moving-average, histogram", o.observer));
     options.averaging_constant = observer.options().averaging_constant;
     qconfig.activation = observer.with_args(options);
   }
   return qconfig;
 }
 
-// Signal to noise of b against a, in dB; +inf if equal.
-double sqnr(const Tensor& a, const Tensor& b) {
-  Tensor x = a.dequantize().contiguous(), y = b.dequantize().contiguous();
-  double signal = 0, noise = 0;
-  for (int64_t i = 0; i < x.numel(); ++i) {
-    double v = x.data<float>()[i], e = v - y.data<float>()[i];
-    signal += v * v;
-    noise += e * e;
-  }
-  return noise == 0 ? INFINITY : 10 * std::log10(signal / noise);
+graph::Graph load_float_model(const std::string& path) {
+  graph::Graph graph = load_model(path);
+  if (count_nodes(graph).quantized)
+    fail(ErrorCode::invalid_argument, fmt::format("{}: is quantized already; give the float model it was made from", path));
+  return graph;
 }
 
-struct Comparison {
-  bool labels = false;
-  Accuracy before, after;
-  double output_sqnr = 0;
-  std::vector<Latency> latency;  // float, int8: one sample at a time
+void require_all_quantized(const quant::PreparedGraph& prepared) {
+  const graph::Graph& g = prepared.graph();
+  for (size_t i = 0; i < g.nodes().size(); ++i) {
+    const auto& node = g.nodes()[i];
+    if (node.kind == graph::NodeKind::call && !prepared.placement().quantized[i])
+      fail(ErrorCode::unsupported, fmt::format("--strict: {} ({}) stays float: {}", quant::node_name(g, node), node.op,
+                                               prepared.placement().reason[i]));
+  }
+}
+
+void calibrate(quant::PreparedGraph& prepared, const Dataset& dataset, const std::string& path, int64_t count) {
+  Progress bar("calibrating", count);
+  int64_t step = batch_size(dataset, 32);
+  for (int64_t i = 0; i < count; i += step) {
+    Batch batch = dataset.get(i, std::min(step, count - i));
+    try {
+      prepared.forward(ordered_inputs(prepared.graph(), batch));
+    } catch (const Error& e) {  // a NaN, say: where to look for it
+      fail(e.code(), fmt::format("{}, samples {} to {}: {}", path, i, i + batch.size - 1, e.what()));
+    }
+    bar.advance(batch.size);
+  }
+}
+
+// -- what quantizing did, measured -----------------------------------------------------------------------
+
+// Sums of squares of the float result and of what the 8-bit one differs from it by.
+struct Noise {
+  double signal = 0, noise = 0;
+  void add(const Tensor& a, const Tensor& b) {
+    Tensor x = a.dequantize().contiguous(), y = b.dequantize().contiguous();
+    for (int64_t i = 0; i < x.numel(); ++i) {
+      double v = x.data<float>()[i], e = v - y.data<float>()[i];
+      signal += v * v;
+      noise += e * e;
+    }
+  }
+  double sqnr_db() const { return noise == 0 ? INFINITY : 10 * std::log10(signal / noise); }
 };
+
+struct Comparison {
+  int64_t samples = 0;
+  bool top1 = false;
+  Accuracy before, after;
+  Noise noise;                      // of the first output
+  std::vector<Latency> latency;     // float, int8: one sample at a time
+  double float_share = 0;           // of the 8-bit network's time: what operators take that stay float
+};
+
+double float_share(const runtime::Program& program, const std::vector<Tensor>& x) {
+  auto seconds = program.profile(x);
+  double all = 0, left = 0;
+  for (size_t i = 0; i < seconds.size(); ++i) {
+    all += seconds[i];
+    if (!runs_quantized(program.graph(), program.graph().node(program.steps()[i].node))) left += seconds[i];
+  }
+  return all > 0 ? left / all : 0;
+}
 
 Comparison compare(const graph::Graph& before, const graph::Graph& after, const Dataset& dataset, int64_t count) {
   Comparison c;
   runtime::Program a = runtime::compile(before), b = runtime::compile(after);
-  int64_t samples = std::min<int64_t>(count, 512);
-  c.labels = dataset.has_labels();
-  if (c.labels) {
-    c.before = evaluate(a, dataset, samples, "float accuracy");
-    c.after = evaluate(b, dataset, samples, "int8 accuracy");
-  }
-  Batch batch = dataset.get(0, batch_size(dataset, 1));
-  auto x = ordered_inputs(before, batch);
-  c.output_sqnr = sqnr(a.run(x).at(0), b.run(x).at(0));
-  c.latency = measure({&a, &b}, {x, x}, 0.3);
-  return c;
-}
-
-std::string text_of(double sqnr_db) { return std::isinf(sqnr_db) ? "exact" : fmt::format("{:.1f} dB", sqnr_db); }
-
-void run(Options o) {
-  o.run.apply();
-  if (o.mode != "static")
-    fail(ErrorCode::unsupported, fmt::format("--mode {}: this version quantizes graphs statically; use --mode static", o.mode));
-  if (o.calibrate.empty())
-    fail(ErrorCode::invalid_argument, "static quantization needs sample inputs to choose scales from: give --calibrate DATA (an "
-                                      ".npz with `images`, or a directory of images)");
-  check_model_path(o.out);
-  read_config(o);
-  quant::QConfig qconfig = make_qconfig(o);
-  graph::Graph source = load_model(o.model);
-  // All that can fail for other reasons than the data fails before the data is read.
-  quant::PreparedGraph prepared = quant::prepare_fx(source, qconfig, {o.skip, ""});
-  if (o.strict) {
-    for (size_t i = 0; i < prepared.graph().nodes().size(); ++i) {
-      const auto& node = prepared.graph().nodes()[i];
-      if (node.kind == graph::NodeKind::call && !prepared.placement().quantized[i])
-        fail(ErrorCode::unsupported, fmt::format("--strict: {} ({}) stays float: {}", quant::node_name(prepared.graph(), node),
-                                                 node.op, prepared.placement().reason[i]));
-    }
-  }
-  Dataset dataset = o.sampling.open(o.calibrate, source);
-  int64_t count = o.sampling.count(dataset);
+  c.top1 = dataset.has_labels() && before.type(before.outputs()[0]).dim() == 2;
+  c.samples = std::min<int64_t>(count, c.top1 ? 512 : 32);
   {
-    Progress bar("calibrating", count);
+    Progress bar("comparing with float", c.samples);
     int64_t step = batch_size(dataset, 32);
-    for (int64_t i = 0; i < count; i += step) {
-      Batch batch = dataset.get(i, std::min(step, count - i));
-      prepared.forward(ordered_inputs(prepared.graph(), batch));
+    for (int64_t i = 0; i < c.samples; i += step) {
+      Batch batch = dataset.get(i, std::min(step, c.samples - i));
+      auto x = ordered_inputs(before, batch);
+      Tensor p = a.run(x).at(0), q = b.run(x).at(0);
+      c.noise.add(p, q);
+      if (c.top1) {
+        c.before.add(p, batch.labels);
+        c.after.add(q, batch.labels);
+      }
       bar.advance(batch.size);
     }
   }
+  auto x = ordered_inputs(before, dataset.get(0, batch_size(dataset, 1)));
+  c.latency = measure({&a, &b}, {x, x}, 0.2);
+  c.float_share = float_share(b, x);
+  return c;
+}
+
+// What is reported, either way.
+struct Result {
+  const Options& options;
+  int64_t samples;
+  const quant::ConversionReport& report;
+  Comparison comparison;
+  int64_t float_bytes, int8_bytes, file_bytes;  // weights, weights, the file
+};
+
+nlohmann::ordered_json to_json(const Result& r) {
+  const Comparison& c = r.comparison;
+  nlohmann::ordered_json json{{"output", r.options.out},
+                              {"samples", r.samples},
+                              {"quantized_nodes", r.report.quantized()},
+                              {"nodes", r.report.entries.size()},
+                              {"float_weight_bytes", r.float_bytes},
+                              {"int8_weight_bytes", r.int8_bytes},
+                              {"file_bytes", r.file_bytes},
+                              {"output_sqnr_db", c.noise.sqnr_db()},  // null: no difference at all
+                              {"float_ms", c.latency[0].median_ms},
+                              {"int8_ms", c.latency[1].median_ms},
+                              {"peak_rss_mb", peak_rss_mb()}};
+  if (c.top1) {
+    json["float_top1"] = c.before.top1();
+    json["int8_top1"] = c.after.top1();
+    json["top1_samples"] = c.after.samples;
+  }
+  json["warnings"] = r.report.warnings;
+  json["left_float"] = nlohmann::ordered_json::array();
+  for (const auto& e : r.report.left_float())
+    json["left_float"].push_back({{"node", e.node}, {"op", e.op}, {"reason", e.reason}});
+  return json;
+}
+
+void print(const Result& r) {
+  const Comparison& c = r.comparison;
+  auto left = r.report.left_float();
+  int64_t quantized = r.report.quantized(), all = static_cast<int64_t>(r.report.entries.size());
+  auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
+  for (const std::string& w : r.report.warnings) fmt::print(stderr, "octet: warning: {}\n", w);
+  fmt::print("{}: {} of {} operators in 8 bits ({}), calibrated on {} samples\n", r.options.out, quantized, all,
+             bytes(r.file_bytes), r.samples);
+  for (const auto& e : left) fmt::print("  stays float: {} ({}): {}\n", e.node, e.op, e.reason);
+  if (int64_t moves = all - quantized - static_cast<int64_t>(left.size()))
+    fmt::print("  and {} that only move{} data between these\n", moves, moves == 1 ? "s" : "");
+  fmt::print("{:<8} {:>12} {:>12}\n", "", "float", "int8");
+  fmt::print("{:<8} {:>12} {:>12}   {:.2f}x smaller\n", "weights", bytes(r.float_bytes), bytes(r.int8_bytes),
+             static_cast<double>(r.float_bytes) / static_cast<double>(r.int8_bytes));
+  double before = c.latency[0].median_ms, after = c.latency[1].median_ms;
+  fmt::print("{:<8} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {})\n", "latency", before, after,
+             std::max(before, after) / std::min(before, after), after <= before ? "faster" : "slower", threads_text());
+  if (after > before)
+    fmt::print("  slower: operators that stay float take {:.0f}% of the int8 time; `octet bench {} --profile` shows\n"
+               "  every step\n", 100 * c.float_share, r.options.out);
+  if (c.top1)
+    fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} calibration samples\n", "top-1", c.before.top1(), c.after.top1(),
+               c.samples);
+  double sqnr = c.noise.sqnr_db();
+  fmt::print("{:<8} {:>12} {:>12}   of the first output, {} samples\n", "SQNR", "",
+             std::isinf(sqnr) ? "exact" : fmt::format("{:.1f} dB", sqnr), c.samples);
+  fmt::print("peak memory {:.0f} MB\n", peak_rss_mb());
+}
+
+void run(Options o) {
+  // All that can fail for other reasons than the data fails before the data is read.
+  if (o.mode != "static")
+    fail(ErrorCode::unsupported, fmt::format("--mode {}: not in this version; use --mode static, with --calibrate DATA", o.mode));
+  if (o.calibrate.empty())
+    wrong_usage("--calibrate DATA is required: static quantization chooses scales from sample inputs (an .npz with `images`, "
+                "or a directory of images)");
+  o.run.apply();
+  read_config(o);
+  quant::QConfig qconfig = make_qconfig(o);
+  check_writable(o.out);
+  graph::Graph source = load_float_model(o.model);
+  quant::PreparedGraph prepared = quant::prepare_fx(source, qconfig, {o.skip, ""});
+  if (o.strict) require_all_quantized(prepared);
+  Dataset dataset = o.sampling.open(o.calibrate, source);
+  int64_t count = o.sampling.count(dataset);
+  calibrate(prepared, dataset, o.calibrate, count);
   quant::ConversionReport report;
   graph::Graph int8 = quant::convert_fx(prepared, &report, false);
-  int8.metadata["quantization"] = "static";
+  int8.metadata["quantization"] = o.mode;
   int8.metadata["qconfig"] = quant::to_string(qconfig);
   int8.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibrate);
   save_model(int8, o.out);  // first of all: whatever happens below, the result is on disk
 
-  Comparison c = compare(prepared.graph(), int8, dataset, count);
-  auto left = report.left_float();
-  double before = static_cast<double>(weight_bytes(source)), after = static_cast<double>(std::filesystem::file_size(o.out));
-  if (o.json) {
-    nlohmann::ordered_json json{{"output", o.out}, {"samples", count}, {"quantized_nodes", report.quantized()},
-                                {"nodes", report.entries.size()}, {"float_weight_bytes", before}, {"file_bytes", after},
-                                {"output_sqnr_db", c.output_sqnr}, {"float_ms", c.latency[0].median_ms},
-                                {"int8_ms", c.latency[1].median_ms}, {"peak_rss_mb", peak_rss_mb()}};
-    if (c.labels) {
-      json["float_top1"] = c.before.top1();
-      json["int8_top1"] = c.after.top1();
-      json["top1_samples"] = c.after.samples;
-    }
-    json["warnings"] = report.warnings;
-    json["left_float"] = nlohmann::ordered_json::array();
-    for (const auto& e : left) json["left_float"].push_back({{"node", e.node}, {"op", e.op}, {"reason", e.reason}});
-    fmt::print("{}\n", json.dump());
-    return;
-  }
-  for (const std::string& w : report.warnings) fmt::print(stderr, "octet: warning: {}\n", w);
-  fmt::print("{}: {} of {} operators in 8 bits, calibrated on {} samples (peak memory {:.0f} MB)\n", o.out, report.quantized(),
-             report.entries.size(), count, peak_rss_mb());
-  for (const auto& e : left) fmt::print("  stays float: {} ({}): {}\n", e.node, e.op, e.reason);
-  fmt::print("{:<12} {:>12} {:>12}\n", "", "float", "int8");
-  fmt::print("{:<12} {:>12} {:>12}   {:.2f}x smaller\n", "size", human_bytes(before), human_bytes(after), before / after);
-  double ratio = c.latency[0].median_ms / c.latency[1].median_ms;
-  fmt::print("{:<12} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {} threads, median)\n", "latency", c.latency[0].median_ms,
-             c.latency[1].median_ms, ratio >= 1 ? ratio : 1 / ratio, ratio >= 1 ? "faster" : "slower", num_threads());
-  if (ratio < 1)
-    fmt::print("  slower than float: {} of {} operators stay float, and a network this small spends its time on overhead; "
-               "`octet bench {} --profile` shows where\n", report.entries.size() - report.quantized(), report.entries.size(), o.out);
-  if (c.labels)
-    fmt::print("{:<12} {:>12.4f} {:>12.4f}   on {} of the calibration samples\n", "top-1", c.before.top1(), c.after.top1(),
-               c.after.samples);
-  fmt::print("{:<12} {:>12} {:>12}   of the first output, one sample\n", "SQNR", "", text_of(c.output_sqnr));
+  Result result{o, count, report, compare(prepared.graph(), int8, dataset, count), weight_bytes(source), weight_bytes(int8),
+                static_cast<int64_t>(std::filesystem::file_size(o.out))};
+  if (o.json) print_json(to_json(result));
+  else print(result);
 }
 
 }  // namespace
@@ -177,18 +255,30 @@ void run(Options o) {
 void add_quantize(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("quantize", "make an 8-bit network from a trained one");
-  cmd->add_option("MODEL", o->model, "the trained network: .onnx or .octet")->required();
-  cmd->add_option("-o,--output", o->out, ".octet, or .onnx (QDQ)")->required();
-  cmd->add_option("--calibrate", o->calibrate, "sample inputs: an .npz or a directory of images");
-  cmd->add_option("--mode", o->mode, "static")->check(CLI::IsMember({"static", "dynamic", "weight-only"}));
-  cmd->add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...");
-  cmd->add_option("--observer", o->observer, "of activations: histogram (default), minmax, moving-average");
-  cmd->add_option("--skip", o->skip, "nodes to leave float: a name, a glob or re:EXPRESSION; may be repeated");
-  cmd->add_option("--config", o->config, "a JSON file with qconfig, observer, skip, strict");
+  cmd->add_option("MODEL", o->model, "the trained network: .onnx or .octet")->type_name("")->required();
+  cmd->add_option("-o,--output", o->out, "the 8-bit network: .octet, or .onnx (QDQ)")
+      ->type_name("OUT")
+      ->required()
+      ->check(output_model());
+  cmd->add_option("--calibrate", o->calibrate, "sample inputs: an .npz or a directory of images")->type_name("DATA");
+  cmd->add_option("--mode", o->mode, "static (default); dynamic and weight-only are to come")
+      ->type_name("MODE")
+      ->check(CLI::IsMember({"static", "dynamic", "weight-only"}).description(""));
+  cmd->add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...")
+      ->type_name("NAME")
+      ->check(accepted_by([](const std::string& name) { quant::get_default_qconfig(name); }));
+  cmd->add_option("--observer", o->observer, "for activations: histogram (default), minmax, moving-average")
+      ->type_name("NAME")
+      ->check(accepted_by([](const std::string& name) { activation_observer(name); }));
+  cmd->add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
+      ->type_name("PATTERN")
+      ->allow_extra_args(false);
+  cmd->add_option("--config", o->config, "JSON with any of qconfig, observer, skip, strict")->type_name("FILE.json");
   cmd->add_flag("--strict", o->strict, "fail if any operator stays float");
   cmd->add_flag("--json", o->json, "print one JSON object");
   o->sampling.add_to(*cmd);
   o->run.add_to(*cmd);
+  cmd->footer("Example: octet quantize net.onnx --calibrate images.npz -o net.octet");
   cmd->callback([o] { run(*o); });
 }
 

@@ -8,6 +8,17 @@
 #include "octet/io/npz.h"
 
 namespace octet::cli {
+namespace {
+
+// Whether an array of dtype `from` may stand for an input of dtype `to`: as in DATA, integers become wider ones, and
+// everything becomes float.
+bool converts(DType from, DType to) {
+  if (from == to || is_quantized(to) || to == DType::bool_) return false;
+  bool integers = !is_floating(from) && from != DType::bool_;
+  return is_floating(to) || (integers && element_size(from) < element_size(to));
+}
+
+}  // namespace
 
 void add_run(CLI::App& app) {
   struct Options {
@@ -17,32 +28,36 @@ void add_run(CLI::App& app) {
   };
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("run", "run a model on arrays");
-  cmd->add_option("MODEL", o->model, ".onnx or .octet")->required();
-  cmd->add_option("--input", o->inputs, "NAME=FILE.npy, once per input")->required();
-  cmd->add_option("--output", o->output, "the results, an .npz")->required();
+  cmd->add_option("MODEL", o->model, ".onnx or .octet")->type_name("")->required();
+  cmd->add_option("--input", o->inputs, "an array for the input of that name; once per input")
+      ->type_name("NAME=FILE.npy")
+      ->allow_extra_args(false)
+      ->required()
+      ->check(accepted_by([](const std::string& item) {
+        if (size_t equals = item.find('='); equals == std::string::npos || equals == 0)
+          fail(ErrorCode::invalid_argument, fmt::format("expected NAME=FILE.npy, got '{}'", item));
+      }));
+  cmd->add_option("--output", o->output, "where the results go, each under its name")->type_name("OUT.npz")->required();
   o->run.add_to(*cmd);
+  cmd->footer("Example: octet run net.octet --input images=x.npy --output y.npz");
   cmd->callback([o] {
     o->run.apply();
+    check_writable(o->output);
     graph::Graph graph = load_model(o->model);
     std::map<std::string, Tensor> inputs;
     for (const std::string& item : o->inputs) {
       size_t equals = item.find('=');
-      if (equals == std::string::npos || equals == 0)
-        fail(ErrorCode::invalid_argument, fmt::format("--input {}: expected NAME=FILE.npy", item));
       std::string name = item.substr(0, equals);
       Tensor value = read_npy(item.substr(equals + 1));
-      // uint8 images become float unscaled, as everywhere on the command line.
-      if (auto id = graph.find(name); id && graph.type(*id).dtype != value.dtype() && !graph.type(*id).is_quantized())
+      if (auto id = graph.find(name); id && converts(value.dtype(), graph.type(*id).dtype))
         value = value.to(graph.type(*id).dtype);
       inputs[name] = value;
     }
-    runtime::Program program = runtime::compile(graph);
-    std::map<std::string, Tensor> outputs;
-    for (auto& [name, value] : program.run(inputs)) {
-      outputs[name] = value.is_quantized() ? value.dequantize() : value;
-      fmt::print("{}: {}\n", name, to_string(value.type()));
-    }
+    std::map<std::string, Tensor> outputs = runtime::compile(graph).run(inputs);
+    for (auto& [name, value] : outputs)
+      if (value.is_quantized()) value = value.dequantize();
     write_npz(o->output, outputs);
+    for (const auto& [name, value] : outputs) fmt::print("{}: {}\n", name, to_string(value.type()));
   });
 }
 

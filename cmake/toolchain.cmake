@@ -18,4 +18,5 @@ if(OCTET_SANITIZE)
 endif()
 
 add_library(octet_warnings INTERFACE)
-target_compile_options(octet_warnings INTERFACE -Wall -Wextra -Wno-missing-field-initializers)
+target_compile_options(octet_warnings INTERFACE -Wall -Wextra -Wno-missing-field-initializers
+                       -Wno-restrict)  # GCC 12 warns of std::string concatenation (GCC bug 105329)

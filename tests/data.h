@@ -17,7 +17,7 @@ inline std::filesystem::path data_dir() {
 }  // namespace octet::testing
 
 // First line of a test: skips it unless data_dir() has the file (or directory) of that relative name.
-#define OCTET_NEED_DATA(name)                                                                                     \
-  if (!std::filesystem::exists(::octet::testing::data_dir() / (name)))                                            \
+#define OCTET_NEED_DATA(name)                                                                                       \
+  if (!std::filesystem::exists(::octet::testing::data_dir() / (name)))                                              \
   GTEST_SKIP() << "no " << (::octet::testing::data_dir() / (name)).string() << "; set OCTET_DATA to the directory " \
                << "that has it"

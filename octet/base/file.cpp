@@ -20,12 +20,26 @@ constexpr size_t kPending = 1 << 16;  // small writes are gathered up to this ma
 std::string reason(int error) {
   const char* advice = "";
   switch (error) {
-    case EACCES: case EPERM: advice = "; check the permissions of the file and its directory"; break;
-    case ENOSPC: case EDQUOT: advice = "; free some space or write elsewhere"; break;
-    case EROFS: advice = "; the file system is read-only, write elsewhere"; break;
-    case EMFILE: case ENFILE: advice = "; raise the limit with ulimit -n"; break;
-    case ENAMETOOLONG: advice = "; use a shorter name"; break;
-    default: break;
+    case EACCES:
+    case EPERM:
+      advice = "; check the permissions of the file and its directory";
+      break;
+    case ENOSPC:
+    case EDQUOT:
+      advice = "; free some space or write elsewhere";
+      break;
+    case EROFS:
+      advice = "; the file system is read-only, write elsewhere";
+      break;
+    case EMFILE:
+    case ENFILE:
+      advice = "; raise the limit with ulimit -n";
+      break;
+    case ENAMETOOLONG:
+      advice = "; use a shorter name";
+      break;
+    default:
+      break;
   }
   return std::string(std::strerror(error)) + advice;
 }
@@ -94,8 +108,7 @@ std::shared_ptr<MappedFile> MappedFile::open(const std::filesystem::path& path) 
   result->data_ = static_cast<std::byte*>(start);
   result->size_ = size;
   result->mapped_ = reserved;  // from here on the destructor unmaps
-  void* mapped =
-      ::mmap(start, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.fd, 0);
+  void* mapped = ::mmap(start, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.fd, 0);
   OCTET_CHECK(mapped != MAP_FAILED, io, "{}: cannot map {} bytes: {}", path.string(), size, reason(errno));
   return result;
 }

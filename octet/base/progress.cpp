@@ -56,7 +56,8 @@ std::string progress_line(const std::string& what, int64_t done, int64_t total, 
   int room = width - static_cast<int>(what.size() + tail.size()) - 6;  // the brackets and the gaps
   if (total > 0 && room >= 8) {
     int cells = std::min(room, 30);
-    int full = static_cast<int>(std::clamp<double>(static_cast<double>(done) / static_cast<double>(total), 0, 1) * cells);
+    int full =
+        static_cast<int>(std::clamp<double>(static_cast<double>(done) / static_cast<double>(total), 0, 1) * cells);
     bar = fmt::format("[{}{}]  ", std::string(full, '#'), std::string(cells - full, '.'));
   }
   std::string line = what + "  " + bar + tail;
@@ -86,7 +87,8 @@ struct Progress::State {
     std::string padding(shown > columns ? shown - columns : 0, ' ');
     size_t open = line.find('[', what.size()), close = line.find(']', what.size());
     if (colour && open != std::string::npos && close != std::string::npos)
-      line = line.substr(0, open) + "\x1b[32m" + line.substr(open, close + 1 - open) + "\x1b[0m" + line.substr(close + 1);
+      line =
+          line.substr(0, open) + "\x1b[32m" + line.substr(open, close + 1 - open) + "\x1b[0m" + line.substr(close + 1);
     put("\r" + line + padding);
     shown = std::max(shown, columns);
   }

@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-
 namespace octet::graph {
 namespace {
 
@@ -55,8 +54,8 @@ void fold(Rewriter& r, const Node& layer, const Node& norm) {
   }
   const std::string& name = g.value(layer.inputs[1]).name;
   ValueId w = r.out().add_constant(name, weight);
-  ValueId b = r.out().add_constant(biased ? g.value(layer.inputs[2]).name : bias_name(name),
-                                   Tensor::from(bias, {channels}));
+  ValueId b =
+      r.out().add_constant(biased ? g.value(layer.inputs[2]).name : bias_name(name), Tensor::from(bias, {channels}));
   ValueId y = r.out().add_call(g.value(norm.outputs[0]).name, layer.op, {r(layer.inputs[0]), w, b}, layer.attrs,
                                std::nullopt, layer.scope);
   r.map(norm.outputs[0], y);

@@ -11,7 +11,8 @@ namespace {
 
 std::string describe(const Graph& g, const Node& node) {
   std::string out = node.outputs.empty() ? "?" : g.value(node.outputs[0]).name;
-  return fmt::format("%{} = {}", out, node.kind == NodeKind::call ? node.op : "constant");
+  return fmt::format("%{} = {}", out,
+                     node.kind == NodeKind::call ? node.op : node.kind == NodeKind::input ? "input" : "constant");
 }
 
 // The names the text format can print.
@@ -19,6 +20,19 @@ std::string printable(std::string name) {
   for (char& c : name)
     if (!std::isalnum(static_cast<unsigned char>(c)) && !std::strchr("_./:-", c)) c = '_';
   return name.empty() ? "v" : name;
+}
+
+// Names of sizes, likewise: a type must be readable from its text.
+TensorType printable(TensorType type) {
+  for (Dim& d : type.dims) {
+    if (d.known()) continue;
+    std::string name = d.name();
+    for (char& c : name)
+      if (static_cast<unsigned char>(c) <= ' ' || std::strchr("(),%=\"\x7f", c)) c = '_';
+    if (name.find_first_not_of("0123456789") == std::string::npos) name = "size" + name;
+    if (name != d.name()) d = Dim(name);
+  }
+  return type;
 }
 
 std::vector<std::optional<TensorType>> operand_types(const Graph& g, const std::vector<ValueId>& inputs) {
@@ -47,7 +61,7 @@ std::string Graph::unique_name(const std::string& wanted) {
 
 ValueId Graph::new_value(const std::string& name, TensorType type, NodeId producer) {
   auto id = static_cast<ValueId>(values_.size());
-  values_.push_back({unique_name(name), std::move(type), producer});
+  values_.push_back({unique_name(name), printable(std::move(type)), producer});
   by_name_[values_.back().name] = id;
   return id;
 }
@@ -107,38 +121,72 @@ NodeId Graph::add_raw(Node node, const std::vector<Value>& outputs) {
 
 void Graph::rename(ValueId id, const std::string& name) {
   if (value(id).name == name) return;
+  OCTET_CHECK(name == printable(name), invalid_argument, "rename: value name '{}' is empty or has odd characters", name);
   OCTET_CHECK(!by_name_.count(name), invalid_argument, "rename: there is a value %{} already", name);
   by_name_.erase(value(id).name);
   values_[id].name = name;
   by_name_[name] = id;
 }
 
-void Graph::check() const {
-  std::vector<bool> defined(values_.size(), false);
-  for (const Node& node : nodes_) {
-    std::string what = describe(*this, node);
-    for (ValueId id : node.inputs)
-      OCTET_CHECK(id == kNone || (id >= 0 && id < static_cast<ValueId>(values_.size()) && defined[id]), corrupt,
-                  "{}: an operand is not defined before its use", what);
-    if (node.kind == NodeKind::constant) {
-      OCTET_CHECK(node.value.defined() && node.value.type() == type(node.outputs.at(0)), corrupt,
-                  "{}: the data is {}, the recorded type {}", what,
-                  node.value.defined() ? to_string(node.value.type()) : "missing", to_string(type(node.outputs[0])));
-    } else if (node.kind == NodeKind::call) {
-      const ops::Op& op = ops::get(node.op);
-      OCTET_CHECK(op.complete(node.attrs) == node.attrs, corrupt, "{}: attributes are incomplete", what);
-      auto types = op.infer(operand_types(*this, node.inputs), node.attrs, want_of(*this, node), what);
-      OCTET_CHECK(types.size() == node.outputs.size(), corrupt, "{}: {} results; {} gives {}", what, node.outputs.size(),
-                  node.op, types.size());
-      for (size_t i = 0; i < types.size(); ++i)
-        OCTET_CHECK(types[i] == type(node.outputs[i]), corrupt, "{}: recorded type {}; {} gives {}", what,
-                    to_string(type(node.outputs[i])), node.op, to_string(types[i]));
-    }
-    for (ValueId id : node.outputs) defined[id] = true;
+void Graph::check_node(NodeId id) const {
+  const Node& node = nodes_.at(id);
+  auto size = static_cast<ValueId>(values_.size());
+  OCTET_CHECK(!node.outputs.empty(), corrupt, "node {} has no results", id);
+  for (ValueId v : node.outputs)
+    OCTET_CHECK(v >= 0 && v < size && values_[v].producer == id, corrupt, "node {}: result {} is not a value it makes", id, v);
+  std::string what = describe(*this, node);
+  for (ValueId v : node.inputs)
+    OCTET_CHECK(v == kNone || (v >= 0 && v < size && values_[v].producer < id), corrupt,
+                "{}: an operand is not defined before its use", what);
+  for (ValueId v : node.outputs) {
+    const TensorType& t = type(v);
+    OCTET_CHECK(t.is_quantized() == (t.quantizer != nullptr), corrupt, "{}: the type of %{} is {} {} qparams", what,
+                value(v).name, to_string(t.dtype), t.quantizer ? "with" : "without");
+    if (!t.quantizer || !t.quantizer->is_per_channel()) continue;
+    int64_t axis = t.quantizer->axis();
+    OCTET_CHECK(axis < t.dim() && (!t.dims[axis].known() ||
+                                   t.dims[axis].size() == static_cast<int64_t>(t.quantizer->scales().size())),
+                corrupt, "{}: the type of %{} has {} channels along dimension {} of {}", what, value(v).name,
+                t.quantizer->scales().size(), axis, to_string(t));
   }
-  for (ValueId id : outputs_)
-    OCTET_CHECK(id >= 0 && id < static_cast<ValueId>(values_.size()) && defined[id], corrupt,
-                "an output of the graph is not defined");
+  if (node.kind != NodeKind::call) {
+    OCTET_CHECK(node.inputs.empty() && node.outputs.size() == 1, corrupt, "{}: it must have one result and no operands", what);
+    if (node.kind == NodeKind::input) return;
+    OCTET_CHECK(node.value.defined() && node.value.type() == type(node.outputs[0]), corrupt,
+                "{}: the data is {}, the recorded type {}", what,
+                node.value.defined() ? to_string(node.value.type()) : "missing", to_string(type(node.outputs[0])));
+    return;
+  }
+  const ops::Op* op = ops::find(node.op);
+  OCTET_CHECK(op, corrupt, "{}: unknown operator '{}'", what, node.op);
+  std::vector<TensorType> types;
+  try {
+    OCTET_CHECK(op->complete(node.attrs) == node.attrs, corrupt, "attributes are incomplete");
+    types = op->infer(operand_types(*this, node.inputs), node.attrs, want_of(*this, node), "");
+  } catch (const Error& e) {
+    OCTET_FAIL(corrupt, "{}: {}", what, e.what());
+  }
+  OCTET_CHECK(types.size() == node.outputs.size(), corrupt, "{}: {} results; {} gives {}", what, node.outputs.size(), node.op,
+              types.size());
+  for (size_t i = 0; i < types.size(); ++i)
+    OCTET_CHECK(types[i] == type(node.outputs[i]), corrupt, "{}: recorded type {}; {} gives {}", what,
+                to_string(type(node.outputs[i])), node.op, to_string(types[i]));
+}
+
+void Graph::check() const {
+  std::vector<int> made(values_.size(), 0);
+  std::vector<ValueId> inputs;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    check_node(static_cast<NodeId>(i));
+    for (ValueId v : nodes_[i].outputs)
+      OCTET_CHECK(++made[v] == 1, corrupt, "{}: %{} is made twice", describe(*this, nodes_[i]), value(v).name);
+    if (nodes_[i].kind == NodeKind::input) inputs.push_back(nodes_[i].outputs[0]);
+  }
+  for (size_t v = 0; v < values_.size(); ++v)
+    OCTET_CHECK(made[v] == 1, corrupt, "no node makes %{}", values_[v].name);
+  OCTET_CHECK(inputs == inputs_, corrupt, "the graph's list of inputs does not match its input nodes");
+  for (ValueId v : outputs_)
+    OCTET_CHECK(v >= 0 && v < static_cast<ValueId>(values_.size()), corrupt, "an output of the graph is not defined");
 }
 
 std::vector<int> Graph::use_counts() const {
@@ -181,7 +229,7 @@ std::vector<ValueId> Rewriter::operands(const Node& node) const {
 void Rewriter::copy(const Node& node) {
   const std::string& name = source_.value(node.outputs[0]).name;
   switch (node.kind) {
-    case NodeKind::input: map_[node.outputs[0]] = out_.add_input(name, source_.type(node.outputs[0])); return;
+    case NodeKind::input: map_[node.outputs[0]] = out_.add_input(name, source_.type(node.outputs[0])); break;
     case NodeKind::constant: map_[node.outputs[0]] = out_.add_constant(name, node.value); break;
     case NodeKind::call: {
       auto results = out_.add_calls(name, node.op, operands(node), node.attrs, want_of(source_, node), node.scope);

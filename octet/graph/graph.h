@@ -77,11 +77,13 @@ class Graph {
   // A node with the given types, unchecked: what readers of saved graphs use, followed by check().
   NodeId add_raw(Node node, const std::vector<Value>& outputs);
   void set_outputs(std::vector<ValueId> outputs) { outputs_ = std::move(outputs); }
-  void rename(ValueId id, const std::string& name);  // Error if the name is taken
+  // Error if the name is taken, or has other characters than letters, digits and _./:-
+  void rename(ValueId id, const std::string& name);
 
-  // Verifies everything a pass or a file could have broken: operands defined before use, unique names, known operators,
-  // and that type inference agrees with the recorded types. Error naming the node.
+  // Verifies everything a pass or a file could have broken: operands defined before use, each value made once, known
+  // operators, and that type inference agrees with the recorded types. Error `corrupt` naming the node.
   void check() const;
+  void check_node(NodeId id) const;  // one node's part of it
 
   // How often each value is used, outputs of the graph included.
   std::vector<int> use_counts() const;
@@ -110,7 +112,8 @@ struct PrintOptions {
 std::string print(const Graph& graph, const PrintOptions& options = {});
 
 // Reads a full print. Plain constants of up to 8 elements carry their values in the text; others are looked up in
-// `constants` by name, and are zero where absent (enough to test passes on text). Error with the line number.
+// `constants` by name, and are zero where absent (enough to test passes on text; up to 1 GB). Error `corrupt` with the line
+// number.
 Graph parse(std::string_view text, const std::map<std::string, Tensor>& constants = {});
 
 // -- rewriting -----------------------------------------------------------------------------------------

@@ -9,6 +9,15 @@ namespace {
 
 bool is(const Node& node, const char* op) { return node.kind == NodeKind::call && node.op == op; }
 
+// Operators of QRule::same that make no new numbers: codes go through them as they are.
+bool only_moves(const Node& node) {
+  for (const char* op : {"reshape", "flatten", "permute", "unsqueeze", "squeeze", "expand", "slice", "tile", "identity",
+                         "dropout", "index_select", "pixel_shuffle", "triu", "tril", "max_pool2d", "amax", "amin"})
+    if (node.op == op) return true;
+  return (node.op == "pad" && node.attrs.get_double("value") == 0) ||
+         (node.op == "interpolate" && node.attrs.get_string("mode") == "nearest");
+}
+
 bool same_qparams(const TensorType& a, const TensorType& b) {
   return a.dtype == b.dtype && a.quantizer && b.quantizer && *a.quantizer == *b.quantizer;
 }
@@ -63,6 +72,19 @@ class Merger {
     return operands;
   }
 
+  // Whether the operator takes these operands as codes: some do not where it takes their numbers (per-channel weights
+  // along another axis than the output channels).
+  bool fits(const Node& node, const std::vector<ValueId>& operands, const TensorType& want) const {
+    std::vector<std::optional<TensorType>> types;
+    for (ValueId v : operands) types.push_back(v == kNone ? std::nullopt : std::optional(g_.type(v)));
+    try {
+      ops::get(node.op).infer(types, node.attrs, ops::QType{want.dtype, want.quantizer}, "");
+    } catch (const Error&) {
+      return false;
+    }
+    return true;
+  }
+
   void plan() {
     merged_.assign(g_.nodes().size(), {});
     absorbed_.assign(g_.nodes().size(), false);
@@ -72,7 +94,7 @@ class Merger {
       auto operands = integer_operands(node);
       if (operands.empty() || (allow_ && !allow_(g_, node))) continue;
       const Node* q = only_quantize(node.outputs[0]);
-      if (!q || g_.type(q->outputs[0]).quantizer->is_per_channel()) continue;
+      if (!q || g_.type(q->outputs[0]).quantizer->is_per_channel() || !fits(node, operands, g_.type(q->outputs[0]))) continue;
       merged_[i] = {std::move(operands), q};
       for (NodeId user : g_.users(node.outputs[0])) absorbed_[user] = true;
     }
@@ -88,16 +110,11 @@ class Merger {
     const std::string& name = g_.value(merge.quantize->outputs[0]).name;
     std::vector<ValueId> operands;
     for (ValueId v : merge.operands) operands.push_back(r(v));
-    const ops::Op& op = ops::get(node.op);
     ops::QType qtype{want.dtype, want.quantizer};
     ValueId y = kNone;
-    bool averages = node.op == "avg_pool2d" || node.op == "adaptive_avg_pool2d" || node.op == "mean";
-    if (op.rule() == ops::QRule::same && !averages) {
-      TensorType codes = r.out().type(operands[0]);
-      y = r.out().add_call(same_qparams(codes, want) ? name : name + ".codes", node.op, operands, node.attrs, std::nullopt,
-                           node.scope);
-      if (!same_qparams(codes, want)) y = r.out().add_call(name, "requantize", {y}, {}, qtype, node.scope);
-    } else if (op.rule() == ops::QRule::same && r.out().type(operands[0]).dtype != want.dtype) {
+    const TensorType codes = r.out().type(operands[0]);
+    if (only_moves(node) && !same_qparams(codes, want)) {
+      // Nothing is lost by moving first; the requantization is then of what the graph asks for.
       y = r.out().add_call(name + ".codes", node.op, operands, node.attrs, std::nullopt, node.scope);
       y = r.out().add_call(name, "requantize", {y}, {}, qtype, node.scope);
     } else {

@@ -26,7 +26,8 @@ bool takes_floats(const TensorType& type) { return is_floating(type.dtype) || ty
 
 std::string to_string(const std::vector<InputSpec>& inputs) {
   std::vector<std::string> texts;
-  for (const InputSpec& input : inputs) texts.push_back(fmt::format("'{}' {}", input.name, octet::to_string(input.type)));
+  for (const InputSpec& input : inputs)
+    texts.push_back(fmt::format("'{}' {}", input.name, octet::to_string(input.type)));
   return fmt::format("{}", fmt::join(texts, ", "));
 }
 
@@ -81,19 +82,21 @@ void check_dtype(const std::string& where, const NpzEntry& e, const InputSpec& i
               octet::to_string(input.type.dtype), octet::to_string(input.type.dtype));
 }
 
+// Of what pictures are decoded to for an input (N, C, H, W): RGB where C is open.
+int64_t picture_channels(const TensorType& type) { return type.dims[1].known() ? type.dims[1].size() : 3; }
+
 void check_preprocess(const Preprocess& p, const std::vector<Column>& columns) {
-  OCTET_CHECK(std::isfinite(p.scale) && p.scale != 0, invalid_argument, "scale {}: expected a finite number but 0", p.scale);
+  OCTET_CHECK(std::isfinite(p.scale) && p.scale != 0, invalid_argument,
+              "scale {}: expected a finite number other than 0", p.scale);
   for (float v : p.mean) OCTET_CHECK(std::isfinite(v), invalid_argument, "mean {}: expected finite numbers", v);
-  for (float v : p.std) OCTET_CHECK(std::isfinite(v) && v != 0, invalid_argument, "std {}: expected finite numbers but 0", v);
+  for (float v : p.std)
+    OCTET_CHECK(std::isfinite(v) && v != 0, invalid_argument, "std {}: expected finite numbers other than 0", v);
   for (const Column& c : columns) {
     if (c.whole || !takes_floats(c.spec.type)) continue;
     for (auto [list, name] : {std::pair{&p.mean, "mean"}, std::pair{&p.std, "std"}}) {
       if (list->size() <= 1) continue;
-      const auto& dims = c.spec.type.dims;
-      int64_t channels = c.array.defined() && c.array.dim() > 1 ? c.array.size(1)
-                         : dims.size() > 1                      ? dims[1].size()
-                                                                : 1;
-      OCTET_CHECK(channels < 0 || static_cast<int64_t>(list->size()) == channels, invalid_argument,
+      int64_t channels = c.array.defined() ? (c.array.dim() > 1 ? c.array.size(1) : 1) : picture_channels(c.spec.type);
+      OCTET_CHECK(static_cast<int64_t>(list->size()) == channels, invalid_argument,
                   "{} has {} values; input '{}' has {} channels: give one value, or one for each channel", name,
                   list->size(), c.spec.name, channels);
     }
@@ -156,16 +159,18 @@ struct Dataset::Impl {
 
 void Dataset::Impl::open_directory(const std::vector<InputSpec>& inputs) {
   const TensorType& type = inputs[0].type;
-  bool fit = inputs.size() == 1 && type.dim() == 4 && takes_floats(type) && type.dims[2].known() && type.dims[3].known() &&
-             (!type.dims[1].known() || type.dims[1].size() == 1 || type.dims[1].size() == 3);
-  OCTET_CHECK(fit, invalid_argument,
-              "{}: a directory of pictures fits a model with one float input of 1 or 3 channels and known height and width; "
-              "this model takes {}; give an .npz with its arrays instead",
-              path.string(), to_string(inputs));
+  bool fit = inputs.size() == 1 && type.dim() == 4 && takes_floats(type) && type.dims[2].known() &&
+             type.dims[3].known() && (!type.dims[1].known() || type.dims[1].size() == 1 || type.dims[1].size() == 3);
+  OCTET_CHECK(
+      fit, invalid_argument,
+      "{}: a directory of pictures fits a model with one float input of 1 or 3 channels and known height and width; "
+      "this model takes {}; give an .npz with its arrays instead",
+      path.string(), to_string(inputs));
   pictures = list_pictures(path);
-  OCTET_CHECK(!pictures.empty(), invalid_argument,
-              "{}: no pictures in this directory; expected .jpg, .jpeg, .png or .bmp files (subdirectories are not searched)",
-              path.string());
+  OCTET_CHECK(
+      !pictures.empty(), invalid_argument,
+      "{}: no pictures in this directory; expected .jpg, .jpeg, .png or .bmp files (subdirectories are not searched)",
+      path.string());
   size = static_cast<int64_t>(pictures.size());
   columns.push_back({inputs[0], Tensor(), false});
 }
@@ -173,8 +178,8 @@ void Dataset::Impl::open_directory(const std::vector<InputSpec>& inputs) {
 void Dataset::Impl::open_npz(const std::vector<InputSpec>& inputs) {
   std::string extension = path.extension().string();
   OCTET_CHECK(extension != ".npy", invalid_argument,
-              "{}: is a single array; expected an .npz: make one with np.savez(FILE, images=np.load('{}'))", path.string(),
-              path.filename().string());
+              "{}: is a single array; expected an .npz: make one with np.savez(FILE, images=np.load('{}'))",
+              path.string(), path.filename().string());
   std::vector<NpzEntry> entries = list_npz(path);
 
   // Each input's array is the one of its name; `images` stands in for the only input that has none.
@@ -191,8 +196,9 @@ void Dataset::Impl::open_npz(const std::vector<InputSpec>& inputs) {
       missing.clear();
     }
   }
-  OCTET_CHECK(missing.empty(), not_found, "{}: no array {}{}; it holds {}; the model takes {}: save each under its name",
-              path.string(), inputs.size() == 1 ? "'images' and none named " : "for input ", fmt::join(missing, ", "),
+  OCTET_CHECK(missing.empty(), not_found,
+              "{}: no array {}{}; it holds {}; the model takes {}: save each under its name", path.string(),
+              inputs.size() == 1 ? "'images' and none named " : "for input ", fmt::join(missing, ", "),
               to_string(entries), to_string(inputs));
 
   // The number of samples: dimension 0 of an input whose batch is free; if there is none, the largest.
@@ -206,8 +212,10 @@ void Dataset::Impl::open_npz(const std::vector<InputSpec>& inputs) {
                 octet::to_string(shape), inputs[i].name, octet::to_string(type), shape_advice(shape, type));
     if (shape.empty()) continue;
     bool free = !type.dims[0].known();
-    if (free && !free_batch) size = shape[0];
-    else if (free == free_batch) size = std::max(size, shape[0]);
+    if (free && !free_batch)
+      size = shape[0];
+    else if (free == free_batch)
+      size = std::max(size, shape[0]);
     free_batch |= free;
     OCTET_CHECK(shape[0] > 0, invalid_argument, "{} has shape {}: it holds no samples", where, octet::to_string(shape));
   }
@@ -245,8 +253,10 @@ Dataset Dataset::open(const fs::path& path, const std::vector<InputSpec>& inputs
   impl->path = path;
   impl->preprocess = preprocess;
   std::error_code ignored;
-  if (fs::is_directory(path, ignored)) impl->open_directory(inputs);
-  else impl->open_npz(inputs);
+  if (fs::is_directory(path, ignored))
+    impl->open_directory(inputs);
+  else
+    impl->open_npz(inputs);
   check_preprocess(preprocess, impl->columns);
   Dataset dataset;
   dataset.impl_ = std::move(impl);
@@ -286,28 +296,32 @@ Tensor Dataset::Impl::floats(const Column& column, int64_t begin, int64_t count)
 
 Tensor Dataset::Impl::decode(const Column& column, int64_t begin, int64_t count) const {
   const auto& dims = column.spec.type.dims;
-  int64_t channels = dims[1].known() ? dims[1].size() : 3, h = dims[2].size(), w = dims[3].size();
+  int64_t channels = picture_channels(column.spec.type), h = dims[2].size(), w = dims[3].size();
   Tensor out = Tensor::empty({count, channels, h, w});
   float* data = out.data<float>();
   parallel_for(count, [&](int64_t i) {
     Tensor image = resize_bilinear(read_image(pictures[begin + i], channels), h, w);
-    convert(static_cast<const Tensor&>(image).data<uint8_t>(), data + i * channels * h * w, 1, channels, h * w, preprocess);
+    convert(static_cast<const Tensor&>(image).data<uint8_t>(), data + i * channels * h * w, 1, channels, h * w,
+            preprocess);
   });
   return out;
 }
 
 Batch Dataset::get(int64_t begin, int64_t count) const {
-  OCTET_CHECK(begin >= 0 && begin < size() && count >= 1, invalid_argument, "{}: {} samples from {} were asked for; it has {}",
-              impl_->path.string(), count, begin, size());
+  OCTET_CHECK(begin >= 0 && begin < size() && count >= 1, invalid_argument,
+              "{}: {} samples from {} were asked for; it has {}", impl_->path.string(), count, begin, size());
   Batch batch;
   batch.begin = begin;
   batch.size = std::min(count, size() - begin);
   for (const Column& column : impl_->columns) {
     DType dtype = column.spec.type.dtype;
     Tensor t;
-    if (!impl_->pictures.empty()) t = impl_->decode(column, begin, batch.size);
-    else if (takes_floats(column.spec.type)) t = impl_->floats(column, begin, batch.size);
-    else t = (column.whole ? column.array : column.array.slice(0, begin, begin + batch.size)).to(dtype).clone();
+    if (!impl_->pictures.empty())
+      t = impl_->decode(column, begin, batch.size);
+    else if (takes_floats(column.spec.type))
+      t = impl_->floats(column, begin, batch.size);
+    else
+      t = (column.whole ? column.array : column.array.slice(0, begin, begin + batch.size)).to(dtype).clone();
     if (is_floating(dtype)) t = t.to(dtype);
     batch.inputs.emplace(column.spec.name, std::move(t));
   }

@@ -41,8 +41,8 @@ struct Batch {
   int64_t begin = 0, size = 0;
 };
 
-// An array for an input has the input's rank and sizes, except along dimension 0, which counts the samples. Given whole to
-// every batch are arrays of rank 0, and those whose dimension 0 is the number that the input says while other inputs
+// An array for an input has the input's rank and sizes, except along dimension 0, which counts the samples. Given whole
+// to every batch are arrays of rank 0, and those whose dimension 0 is the number that the input says while other inputs
 // leave theirs open or have another number of samples (the state of a recurrent network).
 class Dataset {
  public:

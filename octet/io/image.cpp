@@ -55,8 +55,10 @@ void resize_plane(const T* in, int64_t in_w, T* out, const std::vector<Tap>& row
       float d = static_cast<float>(bottom[c.low]), e = static_cast<float>(bottom[c.high]);
       float upper = a + (b - a) * c.weight, lower = d + (e - d) * c.weight;
       float v = upper + (lower - upper) * r.weight;
-      if constexpr (std::is_same_v<T, uint8_t>) *out++ = static_cast<uint8_t>(std::nearbyint(v));
-      else *out++ = v;
+      if constexpr (std::is_same_v<T, uint8_t>)
+        *out++ = static_cast<uint8_t>(std::nearbyint(v));
+      else
+        *out++ = v;
     }
   }
 }

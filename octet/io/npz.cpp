@@ -39,7 +39,8 @@ DType parse_descr(const std::string& descr, const std::string& where) {
     if (descr.size() == 3 && descr.substr(1) == type.descr && (descr[0] == '<' || descr[0] == '|' || descr[0] == '='))
       return type.dtype;
   OCTET_CHECK(descr.find('O') == std::string::npos, unsupported,
-              "{}: dtype '{}' is Python objects (perhaps arrays of different shapes); expected {}", where, descr, kKnown);
+              "{}: dtype '{}' is Python objects (perhaps arrays of different shapes); expected {}", where, descr,
+              kKnown);
   OCTET_FAIL(unsupported, "{}: dtype '{}' is not supported; expected {}; convert it with .astype()", where, descr,
              kKnown);
 }
@@ -141,10 +142,11 @@ NpyHeader read_npy_header(Source& source) {
   std::byte start[12];
   OCTET_CHECK(source.left() >= 10, corrupt, "{}: not a .npy file: {} bytes", source.where(), source.left());
   source.read(start, 8);
-  OCTET_CHECK(std::memcmp(start, "\x93NUMPY", 6) == 0, corrupt, "{}: not a .npy file (it does not start with \\x93NUMPY)",
-              source.where());
+  OCTET_CHECK(std::memcmp(start, "\x93NUMPY", 6) == 0, corrupt,
+              "{}: not a .npy file (it does not start with \\x93NUMPY)", source.where());
   auto version = static_cast<int>(start[6]);
-  OCTET_CHECK(version >= 1 && version <= 3, unsupported, "{}: .npy version {}; expected 1, 2 or 3", source.where(), version);
+  OCTET_CHECK(version >= 1 && version <= 3, unsupported, "{}: .npy version {}; expected 1, 2 or 3", source.where(),
+              version);
   int digits = version == 1 ? 2 : 4;
   source.read(start, digits);
   uint64_t length = 0;
@@ -159,9 +161,11 @@ NpyHeader read_npy_header(Source& source) {
   uint64_t bytes = element_size(header.dtype);
   bool empty = false;
   for (int64_t size : header.shape) {
-    if (size == 0) empty = true;
-    else OCTET_CHECK(!__builtin_mul_overflow(bytes, static_cast<uint64_t>(size), &bytes) && bytes < (uint64_t{1} << 47),
-                     corrupt, "{}: shape {} is too large", source.where(), to_string(header.shape));
+    if (size == 0)
+      empty = true;
+    else
+      OCTET_CHECK(!__builtin_mul_overflow(bytes, static_cast<uint64_t>(size), &bytes) && bytes < (uint64_t{1} << 47),
+                  corrupt, "{}: shape {} is too large", source.where(), to_string(header.shape));
   }
   header.bytes = empty ? 0 : bytes;
   OCTET_CHECK(header.bytes == source.left(), corrupt, "{}: {} {} needs {} bytes of data, there are {}", source.where(),
@@ -186,9 +190,10 @@ Tensor read_npy_from(Source& source) {
 }
 
 std::string npy_header(const Tensor& tensor, const std::string& what) {
-  const NpyType* type = std::find_if(std::begin(kTypes), std::end(kTypes), [&](auto& t) { return t.dtype == tensor.dtype(); });
-  OCTET_CHECK(type != std::end(kTypes), invalid_argument, "{}: NumPy has no {}; write {}", what, to_string(tensor.dtype()),
-              tensor.is_quantized() ? "int_repr() or dequantize()" : "to(DType::float32)");
+  const NpyType* type =
+      std::find_if(std::begin(kTypes), std::end(kTypes), [&](auto& t) { return t.dtype == tensor.dtype(); });
+  OCTET_CHECK(type != std::end(kTypes), invalid_argument, "{}: NumPy has no {}; write {}", what,
+              to_string(tensor.dtype()), tensor.is_quantized() ? "int_repr() or dequantize()" : "to(DType::float32)");
   bool byte = element_size(tensor.dtype()) == 1;
   const Shape& s = tensor.shape();
   std::string dict = fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}{}), }}", byte ? '|' : '<',
@@ -208,8 +213,9 @@ std::map<std::string, const zip::Member*> arrays(const zip::Archive& archive, co
   std::map<std::string, const zip::Member*> result;
   for (const zip::Member& m : archive.members())
     if (m.name.size() > 4 && m.name.ends_with(".npy")) result[m.name.substr(0, m.name.size() - 4)] = &m;
-  OCTET_CHECK(!result.empty(), corrupt, "{}: the zip archive holds no .npy array ({} other files); expected an .npz file",
-              path, archive.members().size());
+  OCTET_CHECK(!result.empty(), corrupt,
+              "{}: the zip archive holds no .npy array ({} other files); expected an .npz file", path,
+              archive.members().size());
   return result;
 }
 
@@ -278,8 +284,8 @@ void write_npz(const std::filesystem::path& path, const std::map<std::string, Te
     for (const auto& [name, tensor] : tensors) {
       Tensor rows = tensor.contiguous();
       std::string header = npy_header(rows, place(path, name));
-      archive.add(name + ".npy", {{header.data(), header.size()}, {rows.raw_data(), static_cast<size_t>(rows.nbytes())}},
-                  compress);
+      archive.add(name + ".npy",
+                  {{header.data(), header.size()}, {rows.raw_data(), static_cast<size_t>(rows.nbytes())}}, compress);
     }
     archive.finish();
   });

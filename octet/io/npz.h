@@ -6,8 +6,8 @@
 // objects, structures) is an Error unsupported that names it. Archives: stored and deflated members, zip64, CRCs
 // checked. Every array comes back row-major, in memory of its own.
 //
-// Errors, all octet::Error: not_found (no such file, no such array), io, unsupported, and corrupt for everything that is
-// damaged, truncated or not of the format, naming the file, the array and the field.
+// Errors, all octet::Error: not_found (no such file, no such array), io, unsupported, and corrupt for everything that
+// is damaged, truncated or not of the format, naming the file, the array and the field.
 
 #include <cstdint>
 #include <filesystem>

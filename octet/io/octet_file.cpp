@@ -56,7 +56,13 @@ class Writer {
     Json root{{"format", kFormat}, {"name", g_.name},     {"metadata", g_.metadata},
               {"values", values},  {"nodes", nodes},      {"inputs", g_.inputs()},
               {"outputs", g_.outputs()}};
-    write_safetensors(path, tensors_, {{"format", "octet"}, {"octet.graph", root.dump()}});
+    std::string text;
+    try {
+      text = root.dump();
+    } catch (const nlohmann::json::exception&) {
+      OCTET_FAIL(invalid_argument, "{}: {}", path.string(), not_utf8());
+    }
+    write_safetensors(path, tensors_, {{"format", "octet"}, {"octet.graph", text}});
   }
 
  private:
@@ -79,12 +85,39 @@ class Writer {
     return json;
   }
 
+  // Which text JSON cannot hold.
+  std::string not_utf8() const {
+    auto bad = [](const Json& json) {
+      try {
+        json.dump();
+      } catch (const nlohmann::json::exception&) {
+        return true;
+      }
+      return false;
+    };
+    for (const Node& node : g_.nodes())
+      if (bad(node_json_text(node)))
+        return fmt::format("the scope, note or an attribute of %{} is not UTF-8", g_.value(node.outputs[0]).name);
+    return "the graph's name, metadata or the name of a dimension is not UTF-8";
+  }
+  static Json node_json_text(const Node& node) {
+    Json json{node.scope, node.note};
+    for (const auto& [key, value] : node.attrs) json.push_back(to_string(value));
+    return json;
+  }
+
   void qparams(Json& json, const std::string& name, const Quantizer& q) {
     Shape shape = q.is_per_channel() ? Shape{static_cast<int64_t>(q.scales().size())} : Shape{};
     json["qscheme"] = to_string(q.scheme());
     if (q.is_per_channel()) json["axis"] = q.axis();
-    json["scale"] = add(name + ".scale", Tensor::from(q.scales(), shape));
-    json["zero_point"] = add(name + ".zero_point", Tensor::from(q.zero_points(), shape));
+    json["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
+    json["zero_point"] = add(name + ".zero_point", smaller(Tensor::from(q.zero_points(), shape), DType::int32));
+  }
+
+  // The tensor in a dtype of half the size where that loses nothing.
+  static Tensor smaller(const Tensor& t, DType dtype) {
+    Tensor half = t.to(dtype);
+    return equal(half.to(t.dtype()), t) ? half : t;
   }
 
   // Another value may have that name already.
@@ -172,10 +205,14 @@ class Reader {
     const Json& nodes = root.raw("nodes");
     OCTET_CHECK(nodes.is_array(), corrupt, "{}: 'nodes' is not a list", root.where());
     for (size_t i = 0; i < nodes.size(); ++i) node(Fields(nodes[i], fmt::format("{}: node {}", path_, i)));
+    for (size_t i = 0; i < values_.size(); ++i)
+      OCTET_CHECK(map_[i] != graph::kNone, corrupt, "{}: value {} ('{}'): no node makes it", path_, i, values_[i].name);
+    std::vector<ValueId> inputs;
+    for (ValueId id : root.ids("inputs", values_.size())) inputs.push_back(id == graph::kNone ? id : map_[id]);
+    OCTET_CHECK(inputs == g_.inputs(), corrupt, "{}: 'inputs' does not list the input nodes in their order", root.where());
     std::vector<ValueId> outputs;
     for (ValueId id : root.ids("outputs", values_.size())) {
-      OCTET_CHECK(id != graph::kNone && map_[id] != graph::kNone, corrupt, "{}: 'outputs' names a value no node makes",
-                  root.where());
+      OCTET_CHECK(id != graph::kNone, corrupt, "{}: 'outputs' names no value", root.where());
       outputs.push_back(map_[id]);
     }
     g_.set_outputs(std::move(outputs));
@@ -204,8 +241,16 @@ class Reader {
     }
     if (f.has("qscheme")) {
       const Json &scale = f.raw("scale"), &zero = f.raw("zero_point");
-      auto scales = scale.is_array() ? f.get<std::vector<double>>("scale") : std::vector<double>{f.get<double>("scale")};
-      auto zeros = zero.is_array() ? f.get<std::vector<int64_t>>("zero_point") : std::vector<int64_t>{f.integer("zero_point")};
+      std::vector<double> scales;
+      std::vector<int64_t> zeros;
+      for (const Json& s : scale.is_array() ? scale : Json::array({scale})) {
+        OCTET_CHECK(s.is_number(), corrupt, "{}: 'scale' is not a number or a list of numbers", f.where());
+        scales.push_back(s.get<double>());
+      }
+      for (const Json& z : zero.is_array() ? zero : Json::array({zero})) {
+        OCTET_CHECK(z.is_number_integer(), corrupt, "{}: 'zero_point' is not an integer or a list of integers", f.where());
+        zeros.push_back(z.get<int64_t>());
+      }
       v.type.quantizer = quantizer(f, scales, zeros, v.type.dtype);
     }
     map_.push_back(graph::kNone);
@@ -252,10 +297,12 @@ class Reader {
       node.value = tensor(f, "tensor");
       if (f.has("qscheme")) {
         const Tensor &s = tensor(f, "scale"), &z = tensor(f, "zero_point");
-        OCTET_CHECK(s.dtype() == DType::float64 && z.dtype() == DType::int64, corrupt,
-                    "{}: scale and zero_point are {} and {}; expected float64 and int64", f.where(), to_string(s.dtype()),
-                    to_string(z.dtype()));
-        auto q = quantizer(f, s.to_vector<double>(), z.to_vector<int64_t>(), made[0].type.dtype);
+        OCTET_CHECK((s.dtype() == DType::float64 || s.dtype() == DType::float32) &&
+                        (z.dtype() == DType::int64 || z.dtype() == DType::int32),
+                    corrupt, "{}: scale and zero_point are {} and {}; expected float64 or float32, and int64 or int32",
+                    f.where(), to_string(s.dtype()), to_string(z.dtype()));
+        auto q = quantizer(f, s.to(DType::float64).to_vector<double>(), z.to(DType::int64).to_vector<int64_t>(),
+                           made[0].type.dtype);
         try {
           node.value = make_quantized(node.value, q);
         } catch (const Error& e) {

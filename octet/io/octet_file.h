@@ -9,7 +9,8 @@
 namespace octet::io {
 
 // Writes atomically: path holds the whole new file or what it held before. Quantized constants are stored as codes
-// (`conv.weight`, int8) beside their qparams (`conv.weight.scale` float64, `conv.weight.zero_point` int64). Errors: io.
+// (`conv.weight`, int8) beside their qparams: `conv.weight.scale`, float32 or where that would round float64, and
+// `conv.weight.zero_point`, int32 or where that is too small int64. Errors: io; invalid_argument for text that is not UTF-8.
 void save_octet(const graph::Graph& graph, const std::filesystem::path& path);
 
 // Reads it back: the same graph, print() gives the same text. Weights stay in the mapped file until they are touched.

@@ -2,8 +2,8 @@
 // Shared by the ONNX import sources. Not public: it brings in protobuf.
 //
 // The Importer walks the nodes in order. A handler per ONNX operator reads its node through a NodeView and emits octet
-// calls; calls on constants are evaluated at once, so the same handler also folds. Vectors that hold sizes of dimensions
-// (Shape and arithmetic on it) are followed symbolically: onnx_import_sizes.cpp.
+// calls; calls on constants are evaluated at once, so the same handler also folds. Vectors that hold sizes of
+// dimensions (Shape and arithmetic on it) are followed symbolically: onnx_import_sizes.cpp.
 
 #include <onnx/onnx_pb.h>
 
@@ -35,7 +35,6 @@ Tensor to_compute_type(const Tensor& tensor);
 DType compute_type(DType dtype);
 // Parses a message; false if the bytes are not one. Silences protobuf's own messages.
 bool parse(google::protobuf::MessageLite& message, std::string_view bytes);
-std::string read_file(const std::filesystem::path& path);
 // Makes a text fit for a one-line message.
 std::string one_line(std::string text);
 // The characters the graph's text format prints; others become '_'.
@@ -45,11 +44,11 @@ std::string sanitize(std::string name);
 
 // A value while a model is imported: in the graph already, or known and not yet needed there.
 struct Val {
-  std::string name;                        // ONNX's
+  std::string name;  // ONNX's
   TensorType type;
-  ValueId id = graph::kNone;               // its value in the graph, once it has one
-  Tensor constant;                         // known at import
-  std::optional<std::vector<Dim>> sizes;   // an int64 scalar or vector, some entries symbolic
+  ValueId id = graph::kNone;              // its value in the graph, once it has one
+  Tensor constant;                        // known at import
+  std::optional<std::vector<Dim>> sizes;  // an int64 scalar or vector, some entries symbolic
   // DequantizeLinear of a constant: `constant` holds the codes and `type` is Float. Kept apart from the graph so that
   // Gemm and MatMul can transpose the codes.
   bool dequantized = false;
@@ -75,15 +74,15 @@ double shortest(float value);
 
 // -- nodes (onnx_import_node.cpp) ----------------------------------------------------------------------
 
-// One ONNX node: typed access to attributes. Attributes that a handler never asked for make the node unsupported, so that
-// nothing which might change the meaning is passed over.
+// One ONNX node: typed access to attributes. Attributes that a handler never asked for make the node unsupported, so
+// that nothing which might change the meaning is passed over.
 class NodeView {
  public:
   NodeView(const onnx::NodeProto& proto, int64_t opset, const std::filesystem::path& dir);
   const onnx::NodeProto& proto() const { return proto_; }
   const std::string& op() const { return proto_.op_type(); }
   int64_t opset() const { return opset_; }
-  const std::string& name() const { return name_; }    // or the first output's name
+  const std::string& name() const { return name_; }  // or the first output's name
   std::string label() const { return fmt::format("node '{}' ({})", name_, op()); }
 
   size_t input_count() const { return static_cast<size_t>(proto_.input_size()); }
@@ -146,7 +145,7 @@ class Importer {
               const std::optional<ops::QType>& want = std::nullopt);
   std::vector<ValPtr> calls(const NodeView& n, const std::string& op, const std::vector<ValPtr>& inputs,
                             const Attrs& attrs = {}, const std::optional<ops::QType>& want = std::nullopt);
-  void out(const NodeView& n, size_t i, ValPtr value);  // binds the node's i-th output
+  void out(const NodeView& n, size_t i, ValPtr value);   // binds the node's i-th output
   bool wants_output(const NodeView& n, size_t i) const;  // whether anything reads it
   ValPtr scalar(const NodeView& n, double value, DType dtype = DType::float32);
   ValPtr transposed(const ValPtr& weight);  // a 2-d constant, or dequantized constant; made once per weight
@@ -172,7 +171,7 @@ class Importer {
   std::unordered_map<std::string, ValPtr> values_;  // null: made by an unsupported node
   std::unordered_map<std::string, onnx::TensorProto*> initializers_;
   std::unordered_map<const Val*, ValPtr> transposed_;
-  std::vector<ValPtr> kept_;  // keys of transposed_ stay alive
+  std::vector<ValPtr> kept_;                    // keys of transposed_ stay alive
   std::unordered_map<std::string, int> reads_;  // by live nodes and as graph outputs
   size_t first_new_value_ = 0;                  // values made by the node that is being visited
   struct Rejected {
@@ -194,6 +193,7 @@ void add_movement(Handlers& h);
 void add_indexing(Handlers& h);
 void add_resize(Handlers& h);
 void add_sizes(Handlers& h);
+void add_constants(Handlers& h);
 void add_quantization(Handlers& h);
 
 // Shape arithmetic: handles the node if its operands are small integer vectors, symbolic or not; false if it is not of

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 
+#include "octet/base/file.h"
 #include "octet/io/onnx_impl.h"
 
 namespace octet::io {
 namespace {
 
-graph::Graph import_parsed(std::string bytes, const std::string& name, const std::filesystem::path& dir,
+graph::Graph import_parsed(std::string_view bytes, const std::string& name, const std::filesystem::path& dir,
                            const OnnxImportOptions& options) {
   using namespace onnx_impl;
   std::string file = one_line(name);
@@ -16,7 +17,6 @@ graph::Graph import_parsed(std::string bytes, const std::string& name, const std
               "{}: is larger than 2 GB; save it with external data (onnx.save(..., save_as_external_data=True))", file);
   onnx::ModelProto model;
   OCTET_CHECK(parse(model, bytes), corrupt, "{}: is not an ONNX model, or is truncated", file);
-  std::string().swap(bytes);
   try {
     return Importer(model, dir, options).run();
   } catch (const Error& e) {
@@ -32,11 +32,13 @@ graph::Graph import_parsed(std::string bytes, const std::string& name, const std
 
 graph::Graph import_onnx(const std::filesystem::path& path, const OnnxImportOptions& options) {
   std::filesystem::path dir = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
-  return import_parsed(onnx_impl::read_file(path), path.filename().string(), dir, options);
+  auto file = MappedFile::open(path);
+  std::string_view bytes(reinterpret_cast<const char*>(file->data()), file->size());
+  return import_parsed(bytes, path.filename().string(), dir, options);
 }
 
 graph::Graph import_onnx_bytes(std::string_view bytes, const std::string& name, const OnnxImportOptions& options) {
-  return import_parsed(std::string(bytes), name, {}, options);
+  return import_parsed(bytes, name, {}, options);
 }
 
 std::vector<std::string> onnx_operators() {

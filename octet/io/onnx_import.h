@@ -1,13 +1,15 @@
 #pragma once
-// ONNX models in. Opsets 7 to 17 as PyTorch, Keras and ONNX Runtime's tools write them, float or quantized (QDQ, QOperator).
+// ONNX models in. Opsets 7 to 17 as PyTorch, Keras and ONNX Runtime's tools write them, float or quantized (QDQ,
+// QOperator).
 //
 //   graph::Graph g = io::import_onnx("resnet18.onnx");
 //
-// What comes out is an inference graph of octet's operators: constants folded, shape arithmetic resolved, dead nodes gone,
-// batch norms folded into convolutions, the scattered layer norm and GELU of exporters made one operator again. Values
-// and inputs keep their ONNX names; a node's scope is the ONNX node's name. Symbolic dimensions ("N") stay symbolic.
-// QuantizeLinear and DequantizeLinear become `quantize` and `dequantize`; int8 weights become quantized constants.
-// float16, bfloat16 and float64 are storage types: such inputs and outputs keep their dtype, arithmetic is float32.
+// What comes out is an inference graph of octet's operators: constants folded, shape arithmetic resolved, dead nodes
+// gone, batch norms folded into convolutions, the scattered layer norm and GELU of exporters made one operator again.
+// Values and inputs keep their ONNX names; a node's scope is the ONNX node's name. Symbolic dimensions ("N") stay
+// symbolic. QuantizeLinear and DequantizeLinear become `quantize` and `dequantize`; int8 weights become quantized
+// constants. float16, bfloat16 and float64 are storage types: such inputs and outputs keep their dtype, arithmetic is
+// float32.
 
 #include <filesystem>
 #include <map>
@@ -24,10 +26,14 @@ struct OnnxImportOptions {
   bool fold_batch_norm = true;          // graph::fold_batch_norm
   bool fuse_patterns = true;            // layer_norm, gelu, hardswish from their parts; matmul + add to linear
   std::map<std::string, int64_t> dims;  // sizes for symbolic dimensions: {{"N", 1}}
+  // Values for inputs that are the same in every run, by name: they become constants. For models that take as an input
+  // what octet must know at import (a shape, axes, scales).
+  std::map<std::string, Tensor> constants;
 };
 
-// Error (not_found, io) if the file cannot be read, (corrupt) if it is not a valid ONNX model, (unsupported) naming every
-// operator octet does not have, each with its nodes. Every message starts with the file's name and names the node.
+// Error (not_found, io) if the file cannot be read, (corrupt) if it is not a valid ONNX model, (unsupported) naming
+// every operator octet does not have, each with its nodes. Every message starts with the file's name and names the
+// node.
 graph::Graph import_onnx(const std::filesystem::path& path, const OnnxImportOptions& options = {});
 
 // The same for a model in memory; `name` stands for the file in messages. External data is not available to it.

@@ -12,15 +12,39 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 
 // Operators without attributes that octet has under another name.
 constexpr const char* kUnary[][2] = {
-    {"Abs", "abs"},     {"Ceil", "ceil"},       {"Cos", "cos"},           {"Erf", "erf"},   {"Exp", "exp"},
-    {"Floor", "floor"}, {"HardSwish", "hardswish"}, {"Log", "log"},       {"Neg", "neg"},   {"Not", "logical_not"},
-    {"Reciprocal", "reciprocal"}, {"Relu", "relu"}, {"Round", "round"},   {"Sigmoid", "sigmoid"}, {"Sign", "sign"},
-    {"Sin", "sin"},     {"Softsign", "softsign"},   {"Sqrt", "sqrt"},     {"Tanh", "tanh"},
+    {"Abs", "abs"},
+    {"Ceil", "ceil"},
+    {"Cos", "cos"},
+    {"Erf", "erf"},
+    {"Exp", "exp"},
+    {"Floor", "floor"},
+    {"HardSwish", "hardswish"},
+    {"Log", "log"},
+    {"Neg", "neg"},
+    {"Not", "logical_not"},
+    {"Reciprocal", "reciprocal"},
+    {"Relu", "relu"},
+    {"Round", "round"},
+    {"Sigmoid", "sigmoid"},
+    {"Sign", "sign"},
+    {"Sin", "sin"},
+    {"Softsign", "softsign"},
+    {"Sqrt", "sqrt"},
+    {"Tanh", "tanh"},
 };
 constexpr const char* kBinary[][2] = {
-    {"Add", "add"}, {"Sub", "sub"}, {"Mul", "mul"}, {"Div", "div"}, {"Equal", "equal"}, {"Greater", "greater"},
-    {"GreaterOrEqual", "greater_equal"}, {"Less", "less"}, {"LessOrEqual", "less_equal"}, {"And", "logical_and"},
-    {"Or", "logical_or"}, {"Xor", "logical_xor"},
+    {"Add", "add"},
+    {"Sub", "sub"},
+    {"Mul", "mul"},
+    {"Div", "div"},
+    {"Equal", "equal"},
+    {"Greater", "greater"},
+    {"GreaterOrEqual", "greater_equal"},
+    {"Less", "less"},
+    {"LessOrEqual", "less_equal"},
+    {"And", "logical_and"},
+    {"Or", "logical_or"},
+    {"Xor", "logical_xor"},
 };
 
 // x limited to lo..hi, bounds beyond float32 meaning none.
@@ -45,7 +69,8 @@ void import_clip(Importer& im, const NodeView& n) {
   bool known = (!lo || lo->is_constant()) && (!hi || hi->is_constant());
   if (known) {
     for (const ValPtr& bound : {lo, hi})
-      if (bound && bound->constant.numel() != 1) n.fail(ErrorCode::corrupt, "a bound has {} elements", bound->constant.numel());
+      if (bound && bound->constant.numel() != 1)
+        n.fail(ErrorCode::corrupt, "a bound has {} elements", bound->constant.numel());
     im.out(n, 0, clip(im, n, x, lo ? lo->constant.item() : -kInf, hi ? hi->constant.item() : kInf));
     return;
   }
@@ -71,19 +96,19 @@ ValPtr chain(Importer& im, const NodeView& n, const char* op) {
   return y;
 }
 
-// octet's prelu takes one slope, or one per channel (dimension 1); ONNX's slope broadcasts like any operand.
+// ONNX's slope broadcasts like any operand; octet's does too, but a vector lies along the channels (dimension 1).
 void import_prelu(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0), slope = im.in(n, 1);
   int64_t elements = slope->type.is_static() ? numel(slope->type.shape()) : -1;
-  bool channel = x->rank() >= 2 && slope->rank() == x->rank() - 1 && elements > 0 && slope->dims()[0] == Dim(elements) &&
-                 x->dims()[1] == Dim(elements);
-  if (elements == 1 || channel) {
-    slope = im.call(n, "reshape", {slope}, {{"shape", std::vector<int64_t>{elements}}});
-    im.out(n, 0, im.call(n, "prelu", {x, slope}));
-    return;
-  }
-  ValPtr negative = im.call(n, "minimum", {x, im.scalar(n, 0)});
-  im.out(n, 0, im.call(n, "add", {im.call(n, "relu", {x}), im.call(n, "mul", {slope, negative})}));
+  bool channel = x->rank() >= 2 && slope->rank() == x->rank() - 1 && elements > 0 &&
+                 slope->dims()[0] == Dim(elements) && x->dims()[1] == Dim(elements);
+  std::vector<int64_t> shape;
+  if (elements == 1 || channel)
+    shape = {elements};
+  else if (slope->rank() == 1)
+    shape = {1, elements};
+  if (!shape.empty() && elements > 0) slope = im.call(n, "reshape", {slope}, {{"shape", shape}});
+  im.out(n, 0, im.call(n, "prelu", {x, slope}));
 }
 
 void import_cast(Importer& im, const NodeView& n) {
@@ -98,7 +123,8 @@ void import_cast(Importer& im, const NodeView& n) {
 }
 
 void import_selu(Importer& im, const NodeView& n) {
-  double alpha = n.get_float("alpha", 1.67326319217681884765625), gamma = n.get_float("gamma", 1.05070102214813232421875);
+  double alpha = n.get_float("alpha", 1.67326319217681884765625),
+         gamma = n.get_float("gamma", 1.05070102214813232421875);
   ValPtr x = im.in(n, 0);
   bool standard = std::abs(alpha - 1.6732632) < 1e-5 && std::abs(gamma - 1.050701) < 1e-5;
   if (standard) return im.out(n, 0, im.call(n, "selu", {x}));
@@ -152,7 +178,9 @@ void add_elementwise(Handlers& h) {
   };
   h["Selu"] = import_selu;
   h["IsInf"] = import_is_inf;
-  h["IsNaN"] = [](Importer& im, const NodeView& n) { im.out(n, 0, im.call(n, "not_equal", {im.in(n, 0), im.in(n, 0)})); };
+  h["IsNaN"] = [](Importer& im, const NodeView& n) {
+    im.out(n, 0, im.call(n, "not_equal", {im.in(n, 0), im.in(n, 0)}));
+  };
   h["Max"] = [](Importer& im, const NodeView& n) { im.out(n, 0, chain(im, n, "maximum")); };
   h["Min"] = [](Importer& im, const NodeView& n) { im.out(n, 0, chain(im, n, "minimum")); };
   h["Sum"] = [](Importer& im, const NodeView& n) { im.out(n, 0, chain(im, n, "add")); };
@@ -177,8 +205,9 @@ void add_elementwise(Handlers& h) {
     im.out(n, 0, im.call(n, "threshold", {im.in(n, 0)}, {{"threshold", n.get_float("alpha", 1)}, {"value", 0.0}}));
   };
   h["HardSigmoid"] = [](Importer& im, const NodeView& n) {
-    im.out(n, 0, im.call(n, "hardsigmoid", {im.in(n, 0)},
-                         {{"alpha", n.get_float("alpha", 0.2f)}, {"beta", n.get_float("beta", 0.5)}}));
+    im.out(n, 0,
+           im.call(n, "hardsigmoid", {im.in(n, 0)},
+                   {{"alpha", n.get_float("alpha", 0.2f)}, {"beta", n.get_float("beta", 0.5)}}));
   };
   h["Softplus"] = [](Importer& im, const NodeView& n) { im.out(n, 0, im.call(n, "softplus", {im.in(n, 0)})); };
   h["Mish"] = [](Importer& im, const NodeView& n) {

@@ -10,9 +10,8 @@
 namespace octet::io::onnx_impl {
 namespace {
 
-constexpr int64_t kMaxOpset = 21;            // what has been read of the standard
+constexpr int64_t kMaxOpset = 21;  // what has been read of the standard
 constexpr int64_t kMaxDim = int64_t{1} << 31;
-constexpr int64_t kMaxFolded = 1 << 24;      // elements a folded constant may grow to beyond its operands
 
 std::string op_key(const onnx::NodeProto& node) {
   bool standard = node.domain().empty() || node.domain() == "ai.onnx";
@@ -29,25 +28,6 @@ std::string dim_name(const std::string& name) {
 
 }  // namespace
 
-ValPtr constant_val(const std::string& name, Tensor value) {
-  auto v = std::make_shared<Val>();
-  v->name = name;
-  v->type = value.type();
-  v->constant = std::move(value);
-  return v;
-}
-
-ValPtr dequantized_val(const std::string& name, const std::string& codes_name, const std::string& scope, Tensor codes) {
-  auto v = std::make_shared<Val>();
-  v->name = name;
-  v->codes_name = codes_name;
-  v->scope = scope;
-  v->type = TensorType(DType::float32, codes.shape());
-  v->constant = std::move(codes);
-  v->dequantized = true;
-  return v;
-}
-
 Importer::Importer(onnx::ModelProto& model, const std::filesystem::path& dir, const OnnxImportOptions& options)
     : model_(model), dir_(dir), options_(options) {}
 
@@ -60,8 +40,8 @@ void Importer::check_header() {
     if (set.domain().empty() || set.domain() == "ai.onnx") opset_ = std::max(opset_, set.version());
   if (model_.opset_import_size() == 0) opset_ = 1;  // IR version 1 and 2
   OCTET_CHECK(opset_ >= 1 || model_.opset_import_size() > 0, corrupt, "is not an ONNX model: it names no operator set");
-  OCTET_CHECK(opset_ <= kMaxOpset, unsupported, "opset {} is newer than octet knows ({}); export the model with opset 17",
-              opset_, kMaxOpset);
+  OCTET_CHECK(opset_ <= kMaxOpset, unsupported,
+              "opset {} is newer than octet knows ({}); export the model with opset 17", opset_, kMaxOpset);
   graph_.name = sanitize(model_.graph().name().empty() ? "graph" : model_.graph().name());
   if (!model_.producer_name().empty())
     graph_.metadata["producer"] = one_line(model_.producer_name() + " " + model_.producer_version());
@@ -78,6 +58,10 @@ void Importer::read_inputs() {
     std::string what = fmt::format("input '{}'", one_line(input.name()));
     OCTET_CHECK(!input.name().empty(), corrupt, "an input of the graph has no name");
     OCTET_CHECK(!values_.count(input.name()), corrupt, "{} is listed twice", what);
+    if (auto given = options_.constants.find(input.name()); given != options_.constants.end()) {
+      values_[input.name()] = constant_val(input.name(), to_compute_type(given->second));
+      continue;
+    }
     OCTET_CHECK(input.type().has_tensor_type(), unsupported, "{}: expected a tensor", what);
     const auto& tensor = input.type().tensor_type();
     OCTET_CHECK(tensor.has_shape(), unsupported, "{}: has no shape; octet needs to know at least its rank", what);
@@ -94,8 +78,10 @@ void Importer::read_inputs() {
       std::string given = d.dim_param().empty() ? fallback : d.dim_param();
       auto bound = options_.dims.find(given);
       if (bound == options_.dims.end()) bound = options_.dims.find(dim_name(given));
-      if (bound == options_.dims.end()) dims.emplace_back(dim_name(given));
-      else dims.emplace_back(bound->second);
+      if (bound == options_.dims.end())
+        dims.emplace_back(dim_name(given));
+      else
+        dims.emplace_back(bound->second);
     }
     OCTET_CHECK(elements < 1e12, corrupt, "{}: has too many elements", what);
     TensorType type(dtype_of(tensor.elem_type(), what), dims);
@@ -118,7 +104,8 @@ std::vector<const onnx::NodeProto*> Importer::order() {
     for (const std::string& out : g.node(i).output()) {
       if (out.empty()) continue;
       bool fresh = producer.emplace(out, i).second && !values_.count(out) && !initializers_.count(out);
-      OCTET_CHECK(fresh, corrupt, "{}: value '{}' is made twice", NodeView(g.node(i), opset_, dir_).label(), one_line(out));
+      OCTET_CHECK(fresh, corrupt, "{}: value '{}' is made twice", NodeView(g.node(i), opset_, dir_).label(),
+                  one_line(out));
     }
   std::vector<char> live(static_cast<size_t>(g.node_size()), 0);
   std::vector<int> stack;
@@ -170,169 +157,7 @@ std::vector<const onnx::NodeProto*> Importer::order() {
   return sorted;
 }
 
-// -- values ----------------------------------------------------------------------------------------------
-
-ValPtr Importer::lookup(const std::string& name) {
-  if (auto it = values_.find(name); it != values_.end()) return it->second;
-  auto it = initializers_.find(name);
-  OCTET_CHECK(it != initializers_.end(), corrupt, "'{}' is not made by any node, input or initializer", one_line(name));
-  Tensor data = read_tensor(*it->second, fmt::format("initializer '{}'", one_line(name)), dir_);
-  // The model's copy is not needed any more: large models would be in memory twice.
-  it->second->clear_raw_data();
-  it->second->clear_float_data();
-  return values_[name] = constant_val(name, to_compute_type(data));
-}
-
-ValPtr Importer::in(const NodeView& n, size_t i) {
-  if (!n.has_input(i)) n.fail(ErrorCode::corrupt, "input {} is missing", i);
-  return lookup(n.proto().input(static_cast<int>(i)));
-}
-
-ValPtr Importer::optional_in(const NodeView& n, size_t i) { return n.has_input(i) ? in(n, i) : nullptr; }
-
-Tensor Importer::known(const NodeView& n, size_t i, const char* what) {
-  ValPtr v = optional_in(n, i);
-  if (!v) return {};
-  if (v->dequantized) return v->constant.dequantize();
-  if (!v->constant.defined()) n.unsupported("{} ('{}') must be a constant", what, one_line(v->name));
-  return v->constant;
-}
-
-std::vector<int64_t> Importer::known_ints(const NodeView& n, size_t i, const char* what) {
-  Tensor t = known(n, i, what);
-  if (!t.defined()) return {};
-  if (is_floating(t.dtype()) || t.is_quantized() || t.dim() > 1)
-    n.fail(ErrorCode::corrupt, "{}: expected a list of integers, got {}", what, to_string(t.type()));
-  return t.to(DType::int64).reshape({-1}).to_vector<int64_t>();
-}
-
-std::vector<Dim> Importer::known_sizes(const NodeView& n, size_t i, const char* what) {
-  if (ValPtr v = optional_in(n, i); v && v->sizes) return *v->sizes;
-  std::vector<int64_t> ints = known_ints(n, i, what);
-  return {ints.begin(), ints.end()};  // negative entries stand for themselves; Dim keeps the number
-}
-
-std::optional<std::vector<int64_t>> Importer::attr_or_input_ints(const NodeView& n, const char* attr, size_t i) {
-  if (n.has(attr)) return n.get_ints(attr);
-  if (!n.has_input(i)) return std::nullopt;
-  return known_ints(n, i, attr);
-}
-
-ValPtr Importer::scalar(const NodeView& n, double value, DType dtype) {
-  return constant_val(n.output(0) + ".scalar", Tensor::scalar(value, dtype));
-}
-
-ValPtr Importer::cast(const NodeView& n, ValPtr x, DType dtype) {
-  return x->type.dtype == dtype ? x : call(n, "to", {x}, {{"dtype", to_string(dtype)}});
-}
-
-ValPtr Importer::transposed(const ValPtr& weight) {
-  ValPtr& made = transposed_[weight.get()];
-  if (made) return made;
-  kept_.push_back(weight);
-  made = std::make_shared<Val>(*weight);
-  made->id = graph::kNone;
-  // Row-major, as every constant: packers and writers expect no less.
-  made->constant = weight->constant.transpose(0, 1).contiguous();
-  std::swap(made->type.dims[0], made->type.dims[1]);
-  return made;
-}
-
-std::string Importer::free_name(const std::string& name) const {
-  std::string free = name;
-  for (int i = 1; graph_.find(free); ++i) free = fmt::format("{}_{}", name, i);
-  return free;
-}
-
-void Importer::take_name(ValueId id, const std::string& name) {
-  if (graph_.value(id).name != name) graph_.rename(id, free_name(name));
-}
-
-ValueId Importer::materialize(const NodeView& n, const ValPtr& v) {
-  if (v->id != graph::kNone) return v->id;
-  if (v->sizes) {
-    for (const Dim& d : *v->sizes)
-      if (!d.known() && !d.name().empty())
-        n.unsupported("'{}' depends on dimension '{}', which is known only at run time; import with a fixed size",
-                      one_line(v->name), d.name());
-  }
-  std::string name = sanitize(v->name.empty() ? n.output(0) + ".constant" : v->name);
-  if (v->dequantized) {
-    ValueId codes = graph_.add_constant(sanitize(v->codes_name), v->constant);
-    v->id = graph_.add_call(name, "dequantize", {codes}, {}, std::nullopt, v->scope);
-  } else {
-    OCTET_CHECK(v->constant.defined(), internal, "'{}' has no value", one_line(v->name));
-    v->id = graph_.add_constant(name, v->constant);
-  }
-  return v->id;
-}
-
-// -- calls -----------------------------------------------------------------------------------------------
-
-std::vector<ValPtr> Importer::calls(const NodeView& n, const std::string& op_name, const std::vector<ValPtr>& inputs,
-                                    const Attrs& attrs, const std::optional<ops::QType>& want) {
-  const ops::Op& op = ops::get(op_name);
-  bool fold = !inputs.empty();
-  int64_t operand_elements = 0;
-  std::vector<std::optional<TensorType>> types;
-  for (const ValPtr& v : inputs) {
-    types.push_back(v ? std::optional(v->type) : std::nullopt);
-    fold &= !v || (v->is_constant() && !v->sizes);
-    if (v && v->constant.defined()) operand_elements += v->constant.numel();
-  }
-  while (!types.empty() && !types.back()) types.pop_back();
-  if (fold) {
-    double results = 0;
-    for (const TensorType& t : op.infer(types, op.complete(attrs), want, n.name())) {
-      double elements = 1;
-      for (const Dim& d : t.dims) elements *= static_cast<double>(d.size());
-      results += elements;
-    }
-    fold = results <= static_cast<double>(std::max(kMaxFolded, 4 * operand_elements));
-  }
-  std::vector<ValPtr> made;
-  if (fold) {
-    std::vector<Tensor> operands;
-    for (const ValPtr& v : inputs) operands.push_back(v ? v->constant : Tensor());
-    for (Tensor& t : ops::call_all(op_name, std::move(operands), attrs, want))
-      made.push_back(constant_val("", t.is_contiguous() ? t : t.contiguous()));
-    return made;
-  }
-  std::vector<ValueId> ids;
-  for (const ValPtr& v : inputs) ids.push_back(v ? materialize(n, v) : graph::kNone);
-  std::string name = sanitize(n.output(0)) + "." + op_name;
-  for (ValueId id : graph_.add_calls(name, op_name, std::move(ids), attrs, want, one_line(n.name()))) {
-    auto v = std::make_shared<Val>();
-    v->id = id;
-    v->name = graph_.value(id).name;
-    v->type = graph_.type(id);
-    made.push_back(v);
-  }
-  return made;
-}
-
-ValPtr Importer::call(const NodeView& n, const std::string& op, const std::vector<ValPtr>& inputs, const Attrs& attrs,
-                      const std::optional<ops::QType>& want) {
-  std::vector<ValPtr> made = calls(n, op, inputs, attrs, want);
-  OCTET_CHECK(made.size() == 1, internal, "{} has {} results", op, made.size());
-  return made[0];
-}
-
-bool Importer::wants_output(const NodeView& n, size_t i) const {
-  return i < n.output_count() && !n.output(i).empty() && reads_.count(n.output(i));
-}
-
-void Importer::out(const NodeView& n, size_t i, ValPtr v) {
-  if (i >= n.output_count() || n.output(i).empty()) return;
-  if (v->id == graph::kNone) {
-    if (v->name.empty()) v->name = n.output(i);
-  } else if (static_cast<size_t>(v->id) >= first_new_value_ && graph_.producer(v->id).kind == graph::NodeKind::call &&
-             graph_.producer(v->id).scope == one_line(n.name())) {
-    take_name(v->id, sanitize(n.output(i)));
-    v->name = n.output(i);
-  }
-  values_[n.output(i)] = std::move(v);
-}
+// -- nodes -----------------------------------------------------------------------------------------------
 
 void Importer::visit(const onnx::NodeProto& node) {
   NodeView n(node, opset_, dir_);
@@ -347,7 +172,8 @@ void Importer::visit(const onnx::NodeProto& node) {
     for (const std::string& name : node.input()) {
       inputs.push_back(name.empty() ? nullptr : lookup(name));
       if (name.empty() || inputs.back()) continue;
-      for (const std::string& out : node.output())  // reads from a node that was rejected: nothing to say about this one
+      for (const std::string& out :
+           node.output())  // reads from a node that was rejected: nothing to say about this one
         if (!out.empty()) values_[out] = nullptr;
       return;
     }
@@ -362,7 +188,7 @@ void Importer::visit(const onnx::NodeProto& node) {
     reject(u.reason);
   } catch (const Error& e) {
     std::string message = e.what();
-    bool named = message.find(n.name()) != std::string::npos && !n.name().empty();
+    bool named = message.rfind(n.name() + " (", 0) == 0 || message.find(n.label()) != std::string::npos;
     throw Error(e.code(), named ? message : fmt::format("{}: {}", n.label(), message));
   } catch (const std::bad_alloc&) {
     n.fail(ErrorCode::corrupt, "needs more memory than there is");
@@ -387,8 +213,9 @@ void Importer::report_unsupported() {
     parts.push_back(fmt::format("{} ({} {}{})", op, all == 1 ? "node" : "nodes", fmt::join(nodes, ", "),
                                 all > 8 ? fmt::format(" and {} more", all - 8) : ""));
   }
-  OCTET_FAIL(unsupported, "{} not supported: {}; octet supports opset 7-17 inference operators listed in docs/operators.md",
-             parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()), fmt::join(parts, ", "));
+  OCTET_FAIL(
+      unsupported, "{} not supported: {}; octet supports opset 7-17 inference operators listed in docs/operators.md",
+      parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()), fmt::join(parts, ", "));
 }
 
 // -- results ---------------------------------------------------------------------------------------------
@@ -426,8 +253,10 @@ void Importer::finish_outputs() {
       if (auto other = graph_.find(name); other && graph_.producer(*other).kind != graph::NodeKind::input &&
                                           std::find(ids.begin(), ids.end(), *other) == ids.end())
         graph_.rename(*other, free_name(name));
-      if (input || taken) id = graph_.add_call(name, "identity", {id}, {}, std::nullopt, n.name());
-      else take_name(id, name);
+      if (input || taken)
+        id = graph_.add_call(name, "identity", {id}, {}, std::nullopt, n.name());
+      else
+        take_name(id, name);
     }
     ids.push_back(id);
   }
@@ -460,6 +289,7 @@ const Handlers& handlers() {
     add_indexing(h);
     add_resize(h);
     add_sizes(h);
+    add_constants(h);
     add_quantization(h);
     return h;
   }();

@@ -45,7 +45,8 @@ void import_slice(Importer& im, const NodeView& n) {
     for (size_t i = 0; i < starts.size(); ++i) axes.push_back(static_cast<int64_t>(i));
   if (steps.empty()) steps.assign(starts.size(), 1);
   if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size())
-    n.fail(ErrorCode::corrupt, "{} starts, {} ends, {} axes and {} steps", starts.size(), ends.size(), axes.size(), steps.size());
+    n.fail(ErrorCode::corrupt, "{} starts, {} ends, {} axes and {} steps", starts.size(), ends.size(), axes.size(),
+           steps.size());
   for (size_t i = 0; i < axes.size(); ++i) {
     int64_t axis = axis_of(n, axes[i], x->rank());
     const Dim size = x->dims()[static_cast<size_t>(axis)];

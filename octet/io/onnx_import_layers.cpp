@@ -96,7 +96,8 @@ Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& 
   check_range(n, "strides", w.stride, count, 1);
   check_range(n, "dilations", w.dilation, count, 1);
   if (!kernel.empty() && w.kernel != kernel)
-    n.fail(ErrorCode::corrupt, "kernel_shape ({}) differs from the weight's ({})", fmt::join(w.kernel, ", "), fmt::join(kernel, ", "));
+    n.fail(ErrorCode::corrupt, "kernel_shape ({}) differs from the weight's ({})", fmt::join(w.kernel, ", "),
+           fmt::join(kernel, ", "));
   std::string mode = n.get_string("auto_pad", "NOTSET");
   if (mode == "VALID") {
     w.pads.assign(2 * count, 0);
@@ -122,8 +123,8 @@ Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& 
 
 ValPtr emit_conv(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w, const ValPtr& b) {
   if (w->rank() != x->rank() || w->rank() < 3)
-    n.fail(ErrorCode::corrupt, "expected data and weight of the same 3 or more dimensions, got {} and {}", to_string(x->type),
-           to_string(w->type));
+    n.fail(ErrorCode::corrupt, "expected data and weight of the same 3 or more dimensions, got {} and {}",
+           to_string(x->type), to_string(w->type));
   if (w->rank() > 4) n.unsupported("{} spatial dimensions", w->rank() - 2);
   std::vector<int64_t> kernel;
   for (int64_t d = 2; d < w->rank(); ++d) kernel.push_back(known_dim(n, *w, d, "the weight"));

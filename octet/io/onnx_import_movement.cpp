@@ -13,7 +13,8 @@ constexpr int64_t kMaxPad = int64_t{1} << 30;
 ValPtr reshape(Importer& im, const NodeView& n, const ValPtr& x, const std::vector<Dim>& wanted, bool zero_copies) {
   std::vector<int64_t> shape = reshape_attr(n, x->dims(), wanted, zero_copies);
   bool same = static_cast<int64_t>(shape.size()) == x->rank();
-  for (size_t d = 0; same && d < shape.size(); ++d) same = (shape[d] == 0 && zero_copies) || Dim(shape[d]) == x->dims()[d];
+  for (size_t d = 0; same && d < shape.size(); ++d)
+    same = (shape[d] == 0 && zero_copies) || Dim(shape[d]) == x->dims()[d];
   return same ? x : im.call(n, "reshape", {x}, {{"shape", shape}});
 }
 
@@ -37,7 +38,8 @@ void import_flatten(Importer& im, const NodeView& n) {
   int64_t axis = n.get_int("axis", 1), rank = x->rank();
   if (axis != rank) axis = axis_of(n, axis, rank);
   auto flatten = [&](const ValPtr& v, int64_t from, int64_t to) {
-    return from >= to ? v : im.call(n, "flatten", {v}, {{"start_dim", from}, {"end_dim", to == v->rank() - 1 ? -1 : to}});
+    return from >= to ? v
+                      : im.call(n, "flatten", {v}, {{"start_dim", from}, {"end_dim", to == v->rank() - 1 ? -1 : to}});
   };
   ValPtr y;
   if (rank == 0) {
@@ -93,7 +95,8 @@ void import_squeeze(Importer& im, const NodeView& n) {
     if (known_dim(n, *x, d, "Squeeze without axes") == 1) axes.push_back(d);
   for (size_t i = axes.size(); i-- > 0;) {
     if (x->dims()[static_cast<size_t>(axes[i])] != Dim(1))
-      n.fail(ErrorCode::corrupt, "axis {} has size {}, not 1", axes[i], to_string(x->dims()[static_cast<size_t>(axes[i])]));
+      n.fail(ErrorCode::corrupt, "axis {} has size {}, not 1", axes[i],
+             to_string(x->dims()[static_cast<size_t>(axes[i])]));
     x = im.call(n, "squeeze", {x}, {{"dim", axes[i]}});
   }
   im.out(n, 0, x);
@@ -120,13 +123,15 @@ void import_split(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   int64_t axis = axis_of(n, n.get_int("axis", 0), x->rank());
   auto count = static_cast<int64_t>(n.output_count());
-  if (n.get_int("num_outputs", count) != count) n.fail(ErrorCode::corrupt, "num_outputs differs from its {} outputs", count);
+  if (n.get_int("num_outputs", count) != count)
+    n.fail(ErrorCode::corrupt, "num_outputs differs from its {} outputs", count);
   std::vector<int64_t> sizes = im.attr_or_input_ints(n, "split", 1).value_or(std::vector<int64_t>{});
   if (sizes.empty()) {  // equal parts; the last may be smaller
     int64_t all = known_dim(n, *x, axis, "Split"), part = (all + count - 1) / count;
     for (int64_t i = 0; i < count; ++i) sizes.push_back(std::clamp<int64_t>(all - i * part, 0, part));
   }
-  if (static_cast<int64_t>(sizes.size()) != count) n.fail(ErrorCode::corrupt, "{} sizes for {} outputs", sizes.size(), count);
+  if (static_cast<int64_t>(sizes.size()) != count)
+    n.fail(ErrorCode::corrupt, "{} sizes for {} outputs", sizes.size(), count);
   for (int64_t s : sizes)
     if (s < 0) n.fail(ErrorCode::corrupt, "a part of size {}", s);
   if (count == 1) return im.out(n, 0, x);
@@ -182,7 +187,8 @@ void import_depth_to_space(Importer& im, const NodeView& n, bool to_space) {
   ValPtr x = im.in(n, 0);
   int64_t b = n.get_int("blocksize", 0);
   if (x->rank() != 4) n.fail(ErrorCode::corrupt, "expected (N, C, H, W), got {}", to_string(x->type));
-  int64_t c = known_dim(n, *x, 1, "the block size"), h = known_dim(n, *x, 2, "the block size"), w = known_dim(n, *x, 3, "the block size");
+  int64_t c = known_dim(n, *x, 1, "the block size"), h = known_dim(n, *x, 2, "the block size"),
+          w = known_dim(n, *x, 3, "the block size");
   bool fits = b >= 1 && b <= kMaxPad && (to_space ? c % (b * b) == 0 : h % b == 0 && w % b == 0);
   if (!fits) n.fail(ErrorCode::corrupt, "blocksize {} for {}", b, to_string(x->type));
   std::vector<int64_t> split, perm, join;

@@ -15,7 +15,8 @@ double shortest(float value) {
 NodeView::NodeView(const onnx::NodeProto& proto, int64_t opset, const std::filesystem::path& dir)
     : proto_(proto), opset_(opset), dir_(dir) {
   name_ = proto.name();
-  if (name_.empty() && proto.output_size() > 0) name_ = proto.output(0);
+  for (const std::string& out : proto.output())
+    if (name_.empty()) name_ = out;
   name_ = one_line(name_);
 }
 
@@ -31,7 +32,8 @@ const AttributeProto* NodeView::find(const std::string& attr) const {
 const AttributeProto* NodeView::find(const std::string& attr, int type, const char* kind) const {
   const AttributeProto* a = find(attr);
   if (!a) return nullptr;
-  if (!a->ref_attr_name().empty()) fail(ErrorCode::unsupported, "attribute '{}' refers to a function's attribute", attr);
+  if (!a->ref_attr_name().empty())
+    fail(ErrorCode::unsupported, "attribute '{}' refers to a function's attribute", attr);
   // Models older than IR 2 leave the type out.
   if (a->type() != type && a->type() != AttributeProto::UNDEFINED)
     fail(ErrorCode::corrupt, "attribute '{}' should be {}", attr, kind);

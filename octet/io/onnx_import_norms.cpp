@@ -17,7 +17,9 @@ void import_batch_norm(Importer& im, const NodeView& n) {
 
 void import_instance_norm(Importer& im, const NodeView& n) {
   n.ignore({"consumed_inputs"});
-  im.out(n, 0, im.call(n, "instance_norm", {im.in(n, 0), im.in(n, 1), im.in(n, 2)}, {{"eps", n.get_float("epsilon", 1e-5f)}}));
+  im.out(
+      n, 0,
+      im.call(n, "instance_norm", {im.in(n, 0), im.in(n, 1), im.in(n, 2)}, {{"eps", n.get_float("epsilon", 1e-5f)}}));
 }
 
 void import_layer_norm(Importer& im, const NodeView& n) {

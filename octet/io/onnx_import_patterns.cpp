@@ -1,5 +1,5 @@
-// Operators that exporters write as many: layer norm, GELU, hard swish, a matrix product with bias, a padded convolution.
-// A match emits the one operator where the last of its parts stood; parts that nothing else uses die.
+// Operators that exporters write as many: layer norm, GELU, hard swish, a matrix product with bias, a padded
+// convolution. A match emits the one operator where the last of its parts stood; parts that nothing else uses die.
 #include <algorithm>
 #include <cmath>
 
@@ -50,7 +50,8 @@ class Fuser {
   }
 
   bool replace(Rewriter& r, const Node& root, const char* op, std::vector<ValueId> operands, const Attrs& attrs) {
-    r.map(root.outputs[0], r.out().add_call(g_.value(root.outputs[0]).name, op, std::move(operands), attrs, std::nullopt, root.scope));
+    r.map(root.outputs[0],
+          r.out().add_call(g_.value(root.outputs[0]).name, op, std::move(operands), attrs, std::nullopt, root.scope));
     return true;
   }
 
@@ -175,9 +176,12 @@ class Fuser {
       const Node* mul = made_by(v, "mul");
       auto m = mul ? with_scalar(*mul) : std::nullopt;
       const Node* div = made_by(v, "div");
-      if (m) v = m->second;
-      else if (div && scalar(div->inputs[1])) v = div->inputs[0];
-      else break;
+      if (m)
+        v = m->second;
+      else if (div && scalar(div->inputs[1]))
+        v = div->inputs[0];
+      else
+        break;
     }
     return v;
   }
@@ -217,7 +221,8 @@ class Fuser {
     }
     const Node* clip = made_by(v, "relu6");
     if (const Node* add = clip ? made_by(clip->inputs[0], "add") : nullptr)
-      if (auto three = with_scalar(*add); three && three->first == 3.0) return Gate{v, three->second, 1.0 / 6, "hardswish", {}};
+      if (auto three = with_scalar(*add); three && three->first == 3.0)
+        return Gate{v, three->second, 1.0 / 6, "hardswish", {}};
     if (const Node* hard = made_by(v, "hardsigmoid"))
       if (near(hard->attrs.get_double("alpha"), 1.0 / 6) && hard->attrs.get_double("beta") == 0.5)
         return Gate{v, hard->inputs[0], 1, "hardswish", {}};
@@ -251,10 +256,15 @@ class Fuser {
     for (size_t i : {0, 1}) {
       const Node* linear = made_by(node.inputs[i], "linear");
       ValueId b = node.inputs[1 - i];
-      if (!linear || linear->inputs.size() > 2 || uses_[node.inputs[i]] != 1 || !g_.is_constant(b)) continue;
+      if (!linear || linear->inputs.size() > 2 || uses_[node.inputs[i]] != 1) continue;
       if (linear->attrs.get_string("activation") != "none") continue;
-      const Tensor& t = g_.constant(b);
       int64_t features = g_.type(linear->inputs[1]).dims[0].size();
+      // The int32 codes of a QDQ model's bias.
+      if (const Node* codes = made_by(b, "dequantize");
+          codes && g_.is_constant(codes->inputs[0]) && g_.type(b).dims == std::vector<Dim>{features})
+        return replace(r, node, "linear", {r(linear->inputs[0]), r(linear->inputs[1]), r(b)}, linear->attrs);
+      if (!g_.is_constant(b)) continue;
+      const Tensor& t = g_.constant(b);
       // (1, 1, features) too, but it must not give the result more dimensions.
       bool row = t.dtype() == DType::float32 && t.numel() == features && t.dim() >= 1 && t.size(-1) == features &&
                  t.dim() <= g_.type(node.inputs[i]).dim();

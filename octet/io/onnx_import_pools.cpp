@@ -8,8 +8,8 @@ namespace {
 
 bool pools_directly(const Val& x) { return is_floating(x.type.dtype) || x.type.is_quantized(); }
 
-Attrs pool_attrs(const std::vector<int64_t>& kernel, const std::vector<int64_t>& stride, const std::vector<int64_t>& pads,
-                 bool ceil) {
+Attrs pool_attrs(const std::vector<int64_t>& kernel, const std::vector<int64_t>& stride,
+                 const std::vector<int64_t>& pads, bool ceil) {
   return {{"kernel", kernel}, {"stride", stride}, {"padding", pads}, {"ceil_mode", ceil}};
 }
 
@@ -26,7 +26,8 @@ ValPtr max_pool3d(Importer& im, const NodeView& n, const ValPtr& x, const Window
   Attrs outer = pool_attrs({w.kernel[0], 1}, {w.stride[0], 1}, {w.pads[0], 0, w.pads[3], 0}, ceil);
   outer.set("dilation", std::vector<int64_t>{w.dilation[0], 1});
   ValPtr y = im.call(n, "max_pool2d", {column}, outer);
-  return im.call(n, "reshape", {y}, {{"shape", std::vector<int64_t>{0, channels, known_dim(n, *y, 2, "a 3-d pool"), h, width}}});
+  return im.call(n, "reshape", {y},
+                 {{"shape", std::vector<int64_t>{0, channels, known_dim(n, *y, 2, "a 3-d pool"), h, width}}});
 }
 
 void import_pool(Importer& im, const NodeView& n, bool max) {
@@ -39,15 +40,18 @@ void import_pool(Importer& im, const NodeView& n, bool max) {
   n.ignore({"storage_order"});  // orders the Indices output only
   if (max && im.wants_output(n, 1)) n.unsupported("the Indices output");
   bool padded = std::any_of(w.pads.begin(), w.pads.end(), [](int64_t p) { return p != 0; });
-  bool count_pad = !max && (n.get_int("count_include_pad", 0) != 0 || (!padded && !ceil));  // without pads it is the same
+  bool count_pad =
+      !max && (n.get_int("count_include_pad", 0) != 0 || (!padded && !ceil));  // without pads it is the same
   if (!max)
     for (int64_t d : w.dilation)
       if (d != 1) n.unsupported("dilations");
   if (dtype == DType::int32 || dtype == DType::int64) n.unsupported("data of type {}", to_string(dtype));
   const char* op = max ? "max_pool2d" : "avg_pool2d";
   auto finish = [&](Attrs attrs, std::vector<int64_t> dilation) {
-    if (max) attrs.set("dilation", dilation);
-    else attrs.set("count_include_pad", count_pad);
+    if (max)
+      attrs.set("dilation", dilation);
+    else
+      attrs.set("count_include_pad", count_pad);
     return attrs;
   };
   ValPtr y;

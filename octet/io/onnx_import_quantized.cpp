@@ -7,10 +7,14 @@ namespace {
 
 DType quantized_of(const NodeView& n, DType code) {
   switch (code) {
-    case DType::uint8: return DType::quint8;
-    case DType::int8: return DType::qint8;
-    case DType::int32: return DType::qint32;
-    default: n.unsupported("codes of type {}", to_string(code));
+    case DType::uint8:
+      return DType::quint8;
+    case DType::int8:
+      return DType::qint8;
+    case DType::int32:
+      return DType::qint32;
+    default:
+      n.unsupported("codes of type {}", to_string(code));
   }
 }
 
@@ -23,7 +27,8 @@ DType zero_point_dtype(Importer& im, const NodeView& n, size_t i) {
 ValPtr quantize_to(Importer& im, const NodeView& n, const ValPtr& x, size_t scale, size_t zero, int64_t axis) {
   DType dtype = zero_point_dtype(im, n, zero);
   if (dtype == DType::qint32) n.unsupported("int32 results");
-  QuantizerPtr q = read_quantizer(n, im.known(n, scale, "scale"), im.known(n, zero, "zero_point"), axis, x->dims(), dtype);
+  QuantizerPtr q =
+      read_quantizer(n, im.known(n, scale, "scale"), im.known(n, zero, "zero_point"), axis, x->dims(), dtype);
   return im.call(n, "quantize", {im.cast(n, x, DType::float32)}, {}, ops::QType{dtype, q});
 }
 
@@ -41,7 +46,8 @@ ValPtr dequantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const 
 }
 
 // The float value of x's codes.
-ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const Tensor& scale, const Tensor& zero, int64_t axis) {
+ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const Tensor& scale, const Tensor& zero,
+                       int64_t axis) {
   if (x->dequantized) n.fail(ErrorCode::corrupt, "its data is not quantized");
   DType code = x->type.is_quantized() ? code_dtype(x->type.dtype) : x->type.dtype;
   if (zero.defined() && zero.dtype() != code)
@@ -71,16 +77,18 @@ void name_unnamed(const ValPtr& v, const std::string& name) {
 ValPtr dequantize_bias(Importer& im, const NodeView& n, size_t i, const ValPtr& w) {
   ValPtr b = im.optional_in(n, i);
   if (!b) return nullptr;
-  if (!b->is_constant() || b->constant.dtype() != DType::int32 || b->rank() != 1) n.unsupported("a bias that is not a constant");
+  if (!b->is_constant() || b->constant.dtype() != DType::int32 || b->rank() != 1)
+    n.unsupported("a bias that is not a constant");
   Tensor sx = im.known(n, 1, "x_scale"), sw = w->dequantized ? Tensor() : im.known(n, 4, "w_scale");
-  std::vector<double> scales = w->dequantized ? w->constant.quantizer()->scales()
-                                              : std::vector<double>{sw.numel() == 1 ? sw.item() : 1.0};
+  std::vector<double> scales =
+      w->dequantized ? w->constant.quantizer()->scales() : std::vector<double>{sw.numel() == 1 ? sw.item() : 1.0};
   auto x_scale = static_cast<float>(sx.item());
   for (double& s : scales) s = static_cast<float>(x_scale * static_cast<float>(s));
   if (scales.size() != 1 && static_cast<int64_t>(scales.size()) != b->constant.numel())
     n.fail(ErrorCode::corrupt, "{} bias values for {} weight scales", b->constant.numel(), scales.size());
-  QuantizerPtr q = scales.size() == 1 ? Quantizer::per_tensor(scales[0], 0, DType::qint32)
-                                      : Quantizer::per_channel(scales, std::vector<int64_t>(scales.size(), 0), 0, DType::qint32);
+  QuantizerPtr q = scales.size() == 1
+                       ? Quantizer::per_tensor(scales[0], 0, DType::qint32)
+                       : Quantizer::per_channel(scales, std::vector<int64_t>(scales.size(), 0), 0, DType::qint32);
   return dequantized_val(b->name + ".dequantized", b->name, n.name(), make_quantized(b->constant, q));
 }
 

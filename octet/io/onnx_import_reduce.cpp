@@ -5,8 +5,10 @@ namespace octet::io::onnx_impl {
 namespace {
 
 constexpr const char* kReductions[][2] = {
-    {"ReduceSum", "sum"},        {"ReduceMean", "mean"},          {"ReduceProd", "prod"},       {"ReduceMax", "amax"},
-    {"ReduceMin", "amin"},       {"ReduceL1", "reduce_l1"},       {"ReduceL2", "reduce_l2"},    {"ReduceSumSquare", "sum_square"},
+    {"ReduceSum", "sum"},        {"ReduceMean", "mean"},
+    {"ReduceProd", "prod"},      {"ReduceMax", "amax"},
+    {"ReduceMin", "amin"},       {"ReduceL1", "reduce_l1"},
+    {"ReduceL2", "reduce_l2"},   {"ReduceSumSquare", "sum_square"},
     {"ReduceLogSum", "log_sum"}, {"ReduceLogSumExp", "log_sum_exp"},
 };
 
@@ -23,9 +25,11 @@ void import_reduction(Importer& im, const NodeView& n, const char* op) {
 
 void import_arg(Importer& im, const NodeView& n, const char* op) {
   ValPtr x = im.in(n, 0);
-  im.out(n, 0, im.call(n, op, {x}, {{"dim", axis_of(n, n.get_int("axis", 0), x->rank())},
-                                    {"keepdim", n.get_int("keepdims", 1) != 0},
-                                    {"select_last", n.get_int("select_last_index", 0) != 0}}));
+  im.out(n, 0,
+         im.call(n, op, {x},
+                 {{"dim", axis_of(n, n.get_int("axis", 0), x->rank())},
+                  {"keepdim", n.get_int("keepdims", 1) != 0},
+                  {"select_last", n.get_int("select_last_index", 0) != 0}}));
 }
 
 // Before opset 13 softmax runs over everything from `axis` on, as if the data were flattened to two dimensions.
@@ -66,7 +70,8 @@ void import_lp_normalization(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   int64_t p = n.get_int("p", 2), axis = axis_of(n, n.get_int("axis", -1), x->rank());
   if (p != 1 && p != 2) n.fail(ErrorCode::corrupt, "p={}: expected 1 or 2", p);
-  ValPtr norm = im.call(n, p == 1 ? "reduce_l1" : "reduce_l2", {x}, {{"dim", std::vector<int64_t>{axis}}, {"keepdim", true}});
+  ValPtr norm =
+      im.call(n, p == 1 ? "reduce_l1" : "reduce_l2", {x}, {{"dim", std::vector<int64_t>{axis}}, {"keepdim", true}});
   im.out(n, 0, im.call(n, "div", {x, norm}));
 }
 

@@ -1,7 +1,6 @@
-// Shape arithmetic. Exporters compute shapes with Shape, Gather, Concat, Mul ... on small integer vectors; here they are
-// worked out at import, entry by entry, with a name where a dimension is symbolic.
+// Shape arithmetic. Exporters compute shapes with Shape, Gather, Concat, Mul ... on small integer vectors; here they
+// are worked out at import, entry by entry, with a name where a dimension is symbolic.
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "octet/io/onnx_impl.h"
@@ -9,8 +8,7 @@
 namespace octet::io::onnx_impl {
 namespace {
 
-constexpr int64_t kMaxEntries = 64;             // of a vector that is taken for sizes
-constexpr int64_t kMaxConstant = 1 << 26;       // elements of a constant made from a shape
+constexpr int64_t kMaxEntries = 64;  // of a vector that is taken for sizes
 
 bool is_number(const Dim& d) { return d.name().empty(); }
 
@@ -21,7 +19,8 @@ struct Sizes {
 
 std::optional<Sizes> sizes_of(const Val& v) {
   if (v.sizes) return Sizes{*v.sizes, v.rank()};
-  if (!v.is_constant() || v.constant.dtype() != DType::int64 || v.constant.dim() > 1 || v.constant.numel() > kMaxEntries)
+  if (!v.is_constant() || v.constant.dtype() != DType::int64 || v.constant.dim() > 1 ||
+      v.constant.numel() > kMaxEntries)
     return std::nullopt;
   std::vector<int64_t> values = v.constant.to_vector<int64_t>();
   return Sizes{{values.begin(), values.end()}, v.constant.dim()};
@@ -34,8 +33,10 @@ std::vector<std::string> factors(const std::string& name) {
   for (char c : name) {
     if (c == '[') ++depth;
     if (c == ']') --depth;
-    if (c == '*' && depth == 0) parts.emplace_back();
-    else parts.back() += c;
+    if (c == '*' && depth == 0)
+      parts.emplace_back();
+    else
+      parts.back() += c;
   }
   return parts;
 }
@@ -55,8 +56,10 @@ struct Product {
   void times(const NodeView& n, const Dim& d) {
     if (is_number(d)) return times(n, d.size());
     for (const std::string& f : factors(d.name())) {
-      if (auto k = as_integer(f)) times(n, *k);
-      else symbols.push_back(f);
+      if (auto k = as_integer(f))
+        times(n, *k);
+      else
+        symbols.push_back(f);
     }
     std::sort(symbols.begin(), symbols.end());
   }
@@ -69,7 +72,7 @@ struct Product {
 
 // a / b where it is exact whatever the symbols are.
 std::optional<Product> exact_quotient(Product a, const Product& b) {
-  if (b.number == 0 || a.number % b.number != 0) return std::nullopt;
+  if (b.number <= 0 || a.number % b.number != 0) return std::nullopt;
   a.number /= b.number;
   for (const std::string& s : b.symbols) {
     auto it = std::find(a.symbols.begin(), a.symbols.end(), s);
@@ -111,8 +114,10 @@ Dim arithmetic(const NodeView& n, const Dim& a, const Dim& b) {
     q.times(n, b);
     if (auto exact = exact_quotient(p, q); exact && !numbers) return mod ? Dim(0) : exact->dim();
     if (!numbers) return opaque(a, mod ? '%' : '/', b);
-    if (b.size() == -1) overflow = !mod && __builtin_sub_overflow(int64_t{0}, a.size(), &r);  // INT64_MIN / -1 traps
-    else r = mod ? a.size() % b.size() : a.size() / b.size();
+    if (b.size() == -1)
+      overflow = !mod && __builtin_sub_overflow(int64_t{0}, a.size(), &r);  // INT64_MIN / -1 traps
+    else
+      r = mod ? a.size() % b.size() : a.size() / b.size();
     if (mod && r != 0 && (r < 0) != (b.size() < 0)) r += b.size();  // ONNX's integer Mod has the divisor's sign
   }
   if (overflow) n.fail(ErrorCode::corrupt, "a size overflows");
@@ -123,7 +128,8 @@ Dim arithmetic(const NodeView& n, const Dim& a, const Dim& b) {
 std::optional<Sizes> each(const Sizes& a, const Sizes& b, const std::function<Dim(const Dim&, const Dim&)>& fn) {
   size_t n = std::max(a.entries.size(), b.entries.size());
   if (a.entries.empty() || b.entries.empty()) n = 0;
-  if ((a.entries.size() != n && a.entries.size() != 1) || (b.entries.size() != n && b.entries.size() != 1)) return std::nullopt;
+  if ((a.entries.size() != n && a.entries.size() != 1) || (b.entries.size() != n && b.entries.size() != 1))
+    return std::nullopt;
   Sizes r{{}, std::max(a.rank, b.rank)};
   for (size_t i = 0; i < n; ++i)
     r.entries.push_back(fn(a.entries[a.entries.size() == 1 ? 0 : i], b.entries[b.entries.size() == 1 ? 0 : i]));
@@ -177,7 +183,8 @@ std::optional<Sizes> slice(Importer& im, const NodeView& n, const Sizes& data) {
 
 // Which elements a Where over sizes takes; nullopt if the condition is not a constant of that size.
 std::optional<Sizes> choose(const Val& condition, const Sizes& a, const Sizes& b) {
-  if (!condition.is_constant() || condition.constant.dtype() != DType::bool_ || condition.constant.dim() > 1) return std::nullopt;
+  if (!condition.is_constant() || condition.constant.dtype() != DType::bool_ || condition.constant.dim() > 1)
+    return std::nullopt;
   std::vector<bool> take = condition.constant.to_vector<bool>();
   size_t n = std::max({take.size(), a.entries.size(), b.entries.size()});
   for (size_t s : {take.size(), a.entries.size(), b.entries.size()})
@@ -200,54 +207,6 @@ void import_shape(Importer& im, const NodeView& n) {
   im.out(n, 0, sizes_val(n.output(0), entries, 1));
 }
 
-Shape known_shape(Importer& im, const NodeView& n) {
-  Shape shape;
-  double elements = 1;
-  im.in(n, 0);
-  for (const Dim& d : im.known_sizes(n, 0, "the shape")) {
-    if (!is_number(d)) n.unsupported("a size '{}' that is known only at run time", d.name());
-    if (d.size() < 0) n.fail(ErrorCode::corrupt, "a size of {}", d.size());
-    shape.push_back(d.size());
-    elements *= static_cast<double>(d.size());
-  }
-  if (elements > kMaxConstant) n.fail(ErrorCode::unsupported, "a constant of shape {}", to_string(shape));
-  return shape;
-}
-
-void import_constant_of_shape(Importer& im, const NodeView& n) {
-  Tensor value = n.has("value") ? to_compute_type(n.get_tensor("value")) : Tensor::scalar(0);
-  if (value.numel() != 1) n.fail(ErrorCode::corrupt, "its value has {} elements", value.numel());
-  im.out(n, 0, constant_val(n.output(0), value.reshape({}).expand(known_shape(im, n)).contiguous()));
-}
-
-void import_constant(Importer& im, const NodeView& n) {
-  Tensor value;
-  if (n.has("value")) value = to_compute_type(n.get_tensor("value"));
-  else if (n.has("value_float")) value = Tensor::scalar(n.get_float("value_float", 0));
-  else if (n.has("value_int")) value = Tensor::from(std::vector<int64_t>{n.get_int("value_int", 0)}, {});
-  else if (n.has("value_ints")) {
-    std::vector<int64_t> ints = n.get_ints("value_ints");
-    value = Tensor::from(ints, {static_cast<int64_t>(ints.size())});
-  } else if (n.has("value_floats")) {
-    std::vector<double> doubles = n.get_floats("value_floats");
-    value = Tensor::from(std::vector<float>(doubles.begin(), doubles.end()), {static_cast<int64_t>(doubles.size())});
-  } else {
-    n.unsupported("a value that is not a dense tensor of numbers");
-  }
-  im.out(n, 0, constant_val(n.output(0), value));
-}
-
-void import_range(Importer& im, const NodeView& n) {
-  Tensor start = im.known(n, 0, "start"), limit = im.known(n, 1, "limit"), delta = im.known(n, 2, "delta");
-  for (const Tensor& t : {start, limit, delta})
-    if (!t.defined() || t.numel() != 1) n.fail(ErrorCode::corrupt, "expected one start, limit and delta");
-  double a = start.item(), step = delta.item(), count = std::ceil((limit.item() - a) / step);
-  if (step == 0 || !(count < kMaxConstant)) n.fail(ErrorCode::corrupt, "from {} to {} in steps of {}", a, limit.item(), step);
-  Tensor r = Tensor::arange(std::max<int64_t>(0, static_cast<int64_t>(count)), DType::float64);
-  for (int64_t i = 0; i < r.numel(); ++i) r.data<double>()[i] = a + step * static_cast<double>(i);
-  im.out(n, 0, constant_val(n.output(0), r.to(start.dtype())));
-}
-
 }  // namespace
 
 ValPtr sizes_val(const std::string& name, std::vector<Dim> entries, int64_t rank) {
@@ -266,8 +225,8 @@ ValPtr sizes_val(const std::string& name, std::vector<Dim> entries, int64_t rank
 }
 
 bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inputs) {
-  static const std::set<std::string> kSymbolic = {"Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Cast",
-                                                  "Reshape", "Equal", "Where", "ReduceProd", "Size"};
+  static const std::set<std::string> kSymbolic = {"Gather",  "Slice", "Concat", "Unsqueeze",  "Squeeze", "Cast",
+                                                  "Reshape", "Equal", "Where",  "ReduceProd", "Size"};
   static const std::set<std::string> kArithmetic = {"Add", "Sub", "Mul", "Div", "Mod"};
   if (!n.proto().domain().empty() && n.proto().domain() != "ai.onnx") return false;
   bool arithmetic_op = kArithmetic.count(n.op()) != 0, symbolic = false;
@@ -341,13 +300,16 @@ std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& fro
   for (const Dim& d : from) all.times(n, d);
   for (size_t i = 0; i < wanted.size(); ++i) {
     const Dim& w = wanted[i];
-    bool copies = i < from.size() && (is_number(w) ? w.size() == 0 && (zero_copies || from[i] == Dim(0)) : from[i] == w);
+    bool copies =
+        i < from.size() && (is_number(w) ? w.size() == 0 && (zero_copies || from[i] == Dim(0)) : from[i] == w);
     if (is_number(w) && w.size() == 0 && zero_copies && !copies)
       n.fail(ErrorCode::corrupt, "shape entry {} is 0, but the data has {} dimensions", i, from.size());
     if (is_number(w) && w.size() < -1) n.fail(ErrorCode::corrupt, "shape entry {} is {}", i, w.size());
     bool infer = is_number(w) && (w.size() == -1 || (w.size() == 0 && !copies));  // a size of 0 where octet's 0 copies
-    if (infer) inferred.push_back(i);
-    else if (!is_number(w) && !copies) unknown.push_back(i);
+    if (infer)
+      inferred.push_back(i);
+    else if (!is_number(w) && !copies)
+      unknown.push_back(i);
     if (!infer) rest.times(n, copies ? from[i] : w);
     shape.push_back(copies ? 0 : is_number(w) && !infer ? w.size() : -1);
   }
@@ -361,7 +323,8 @@ std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& fro
     }
   }
   if (unknown.size() + inferred.size() > 1)
-    n.unsupported("a shape with {} sizes that are known only at run time; import with fixed sizes", unknown.size() + inferred.size());
+    n.unsupported("a shape with {} sizes that are known only at run time; import with fixed sizes",
+                  unknown.size() + inferred.size());
   return shape;
 }
 
@@ -372,10 +335,14 @@ std::vector<int64_t> expand_attr(const NodeView& n, const std::vector<Dim>& from
     const Dim& f = i < from.size() ? from[from.size() - 1 - i] : Dim(1);
     const Dim& w = i < wanted.size() ? wanted[wanted.size() - 1 - i] : Dim(1);
     int64_t& out = shape[rank - 1 - i];
-    if (w == f || w == Dim(1)) out = f.known() ? f.size() : 1;
-    else if (!is_number(w)) n.unsupported("a size '{}' that is known only at run time", w.name());
-    else if (w.size() < 0 || w.size() > std::numeric_limits<int32_t>::max()) n.fail(ErrorCode::corrupt, "a size of {}", w.size());
-    else out = w.size();
+    if (w == f || w == Dim(1))
+      out = f.known() ? f.size() : 1;
+    else if (!is_number(w))
+      n.unsupported("a size '{}' that is known only at run time", w.name());
+    else if (w.size() < 0 || w.size() > std::numeric_limits<int32_t>::max())
+      n.fail(ErrorCode::corrupt, "a size of {}", w.size());
+    else
+      out = w.size();
   }
   return shape;
 }
@@ -387,9 +354,6 @@ void add_sizes(Handlers& h) {
     for (const Dim& d : im.in(n, 0)->dims()) p.times(n, d);
     im.out(n, 0, sizes_val(n.output(0), {p.dim()}, 0));
   };
-  h["Constant"] = import_constant;
-  h["ConstantOfShape"] = import_constant_of_shape;
-  h["Range"] = import_range;
   h["Mod"] = [](Importer& im, const NodeView& n) {  // the divisor's sign, or with fmod the dividend's
     im.out(n, 0, im.call(n, n.get_int("fmod", 0) != 0 ? "fmod" : "remainder", {im.in(n, 0), im.in(n, 1)}));
   };

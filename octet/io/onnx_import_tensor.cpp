@@ -8,6 +8,7 @@
 #include <fstream>
 #include <limits>
 
+#include "octet/base/file.h"
 #include "octet/io/onnx_impl.h"
 
 namespace octet::io::onnx_impl {
@@ -20,11 +21,25 @@ constexpr int64_t kMaxElements = int64_t{1} << 40;
 // Bytes of one element in raw_data; 0 for types octet does not read.
 size_t raw_size(int32_t type) {
   switch (type) {
-    case TensorProto::FLOAT: case TensorProto::INT32: case TensorProto::UINT32: return 4;
-    case TensorProto::DOUBLE: case TensorProto::INT64: case TensorProto::UINT64: return 8;
-    case TensorProto::INT16: case TensorProto::UINT16: case TensorProto::FLOAT16: case TensorProto::BFLOAT16: return 2;
-    case TensorProto::INT8: case TensorProto::UINT8: case TensorProto::BOOL: return 1;
-    default: return 0;
+    case TensorProto::FLOAT:
+    case TensorProto::INT32:
+    case TensorProto::UINT32:
+      return 4;
+    case TensorProto::DOUBLE:
+    case TensorProto::INT64:
+    case TensorProto::UINT64:
+      return 8;
+    case TensorProto::INT16:
+    case TensorProto::UINT16:
+    case TensorProto::FLOAT16:
+    case TensorProto::BFLOAT16:
+      return 2;
+    case TensorProto::INT8:
+    case TensorProto::UINT8:
+    case TensorProto::BOOL:
+      return 1;
+    default:
+      return 0;
   }
 }
 
@@ -49,8 +64,8 @@ void widen(Tensor& out, const char* raw, int64_t n, const std::string& what) {
 
 void read_raw(Tensor& out, const std::string& raw, int32_t type, const std::string& what) {
   int64_t n = out.numel();
-  OCTET_CHECK(raw.size() == static_cast<size_t>(n) * raw_size(type), corrupt, "{}: {} bytes of data for {} elements of {}",
-              what, raw.size(), n, onnx_type_name(type));
+  OCTET_CHECK(raw.size() == static_cast<size_t>(n) * raw_size(type), corrupt,
+              "{}: {} bytes of data for {} elements of {}", what, raw.size(), n, onnx_type_name(type));
   if (type == TensorProto::UINT16) return widen<int32_t, uint16_t>(out, raw.data(), n, what);
   if (type == TensorProto::UINT32) return widen<int64_t, uint32_t>(out, raw.data(), n, what);
   if (type == TensorProto::UINT64) return widen<int64_t, uint64_t>(out, raw.data(), n, what);
@@ -70,17 +85,31 @@ void read_field(Tensor& out, const Field& field, const std::string& what) {
 
 void read_typed(Tensor& out, const TensorProto& t, const std::string& what) {
   switch (t.data_type()) {
-    case TensorProto::FLOAT: return read_field<float>(out, t.float_data(), what);
-    case TensorProto::DOUBLE: return read_field<double>(out, t.double_data(), what);
-    case TensorProto::INT64: return read_field<int64_t>(out, t.int64_data(), what);
-    case TensorProto::UINT32: case TensorProto::UINT64: return read_field<int64_t>(out, t.uint64_data(), what);
-    case TensorProto::INT32: case TensorProto::UINT16: return read_field<int32_t>(out, t.int32_data(), what);
-    case TensorProto::INT16: return read_field<int16_t>(out, t.int32_data(), what);
-    case TensorProto::INT8: return read_field<int8_t>(out, t.int32_data(), what);
-    case TensorProto::UINT8: return read_field<uint8_t>(out, t.int32_data(), what);
-    case TensorProto::FLOAT16: case TensorProto::BFLOAT16: return read_field<uint16_t>(out, t.int32_data(), what);
-    case TensorProto::BOOL: return read_field<bool>(out, t.int32_data(), what);
-    default: OCTET_FAIL(unsupported, "{}: element type {} is not supported", what, onnx_type_name(t.data_type()));
+    case TensorProto::FLOAT:
+      return read_field<float>(out, t.float_data(), what);
+    case TensorProto::DOUBLE:
+      return read_field<double>(out, t.double_data(), what);
+    case TensorProto::INT64:
+      return read_field<int64_t>(out, t.int64_data(), what);
+    case TensorProto::UINT32:
+    case TensorProto::UINT64:
+      return read_field<int64_t>(out, t.uint64_data(), what);
+    case TensorProto::INT32:
+    case TensorProto::UINT16:
+      return read_field<int32_t>(out, t.int32_data(), what);
+    case TensorProto::INT16:
+      return read_field<int16_t>(out, t.int32_data(), what);
+    case TensorProto::INT8:
+      return read_field<int8_t>(out, t.int32_data(), what);
+    case TensorProto::UINT8:
+      return read_field<uint8_t>(out, t.int32_data(), what);
+    case TensorProto::FLOAT16:
+    case TensorProto::BFLOAT16:
+      return read_field<uint16_t>(out, t.int32_data(), what);
+    case TensorProto::BOOL:
+      return read_field<bool>(out, t.int32_data(), what);
+    default:
+      OCTET_FAIL(unsupported, "{}: element type {} is not supported", what, onnx_type_name(t.data_type()));
   }
 }
 
@@ -117,32 +146,53 @@ std::string external_bytes(const TensorProto& t, const std::string& what, const 
 
 DType dtype_of(int32_t type, const std::string& what) {
   switch (type) {
-    case TensorProto::FLOAT: return DType::float32;
-    case TensorProto::DOUBLE: return DType::float64;
-    case TensorProto::FLOAT16: return DType::float16;
-    case TensorProto::BFLOAT16: return DType::bfloat16;
-    case TensorProto::INT64: return DType::int64;
-    case TensorProto::INT32: return DType::int32;
-    case TensorProto::INT16: return DType::int16;
-    case TensorProto::INT8: return DType::int8;
-    case TensorProto::UINT8: return DType::uint8;
-    case TensorProto::BOOL: return DType::bool_;
-    default: OCTET_FAIL(unsupported, "{}: element type {} is not supported", what, onnx_type_name(type));
+    case TensorProto::FLOAT:
+      return DType::float32;
+    case TensorProto::DOUBLE:
+      return DType::float64;
+    case TensorProto::FLOAT16:
+      return DType::float16;
+    case TensorProto::BFLOAT16:
+      return DType::bfloat16;
+    case TensorProto::INT64:
+      return DType::int64;
+    case TensorProto::INT32:
+      return DType::int32;
+    case TensorProto::INT16:
+      return DType::int16;
+    case TensorProto::INT8:
+      return DType::int8;
+    case TensorProto::UINT8:
+      return DType::uint8;
+    case TensorProto::BOOL:
+      return DType::bool_;
+    default:
+      OCTET_FAIL(unsupported, "{}: element type {} is not supported", what, onnx_type_name(type));
   }
 }
 
 int32_t onnx_type_of(DType dtype) {
   switch (is_quantized(dtype) ? code_dtype(dtype) : dtype) {
-    case DType::float64: return TensorProto::DOUBLE;
-    case DType::float16: return TensorProto::FLOAT16;
-    case DType::bfloat16: return TensorProto::BFLOAT16;
-    case DType::int64: return TensorProto::INT64;
-    case DType::int32: return TensorProto::INT32;
-    case DType::int16: return TensorProto::INT16;
-    case DType::int8: return TensorProto::INT8;
-    case DType::uint8: return TensorProto::UINT8;
-    case DType::bool_: return TensorProto::BOOL;
-    default: return TensorProto::FLOAT;
+    case DType::float64:
+      return TensorProto::DOUBLE;
+    case DType::float16:
+      return TensorProto::FLOAT16;
+    case DType::bfloat16:
+      return TensorProto::BFLOAT16;
+    case DType::int64:
+      return TensorProto::INT64;
+    case DType::int32:
+      return TensorProto::INT32;
+    case DType::int16:
+      return TensorProto::INT16;
+    case DType::int8:
+      return TensorProto::INT8;
+    case DType::uint8:
+      return TensorProto::UINT8;
+    case DType::bool_:
+      return TensorProto::BOOL;
+    default:
+      return TensorProto::FLOAT;
   }
 }
 
@@ -168,12 +218,14 @@ Tensor read_tensor(const TensorProto& t, const std::string& what, const std::fil
   if (is_external) external = external_bytes(t, what, dir);
   const std::string* raw = is_external ? &external : t.has_raw_data() ? &t.raw_data() : nullptr;
   int64_t given = raw ? static_cast<int64_t>(raw->size() / raw_size(t.data_type()))
-                      : int64_t{t.float_data_size()} + t.int32_data_size() + t.int64_data_size() + t.double_data_size() +
-                            t.uint64_data_size();
+                      : int64_t{t.float_data_size()} + t.int32_data_size() + t.int64_data_size() +
+                            t.double_data_size() + t.uint64_data_size();
   OCTET_CHECK(given == n, corrupt, "{}: data of {} elements for shape {}", what, given, to_string(shape));
   Tensor out = Tensor::empty(shape, dtype);
-  if (raw) read_raw(out, *raw, t.data_type(), what);
-  else read_typed(out, t, what);
+  if (raw)
+    read_raw(out, *raw, t.data_type(), what);
+  else
+    read_typed(out, t, what);
   return out;
 }
 
@@ -189,19 +241,6 @@ bool parse(google::protobuf::MessageLite& message, std::string_view bytes) {
   google::protobuf::io::ArrayInputStream array(bytes.data(), static_cast<int>(bytes.size()));
   google::protobuf::io::CodedInputStream stream(&array);
   return message.ParsePartialFromCodedStream(&stream) && stream.ConsumedEntireMessage();
-}
-
-std::string read_file(const std::filesystem::path& path) {
-  std::error_code failure;
-  OCTET_CHECK(std::filesystem::exists(path, failure), not_found, "{}: there is no such file", path.string());
-  OCTET_CHECK(std::filesystem::is_regular_file(path, failure), not_found, "{}: is not a file", path.string());
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  OCTET_CHECK(file, io, "{}: cannot be opened for reading", path.string());
-  std::string bytes(static_cast<size_t>(file.tellg()), '\0');
-  file.seekg(0);
-  file.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-  OCTET_CHECK(file, io, "{}: cannot be read", path.string());
-  return bytes;
 }
 
 std::string one_line(std::string text) {
@@ -222,7 +261,7 @@ namespace octet::io {
 
 Tensor read_onnx_tensor(const std::filesystem::path& path) {
   onnx::TensorProto proto;
-  OCTET_CHECK(onnx_impl::parse(proto, onnx_impl::read_file(path)), corrupt, "{}: is not an ONNX tensor", path.string());
+  OCTET_CHECK(onnx_impl::parse(proto, read_file(path)), corrupt, "{}: is not an ONNX tensor", path.string());
   return onnx_impl::read_tensor(proto, path.string(), path.parent_path());
 }
 

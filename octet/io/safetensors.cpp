@@ -61,7 +61,8 @@ Entry parse_entry(const std::string& file, const std::string& name, const json& 
   std::string where = fmt::format("{}: tensor '{}'", file, name);
   OCTET_CHECK(item.is_object(), corrupt, "{}: expected an object with dtype, shape and data_offsets", where);
   for (const auto& [key, value] : item.items())
-    OCTET_CHECK(key == "dtype" || key == "shape" || key == "data_offsets", corrupt, "{}: unknown field '{}'", where, key);
+    OCTET_CHECK(key == "dtype" || key == "shape" || key == "data_offsets", corrupt, "{}: unknown field '{}'", where,
+                key);
   for (const char* key : {"dtype", "shape", "data_offsets"})
     OCTET_CHECK(item.contains(key), corrupt, "{}: {} is missing", where, key);
   Entry entry;
@@ -72,7 +73,8 @@ Entry parse_entry(const std::string& file, const std::string& name, const json& 
   const auto& dtype_name = dtype.get_ref<const std::string&>();
   const Name* known = std::find_if(std::begin(kNames), std::end(kNames), [&](auto& n) { return dtype_name == n.name; });
   OCTET_CHECK(known != std::end(kNames), corrupt,
-              "{}: dtype '{}' is not known; expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL", where, dtype_name);
+              "{}: dtype '{}' is not known; expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL", where,
+              dtype_name);
   entry.dtype = known->dtype;
 
   const json& shape = item["shape"];
@@ -84,16 +86,18 @@ Entry parse_entry(const std::string& file, const std::string& name, const json& 
                 "{}: shape holds something that is not a size", where);
     auto n = size.get<uint64_t>();
     entry.shape.push_back(static_cast<int64_t>(n));
-    if (n == 0) empty = true;
-    else OCTET_CHECK(!__builtin_mul_overflow(bytes, n, &bytes) && bytes < (uint64_t{1} << 50), corrupt,
-                     "{}: shape is too large", where);
+    if (n == 0)
+      empty = true;
+    else
+      OCTET_CHECK(!__builtin_mul_overflow(bytes, n, &bytes) && bytes < (uint64_t{1} << 50), corrupt,
+                  "{}: shape is too large", where);
   }
   if (empty) bytes = 0;
 
   const json& offsets = item["data_offsets"];
-  OCTET_CHECK(offsets.is_array() && offsets.size() == 2 && offsets[0].is_number_unsigned() &&
-                  offsets[1].is_number_unsigned(),
-              corrupt, "{}: data_offsets is not a pair of offsets", where);
+  OCTET_CHECK(
+      offsets.is_array() && offsets.size() == 2 && offsets[0].is_number_unsigned() && offsets[1].is_number_unsigned(),
+      corrupt, "{}: data_offsets is not a pair of offsets", where);
   entry.begin = offsets[0].get<uint64_t>();
   entry.end = offsets[1].get<uint64_t>();
   OCTET_CHECK(entry.begin <= entry.end, corrupt, "{}: data_offsets [{}, {}] end before they begin", where, entry.begin,
@@ -127,16 +131,18 @@ SafetensorsFile read_safetensors(const std::filesystem::path& path) {
   OCTET_CHECK(header_size <= mapped->size() - 8, corrupt, "{}: truncated: the header has {} bytes, the file {}", file,
               header_size, mapped->size());
   const auto* text = reinterpret_cast<const char*>(mapped->data()) + 8;
-  OCTET_CHECK(header_size > 0 && text[0] == '{', corrupt, "{}: not a safetensors file: the header does not start with {{",
-              file);
+  OCTET_CHECK(header_size > 0 && text[0] == '{', corrupt,
+              "{}: not a safetensors file: the header does not start with {{", file);
   json header = parse_header(file, text, header_size);
   OCTET_CHECK(header.is_object(), corrupt, "{}: the header is not an object", file);
 
   SafetensorsFile result;
   std::vector<Entry> entries;
   for (const auto& [name, item] : header.items()) {
-    if (name == kMetadata) result.metadata = parse_metadata(file, item);
-    else entries.push_back(parse_entry(file, name, item));
+    if (name == kMetadata)
+      result.metadata = parse_metadata(file, item);
+    else
+      entries.push_back(parse_entry(file, name, item));
   }
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
     return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
@@ -146,8 +152,8 @@ SafetensorsFile read_safetensors(const std::filesystem::path& path) {
     OCTET_CHECK(e.begin == at, corrupt, "{}: tensor '{}': data_offsets [{}, {}] {}", file, e.name, e.begin, e.end,
                 e.begin < at ? "overlap another tensor" : fmt::format("leave a hole after {}", at));
     OCTET_CHECK(e.end <= data_size, corrupt,
-                "{}: truncated: tensor '{}' ends at {}, the file holds {} bytes of data; copy or download it again", file,
-                e.name, e.end, data_size);
+                "{}: truncated: tensor '{}' ends at {}, the file holds {} bytes of data; copy or download it again",
+                file, e.name, e.end, data_size);
     at = e.end;
   }
   OCTET_CHECK(at == data_size, corrupt, "{}: {} bytes after the last tensor belong to none", file, data_size - at);
@@ -161,8 +167,8 @@ SafetensorsFile read_safetensors(const std::filesystem::path& path) {
     }
     if (e.dtype == DType::bool_)
       for (size_t i = 0; i < buffer.bytes(); ++i)
-        OCTET_CHECK(buffer.data()[i] <= std::byte{1}, corrupt, "{}: tensor '{}': element {} is {}; a BOOL is 0 or 1", file,
-                    e.name, i, static_cast<int>(buffer.data()[i]));
+        OCTET_CHECK(buffer.data()[i] <= std::byte{1}, corrupt, "{}: tensor '{}': element {} is {}; a BOOL is 0 or 1",
+                    file, e.name, i, static_cast<int>(buffer.data()[i]));
     result.tensors.emplace(e.name, Tensor::wrap(std::move(buffer), e.shape, e.dtype));
   }
   return result;
@@ -194,8 +200,8 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
   uint64_t at = 0;
   for (const Item& item : items) {
     auto bytes = static_cast<uint64_t>(item.tensor.nbytes());
-    const Name* type = std::find_if(std::begin(kNames), std::end(kNames),
-                                    [&](auto& n) { return n.dtype == item.tensor.dtype(); });
+    const Name* type =
+        std::find_if(std::begin(kNames), std::end(kNames), [&](auto& n) { return n.dtype == item.tensor.dtype(); });
     header[*item.name] = {{"dtype", type->name}, {"shape", item.tensor.shape()}, {"data_offsets", {at, at + bytes}}};
     at += bytes;
   }

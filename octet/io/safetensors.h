@@ -2,7 +2,8 @@
 // Safetensors files: named tensors and a map of strings, in a format any machine-learning tool reads
 // (https://github.com/huggingface/safetensors#format): 8 bytes of header length, a JSON header, the data.
 //
-// Plain dtypes only: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL. What a quantized tensor means is stored by the floor above.
+// Plain dtypes only: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL. What a quantized tensor means is stored by the floor
+// above.
 
 #include <filesystem>
 #include <map>

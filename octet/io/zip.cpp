@@ -19,7 +19,7 @@ constexpr uint32_t kLocal = 0x04034b50, kCentral = 0x02014b50, kEnd = 0x06054b50
                    kLocator64 = 0x07064b50;
 constexpr size_t kLocalSize = 30, kCentralSize = 46, kEndSize = 22, kEnd64Size = 56, kLocatorSize = 20;
 constexpr uint16_t kUtf8 = 1 << 11;  // flag
-constexpr uInt kPiece = 1u << 30;  // zlib counts in 32 bits: more is done in pieces
+constexpr uInt kPiece = 1u << 30;    // zlib counts in 32 bits: more is done in pieces
 
 // Little-endian numbers for the writer.
 struct Record {
@@ -115,7 +115,8 @@ void Archive::read_directory() {
     start = u64(data + at + 48);
   }
   OCTET_CHECK(start <= end && bytes <= end - start && count <= bytes / kCentralSize, corrupt,
-              "{}: the zip directory ({} members, {} bytes at {}) does not fit in the file", name_, count, bytes, start);
+              "{}: the zip directory ({} members, {} bytes at {}) does not fit in the file", name_, count, bytes,
+              start);
 
   std::set<std::string> names;
   uint64_t at = start, limit = start + bytes;
@@ -164,8 +165,8 @@ std::unique_ptr<Source> Archive::open(const Member& m, std::string where) const 
               corrupt, "{}: its zip header at {} lies outside the file or is damaged", where, m.local_header);
   const std::byte* p = data + m.local_header;
   uint64_t skip = kLocalSize + u16(p + 26) + u16(p + 28), room = size - m.local_header;
-  OCTET_CHECK(skip <= room && m.packed <= room - skip, corrupt,
-              "{}: truncated: {} bytes at {} of a file of {} bytes", where, m.packed, m.local_header + skip, size);
+  OCTET_CHECK(skip <= room && m.packed <= room - skip, corrupt, "{}: truncated: {} bytes at {} of a file of {} bytes",
+              where, m.packed, m.local_header + skip, size);
   // Deflate makes no more than 1,032 bytes of one: larger claims would only make us allocate memory.
   OCTET_CHECK(m.method == 0 ? m.size == m.packed : m.size / 1032 <= m.packed, corrupt,
               "{}: {} bytes cannot come from {} packed ones", where, m.size, m.packed);
@@ -216,7 +217,8 @@ void Writer::add(const std::string& name, const std::vector<std::pair<const void
   header.add32(kLocal).add16(20).add16(kUtf8).add16(m.method).add16(0).add16(0x21);
   header.add32(m.crc).add32(m.packed).add32(m.size).add16(name.size()).add16(0);
   file_.write(header.bytes + name);
-  if (compress) file_.write(packed.data(), m.packed);
+  if (compress)
+    file_.write(packed.data(), m.packed);
   else
     for (auto [data, bytes] : parts) file_.write(data, bytes);
   members_.push_back(std::move(m));

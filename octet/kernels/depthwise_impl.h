@@ -1,13 +1,13 @@
 #pragma once
 // Depthwise convolution: one weight per channel and tap, channels in lanes, the taps of a pixel anywhere in the image.
 //
-// Four taps at a time: their bytes are interleaved, channel by channel, so that every 32-bit lane holds one channel's four
-// activations, and the same dot product as in gemm_impl.h multiplies them with the channel's four weights. Interleaving
-// in 128-bit groups scatters the channels over four vectors in just the order in which Codes::pack4 puts them together
-// again; weights, bias and multipliers are brought into that order once, for a whole run of pixels.
+// Four taps at a time: their bytes are interleaved, channel by channel, so that every 32-bit lane holds one channel's
+// four activations, and the same dot product as in gemm_impl.h multiplies them with the channel's four weights.
+// Interleaving in 128-bit groups scatters the channels over four vectors in just the order in which Codes::pack4 puts
+// them together again; weights, bias and multipliers are brought into that order once, for a whole run of pixels.
 //
-// Packed weights: [block of kBytes channels][group of 4 taps][4 vectors], zero where taps or channels end. `Tail` is the
-// Dot for a last block that fits in half a vector.
+// Packed weights: [block of kBytes channels][group of 4 taps][4 vectors], zero where taps or channels end. `Tail` is
+// the Dot for a last block that fits in half a vector.
 
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
@@ -29,10 +29,13 @@ struct DepthwiseBlock {
   static size_t packed_bytes(int64_t taps) { return static_cast<size_t>((taps + 3) / 4 * 4 * Dot::kVectorBytes); }
 
   static void pack(int64_t channels, int64_t taps, int64_t c0, const int8_t* w, char* packed) {
-    for (int64_t t = 0; t < taps; ++t)
-      for (int c = 0; c < kChannels && c0 + c < channels; ++c)
-        Dot::put(packed + (t / 4 * 4 + vector_of(c)) * Dot::kVectorBytes, lane_of(c), static_cast<int>(t % 4),
-                 w[t * channels + c0 + c]);
+    for (int64_t t = 0; t < taps; t += 4, packed += 4 * Dot::kVectorBytes) {
+      for (int c = 0; c < kChannels && c0 + c < channels; ++c) {
+        int8_t quad[4] = {};
+        for (int i = 0; i < 4 && t + i < taps; ++i) quad[i] = w[(t + i) * channels + c0 + c];
+        Dot::put(packed + vector_of(c) * Dot::kVectorBytes, lane_of(c), quad);
+      }
+    }
   }
 
   // Four taps' activations times the group's weights at w.
@@ -50,15 +53,16 @@ struct DepthwiseBlock {
   }
 
   // Pixels p0..p1 of `count` channels from c0 on. kTaps is the number of taps, or 0 where it is only known at run time.
-  // `rows` holds the addresses of the taps of all these pixels.
+  // `rows` holds the addresses of the taps of all these pixels; it is null where they are too many (kTaps 0 only).
   template <int kTaps>
   static void run(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count, const uint8_t* const* rows,
                   int64_t p0, int64_t p1) {
     alignas(64) int32_t bias_in_order[4][V::kLanes] = {};
     alignas(64) float multiplier_in_order[4][V::kLanes] = {};
-    for (int c = 0; c < count; ++c) {
-      bias_in_order[vector_of(c)][lane_of(c)] = d.bias[c0 + c];
-      multiplier_in_order[vector_of(c)][lane_of(c)] = d.multiplier[c0 + c];
+    for (int c = 0; c < count; c += 4) {  // four channels stay together
+      const size_t bytes = 4 * static_cast<size_t>(count - c < 4 ? count - c : 4);
+      __builtin_memcpy(&bias_in_order[vector_of(c)][lane_of(c)], d.bias + c0 + c, bytes);
+      __builtin_memcpy(&multiplier_in_order[vector_of(c)][lane_of(c)], d.multiplier + c0 + c, bytes);
     }
     I bias[4];
     F multiplier[4];
@@ -82,9 +86,17 @@ struct DepthwiseBlock {
         for (int v = 0; v < 4; ++v) kept[g][v] = V::load(packed + (g * 4 + v) * Dot::kVectorBytes);
     }
     uint8_t* y = static_cast<uint8_t*>(d.c) + p0 * d.ldc + c0;
-    for (int64_t p = p0; p < p1; ++p, rows += taps, y += d.ldc) {
+    for (int64_t p = p0; p < p1; ++p, y += d.ldc) {
       I acc[4] = {bias[0], bias[1], bias[2], bias[3]};
-      const auto tap = [&](int64_t t) OCTET_INLINE_LAMBDA { return t < taps ? V::load(rows[t] + c0) : V::zero(); };
+      const int64_t first = (p - p0) * taps;
+      const auto tap = [&](int64_t t) OCTET_INLINE_LAMBDA {
+        if (t >= taps) return V::zero();
+        if (kTaps == 0 && !rows) {
+          const int32_t offset = d.offsets[p * taps + t];
+          return V::load((offset < 0 ? d.pad : d.a + offset) + c0);
+        }
+        return V::load(rows[first + t] + c0);
+      };
       if constexpr (kKeep) {
 #pragma GCC unroll 4
         for (int g = 0; g < kGroups; ++g)
@@ -130,9 +142,9 @@ struct Depthwise {
   static size_t packed_bytes(int64_t channels, int64_t taps) {
     const int64_t rest = channels % Wide::kChannels;
     return static_cast<size_t>(channels / Wide::kChannels) * Wide::packed_bytes(taps) +
-           (rest == 0                    ? 0
+           (rest == 0                   ? 0
             : rest <= Narrow::kChannels ? Narrow::packed_bytes(taps)
-                                         : Wide::packed_bytes(taps));
+                                        : Wide::packed_bytes(taps));
   }
 
   static void pack(int64_t channels, int64_t taps, const int8_t* w, void* packed) {
@@ -151,14 +163,14 @@ struct Depthwise {
   static constexpr int64_t kAddresses = 1024;
 
   static void run(const DepthwiseArgs& d, int64_t p0, int64_t p1) {
-    const uint8_t* rows[kAddresses + 8];
-    const int64_t step = d.taps <= kAddresses ? kAddresses / d.taps : 1;
+    const uint8_t* addresses[kAddresses + 8];
+    const int64_t step = d.taps <= kAddresses ? kAddresses / d.taps : p1 - p0;
+    const uint8_t* const* rows = d.taps <= kAddresses ? addresses : nullptr;
     for (int64_t p = p0; p < p1; p += step) {
       const int64_t end = p + step < p1 ? p + step : p1;
-      const int64_t addresses = (end - p) * d.taps;
+      const int64_t count = rows ? (end - p) * d.taps : 0;
       const int32_t* offsets = d.offsets + p * d.taps;
-      for (int64_t i = 0; i < addresses; i += 8)
-        V::resolve(offsets + i, addresses - i < 8 ? addresses - i : 8, d.a, d.pad, rows + i);
+      for (int64_t i = 0; i < count; i += 8) V::resolve(offsets + i, count - i, d.a, d.pad, addresses + i);
       const char* packed = static_cast<const char*>(d.weights);
       for (int64_t c = 0; c < d.channels; c += Wide::kChannels, packed += Wide::packed_bytes(d.taps)) {
         const int64_t rest = d.channels - c;

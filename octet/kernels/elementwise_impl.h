@@ -1,6 +1,6 @@
 #pragma once
-// Element by element on codes and floats. Four vectors of int32 or float32 lanes make one vector of codes; `map` runs an
-// operation that gives rounded values over a range and narrows them. Inputs of codes may be read past their end
+// Element by element on codes and floats. Four vectors of int32 or float32 lanes make one vector of codes; `map` runs
+// an operation that gives rounded values over a range and narrows them. Inputs of codes may be read past their end
 // (buffer slack), inputs of floats are not.
 
 #include "octet/kernels/codes_impl.h"
@@ -37,7 +37,9 @@ struct Elementwise {
   static OCTET_INLINE I centred(const void* x, int64_t i, I zero_point) {  // q - z
     return V::sub(V::template load_codes<kSigned>(static_cast<const uint8_t*>(x) + i), zero_point);
   }
-  static OCTET_INLINE F load(const float* x, int64_t count) { return count == kLanes ? V::load_f32(x) : V::load_f32(x, count); }
+  static OCTET_INLINE F load(const float* x, int64_t count) {
+    return count == kLanes ? V::load_f32(x) : V::load_f32(x, count);
+  }
 
   static OCTET_INLINE int32_t value_of_b(const BinaryArgs& g) {
     const int32_t code = g.is_signed ? *static_cast<const int8_t*>(g.b) : *static_cast<const uint8_t*>(g.b);
@@ -112,11 +114,12 @@ struct Elementwise {
   }
 
   template <bool kSigned>
-  static void requantize_range(const void* x, void* y, int64_t n, QParams from, float inv_scale, const Codes<V>& codes) {
+  static void requantize_range(const void* x, void* y, int64_t n, QParams from, float inv_scale,
+                               const Codes<V>& codes) {
     const F scale = V::set(from.scale), inverse = V::set(inv_scale);
     const I z = V::set(from.zero_point);
     map(y, 0, n, codes, [=](int64_t i, int64_t) OCTET_INLINE_LAMBDA {
-      return V::round(V::mul(V::mul(scale, V::to_float(centred<kSigned>(x, i, z))), inverse));
+      return V::round_or_zero(V::mul(V::mul(scale, V::to_float(centred<kSigned>(x, i, z))), inverse));
     });
   }
 

@@ -6,13 +6,16 @@
 // the inner loop reads them in order. A last panel of at most one vector is stored (and run) one vector wide.
 //
 // A tile is up to kRows rows times one panel, its accumulators all in registers: per step 2 loads of weights, a
-// broadcast load per row and 2 products per row, so the multipliers are the limit and not the loads. Rows are shared out
-// evenly over the tiles (49 rows make 5 tiles of 10, not 4 of 12 and one of 1). Tiles of one to three rows have too few
-// accumulators to hide the latency of the product, so they keep several sets of them over neighbouring steps.
+// broadcast load per row and 2 products per row, so the multipliers are the limit and not the loads. Rows are shared
+// out evenly over the tiles (49 rows make 5 tiles of 10, not 4 of 12 and one of 1). Tiles of one to three rows have too
+// few accumulators to hide the latency of the product, so they keep several sets of them over neighbouring steps.
 //
-// Rows are pointers, one per tap, which makes a convolution the same loop as a product: taps outside, k inside. The rows
-// are cut in blocks whose activations stay in L2 while all panels pass over them; within a block a panel meets every tile
-// before the next panel is read.
+// Rows are pointers, one per tap, which makes a convolution the same loop as a product: taps outside, k inside. The
+// rows are cut in blocks whose activations stay in L2 while all panels pass over them; within a block a panel meets
+// every tile before the next panel is read.
+//
+// With few k the way out weighs as much as the sum: a tile's last steps are done a few rows at a time, so that the
+// requantization of one group of rows overlaps with the products of the next.
 
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
@@ -41,23 +44,33 @@ struct Gemm {
   static void pack(const GemmShape& s, const int8_t* w, void* packed) {
     __builtin_memset(packed, 0, packed_bytes(s));
     char* out = static_cast<char*>(packed);
-    const int64_t steps = steps_of(s);
+    const int64_t whole = s.k / 4, steps = steps_of(s);
+    constexpr int64_t kRun = 16;  // steps: a cache line of a channel's weights is read at once
     for (int64_t n0 = 0; n0 < s.n; n0 += kPanel) {
-      const int vectors = s.n - n0 <= kLanes ? 1 : 2;
-      for (int64_t t = 0; t < s.taps; ++t) {
-        for (int64_t step = 0; step < steps; ++step) {
-          for (int64_t c = 0; c < kPanel && n0 + c < s.n; ++c) {
-            const int8_t* from = w + ((n0 + c) * s.taps + t) * s.k + step * 4;
-            for (int i = 0; i < 4 && step * 4 + i < s.k; ++i)
-              Dot::put(out + c / kLanes * Dot::kVectorBytes, static_cast<int>(c % kLanes), i, from[i]);
+      const int64_t step_bytes = (s.n - n0 <= kLanes ? 1 : 2) * Dot::kVectorBytes;
+      for (int64_t t = 0; t < s.taps; ++t, out += steps * step_bytes) {
+        for (int64_t run = 0; run < steps; run += kRun) {
+          for (int c = 0; c < kPanel && n0 + c < s.n; ++c) {
+            const int8_t* from = w + ((n0 + c) * s.taps + t) * s.k;
+            char* to = out + c / kLanes * Dot::kVectorBytes;
+            const int64_t end = run + kRun < steps ? run + kRun : steps;
+            for (int64_t step = run; step < end; ++step) {
+              int8_t quad[4] = {};
+              if (step < whole) {
+                __builtin_memcpy(quad, from + step * 4, 4);
+              } else {
+                for (int64_t i = 0; i < s.k % 4; ++i) quad[i] = from[step * 4 + i];
+              }
+              Dot::put(to + step * step_bytes, c % kLanes, quad);
+            }
           }
-          out += vectors * Dot::kVectorBytes;
         }
       }
     }
   }
 
-  // Everything but the common case of the epilogue, from accumulators (bias included) in memory: [rows][vectors][kLanes].
+  // Everything but the common case of the epilogue, from accumulators (bias included) in memory:
+  // [rows][vectors][kLanes].
   static __attribute__((noinline)) void finish(const GemmArgs& g, const int32_t* acc, int64_t m, int64_t n, int rows,
                                                int vectors, int64_t columns) {
     const Codes<V> codes(g.zero_point, g.lo, g.hi);
@@ -67,7 +80,8 @@ struct Gemm {
         const int64_t count = columns - j * kLanes < kLanes ? columns - j * kLanes : kLanes;
         if (count <= 0) continue;
         I sum = V::load(acc);
-        if (g.row_sums) sum = V::sub(sum, V::mul(V::set(g.row_sums[m + r]), V::load_i32(g.b_zero_points + first, count)));
+        if (g.row_sums)
+          sum = V::sub(sum, V::mul(V::set(g.row_sums[m + r]), V::load_i32(g.b_zero_points + first, count)));
         const int64_t at = (m + r) * g.ldc + first;
         if (g.epilogue == Epilogue::int32) {
           V::store_i32(static_cast<int32_t*>(g.c) + at, sum, count);
@@ -80,8 +94,8 @@ struct Gemm {
           V::store_f32(static_cast<float*>(g.c) + at, y, count);
         } else {
           const I rounded = V::round(y);
-          V::template store_part<4, 0>(static_cast<uint8_t*>(g.c) + at, codes.narrow4(rounded, rounded, rounded, rounded),
-                                       count);
+          V::template store_part<4, 0>(static_cast<uint8_t*>(g.c) + at,
+                                       codes.narrow4(rounded, rounded, rounded, rounded), count);
         }
       }
     }
@@ -163,8 +177,8 @@ struct Gemm {
     }
   };
 
-  // The last steps (bytes i..bytes of the last tap) and the way out, a few rows at a time: while some rows are being
-  // requantized, the multipliers are busy with the next ones. Done for all rows at once they would stand idle.
+  // The last steps (bytes first..bytes of the last tap) and the way out, a few rows at a time. Requantizing all rows at
+  // once would leave the multipliers idle: out-of-order execution does not look far enough ahead to the next tile.
   template <int kM, int kN, int kRow = 0>
   static OCTET_INLINE void land(const Exit<kN>& exit, I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t first,
                                 int64_t bytes, const char* b, uint8_t* y, int32_t (*sums)[kN][kLanes]) {
@@ -188,7 +202,8 @@ struct Gemm {
   }
 
   template <int kSets, int kM, int kN>
-  static OCTET_INLINE void steps(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM], int64_t end, const char*& b) {
+  static OCTET_INLINE void steps(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM], int64_t end,
+                                 const char*& b) {
     constexpr int kStepBytes = kN * Dot::kVectorBytes;
     int64_t i = 0;
     for (; i + 4 * kSets <= end; i += 4 * kSets, b += kSets * kStepBytes) {
@@ -199,7 +214,8 @@ struct Gemm {
       for (; i < end; i += 4, b += kStepBytes) step<kM, kN>(acc[0], row, i, b);
   }
 
-  // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels from n on are stored.
+  // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels from n on are
+  // stored.
   template <int kM, int kN, bool kIndirect>
   static void tiles(const GemmArgs& g, const char* panel, int64_t m, int64_t count, int64_t n, int64_t columns) {
     constexpr int kSets = kM * kN >= 6 ? 1 : kM * kN >= 3 ? 2 : 4;
@@ -225,7 +241,7 @@ struct Gemm {
           const int64_t some = taps - t0 < 8 ? taps - t0 : 8;
           const int32_t* of = offsets + t0;
 #pragma GCC unroll 16
-          for (int r = 0; r < kM; ++r, of += taps) V::resolve(of, some, g.a, g.pad, rows[r]);
+          for (int r = 0; r < kM; ++r, of += taps) V::resolve(of, taps - t0, g.a, g.pad, rows[r]);
           for (int64_t t = 0; t < some; ++t) {
 #pragma GCC unroll 16
             for (int r = 0; r < kM; ++r) row[r] = rows[r][t];

@@ -5,8 +5,12 @@
 // Conventions
 //  - Activations are "codes": one byte each, unsigned (quint8) or signed (qint8, flagged by `is_signed`).
 //  - Matrix kernels take unsigned activations. The caller turns qint8 into quint8 first (x ^ 0x80, zero point + 128).
-//  - Images are NHWC. Buffers may be read up to kBufferSlack bytes past their end; nothing is written outside ranges.
-//  - f(x) rounds to float32, rne rounds half to even. No multiply-add may be contracted.
+//  - Images are NHWC. Buffers of codes may be read up to kBufferSlack bytes past their end; arrays of floats and of int32
+//    (bias, multipliers, offsets ...) are not. Nothing is written outside ranges.
+//  - f(x) rounds to float32, rne rounds half to even. No multiply-add may be contracted. int32 sums wrap.
+//  - Zero points, lo and hi are codes: 0..255, or -128..127. clamp(rne(v) + zero_point, lo, hi) holds for every float v;
+//    where v is NaN (an infinite multiplier times 0) the code is lo, except where floats are quantized.
+//  - Element by element, y may be the same memory as an operand of the same size. Sizes and shapes are at least 1.
 
 #include <cstddef>
 #include <cstdint>
@@ -28,7 +32,8 @@ enum class Epilogue {
 //   dense (offsets == nullptr, taps == 1):  a + m * lda
 //   indirect:                               offsets[m * taps + t] < 0 ? pad : a + offsets[m * taps + t]
 // so a convolution is a matrix product whose rows are pointers into the image: no im2col copy. `pad` holds k bytes (plus
-// slack) of the activation's zero point.
+// slack) of the activation's zero point. k is padded to a multiple of 4 for every tap: with few channels (k = 3), a whole
+// row of the window as one tap of kw * channels bytes, over an image with its padding written out, is the faster layout.
 //
 // Zero points: with x codes' zero point zx and weights' zw, sum (qx-zx)(qw-zw) = acc - zx*sum(qw) - zw*sum(qx) + K*zx*zw.
 // The caller folds -zx*sum(qw) + K*zx*zw into `bias`; where zw is not 0 it also passes row_sums (sum of the row's qx over
@@ -119,9 +124,10 @@ struct KernelTable {
   // -- matrix products and convolutions --------------------------------------------------------
   int64_t gemm_mr = 0, gemm_nr = 0;  // the register tile; ranges given to gemm should be multiples of these (but the last)
   size_t (*gemm_packed_bytes)(const GemmShape&) = nullptr;
-  // w is [n][taps][k], row-major. Packed bytes depend on the shape and the table only.
+  // w is [n][taps][k], row-major. Packed bytes depend on the weights, the shape and the table only. Put them on a 64-byte
+  // boundary: it is not required, but loads that straddle cache lines are slower.
   void (*gemm_pack)(const GemmShape&, const int8_t* w, void* packed) = nullptr;
-  // Rows m0..m1 and channels n0..n1 of C; n0 is a multiple of gemm_nr.
+  // Rows m0..m1 and channels n0..n1 of C; n0 is a multiple of gemm_nr. Any split gives the same bits.
   void (*gemm)(const GemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
   // sums[m] = sum of A(m, t)[i] over taps and k, for m0..m1; uses shape, a, lda, offsets, pad.
   void (*row_sums)(const GemmArgs&, int32_t* sums, int64_t m0, int64_t m1) = nullptr;
@@ -151,7 +157,8 @@ struct KernelTable {
   // quantize, and from planes to pixels: x is [channels][pixels] float32, y is [pixels][channels] bytes. Pixels p0..p1.
   void (*quantize_nchw_to_nhwc)(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
                                 int32_t lo, int32_t hi, int64_t p0, int64_t p1) = nullptr;
-  // minimum and maximum of n floats (NaN ignored, counted in *nan together with infinities); n >= 1.
+  // Minimum and maximum of n floats. NaN is ignored (only NaN: +inf and -inf); infinities are not, but both are counted
+  // in *not_finite. A zero comes out as +0.
   void (*min_max)(const float* x, int64_t n, float* mn, float* mx, int64_t* not_finite) = nullptr;
 };
 

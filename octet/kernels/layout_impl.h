@@ -99,11 +99,12 @@ struct PlanesToPixels {
     }
   }
 
-  static void quantize(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp, int32_t lo,
-                       int32_t hi, int64_t p0, int64_t p1) {
+  static void quantize(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
+                       int32_t lo, int32_t hi, int64_t p0, int64_t p1) {
     if (channels == 1)
       return Elementwise<V>::quantize(x + p0, static_cast<uint8_t*>(y) + p0, p1 - p0, inv_scale, zp, lo, hi);
-    PlanesToPixels{x, static_cast<uint8_t*>(y), channels, pixels, V::set(inv_scale), Codes<V>(zp, lo, hi)}.range(p0, p1);
+    PlanesToPixels{x, static_cast<uint8_t*>(y), channels, pixels, V::set(inv_scale), Codes<V>(zp, lo, hi)}.range(p0,
+                                                                                                                 p1);
   }
 };
 

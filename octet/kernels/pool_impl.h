@@ -37,7 +37,8 @@ struct Pool {
       const int32_t* offsets = a.offsets + p * a.taps;
       uint8_t* y = static_cast<uint8_t*>(a.y) + p * a.ldy;
       int64_t c = 0;
-      for (; c + 4 * V::kBytes <= a.channels; c += 4 * V::kBytes) max_block<kSigned, 4>(a, offsets, c, y + c, 4 * V::kBytes);
+      for (; c + 4 * V::kBytes <= a.channels; c += 4 * V::kBytes)
+        max_block<kSigned, 4>(a, offsets, c, y + c, 4 * V::kBytes);
       for (; c < a.channels; c += V::kBytes) max_block<kSigned, 1>(a, offsets, c, y + c, a.channels - c);
     }
   }

@@ -29,9 +29,9 @@ struct Simd256 {
   static OCTET_INLINE F set(float x) { return _mm256_set1_ps(x); }
   static OCTET_INLINE I load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
   static OCTET_INLINE I load_bytes(const void* p, int64_t n) {  // reads the whole vector (buffer slack)
-    alignas(32) static constexpr uint8_t kOnesThenZeros[64] = {
-        255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
-        255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+    alignas(32) static constexpr uint8_t kOnesThenZeros[64] = {255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+                                                               255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
+                                                               255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
     return _mm256_and_si256(load(p), load(kOnesThenZeros + 32 - (n < 32 ? n : 32)));
   }
   static OCTET_INLINE I load_i32(const int32_t* p, int64_t n) { return _mm256_maskload_epi32(p, first(n)); }
@@ -51,12 +51,13 @@ struct Simd256 {
     return _mm256_broadcastsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(p)));
   }
 
-  // to[i] = of[i] < 0 ? pad : base + of[i], for i < n <= 8
+  // to[i] = of[i] < 0 ? pad : base + of[i], for i < n and i < 8; `to` has room for 8.
   static OCTET_INLINE void resolve(const int32_t* of, int64_t n, const uint8_t* base, const uint8_t* pad,
                                    const uint8_t** to) {
     const I offsets = n >= 8 ? load(of) : load_i32(of, n);
     for (int half = 0; half < 2 && half * 4 < n; ++half) {
-      const I offset = _mm256_cvtepi32_epi64(half == 0 ? _mm256_castsi256_si128(offsets) : _mm256_extracti128_si256(offsets, 1));
+      const I offset =
+          _mm256_cvtepi32_epi64(half == 0 ? _mm256_castsi256_si128(offsets) : _mm256_extracti128_si256(offsets, 1));
       const I inside = _mm256_add_epi64(offset, _mm256_set1_epi64x(reinterpret_cast<int64_t>(base)));
       const __m256d chosen = _mm256_blendv_pd(_mm256_castsi256_pd(inside),
                                               _mm256_castsi256_pd(_mm256_set1_epi64x(reinterpret_cast<int64_t>(pad))),
@@ -106,7 +107,7 @@ struct Simd256 {
   // rne(v), for narrow4: large v saturates somewhere above every code, small v and NaN give the least int32.
   static OCTET_INLINE I round(F v) { return _mm256_cvtps_epi32(_mm256_min_ps(set(kAboveEveryCode), v)); }
   static OCTET_INLINE I round_below_2_31(F v) { return _mm256_cvtps_epi32(v); }  // round() where v is known to fit
-  static OCTET_INLINE bool all_below_one(F v) {                                   // in magnitude; NaN is not
+  static OCTET_INLINE bool all_below_one(F v) {                                  // in magnitude; NaN is not
     const F magnitude = _mm256_andnot_ps(set(-0.0f), v);
     return _mm256_movemask_ps(_mm256_cmp_ps(magnitude, set(1.0f), _CMP_NLT_UQ)) == 0;
   }

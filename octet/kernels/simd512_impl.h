@@ -4,8 +4,8 @@
 // linker never picks a wide copy for a narrow CPU.
 //
 // Codes leave through narrow4: four vectors of rounded int32 are packed to 16 bits, moved by the zero point, packed to
-// bytes and clamped there, all with saturation. That is clamp(r + zero_point, lo, hi) for every int32 r, at a quarter of
-// the clamps, and the packing puts 4 x kLanes codes in one vector.
+// bytes and clamped there, all with saturation. That is clamp(r + zero_point, lo, hi) for every int32 r, at a quarter
+// of the clamps, and the packing puts 4 x kLanes codes in one vector.
 
 #include <immintrin.h>
 
@@ -50,12 +50,15 @@ struct Simd512 {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(static_cast<const __m128i*>(p)));
   }
 
-  // to[i] = of[i] < 0 ? pad : base + of[i], for i < n <= 8
+  // to[i] = of[i] < 0 ? pad : base + of[i], for i < n and i < 8; `to` has room for 8.
   static OCTET_INLINE void resolve(const int32_t* of, int64_t n, const uint8_t* base, const uint8_t* pad,
                                    const uint8_t** to) {
-    const I offset = _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(static_cast<__mmask8>((1u << n) - 1), of));
+    const __m256i offsets = n >= 8 ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(of))
+                                   : _mm256_maskz_loadu_epi32(static_cast<__mmask8>((1u << n) - 1), of);
+    const I offset = _mm512_cvtepi32_epi64(offsets);
     const I inside = _mm512_add_epi64(offset, _mm512_set1_epi64(reinterpret_cast<int64_t>(base)));
-    _mm512_storeu_si512(to, _mm512_mask_set1_epi64(inside, _mm512_movepi64_mask(offset), reinterpret_cast<int64_t>(pad)));
+    _mm512_storeu_si512(to,
+                        _mm512_mask_set1_epi64(inside, _mm512_movepi64_mask(offset), reinterpret_cast<int64_t>(pad)));
   }
 
   // -- stores ---------------------------------------------------------------------------------------
@@ -94,7 +97,7 @@ struct Simd512 {
   // rne(v), for narrow4: large v saturates somewhere above every code, small v and NaN give the least int32.
   static OCTET_INLINE I round(F v) { return _mm512_cvtps_epi32(_mm512_min_ps(set(kAboveEveryCode), v)); }
   static OCTET_INLINE I round_below_2_31(F v) { return _mm512_cvtps_epi32(v); }  // round() where v is known to fit
-  static OCTET_INLINE bool all_below_one(F v) {                                   // in magnitude; NaN is not
+  static OCTET_INLINE bool all_below_one(F v) {                                  // in magnitude; NaN is not
     return _mm512_cmp_ps_mask(_mm512_abs_ps(v), set(1.0f), _CMP_NLT_UQ) == 0;
   }
   static OCTET_INLINE I round_or_zero(F v) {  // NaN gives 0

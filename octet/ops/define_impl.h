@@ -51,8 +51,8 @@ inline std::vector<Tensor> through_float_all(const Call& c) {
 }
 inline Tensor through_float(const Call& c) { return through_float_all(c)[0]; }
 
-// An evaluation on operands in the dtypes that arithmetic is done in: float16 and bfloat16 as float32; bool and integers
-// of 8 and 16 bits as int64. The result is converted to the dtype that was inferred for it.
+// An evaluation on operands in the dtypes that arithmetic is done in: float16 and bfloat16 as float32; bool and
+// integers of 8 and 16 bits as int64. The result is converted to the dtype that was inferred for it.
 inline Eval widened(std::function<Tensor(const Call&)> fn) {
   auto wide = [](DType d) {
     switch (d) {

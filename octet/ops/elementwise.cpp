@@ -110,7 +110,8 @@ template <typename F>
 Eval logical() {
   return eval([](const Call& c) {
     Tensor y = empty_result(c, DType::bool_);
-    zip_into<bool, bool, bool>(c[0].to(DType::bool_), c[1].to(DType::bool_), y, [](bool a, bool b) { return F{}(a, b); });
+    zip_into<bool, bool, bool>(c[0].to(DType::bool_), c[1].to(DType::bool_), y,
+                               [](bool a, bool b) { return F{}(a, b); });
     return y;
   });
 }
@@ -146,7 +147,8 @@ Tensor choose(const Tensor& condition, const Tensor& a, const Tensor& b, const T
     const auto* pm = mask.data<bool>();
     const auto *pa = static_cast<const T*>(a.raw_data()), *pb = static_cast<const T*>(b.raw_data());
     auto* py = static_cast<T*>(y.raw_data());
-    Walk<4> walk(shape, {y.strides(), mask.expand(shape).strides(), a.expand(shape).strides(), b.expand(shape).strides()});
+    Walk<4> walk(shape,
+                 {y.strides(), mask.expand(shape).strides(), a.expand(shape).strides(), b.expand(shape).strides()});
     walk.run([=](const auto& at, int64_t n, const auto& step) {
       for (int64_t i = 0; i < n; ++i)
         py[at[0] + i * step[0]] =
@@ -189,8 +191,10 @@ OCTET_OP(pow, "pow(a, b) -> y", QRule::own, infer([](const Types& t) {
            visit_arithmetic(a.dtype(), "pow", [&](auto zero) {
              using T = decltype(zero);
              if (is_floating(b.dtype()) && std::is_integral_v<T>) {  // 2 ^ 0.5, truncated
-               zip_into<T, double, T>(a, b.to(DType::float64), y,
-                                      [](T p, double q) { return static_cast<T>(std::pow(static_cast<double>(p), q)); });
+               Tensor real = Tensor::empty(y.shape(), DType::float64);
+               zip_into<T, double, double>(a, b.to(DType::float64), real,
+                                           [](T p, double q) { return std::pow(static_cast<double>(p), q); });
+               y = real.to(y.dtype());
              } else {
                zip_into<T, T, T>(a, b.to(a.dtype()), y, [](T p, T q) { return Pow::of(p, q); });
              }
@@ -200,15 +204,16 @@ OCTET_OP(pow, "pow(a, b) -> y", QRule::own, infer([](const Types& t) {
          Doc{"a to the power b"})
 
 // The larger and the smaller of a and b; NaN if either is. Quantized with one set of qparams: on codes.
-OCTET_OP(maximum, "maximum(a, b) -> y", QRule::same, binary_type(), binary<Maximum>(), quantized(extreme_codes<Maximum>),
-         Doc{"the larger of a and b"})
-OCTET_OP(minimum, "minimum(a, b) -> y", QRule::same, binary_type(), binary<Minimum>(), quantized(extreme_codes<Minimum>),
-         Doc{"the smaller of a and b"})
+OCTET_OP(maximum, "maximum(a, b) -> y", QRule::same, binary_type(), binary<Maximum>(),
+         quantized(extreme_codes<Maximum>), Doc{"the larger of a and b"})
+OCTET_OP(minimum, "minimum(a, b) -> y", QRule::same, binary_type(), binary<Minimum>(),
+         quantized(extreme_codes<Minimum>), Doc{"the smaller of a and b"})
 
 // y = a where condition is true (not 0), else b. All three broadcast.
 OCTET_OP(where, "where(condition, a, b) -> y", QRule::own, infer([](const Types& t) {
            need_same_dtype(t, 1, 2);
-           OCTET_CHECK(!t[0].is_quantized(), invalid_argument, "where: the condition is {}; expected bool", to_string(t[0]));
+           OCTET_CHECK(!t[0].is_quantized(), invalid_argument, "where: the condition is {}; expected bool",
+                       to_string(t[0]));
            need_want(t);
            return t.result(broadcast(t[0].dims, broadcast(t[1].dims, t[2].dims, "where"), "where"), plain_dtype(t[1]));
          }),
@@ -229,7 +234,8 @@ OCTET_OP(less, "less(a, b) -> y", QRule::own, compare_type(), comparing<std::les
 OCTET_OP(less_equal, "less_equal(a, b) -> y", QRule::own, compare_type(), comparing<std::less_equal<>>(), Doc{"a <= b"})
 
 // Logic; what is not 0 is true, the result is bool.
-OCTET_OP(logical_and, "logical_and(a, b) -> y", QRule::own, logical_type(), logical<std::logical_and<>>(), Doc{"a and b"})
+OCTET_OP(logical_and, "logical_and(a, b) -> y", QRule::own, logical_type(), logical<std::logical_and<>>(),
+         Doc{"a and b"})
 OCTET_OP(logical_or, "logical_or(a, b) -> y", QRule::own, logical_type(), logical<std::logical_or<>>(), Doc{"a or b"})
 OCTET_OP(logical_xor, "logical_xor(a, b) -> y", QRule::own, logical_type(), logical<std::not_equal_to<>>(),
          Doc{"either a or b, not both"})
@@ -250,14 +256,16 @@ OCTET_OP(prelu, "prelu(x, weight) -> y", QRule::own, infer([](const Types& t) {
              fits = both.size() == x.size();
              for (size_t d = 0; d < x.size() && fits; ++d) fits = both[d] == x[d] || !x[d].known();
            }
-           OCTET_CHECK(fits, invalid_argument, "prelu: weight has shape {}; expected 1 or one per channel (dim 1) of {}",
-                       dims_text(w), dims_text(x));
+           OCTET_CHECK(fits, invalid_argument,
+                       "prelu: weight has shape {}; expected 1 or one per channel (dim 1) of {}", dims_text(w),
+                       dims_text(x));
            return t.result(x, plain_dtype(t[0]));
          }),
          widened([](const Call& c) {
            const Tensor& x = c[0];
            Tensor w = c[1];
-           if (w.dim() == 1 && x.dim() > 1) {
+           if (w.numel() == 1) w = w.reshape({});
+           if (w.dim() == 1) {
              Shape shape(x.dim() - 1, 1);
              shape[0] = w.numel();
              w = w.reshape(shape);

@@ -123,7 +123,8 @@ void bytes_into(const Tensor& a, const Tensor& b, Tensor& y, const Range& range)
   const int32_t za = qa.zero, zb = qb.zero;
   if constexpr (kind == Kind::mul) {
     const float m = (sa * sb) * inv;
-    zip_into<T, T, T>(a, b, y, [=](T p, T q) { return static_cast<T>(round(static_cast<float>((p - za) * (q - zb)) * m)); });
+    zip_into<T, T, T>(a, b, y,
+                      [=](T p, T q) { return static_cast<T>(round(static_cast<float>((p - za) * (q - zb)) * m)); });
   } else {
     zip_into<T, T, T>(a, b, y, [=](T p, T q) {
       float da = sa * static_cast<float>(p - za), db = sb * static_cast<float>(q - zb);

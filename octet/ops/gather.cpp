@@ -48,8 +48,9 @@ TensorType infer_cat(const Types& t) {
       else if (!dims[d].known()) dims[d] = n.known() ? n : dims[d];
       else fits = !n.known() || n == dims[d];
     }
-    OCTET_CHECK(fits, invalid_argument, "cat: operands 0 and {} have shapes {} and {}; expected the same but for dimension {}",
-                i, dims_text(t[0].dims), dims_text(t[i].dims), dim);
+    OCTET_CHECK(fits, invalid_argument,
+                "cat: operands 0 and {} have shapes {} and {}; expected the same but for dimension {}", i,
+                dims_text(t[0].dims), dims_text(t[i].dims), dim);
     alike = alike && same_qparams(t[i], t[0]);
   }
   need_want(t);
@@ -137,8 +138,9 @@ TensorType infer_pad(const Types& t) {
     dims.push_back(plus(n, before + after));
   }
   return moved(t, std::move(dims), [&](int64_t axis) {
-    return pads[axis] == 0 && pads[axis + rank] == 0 && (mode != "constant" || t.attrs().get_double("value") == 0) ? axis
-                                                                                                               : -1;
+    return pads[axis] == 0 && pads[axis + rank] == 0 && (mode != "constant" || t.attrs().get_double("value") == 0)
+               ? axis
+               : -1;
   });
 }
 
@@ -146,9 +148,11 @@ Tensor eval_pad(const Call& c) {
   const Tensor& x = c[0];
   const std::vector<int64_t>& pads = c.attrs().get_ints("pads");
   const std::string& mode = c.attrs().get_string("mode");
-  // Zero points differ from channel to channel: constants go the long way.
-  if (x.is_quantized() && x.quantizer()->is_per_channel() && mode == "constant") return through_float(c);
-  const uint64_t fill = fill_bits(x, c.attrs().get_double("value"));
+  const double value = c.attrs().get_double("value");
+  // Constants go the long way where zero points differ from channel to channel, and where they would be rounded twice.
+  bool other = value != 0 && !same_qparams(x, c.outputs()[0]);
+  if (x.is_quantized() && mode == "constant" && (x.quantizer()->is_per_channel() || other)) return through_float(c);
+  const uint64_t fill = fill_bits(x, value);
   Tensor y = elements(x);
   for (int64_t d = 0; d < x.dim(); ++d) {
     int64_t before = pads[d], after = pads[d + x.dim()], n = x.size(d);
@@ -177,7 +181,8 @@ void need_index(const Types& t, const char* name) {
 std::vector<int64_t> wrapped(const Tensor& index, int64_t n, const std::string& who) {
   std::vector<int64_t> result = index.to(DType::int64).to_vector<int64_t>();
   for (int64_t& i : result) {
-    OCTET_CHECK(i >= -n && i < n, invalid_argument, "{}: index {} is out of range for a dimension of size {}", who, i, n);
+    OCTET_CHECK(i >= -n && i < n, invalid_argument, "{}: index {} is out of range for a dimension of size {}", who, i,
+                n);
     if (i < 0) i += n;
   }
   return result;

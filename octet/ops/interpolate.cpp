@@ -17,7 +17,8 @@ struct Resize {
 
 // size and scales: one per dimension, or one per dimension but the first two.
 std::vector<Resize> resizes(const std::vector<Dim>& x, const Attrs& attrs) {
-  const std::vector<int64_t> sizes = attrs.get_doubles("size").empty() ? std::vector<int64_t>{} : attrs.get_ints("size");
+  const std::vector<int64_t> sizes =
+      attrs.get_doubles("size").empty() ? std::vector<int64_t>{} : attrs.get_ints("size");
   const std::vector<double> scales = attrs.get_doubles("scales");
   OCTET_CHECK(sizes.empty() != scales.empty(), invalid_argument, "interpolate: give either size or scales");
   const size_t given = std::max(sizes.size(), scales.size());
@@ -31,15 +32,16 @@ std::vector<Resize> resizes(const std::vector<Dim>& x, const Attrs& attrs) {
     if (d + given < x.size()) continue;
     const size_t i = d + given - x.size();
     if (!sizes.empty()) {
-      OCTET_CHECK(sizes[i] >= -1, invalid_argument, "interpolate: size {}; expected 0 or more, or -1 to keep a size", sizes[i]);
+      OCTET_CHECK(sizes[i] >= -1, invalid_argument, "interpolate: size {}; expected 0 or more, or -1 to keep a size",
+                  sizes[i]);
       if (sizes[i] < 0) continue;
       r.out = Dim(sizes[i]);
       r.changes = r.out != x[d];
       r.numerator = static_cast<double>(x[d].known() ? x[d].size() : 1);
       r.denominator = static_cast<double>(sizes[i]);
     } else {
-      OCTET_CHECK(std::isfinite(scales[i]) && scales[i] > 0, invalid_argument, "interpolate: scale {}; expected more than 0",
-                  scales[i]);
+      OCTET_CHECK(std::isfinite(scales[i]) && scales[i] > 0, invalid_argument,
+                  "interpolate: scale {}; expected more than 0", scales[i]);
       r.changes = scales[i] != 1;
       r.denominator = scales[i];
       if (!r.changes) continue;
@@ -138,9 +140,9 @@ Tensor blend(const Tensor& input, int64_t dim, int64_t n_out, const Taps& taps) 
     T* out = y.data<T>();
     const std::vector<T> weights(taps.weight.begin(), taps.weight.end());
     parallel_ranges(y.numel() / inner, std::max<int64_t>(1, kGrain / inner), [&](int64_t begin, int64_t end) {
+      int64_t j = begin % n_out;
+      const T* block = in + begin / n_out * n_in * inner;
       for (int64_t r = begin; r < end; ++r) {
-        const int64_t j = r % n_out;
-        const T* block = in + r / n_out * n_in * inner;
         const int64_t* index = taps.index.data() + j * taps.count;
         const T* w = weights.data() + j * taps.count;
         T* __restrict q = out + r * inner;
@@ -151,6 +153,10 @@ Tensor blend(const Tensor& input, int64_t dim, int64_t n_out, const Taps& taps) 
           const T *a = block + index[0] * inner, *b = block + index[1] * inner, *c = block + index[2] * inner,
                   *d = block + index[3] * inner;
           for (int64_t i = 0; i < inner; ++i) q[i] = w[0] * a[i] + w[1] * b[i] + w[2] * c[i] + w[3] * d[i];
+        }
+        if (++j == n_out) {
+          j = 0;
+          block += n_in * inner;
         }
       }
     });
@@ -164,8 +170,8 @@ TensorType infer_interpolate(const Types& t) {
   std::vector<Dim> dims;
   for (const Resize& r : resizes(t[0].dims, t.attrs())) {
     const Dim& from = t[0].dims[dims.size()];
-    OCTET_CHECK(from != Dim(0) || r.out == Dim(0), invalid_argument, "interpolate: cannot resize an empty dimension of {}",
-                dims_text(t[0].dims));
+    OCTET_CHECK(from != Dim(0) || r.out == Dim(0), invalid_argument,
+                "interpolate: cannot resize an empty dimension of {}", dims_text(t[0].dims));
     dims.push_back(r.out);
   }
   return moved(t, dims, [&](int64_t axis) { return dims[axis] == t[0].dims[axis] ? axis : -1; });
@@ -187,7 +193,8 @@ Tensor eval_interpolate(const Call& c) {
     }
     std::vector<int64_t> index(n_out);
     for (int64_t i = 0; i < n_out; ++i)
-      index[i] = std::clamp<int64_t>(nearest(position(i, n_in, n_out, r, modes.coordinates), modes.rounding), 0, n_in - 1);
+      index[i] =
+          std::clamp<int64_t>(nearest(position(i, n_in, n_out, r, modes.coordinates), modes.rounding), 0, n_in - 1);
     y = take(y, d, index);
   }
   return as_result(with_quantizer(fresh(y), x.quantizer()), c.outputs()[0]);
@@ -195,11 +202,11 @@ Tensor eval_interpolate(const Call& c) {
 
 }  // namespace
 
-// x resized to `size`, or by `scales` (sizes are rounded down): one number per dimension, or per dimension but the first
-// two; a size of -1 stays. coordinates: where position i of the result lies in x, as in ONNX's Resize: "half_pixel",
-// "pytorch_half_pixel", "align_corners" or "asymmetric". mode: "nearest" (nearest_rounding: "round_prefer_floor",
-// "round_prefer_ceil", "floor", "ceil"; PyTorch's nearest is "asymmetric" with "floor"), "linear" or "cubic"
-// (cubic_coeff; exclude_outside: elements beyond the edge get no weight instead of the edge's value).
+// x resized to `size`, or by `scales` (sizes are rounded down): one number per dimension, or per dimension but the
+// first two; a size of -1 stays. coordinates: where position i of the result lies in x, as in ONNX's Resize:
+// "half_pixel", "pytorch_half_pixel", "align_corners" or "asymmetric". mode: "nearest" (nearest_rounding:
+// "round_prefer_floor", "round_prefer_ceil", "floor", "ceil"; PyTorch's nearest is "asymmetric" with "floor"), "linear"
+// or "cubic" (cubic_coeff; exclude_outside: elements beyond the edge get no weight instead of the edge's value).
 // Quantized: nearest copies codes, the others go through float32; qparams unchanged.
 OCTET_OP(interpolate,
          "interpolate(x, *, size=[], scales=[], mode=\"nearest\", coordinates=\"half_pixel\", "

@@ -70,7 +70,8 @@ std::vector<Dim> reshaped(const std::vector<Dim>& x, const std::vector<int64_t>&
                 fmt::join(shape, ", "));
     OCTET_CHECK(shape[d] != 0 || d < x.size(), invalid_argument,
                 "{}: size 0 at dimension {} copies a dimension that {} does not have", who, d, dims_text(x));
-    OCTET_CHECK(shape[d] != -1 || hole < 0, invalid_argument, "{}: more than one -1 in ({})", who, fmt::join(shape, ", "));
+    OCTET_CHECK(shape[d] != -1 || hole < 0, invalid_argument, "{}: more than one -1 in ({})", who,
+                fmt::join(shape, ", "));
     if (shape[d] == -1) hole = static_cast<int64_t>(d);
     dims.push_back(shape[d] == -1 ? Dim(1) : shape[d] == 0 ? x[d] : Dim(shape[d]));
   }
@@ -79,11 +80,13 @@ std::vector<Dim> reshaped(const std::vector<Dim>& x, const std::vector<int64_t>&
   bool exact = have.names.empty() && want.names.empty();
   if (hole < 0) {
     OCTET_CHECK(!exact || have.number == want.number, invalid_argument,
-                "{}: {} has {} elements, which does not fit ({})", who, dims_text(x), have.number, fmt::join(shape, ", "));
+                "{}: {} has {} elements, which does not fit ({})", who, dims_text(x), have.number,
+                fmt::join(shape, ", "));
     return dims;
   }
   OCTET_CHECK(want.number != 0 && (!exact || have.number % want.number == 0), invalid_argument,
-              "{}: {} has {} elements, which does not fit ({})", who, dims_text(x), have.number, fmt::join(shape, ", "));
+              "{}: {} has {} elements, which does not fit ({})", who, dims_text(x), have.number,
+              fmt::join(shape, ", "));
   if (want.names.empty() && have.number % want.number == 0) {
     have.number /= want.number;
     dims[hole] = have.dim();
@@ -101,7 +104,8 @@ int64_t reshaped_axis(const std::vector<Dim>& from, const std::vector<Dim>& to, 
   for (size_t d = 0; d < to.size(); passed.times(to[d++])) {
     Product a = before, b = passed;
     cancel(a, b);
-    if (a.number == b.number && a.names.empty() && b.names.empty() && to[d] == from[axis]) return static_cast<int64_t>(d);
+    if (a.number == b.number && a.names.empty() && b.names.empty() && to[d] == from[axis])
+      return static_cast<int64_t>(d);
   }
   return -1;
 }
@@ -137,7 +141,8 @@ Span span_of(int64_t start, int64_t end, int64_t step, int64_t n) {
   end = std::clamp<int64_t>(end, -1, start);
   // -step may not be representable: |step| - 1 is.
   auto less_one = static_cast<uint64_t>(-(step + 1));
-  return {start, step, start > end ? static_cast<int64_t>(static_cast<uint64_t>(start - end - 1) / (less_one + 1)) + 1 : 0};
+  return {start, step,
+          start > end ? static_cast<int64_t>(static_cast<uint64_t>(start - end - 1) / (less_one + 1)) + 1 : 0};
 }
 
 QuantizerPtr pick(const Quantizer& q, const std::vector<int64_t>& channels, DType dtype) {
@@ -178,9 +183,11 @@ TensorType infer_slice(const Types& t) {
   }
   // ONNX writes "to the end" as a huge number.
   constexpr int64_t kHuge = std::numeric_limits<int32_t>::max();
-  bool whole = (step == 1 && start == 0 && end >= kHuge) || (step == -1 && (start == -1 || start >= kHuge) && end <= -kHuge);
+  bool whole =
+      (step == 1 && start == 0 && end >= kHuge) || (step == -1 && (start == -1 || start >= kHuge) && end <= -kHuge);
   if (!whole)
-    dims[dim] = Dim(fmt::format("{}[{}:{}:{}]", n.name(), start, end >= kHuge || end <= -kHuge ? "" : std::to_string(end), step));
+    dims[dim] = Dim(
+        fmt::format("{}[{}:{}:{}]", n.name(), start, end >= kHuge || end <= -kHuge ? "" : std::to_string(end), step));
   return sliced_type(t, dim, dims, std::nullopt);
 }
 
@@ -190,8 +197,9 @@ Tensor eval_slice(const Call& c) {
   int64_t dim = normalize_dim(a.get_int("dim"), x.dim(), "slice");
   Span s = span_of(a.get_int("start"), a.get_int("end"), a.get_int("step"), x.size(dim));
   if (s.step > 0)
-    return as_result(x.slice(dim, s.start, s.start + (s.count ? (s.count - 1) * s.step + 1 : 0), s.count > 1 ? s.step : 1),
-                     c.outputs()[0]);
+    return as_result(
+        x.slice(dim, s.start, s.start + (s.count ? (s.count - 1) * s.step + 1 : 0), s.count > 1 ? s.step : 1),
+        c.outputs()[0]);
   QuantizerPtr quantizer = x.quantizer();
   if (quantizer && quantizer->axis() == dim) quantizer = pick(*quantizer, indices(s), x.dtype());
   return as_result(with_quantizer(take(elements(x), dim, indices(s)), quantizer), c.outputs()[0]);
@@ -208,7 +216,8 @@ std::vector<TensorType> infer_split(const Types& t) {
   }
   const Dim& n = t[0].dims[dim];
   OCTET_CHECK(!sizes.empty() && (!n.known() || n.size() == total), invalid_argument,
-              "split: sizes [{}] do not add up to dimension {} of {}", fmt::join(sizes, ", "), dim, dims_text(t[0].dims));
+              "split: sizes [{}] do not add up to dimension {} of {}", fmt::join(sizes, ", "), dim,
+              dims_text(t[0].dims));
   std::vector<TensorType> types;
   int64_t start = 0;
   for (int64_t size : sizes) {
@@ -228,8 +237,8 @@ std::vector<Dim> expanded(const std::vector<Dim>& x, const std::vector<int64_t>&
     OCTET_CHECK(shape[d] >= -1, invalid_argument, "expand: size {} in ({}); expected -1 or more", shape[d],
                 fmt::join(shape, ", "));
     bool own = d + x.size() >= shape.size();  // x has this dimension
-    OCTET_CHECK(shape[d] != -1 || own, invalid_argument, "expand: -1 at dimension {} of ({}), which {} does not have", d,
-                fmt::join(shape, ", "), dims_text(x));
+    OCTET_CHECK(shape[d] != -1 || own, invalid_argument, "expand: -1 at dimension {} of ({}), which {} does not have",
+                d, fmt::join(shape, ", "), dims_text(x));
     target.push_back(shape[d] == -1 ? x[d + x.size() - shape.size()] : Dim(shape[d]));
   }
   return broadcast(x, target, "expand");
@@ -253,14 +262,15 @@ OCTET_OP(flatten, "flatten(x, *, start_dim=1, end_dim=-1) -> y", QRule::same, in
            int64_t rank = t[0].dim(), start = t.attrs().get_int("start_dim");
            int64_t end = normalize_dim(t.attrs().get_int("end_dim"), rank, "flatten");
            if (start != rank) start = normalize_dim(start, rank, "flatten");
-           OCTET_CHECK(start <= end + 1, invalid_argument, "flatten: start_dim {} is after end_dim {} in {}", start, end,
-                       dims_text(x));
+           OCTET_CHECK(start <= end + 1, invalid_argument, "flatten: start_dim {} is after end_dim {} in {}", start,
+                       end, dims_text(x));
            std::vector<Dim> dims(x.begin(), x.begin() + start);
            dims.push_back(product({x.begin() + start, x.begin() + end + 1}).dim());
            dims.insert(dims.end(), x.begin() + end + 1, x.end());
            return reshaped_type(t, dims);
          }),
-         eval([](const Call& c) { return reshape_to(c[0], c.outputs()[0]); }), Doc{"dimensions start_dim..end_dim as one"})
+         eval([](const Call& c) { return reshape_to(c[0], c.outputs()[0]); }),
+         Doc{"dimensions start_dim..end_dim as one"})
 
 // Dimension i of the result is dimension dims[i] of x.
 OCTET_OP(permute, "permute(x, *, dims) -> y", QRule::same, infer([](const Types& t) {
@@ -314,18 +324,20 @@ OCTET_OP(squeeze, "squeeze(x, *, dim) -> y", QRule::same, infer([](const Types& 
 OCTET_OP(expand, "expand(x, *, shape) -> y", QRule::same, infer([](const Types& t) {
            std::vector<Dim> dims = expanded(t[0].dims, t.attrs().get_ints("shape"));
            auto extra = static_cast<int64_t>(dims.size()) - t[0].dim();
-           return moved(t, dims, [&](int64_t axis) { return dims[axis + extra] == t[0].dims[axis] ? axis + extra : -1; });
+           return moved(t, dims,
+                        [&](int64_t axis) { return dims[axis + extra] == t[0].dims[axis] ? axis + extra : -1; });
          }),
          eval([](const Call& c) { return as_result(c[0].expand(result_shape(c)), c.outputs()[0]); }),
          Doc{"broadcast to shape; -1 keeps a size"})
 
-// Elements start, start + step, ... before end along `dim`. Negative start and end count from the end and all is clamped
-// to the dimension, as in NumPy; a negative step runs backwards.
+// Elements start, start + step, ... before end along `dim`. Negative start and end count from the end and all is
+// clamped to the dimension, as in NumPy; a negative step runs backwards.
 OCTET_OP(slice, "slice(x, *, dim, start, end, step=1) -> y", QRule::same, infer(infer_slice), eval(eval_slice),
          Doc{"x[start:end:step] along dim"})
 
 // Consecutive parts of the given sizes along `dim`.
-OCTET_OP(split, "split(x, *, sizes, dim=0) -> ys...", QRule::same, infer_many(infer_split), eval_many([](const Call& c) {
+OCTET_OP(split, "split(x, *, sizes, dim=0) -> ys...", QRule::same, infer_many(infer_split),
+         eval_many([](const Call& c) {
            int64_t dim = normalize_dim(c.attrs().get_int("dim"), c[0].dim(), "split"), start = 0;
            std::vector<Tensor> parts;
            for (int64_t size : c.attrs().get_ints("sizes")) {
@@ -344,10 +356,12 @@ OCTET_OP(identity, "identity(x) -> y", QRule::same, same_type(),
 OCTET_OP(dropout, "dropout(x, *, p=0.5) -> y", QRule::same, same_type(),
          eval([](const Call& c) { return as_result(fresh(c[0]), c.outputs()[0]); }), Doc{"x (inference)"})
 
-// x in another plain dtype ("float32", "int64", ...). To integers: toward zero, saturating; to bool: whether it is not 0.
+// x in another plain dtype ("float32", "int64", ...). To integers: toward zero, saturating; to bool: whether it is not
+// 0.
 OCTET_OP(to, "to(x, *, dtype) -> y", QRule::float_only, infer([](const Types& t) {
            DType dtype = parse_dtype(t.attrs().get_string("dtype"));
-           OCTET_CHECK(!is_quantized(dtype), invalid_argument, "to: dtype {} is quantized; use quantize", to_string(dtype));
+           OCTET_CHECK(!is_quantized(dtype), invalid_argument, "to: dtype {} is quantized; use quantize",
+                       to_string(dtype));
            return TensorType(dtype, t[0].dims);
          }),
          eval([](const Call& c) { return fresh(c[0].to(c.outputs()[0].dtype)); }), Doc{"x in another plain dtype"})

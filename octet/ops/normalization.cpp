@@ -11,8 +11,8 @@ void need_vector(const Types& t, const char* name, const Dim& n) {
   if (!t.has(name)) return;
   const std::vector<Dim>& dims = t[name].dims;
   OCTET_CHECK(dims.size() == 1 && (dims[0] == n || !dims[0].known() || !n.known()), invalid_argument,
-              "{}: {} has shape {}; expected one number per channel, ({}), for an input of shape {}", t.op().name(), name,
-              dims_text(dims), to_string(n), dims_text(t[0].dims));
+              "{}: {} has shape {}; expected one number per channel, ({}), for an input of shape {}", t.op().name(),
+              name, dims_text(dims), to_string(n), dims_text(t[0].dims));
 }
 
 void need_channels(const Types& t) {
@@ -37,8 +37,8 @@ double lane_sum(const T* p, int64_t n, Fn&& f) {
   return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
 }
 
-// Each row of `size` numbers to mean 0 and variance 1, then element i of row r times weight(r, i) plus bias(r, i). All in
-// double, rounded once.
+// Each row of `size` numbers to mean 0 and variance 1, then element i of row r times weight(r, i) plus bias(r, i). All
+// in double, rounded once.
 template <typename T, typename Scale>
 void normalize_rows(const T* in, T* out, int64_t rows, int64_t size, double eps, const Scale& scale) {
   parallel_ranges(rows, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, size)), [&](int64_t begin, int64_t end) {
@@ -81,7 +81,8 @@ Tensor normalize_groups(const Call& c, int64_t groups) {
 OCTET_OP(batch_norm, "batch_norm(x, weight, bias, running_mean, running_var, *, eps=1e-05) -> y", QRule::own,
          infer([](const Types& t) {
            need_channels(t);
-           for (const char* name : {"weight", "bias", "running_mean", "running_var"}) need_vector(t, name, t[0].dims[1]);
+           for (const char* name : {"weight", "bias", "running_mean", "running_var"})
+             need_vector(t, name, t[0].dims[1]);
            return t.result(t[0].dims, plain_dtype(t[0]));
          }),
          widened([](const Call& c) {
@@ -104,25 +105,26 @@ OCTET_OP(batch_norm, "batch_norm(x, weight, bias, running_mean, running_var, *, 
              along[1] = 1;
              const T* in = x.data<T>();
              T* out = y.data<T>();
-             Walk<3>(x.shape(), {y.strides(), x.strides(), along}).run([&](const auto& at, int64_t n, const auto& step) {
-               const T* __restrict p = in + at[1];
-               T* __restrict q = out + at[0];
-               const T *__restrict a = scale.data() + at[2], *__restrict d = shift.data() + at[2];
-               if (step[0] == 1 && step[1] == 1 && step[2] == 0) {
-                 for (int64_t i = 0; i < n; ++i) q[i] = p[i] * a[0] + d[0];
-               } else if (step[0] == 1 && step[1] == 1 && step[2] == 1) {
-                 for (int64_t i = 0; i < n; ++i) q[i] = p[i] * a[i] + d[i];
-               } else {
-                 for (int64_t i = 0; i < n; ++i) q[i * step[0]] = p[i * step[1]] * a[i * step[2]] + d[i * step[2]];
-               }
-             });
+             Walk<3>(x.shape(), {y.strides(), x.strides(), along})
+                 .run([&](const auto& at, int64_t n, const auto& step) {
+                   const T* __restrict p = in + at[1];
+                   T* __restrict q = out + at[0];
+                   const T* __restrict a = scale.data() + at[2], * __restrict d = shift.data() + at[2];
+                   if (step[0] == 1 && step[1] == 1 && step[2] == 0) {
+                     for (int64_t i = 0; i < n; ++i) q[i] = p[i] * a[0] + d[0];
+                   } else if (step[0] == 1 && step[1] == 1 && step[2] == 1) {
+                     for (int64_t i = 0; i < n; ++i) q[i] = p[i] * a[i] + d[i];
+                   } else {
+                     for (int64_t i = 0; i < n; ++i) q[i * step[0]] = p[i * step[1]] * a[i * step[2]] + d[i * step[2]];
+                   }
+                 });
            });
            return y;
          }),
          Doc{"(x - running_mean) / sqrt(running_var + eps) * weight + bias, per channel"})
 
-// y = (x - mean) / sqrt(var + eps) * weight + bias, with mean and var over the dimensions axis..end; weight and bias have
-// the shape of these dimensions.
+// y = (x - mean) / sqrt(var + eps) * weight + bias, with mean and var over the dimensions axis..end; weight and bias
+// have the shape of these dimensions.
 OCTET_OP(layer_norm, "layer_norm(x, weight?, bias?, *, axis=-1, eps=1e-05) -> y", QRule::own,
          infer([](const Types& t) {
            need_floating(t);
@@ -133,8 +135,9 @@ OCTET_OP(layer_norm, "layer_norm(x, weight?, bias?, *, axis=-1, eps=1e-05) -> y"
              bool fits = t[name].dims.size() == inner.size();
              for (size_t d = 0; d < inner.size() && fits; ++d)
                fits = t[name].dims[d] == inner[d] || !t[name].dims[d].known() || !inner[d].known();
-             OCTET_CHECK(fits, invalid_argument, "layer_norm: {} has shape {}; expected {}, the dimensions {} and on of {}",
-                         name, dims_text(t[name].dims), dims_text(inner), axis, dims_text(t[0].dims));
+             OCTET_CHECK(fits, invalid_argument,
+                         "layer_norm: {} has shape {}; expected {}, the dimensions {} and on of {}", name,
+                         dims_text(t[name].dims), dims_text(inner), axis, dims_text(t[0].dims));
            }
            return t.result(t[0].dims, plain_dtype(t[0]));
          }),

@@ -12,8 +12,9 @@ namespace {
 
 Infer triangle_type() {
   return infer([](const Types& t) {
-    OCTET_CHECK(t[0].dim() >= 2, invalid_argument, "{}: the operand has shape {}; expected matrices (..., rows, columns)",
-                t.op().name(), dims_text(t[0].dims));
+    OCTET_CHECK(t[0].dim() >= 2, invalid_argument,
+                "{}: the operand has shape {}; expected matrices (..., rows, columns)", t.op().name(),
+                dims_text(t[0].dims));
     return t.result(t[0].dims, t[0].dtype);
   });
 }
@@ -54,9 +55,9 @@ std::vector<TensorType> infer_topk(const Types& t) {
               "topk: k={} along dimension {} of {}", k, dim, dims_text(dims));
   dims[dim] = Dim(k);
   TensorType values = t.result(dims, t[0].dtype);
-  OCTET_CHECK(t.want() || !values.is_quantized() || values.quantizer->axis() != dim, invalid_argument,
-              "topk: the operand is quantized per channel along dimension {}, whose codes do not compare: dequantize it",
-              dim);
+  OCTET_CHECK(
+      t.want() || !values.is_quantized() || values.quantizer->axis() != dim, invalid_argument,
+      "topk: the operand is quantized per channel along dimension {}, whose codes do not compare: dequantize it", dim);
   return {values, TensorType(DType::int64, dims)};
 }
 
@@ -113,8 +114,8 @@ OCTET_OP(triu, "triu(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval
 OCTET_OP(tril, "tril(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval(triangle<false>),
          Doc{"lower triangle of the last two dimensions"})
 
-// The k largest (or smallest) elements along `dim`, best first, and their indices (int64); of equals the first. Quantized:
-// on codes, qparams unchanged.
+// The k largest (or smallest) elements along `dim`, best first, and their indices (int64); of equals the first.
+// Quantized: on codes, qparams unchanged.
 OCTET_OP(topk, "topk(x, *, k, dim=-1, largest=true) -> values, indices", QRule::same, infer_many(infer_topk),
          eval_many(eval_topk), Doc{"the k largest or smallest elements along dim, and their indices"})
 

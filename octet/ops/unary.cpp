@@ -174,7 +174,8 @@ OCTET_OP(celu, "celu(x, *, alpha=1.) -> y", QRule::own, OCTET_UNARY(Celu),
          Doc{"x where x > 0, else alpha * (exp(x/alpha) - 1)"})
 
 // elu with the self-normalizing scale and alpha (Klambauer et al. 2017).
-OCTET_OP(selu, "selu(x) -> y", QRule::own, OCTET_UNARY(Selu), Doc{"1.0507 * (x where x > 0, else 1.6733 * (exp(x) - 1))"})
+OCTET_OP(selu, "selu(x) -> y", QRule::own, OCTET_UNARY(Selu),
+         Doc{"1.0507 * (x where x > 0, else 1.6733 * (exp(x) - 1))"})
 
 // y = log(1 + exp(beta*x)) / beta; x itself where beta*x > threshold.
 OCTET_OP(softplus, "softplus(x, *, beta=1., threshold=20.) -> y", QRule::own, OCTET_UNARY(Softplus),

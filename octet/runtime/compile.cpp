@@ -21,6 +21,12 @@ bool is_alias(const std::string& op) {
   return false;
 }
 
+// Whether codes of one type mean the same as codes of the other.
+bool same_codes(const TensorType& a, const TensorType& b) {
+  if (a.dtype != b.dtype || !a.quantizer != !b.quantizer) return false;
+  return !a.quantizer || (!a.quantizer->is_per_channel() && *a.quantizer == *b.quantizer);
+}
+
 // Whether row-major and channels-last are the same bytes: one channel, or one pixel.
 bool layout_free(const TensorType& t) {
   if (t.dim() != 4) return true;
@@ -34,7 +40,6 @@ class Compiler {
     impl_->graph = g;
     impl_->engine = options.engine.empty() ? octet::engine() : options.engine;
     impl_->primary.assign(g.values().size(), -1);
-    impl_->made_at.assign(g.values().size(), -1);
     second_.assign(g.values().size(), -1);
   }
 
@@ -51,6 +56,9 @@ class Compiler {
         call(static_cast<NodeId>(i), node);
       }
     }
+    OCTET_CHECK(cannot_run_.empty(), unsupported, "{}: no engine can run {}: {}", g_.name,
+                cannot_run_.size() == 1 ? "a node" : fmt::format("{} nodes", cannot_run_.size()),
+                fmt::join(cannot_run_, "; "));
     for (ValueId id : g_.outputs()) {
       Root& root = impl_->roots[impl_->slots[slot_of(id)].root];
       if (root.kind == Root::Kind::arena) root.kind = Root::Kind::output;
@@ -66,8 +74,9 @@ class Compiler {
     return static_cast<int>(impl_->roots.size()) - 1;
   }
 
-  int new_slot(ValueId value, bool channels_last, int root) {
-    impl_->slots.push_back({value, channels_last, root});
+  // `made`: the step that makes it; by default it is there from the start.
+  int new_slot(ValueId value, bool channels_last, int root, int made = -1) {
+    impl_->slots.push_back({value, channels_last, root, made});
     int slot = static_cast<int>(impl_->slots.size()) - 1;
     (impl_->primary[value] < 0 ? impl_->primary[value] : second_[value]) = slot;
     return slot;
@@ -88,14 +97,15 @@ class Compiler {
     int first = slot_of(value);
     if (g_.type(value).dim() != 4 || impl_->slots[first].channels_last == channels_last) return first;
     if (second_[value] >= 0) return second_[value];
-    if (layout_free(g_.type(value))) return new_slot(value, channels_last, impl_->slots[first].root);
+    if (layout_free(g_.type(value))) 
+      return new_slot(value, channels_last, impl_->slots[first].root, impl_->slots[first].made);
     if (g_.is_constant(value)) {
       Root root;
       root.kind = Root::Kind::constant;
       root.constant = g_.constant(value).contiguous(channels_last ? MemoryFormat::channels_last : MemoryFormat::contiguous);
       return new_slot(value, channels_last, new_root(root));
     }
-    int slot = new_slot(value, channels_last, new_root({}));
+    int slot = new_slot(value, channels_last, new_root({}), next_step());
     Step step;
     step.kind = Step::Kind::reorder;
     step.node = g_.value(value).producer;
@@ -105,9 +115,9 @@ class Compiler {
     return slot;
   }
 
+  int next_step() const { return static_cast<int>(impl_->steps.size()); }
+
   void add(Step step, StepInfo info) {
-    if (step.kind != Step::Kind::reorder)
-      for (ValueId v : g_.node(step.node).outputs) impl_->made_at[v] = static_cast<int>(impl_->steps.size());
     info.node = step.node;
     impl_->steps.push_back(std::move(step));
     impl_->infos.push_back(std::move(info));
@@ -127,10 +137,10 @@ class Compiler {
   }
 
   void call(NodeId id, const Node& node) {
-    if (is_alias(node.op) && !g_.is_constant(node.inputs[0])) {
+    if (is_alias(node.op) && !g_.is_constant(node.inputs[0]) &&
+        same_codes(g_.type(node.inputs[0]), g_.type(node.outputs[0]))) {
       int source = slot_of(node.inputs[0], false);
-      new_slot(node.outputs[0], false, impl_->slots[source].root);
-      impl_->made_at[node.outputs[0]] = static_cast<int>(impl_->steps.size()) - 1;  // the operand's, or its reordering's
+      new_slot(node.outputs[0], false, impl_->slots[source].root, impl_->slots[source].made);
       return;
     }
     OpSpec spec = spec_of(node);
@@ -138,9 +148,10 @@ class Compiler {
     Step step;
     step.node = id;
     if (!kernel) {
+      if (!can_evaluate(spec)) cannot_run_.push_back(describe(spec));
       step.kind = Step::Kind::evaluate;
       for (ValueId v : node.inputs) step.inputs.push_back(v == kNone ? -1 : slot_of(v));
-      for (ValueId v : node.outputs) step.outputs.push_back(new_slot(v, false, new_root({})));
+      for (ValueId v : node.outputs) step.outputs.push_back(new_slot(v, false, new_root({}), next_step()));
       add(std::move(step), {id, node.op, "op", 0});
       return;
     }
@@ -162,10 +173,39 @@ class Compiler {
       step.inputs.push_back(absent ? -1 : slot_of(v, wants_nhwc(kernel->input_layout(i), v)));
     }
     for (size_t i = 0; i < node.outputs.size(); ++i)
-      step.outputs.push_back(new_slot(node.outputs[i], wants_nhwc(kernel->output_layout(i), node.outputs[i]), new_root({})));
+      step.outputs.push_back(
+          new_slot(node.outputs[i], wants_nhwc(kernel->output_layout(i), node.outputs[i]), new_root({}), next_step()));
     StepInfo info{id, kernel->name(), kernel->engine(), kernel->packed_bytes()};
     step.kernel = std::move(kernel);
     add(std::move(step), std::move(info));
+  }
+
+  // Whether ops::evaluate has a way to compute the call; its rules, on types.
+  bool can_evaluate(const OpSpec& spec) const {
+    const ops::Op& op = ops::get(spec.op);
+    bool quantized_operand = false, quantized = false;
+    for (const TensorType& t : spec.inputs) quantized_operand |= t.is_quantized();
+    for (const TensorType& t : spec.outputs) quantized |= t.is_quantized();
+    quantized |= quantized_operand;
+    if (quantized && op.quantized()) return true;
+    if (op.eval() && (!quantized || op.rule() == ops::QRule::same)) return true;
+    if (quantized && op.eval()) return true;
+    // Only engines can, with weights that may be known at run time only; codes may become float for it.
+    OpSpec known = spec;
+    for (size_t i = 0; i < known.inputs.size(); ++i) {
+      TensorType& t = known.inputs[i];
+      if (quantized && t.is_quantized()) t = TensorType(DType::float32, t.dims);
+      known.constants[i] = i > 0 && spec.has(i) && t.is_static() ? Tensor::zeros(t.shape(), t.dtype) : Tensor();
+    }
+    for (TensorType& t : known.outputs)
+      if (t.is_quantized()) t = TensorType(DType::float32, t.dims);
+    return make_kernel(known, impl_->engine) != nullptr;
+  }
+
+  static std::string describe(const OpSpec& spec) {
+    std::vector<std::string> types;
+    for (size_t i = 0; i < spec.inputs.size(); ++i) types.push_back(spec.has(i) ? to_string(spec.inputs[i]) : "none");
+    return fmt::format("{} ({} of {})", spec.label, spec.op, fmt::join(types, ", "));
   }
 
   void lifetimes() {
@@ -194,6 +234,11 @@ class Compiler {
       const TensorType &ti = g_.type(in.value), &to = g_.type(out.value);
       if (ti.dims != to.dims || element_size(ti.dtype) != element_size(to.dtype)) continue;
       int from = in.root, over = out.root;
+      // Another operand in the same bytes might be read after they were written.
+      bool read_again = false;
+      for (size_t i = 1; i < step.inputs.size(); ++i)
+        read_again |= step.inputs[i] >= 0 && impl_->slots[step.inputs[i]].root == from;
+      if (read_again) continue;
       if (from == over || roots[from].kind != Root::Kind::arena || roots[from].last != static_cast<int>(s)) continue;
       if (roots[over].kind == Root::Kind::constant || roots[over].kind == Root::Kind::input) continue;
       roots[from].last = roots[over].last;
@@ -208,6 +253,7 @@ class Compiler {
   std::shared_ptr<Program::Impl> impl_;
   const Graph& g_;
   std::vector<int> second_;  // by value: the slot of its other layout
+  std::vector<std::string> cannot_run_;
 };
 
 }  // namespace

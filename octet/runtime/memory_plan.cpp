@@ -16,6 +16,7 @@ MemoryPlan plan_memory(const std::vector<Lifetime>& blocks) {
   auto padded = [&](size_t i) { return (blocks[i].bytes + kBufferSlack + 63) / 64 * 64; };
   std::vector<size_t> placed;
   for (size_t i : order) {
+    if (blocks[i].last < blocks[i].first) continue;  // lives nowhere
     std::vector<size_t> rivals;
     for (size_t p : placed)
       if (blocks[p].first <= blocks[i].last && blocks[i].first <= blocks[p].last) rivals.push_back(p);

@@ -7,7 +7,7 @@
 
 namespace octet::runtime {
 
-// A block that must exist from step `first` to step `last`, both included.
+// A block that must exist from step `first` to step `last`, both included; never if last < first.
 struct Lifetime {
   size_t bytes = 0;
   int first = 0, last = 0;

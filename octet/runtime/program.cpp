@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstring>
+#include <utility>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
@@ -31,9 +31,11 @@ std::map<std::string, int64_t> bind_inputs(const graph::Graph& g, const std::vec
       if (want.dims[d].known()) {
         ok = want.dims[d].size() == size;
       } else {
+        OCTET_CHECK(size >= 1, invalid_argument, "input '{}': dimension {} ('{}') is 0; expected 1 or more", names[i], d,
+                    want.dims[d].name());
         auto [it, fresh] = symbols.emplace(want.dims[d].name(), size);
-        OCTET_CHECK(it->second == size, invalid_argument, "input '{}': dimension {} ('{}') is {}, but another input has {}",
-                    names[i], d, it->first, size, it->second);
+        OCTET_CHECK(it->second == size, invalid_argument, "input '{}': dimension {} ('{}') is {}, but was {} before", names[i],
+                    d, it->first, size, it->second);
       }
     }
     OCTET_CHECK(ok, invalid_argument, "input '{}': got {}; expected {}", names[i], to_string(got), to_string(want));
@@ -152,7 +154,6 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
     case Step::Kind::kernel: {
       constexpr size_t kFew = 16;
       const void* in[kFew];
-      void* out[kFew];
       auto pointer = [&](int slot) -> std::byte* { return slot < 0 ? nullptr : c.pointers[p.slots[slot].root]; };
       std::vector<const void*> many;
       const void** inputs = in;
@@ -161,8 +162,9 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
         inputs = many.data();
       }
       for (size_t i = 0; i < step.inputs.size(); ++i) inputs[i] = pointer(step.inputs[i]);
-      for (size_t i = 0; i < step.outputs.size(); ++i) out[i] = pointer(step.outputs[i]);
-      c.plans[index]->run({inputs, step.inputs.size()}, {out, step.outputs.size()}, c.arena.data() + c.scratch_offset);
+      OCTET_CHECK(step.outputs.size() == 1, internal, "{}: a kernel with {} results", step.kernel->name(), step.outputs.size());
+      void* out = pointer(step.outputs[0]);
+      c.plans[index]->run({inputs, step.inputs.size()}, {&out, 1}, c.arena.data() + c.scratch_offset);
       return;
     }
     case Step::Kind::reorder:
@@ -181,7 +183,8 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
   }
 }
 
-using AfterStep = std::function<void(Context&, size_t)>;
+// Called before the first step, with -1, and after each.
+using AfterStep = std::function<void(Context&, int)>;
 
 std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, const AfterStep& after) {
   ContextLease lease(p, given);
@@ -201,16 +204,17 @@ std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, 
         break;
     }
   }
+  if (after) after(c, -1);
   for (size_t s = 0; s < p.steps.size(); ++s) {
     run_step(p, c, s);
-    if (after) after(c, s);
+    if (after) after(c, static_cast<int>(s));
   }
   std::vector<Tensor> results;
   for (ValueId id : p.graph.outputs()) {
     int slot = p.primary[id];
     int root = p.slots[slot].root;
-    // An output that is an input or a constant of the graph is copied: results are the caller's own.
-    if (outputs[root]) results.push_back(view(p, c, slot, outputs[root]));
+    // An output that is an input, a constant or a view of another output is copied: results are the caller's own.
+    if (outputs[root]) results.push_back(view(p, c, slot, std::exchange(outputs[root], {})));
     else results.push_back(view(p, c, slot).clone());
   }
   return results;
@@ -244,15 +248,20 @@ std::vector<Tensor> Program::run_watched(const std::vector<Tensor>& inputs, cons
                                          const Watch& watch) const {
   const Impl& p = *impl_;
   std::vector<bool> wanted(p.graph.values().size(), false);
-  for (ValueId id : values) wanted[id] = true;
-  for (size_t i = 0; i < p.graph.inputs().size(); ++i)
-    if (wanted[p.graph.inputs()[i]]) watch(p.graph.inputs()[i], inputs.at(i));
-  std::vector<std::vector<int>> by_step(p.steps.size());
-  for (ValueId id : values)
-    if (p.graph.producer(id).kind == graph::NodeKind::call && !p.steps.empty())
-      by_step[std::max(0, p.made_at[id])].push_back(p.primary[id]);
-  return execute(*impl_, inputs, [&](Context& c, size_t s) {
-    for (int slot : by_step[s]) watch(p.slots[slot].value, view(p, c, slot));
+  for (ValueId id : values) {
+    OCTET_CHECK(id >= 0 && static_cast<size_t>(id) < wanted.size(), invalid_argument, "run_watched: there is no value {}", id);
+    wanted[id] = true;
+  }
+  std::vector<std::vector<ValueId>> by_step(p.steps.size() + 1);  // [0]: before the first
+  for (size_t id = 0; id < wanted.size(); ++id) {
+    if (!wanted[id]) continue;
+    int slot = p.primary[id];
+    by_step[slot < 0 ? 0 : p.slots[slot].made + 1].push_back(static_cast<ValueId>(id));
+  }
+  return execute(*impl_, inputs, [&](Context& c, int step) {
+    for (ValueId id : by_step[step + 1])
+      if (p.graph.is_constant(id)) watch(id, p.graph.constant(id));  // may be nowhere but in a kernel
+      else watch(id, view(p, c, p.primary[id]));
   });
 }
 
@@ -260,9 +269,9 @@ std::vector<double> Program::profile(const std::vector<Tensor>& inputs) const {
   std::vector<double> seconds(impl_->steps.size());
   execute(*impl_, inputs, nullptr);  // plans and warms up
   auto last = std::chrono::steady_clock::now();
-  execute(*impl_, inputs, [&](Context&, size_t s) {
+  execute(*impl_, inputs, [&](Context&, int s) {
     auto now = std::chrono::steady_clock::now();
-    seconds[s] = std::chrono::duration<double>(now - last).count();
+    if (s >= 0) seconds[s] = std::chrono::duration<double>(now - last).count();
     last = now;
   });
   return seconds;

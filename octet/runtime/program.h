@@ -2,6 +2,7 @@
 // Compiled execution: a graph becomes a list of kernel calls over one planned block of memory.
 
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <string>
@@ -32,9 +33,11 @@ class Program {
   // are not converted: dtypes must be the graph's. Results are new tensors (channels_last where the last kernel left them
   // so).
   std::vector<Tensor> run(const std::vector<Tensor>& inputs) const;
+  std::vector<Tensor> run(std::initializer_list<Tensor> inputs) const { return run(std::vector<Tensor>(inputs)); }
   std::map<std::string, Tensor> run(const std::map<std::string, Tensor>& inputs) const;
 
-  // Runs, and shows the wanted values to `watch` as they are computed. The tensors are only valid during the call.
+  // Runs, and shows each of the wanted values to `watch` once, as soon as it is there. The tensors are only valid during the
+  // call.
   using Watch = std::function<void(graph::ValueId, const Tensor&)>;
   std::vector<Tensor> run_watched(const std::vector<Tensor>& inputs, const std::vector<graph::ValueId>& values,
                                   const Watch& watch) const;

@@ -19,6 +19,7 @@ struct Slot {
   graph::ValueId value = -1;
   bool channels_last = false;
   int root = -1;
+  int made = -1;  // the step after which its bytes are there; -1: before the first (inputs, constants)
 };
 
 struct Root {
@@ -56,7 +57,6 @@ struct Program::Impl {
   std::vector<Step> steps;
   std::vector<StepInfo> infos;
   std::vector<int> primary;       // by value: its first slot, -1 for constants that are only packed
-  std::vector<int> made_at;       // by value: the step after which its bytes are there (aliases: that of their operand)
   std::vector<std::string> warnings;
 
   std::mutex mutex;

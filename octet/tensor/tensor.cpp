@@ -550,6 +550,8 @@ Tensor Tensor::flatten(int64_t start, int64_t end) const {
 Tensor Tensor::expand(const Shape& target) const {
   int64_t extra = static_cast<int64_t>(target.size()) - dim();
   OCTET_CHECK(extra >= 0, invalid_argument, "expand: shape {} to {}", to_string(shape()), to_string(target));
+  for (int64_t d : target)
+    OCTET_CHECK(d >= 0, invalid_argument, "expand: shape {} to {}", to_string(shape()), to_string(target));
   check_shape(target);
   std::vector<int64_t> new_strides(target.size(), 0);
   for (int64_t d = 0; d < dim(); ++d) {
@@ -621,7 +623,8 @@ bool allclose(const Tensor& a, const Tensor& b, double rtol, double atol) {
   for (int64_t i = 0, n = x.numel(); i < n; ++i) {
     double u = x.data<float>()[i], v = y.data<float>()[i];
     if (u == v || (std::isnan(u) && std::isnan(v))) continue;
-    if (!(std::abs(u - v) <= atol + rtol * std::abs(v))) return false;
+    // An infinity is close to itself only, though the bound is infinite too.
+    if (std::isinf(u) || std::isinf(v) || !(std::abs(u - v) <= atol + rtol * std::abs(v))) return false;
   }
   return true;
 }

@@ -35,8 +35,7 @@ TEST(Cpu, TheCurrentIsaCanBeOverridden) {
 
 TEST(Cpu, AnUnsupportedIsaIsAnError) {
   for (Isa isa : {Isa::avx2, Isa::avxvnni, Isa::avx512vnni})
-    if (!cpu_supports(isa))
-      testing::expect_error(ErrorCode::unsupported, {to_string(isa)}, [&] { set_isa(isa); });
+    if (!cpu_supports(isa)) testing::expect_error(ErrorCode::unsupported, {to_string(isa)}, [&] { set_isa(isa); });
 }
 
 }  // namespace

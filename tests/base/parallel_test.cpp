@@ -49,7 +49,10 @@ TEST(Parallel, UsesSeveralThreads) {
 TEST(Parallel, NestsWithoutDeadlock) {
   Threads scope(4);
   std::atomic<int> total{0};
-  parallel_for(8, [&](int64_t) { parallel_for(8, [&](int64_t) { parallel_ranges(4, 1, [&](int64_t b, int64_t e) { total += static_cast<int>(e - b); }); }); });
+  parallel_for(8, [&](int64_t) {
+    parallel_for(
+        8, [&](int64_t) { parallel_ranges(4, 1, [&](int64_t b, int64_t e) { total += static_cast<int>(e - b); }); });
+  });
   EXPECT_EQ(total, 8 * 8 * 4);
 }
 
@@ -81,7 +84,13 @@ TEST(Parallel, RethrowsTheTasksError) {
 
 TEST(Parallel, ANestedErrorReachesTheOutside) {
   Threads scope(2);
-  EXPECT_THROW(parallel_for(4, [](int64_t) { parallel_for(4, [](int64_t i) { if (i == 2) fail(ErrorCode::io, "x"); }); }), Error);
+  EXPECT_THROW(parallel_for(4,
+                            [](int64_t) {
+                              parallel_for(4, [](int64_t i) {
+                                if (i == 2) fail(ErrorCode::io, "x");
+                              });
+                            }),
+               Error);
 }
 
 TEST(Parallel, RangesCoverEverythingInOrderAndAreCoarse) {

@@ -126,8 +126,10 @@ TEST(Progress, ManyThreadsMayAdvanceIt) {
     bar.finish();
     bar.advance();  // after the end: nothing
   };
-  if (pseudo_terminals()) standard_error(true, many);
-  else many();
+  if (pseudo_terminals())
+    standard_error(true, many);
+  else
+    many();
 }
 
 }  // namespace

@@ -67,7 +67,8 @@ struct Convolution {
   }
 
   std::string describe() const {
-    return std::to_string(pixels) + " pixels, " + std::to_string(channels) + " channels, " + std::to_string(taps) + " taps";
+    return std::to_string(pixels) + " pixels, " + std::to_string(channels) + " channels, " + std::to_string(taps) +
+           " taps";
   }
 };
 
@@ -103,6 +104,28 @@ TEST_P(DepthwiseTest, ManyPixelsAreExact) {
     conv.compute_expected();
     const Guarded y = conv.run(kernels());
     ASSERT_SAME_BYTES(y, conv.expected) << conv.describe();
+  }
+}
+
+TEST_P(DepthwiseTest, ThousandsOfTapsAreExact) {
+  Random random(6);
+  for (int64_t taps : {1023, 1024, 1025, 3000}) {
+    Convolution conv(random, 3, 70, taps);
+    conv.compute_expected();
+    const Guarded y = conv.run(kernels());
+    ASSERT_SAME_BYTES(y, conv.expected) << conv.describe();
+  }
+}
+
+TEST_P(DepthwiseTest, MultipliersOfEveryMagnitudeClampToTheRange) {
+  Random random(7);
+  for (float multiplier : {0.0f, 1e-30f, 0.99999994f, 1.0f, 3.0f, 1e6f, 1e20f, 3e38f, INFINITY, -1.0f, -3e38f}) {
+    Convolution conv(random, 3, 70, 9);
+    std::fill(conv.multiplier.begin(), conv.multiplier.end(), multiplier);
+    conv.bias[3] = INT32_MAX, conv.bias[4] = INT32_MIN, conv.bias[5] = 0;
+    conv.compute_expected();
+    const Guarded y = conv.run(kernels());
+    ASSERT_SAME_BYTES(y, conv.expected) << conv.describe() << " multiplier " << multiplier;
   }
 }
 

@@ -14,7 +14,8 @@ std::vector<float> random_floats(Random& random, size_t n, float scale) {
   for (auto& v : x) {
     v = random.real(-200, 200) * scale;
     if (random.chance(0.3)) v = (static_cast<float>(random.integer(-300, 300)) + 0.5f) * scale;
-    if (random.chance(0.1)) v = random.one_of({0.0f, -0.0f, kInf, -kInf, kNan, 3e38f, -3e38f, 1e-42f, 3e9f, -3e9f, 2147483648.0f});
+    if (random.chance(0.1))
+      v = random.one_of({0.0f, -0.0f, kInf, -kInf, kNan, 3e38f, -3e38f, 1e-42f, 3e9f, -3e9f, 2147483648.0f});
   }
   return x;
 }
@@ -53,7 +54,8 @@ class ElementwiseTest : public EveryIsa {
         const int32_t qb = code_at(b.data(), j * g.b_step, g.is_signed) - g.qb.zero_point;
         expected.put(static_cast<size_t>(j), reference_code(combine(g, qa, qb), g.zero_point, g.lo, g.hi));
       }
-      ASSERT_SAME_BYTES(y, expected) << " in case " << i << ", elements " << i0 << ".." << i1 << ", b_step " << g.b_step;
+      ASSERT_SAME_BYTES(y, expected) << " in case " << i << ", elements " << i0 << ".." << i1 << ", b_step "
+                                     << g.b_step;
     }
   }
 };
@@ -186,7 +188,8 @@ TEST_P(ElementwiseTest, DequantizeOfRandomCodesIsExactAndWritesNothingElse) {
     Guarded y(static_cast<size_t>(n) * 4), expected(static_cast<size_t>(n) * 4);
     kernels().dequantize(x.data(), y.as<float>(), n, scale, r.zero_point, r.is_signed);
     for (int64_t j = 0; j < n; ++j)
-      expected.put(static_cast<size_t>(j), scale * static_cast<float>(code_at(x.data(), j, r.is_signed) - r.zero_point));
+      expected.put(static_cast<size_t>(j),
+                   scale * static_cast<float>(code_at(x.data(), j, r.is_signed) - r.zero_point));
     ASSERT_SAME_BYTES(y, expected) << " in case " << i << " of " << n;
   }
 }
@@ -197,7 +200,7 @@ TEST_P(ElementwiseTest, RequantizeIsDequantizeThenQuantize) {
     const int64_t n = random_length(random);
     const Range from = random_range(random, random.chance(0.5)), to = random_range(random, from.is_signed);
     const QParams q{random.magnitude(1e-3f, 1), from.zero_point};
-    const float inv_scale = random.chance(0.3) ? 1 / (2 * q.scale) : random.magnitude(1, 1e3f);
+    const float inv_scale = random.chance(0.3) ? 1 / (2 * q.scale) : random.one_of({random.magnitude(1, 1e3f), kInf});
     const auto x = with_slack(random.bytes(static_cast<size_t>(n)), random);
     Guarded y(static_cast<size_t>(n)), expected(static_cast<size_t>(n));
     kernels().requantize(x.data(), y.data(), n, q, inv_scale, to.zero_point, to.lo, to.hi, from.is_signed);

@@ -47,8 +47,7 @@ class Random {
   std::vector<uint8_t> bytes(size_t n) {
     std::vector<uint8_t> result(n);
     const int style = static_cast<int>(integer(0, 4));
-    for (auto& x : result)
-      x = static_cast<uint8_t>(style == 0 ? one_of({0, 255, 127, 128}) : integer(0, 255));
+    for (auto& x : result) x = static_cast<uint8_t>(style == 0 ? one_of({0, 255, 127, 128}) : integer(0, 255));
     return result;
   }
   std::vector<int8_t> weights(size_t n) {
@@ -124,8 +123,8 @@ inline Range random_range(Random& random, bool is_signed) {
   r.lo = is_signed ? -128 : 0;
   r.hi = r.lo + 255;
   r.zero_point = static_cast<int32_t>(random.integer(r.lo, r.hi));
-  if (random.chance(0.3)) r.lo = r.zero_point;                                             // fused relu
-  if (random.chance(0.3)) r.hi = static_cast<int32_t>(random.integer(r.lo, r.hi));         // fused relu6
+  if (random.chance(0.3)) r.lo = r.zero_point;                                      // fused relu
+  if (random.chance(0.3)) r.hi = static_cast<int32_t>(random.integer(r.lo, r.hi));  // fused relu6
   if (random.chance(0.1)) r.zero_point = is_signed ? -128 : 0;
   return r;
 }

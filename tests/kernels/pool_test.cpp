@@ -17,8 +17,8 @@ struct Pooling {
     for (int64_t p = 0; p < pixels; ++p) {
       const int64_t inside = random.integer(0, taps - 1);  // at least this one
       for (int64_t t = 0; t < taps; ++t)
-        offsets.push_back(t != inside && random.chance(0.3) ? -1
-                                                            : static_cast<int32_t>(random.integer(0, bytes - channels)));
+        offsets.push_back(
+            t != inside && random.chance(0.3) ? -1 : static_cast<int32_t>(random.integer(0, bytes - channels)));
       multiplier.push_back(random.one_of({1.0f / static_cast<float>(taps), 0.5f, random.magnitude(1e-4f, 1.0f)}));
     }
     const Range y = random_range(random, random.chance(0.5));

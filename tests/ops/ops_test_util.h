@@ -81,15 +81,16 @@ inline Tensor random_layout(Random& random, const Tensor& x) {
 }
 
 // What the contract says for operators without integers of their own: dequantize, compute in float32, quantize.
-inline Tensor by_float(const std::string& op, const std::vector<Tensor>& inputs, const Attrs& attrs, const QType& want) {
+inline Tensor by_float(const std::string& op, const std::vector<Tensor>& inputs, const Attrs& attrs,
+                       const QType& want) {
   std::vector<Tensor> plain;
   for (const Tensor& t : inputs) plain.push_back(t.is_quantized() ? t.dequantize() : t);
   return quantize(ops::call(op, plain, attrs), want.quantizer, want.dtype);
 }
 
 inline void expect_equal(const Tensor& got, const Tensor& expected, const std::string& what = "") {
-  EXPECT_TRUE(equal(got, expected)) << what << "\n got " << to_string(got.type()) << " " << to_string(got) << "\n expected "
-                                    << to_string(expected.type()) << " " << to_string(expected);
+  EXPECT_TRUE(equal(got, expected)) << what << "\n got " << to_string(got.type()) << " " << to_string(got)
+                                    << "\n expected " << to_string(expected.type()) << " " << to_string(expected);
 }
 
 // Calls fn(index) for every index of a shape, in row-major order.

@@ -37,17 +37,22 @@ const std::vector<Case>& cases() {
       {"floor", {}, [](double x) { return std::floor(x); }},
       {"ceil", {}, [](double x) { return std::ceil(x); }},
       {"round", {}, [](double x) { return std::nearbyint(x); }},
-      {"sign", {}, [](double x) { return x > 0 ? 1.0 : x < 0 ? -1.0 : 0.0; }},
+      {"sign", {}, [](double x) { return x > 0   ? 1.0
+                                         : x < 0 ? -1.0
+                                                 : 0.0; }},
       {"sin", {}, [](double x) { return std::sin(x); }},
       {"cos", {}, [](double x) { return std::cos(x); }},
       {"softsign", {}, [](double x) { return x / (1 + std::fabs(x)); }},
       {"softplus", {{"beta", 2.0}}, [](double x) { return std::log1p(std::exp(2 * x)) / 2; }},
       {"gelu", {}, [](double x) { return x * 0.5 * (1 + std::erf(x / std::sqrt(2.0))); }},
-      {"gelu", {{"approximate", "tanh"}},
+      {"gelu",
+       {{"approximate", "tanh"}},
        [](double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }},
       {"hardswish", {}, [](double x) { return x * std::min(std::max(x + 3, 0.0), 6.0) / 6; }},
       {"hardsigmoid", {}, [](double x) { return std::min(std::max(x / 6 + 0.5, 0.0), 1.0); }},
-      {"hardsigmoid", {{"alpha", 0.2}, {"beta", 0.4}}, [](double x) { return std::min(std::max(0.2 * x + 0.4, 0.0), 1.0); }},
+      {"hardsigmoid",
+       {{"alpha", 0.2}, {"beta", 0.4}},
+       [](double x) { return std::min(std::max(0.2 * x + 0.4, 0.0), 1.0); }},
       {"leaky_relu", {}, [](double x) { return x >= 0 ? x : 0.01 * x; }},
       {"leaky_relu", {{"negative_slope", 0.2}}, [](double x) { return x >= 0 ? x : 0.2 * x; }},
       {"elu", {{"alpha", 0.7}}, [](double x) { return x > 0 ? x : 0.7 * std::expm1(x); }},
@@ -182,8 +187,8 @@ TEST(UnaryQuantized, EveryByteIsQuantizeOfFOfDequantize) {
     Tensor real = x.dequantize();
     for (int64_t i = 0; i < x.numel(); ++i) {
       int32_t q = affine::quantize(f(real.data<float>()[i]), static_cast<float>(to.quantizer->scale()),
-                                   static_cast<int32_t>(to.quantizer->zero_point()), static_cast<int32_t>(qmin(to.dtype)),
-                                   static_cast<int32_t>(qmax(to.dtype)));
+                                   static_cast<int32_t>(to.quantizer->zero_point()),
+                                   static_cast<int32_t>(qmin(to.dtype)), static_cast<int32_t>(qmax(to.dtype)));
       static_cast<uint8_t*>(expected.raw_data())[i] = static_cast<uint8_t>(q);
     }
     ASSERT_TRUE(equal(y, expected)) << c.op << " " << to_string(x.type()) << " -> " << to_string(y.type());
@@ -216,12 +221,15 @@ TEST(UnaryQuantized, PerChannelAndInt32CodesClampExactly) {
 }
 
 TEST(UnaryQuantized, BoundedFunctionsHaveFixedQParams) {
-  EXPECT_EQ(infer_text("sigmoid", {"QUInt8(N, 3) scale=0.1 zero_point=7"}), "QUInt8(N, 3) scale=0.00390625 zero_point=0");
-  EXPECT_EQ(infer_text("hardsigmoid", {"QInt8(4) scale=0.1 zero_point=7"}), "QInt8(4) scale=0.00390625 zero_point=-128");
+  EXPECT_EQ(infer_text("sigmoid", {"QUInt8(N, 3) scale=0.1 zero_point=7"}),
+            "QUInt8(N, 3) scale=0.00390625 zero_point=0");
+  EXPECT_EQ(infer_text("hardsigmoid", {"QInt8(4) scale=0.1 zero_point=7"}),
+            "QInt8(4) scale=0.00390625 zero_point=-128");
   EXPECT_EQ(infer_text("tanh", {"QUInt8(4) scale=0.1 zero_point=7"}), "QUInt8(4) scale=0.0078125 zero_point=128");
   EXPECT_EQ(infer_text("tanh", {"QInt8(4) scale=0.1 zero_point=7"}), "QInt8(4) scale=0.0078125 zero_point=0");
   QType other{DType::quint8, Quantizer::per_tensor(0.01, 3, DType::quint8)};
-  EXPECT_EQ(infer_text("sigmoid", {"QUInt8(4) scale=0.1 zero_point=7"}, {}, other), "QUInt8(4) scale=0.01 zero_point=3");
+  EXPECT_EQ(infer_text("sigmoid", {"QUInt8(4) scale=0.1 zero_point=7"}, {}, other),
+            "QUInt8(4) scale=0.01 zero_point=3");
   EXPECT_FALSE(ops::fixed_qtype("gelu", DType::quint8));
 }
 
@@ -231,7 +239,8 @@ TEST(UnaryQuantized, OthersNeedQParams) {
 }
 
 TEST(UnaryTypes, SymbolicDimsPass) {
-  for (const Case& c : cases()) EXPECT_EQ(infer_text(c.op, {"Float(N, 3, H, W)"}, c.attrs), "Float(N, 3, H, W)") << c.op;
+  for (const Case& c : cases())
+    EXPECT_EQ(infer_text(c.op, {"Float(N, 3, H, W)"}, c.attrs), "Float(N, 3, H, W)") << c.op;
   EXPECT_EQ(infer_text("logical_not", {"Float(N, 3)"}), "Bool(N, 3)");
   EXPECT_EQ(infer_text("relu", {"QInt8(N, 3) axis=1 scale=[0.5, 1, 2] zero_point=0"}),
             "QInt8(N, 3) axis=1 scale=[0.5, 1, 2] zero_point=0");

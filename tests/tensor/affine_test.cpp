@@ -15,19 +15,37 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 constexpr int32_t kMin = std::numeric_limits<int32_t>::min(), kMax = std::numeric_limits<int32_t>::max();
 
 TEST(Affine, RoundsHalfToEven) {
-  const struct { float in, out; } rows[] = {{0.5f, 0}, {1.5f, 2}, {2.5f, 2}, {-0.5f, 0}, {-1.5f, -2}, {-2.5f, -2},
-                                            {0.49999997f, 0}, {2.4999998f, 2}, {8388609.f, 8388609.f}, {-7.1f, -7}};
+  const struct {
+    float in, out;
+  } rows[] = {{0.5f, 0},        {1.5f, 2},       {2.5f, 2},
+              {-0.5f, 0},       {-1.5f, -2},     {-2.5f, -2},
+              {0.49999997f, 0}, {2.4999998f, 2}, {8388609.f, 8388609.f},
+              {-7.1f, -7}};
   for (auto [in, out] : rows) EXPECT_EQ(rne(in), out) << in;
 }
 
 TEST(Affine, RoundAndClampHoldsForAnyFloat) {
-  const struct { float v; int32_t z, lo, hi, out; } rows[] = {
-      {2.5f, 0, 0, 255, 2},        {3.5f, 0, 0, 255, 4},      {-1, 10, 0, 255, 9},       {300, 0, 0, 255, 255},
-      {-300, 0, 0, 255, 0},        {kInf, 3, 0, 255, 255},    {-kInf, 3, 0, 255, 0},     {kNan, 3, 0, 255, 3},
-      {kNan, 300, 0, 255, 255},    {3e38f, 0, -128, 127, 127}, {-3e38f, 0, -128, 127, -128},
-      {3e9f, kMax, kMin, kMax, kMax}, {-3e9f, kMin, kMin, kMax, kMin}, {2147483520.f, 127, kMin, kMax, 2147483647},
-      {2147483520.f, 128, kMin, kMax, kMax}, {-2147483648.f, 0, kMin, kMax, kMin}, {-2147483648.f, 1, kMin, kMax, kMin + 1},
-      {-2147483648.f, -1, kMin, kMax, kMin}};
+  const struct {
+    float v;
+    int32_t z, lo, hi, out;
+  } rows[] = {{2.5f, 0, 0, 255, 2},
+              {3.5f, 0, 0, 255, 4},
+              {-1, 10, 0, 255, 9},
+              {300, 0, 0, 255, 255},
+              {-300, 0, 0, 255, 0},
+              {kInf, 3, 0, 255, 255},
+              {-kInf, 3, 0, 255, 0},
+              {kNan, 3, 0, 255, 3},
+              {kNan, 300, 0, 255, 255},
+              {3e38f, 0, -128, 127, 127},
+              {-3e38f, 0, -128, 127, -128},
+              {3e9f, kMax, kMin, kMax, kMax},
+              {-3e9f, kMin, kMin, kMax, kMin},
+              {2147483520.f, 127, kMin, kMax, 2147483647},
+              {2147483520.f, 128, kMin, kMax, kMax},
+              {-2147483648.f, 0, kMin, kMax, kMin},
+              {-2147483648.f, 1, kMin, kMax, kMin + 1},
+              {-2147483648.f, -1, kMin, kMax, kMin}};
   for (auto [v, z, lo, hi, out] : rows) EXPECT_EQ(round_and_clamp(v, z, lo, hi), out) << v << " + " << z;
 }
 
@@ -79,7 +97,8 @@ TEST(Affine, EveryCodeSurvivesTheRoundTrip) {
   for (int i = 0; i < 200; ++i) {
     auto scale = static_cast<float>(std::exp(random.uniform(-20, 20)));
     auto z = static_cast<int32_t>(random.integer(0, 255));
-    for (int32_t q = 0; q < 256; ++q) ASSERT_EQ(quantize(dequantize(q, scale, z), scale, z, 0, 255), q) << scale << " " << z;
+    for (int32_t q = 0; q < 256; ++q)
+      ASSERT_EQ(quantize(dequantize(q, scale, z), scale, z, 0, 255), q) << scale << " " << z;
   }
 }
 

@@ -17,19 +17,51 @@ using Ints = std::vector<int64_t>;
 using Reals = std::vector<double>;
 
 TEST(Attr, Prints) {
-  const struct { Attr attr; const char* text; } rows[] = {
-      {int64_t{3}, "3"}, {int64_t{-3}, "-3"}, {0.5, "0.5"}, {1.0, "1."}, {1e30, "1e+30"}, {true, "true"}, {false, "false"},
-      {std::string("relu"), "\"relu\""}, {std::string("a\"b\\"), "\"a\\\"b\\\\\""}, {Ints{1, 1}, "[1, 1]"}, {Ints{}, "[]"},
-      {Reals{0.5, 1}, "[0.5, 1.]"}, {std::numeric_limits<double>::infinity(), "inf"}};
+  const struct {
+    Attr attr;
+    const char* text;
+  } rows[] = {{int64_t{3}, "3"},
+              {int64_t{-3}, "-3"},
+              {0.5, "0.5"},
+              {1.0, "1."},
+              {1e30, "1e+30"},
+              {true, "true"},
+              {false, "false"},
+              {std::string("relu"), "\"relu\""},
+              {std::string("a\"b\\"), "\"a\\\"b\\\\\""},
+              {Ints{1, 1}, "[1, 1]"},
+              {Ints{}, "[]"},
+              {Reals{0.5, 1}, "[0.5, 1.]"},
+              {std::numeric_limits<double>::infinity(), "inf"}};
   for (const auto& [attr, text] : rows) EXPECT_EQ(to_string(attr), text);
 }
 
 TEST(Attr, ReadsBackTheSameValueAndType) {
   Random random(5);
-  std::vector<Attr> attrs = {int64_t{0}, INT64_MAX, INT64_MIN, 0.0, -1.0, 1e300, 5e-324, 1.0 / 3, 123456789012345678.0, true, false,
-                             std::string(""), std::string("x y"), std::string("\\"), std::string("\""), std::string("\\\""),
-                             std::string("[1]"), std::string("true"), Ints{}, Ints{-1}, Ints{INT64_MIN, 0, INT64_MAX},
-                             Reals{1}, Reals{0.1, 1e-9, 3}, Reals{std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()}};
+  std::vector<Attr> attrs = {int64_t{0},
+                             INT64_MAX,
+                             INT64_MIN,
+                             0.0,
+                             -1.0,
+                             1e300,
+                             5e-324,
+                             1.0 / 3,
+                             123456789012345678.0,
+                             true,
+                             false,
+                             std::string(""),
+                             std::string("x y"),
+                             std::string("\\"),
+                             std::string("\""),
+                             std::string("\\\""),
+                             std::string("[1]"),
+                             std::string("true"),
+                             Ints{},
+                             Ints{-1},
+                             Ints{INT64_MIN, 0, INT64_MAX},
+                             Reals{1},
+                             Reals{0.1, 1e-9, 3},
+                             Reals{std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()}};
   for (int i = 0; i < 2000; ++i) {
     double v = std::bit_cast<double>(random.next());
     if (std::isfinite(v)) attrs.emplace_back(v);
@@ -43,12 +75,14 @@ TEST(Attr, ReadsBackTheSameValueAndType) {
 }
 
 TEST(Attr, BadTextIsAnError) {
-  for (const char* text : {"", "x", "1x", "1.5x", "[", "[1", "[1,]x", "[1,,2]", "[,1]", "[1, 2.]", "\"", "\"a", "[x]", "truex", "--1", "99999999999999999999"})
+  for (const char* text : {"", "x", "1x", "1.5x", "[", "[1", "[1,]x", "[1,,2]", "[,1]", "[1, 2.]", "\"", "\"a", "[x]",
+                           "truex", "--1", "99999999999999999999"})
     EXPECT_THROW(parse_attr(text), Error) << text;
 }
 
 TEST(Attrs, GetsByTypeOrSaysWhy) {
-  Attrs attrs{{"axis", int64_t{1}}, {"alpha", 0.5}, {"bias", true}, {"mode", std::string("same")}, {"pads", Ints{1, 2}}, {"scales", Reals{0.5}}};
+  Attrs attrs{{"axis", int64_t{1}},          {"alpha", 0.5},       {"bias", true},
+              {"mode", std::string("same")}, {"pads", Ints{1, 2}}, {"scales", Reals{0.5}}};
   EXPECT_EQ(attrs.get_int("axis"), 1);
   EXPECT_EQ(attrs.get_double("alpha"), 0.5);
   EXPECT_EQ(attrs.get_double("axis"), 1.0);

@@ -129,10 +129,13 @@ void check_encoding(const Format& format, uint16_t (*encode)(float), float (*dec
   Random random(1);
   for (int i = 0; i < 300000; ++i) {
     float x = std::bit_cast<float>(static_cast<uint32_t>(random.next()));
-    if (std::isnan(x)) ASSERT_TRUE(std::isnan(decode(encode(x))));
-    else check(x);
+    if (std::isnan(x))
+      ASSERT_TRUE(std::isnan(decode(encode(x))));
+    else
+      check(x);
   }
-  for (float x : {0.0f, -0.0f, INFINITY, -INFINITY, std::numeric_limits<float>::max(), std::numeric_limits<float>::denorm_min()})
+  for (float x :
+       {0.0f, -0.0f, INFINITY, -INFINITY, std::numeric_limits<float>::max(), std::numeric_limits<float>::denorm_min()})
     check(x);
   for (uint32_t nan : {0x7fc00000u, 0x7f800001u, 0xffffffffu, 0x7fffffffu, 0xff800001u}) {
     uint16_t bits = encode(std::bit_cast<float>(nan));

@@ -56,11 +56,17 @@ TEST(TensorType, EqualityLooksAtQparams) {
 }
 
 TEST(TensorType, PrintsAndReads) {
-  const char* texts[] = {
-      "Float(2, 3)", "Float()", "Long(N)", "Bool(N, seq, N*49)", "Half(0, 1)", "BFloat16(1)",
-      "QUInt8(N, 3, 8, 8) scale=0.031 zero_point=128", "QInt8(2) scale=1 zero_point=-128",
-      "QInt8(2, 3) axis=0 scale=[0.001, 0.0021] zero_point=0", "QInt8(2, 3) axis=0 scale=[0.001, 2e-30] zero_point=[0, 3]",
-      "QInt32(4) scale=1e-06 zero_point=0"};
+  const char* texts[] = {"Float(2, 3)",
+                         "Float()",
+                         "Long(N)",
+                         "Bool(N, seq, N*49)",
+                         "Half(0, 1)",
+                         "BFloat16(1)",
+                         "QUInt8(N, 3, 8, 8) scale=0.031 zero_point=128",
+                         "QInt8(2) scale=1 zero_point=-128",
+                         "QInt8(2, 3) axis=0 scale=[0.001, 0.0021] zero_point=0",
+                         "QInt8(2, 3) axis=0 scale=[0.001, 2e-30] zero_point=[0, 3]",
+                         "QInt32(4) scale=1e-06 zero_point=0"};
   for (const char* text : texts) EXPECT_EQ(to_string(parse_type(text), false), text);
   EXPECT_EQ(parse_type("Float(2, 3)"), TensorType(DType::float32, Shape{2, 3}));
   EXPECT_EQ(parse_type("QUInt8(N) scale=0.5 zero_point=1").quantizer->zero_point(), 1);
@@ -94,19 +100,37 @@ TEST(TensorType, OneChannelStaysPerChannel) {
 }
 
 TEST(TensorType, AbridgedTextIsNotReadBack) {
-  TensorType type(DType::qint8, Shape{9}, Quantizer::per_channel(std::vector<double>(9, 0.5), std::vector<int64_t>(9, 0), 0, DType::qint8));
+  TensorType type(DType::qint8, Shape{9},
+                  Quantizer::per_channel(std::vector<double>(9, 0.5), std::vector<int64_t>(9, 0), 0, DType::qint8));
   EXPECT_EQ(parse_type(to_string(type, false)), type);
   expect_error(ErrorCode::invalid_argument, {"abridged"}, [&] { parse_type(to_string(type, true)); });
 }
 
 TEST(TensorType, BadTextIsAnError) {
-  for (const char* text :
-       {"", "Float", "Float(", "Float)", ")Float(", "Flot(2)", "Float( )", "Float(2, )", "Float(, 2)", "Float(2,,3)",
-        "QInt8(2)", "QInt8(2) scale=1", "QInt8(2) scale= zero_point=0", "QInt8(2) scale=[] zero_point=0",
-        "QInt8(2) scale=x zero_point=0", "QInt8(2) scale=0 zero_point=0", "QInt8(2) scale=1 zero_point=400",
-        "QInt8(2) scale=1 zero_point=[]", "QInt8(2) axis=0 scale=[1, 2] zero_point=[1, 2, 3]", "QInt8(2) axis=0 scale=[] zero_point=[]",
-        "QInt8(2) scale=1 zero_point=nan", "QInt8(2) scale=[1 zero_point=", "Float(99999999999999999999)",
-        "QInt8(2) axis=0 scale=[1, 2] zero_point=[]"})
+  for (const char* text : {"",
+                           "Float",
+                           "Float(",
+                           "Float)",
+                           ")Float(",
+                           "Flot(2)",
+                           "Float( )",
+                           "Float(2, )",
+                           "Float(, 2)",
+                           "Float(2,,3)",
+                           "QInt8(2)",
+                           "QInt8(2) scale=1",
+                           "QInt8(2) scale= zero_point=0",
+                           "QInt8(2) scale=[] zero_point=0",
+                           "QInt8(2) scale=x zero_point=0",
+                           "QInt8(2) scale=0 zero_point=0",
+                           "QInt8(2) scale=1 zero_point=400",
+                           "QInt8(2) scale=1 zero_point=[]",
+                           "QInt8(2) axis=0 scale=[1, 2] zero_point=[1, 2, 3]",
+                           "QInt8(2) axis=0 scale=[] zero_point=[]",
+                           "QInt8(2) scale=1 zero_point=nan",
+                           "QInt8(2) scale=[1 zero_point=",
+                           "Float(99999999999999999999)",
+                           "QInt8(2) axis=0 scale=[1, 2] zero_point=[]"})
     EXPECT_THROW(parse_type(text), Error) << text;
 }
 

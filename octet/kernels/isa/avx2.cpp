@@ -7,10 +7,10 @@
 namespace octet::kernels {
 namespace {
 
-// The dot product of four bytes without VNNI. vpmaddubsw would be the short way, but it saturates: 255 * 127 * 2 does not
-// fit in 16 bits. So both sides are widened to 16 bits and vpmaddwd adds pairs of products in 32, exactly: in two halves,
-// first the bytes of even position, then those of odd, because masking and shifting then widen the activations without a
-// shuffle. Weights are packed widened, the even half first.
+// The dot product of four bytes without VNNI. vpmaddubsw would be the short way, but it saturates: 255 * 127 * 2 does
+// not fit in 16 bits. So both sides are widened to 16 bits and vpmaddwd adds pairs of products in 32, exactly: in two
+// halves, first the bytes of even position, then those of odd, because masking and shifting then widen the activations
+// without a shuffle. Weights are packed widened, the even half first.
 struct Madd {
   using V = Simd256;
   static constexpr int kRows = 4;  // 8 accumulators, 2 vectors of weights, 1 of activations, its mask, 1 product
@@ -28,8 +28,10 @@ struct Madd {
     asm("" : "+x"(acc));
     return acc;
   }
-  static OCTET_INLINE void put(void* vector, int lane, int i, int8_t w) {
-    static_cast<int16_t*>(vector)[i % 2 * 16 + lane * 2 + i / 2] = w;
+  static OCTET_INLINE void put(char* vector, int lane, const int8_t (&quad)[4]) {
+    const int16_t even[2] = {quad[0], quad[2]}, odd[2] = {quad[1], quad[3]};
+    __builtin_memcpy(vector + 4 * lane, even, 4);
+    __builtin_memcpy(vector + 32 + 4 * lane, odd, 4);
   }
 };
 

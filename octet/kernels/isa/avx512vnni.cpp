@@ -21,9 +21,13 @@ struct Vnni512 {
   static constexpr bool kManyRegisters = true;
 
   template <int>
-  static OCTET_INLINE __m512i half(__m512i x) { return x; }
+  static OCTET_INLINE __m512i half(__m512i x) {
+    return x;
+  }
   static OCTET_INLINE __m512i dot(__m512i acc, __m512i x, __m512i w) { return _mm512_dpbusd_epi32(acc, x, w); }
-  static OCTET_INLINE void put(void* vector, int lane, int i, int8_t w) { static_cast<int8_t*>(vector)[lane * 4 + i] = w; }
+  static OCTET_INLINE void put(char* vector, int lane, const int8_t (&quad)[4]) {
+    __builtin_memcpy(vector + 4 * lane, quad, 4);
+  }
 };
 
 // The same in 256 bits, for depthwise blocks of at most 32 channels.
@@ -34,9 +38,13 @@ struct Vnni256 {
   static constexpr bool kManyRegisters = true;
 
   template <int>
-  static OCTET_INLINE __m256i half(__m256i x) { return x; }
+  static OCTET_INLINE __m256i half(__m256i x) {
+    return x;
+  }
   static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) { return _mm256_dpbusd_epi32(acc, x, w); }
-  static OCTET_INLINE void put(void* vector, int lane, int i, int8_t w) { static_cast<int8_t*>(vector)[lane * 4 + i] = w; }
+  static OCTET_INLINE void put(char* vector, int lane, const int8_t (&quad)[4]) {
+    __builtin_memcpy(vector + 4 * lane, quad, 4);
+  }
 };
 
 }  // namespace

@@ -16,9 +16,13 @@ struct AvxVnni {
   static constexpr bool kManyRegisters = false;
 
   template <int>
-  static OCTET_INLINE __m256i half(__m256i x) { return x; }
+  static OCTET_INLINE __m256i half(__m256i x) {
+    return x;
+  }
   static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) { return _mm256_dpbusd_avx_epi32(acc, x, w); }
-  static OCTET_INLINE void put(void* vector, int lane, int i, int8_t w) { static_cast<int8_t*>(vector)[lane * 4 + i] = w; }
+  static OCTET_INLINE void put(char* vector, int lane, const int8_t (&quad)[4]) {
+    __builtin_memcpy(vector + 4 * lane, quad, 4);
+  }
 };
 
 }  // namespace

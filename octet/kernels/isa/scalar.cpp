@@ -10,8 +10,12 @@ namespace octet::kernels {
 namespace {
 
 // int32 that wraps: overflow of an accumulator is defined, and the same for every order of summation.
-int32_t wrap_add(int32_t a, int32_t b) { return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b)); }
-int32_t wrap_mul(int32_t a, int32_t b) { return static_cast<int32_t>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b)); }
+int32_t wrap_add(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+}
+int32_t wrap_mul(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b));
+}
 
 // clamp(rne(v) + zero_point, lo, hi). The bounds are whole numbers, so clamping before rounding gives the same code as
 // after it, and the conversion cannot overflow. NaN gives lo.
@@ -64,7 +68,9 @@ void gemm(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
         case Epilogue::requantize:
           store_code(g.c, at, to_code(static_cast<float>(acc) * g.multiplier[n], g.zero_point, g.lo, g.hi));
           break;
-        case Epilogue::int32: static_cast<int32_t*>(g.c)[at] = acc; break;
+        case Epilogue::int32:
+          static_cast<int32_t*>(g.c)[at] = acc;
+          break;
         case Epilogue::dynamic: {
           float y = static_cast<float>(acc) * g.multiplier[n];
           if (g.float_bias) y = y + g.float_bias[n];
@@ -172,7 +178,7 @@ void requantize(const void* x, void* y, int64_t n, QParams from, float inv_scale
                 bool is_signed) {
   for (int64_t i = 0; i < n; ++i) {
     const float value = from.scale * static_cast<float>(code_at(x, i, is_signed) - from.zero_point);
-    store_code(y, i, to_code(value * inv_scale, zp, lo, hi));
+    store_code(y, i, quantize_one(value, inv_scale, zp, lo, hi));
   }
 }
 

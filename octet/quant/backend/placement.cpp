@@ -22,12 +22,17 @@ const std::set<std::string>& weighted() {
   static const std::set<std::string> ops{"conv1d", "conv2d", "linear"};
   return ops;
 }
-// Keep their operand's qparams. No result lies outside the range of the operand, so only that is watched.
+// Keep their operand's qparams.
 const std::set<std::string>& keepers() {
   static const std::set<std::string> ops{"relu",    "relu6",     "clamp",  "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d",
                                          "mean",    "reshape",   "flatten", "permute",    "unsqueeze",  "squeeze",
                                          "slice",   "pad",       "expand", "tile",       "identity",   "dropout", "index_select"};
   return ops;
+}
+// Whether a keeper's results may lie outside the range of its operand (which always includes 0).
+bool widens(const Node& node) {
+  if (node.op == "pad") return node.attrs.get_double("value") != 0;
+  return node.op == "clamp" && (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);
 }
 const std::set<std::string>& activations() {
   static const std::set<std::string> ops{"hardswish", "gelu", "leaky_relu", "elu", "celu", "prelu",
@@ -139,7 +144,10 @@ class Placer {
         for (ValueId v : node.inputs) unite(v, y);
       }
     } else if (activations().count(node.op)) {
+      bool plain = true;  // prelu's slopes
+      for (size_t k = 1; k < node.inputs.size(); ++k) plain &= node.inputs[k] == kNone || g_.is_constant(node.inputs[k]);
       if (!float_activation(x) || !coded_[x]) why = "its operand is float";
+      else if (!plain) why = "its weight is not constant";
       else accept(i, {x});
     } else if (keepers().count(node.op)) {
       bool plain = true;  // further operands must be constant (an index)
@@ -177,7 +185,7 @@ class Placer {
       p_.group[v] = index[root];
       NodeId producer = g_.values()[v].producer;
       const Node& node = g_.node(producer);
-      bool rearranges = p_.quantized[producer] && (keepers().count(node.op) || node.op == "cat");
+      bool rearranges = p_.quantized[producer] && ((keepers().count(node.op) && !widens(node)) || node.op == "cat");
       if (!rearranges) p_.watch[index[root]].push_back(static_cast<ValueId>(v));
     }
     for (size_t i = 0; i < g_.nodes().size(); ++i) {

@@ -21,7 +21,7 @@ struct Placement {
   // By value: the group of values that share one observer and one scale; -1: float.
   std::vector<int> group;
   int groups = 0;
-  // By group: the values to watch during calibration (results that only rearrange another's elements are left out), and
+  // By group: the values to watch during calibration (results that stay within the range of their operand's are left out), and
   // fixed qparams where the operator dictates them (sigmoid, tanh); then nothing is watched.
   std::vector<std::vector<graph::ValueId>> watch;
   std::vector<std::optional<ops::QType>> fixed;

@@ -46,9 +46,37 @@ std::vector<Tensor> PreparedGraph::forward(const std::vector<Tensor>& inputs) {
   return results;
 }
 
-PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig, const PrepareOptions& options) {
+namespace {
+
+// What can be known to be wrong with the observers before any data is seen.
+void check_qconfig(const QConfig& qconfig) {
   OCTET_CHECK(qconfig.activation && qconfig.weight, invalid_argument,
               "prepare_fx: static quantization needs observers for activations and weights, got {}", to_string(qconfig));
+  const ObserverOptions &a = qconfig.activation.options(), &w = qconfig.weight.options();
+  OCTET_CHECK(!is_per_channel(a.qscheme), invalid_argument,
+              "prepare_fx: activations have one scale per tensor; got {}: use a per-tensor observer for them",
+              to_string(qconfig.activation));
+  for (const ObserverOptions* o : {&a, &w})
+    OCTET_CHECK(o->dtype == DType::quint8 || o->dtype == DType::qint8, invalid_argument,
+                "prepare_fx: {} are quantized to quint8 or qint8; got {}", o == &a ? "activations" : "weights",
+                to_string(o == &a ? qconfig.activation : qconfig.weight));
+  OCTET_CHECK(!is_per_channel(w.qscheme) || w.ch_axis == 0, invalid_argument,
+              "prepare_fx: the output channels of weights are axis 0; got {}: use ch_axis=0", to_string(qconfig.weight));
+}
+
+bool has_weight(const Node& node) { return ops::get(node.op).param_index("weight") == size_t{1}; }
+
+// The qparams of a constant weight.
+QParams observe_weight(const Graph& g, ValueId weight, const QConfig& qconfig) {
+  auto observer = qconfig.weight.make(g.value(weight).name);
+  observer->observe(g.constant(weight));
+  return observer->calculate_qparams();
+}
+
+}  // namespace
+
+PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig, const PrepareOptions& options) {
+  check_qconfig(qconfig);
   for (const Node& node : source.nodes())
     for (ValueId v : node.outputs)
       OCTET_CHECK(!source.type(v).is_quantized(), invalid_argument, "prepare_fx: {} is quantized already (%{}: {})",
@@ -62,6 +90,10 @@ PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig, const Prep
       if (!placement.reason[i].empty())
         reasons.insert(fmt::format("{}: {}", node_name(fused, fused.nodes()[i]), placement.reason[i]));
     OCTET_FAIL(invalid_argument, "prepare_fx: nothing in {} can be quantized: {}", source.name, fmt::join(reasons, "; "));
+  }
+  for (size_t i = 0; i < fused.nodes().size(); ++i) {  // a NaN in a weight is better known now than after calibration
+    const Node& node = fused.nodes()[i];
+    if (placement.quantized[i] && has_weight(node)) observe_weight(fused, node.inputs[1], qconfig);
   }
   runtime::Program program = runtime::compile(fused, {options.engine});
   std::vector<std::unique_ptr<Observer>> observers;
@@ -88,7 +120,8 @@ class ReferenceBuilder {
  public:
   ReferenceBuilder(const PreparedGraph& prepared, ConversionReport& report)
       : prepared_(prepared), g_(prepared.graph()), report_(report), as_float_(g_.values().size(), kNone),
-        as_codes_(g_.values().size(), kNone) {
+        as_codes_(g_.values().size(), kNone), is_output_(g_.values().size(), false) {
+    for (ValueId v : g_.outputs()) is_output_[v] = true;
     choose_qparams();
   }
 
@@ -131,10 +164,14 @@ class ReferenceBuilder {
 
   const ops::QType& qtype(ValueId v) const { return qtypes_[prepared_.placement().group[v]]; }
 
+  // Codes have the value's name, but for results of the graph: there the float result has it, as in the float graph.
+  std::string code_name(ValueId v) const { return g_.value(v).name + (is_output_[v] ? ".quantized" : ""); }
+  std::string float_name(ValueId v) const { return g_.value(v).name + (is_output_[v] ? "" : ".dequantized"); }
+
   ValueId float_of(ValueId v) {
     if (v == kNone || as_float_[v] != kNone) return v == kNone ? kNone : as_float_[v];
     if (g_.is_constant(v)) return as_float_[v] = out_.add_constant(g_.value(v).name, g_.constant(v));
-    return as_float_[v] = out_.add_call(g_.value(v).name + ".dequantized", "dequantize", {as_codes_[v]});
+    return as_float_[v] = out_.add_call(float_name(v), "dequantize", {as_codes_[v]});
   }
 
   // dequantize(quantize(v)): what a quantized operator reads.
@@ -148,9 +185,7 @@ class ReferenceBuilder {
     auto [it, fresh] = weights_.emplace(v, kNone);
     if (fresh) {
       const std::string& name = g_.value(v).name;
-      auto observer = prepared_.qconfig().weight.make(name);
-      observer->observe(g_.constant(v));
-      QParams q = observer->calculate_qparams();
+      QParams q = observe_weight(g_, v, prepared_.qconfig());
       for (const std::string& w : q.warnings) report_.warnings.push_back(fmt::format("{}: {}", node, w));
       it->second = out_.add_constant(name, quantize(g_.constant(v), q.quantizer, q.dtype));
     }
@@ -169,17 +204,17 @@ class ReferenceBuilder {
       for (size_t i = 0; i < results.size(); ++i) as_float_[node.outputs[i]] = results[i];
       return;
     }
-    bool has_weight = ops::get(node.op).param_index("weight") == size_t{1};
+    bool weighted = has_weight(node);
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
       if (v == kNone) operands.push_back(kNone);
-      else if (has_weight && i == 1 && g_.is_constant(v)) operands.push_back(quantized_weight(v, label));
+      else if (weighted && i == 1) operands.push_back(quantized_weight(v, label));
       else if (g_.is_constant(v)) operands.push_back(float_of(v));
       else operands.push_back(dequantized(v));
     }
     ValueId y = out_.add_call(name + ".float", node.op, operands, node.attrs, std::nullopt, node.scope);
     ValueId v = node.outputs[0];
-    as_codes_[v] = out_.add_call(name, "quantize", {y}, {}, qtype(v));
+    as_codes_[v] = out_.add_call(code_name(v), "quantize", {y}, {}, qtype(v));
   }
 
   const PreparedGraph& prepared_;
@@ -188,6 +223,7 @@ class ReferenceBuilder {
   Graph out_;
   std::vector<ops::QType> qtypes_;  // by group
   std::vector<ValueId> as_float_, as_codes_;
+  std::vector<bool> is_output_;
   std::map<ValueId, ValueId> weights_;  // weight -> its codes, shared by all uses
 };
 
@@ -212,7 +248,9 @@ std::vector<ConversionReport::Entry> ConversionReport::left_float() const {
 
 Graph convert_to_reference_fx(const PreparedGraph& prepared, ConversionReport* report) {
   ConversionReport local;
-  return graph::remove_dead(ReferenceBuilder(prepared, report ? *report : local).build());
+  ConversionReport& r = report ? *report : local;
+  r = {};
+  return graph::remove_dead(ReferenceBuilder(prepared, r).build());
 }
 
 Graph convert_fx(const PreparedGraph& prepared, ConversionReport* report, bool strict) {

@@ -65,7 +65,7 @@ struct ConversionReport {
 };
 
 // The graph with explicit quantize and dequantize around float operators, weights as quantized constants: what runs in any
-// framework, and what lowers to integers. Error not_calibrated naming every observer that saw no data.
+// framework, and what lowers to integers. Inputs and results keep their names and are float. Error not_calibrated naming every observer that saw no data.
 graph::Graph convert_to_reference_fx(const PreparedGraph& prepared, ConversionReport* report = nullptr);
 
 // The reference graph lowered to integer operators (graph::merge_qdq). With `strict`, an Error that lists the nodes that

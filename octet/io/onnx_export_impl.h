@@ -1,0 +1,92 @@
+#pragma once
+// Shared by the ONNX export sources. Not public: it brings in protobuf.
+
+#include <onnx/onnx_pb.h>
+
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "octet/graph/graph.h"
+
+namespace octet::io::onnx_impl {
+
+using OnnxAttr = std::variant<int64_t, double, std::string, std::vector<int64_t>>;
+using OnnxAttrs = std::vector<std::pair<std::string, OnnxAttr>>;
+using Names = std::vector<std::string>;
+
+class Exporter;
+
+// One call as its writer sees it: float operands and results by their ONNX names. Quantized operands have been
+// dequantized; quantized results are quantized afterwards.
+struct CallView {
+  const graph::Graph& graph;
+  const graph::Node& node;
+  Names in;  // "" for omitted operands
+  Names out;
+
+  const Attrs& attrs() const { return node.attrs; }
+  bool has(size_t i) const { return i < in.size() && !in[i].empty(); }
+  const TensorType& type(size_t i) const { return graph.type(node.inputs[i]); }
+  const TensorType& result(size_t i = 0) const { return graph.type(node.outputs[i]); }
+  int64_t rank(size_t i = 0) const { return type(i).dim(); }
+};
+
+class Exporter {
+ public:
+  explicit Exporter(const graph::Graph& graph);
+  onnx::ModelProto run();
+
+  // -- for writers
+  // Appends a node called as the call's scope, or that with a suffix, made unique. Returns `out`.
+  std::string add(const CallView& c, const std::string& op, Names in, const std::string& out,
+                  const OnnxAttrs& attrs = {}, const std::string& suffix = "");
+  // A free name for a value on the way to the call's result.
+  std::string fresh(const CallView& c, const std::string& what);
+  // A node on the way to the call's result, with fresh names.
+  std::string step(const CallView& c, const std::string& op, Names in, const OnnxAttrs& attrs = {});
+  std::string initializer(const std::string& hint, const Tensor& value);
+  std::string ints(const CallView& c, const std::string& what, const std::vector<int64_t>& values);  // an int64 vector
+  std::string scalar(const CallView& c, float value);  // shared by all nodes
+  // A constant operand with its last two dimensions swapped (codes of quantized ones), as the name of its float value.
+  std::string transposed_weight(const CallView& c, size_t i);
+  // The calls that cannot be written are collected, to be named in one Error.
+  struct Unsupported {
+    std::string reason;
+  };
+
+ private:
+  void write_call(const graph::Node& node);
+  void write_quantize(const graph::Node& node, const std::string& x, graph::ValueId result);
+  std::string float_name(graph::ValueId id);
+  std::string operand(const graph::Node& node, size_t i);
+  std::string bias_name(const graph::Node& node);
+  std::string dequantized_constant(const std::string& name, const Tensor& codes, const std::string& scope);
+  void qparams(onnx::NodeProto& n, const std::string& name, const TensorType& type);
+  onnx::NodeProto& append(const std::string& op, const std::string& name, const Names& in, const Names& out);
+  void finish_outputs();
+  std::string unique(const std::string& name);
+
+  const graph::Graph& graph_;
+  onnx::ModelProto model_;
+  onnx::GraphProto* out_;
+  std::set<std::string> names_, node_names_;
+  std::unordered_map<graph::ValueId, std::string> plain_names_;  // of float and plain values, and of codes
+  std::unordered_map<graph::ValueId, std::string> float_names_;  // of the dequantized values of codes
+  std::map<std::string, std::string> made_;                      // transposed weights, biases, scalars
+};
+
+using Writer = std::function<void(Exporter&, const CallView&)>;
+const std::unordered_map<std::string, Writer>& writers();
+// The operator that makes the call's result, followed by its `activation`.
+void write_activated(Exporter& ex, const CallView& c, const std::string& op, const Names& in, const OnnxAttrs& attrs);
+// One per subject.
+void add_elementwise_writers(std::unordered_map<std::string, Writer>& w);
+void add_layer_writers(std::unordered_map<std::string, Writer>& w);
+void add_movement_writers(std::unordered_map<std::string, Writer>& w);
+
+}  // namespace octet::io::onnx_impl

@@ -1,0 +1,231 @@
+// Files that are missing, damaged or do not fit: one line that says what, where and what to do; exit status 1; nothing
+// half-written.
+#include <cmath>
+
+#include "octet/graph/graph.h"
+#include "octet/io/octet_file.h"
+#include "tests/cli/cli_test_util.h"
+#include "tests/io/onnx_test_util.h"
+
+namespace octet::testing {
+namespace {
+
+Tensor pictures(int64_t n, int64_t c = 1, int64_t size = 28) { return Tensor::rand({n, c, size, size}, 1, 0, 255); }
+
+std::string npz(const TempDir& dir, const std::map<std::string, Tensor>& arrays) {
+  write_npz(dir / "data.npz", arrays);
+  return dir / "data.npz";
+}
+
+RunResult quantize(const std::string& model, const std::string& data, const std::string& out) {
+  return run_octet({"quantize", model, "--calibrate", data, "-o", out});
+}
+
+TEST(CliBadInput, MissingModel) {
+  OCTET_NEED_PROGRAM();
+  for (const std::string name : {"no/such/net.onnx", "no/such/net.octet"}) {
+    expect_failure(run_octet({"eval", name, "--data", kTest}), 1, {name, "no such file", "check the path"});
+    expect_failure(run_octet({"inspect", name}), 1, {name});
+    expect_failure(run_octet({"bench", name}), 1, {name});
+    expect_failure(run_octet({"convert", name, "out.octet"}), 1, {name});
+    expect_failure(quantize(name, kCalibration, "out.octet"), 1, {name});
+  }
+}
+
+TEST(CliBadInput, NotAModel) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  for (const std::string extension : {".onnx", ".octet"}) {
+    std::string name = "junk" + extension;
+    for (const std::string& bytes : {std::string(), std::string("hello, world\n"), std::string(5000, '\xff'), slurp(kTest)}) {
+      spill(dir / name, bytes);
+      expect_failure(run_octet({"inspect", dir / name}), 1, {name, " not a"});
+    }
+  }
+  expect_failure(run_octet({"inspect", kTest}), 1, {kTest, ".onnx or .octet"});
+  expect_failure(run_octet({"inspect", "examples"}), 1, {"examples", ".onnx or .octet"});
+}
+
+TEST(CliBadInput, TruncatedModel) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  std::string whole = slurp(kNet);
+  spill(dir / "half.onnx", whole.substr(0, whole.size() / 2));
+  expect_failure(run_octet({"inspect", dir / "half.onnx"}), 1, {"half.onnx"});
+  ASSERT_EQ(run_octet({"convert", kNet, dir / "net.octet"}).code, 0);
+  whole = slurp(dir / "net.octet");
+  spill(dir / "half.octet", whole.substr(0, whole.size() / 2));
+  expect_failure(run_octet({"inspect", dir / "half.octet"}), 1, {"half.octet"});
+}
+
+TEST(CliBadInput, UnsupportedOperatorsAreAllNamed) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  spill(dir / "odd.onnx", OnnxModel()
+                              .input("x", {1, 4})
+                              .node("Frobnicate", {"x"}, {"a"}, {}, "first")
+                              .node("Defenestrate", {"a"}, {"y"}, {}, "second")
+                              .output("y")
+                              .bytes());
+  expect_failure(quantize(dir / "odd.onnx", kCalibration, dir / "out.octet"), 1,
+                 {"odd.onnx", "Frobnicate", "first", "Defenestrate", "second"});
+  EXPECT_EQ(count_files(dir.path()), 1u);
+}
+
+TEST(CliBadInput, MissingData) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  expect_failure(run_octet({"eval", kNet, "--data", "no/such.npz"}), 1, {"no/such.npz", "no such file"});
+  expect_failure(quantize(kNet, "no/such.npz", dir / "out.octet"), 1, {"no/such.npz", "no such file"});
+  expect_failure(quantize(kNet, dir.path(), dir / "out.octet"), 1, {"no pictures", ".png"});
+  EXPECT_EQ(count_files(dir.path()), 0u);
+}
+
+TEST(CliBadInput, DataOfTheWrongShapeOrDtype) {
+  OCTET_NEED_PROGRAM();
+  struct Case {
+    std::map<std::string, Tensor> arrays;
+    std::vector<std::string> parts;
+  };
+  const std::vector<Case> cases{
+      {{{"images", pictures(4, 3)}}, {"'images'", "(4, 3, 28, 28)", "Float(N, 1, 28, 28)"}},
+      {{{"images", pictures(4, 1, 32)}}, {"(4, 1, 32, 32)", "resize"}},
+      {{{"images", Tensor::rand({4, 28, 28, 1}, 1)}}, {"(4, 28, 28, 1)", "transpose"}},
+      {{{"images", Tensor::rand({4, 28, 28}, 1)}}, {"(4, 28, 28)", "channel dimension"}},
+      {{{"images", pictures(4).to(DType::float64)}}, {"float64", "astype('float32')"}},
+      {{{"images", pictures(4).to(DType::int32)}}, {"int32", "astype('float32')"}},
+      {{{"pictures", pictures(4)}}, {"no array 'images'", "'pictures'"}},
+      {{{"images", pictures(4)}, {"labels", Tensor::zeros({3}, DType::int64)}}, {"'labels'", "(3)", "(4)"}},
+      {{{"images", pictures(4)}, {"labels", Tensor::zeros({4})}}, {"'labels'", "float32", "int64"}},
+      {{{"images", Tensor::zeros({0, 1, 28, 28})}}, {"'images'", "no samples"}},
+  };
+  TempDir dir;
+  for (const Case& c : cases) {
+    std::string data = npz(dir, c.arrays);
+    std::vector<std::string> parts = c.parts;
+    parts.push_back("data.npz");
+    expect_failure(quantize(kNet, data, dir / "out.octet"), 1, parts);
+    expect_failure(run_octet({"eval", kNet, "--data", data}), 1, parts);
+  }
+  EXPECT_EQ(count_files(dir.path()), 1u);
+}
+
+TEST(CliBadInput, DamagedData) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  std::string whole = slurp(kCalibration);
+  spill(dir / "half.npz", whole.substr(0, whole.size() / 2));
+  expect_failure(quantize(kNet, dir / "half.npz", dir / "out.octet"), 1, {"half.npz"});
+  spill(dir / "junk.npz", "hello, world\n");
+  expect_failure(quantize(kNet, dir / "junk.npz", dir / "out.octet"), 1, {"junk.npz"});
+  EXPECT_EQ(count_files(dir.path()), 2u);
+}
+
+TEST(CliBadInput, NothingToCompareWith) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  expect_failure(run_octet({"eval", kNet, "--data", npz(dir, {{"images", pictures(4)}})}), 1, {"data.npz", "labels"});
+}
+
+TEST(CliBadInput, NotFiniteCalibrationData) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  for (float bad : {NAN, INFINITY}) {
+    Tensor x = pictures(40);
+    x.data<float>()[35 * 28 * 28 + 5] = bad;
+    expect_failure(quantize(kNet, npz(dir, {{"images", x}}), dir / "out.octet"), 1,
+                   {"data.npz", "samples 32 to 39", "'images'", "1 ", std::isnan(bad) ? "NaN" : "infinite"});
+  }
+  EXPECT_EQ(count_files(dir.path()), 1u);
+}
+
+TEST(CliBadInput, QuantizedAlready) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "q.octet");
+  expect_failure(quantize(dir / "q.octet", kCalibration, dir / "out.octet"), 1, {"q.octet", "quantized already", "float model"});
+}
+
+TEST(CliBadInput, NothingToQuantize) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  graph::Graph g;
+  auto x = g.add_input("images", {DType::float32, {Dim("N"), 4}});
+  g.set_outputs({g.add_call("y", "softmax", {x}, {{"dim", int64_t{1}}})});
+  io::save_octet(g, dir / "soft.octet");
+  expect_failure(quantize(dir / "soft.octet", npz(dir, {{"images", Tensor::rand({2, 4}, 1)}}), dir / "out.octet"), 1,
+                 {"nothing", "softmax"});
+}
+
+TEST(CliBadInput, OutputsThatCannotBeWritten) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  write_npy(dir / "x.npy", pictures(1));
+  std::filesystem::create_directory(dir / "taken.octet");
+  std::filesystem::create_symlink("/dev/full", dir / "full.octet");
+  // Known before the first sample is read: the data, which is missing as well, is not what is complained of.
+  expect_failure(quantize(kNet, "no/such.npz", dir / "none/q.octet"), 1, {"none/q.octet", "no directory", "make it"});
+  expect_failure(run_octet({"convert", kNet, dir / "none/q.octet"}), 1, {"none/q.octet", "no directory"});
+  expect_failure(run_octet({"convert", kNet, dir / "none/q.onnx"}), 1, {"none/q.onnx", "no directory"});
+  expect_failure(run_octet({"run", kNet, "--input", "images=" + (dir / "x.npy").string(), "--output", dir / "none/y.npz"}), 1,
+                 {"none/y.npz", "no directory"});
+  expect_failure(run_octet({"convert", kNet, dir / "taken.octet"}), 1, {"taken.octet", "directory"});
+  expect_failure(run_octet({"convert", kNet, dir / "full.octet"}), 1, {"full.octet", "No space left", "free some space"});
+  EXPECT_EQ(count_files(dir.path()), 3u);
+}
+
+TEST(CliBadInput, KilledHalfWayLeavesNothing) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  RunResult r = run_octet({"quantize", kNet, "--calibrate", kCalibration, "--engine", "reference", "-o", dir / "q.octet"},
+                          {.kill_after_ms = 150});
+  EXPECT_EQ(r.signal, SIGKILL);
+  EXPECT_EQ(r.out, "");
+  EXPECT_EQ(count_files(dir.path()), 0u);
+}
+
+TEST(CliBadInput, RunSaysWhichInputDoesNotFit) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  write_npy(dir / "x.npy", pictures(2, 3));
+  auto run = [&](const std::string& input) { return run_octet({"run", kNet, "--input", input, "--output", dir / "y.npz"}); };
+  std::string file = dir / "x.npy";
+  expect_failure(run("images=" + file), 1, {"images", "(2, 3, 28, 28)"});
+  expect_failure(run("imags=" + file), 1, {"imags"});
+  expect_failure(run("images=nope.npy"), 1, {"nope.npy", "no such file"});
+  expect_failure(run("images=" + kTest), 1, {kTest, ".npy"});
+  EXPECT_EQ(count_files(dir.path()), 1u);
+}
+
+TEST(CliBadInput, SkipThatMatchesNothing) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  auto skip = [&](const std::string& pattern) {
+    return run_octet({"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet", "--skip", pattern});
+  };
+  expect_failure(skip("conv99"), 1, {"'conv99'", "matches no node", "inspect"});
+  expect_failure(skip("re:("), 1, {"re:(", "regular expression"});
+  EXPECT_EQ(count_files(dir.path()), 0u);
+}
+
+TEST(CliBadInput, ConfigFile) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  auto with = [&](const std::string& text) {
+    spill(dir / "c.json", text);
+    return run_octet({"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet", "--config", dir / "c.json"});
+  };
+  expect_failure(with("not json"), 1, {"c.json", "JSON object"});
+  expect_failure(with(R"({"obsever": "minmax"})"), 1, {"c.json", "'obsever'", "did you mean 'observer'"});
+  expect_failure(with(R"({"strict": "yes"})"), 1, {"c.json", "'strict'"});
+  expect_failure(with(R"({"qconfig": "fbgem"})"), 1, {"'fbgem'", "known: native"});
+}
+
+TEST(CliBadInput, ModesToCome) {
+  OCTET_NEED_PROGRAM();
+  for (const std::string mode : {"dynamic", "weight-only"})
+    expect_failure(run_octet({"quantize", kNet, "-o", "q.octet", "--mode", mode}), 1, {"--mode " + mode, "--mode static"});
+}
+
+}  // namespace
+}  // namespace octet::testing

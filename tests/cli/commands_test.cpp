@@ -1,0 +1,143 @@
+// octet run, inspect, convert, bench and eval.
+#include "octet/base/cpu.h"
+#include "tests/cli/cli_test_util.h"
+
+namespace octet::testing {
+namespace {
+
+// Three test images as an .npy, and the argument that gives them to the glyph network.
+std::string three_images(const TempDir& dir) {
+  write_npy(dir / "x.npy", read_npz(kTest, {"images"}).at("images").slice(0, 0, 3));
+  return "images=" + (dir / "x.npy").string();
+}
+
+TEST(CliRun, WritesEveryOutputUnderItsName) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  RunResult r = run_octet({"run", kNet, "--input", three_images(dir), "--output", dir / "y.npz"});
+  expect_success(r);
+  auto y = read_npz(dir / "y.npz");
+  ASSERT_EQ(y.size(), 1u);
+  const auto& [name, value] = *y.begin();
+  EXPECT_EQ(value.shape(), (Shape{3, 32}));
+  EXPECT_EQ(r.out, name + ": Float(3, 32)\n");
+}
+
+TEST(CliRun, SameBytesForAnyThreadsAndInstructions) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "q.octet");
+  std::string input = three_images(dir);
+  auto bytes = [&](RunOptions options, std::vector<std::string> more = {}) {
+    std::vector<std::string> args{"run", dir / "q.octet", "--input", input, "--output", dir / "y.npz"};
+    args.insert(args.end(), more.begin(), more.end());
+    EXPECT_EQ(run_octet(args, options).err, "");
+    return slurp(dir / "y.npz");
+  };
+  std::string expected = bytes({}, {"--engine", "reference"});
+  for (Isa isa : supported_isas())
+    for (const std::string threads : {"1", "2"})
+      EXPECT_EQ(bytes({.env = {{"OCTET_ISA", to_string(isa)}}}, {"--threads", threads}), expected)
+          << to_string(isa) << ", " << threads << " threads";
+}
+
+TEST(CliEval, SameAccuracyForAnyBatchOfTheData) {
+  OCTET_NEED_PROGRAM();
+  auto all = json_of(run_octet({"eval", kNet, "--data", kTest, "--json"}));
+  auto some = json_of(run_octet({"eval", kNet, "--data", kTest, "--json", "--samples", "33"}));
+  EXPECT_EQ(all["samples"], 2000);
+  EXPECT_EQ(some["samples"], 33);
+  RunResult text = run_octet({"eval", kNet, "--data", kTest, "--samples", "33"});
+  expect_success(text);
+  EXPECT_EQ(text.out.rfind("top-1 ", 0), 0u) << text.out;
+  EXPECT_TRUE(contains(text.out, "of 33 right")) << text.out;
+}
+
+TEST(CliEval, PreprocessingIsApplied) {
+  OCTET_NEED_PROGRAM();
+  double plain = json_of(run_octet({"eval", kNet, "--data", kTest, "--json"}))["top1"];
+  double black = json_of(run_octet({"eval", kNet, "--data", kTest, "--json", "--scale", "1e-9"}))["top1"];
+  EXPECT_LT(black, 0.1);  // all images look the same
+  EXPECT_EQ(json_of(run_octet({"eval", kNet, "--data", kTest, "--json", "--mean=-0", "--std", "1"}))["top1"], plain);
+}
+
+TEST(CliInspect, FloatAndQuantized) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  RunResult before = run_octet({"inspect", kNet});
+  expect_success(before);
+  EXPECT_EQ(before.out.rfind("graph ", 0), 0u);
+  EXPECT_TRUE(contains(before.out, "\n# 0 of ")) << before.out;
+  EXPECT_FALSE(contains(before.out, "QUInt8"));
+  quantize_glyphs(dir / "q.octet", {"--skip", "/stem/*"});
+  RunResult after = run_octet({"inspect", dir / "q.octet"});
+  expect_success(after);
+  for (const std::string part : {"QUInt8(", "QInt8(", "scale=", "zero_point=", "# float: skipped by '/stem/*'", "in 8 bits"})
+    EXPECT_TRUE(contains(after.out, part)) << part;
+}
+
+TEST(CliInspect, JsonNamesEveryNode) {
+  OCTET_NEED_PROGRAM();
+  auto json = json_of(run_octet({"inspect", kNet, "--json"}));
+  EXPECT_EQ(json["inputs"][0]["name"], "images");
+  EXPECT_EQ(json["inputs"][0]["type"], "Float(N, 1, 28, 28)");
+  EXPECT_EQ(json["nodes"].size(), json["operators"]);
+  EXPECT_EQ(json["quantized_operators"], 0);
+  for (const auto& node : json["nodes"])
+    for (const std::string key : {"op", "name", "inputs", "outputs", "attrs", "quantized"}) EXPECT_TRUE(node.contains(key)) << key;
+}
+
+TEST(CliInspect, FullPrintsEveryChannel) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "q.octet");
+  EXPECT_TRUE(contains(run_octet({"inspect", dir / "q.octet"}).out, ".."));
+  EXPECT_FALSE(contains(run_octet({"inspect", dir / "q.octet", "--full"}).out, ".."));
+}
+
+TEST(CliConvert, ThereAndBackComputesTheSame) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "q.octet");
+  std::string input = three_images(dir);
+  for (const std::string first : {kNet, (dir / "q.octet").string()}) {
+    auto convert = [&](const std::string& from, const std::string& to) {
+      RunResult r = run_octet({"convert", from, to});
+      expect_success(r);
+      EXPECT_EQ(r.out.rfind(to + ": ", 0), 0u) << r.out;
+    };
+    convert(first, dir / "1.octet");
+    convert(dir / "1.octet", dir / "2.onnx");
+    convert(dir / "2.onnx", dir / "3.octet");
+    auto result = [&](const std::string& model) {
+      expect_success(run_octet({"run", model, "--input", input, "--output", dir / "y.npz"}));
+      return read_npz(dir / "y.npz").begin()->second;
+    };
+    Tensor expected = result(first);
+    for (const std::string model : {"1.octet", "2.onnx", "3.octet"})
+      EXPECT_TRUE(equal(result(dir / model), expected)) << first << " as " << model;
+  }
+}
+
+TEST(CliBench, JsonHasTheContractsFields) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  auto json = json_of(run_octet({"bench", kNet, "--json", "--seconds", "0.05", "--threads", "1", "--batch", "2"}));
+  for (const std::string key : {"median_ms", "min_ms", "load_ms", "peak_rss_mb"}) EXPECT_GT(json[key], 0) << key;
+  EXPECT_LE(json["min_ms"], json["median_ms"]);
+  quantize_glyphs(dir / "q.octet");
+  json = json_of(run_octet({"bench", dir / "q.octet", "--vs", kNet, "--json", "--seconds", "0.05"}));
+  EXPECT_GT(json["vs"]["median_ms"], 0);
+  EXPECT_GT(json["speedup"], 0);
+}
+
+TEST(CliBench, TextNamesMachineThreadsAndSteps) {
+  OCTET_NEED_PROGRAM();
+  RunResult r = run_octet({"bench", kNet, "--seconds", "0.05", "--profile"});
+  expect_success(r);
+  for (const std::string part : {"1 thread,", "batch 1", "median", "load", "peak memory", "conv2d"})
+    EXPECT_TRUE(contains(r.out, part)) << part << " is not in:\n" << r.out;
+}
+
+}  // namespace
+}  // namespace octet::testing

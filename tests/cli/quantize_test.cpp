@@ -1,0 +1,182 @@
+// octet quantize: what it writes and what it says.
+#include <algorithm>
+#include <functional>
+
+#include "tests/cli/cli_test_util.h"
+#include "tests/io/pictures.h"
+
+namespace octet::testing {
+namespace {
+
+TEST(CliQuantize, AccuracySizeAndSpeedStandBesideTheFloatOnes) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  RunResult r = run_octet({"quantize", kNet, "--calibrate", kCalibration, "--samples", "64", "-o", dir / "q.octet"});
+  expect_success(r);
+  for (const std::string part : {"in 8 bits", "calibrated on 64 samples", "float", "int8", "weights", "x smaller", "latency",
+                                 "1 thread", "top-1", "SQNR", "peak memory"})
+    EXPECT_TRUE(contains(r.out, part)) << part << " is not in:\n" << r.out;
+  EXPECT_EQ(count_files(dir.path()), 1u);
+}
+
+TEST(CliQuantize, JsonHasTheSame) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  auto json = quantize_glyphs(dir / "q.octet");
+  EXPECT_EQ(json["output"], (dir / "q.octet").string());
+  EXPECT_EQ(json["samples"], 64);
+  EXPECT_EQ(json["nodes"], json["quantized_nodes"]);
+  EXPECT_TRUE(json["left_float"].empty());
+  EXPECT_EQ(json["file_bytes"], std::filesystem::file_size(dir / "q.octet"));
+  EXPECT_GT(json["float_weight_bytes"], 3.5 * json["int8_weight_bytes"].get<double>());
+  EXPECT_NEAR(json["float_top1"], json["int8_top1"], 0.05);
+  EXPECT_EQ(json["top1_samples"], 64);
+  EXPECT_GT(json["output_sqnr_db"], 20);
+  for (const std::string key : {"float_ms", "int8_ms", "peak_rss_mb"}) EXPECT_GT(json[key], 0) << key;
+}
+
+TEST(CliQuantize, TheQuantizedNetworkIsAsGoodOnNewImages) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "q.octet");
+  quantize_glyphs(dir / "q.onnx");
+  auto top1 = [](const std::string& model) {
+    auto json = json_of(run_octet({"eval", model, "--data", kTest, "--json"}));
+    EXPECT_EQ(json["samples"], 2000);
+    EXPECT_GT(json["seconds"], 0);
+    return json["top1"].get<double>();
+  };
+  double before = top1(kNet), after = top1(dir / "q.octet");
+  EXPECT_GT(before, 0.95);
+  EXPECT_GE(after, before - 0.007);
+  EXPECT_EQ(top1(dir / "q.onnx"), after);  // QDQ comes back as the same integers
+}
+
+TEST(CliQuantize, InspectAgreesWithTheReport) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  for (const std::string name : {"q.octet", "q.onnx"}) {
+    auto report = quantize_glyphs(dir / name);
+    auto json = json_of(run_octet({"inspect", dir / name, "--json"}));
+    EXPECT_EQ(json["quantized_operators"], report["quantized_nodes"]);
+    EXPECT_EQ(json["operators"], report["nodes"]);
+    EXPECT_EQ(json["weight_bytes"], report["int8_weight_bytes"]);
+  }
+}
+
+TEST(CliQuantize, TheSameAgainGivesTheSameBytes) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "a.octet");
+  quantize_glyphs(dir / "b.octet", {"--threads", "2"});
+  EXPECT_EQ(slurp(dir / "a.octet"), slurp(dir / "b.octet"));
+}
+
+TEST(CliQuantize, SkipByNameGlobAndExpression) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "all.octet");
+  std::vector<std::string> names = placed(dir / "all.octet").quantized;
+  ASSERT_FALSE(names.empty());
+  struct Case {
+    std::string pattern;
+    std::function<bool(const std::string&)> skipped;
+  };
+  const std::vector<Case> cases{
+      {names[0], [&](const std::string& n) { return n == names[0]; }},
+      {"/block1/*Conv", [](const std::string& n) { return n.rfind("/block1/", 0) == 0 && n.ends_with("Conv"); }},
+      {"re:^/stem/.*Conv$", [](const std::string& n) { return n.rfind("/stem/", 0) == 0 && n.ends_with("Conv"); }},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.pattern);
+    auto report = quantize_glyphs(dir / "q.octet", {"--skip", c.pattern});
+    Placed p = placed(dir / "q.octet");
+    for (const std::string& name : names)
+      if (c.skipped(name)) EXPECT_NE(std::find(p.left.begin(), p.left.end(), name), p.left.end()) << name;
+    bool reason = false;
+    for (const auto& e : report["left_float"]) reason |= e["reason"] == "skipped by '" + c.pattern + "'";
+    EXPECT_TRUE(reason) << report["left_float"];
+    EXPECT_TRUE(contains(run_octet({"inspect", dir / "q.octet"}).out, "# float: skipped by '" + c.pattern + "'"));
+  }
+}
+
+TEST(CliQuantize, SkipMayBeRepeated) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  auto report = quantize_glyphs(dir / "q.octet", {"--skip", "/block1/*", "--skip", "/stem/*"});
+  for (const std::string& name : placed(dir / "q.octet").quantized)
+    EXPECT_FALSE(name.rfind("/block1/", 0) == 0 || name.rfind("/stem/", 0) == 0) << name;
+}
+
+TEST(CliQuantize, StrictFailsBeforeTheDataIsReadAndNamesTheOperator) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / "q.octet", "--strict", "--skip", "/stem/*"}),
+                 1, {"--strict", "/stem/", "stays float", "skipped"});
+  quantize_glyphs(dir / "q.octet", {"--strict"});
+}
+
+TEST(CliQuantize, EveryQConfigAndObserver) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  for (const std::string q : {"native", "fbgemm", "x86", "onednn", "qnnpack", "default_qconfig"})
+    EXPECT_GT(quantize_glyphs(dir / "q.octet", {"--qconfig", q})["int8_top1"], 0.85) << q;
+  for (const std::string o : {"minmax", "moving-average", "histogram", "MinMaxObserver"})
+    EXPECT_GT(quantize_glyphs(dir / "q.octet", {"--observer", o})["int8_top1"], 0.85) << o;
+}
+
+TEST(CliQuantize, ConfigFileGivesWhatTheCommandLineDoesNot) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  spill(dir / "c.json", R"({"qconfig": "qnnpack", "observer": "minmax", "skip": ["/stem/*"], "strict": false})");
+  auto report = quantize_glyphs(dir / "q.octet", {"--config", dir / "c.json"});
+  EXPECT_FALSE(report["left_float"].empty());
+  auto qconfig = [&] {
+    return json_of(run_octet({"inspect", dir / "q.octet", "--json"}))["metadata"]["qconfig"].get<std::string>();
+  };
+  EXPECT_TRUE(contains(qconfig(), "activation=MinMaxObserver")) << qconfig();
+  EXPECT_FALSE(contains(qconfig(), "PerChannel")) << qconfig();
+  quantize_glyphs(dir / "q.octet", {"--config", dir / "c.json", "--qconfig", "native", "--observer", "histogram"});
+  EXPECT_TRUE(contains(qconfig(), "activation=HistogramObserver")) << qconfig();
+  EXPECT_TRUE(contains(qconfig(), "PerChannel")) << qconfig();
+}
+
+TEST(CliQuantize, DirectoryOfImagesAsData) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  std::filesystem::create_directory(dir / "my pictures");
+  for (int i = 0; i < 5; ++i) {
+    std::vector<uint8_t> pixels;
+    for (int k = 0; k < 40 * 30 * 3; ++k) pixels.push_back(static_cast<uint8_t>((k * (i + 3) * 7) % 256));
+    spill(dir / "my pictures" / ("picture " + std::to_string(i) + ".bmp"), bmp(40, 30, pixels));
+  }
+  auto json = json_of(run_octet({"quantize", kNet, "--calibrate", dir / "my pictures", "-o", dir / "q.octet", "--json"}));
+  EXPECT_EQ(json["samples"], 5);
+  EXPECT_FALSE(json.contains("float_top1"));  // there are no labels
+  expect_failure(run_octet({"eval", dir / "q.octet", "--data", dir / "my pictures"}), 1, {"my pictures", "no labels"});
+}
+
+TEST(CliQuantize, OddFileNames) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  for (const std::string name : {"with space.octet", "käse-模型.octet", "a=b;c'd\"e.octet", "%s {} \\n.octet", "not utf8 \xff.octet"}) {
+    SCOPED_TRACE(name);
+    auto json = quantize_glyphs(dir / name);
+    EXPECT_TRUE(std::filesystem::exists(dir / name));
+    expect_success(run_octet({"eval", dir / name, "--data", kTest, "--samples", "8"}));
+  }
+}
+
+TEST(CliQuantize, AnExistingFileIsReplacedAsAWhole) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  spill(dir / "q.octet", "old");
+  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / "q.octet"}), 1, {"no/such.npz"});
+  EXPECT_EQ(slurp(dir / "q.octet"), "old");
+  quantize_glyphs(dir / "q.octet");
+  EXPECT_GT(slurp(dir / "q.octet").size(), 10000u);
+  EXPECT_EQ(count_files(dir.path()), 1u);
+}
+
+}  // namespace
+}  // namespace octet::testing

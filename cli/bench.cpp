@@ -58,7 +58,9 @@ void add_bench(CLI::App& app) {
     auto times = measure(pointers, inputs, o->seconds);
     if (o->json) {
       auto object = [&](size_t i) {
-        return nlohmann::ordered_json{{"median_ms", times[i].median_ms}, {"min_ms", times[i].min_ms}, {"load_ms", load[i]},
+        return nlohmann::ordered_json{{"median_ms", times[i].median_ms},
+                                      {"min_ms", times[i].min_ms},
+                                      {"load_ms", load[i]},
                                       {"peak_rss_mb", peak_rss_mb()}};
       };
       auto json = object(0);

@@ -21,9 +21,7 @@
 namespace octet::cli {
 namespace {
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 void check_model_name(const std::filesystem::path& path) {
   if (path.extension() != ".octet" && path.extension() != ".onnx")
@@ -43,16 +41,18 @@ graph::Graph load_model(const std::filesystem::path& path) {
 
 void save_model(const graph::Graph& graph, const std::filesystem::path& path) {
   check_model_name(path);
-  if (path.extension() == ".octet") io::save_octet(graph, path);
-  else io::export_onnx(graph, path);
+  if (path.extension() == ".octet")
+    io::save_octet(graph, path);
+  else
+    io::export_onnx(graph, path);
 }
 
 void check_writable(const std::filesystem::path& path) {
   std::filesystem::path directory = path.parent_path().empty() ? "." : path.parent_path();
   std::error_code ignored;
   if (!std::filesystem::is_directory(directory, ignored))
-    fail(ErrorCode::io, fmt::format("{}: cannot write: there is no directory {}; make it first", path.string(),
-                                    directory.string()));
+    fail(ErrorCode::io,
+         fmt::format("{}: cannot write: there is no directory {}; make it first", path.string(), directory.string()));
 }
 
 // -- options -----------------------------------------------------------------------------------------
@@ -103,7 +103,9 @@ void RunOptions::apply() const {
 }
 
 void DataOptions::add_to(CLI::App& app) {
-  app.add_option("--samples", samples, "use the first N samples only")->type_name("N")->check(whole_number(1, INT64_MAX));
+  app.add_option("--samples", samples, "use the first N samples only")
+      ->type_name("N")
+      ->check(whole_number(1, INT64_MAX));
   app.add_option("--scale", scale, "inputs become (x * scale - mean) / std")->type_name("X");
   for (auto [name, list] : {std::pair{"--mean", &mean}, std::pair{"--std", &std}})
     app.add_option(name, *list, "one number, or one per channel: 124,116,104")
@@ -137,8 +139,9 @@ int64_t batch_size(const Dataset& dataset, int64_t wanted) {
 void Accuracy::add(const Tensor& output, const Tensor& labels) {
   Tensor scores = output.dequantize();
   if (scores.dim() != 2 || scores.size(0) != labels.size(0))
-    fail(ErrorCode::invalid_argument, fmt::format("top-1 needs a first output of shape (samples, classes); it is {} for {} samples",
-                                                  to_string(scores.shape()), labels.size(0)));
+    fail(ErrorCode::invalid_argument,
+         fmt::format("top-1 needs a first output of shape (samples, classes); it is {} for {} samples",
+                     to_string(scores.shape()), labels.size(0)));
   scores = scores.contiguous();
   int64_t classes = scores.size(1);
   auto wanted = labels.to_vector<int64_t>();
@@ -152,7 +155,8 @@ void Accuracy::add(const Tensor& output, const Tensor& labels) {
 Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64_t count, const std::string& what) {
   if (!dataset.has_labels())
     fail(ErrorCode::invalid_argument, fmt::format("{}, but no labels to compare with; give an .npz with an int64 array "
-                                                  "`labels` beside `images`", dataset.description()));
+                                                  "`labels` beside `images`",
+                                                  dataset.description()));
   Accuracy result;
   Progress bar(what, count);
   int64_t step = batch_size(dataset, 32);
@@ -196,8 +200,10 @@ std::vector<Tensor> random_inputs(const graph::Graph& graph, int64_t batch) {
     Shape shape;
     for (const Dim& d : type.dims) shape.push_back(d.known() ? d.size() : batch);
     Tensor x = Tensor::rand(shape, 1 + inputs.size(), -1, 1);
-    if (type.is_quantized()) x = quantize(x, type.quantizer, type.dtype);
-    else if (type.dtype != DType::float32) x = x.to(type.dtype);
+    if (type.is_quantized())
+      x = quantize(x, type.quantizer, type.dtype);
+    else if (type.dtype != DType::float32)
+      x = x.to(type.dtype);
     inputs.push_back(x);
   }
   return inputs;

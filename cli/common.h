@@ -24,7 +24,8 @@ void save_model(const graph::Graph& graph, const std::filesystem::path& path);
 // Error if the directory that `path` is to be written to is not there. Long work asks before it starts.
 void check_writable(const std::filesystem::path& path);
 
-// -- options: what is wrong with a command line is said before any work starts, and the program exits with 2 -----------
+// -- options: what is wrong with a command line is said before any work starts, and the program exits with 2
+// -----------
 
 // Throws an error that makes the program exit with 2.
 [[noreturn]] void wrong_usage(const std::string& message);

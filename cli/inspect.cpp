@@ -14,8 +14,10 @@ nlohmann::ordered_json to_json(const graph::Graph& g) {
   auto values = [&](const std::vector<graph::ValueId>& ids) {
     Json list = Json::array();
     for (auto id : ids) {
-      if (id == graph::kNone) list.push_back(nullptr);
-      else list.push_back({{"name", g.value(id).name}, {"type", to_string(g.type(id), false)}});
+      if (id == graph::kNone)
+        list.push_back(nullptr);
+      else
+        list.push_back({{"name", g.value(id).name}, {"type", to_string(g.type(id), false)}});
     }
     return list;
   };
@@ -24,8 +26,12 @@ nlohmann::ordered_json to_json(const graph::Graph& g) {
     if (node.kind != graph::NodeKind::call) continue;
     Json attrs = Json::object();
     for (const auto& [name, value] : node.attrs) attrs[name] = to_string(value);
-    Json json{{"op", node.op}, {"name", node.scope}, {"inputs", values(node.inputs)}, {"outputs", values(node.outputs)},
-              {"attrs", attrs}, {"quantized", runs_quantized(g, node)}};
+    Json json{{"op", node.op},
+              {"name", node.scope},
+              {"inputs", values(node.inputs)},
+              {"outputs", values(node.outputs)},
+              {"attrs", attrs},
+              {"quantized", runs_quantized(g, node)}};
     if (!node.note.empty()) json["note"] = node.note;
     nodes.push_back(std::move(json));
   }
@@ -52,9 +58,10 @@ void add_inspect(CLI::App& app) {
   cmd->add_option("MODEL", o->model, ".onnx or .octet")->type_name("")->required();
   cmd->add_flag("--json", o->json, "print one JSON object");
   cmd->add_flag("--full", o->full, "per-channel scales in full");
-  cmd->footer("QUInt8 and QInt8 are 8 bits: x = scale * (code - zero_point). `# float:` says why\n"
-              "an operator is not. The name behind `@` is what --skip knows an operator by.\n"
-              "Example: octet inspect net.octet");
+  cmd->footer(
+      "QUInt8 and QInt8 are 8 bits: x = scale * (code - zero_point). `# float:` says why\n"
+      "an operator is not. The name behind `@` is what --skip knows an operator by.\n"
+      "Example: octet inspect net.octet");
   cmd->callback([o] {
     graph::Graph g = load_model(o->model);
     if (o->json) {

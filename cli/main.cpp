@@ -14,7 +14,8 @@ namespace {
 
 // Whatever is in a message (a file's name may hold anything), an error is one line.
 int complain(int code, std::string message) {
-  std::replace_if(message.begin(), message.end(), [](char c) { return c == '\n' || c == '\r' || c == '\x1b'; }, ' ');
+  std::replace_if(
+      message.begin(), message.end(), [](char c) { return c == '\n' || c == '\r' || c == '\x1b'; }, ' ');
   fmt::print(stderr, "octet: error: {}\n", message);
   return code;
 }
@@ -31,8 +32,8 @@ void check_command(CLI::App& app, int argc, char** argv) {
   for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
   std::string name = argv[1];
   if (name.rfind("-", 0) == 0 || std::find(known.begin(), known.end(), name) != known.end()) return;
-  octet::cli::wrong_usage(
-      fmt::format("unknown command '{}'{} (known: {})", name, octet::did_you_mean(name, known), fmt::join(known, ", ")));
+  octet::cli::wrong_usage(fmt::format("unknown command '{}'{} (known: {})", name, octet::did_you_mean(name, known),
+                                      fmt::join(known, ", ")));
 }
 
 }  // namespace
@@ -42,11 +43,12 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_version_flag("--version", std::string("octet ") + OCTET_VERSION, "print the version and exit");
   app.set_help_flag("-h,--help", "print this help and exit");
-  app.footer("`octet COMMAND --help` says more about each.\n\n"
-             "MODEL is a file .onnx or .octet. DATA is an .npz with `images` (N x C x H x W,\n"
-             "uint8 or float32) and, where accuracy is measured, `labels` (int64); or an .npz\n"
-             "with one array per model input, by name; or a directory of images.\n"
-             "Exit status: 0 done, 1 the work failed, 2 wrong usage.");
+  app.footer(
+      "`octet COMMAND --help` says more about each.\n\n"
+      "MODEL is a file .onnx or .octet. DATA is an .npz with `images` (N x C x H x W,\n"
+      "uint8 or float32) and, where accuracy is measured, `labels` (int64); or an .npz\n"
+      "with one array per model input, by name; or a directory of images.\n"
+      "Exit status: 0 done, 1 the work failed, 2 wrong usage.");
   octet::cli::add_quantize(app);
   octet::cli::add_eval(app);
   octet::cli::add_run(app);

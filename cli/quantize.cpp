@@ -24,8 +24,8 @@ struct Options {
   RunOptions run;
 };
 
-// --config FILE.json: {"qconfig": "native", "observer": "minmax", "skip": ["head.*"], "strict": true}. What the command line
-// says wins.
+// --config FILE.json: {"qconfig": "native", "observer": "minmax", "skip": ["head.*"], "strict": true}. What the command
+// line says wins.
 void read_config(Options& o) {
   if (o.config.empty()) return;
   auto json = nlohmann::json::parse(read_file(o.config), nullptr, false);
@@ -33,12 +33,17 @@ void read_config(Options& o) {
   const std::vector<std::string> known{"qconfig", "observer", "skip", "strict"};
   for (const auto& [key, value] : json.items()) {
     try {
-      if (key == "qconfig") o.qconfig = o.qconfig.empty() ? value.get<std::string>() : o.qconfig;
-      else if (key == "observer") o.observer = o.observer.empty() ? value.get<std::string>() : o.observer;
-      else if (key == "skip") for (const auto& s : value) o.skip.push_back(s.get<std::string>());
-      else if (key == "strict") o.strict |= value.get<bool>();
-      else fail(ErrorCode::invalid_argument, fmt::format("{}: unknown key '{}': expected one of {}{}", o.config, key,
-                                                         fmt::join(known, ", "), did_you_mean(key, known)));
+      if (key == "qconfig")
+        o.qconfig = o.qconfig.empty() ? value.get<std::string>() : o.qconfig;
+      else if (key == "observer")
+        o.observer = o.observer.empty() ? value.get<std::string>() : o.observer;
+      else if (key == "skip")
+        for (const auto& s : value) o.skip.push_back(s.get<std::string>());
+      else if (key == "strict")
+        o.strict |= value.get<bool>();
+      else
+        fail(ErrorCode::invalid_argument, fmt::format("{}: unknown key '{}': expected one of {}{}", o.config, key,
+                                                      fmt::join(known, ", "), did_you_mean(key, known)));
     } catch (const nlohmann::json::exception&) {
       fail(ErrorCode::corrupt, fmt::format("{}: '{}' is {}, not of the expected type", o.config, key, value.dump()));
     }
@@ -49,8 +54,10 @@ void read_config(Options& o) {
 quant::ObserverFactory activation_observer(const std::string& name) {
   quant::ObserverFactory observer(name);
   if (quant::is_per_channel(observer.options().qscheme))
-    fail(ErrorCode::invalid_argument, fmt::format("observer '{}': activations are quantized per tensor; use one of minmax, "
-                                                  "moving-average, histogram", name));
+    fail(ErrorCode::invalid_argument,
+         fmt::format("observer '{}': activations are quantized per tensor; use one of minmax, "
+                     "moving-average, histogram",
+                     name));
   return observer;
 }
 
@@ -68,7 +75,8 @@ quant::QConfig make_qconfig(const Options& o) {
 graph::Graph load_float_model(const std::string& path) {
   graph::Graph graph = load_model(path);
   if (count_nodes(graph).quantized)
-    fail(ErrorCode::invalid_argument, fmt::format("{}: is quantized already; give the float model it was made from", path));
+    fail(ErrorCode::invalid_argument,
+         fmt::format("{}: is quantized already; give the float model it was made from", path));
   return graph;
 }
 
@@ -116,9 +124,9 @@ struct Comparison {
   int64_t samples = 0;
   bool top1 = false;
   Accuracy before, after;
-  Noise noise;                      // of the first output
-  std::vector<Latency> latency;     // float, int8: one sample at a time
-  double float_share = 0;           // of the 8-bit network's time: what operators take that stay float
+  Noise noise;                   // of the first output
+  std::vector<Latency> latency;  // float, int8: one sample at a time
+  double float_share = 0;        // of the 8-bit network's time: what operators take that stay float
 };
 
 double float_share(const runtime::Program& program, const std::vector<Tensor>& x) {
@@ -209,8 +217,10 @@ void print(const Result& r) {
   fmt::print("{:<8} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {})\n", "latency", before, after,
              std::max(before, after) / std::min(before, after), after <= before ? "faster" : "slower", threads_text());
   if (after > before)
-    fmt::print("  slower: operators that stay float take {:.0f}% of the int8 time; `octet bench {} --profile` shows\n"
-               "  every step\n", 100 * c.float_share, r.options.out);
+    fmt::print(
+        "  slower: operators that stay float take {:.0f}% of the int8 time; `octet bench {} --profile` shows\n"
+        "  every step\n",
+        100 * c.float_share, r.options.out);
   if (c.top1)
     fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} calibration samples\n", "top-1", c.before.top1(), c.after.top1(),
                c.samples);
@@ -223,10 +233,12 @@ void print(const Result& r) {
 void run(Options o) {
   // All that can fail for other reasons than the data fails before the data is read.
   if (o.mode != "static")
-    fail(ErrorCode::unsupported, fmt::format("--mode {}: not in this version; use --mode static, with --calibrate DATA", o.mode));
+    fail(ErrorCode::unsupported,
+         fmt::format("--mode {}: not in this version; use --mode static, with --calibrate DATA", o.mode));
   if (o.calibrate.empty())
-    wrong_usage("--calibrate DATA is required: static quantization chooses scales from sample inputs (an .npz with `images`, "
-                "or a directory of images)");
+    wrong_usage(
+        "--calibrate DATA is required: static quantization chooses scales from sample inputs (an .npz with `images`, "
+        "or a directory of images)");
   o.run.apply();
   read_config(o);
   quant::QConfig qconfig = make_qconfig(o);
@@ -244,10 +256,17 @@ void run(Options o) {
   int8.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibrate);
   save_model(int8, o.out);  // first of all: whatever happens below, the result is on disk
 
-  Result result{o, count, report, compare(prepared.graph(), int8, dataset, count), weight_bytes(source), weight_bytes(int8),
+  Result result{o,
+                count,
+                report,
+                compare(prepared.graph(), int8, dataset, count),
+                weight_bytes(source),
+                weight_bytes(int8),
                 static_cast<int64_t>(std::filesystem::file_size(o.out))};
-  if (o.json) print_json(to_json(result));
-  else print(result);
+  if (o.json)
+    print_json(to_json(result));
+  else
+    print(result);
 }
 
 }  // namespace

@@ -26,9 +26,9 @@ struct RunResult {
 
 struct RunOptions {
   std::vector<std::pair<std::string, std::string>> env;  // set on top of the test's own environment
-  bool terminal = false;      // standard error is a terminal of 80 columns
-  std::string stdout_file;    // standard output goes to this file instead
-  int kill_after_ms = 0;      // SIGKILL after this long; 0: never
+  bool terminal = false;                                 // standard error is a terminal of 80 columns
+  std::string stdout_file;                               // standard output goes to this file instead
+  int kill_after_ms = 0;                                 // SIGKILL after this long; 0: never
 };
 
 // args[0] is the program. Standard input is empty. Throws if the program cannot be started, or takes over 2 minutes.
@@ -60,7 +60,8 @@ inline RunResult run_process(const std::vector<std::string>& args, const RunOpti
   if (pid < 0) throw std::runtime_error("fork");
   if (pid == 0) {
     int in = ::open("/dev/null", O_RDONLY);
-    int stdout_fd = options.stdout_file.empty() ? out[1] : ::open(options.stdout_file.c_str(), O_WRONLY | O_CREAT, 0666);
+    int stdout_fd =
+        options.stdout_file.empty() ? out[1] : ::open(options.stdout_file.c_str(), O_WRONLY | O_CREAT, 0666);
     ::dup2(in, 0);
     ::dup2(stdout_fd, 1);
     ::dup2(err[1], 2);
@@ -86,8 +87,10 @@ inline RunResult run_process(const std::vector<std::string>& args, const RunOpti
       if (!fds[i].revents) continue;
       char buffer[4096];
       ssize_t n = ::read(fds[i].fd, buffer, sizeof buffer);
-      if (n > 0) (i == 0 ? result.out : result.err).append(buffer, static_cast<size_t>(n));
-      else open[i] = false;  // a terminal whose last user is gone gives EIO
+      if (n > 0)
+        (i == 0 ? result.out : result.err).append(buffer, static_cast<size_t>(n));
+      else
+        open[i] = false;  // a terminal whose last user is gone gives EIO
     }
   }
   ::close(out[0]);
@@ -121,5 +124,6 @@ inline RunResult run_octet(std::vector<std::string> args, RunOptions options = {
 }  // namespace octet::testing
 
 // First line of a test that runs the octet program.
-#define OCTET_NEED_PROGRAM() \
-  if (::octet::testing::octet_binary().empty()) GTEST_SKIP() << "no program: build octet-cli and set OCTET_BINARY to it"
+#define OCTET_NEED_PROGRAM()                                                                                           \
+  if (::octet::testing::octet_binary().empty()) GTEST_SKIP() << "no program: build octet-cli and set OCTET_BINARY to " \
+                                                                "it"

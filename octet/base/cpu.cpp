@@ -22,9 +22,16 @@ bool has_avxvnni() {
 
 Isa from_environment() {
   if (const char* name = std::getenv("OCTET_ISA"); name && *name) {
-    Isa isa = parse_isa(name);
+    Isa isa;
+    try {
+      isa = parse_isa(name);
+    } catch (const Error& e) {
+      OCTET_FAIL(invalid_argument, "OCTET_ISA: {}", e.what());
+    }
+    std::vector<std::string> names;
+    for (Isa i : supported_isas()) names.push_back(to_string(i));
     OCTET_CHECK(cpu_supports(isa), unsupported, "OCTET_ISA={}: this CPU does not have it; it has {}", name,
-                fmt::join([] { std::vector<std::string> v; for (Isa i : supported_isas()) v.push_back(to_string(i)); return v; }(), ", "));
+                fmt::join(names, ", "));
     return isa;
   }
   return supported_isas().back();

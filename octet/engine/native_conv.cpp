@@ -160,7 +160,7 @@ class DepthwisePlan final : public KernelPlan {
       flip_signs(x, static_cast<uint8_t*>(scratch), s_.images * image_bytes);
       x = static_cast<const uint8_t*>(scratch);
     }
-    int64_t grain = std::max<int64_t>(1, 50'000 / (s_.c * w_.window.taps()));
+    int64_t grain = std::max<int64_t>(1, 400'000 / (s_.c * w_.window.taps()));
     for (int64_t image = 0; image < s_.images; ++image) {
       kernels::DepthwiseArgs a{s_.c, w_.window.taps(), x + image * image_bytes, offsets_.data(),
                                reinterpret_cast<const uint8_t*>(pad_.data()), w_.packed.data(),

@@ -11,7 +11,7 @@
 namespace octet::native {
 namespace {
 
-constexpr int64_t kGrain = 1 << 15;
+constexpr int64_t kGrain = 1 << 16;  // elements a thread does in about the time it takes to wake it
 
 bool eight_bit_per_tensor(const TensorType& t) {
   return (t.dtype == DType::quint8 || t.dtype == DType::qint8) && !t.quantizer->is_per_channel();

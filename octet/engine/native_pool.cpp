@@ -39,7 +39,7 @@ class PoolPlan final : public KernelPlan {
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
     int64_t out_bytes = pixels_ * args_.channels;
-    int64_t grain = std::max<int64_t>(1, 50'000 / std::max<int64_t>(1, args_.channels * args_.taps));
+    int64_t grain = std::max<int64_t>(1, 400'000 / std::max<int64_t>(1, args_.channels * args_.taps));
     for (int64_t image = 0; image < images_; ++image) {
       kernels::PoolArgs a = args_;
       a.a = static_cast<const uint8_t*>(inputs[0]) + image * in_bytes_;

@@ -48,6 +48,11 @@ dnnl::primitive_attr attributes(const std::string& activation) {
   return attr;
 }
 
+// oneDNN takes its threads from OpenMP: a primitive is cut for the number there is when it is made, and runs on it.
+void use_our_threads() {
+  if (omp_get_max_threads() != num_threads()) omp_set_num_threads(num_threads());
+}
+
 // A primitive with its memories; operands are pointed at the caller's buffers on every run.
 class PrimitivePlan final : public KernelPlan {
  public:
@@ -67,7 +72,7 @@ class PrimitivePlan final : public KernelPlan {
   }
   size_t scratch_bytes() const override { return scratch_size_; }
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
-    if (omp_get_max_threads() != num_threads()) omp_set_num_threads(num_threads());
+    use_our_threads();
     for (size_t i = 0; i < inputs_.size(); ++i) inputs_[i].set_data_handle(const_cast<void*>(inputs[operand_index_[i]]));
     output_.set_data_handle(outputs[0]);
     scratch_.set_data_handle(scratch);
@@ -97,6 +102,7 @@ class OneDnnKernel final : public Kernel {
   bool in_place() const override { return layout_ == Layout::any; }  // the elementwise ones
   bool packs(size_t i) const override { return (name_ == "conv2d" || name_ == "linear") ? i > 0 : name_ == "matmul"; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+    use_our_threads();
     try {
       return fn_(in, out);
     } catch (const dnnl::error& e) {

@@ -41,7 +41,7 @@ class Merger {
       const Node& node = g_.node(user);
       if (!is(node, "quantize")) return nullptr;
       if (found && !same_qparams(g_.type(found->outputs[0]), g_.type(node.outputs[0]))) return nullptr;
-      found = &node;
+      if (!found) found = &node;
     }
     return found;
   }

@@ -134,6 +134,13 @@ std::vector<std::string> split_list(const std::string& list) {
   return items;
 }
 
+// Messages are one line, whatever a damaged text has in its strings.
+std::string on_one_line(std::string message) {
+  for (char& c : message)
+    if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) c = '?';
+  return message;
+}
+
 class Parser {
  public:
   Parser(std::string_view text, const std::map<std::string, Tensor>& constants) : text_(text), constants_(constants) {}
@@ -161,7 +168,7 @@ class Parser {
           statement(line);
         }
       } catch (const Error& e) {
-        OCTET_FAIL(corrupt, "graph text, line {}: {}", number_, e.what());
+        OCTET_FAIL(corrupt, "graph text, line {}: {}", number_, on_one_line(e.what()));
       }
     }
     OCTET_CHECK(state == closed, corrupt, "graph text, line {}: the text ends before 'return (...)' and '}}'", number_);

@@ -195,7 +195,8 @@ class Reader {
     OCTET_CHECK(!json.is_discarded(), corrupt, "{}: octet.graph is not valid JSON", path_);
     Fields root(json, path_ + ": octet.graph");
     int64_t format = root.integer("format");
-    OCTET_CHECK(format >= 1 && format <= kFormat, unsupported, "{}: file format {}; this octet reads up to {}: update octet",
+    OCTET_CHECK(format >= 1, corrupt, "{}: 'format' is {}; there is none below 1", root.where(), format);
+    OCTET_CHECK(format <= kFormat, unsupported, "{}: file format {}; this octet reads up to {}: update octet",
                 path_, format, kFormat);
     g_.name = root.get<std::string>("name");
     g_.metadata = root.get<std::map<std::string, std::string>>("metadata");

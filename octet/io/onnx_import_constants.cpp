@@ -14,7 +14,8 @@ Shape known_shape(Importer& im, const NodeView& n) {
   double elements = 1;
   im.in(n, 0);
   for (const Dim& d : im.known_sizes(n, 0, "the shape")) {
-    if (!d.name().empty()) n.unsupported("a size '{}' that is known only at run time", d.name());
+    if (!d.name().empty())
+      n.unsupported("a size '{}' that is known only at run time; import with a fixed size", d.name());
     if (d.size() < 0) n.fail(ErrorCode::corrupt, "a size of {}", d.size());
     shape.push_back(d.size());
     elements *= static_cast<double>(d.size());

@@ -144,7 +144,9 @@ void import_dropout(Importer& im, const NodeView& n) {
   n.ignore({"ratio", "seed", "is_test", "consumed_inputs"});
   if (n.has_input(2)) {
     Tensor training = im.known(n, 2, "training_mode");
-    if (training.numel() == 1 && training.item() != 0) n.unsupported("training_mode");
+    Tensor ratio = im.known(n, 1, "ratio");
+    bool drops = !ratio.defined() || ratio.numel() != 1 || ratio.item() != 0;  // exporters leave ones that drop nothing
+    if (drops && training.numel() == 1 && training.item() != 0) n.unsupported("training_mode");
   }
   ValPtr x = im.in(n, 0);
   if (im.wants_output(n, 1)) {

@@ -38,8 +38,8 @@ void Importer::check_header() {
               "is not an ONNX model: it has no graph");
   for (const auto& set : model_.opset_import())
     if (set.domain().empty() || set.domain() == "ai.onnx") opset_ = std::max(opset_, set.version());
-  if (model_.opset_import_size() == 0) opset_ = 1;  // IR version 1 and 2
-  OCTET_CHECK(opset_ >= 1 || model_.opset_import_size() > 0, corrupt, "is not an ONNX model: it names no operator set");
+  if (model_.opset_import_size() == 0) opset_ = 1;  // IR versions 1 and 2
+  OCTET_CHECK(opset_ >= 1, corrupt, "is not an ONNX model: it names no version of the standard operators");
   OCTET_CHECK(opset_ <= kMaxOpset, unsupported,
               "opset {} is newer than octet knows ({}); export the model with opset 17", opset_, kMaxOpset);
   graph_.name = sanitize(model_.graph().name().empty() ? "graph" : model_.graph().name());

@@ -12,7 +12,7 @@ constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
 int64_t bound(const NodeView& n, const Dim& given, const Dim& size) {
   if (given.name().empty()) return given.size();
   if (given == size) return kEnd;
-  n.unsupported("a bound '{}' that is known only at run time", given.name());
+  n.unsupported("a bound '{}' that is known only at run time; import with a fixed size", given.name());
 }
 
 // x[start:end:step] along `axis`; octet and ONNX mean the same. What changes nothing is left out.
@@ -66,7 +66,8 @@ void import_gather(Importer& im, const NodeView& n) {
 void import_top_k(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   std::vector<int64_t> k = n.has("k") ? std::vector<int64_t>{n.get_int("k", 1)} : im.known_ints(n, 1, "k");
-  if (k.size() != 1 || k[0] < 0) n.fail(ErrorCode::corrupt, "expected one k >= 0");
+  if (k.size() != 1 || k[0] < 0 || k[0] > std::numeric_limits<int32_t>::max())
+    n.fail(ErrorCode::corrupt, "expected one k >= 0");
   n.ignore({"sorted"});  // sorted results are unsorted results too
   int64_t axis = axis_of(n, n.get_int("axis", -1), x->rank());
   const Dim& size = x->dims()[static_cast<size_t>(axis)];

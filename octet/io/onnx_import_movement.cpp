@@ -7,7 +7,7 @@
 namespace octet::io::onnx_impl {
 namespace {
 
-constexpr int64_t kMaxPad = int64_t{1} << 30;
+constexpr int64_t kMaxPad = int64_t{1} << 30;  // also the largest part, repeat and block
 
 // Reshapes that change nothing are left out: they would only stand between operators that belong together.
 ValPtr reshape(Importer& im, const NodeView& n, const ValPtr& x, const std::vector<Dim>& wanted, bool zero_copies) {
@@ -133,7 +133,7 @@ void import_split(Importer& im, const NodeView& n) {
   if (static_cast<int64_t>(sizes.size()) != count)
     n.fail(ErrorCode::corrupt, "{} sizes for {} outputs", sizes.size(), count);
   for (int64_t s : sizes)
-    if (s < 0) n.fail(ErrorCode::corrupt, "a part of size {}", s);
+    if (s < 0 || s > kMaxPad) n.fail(ErrorCode::corrupt, "a part of size {}", s);
   if (count == 1) return im.out(n, 0, x);
   std::vector<ValPtr> parts = im.calls(n, "split", {x}, {{"sizes", sizes}, {"dim", axis}});
   for (size_t i = 0; i < parts.size(); ++i) im.out(n, i, parts[i]);
@@ -211,6 +211,7 @@ void import_depth_to_space(Importer& im, const NodeView& n, bool to_space) {
 void import_trilu(Importer& im, const NodeView& n) {
   std::vector<int64_t> k = im.known_ints(n, 1, "k");
   bool upper = n.get_int("upper", 1) != 0;
+  for (int64_t& d : k) d = std::clamp(d, -kMaxPad, kMaxPad);  // beyond any matrix it is all the same
   im.out(n, 0, im.call(n, upper ? "triu" : "tril", {im.in(n, 0)}, {{"diagonal", k.empty() ? int64_t{0} : k[0]}}));
 }
 

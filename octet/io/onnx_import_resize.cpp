@@ -45,7 +45,8 @@ void import_resize(Importer& im, const NodeView& n) {
     if (sizes[0] != x->dims()[0] || sizes[1] != x->dims()[1]) n.unsupported("sizes of the first two dimensions");
     std::vector<int64_t> spatial;
     for (size_t d = 2; d < rank; ++d) {
-      if (!sizes[d].known()) n.unsupported("a size '{}' that is known only at run time", to_string(sizes[d]));
+      if (!sizes[d].known())
+        n.unsupported("a size '{}' that is known only at run time; import with a fixed size", to_string(sizes[d]));
       if (sizes[d].size() < 1 || sizes[d].size() > 1 << 20) n.fail(ErrorCode::corrupt, "a size of {}", sizes[d].size());
       spatial.push_back(sizes[d].size());
     }

@@ -292,6 +292,16 @@ bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inpu
   return true;
 }
 
+namespace {
+
+std::string text_of(const std::vector<Dim>& dims) {
+  std::string text;
+  for (const Dim& d : dims) text += (text.empty() ? "" : ", ") + (is_number(d) ? std::to_string(d.size()) : d.name());
+  return "(" + text + ")";
+}
+
+}  // namespace
+
 std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& from, const std::vector<Dim>& wanted,
                                   bool zero_copies) {
   std::vector<int64_t> shape;
@@ -323,8 +333,8 @@ std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& fro
     }
   }
   if (unknown.size() + inferred.size() > 1)
-    n.unsupported("a shape with {} sizes that are known only at run time; import with fixed sizes",
-                  unknown.size() + inferred.size());
+    n.unsupported("the shape {} of data of shape {}: {} sizes are known only at run time; import with fixed sizes",
+                  text_of(wanted), text_of(from), unknown.size() + inferred.size());
   return shape;
 }
 
@@ -338,7 +348,7 @@ std::vector<int64_t> expand_attr(const NodeView& n, const std::vector<Dim>& from
     if (w == f || w == Dim(1))
       out = f.known() ? f.size() : 1;
     else if (!is_number(w))
-      n.unsupported("a size '{}' that is known only at run time", w.name());
+      n.unsupported("a size '{}' that is known only at run time; import with a fixed size", w.name());
     else if (w.size() < 0 || w.size() > std::numeric_limits<int32_t>::max())
       n.fail(ErrorCode::corrupt, "a size of {}", w.size());
     else

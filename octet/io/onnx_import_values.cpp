@@ -7,6 +7,14 @@ namespace octet::io::onnx_impl {
 namespace {
 
 constexpr int64_t kMaxFolded = 1 << 24;  // elements a folded constant may grow to beyond its operands
+constexpr double kMaxElements = 1e13;    // of any value; only damaged models have more
+
+double elements_of(const TensorType& type) {
+  double elements = 1;
+  for (const Dim& d : type.dims)
+    if (d.known()) elements *= static_cast<double>(d.size());
+  return elements;
+}
 
 }  // namespace
 
@@ -142,11 +150,7 @@ std::vector<ValPtr> Importer::calls(const NodeView& n, const std::string& op_nam
   while (!types.empty() && !types.back()) types.pop_back();
   if (fold) {
     double results = 0;
-    for (const TensorType& t : op.infer(types, op.complete(attrs), want, n.name())) {
-      double elements = 1;
-      for (const Dim& d : t.dims) elements *= static_cast<double>(d.size());
-      results += elements;
-    }
+    for (const TensorType& t : op.infer(types, op.complete(attrs), want, n.name())) results += elements_of(t);
     fold = results <= static_cast<double>(std::max(kMaxFolded, 4 * operand_elements));
   }
   std::vector<ValPtr> made;
@@ -165,6 +169,7 @@ std::vector<ValPtr> Importer::calls(const NodeView& n, const std::string& op_nam
     v->id = id;
     v->name = graph_.value(id).name;
     v->type = graph_.type(id);
+    if (elements_of(v->type) > kMaxElements) n.fail(ErrorCode::corrupt, "its result is {}", to_string(v->type));
     made.push_back(v);
   }
   return made;

@@ -122,7 +122,8 @@ std::map<std::string, std::string> parse_metadata(const std::string& file, const
 SafetensorsFile read_safetensors(const std::filesystem::path& path) {
   auto mapped = MappedFile::open(path);
   std::string file = path.string();
-  OCTET_CHECK(mapped->size() >= 8, corrupt, "{}: not a safetensors file: {} bytes", file, mapped->size());
+  OCTET_CHECK(mapped->size() >= 8, corrupt, "{}: not a safetensors file: it has {} bytes, less than a header; was it cut short?", file,
+              mapped->size());
   uint64_t header_size = 0;
   for (int i = 8; i-- > 0;) header_size = header_size << 8 | static_cast<uint64_t>(mapped->data()[i]);
   OCTET_CHECK(header_size <= kMaxHeader, corrupt,

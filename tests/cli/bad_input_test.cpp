@@ -37,7 +37,8 @@ TEST(CliBadInput, NotAModel) {
   TempDir dir;
   for (const std::string extension : {".onnx", ".octet"}) {
     std::string name = "junk" + extension;
-    for (const std::string& bytes : {std::string(), std::string("hello, world\n"), std::string(5000, '\xff'), slurp(kTest)}) {
+    for (const std::string& bytes :
+         {std::string(), std::string("hello, world\n"), std::string(5000, '\xff'), slurp(kTest)}) {
       spill(dir / name, bytes);
       expect_failure(run_octet({"inspect", dir / name}), 1, {name, " not a"});
     }
@@ -64,8 +65,9 @@ TEST(CliBadInput, UnsupportedOperatorsAreAllNamed) {
   spill(dir / "odd.onnx", OnnxModel()
                               .input("x", {1, 4})
                               .node("Frobnicate", {"x"}, {"a"}, {}, "first")
-                              .node("Defenestrate", {"a"}, {"y"}, {}, "second")
-                              .output("y")
+                              .node("Defenestrate", {"x"}, {"b"}, {}, "second")
+                              .output("a")
+                              .output("b")
                               .bytes());
   expect_failure(quantize(dir / "odd.onnx", kCalibration, dir / "out.octet"), 1,
                  {"odd.onnx", "Frobnicate", "first", "Defenestrate", "second"});
@@ -143,7 +145,8 @@ TEST(CliBadInput, QuantizedAlready) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
   quantize_glyphs(dir / "q.octet");
-  expect_failure(quantize(dir / "q.octet", kCalibration, dir / "out.octet"), 1, {"q.octet", "quantized already", "float model"});
+  expect_failure(quantize(dir / "q.octet", kCalibration, dir / "out.octet"), 1,
+                 {"q.octet", "quantized already", "float model"});
 }
 
 TEST(CliBadInput, NothingToQuantize) {
@@ -167,18 +170,21 @@ TEST(CliBadInput, OutputsThatCannotBeWritten) {
   expect_failure(quantize(kNet, "no/such.npz", dir / "none/q.octet"), 1, {"none/q.octet", "no directory", "make it"});
   expect_failure(run_octet({"convert", kNet, dir / "none/q.octet"}), 1, {"none/q.octet", "no directory"});
   expect_failure(run_octet({"convert", kNet, dir / "none/q.onnx"}), 1, {"none/q.onnx", "no directory"});
-  expect_failure(run_octet({"run", kNet, "--input", "images=" + (dir / "x.npy").string(), "--output", dir / "none/y.npz"}), 1,
-                 {"none/y.npz", "no directory"});
+  expect_failure(
+      run_octet({"run", kNet, "--input", "images=" + (dir / "x.npy").string(), "--output", dir / "none/y.npz"}), 1,
+      {"none/y.npz", "no directory"});
   expect_failure(run_octet({"convert", kNet, dir / "taken.octet"}), 1, {"taken.octet", "directory"});
-  expect_failure(run_octet({"convert", kNet, dir / "full.octet"}), 1, {"full.octet", "No space left", "free some space"});
+  expect_failure(run_octet({"convert", kNet, dir / "full.octet"}), 1,
+                 {"full.octet", "No space left", "free some space"});
   EXPECT_EQ(count_files(dir.path()), 3u);
 }
 
 TEST(CliBadInput, KilledHalfWayLeavesNothing) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  RunResult r = run_octet({"quantize", kNet, "--calibrate", kCalibration, "--engine", "reference", "-o", dir / "q.octet"},
-                          {.kill_after_ms = 150});
+  RunResult r =
+      run_octet({"quantize", kNet, "--calibrate", kCalibration, "--engine", "reference", "-o", dir / "q.octet"},
+                {.kill_after_ms = 150});
   EXPECT_EQ(r.signal, SIGKILL);
   EXPECT_EQ(r.out, "");
   EXPECT_EQ(count_files(dir.path()), 0u);
@@ -188,7 +194,9 @@ TEST(CliBadInput, RunSaysWhichInputDoesNotFit) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
   write_npy(dir / "x.npy", pictures(2, 3));
-  auto run = [&](const std::string& input) { return run_octet({"run", kNet, "--input", input, "--output", dir / "y.npz"}); };
+  auto run = [&](const std::string& input) {
+    return run_octet({"run", kNet, "--input", input, "--output", dir / "y.npz"});
+  };
   std::string file = dir / "x.npy";
   expect_failure(run("images=" + file), 1, {"images", "(2, 3, 28, 28)"});
   expect_failure(run("imags=" + file), 1, {"imags"});
@@ -213,7 +221,8 @@ TEST(CliBadInput, ConfigFile) {
   TempDir dir;
   auto with = [&](const std::string& text) {
     spill(dir / "c.json", text);
-    return run_octet({"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet", "--config", dir / "c.json"});
+    return run_octet(
+        {"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet", "--config", dir / "c.json"});
   };
   expect_failure(with("not json"), 1, {"c.json", "JSON object"});
   expect_failure(with(R"({"obsever": "minmax"})"), 1, {"c.json", "'obsever'", "did you mean 'observer'"});
@@ -224,7 +233,8 @@ TEST(CliBadInput, ConfigFile) {
 TEST(CliBadInput, ModesToCome) {
   OCTET_NEED_PROGRAM();
   for (const std::string mode : {"dynamic", "weight-only"})
-    expect_failure(run_octet({"quantize", kNet, "-o", "q.octet", "--mode", mode}), 1, {"--mode " + mode, "--mode static"});
+    expect_failure(run_octet({"quantize", kNet, "-o", "q.octet", "--mode", mode}), 1,
+                   {"--mode " + mode, "--mode static"});
 }
 
 }  // namespace

@@ -72,7 +72,8 @@ TEST(CliInspect, FloatAndQuantized) {
   quantize_glyphs(dir / "q.octet", {"--skip", "/stem/*"});
   RunResult after = run_octet({"inspect", dir / "q.octet"});
   expect_success(after);
-  for (const std::string part : {"QUInt8(", "QInt8(", "scale=", "zero_point=", "# float: skipped by '/stem/*'", "in 8 bits"})
+  for (const std::string part :
+       {"QUInt8(", "QInt8(", "scale=", "zero_point=", "# float: skipped by '/stem/*'", "in 8 bits"})
     EXPECT_TRUE(contains(after.out, part)) << part;
 }
 
@@ -84,7 +85,8 @@ TEST(CliInspect, JsonNamesEveryNode) {
   EXPECT_EQ(json["nodes"].size(), json["operators"]);
   EXPECT_EQ(json["quantized_operators"], 0);
   for (const auto& node : json["nodes"])
-    for (const std::string key : {"op", "name", "inputs", "outputs", "attrs", "quantized"}) EXPECT_TRUE(node.contains(key)) << key;
+    for (const std::string key : {"op", "name", "inputs", "outputs", "attrs", "quantized"})
+      EXPECT_TRUE(node.contains(key)) << key;
 }
 
 TEST(CliInspect, FullPrintsEveryChannel) {

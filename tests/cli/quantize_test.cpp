@@ -13,8 +13,8 @@ TEST(CliQuantize, AccuracySizeAndSpeedStandBesideTheFloatOnes) {
   TempDir dir;
   RunResult r = run_octet({"quantize", kNet, "--calibrate", kCalibration, "--samples", "64", "-o", dir / "q.octet"});
   expect_success(r);
-  for (const std::string part : {"in 8 bits", "calibrated on 64 samples", "float", "int8", "weights", "x smaller", "latency",
-                                 "1 thread", "top-1", "SQNR", "peak memory"})
+  for (const std::string part : {"in 8 bits", "calibrated on 64 samples", "float", "int8", "weights", "x smaller",
+                                 "latency", "1 thread", "top-1", "SQNR", "peak memory"})
     EXPECT_TRUE(contains(r.out, part)) << part << " is not in:\n" << r.out;
   EXPECT_EQ(count_files(dir.path()), 1u);
 }
@@ -111,7 +111,8 @@ TEST(CliQuantize, SkipMayBeRepeated) {
 TEST(CliQuantize, StrictFailsBeforeTheDataIsReadAndNamesTheOperator) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / "q.octet", "--strict", "--skip", "/stem/*"}),
+  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / "q.octet", "--strict", "--skip",
+                            "/stem/*"}),
                  1, {"--strict", "/stem/", "stays float", "skipped"});
   quantize_glyphs(dir / "q.octet", {"--strict"});
 }
@@ -150,7 +151,8 @@ TEST(CliQuantize, DirectoryOfImagesAsData) {
     for (int k = 0; k < 40 * 30 * 3; ++k) pixels.push_back(static_cast<uint8_t>((k * (i + 3) * 7) % 256));
     spill(dir / "my pictures" / ("picture " + std::to_string(i) + ".bmp"), bmp(40, 30, pixels));
   }
-  auto json = json_of(run_octet({"quantize", kNet, "--calibrate", dir / "my pictures", "-o", dir / "q.octet", "--json"}));
+  auto json =
+      json_of(run_octet({"quantize", kNet, "--calibrate", dir / "my pictures", "-o", dir / "q.octet", "--json"}));
   EXPECT_EQ(json["samples"], 5);
   EXPECT_FALSE(json.contains("float_top1"));  // there are no labels
   expect_failure(run_octet({"eval", dir / "q.octet", "--data", dir / "my pictures"}), 1, {"my pictures", "no labels"});
@@ -159,7 +161,8 @@ TEST(CliQuantize, DirectoryOfImagesAsData) {
 TEST(CliQuantize, OddFileNames) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  for (const std::string name : {"with space.octet", "käse-模型.octet", "a=b;c'd\"e.octet", "%s {} \\n.octet", "not utf8 \xff.octet"}) {
+  for (const std::string name :
+       {"with space.octet", "käse-模型.octet", "a=b;c'd\"e.octet", "%s {} \\n.octet", "not utf8 \xff.octet"}) {
     SCOPED_TRACE(name);
     auto json = quantize_glyphs(dir / name);
     EXPECT_TRUE(std::filesystem::exists(dir / name));
@@ -171,7 +174,8 @@ TEST(CliQuantize, AnExistingFileIsReplacedAsAWhole) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
   spill(dir / "q.octet", "old");
-  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / "q.octet"}), 1, {"no/such.npz"});
+  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / "q.octet"}), 1,
+                 {"no/such.npz"});
   EXPECT_EQ(slurp(dir / "q.octet"), "old");
   quantize_glyphs(dir / "q.octet");
   EXPECT_GT(slurp(dir / "q.octet").size(), 10000u);

@@ -45,9 +45,16 @@ TEST(Graph, BuildsNodesWithInferredTypes) {
 
 TEST(Graph, NamesAreMadeUniqueAndPrintable) {
   Graph g;
-  const struct { const char *wanted, *got; } cases[] = {
-      {"a", "a"}, {"a", "a_1"}, {"a", "a_2"}, {"a_1", "a_1_1"}, {"", "v"}, {"x y%(,)", "x_y____"}, {"m/n.o:p-q_r", "m/n.o:p-q_r"},
-      {"\xc3\xa4", "__"}};
+  const struct {
+    const char *wanted, *got;
+  } cases[] = {{"a", "a"},
+               {"a", "a_1"},
+               {"a", "a_2"},
+               {"a_1", "a_1_1"},
+               {"", "v"},
+               {"x y%(,)", "x_y____"},
+               {"m/n.o:p-q_r", "m/n.o:p-q_r"},
+               {"\xc3\xa4", "__"}};
   for (const auto& c : cases) EXPECT_EQ(g.value(g.add_input(c.wanted, kFloat23)).name, c.got) << c.wanted;
   auto parts = g.add_calls("p", "split", {0}, {{"sizes", std::vector<int64_t>{1, 2}}, {"dim", int64_t{1}}});
   EXPECT_EQ(g.value(parts[0]).name, "p");
@@ -56,7 +63,8 @@ TEST(Graph, NamesAreMadeUniqueAndPrintable) {
 
 TEST(Graph, NamesOfSizesAreMadePrintable) {
   Graph g;
-  ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("batch size"), Dim("a,b)"), Dim("7"), Dim(""), Dim("[N+1]*2")}));
+  ValueId x =
+      g.add_input("x", TensorType(DType::float32, {Dim("batch size"), Dim("a,b)"), Dim("7"), Dim(""), Dim("[N+1]*2")}));
   EXPECT_EQ(to_string(g.type(x)), "Float(batch_size, a_b_, size7, size, [N+1]*2)");
 }
 
@@ -72,15 +80,18 @@ TEST(Graph, RenameWantsAFreePrintableName) {
 
 TEST(Graph, ErrorsOfAddCallNameTheNode) {
   Small s;
-  expect_error(ErrorCode::invalid_argument, {"layer1.fc", "linear", "3 features", "5"},
-               [&] { s.g.add_call("z", "linear", {s.r, s.g.add_constant("v", Tensor::ones({4, 5}))}, {}, std::nullopt, "layer1.fc"); });
+  expect_error(ErrorCode::invalid_argument, {"layer1.fc", "linear", "3 features", "5"}, [&] {
+    s.g.add_call("z", "linear", {s.r, s.g.add_constant("v", Tensor::ones({4, 5}))}, {}, std::nullopt, "layer1.fc");
+  });
   expect_error(ErrorCode::invalid_argument, {"bad", "relu"}, [&] { s.g.add_call("bad", "relu", {}); });
   expect_error(ErrorCode::invalid_argument, {"bad", "99"}, [&] { s.g.add_call("bad", "relu", {99}); });
   expect_error(ErrorCode::invalid_argument, {"bad", "-2"}, [&] { s.g.add_call("bad", "relu", {-2}); });
   expect_error(ErrorCode::unsupported, {"'relo'", "did you mean 'relu'"}, [&] { s.g.add_call("bad", "relo", {s.x}); });
   expect_error(ErrorCode::invalid_argument, {"'slope'"}, [&] { s.g.add_call("bad", "relu", {s.x}, {{"slope", 1.0}}); });
-  expect_error(ErrorCode::invalid_argument, {"bad", "split", "2 results"},
-               [&] { Small t; t.g.add_call("bad", "split", {t.x}, {{"sizes", std::vector<int64_t>{1, 1}}}); });
+  expect_error(ErrorCode::invalid_argument, {"bad", "split", "2 results"}, [&] {
+    Small t;
+    t.g.add_call("bad", "split", {t.x}, {{"sizes", std::vector<int64_t>{1, 1}}});
+  });
 }
 
 TEST(Graph, OmittedOperandsAtTheEndAreDropped) {
@@ -104,9 +115,19 @@ TEST(Graph, CheckFindsEveryKindOfDamage) {
       {"another operator", [](Small& s) { s.node(s.r).op = "argmax"; }, {"%r = argmax"}},
       {"an unknown attribute", [](Small& s) { s.node(s.r).attrs.set("k", int64_t{1}); }, {"%r = relu", "'k'"}},
       {"a missing attribute", [](Small& s) { s.node(s.y).attrs.erase("activation"); }, {"%y = linear", "incomplete"}},
-      {"an attribute of another kind", [](Small& s) { s.node(s.y).attrs.set("activation", 1.0); }, {"%y = linear", "activation"}},
-      {"a constant of another shape", [](Small& s) { s.node(s.w).value = Tensor::ones({4, 4}); }, {"%w = constant", "Float(4, 4)", "Float(4, 3)"}},
-      {"a constant of another dtype", [](Small& s) { s.node(s.w).value = Tensor::ones({4, 3}, DType::int64); }, {"%w", "Long"}},
+      {"an attribute of another kind",
+       [](Small& s) { s.node(s.y).attrs.set("activation", 1.0); },
+       {"%y = linear", "activation"}},
+      {"a constant of another shape",
+       [](Small& s) {
+         s.node(s.w).value = Tensor::ones({4, 4});
+       },
+       {"%w = constant", "Float(4, 4)", "Float(4, 3)"}},
+      {"a constant of another dtype",
+       [](Small& s) {
+         s.node(s.w).value = Tensor::ones({4, 3}, DType::int64);
+       },
+       {"%w", "Long"}},
       {"a constant without data", [](Small& s) { s.node(s.w).value = Tensor(); }, {"%w", "missing"}},
       {"a constant with operands", [](Small& s) { s.node(s.w).inputs = {s.x}; }, {"%w = constant"}},
       {"a result less", [](Small& s) { s.node(s.r).outputs.clear(); }, {"no results"}},
@@ -115,7 +136,11 @@ TEST(Graph, CheckFindsEveryKindOfDamage) {
       {"a result out of range", [](Small& s) { s.node(s.y).outputs = {50}; }, {"50"}},
       {"a call that became an input", [](Small& s) { s.node(s.r).kind = NodeKind::input; }, {"%r"}},
       {"an input that became a constant", [](Small& s) { s.node(s.x).kind = NodeKind::constant; }, {"%x"}},
-      {"an output that is not there", [](Small& s) { s.g.set_outputs({s.y, 9}); }, {"output"}},
+      {"an output that is not there",
+       [](Small& s) {
+         s.g.set_outputs({s.y, 9});
+       },
+       {"output"}},
       {"an omitted output", [](Small& s) { s.g.set_outputs({kNone}); }, {"output"}},
   };
   for (const auto& c : cases) {
@@ -137,11 +162,17 @@ TEST(Graph, CheckComparesRecordedTypesWithInference) {
     return g;
   };
   graph_with(kFloat23).check();
-  expect_error(ErrorCode::corrupt, {"%y = relu", "Float(2, 4)", "Float(2, 3)"}, [&] { graph_with({DType::float32, Shape{2, 4}}).check(); });
+  expect_error(ErrorCode::corrupt, {"%y = relu", "Float(2, 4)", "Float(2, 3)"}, [&] {
+    graph_with({DType::float32, Shape{2, 4}}).check();
+  });
   expect_error(ErrorCode::corrupt, {"%y"}, [&] { graph_with({DType::float64, Shape{2, 3}}).check(); });
-  expect_error(ErrorCode::corrupt, {"%y", "without qparams"}, [&] { graph_with({DType::quint8, Shape{2, 3}}).check(); });
+  expect_error(ErrorCode::corrupt, {"%y", "without qparams"}, [&] {
+    graph_with({DType::quint8, Shape{2, 3}}).check();
+  });
   auto q = Quantizer::per_tensor(1, 0, DType::quint8);
-  expect_error(ErrorCode::corrupt, {"%y", "with qparams"}, [&] { graph_with({DType::float32, Shape{2, 3}, q}).check(); });
+  expect_error(ErrorCode::corrupt, {"%y", "with qparams"}, [&] {
+    graph_with({DType::float32, Shape{2, 3}, q}).check();
+  });
   Graph g;
   auto channels = Quantizer::per_channel({1, 1}, {0, 0}, 1, DType::qint8);
   g.add_input("x", TensorType(DType::qint8, Shape{2, 3}, channels));
@@ -152,8 +183,7 @@ TEST(Graph, AddRawRefusesTakenAndOddNames) {
   Small s;
   Node node;
   node.kind = NodeKind::input;
-  for (const char* name : {"x", "", "a b", "a\n"})
-    EXPECT_THROW(s.g.add_raw(node, {{name, kFloat23}}), Error) << name;
+  for (const char* name : {"x", "", "a b", "a\n"}) EXPECT_THROW(s.g.add_raw(node, {{name, kFloat23}}), Error) << name;
 }
 
 TEST(Graph, CountsUsesAndFindsUsers) {

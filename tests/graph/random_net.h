@@ -11,8 +11,8 @@
 
 namespace octet::testing {
 
-// A float network of convolutions, activations, pools, adds, muls and cats over images, with a linear head or an image as
-// its result, and perhaps a second result. Its input is (N or 2, 3, 6, 6).
+// A float network of convolutions, activations, pools, adds, muls and cats over images, with a linear head or an image
+// as its result, and perhaps a second result. Its input is (N or 2, 3, 6, 6).
 inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int nodes = 8) {
   using graph::ValueId;
   Random random(seed);
@@ -21,7 +21,10 @@ inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int n
   Dim batch = symbolic_batch ? Dim("N") : Dim(2);
   std::vector<ValueId> images{g.add_input("x", TensorType(DType::float32, {batch, Dim(3), Dim(6), Dim(6)}))};
   auto channels = [&](ValueId v) { return g.type(v).dims[1].size(); };
-  auto pick = [&] { return images[random.integer(std::max<int64_t>(0, static_cast<int64_t>(images.size()) - 3), static_cast<int64_t>(images.size()) - 1)]; };
+  auto pick = [&] {
+    return images[random.integer(std::max<int64_t>(0, static_cast<int64_t>(images.size()) - 3),
+                                 static_cast<int64_t>(images.size()) - 1)];
+  };
   auto weight = [&](const std::string& name, const Shape& shape, double scale) {
     return g.add_constant(name, Tensor::rand(shape, random.next(), -scale, scale));
   };
@@ -30,7 +33,9 @@ inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int n
     int64_t c = channels(x);
     std::string name = "n" + std::to_string(i);
     switch (random.integer(0, 11)) {
-      case 0: case 1: case 2: {
+      case 0:
+      case 1:
+      case 2: {
         int64_t out = random.integer(1, 7), k = random.integer(0, 1) ? 3 : 1, p = k / 2;
         Attrs attrs{{"padding", std::vector<int64_t>{p, p, p, p}}};
         std::vector<ValueId> operands{x, weight(name + ".weight", {out, c, k, k}, 0.5)};
@@ -42,7 +47,9 @@ inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int n
         images.push_back(g.add_call(name, "conv2d", {x, weight(name + ".weight", {c, 1, 3, 3}, 0.5)},
                                     {{"padding", std::vector<int64_t>{1, 1, 1, 1}}, {"groups", c}}));
         break;
-      case 4: images.push_back(g.add_call(name, "relu", {x})); break;
+      case 4:
+        images.push_back(g.add_call(name, "relu", {x}));
+        break;
       case 5: {
         const char* ops[] = {"sigmoid", "hardswish", "leaky_relu", "tanh", "relu6"};
         images.push_back(g.add_call(name, ops[random.integer(0, 4)], {x}));
@@ -54,13 +61,18 @@ inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int n
                                     {{"kernel", three}, {"stride", one}, {"padding", pad}}));
         break;
       }
-      case 7: case 8: {
+      case 7:
+      case 8: {
         ValueId y = pick();
         if (channels(y) == c) images.push_back(g.add_call(name, random.integer(0, 2) ? "add" : "mul", {x, y}));
         break;
       }
-      case 9: images.push_back(g.add_call(name, "cat", {x, pick()}, {{"dim", int64_t{1}}})); break;
-      case 10: images.push_back(g.add_call(name, "identity", {x})); break;
+      case 9:
+        images.push_back(g.add_call(name, "cat", {x, pick()}, {{"dim", int64_t{1}}}));
+        break;
+      case 10:
+        images.push_back(g.add_call(name, "identity", {x}));
+        break;
       default: {  // away from an image and back
         ValueId flat = g.add_call(name + ".flat", "reshape", {x}, {{"shape", std::vector<int64_t>{0, c, 36}}});
         images.push_back(g.add_call(name, "reshape", {flat}, {{"shape", std::vector<int64_t>{0, c, 6, 6}}}));
@@ -71,7 +83,8 @@ inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int n
   if (random.integer(0, 1)) {
     ValueId pooled = g.add_call("pooled", "adaptive_avg_pool2d", {images.back()});
     ValueId flat = g.add_call("flat", "flatten", {pooled});
-    outputs = {g.add_call("logits", "linear", {flat, weight("fc.weight", {5, channels(images.back())}, 0.5), weight("fc.bias", {5}, 0.5)})};
+    outputs = {g.add_call("logits", "linear",
+                          {flat, weight("fc.weight", {5, channels(images.back())}, 0.5), weight("fc.bias", {5}, 0.5)})};
   }
   if (random.integer(0, 2) == 0) outputs.push_back(pick());
   g.set_outputs(outputs);
@@ -83,8 +96,10 @@ inline std::vector<Tensor> evaluate_values(const graph::Graph& g, const std::vec
   std::vector<Tensor> values(g.values().size());
   size_t next = 0;
   for (const graph::Node& node : g.nodes()) {
-    if (node.kind == graph::NodeKind::input) values[node.outputs[0]] = inputs.at(next++);
-    else if (node.kind == graph::NodeKind::constant) values[node.outputs[0]] = node.value;
+    if (node.kind == graph::NodeKind::input)
+      values[node.outputs[0]] = inputs.at(next++);
+    else if (node.kind == graph::NodeKind::constant)
+      values[node.outputs[0]] = node.value;
     else {
       std::vector<Tensor> operands;
       for (graph::ValueId v : node.inputs) operands.push_back(v == graph::kNone ? Tensor() : values[v]);

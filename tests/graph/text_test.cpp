@@ -1,6 +1,7 @@
 // The graph as text, and back.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
 
 #include "octet/base/random.h"
@@ -38,7 +39,8 @@ const char* const kNet =
     "  %w: QInt8(2, 3, 3, 3) axis=0 scale=[0.5, 0.25] zero_point=0 = constant\n"
     "  %b: Float(2) = constant [0.5, -inf]\n"
     "  %q: QUInt8(N, 3, 8, 8) scale=0.1 zero_point=3 = quantize(%x)\n"
-    "  %y: QUInt8(N, 2, 8, 8) scale=0.2 zero_point=0 = conv2d(%q, %w, %b, activation=\"relu\", padding=[1, 1, 1, 1])  @ layer.0  # a note\n"
+    "  %y: QUInt8(N, 2, 8, 8) scale=0.2 zero_point=0 = conv2d(%q, %w, %b, activation=\"relu\", padding=[1, 1, 1, 1])  "
+    "@ layer.0  # a note\n"
     "  %d: Float(N, 2, 8, 8) = dequantize(%y)\n"
     "  %n: Float(N, 2, 8, 8) = layer_norm(%d, none, none)\n"
     "  %v: Float(N, 2, 8, 2), %i: Long(N, 2, 8, 2) = topk(%n, k=2)\n"
@@ -71,13 +73,16 @@ TEST(Text, ConstantsCanBeLeftOut) {
 TEST(Text, EveryKindOfAttributeRoundTrips) {
   Graph g;
   ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(3), Dim(4), Dim(4)}));
-  const double values[] = {0.1, -0.0, 1e300, 5e-324, 3, std::numeric_limits<double>::infinity(),
-                           -std::numeric_limits<double>::infinity()};
+  const double values[] = {
+      0.1, -0.0, 1e300, 5e-324, 3, std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
   for (double v : values) g.add_call("c", "clamp", {x}, {{"min", v}});
   g.add_call("i", "interpolate", {x}, {{"scales", std::vector<double>{2, 0.5}}, {"mode", std::string("linear")}});
   g.add_call("i", "interpolate", {x}, {{"size", std::vector<int64_t>{3, 9}}});
   g.add_call("m", "mean", {x}, {{"dim", std::vector<int64_t>{1, -1}}, {"keepdim", false}});
-  g.add_call("s", "slice", {x}, {{"dim", int64_t{1}}, {"start", std::numeric_limits<int64_t>::min()}, {"end", std::numeric_limits<int64_t>::max()}});
+  g.add_call("s", "slice", {x},
+             {{"dim", int64_t{1}},
+              {"start", std::numeric_limits<int64_t>::min()},
+              {"end", std::numeric_limits<int64_t>::max()}});
   g.add_calls("p", "split", {x}, {{"sizes", std::vector<int64_t>{1, 1, 1}}, {"dim", int64_t{1}}});
   g.add_call("t", "to", {x}, {{"dtype", std::string("int64")}});
   g.add_call("a", "adaptive_avg_pool2d", {x});
@@ -93,7 +98,8 @@ TEST(Text, InlineConstantsKeepEveryBit) {
   const std::vector<Tensor> constants{
       Tensor::from<float>({0.1f, -0.0f, inf, -inf, 1e-45f, 3.4028235e38f, std::nanf("")}),
       Tensor::from<double>({0.1, -0.0, 1e308, 5e-324, 1.0 / 3}),
-      Tensor::from<int64_t>({std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min(), (int64_t{1} << 53) + 1, -1}),
+      Tensor::from<int64_t>(
+          {std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min(), (int64_t{1} << 53) + 1, -1}),
       Tensor::from<int32_t>({INT32_MAX, INT32_MIN, 0}),
       Tensor::from<int16_t>({-32768, 32767}),
       Tensor::from<int8_t>({-128, 127}),
@@ -125,15 +131,21 @@ TEST(Text, QparamsRoundTripExactly) {
   for (double scale : {0.1, static_cast<double>(0.1f), 1.0 / 3, 1.0, 1e-30, 123456789.0, 0x1p-23})
     input(DType::quint8, Quantizer::per_tensor(scale, 7, DType::quint8));
   input(DType::qint32, Quantizer::per_tensor(0.1, -2147483648LL, DType::qint32));
-  input(DType::qint8, Quantizer::per_channel({0.1, 0.1f, 1, 2, 1e-9, 1.0 / 7}, {0, -128, 127, 1, 2, 3}, 1, DType::qint8));
+  input(DType::qint8,
+        Quantizer::per_channel({0.1, 0.1f, 1, 2, 1e-9, 1.0 / 7}, {0, -128, 127, 1, 2, 3}, 1, DType::qint8));
   input(DType::qint8, Quantizer::per_channel({1, 2, 3, 4, 5, 6}, {9, 9, 9, 9, 9, 9}, 1, DType::qint8));
   expect_round_trip(g);
 }
 
 TEST(Text, OddCharactersInTextRoundTrip) {
-  const std::string odd[] = {"a\"b", "\"quoted\"", "back\\slash", "trailing\\", "two  spaces", "  # hash", "  @ at", "line\nend", "\ttab",
-                             " lead", "trail ", "\xc3\xa9t\xc3\xa9", "\x01\x7f\r", "a, b = c)", "%x: Float(1) = input", "{", "}", "\\n", "x\\x41",
-                             "\"", "a \"b  # c\" d", "return (%x)"};
+  const std::string odd[] = {"a\"b",       "\"quoted\"",  "back\\slash",
+                             "trailing\\", "two  spaces", "  # hash",
+                             "  @ at",     "line\nend",   "\ttab",
+                             " lead",      "trail ",      "\xc3\xa9t\xc3\xa9",
+                             "\x01\x7f\r", "a, b = c)",   "%x: Float(1) = input",
+                             "{",          "}",           "\\n",
+                             "x\\x41",     "\"",          "a \"b  # c\" d",
+                             "return (%x)"};
   for (const std::string& text : odd) {
     for (int where = 0; where < 8; ++where) {
       Graph g;
@@ -207,13 +219,43 @@ TEST(Text, DamageIsAnErrorWithTheLine) {
     expect_error(ErrorCode::corrupt, c.parts, [&] { parse(text); });
   }
   expect_error(ErrorCode::corrupt, {"line 0"}, [] { parse(""); });
-  expect_error(ErrorCode::corrupt, {"line 2", "TB"}, [] { parse("graph g {\n%c: Float(1000000, 1000000) = constant\nreturn ()\n}"); });
+  expect_error(ErrorCode::corrupt, {"line 2", "4000.00 GB"},
+               [] { parse("graph g {\n%c: Float(1000000, 1000000) = constant\nreturn ()\n}"); });
 }
 
 TEST(FuzzText, DamagedTextIsReadOrRefused) {
   Random random(1);
-  const std::string pieces[] = {"%", "(", ")", "[", "]", "\"", "\\", ",", " = ", ": ", "none", "0", "-1", "9", "inf", "nan", "  # ", "  @ ",
-                                "\n", "axis=", "scale=", "constant", "input", "Float(", "QInt8(", "1e", ".", "{", "}", "%x", std::string(1, '\0')};
+  const std::string pieces[] = {"%",
+                                "(",
+                                ")",
+                                "[",
+                                "]",
+                                "\"",
+                                "\\",
+                                ",",
+                                " = ",
+                                ": ",
+                                "none",
+                                "0",
+                                "-1",
+                                "9",
+                                "inf",
+                                "nan",
+                                "  # ",
+                                "  @ ",
+                                "\n",
+                                "axis=",
+                                "scale=",
+                                "constant",
+                                "input",
+                                "Float(",
+                                "QInt8(",
+                                "1e",
+                                ".",
+                                "{",
+                                "}",
+                                "%x",
+                                std::string(1, '\0')};
   std::vector<std::string> seeds{kNet};
   for (uint64_t s = 0; s < 5; ++s) seeds.push_back(print(testing::random_net(s), {.full = true}));
   int read = 0;
@@ -222,11 +264,20 @@ TEST(FuzzText, DamagedTextIsReadOrRefused) {
     for (int64_t edits = random.integer(1, 3); edits > 0; --edits) {
       auto at = static_cast<size_t>(random.integer(0, static_cast<int64_t>(text.size())));
       switch (random.integer(0, 4)) {
-        case 0: if (at < text.size()) text[at] = static_cast<char>(random.integer(0, 255)); break;
-        case 1: text.erase(at, static_cast<size_t>(random.integer(1, 12))); break;
-        case 2: text.insert(at, pieces[random.integer(0, std::size(pieces) - 1)]); break;
-        case 3: text.insert(at, text.substr(static_cast<size_t>(random.integer(0, static_cast<int64_t>(text.size()))), 20)); break;
-        default: if (random.integer(0, 9) == 0) text.resize(at);
+        case 0:
+          if (at < text.size()) text[at] = static_cast<char>(random.integer(0, 255));
+          break;
+        case 1:
+          text.erase(at, static_cast<size_t>(random.integer(1, 12)));
+          break;
+        case 2:
+          text.insert(at, pieces[random.integer(0, std::size(pieces) - 1)]);
+          break;
+        case 3:
+          text.insert(at, text.substr(static_cast<size_t>(random.integer(0, static_cast<int64_t>(text.size()))), 20));
+          break;
+        default:
+          if (random.integer(0, 9) == 0) text.resize(at);
       }
     }
     try {

@@ -41,8 +41,8 @@ Graph constants_graph() {
   g.name = "all \"dtypes\"\n";
   g.metadata = {{"producer", "test"}, {"", "empty key"}, {"newline\n", "\xc3\xa9"}};
   ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(3)}));
-  for (DType dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int64, DType::int32, DType::int16,
-                      DType::int8, DType::uint8, DType::bool_})
+  for (DType dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int64, DType::int32,
+                      DType::int16, DType::int8, DType::uint8, DType::bool_})
     g.add_constant(to_string(dtype), Tensor::rand({3, 5}, 1, 0, 3).to(dtype));
   g.add_constant("scalar", Tensor::scalar(2.5));
   g.add_constant("empty", Tensor::empty({0, 4}));
@@ -55,11 +55,14 @@ Graph constants_graph() {
   g.add_constant("channels1", quantize_per_channel(w, {0.5, 0.25, 1, 2}, {0, 0, 0, 1}, 1, DType::quint8));
   g.add_constant("bias", quantize_per_tensor(w, 1e-6, 2147483647, DType::qint32));
   g.add_constant("strided", w.transpose(0, 1));
-  ValueId q = g.add_call("q", "quantize", {x}, {}, ops::QType{DType::quint8, Quantizer::per_tensor(0.1, 9, DType::quint8)}, "s \"c\" \\");
-  g.add_input("p", TensorType(DType::qint8, {Dim(2), Dim("M")}, Quantizer::per_channel({0.1, 0.5}, {1, 2}, 0, DType::qint8)));
+  ValueId q = g.add_call("q", "quantize", {x}, {},
+                         ops::QType{DType::quint8, Quantizer::per_tensor(0.1, 9, DType::quint8)}, "s \"c\" \\");
+  g.add_input(
+      "p", TensorType(DType::qint8, {Dim(2), Dim("M")}, Quantizer::per_channel({0.1, 0.5}, {1, 2}, 0, DType::qint8)));
   g.node(g.value(q).producer).note = "note\nof two lines";
   auto top = g.add_calls("top", "topk", {x}, {{"k", int64_t{2}}});
-  ValueId n = g.add_call("n", "layer_norm", {x, graph::kNone, *g.find("scalar") == 0 ? x : graph::kNone}, {{"eps", 0.1}});
+  ValueId n =
+      g.add_call("n", "layer_norm", {x, graph::kNone, *g.find("scalar") == 0 ? x : graph::kNone}, {{"eps", 0.1}});
   ValueId i = g.add_call("i", "clamp", {n}, {{"min", -0.0}});
   g.set_outputs({top[1], q, i, q});
   return g;
@@ -74,15 +77,17 @@ Graph quantized_graph() {
 
 // A small file and its parts.
 Graph small_graph() {
-  return graph::parse("graph small {\n%x: Float(N, 2) = input\n%q: QUInt8(N, 2) scale=0.5 zero_point=3 = quantize(%x)  @ s  # n\n"
-                      "%w: QInt8(3, 2) axis=0 scale=[0.5, 0.25, 1] zero_point=0 = constant\n%b: Float(3) = constant [1, 2, 3]\n"
-                      "%y: QUInt8(N, 3) scale=0.25 zero_point=1 = linear(%q, %w, %b, activation=\"relu\")\nreturn (%y)\n}");
+  return graph::parse(
+      "graph small {\n%x: Float(N, 2) = input\n%q: QUInt8(N, 2) scale=0.5 zero_point=3 = quantize(%x)  @ s  # n\n"
+      "%w: QInt8(3, 2) axis=0 scale=[0.5, 0.25, 1] zero_point=0 = constant\n%b: Float(3) = constant [1, 2, 3]\n"
+      "%y: QUInt8(N, 3) scale=0.25 zero_point=1 = linear(%q, %w, %b, activation=\"relu\")\nreturn (%y)\n}");
 }
 
 struct Parts {
   SafetensorsFile file;
   Json json;
-  explicit Parts(const std::filesystem::path& path) : file(read_safetensors(path)), json(Json::parse(file.metadata.at("octet.graph"))) {}
+  explicit Parts(const std::filesystem::path& path)
+      : file(read_safetensors(path)), json(Json::parse(file.metadata.at("octet.graph"))) {}
   void write(const std::filesystem::path& path) {
     file.metadata["octet.graph"] = json.dump();
     write_safetensors(path, file.tensors, file.metadata);
@@ -121,7 +126,8 @@ TEST(OctetFile, QparamsTakeHalfTheRoomWhereThatIsExact) {
   auto tensors = read_safetensors(dir / "a.octet").tensors;
   EXPECT_EQ(tensors.at("channels1.scale").dtype(), DType::float32);
   EXPECT_EQ(tensors.at("channels.scale").dtype(), DType::float64) << "0.1 is no float32";
-  for (const char* name : {"channels.zero_point", "channels1.zero_point", "bias.zero_point"}) EXPECT_EQ(tensors.at(name).dtype(), DType::int32);
+  for (const char* name : {"channels.zero_point", "channels1.zero_point", "bias.zero_point"})
+    EXPECT_EQ(tensors.at(name).dtype(), DType::int32);
 }
 
 TEST(OctetFile, WideQparamsAreReadToo) {
@@ -167,7 +173,8 @@ TEST(OctetFile, MissingAndForeignFilesAreErrors) {
   TempDir dir;
   expect_error(ErrorCode::not_found, {"none.octet"}, [&] { load_octet(dir / "none.octet"); });
   write_safetensors(dir / "plain.safetensors", {{"a", Tensor::ones({1})}});
-  expect_error(ErrorCode::corrupt, {"plain.safetensors", "octet.graph"}, [&] { load_octet(dir / "plain.safetensors"); });
+  expect_error(ErrorCode::corrupt, {"plain.safetensors", "octet.graph"},
+               [&] { load_octet(dir / "plain.safetensors"); });
   spill(dir / "text", "hello");
   expect_error(ErrorCode::corrupt, {"text"}, [&] { load_octet(dir / "text"); });
 }
@@ -200,46 +207,113 @@ TEST(OctetFile, EveryFieldIsChecked) {
     const char* value;    // JSON; "" removes the field
     std::vector<std::string> parts;
   } cases[] = {
-      {"/format", "", {"'format'"}}, {"/format", "\"1\"", {"'format'"}}, {"/format", "0", {"format 0"}}, {"/format", "1.5", {"'format'"}},
-      {"/name", "", {"'name'"}}, {"/name", "7", {"'name'"}}, {"/metadata", "[]", {"'metadata'"}}, {"/metadata", "{\"a\": 1}", {"'metadata'"}},
-      {"/values", "", {"'values'"}}, {"/values", "{}", {"'values'"}}, {"/values/0", "3", {"value 0"}},
-      {"/values/0/name", "", {"value 0", "'name'"}}, {"/values/0/name", "\"q\"", {"%q"}}, {"/values/0/name", "\"a b\"", {"'a b'"}},
-      {"/values/0/dtype", "\"float33\"", {"value 0", "float33"}}, {"/values/0/dtype", "\"quint8\"", {"%x", "qparams"}},
-      {"/values/0/dims", "7", {"value 0", "'dims'"}}, {"/values/0/dims", "[-1, 2]", {"value 0", "-1"}}, {"/values/0/dims", "[1.5, 2]", {"1.5"}},
-      {"/values/0/dims", "[\"N\", 3]", {"%q"}}, {"/values/0/dims", "[true, 2]", {"true"}}, {"/values/0/dims", "[18446744073709551615, 2]", {"value 0"}},
-      {"/values/1/qscheme", "\"per_row\"", {"value 1", "per_row"}}, {"/values/1/qscheme", "", {"%q", "qparams"}},
-      {"/values/1/scale", "", {"value 1", "'scale'"}}, {"/values/1/scale", "0", {"value 1", "scale 0"}}, {"/values/1/scale", "\"0.5\"", {"'scale'"}},
-      {"/values/1/scale", "true", {"'scale'"}}, {"/values/1/scale", "[0.5, 0.5]", {"value 1"}}, {"/values/1/scale", "1e400", {"octet.graph"}},
-      {"/values/1/zero_point", "256", {"value 1", "256"}}, {"/values/1/zero_point", "1.5", {"'zero_point'"}}, {"/values/1/zero_point", "[]", {"value 1"}},
-      {"/values/2/dims", "[2, 3]", {"%w"}}, {"/values/2/dims", "[6]", {"node 2"}}, {"/values/2/dtype", "\"quint8\"", {"node 2"}}, {"/values/2/dtype", "\"int8\"", {"node 2"}},
-      {"/values/3/dims", "[4]", {"%b"}}, {"/values/4/dims", "[\"N\", 4]", {"%y"}}, {"/values/4/scale", "0.125", {}},
+      {"/format", "", {"'format'"}},
+      {"/format", "\"1\"", {"'format'"}},
+      {"/format", "0", {"'format'", "0"}},
+      {"/format", "1.5", {"'format'"}},
+      {"/name", "", {"'name'"}},
+      {"/name", "7", {"'name'"}},
+      {"/metadata", "[]", {"'metadata'"}},
+      {"/metadata", "{\"a\": 1}", {"'metadata'"}},
+      {"/values", "", {"'values'"}},
+      {"/values", "{}", {"'values'"}},
+      {"/values/0", "3", {"value 0"}},
+      {"/values/0/name", "", {"value 0", "'name'"}},
+      {"/values/0/name", "\"q\"", {"%q"}},
+      {"/values/0/name", "\"a b\"", {"'a b'"}},
+      {"/values/0/dtype", "\"float33\"", {"value 0", "float33"}},
+      {"/values/0/dtype", "\"quint8\"", {"%x", "qparams"}},
+      {"/values/0/dims", "7", {"value 0", "'dims'"}},
+      {"/values/0/dims", "[-1, 2]", {"value 0", "-1"}},
+      {"/values/0/dims", "[1.5, 2]", {"1.5"}},
+      {"/values/0/dims", "[\"N\", 3]", {"%q"}},
+      {"/values/0/dims", "[true, 2]", {"true"}},
+      {"/values/0/dims", "[18446744073709551615, 2]", {"value 0"}},
+      {"/values/1/qscheme", "\"per_row\"", {"value 1", "per_row"}},
+      {"/values/1/qscheme", "", {"%q", "qparams"}},
+      {"/values/1/scale", "", {"value 1", "'scale'"}},
+      {"/values/1/scale", "0", {"value 1", "scale 0"}},
+      {"/values/1/scale", "\"0.5\"", {"'scale'"}},
+      {"/values/1/scale", "true", {"'scale'"}},
+      {"/values/1/scale", "[0.5, 0.5]", {"value 1"}},
+      {"/values/1/scale", "1e400", {"octet.graph"}},
+      {"/values/1/zero_point", "256", {"value 1", "256"}},
+      {"/values/1/zero_point", "1.5", {"'zero_point'"}},
+      {"/values/1/zero_point", "[]", {"value 1"}},
+      {"/values/2/dims", "[2, 3]", {"%w"}},
+      {"/values/2/dims", "[6]", {"node 2"}},
+      {"/values/2/dtype", "\"quint8\"", {"node 2"}},
+      {"/values/2/dtype", "\"int8\"", {"node 2"}},
+      {"/values/3/dims", "[4]", {"%b"}},
+      {"/values/4/dims", "[\"N\", 4]", {"%y"}},
+      {"/values/4/scale", "0.125", {}},
       {"/values/9", "{\"name\": \"lost\", \"dtype\": \"float32\", \"dims\": []}", {"value 5", "'lost'"}},
-      {"/nodes", "", {"'nodes'"}}, {"/nodes", "7", {"'nodes'"}}, {"/nodes/0", "null", {"node 0"}},
-      {"/nodes/0/kind", "", {"node 0", "'kind'"}}, {"/nodes/0/kind", "\"output\"", {"node 0", "output"}}, {"/nodes/0/kind", "\"constant\"", {"node 0", "'tensor'"}},
-      {"/nodes/0/outputs", "", {"node 0", "'outputs'"}}, {"/nodes/0/outputs", "[]", {"node 0"}}, {"/nodes/0/outputs", "[5]", {"node 0", "5"}},
-      {"/nodes/0/outputs", "[-1]", {"node 0"}}, {"/nodes/0/outputs", "[-2]", {"node 0", "-2"}}, {"/nodes/0/outputs", "[4294967296]", {"node 0"}},
-      {"/nodes/0/outputs", "[0.0]", {"node 0"}}, {"/nodes/0/outputs", "[0, 0]", {"node 0"}}, {"/nodes/1/outputs", "[0]", {"node 1", "made twice"}},
-      {"/nodes/0/scope", "[]", {"node 0", "'scope'"}}, {"/nodes/1/note", "1", {"node 1", "'note'"}},
-      {"/nodes/1/op", "", {"node 1", "'op'"}}, {"/nodes/1/op", "\"quantise\"", {"node 1", "quantise"}}, {"/nodes/1/op", "\"relu\"", {"%q"}},
-      {"/nodes/1/inputs", "", {"node 1", "'inputs'"}}, {"/nodes/1/inputs", "[4]", {"node 1", "4"}}, {"/nodes/1/inputs", "[1]", {"node 1"}},
-      {"/nodes/1/inputs", "[]", {"%q"}}, {"/nodes/1/inputs", "[-1]", {"%q"}}, {"/nodes/1/inputs", "\"0\"", {"'inputs'"}},
-      {"/nodes/1/attrs", "", {"node 1", "'attrs'"}}, {"/nodes/1/attrs", "[]", {"'attrs'"}}, {"/nodes/1/attrs", "{\"k\": \"1\"}", {"node 1", "'k'"}},
-      {"/nodes/4/attrs/activation", "1", {"node 4", "'activation'"}}, {"/nodes/4/attrs/activation", "\"1\"", {"node 4", "activation"}},
-      {"/nodes/4/attrs/activation", "\"\\\"relu\"", {"node 4", "activation"}}, {"/nodes/4/attrs/activation", "\"\"", {"node 4", "activation"}},
-      {"/nodes/2/tensor", "\"v\"", {"node 2", "'v'"}}, {"/nodes/2/tensor", "\"b\"", {"node 2"}}, {"/nodes/3/tensor", "\"w\"", {"node 3"}}, {"/nodes/2/tensor", "", {"'tensor'"}},
-      {"/nodes/2/qscheme", "", {"node 2"}}, {"/nodes/2/qscheme", "\"per_tensor_affine\"", {"node 2"}}, {"/nodes/2/axis", "1", {"%w", "3"}},
-      {"/nodes/2/axis", "-1", {"node 2", "axis"}}, {"/nodes/2/axis", "7", {"%w"}}, {"/nodes/2/axis", "", {"'axis'"}}, {"/nodes/2/axis", "0.5", {"'axis'"}},
-      {"/nodes/2/scale", "\"b\"", {}}, {"/nodes/2/scale", "\"w\"", {"node 2", "float64"}}, {"/nodes/2/scale", "\"none\"", {"'none'"}}, {"/nodes/2/zero_point", "\"b\"", {"node 2"}},
-      {"/inputs", "", {"'inputs'"}}, {"/inputs", "[]", {"'inputs'"}}, {"/inputs", "[1]", {"'inputs'"}}, {"/outputs", "", {"'outputs'"}},
-      {"/outputs", "[9]", {"'outputs'", "9"}}, {"/outputs", "[-1]", {"'outputs'"}}, {"/outputs", "[\"y\"]", {"'outputs'"}},
+      {"/nodes", "", {"'nodes'"}},
+      {"/nodes", "7", {"'nodes'"}},
+      {"/nodes/0", "null", {"node 0"}},
+      {"/nodes/0/kind", "", {"node 0", "'kind'"}},
+      {"/nodes/0/kind", "\"output\"", {"node 0", "output"}},
+      {"/nodes/0/kind", "\"constant\"", {"node 0", "'tensor'"}},
+      {"/nodes/0/outputs", "", {"node 0", "'outputs'"}},
+      {"/nodes/0/outputs", "[]", {"node 0"}},
+      {"/nodes/0/outputs", "[5]", {"node 0", "5"}},
+      {"/nodes/0/outputs", "[-1]", {"node 0"}},
+      {"/nodes/0/outputs", "[-2]", {"node 0", "-2"}},
+      {"/nodes/0/outputs", "[4294967296]", {"node 0"}},
+      {"/nodes/0/outputs", "[0.0]", {"node 0"}},
+      {"/nodes/0/outputs", "[0, 0]", {"node 0"}},
+      {"/nodes/1/outputs", "[0]", {"node 1", "made twice"}},
+      {"/nodes/0/scope", "[]", {"node 0", "'scope'"}},
+      {"/nodes/1/note", "1", {"node 1", "'note'"}},
+      {"/nodes/1/op", "", {"node 1", "'op'"}},
+      {"/nodes/1/op", "\"quantise\"", {"node 1", "quantise"}},
+      {"/nodes/1/op", "\"dequantize\"", {"%q"}},
+      {"/nodes/1/inputs", "", {"node 1", "'inputs'"}},
+      {"/nodes/1/inputs", "[4]", {"node 1", "4"}},
+      {"/nodes/1/inputs", "[1]", {"node 1"}},
+      {"/nodes/1/inputs", "[]", {"%q"}},
+      {"/nodes/1/inputs", "[-1]", {"%q"}},
+      {"/nodes/1/inputs", "\"0\"", {"'inputs'"}},
+      {"/nodes/1/attrs", "", {"node 1", "'attrs'"}},
+      {"/nodes/1/attrs", "[]", {"'attrs'"}},
+      {"/nodes/1/attrs", "{\"k\": \"1\"}", {"node 1", "'k'"}},
+      {"/nodes/4/attrs/activation", "1", {"node 4", "'activation'"}},
+      {"/nodes/4/attrs/activation", "\"1\"", {"node 4", "activation"}},
+      {"/nodes/4/attrs/activation", "\"\\\"relu\"", {"node 4", "activation"}},
+      {"/nodes/4/attrs/activation", "\"\"", {"node 4", "activation"}},
+      {"/nodes/2/tensor", "\"v\"", {"node 2", "'v'"}},
+      {"/nodes/2/tensor", "\"b\"", {"node 2"}},
+      {"/nodes/3/tensor", "\"w\"", {"node 3"}},
+      {"/nodes/2/tensor", "", {"'tensor'"}},
+      {"/nodes/2/qscheme", "", {"node 2"}},
+      {"/nodes/2/qscheme", "\"per_tensor_affine\"", {"node 2"}},
+      {"/nodes/2/axis", "1", {"node 2", "axis 1"}},
+      {"/nodes/2/axis", "-1", {"node 2", "axis"}},
+      {"/nodes/2/axis", "7", {"node 2", "axis 7"}},
+      {"/nodes/2/axis", "", {"'axis'"}},
+      {"/nodes/2/axis", "0.5", {"'axis'"}},
+      {"/nodes/2/scale", "\"b\"", {}},
+      {"/nodes/2/scale", "\"w\"", {"node 2", "float64"}},
+      {"/nodes/2/scale", "\"none\"", {"'none'"}},
+      {"/nodes/2/zero_point", "\"b\"", {"node 2"}},
+      {"/inputs", "", {"'inputs'"}},
+      {"/inputs", "[]", {"'inputs'"}},
+      {"/inputs", "[1]", {"'inputs'"}},
+      {"/outputs", "", {"'outputs'"}},
+      {"/outputs", "[9]", {"'outputs'", "9"}},
+      {"/outputs", "[-1]", {"'outputs'"}},
+      {"/outputs", "[\"y\"]", {"'outputs'"}},
   };
   for (const auto& c : cases) {
     SCOPED_TRACE(std::string(c.pointer) + " = " + c.value);
     Parts parts(dir / "a.octet");
     Json::json_pointer pointer(c.pointer);
-    if (!*c.value) parts.json.at(pointer.parent_pointer()).erase(pointer.back());
-    else if (std::string(c.pointer) == "/values/9") parts.json["values"].push_back(Json::parse(c.value));
-    else if (std::string(c.value) != "1e400") parts.json[pointer] = Json::parse(c.value);
+    if (!*c.value)
+      parts.json.at(pointer.parent_pointer()).erase(pointer.back());
+    else if (std::string(c.pointer) == "/values/9")
+      parts.json["values"].push_back(Json::parse(c.value));
+    else if (std::string(c.value) != "1e400")
+      parts.json[pointer] = Json::parse(c.value);
     if (std::string(c.value) == "1e400") {  // not representable, so put in as text
       std::string text = parts.json.dump();
       text.replace(text.find("0.5"), 3, "1e400");
@@ -280,7 +354,8 @@ TEST(FuzzOctetFile, DamagedFilesAreReadOrRefused) {
     std::string bytes = seeds[i % seeds.size()];
     for (int64_t edits = random.integer(1, 3); edits > 0; --edits) {
       auto at = static_cast<size_t>(random.integer(0, static_cast<int64_t>(bytes.size()) - 1));
-      bytes[at] = random.integer(0, 2) ? static_cast<char>(bytes[at] ^ (1 << random.integer(0, 7))) : "0123456789-,[]{}\"\\ae"[random.integer(0, 19)];
+      bytes[at] = random.integer(0, 2) ? static_cast<char>(bytes[at] ^ (1 << random.integer(0, 7)))
+                                       : "0123456789-,[]{}\"\\ae"[random.integer(0, 19)];
     }
     spill(dir / "b.octet", bytes);
     try {

@@ -29,7 +29,7 @@ TEST(DataOnnxModels, Resnet8KnowsCifar10) {
   Tensor best = ops::call("argmax", {run_one(g, {images})}, {{"dim", int64_t{1}}, {"keepdim", false}});
   int right = 0;
   for (size_t i = 0; i < labels.size(); ++i) right += best.to_vector<int64_t>()[i] == labels[i];
-  EXPECT_GT(right, 160);  // MLPerf Tiny's reference has 87% of all 10,000
+  EXPECT_NEAR(right, 155, 1);  // what ONNX Runtime 1.30 has of these 200; one may be a near tie
 }
 
 TEST(DataOnnxModels, FaceDetectorsShapeArithmeticFolds) {

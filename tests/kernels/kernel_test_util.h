@@ -7,12 +7,18 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <ostream>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "octet/base/cpu.h"
 #include "octet/kernels/kernels.h"
+
+namespace octet {
+// How GoogleTest shows a parameter.
+inline void PrintTo(Isa isa, std::ostream* out) { *out << to_string(isa); }
+}  // namespace octet
 
 namespace octet::kernels {
 

@@ -1,14 +1,16 @@
-// The face detector (Ultra-Light-Fast-Generic-Face-Detector, 320 x 240) on photographs: what int8 finds of the faces that
-// float finds, and what it invents.
+// The face detector (Ultra-Light-Fast-Generic-Face-Detector, 320 x 240) on photographs: what int8 finds of the faces
+// that float finds, and what it invents.
 //
-// The network gives for each of 4420 priors the probability of a face (scores, column 1) and a box (corners, as parts of the
-// picture). A detection is a score above 0.7 that no better detection overlaps (non-maximum suppression at IoU 0.3, as
-// the model's authors do). A float detection is found if an int8 one has IoU > 0.5 with it. An int8 detection is invented
-// if float has no box of IoU > 0.5 with it and a score above 0.5: a face that float gives 0.69 and int8 0.71 was not made up.
+// The network gives for each of 4420 priors the probability of a face (scores, column 1) and a box (corners, as parts
+// of the picture). A detection is a score above 0.7 that no better detection overlaps (non-maximum suppression at IoU
+// 0.3, as the model's authors do). A float detection is found if an int8 one has IoU > 0.5 with it. An int8 detection
+// is invented if float has no box of IoU > 0.5 with it and a score above 0.5: a face that float gives 0.69 and int8
+// 0.71 was not made up.
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "octet/base/parallel.h"
 #include "octet/graph/fuse.h"
 #include "octet/io/dataset.h"
 #include "octet/io/octet_file.h"
@@ -55,8 +57,8 @@ std::vector<Box> detections(const std::vector<Tensor>& outputs) {
 }
 
 RunResult quantize(const std::string& out) {
-  return run_octet({"quantize", data_dir() / "models/face-rfb-320.onnx", "--calibrate", data_dir() / "images", "--mean", "127",
-                    "--std", "128", "-o", out, "--json"});
+  return run_octet({"quantize", data_dir() / "models/face-rfb-320.onnx", "--calibrate", data_dir() / "images", "--mean",
+                    "127", "--std", "128", "-o", out, "--json"});
 }
 
 TEST(DataFaces, Int8FindsTheFacesAndInventsNone) {
@@ -67,11 +69,13 @@ TEST(DataFaces, Int8FindsTheFacesAndInventsNone) {
   RunResult quantized = quantize(dir / "face.octet");
   ASSERT_EQ(quantized.code, 0) << quantized.err;
 
+  set_num_threads(1);  // quick also where cores are shared
   graph::Graph source = io::import_onnx(data_dir() / "models/face-rfb-320.onnx");
   runtime::Program before = runtime::compile(graph::fuse_activations(source));
   runtime::Program after = runtime::compile(io::load_octet(dir / "face.octet"));
   graph::ValueId input = source.inputs().at(0);
-  Dataset pictures = Dataset::open(data_dir() / "images", {{source.value(input).name, source.type(input)}}, {1, {127}, {128}});
+  Dataset pictures =
+      Dataset::open(data_dir() / "images", {{source.value(input).name, source.type(input)}}, {1, {127}, {128}});
   size_t faces = 0, found = 0, detected = 0, invented = 0;
   for (int64_t i = 0; i < pictures.size(); ++i) {
     std::vector<Tensor> x{pictures.get(i, 1).inputs.begin()->second};
@@ -82,8 +86,8 @@ TEST(DataFaces, Int8FindsTheFacesAndInventsNone) {
     for (const Box& face : truth) found += any_overlaps(mine, face, 0.5f);
     for (const Box& face : mine) invented += !any_overlaps(likely, face, 0.5f);
   }
-  std::string what = "float finds " + std::to_string(faces) + ", int8 " + std::to_string(detected) + ": " + std::to_string(found) +
-                     " of the same, " + std::to_string(invented) + " invented";
+  std::string what = "float finds " + std::to_string(faces) + ", int8 " + std::to_string(detected) + ": " +
+                     std::to_string(found) + " of the same, " + std::to_string(invented) + " invented";
   RecordProperty("faces", what);
   std::cout << what << "\n";
   EXPECT_GT(faces, 50u) << what;

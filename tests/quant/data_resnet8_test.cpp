@@ -1,7 +1,7 @@
 // ResNet-8 on CIFAR-10, as a user runs it: float accuracy, int8 accuracy, both file formats.
 //
-// The float number is ONNX Runtime's: onnxruntime-node on the same 2000 images as raw 0..255 floats, batches of 100, largest
-// of the 10 outputs against the label: 1547 right, 0.7735.
+// The float number is ONNX Runtime's: onnxruntime-node on the same 2000 images as raw 0..255 floats, batches of 100,
+// largest of the 10 outputs against the label: 1547 right, 0.7735.
 #include <nlohmann/json.hpp>
 
 #include "tests/data.h"

@@ -89,8 +89,10 @@ TEST(Program, QuantizedNetworksGiveTheSameBitsAsTheirOperators) {
     for (const char* engine : {"native", "reference"}) {
       auto got = compile(*g, {engine}).run({x});
       std::string what = std::string(engine) + "\n" + graph::print(*g);
-      if (all_codes) expect_equal(got, want, what);
-      else if (std::string(engine) == "native") expect_close(got, want, what);
+      if (all_codes)
+        expect_equal(got, want, what);
+      else if (std::string(engine) == "native")
+        expect_close(got, want, what);
     }
   }
   EXPECT_GT(tried, 30);
@@ -168,34 +170,70 @@ TEST(ProgramThreads, OneProgramMayRunInSeveralThreadsAtOnce) {
 TEST(Program, AdversarialGraphs) {
   const char* const q = "QUInt8(2, 4, 3, 3) scale=0.05 zero_point=100";
   const std::string codes = std::string("%x: Float(2, 4, 3, 3) = input\n%a: ") + q + " = quantize(%x)\n";
-  auto val = [&](const std::string& name, const std::string& call) { return "%" + name + ": " + q + " = " + call + "\n"; };
+  auto val = [&](const std::string& name, const std::string& call) {
+    return "%" + name + ": " + q + " = " + call + "\n";
+  };
   const std::string conv = "%w: QInt8(4, 4, 1, 1) scale=0.02 zero_point=0 = constant\n";
   const struct {
     const char* name;
     std::string body;
   } cases[] = {
-      {"a value used after the operator that could overwrite it", codes + val("b", "relu(%a)") + val("c", "add(%a, %b)") + "return (%c)"},
-      {"the same operand twice", codes + val("b", "add(%a, %a)") + val("c", "relu(%b)") + val("d", "add(%c, %c)") + "return (%d)"},
-      {"a result that is also used", codes + val("b", "relu(%a)") + val("c", "sigmoid(%b)") + val("d", "add(%b, %c)") + "return (%b, %d)"},
+      {"a value used after the operator that could overwrite it",
+       codes + val("b", "relu(%a)") + val("c", "add(%a, %b)") + "return (%c)"},
+      {"the same operand twice",
+       codes + val("b", "add(%a, %a)") + val("c", "relu(%b)") + val("d", "add(%c, %c)") + "return (%d)"},
+      {"a result that is also used",
+       codes + val("b", "relu(%a)") + val("c", "sigmoid(%b)") + val("d", "add(%b, %c)") + "return (%b, %d)"},
       {"the same result twice", codes + val("b", "relu(%a)") + "return (%b, %b, %b)"},
       {"results that are inputs", "%x: Float(2, 3) = input\n%y: Long(2) = input\nreturn (%y, %x, %x)"},
-      {"a result that is a constant", "%x: Float(2) = input\n%c: Float(2) = constant [1, 2]\n%y: Float(2) = add(%x, %c)\nreturn (%c, %y, %c)"},
-      {"results that are views of an input", "%x: Float(2, 3) = input\n%y: Float(6) = reshape(%x, shape=[6])\n%z: Float(6, 1) = unsqueeze(%y, dim=1)\nreturn (%y, %x, %z)"},
-      {"results that are views of each other", codes + val("b", "relu(%a)") + "%c: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\nreturn (%b, %c, %b)"},
-      {"a view of what the next operator overwrites", codes + val("b", "relu(%a)") + "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" + val("c", "sigmoid(%b)") + val("d", "tanh(%c)") + "%e: QUInt8(2, 36) scale=0.05 zero_point=100 = relu(%v)\nreturn (%d, %e)"},
-      {"an unused view", codes + val("b", "relu(%a)") + "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" + val("c", "sigmoid(%b)") + val("d", "tanh(%c)") + "return (%d)"},
-      {"a view of an NHWC value", codes + conv + val("b", "conv2d(%a, %w)") + "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" + val("c", "relu(%b)") + val("d", "reshape(%v, shape=[2, 4, 3, 3])") + val("e", "add(%c, %d)") + "return (%v, %e, %b)"},
-      {"two views of an NHWC value far apart", codes + conv + val("b", "conv2d(%a, %w)") + val("i", "identity(%b)") + val("c", "sigmoid(%i)") + val("d", "conv2d(%c, %w)") + val("j", "identity(%b)") + val("e", "add(%j, %d)") + "return (%e)"},
-      {"NHWC and row-major operands of one add", codes + conv + val("b", "conv2d(%a, %w)") + val("c", "add(%a, %b)") + val("d", "add(%b, %a)") + "return (%c, %d)"},
-      {"an operand and its view in one add", codes + val("b", "relu(%a)") + val("v", "identity(%b)") + val("c", "add(%b, %v)") + "return (%c)"},
-      {"a pixel image, whose layouts are the same bytes", "%x: Float(2, 4, 1, 1) = input\n%w: Float(4, 4, 1, 1) = constant\n%y: Float(2, 4, 1, 1) = conv2d(%x, %w)\n%r: Float(2, 4, 1, 1) = relu(%y)\n%s: Float(2, 4, 1, 1) = add(%y, %r)\n%f: Float(2, 4) = flatten(%s)\nreturn (%f, %y)"},
-      {"a view that changes qparams is no view", codes + "%b: QUInt8(2, 36) scale=0.1 zero_point=10 = flatten(%a)\nreturn (%b)"},
-      {"views of constants", "%x: Float(1) = input\n%c: Float(4) = constant [1, 2, 3, 4]\n%v: Float(2, 2) = reshape(%c, shape=[2, 2])\n%y: Float(2, 2) = add(%v, %x)\nreturn (%v, %y)"},
-      {"broadcasting may not be done in place", "%x: Float(2, 1) = input\n%y: Float(2, 3) = input\n%a: Float(2, 1) = relu(%x)\n%b: Float(2, 3) = relu(%y)\n%c: Float(2, 3) = add(%a, %b)\n%d: Float(2, 3) = add(%c, %a)\nreturn (%d)"},
-      {"several results", "%x: Float(2, 6) = input\n%r: Float(2, 6) = relu(%x)\n%a: Float(2, 2), %b: Float(2, 4) = split(%r, sizes=[2, 4], dim=1)\n%v: Float(2, 3), %i: Long(2, 3) = topk(%b, k=3)\nreturn (%i, %a, %v)"},
-      {"a chain in place to a result", codes + val("b", "relu(%a)") + val("c", "sigmoid(%b)") + val("d", "tanh(%c)") + "return (%d)"},
-      {"a weight that is computed", "%x: Float(2, 3) = input\n%w: Float(4, 3) = input\n%v: Float(4, 3) = relu(%w)\n%y: Float(2, 4) = linear(%x, %v)\nreturn (%y)"},
-      {"a quantized weight that is computed", "%x: Float(2, 3) = input\n%w: Float(4, 3) = input\n%a: QUInt8(2, 3) scale=0.02 zero_point=128 = quantize(%x)\n%v: QInt8(4, 3) scale=0.02 zero_point=0 = quantize(%w)\n%y: QUInt8(2, 4) scale=0.05 zero_point=128 = linear(%a, %v)\nreturn (%y)"},
+      {"a result that is a constant",
+       "%x: Float(2) = input\n%c: Float(2) = constant [1, 2]\n%y: Float(2) = add(%x, %c)\nreturn (%c, %y, %c)"},
+      {"results that are views of an input",
+       "%x: Float(2, 3) = input\n%y: Float(6) = reshape(%x, shape=[6])\n%z: Float(6, 1) = unsqueeze(%y, dim=1)\nreturn "
+       "(%y, %x, %z)"},
+      {"results that are views of each other",
+       codes + val("b", "relu(%a)") + "%c: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\nreturn (%b, %c, %b)"},
+      {"a view of what the next operator overwrites",
+       codes + val("b", "relu(%a)") + "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" +
+           val("c", "sigmoid(%b)") + val("d", "tanh(%c)") +
+           "%e: QUInt8(2, 36) scale=0.05 zero_point=100 = relu(%v)\nreturn (%d, %e)"},
+      {"an unused view", codes + val("b", "relu(%a)") + "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" +
+                             val("c", "sigmoid(%b)") + val("d", "tanh(%c)") + "return (%d)"},
+      {"a view of an NHWC value", codes + conv + val("b", "conv2d(%a, %w)") +
+                                      "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" +
+                                      val("c", "relu(%b)") + val("d", "reshape(%v, shape=[2, 4, 3, 3])") +
+                                      val("e", "add(%c, %d)") + "return (%v, %e, %b)"},
+      {"two views of an NHWC value far apart", codes + conv + val("b", "conv2d(%a, %w)") + val("i", "identity(%b)") +
+                                                   val("c", "sigmoid(%i)") + val("d", "conv2d(%c, %w)") +
+                                                   val("j", "identity(%b)") + val("e", "add(%j, %d)") + "return (%e)"},
+      {"NHWC and row-major operands of one add", codes + conv + val("b", "conv2d(%a, %w)") + val("c", "add(%a, %b)") +
+                                                     val("d", "add(%b, %a)") + "return (%c, %d)"},
+      {"an operand and its view in one add",
+       codes + val("b", "relu(%a)") + val("v", "identity(%b)") + val("c", "add(%b, %v)") + "return (%c)"},
+      {"a pixel image, whose layouts are the same bytes",
+       "%x: Float(2, 4, 1, 1) = input\n%w: Float(4, 4, 1, 1) = constant\n%y: Float(2, 4, 1, 1) = conv2d(%x, %w)\n%r: "
+       "Float(2, 4, 1, 1) = relu(%y)\n%s: Float(2, 4, 1, 1) = add(%y, %r)\n%f: Float(2, 4) = flatten(%s)\nreturn (%f, "
+       "%y)"},
+      {"a view that changes qparams is no view",
+       codes + "%b: QUInt8(2, 36) scale=0.1 zero_point=10 = flatten(%a)\nreturn (%b)"},
+      {"views of constants",
+       "%x: Float(1) = input\n%c: Float(4) = constant [1, 2, 3, 4]\n%v: Float(2, 2) = reshape(%c, shape=[2, 2])\n%y: "
+       "Float(2, 2) = add(%v, %x)\nreturn (%v, %y)"},
+      {"broadcasting may not be done in place",
+       "%x: Float(2, 1) = input\n%y: Float(2, 3) = input\n%a: Float(2, 1) = relu(%x)\n%b: Float(2, 3) = relu(%y)\n%c: "
+       "Float(2, 3) = add(%a, %b)\n%d: Float(2, 3) = add(%c, %a)\nreturn (%d)"},
+      {"several results",
+       "%x: Float(2, 6) = input\n%r: Float(2, 6) = relu(%x)\n%a: Float(2, 2), %b: Float(2, 4) = split(%r, sizes=[2, "
+       "4], dim=1)\n%v: Float(2, 3), %i: Long(2, 3) = topk(%b, k=3)\nreturn (%i, %a, %v)"},
+      {"a chain in place to a result",
+       codes + val("b", "relu(%a)") + val("c", "sigmoid(%b)") + val("d", "tanh(%c)") + "return (%d)"},
+      {"a weight that is computed",
+       "%x: Float(2, 3) = input\n%w: Float(4, 3) = input\n%v: Float(4, 3) = relu(%w)\n%y: Float(2, 4) = linear(%x, "
+       "%v)\nreturn (%y)"},
+      {"a quantized weight that is computed",
+       "%x: Float(2, 3) = input\n%w: Float(4, 3) = input\n%a: QUInt8(2, 3) scale=0.02 zero_point=128 = "
+       "quantize(%x)\n%v: QInt8(4, 3) scale=0.02 zero_point=0 = quantize(%w)\n%y: QUInt8(2, 4) scale=0.05 "
+       "zero_point=128 = linear(%a, %v)\nreturn (%y)"},
   };
   for (const auto& c : cases) {
     Graph g = parse(c.body);
@@ -239,7 +277,8 @@ TEST(Program, WatchShowsEachWantedValueOnceAndNoOther) {
     Tensor x = image(2, seed);
     auto want = evaluate_values(g, {x});
     std::vector<ValueId> wanted;
-    for (size_t v = 0; v < g.values().size(); v += 2) wanted.insert(wanted.end(), 2, static_cast<ValueId>(v));  // doubly
+    for (size_t v = 0; v < g.values().size(); v += 2)
+      wanted.insert(wanted.end(), 2, static_cast<ValueId>(v));  // doubly
     std::map<ValueId, int> seen;
     compile(g).run_watched({x}, wanted, [&](ValueId id, const Tensor& t) {
       ++seen[id];
@@ -251,14 +290,16 @@ TEST(Program, WatchShowsEachWantedValueOnceAndNoOther) {
 }
 
 TEST(Program, ResultsAreTheCallersOwn) {
-  Graph g = parse("%x: Float(3) = input\n%c: Float(3) = constant [1, 2, 3]\n%y: Float(3) = relu(%x)\n"
-                  "%v: Float(3, 1) = unsqueeze(%y, dim=1)\nreturn (%y, %x, %c, %v, %y)");
+  Graph g = parse(
+      "%x: Float(3) = input\n%c: Float(3) = constant [1, 2, 3]\n%y: Float(3) = relu(%x)\n"
+      "%v: Float(3, 1) = unsqueeze(%y, dim=1)\nreturn (%y, %x, %c, %v, %y)");
   Program p = compile(g);
   Tensor x = Tensor::ones({3});
   auto first = p.run({x});
   for (size_t i = 0; i < first.size(); ++i) {
     for (int k = 0; k < 3; ++k) first[i].data<float>()[k] = 100.0f + static_cast<float>(i);
-    for (size_t j = i + 1; j < first.size(); ++j) EXPECT_LT(first[j].to_vector<float>()[0], 100) << i << " shares with " << j;
+    for (size_t j = i + 1; j < first.size(); ++j)
+      EXPECT_LT(first[j].to_vector<float>()[0], 100) << i << " shares with " << j;
   }
   EXPECT_TRUE(equal(x, Tensor::ones({3})));
   auto second = p.run({x});
@@ -301,35 +342,43 @@ TEST(Program, WrongInputsAreErrorsThatNameTheInput) {
   };
   for (const auto& c : cases) {
     expect_error(ErrorCode::invalid_argument, c.parts, [&] { p.run(c.inputs); });
-    expect_error(ErrorCode::invalid_argument, c.parts, [&] { p.run_watched(c.inputs, {a, b}, [](ValueId, const Tensor&) {}); });
+    expect_error(ErrorCode::invalid_argument, c.parts, [&] {
+      p.run_watched(c.inputs, {a, b}, [](ValueId, const Tensor&) {});
+    });
     EXPECT_TRUE(equal(p.run({x, x, codes})[0], Tensor::full({2, 3}, 2))) << "after an error";
   }
   expect_error(ErrorCode::not_found, {"'b'", "Float(N, 3)"}, [&] { p.run({{"a", x}, {"q", codes}}); });
-  expect_error(ErrorCode::not_found, {"'aa'", "a, b, q", "did you mean 'a'"},
-               [&] { p.run({{"a", x}, {"aa", x}, {"b", x}, {"q", codes}}); });
+  expect_error(ErrorCode::not_found, {"'aa'", "a, b, q", "did you mean 'a'"}, [&] {
+    p.run({{"a", x}, {"aa", x}, {"b", x}, {"q", codes}});
+  });
   auto named = p.run({{"a", x}, {"b", x}, {"q", codes}});
   EXPECT_TRUE(equal(named.at("y"), Tensor::full({2, 3}, 2)));
 }
 
 TEST(Program, RunsAfterAnErrorInTheMiddle) {
-  Graph g = parse("%x: Float(3) = input\n%i: Long(1) = input\n%r: Float(3) = relu(%x)\n"
-                  "%y: Float(1) = index_select(%r, %i)\nreturn (%y)");
+  Graph g = parse(
+      "%x: Float(3) = input\n%i: Long(1) = input\n%r: Float(3) = relu(%x)\n"
+      "%y: Float(1) = index_select(%r, %i)\nreturn (%y)");
   Program p = compile(g);
   Tensor x = Tensor::from<float>({1, 2, 3});
   EXPECT_EQ(p.run({x, Tensor::from<int64_t>({2})})[0].item(), 3);
   EXPECT_THROW(p.run({x, Tensor::from<int64_t>({7})}), Error);
   EXPECT_EQ(p.run({x, Tensor::from<int64_t>({1})})[0].item(), 2);
-  EXPECT_THROW(p.run_watched({x, Tensor::from<int64_t>({0})}, {0}, [](ValueId, const Tensor&) { throw Error(ErrorCode::io, "stop"); }),
+  EXPECT_THROW(p.run_watched({x, Tensor::from<int64_t>({0})}, {0},
+                             [](ValueId, const Tensor&) { throw Error(ErrorCode::io, "stop"); }),
                Error);
   EXPECT_EQ(p.run({x, Tensor::from<int64_t>({0})})[0].item(), 1);
 }
 
 TEST(Program, WhatCannotRunIsSaidWhenCompilingAllOfIt) {
-  Graph g = parse("%x: Double(1, 2, 4, 4) = input\n%w: Double(1, 2, 1, 1) = constant [1, 2]\n"
-                  "%y: Float(1, 1, 4, 4) = conv2d(%x, %w)  @ first.conv\n"
-                  "%z: Float(1, 1, 2, 2) = conv2d(%x, %w, stride=[2, 2])  @ second.conv\nreturn (%y, %z)");
-  expect_error(ErrorCode::unsupported, {"2 nodes", "first.conv", "Double(1, 2, 4, 4)", "second.conv"}, [&] { compile(g); });
-  expect_error(ErrorCode::invalid_argument, {"unknown engine 'nativ'", "native"}, [&] { compile(random_net(1), {"nativ"}); });
+  Graph g = parse(
+      "%x: Double(1, 2, 4, 4) = input\n%w: Double(1, 2, 1, 1) = constant [1, 2]\n"
+      "%y: Float(1, 1, 4, 4) = conv2d(%x, %w)  @ first.conv\n"
+      "%z: Float(1, 1, 2, 2) = conv2d(%x, %w, stride=[2, 2])  @ second.conv\nreturn (%y, %z)");
+  expect_error(ErrorCode::unsupported, {"2 nodes", "first.conv", "Double(1, 2, 4, 4)", "second.conv"},
+               [&] { compile(g); });
+  expect_error(ErrorCode::invalid_argument, {"unknown engine 'nativ'", "native"},
+               [&] { compile(random_net(1), {"nativ"}); });
 }
 
 TEST(Program, StepsTellWhatRuns) {

@@ -2,7 +2,9 @@
 # one line that must: -ffp-contract=off, without which GCC fuses a*b+c and results depend on the ISA.
 find_program(OCTET_CCACHE ccache)
 if(OCTET_CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${OCTET_CCACHE})
+  # Paths are made relative, so that another clone of the repository finds what this one compiled.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
+                                  ${OCTET_CCACHE})
 endif()
 find_program(OCTET_MOLD mold)
 if(OCTET_MOLD)

@@ -22,7 +22,7 @@ namespace octet::io::onnx_impl {
 
 using graph::ValueId;
 
-// -- tensors and types (onnx_tensor.cpp) ---------------------------------------------------------------
+// -- tensors and types (onnx_import_tensor.cpp) ---------------------------------------------------------------
 
 // The DType of a TensorProto::DataType; Error (unsupported) naming `what` for types octet lacks.
 DType dtype_of(int32_t onnx_type, const std::string& what);
@@ -123,7 +123,7 @@ class NodeView {
   mutable std::set<std::string> read_;
 };
 
-// -- the importer (onnx_import_graph.cpp) ----------------------------------------------------------------
+// -- the importer (onnx_import_graph.cpp, onnx_import_values.cpp) ----------------------------------------------------------------
 
 class Importer {
  public:

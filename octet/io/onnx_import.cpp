@@ -34,7 +34,7 @@ graph::Graph import_onnx(const std::filesystem::path& path, const OnnxImportOpti
   std::filesystem::path dir = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
   auto file = MappedFile::open(path);
   std::string_view bytes(reinterpret_cast<const char*>(file->data()), file->size());
-  return import_parsed(bytes, path.filename().string(), dir, options);
+  return import_parsed(bytes, path.string(), dir, options);
 }
 
 graph::Graph import_onnx_bytes(std::string_view bytes, const std::string& name, const OnnxImportOptions& options) {

@@ -167,6 +167,9 @@ void Importer::visit(const onnx::NodeProto& node) {
     for (const std::string& out : node.output())
       if (!out.empty()) values_[out] = nullptr;
   };
+  // Asked first: an unknown operator is reported even where it reads from another one.
+  auto handler = handlers().find(op_key(node));
+  if (handler == handlers().end()) return reject("");
   try {
     std::vector<ValPtr> inputs;
     for (const std::string& name : node.input()) {
@@ -177,8 +180,6 @@ void Importer::visit(const onnx::NodeProto& node) {
         if (!out.empty()) values_[out] = nullptr;
       return;
     }
-    auto handler = handlers().find(op_key(node));
-    if (handler == handlers().end()) return reject("");
     if (node.output_size() == 0) return;
     if (!fold_sizes(*this, n, inputs)) handler->second(*this, n);
     if (auto names = n.unread(); !names.empty()) n.unsupported("attribute {}", fmt::join(names, ", "));

@@ -60,6 +60,11 @@ TEST(OnnxErrors, AllUnsupportedOperatorsInOneLine) {
       [&] { io::import_onnx_bytes(m.bytes(), "model.onnx"); });
 }
 
+TEST(OnnxErrors, UnsupportedOperatorsThatReadFromEachOtherAreAllNamed) {
+  expect_import_error(ErrorCode::unsupported, {"2 operators are not supported: Loop (node \"y\"), Scan (node \"z\")"},
+                      OnnxModel().input("x", {2}).node("Loop", {"x"}, {"y"}).node("Scan", {"y"}, {"z"}).output("z"));
+}
+
 TEST(OnnxErrors, OneUnsupportedOperatorInTheSingular) {
   expect_import_error(ErrorCode::unsupported, {"test.onnx: 1 operator is not supported: Loop (node \"y\")"},
                       OnnxModel().input("x", {2}).node("Loop", {"x"}, {"y"}).output("y"));

@@ -62,6 +62,12 @@ class ReferenceKernel final : public Kernel {
   std::vector<std::string> warnings_;
 };
 
+bool is_float_call(const OpSpec& spec) {
+  for (const TensorType& t : {spec.inputs[0], spec.inputs[1], spec.has(2) ? spec.inputs[2] : spec.inputs[1], spec.outputs[0]})
+    if (t.dtype != DType::float32) return false;
+  return true;
+}
+
 // One output element: the integer sum, then the requantization.
 void store_requantized(const IntegerWeights& w, int64_t channel, int32_t acc, void* y, int64_t i) {
   int32_t q = affine::requantize(add_wrapping(acc, w.bias[channel]), w.multiplier[channel], w.y_zero_point, w.lo, w.hi);
@@ -87,7 +93,7 @@ std::unique_ptr<Kernel> linear(const OpSpec& spec) {
       };
     }, w->warnings);
   }
-  if (spec.inputs[0].dtype != DType::float32 || spec.inputs[1].dtype != DType::float32) return nullptr;
+  if (!is_float_call(spec)) return nullptr;
   Tensor w = spec.constants[1].defined() ? spec.constants[1].contiguous() : Tensor();
   Tensor b = spec.has(2) && spec.constants[2].defined() ? spec.constants[2].contiguous() : Tensor();
   std::string activation = spec.attrs.get_string("activation");
@@ -151,7 +157,7 @@ std::unique_ptr<Kernel> conv(const OpSpec& spec) {
       };
     }, w->warnings);
   }
-  if (spec.inputs[0].dtype != DType::float32 || spec.inputs[1].dtype != DType::float32) return nullptr;
+  if (!is_float_call(spec)) return nullptr;
   Tensor w = spec.constants[1].defined() ? spec.constants[1].contiguous() : Tensor();
   Tensor b = spec.has(2) && spec.constants[2].defined() ? spec.constants[2].contiguous() : Tensor();
   std::string activation = spec.attrs.get_string("activation");

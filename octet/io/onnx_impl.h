@@ -123,7 +123,7 @@ class NodeView {
   mutable std::set<std::string> read_;
 };
 
-// -- the importer (onnx_import_graph.cpp, onnx_import_values.cpp) ----------------------------------------------------------------
+// -- the importer (onnx_import_graph.cpp, onnx_import_values.cpp) ----------------------------------------
 
 class Importer {
  public:

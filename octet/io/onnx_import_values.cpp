@@ -44,9 +44,8 @@ ValPtr Importer::lookup(const std::string& name) {
   auto it = initializers_.find(name);
   OCTET_CHECK(it != initializers_.end(), corrupt, "'{}' is not made by any node, input or initializer", one_line(name));
   Tensor data = read_tensor(*it->second, fmt::format("initializer '{}'", one_line(name)), dir_);
-  // The model's copy is not needed any more: large models would be in memory twice.
-  it->second->clear_raw_data();
-  it->second->clear_float_data();
+  // The model's copy is not needed any more: large models would be in memory twice. (clear_raw_data keeps the memory.)
+  if (it->second->has_raw_data()) delete it->second->release_raw_data();
   return values_[name] = constant_val(name, to_compute_type(data));
 }
 

@@ -33,6 +33,9 @@ void check_conv(const Types& t, int64_t spatial) {
   OCTET_CHECK(x.is_quantized() == w.is_quantized(), invalid_argument,
               "{}: input is {} and weight is {}: quantize both or neither (a QuantStub before the layer, or its qconfig)", who,
               to_string(x), to_string(w));
+  OCTET_CHECK(x.is_quantized() || !t.want(), invalid_argument,
+              "{}: a quantized result was asked for, but the input is {}: quantize it first, or quantize the result", who,
+              to_string(x));
 }
 
 // conv1d as conv2d on images of height 1.

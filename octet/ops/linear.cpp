@@ -24,6 +24,10 @@ OCTET_OP(linear, "linear(x, weight, bias?, *, activation=\"none\") -> y", QRule:
                        "linear: input is {} and weight is {}: quantize both or neither (a QuantStub before the layer, or its "
                        "qconfig)",
                        to_string(x), to_string(w));
+           OCTET_CHECK(x.is_quantized() || !t.want(), invalid_argument,
+                       "linear: a quantized result was asked for, but the input is {}: quantize it first, or quantize the "
+                       "result",
+                       to_string(x));
            auto dims = x.dims;
            dims.back() = w.dims[0];
            return t.result(dims);

@@ -91,6 +91,16 @@ TEST(Engine, AveragePoolHonoursCountIncludePad) {
   set_engine("native");
 }
 
+// A file could say so; floats must not be written where codes belong.
+TEST(Engine, FloatOperandsCannotHaveAQuantizedResult) {
+  ops::QType want{DType::quint8, Quantizer::per_tensor(0.1, 0, DType::quint8)};
+  EXPECT_THROW(ops::call("linear", {Tensor::rand({2, 8}, 1), Tensor::rand({4, 8}, 2)}, {}, want), Error);
+  EXPECT_THROW(ops::call("conv2d", {Tensor::rand({1, 2, 3, 3}, 1), Tensor::rand({4, 2, 1, 1}, 2)}, {}, want), Error);
+  TensorType y(DType::quint8, Shape{2, 4}, want.quantizer);
+  Tensor x = Tensor::rand({2, 8}, 1), w = Tensor::rand({4, 8}, 2), b = Tensor::zeros({4});
+  for (const char* name : {"native", "reference"}) EXPECT_EQ(make_kernel(linear_spec(x, w, b, y), name), nullptr);
+}
+
 // traps.md: "quantized tensor into a float op or the reverse".
 TEST(Engine, MixingFloatAndQuantizedOperandsIsAnErrorThatNamesBothTypes) {
   Tensor x = Tensor::rand({2, 8}, 1), w = quantize_per_tensor(Tensor::randn({4, 8}, 2), 0.02, 0, DType::qint8);

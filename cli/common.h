@@ -73,7 +73,7 @@ Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64
 struct Latency {
   double median_ms = 0, min_ms = 0;
 };
-// Runs the programs in turn, A B A B ..., after a warm-up, until each has had `seconds` (and at least 5 runs).
+// Runs the programs in turns of a few runs, A B A B ..., after a warm-up, until each has had `seconds` (and at least 5 runs).
 std::vector<Latency> measure(const std::vector<const runtime::Program*>& programs,
                              const std::vector<std::vector<Tensor>>& inputs, double seconds);
 // Plausible inputs for a benchmark: symbolic dims become `batch`, floats are uniform in -1..1 (seeded).

@@ -96,6 +96,15 @@ void set_num_threads(int n) {
   omp_set_num_threads(n);
 }
 
+void rest_threads() {
+  auto& pool = the_pool();
+  if (t_inside || !pool.mutex.try_lock()) return;
+  std::lock_guard lock(pool.mutex, std::adopt_lock);
+  if (pool.pool)
+    pthreadpool_parallelize_1d(pool.pool, [](void*, size_t) {}, nullptr, static_cast<size_t>(pool.pool_threads),
+                               PTHREADPOOL_FLAG_YIELD_WORKERS);
+}
+
 void detail::parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* context) {
   int threads = num_threads();
   auto& pool = the_pool();

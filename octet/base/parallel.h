@@ -14,6 +14,10 @@ int num_threads();
 // Sets it; n >= 1, else Error. Takes effect for work started later. Must not be called from inside parallel_for.
 void set_num_threads(int n);
 
+// Sends the pool's threads to sleep now. After work they spin for some milliseconds to be quick for more, which takes a core
+// from whatever else wants to run then (another library's threads).
+void rest_threads();
+
 namespace detail {
 void parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* context);
 }

@@ -1,10 +1,12 @@
 // docs/operators.md is made from the registry: OCTET_UPDATE_DOCS=1 build/bin/test_ops --gtest_filter=Docs.* writes it anew.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
 
+#include "octet/io/onnx_import.h"
 #include "octet/ops/op.h"
 
 namespace octet {
@@ -21,7 +23,29 @@ std::string operator_table() {
     const char* rule[] = {"no", "same", "own", "fixed"};
     out << "| `" << op->schema() << "` | " << rule[static_cast<int>(op->rule())] << " | " << op->doc() << " |\n";
   }
+  out << "\n## ONNX operators\n`octet` reads these, in the forms that inference uses (opsets 7 to 17 and their later equals):\n";
+  size_t column = 0;
+  for (const std::string& name : io::onnx_operators()) {
+    out << (column == 0 ? "" : column > 100 ? "\n" : " ") << name;
+    column = column > 100 ? name.size() : column + name.size() + 1;
+  }
+  out << "\n";
   return out.str();
+}
+
+std::string contents(const char* path) {
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+// Without the white space at the beginning of lines.
+std::string unindented(const std::string& text) {
+  std::istringstream in(text);
+  std::string line, out;
+  while (std::getline(in, line)) out += line.substr(std::min(line.find_first_not_of(' '), line.size())) + "\n";
+  return out;
 }
 
 }  // namespace
@@ -29,10 +53,17 @@ std::string operator_table() {
 TEST(Docs, TheTableOfOperatorsIsCurrent) {
   const char* path = "docs/operators.md";
   if (std::getenv("OCTET_UPDATE_DOCS")) std::ofstream(path) << operator_table();
-  std::ifstream in(path);
-  std::stringstream text;
-  text << in.rdbuf();
-  EXPECT_EQ(text.str(), operator_table());
+  EXPECT_EQ(contents(path), operator_table());
+}
+
+// The example's program is built and run by the tests, so the README's code is, too.
+TEST(Docs, TheReadmesCodeIsTheExamples) {
+  std::string readme = contents("README.md"), begin = "```cpp\n";
+  size_t at = readme.find(begin);
+  ASSERT_NE(at, std::string::npos);
+  at += begin.size();
+  std::string code = unindented(readme.substr(at, readme.find("```", at) - at));
+  EXPECT_NE(unindented(contents("examples/quantize_onnx.cpp")).find(code), std::string::npos) << code;
 }
 
 TEST(Docs, EveryOperatorIsDescribed) {

@@ -1,6 +1,7 @@
 #pragma once
 // What native conv2d and linear share: packed weights of one or more groups with the zero-point terms folded in.
 
+#include <algorithm>
 #include <cstring>
 
 #include "octet/base/parallel.h"
@@ -91,7 +92,8 @@ inline std::vector<int8_t> taps_first(const engine_detail::WeightCodes& weights,
 
 // The taps of every output pixel of images whose channels lie together; empty for pointwise convolutions.
 inline std::vector<int32_t> conv_offsets(const engine_detail::Window3& w, bool transposed, const Shape& x, const Shape& y) {
-  if (w.is_pointwise()) return {};
+  // (A transposed one's output_padding may add to the image.)
+  if (w.is_pointwise() && std::equal(x.begin() + 2, x.end(), y.begin() + 2, y.end())) return {};
   return engine_detail::tap_offsets(w, transposed, engine_detail::with_3_spatial(x), engine_detail::with_3_spatial(y));
 }
 

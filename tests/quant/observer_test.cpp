@@ -24,6 +24,15 @@ Error error_of(auto&& fn) {
 
 std::string message_of(auto&& fn) { return error_of(fn).what(); }
 
+// The observers that choose qparams from data.
+std::vector<std::string> calibrating_observers() {
+  std::vector<std::string> names;
+  for (const std::string& name : observer_names())
+    if (ObserverFactory(name).chooses_qparams() && name != "FixedQParamsObserver") names.push_back(name);
+  EXPECT_GE(names.size(), 8u);
+  return names;
+}
+
 constexpr ObserverScheme kAffine = ObserverScheme::per_tensor_affine, kSymmetric = ObserverScheme::per_tensor_symmetric;
 constexpr ObserverScheme kChannelAffine = ObserverScheme::per_channel_affine;
 constexpr ObserverScheme kChannelSymmetric = ObserverScheme::per_channel_symmetric;
@@ -75,6 +84,17 @@ TEST(ChooseQParams, AScaleIsAlwaysANormalNumber) {
           }
 }
 
+TEST(ChooseFloatQParams, KeepsTheZeroPointAsAFloat) {
+  ObserverOptions options{.qscheme = ObserverScheme::per_channel_affine_float_qparams};
+  EXPECT_EQ(choose_float_qparams(1, 256, options), (FloatQParams{1, -1}));  // not widened to 0
+  EXPECT_EQ(choose_float_qparams(-0.5f, 127, options), (FloatQParams{0.5f, 1}));
+  EXPECT_EQ(choose_float_qparams(3, 3, options), (FloatQParams{1, -3}));  // constant: code 0 is exactly it
+  EXPECT_EQ(choose_float_qparams(-1, 2, {.qscheme = options.qscheme, .quant_min = 0, .quant_max = 15}),
+            (FloatQParams{3.0f / 15, 1 / (3.0f / 15)}));
+  const float huge = std::numeric_limits<float>::max();
+  EXPECT_TRUE(std::isfinite(choose_float_qparams(-huge, huge, options).scale));
+}
+
 TEST(CodeRange, IsPyTorchs) {
   EXPECT_EQ(code_range({}), (CodeRange{0, 255}));
   EXPECT_EQ(code_range({.reduce_range = true}), (CodeRange{0, 127}));
@@ -98,13 +118,16 @@ TEST(ObserverOptions, AreCheckedBeforeAnyDataIsSeen) {
       {{.ch_axis = -1}, "conv1: ch_axis -1; count dimensions from the front, 0 or more"},
       {{.averaging_constant = 0}, "conv1: averaging_constant 0; expected a number > 0 and <= 1"},
       {{.bins = 8}, "conv1: bins 8; expected 16 to 65536"},
+      {{.percentile = 0}, "conv1: percentile 0; expected a number > 0 and <= 100"},
+      {{.is_dynamic = true}, "conv1: is_dynamic is for PlaceholderObserver"},
+      {{.scale = 1}, "conv1: scale and zero_point are for FixedQParamsObserver; this observer chooses its own"},
   };
   for (const auto& [options, text] : table) EXPECT_EQ(message_of([&] { validate(options, "conv1"); }), text);
   EXPECT_EQ(error_of([] { validate({.qscheme = kSymmetric, .reduce_range = true}, "x"); }).code(),
             ErrorCode::unsupported);
   EXPECT_EQ(message_of([] { parse_observer_scheme("affine"); }),
             "qscheme 'affine': expected one of per_tensor_affine, per_tensor_symmetric, per_channel_affine, "
-            "per_channel_symmetric");
+            "per_channel_symmetric, per_channel_affine_float_qparams");
 }
 
 TEST(CalculateQParams, SaysWhichChannelsAreOdd) {
@@ -136,7 +159,7 @@ TEST(CalculateQParams, RejectsRangesThatAreNone) {
 }
 
 TEST(Observer, WithoutDataIsNotCalibrated) {
-  for (const std::string& name : observer_names()) {
+  for (const std::string& name : calibrating_observers()) {
     auto o = make_observer(name);
     o->set_label("layer1.conv");
     EXPECT_TRUE(o->empty());
@@ -151,7 +174,7 @@ TEST(Observer, WithoutDataIsNotCalibrated) {
 }
 
 TEST(Observer, PoisonedDataIsAnErrorAndChangesNothing) {
-  for (const std::string& name : observer_names()) {
+  for (const std::string& name : calibrating_observers()) {
     auto o = make_observer(name);
     o->set_label("layer1");
     o->observe(Tensor::from(Floats{1, 2, 3, 4}, {2, 2}));
@@ -171,7 +194,7 @@ TEST(Observer, PoisonedDataIsAnErrorAndChangesNothing) {
 
 TEST(Observer, AllAnswerAlikeWhenResetClonedAndForwarded) {
   Tensor x = Tensor::randn({3, 4}, 1);
-  for (const std::string& name : observer_names()) {
+  for (const std::string& name : calibrating_observers()) {
     auto o = make_observer(name);
     Tensor y = o->forward(x);
     EXPECT_EQ(y.raw_data(), x.raw_data());
@@ -204,7 +227,7 @@ TEST(Observer, PrintsLikePyTorch) {
 }
 
 TEST(Observer, MergingIsSeeingBoth) {
-  for (const std::string& name : observer_names()) {
+  for (const std::string& name : calibrating_observers()) {
     auto a = make_observer(name), b = make_observer(name), both = make_observer(name), empty = make_observer(name);
     for (uint64_t k = 0; k < 7; ++k) {
       Tensor x = Tensor::rand({3, 50}, k, -1 - static_cast<double>(k), 2 + static_cast<double>(k));

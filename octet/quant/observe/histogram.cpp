@@ -187,8 +187,8 @@ bool Histogram::operator==(const Histogram& other) const {
 // -- the observer --------------------------------------------------------------------------------------
 namespace {
 
-ObserverOptions check(const ObserverOptions& options, const std::string& label) {
-  std::string who = label.empty() ? "HistogramObserver" : fmt::format("HistogramObserver of '{}'", label);
+ObserverOptions check(const char* name, const ObserverOptions& options, const std::string& label) {
+  std::string who = label.empty() ? name : fmt::format("{} of '{}'", name, label);
   OCTET_CHECK(
       !is_per_channel(options.qscheme), unsupported,
       "{}: qscheme {}; expected per_tensor_affine or per_tensor_symmetric (per channel: PerChannelMinMaxObserver)", who,
@@ -200,7 +200,10 @@ ObserverOptions check(const ObserverOptions& options, const std::string& label) 
 }  // namespace
 
 HistogramObserver::HistogramObserver(ObserverOptions options, std::string label)
-    : Observer(check(options, label), label), histogram_(kFiner * options.bins) {}
+    : HistogramObserver("HistogramObserver", std::move(options), std::move(label)) {}
+
+HistogramObserver::HistogramObserver(const char* name, ObserverOptions options, std::string label)
+    : Observer(check(name, options, label), label), histogram_(kFiner * options.bins) {}
 
 void HistogramObserver::observe_floats(const Tensor& x) {
   Tensor d = detail::dense(x);
@@ -215,8 +218,13 @@ void HistogramObserver::merge_same(const Observer& other) {
 
 QParams HistogramObserver::calculate_qparams() const {
   if (empty()) fail_not_calibrated();
-  RangeChoice range = search_range(histogram_, options());
+  Range range = choose_range();
   return quant::calculate_qparams(std::vector{range.min}, std::vector{range.max}, options(), label());
+}
+
+Range HistogramObserver::choose_range() const {
+  RangeChoice choice = search_range(histogram_, options());
+  return {choice.min, choice.max};
 }
 
 Tensor HistogramObserver::min_val() const {

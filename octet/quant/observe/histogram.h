@@ -56,6 +56,11 @@ class Histogram {
   std::vector<uint64_t> counts_;  // [2 * bins_ + 3] once there is data; the first size_ in use, the rest 0
 };
 
+struct Range {
+  float min, max;
+  bool operator==(const Range&) const = default;
+};
+
 // Keeps a histogram of all data and chooses the range [lo, hi] within [min, max] whose quantizer has the least expected
 // squared error on it (see range_search.h). Per-tensor schemes only (Error). Independent of order, batching and
 // threads; merge() is exact. Keeps at least 4 * options.bins bins over the data's range, in at most 64 bytes for each
@@ -78,6 +83,10 @@ class HistogramObserver : public Observer {
   const Histogram& histogram() const { return histogram_; }
 
  protected:
+  // For observers that keep the same histogram and choose the range by another rule; `name` is the class's.
+  HistogramObserver(const char* name, ObserverOptions options, std::string label);
+  // The range to quantize; the histogram is not empty.
+  virtual Range choose_range() const;
   void observe_floats(const Tensor& x) override;
   void merge_same(const Observer& other) override;
 

@@ -50,12 +50,14 @@ namespace {
 
 // What can be known to be wrong with the observers before any data is seen.
 void check_qconfig(const QConfig& qconfig) {
-  OCTET_CHECK(qconfig.activation && qconfig.weight, invalid_argument,
+  OCTET_CHECK(qconfig.activation.chooses_qparams() && qconfig.weight.chooses_qparams(), invalid_argument,
               "prepare_fx: static quantization needs observers for activations and weights, got {}", to_string(qconfig));
   const ObserverOptions &a = qconfig.activation.options(), &w = qconfig.weight.options();
   OCTET_CHECK(!is_per_channel(a.qscheme), invalid_argument,
               "prepare_fx: activations have one scale per tensor; got {}: use a per-tensor observer for them",
               to_string(qconfig.activation));
+  OCTET_CHECK(!is_float_qparams(w.qscheme), invalid_argument,
+              "prepare_fx: float zero points are for embeddings; got {} for weights", to_string(qconfig.weight));
   for (const ObserverOptions* o : {&a, &w})
     OCTET_CHECK(o->dtype == DType::quint8 || o->dtype == DType::qint8, invalid_argument,
                 "prepare_fx: {} are quantized to quint8 or qint8; got {}", o == &a ? "activations" : "weights",

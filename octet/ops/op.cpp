@@ -204,6 +204,24 @@ Eval eval(std::function<Tensor(const Call&)> fn) {
 Quantized quantized(std::function<Tensor(const Call&)> fn) {
   return {[fn = std::move(fn)](const Call& c) { return std::vector<Tensor>{fn(c)}; }};
 }
+Gradient gradient(std::function<Tensor(const Grad&)> fn) {
+  return {[fn = std::move(fn)](const Grad& g) { return std::vector<Tensor>{fn(g)}; }};
+}
+
+Tensor Grad::dy(size_t i) const {
+  const Tensor& dy = dys_.at(i);
+  return dy.defined() ? dy : Tensor::zeros(outputs_.at(i).shape(), outputs_.at(i).dtype());
+}
+
+Tensor sum_to(const Tensor& dy, const Shape& shape) {
+  if (dy.shape() == shape) return dy;
+  auto extra = dy.dim() - static_cast<int64_t>(shape.size());
+  std::vector<int64_t> dims;
+  for (int64_t d = 0; d < dy.dim(); ++d)
+    if (d < extra || (shape[d - extra] == 1 && dy.shape()[d] != 1)) dims.push_back(d);
+  Tensor sum = dims.empty() ? dy : call("sum", {dy}, {{"dim", dims}, {"keepdim", true}});
+  return sum.reshape(shape);
+}
 
 // -- registry ----------------------------------------------------------------------------------------
 
@@ -319,6 +337,39 @@ std::vector<Tensor> evaluate(const Call& call) {
 Interceptor::Interceptor() { t_interceptors.push_back(this); }
 Interceptor::~Interceptor() { std::erase(t_interceptors, this); }
 
+namespace {
+
+// Evaluates on handles without slots (the methods of such tensors do not come back here) and puts the call on autograd's
+// tape if an operand requires a gradient.
+std::vector<Tensor> evaluate_on_tape(const Call& call) {
+  bool slots = false;
+  for (const Tensor& x : call.inputs()) slots = slots || x.has_slots();
+  if (!slots) return evaluate(call);
+  std::vector<Tensor> inputs = call.inputs();
+  std::vector<bool> needs(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs[i].defined() || !inputs[i].has_slots()) continue;
+    needs[i] = autograd::requires_grad(inputs[i]);
+    inputs[i] = inputs[i].detach();
+  }
+  Call plain(call.op(), std::move(inputs), call.attrs(), call.outputs());
+  std::vector<Tensor> outputs = evaluate(plain);
+  if (!autograd::enabled() || std::find(needs.begin(), needs.end(), true) == needs.end()) return outputs;
+  std::vector<Tensor> kept;
+  for (const Tensor& y : outputs) kept.push_back(y.detach());
+  autograd::record(call.op().name(), call.inputs(), outputs, [plain, kept, needs](const std::vector<Tensor>& dys) {
+    OCTET_CHECK(plain.op().gradient(), unsupported, "{}: this operator has no gradient: detach() its operand, or compute it "
+                "another way", plain.op().name());
+    return plain.op().gradient()(Grad(plain, kept, dys, needs));
+  });
+  return outputs;
+}
+
+Tensor call_method(const char* op, const Tensor& x, const Attrs& attrs) { return call(op, {x}, attrs); }
+[[maybe_unused]] const bool g_methods_hooked = (Tensor::set_method_hook(call_method), true);
+
+}  // namespace
+
 std::vector<Tensor> call_all(std::string_view name, std::vector<Tensor> inputs, const Attrs& attrs,
                              const std::optional<QType>& want) {
   const Op& op = get(name);
@@ -328,11 +379,11 @@ std::vector<Tensor> call_all(std::string_view name, std::vector<Tensor> inputs, 
   for (const Tensor& t : inputs) types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
   std::vector<TensorType> outputs = op.infer(types, complete, want, "");
   Call call(op, std::move(inputs), std::move(complete), std::move(outputs));
-  if (t_interceptors.empty()) return evaluate(call);
+  if (t_interceptors.empty()) return evaluate_on_tape(call);
   // The innermost interceptor first; each `next` goes one further out, the last evaluates.
   std::vector<Interceptor*> stack = t_interceptors;
   std::function<std::vector<Tensor>(size_t, const Call&)> step = [&](size_t depth, const Call& c) {
-    if (depth == stack.size()) return evaluate(c);
+    if (depth == stack.size()) return evaluate_on_tape(c);
     return stack[stack.size() - 1 - depth]->on_call(c, [&, depth](const Call& d) { return step(depth + 1, d); });
   };
   return step(0, call);

@@ -67,7 +67,7 @@ ObserverOptions options_of(const json& c) {
   return o;
 }
 
-std::unique_ptr<Observer> observed(const json& c) {
+ObserverPtr observed(const json& c) {
   auto observer = make_observer(c["observer"].get<std::string>(), options_of(c), "golden");
   Shape shape = c["shape"].get<Shape>();
   double scale = c["scale"];

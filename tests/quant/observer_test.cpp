@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "octet/autograd/autograd.h"
+#include "octet/nn/registry.h"
 #include "octet/quant/observe/min_max.h"
 #include "octet/quant/observe/qconfig.h"
 
@@ -198,7 +200,7 @@ TEST(Observer, AllAnswerAlikeWhenResetClonedAndForwarded) {
     auto o = make_observer(name);
     Tensor y = o->forward(x);
     EXPECT_EQ(y.raw_data(), x.raw_data());
-    auto copy = o->clone();
+    auto copy = std::static_pointer_cast<Observer>(o->clone());
     EXPECT_EQ(to_string(*copy), to_string(*o));
     EXPECT_EQ(*copy->calculate_qparams().quantizer, *o->calculate_qparams().quantizer);
     copy->observe(Tensor::full({3, 4}, 50));
@@ -250,6 +252,67 @@ TEST(Observer, MergingIsSeeingBoth) {
     both->observe(Tensor::full({3, 50}, 9));
     EXPECT_TRUE(allclose(a->max_val(), both->max_val(), 1e-6));
   }
+}
+
+TEST(Observer, StateDictsRestoreCalibrationExactly) {
+  for (const std::string& name : calibrating_observers()) {
+    auto seen = make_observer(name), restored = make_observer(name);
+    auto fresh = make_observer(name)->state_dict();
+    for (uint64_t k = 0; k < 3; ++k) seen->observe(Tensor::randn({3, 40}, k));
+    restored->load_state_dict(seen->state_dict());
+    EXPECT_EQ(to_string(*restored), to_string(*seen));
+    for (auto& o : {seen, restored}) o->observe(Tensor::rand({3, 40}, 9, -7, 3));  // goes on as if nothing had happened
+    EXPECT_EQ(to_string(*restored), to_string(*seen));
+    EXPECT_EQ(*restored->calculate_qparams().quantizer, *seen->calculate_qparams().quantizer);
+    auto more = make_observer(name);
+    more->observe(Tensor::randn({3, 40}, 20));
+    for (auto& o : {seen, restored}) o->merge(*more);
+    EXPECT_EQ(to_string(*restored), to_string(*seen));
+    restored->load_state_dict(fresh);
+    EXPECT_TRUE(restored->empty());
+  }
+}
+
+TEST(Observer, ADamagedStateIsRefusedAndChangesNothing) {
+  for (const std::string& name : calibrating_observers()) {
+    auto o = make_observer(name);
+    o->set_label("conv1");
+    o->observe(Tensor::randn({2, 40}, 1));
+    std::string before = to_string(*o);
+    auto good = o->state_dict();
+    for (const auto& [key, value] : good) {
+      std::vector<Tensor> wrong = {Tensor::full(value.shape(), -3, DType::float64), Tensor::zeros({5, 5}, value.dtype())};
+      if (value.dtype() == DType::float32) wrong.push_back(Tensor::full(value.shape(), NAN));
+      for (const Tensor& w : wrong) {
+        if (name.find("Moving") != std::string::npos && key.find("first") == 0 && w.dtype() == DType::float32) continue;
+        auto bad = good;
+        bad[key] = w;
+        std::string e = message_of([&] { o->load_state_dict(bad); });
+        EXPECT_NE(e.find(name + " of 'conv1': its state in the state dict is damaged"), std::string::npos) << key << e;
+        EXPECT_EQ(to_string(*o), before);
+      }
+    }
+  }
+}
+
+TEST(Observer, IsAModuleThatObservesAndReturnsItsInput) {
+  for (const std::string& name : calibrating_observers()) {
+    auto o = make_observer(name);
+    Tensor x = Tensor::randn({2, 4}, 1);
+    autograd::set_requires_grad(x);
+    nn::Module& module = *o;
+    Tensor y = module(x);
+    EXPECT_EQ(y.id(), x.id());  // nothing is recorded
+    EXPECT_FALSE(o->empty());
+    EXPECT_EQ(nn::to_string(module), to_string(*o));
+    auto again = nn::make_registered(nn::registered_name(module), module.config());
+    EXPECT_EQ(again->as<Observer>().options(), o->options());
+    EXPECT_EQ(again->type_name(), name);
+  }
+  auto o = make_observer("histogram", {.dtype = DType::qint8, .reduce_range = true, .eps = 0.5, .bins = 99}, "fc");
+  auto again = nn::make_registered(nn::registered_name(*o), o->config());
+  EXPECT_EQ(again->as<Observer>().options(), o->options());
+  EXPECT_EQ(again->as<Observer>().label(), "fc");
 }
 
 TEST(Observer, MergesOnlyItsLike) {

@@ -60,7 +60,7 @@ TEST(PassiveObservers, CarryTheirOptionsAndChooseNothing) {
     EXPECT_EQ(e.code(), ErrorCode::unsupported);
     EXPECT_NE(std::string(e.what()).find("of 'fc' chooses no qparams"), std::string::npos);
     EXPECT_EQ(o->options().dtype, DType::float16);
-    o->clone()->merge(*o);
+    o->clone()->as<Observer>().merge(*o);
     EXPECT_FALSE(ObserverFactory(name).chooses_qparams());
   }
   EXPECT_EQ(to_string(*make_observer("placeholder", {.dtype = DType::float16, .is_dynamic = true})),

@@ -91,8 +91,8 @@ TEST(ObserverFactory, MakesObserversByBothNames) {
   ASSERT_EQ(names.size(), shorts.size());
   for (size_t i = 0; i < names.size(); ++i) {
     if (names[i] == "FixedQParamsObserver") continue;  // has no default
-    EXPECT_EQ(make_observer(names[i])->name(), names[i]);
-    EXPECT_EQ(make_observer(shorts[i])->name(), names[i]);
+    EXPECT_EQ(make_observer(names[i])->type_name(), names[i]);
+    EXPECT_EQ(make_observer(shorts[i])->type_name(), names[i]);
     EXPECT_EQ(ObserverFactory(shorts[i]), ObserverFactory(names[i]));
   }
 }

@@ -33,8 +33,6 @@ class EntropyObserver : public HistogramObserver {
  public:
   explicit EntropyObserver(ObserverOptions options = {}, std::string label = "")
       : HistogramObserver("EntropyObserver", std::move(options), std::move(label)) {}
-  const char* name() const override { return "EntropyObserver"; }
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<EntropyObserver>(*this); }
 
  protected:
   Range choose_range() const override { return entropy_range(histogram(), options()); }
@@ -44,8 +42,6 @@ class PercentileObserver : public HistogramObserver {
  public:
   explicit PercentileObserver(ObserverOptions options = {}, std::string label = "")
       : HistogramObserver("PercentileObserver", std::move(options), std::move(label)) {}
-  const char* name() const override { return "PercentileObserver"; }
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<PercentileObserver>(*this); }
 
  protected:
   Range choose_range() const override { return percentile_range(histogram(), options()); }
@@ -55,8 +51,6 @@ class MSEObserver : public HistogramObserver {
  public:
   explicit MSEObserver(ObserverOptions options = {}, std::string label = "")
       : HistogramObserver("MSEObserver", std::move(options), std::move(label)) {}
-  const char* name() const override { return "MSEObserver"; }
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<MSEObserver>(*this); }
 
  protected:
   Range choose_range() const override { return mse_range(histogram(), options()); }

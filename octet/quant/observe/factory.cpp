@@ -6,6 +6,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
+#include "octet/nn/registry.h"
 #include "octet/quant/observe/calibrators.h"
 #include "octet/quant/observe/histogram.h"
 #include "octet/quant/observe/min_max.h"
@@ -23,12 +24,12 @@ struct ObserverClass {
   const char* short_name;
   Source source;
   ObserverOptions (*defaults)();
-  std::unique_ptr<Observer> (*make)(const ObserverOptions&, std::string label);
+  ObserverPtr (*make)(const ObserverOptions&, std::string label);
 };
 
 template <typename T>
-std::unique_ptr<Observer> make(const ObserverOptions& options, std::string label) {
-  return std::make_unique<T>(options, std::move(label));
+ObserverPtr make(const ObserverOptions& options, std::string label) {
+  return nn::make<T>(options, std::move(label));
 }
 
 ObserverOptions plain() { return {}; }
@@ -52,6 +53,25 @@ constexpr std::array<ObserverClass, 14> kClasses = {{
     {"ReuseInputObserver", "reuse-input", Source::none, plain, make<ReuseInputObserver>},
     {"Identity", "identity", Source::none, IdentityObserver::default_options, make<IdentityObserver>},
 }};
+
+// The classes as nn::make_registered knows them, for models that are saved whole.
+template <typename... T>
+bool register_all() {
+  (nn::register_module(typeid(T),
+                       [](const Attrs& config) -> nn::ModulePtr {
+                         Attrs options = config;
+                         options.erase("label");
+                         return nn::make<T>(options_from(options),
+                                            config.has("label") ? config.get_string("label") : std::string());
+                       }),
+   ...);
+  return true;
+}
+[[maybe_unused]] const bool g_registered =
+    register_all<MinMaxObserver, MovingAverageMinMaxObserver, HistogramObserver, PerChannelMinMaxObserver,
+                 MovingAveragePerChannelMinMaxObserver, EntropyObserver, PercentileObserver, MSEObserver,
+                 FixedQParamsObserver, PlaceholderObserver, NoopObserver, RecordingObserver, ReuseInputObserver,
+                 IdentityObserver>();
 
 const ObserverClass& find_class(std::string_view name) {
   for (const ObserverClass& c : kClasses)
@@ -80,11 +100,11 @@ ObserverFactory changed(const ObserverFactory& factory, Change change) {
 
 }  // namespace
 
-std::unique_ptr<Observer> make_observer(std::string_view name, const ObserverOptions& options, std::string label) {
+ObserverPtr make_observer(std::string_view name, const ObserverOptions& options, std::string label) {
   return find_class(name).make(options, std::move(label));
 }
 
-std::unique_ptr<Observer> make_observer(std::string_view name) {
+ObserverPtr make_observer(std::string_view name) {
   const ObserverClass& c = find_class(name);
   return c.make(c.defaults(), "");
 }
@@ -186,7 +206,7 @@ ObserverFactory ObserverFactory::without_fake_quantize() const {
   return copy;
 }
 
-std::unique_ptr<Observer> ObserverFactory::make(std::string label) const {
+ObserverPtr ObserverFactory::make(std::string label) const {
   OCTET_CHECK(!name_.empty(), invalid_argument, "{}: asked for an observer, but its qconfig has none",
               label.empty() ? "ObserverFactory" : label);
   return find_class(name_).make(options_, std::move(label));

@@ -17,9 +17,9 @@ namespace octet::quant {
 //   FixedQParamsObserver "fixed", PlaceholderObserver "placeholder", NoopObserver "noop", RecordingObserver "recording",
 //   ReuseInputObserver "reuse-input", Identity "identity" (passive.h).
 // Unknown name: Error listing the known ones and the nearest. Options the class cannot honour: Error (observer.h).
-std::unique_ptr<Observer> make_observer(std::string_view name, const ObserverOptions& options, std::string label = "");
+ObserverPtr make_observer(std::string_view name, const ObserverOptions& options, std::string label = "");
 // With the class's default options (per-channel classes: per_channel_affine). FixedQParamsObserver has none (Error).
-std::unique_ptr<Observer> make_observer(std::string_view name);
+ObserverPtr make_observer(std::string_view name);
 // The class names, in the order above; the short names, likewise.
 std::vector<std::string> observer_names();
 std::vector<std::string> observer_short_names();
@@ -61,7 +61,7 @@ class ObserverFactory {
 
   // A new observer of the tensor called `label` (of a fake-quantize factory: the one inside). Error if there is none to
   // make, or if the class cannot honour the options.
-  std::unique_ptr<Observer> make(std::string label = "") const;
+  ObserverPtr make(std::string label = "") const;
 
   explicit operator bool() const { return !name_.empty(); }
   const std::string& name() const { return name_; }  // the observer's class, by PyTorch's name; "" for none

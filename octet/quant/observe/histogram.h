@@ -24,6 +24,9 @@ class Histogram {
   // Adds all of other's counts; other has the same `bins` (Error).
   void merge(const Histogram& other);
   void clear();
+  // What was seen, from min(), max() and the counts of all bins, lowest first; as from an empty one if there are none.
+  // Error unless they are what a histogram of `bins` bins can hold.
+  void restore(float min, float max, const std::vector<int64_t>& counts);
 
   bool empty() const { return total_ == 0; }
   uint64_t total() const { return total_; }  // values seen
@@ -72,13 +75,13 @@ struct Range {
 class HistogramObserver : public Observer {
  public:
   explicit HistogramObserver(ObserverOptions options = {}, std::string label = "");
-  const char* name() const override { return "HistogramObserver"; }
   bool empty() const override { return histogram_.empty(); }
   QParams calculate_qparams() const override;
   Tensor min_val() const override;  // exact, of all data
   Tensor max_val() const override;
   void reset() override { histogram_.clear(); }
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<HistogramObserver>(*this); }
+  std::map<std::string, Tensor> extra_state() const override;
+  void set_extra_state(const std::map<std::string, Tensor>& state) override;
 
   const Histogram& histogram() const { return histogram_; }
 

@@ -234,7 +234,89 @@ QParams calculate_qparams(const Tensor& min, const Tensor& max, const ObserverOp
                            options, label);
 }
 
-void Observer::observe(const Tensor& x) {
+Attrs to_attrs(const ObserverOptions& o) {
+  const ObserverOptions d;
+  Attrs a;
+  if (o.dtype != d.dtype) a.set("dtype", octet::to_string(o.dtype));
+  if (o.qscheme != d.qscheme) a.set("qscheme", std::string(to_string(o.qscheme)));
+  if (o.quant_min) a.set("quant_min", *o.quant_min);
+  if (o.quant_max) a.set("quant_max", *o.quant_max);
+  if (o.reduce_range != d.reduce_range) a.set("reduce_range", o.reduce_range);
+  if (o.eps != d.eps) a.set("eps", o.eps);
+  if (o.ch_axis != d.ch_axis) a.set("ch_axis", o.ch_axis);
+  if (o.averaging_constant != d.averaging_constant) a.set("averaging_constant", o.averaging_constant);
+  if (o.bins != d.bins) a.set("bins", o.bins);
+  if (o.percentile != d.percentile) a.set("percentile", o.percentile);
+  if (o.is_dynamic != d.is_dynamic) a.set("is_dynamic", o.is_dynamic);
+  if (o.scale) a.set("scale", *o.scale);
+  if (o.zero_point) a.set("zero_point", *o.zero_point);
+  return a;
+}
+
+ObserverOptions options_from(const Attrs& a) {
+  ObserverOptions o;
+  for (const auto& [name, value] : a) {
+    if (name == "dtype") o.dtype = parse_dtype(a.get_string(name));
+    else if (name == "qscheme") o.qscheme = parse_observer_scheme(a.get_string(name));
+    else if (name == "quant_min") o.quant_min = a.get_int(name);
+    else if (name == "quant_max") o.quant_max = a.get_int(name);
+    else if (name == "reduce_range") o.reduce_range = a.get_bool(name);
+    else if (name == "eps") o.eps = a.get_double(name);
+    else if (name == "ch_axis") o.ch_axis = a.get_int(name);
+    else if (name == "averaging_constant") o.averaging_constant = a.get_double(name);
+    else if (name == "bins") o.bins = a.get_int(name);
+    else if (name == "percentile") o.percentile = a.get_double(name);
+    else if (name == "is_dynamic") o.is_dynamic = a.get_bool(name);
+    else if (name == "scale") o.scale = a.get_double(name);
+    else if (name == "zero_point") o.zero_point = a.get_int(name);
+    else OCTET_FAIL(invalid_argument, "observer options: unknown name '{}'", name);
+  }
+  return o;
+}
+
+Attrs Observer::config() const {
+  Attrs a = to_attrs(options_);
+  if (!label_.empty()) a.set("label", label_);
+  return a;
+}
+
+Tensor Observer::forward(Tensor x) {
+  observe(x);
+  return x;
+}
+
+void Observer::fail_state(const std::string& why) const {
+  OCTET_FAIL(invalid_argument, "{}: its state in the state dict is damaged: {}", title(), why);
+}
+
+std::vector<float> Observer::floats_of(const std::map<std::string, Tensor>& state, const std::string& key,
+                                       int64_t size) const {
+  auto it = state.find(key);
+  if (it == state.end()) fail_state(key + " is missing");
+  const Tensor& t = it->second;
+  if (t.dtype() != DType::float32 || (size >= 0 && t.numel() != size))
+    fail_state(fmt::format("{} is {}; expected {} float32 values", key, octet::to_string(t.type()),
+                           size >= 0 ? std::to_string(size) : "any number of"));
+  return t.to_vector<float>();
+}
+
+int64_t Observer::int_of(const std::map<std::string, Tensor>& state, const std::string& key) const {
+  auto it = state.find(key);
+  if (it == state.end()) fail_state(key + " is missing");
+  if (it->second.dtype() != DType::int64 || it->second.numel() != 1)
+    fail_state(fmt::format("{} is {}; expected one int64", key, octet::to_string(it->second.type())));
+  return it->second.to_vector<int64_t>()[0];
+}
+
+void Observer::check_range(const std::vector<float>& min, const std::vector<float>& max) const {
+  for (size_t c = 0; c < min.size(); ++c)
+    if (!std::isfinite(min[c]) || !std::isfinite(max[c]) || min[c] > max[c])
+      fail_state(fmt::format("range [{}, {}]; expected finite numbers, min <= max", min[c], max[c]));
+}
+
+void Observer::observe(const Tensor& given) {
+  Tensor x = given.defined() ? given.detach() : given;  // observing is never recorded
+
   OCTET_CHECK(x.defined(), invalid_argument, "{}: given an undefined tensor", title());
   OCTET_CHECK(!x.is_quantized(), invalid_argument,
               "{}: given a {} tensor, which is quantized already; observe float values", title(),
@@ -259,7 +341,9 @@ std::string Observer::extra_repr() const {
   return fmt::format("min_val={}, max_val={}", floats_text(min_val()), floats_text(max_val()));
 }
 
-std::string Observer::title() const { return label_.empty() ? name() : fmt::format("{} of '{}'", name(), label_); }
+std::string Observer::title() const {
+  return label_.empty() ? type_name() : fmt::format("{} of '{}'", type_name(), label_);
+}
 
 void Observer::fail_not_calibrated() const {
   OCTET_FAIL(not_calibrated, "{} has seen no data; calibrate first: run the prepared model on representative inputs",
@@ -285,7 +369,7 @@ void Observer::fail_not_finite(const Tensor& x) const {
 }
 
 std::string to_string(const Observer& observer) {
-  return fmt::format("{}({})", observer.name(), observer.extra_repr());
+  return fmt::format("{}({})", observer.type_name(), observer.extra_repr());
 }
 
 }  // namespace octet::quant

@@ -7,9 +7,12 @@
 //   Tensor q = quantize(x, qparams.quantizer, qparams.dtype);
 //
 // Names and meanings are PyTorch's (torch.ao.quantization.observer); the arithmetic is docs/numerics.md's, in float32.
+// Observers are modules: forward(x) observes x and returns it, and state_dict holds all they have seen, so that a prepared
+// model that is saved and loaded again goes on calibrating where it was.
 // An observer is not thread-safe: let each thread fill its own and merge() them, which loses nothing.
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -17,6 +20,7 @@
 #include <vector>
 
 #include "octet/base/error.h"
+#include "octet/nn/module.h"
 #include "octet/tensor/tensor.h"
 
 namespace octet::quant {
@@ -115,13 +119,12 @@ QParams calculate_qparams(const std::vector<float>& min, const std::vector<float
 QParams calculate_qparams(const Tensor& min, const Tensor& max, const ObserverOptions& options,
                           const std::string& label = "");
 
-// The interface of all observers.
-class Observer {
+// The interface of all observers. type_name() is PyTorch's class name. Those made by make_observer, ObserverFactory or
+// nn::make can be cloned.
+class Observer : public nn::Module {
  public:
-  virtual ~Observer() = default;
+  using nn::Module::forward;
 
-  // PyTorch's class name, e.g. "HistogramObserver".
-  virtual const char* name() const = 0;
   const ObserverOptions& options() const { return options_; }
   // The tensor's name, for messages: "features.0.conv". May be empty.
   const std::string& label() const { return label_; }
@@ -131,11 +134,8 @@ class Observer {
   // tensor is ignored. Error, with nothing taken in, if a value is NaN or infinite (says how many), if x is quantized,
   // or, per channel, if x has no dimension ch_axis or another number of channels than before.
   virtual void observe(const Tensor& x);
-  // observe(x), then x itself: an observer can stand in a model.
-  Tensor forward(const Tensor& x) {
-    observe(x);
-    return x;
-  }
+  // observe(x), then x itself.
+  Tensor forward(Tensor x) override;
 
   // No data seen (since the last reset)? False for observers that need none.
   virtual bool empty() const = 0;
@@ -150,19 +150,19 @@ class Observer {
   virtual Tensor min_val() const;
   virtual Tensor max_val() const;
   // What to_string shows in parentheses: "min_val=-1.5, max_val=2.25"; long per-channel lists are abridged.
-  virtual std::string extra_repr() const;
+  std::string extra_repr() const override;
+  // The options that differ from ObserverOptions', as PyTorch's keyword arguments, and the label.
+  Attrs config() const override;
 
   // Makes this what one observer of both data sets would be: this one's data first, then other's. Error if the class
   // or the options differ, or the number of channels. Labels may differ; this one's stays.
   void merge(const Observer& other);
   // Forgets all data.
   virtual void reset() = 0;
-  virtual std::unique_ptr<Observer> clone() const = 0;
 
  protected:
   Observer(ObserverOptions options, std::string label) : options_(std::move(options)), label_(std::move(label)) {}
   Observer(const Observer&) = default;
-  Observer& operator=(const Observer&) = default;
 
   // x is float32 and not empty.
   virtual void observe_floats(const Tensor& x) = 0;
@@ -171,6 +171,12 @@ class Observer {
 
   // "HistogramObserver of 'conv1'".
   std::string title() const;
+  // state.at(key) as float32 values, one per channel. Error unless it holds `size` (any number for -1).
+  std::vector<float> floats_of(const std::map<std::string, Tensor>& state, const std::string& key, int64_t size) const;
+  int64_t int_of(const std::map<std::string, Tensor>& state, const std::string& key) const;
+  // Error unless these are ranges, as a state dict should hold them.
+  void check_range(const std::vector<float>& min, const std::vector<float>& max) const;
+  [[noreturn]] void fail_state(const std::string& why) const;
   [[noreturn]] void fail_not_calibrated() const;
   [[noreturn]] void fail_no_qparams() const;
   // Counts the NaN and infinite values of x and throws.
@@ -180,6 +186,12 @@ class Observer {
   ObserverOptions options_;
   std::string label_;
 };
+
+using ObserverPtr = std::shared_ptr<Observer>;
+
+// Options as named attributes (those that differ from the defaults) and back; unknown names are an Error.
+Attrs to_attrs(const ObserverOptions& options);
+ObserverOptions options_from(const Attrs& attrs);
 
 // "HistogramObserver(min_val=-1.5, max_val=2.25)".
 std::string to_string(const Observer& observer);

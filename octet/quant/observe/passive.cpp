@@ -41,7 +41,7 @@ QParams PassiveObserver::calculate_qparams() const { fail_no_qparams(); }
 
 void RecordingObserver::observe(const Tensor& x) {
   OCTET_CHECK(x.defined(), invalid_argument, "{}: given an undefined tensor", title());
-  tensors_.push_back(x.clone());
+  tensors_.push_back(x.detach().clone());
 }
 
 QParams RecordingObserver::calculate_qparams() const { fail_no_qparams(); }

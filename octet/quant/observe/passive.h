@@ -12,13 +12,11 @@ namespace octet::quant {
 class FixedQParamsObserver : public Observer {
  public:
   explicit FixedQParamsObserver(ObserverOptions options, std::string label = "");
-  const char* name() const override { return "FixedQParamsObserver"; }
   void observe(const Tensor&) override {}
   bool empty() const override { return false; }
   QParams calculate_qparams() const override;
   std::string extra_repr() const override { return to_string(options()); }
   void reset() override {}
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<FixedQParamsObserver>(*this); }
 
  protected:
   void observe_floats(const Tensor&) override {}
@@ -48,8 +46,6 @@ class PlaceholderObserver : public PassiveObserver {
   static ObserverOptions default_options() { return {.dtype = DType::float32}; }
   explicit PlaceholderObserver(ObserverOptions options = default_options(), std::string label = "")
       : PassiveObserver(std::move(options), std::move(label)) {}
-  const char* name() const override { return "PlaceholderObserver"; }
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<PlaceholderObserver>(*this); }
 };
 
 // Nothing is to be done with the tensor.
@@ -58,8 +54,6 @@ class NoopObserver : public PassiveObserver {
   static ObserverOptions default_options() { return {.dtype = DType::float16}; }
   explicit NoopObserver(ObserverOptions options = default_options(), std::string label = "")
       : PassiveObserver(std::move(options), std::move(label)) {}
-  const char* name() const override { return "NoopObserver"; }
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<NoopObserver>(*this); }
 };
 
 // An operator's result has the qparams of its operand: reshape, transpose ...
@@ -67,8 +61,6 @@ class ReuseInputObserver : public PassiveObserver {
  public:
   explicit ReuseInputObserver(ObserverOptions options = {}, std::string label = "")
       : PassiveObserver(std::move(options), std::move(label)) {}
-  const char* name() const override { return "ReuseInputObserver"; }
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<ReuseInputObserver>(*this); }
 };
 
 // PyTorch's torch.nn.Identity where a QConfig wants an observer: this side is not observed at all.
@@ -77,8 +69,7 @@ class IdentityObserver : public PassiveObserver {
   static ObserverOptions default_options() { return {.dtype = DType::float32}; }
   explicit IdentityObserver(ObserverOptions options = default_options(), std::string label = "")
       : PassiveObserver(std::move(options), std::move(label)) {}
-  const char* name() const override { return "Identity"; }
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<IdentityObserver>(*this); }
+  std::string type_name() const override { return "Identity"; }
 };
 
 // Keeps a copy of every tensor it is shown, NaN, empty and quantized ones included, for debugging. Memory grows with the
@@ -87,14 +78,12 @@ class RecordingObserver : public Observer {
  public:
   explicit RecordingObserver(ObserverOptions options = {}, std::string label = "")
       : Observer(std::move(options), std::move(label)) {}
-  const char* name() const override { return "RecordingObserver"; }
   void observe(const Tensor& x) override;
   bool empty() const override { return tensors_.empty(); }
   bool chooses_qparams() const override { return false; }
   QParams calculate_qparams() const override;  // Error unsupported
   std::string extra_repr() const override;
   void reset() override { tensors_.clear(); }
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<RecordingObserver>(*this); }
 
   // The copies, in the order seen.
   const std::vector<Tensor>& get_tensor_value() const { return tensors_; }

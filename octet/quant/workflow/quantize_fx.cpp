@@ -20,7 +20,7 @@ struct PreparedGraph::Impl {
   Graph graph;
   QConfig qconfig;
   Placement placement;
-  std::vector<std::unique_ptr<Observer>> observers;  // by group
+  std::vector<ObserverPtr> observers;  // by group
   std::vector<ValueId> watched;
   runtime::Program program;
   int64_t batches = 0;
@@ -34,7 +34,7 @@ PreparedGraph::~PreparedGraph() = default;
 const Graph& PreparedGraph::graph() const { return impl_->graph; }
 const Placement& PreparedGraph::placement() const { return impl_->placement; }
 const QConfig& PreparedGraph::qconfig() const { return impl_->qconfig; }
-const std::vector<std::unique_ptr<Observer>>& PreparedGraph::observers() const { return impl_->observers; }
+const std::vector<ObserverPtr>& PreparedGraph::observers() const { return impl_->observers; }
 int64_t PreparedGraph::batches() const { return impl_->batches; }
 
 std::vector<Tensor> PreparedGraph::forward(const std::vector<Tensor>& inputs) {
@@ -98,7 +98,7 @@ PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig, const Prep
     if (placement.quantized[i] && has_weight(node)) observe_weight(fused, node.inputs[1], qconfig);
   }
   runtime::Program program = runtime::compile(fused, {options.engine});
-  std::vector<std::unique_ptr<Observer>> observers;
+  std::vector<ObserverPtr> observers;
   std::vector<ValueId> watched;
   for (int g = 0; g < placement.groups; ++g) {
     const auto& values = placement.watch[g];

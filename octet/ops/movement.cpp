@@ -352,6 +352,15 @@ OCTET_OP(split, "split(x, *, sizes, dim=0) -> ys...", QRule::same, infer_many(in
 OCTET_OP(identity, "identity(x) -> y", QRule::same, same_type(),
          eval([](const Call& c) { return as_result(fresh(c[0]), c.outputs()[0]); }), Doc{"x"})
 
+// A copy of x that shares nothing with it.
+OCTET_OP(clone, "clone(x, *, channels_last=false) -> y", QRule::same, same_type(),
+         eval([](const Call& c) {
+           return as_result(c[0].clone(c.attrs().get_bool("channels_last") ? MemoryFormat::channels_last
+                                                                           : MemoryFormat::contiguous),
+                            c.outputs()[0]);
+         }),
+         gradient([](const Grad& g) { return g.dy(); }), Doc{"a copy of x, row-major or channels last"})
+
 // x itself: dropout does nothing in inference.
 OCTET_OP(dropout, "dropout(x, *, p=0.5) -> y", QRule::same, same_type(),
          eval([](const Call& c) { return as_result(fresh(c[0]), c.outputs()[0]); }), Doc{"x (inference)"})

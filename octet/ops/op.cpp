@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
+#include <mutex>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
@@ -205,6 +207,24 @@ Eval eval(std::function<Tensor(const Call&)> fn) {
 Quantized quantized(std::function<Tensor(const Call&)> fn) {
   return {[fn = std::move(fn)](const Call& c) { return std::vector<Tensor>{fn(c)}; }};
 }
+Gradient gradient(std::function<Tensor(const Grad&)> fn) {
+  return {[fn = std::move(fn)](const Grad& g) { return std::vector<Tensor>{fn(g)}; }};
+}
+
+Tensor Grad::dy(size_t i) const {
+  const Tensor& dy = dys_.at(i);
+  return dy.defined() ? dy : Tensor::zeros(outputs_.at(i).shape(), outputs_.at(i).dtype());
+}
+
+Tensor sum_to(const Tensor& dy, const Shape& shape) {
+  if (dy.shape() == shape) return dy;
+  auto extra = dy.dim() - static_cast<int64_t>(shape.size());
+  std::vector<int64_t> dims;
+  for (int64_t d = 0; d < dy.dim(); ++d)
+    if (d < extra || (shape[d - extra] == 1 && dy.shape()[d] != 1)) dims.push_back(d);
+  Tensor sum = dims.empty() ? dy : call("sum", {dy}, {{"dim", dims}, {"keepdim", true}});
+  return sum.reshape(shape);
+}
 
 // -- registry ----------------------------------------------------------------------------------------
 
@@ -287,13 +307,82 @@ OpSpec make_spec(const Op& op, const Attrs& attrs, const std::vector<std::option
   return spec;
 }
 
+namespace {
+
+// The kernels that a quantized weight was packed into, one for each kind of call it takes part in.
+struct PackedKernels {
+  struct Entry {
+    Entry(const Call& call, std::string engine, const OpSpec& spec, std::vector<Tensor> others)
+        : op(&call.op()), attrs(call.attrs()), engine(std::move(engine)), x(spec.inputs[0]), y(spec.outputs[0]),
+          others(std::move(others)), kernel(spec) {}
+    const Op* op;
+    Attrs attrs;
+    std::string engine;
+    TensorType x, y;             // with symbolic dims, but those that size the weight
+    std::vector<Tensor> others;  // operands after the weight, by identity; kept alive, so that no other gets their place
+    CachedKernel kernel;
+  };
+  std::mutex mutex;
+  std::vector<std::shared_ptr<const Entry>> entries;
+};
+
+// The type with all dims but number `keep` left open.
+TensorType opened(TensorType type, int64_t keep) {
+  for (int64_t d = 0; d < type.dim(); ++d)
+    if (d != keep) type.dims[d] = Dim("d" + std::to_string(d));
+  return type;
+}
+
+// Weights that are quantized do not change: each is packed at its first use and the kernel is kept with it.
+std::optional<std::vector<Tensor>> run_packed(const Call& call) {
+  const Tensor& weight = call[1];
+  bool per_row = weight.dim() == 2;  // linear: features are the last dimension, else channels the second
+  TensorType x = call[0].type(), y = call.outputs()[0];
+  x = opened(std::move(x), per_row ? x.dim() - 1 : 1);
+  y = opened(std::move(y), per_row ? y.dim() - 1 : 1);
+  std::vector<Tensor> others(call.inputs().begin() + 2, call.inputs().end());
+  auto same_operands = [](const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Tensor& p, const Tensor& q) { return p.id() == q.id(); });
+  };
+  auto cache = std::static_pointer_cast<PackedKernels>(std::atomic_load(&weight.packed_slot()));
+  if (!cache) {
+    std::shared_ptr<void> none, fresh = std::make_shared<PackedKernels>();
+    std::atomic_compare_exchange_strong(&weight.packed_slot(), &none, fresh);
+    cache = std::static_pointer_cast<PackedKernels>(std::atomic_load(&weight.packed_slot()));
+  }
+  std::shared_ptr<const PackedKernels::Entry> found;
+  {
+    std::lock_guard lock(cache->mutex);
+    for (const auto& e : cache->entries)
+      if (e->op == &call.op() && e->x == x && e->y == y && e->attrs == call.attrs() && e->engine == octet::engine() &&
+          same_operands(e->others, others))
+        found = e;
+    if (!found) {
+      std::vector<std::optional<TensorType>> types{x};
+      for (size_t i = 1; i < call.inputs().size(); ++i)
+        types.push_back(call.has(i) ? std::optional(call[i].type()) : std::nullopt);
+      std::vector<Tensor> constants = call.inputs();
+      constants[0] = Tensor();
+      constants[1] = weight.detach();  // a kernel that keeps the weight must not keep itself alive through it
+      OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants), {y}, call.op().name());
+      found = std::make_shared<const PackedKernels::Entry>(call, octet::engine(), spec, others);
+      cache->entries.push_back(found);
+    }
+  }
+  if (!found->kernel.found()) return std::nullopt;
+  return found->kernel.run(call.inputs(), call.outputs());
+}
+
+}  // namespace
+
 std::optional<std::vector<Tensor>> try_engine(const Call& call) {
+  bool weighted = call.op().param_index("weight") == size_t{1} && call.outputs().size() == 1;
+  if (weighted && call.has(1) && call[1].is_quantized()) return run_packed(call);
   std::vector<std::optional<TensorType>> types;
   for (const Tensor& t : call.inputs()) types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
   // Weights and biases (every operand but the first) count as constant: kernels that pack them do.
   std::vector<Tensor> constants = call.inputs();
-  bool packs = call.op().param_index("weight") == size_t{1};
-  if (!packs) constants.assign(constants.size(), Tensor());
+  if (!weighted) constants.assign(constants.size(), Tensor());
   else constants[0] = Tensor();
   OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants), call.outputs(), call.op().name());
   auto kernel = make_kernel(spec);
@@ -320,6 +409,42 @@ std::vector<Tensor> evaluate(const Call& call) {
 Interceptor::Interceptor() { t_interceptors.push_back(this); }
 Interceptor::~Interceptor() { std::erase(t_interceptors, this); }
 
+namespace {
+
+// Evaluates on handles without slots (the methods of such tensors do not come back here) and puts the call on autograd's
+// tape if an operand requires a gradient.
+std::vector<Tensor> evaluate_on_tape(const Call& call) {
+  bool slots = false;
+  for (const Tensor& x : call.inputs()) slots = slots || x.has_slots();
+  if (!slots) return evaluate(call);
+  std::vector<Tensor> inputs = call.inputs();
+  std::vector<bool> needs(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs[i].defined() || !inputs[i].has_slots()) continue;
+    needs[i] = autograd::requires_grad(inputs[i]);
+    inputs[i] = inputs[i].detach();
+  }
+  Call plain(call.op(), std::move(inputs), call.attrs(), call.outputs());
+  std::vector<Tensor> outputs = evaluate(plain);
+  if (!autograd::enabled() || std::find(needs.begin(), needs.end(), true) == needs.end()) return outputs;
+  std::vector<Tensor> kept;
+  for (const Tensor& y : outputs) kept.push_back(y.detach());
+  autograd::record(call.op().name(), call.inputs(), outputs, [plain, kept, needs](const std::vector<Tensor>& dys) {
+    OCTET_CHECK(plain.op().gradient(), unsupported, "{}: this operator has no gradient: detach() its operand, or compute it "
+                "another way", plain.op().name());
+    return plain.op().gradient()(Grad(plain, kept, dys, needs));
+  });
+  return outputs;
+}
+
+// Through the interceptors to the evaluation.
+std::vector<Tensor> intercepted(const Call& call);
+
+Tensor call_method(const char* op, const Tensor& x, const Attrs& attrs) { return call(op, {x}, attrs); }
+[[maybe_unused]] const bool g_methods_hooked = (Tensor::set_method_hook(call_method), true);
+
+}  // namespace
+
 std::vector<Tensor> call_all(std::string_view name, std::vector<Tensor> inputs, const Attrs& attrs,
                              const std::optional<QType>& want) {
   const Op& op = get(name);
@@ -329,15 +454,28 @@ std::vector<Tensor> call_all(std::string_view name, std::vector<Tensor> inputs, 
   for (const Tensor& t : inputs) types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
   std::vector<TensorType> outputs = op.infer(types, complete, want, "");
   Call call(op, std::move(inputs), std::move(complete), std::move(outputs));
-  if (t_interceptors.empty()) return evaluate(call);
+  for (const Tensor& x : call.inputs())
+    if (auto trace = trace_of(x)) return trace->on_call(call, intercepted);
+  return intercepted(call);
+}
+
+namespace {
+std::vector<Tensor> intercepted(const Call& call) {
+  if (t_interceptors.empty()) return evaluate_on_tape(call);
   // The innermost interceptor first; each `next` goes one further out, the last evaluates.
   std::vector<Interceptor*> stack = t_interceptors;
   std::function<std::vector<Tensor>(size_t, const Call&)> step = [&](size_t depth, const Call& c) {
-    if (depth == stack.size()) return evaluate(c);
+    if (depth == stack.size()) return evaluate_on_tape(c);
     return stack[stack.size() - 1 - depth]->on_call(c, [&, depth](const Call& d) { return step(depth + 1, d); });
   };
   return step(0, call);
 }
+}  // namespace
+
+std::shared_ptr<TensorTrace> trace_of(const Tensor& x) {
+  return x.defined() ? std::static_pointer_cast<TensorTrace>(x.trace_slot()) : nullptr;
+}
+void set_trace(const Tensor& x, std::shared_ptr<TensorTrace> trace) { x.trace_slot() = std::move(trace); }
 
 Tensor call(std::string_view name, std::vector<Tensor> inputs, const Attrs& attrs, const std::optional<QType>& want) {
   auto results = call_all(name, std::move(inputs), attrs, want);

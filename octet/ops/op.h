@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "octet/autograd/autograd.h"
 #include "octet/engine/engine.h"
 #include "octet/tensor/attrs.h"
 #include "octet/tensor/tensor.h"
@@ -77,6 +78,31 @@ class Call {
   std::vector<TensorType> outputs_;
 };
 
+// What a gradient is computed from: the operands and results of a call, and the gradients of the results.
+class Grad {
+ public:
+  Grad(const Call& call, const std::vector<Tensor>& outputs, const std::vector<Tensor>& dys, const std::vector<bool>& needs)
+      : call_(call), outputs_(outputs), dys_(dys), needs_(needs) {}
+  const Call& call() const { return call_; }
+  const Attrs& attrs() const { return call_.attrs(); }
+  size_t size() const { return call_.inputs().size(); }
+  bool has(size_t i) const { return call_.has(i); }
+  bool has(std::string_view name) const { return call_.has(name); }
+  const Tensor& operator[](size_t i) const { return call_[i]; }
+  const Tensor& operator[](std::string_view name) const { return call_[name]; }
+  const Tensor& y(size_t i = 0) const { return outputs_.at(i); }
+  // The gradient of result i; zeros if nothing depends on that result.
+  Tensor dy(size_t i = 0) const;
+  // Is operand i's gradient wanted?
+  bool needs(size_t i) const { return i < needs_.size() && needs_[i]; }
+
+ private:
+  const Call& call_;
+  const std::vector<Tensor>& outputs_;
+  const std::vector<Tensor>& dys_;
+  const std::vector<bool>& needs_;
+};
+
 using InferFn = std::function<std::vector<TensorType>(const Types&)>;
 using EvalFn = std::function<std::vector<Tensor>(const Call&)>;
 
@@ -84,6 +110,7 @@ using EvalFn = std::function<std::vector<Tensor>(const Call&)>;
 struct Infer { InferFn fn; };
 struct Eval { EvalFn fn; };
 struct Quantized { EvalFn fn; };
+struct Gradient { std::function<std::vector<Tensor>(const Grad&)> fn; };
 struct Doc { const char* text; };
 inline Infer infer(InferFn fn) { return {std::move(fn)}; }
 // For single results: the type, or the tensor.
@@ -95,6 +122,14 @@ inline Infer infer_many(InferFn fn) { return {std::move(fn)}; }
 // the codes (it only moves them); for others the engines are asked for a kernel, and if none has one: dequantize, evaluate,
 // quantize, which is the contract of docs/numerics.md for such operators.
 Quantized quantized(std::function<Tensor(const Call&)> fn);
+
+// The gradients of the operands, in their order: of the first operand, or of all (undefined: none). They have the operands'
+// shapes; broadcast ones are summed with sum_to. May call operators: nothing is recorded then. Without this part the
+// operator's float results can be computed from parameters, but backward() through it is an error that names it.
+Gradient gradient(std::function<Tensor(const Grad&)> fn);
+inline Gradient gradients(std::function<std::vector<Tensor>(const Grad&)> fn) { return {std::move(fn)}; }
+// dy summed over the dimensions along which `shape` was broadcast to dy's.
+Tensor sum_to(const Tensor& dy, const Shape& shape);
 
 struct Param {
   std::string name;
@@ -129,12 +164,14 @@ class Op {
 
   const EvalFn& eval() const { return eval_; }
   const EvalFn& quantized() const { return quantized_; }
+  const std::function<std::vector<Tensor>(const Grad&)>& gradient() const { return gradient_; }
 
  private:
   void parse_schema();
   void add(Infer part) { infer_ = std::move(part.fn); }
   void add(Eval part) { eval_ = std::move(part.fn); }
   void add(Quantized part) { quantized_ = std::move(part.fn); }
+  void add(Gradient part) { gradient_ = std::move(part.fn); }
   void add(Doc part) { doc_ = part.text; }
 
   std::string name_, schema_, doc_;
@@ -145,6 +182,7 @@ class Op {
   bool variadic_outputs_ = false;
   InferFn infer_;
   EvalFn eval_, quantized_;
+  std::function<std::vector<Tensor>(const Grad&)> gradient_;
 };
 
 // -- the registry --------------------------------------------------------------------------------------
@@ -195,6 +233,16 @@ class Interceptor {
   using Next = std::function<std::vector<Tensor>(const Call&)>;
   virtual std::vector<Tensor> on_call(const Call& call, const Next& next) = 0;
 };
+
+// Something that travels with a tensor (in its trace slot) and wants to see every call that the tensor takes part in. It
+// calls `next` to evaluate, and marks the results if they are to be followed too.
+class TensorTrace {
+ public:
+  virtual ~TensorTrace() = default;
+  virtual std::vector<Tensor> on_call(const Call& call, const Interceptor::Next& next) = 0;
+};
+std::shared_ptr<TensorTrace> trace_of(const Tensor& x);  // null if there is none
+void set_trace(const Tensor& x, std::shared_ptr<TensorTrace> trace);
 
 // -- helpers for definitions ---------------------------------------------------------------------------
 

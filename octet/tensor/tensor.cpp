@@ -18,7 +18,7 @@ struct Tensor::Impl {
   Buffer buffer;
   int64_t offset = 0;  // elements
   QuantizerPtr quantizer;
-  std::shared_ptr<void> autograd, trace;
+  std::shared_ptr<void> autograd, trace, packed;
 };
 
 namespace {
@@ -275,6 +275,7 @@ Tensor Tensor::int_repr() const {
 }
 
 Tensor Tensor::dequantize() const {
+  if (Tensor y; has_slots() && hooked("dequantize", {}, y)) return y;
   if (!is_quantized()) return to(DType::float32);
   Tensor y = wrap(Buffer::allocate(numel() * 4), shape(), DType::float32);
   float* out = y.data<float>();
@@ -404,6 +405,8 @@ void Tensor::copy_from(const Tensor& source) {
 }
 
 Tensor Tensor::clone(MemoryFormat format) const {
+  bool last = format == MemoryFormat::channels_last;
+  if (Tensor y; has_slots() && hooked("clone", {{"channels_last", last}}, y)) return y;
   Tensor t = empty(shape(), dtype(), quantizer(), format);
   t.copy_from(*this);
   return t;
@@ -412,6 +415,7 @@ Tensor Tensor::clone(MemoryFormat format) const {
 Tensor Tensor::contiguous(MemoryFormat format) const { return is_contiguous(format) ? *this : clone(format); }
 
 Tensor Tensor::reshape(Shape shape) const {
+  if (Tensor y; has_slots() && hooked("reshape", {{"shape", shape}}, y)) return y;
   int64_t known = 1, unknown = -1;
   for (size_t d = 0; d < shape.size(); ++d) {
     if (shape[d] == -1) {
@@ -446,6 +450,7 @@ Tensor Tensor::reshape(Shape shape) const {
 }
 
 Tensor Tensor::permute(const std::vector<int64_t>& dims) const {
+  if (Tensor y; has_slots() && hooked("permute", {{"dims", dims}}, y)) return y;
   OCTET_CHECK(static_cast<int64_t>(dims.size()) == dim(), invalid_argument, "permute: {} dimensions for shape {}",
               dims.size(), to_string(shape()));
   Shape new_shape(dims.size());
@@ -472,6 +477,7 @@ Tensor Tensor::transpose(int64_t a, int64_t b) const {
 }
 
 Tensor Tensor::slice(int64_t d, int64_t start, int64_t end, int64_t step) const {
+  if (Tensor y; has_slots() && hooked("slice", {{"dim", d}, {"start", start}, {"end", end}, {"step", step}}, y)) return y;
   d = wrap_dim(d, dim(), "slice");
   OCTET_CHECK(step >= 1, invalid_argument, "slice: step {}; expected 1 or more", step);
   int64_t n = shape()[d];
@@ -510,6 +516,7 @@ Tensor Tensor::select(int64_t d, int64_t index) const {
 Tensor Tensor::squeeze(int64_t d) const {
   d = wrap_dim(d, dim(), "squeeze");
   if (shape()[d] != 1) return *this;
+  if (Tensor y; has_slots() && hooked("squeeze", {{"dim", d}}, y)) return y;
   Shape new_shape = shape();
   auto new_strides = strides();
   new_shape.erase(new_shape.begin() + d);
@@ -523,6 +530,7 @@ Tensor Tensor::squeeze(int64_t d) const {
 }
 
 Tensor Tensor::unsqueeze(int64_t d) const {
+  if (Tensor y; has_slots() && hooked("unsqueeze", {{"dim", d}}, y)) return y;
   d = wrap_dim(d, dim() + 1, "unsqueeze");
   Shape new_shape = shape();
   auto new_strides = strides();
@@ -548,6 +556,7 @@ Tensor Tensor::flatten(int64_t start, int64_t end) const {
 }
 
 Tensor Tensor::expand(const Shape& target) const {
+  if (Tensor y; has_slots() && hooked("expand", {{"shape", target}}, y)) return y;
   int64_t extra = static_cast<int64_t>(target.size()) - dim();
   OCTET_CHECK(extra >= 0, invalid_argument, "expand: shape {} to {}", to_string(shape()), to_string(target));
   for (int64_t d : target)
@@ -573,6 +582,7 @@ Tensor Tensor::expand(const Shape& target) const {
 
 Tensor Tensor::to(DType target) const {
   if (target == dtype()) return *this;
+  if (Tensor y; has_slots() && hooked("to", {{"dtype", std::string(to_string(target))}}, y)) return y;
   OCTET_CHECK(!is_quantized() && !octet::is_quantized(target), invalid_argument,
               "to({}): the tensor is {}; use quantize_per_tensor or dequantize", to_string(target), to_string(dtype()));
   Tensor y = empty(shape(), target);
@@ -599,7 +609,27 @@ Tensor Tensor::to(DType target) const {
   return y;
 }
 
+namespace {
+Tensor::MethodHook g_method_hook = nullptr;
+}
+
+void Tensor::set_method_hook(MethodHook hook) { g_method_hook = hook; }
+
+bool Tensor::has_slots() const { return impl_ && (impl_->autograd || impl_->trace); }
+
+bool Tensor::hooked(const char* op, const Attrs& attrs, Tensor& result) const {
+  if (!g_method_hook) return false;
+  result = g_method_hook(op, *this, attrs);
+  return true;
+}
+
+Tensor Tensor::detach() const {
+  need(defined());
+  return view(impl_->shape, impl_->strides, 0, impl_->quantizer);
+}
+
 std::shared_ptr<void>& Tensor::autograd_slot() const { return need(defined()), impl_->autograd; }
+std::shared_ptr<void>& Tensor::packed_slot() const { return need(defined()), impl_->packed; }
 std::shared_ptr<void>& Tensor::trace_slot() const { return need(defined()), impl_->trace; }
 
 // -- comparing ---------------------------------------------------------------------------------------

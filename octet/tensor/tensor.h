@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "octet/base/buffer.h"
+#include "octet/tensor/attrs.h"
 #include "octet/tensor/dtype.h"
 #include "octet/tensor/quantizer.h"
 #include "octet/tensor/type.h"
@@ -109,13 +110,26 @@ class Tensor {
   // Copies the elements of source (same shape and dtype, any strides) into this tensor.
   void copy_from(const Tensor& source);
 
+  // Equal for handles that are copies of each other, and only for them (views have their own).
+  const void* id() const { return impl_.get(); }
+  // Another handle on the same data, of which autograd and tracing know nothing.
+  Tensor detach() const;
+
   // Opaque hooks for the floors above: autograd's and tracing's state. This floor only carries them.
   std::shared_ptr<void>& autograd_slot() const;
   std::shared_ptr<void>& trace_slot() const;
+  bool has_slots() const;  // either is set
+  // What engines packed this tensor into (a quantized weight): made at its first use, kept as long as the tensor. Its data
+  // must not be changed after that.
+  std::shared_ptr<void>& packed_slot() const;
+  // Where methods of tensors with a set slot go instead, as calls of the operator of the same name: set once, by ops.
+  using MethodHook = Tensor (*)(const char* op, const Tensor& x, const Attrs& attrs);
+  static void set_method_hook(MethodHook hook);
 
  private:
   struct Impl;
   std::shared_ptr<Impl> impl_;
+  bool hooked(const char* op, const Attrs& attrs, Tensor& result) const;
   Tensor view(Shape shape, std::vector<int64_t> strides, int64_t offset, QuantizerPtr quantizer) const;
 };
 

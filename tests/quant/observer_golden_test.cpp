@@ -46,9 +46,13 @@ std::vector<float> values(const std::string& kind, uint64_t seed, int64_t n, dou
   return result;
 }
 
+// Codes of 4 bits are quint8 with 0..15.
+DType dtype_of_case(const json& c) { return parse_dtype(c["dtype"] == "quint4x2" ? "quint8" : c["dtype"].get<std::string>()); }
+
 ObserverOptions options_of(const json& c) {
   ObserverOptions o;
-  o.dtype = parse_dtype(c["dtype"].get<std::string>());
+  o.dtype = dtype_of_case(c);
+  if (c["dtype"] == "quint4x2") o.quant_min = 0, o.quant_max = 15;
   o.qscheme = parse_observer_scheme(c["qscheme"].get<std::string>());
   if (c.contains("quant_min")) o.quant_min = c["quant_min"].get<int64_t>();
   if (c.contains("quant_max")) o.quant_max = c["quant_max"].get<int64_t>();
@@ -56,10 +60,14 @@ ObserverOptions options_of(const json& c) {
   o.eps = c.value("eps", 0x1p-23);
   o.ch_axis = c.value("ch_axis", int64_t{0});
   o.averaging_constant = c.value("averaging_constant", 0.01);
+  if (c.contains("fixed")) {
+    o.scale = c["fixed"]["scale"].get<double>();
+    o.zero_point = c["fixed"]["zero_point"].get<int64_t>();
+  }
   return o;
 }
 
-std::unique_ptr<Observer> observed(const json& c) {
+ObserverPtr observed(const json& c) {
   auto observer = make_observer(c["observer"].get<std::string>(), options_of(c), "golden");
   Shape shape = c["shape"].get<Shape>();
   double scale = c["scale"];
@@ -81,15 +89,34 @@ std::vector<double> doubles(const Tensor& t) {
   return {v.begin(), v.end()};
 }
 
+void compare_float_qparams(const json& c, const Observer& observer) {
+  std::vector<float> min = observer.min_val().to_vector<float>(), max = observer.max_val().to_vector<float>();
+  std::vector<double> scales, zero_points;
+  for (size_t i = 0; i < min.size(); ++i) {
+    FloatQParams q = choose_float_qparams(min[i], max[i], observer.options());
+    scales.push_back(q.scale);
+    zero_points.push_back(q.zero_point);
+  }
+  expect_bits(c["scales"], scales, "scale");
+  expect_bits(c["zero_points"], zero_points, "zero_point");
+}
+
 void compare_all(const std::string& file) {
   json cases = load(file);
   ASSERT_GT(cases.size(), 100u);
   for (const json& c : cases) {
     SCOPED_TRACE(c.dump());
     auto observer = observed(c);
+    if (c.contains("min")) {
+      expect_bits(c["min"], doubles(observer->min_val()), "min_val");
+      expect_bits(c["max"], doubles(observer->max_val()), "max_val");
+    }
+    if (is_float_qparams(observer->options().qscheme)) {
+      compare_float_qparams(c, *observer);
+      if (testing::Test::HasFailure()) return;
+      continue;
+    }
     QParams q = observer->calculate_qparams();
-    expect_bits(c["min"], doubles(observer->min_val()), "min_val");
-    expect_bits(c["max"], doubles(observer->max_val()), "max_val");
     expect_bits(c["scales"], q.quantizer->scales(), "scale");
     EXPECT_EQ(c["zero_points"].get<std::vector<int64_t>>(), q.quantizer->zero_points());
     EXPECT_EQ(c["codes"][0], q.quant_min);
@@ -116,6 +143,8 @@ double real_error(const std::vector<float>& x, float scale, int64_t z, CodeRange
 TEST(GoldenObserver, MinMaxAndMovingAverage) { compare_all("observers_min_max.json"); }
 
 TEST(GoldenObserver, PerChannelAndMovingAveragePerChannel) { compare_all("observers_per_channel.json"); }
+
+TEST(GoldenObserver, FixedQParamsFloatQParamsAndTheQnnpackFamily) { compare_all("observers_more.json"); }
 
 TEST(GoldenHistogramObserver, QuantizesAtLeastAsWellAsPyTorchsSearch) {
   double gain = 0;

@@ -1,0 +1,114 @@
+#pragma once
+// Activations. Names and arguments are torch.nn's. Each works on quantized tensors too, as its operator does
+// (docs/operators.md).
+
+#include <string>
+
+#include "octet/nn/module.h"
+
+namespace octet::nn {
+
+// An activation that is one operator with attributes.
+class Activation : public Module {
+ public:
+  Tensor forward(Tensor x) override;
+  virtual const char* op_name() const = 0;
+  virtual Attrs op_attrs() const { return {}; }
+  Attrs config() const override { return op_attrs(); }
+  std::string extra_repr() const override;  // "negative_slope=0.01"
+};
+
+class ReLU : public Activation {
+ public:
+  const char* op_name() const override { return "relu"; }
+};
+class ReLU6 : public Activation {
+ public:
+  const char* op_name() const override { return "relu6"; }
+};
+class Sigmoid : public Activation {
+ public:
+  const char* op_name() const override { return "sigmoid"; }
+};
+class Tanh : public Activation {
+ public:
+  const char* op_name() const override { return "tanh"; }
+};
+class Hardsigmoid : public Activation {
+ public:
+  const char* op_name() const override { return "hardsigmoid"; }
+};
+class Hardswish : public Activation {
+ public:
+  const char* op_name() const override { return "hardswish"; }
+};
+
+class LeakyReLU : public Activation {
+ public:
+  explicit LeakyReLU(double negative_slope = 0.01) : negative_slope(negative_slope) {}
+  const char* op_name() const override { return "leaky_relu"; }
+  Attrs op_attrs() const override { return {{"negative_slope", negative_slope}}; }
+  static std::shared_ptr<LeakyReLU> from_config(const Attrs& c) { return make<LeakyReLU>(c.get_double("negative_slope")); }
+  double negative_slope;
+};
+
+class ELU : public Activation {
+ public:
+  explicit ELU(double alpha = 1) : alpha(alpha) {}
+  const char* op_name() const override { return "elu"; }
+  Attrs op_attrs() const override { return {{"alpha", alpha}}; }
+  static std::shared_ptr<ELU> from_config(const Attrs& c) { return make<ELU>(c.get_double("alpha")); }
+  double alpha;
+};
+
+class CELU : public Activation {
+ public:
+  explicit CELU(double alpha = 1) : alpha(alpha) {}
+  const char* op_name() const override { return "celu"; }
+  Attrs op_attrs() const override { return {{"alpha", alpha}}; }
+  static std::shared_ptr<CELU> from_config(const Attrs& c) { return make<CELU>(c.get_double("alpha")); }
+  double alpha;
+};
+
+// approximate: "none" or "tanh".
+class GELU : public Activation {
+ public:
+  explicit GELU(std::string approximate = "none") : approximate(std::move(approximate)) {}
+  const char* op_name() const override { return "gelu"; }
+  Attrs op_attrs() const override { return {{"approximate", approximate}}; }
+  static std::shared_ptr<GELU> from_config(const Attrs& c) { return make<GELU>(c.get_string("approximate")); }
+  std::string approximate;
+};
+
+class Hardtanh : public Activation {
+ public:
+  explicit Hardtanh(double min_val = -1, double max_val = 1) : min_val(min_val), max_val(max_val) {}
+  const char* op_name() const override { return "clamp"; }
+  Attrs op_attrs() const override { return {{"min", min_val}, {"max", max_val}}; }
+  static std::shared_ptr<Hardtanh> from_config(const Attrs& c) {
+    return make<Hardtanh>(c.get_double("min"), c.get_double("max"));
+  }
+  double min_val, max_val;
+};
+
+class Softmax : public Activation {
+ public:
+  explicit Softmax(int64_t dim = -1) : dim(dim) {}
+  const char* op_name() const override { return "softmax"; }
+  Attrs op_attrs() const override { return {{"dim", dim}}; }
+  static std::shared_ptr<Softmax> from_config(const Attrs& c) { return make<Softmax>(c.get_int("dim")); }
+  int64_t dim;
+};
+
+// Slopes for the negative side, one for all or one per channel (dimension 1).
+class PReLU : public Module {
+ public:
+  explicit PReLU(int64_t num_parameters = 1, double init = 0.25);
+  Tensor forward(Tensor x) override;
+  std::string extra_repr() const override;
+  Attrs config() const override { return {{"num_parameters", weight.numel()}}; }
+  static std::shared_ptr<PReLU> from_config(const Attrs& c) { return make<PReLU>(c.get_int("num_parameters")); }
+  Parameter weight;  // (num_parameters)
+};
+
+}  // namespace octet::nn

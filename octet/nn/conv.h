@@ -1,0 +1,88 @@
+#pragma once
+// Convolutions over 1, 2 and 3 spatial dimensions, and transposed ones. Names, arguments and initial weights are torch.nn's.
+
+#include <string>
+
+#include "octet/nn/module.h"
+#include "octet/ops/sizes.h"
+
+namespace octet::nn {
+
+// The arguments of a convolution after its channels and kernel size.
+template <size_t N>
+struct ConvOptions {
+  Sizes<N> stride = 1;
+  Sizes<N> padding = 0;
+  Sizes<N> dilation = 1;
+  int64_t groups = 1;
+  bool bias = true;
+  Sizes<N> output_padding = 0;  // transposed only
+};
+
+// What all convolutions share. x (N, in_channels, spatial...); weight (out_channels, in_channels/groups, kernel...), of a
+// transposed one (in_channels, out_channels/groups, kernel...); bias (out_channels).
+template <size_t N, bool transposed>
+class ConvNd : public Module {
+ public:
+  static constexpr size_t spatial_dims = N;
+  static constexpr bool is_transposed = transposed;
+  // The operator: "conv2d", "conv_transpose2d".
+  static const char* op_name();
+
+  // Error if groups does not divide the channels, or a size is out of range.
+  ConvNd(int64_t in_channels, int64_t out_channels, Sizes<N> kernel_size, ConvOptions<N> options = {});
+  // x without the batch dimension is taken as a batch of one.
+  Tensor forward(Tensor x) override;
+  std::string extra_repr() const override;
+  Attrs config() const override;
+
+  // The convolution with other weights, as fake-quantized ones.
+  Tensor conv_forward(const Tensor& x, const Tensor& weight, const Tensor& bias) const;
+  // The attributes of the operator.
+  Attrs op_attrs() const;
+  // The dimension of `weight` that holds output channels (within a group, for a transposed one).
+  static constexpr int64_t output_channel_axis() { return transposed ? 1 : 0; }
+
+  int64_t in_channels, out_channels;
+  Sizes<N> kernel_size;
+  ConvOptions<N> options;
+  Parameter weight;
+  Parameter bias;  // undefined without one
+};
+
+// The constructor arguments that config() gave.
+template <typename Conv>
+std::shared_ptr<Conv> conv_from_config(const Attrs& config);
+
+class Conv1d : public ConvNd<1, false> {
+ public:
+  using ConvNd::ConvNd;
+  static std::shared_ptr<Conv1d> from_config(const Attrs& c) { return conv_from_config<Conv1d>(c); }
+};
+class Conv2d : public ConvNd<2, false> {
+ public:
+  using ConvNd::ConvNd;
+  static std::shared_ptr<Conv2d> from_config(const Attrs& c) { return conv_from_config<Conv2d>(c); }
+};
+class Conv3d : public ConvNd<3, false> {
+ public:
+  using ConvNd::ConvNd;
+  static std::shared_ptr<Conv3d> from_config(const Attrs& c) { return conv_from_config<Conv3d>(c); }
+};
+class ConvTranspose1d : public ConvNd<1, true> {
+ public:
+  using ConvNd::ConvNd;
+  static std::shared_ptr<ConvTranspose1d> from_config(const Attrs& c) { return conv_from_config<ConvTranspose1d>(c); }
+};
+class ConvTranspose2d : public ConvNd<2, true> {
+ public:
+  using ConvNd::ConvNd;
+  static std::shared_ptr<ConvTranspose2d> from_config(const Attrs& c) { return conv_from_config<ConvTranspose2d>(c); }
+};
+class ConvTranspose3d : public ConvNd<3, true> {
+ public:
+  using ConvNd::ConvNd;
+  static std::shared_ptr<ConvTranspose3d> from_config(const Attrs& c) { return conv_from_config<ConvTranspose3d>(c); }
+};
+
+}  // namespace octet::nn

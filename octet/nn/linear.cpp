@@ -1,0 +1,42 @@
+#include "octet/nn/linear.h"
+
+#include <fmt/format.h>
+
+#include "octet/base/check_impl.h"
+#include "octet/nn/init.h"
+#include "octet/nn/registry.h"
+#include "octet/ops/functional.h"
+
+namespace octet::nn {
+
+OCTET_MODULE(Linear)
+OCTET_MODULE(Identity)
+
+namespace {
+int64_t checked_inputs(int64_t in, int64_t out) {
+  OCTET_CHECK(in >= 1 && out >= 1, invalid_argument, "Linear: {} inputs and {} outputs; expected 1 or more", in, out);
+  return in;
+}
+}  // namespace
+
+Linear::Linear(int64_t in, int64_t out, bool with_bias)
+    : in_features(checked_inputs(in, out)),
+      out_features(out),
+      weight(parameter("weight", init::uniform_fan_in({out, in}, in))),
+      bias(parameter("bias", with_bias ? init::uniform_fan_in({out}, in) : Tensor())) {}
+
+Tensor Linear::forward(Tensor x) { return functional::linear(x, weight, bias); }
+
+std::string Linear::extra_repr() const {
+  return fmt::format("in_features={}, out_features={}, bias={}", in_features, out_features, bias.defined() ? "True" : "False");
+}
+
+Attrs Linear::config() const {
+  return {{"in_features", in_features}, {"out_features", out_features}, {"bias", bias.defined()}};
+}
+
+std::shared_ptr<Linear> Linear::from_config(const Attrs& c) {
+  return make<Linear>(c.get_int("in_features"), c.get_int("out_features"), c.get_bool("bias"));
+}
+
+}  // namespace octet::nn

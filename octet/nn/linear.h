@@ -1,0 +1,31 @@
+#pragma once
+// Linear layers. Names, arguments and initial weights are torch.nn's.
+
+#include <string>
+
+#include "octet/nn/module.h"
+
+namespace octet::nn {
+
+// y = x * weight^T + bias over the last dimension: x (..., in_features) -> (..., out_features).
+// weight (out_features, in_features) and bias (out_features) start uniform in +-1/sqrt(in_features).
+class Linear : public Module {
+ public:
+  Linear(int64_t in_features, int64_t out_features, bool bias = true);
+  Tensor forward(Tensor x) override;
+  std::string extra_repr() const override;
+  Attrs config() const override;
+  static std::shared_ptr<Linear> from_config(const Attrs& config);
+
+  int64_t in_features, out_features;
+  Parameter weight;
+  Parameter bias;  // undefined without one
+};
+
+// Returns its input.
+class Identity : public Module {
+ public:
+  Tensor forward(Tensor x) override { return x; }
+};
+
+}  // namespace octet::nn

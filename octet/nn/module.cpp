@@ -1,0 +1,342 @@
+#include "octet/nn/module.h"
+
+#include <cxxabi.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "octet/autograd/autograd.h"
+#include "octet/base/check_impl.h"
+#include "octet/base/text.h"
+
+namespace octet::nn {
+
+// -- Slot and Parameter ------------------------------------------------------------------------------
+
+Slot::Slot(Module* owner, const std::string& name, ModulePtr module)
+    : offset_(reinterpret_cast<char*>(this) - reinterpret_cast<char*>(owner)), index_(owner->add_child(name, std::move(module))) {}
+
+namespace {
+template <typename T>
+Module* owner_of(T* member, ptrdiff_t offset) {
+  return reinterpret_cast<Module*>(reinterpret_cast<char*>(const_cast<std::remove_const_t<T>*>(member)) - offset);
+}
+}  // namespace
+
+const ModulePtr& Slot::get() const { return owner_of(this, offset_)->children_[index_].second; }
+void Slot::set(ModulePtr module) const { owner_of(this, offset_)->children_[index_].second = std::move(module); }
+Tensor Slot::operator()(const Tensor& x) const { return (*get())(x); }
+Tensor Slot::operator()(const Tensor& a, const Tensor& b) const { return (*get())({a, b}).at(0); }
+std::vector<Tensor> Slot::operator()(const std::vector<Tensor>& inputs) const { return (*get())(inputs); }
+
+Parameter::Parameter(Module* owner, const std::string& name, Tensor value, bool buffer) : Tensor(std::move(value)) {
+  for (const auto& entry : owner->tensors_)
+    OCTET_CHECK(entry.name != name, invalid_argument, "{}: two parameters are named '{}'", owner->type_name(), name);
+  owner->tensors_.push_back({name, reinterpret_cast<char*>(this) - reinterpret_cast<char*>(owner), buffer});
+  if (!buffer && defined()) autograd::set_requires_grad(*this);
+}
+
+// -- Module ------------------------------------------------------------------------------------------
+
+namespace {
+
+// What the clone() under way has copied: lives as long as the outermost call.
+struct Copies {
+  std::map<const Module*, ModulePtr> modules;
+  std::map<const void*, Tensor> tensors;
+};
+thread_local Copies* t_copies = nullptr;
+class CopiesScope {
+ public:
+  CopiesScope() : outermost_(!t_copies) {
+    if (outermost_) t_copies = &copies_;
+  }
+  ~CopiesScope() {
+    if (outermost_) t_copies = nullptr;
+  }
+
+ private:
+  bool outermost_;
+  Copies copies_;
+};
+
+}  // namespace
+
+Module::Module(const Module& other)
+    : qconfig(other.qconfig), training_(other.training_), tensors_(other.tensors_), hooks_(other.hooks_),
+      pre_hooks_(other.pre_hooks_), copy_(other.copy_) {
+  CopiesScope scope;
+  for (const auto& [name, child] : other.children_) children_.emplace_back(name, child ? child->clone() : nullptr);
+}
+
+ModulePtr Module::clone() const {
+  OCTET_CHECK(copy_, invalid_argument, "{}: clone() needs a module made by nn::make<...>() or held by a Slot", type_name());
+  CopiesScope scope;
+  if (auto it = t_copies->modules.find(this); it != t_copies->modules.end()) return it->second;
+  ModulePtr copy = copy_(*this);
+  t_copies->modules[this] = copy;
+  for (const Entry& entry : copy->tensors_) {
+    Tensor* t = copy->tensor_at(entry);
+    if (!t->defined()) continue;
+    Tensor& parted = t_copies->tensors[t->id()];
+    if (!parted.defined()) {
+      parted = t->detach().clone();
+      if (autograd::requires_grad(*t)) autograd::set_requires_grad(parted);
+    }
+    *t = parted;
+  }
+  return copy;
+}
+
+Tensor Module::forward(Tensor) {
+  OCTET_FAIL(unsupported, "{}: forward(Tensor) is not defined; override it, or the form for several tensors", type_name());
+}
+
+std::vector<Tensor> Module::forward(std::vector<Tensor> inputs) {
+  OCTET_CHECK(inputs.size() == 1, invalid_argument, "{}: {} inputs given; it takes one", type_name(), inputs.size());
+  return {forward(std::move(inputs[0]))};
+}
+
+Tensor Module::operator()(const Tensor& x) {
+  if (hooks_.empty() && pre_hooks_.empty()) return forward(x);
+  std::vector<Tensor> inputs{x};
+  for (size_t i = 0; i < pre_hooks_.size(); ++i) pre_hooks_[i].second(*this, inputs);
+  std::vector<Tensor> outputs{forward(inputs.at(0))};
+  for (size_t i = 0; i < hooks_.size(); ++i) hooks_[i].second(*this, inputs, outputs);
+  return outputs.at(0);
+}
+
+std::vector<Tensor> Module::operator()(const std::vector<Tensor>& given) {
+  if (hooks_.empty() && pre_hooks_.empty()) return forward(given);
+  std::vector<Tensor> inputs = given;
+  for (size_t i = 0; i < pre_hooks_.size(); ++i) pre_hooks_[i].second(*this, inputs);
+  std::vector<Tensor> outputs = forward(inputs);
+  for (size_t i = 0; i < hooks_.size(); ++i) hooks_[i].second(*this, inputs, outputs);
+  return outputs;
+}
+
+void Module::train(bool mode) {
+  training_ = mode;
+  for (auto& [name, child] : children_)
+    if (child) child->train(mode);
+}
+
+size_t Module::add_child(const std::string& name, ModulePtr module) {
+  OCTET_CHECK(!name.empty() && name.find('.') == std::string::npos, invalid_argument,
+              "{}: a submodule cannot be named '{}': names are not empty and have no dots", type_name(), name);
+  for (const auto& child : children_)
+    OCTET_CHECK(child.first != name, invalid_argument, "{}: two submodules are named '{}'", type_name(), name);
+  children_.emplace_back(name, std::move(module));
+  return children_.size() - 1;
+}
+
+size_t Module::remove_child(const std::string& name) {
+  return std::erase_if(children_, [&](const auto& child) { return child.first == name; });
+}
+
+namespace {
+std::string join(const std::string& prefix, const std::string& name) { return prefix.empty() ? name : prefix + "." + name; }
+
+void walk(Module& module, const std::string& prefix, std::vector<std::pair<std::string, Module*>>& out) {
+  for (const auto& item : out)
+    if (item.second == &module) return;  // shared: named once, as in PyTorch
+  out.emplace_back(prefix, &module);
+  for (const auto& [name, child] : module.children())
+    if (child) walk(*child, join(prefix, name), out);
+}
+}  // namespace
+
+std::vector<std::pair<std::string, Module*>> Module::named_modules() {
+  std::vector<std::pair<std::string, Module*>> all;
+  walk(*this, "", all);
+  return all;
+}
+
+void Module::collect(const std::string& prefix, bool buffers, std::vector<std::pair<std::string, Tensor*>>& out) {
+  for (const Entry& entry : tensors_)
+    if (entry.buffer == buffers && tensor_at(entry)->defined()) out.emplace_back(join(prefix, entry.name), tensor_at(entry));
+}
+
+std::vector<std::pair<std::string, Tensor*>> Module::named_parameters() {
+  std::vector<std::pair<std::string, Tensor*>> all;
+  for (auto& [path, module] : named_modules()) module->collect(path, false, all);
+  return all;
+}
+
+std::vector<std::pair<std::string, Tensor*>> Module::named_buffers() {
+  std::vector<std::pair<std::string, Tensor*>> all;
+  for (auto& [path, module] : named_modules()) module->collect(path, true, all);
+  return all;
+}
+
+namespace {
+// "a.b.c" -> ("a.b", "c"); "c" -> ("", "c").
+std::pair<std::string_view, std::string_view> split_path(std::string_view path) {
+  size_t dot = path.rfind('.');
+  if (dot == std::string_view::npos) return {"", path};
+  return {path.substr(0, dot), path.substr(dot + 1)};
+}
+
+[[noreturn]] void no_such_module(const Module& root, std::string_view path) {
+  std::vector<std::string> names;
+  for (const auto& item : const_cast<Module&>(root).named_modules())
+    if (!item.first.empty()) names.push_back(item.first);
+  OCTET_FAIL(not_found, "{} has no submodule '{}'{}", root.type_name(), path, did_you_mean(path, names));
+}
+
+using Children = std::vector<std::pair<std::string, ModulePtr>>;
+const ModulePtr* find_child(const Children& children, std::string_view name) {
+  for (const auto& child : children)
+    if (child.first == name) return &child.second;
+  return nullptr;
+}
+
+// Null if a part of the path is not there.
+const ModulePtr* find_path(const Children& children, std::string_view path) {
+  const Children* at = &children;
+  const ModulePtr* found = nullptr;
+  for (size_t i = 0; i <= path.size();) {
+    size_t dot = std::min(path.find('.', i), path.size());
+    found = find_child(*at, path.substr(i, dot - i));
+    if (!found || !*found) return nullptr;
+    at = &(*found)->children();
+    i = dot + 1;
+  }
+  return found;
+}
+}  // namespace
+
+bool Module::has_submodule(std::string_view path) const { return find_path(children_, path); }
+
+ModulePtr Module::submodule(std::string_view path) const {
+  const ModulePtr* found = find_path(children_, path);
+  if (!found) no_such_module(*this, path);
+  return *found;
+}
+
+void Module::set_submodule(std::string_view path, ModulePtr module) {
+  auto [parent, name] = split_path(path);
+  Module* at = parent.empty() ? this : submodule(parent).get();
+  for (auto& child : at->children_) {
+    if (child.first != name) continue;
+    child.second = std::move(module);
+    return;
+  }
+  no_such_module(*this, path);
+}
+
+void Module::apply(const std::function<void(Module&)>& fn) {
+  for (auto& [name, child] : children_)
+    if (child) child->apply(fn);
+  fn(*this);
+}
+
+// -- state -------------------------------------------------------------------------------------------
+
+std::map<std::string, Tensor> Module::state_dict() {
+  std::map<std::string, Tensor> state;
+  for (auto& list : {named_parameters(), named_buffers()})
+    for (auto& [name, tensor] : list) state[name] = *tensor;
+  for (auto& [path, module] : named_modules())
+    for (auto& [name, tensor] : module->extra_state()) state[join(path, name)] = tensor;
+  return state;
+}
+
+void Module::set_extra_state(const std::map<std::string, Tensor>&) {}
+
+void Module::load_state_dict(const std::map<std::string, Tensor>& state) {
+  std::map<std::string, Tensor*> declared;
+  for (auto& list : {named_parameters(), named_buffers()})
+    for (auto& [name, tensor] : list) declared[name] = tensor;
+  std::map<std::string, Tensor> mine = state_dict();
+  std::vector<std::string> missing, unexpected, wrong, names;
+  for (auto& [name, tensor] : mine) names.push_back(name);
+  for (auto& [name, tensor] : mine) {
+    auto it = state.find(name);
+    if (it == state.end() || !it->second.defined()) {
+      missing.push_back(name);
+    } else if (tensor.defined() && it->second.is_quantized() != tensor.is_quantized()) {
+      wrong.push_back(fmt::format("{} is {} in the state dict and {} in the model ({})", name, to_string(it->second.dtype()),
+                                  to_string(tensor.dtype()),
+                                  it->second.is_quantized() ? "prepare and convert the model first, then load"
+                                                            : "load it before prepare and convert"));
+    } else if (declared.count(name) && it->second.shape() != tensor.shape()) {
+      wrong.push_back(fmt::format("{} has shape {} in the state dict and {} in the model", name,
+                                  octet::to_string(it->second.shape()), octet::to_string(tensor.shape())));
+    }
+  }
+  for (const auto& [name, tensor] : state)
+    if (!mine.count(name)) unexpected.push_back(name + did_you_mean(name, names));
+  std::string message;
+  auto add = [&](const char* what, const std::vector<std::string>& list) {
+    if (!list.empty()) message += fmt::format("{}{}: {}", message.empty() ? "" : "; ", what, fmt::join(list, ", "));
+  };
+  add("missing", missing);
+  add("unexpected", unexpected);
+  add("wrong", wrong);
+  OCTET_CHECK(message.empty(), invalid_argument, "{}: the state dict does not fit: {}", type_name(), message);
+  // Extra state first: its owners may still refuse theirs.
+  for (auto& [path, module] : named_modules()) {
+    std::map<std::string, Tensor> extra = module->extra_state();
+    if (extra.empty()) continue;
+    for (auto& [name, tensor] : extra) tensor = state.at(join(path, name)).detach().clone();
+    module->set_extra_state(extra);
+  }
+  autograd::NoGrad no_grad;
+  for (auto& [name, tensor] : declared) {
+    const Tensor& value = state.at(name);
+    if (value.is_quantized()) *tensor = value.clone();
+    else tensor->copy_from(value.detach().to(tensor->dtype()));  // in place: optimizers hold the same tensors
+  }
+}
+
+void Module::zero_grad() {
+  for (auto& [name, tensor] : named_parameters()) autograd::zero_grad(*tensor);
+}
+
+void Module::requires_grad(bool on) {
+  for (auto& [name, tensor] : named_parameters()) autograd::set_requires_grad(*tensor, on);
+}
+
+// -- hooks and printing ------------------------------------------------------------------------------
+
+void Module::add_forward_hook(std::string name, Hook hook) { hooks_.emplace_back(std::move(name), std::move(hook)); }
+
+void Module::remove_forward_hook(std::string_view name) {
+  std::erase_if(hooks_, [&](const auto& hook) { return hook.first == name; });
+  std::erase_if(pre_hooks_, [&](const auto& hook) { return hook.first == name; });
+}
+
+void Module::add_forward_pre_hook(std::string name, PreHook hook) {
+  pre_hooks_.emplace_back(std::move(name), std::move(hook));
+}
+
+std::string class_name(const std::type_info& type) {
+  int status = 0;
+  char* text = abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
+  std::string name = status == 0 ? text : type.name();
+  std::free(text);
+  size_t arguments = name.find('<'), colon = name.rfind("::", arguments);
+  return colon == std::string::npos ? name : name.substr(colon + 2);
+}
+
+std::string Module::type_name() const { return class_name(typeid(*this)); }
+
+void Module::wrong_class(const std::type_info& expected) const {
+  OCTET_FAIL(invalid_argument, "this module is a {}, not a {}", type_name(), class_name(expected));
+}
+
+namespace {
+std::string print(const Module& module, const std::string& indent) {
+  std::string out = module.type_name() + "(" + module.extra_repr();
+  if (module.children().empty()) return out + ")";
+  out += "\n";
+  for (const auto& [name, child] : module.children())
+    out += fmt::format("{}  ({}): {}\n", indent, name, child ? print(*child, indent + "  ") : "None");
+  return out + indent + ")";
+}
+}  // namespace
+
+std::string to_string(const Module& module) { return print(module, ""); }
+
+}  // namespace octet::nn

@@ -1,0 +1,219 @@
+#pragma once
+// Modules: user models are classes, as in PyTorch.
+//
+//   struct Net : nn::Module {
+//     nn::Slot conv = slot("conv", nn::Conv2d(1, 8, 3));
+//     nn::Slot relu = slot("relu", nn::ReLU());
+//     Tensor forward(Tensor x) override { return relu(conv(x)); }
+//   };
+//   auto model = nn::make<Net>();
+//   model->eval();
+//   Tensor y = model->forward(x);
+//
+// A Slot is a place, not a module: calling it calls whatever fills it now. So fuse_modules, prepare and convert can put other
+// modules there, and `forward` stays as written.
+
+#include <any>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <typeinfo>
+#include <utility>
+#include <vector>
+
+#include "octet/base/error.h"
+#include "octet/tensor/attrs.h"
+#include "octet/tensor/tensor.h"
+
+namespace octet::nn {
+
+class Module;
+using ModulePtr = std::shared_ptr<Module>;
+
+// A named place for a submodule, a member of the class that declares it. It finds its owner by its own offset in it, which
+// a copy of the class keeps: copied models just work.
+class Slot {
+ public:
+  // Only Module::slot makes them, in place (a Slot that is returned is the member itself).
+  Slot(Module* owner, const std::string& name, ModulePtr module);
+  // Not defaulted: a trivially copyable Slot could be returned in registers, and would not know its own address.
+  Slot(const Slot& other) : offset_(other.offset_), index_(other.index_) {}
+  Slot& operator=(const Slot&) = delete;
+
+  Module& operator*() const { return *get(); }
+  Module* operator->() const { return get().get(); }
+  const ModulePtr& get() const;
+  void set(ModulePtr module) const;  // what fills the place from now on
+
+  // The module as a T; Error if another class fills the place.
+  template <typename T>
+  T& as() const;
+
+  // Calls the module that fills it.
+  Tensor operator()(const Tensor& x) const;
+  Tensor operator()(const Tensor& a, const Tensor& b) const;  // its first result
+  std::vector<Tensor> operator()(const std::vector<Tensor>& inputs) const;
+
+ private:
+  ptrdiff_t offset_;
+  size_t index_;
+};
+
+// A tensor that is a parameter (trained) or a buffer (kept with the model, not trained) of the class that declares it.
+class Parameter : public Tensor {
+ public:
+  Parameter(Module* owner, const std::string& name, Tensor value, bool buffer = false);
+  Parameter(const Parameter&) = default;
+  Parameter& operator=(const Parameter& other) = default;
+  Parameter& operator=(const Tensor& value) {
+    Tensor::operator=(value);
+    return *this;
+  }
+};
+
+class Module {
+ public:
+  Module() = default;
+  // Submodules are copied deeply; the tensors stay shared until clone() parts them.
+  Module(const Module& other);
+  Module(Module&& other) = default;
+  Module& operator=(const Module&) = delete;
+  virtual ~Module() = default;
+
+  // What the module computes. A module of one input and one output overrides the first; others the second.
+  virtual Tensor forward(Tensor x);
+  virtual std::vector<Tensor> forward(std::vector<Tensor> inputs);
+
+  // forward and then the hooks: what Slots call.
+  Tensor operator()(const Tensor& x);
+  std::vector<Tensor> operator()(const std::vector<Tensor>& inputs);
+
+  // -- modes -----------------------------------------------------------------------------------
+  void train(bool mode = true);  // and all submodules
+  void eval() { train(false); }
+  bool training() const { return training_; }
+
+  // -- structure ---------------------------------------------------------------------------------
+  // Submodules in the order of declaration, by name; names of nested ones are joined by '.': "layer1.0.conv".
+  const std::vector<std::pair<std::string, ModulePtr>>& children() const { return children_; }
+  std::vector<std::pair<std::string, Module*>> named_modules();  // this one first, as ""
+  std::vector<std::pair<std::string, Tensor*>> named_parameters();
+  std::vector<std::pair<std::string, Tensor*>> named_buffers();
+  // The submodule at a path. Error with the nearest names if there is none.
+  ModulePtr submodule(std::string_view path) const;
+  bool has_submodule(std::string_view path) const;
+  // Puts another module at a path. Error if there is no such place.
+  void set_submodule(std::string_view path, ModulePtr module);
+  void apply(const std::function<void(Module&)>& fn);  // submodules first
+  // Adds a place that the class did not declare; its number among the children.
+  size_t add_child(const std::string& name, ModulePtr module);
+  size_t remove_child(const std::string& name);  // how many were removed (0 or 1)
+
+  // -- state -------------------------------------------------------------------------------------
+  // All parameters, buffers and extra state by path. The tensors are the model's own, not copies.
+  std::map<std::string, Tensor> state_dict();
+  // Sets them. Error naming every missing and every unexpected key, and every wrong shape, dtype or quantization, with what
+  // to do; nothing is changed then.
+  void load_state_dict(const std::map<std::string, Tensor>& state);
+  void zero_grad();                          // of all parameters
+  void requires_grad(bool on);               // of all parameters
+
+  // State that is not a declared parameter or buffer: a quantized module's packed weight, an observer's statistics.
+  // set_extra_state gets exactly the keys that extra_state gave; it checks the values (Error) before it changes anything.
+  virtual std::map<std::string, Tensor> extra_state() const { return {}; }
+  virtual void set_extra_state(const std::map<std::string, Tensor>& state);
+
+  // A deep copy: no tensor is shared with it, and what was shared inside (one module in two places, one tensor in two
+  // modules) is shared inside the copy. Only for modules made by nn::make or held by a Slot (they know their class).
+  virtual ModulePtr clone() const;
+
+  // What to give the class's maker (registry.h) to get a module of the same structure: {"in_features": 4, ...}. Modules
+  // that can be saved whole and have constructor arguments override it.
+  virtual Attrs config() const { return {}; }
+
+  // -- hooks: called with the module, its inputs and its outputs (which they may replace) after every call ----------------
+  using Hook = std::function<void(Module&, const std::vector<Tensor>& inputs, std::vector<Tensor>& outputs)>;
+  void add_forward_hook(std::string name, Hook hook);
+  void remove_forward_hook(std::string_view name);
+
+  // Called before forward, with the inputs, which they may replace.
+  using PreHook = std::function<void(Module&, std::vector<Tensor>& inputs)>;
+  void add_forward_pre_hook(std::string name, PreHook hook);
+
+  // This module as a T; Error if it is of another class.
+  template <typename T>
+  T& as() {
+    if (auto* t = dynamic_cast<T*>(this)) return *t;
+    wrong_class(typeid(T));
+  }
+
+  // The name of the class, "Conv2d"; and what __repr__ shows between the parentheses.
+  virtual std::string type_name() const;
+  virtual std::string extra_repr() const { return ""; }
+
+  // How the quantization workflows treat this module: a quant::QConfig, or nullptr for "leave it float". Empty: as the
+  // module around it. (This floor does not know QConfig.)
+  std::any qconfig;
+
+ protected:
+  template <typename M>
+  Slot slot(const std::string& name, M module);
+  Slot slot(const std::string& name, ModulePtr module) { return Slot(this, name, std::move(module)); }
+  // An undefined value stands for an omitted one (no bias): it is not listed. A parameter requires a gradient.
+  Parameter parameter(const std::string& name, Tensor value) { return Parameter(this, name, std::move(value)); }
+  Parameter buffer(const std::string& name, Tensor value) { return Parameter(this, name, std::move(value), true); }
+
+ private:
+  friend class Slot;
+  friend class Parameter;
+  template <typename M, typename... Args>
+  friend std::shared_ptr<M> make(Args&&...);
+
+  struct Entry {
+    std::string name;
+    ptrdiff_t offset;
+    bool buffer;
+  };
+  Tensor* tensor_at(const Entry& entry) { return reinterpret_cast<Parameter*>(reinterpret_cast<char*>(this) + entry.offset); }
+  [[noreturn]] void wrong_class(const std::type_info& expected) const;
+  void collect(const std::string& prefix, bool buffers, std::vector<std::pair<std::string, Tensor*>>& out);
+
+  bool training_ = true;
+  std::vector<std::pair<std::string, ModulePtr>> children_;
+  std::vector<Entry> tensors_;
+  std::vector<std::pair<std::string, Hook>> hooks_;
+  std::vector<std::pair<std::string, PreHook>> pre_hooks_;
+  ModulePtr (*copy_)(const Module&) = nullptr;  // set by make: copies the class
+};
+
+// A module of class M that can be cloned.
+template <typename M, typename... Args>
+std::shared_ptr<M> make(Args&&... args) {
+  auto module = std::make_shared<M>(std::forward<Args>(args)...);
+  static_cast<Module&>(*module).copy_ = [](const Module& m) -> ModulePtr { return std::make_shared<M>(static_cast<const M&>(m)); };
+  return module;
+}
+
+template <typename T>
+T& Slot::as() const {
+  return get()->as<T>();
+}
+
+template <typename M>
+Slot Module::slot(const std::string& name, M module) {
+  return Slot(this, name, make<M>(std::move(module)));
+}
+
+// PyTorch's form:
+//   Net(
+//     (conv): Conv2d(1, 8, kernel_size=(3, 3), stride=(1, 1))
+//   )
+std::string to_string(const Module& module);
+
+// "octet::nn::Conv2d" -> "Conv2d".
+std::string class_name(const std::type_info& type);
+
+}  // namespace octet::nn

@@ -1,0 +1,70 @@
+#include "octet/nn/registry.h"
+
+#include <cxxabi.h>
+
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <typeindex>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/text.h"
+
+namespace octet::nn {
+namespace {
+
+struct Registry {
+  std::mutex mutex;
+  std::map<std::string, ModuleMaker, std::less<>> makers;
+  std::map<std::type_index, std::string> names;
+};
+Registry& registry() {
+  static Registry r;
+  return r;
+}
+
+std::string qualified_name(const std::type_info& type) {
+  int status = 0;
+  char* text = abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
+  std::string name = status == 0 ? text : type.name();
+  std::free(text);
+  return name;
+}
+
+}  // namespace
+
+void register_module(const std::type_info& type, ModuleMaker maker) {
+  Registry& r = registry();
+  std::lock_guard lock(r.mutex);
+  std::string name = qualified_name(type);
+  OCTET_CHECK(r.makers.emplace(name, maker).second, invalid_argument, "OCTET_MODULE: the class {} is registered twice", name);
+  r.names[std::type_index(type)] = name;
+}
+
+std::string registered_name(const Module& module) {
+  Registry& r = registry();
+  std::lock_guard lock(r.mutex);
+  auto it = r.names.find(std::type_index(typeid(module)));
+  OCTET_CHECK(it != r.names.end(), unsupported, "the class {} is not registered: write OCTET_MODULE({}) in its .cpp file, so "
+              "that saved models can be loaded again", module.type_name(), qualified_name(typeid(module)));
+  return it->second;
+}
+
+ModulePtr make_registered(std::string_view name, const Attrs& config) {
+  ModuleMaker maker = nullptr;
+  {
+    Registry& r = registry();
+    std::lock_guard lock(r.mutex);
+    auto it = r.makers.find(name);
+    if (it != r.makers.end()) maker = it->second;
+    else {
+      std::vector<std::string> known;
+      for (const auto& item : r.makers) known.push_back(item.first);
+      OCTET_FAIL(not_found, "this program has no class of modules '{}'{}: link the code that registers it with OCTET_MODULE",
+                 name, did_you_mean(name, known));
+    }
+  }
+  return maker(config);
+}
+
+}  // namespace octet::nn

@@ -1,0 +1,42 @@
+#pragma once
+// Classes of modules by name: what loading a whole model needs.
+//
+//   struct Net : nn::Module { ... };
+//   OCTET_MODULE(Net)                     // in a .cpp file, at namespace scope
+//
+// A class with constructor arguments that shape it overrides config() and has `static std::shared_ptr<M>
+// from_config(const Attrs&)`; others need a default constructor.
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octet/nn/module.h"
+
+namespace octet::nn {
+
+using ModuleMaker = ModulePtr (*)(const Attrs& config);
+
+// Registers a class under its qualified name. Error if another class has it.
+void register_module(const std::type_info& type, ModuleMaker maker);
+// The registered name of a module's class: "octet::nn::Conv2d". Error, saying how to register, if there is none.
+std::string registered_name(const Module& module);
+// A new module of a registered class. Error with the nearest names if the class is unknown.
+ModulePtr make_registered(std::string_view name, const Attrs& config);
+
+template <typename M>
+struct ModuleRegistration {
+  ModuleRegistration() {
+    register_module(typeid(M), [](const Attrs& config) -> ModulePtr {
+      if constexpr (requires { M::from_config(config); }) return M::from_config(config);
+      else return make<M>();
+    });
+  }
+};
+
+#define OCTET_MODULE_JOIN2(a, b) a##b
+#define OCTET_MODULE_JOIN(a, b) OCTET_MODULE_JOIN2(a, b)
+#define OCTET_MODULE(...) \
+  static const ::octet::nn::ModuleRegistration<__VA_ARGS__> OCTET_MODULE_JOIN(octet_module_, __LINE__);
+
+}  // namespace octet::nn

@@ -1,0 +1,78 @@
+// The tape itself; the operators' gradients are tested with the operators.
+#include "octet/autograd/autograd.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/expect_error.h"
+
+namespace octet::autograd {
+namespace {
+
+using testing::expect_error;
+
+// y = a*x, on the tape.
+Tensor scale(const Tensor& x, float a) {
+  Tensor y = x.detach().clone();
+  for (int64_t i = 0; i < y.numel(); ++i) y.data<float>()[i] *= a;
+  record("scale", {x}, {y}, [a](const std::vector<Tensor>& dys) {
+    NoGrad no_grad;
+    return std::vector<Tensor>{scale(dys[0], a)};
+  });
+  return y;
+}
+
+Tensor leaf(std::vector<float> values) {
+  Tensor x = Tensor::from(values, {static_cast<int64_t>(values.size())});
+  set_requires_grad(x);
+  return x;
+}
+
+TEST(Autograd, GradientsFollowTheChain) {
+  Tensor x = leaf({1, 2});
+  backward(scale(scale(x, 2), 3), Tensor::from({1.f, 10.f}));
+  EXPECT_EQ(grad(x).to_vector<float>(), (std::vector<float>{6, 60}));
+}
+
+TEST(Autograd, GradientsOfSeveralUsesAndCallsAddUp) {
+  Tensor x = leaf({1});
+  Tensor a = scale(x, 2), y = scale(a, 5);
+  record("none", {}, {}, nullptr);
+  backward(y, {}, true);
+  backward(y);
+  backward(a.defined() ? scale(x, 1) : x);
+  EXPECT_EQ(grad(x).to_vector<float>(), std::vector<float>{21});
+  zero_grad(x);
+  EXPECT_FALSE(grad(x).defined());
+}
+
+TEST(Autograd, NothingIsRecordedUnderNoGradOrWithoutALeaf) {
+  Tensor x = leaf({1});
+  NoGrad no_grad;
+  EXPECT_FALSE(requires_grad(scale(x, 2)));
+  EXPECT_FALSE(requires_grad(scale(Tensor::from({1.f}), 2)));
+}
+
+TEST(Autograd, ATapeIsUsedOnceUnlessRetained) {
+  Tensor x = leaf({1});
+  Tensor y = scale(x, 2);
+  backward(y);
+  expect_error(ErrorCode::invalid_argument, {"already used", "scale", "retain_graph"}, [&] { backward(y); });
+}
+
+TEST(Autograd, WhatHasNoGradientIsAnError) {
+  expect_error(ErrorCode::invalid_argument, {"requires a gradient"}, [] { backward(Tensor::from({1.f})); });
+  expect_error(ErrorCode::invalid_argument, {"shape (2)", "sum()"}, [] { backward(scale(leaf({1, 2}), 2)); });
+  expect_error(ErrorCode::invalid_argument, {"int64"}, [] { set_requires_grad(Tensor::zeros({1}, DType::int64)); });
+  expect_error(ErrorCode::invalid_argument, {"result of scale"}, [] { set_requires_grad(scale(leaf({1}), 2)); });
+}
+
+TEST(Autograd, AVeryLongTapeIsTakenApartWithoutRecursion) {
+  Tensor x = leaf({1});
+  Tensor y = x;
+  for (int i = 0; i < 300000; ++i) y = scale(y, 1);
+  backward(y, {}, true);
+  EXPECT_EQ(grad(x).to_vector<float>(), std::vector<float>{1});
+}
+
+}  // namespace
+}  // namespace octet::autograd

@@ -18,7 +18,36 @@ Window window(const OpSpec& spec, int64_t kh, int64_t kw) {
   return w;
 }
 
+Window3 window3(const OpSpec& spec, const int64_t* kernel, size_t spatial) {
+  Window3 w;
+  const auto &stride = spec.attrs.get_ints("stride"), &pad = spec.attrs.get_ints("padding");
+  for (size_t i = 0, d = 3 - spatial; i < spatial; ++i, ++d) {
+    w.kernel[d] = kernel[i];
+    w.stride[d] = stride[i];
+    w.begin[d] = pad[i];
+    w.end[d] = pad[i + spatial];
+    if (spec.attrs.has("dilation")) w.dilation[d] = spec.attrs.get_ints("dilation")[i];
+  }
+  return w;
+}
+
 }  // namespace
+
+Window3 conv_window3(const OpSpec& spec) {
+  Shape weight = spec.inputs[1].shape();
+  return window3(spec, weight.data() + 2, weight.size() - 2);
+}
+
+Window3 pool_window3(const OpSpec& spec) {
+  const auto& kernel = spec.attrs.get_ints("kernel");
+  return window3(spec, kernel.data(), kernel.size());
+}
+
+Shape with_3_spatial(const Shape& shape) {
+  Shape wide = shape;
+  wide.insert(wide.begin() + 2, 5 - shape.size(), 1);
+  return wide;
+}
 
 Window conv_window(const OpSpec& spec) {
   Shape weight = spec.inputs[1].shape();
@@ -56,23 +85,65 @@ CodeRange activation_range(const std::string& activation, const TensorType& y) {
   OCTET_FAIL(invalid_argument, "unknown activation '{}': expected none, relu or relu6", activation);
 }
 
-bool is_integer_call(const OpSpec& spec) {
-  auto eight_bit = [](const TensorType& t) { return t.dtype == DType::quint8 || t.dtype == DType::qint8; };
-  const TensorType &x = spec.inputs[0], &w = spec.inputs[1], &y = spec.outputs[0];
-  if (!eight_bit(x) || x.quantizer->is_per_channel() || !eight_bit(y) || y.quantizer->is_per_channel()) return false;
+bool is_transposed(const OpSpec& spec) { return spec.op.starts_with("conv_transpose"); }
+
+namespace {
+
+bool eight_bit(const TensorType& t) { return t.dtype == DType::quint8 || t.dtype == DType::qint8; }
+
+bool has_weight_codes(const OpSpec& spec) {
+  const TensorType& w = spec.inputs[1];
   if (!eight_bit(w) || !spec.constants[1].defined()) return false;
-  if (w.quantizer->is_per_channel() && w.quantizer->axis() != 0) return false;
+  return !w.quantizer->is_per_channel() || w.quantizer->axis() == (is_transposed(spec) ? 1 : 0);
+}
+
+}  // namespace
+
+bool is_integer_call(const OpSpec& spec) {
+  const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
+  if (!eight_bit(x) || x.quantizer->is_per_channel() || !eight_bit(y) || y.quantizer->is_per_channel()) return false;
+  if (!has_weight_codes(spec)) return false;
   if (!spec.has(2)) return true;
   DType bias = spec.inputs[2].dtype;
   return spec.constants[2].defined() && (bias == DType::float32 || bias == DType::qint32);
 }
 
+bool is_dynamic_call(const OpSpec& spec) {
+  if (spec.inputs[0].dtype != DType::float32 || spec.outputs[0].dtype != DType::float32) return false;
+  if (!has_weight_codes(spec)) return false;
+  return !spec.has(2) || (spec.constants[2].defined() && spec.inputs[2].dtype == DType::float32);
+}
+
+WeightCodes weight_codes(const OpSpec& spec) {
+  Tensor weight = spec.constants[1].contiguous();
+  const Quantizer& q = *weight.quantizer();
+  WeightCodes r;
+  // Transposed weights have the channels of one group, and their scales hold in every group.
+  const int64_t group_channels = is_transposed(spec) ? weight.size(1) : weight.size(0);
+  r.out_channels = group_channels * (is_transposed(spec) ? spec.attrs.get_int("groups") : 1);
+  const bool is_unsigned = weight.dtype() == DType::quint8;
+  r.codes.resize(weight.numel());
+  const auto* bytes = static_cast<const uint8_t*>(weight.raw_data());
+  for (size_t i = 0; i < r.codes.size(); ++i) r.codes[i] = static_cast<int8_t>(bytes[i] ^ (is_unsigned ? 0x80 : 0));
+  for (int64_t n = 0; n < r.out_channels; ++n) {
+    r.scales.push_back(static_cast<float>(q.scale(n % group_channels)));
+    r.zero_points.push_back(static_cast<int32_t>(q.zero_point(n % group_channels)) - (is_unsigned ? 128 : 0));
+    r.any_zero_point |= r.zero_points.back() != 0;
+  }
+  return r;
+}
+
+affine::RunTimeQParams dynamic_qparams(float min, float max, int64_t not_finite, bool reduce_range, const std::string& label) {
+  OCTET_CHECK(not_finite == 0, invalid_argument,
+              "{}: {} of the input's values are NaN or infinite; expected finite ones, whose range gives the scale", label,
+              not_finite);
+  return affine::choose_qparams_dynamic(min, max, 0, 255, reduce_range);
+}
+
 IntegerWeights integer_weights(const OpSpec& spec) {
   const Quantizer &qx = *spec.inputs[0].quantizer, &qy = *spec.outputs[0].quantizer;
-  Tensor weight = spec.constants[1].contiguous();
-  const Quantizer& qw = *weight.quantizer();
   IntegerWeights r;
-  r.out_channels = weight.size(0);
+  static_cast<WeightCodes&>(r) = weight_codes(spec);
   r.x_signed = spec.inputs[0].dtype == DType::qint8;
   r.y_signed = spec.outputs[0].dtype == DType::qint8;
   r.x_zero_point = static_cast<int32_t>(qx.zero_point());
@@ -81,20 +152,13 @@ IntegerWeights integer_weights(const OpSpec& spec) {
   r.lo = range.lo;
   r.hi = range.hi;
 
-  int32_t shift = weight.dtype() == DType::quint8 ? 128 : 0;
-  r.codes.resize(weight.numel());
-  const auto* bytes = static_cast<const uint8_t*>(weight.raw_data());
-  for (size_t i = 0; i < r.codes.size(); ++i) r.codes[i] = static_cast<int8_t>(bytes[i] ^ (shift ? 0x80 : 0));
-
   // All in float32: f(s_x*s_w), then f(that/s_y), as QNNPACK and ONNX Runtime compute it.
   float sx = static_cast<float>(qx.scale()), sy = static_cast<float>(qy.scale());
   Tensor bias = spec.has(2) ? spec.constants[2].contiguous() : Tensor();
   int64_t saturated = 0;
   for (int64_t n = 0; n < r.out_channels; ++n) {
-    float sw = static_cast<float>(qw.scale(n)), sxw = sx * sw;
+    float sw = r.scales[n], sxw = sx * sw;
     r.multiplier.push_back(sxw / sy);
-    r.zero_points.push_back(static_cast<int32_t>(qw.zero_point(n)) - shift);
-    r.any_zero_point |= r.zero_points.back() != 0;
     int32_t b = 0;
     if (bias.defined() && bias.dtype() == DType::qint32 && static_cast<float>(bias.quantizer()->scale(n)) == sxw &&
         bias.quantizer()->zero_point(n) == 0) {

@@ -2,13 +2,26 @@
 // What conv2d, linear and pool calls mean in numbers, shared by the engines: window geometry, and the integer form of
 // weights, biases and multipliers that docs/numerics.md prescribes.
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
 
 #include "octet/engine/engine.h"
+#include "octet/tensor/affine.h"
 
 namespace octet::engine_detail {
+
+// A window sliding over up to three spatial dimensions; missing ones are leading dimensions of size 1.
+struct Window3 {
+  std::array<int64_t, 3> kernel{1, 1, 1}, stride{1, 1, 1}, begin{}, end{}, dilation{1, 1, 1};
+  int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+};
+// Of a convolution of 1 to 3 spatial dimensions (kernel from the weight's shape), and of a pool.
+Window3 conv_window3(const OpSpec& spec);
+Window3 pool_window3(const OpSpec& spec);
+// (N, C, spatial...) with leading spatial dimensions of 1 up to three.
+Shape with_3_spatial(const Shape& shape);
 
 // A 2-d window sliding over an image. Padding and dilation as in conv2d's attributes: [top, left, bottom, right].
 struct Window {
@@ -25,12 +38,17 @@ Window pool_window(const OpSpec& spec);
 // Byte offsets of the taps of every output pixel in an NHWC image: [oh*ow][taps], -1 outside the image.
 std::vector<int32_t> tap_offsets(const Window& w, int64_t h, int64_t width, int64_t channels, int64_t oh, int64_t ow);
 
-// The integer form of a quantized conv2d or linear call.
-struct IntegerWeights {
+// A weight's codes, and what they mean for each output channel.
+struct WeightCodes {
   int64_t out_channels = 0;
-  std::vector<int8_t> codes;          // weight codes in the weight's own order, quint8 shifted to int8
-  std::vector<int32_t> zero_points;   // of the weights, per output channel (shifted likewise)
+  std::vector<int8_t> codes;         // in the weight's own order, quint8 shifted to int8
+  std::vector<int32_t> zero_points;  // per output channel (shifted likewise)
+  std::vector<float> scales;         // per output channel
   bool any_zero_point = false;
+};
+
+// The integer form of a quantized convolution or linear call.
+struct IntegerWeights : WeightCodes {
   std::vector<int32_t> bias;          // quantized: clamp_i32(rne(bias / (s_x*s_w)))
   std::vector<float> multiplier;      // f(f(s_x*s_w)/s_y)
   int32_t x_zero_point = 0;
@@ -39,10 +57,22 @@ struct IntegerWeights {
   std::vector<std::string> warnings;
 };
 
+// A transposed convolution: its weight is (in, out/groups, kernel...), as PyTorch has it, all others' (out, in/groups, ...).
+bool is_transposed(const OpSpec& spec);
+
 // True if the call is quantized throughout: 8-bit x and y per tensor, 8-bit constant weight (per tensor, or per channel
-// along axis 0), bias absent, float32 or qint32 and constant.
+// along its output channels: axis 0, or 1 if transposed), bias absent, float32 or qint32 and constant.
 bool is_integer_call(const OpSpec& spec);
 IntegerWeights integer_weights(const OpSpec& spec);
+
+// True for dynamic quantization: float32 x and y, a constant weight as above, bias absent or float32 and constant.
+bool is_dynamic_call(const OpSpec& spec);
+// Of the constant operand 1. Of transposed per-channel weights, channel j of every group has the scale j.
+WeightCodes weight_codes(const OpSpec& spec);
+
+// The quint8 qparams of dynamic quantization for values min..max (affine::choose_qparams_dynamic). Error naming the layer
+// if `not_finite` of its values were NaN or infinite.
+affine::RunTimeQParams dynamic_qparams(float min, float max, int64_t not_finite, bool reduce_range, const std::string& label);
 
 // The codes a fused activation ("none", "relu", "relu6") clamps the result to.
 struct CodeRange {

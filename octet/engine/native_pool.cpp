@@ -56,13 +56,14 @@ class PoolPlan final : public KernelPlan {
     args_.taps = w.taps();
     offsets_ = engine_detail::tap_offsets(w, in[2], in[3], in[1], out[2], out[3]);
     bool include_pad = kind_ == Pool::average && spec.attrs.get_bool("count_include_pad");
+    int64_t divisor = kind_ == Pool::average ? spec.attrs.get_int("divisor_override") : 0;
     for (int64_t y = 0; y < out[2]; ++y)
       for (int64_t x = 0; x < out[3]; ++x) {
         // With count_include_pad the window is clipped to the padded image (ceil_mode can reach beyond it).
         int64_t y0 = y * w.sh - w.ph, x0 = x * w.sw - w.pw;
         int64_t y1 = std::min(y0 + w.kh, in[2] + w.ph_end), x1 = std::min(x0 + w.kw, in[3] + w.pw_end);
         int64_t inside = (std::min(y1, in[2]) - std::max<int64_t>(y0, 0)) * (std::min(x1, in[3]) - std::max<int64_t>(x0, 0));
-        counts[y * out[3] + x] = include_pad ? (y1 - y0) * (x1 - x0) : inside;
+        counts[y * out[3] + x] = divisor ? divisor : include_pad ? (y1 - y0) * (x1 - x0) : inside;
       }
   }
 

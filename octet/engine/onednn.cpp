@@ -1,4 +1,4 @@
-// Float work through oneDNN: conv2d, linear, matmul, pools, add, mul, relu and clamp. Images are NHWC, so that float
+// Float work through oneDNN: convolutions, linear, matmul, pools, add, mul, relu and clamp. Images are NHWC, so that float
 // and quantized parts of a network exchange them without reordering; weights are reordered once to what oneDNN prefers.
 #include <dnnl.hpp>
 #include <omp.h>
@@ -17,7 +17,6 @@ namespace octet {
 namespace {
 
 using dnnl::memory;
-using engine_detail::Window;
 using Tag = memory::format_tag;
 
 dnnl::engine& cpu() {
@@ -100,7 +99,7 @@ class OneDnnKernel final : public Kernel {
   Layout input_layout(size_t i) const override { return layout_ == Layout::channels_last && i > 0 ? Layout::row_major : layout_; }
   Layout output_layout(size_t) const override { return layout_; }
   bool in_place() const override { return layout_ == Layout::any; }  // the elementwise ones
-  bool packs(size_t i) const override { return (name_ == "conv2d" || name_ == "linear") ? i > 0 : name_ == "matmul"; }
+  bool packs(size_t i) const override { return (name_.starts_with("conv") || name_ == "linear") ? i > 0 : name_ == "matmul"; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
     use_our_threads();
     try {
@@ -144,31 +143,69 @@ class WeightCache {
 
 memory constant_memory(const Tensor& t) { return memory(row_major(t.shape()), cpu(), t.raw_data()); }
 
+// Images of two dimensions are NHWC, others row-major.
+memory::desc image(const Shape& s) { return s.size() == 4 ? nhwc(s) : row_major(s); }
+
+// A convolution's parameters in oneDNN's terms.
+struct ConvDims {
+  memory::dims stride, dilation, begin, end;
+  explicit ConvDims(const OpSpec& spec) {
+    const auto &s = spec.attrs.get_ints("stride"), &d = spec.attrs.get_ints("dilation"), &p = spec.attrs.get_ints("padding");
+    stride = s;
+    for (int64_t v : d) dilation.push_back(v - 1);
+    begin.assign(p.begin(), p.begin() + static_cast<int64_t>(s.size()));
+    end.assign(p.begin() + static_cast<int64_t>(s.size()), p.end());
+    if (spec.attrs.has("output_padding"))
+      for (size_t d = 0; d < s.size(); ++d) end[d] -= spec.attrs.get_ints("output_padding")[d];
+  }
+};
+
+// Forward convolution or, for transposed ones, deconvolution: their descriptors take the same arguments.
+template <typename Forward>
+std::unique_ptr<KernelPlan> plan_conv(dnnl::algorithm algorithm, const ConvDims& c, WeightCache& weights, const memory::desc& any_weight,
+                                      const Tensor& bias, const std::string& activation, const Shape& in, const Shape& out) {
+  auto kind = dnnl::prop_kind::forward_inference;
+  auto desc = bias.defined() ? typename Forward::desc(kind, algorithm, image(in), any_weight, row_major(bias.shape()), image(out),
+                                                      c.stride, c.dilation, c.begin, c.end)
+                             : typename Forward::desc(kind, algorithm, image(in), any_weight, image(out), c.stride, c.dilation,
+                                                      c.begin, c.end);
+  typename Forward::primitive_desc pd(desc, attributes(activation), cpu());
+  std::vector<std::pair<int, memory>> constants{{DNNL_ARG_WEIGHTS, weights.get(pd.weights_desc())}};
+  if (bias.defined()) constants.emplace_back(DNNL_ARG_BIAS, constant_memory(bias));
+  return std::make_unique<PrimitivePlan>(pd, Forward(pd), std::vector<std::pair<int, memory::desc>>{{DNNL_ARG_SRC, pd.src_desc()}},
+                                         constants, std::vector<size_t>{0});
+}
+
 std::unique_ptr<Kernel> conv(const OpSpec& spec) {
   if (!spec.constants[1].defined() || (spec.has(2) && !spec.constants[2].defined())) return nullptr;
-  Window w = engine_detail::conv_window(spec);
-  int64_t groups = spec.attrs.get_int("groups");
+  const bool transposed = engine_detail::is_transposed(spec);
+  const int64_t groups = spec.attrs.get_int("groups");
   Shape ws = spec.inputs[1].shape();
-  Shape grouped = groups > 1 ? Shape{groups, ws[0] / groups, ws[1], ws[2], ws[3]} : ws;
-  auto weights = std::make_shared<WeightCache>(spec.constants[1], row_major(grouped));
+  // (groups, out, in, kernel...) of one group, as oneDNN numbers weights; a transposed layer's lie as (groups, in, out, ...).
+  Shape grouped = ws;
+  grouped[0] /= groups;
+  if (groups > 1) grouped.insert(grouped.begin(), groups);
+  auto strides = contiguous_strides(grouped);
+  if (transposed) {
+    const size_t first = groups > 1 ? 1 : 0;
+    std::swap(grouped[first], grouped[first + 1]);
+    std::swap(strides[first], strides[first + 1]);
+  }
+  memory::desc laid_out(dims(grouped), memory::data_type::f32, memory::dims(strides.begin(), strides.end()));
+  memory::desc any_weight(dims(grouped), memory::data_type::f32, Tag::any);
+  auto weights = std::make_shared<WeightCache>(spec.constants[1], laid_out);
   Tensor bias = spec.has(2) ? spec.constants[2].contiguous() : Tensor();
   std::string activation = spec.attrs.get_string("activation");
-  return std::make_unique<OneDnnKernel>("conv2d", Layout::channels_last, [=](const auto& in, const auto& out) {
-    memory::desc any_weight(dims(grouped), memory::data_type::f32, Tag::any);
-    memory::dims stride{w.sh, w.sw}, dilation{w.dh - 1, w.dw - 1}, pad{w.ph, w.pw}, pad_end{w.ph_end, w.pw_end};
-    auto kind = dnnl::prop_kind::forward_inference;
-    auto algorithm = dnnl::algorithm::convolution_auto;
-    auto desc = bias.defined()
-                    ? dnnl::convolution_forward::desc(kind, algorithm, nhwc(in[0]), any_weight, row_major(bias.shape()),
-                                                      nhwc(out[0]), stride, dilation, pad, pad_end)
-                    : dnnl::convolution_forward::desc(kind, algorithm, nhwc(in[0]), any_weight, nhwc(out[0]), stride,
-                                                      dilation, pad, pad_end);
-    dnnl::convolution_forward::primitive_desc pd(desc, attributes(activation), cpu());
-    std::vector<std::pair<int, memory>> constants{{DNNL_ARG_WEIGHTS, weights->get(pd.weights_desc())}};
-    if (bias.defined()) constants.emplace_back(DNNL_ARG_BIAS, constant_memory(bias));
-    return std::make_unique<PrimitivePlan>(pd, dnnl::convolution_forward(pd),
-                                           std::vector<std::pair<int, memory::desc>>{{DNNL_ARG_SRC, pd.src_desc()}},
-                                           constants, std::vector<size_t>{0});
+  ConvDims c(spec);
+  for (size_t d = 0; d < c.end.size(); ++d)
+    if (c.end[d] + c.stride[d] <= 0) return nullptr;  // oneDNN does not take so much output_padding
+  Layout layout = ws.size() == 4 ? Layout::channels_last : Layout::row_major;
+  return std::make_unique<OneDnnKernel>(spec.op, layout, [=](const auto& in, const auto& out) {
+    if (transposed)
+      return plan_conv<dnnl::deconvolution_forward>(dnnl::algorithm::deconvolution_direct, c, *weights, any_weight, bias, activation,
+                                                    in[0], out[0]);
+    return plan_conv<dnnl::convolution_forward>(dnnl::algorithm::convolution_auto, c, *weights, any_weight, bias, activation, in[0],
+                                                out[0]);
   });
 }
 
@@ -223,29 +260,38 @@ std::unique_ptr<Kernel> matmul(const OpSpec& spec) {
 }
 
 std::unique_ptr<Kernel> pool(const OpSpec& spec) {
-  if (spec.inputs[0].dim() != 4) return nullptr;
-  bool max = spec.op == "max_pool2d", adaptive = spec.op == "adaptive_avg_pool2d";
-  Window w;
-  if (!adaptive) w = engine_detail::pool_window(spec);
-  bool include_pad = spec.op == "avg_pool2d" && spec.attrs.get_bool("count_include_pad");
-  if (include_pad && spec.attrs.get_bool("ceil_mode")) return nullptr;  // oneDNN counts cells beyond the padding
-  if (adaptive) {
-    const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
-    for (int64_t d : {2, 3})
-      if (!x.dims[d].known() || x.dims[d].size() % y.dims[d].size() != 0) return nullptr;
-    w = {x.dims[2].size() / y.dims[2].size(), x.dims[3].size() / y.dims[3].size()};
-    w.sh = w.kh;
-    w.sw = w.kw;
+  const int64_t rank = spec.inputs[0].dim();
+  if (rank != 4 && rank != 5) return nullptr;
+  const bool max = spec.op.find("max_pool") != std::string::npos, adaptive = spec.op.starts_with("adaptive");
+  auto flag = [&](const char* name) { return spec.attrs.has(name) && spec.attrs.get_bool(name); };
+  const bool include_pad = flag("count_include_pad");
+  if (include_pad && flag("ceil_mode")) return nullptr;  // oneDNN counts cells beyond the padding
+  if (spec.attrs.has("divisor_override") && spec.attrs.get_int("divisor_override") != 0) return nullptr;
+  memory::dims kernel, stride, begin, dilation;  // oneDNN's dilation of 0 is none
+  for (int64_t i = 0; i < rank - 2; ++i) {
+    if (adaptive) {
+      const Dim &x = spec.inputs[0].dims[i + 2], &y = spec.outputs[0].dims[i + 2];
+      if (!x.known() || x.size() % y.size() != 0) return nullptr;
+      kernel.push_back(x.size() / y.size());
+      stride.push_back(kernel.back());
+    } else {
+      kernel.push_back(spec.attrs.get_ints("kernel")[i]);
+      stride.push_back(spec.attrs.get_ints("stride")[i]);
+    }
+    begin.push_back(adaptive ? 0 : spec.attrs.get_ints("padding")[i]);
+    dilation.push_back(spec.attrs.has("dilation") ? spec.attrs.get_ints("dilation")[i] - 1 : 0);
   }
   auto algorithm = max ? dnnl::algorithm::pooling_max
                        : include_pad ? dnnl::algorithm::pooling_avg_include_padding
                                      : dnnl::algorithm::pooling_avg_exclude_padding;
-  return std::make_unique<OneDnnKernel>(spec.op, Layout::channels_last, [=](const auto& in, const auto& out) {
+  Layout layout = rank == 4 ? Layout::channels_last : Layout::row_major;
+  return std::make_unique<OneDnnKernel>(spec.op, layout, [=](const auto& in, const auto& out) {
     // The padding at the end that makes oneDNN's output size agree with ceil_mode's.
-    auto end = [](int64_t x, int64_t y, int64_t k, int64_t s, int64_t d, int64_t p) { return (y - 1) * s + (k - 1) * d + 1 - p - x; };
-    memory::dims pad_end{end(in[0][2], out[0][2], w.kh, w.sh, w.dh, w.ph), end(in[0][3], out[0][3], w.kw, w.sw, w.dw, w.pw)};
-    dnnl::pooling_v2_forward::desc desc(dnnl::prop_kind::forward_inference, algorithm, nhwc(in[0]), nhwc(out[0]), {w.sh, w.sw},
-                                        {w.kh, w.kw}, {w.dh - 1, w.dw - 1}, {w.ph, w.pw}, pad_end);
+    memory::dims end;
+    for (size_t i = 0; i < kernel.size(); ++i)
+      end.push_back((out[0][i + 2] - 1) * stride[i] + (kernel[i] - 1) * (dilation[i] + 1) + 1 - begin[i] - in[0][i + 2]);
+    dnnl::pooling_v2_forward::desc desc(dnnl::prop_kind::forward_inference, algorithm, image(in[0]), image(out[0]), stride, kernel,
+                                        dilation, begin, end);
     dnnl::pooling_v2_forward::primitive_desc pd(desc, attributes("none"), cpu());
     return std::make_unique<PrimitivePlan>(pd, dnnl::pooling_v2_forward(pd),
                                            std::vector<std::pair<int, memory::desc>>{{DNNL_ARG_SRC, pd.src_desc()}},
@@ -289,9 +335,11 @@ class OneDnnEngine final : public Engine {
   std::string name() const override { return "onednn"; }
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
     static const std::map<std::string, std::unique_ptr<Kernel> (*)(const OpSpec&)> makers = {
-        {"conv2d", conv},     {"linear", linear},     {"matmul", matmul}, {"max_pool2d", pool},
-        {"avg_pool2d", pool}, {"adaptive_avg_pool2d", pool}, {"add", binary},    {"mul", binary},
-        {"relu", clip},       {"relu6", clip},        {"clamp", clip},
+        {"conv2d", conv}, {"conv3d", conv}, {"conv_transpose2d", conv}, {"conv_transpose3d", conv},
+        {"linear", linear}, {"matmul", matmul},
+        {"max_pool2d", pool}, {"max_pool3d", pool}, {"avg_pool2d", pool}, {"avg_pool3d", pool},
+        {"adaptive_avg_pool2d", pool}, {"adaptive_avg_pool3d", pool}, {"adaptive_max_pool2d", pool}, {"adaptive_max_pool3d", pool},
+        {"add", binary}, {"mul", binary}, {"relu", clip}, {"relu6", clip}, {"clamp", clip},
     };
     auto it = makers.find(spec.op);
     if (it == makers.end()) return nullptr;

@@ -39,6 +39,8 @@ void write_max_pool(Exporter& ex, const CallView& c) {
 }
 
 void write_avg_pool(Exporter& ex, const CallView& c) {
+  if (int64_t divisor = c.attrs().get_int("divisor_override"))
+    throw Exporter::Unsupported{fmt::format("an average pool that divides by {}", divisor)};
   OnnxAttrs attrs = pool_attrs(c.attrs());
   attrs.push_back({"count_include_pad", static_cast<int64_t>(c.attrs().get_bool("count_include_pad"))});
   ex.add(c, "AveragePool", c.in, c.out[0], attrs);

@@ -1,4 +1,4 @@
-// Pools over images. Their kernels are the engines'.
+// Pools over images of one to three dimensions. Their kernels are the engines'; 1-d pools are 2-d ones on images of height 1.
 #include "octet/base/check_impl.h"
 #include "octet/ops/op.h"
 #include "octet/ops/window_impl.h"
@@ -6,25 +6,69 @@
 namespace octet::ops {
 namespace {
 
-TensorType infer_pool(const Types& t, bool dilated) {
+TensorType infer_pool(const Types& t, int64_t spatial) {
   const std::string& who = t.op().name();
   const TensorType& x = t[0];
-  OCTET_CHECK(x.dim() == 4, invalid_argument, "{}: expected a 4-d input (N, C, H, W), got {}", who, to_string(x));
-  check_list(t.attrs(), "kernel", 2, who);
-  check_list(t.attrs(), "stride", 2, who);
-  check_list(t.attrs(), "padding", 4, who);
+  OCTET_CHECK(x.dim() == spatial + 2, invalid_argument, "{}: expected a {}-d input (N, C, {}), got {}", who, spatial + 2,
+              spatial == 1 ? "L" : spatial == 2 ? "H, W" : "D, H, W", to_string(x));
+  check_list(t.attrs(), "kernel", spatial, who);
+  check_list(t.attrs(), "stride", spatial, who);
+  check_list(t.attrs(), "padding", 2 * spatial, who);
   const auto &k = t.attrs().get_ints("kernel"), &s = t.attrs().get_ints("stride"), &p = t.attrs().get_ints("padding");
-  std::vector<int64_t> d{1, 1};
-  if (dilated) {
-    check_list(t.attrs(), "dilation", 2, who);
+  std::vector<int64_t> d(spatial, 1);
+  if (t.attrs().has("dilation")) {
+    check_list(t.attrs(), "dilation", spatial, who);
     d = t.attrs().get_ints("dilation");
   }
-  for (int i : {0, 1})
-    OCTET_CHECK(std::max(p[i], p[i + 2]) < std::max<int64_t>(1, d[i] * (k[i] - 1) + 1), invalid_argument,
-                "{}: padding {} is not smaller than the window {}", who, std::max(p[i], p[i + 2]), d[i] * (k[i] - 1) + 1);
+  if (t.attrs().has("divisor_override"))
+    OCTET_CHECK(t.attrs().get_int("divisor_override") >= 0, invalid_argument,
+                "{}: divisor_override={}; expected a positive number, or 0 for the number of elements", who,
+                t.attrs().get_int("divisor_override"));
   bool ceil_mode = t.attrs().get_bool("ceil_mode");
-  return t.result({x.dims[0], x.dims[1], window_size(x.dims[2], k[0], s[0], p[0], p[2], d[0], ceil_mode, who),
-                   window_size(x.dims[3], k[1], s[1], p[1], p[3], d[1], ceil_mode, who)});
+  std::vector<Dim> dims{x.dims[0], x.dims[1]};
+  for (int64_t i = 0; i < spatial; ++i) {
+    const int64_t most = std::max(p[i], p[i + spatial]), window = d[i] * (k[i] - 1) + 1;
+    OCTET_CHECK(most < std::max<int64_t>(1, window), invalid_argument, "{}: padding {} is not smaller than the window {}", who,
+                most, window);
+    dims.push_back(window_size(x.dims[i + 2], k[i], s[i], p[i], p[i + spatial], d[i], ceil_mode, who));
+  }
+  return t.result(std::move(dims));
+}
+
+TensorType infer_adaptive(const Types& t, int64_t spatial) {
+  const std::string& who = t.op().name();
+  check_list(t.attrs(), "output_size", spatial, who);
+  OCTET_CHECK(t[0].dim() == spatial + 2, invalid_argument, "{}: expected a {}-d input (N, C, {}), got {}", who, spatial + 2,
+              spatial == 1 ? "L" : spatial == 2 ? "H, W" : "D, H, W", to_string(t[0]));
+  std::vector<Dim> dims{t[0].dims[0], t[0].dims[1]};
+  for (int64_t n : t.attrs().get_ints("output_size")) {
+    OCTET_CHECK(n >= 1, invalid_argument, "{}: output_size {}; expected 1 or more", who, n);
+    OCTET_CHECK(t[0].dims[dims.size()] != Dim(0), invalid_argument, "{}: the image {} is empty", who, to_string(t[0]));
+    dims.push_back(n);
+  }
+  return t.result(std::move(dims));
+}
+
+// The 2-d pool `op` on an image of height 1.
+Tensor as_pool2d(const Call& c, const char* op) {
+  Attrs attrs = c.attrs();
+  for (const char* name : {"kernel", "stride", "dilation", "output_size"})
+    if (attrs.has(name)) attrs.set(name, std::vector<int64_t>{1, c.attrs().get_ints(name)[0]});
+  if (attrs.has("padding")) {
+    const auto& padding = c.attrs().get_ints("padding");
+    attrs.set("padding", std::vector<int64_t>{0, padding[0], 0, padding[1]});
+  }
+  const TensorType& y = c.outputs()[0];
+  std::optional<QType> want;
+  if (y.is_quantized()) want = QType{y.dtype, y.quantizer};
+  return call(op, {c[0].unsqueeze(2)}, attrs, want).squeeze(2);
+}
+
+Infer pool_type(int64_t spatial) {
+  return infer([spatial](const Types& t) { return infer_pool(t, spatial); });
+}
+Infer adaptive_type(int64_t spatial) {
+  return infer([spatial](const Types& t) { return infer_adaptive(t, spatial); });
 }
 
 }  // namespace
@@ -32,25 +76,55 @@ TensorType infer_pool(const Types& t, bool dilated) {
 // Quantized: the maximum of the codes; qparams unchanged.
 OCTET_OP(max_pool2d,
          "max_pool2d(x, *, kernel, stride, padding=[0, 0, 0, 0], dilation=[1, 1], ceil_mode=false) -> y", QRule::same,
-         Doc{"maximum over windows; padding is [top, left, bottom, right] and never wins"},
-         infer([](const Types& t) { return infer_pool(t, true); }))
+         Doc{"maximum over windows; padding is [top, left, bottom, right] and never wins"}, pool_type(2))
 
-// Quantized: y = clamp(rne(f(f(sum(q - z)) * f(1/count))) + z), with the result's own multiplier if its qparams differ.
+OCTET_OP(max_pool1d, "max_pool1d(x, *, kernel, stride, padding=[0, 0], dilation=[1], ceil_mode=false) -> y", QRule::same,
+         Doc{"maximum over windows of (N, C, L); padding is [left, right] and never wins"}, pool_type(1),
+         eval([](const Call& c) { return as_pool2d(c, "max_pool2d"); }))
+
+OCTET_OP(max_pool3d,
+         "max_pool3d(x, *, kernel, stride, padding=[0, 0, 0, 0, 0, 0], dilation=[1, 1, 1], ceil_mode=false) -> y", QRule::same,
+         Doc{"maximum over windows of (N, C, D, H, W); padding is [front, top, left, back, bottom, right] and never wins"},
+         pool_type(3))
+
+// Quantized: y = clamp(rne(f(f(sum(q - z)) * f(1/count))) + z), with the result's own multiplier if its qparams differ. The
+// count is divisor_override if that is not 0.
 OCTET_OP(avg_pool2d,
-         "avg_pool2d(x, *, kernel, stride, padding=[0, 0, 0, 0], ceil_mode=false, count_include_pad=true) -> y", QRule::same,
-         Doc{"mean over windows; count_include_pad counts padding as zeros"},
-         infer([](const Types& t) { return infer_pool(t, false); }))
+         "avg_pool2d(x, *, kernel, stride, padding=[0, 0, 0, 0], ceil_mode=false, count_include_pad=true, "
+         "divisor_override=0) -> y",
+         QRule::same, Doc{"mean over windows; count_include_pad counts padding as zeros, divisor_override replaces the count"},
+         pool_type(2))
+
+OCTET_OP(avg_pool1d,
+         "avg_pool1d(x, *, kernel, stride, padding=[0, 0], ceil_mode=false, count_include_pad=true) -> y", QRule::same,
+         Doc{"mean over windows of (N, C, L); count_include_pad counts padding as zeros"}, pool_type(1),
+         eval([](const Call& c) { return as_pool2d(c, "avg_pool2d"); }))
+
+OCTET_OP(avg_pool3d,
+         "avg_pool3d(x, *, kernel, stride, padding=[0, 0, 0, 0, 0, 0], ceil_mode=false, count_include_pad=true, "
+         "divisor_override=0) -> y",
+         QRule::same, Doc{"mean over windows of (N, C, D, H, W); as avg_pool2d"}, pool_type(3))
 
 // Cell i of n covers floor(i*H/n) to ceil((i+1)*H/n). Quantized as avg_pool2d.
 OCTET_OP(adaptive_avg_pool2d, "adaptive_avg_pool2d(x, *, output_size=[1, 1]) -> y", QRule::same,
-         Doc{"mean over an even grid of output_size cells; [1, 1] is the global average"},
-         infer([](const Types& t) {
-           check_list(t.attrs(), "output_size", 2, "adaptive_avg_pool2d");
-           const auto& size = t.attrs().get_ints("output_size");
-           OCTET_CHECK(t[0].dim() == 4 && size[0] >= 1 && size[1] >= 1, invalid_argument,
-                       "adaptive_avg_pool2d: expected (N, C, H, W) and a positive output_size, got {} and ({}, {})",
-                       to_string(t[0]), size[0], size[1]);
-           return t.result({t[0].dims[0], t[0].dims[1], size[0], size[1]});
-         }))
+         Doc{"mean over an even grid of output_size cells; [1, 1] is the global average"}, adaptive_type(2))
+
+OCTET_OP(adaptive_avg_pool1d, "adaptive_avg_pool1d(x, *, output_size=[1]) -> y", QRule::same,
+         Doc{"mean over output_size even cells of (N, C, L)"}, adaptive_type(1),
+         eval([](const Call& c) { return as_pool2d(c, "adaptive_avg_pool2d"); }))
+
+OCTET_OP(adaptive_avg_pool3d, "adaptive_avg_pool3d(x, *, output_size=[1, 1, 1]) -> y", QRule::same,
+         Doc{"mean over an even grid of output_size cells of (N, C, D, H, W)"}, adaptive_type(3))
+
+// The same cells as adaptive_avg_pool2d. Quantized as max_pool2d.
+OCTET_OP(adaptive_max_pool2d, "adaptive_max_pool2d(x, *, output_size=[1, 1]) -> y", QRule::same,
+         Doc{"maximum over an even grid of output_size cells"}, adaptive_type(2))
+
+OCTET_OP(adaptive_max_pool1d, "adaptive_max_pool1d(x, *, output_size=[1]) -> y", QRule::same,
+         Doc{"maximum over output_size even cells of (N, C, L)"}, adaptive_type(1),
+         eval([](const Call& c) { return as_pool2d(c, "adaptive_max_pool2d"); }))
+
+OCTET_OP(adaptive_max_pool3d, "adaptive_max_pool3d(x, *, output_size=[1, 1, 1]) -> y", QRule::same,
+         Doc{"maximum over an even grid of output_size cells of (N, C, D, H, W)"}, adaptive_type(3))
 
 }  // namespace octet::ops

@@ -1,6 +1,9 @@
 #pragma once
 // Output sizes of sliding windows (conv, pools), shared by their type inferences.
 
+#include <algorithm>
+#include <string>
+
 #include "octet/base/check_impl.h"
 #include "octet/ops/op.h"
 
@@ -20,6 +23,22 @@ inline Dim window_size(const Dim& in, int64_t kernel, int64_t stride, int64_t be
               dilation * (kernel - 1) + 1, in.size(), begin, end);
   int64_t out = (ceil_mode ? (span + stride - 1) / stride : span / stride) + 1;
   if (ceil_mode && (out - 1) * stride >= in.size() + begin) --out;
+  return out;
+}
+
+// (in-1)*stride - begin - end + dilation*(kernel-1) + output_padding + 1: what a transposed convolution makes of `in`.
+inline Dim transposed_size(const Dim& in, int64_t kernel, int64_t stride, int64_t begin, int64_t end, int64_t dilation,
+                           int64_t output_padding, const std::string& who) {
+  OCTET_CHECK(in.known(), unsupported, "{}: the image's size '{}' is not known; give the input a fixed size", who, in.name());
+  OCTET_CHECK(stride >= 1 && dilation >= 1 && begin >= 0 && end >= 0 && kernel >= 1, invalid_argument,
+              "{}: kernel {}, stride {}, dilation {}, padding {}, {}: expected positive sizes and padding of 0 or more", who,
+              kernel, stride, dilation, begin, end);
+  OCTET_CHECK(output_padding >= 0 && output_padding < std::max(stride, dilation), invalid_argument,
+              "{}: output_padding {}; expected 0 or more and less than the stride {} or the dilation {}", who, output_padding,
+              stride, dilation);
+  int64_t out = (in.size() - 1) * stride - begin - end + dilation * (kernel - 1) + output_padding + 1;
+  OCTET_CHECK(out >= 1, invalid_argument, "{}: an image of {} with kernel {}, stride {} and padding {}, {} leaves nothing", who,
+              in.size(), kernel, stride, begin, end);
   return out;
 }
 

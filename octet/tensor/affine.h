@@ -45,4 +45,15 @@ inline int32_t quantize_bias(float bias, float sx, float sw, bool* saturated = n
   return std::isnan(v) ? 0 : static_cast<int32_t>(v);
 }
 
+// The qparams of a tensor that is quantized when its values are known (dynamic quantization): docs/numerics.md, "Run-time
+// choice", computed in double.
+struct RunTimeQParams {
+  double scale;
+  int32_t zero_point;
+};
+// For values min..max and codes lo..hi; the range is widened to hold 0. `reduce_range` halves lo and hi; `symmetric` puts
+// the zero point in the middle where the values have both signs. Error unless min <= max and both are finite.
+RunTimeQParams choose_qparams_dynamic(float min, float max, int32_t lo = 0, int32_t hi = 255, bool reduce_range = false,
+                                      bool symmetric = false);
+
 }  // namespace octet::affine

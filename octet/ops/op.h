@@ -233,6 +233,16 @@ class Interceptor {
   virtual std::vector<Tensor> on_call(const Call& call, const Next& next) = 0;
 };
 
+// Something that travels with a tensor (in its trace slot) and wants to see every call that the tensor takes part in. It
+// calls `next` to evaluate, and marks the results if they are to be followed too.
+class TensorTrace {
+ public:
+  virtual ~TensorTrace() = default;
+  virtual std::vector<Tensor> on_call(const Call& call, const Interceptor::Next& next) = 0;
+};
+std::shared_ptr<TensorTrace> trace_of(const Tensor& x);  // null if there is none
+void set_trace(const Tensor& x, std::shared_ptr<TensorTrace> trace);
+
 // -- helpers for definitions ---------------------------------------------------------------------------
 
 // Result = the type of input 0 (dims, dtype; quantized as the rule says).

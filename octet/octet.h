@@ -18,6 +18,7 @@
 #include "octet/ops/op.h"
 #include "octet/quant/observe/calibrators.h"
 #include "octet/quant/observe/factory.h"
+#include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/observe/histogram.h"
 #include "octet/quant/observe/min_max.h"
 #include "octet/quant/observe/observer.h"

@@ -46,7 +46,7 @@ TEST(QConfig, EveryDefaultMakesWorkingObservers) {
       observer->observe(Tensor::randn({4, 6}, 1));
       EXPECT_EQ(observer->label(), "layer");
       EXPECT_EQ(observer->chooses_qparams(), factory.chooses_qparams()) << name;
-      if (!factory.chooses_qparams() || is_float_qparams(factory.options().qscheme)) continue;
+      if (!factory.chooses_qparams()) continue;
       QParams p = observer->calculate_qparams();
       EXPECT_EQ(p.dtype, factory.options().dtype);
       EXPECT_TRUE(p.warnings.empty());

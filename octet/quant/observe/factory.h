@@ -56,12 +56,16 @@ class ObserverFactory {
   // FusedMovingAvgObsFakeQuantize (MovingAverage... observers only) or LearnableFakeQuantize. Error for other names, for
   // an observer that the class cannot use, and for one that chooses no qparams.
   ObserverFactory fake_quantize(std::string_view name = "FakeQuantize") const;
+  // LearnableFakeQuantize's use_grad_scaling.
+  ObserverFactory with_grad_scaling(bool use_grad_scaling) const;
   // Without the fake-quantize module.
   ObserverFactory without_fake_quantize() const;
 
   // A new observer of the tensor called `label` (of a fake-quantize factory: the one inside). Error if there is none to
   // make, or if the class cannot honour the options.
   ObserverPtr make(std::string label = "") const;
+  // What a QConfig puts into a model: a new observer, or a new fake-quantize module (fake_quantize.h). Errors as make().
+  nn::ModulePtr make_module(const std::string& label = "") const;
 
   explicit operator bool() const { return !name_.empty(); }
   const std::string& name() const { return name_; }  // the observer's class, by PyTorch's name; "" for none
@@ -73,6 +77,7 @@ class ObserverFactory {
 
  private:
   std::string name_, fake_quantize_;
+  bool grad_scaling_ = false;
   ObserverOptions options_;
 };
 

@@ -176,6 +176,23 @@ FloatQParams choose_float_qparams(float min, float max, const ObserverOptions& o
   return {s, -min / s};
 }
 
+QParams make_qparams(std::vector<double> scales, std::vector<double> zero_points, const ObserverOptions& options) {
+  QParams q;
+  q.dtype = options.dtype;
+  CodeRange codes = code_range(options);
+  q.quant_min = codes.quant_min;
+  q.quant_max = codes.quant_max;
+  if (!is_float_qparams(options.qscheme)) {
+    std::vector<int64_t> whole(zero_points.begin(), zero_points.end());
+    q.quantizer = is_per_channel(options.qscheme)
+                      ? Quantizer::per_channel(scales, std::move(whole), options.ch_axis, options.dtype)
+                      : Quantizer::per_tensor(scales.at(0), whole.at(0), options.dtype);
+  }
+  q.scales = std::move(scales);
+  q.zero_points = std::move(zero_points);
+  return q;
+}
+
 QParams calculate_qparams(const std::vector<float>& min, const std::vector<float>& max, const ObserverOptions& options,
                           const std::string& label) {
   const std::string who = label.empty() ? "calculate_qparams" : label;
@@ -184,29 +201,30 @@ QParams calculate_qparams(const std::vector<float>& min, const std::vector<float
   OCTET_CHECK(min.size() == max.size() && !min.empty() && (per_channel || min.size() == 1), invalid_argument,
               "{}: {} minima and {} maxima; {} needs {}", who, min.size(), max.size(), to_string(options.qscheme),
               per_channel ? "one of each per channel" : "one of each");
-  QParams result;
-  result.dtype = options.dtype;
-  CodeRange codes = code_range(options);
-  result.quant_min = codes.quant_min;
-  result.quant_max = codes.quant_max;
-
-  std::vector<double> scales(min.size());
-  std::vector<int64_t> zero_points(min.size());
+  const bool float_qparams = is_float_qparams(options.qscheme);
+  std::vector<double> scales(min.size()), zero_points(min.size());
   std::array<std::vector<size_t>, static_cast<size_t>(Oddity::count)> odd;
   for (size_t c = 0; c < min.size(); ++c) {
     OCTET_CHECK(std::isfinite(min[c]) && std::isfinite(max[c]) && min[c] <= max[c], invalid_argument,
                 "{}: range [{}, {}]{}; expected finite numbers, min <= max", who, min[c], max[c],
                 per_channel ? fmt::format(" of channel {}", c) : "");
+    if (float_qparams) {  // any range can be quantized well
+      auto [s, z] = choose_float_qparams(min[c], max[c], options);
+      scales[c] = s;
+      zero_points[c] = z;
+      continue;
+    }
     auto [s, z] = choose_qparams(min[c], max[c], options);
     scales[c] = s;
-    zero_points[c] = z;
+    zero_points[c] = static_cast<double>(z);
     odd[static_cast<size_t>(oddity(min[c], max[c], s, options))].push_back(c);
   }
 
+  std::vector<std::string> warnings;
   auto warn = [&](Oddity kind, auto&& text) {
     const std::vector<size_t>& channels = odd[static_cast<size_t>(kind)];
     if (channels.empty()) return;
-    result.warnings.push_back(place(label, channels, min.size(), per_channel) + ": " + text(channels[0]));
+    warnings.push_back(place(label, channels, min.size(), per_channel) + ": " + text(channels[0]));
   };
   // A line each, with the first channel's numbers. A layer of one value per channel is constant by its shape, so
   // constants are only news if they are few.
@@ -222,9 +240,8 @@ QParams calculate_qparams(const std::vector<float>& min, const std::vector<float
     warn(Oddity::constant,
          [&](size_t c) { return fmt::format("all values are {:.6g}; scale set to {:.3g}", min[c], scales[c]); });
 
-  result.quantizer =
-      per_channel ? Quantizer::per_channel(std::move(scales), std::move(zero_points), options.ch_axis, options.dtype)
-                  : Quantizer::per_tensor(scales[0], zero_points[0], options.dtype);
+  QParams result = make_qparams(std::move(scales), std::move(zero_points), options);
+  result.warnings = std::move(warnings);
   return result;
 }
 

@@ -15,7 +15,7 @@ class NativeEngine final : public Engine {
  public:
   std::string name() const override { return "native"; }
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    for (auto maker : {native::make_conv, native::make_linear, native::make_pool, native::make_elementwise, native::make_cat})
+    for (auto maker : {native::make_conv, native::make_linear, native::make_dynamic, native::make_pool, native::make_elementwise, native::make_cat})
       if (auto kernel = maker(spec)) return kernel;
     return nullptr;
   }

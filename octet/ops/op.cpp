@@ -133,8 +133,9 @@ std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& 
       OCTET_CHECK(!inputs[i] || !inputs[i]->is_quantized(), invalid_argument,
                   "{}: operand '{}' is {}, and {} has no quantized form: dequantize it first (a DeQuantStub in eager mode)",
                   who, params_[std::min(i, params_.size() - 1)].name, to_string(*inputs[i]), name_);
-    OCTET_CHECK(!want, invalid_argument, "{}: {} has no quantized form", who, name_);
   }
+  if (rule_ == QRule::float_only || rule_ == QRule::weights)
+    OCTET_CHECK(!want, invalid_argument, "{}: {} has no quantized form", who, name_);
   try {
     auto types = infer_(Types(*this, inputs, attrs, want));
     return types;

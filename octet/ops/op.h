@@ -25,6 +25,7 @@ struct QType {
 // What an operator does with qparams.
 enum class QRule {
   float_only,  // no quantized form: operands must be float
+  weights,     // float operand and result; the weights may be quantized: dynamic and weight-only layers, embedding_bag
   same,        // works on codes; the result has its (first) operand's qparams: relu, max_pool2d, reshape, slice ...
   own,         // the result has qparams of its own, which the caller gives: conv2d, linear, add, cat ...
   fixed,       // bounded range, fixed qparams unless the caller gives others: sigmoid, tanh, softmax

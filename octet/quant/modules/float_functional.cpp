@@ -14,16 +14,25 @@ Tensor FloatFunctional::forward(Tensor) {
   OCTET_FAIL(invalid_argument, "{}: forward is not defined: call add, mul, cat, ... instead", type_name());
 }
 
-Tensor FloatFunctional::apply(const char* op, const std::vector<Tensor>& operands, const Attrs& attrs) {
+Tensor FloatFunctional::apply(const char* op, const std::vector<Tensor>& given, const Attrs& attrs) {
+  tensors_ = true;
+  std::vector<Tensor> operands = given;
+  if (before_) before_(op, operands);
   Tensor y = ops::call(op, operands, attrs);
-  return has_submodule(quant::kActivationPostProcess) ? (*submodule(quant::kActivationPostProcess))(y) : y;
+  if (has_submodule(quant::kActivationPostProcess)) y = (*submodule(quant::kActivationPostProcess))(y);
+  if (after_) after_(y);
+  return y;
 }
 
-Tensor FloatFunctional::apply_scalar(const char* op, const Tensor& x, double y) { return ops::call(op, {x}, {{"value", y}}); }
+Tensor FloatFunctional::apply_scalar(const char* op, const Tensor& x, double y) {
+  scalars_ = true;
+  return ops::call(op, {x}, {{"value", y}});
+}
 
 std::shared_ptr<QFunctional> QFunctional::from_float(Module& module) {
   // One that only adds or scales by numbers has seen nothing, and needs nothing.
-  if (module.has_submodule(quant::kActivationPostProcess)) {
+  auto* functional = dynamic_cast<FloatFunctional*>(&module);
+  if (module.has_submodule(quant::kActivationPostProcess) && !(functional && functional->only_scalars())) {
     quant::QParams q = quant::activation_qparams(module);
     return make<QFunctional>(q.quantizer->scale(), q.quantizer->zero_point(), q.dtype);
   }

@@ -26,11 +26,25 @@ class FloatFunctional : public Module {
   // Error: it has several operations, so there is no one forward.
   Tensor forward(Tensor x) override;
 
+  // Was it only used with numbers so far? Those need no observer.
+  bool only_scalars() const { return scalars_ && !tensors_; }
+  // For prepare(): called with the operands before each operation, which it may replace, and with its result.
+  void set_follow(std::function<void(const char* op, std::vector<Tensor>& operands)> before,
+                  std::function<void(Tensor& result)> after) {
+    before_ = std::move(before);
+    after_ = std::move(after);
+  }
+
  protected:
   // The operation, and then the observer if there is one.
   virtual Tensor apply(const char* op, const std::vector<Tensor>& operands, const Attrs& attrs = {});
   // The same with a number. A quantized result has qparams that follow from x's and the number, not the observer's.
   Tensor apply_scalar(const char* op, const Tensor& x, double y);
+
+ private:
+  bool scalars_ = false, tensors_ = false;
+  std::function<void(const char*, std::vector<Tensor>&)> before_;
+  std::function<void(Tensor&)> after_;
 };
 
 class QFunctional : public FloatFunctional {

@@ -23,6 +23,17 @@ OCTET_MODULE(ConvBnReLU2d)
 OCTET_MODULE(ConvBnReLU3d)
 OCTET_MODULE(LinearBn1d)
 
+size_t FusedModule::size() const {
+  size_t n = 0;
+  while (n < children().size() && children()[n].first == std::to_string(n)) ++n;
+  return n;
+}
+
+Tensor FusedModule::forward(Tensor x) {
+  for (size_t i = 0; i < size(); ++i) x = (*this)[i](x);
+  return x;
+}
+
 void FusedModule::expect_part(size_t i, bool (*fits)(Module&), const std::string& expected) const {
   OCTET_CHECK(fits((*this)[i]), invalid_argument, "{}: part {} is a {}; expected a {}", type_name(), i, children()[i].second->type_name(),
               expected);

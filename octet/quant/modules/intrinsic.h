@@ -12,10 +12,13 @@
 
 namespace octet::nn::intrinsic {
 
-// A sequence that is quantized as one.
+// A sequence that is quantized as one. Its parts are "0", "1", ...; other children (its observer) are not run by forward.
 class FusedModule : public Sequential {
  public:
   using Sequential::Sequential;
+  Tensor forward(Tensor x) override;
+  using Sequential::forward;
+  size_t size() const;
 
  protected:
   // Error unless each part has the class that the fused module expects of it.

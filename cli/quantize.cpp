@@ -53,12 +53,11 @@ void read_config(Options& o) {
 // The observer of that name, for activations. Error if it is none.
 quant::ObserverFactory activation_observer(const std::string& name) {
   quant::ObserverFactory observer(name);
-  if (quant::is_per_channel(observer.options().qscheme))
-    fail(ErrorCode::invalid_argument,
-         fmt::format("observer '{}': activations are quantized per tensor; use one of minmax, "
-                     "moving-average, histogram",
-                     name));
-  return observer;
+  for (const std::string& known : quant::activation_observer_names())
+    if (quant::ObserverFactory(known).name() == observer.name()) return observer;
+  fail(ErrorCode::invalid_argument, fmt::format("observer '{}': activations are quantized per tensor, by qparams from "
+                                                "data; use one of {}",
+                                                name, fmt::join(quant::activation_observer_names(), ", ")));
 }
 
 quant::QConfig make_qconfig(const Options& o) {
@@ -286,7 +285,7 @@ void add_quantize(CLI::App& app) {
   cmd->add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...")
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { quant::get_default_qconfig(name); }));
-  cmd->add_option("--observer", o->observer, "for activations: histogram (default), minmax, moving-average")
+  cmd->add_option("--observer", o->observer, "for activations: histogram (default), minmax, moving-average, entropy, percentile, mse")
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { activation_observer(name); }));
   cmd->add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")

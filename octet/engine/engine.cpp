@@ -1,6 +1,7 @@
 #include "octet/engine/engine.h"
 
 #include <atomic>
+#include <mutex>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
@@ -14,7 +15,7 @@ class NativeEngine final : public Engine {
  public:
   std::string name() const override { return "native"; }
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    for (auto maker : {native::make_conv, native::make_linear, native::make_pool, native::make_elementwise, native::make_cat})
+    for (auto maker : {native::make_conv, native::make_linear, native::make_dynamic, native::make_pool, native::make_elementwise, native::make_cat})
       if (auto kernel = maker(spec)) return kernel;
     return nullptr;
   }
@@ -46,34 +47,78 @@ std::unique_ptr<Kernel> make_kernel(const OpSpec& spec, std::string_view engine)
   return reference_engine().make(spec);
 }
 
-std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec, const std::vector<Tensor>& inputs) {
-  auto format = [](Layout layout, const Tensor& t) {
-    return layout == Layout::channels_last && t.dim() == 4 ? MemoryFormat::channels_last : MemoryFormat::contiguous;
-  };
-  std::vector<Tensor> laid_out(inputs.size());
-  std::vector<const void*> in(inputs.size(), nullptr);
-  std::vector<Shape> in_shapes, out_shapes;
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    in_shapes.push_back(inputs[i].defined() ? inputs[i].shape() : Shape{});
-    if (!inputs[i].defined() || (spec.constants[i].defined() && kernel.packs(i))) continue;
-    laid_out[i] = inputs[i].contiguous(format(kernel.input_layout(i), inputs[i]));
-    in[i] = laid_out[i].raw_data();
+namespace {
+
+// Operands in the layouts a kernel wants, and the results' buffers.
+struct Operands {
+  Operands(const Kernel& kernel, const std::vector<bool>& constant, const std::vector<Tensor>& inputs,
+           const std::vector<TensorType>& outputs)
+      : laid_out(inputs.size()), in(inputs.size(), nullptr) {
+    auto format = [](Layout layout, size_t dims) {
+      return layout == Layout::channels_last && dims == 4 ? MemoryFormat::channels_last : MemoryFormat::contiguous;
+    };
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      in_shapes.push_back(inputs[i].defined() ? inputs[i].shape() : Shape{});
+      if (!inputs[i].defined() || (constant[i] && kernel.packs(i))) continue;
+      laid_out[i] = inputs[i].contiguous(format(kernel.input_layout(i), inputs[i].shape().size()));
+      in[i] = laid_out[i].raw_data();
+    }
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      out_shapes.push_back(outputs[i].shape());
+      results.push_back(Tensor::empty(out_shapes[i], outputs[i].dtype, outputs[i].quantizer,
+                                      format(kernel.output_layout(i), out_shapes[i].size())));
+      out.push_back(results.back().raw_data());
+    }
   }
-  std::vector<Tensor> results;
+  void run(KernelPlan& plan) {
+    Buffer scratch = Buffer::allocate(plan.scratch_bytes());
+    plan.run(in, out, scratch.data());
+  }
+
+  std::vector<Tensor> laid_out, results;
+  std::vector<const void*> in;
   std::vector<void*> out;
-  for (size_t i = 0; i < spec.outputs.size(); ++i) {
-    const TensorType& t = spec.outputs[i];
-    Shape shape = t.shape();
-    bool nhwc = kernel.output_layout(i) == Layout::channels_last && shape.size() == 4;
-    results.push_back(Tensor::empty(shape, t.dtype, t.quantizer,
-                                    nhwc ? MemoryFormat::channels_last : MemoryFormat::contiguous));
-    out.push_back(results.back().raw_data());
-    out_shapes.push_back(shape);
+  std::vector<Shape> in_shapes, out_shapes;
+};
+
+std::vector<bool> constant_operands(const OpSpec& spec) {
+  std::vector<bool> constant;
+  for (const Tensor& t : spec.constants) constant.push_back(t.defined());
+  return constant;
+}
+
+}  // namespace
+
+std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec, const std::vector<Tensor>& inputs) {
+  Operands operands(kernel, constant_operands(spec), inputs, spec.outputs);
+  operands.run(*kernel.plan(operands.in_shapes, operands.out_shapes));
+  return std::move(operands.results);
+}
+
+struct CachedKernel::Plan {
+  std::mutex mutex;
+  std::vector<Shape> in_shapes, out_shapes;
+  std::unique_ptr<KernelPlan> plan;
+};
+
+CachedKernel::CachedKernel(const OpSpec& spec)
+    : kernel_(make_kernel(spec)), constant_(constant_operands(spec)), plan_(std::make_unique<Plan>()) {}
+CachedKernel::~CachedKernel() = default;
+
+std::vector<Tensor> CachedKernel::run(const std::vector<Tensor>& inputs, const std::vector<TensorType>& outputs) const {
+  Operands operands(*kernel_, constant_, inputs, outputs);
+  std::unique_lock lock(plan_->mutex, std::try_to_lock);
+  if (!lock) {  // another thread runs it: a plan of our own
+    operands.run(*kernel_->plan(operands.in_shapes, operands.out_shapes));
+  } else {
+    if (!plan_->plan || plan_->in_shapes != operands.in_shapes || plan_->out_shapes != operands.out_shapes) {
+      plan_->plan = kernel_->plan(operands.in_shapes, operands.out_shapes);
+      plan_->in_shapes = operands.in_shapes;
+      plan_->out_shapes = operands.out_shapes;
+    }
+    operands.run(*plan_->plan);
   }
-  auto plan = kernel.plan(in_shapes, out_shapes);
-  Buffer scratch = Buffer::allocate(plan->scratch_bytes());
-  plan->run(in, out, scratch.data());
-  return results;
+  return std::move(operands.results);
 }
 
 }  // namespace octet

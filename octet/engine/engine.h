@@ -92,4 +92,22 @@ std::unique_ptr<Kernel> make_kernel(const OpSpec& spec, std::string_view engine 
 // runtime plans whole graphs.
 std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec, const std::vector<Tensor>& inputs);
 
+// A kernel with its last plan, for calls that repeat with the same constants: eager modules. Safe for concurrent calls.
+class CachedKernel {
+ public:
+  // `spec` may have symbolic dims. Null kernel: nobody has one.
+  explicit CachedKernel(const OpSpec& spec);
+  ~CachedKernel();
+  bool found() const { return kernel_ != nullptr; }
+  const Kernel& kernel() const { return *kernel_; }
+  // `outputs` are the concrete types of the results.
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs, const std::vector<TensorType>& outputs) const;
+
+ private:
+  struct Plan;
+  std::unique_ptr<Kernel> kernel_;
+  std::vector<bool> constant_;
+  std::unique_ptr<Plan> plan_;
+};
+
 }  // namespace octet

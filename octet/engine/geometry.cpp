@@ -43,6 +43,40 @@ Window3 pool_window3(const OpSpec& spec) {
   return window3(spec, kernel.data(), kernel.size());
 }
 
+bool Window3::is_pointwise() const {
+  const std::array<int64_t, 3> ones{1, 1, 1}, zeros{};
+  return kernel == ones && stride == ones && begin == zeros && end == zeros;
+}
+
+int64_t input_place(const Window3& w, bool transposed, size_t d, int64_t o, int64_t k, int64_t size) {
+  int64_t i = o * w.stride[d] - w.begin[d] + k * w.dilation[d];
+  if (transposed) {
+    i = o + w.begin[d] - k * w.dilation[d];
+    if (i % w.stride[d] != 0) return -1;
+    i /= w.stride[d];
+  }
+  return i >= 0 && i < size ? i : -1;
+}
+
+std::vector<int32_t> tap_offsets(const Window3& w, bool transposed, const Shape& x, const Shape& y) {
+  OCTET_CHECK(x[1] * x[2] * x[3] * x[4] < (int64_t{1} << 31), unsupported, "an image of {} is too large for 32-bit offsets",
+              to_string(x));
+  std::vector<int32_t> offsets;
+  offsets.reserve(y[2] * y[3] * y[4] * w.taps());
+  for (int64_t oz = 0; oz < y[2]; ++oz)
+    for (int64_t oy = 0; oy < y[3]; ++oy)
+      for (int64_t ox = 0; ox < y[4]; ++ox)
+        for (int64_t kz = 0; kz < w.kernel[0]; ++kz)
+          for (int64_t ky = 0; ky < w.kernel[1]; ++ky)
+            for (int64_t kx = 0; kx < w.kernel[2]; ++kx) {
+              const int64_t iz = input_place(w, transposed, 0, oz, kz, x[2]), iy = input_place(w, transposed, 1, oy, ky, x[3]),
+                            ix = input_place(w, transposed, 2, ox, kx, x[4]);
+              const bool inside = iz >= 0 && iy >= 0 && ix >= 0;
+              offsets.push_back(inside ? static_cast<int32_t>(((iz * x[3] + iy) * x[4] + ix) * x[1]) : -1);
+            }
+  return offsets;
+}
+
 Shape with_3_spatial(const Shape& shape) {
   Shape wide = shape;
   wide.insert(wide.begin() + 2, 5 - shape.size(), 1);

@@ -16,6 +16,7 @@ namespace octet::engine_detail {
 struct Window3 {
   std::array<int64_t, 3> kernel{1, 1, 1}, stride{1, 1, 1}, begin{}, end{}, dilation{1, 1, 1};
   int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+  bool is_pointwise() const;
 };
 // Of a convolution of 1 to 3 spatial dimensions (kernel from the weight's shape), and of a pool.
 Window3 conv_window3(const OpSpec& spec);
@@ -23,6 +24,13 @@ Window3 conv_window3(const OpSpec& spec, const Shape& weight);
 Window3 pool_window3(const OpSpec& spec);
 // (N, C, spatial...) with leading spatial dimensions of 1 up to three.
 Shape with_3_spatial(const Shape& shape);
+
+// Where in x output o's tap k lies along spatial dimension d, -1 if outside the image or between its elements. A plain
+// convolution has i = o*stride - begin + k*dilation; a transposed one swaps the parts of i and o.
+int64_t input_place(const Window3& w, bool transposed, size_t d, int64_t o, int64_t k, int64_t size);
+// Byte offsets of the taps of every output pixel in an image whose channels lie together: [pixels][taps], -1 outside. x and
+// y have three spatial dimensions.
+std::vector<int32_t> tap_offsets(const Window3& w, bool transposed, const Shape& x, const Shape& y);
 
 // A 2-d window sliding over an image. Padding and dilation as in conv2d's attributes: [top, left, bottom, right].
 struct Window {

@@ -1,4 +1,4 @@
-// Quantized conv2d on NHWC images. Pointwise convolutions are dense matrix products; depthwise ones have their own kernel;
+// Quantized conv2d and conv_transpose2d on NHWC images. Pointwise convolutions are dense matrix products; depthwise ones have their own kernel;
 // all others are matrix products whose rows are addressed through a table of offsets (an indirection buffer, as in
 // XNNPACK: Dukhan, "The Indirect Convolution Algorithm", 2019), so that no im2col copy is made.
 #include "octet/base/check_impl.h"
@@ -9,15 +9,6 @@ namespace {
 
 using engine_detail::IntegerWeights;
 using engine_detail::Window;
-
-// [o][i][kh][kw] -> [o][kh*kw][i]
-std::vector<int8_t> taps_first(const std::vector<int8_t>& w, int64_t out, int64_t in, int64_t taps) {
-  std::vector<int8_t> r(w.size());
-  for (int64_t o = 0; o < out; ++o)
-    for (int64_t i = 0; i < in; ++i)
-      for (int64_t t = 0; t < taps; ++t) r[(o * taps + t) * in + i] = w[(o * in + i) * taps + t];
-  return r;
-}
 
 struct ConvShape {
   int64_t images, h, w, c, oh, ow, oc;
@@ -32,11 +23,11 @@ ConvShape conv_shape(const std::vector<Shape>& in, const std::vector<Shape>& out
 
 class ConvPlan final : public KernelPlan {
  public:
-  ConvPlan(const PackedWeights& w, const Window& window, const ConvShape& s) : w_(w), s_(s) {
-    dense_ = window.is_pointwise();
+  // No offsets: a pointwise convolution.
+  ConvPlan(const PackedWeights& w, std::vector<int32_t> offsets, const ConvShape& s)
+      : w_(w), s_(s), dense_(offsets.empty()), offsets_(std::move(offsets)) {
     m_ = s.pixels();
     if (!dense_) {
-      offsets_ = engine_detail::tap_offsets(window, s.h, s.w, s.c, s.oh, s.ow);
       pad_ = Buffer::allocate(w.shape.k);
       std::memset(pad_.data(), w.x_zero_point, w.shape.k);
     } else if (w.groups == 1) {  // one product over all images
@@ -104,14 +95,14 @@ class ConvPlan final : public KernelPlan {
 
 class ConvKernel final : public Kernel {
  public:
-  ConvKernel(const OpSpec& spec, IntegerWeights weights)
-      : window_(engine_detail::conv_window(spec)),
+  ConvKernel(const OpSpec& spec, const IntegerWeights& weights)
+      : op_(spec.op),
+        window_(engine_detail::conv_window3(spec)),
+        transposed_(engine_detail::is_transposed(spec)),
         warnings_(weights.warnings),
-        groups_(spec.attrs.get_int("groups")),
-        packed_(weights, taps_first(weights.codes, weights.out_channels, spec.inputs[1].shape()[1], window_.taps()),
-                {weights.out_channels / groups_, spec.inputs[1].shape()[1], window_.taps()}, groups_) {}
+        packed_(weights, taps_first(weights, spec), conv_gemm_shape(weights, spec), spec.attrs.get_int("groups")) {}
   std::string name() const override {
-    return fmt::format("conv2d {} {}x{} {}", window_.is_pointwise() ? "gemm" : "indirect gemm", packed_.table->gemm_mr,
+    return fmt::format("{} {} {}x{} {}", op_, window_.is_pointwise() ? "gemm" : "indirect gemm", packed_.table->gemm_mr,
                        packed_.table->gemm_nr, to_string(packed_.table->isa));
   }
   std::string engine() const override { return "native"; }
@@ -121,13 +112,14 @@ class ConvKernel final : public Kernel {
   size_t packed_bytes() const override { return packed_.packed.bytes(); }
   std::vector<std::string> warnings() const override { return warnings_; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
-    return std::make_unique<ConvPlan>(packed_, window_, conv_shape(in, out));
+    return std::make_unique<ConvPlan>(packed_, conv_offsets(window_, transposed_, in[0], out[0]), conv_shape(in, out));
   }
 
  private:
-  Window window_;
+  std::string op_;
+  engine_detail::Window3 window_;
+  bool transposed_;
   std::vector<std::string> warnings_;
-  int64_t groups_;
   PackedWeights packed_;
 };
 
@@ -221,12 +213,12 @@ class DepthwiseKernel final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
-  if (spec.op != "conv2d" || !engine_detail::is_integer_call(spec)) return nullptr;
+  if ((spec.op != "conv2d" && spec.op != "conv_transpose2d") || !engine_detail::is_integer_call(spec)) return nullptr;
   IntegerWeights weights = engine_detail::integer_weights(spec);
   int64_t groups = spec.attrs.get_int("groups");
-  bool depthwise = groups == weights.out_channels && spec.inputs[1].shape()[1] == 1 && groups > 1;
+  bool depthwise = spec.op == "conv2d" && groups == weights.out_channels && spec.inputs[1].shape()[1] == 1 && groups > 1;
   if (depthwise && !weights.any_zero_point) return std::make_unique<DepthwiseKernel>(spec, weights);
-  return std::make_unique<ConvKernel>(spec, std::move(weights));
+  return std::make_unique<ConvKernel>(spec, weights);
 }
 
 }  // namespace octet::native

@@ -1,6 +1,7 @@
 #pragma once
 // What native conv2d and linear share: packed weights of one or more groups with the zero-point terms folded in.
 
+#include <algorithm>
 #include <cstring>
 
 #include "octet/base/parallel.h"
@@ -62,6 +63,39 @@ struct PackedWeights {
     return a;
   }
 };
+
+// The matrix product of one group of a convolution: n output channels, taps of k input channels each.
+inline kernels::GemmShape conv_gemm_shape(const engine_detail::WeightCodes& weights, const OpSpec& spec) {
+  const Shape w = spec.inputs[1].shape();
+  const int64_t groups = spec.attrs.get_int("groups");
+  kernels::GemmShape s;
+  s.n = weights.out_channels / groups;
+  s.k = engine_detail::is_transposed(spec) ? w[0] / groups : w[1];
+  s.taps = engine_detail::conv_window3(spec).taps();
+  return s;
+}
+
+// A convolution's codes as [out channels][taps][in channels of the group].
+inline std::vector<int8_t> taps_first(const engine_detail::WeightCodes& weights, const OpSpec& spec) {
+  const kernels::GemmShape s = conv_gemm_shape(weights, spec);
+  const bool transposed = engine_detail::is_transposed(spec);
+  std::vector<int8_t> r(weights.codes.size());
+  int8_t* to = r.data();
+  for (int64_t o = 0; o < weights.out_channels; ++o)
+    for (int64_t t = 0; t < s.taps; ++t)
+      for (int64_t i = 0; i < s.k; ++i) {
+        const int64_t row = transposed ? (o / s.n * s.k + i) * s.n + o % s.n : o * s.k + i;
+        *to++ = weights.codes[row * s.taps + t];
+      }
+  return r;
+}
+
+// The taps of every output pixel of images whose channels lie together; empty for pointwise convolutions.
+inline std::vector<int32_t> conv_offsets(const engine_detail::Window3& w, bool transposed, const Shape& x, const Shape& y) {
+  // (A transposed one's output_padding may add to the image.)
+  if (w.is_pointwise() && std::equal(x.begin() + 2, x.end(), y.begin() + 2, y.end())) return {};
+  return engine_detail::tap_offsets(w, transposed, engine_detail::with_3_spatial(x), engine_detail::with_3_spatial(y));
+}
 
 // dst = src with the sign bit of every byte flipped: qint8 codes as quint8 ones.
 inline void flip_signs(const void* src, uint8_t* dst, int64_t n) {

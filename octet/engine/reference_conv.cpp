@@ -24,21 +24,6 @@ Geometry geometry(const OpSpec& spec, const Shape& weight) {
   return g;
 }
 
-// Where in x output o's tap k lies along spatial dimension d, -1 if outside the image or between its elements. A plain
-// convolution has i = o*stride - begin + k*dilation; a transposed one swaps the parts of i and o.
-int64_t input_place(const Geometry& g, size_t d, int64_t o, int64_t k, int64_t size) {
-  const Window3& w = g.window;
-  int64_t i = 0;
-  if (g.transposed) {
-    i = o + w.begin[d] - k * w.dilation[d];
-    if (i % w.stride[d] != 0) return -1;
-    i /= w.stride[d];
-  } else {
-    i = o * w.stride[d] - w.begin[d] + k * w.dilation[d];
-  }
-  return i >= 0 && i < size ? i : -1;
-}
-
 // Calls product(index in x, index in weight) for every product of an output of channel c of image n; those outside the
 // image are skipped, their x being the number 0.
 template <typename Fn>
@@ -49,13 +34,13 @@ void for_each_product(const Geometry& g, const Shape& x, int64_t n, int64_t c, c
     const int64_t channel = group * g.in_channels + i;
     const int64_t row = g.transposed ? channel * g.out_channels + c % g.out_channels : c * g.in_channels + i;
     for (int64_t kz = 0; kz < kernel[0]; ++kz) {
-      const int64_t z = input_place(g, 0, at[0], kz, x[2]);
+      const int64_t z = input_place(g.window, g.transposed, 0, at[0], kz, x[2]);
       if (z < 0) continue;
       for (int64_t ky = 0; ky < kernel[1]; ++ky) {
-        const int64_t y = input_place(g, 1, at[1], ky, x[3]);
+        const int64_t y = input_place(g.window, g.transposed, 1, at[1], ky, x[3]);
         if (y < 0) continue;
         for (int64_t kx = 0; kx < kernel[2]; ++kx) {
-          const int64_t column = input_place(g, 2, at[2], kx, x[4]);
+          const int64_t column = input_place(g.window, g.transposed, 2, at[2], kx, x[4]);
           if (column < 0) continue;
           product((((n * x[1] + channel) * x[2] + z) * x[3] + y) * x[4] + column,
                   ((row * kernel[0] + kz) * kernel[1] + ky) * kernel[2] + kx);

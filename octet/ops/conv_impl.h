@@ -1,5 +1,5 @@
 #pragma once
-// What the type inferences of all convolutions share.
+// What the type inferences of linear layers and convolutions share.
 
 #include "octet/base/check_impl.h"
 #include "octet/ops/op.h"
@@ -40,6 +40,23 @@ inline void check_weight_types(const Types& t, WeightRule rule, int64_t axis) {
               who.ends_with("_dynamic") ? "quantizes itself" : "computes in");
   OCTET_CHECK(w.dtype == DType::qint8 || w.dtype == DType::quint8 || w.dtype == DType::float16, invalid_argument,
               "{}: weight is {}; expected qint8, quint8 or float16: quantize it, or use the float layer", who, to_string(w));
+}
+
+// The result type of a linear layer on x (..., K), weight (N, K), bias (N).
+inline TensorType infer_linear(const Types& t, WeightRule rule) {
+  const std::string& who = t.op().name();
+  const TensorType &x = t[0], &w = t[1];
+  OCTET_CHECK(w.dim() == 2 && w.is_static() && x.dim() >= 1, invalid_argument,
+              "{}: expected x (..., in) and weight (out, in), got {} and {}", who, to_string(x), to_string(w));
+  OCTET_CHECK(x.dims.back() == w.dims[1], invalid_argument, "{}: x {} has {} features; weight {} expects {}", who, to_string(x),
+              to_string(x.dims.back()), to_string(w), w.dims[1].size());
+  if (t.has(2))
+    OCTET_CHECK(t[2].dim() == 1 && t[2].dims[0] == w.dims[0], invalid_argument,
+                "{}: bias {}: expected one value for each of the {} outputs", who, to_string(t[2]), w.dims[0].size());
+  check_weight_types(t, rule, 0);
+  auto dims = x.dims;
+  dims.back() = w.dims[0];
+  return t.result(dims);
 }
 
 // The result type of a convolution of x (N, C, spatial...) with weight (O, C/groups, kernel...), transposed: (C, O/groups,

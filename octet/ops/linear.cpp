@@ -1,7 +1,7 @@
 // Matrix products.
 #include "octet/base/check_impl.h"
+#include "octet/ops/conv_impl.h"
 #include "octet/ops/gradient_impl.h"
-#include "octet/ops/op.h"
 
 namespace octet::ops {
 namespace {
@@ -57,32 +57,7 @@ OCTET_OP(linear_backward_weight, "linear_backward_weight(x, dy, *, bias=false) -
 // y = x * weight^T + bias; x (..., K), weight (N, K). Quantized as conv2d is.
 OCTET_OP(linear, "linear(x, weight, bias?, *, activation=\"none\") -> y", QRule::own,
          Doc{"y = x * weight^T + bias with fused activation (none, relu, relu6); weight is (out, in)"},
-         infer([](const Types& t) {
-           const TensorType &x = t[0], &w = t[1];
-           OCTET_CHECK(w.dim() == 2 && w.is_static() && x.dim() >= 1, invalid_argument,
-                       "linear: expected x (..., in) and weight (out, in), got {} and {}", to_string(x), to_string(w));
-           OCTET_CHECK(x.dims.back() == w.dims[1], invalid_argument, "linear: x {} has {} features; weight {} expects {}",
-                       to_string(x), to_string(x.dims.back()), to_string(w), w.dims[1].size());
-           if (t.has(2))
-             OCTET_CHECK(t[2].dim() == 1 && t[2].dims[0] == w.dims[0], invalid_argument,
-                         "linear: bias {}: expected one value for each of the {} outputs", to_string(t[2]), w.dims[0].size());
-           if (w.quantizer && w.quantizer->is_per_channel())
-             OCTET_CHECK(w.quantizer->axis() == 0, invalid_argument,
-                         "linear: per-channel weight along axis {}: weight has shape {} and its output channels are axis 0",
-                         w.quantizer->axis(), to_string(w.shape()));
-           OCTET_CHECK(x.is_quantized() == w.is_quantized(), invalid_argument,
-                       "linear: input is {} and weight is {}: quantize both or neither (a QuantStub before the layer, or its "
-                       "qconfig)",
-                       to_string(x), to_string(w));
-           OCTET_CHECK(x.is_quantized() || !t.want(), invalid_argument,
-                       "linear: a quantized result was asked for, but the input is {}: quantize it first, or quantize the "
-                       "result",
-                       to_string(x));
-           auto dims = x.dims;
-           dims.back() = w.dims[0];
-           return t.result(dims);
-         }),
-         gradients(linear_gradients))
+         infer([](const Types& t) { return infer_linear(t, WeightRule::as_input); }), gradients(linear_gradients))
 
 // Batched matrix product with broadcasting batch dimensions, as torch.matmul. Quantized: dequantize, multiply, quantize.
 OCTET_OP(matmul, "matmul(a, b) -> y", QRule::own, Doc{"batched matrix product (..., M, K) x (..., K, N), as torch.matmul"},

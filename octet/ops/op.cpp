@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
+#include <mutex>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
@@ -131,8 +133,9 @@ std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& 
       OCTET_CHECK(!inputs[i] || !inputs[i]->is_quantized(), invalid_argument,
                   "{}: operand '{}' is {}, and {} has no quantized form: dequantize it first (a DeQuantStub in eager mode)",
                   who, params_[std::min(i, params_.size() - 1)].name, to_string(*inputs[i]), name_);
-    OCTET_CHECK(!want, invalid_argument, "{}: {} has no quantized form", who, name_);
   }
+  if (rule_ == QRule::float_only || rule_ == QRule::weights)
+    OCTET_CHECK(!want, invalid_argument, "{}: {} has no quantized form", who, name_);
   try {
     auto types = infer_(Types(*this, inputs, attrs, want));
     return types;
@@ -304,13 +307,82 @@ OpSpec make_spec(const Op& op, const Attrs& attrs, const std::vector<std::option
   return spec;
 }
 
+namespace {
+
+// The kernels that a quantized weight was packed into, one for each kind of call it takes part in.
+struct PackedKernels {
+  struct Entry {
+    Entry(const Call& call, std::string engine, const OpSpec& spec, std::vector<Tensor> others)
+        : op(&call.op()), attrs(call.attrs()), engine(std::move(engine)), x(spec.inputs[0]), y(spec.outputs[0]),
+          others(std::move(others)), kernel(spec) {}
+    const Op* op;
+    Attrs attrs;
+    std::string engine;
+    TensorType x, y;             // with symbolic dims, but those that size the weight
+    std::vector<Tensor> others;  // operands after the weight, by identity; kept alive, so that no other gets their place
+    CachedKernel kernel;
+  };
+  std::mutex mutex;
+  std::vector<std::shared_ptr<const Entry>> entries;
+};
+
+// The type with all dims but number `keep` left open.
+TensorType opened(TensorType type, int64_t keep) {
+  for (int64_t d = 0; d < type.dim(); ++d)
+    if (d != keep) type.dims[d] = Dim("d" + std::to_string(d));
+  return type;
+}
+
+// Weights that are quantized do not change: each is packed at its first use and the kernel is kept with it.
+std::optional<std::vector<Tensor>> run_packed(const Call& call) {
+  const Tensor& weight = call[1];
+  bool per_row = weight.dim() == 2;  // linear: features are the last dimension, else channels the second
+  TensorType x = call[0].type(), y = call.outputs()[0];
+  x = opened(std::move(x), per_row ? x.dim() - 1 : 1);
+  y = opened(std::move(y), per_row ? y.dim() - 1 : 1);
+  std::vector<Tensor> others(call.inputs().begin() + 2, call.inputs().end());
+  auto same_operands = [](const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Tensor& p, const Tensor& q) { return p.id() == q.id(); });
+  };
+  auto cache = std::static_pointer_cast<PackedKernels>(std::atomic_load(&weight.packed_slot()));
+  if (!cache) {
+    std::shared_ptr<void> none, fresh = std::make_shared<PackedKernels>();
+    std::atomic_compare_exchange_strong(&weight.packed_slot(), &none, fresh);
+    cache = std::static_pointer_cast<PackedKernels>(std::atomic_load(&weight.packed_slot()));
+  }
+  std::shared_ptr<const PackedKernels::Entry> found;
+  {
+    std::lock_guard lock(cache->mutex);
+    for (const auto& e : cache->entries)
+      if (e->op == &call.op() && e->x == x && e->y == y && e->attrs == call.attrs() && e->engine == octet::engine() &&
+          same_operands(e->others, others))
+        found = e;
+    if (!found) {
+      std::vector<std::optional<TensorType>> types{x};
+      for (size_t i = 1; i < call.inputs().size(); ++i)
+        types.push_back(call.has(i) ? std::optional(call[i].type()) : std::nullopt);
+      std::vector<Tensor> constants = call.inputs();
+      constants[0] = Tensor();
+      constants[1] = weight.detach();  // a kernel that keeps the weight must not keep itself alive through it
+      OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants), {y}, call.op().name());
+      found = std::make_shared<const PackedKernels::Entry>(call, octet::engine(), spec, others);
+      cache->entries.push_back(found);
+    }
+  }
+  if (!found->kernel.found()) return std::nullopt;
+  return found->kernel.run(call.inputs(), call.outputs());
+}
+
+}  // namespace
+
 std::optional<std::vector<Tensor>> try_engine(const Call& call) {
+  bool weighted = call.op().param_index("weight") == size_t{1} && call.outputs().size() == 1;
+  if (weighted && call.has(1) && call[1].is_quantized()) return run_packed(call);
   std::vector<std::optional<TensorType>> types;
   for (const Tensor& t : call.inputs()) types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
   // Weights and biases (every operand but the first) count as constant: kernels that pack them do.
   std::vector<Tensor> constants = call.inputs();
-  bool packs = call.op().param_index("weight") == size_t{1};
-  if (!packs) constants.assign(constants.size(), Tensor());
+  if (!weighted) constants.assign(constants.size(), Tensor());
   else constants[0] = Tensor();
   OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants), call.outputs(), call.op().name());
   auto kernel = make_kernel(spec);
@@ -365,6 +437,9 @@ std::vector<Tensor> evaluate_on_tape(const Call& call) {
   return outputs;
 }
 
+// Through the interceptors to the evaluation.
+std::vector<Tensor> intercepted(const Call& call);
+
 Tensor call_method(const char* op, const Tensor& x, const Attrs& attrs) { return call(op, {x}, attrs); }
 [[maybe_unused]] const bool g_methods_hooked = (Tensor::set_method_hook(call_method), true);
 
@@ -379,6 +454,13 @@ std::vector<Tensor> call_all(std::string_view name, std::vector<Tensor> inputs, 
   for (const Tensor& t : inputs) types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
   std::vector<TensorType> outputs = op.infer(types, complete, want, "");
   Call call(op, std::move(inputs), std::move(complete), std::move(outputs));
+  for (const Tensor& x : call.inputs())
+    if (auto trace = trace_of(x)) return trace->on_call(call, intercepted);
+  return intercepted(call);
+}
+
+namespace {
+std::vector<Tensor> intercepted(const Call& call) {
   if (t_interceptors.empty()) return evaluate_on_tape(call);
   // The innermost interceptor first; each `next` goes one further out, the last evaluates.
   std::vector<Interceptor*> stack = t_interceptors;
@@ -388,6 +470,12 @@ std::vector<Tensor> call_all(std::string_view name, std::vector<Tensor> inputs, 
   };
   return step(0, call);
 }
+}  // namespace
+
+std::shared_ptr<TensorTrace> trace_of(const Tensor& x) {
+  return x.defined() ? std::static_pointer_cast<TensorTrace>(x.trace_slot()) : nullptr;
+}
+void set_trace(const Tensor& x, std::shared_ptr<TensorTrace> trace) { x.trace_slot() = std::move(trace); }
 
 Tensor call(std::string_view name, std::vector<Tensor> inputs, const Attrs& attrs, const std::optional<QType>& want) {
   auto results = call_all(name, std::move(inputs), attrs, want);

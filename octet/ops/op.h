@@ -25,6 +25,7 @@ struct QType {
 // What an operator does with qparams.
 enum class QRule {
   float_only,  // no quantized form: operands must be float
+  weights,     // float operand and result; the weights may be quantized: dynamic and weight-only layers, embedding_bag
   same,        // works on codes; the result has its (first) operand's qparams: relu, max_pool2d, reshape, slice ...
   own,         // the result has qparams of its own, which the caller gives: conv2d, linear, add, cat ...
   fixed,       // bounded range, fixed qparams unless the caller gives others: sigmoid, tanh, softmax
@@ -232,6 +233,16 @@ class Interceptor {
   using Next = std::function<std::vector<Tensor>(const Call&)>;
   virtual std::vector<Tensor> on_call(const Call& call, const Next& next) = 0;
 };
+
+// Something that travels with a tensor (in its trace slot) and wants to see every call that the tensor takes part in. It
+// calls `next` to evaluate, and marks the results if they are to be followed too.
+class TensorTrace {
+ public:
+  virtual ~TensorTrace() = default;
+  virtual std::vector<Tensor> on_call(const Call& call, const Interceptor::Next& next) = 0;
+};
+std::shared_ptr<TensorTrace> trace_of(const Tensor& x);  // null if there is none
+void set_trace(const Tensor& x, std::shared_ptr<TensorTrace> trace);
 
 // -- helpers for definitions ---------------------------------------------------------------------------
 

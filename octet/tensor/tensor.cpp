@@ -18,7 +18,7 @@ struct Tensor::Impl {
   Buffer buffer;
   int64_t offset = 0;  // elements
   QuantizerPtr quantizer;
-  std::shared_ptr<void> autograd, trace;
+  std::shared_ptr<void> autograd, trace, packed;
 };
 
 namespace {
@@ -629,6 +629,7 @@ Tensor Tensor::detach() const {
 }
 
 std::shared_ptr<void>& Tensor::autograd_slot() const { return need(defined()), impl_->autograd; }
+std::shared_ptr<void>& Tensor::packed_slot() const { return need(defined()), impl_->packed; }
 std::shared_ptr<void>& Tensor::trace_slot() const { return need(defined()), impl_->trace; }
 
 // -- comparing ---------------------------------------------------------------------------------------

@@ -119,6 +119,9 @@ class Tensor {
   std::shared_ptr<void>& autograd_slot() const;
   std::shared_ptr<void>& trace_slot() const;
   bool has_slots() const;  // either is set
+  // What engines packed this tensor into (a quantized weight): made at its first use, kept as long as the tensor. Its data
+  // must not be changed after that.
+  std::shared_ptr<void>& packed_slot() const;
   // Where methods of tensors with a set slot go instead, as calls of the operator of the same name: set once, by ops.
   using MethodHook = Tensor (*)(const char* op, const Tensor& x, const Attrs& attrs);
   static void set_method_hook(MethodHook hook);

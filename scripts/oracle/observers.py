@@ -17,7 +17,7 @@ import warnings
 
 import numpy as np
 import torch
-from torch.ao.quantization import observer as ao
+from torch.ao.quantization import fake_quantize, observer as ao, qconfig as qconfigs
 
 warnings.filterwarnings("ignore")
 OUT = os.path.join(os.path.dirname(__file__), "..", "..", "tests", "golden")
@@ -72,6 +72,9 @@ def make(case):
     for key in ("quant_min", "quant_max", "eps", "averaging_constant", "ch_axis"):
         if key in case:
             kwargs[key] = case[key]
+    if "fixed" in case:  # FixedQParamsObserver, which knows no reduce_range
+        del kwargs["reduce_range"]
+        kwargs.update(case["fixed"])
     return getattr(ao, case["observer"])(**kwargs)
 
 
@@ -84,8 +87,10 @@ def answer(case):
     for x in batches_of(case):
         observer(x)
     scale, zero_point = observer.calculate_qparams()
-    case["min"], case["max"] = hexes(observer.min_val), hexes(observer.max_val)
-    case["scales"], case["zero_points"] = hexes(scale), [int(z) for z in zero_point]
+    if "fixed" not in case:
+        case["min"], case["max"] = hexes(observer.min_val), hexes(observer.max_val)
+    case["scales"] = hexes(scale)
+    case["zero_points"] = hexes(zero_point) if zero_point.is_floating_point() else [int(z) for z in zero_point]
     case["codes"] = [int(observer.quant_min), int(observer.quant_max)]
     return case
 
@@ -168,6 +173,99 @@ def histogram_cases():
     return cases
 
 
+def float_qparams_cases():
+    """Scales and float zero points of per_channel_affine_float_qparams, for embeddings of 8 and 4 bits."""
+    cases, seed = [], 20000
+    ways = [dict(dtype="quint8"), dict(dtype="quint4x2"), dict(dtype="quint8", quant_min=0, quant_max=15),
+            dict(dtype="quint8", eps=2.0**-12)]
+    data = [("normal", 1.0, 0.0, 1.0), ("uniform", 0.02, 3.0, 1.5), ("cubic", 40.0, -100.0, 0.8), ("relu", 1.0, 0.0, 2.0),
+            ("normal", 1e-9, 0.0, 1.0), ("normal", 0.0, 2.5, 1.0)]
+    for name in ("PerChannelMinMaxObserver", "MovingAveragePerChannelMinMaxObserver"):
+        for way in ways:
+            for kind, scale, offset, growth in data:
+                case = dict(observer=name, qscheme="per_channel_affine_float_qparams", **way)
+                case.update(kind=kind, seed=seed, shape=[4, 16], scale=scale, offset=offset, growth=growth,
+                            batches=1 + seed // 20 % 3)
+                cases.append(answer(case))
+                seed += 20
+    return cases
+
+
+def fixed_cases():
+    cases = []
+    for dtype, ranges in (("quint8", [(0, 255), (0, 127)]), ("qint8", [(-128, 127), (-127, 127)])):
+        for lo, hi in ranges:
+            for scale in (1 / 256, 2 / 256, 0.1, 1e-5, 3.0):
+                for zero_point in sorted({lo, 0, (lo + hi + 1) // 2, hi}):
+                    case = dict(observer="FixedQParamsObserver", dtype=dtype, qscheme="per_tensor_affine",
+                                kind="normal", seed=1, shape=[8], scale=1.0, offset=0.0, growth=1.0, batches=1,
+                                quant_min=lo, quant_max=hi, fixed=dict(scale=scale, zero_point=zero_point))
+                    cases.append(answer(case))
+    return cases
+
+
+def qnnpack_cases():
+    """The observers of the symmetric qnnpack family: codes -127..127, no scale below 2^-12."""
+    cases, seed = [], 30000
+    for observer, qscheme in (("MinMaxObserver", "per_tensor_symmetric"), ("MovingAverageMinMaxObserver", "per_tensor_symmetric"),
+                              ("MinMaxObserver", "per_tensor_affine"), ("PerChannelMinMaxObserver", "per_channel_symmetric"),
+                              ("MovingAveragePerChannelMinMaxObserver", "per_channel_symmetric")):
+        for scale in (1.0, 0.05, 0.02, 1e-3, 1e-8):
+            for batches in (1, 3):
+                case = dict(observer=observer, dtype="qint8", qscheme=qscheme, quant_min=-127, quant_max=127,
+                            eps=2.0**-12, kind="normal", seed=seed, shape=[3, 20], scale=scale, offset=0.0, growth=1.5,
+                            batches=batches)
+                cases.append(answer(case))
+                seed += 20
+    return cases
+
+
+def definition(factory):
+    """What a QConfig's activation or weight, a named observer or a named fake-quantize module makes, field by field."""
+    made = factory()
+    case = {"class": type(made).__name__}
+    if isinstance(made, fake_quantize.FakeQuantizeBase):
+        made = made.activation_post_process
+        case = {"class": type(made).__name__, "fake_quantize": case["class"]}
+    for key in ("dtype", "qscheme"):
+        if hasattr(made, key):
+            case[key] = str(getattr(made, key)).replace("torch.", "")
+    if case["class"] not in ("PlaceholderObserver", "NoopObserver", "Identity", "RecordingObserver", "ReuseInputObserver"):
+        case.update(quant_min=int(made.quant_min), quant_max=int(made.quant_max))
+    for key in ("reduce_range", "averaging_constant", "ch_axis"):
+        if hasattr(made, key):
+            case[key] = getattr(made, key)
+    for key in ("eps", "scale", "zero_point"):
+        if hasattr(made, key):
+            case[key] = getattr(made, key).item()
+    if case["class"] == "PlaceholderObserver":
+        case["is_dynamic"] = getattr(made, "compute_dtype", None) is not None
+    return case
+
+
+def definition_cases():
+    cases = []
+
+    def add(name, q, **how):
+        cases.append(dict(qconfig=name, **how, activation=definition(q.activation), weight=definition(q.weight)))
+
+    for name in sorted(vars(qconfigs)):
+        if isinstance(getattr(qconfigs, name), qconfigs.QConfig):
+            add(name, getattr(qconfigs, name))
+    for backend in ("fbgemm", "x86", "qnnpack", "onednn"):
+        add(backend, qconfigs.get_default_qconfig(backend))
+        for version in (0, 1):
+            add(backend, qconfigs.get_default_qat_qconfig(backend, version), version=version)
+    for module in (ao, fake_quantize):
+        for name in sorted(vars(module)):
+            factory = getattr(module, name)
+            named = name.startswith(("default_", "fused_")) or "range_neg_127" in name
+            if named and (isinstance(factory, ao._PartialWrapper) or isinstance(factory, type)):
+                if module is ao or "fake_quant" in name:
+                    cases.append(dict(name=name, makes=definition(factory)))
+    return cases
+
+
 if __name__ == "__main__":
     tensor = [([64], {}), ([2, 3, 5], {}), ([1], {}), ([3, 4, 5, 6], {})]
     channel = [([4, 3], {}), ([3, 2, 3, 3], {}), ([2, 3, 4], {"ch_axis": 1}), ([5, 2, 3], {"ch_axis": 2}),
@@ -179,3 +277,5 @@ if __name__ == "__main__":
           range_cases(["PerChannelMinMaxObserver", "MovingAveragePerChannelMinMaxObserver"], channel,
                       ["per_channel_affine", "per_channel_symmetric"], 4))
     write("observers_histogram.json", histogram_cases())
+    write("observers_more.json", float_qparams_cases() + fixed_cases() + qnnpack_cases())
+    write("observers_qconfigs.json", definition_cases())

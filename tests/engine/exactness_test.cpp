@@ -54,18 +54,18 @@ class Generator {
     return t;
   }
   Tensor activation(const Shape& shape) { return codes(shape, dtype_, per_tensor(dtype_)); }
-  Tensor weight(const Shape& shape) {
+  Tensor weight(const Shape& shape, int64_t axis = 0) {
     DType dtype = chance(0.85) ? DType::qint8 : DType::quint8;
     if (chance(0.3)) return codes(shape, dtype, per_tensor(dtype)).contiguous();
     std::vector<double> scales;
     std::vector<int64_t> zeros;
     bool zero_points = chance(0.2);
     int64_t middle = dtype == DType::qint8 ? 0 : 128;
-    for (int64_t i = 0; i < shape[0]; ++i) {
+    for (int64_t i = 0; i < shape[axis]; ++i) {
       scales.push_back(scale());
       zeros.push_back(zero_points ? integer(qmin(dtype), qmax(dtype)) : middle);
     }
-    return codes(shape, dtype, Quantizer::per_channel(scales, zeros, 0, dtype)).contiguous();
+    return codes(shape, dtype, Quantizer::per_channel(scales, zeros, axis, dtype)).contiguous();
   }
   Tensor bias(int64_t n) {
     if (chance(0.3)) return {};
@@ -124,7 +124,47 @@ Case conv_case(Generator& g, int64_t in_per_group, int64_t out_per_group, int64_
   return {"conv2d", {x, weight, g.bias(out_per_group * groups)}, attrs, g.result()};
 }
 
+Case transposed_case(Generator& g) {
+  int64_t groups = g.integer(1, 3), in = g.integer(1, 5), out = g.integer(1, 5), kh = g.integer(1, 3), kw = g.integer(1, 3);
+  std::vector<int64_t> stride{g.integer(1, 3), g.integer(1, 3)}, dilation{g.integer(1, 2), g.integer(1, 2)};
+  std::vector<int64_t> pad{g.integer(0, 1), g.integer(0, 1), g.integer(0, 1), g.integer(0, 1)};
+  Attrs attrs{{"stride", stride},
+              {"padding", pad},
+              {"output_padding", std::vector<int64_t>{g.integer(0, stride[0] - 1), g.integer(0, stride[1] - 1)}},
+              {"dilation", dilation},
+              {"groups", groups},
+              {"activation", g.activation_name()}};
+  Tensor x = g.activation({g.integer(1, 2), in * groups, g.integer(3, 5), g.integer(3, 5)});
+  return {"conv_transpose2d", {x, g.weight({in * groups, out, kh, kw}, 1), g.bias(out * groups)}, attrs, g.result()};
+}
+
+// The same call on float operands, with codes for weights.
+Case dynamic_case(Generator& g, Case c) {
+  c.op += "_dynamic";
+  c.inputs[0] = c.inputs[0].dequantize();
+  c.attrs.set("reduce_range", g.chance(0.3));
+  c.want.reset();
+  return c;
+}
+
 }  // namespace
+
+TEST(Exactness, TransposedConv2d) { expect_exact(200, transposed_case); }
+
+TEST(Exactness, DynamicConv2d) {
+  expect_exact(200, [](Generator& g) {
+    return dynamic_case(g, conv_case(g, g.integer(1, 6), g.integer(1, 12), g.integer(1, 3), 3));
+  });
+  expect_exact(100, [](Generator& g) { return dynamic_case(g, transposed_case(g)); });
+}
+
+TEST(Exactness, DynamicLinear) {
+  expect_exact(1000, [](Generator& g) {
+    int64_t in = g.integer(1, 150), out = g.integer(1, 80);
+    Shape shape = g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 30), in};
+    return dynamic_case(g, {"linear", {g.activation(shape), g.weight({out, in}), g.bias(out)}, {{"activation", g.activation_name()}}, {}});
+  });
+}
 
 TEST(Exactness, Conv2d) {
   expect_exact(1200, [](Generator& g) { return conv_case(g, g.integer(1, 20), g.integer(1, 40), 1, 4); });

@@ -28,7 +28,7 @@ const std::map<std::string, std::set<std::string>>& floors() {
     a["runtime"] = {"base", "tensor", "engine", "autograd", "ops", "nn", "graph"};
     a["io"] = {"base", "tensor", "engine", "autograd", "ops", "nn", "graph"};
     // docs/adr/0001: calibration runs programs.
-    a["quant/observe"] = {"base", "tensor", "kernels"};
+    a["quant/observe"] = {"base", "tensor", "kernels", "engine", "autograd", "ops", "nn"};
     a["quant/modules"] = {"base", "tensor", "engine", "autograd", "ops", "nn", "quant/observe"};
     a["quant/backend"] = {"base", "tensor", "engine", "ops", "nn", "graph", "quant/observe", "quant/modules"};
     a["quant/workflow"] = {"base", "tensor", "engine", "autograd", "ops", "nn", "graph", "runtime",

@@ -17,10 +17,10 @@ std::string operator_table() {
   out << "# Operators\n"
          "Made from the registry by `OCTET_UPDATE_DOCS=1 build/bin/test_ops --gtest_filter=Docs.*`; do not edit.\n\n"
          "Quantized: `same` works on codes and keeps the operand's qparams; `own` has qparams of its own; `fixed` has fixed ones;\n"
-         "`no` stays float.\n\n"
+         "`weights` has a float result, of weights that may be quantized; `no` stays float.\n\n"
          "| operator | quantized | what it does |\n|---|---|---|\n";
   for (const ops::Op* op : ops::all()) {
-    const char* rule[] = {"no", "same", "own", "fixed"};
+    const char* rule[] = {"no", "weights", "same", "own", "fixed"};
     out << "| `" << op->schema() << "` | " << rule[static_cast<int>(op->rule())] << " | " << op->doc() << " |\n";
   }
   out << "\n## ONNX operators\n`octet` reads these, in the forms that inference uses (opsets 7 to 17 and their later equals):\n";

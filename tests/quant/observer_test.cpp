@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 
+#include "octet/autograd/autograd.h"
+#include "octet/nn/registry.h"
 #include "octet/quant/observe/min_max.h"
 #include "octet/quant/observe/qconfig.h"
 
@@ -23,6 +25,15 @@ Error error_of(auto&& fn) {
 }
 
 std::string message_of(auto&& fn) { return error_of(fn).what(); }
+
+// The observers that choose qparams from data.
+std::vector<std::string> calibrating_observers() {
+  std::vector<std::string> names;
+  for (const std::string& name : observer_names())
+    if (ObserverFactory(name).chooses_qparams() && name != "FixedQParamsObserver") names.push_back(name);
+  EXPECT_GE(names.size(), 8u);
+  return names;
+}
 
 constexpr ObserverScheme kAffine = ObserverScheme::per_tensor_affine, kSymmetric = ObserverScheme::per_tensor_symmetric;
 constexpr ObserverScheme kChannelAffine = ObserverScheme::per_channel_affine;
@@ -75,6 +86,17 @@ TEST(ChooseQParams, AScaleIsAlwaysANormalNumber) {
           }
 }
 
+TEST(ChooseFloatQParams, KeepsTheZeroPointAsAFloat) {
+  ObserverOptions options{.qscheme = ObserverScheme::per_channel_affine_float_qparams};
+  EXPECT_EQ(choose_float_qparams(1, 256, options), (FloatQParams{1, -1}));  // not widened to 0
+  EXPECT_EQ(choose_float_qparams(-0.5f, 127, options), (FloatQParams{0.5f, 1}));
+  EXPECT_EQ(choose_float_qparams(3, 3, options), (FloatQParams{1, -3}));  // constant: code 0 is exactly it
+  EXPECT_EQ(choose_float_qparams(-1, 2, {.qscheme = options.qscheme, .quant_min = 0, .quant_max = 15}),
+            (FloatQParams{3.0f / 15, 1 / (3.0f / 15)}));
+  const float huge = std::numeric_limits<float>::max();
+  EXPECT_TRUE(std::isfinite(choose_float_qparams(-huge, huge, options).scale));
+}
+
 TEST(CodeRange, IsPyTorchs) {
   EXPECT_EQ(code_range({}), (CodeRange{0, 255}));
   EXPECT_EQ(code_range({.reduce_range = true}), (CodeRange{0, 127}));
@@ -98,13 +120,16 @@ TEST(ObserverOptions, AreCheckedBeforeAnyDataIsSeen) {
       {{.ch_axis = -1}, "conv1: ch_axis -1; count dimensions from the front, 0 or more"},
       {{.averaging_constant = 0}, "conv1: averaging_constant 0; expected a number > 0 and <= 1"},
       {{.bins = 8}, "conv1: bins 8; expected 16 to 65536"},
+      {{.percentile = 0}, "conv1: percentile 0; expected a number > 0 and <= 100"},
+      {{.is_dynamic = true}, "conv1: is_dynamic is for PlaceholderObserver"},
+      {{.scale = 1}, "conv1: scale and zero_point are for FixedQParamsObserver; this observer chooses its own"},
   };
   for (const auto& [options, text] : table) EXPECT_EQ(message_of([&] { validate(options, "conv1"); }), text);
   EXPECT_EQ(error_of([] { validate({.qscheme = kSymmetric, .reduce_range = true}, "x"); }).code(),
             ErrorCode::unsupported);
   EXPECT_EQ(message_of([] { parse_observer_scheme("affine"); }),
             "qscheme 'affine': expected one of per_tensor_affine, per_tensor_symmetric, per_channel_affine, "
-            "per_channel_symmetric");
+            "per_channel_symmetric, per_channel_affine_float_qparams");
 }
 
 TEST(CalculateQParams, SaysWhichChannelsAreOdd) {
@@ -136,7 +161,7 @@ TEST(CalculateQParams, RejectsRangesThatAreNone) {
 }
 
 TEST(Observer, WithoutDataIsNotCalibrated) {
-  for (const std::string& name : observer_names()) {
+  for (const std::string& name : calibrating_observers()) {
     auto o = make_observer(name);
     o->set_label("layer1.conv");
     EXPECT_TRUE(o->empty());
@@ -151,7 +176,7 @@ TEST(Observer, WithoutDataIsNotCalibrated) {
 }
 
 TEST(Observer, PoisonedDataIsAnErrorAndChangesNothing) {
-  for (const std::string& name : observer_names()) {
+  for (const std::string& name : calibrating_observers()) {
     auto o = make_observer(name);
     o->set_label("layer1");
     o->observe(Tensor::from(Floats{1, 2, 3, 4}, {2, 2}));
@@ -171,11 +196,11 @@ TEST(Observer, PoisonedDataIsAnErrorAndChangesNothing) {
 
 TEST(Observer, AllAnswerAlikeWhenResetClonedAndForwarded) {
   Tensor x = Tensor::randn({3, 4}, 1);
-  for (const std::string& name : observer_names()) {
+  for (const std::string& name : calibrating_observers()) {
     auto o = make_observer(name);
     Tensor y = o->forward(x);
     EXPECT_EQ(y.raw_data(), x.raw_data());
-    auto copy = o->clone();
+    auto copy = std::static_pointer_cast<Observer>(o->clone());
     EXPECT_EQ(to_string(*copy), to_string(*o));
     EXPECT_EQ(*copy->calculate_qparams().quantizer, *o->calculate_qparams().quantizer);
     copy->observe(Tensor::full({3, 4}, 50));
@@ -204,7 +229,7 @@ TEST(Observer, PrintsLikePyTorch) {
 }
 
 TEST(Observer, MergingIsSeeingBoth) {
-  for (const std::string& name : observer_names()) {
+  for (const std::string& name : calibrating_observers()) {
     auto a = make_observer(name), b = make_observer(name), both = make_observer(name), empty = make_observer(name);
     for (uint64_t k = 0; k < 7; ++k) {
       Tensor x = Tensor::rand({3, 50}, k, -1 - static_cast<double>(k), 2 + static_cast<double>(k));
@@ -227,6 +252,67 @@ TEST(Observer, MergingIsSeeingBoth) {
     both->observe(Tensor::full({3, 50}, 9));
     EXPECT_TRUE(allclose(a->max_val(), both->max_val(), 1e-6));
   }
+}
+
+TEST(Observer, StateDictsRestoreCalibrationExactly) {
+  for (const std::string& name : calibrating_observers()) {
+    auto seen = make_observer(name), restored = make_observer(name);
+    auto fresh = make_observer(name)->state_dict();
+    for (uint64_t k = 0; k < 3; ++k) seen->observe(Tensor::randn({3, 40}, k));
+    restored->load_state_dict(seen->state_dict());
+    EXPECT_EQ(to_string(*restored), to_string(*seen));
+    for (auto& o : {seen, restored}) o->observe(Tensor::rand({3, 40}, 9, -7, 3));  // goes on as if nothing had happened
+    EXPECT_EQ(to_string(*restored), to_string(*seen));
+    EXPECT_EQ(*restored->calculate_qparams().quantizer, *seen->calculate_qparams().quantizer);
+    auto more = make_observer(name);
+    more->observe(Tensor::randn({3, 40}, 20));
+    for (auto& o : {seen, restored}) o->merge(*more);
+    EXPECT_EQ(to_string(*restored), to_string(*seen));
+    restored->load_state_dict(fresh);
+    EXPECT_TRUE(restored->empty());
+  }
+}
+
+TEST(Observer, ADamagedStateIsRefusedAndChangesNothing) {
+  for (const std::string& name : calibrating_observers()) {
+    auto o = make_observer(name);
+    o->set_label("conv1");
+    o->observe(Tensor::randn({2, 40}, 1));
+    std::string before = to_string(*o);
+    auto good = o->state_dict();
+    for (const auto& [key, value] : good) {
+      std::vector<Tensor> wrong = {Tensor::full(value.shape(), -3, DType::float64), Tensor::zeros({5, 5}, value.dtype())};
+      if (value.dtype() == DType::float32) wrong.push_back(Tensor::full(value.shape(), NAN));
+      for (const Tensor& w : wrong) {
+        if (name.find("Moving") != std::string::npos && key.find("first") == 0 && w.dtype() == DType::float32) continue;
+        auto bad = good;
+        bad[key] = w;
+        std::string e = message_of([&] { o->load_state_dict(bad); });
+        EXPECT_NE(e.find(name + " of 'conv1': its state in the state dict is damaged"), std::string::npos) << key << e;
+        EXPECT_EQ(to_string(*o), before);
+      }
+    }
+  }
+}
+
+TEST(Observer, IsAModuleThatObservesAndReturnsItsInput) {
+  for (const std::string& name : calibrating_observers()) {
+    auto o = make_observer(name);
+    Tensor x = Tensor::randn({2, 4}, 1);
+    autograd::set_requires_grad(x);
+    nn::Module& module = *o;
+    Tensor y = module(x);
+    EXPECT_EQ(y.id(), x.id());  // nothing is recorded
+    EXPECT_FALSE(o->empty());
+    EXPECT_EQ(nn::to_string(module), to_string(*o));
+    auto again = nn::make_registered(nn::registered_name(module), module.config());
+    EXPECT_EQ(again->as<Observer>().options(), o->options());
+    EXPECT_EQ(again->type_name(), name);
+  }
+  auto o = make_observer("histogram", {.dtype = DType::qint8, .reduce_range = true, .eps = 0.5, .bins = 99}, "fc");
+  auto again = nn::make_registered(nn::registered_name(*o), o->config());
+  EXPECT_EQ(again->as<Observer>().options(), o->options());
+  EXPECT_EQ(again->as<Observer>().label(), "fc");
 }
 
 TEST(Observer, MergesOnlyItsLike) {

@@ -29,7 +29,6 @@ TEST(QConfig, DefaultsAreTheOnesUsersKnow) {
       {"qnnpack", "HistogramObserver(), weight=" + per_tensor},
       {"default_qconfig", "MinMaxObserver(quant_min=0, quant_max=127), weight=" + per_tensor},
       {"default_per_channel_qconfig", "MinMaxObserver(quant_min=0, quant_max=127), weight=" + per_channel + ")"}};
-  EXPECT_EQ(qconfig_names().size(), std::size(table));
   for (const auto& [name, text] : table)
     EXPECT_EQ(to_string(get_default_qconfig(name)), "QConfig(activation=" + text + ")") << name;
   EXPECT_EQ(get_default_qconfig(), get_default_qconfig("native"));
@@ -39,36 +38,61 @@ TEST(QConfig, DefaultsAreTheOnesUsersKnow) {
 }
 
 TEST(QConfig, EveryDefaultMakesWorkingObservers) {
+  EXPECT_EQ(qconfig_names().size(), 26u);
   for (const std::string& name : qconfig_names()) {
     QConfig q = get_default_qconfig(name);
     for (const ObserverFactory& factory : {q.activation, q.weight}) {
       auto observer = factory.make("layer");
       observer->observe(Tensor::randn({4, 6}, 1));
+      EXPECT_EQ(observer->label(), "layer");
+      EXPECT_EQ(observer->chooses_qparams(), factory.chooses_qparams()) << name;
+      if (!factory.chooses_qparams()) continue;
       QParams p = observer->calculate_qparams();
       EXPECT_EQ(p.dtype, factory.options().dtype);
       EXPECT_TRUE(p.warnings.empty());
-      EXPECT_EQ(observer->label(), "layer");
     }
   }
 }
 
+TEST(QConfig, QatHasAVersionForEveryBackend) {
+  for (const char* name : {"native", "fbgemm", "x86", "onednn", "qnnpack"})
+    for (int version : {0, 1}) {
+      QConfig q = get_default_qat_qconfig(name, version);
+      for (const ObserverFactory& f : {q.activation, q.weight})
+        EXPECT_EQ(f.fake_quantize_name(), version ? "FusedMovingAvgObsFakeQuantize" : "FakeQuantize");
+    }
+  EXPECT_EQ(to_string(get_default_qat_qconfig()),
+            "QConfig(activation=FusedMovingAvgObsFakeQuantize(observer=MovingAverageMinMaxObserver, quant_min=0, "
+            "quant_max=255), weight=FusedMovingAvgObsFakeQuantize(observer=MovingAveragePerChannelMinMaxObserver, "
+            "dtype=qint8, qscheme=per_channel_symmetric, quant_min=-127, quant_max=127))");
+  EXPECT_NE(error_of([] { get_default_qat_qconfig("fbgem"); }).find("did you mean 'fbgemm'?"), std::string::npos);
+  EXPECT_NE(error_of([] { get_default_qat_qconfig("x86", 2); }).find("version 2; expected 0"), std::string::npos);
+}
+
 TEST(QConfig, UnknownNamesAreErrorsThatHelp) {
-  EXPECT_EQ(error_of([] { get_default_qconfig("fbgem"); }),
-            "unknown qconfig 'fbgem'; did you mean 'fbgemm'? (known: native, fbgemm, x86, onednn, qnnpack, "
-            "default_qconfig, default_per_channel_qconfig)");
+  std::string q = error_of([] { get_default_qconfig("fbgem"); });
+  EXPECT_EQ(q.find("unknown qconfig 'fbgem'; did you mean 'fbgemm'? (known: native, fbgemm, x86, onednn, qnnpack, "
+                   "default_qconfig, "),
+            0u)
+      << q;
   EXPECT_EQ(error_of([] { get_default_qconfig("tensorrt"); }).find("did you mean"), std::string::npos);
   std::string e = error_of([] { make_observer("HistogrammObserver", {}); });
   EXPECT_NE(e.find("did you mean 'HistogramObserver'?"), std::string::npos) << e;
-  EXPECT_NE(e.find("minmax, moving-average, histogram, per-channel, moving-average-per-channel"), std::string::npos)
+  EXPECT_NE(e.find("minmax, moving-average, histogram, per-channel, moving-average-per-channel, entropy, percentile, "
+                   "mse, fixed, placeholder, noop, recording, reuse-input, identity"),
+            std::string::npos)
       << e;
+  EXPECT_EQ(activation_observer_names(), (std::vector<std::string>{"minmax", "moving-average", "histogram", "entropy",
+                                                                    "percentile", "mse"}));
 }
 
 TEST(ObserverFactory, MakesObserversByBothNames) {
   auto names = observer_names(), shorts = observer_short_names();
   ASSERT_EQ(names.size(), shorts.size());
   for (size_t i = 0; i < names.size(); ++i) {
-    EXPECT_EQ(make_observer(names[i])->name(), names[i]);
-    EXPECT_EQ(make_observer(shorts[i])->name(), names[i]);
+    if (names[i] == "FixedQParamsObserver") continue;  // has no default
+    EXPECT_EQ(make_observer(names[i])->type_name(), names[i]);
+    EXPECT_EQ(make_observer(shorts[i])->type_name(), names[i]);
     EXPECT_EQ(ObserverFactory(shorts[i]), ObserverFactory(names[i]));
   }
 }
@@ -91,6 +115,23 @@ TEST(ObserverFactory, WithArgsChangesACopy) {
   EXPECT_EQ(to_string(ObserverFactory("per-channel").with_ch_axis(1).with_reduce_range(true)),
             "PerChannelMinMaxObserver(qscheme=per_channel_affine, reduce_range=true, ch_axis=1)");
   EXPECT_EQ(ObserverFactory("moving-average").with_averaging_constant(0.5).make()->options().averaging_constant, 0.5);
+}
+
+TEST(ObserverFactory, WrapsAnObserverInAFakeQuantizeModule) {
+  ObserverFactory f = ObserverFactory("moving-average").with_dtype(DType::qint8).fake_quantize();
+  EXPECT_EQ(to_string(f), "FakeQuantize(observer=MovingAverageMinMaxObserver, dtype=qint8)");
+  EXPECT_EQ(to_string(ObserverFactory("histogram").fake_quantize()), "FakeQuantize(observer=HistogramObserver)");
+  EXPECT_EQ(f.without_fake_quantize(), ObserverFactory("moving-average").with_dtype(DType::qint8));
+  EXPECT_NE(f, f.without_fake_quantize());
+  EXPECT_EQ(f.fake_quantize("FusedMovingAvgObsFakeQuantize").fake_quantize_name(), "FusedMovingAvgObsFakeQuantize");
+  EXPECT_NE(error_of([] { ObserverFactory("minmax").fake_quantize("FakeQuantise"); }).find("did you mean 'FakeQuantize'"),
+            std::string::npos);
+  EXPECT_NE(error_of([] { ObserverFactory("minmax").fake_quantize("FusedMovingAvgObsFakeQuantize"); })
+                .find("expected MovingAverageMinMaxObserver"),
+            std::string::npos);
+  EXPECT_NE(error_of([] { ObserverFactory("minmax").fake_quantize("FixedQParamsFakeQuantize"); }), "no error");
+  EXPECT_NE(error_of([] { default_fixed_qparams_range_0to1_observer().fake_quantize(); }), "no error");
+  EXPECT_NE(error_of([] { ObserverFactory("noop").fake_quantize(); }), "no error");
 }
 
 TEST(ObserverFactory, NoneIsNoObserver) {

@@ -178,6 +178,25 @@ void Histogram::merge(const Histogram& other) {
   }
 }
 
+void Histogram::restore(float min, float max, const std::vector<int64_t>& counts) {
+  Histogram h(bins_);
+  if (!counts.empty()) {
+    OCTET_CHECK(std::isfinite(min) && std::isfinite(max) && min <= max, invalid_argument,
+                "histogram: range [{}, {}]; expected finite numbers, min <= max", min, max);
+    h.widen(min, max);
+    OCTET_CHECK(h.size_ == static_cast<int64_t>(counts.size()), invalid_argument,
+                "histogram: {} counts over [{}, {}]; expected {}", counts.size(), min, max, h.size_);
+    for (size_t i = 0; i < counts.size(); ++i) {
+      OCTET_CHECK(counts[i] >= 0, invalid_argument, "histogram: bin {} counts {}; expected 0 or more", i, counts[i]);
+      h.counts_[i] = static_cast<uint64_t>(counts[i]);
+      h.total_ += h.counts_[i];
+    }
+    OCTET_CHECK(counts.front() > 0 && counts.back() > 0, invalid_argument,
+                "histogram: the bins of min and max are empty");
+  }
+  *this = std::move(h);
+}
+
 bool Histogram::operator==(const Histogram& other) const {
   return bins_ == other.bins_ && total_ == other.total_ && min_ == other.min_ && max_ == other.max_ &&
          exponent_ == other.exponent_ && first_ == other.first_ && size_ == other.size_ &&
@@ -187,8 +206,8 @@ bool Histogram::operator==(const Histogram& other) const {
 // -- the observer --------------------------------------------------------------------------------------
 namespace {
 
-ObserverOptions check(const ObserverOptions& options, const std::string& label) {
-  std::string who = label.empty() ? "HistogramObserver" : fmt::format("HistogramObserver of '{}'", label);
+ObserverOptions check(const char* name, const ObserverOptions& options, const std::string& label) {
+  std::string who = label.empty() ? name : fmt::format("{} of '{}'", name, label);
   OCTET_CHECK(
       !is_per_channel(options.qscheme), unsupported,
       "{}: qscheme {}; expected per_tensor_affine or per_tensor_symmetric (per channel: PerChannelMinMaxObserver)", who,
@@ -200,7 +219,10 @@ ObserverOptions check(const ObserverOptions& options, const std::string& label) 
 }  // namespace
 
 HistogramObserver::HistogramObserver(ObserverOptions options, std::string label)
-    : Observer(check(options, label), label), histogram_(kFiner * options.bins) {}
+    : HistogramObserver("HistogramObserver", std::move(options), std::move(label)) {}
+
+HistogramObserver::HistogramObserver(const char* name, ObserverOptions options, std::string label)
+    : Observer(check(name, options, label), label), histogram_(kFiner * options.bins) {}
 
 void HistogramObserver::observe_floats(const Tensor& x) {
   Tensor d = detail::dense(x);
@@ -215,8 +237,32 @@ void HistogramObserver::merge_same(const Observer& other) {
 
 QParams HistogramObserver::calculate_qparams() const {
   if (empty()) fail_not_calibrated();
-  RangeChoice range = search_range(histogram_, options());
+  Range range = choose_range();
   return quant::calculate_qparams(std::vector{range.min}, std::vector{range.max}, options(), label());
+}
+
+Range HistogramObserver::choose_range() const {
+  RangeChoice choice = search_range(histogram_, options());
+  return {choice.min, choice.max};
+}
+
+std::map<std::string, Tensor> HistogramObserver::extra_state() const {
+  std::vector<int64_t> counts;
+  for (int64_t i = 0; i < histogram_.size(); ++i) counts.push_back(static_cast<int64_t>(histogram_.count(i)));
+  return {{"min_val", min_val()},
+          {"max_val", max_val()},
+          {"histogram", Tensor::from(counts, {static_cast<int64_t>(counts.size())})}};
+}
+
+void HistogramObserver::set_extra_state(const std::map<std::string, Tensor>& state) {
+  float min = floats_of(state, "min_val", 1)[0], max = floats_of(state, "max_val", 1)[0];
+  auto counts = state.find("histogram");
+  if (counts == state.end() || counts->second.dtype() != DType::int64) fail_state("histogram is not of int64");
+  try {
+    histogram_.restore(min, max, counts->second.to_vector<int64_t>());
+  } catch (const Error& e) {
+    fail_state(e.what());
+  }
 }
 
 Tensor HistogramObserver::min_val() const {

@@ -24,6 +24,9 @@ class Histogram {
   // Adds all of other's counts; other has the same `bins` (Error).
   void merge(const Histogram& other);
   void clear();
+  // What was seen, from min(), max() and the counts of all bins, lowest first; as from an empty one if there are none.
+  // Error unless they are what a histogram of `bins` bins can hold.
+  void restore(float min, float max, const std::vector<int64_t>& counts);
 
   bool empty() const { return total_ == 0; }
   uint64_t total() const { return total_; }  // values seen
@@ -56,6 +59,11 @@ class Histogram {
   std::vector<uint64_t> counts_;  // [2 * bins_ + 3] once there is data; the first size_ in use, the rest 0
 };
 
+struct Range {
+  float min, max;
+  bool operator==(const Range&) const = default;
+};
+
 // Keeps a histogram of all data and chooses the range [lo, hi] within [min, max] whose quantizer has the least expected
 // squared error on it (see range_search.h). Per-tensor schemes only (Error). Independent of order, batching and
 // threads; merge() is exact. Keeps at least 4 * options.bins bins over the data's range, in at most 64 bytes for each
@@ -67,17 +75,21 @@ class Histogram {
 class HistogramObserver : public Observer {
  public:
   explicit HistogramObserver(ObserverOptions options = {}, std::string label = "");
-  const char* name() const override { return "HistogramObserver"; }
   bool empty() const override { return histogram_.empty(); }
   QParams calculate_qparams() const override;
   Tensor min_val() const override;  // exact, of all data
   Tensor max_val() const override;
   void reset() override { histogram_.clear(); }
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<HistogramObserver>(*this); }
+  std::map<std::string, Tensor> extra_state() const override;
+  void set_extra_state(const std::map<std::string, Tensor>& state) override;
 
   const Histogram& histogram() const { return histogram_; }
 
  protected:
+  // For observers that keep the same histogram and choose the range by another rule; `name` is the class's.
+  HistogramObserver(const char* name, ObserverOptions options, std::string label);
+  // The range to quantize; the histogram is not empty.
+  virtual Range choose_range() const;
   void observe_floats(const Tensor& x) override;
   void merge_same(const Observer& other) override;
 

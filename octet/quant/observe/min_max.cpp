@@ -72,6 +72,19 @@ QParams MinMaxObserver::calculate_qparams() const {
 Tensor MinMaxObserver::min_val() const { return Tensor::scalar(empty_ ? kInf : min_); }
 Tensor MinMaxObserver::max_val() const { return Tensor::scalar(empty_ ? -kInf : max_); }
 
+std::map<std::string, Tensor> MinMaxObserver::extra_state() const {
+  return {{"min_val", MinMaxObserver::min_val()}, {"max_val", MinMaxObserver::max_val()}};
+}
+
+void MinMaxObserver::set_extra_state(const std::map<std::string, Tensor>& state) {
+  float min = floats_of(state, "min_val", 1)[0], max = floats_of(state, "max_val", 1)[0];
+  const bool empty = min == kInf && max == -kInf;
+  if (!empty) check_range({min}, {max});
+  empty_ = empty;
+  min_ = min;
+  max_ = max;
+}
+
 MovingAverageMinMaxObserver::MovingAverageMinMaxObserver(ObserverOptions options, std::string label)
     : MinMaxObserver(check(options, "MovingAverageMinMaxObserver", label, false), label) {}
 
@@ -105,6 +118,23 @@ void MovingAverageMinMaxObserver::merge_same(const Observer& other) {
 void MovingAverageMinMaxObserver::reset() {
   MinMaxObserver::reset();
   batches_ = 0;
+}
+
+std::map<std::string, Tensor> MovingAverageMinMaxObserver::extra_state() const {
+  auto state = MinMaxObserver::extra_state();
+  state["first_min_val"] = Tensor::scalar(empty_ ? kInf : first_min_);
+  state["first_max_val"] = Tensor::scalar(empty_ ? -kInf : first_max_);
+  state["num_batches"] = Tensor::scalar(static_cast<double>(batches_), DType::int64);
+  return state;
+}
+
+void MovingAverageMinMaxObserver::set_extra_state(const std::map<std::string, Tensor>& state) {
+  float min = floats_of(state, "first_min_val", 1)[0], max = floats_of(state, "first_max_val", 1)[0];
+  int64_t batches = int_of(state, "num_batches");
+  MinMaxObserver::set_extra_state(state);
+  first_min_ = min;
+  first_max_ = max;
+  batches_ = batches;
 }
 
 // -- per channel ---------------------------------------------------------------------------------------
@@ -179,6 +209,18 @@ void PerChannelMinMaxObserver::reset() {
   max_.clear();
 }
 
+std::map<std::string, Tensor> PerChannelMinMaxObserver::extra_state() const {
+  return {{"min_val", as_tensor(min_)}, {"max_val", as_tensor(max_)}};
+}
+
+void PerChannelMinMaxObserver::set_extra_state(const std::map<std::string, Tensor>& state) {
+  std::vector<float> min = floats_of(state, "min_val", -1);
+  std::vector<float> max = floats_of(state, "max_val", static_cast<int64_t>(min.size()));
+  check_range(min, max);
+  min_ = std::move(min);
+  max_ = std::move(max);
+}
+
 MovingAveragePerChannelMinMaxObserver::MovingAveragePerChannelMinMaxObserver(ObserverOptions options, std::string label)
     : PerChannelMinMaxObserver(check(options, "MovingAveragePerChannelMinMaxObserver", label, true), label) {}
 
@@ -215,6 +257,25 @@ void MovingAveragePerChannelMinMaxObserver::merge_same(const Observer& other) {
 void MovingAveragePerChannelMinMaxObserver::reset() {
   PerChannelMinMaxObserver::reset();
   batches_ = 0;
+}
+
+std::map<std::string, Tensor> MovingAveragePerChannelMinMaxObserver::extra_state() const {
+  auto state = PerChannelMinMaxObserver::extra_state();
+  state["first_min_val"] = as_tensor(empty() ? std::vector<float>() : first_min_);
+  state["first_max_val"] = as_tensor(empty() ? std::vector<float>() : first_max_);
+  state["num_batches"] = Tensor::scalar(static_cast<double>(batches_), DType::int64);
+  return state;
+}
+
+void MovingAveragePerChannelMinMaxObserver::set_extra_state(const std::map<std::string, Tensor>& state) {
+  std::vector<float> min = floats_of(state, "first_min_val", -1);
+  std::vector<float> max = floats_of(state, "first_max_val", static_cast<int64_t>(min.size()));
+  floats_of(state, "min_val", static_cast<int64_t>(min.size()));
+  int64_t batches = int_of(state, "num_batches");
+  PerChannelMinMaxObserver::set_extra_state(state);
+  first_min_ = std::move(min);
+  first_max_ = std::move(max);
+  batches_ = batches;
 }
 
 }  // namespace octet::quant

@@ -10,13 +10,13 @@ namespace octet::quant {
 class MinMaxObserver : public Observer {
  public:
   explicit MinMaxObserver(ObserverOptions options = {}, std::string label = "");
-  const char* name() const override { return "MinMaxObserver"; }
   bool empty() const override { return empty_; }
   QParams calculate_qparams() const override;
   Tensor min_val() const override;
   Tensor max_val() const override;
   void reset() override { empty_ = true; }
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<MinMaxObserver>(*this); }
+  std::map<std::string, Tensor> extra_state() const override;
+  void set_extra_state(const std::map<std::string, Tensor>& state) override;
 
  protected:
   void observe_floats(const Tensor& x) override;
@@ -34,9 +34,9 @@ class MinMaxObserver : public Observer {
 class MovingAverageMinMaxObserver : public MinMaxObserver {
  public:
   explicit MovingAverageMinMaxObserver(ObserverOptions options = {}, std::string label = "");
-  const char* name() const override { return "MovingAverageMinMaxObserver"; }
   void reset() override;
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<MovingAverageMinMaxObserver>(*this); }
+  std::map<std::string, Tensor> extra_state() const override;
+  void set_extra_state(const std::map<std::string, Tensor>& state) override;
 
  protected:
   void merge_same(const Observer& other) override;
@@ -53,13 +53,13 @@ class PerChannelMinMaxObserver : public Observer {
  public:
   static ObserverOptions default_options() { return {.qscheme = ObserverScheme::per_channel_affine}; }
   explicit PerChannelMinMaxObserver(ObserverOptions options = default_options(), std::string label = "");
-  const char* name() const override { return "PerChannelMinMaxObserver"; }
   bool empty() const override { return min_.empty(); }
   QParams calculate_qparams() const override;
   Tensor min_val() const override;
   Tensor max_val() const override;
   void reset() override;
-  std::unique_ptr<Observer> clone() const override { return std::make_unique<PerChannelMinMaxObserver>(*this); }
+  std::map<std::string, Tensor> extra_state() const override;
+  void set_extra_state(const std::map<std::string, Tensor>& state) override;
 
  protected:
   void observe_floats(const Tensor& x) override;
@@ -76,11 +76,9 @@ class PerChannelMinMaxObserver : public Observer {
 class MovingAveragePerChannelMinMaxObserver : public PerChannelMinMaxObserver {
  public:
   explicit MovingAveragePerChannelMinMaxObserver(ObserverOptions options = default_options(), std::string label = "");
-  const char* name() const override { return "MovingAveragePerChannelMinMaxObserver"; }
   void reset() override;
-  std::unique_ptr<Observer> clone() const override {
-    return std::make_unique<MovingAveragePerChannelMinMaxObserver>(*this);
-  }
+  std::map<std::string, Tensor> extra_state() const override;
+  void set_extra_state(const std::map<std::string, Tensor>& state) override;
 
  protected:
   void merge_same(const Observer& other) override;

@@ -13,8 +13,8 @@
 namespace octet::quant {
 namespace {
 
-constexpr std::array<const char*, 4> kSchemes = {"per_tensor_affine", "per_tensor_symmetric", "per_channel_affine",
-                                                 "per_channel_symmetric"};
+constexpr std::array<const char*, 5> kSchemes = {"per_tensor_affine", "per_tensor_symmetric", "per_channel_affine",
+                                                 "per_channel_symmetric", "per_channel_affine_float_qparams"};
 
 int64_t floor_half(int64_t v) { return v >= 0 ? v / 2 : -((1 - v) / 2); }
 
@@ -63,12 +63,15 @@ ObserverScheme parse_observer_scheme(std::string_view name) {
 }
 
 bool is_per_channel(ObserverScheme scheme) {
-  return scheme == ObserverScheme::per_channel_affine || scheme == ObserverScheme::per_channel_symmetric;
+  return scheme == ObserverScheme::per_channel_affine || scheme == ObserverScheme::per_channel_symmetric ||
+         is_float_qparams(scheme);
 }
 
 bool is_symmetric(ObserverScheme scheme) {
   return scheme == ObserverScheme::per_tensor_symmetric || scheme == ObserverScheme::per_channel_symmetric;
 }
+
+bool is_float_qparams(ObserverScheme scheme) { return scheme == ObserverScheme::per_channel_affine_float_qparams; }
 
 std::string to_string(const ObserverOptions& o) {
   const ObserverOptions d;
@@ -83,6 +86,10 @@ std::string to_string(const ObserverOptions& o) {
   if (o.averaging_constant != d.averaging_constant)
     parts.push_back(fmt::format("averaging_constant={}", o.averaging_constant));
   if (o.bins != d.bins) parts.push_back(fmt::format("bins={}", o.bins));
+  if (o.percentile != d.percentile) parts.push_back(fmt::format("percentile={}", o.percentile));
+  if (o.is_dynamic) parts.push_back("is_dynamic=true");
+  if (o.scale) parts.push_back(fmt::format("scale={}", *o.scale));
+  if (o.zero_point) parts.push_back(fmt::format("zero_point={}", *o.zero_point));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
@@ -117,6 +124,11 @@ void validate(const ObserverOptions& o, const std::string& who) {
   OCTET_CHECK(o.averaging_constant > 0 && o.averaging_constant <= 1, invalid_argument,
               "{}: averaging_constant {}; expected a number > 0 and <= 1", who, o.averaging_constant);
   OCTET_CHECK(o.bins >= 16 && o.bins <= 65536, invalid_argument, "{}: bins {}; expected 16 to 65536", who, o.bins);
+  OCTET_CHECK(o.percentile > 0 && o.percentile <= 100, invalid_argument,
+              "{}: percentile {}; expected a number > 0 and <= 100", who, o.percentile);
+  OCTET_CHECK(!o.is_dynamic, invalid_argument, "{}: is_dynamic is for PlaceholderObserver", who);
+  OCTET_CHECK(!o.scale && !o.zero_point, invalid_argument,
+              "{}: scale and zero_point are for FixedQParamsObserver; this observer chooses its own", who);
 }
 
 CodeRange code_range(const ObserverOptions& o) {
@@ -153,6 +165,34 @@ ScaleZeroPoint choose_qparams(float min, float max, const ObserverOptions& o) {
   return {s, static_cast<int64_t>(z)};
 }
 
+FloatQParams choose_float_qparams(float min, float max, const ObserverOptions& o) {
+  auto [lo, hi] = code_range(o);
+  float steps = static_cast<float>(hi - lo);
+  float s = (max - min) / steps;
+  if (!std::isfinite(s))  // max - min is beyond float32
+    s = static_cast<float>(std::min((static_cast<double>(max) - static_cast<double>(min)) / static_cast<double>(steps),
+                                    static_cast<double>(std::numeric_limits<float>::max())));
+  if (!(s > static_cast<float>(o.eps))) s = 1;
+  return {s, -min / s};
+}
+
+QParams make_qparams(std::vector<double> scales, std::vector<double> zero_points, const ObserverOptions& options) {
+  QParams q;
+  q.dtype = options.dtype;
+  CodeRange codes = code_range(options);
+  q.quant_min = codes.quant_min;
+  q.quant_max = codes.quant_max;
+  if (!is_float_qparams(options.qscheme)) {
+    std::vector<int64_t> whole(zero_points.begin(), zero_points.end());
+    q.quantizer = is_per_channel(options.qscheme)
+                      ? Quantizer::per_channel(scales, std::move(whole), options.ch_axis, options.dtype)
+                      : Quantizer::per_tensor(scales.at(0), whole.at(0), options.dtype);
+  }
+  q.scales = std::move(scales);
+  q.zero_points = std::move(zero_points);
+  return q;
+}
+
 QParams calculate_qparams(const std::vector<float>& min, const std::vector<float>& max, const ObserverOptions& options,
                           const std::string& label) {
   const std::string who = label.empty() ? "calculate_qparams" : label;
@@ -161,29 +201,30 @@ QParams calculate_qparams(const std::vector<float>& min, const std::vector<float
   OCTET_CHECK(min.size() == max.size() && !min.empty() && (per_channel || min.size() == 1), invalid_argument,
               "{}: {} minima and {} maxima; {} needs {}", who, min.size(), max.size(), to_string(options.qscheme),
               per_channel ? "one of each per channel" : "one of each");
-  QParams result;
-  result.dtype = options.dtype;
-  CodeRange codes = code_range(options);
-  result.quant_min = codes.quant_min;
-  result.quant_max = codes.quant_max;
-
-  std::vector<double> scales(min.size());
-  std::vector<int64_t> zero_points(min.size());
+  const bool float_qparams = is_float_qparams(options.qscheme);
+  std::vector<double> scales(min.size()), zero_points(min.size());
   std::array<std::vector<size_t>, static_cast<size_t>(Oddity::count)> odd;
   for (size_t c = 0; c < min.size(); ++c) {
     OCTET_CHECK(std::isfinite(min[c]) && std::isfinite(max[c]) && min[c] <= max[c], invalid_argument,
                 "{}: range [{}, {}]{}; expected finite numbers, min <= max", who, min[c], max[c],
                 per_channel ? fmt::format(" of channel {}", c) : "");
+    if (float_qparams) {  // any range can be quantized well
+      auto [s, z] = choose_float_qparams(min[c], max[c], options);
+      scales[c] = s;
+      zero_points[c] = z;
+      continue;
+    }
     auto [s, z] = choose_qparams(min[c], max[c], options);
     scales[c] = s;
-    zero_points[c] = z;
+    zero_points[c] = static_cast<double>(z);
     odd[static_cast<size_t>(oddity(min[c], max[c], s, options))].push_back(c);
   }
 
+  std::vector<std::string> warnings;
   auto warn = [&](Oddity kind, auto&& text) {
     const std::vector<size_t>& channels = odd[static_cast<size_t>(kind)];
     if (channels.empty()) return;
-    result.warnings.push_back(place(label, channels, min.size(), per_channel) + ": " + text(channels[0]));
+    warnings.push_back(place(label, channels, min.size(), per_channel) + ": " + text(channels[0]));
   };
   // A line each, with the first channel's numbers. A layer of one value per channel is constant by its shape, so
   // constants are only news if they are few.
@@ -199,9 +240,8 @@ QParams calculate_qparams(const std::vector<float>& min, const std::vector<float
     warn(Oddity::constant,
          [&](size_t c) { return fmt::format("all values are {:.6g}; scale set to {:.3g}", min[c], scales[c]); });
 
-  result.quantizer =
-      per_channel ? Quantizer::per_channel(std::move(scales), std::move(zero_points), options.ch_axis, options.dtype)
-                  : Quantizer::per_tensor(scales[0], zero_points[0], options.dtype);
+  QParams result = make_qparams(std::move(scales), std::move(zero_points), options);
+  result.warnings = std::move(warnings);
   return result;
 }
 
@@ -211,7 +251,89 @@ QParams calculate_qparams(const Tensor& min, const Tensor& max, const ObserverOp
                            options, label);
 }
 
-void Observer::observe(const Tensor& x) {
+Attrs to_attrs(const ObserverOptions& o) {
+  const ObserverOptions d;
+  Attrs a;
+  if (o.dtype != d.dtype) a.set("dtype", octet::to_string(o.dtype));
+  if (o.qscheme != d.qscheme) a.set("qscheme", std::string(to_string(o.qscheme)));
+  if (o.quant_min) a.set("quant_min", *o.quant_min);
+  if (o.quant_max) a.set("quant_max", *o.quant_max);
+  if (o.reduce_range != d.reduce_range) a.set("reduce_range", o.reduce_range);
+  if (o.eps != d.eps) a.set("eps", o.eps);
+  if (o.ch_axis != d.ch_axis) a.set("ch_axis", o.ch_axis);
+  if (o.averaging_constant != d.averaging_constant) a.set("averaging_constant", o.averaging_constant);
+  if (o.bins != d.bins) a.set("bins", o.bins);
+  if (o.percentile != d.percentile) a.set("percentile", o.percentile);
+  if (o.is_dynamic != d.is_dynamic) a.set("is_dynamic", o.is_dynamic);
+  if (o.scale) a.set("scale", *o.scale);
+  if (o.zero_point) a.set("zero_point", *o.zero_point);
+  return a;
+}
+
+ObserverOptions options_from(const Attrs& a) {
+  ObserverOptions o;
+  for (const auto& [name, value] : a) {
+    if (name == "dtype") o.dtype = parse_dtype(a.get_string(name));
+    else if (name == "qscheme") o.qscheme = parse_observer_scheme(a.get_string(name));
+    else if (name == "quant_min") o.quant_min = a.get_int(name);
+    else if (name == "quant_max") o.quant_max = a.get_int(name);
+    else if (name == "reduce_range") o.reduce_range = a.get_bool(name);
+    else if (name == "eps") o.eps = a.get_double(name);
+    else if (name == "ch_axis") o.ch_axis = a.get_int(name);
+    else if (name == "averaging_constant") o.averaging_constant = a.get_double(name);
+    else if (name == "bins") o.bins = a.get_int(name);
+    else if (name == "percentile") o.percentile = a.get_double(name);
+    else if (name == "is_dynamic") o.is_dynamic = a.get_bool(name);
+    else if (name == "scale") o.scale = a.get_double(name);
+    else if (name == "zero_point") o.zero_point = a.get_int(name);
+    else OCTET_FAIL(invalid_argument, "observer options: unknown name '{}'", name);
+  }
+  return o;
+}
+
+Attrs Observer::config() const {
+  Attrs a = to_attrs(options_);
+  if (!label_.empty()) a.set("label", label_);
+  return a;
+}
+
+Tensor Observer::forward(Tensor x) {
+  observe(x);
+  return x;
+}
+
+void Observer::fail_state(const std::string& why) const {
+  OCTET_FAIL(invalid_argument, "{}: its state in the state dict is damaged: {}", title(), why);
+}
+
+std::vector<float> Observer::floats_of(const std::map<std::string, Tensor>& state, const std::string& key,
+                                       int64_t size) const {
+  auto it = state.find(key);
+  if (it == state.end()) fail_state(key + " is missing");
+  const Tensor& t = it->second;
+  if (t.dtype() != DType::float32 || (size >= 0 && t.numel() != size))
+    fail_state(fmt::format("{} is {}; expected {} float32 values", key, octet::to_string(t.type()),
+                           size >= 0 ? std::to_string(size) : "any number of"));
+  return t.to_vector<float>();
+}
+
+int64_t Observer::int_of(const std::map<std::string, Tensor>& state, const std::string& key) const {
+  auto it = state.find(key);
+  if (it == state.end()) fail_state(key + " is missing");
+  if (it->second.dtype() != DType::int64 || it->second.numel() != 1)
+    fail_state(fmt::format("{} is {}; expected one int64", key, octet::to_string(it->second.type())));
+  return it->second.to_vector<int64_t>()[0];
+}
+
+void Observer::check_range(const std::vector<float>& min, const std::vector<float>& max) const {
+  for (size_t c = 0; c < min.size(); ++c)
+    if (!std::isfinite(min[c]) || !std::isfinite(max[c]) || min[c] > max[c])
+      fail_state(fmt::format("range [{}, {}]; expected finite numbers, min <= max", min[c], max[c]));
+}
+
+void Observer::observe(const Tensor& given) {
+  Tensor x = given.defined() ? given.detach() : given;  // observing is never recorded
+
   OCTET_CHECK(x.defined(), invalid_argument, "{}: given an undefined tensor", title());
   OCTET_CHECK(!x.is_quantized(), invalid_argument,
               "{}: given a {} tensor, which is quantized already; observe float values", title(),
@@ -229,11 +351,24 @@ void Observer::merge(const Observer& other) {
   if (!other.empty()) merge_same(other);
 }
 
-std::string Observer::title() const { return label_.empty() ? name() : fmt::format("{} of '{}'", name(), label_); }
+Tensor Observer::min_val() const { return Tensor::scalar(std::numeric_limits<float>::infinity()); }
+Tensor Observer::max_val() const { return Tensor::scalar(-std::numeric_limits<float>::infinity()); }
+
+std::string Observer::extra_repr() const {
+  return fmt::format("min_val={}, max_val={}", floats_text(min_val()), floats_text(max_val()));
+}
+
+std::string Observer::title() const {
+  return label_.empty() ? type_name() : fmt::format("{} of '{}'", type_name(), label_);
+}
 
 void Observer::fail_not_calibrated() const {
   OCTET_FAIL(not_calibrated, "{} has seen no data; calibrate first: run the prepared model on representative inputs",
              title());
+}
+
+void Observer::fail_no_qparams() const {
+  OCTET_FAIL(unsupported, "{} chooses no qparams; use an observer that does, such as HistogramObserver", title());
 }
 
 void Observer::fail_not_finite(const Tensor& x) const {
@@ -251,8 +386,7 @@ void Observer::fail_not_finite(const Tensor& x) const {
 }
 
 std::string to_string(const Observer& observer) {
-  return fmt::format("{}(min_val={}, max_val={})", observer.name(), floats_text(observer.min_val()),
-                     floats_text(observer.max_val()));
+  return fmt::format("{}({})", observer.type_name(), observer.extra_repr());
 }
 
 }  // namespace octet::quant

@@ -1,193 +1,88 @@
 #include "octet/quant/observe/qconfig.h"
 
+#include <algorithm>
 #include <array>
-#include <utility>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
-#include "octet/quant/observe/histogram.h"
-#include "octet/quant/observe/min_max.h"
 
 namespace octet::quant {
 namespace {
 
-// One row per observer class: adding an observer is adding its row.
-struct ObserverClass {
-  const char* name;
-  const char* short_name;
-  ObserverOptions (*defaults)();
-  std::unique_ptr<Observer> (*make)(const ObserverOptions&, std::string label);
-};
-
-template <typename T>
-std::unique_ptr<Observer> make(const ObserverOptions& options, std::string label) {
-  return std::make_unique<T>(options, std::move(label));
-}
-
-ObserverOptions plain() { return {}; }
-
-constexpr std::array<ObserverClass, 5> kClasses = {{
-    {"MinMaxObserver", "minmax", plain, make<MinMaxObserver>},
-    {"MovingAverageMinMaxObserver", "moving-average", plain, make<MovingAverageMinMaxObserver>},
-    {"HistogramObserver", "histogram", plain, make<HistogramObserver>},
-    {"PerChannelMinMaxObserver", "per-channel", PerChannelMinMaxObserver::default_options,
-     make<PerChannelMinMaxObserver>},
-    {"MovingAveragePerChannelMinMaxObserver", "moving-average-per-channel", PerChannelMinMaxObserver::default_options,
-     make<MovingAveragePerChannelMinMaxObserver>},
-}};
-
-const ObserverClass& find_class(std::string_view name) {
-  for (const ObserverClass& c : kClasses)
-    if (name == c.name || name == c.short_name) return c;
-  std::vector<std::string> known = observer_short_names(), all = observer_names();
-  all.insert(all.end(), known.begin(), known.end());
-  OCTET_FAIL(not_found, "unknown observer '{}'{} (known: {}; or PyTorch's names: {})", name, did_you_mean(name, all),
-             fmt::join(known, ", "), fmt::join(observer_names(), ", "));
-}
+constexpr double kQnnpackEps = 0x1p-12;
+const char* const kFused = "FusedMovingAvgObsFakeQuantize";
 
 ObserverFactory histogram() { return ObserverFactory("HistogramObserver"); }
+ObserverFactory moving_average() { return ObserverFactory("MovingAverageMinMaxObserver"); }
+ObserverFactory moving_average_per_channel() { return ObserverFactory("MovingAveragePerChannelMinMaxObserver"); }
 
-ObserverFactory reduced_histogram() { return histogram().with_reduce_range(true); }
+// Symmetric qint8, the scheme of weights.
+ObserverFactory symmetric(const ObserverFactory& observer) {
+  bool per_channel = is_per_channel(observer.options().qscheme);
+  return observer.with_dtype(DType::qint8)
+      .with_qscheme(per_channel ? ObserverScheme::per_channel_symmetric : ObserverScheme::per_tensor_symmetric);
+}
 
-ObserverFactory native_weight_observer() { return default_per_channel_weight_observer().with_quant_range(-127, 127); }
+// All codes, said outright, as PyTorch's fake-quantize modules do.
+ObserverFactory all_codes(const ObserverFactory& observer) {
+  return observer.with_quant_range(qmin(observer.options().dtype), qmax(observer.options().dtype));
+}
+
+ObserverFactory float_qparams(const ObserverFactory& observer) {
+  return observer.with_qscheme(ObserverScheme::per_channel_affine_float_qparams).with_ch_axis(0);
+}
+
+ObserverFactory float16_placeholder() { return default_placeholder_observer().with_dtype(DType::float16); }
+
+// Our kernels never saturate, so activations use all codes.
+QConfig native() { return {histogram(), default_per_channel_weight_observer().with_quant_range(-127, 127)}; }
+QConfig fbgemm() { return {histogram().with_reduce_range(true), default_per_channel_weight_observer()}; }
+QConfig onednn() { return {histogram(), default_per_channel_weight_observer()}; }
+QConfig qnnpack() { return {histogram(), default_weight_observer()}; }
 
 struct NamedQConfig {
   const char* name;
-  ObserverFactory (*activation)();
-  ObserverFactory (*weight)();
+  QConfig (*make)();
 };
 
-constexpr std::array<NamedQConfig, 7> kQConfigs = {{
-    {"native", histogram, native_weight_observer},
-    {"fbgemm", reduced_histogram, default_per_channel_weight_observer},
-    {"x86", reduced_histogram, default_per_channel_weight_observer},
-    {"onednn", histogram, default_per_channel_weight_observer},
-    {"qnnpack", histogram, default_weight_observer},
-    {"default_qconfig", default_observer, default_weight_observer},
-    {"default_per_channel_qconfig", default_observer, default_per_channel_weight_observer},
+constexpr std::array<NamedQConfig, 26> kQConfigs = {{
+    {"native", native},
+    {"fbgemm", fbgemm},
+    {"x86", fbgemm},
+    {"onednn", onednn},
+    {"qnnpack", qnnpack},
+    {"default_qconfig", default_qconfig},
+    {"default_per_channel_qconfig", default_per_channel_qconfig},
+    {"default_debug_qconfig", default_debug_qconfig},
+    {"default_reuse_input_qconfig", default_reuse_input_qconfig},
+    {"default_symmetric_qnnpack_qconfig", default_symmetric_qnnpack_qconfig},
+    {"default_per_channel_symmetric_qnnpack_qconfig", default_per_channel_symmetric_qnnpack_qconfig},
+    {"default_dynamic_qconfig", default_dynamic_qconfig},
+    {"per_channel_dynamic_qconfig", per_channel_dynamic_qconfig},
+    {"float16_dynamic_qconfig", float16_dynamic_qconfig},
+    {"float16_static_qconfig", float16_static_qconfig},
+    {"float_qparams_weight_only_qconfig", float_qparams_weight_only_qconfig},
+    {"float_qparams_weight_only_qconfig_4bit", float_qparams_weight_only_qconfig_4bit},
+    {"default_qat_qconfig", default_qat_qconfig},
+    {"default_qat_qconfig_v2", default_qat_qconfig_v2},
+    {"default_dynamic_qat_qconfig", default_dynamic_qat_qconfig},
+    {"default_weight_only_qconfig", default_weight_only_qconfig},
+    {"default_activation_only_qconfig", default_activation_only_qconfig},
+    {"default_symmetric_qnnpack_qat_qconfig", default_symmetric_qnnpack_qat_qconfig},
+    {"default_per_channel_symmetric_qnnpack_qat_qconfig", default_per_channel_symmetric_qnnpack_qat_qconfig},
+    {"default_embedding_qat_qconfig", default_embedding_qat_qconfig},
+    {"default_embedding_qat_qconfig_4bit", default_embedding_qat_qconfig_4bit},
 }};
 
 }  // namespace
 
-std::unique_ptr<Observer> make_observer(std::string_view name, const ObserverOptions& options, std::string label) {
-  return find_class(name).make(options, std::move(label));
-}
-
-std::unique_ptr<Observer> make_observer(std::string_view name) {
-  const ObserverClass& c = find_class(name);
-  return c.make(c.defaults(), "");
-}
-
-std::vector<std::string> observer_names() {
-  std::vector<std::string> names;
-  for (const ObserverClass& c : kClasses) names.push_back(c.name);
-  return names;
-}
-
-std::vector<std::string> observer_short_names() {
-  std::vector<std::string> names;
-  for (const ObserverClass& c : kClasses) names.push_back(c.short_name);
-  return names;
-}
-
-// -- ObserverFactory -----------------------------------------------------------------------------------
-ObserverFactory::ObserverFactory(std::string_view name)
-    : name_(find_class(name).name), options_(find_class(name).defaults()) {}
-
-ObserverFactory::ObserverFactory(std::string_view name, ObserverOptions options)
-    : name_(find_class(name).name), options_(std::move(options)) {}
-
-ObserverFactory ObserverFactory::with_args(ObserverOptions options) const {
-  ObserverFactory copy = *this;
-  copy.options_ = std::move(options);
-  return copy;
-}
-
-ObserverFactory ObserverFactory::with_dtype(DType dtype) const {
-  ObserverFactory copy = *this;
-  copy.options_.dtype = dtype;
-  return copy;
-}
-
-ObserverFactory ObserverFactory::with_qscheme(ObserverScheme qscheme) const {
-  ObserverFactory copy = *this;
-  copy.options_.qscheme = qscheme;
-  return copy;
-}
-
-ObserverFactory ObserverFactory::with_quant_range(int64_t quant_min, int64_t quant_max) const {
-  ObserverFactory copy = *this;
-  copy.options_.quant_min = quant_min;
-  copy.options_.quant_max = quant_max;
-  return copy;
-}
-
-ObserverFactory ObserverFactory::with_reduce_range(bool reduce_range) const {
-  ObserverFactory copy = *this;
-  copy.options_.reduce_range = reduce_range;
-  return copy;
-}
-
-ObserverFactory ObserverFactory::with_eps(double eps) const {
-  ObserverFactory copy = *this;
-  copy.options_.eps = eps;
-  return copy;
-}
-
-ObserverFactory ObserverFactory::with_ch_axis(int64_t ch_axis) const {
-  ObserverFactory copy = *this;
-  copy.options_.ch_axis = ch_axis;
-  return copy;
-}
-
-ObserverFactory ObserverFactory::with_averaging_constant(double averaging_constant) const {
-  ObserverFactory copy = *this;
-  copy.options_.averaging_constant = averaging_constant;
-  return copy;
-}
-
-ObserverFactory ObserverFactory::with_bins(int64_t bins) const {
-  ObserverFactory copy = *this;
-  copy.options_.bins = bins;
-  return copy;
-}
-
-std::unique_ptr<Observer> ObserverFactory::make(std::string label) const {
-  OCTET_CHECK(!name_.empty(), invalid_argument, "{}: asked for an observer, but its qconfig has none",
-              label.empty() ? "ObserverFactory" : label);
-  return find_class(name_).make(options_, std::move(label));
-}
-
-std::string to_string(const ObserverFactory& factory) {
-  return factory ? fmt::format("{}({})", factory.name(), to_string(factory.options())) : "None";
-}
-
-// -- QConfig -------------------------------------------------------------------------------------------
 std::string to_string(const QConfig& qconfig) {
   return fmt::format("QConfig(activation={}, weight={})", to_string(qconfig.activation), to_string(qconfig.weight));
 }
 
-ObserverFactory default_observer() { return ObserverFactory("MinMaxObserver").with_quant_range(0, 127); }
-
-ObserverFactory default_histogram_observer() { return histogram().with_quant_range(0, 127); }
-
-ObserverFactory default_weight_observer() {
-  return ObserverFactory("MinMaxObserver").with_dtype(DType::qint8).with_qscheme(ObserverScheme::per_tensor_symmetric);
-}
-
-ObserverFactory default_per_channel_weight_observer() {
-  return ObserverFactory("PerChannelMinMaxObserver")
-      .with_dtype(DType::qint8)
-      .with_qscheme(ObserverScheme::per_channel_symmetric);
-}
-
-QConfig default_qconfig() { return {default_observer(), default_weight_observer()}; }
-
-QConfig default_per_channel_qconfig() { return {default_observer(), default_per_channel_weight_observer()}; }
-
 QConfig get_default_qconfig(std::string_view name) {
   for (const NamedQConfig& q : kQConfigs)
-    if (name == q.name) return {q.activation(), q.weight()};
+    if (name == q.name) return q.make();
   OCTET_FAIL(not_found, "unknown qconfig '{}'{} (known: {})", name, did_you_mean(name, qconfig_names()),
              fmt::join(qconfig_names(), ", "));
 }
@@ -196,6 +91,161 @@ std::vector<std::string> qconfig_names() {
   std::vector<std::string> names;
   for (const NamedQConfig& q : kQConfigs) names.push_back(q.name);
   return names;
+}
+
+QConfig get_default_qat_qconfig(std::string_view name, int version) {
+  static const std::vector<std::string> known = {"native", "fbgemm", "x86", "onednn", "qnnpack"};
+  OCTET_CHECK(std::find(known.begin(), known.end(), name) != known.end(), not_found,
+              "unknown QAT qconfig '{}'{} (known: {})", name, did_you_mean(name, known), fmt::join(known, ", "));
+  OCTET_CHECK(version == 0 || version == 1, invalid_argument,
+              "get_default_qat_qconfig: version {}; expected 0 (FakeQuantize) or 1 (fused)", version);
+  ObserverFactory activation = all_codes(moving_average()).with_reduce_range(name == "fbgemm" || name == "x86");
+  ObserverFactory weight = name == "qnnpack" ? default_weight_fake_quant() : default_per_channel_weight_fake_quant();
+  if (name == "native") weight = weight.with_quant_range(-127, 127);
+  const char* module = version == 0 ? "FakeQuantize" : kFused;
+  return {activation.fake_quantize(module), weight.fake_quantize(module)};
+}
+
+// -- qconfigs ------------------------------------------------------------------------------------------
+QConfig default_qconfig() { return {default_observer(), default_weight_observer()}; }
+QConfig default_per_channel_qconfig() { return {default_observer(), default_per_channel_weight_observer()}; }
+QConfig default_debug_qconfig() { return {default_debug_observer(), default_weight_observer()}; }
+QConfig default_reuse_input_qconfig() { return {default_reuse_input_observer(), ObserverFactory("NoopObserver")}; }
+
+QConfig default_symmetric_qnnpack_qconfig() {
+  return {histogram().with_dtype(DType::qint8).with_eps(kQnnpackEps), weight_observer_range_neg_127_to_127()};
+}
+
+QConfig default_per_channel_symmetric_qnnpack_qconfig() {
+  return {default_symmetric_qnnpack_qconfig().activation, per_channel_weight_observer_range_neg_127_to_127()};
+}
+
+QConfig default_dynamic_qconfig() { return {default_dynamic_quant_observer(), default_weight_observer()}; }
+
+QConfig per_channel_dynamic_qconfig() {
+  return {default_dynamic_quant_observer(), default_per_channel_weight_observer()};
+}
+
+QConfig float16_dynamic_qconfig() { return {float16_placeholder().with_is_dynamic(true), float16_placeholder()}; }
+QConfig float16_static_qconfig() { return {float16_placeholder(), float16_placeholder()}; }
+
+QConfig float_qparams_weight_only_qconfig() {
+  return {default_placeholder_observer(), default_float_qparams_observer()};
+}
+
+QConfig float_qparams_weight_only_qconfig_4bit() {
+  return {default_placeholder_observer(), default_float_qparams_observer_4bit()};
+}
+
+QConfig default_qat_qconfig() { return {default_fake_quant(), default_weight_fake_quant()}; }
+QConfig default_qat_qconfig_v2() { return {default_fused_act_fake_quant(), default_fused_wt_fake_quant()}; }
+QConfig default_dynamic_qat_qconfig() { return {default_dynamic_fake_quant(), default_weight_fake_quant()}; }
+QConfig default_weight_only_qconfig() { return {ObserverFactory("Identity"), default_weight_fake_quant()}; }
+QConfig default_activation_only_qconfig() { return {default_fake_quant(), ObserverFactory("Identity")}; }
+
+QConfig default_symmetric_qnnpack_qat_qconfig() {
+  return {all_codes(moving_average().with_dtype(DType::qint8)).with_eps(kQnnpackEps).fake_quantize(kFused),
+          fused_wt_fake_quant_range_neg_127_to_127()};
+}
+
+QConfig default_per_channel_symmetric_qnnpack_qat_qconfig() {
+  return {default_symmetric_qnnpack_qat_qconfig().activation, fused_per_channel_wt_fake_quant_range_neg_127_to_127()};
+}
+
+QConfig default_embedding_qat_qconfig() {
+  return {ObserverFactory("NoopObserver").with_dtype(DType::float32), default_embedding_fake_quant()};
+}
+
+QConfig default_embedding_qat_qconfig_4bit() {
+  return {ObserverFactory("NoopObserver").with_dtype(DType::float32), default_embedding_fake_quant_4bit()};
+}
+
+// -- observers -----------------------------------------------------------------------------------------
+ObserverFactory default_observer() { return ObserverFactory("MinMaxObserver").with_quant_range(0, 127); }
+ObserverFactory default_histogram_observer() { return histogram().with_quant_range(0, 127); }
+ObserverFactory default_weight_observer() { return symmetric(ObserverFactory("MinMaxObserver")); }
+ObserverFactory default_per_channel_weight_observer() { return symmetric(ObserverFactory("PerChannelMinMaxObserver")); }
+
+ObserverFactory weight_observer_range_neg_127_to_127() {
+  return default_weight_observer().with_quant_range(-127, 127).with_eps(kQnnpackEps);
+}
+
+ObserverFactory per_channel_weight_observer_range_neg_127_to_127() {
+  return default_per_channel_weight_observer().with_quant_range(-127, 127).with_eps(kQnnpackEps);
+}
+
+ObserverFactory default_placeholder_observer() { return ObserverFactory("PlaceholderObserver"); }
+ObserverFactory default_debug_observer() { return ObserverFactory("RecordingObserver"); }
+
+ObserverFactory default_dynamic_quant_observer() {
+  return default_placeholder_observer().with_dtype(DType::quint8).with_is_dynamic(true);
+}
+
+ObserverFactory default_float_qparams_observer() { return float_qparams(ObserverFactory("PerChannelMinMaxObserver")); }
+
+ObserverFactory default_float_qparams_observer_4bit() {
+  return default_float_qparams_observer().with_quant_range(0, 15);
+}
+
+ObserverFactory default_fixed_qparams_range_0to1_observer() {
+  return ObserverFactory("FixedQParamsObserver").with_fixed_qparams(1.0 / 256, 0);
+}
+
+ObserverFactory default_fixed_qparams_range_neg1to1_observer() {
+  return ObserverFactory("FixedQParamsObserver").with_fixed_qparams(2.0 / 256, 128);
+}
+
+ObserverFactory default_affine_fixed_qparams_observer() { return default_fixed_qparams_range_0to1_observer(); }
+ObserverFactory default_symmetric_fixed_qparams_observer() { return default_fixed_qparams_range_neg1to1_observer(); }
+ObserverFactory default_reuse_input_observer() { return ObserverFactory("ReuseInputObserver"); }
+
+// -- fake-quantize modules -----------------------------------------------------------------------------
+ObserverFactory default_fake_quant() { return all_codes(moving_average()).with_reduce_range(true).fake_quantize(); }
+ObserverFactory default_weight_fake_quant() { return all_codes(symmetric(moving_average())).fake_quantize(); }
+
+ObserverFactory default_per_channel_weight_fake_quant() {
+  return all_codes(symmetric(moving_average_per_channel())).fake_quantize();
+}
+
+ObserverFactory default_dynamic_fake_quant() {
+  return all_codes(moving_average()).with_averaging_constant(1).fake_quantize();
+}
+
+ObserverFactory default_histogram_fake_quant() {
+  return all_codes(histogram()).with_reduce_range(true).fake_quantize();
+}
+
+ObserverFactory default_embedding_fake_quant() {
+  return all_codes(float_qparams(moving_average_per_channel())).with_averaging_constant(1).fake_quantize();
+}
+
+ObserverFactory default_embedding_fake_quant_4bit() {
+  return default_embedding_fake_quant().with_quant_range(0, 15);
+}
+
+ObserverFactory default_fixed_qparams_range_0to1_fake_quant() {
+  return default_fixed_qparams_range_0to1_observer().fake_quantize("FixedQParamsFakeQuantize");
+}
+
+ObserverFactory default_fixed_qparams_range_neg1to1_fake_quant() {
+  return default_fixed_qparams_range_neg1to1_observer().fake_quantize("FixedQParamsFakeQuantize");
+}
+
+ObserverFactory default_affine_fixed_qparams_fake_quant() { return default_fixed_qparams_range_0to1_fake_quant(); }
+ObserverFactory default_symmetric_fixed_qparams_fake_quant() { return default_fixed_qparams_range_neg1to1_fake_quant(); }
+ObserverFactory default_fused_act_fake_quant() { return all_codes(moving_average()).fake_quantize(kFused); }
+ObserverFactory default_fused_wt_fake_quant() { return default_weight_fake_quant().fake_quantize(kFused); }
+
+ObserverFactory default_fused_per_channel_wt_fake_quant() {
+  return default_per_channel_weight_fake_quant().fake_quantize(kFused);
+}
+
+ObserverFactory fused_wt_fake_quant_range_neg_127_to_127() {
+  return default_fused_wt_fake_quant().with_quant_range(-127, 127).with_eps(kQnnpackEps);
+}
+
+ObserverFactory fused_per_channel_wt_fake_quant_range_neg_127_to_127() {
+  return default_fused_per_channel_wt_fake_quant().with_quant_range(-127, 127).with_eps(kQnnpackEps);
 }
 
 }  // namespace octet::quant

@@ -1,63 +1,14 @@
 #pragma once
-// QConfig: which observers watch a module's output and weight. PyTorch's names.
+// QConfig: which observers watch a module's output and weight, and all the configurations known by name. Names and
+// meanings are PyTorch's.
 
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "octet/quant/observe/observer.h"
+#include "octet/quant/observe/factory.h"
 
 namespace octet::quant {
-
-// A new observer by PyTorch's class name or its short name:
-//   MinMaxObserver "minmax", MovingAverageMinMaxObserver "moving-average", HistogramObserver "histogram",
-//   PerChannelMinMaxObserver "per-channel", MovingAveragePerChannelMinMaxObserver "moving-average-per-channel".
-// Unknown name: Error listing the known ones and the nearest. Options the class cannot honour: Error (observer.h).
-std::unique_ptr<Observer> make_observer(std::string_view name, const ObserverOptions& options, std::string label = "");
-// With the class's default options (per-channel classes: per_channel_affine).
-std::unique_ptr<Observer> make_observer(std::string_view name);
-// The class names, in the order above; the short names, likewise.
-std::vector<std::string> observer_names();
-std::vector<std::string> observer_short_names();
-
-// How to make an observer: a class and its options. A value: copy it, compare it. PyTorch's `Observer.with_args(...)`:
-//   ObserverFactory("MinMaxObserver").with_dtype(DType::qint8).with_qscheme(ObserverScheme::per_tensor_symmetric)
-// The with_* return a changed copy.
-class ObserverFactory {
- public:
-  // No observer: the tensor stays float (PyTorch's None).
-  ObserverFactory() = default;
-  // Class or short name, as make_observer takes it (Error), with the class's default options or those given.
-  explicit ObserverFactory(std::string_view name);
-  ObserverFactory(std::string_view name, ObserverOptions options);
-
-  ObserverFactory with_dtype(DType dtype) const;
-  ObserverFactory with_qscheme(ObserverScheme qscheme) const;
-  ObserverFactory with_quant_range(int64_t quant_min, int64_t quant_max) const;
-  ObserverFactory with_reduce_range(bool reduce_range) const;
-  ObserverFactory with_eps(double eps) const;
-  ObserverFactory with_ch_axis(int64_t ch_axis) const;
-  ObserverFactory with_averaging_constant(double averaging_constant) const;
-  ObserverFactory with_bins(int64_t bins) const;
-  ObserverFactory with_args(ObserverOptions options) const;  // all of them
-
-  // A new observer of the tensor called `label`. Error if there is none to make, or if the class cannot honour the
-  // options.
-  std::unique_ptr<Observer> make(std::string label = "") const;
-
-  explicit operator bool() const { return !name_.empty(); }
-  const std::string& name() const { return name_; }  // PyTorch's class name; "" for none
-  const ObserverOptions& options() const { return options_; }
-  bool operator==(const ObserverFactory&) const = default;
-
- private:
-  std::string name_;
-  ObserverOptions options_;
-};
-
-// "HistogramObserver(reduce_range=true)", "None".
-std::string to_string(const ObserverFactory& factory);
 
 // What to observe a module with. Either may be none.
 struct QConfig {
@@ -69,23 +20,81 @@ struct QConfig {
 // "QConfig(activation=HistogramObserver(), weight=PerChannelMinMaxObserver(dtype=qint8, ...))".
 std::string to_string(const QConfig& qconfig);
 
-// The configurations users know (docs/numerics.md "Defaults"):
+// The configurations users know, by name (docs/numerics.md "Defaults"):
 //   native                      Histogram quint8 affine          per-channel symmetric qint8, -127..127
 //   fbgemm, x86                 the same with reduce_range       per-channel symmetric qint8
 //   onednn                      Histogram quint8 affine          per-channel symmetric qint8
 //   qnnpack                     Histogram quint8 affine          per-tensor symmetric qint8
-//   default_qconfig             MinMax quint8 affine, 0..127     per-tensor symmetric qint8
-//   default_per_channel_qconfig MinMax quint8 affine, 0..127     per-channel symmetric qint8
-// An unknown name is an Error listing these and the nearest (PyTorch silently hands back default_qconfig).
+// and every function below that returns a QConfig and takes nothing: "default_qconfig", "float16_dynamic_qconfig", ...
+// An unknown name is an Error listing the known ones and the nearest (PyTorch silently hands back default_qconfig).
 QConfig get_default_qconfig(std::string_view name = "native");
 std::vector<std::string> qconfig_names();
 
-// PyTorch's module-level names.
-QConfig default_qconfig();
-QConfig default_per_channel_qconfig();
-ObserverFactory default_observer();                     // MinMax, codes 0..127
-ObserverFactory default_histogram_observer();           // Histogram, codes 0..127
-ObserverFactory default_weight_observer();              // MinMax qint8, symmetric
-ObserverFactory default_per_channel_weight_observer();  // PerChannelMinMax qint8, symmetric
+// For quantization-aware training: native, fbgemm, x86, onednn or qnnpack (Error for others), with moving averages in
+// place of histograms. Version 1: FusedMovingAvgObsFakeQuantize; version 0: FakeQuantize.
+QConfig get_default_qat_qconfig(std::string_view name = "native", int version = 1);
+
+// -- PyTorch's named configurations --------------------------------------------------------------------
+// Static.
+QConfig default_qconfig();              // MinMax quint8 affine, 0..127 | per-tensor symmetric qint8
+QConfig default_per_channel_qconfig();  // the same | per-channel symmetric qint8
+QConfig default_debug_qconfig();        // Recording | per-tensor symmetric qint8
+QConfig default_reuse_input_qconfig();
+QConfig default_symmetric_qnnpack_qconfig();              // Histogram qint8, eps 2^-12 | symmetric, -127..127
+QConfig default_per_channel_symmetric_qnnpack_qconfig();  // the same, weights per channel
+// Dynamic: activations are quantized at run time.
+QConfig default_dynamic_qconfig();      // quint8 | per-tensor symmetric qint8
+QConfig per_channel_dynamic_qconfig();  // quint8 | per-channel symmetric qint8
+QConfig float16_dynamic_qconfig();
+QConfig float16_static_qconfig();
+// Weights only, for embeddings: one float scale and float zero point per row.
+QConfig float_qparams_weight_only_qconfig();
+QConfig float_qparams_weight_only_qconfig_4bit();
+// Quantization-aware training.
+QConfig default_qat_qconfig();
+QConfig default_qat_qconfig_v2();  // with fused modules
+QConfig default_dynamic_qat_qconfig();
+QConfig default_weight_only_qconfig();
+QConfig default_activation_only_qconfig();
+QConfig default_symmetric_qnnpack_qat_qconfig();
+QConfig default_per_channel_symmetric_qnnpack_qat_qconfig();
+QConfig default_embedding_qat_qconfig();
+QConfig default_embedding_qat_qconfig_4bit();
+
+// -- PyTorch's named observers -------------------------------------------------------------------------
+ObserverFactory default_observer();                                  // MinMax, codes 0..127
+ObserverFactory default_histogram_observer();                        // Histogram, codes 0..127
+ObserverFactory default_weight_observer();                           // MinMax qint8, symmetric
+ObserverFactory default_per_channel_weight_observer();               // PerChannelMinMax qint8, symmetric
+ObserverFactory weight_observer_range_neg_127_to_127();              // -127..127, eps 2^-12
+ObserverFactory per_channel_weight_observer_range_neg_127_to_127();  // -127..127, eps 2^-12
+ObserverFactory default_placeholder_observer();
+ObserverFactory default_debug_observer();
+ObserverFactory default_dynamic_quant_observer();
+ObserverFactory default_float_qparams_observer();
+ObserverFactory default_float_qparams_observer_4bit();
+ObserverFactory default_fixed_qparams_range_0to1_observer();     // quint8, 1/256, 0: sigmoid, softmax
+ObserverFactory default_fixed_qparams_range_neg1to1_observer();  // quint8, 2/256, 128: tanh
+ObserverFactory default_affine_fixed_qparams_observer();         // older names of the same two
+ObserverFactory default_symmetric_fixed_qparams_observer();
+ObserverFactory default_reuse_input_observer();
+
+// -- PyTorch's named fake-quantize modules -------------------------------------------------------------
+ObserverFactory default_fake_quant();  // moving average, quint8 with reduce_range
+ObserverFactory default_weight_fake_quant();
+ObserverFactory default_per_channel_weight_fake_quant();
+ObserverFactory default_dynamic_fake_quant();  // of each batch by itself
+ObserverFactory default_histogram_fake_quant();
+ObserverFactory default_embedding_fake_quant();
+ObserverFactory default_embedding_fake_quant_4bit();
+ObserverFactory default_fixed_qparams_range_0to1_fake_quant();
+ObserverFactory default_fixed_qparams_range_neg1to1_fake_quant();
+ObserverFactory default_affine_fixed_qparams_fake_quant();  // older names of the same two
+ObserverFactory default_symmetric_fixed_qparams_fake_quant();
+ObserverFactory default_fused_act_fake_quant();
+ObserverFactory default_fused_wt_fake_quant();
+ObserverFactory default_fused_per_channel_wt_fake_quant();
+ObserverFactory fused_wt_fake_quant_range_neg_127_to_127();
+ObserverFactory fused_per_channel_wt_fake_quant_range_neg_127_to_127();
 
 }  // namespace octet::quant

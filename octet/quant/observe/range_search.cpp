@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "octet/base/check_impl.h"
@@ -118,6 +119,14 @@ class Search {
     }
   }
 
+  RangeChoice shrink(int steps) {
+    for (int k = steps; k >= 1; --k) {
+      double share = static_cast<double>(k) / steps;
+      evaluate(min_ * share, max_ * share);
+    }
+    return {static_cast<float>(best_.lo), static_cast<float>(best_.hi), best_.error};
+  }
+
   RangeChoice run() {
     evaluate(min_, max_);  // first, so that only a better range replaces it
     std::vector<double> los = ends(-min_, max_ > 0), his = ends(max_, min_ < 0);
@@ -214,18 +223,34 @@ double expected_error(const Histogram& h, float scale, int64_t zero_point, int64
   return ErrorCurve(h)(scale, zero_point, lo, hi);
 }
 
-RangeChoice search_range(const Histogram& h, const ObserverOptions& options) {
-  OCTET_CHECK(!h.empty(), not_calibrated, "search_range: the histogram is empty");
+namespace {
+
+// What needs no search: empty and constant histograms, and more codes than the histogram can tell apart.
+std::optional<RangeChoice> without_search(const Histogram& h, const ObserverOptions& options, const char* who) {
+  OCTET_CHECK(!h.empty(), not_calibrated, "{}: the histogram is empty", who);
   CodeRange codes = code_range(options);
   if (h.constant()) {
     ScaleZeroPoint q = choose_qparams(h.min(), h.max(), options);
-    return {h.min(), h.max(), constant_error(h, q.scale, q.zero_point, codes.quant_min, codes.quant_max)};
+    return RangeChoice{h.min(), h.max(), constant_error(h, q.scale, q.zero_point, codes.quant_min, codes.quant_max)};
   }
   if (codes.quant_max - codes.quant_min >= 4096) {
     double s = choose_qparams(h.min(), h.max(), options).scale;
-    return {h.min(), h.max(), s * s / 12 * static_cast<double>(h.total())};
+    return RangeChoice{h.min(), h.max(), s * s / 12 * static_cast<double>(h.total())};
   }
+  return std::nullopt;
+}
+
+}  // namespace
+
+RangeChoice search_range(const Histogram& h, const ObserverOptions& options) {
+  if (auto range = without_search(h, options, "search_range")) return *range;
   return Search(h, options).run();
+}
+
+RangeChoice shrink_range(const Histogram& h, const ObserverOptions& options, int steps) {
+  OCTET_CHECK(steps >= 1, invalid_argument, "shrink_range: {} steps; expected 1 or more", steps);
+  if (auto range = without_search(h, options, "shrink_range")) return *range;
+  return Search(h, options).shrink(steps);
 }
 
 }  // namespace octet::quant

@@ -21,4 +21,7 @@ double expected_error(const Histogram& histogram, float scale, int64_t zero_poin
 // the full range is returned. Error if the histogram is empty.
 RangeChoice search_range(const Histogram& histogram, const ObserverOptions& options);
 
+// The same with fewer ranges to try: the full range (widened to 0) shrunk to 1/steps, 2/steps, ... of itself.
+RangeChoice shrink_range(const Histogram& histogram, const ObserverOptions& options, int steps = 100);
+
 }  // namespace octet::quant

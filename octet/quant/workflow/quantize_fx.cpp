@@ -20,7 +20,7 @@ struct PreparedGraph::Impl {
   Graph graph;
   QConfig qconfig;
   Placement placement;
-  std::vector<std::unique_ptr<Observer>> observers;  // by group
+  std::vector<ObserverPtr> observers;  // by group
   std::vector<ValueId> watched;
   runtime::Program program;
   int64_t batches = 0;
@@ -34,7 +34,7 @@ PreparedGraph::~PreparedGraph() = default;
 const Graph& PreparedGraph::graph() const { return impl_->graph; }
 const Placement& PreparedGraph::placement() const { return impl_->placement; }
 const QConfig& PreparedGraph::qconfig() const { return impl_->qconfig; }
-const std::vector<std::unique_ptr<Observer>>& PreparedGraph::observers() const { return impl_->observers; }
+const std::vector<ObserverPtr>& PreparedGraph::observers() const { return impl_->observers; }
 int64_t PreparedGraph::batches() const { return impl_->batches; }
 
 std::vector<Tensor> PreparedGraph::forward(const std::vector<Tensor>& inputs) {
@@ -50,12 +50,14 @@ namespace {
 
 // What can be known to be wrong with the observers before any data is seen.
 void check_qconfig(const QConfig& qconfig) {
-  OCTET_CHECK(qconfig.activation && qconfig.weight, invalid_argument,
+  OCTET_CHECK(qconfig.activation.chooses_qparams() && qconfig.weight.chooses_qparams(), invalid_argument,
               "prepare_fx: static quantization needs observers for activations and weights, got {}", to_string(qconfig));
   const ObserverOptions &a = qconfig.activation.options(), &w = qconfig.weight.options();
   OCTET_CHECK(!is_per_channel(a.qscheme), invalid_argument,
               "prepare_fx: activations have one scale per tensor; got {}: use a per-tensor observer for them",
               to_string(qconfig.activation));
+  OCTET_CHECK(!is_float_qparams(w.qscheme), invalid_argument,
+              "prepare_fx: float zero points are for embeddings; got {} for weights", to_string(qconfig.weight));
   for (const ObserverOptions* o : {&a, &w})
     OCTET_CHECK(o->dtype == DType::quint8 || o->dtype == DType::qint8, invalid_argument,
                 "prepare_fx: {} are quantized to quint8 or qint8; got {}", o == &a ? "activations" : "weights",
@@ -96,7 +98,7 @@ PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig, const Prep
     if (placement.quantized[i] && has_weight(node)) observe_weight(fused, node.inputs[1], qconfig);
   }
   runtime::Program program = runtime::compile(fused, {options.engine});
-  std::vector<std::unique_ptr<Observer>> observers;
+  std::vector<ObserverPtr> observers;
   std::vector<ValueId> watched;
   for (int g = 0; g < placement.groups; ++g) {
     const auto& values = placement.watch[g];

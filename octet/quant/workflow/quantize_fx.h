@@ -32,7 +32,7 @@ class PreparedGraph {
   const Placement& placement() const;
   const QConfig& qconfig() const;
   // By group of the placement; null where qparams are fixed.
-  const std::vector<std::unique_ptr<Observer>>& observers() const;
+  const std::vector<ObserverPtr>& observers() const;
   int64_t batches() const;  // seen so far
 
   struct Impl;

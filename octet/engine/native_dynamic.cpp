@@ -1,0 +1,209 @@
+// Dynamic quantization: float32 in and out, codes in between. The input's range is measured, its values become quint8 codes
+// in scratch memory, and the matrix product writes y = f(f(f(acc) * f(s_x*s_w)) + bias) straight from its accumulators.
+#include <algorithm>
+#include <limits>
+#include <mutex>
+
+#include "octet/base/check_impl.h"
+#include "octet/engine/native_matrix_impl.h"
+
+namespace octet::native {
+namespace {
+
+using engine_detail::WeightCodes;
+using engine_detail::Window3;
+
+// Everything that does not depend on the input's range or shape.
+struct DynamicWeights {
+  DynamicWeights(const OpSpec& spec, const WeightCodes& codes, const std::vector<int8_t>& w, const kernels::GemmShape& shape,
+                 int64_t groups)
+      : packed(as_integer(codes), w, shape, groups),
+        reduce_range(spec.attrs.get_bool("reduce_range")),
+        activation(spec.attrs.get_string("activation")),
+        label(spec.label) {
+    if (spec.has(2)) bias = spec.constants[2].to_vector<float>();
+    const int64_t length = shape.taps * shape.k;
+    for (int64_t n = 0; n < codes.out_channels; ++n) {
+      int64_t sum = 0;
+      for (int64_t i = 0; i < length; ++i) sum += w[n * length + i] - codes.zero_points[n];
+      sums.push_back(sum);
+    }
+  }
+  // Without the terms of x's zero point, and with s_w alone for multiplier.
+  static engine_detail::IntegerWeights as_integer(const WeightCodes& codes) {
+    engine_detail::IntegerWeights r;
+    static_cast<WeightCodes&>(r) = codes;
+    r.bias.assign(codes.out_channels, 0);
+    r.multiplier = codes.scales;
+    return r;
+  }
+  int64_t out_channels() const { return packed.groups * packed.shape.n; }
+
+  PackedWeights packed;
+  std::vector<int64_t> sums;  // of q_w - z_w per output channel: what a step of x's zero point is worth
+  std::vector<float> bias;    // empty if there is none
+  bool reduce_range;
+  std::string activation, label;
+};
+
+// `m` rows per image and group: the pixels of an image, or the rows of a linear layer's input (one image).
+class DynamicPlan final : public KernelPlan {
+ public:
+  DynamicPlan(const DynamicWeights& w, std::vector<int32_t> offsets, int64_t images, int64_t image_size, int64_t m)
+      : w_(w), offsets_(std::move(offsets)), images_(images), image_size_(image_size), m_(m) {
+    auto part = [this](size_t bytes) {
+      size_t at = scratch_;
+      scratch_ += (bytes + 63) / 64 * 64;
+      return at;
+    };
+    codes_at_ = part(images * image_size + kBufferSlack);
+    pad_at_ = part(w.packed.shape.k + kBufferSlack);
+    bias_at_ = part(w.out_channels() * 4);
+    multiplier_at_ = part(w.out_channels() * 4);
+    sums_at_ = part(w.packed.weight_zero_points.empty() ? 0 : images * w.packed.groups * m * 4);
+  }
+  size_t scratch_bytes() const override { return scratch_; }
+
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+    const kernels::KernelTable& table = *w_.packed.table;
+    const auto* x = static_cast<const float*>(inputs[0]);
+    base_ = static_cast<uint8_t*>(scratch);
+    y_ = static_cast<float*>(outputs[0]);
+    const affine::RunTimeQParams q = choose(x);
+    const float scale = static_cast<float>(q.scale), inverse = 1.0f / scale;
+    parallel_ranges(images_ * image_size_, kGrain, [&](int64_t i0, int64_t i1) {
+      table.quantize(x + i0, base_ + codes_at_ + i0, i1 - i0, inverse, q.zero_point, 0, 255);
+    });
+    std::memset(base_ + pad_at_, q.zero_point, w_.packed.shape.k);
+    auto* bias = reinterpret_cast<int32_t*>(base_ + bias_at_);
+    auto* multiplier = reinterpret_cast<float*>(base_ + multiplier_at_);
+    for (int64_t n = 0; n < w_.out_channels(); ++n) {
+      // Wrapping, as the accumulator does.
+      bias[n] = static_cast<int32_t>(static_cast<uint32_t>(-q.zero_point * w_.sums[n]));
+      multiplier[n] = scale * w_.packed.multiplier[n];
+    }
+    const int64_t jobs = images_ * w_.packed.groups;
+    if (!w_.packed.weight_zero_points.empty())
+      parallel_for(jobs, [&](int64_t i) { table.row_sums(arguments(i), row_sums(i), 0, m_); });
+    split_matrix(
+        jobs, m_, w_.packed.shape.n, table.gemm_mr, table.gemm_nr, w_.packed.shape.k * w_.packed.shape.taps,
+        [](void* self, int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+          auto& plan = *static_cast<DynamicPlan*>(self);
+          plan.w_.packed.table->gemm(plan.arguments(i), m0, m1, n0, n1);
+        },
+        this);
+    if (w_.activation == "relu6")
+      parallel_ranges(images_ * m_ * w_.out_channels(), kGrain, [&](int64_t i0, int64_t i1) {
+        for (int64_t i = i0; i < i1; ++i) y_[i] = std::min(y_[i], 6.0f);
+      });
+  }
+
+ private:
+  static constexpr int64_t kGrain = 1 << 16;
+
+  affine::RunTimeQParams choose(const float* x) const {
+    float min = 0, max = 0;  // the range holds 0 whatever the values are
+    int64_t not_finite = 0;
+    std::mutex mutex;
+    parallel_ranges(images_ * image_size_, kGrain, [&](int64_t i0, int64_t i1) {
+      float lo = 0, hi = 0;
+      int64_t bad = 0;
+      w_.packed.table->min_max(x + i0, i1 - i0, &lo, &hi, &bad);
+      std::lock_guard lock(mutex);
+      min = std::min(min, lo);
+      max = std::max(max, hi);
+      not_finite += bad;
+    });
+    return engine_detail::dynamic_qparams(min, max, not_finite, w_.reduce_range, w_.label);
+  }
+
+  int32_t* row_sums(int64_t i) const { return reinterpret_cast<int32_t*>(base_ + sums_at_) + i * m_; }
+
+  // Of image i / groups and group i % groups.
+  kernels::GemmArgs arguments(int64_t i) const {
+    const PackedWeights& p = w_.packed;
+    const int64_t image = i / p.groups, group = i % p.groups, first = group * p.shape.n;
+    kernels::GemmArgs a = p.arguments(group);
+    a.epilogue = kernels::Epilogue::dynamic;
+    a.a = base_ + codes_at_ + image * image_size_ + group * p.shape.k;
+    a.lda = p.groups * p.shape.k;
+    a.ldc = w_.out_channels();
+    a.c = y_ + image * m_ * a.ldc + first;
+    a.bias = reinterpret_cast<const int32_t*>(base_ + bias_at_) + first;
+    a.multiplier = reinterpret_cast<const float*>(base_ + multiplier_at_) + first;
+    a.float_bias = w_.bias.empty() ? nullptr : w_.bias.data() + first;
+    a.relu = w_.activation != "none";
+    if (!offsets_.empty()) {
+      a.offsets = offsets_.data();
+      a.pad = base_ + pad_at_;
+    }
+    if (!p.weight_zero_points.empty()) a.row_sums = row_sums(i);
+    return a;
+  }
+
+  const DynamicWeights& w_;
+  std::vector<int32_t> offsets_;
+  int64_t images_, image_size_, m_;
+  size_t scratch_ = 0, codes_at_, pad_at_, bias_at_, multiplier_at_, sums_at_;
+  uint8_t* base_ = nullptr;
+  float* y_ = nullptr;
+};
+
+class DynamicKernel : public Kernel {
+ public:
+  DynamicKernel(const OpSpec& spec, const WeightCodes& codes, const std::vector<int8_t>& w, const kernels::GemmShape& shape,
+                int64_t groups)
+      : op_(spec.op), weights_(spec, codes, w, shape, groups) {}
+  std::string name() const override {
+    const kernels::KernelTable& t = *weights_.packed.table;
+    return fmt::format("{} gemm {}x{} {}", op_, t.gemm_mr, t.gemm_nr, to_string(t.isa));
+  }
+  std::string engine() const override { return "native"; }
+  bool packs(size_t i) const override { return i > 0; }
+  size_t packed_bytes() const override { return weights_.packed.packed.bytes(); }
+
+ protected:
+  std::string op_;
+  DynamicWeights weights_;
+};
+
+class DynamicLinear final : public DynamicKernel {
+ public:
+  using DynamicKernel::DynamicKernel;
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>&) const override {
+    const int64_t k = weights_.packed.shape.k, m = k ? numel(in[0]) / k : 0;
+    return std::make_unique<DynamicPlan>(weights_, std::vector<int32_t>(), 1, m * k, m);
+  }
+};
+
+class DynamicConv final : public DynamicKernel {
+ public:
+  DynamicConv(const OpSpec& spec, const WeightCodes& codes)
+      : DynamicKernel(spec, codes, taps_first(codes, spec), conv_gemm_shape(codes, spec), spec.attrs.get_int("groups")),
+        window_(engine_detail::conv_window3(spec)),
+        transposed_(engine_detail::is_transposed(spec)) {}
+  Layout input_layout(size_t i) const override { return i == 0 ? Layout::channels_last : Layout::row_major; }
+  Layout output_layout(size_t) const override { return Layout::channels_last; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+    return std::make_unique<DynamicPlan>(weights_, conv_offsets(window_, transposed_, in[0], out[0]), in[0][0],
+                                         in[0][1] * in[0][2] * in[0][3], out[0][2] * out[0][3]);
+  }
+
+ private:
+  Window3 window_;
+  bool transposed_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec) {
+  const bool linear = spec.op == "linear_dynamic", conv = spec.op == "conv2d_dynamic" || spec.op == "conv_transpose2d_dynamic";
+  if ((!linear && !conv) || !engine_detail::is_dynamic_call(spec)) return nullptr;
+  WeightCodes codes = engine_detail::weight_codes(spec);
+  if (codes.codes.empty()) return nullptr;
+  if (conv) return std::make_unique<DynamicConv>(spec, codes);
+  const kernels::GemmShape shape{codes.out_channels, spec.inputs[1].shape()[1], 1};
+  return std::make_unique<DynamicLinear>(spec, codes, codes.codes, shape, 1);
+}
+
+}  // namespace octet::native

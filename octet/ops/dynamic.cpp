@@ -1,0 +1,114 @@
+// Layers whose weights alone are quantized beforehand. *_dynamic quantizes x when its values are known and multiplies codes;
+// *_weight_only multiplies x by the dequantized weight. A float16 weight is computed with in float32 by both.
+//
+// Dynamic: x becomes quint8 codes with the scale and zero point of its range (docs/numerics.md, "Run-time choice"; one range
+// for the whole tensor, reduce_range halves the codes), acc = sum (q_x - z_x)(q_w - z_w) in int32, and
+// y = f(f(f(acc) * f(s_x*s_w)) + bias), as QNNPACK's. Values that are not finite are an error.
+#include "octet/ops/conv_impl.h"
+#include "octet/ops/define_impl.h"
+
+namespace octet::ops {
+namespace {
+
+// The float layer behind an operator: "conv2d" of conv2d_dynamic.
+std::string float_layer(const Op& op) {
+  std::string name = op.name();
+  for (const char* suffix : {"_dynamic", "_weight_only"})
+    if (name.ends_with(suffix)) name.resize(name.size() - std::string_view(suffix).size());
+  return name;
+}
+
+// The float layer with the weight's numbers.
+Tensor in_float(const Call& c) {
+  Attrs attrs = c.attrs();
+  attrs.erase("reduce_range");
+  return call(float_layer(c.op()), {c[0], c[1].dequantize(), c.has(2) ? c[2] : Tensor()}, attrs);
+}
+
+Tensor by_engine(const Call& c) {
+  auto results = try_engine(c);
+  OCTET_CHECK(results, unsupported, "{}: no engine has a kernel for input {}, weight {}{}", c.op().name(), to_string(c[0].type()),
+              to_string(c[1].type()), c.has(2) ? " and bias " + to_string(c[2].type()) : "");
+  return (*results)[0];
+}
+
+Infer conv_type(int64_t spatial, bool transposed = false) {
+  return infer([=](const Types& t) {
+    return infer_conv(t, {.spatial = spatial, .transposed = transposed, .weight = WeightRule::codes});
+  });
+}
+
+Infer linear_type() {
+  return infer([](const Types& t) { return infer_linear(t, WeightRule::codes); });
+}
+
+}  // namespace
+
+OCTET_OP(linear_dynamic, "linear_dynamic(x, weight, bias?, *, activation=\"none\", reduce_range=false) -> y", QRule::weights,
+         Doc{"linear on x quantized at run time; weight qint8, quint8 or float16, x and y float32"}, linear_type(), eval(in_float),
+         quantized(by_engine))
+
+OCTET_OP(linear_weight_only, "linear_weight_only(x, weight, bias?, *, activation=\"none\") -> y", QRule::weights,
+         Doc{"y = x * dequantize(weight)^T + bias in float32"}, linear_type(), eval(in_float), quantized(in_float))
+
+OCTET_OP(conv1d_dynamic,
+         "conv1d_dynamic(x, weight, bias?, *, "
+         "stride=[1], padding=[0, 0], dilation=[1], groups=1, activation=\"none\", reduce_range=false) -> y",
+         QRule::weights, Doc{"conv1d on x quantized at run time, as linear_dynamic"}, conv_type(1), eval(in_float), quantized([](const Call& c) { return as_conv2d(c, "conv2d_dynamic"); }))
+
+OCTET_OP(conv2d_dynamic,
+         "conv2d_dynamic(x, weight, bias?, *, "
+         "stride=[1, 1], padding=[0, 0, 0, 0], dilation=[1, 1], groups=1, activation=\"none\", reduce_range=false) -> y",
+         QRule::weights, Doc{"conv2d on x quantized at run time, as linear_dynamic"}, conv_type(2), eval(in_float), quantized(by_engine))
+
+OCTET_OP(conv3d_dynamic,
+         "conv3d_dynamic(x, weight, bias?, *, "
+         "stride=[1, 1, 1], padding=[0, 0, 0, 0, 0, 0], dilation=[1, 1, 1], groups=1, activation=\"none\", reduce_range=false) -> y",
+         QRule::weights, Doc{"conv3d on x quantized at run time, as linear_dynamic"}, conv_type(3), eval(in_float), quantized(by_engine))
+
+OCTET_OP(conv_transpose1d_dynamic,
+         "conv_transpose1d_dynamic(x, weight, bias?, *, "
+         "stride=[1], padding=[0, 0], output_padding=[0], dilation=[1], groups=1, activation=\"none\", reduce_range=false) -> y",
+         QRule::weights, Doc{"conv_transpose1d on x quantized at run time, as linear_dynamic"}, conv_type(1, true), eval(in_float), quantized([](const Call& c) { return as_conv2d(c, "conv_transpose2d_dynamic"); }))
+
+OCTET_OP(conv_transpose2d_dynamic,
+         "conv_transpose2d_dynamic(x, weight, bias?, *, "
+         "stride=[1, 1], padding=[0, 0, 0, 0], output_padding=[0, 0], dilation=[1, 1], groups=1, activation=\"none\", reduce_range=false) -> y",
+         QRule::weights, Doc{"conv_transpose2d on x quantized at run time, as linear_dynamic"}, conv_type(2, true), eval(in_float), quantized(by_engine))
+
+OCTET_OP(conv_transpose3d_dynamic,
+         "conv_transpose3d_dynamic(x, weight, bias?, *, "
+         "stride=[1, 1, 1], padding=[0, 0, 0, 0, 0, 0], output_padding=[0, 0, 0], dilation=[1, 1, 1], groups=1, activation=\"none\", reduce_range=false) -> y",
+         QRule::weights, Doc{"conv_transpose3d on x quantized at run time, as linear_dynamic"}, conv_type(3, true), eval(in_float), quantized(by_engine))
+
+OCTET_OP(conv1d_weight_only,
+         "conv1d_weight_only(x, weight, bias?, *, "
+         "stride=[1], padding=[0, 0], dilation=[1], groups=1, activation=\"none\") -> y",
+         QRule::weights, Doc{"conv1d with the dequantized weight, in float32"}, conv_type(1), eval(in_float), quantized(in_float))
+
+OCTET_OP(conv2d_weight_only,
+         "conv2d_weight_only(x, weight, bias?, *, "
+         "stride=[1, 1], padding=[0, 0, 0, 0], dilation=[1, 1], groups=1, activation=\"none\") -> y",
+         QRule::weights, Doc{"conv2d with the dequantized weight, in float32"}, conv_type(2), eval(in_float), quantized(in_float))
+
+OCTET_OP(conv3d_weight_only,
+         "conv3d_weight_only(x, weight, bias?, *, "
+         "stride=[1, 1, 1], padding=[0, 0, 0, 0, 0, 0], dilation=[1, 1, 1], groups=1, activation=\"none\") -> y",
+         QRule::weights, Doc{"conv3d with the dequantized weight, in float32"}, conv_type(3), eval(in_float), quantized(in_float))
+
+OCTET_OP(conv_transpose1d_weight_only,
+         "conv_transpose1d_weight_only(x, weight, bias?, *, "
+         "stride=[1], padding=[0, 0], output_padding=[0], dilation=[1], groups=1, activation=\"none\") -> y",
+         QRule::weights, Doc{"conv_transpose1d with the dequantized weight, in float32"}, conv_type(1, true), eval(in_float), quantized(in_float))
+
+OCTET_OP(conv_transpose2d_weight_only,
+         "conv_transpose2d_weight_only(x, weight, bias?, *, "
+         "stride=[1, 1], padding=[0, 0, 0, 0], output_padding=[0, 0], dilation=[1, 1], groups=1, activation=\"none\") -> y",
+         QRule::weights, Doc{"conv_transpose2d with the dequantized weight, in float32"}, conv_type(2, true), eval(in_float), quantized(in_float))
+
+OCTET_OP(conv_transpose3d_weight_only,
+         "conv_transpose3d_weight_only(x, weight, bias?, *, "
+         "stride=[1, 1, 1], padding=[0, 0, 0, 0, 0, 0], output_padding=[0, 0, 0], dilation=[1, 1, 1], groups=1, activation=\"none\") -> y",
+         QRule::weights, Doc{"conv_transpose3d with the dequantized weight, in float32"}, conv_type(3, true), eval(in_float), quantized(in_float))
+
+}  // namespace octet::ops

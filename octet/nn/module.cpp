@@ -173,6 +173,13 @@ std::vector<std::pair<std::string, Tensor*>> Module::named_parameters() {
   return all;
 }
 
+std::vector<Tensor> Module::parameters() {
+  std::vector<Tensor> all;
+  for (auto& [name, tensor] : named_parameters())
+    if (std::none_of(all.begin(), all.end(), [&](const Tensor& t) { return t.id() == tensor->id(); })) all.push_back(*tensor);
+  return all;
+}
+
 std::vector<std::pair<std::string, Tensor*>> Module::named_buffers() {
   std::vector<std::pair<std::string, Tensor*>> all;
   for (auto& [path, module] : named_modules()) module->collect(path, true, all);

@@ -103,6 +103,7 @@ class Module {
   const std::vector<std::pair<std::string, ModulePtr>>& children() const { return children_; }
   std::vector<std::pair<std::string, Module*>> named_modules();  // this one first, as ""
   std::vector<std::pair<std::string, Tensor*>> named_parameters();
+  std::vector<Tensor> parameters();  // handles of the same tensors, each once: what optimizers take
   std::vector<std::pair<std::string, Tensor*>> named_buffers();
   // The submodule at a path. Error with the nearest names if there is none.
   ModulePtr submodule(std::string_view path) const;

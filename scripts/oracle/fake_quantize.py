@@ -6,8 +6,8 @@ Run by hand, from the repository's root, with Debian's python3 and python3-torch
 
     /usr/bin/python3 scripts/oracle/fake_quantize.py
 
-Inputs are not stored: both sides make them as observers.py does. Results y and the gradient dx (of a dy that is data too)
-are stored as the FNV-1a hash of their float32 bits (-0 as 0); sums that depend on their order, as hexadecimal floats.
+Inputs are not stored: both sides make them as observers.py does. Results y and the gradient dx (of a dy that is data
+too) are stored as the FNV-1a hash of their float32 bits (-0 as 0); sums that depend on their order, as hexadecimal floats.
 """
 import warnings
 
@@ -104,20 +104,22 @@ def module_cases():
                 forms.append((name, observer, dtype, qscheme, lo, hi))
             forms.append(("FakeQuantize", observer.replace("MovingAverage", ""), dtype, qscheme, lo, hi))
     for name, observer, dtype, qscheme, lo, hi in forms:
-        for kind, scale, offset in (("normal", 1.0, 0.1), ("uniform", 1e-4, 0.0), ("relu", 5.0, 0.0), ("cubic", 2.0, -9.0)):
-            case = dict(module=name, observer=observer, dtype=dtype, qscheme=qscheme, quant_min=lo, quant_max=hi, kind=kind,
-                        seed=seed, scale=scale, offset=offset, shape=[3, 4, 5], batches=1 + seed // 20 % 4)
+        for kind, scale, offset in (("normal", 1.0, 0.1), ("uniform", 1e-4, 0.0), ("relu", 5.0, 0.0),
+                                    ("cubic", 2.0, -9.0)):
+            case = dict(module=name, observer=observer, dtype=dtype, qscheme=qscheme, quant_min=lo, quant_max=hi,
+                        kind=kind, seed=seed, scale=scale, offset=offset, shape=[3, 4, 5], batches=1 + seed // 20 % 4)
             seed += 20
             kwargs = dict(dtype=getattr(torch, dtype), qscheme=getattr(torch, qscheme))
             if "Moving" in observer:
                 kwargs["averaging_constant"] = case["averaging_constant"] = [0.01, 0.1, 1.0][seed // 20 % 3]
             if "channel" in qscheme:
                 kwargs["ch_axis"] = case["ch_axis"] = 0 if name.startswith("Fused") else 1  # all that PyTorch's can
+            kwargs.update(observer=getattr(ao, observer), quant_min=lo, quant_max=hi)
             if name == "LearnableFakeQuantize":
-                module = _LearnableFakeQuantize(observer=getattr(ao, observer), quant_min=lo, quant_max=hi,
-                                                channel_len=4 if "channel" in qscheme else -1, use_grad_scaling=True, **kwargs)
+                channels = 4 if "channel" in qscheme else -1
+                module = _LearnableFakeQuantize(channel_len=channels, use_grad_scaling=True, **kwargs)
             else:
-                module = getattr(fq, name)(observer=getattr(ao, observer), quant_min=lo, quant_max=hi, **kwargs)
+                module = getattr(fq, name)(**kwargs)
             case["steps"] = []
             for b in range(case["batches"]):
                 x = tensor(case, b).requires_grad_()

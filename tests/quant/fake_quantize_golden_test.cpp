@@ -29,7 +29,8 @@ std::string hash_of(const Tensor& t) {
 
 Tensor data(const json& c, uint64_t batch) {
   Shape shape = c["shape"].get<Shape>();
-  return Tensor::from(values(c["kind"], c["seed"].get<uint64_t>() + batch, numel(shape), c["scale"], c["offset"]), shape);
+  return Tensor::from(values(c["kind"], c["seed"].get<uint64_t>() + batch, numel(shape), c["scale"], c["offset"]),
+                      shape);
 }
 
 Tensor upstream(const json& c) {
@@ -47,7 +48,8 @@ Tensor floats(const json& hexes) {
 void expect_sums(const json& hexes, const Tensor& got, double scale, const char* what) {
   std::vector<float> v = got.to_vector<float>();
   ASSERT_EQ(hexes.size(), v.size());
-  for (size_t i = 0; i < v.size(); ++i) EXPECT_NEAR(v[i], exact(hexes[i]), 2e-5 * scale + 1e-5 * std::abs(v[i])) << what << i;
+  for (size_t i = 0; i < v.size(); ++i)
+    EXPECT_NEAR(v[i], exact(hexes[i]), 2e-5 * scale + 1e-5 * std::abs(v[i])) << what << i;
 }
 
 }  // namespace
@@ -69,13 +71,16 @@ TEST(GoldenFakeQuantize, OperatorsForwardAndBackward) {
       autograd::set_requires_grad(zero_point);
       attrs.set("grad_factor", c["grad_factor"].get<double>());
     }
-    const char* op = learnable ? "fake_quantize_learnable" : per_tensor ? "fake_quantize_per_tensor" : "fake_quantize_per_channel";
+    const char* op = learnable    ? "fake_quantize_learnable"
+                     : per_tensor ? "fake_quantize_per_tensor"
+                                  : "fake_quantize_per_channel";
     Tensor y = ops::call(op, {x, scale, zero_point}, attrs);
     autograd::backward(y, upstream(c));
     EXPECT_EQ(hash_of(y.detach()), c["y"]);
     EXPECT_EQ(hash_of(autograd::grad(x)), c["dx"]);
     if (learnable) {
-      double codes = static_cast<double>(std::max(std::abs(c["quant_min"].get<int64_t>()), c["quant_max"].get<int64_t>()));
+      double codes =
+          static_cast<double>(std::max(std::abs(c["quant_min"].get<int64_t>()), c["quant_max"].get<int64_t>()));
       double factor = c["grad_factor"].get<double>();
       expect_sums(c["dscale"], autograd::grad(scale), codes * factor, "dscale");
       expect_sums(c["dzero_point"], autograd::grad(zero_point), scale.to_vector<float>()[0] * factor, "dzero_point");

@@ -61,7 +61,8 @@ TEST(FakeQuantizeOperators, DoNotDependOnLayoutAndThreads) {
   auto run = [&](const Tensor& given, int64_t axis) {
     Tensor v = given.detach(), n = Tensor::full({axis < 0 ? 1 : 6}, 0.03), z = Tensor::full({axis < 0 ? 1 : 6}, 3);
     for (const Tensor* t : {&v, &n, &z}) autograd::set_requires_grad(*t);
-    Tensor y = ops::call("fake_quantize_learnable", {v, n, z}, {{"axis", axis}, {"quant_min", int64_t{-8}}, {"quant_max", int64_t{7}}});
+    Tensor y = ops::call("fake_quantize_learnable", {v, n, z},
+                         {{"axis", axis}, {"quant_min", int64_t{-8}}, {"quant_max", int64_t{7}}});
     autograd::backward(y, dy);
     return std::vector<Tensor>{y.detach(), autograd::grad(v), autograd::grad(n), autograd::grad(z)};
   };
@@ -70,7 +71,8 @@ TEST(FakeQuantizeOperators, DoNotDependOnLayoutAndThreads) {
     auto expected = run(x, axis);
     for (int t : {1, 3}) {
       set_num_threads(t);
-      for (const Tensor& given : {x, x.contiguous(MemoryFormat::channels_last), x.permute({3, 2, 1, 0}).clone().permute({3, 2, 1, 0})}) {
+      for (const Tensor& given :
+           {x, x.contiguous(MemoryFormat::channels_last), x.permute({3, 2, 1, 0}).clone().permute({3, 2, 1, 0})}) {
         auto got = run(given, axis);
         for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(equal(got[i], expected[i])) << i;
       }
@@ -82,7 +84,8 @@ TEST(FakeQuantizeOperators, DoNotDependOnLayoutAndThreads) {
 TEST(FakeQuantizeOperators, TheGradientPassesWhereTheCodeIsNotClamped) {
   Tensor x = Tensor::from({-3.0f, -2.4f, 0.0f, 3.4f, 4.0f});  // codes -3 (clamped) -2 0 3 4 (clamped)
   autograd::set_requires_grad(x);
-  Tensor y = ops::call("fake_quantize_per_tensor", {x, scale_of(1), zero_of(0)}, {{"quant_min", int64_t{-2}}, {"quant_max", int64_t{3}}});
+  Tensor y = ops::call("fake_quantize_per_tensor", {x, scale_of(1), zero_of(0)},
+                       {{"quant_min", int64_t{-2}}, {"quant_max", int64_t{3}}});
   EXPECT_EQ(y.detach().to_vector<float>(), (Floats{-2, -2, 0, 3, 3}));
   autograd::backward(y, Tensor::from({1.0f, 2.0f, 3.0f, 4.0f, 5.0f}));
   EXPECT_EQ(autograd::grad(x).to_vector<float>(), (Floats{0, 2, 3, 4, 0}));
@@ -92,7 +95,8 @@ TEST(FakeQuantizeOperators, LearnedStepsFollowTheFormulas) {
   // s = 0.5, z = -1 (a negative one, which PyTorch's backward rounds otherwise), codes -4..3.
   Tensor x = Tensor::from({-9.0f, -0.3f, 0.6f, 9.0f}), s = scale_of(0.5f), z = Tensor::from({-1.2f});
   for (const Tensor* t : {&x, &s, &z}) autograd::set_requires_grad(*t);
-  Tensor y = ops::call("fake_quantize_learnable", {x, s, z}, {{"quant_min", int64_t{-4}}, {"quant_max", int64_t{3}}, {"grad_factor", 0.5}});
+  Tensor y = ops::call("fake_quantize_learnable", {x, s, z},
+                       {{"quant_min", int64_t{-4}}, {"quant_max", int64_t{3}}, {"grad_factor", 0.5}});
   EXPECT_EQ(y.detach().to_vector<float>(), (Floats{-1.5f, -0.5f, 0.5f, 2}));
   autograd::backward(y, Tensor::from({1.0f, 1.0f, 1.0f, 10.0f}));
   EXPECT_EQ(autograd::grad(x).to_vector<float>(), (Floats{0, 1, 1, 0}));
@@ -110,11 +114,14 @@ TEST(FakeQuantizeOperators, RefuseQParamsThatAreNone) {
   refuse({"fake_quantize_per_tensor", "the scale is 0"}, "fake_quantize_per_tensor", scale_of(0), zero_of(0));
   refuse({"the scale is nan"}, "fake_quantize_per_tensor", scale_of(NAN), zero_of(0));
   refuse({"the zero point is 256", "0..255"}, "fake_quantize_per_tensor", scale_of(1), zero_of(256));
-  refuse({"2 scales", "expected 1 of each"}, "fake_quantize_per_tensor", Tensor::ones({2}), Tensor::zeros({2}, DType::int32));
-  refuse({"2 scales", "expected 3 of each", "dimension 1 of shape (2, 3)"}, "fake_quantize_per_channel", Tensor::ones({2}),
-         Tensor::zeros({2}, DType::int32), Attrs{{"axis", int64_t{1}}});
-  refuse({"the scale of channel 1 is -1"}, "fake_quantize_per_channel", Tensor::from({1.0f, -1.0f}), Tensor::zeros({2}, DType::int32));
-  refuse({"codes 5..5"}, "fake_quantize_per_tensor", scale_of(1), zero_of(0), Attrs{{"quant_min", int64_t{5}}, {"quant_max", int64_t{5}}});
+  refuse({"2 scales", "expected 1 of each"}, "fake_quantize_per_tensor", Tensor::ones({2}),
+         Tensor::zeros({2}, DType::int32));
+  refuse({"2 scales", "expected 3 of each", "dimension 1 of shape (2, 3)"}, "fake_quantize_per_channel",
+         Tensor::ones({2}), Tensor::zeros({2}, DType::int32), Attrs{{"axis", int64_t{1}}});
+  refuse({"the scale of channel 1 is -1"}, "fake_quantize_per_channel", Tensor::from({1.0f, -1.0f}),
+         Tensor::zeros({2}, DType::int32));
+  refuse({"codes 5..5"}, "fake_quantize_per_tensor", scale_of(1), zero_of(0),
+         Attrs{{"quant_min", int64_t{5}}, {"quant_max", int64_t{5}}});
 }
 
 TEST(FakeQuantize, ObservesAndFakeQuantizes) {
@@ -133,7 +140,8 @@ TEST(FakeQuantize, ObservesAndFakeQuantizes) {
       Tensor codes = quantize(x, q.quantizer, q.dtype).int_repr().to(DType::int32);
       for (int32_t& v : std::span(codes.data<int32_t>(), 24))
         v = std::clamp<int32_t>(v, static_cast<int32_t>(q.quant_min), static_cast<int32_t>(q.quant_max));
-      EXPECT_TRUE(equal(make_quantized(codes.to(code_dtype(q.dtype)), q.quantizer).dequantize(), y)) << to_string(*module);
+      EXPECT_TRUE(equal(make_quantized(codes.to(code_dtype(q.dtype)), q.quantizer).dequantize(), y))
+          << to_string(*module);
     }
     f.disable_observer();
     f.forward(x * 100.0);
@@ -148,7 +156,8 @@ TEST(FakeQuantize, WithoutDataIsNotCalibrated) {
   for (auto& [name, factory] : all_kinds()) {
     if (std::string(name) == "FixedQParamsFakeQuantize") continue;
     auto module = factory.make_module("conv1");
-    expect_error(ErrorCode::not_calibrated, {name, "of 'conv1' has no scale yet", "enable_observer"}, [&] { qparams_of(*module); });
+    expect_error(ErrorCode::not_calibrated, {name, "of 'conv1' has no scale yet", "enable_observer"},
+                 [&] { qparams_of(*module); });
     EXPECT_NE(nn::to_string(*module).find("scale=None"), std::string::npos);
   }
   auto module = default_fake_quant().make_module("x");
@@ -162,7 +171,8 @@ TEST(FakeQuantize, AStateDictGoesOnWhereTheOtherWas) {
     for (uint64_t k = 0; k < 3; ++k) (*a)(Tensor::randn({4, 6}, k));
     a->as<FakeQuantizeBase>().disable_fake_quant();
     auto state = a->state_dict();
-    for (const char* key : {"scale", "zero_point", "fake_quant_enabled", "observer_enabled"}) EXPECT_TRUE(state.count(key)) << key;
+    for (const char* key : {"scale", "zero_point", "fake_quant_enabled", "observer_enabled"})
+      EXPECT_TRUE(state.count(key)) << key;
     b->load_state_dict(state);
     EXPECT_FALSE(b->as<FakeQuantizeBase>().is_fake_quant_enabled());
     for (auto& m : {a, b}) enable_fake_quant(*m);
@@ -177,10 +187,12 @@ TEST(FakeQuantize, ADamagedStateIsRefused) {
   auto module = default_fake_quant().make_module("fc");
   (*module)(Tensor::randn({9}, 1));
   auto state = module->state_dict();
-  for (const auto& [key, value] : std::vector<std::pair<std::string, Tensor>>{{"scale", scale_of(-1)}, {"scale", Tensor::ones({2})}, {"zero_point", zero_of(-1)}}) {
+  for (const auto& [key, value] : std::vector<std::pair<std::string, Tensor>>{
+           {"scale", scale_of(-1)}, {"scale", Tensor::ones({2})}, {"zero_point", zero_of(-1)}}) {
     auto bad = state;
     bad[key] = value;
-    expect_error(ErrorCode::invalid_argument, {"FakeQuantize of 'fc'", "the state dict has"}, [&] { module->load_state_dict(bad); });
+    expect_error(ErrorCode::invalid_argument, {"FakeQuantize of 'fc'", "the state dict has"},
+                 [&] { module->load_state_dict(bad); });
   }
 }
 
@@ -242,7 +254,8 @@ TEST(FakeQuantize, RefusesWhatItCannotDo) {
                [] { ObserverFactory("minmax").with_dtype(DType::qint32).fake_quantize().make_module("conv1"); });
   expect_error(ErrorCode::unsupported, {"LearnableFakeQuantize", "float qparams"},
                [] { default_float_qparams_observer().fake_quantize("LearnableFakeQuantize").make_module(); });
-  expect_error(ErrorCode::invalid_argument, {"Linear", "expected an observer"}, [] { qparams_of(*nn::make<nn::Linear>(1, 1)); });
+  expect_error(ErrorCode::invalid_argument, {"Linear", "expected an observer"},
+               [] { qparams_of(*nn::make<nn::Linear>(1, 1)); });
 }
 
 TEST(LearnableFakeQuantize, LearnsOnlyWhenItIsTold) {

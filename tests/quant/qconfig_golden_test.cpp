@@ -53,7 +53,8 @@ TEST(GoldenQConfig, EveryNamedConfigurationIsPyTorchs) {
 }
 
 TEST(GoldenQConfig, EveryNamedObserverAndFakeQuantizeModuleIsPyTorchs) {
-#define NAMED(name) {#name, name}
+#define NAMED(name) \
+  { #name, name }
   const std::map<std::string, ObserverFactory (*)()> factories = {
       NAMED(default_observer),
       NAMED(default_histogram_observer),

@@ -16,7 +16,8 @@ namespace {
 
 nn::ModulePtr checked(const ObserverFactory& factory, const std::string& label) {
   ObserverFactory plain = factory.without_fake_quantize();
-  OCTET_CHECK(plain.chooses_qparams(), invalid_argument, "{}: fake quantization needs an observer that chooses qparams, got {}",
+  OCTET_CHECK(plain.chooses_qparams(), invalid_argument,
+              "{}: fake quantization needs an observer that chooses qparams, got {}",
               label.empty() ? "FakeQuantize" : label, to_string(plain));
   CodeRange codes = code_range(plain.options());
   OCTET_CHECK(codes.quant_max - codes.quant_min < (1 << 20), invalid_argument,
@@ -67,16 +68,17 @@ std::string FakeQuantizeBase::title() const {
 }
 
 void FakeQuantizeBase::fail_not_calibrated() const {
-  OCTET_FAIL(not_calibrated,
-             "{} has no scale yet: run data through it with the observer enabled (enable_observer), or load a state dict",
-             title());
+  OCTET_FAIL(
+      not_calibrated,
+      "{} has no scale yet: run data through it with the observer enabled (enable_observer), or load a state dict",
+      title());
 }
 
 QParams FakeQuantizeBase::calculate_qparams() const {
   Tensor scale = current_scale(), zero_point = current_zero_point();
   if (scale.numel() == 0) fail_not_calibrated();
-  QParams q = make_qparams(scale.to(DType::float64).to_vector<double>(), zero_point.to(DType::float64).to_vector<double>(),
-                           options());
+  QParams q = make_qparams(scale.to(DType::float64).to_vector<double>(),
+                           zero_point.to(DType::float64).to_vector<double>(), options());
   if (!observer().empty()) q.warnings = observer().calculate_qparams().warnings;
   return q;
 }
@@ -105,7 +107,8 @@ Attrs FakeQuantizeBase::config() const {
 void FakeQuantize::set(const std::vector<double>& scales, const std::vector<double>& zero_points) {
   const Shape shape{static_cast<int64_t>(scales.size())};
   scale_ = Tensor::from(scales, shape).to(DType::float32);
-  zero_point_ = Tensor::from(zero_points, shape).to(is_float_qparams(options().qscheme) ? DType::float32 : DType::int32);
+  zero_point_ =
+      Tensor::from(zero_points, shape).to(is_float_qparams(options().qscheme) ? DType::float32 : DType::int32);
 }
 
 void FakeQuantize::update(const Tensor& x) {
@@ -131,17 +134,18 @@ void FakeQuantize::set_extra_state(const std::map<std::string, Tensor>& state) {
   std::vector<double> scales = state.at("scale").to(DType::float64).to_vector<double>();
   std::vector<double> zero_points = state.at("zero_point").to(DType::float64).to_vector<double>();
   OCTET_CHECK(scales.size() == zero_points.size() && (is_per_channel() || scales.size() <= 1), invalid_argument,
-              "{}: the state dict has {} scales and {} zero points; expected {}", title(), scales.size(), zero_points.size(),
-              is_per_channel() ? "one of each per channel" : "one of each");
+              "{}: the state dict has {} scales and {} zero points; expected {}", title(), scales.size(),
+              zero_points.size(), is_per_channel() ? "one of each per channel" : "one of each");
   CodeRange codes = code_range(options());
   for (size_t i = 0; i < scales.size(); ++i) {
     double z = zero_points[i];
     bool fits = is_float_qparams(options().qscheme)
                     ? std::isfinite(z)
                     : z >= static_cast<double>(codes.quant_min) && z <= static_cast<double>(codes.quant_max);
-    OCTET_CHECK(std::isfinite(scales[i]) && scales[i] > 0 && fits, invalid_argument,
-                "{}: the state dict has scale {} and zero point {}; expected a positive scale and a zero point in {}..{}",
-                title(), scales[i], z, codes.quant_min, codes.quant_max);
+    OCTET_CHECK(
+        std::isfinite(scales[i]) && scales[i] > 0 && fits, invalid_argument,
+        "{}: the state dict has scale {} and zero point {}; expected a positive scale and a zero point in {}..{}",
+        title(), scales[i], z, codes.quant_min, codes.quant_max);
   }
   set(scales, zero_points);
 }
@@ -164,9 +168,9 @@ void FusedMovingAvgObsFakeQuantize::update(const Tensor& x) {
   const CodeRange codes = code_range(options());
   std::vector<double> scales, zero_points;
   for (size_t c = 0; c < min.size(); ++c) {
-    auto [s, z] = affine::choose_qparams_dynamic(min[c], max[c], static_cast<int32_t>(codes.quant_min),
-                                                 static_cast<int32_t>(codes.quant_max), false,
-                                                 is_symmetric(options().qscheme));
+    auto [s, z] =
+        affine::choose_qparams_dynamic(min[c], max[c], static_cast<int32_t>(codes.quant_min),
+                                       static_cast<int32_t>(codes.quant_max), false, is_symmetric(options().qscheme));
     scales.push_back(s);
     zero_points.push_back(z);
   }
@@ -214,7 +218,8 @@ Tensor LearnableFakeQuantize::forward(Tensor x) {
   Attrs attrs = codes_of(options());
   if (is_per_channel()) attrs.set("axis", options().ch_axis);
   if (use_grad_scaling_)
-    attrs.set("grad_factor", 1 / std::sqrt(static_cast<double>(x.numel()) * attrs.get_double("quant_max")));
+    attrs.set("grad_factor",
+              1 / std::sqrt(static_cast<double>(x.numel()) * std::max(attrs.get_double("quant_max"), 1.0)));
   Tensor z = is_symmetric(options().qscheme) ? zero_point.detach() : zero_point;
   return ops::call("fake_quantize_learnable", {x, scale, z}, attrs);
 }

@@ -31,8 +31,8 @@ class FakeQuantizeBase : public nn::Module {
   bool is_observer_enabled() const;
 
   // The qparams that forward uses, with the observer's warnings. Error not_calibrated if there are none yet.
-  // PyTorch's FusedMovingAvgObsFakeQuantize answers its observer's instead, which differ from those it was trained with:
-  // observer().calculate_qparams() gives them.
+  // PyTorch's FusedMovingAvgObsFakeQuantize answers its observer's instead, which differ from those it was trained
+  // with: observer().calculate_qparams() gives them.
   QParams calculate_qparams() const;
 
   Observer& observer() const { return activation_post_process.as<Observer>(); }
@@ -98,8 +98,8 @@ class FixedQParamsFakeQuantize : public FakeQuantize {
 // error, and symmetric schemes make the range of both signs as wide as the codes are.
 class FusedMovingAvgObsFakeQuantize : public FakeQuantize {
  public:
-  explicit FusedMovingAvgObsFakeQuantize(const ObserverFactory& observer = ObserverFactory("MovingAverageMinMaxObserver"),
-                                         const std::string& label = "");
+  explicit FusedMovingAvgObsFakeQuantize(
+      const ObserverFactory& observer = ObserverFactory("MovingAverageMinMaxObserver"), const std::string& label = "");
 
  protected:
   void update(const Tensor& x) override;

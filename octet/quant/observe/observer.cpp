@@ -7,6 +7,7 @@
 #include <typeinfo>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/text.h"
 #include "octet/quant/observe/scan_impl.h"
 #include "octet/tensor/affine.h"
 
@@ -73,23 +74,87 @@ bool is_symmetric(ObserverScheme scheme) {
 
 bool is_float_qparams(ObserverScheme scheme) { return scheme == ObserverScheme::per_channel_affine_float_qparams; }
 
-std::string to_string(const ObserverOptions& o) {
-  const ObserverOptions d;
+// -- options by name -----------------------------------------------------------------------------------
+namespace {
+
+// Calls fn(name, member) for every option, in the order in which they are printed.
+template <typename Fn>
+void each_option(Fn&& fn) {
+  fn("dtype", &ObserverOptions::dtype);
+  fn("qscheme", &ObserverOptions::qscheme);
+  fn("quant_min", &ObserverOptions::quant_min);
+  fn("quant_max", &ObserverOptions::quant_max);
+  fn("reduce_range", &ObserverOptions::reduce_range);
+  fn("eps", &ObserverOptions::eps);
+  fn("ch_axis", &ObserverOptions::ch_axis);
+  fn("averaging_constant", &ObserverOptions::averaging_constant);
+  fn("bins", &ObserverOptions::bins);
+  fn("percentile", &ObserverOptions::percentile);
+  fn("is_dynamic", &ObserverOptions::is_dynamic);
+  fn("scale", &ObserverOptions::scale);
+  fn("zero_point", &ObserverOptions::zero_point);
+}
+
+Attr to_attr(DType v) { return octet::to_string(v); }
+Attr to_attr(ObserverScheme v) { return std::string(to_string(v)); }
+template <typename T>
+Attr to_attr(const std::optional<T>& v) {
+  return *v;
+}
+template <typename T>
+Attr to_attr(const T& v) {
+  return v;
+}
+
+void from_attr(const Attrs& a, const std::string& name, DType& v) { v = parse_dtype(a.get_string(name)); }
+void from_attr(const Attrs& a, const std::string& name, ObserverScheme& v) {
+  v = parse_observer_scheme(a.get_string(name));
+}
+void from_attr(const Attrs& a, const std::string& name, bool& v) { v = a.get_bool(name); }
+void from_attr(const Attrs& a, const std::string& name, int64_t& v) { v = a.get_int(name); }
+void from_attr(const Attrs& a, const std::string& name, double& v) { v = a.get_double(name); }
+template <typename T>
+void from_attr(const Attrs& a, const std::string& name, std::optional<T>& v) {
+  from_attr(a, name, v.emplace());
+}
+
+}  // namespace
+
+Attrs to_attrs(const ObserverOptions& o) {
+  const ObserverOptions defaults;
+  Attrs a;
+  each_option([&](const char* name, auto member) {
+    if (o.*member != defaults.*member) a.set(name, to_attr(o.*member));
+  });
+  return a;
+}
+
+ObserverOptions options_from(const Attrs& attrs) {
+  ObserverOptions o;
+  std::vector<std::string> known;
+  each_option([&](const char* name, auto member) {
+    known.push_back(name);
+    if (attrs.has(name)) from_attr(attrs, name, o.*member);
+  });
+  for (const auto& [name, value] : attrs)
+    OCTET_CHECK(std::find(known.begin(), known.end(), name) != known.end(), invalid_argument,
+                "observer options: unknown name '{}'{}", name, did_you_mean(name, known));
+  return o;
+}
+
+std::string to_string(const ObserverOptions& options) {
   std::vector<std::string> parts;
-  if (o.dtype != d.dtype) parts.push_back(fmt::format("dtype={}", octet::to_string(o.dtype)));
-  if (o.qscheme != d.qscheme) parts.push_back(fmt::format("qscheme={}", to_string(o.qscheme)));
-  if (o.quant_min) parts.push_back(fmt::format("quant_min={}", *o.quant_min));
-  if (o.quant_max) parts.push_back(fmt::format("quant_max={}", *o.quant_max));
-  if (o.reduce_range) parts.push_back("reduce_range=true");
-  if (o.eps != d.eps) parts.push_back(fmt::format("eps={}", o.eps));
-  if (o.ch_axis != d.ch_axis) parts.push_back(fmt::format("ch_axis={}", o.ch_axis));
-  if (o.averaging_constant != d.averaging_constant)
-    parts.push_back(fmt::format("averaging_constant={}", o.averaging_constant));
-  if (o.bins != d.bins) parts.push_back(fmt::format("bins={}", o.bins));
-  if (o.percentile != d.percentile) parts.push_back(fmt::format("percentile={}", o.percentile));
-  if (o.is_dynamic) parts.push_back("is_dynamic=true");
-  if (o.scale) parts.push_back(fmt::format("scale={}", *o.scale));
-  if (o.zero_point) parts.push_back(fmt::format("zero_point={}", *o.zero_point));
+  const Attrs attrs = to_attrs(options);
+  each_option([&](const char* name, auto) {
+    if (!attrs.has(name)) return;
+    std::visit(
+        [&](const auto& v) {
+          if constexpr (std::is_arithmetic_v<std::decay_t<decltype(v)>> ||
+                        std::is_same_v<std::decay_t<decltype(v)>, std::string>)
+            parts.push_back(fmt::format("{}={}", name, v));
+        },
+        attrs.get(name));
+  });
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
@@ -249,46 +314,6 @@ QParams calculate_qparams(const Tensor& min, const Tensor& max, const ObserverOp
                           const std::string& label) {
   return calculate_qparams(min.to(DType::float32).to_vector<float>(), max.to(DType::float32).to_vector<float>(),
                            options, label);
-}
-
-Attrs to_attrs(const ObserverOptions& o) {
-  const ObserverOptions d;
-  Attrs a;
-  if (o.dtype != d.dtype) a.set("dtype", octet::to_string(o.dtype));
-  if (o.qscheme != d.qscheme) a.set("qscheme", std::string(to_string(o.qscheme)));
-  if (o.quant_min) a.set("quant_min", *o.quant_min);
-  if (o.quant_max) a.set("quant_max", *o.quant_max);
-  if (o.reduce_range != d.reduce_range) a.set("reduce_range", o.reduce_range);
-  if (o.eps != d.eps) a.set("eps", o.eps);
-  if (o.ch_axis != d.ch_axis) a.set("ch_axis", o.ch_axis);
-  if (o.averaging_constant != d.averaging_constant) a.set("averaging_constant", o.averaging_constant);
-  if (o.bins != d.bins) a.set("bins", o.bins);
-  if (o.percentile != d.percentile) a.set("percentile", o.percentile);
-  if (o.is_dynamic != d.is_dynamic) a.set("is_dynamic", o.is_dynamic);
-  if (o.scale) a.set("scale", *o.scale);
-  if (o.zero_point) a.set("zero_point", *o.zero_point);
-  return a;
-}
-
-ObserverOptions options_from(const Attrs& a) {
-  ObserverOptions o;
-  for (const auto& [name, value] : a) {
-    if (name == "dtype") o.dtype = parse_dtype(a.get_string(name));
-    else if (name == "qscheme") o.qscheme = parse_observer_scheme(a.get_string(name));
-    else if (name == "quant_min") o.quant_min = a.get_int(name);
-    else if (name == "quant_max") o.quant_max = a.get_int(name);
-    else if (name == "reduce_range") o.reduce_range = a.get_bool(name);
-    else if (name == "eps") o.eps = a.get_double(name);
-    else if (name == "ch_axis") o.ch_axis = a.get_int(name);
-    else if (name == "averaging_constant") o.averaging_constant = a.get_double(name);
-    else if (name == "bins") o.bins = a.get_int(name);
-    else if (name == "percentile") o.percentile = a.get_double(name);
-    else if (name == "is_dynamic") o.is_dynamic = a.get_bool(name);
-    else if (name == "scale") o.scale = a.get_double(name);
-    else if (name == "zero_point") o.zero_point = a.get_int(name);
-    else OCTET_FAIL(invalid_argument, "observer options: unknown name '{}'", name);
-  }
-  return o;
 }
 
 Attrs Observer::config() const {

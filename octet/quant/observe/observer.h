@@ -7,9 +7,9 @@
 //   Tensor q = quantize(x, qparams.quantizer, qparams.dtype);
 //
 // Names and meanings are PyTorch's (torch.ao.quantization.observer); the arithmetic is docs/numerics.md's, in float32.
-// Observers are modules: forward(x) observes x and returns it, and state_dict holds all they have seen, so that a prepared
-// model that is saved and loaded again goes on calibrating where it was.
-// An observer is not thread-safe: let each thread fill its own and merge() them, which loses nothing.
+// Observers are modules: forward(x) observes x and returns it, and state_dict holds all they have seen, so that a
+// prepared model that is saved and loaded again goes on calibrating where it was. An observer is not thread-safe: let
+// each thread fill its own and merge() them, which loses nothing.
 
 #include <cstdint>
 #include <map>

@@ -33,8 +33,8 @@ Window3 window3(const OpSpec& spec, const int64_t* kernel, size_t spatial) {
 
 }  // namespace
 
-Window3 conv_window3(const OpSpec& spec) {
-  Shape weight = spec.inputs[1].shape();
+Window3 conv_window3(const OpSpec& spec) { return conv_window3(spec, spec.inputs[1].shape()); }
+Window3 conv_window3(const OpSpec& spec, const Shape& weight) {
   return window3(spec, weight.data() + 2, weight.size() - 2);
 }
 

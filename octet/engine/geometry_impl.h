@@ -20,6 +20,7 @@ struct Window3 {
 };
 // Of a convolution of 1 to 3 spatial dimensions (kernel from the weight's shape), and of a pool.
 Window3 conv_window3(const OpSpec& spec);
+Window3 conv_window3(const OpSpec& spec, const Shape& weight);
 Window3 pool_window3(const OpSpec& spec);
 // (N, C, spatial...) with leading spatial dimensions of 1 up to three.
 Shape with_3_spatial(const Shape& shape);

@@ -1,9 +1,7 @@
 // Float work through oneDNN: convolutions, linear, matmul, pools, add, mul, relu and clamp. Images are NHWC, so that float
 // and quantized parts of a network exchange them without reordering; weights are reordered once to what oneDNN prefers.
-#include <dnnl.hpp>
 #include <omp.h>
 
-#include <functional>
 #include <map>
 #include <mutex>
 #include <unordered_map>
@@ -12,12 +10,10 @@
 #include "octet/base/parallel.h"
 #include "octet/engine/engines_impl.h"
 #include "octet/engine/geometry_impl.h"
+#include "octet/engine/onednn_impl.h"
 
 namespace octet {
-namespace {
-
-using dnnl::memory;
-using Tag = memory::format_tag;
+namespace onednn {
 
 dnnl::engine& cpu() {
   static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -26,15 +22,6 @@ dnnl::engine& cpu() {
 dnnl::stream& stream() {
   thread_local dnnl::stream s(cpu());
   return s;
-}
-
-memory::dims dims(const Shape& s) { return memory::dims(s.begin(), s.end()); }
-
-memory::desc nhwc(const Shape& s) { return {dims(s), memory::data_type::f32, Tag::nhwc}; }
-
-memory::desc row_major(const Shape& s) {
-  auto strides = contiguous_strides(s);
-  return {dims(s), memory::data_type::f32, memory::dims(strides.begin(), strides.end())};
 }
 
 dnnl::primitive_attr attributes(const std::string& activation) {
@@ -47,10 +34,25 @@ dnnl::primitive_attr attributes(const std::string& activation) {
   return attr;
 }
 
-// oneDNN takes its threads from OpenMP: a primitive is cut for the number there is when it is made, and runs on it.
 void use_our_threads() {
   if (omp_get_max_threads() != num_threads()) omp_set_num_threads(num_threads());
 }
+
+ConvDims::ConvDims(const OpSpec& spec) {
+  const auto &s = spec.attrs.get_ints("stride"), &d = spec.attrs.get_ints("dilation"), &p = spec.attrs.get_ints("padding");
+  stride = s;
+  for (int64_t v : d) dilation.push_back(v - 1);
+  begin.assign(p.begin(), p.begin() + static_cast<int64_t>(s.size()));
+  end.assign(p.begin() + static_cast<int64_t>(s.size()), p.end());
+  if (spec.attrs.has("output_padding"))
+    for (size_t d = 0; d < s.size(); ++d) end[d] -= spec.attrs.get_ints("output_padding")[d];
+}
+
+}  // namespace onednn
+
+namespace {
+
+using namespace onednn;
 
 // A primitive with its memories; operands are pointed at the caller's buffers on every run.
 class PrimitivePlan final : public KernelPlan {
@@ -88,8 +90,6 @@ class PrimitivePlan final : public KernelPlan {
   memory output_;
   std::unordered_map<int, memory> args_;
 };
-
-using PlanFn = std::function<std::unique_ptr<KernelPlan>(const std::vector<Shape>&, const std::vector<Shape>&)>;
 
 class OneDnnKernel final : public Kernel {
  public:
@@ -143,23 +143,6 @@ class WeightCache {
 
 memory constant_memory(const Tensor& t) { return memory(row_major(t.shape()), cpu(), t.raw_data()); }
 
-// Images of two dimensions are NHWC, others row-major.
-memory::desc image(const Shape& s) { return s.size() == 4 ? nhwc(s) : row_major(s); }
-
-// A convolution's parameters in oneDNN's terms.
-struct ConvDims {
-  memory::dims stride, dilation, begin, end;
-  explicit ConvDims(const OpSpec& spec) {
-    const auto &s = spec.attrs.get_ints("stride"), &d = spec.attrs.get_ints("dilation"), &p = spec.attrs.get_ints("padding");
-    stride = s;
-    for (int64_t v : d) dilation.push_back(v - 1);
-    begin.assign(p.begin(), p.begin() + static_cast<int64_t>(s.size()));
-    end.assign(p.begin() + static_cast<int64_t>(s.size()), p.end());
-    if (spec.attrs.has("output_padding"))
-      for (size_t d = 0; d < s.size(); ++d) end[d] -= spec.attrs.get_ints("output_padding")[d];
-  }
-};
-
 // Forward convolution or, for transposed ones, deconvolution: their descriptors take the same arguments.
 template <typename Forward>
 std::unique_ptr<KernelPlan> plan_conv(dnnl::algorithm algorithm, const ConvDims& c, WeightCache& weights, const memory::desc& any_weight,
@@ -192,15 +175,14 @@ std::unique_ptr<Kernel> conv(const OpSpec& spec) {
     std::swap(strides[first], strides[first + 1]);
   }
   memory::desc laid_out(dims(grouped), memory::data_type::f32, memory::dims(strides.begin(), strides.end()));
-  memory::desc any_weight(dims(grouped), memory::data_type::f32, Tag::any);
+  memory::desc any_weight = any_layout(grouped);
   auto weights = std::make_shared<WeightCache>(spec.constants[1], laid_out);
   Tensor bias = spec.has(2) ? spec.constants[2].contiguous() : Tensor();
   std::string activation = spec.attrs.get_string("activation");
   ConvDims c(spec);
   for (size_t d = 0; d < c.end.size(); ++d)
     if (c.end[d] + c.stride[d] <= 0) return nullptr;  // oneDNN does not take so much output_padding
-  Layout layout = ws.size() == 4 ? Layout::channels_last : Layout::row_major;
-  return std::make_unique<OneDnnKernel>(spec.op, layout, [=](const auto& in, const auto& out) {
+  return std::make_unique<OneDnnKernel>(spec.op, image_layout(ws.size()), [=](const auto& in, const auto& out) {
     if (transposed)
       return plan_conv<dnnl::deconvolution_forward>(dnnl::algorithm::deconvolution_direct, c, *weights, any_weight, bias, activation,
                                                     in[0], out[0]);
@@ -218,7 +200,7 @@ std::unique_ptr<Kernel> linear(const OpSpec& spec) {
   return std::make_unique<OneDnnKernel>("linear", Layout::row_major, [=](const auto& in, const auto&) {
     int64_t m = numel(in[0]) / ws[1];
     auto kind = dnnl::prop_kind::forward_inference;
-    memory::desc any_weight(dims(ws), memory::data_type::f32, Tag::any);
+    memory::desc any_weight = any_layout(ws);
     auto desc = bias.defined() ? dnnl::inner_product_forward::desc(kind, row_major({m, ws[1]}), any_weight,
                                                                    row_major(bias.shape()), row_major({m, ws[0]}))
                                : dnnl::inner_product_forward::desc(kind, row_major({m, ws[1]}), any_weight, row_major({m, ws[0]}));
@@ -284,8 +266,7 @@ std::unique_ptr<Kernel> pool(const OpSpec& spec) {
   auto algorithm = max ? dnnl::algorithm::pooling_max
                        : include_pad ? dnnl::algorithm::pooling_avg_include_padding
                                      : dnnl::algorithm::pooling_avg_exclude_padding;
-  Layout layout = rank == 4 ? Layout::channels_last : Layout::row_major;
-  return std::make_unique<OneDnnKernel>(spec.op, layout, [=](const auto& in, const auto& out) {
+  return std::make_unique<OneDnnKernel>(spec.op, image_layout(rank), [=](const auto& in, const auto& out) {
     // The padding at the end that makes oneDNN's output size agree with ceil_mode's.
     memory::dims end;
     for (size_t i = 0; i < kernel.size(); ++i)
@@ -341,13 +322,12 @@ class OneDnnEngine final : public Engine {
         {"adaptive_avg_pool2d", pool}, {"adaptive_avg_pool3d", pool}, {"adaptive_max_pool2d", pool}, {"adaptive_max_pool3d", pool},
         {"add", binary}, {"mul", binary}, {"relu", clip}, {"relu6", clip}, {"clamp", clip},
     };
-    auto it = makers.find(spec.op);
-    if (it == makers.end()) return nullptr;
     for (size_t i = 0; i < spec.inputs.size(); ++i)
       if (spec.has(i) && spec.inputs[i].dtype != DType::float32) return nullptr;
     for (const TensorType& t : spec.outputs)
       if (t.dtype != DType::float32) return nullptr;
-    return it->second(spec);
+    auto it = makers.find(spec.op);
+    return it == makers.end() ? make_training(spec) : it->second(spec);
   }
 };
 

@@ -38,7 +38,37 @@ DynamicCodes::DynamicCodes(const float* x, int64_t n, bool reduce_range, const s
   for (int64_t i = 0; i < n; ++i) codes[i] = static_cast<uint8_t>(affine::quantize(x[i], scale, zero_point, 0, 255));
 }
 
+namespace {
+
+// The gradients of linear: dx = dy * w, dw = dy^T * x, and db = the sum of dy.
+std::unique_ptr<Kernel> backward_linear(const OpSpec& spec) {
+  bool data = spec.op == "linear_backward_data";
+  const FloatOperand first(spec, 0), second(spec, 1);
+  return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+    const Shape& w = data ? in[1] : out[0];
+    int64_t n_out = w[0], k_in = w[1], m = n_out ? numel(data ? in[0] : in[1]) / n_out : 0;
+    bool bias = !data && numel(out[1]) > 0;
+    return [=](auto inputs, auto outputs) {
+      Sums sums(numel(out[0])), bias_sums(n_out);
+      const float *a = first.data(inputs), *b = second.data(inputs);  // dy, w; or x, dy
+      for (int64_t i = 0; i < m; ++i)
+        for (int64_t n = 0; n < n_out; ++n) {
+          if (bias) bias_sums[n] += b[i * n_out + n];
+          for (int64_t k = 0; k < k_in; ++k) {
+            if (data) sums[i * k_in + k] += static_cast<double>(a[i * n_out + n]) * b[n * k_in + k];
+            else sums[n * k_in + k] += static_cast<double>(b[i * n_out + n]) * a[i * k_in + k];
+          }
+        }
+      sums.store(outputs[0]);
+      if (bias) bias_sums.store(outputs[1]);
+    };
+  });
+}
+
+}  // namespace
+
 std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
+  if (spec.op.starts_with("linear_backward_")) return backward_linear(spec);
   Shape weight = spec.inputs[1].shape();
   int64_t n_out = weight[0], k_in = weight[1];
   if (spec.op == "linear_dynamic") {
@@ -104,7 +134,8 @@ class ReferenceEngine final : public Engine {
  public:
   std::string name() const override { return "reference"; }
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    if (spec.op == "linear" || spec.op == "linear_dynamic") return reference::make_linear(spec);
+    if (spec.op == "linear" || spec.op == "linear_dynamic" || spec.op.starts_with("linear_backward_"))
+      return reference::make_linear(spec);
     if (spec.op.starts_with("conv")) return reference::make_conv(spec);
     if (spec.op.find("_pool") != std::string::npos) return reference::make_pool(spec);
     return nullptr;

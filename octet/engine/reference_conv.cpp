@@ -14,12 +14,11 @@ struct Geometry {
   int64_t in_channels = 1, out_channels = 1;  // of one group
 };
 
-Geometry geometry(const OpSpec& spec) {
+Geometry geometry(const OpSpec& spec, const Shape& weight) {
   Geometry g;
-  g.window = engine_detail::conv_window3(spec);
+  g.window = engine_detail::conv_window3(spec, weight);
   g.transposed = engine_detail::is_transposed(spec);
   g.groups = spec.attrs.get_int("groups");
-  Shape weight = spec.inputs[1].shape();
   g.in_channels = g.transposed ? weight[0] / g.groups : weight[1];
   g.out_channels = g.transposed ? weight[1] : weight[0] / g.groups;
   return g;
@@ -114,14 +113,39 @@ std::unique_ptr<Kernel> float_conv(const OpSpec& spec, const Geometry& g) {
   });
 }
 
+// Gradients: dx[xi] += dy[i] * w[wi], or dw[wi] += dy[i] * x[xi], for every product of the convolution.
+std::unique_ptr<Kernel> backward_conv(const OpSpec& spec) {
+  const bool data = spec.op == "conv_backward_data";
+  const FloatOperand first(spec, 0), second(spec, 1);
+  return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+    const Geometry g = geometry(spec, data ? in[1] : out[0]);
+    const Shape x = engine_detail::with_3_spatial(data ? out[0] : in[0]), y = engine_detail::with_3_spatial(in[data ? 0 : 1]);
+    const bool bias = !data && numel(out[1]) > 0;
+    return [=, size = numel(out[0])](auto inputs, auto outputs) {
+      Sums sums(size), bias_sums(y[1]);
+      const float *a = first.data(inputs), *b = second.data(inputs);  // dy, w; or x, dy
+      for_each_output(y, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
+        if (bias) bias_sums[c] += b[i];
+        for_each_product(g, x, n, c, at, [&](int64_t xi, int64_t wi) {
+          if (data) sums[xi] += static_cast<double>(a[i]) * b[wi];
+          else sums[wi] += static_cast<double>(b[i]) * a[xi];
+        });
+      });
+      sums.store(outputs[0]);
+      if (bias) bias_sums.store(outputs[1]);
+    };
+  });
+}
+
 }  // namespace
 
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
+  if (spec.op.starts_with("conv_backward_")) return backward_conv(spec);
   if (spec.op.ends_with("_dynamic"))
-    return engine_detail::is_dynamic_call(spec) ? dynamic_conv(spec, geometry(spec)) : nullptr;
+    return engine_detail::is_dynamic_call(spec) ? dynamic_conv(spec, geometry(spec, spec.inputs[1].shape())) : nullptr;
   if (spec.op.ends_with("_weight_only")) return nullptr;
-  if (engine_detail::is_integer_call(spec)) return integer_conv(spec, geometry(spec));
-  return is_float_call(spec) ? float_conv(spec, geometry(spec)) : nullptr;
+  if (engine_detail::is_integer_call(spec)) return integer_conv(spec, geometry(spec, spec.inputs[1].shape()));
+  return is_float_call(spec) ? float_conv(spec, geometry(spec, spec.inputs[1].shape())) : nullptr;
 }
 
 }  // namespace octet::reference

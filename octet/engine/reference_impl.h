@@ -1,6 +1,7 @@
 #pragma once
 // What the reference engine's kernels share.
 
+#include <algorithm>
 #include <functional>
 #include <string>
 #include <vector>
@@ -11,8 +12,8 @@
 namespace octet::reference {
 
 // The makers of reference kernels, one per family. Each returns null when the call is not one it takes.
-std::unique_ptr<Kernel> make_linear(const OpSpec& spec);  // reference.cpp: linear, linear_dynamic
-std::unique_ptr<Kernel> make_conv(const OpSpec& spec);    // reference_conv.cpp: conv*, conv_transpose*, and their dynamic forms
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec);  // reference.cpp: linear, linear_dynamic, and gradients
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec);    // reference_conv.cpp: conv*, conv_transpose*, their dynamic forms and gradients
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec);    // reference_pool.cpp
 
 using RunFn = std::function<void(std::span<const void* const>, std::span<void* const>)>;
@@ -92,5 +93,18 @@ inline float dynamic_result(int32_t acc, float multiplier, const float* bias, in
   float v = static_cast<float>(acc) * multiplier;
   return activate(bias ? v + bias[channel] : v, activation);
 }
+
+// Sums in double, rounded once.
+class Sums {
+ public:
+  explicit Sums(int64_t n) : sums_(n, 0.0) {}
+  double& operator[](int64_t i) { return sums_[i]; }
+  void store(void* out) const {
+    std::transform(sums_.begin(), sums_.end(), static_cast<float*>(out), [](double v) { return static_cast<float>(v); });
+  }
+
+ private:
+  std::vector<double> sums_;
+};
 
 }  // namespace octet::reference

@@ -14,7 +14,7 @@ namespace octet::nn {
 // -- Slot and Parameter ------------------------------------------------------------------------------
 
 Slot::Slot(Module* owner, const std::string& name, ModulePtr module)
-    : offset_(reinterpret_cast<char*>(this) - reinterpret_cast<char*>(owner)), index_(owner->add_child(name, std::move(module))) {}
+    : offset_(reinterpret_cast<char*>(this) - reinterpret_cast<char*>(owner)), index_(owner->add_child(name, std::move(module))), name_(name) {}
 
 namespace {
 template <typename T>
@@ -23,8 +23,18 @@ Module* owner_of(T* member, ptrdiff_t offset) {
 }
 }  // namespace
 
-const ModulePtr& Slot::get() const { return owner_of(this, offset_)->children_[index_].second; }
-void Slot::set(ModulePtr module) const { owner_of(this, offset_)->children_[index_].second = std::move(module); }
+ModulePtr& Slot::place() const {
+  Module* owner = owner_of(this, offset_);
+  auto& children = owner->children_;
+  if (index_ >= children.size() || children[index_].first != name_) {  // others were added or removed
+    index_ = 0;
+    while (index_ < children.size() && children[index_].first != name_) ++index_;
+    OCTET_CHECK(index_ < children.size(), invalid_argument, "{}: the submodule '{}' was removed", owner->type_name(), name_);
+  }
+  return children[index_].second;
+}
+const ModulePtr& Slot::get() const { return place(); }
+void Slot::set(ModulePtr module) const { place() = std::move(module); }
 Tensor Slot::operator()(const Tensor& x) const { return (*get())(x); }
 Tensor Slot::operator()(const Tensor& a, const Tensor& b) const { return (*get())({a, b}).at(0); }
 std::vector<Tensor> Slot::operator()(const std::vector<Tensor>& inputs) const { return (*get())(inputs); }
@@ -63,7 +73,7 @@ class CopiesScope {
 }  // namespace
 
 Module::Module(const Module& other)
-    : qconfig(other.qconfig), training_(other.training_), tensors_(other.tensors_), hooks_(other.hooks_),
+    : qconfig(other.qconfig), prepared(other.prepared), training_(other.training_), tensors_(other.tensors_), hooks_(other.hooks_),
       pre_hooks_(other.pre_hooks_), copy_(other.copy_) {
   CopiesScope scope;
   for (const auto& [name, child] : other.children_) children_.emplace_back(name, child ? child->clone() : nullptr);
@@ -160,6 +170,13 @@ void Module::collect(const std::string& prefix, bool buffers, std::vector<std::p
 std::vector<std::pair<std::string, Tensor*>> Module::named_parameters() {
   std::vector<std::pair<std::string, Tensor*>> all;
   for (auto& [path, module] : named_modules()) module->collect(path, false, all);
+  return all;
+}
+
+std::vector<Tensor> Module::parameters() {
+  std::vector<Tensor> all;
+  for (auto& [name, tensor] : named_parameters())
+    if (std::none_of(all.begin(), all.end(), [&](const Tensor& t) { return t.id() == tensor->id(); })) all.push_back(*tensor);
   return all;
 }
 
@@ -309,6 +326,13 @@ void Module::remove_forward_hook(std::string_view name) {
 
 void Module::add_forward_pre_hook(std::string name, PreHook hook) {
   pre_hooks_.emplace_back(std::move(name), std::move(hook));
+}
+
+void Module::take_hooks(Module& first, Module& last) {
+  for (auto& hook : first.pre_hooks_) pre_hooks_.push_back(std::move(hook));
+  for (auto& hook : last.hooks_) hooks_.push_back(std::move(hook));
+  first.pre_hooks_.clear();
+  last.hooks_.clear();
 }
 
 std::string class_name(const std::type_info& type) {

@@ -40,7 +40,7 @@ class Slot {
   // Only Module::slot makes them, in place (a Slot that is returned is the member itself).
   Slot(Module* owner, const std::string& name, ModulePtr module);
   // Not defaulted: a trivially copyable Slot could be returned in registers, and would not know its own address.
-  Slot(const Slot& other) : offset_(other.offset_), index_(other.index_) {}
+  Slot(const Slot& other) : offset_(other.offset_), index_(other.index_), name_(other.name_) {}
   Slot& operator=(const Slot&) = delete;
 
   Module& operator*() const { return *get(); }
@@ -58,8 +58,10 @@ class Slot {
   std::vector<Tensor> operator()(const std::vector<Tensor>& inputs) const;
 
  private:
+  ModulePtr& place() const;
   ptrdiff_t offset_;
-  size_t index_;
+  mutable size_t index_;  // where it was last among the owner's children
+  std::string name_;
 };
 
 // A tensor that is a parameter (trained) or a buffer (kept with the model, not trained) of the class that declares it.
@@ -92,7 +94,7 @@ class Module {
   std::vector<Tensor> operator()(const std::vector<Tensor>& inputs);
 
   // -- modes -----------------------------------------------------------------------------------
-  void train(bool mode = true);  // and all submodules
+  virtual void train(bool mode = true);  // and all submodules
   void eval() { train(false); }
   bool training() const { return training_; }
 
@@ -101,6 +103,7 @@ class Module {
   const std::vector<std::pair<std::string, ModulePtr>>& children() const { return children_; }
   std::vector<std::pair<std::string, Module*>> named_modules();  // this one first, as ""
   std::vector<std::pair<std::string, Tensor*>> named_parameters();
+  std::vector<Tensor> parameters();  // handles of the same tensors, each once: what optimizers take
   std::vector<std::pair<std::string, Tensor*>> named_buffers();
   // The submodule at a path. Error with the nearest names if there is none.
   ModulePtr submodule(std::string_view path) const;
@@ -143,6 +146,9 @@ class Module {
   using PreHook = std::function<void(Module&, std::vector<Tensor>& inputs)>;
   void add_forward_pre_hook(std::string name, PreHook hook);
 
+  // Moves `first`'s pre-hooks and `last`'s hooks here: for a module that takes the place of the sequence first..last.
+  void take_hooks(Module& first, Module& last);
+
   // This module as a T; Error if it is of another class.
   template <typename T>
   T& as() {
@@ -157,10 +163,16 @@ class Module {
   // How the quantization workflows treat this module: a quant::QConfig, or nullptr for "leave it float". Empty: as the
   // module around it. (This floor does not know QConfig.)
   std::any qconfig;
+  // What a workflow wants to remember with the module it has prepared.
+  std::any prepared;
 
  protected:
   template <typename M>
   Slot slot(const std::string& name, M module);
+  template <typename M>
+  Slot slot(const std::string& name, std::shared_ptr<M> module) {
+    return Slot(this, name, std::move(module));
+  }
   Slot slot(const std::string& name, ModulePtr module) { return Slot(this, name, std::move(module)); }
   // An undefined value stands for an omitted one (no bias): it is not listed. A parameter requires a gradient.
   Parameter parameter(const std::string& name, Tensor value) { return Parameter(this, name, std::move(value)); }

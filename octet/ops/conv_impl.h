@@ -96,14 +96,19 @@ inline TensorType infer_conv(const Types& t, const ConvForm& form) {
   return t.result(dims);
 }
 
+// The attributes of a 1-d convolution for the 2-d one on images of height 1.
+inline Attrs with_height(const Attrs& flat) {
+  Attrs attrs = flat;
+  for (const char* name : {"stride", "dilation"}) attrs.set(name, std::vector<int64_t>{1, flat.get_ints(name)[0]});
+  const auto& padding = flat.get_ints("padding");
+  attrs.set("padding", std::vector<int64_t>{0, padding[0], 0, padding[1]});
+  if (attrs.has("output_padding")) attrs.set("output_padding", std::vector<int64_t>{0, flat.get_ints("output_padding")[0]});
+  return attrs;
+}
+
 // A 1-d convolution as the 2-d one `op` on images of height 1.
 inline Tensor as_conv2d(const Call& c, const char* op) {
-  Attrs attrs = c.attrs();
-  for (const char* name : {"stride", "dilation"}) attrs.set(name, std::vector<int64_t>{1, c.attrs().get_ints(name)[0]});
-  const auto& padding = c.attrs().get_ints("padding");
-  attrs.set("padding", std::vector<int64_t>{0, padding[0], 0, padding[1]});
-  if (attrs.has("output_padding"))
-    attrs.set("output_padding", std::vector<int64_t>{0, c.attrs().get_ints("output_padding")[0]});
+  Attrs attrs = with_height(c.attrs());
   const TensorType& y = c.outputs()[0];
   std::optional<QType> want;
   if (y.is_quantized()) want = QType{y.dtype, y.quantizer};

@@ -1,4 +1,5 @@
 #include "octet/ops/elementwise_impl.h"
+#include "octet/ops/gradient_impl.h"
 
 namespace octet::ops {
 namespace {
@@ -158,22 +159,58 @@ Tensor choose(const Tensor& condition, const Tensor& a, const Tensor& b, const T
   return y;
 }
 
+// -- gradients ---------------------------------------------------------------------------------------------
+
+// Of a function of two operands that broadcast: da and db give the gradients in the result's shape.
+Gradient binary_gradient(std::function<Tensor(const Grad&, const Tensor& dy)> da,
+                         std::function<Tensor(const Grad&, const Tensor& dy)> db) {
+  return gradients([da = std::move(da), db = std::move(db)](const Grad& g) {
+    Tensor dy = plain_dy(g);
+    return std::vector<Tensor>{g.needs(0) ? sum_to(da(g, dy), g[0].shape()) : Tensor(),
+                               g.needs(1) ? sum_to(db(g, dy), g[1].shape()) : Tensor()};
+  });
+}
+
+// dy where `relation` ("greater", "less") holds between a and b, and half of it where they are equal, as in PyTorch.
+Tensor share(const char* relation, const Tensor& a, const Tensor& b, const Tensor& dy) {
+  return where(compare(relation, a, b), dy, where(compare("equal", a, b), dy * 0.5, number_like(dy, 0)));
+}
+
+// A prelu weight in the form that broadcasts to x.
+Tensor prelu_weight(const Tensor& x, Tensor w) {
+  if (w.numel() == 1) return w.reshape({});
+  if (w.dim() != 1) return w;
+  Shape shape(x.dim() - 1, 1);
+  shape[0] = w.numel();
+  return w.reshape(shape);
+}
+
+Tensor pass(const Grad&, const Tensor& dy) { return dy; }
+Tensor negated(const Grad&, const Tensor& dy) { return -dy; }
+
 }  // namespace
 
 // y = activation(a + b). Quantized: y = clamp(rne(f(f(da + db) * f(1/s))) + z) with da, db dequantized; the activation
 // narrows the clamp.
 OCTET_OP(add, "add(a, b, *, activation=\"none\") -> y", QRule::own, binary_type(), binary<Add>(), on_codes<Kind::add>(),
+         binary_gradient(pass, pass),
          Doc{"a + b, then activation: \"none\", \"relu\" or \"relu6\""})
 
 // y = a - b. Quantized as add.
-OCTET_OP(sub, "sub(a, b) -> y", QRule::own, binary_type(), binary<Sub>(), on_codes<Kind::sub>(), Doc{"a - b"})
+OCTET_OP(sub, "sub(a, b) -> y", QRule::own, binary_type(), binary<Sub>(), on_codes<Kind::sub>(),
+         binary_gradient(pass, negated), Doc{"a - b"})
 
 // y = activation(a * b). Quantized: y = clamp(rne(f(f((qa-za)*(qb-zb)) * m)) + z) with m = f(f(s_a*s_b) * f(1/s)).
 OCTET_OP(mul, "mul(a, b, *, activation=\"none\") -> y", QRule::own, binary_type(), binary<Mul>(), on_codes<Kind::mul>(),
+         binary_gradient([](const Grad& g, const Tensor& dy) { return dy * g[1]; },
+                         [](const Grad& g, const Tensor& dy) { return dy * g[0]; }),
          Doc{"a * b, then activation: \"none\", \"relu\" or \"relu6\""})
 
 // y = a / b; integers are divided toward zero, and dividing them by 0 is an Error.
-OCTET_OP(div, "div(a, b) -> y", QRule::own, binary_type(), dividing<Div>(), Doc{"a / b; integers toward zero"})
+OCTET_OP(div, "div(a, b) -> y", QRule::own, binary_type(), dividing<Div>(),
+         binary_gradient([](const Grad& g, const Tensor& dy) { return dy / g[1]; },
+                         [](const Grad& g, const Tensor& dy) { return -(dy * g.y() / g[1]); }),
+         Doc{"a / b; integers toward zero"})
 
 // The remainder of a / b with the sign of a (C's fmod), and with the sign of b (Python's %).
 OCTET_OP(fmod, "fmod(a, b) -> y", QRule::own, binary_type(), dividing<Fmod>(), Doc{"remainder of a / b, sign of a"})
@@ -201,13 +238,29 @@ OCTET_OP(pow, "pow(a, b) -> y", QRule::own, infer([](const Types& t) {
            });
            return y;
          }),
+         binary_gradient(
+             [](const Grad& g, const Tensor& dy) {  // b * a^(b-1), and 0 where b is 0
+               Tensor b = g[1].to(g[0].dtype()), zero = number_like(b, 0);
+               return dy * where(compare("equal", b, zero), zero, b * call("pow", {g[0], b - 1}));
+             },
+             [](const Grad& g, const Tensor& dy) {  // a^b * log(a), and 0 where a is 0 and b is not negative
+               Tensor a = g[0], zero = number_like(a, 0), b = g[1].to(a.dtype());
+               Tensor flat = compare("logical_and", compare("equal", a, zero), compare("greater_equal", b, zero));
+               return (dy * where(flat, zero, g.y() * call("log", {a}))).to(g[1].dtype());
+             }),
          Doc{"a to the power b"})
 
 // The larger and the smaller of a and b; NaN if either is. Quantized with one set of qparams: on codes.
 OCTET_OP(maximum, "maximum(a, b) -> y", QRule::same, binary_type(), binary<Maximum>(),
-         quantized(extreme_codes<Maximum>), Doc{"the larger of a and b"})
+         quantized(extreme_codes<Maximum>),
+         binary_gradient([](const Grad& g, const Tensor& dy) { return share("greater", g[0], g[1], dy); },
+                         [](const Grad& g, const Tensor& dy) { return share("greater", g[1], g[0], dy); }),
+         Doc{"the larger of a and b"})
 OCTET_OP(minimum, "minimum(a, b) -> y", QRule::same, binary_type(), binary<Minimum>(),
-         quantized(extreme_codes<Minimum>), Doc{"the smaller of a and b"})
+         quantized(extreme_codes<Minimum>),
+         binary_gradient([](const Grad& g, const Tensor& dy) { return share("less", g[0], g[1], dy); },
+                         [](const Grad& g, const Tensor& dy) { return share("less", g[1], g[0], dy); }),
+         Doc{"the smaller of a and b"})
 
 // y = a where condition is true (not 0), else b. All three broadcast.
 OCTET_OP(where, "where(condition, a, b) -> y", QRule::own, infer([](const Types& t) {
@@ -221,6 +274,12 @@ OCTET_OP(where, "where(condition, a, b) -> y", QRule::own, infer([](const Types&
            const TensorType& out = c.outputs()[0];
            bool codes = same_qparams(c[1], out) && same_qparams(c[2], out) && !out.quantizer->is_per_channel();
            return codes ? choose(c[0], c[1], c[2], out) : through_float(c);
+         }),
+         gradients([](const Grad& g) {
+           Tensor dy = g.dy(), zero = number_like(dy, 0);
+           return std::vector<Tensor>{Tensor(),
+                                      g.needs(1) ? sum_to(where(g[0], dy, zero), g[1].shape()) : Tensor(),
+                                      g.needs(2) ? sum_to(where(g[0], zero, dy), g[2].shape()) : Tensor()};
          }),
          Doc{"a where condition is true, else b"})
 
@@ -263,19 +322,21 @@ OCTET_OP(prelu, "prelu(x, weight) -> y", QRule::own, infer([](const Types& t) {
          }),
          widened([](const Call& c) {
            const Tensor& x = c[0];
-           Tensor w = c[1];
-           if (w.numel() == 1) w = w.reshape({});
-           if (w.dim() == 1) {
-             Shape shape(x.dim() - 1, 1);
-             shape[0] = w.numel();
-             w = w.reshape(shape);
-           }
+           Tensor w = prelu_weight(x, c[1]);
            Tensor y = Tensor::empty(x.shape(), x.dtype(), nullptr, format_of(x));
            visit_float(x.dtype(), "prelu", [&](auto zero) {
              using T = decltype(zero);
              zip_into<T, T, T>(x, w, y, [](T v, T slope) { return v < 0 ? v * slope : v; });
            });
            return y;
+         }),
+         gradients([](const Grad& g) {
+           Tensor dy = g.dy(), w = prelu_weight(g[0], g[1]), zero = number_like(dy, 0);
+           Tensor positive = compare("greater", g[0], zero);
+           return std::vector<Tensor>{
+               g.needs(0) ? where(positive, dy, dy * w) : Tensor(),
+               g.needs(1) ? sum_to(where(positive, zero, dy * g[0]), w.shape()).reshape(g[1].shape())
+                          : Tensor()};
          }),
          Doc{"x where x >= 0, else weight * x; weight: one number, or one per channel"})
 

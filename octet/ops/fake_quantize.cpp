@@ -42,8 +42,10 @@ inline float fake(const Grid& g, float x) {
   float r = round_to<kReal>(g, x);
   r = r > g.lo ? r : g.lo;
   r = r < g.hi ? r : g.hi;
-  if constexpr (kReal) return static_cast<float>((static_cast<double>(r) - g.zero) * g.scale);
-  else return g.scale * r;
+  if constexpr (kReal)
+    return static_cast<float>((static_cast<double>(r) - g.zero) * g.scale);
+  else
+    return g.scale * r;
 }
 
 // The operands of a call, checked: one grid, or one per slice along `axis`.
@@ -54,25 +56,28 @@ struct Grids {
     std::vector<float> scales = c["scale"].to(DType::float32).to_vector<float>();
     std::vector<double> points = c["zero_point"].to(DType::float64).to_vector<double>();
     const int64_t channels = axis < 0 ? 1 : c[0].size(axis);
-    OCTET_CHECK(static_cast<int64_t>(scales.size()) == channels && points.size() == scales.size(), invalid_argument,
-                "{}: {} scales and {} zero points; expected {} of each{}", who, scales.size(), points.size(), channels,
-                axis < 0 ? "" : fmt::format(", one per slice along dimension {} of shape {}", axis, to_string(c[0].shape())));
+    OCTET_CHECK(
+        static_cast<int64_t>(scales.size()) == channels && points.size() == scales.size(), invalid_argument,
+        "{}: {} scales and {} zero points; expected {} of each{}", who, scales.size(), points.size(), channels,
+        axis < 0 ? "" : fmt::format(", one per slice along dimension {} of shape {}", axis, to_string(c[0].shape())));
     for (size_t i = 0; i < scales.size(); ++i) {
       std::string at = axis < 0 ? "" : fmt::format(" of channel {}", i);
       OCTET_CHECK(std::isnormal(scales[i]) && scales[i] > 0 && std::isfinite(1 / scales[i]), invalid_argument,
                   "{}: the scale{} is {}; expected a positive number", who, at, scales[i]);
-      double z = zeros == Zeros::rounded ? std::clamp(std::nearbyint(points[i]), static_cast<double>(lo), static_cast<double>(hi))
-                                         : points[i];
+      double z = zeros == Zeros::rounded
+                     ? std::clamp(std::nearbyint(points[i]), static_cast<double>(lo), static_cast<double>(hi))
+                     : points[i];
       OCTET_CHECK(std::isfinite(z) && (real || (z >= static_cast<double>(lo) && z <= static_cast<double>(hi))),
-                  invalid_argument, "{}: the zero point{} is {}; expected one of the codes {}..{}", who, at, points[i], lo, hi);
+                  invalid_argument, "{}: the zero point{} is {}; expected one of the codes {}..{}", who, at, points[i],
+                  lo, hi);
       float from = real ? 0.0f : static_cast<float>(z);
       grids.push_back({1.0f / scales[i], scales[i], real ? static_cast<float>(z) : 0.0f, static_cast<float>(lo) - from,
                        static_cast<float>(hi) - from});
     }
   }
 
-  // Calls fn(grid, channel, offset, n) for runs of row-major memory that share a grid, in no order, on all threads. Runs
-  // begin and end at the same places whatever the threads.
+  // Calls fn(grid, channel, offset, n) for runs of row-major memory that share a grid, in no order, on all threads.
+  // Runs begin and end at the same places whatever the threads.
   template <typename Fn>
   void run(const Shape& shape, Fn&& fn) const {
     int64_t inner = 1;
@@ -128,7 +133,7 @@ Tensor backward(const Call& c, const Tensor& dy, int64_t axis, Zeros zeros) {
   float* out = dx.data<float>();
   grids.run(x.shape(), [&](const Grid& grid, int64_t, int64_t at, int64_t n) {
     const Grid g = grid;
-    const float *__restrict a = in + at, *__restrict u = up + at;
+    const float* __restrict a = in + at, * __restrict u = up + at;
     float* __restrict b = out + at;
     if (grids.real) {
       for (int64_t i = 0; i < n; ++i) b[i] = inside(g, round_to<true>(g, a[i])) ? u[i] : 0.0f;
@@ -197,27 +202,30 @@ Zeros zeros_of(const Call& c) { return is_floating(c["zero_point"].dtype()) ? Ze
 // y = s * (clamp(rne(f(x * f(1/s))) + z, quant_min, quant_max) - z). scale and zero_point hold one number.
 OCTET_OP(fake_quantize_per_tensor, "fake_quantize_per_tensor(x, scale, zero_point, *, quant_min=0, quant_max=255) -> y",
          QRule::float_only,
-         Doc{"quantize, then dequantize, with one scale and integer zero point; the gradient passes where the code is not clamped"},
+         Doc{"quantize, then dequantize, with one scale and integer zero point; the gradient passes where the code is "
+             "not clamped"},
          infer([](const Types& t) { return infer_like_x(t); }),
          eval([](const Call& c) { return forward(c, -1, Zeros::integer); }),
          gradient([](const Grad& g) { return backward(g.call(), g.dy(), -1, Zeros::integer); }))
 
 // The same with a scale and zero point per slice along `axis`; float zero points are not rounded (float-qparams).
 OCTET_OP(fake_quantize_per_channel,
-         "fake_quantize_per_channel(x, scale, zero_point, *, axis=0, quant_min=0, quant_max=255) -> y", QRule::float_only,
+         "fake_quantize_per_channel(x, scale, zero_point, *, axis=0, quant_min=0, quant_max=255) -> y",
+         QRule::float_only,
          Doc{"the same with a scale and zero point for each slice along axis; zero points may be floats"},
          infer([](const Types& t) { return infer_like_x(t); }),
          eval([](const Call& c) { return forward(c, axis_of(c), zeros_of(c)); }),
          gradient([](const Grad& g) { return backward(g.call(), g.dy(), axis_of(g.call()), zeros_of(g.call())); }))
 
-// Learned step size quantization (S. Esser et al., 2020; zero point: S. Jain et al., 2020), as in PyTorch. zero_point is
-// a float that stands for the nearest code. Gradients, summed over each slice and times grad_factor:
+// Learned step size quantization (S. Esser et al., 2020; zero point: S. Jain et al., 2020), as in PyTorch. zero_point
+// is a float that stands for the nearest code. Gradients, summed over each slice and times grad_factor:
 //   dscale: quant_min - z below the range, quant_max - z above it, ((q - z) s - x) / s inside
 //   dzero_point: -s outside the range, 0 inside
 OCTET_OP(fake_quantize_learnable,
          "fake_quantize_learnable(x, scale, zero_point, *, axis=-1, quant_min=0, quant_max=255, grad_factor=1.) -> y",
          QRule::float_only,
-         Doc{"fake quantization whose scale and (float, rounded) zero point have gradients too, times grad_factor; axis -1: one of each"},
+         Doc{"fake quantization whose scale and (float, rounded) zero point have gradients too, times grad_factor; "
+             "axis -1: one of each"},
          infer([](const Types& t) { return infer_like_x(t); }),
          eval([](const Call& c) { return forward(c, learnable_axis(c), Zeros::rounded); }),
          gradients([](const Grad& g) {

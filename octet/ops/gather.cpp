@@ -4,6 +4,7 @@
 
 #include "octet/ops/define_impl.h"
 #include "octet/ops/gather_impl.h"
+#include "octet/ops/gradient_impl.h"
 #include "octet/tensor/affine.h"
 
 namespace octet::ops {
@@ -144,6 +145,19 @@ TensorType infer_pad(const Types& t) {
   });
 }
 
+// Which of n elements each position of the padded dimension shows; -1: the constant.
+std::vector<int64_t> pad_index(int64_t n, int64_t before, int64_t after, const std::string& mode) {
+  std::vector<int64_t> index;
+  for (int64_t i = -before; i < n + after; ++i) {
+    bool inside = i >= 0 && i < n;
+    if (inside) index.push_back(i);
+    else if (mode == "constant") index.push_back(-1);
+    else if (mode == "edge") index.push_back(i < 0 ? 0 : n - 1);
+    else index.push_back(i < 0 ? -i : 2 * (n - 1) - i);
+  }
+  return index;
+}
+
 Tensor eval_pad(const Call& c) {
   const Tensor& x = c[0];
   const std::vector<int64_t>& pads = c.attrs().get_ints("pads");
@@ -157,17 +171,21 @@ Tensor eval_pad(const Call& c) {
   for (int64_t d = 0; d < x.dim(); ++d) {
     int64_t before = pads[d], after = pads[d + x.dim()], n = x.size(d);
     if (before == 0 && after == 0) continue;
-    std::vector<int64_t> index;
-    for (int64_t i = -before; i < n + after; ++i) {
-      bool inside = i >= 0 && i < n;
-      if (inside) index.push_back(i);
-      else if (mode == "constant") index.push_back(-1);
-      else if (mode == "edge") index.push_back(i < 0 ? 0 : n - 1);
-      else index.push_back(i < 0 ? -i : 2 * (n - 1) - i);
-    }
-    y = take(y, d, index, fill);
+    y = take(y, d, pad_index(n, before, after, mode), fill);
   }
   return finish(c, fresh(y), [](int64_t axis) { return axis; });
+}
+
+Tensor pad_gradient(const Grad& g) {
+  const Tensor& x = g[0];
+  const std::vector<int64_t>& pads = g.attrs().get_ints("pads");
+  Tensor dx = g.dy();
+  for (int64_t d = x.dim(); d-- > 0;) {
+    int64_t before = pads[d], after = pads[d + x.dim()];
+    if (before == 0 && after == 0) continue;
+    dx = take_gradient(dx, d, pad_index(x.size(d), before, after, g.attrs().get_string("mode")), x.size(d));
+  }
+  return dx;
 }
 
 // -- gathers -----------------------------------------------------------------------------------------------
@@ -208,6 +226,13 @@ Tensor eval_index_select(const Call& c) {
   int64_t dim = normalize_dim(c.attrs().get_int("dim"), x.dim(), "index_select"), extra = index.dim() - 1;
   Tensor y = take(elements(x), dim, wrapped(index, x.size(dim), "index_select")).reshape(c.outputs()[0].shape());
   return finish(c, y, [=](int64_t axis) { return axis == dim ? -1 : axis < dim ? axis : axis + extra; });
+}
+
+// Of x[index] along dim: the index's dimensions as one, then back to where the slices came from.
+Tensor select_gradient(const Tensor& dy, const Shape& x, const Tensor& index, int64_t dim, const std::string& who) {
+  Shape flat = x;
+  flat[dim] = index.numel();
+  return take_gradient(dy.reshape(flat), dim, wrapped(index, x[dim], who), x[dim]);
 }
 
 TensorType infer_embedding(const Types& t) {
@@ -258,15 +283,18 @@ TensorType infer_tile(const Types& t) {
   return moved(t, std::move(dims), [&](int64_t axis) { return repeats[axis] == 1 ? axis : -1; });
 }
 
+// 0, 1, ... n-1, 0, 1, ...: n elements, `repeats` times.
+std::vector<int64_t> tile_index(int64_t n, int64_t repeats) {
+  std::vector<int64_t> index(n * repeats);
+  for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<int64_t>(i) % n;
+  return index;
+}
+
 Tensor eval_tile(const Call& c) {
   const std::vector<int64_t>& repeats = c.attrs().get_ints("repeats");
   Tensor y = elements(c[0]);
-  for (int64_t d = 0; d < c[0].dim(); ++d) {
-    if (repeats[d] == 1) continue;
-    std::vector<int64_t> index(repeats[d] * c[0].size(d));
-    for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<int64_t>(i) % c[0].size(d);
-    y = take(y, d, index);
-  }
+  for (int64_t d = 0; d < c[0].dim(); ++d)
+    if (repeats[d] != 1) y = take(y, d, tile_index(c[0].size(d), repeats[d]));
   return finish(c, fresh(y), [&](int64_t axis) { return repeats[axis] == 1 ? axis : -1; });
 }
 
@@ -275,26 +303,46 @@ Tensor eval_tile(const Call& c) {
 // The operands behind one another along `dim`. Quantized: operands with the result's scale and zero point are copied,
 // others are dequantized and quantized. Without a wanted type the operands must all have the same qparams.
 OCTET_OP(cat, "cat(xs..., *, dim=0) -> y", QRule::own, infer(infer_cat), eval(eval_cat), quantized(cat_codes),
+         gradients([](const Grad& g) {
+           int64_t dim = normalize_dim(g.attrs().get_int("dim"), g[0].dim(), "cat"), start = 0;
+           Tensor dy = g.dy();
+           std::vector<Tensor> parts;
+           for (size_t i = 0; i < g.size(); start += g[i++].size(dim))
+             parts.push_back(dy.slice(dim, start, start + g[i].size(dim)));
+           return parts;
+         }),
          Doc{"the operands behind one another along dim"})
 
 // x with borders. pads: what is added before every dimension, then what is added after every dimension (negative: taken
 // off). Modes: "constant" (value), "reflect" (mirrored without the edge), "edge" (repeated). Quantized: pads with
 // quantize(value), qparams unchanged.
 OCTET_OP(pad, "pad(x, *, pads, value=0., mode=\"constant\") -> y", QRule::same, infer(infer_pad), eval(eval_pad),
-         Doc{"borders around x; pads: begins, then ends; mode: \"constant\", \"reflect\" or \"edge\""})
+         gradient(pad_gradient), Doc{"borders around x; pads: begins, then ends; mode: \"constant\", \"reflect\" or \"edge\""})
 
 // ONNX's Gather: y[a..., i..., b...] = x[a..., index[i...], b...] with `dim` behind a. Negative indices count from the
 // end; one out of range is an Error.
 OCTET_OP(index_select, "index_select(x, index, *, dim=0) -> y", QRule::same, infer(infer_index_select),
-         eval(eval_index_select), Doc{"the slices of x at index along dim"})
+         eval(eval_index_select), gradient([](const Grad& g) {
+           int64_t dim = normalize_dim(g.attrs().get_int("dim"), g[0].dim(), "index_select");
+           return select_gradient(g.dy(), g[0].shape(), g[1], dim, "index_select");
+         }),
+         Doc{"the slices of x at index along dim"})
 
 // Row index[i...] of weight, for every i. The rows of a quantized weight (per tensor, or one scale per row) are
 // dequantized; if a quantized result is asked for they are quantized to that.
 OCTET_OP(embedding, "embedding(weight, index) -> y", QRule::own, infer(infer_embedding), eval(eval_embedding),
-         quantized(eval_embedding), Doc{"the rows of weight at index"})
+         quantized(eval_embedding),
+         gradient([](const Grad& g) { return select_gradient(g.dy(), g[0].shape(), g[1], 0, "embedding"); }), Doc{"the rows of weight at index"})
 
 // x repeated along every dimension.
 OCTET_OP(tile, "tile(x, *, repeats) -> y", QRule::same, infer(infer_tile), eval(eval_tile),
+         gradient([](const Grad& g) {
+           const std::vector<int64_t>& repeats = g.attrs().get_ints("repeats");
+           Tensor dx = g.dy();
+           for (int64_t d = g[0].dim(); d-- > 0;)
+             if (repeats[d] != 1) dx = take_gradient(dx, d, tile_index(g[0].size(d), repeats[d]), g[0].size(d));
+           return dx;
+         }),
          Doc{"x repeated along every dimension"})
 
 }  // namespace octet::ops

@@ -59,4 +59,32 @@ inline Tensor take(const Tensor& x, int64_t dim, const std::vector<int64_t>& ind
   return y;
 }
 
+// The gradient of take: dx[..., index[j], ...] = the sum of dy[..., j, ...], for a dx of `from` elements along `dim`.
+// Adds in the order of j.
+inline Tensor take_gradient(const Tensor& gradient, int64_t dim, const std::vector<int64_t>& index, int64_t from) {
+  Tensor dy = gradient.contiguous();
+  Shape shape = dy.shape();
+  shape[dim] = from;
+  Tensor dx = Tensor::zeros(shape, dy.dtype());
+  if (dy.numel() == 0) return dx;
+  int64_t inner = 1;
+  for (int64_t d = dim + 1; d < dy.dim(); ++d) inner *= shape[d];
+  const auto to = static_cast<int64_t>(index.size());
+  visit_float(dy.dtype(), "gradient", [&](auto zero) {
+    using T = decltype(zero);
+    const T* in = dy.data<T>();
+    T* out = dx.data<T>();
+    parallel_ranges(dy.numel() / (inner * to), std::max<int64_t>(1, kGrain / (inner * to)), [&](int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block)
+        for (int64_t j = 0; j < to; ++j) {
+          if (index[j] < 0) continue;
+          const T* __restrict p = in + (block * to + j) * inner;
+          T* __restrict q = out + (block * from + index[j]) * inner;
+          for (int64_t i = 0; i < inner; ++i) q[i] += p[i];
+        }
+    });
+  });
+  return dx;
+}
+
 }  // namespace octet::ops

@@ -3,6 +3,7 @@
 
 #include "octet/ops/define_impl.h"
 #include "octet/ops/gather_impl.h"
+#include "octet/ops/gradient_impl.h"
 
 namespace octet::ops {
 namespace {
@@ -177,6 +178,14 @@ TensorType infer_interpolate(const Types& t) {
   return moved(t, dims, [&](int64_t axis) { return dims[axis] == t[0].dims[axis] ? axis : -1; });
 }
 
+// The element that each position shows.
+std::vector<int64_t> nearest_index(int64_t n_in, int64_t n_out, const Resize& r, const Modes& modes) {
+  std::vector<int64_t> index(n_out);
+  for (int64_t i = 0; i < n_out; ++i)
+    index[i] = std::clamp<int64_t>(nearest(position(i, n_in, n_out, r, modes.coordinates), modes.rounding), 0, n_in - 1);
+  return index;
+}
+
 // One dimension after another, the last first: of a bilinear resize, rows are blended before columns.
 Tensor eval_interpolate(const Call& c) {
   const Tensor& x = c[0];
@@ -191,13 +200,41 @@ Tensor eval_interpolate(const Call& c) {
       y = blend(y, d, n_out, taps(n_in, n_out, r, modes));
       continue;
     }
-    std::vector<int64_t> index(n_out);
-    for (int64_t i = 0; i < n_out; ++i)
-      index[i] =
-          std::clamp<int64_t>(nearest(position(i, n_in, n_out, r, modes.coordinates), modes.rounding), 0, n_in - 1);
-    y = take(y, d, index);
+    y = take(y, d, nearest_index(n_in, n_out, r, modes));
   }
   return as_result(with_quantizer(fresh(y), x.quantizer()), c.outputs()[0]);
+}
+
+// The steps of eval_interpolate backwards, each transposed.
+Tensor interpolate_gradient(const Grad& g) {
+  const Tensor& x = g[0];
+  const Modes modes(g.attrs());
+  const std::vector<Resize> plan = resizes(x.type().dims, g.attrs());
+  Tensor dx = g.dy();
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    if (!plan[d].changes) continue;
+    const int64_t n_in = x.size(d), n_out = plan[d].out.size();
+    if (modes.mode == "nearest") {
+      dx = take_gradient(dx, d, nearest_index(n_in, n_out, plan[d], modes), n_in);
+      continue;
+    }
+    const Taps t = taps(n_in, n_out, plan[d], modes);
+    Tensor sum;
+    for (int64_t k = 0; k < t.count; ++k) {
+      std::vector<int64_t> index(n_out);
+      Tensor weight = Tensor::empty({n_out}, DType::float64);
+      for (int64_t j = 0; j < n_out; ++j) {
+        index[j] = t.index[j * t.count + k];
+        weight.data<double>()[j] = t.weight[j * t.count + k];
+      }
+      Shape along(x.dim() - d, 1);
+      along[0] = n_out;
+      Tensor part = take_gradient(dx * weight.to(dx.dtype()).reshape(along), d, index, n_in);
+      sum = sum.defined() ? sum + part : part;
+    }
+    dx = sum;
+  }
+  return dx;
 }
 
 }  // namespace
@@ -218,6 +255,7 @@ OCTET_OP(interpolate,
              copies = false;
            return copies ? eval_interpolate(c) : through_float(c);
          }),
+         gradient(interpolate_gradient),
          Doc{"x resized to size or by scales; mode: \"nearest\", \"linear\" or \"cubic\""})
 
 }  // namespace octet::ops

@@ -1,13 +1,63 @@
 // Matrix products.
 #include "octet/base/check_impl.h"
 #include "octet/ops/conv_impl.h"
+#include "octet/ops/gradient_impl.h"
 
 namespace octet::ops {
+namespace {
+
+std::vector<Tensor> linear_gradients(const Grad& g) {
+  Tensor dy = plain_dy(g);
+  std::vector<Tensor> d(g.size());
+  if (g.needs(0)) d[0] = call("linear_backward_data", {dy, g[1]});
+  if (g.needs(1) || g.needs(2)) {
+    std::vector<Tensor> weights = call_all("linear_backward_weight", {g[0], dy}, {{"bias", g.needs(2)}});
+    d[1] = weights[0];
+    if (g.needs(2)) d[2] = weights[1];
+  }
+  return d;
+}
+
+std::vector<Tensor> matmul_gradients(const Grad& g) {
+  Tensor a = g[0], b = g[1], dy = g.dy();
+  if (a.dim() == 1) a = a.unsqueeze(0), dy = dy.unsqueeze(b.dim() == 1 ? 0 : -2);
+  if (b.dim() == 1) b = b.unsqueeze(1), dy = dy.unsqueeze(-1);
+  auto back = [](const Tensor& d, const Tensor& operand, const Tensor& wide) {
+    return sum_to(d, wide.shape()).reshape(operand.shape());
+  };
+  return {g.needs(0) ? back(call("matmul", {dy, b.transpose(-1, -2)}), g[0], a) : Tensor(),
+          g.needs(1) ? back(call("matmul", {a.transpose(-1, -2), dy}), g[1], b) : Tensor()};
+}
+
+}  // namespace
+
+// The gradient of linear by its input: dx = dy * weight.
+OCTET_OP(linear_backward_data, "linear_backward_data(dy, weight) -> dx", QRule::float_only,
+         Doc{"gradient of linear by its input: dy * weight"}, infer([](const Types& t) {
+           OCTET_CHECK(t[1].dim() == 2 && t[0].dim() >= 1 && t[0].dims.back() == t[1].dims[0], invalid_argument,
+                       "linear_backward_data: dy {} and weight {}; expected (..., out) and (out, in)", to_string(t[0]),
+                       to_string(t[1]));
+           auto dims = t[0].dims;
+           dims.back() = t[1].dims[1];
+           return t.result(dims);
+         }))
+
+// The gradients of linear by weight and bias: dweight = dy^T * x, dbias = the sum of dy (empty unless `bias`).
+OCTET_OP(linear_backward_weight, "linear_backward_weight(x, dy, *, bias=false) -> dweight, dbias", QRule::float_only,
+         Doc{"gradients of linear by its weight, dy^T * x, and by its bias (empty unless bias)"},
+         infer_many([](const Types& t) {
+           const TensorType &x = t[0], &dy = t[1];
+           OCTET_CHECK(x.dim() >= 1 && x.dim() == dy.dim() && std::equal(x.dims.begin(), x.dims.end() - 1, dy.dims.begin()),
+                       invalid_argument, "linear_backward_weight: x {} and dy {}; expected (..., in) and (..., out)",
+                       to_string(x), to_string(dy));
+           return std::vector<TensorType>{t.result({dy.dims.back(), x.dims.back()}),
+                                          t.result({t.attrs().get_bool("bias") ? dy.dims.back() : Dim(0)})};
+         }))
 
 // y = x * weight^T + bias; x (..., K), weight (N, K). Quantized as conv2d is.
 OCTET_OP(linear, "linear(x, weight, bias?, *, activation=\"none\") -> y", QRule::own,
          Doc{"y = x * weight^T + bias with fused activation (none, relu, relu6); weight is (out, in)"},
-         infer([](const Types& t) { return infer_linear(t, WeightRule::as_input); }))
+         infer([](const Types& t) { return infer_linear(t, WeightRule::as_input); }), gradients(linear_gradients))
 
 // Batched matrix product with broadcasting batch dimensions, as torch.matmul. Quantized: dequantize, multiply, quantize.
 OCTET_OP(matmul, "matmul(a, b) -> y", QRule::own, Doc{"batched matrix product (..., M, K) x (..., K, N), as torch.matmul"},
@@ -57,6 +107,7 @@ OCTET_OP(matmul, "matmul(a, b) -> y", QRule::own, Doc{"batched matrix product (.
                  for (int64_t j = 0; j < n; ++j)
                    z[(s * m + i) * n + j] += x.data<double>()[(s * m + i) * k + p] * y.data<double>()[(s * k + p) * n + j];
            return out.to(dtype).reshape(final);
-         }))
+         }),
+         gradients(matmul_gradients))
 
 }  // namespace octet::ops

@@ -4,6 +4,7 @@
 
 #include "octet/ops/define_impl.h"
 #include "octet/ops/gather_impl.h"
+#include "octet/ops/gradient_impl.h"
 
 namespace octet::ops {
 namespace {
@@ -205,6 +206,23 @@ Tensor eval_slice(const Call& c) {
   return as_result(with_quantizer(take(elements(x), dim, indices(s)), quantizer), c.outputs()[0]);
 }
 
+// Elements go back to where they were; others have none.
+Tensor slice_gradient(const Grad& g) {
+  const Tensor& x = g[0];
+  const Attrs& a = g.attrs();
+  int64_t dim = normalize_dim(a.get_int("dim"), x.dim(), "slice");
+  Span s = span_of(a.get_int("start"), a.get_int("end"), a.get_int("step"), x.size(dim));
+  if (s.step < 0) return take_gradient(g.dy(), dim, indices(s), x.size(dim));
+  Tensor dx = Tensor::zeros(x.shape(), x.dtype());
+  if (s.count) dx.slice(dim, s.start, s.start + (s.count - 1) * s.step + 1, s.count > 1 ? s.step : 1).copy_from(g.dy());
+  return dx;
+}
+
+// Back to x's shape: of every operator that keeps the elements in row-major order.
+Gradient reshaping_gradient() {
+  return gradient([](const Grad& g) { return g.dy().reshape(g[0].shape()); });
+}
+
 std::vector<TensorType> infer_split(const Types& t) {
   OCTET_CHECK(t[0].dim() > 0, invalid_argument, "split: the operand has no dimensions");
   int64_t dim = normalize_dim(t.attrs().get_int("dim"), t[0].dim(), "split");
@@ -251,7 +269,7 @@ std::vector<Dim> expanded(const std::vector<Dim>& x, const std::vector<int64_t>&
 OCTET_OP(reshape, "reshape(x, *, shape) -> y", QRule::same, infer([](const Types& t) {
            return reshaped_type(t, reshaped(t[0].dims, t.attrs().get_ints("shape"), "reshape"));
          }),
-         eval([](const Call& c) { return reshape_to(c[0], c.outputs()[0]); }),
+         eval([](const Call& c) { return reshape_to(c[0], c.outputs()[0]); }), reshaping_gradient(),
          Doc{"another shape; one size may be -1, 0 copies the size of x"})
 
 // Dimensions start_dim..end_dim as one. A 0-d operand becomes 1-d.
@@ -269,7 +287,7 @@ OCTET_OP(flatten, "flatten(x, *, start_dim=1, end_dim=-1) -> y", QRule::same, in
            dims.insert(dims.end(), x.begin() + end + 1, x.end());
            return reshaped_type(t, dims);
          }),
-         eval([](const Call& c) { return reshape_to(c[0], c.outputs()[0]); }),
+         eval([](const Call& c) { return reshape_to(c[0], c.outputs()[0]); }), reshaping_gradient(),
          Doc{"dimensions start_dim..end_dim as one"})
 
 // Dimension i of the result is dimension dims[i] of x.
@@ -289,6 +307,13 @@ OCTET_OP(permute, "permute(x, *, dims) -> y", QRule::same, infer([](const Types&
            return moved(t, std::move(dims), [&](int64_t axis) { return place[axis]; });
          }),
          eval([](const Call& c) { return as_result(c[0].permute(c.attrs().get_ints("dims")), c.outputs()[0]); }),
+         gradient([](const Grad& g) {
+           const std::vector<int64_t>& order = g.attrs().get_ints("dims");
+           std::vector<int64_t> back(order.size());
+           for (size_t i = 0; i < order.size(); ++i)
+             back[normalize_dim(order[i], g[0].dim(), "permute")] = static_cast<int64_t>(i);
+           return g.dy().permute(back);
+         }),
          Doc{"dimensions in another order"})
 
 // A dimension of size 1 more, before dimension `dim` (-1: at the end).
@@ -302,7 +327,7 @@ OCTET_OP(unsqueeze, "unsqueeze(x, *, dim) -> y", QRule::same, infer([](const Typ
            int64_t dim = normalize_dim(c.attrs().get_int("dim"), c[0].dim() + 1, "unsqueeze");
            return as_result(c[0].unsqueeze(dim), c.outputs()[0]);
          }),
-         Doc{"one dimension of size 1 more, at dim"})
+         reshaping_gradient(), Doc{"one dimension of size 1 more, at dim"})
 
 // Without dimension `dim`, which must have size 1.
 OCTET_OP(squeeze, "squeeze(x, *, dim) -> y", QRule::same, infer([](const Types& t) {
@@ -318,7 +343,7 @@ OCTET_OP(squeeze, "squeeze(x, *, dim) -> y", QRule::same, infer([](const Types& 
            return moved(t, std::move(dims), [dim](int64_t axis) { return axis - (axis > dim); });
          }),
          eval([](const Call& c) { return as_result(c[0].squeeze(c.attrs().get_int("dim")), c.outputs()[0]); }),
-         Doc{"without dimension dim, which has size 1"})
+         reshaping_gradient(), Doc{"without dimension dim, which has size 1"})
 
 // x broadcast to `shape` (-1 keeps a size); where x is larger than `shape` its own size stays, as in ONNX's Expand.
 OCTET_OP(expand, "expand(x, *, shape) -> y", QRule::same, infer([](const Types& t) {
@@ -328,12 +353,12 @@ OCTET_OP(expand, "expand(x, *, shape) -> y", QRule::same, infer([](const Types& 
                         [&](int64_t axis) { return dims[axis + extra] == t[0].dims[axis] ? axis + extra : -1; });
          }),
          eval([](const Call& c) { return as_result(c[0].expand(result_shape(c)), c.outputs()[0]); }),
-         Doc{"broadcast to shape; -1 keeps a size"})
+         gradient([](const Grad& g) { return sum_to(g.dy(), g[0].shape()); }), Doc{"broadcast to shape; -1 keeps a size"})
 
 // Elements start, start + step, ... before end along `dim`. Negative start and end count from the end and all is
 // clamped to the dimension, as in NumPy; a negative step runs backwards.
 OCTET_OP(slice, "slice(x, *, dim, start, end, step=1) -> y", QRule::same, infer(infer_slice), eval(eval_slice),
-         Doc{"x[start:end:step] along dim"})
+         gradient(slice_gradient), Doc{"x[start:end:step] along dim"})
 
 // Consecutive parts of the given sizes along `dim`.
 OCTET_OP(split, "split(x, *, sizes, dim=0) -> ys...", QRule::same, infer_many(infer_split),
@@ -346,11 +371,17 @@ OCTET_OP(split, "split(x, *, sizes, dim=0) -> ys...", QRule::same, infer_many(in
            }
            return parts;
          }),
+         gradient([](const Grad& g) {
+           std::vector<Tensor> parts;
+           for (size_t i = 0; i < g.attrs().get_ints("sizes").size(); ++i) parts.push_back(g.dy(i));
+           return call("cat", parts, {{"dim", g.attrs().get_int("dim")}});
+         }),
          Doc{"consecutive parts of the given sizes along dim"})
 
 // x itself.
 OCTET_OP(identity, "identity(x) -> y", QRule::same, same_type(),
-         eval([](const Call& c) { return as_result(fresh(c[0]), c.outputs()[0]); }), Doc{"x"})
+         eval([](const Call& c) { return as_result(fresh(c[0]), c.outputs()[0]); }),
+         gradient([](const Grad& g) { return g.dy(); }), Doc{"x"})
 
 // A copy of x that shares nothing with it.
 OCTET_OP(clone, "clone(x, *, channels_last=false) -> y", QRule::same, same_type(),
@@ -363,7 +394,8 @@ OCTET_OP(clone, "clone(x, *, channels_last=false) -> y", QRule::same, same_type(
 
 // x itself: dropout does nothing in inference.
 OCTET_OP(dropout, "dropout(x, *, p=0.5) -> y", QRule::same, same_type(),
-         eval([](const Call& c) { return as_result(fresh(c[0]), c.outputs()[0]); }), Doc{"x (inference)"})
+         eval([](const Call& c) { return as_result(fresh(c[0]), c.outputs()[0]); }),
+         gradient([](const Grad& g) { return g.dy(); }), Doc{"x (inference)"})
 
 // x in another plain dtype ("float32", "int64", ...). To integers: toward zero, saturating; to bool: whether it is not
 // 0.
@@ -373,6 +405,7 @@ OCTET_OP(to, "to(x, *, dtype) -> y", QRule::float_only, infer([](const Types& t)
                        to_string(dtype));
            return TensorType(dtype, t[0].dims);
          }),
-         eval([](const Call& c) { return fresh(c[0].to(c.outputs()[0].dtype)); }), Doc{"x in another plain dtype"})
+         eval([](const Call& c) { return fresh(c[0].to(c.outputs()[0].dtype)); }),
+         gradient([](const Grad& g) { return g.dy().to(g[0].dtype()); }), Doc{"x in another plain dtype"})
 
 }  // namespace octet::ops

@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "octet/ops/define_impl.h"
+#include "octet/ops/gradient_impl.h"
 #include "octet/ops/iterate_impl.h"
 #include "octet/tensor/affine.h"
 
@@ -283,36 +284,79 @@ Tensor mean_codes(const Call& c) {
   return y;
 }
 
+// -- gradients ---------------------------------------------------------------------------------------------
+
+// A result of the call (or its gradient), with the reduced dimensions back and repeated along them.
+Tensor spread(const Grad& g, const Tensor& y) {
+  const Tensor& x = g[0];
+  std::vector<bool> reduced = reduced_dims(g.attrs(), x.dim(), g.call().op().name());
+  Shape shape = x.shape();
+  for (size_t d = 0; d < shape.size(); ++d)
+    if (reduced[d]) shape[d] = 1;
+  return y.reshape(shape).expand(x.shape());
+}
+
+// dx = dy * slope(x, y) with y and dy spread over the reduced dimensions.
+template <typename Fn>
+Gradient reducing_gradient(Fn fn) {
+  return gradient([fn](const Grad& g) {
+    return zip_gradient(g[0], spread(g, g.y()), spread(g, g.dy()), g.call().op().name(), fn);
+  });
+}
+
+// The elements that equal the extreme share its gradient evenly, as in PyTorch.
+Tensor extreme_gradient(const Grad& g) {
+  Tensor equal = compare("equal", g[0], spread(g, g.y())).to(g[0].dtype());
+  Tensor count = call("sum", {equal}, {{"dim", g.attrs().get_ints("dim")}});
+  return equal * (spread(g, g.dy()) / count);
+}
+
+// The product of the others: of all of them but the one element that is 0, if there is just one.
+Tensor prod_gradient(const Grad& g) {
+  const Tensor& x = g[0];
+  Attrs dims{{"dim", g.attrs().get_ints("dim")}};
+  Tensor zero = number_like(x, 0), is_zero = compare("equal", x, zero), ones = number_like(x, 1);
+  Tensor zeros = call("sum", {is_zero.to(x.dtype())}, dims), others = call("prod", {where(is_zero, ones, x)}, dims);
+  Tensor slope = where(is_zero, where(compare("equal", zeros, ones), others, zero),
+                       where(compare("equal", zeros, zero), others / where(is_zero, ones, x), zero));
+  return spread(g, g.dy()) * slope;
+}
+
 }  // namespace
 
 // Means over the dimensions `dim` (none given: all). Integers divide toward zero. Quantized: exact integer sums,
 // y = clamp(rne(f(f(sum of (q - z)) * f(1/count))) + z), qparams unchanged unless others are given.
 OCTET_OP(mean, "mean(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false), reducing<MeanOf>(),
-         quantized(mean_codes), Doc{"mean over dim (all if empty)"})
+         quantized(mean_codes), gradient([](const Grad& g) {
+           auto count = static_cast<double>(g[0].numel()) / static_cast<double>(std::max<int64_t>(1, g.y().numel()));
+           return spread(g, g.dy() * (1 / count));
+         }),
+         Doc{"mean over dim (all if empty)"})
 
 // Sums and products over `dim`, in float64 (integers: wrapping) and row-major order.
 OCTET_OP(sum, "sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<SumOf>(),
-         Doc{"sum over dim (all if empty)"})
+         gradient([](const Grad& g) { return spread(g, g.dy()); }), Doc{"sum over dim (all if empty)"})
 OCTET_OP(prod, "prod(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<ProdOf>(),
-         Doc{"product over dim (all if empty)"})
+         gradient(prod_gradient), Doc{"product over dim (all if empty)"})
 
 // The largest and smallest element over `dim`; NaN if there is one. Quantized: on codes, qparams unchanged.
 OCTET_OP(amax, "amax(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false), eval(extreme<true>),
-         Doc{"largest element over dim (all if empty)"})
+         gradient(extreme_gradient), Doc{"largest element over dim (all if empty)"})
 OCTET_OP(amin, "amin(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false), eval(extreme<false>),
-         Doc{"smallest element over dim (all if empty)"})
+         gradient(extreme_gradient), Doc{"smallest element over dim (all if empty)"})
 
 // sum |x|, sqrt(sum x^2), sum x^2, log(sum x), log(sum exp(x)) over `dim`.
 OCTET_OP(reduce_l1, "reduce_l1(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<L1Of>(),
-         Doc{"sum of |x| over dim"})
+         reducing_gradient([](auto x, auto, auto dy) { return x > 0 ? dy : x < 0 ? -dy : 0; }), Doc{"sum of |x| over dim"})
 OCTET_OP(reduce_l2, "reduce_l2(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<L2Of>(),
-         Doc{"square root of the sum of x*x over dim"})
+         reducing_gradient([](auto x, auto y, auto dy) { return y != 0 ? dy * x / y : 0; }), Doc{"square root of the sum of x*x over dim"})
 OCTET_OP(sum_square, "sum_square(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
-         reducing<SumSquareOf>(), Doc{"sum of x*x over dim"})
+         reducing<SumSquareOf>(), reducing_gradient([](auto x, auto, auto dy) { return dy * x * 2; }), Doc{"sum of x*x over dim"})
 OCTET_OP(log_sum, "log_sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(true), reducing<LogSumOf>(),
-         Doc{"log of the sum over dim"})
+         reducing_gradient([](auto, auto y, auto dy) { return dy / std::exp(y); }), Doc{"log of the sum over dim"})
 OCTET_OP(log_sum_exp, "log_sum_exp(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(true),
-         reducing<LogSumExpOf>(), Doc{"log of the sum of exp(x) over dim, without overflow"})
+         reducing<LogSumExpOf>(), reducing_gradient([](auto x, auto y, auto dy) { return dy * std::exp(x - y); }),
+         Doc{"log of the sum of exp(x) over dim, without overflow"})
 
 // The index (int64) of the largest or smallest element along `dim`: the first of equals, or the last. Quantized: on
 // codes.
@@ -346,6 +390,14 @@ OCTET_OP(cumsum, "cumsum(x, *, dim) -> y", QRule::own, infer([](const Types& t) 
              }
            });
            return y;
+         }),
+         gradient([](const Grad& g) {  // the running sum from the end
+           Tensor dy = g.dy();
+           int64_t dim = normalize_dim(g.attrs().get_int("dim"), dy.dim(), "cumsum");
+           Attrs backwards{{"dim", dim}, {"start", -1}, {"end", std::numeric_limits<int64_t>::min() / 2}, {"step", -1}};
+           if (dy.dim() == 0) return dy;
+           Tensor sum = call("cumsum", {call("slice", {dy}, backwards)}, {{"dim", dim}});
+           return call("slice", {sum}, backwards);
          }),
          Doc{"running sum along dim"})
 

@@ -4,6 +4,7 @@
 
 #include "octet/ops/define_impl.h"
 #include "octet/ops/gather_impl.h"
+#include "octet/ops/gradient_impl.h"
 
 namespace octet::ops {
 namespace {
@@ -106,18 +107,41 @@ std::vector<Tensor> eval_topk(const Call& c) {
   return {as_result(values, c.outputs()[0]), indices};
 }
 
+// The same triangle of dy.
+Gradient triangle_gradient(const char* op) {
+  return gradient([op](const Grad& g) { return call(op, {g.dy()}, {{"diagonal", g.attrs().get_int("diagonal")}}); });
+}
+
+// The values' gradients go to where they came from.
+Tensor topk_gradient(const Grad& g) {
+  const Tensor& x = g[0];
+  int64_t dim = normalize_dim(g.attrs().get_int("dim"), x.dim(), "topk");
+  Tensor dx = Tensor::zeros(x.shape(), x.dtype()), dy = g.dy().contiguous(), index = g.y(1).contiguous();
+  int64_t k = dy.size(dim), n = x.size(dim), inner = 1;
+  for (int64_t d = dim + 1; d < x.dim(); ++d) inner *= x.size(d);
+  visit_float(x.dtype(), "topk", [&](auto zero) {
+    using T = decltype(zero);
+    const T* in = dy.data<T>();
+    const int64_t* at = index.data<int64_t>();
+    T* out = dx.data<T>();
+    for (int64_t i = 0; i < dy.numel(); ++i)
+      out[(i / (inner * k) * n + at[i]) * inner + i % inner] += in[i];
+  });
+  return dx;
+}
+
 }  // namespace
 
 // The upper and lower triangle of matrices: element (r, c) stays where c - r >= diagonal (tril: <=), else it is 0.
 OCTET_OP(triu, "triu(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval(triangle<true>),
-         Doc{"upper triangle of the last two dimensions"})
+         triangle_gradient("triu"), Doc{"upper triangle of the last two dimensions"})
 OCTET_OP(tril, "tril(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval(triangle<false>),
-         Doc{"lower triangle of the last two dimensions"})
+         triangle_gradient("tril"), Doc{"lower triangle of the last two dimensions"})
 
 // The k largest (or smallest) elements along `dim`, best first, and their indices (int64); of equals the first.
 // Quantized: on codes, qparams unchanged.
 OCTET_OP(topk, "topk(x, *, k, dim=-1, largest=true) -> values, indices", QRule::same, infer_many(infer_topk),
-         eval_many(eval_topk), Doc{"the k largest or smallest elements along dim, and their indices"})
+         eval_many(eval_topk), gradient(topk_gradient), Doc{"the k largest or smallest elements along dim, and their indices"})
 
 // (N, C*r*r, H, W) to (N, C, H*r, W*r): y[n, c, h*r+i, w*r+j] = x[n, c*r*r + i*r + j, h, w] with r = upscale_factor.
 OCTET_OP(pixel_shuffle, "pixel_shuffle(x, *, upscale_factor) -> y", QRule::same, infer([](const Types& t) {
@@ -138,6 +162,11 @@ OCTET_OP(pixel_shuffle, "pixel_shuffle(x, *, upscale_factor) -> y", QRule::same,
            if (x.is_quantized() && x.quantizer()->axis() > 0) return through_float(c);
            Tensor y = elements(x).reshape({n, k, r, r, h, w}).permute({0, 1, 4, 2, 5, 3}).reshape({n, k, h * r, w * r});
            return as_result(with_quantizer(y, x.quantizer()), c.outputs()[0]);
+         }),
+         gradient([](const Grad& g) {
+           const int64_t r = g.attrs().get_int("upscale_factor"), n = g[0].size(0), k = g.y().size(1), h = g[0].size(2),
+                         w = g[0].size(3);
+           return g.dy().reshape({n, k, h, r, w, r}).permute({0, 1, 3, 5, 2, 4}).reshape(g[0].shape());
          }),
          Doc{"(N, C*r*r, H, W) to (N, C, H*r, W*r)"})
 

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "octet/ops/define_impl.h"
+#include "octet/ops/gradient_impl.h"
 #include "octet/ops/iterate_impl.h"
 
 namespace octet::ops {
@@ -59,10 +60,18 @@ Tensor softmax_rows(const Call& c) {
 
 // y = exp(x) / sum of exp(x) along `dim`. Quantized: scale 1/256, zero point 0 (qint8: -128) unless others are given.
 OCTET_OP(softmax, "softmax(x, *, dim=-1) -> y", QRule::fixed, softmax_type(), widened(softmax_rows<false>),
+         gradient([](const Grad& g) {  // y * (dy - sum of y*dy)
+           Tensor part = g.y() * g.dy();
+           return part - g.y() * call("sum", {part}, {{"dim", std::vector<int64_t>{g.attrs().get_int("dim")}}});
+         }),
          Doc{"exp(x) / sum of exp(x) along dim"})
 
 // y = log(softmax(x)).
 OCTET_OP(log_softmax, "log_softmax(x, *, dim=-1) -> y", QRule::own, softmax_type(), widened(softmax_rows<true>),
+         gradient([](const Grad& g) {  // dy - softmax * sum of dy
+           Tensor dy = g.dy();
+           return dy - call("exp", {g.y()}) * call("sum", {dy}, {{"dim", std::vector<int64_t>{g.attrs().get_int("dim")}}});
+         }),
          Doc{"log of softmax along dim"})
 
 }  // namespace octet::ops

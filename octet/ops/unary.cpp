@@ -3,6 +3,7 @@
 #include <map>
 
 #include "octet/ops/define_impl.h"
+#include "octet/ops/gradient_impl.h"
 #include "octet/ops/iterate_impl.h"
 #include "octet/ops/unary_impl.h"
 #include "octet/tensor/affine.h"
@@ -108,6 +109,32 @@ Tensor unary_codes(const Call& c) {
   return y;
 }
 
+// The gradient dx = fn(x, y, dy), element by element.
+template <typename Fn>
+Gradient slope(Fn fn) {
+  return gradient([fn](const Grad& g) { return zip_gradient(g[0], g.y(), g.dy(), g.call().op().name(), fn); });
+}
+// The same for a function of the attributes that gives fn.
+template <typename Make>
+Gradient slope_of(Make make) {
+  return gradient([make](const Grad& g) {
+    return zip_gradient(g[0], g.y(), g.dy(), g.call().op().name(), make(g.attrs()));
+  });
+}
+// Steps are flat between their jumps.
+Gradient flat() {
+  return slope([](auto, auto, auto dy) { return dy * 0; });
+}
+
+// d gelu / dx.
+double gelu_slope(double x, bool by_tanh) {
+  constexpr double kSqrtHalf = 0.70710678118654752440, kSqrtTwoOverPi = 0.79788456080286535588;
+  constexpr double kInvSqrtTwoPi = 0.39894228040143267794;
+  if (!by_tanh) return 0.5 * (1 + std::erf(x * kSqrtHalf)) + x * kInvSqrtTwoPi * std::exp(-0.5 * x * x);
+  double t = unary::fast_tanh(kSqrtTwoOverPi * (x + 0.044715 * x * x * x));
+  return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * kSqrtTwoOverPi * (1 + 3 * 0.044715 * x * x);
+}
+
 }  // namespace
 
 bool is_unary(std::string_view op) { return functions().count(op) != 0; }
@@ -135,94 +162,177 @@ std::optional<QType> fixed_qtype(std::string_view op, DType dtype) {
 #define OCTET_UNARY(Function) unary_type<unary::Function>(), unary_eval<unary::Function>(), quantized(unary_codes)
 
 // y = max(x, 0). Quantized: clamps codes at the zero point, qparams unchanged.
-OCTET_OP(relu, "relu(x) -> y", QRule::same, OCTET_UNARY(Relu), Doc{"max(x, 0)"})
+OCTET_OP(relu, "relu(x) -> y", QRule::same, OCTET_UNARY(Relu),
+         slope([](auto x, auto, auto dy) { return x > 0 ? dy : 0; }),
+         Doc{"max(x, 0)"})
 
 // y = min(max(x, 0), 6). Quantized: clamps codes at the zero point and at quantize(6), qparams unchanged.
-OCTET_OP(relu6, "relu6(x) -> y", QRule::same, OCTET_UNARY(Relu6), Doc{"min(max(x, 0), 6)"})
+OCTET_OP(relu6, "relu6(x) -> y", QRule::same, OCTET_UNARY(Relu6),
+         slope([](auto x, auto, auto dy) { return x > 0 && x < 6 ? dy : 0; }),
+         Doc{"min(max(x, 0), 6)"})
 
 // y = min(max(x, min), max): PyTorch's hardtanh with min=-1, max=1. NaN stays NaN; min > max gives max everywhere.
 // Quantized: clamps codes at quantize(min) and quantize(max), qparams unchanged.
 OCTET_OP(clamp, "clamp(x, *, min=-inf, max=inf) -> y", QRule::same, OCTET_UNARY(Clamp),
+         slope_of([](const Attrs& a) {
+           return [lo = a.get_double("min"), hi = a.get_double("max")](auto x, auto, auto dy) {
+             return x >= static_cast<decltype(x)>(lo) && x <= static_cast<decltype(x)>(hi) ? dy : 0;
+           };
+         }),
          Doc{"min(max(x, min), max); hardtanh is clamp with min=-1, max=1"})
 
 // y = 1 / (1 + exp(-x)). Quantized: scale 1/256, zero point 0 (qint8: -128) unless others are given.
-OCTET_OP(sigmoid, "sigmoid(x) -> y", QRule::fixed, OCTET_UNARY(Sigmoid), Doc{"1 / (1 + exp(-x))"})
+OCTET_OP(sigmoid, "sigmoid(x) -> y", QRule::fixed, OCTET_UNARY(Sigmoid),
+         slope([](auto, auto y, auto dy) { return dy * y * (1 - y); }),
+         Doc{"1 / (1 + exp(-x))"})
 
 // Hyperbolic tangent. Quantized: scale 1/128, zero point 128 (qint8: 0) unless others are given.
-OCTET_OP(tanh, "tanh(x) -> y", QRule::fixed, OCTET_UNARY(Tanh), Doc{"hyperbolic tangent"})
+OCTET_OP(tanh, "tanh(x) -> y", QRule::fixed, OCTET_UNARY(Tanh),
+         slope([](auto, auto y, auto dy) { return dy * (1 - y * y); }),
+         Doc{"hyperbolic tangent"})
 
 // y = min(max(alpha*x + beta, 0), 1). Quantized as sigmoid.
 OCTET_OP(hardsigmoid, "hardsigmoid(x, *, alpha=0.16666667, beta=0.5) -> y", QRule::fixed, OCTET_UNARY(Hardsigmoid),
+         slope_of([](const Attrs& a) {
+           return [alpha = a.get_double("alpha")](auto, auto y, auto dy) { return y > 0 && y < 1 ? dy * alpha : 0; };
+         }),
          Doc{"min(max(alpha*x + beta, 0), 1)"})
 
 // y = x * min(max(x + 3, 0), 6) / 6 (Howard et al. 2019).
-OCTET_OP(hardswish, "hardswish(x) -> y", QRule::own, OCTET_UNARY(Hardswish), Doc{"x * min(max(x + 3, 0), 6) / 6"})
+OCTET_OP(hardswish, "hardswish(x) -> y", QRule::own, OCTET_UNARY(Hardswish),
+         slope([](auto x, auto, auto dy) { return x < -3 ? dy * 0 : x <= 3 ? dy * (x / 3 + decltype(x)(0.5)) : dy; }),
+         Doc{"x * min(max(x + 3, 0), 6) / 6"})
 
 // y = x * P(Z <= x) for a standard normal Z, by erf ("none") or by its approximation with tanh ("tanh").
 OCTET_OP(gelu, "gelu(x, *, approximate=\"none\") -> y", QRule::own, OCTET_UNARY(Gelu),
+         slope_of([](const Attrs& a) {
+           return [by_tanh = a.get_string("approximate") == "tanh"](auto x, auto, auto dy) {
+             return dy * gelu_slope(x, by_tanh);
+           };
+         }),
          Doc{"x times the normal distribution function of x; approximate: \"none\" or \"tanh\""})
 
 // y = x where x >= 0, else negative_slope * x.
 OCTET_OP(leaky_relu, "leaky_relu(x, *, negative_slope=0.01) -> y", QRule::own, OCTET_UNARY(LeakyRelu),
+         slope_of([](const Attrs& a) {
+           return [slope = a.get_double("negative_slope")](auto x, auto, auto dy) {
+             return x > 0 ? dy : dy * static_cast<decltype(dy)>(slope);
+           };
+         }),
          Doc{"x where x >= 0, else negative_slope * x"})
 
 // y = x where x > 0, else alpha * (exp(x) - 1).
-OCTET_OP(elu, "elu(x, *, alpha=1.) -> y", QRule::own, OCTET_UNARY(Elu), Doc{"x where x > 0, else alpha * (exp(x) - 1)"})
+OCTET_OP(elu, "elu(x, *, alpha=1.) -> y", QRule::own, OCTET_UNARY(Elu),
+         slope_of([](const Attrs& a) {
+           return [alpha = a.get_double("alpha")](auto x, auto, auto dy) {
+             return x > 0 ? dy : dy * alpha * std::exp(static_cast<double>(x));
+           };
+         }),
+         Doc{"x where x > 0, else alpha * (exp(x) - 1)"})
 
 // y = x where x > 0, else alpha * (exp(x/alpha) - 1).
 OCTET_OP(celu, "celu(x, *, alpha=1.) -> y", QRule::own, OCTET_UNARY(Celu),
+         slope_of([](const Attrs& a) {
+           return [alpha = a.get_double("alpha")](auto x, auto, auto dy) {
+             return x > 0 ? dy : dy * std::exp(static_cast<double>(x) / alpha);
+           };
+         }),
          Doc{"x where x > 0, else alpha * (exp(x/alpha) - 1)"})
 
 // elu with the self-normalizing scale and alpha (Klambauer et al. 2017).
 OCTET_OP(selu, "selu(x) -> y", QRule::own, OCTET_UNARY(Selu),
+         slope([](auto x, auto, auto dy) {
+           return dy * unary::kSeluScale * (x > 0 ? 1 : unary::kSeluAlpha * std::exp(static_cast<double>(x)));
+         }),
          Doc{"1.0507 * (x where x > 0, else 1.6733 * (exp(x) - 1))"})
 
 // y = log(1 + exp(beta*x)) / beta; x itself where beta*x > threshold.
 OCTET_OP(softplus, "softplus(x, *, beta=1., threshold=20.) -> y", QRule::own, OCTET_UNARY(Softplus),
+         slope_of([](const Attrs& a) {
+           return [beta = a.get_double("beta"), threshold = a.get_double("threshold")](auto x, auto, auto dy) {
+             return x * beta > threshold ? dy : dy / (1 + std::exp(-x * beta));
+           };
+         }),
          Doc{"log(1 + exp(beta*x)) / beta; x where beta*x > threshold"})
 
 // y = x / (1 + |x|).
-OCTET_OP(softsign, "softsign(x) -> y", QRule::own, OCTET_UNARY(Softsign), Doc{"x / (1 + |x|)"})
+OCTET_OP(softsign, "softsign(x) -> y", QRule::own, OCTET_UNARY(Softsign),
+         slope([](auto x, auto, auto dy) {
+           auto t = 1 + std::fabs(x);
+           return dy / (t * t);
+         }),
+         Doc{"x / (1 + |x|)"})
 
 // y = x where x > threshold, else value.
 OCTET_OP(threshold, "threshold(x, *, threshold, value) -> y", QRule::own, OCTET_UNARY(Threshold),
+         slope_of([](const Attrs& a) {
+           return [limit = a.get_double("threshold")](auto x, auto, auto dy) { return x > limit ? dy : 0; };
+         }),
          Doc{"x where x > threshold, else value"})
 
 // e to the power x.
-OCTET_OP(exp, "exp(x) -> y", QRule::own, OCTET_UNARY(Exp), Doc{"e to the power x"})
+OCTET_OP(exp, "exp(x) -> y", QRule::own, OCTET_UNARY(Exp),
+         slope([](auto, auto y, auto dy) { return dy * y; }),
+         Doc{"e to the power x"})
 
 // Natural logarithm; NaN below 0.
-OCTET_OP(log, "log(x) -> y", QRule::own, OCTET_UNARY(Log), Doc{"natural logarithm"})
+OCTET_OP(log, "log(x) -> y", QRule::own, OCTET_UNARY(Log),
+         slope([](auto x, auto, auto dy) { return dy / x; }),
+         Doc{"natural logarithm"})
 
 // Square root; NaN below 0.
-OCTET_OP(sqrt, "sqrt(x) -> y", QRule::own, OCTET_UNARY(Sqrt), Doc{"square root"})
+OCTET_OP(sqrt, "sqrt(x) -> y", QRule::own, OCTET_UNARY(Sqrt),
+         slope([](auto, auto y, auto dy) { return dy / (2 * y); }),
+         Doc{"square root"})
 
 // y = 1 / sqrt(x).
-OCTET_OP(rsqrt, "rsqrt(x) -> y", QRule::own, OCTET_UNARY(Rsqrt), Doc{"1 / sqrt(x)"})
+OCTET_OP(rsqrt, "rsqrt(x) -> y", QRule::own, OCTET_UNARY(Rsqrt),
+         slope([](auto, auto y, auto dy) { return dy * y * y * y * decltype(y)(-0.5); }),
+         Doc{"1 / sqrt(x)"})
 
 // y = 1 / x.
-OCTET_OP(reciprocal, "reciprocal(x) -> y", QRule::own, OCTET_UNARY(Reciprocal), Doc{"1 / x"})
+OCTET_OP(reciprocal, "reciprocal(x) -> y", QRule::own, OCTET_UNARY(Reciprocal),
+         slope([](auto, auto y, auto dy) { return -dy * y * y; }),
+         Doc{"1 / x"})
 
 // The error function.
-OCTET_OP(erf, "erf(x) -> y", QRule::own, OCTET_UNARY(Erf), Doc{"error function"})
+OCTET_OP(erf, "erf(x) -> y", QRule::own, OCTET_UNARY(Erf),
+         slope([](auto x, auto, auto dy) { return dy * 1.1283791670955126 * std::exp(-static_cast<double>(x) * x); }),
+         Doc{"error function"})
 
 // Sine and cosine of x in radians.
-OCTET_OP(sin, "sin(x) -> y", QRule::own, OCTET_UNARY(Sin), Doc{"sine, x in radians"})
-OCTET_OP(cos, "cos(x) -> y", QRule::own, OCTET_UNARY(Cos), Doc{"cosine, x in radians"})
+OCTET_OP(sin, "sin(x) -> y", QRule::own, OCTET_UNARY(Sin),
+         slope([](auto x, auto, auto dy) { return dy * std::cos(x); }),
+         Doc{"sine, x in radians"})
+OCTET_OP(cos, "cos(x) -> y", QRule::own, OCTET_UNARY(Cos),
+         slope([](auto x, auto, auto dy) { return -dy * std::sin(x); }),
+         Doc{"cosine, x in radians"})
 
 // y = -x. Integers wrap.
-OCTET_OP(neg, "neg(x) -> y", QRule::own, OCTET_UNARY(Neg), Doc{"-x"})
+OCTET_OP(neg, "neg(x) -> y", QRule::own, OCTET_UNARY(Neg),
+         slope([](auto, auto, auto dy) { return -dy; }),
+         Doc{"-x"})
 
 // |x|. Integers wrap.
-OCTET_OP(abs, "abs(x) -> y", QRule::own, OCTET_UNARY(Abs), Doc{"absolute value"})
+OCTET_OP(abs, "abs(x) -> y", QRule::own, OCTET_UNARY(Abs),
+         slope([](auto x, auto, auto dy) { return x > 0 ? dy : x < 0 ? -dy : 0; }),
+         Doc{"absolute value"})
 
 // -1, 0 or 1; NaN stays NaN.
-OCTET_OP(sign, "sign(x) -> y", QRule::own, OCTET_UNARY(Sign), Doc{"-1, 0 or 1"})
+OCTET_OP(sign, "sign(x) -> y", QRule::own, OCTET_UNARY(Sign),
+         flat(),
+         Doc{"-1, 0 or 1"})
 
 // To whole numbers: down, up, and to the nearest with halves to even. Integers pass unchanged.
-OCTET_OP(floor, "floor(x) -> y", QRule::own, OCTET_UNARY(Floor), Doc{"largest whole number <= x"})
-OCTET_OP(ceil, "ceil(x) -> y", QRule::own, OCTET_UNARY(Ceil), Doc{"smallest whole number >= x"})
-OCTET_OP(round, "round(x) -> y", QRule::own, OCTET_UNARY(Round), Doc{"nearest whole number, halves to even"})
+OCTET_OP(floor, "floor(x) -> y", QRule::own, OCTET_UNARY(Floor),
+         flat(),
+         Doc{"largest whole number <= x"})
+OCTET_OP(ceil, "ceil(x) -> y", QRule::own, OCTET_UNARY(Ceil),
+         flat(),
+         Doc{"smallest whole number >= x"})
+OCTET_OP(round, "round(x) -> y", QRule::own, OCTET_UNARY(Round),
+         flat(),
+         Doc{"nearest whole number, halves to even"})
 
 // y = (x == 0), bool.
 OCTET_OP(logical_not, "logical_not(x) -> y", QRule::own,

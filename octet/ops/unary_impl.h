@@ -41,6 +41,9 @@ inline double fast_tanh(double x) {
   return 1 - 2 / (std::exp(2 * x) + 1);
 }
 
+// The published constants of selu (Klambauer et al. 2017).
+inline constexpr double kSeluScale = 1.0507009873554804934193349852946, kSeluAlpha = 1.6732632423543772848170429916717;
+
 // Functions that are exact in every type (`on integers`: what they are there), and rounded ones: of a double x.
 #define OCTET_EXACT(Name, on_integers, on_floats)            \
   template <typename T>                                      \
@@ -84,9 +87,7 @@ OCTET_ROUNDED(Erf, std::erf(x))
 OCTET_ROUNDED(Sin, std::sin(x))
 OCTET_ROUNDED(Cos, std::cos(x))
 OCTET_ROUNDED(Softsign, x / (1 + std::fabs(x)))
-// The published constants of selu (Klambauer et al. 2017).
-OCTET_ROUNDED(Selu, 1.0507009873554804934193349852946 *
-                        (x > 0 ? x : 1.6732632423543772848170429916717 * std::expm1(x)))
+OCTET_ROUNDED(Selu, kSeluScale * (x > 0 ? x : kSeluAlpha * std::expm1(x)))
 #undef OCTET_EXACT
 #undef OCTET_ROUNDED
 

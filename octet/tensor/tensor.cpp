@@ -303,8 +303,8 @@ Tensor Tensor::int_repr() const {
 }
 
 Tensor Tensor::dequantize() const {
-  if (Tensor y; has_slots() && hooked("dequantize", {}, y)) return y;
   if (!is_quantized()) return to(DType::float32);
+  if (Tensor y; has_slots() && hooked("dequantize", {}, y)) return y;
   if (is_packed(dtype())) return make_quantized(int_repr(), impl_->quantizer).dequantize();
   Tensor y = wrap(Buffer::allocate(numel() * 4), shape(), DType::float32);
   float* out = y.data<float>();

@@ -178,8 +178,8 @@ def float_qparams_cases():
     cases, seed = [], 20000
     ways = [dict(dtype="quint8"), dict(dtype="quint4x2"), dict(dtype="quint8", quant_min=0, quant_max=15),
             dict(dtype="quint8", eps=2.0**-12)]
-    data = [("normal", 1.0, 0.0, 1.0), ("uniform", 0.02, 3.0, 1.5), ("cubic", 40.0, -100.0, 0.8), ("relu", 1.0, 0.0, 2.0),
-            ("normal", 1e-9, 0.0, 1.0), ("normal", 0.0, 2.5, 1.0)]
+    data = [("normal", 1.0, 0.0, 1.0), ("uniform", 0.02, 3.0, 1.5), ("cubic", 40.0, -100.0, 0.8),
+            ("relu", 1.0, 0.0, 2.0), ("normal", 1e-9, 0.0, 1.0), ("normal", 0.0, 2.5, 1.0)]
     for name in ("PerChannelMinMaxObserver", "MovingAveragePerChannelMinMaxObserver"):
         for way in ways:
             for kind, scale, offset, growth in data:
@@ -207,8 +207,10 @@ def fixed_cases():
 def qnnpack_cases():
     """The observers of the symmetric qnnpack family: codes -127..127, no scale below 2^-12."""
     cases, seed = [], 30000
-    for observer, qscheme in (("MinMaxObserver", "per_tensor_symmetric"), ("MovingAverageMinMaxObserver", "per_tensor_symmetric"),
-                              ("MinMaxObserver", "per_tensor_affine"), ("PerChannelMinMaxObserver", "per_channel_symmetric"),
+    for observer, qscheme in (("MinMaxObserver", "per_tensor_symmetric"),
+                              ("MovingAverageMinMaxObserver", "per_tensor_symmetric"),
+                              ("MinMaxObserver", "per_tensor_affine"),
+                              ("PerChannelMinMaxObserver", "per_channel_symmetric"),
                               ("MovingAveragePerChannelMinMaxObserver", "per_channel_symmetric")):
         for scale in (1.0, 0.05, 0.02, 1e-3, 1e-8):
             for batches in (1, 3):
@@ -230,7 +232,8 @@ def definition(factory):
     for key in ("dtype", "qscheme"):
         if hasattr(made, key):
             case[key] = str(getattr(made, key)).replace("torch.", "")
-    if case["class"] not in ("PlaceholderObserver", "NoopObserver", "Identity", "RecordingObserver", "ReuseInputObserver"):
+    passive = ("PlaceholderObserver", "NoopObserver", "Identity", "RecordingObserver", "ReuseInputObserver")
+    if case["class"] not in passive:
         case.update(quant_min=int(made.quant_min), quant_max=int(made.quant_max))
     for key in ("reduce_range", "averaging_constant", "ch_axis"):
         if hasattr(made, key):

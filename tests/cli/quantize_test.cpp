@@ -122,7 +122,7 @@ TEST(CliQuantize, EveryQConfigAndObserver) {
   TempDir dir;
   for (const std::string q : {"native", "fbgemm", "x86", "onednn", "qnnpack", "default_qconfig"})
     EXPECT_GT(quantize_glyphs(dir / "q.octet", {"--qconfig", q})["int8_top1"], 0.85) << q;
-  for (const std::string o : {"minmax", "moving-average", "histogram", "MinMaxObserver"})
+  for (const std::string o : {"minmax", "moving-average", "histogram", "entropy", "percentile", "mse", "MinMaxObserver"})
     EXPECT_GT(quantize_glyphs(dir / "q.octet", {"--observer", o})["int8_top1"], 0.85) << o;
 }
 

@@ -78,6 +78,8 @@ TEST(CliUsage, WrongUsageIsOneLineAndExitsWith2) {
       {{"quantize", kNet, "--calibrate", kCalibration, "-o", "n.octet", "--observer", "histogam"},
        {"'histogam'", "did you mean 'histogram'", "known: minmax, moving-average, histogram"}},
       {{"quantize", kNet, "--calibrate", kCalibration, "-o", "n.octet", "--observer", "per-channel"}, {"per tensor"}},
+      {{"quantize", kNet, "--calibrate", kCalibration, "-o", "n.octet", "--observer", "noop"},
+       {"'noop'", "minmax, moving-average, histogram, entropy, percentile, mse"}},
       {{"eval", "two\nlines.onnx", "--data", kTest, "--nope\nno"}, {}},
   };
   for (const Case& c : cases) {

@@ -281,7 +281,8 @@ TEST(Observer, ADamagedStateIsRefusedAndChangesNothing) {
     std::string before = to_string(*o);
     auto good = o->state_dict();
     for (const auto& [key, value] : good) {
-      std::vector<Tensor> wrong = {Tensor::full(value.shape(), -3, DType::float64), Tensor::zeros({5, 5}, value.dtype())};
+      std::vector<Tensor> wrong = {Tensor::full(value.shape(), -3, DType::float64),
+                                   Tensor::zeros({5, 5}, value.dtype())};
       if (value.dtype() == DType::float32) wrong.push_back(Tensor::full(value.shape(), NAN));
       for (const Tensor& w : wrong) {
         if (name.find("Moving") != std::string::npos && key.find("first") == 0 && w.dtype() == DType::float32) continue;

@@ -36,7 +36,8 @@ TEST(FixedQParamsObserver, ChecksItsQParams) {
   const std::pair<ObserverOptions, const char*> table[] = {
       {{}, "FixedQParamsObserver of 'x': give scale and zero_point; got ()"},
       {{.scale = 0.1}, "FixedQParamsObserver of 'x': give scale and zero_point; got (scale=0.1)"},
-      {{.scale = 0.1, .zero_point = 256}, "FixedQParamsObserver of 'x': zero_point 256; expected one of the codes 0..255"},
+      {{.scale = 0.1, .zero_point = 256},
+       "FixedQParamsObserver of 'x': zero_point 256; expected one of the codes 0..255"},
       {{.qscheme = ObserverScheme::per_channel_affine, .scale = 0.1, .zero_point = 0},
        "FixedQParamsObserver of 'x': qscheme per_channel_affine; expected per_tensor_affine or per_tensor_symmetric"},
       {{.dtype = DType::float32, .scale = 0.1, .zero_point = 0},

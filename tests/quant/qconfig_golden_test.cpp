@@ -3,22 +3,13 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "octet/quant/observe/qconfig.h"
+#include "tests/quant/golden.h"
 
 namespace octet::quant {
 namespace {
-
-using nlohmann::json;
-
-json cases() {
-  std::ifstream file("tests/golden/observers_qconfigs.json");
-  EXPECT_TRUE(file) << "run the tests from the repository's root";
-  return json::parse(file)["cases"];
-}
 
 // What ours makes, in PyTorch's words; only the fields that PyTorch's class has.
 json definition(const ObserverFactory& factory, const json& theirs) {
@@ -49,7 +40,7 @@ json definition(const ObserverFactory& factory, const json& theirs) {
 
 TEST(GoldenQConfig, EveryNamedConfigurationIsPyTorchs) {
   int seen = 0;
-  for (const json& c : cases()) {
+  for (const json& c : load("observers_qconfigs.json")) {
     if (!c.contains("qconfig")) continue;
     SCOPED_TRACE(c.dump());
     std::string name = c["qconfig"];
@@ -62,7 +53,8 @@ TEST(GoldenQConfig, EveryNamedConfigurationIsPyTorchs) {
 }
 
 TEST(GoldenQConfig, EveryNamedObserverAndFakeQuantizeModuleIsPyTorchs) {
-#define NAMED(name) {#name, name}
+#define NAMED(name) \
+  { #name, name }
   const std::map<std::string, ObserverFactory (*)()> factories = {
       NAMED(default_observer),
       NAMED(default_histogram_observer),
@@ -99,7 +91,7 @@ TEST(GoldenQConfig, EveryNamedObserverAndFakeQuantizeModuleIsPyTorchs) {
   };
 #undef NAMED
   size_t seen = 0;
-  for (const json& c : cases()) {
+  for (const json& c : load("observers_qconfigs.json")) {
     if (!c.contains("name")) continue;
     SCOPED_TRACE(c.dump());
     auto factory = factories.find(c["name"].get<std::string>());

@@ -46,7 +46,7 @@ TEST(QConfig, EveryDefaultMakesWorkingObservers) {
       observer->observe(Tensor::randn({4, 6}, 1));
       EXPECT_EQ(observer->label(), "layer");
       EXPECT_EQ(observer->chooses_qparams(), factory.chooses_qparams()) << name;
-      if (!factory.chooses_qparams() || is_float_qparams(factory.options().qscheme)) continue;
+      if (!factory.chooses_qparams()) continue;
       QParams p = observer->calculate_qparams();
       EXPECT_EQ(p.dtype, factory.options().dtype);
       EXPECT_TRUE(p.warnings.empty());
@@ -82,8 +82,8 @@ TEST(QConfig, UnknownNamesAreErrorsThatHelp) {
                    "mse, fixed, placeholder, noop, recording, reuse-input, identity"),
             std::string::npos)
       << e;
-  EXPECT_EQ(activation_observer_names(), (std::vector<std::string>{"minmax", "moving-average", "histogram", "entropy",
-                                                                    "percentile", "mse"}));
+  EXPECT_EQ(activation_observer_names(),
+            (std::vector<std::string>{"minmax", "moving-average", "histogram", "entropy", "percentile", "mse"}));
 }
 
 TEST(ObserverFactory, MakesObserversByBothNames) {
@@ -124,10 +124,12 @@ TEST(ObserverFactory, WrapsAnObserverInAFakeQuantizeModule) {
   EXPECT_EQ(f.without_fake_quantize(), ObserverFactory("moving-average").with_dtype(DType::qint8));
   EXPECT_NE(f, f.without_fake_quantize());
   EXPECT_EQ(f.fake_quantize("FusedMovingAvgObsFakeQuantize").fake_quantize_name(), "FusedMovingAvgObsFakeQuantize");
-  EXPECT_NE(error_of([] { ObserverFactory("minmax").fake_quantize("FakeQuantise"); }).find("did you mean 'FakeQuantize'"),
-            std::string::npos);
-  EXPECT_NE(error_of([] { ObserverFactory("minmax").fake_quantize("FusedMovingAvgObsFakeQuantize"); })
-                .find("expected MovingAverageMinMaxObserver"),
+  EXPECT_NE(
+      error_of([] { ObserverFactory("minmax").fake_quantize("FakeQuantise"); }).find("did you mean 'FakeQuantize'"),
+      std::string::npos);
+  EXPECT_NE(error_of([] {
+              ObserverFactory("minmax").fake_quantize("FusedMovingAvgObsFakeQuantize");
+            }).find("expected MovingAverageMinMaxObserver"),
             std::string::npos);
   EXPECT_NE(error_of([] { ObserverFactory("minmax").fake_quantize("FixedQParamsFakeQuantize"); }), "no error");
   EXPECT_NE(error_of([] { default_fixed_qparams_range_0to1_observer().fake_quantize(); }), "no error");

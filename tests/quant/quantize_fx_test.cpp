@@ -75,7 +75,11 @@ TEST(PrepareFx, RefusesBeforeAnyDataIsSeen) {
   Graph g = conv_net();
   expect_error(ErrorCode::invalid_argument, {"observers for activations and weights"},
                [&] { prepare_fx(g, QConfig{}); });
+  expect_error(ErrorCode::invalid_argument, {"that choose qparams", "PlaceholderObserver"},
+               [&] { prepare_fx(g, default_dynamic_qconfig()); });
   QConfig q = kNative;
+  q.weight = default_float_qparams_observer();
+  expect_error(ErrorCode::invalid_argument, {"float zero points", "embeddings"}, [&] { prepare_fx(g, q); });
   q.activation = ObserverFactory("PerChannelMinMaxObserver");
   expect_error(ErrorCode::invalid_argument, {"activations", "per tensor", "PerChannelMinMaxObserver"},
                [&] { prepare_fx(g, q); });
@@ -194,6 +198,16 @@ TEST(ConvertFx, AWeightOfTwoLayersIsQuantizedOnceAndShared) {
   for (const Node& node : int8.nodes()) constants += node.kind == NodeKind::constant;
   EXPECT_EQ(constants, 1);
   EXPECT_EQ(int8.users(*int8.find("w")).size(), 2u);
+}
+
+TEST(ConvertFx, AQatConfigurationCalibratesWithItsObservers) {
+  Graph g = conv_net();
+  PreparedGraph prepared = prepare_fx(g, default_qat_qconfig());
+  PreparedGraph plain = prepare_fx(g, {default_fake_quant().without_fake_quantize(),
+                                       default_weight_fake_quant().without_fake_quantize()});
+  Tensor x = Tensor::rand({2, 3, 8, 8}, 3, -1, 1);
+  for (auto* p : {&prepared, &plain}) p->forward({x});
+  EXPECT_EQ(graph::print(convert_fx(prepared)), graph::print(convert_fx(plain)));
 }
 
 TEST(ConvertFx, SigmoidHasFixedQparams) {

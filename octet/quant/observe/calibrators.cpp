@@ -127,7 +127,8 @@ Range entropy_range(const Histogram& h, const ObserverOptions& options) {
   const int64_t all_codes = codes.quant_max - codes.quant_min + 1, levels = symmetric ? (all_codes + 1) / 2 : all_codes;
   if (size < levels) return full;
   if (zero < size) {
-    double left = zero > 0 ? c[static_cast<size_t>(zero - 1)] : 0, right = zero + 1 < size ? c[static_cast<size_t>(zero + 1)] : 0;
+    double left = zero > 0 ? c[static_cast<size_t>(zero - 1)] : 0,
+           right = zero + 1 < size ? c[static_cast<size_t>(zero + 1)] : 0;
     double& at_zero = c[static_cast<size_t>(zero)];
     at_zero = std::min(at_zero, std::max(left, right));
   }
@@ -149,7 +150,8 @@ Range entropy_range(const Histogram& h, const ObserverOptions& options) {
     float m = static_cast<float>(std::min(threshold, largest));
     return {-m, m};
   }
-  return {static_cast<float>(std::max<double>(-threshold, h.min())), static_cast<float>(std::min<double>(threshold, h.max()))};
+  return {static_cast<float>(std::max<double>(-threshold, h.min())),
+          static_cast<float>(std::min<double>(threshold, h.max()))};
 }
 
 Range percentile_range(const Histogram& h, const ObserverOptions& options) {

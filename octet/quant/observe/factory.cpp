@@ -8,6 +8,7 @@
 #include "octet/base/text.h"
 #include "octet/nn/registry.h"
 #include "octet/quant/observe/calibrators.h"
+#include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/observe/histogram.h"
 #include "octet/quant/observe/min_max.h"
 #include "octet/quant/observe/passive.h"
@@ -200,10 +201,25 @@ ObserverFactory ObserverFactory::fake_quantize(std::string_view name) const {
   return copy;
 }
 
+ObserverFactory ObserverFactory::with_grad_scaling(bool use_grad_scaling) const {
+  ObserverFactory copy = *this;
+  copy.grad_scaling_ = use_grad_scaling;
+  return copy;
+}
+
 ObserverFactory ObserverFactory::without_fake_quantize() const {
   ObserverFactory copy = *this;
   copy.fake_quantize_.clear();
+  copy.grad_scaling_ = false;
   return copy;
+}
+
+nn::ModulePtr ObserverFactory::make_module(const std::string& label) const {
+  if (fake_quantize_ == "FakeQuantize") return nn::make<FakeQuantize>(*this, label);
+  if (fake_quantize_ == "FixedQParamsFakeQuantize") return nn::make<FixedQParamsFakeQuantize>(*this, label);
+  if (fake_quantize_ == "FusedMovingAvgObsFakeQuantize") return nn::make<FusedMovingAvgObsFakeQuantize>(*this, label);
+  if (fake_quantize_ == "LearnableFakeQuantize") return nn::make<LearnableFakeQuantize>(*this, label, grad_scaling_);
+  return make(label);
 }
 
 ObserverPtr ObserverFactory::make(std::string label) const {

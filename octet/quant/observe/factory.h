@@ -14,8 +14,8 @@ namespace octet::quant {
 //   MinMaxObserver "minmax", MovingAverageMinMaxObserver "moving-average", HistogramObserver "histogram",
 //   PerChannelMinMaxObserver "per-channel", MovingAveragePerChannelMinMaxObserver "moving-average-per-channel",
 //   EntropyObserver "entropy", PercentileObserver "percentile", MSEObserver "mse" (calibrators.h),
-//   FixedQParamsObserver "fixed", PlaceholderObserver "placeholder", NoopObserver "noop", RecordingObserver "recording",
-//   ReuseInputObserver "reuse-input", Identity "identity" (passive.h).
+//   FixedQParamsObserver "fixed", PlaceholderObserver "placeholder", NoopObserver "noop", RecordingObserver
+//   "recording", ReuseInputObserver "reuse-input", Identity "identity" (passive.h).
 // Unknown name: Error listing the known ones and the nearest. Options the class cannot honour: Error (observer.h).
 ObserverPtr make_observer(std::string_view name, const ObserverOptions& options, std::string label = "");
 // With the class's default options (per-channel classes: per_channel_affine). FixedQParamsObserver has none (Error).
@@ -52,16 +52,21 @@ class ObserverFactory {
   ObserverFactory with_fixed_qparams(double scale, int64_t zero_point) const;
   ObserverFactory with_args(ObserverOptions options) const;  // all of them
 
-  // The same observer inside a fake-quantize module: FakeQuantize, FixedQParamsFakeQuantize (FixedQParamsObserver only),
-  // FusedMovingAvgObsFakeQuantize (MovingAverage... observers only) or LearnableFakeQuantize. Error for other names, for
-  // an observer that the class cannot use, and for one that chooses no qparams.
+  // The same observer inside a fake-quantize module: FakeQuantize, FixedQParamsFakeQuantize (FixedQParamsObserver
+  // only), FusedMovingAvgObsFakeQuantize (MovingAverage... observers only) or LearnableFakeQuantize. Error for other
+  // names, for an observer that the class cannot use, and for one that chooses no qparams.
   ObserverFactory fake_quantize(std::string_view name = "FakeQuantize") const;
+  // LearnableFakeQuantize's use_grad_scaling.
+  ObserverFactory with_grad_scaling(bool use_grad_scaling) const;
   // Without the fake-quantize module.
   ObserverFactory without_fake_quantize() const;
 
   // A new observer of the tensor called `label` (of a fake-quantize factory: the one inside). Error if there is none to
   // make, or if the class cannot honour the options.
   ObserverPtr make(std::string label = "") const;
+  // What a QConfig puts into a model: a new observer, or a new fake-quantize module (fake_quantize.h). Errors as
+  // make().
+  nn::ModulePtr make_module(const std::string& label = "") const;
 
   explicit operator bool() const { return !name_.empty(); }
   const std::string& name() const { return name_; }  // the observer's class, by PyTorch's name; "" for none
@@ -73,6 +78,7 @@ class ObserverFactory {
 
  private:
   std::string name_, fake_quantize_;
+  bool grad_scaling_ = false;
   ObserverOptions options_;
 };
 

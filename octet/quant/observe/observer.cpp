@@ -7,6 +7,7 @@
 #include <typeinfo>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/text.h"
 #include "octet/quant/observe/scan_impl.h"
 #include "octet/tensor/affine.h"
 
@@ -73,23 +74,87 @@ bool is_symmetric(ObserverScheme scheme) {
 
 bool is_float_qparams(ObserverScheme scheme) { return scheme == ObserverScheme::per_channel_affine_float_qparams; }
 
-std::string to_string(const ObserverOptions& o) {
-  const ObserverOptions d;
+// -- options by name -----------------------------------------------------------------------------------
+namespace {
+
+// Calls fn(name, member) for every option, in the order in which they are printed.
+template <typename Fn>
+void each_option(Fn&& fn) {
+  fn("dtype", &ObserverOptions::dtype);
+  fn("qscheme", &ObserverOptions::qscheme);
+  fn("quant_min", &ObserverOptions::quant_min);
+  fn("quant_max", &ObserverOptions::quant_max);
+  fn("reduce_range", &ObserverOptions::reduce_range);
+  fn("eps", &ObserverOptions::eps);
+  fn("ch_axis", &ObserverOptions::ch_axis);
+  fn("averaging_constant", &ObserverOptions::averaging_constant);
+  fn("bins", &ObserverOptions::bins);
+  fn("percentile", &ObserverOptions::percentile);
+  fn("is_dynamic", &ObserverOptions::is_dynamic);
+  fn("scale", &ObserverOptions::scale);
+  fn("zero_point", &ObserverOptions::zero_point);
+}
+
+Attr to_attr(DType v) { return octet::to_string(v); }
+Attr to_attr(ObserverScheme v) { return std::string(to_string(v)); }
+template <typename T>
+Attr to_attr(const std::optional<T>& v) {
+  return *v;
+}
+template <typename T>
+Attr to_attr(const T& v) {
+  return v;
+}
+
+void from_attr(const Attrs& a, const std::string& name, DType& v) { v = parse_dtype(a.get_string(name)); }
+void from_attr(const Attrs& a, const std::string& name, ObserverScheme& v) {
+  v = parse_observer_scheme(a.get_string(name));
+}
+void from_attr(const Attrs& a, const std::string& name, bool& v) { v = a.get_bool(name); }
+void from_attr(const Attrs& a, const std::string& name, int64_t& v) { v = a.get_int(name); }
+void from_attr(const Attrs& a, const std::string& name, double& v) { v = a.get_double(name); }
+template <typename T>
+void from_attr(const Attrs& a, const std::string& name, std::optional<T>& v) {
+  from_attr(a, name, v.emplace());
+}
+
+}  // namespace
+
+Attrs to_attrs(const ObserverOptions& o) {
+  const ObserverOptions defaults;
+  Attrs a;
+  each_option([&](const char* name, auto member) {
+    if (o.*member != defaults.*member) a.set(name, to_attr(o.*member));
+  });
+  return a;
+}
+
+ObserverOptions options_from(const Attrs& attrs) {
+  ObserverOptions o;
+  std::vector<std::string> known;
+  each_option([&](const char* name, auto member) {
+    known.push_back(name);
+    if (attrs.has(name)) from_attr(attrs, name, o.*member);
+  });
+  for (const auto& [name, value] : attrs)
+    OCTET_CHECK(std::find(known.begin(), known.end(), name) != known.end(), invalid_argument,
+                "observer options: unknown name '{}'{}", name, did_you_mean(name, known));
+  return o;
+}
+
+std::string to_string(const ObserverOptions& options) {
   std::vector<std::string> parts;
-  if (o.dtype != d.dtype) parts.push_back(fmt::format("dtype={}", octet::to_string(o.dtype)));
-  if (o.qscheme != d.qscheme) parts.push_back(fmt::format("qscheme={}", to_string(o.qscheme)));
-  if (o.quant_min) parts.push_back(fmt::format("quant_min={}", *o.quant_min));
-  if (o.quant_max) parts.push_back(fmt::format("quant_max={}", *o.quant_max));
-  if (o.reduce_range) parts.push_back("reduce_range=true");
-  if (o.eps != d.eps) parts.push_back(fmt::format("eps={}", o.eps));
-  if (o.ch_axis != d.ch_axis) parts.push_back(fmt::format("ch_axis={}", o.ch_axis));
-  if (o.averaging_constant != d.averaging_constant)
-    parts.push_back(fmt::format("averaging_constant={}", o.averaging_constant));
-  if (o.bins != d.bins) parts.push_back(fmt::format("bins={}", o.bins));
-  if (o.percentile != d.percentile) parts.push_back(fmt::format("percentile={}", o.percentile));
-  if (o.is_dynamic) parts.push_back("is_dynamic=true");
-  if (o.scale) parts.push_back(fmt::format("scale={}", *o.scale));
-  if (o.zero_point) parts.push_back(fmt::format("zero_point={}", *o.zero_point));
+  const Attrs attrs = to_attrs(options);
+  each_option([&](const char* name, auto) {
+    if (!attrs.has(name)) return;
+    std::visit(
+        [&](const auto& v) {
+          if constexpr (std::is_arithmetic_v<std::decay_t<decltype(v)>> ||
+                        std::is_same_v<std::decay_t<decltype(v)>, std::string>)
+            parts.push_back(fmt::format("{}={}", name, v));
+        },
+        attrs.get(name));
+  });
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
@@ -176,6 +241,23 @@ FloatQParams choose_float_qparams(float min, float max, const ObserverOptions& o
   return {s, -min / s};
 }
 
+QParams make_qparams(std::vector<double> scales, std::vector<double> zero_points, const ObserverOptions& options) {
+  QParams q;
+  q.dtype = options.dtype;
+  CodeRange codes = code_range(options);
+  q.quant_min = codes.quant_min;
+  q.quant_max = codes.quant_max;
+  if (!is_float_qparams(options.qscheme)) {
+    std::vector<int64_t> whole(zero_points.begin(), zero_points.end());
+    q.quantizer = is_per_channel(options.qscheme)
+                      ? Quantizer::per_channel(scales, std::move(whole), options.ch_axis, options.dtype)
+                      : Quantizer::per_tensor(scales.at(0), whole.at(0), options.dtype);
+  }
+  q.scales = std::move(scales);
+  q.zero_points = std::move(zero_points);
+  return q;
+}
+
 QParams calculate_qparams(const std::vector<float>& min, const std::vector<float>& max, const ObserverOptions& options,
                           const std::string& label) {
   const std::string who = label.empty() ? "calculate_qparams" : label;
@@ -184,29 +266,30 @@ QParams calculate_qparams(const std::vector<float>& min, const std::vector<float
   OCTET_CHECK(min.size() == max.size() && !min.empty() && (per_channel || min.size() == 1), invalid_argument,
               "{}: {} minima and {} maxima; {} needs {}", who, min.size(), max.size(), to_string(options.qscheme),
               per_channel ? "one of each per channel" : "one of each");
-  QParams result;
-  result.dtype = options.dtype;
-  CodeRange codes = code_range(options);
-  result.quant_min = codes.quant_min;
-  result.quant_max = codes.quant_max;
-
-  std::vector<double> scales(min.size());
-  std::vector<int64_t> zero_points(min.size());
+  const bool float_qparams = is_float_qparams(options.qscheme);
+  std::vector<double> scales(min.size()), zero_points(min.size());
   std::array<std::vector<size_t>, static_cast<size_t>(Oddity::count)> odd;
   for (size_t c = 0; c < min.size(); ++c) {
     OCTET_CHECK(std::isfinite(min[c]) && std::isfinite(max[c]) && min[c] <= max[c], invalid_argument,
                 "{}: range [{}, {}]{}; expected finite numbers, min <= max", who, min[c], max[c],
                 per_channel ? fmt::format(" of channel {}", c) : "");
+    if (float_qparams) {  // any range can be quantized well
+      auto [s, z] = choose_float_qparams(min[c], max[c], options);
+      scales[c] = s;
+      zero_points[c] = z;
+      continue;
+    }
     auto [s, z] = choose_qparams(min[c], max[c], options);
     scales[c] = s;
-    zero_points[c] = z;
+    zero_points[c] = static_cast<double>(z);
     odd[static_cast<size_t>(oddity(min[c], max[c], s, options))].push_back(c);
   }
 
+  std::vector<std::string> warnings;
   auto warn = [&](Oddity kind, auto&& text) {
     const std::vector<size_t>& channels = odd[static_cast<size_t>(kind)];
     if (channels.empty()) return;
-    result.warnings.push_back(place(label, channels, min.size(), per_channel) + ": " + text(channels[0]));
+    warnings.push_back(place(label, channels, min.size(), per_channel) + ": " + text(channels[0]));
   };
   // A line each, with the first channel's numbers. A layer of one value per channel is constant by its shape, so
   // constants are only news if they are few.
@@ -222,9 +305,8 @@ QParams calculate_qparams(const std::vector<float>& min, const std::vector<float
     warn(Oddity::constant,
          [&](size_t c) { return fmt::format("all values are {:.6g}; scale set to {:.3g}", min[c], scales[c]); });
 
-  result.quantizer =
-      per_channel ? Quantizer::per_channel(std::move(scales), std::move(zero_points), options.ch_axis, options.dtype)
-                  : Quantizer::per_tensor(scales[0], zero_points[0], options.dtype);
+  QParams result = make_qparams(std::move(scales), std::move(zero_points), options);
+  result.warnings = std::move(warnings);
   return result;
 }
 
@@ -232,46 +314,6 @@ QParams calculate_qparams(const Tensor& min, const Tensor& max, const ObserverOp
                           const std::string& label) {
   return calculate_qparams(min.to(DType::float32).to_vector<float>(), max.to(DType::float32).to_vector<float>(),
                            options, label);
-}
-
-Attrs to_attrs(const ObserverOptions& o) {
-  const ObserverOptions d;
-  Attrs a;
-  if (o.dtype != d.dtype) a.set("dtype", octet::to_string(o.dtype));
-  if (o.qscheme != d.qscheme) a.set("qscheme", std::string(to_string(o.qscheme)));
-  if (o.quant_min) a.set("quant_min", *o.quant_min);
-  if (o.quant_max) a.set("quant_max", *o.quant_max);
-  if (o.reduce_range != d.reduce_range) a.set("reduce_range", o.reduce_range);
-  if (o.eps != d.eps) a.set("eps", o.eps);
-  if (o.ch_axis != d.ch_axis) a.set("ch_axis", o.ch_axis);
-  if (o.averaging_constant != d.averaging_constant) a.set("averaging_constant", o.averaging_constant);
-  if (o.bins != d.bins) a.set("bins", o.bins);
-  if (o.percentile != d.percentile) a.set("percentile", o.percentile);
-  if (o.is_dynamic != d.is_dynamic) a.set("is_dynamic", o.is_dynamic);
-  if (o.scale) a.set("scale", *o.scale);
-  if (o.zero_point) a.set("zero_point", *o.zero_point);
-  return a;
-}
-
-ObserverOptions options_from(const Attrs& a) {
-  ObserverOptions o;
-  for (const auto& [name, value] : a) {
-    if (name == "dtype") o.dtype = parse_dtype(a.get_string(name));
-    else if (name == "qscheme") o.qscheme = parse_observer_scheme(a.get_string(name));
-    else if (name == "quant_min") o.quant_min = a.get_int(name);
-    else if (name == "quant_max") o.quant_max = a.get_int(name);
-    else if (name == "reduce_range") o.reduce_range = a.get_bool(name);
-    else if (name == "eps") o.eps = a.get_double(name);
-    else if (name == "ch_axis") o.ch_axis = a.get_int(name);
-    else if (name == "averaging_constant") o.averaging_constant = a.get_double(name);
-    else if (name == "bins") o.bins = a.get_int(name);
-    else if (name == "percentile") o.percentile = a.get_double(name);
-    else if (name == "is_dynamic") o.is_dynamic = a.get_bool(name);
-    else if (name == "scale") o.scale = a.get_double(name);
-    else if (name == "zero_point") o.zero_point = a.get_int(name);
-    else OCTET_FAIL(invalid_argument, "observer options: unknown name '{}'", name);
-  }
-  return o;
 }
 
 Attrs Observer::config() const {

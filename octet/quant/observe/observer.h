@@ -7,9 +7,9 @@
 //   Tensor q = quantize(x, qparams.quantizer, qparams.dtype);
 //
 // Names and meanings are PyTorch's (torch.ao.quantization.observer); the arithmetic is docs/numerics.md's, in float32.
-// Observers are modules: forward(x) observes x and returns it, and state_dict holds all they have seen, so that a prepared
-// model that is saved and loaded again goes on calibrating where it was.
-// An observer is not thread-safe: let each thread fill its own and merge() them, which loses nothing.
+// Observers are modules: forward(x) observes x and returns it, and state_dict holds all they have seen, so that a
+// prepared model that is saved and loaded again goes on calibrating where it was. An observer is not thread-safe: let
+// each thread fill its own and merge() them, which loses nothing.
 
 #include <cstdint>
 #include <map>
@@ -78,9 +78,11 @@ CodeRange code_range(const ObserverOptions& options);
 
 // What calculate_qparams returns.
 struct QParams {
-  QuantizerPtr quantizer;
+  QuantizerPtr quantizer;  // null for float qparams: take scales and zero_points
   DType dtype = DType::quint8;
   int64_t quant_min = 0, quant_max = 255;  // the codes in use; may be fewer than the dtype's
+  // One of each, or one per channel; zero points are whole numbers but for float qparams.
+  std::vector<double> scales, zero_points;
   // Ranges that cannot be quantized well, one line each: "conv1.weight channel 3: all zeros; scale set to 1.19e-07".
   // `warnings` says nothing about ordinary data.
   std::vector<std::string> warnings;
@@ -99,6 +101,9 @@ struct ScaleZeroPoint {
 //              given codes rounded down
 // min <= max, both finite. The scale is always a normal float32: where pos - neg overflows, s is computed in double.
 ScaleZeroPoint choose_qparams(float min, float max, const ObserverOptions& options);
+
+// These as QParams, one of each or one per channel. Errors as Quantizer's.
+QParams make_qparams(std::vector<double> scales, std::vector<double> zero_points, const ObserverOptions& options);
 
 struct FloatQParams {
   float scale;

@@ -31,10 +31,7 @@ FixedQParamsObserver::FixedQParamsObserver(ObserverOptions options, std::string 
     : Observer(check_fixed(options, label), label) {}
 
 QParams FixedQParamsObserver::calculate_qparams() const {
-  const ObserverOptions& o = options();
-  CodeRange codes = code_range(o);
-  return {Quantizer::per_tensor(static_cast<float>(*o.scale), *o.zero_point, o.dtype), o.dtype, codes.quant_min,
-          codes.quant_max, {}};
+  return make_qparams({static_cast<float>(*options().scale)}, {static_cast<double>(*options().zero_point)}, options());
 }
 
 QParams PassiveObserver::calculate_qparams() const { fail_no_qparams(); }

@@ -72,8 +72,8 @@ class IdentityObserver : public PassiveObserver {
   std::string type_name() const override { return "Identity"; }
 };
 
-// Keeps a copy of every tensor it is shown, NaN, empty and quantized ones included, for debugging. Memory grows with the
-// data. It has no qparams. merge() appends the other's tensors.
+// Keeps a copy of every tensor it is shown, NaN, empty and quantized ones included, for debugging. Memory grows with
+// the data. It has no qparams. merge() appends the other's tensors.
 class RecordingObserver : public Observer {
  public:
   explicit RecordingObserver(ObserverOptions options = {}, std::string label = "")

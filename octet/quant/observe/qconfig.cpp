@@ -219,9 +219,7 @@ ObserverFactory default_embedding_fake_quant() {
   return all_codes(float_qparams(moving_average_per_channel())).with_averaging_constant(1).fake_quantize();
 }
 
-ObserverFactory default_embedding_fake_quant_4bit() {
-  return default_embedding_fake_quant().with_quant_range(0, 15);
-}
+ObserverFactory default_embedding_fake_quant_4bit() { return default_embedding_fake_quant().with_quant_range(0, 15); }
 
 ObserverFactory default_fixed_qparams_range_0to1_fake_quant() {
   return default_fixed_qparams_range_0to1_observer().fake_quantize("FixedQParamsFakeQuantize");
@@ -232,7 +230,9 @@ ObserverFactory default_fixed_qparams_range_neg1to1_fake_quant() {
 }
 
 ObserverFactory default_affine_fixed_qparams_fake_quant() { return default_fixed_qparams_range_0to1_fake_quant(); }
-ObserverFactory default_symmetric_fixed_qparams_fake_quant() { return default_fixed_qparams_range_neg1to1_fake_quant(); }
+ObserverFactory default_symmetric_fixed_qparams_fake_quant() {
+  return default_fixed_qparams_range_neg1to1_fake_quant();
+}
 ObserverFactory default_fused_act_fake_quant() { return all_codes(moving_average()).fake_quantize(kFused); }
 ObserverFactory default_fused_wt_fake_quant() { return default_weight_fake_quant().fake_quantize(kFused); }
 

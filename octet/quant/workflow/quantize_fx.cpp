@@ -51,7 +51,7 @@ namespace {
 // What can be known to be wrong with the observers before any data is seen.
 void check_qconfig(const QConfig& qconfig) {
   OCTET_CHECK(qconfig.activation.chooses_qparams() && qconfig.weight.chooses_qparams(), invalid_argument,
-              "prepare_fx: static quantization needs observers for activations and weights, got {}", to_string(qconfig));
+              "prepare_fx: static quantization needs observers for activations and weights that choose qparams, got {}", to_string(qconfig));
   const ObserverOptions &a = qconfig.activation.options(), &w = qconfig.weight.options();
   OCTET_CHECK(!is_per_channel(a.qscheme), invalid_argument,
               "prepare_fx: activations have one scale per tensor; got {}: use a per-tensor observer for them",

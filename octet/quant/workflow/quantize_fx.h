@@ -14,6 +14,7 @@
 #include "octet/graph/graph.h"
 #include "octet/quant/backend/placement.h"
 #include "octet/quant/observe/qconfig.h"
+#include "octet/quant/workflow/report.h"
 
 namespace octet::quant {
 
@@ -49,20 +50,6 @@ class PreparedGraph {
 // values with one scale). Everything that can be wrong is reported here, before any sample is read: Error if nothing in the
 // graph can be quantized, if a skip pattern matches nothing, if the qconfig cannot be honoured.
 PreparedGraph prepare_fx(const graph::Graph& graph, const QConfig& qconfig, const PrepareOptions& options = {});
-
-// One line per node: what happened to it and why.
-struct ConversionReport {
-  struct Entry {
-    std::string node, op;
-    bool quantized = false;
-    std::string reason;  // why it stayed float; empty if it did not
-  };
-  std::vector<Entry> entries;
-  std::vector<std::string> warnings;  // about qparams: "conv1.weight channel 3: all zeros; ..."
-  int64_t quantized() const;
-  // The nodes that stayed float, without those that only move data.
-  std::vector<Entry> left_float() const;
-};
 
 // The graph with explicit quantize and dequantize around float operators, weights as quantized constants: what runs in any
 // framework, and what lowers to integers. Inputs and results keep their names and are float. Error not_calibrated naming every observer that saw no data.

@@ -1,0 +1,50 @@
+#pragma once
+// What the oneDNN kernels for inference (onednn.cpp) and training (onednn_train.cpp) share.
+
+#include <dnnl.hpp>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "octet/engine/engine.h"
+
+namespace octet::onednn {
+
+using dnnl::memory;
+using Tag = memory::format_tag;
+
+dnnl::engine& cpu();
+dnnl::stream& stream();  // of this thread
+
+inline memory::dims dims(const Shape& s) { return memory::dims(s.begin(), s.end()); }
+inline memory::desc nhwc(const Shape& s) { return {dims(s), memory::data_type::f32, Tag::nhwc}; }
+inline memory::desc row_major(const Shape& s) {
+  auto strides = contiguous_strides(s);
+  return {dims(s), memory::data_type::f32, memory::dims(strides.begin(), strides.end())};
+}
+// Images of two dimensions are NHWC, others row-major.
+inline memory::desc image(const Shape& s) { return s.size() == 4 ? nhwc(s) : row_major(s); }
+inline Layout image_layout(size_t rank) { return rank == 4 ? Layout::channels_last : Layout::row_major; }
+// The layout is the primitive's choice.
+inline memory::desc any_layout(const Shape& s) { return {dims(s), memory::data_type::f32, Tag::any}; }
+
+// A convolution's parameters in oneDNN's terms.
+struct ConvDims {
+  explicit ConvDims(const OpSpec& spec);
+  memory::dims stride, dilation, begin, end;
+};
+
+// The attributes of a primitive with its scratch memory given by the caller and a fused activation.
+dnnl::primitive_attr attributes(const std::string& activation);
+
+// oneDNN takes its threads from OpenMP: a primitive is cut for the number there is when it is made, and runs on it.
+void use_our_threads();
+
+using PlanFn = std::function<std::unique_ptr<KernelPlan>(const std::vector<Shape>&, const std::vector<Shape>&)>;
+
+// The kernels of training; null if `spec` is none of them (onednn_train.cpp).
+std::unique_ptr<Kernel> make_training(const OpSpec& spec);
+
+}  // namespace octet::onednn

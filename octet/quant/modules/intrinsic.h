@@ -1,0 +1,80 @@
+#pragma once
+// Fused modules (torch.nn.intrinsic): what fuse_modules puts in place of a sequence. They compute what the sequence does and
+// tell prepare and convert that it becomes one quantized operator. Their parts are children "0", "1", "2".
+
+#include <string>
+
+#include "octet/nn/activation.h"
+#include "octet/nn/containers.h"
+#include "octet/nn/conv.h"
+#include "octet/nn/linear.h"
+#include "octet/nn/norm.h"
+
+namespace octet::nn::intrinsic {
+
+// A sequence that is quantized as one. Its parts are "0", "1", ...; other children (its observer) are not run by forward.
+class FusedModule : public Sequential {
+ public:
+  using Sequential::Sequential;
+  Tensor forward(Tensor x) override;
+  using Sequential::forward;
+  size_t size() const;
+
+ protected:
+  // Error unless each part has the class that the fused module expects of it.
+  template <typename... Parts>
+  void expect_parts() {
+    size_t i = 0;
+    (expect_part(i++, [](Module& m) { return dynamic_cast<Parts*>(&m) != nullptr; }, class_name(typeid(Parts))), ...);
+  }
+
+ private:
+  void expect_part(size_t i, bool (*fits)(Module&), const std::string& expected) const;
+};
+
+template <typename... Parts>
+class Fused : public FusedModule {
+ public:
+  Fused() = default;  // for loading: the parts are put in afterwards
+  explicit Fused(std::vector<ModulePtr> parts);
+};
+
+#define OCTET_FUSED(Name, ...)                   \
+  class Name : public Fused<__VA_ARGS__> {       \
+   public:                                       \
+    using Fused::Fused;                          \
+  };
+OCTET_FUSED(ConvReLU1d, Conv1d, ReLU)
+OCTET_FUSED(ConvReLU2d, Conv2d, ReLU)
+OCTET_FUSED(ConvReLU3d, Conv3d, ReLU)
+OCTET_FUSED(LinearReLU, Linear, ReLU)
+OCTET_FUSED(BNReLU2d, BatchNorm2d, ReLU)
+OCTET_FUSED(BNReLU3d, BatchNorm3d, ReLU)
+// In training mode the batch norm stays a part of its own.
+OCTET_FUSED(ConvBn1d, Conv1d, BatchNorm1d)
+OCTET_FUSED(ConvBn2d, Conv2d, BatchNorm2d)
+OCTET_FUSED(ConvBn3d, Conv3d, BatchNorm3d)
+OCTET_FUSED(ConvBnReLU1d, Conv1d, BatchNorm1d, ReLU)
+OCTET_FUSED(ConvBnReLU2d, Conv2d, BatchNorm2d, ReLU)
+OCTET_FUSED(ConvBnReLU3d, Conv3d, BatchNorm3d, ReLU)
+OCTET_FUSED(LinearBn1d, Linear, BatchNorm1d)
+#undef OCTET_FUSED
+
+}  // namespace octet::nn::intrinsic
+
+namespace octet::quant {
+
+// Conv, transposed conv or linear followed by batch norm as one layer (docs/numerics.md): w' = w * gamma / sqrt(var + eps)
+// along the output channels, b' = (b - mean) * gamma / sqrt(var + eps) + beta, computed in float32 as PyTorch does.
+// `channel_axis` is the dimension of w that holds output channels: 0, or 1 for transposed convs, where it holds those of one
+// of `groups` groups.
+struct FoldedWeights {
+  Tensor weight, bias;
+};
+FoldedWeights fuse_conv_bn_weights(const Tensor& weight, const Tensor& bias, const nn::BatchNorm& bn, int64_t channel_axis = 0,
+                                   int64_t groups = 1);
+// Copies of a conv (any class of nn/conv.h) or linear layer with the batch norm folded in. Error if the channels differ or
+// the batch norm has no running statistics.
+nn::ModulePtr fuse_conv_bn_eval(nn::Module& layer, const nn::BatchNorm& bn);
+
+}  // namespace octet::quant

@@ -1,0 +1,54 @@
+#pragma once
+// Where the weights of a quantized layer come from: a float layer, a fused one, or one in quantization-aware training.
+
+#include "octet/base/check_impl.h"
+#include "octet/quant/modules/qat.h"
+#include "octet/quant/modules/visit_impl.h"
+
+namespace octet::quant {
+
+template <typename Float>
+struct WeightSource {
+  const Float* layer = nullptr;
+  Tensor weight, bias;            // float; a batch norm is folded in
+  nn::ModulePtr weight_fake_quant;  // null unless in training
+};
+
+template <typename Float>
+struct NormOf {
+  using type = void;
+};
+template <> struct NormOf<nn::Linear> { using type = nn::BatchNorm1d; };
+template <> struct NormOf<nn::Conv1d> { using type = nn::BatchNorm1d; };
+template <> struct NormOf<nn::Conv2d> { using type = nn::BatchNorm2d; };
+template <> struct NormOf<nn::Conv3d> { using type = nn::BatchNorm3d; };
+
+// The Float layer, with a relu behind if `relu`, that `module` is. Error if it is something else.
+template <typename Float, bool relu>
+WeightSource<Float> weight_source(nn::Module& module, const std::string& who) {
+  if (auto* qat = dynamic_cast<nn::qat::QatLayer<Float, relu>*>(&module))
+    return {qat, qat->weight, qat->bias, qat->weight_fake_quant.get()};
+  if constexpr (!std::is_void_v<typename NormOf<Float>::type>) {
+    if (auto* qat = dynamic_cast<nn::qat::QatBnLayer<Float, typename NormOf<Float>::type, relu>*>(&module)) {
+      FoldedWeights f = qat->folded();
+      return {qat, f.weight, f.bias, qat->weight_fake_quant.get()};
+    }
+  }
+  const Float* layer = nullptr;
+  if constexpr (relu) {
+    auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(&module);
+    if (fused && fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1])) layer = dynamic_cast<Float*>(&(*fused)[0]);
+  } else {
+    layer = dynamic_cast<Float*>(&module);
+  }
+  OCTET_CHECK(layer, invalid_argument, "{}: from_float was given a {}; expected a {}{}", who, module.type_name(),
+              nn::class_name(typeid(Float)), relu ? " fused with a ReLU" : "");
+  return {layer, layer->weight, layer->bias, nullptr};
+}
+
+// A weight of that shape to be replaced when the state is loaded.
+inline Tensor placeholder_weight(const Tensor& weight) {
+  return quantize_per_tensor(Tensor::zeros(weight.shape()), 1, 0, DType::qint8);
+}
+
+}  // namespace octet::quant

@@ -1,0 +1,545 @@
+#include "octet/quant/workflow/eager.h"
+
+#include <algorithm>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/text.h"
+#include "octet/quant/modules/dynamic.h"
+#include "octet/quant/modules/float_functional.h"
+#include "octet/quant/modules/qat.h"
+#include "octet/quant/modules/quantized.h"
+#include "octet/quant/modules/stubs.h"
+#include "octet/quant/observe/fake_quantize.h"
+#include "octet/quant/workflow/flow_impl.h"
+
+namespace octet::quant {
+
+using nn::Module;
+using nn::ModulePtr;
+
+// -- qconfigs ------------------------------------------------------------------------------------------
+
+QConfigSpec& QConfigSpec::set(const std::string& path, std::optional<QConfig> qconfig) {
+  by_path_[path] = std::move(qconfig);
+  return *this;
+}
+
+QConfigSpec& QConfigSpec::set_type(const std::type_info& type, std::optional<QConfig> qconfig) {
+  by_type_[std::type_index(type)] = {nn::class_name(type), std::move(qconfig)};
+  return *this;
+}
+
+namespace {
+
+std::type_index type_of(const Module& m) { return std::type_index(typeid(m)); }
+
+std::string join(const std::string& prefix, const std::string& name) { return prefix.empty() ? name : prefix + "." + name; }
+
+std::any as_any(const std::optional<QConfig>& qconfig) { return qconfig ? std::any(*qconfig) : std::any(nullptr); }
+
+// The order of precedence: the module's own, its path's, its class's, that of the module around it.
+void propagate(Module& m, const std::string& path, const QConfigSpec& spec, const std::any& around) {
+  if (!m.qconfig.has_value()) {
+    if (auto it = spec.by_path().find(path); it != spec.by_path().end()) m.qconfig = as_any(it->second);
+    else if (auto t = spec.by_type().find(type_of(m)); t != spec.by_type().end()) m.qconfig = as_any(t->second.qconfig);
+    else m.qconfig = around;
+  }
+  for (const auto& [name, child] : m.children())
+    if (child && !is_activation_post_process(*child)) propagate(*child, join(path, name), spec, m.qconfig);
+}
+
+}  // namespace
+
+void propagate_qconfig(Module& model, const QConfigSpec& spec) {
+  std::vector<std::string> paths, classes;
+  std::set<std::type_index> types;
+  for (auto& [path, module] : model.named_modules()) {
+    paths.push_back(path);
+    if (types.insert(type_of(*module)).second) classes.push_back(nn::class_name(typeid(*module)));
+  }
+  for (const auto& [path, qconfig] : spec.by_path())
+    OCTET_CHECK(std::find(paths.begin(), paths.end(), path) != paths.end(), not_found,
+                "qconfig for '{}': {} has no such submodule{}", path, model.type_name(), did_you_mean(path, paths));
+  for (const auto& [type, entry] : spec.by_type())
+    OCTET_CHECK(types.count(type), not_found, "qconfig for the class {}: {} has no such module; its classes are {}", entry.name,
+                model.type_name(), fmt::join(classes, ", "));
+  propagate(model, "", spec, {});
+}
+
+// -- what is done with a module ------------------------------------------------------------------------
+
+namespace {
+
+enum class Kind { none, statically, dynamically, weight_only };
+
+// What a qconfig asks for.
+Kind kind_of(const QConfig& q) {
+  if (q.activation && q.activation.options().is_dynamic) return q.weight ? Kind::dynamically : Kind::none;
+  if (q.activation && (q.activation.name() == "PlaceholderObserver")) return q.weight ? Kind::dynamically : Kind::none;
+  if (q.activation && q.activation.name() != "NoopObserver" && q.activation.name() != "Identity") return Kind::statically;
+  return q.weight ? Kind::weight_only : Kind::none;
+}
+
+Kind kind_of(const Module& m) {
+  const QConfig* q = qconfig_of(m);
+  return q ? kind_of(*q) : Kind::none;
+}
+
+bool has_weight(const Module& m) {
+  auto& module = const_cast<Module&>(m);
+  for (auto& [name, tensor] : module.named_parameters()) {
+    size_t dot = name.rfind('.');
+    if (name.substr(dot == std::string::npos ? 0 : dot + 1) == "weight" && tensor->dim() >= 2) return true;
+  }
+  return false;
+}
+
+// Error where a qconfig cannot be honoured, before any data is seen.
+void check_qconfig(const Module& m, const std::string& path, const QConfig& q, bool qat) {
+  std::string who = path.empty() ? m.type_name() : path;
+  if (kind_of(q) == Kind::statically) {
+    const ObserverOptions& a = q.activation.options();
+    OCTET_CHECK(!is_per_channel(a.qscheme), invalid_argument, "{}: results have one scale per tensor; got {}: use a per-tensor "
+                "observer for activations", who, to_string(q.activation));
+    OCTET_CHECK(!q.activation.chooses_qparams() || a.dtype == DType::quint8 || a.dtype == DType::qint8, unsupported,
+                "{}: results are quantized to quint8 or qint8; got {}", who, to_string(q.activation));
+  }
+  if (!q.weight || !has_weight(m)) return;
+  OCTET_CHECK(!qat || !q.weight.fake_quantize_name().empty(), invalid_argument,
+              "{}: prepare_qat needs a qconfig whose weight is fake-quantized, got {}: use get_default_qat_qconfig()", who,
+              to_string(q));
+}
+
+// The observer of a module's result: that of its qconfig, or the fixed qparams of functions whose range is known.
+ModulePtr result_observer(const Module& m, const std::string& path) {
+  const QConfig& q = *qconfig_of(m);
+  ObserverFactory factory = q.activation;
+  bool unit = dynamic_cast<const nn::Sigmoid*>(&m) || dynamic_cast<const nn::Hardsigmoid*>(&m) || dynamic_cast<const nn::Softmax*>(&m);
+  bool signed_unit = dynamic_cast<const nn::Tanh*>(&m);
+  if ((unit || signed_unit) && factory.chooses_qparams()) {
+    DType dtype = factory.options().dtype;
+    double scale = unit ? 1.0 / 256 : 1.0 / 128;
+    int64_t zero = qmin(dtype) + (unit ? 0 : 128);
+    ObserverFactory fixed("FixedQParamsObserver", ObserverOptions{.dtype = dtype});
+    fixed = fixed.with_fixed_qparams(scale, zero);
+    factory = factory.fake_quantize_name().empty() ? fixed : fixed.fake_quantize("FixedQParamsFakeQuantize");
+  }
+  return factory.make_module(path.empty() ? m.type_name() : path);
+}
+
+// -- hooks ---------------------------------------------------------------------------------------------
+
+constexpr const char* kFlowHook = "octet.flow";
+constexpr const char* kInputObserver = "activation_pre_process";  // of dynamic layers in training
+
+// What prepare() leaves with the model.
+struct Prepared {
+  std::shared_ptr<Flow> flow;
+  bool qat = false;
+};
+
+// Result i's observer: "activation_post_process", then "activation_post_process_1", ...
+std::string observer_name(size_t i) {
+  return i == 0 ? kActivationPostProcess : std::string(kActivationPostProcess) + "_" + std::to_string(i);
+}
+
+// Results go through the module's observers; those of further results are made when they are first seen.
+void observe_results(Module& m, const std::vector<Tensor>&, std::vector<Tensor>& outputs) {
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (!outputs[i].defined() || !is_floating(outputs[i].dtype())) continue;
+    std::string name = observer_name(i);
+    if (!m.has_submodule(name)) {
+      if (!qconfig_of(m)) continue;
+      m.add_child(name, result_observer(m, m.type_name() + " result " + std::to_string(i)));
+    }
+    outputs[i] = (*m.submodule(name))(outputs[i]);
+  }
+}
+
+void attach_observer(Module& m, const std::string& path) {
+  m.add_child(kActivationPostProcess, result_observer(m, path));
+  m.add_forward_hook(kActivationPostProcess, observe_results);
+}
+
+// In training a dynamic layer sees the input that it will quantize at run time.
+void attach_input_observer(Module& m, const std::string& path) {
+  m.add_child(kInputObserver, qconfig_of(m)->activation.make_module(path + " input"));
+  m.add_forward_pre_hook(kInputObserver, [](Module& module, std::vector<Tensor>& inputs) {
+    inputs[0] = (*module.submodule(kInputObserver))(inputs[0]);
+  });
+}
+
+// Names the module while it runs.
+void follow_container(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow) {
+  m.add_forward_pre_hook(kFlowHook, [flow, path](Module&, std::vector<Tensor>&) { flow->running.push_back(path); });
+  m.add_forward_hook(kFlowHook, [flow, path](Module&, const std::vector<Tensor>&, std::vector<Tensor>&) {
+    while (!flow->running.empty() && flow->running.back() != path) flow->running.pop_back();  // left by an exception
+    if (!flow->running.empty()) flow->running.pop_back();
+  });
+}
+
+// A module that will be quantized: takes quantized inputs, gives quantized results.
+void follow_quantized(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow, bool wants_quantized) {
+  m.add_forward_pre_hook(kFlowHook, [=](Module& module, std::vector<Tensor>& inputs) {
+    for (Tensor& x : inputs) {
+      if (wants_quantized && x.defined() && is_floating(x.dtype()) && !Flow::marked(x))
+        flow->problem(fmt::format("'{}' ({}) will be quantized but its input stays {}: put a QuantStub before it, or leave it "
+                                  "float (qconfig = nullptr)", path, module.type_name(), octet::to_string(x.dtype())));
+      x = Flow::unmarked(x);
+    }
+  });
+  m.add_forward_hook(kFlowHook, [=](Module&, const std::vector<Tensor>&, std::vector<Tensor>& outputs) {
+    for (Tensor& y : outputs) flow->mark(y, path);
+  });
+}
+
+// A module whose inputs and results are float after convert().
+void follow_float(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow, bool dequantizes) {
+  m.add_forward_pre_hook(kFlowHook, [=](Module& module, std::vector<Tensor>& inputs) {
+    for (Tensor& x : inputs) {
+      if (!dequantizes && Flow::marked(x))
+        flow->problem(fmt::format("'{}' ({}) stays float but its input will be quantized, from '{}': put a DeQuantStub between",
+                                  path, module.type_name(), Flow::producer(x)));
+      x = Flow::unmarked(x);
+    }
+  });
+}
+
+// Takes away what prepare() added.
+void strip(Module& m) {
+  for (size_t i = 0; m.remove_child(observer_name(i)); ++i) {
+  }
+  m.remove_child(kInputObserver);
+  for (const char* name : {kActivationPostProcess, kInputObserver, kFlowHook}) m.remove_forward_hook(name);
+  m.prepared.reset();
+}
+
+// -- prepare -------------------------------------------------------------------------------------------
+
+class Preparer {
+ public:
+  Preparer(const EagerOptions& options, bool qat) : options_(options), qat_(qat), flow_(std::make_shared<Flow>()) {}
+
+  ModulePtr run(const ModulePtr& model) {
+    const char* who = qat_ ? "prepare_qat" : "prepare";
+    for (auto& [path, module] : model->named_modules())
+      OCTET_CHECK(!is_activation_post_process(*module) || path.find("weight_fake_quant") != std::string::npos, invalid_argument,
+                  "{}: the model is prepared already ('{}' is a {}): convert it, or prepare the float model", who, path,
+                  module->type_name());
+    OCTET_CHECK(model->training() == qat_, invalid_argument, "{}: the model is in {} mode: call {} first", who,
+                model->training() ? "training" : "eval", qat_ ? "train()" : "eval()");
+    ModulePtr root = options_.inplace ? model : model->clone();
+    propagate_qconfig(*root);
+    bool any = false;
+    for (auto& [path, module] : root->named_modules()) {
+      const QConfig* q = qconfig_of(*module);
+      any = any || q;
+      if (q) check_qconfig(*module, path, *q, qat_);
+    }
+    OCTET_CHECK(any, invalid_argument, "{}: no module of {} has a qconfig, so nothing was selected: set model->qconfig = "
+                "quant::{}() first, or that of the submodules to quantize", who, root->type_name(),
+                qat_ ? "get_default_qat_qconfig" : "get_default_qconfig");
+    place(root, "");
+    OCTET_CHECK(selected_, invalid_argument, "{}: {} has a qconfig but no module that can be quantized", who, root->type_name());
+    root->prepared = Prepared{flow_, qat_};
+    return root;
+  }
+
+ private:
+  // What stands in this place after preparing.
+  void place(ModulePtr& at, const std::string& path) {
+    if (auto it = done_.find(at.get()); it != done_.end()) {  // one module in two places
+      at = it->second;
+      return;
+    }
+    ModulePtr before = at;
+    prepare(at, path);
+    done_[before.get()] = at;
+    done_[at.get()] = at;
+    keep_.push_back(before);
+  }
+
+  void prepare(ModulePtr& at, const std::string& path) {
+    Module& m = *at;
+    Kind kind = kind_of(m);
+    if (auto it = options_.custom.float_to_observed.find(type_of(m)); it != options_.custom.float_to_observed.end() && kind != Kind::none) {
+      ModulePtr observed = it->second(m);
+      OCTET_CHECK(observed, invalid_argument, "{}: from_float of the observed custom module of a {} gave nothing", path, m.type_name());
+      if (!observed->qconfig.has_value()) observed->qconfig = m.qconfig;
+      observed->train(m.training());
+      at = observed;
+      selected_ = true;
+      if (kind == Kind::statically) {
+        attach_observer(*at, path);
+        follow_quantized(*at, path, flow_, false);
+      }
+      return;
+    }
+    if (dynamic_cast<DeQuantStub*>(&m)) return follow_float(m, path, flow_, true);
+    if (dynamic_cast<nn::quantized::FloatFunctional*>(&m)) return prepare_functional(m, path, kind);
+    const ModuleMapping& becomes = get_default_static_quant_module_mappings();
+    if (qat_ && kind != Kind::none) {
+      const ModuleMapping& mapping = options_.mapping ? *options_.mapping : get_default_qat_module_mappings();
+      if (ModulePtr qat = mapping.make(m)) {
+        qat->take_hooks(m, m);
+        at = qat;
+      }
+    }
+    bool quantizable = becomes.has(*at) || get_default_dynamic_quant_module_mappings().has(*at) ||
+                       get_default_weight_only_quant_module_mappings().has(*at) ||
+                       (options_.mapping && options_.mapping->has(*at));
+    if (!quantizable) return prepare_children(at, path, kind);
+    if (kind == Kind::none) return follow_float(*at, path, flow_, dynamic_cast<QuantStub*>(at.get()) != nullptr);
+    selected_ = true;
+    if (kind == Kind::statically && becomes.has(*at)) {
+      attach_observer(*at, path);
+      follow_quantized(*at, path, flow_, !dynamic_cast<QuantStub*>(at.get()));
+    } else {
+      if (qat_ && kind == Kind::dynamically && qconfig_of(*at)->activation.chooses_qparams()) attach_input_observer(*at, path);
+      follow_float(*at, path, flow_, false);
+    }
+  }
+
+  // FloatFunctional observes its results itself.
+  void prepare_functional(Module& m, const std::string& path, Kind kind) {
+    if (kind != Kind::statically) return;
+    selected_ = true;
+    m.add_child(kActivationPostProcess, result_observer(m, path));
+    auto flow = flow_;
+    m.as<nn::quantized::FloatFunctional>().set_follow(
+        [flow, path](const char* op, std::vector<Tensor>& operands) {
+          for (Tensor& x : operands) {
+            if (!Flow::marked(x))
+              flow->problem(fmt::format("'{}.{}' will be quantized but an operand stays {}: put a QuantStub before it", path, op,
+                                        octet::to_string(x.dtype())));
+            x = Flow::unmarked(x);
+          }
+        },
+        [flow, path](Tensor& y) { flow->mark(y, path); });
+  }
+
+  void prepare_children(ModulePtr& at, const std::string& path, Kind) {
+    if (at->children().empty()) return;
+    std::vector<std::string> names;
+    for (const auto& [name, child] : at->children())
+      if (child) names.push_back(name);
+    for (const std::string& name : names) {
+      ModulePtr child = at->submodule(name), now = child;
+      place(now, join(path, name));
+      if (now != child) at->set_submodule(name, now);
+    }
+    if (!path.empty()) follow_container(*at, path, flow_);
+  }
+
+  const EagerOptions& options_;
+  bool qat_;
+  std::shared_ptr<Flow> flow_;
+  bool selected_ = false;
+  std::map<const Module*, ModulePtr> done_;
+  std::vector<ModulePtr> keep_;  // so that no new module gets the address of an old one
+};
+
+// -- convert -------------------------------------------------------------------------------------------
+
+class Converter {
+ public:
+  explicit Converter(const EagerOptions& options) : options_(options) {}
+
+  ModulePtr run(const ModulePtr& model, const char* who) {
+    ModulePtr root = options_.inplace ? model : model->clone();
+    if (const auto* prepared = std::any_cast<Prepared>(&root->prepared)) check_flow(*prepared, who);
+    check_calibrated(*root, who);
+    place(root, "");
+    OCTET_CHECK(converted_ > 0, invalid_argument, "{}: nothing in {} was prepared for quantization: call prepare() first, or "
+                "quantize_dynamic()", who, root->type_name());
+    if (options_.report) *options_.report = report_;
+    auto left = report_.left_float();
+    if (options_.strict && !left.empty()) {
+      std::vector<std::string> lines;
+      for (const auto& e : left) lines.push_back(fmt::format("{} ({}): {}", e.node, e.op, e.reason));
+      OCTET_FAIL(unsupported, "{}: strict, but {} modules stay float: {}", who, left.size(), fmt::join(lines, "; "));
+    }
+    return root;
+  }
+
+ private:
+  static void check_flow(const Prepared& prepared, const char* who) {
+    const auto& problems = prepared.flow->problems();
+    if (problems.empty()) return;
+    std::vector<std::string> shown(problems.begin(), problems.begin() + std::min<std::ptrdiff_t>(3, std::ssize(problems)));
+    OCTET_FAIL(invalid_argument, "{}: {}{}", who, fmt::join(shown, "; "),
+               problems.size() > 3 ? fmt::format("; and {} more", problems.size() - 3) : "");
+  }
+
+  static void check_calibrated(Module& root, const char* who) {
+    std::vector<std::string> empty;
+    for (auto& [path, module] : root.named_modules()) {
+      if (path.find("weight_fake_quant") != std::string::npos || dynamic_cast<FakeQuantizeBase*>(module)) continue;
+      auto* observer = dynamic_cast<Observer*>(module);
+      if (!observer || !observer->empty()) continue;
+      std::string owner = path.substr(0, path.find(kActivationPostProcess));
+      if (!owner.empty() && owner.back() == '.') owner.pop_back();
+      Module& layer = owner.empty() ? root : *root.submodule(owner);
+      auto* functional = dynamic_cast<nn::quantized::FloatFunctional*>(&layer);
+      if (functional && functional->only_scalars()) continue;
+      empty.push_back(fmt::format("{} ({})", owner.empty() ? root.type_name() : owner, observer->type_name()));
+    }
+    OCTET_CHECK(empty.empty(), not_calibrated, "{}: {} observer{} saw no data: {}: run the prepared model on calibration data "
+                "first, or leave the part float (qconfig = nullptr)", who, empty.size(), empty.size() == 1 ? "" : "s",
+                fmt::join(empty, ", "));
+  }
+
+  void place(ModulePtr& at, const std::string& path) {
+    if (auto it = done_.find(at.get()); it != done_.end()) {
+      at = it->second;
+      return;
+    }
+    ModulePtr before = at;
+    convert(at, path);
+    done_[before.get()] = at;
+    done_[at.get()] = at;
+    keep_.push_back(before);
+  }
+
+  const ModuleMapping& mapping_for(Kind kind) const {
+    if (options_.mapping) return *options_.mapping;
+    if (kind == Kind::dynamically) return get_default_dynamic_quant_module_mappings();
+    if (kind == Kind::weight_only) return get_default_weight_only_quant_module_mappings();
+    return get_default_static_quant_module_mappings();
+  }
+
+  void convert(ModulePtr& at, const std::string& path) {
+    Module& m = *at;
+    if (auto it = options_.custom.observed_to_quantized.find(type_of(m)); it != options_.custom.observed_to_quantized.end()) {
+      ModulePtr quantized = it->second(m);
+      OCTET_CHECK(quantized, invalid_argument, "{}: from_observed of the quantized custom module of a {} gave nothing", path,
+                  m.type_name());
+      return swap(at, quantized, path);
+    }
+    Kind kind = kind_of(m);
+    bool stub = dynamic_cast<DeQuantStub*>(&m) != nullptr;
+    bool observed = m.has_submodule(kActivationPostProcess);
+    if (stub || (kind == Kind::statically ? observed : kind != Kind::none)) {
+      try {
+        if (ModulePtr quantized = mapping_for(stub ? Kind::statically : kind).make(m)) return swap(at, quantized, path);
+      } catch (const Error& e) {
+        throw Error(e.code(), fmt::format("{}: {}", path.empty() ? m.type_name() : path, e.what()));
+      }
+    }
+    std::vector<std::string> names;
+    for (const auto& [name, child] : m.children())
+      if (child && !is_activation_post_process(*child)) names.push_back(name);
+    for (const std::string& name : names) {
+      ModulePtr child = m.submodule(name), now = child;
+      place(now, join(path, name));
+      if (now != child) m.set_submodule(name, now);
+    }
+    strip(m);
+    if (names.empty()) note_float(m, path, kind);
+    m.qconfig.reset();
+  }
+
+  void swap(ModulePtr& at, const ModulePtr& quantized, const std::string& path) {
+    if (quantized != at) {
+      strip(*at);
+      strip(*quantized);
+      quantized->take_hooks(*at, *at);
+    }
+    quantized->eval();
+    quantized->qconfig.reset();
+    for (auto& [name, module] : quantized->named_modules()) module->qconfig.reset();
+    report_.entries.push_back({path, quantized->type_name(), true, ""});
+    at = quantized;
+    ++converted_;
+  }
+
+  // A leaf that stays as it is: does it compute in float, and why?
+  void note_float(Module& m, const std::string& path, Kind kind) {
+    std::string reason;
+    if (has_weight(m))
+      reason = !qconfig_of(m) ? (m.qconfig.has_value() ? "its qconfig is nullptr" : "it has no qconfig")
+                              : fmt::format("{} has no {} form", m.type_name(),
+                                            kind == Kind::dynamically ? "dynamic" : kind == Kind::weight_only ? "weight-only" : "static");
+    report_.entries.push_back({path, m.type_name(), reason.empty(), reason});
+  }
+
+  const EagerOptions& options_;
+  ConversionReport report_;
+  int converted_ = 0;
+  std::map<const Module*, ModulePtr> done_;
+  std::vector<ModulePtr> keep_;
+};
+
+}  // namespace
+
+ModulePtr prepare_module(const ModulePtr& model, const EagerOptions& options) { return Preparer(options, false).run(model); }
+ModulePtr prepare_qat_module(const ModulePtr& model, const EagerOptions& options) { return Preparer(options, true).run(model); }
+ModulePtr convert_module(const ModulePtr& model, const EagerOptions& options) { return Converter(options).run(model, "convert"); }
+
+// -- without calibration -------------------------------------------------------------------------------
+
+QConfig dynamic_qconfig_for(DType dtype) {
+  switch (dtype) {
+    case DType::qint8: return default_dynamic_qconfig();
+    case DType::float16: return float16_dynamic_qconfig();
+    case DType::quint8: return float_qparams_weight_only_qconfig();
+    default:
+      OCTET_FAIL(invalid_argument, "quantize_dynamic: dtype {}; expected qint8 or float16 (or, for embeddings, quint8)",
+                 to_string(dtype));
+  }
+}
+
+namespace {
+
+ModulePtr quantize_now(const ModulePtr& model, QConfigSpec spec, const ModuleMapping& mapping, const QConfig& qconfig,
+                       const EagerOptions& options, const char* who) {
+  ModulePtr root = options.inplace ? model : model->clone();
+  const ModuleMapping& used = options.mapping ? *options.mapping : mapping;
+  if (spec.empty()) {
+    std::set<std::type_index> present;
+    for (auto& [path, module] : root->named_modules())
+      if (used.has(*module) && present.insert(type_of(*module)).second) spec.set_type(typeid(*module), qconfig);
+    OCTET_CHECK(!spec.empty(), invalid_argument, "{}: {} has no module that can be quantized so", who, root->type_name());
+  }
+  for (const auto& [type, entry] : spec.by_type()) {
+    std::vector<std::string> known;
+    for (const auto& [from, to] : used.names()) known.push_back(from);
+    OCTET_CHECK(!entry.qconfig || used.has(type), unsupported, "{}: {} modules cannot be quantized so; those that can are {}", who,
+                entry.name, fmt::join(known, ", "));
+  }
+  root->eval();
+  propagate_qconfig(*root, spec);
+  EagerOptions convert_options = options;
+  convert_options.inplace = true;
+  convert_options.mapping = used;
+  return Converter(convert_options).run(root, who);
+}
+
+}  // namespace
+
+ModulePtr quantize_dynamic_module(const ModulePtr& model, const QConfigSpec& spec, DType dtype, const EagerOptions& options) {
+  return quantize_now(model, spec, get_default_dynamic_quant_module_mappings(), dynamic_qconfig_for(dtype), options,
+                      "quantize_dynamic");
+}
+
+ModulePtr quantize_weight_only_module(const ModulePtr& model, const QConfigSpec& spec, DType dtype,
+                                      const EagerOptions& options) {
+  OCTET_CHECK(dtype == DType::qint8, unsupported, "quantize_weight_only: dtype {}; expected qint8", to_string(dtype));
+  QConfig qconfig{ObserverFactory(), default_per_channel_weight_observer()};
+  return quantize_now(model, spec, get_default_weight_only_quant_module_mappings(), qconfig, options, "quantize_weight_only");
+}
+
+void add_quant_dequant(Module& model) {
+  std::vector<std::string> names;
+  for (const auto& [name, child] : model.children())
+    if (child) names.push_back(name);
+  for (const std::string& name : names) {
+    ModulePtr child = model.submodule(name);
+    if (child->children().empty() && qconfig_of(*child) && !dynamic_cast<QuantStub*>(child.get()) &&
+        !dynamic_cast<DeQuantStub*>(child.get()))
+      model.set_submodule(name, nn::make<QuantWrapper>(child));
+    else add_quant_dequant(*child);
+  }
+}
+
+}  // namespace octet::quant

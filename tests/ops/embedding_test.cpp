@@ -1,7 +1,7 @@
 #include <limits>
 
 #include "tests/golden.h"
-#include "tests/ops/ops_test_util.h"
+#include "tests/ops/gradient_check.h"
 
 namespace octet::testing {
 namespace {
@@ -81,6 +81,16 @@ TEST(EmbeddingBag, EntriesMayHaveWeights) {
   for (const Tensor& table : tables())
     expect_equal(ops::call("embedding_bag", {table, longs({0, 1, 1}), longs({0, 2}), floats({0.5f, -2, 3})}, {{"mode", "sum"}}),
                  plain_bag(table.dequantize(), {{0, 1}, {1}}, "sum", {0.5f, -2, 3}));
+}
+
+TEST(EmbeddingBag, GradientsEqualDifferenceQuotients) {
+  Tensor table = Tensor::randn({6, 5}, 3), indices = longs({5, 0, 0, 3, 2, 4});
+  for (const char* mode : {"sum", "mean", "max"}) {
+    check_op_gradient("embedding_bag", {table, indices, longs({0, 3, 3, 4})}, {{"mode", mode}});
+    check_op_gradient("embedding_bag", {table, longs({1, 0, 2, 3}, {2, 2})}, {{"mode", mode}, {"padding_idx", int64_t{0}}});
+  }
+  check_op_gradient("embedding_bag", {table, indices, longs({0, 3, 3, 4}), Tensor::randn({6}, 4)}, {{"mode", "sum"}});
+  check_op_gradient("embedding_bag", {table, longs({1, 0, 2, 3}, {2, 2}), {}, Tensor::randn({2, 2}, 4)}, {{"mode", "sum"}});
 }
 
 TEST(EmbeddingTypes, SymbolicDimsPass) {

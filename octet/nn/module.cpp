@@ -78,7 +78,7 @@ class CopiesScope {
 }  // namespace
 
 Module::Module(const Module& other)
-    : qconfig(other.qconfig), prepared(other.prepared), training_(other.training_), tensors_(other.tensors_), hooks_(other.hooks_),
+    : qconfig(other.qconfig), prepared(other.prepared), training_(other.training_), tensors_(other.tensors_), registered_(other.registered_), hooks_(other.hooks_),
       pre_hooks_(other.pre_hooks_), copy_(other.copy_) {
   CopiesScope scope;
   for (const auto& [name, child] : other.children_) children_.emplace_back(name, child ? child->clone() : nullptr);
@@ -134,6 +134,26 @@ void Module::train(bool mode) {
   training_ = mode;
   for (auto& [name, child] : children_)
     if (child) child->train(mode);
+}
+
+Tensor& Module::register_tensor(const std::string& name, Tensor value, bool buffer) {
+  for (const auto& entry : tensors_)
+    OCTET_CHECK(entry.name != name, invalid_argument, "{}: two parameters are named '{}'", type_name(), name);
+  registered_.push_back(std::move(value));
+  tensors_.push_back({name, static_cast<ptrdiff_t>(registered_.size() - 1), buffer, true});
+  if (!buffer && registered_.back().defined()) autograd::set_requires_grad(registered_.back());
+  return registered_.back();
+}
+Tensor& Module::register_parameter(const std::string& name, Tensor value) { return register_tensor(name, std::move(value), false); }
+Tensor& Module::register_buffer(const std::string& name, Tensor value) { return register_tensor(name, std::move(value), true); }
+
+Tensor& Module::tensor(std::string_view name) {
+  std::vector<std::string> names;
+  for (const Entry& entry : tensors_) {
+    if (entry.name == name) return *tensor_at(entry);
+    names.push_back(entry.name);
+  }
+  OCTET_FAIL(not_found, "{} has no parameter or buffer '{}'{}", type_name(), name, did_you_mean(name, names));
 }
 
 size_t Module::add_child(const std::string& name, ModulePtr module) {

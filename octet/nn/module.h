@@ -114,6 +114,12 @@ class Module {
   // Puts another module at a path. Error if there is no such place.
   void set_submodule(std::string_view path, ModulePtr module);
   void apply(const std::function<void(Module&)>& fn);  // submodules first
+  // Parameters and buffers whose number is not known when the class is written (the layers of an LSTM): as PyTorch's
+  // register_parameter. The reference stays valid until the next one is registered. Error if the name is taken.
+  Tensor& register_parameter(const std::string& name, Tensor value);
+  Tensor& register_buffer(const std::string& name, Tensor value);
+  // One of this module's own parameters or buffers by name, declared or registered. Error with the nearest names.
+  Tensor& tensor(std::string_view name);
   // Adds a place that the class did not declare; its number among the children.
   size_t add_child(const std::string& name, ModulePtr module);
   size_t remove_child(const std::string& name);  // how many were removed (0 or 1)
@@ -190,16 +196,22 @@ class Module {
 
   struct Entry {
     std::string name;
-    ptrdiff_t offset;
+    ptrdiff_t offset;  // of the member in the object; of registered ones their index in registered_
     bool buffer;
+    bool registered = false;
   };
-  Tensor* tensor_at(const Entry& entry) { return reinterpret_cast<Parameter*>(reinterpret_cast<char*>(this) + entry.offset); }
+  Tensor* tensor_at(const Entry& entry) {
+    if (entry.registered) return &registered_[static_cast<size_t>(entry.offset)];
+    return reinterpret_cast<Parameter*>(reinterpret_cast<char*>(this) + entry.offset);
+  }
+  Tensor& register_tensor(const std::string& name, Tensor value, bool buffer);
   [[noreturn]] void wrong_class(const std::type_info& expected) const;
   void collect(const std::string& prefix, bool buffers, std::vector<std::pair<std::string, Tensor*>>& out);
 
   bool training_ = true;
   std::vector<std::pair<std::string, ModulePtr>> children_;
   std::vector<Entry> tensors_;
+  std::vector<Tensor> registered_;
   std::vector<std::pair<std::string, Hook>> hooks_;
   std::vector<std::pair<std::string, PreHook>> pre_hooks_;
   ModulePtr (*copy_)(const Module&) = nullptr;  // set by make: copies the class

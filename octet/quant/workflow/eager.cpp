@@ -75,8 +75,11 @@ enum class Kind { none, statically, dynamically, weight_only };
 
 // What a qconfig asks for.
 Kind kind_of(const QConfig& q) {
-  if (q.activation && q.activation.options().is_dynamic) return q.weight ? Kind::dynamically : Kind::none;
-  if (q.activation && (q.activation.name() == "PlaceholderObserver")) return q.weight ? Kind::dynamically : Kind::none;
+  // Ranges that are taken anew from each batch are those of dynamic layers.
+  const ObserverOptions& a = q.activation.options();
+  bool each_batch = q.activation.name() == "PlaceholderObserver" || a.is_dynamic ||
+                    (!q.activation.fake_quantize_name().empty() && a.averaging_constant == 1);
+  if (q.activation && each_batch) return q.weight ? Kind::dynamically : Kind::none;
   if (q.activation && q.activation.name() != "NoopObserver" && q.activation.name() != "Identity") return Kind::statically;
   return q.weight ? Kind::weight_only : Kind::none;
 }
@@ -505,8 +508,8 @@ class Converter {
     quantized->qconfig.reset();
     for (auto& [name, module] : quantized->named_modules()) module->qconfig.reset();
     report_.entries.push_back({path, quantized->type_name(), true, ""});
+    converted_ += !dynamic_cast<DeQuantStub*>(at.get());
     at = quantized;
-    ++converted_;
   }
 
   // A leaf that stays as it is: does it compute in float, and why?

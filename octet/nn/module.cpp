@@ -33,11 +33,16 @@ ModulePtr& Slot::place() const {
   }
   return children[index_].second;
 }
+Module& Slot::filled() const {
+  const ModulePtr& module = place();
+  OCTET_CHECK(module, invalid_argument, "{}: nothing fills the place '{}'", owner_of(this, offset_)->type_name(), name_);
+  return *module;
+}
 const ModulePtr& Slot::get() const { return place(); }
 void Slot::set(ModulePtr module) const { place() = std::move(module); }
-Tensor Slot::operator()(const Tensor& x) const { return (*get())(x); }
-Tensor Slot::operator()(const Tensor& a, const Tensor& b) const { return (*get())({a, b}).at(0); }
-std::vector<Tensor> Slot::operator()(const std::vector<Tensor>& inputs) const { return (*get())(inputs); }
+Tensor Slot::operator()(const Tensor& x) const { return filled()(x); }
+Tensor Slot::operator()(const Tensor& a, const Tensor& b) const { return filled()({a, b}).at(0); }
+std::vector<Tensor> Slot::operator()(const std::vector<Tensor>& inputs) const { return filled()(inputs); }
 
 Parameter::Parameter(Module* owner, const std::string& name, Tensor value, bool buffer) : Tensor(std::move(value)) {
   for (const auto& entry : owner->tensors_)
@@ -179,6 +184,12 @@ void walk(Module& module, const std::string& prefix, std::vector<std::pair<std::
 std::vector<std::pair<std::string, Module*>> Module::named_modules() {
   std::vector<std::pair<std::string, Module*>> all;
   walk(*this, "", all);
+  return all;
+}
+
+std::vector<std::pair<std::string, Tensor*>> Module::own_tensors() {
+  std::vector<std::pair<std::string, Tensor*>> all;
+  for (const Entry& entry : tensors_) all.emplace_back(entry.name, tensor_at(entry));
   return all;
 }
 
@@ -342,6 +353,11 @@ void Module::add_forward_hook(std::string name, Hook hook) { hooks_.emplace_back
 void Module::remove_forward_hook(std::string_view name) {
   std::erase_if(hooks_, [&](const auto& hook) { return hook.first == name; });
   std::erase_if(pre_hooks_, [&](const auto& hook) { return hook.first == name; });
+}
+
+bool Module::has_forward_hook(std::string_view name) const {
+  auto is = [&](const auto& hook) { return hook.first == name; };
+  return std::any_of(hooks_.begin(), hooks_.end(), is) || std::any_of(pre_hooks_.begin(), pre_hooks_.end(), is);
 }
 
 void Module::add_forward_pre_hook(std::string name, PreHook hook) {

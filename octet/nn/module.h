@@ -43,9 +43,9 @@ class Slot {
   Slot(const Slot& other) : offset_(other.offset_), index_(other.index_), name_(other.name_) {}
   Slot& operator=(const Slot&) = delete;
 
-  Module& operator*() const { return *get(); }
-  Module* operator->() const { return get().get(); }
-  const ModulePtr& get() const;
+  Module& operator*() const { return filled(); }
+  Module* operator->() const { return &filled(); }
+  const ModulePtr& get() const;  // null if nothing fills it
   void set(ModulePtr module) const;  // what fills the place from now on
 
   // The module as a T; Error if another class fills the place.
@@ -59,6 +59,7 @@ class Slot {
 
  private:
   ModulePtr& place() const;
+  Module& filled() const;  // Error if nothing fills it
   ptrdiff_t offset_;
   mutable size_t index_;  // where it was last among the owner's children
   std::string name_;
@@ -105,6 +106,8 @@ class Module {
   std::vector<std::pair<std::string, Tensor*>> named_parameters();
   std::vector<Tensor> parameters();  // handles of the same tensors, each once: what optimizers take
   std::vector<std::pair<std::string, Tensor*>> named_buffers();
+  // The parameters and buffers that the class itself declares, undefined ones among them.
+  std::vector<std::pair<std::string, Tensor*>> own_tensors();
   // The submodule at a path. Error with the nearest names if there is none.
   ModulePtr submodule(std::string_view path) const;
   bool has_submodule(std::string_view path) const;
@@ -147,6 +150,7 @@ class Module {
   using Hook = std::function<void(Module&, const std::vector<Tensor>& inputs, std::vector<Tensor>& outputs)>;
   void add_forward_hook(std::string name, Hook hook);
   void remove_forward_hook(std::string_view name);
+  bool has_forward_hook(std::string_view name) const;  // or a pre-hook
 
   // Called before forward, with the inputs, which they may replace.
   using PreHook = std::function<void(Module&, std::vector<Tensor>& inputs)>;
@@ -223,7 +227,7 @@ std::shared_ptr<M> make(Args&&... args) {
 
 template <typename T>
 T& Slot::as() const {
-  return get()->as<T>();
+  return filled().as<T>();
 }
 
 template <typename M>

@@ -40,10 +40,7 @@ Tensor Slot::operator()(const Tensor& a, const Tensor& b) const { return (*get()
 std::vector<Tensor> Slot::operator()(const std::vector<Tensor>& inputs) const { return (*get())(inputs); }
 
 Parameter::Parameter(Module* owner, const std::string& name, Tensor value, bool buffer) : Tensor(std::move(value)) {
-  for (const auto& entry : owner->tensors_)
-    OCTET_CHECK(entry.name != name, invalid_argument, "{}: two parameters are named '{}'", owner->type_name(), name);
-  owner->tensors_.push_back({name, reinterpret_cast<char*>(this) - reinterpret_cast<char*>(owner), buffer});
-  if (!buffer && defined()) autograd::set_requires_grad(*this);
+  owner->declare(name, reinterpret_cast<char*>(this) - reinterpret_cast<char*>(owner), buffer, *this);
 }
 
 // -- Module ------------------------------------------------------------------------------------------
@@ -73,7 +70,7 @@ class CopiesScope {
 }  // namespace
 
 Module::Module(const Module& other)
-    : qconfig(other.qconfig), prepared(other.prepared), training_(other.training_), tensors_(other.tensors_), hooks_(other.hooks_),
+    : qconfig(other.qconfig), prepared(other.prepared), training_(other.training_), tensors_(other.tensors_), added_(other.added_), hooks_(other.hooks_),
       pre_hooks_(other.pre_hooks_), copy_(other.copy_) {
   CopiesScope scope;
   for (const auto& [name, child] : other.children_) children_.emplace_back(name, child ? child->clone() : nullptr);
@@ -96,6 +93,27 @@ ModulePtr Module::clone() const {
     *t = parted;
   }
   return copy;
+}
+
+void Module::declare(const std::string& name, ptrdiff_t offset, bool buffer, const Tensor& value) {
+  for (const auto& entry : tensors_)
+    OCTET_CHECK(entry.name != name, invalid_argument, "{}: two parameters are named '{}'", type_name(), name);
+  tensors_.push_back({name, offset, buffer});
+  if (!buffer && value.defined()) autograd::set_requires_grad(value);
+}
+
+void Module::add_parameter(const std::string& name, Tensor value) {
+  declare(name, -1 - static_cast<ptrdiff_t>(added_.size()), false, value);
+  added_.push_back(std::move(value));
+}
+
+Tensor& Module::added_parameter(std::string_view name) {
+  std::vector<std::string> names;
+  for (const Entry& entry : tensors_) {
+    if (entry.offset < 0 && entry.name == name) return *tensor_at(entry);
+    if (entry.offset < 0) names.push_back(entry.name);
+  }
+  OCTET_FAIL(not_found, "{} has no parameter '{}'{}", type_name(), name, did_you_mean(name, names));
 }
 
 Tensor Module::forward(Tensor) {

@@ -177,6 +177,10 @@ class Module {
   // An undefined value stands for an omitted one (no bias): it is not listed. A parameter requires a gradient.
   Parameter parameter(const std::string& name, Tensor value) { return Parameter(this, name, std::move(value)); }
   Parameter buffer(const std::string& name, Tensor value) { return Parameter(this, name, std::move(value), true); }
+  // Parameters whose number only the constructor's arguments tell (a recurrent network's layers): the module keeps them.
+  void add_parameter(const std::string& name, Tensor value);
+  // One of those. Error with the nearest names if there is none.
+  Tensor& added_parameter(std::string_view name);
 
  private:
   friend class Slot;
@@ -186,16 +190,21 @@ class Module {
 
   struct Entry {
     std::string name;
-    ptrdiff_t offset;
+    ptrdiff_t offset;  // of a member; -1-i for added_[i]
     bool buffer;
   };
-  Tensor* tensor_at(const Entry& entry) { return reinterpret_cast<Parameter*>(reinterpret_cast<char*>(this) + entry.offset); }
+  Tensor* tensor_at(const Entry& entry) {
+    if (entry.offset < 0) return &added_[static_cast<size_t>(-1 - entry.offset)];
+    return reinterpret_cast<Parameter*>(reinterpret_cast<char*>(this) + entry.offset);
+  }
+  void declare(const std::string& name, ptrdiff_t offset, bool buffer, const Tensor& value);
   [[noreturn]] void wrong_class(const std::type_info& expected) const;
   void collect(const std::string& prefix, bool buffers, std::vector<std::pair<std::string, Tensor*>>& out);
 
   bool training_ = true;
   std::vector<std::pair<std::string, ModulePtr>> children_;
   std::vector<Entry> tensors_;
+  std::vector<Tensor> added_;
   std::vector<std::pair<std::string, Hook>> hooks_;
   std::vector<std::pair<std::string, PreHook>> pre_hooks_;
   ModulePtr (*copy_)(const Module&) = nullptr;  // set by make: copies the class

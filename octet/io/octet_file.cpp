@@ -1,10 +1,13 @@
 #include "octet/io/octet_file.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "octet/base/check_impl.h"
+#include "octet/io/fields_impl.h"
 #include "octet/io/safetensors.h"
+#include "octet/io/state_dict_impl.h"
 
 namespace octet::io {
 namespace {
@@ -14,7 +17,6 @@ using graph::Node;
 using graph::NodeKind;
 using graph::Value;
 using graph::ValueId;
-using Json = nlohmann::ordered_json;
 
 constexpr int kFormat = 1;
 const char* const kKinds[] = {"input", "constant", "call"};
@@ -31,7 +33,8 @@ Json type_json(const TensorType& type, bool qparams) {
   if (q.is_per_channel()) {
     json["axis"] = q.axis();
     json["scale"] = q.scales();
-    json["zero_point"] = q.zero_points();
+    if (q.has_float_zero_points()) json["zero_point"] = q.float_zero_points();
+    else json["zero_point"] = q.zero_points();
   } else {
     json["scale"] = q.scale();
     json["zero_point"] = q.zero_point();
@@ -78,9 +81,7 @@ class Writer {
     } else if (node.kind == NodeKind::call) {
       json["op"] = node.op;
       json["inputs"] = node.inputs;
-      Json attrs = Json::object();
-      for (const auto& [key, value] : node.attrs) attrs[key] = to_string(value);  // as printed: the types stay apart
-      json["attrs"] = attrs;
+      json["attrs"] = to_json(node.attrs);
     }
     return json;
   }
@@ -111,13 +112,9 @@ class Writer {
     json["qscheme"] = to_string(q.scheme());
     if (q.is_per_channel()) json["axis"] = q.axis();
     json["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
-    json["zero_point"] = add(name + ".zero_point", smaller(Tensor::from(q.zero_points(), shape), DType::int32));
-  }
-
-  // The tensor in a dtype of half the size where that loses nothing.
-  static Tensor smaller(const Tensor& t, DType dtype) {
-    Tensor half = t.to(dtype);
-    return equal(half.to(t.dtype()), t) ? half : t;
+    json["zero_point"] = add(name + ".zero_point", q.has_float_zero_points()
+                                                       ? smaller(Tensor::from(q.float_zero_points(), shape), DType::float32)
+                                                       : smaller(Tensor::from(q.zero_points(), shape), DType::int32));
   }
 
   // Another value may have that name already.
@@ -134,55 +131,6 @@ class Writer {
 
 // -- reading -----------------------------------------------------------------------------------------
 
-// Fields of a JSON object, with errors that say where.
-class Fields {
- public:
-  Fields(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
-    OCTET_CHECK(json.is_object(), corrupt, "{}: expected an object", where_);
-  }
-  bool has(const char* name) const { return json_.contains(name); }
-  const Json& raw(const char* name) const {
-    auto it = json_.find(name);
-    OCTET_CHECK(it != json_.end(), corrupt, "{}: '{}' is missing", where_, name);
-    return *it;
-  }
-  template <typename T>
-  T get(const char* name) const {
-    try {
-      return raw(name).get<T>();
-    } catch (const nlohmann::json::exception&) {
-      OCTET_FAIL(corrupt, "{}: '{}' is {}, not of the expected type", where_, name, raw(name).dump().substr(0, 60));
-    }
-  }
-  template <typename T>
-  T get(const char* name, T fallback) const {
-    return has(name) ? get<T>(name) : fallback;
-  }
-  // Integers only: nlohmann would take 2.7 for one.
-  int64_t integer(const char* name) const {
-    OCTET_CHECK(raw(name).is_number_integer(), corrupt, "{}: '{}' is not an integer", where_, name);
-    return get<int64_t>(name);
-  }
-  std::vector<ValueId> ids(const char* name, size_t count) const {
-    const Json& list = raw(name);
-    OCTET_CHECK(list.is_array(), corrupt, "{}: '{}' is not a list", where_, name);
-    std::vector<ValueId> result;
-    for (const Json& item : list) {
-      OCTET_CHECK(item.is_number_integer(), corrupt, "{}: '{}' holds something that is not an integer", where_, name);
-      auto id = item.get<int64_t>();
-      OCTET_CHECK(id >= graph::kNone && id < static_cast<int64_t>(count), corrupt,
-                  "{}: '{}' names value {} of {}", where_, name, id, count);
-      result.push_back(static_cast<ValueId>(id));
-    }
-    return result;
-  }
-  const std::string& where() const { return where_; }
-
- private:
-  const Json& json_;
-  std::string where_;
-};
-
 class Reader {
  public:
   explicit Reader(const std::filesystem::path& path) : path_(path.string()), file_(read_safetensors(path)) {}
@@ -194,10 +142,7 @@ class Reader {
     Json json = Json::parse(text->second, nullptr, false);
     OCTET_CHECK(!json.is_discarded(), corrupt, "{}: octet.graph is not valid JSON", path_);
     Fields root(json, path_ + ": octet.graph");
-    int64_t format = root.integer("format");
-    OCTET_CHECK(format >= 1, corrupt, "{}: 'format' is {}; there is none below 1", root.where(), format);
-    OCTET_CHECK(format <= kFormat, unsupported, "{}: file format {}; this octet reads up to {}: update octet",
-                path_, format, kFormat);
+    check_format(root, path_, kFormat);
     g_.name = root.get<std::string>("name");
     g_.metadata = root.get<std::map<std::string, std::string>>("metadata");
     const Json& values = root.raw("values");
@@ -243,14 +188,15 @@ class Reader {
     if (f.has("qscheme")) {
       const Json &scale = f.raw("scale"), &zero = f.raw("zero_point");
       std::vector<double> scales;
-      std::vector<int64_t> zeros;
+      std::vector<double> zeros;
       for (const Json& s : scale.is_array() ? scale : Json::array({scale})) {
         OCTET_CHECK(s.is_number(), corrupt, "{}: 'scale' is not a number or a list of numbers", f.where());
         scales.push_back(s.get<double>());
       }
       for (const Json& z : zero.is_array() ? zero : Json::array({zero})) {
-        OCTET_CHECK(z.is_number_integer(), corrupt, "{}: 'zero_point' is not an integer or a list of integers", f.where());
-        zeros.push_back(z.get<int64_t>());
+        OCTET_CHECK(z.is_number_integer() || (z.is_number() && is_float_scheme(f)), corrupt,
+                    "{}: 'zero_point' is not an integer or a list of integers", f.where());
+        zeros.push_back(z.get<double>());
       }
       v.type.quantizer = quantizer(f, scales, zeros, v.type.dtype);
     }
@@ -258,11 +204,22 @@ class Reader {
     values_.push_back(std::move(v));
   }
 
-  QuantizerPtr quantizer(const Fields& f, const std::vector<double>& scales, const std::vector<int64_t>& zeros,
+  static bool is_float_scheme(const Fields& f) {
+    return f.get<std::string>("qscheme") == to_string(QScheme::per_channel_affine_float_qparams);
+  }
+
+  // Whole zero points are exact in double: they are codes.
+  QuantizerPtr quantizer(const Fields& f, const std::vector<double>& scales, const std::vector<double>& zero_points,
                          DType dtype) const {
     auto scheme = f.get<std::string>("qscheme");
     try {
       OCTET_CHECK(is_quantized(dtype), corrupt, "{} has no qparams", to_string(dtype));
+      if (is_float_scheme(f)) return Quantizer::per_channel_float(scales, zero_points, f.integer("axis"), dtype);
+      std::vector<int64_t> zeros;
+      for (double z : zero_points) {
+        OCTET_CHECK(std::abs(z) <= 0x1p32, corrupt, "zero_point {}: {} holds {}..{}", z, to_string(dtype), qmin(dtype), qmax(dtype));
+        zeros.push_back(static_cast<int64_t>(z));
+      }
       if (scheme == "per_channel_affine") return Quantizer::per_channel(scales, zeros, f.integer("axis"), dtype);
       OCTET_CHECK(scheme == "per_tensor_affine" && scales.size() == 1 && zeros.size() == 1, corrupt, "qscheme '{}' with {} scales",
                   scheme, scales.size());
@@ -299,13 +256,16 @@ class Reader {
       if (f.has("qscheme")) {
         const Tensor &s = tensor(f, "scale"), &z = tensor(f, "zero_point");
         OCTET_CHECK((s.dtype() == DType::float64 || s.dtype() == DType::float32) &&
-                        (z.dtype() == DType::int64 || z.dtype() == DType::int32),
+                        (is_float_scheme(f) ? z.dtype() == DType::float64 || z.dtype() == DType::float32
+                                            : z.dtype() == DType::int64 || z.dtype() == DType::int32),
                     corrupt, "{}: scale and zero_point are {} and {}; expected float64 or float32, and int64 or int32",
                     f.where(), to_string(s.dtype()), to_string(z.dtype()));
-        auto q = quantizer(f, s.to(DType::float64).to_vector<double>(), z.to(DType::int64).to_vector<int64_t>(),
+        auto q = quantizer(f, s.to(DType::float64).to_vector<double>(), z.to(DType::float64).to_vector<double>(),
                            made[0].type.dtype);
         try {
-          node.value = make_quantized(node.value, q);
+          const TensorType& type = made[0].type;
+          // Codes of 4 bits lie one to a byte in the file.
+          node.value = is_packed(type.dtype) ? make_quantized(node.value, q, type.dtype) : make_quantized(node.value, q);
         } catch (const Error& e) {
           OCTET_FAIL(corrupt, "{}: {}", f.where(), e.what());
         }
@@ -321,16 +281,7 @@ class Reader {
                     f.where(), id);
         node.inputs.push_back(id == graph::kNone ? graph::kNone : map_[id]);
       }
-      const Json& attrs = f.raw("attrs");
-      OCTET_CHECK(attrs.is_object(), corrupt, "{}: 'attrs' is not an object", f.where());
-      for (const auto& [key, text] : attrs.items()) {
-        OCTET_CHECK(text.is_string(), corrupt, "{}: attribute '{}' is not text", f.where(), key);
-        try {
-          node.attrs.set(key, parse_attr(text.get<std::string>()));
-        } catch (const Error& e) {
-          OCTET_FAIL(corrupt, "{}: attribute '{}': {}", f.where(), key, e.what());
-        }
-      }
+      node.attrs = parse_attrs(f.raw("attrs"), f.where() + ": attrs");
       // "[]" says nothing about the kind of list; the operator does.
       try {
         node.attrs = ops::get(node.op).complete(node.attrs);

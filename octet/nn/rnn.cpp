@@ -47,7 +47,7 @@ RNNBase::RNNBase(int64_t in, int64_t hidden, RecurrentOptions o, int64_t gates)
   for (int64_t layer = 0; layer < options.num_layers; ++layer)
     for (int64_t d = 0; d < directions(); ++d) {
       auto add = [&](const char* kind, const Shape& shape) {
-        add_parameter(parameter_name(kind, layer, d == 1), init::uniform_fan_in(shape, hidden));
+        register_parameter(parameter_name(kind, layer, d == 1), init::uniform_fan_in(shape, hidden));
       };
       add("weight_ih", {gates * hidden, layer == 0 ? in : output_size() * directions()});
       add("weight_hh", {gates * hidden, output_size()});
@@ -65,7 +65,7 @@ std::string RNNBase::parameter_name(const std::string& kind, int64_t layer, bool
 
 Tensor RNNBase::parameter_of(const std::string& kind, int64_t layer, bool reverse) {
   bool none = kind == "weight_hr" ? options.proj_size == 0 : kind.starts_with("bias") && !options.bias;
-  return none ? Tensor() : added_parameter(parameter_name(kind, layer, reverse));
+  return none ? Tensor() : tensor(parameter_name(kind, layer, reverse));
 }
 
 Tensor RNNBase::forward(Tensor x) { return forward(std::vector<Tensor>{std::move(x)}).at(0); }

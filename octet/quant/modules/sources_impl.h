@@ -49,7 +49,8 @@ WeightSource<Float> weight_source(nn::Module& module, const std::string& who) {
 }
 
 // A weight of that shape to be replaced when the state is loaded.
-inline Tensor placeholder_weight(const Tensor& weight) {
+inline Tensor placeholder_weight(const Tensor& weight, const Attrs& config) {
+  if (config.has("weight_dtype")) return Tensor::zeros(weight.shape(), parse_dtype(config.get_string("weight_dtype")));
   return quantize_per_tensor(Tensor::zeros(weight.shape()), 1, 0, DType::qint8);
 }
 

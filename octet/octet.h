@@ -21,6 +21,8 @@
 #include "octet/nn/containers.h"
 #include "octet/nn/conv.h"
 #include "octet/nn/init.h"
+#include "octet/nn/loss.h"
+#include "octet/nn/optim.h"
 #include "octet/nn/linear.h"
 #include "octet/nn/module.h"
 #include "octet/nn/norm.h"

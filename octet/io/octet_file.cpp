@@ -5,7 +5,9 @@
 #include <set>
 
 #include "octet/base/check_impl.h"
+#include "octet/io/fields_impl.h"
 #include "octet/io/safetensors.h"
+#include "octet/io/state_dict_impl.h"
 
 namespace octet::io {
 namespace {
@@ -15,7 +17,6 @@ using graph::Node;
 using graph::NodeKind;
 using graph::Value;
 using graph::ValueId;
-using Json = nlohmann::ordered_json;
 
 constexpr int kFormat = 1;
 const char* const kKinds[] = {"input", "constant", "call"};
@@ -80,9 +81,7 @@ class Writer {
     } else if (node.kind == NodeKind::call) {
       json["op"] = node.op;
       json["inputs"] = node.inputs;
-      Json attrs = Json::object();
-      for (const auto& [key, value] : node.attrs) attrs[key] = to_string(value);  // as printed: the types stay apart
-      json["attrs"] = attrs;
+      json["attrs"] = to_json(node.attrs);
     }
     return json;
   }
@@ -118,12 +117,6 @@ class Writer {
                                                        : smaller(Tensor::from(q.zero_points(), shape), DType::int32));
   }
 
-  // The tensor in a dtype of half the size where that loses nothing.
-  static Tensor smaller(const Tensor& t, DType dtype) {
-    Tensor half = t.to(dtype);
-    return equal(half.to(t.dtype()), t) ? half : t;
-  }
-
   // Another value may have that name already.
   std::string add(std::string name, Tensor tensor) {
     while (names_.count(name) || tensors_.count(name)) name += "_";
@@ -138,55 +131,6 @@ class Writer {
 
 // -- reading -----------------------------------------------------------------------------------------
 
-// Fields of a JSON object, with errors that say where.
-class Fields {
- public:
-  Fields(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
-    OCTET_CHECK(json.is_object(), corrupt, "{}: expected an object", where_);
-  }
-  bool has(const char* name) const { return json_.contains(name); }
-  const Json& raw(const char* name) const {
-    auto it = json_.find(name);
-    OCTET_CHECK(it != json_.end(), corrupt, "{}: '{}' is missing", where_, name);
-    return *it;
-  }
-  template <typename T>
-  T get(const char* name) const {
-    try {
-      return raw(name).get<T>();
-    } catch (const nlohmann::json::exception&) {
-      OCTET_FAIL(corrupt, "{}: '{}' is {}, not of the expected type", where_, name, raw(name).dump().substr(0, 60));
-    }
-  }
-  template <typename T>
-  T get(const char* name, T fallback) const {
-    return has(name) ? get<T>(name) : fallback;
-  }
-  // Integers only: nlohmann would take 2.7 for one.
-  int64_t integer(const char* name) const {
-    OCTET_CHECK(raw(name).is_number_integer(), corrupt, "{}: '{}' is not an integer", where_, name);
-    return get<int64_t>(name);
-  }
-  std::vector<ValueId> ids(const char* name, size_t count) const {
-    const Json& list = raw(name);
-    OCTET_CHECK(list.is_array(), corrupt, "{}: '{}' is not a list", where_, name);
-    std::vector<ValueId> result;
-    for (const Json& item : list) {
-      OCTET_CHECK(item.is_number_integer(), corrupt, "{}: '{}' holds something that is not an integer", where_, name);
-      auto id = item.get<int64_t>();
-      OCTET_CHECK(id >= graph::kNone && id < static_cast<int64_t>(count), corrupt,
-                  "{}: '{}' names value {} of {}", where_, name, id, count);
-      result.push_back(static_cast<ValueId>(id));
-    }
-    return result;
-  }
-  const std::string& where() const { return where_; }
-
- private:
-  const Json& json_;
-  std::string where_;
-};
-
 class Reader {
  public:
   explicit Reader(const std::filesystem::path& path) : path_(path.string()), file_(read_safetensors(path)) {}
@@ -198,10 +142,7 @@ class Reader {
     Json json = Json::parse(text->second, nullptr, false);
     OCTET_CHECK(!json.is_discarded(), corrupt, "{}: octet.graph is not valid JSON", path_);
     Fields root(json, path_ + ": octet.graph");
-    int64_t format = root.integer("format");
-    OCTET_CHECK(format >= 1, corrupt, "{}: 'format' is {}; there is none below 1", root.where(), format);
-    OCTET_CHECK(format <= kFormat, unsupported, "{}: file format {}; this octet reads up to {}: update octet",
-                path_, format, kFormat);
+    check_format(root, path_, kFormat);
     g_.name = root.get<std::string>("name");
     g_.metadata = root.get<std::map<std::string, std::string>>("metadata");
     const Json& values = root.raw("values");
@@ -340,16 +281,7 @@ class Reader {
                     f.where(), id);
         node.inputs.push_back(id == graph::kNone ? graph::kNone : map_[id]);
       }
-      const Json& attrs = f.raw("attrs");
-      OCTET_CHECK(attrs.is_object(), corrupt, "{}: 'attrs' is not an object", f.where());
-      for (const auto& [key, text] : attrs.items()) {
-        OCTET_CHECK(text.is_string(), corrupt, "{}: attribute '{}' is not text", f.where(), key);
-        try {
-          node.attrs.set(key, parse_attr(text.get<std::string>()));
-        } catch (const Error& e) {
-          OCTET_FAIL(corrupt, "{}: attribute '{}': {}", f.where(), key, e.what());
-        }
-      }
+      node.attrs = parse_attrs(f.raw("attrs"), f.where() + ": attrs");
       // "[]" says nothing about the kind of list; the operator does.
       try {
         node.attrs = ops::get(node.op).complete(node.attrs);

@@ -33,11 +33,16 @@ ModulePtr& Slot::place() const {
   }
   return children[index_].second;
 }
+Module& Slot::filled() const {
+  const ModulePtr& module = place();
+  OCTET_CHECK(module, invalid_argument, "{}: nothing fills the place '{}'", owner_of(this, offset_)->type_name(), name_);
+  return *module;
+}
 const ModulePtr& Slot::get() const { return place(); }
 void Slot::set(ModulePtr module) const { place() = std::move(module); }
-Tensor Slot::operator()(const Tensor& x) const { return (*get())(x); }
-Tensor Slot::operator()(const Tensor& a, const Tensor& b) const { return (*get())({a, b}).at(0); }
-std::vector<Tensor> Slot::operator()(const std::vector<Tensor>& inputs) const { return (*get())(inputs); }
+Tensor Slot::operator()(const Tensor& x) const { return filled()(x); }
+Tensor Slot::operator()(const Tensor& a, const Tensor& b) const { return filled()({a, b}).at(0); }
+std::vector<Tensor> Slot::operator()(const std::vector<Tensor>& inputs) const { return filled()(inputs); }
 
 Parameter::Parameter(Module* owner, const std::string& name, Tensor value, bool buffer) : Tensor(std::move(value)) {
   for (const auto& entry : owner->tensors_)
@@ -73,7 +78,7 @@ class CopiesScope {
 }  // namespace
 
 Module::Module(const Module& other)
-    : qconfig(other.qconfig), prepared(other.prepared), training_(other.training_), tensors_(other.tensors_), hooks_(other.hooks_),
+    : qconfig(other.qconfig), prepared(other.prepared), training_(other.training_), tensors_(other.tensors_), registered_(other.registered_), hooks_(other.hooks_),
       pre_hooks_(other.pre_hooks_), copy_(other.copy_) {
   CopiesScope scope;
   for (const auto& [name, child] : other.children_) children_.emplace_back(name, child ? child->clone() : nullptr);
@@ -131,6 +136,26 @@ void Module::train(bool mode) {
     if (child) child->train(mode);
 }
 
+Tensor& Module::register_tensor(const std::string& name, Tensor value, bool buffer) {
+  for (const auto& entry : tensors_)
+    OCTET_CHECK(entry.name != name, invalid_argument, "{}: two parameters are named '{}'", type_name(), name);
+  registered_.push_back(std::move(value));
+  tensors_.push_back({name, static_cast<ptrdiff_t>(registered_.size() - 1), buffer, true});
+  if (!buffer && registered_.back().defined()) autograd::set_requires_grad(registered_.back());
+  return registered_.back();
+}
+Tensor& Module::register_parameter(const std::string& name, Tensor value) { return register_tensor(name, std::move(value), false); }
+Tensor& Module::register_buffer(const std::string& name, Tensor value) { return register_tensor(name, std::move(value), true); }
+
+Tensor& Module::tensor(std::string_view name) {
+  std::vector<std::string> names;
+  for (const Entry& entry : tensors_) {
+    if (entry.name == name) return *tensor_at(entry);
+    names.push_back(entry.name);
+  }
+  OCTET_FAIL(not_found, "{} has no parameter or buffer '{}'{}", type_name(), name, did_you_mean(name, names));
+}
+
 size_t Module::add_child(const std::string& name, ModulePtr module) {
   OCTET_CHECK(!name.empty() && name.find('.') == std::string::npos, invalid_argument,
               "{}: a submodule cannot be named '{}': names are not empty and have no dots", type_name(), name);
@@ -159,6 +184,12 @@ void walk(Module& module, const std::string& prefix, std::vector<std::pair<std::
 std::vector<std::pair<std::string, Module*>> Module::named_modules() {
   std::vector<std::pair<std::string, Module*>> all;
   walk(*this, "", all);
+  return all;
+}
+
+std::vector<std::pair<std::string, Tensor*>> Module::own_tensors() {
+  std::vector<std::pair<std::string, Tensor*>> all;
+  for (const Entry& entry : tensors_) all.emplace_back(entry.name, tensor_at(entry));
   return all;
 }
 
@@ -322,6 +353,11 @@ void Module::add_forward_hook(std::string name, Hook hook) { hooks_.emplace_back
 void Module::remove_forward_hook(std::string_view name) {
   std::erase_if(hooks_, [&](const auto& hook) { return hook.first == name; });
   std::erase_if(pre_hooks_, [&](const auto& hook) { return hook.first == name; });
+}
+
+bool Module::has_forward_hook(std::string_view name) const {
+  auto is = [&](const auto& hook) { return hook.first == name; };
+  return std::any_of(hooks_.begin(), hooks_.end(), is) || std::any_of(pre_hooks_.begin(), pre_hooks_.end(), is);
 }
 
 void Module::add_forward_pre_hook(std::string name, PreHook hook) {

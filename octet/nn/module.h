@@ -43,9 +43,9 @@ class Slot {
   Slot(const Slot& other) : offset_(other.offset_), index_(other.index_), name_(other.name_) {}
   Slot& operator=(const Slot&) = delete;
 
-  Module& operator*() const { return *get(); }
-  Module* operator->() const { return get().get(); }
-  const ModulePtr& get() const;
+  Module& operator*() const { return filled(); }
+  Module* operator->() const { return &filled(); }
+  const ModulePtr& get() const;  // null if nothing fills it
   void set(ModulePtr module) const;  // what fills the place from now on
 
   // The module as a T; Error if another class fills the place.
@@ -59,6 +59,7 @@ class Slot {
 
  private:
   ModulePtr& place() const;
+  Module& filled() const;  // Error if nothing fills it
   ptrdiff_t offset_;
   mutable size_t index_;  // where it was last among the owner's children
   std::string name_;
@@ -105,12 +106,20 @@ class Module {
   std::vector<std::pair<std::string, Tensor*>> named_parameters();
   std::vector<Tensor> parameters();  // handles of the same tensors, each once: what optimizers take
   std::vector<std::pair<std::string, Tensor*>> named_buffers();
+  // The parameters and buffers that the class itself declares, undefined ones among them.
+  std::vector<std::pair<std::string, Tensor*>> own_tensors();
   // The submodule at a path. Error with the nearest names if there is none.
   ModulePtr submodule(std::string_view path) const;
   bool has_submodule(std::string_view path) const;
   // Puts another module at a path. Error if there is no such place.
   void set_submodule(std::string_view path, ModulePtr module);
   void apply(const std::function<void(Module&)>& fn);  // submodules first
+  // Parameters and buffers whose number is not known when the class is written (the layers of an LSTM): as PyTorch's
+  // register_parameter. The reference stays valid until the next one is registered. Error if the name is taken.
+  Tensor& register_parameter(const std::string& name, Tensor value);
+  Tensor& register_buffer(const std::string& name, Tensor value);
+  // One of this module's own parameters or buffers by name, declared or registered. Error with the nearest names.
+  Tensor& tensor(std::string_view name);
   // Adds a place that the class did not declare; its number among the children.
   size_t add_child(const std::string& name, ModulePtr module);
   size_t remove_child(const std::string& name);  // how many were removed (0 or 1)
@@ -141,6 +150,7 @@ class Module {
   using Hook = std::function<void(Module&, const std::vector<Tensor>& inputs, std::vector<Tensor>& outputs)>;
   void add_forward_hook(std::string name, Hook hook);
   void remove_forward_hook(std::string_view name);
+  bool has_forward_hook(std::string_view name) const;  // or a pre-hook
 
   // Called before forward, with the inputs, which they may replace.
   using PreHook = std::function<void(Module&, std::vector<Tensor>& inputs)>;
@@ -186,16 +196,22 @@ class Module {
 
   struct Entry {
     std::string name;
-    ptrdiff_t offset;
+    ptrdiff_t offset;  // of the member in the object; of registered ones their index in registered_
     bool buffer;
+    bool registered = false;
   };
-  Tensor* tensor_at(const Entry& entry) { return reinterpret_cast<Parameter*>(reinterpret_cast<char*>(this) + entry.offset); }
+  Tensor* tensor_at(const Entry& entry) {
+    if (entry.registered) return &registered_[static_cast<size_t>(entry.offset)];
+    return reinterpret_cast<Parameter*>(reinterpret_cast<char*>(this) + entry.offset);
+  }
+  Tensor& register_tensor(const std::string& name, Tensor value, bool buffer);
   [[noreturn]] void wrong_class(const std::type_info& expected) const;
   void collect(const std::string& prefix, bool buffers, std::vector<std::pair<std::string, Tensor*>>& out);
 
   bool training_ = true;
   std::vector<std::pair<std::string, ModulePtr>> children_;
   std::vector<Entry> tensors_;
+  std::vector<Tensor> registered_;
   std::vector<std::pair<std::string, Hook>> hooks_;
   std::vector<std::pair<std::string, PreHook>> pre_hooks_;
   ModulePtr (*copy_)(const Module&) = nullptr;  // set by make: copies the class
@@ -211,7 +227,7 @@ std::shared_ptr<M> make(Args&&... args) {
 
 template <typename T>
 T& Slot::as() const {
-  return get()->as<T>();
+  return filled().as<T>();
 }
 
 template <typename M>

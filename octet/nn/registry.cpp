@@ -17,6 +17,7 @@ struct Registry {
   std::mutex mutex;
   std::map<std::string, ModuleMaker, std::less<>> makers;
   std::map<std::type_index, std::string> names;
+  std::map<std::string, Annotation> annotations;
 };
 Registry& registry() {
   static Registry r;
@@ -50,6 +51,13 @@ std::string registered_name(const Module& module) {
   return it->second;
 }
 
+bool is_registered_as(const Module& module, std::string_view name) {
+  Registry& r = registry();
+  std::lock_guard lock(r.mutex);
+  auto it = r.names.find(std::type_index(typeid(module)));
+  return it != r.names.end() && it->second == name;
+}
+
 ModulePtr make_registered(std::string_view name, const Attrs& config) {
   ModuleMaker maker = nullptr;
   {
@@ -65,6 +73,18 @@ ModulePtr make_registered(std::string_view name, const Attrs& config) {
     }
   }
   return maker(config);
+}
+
+void register_annotation(const std::string& name, Annotation annotation) {
+  Registry& r = registry();
+  std::lock_guard lock(r.mutex);
+  OCTET_CHECK(r.annotations.emplace(name, annotation).second, invalid_argument, "the annotation '{}' is registered twice", name);
+}
+
+std::vector<std::pair<std::string, Annotation>> annotations() {
+  Registry& r = registry();
+  std::lock_guard lock(r.mutex);
+  return {r.annotations.begin(), r.annotations.end()};
 }
 
 }  // namespace octet::nn

@@ -7,6 +7,7 @@
 // A class with constructor arguments that shape it overrides config() and has `static std::shared_ptr<M>
 // from_config(const Attrs&)`; others need a default constructor.
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -21,14 +22,29 @@ using ModuleMaker = ModulePtr (*)(const Attrs& config);
 void register_module(const std::type_info& type, ModuleMaker maker);
 // The registered name of a module's class: "octet::nn::Conv2d". Error, saying how to register, if there is none.
 std::string registered_name(const Module& module);
+// Is this its class? False for classes that are not registered.
+bool is_registered_as(const Module& module, std::string_view name);
 // A new module of a registered class. Error with the nearest names if the class is unknown.
 ModulePtr make_registered(std::string_view name, const Attrs& config);
+
+// What floors above keep with modules as data: Module::qconfig, Module::prepared, the hooks of a workflow.
+struct Annotation {
+  // What is to be saved with the module; nullopt: nothing. Error if it cannot be saved.
+  std::optional<Attrs> (*save)(const Module& module);
+  // Puts it back. `root` is the model that was loaded; its modules are there and have their state.
+  void (*load)(Module& root, Module& module, const Attrs& data);
+};
+// Error if the name is taken.
+void register_annotation(const std::string& name, Annotation annotation);
+// All of them, by name.
+std::vector<std::pair<std::string, Annotation>> annotations();
 
 template <typename M>
 struct ModuleRegistration {
   ModuleRegistration() {
     register_module(typeid(M), [](const Attrs& config) -> ModulePtr {
-      if constexpr (requires { M::from_config(config); }) return M::from_config(config);
+      // An inherited from_config makes the class it was inherited from.
+      if constexpr (requires { std::shared_ptr<M>(M::from_config(config)); }) return M::from_config(config);
       else return make<M>();
     });
   }

@@ -172,6 +172,24 @@ TEST(Module, BadSizesAreErrors) {
   expect_error(ErrorCode::invalid_argument, {"groups"}, [] { Conv2d(3, 4, 3, {.groups = 2}); });
 }
 
+TEST(Module, ParametersMayBeRegisteredByName) {
+  struct Many : Module {
+    explicit Many(int n) {
+      for (int i = 0; i < n; ++i) register_parameter("weight_" + std::to_string(i), Tensor::full({1}, i));
+      register_buffer("seen", Tensor::zeros({1}));
+    }
+    Tensor forward(Tensor x) override { return x * tensor("weight_1"); }
+  };
+  auto many = make<Many>(3);
+  EXPECT_EQ(names(many->named_parameters()), (std::vector<std::string>{"weight_0", "weight_1", "weight_2"}));
+  auto copy = many->clone();
+  copy->tensor("weight_1").data<float>()[0] = 5;
+  EXPECT_EQ(many->forward(Tensor::ones({1})).item(), 1);
+  EXPECT_EQ(copy->forward(Tensor::ones({1})).item(), 5);
+  expect_error(ErrorCode::invalid_argument, {"two parameters are named 'seen'"}, [&] { many->register_buffer("seen", Tensor()); });
+  expect_error(ErrorCode::not_found, {"weight_9", "weight_0"}, [&] { many->tensor("weight_9"); });
+}
+
 TEST(Module, ParametersRequireGradientsAndBuffersDoNot) {
   auto net = make<Block>();
   EXPECT_TRUE(autograd::requires_grad(net->gain));

@@ -79,6 +79,9 @@ const ModuleMapping& get_default_dynamic_quant_module_mappings() {
     m.map<nn::Conv1d, nnqd::Conv1d>().map<nn::Conv2d, nnqd::Conv2d>().map<nn::Conv3d, nnqd::Conv3d>();
     m.map<nn::ConvTranspose1d, nnqd::ConvTranspose1d>().map<nn::ConvTranspose2d, nnqd::ConvTranspose2d>();
     m.map<nn::ConvTranspose3d, nnqd::ConvTranspose3d>();
+    m.map<nnqat::LinearReLU, nnqd::LinearReLU>().map<nnqat::LinearBn1d, nnqd::Linear>();
+    m.map<nnqat::Conv1d, nnqd::Conv1d>().map<nnqat::Conv2d, nnqd::Conv2d>().map<nnqat::Conv3d, nnqd::Conv3d>();
+    m.map<nnqat::ConvBn1d, nnqd::Conv1d>().map<nnqat::ConvBn2d, nnqd::Conv2d>().map<nnqat::ConvBn3d, nnqd::Conv3d>();
     return m;
   }();
   return mapping;
@@ -90,6 +93,9 @@ const ModuleMapping& get_default_weight_only_quant_module_mappings() {
     m.map<nn::Linear, nnqw::Linear>().map<nn::Conv1d, nnqw::Conv1d>().map<nn::Conv2d, nnqw::Conv2d>();
     m.map<nn::Conv3d, nnqw::Conv3d>().map<nn::ConvTranspose1d, nnqw::ConvTranspose1d>();
     m.map<nn::ConvTranspose2d, nnqw::ConvTranspose2d>().map<nn::ConvTranspose3d, nnqw::ConvTranspose3d>();
+    m.map<nnqat::Linear, nnqw::Linear>().map<nnqat::LinearBn1d, nnqw::Linear>();
+    m.map<nnqat::Conv1d, nnqw::Conv1d>().map<nnqat::Conv2d, nnqw::Conv2d>().map<nnqat::Conv3d, nnqw::Conv3d>();
+    m.map<nnqat::ConvBn1d, nnqw::Conv1d>().map<nnqat::ConvBn2d, nnqw::Conv2d>().map<nnqat::ConvBn3d, nnqw::Conv3d>();
     return m;
   }();
   return mapping;

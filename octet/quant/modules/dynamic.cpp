@@ -20,7 +20,7 @@ std::shared_ptr<Layer> layer_from_float(Module& module) {
 template <typename Layer>
 std::shared_ptr<Layer> layer_from_config(const Attrs& config) {
   auto layer = Layer::FloatModule::from_config(config);
-  auto made = make<Layer>(*layer, quant::placeholder_weight(layer->weight), layer->bias);
+  auto made = make<Layer>(*layer, quant::placeholder_weight(layer->weight, config), layer->bias);
   if constexpr (requires { made->set_reduce_range(true); }) made->set_reduce_range(config.get_bool("reduce_range"));
   return made;
 }

@@ -24,6 +24,19 @@ Tensor FloatFunctional::apply(const char* op, const std::vector<Tensor>& given, 
   return y;
 }
 
+// What was used so far is part of what calibration learns.
+Attrs FloatFunctional::config() const {
+  Attrs c;
+  if (only_scalars()) c.set("only_scalars", true);
+  return c;
+}
+
+std::shared_ptr<FloatFunctional> FloatFunctional::from_config(const Attrs& c) {
+  auto functional = make<FloatFunctional>();
+  functional->scalars_ = c.has("only_scalars") && c.get_bool("only_scalars");
+  return functional;
+}
+
 Tensor FloatFunctional::apply_scalar(const char* op, const Tensor& x, double y) {
   scalars_ = true;
   return ops::call(op, {x}, {{"value", y}});

@@ -26,6 +26,8 @@ class FloatFunctional : public Module {
   // Error: it has several operations, so there is no one forward.
   Tensor forward(Tensor x) override;
 
+  Attrs config() const override;
+  static std::shared_ptr<FloatFunctional> from_config(const Attrs& config);
   // Was it only used with numbers so far? Those need no observer.
   bool only_scalars() const { return scalars_ && !tensors_; }
   // For prepare(): called with the operands before each operation, which it may replace, and with its result.

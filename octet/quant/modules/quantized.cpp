@@ -71,7 +71,7 @@ QParams placeholder_result(const Attrs& config) {
 template <typename Layer>
 std::shared_ptr<Layer> layer_from_config(const Attrs& config) {
   auto layer = Layer::FloatModule::from_config(config);
-  return make<Layer>(*layer, quant::placeholder_weight(layer->weight), layer->bias, placeholder_result(config));
+  return make<Layer>(*layer, quant::placeholder_weight(layer->weight, config), layer->bias, placeholder_result(config));
 }
 
 }  // namespace

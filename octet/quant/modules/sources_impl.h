@@ -14,22 +14,24 @@ struct WeightSource {
   nn::ModulePtr weight_fake_quant;  // null unless in training
 };
 
-template <typename Float>
+// The batch norm that a QAT layer may have behind it; void for layers that have no such form.
+template <typename Float, bool relu>
 struct NormOf {
   using type = void;
 };
-template <> struct NormOf<nn::Linear> { using type = nn::BatchNorm1d; };
-template <> struct NormOf<nn::Conv1d> { using type = nn::BatchNorm1d; };
-template <> struct NormOf<nn::Conv2d> { using type = nn::BatchNorm2d; };
-template <> struct NormOf<nn::Conv3d> { using type = nn::BatchNorm3d; };
+template <> struct NormOf<nn::Linear, false> { using type = nn::BatchNorm1d; };
+template <bool relu> struct NormOf<nn::Conv1d, relu> { using type = nn::BatchNorm1d; };
+template <bool relu> struct NormOf<nn::Conv2d, relu> { using type = nn::BatchNorm2d; };
+template <bool relu> struct NormOf<nn::Conv3d, relu> { using type = nn::BatchNorm3d; };
 
 // The Float layer, with a relu behind if `relu`, that `module` is. Error if it is something else.
 template <typename Float, bool relu>
 WeightSource<Float> weight_source(nn::Module& module, const std::string& who) {
   if (auto* qat = dynamic_cast<nn::qat::QatLayer<Float, relu>*>(&module))
     return {qat, qat->weight, qat->bias, qat->weight_fake_quant.get()};
-  if constexpr (!std::is_void_v<typename NormOf<Float>::type>) {
-    if (auto* qat = dynamic_cast<nn::qat::QatBnLayer<Float, typename NormOf<Float>::type, relu>*>(&module)) {
+  using Norm = typename NormOf<Float, relu>::type;
+  if constexpr (!std::is_void_v<Norm>) {
+    if (auto* qat = dynamic_cast<nn::qat::QatBnLayer<Float, Norm, relu>*>(&module)) {
       FoldedWeights f = qat->folded();
       return {qat, f.weight, f.bias, qat->weight_fake_quant.get()};
     }
@@ -47,7 +49,8 @@ WeightSource<Float> weight_source(nn::Module& module, const std::string& who) {
 }
 
 // A weight of that shape to be replaced when the state is loaded.
-inline Tensor placeholder_weight(const Tensor& weight) {
+inline Tensor placeholder_weight(const Tensor& weight, const Attrs& config) {
+  if (config.has("weight_dtype")) return Tensor::zeros(weight.shape(), parse_dtype(config.get_string("weight_dtype")));
   return quantize_per_tensor(Tensor::zeros(weight.shape()), 1, 0, DType::qint8);
 }
 

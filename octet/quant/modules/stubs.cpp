@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "octet/nn/linear.h"
 #include "octet/nn/registry.h"
 #include "octet/quant/modules/qparams.h"
 
@@ -9,12 +10,18 @@ namespace octet::quant {
 
 OCTET_MODULE(QuantStub)
 OCTET_MODULE(DeQuantStub)
+OCTET_MODULE(QuantWrapper)
 
 QuantWrapper::QuantWrapper(nn::ModulePtr module) {
   qconfig = module->qconfig;
   bool training = module->training();
   add_child("module", std::move(module));
   train(training);
+}
+
+// What it wraps is put in afterwards.
+std::shared_ptr<QuantWrapper> QuantWrapper::from_config(const Attrs&) {
+  return nn::make<QuantWrapper>(nn::make<nn::Identity>());
 }
 
 }  // namespace octet::quant

@@ -29,6 +29,7 @@ class QuantWrapper : public nn::Module {
  public:
   // Takes over the module's qconfig and mode.
   explicit QuantWrapper(nn::ModulePtr module);
+  static std::shared_ptr<QuantWrapper> from_config(const Attrs& config);
   Tensor forward(Tensor x) override { return dequant((*submodule("module"))(quant(x))); }
 
   nn::Slot quant = slot("quant", QuantStub());

@@ -33,6 +33,12 @@ void WeightedModule::set_extra_state(const std::map<std::string, Tensor>& state)
   set_weight_bias(state.at("weight"), bias_.defined() ? state.at("bias") : Tensor());
 }
 
+Attrs WeightedModule::config() const {
+  Attrs c = config_;
+  if (!weight_.is_quantized()) c.set("weight_dtype", octet::to_string(weight_.dtype()));
+  return c;
+}
+
 std::string WeightedModule::extra_repr() const { return repr_; }
 
 Tensor WeightedModule::call(const Tensor& x, const std::optional<ops::QType>& want) const {

@@ -23,8 +23,8 @@ class WeightedModule : public Module {
   const Attrs& op_attrs() const { return attrs_; }
   std::map<std::string, Tensor> extra_state() const override;
   void set_extra_state(const std::map<std::string, Tensor>& state) override;
-  // The float layer's, as it was when it was converted.
-  Attrs config() const override { return config_; }
+  // The float layer's, as it was when it was converted, and "weight_dtype" if that is not a quantized one.
+  Attrs config() const override;
   std::string extra_repr() const override;
 
  protected:

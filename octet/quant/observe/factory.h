@@ -71,6 +71,7 @@ class ObserverFactory {
   explicit operator bool() const { return !name_.empty(); }
   const std::string& name() const { return name_; }  // the observer's class, by PyTorch's name; "" for none
   const std::string& fake_quantize_name() const { return fake_quantize_; }  // "" for a plain observer
+  bool grad_scaling() const { return grad_scaling_; }
   const ObserverOptions& options() const { return options_; }
   // Does the observer choose qparams (Observer::chooses_qparams)? False for none.
   bool chooses_qparams() const;

@@ -20,6 +20,11 @@ struct QConfig {
 // "QConfig(activation=HistogramObserver(), weight=PerChannelMinMaxObserver(dtype=qint8, ...))".
 std::string to_string(const QConfig& qconfig);
 
+// As attributes ("activation.observer": "HistogramObserver", "weight.dtype": "qint8", ...) and back, exactly. Unknown names
+// and values are an Error.
+Attrs to_attrs(const QConfig& qconfig);
+QConfig qconfig_from(const Attrs& attrs);
+
 // The configurations users know, by name (docs/numerics.md "Defaults"):
 //   native                      Histogram quint8 affine          per-channel symmetric qint8, -127..127
 //   fbgemm, x86                 the same with reduce_range       per-channel symmetric qint8

@@ -4,6 +4,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
+#include "octet/nn/registry.h"
 #include "octet/quant/modules/dynamic.h"
 #include "octet/quant/modules/float_functional.h"
 #include "octet/quant/modules/qat.h"
@@ -74,8 +75,11 @@ enum class Kind { none, statically, dynamically, weight_only };
 
 // What a qconfig asks for.
 Kind kind_of(const QConfig& q) {
-  if (q.activation && q.activation.options().is_dynamic) return q.weight ? Kind::dynamically : Kind::none;
-  if (q.activation && (q.activation.name() == "PlaceholderObserver")) return q.weight ? Kind::dynamically : Kind::none;
+  // Ranges that are taken anew from each batch are those of dynamic layers.
+  const ObserverOptions& a = q.activation.options();
+  bool each_batch = q.activation.name() == "PlaceholderObserver" || a.is_dynamic ||
+                    (!q.activation.fake_quantize_name().empty() && a.averaging_constant == 1);
+  if (q.activation && each_batch) return q.weight ? Kind::dynamically : Kind::none;
   if (q.activation && q.activation.name() != "NoopObserver" && q.activation.name() != "Identity") return Kind::statically;
   return q.weight ? Kind::weight_only : Kind::none;
 }
@@ -132,10 +136,15 @@ ModulePtr result_observer(const Module& m, const std::string& path) {
 constexpr const char* kFlowHook = "octet.flow";
 constexpr const char* kInputObserver = "activation_pre_process";  // of dynamic layers in training
 
-// What prepare() leaves with the model.
+// What a module is to the tensors that flow through it in calibration.
+enum class Role { none, container, quantized, source, functional, floating, dequantizing };
+constexpr const char* kRoles[] = {"none", "container", "quantized", "source", "functional", "floating", "dequantizing"};
+
+// What prepare() leaves with the model and with each module it follows.
 struct Prepared {
   std::shared_ptr<Flow> flow;
-  bool qat = false;
+  Role role = Role::none;
+  std::string path;
 };
 
 // Result i's observer: "activation_post_process", then "activation_post_process_1", ...
@@ -161,12 +170,12 @@ void attach_observer(Module& m, const std::string& path) {
   m.add_forward_hook(kActivationPostProcess, observe_results);
 }
 
+void observe_input(Module& m, std::vector<Tensor>& inputs) { inputs[0] = (*m.submodule(kInputObserver))(inputs[0]); }
+
 // In training a dynamic layer sees the input that it will quantize at run time.
 void attach_input_observer(Module& m, const std::string& path) {
   m.add_child(kInputObserver, qconfig_of(m)->activation.make_module(path + " input"));
-  m.add_forward_pre_hook(kInputObserver, [](Module& module, std::vector<Tensor>& inputs) {
-    inputs[0] = (*module.submodule(kInputObserver))(inputs[0]);
-  });
+  m.add_forward_pre_hook(kInputObserver, observe_input);
 }
 
 // Names the module while it runs.
@@ -205,6 +214,66 @@ void follow_float(Module& m, const std::string& path, const std::shared_ptr<Flow
   });
 }
 
+// FloatFunctional observes its results itself.
+void follow_functional(nn::quantized::FloatFunctional& functional, const std::string& path, const std::shared_ptr<Flow>& flow) {
+  functional.set_follow(
+      [flow, path](const char* op, std::vector<Tensor>& operands) {
+        for (Tensor& x : operands) {
+          if (!Flow::marked(x))
+            flow->problem(fmt::format("'{}.{}' will be quantized but an operand stays {}: put a QuantStub before it", path, op,
+                                      octet::to_string(x.dtype())));
+          x = Flow::unmarked(x);
+        }
+      },
+      [flow, path](Tensor& y) { flow->mark(y, path); });
+}
+
+void follow(Module& m, const std::string& path, Role role, const std::shared_ptr<Flow>& flow) {
+  m.prepared = Prepared{flow, role, path};
+  switch (role) {
+    case Role::none: return;
+    case Role::container: return follow_container(m, path, flow);
+    case Role::quantized: return follow_quantized(m, path, flow, true);
+    case Role::source: return follow_quantized(m, path, flow, false);
+    case Role::functional: return follow_functional(m.as<nn::quantized::FloatFunctional>(), path, flow);
+    case Role::floating: return follow_float(m, path, flow, false);
+    case Role::dequantizing: return follow_float(m, path, flow, true);
+  }
+}
+
+// Saved models know what prepare() did to each module, and what calibration has found so far.
+std::optional<Attrs> save_prepared(const Module& m) {
+  Attrs data;
+  if (const auto* prepared = std::any_cast<Prepared>(&m.prepared)) {
+    data.set("role", std::string(kRoles[static_cast<size_t>(prepared->role)])).set("path", prepared->path);
+    const auto& problems = prepared->flow->problems();
+    if (prepared->path.empty() && !problems.empty()) data.set("problems", fmt::format("{}", fmt::join(problems, "\n")));
+  }
+  if (m.has_forward_hook(kActivationPostProcess)) data.set("observes_results", true);
+  if (m.has_forward_hook(kInputObserver)) data.set("observes_input", true);
+  return data.size() ? std::optional<Attrs>(data) : std::nullopt;
+}
+
+void load_prepared(Module& root, Module& m, const Attrs& data) {
+  if (data.has("observes_results")) m.add_forward_hook(kActivationPostProcess, observe_results);
+  if (data.has("observes_input")) m.add_forward_pre_hook(kInputObserver, observe_input);
+  if (!data.has("role")) return;
+  const auto* role = std::find(std::begin(kRoles), std::end(kRoles), data.get_string("role"));
+  OCTET_CHECK(role != std::end(kRoles), invalid_argument, "prepared: unknown role '{}'", data.get_string("role"));
+  if (!std::any_cast<Prepared>(&root.prepared)) root.prepared = Prepared{std::make_shared<Flow>()};
+  std::shared_ptr<Flow> flow = std::any_cast<Prepared>(&root.prepared)->flow;
+  follow(m, data.get_string("path"), static_cast<Role>(role - kRoles), flow);
+  if (!data.has("problems")) return;
+  const std::string& problems = data.get_string("problems");
+  for (size_t i = 0; i < problems.size();) {
+    size_t end = std::min(problems.find('\n', i), problems.size());
+    flow->problem(problems.substr(i, end - i));
+    i = end + 1;
+  }
+}
+
+[[maybe_unused]] const bool g_registered = (nn::register_annotation("prepared", {save_prepared, load_prepared}), true);
+
 // Takes away what prepare() added.
 void strip(Module& m) {
   for (size_t i = 0; m.remove_child(observer_name(i)); ++i) {
@@ -241,7 +310,7 @@ class Preparer {
                 qat_ ? "get_default_qat_qconfig" : "get_default_qconfig");
     place(root, "");
     OCTET_CHECK(selected_, invalid_argument, "{}: {} has a qconfig but no module that can be quantized", who, root->type_name());
-    root->prepared = Prepared{flow_, qat_};
+    if (!root->prepared.has_value()) follow(*root, "", Role::none, flow_);
     return root;
   }
 
@@ -271,11 +340,11 @@ class Preparer {
       selected_ = true;
       if (kind == Kind::statically) {
         attach_observer(*at, path);
-        follow_quantized(*at, path, flow_, false);
+        follow(*at, path, Role::source, flow_);
       }
       return;
     }
-    if (dynamic_cast<DeQuantStub*>(&m)) return follow_float(m, path, flow_, true);
+    if (dynamic_cast<DeQuantStub*>(&m)) return follow(m, path, Role::dequantizing, flow_);
     if (dynamic_cast<nn::quantized::FloatFunctional*>(&m)) return prepare_functional(m, path, kind);
     const ModuleMapping& becomes = get_default_static_quant_module_mappings();
     if (qat_ && kind != Kind::none) {
@@ -289,33 +358,23 @@ class Preparer {
                        get_default_weight_only_quant_module_mappings().has(*at) ||
                        (options_.mapping && options_.mapping->has(*at));
     if (!quantizable) return prepare_children(at, path, kind);
-    if (kind == Kind::none) return follow_float(*at, path, flow_, dynamic_cast<QuantStub*>(at.get()) != nullptr);
+    bool stub = dynamic_cast<QuantStub*>(at.get()) != nullptr;
+    if (kind == Kind::none) return follow(*at, path, stub ? Role::dequantizing : Role::floating, flow_);
     selected_ = true;
     if (kind == Kind::statically && becomes.has(*at)) {
       attach_observer(*at, path);
-      follow_quantized(*at, path, flow_, !dynamic_cast<QuantStub*>(at.get()));
+      follow(*at, path, stub ? Role::source : Role::quantized, flow_);
     } else {
       if (qat_ && kind == Kind::dynamically && qconfig_of(*at)->activation.chooses_qparams()) attach_input_observer(*at, path);
-      follow_float(*at, path, flow_, false);
+      follow(*at, path, Role::floating, flow_);
     }
   }
 
-  // FloatFunctional observes its results itself.
   void prepare_functional(Module& m, const std::string& path, Kind kind) {
     if (kind != Kind::statically) return;
     selected_ = true;
     m.add_child(kActivationPostProcess, result_observer(m, path));
-    auto flow = flow_;
-    m.as<nn::quantized::FloatFunctional>().set_follow(
-        [flow, path](const char* op, std::vector<Tensor>& operands) {
-          for (Tensor& x : operands) {
-            if (!Flow::marked(x))
-              flow->problem(fmt::format("'{}.{}' will be quantized but an operand stays {}: put a QuantStub before it", path, op,
-                                        octet::to_string(x.dtype())));
-            x = Flow::unmarked(x);
-          }
-        },
-        [flow, path](Tensor& y) { flow->mark(y, path); });
+    follow(m, path, Role::functional, flow_);
   }
 
   void prepare_children(ModulePtr& at, const std::string& path, Kind) {
@@ -328,7 +387,7 @@ class Preparer {
       place(now, join(path, name));
       if (now != child) at->set_submodule(name, now);
     }
-    if (!path.empty()) follow_container(*at, path, flow_);
+    if (!path.empty()) follow(*at, path, Role::container, flow_);
   }
 
   const EagerOptions& options_;
@@ -449,8 +508,8 @@ class Converter {
     quantized->qconfig.reset();
     for (auto& [name, module] : quantized->named_modules()) module->qconfig.reset();
     report_.entries.push_back({path, quantized->type_name(), true, ""});
+    converted_ += !dynamic_cast<DeQuantStub*>(at.get());
     at = quantized;
-    ++converted_;
   }
 
   // A leaf that stays as it is: does it compute in float, and why?

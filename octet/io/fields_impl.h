@@ -1,0 +1,95 @@
+#pragma once
+// Reading JSON objects of files that may be damaged.
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "octet/base/check_impl.h"
+#include "octet/tensor/attrs.h"
+
+namespace octet::io {
+
+using Json = nlohmann::ordered_json;
+
+// Fields of a JSON object, with errors that say where.
+class Fields {
+ public:
+  Fields(const Json& json, std::string where) : json_(json), where_(std::move(where)) {
+    OCTET_CHECK(json.is_object(), corrupt, "{}: expected an object", where_);
+  }
+  bool has(const char* name) const { return json_.contains(name); }
+  const Json& raw(const char* name) const {
+    auto it = json_.find(name);
+    OCTET_CHECK(it != json_.end(), corrupt, "{}: '{}' is missing", where_, name);
+    return *it;
+  }
+  template <typename T>
+  T get(const char* name) const {
+    try {
+      return raw(name).get<T>();
+    } catch (const nlohmann::json::exception&) {
+      OCTET_FAIL(corrupt, "{}: '{}' is {}, not of the expected type", where_, name, raw(name).dump().substr(0, 60));
+    }
+  }
+  template <typename T>
+  T get(const char* name, T fallback) const {
+    return has(name) ? get<T>(name) : fallback;
+  }
+  // Integers only: nlohmann would take 2.7 for one.
+  int64_t integer(const char* name) const {
+    OCTET_CHECK(raw(name).is_number_integer(), corrupt, "{}: '{}' is not an integer", where_, name);
+    return get<int64_t>(name);
+  }
+  // Numbers of things, of which there are `count`; -1 for none.
+  std::vector<int> ids(const char* name, size_t count) const {
+    const Json& list = raw(name);
+    OCTET_CHECK(list.is_array(), corrupt, "{}: '{}' is not a list", where_, name);
+    std::vector<int> result;
+    for (const Json& item : list) {
+      OCTET_CHECK(item.is_number_integer(), corrupt, "{}: '{}' holds something that is not an integer", where_, name);
+      auto id = item.get<int64_t>();
+      OCTET_CHECK(id >= -1 && id < static_cast<int64_t>(count), corrupt,
+                  "{}: '{}' names value {} of {}", where_, name, id, count);
+      result.push_back(static_cast<int>(id));
+    }
+    return result;
+  }
+  const std::string& where() const { return where_; }
+
+ private:
+  const Json& json_;
+  std::string where_;
+};
+
+// The format number of a file: error corrupt if there is none, unsupported if it is beyond `newest`.
+inline void check_format(const Fields& root, const std::string& path, int64_t newest) {
+  int64_t format = root.integer("format");
+  OCTET_CHECK(format >= 1, corrupt, "{}: 'format' is {}; there is none below 1", root.where(), format);
+  OCTET_CHECK(format <= newest, unsupported, "{}: file format {}; this octet reads up to {}: update octet", path, format, newest);
+}
+
+// Attributes as an object of texts, as printed: the types stay apart.
+inline Json to_json(const Attrs& attrs) {
+  Json json = Json::object();
+  for (const auto& [key, value] : attrs) json[key] = to_string(value);
+  return json;
+}
+
+// Error corrupt unless it is such an object.
+inline Attrs parse_attrs(const Json& json, const std::string& where) {
+  OCTET_CHECK(json.is_object(), corrupt, "{}: expected an object of attributes", where);
+  Attrs attrs;
+  for (const auto& [key, text] : json.items()) {
+    OCTET_CHECK(text.is_string(), corrupt, "{}: attribute '{}' is not text", where, key);
+    try {
+      attrs.set(key, parse_attr(text.get<std::string>()));
+    } catch (const Error& e) {
+      OCTET_FAIL(corrupt, "{}: attribute '{}': {}", where, key, e.what());
+    }
+  }
+  return attrs;
+}
+
+}  // namespace octet::io

@@ -1,0 +1,125 @@
+#include "octet/io/state_dict.h"
+
+#include <set>
+
+#include "octet/io/fields_impl.h"
+#include "octet/io/state_dict_impl.h"
+
+namespace octet::io {
+namespace {
+
+constexpr int kFormat = 1;
+constexpr const char* kEntry = "octet.state";
+
+QuantizerPtr read_quantizer(const Fields& f, DType dtype, const Tensor& scale, const Tensor& zero_point) {
+  OCTET_CHECK((scale.dtype() == DType::float64 || scale.dtype() == DType::float32) &&
+                  (zero_point.dtype() == DType::int64 || zero_point.dtype() == DType::int32),
+              corrupt, "scale and zero_point are {} and {}; expected float64 or float32, and int64 or int32",
+              to_string(scale.dtype()), to_string(zero_point.dtype()));
+  auto scales = scale.to(DType::float64).to_vector<double>();
+  auto zero_points = zero_point.to(DType::int64).to_vector<int64_t>();
+  auto scheme = f.get<std::string>("qscheme");
+  if (scheme == to_string(QScheme::per_channel_affine))
+    return Quantizer::per_channel(std::move(scales), std::move(zero_points), f.integer("axis"), dtype);
+  OCTET_CHECK(scheme == to_string(QScheme::per_tensor_affine) && scales.size() == 1 && zero_points.size() == 1, corrupt,
+              "qscheme '{}' with {} scales and {} zero points", scheme, scales.size(), zero_points.size());
+  return Quantizer::per_tensor(scales[0], zero_points[0], dtype);
+}
+
+}  // namespace
+
+Tensor smaller(const Tensor& t, DType dtype) {
+  Tensor half = t.to(dtype);
+  return equal(half.to(t.dtype()), t) ? half : t;
+}
+
+void write_state(const std::filesystem::path& path, const std::map<std::string, Tensor>& state,
+                 std::map<std::string, std::string> metadata) {
+  std::map<std::string, Tensor> stored;
+  for (const auto& [name, tensor] : state) {
+    OCTET_CHECK(tensor.defined(), invalid_argument, "{}: '{}' is an undefined tensor: leave it out", path.string(), name);
+    stored[name] = tensor.is_quantized() ? tensor.int_repr() : tensor.detach();
+  }
+  // Another tensor may have that name already.
+  auto add = [&](std::string name, Tensor tensor) {
+    while (stored.count(name)) name += "_";
+    stored[name] = std::move(tensor);
+    return name;
+  };
+  Json quantized = Json::array();
+  for (const auto& [name, tensor] : state) {
+    if (!tensor.is_quantized()) continue;
+    const Quantizer& q = *tensor.quantizer();
+    Shape shape = q.is_per_channel() ? Shape{static_cast<int64_t>(q.scales().size())} : Shape{};
+    Json item{{"name", name}, {"dtype", to_string(tensor.dtype())}, {"qscheme", to_string(q.scheme())}};
+    if (q.is_per_channel()) item["axis"] = q.axis();
+    item["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
+    item["zero_point"] = add(name + ".zero_point", smaller(Tensor::from(q.zero_points(), shape), DType::int32));
+    quantized.push_back(std::move(item));
+  }
+  metadata["format"] = "octet";
+  try {
+    metadata[kEntry] = Json{{"format", kFormat}, {"quantized", std::move(quantized)}}.dump();
+  } catch (const nlohmann::json::exception& e) {
+    OCTET_FAIL(invalid_argument, "{}: a name is not UTF-8: {}", path.string(), e.what());
+  }
+  write_safetensors(path, stored, metadata);
+}
+
+std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& path) {
+  auto entry = file.metadata.find(kEntry);
+  if (entry == file.metadata.end()) return std::move(file.tensors);  // of another tool: plain tensors
+  Json json = Json::parse(entry->second, nullptr, false);
+  OCTET_CHECK(!json.is_discarded(), corrupt, "{}: {} is not valid JSON", path, kEntry);
+  Fields root(json, fmt::format("{}: {}", path, kEntry));
+  check_format(root, path, kFormat);
+  const Json& list = root.raw("quantized");
+  OCTET_CHECK(list.is_array(), corrupt, "{}: 'quantized' is not a list", root.where());
+  std::map<std::string, Tensor> state = file.tensors;
+  std::set<std::string> done, qparams;
+  for (size_t i = 0; i < list.size(); ++i) {
+    Fields f(list[i], fmt::format("{}: quantized tensor {}", root.where(), i));
+    auto name = f.get<std::string>("name");
+    auto tensor = [&](const std::string& key) -> const Tensor& {
+      auto it = file.tensors.find(key);
+      OCTET_CHECK(it != file.tensors.end(), corrupt, "tensor '{}' is not in the file", key);
+      return it->second;
+    };
+    OCTET_CHECK(done.insert(name).second, corrupt, "{}: '{}' occurs twice", f.where(), name);
+    auto scale = f.get<std::string>("scale"), zero_point = f.get<std::string>("zero_point");
+    try {
+      DType dtype = parse_dtype(f.get<std::string>("dtype"));
+      OCTET_CHECK(is_quantized(dtype), corrupt, "{} has no qparams", to_string(dtype));
+      const Tensor& codes = tensor(name);
+      OCTET_CHECK(codes.dtype() == code_dtype(dtype), corrupt, "its codes are {}; those of {} are {}", to_string(codes.dtype()),
+                  to_string(dtype), to_string(code_dtype(dtype)));
+      state[name] = make_quantized(codes, read_quantizer(f, dtype, tensor(scale), tensor(zero_point)));
+    } catch (const Error& e) {
+      OCTET_FAIL(corrupt, "{} ('{}'): {}", f.where(), name, e.what());
+    }
+    qparams.insert({scale, zero_point});
+  }
+  for (const std::string& name : qparams) {
+    OCTET_CHECK(!done.count(name), corrupt, "{}: '{}' is both a quantized tensor and a scale or zero point", root.where(), name);
+    state.erase(name);
+  }
+  return state;
+}
+
+}  // namespace octet::io
+
+namespace octet {
+
+void save_state_dict(const std::filesystem::path& path, const std::map<std::string, Tensor>& state) {
+  io::write_state(path, state, {});
+}
+
+std::map<std::string, Tensor> load_state_dict(const std::filesystem::path& path) {
+  try {
+    return io::state_of(read_safetensors(path), path.string());
+  } catch (const nlohmann::json::exception& e) {
+    OCTET_FAIL(corrupt, "{}: {}", path.string(), e.what());
+  }
+}
+
+}  // namespace octet

@@ -31,4 +31,15 @@ class Buffer {
   size_t bytes_ = 0;
 };
 
+// While one lives, large blocks that are freed are kept for the next allocation of their size: the steps of a training
+// allocate the same blocks over and over, and getting fresh pages from the system costs more than using them. At most
+// 512 MiB are kept; the last one that dies gives them back. Copies count as further ones.
+class KeepFreedBlocks {
+ public:
+  KeepFreedBlocks();
+  KeepFreedBlocks(const KeepFreedBlocks&) : KeepFreedBlocks() {}
+  KeepFreedBlocks& operator=(const KeepFreedBlocks&) = default;
+  ~KeepFreedBlocks();
+};
+
 }  // namespace octet

@@ -51,6 +51,7 @@ Pool& the_pool() {
 }
 
 thread_local bool t_inside = false;
+std::atomic<bool> g_openmp{false};
 
 struct Work {
   void (*call)(void*, int64_t);
@@ -96,6 +97,12 @@ void set_num_threads(int n) {
   omp_set_num_threads(n);
 }
 
+void use_openmp_threads() {
+  if (g_openmp.load(std::memory_order_relaxed)) return;
+  rest_threads();
+  g_openmp = true;
+}
+
 void rest_threads() {
   auto& pool = the_pool();
   if (t_inside || !pool.mutex.try_lock()) return;
@@ -110,12 +117,18 @@ void detail::parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* con
   auto& pool = the_pool();
   if (threads > 1 && !t_inside && pool.mutex.try_lock()) {
     std::lock_guard lock(pool.mutex, std::adopt_lock);
+    Work work{call, context, nullptr};
+    if (g_openmp.load(std::memory_order_relaxed)) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+      for (int64_t i = 0; i < tasks; ++i) run_task(&work, static_cast<size_t>(i));
+      if (work.error) std::rethrow_exception(work.error);
+      return;
+    }
     if (pool.pool_threads != threads) {
       if (pool.pool) pthreadpool_destroy(pool.pool);
       pool.pool = pthreadpool_create(static_cast<size_t>(threads));
       pool.pool_threads = threads;
     }
-    Work work{call, context, nullptr};
     pthreadpool_parallelize_1d(pool.pool, run_task, &work, static_cast<size_t>(tasks), 0);
     if (work.error) std::rethrow_exception(work.error);
     return;

@@ -18,6 +18,10 @@ void set_num_threads(int n);
 // from whatever else wants to run then (another library's threads).
 void rest_threads();
 
+// From now on parallel_for takes OpenMP's threads instead of a pool of our own. Called by what runs on OpenMP itself (oneDNN):
+// two pools whose threads wait for work by spinning take each other's cores.
+void use_openmp_threads();
+
 namespace detail {
 void parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* context);
 }

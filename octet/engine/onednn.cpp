@@ -35,6 +35,7 @@ dnnl::primitive_attr attributes(const std::string& activation) {
 }
 
 void use_our_threads() {
+  use_openmp_threads();
   if (omp_get_max_threads() != num_threads()) omp_set_num_threads(num_threads());
 }
 

@@ -1,5 +1,6 @@
 #include "octet/io/octet_file.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -32,7 +33,8 @@ Json type_json(const TensorType& type, bool qparams) {
   if (q.is_per_channel()) {
     json["axis"] = q.axis();
     json["scale"] = q.scales();
-    json["zero_point"] = q.zero_points();
+    if (q.has_float_zero_points()) json["zero_point"] = q.float_zero_points();
+    else json["zero_point"] = q.zero_points();
   } else {
     json["scale"] = q.scale();
     json["zero_point"] = q.zero_point();
@@ -110,7 +112,9 @@ class Writer {
     json["qscheme"] = to_string(q.scheme());
     if (q.is_per_channel()) json["axis"] = q.axis();
     json["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
-    json["zero_point"] = add(name + ".zero_point", smaller(Tensor::from(q.zero_points(), shape), DType::int32));
+    json["zero_point"] = add(name + ".zero_point", q.has_float_zero_points()
+                                                       ? smaller(Tensor::from(q.float_zero_points(), shape), DType::float32)
+                                                       : smaller(Tensor::from(q.zero_points(), shape), DType::int32));
   }
 
   // Another value may have that name already.
@@ -186,14 +190,15 @@ class Reader {
     if (f.has("qscheme")) {
       const Json &scale = f.raw("scale"), &zero = f.raw("zero_point");
       std::vector<double> scales;
-      std::vector<int64_t> zeros;
+      std::vector<double> zeros;
       for (const Json& s : scale.is_array() ? scale : Json::array({scale})) {
         OCTET_CHECK(s.is_number(), corrupt, "{}: 'scale' is not a number or a list of numbers", f.where());
         scales.push_back(s.get<double>());
       }
       for (const Json& z : zero.is_array() ? zero : Json::array({zero})) {
-        OCTET_CHECK(z.is_number_integer(), corrupt, "{}: 'zero_point' is not an integer or a list of integers", f.where());
-        zeros.push_back(z.get<int64_t>());
+        OCTET_CHECK(z.is_number_integer() || (z.is_number() && is_float_scheme(f)), corrupt,
+                    "{}: 'zero_point' is not an integer or a list of integers", f.where());
+        zeros.push_back(z.get<double>());
       }
       v.type.quantizer = quantizer(f, scales, zeros, v.type.dtype);
     }
@@ -201,11 +206,22 @@ class Reader {
     values_.push_back(std::move(v));
   }
 
-  QuantizerPtr quantizer(const Fields& f, const std::vector<double>& scales, const std::vector<int64_t>& zeros,
+  static bool is_float_scheme(const Fields& f) {
+    return f.get<std::string>("qscheme") == to_string(QScheme::per_channel_affine_float_qparams);
+  }
+
+  // Whole zero points are exact in double: they are codes.
+  QuantizerPtr quantizer(const Fields& f, const std::vector<double>& scales, const std::vector<double>& zero_points,
                          DType dtype) const {
     auto scheme = f.get<std::string>("qscheme");
     try {
       OCTET_CHECK(is_quantized(dtype), corrupt, "{} has no qparams", to_string(dtype));
+      if (is_float_scheme(f)) return Quantizer::per_channel_float(scales, zero_points, f.integer("axis"), dtype);
+      std::vector<int64_t> zeros;
+      for (double z : zero_points) {
+        OCTET_CHECK(std::abs(z) <= 0x1p32, corrupt, "zero_point {}: {} holds {}..{}", z, to_string(dtype), qmin(dtype), qmax(dtype));
+        zeros.push_back(static_cast<int64_t>(z));
+      }
       if (scheme == "per_channel_affine") return Quantizer::per_channel(scales, zeros, f.integer("axis"), dtype);
       OCTET_CHECK(scheme == "per_tensor_affine" && scales.size() == 1 && zeros.size() == 1, corrupt, "qscheme '{}' with {} scales",
                   scheme, scales.size());
@@ -242,13 +258,16 @@ class Reader {
       if (f.has("qscheme")) {
         const Tensor &s = tensor(f, "scale"), &z = tensor(f, "zero_point");
         OCTET_CHECK((s.dtype() == DType::float64 || s.dtype() == DType::float32) &&
-                        (z.dtype() == DType::int64 || z.dtype() == DType::int32),
+                        (is_float_scheme(f) ? z.dtype() == DType::float64 || z.dtype() == DType::float32
+                                            : z.dtype() == DType::int64 || z.dtype() == DType::int32),
                     corrupt, "{}: scale and zero_point are {} and {}; expected float64 or float32, and int64 or int32",
                     f.where(), to_string(s.dtype()), to_string(z.dtype()));
-        auto q = quantizer(f, s.to(DType::float64).to_vector<double>(), z.to(DType::int64).to_vector<int64_t>(),
+        auto q = quantizer(f, s.to(DType::float64).to_vector<double>(), z.to(DType::float64).to_vector<double>(),
                            made[0].type.dtype);
         try {
-          node.value = make_quantized(node.value, q);
+          const TensorType& type = made[0].type;
+          // Codes of 4 bits lie one to a byte in the file.
+          node.value = is_packed(type.dtype) ? make_quantized(node.value, q, type.dtype) : make_quantized(node.value, q);
         } catch (const Error& e) {
           OCTET_FAIL(corrupt, "{}: {}", f.where(), e.what());
         }

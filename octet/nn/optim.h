@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "octet/base/buffer.h"
 #include "octet/tensor/tensor.h"
 
 namespace octet::nn::optim {
@@ -60,6 +61,7 @@ class Optimizer {
   Options defaults_;
   std::vector<ParamGroup> groups_;
   std::map<const void*, State> state_;  // by the parameter's id
+  KeepFreedBlocks keep_;                // every step allocates what the last one freed
 };
 
 // v = momentum*v + (1-dampening)*g, p -= lr*v (nesterov: lr*(g + momentum*v)), with g = gradient + weight_decay*p.

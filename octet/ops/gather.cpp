@@ -248,6 +248,8 @@ TensorType infer_embedding(const Types& t) {
 Tensor eval_embedding(const Call& c) {
   const Tensor& weight = c[0];
   const TensorType& out = c.outputs()[0];
+  if (weight.is_quantized() && weight.quantizer()->has_float_zero_points())
+    return as_result(call("embedding_byte", {weight, c[1]}), out);
   const std::vector<int64_t> rows = wrapped(c[1], weight.size(0), "embedding");
   Tensor y = take(elements(weight), 0, rows);
   QuantizerPtr quantizer = weight.quantizer();

@@ -134,6 +134,13 @@ std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& 
                   "{}: operand '{}' is {}, and {} has no quantized form: dequantize it first (a DeQuantStub in eager mode)",
                   who, params_[std::min(i, params_.size() - 1)].name, to_string(*inputs[i]), name_);
   }
+  if (rule_ != QRule::weights && name_ != "quantize" && name_ != "dequantize") {
+    for (const auto& type : inputs)
+      OCTET_CHECK(!type || !is_packed(type->dtype), unsupported, "{}: an operand is {}, whose codes are packed: dequantize it first",
+                  who, to_string(*type));
+    OCTET_CHECK(!want || !is_packed(want->dtype), unsupported, "{}: a {} result was asked for; expected quint8 or qint8", who,
+                to_string(want->dtype));
+  }
   if (rule_ == QRule::float_only || rule_ == QRule::weights)
     OCTET_CHECK(!want, invalid_argument, "{}: {} has no quantized form", who, name_);
   try {

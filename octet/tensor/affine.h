@@ -24,6 +24,15 @@ inline int32_t quantize(float x, float scale, int32_t z, int32_t lo, int32_t hi)
   return round_and_clamp(x * inv, z, lo, hi);
 }
 
+// With float qparams: q = clamp(rne(f(f(x * f(1/s)) + z))).
+inline int32_t quantize_float(float x, float scale, float z, int32_t lo, int32_t hi) {
+  float inv = 1.0f / scale;
+  float v = x * inv;
+  return round_and_clamp(std::isnan(v) ? z : v + z, 0, lo, hi);
+}
+// f(f(f(q) - z) * s)
+inline float dequantize_float(int32_t q, float scale, float z) { return (static_cast<float>(q) - z) * scale; }
+
 // f(s * f(q - z))
 inline float dequantize(int32_t q, float scale, int32_t z) {
   return scale * static_cast<float>(static_cast<int64_t>(q) - z);

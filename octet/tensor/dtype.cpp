@@ -22,7 +22,8 @@ constexpr Info kInfo[] = {
     {DType::int16, "int16", "Short", 2},        {DType::int8, "int8", "Char", 1},
     {DType::uint8, "uint8", "Byte", 1},         {DType::bool_, "bool", "Bool", 1},
     {DType::quint8, "quint8", "QUInt8", 1},     {DType::qint8, "qint8", "QInt8", 1},
-    {DType::qint32, "qint32", "QInt32", 4},
+    {DType::qint32, "qint32", "QInt32", 4},     {DType::quint4x2, "quint4x2", "QUInt4x2", 1},
+    {DType::qint4x2, "qint4x2", "QInt4x2", 1},
 };
 
 const Info& info(DType dtype) { return kInfo[static_cast<size_t>(dtype)]; }
@@ -49,6 +50,11 @@ DType parse_type_name(std::string_view name) {
   return find(name, [](const Info& i) { return i.type_name; });
 }
 
+bool is_packed(DType dtype) { return dtype == DType::quint4x2 || dtype == DType::qint4x2; }
+size_t storage_bytes(DType dtype, int64_t n) {
+  return is_packed(dtype) ? static_cast<size_t>(n + 1) / 2 : static_cast<size_t>(n) * element_size(dtype);
+}
+
 bool is_quantized(DType dtype) { return dtype >= DType::quint8; }
 bool is_floating(DType dtype) { return dtype <= DType::bfloat16; }
 
@@ -57,6 +63,8 @@ int64_t qmin(DType dtype) {
     case DType::quint8: return 0;
     case DType::qint8: return -128;
     case DType::qint32: return std::numeric_limits<int32_t>::min();
+    case DType::quint4x2: return 0;
+    case DType::qint4x2: return -8;
     default: OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
   }
 }
@@ -66,14 +74,16 @@ int64_t qmax(DType dtype) {
     case DType::quint8: return 255;
     case DType::qint8: return 127;
     case DType::qint32: return std::numeric_limits<int32_t>::max();
+    case DType::quint4x2: return 15;
+    case DType::qint4x2: return 7;
     default: OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
   }
 }
 
 DType code_dtype(DType dtype) {
   switch (dtype) {
-    case DType::quint8: return DType::uint8;
-    case DType::qint8: return DType::int8;
+    case DType::quint8: case DType::quint4x2: return DType::uint8;
+    case DType::qint8: case DType::qint4x2: return DType::int8;
     case DType::qint32: return DType::int32;
     default: OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
   }

@@ -22,10 +22,21 @@ enum class DType : uint8_t {
   quint8,  // quantized: codes 0..255 with a Quantizer
   qint8,   // codes -128..127
   qint32,  // codes over the whole int32 range (biases)
+  quint4x2,  // codes 0..15, two to a byte: the first in the low four bits (PyTorch's order)
+  qint4x2,   // codes -8..7, two to a byte
 };
 
-// Bytes of one element.
+// Bytes of one element; 1 for packed dtypes, of which two elements share a byte.
 size_t element_size(DType dtype);
+// quint4x2 and qint4x2.
+bool is_packed(DType dtype);
+// Bytes of n elements lying together.
+size_t storage_bytes(DType dtype, int64_t n);
+// Code i of packed data.
+inline int32_t packed_code(const void* data, DType dtype, int64_t i) {
+  int32_t q = static_cast<const uint8_t*>(data)[i / 2] >> (i % 2 * 4) & 15;
+  return dtype == DType::qint4x2 && q > 7 ? q - 16 : q;
+}
 // "float32", "quint8", ... and back; an unknown name is an Error listing the known ones.
 std::string to_string(DType dtype);
 DType parse_dtype(std::string_view name);
@@ -39,7 +50,8 @@ bool is_floating(DType dtype);  // float32, float64, float16, bfloat16
 // The codes a quantized dtype can hold, inclusive; Error for other dtypes.
 int64_t qmin(DType dtype);
 int64_t qmax(DType dtype);
-// The plain integer type of a quantized dtype's codes: quint8 -> uint8, qint8 -> int8, qint32 -> int32.
+// The plain integer type of a quantized dtype's codes: quint8 and quint4x2 -> uint8, qint8 and qint4x2 -> int8, qint32 ->
+// int32.
 DType code_dtype(DType dtype);
 
 // IEEE half and bfloat16, both rounded half to even from float32.

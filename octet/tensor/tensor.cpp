@@ -87,11 +87,23 @@ auto visit(DType dtype, Fn&& fn) {
     case DType::uint8: case DType::quint8: return fn(uint8_t{});
     case DType::bool_: return fn(bool{});
     case DType::float16: case DType::bfloat16: return fn(uint16_t{});
+    case DType::quint4x2: case DType::qint4x2: break;  // callers take these apart
   }
   OCTET_FAIL(internal, "unknown dtype");
 }
 
+// `codes` (uint8 or int8, row-major) packed as `dtype`.
+Tensor pack(const Tensor& codes, const QuantizerPtr& quantizer, DType dtype) {
+  Tensor source = codes.contiguous(), y = Tensor::empty(codes.shape(), dtype, quantizer);
+  const auto* in = static_cast<const uint8_t*>(source.raw_data());
+  auto* out = static_cast<uint8_t*>(y.raw_data());
+  for (int64_t i = 0, n = codes.numel(); i < n; i += 2)
+    out[i / 2] = static_cast<uint8_t>((in[i] & 15) | (i + 1 < n ? in[i + 1] << 4 : 0));
+  return y;
+}
+
 double load(const std::byte* p, DType dtype, int64_t i) {
+  if (is_packed(dtype)) return packed_code(p, dtype, i);
   if (dtype == DType::float16) return half_to_float(reinterpret_cast<const uint16_t*>(p)[i]);
   if (dtype == DType::bfloat16) return bfloat16_to_float(reinterpret_cast<const uint16_t*>(p)[i]);
   return visit(dtype, [&](auto zero) { return static_cast<double>(reinterpret_cast<const decltype(zero)*>(p)[i]); });
@@ -156,8 +168,9 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, QuantizerPtr quantizer, Me
   t.impl_ = std::make_shared<Impl>();
   t.impl_->dtype = dtype;
   t.impl_->shape = shape;
-  t.impl_->strides = format == MemoryFormat::channels_last ? channels_last_strides(shape) : contiguous_strides(shape);
-  t.impl_->buffer = Buffer::allocate(octet::numel(shape) * element_size(dtype));
+  const bool channels_last = format == MemoryFormat::channels_last && !is_packed(dtype);
+  t.impl_->strides = channels_last ? channels_last_strides(shape) : contiguous_strides(shape);
+  t.impl_->buffer = Buffer::allocate(storage_bytes(dtype, octet::numel(shape)));
   t.impl_->quantizer = std::move(quantizer);
   return t;
 }
@@ -211,7 +224,9 @@ Tensor Tensor::wrap(Buffer buffer, const Shape& shape, DType dtype, QuantizerPtr
   t.impl_->strides = strides.empty() ? contiguous_strides(shape) : std::move(strides);
   int64_t last = octet::numel(shape) == 0 ? -1 : 0;
   for (size_t d = 0; d < shape.size() && last >= 0; ++d) last += (shape[d] - 1) * t.impl_->strides[d];
-  OCTET_CHECK(static_cast<size_t>(last + 1) * element_size(dtype) <= buffer.bytes(), invalid_argument,
+  OCTET_CHECK(!is_packed(dtype) || dense(shape, t.impl_->strides, contiguous_strides(shape)), invalid_argument,
+              "Tensor::wrap: a {} tensor must be row-major", to_string(dtype));
+  OCTET_CHECK(storage_bytes(dtype, last + 1) <= buffer.bytes(), invalid_argument,
               "Tensor::wrap: {} bytes hold less than a {} tensor of shape {}", buffer.bytes(), to_string(dtype),
               to_string(shape));
   t.impl_->dtype = dtype;
@@ -262,10 +277,23 @@ const std::vector<double>& Tensor::q_per_channel_scales() const {
 const std::vector<int64_t>& Tensor::q_per_channel_zero_points() const {
   return qparams(*this, true, "q_per_channel_zero_points").zero_points();
 }
+const std::vector<double>& Tensor::q_per_channel_float_zero_points() const {
+  const Quantizer& q = qparams(*this, true, "q_per_channel_float_zero_points");
+  OCTET_CHECK(q.has_float_zero_points(), invalid_argument,
+              "q_per_channel_float_zero_points: the tensor has whole zero points: q_per_channel_zero_points");
+  return q.float_zero_points();
+}
 int64_t Tensor::q_per_channel_axis() const { return qparams(*this, true, "q_per_channel_axis").axis(); }
 
 Tensor Tensor::int_repr() const {
   OCTET_CHECK(is_quantized(), invalid_argument, "int_repr: the tensor is {}, not quantized", to_string(dtype()));
+  if (is_packed(dtype())) {
+    Tensor codes = empty(shape(), code_dtype(dtype()));
+    auto* out = static_cast<uint8_t*>(codes.raw_data());
+    const auto* in = static_cast<const std::byte*>(raw_data());
+    for (int64_t i = 0, n = numel(); i < n; ++i) out[i] = static_cast<uint8_t>(packed_code(in, dtype(), i));
+    return codes;
+  }
   Tensor t;
   t.impl_ = std::make_shared<Impl>(*impl_);
   t.impl_->dtype = code_dtype(dtype());
@@ -277,6 +305,7 @@ Tensor Tensor::int_repr() const {
 Tensor Tensor::dequantize() const {
   if (!is_quantized()) return to(DType::float32);
   if (Tensor y; has_slots() && hooked("dequantize", {}, y)) return y;
+  if (is_packed(dtype())) return make_quantized(int_repr(), impl_->quantizer).dequantize();
   Tensor y = wrap(Buffer::allocate(numel() * 4), shape(), DType::float32);
   float* out = y.data<float>();
   const Quantizer& q = *impl_->quantizer;
@@ -292,6 +321,13 @@ Tensor Tensor::dequantize() const {
         });
       } else {
         int64_t channels = shape()[q.axis()], step = y.strides()[q.axis()];
+        if (q.has_float_zero_points()) {
+          for_each2(shape(), strides(), y.strides(), [&](int64_t a, int64_t b) {
+            int64_t c = b / step % channels;
+            out[b] = affine::dequantize_float(in[a], static_cast<float>(q.scale(c)), static_cast<float>(q.float_zero_points()[c]));
+          });
+          return;
+        }
         for_each2(shape(), strides(), y.strides(), [&](int64_t a, int64_t b) {
           int64_t c = b / step % channels;
           // In double with the double scale, then rounded: PyTorch's per-channel rule.
@@ -307,6 +343,7 @@ Tensor Tensor::dequantize() const {
 
 template <typename T>
 const T* Tensor::data() const {
+  OCTET_CHECK(!is_packed(dtype()), invalid_argument, "data: a {} tensor has two codes to a byte: use int_repr()", to_string(dtype()));
   DType d = octet::is_quantized(dtype()) ? code_dtype(dtype()) : dtype();
   OCTET_CHECK(d == dtype_of<T>::value, invalid_argument, "data<{}>: the tensor is {}", to_string(dtype_of<T>::value),
               to_string(dtype()));
@@ -345,11 +382,14 @@ double Tensor::at(const std::vector<int64_t>& index) const {
   if (!q.is_per_channel())
     return affine::dequantize(static_cast<int32_t>(v), static_cast<float>(q.scale()), static_cast<int32_t>(q.zero_point()));
   int64_t c = index[q.axis()];
+  if (q.has_float_zero_points())
+    return affine::dequantize_float(static_cast<int32_t>(v), static_cast<float>(q.scale(c)), static_cast<float>(q.float_zero_points()[c]));
   return static_cast<float>((v - static_cast<double>(q.zero_point(c))) * q.scale(c));
 }
 
 template <typename T>
 std::vector<T> Tensor::to_vector() const {
+  if (is_packed(dtype())) return int_repr().to_vector<T>();
   std::vector<T> out(numel());
   const T* in = data<T>();
   for_each2(shape(), strides(), contiguous_strides(shape()), [&](int64_t a, int64_t b) { out[b] = in[a]; });
@@ -374,6 +414,8 @@ OCTET_INSTANTIATE(bool)
 // -- views and copies --------------------------------------------------------------------------------
 
 Tensor Tensor::view(Shape shape, std::vector<int64_t> strides, int64_t offset, QuantizerPtr quantizer) const {
+  if (is_packed(dtype()) && (offset != 0 || !dense(shape, strides, contiguous_strides(shape))))
+    return pack(int_repr().view(std::move(shape), std::move(strides), offset, nullptr), quantizer, dtype());
   Tensor t;
   t.impl_ = std::make_shared<Impl>();
   t.impl_->dtype = impl_->dtype;
@@ -389,11 +431,10 @@ void Tensor::copy_from(const Tensor& source) {
   OCTET_CHECK(source.shape() == shape() && source.dtype() == dtype(), invalid_argument,
               "copy_from: {} {} into {} {}", to_string(source.dtype()), to_string(source.shape()), to_string(dtype()),
               to_string(shape()));
-  size_t size = element_size(dtype());
   bool same_layout = (is_contiguous() && source.is_contiguous()) ||
                      (is_contiguous(MemoryFormat::channels_last) && source.is_contiguous(MemoryFormat::channels_last));
   if (same_layout) {
-    if (numel()) std::memmove(raw_data(), source.raw_data(), numel() * size);
+    if (numel()) std::memmove(raw_data(), source.raw_data(), nbytes());
     return;
   }
   visit(dtype(), [&](auto zero) {
@@ -636,6 +677,7 @@ std::shared_ptr<void>& Tensor::trace_slot() const { return need(defined()), impl
 
 bool equal(const Tensor& a, const Tensor& b) {
   if (a.type() != b.type()) return false;
+  if (is_packed(a.dtype())) return equal(a.int_repr(), b.int_repr());  // the bits behind an odd last element do not count
   Tensor x = a.contiguous(), y = b.contiguous();
   if (a.numel() == 0 || std::memcmp(x.raw_data(), y.raw_data(), a.nbytes()) == 0) return true;
   if (!is_floating(a.dtype())) return false;
@@ -661,26 +703,46 @@ bool allclose(const Tensor& a, const Tensor& b, double rtol, double atol) {
 
 // -- quantizing --------------------------------------------------------------------------------------
 
+namespace {
+// The codes of `dtype` into y, which holds them one by one.
+void quantize_codes(const Tensor& x, const Quantizer& q, DType dtype, Tensor& y);
+}  // namespace
+
 Tensor quantize(const Tensor& x, const QuantizerPtr& quantizer, DType dtype) {
   OCTET_CHECK(is_floating(x.dtype()), invalid_argument, "quantize: the tensor is {}; expected a floating dtype",
               to_string(x.dtype()));
-  Tensor source = x.to(DType::float32);
+  if (is_packed(dtype)) {
+    check_quantizer(x.shape(), dtype, quantizer);
+    Tensor codes = Tensor::empty(x.shape(), code_dtype(dtype));
+    quantize_codes(x, *quantizer, dtype, codes);
+    return pack(codes, quantizer, dtype);
+  }
   Tensor y = Tensor::empty(x.shape(), dtype, quantizer);
+  quantize_codes(x, *quantizer, dtype, y);
+  return y;
+}
+
+namespace {
+
+void quantize_codes(const Tensor& x, const Quantizer& q, DType dtype, Tensor& y) {
+  Tensor source = x.to(DType::float32);
   const float* in = source.data<float>();
-  const Quantizer& q = *quantizer;
   auto lo = static_cast<int32_t>(qmin(dtype)), hi = static_cast<int32_t>(qmax(dtype));
   int64_t channels = q.is_per_channel() ? x.shape()[q.axis()] : 1, step = q.is_per_channel() ? y.strides()[q.axis()] : 1;
-  visit(dtype, [&](auto zero) {
+  visit(y.dtype(), [&](auto zero) {
     using T = decltype(zero);
     auto* out = static_cast<T*>(y.raw_data());
     for_each2(x.shape(), source.strides(), y.strides(), [&](int64_t a, int64_t b) {
       int64_t c = q.is_per_channel() ? b / step % channels : 0;
-      out[b] = static_cast<T>(
-          affine::quantize(in[a], static_cast<float>(q.scale(c)), static_cast<int32_t>(q.zero_point(c)), lo, hi));
+      const auto scale = static_cast<float>(q.scale(c));
+      out[b] = static_cast<T>(q.has_float_zero_points()
+                                  ? affine::quantize_float(in[a], scale, static_cast<float>(q.float_zero_points()[c]), lo, hi)
+                                  : affine::quantize(in[a], scale, static_cast<int32_t>(q.zero_point(c)), lo, hi));
     });
   });
-  return y;
 }
+
+}  // namespace
 
 Tensor quantize_per_tensor(const Tensor& x, double scale, int64_t zero_point, DType dtype) {
   return quantize(x, Quantizer::per_tensor(scale, zero_point, dtype), dtype);
@@ -690,6 +752,26 @@ Tensor quantize_per_channel(const Tensor& x, const std::vector<double>& scales, 
                             int64_t axis, DType dtype) {
   return quantize(x, Quantizer::per_channel(scales, zero_points, wrap_dim(axis, x.dim(), "quantize_per_channel"), dtype),
                   dtype);
+}
+
+Tensor quantize_per_channel_float(const Tensor& x, const std::vector<double>& scales, const std::vector<double>& zero_points,
+                                  int64_t axis, DType dtype) {
+  return quantize(
+      x, Quantizer::per_channel_float(scales, zero_points, wrap_dim(axis, x.dim(), "quantize_per_channel_float"), dtype), dtype);
+}
+
+Tensor make_quantized(const Tensor& codes, QuantizerPtr quantizer, DType dtype) {
+  OCTET_CHECK(codes.dtype() == code_dtype(dtype), invalid_argument, "make_quantized: {} codes for {}; expected {}",
+              to_string(codes.dtype()), to_string(dtype), to_string(code_dtype(dtype)));
+  if (!is_packed(dtype)) return make_quantized(codes, std::move(quantizer));
+  check_quantizer(codes.shape(), dtype, quantizer);
+  Tensor source = codes.contiguous();
+  for (int64_t i = 0, n = codes.numel(); i < n; ++i) {
+    double q = load(static_cast<const std::byte*>(source.raw_data()), source.dtype(), i);
+    OCTET_CHECK(q >= static_cast<double>(qmin(dtype)) && q <= static_cast<double>(qmax(dtype)), invalid_argument,
+                "make_quantized: code {} at element {}; {} holds {}..{}", q, i, to_string(dtype), qmin(dtype), qmax(dtype));
+  }
+  return pack(source, quantizer, dtype);
 }
 
 Tensor make_quantized(const Tensor& codes, QuantizerPtr quantizer) {

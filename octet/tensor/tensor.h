@@ -23,7 +23,8 @@ enum class MemoryFormat {
 // A Tensor is a handle: copies share the data, as in PyTorch; clone() copies it. A default-constructed Tensor is
 // "undefined" and only defined() may be asked of it. Views (reshape, slice, transpose, ...) share the data too.
 //
-// A quantized tensor (quint8, qint8, qint32) holds integer codes and a Quantizer that says what they mean.
+// A quantized tensor (quint8, qint8, qint32) holds integer codes and a Quantizer that says what they mean. Packed ones
+// (quint4x2, qint4x2) are always row-major, so of those all views but reshapes are copies.
 class Tensor {
  public:
   Tensor() = default;
@@ -59,7 +60,7 @@ class Tensor {
   int64_t dim() const { return static_cast<int64_t>(shape().size()); }
   int64_t size(int64_t d) const;  // negative d counts from the end
   int64_t numel() const;
-  int64_t nbytes() const { return numel() * static_cast<int64_t>(element_size(dtype())); }
+  int64_t nbytes() const { return static_cast<int64_t>(storage_bytes(dtype(), numel())); }
   TensorType type() const;
   bool is_quantized() const { return octet::is_quantized(dtype()); }
   bool is_contiguous(MemoryFormat format = MemoryFormat::contiguous) const;
@@ -72,13 +73,15 @@ class Tensor {
   const std::vector<double>& q_per_channel_scales() const;
   const std::vector<int64_t>& q_per_channel_zero_points() const;
   int64_t q_per_channel_axis() const;
-  // The codes as a plain integer tensor (uint8, int8, int32) that shares the memory.
+  const std::vector<double>& q_per_channel_float_zero_points() const;  // with float qparams
+  // The codes as a plain integer tensor (uint8, int8, int32) that shares the memory; of packed dtypes, an unpacked copy.
   Tensor int_repr() const;
   // float32 values; a plain tensor is converted to float32.
   Tensor dequantize() const;
 
   // -- data ------------------------------------------------------------------------------------
-  // The first element. T must be the dtype's C++ type, or the code type of a quantized dtype; Error otherwise.
+  // The first element. T must be the dtype's C++ type, or the code type of a quantized dtype; Error otherwise, and for packed
+  // dtypes.
   // Elements are at data[sum of index[d]*strides()[d]].
   template <typename T>
   T* data();
@@ -143,14 +146,19 @@ std::vector<int64_t> contiguous_strides(const Shape& shape);
 std::vector<int64_t> channels_last_strides(const Shape& shape);
 
 // -- quantizing --------------------------------------------------------------------------------------
-// q = clamp(rne(x/scale) + zero_point) element by element (affine.h); dtype is quint8, qint8 or qint32.
+// q = clamp(rne(x/scale) + zero_point) element by element (affine.h); dtype is any quantized one.
 Tensor quantize_per_tensor(const Tensor& x, double scale, int64_t zero_point, DType dtype);
 // The same with the scale and zero point of each slice along axis.
 Tensor quantize_per_channel(const Tensor& x, const std::vector<double>& scales, const std::vector<int64_t>& zero_points,
                             int64_t axis, DType dtype);
 Tensor quantize(const Tensor& x, const QuantizerPtr& quantizer, DType dtype);
+// q = clamp(rne(x/scale + zero_point)) with the scale and zero point of each slice along axis; dtype quint8 or quint4x2.
+Tensor quantize_per_channel_float(const Tensor& x, const std::vector<double>& scales, const std::vector<double>& zero_points,
+                                  int64_t axis, DType dtype);
 // Integer codes (uint8, int8, int32) as a quantized tensor, without copying.
 Tensor make_quantized(const Tensor& codes, QuantizerPtr quantizer);
+// The same as a dtype with these codes; quint4x2 and qint4x2 are packed copies. Error for codes outside the dtype.
+Tensor make_quantized(const Tensor& codes, QuantizerPtr quantizer, DType dtype);
 
 // PyTorch's way of printing: values abridged beyond 1,000 elements, then what differs from a plain float tensor.
 std::string to_string(const Tensor& tensor);

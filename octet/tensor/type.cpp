@@ -78,10 +78,10 @@ TensorType parse_type(const std::string& text) {
     return text.substr(begin, end == std::string::npos ? end : end - begin);
   };
   if (!is_quantized(type.dtype)) return type;
-  std::string scale = field("scale"), zero = field("zero_point"), axis = field("axis");
-  OCTET_CHECK(!scale.empty() && !zero.empty(), invalid_argument, "type '{}': a quantized type needs scale and zero_point",
+  std::string scale = field("scale"), zero = field("zero_point"), float_zero = field("float_zero_point"), axis = field("axis");
+  OCTET_CHECK(!scale.empty() && (!zero.empty() || (!float_zero.empty() && !axis.empty())), invalid_argument, "type '{}': a quantized type needs scale and zero_point",
               text);
-  OCTET_CHECK(scale.find(':') == std::string::npos, invalid_argument,
+  OCTET_CHECK((scale + float_zero).find(':') == std::string::npos, invalid_argument,
               "type '{}' is abridged; print the graph in full to read it back", text);
   auto list = [](const std::string& s) {  // doubles of "0.5" or "[0.5, 1]"
     std::vector<double> values;
@@ -117,6 +117,10 @@ TensorType parse_type(const std::string& text) {
     return values;
   };
   std::vector<double> scales = list(scale);
+  if (!float_zero.empty()) {
+    type.quantizer = Quantizer::per_channel_float(scales, list(float_zero), std::strtoll(axis.c_str(), nullptr, 10), type.dtype);
+    return type;
+  }
   std::vector<int64_t> zero_points = whole_numbers(zero);
   OCTET_CHECK(!scales.empty() && !zero_points.empty(), invalid_argument, "type '{}' has no scale or no zero point", text);
   if (axis.empty()) {

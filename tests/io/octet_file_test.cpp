@@ -59,6 +59,9 @@ Graph constants_graph() {
                          ops::QType{DType::quint8, Quantizer::per_tensor(0.1, 9, DType::quint8)}, "s \"c\" \\");
   g.add_input(
       "p", TensorType(DType::qint8, {Dim(2), Dim("M")}, Quantizer::per_channel({0.1, 0.5}, {1, 2}, 0, DType::qint8)));
+  g.add_constant("bytes", quantize_per_channel_float(Tensor::randn({2, 3}, 2), {0.1, 0.5}, {1.25, -2}, 0, DType::quint8));
+  g.add_constant("packed", quantize_per_channel_float(Tensor::randn({2, 3}, 3), {0.1, 0.5}, {1.25, -2}, 0, DType::quint4x2));
+  g.add_constant("packed_signed", quantize_per_tensor(Tensor::randn({3, 3}, 4), 0.25, -1, DType::qint4x2));
   g.node(g.value(q).producer).note = "note\nof two lines";
   auto top = g.add_calls("top", "topk", {x}, {{"k", int64_t{2}}});
   ValueId n =

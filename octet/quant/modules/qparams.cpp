@@ -1,5 +1,6 @@
 #include "octet/quant/modules/qparams.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "octet/autograd/autograd.h"
@@ -40,18 +41,19 @@ Tensor quantize_weight(const Tensor& weight, const nn::Module& module, const nn:
   if (const QConfig* qconfig = qconfig_of(module); !fake_quantize && qconfig && qconfig->weight &&
                                                    qconfig->weight.options().dtype == DType::float16)
     return weight.detach().to(DType::float16);
-  QParams q = weight_qparams(weight, module, fake_quantize, channel_axis);
-  // Codes within the qconfig's range, which may be narrower than the dtype's: quantize() only knows the dtype.
-  Tensor quantized = quantize(weight.detach().contiguous(), q.quantizer, q.dtype);
-  if (q.quant_min > qmin(q.dtype) || q.quant_max < qmax(q.dtype)) {
-    Tensor codes = quantized.int_repr();
-    auto clamp = [&](auto* p) {
-      for (int64_t i = 0; i < codes.numel(); ++i)
-        p[i] = static_cast<std::decay_t<decltype(*p)>>(std::clamp<int64_t>(p[i], q.quant_min, q.quant_max));
-    };
-    if (q.dtype == DType::qint8) clamp(codes.data<int8_t>());
-    else if (q.dtype == DType::quint8) clamp(codes.data<uint8_t>());
-  }
+  return quantize_to(weight.detach(), weight_qparams(weight, module, fake_quantize, channel_axis));
+}
+
+Tensor quantize_to(const Tensor& x, const QParams& q) {
+  Tensor quantized = quantize(x.contiguous(), q.quantizer, q.dtype);
+  if (q.quant_min <= qmin(q.dtype) && q.quant_max >= qmax(q.dtype)) return quantized;
+  Tensor codes = quantized.int_repr();
+  auto clamp = [&](auto* p) {
+    for (int64_t i = 0; i < codes.numel(); ++i)
+      p[i] = static_cast<std::decay_t<decltype(*p)>>(std::clamp<int64_t>(p[i], q.quant_min, q.quant_max));
+  };
+  if (q.dtype == DType::qint8) clamp(codes.data<int8_t>());
+  else if (q.dtype == DType::quint8) clamp(codes.data<uint8_t>());
   return quantized;
 }
 

@@ -29,6 +29,9 @@ QParams weight_qparams(const Tensor& weight, const nn::Module& module, const nn:
 Tensor quantize_weight(const Tensor& weight, const nn::Module& module, const nn::ModulePtr& fake_quantize,
                        int64_t channel_axis);
 
+// x quantized with these qparams, within their codes, which may be fewer than the dtype's.
+Tensor quantize_to(const Tensor& x, const QParams& qparams);
+
 // The result type of a quantized module. Not every scale is a float32; the operator rounds it.
 ops::QType result_type(double scale, int64_t zero_point, DType dtype);
 

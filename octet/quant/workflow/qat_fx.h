@@ -1,0 +1,55 @@
+#pragma once
+// Quantization-aware training of a graph.
+//
+//   auto model = quant::prepare_qat_fx(graph, get_default_qat_qconfig());
+//   ... train model->parameters() on model->forward(x) ...
+//   model->eval();
+//   graph::Graph int8 = quant::convert_fx(*model);
+//
+// Weights and the values that will be codes go through fake-quantize modules, in the places where prepare_fx puts observers.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "octet/graph/graph_module.h"
+#include "octet/quant/workflow/quantize_fx.h"
+
+namespace octet::quant {
+
+// A float graph in quantization-aware training. Its fake-quantize modules are children: "activation_post_process_0", ... by
+// group of the placement, "weight_fake_quant_0", ... by weight.
+class QatGraph : public graph::GraphModule {
+ public:
+  // For prepare_qat_fx.
+  QatGraph(graph::Graph graph, Placement placement, const QConfig& qconfig);
+  const Placement& placement() const { return placement_; }
+  // The qparams of a constant weight and of a group of values, as they are now.
+  QParams weight_qparams(graph::ValueId weight) const;
+  ops::QType group_qtype(int group) const;
+  bool has_seen_data() const { return batches_ > 0; }
+  using GraphModule::forward;
+  std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
+
+ protected:
+  Tensor operand(const graph::Node& node, size_t i, const std::vector<Tensor>& values) override;
+
+ private:
+  Tensor fake_quantized(graph::ValueId id, const Tensor& value);
+
+  Placement placement_;
+  std::map<graph::ValueId, std::string> weight_modules_;
+  std::vector<bool> watched_, by_quantized_;  // by value: shown to an observer; made by a quantized operator
+  std::vector<Tensor> fake_;                  // by value, during forward: what quantized operators read
+  int64_t batches_ = 0;
+};
+
+// Fuses, chooses what is quantized (as prepare_fx) and puts the qconfig's fake-quantize modules there. Batch norms should be
+// folded first (graph::fold_batch_norm). Errors as prepare_fx, and for a qconfig that does not fake-quantize.
+std::shared_ptr<QatGraph> prepare_qat_fx(const graph::Graph& graph, const QConfig& qconfig, const PrepareOptions& options = {});
+
+// The trained graph as a reference graph, and lowered to integer operators, as for calibrated ones (quantize_fx.h).
+graph::Graph convert_to_reference_fx(const QatGraph& trained, ConversionReport* report = nullptr);
+graph::Graph convert_fx(const QatGraph& trained, ConversionReport* report = nullptr, bool strict = false);
+
+}  // namespace octet::quant

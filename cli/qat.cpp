@@ -77,7 +77,7 @@ void run(const Options& o) {
 void add_qat(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("qat", "quantization-aware training: a quantized network from a trained one");
-  o->add_to(*cmd, 3, 0.002);
+  o->add_to(*cmd, 3, 0.001);
   cmd->add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack")
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { quant::get_default_qat_qconfig(name); }));

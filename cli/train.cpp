@@ -5,6 +5,9 @@
 
 #include "octet/base/error.h"
 #include "octet/base/random.h"
+#include "octet/graph/fold_batch_norm.h"
+#include "octet/graph/fuse.h"
+#include "octet/io/onnx_import.h"
 #include "octet/nn/init.h"
 #include "octet/nn/loss.h"
 #include "training.h"
@@ -24,10 +27,18 @@ void initialise(graph::GraphModule& module, int64_t seed) {
   for (auto& [name, t] : module.named_buffers()) set(name, *t);
 }
 
+// Batch norms as they are in the file, not folded: training needs their statistics.
+graph::Graph load_for_training(const std::string& path) {
+  if (!path.ends_with(".onnx")) return load_model(path);
+  io::OnnxImportOptions options;
+  options.fold_batch_norm = false;
+  return io::import_onnx(path, options);
+}
+
 void run(const TrainOptions& o, bool from_scratch) {
   o.run.apply();
   check_writable(o.out);
-  graph::Graph source = load_model(o.model);
+  graph::Graph source = load_for_training(o.model);
   if (count_nodes(source).quantized)
     fail(ErrorCode::invalid_argument, fmt::format("{}: is quantized; `octet train` trains float networks, `octet qat` makes "
                                                   "8-bit ones of them", o.model));
@@ -39,7 +50,7 @@ void run(const TrainOptions& o, bool from_scratch) {
   TrainResult r = train(
       o, *module, data, before,
       [&](const TrainingData::Sample& s) { return functional::cross_entropy(module->forward(s.inputs).at(0), s.labels); },
-      [&] { return module->with_values(source); }, judge);
+      [&] { return graph::fuse_activations(graph::fold_batch_norm(module->with_values(source))); }, judge);
   if (o.json) {
     print_json({{"output", o.out}, {"before", r.before.value}, {"top1", r.best.value}, {"best_epoch", r.best_epoch},
                 {"epochs", r.epochs}, {"samples", data.size()}, {"validation_samples", data.validation_size()},
@@ -56,7 +67,7 @@ void add_train(CLI::App& app) {
   auto o = std::make_shared<TrainOptions>();
   auto from_scratch = std::make_shared<bool>(false);
   CLI::App* cmd = app.add_subcommand("train", "train a float network, or train it further");
-  o->add_to(*cmd, 5, 0.05);
+  o->add_to(*cmd, 5, 0.01);
   cmd->add_flag("--from-scratch", *from_scratch, "draw new weights first");
   cmd->footer("Example: octet train net.onnx --data train.npz --epochs 10 -o trained.octet");
   cmd->callback([o, from_scratch] { run(*o, *from_scratch); });

@@ -30,9 +30,9 @@ void TrainOptions::add_to(CLI::App& app, int64_t default_epochs, double default_
   app.add_option("--lr", lr, fmt::format("learning rate ({})", lr))->type_name("X")->check(CLI::PositiveNumber.description(""));
   app.add_option("--momentum", momentum, "of sgd (0.9)")->type_name("X")->check(CLI::Range(0.0, 0.9999).description(""));
   app.add_option("--weight-decay", weight_decay, "0.0001")->type_name("X")->check(CLI::NonNegativeNumber.description(""));
-  app.add_option("--optimizer", optimizer, "sgd (default), adam, adamw")
+  app.add_option("--optimizer", optimizer, "adam (default; steps relative to the size of each weight), adamw, sgd")
       ->type_name("NAME")
-      ->check(CLI::IsMember({"sgd", "adam", "adamw"}).description(""));
+      ->check(CLI::IsMember({"adam", "adamw", "sgd"}).description(""));
   app.add_option("--schedule", schedule, "of the learning rate: cosine (default), constant")
       ->type_name("NAME")
       ->check(CLI::IsMember({"cosine", "constant"}).description(""));
@@ -162,10 +162,19 @@ std::unique_ptr<nn::optim::Optimizer> make_optimizer(const TrainOptions& o, nn::
     return std::make_unique<nn::optim::SGD>(
         parameters, nn::optim::SGDOptions{.lr = o.lr, .momentum = o.momentum, .weight_decay = o.weight_decay});
   nn::optim::AdamOptions options;
-  options.lr = o.lr;
-  options.weight_decay = o.weight_decay;
-  if (o.optimizer == "adam") return std::make_unique<nn::optim::Adam>(parameters, options);
-  return std::make_unique<nn::optim::AdamW>(parameters, options);
+  options.weight_decay = o.optimizer == "adam" ? 0 : o.weight_decay;
+  std::unique_ptr<nn::optim::Optimizer> optimizer;
+  for (const Tensor& p : parameters) {
+    // Imported networks have weights of all sizes (inputs of 0 to 255, folded batch norms): steps are relative to them, as
+    // in Adafactor (Shazeer and Stern 2018, section 8).
+    double squares = 0;
+    for (float v : p.detach().to_vector<float>()) squares += static_cast<double>(v) * v;
+    options.lr = o.lr * std::max(1e-3, std::sqrt(squares / static_cast<double>(p.numel())));
+    if (optimizer) optimizer->add_param_group({{p}, {{"lr", options.lr}}});
+    else if (o.optimizer == "adam") optimizer = std::make_unique<nn::optim::Adam>(std::vector<Tensor>{p}, options);
+    else optimizer = std::make_unique<nn::optim::AdamW>(std::vector<Tensor>{p}, options);
+  }
+  return optimizer;
 }
 
 // What --resume reads: the module, the optimizer, and where the run stood.
@@ -208,6 +217,8 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
   r.best = {before.name, -INFINITY};
   Checkpoint checkpoint{options.out + ".train"};
   int64_t epoch = 0, steps = data.batches() * options.epochs;
+  std::vector<double> rates;
+  for (auto& group : optimizer->param_groups()) rates.push_back(group.options["lr"]);
   bool exists = std::filesystem::exists(checkpoint.path);
   if (options.resume && !exists)
     fail(ErrorCode::not_found, fmt::format("{}: there is no interrupted training to resume: run without --resume", checkpoint.path));
@@ -222,7 +233,8 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
       for (int64_t i = 0; i < data.batches(); ++i) {
         if (options.schedule == "cosine") {
           double at = static_cast<double>(epoch * data.batches() + i) / static_cast<double>(steps);
-          for (auto& group : optimizer->param_groups()) group.options["lr"] = options.lr * (1 + std::cos(M_PI * at)) / 2;
+          for (size_t g = 0; g < rates.size(); ++g)
+            optimizer->param_groups()[g].options["lr"] = rates[g] * (1 + std::cos(M_PI * at)) / 2;
         }
         Tensor l = loss(data.batch(i));
         double value = l.detach().item();

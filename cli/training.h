@@ -12,7 +12,7 @@
 namespace octet::cli {
 
 struct TrainOptions {
-  std::string model, out, data, validate, optimizer = "sgd", schedule = "cosine";
+  std::string model, out, data, validate, optimizer = "adam", schedule = "cosine";
   int64_t epochs = 5, batch = 64, seed = 0;
   double lr = 0, momentum = 0.9, weight_decay = 1e-4;
   bool augment = false, resume = false, json = false;

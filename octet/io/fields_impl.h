@@ -77,16 +77,17 @@ inline Json to_json(const Attrs& attrs) {
   return json;
 }
 
-// Error corrupt unless it is such an object.
-inline Attrs parse_attrs(const Json& json, const std::string& where) {
-  OCTET_CHECK(json.is_object(), corrupt, "{}: expected an object of attributes", where);
+// Error corrupt unless the field is such an object.
+inline Attrs parse_attrs(const Fields& f, const char* name) {
+  const Json& json = f.raw(name);
+  OCTET_CHECK(json.is_object(), corrupt, "{}: '{}' is not an object", f.where(), name);
   Attrs attrs;
   for (const auto& [key, text] : json.items()) {
-    OCTET_CHECK(text.is_string(), corrupt, "{}: attribute '{}' is not text", where, key);
+    OCTET_CHECK(text.is_string(), corrupt, "{}: attribute '{}' is not text", f.where(), key);
     try {
       attrs.set(key, parse_attr(text.get<std::string>()));
     } catch (const Error& e) {
-      OCTET_FAIL(corrupt, "{}: attribute '{}': {}", where, key, e.what());
+      OCTET_FAIL(corrupt, "{}: attribute '{}': {}", f.where(), key, e.what());
     }
   }
   return attrs;

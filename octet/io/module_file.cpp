@@ -181,7 +181,7 @@ class Reader {
     e.type = f.get<std::string>("type");
     e.repr = f.get<std::string>("repr", "");
     e.training = f.get<bool>("training");
-    if (f.has("config")) e.config = parse_attrs(f.raw("config"), f.where() + ": config");
+    if (f.has("config")) e.config = parse_attrs(f, "config");
     using Names = std::map<std::string, std::string>;
     e.tensors = f.get<Names>("tensors", Names());
     e.extra = f.get<Names>("extra", Names());
@@ -198,10 +198,8 @@ class Reader {
       e.children.emplace_back(child[0].get<std::string>(), child[1].is_null() ? -1 : child[1].get<int>());
     }
     if (f.has("annotations")) {
-      const Json& annotations = f.raw("annotations");
-      OCTET_CHECK(annotations.is_object(), corrupt, "{}: 'annotations' is not an object", f.where());
-      for (const auto& [name, data] : annotations.items())
-        e.annotations.emplace_back(name, parse_attrs(data, fmt::format("{}: annotation '{}'", f.where(), name)));
+      Fields annotations(f.raw("annotations"), f.where() + ": annotations");
+      for (const auto& [name, data] : f.raw("annotations").items()) e.annotations.emplace_back(name, parse_attrs(annotations, name.c_str()));
     }
     return e;
   }

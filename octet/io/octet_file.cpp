@@ -137,6 +137,8 @@ class Reader {
 
   Graph read() {
     auto text = file_.metadata.find("octet.graph");
+    OCTET_CHECK(!file_.metadata.count("octet.model"), unsupported,
+                "{}: this file holds a model of modules, not a graph: open it with octet::load_model", path_);
     OCTET_CHECK(text != file_.metadata.end(), corrupt,
                 "{}: no \"octet.graph\" in the metadata: this is a plain safetensors file, not a .octet model", path_);
     Json json = Json::parse(text->second, nullptr, false);
@@ -281,7 +283,7 @@ class Reader {
                     f.where(), id);
         node.inputs.push_back(id == graph::kNone ? graph::kNone : map_[id]);
       }
-      node.attrs = parse_attrs(f.raw("attrs"), f.where() + ": attrs");
+      node.attrs = parse_attrs(f, "attrs");
       // "[]" says nothing about the kind of list; the operator does.
       try {
         node.attrs = ops::get(node.op).complete(node.attrs);

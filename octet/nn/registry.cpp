@@ -65,14 +65,18 @@ ModulePtr make_registered(std::string_view name, const Attrs& config) {
     std::lock_guard lock(r.mutex);
     auto it = r.makers.find(name);
     if (it != r.makers.end()) maker = it->second;
-    else {
-      std::vector<std::string> known;
-      for (const auto& item : r.makers) known.push_back(item.first);
-      OCTET_FAIL(not_found, "this program has no class of modules '{}'{}: link the code that registers it with OCTET_MODULE",
-                 name, did_you_mean(name, known));
-    }
   }
+  OCTET_CHECK(maker, not_found, "this program has no class of modules '{}'{}: link the code that registers it with OCTET_MODULE",
+              name, did_you_mean(name, registered_names()));
   return maker(config);
+}
+
+std::vector<std::string> registered_names() {
+  Registry& r = registry();
+  std::lock_guard lock(r.mutex);
+  std::vector<std::string> names;
+  for (const auto& item : r.makers) names.push_back(item.first);
+  return names;
 }
 
 void register_annotation(const std::string& name, Annotation annotation) {

@@ -26,6 +26,8 @@ std::string registered_name(const Module& module);
 bool is_registered_as(const Module& module, std::string_view name);
 // A new module of a registered class. Error with the nearest names if the class is unknown.
 ModulePtr make_registered(std::string_view name, const Attrs& config);
+// The names of all registered classes, sorted.
+std::vector<std::string> registered_names();
 
 // What floors above keep with modules as data: Module::qconfig, Module::prepared, the hooks of a workflow.
 struct Annotation {

@@ -2,6 +2,7 @@
 // Where the weights of a quantized layer come from: a float layer, a fused one, or one in quantization-aware training.
 
 #include "octet/base/check_impl.h"
+#include "octet/nn/init.h"
 #include "octet/quant/modules/qat.h"
 #include "octet/quant/modules/visit_impl.h"
 
@@ -12,6 +13,7 @@ struct WeightSource {
   const Float* layer = nullptr;
   Tensor weight, bias;            // float; a batch norm is folded in
   nn::ModulePtr weight_fake_quant;  // null unless in training
+  std::shared_ptr<Float> own;       // `layer`, if it is no part of the module
 };
 
 // The batch norm that a QAT layer may have behind it; void for layers that have no such form.
@@ -33,7 +35,13 @@ WeightSource<Float> weight_source(nn::Module& module, const std::string& who) {
   if constexpr (!std::is_void_v<Norm>) {
     if (auto* qat = dynamic_cast<nn::qat::QatBnLayer<Float, Norm, relu>*>(&module)) {
       FoldedWeights f = qat->folded();
-      return {qat, f.weight, f.bias, qat->weight_fake_quant.get()};
+      WeightSource<Float> source{qat, f.weight, f.bias, qat->weight_fake_quant.get()};
+      if (!qat->bias.defined()) {  // folding made one
+        nn::init::Skip skip;
+        source.own = Float::from_config(qat->Float::config().set("bias", true));
+        source.layer = source.own.get();
+      }
+      return source;
     }
   }
   const Float* layer = nullptr;

@@ -12,13 +12,17 @@ constexpr int kFormat = 1;
 constexpr const char* kEntry = "octet.state";
 
 QuantizerPtr read_quantizer(const Fields& f, DType dtype, const Tensor& scale, const Tensor& zero_point) {
-  OCTET_CHECK((scale.dtype() == DType::float64 || scale.dtype() == DType::float32) &&
-                  (zero_point.dtype() == DType::int64 || zero_point.dtype() == DType::int32),
-              corrupt, "scale and zero_point are {} and {}; expected float64 or float32, and int64 or int32",
-              to_string(scale.dtype()), to_string(zero_point.dtype()));
-  auto scales = scale.to(DType::float64).to_vector<double>();
-  auto zero_points = zero_point.to(DType::int64).to_vector<int64_t>();
+  auto is_float = [](const Tensor& t) { return t.dtype() == DType::float64 || t.dtype() == DType::float32; };
   auto scheme = f.get<std::string>("qscheme");
+  const bool float_qparams = scheme == to_string(QScheme::per_channel_affine_float_qparams);
+  OCTET_CHECK(is_float(scale) && (float_qparams ? is_float(zero_point)
+                                                : zero_point.dtype() == DType::int64 || zero_point.dtype() == DType::int32),
+              corrupt, "scale and zero_point are {} and {}; expected float64 or float32, and {}", to_string(scale.dtype()),
+              to_string(zero_point.dtype()), float_qparams ? "the same" : "int64 or int32");
+  auto scales = scale.to(DType::float64).to_vector<double>();
+  if (float_qparams)
+    return Quantizer::per_channel_float(std::move(scales), zero_point.to(DType::float64).to_vector<double>(), f.integer("axis"), dtype);
+  auto zero_points = zero_point.to(DType::int64).to_vector<int64_t>();
   if (scheme == to_string(QScheme::per_channel_affine))
     return Quantizer::per_channel(std::move(scales), std::move(zero_points), f.integer("axis"), dtype);
   OCTET_CHECK(scheme == to_string(QScheme::per_tensor_affine) && scales.size() == 1 && zero_points.size() == 1, corrupt,
@@ -54,7 +58,9 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
     Json item{{"name", name}, {"dtype", to_string(tensor.dtype())}, {"qscheme", to_string(q.scheme())}};
     if (q.is_per_channel()) item["axis"] = q.axis();
     item["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
-    item["zero_point"] = add(name + ".zero_point", smaller(Tensor::from(q.zero_points(), shape), DType::int32));
+    item["zero_point"] = add(name + ".zero_point", q.has_float_zero_points()
+                                                       ? smaller(Tensor::from(q.float_zero_points(), shape), DType::float32)
+                                                       : smaller(Tensor::from(q.zero_points(), shape), DType::int32));
     quantized.push_back(std::move(item));
   }
   metadata["format"] = "octet";
@@ -93,7 +99,7 @@ std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& 
       const Tensor& codes = tensor(name);
       OCTET_CHECK(codes.dtype() == code_dtype(dtype), corrupt, "its codes are {}; those of {} are {}", to_string(codes.dtype()),
                   to_string(dtype), to_string(code_dtype(dtype)));
-      state[name] = make_quantized(codes, read_quantizer(f, dtype, tensor(scale), tensor(zero_point)));
+      state[name] = make_quantized(codes, read_quantizer(f, dtype, tensor(scale), tensor(zero_point)), dtype);
     } catch (const Error& e) {
       OCTET_FAIL(corrupt, "{} ('{}'): {}", f.where(), name, e.what());
     }

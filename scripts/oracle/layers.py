@@ -268,11 +268,11 @@ def recurrent():
                 if given and len(v) == 2 and cls is not nn.LSTM:
                     continue
                 m = cls(3, 4, **kwargs)
-                inputs = [coarse(2, 3, 3) if full["batch_first"] else coarse(3, 2, 3)]
+                inputs = [coarse(1, 3, 3) if full["batch_first"] else coarse(3, 1, 3)]
                 if given:
-                    inputs.append(coarse(states, 2, out))
+                    inputs.append(coarse(states, 1, out))
                     if cls is nn.LSTM:
-                        inputs.append(coarse(states, 2, 4))
+                        inputs.append(coarse(states, 1, 4))
                 c.add(m, config, inputs,
                       call=lambda m, x: m(x[0], tuple(x[1:]) if isinstance(m, nn.LSTM) else x[1]) if len(x) > 1 else m(x[0]))
         m = cls(3, 4, **{k: x for k, x in base.items() if not (k == "proj_size" and cls is not nn.LSTM)})

@@ -101,5 +101,7 @@ void add_run(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_convert(CLI::App& app);
+void add_train(CLI::App& app);
+void add_qat(CLI::App& app);
 
 }  // namespace octet::cli

@@ -55,6 +55,8 @@ int main(int argc, char** argv) {
   octet::cli::add_inspect(app);
   octet::cli::add_bench(app);
   octet::cli::add_convert(app);
+  octet::cli::add_train(app);
+  octet::cli::add_qat(app);
   try {
     check_command(app, argc, argv);
     app.parse(argc, argv);  // runs the command's callback

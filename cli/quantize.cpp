@@ -12,6 +12,7 @@
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
 #include "octet/quant/workflow/quantize_fx.h"
+#include "weight_bits.h"
 
 namespace octet::cli {
 namespace {
@@ -20,6 +21,7 @@ struct Options {
   std::string model, out, calibrate, mode = "static", qconfig, observer, config;
   std::vector<std::string> skip;
   bool strict = false, json = false;
+  int64_t weight_bits = 8;
   DataOptions sampling;
   RunOptions run;
 };
@@ -68,7 +70,7 @@ quant::QConfig make_qconfig(const Options& o) {
     options.averaging_constant = observer.options().averaging_constant;
     qconfig.activation = observer.with_args(options);
   }
-  return qconfig;
+  return with_weight_bits(qconfig, o.weight_bits);
 }
 
 graph::Graph load_float_model(const std::string& path) {
@@ -288,6 +290,7 @@ void add_quantize(CLI::App& app) {
   cmd->add_option("--observer", o->observer, "for activations: histogram (default), minmax, moving-average, entropy, percentile, mse")
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { activation_observer(name); }));
+  add_weight_bits(*cmd, o->weight_bits);
   cmd->add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
       ->type_name("PATTERN")
       ->allow_extra_args(false);

@@ -15,7 +15,7 @@ class Activation : public Module {
   virtual const char* op_name() const = 0;
   virtual Attrs op_attrs() const { return {}; }
   Attrs config() const override { return op_attrs(); }
-  std::string extra_repr() const override;  // "negative_slope=0.01"
+  std::string extra_repr() const override;  // "negative_slope=0.01": the attributes, as Python writes them
 };
 
 class ReLU : public Activation {
@@ -85,6 +85,7 @@ class Hardtanh : public Activation {
   explicit Hardtanh(double min_val = -1, double max_val = 1) : min_val(min_val), max_val(max_val) {}
   const char* op_name() const override { return "clamp"; }
   Attrs op_attrs() const override { return {{"min", min_val}, {"max", max_val}}; }
+  std::string extra_repr() const override;
   static std::shared_ptr<Hardtanh> from_config(const Attrs& c) {
     return make<Hardtanh>(c.get_double("min"), c.get_double("max"));
   }
@@ -98,6 +99,43 @@ class Softmax : public Activation {
   Attrs op_attrs() const override { return {{"dim", dim}}; }
   static std::shared_ptr<Softmax> from_config(const Attrs& c) { return make<Softmax>(c.get_int("dim")); }
   int64_t dim;
+};
+
+class LogSoftmax : public Activation {
+ public:
+  explicit LogSoftmax(int64_t dim = -1) : dim(dim) {}
+  const char* op_name() const override { return "log_softmax"; }
+  Attrs op_attrs() const override { return {{"dim", dim}}; }
+  static std::shared_ptr<LogSoftmax> from_config(const Attrs& c) { return make<LogSoftmax>(c.get_int("dim")); }
+  int64_t dim;
+};
+
+// log(1 + exp(beta*x)) / beta; x itself where beta*x > threshold.
+class Softplus : public Activation {
+ public:
+  explicit Softplus(double beta = 1, double threshold = 20) : beta(beta), threshold(threshold) {}
+  const char* op_name() const override { return "softplus"; }
+  Attrs op_attrs() const override { return {{"beta", beta}, {"threshold", threshold}}; }
+  std::string extra_repr() const override;
+  static std::shared_ptr<Softplus> from_config(const Attrs& c) {
+    return make<Softplus>(c.get_double("beta"), c.get_double("threshold"));
+  }
+  double beta, threshold;
+};
+
+class SELU : public Activation {
+ public:
+  const char* op_name() const override { return "selu"; }
+};
+class Softsign : public Activation {
+ public:
+  const char* op_name() const override { return "softsign"; }
+};
+
+// x * sigmoid(x).
+class SiLU : public Module {
+ public:
+  Tensor forward(Tensor x) override;
 };
 
 // Slopes for the negative side, one for all or one per channel (dimension 1).

@@ -10,6 +10,7 @@
 namespace octet::nn {
 
 OCTET_MODULE(Linear)
+OCTET_MODULE(Bilinear)
 OCTET_MODULE(Identity)
 
 namespace {
@@ -37,6 +38,39 @@ Attrs Linear::config() const {
 
 std::shared_ptr<Linear> Linear::from_config(const Attrs& c) {
   return make<Linear>(c.get_int("in_features"), c.get_int("out_features"), c.get_bool("bias"));
+}
+
+Bilinear::Bilinear(int64_t in1, int64_t in2, int64_t out, bool with_bias)
+    : in1_features(checked_inputs(in1, out)), in2_features(checked_inputs(in2, out)), out_features(out),
+      weight(parameter("weight", init::uniform_fan_in({out, in1, in2}, in1))),
+      bias(parameter("bias", with_bias ? init::uniform_fan_in({out}, in1) : Tensor())) {}
+
+std::vector<Tensor> Bilinear::forward(std::vector<Tensor> inputs) {
+  OCTET_CHECK(inputs.size() == 2, invalid_argument, "Bilinear: {} inputs given; it takes two", inputs.size());
+  const Tensor &a = inputs[0], &b = inputs[1];
+  const Tensor w = weight, offset = bias;
+  OCTET_CHECK(a.dim() >= 1 && a.dim() == b.dim() && std::equal(a.shape().begin(), a.shape().end() - 1, b.shape().begin()) &&
+                  a.size(-1) == in1_features && b.size(-1) == in2_features,
+              invalid_argument, "Bilinear: inputs {} and {}; expected (..., {}) and (..., {})", octet::to_string(a.type()),
+              octet::to_string(b.type()), in1_features, in2_features);
+  // For each output a row a * W[o], (rows, out, in2); then its product with b.
+  Tensor rows = functional::linear(a.reshape({-1, in1_features}), w.permute({0, 2, 1}).reshape({out_features * in2_features, in1_features}));
+  Tensor y = functional::sum(rows.reshape({-1, out_features, in2_features}) * b.reshape({-1, 1, in2_features}), {2});
+  if (bias.defined()) y = y + offset;
+  Shape shape = a.shape();
+  shape.back() = out_features;
+  return {y.reshape(shape)};
+}
+
+std::string Bilinear::extra_repr() const {
+  return fmt::format("in1_features={}, in2_features={}, out_features={}, bias={}", in1_features, in2_features, out_features,
+                     bias.defined() ? "True" : "False");
+}
+Attrs Bilinear::config() const {
+  return {{"in1_features", in1_features}, {"in2_features", in2_features}, {"out_features", out_features}, {"bias", bias.defined()}};
+}
+std::shared_ptr<Bilinear> Bilinear::from_config(const Attrs& c) {
+  return make<Bilinear>(c.get_int("in1_features"), c.get_int("in2_features"), c.get_int("out_features"), c.get_bool("bias"));
 }
 
 }  // namespace octet::nn

@@ -22,6 +22,20 @@ class Linear : public Module {
   Parameter bias;  // undefined without one
 };
 
+// y[..., o] = sum over i, j of a[..., i] * weight[o, i, j] * b[..., j], + bias[o]. Inputs: a (..., in1_features) and b (...,
+// in2_features). weight (out_features, in1_features, in2_features) and bias start uniform in +-1/sqrt(in1_features).
+class Bilinear : public Module {
+ public:
+  Bilinear(int64_t in1_features, int64_t in2_features, int64_t out_features, bool bias = true);
+  std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
+  std::string extra_repr() const override;
+  Attrs config() const override;
+  static std::shared_ptr<Bilinear> from_config(const Attrs& config);
+  int64_t in1_features, in2_features, out_features;
+  Parameter weight;
+  Parameter bias;  // undefined without one
+};
+
 // Returns its input.
 class Identity : public Module {
  public:

@@ -61,4 +61,70 @@ class BatchNorm3d : public BatchNorm {  // x (N, C, D, H, W)
   void check_input(const Tensor& x) const override;
 };
 
+// Each sample's last dimensions, normalized_shape, to mean 0 and variance 1, then * weight + bias of that shape.
+class LayerNorm : public Module {
+ public:
+  explicit LayerNorm(Shape normalized_shape, double eps = 1e-5, bool elementwise_affine = true);
+  explicit LayerNorm(int64_t size, double eps = 1e-5, bool elementwise_affine = true)
+      : LayerNorm(Shape{size}, eps, elementwise_affine) {}
+  Tensor forward(Tensor x) override;
+  std::string extra_repr() const override;
+  Attrs config() const override;
+  static std::shared_ptr<LayerNorm> from_config(const Attrs& config);
+  Shape normalized_shape;
+  double eps;
+  Parameter weight, bias;  // undefined unless elementwise_affine
+};
+
+// Each of num_groups groups of channels of each sample to mean 0 and variance 1, then * weight + bias per channel.
+class GroupNorm : public Module {
+ public:
+  GroupNorm(int64_t num_groups, int64_t num_channels, double eps = 1e-5, bool affine = true);
+  Tensor forward(Tensor x) override;
+  std::string extra_repr() const override;
+  Attrs config() const override;
+  static std::shared_ptr<GroupNorm> from_config(const Attrs& config);
+  int64_t num_groups, num_channels;
+  double eps;
+  Parameter weight, bias;  // (num_channels); undefined unless affine
+};
+
+// Each channel of each sample to mean 0 and variance 1, then * weight + bias. With track_running_stats, averages of the
+// samples' statistics are kept and used in eval mode, as BatchNorm does. x may lack the batch dimension.
+struct InstanceNormOptions {
+  double eps = 1e-5, momentum = 0.1;
+  bool affine = false;
+  bool track_running_stats = false;
+};
+class InstanceNorm : public Module {
+ public:
+  Tensor forward(Tensor x) override;
+  std::string extra_repr() const override;
+  Attrs config() const override;
+  int64_t num_features;
+  InstanceNormOptions options;
+  Parameter weight, bias, running_mean, running_var, num_batches_tracked;  // as BatchNorm's
+
+ protected:
+  InstanceNorm(int64_t num_features, InstanceNormOptions options);
+  virtual int64_t spatial() const = 0;
+
+ private:
+  void track(const Tensor& x);
+};
+#define OCTET_INSTANCE_NORM(N)                                                                   \
+  class InstanceNorm##N##d : public InstanceNorm {                                               \
+   public:                                                                                       \
+    explicit InstanceNorm##N##d(int64_t num_features, InstanceNormOptions options = {})          \
+        : InstanceNorm(num_features, options) {}                                                 \
+    static std::shared_ptr<InstanceNorm##N##d> from_config(const Attrs& config);                 \
+                                                                                                 \
+   protected:                                                                                    \
+    int64_t spatial() const override { return N; }                                               \
+  };
+OCTET_INSTANCE_NORM(1)
+OCTET_INSTANCE_NORM(2)
+OCTET_INSTANCE_NORM(3)
+#undef OCTET_INSTANCE_NORM
+
 }  // namespace octet::nn

@@ -92,6 +92,57 @@ def linear():
     write("dynamic_linear", cases)
 
 
+def quantized_weight(w):
+    o = tq.default_weight_observer()
+    o(w)
+    s, z = o.calculate_qparams()
+    return float(s), int(z)
+
+
+def recurrent():
+    """Sequences of t steps through one layer (two directions where "bidirectional"), and single steps through cells."""
+    torch.backends.quantized.engine = "qnnpack"
+    cases = []
+    for i in range(150):
+        u = uniform(95000 + i, 6)
+        kind = ["LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell"][i % 5]
+        cell = kind.endswith("Cell")
+        c = {"kind": kind, "seed": 40000 + 100 * i, "t": 1 if cell else 1 + int(u[0] * 6), "n": 1 + int(u[1] * 3),
+             "features": 1 + int(u[2] * 9), "hidden": 1 + int(u[3] * 9), "bidirectional": not cell and bool(u[4] < 0.4)}
+        args = (c["features"], c["hidden"])
+        if cell:
+            extra = {} if kind != "RNNCell" else {"nonlinearity": ["tanh", "relu"][i // 5 % 2]}
+            c.update(extra)
+            m = getattr(torch.nn, kind)(*args, **extra)
+        else:
+            m = getattr(torch.nn, kind)(*args, bidirectional=c["bidirectional"])
+        seed = c["seed"]
+        names = [n for n, _ in m.named_parameters()]
+        with torch.no_grad():
+            for k, (_, w) in enumerate(m.named_parameters()):
+                w.copy_(torch.from_numpy(values("uniform", seed + 10 + k, w.numel(), 0.5, 0.0).reshape(w.shape)))
+        c["qparams"] = [quantized_weight(w.detach()) if "weight" in n else None for n, w in m.named_parameters()]
+        c["qparams"] = [[p[0].hex(), p[1]] if p else None for p in c["qparams"]]
+        assert names[:4] == (["weight_ih", "weight_hh", "bias_ih", "bias_hh"] if cell else
+                             ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"])
+        directions = 2 if c["bidirectional"] else 1
+        x = torch.from_numpy(values("normal", seed, c["t"] * c["n"] * c["features"], 1.0, 0.0).reshape(c["t"], c["n"], -1))
+        shape = (directions, c["n"], c["hidden"])
+        h, s = (torch.from_numpy(values("uniform", seed + k, int(np.prod(shape)), 0.7, 0.0).reshape(shape)) for k in (1, 2))
+        for name, model in (("float", m), ("dynamic", tq.quantize_dynamic(torch.nn.Sequential(m))[0])):
+            with torch.no_grad():
+                if cell:
+                    out = model(x[0], (h[0], s[0]) if kind == "LSTMCell" else h[0])
+                    out = out if isinstance(out, tuple) else (out,)
+                else:
+                    y, state = model(x, (h, s) if kind == "LSTM" else h)
+                    out = (y,) + (state if isinstance(state, tuple) else (state,))
+            c[name] = [bits(o.numpy()) for o in out]
+        cases.append(c)
+    write("dynamic_recurrent", cases)
+
+
 if __name__ == "__main__":
     qparams()
     linear()
+    recurrent()

@@ -83,7 +83,9 @@ FoldedWeights fuse_conv_bn_weights(const Tensor& weight, const Tensor& bias, con
     float beta = bn.bias.defined() ? bn.bias.data<float>()[c] : 0.f;
     float mean = bn.running_mean.data<float>()[c];
     factor[c] = gamma * spread;
-    b.data<float>()[c] = ((bias.defined() ? bias.data<float>()[c] : 0.f) - mean) * spread * gamma + beta;
+    float centered = (bias.defined() ? bias.data<float>()[c] : 0.f) - mean;
+    // PyTorch rounds the two in another order; so the same bits.
+    b.data<float>()[c] = (weight.dim() == 2 ? centered * factor[c] : centered * spread * gamma) + beta;
   }
   int64_t inner = 1, here = w.size(axis), outer = axis == 0 ? 1 : w.size(0);
   for (int64_t d = axis + 1; d < w.dim(); ++d) inner *= w.size(d);

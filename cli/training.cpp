@@ -1,0 +1,270 @@
+#include "training.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <numeric>
+
+#include "octet/autograd/autograd.h"
+#include "octet/base/error.h"
+#include "octet/base/file.h"
+#include "octet/base/progress.h"
+#include "octet/base/random.h"
+#include "octet/io/state_dict.h"
+#include "octet/ops/functional.h"
+
+namespace octet::cli {
+
+void TrainOptions::add_to(CLI::App& app, int64_t default_epochs, double default_lr) {
+  epochs = default_epochs;
+  lr = default_lr;
+  app.add_option("MODEL", model, "the float network: .onnx or .octet")->type_name("")->required();
+  app.add_option("-o,--output", out, "the result: .octet or .onnx")->type_name("OUT")->required()->check(output_model());
+  app.add_option("--data", data, "training samples: an .npz with `images` and `labels`, or a directory of images")
+      ->type_name("DATA")
+      ->required();
+  app.add_option("--validate", validate, "samples to judge by after each epoch (default: the last tenth of DATA)")->type_name("DATA");
+  app.add_option("--epochs", epochs, fmt::format("times over the data ({})", epochs))->type_name("N")->check(whole_number(1, 100000));
+  app.add_option("--batch", batch, "samples per step (64)")->type_name("N")->check(whole_number(1, 65536));
+  app.add_option("--lr", lr, fmt::format("learning rate ({})", lr))->type_name("X")->check(CLI::PositiveNumber.description(""));
+  app.add_option("--momentum", momentum, "of sgd (0.9)")->type_name("X")->check(CLI::Range(0.0, 0.9999).description(""));
+  app.add_option("--weight-decay", weight_decay, "0.0001")->type_name("X")->check(CLI::NonNegativeNumber.description(""));
+  app.add_option("--optimizer", optimizer, "adam (default; steps relative to the size of each weight), adamw, sgd")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"adam", "adamw", "sgd"}).description(""));
+  app.add_option("--schedule", schedule, "of the learning rate: cosine (default), constant")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"cosine", "constant"}).description(""));
+  app.add_option("--seed", seed, "of the order of samples (0)")->type_name("N")->check(whole_number(0, 1'000'000'000));
+  app.add_flag("--augment", augment, "mirror and shift images at random");
+  app.add_flag("--resume", resume, "go on where an interrupted run of the same command stopped");
+  app.add_flag("--json", json, "print one JSON object");
+  sampling.add_to(app);
+  run.add_to(app);
+}
+
+// -- data ----------------------------------------------------------------------------------------------
+
+TrainingData::TrainingData(const TrainOptions& options, const graph::Graph& graph, bool needs_labels)
+    : options_(options), graph_(graph), train_(options.sampling.open(options.data, graph)),
+      valid_(options.validate.empty() ? train_ : options.sampling.open(options.validate, graph)) {
+  if (needs_labels && !train_.has_labels())
+    fail(ErrorCode::not_found, fmt::format("{}: training needs `labels` (N integers) beside `images`", options.data));
+  int64_t all = options.sampling.count(train_);
+  if (options.validate.empty()) {
+    valid_count_ = std::max<int64_t>(1, all / 10);
+    count_ = all - valid_count_;
+    valid_begin_ = count_;
+  } else {
+    count_ = all;
+    valid_count_ = valid_.size();
+  }
+  if (count_ < 1)
+    fail(ErrorCode::invalid_argument, fmt::format("{}: {} samples; training needs at least 2, or --validate DATA", options.data, all));
+  batch_ = train_.fixed_batch() > 0 ? train_.fixed_batch() : std::min(options.batch, count_);
+  shuffle(0);
+}
+
+int64_t TrainingData::batches() const { return std::max<int64_t>(1, count_ / batch_); }
+
+void TrainingData::shuffle(int64_t epoch) {
+  epoch_seed_ = static_cast<uint64_t>(options_.seed) * 1000003u + static_cast<uint64_t>(epoch);
+  Random random(epoch_seed_);
+  order_.resize(static_cast<size_t>(count_));
+  std::iota(order_.begin(), order_.end(), int64_t{0});
+  for (int64_t i = count_ - 1; i > 0; --i) std::swap(order_[i], order_[random.integer(0, i)]);
+}
+
+namespace {
+
+// Mirrors each image with probability 1/2 and moves it by up to an eighth of its size; what comes in is the edge's value.
+Tensor augmented(const Tensor& x, Random& random) {
+  int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
+  Tensor y = Tensor::empty(x.shape());
+  Tensor source = x.contiguous();
+  for (int64_t i = 0; i < n; ++i) {
+    bool mirror = random.uniform() < 0.5;
+    int64_t dy = random.integer(-h / 8, h / 8), dx = random.integer(-w / 8, w / 8);
+    for (int64_t k = 0; k < c; ++k) {
+      const float* in = source.data<float>() + (i * c + k) * h * w;
+      float* out = y.data<float>() + (i * c + k) * h * w;
+      for (int64_t r = 0; r < h; ++r) {
+        const float* row = in + std::clamp<int64_t>(r + dy, 0, h - 1) * w;
+        for (int64_t q = 0; q < w; ++q) out[r * w + q] = row[std::clamp<int64_t>((mirror ? w - 1 - q : q) + dx, 0, w - 1)];
+      }
+    }
+  }
+  return y;
+}
+
+}  // namespace
+
+TrainingData::Sample TrainingData::batch(int64_t index) const {
+  std::vector<std::vector<Tensor>> parts;
+  std::vector<Tensor> labels;
+  for (int64_t i = 0; i < batch_; ++i) {
+    Batch one = train_.get(order_[(index * batch_ + i) % count_], 1);
+    parts.resize(graph_.inputs().size());
+    auto inputs = ordered_inputs(graph_, one);
+    for (size_t k = 0; k < inputs.size(); ++k) parts[k].push_back(inputs[k]);
+    if (one.labels.defined()) labels.push_back(one.labels);
+  }
+  Sample sample;
+  for (const auto& list : parts) sample.inputs.push_back(functional::cat(list));
+  if (!labels.empty()) sample.labels = functional::cat(labels);
+  Random random(epoch_seed_ ^ (0x9e3779b97f4a7c15u * static_cast<uint64_t>(index + 1)));
+  if (options_.augment)
+    for (Tensor& x : sample.inputs)
+      if (x.dim() == 4 && x.dtype() == DType::float32) x = augmented(x, random);
+  return sample;
+}
+
+// -- judging -------------------------------------------------------------------------------------------
+
+Score score(const graph::Graph& graph, const TrainingData& data, const graph::Graph* teacher) {
+  runtime::Program program = runtime::compile(graph);
+  std::optional<runtime::Program> float_program;
+  bool labels = data.validation().has_labels();
+  if (!labels && teacher) float_program = runtime::compile(*teacher);
+  Accuracy accuracy;
+  double signal = 0, noise = 0;
+  int64_t step = batch_size(data.validation(), 32), end = data.validation_begin() + data.validation_size();
+  for (int64_t i = data.validation_begin(); i < end; i += step) {
+    Batch batch = data.validation().get(i, std::min(step, end - i));
+    auto inputs = ordered_inputs(graph, batch);
+    Tensor y = program.run(inputs).at(0);
+    if (labels) {
+      accuracy.add(y, batch.labels);
+      continue;
+    }
+    Tensor expected = float_program->run(inputs).at(0);
+    if (expected.dim() == 2 && expected.size(1) > 1) accuracy.add(y, functional::argmax(expected, 1));
+    auto a = expected.contiguous().to_vector<float>(), b = y.dequantize().contiguous().to_vector<float>();
+    for (size_t k = 0; k < a.size(); ++k) {
+      signal += static_cast<double>(a[k]) * a[k];
+      noise += (static_cast<double>(a[k]) - b[k]) * (static_cast<double>(a[k]) - b[k]);
+    }
+  }
+  if (labels) return {"top1", accuracy.top1()};
+  if (accuracy.samples) return {"agreement", accuracy.top1()};
+  return {"sqnr_db", noise == 0 ? 200 : 10 * std::log10(signal / noise)};
+}
+
+// -- the loop ------------------------------------------------------------------------------------------
+
+namespace {
+
+std::unique_ptr<nn::optim::Optimizer> make_optimizer(const TrainOptions& o, nn::Module& module) {
+  auto parameters = module.parameters();
+  if (parameters.empty()) fail(ErrorCode::invalid_argument, fmt::format("{}: the network has no float weights to train", o.model));
+  if (o.optimizer == "sgd")
+    return std::make_unique<nn::optim::SGD>(
+        parameters, nn::optim::SGDOptions{.lr = o.lr, .momentum = o.momentum, .weight_decay = o.weight_decay});
+  nn::optim::AdamOptions options;
+  options.weight_decay = o.optimizer == "adam" ? 0 : o.weight_decay;
+  std::unique_ptr<nn::optim::Optimizer> optimizer;
+  for (const Tensor& p : parameters) {
+    // Imported networks have weights of all sizes (inputs of 0 to 255, folded batch norms): steps are relative to them, as
+    // in Adafactor (Shazeer and Stern 2018, section 8).
+    double squares = 0;
+    for (float v : p.detach().to_vector<float>()) squares += static_cast<double>(v) * v;
+    options.lr = o.lr * std::max(1e-3, std::sqrt(squares / static_cast<double>(p.numel())));
+    if (optimizer) optimizer->add_param_group({{p}, {{"lr", options.lr}}});
+    else if (o.optimizer == "adam") optimizer = std::make_unique<nn::optim::Adam>(std::vector<Tensor>{p}, options);
+    else optimizer = std::make_unique<nn::optim::AdamW>(std::vector<Tensor>{p}, options);
+  }
+  return optimizer;
+}
+
+// What --resume reads: the module, the optimizer, and where the run stood.
+struct Checkpoint {
+  std::string path;
+  void save(nn::Module& module, const nn::optim::Optimizer& optimizer, int64_t epoch, const TrainResult& r) const {
+    std::map<std::string, Tensor> all;
+    for (auto& [name, t] : module.state_dict()) all["model." + name] = t.detach().contiguous();
+    for (auto& [name, t] : optimizer.state_dict()) all["optimizer." + name] = t.contiguous();
+    all["epoch"] = Tensor::scalar(static_cast<double>(epoch), DType::int64);
+    all["best"] = Tensor::from<double>({r.best.value, static_cast<double>(r.best_epoch)});
+    save_state_dict(path, all);
+  }
+  int64_t load(nn::Module& module, nn::optim::Optimizer& optimizer, TrainResult& r) const {
+    auto all = load_state_dict(path);
+    std::map<std::string, Tensor> parts[2];
+    for (auto& [name, t] : all) {
+      if (name.rfind("model.", 0) == 0) parts[0][name.substr(6)] = t;
+      if (name.rfind("optimizer.", 0) == 0) parts[1][name.substr(10)] = t;
+    }
+    if (!all.count("epoch") || !all.count("best")) fail(ErrorCode::corrupt, path + ": is no checkpoint of a training");
+    module.load_state_dict(parts[0]);
+    optimizer.load_state_dict(parts[1]);
+    r.best.value = all.at("best").at({0});
+    r.best_epoch = static_cast<int64_t>(all.at("best").at({1}));
+    return static_cast<int64_t>(all.at("epoch").item());
+  }
+};
+
+}  // namespace
+
+TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData& data, const Score& before,
+                  const std::function<Tensor(const TrainingData::Sample&)>& loss,
+                  const std::function<graph::Graph()>& to_graph, const std::function<Score(const graph::Graph&)>& judge,
+                  const std::function<void(int64_t)>& start_epoch) {
+  auto start = std::chrono::steady_clock::now();
+  auto optimizer = make_optimizer(options, module);
+  TrainResult r;
+  r.before = before;
+  r.best = {before.name, -INFINITY};
+  Checkpoint checkpoint{options.out + ".train"};
+  int64_t epoch = 0, steps = data.batches() * options.epochs;
+  std::vector<double> rates;
+  for (auto& group : optimizer->param_groups()) rates.push_back(group.options["lr"]);
+  bool exists = std::filesystem::exists(checkpoint.path);
+  if (options.resume && !exists)
+    fail(ErrorCode::not_found, fmt::format("{}: there is no interrupted training to resume: run without --resume", checkpoint.path));
+  if (options.resume) epoch = checkpoint.load(module, *optimizer, r);
+  for (; epoch < options.epochs; ++epoch) {
+    data.shuffle(epoch);
+    module.train();
+    start_epoch(epoch);
+    double sum = 0;
+    {
+      Progress bar(fmt::format("epoch {}/{}", epoch + 1, options.epochs), data.batches());
+      for (int64_t i = 0; i < data.batches(); ++i) {
+        if (options.schedule == "cosine") {
+          double at = static_cast<double>(epoch * data.batches() + i) / static_cast<double>(steps);
+          for (size_t g = 0; g < rates.size(); ++g)
+            optimizer->param_groups()[g].options["lr"] = rates[g] * (1 + std::cos(M_PI * at)) / 2;
+        }
+        Tensor l = loss(data.batch(i));
+        double value = l.detach().item();
+        if (!std::isfinite(value))
+          fail(ErrorCode::invalid_argument, fmt::format("the loss became {} in epoch {}, batch {}: try a smaller --lr than {}", value,
+                                                        epoch + 1, i, options.lr));
+        optimizer->zero_grad();
+        autograd::backward(l);
+        optimizer->step();
+        sum += value;
+        bar.advance(1);
+      }
+    }
+    module.eval();
+    graph::Graph now = to_graph();
+    Score s = judge(now);
+    bool best = s.value > r.best.value;
+    if (best) {
+      save_model(now, options.out);
+      r.best = s;
+      r.best_epoch = epoch + 1;
+    }
+    checkpoint.save(module, *optimizer, epoch + 1, r);
+    fmt::print(stderr, "epoch {}/{}: loss {:.4f}, {} {:.4f}{}\n", epoch + 1, options.epochs,
+               sum / static_cast<double>(data.batches()), s.name, s.value, best ? " (best so far, saved)" : "");
+  }
+  std::filesystem::remove(checkpoint.path);
+  r.epochs = options.epochs;
+  r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return r;
+}
+
+}  // namespace octet::cli

@@ -1,0 +1,75 @@
+#pragma once
+// What `octet train` and `octet qat` share: options, the loop over epochs, and keeping the best result on disk.
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "common.h"
+#include "octet/graph/graph_module.h"
+#include "octet/nn/optim.h"
+
+namespace octet::cli {
+
+struct TrainOptions {
+  std::string model, out, data, validate, optimizer = "adam", schedule = "cosine";
+  int64_t epochs = 5, batch = 64, seed = 0;
+  double lr = 0, momentum = 0.9, weight_decay = 1e-4;
+  bool augment = false, resume = false, json = false;
+  DataOptions sampling;
+  RunOptions run;
+  void add_to(CLI::App& app, int64_t epochs, double lr);
+};
+
+// Samples for training, in an order that --seed shuffles anew every epoch, and for validation: those of --validate, or the
+// last tenth of the data.
+class TrainingData {
+ public:
+  TrainingData(const TrainOptions& options, const graph::Graph& graph, bool needs_labels);
+  struct Sample {
+    std::vector<Tensor> inputs;
+    Tensor labels;  // undefined without
+  };
+  int64_t size() const { return count_; }
+  int64_t batches() const;
+  int64_t batch_size() const { return batch_; }
+  bool has_labels() const { return train_.has_labels(); }
+  // Called before each epoch.
+  void shuffle(int64_t epoch);
+  Sample batch(int64_t index) const;
+  const Dataset& validation() const { return valid_; }
+  int64_t validation_begin() const { return valid_begin_; }
+  int64_t validation_size() const { return valid_count_; }
+
+ private:
+  const TrainOptions& options_;
+  const graph::Graph& graph_;
+  Dataset train_, valid_;
+  int64_t count_ = 0, valid_begin_ = 0, valid_count_ = 0, batch_ = 0;
+  std::vector<int64_t> order_;
+  uint64_t epoch_seed_ = 0;
+};
+
+// One number that says how good a graph is (higher is better), and its name.
+struct Score {
+  std::string name;
+  double value = 0;
+};
+// Top-1 on the validation samples, or, without labels, minus the mean squared difference to the float graph's results.
+Score score(const graph::Graph& graph, const TrainingData& data, const graph::Graph* teacher);
+
+// What one run did.
+struct TrainResult {
+  Score before, best;
+  int64_t best_epoch = 0, epochs = 0;
+  double seconds = 0;
+};
+
+// Trains `module` for the options' epochs. `loss` gives the loss of one batch; `to_graph` the graph to be judged and saved
+// after an epoch. The best graph so far is always at options.out; OUT.train holds what --resume needs.
+TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData& data, const Score& before,
+                  const std::function<Tensor(const TrainingData::Sample&)>& loss,
+                  const std::function<graph::Graph()>& to_graph, const std::function<Score(const graph::Graph&)>& judge,
+                  const std::function<void(int64_t epoch)>& start_epoch = [](int64_t) {});
+
+}  // namespace octet::cli

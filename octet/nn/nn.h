@@ -1,0 +1,20 @@
+#pragma once
+// All of octet::nn: layers, losses, optimizers.
+
+#include "octet/nn/activation.h"
+#include "octet/nn/attention.h"
+#include "octet/nn/containers.h"
+#include "octet/nn/conv.h"
+#include "octet/nn/dropout.h"
+#include "octet/nn/embedding.h"
+#include "octet/nn/init.h"
+#include "octet/nn/linear.h"
+#include "octet/nn/loss.h"
+#include "octet/nn/module.h"
+#include "octet/nn/norm.h"
+#include "octet/nn/optim.h"
+#include "octet/nn/pooling.h"
+#include "octet/nn/registry.h"
+#include "octet/nn/rnn.h"
+#include "octet/nn/shape.h"
+#include "octet/nn/upsample.h"

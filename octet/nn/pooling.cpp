@@ -1,0 +1,130 @@
+#include "octet/nn/pooling.h"
+
+#include "octet/base/check_impl.h"
+#include "octet/nn/python_impl.h"
+#include "octet/nn/registry.h"
+#include "octet/ops/op.h"
+
+namespace octet::nn {
+
+OCTET_MODULE(MaxPool1d)
+OCTET_MODULE(MaxPool2d)
+OCTET_MODULE(MaxPool3d)
+OCTET_MODULE(AvgPool1d)
+OCTET_MODULE(AvgPool2d)
+OCTET_MODULE(AvgPool3d)
+OCTET_MODULE(AdaptiveAvgPool1d)
+OCTET_MODULE(AdaptiveAvgPool2d)
+OCTET_MODULE(AdaptiveAvgPool3d)
+OCTET_MODULE(AdaptiveMaxPool1d)
+OCTET_MODULE(AdaptiveMaxPool2d)
+OCTET_MODULE(AdaptiveMaxPool3d)
+
+namespace {
+// Calls the operator on images; one without the batch dimension is a batch of one.
+Tensor call_on_images(const std::string& op, const Tensor& x, const Attrs& attrs, size_t spatial) {
+  if (x.dim() != static_cast<int64_t>(spatial) + 1) return ops::call(op, {x}, attrs);
+  return ops::call(op, {x.unsqueeze(0)}, attrs).squeeze(0);
+}
+
+// The beginnings of the operators' paddings: all are even.
+template <size_t N>
+Sizes<N> padding_of(const Attrs& c) {
+  const auto& both = c.get_ints("padding");
+  return std::vector<int64_t>(both.begin(), both.begin() + N);
+}
+}  // namespace
+
+template <size_t N>
+Tensor PoolNd<N>::forward(Tensor x) {
+  return call_on_images(op_name(), x, op_attrs(), N);
+}
+
+template <size_t N>
+MaxPoolNd<N>::MaxPoolNd(Sizes<N> kernel, MaxPoolOptions<N> o)
+    : kernel_size(kernel), stride(o.stride.value_or(kernel)), padding(o.padding), dilation(o.dilation), ceil_mode(o.ceil_mode) {}
+
+template <size_t N>
+Attrs MaxPoolNd<N>::op_attrs() const {
+  return {{"kernel", kernel_size.list()}, {"stride", stride.list()}, {"padding", padding.both_ends()},
+          {"dilation", dilation.list()}, {"ceil_mode", ceil_mode}};
+}
+
+template <size_t N>
+std::string MaxPoolNd<N>::extra_repr() const {
+  return fmt::format("kernel_size={}, stride={}, padding={}, dilation={}, ceil_mode={}", python(kernel_size), python(stride),
+                     python(padding), python(dilation), python(ceil_mode));
+}
+
+template <size_t N>
+AvgPoolNd<N>::AvgPoolNd(Sizes<N> kernel, AvgPoolOptions<N> o)
+    : kernel_size(kernel), stride(o.stride.value_or(kernel)), padding(o.padding), ceil_mode(o.ceil_mode),
+      count_include_pad(o.count_include_pad), divisor_override(o.divisor_override) {
+  OCTET_CHECK(N > 1 || divisor_override == 0, invalid_argument, "AvgPool1d: it has no divisor_override");
+}
+
+template <size_t N>
+Attrs AvgPoolNd<N>::op_attrs() const {
+  Attrs attrs{{"kernel", kernel_size.list()}, {"stride", stride.list()}, {"padding", padding.both_ends()},
+              {"ceil_mode", ceil_mode}, {"count_include_pad", count_include_pad}};
+  if (divisor_override != 0) attrs.set("divisor_override", divisor_override);
+  return attrs;
+}
+
+template <size_t N>
+Attrs AvgPoolNd<N>::config() const {
+  return op_attrs().set("divisor_override", divisor_override);
+}
+
+template <size_t N>
+std::string AvgPoolNd<N>::extra_repr() const {
+  // PyTorch's AvgPool1d prints tuples, which it makes of its arguments.
+  auto text = [](const Sizes<N>& s) { return N == 1 ? s.text() : python(s); };
+  return fmt::format("kernel_size={}, stride={}, padding={}", text(kernel_size), text(stride), text(padding));
+}
+
+template <size_t N, bool maximum>
+Tensor AdaptivePoolNd<N, maximum>::forward(Tensor x) {
+  std::vector<int64_t> size = output_size.list();
+  OCTET_CHECK(x.dim() >= static_cast<int64_t>(N), invalid_argument, "{}: the input is {}", this->type_name(),
+              octet::to_string(x.type()));
+  for (size_t i = 0; i < N; ++i)
+    if (size[i] == -1) size[i] = x.size(static_cast<int64_t>(i) - static_cast<int64_t>(N));
+  return call_on_images(op_name(), x, {{"output_size", size}}, N);
+}
+
+template <size_t N, bool maximum>
+std::string AdaptivePoolNd<N, maximum>::extra_repr() const {
+  std::string s = python(output_size);
+  for (size_t at; (at = s.find("-1")) != std::string::npos;) s.replace(at, 2, "None");
+  return "output_size=" + s;
+}
+
+template <typename Pool, size_t N>
+std::shared_ptr<Pool> max_pool_from(const Attrs& c) {
+  return make<Pool>(Sizes<N>(c.get_ints("kernel")),
+                    MaxPoolOptions<N>{.stride = Sizes<N>(c.get_ints("stride")), .padding = padding_of<N>(c),
+                                      .dilation = c.get_ints("dilation"), .ceil_mode = c.get_bool("ceil_mode")});
+}
+
+template <typename Pool, size_t N>
+std::shared_ptr<Pool> avg_pool_from(const Attrs& c) {
+  return make<Pool>(Sizes<N>(c.get_ints("kernel")),
+                    AvgPoolOptions<N>{.stride = Sizes<N>(c.get_ints("stride")), .padding = padding_of<N>(c),
+                                      .ceil_mode = c.get_bool("ceil_mode"), .count_include_pad = c.get_bool("count_include_pad"),
+                                      .divisor_override = c.get_int("divisor_override")});
+}
+
+#define OCTET_POOLS(N)                                                       \
+  template class PoolNd<N>;                                                  \
+  template class MaxPoolNd<N>;                                               \
+  template class AvgPoolNd<N>;                                               \
+  template class AdaptivePoolNd<N, true>;                                    \
+  template class AdaptivePoolNd<N, false>;                                   \
+  template std::shared_ptr<MaxPool##N##d> max_pool_from<MaxPool##N##d, N>(const Attrs&); \
+  template std::shared_ptr<AvgPool##N##d> avg_pool_from<AvgPool##N##d, N>(const Attrs&);
+OCTET_POOLS(1)
+OCTET_POOLS(2)
+OCTET_POOLS(3)
+
+}  // namespace octet::nn

@@ -1,0 +1,31 @@
+#include "octet/nn/shape.h"
+
+#include "octet/base/check_impl.h"
+#include "octet/nn/python_impl.h"
+#include "octet/nn/registry.h"
+#include "octet/ops/functional.h"
+#include "octet/ops/op.h"
+
+namespace octet::nn {
+
+OCTET_MODULE(Flatten)
+OCTET_MODULE(Unflatten)
+OCTET_MODULE(PixelShuffle)
+
+Tensor Flatten::forward(Tensor x) { return functional::flatten(x, start_dim, end_dim); }
+std::string Flatten::extra_repr() const { return fmt::format("start_dim={}, end_dim={}", start_dim, end_dim); }
+
+Tensor Unflatten::forward(Tensor x) {
+  const int64_t at = ops::normalize_dim(dim, x.dim(), "Unflatten");
+  std::vector<int64_t> shape = x.shape();
+  shape.erase(shape.begin() + at);
+  shape.insert(shape.begin() + at, unflattened_size.begin(), unflattened_size.end());
+  return ops::call("reshape", {x}, {{"shape", shape}});
+}
+std::string Unflatten::extra_repr() const {
+  return fmt::format("dim={}, unflattened_size={}", dim, python(unflattened_size));
+}
+
+Tensor PixelShuffle::forward(Tensor x) { return functional::pixel_shuffle(x, upscale_factor); }
+
+}  // namespace octet::nn

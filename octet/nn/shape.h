@@ -1,0 +1,47 @@
+#pragma once
+// Modules that only change shapes.
+
+#include <string>
+#include <vector>
+
+#include "octet/nn/module.h"
+
+namespace octet::nn {
+
+// Dimensions start_dim..end_dim as one.
+class Flatten : public Module {
+ public:
+  explicit Flatten(int64_t start_dim = 1, int64_t end_dim = -1) : start_dim(start_dim), end_dim(end_dim) {}
+  Tensor forward(Tensor x) override;
+  std::string extra_repr() const override;
+  Attrs config() const override { return {{"start_dim", start_dim}, {"end_dim", end_dim}}; }
+  static std::shared_ptr<Flatten> from_config(const Attrs& c) { return make<Flatten>(c.get_int("start_dim"), c.get_int("end_dim")); }
+  int64_t start_dim, end_dim;
+};
+
+// Dimension dim as several; one of the sizes may be -1.
+class Unflatten : public Module {
+ public:
+  Unflatten(int64_t dim, std::vector<int64_t> unflattened_size) : dim(dim), unflattened_size(std::move(unflattened_size)) {}
+  Tensor forward(Tensor x) override;
+  std::string extra_repr() const override;
+  Attrs config() const override { return {{"dim", dim}, {"unflattened_size", unflattened_size}}; }
+  static std::shared_ptr<Unflatten> from_config(const Attrs& c) {
+    return make<Unflatten>(c.get_int("dim"), c.get_ints("unflattened_size"));
+  }
+  int64_t dim;
+  std::vector<int64_t> unflattened_size;
+};
+
+// (N, C*r*r, H, W) to (N, C, H*r, W*r), r = upscale_factor.
+class PixelShuffle : public Module {
+ public:
+  explicit PixelShuffle(int64_t upscale_factor) : upscale_factor(upscale_factor) {}
+  Tensor forward(Tensor x) override;
+  std::string extra_repr() const override { return "upscale_factor=" + std::to_string(upscale_factor); }
+  Attrs config() const override { return {{"upscale_factor", upscale_factor}}; }
+  static std::shared_ptr<PixelShuffle> from_config(const Attrs& c) { return make<PixelShuffle>(c.get_int("upscale_factor")); }
+  int64_t upscale_factor;
+};
+
+}  // namespace octet::nn

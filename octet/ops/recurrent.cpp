@@ -1,0 +1,304 @@
+// One layer of a recurrent network in one direction, over a whole sequence: lstm, gru and rnn, with PyTorch's gates in
+// PyTorch's order and arithmetic. x is (T, N, in); the gates of all steps are projected from x at once, those of the hidden
+// state step by step.
+//
+// Weights may be float32, float16 (computed with in float32), or codes: then both projections are linear_dynamic's, so that
+// the whole sequence is quantized once and the hidden state at every step. Sigmoid and tanh are rounded from double.
+#include <cmath>
+
+#include "octet/base/parallel.h"
+#include "octet/ops/conv_impl.h"
+#include "octet/ops/define_impl.h"
+#include "octet/ops/unary_impl.h"
+
+namespace octet::ops {
+namespace {
+
+enum class Cell { lstm, gru, rnn_tanh, rnn_relu };
+
+// The operands' places in the schemas: lstm has a cell state before its weights, and a projection behind them.
+struct Places {
+  Cell cell;
+  size_t weights;  // w_ih; w_hh, b_ih, b_hh and w_hr follow
+  int64_t gates;
+  explicit Places(const Op& op, const Attrs& attrs) {
+    cell = op.name() == "lstm" ? Cell::lstm : op.name() == "gru" ? Cell::gru : Cell::rnn_tanh;
+    if (op.name() == "rnn" && attrs.get_string("nonlinearity") == "relu") cell = Cell::rnn_relu;
+    weights = cell == Cell::lstm ? 3 : 2;
+    gates = cell == Cell::lstm ? 4 : cell == Cell::gru ? 3 : 1;
+  }
+  size_t w_ih() const { return weights; }
+  size_t w_hh() const { return weights + 1; }
+  size_t b_ih() const { return weights + 2; }
+  size_t b_hh() const { return weights + 3; }
+  size_t w_hr() const { return weights + 4; }
+};
+
+std::vector<TensorType> infer_recurrent(const Types& t) {
+  const std::string& who = t.op().name();
+  if (who == "rnn") {
+    const std::string& f = t.attrs().get_string("nonlinearity");
+    OCTET_CHECK(f == "tanh" || f == "relu", invalid_argument, "rnn: nonlinearity=\"{}\"; expected \"tanh\" or \"relu\"", f);
+  }
+  const Places at(t.op(), t.attrs());
+  const TensorType &x = t[0], &h = t[1], &w_ih = t[at.w_ih()];
+  for (size_t i = 0; i < at.weights; ++i)
+    OCTET_CHECK(t[i].dtype == DType::float32, invalid_argument, "{}: {} is {}; expected float32", who, t.op().params()[i].name,
+                to_string(t[i]));
+  OCTET_CHECK(x.dim() == 3 && h.dim() == 2, invalid_argument, "{}: expected x (steps, batch, features) and h0 (batch, hidden), got {} and {}",
+              who, to_string(x), to_string(h));
+  const bool projected = at.cell == Cell::lstm && t.has(at.w_hr());
+  // (rows, columns) of a weight; all weights have one dtype.
+  auto check_weight = [&](size_t i, const Dim& rows, const Dim& columns) {
+    const TensorType& w = t[i];
+    OCTET_CHECK(w.dim() == 2 && w.is_static() && w.dims[0] == rows && w.dims[1] == columns, invalid_argument,
+                "{}: {} is {}; expected ({}, {})", who, t.op().params()[i].name, to_string(w), to_string(rows), to_string(columns));
+    OCTET_CHECK(w.dtype == w_ih.dtype, invalid_argument, "{}: {} is {} and w_ih {}; expected one dtype", who,
+                t.op().params()[i].name, to_string(w.dtype), to_string(w_ih.dtype));
+    if (w.quantizer && w.quantizer->is_per_channel())
+      OCTET_CHECK(w.quantizer->axis() == 0, invalid_argument, "{}: {} is quantized along axis {}; its output channels are axis 0",
+                  who, t.op().params()[i].name, w.quantizer->axis());
+  };
+  OCTET_CHECK(w_ih.dim() == 2 && w_ih.dims[0].known() && w_ih.dims[0].size() % at.gates == 0 && w_ih.dims[0].size() > 0, invalid_argument,
+              "{}: w_ih is {}; expected ({} gates * hidden, features)", who, to_string(w_ih), at.gates);
+  OCTET_CHECK(w_ih.dtype == DType::float32 || w_ih.dtype == DType::float16 || w_ih.dtype == DType::qint8 || w_ih.dtype == DType::quint8,
+              invalid_argument, "{}: w_ih is {}; expected float32, float16, qint8 or quint8", who, to_string(w_ih));
+  const Dim rows = w_ih.dims[0], hidden(rows.size() / at.gates), state = projected ? t[at.w_hr()].dims[0] : hidden;
+  check_weight(at.w_ih(), rows, x.dims[2]);
+  check_weight(at.w_hh(), rows, state);
+  if (projected) check_weight(at.w_hr(), state, hidden);
+  for (size_t i : {at.b_ih(), at.b_hh()})
+    if (t.has(i))
+      OCTET_CHECK(t[i].dtype == DType::float32 && t[i].dim() == 1 && t[i].dims[0] == rows, invalid_argument,
+                  "{}: {} is {}; expected Float({})", who, t.op().params()[i].name, to_string(t[i]), to_string(rows));
+  auto check_state = [&](size_t i, const Dim& size) {
+    OCTET_CHECK(t[i].dim() == 2 && t[i].dims[1] == size && (t[i].dims[0] == x.dims[1] || !t[i].dims[0].known() || !x.dims[1].known()),
+                invalid_argument, "{}: {} is {}; expected ({}, {})", who, t.op().params()[i].name, to_string(t[i]),
+                to_string(x.dims[1]), to_string(size));
+  };
+  check_state(1, state);
+  if (at.cell == Cell::lstm) check_state(2, hidden);
+  OCTET_CHECK(x.dims[0] != Dim(0), invalid_argument, "{}: x is {}; expected at least one step", who, to_string(x));
+  std::vector<TensorType> types{TensorType(DType::float32, {x.dims[0], x.dims[1], state}), TensorType(DType::float32, {x.dims[1], state})};
+  if (at.cell == Cell::lstm) types.push_back(TensorType(DType::float32, {x.dims[1], hidden}));
+  return types;
+}
+
+// x * weight^T + bias for rows x, many times: the weight is packed once.
+class Projection {
+ public:
+  Projection(const Tensor& weight, const Tensor& bias, bool reduce_range) {
+    const bool codes = weight.is_quantized();
+    const Op& op = get(codes ? "linear_dynamic" : "linear");
+    Attrs attrs;
+    if (codes) attrs.set("reduce_range", reduce_range);
+    Tensor w = codes ? weight : weight.to(DType::float32);
+    std::vector<std::optional<TensorType>> types{TensorType(DType::float32, {Dim("rows"), w.size(1)}), w.type()};
+    operands_ = {Tensor(), w};
+    if (bias.defined()) {
+      types.push_back(bias.type());
+      operands_.push_back(bias);
+    }
+    size_ = w.size(0);
+    kernel_ = std::make_unique<CachedKernel>(make_spec(op, op.complete(attrs), types, operands_,
+                                                       {TensorType(DType::float32, {Dim("rows"), size_})}, op.name()));
+    OCTET_CHECK(kernel_->found(), unsupported, "{}: no engine has a kernel for weight {}", op.name(), to_string(w.type()));
+  }
+  Tensor operator()(const Tensor& x) {
+    operands_[0] = x;
+    return kernel_->run(operands_, {TensorType(DType::float32, Shape{x.size(0), size_})})[0];
+  }
+
+ private:
+  std::vector<Tensor> operands_;
+  int64_t size_ = 0;
+  std::unique_ptr<CachedKernel> kernel_;
+};
+
+float sigmoid(float x) { return unary::Sigmoid<float>({})(x); }
+float tanh_of(float x) { return unary::Tanh<float>({})(x); }
+
+// A run through the sequence. What the gradient needs of it is kept if asked for.
+struct Run {
+  const Call& c;
+  Places at;
+  int64_t steps, batch, features, hidden, state;  // `state` numbers of h; `hidden`, or fewer where it is projected
+  bool reverse;
+  Tensor y, hn, cn;
+  Tensor gates;   // (T, N, gates * hidden) after their nonlinearities
+  Tensor cells;   // lstm: (T, N, hidden) the cell states
+  Tensor before;  // gru: (T, N, hidden), the hidden state's part of the new gate; lstm with projection: h before it
+
+  Run(const Call& call, bool keep)
+      : c(call), at(call.op(), call.attrs()), steps(c[0].size(0)), batch(c[0].size(1)), features(c[0].size(2)),
+        hidden(c[at.w_ih()].size(0) / at.gates), state(c[1].size(1)), reverse(c.attrs().get_bool("reverse")) {
+    auto operand = [&](size_t i) { return c.has(i) ? c[i].contiguous() : Tensor(); };
+    const bool reduce_range = c.attrs().get_bool("reduce_range");
+    Projection from_x(c[at.w_ih()], operand(at.b_ih()), reduce_range), from_h(c[at.w_hh()], operand(at.b_hh()), reduce_range);
+    std::unique_ptr<Projection> to_state;
+    if (at.cell == Cell::lstm && c.has(at.w_hr())) to_state = std::make_unique<Projection>(c[at.w_hr()], Tensor(), reduce_range);
+
+    const int64_t width = at.gates * hidden;
+    gates = from_x(c[0].contiguous().reshape({steps * batch, features})).reshape({steps, batch, width});
+    y = Tensor::empty({steps, batch, state});
+    if (keep && at.cell == Cell::lstm) cells = Tensor::empty({steps, batch, hidden});
+    if (keep && (at.cell == Cell::gru || to_state)) before = Tensor::empty({steps, batch, hidden});
+    Tensor h = c[1].contiguous(), cell = at.cell == Cell::lstm ? c[2].clone() : Tensor();
+    for (int64_t i = 0; i < steps; ++i) {
+      const int64_t t = reverse ? steps - 1 - i : i;
+      Tensor of_h = from_h(h), next = Tensor::empty({batch, hidden});
+      float* g = gates.data<float>() + t * batch * width;
+      const float *r = of_h.data<float>(), *old = h.data<float>();
+      for (int64_t n = 0; n < batch; ++n, g += width, r += width) {
+        float* out = next.data<float>() + n * hidden;
+        const int64_t kept = (t * batch + n) * hidden;
+        if (at.cell == Cell::lstm)
+          lstm_step(g, r, cell.data<float>() + n * hidden, out, cells.defined() ? cells.data<float>() + kept : nullptr);
+        else if (at.cell == Cell::gru)
+          gru_step(g, r, old + n * hidden, out, before.defined() ? before.data<float>() + kept : nullptr);
+        else
+          for (int64_t j = 0; j < hidden; ++j)
+            out[j] = g[j] = at.cell == Cell::rnn_relu ? std::max(r[j] + g[j], 0.0f) : tanh_of(r[j] + g[j]);
+      }
+      if (to_state) {
+        if (keep) before.select(0, t).copy_from(next);
+        next = (*to_state)(next);
+      }
+      y.select(0, t).copy_from(next);
+      h = next;
+    }
+    hn = fresh(h);
+    cn = cell;
+  }
+
+  // g: what x gives the gates; r: what h gives them. g becomes the gates themselves.
+  void lstm_step(float* g, const float* r, float* cell, float* h, float* kept) const {
+    for (int64_t j = 0; j < hidden; ++j) {
+      float &in = g[j], &forget = g[hidden + j], &candidate = g[2 * hidden + j], &out = g[3 * hidden + j];
+      in = sigmoid(r[j] + in);
+      forget = sigmoid(r[hidden + j] + forget);
+      candidate = tanh_of(r[2 * hidden + j] + candidate);
+      out = sigmoid(r[3 * hidden + j] + out);
+      cell[j] = forget * cell[j] + in * candidate;
+      h[j] = out * tanh_of(cell[j]);
+      if (kept) kept[j] = cell[j];
+    }
+  }
+
+  void gru_step(float* g, const float* r, const float* old, float* h, float* kept) const {
+    for (int64_t j = 0; j < hidden; ++j) {
+      float &reset = g[j], &update = g[hidden + j], &candidate = g[2 * hidden + j];
+      reset = sigmoid(r[j] + reset);
+      update = sigmoid(r[hidden + j] + update);
+      candidate = tanh_of(candidate + r[2 * hidden + j] * reset);
+      h[j] = (old[j] - candidate) * update + candidate;
+      if (kept) kept[j] = r[2 * hidden + j];
+    }
+  }
+};
+
+std::vector<Tensor> eval_recurrent(const Call& c) {
+  Run run(c, false);
+  if (run.at.cell == Cell::lstm) return {run.y, run.hn, run.cn};
+  return {run.y, run.hn};
+}
+
+// Back through time. The gradients by the gates before their nonlinearities are collected for all steps; those by x and the
+// weights are matrix products of them at the end.
+std::vector<Tensor> recurrent_gradients(const Grad& g) {
+  const Call& c = g.call();
+  const Run run(c, true);
+  const Places& at = run.at;
+  for (size_t i = at.weights; i < c.inputs().size(); ++i)
+    OCTET_CHECK(!c.has(i) || c[i].dtype() == DType::float32, unsupported,
+                "{}: no gradient through {} weights: train with float32 ones", c.op().name(), to_string(c[i].dtype()));
+  const int64_t steps = run.steps, batch = run.batch, hidden = run.hidden, width = at.gates * hidden;
+  const bool lstm = at.cell == Cell::lstm, gru = at.cell == Cell::gru, projected = lstm && c.has(at.w_hr());
+  // By the gates' sums from x (`of_x`) and from h: they differ in gru's new gate only.
+  Tensor of_x = Tensor::empty({steps, batch, width}), of_h = gru ? Tensor::empty({steps, batch, width}) : of_x;
+  Tensor of_projection = projected ? Tensor::empty({steps, batch, run.state}) : Tensor();  // dh at every step
+  Tensor previous = Tensor::empty({steps, batch, run.state});                              // h before every step
+  const Tensor dy = g.dy(0).contiguous();
+  Tensor dh = g.dy(1).clone(), dc = lstm ? g.dy(2).clone() : Tensor();
+  const Tensor w_hh = c[at.w_hh()];
+  const Tensor first_cell = lstm ? c[2].contiguous() : Tensor();
+  auto matmul = [](const Tensor& a, const Tensor& b) { return call("matmul", {a, b}); };
+  for (int64_t i = steps - 1; i >= 0; --i) {
+    const int64_t t = run.reverse ? steps - 1 - i : i, last = run.reverse ? t + 1 : t - 1;  // the step before
+    const Tensor h_old = i == 0 ? c[1] : run.y.select(0, last);
+    previous.select(0, t).copy_from(h_old);
+    const Tensor old = h_old.contiguous();
+    dh = call("add", {dh, dy.select(0, t)}).contiguous();
+    if (projected) {
+      of_projection.select(0, t).copy_from(dh);
+      dh = matmul(dh, c[at.w_hr()]).contiguous();
+    }
+    Tensor dh_old = gru ? Tensor::empty({batch, hidden}) : Tensor();
+    const float* cell_old = !lstm ? nullptr : i == 0 ? first_cell.data<float>() : run.cells.data<float>() + last * batch * hidden;
+    for (int64_t n = 0; n < batch; ++n) {
+      const float* gate = run.gates.data<float>() + (t * batch + n) * width;
+      float *dx = of_x.data<float>() + (t * batch + n) * width, *dr = of_h.data<float>() + (t * batch + n) * width;
+      const float* d = dh.data<float>() + n * hidden;
+      const int64_t row = (t * batch + n) * hidden;
+      for (int64_t j = 0; j < hidden; ++j) {
+        if (lstm) {
+          const float in = gate[j], forget = gate[hidden + j], candidate = gate[2 * hidden + j], out = gate[3 * hidden + j];
+          const float squashed = tanh_of(run.cells.data<float>()[row + j]);
+          float& dcell = dc.data<float>()[n * hidden + j];
+          dcell += d[j] * out * (1 - squashed * squashed);
+          dx[j] = dcell * candidate * in * (1 - in);
+          dx[hidden + j] = dcell * cell_old[n * hidden + j] * forget * (1 - forget);
+          dx[2 * hidden + j] = dcell * in * (1 - candidate * candidate);
+          dx[3 * hidden + j] = d[j] * squashed * out * (1 - out);
+          dcell *= forget;
+        } else if (gru) {
+          const float reset = gate[j], update = gate[hidden + j], candidate = gate[2 * hidden + j];
+          const float dcandidate = d[j] * (1 - update) * (1 - candidate * candidate);
+          dx[j] = dr[j] = dcandidate * run.before.data<float>()[row + j] * reset * (1 - reset);
+          dx[hidden + j] = dr[hidden + j] = d[j] * (old.data<float>()[n * hidden + j] - candidate) * update * (1 - update);
+          dx[2 * hidden + j] = dcandidate;
+          dr[2 * hidden + j] = dcandidate * reset;
+          dh_old.data<float>()[n * hidden + j] = d[j] * update;
+        } else {
+          dx[j] = at.cell == Cell::rnn_relu ? (gate[j] > 0 ? d[j] : 0) : d[j] * (1 - gate[j] * gate[j]);
+        }
+      }
+    }
+    dh = matmul(of_h.select(0, t), w_hh);
+    if (gru) dh = call("add", {dh, dh_old});
+  }
+  auto rows = [](const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2)}); };
+  // sum over steps and batch of a^T b
+  auto products = [&](const Tensor& a, const Tensor& b) { return matmul(rows(a).transpose(0, 1), rows(b)); };
+  std::vector<Tensor> result(c.inputs().size());
+  auto give = [&](size_t i, const std::function<Tensor()>& gradient) {
+    if (g.needs(i)) result[i] = gradient();
+  };
+  give(0, [&] { return matmul(rows(of_x), c[at.w_ih()]).reshape(c[0].shape()); });
+  give(1, [&] { return dh; });
+  if (lstm) give(2, [&] { return dc; });
+  give(at.w_ih(), [&] { return products(of_x, c[0].contiguous()); });
+  give(at.w_hh(), [&] { return products(of_h, previous); });
+  give(at.b_ih(), [&] { return sum_to(of_x, {width}); });
+  give(at.b_hh(), [&] { return sum_to(of_h, {width}); });
+  if (projected) give(at.w_hr(), [&] { return products(of_projection, run.before); });
+  return result;
+}
+
+}  // namespace
+
+// Gates in the order input, forget, candidate, output: c' = f*c + i*g, h' = o*tanh(c'), times w_hr where that is given.
+OCTET_OP(lstm, "lstm(x, h0, c0, w_ih, w_hh, b_ih?, b_hh?, w_hr?, *, reverse=false, reduce_range=false) -> y, hn, cn", QRule::weights,
+         Doc{"one LSTM layer over x (steps, batch, features); weights float32, float16 or codes (dynamic); y has every step's h"},
+         infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent}, gradients(recurrent_gradients))
+
+// Gates in the order reset, update, new: n = tanh(x_n + r*h_n), where h_n has its bias, and h' = (h - n)*z + n.
+OCTET_OP(gru, "gru(x, h0, w_ih, w_hh, b_ih?, b_hh?, *, reverse=false, reduce_range=false) -> y, hn", QRule::weights,
+         Doc{"one GRU layer over x (steps, batch, features), the reset gate applied after the product (PyTorch's); as lstm"},
+         infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent}, gradients(recurrent_gradients))
+
+OCTET_OP(rnn, "rnn(x, h0, w_ih, w_hh, b_ih?, b_hh?, *, nonlinearity=\"tanh\", reverse=false, reduce_range=false) -> y, hn",
+         QRule::weights, Doc{"one layer of h' = tanh(w_ih x + b_ih + w_hh h + b_hh), or relu of that; as lstm"},
+         infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent}, gradients(recurrent_gradients))
+
+}  // namespace octet::ops

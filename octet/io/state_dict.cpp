@@ -11,16 +11,36 @@ namespace {
 constexpr int kFormat = 1;
 constexpr const char* kEntry = "octet.state";
 
+bool is_real(DType dtype) { return dtype == DType::float64 || dtype == DType::float32; }
+
+// Packed codes lie in the file as they do in memory, two to a byte.
+Tensor stored_codes(const Tensor& t) {
+  if (!is_packed(t.dtype())) return t.int_repr();
+  Tensor rows = t.contiguous();
+  return Tensor::wrap(rows.buffer(), {static_cast<int64_t>(storage_bytes(t.dtype(), t.numel()))}, DType::uint8);
+}
+
+Tensor unpack(const Tensor& codes, const Fields& f, DType dtype, QuantizerPtr quantizer) {
+  auto shape = f.get<Shape>("shape");
+  int64_t count = 1;
+  bool fits = shape.size() <= 64;
+  for (int64_t size : shape) fits = fits && size >= 0 && !__builtin_mul_overflow(count, size, &count);
+  OCTET_CHECK(fits && codes.dtype() == DType::uint8 && codes.dim() == 1 &&
+                  static_cast<size_t>(codes.numel()) == storage_bytes(dtype, count),
+              corrupt, "{} codes of shape {} are {}; expected uint8, two codes to a byte", to_string(dtype), to_string(shape),
+              to_string(codes.type()));
+  return Tensor::wrap(codes.buffer(), shape, dtype, std::move(quantizer));
+}
+
 QuantizerPtr read_quantizer(const Fields& f, DType dtype, const Tensor& scale, const Tensor& zero_point) {
-  auto is_float = [](const Tensor& t) { return t.dtype() == DType::float64 || t.dtype() == DType::float32; };
   auto scheme = f.get<std::string>("qscheme");
-  const bool float_qparams = scheme == to_string(QScheme::per_channel_affine_float_qparams);
-  OCTET_CHECK(is_float(scale) && (float_qparams ? is_float(zero_point)
-                                                : zero_point.dtype() == DType::int64 || zero_point.dtype() == DType::int32),
-              corrupt, "scale and zero_point are {} and {}; expected float64 or float32, and {}", to_string(scale.dtype()),
-              to_string(zero_point.dtype()), float_qparams ? "the same" : "int64 or int32");
+  bool whole = scheme != to_string(QScheme::per_channel_affine_float_qparams);
+  DType zero = zero_point.dtype();
+  OCTET_CHECK(is_real(scale.dtype()) && (whole ? zero == DType::int64 || zero == DType::int32 : is_real(zero)), corrupt,
+              "scale and zero_point are {} and {}; expected float64 or float32, and {}", to_string(scale.dtype()), to_string(zero),
+              whole ? "int64 or int32" : "float64 or float32");
   auto scales = scale.to(DType::float64).to_vector<double>();
-  if (float_qparams)
+  if (!whole)
     return Quantizer::per_channel_float(std::move(scales), zero_point.to(DType::float64).to_vector<double>(), f.integer("axis"), dtype);
   auto zero_points = zero_point.to(DType::int64).to_vector<int64_t>();
   if (scheme == to_string(QScheme::per_channel_affine))
@@ -42,7 +62,7 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
   std::map<std::string, Tensor> stored;
   for (const auto& [name, tensor] : state) {
     OCTET_CHECK(tensor.defined(), invalid_argument, "{}: '{}' is an undefined tensor: leave it out", path.string(), name);
-    stored[name] = tensor.is_quantized() ? tensor.int_repr() : tensor.detach();
+    stored[name] = tensor.is_quantized() ? stored_codes(tensor) : tensor.detach();
   }
   // Another tensor may have that name already.
   auto add = [&](std::string name, Tensor tensor) {
@@ -56,6 +76,7 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
     const Quantizer& q = *tensor.quantizer();
     Shape shape = q.is_per_channel() ? Shape{static_cast<int64_t>(q.scales().size())} : Shape{};
     Json item{{"name", name}, {"dtype", to_string(tensor.dtype())}, {"qscheme", to_string(q.scheme())}};
+    if (is_packed(tensor.dtype())) item["shape"] = tensor.shape();
     if (q.is_per_channel()) item["axis"] = q.axis();
     item["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
     item["zero_point"] = add(name + ".zero_point", q.has_float_zero_points()
@@ -97,9 +118,14 @@ std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& 
       DType dtype = parse_dtype(f.get<std::string>("dtype"));
       OCTET_CHECK(is_quantized(dtype), corrupt, "{} has no qparams", to_string(dtype));
       const Tensor& codes = tensor(name);
-      OCTET_CHECK(codes.dtype() == code_dtype(dtype), corrupt, "its codes are {}; those of {} are {}", to_string(codes.dtype()),
-                  to_string(dtype), to_string(code_dtype(dtype)));
-      state[name] = make_quantized(codes, read_quantizer(f, dtype, tensor(scale), tensor(zero_point)), dtype);
+      QuantizerPtr quantizer = read_quantizer(f, dtype, tensor(scale), tensor(zero_point));
+      if (is_packed(dtype)) {
+        state[name] = unpack(codes, f, dtype, std::move(quantizer));
+      } else {
+        OCTET_CHECK(codes.dtype() == code_dtype(dtype), corrupt, "its codes are {}; those of {} are {}", to_string(codes.dtype()),
+                    to_string(dtype), to_string(code_dtype(dtype)));
+        state[name] = make_quantized(codes, std::move(quantizer));
+      }
     } catch (const Error& e) {
       OCTET_FAIL(corrupt, "{} ('{}'): {}", f.where(), name, e.what());
     }

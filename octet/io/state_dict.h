@@ -4,7 +4,7 @@
 //   save_state_dict("model.safetensors", model->state_dict());
 //   other->load_state_dict(load_state_dict("model.safetensors"));
 //
-// A quantized tensor `conv.weight` is stored as its codes (I8, U8 or I32) beside `conv.weight.scale` and
+// A quantized tensor `conv.weight` is stored as its codes (I8, U8 or I32; of 4 bits two to a byte) beside `conv.weight.scale` and
 // `conv.weight.zero_point`; the metadata entry "octet.state" says what belongs together (docs/file-format.md).
 
 #include <filesystem>

@@ -1,5 +1,9 @@
 // octet run, inspect, convert, bench and eval.
 #include "octet/base/cpu.h"
+#include "octet/io/module_file.h"
+#include "octet/nn/activation.h"
+#include "octet/nn/containers.h"
+#include "octet/nn/linear.h"
 #include "tests/cli/cli_test_util.h"
 
 namespace octet::testing {
@@ -95,6 +99,18 @@ TEST(CliInspect, FullPrintsEveryChannel) {
   quantize_glyphs(dir / "q.octet");
   EXPECT_TRUE(contains(run_octet({"inspect", dir / "q.octet"}).out, ".."));
   EXPECT_FALSE(contains(run_octet({"inspect", dir / "q.octet", "--full"}).out, ".."));
+}
+
+TEST(CliInspect, OfASavedModelPrintsTheTreeOfModules) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  nn::Sequential model(nn::Linear(4, 3), nn::ReLU());
+  save_model(dir / "m.octet", model);
+  RunResult r = run_octet({"inspect", dir / "m.octet"});
+  expect_success(r);
+  EXPECT_EQ(r.out, nn::to_string(model) + "\n");
+  EXPECT_EQ(json_of(run_octet({"inspect", dir / "m.octet", "--json"}))["modules"], nn::to_string(model));
+  expect_failure(run_octet({"bench", dir / "m.octet"}), 1, {"m.octet", "a model of modules, not a graph", "load_model"});
 }
 
 TEST(CliConvert, ThereAndBackComputesTheSame) {

@@ -14,6 +14,7 @@
 #include "octet/nn/containers.h"
 #include "octet/nn/conv.h"
 #include "octet/nn/linear.h"
+#include "octet/nn/loss.h"
 #include "octet/nn/norm.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
@@ -300,6 +301,18 @@ std::vector<Sample> observers() {
   return all;
 }
 
+std::vector<Sample> losses() {
+  return {{made<nn::CrossEntropyLoss>(functional::CrossEntropyOptions{.weight = Tensor::rand({3}, 1), .label_smoothing = 0.1}), {}},
+          {made<nn::CrossEntropyLoss>(), {}},
+          {made<nn::NLLLoss>(Tensor::rand({3}, 1), 2, "sum"), {}},
+          {made<nn::MSELoss>("sum"), {}},
+          {made<nn::L1Loss>(), {}},
+          {made<nn::SmoothL1Loss>("mean", 0.3), {}},
+          {made<nn::HuberLoss>("mean", 0.3), {}},
+          {made<nn::BCEWithLogitsLoss>(Tensor(), "mean", Tensor::rand({2, 1}, 1)), {}},
+          {made<nn::KLDivLoss>("batchmean", true), {}}};
+}
+
 std::vector<Sample> containers() {
   auto sequence = nn::make<nn::Sequential>(nn::Conv2d(2, 3, 3), nn::ReLU());
   sequence->append("named", nn::BatchNorm2d(3));
@@ -353,11 +366,12 @@ TEST(ModuleFile, DynamicModulesComeBack) { expect_each_comes_back(made_of("quant
 TEST(ModuleFile, WeightOnlyModulesComeBack) { expect_each_comes_back(made_of("quantized::weight_only::")); }
 TEST(ModuleFile, ReferenceModulesComeBack) { expect_each_comes_back(made_of("quantized::reference::")); }
 TEST(ModuleFile, ObserversAndFakeQuantizeModulesComeBack) { expect_each_comes_back(observers()); }
+TEST(ModuleFile, LossesComeBack) { expect_each_comes_back(losses()); }
 TEST(ModuleFile, ContainersComeBack) { expect_each_comes_back(containers()); }
 
 TEST(ModuleFile, TheseAreAllClassesThatAreRegistered) {
   std::set<std::string> covered;
-  for (const auto& list : {float_modules(), made_of(""), observers(), containers()})
+  for (const auto& list : {float_modules(), made_of(""), observers(), losses(), containers()})
     for (const Sample& s : list) covered.insert(nn::registered_name(*s.module));
   for (const std::string& name : nn::registered_names()) {
     if (name.find("_test::") != std::string::npos) continue;

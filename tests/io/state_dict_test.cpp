@@ -52,6 +52,12 @@ State all_dtypes() {
   state["channels"] = quantize_per_channel(w, {0.1, 0.2, 1.0 / 3}, {0, -128, 127}, 0, DType::qint8);
   state["axis 1"] = quantize_per_channel(w, {0.5, 0.25, 1, 2}, {0, 0, 0, 1}, 1, DType::quint8);
   state["strided"] = quantize_per_channel(w, {0.5, 0.25, 1}, {0, 0, 0}, 0, DType::qint8).transpose(0, 1);
+  state["rows"] = quantize(w, Quantizer::per_channel_float({0.1, 0.25, 1}, {0.5, 1.0 / 3, -7}, 0, DType::quint8), DType::quint8);
+  for (DType dtype : {DType::quint4x2, DType::qint4x2}) {
+    state[to_string(dtype)] = quantize_per_tensor(Tensor::randn({3, 5}, 3), 0.2, 1, dtype);
+    state[to_string(dtype) + " rows"] = quantize(w, Quantizer::per_channel_float({0.1, 0.25, 1}, {0.5, 0.25, -7}, 0, dtype), dtype);
+    state[to_string(dtype) + " turned"] = quantize_per_tensor(w, 0.2, 1, dtype).transpose(0, 1);
+  }
   state["scalar"] = Tensor::scalar(2.5);
   state["empty"] = Tensor::zeros({0, 4});
   return state;
@@ -60,7 +66,8 @@ State all_dtypes() {
 State small() {
   return {{"conv.weight", quantize_per_channel(Tensor::randn({2, 3}, 1), {0.5, 0.25}, {0, 1}, 0, DType::qint8)},
           {"conv.bias", Tensor::ones({2})},
-          {"x", quantize_per_tensor(Tensor::randn({4}, 2), 0.5, 3, DType::quint8)}};
+          {"x", quantize_per_tensor(Tensor::randn({4}, 2), 0.5, 3, DType::quint8)},
+          {"y", quantize_per_tensor(Tensor::randn({3}, 2), 0.5, 3, DType::quint4x2)}};
 }
 
 struct Net : nn::Module {
@@ -105,7 +112,7 @@ TEST(StateDict, AnySafetensorsReaderSeesCodesScalesAndZeroPoints) {
   TempDir dir;
   save_state_dict(dir / "a.safetensors", small());
   SafetensorsFile file = read_safetensors(dir / "a.safetensors");
-  EXPECT_EQ(file.tensors.size(), 7u);
+  EXPECT_EQ(file.tensors.size(), 10u);
   EXPECT_TRUE(equal(file.tensors.at("conv.weight"), small().at("conv.weight").int_repr()));
   EXPECT_TRUE(equal(file.tensors.at("conv.weight.scale"), Tensor::from<float>({0.5, 0.25})));
   EXPECT_TRUE(equal(file.tensors.at("conv.weight.zero_point"), Tensor::from<int32_t>({0, 1})));
@@ -113,6 +120,20 @@ TEST(StateDict, AnySafetensorsReaderSeesCodesScalesAndZeroPoints) {
   Json entry = Json::parse(file.metadata.at("octet.state"));
   EXPECT_EQ(entry["quantized"][0]["axis"], 0);
   EXPECT_EQ(entry["quantized"][0]["qscheme"], "per_channel_affine");
+}
+
+TEST(StateDict, CodesOfFourBitsLieTwoToAByte) {
+  TempDir dir;
+  Tensor w = quantize_per_tensor(Tensor::randn({3, 5}, 3), 0.2, 1, DType::quint4x2);
+  save_state_dict(dir / "a.safetensors", {{"w", w}});
+  SafetensorsFile file = read_safetensors(dir / "a.safetensors");
+  EXPECT_EQ(file.tensors.at("w").shape(), Shape{8});
+  for (const char* shape : {"[3,6]", "[-3,-5]", "[4611686018427387904,4]", "15", "[]"}) {
+    Json entry = Json::parse(file.metadata.at("octet.state"));
+    entry["quantized"][0]["shape"] = Json::parse(shape);
+    write_safetensors(dir / "b.safetensors", file.tensors, {{"octet.state", entry.dump()}});
+    expect_error(ErrorCode::corrupt, {"b.safetensors", "'w'"}, [&] { load_state_dict(dir / "b.safetensors"); });
+  }
 }
 
 TEST(StateDict, NamesThatLookLikeQparamsAreKept) {
@@ -147,8 +168,8 @@ TEST(StateDict, WritesAtomically) {
   save_state_dict(dir / "a.safetensors", all_dtypes());
   expect_same(loaded, small());
   EXPECT_EQ(testing::count_files(dir.path()), 1u) << "no temporary file stays";
-  expect_error(ErrorCode::invalid_argument, {"'y'", "undefined"},
-               [&] { save_state_dict(dir / "a.safetensors", {{"y", Tensor()}}); });
+  expect_error(ErrorCode::invalid_argument, {"'z'", "undefined"},
+               [&] { save_state_dict(dir / "a.safetensors", {{"z", Tensor()}}); });
   expect_same(load_state_dict(dir / "a.safetensors"), all_dtypes());
   expect_error(ErrorCode::invalid_argument, {"UTF-8"}, [&] {
     save_state_dict(dir / "a.safetensors", {{"\xff", quantize_per_tensor(Tensor::ones({1}), 1, 0, DType::qint8)}});

@@ -10,13 +10,7 @@
 #include "octet/io/octet_file.h"
 #include "octet/io/safetensors.h"
 #include "octet/io/state_dict.h"
-#include "octet/nn/activation.h"
-#include "octet/nn/containers.h"
-#include "octet/nn/conv.h"
-#include "octet/nn/linear.h"
-#include "octet/nn/loss.h"
-#include "octet/nn/norm.h"
-#include "octet/nn/registry.h"
+#include "octet/nn/nn.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/backend/module_mappings.h"
 #include "octet/quant/modules/float_functional.h"
@@ -276,6 +270,63 @@ std::vector<Sample> made_from(const Sample& s) {
   return all;
 }
 
+// The float modules that nothing is made from here.
+std::vector<Sample> layers() {
+  using namespace nn;  // NOLINT
+  Tensor x2 = Tensor::randn({3, 4}, 1), x3 = Tensor::randn({2, 4, 6}, 2), x4 = Tensor::randn({2, 4, 6, 6}, 3),
+         x5 = Tensor::randn({1, 4, 4, 4, 4}, 4), index = Tensor::from({int64_t{2}, int64_t{0}, int64_t{4}});
+  std::vector<Sample> all = {
+      {made<LayerNorm>(Shape{4, 6}, 1e-3), x3},
+      {made<LayerNorm>(4, 1e-5, false), x2},
+      {made<GroupNorm>(2, 4), x4},
+      {made<InstanceNorm1d>(4, InstanceNormOptions{.affine = true}), x3},
+      {made<InstanceNorm2d>(4, InstanceNormOptions{.track_running_stats = true}), x4},
+      {made<InstanceNorm3d>(4), x5},
+      {made<MaxPool1d>(2, MaxPoolOptions<1>{.padding = 1}), x3},
+      {made<MaxPool2d>(Sizes<2>{3, 2}, MaxPoolOptions<2>{.stride = 1, .dilation = 2}), x4},
+      {made<MaxPool3d>(2, MaxPoolOptions<3>{.ceil_mode = true}), x5},
+      {made<AvgPool1d>(2), x3},
+      {made<AvgPool2d>(3, AvgPoolOptions<2>{.stride = 2, .padding = 1, .count_include_pad = false}), x4},
+      {made<AvgPool3d>(2, AvgPoolOptions<3>{.divisor_override = 3}), x5},
+      {made<AdaptiveAvgPool1d>(2), x3},
+      {made<AdaptiveAvgPool2d>(Sizes<2>{-1, 2}), x4},
+      {made<AdaptiveAvgPool3d>(2), x5},
+      {made<AdaptiveMaxPool1d>(2), x3},
+      {made<AdaptiveMaxPool2d>(2), x4},
+      {made<AdaptiveMaxPool3d>(1), x5},
+      {made<Upsample>(functional::InterpolateOptions{.scale_factor = {1.5}, .mode = "bilinear"}), x4},
+      {made<Upsample>(functional::InterpolateOptions{.size = {5, 3}}), x4},
+      {made<Dropout>(0.3), x2},
+      {made<Dropout1d>(0.3), x3},
+      {made<Dropout2d>(0.3), x4},
+      {made<Dropout3d>(0.3), x5},
+      {made<Embedding>(5, 3, 1), index},
+      {made<EmbeddingBag>(5, 3, EmbeddingBagOptions{.mode = "max", .padding_idx = 2}), index.unsqueeze(0)},
+      {made<Flatten>(0, 1), x3},
+      {made<Unflatten>(1, std::vector<int64_t>{2, 2}), x3},
+      {made<PixelShuffle>(2), x4},
+      {made<PixelUnshuffle>(2), x4},
+      {made<ChannelShuffle>(2), x4},
+      {made<LogSoftmax>(1), x2},
+      {made<Softplus>(2, 10), x2},
+      {made<SELU>(), x2},
+      {made<SiLU>(), x2},
+      {made<Softsign>(), x2},
+      {made<LSTM>(6, 3, RecurrentOptions{.num_layers = 2, .bidirectional = true, .proj_size = 2}), x3},
+      {made<GRU>(6, 3, RecurrentOptions{.bias = false, .batch_first = true}), x3},
+      {made<RNN>(6, 3, RecurrentOptions{.nonlinearity = "relu"}), x3},
+      {made<LSTMCell>(4, 3), x2},
+      {made<GRUCell>(4, 3, false), x2},
+      {made<RNNCell>(4, 3, true, "relu"), x2},
+      {made<NonDynamicallyQuantizableLinear>(4, 3, false), x2},
+      // of several inputs
+      {made<Bilinear>(3, 4, 2), {}},
+      {made<MultiheadAttention>(4, 2, AttentionOptions{.add_bias_kv = true, .kdim = 3}), {}},
+  };
+  for (const Sample& s : all) s.module->eval();  // dropout draws anew in every call
+  return all;
+}
+
 std::vector<Sample> observers() {
   std::vector<Sample> all;
   Tensor x = Tensor::randn({4, 3}, 1);
@@ -353,6 +404,7 @@ std::vector<Sample> made_of(const std::string& room) {
 }  // namespace
 
 TEST(ModuleFile, FloatAndFusedModulesComeBack) { expect_each_comes_back(float_modules()); }
+TEST(ModuleFile, OtherLayersComeBack) { expect_each_comes_back(layers()); }
 TEST(ModuleFile, QatModulesComeBack) { expect_each_comes_back(made_of("qat::")); }
 TEST(ModuleFile, StaticModulesComeBack) {
   std::vector<Sample> all;
@@ -371,7 +423,7 @@ TEST(ModuleFile, ContainersComeBack) { expect_each_comes_back(containers()); }
 
 TEST(ModuleFile, TheseAreAllClassesThatAreRegistered) {
   std::set<std::string> covered;
-  for (const auto& list : {float_modules(), made_of(""), observers(), losses(), containers()})
+  for (const auto& list : {float_modules(), layers(), made_of(""), observers(), losses(), containers()})
     for (const Sample& s : list) covered.insert(nn::registered_name(*s.module));
   for (const std::string& name : nn::registered_names()) {
     if (name.find("_test::") != std::string::npos) continue;

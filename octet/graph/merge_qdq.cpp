@@ -12,8 +12,9 @@ bool is(const Node& node, const char* op) { return node.kind == NodeKind::call &
 // Operators of QRule::same that make no new numbers: codes go through them as they are.
 bool only_moves(const Node& node) {
   for (const char* op : {"reshape", "flatten", "permute", "unsqueeze", "squeeze", "expand", "slice", "tile", "identity",
-                         "dropout", "index_select", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "triu", "tril", "max_pool1d", "max_pool2d", "max_pool3d",
-                         "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "amax", "amin"})
+                         "dropout", "index_select", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
+                         "triu", "tril", "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+                         "adaptive_max_pool3d", "amax", "amin"})
     if (node.op == op) return true;
   return (node.op == "pad" && node.attrs.get_double("value") == 0) ||
          (node.op == "interpolate" && node.attrs.get_string("mode") == "nearest");

@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <numeric>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
+#include "octet/io/idx.h"
 #include "octet/io/image.h"
 #include "octet/io/npz.h"
 
@@ -139,6 +141,33 @@ std::vector<fs::path> list_pictures(const fs::path& directory) {
   return files;
 }
 
+// The directories in a directory, in name order, hidden ones passed over.
+std::vector<fs::path> list_directories(const fs::path& directory) {
+  std::vector<fs::path> found;
+  std::error_code error;
+  for (auto it = fs::directory_iterator(directory, error); !error && it != fs::directory_iterator(); it.increment(error)) {
+    std::error_code ignored;
+    if (it->is_directory(ignored) && it->path().filename().string()[0] != '.') found.push_back(it->path());
+  }
+  OCTET_CHECK(!error, io, "{}: cannot list the directory: {}", directory.string(), error.message());
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+// Where the labels of an IDX file of images lie, as MNIST names its files; empty if that is not to be told.
+fs::path idx_labels(const fs::path& images) {
+  std::string name = images.filename().string();
+  for (auto [from, to] : {std::pair{"images", "labels"}, {"idx3", "idx1"}}) {
+    size_t at = name.find(from);
+    if (at == std::string::npos) {
+      if (std::string_view(from) == "images") return {};
+      continue;
+    }
+    name.replace(at, std::string_view(from).size(), to);
+  }
+  return images.parent_path() / name;
+}
+
 }  // namespace
 
 struct Dataset::Impl {
@@ -146,13 +175,15 @@ struct Dataset::Impl {
   Preprocess preprocess;
   std::vector<Column> columns;
   std::vector<fs::path> pictures;  // of a directory
+  std::vector<std::string> classes;
   Tensor labels;
   int64_t size = 0;
 
   void open_directory(const std::vector<InputSpec>& inputs);
   void open_npz(const std::vector<InputSpec>& inputs);
-  Tensor floats(const Column& column, int64_t begin, int64_t count) const;
-  Tensor decode(const Column& column, int64_t begin, int64_t count) const;
+  void open_idx(const std::vector<InputSpec>& inputs);
+  Tensor floats(const Column& column, const std::vector<int64_t>& samples) const;
+  Tensor decode(const Column& column, const std::vector<int64_t>& samples) const;
 };
 
 // -- opening -----------------------------------------------------------------------------------------
@@ -167,10 +198,19 @@ void Dataset::Impl::open_directory(const std::vector<InputSpec>& inputs) {
       "this model takes {}; give an .npz with its arrays instead",
       path.string(), to_string(inputs));
   pictures = list_pictures(path);
-  OCTET_CHECK(
-      !pictures.empty(), invalid_argument,
-      "{}: no pictures in this directory; expected .jpg, .jpeg, .png or .bmp files (subdirectories are not searched)",
-      path.string());
+  if (pictures.empty()) {
+    std::vector<int64_t> numbers;
+    for (const fs::path& directory : list_directories(path)) {
+      std::vector<fs::path> some = list_pictures(directory);
+      if (some.empty()) continue;
+      numbers.insert(numbers.end(), some.size(), static_cast<int64_t>(classes.size()));
+      pictures.insert(pictures.end(), some.begin(), some.end());
+      classes.push_back(directory.filename().string());
+    }
+    if (!numbers.empty()) labels = Tensor::from(numbers, {static_cast<int64_t>(numbers.size())});
+  }
+  OCTET_CHECK(!pictures.empty(), invalid_argument,
+              "{}: no pictures in this directory or its subdirectories; expected .jpg, .jpeg, .png or .bmp files", path.string());
   size = static_cast<int64_t>(pictures.size());
   columns.push_back({inputs[0], Tensor(), false});
 }
@@ -247,6 +287,50 @@ void Dataset::Impl::open_npz(const std::vector<InputSpec>& inputs) {
   if (label) labels = arrays.at("labels").to(DType::int64);
 }
 
+void Dataset::Impl::open_idx(const std::vector<InputSpec>& inputs) {
+  OCTET_CHECK(inputs.size() == 1 && takes_floats(inputs[0].type), invalid_argument,
+              "{}: an IDX file of pictures fits a model with one float input; this model takes {}", path.string(), to_string(inputs));
+  Tensor images = read_idx(path);
+  if (images.dim() == 3 && inputs[0].type.dim() == 4) images = images.unsqueeze(1);
+  if (images.dtype() != DType::uint8) images = images.to(DType::float32);
+  OCTET_CHECK(images.dim() >= 1 && fits(images.shape(), inputs[0].type, 1), invalid_argument,
+              "{}: has shape {}; input '{}' takes {}", path.string(), octet::to_string(images.shape()), inputs[0].name,
+              octet::to_string(inputs[0].type));
+  size = images.size(0);
+  OCTET_CHECK(size > 0, invalid_argument, "{}: it holds no samples", path.string());
+  columns.push_back({inputs[0], images, false});
+  fs::path beside = idx_labels(path);
+  std::error_code ignored;
+  if (beside.empty() || !fs::exists(beside, ignored)) return;
+  labels = read_idx(beside).to(DType::int64);
+  OCTET_CHECK(labels.shape() == Shape{size}, invalid_argument, "{}: has shape {}; {} has {} samples", beside.string(),
+              octet::to_string(labels.shape()), path.filename().string(), size);
+}
+
+Dataset Dataset::open_images(const fs::path& path, const Preprocess& preprocess, int64_t height, int64_t width) {
+  std::error_code ignored;
+  std::vector<Dim> dims{Dim("N"), 3, height, width};
+  if (!fs::is_directory(path, ignored)) {
+    Shape shape;
+    if (is_idx(path)) {
+      shape = read_idx(path).shape();
+      if (shape.size() == 3) shape.insert(shape.begin() + 1, 1);
+    } else {
+      std::vector<NpzEntry> entries = list_npz(path);
+      const NpzEntry* images = find(entries, "images");
+      OCTET_CHECK(images && images->shape.size() == 4, not_found,
+                  "{}: no array 'images' of shape (N, C, H, W); it holds {}", path.string(), to_string(entries));
+      shape = images->shape;
+    }
+    dims.assign(shape.begin(), shape.end());
+    dims[0] = Dim("N");
+  } else {
+    OCTET_CHECK(height > 0 && width > 0, invalid_argument, "{}: give the height and width that the pictures are to have",
+                path.string());
+  }
+  return open(path, {{"images", TensorType(DType::float32, dims)}}, preprocess);
+}
+
 Dataset Dataset::open(const fs::path& path, const std::vector<InputSpec>& inputs, const Preprocess& preprocess) {
   OCTET_CHECK(!inputs.empty(), invalid_argument, "{}: the model has no inputs to give this data to", path.string());
   auto impl = std::make_shared<Impl>();
@@ -255,6 +339,8 @@ Dataset Dataset::open(const fs::path& path, const std::vector<InputSpec>& inputs
   std::error_code ignored;
   if (fs::is_directory(path, ignored))
     impl->open_directory(inputs);
+  else if (is_idx(path))
+    impl->open_idx(inputs);
   else
     impl->open_npz(inputs);
   check_preprocess(preprocess, impl->columns);
@@ -279,28 +365,36 @@ std::string Dataset::description() const {
                      has_labels() ? " with labels" : "");
 }
 
-Tensor Dataset::Impl::floats(const Column& column, int64_t begin, int64_t count) const {
+const std::vector<std::string>& Dataset::classes() const { return impl_->classes; }
+const Preprocess& Dataset::preprocess() const { return impl_->preprocess; }
+
+Tensor Dataset::Impl::floats(const Column& column, const std::vector<int64_t>& samples) const {
   const Tensor& a = column.array;
   if (column.whole) return a.to(DType::float32).clone();
   Shape shape = a.shape();
-  shape[0] = count;
+  shape[0] = static_cast<int64_t>(samples.size());
   Tensor out = Tensor::empty(shape);
   int64_t channels = shape.size() > 1 ? shape[1] : 1, sample = a.numel() / a.size(0);
   int64_t inner = channels > 0 ? sample / channels : 0;
-  if (a.dtype() == DType::uint8)
-    convert(a.data<uint8_t>() + begin * sample, out.data<float>(), count, channels, inner, preprocess);
-  else
-    convert(a.data<float>() + begin * sample, out.data<float>(), count, channels, inner, preprocess);
+  float* data = out.data<float>();
+  parallel_ranges(shape[0], std::max<int64_t>(1, 65536 / std::max<int64_t>(1, sample)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t from = samples[i] * sample;
+      if (a.dtype() == DType::uint8) convert(a.data<uint8_t>() + from, data + i * sample, 1, channels, inner, preprocess);
+      else convert(a.data<float>() + from, data + i * sample, 1, channels, inner, preprocess);
+    }
+  });
   return out;
 }
 
-Tensor Dataset::Impl::decode(const Column& column, int64_t begin, int64_t count) const {
+Tensor Dataset::Impl::decode(const Column& column, const std::vector<int64_t>& samples) const {
   const auto& dims = column.spec.type.dims;
+  const auto count = static_cast<int64_t>(samples.size());
   int64_t channels = picture_channels(column.spec.type), h = dims[2].size(), w = dims[3].size();
   Tensor out = Tensor::empty({count, channels, h, w});
   float* data = out.data<float>();
   parallel_for(count, [&](int64_t i) {
-    Tensor image = resize_bilinear(read_image(pictures[begin + i], channels), h, w);
+    Tensor image = resize_bilinear(read_image(pictures[samples[i]], channels), h, w);
     convert(static_cast<const Tensor&>(image).data<uint8_t>(), data + i * channels * h * w, 1, channels, h * w,
             preprocess);
   });
@@ -310,22 +404,42 @@ Tensor Dataset::Impl::decode(const Column& column, int64_t begin, int64_t count)
 Batch Dataset::get(int64_t begin, int64_t count) const {
   OCTET_CHECK(begin >= 0 && begin < size() && count >= 1, invalid_argument,
               "{}: {} samples from {} were asked for; it has {}", impl_->path.string(), count, begin, size());
+  std::vector<int64_t> samples(std::min(count, size() - begin));
+  std::iota(samples.begin(), samples.end(), begin);
+  return gather(samples);
+}
+
+namespace {
+// Rows of an array of any plain dtype.
+Tensor rows(const Tensor& array, const std::vector<int64_t>& samples) {
+  Shape shape = array.shape();
+  shape[0] = static_cast<int64_t>(samples.size());
+  Tensor out = Tensor::empty(shape, array.dtype());
+  for (int64_t i = 0; i < shape[0]; ++i) out.slice(0, i, i + 1).copy_from(array.slice(0, samples[i], samples[i] + 1));
+  return out;
+}
+}  // namespace
+
+Batch Dataset::gather(const std::vector<int64_t>& samples) const {
+  OCTET_CHECK(!samples.empty(), invalid_argument, "{}: no samples were asked for", impl_->path.string());
+  for (int64_t i : samples)
+    OCTET_CHECK(i >= 0 && i < size(), invalid_argument, "{}: sample {} was asked for; it has {}", impl_->path.string(), i, size());
   Batch batch;
-  batch.begin = begin;
-  batch.size = std::min(count, size() - begin);
+  batch.begin = samples[0];
+  batch.size = static_cast<int64_t>(samples.size());
   for (const Column& column : impl_->columns) {
     DType dtype = column.spec.type.dtype;
     Tensor t;
     if (!impl_->pictures.empty())
-      t = impl_->decode(column, begin, batch.size);
+      t = impl_->decode(column, samples);
     else if (takes_floats(column.spec.type))
-      t = impl_->floats(column, begin, batch.size);
+      t = impl_->floats(column, samples);
     else
-      t = (column.whole ? column.array : column.array.slice(0, begin, begin + batch.size)).to(dtype).clone();
+      t = (column.whole ? column.array.clone() : rows(column.array, samples)).to(dtype);
     if (is_floating(dtype)) t = t.to(dtype);
     batch.inputs.emplace(column.spec.name, std::move(t));
   }
-  if (has_labels()) batch.labels = impl_->labels.slice(0, begin, begin + batch.size).clone();
+  if (has_labels()) batch.labels = rows(impl_->labels, samples);
   return batch;
 }
 

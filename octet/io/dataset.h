@@ -2,11 +2,14 @@
 // Samples for calibration and evaluation: the DATA of the command line.
 //
 // DATA is one of
+//   an IDX file of pictures (MNIST's format, also compressed by gzip): (N, H, W) or (N, C, H, W), for a model with one input;
+//   the labels are taken from the file beside it whose name has "labels-idx1" instead of "images-idx3";
 //   an .npz with `images` (N x C x H x W, uint8 or float32), for a model with one input;
 //   an .npz with an array for each graph input, by name;
 //   a directory of .jpg .jpeg .png .bmp pictures, in name order, for a model with one input (N, 3 or 1, H, W): decoded
 //   to RGB (gray if the model takes 1 channel) and resized bilinearly to H x W. Other files, hidden ones and
-//   subdirectories are passed over.
+//   subdirectories are passed over;
+//   a directory without pictures but with subdirectories of pictures: one class each, numbered in the order of their names.
 // An .npz may also hold `labels` (N integers).
 
 #include <cstdint>
@@ -33,7 +36,7 @@ struct Preprocess {
   std::vector<float> mean, std;
 };
 
-// Samples [begin, begin + size) of a dataset.
+// Samples [begin, begin + size) of a dataset, or chosen ones (begin is the first then).
 struct Batch {
   // By input name; floating inputs are float32 (or the input's own floating dtype), integer inputs keep theirs.
   std::map<std::string, Tensor> inputs;
@@ -55,6 +58,11 @@ class Dataset {
   static Dataset open(const std::filesystem::path& path, const std::vector<InputSpec>& inputs,
                       const Preprocess& preprocess = {});
 
+  // The same without a model: one float32 input "images" of the pictures' own size, or (needed for directories, not for
+  // others) resized to height x width with 3 channels. From an .npz, its array `images`.
+  static Dataset open_images(const std::filesystem::path& path, const Preprocess& preprocess = {}, int64_t height = 0,
+                             int64_t width = 0);
+
   // Number of samples, at least 1.
   int64_t size() const;
   bool has_labels() const;
@@ -67,6 +75,12 @@ class Dataset {
   // Error). Pictures are decoded here, in parallel: nothing is kept between calls. Safe to call from several threads.
   // Error corrupt naming the picture that cannot be decoded.
   Batch get(int64_t begin, int64_t count) const;
+  // The samples of these numbers, in this order; one or more.
+  Batch gather(const std::vector<int64_t>& samples) const;
+
+  // The names of the classes of a directory of subdirectories, by label; empty for other data.
+  const std::vector<std::string>& classes() const;
+  const Preprocess& preprocess() const;
 
  private:
   struct Impl;

@@ -16,8 +16,7 @@ Dropout::Dropout(double p) : p(p) {
   OCTET_CHECK(p >= 0 && p <= 1, invalid_argument, "Dropout: p={}; expected a probability, 0 to 1", p);
 }
 Tensor Dropout::forward(Tensor x) { return functional::dropout(x, p, training()); }
-// PyTorch prints the number as it was given, and p=0.5 unless it was.
-std::string Dropout::extra_repr() const { return fmt::format("p={}, inplace=False", p); }
+std::string Dropout::extra_repr() const { return fmt::format("p={}, inplace=False", python(p)); }
 
 Tensor FeatureDropout::forward(Tensor x) {
   if (!training() || p == 0) return x;

@@ -6,6 +6,7 @@
 #include "octet/nn/init.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
+#include "octet/ops/op.h"
 
 namespace octet::nn {
 
@@ -47,19 +48,7 @@ Bilinear::Bilinear(int64_t in1, int64_t in2, int64_t out, bool with_bias)
 
 std::vector<Tensor> Bilinear::forward(std::vector<Tensor> inputs) {
   OCTET_CHECK(inputs.size() == 2, invalid_argument, "Bilinear: {} inputs given; it takes two", inputs.size());
-  const Tensor &a = inputs[0], &b = inputs[1];
-  const Tensor w = weight, offset = bias;
-  OCTET_CHECK(a.dim() >= 1 && a.dim() == b.dim() && std::equal(a.shape().begin(), a.shape().end() - 1, b.shape().begin()) &&
-                  a.size(-1) == in1_features && b.size(-1) == in2_features,
-              invalid_argument, "Bilinear: inputs {} and {}; expected (..., {}) and (..., {})", octet::to_string(a.type()),
-              octet::to_string(b.type()), in1_features, in2_features);
-  // For each output a row a * W[o], (rows, out, in2); then its product with b.
-  Tensor rows = functional::linear(a.reshape({-1, in1_features}), w.permute({0, 2, 1}).reshape({out_features * in2_features, in1_features}));
-  Tensor y = functional::sum(rows.reshape({-1, out_features, in2_features}) * b.reshape({-1, 1, in2_features}), {2});
-  if (bias.defined()) y = y + offset;
-  Shape shape = a.shape();
-  shape.back() = out_features;
-  return {y.reshape(shape)};
+  return {ops::call("bilinear", {inputs[0], inputs[1], weight, bias})};
 }
 
 std::string Bilinear::extra_repr() const {

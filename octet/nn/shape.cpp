@@ -11,6 +11,8 @@ namespace octet::nn {
 OCTET_MODULE(Flatten)
 OCTET_MODULE(Unflatten)
 OCTET_MODULE(PixelShuffle)
+OCTET_MODULE(PixelUnshuffle)
+OCTET_MODULE(ChannelShuffle)
 
 Tensor Flatten::forward(Tensor x) { return functional::flatten(x, start_dim, end_dim); }
 std::string Flatten::extra_repr() const { return fmt::format("start_dim={}, end_dim={}", start_dim, end_dim); }
@@ -27,5 +29,9 @@ std::string Unflatten::extra_repr() const {
 }
 
 Tensor PixelShuffle::forward(Tensor x) { return functional::pixel_shuffle(x, upscale_factor); }
+Tensor PixelUnshuffle::forward(Tensor x) {
+  return ops::call("pixel_unshuffle", {x}, {{"downscale_factor", downscale_factor}});
+}
+Tensor ChannelShuffle::forward(Tensor x) { return ops::call("channel_shuffle", {x}, {{"groups", groups}}); }
 
 }  // namespace octet::nn

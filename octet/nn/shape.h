@@ -44,4 +44,26 @@ class PixelShuffle : public Module {
   int64_t upscale_factor;
 };
 
+// The way back: (N, C, H*r, W*r) to (N, C*r*r, H, W), r = downscale_factor.
+class PixelUnshuffle : public Module {
+ public:
+  explicit PixelUnshuffle(int64_t downscale_factor) : downscale_factor(downscale_factor) {}
+  Tensor forward(Tensor x) override;
+  std::string extra_repr() const override { return "downscale_factor=" + std::to_string(downscale_factor); }
+  Attrs config() const override { return {{"downscale_factor", downscale_factor}}; }
+  static std::shared_ptr<PixelUnshuffle> from_config(const Attrs& c) { return make<PixelUnshuffle>(c.get_int("downscale_factor")); }
+  int64_t downscale_factor;
+};
+
+// Channels of `groups` groups taken in turns (Zhang et al. 2017).
+class ChannelShuffle : public Module {
+ public:
+  explicit ChannelShuffle(int64_t groups) : groups(groups) {}
+  Tensor forward(Tensor x) override;
+  std::string extra_repr() const override { return "groups=" + std::to_string(groups); }
+  Attrs config() const override { return {{"groups", groups}}; }
+  static std::shared_ptr<ChannelShuffle> from_config(const Attrs& c) { return make<ChannelShuffle>(c.get_int("groups")); }
+  int64_t groups;
+};
+
 }  // namespace octet::nn

@@ -200,7 +200,7 @@ OCTET_OP(hardsigmoid, "hardsigmoid(x, *, alpha=0.16666667, beta=0.5) -> y", QRul
 
 // y = x * min(max(x + 3, 0), 6) / 6 (Howard et al. 2019).
 OCTET_OP(hardswish, "hardswish(x) -> y", QRule::own, OCTET_UNARY(Hardswish),
-         slope([](auto x, auto, auto dy) { return x < -3 ? dy * 0 : x <= 3 ? dy * (x / 3 + decltype(x)(0.5)) : dy; }),
+         slope([](auto x, auto, auto dy) { return x < -3 ? dy * 0 : x < 3 ? dy * (x / 3 + decltype(x)(0.5)) : dy; }),
          Doc{"x * min(max(x + 3, 0), 6) / 6"})
 
 // y = x * P(Z <= x) for a standard normal Z, by erf ("none") or by its approximation with tanh ("tanh").

@@ -134,6 +134,30 @@ class Residual(Model):
         return self.dequant(self.join.cat([y, x], 1))
 
 
+class Fc(nn.Module):
+    """The fifth seed's: one linear layer."""
+    input = (3, 10)
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(10, 5)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
+class Fc4(nn.Module):
+    """The third seed's for dynamic quantization; its input has four dimensions."""
+    input = (4, 4, 4, 4)
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.fc(x)
+
+
 class Block(nn.Module):
     def __init__(self, i, o, stride):
         super().__init__()
@@ -390,8 +414,56 @@ def static(name, engine, configs, seed, codes):
     write(name, cases)
 
 
+def named():
+    """The named qconfigs, whose histogram observers differ on purpose: the squared error against the float model."""
+    cases, seed = [], 5000000
+    torch.backends.quantized.engine = "qnnpack"
+    for cls in (Static, ConvBnRelu, Mlp, Residual, ResNet, Conv1dNet, Pools, Activations):
+        for config in ("qnnpack", "fbgemm", "onednn"):
+            seed += 10000
+            case = {"model": cls.__name__, "seed": seed, "qconfig": config, "engine": "qnnpack", "exact": False, "batches": 4,
+                    "shape": [8, *cls.input[1:]], "fuse": cls.fuse}
+            model = cls()
+            case["parameters"] = fill(model, seed, False)
+            model.eval()
+            model = tq.fuse_modules(model, cls.fuse) if cls.fuse else model
+            model.qconfig = qconfig(config)
+            prepared = prepare(model)
+            xs = [batch(case, b) for b in range(case["batches"])]
+            for x in xs:
+                prepared(x)
+            int8 = tq.convert(prepared)
+            case["error"] = float(np.mean([((int8(x).double() - model(x).double())**2).mean().item() for x in xs]))
+            cases.append(case)
+    write("eager_named", cases)
+
+
+def dynamic():
+    """quantize_dynamic on qnnpack: weights and results bit for bit."""
+    cases, seed = [], 6000000
+    torch.backends.quantized.engine = "qnnpack"
+    for cls in (Fc, Fc4, Mlp):
+        for config in ("default_dynamic_qconfig", "per_channel_dynamic_qconfig"):
+            for _ in range(6):
+                seed += 10000
+                case = {"model": cls.__name__, "seed": seed, "qconfig": config, "engine": "qnnpack", "exact": False,
+                        "shape": list(cls.input)}
+                model = cls()
+                case["parameters"] = fill(model, seed, False)
+                int8 = tq.quantize_dynamic(model.eval(), {nn.Linear: getattr(tq, config)})
+                case["weights"] = {}
+                for name, m in int8.named_modules():
+                    if type(m).__name__ == "Linear":
+                        case["weights"][name] = pack(m.weight().int_repr().numpy())
+                case["y"] = pack(int8(batch(case, -1)).numpy())
+                cases.append(case)
+    write("eager_dynamic", cases)
+
+
 if __name__ == "__main__":
     with torch.no_grad():
         static("eager_onednn", "onednn", ["minmax_per_channel", "default_per_channel_qconfig"], 3000000, True)
         static("eager_qnnpack", "qnnpack",
                ["minmax", "minmax_per_channel", "moving_average", "default_qconfig", "default_per_channel_qconfig"], 1000000, False)
+        named()
+        dynamic()

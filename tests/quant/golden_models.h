@@ -161,11 +161,22 @@ struct Norms : Model {
   Tensor forward(Tensor x) override { return dequant(relu(bn2(conv(bn1(quant(x)))))); }
 };
 
+struct Fc : nn::Module {
+  nn::Slot fc = slot("fc", nn::Linear(10, 5));
+  Tensor forward(Tensor x) override { return fc(x); }
+};
+
+struct Fc4 : nn::Module {
+  nn::Slot fc = slot("fc", nn::Linear(4, 4));
+  Tensor forward(Tensor x) override { return fc(x); }
+};
+
 inline nn::ModulePtr make_model(const std::string& name) {
   static const std::map<std::string, nn::ModulePtr (*)()> makers = {
 #define MODEL(M) {#M, []() -> nn::ModulePtr { return nn::make<M>(); }}
-      MODEL(Static), MODEL(ConvBnRelu), MODEL(Mixed),     MODEL(LinearRelu), MODEL(Mlp),     MODEL(Residual), MODEL(ResNet),
-      MODEL(Activations), MODEL(Conv1dNet), MODEL(Conv3dNet), MODEL(Decoder), MODEL(Pools), MODEL(Norms)};
+      MODEL(Static),      MODEL(ConvBnRelu), MODEL(Mixed),     MODEL(LinearRelu), MODEL(Mlp),
+      MODEL(Residual),    MODEL(ResNet),     MODEL(Conv1dNet), MODEL(Conv3dNet),  MODEL(Decoder),
+      MODEL(Activations), MODEL(Pools),      MODEL(Norms),     MODEL(Fc),         MODEL(Fc4)};
 #undef MODEL
   return makers.at(name)();
 }

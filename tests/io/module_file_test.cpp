@@ -334,6 +334,8 @@ std::vector<Sample> other_layers() {
       {made<nn::Flatten>(0, 1), x3},
       {made<nn::Unflatten>(1, std::vector<int64_t>{2, -1}), x2},
       {made<nn::PixelShuffle>(2), x4},
+      {made<nn::PixelUnshuffle>(2), Tensor::randn({1, 1, 4, 4}, 5)},
+      {made<nn::ChannelShuffle>(2), x4},
       {made<nn::Upsample>(functional::InterpolateOptions{.scale_factor = {2, 1.5}, .mode = "bilinear"}), x4},
       {made<nn::Upsample>(functional::InterpolateOptions{.size = {3, 7}}), x4},
       {made<nn::Embedding>(5, 3), indices},

@@ -287,7 +287,7 @@ void add_quantize(CLI::App& app) {
   cmd->add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...")
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { quant::get_default_qconfig(name); }));
-  cmd->add_option("--observer", o->observer, "for activations: histogram (default), minmax, moving-average, entropy, percentile, mse")
+  cmd->add_option("--observer", o->observer, "of activations: histogram (default), minmax, mse, ...")
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { activation_observer(name); }));
   add_weight_bits(*cmd, o->weight_bits);

@@ -4,13 +4,11 @@
 
 #include <chrono>
 #include <cmath>
-#include <numeric>
 
 #include "octet/autograd/autograd.h"
 #include "octet/base/error.h"
 #include "octet/base/file.h"
 #include "octet/base/progress.h"
-#include "octet/base/random.h"
 #include "octet/io/state_dict.h"
 #include "octet/ops/functional.h"
 
@@ -37,7 +35,8 @@ void TrainOptions::add_to(CLI::App& app, int64_t default_epochs, double default_
       ->type_name("NAME")
       ->check(CLI::IsMember({"cosine", "constant"}).description(""));
   app.add_option("--seed", seed, "of the order of samples (0)")->type_name("N")->check(whole_number(0, 1'000'000'000));
-  app.add_flag("--augment", augment, "mirror and shift images at random");
+  app.add_flag("--flip", flip, "mirror images at random");
+  app.add_option("--crop", crop, "shift images at random by up to so many pixels (0)")->type_name("N")->check(whole_number(0, 1024));
   app.add_flag("--resume", resume, "go on where an interrupted run of the same command stopped");
   app.add_flag("--json", json, "print one JSON object");
   sampling.add_to(app);
@@ -46,78 +45,41 @@ void TrainOptions::add_to(CLI::App& app, int64_t default_epochs, double default_
 
 // -- data ----------------------------------------------------------------------------------------------
 
-TrainingData::TrainingData(const TrainOptions& options, const graph::Graph& graph, bool needs_labels)
-    : options_(options), graph_(graph), train_(options.sampling.open(options.data, graph)),
-      valid_(options.validate.empty() ? train_ : options.sampling.open(options.validate, graph)) {
-  if (needs_labels && !train_.has_labels())
-    fail(ErrorCode::not_found, fmt::format("{}: training needs `labels` (N integers) beside `images`", options.data));
-  int64_t all = options.sampling.count(train_);
-  if (options.validate.empty()) {
-    valid_count_ = std::max<int64_t>(1, all / 10);
-    count_ = all - valid_count_;
-    valid_begin_ = count_;
-  } else {
-    count_ = all;
-    valid_count_ = valid_.size();
-  }
-  if (count_ < 1)
-    fail(ErrorCode::invalid_argument, fmt::format("{}: {} samples; training needs at least 2, or --validate DATA", options.data, all));
-  batch_ = train_.fixed_batch() > 0 ? train_.fixed_batch() : std::min(options.batch, count_);
-  shuffle(0);
-}
-
-int64_t TrainingData::batches() const { return std::max<int64_t>(1, count_ / batch_); }
-
-void TrainingData::shuffle(int64_t epoch) {
-  epoch_seed_ = static_cast<uint64_t>(options_.seed) * 1000003u + static_cast<uint64_t>(epoch);
-  Random random(epoch_seed_);
-  order_.resize(static_cast<size_t>(count_));
-  std::iota(order_.begin(), order_.end(), int64_t{0});
-  for (int64_t i = count_ - 1; i > 0; --i) std::swap(order_[i], order_[random.integer(0, i)]);
-}
-
 namespace {
 
-// Mirrors each image with probability 1/2 and moves it by up to an eighth of its size; what comes in is the edge's value.
-Tensor augmented(const Tensor& x, Random& random) {
-  int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3);
-  Tensor y = Tensor::empty(x.shape());
-  Tensor source = x.contiguous();
-  for (int64_t i = 0; i < n; ++i) {
-    bool mirror = random.uniform() < 0.5;
-    int64_t dy = random.integer(-h / 8, h / 8), dx = random.integer(-w / 8, w / 8);
-    for (int64_t k = 0; k < c; ++k) {
-      const float* in = source.data<float>() + (i * c + k) * h * w;
-      float* out = y.data<float>() + (i * c + k) * h * w;
-      for (int64_t r = 0; r < h; ++r) {
-        const float* row = in + std::clamp<int64_t>(r + dy, 0, h - 1) * w;
-        for (int64_t q = 0; q < w; ++q) out[r * w + q] = row[std::clamp<int64_t>((mirror ? w - 1 - q : q) + dx, 0, w - 1)];
-      }
-    }
-  }
-  return y;
+// Where the training samples end and the validation samples begin.
+int64_t training_samples(const TrainOptions& options, const Dataset& data) {
+  int64_t all = options.sampling.count(data), held_back = options.validate.empty() ? std::max<int64_t>(1, all / 10) : 0;
+  if (all - held_back < 1)
+    fail(ErrorCode::invalid_argument, fmt::format("{}: {} samples; training needs at least 2, or --validate DATA", options.data, all));
+  return all - held_back;
+}
+
+LoaderOptions loader_options(const TrainOptions& options, const Dataset& data) {
+  LoaderOptions o;
+  o.samples = training_samples(options, data);
+  o.batch_size = data.fixed_batch() > 0 ? data.fixed_batch() : std::min(options.batch, o.samples);
+  o.shuffle = o.drop_last = true;
+  o.seed = static_cast<uint64_t>(options.seed);
+  o.augmentation = {options.flip, options.crop};
+  return o;
 }
 
 }  // namespace
 
-TrainingData::Sample TrainingData::batch(int64_t index) const {
-  std::vector<std::vector<Tensor>> parts;
-  std::vector<Tensor> labels;
-  for (int64_t i = 0; i < batch_; ++i) {
-    Batch one = train_.get(order_[(index * batch_ + i) % count_], 1);
-    parts.resize(graph_.inputs().size());
-    auto inputs = ordered_inputs(graph_, one);
-    for (size_t k = 0; k < inputs.size(); ++k) parts[k].push_back(inputs[k]);
-    if (one.labels.defined()) labels.push_back(one.labels);
-  }
-  Sample sample;
-  for (const auto& list : parts) sample.inputs.push_back(functional::cat(list));
-  if (!labels.empty()) sample.labels = functional::cat(labels);
-  Random random(epoch_seed_ ^ (0x9e3779b97f4a7c15u * static_cast<uint64_t>(index + 1)));
-  if (options_.augment)
-    for (Tensor& x : sample.inputs)
-      if (x.dim() == 4 && x.dtype() == DType::float32) x = augmented(x, random);
-  return sample;
+TrainingData::TrainingData(const TrainOptions& options, const graph::Graph& graph, bool needs_labels)
+    : graph_(graph), train_(options.sampling.open(options.data, graph)),
+      valid_(options.validate.empty() ? train_ : options.sampling.open(options.validate, graph)),
+      loader_(train_, loader_options(options, train_)) {
+  if (needs_labels && !train_.has_labels())
+    fail(ErrorCode::not_found, fmt::format("{}: training needs `labels` (N integers) beside `images`", options.data));
+  valid_begin_ = options.validate.empty() ? loader_.samples() : 0;
+  valid_count_ = options.validate.empty() ? options.sampling.count(train_) - loader_.samples() : valid_.size();
+}
+
+DataLoader& TrainingData::epoch(int64_t number) {
+  loader_.set_epoch(number);
+  return loader_;
 }
 
 // -- judging -------------------------------------------------------------------------------------------
@@ -224,19 +186,19 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
     fail(ErrorCode::not_found, fmt::format("{}: there is no interrupted training to resume: run without --resume", checkpoint.path));
   if (options.resume) epoch = checkpoint.load(module, *optimizer, r);
   for (; epoch < options.epochs; ++epoch) {
-    data.shuffle(epoch);
     module.train();
     start_epoch(epoch);
     double sum = 0;
     {
       Progress bar(fmt::format("epoch {}/{}", epoch + 1, options.epochs), data.batches());
-      for (int64_t i = 0; i < data.batches(); ++i) {
+      int64_t i = 0;
+      for (const Batch& batch : data.epoch(epoch)) {
         if (options.schedule == "cosine") {
           double at = static_cast<double>(epoch * data.batches() + i) / static_cast<double>(steps);
           for (size_t g = 0; g < rates.size(); ++g)
             optimizer->param_groups()[g].options["lr"] = rates[g] * (1 + std::cos(M_PI * at)) / 2;
         }
-        Tensor l = loss(data.batch(i));
+        Tensor l = loss(data.sample(batch));
         double value = l.detach().item();
         if (!std::isfinite(value))
           fail(ErrorCode::invalid_argument, fmt::format("the loss became {} in epoch {}, batch {}: try a smaller --lr than {}", value,
@@ -245,6 +207,7 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
         autograd::backward(l);
         optimizer->step();
         sum += value;
+        ++i;
         bar.advance(1);
       }
     }

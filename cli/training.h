@@ -7,6 +7,7 @@
 
 #include "common.h"
 #include "octet/graph/graph_module.h"
+#include "octet/io/data_loader.h"
 #include "octet/nn/optim.h"
 
 namespace octet::cli {
@@ -15,39 +16,35 @@ struct TrainOptions {
   std::string model, out, data, validate, optimizer = "adam", schedule = "cosine";
   int64_t epochs = 5, batch = 64, seed = 0;
   double lr = 0, momentum = 0.9, weight_decay = 1e-4;
-  bool augment = false, resume = false, json = false;
+  bool flip = false, resume = false, json = false;
+  int64_t crop = 0;
   DataOptions sampling;
   RunOptions run;
   void add_to(CLI::App& app, int64_t epochs, double lr);
 };
 
-// Samples for training, in an order that --seed shuffles anew every epoch, and for validation: those of --validate, or the
-// last tenth of the data.
+// Samples for training, and for validation: those of --validate, or the last tenth of the data.
 class TrainingData {
  public:
   TrainingData(const TrainOptions& options, const graph::Graph& graph, bool needs_labels);
   struct Sample {
-    std::vector<Tensor> inputs;
-    Tensor labels;  // undefined without
+    std::vector<Tensor> inputs;  // in the graph's order
+    Tensor labels;               // undefined without
   };
-  int64_t size() const { return count_; }
-  int64_t batches() const;
-  int64_t batch_size() const { return batch_; }
-  bool has_labels() const { return train_.has_labels(); }
-  // Called before each epoch.
-  void shuffle(int64_t epoch);
-  Sample batch(int64_t index) const;
+  // The batches of an epoch, shuffled by --seed and its number.
+  DataLoader& epoch(int64_t number);
+  Sample sample(const Batch& batch) const { return {ordered_inputs(graph_, batch), batch.labels}; }
+  int64_t size() const { return loader_.samples(); }
+  int64_t batches() const { return loader_.size(); }
   const Dataset& validation() const { return valid_; }
   int64_t validation_begin() const { return valid_begin_; }
   int64_t validation_size() const { return valid_count_; }
 
  private:
-  const TrainOptions& options_;
   const graph::Graph& graph_;
   Dataset train_, valid_;
-  int64_t count_ = 0, valid_begin_ = 0, valid_count_ = 0, batch_ = 0;
-  std::vector<int64_t> order_;
-  uint64_t epoch_seed_ = 0;
+  int64_t valid_begin_ = 0, valid_count_ = 0;
+  DataLoader loader_;
 };
 
 // One number that says how good a graph is (higher is better), and its name.

@@ -36,12 +36,16 @@ DataLoader::DataLoader(Dataset dataset, LoaderOptions options) : dataset_(std::m
 }
 
 int64_t DataLoader::size() const {
-  int64_t n = dataset_.size(), b = options_.batch_size;
+  int64_t n = samples(), b = options_.batch_size;
   return options_.drop_last ? n / b : (n + b - 1) / b;
 }
 
+int64_t DataLoader::samples() const {
+  return options_.samples > 0 ? std::min(options_.samples, dataset_.size()) : dataset_.size();
+}
+
 DataLoader::Iterator DataLoader::begin() {
-  std::vector<int64_t> order(static_cast<size_t>(dataset_.size()));
+  std::vector<int64_t> order(static_cast<size_t>(samples()));
   std::iota(order.begin(), order.end(), int64_t{0});
   if (options_.shuffle) {
     Random random = random_of(options_.seed, epoch_, -1);

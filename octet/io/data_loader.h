@@ -24,6 +24,7 @@ struct LoaderOptions {
   int64_t batch_size = 1;
   bool shuffle = false;
   bool drop_last = false;  // leaves off a last batch that is not full
+  int64_t samples = 0;     // only the first so many of the dataset; 0: all
   uint64_t seed = 0;       // of shuffling and augmentation: the same seed gives the same batches on every machine
   Augmentation augmentation = {};
 };
@@ -36,7 +37,8 @@ class DataLoader {
   DataLoader(Dataset dataset, LoaderOptions options);
 
   const Dataset& dataset() const { return dataset_; }
-  int64_t size() const;  // batches in an epoch
+  int64_t size() const;     // batches in an epoch
+  int64_t samples() const;  // that they are made of
   int64_t epoch() const { return epoch_; }       // how many have begun
   void set_epoch(int64_t epoch) { epoch_ = epoch; }  // the next one is this: resuming a training
 

@@ -562,8 +562,8 @@ ModulePtr quantize_now(const ModulePtr& model, QConfigSpec spec, const ModuleMap
     OCTET_CHECK(!spec.empty(), invalid_argument, "{}: {} has no module that can be quantized so", who, root->type_name());
   }
   for (const auto& [type, entry] : spec.by_type()) {
-    std::vector<std::string> known;
-    for (const auto& [from, to] : used.names()) known.push_back(from);
+    std::set<std::string> known;  // QAT classes have the float ones' names
+    for (const auto& [from, to] : used.names()) known.insert(from);
     OCTET_CHECK(!entry.qconfig || used.has(type), unsupported, "{}: {} modules cannot be quantized so; those that can are {}", who,
                 entry.name, fmt::join(known, ", "));
   }

@@ -59,6 +59,21 @@ MultiheadAttention::MultiheadAttention(int64_t embed, int64_t heads, AttentionOp
       bias_v(parameter("bias_v", o.add_bias_kv ? init::xavier_uniform({1, 1, embed}, embed, embed) : Tensor())),
       out_proj(slot("out_proj", last_layer(embed, o.bias))) {}
 
+double MultiheadAttention::scaling() const { return 1 / std::sqrt(static_cast<double>(embed_dim / num_heads)); }
+
+std::pair<Tensor, Tensor> MultiheadAttention::projection(int64_t part) {
+  const Tensor all = in_proj_weight, biases = in_proj_bias;
+  const Tensor each[] = {q_proj_weight, k_proj_weight, v_proj_weight};
+  auto slice = [&](const Tensor& t) { return t.slice(0, part * embed_dim, (part + 1) * embed_dim); };
+  return {same_sizes() ? slice(all) : each[part], biases.defined() ? slice(biases) : Tensor()};
+}
+
+Tensor MultiheadAttention::project(const Tensor& x, int64_t part) {
+  auto [weight, bias] = projection(part);
+  Tensor y = functional::linear(x, weight, bias);
+  return part == 0 ? y * scaling() : y;
+}
+
 std::vector<Tensor> MultiheadAttention::forward(std::vector<Tensor> inputs) {
   OCTET_CHECK(inputs.size() >= 3 && inputs.size() <= 5, invalid_argument,
               "MultiheadAttention: {} inputs given; it takes query, key, value, and optionally key_padding_mask and attn_mask",
@@ -81,13 +96,7 @@ std::vector<Tensor> MultiheadAttention::forward(std::vector<Tensor> inputs) {
               invalid_argument, "MultiheadAttention: query {}, key {} and value {}; expected sizes {}, {} and {}",
               octet::to_string(inputs[0].type()), octet::to_string(inputs[1].type()), octet::to_string(inputs[2].type()), embed_dim,
               options.kdim, options.vdim);
-  auto project = [&](const Tensor& x, int64_t part, const Parameter& own) {
-    const Tensor all = in_proj_weight, each = own, biases = in_proj_bias;
-    Tensor w = same_sizes() ? all.slice(0, part * embed_dim, (part + 1) * embed_dim) : each;
-    Tensor b = biases.defined() ? biases.slice(0, part * embed_dim, (part + 1) * embed_dim) : Tensor();
-    return functional::linear(x, w, b);
-  };
-  Tensor q = project(query, 0, q_proj_weight), k = project(key, 1, k_proj_weight), v = project(value, 2, v_proj_weight);
+  Tensor q = project(query, 0), k = project(key, 1), v = project(value, 2);
   auto append = [&](const Tensor& extra_k, const Tensor& extra_v) {
     k = functional::cat({k, extra_k.expand({1, batch, embed_dim})}, 0);
     v = functional::cat({v, extra_v.expand({1, batch, embed_dim})}, 0);
@@ -99,7 +108,7 @@ std::vector<Tensor> MultiheadAttention::forward(std::vector<Tensor> inputs) {
   const int64_t steps = k.size(0);
   // (L, N, E) to (N, heads, L, head).
   auto by_head = [&](const Tensor& x) { return x.reshape({x.size(0), batch, num_heads, head}).permute({1, 2, 0, 3}); };
-  Tensor scores = functional::matmul(by_head(q) * (1 / std::sqrt(static_cast<double>(head))), by_head(k).transpose(2, 3));
+  Tensor scores = functional::matmul(by_head(q), by_head(k).transpose(2, 3));
   if (mask.defined()) {
     if (mask.dim() == 3) {
       OCTET_CHECK(mask.size(0) == batch * num_heads, invalid_argument, "MultiheadAttention: attn_mask {}; expected (L, S) or (N*heads, L, S)",
@@ -111,11 +120,12 @@ std::vector<Tensor> MultiheadAttention::forward(std::vector<Tensor> inputs) {
   if (padding.defined()) scores = scores + padding.reshape({batch, 1, 1, steps});
   Tensor weights = functional::softmax(scores, -1);
   Tensor heads = functional::matmul(functional::dropout(weights, options.dropout, training()), by_head(v));
-  Tensor y = out_proj(heads.permute({2, 0, 1, 3}).reshape({length, batch, embed_dim}));
+  Tensor y = out_proj(joined_heads(heads.permute({2, 0, 1, 3}).reshape({length, batch, embed_dim})));
   if (swapped) y = y.transpose(0, 1);
   if (unbatched) y = y.squeeze(1);
   if (!options.need_weights) return {y};
   if (options.average_attn_weights) weights = functional::mean(weights, {1});
+  weights = result_weights(weights);
   return {y, unbatched ? weights.squeeze(0) : weights};
 }
 

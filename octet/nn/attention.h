@@ -48,6 +48,16 @@ class MultiheadAttention : public Module {
   Parameter bias_k, bias_v;                                 // (1, 1, embed_dim)
   Slot out_proj;                                            // Linear(embed_dim, embed_dim)
 
+ protected:
+  // The steps that quantized forms do otherwise. Queries (part 0, scaled), keys (1) and values (2), (L, N, embed_dim).
+  virtual Tensor project(const Tensor& x, int64_t part);
+  // What goes into out_proj, and the attention weights.
+  virtual Tensor joined_heads(const Tensor& heads) { return heads; }
+  virtual Tensor result_weights(const Tensor& weights) { return weights; }
+  double scaling() const;  // of queries
+  // Weight and bias of a projection.
+  std::pair<Tensor, Tensor> projection(int64_t part);
+
  private:
   bool same_sizes() const { return in_proj_weight.defined(); }
 };

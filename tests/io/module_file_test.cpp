@@ -82,6 +82,22 @@ struct Tied : nn::Module {
 };
 OCTET_MODULE(Tied)
 
+// One module of several inputs and results on codes.
+struct OnCodes : nn::Module {
+  explicit OnCodes(nn::ModulePtr m = nn::make<nn::Identity>(), int64_t inputs = 1) : inputs(inputs) { add_child("inner", std::move(m)); }
+  Attrs config() const override { return {{"inputs", inputs}}; }
+  static std::shared_ptr<OnCodes> from_config(const Attrs& c) { return nn::make<OnCodes>(nn::make<nn::Identity>(), c.get_int("inputs")); }
+  std::vector<Tensor> forward(std::vector<Tensor> in) override {
+    std::vector<Tensor> out = (*submodule("inner"))(std::vector<Tensor>(static_cast<size_t>(inputs), quant(in.at(0))));
+    for (Tensor& y : out) y = dequant(y);
+    return out;
+  }
+  int64_t inputs;
+  nn::Slot quant = slot("quant", quant::QuantStub());
+  nn::Slot dequant = slot("dequant", quant::DeQuantStub());
+};
+OCTET_MODULE(OnCodes)
+
 struct Unregistered : nn::Module {
   Tensor forward(Tensor x) override { return x; }
 };
@@ -370,6 +386,30 @@ std::vector<Sample> other_layers() {
   return all;
 }
 
+// Networks of observed parts: prepared, in training, and converted.
+std::vector<Sample> composites() {
+  Tensor x2 = Tensor::randn({3, 4}, 1), x3 = Tensor::randn({2, 4, 6}, 2);
+  std::vector<Sample> all;
+  for (const Sample& s : {Sample{made<nn::LSTM>(6, 4, nn::RecurrentOptions{.num_layers = 2, .bidirectional = true, .proj_size = 3}), x3},
+                          Sample{made<nn::LSTM>(6, 4, nn::RecurrentOptions{.bias = false, .batch_first = true}), x3},
+                          Sample{made<nn::LSTMCell>(4, 3), x2},
+                          Sample{made<nn::MultiheadAttention>(6, 2, nn::AttentionOptions{.add_bias_kv = true}), x3},
+                          Sample{made<nn::MultiheadAttention>(6, 2, nn::AttentionOptions{.bias = false, .need_weights = false}), x3}})
+    for (bool qat : {false, true}) {
+      const bool attention = s.module->type_name() == "MultiheadAttention";
+      auto model = nn::make<OnCodes>(s.module->clone(), attention ? 3 : 1);
+      model->train(qat);
+      model->qconfig = qat ? quant::get_default_qat_qconfig() : quant::get_default_qconfig();
+      auto prepared = qat ? quant::prepare_qat(model) : quant::prepare(model);
+      (*prepared)(std::vector<Tensor>{s.input});
+      prepared->eval();
+      all.push_back({prepared->clone(), s.input});
+      all.push_back({quant::convert(prepared), s.input});
+      if (attention) all.push_back({quant::quantize_dynamic<nn::Module>(s.module, {}, qat ? DType::float16 : DType::qint8), x3, {x3, x3}});
+    }
+  return all;
+}
+
 std::vector<Sample> losses() {
   return {{made<nn::CrossEntropyLoss>(functional::CrossEntropyOptions{.weight = Tensor::rand({3}, 1), .label_smoothing = 0.1}), {}},
           {made<nn::CrossEntropyLoss>(), {}},
@@ -441,13 +481,15 @@ TEST(ModuleFile, WeightOnlyModulesComeBack) { expect_each_comes_back(made_of("qu
 TEST(ModuleFile, ReferenceModulesComeBack) { expect_each_comes_back(made_of("quantized::reference::")); }
 TEST(ModuleFile, ObserversAndFakeQuantizeModulesComeBack) { expect_each_comes_back(observers()); }
 TEST(ModuleFile, OtherLayersComeBack) { expect_each_comes_back(other_layers()); }
+TEST(ModuleFile, NetworksOfObservedPartsComeBack) { expect_each_comes_back(composites()); }
 TEST(ModuleFile, LossesComeBack) { expect_each_comes_back(losses()); }
 TEST(ModuleFile, ContainersComeBack) { expect_each_comes_back(containers()); }
 
 TEST(ModuleFile, TheseAreAllClassesThatAreRegistered) {
   std::set<std::string> covered;
-  for (const auto& list : {float_modules(), made_of(""), other_layers(), observers(), losses(), containers()})
-    for (const Sample& s : list) covered.insert(nn::registered_name(*s.module));
+  for (const auto& list : {float_modules(), made_of(""), other_layers(), composites(), observers(), losses(), containers()})
+    for (const Sample& s : list)
+      for (auto& [path, module] : s.module->named_modules()) covered.insert(nn::registered_name(*module));
   for (const std::string& name : nn::registered_names()) {
     if (name.find("_test::") != std::string::npos) continue;
     EXPECT_TRUE(covered.count(name)) << name << " is registered but not among the samples above: add one";

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "octet/nn/attention.h"
+#include "octet/quant/modules/attention.h"
 #include "octet/quant/modules/dynamic.h"
 #include "octet/quant/modules/embedding.h"
 #include "octet/quant/modules/float_functional.h"
@@ -92,6 +92,7 @@ const ModuleMapping& get_default_dynamic_quant_module_mappings() {
     m.map<nn::ConvTranspose1d, nnqd::ConvTranspose1d>().map<nn::ConvTranspose2d, nnqd::ConvTranspose2d>();
     m.map<nn::ConvTranspose3d, nnqd::ConvTranspose3d>();
     m.map<nn::LSTM, nnqd::LSTM>().map<nn::GRU, nnqd::GRU>().map<nn::RNN, nnqd::RNN>();
+    m.map<nn::MultiheadAttention, nnqd::MultiheadAttention>();
     m.map<nn::LSTMCell, nnqd::LSTMCell>().map<nn::GRUCell, nnqd::GRUCell>().map<nn::RNNCell, nnqd::RNNCell>();
     m.map<nnqat::LinearReLU, nnqd::LinearReLU>().map<nnqat::LinearBn1d, nnqd::Linear>();
     m.map<nnqat::Conv1d, nnqd::Conv1d>().map<nnqat::Conv2d, nnqd::Conv2d>().map<nnqat::Conv3d, nnqd::Conv3d>();

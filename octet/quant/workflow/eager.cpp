@@ -6,8 +6,10 @@
 #include "octet/base/text.h"
 #include "octet/nn/embedding.h"
 #include "octet/nn/registry.h"
+#include "octet/quant/modules/attention.h"
 #include "octet/quant/modules/dynamic.h"
 #include "octet/quant/modules/float_functional.h"
+#include "octet/quant/modules/lstm.h"
 #include "octet/quant/modules/qat.h"
 #include "octet/quant/modules/quantized.h"
 #include "octet/quant/modules/stubs.h"
@@ -70,6 +72,19 @@ void propagate_qconfig(Module& model, const QConfigSpec& spec) {
 
 // -- what is done with a module ------------------------------------------------------------------------
 
+const CustomModules& default_custom_modules() {
+  static const CustomModules modules = [] {
+    CustomModules c;
+    c.float_to_observed_custom_module_class<nn::LSTM, nn::quantizable::LSTM>();
+    c.float_to_observed_custom_module_class<nn::LSTMCell, nn::quantizable::LSTMCell>();
+    c.float_to_observed_custom_module_class<nn::MultiheadAttention, nn::quantizable::MultiheadAttention>();
+    c.observed_to_quantized_custom_module_class<nn::quantizable::LSTM, nn::quantized::LSTM>();
+    c.observed_to_quantized_custom_module_class<nn::quantizable::MultiheadAttention, nn::quantized::MultiheadAttention>();
+    return c;
+  }();
+  return modules;
+}
+
 namespace {
 
 enum class Kind { none, statically, dynamically, weight_only };
@@ -106,6 +121,13 @@ bool has_weight(const Module& m) {
     if (name.find("weight", dot == std::string::npos ? 0 : dot + 1) != std::string::npos && tensor->dim() >= 2) return true;
   }
   return false;
+}
+
+// Networks made of observed parts, which take and give codes as a whole. No tensor is followed inside them: the first states,
+// masks and what attention computes in float come from nowhere.
+bool is_composite(const Module& m) {
+  return dynamic_cast<const nn::quantizable::LSTM*>(&m) || dynamic_cast<const nn::quantizable::LSTMCell*>(&m) ||
+         dynamic_cast<const nn::quantizable::MultiheadAttention*>(&m);
 }
 
 // Error where a qconfig cannot be honoured, before any data is seen.
@@ -149,8 +171,8 @@ constexpr const char* kFlowHook = "octet.flow";
 constexpr const char* kInputObserver = "activation_pre_process";  // of dynamic layers in training
 
 // What a module is to the tensors that flow through it in calibration.
-enum class Role { none, container, quantized, source, functional, floating, dequantizing };
-constexpr const char* kRoles[] = {"none", "container", "quantized", "source", "functional", "floating", "dequantizing"};
+enum class Role { none, container, quantized, source, functional, floating, dequantizing, composite };
+constexpr const char* kRoles[] = {"none", "container", "quantized", "source", "functional", "floating", "dequantizing", "composite"};
 
 // What prepare() leaves with the model and with each module it follows.
 struct Prepared {
@@ -199,11 +221,12 @@ void follow_container(Module& m, const std::string& path, const std::shared_ptr<
   });
 }
 
-// A module that will be quantized: takes quantized inputs, gives quantized results.
-void follow_quantized(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow, bool wants_quantized) {
+// A module that will be quantized: takes quantized inputs (the first `wanted`), gives quantized results.
+void follow_quantized(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow, size_t wanted) {
   m.add_forward_pre_hook(kFlowHook, [=](Module& module, std::vector<Tensor>& inputs) {
-    for (Tensor& x : inputs) {
-      if (wants_quantized && x.defined() && is_floating(x.dtype()) && !Flow::marked(x))
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      Tensor& x = inputs[i];
+      if (i < wanted && x.defined() && is_floating(x.dtype()) && !Flow::marked(x))
         flow->problem(fmt::format("'{}' ({}) will be quantized but its input stays {}: put a QuantStub before it, or leave it "
                                   "float (qconfig = nullptr)", path, module.type_name(), octet::to_string(x.dtype())));
       x = Flow::unmarked(x);
@@ -245,8 +268,9 @@ void follow(Module& m, const std::string& path, Role role, const std::shared_ptr
   switch (role) {
     case Role::none: return;
     case Role::container: return follow_container(m, path, flow);
-    case Role::quantized: return follow_quantized(m, path, flow, true);
-    case Role::source: return follow_quantized(m, path, flow, false);
+    case Role::quantized: return follow_quantized(m, path, flow, SIZE_MAX);
+    case Role::source: return follow_quantized(m, path, flow, 0);
+    case Role::composite: return follow_quantized(m, path, flow, 3);  // x and states; query, key and value: no masks
     case Role::functional: return follow_functional(m.as<nn::quantized::FloatFunctional>(), path, flow);
     case Role::floating: return follow_float(m, path, flow, false);
     case Role::dequantizing: return follow_float(m, path, flow, true);
@@ -322,7 +346,7 @@ class Preparer {
                 qat_ ? "get_default_qat_qconfig" : "get_default_qconfig");
     place(root, "");
     OCTET_CHECK(selected_, invalid_argument, "{}: {} has a qconfig but no module that can be quantized", who, root->type_name());
-    if (!root->prepared.has_value()) follow(*root, "", Role::none, flow_);
+    if (!root->prepared.has_value()) follow(*root, "", Role::none);
     return root;
   }
 
@@ -352,11 +376,12 @@ class Preparer {
       selected_ = true;
       if (kind == Kind::statically) {
         attach_observer(*at, path);
-        follow(*at, path, Role::source, flow_);
+        follow(*at, path, Role::source);
       }
       return;
     }
-    if (dynamic_cast<DeQuantStub*>(&m)) return follow(m, path, Role::dequantizing, flow_);
+    if (kind == Kind::statically && prepare_composite(at, path)) return;
+    if (dynamic_cast<DeQuantStub*>(&m)) return follow(m, path, Role::dequantizing);
     if (dynamic_cast<nn::quantized::FloatFunctional*>(&m)) return prepare_functional(m, path, kind);
     const ModuleMapping& becomes = get_default_static_quant_module_mappings();
     if (qat_ && kind != Kind::none) {
@@ -371,22 +396,43 @@ class Preparer {
                        (options_.mapping && options_.mapping->has(*at));
     if (!quantizable) return prepare_children(at, path, kind);
     bool stub = dynamic_cast<QuantStub*>(at.get()) != nullptr;
-    if (kind == Kind::none) return follow(*at, path, stub ? Role::dequantizing : Role::floating, flow_);
+    if (kind == Kind::none) return follow(*at, path, stub ? Role::dequantizing : Role::floating);
     selected_ = true;
     if (kind == Kind::statically && becomes.has(*at)) {
       attach_observer(*at, path);
-      follow(*at, path, stub ? Role::source : Role::quantized, flow_);
+      follow(*at, path, stub ? Role::source : Role::quantized);
     } else {
       if (qat_ && kind == Kind::dynamically && qconfig_of(*at)->activation.chooses_qparams()) attach_input_observer(*at, path);
-      follow(*at, path, Role::floating, flow_);
+      follow(*at, path, Role::floating);
     }
+  }
+
+  bool prepare_composite(ModulePtr& at, const std::string& path) {
+    const auto& becomes = default_custom_modules().float_to_observed;
+    if (auto it = becomes.find(type_of(*at)); it != becomes.end() && !options_.mapping) {
+      ModulePtr observed = it->second(*at);
+      observed->qconfig = at->qconfig;
+      propagate(*observed, "", {}, {});
+      observed->take_hooks(*at, *at);
+      at = observed;
+    }
+    if (!is_composite(*at)) return false;
+    ++inside_;
+    prepare_children(at, path, Kind::statically);
+    --inside_;
+    follow(*at, path, Role::composite);
+    return true;
+  }
+
+  void follow(Module& m, const std::string& path, Role role) {
+    if (inside_ == 0) quant::follow(m, path, role, flow_);
   }
 
   void prepare_functional(Module& m, const std::string& path, Kind kind) {
     if (kind != Kind::statically) return;
     selected_ = true;
     m.add_child(kActivationPostProcess, result_observer(m, path));
-    follow(m, path, Role::functional, flow_);
+    follow(m, path, Role::functional);
   }
 
   void prepare_children(ModulePtr& at, const std::string& path, Kind) {
@@ -399,13 +445,14 @@ class Preparer {
       place(now, join(path, name));
       if (now != child) at->set_submodule(name, now);
     }
-    if (!path.empty()) follow(*at, path, Role::container, flow_);
+    if (!path.empty() && !is_composite(*at)) follow(*at, path, Role::container);
   }
 
   const EagerOptions& options_;
   bool qat_;
   std::shared_ptr<Flow> flow_;
   bool selected_ = false;
+  int inside_ = 0;  // of a composite module
   std::map<const Module*, ModulePtr> done_;
   std::vector<ModulePtr> keep_;  // so that no new module gets the address of an old one
 };
@@ -508,6 +555,13 @@ class Converter {
     strip(m);
     if (names.empty()) note_float(m, path, kind);
     m.qconfig.reset();
+    const auto& becomes = default_custom_modules().observed_to_quantized;
+    if (auto it = becomes.find(type_of(m)); it != becomes.end() && kind == Kind::statically) {
+      ModulePtr quantized = it->second(m);
+      quantized->take_hooks(m, m);
+      quantized->eval();
+      at = quantized;
+    }
   }
 
   void swap(ModulePtr& at, const ModulePtr& quantized, const std::string& path) {

@@ -81,6 +81,10 @@ class CustomModules {
   std::map<std::type_index, Make> float_to_observed, observed_to_quantized;
 };
 
+// What prepare and convert do besides what the options say, unless those give a mapping: LSTM and LSTMCell become
+// nn::quantizable ones and MultiheadAttention too; convert makes nn::quantized ones of them.
+const CustomModules& default_custom_modules();
+
 struct EagerOptions {
   bool inplace = false;
   CustomModules custom;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -113,7 +114,7 @@ std::string stem(const std::filesystem::path& file) { return file.stem().string(
 const Row* row_of(const std::string& name) {
   const Row* found = nullptr;
   for (const Row& row : kRows)
-    if (name.rfind(row.files, 0) == 0 && (!found || std::string(row.files).size() > std::string(found->files).size())) found = &row;
+    if (name.starts_with(row.files) && (!found || std::strlen(row.files) > std::strlen(found->files))) found = &row;
   return found;
 }
 
@@ -153,8 +154,8 @@ std::string conformance(size_t& total) {
     }
     if (n == 0) continue;
     total += n;
-    table << "| " << row.area << " | " << n << " | " << row.comparison << " | " << names << " | `" << row.script << ".py` | `" << row.test
-          << ".*` |\n";
+    table << "| " << row.area << " | " << n << " | " << row.comparison << " | " << names << " | `" << row.script
+          << ".py` | `" << row.test << ".*` |\n";
   }
   std::ostringstream out;
   out << "# Conformance with PyTorch 1.13\n"
@@ -196,7 +197,7 @@ TEST(Conformance, EveryGoldenFileHasItsScriptAndIsReadByATest) {
     for (const auto& path : paths) {
       EXPECT_LT(std::filesystem::file_size(path), 300'000u) << path;
       const std::string name = stem(path), first = name.substr(0, name.find('_') + 1), rest = name.substr(first.size());
-      EXPECT_TRUE(reads("\"" + name + "\"") || reads("\"" + name + ".json\"") || (reads("\"" + first + "\"") && reads("\"" + rest + "\"")))
+      EXPECT_TRUE(reads('"' + name + '"') || reads('"' + name + ".json\"") || (reads('"' + first + '"') && reads('"' + rest + '"')))
           << path << " is read by no test";
     }
   }

@@ -2,6 +2,7 @@
 // outside and whatever oneDNN prefers inside; the reorders between are a part of the plan.
 #include <omp.h>
 
+#include <algorithm>
 #include <array>
 #include <unordered_map>
 
@@ -203,13 +204,27 @@ std::unique_ptr<Kernel> linear_weight(const OpSpec& spec) {
 
 }  // namespace
 
+namespace {
+
+// oneDNN 2.6's pointwise kernels with a stride gather the image in scratch memory that they write beyond the end of if its
+// channels are no multiple of 16.
+bool overruns(const OpSpec& spec) {
+  const std::vector<Dim>& w = spec.outputs[0].dims;
+  const std::vector<int64_t>& stride = spec.attrs.get_ints("stride");
+  return std::all_of(w.begin() + 2, w.end(), [](const Dim& d) { return d == Dim(1); }) &&
+         std::any_of(stride.begin(), stride.end(), [](int64_t s) { return s > 1; }) &&
+         (!spec.inputs[0].dims[1].known() || spec.inputs[0].dims[1].size() % 16 != 0);
+}
+
+}  // namespace
+
 std::unique_ptr<Kernel> make_training(const OpSpec& spec) {
   bool empty = false;  // oneDNN has no work of size 0
   for (const TensorType& t : {spec.inputs.at(0), spec.outputs.at(0)})
     for (const Dim& d : t.dims) empty = empty || d == Dim(0);
   if (empty) return nullptr;
   if (spec.op == "conv_backward_data") return conv_data(spec);
-  if (spec.op == "conv_backward_weight") return conv_weight(spec);
+  if (spec.op == "conv_backward_weight") return overruns(spec) ? nullptr : conv_weight(spec);
   if (spec.op == "linear_backward_data") return linear_data(spec);
   if (spec.op == "linear_backward_weight") return linear_weight(spec);
   return nullptr;

@@ -14,6 +14,7 @@
 #include "octet/ops/functional.h"
 #include "octet/quant/modules/float_functional.h"
 #include "octet/quant/modules/stubs.h"
+#include "octet/quant/modules/weighted.h"
 #include "tests/quant/golden_modules.h"
 
 namespace octet::testing::models {
@@ -62,8 +63,9 @@ struct Mlp : Model {
   Tensor forward(Tensor x) override { return dequant(fc3(relu2(fc2(relu1(fc1(quant(x))))))); }
 };
 
-struct Residual : Model {
-  nn::Slot conv = slot("conv", nn::Conv1d(4, 4, 3, {.padding = 1}));
+template <typename Conv>
+struct ResidualOf : Model {
+  nn::Slot conv = slot("conv", Conv(4, 4, 3, {.padding = 1}));
   nn::Slot add = slot("add", FloatFunctional());
   nn::Slot join = slot("join", FloatFunctional());
   nn::Slot mul = slot("mul", FloatFunctional());
@@ -78,6 +80,8 @@ struct Residual : Model {
     return dequant(join.as<FloatFunctional>().cat({y, x}, 1));
   }
 };
+using Residual = ResidualOf<nn::Conv1d>;
+using Residual2d = ResidualOf<nn::Conv2d>;
 
 struct Block : nn::Module {
   Block(int64_t in, int64_t out, int64_t stride)
@@ -126,6 +130,15 @@ struct Conv1dNet : Model {
   Tensor forward(Tensor x) override { return dequant(relu2(conv2(relu1(bn1(conv1(quant(x))))))); }
 };
 
+struct ConvBn1d : Model {
+  nn::Slot conv1 = slot("conv1", nn::Conv1d(3, 6, 3, {.padding = 1}));
+  nn::Slot bn1 = slot("bn1", nn::BatchNorm1d(6, kNorm));
+  nn::Slot relu1 = slot("relu1", nn::ReLU());
+  nn::Slot conv2 = slot("conv2", nn::Conv1d(6, 4, 3, {.stride = 2, .groups = 2}));
+  nn::Slot bn2 = slot("bn2", nn::BatchNorm1d(4, kNorm));
+  Tensor forward(Tensor x) override { return dequant(bn2(conv2(relu1(bn1(conv1(quant(x))))))); }
+};
+
 struct Conv3dNet : Model {
   nn::Slot conv1 = slot("conv1", nn::Conv3d(2, 3, 3, {.padding = 1}));
   nn::Slot bn1 = slot("bn1", nn::BatchNorm3d(3, kNorm));
@@ -161,6 +174,12 @@ struct Norms : Model {
   Tensor forward(Tensor x) override { return dequant(relu(bn2(conv(bn1(quant(x)))))); }
 };
 
+struct LinearBn : Model {
+  nn::Slot fc = slot("fc", nn::Linear(5, 4));
+  nn::Slot bn = slot("bn", nn::BatchNorm1d(4, kNorm));
+  Tensor forward(Tensor x) override { return dequant(bn(fc(quant(x)))); }
+};
+
 struct Fc : nn::Module {
   nn::Slot fc = slot("fc", nn::Linear(10, 5));
   Tensor forward(Tensor x) override { return fc(x); }
@@ -176,7 +195,8 @@ inline nn::ModulePtr make_model(const std::string& name) {
 #define MODEL(M) {#M, []() -> nn::ModulePtr { return nn::make<M>(); }}
       MODEL(Static),      MODEL(ConvBnRelu), MODEL(Mixed),     MODEL(LinearRelu), MODEL(Mlp),
       MODEL(Residual),    MODEL(ResNet),     MODEL(Conv1dNet), MODEL(Conv3dNet),  MODEL(Decoder),
-      MODEL(Activations), MODEL(Pools),      MODEL(Norms),     MODEL(Fc),         MODEL(Fc4)};
+      MODEL(Activations), MODEL(Pools),      MODEL(Norms),     MODEL(Fc),         MODEL(Fc4),
+      MODEL(LinearBn),    MODEL(Residual2d), MODEL(ConvBn1d)};
 #undef MODEL
   return makers.at(name)();
 }
@@ -215,6 +235,52 @@ inline std::string hash_of_codes(const Tensor& y) {
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(h));
   return text;
+}
+
+// batch() of scripts/oracle/eager.py.
+inline Tensor batch(const json& c, int index) {
+  return make_tensor(c["exact"] ? "steps" : "normal", c["seed"].get<uint64_t>() + 7000 + static_cast<uint64_t>(index),
+                             c["shape"].get<Shape>(), 1, 0);
+}
+
+// Weights bit for bit; scales and zero points so too, or (where calibration sums floats in another order) up to the
+// rounding of float32. Then PyTorch's qparams are put in.
+inline void expect_qparams(const json& c, nn::Module& int8) {
+  auto state = int8.state_dict();
+  for (const auto& [path, m] : c["modules"].items()) {
+    const double scale = m["scale"];
+    ASSERT_TRUE(state.count(path + ".scale")) << path << " is a " << int8.submodule(path)->type_name();
+    EXPECT_NEAR(state.at(path + ".scale").item(), scale, c["exact"] ? 0 : 2e-6 * scale) << path;
+    EXPECT_EQ(state.at(path + ".zero_point").item(), m["zero_point"].get<double>()) << path;
+    state[path + ".scale"] = Tensor::scalar(scale, DType::float64);
+    if (!m.contains("weight")) continue;
+    const Tensor& w = int8.submodule(path)->as<nn::quantized::WeightedModule>().weight();
+    expect_codes(w, m["weight"], 0, path + ".weight");
+    EXPECT_EQ(w.quantizer()->scales(), m["weight_scales"].get<std::vector<double>>()) << path;
+  }
+  int8.load_state_dict(state);
+}
+
+// Every module's codes, and the model's output. steps > 0: each module is then given PyTorch's inputs, so that steps do not
+// add up.
+inline void expect_outputs(const json& c, nn::Module& int8) {
+  const int steps = c["steps"];
+  for (const auto& item : c["modules"].items()) {
+    const std::string path = item.key();
+    const json& m = item.value();
+    if (!m.contains("codes")) continue;
+    int8.submodule(path)->add_forward_hook("golden", [&m, path, steps](nn::Module&, const auto&, std::vector<Tensor>& outputs) {
+      Tensor& y = outputs.at(0);
+      if (m["codes"].get<std::string>().size() == 16) {
+        EXPECT_EQ(hash_of_codes(y), m["codes"]) << path;
+        return;
+      }
+      expect_codes(y, m["codes"], steps, path);
+      y = make_quantized(Tensor::from(from_base64(m["codes"]), y.shape()), y.quantizer());
+    });
+  }
+  Tensor y = int8.forward(batch(c, -1)).detach(), expected = floats_from_base64(c["y"], y.shape());
+  EXPECT_TRUE(steps > 0 || equal(y, expected)) << octet::to_string(y) << octet::to_string(expected);
 }
 
 }  // namespace octet::testing::models

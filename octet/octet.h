@@ -31,6 +31,7 @@
 #include "octet/quant/modules/intrinsic.h"
 #include "octet/quant/modules/qat.h"
 #include "octet/quant/modules/quantized.h"
+#include "octet/quant/modules/recurrent.h"
 #include "octet/quant/modules/stubs.h"
 #include "octet/quant/observe/calibrators.h"
 #include "octet/quant/observe/factory.h"

@@ -65,7 +65,7 @@ std::string RNNBase::parameter_name(const std::string& kind, int64_t layer, bool
 
 Tensor RNNBase::parameter_of(const std::string& kind, int64_t layer, bool reverse) {
   bool none = kind == "weight_hr" ? options.proj_size == 0 : kind.starts_with("bias") && !options.bias;
-  return none ? Tensor() : tensor(parameter_name(kind, layer, reverse));
+  return none ? Tensor() : weight_named(parameter_name(kind, layer, reverse));
 }
 
 Tensor RNNBase::forward(Tensor x) { return forward(std::vector<Tensor>{std::move(x)}).at(0); }
@@ -159,7 +159,7 @@ RNNCellBase::RNNCellBase(int64_t in, int64_t hidden, bool bias, int64_t gates)
       weight_ih(parameter("weight_ih", init::uniform_fan_in({gates * hidden, in}, hidden))),
       weight_hh(parameter("weight_hh", init::uniform_fan_in({gates * hidden, hidden}, hidden))),
       bias_ih(parameter("bias_ih", bias ? init::uniform_fan_in({gates * hidden}, hidden) : Tensor())),
-      bias_hh(parameter("bias_hh", bias ? init::uniform_fan_in({gates * hidden}, hidden) : Tensor())) {
+      bias_hh(parameter("bias_hh", bias ? init::uniform_fan_in({gates * hidden}, hidden) : Tensor())), has_bias(bias) {
   OCTET_CHECK(in >= 1 && hidden >= 1, invalid_argument, "recurrent cell of input_size={}, hidden_size={}; expected 1 or more", in,
               hidden);
 }
@@ -178,7 +178,8 @@ std::vector<Tensor> RNNCellBase::forward(std::vector<Tensor> inputs) {
   std::vector<Tensor> operands{x.unsqueeze(0)};  // a sequence of one step
   for (size_t i = 1; i <= (has_cell ? 2 : 1); ++i)
     operands.push_back(state_or_zeros(inputs, i, {x.size(0), hidden_size}, unbatched, 0, type_name()));
-  for (const Tensor& p : {weight_ih, weight_hh, bias_ih, bias_hh}) operands.push_back(p);
+  for (const char* name : {"weight_ih", "weight_hh"}) operands.push_back(weight_named(name));
+  for (const char* name : {"bias_ih", "bias_hh"}) operands.push_back(has_bias ? weight_named(name) : Tensor());
   std::vector<Tensor> results = ops::call_all(op_name(), operands, op_attrs());
   results.erase(results.begin());  // y is the hidden state
   if (unbatched)
@@ -187,10 +188,10 @@ std::vector<Tensor> RNNCellBase::forward(std::vector<Tensor> inputs) {
 }
 
 std::string RNNCellBase::extra_repr() const {
-  return fmt::format("{}, {}{}", input_size, hidden_size, bias_ih.defined() ? "" : ", bias=False");
+  return fmt::format("{}, {}{}", input_size, hidden_size, has_bias ? "" : ", bias=False");
 }
 Attrs RNNCellBase::config() const {
-  return {{"input_size", input_size}, {"hidden_size", hidden_size}, {"bias", bias_ih.defined()}};
+  return {{"input_size", input_size}, {"hidden_size", hidden_size}, {"bias", has_bias}};
 }
 
 namespace {

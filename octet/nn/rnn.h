@@ -47,6 +47,8 @@ class RNNBase : public Module {
  protected:
   RNNBase(int64_t input_size, int64_t hidden_size, RecurrentOptions options, int64_t gates);
   virtual Attrs op_attrs() const { return {}; }
+  // Where forward gets its weights and biases: the parameters, unless the class keeps others (quantized ones).
+  virtual Tensor weight_named(const std::string& name) { return tensor(name); }
 };
 
 class LSTM : public RNNBase {
@@ -89,10 +91,12 @@ class RNNCellBase : public Module {
   int64_t input_size, hidden_size;
   Parameter weight_ih, weight_hh;  // (gates * hidden_size, input_size), (gates * hidden_size, hidden_size)
   Parameter bias_ih, bias_hh;      // (gates * hidden_size); undefined without biases
+  bool has_bias;
 
  protected:
   RNNCellBase(int64_t input_size, int64_t hidden_size, bool bias, int64_t gates);
   virtual Attrs op_attrs() const { return {}; }
+  virtual Tensor weight_named(const std::string& name) { return tensor(name); }  // as RNNBase's
 };
 
 class LSTMCell : public RNNCellBase {

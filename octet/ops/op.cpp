@@ -333,6 +333,9 @@ struct PackedKernels {
   std::vector<std::shared_ptr<const Entry>> entries;
 };
 
+// A bias that is another tensor each time must not make them pile up.
+constexpr size_t kKernelsPerWeight = 32;
+
 // The type with all dims but number `keep` left open.
 TensorType opened(TensorType type, int64_t keep) {
   for (int64_t d = 0; d < type.dim(); ++d)
@@ -340,8 +343,9 @@ TensorType opened(TensorType type, int64_t keep) {
   return type;
 }
 
-// Weights that are quantized do not change: each is packed at its first use and the kernel is kept with it.
-std::optional<std::vector<Tensor>> run_packed(const Call& call) {
+}  // namespace
+
+std::shared_ptr<const CachedKernel> packed_kernel(const Call& call) {
   const Tensor& weight = call[1];
   bool per_row = weight.dim() == 2;  // linear: features are the last dimension, else channels the second
   TensorType x = call[0].type(), y = call.outputs()[0];
@@ -373,18 +377,19 @@ std::optional<std::vector<Tensor>> run_packed(const Call& call) {
       constants[1] = weight.detach();  // a kernel that keeps the weight must not keep itself alive through it
       OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants), {y}, call.op().name());
       found = std::make_shared<const PackedKernels::Entry>(call, octet::engine(), spec, others);
+      if (cache->entries.size() >= kKernelsPerWeight) cache->entries.erase(cache->entries.begin());
       cache->entries.push_back(found);
     }
   }
-  if (!found->kernel.found()) return std::nullopt;
-  return found->kernel.run(call.inputs(), call.outputs());
+  return {found, &found->kernel};
 }
-
-}  // namespace
 
 std::optional<std::vector<Tensor>> try_engine(const Call& call) {
   bool weighted = call.op().param_index("weight") == size_t{1} && call.outputs().size() == 1;
-  if (weighted && call.has(1) && call[1].is_quantized()) return run_packed(call);
+  if (weighted && call.has(1) && call[1].is_quantized()) {
+    auto kernel = packed_kernel(call);
+    return kernel->found() ? std::optional(kernel->run(call.inputs(), call.outputs())) : std::nullopt;
+  }
   std::vector<std::optional<TensorType>> types;
   for (const Tensor& t : call.inputs()) types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
   // Weights and biases (every operand but the first) count as constant: kernels that pack them do.

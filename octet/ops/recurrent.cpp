@@ -84,25 +84,27 @@ std::vector<TensorType> infer_recurrent(const Types& t) {
   return types;
 }
 
-// x * weight^T + bias for rows x, many times: the weight is packed once.
+// x * weight^T + bias for rows x, many times: the weight is packed once, and codes once for all calls.
 class Projection {
  public:
-  Projection(const Tensor& weight, const Tensor& bias, bool reduce_range) {
+  Projection(const Tensor& weight, const Tensor& bias, bool reduce_range)
+      : op_(get(weight.is_quantized() ? "linear_dynamic" : "linear")), size_(weight.size(0)) {
     const bool codes = weight.is_quantized();
-    const Op& op = get(codes ? "linear_dynamic" : "linear");
     Attrs attrs;
     if (codes) attrs.set("reduce_range", reduce_range);
-    Tensor w = codes ? weight : weight.to(DType::float32);
-    std::vector<std::optional<TensorType>> types{TensorType(DType::float32, {Dim("rows"), w.size(1)}), w.type()};
-    operands_ = {Tensor(), w};
-    if (bias.defined()) {
-      types.push_back(bias.type());
-      operands_.push_back(bias);
+    attrs = op_.complete(attrs);
+    operands_ = {Tensor(), codes ? weight : weight.to(DType::float32)};
+    if (bias.defined()) operands_.push_back(bias);
+    if (codes) {
+      operands_[0] = Tensor::empty({0, weight.size(1)});
+      kernel_ = packed_kernel(Call(op_, operands_, attrs, {TensorType(DType::float32, Shape{0, size_})}));
+    } else {
+      std::vector<std::optional<TensorType>> types{TensorType(DType::float32, {Dim("rows"), weight.size(1)})};
+      for (size_t i = 1; i < operands_.size(); ++i) types.push_back(operands_[i].type());
+      kernel_ = std::make_shared<CachedKernel>(
+          make_spec(op_, attrs, types, operands_, {TensorType(DType::float32, {Dim("rows"), size_})}, op_.name()));
     }
-    size_ = w.size(0);
-    kernel_ = std::make_unique<CachedKernel>(make_spec(op, op.complete(attrs), types, operands_,
-                                                       {TensorType(DType::float32, {Dim("rows"), size_})}, op.name()));
-    OCTET_CHECK(kernel_->found(), unsupported, "{}: no engine has a kernel for weight {}", op.name(), to_string(w.type()));
+    OCTET_CHECK(kernel_->found(), unsupported, "{}: no engine has a kernel for weight {}", op_.name(), to_string(weight.type()));
   }
   Tensor operator()(const Tensor& x) {
     operands_[0] = x;
@@ -110,9 +112,10 @@ class Projection {
   }
 
  private:
+  const Op& op_;
   std::vector<Tensor> operands_;
   int64_t size_ = 0;
-  std::unique_ptr<CachedKernel> kernel_;
+  std::shared_ptr<const CachedKernel> kernel_;
 };
 
 float sigmoid(float x) { return unary::Sigmoid<float>({})(x); }

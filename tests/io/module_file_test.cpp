@@ -12,6 +12,7 @@
 #include "octet/io/state_dict.h"
 #include "octet/nn/nn.h"
 #include "octet/nn/registry.h"
+#include "octet/nn/rnn.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/backend/module_mappings.h"
 #include "octet/quant/modules/float_functional.h"
@@ -230,6 +231,12 @@ std::vector<Sample> float_modules() {
       {made<quant::QuantStub>(), x2},
       {made<quant::DeQuantStub>(), x2},
       {made<nnq::FloatFunctional>(), {}},
+      {made<nn::LSTM>(4, 5, nn::RecurrentOptions{.num_layers = 2, .bidirectional = true, .proj_size = 3}), x3.transpose(1, 2)},
+      {made<nn::GRU>(6, 5, nn::RecurrentOptions{.bias = false, .batch_first = true}), x3},
+      {made<nn::RNN>(6, 5, nn::RecurrentOptions{.nonlinearity = "relu"}), x3},
+      {made<nn::LSTMCell>(4, 5), x2},
+      {made<nn::GRUCell>(4, 5, false), x2},
+      {made<nn::RNNCell>(4, 5, true, "relu"), x2},
   };
 #undef OCTET_FUSED
 }

@@ -6,6 +6,7 @@
 #include "octet/quant/modules/float_functional.h"
 #include "octet/quant/modules/qat.h"
 #include "octet/quant/modules/quantized.h"
+#include "octet/quant/modules/recurrent.h"
 #include "octet/quant/modules/stubs.h"
 
 namespace octet::quant {
@@ -79,6 +80,8 @@ const ModuleMapping& get_default_dynamic_quant_module_mappings() {
     m.map<nn::Conv1d, nnqd::Conv1d>().map<nn::Conv2d, nnqd::Conv2d>().map<nn::Conv3d, nnqd::Conv3d>();
     m.map<nn::ConvTranspose1d, nnqd::ConvTranspose1d>().map<nn::ConvTranspose2d, nnqd::ConvTranspose2d>();
     m.map<nn::ConvTranspose3d, nnqd::ConvTranspose3d>();
+    m.map<nn::LSTM, nnqd::LSTM>().map<nn::GRU, nnqd::GRU>().map<nn::RNN, nnqd::RNN>();
+    m.map<nn::LSTMCell, nnqd::LSTMCell>().map<nn::GRUCell, nnqd::GRUCell>().map<nn::RNNCell, nnqd::RNNCell>();
     m.map<nnqat::LinearReLU, nnqd::LinearReLU>().map<nnqat::LinearBn1d, nnqd::Linear>();
     m.map<nnqat::Conv1d, nnqd::Conv1d>().map<nnqat::Conv2d, nnqd::Conv2d>().map<nnqat::Conv3d, nnqd::Conv3d>();
     m.map<nnqat::ConvBn1d, nnqd::Conv1d>().map<nnqat::ConvBn2d, nnqd::Conv2d>().map<nnqat::ConvBn3d, nnqd::Conv3d>();
@@ -107,6 +110,8 @@ const ModuleMapping& get_default_static_quant_reference_module_mappings() {
     m.map<nn::Linear, nnqr::Linear>().map<nn::Conv1d, nnqr::Conv1d>().map<nn::Conv2d, nnqr::Conv2d>();
     m.map<nn::Conv3d, nnqr::Conv3d>().map<nn::ConvTranspose1d, nnqr::ConvTranspose1d>();
     m.map<nn::ConvTranspose2d, nnqr::ConvTranspose2d>().map<nn::ConvTranspose3d, nnqr::ConvTranspose3d>();
+    m.map<nn::LSTM, nnqr::LSTM>().map<nn::GRU, nnqr::GRU>().map<nn::RNN, nnqr::RNN>();
+    m.map<nn::LSTMCell, nnqr::LSTMCell>().map<nn::GRUCell, nnqr::GRUCell>().map<nn::RNNCell, nnqr::RNNCell>();
     return m;
   }();
   return mapping;

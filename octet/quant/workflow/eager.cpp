@@ -93,7 +93,8 @@ bool has_weight(const Module& m) {
   auto& module = const_cast<Module&>(m);
   for (auto& [name, tensor] : module.named_parameters()) {
     size_t dot = name.rfind('.');
-    if (name.substr(dot == std::string::npos ? 0 : dot + 1) == "weight" && tensor->dim() >= 2) return true;
+    // "weight", or several: "weight_ih_l0", "in_proj_weight".
+    if (name.find("weight", dot == std::string::npos ? 0 : dot + 1) != std::string::npos && tensor->dim() >= 2) return true;
   }
   return false;
 }

@@ -51,6 +51,8 @@ const std::vector<Row> kRows = {
     {"dynamic Linear and LinearReLU", "modules_dynamic", "bits on qnnpack", "modules", "GoldenModules"},
     {"reference layers", "modules_reference", "weights: bits; results to 1e-5 (float sums in another order)", "modules",
      "GoldenModules"},
+    {"LSTM, GRU, RNN and cells through quantize_dynamic", "modules_recurrent", "5e-7: sigmoid and tanh are rounded from double here",
+     "recurrent_modules", "GoldenRecurrentModules"},
     {"run-time qparams and codes", "dynamic_qparams", kBits, "dynamic", "GoldenDynamic"},
     {"linear_dynamic", "dynamic_linear", "bits on qnnpack", "dynamic", "GoldenDynamic"},
     {"LSTM, GRU, RNN and cells, float and dynamic", "dynamic_recurrent",

@@ -27,6 +27,7 @@
 #include "octet/ops/op.h"
 #include "octet/quant/backend/module_mappings.h"
 #include "octet/quant/modules/dynamic.h"
+#include "octet/quant/modules/embedding.h"
 #include "octet/quant/modules/float_functional.h"
 #include "octet/quant/modules/intrinsic.h"
 #include "octet/quant/modules/qat.h"

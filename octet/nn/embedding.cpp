@@ -42,8 +42,10 @@ Embedding::Embedding(int64_t rows, int64_t columns, std::optional<int64_t> paddi
     : num_embeddings(rows), embedding_dim(columns), padding_idx(checked_padding(rows, padding)),
       weight(parameter("weight", initial_weight(rows, columns, padding_idx))) {}
 
-Tensor Embedding::forward(Tensor index) {
-  Tensor y = functional::embedding(index, weight);
+Tensor Embedding::forward(Tensor index) { return rows_of(weight, index); }
+
+Tensor Embedding::rows_of(const Tensor& w, const Tensor& index) const {
+  Tensor y = functional::embedding(index, w);
   if (!padding_idx || !training()) return y;
   // The rows of padding have their values, and no gradient.
   Tensor padded = ops::call("equal", {index.unsqueeze(-1), Tensor::scalar(static_cast<double>(*padding_idx), index.dtype())});
@@ -67,12 +69,14 @@ EmbeddingBag::EmbeddingBag(int64_t rows, int64_t columns, EmbeddingBagOptions o)
 
 Tensor EmbeddingBag::forward(Tensor indices) { return forward(std::vector<Tensor>{indices}).at(0); }
 
-std::vector<Tensor> EmbeddingBag::forward(std::vector<Tensor> inputs) {
+std::vector<Tensor> EmbeddingBag::forward(std::vector<Tensor> inputs) { return {bags_of(weight, std::move(inputs), options)}; }
+
+Tensor EmbeddingBag::bags_of(const Tensor& weight, std::vector<Tensor> inputs, const EmbeddingBagOptions& options) {
   OCTET_CHECK(!inputs.empty() && inputs.size() <= 3, invalid_argument,
               "EmbeddingBag: {} inputs given; it takes indices, offsets and per_sample_weights", inputs.size());
   inputs.insert(inputs.begin(), weight);
-  return {ops::call("embedding_bag", inputs, {{"mode", options.mode}, {"include_last_offset", options.include_last_offset},
-                                              {"padding_idx", padding_number(options.padding_idx)}})};
+  return ops::call("embedding_bag", inputs, {{"mode", options.mode}, {"include_last_offset", options.include_last_offset},
+                                             {"padding_idx", padding_number(options.padding_idx)}});
 }
 std::string EmbeddingBag::extra_repr() const {
   std::string s = fmt::format("{}, {}, mode={}", num_embeddings, embedding_dim, options.mode);

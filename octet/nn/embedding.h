@@ -20,6 +20,10 @@ class Embedding : public Module {
   int64_t num_embeddings, embedding_dim;
   std::optional<int64_t> padding_idx;
   Parameter weight;
+
+ protected:
+  // forward with another weight (a fake-quantized one).
+  Tensor rows_of(const Tensor& weight, const Tensor& index) const;
 };
 
 // The sum, mean or maximum of the rows of each bag of indices. Inputs: indices (bags, per bag), or indices (n) and offsets
@@ -41,6 +45,8 @@ class EmbeddingBag : public Module {
   int64_t num_embeddings, embedding_dim;
   EmbeddingBagOptions options;
   Parameter weight;
+  // forward with another weight (a fake-quantized or quantized one).
+  static Tensor bags_of(const Tensor& weight, std::vector<Tensor> inputs, const EmbeddingBagOptions& options);
 };
 
 }  // namespace octet::nn

@@ -178,6 +178,7 @@ nn::ModulePtr made(Args&&... args) {
 std::vector<Sample> float_modules() {
   Tensor x2 = Tensor::randn({3, 4}, 1), x3 = Tensor::randn({2, 4, 6}, 2), x4 = Tensor::randn({2, 4, 5, 5}, 3),
          x5 = Tensor::randn({1, 4, 4, 4, 4}, 4);
+  Tensor indices = Tensor::from<int64_t>({3, 0, 2, 2, 1, 4}).reshape({2, 3});
   auto linear = [] { return made<nn::Linear>(4, 3); };
   auto conv1 = [] { return made<nn::Conv1d>(4, 4, 3, nn::ConvOptions<1>{.stride = 2, .groups = 2}); };
   auto conv2 = [] { return made<nn::Conv2d>(4, 4, 3, nn::ConvOptions<2>{.padding = 1, .bias = false}); };
@@ -237,6 +238,9 @@ std::vector<Sample> float_modules() {
       {made<nn::LSTMCell>(4, 5), x2},
       {made<nn::GRUCell>(4, 5, false), x2},
       {made<nn::RNNCell>(4, 5, true, "relu"), x2},
+      {made<nn::Embedding>(5, 3), indices},
+      {made<nn::Embedding>(5, 3, 2), indices},
+      {made<nn::EmbeddingBag>(5, 3, nn::EmbeddingBagOptions{.mode = "max", .padding_idx = 1}), indices},
   };
 #undef OCTET_FUSED
 }
@@ -257,12 +261,25 @@ std::vector<Sample> made_from(const Sample& s) {
   auto add = [&](const quant::ModuleMapping& mapping, nn::Module& m, const Tensor& x) {
     if (nn::ModulePtr result = mapping.make(m)) all.push_back({result, x});
   };
+  // Tables of embeddings have qconfigs of their own.
+  const bool table = s.input.defined() && s.input.dtype() == DType::int64;
   nn::ModulePtr qat = s.module->clone();
   qat->train();
-  qat->qconfig = quant::get_default_qat_qconfig();
+  qat->qconfig = table ? quant::default_embedding_qat_qconfig() : quant::get_default_qat_qconfig();
   if (nn::ModulePtr trained = quant::get_default_qat_module_mappings().make(*qat)) {
     (*trained)(s.input);
     all.push_back({trained, s.input});
+    if (table) {
+      trained->eval();
+      add(quant::get_default_static_quant_module_mappings(), *trained, s.input);
+      for (DType dtype : {DType::quint8, DType::quint4x2}) {
+        nn::ModulePtr rows = s.module->clone();
+        rows->qconfig = quant::dynamic_qconfig_for(dtype);
+        add(quant::get_default_dynamic_quant_module_mappings(), *rows, s.input);
+        add(quant::get_default_static_quant_reference_module_mappings(), *rows, s.input);
+      }
+      return all;
+    }
     nn::ModulePtr done = observed(trained->clone(), quant::get_default_qat_qconfig());
     add(quant::get_default_static_quant_module_mappings(), *done, quantized(s.input));
   }
@@ -308,7 +325,6 @@ std::vector<Sample> observers() {
 std::vector<Sample> other_layers() {
   Tensor x2 = Tensor::randn({3, 4}, 1), x3 = Tensor::randn({2, 4, 6}, 2), x4 = Tensor::randn({2, 4, 5, 5}, 3),
          x5 = Tensor::randn({1, 4, 4, 4, 4}, 4);
-  Tensor indices = Tensor::from<int64_t>({3, 0, 2, 2, 1, 4}).reshape({2, 3});
   std::vector<Sample> all{
       {made<nn::Bilinear>(4, 4, 2), x2, {x2}},
       {made<nn::SELU>(), x2},
@@ -345,15 +361,6 @@ std::vector<Sample> other_layers() {
       {made<nn::ChannelShuffle>(2), x4},
       {made<nn::Upsample>(functional::InterpolateOptions{.scale_factor = {2, 1.5}, .mode = "bilinear"}), x4},
       {made<nn::Upsample>(functional::InterpolateOptions{.size = {3, 7}}), x4},
-      {made<nn::Embedding>(5, 3), indices},
-      {made<nn::Embedding>(5, 3, 2), indices},
-      {made<nn::EmbeddingBag>(5, 3, nn::EmbeddingBagOptions{.mode = "max", .padding_idx = 1}), indices},
-      {made<nn::LSTM>(6, 4, nn::RecurrentOptions{.num_layers = 2, .batch_first = true, .bidirectional = true, .proj_size = 3}), x3},
-      {made<nn::GRU>(6, 4, nn::RecurrentOptions{.bias = false}), x3},
-      {made<nn::RNN>(6, 4, nn::RecurrentOptions{.dropout = 0.1, .nonlinearity = "relu"}), x3},
-      {made<nn::LSTMCell>(4, 3, false), x2},
-      {made<nn::GRUCell>(4, 3), x2},
-      {made<nn::RNNCell>(4, 3, true, "relu"), x2},
       {made<nn::NonDynamicallyQuantizableLinear>(4, 2), x2},
       {made<nn::MultiheadAttention>(6, 2), x3, {x3, x3}},
       {made<nn::MultiheadAttention>(6, 2, nn::AttentionOptions{.bias = false, .add_bias_kv = true, .kdim = 6, .vdim = 5, .batch_first = true,

@@ -140,8 +140,10 @@ TEST(FakeQuantize, ObservesAndFakeQuantizes) {
       Tensor codes = quantize(x, q.quantizer, q.dtype).int_repr().to(DType::int32);
       for (int32_t& v : std::span(codes.data<int32_t>(), 24))
         v = std::clamp<int32_t>(v, static_cast<int32_t>(q.quant_min), static_cast<int32_t>(q.quant_max));
-      EXPECT_TRUE(equal(make_quantized(codes.to(code_dtype(q.dtype)), q.quantizer).dequantize(), y))
-          << to_string(*module);
+      Tensor numbers = make_quantized(codes.to(code_dtype(q.dtype)), q.quantizer).dequantize();
+      // With float zero points PyTorch's two products differ: in float of tensors, in double of fake quantization.
+      const bool rows = q.quantizer->has_float_zero_points();
+      EXPECT_TRUE(rows ? allclose(numbers, y, 1e-6, 1e-6) : equal(numbers, y)) << to_string(*module);
     }
     f.disable_observer();
     f.forward(x * 100.0);

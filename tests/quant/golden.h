@@ -23,15 +23,11 @@ inline std::vector<float> values(const std::string& kind, uint64_t seed, int64_t
   return testing::golden_values(kind, seed, n, scale, offset);
 }
 
-// Codes of 4 bits are quint8 with 0..15.
-inline DType dtype_of_case(const json& c) {
-  return parse_dtype(c["dtype"] == "quint4x2" ? "quint8" : c["dtype"].get<std::string>());
-}
+inline DType dtype_of_case(const json& c) { return parse_dtype(c["dtype"].get<std::string>()); }
 
 inline ObserverOptions options_of(const json& c) {
   ObserverOptions o;
   o.dtype = dtype_of_case(c);
-  if (c["dtype"] == "quint4x2") o.quant_min = 0, o.quant_max = 15;
   o.qscheme = parse_observer_scheme(c["qscheme"].get<std::string>());
   if (c.contains("quant_min")) o.quant_min = c["quant_min"].get<int64_t>();
   if (c.contains("quant_max")) o.quant_max = c["quant_max"].get<int64_t>();

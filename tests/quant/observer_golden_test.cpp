@@ -50,10 +50,11 @@ void compare_all(const std::string& file) {
     expect_bits(c["scales"], q.scales, "scale");
     if (is_float_qparams(observer->options().qscheme)) {
       expect_bits(c["zero_points"], q.zero_points, "zero_point");
+      EXPECT_EQ(q.quantizer->float_zero_points(), q.zero_points);
     } else {
       EXPECT_EQ(c["zero_points"].get<std::vector<double>>(), q.zero_points);
-      EXPECT_EQ(q.quantizer->scales(), q.scales);
     }
+    EXPECT_EQ(q.quantizer->scales(), q.scales);
     EXPECT_EQ(c["codes"][0], q.quant_min);
     EXPECT_EQ(c["codes"][1], q.quant_max);
     EXPECT_EQ(q.dtype, dtype_of_case(c));

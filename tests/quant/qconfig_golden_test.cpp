@@ -16,9 +16,7 @@ json definition(const ObserverFactory& factory, const json& theirs) {
   const ObserverOptions& o = factory.options();
   json d = {{"class", factory.name()}};
   if (!factory.fake_quantize_name().empty()) d["fake_quantize"] = factory.fake_quantize_name();
-  std::string dtype = to_string(o.dtype);
-  if (theirs.value("dtype", "") == "quint4x2" && code_range(o) == CodeRange{0, 15}) dtype = "quint4x2";
-  const std::map<std::string, json> fields = {{"dtype", dtype},
+  const std::map<std::string, json> fields = {{"dtype", to_string(o.dtype)},
                                               {"qscheme", to_string(o.qscheme)},
                                               {"reduce_range", o.reduce_range},
                                               {"averaging_constant", o.averaging_constant},

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "octet/quant/modules/dynamic.h"
+#include "octet/quant/modules/embedding.h"
 #include "octet/quant/modules/float_functional.h"
 #include "octet/quant/modules/qat.h"
 #include "octet/quant/modules/quantized.h"
@@ -52,6 +53,8 @@ const ModuleMapping& get_default_static_quant_module_mappings() {
     m.map<nnqat::ConvBn1d, nnq::Conv1d>().map<nnqat::ConvBn2d, nnq::Conv2d>().map<nnqat::ConvBn3d, nnq::Conv3d>();
     m.map<nnqat::ConvBnReLU1d, nnq::ConvReLU1d>().map<nnqat::ConvBnReLU2d, nnq::ConvReLU2d>();
     m.map<nnqat::ConvBnReLU3d, nnq::ConvReLU3d>().map<nnqat::LinearBn1d, nnq::Linear>();
+    m.map<nn::Embedding, nnq::Embedding>().map<nn::EmbeddingBag, nnq::EmbeddingBag>();
+    m.map<nnqat::Embedding, nnq::Embedding>().map<nnqat::EmbeddingBag, nnq::EmbeddingBag>();
     return m;
   }();
   return mapping;
@@ -68,6 +71,7 @@ const ModuleMapping& get_default_qat_module_mappings() {
     m.map<nni::ConvBn1d, nnqat::ConvBn1d>().map<nni::ConvBn2d, nnqat::ConvBn2d>().map<nni::ConvBn3d, nnqat::ConvBn3d>();
     m.map<nni::ConvBnReLU1d, nnqat::ConvBnReLU1d>().map<nni::ConvBnReLU2d, nnqat::ConvBnReLU2d>();
     m.map<nni::ConvBnReLU3d, nnqat::ConvBnReLU3d>().map<nni::LinearBn1d, nnqat::LinearBn1d>();
+    m.map<nn::Embedding, nnqat::Embedding>().map<nn::EmbeddingBag, nnqat::EmbeddingBag>();
     return m;
   }();
   return mapping;
@@ -85,6 +89,8 @@ const ModuleMapping& get_default_dynamic_quant_module_mappings() {
     m.map<nnqat::LinearReLU, nnqd::LinearReLU>().map<nnqat::LinearBn1d, nnqd::Linear>();
     m.map<nnqat::Conv1d, nnqd::Conv1d>().map<nnqat::Conv2d, nnqd::Conv2d>().map<nnqat::Conv3d, nnqd::Conv3d>();
     m.map<nnqat::ConvBn1d, nnqd::Conv1d>().map<nnqat::ConvBn2d, nnqd::Conv2d>().map<nnqat::ConvBn3d, nnqd::Conv3d>();
+    m.map<nn::Embedding, nnq::Embedding>().map<nn::EmbeddingBag, nnq::EmbeddingBag>();
+    m.map<nnqat::Embedding, nnq::Embedding>().map<nnqat::EmbeddingBag, nnq::EmbeddingBag>();
     return m;
   }();
   return mapping;
@@ -99,6 +105,8 @@ const ModuleMapping& get_default_weight_only_quant_module_mappings() {
     m.map<nnqat::Linear, nnqw::Linear>().map<nnqat::LinearBn1d, nnqw::Linear>();
     m.map<nnqat::Conv1d, nnqw::Conv1d>().map<nnqat::Conv2d, nnqw::Conv2d>().map<nnqat::Conv3d, nnqw::Conv3d>();
     m.map<nnqat::ConvBn1d, nnqw::Conv1d>().map<nnqat::ConvBn2d, nnqw::Conv2d>().map<nnqat::ConvBn3d, nnqw::Conv3d>();
+    m.map<nn::Embedding, nnq::Embedding>().map<nn::EmbeddingBag, nnq::EmbeddingBag>();
+    m.map<nnqat::Embedding, nnq::Embedding>().map<nnqat::EmbeddingBag, nnq::EmbeddingBag>();
     return m;
   }();
   return mapping;
@@ -112,6 +120,7 @@ const ModuleMapping& get_default_static_quant_reference_module_mappings() {
     m.map<nn::ConvTranspose2d, nnqr::ConvTranspose2d>().map<nn::ConvTranspose3d, nnqr::ConvTranspose3d>();
     m.map<nn::LSTM, nnqr::LSTM>().map<nn::GRU, nnqr::GRU>().map<nn::RNN, nnqr::RNN>();
     m.map<nn::LSTMCell, nnqr::LSTMCell>().map<nn::GRUCell, nnqr::GRUCell>().map<nn::RNNCell, nnqr::RNNCell>();
+    m.map<nn::Embedding, nnqr::Embedding>().map<nn::EmbeddingBag, nnqr::EmbeddingBag>();
     return m;
   }();
   return mapping;

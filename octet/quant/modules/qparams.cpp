@@ -9,6 +9,8 @@
 
 namespace octet::quant {
 
+bool quantizes_rows(const QConfig& q) { return q.weight && is_float_qparams(q.weight.options().qscheme); }
+
 const QConfig* qconfig_of(const nn::Module& module) { return std::any_cast<QConfig>(&module.qconfig); }
 
 QParams activation_qparams(const nn::Module& module) {
@@ -41,7 +43,10 @@ Tensor quantize_weight(const Tensor& weight, const nn::Module& module, const nn:
   if (const QConfig* qconfig = qconfig_of(module); !fake_quantize && qconfig && qconfig->weight &&
                                                    qconfig->weight.options().dtype == DType::float16)
     return weight.detach().to(DType::float16);
-  return quantize_to(weight.detach(), weight_qparams(weight, module, fake_quantize, channel_axis));
+  QParams q = weight_qparams(weight, module, fake_quantize, channel_axis);
+  OCTET_CHECK(!q.quantizer->has_float_zero_points(), invalid_argument, "{}: float zero points are for embeddings: give it "
+              "another qconfig", module.type_name());
+  return quantize_to(weight.detach(), q);
 }
 
 Tensor quantize_to(const Tensor& x, const QParams& q) {

@@ -13,6 +13,9 @@ namespace octet::quant {
 // The name under which prepare() puts a module's observer or fake-quantize module.
 inline constexpr const char* kActivationPostProcess = "activation_post_process";
 
+// Does it quantize weights by rows with float zero points, as tables of embeddings are?
+bool quantizes_rows(const QConfig& qconfig);
+
 // The module's QConfig; null if it has none or is to stay float.
 const QConfig* qconfig_of(const nn::Module& module);
 
@@ -25,7 +28,7 @@ QParams activation_qparams(const nn::Module& module);
 // no QConfig with a weight observer.
 QParams weight_qparams(const Tensor& weight, const nn::Module& module, const nn::ModulePtr& fake_quantize,
                        int64_t channel_axis);
-// The weight quantized with them.
+// The weight quantized with them, or float16. Error for float zero points, which only tables of embeddings have.
 Tensor quantize_weight(const Tensor& weight, const nn::Module& module, const nn::ModulePtr& fake_quantize,
                        int64_t channel_axis);
 

@@ -88,10 +88,7 @@ std::string FakeQuantizeBase::extra_repr() const {
   CodeRange codes = code_range(o);
   Tensor scale = current_scale();
   std::string qparams = "scale=None";
-  if (scale.numel() > 0) {
-    QuantizerPtr quantizer = calculate_qparams().quantizer;
-    qparams = quantizer ? octet::to_string(*quantizer) : fmt::format("{} scales and float zero points", scale.numel());
-  }
+  if (scale.numel() > 0) qparams = octet::to_string(*calculate_qparams().quantizer);
   return fmt::format("fake_quant_enabled={}, observer_enabled={}, quant_min={}, quant_max={}, dtype={}, qscheme={}, {}",
                      is_fake_quant_enabled() ? 1 : 0, is_observer_enabled() ? 1 : 0, codes.quant_min, codes.quant_max,
                      octet::to_string(o.dtype), to_string(o.qscheme), qparams);

@@ -161,6 +161,9 @@ std::string to_string(const ObserverOptions& options) {
 void validate(const ObserverOptions& o, const std::string& who) {
   OCTET_CHECK(is_quantized(o.dtype), invalid_argument, "{}: dtype {}; expected quint8, qint8 or qint32", who,
               octet::to_string(o.dtype));
+  OCTET_CHECK(!is_packed(o.dtype) || is_float_qparams(o.qscheme), unsupported,
+              "{}: dtype {} with {}; 4 bits are for tables of embeddings, per_channel_affine_float_qparams", who,
+              octet::to_string(o.dtype), to_string(o.qscheme));
   OCTET_CHECK(o.quant_min.has_value() == o.quant_max.has_value(), invalid_argument,
               "{}: {} is given without {}; give both or neither", who, o.quant_min ? "quant_min" : "quant_max",
               o.quant_min ? "quant_max" : "quant_min");
@@ -247,7 +250,9 @@ QParams make_qparams(std::vector<double> scales, std::vector<double> zero_points
   CodeRange codes = code_range(options);
   q.quant_min = codes.quant_min;
   q.quant_max = codes.quant_max;
-  if (!is_float_qparams(options.qscheme)) {
+  if (is_float_qparams(options.qscheme)) {
+    q.quantizer = Quantizer::per_channel_float(scales, zero_points, options.ch_axis, options.dtype);
+  } else {
     std::vector<int64_t> whole(zero_points.begin(), zero_points.end());
     q.quantizer = is_per_channel(options.qscheme)
                       ? Quantizer::per_channel(scales, std::move(whole), options.ch_axis, options.dtype)

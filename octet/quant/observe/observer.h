@@ -44,7 +44,7 @@ bool is_float_qparams(ObserverScheme scheme);
 
 // The arguments of PyTorch's observers, with its defaults, and those of the observers beyond it.
 struct ObserverOptions {
-  // Of the quantized tensor: quint8, qint8 or qint32. Observers that choose no qparams (passive.h) take any.
+  // Of the quantized tensor: quint8, qint8, qint32 or (float qparams) quint4x2. Observers that choose no qparams (passive.h) take any.
   DType dtype = DType::quint8;
   ObserverScheme qscheme = ObserverScheme::per_tensor_affine;
   // The codes to use, inclusive, within the dtype's and holding 0; both or neither. Default: all the dtype has.
@@ -78,7 +78,7 @@ CodeRange code_range(const ObserverOptions& options);
 
 // What calculate_qparams returns.
 struct QParams {
-  QuantizerPtr quantizer;  // null for float qparams: take scales and zero_points
+  QuantizerPtr quantizer;
   DType dtype = DType::quint8;
   int64_t quant_min = 0, quant_max = 255;  // the codes in use; may be fewer than the dtype's
   // One of each, or one per channel; zero points are whole numbers but for float qparams.

@@ -184,7 +184,7 @@ ObserverFactory default_dynamic_quant_observer() {
 ObserverFactory default_float_qparams_observer() { return float_qparams(ObserverFactory("PerChannelMinMaxObserver")); }
 
 ObserverFactory default_float_qparams_observer_4bit() {
-  return default_float_qparams_observer().with_quant_range(0, 15);
+  return default_float_qparams_observer().with_dtype(DType::quint4x2);
 }
 
 ObserverFactory default_fixed_qparams_range_0to1_observer() {
@@ -219,7 +219,7 @@ ObserverFactory default_embedding_fake_quant() {
   return all_codes(float_qparams(moving_average_per_channel())).with_averaging_constant(1).fake_quantize();
 }
 
-ObserverFactory default_embedding_fake_quant_4bit() { return default_embedding_fake_quant().with_quant_range(0, 15); }
+ObserverFactory default_embedding_fake_quant_4bit() { return all_codes(default_embedding_fake_quant().with_dtype(DType::quint4x2)); }
 
 ObserverFactory default_fixed_qparams_range_0to1_fake_quant() {
   return default_fixed_qparams_range_0to1_observer().fake_quantize("FixedQParamsFakeQuantize");

@@ -4,6 +4,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
+#include "octet/nn/embedding.h"
 #include "octet/nn/registry.h"
 #include "octet/quant/modules/dynamic.h"
 #include "octet/quant/modules/float_functional.h"
@@ -84,9 +85,17 @@ Kind kind_of(const QConfig& q) {
   return q.weight ? Kind::weight_only : Kind::none;
 }
 
+// Tables of embeddings are quantized by rows and give floats, or stay as they are.
+bool is_table(const Module& m) {
+  return dynamic_cast<const nn::Embedding*>(&m) || dynamic_cast<const nn::EmbeddingBag*>(&m);
+}
+
 Kind kind_of(const Module& m) {
   const QConfig* q = qconfig_of(m);
-  return q ? kind_of(*q) : Kind::none;
+  if (!q) return Kind::none;
+  Kind kind = kind_of(*q);
+  if (!is_table(m)) return kind;
+  return !quantizes_rows(*q) ? Kind::none : kind == Kind::statically ? Kind::weight_only : kind;
 }
 
 bool has_weight(const Module& m) {
@@ -109,7 +118,9 @@ void check_qconfig(const Module& m, const std::string& path, const QConfig& q, b
     OCTET_CHECK(!q.activation.chooses_qparams() || a.dtype == DType::quint8 || a.dtype == DType::qint8, unsupported,
                 "{}: results are quantized to quint8 or qint8; got {}", who, to_string(q.activation));
   }
-  if (!q.weight || !has_weight(m)) return;
+  OCTET_CHECK(!quantizes_rows(q) || is_table(m) || !get_default_dynamic_quant_module_mappings().has(m), invalid_argument,
+              "{}: float zero points are for embeddings; got {}", who, to_string(q.weight));
+  if (!q.weight || !has_weight(m) || is_table(m)) return;
   OCTET_CHECK(!qat || !q.weight.fake_quantize_name().empty(), invalid_argument,
               "{}: prepare_qat needs a qconfig whose weight is fake-quantized, got {}: use get_default_qat_qconfig()", who,
               to_string(q));
@@ -516,7 +527,9 @@ class Converter {
   // A leaf that stays as it is: does it compute in float, and why?
   void note_float(Module& m, const std::string& path, Kind kind) {
     std::string reason;
-    if (has_weight(m))
+    if (is_table(m) && qconfig_of(m))
+      reason = "rows of embeddings need float_qparams_weight_only_qconfig()";
+    else if (has_weight(m))
       reason = !qconfig_of(m) ? (m.qconfig.has_value() ? "its qconfig is nullptr" : "it has no qconfig")
                               : fmt::format("{} has no {} form", m.type_name(),
                                             kind == Kind::dynamically ? "dynamic" : kind == Kind::weight_only ? "weight-only" : "static");
@@ -543,22 +556,27 @@ QConfig dynamic_qconfig_for(DType dtype) {
     case DType::qint8: return default_dynamic_qconfig();
     case DType::float16: return float16_dynamic_qconfig();
     case DType::quint8: return float_qparams_weight_only_qconfig();
+    case DType::quint4x2: return float_qparams_weight_only_qconfig_4bit();
     default:
-      OCTET_FAIL(invalid_argument, "quantize_dynamic: dtype {}; expected qint8 or float16 (or, for embeddings, quint8)",
+      OCTET_FAIL(invalid_argument, "quantize_dynamic: dtype {}; expected qint8 or float16 (or, for embeddings, quint8 or quint4x2)",
                  to_string(dtype));
   }
 }
 
 namespace {
 
-ModulePtr quantize_now(const ModulePtr& model, QConfigSpec spec, const ModuleMapping& mapping, const QConfig& qconfig,
-                       const EagerOptions& options, const char* who) {
+// `qconfig` is for all but tables of embeddings, `table` for those; nullopt: for none.
+ModulePtr quantize_now(const ModulePtr& model, QConfigSpec spec, const ModuleMapping& mapping,
+                       const std::optional<QConfig>& qconfig, const std::optional<QConfig>& table, const EagerOptions& options,
+                       const char* who) {
   ModulePtr root = options.inplace ? model : model->clone();
   const ModuleMapping& used = options.mapping ? *options.mapping : mapping;
   if (spec.empty()) {
     std::set<std::type_index> present;
-    for (auto& [path, module] : root->named_modules())
-      if (used.has(*module) && present.insert(type_of(*module)).second) spec.set_type(typeid(*module), qconfig);
+    for (auto& [path, module] : root->named_modules()) {
+      const std::optional<QConfig>& given = is_table(*module) ? table : qconfig;
+      if (given && used.has(*module) && present.insert(type_of(*module)).second) spec.set_type(typeid(*module), given);
+    }
     OCTET_CHECK(!spec.empty(), invalid_argument, "{}: {} has no module that can be quantized so", who, root->type_name());
   }
   for (const auto& [type, entry] : spec.by_type()) {
@@ -569,6 +587,15 @@ ModulePtr quantize_now(const ModulePtr& model, QConfigSpec spec, const ModuleMap
   }
   root->eval();
   propagate_qconfig(*root, spec);
+  for (auto& [path, module] : root->named_modules()) {
+    auto by_path = spec.by_path().find(path);
+    auto by_type = spec.by_type().find(type_of(*module));
+    const bool named = by_path != spec.by_path().end() || by_type != spec.by_type().end();
+    if (const QConfig* q = qconfig_of(*module); named && q)
+      OCTET_CHECK(!is_table(*module) || quantizes_rows(*q), invalid_argument,
+                  "{}: '{}' ({}): rows of embeddings have float zero points; got {}: use dtype quint8 or quint4x2", who, path,
+                  module->type_name(), to_string(*q));
+  }
   EagerOptions convert_options = options;
   convert_options.inplace = true;
   convert_options.mapping = used;
@@ -578,15 +605,18 @@ ModulePtr quantize_now(const ModulePtr& model, QConfigSpec spec, const ModuleMap
 }  // namespace
 
 ModulePtr quantize_dynamic_module(const ModulePtr& model, const QConfigSpec& spec, DType dtype, const EagerOptions& options) {
-  return quantize_now(model, spec, get_default_dynamic_quant_module_mappings(), dynamic_qconfig_for(dtype), options,
-                      "quantize_dynamic");
+  const bool tables = dtype == DType::quint8 || dtype == DType::quint4x2;
+  std::optional<QConfig> qconfig = dynamic_qconfig_for(dtype), none;
+  return quantize_now(model, spec, get_default_dynamic_quant_module_mappings(), tables ? none : qconfig, tables ? qconfig : none,
+                      options, "quantize_dynamic");
 }
 
 ModulePtr quantize_weight_only_module(const ModulePtr& model, const QConfigSpec& spec, DType dtype,
                                       const EagerOptions& options) {
   OCTET_CHECK(dtype == DType::qint8, unsupported, "quantize_weight_only: dtype {}; expected qint8", to_string(dtype));
   QConfig qconfig{ObserverFactory(), default_per_channel_weight_observer()};
-  return quantize_now(model, spec, get_default_weight_only_quant_module_mappings(), qconfig, options, "quantize_weight_only");
+  return quantize_now(model, spec, get_default_weight_only_quant_module_mappings(), qconfig, float_qparams_weight_only_qconfig(),
+                      options, "quantize_weight_only");
 }
 
 void add_quant_dequant(Module& model) {

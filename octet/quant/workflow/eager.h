@@ -165,7 +165,7 @@ template <typename... Ms>
 QConfigSpec types(DType dtype = DType::qint8);
 
 // Weights quantized, arithmetic in float32: smaller files, nothing to calibrate. Per-channel symmetric qint8 weights unless
-// the spec says otherwise.
+// the spec says otherwise; quint8 rows of embeddings.
 template <typename M>
 std::shared_ptr<M> quantize_weight_only(const std::shared_ptr<M>& model, const QConfigSpec& spec = {},
                                         DType dtype = DType::qint8, const EagerOptions& options = {}) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "octet/nn/attention.h"
 #include "octet/quant/modules/dynamic.h"
 #include "octet/quant/modules/embedding.h"
 #include "octet/quant/modules/float_functional.h"
@@ -45,6 +46,11 @@ const ModuleMapping& get_default_static_quant_module_mappings() {
     m.map<nn::ELU, nnq::ELU>().map<nn::CELU, nnq::CELU>().map<nn::GELU, nnq::GELU>().map<nn::Hardswish, nnq::Hardswish>();
     m.map<nn::LeakyReLU, nnq::LeakyReLU>().map<nn::PReLU, nnq::PReLU>().map<nn::Sigmoid, nnq::Sigmoid>();
     m.map<nn::Hardsigmoid, nnq::Hardsigmoid>().map<nn::Tanh, nnq::Tanh>().map<nn::Softmax, nnq::Softmax>();
+    m.map<nn::LogSoftmax, nnq::LogSoftmax>().map<nn::SELU, nnq::SELU>().map<nn::SiLU, nnq::SiLU>();
+    m.map<nn::Softplus, nnq::Softplus>().map<nn::Softsign, nnq::Softsign>();
+    m.map<nn::LayerNorm, nnq::LayerNorm>().map<nn::GroupNorm, nnq::GroupNorm>().map<nn::InstanceNorm1d, nnq::InstanceNorm1d>();
+    m.map<nn::InstanceNorm2d, nnq::InstanceNorm2d>().map<nn::InstanceNorm3d, nnq::InstanceNorm3d>();
+    m.map<nn::NonDynamicallyQuantizableLinear, nnq::Linear>();
     m.map<nnqat::Linear, nnq::Linear>().map<nnqat::Conv1d, nnq::Conv1d>().map<nnqat::Conv2d, nnq::Conv2d>();
     m.map<nnqat::Conv3d, nnq::Conv3d>().map<nnqat::ConvTranspose1d, nnq::ConvTranspose1d>();
     m.map<nnqat::ConvTranspose2d, nnq::ConvTranspose2d>().map<nnqat::ConvTranspose3d, nnq::ConvTranspose3d>();
@@ -66,6 +72,7 @@ const ModuleMapping& get_default_qat_module_mappings() {
     m.map<nn::Linear, nnqat::Linear>().map<nn::Conv1d, nnqat::Conv1d>().map<nn::Conv2d, nnqat::Conv2d>();
     m.map<nn::Conv3d, nnqat::Conv3d>().map<nn::ConvTranspose1d, nnqat::ConvTranspose1d>();
     m.map<nn::ConvTranspose2d, nnqat::ConvTranspose2d>().map<nn::ConvTranspose3d, nnqat::ConvTranspose3d>();
+    m.map<nn::NonDynamicallyQuantizableLinear, nnqat::Linear>();
     m.map<nni::LinearReLU, nnqat::LinearReLU>().map<nni::ConvReLU1d, nnqat::ConvReLU1d>();
     m.map<nni::ConvReLU2d, nnqat::ConvReLU2d>().map<nni::ConvReLU3d, nnqat::ConvReLU3d>();
     m.map<nni::ConvBn1d, nnqat::ConvBn1d>().map<nni::ConvBn2d, nnqat::ConvBn2d>().map<nni::ConvBn3d, nnqat::ConvBn3d>();

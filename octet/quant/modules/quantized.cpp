@@ -164,7 +164,7 @@ std::shared_ptr<Float> float_from(const Attrs& config) {
 
 }  // namespace
 
-#define OCTET_STATIC(Name, call)                                                                             \
+#define OCTET_STATIC(Name, ...)                                                                              \
   OCTET_MODULE(Name)                                                                                         \
   template class WithQParams<nn::Name>;                                                                      \
   std::shared_ptr<Name> Name::from_float(Module& module) {                                                   \
@@ -174,7 +174,7 @@ std::shared_ptr<Float> float_from(const Attrs& config) {
   std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                                  \
     return with_qparams<Name>(*float_from<nn::Name>(c), placeholder_result(c));                              \
   }                                                                                                          \
-  Tensor Name::forward(Tensor x) { return call; }
+  Tensor Name::forward(Tensor x) { return __VA_ARGS__; }
 #define OCTET_STATIC_UNARY(Name) OCTET_STATIC(Name, ops::call(op_name(), {x}, op_attrs(), result()))
 OCTET_STATIC_UNARY(ELU)
 OCTET_STATIC_UNARY(CELU)
@@ -185,6 +185,10 @@ OCTET_STATIC_UNARY(Sigmoid)
 OCTET_STATIC_UNARY(Hardsigmoid)
 OCTET_STATIC_UNARY(Tanh)
 OCTET_STATIC_UNARY(Softmax)
+OCTET_STATIC_UNARY(LogSoftmax)
+OCTET_STATIC_UNARY(SELU)
+OCTET_STATIC_UNARY(Softplus)
+OCTET_STATIC_UNARY(Softsign)
 
 namespace {
 
@@ -192,6 +196,27 @@ Tensor batch_norm(const BatchNorm& bn, const Tensor& x, const ops::QType& result
   Tensor gamma = bn.weight.defined() ? Tensor(bn.weight) : Tensor::ones({bn.num_features});
   Tensor beta = bn.bias.defined() ? Tensor(bn.bias) : Tensor::zeros({bn.num_features});
   return ops::call("batch_norm", {x, gamma, beta, bn.running_mean, bn.running_var}, {{"eps", bn.options.eps}}, result);
+}
+
+// With running statistics it is a batch norm.
+Tensor instance_norm(const InstanceNorm& norm, int64_t spatial, const Tensor& given, const ops::QType& result) {
+  const bool unbatched = given.dim() == spatial + 1;
+  const Tensor x = unbatched ? given.unsqueeze(0) : given;
+  Tensor y;
+  if (norm.options.track_running_stats) {
+    Tensor gamma = norm.weight.defined() ? Tensor(norm.weight) : Tensor::ones({norm.num_features});
+    Tensor beta = norm.bias.defined() ? Tensor(norm.bias) : Tensor::zeros({norm.num_features});
+    y = ops::call("batch_norm", {x, gamma, beta, norm.running_mean, norm.running_var}, {{"eps", norm.options.eps}}, result);
+  } else {
+    y = ops::call("instance_norm", {x, norm.weight, norm.bias}, {{"eps", norm.options.eps}}, result);
+  }
+  return unbatched ? y.squeeze(0) : y;
+}
+
+// Its product and its sigmoid in float: the sigmoid's codes would be too few.
+Tensor silu(const Tensor& x, const ops::QType& result) {
+  Tensor numbers = x.is_quantized() ? ops::call("dequantize", {x}) : x;
+  return ops::call("quantize", {numbers * ops::call("sigmoid", {numbers})}, {}, result);
 }
 
 // One slope per channel lies along dimension 1.
@@ -204,6 +229,13 @@ Tensor prelu(const Tensor& weight, const Tensor& x, const ops::QType& result) {
 }  // namespace
 
 OCTET_STATIC(PReLU, prelu(weight, x, result()))
+OCTET_STATIC(SiLU, silu(x, result()))
+OCTET_STATIC(LayerNorm, ops::call("layer_norm", {x, weight, bias},
+                                  {{"axis", -static_cast<int64_t>(normalized_shape.size())}, {"eps", eps}}, result()))
+OCTET_STATIC(GroupNorm, ops::call("group_norm", {x, weight, bias}, {{"groups", num_groups}, {"eps", eps}}, result()))
+OCTET_STATIC(InstanceNorm1d, instance_norm(*this, spatial(), x, result()))
+OCTET_STATIC(InstanceNorm2d, instance_norm(*this, spatial(), x, result()))
+OCTET_STATIC(InstanceNorm3d, instance_norm(*this, spatial(), x, result()))
 OCTET_STATIC(BatchNorm1d, batch_norm(*this, x, result()))
 OCTET_STATIC(BatchNorm2d, batch_norm(*this, x, result()))
 OCTET_STATIC(BatchNorm3d, batch_norm(*this, x, result()))

@@ -90,7 +90,7 @@ OCTET_OP(conv_transpose3d_dynamic,
 OCTET_OP(conv1d_weight_only,
          "conv1d_weight_only(x, weight, bias?, *, "
          "stride=[1], padding=[0, 0], dilation=[1], groups=1, activation=\"none\") -> y",
-         QRule::weights, Doc{"conv1d with the dequantized weight, in float32"}, conv_type(1), eval(in_float), quantized(weight_only))
+         QRule::weights, Doc{"conv1d with the dequantized weight, in float32"}, conv_type(1), eval(in_float), quantized([](const Call& c) { return as_conv2d(c, "conv2d_weight_only"); }))
 
 OCTET_OP(conv2d_weight_only,
          "conv2d_weight_only(x, weight, bias?, *, "
@@ -105,7 +105,7 @@ OCTET_OP(conv3d_weight_only,
 OCTET_OP(conv_transpose1d_weight_only,
          "conv_transpose1d_weight_only(x, weight, bias?, *, "
          "stride=[1], padding=[0, 0], output_padding=[0], dilation=[1], groups=1, activation=\"none\") -> y",
-         QRule::weights, Doc{"conv_transpose1d with the dequantized weight, in float32"}, conv_type(1, true), eval(in_float), quantized(weight_only))
+         QRule::weights, Doc{"conv_transpose1d with the dequantized weight, in float32"}, conv_type(1, true), eval(in_float), quantized([](const Call& c) { return as_conv2d(c, "conv_transpose2d_weight_only"); }))
 
 OCTET_OP(conv_transpose2d_weight_only,
          "conv_transpose2d_weight_only(x, weight, bias?, *, "

@@ -6,7 +6,7 @@ build_dir = $(if $(filter release,$(PRESET)),build,build-$(PRESET))
 .PHONY: build quickstart test bench format clean
 
 build: $(build_dir)/build.ninja
-	@cmake --build $(build_dir) --target octet-cli
+	@cmake --build $(build_dir) --target octet-cli render_glyphs
 
 # Everything for a newcomer: Debian packages, build, and the main job on the example network.
 quickstart:

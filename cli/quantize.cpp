@@ -11,6 +11,7 @@
 #include "octet/base/file.h"
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
+#include "octet/quant/workflow/dynamic_fx.h"
 #include "octet/quant/workflow/quantize_fx.h"
 #include "weight_bits.h"
 
@@ -140,18 +141,20 @@ double float_share(const runtime::Program& program, const std::vector<Tensor>& x
   return all > 0 ? left / all : 0;
 }
 
-Comparison compare(const graph::Graph& before, const graph::Graph& after, const Dataset& dataset, int64_t count) {
+// Accuracy and difference on up to `count` samples of the dataset, if there is one; latency in any case.
+Comparison compare(const graph::Graph& before, const graph::Graph& after, const Dataset* dataset, int64_t count) {
   Comparison c;
   runtime::Program a = runtime::compile(before), b = runtime::compile(after);
-  c.top1 = dataset.has_labels() && before.type(before.outputs()[0]).dim() == 2;
-  c.samples = std::min<int64_t>(count, c.top1 ? 512 : 32);
-  {
+  std::vector<Tensor> x = dataset ? ordered_inputs(before, dataset->get(0, batch_size(*dataset, 1))) : random_inputs(before, 1);
+  if (dataset) {
+    c.top1 = dataset->has_labels() && before.type(before.outputs()[0]).dim() == 2;
+    c.samples = std::min<int64_t>(count, c.top1 ? 512 : 32);
     Progress bar("comparing with float", c.samples);
-    int64_t step = batch_size(dataset, 32);
+    int64_t step = batch_size(*dataset, 32);
     for (int64_t i = 0; i < c.samples; i += step) {
-      Batch batch = dataset.get(i, std::min(step, c.samples - i));
-      auto x = ordered_inputs(before, batch);
-      Tensor p = a.run(x).at(0), q = b.run(x).at(0);
+      Batch batch = dataset->get(i, std::min(step, c.samples - i));
+      auto inputs = ordered_inputs(before, batch);
+      Tensor p = a.run(inputs).at(0), q = b.run(inputs).at(0);
       c.noise.add(p, q);
       if (c.top1) {
         c.before.add(p, batch.labels);
@@ -160,7 +163,6 @@ Comparison compare(const graph::Graph& before, const graph::Graph& after, const 
       bar.advance(batch.size);
     }
   }
-  auto x = ordered_inputs(before, dataset.get(0, batch_size(dataset, 1)));
   c.latency = measure({&a, &b}, {x, x}, 0.2);
   c.float_share = float_share(b, x);
   return c;
@@ -184,10 +186,10 @@ nlohmann::ordered_json to_json(const Result& r) {
                               {"float_weight_bytes", r.float_bytes},
                               {"int8_weight_bytes", r.int8_bytes},
                               {"file_bytes", r.file_bytes},
-                              {"output_sqnr_db", c.noise.sqnr_db()},  // null: no difference at all
                               {"float_ms", c.latency[0].median_ms},
                               {"int8_ms", c.latency[1].median_ms},
                               {"peak_rss_mb", peak_rss_mb()}};
+  if (c.samples) json["output_sqnr_db"] = c.noise.sqnr_db();  // null: no difference at all
   if (c.top1) {
     json["float_top1"] = c.before.top1();
     json["int8_top1"] = c.after.top1();
@@ -206,8 +208,12 @@ void print(const Result& r) {
   int64_t quantized = r.report.quantized(), all = static_cast<int64_t>(r.report.entries.size());
   auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
   for (const std::string& w : r.report.warnings) fmt::print(stderr, "octet: warning: {}\n", w);
-  fmt::print("{}: {} of {} operators in 8 bits ({}), calibrated on {} samples\n", r.options.out, quantized, all,
-             bytes(r.file_bytes), r.samples);
+  if (r.options.mode == "static")
+    fmt::print("{}: {} of {} operators in 8 bits ({}), calibrated on {} samples\n", r.options.out, quantized, all,
+               bytes(r.file_bytes), r.samples);
+  else
+    fmt::print("{}: {} of {} operators with weights in 8 bits, {} ({})\n", r.options.out, quantized, all,
+               r.options.mode == "dynamic" ? "inputs quantized at each call" : "arithmetic in float", bytes(r.file_bytes));
   for (const auto& e : left) fmt::print("  stays float: {} ({}): {}\n", e.node, e.op, e.reason);
   if (int64_t moves = all - quantized - static_cast<int64_t>(left.size()))
     fmt::print("  and {} that only move{} data between these\n", moves, moves == 1 ? "s" : "");
@@ -223,44 +229,70 @@ void print(const Result& r) {
         "  every step\n",
         100 * c.float_share, r.options.out);
   if (c.top1)
-    fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} calibration samples\n", "top-1", c.before.top1(), c.after.top1(),
+    fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} samples\n", "top-1", c.before.top1(), c.after.top1(),
                c.samples);
   double sqnr = c.noise.sqnr_db();
-  fmt::print("{:<8} {:>12} {:>12}   of the first output, {} samples\n", "SQNR", "",
-             std::isinf(sqnr) ? "exact" : fmt::format("{:.1f} dB", sqnr), c.samples);
+  if (c.samples)
+    fmt::print("{:<8} {:>12} {:>12}   of the first output, {} samples\n", "SQNR", "",
+               std::isinf(sqnr) ? "exact" : fmt::format("{:.1f} dB", sqnr), c.samples);
   fmt::print("peak memory {:.0f} MB\n", peak_rss_mb());
+}
+
+// Only weights are quantized: nothing to calibrate. DATA, if given, is what float and 8 bits are compared on.
+graph::Graph quantize_weights(const Options& o, const graph::Graph& source, quant::ConversionReport& report) {
+  quant::QConfig qconfig = o.qconfig.empty() ? quant::per_channel_dynamic_qconfig() : quant::get_default_qconfig(o.qconfig);
+  qconfig = with_weight_bits(qconfig, o.weight_bits);
+  quant::PrepareOptions options{o.skip, ""};
+  graph::Graph result = o.mode == "dynamic" ? quant::quantize_dynamic_fx(source, qconfig, options, &report)
+                                            : quant::quantize_weight_only_fx(source, qconfig.weight, options, &report);
+  if (o.strict)
+    for (const auto& e : report.left_float())
+      fail(ErrorCode::unsupported, fmt::format("--strict: {} ({}) stays float: {}", e.node, e.op, e.reason));
+  return result;
 }
 
 void run(Options o) {
   // All that can fail for other reasons than the data fails before the data is read.
-  if (o.mode != "static")
-    fail(ErrorCode::unsupported,
-         fmt::format("--mode {}: not in this version; use --mode static, with --calibrate DATA", o.mode));
-  if (o.calibrate.empty())
+  bool is_static = o.mode == "static";
+  if (is_static && o.calibrate.empty())
     wrong_usage(
         "--calibrate DATA is required: static quantization chooses scales from sample inputs (an .npz with `images`, "
         "or a directory of images)");
+  if (!is_static && !o.observer.empty()) wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
   o.run.apply();
   read_config(o);
-  quant::QConfig qconfig = make_qconfig(o);
   check_writable(o.out);
-  graph::Graph source = load_float_model(o.model);
-  quant::PreparedGraph prepared = quant::prepare_fx(source, qconfig, {o.skip, ""});
-  if (o.strict) require_all_quantized(prepared);
-  Dataset dataset = o.sampling.open(o.calibrate, source);
-  int64_t count = o.sampling.count(dataset);
-  calibrate(prepared, dataset, o.calibrate, count);
+  if (!is_static && !o.out.ends_with(".octet"))
+    fail(ErrorCode::unsupported, fmt::format("{}: --mode {} writes .octet files only: QDQ ONNX has no form for it", o.out, o.mode));
+  graph::Graph source = load_float_model(o.model), before = source, int8;
   quant::ConversionReport report;
-  graph::Graph int8 = quant::convert_fx(prepared, &report, false);
+  std::optional<Dataset> dataset;
+  int64_t count = 0;
+  auto open = [&] {
+    dataset = o.sampling.open(o.calibrate, source);
+    count = o.sampling.count(*dataset);
+  };
+  if (is_static) {
+    quant::QConfig qconfig = make_qconfig(o);
+    quant::PreparedGraph prepared = quant::prepare_fx(source, qconfig, {o.skip, ""});
+    if (o.strict) require_all_quantized(prepared);
+    open();
+    calibrate(prepared, *dataset, o.calibrate, count);
+    int8 = quant::convert_fx(prepared, &report, false);
+    before = prepared.graph();
+    int8.metadata["qconfig"] = quant::to_string(qconfig);
+    int8.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibrate);
+  } else {
+    int8 = quantize_weights(o, source, report);
+    if (!o.calibrate.empty()) open();
+  }
   int8.metadata["quantization"] = o.mode;
-  int8.metadata["qconfig"] = quant::to_string(qconfig);
-  int8.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibrate);
   save_model(int8, o.out);  // first of all: whatever happens below, the result is on disk
 
   Result result{o,
-                count,
+                is_static ? count : 0,
                 report,
-                compare(prepared.graph(), int8, dataset, count),
+                compare(before, int8, dataset ? &*dataset : nullptr, count),
                 weight_bytes(source),
                 weight_bytes(int8),
                 static_cast<int64_t>(std::filesystem::file_size(o.out))};
@@ -281,7 +313,7 @@ void add_quantize(CLI::App& app) {
       ->required()
       ->check(output_model());
   cmd->add_option("--calibrate", o->calibrate, "sample inputs: an .npz or a directory of images")->type_name("DATA");
-  cmd->add_option("--mode", o->mode, "static (default); dynamic and weight-only are to come")
+  cmd->add_option("--mode", o->mode, "static (default), dynamic, weight-only")
       ->type_name("MODE")
       ->check(CLI::IsMember({"static", "dynamic", "weight-only"}).description(""));
   cmd->add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...")

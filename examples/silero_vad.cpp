@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
     auto model = nn::make<silero::SileroVad>();
     model->eval();
     model->load_state_dict(load_state_dict(weights));
-    auto quantized = quant::quantize_dynamic(model, quant::types<nn::Conv1d, nn::LSTMCell>());
+    auto quantized = silero::quantized(model);
 
     auto sound = silero::read_wav(wav);
     auto timed = [&](nn::Module& m, double& seconds) {

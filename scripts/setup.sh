@@ -9,6 +9,8 @@ packages=(
   # libraries
   libdnnl-dev libonnx-dev libprotobuf-dev protobuf-compiler libpthreadpool-dev
   libcli11-dev libfmt-dev nlohmann-json3-dev libstb-dev zlib1g-dev
+  # the quickstart's letters
+  fonts-dejavu-core
   # testing
   libgtest-dev libbenchmark-dev
 )

@@ -39,6 +39,15 @@ struct SileroVad : nn::Module {
   }
 };
 
+// Convolutions and the LSTM cell multiply in int8. The first convolution stays float: it is a Fourier transform, whose results
+// span many powers of ten, and what 8 bits lose of the sound would drown the soft ones.
+inline std::shared_ptr<SileroVad> quantized(const std::shared_ptr<SileroVad>& model) {
+  return quant::quantize_dynamic(model, quant::QConfigSpec()
+                                            .set_type<nn::Conv1d>(quant::per_channel_dynamic_qconfig())
+                                            .set_type<nn::LSTMCell>(quant::default_dynamic_qconfig())
+                                            .set("stft_conv", std::nullopt));
+}
+
 // The samples of a 16-bit mono .wav file at 16 kHz, in -1..1. Error for others.
 inline std::vector<float> read_wav(const std::string& path) {
   std::ifstream in(path, std::ios::binary);

@@ -5,9 +5,11 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
+#include <thread>
 
 #include "octet/base/check_impl.h"
 
@@ -97,7 +99,24 @@ void set_num_threads(int n) {
   omp_set_num_threads(n);
 }
 
+namespace {
+// GNU's OpenMP lets threads that wait for work spin for milliseconds, unless there are more of them than cores: then for
+// microseconds. On a machine that has anything else to do, spinning takes the cores from the very work that is waited for (a
+// training step on two threads took ten times as long as on one). There is no call to change that, only environment variables
+// that are read before we are loaded. So there are more threads: a team of two that sleeps, as long as the process lives.
+void start_a_sleeping_team() {
+  std::thread([] {
+    int threads = 0;
+#pragma omp parallel num_threads(2) reduction(+ : threads)
+    ++threads;
+    while (threads > 0) std::this_thread::sleep_for(std::chrono::hours(24));
+  }).detach();
+}
+}  // namespace
+
 void use_openmp_threads() {
+  static std::atomic<bool> team{false};
+  if (!team.load(std::memory_order_relaxed) && num_threads() > 1 && !team.exchange(true)) start_a_sleeping_team();
   if (g_openmp.load(std::memory_order_relaxed)) return;
   rest_threads();
   g_openmp = true;

@@ -34,9 +34,26 @@ dnnl::primitive_attr attributes(const std::string& activation) {
   return attr;
 }
 
-void use_our_threads() {
+void use_threads(int n) {
   use_openmp_threads();
-  if (omp_get_max_threads() != num_threads()) omp_set_num_threads(num_threads());
+  if (omp_get_max_threads() != n) omp_set_num_threads(n);
+}
+
+int threads_for(const std::string& op, const std::vector<Shape>& inputs, const std::vector<Shape>& outputs) {
+  auto elements = [](const Shape& s) { return static_cast<double>(numel(s)); };
+  // Of layers with weights, multiplications: the images' places times the weights; of others, numbers read.
+  double work = 0;
+  if (op == "conv_backward_weight" || op == "linear_backward_weight") {
+    work = elements(inputs[1]) * elements(outputs[0]) / static_cast<double>(std::max<int64_t>(1, outputs[0][0]));
+  } else if (op.starts_with("conv") || op.starts_with("linear")) {
+    const Shape& images = op.ends_with("backward_data") || op.starts_with("conv_transpose") ? inputs[0] : outputs[0];
+    work = elements(images) * elements(inputs[1]) / static_cast<double>(std::max<int64_t>(1, inputs[1][0]));
+  } else if (op == "matmul") {
+    work = elements(outputs[0]) * static_cast<double>(inputs[0].back());
+  } else {
+    work = 16 * elements(inputs[0]);
+  }
+  return work < 1e6 ? 1 : num_threads();
 }
 
 ConvDims::ConvDims(const OpSpec& spec) {
@@ -63,6 +80,7 @@ class PrimitivePlan final : public KernelPlan {
                 std::vector<std::pair<int, memory>> constants, std::vector<size_t> operand_index)
       : primitive_(std::move(primitive)), operand_index_(std::move(operand_index)),
         scratch_(pd.scratchpad_desc(), cpu(), nullptr), scratch_size_(pd.scratchpad_desc().get_size()),
+        threads_(omp_get_max_threads()),
         output_(pd.dst_desc(), cpu(), nullptr) {
     for (auto& [arg, desc] : inputs) {
       inputs_.emplace_back(desc, cpu(), nullptr);
@@ -74,7 +92,7 @@ class PrimitivePlan final : public KernelPlan {
   }
   size_t scratch_bytes() const override { return scratch_size_; }
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
-    use_our_threads();
+    use_threads(threads_);
     for (size_t i = 0; i < inputs_.size(); ++i) inputs_[i].set_data_handle(const_cast<void*>(inputs[operand_index_[i]]));
     output_.set_data_handle(outputs[0]);
     scratch_.set_data_handle(scratch);
@@ -88,6 +106,7 @@ class PrimitivePlan final : public KernelPlan {
   std::vector<memory> inputs_;
   memory scratch_;
   size_t scratch_size_;
+  int threads_;
   memory output_;
   std::unordered_map<int, memory> args_;
 };
@@ -102,7 +121,7 @@ class OneDnnKernel final : public Kernel {
   bool in_place() const override { return layout_ == Layout::any; }  // the elementwise ones
   bool packs(size_t i) const override { return (name_.starts_with("conv") || name_ == "linear") ? i > 0 : name_ == "matmul"; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
-    use_our_threads();
+    use_threads(threads_for(name_, in, out));
     try {
       return fn_(in, out);
     } catch (const dnnl::error& e) {

@@ -39,8 +39,10 @@ struct ConvDims {
 // The attributes of a primitive with its scratch memory given by the caller and a fused activation.
 dnnl::primitive_attr attributes(const std::string& activation);
 
-// oneDNN takes its threads from OpenMP: a primitive is cut for the number there is when it is made, and runs on it.
-void use_our_threads();
+// oneDNN takes its threads from OpenMP: a primitive is cut for the number there is when it is made, and must run on it.
+void use_threads(int n);
+// The threads for a call on operands of these shapes: one where another would wait longer than work.
+int threads_for(const std::string& op, const std::vector<Shape>& inputs, const std::vector<Shape>& outputs);
 
 using PlanFn = std::function<std::unique_ptr<KernelPlan>(const std::vector<Shape>&, const std::vector<Shape>&)>;
 

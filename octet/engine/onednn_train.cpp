@@ -1,5 +1,7 @@
 // The gradients of convolutions and linear layers through oneDNN. Images and their gradients are NHWC, weights row-major
 // outside and whatever oneDNN prefers inside; the reorders between are a part of the plan.
+#include <omp.h>
+
 #include <algorithm>
 #include <array>
 #include <unordered_map>
@@ -20,7 +22,7 @@ class ReorderingPlan final : public KernelPlan {
   };
   template <typename Desc>
   ReorderingPlan(const Desc& pd, dnnl::primitive primitive, const std::vector<Port>& inputs, const std::vector<Port>& outputs)
-      : primitive_(std::move(primitive)), scratchpad_(pd.scratchpad_desc(), cpu(), nullptr) {
+      : primitive_(std::move(primitive)), scratchpad_(pd.scratchpad_desc(), cpu(), nullptr), threads_(omp_get_max_threads()) {
     scratch_size_ = padded(pd.scratchpad_desc().get_size());
     args_.emplace(DNNL_ARG_SCRATCHPAD, scratchpad_);
     for (const Port& p : inputs) inputs_.push_back(end(p, true));
@@ -28,7 +30,7 @@ class ReorderingPlan final : public KernelPlan {
   }
   size_t scratch_bytes() const override { return scratch_size_; }
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
-    use_our_threads();
+    use_threads(threads_);
     auto* bytes = static_cast<std::byte*>(scratch);
     scratchpad_.set_data_handle(bytes);
     for (size_t i = 0; i < inputs_.size(); ++i) inputs_[i].point(const_cast<void*>(inputs[i]), bytes);
@@ -68,6 +70,7 @@ class ReorderingPlan final : public KernelPlan {
 
   dnnl::primitive primitive_;
   memory scratchpad_;
+  int threads_;
   size_t scratch_size_ = 0;
   std::vector<End> inputs_, outputs_;
   std::unordered_map<int, memory> args_;
@@ -82,7 +85,7 @@ class TrainingKernel final : public Kernel {
   Layout input_layout(size_t i) const override { return inputs_.at(i); }
   Layout output_layout(size_t) const override { return output_; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
-    use_our_threads();
+    use_threads(threads_for(name_, in, out));
     try {
       return fn_(in, out);
     } catch (const dnnl::error& e) {

@@ -106,13 +106,17 @@ inline Attrs with_height(const Attrs& flat) {
   return attrs;
 }
 
+// The weight of a 1-d convolution for the 2-d one. A quantized one is the same handle at every call, so that what it is packed
+// into is kept (op.cpp).
+Tensor weight_with_height(const Tensor& weight);
+
 // A 1-d convolution as the 2-d one `op` on images of height 1.
 inline Tensor as_conv2d(const Call& c, const char* op) {
   Attrs attrs = with_height(c.attrs());
   const TensorType& y = c.outputs()[0];
   std::optional<QType> want;
   if (y.is_quantized()) want = QType{y.dtype, y.quantizer};
-  return call(op, {c[0].unsqueeze(2), c[1].unsqueeze(2), c.has(2) ? c[2] : Tensor()}, attrs, want).squeeze(2);
+  return call(op, {c[0].unsqueeze(2), weight_with_height(c[1]), c.has(2) ? c[2] : Tensor()}, attrs, want).squeeze(2);
 }
 
 }  // namespace octet::ops

@@ -32,6 +32,12 @@ Tensor by_engine(const Call& c) {
   return (*results)[0];
 }
 
+// The engine's kernel keeps the weight dequantized; where there is none it is done at each call.
+Tensor weight_only(const Call& c) {
+  if (auto results = try_engine(c)) return (*results)[0];
+  return in_float(c);
+}
+
 Infer conv_type(int64_t spatial, bool transposed = false) {
   return infer([=](const Types& t) {
     return infer_conv(t, {.spatial = spatial, .transposed = transposed, .weight = WeightRule::codes});
@@ -49,7 +55,7 @@ OCTET_OP(linear_dynamic, "linear_dynamic(x, weight, bias?, *, activation=\"none\
          quantized(by_engine))
 
 OCTET_OP(linear_weight_only, "linear_weight_only(x, weight, bias?, *, activation=\"none\") -> y", QRule::weights,
-         Doc{"y = x * dequantize(weight)^T + bias in float32"}, linear_type(), eval(in_float), quantized(in_float))
+         Doc{"y = x * dequantize(weight)^T + bias in float32"}, linear_type(), eval(in_float), quantized(weight_only))
 
 OCTET_OP(conv1d_dynamic,
          "conv1d_dynamic(x, weight, bias?, *, "
@@ -84,31 +90,31 @@ OCTET_OP(conv_transpose3d_dynamic,
 OCTET_OP(conv1d_weight_only,
          "conv1d_weight_only(x, weight, bias?, *, "
          "stride=[1], padding=[0, 0], dilation=[1], groups=1, activation=\"none\") -> y",
-         QRule::weights, Doc{"conv1d with the dequantized weight, in float32"}, conv_type(1), eval(in_float), quantized(in_float))
+         QRule::weights, Doc{"conv1d with the dequantized weight, in float32"}, conv_type(1), eval(in_float), quantized([](const Call& c) { return as_conv2d(c, "conv2d_weight_only"); }))
 
 OCTET_OP(conv2d_weight_only,
          "conv2d_weight_only(x, weight, bias?, *, "
          "stride=[1, 1], padding=[0, 0, 0, 0], dilation=[1, 1], groups=1, activation=\"none\") -> y",
-         QRule::weights, Doc{"conv2d with the dequantized weight, in float32"}, conv_type(2), eval(in_float), quantized(in_float))
+         QRule::weights, Doc{"conv2d with the dequantized weight, in float32"}, conv_type(2), eval(in_float), quantized(weight_only))
 
 OCTET_OP(conv3d_weight_only,
          "conv3d_weight_only(x, weight, bias?, *, "
          "stride=[1, 1, 1], padding=[0, 0, 0, 0, 0, 0], dilation=[1, 1, 1], groups=1, activation=\"none\") -> y",
-         QRule::weights, Doc{"conv3d with the dequantized weight, in float32"}, conv_type(3), eval(in_float), quantized(in_float))
+         QRule::weights, Doc{"conv3d with the dequantized weight, in float32"}, conv_type(3), eval(in_float), quantized(weight_only))
 
 OCTET_OP(conv_transpose1d_weight_only,
          "conv_transpose1d_weight_only(x, weight, bias?, *, "
          "stride=[1], padding=[0, 0], output_padding=[0], dilation=[1], groups=1, activation=\"none\") -> y",
-         QRule::weights, Doc{"conv_transpose1d with the dequantized weight, in float32"}, conv_type(1, true), eval(in_float), quantized(in_float))
+         QRule::weights, Doc{"conv_transpose1d with the dequantized weight, in float32"}, conv_type(1, true), eval(in_float), quantized([](const Call& c) { return as_conv2d(c, "conv_transpose2d_weight_only"); }))
 
 OCTET_OP(conv_transpose2d_weight_only,
          "conv_transpose2d_weight_only(x, weight, bias?, *, "
          "stride=[1, 1], padding=[0, 0, 0, 0], output_padding=[0, 0], dilation=[1, 1], groups=1, activation=\"none\") -> y",
-         QRule::weights, Doc{"conv_transpose2d with the dequantized weight, in float32"}, conv_type(2, true), eval(in_float), quantized(in_float))
+         QRule::weights, Doc{"conv_transpose2d with the dequantized weight, in float32"}, conv_type(2, true), eval(in_float), quantized(weight_only))
 
 OCTET_OP(conv_transpose3d_weight_only,
          "conv_transpose3d_weight_only(x, weight, bias?, *, "
          "stride=[1, 1, 1], padding=[0, 0, 0, 0, 0, 0], output_padding=[0, 0, 0], dilation=[1, 1, 1], groups=1, activation=\"none\") -> y",
-         QRule::weights, Doc{"conv_transpose3d with the dequantized weight, in float32"}, conv_type(3, true), eval(in_float), quantized(in_float))
+         QRule::weights, Doc{"conv_transpose3d with the dequantized weight, in float32"}, conv_type(3, true), eval(in_float), quantized(weight_only))
 
 }  // namespace octet::ops

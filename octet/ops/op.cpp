@@ -7,6 +7,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
+#include "octet/ops/conv_impl.h"
 #include "octet/ops/unary.h"
 #include "octet/tensor/affine.h"
 
@@ -331,7 +332,16 @@ struct PackedKernels {
   };
   std::mutex mutex;
   std::vector<std::shared_ptr<const Entry>> entries;
+  Tensor with_height;  // weight_with_height's
 };
+
+// Those of a weight, made when first asked for.
+std::shared_ptr<PackedKernels> packed_kernels(const Tensor& weight) {
+  if (auto cache = std::atomic_load(&weight.packed_slot())) return std::static_pointer_cast<PackedKernels>(cache);
+  std::shared_ptr<void> none, fresh = std::make_shared<PackedKernels>();
+  std::atomic_compare_exchange_strong(&weight.packed_slot(), &none, fresh);
+  return std::static_pointer_cast<PackedKernels>(std::atomic_load(&weight.packed_slot()));
+}
 
 // A bias that is another tensor each time must not make them pile up.
 constexpr size_t kKernelsPerWeight = 32;
@@ -355,12 +365,7 @@ std::shared_ptr<const CachedKernel> packed_kernel(const Call& call) {
   auto same_operands = [](const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
     return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Tensor& p, const Tensor& q) { return p.id() == q.id(); });
   };
-  auto cache = std::static_pointer_cast<PackedKernels>(std::atomic_load(&weight.packed_slot()));
-  if (!cache) {
-    std::shared_ptr<void> none, fresh = std::make_shared<PackedKernels>();
-    std::atomic_compare_exchange_strong(&weight.packed_slot(), &none, fresh);
-    cache = std::static_pointer_cast<PackedKernels>(std::atomic_load(&weight.packed_slot()));
-  }
+  std::shared_ptr<PackedKernels> cache = packed_kernels(weight);
   std::shared_ptr<const PackedKernels::Entry> found;
   {
     std::lock_guard lock(cache->mutex);
@@ -382,6 +387,14 @@ std::shared_ptr<const CachedKernel> packed_kernel(const Call& call) {
     }
   }
   return {found, &found->kernel};
+}
+
+Tensor weight_with_height(const Tensor& weight) {
+  if (!weight.is_quantized()) return weight.unsqueeze(2);
+  std::shared_ptr<PackedKernels> cache = packed_kernels(weight);
+  std::lock_guard lock(cache->mutex);
+  if (!cache->with_height.defined()) cache->with_height = weight.unsqueeze(2);
+  return cache->with_height;
 }
 
 std::optional<std::vector<Tensor>> try_engine(const Call& call) {

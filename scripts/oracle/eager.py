@@ -336,7 +336,8 @@ def byte_hash(q):
 def check(module, x, y):
     """An error if a convolution's codes are more than a step from the float layer's on the same numbers."""
     w, b = module._weight_bias()
-    real = nn.functional.conv2d(x.dequantize(), w.dequantize(), b, module.stride, module.padding, module.dilation, module.groups)
+    real = nn.functional.conv2d(x.dequantize(), w.dequantize(), b, module.stride, module.padding, module.dilation,
+                                module.groups)
     low = module.zero_point if "ReLU" in type(module).__name__ else 0
     codes = torch.clamp(torch.round(real / module.scale) + module.zero_point, low, 255)
     assert (codes - y.int_repr().float()).abs().max() <= 1, module
@@ -394,7 +395,8 @@ def run(cls, seed, config, engine, exact, batches=3, codes=False):
     return case
 
 
-MODELS = [Static, ConvBnRelu, Mixed, LinearRelu, Mlp, Residual, ResNet, Activations, Conv1dNet, Conv3dNet, Decoder, Pools, Norms]
+MODELS = [Static, ConvBnRelu, Mixed, LinearRelu, Mlp, Residual, ResNet, Activations, Conv1dNet, Conv3dNet, Decoder, Pools,
+          Norms]
 INEXACT = (Activations,)  # their functions are not exact on any grid
 
 
@@ -463,7 +465,7 @@ def dynamic():
 if __name__ == "__main__":
     with torch.no_grad():
         static("eager_onednn", "onednn", ["minmax_per_channel", "default_per_channel_qconfig"], 3000000, True)
-        static("eager_qnnpack", "qnnpack",
-               ["minmax", "minmax_per_channel", "moving_average", "default_qconfig", "default_per_channel_qconfig"], 1000000, False)
+        configs = ["minmax", "minmax_per_channel", "moving_average", "default_qconfig", "default_per_channel_qconfig"]
+        static("eager_qnnpack", "qnnpack", configs, 1000000, False)
         named()
         dynamic()

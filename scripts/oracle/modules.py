@@ -463,7 +463,8 @@ def reference():
         layer = getattr(torch.nn, cls)(**args)
         axis = 1 if transposed else 0
         n = layer.weight.shape[axis]
-        layer.weight.data = torch.from_numpy(values("normal", seed + 1, layer.weight.numel(), 0.2, 0.0)).reshape(layer.weight.shape)
+        w = layer.weight
+        w.data = torch.from_numpy(values("normal", seed + 1, w.numel(), 0.2, 0.0)).reshape(w.shape)
         layer.bias.data = torch.from_numpy(values("normal", seed + 3, layer.bias.numel(), 0.2, 0.0))
         q = {"dtype": torch.qint8}
         if per_channel:

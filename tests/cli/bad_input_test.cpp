@@ -230,11 +230,13 @@ TEST(CliBadInput, ConfigFile) {
   expect_failure(with(R"({"qconfig": "fbgem"})"), 1, {"'fbgem'", "known: native"});
 }
 
-TEST(CliBadInput, ModesToCome) {
+TEST(CliBadInput, ModesWithoutCalibrationSayWhatTheyCannotDo) {
   OCTET_NEED_PROGRAM();
-  for (const std::string mode : {"dynamic", "weight-only"})
-    expect_failure(run_octet({"quantize", kNet, "-o", "q.octet", "--mode", mode}), 1,
-                   {"--mode " + mode, "--mode static"});
+  for (const std::string mode : {"dynamic", "weight-only"}) {
+    expect_failure(run_octet({"quantize", kNet, "-o", "q.onnx", "--mode", mode}), 1, {"q.onnx", "--mode " + mode, ".octet"});
+    expect_failure(run_octet({"quantize", kNet, "-o", "q.octet", "--mode", mode, "--observer", "minmax"}), 2, {"--observer", "static"});
+    expect_failure(run_octet({"quantize", kNet, "-o", "q.octet", "--mode", mode, "--skip", "hed"}), 1, {"'hed'", "matches no node"});
+  }
 }
 
 }  // namespace

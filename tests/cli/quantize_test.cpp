@@ -52,6 +52,20 @@ TEST(CliQuantize, TheQuantizedNetworkIsAsGoodOnNewImages) {
   EXPECT_EQ(top1(dir / "q.onnx"), after);  // QDQ comes back as the same integers
 }
 
+TEST(CliQuantize, DynamicAndWeightOnlyNeedNoData) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  double before = json_of(run_octet({"eval", kNet, "--data", kTest, "--samples", "500", "--json"}))["top1"];
+  for (const std::string mode : {"dynamic", "weight-only"}) {
+    auto json = json_of(run_octet({"quantize", kNet, "--mode", mode, "-o", dir / "q.octet", "--json"}));
+    EXPECT_EQ(json["nodes"], json["quantized_nodes"]) << mode;
+    EXPECT_GT(json["float_weight_bytes"], 3.5 * json["int8_weight_bytes"].get<double>()) << mode;
+    EXPECT_FALSE(json.contains("output_sqnr_db")) << "nothing to compare on";
+    double after = json_of(run_octet({"eval", dir / "q.octet", "--data", kTest, "--samples", "500", "--json"}))["top1"];
+    EXPECT_GE(after, before - 0.01) << mode;
+  }
+}
+
 TEST(CliQuantize, InspectAgreesWithTheReport) {
   OCTET_NEED_PROGRAM();
   TempDir dir;

@@ -85,7 +85,7 @@ TEST(GoldenFakeQuantize, OperatorsForwardAndBackward) {
       expect_sums(c["dscale"], autograd::grad(scale), codes * factor, "dscale");
       expect_sums(c["dzero_point"], autograd::grad(zero_point), scale.to_vector<float>()[0] * factor, "dzero_point");
     }
-    if (testing::Test::HasFailure()) return;
+    if (::testing::Test::HasFailure()) return;
   }
 }
 
@@ -113,7 +113,7 @@ TEST(GoldenFakeQuantize, ModulesOverSeveralBatches) {
         EXPECT_EQ(hash_of(autograd::grad(x)), step["dx"]);
       }
     }
-    if (testing::Test::HasFailure()) return;
+    if (::testing::Test::HasFailure()) return;
   }
 }
 

@@ -3,45 +3,24 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
-#include "octet/base/random.h"
 #include "octet/quant/observe/observer.h"
+#include "tests/golden.h"
 
 namespace octet::quant {
 
 using nlohmann::json;
 
-inline json load(const std::string& name) {
-  std::ifstream file("tests/golden/" + name);
-  EXPECT_TRUE(file) << "run the tests from the repository's root";
-  return json::parse(file)["cases"];
-}
+inline json load(const std::string& name) { return testing::load_golden(name); }
 
 inline double exact(const json& hex) { return std::strtod(hex.get<std::string>().c_str(), nullptr); }
 
-// The generator of scripts/oracle/observers.py.
 inline std::vector<float> values(const std::string& kind, uint64_t seed, int64_t n, double scale, double offset) {
-  Random random(seed);
-  std::vector<float> result(static_cast<size_t>(n));
-  for (float& v : result) {
-    double first = random.uniform(), normal = first;
-    for (int k = 1; k < 12; ++k) normal = normal + random.uniform();
-    normal = normal - 6.0;
-    double base = kind == "normal"    ? normal
-                  : kind == "uniform" ? first * 2.0 - 1.0
-                  : kind == "relu"    ? std::max(normal, 0.0)
-                  : kind == "cubic"   ? normal * normal * normal
-                  : kind == "hollow"  ? (normal < 0 ? normal - 4.0 : normal + 4.0)
-                                      : std::nearbyint(normal * 8.0) / 8.0;
-    v = static_cast<float>(base * scale + offset);
-  }
-  return result;
+  return testing::golden_values(kind, seed, n, scale, offset);
 }
 
 inline DType dtype_of_case(const json& c) { return parse_dtype(c["dtype"].get<std::string>()); }

@@ -269,7 +269,7 @@ inline void expect_outputs(const json& c, nn::Module& int8) {
     const std::string path = item.key();
     const json& m = item.value();
     if (!m.contains("codes")) continue;
-    int8.submodule(path)->add_forward_hook("golden", [&m, path, steps](nn::Module&, const auto&, std::vector<Tensor>& outputs) {
+    auto compare = [&m, path, steps](nn::Module&, const std::vector<Tensor>&, std::vector<Tensor>& outputs) {
       Tensor& y = outputs.at(0);
       if (m["codes"].get<std::string>().size() == 16) {
         EXPECT_EQ(hash_of_codes(y), m["codes"]) << path;
@@ -277,7 +277,8 @@ inline void expect_outputs(const json& c, nn::Module& int8) {
       }
       expect_codes(y, m["codes"], steps, path);
       y = make_quantized(Tensor::from(from_base64(m["codes"]), y.shape()), y.quantizer());
-    });
+    };
+    int8.submodule(path)->add_forward_hook("golden", compare);
   }
   Tensor y = int8.forward(batch(c, -1)).detach(), expected = floats_from_base64(c["y"], y.shape());
   EXPECT_TRUE(steps > 0 || equal(y, expected)) << octet::to_string(y) << octet::to_string(expected);

@@ -69,7 +69,8 @@ inline void expect_codes(const Tensor& y, const json& base64, int steps, const s
   std::vector<int8_t> signed_codes = is_signed ? y.to_vector<int8_t>() : std::vector<int8_t>();
   ASSERT_EQ(static_cast<size_t>(y.numel()), expected.size()) << what;
   for (size_t i = 0; i < expected.size(); ++i) {
-    int got = is_signed ? signed_codes[i] : unsigned_codes[i], wanted = is_signed ? static_cast<int8_t>(expected[i]) : expected[i];
+    int got = is_signed ? signed_codes[i] : unsigned_codes[i];
+    int wanted = is_signed ? static_cast<int8_t>(expected[i]) : expected[i];
     ASSERT_LE(std::abs(got - wanted), steps) << "at " << i << ": " << got << ", PyTorch " << wanted << "\n" << what;
   }
 }

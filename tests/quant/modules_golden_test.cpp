@@ -21,7 +21,8 @@ Tensor weight(const json& c, const Shape& shape, int64_t axis) {
   Tensor w = Tensor::from(golden_codes(c["seed"].get<uint64_t>() + 1, numel(shape)), shape);
   bool per_channel = c["per_channel"];
   auto scales = golden_scales(c["seed"].get<uint64_t>() + 2, per_channel ? shape[static_cast<size_t>(axis)] : 1);
-  return make_quantized(w, per_channel ? Quantizer::per_channel(scales, std::vector<int64_t>(scales.size(), 0), axis, DType::qint8)
+  const std::vector<int64_t> zeros(scales.size(), 0);
+  return make_quantized(w, per_channel ? Quantizer::per_channel(scales, zeros, axis, DType::qint8)
                                        : Quantizer::per_tensor(scales[0], c["weight_zero_point"], DType::qint8));
 }
 
@@ -32,10 +33,11 @@ nn::ModulePtr layer(const json& c) {
   nn::ModulePtr module = nn::make_registered("octet::nn::quantized::" + c["module"].get<std::string>(), config);
   auto state = module->state_dict();
   const Shape shape = state.at("weight").shape();
+  const uint64_t seed = c["seed"];
   const bool transposed = c["module"].get<std::string>().find("Transpose") != std::string::npos;
   state["weight"] = weight(c, shape, transposed ? 1 : 0);
   if (c["config"]["bias"])
-    state["bias"] = Tensor::from(golden_values("normal", c["seed"].get<uint64_t>() + 3, state.at("bias").numel(), c["bias_scale"], 0),
+    state["bias"] = Tensor::from(golden_values("normal", seed + 3, state.at("bias").numel(), c["bias_scale"], 0),
                                  state.at("bias").shape());
   state["scale"] = Tensor::scalar(c["y"][0], DType::float64);
   state["zero_point"] = Tensor::scalar(c["y"][1], DType::int64);
@@ -167,11 +169,12 @@ TEST(GoldenModules, DynamicLinearLayersGivePyTorchsBits) {
     const Shape weight_shape = state.at("weight").shape();
     state["weight"] = weight(c, weight_shape, 0);
     if (c["config"]["bias"])
-      state["bias"] = Tensor::from(golden_values("normal", c["seed"].get<uint64_t>() + 3, weight_shape[0], c["bias_scale"], 0),
-                                   {weight_shape[0]});
+      state["bias"] = Tensor::from(
+          golden_values("normal", c["seed"].get<uint64_t>() + 3, weight_shape[0], c["bias_scale"], 0), {weight_shape[0]});
     module->load_state_dict(state);
     const Shape shape = c["shape"].get<Shape>();
-    Tensor x = Tensor::from(golden_values(c["data"][0], c["seed"], numel(shape), c["data"][1], 0), shape), y = module->forward(x);
+    Tensor x = Tensor::from(golden_values(c["data"][0], c["seed"], numel(shape), c["data"][1], 0), shape);
+    Tensor y = module->forward(x);
     EXPECT_TRUE(equal(y, floats_from_base64(c["result"], y.shape()))) << c;
   }
 }
@@ -180,7 +183,8 @@ TEST(GoldenModules, ReferenceLayersComputeInFloatOnPyTorchsWeights) {
   json cases = load_golden("modules_reference.json");
   ASSERT_EQ(cases.size(), 56u);
   for (const json& c : cases) {
-    nn::ModulePtr module = nn::make_registered("octet::nn::quantized::" + c["module"].get<std::string>(), attrs_of(c["config"]));
+    const std::string name = c["module"];
+    nn::ModulePtr module = nn::make_registered("octet::nn::quantized::" + name, attrs_of(c["config"]));
     auto state = module->state_dict();
     const Shape weight_shape = state.at("weight").shape(), bias_shape = state.at("bias").shape();
     const uint64_t seed = c["seed"];

@@ -58,7 +58,7 @@ void compare_all(const std::string& file) {
     EXPECT_EQ(c["codes"][0], q.quant_min);
     EXPECT_EQ(c["codes"][1], q.quant_max);
     EXPECT_EQ(q.dtype, dtype_of_case(c));
-    if (testing::Test::HasFailure()) return;
+    if (::testing::Test::HasFailure()) return;
   }
 }
 

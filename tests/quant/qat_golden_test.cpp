@@ -59,7 +59,8 @@ TEST(GoldenQat, FiveStepsOfTrainingLoseAsPyTorchs) {
     for (int step = 0; step < 5; ++step) {
       optimizer.zero_grad();
       Tensor y = model->forward(models::batch(c, step));
-      Tensor target = models::make_tensor("normal", c["seed"].get<uint64_t>() + 8000 + static_cast<uint64_t>(step), y.shape(), 1, 0);
+      const uint64_t seed = c["seed"].get<uint64_t>() + 8000 + static_cast<uint64_t>(step);
+      Tensor target = models::make_tensor("normal", seed, y.shape(), 1, 0);
       Tensor loss = functional::mse_loss(y, target);
       autograd::backward(loss);
       optimizer.step();

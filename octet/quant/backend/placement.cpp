@@ -53,7 +53,7 @@ class Placer {
     parent_.resize(g.values().size());
     std::iota(parent_.begin(), parent_.end(), 0);
     coded_.assign(g.values().size(), false);
-    mark_skipped(skip);
+    skipped_ = skipped_nodes(g_, skip);
     wanted_by_all_users();
   }
 
@@ -65,24 +65,6 @@ class Placer {
   }
 
  private:
-  void mark_skipped(const std::vector<std::string>& skip) {
-    skipped_.assign(g_.nodes().size(), "");
-    for (const std::string& pattern : skip) {
-      bool any = false;
-      std::vector<std::string> names;
-      for (size_t i = 0; i < g_.nodes().size(); ++i) {
-        const Node& node = g_.nodes()[i];
-        if (node.kind != NodeKind::call) continue;
-        names.push_back(node_name(g_, node));
-        bool hit = matches(pattern, names.back()) || matches(pattern, g_.value(node.outputs[0]).name);
-        if (hit) skipped_[i] = pattern;
-        any |= hit;
-      }
-      OCTET_CHECK(any, not_found, "skip '{}' matches no node of {}{}; `octet inspect` lists the nodes", pattern, g_.name,
-                  did_you_mean(pattern, names));
-    }
-  }
-
   bool float_activation(ValueId v) const { return v != kNone && g_.type(v).dtype == DType::float32 && !g_.is_constant(v); }
 
   bool weight_fits(const Node& node, std::string* why) const {
@@ -210,6 +192,25 @@ class Placer {
 };
 
 }  // namespace
+
+std::vector<std::string> skipped_nodes(const Graph& graph, const std::vector<std::string>& skip) {
+  std::vector<std::string> skipped(graph.nodes().size());
+  for (const std::string& pattern : skip) {
+    bool any = false;
+    std::vector<std::string> names;
+    for (size_t i = 0; i < graph.nodes().size(); ++i) {
+      const Node& node = graph.nodes()[i];
+      if (node.kind != NodeKind::call) continue;
+      names.push_back(node_name(graph, node));
+      bool hit = matches(pattern, names.back()) || matches(pattern, graph.value(node.outputs[0]).name);
+      if (hit) skipped[i] = pattern;
+      any |= hit;
+    }
+    OCTET_CHECK(any, not_found, "skip '{}' matches no node of {}{}; `octet inspect` lists the nodes", pattern, graph.name,
+                did_you_mean(pattern, names));
+  }
+  return skipped;
+}
 
 Placement place(const Graph& graph, const std::vector<std::string>& skip, DType dtype) {
   return Placer(graph, skip, dtype).run();

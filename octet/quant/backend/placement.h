@@ -34,6 +34,9 @@ struct Placement {
 // the nearest names. `dtype` is that of the activations.
 Placement place(const graph::Graph& graph, const std::vector<std::string>& skip, DType dtype);
 
+// By node: the pattern that skips it, or "". Error as of place().
+std::vector<std::string> skipped_nodes(const graph::Graph& graph, const std::vector<std::string>& skip);
+
 // The name users know a node by: its scope (module path or ONNX node name), or its result's name.
 std::string node_name(const graph::Graph& graph, const graph::Node& node);
 

@@ -1,7 +1,8 @@
 #include "octet/quant/observe/factory.h"
 
 #include <algorithm>
-#include <array>
+#include <list>
+#include <mutex>
 #include <utility>
 
 #include "octet/base/check_impl.h"
@@ -21,11 +22,11 @@ enum class Source { data, data_per_channel, fixed, none };
 
 // One row per observer class: adding an observer is adding its row.
 struct ObserverClass {
-  const char* name;
-  const char* short_name;
+  std::string name, short_name;
   Source source;
-  ObserverOptions (*defaults)();
-  ObserverPtr (*make)(const ObserverOptions&, std::string label);
+  std::function<ObserverOptions()> defaults;
+  std::function<ObserverPtr(const ObserverOptions&, std::string label)> make;
+  bool users_own = false;
 };
 
 template <typename T>
@@ -35,7 +36,9 @@ ObserverPtr make(const ObserverOptions& options, std::string label) {
 
 ObserverOptions plain() { return {}; }
 
-constexpr std::array<ObserverClass, 14> kClasses = {{
+// octet's own, then those of users.
+std::list<ObserverClass>& classes() {
+  static std::list<ObserverClass> all = {
     {"MinMaxObserver", "minmax", Source::data, plain, make<MinMaxObserver>},
     {"MovingAverageMinMaxObserver", "moving-average", Source::data, plain, make<MovingAverageMinMaxObserver>},
     {"HistogramObserver", "histogram", Source::data, plain, make<HistogramObserver>},
@@ -53,7 +56,10 @@ constexpr std::array<ObserverClass, 14> kClasses = {{
     {"RecordingObserver", "recording", Source::none, plain, make<RecordingObserver>},
     {"ReuseInputObserver", "reuse-input", Source::none, plain, make<ReuseInputObserver>},
     {"Identity", "identity", Source::none, IdentityObserver::default_options, make<IdentityObserver>},
-}};
+  };
+  return all;
+}
+std::mutex g_classes_mutex;
 
 // The classes as nn::make_registered knows them, for models that are saved whole.
 template <typename... T>
@@ -74,21 +80,25 @@ bool register_all() {
                  FixedQParamsObserver, PlaceholderObserver, NoopObserver, RecordingObserver, ReuseInputObserver,
                  IdentityObserver>();
 
-const ObserverClass& find_class(std::string_view name) {
-  for (const ObserverClass& c : kClasses)
-    if (name == c.name || name == c.short_name) return c;
-  std::vector<std::string> known = observer_short_names(), all = observer_names();
-  all.insert(all.end(), known.begin(), known.end());
-  OCTET_FAIL(not_found, "unknown observer '{}'{} (known: {}; or PyTorch's names: {})", name, did_you_mean(name, all),
-             fmt::join(known, ", "), fmt::join(observer_names(), ", "));
-}
-
 template <typename Pick>
 std::vector<std::string> names_of(Pick pick) {
   std::vector<std::string> names;
-  for (const ObserverClass& c : kClasses)
-    if (const char* name = pick(c)) names.push_back(name);
+  std::lock_guard lock(g_classes_mutex);
+  for (const ObserverClass& c : classes())
+    if (std::string name = pick(c); !name.empty()) names.push_back(name);
   return names;
+}
+
+const ObserverClass& find_class(std::string_view name) {
+  {
+    std::lock_guard lock(g_classes_mutex);
+    for (const ObserverClass& c : classes())
+      if (name == c.name || (!c.short_name.empty() && name == c.short_name)) return c;
+  }
+  std::vector<std::string> known = observer_short_names(), all = names_of([](const ObserverClass& c) { return c.name; });
+  all.insert(all.end(), known.begin(), known.end());
+  OCTET_FAIL(not_found, "unknown observer '{}'{} (known: {}; or PyTorch's names: {})", name, did_you_mean(name, all),
+             fmt::join(known, ", "), fmt::join(observer_names(), ", "));
 }
 
 // A changed copy of a factory.
@@ -101,6 +111,17 @@ ObserverFactory changed(const ObserverFactory& factory, Change change) {
 
 }  // namespace
 
+void detail::register_observer(const std::string& name, bool per_channel,
+                               std::function<ObserverPtr(const ObserverOptions&, std::string)> make) {
+  ObserverOptions defaults;
+  if (per_channel) defaults = PerChannelMinMaxObserver::default_options();
+  std::lock_guard lock(g_classes_mutex);
+  for (const ObserverClass& c : classes())
+    OCTET_CHECK(c.name != name, invalid_argument, "OCTET_OBSERVER: there is an observer named {} already", name);
+  classes().push_back({name, "", per_channel ? Source::data_per_channel : Source::data, [defaults] { return defaults; }, std::move(make),
+                       true});
+}
+
 ObserverPtr make_observer(std::string_view name, const ObserverOptions& options, std::string label) {
   return find_class(name).make(options, std::move(label));
 }
@@ -111,7 +132,7 @@ ObserverPtr make_observer(std::string_view name) {
 }
 
 std::vector<std::string> observer_names() {
-  return names_of([](const ObserverClass& c) { return c.name; });
+  return names_of([](const ObserverClass& c) { return c.users_own ? std::string() : c.name; });
 }
 
 std::vector<std::string> observer_short_names() {
@@ -119,7 +140,7 @@ std::vector<std::string> observer_short_names() {
 }
 
 std::vector<std::string> activation_observer_names() {
-  return names_of([](const ObserverClass& c) { return c.source == Source::data ? c.short_name : nullptr; });
+  return names_of([](const ObserverClass& c) { return c.source == Source::data ? c.short_name : std::string(); });
 }
 
 ObserverFactory::ObserverFactory(std::string_view name) : ObserverFactory(name, find_class(name).defaults()) {}

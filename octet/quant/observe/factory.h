@@ -1,11 +1,13 @@
 #pragma once
 // Making observers by name, and ObserverFactory: how to make one, as a value.
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "octet/nn/registry.h"
 #include "octet/quant/observe/observer.h"
 
 namespace octet::quant {
@@ -20,11 +22,39 @@ namespace octet::quant {
 ObserverPtr make_observer(std::string_view name, const ObserverOptions& options, std::string label = "");
 // With the class's default options (per-channel classes: per_channel_affine). FixedQParamsObserver has none (Error).
 ObserverPtr make_observer(std::string_view name);
-// The class names, in the order above; the short names, likewise.
+// octet's class names, in the order above; the short names, likewise.
 std::vector<std::string> observer_names();
 std::vector<std::string> observer_short_names();
 // The short names of those that choose one scale per tensor from data, which is what activations need.
 std::vector<std::string> activation_observer_names();
+
+// A user's own observer: a class derived from Observer with a constructor (ObserverOptions, std::string label) is known by
+// its name after
+//   OCTET_OBSERVER(MyObserver)                  // in a .cpp file, at namespace scope
+// to ObserverFactory("MyObserver"), qconfigs and files. It observes a tensor as a whole, or channels if it has a member
+// `static constexpr bool per_channel = true`.
+#define OCTET_OBSERVER(Class) \
+  static const ::octet::quant::ObserverRegistration<Class> OCTET_MODULE_JOIN(octet_observer_, __LINE__)(#Class);
+
+namespace detail {
+void register_observer(const std::string& name, bool per_channel,
+                       std::function<ObserverPtr(const ObserverOptions&, std::string)> make);
+}
+template <typename T>
+struct ObserverRegistration {
+  explicit ObserverRegistration(const char* name) {
+    bool per_channel = false;
+    if constexpr (requires { T::per_channel; }) per_channel = T::per_channel;
+    detail::register_observer(name, per_channel, [](const ObserverOptions& options, std::string label) -> ObserverPtr {
+      return nn::make<T>(options, std::move(label));
+    });
+    nn::register_module(typeid(T), [](const Attrs& config) -> nn::ModulePtr {
+      Attrs options = config;
+      options.erase("label");
+      return nn::make<T>(options_from(options), config.has("label") ? config.get_string("label") : std::string());
+    });
+  }
+};
 
 // How to make an observer, or a fake-quantize module with an observer inside: the class and its options. A value: copy
 // it, compare it. PyTorch's `Observer.with_args(...)` and `FakeQuantize.with_args(observer=..., ...)`:

@@ -86,7 +86,7 @@ std::shared_ptr<QatGraph> prepare_qat_fx(const Graph& source, const QConfig& qco
   OCTET_CHECK(!qconfig.activation.fake_quantize_name().empty() && !qconfig.weight.fake_quantize_name().empty(), invalid_argument,
               "prepare_qat_fx: the qconfig must fake-quantize activations and weights, got {}: use get_default_qat_qconfig()",
               to_string(qconfig));
-  Graph fused = graph::fuse_activations(source);
+  Graph fused = graph::remove_dead(graph::fuse_activations(source));  // what nothing uses would see no data
   Placement placement = place(fused, options.skip, qconfig.activation.options().dtype);
   OCTET_CHECK(std::find(placement.quantized.begin(), placement.quantized.end(), true) != placement.quantized.end(),
               invalid_argument, "prepare_qat_fx: nothing in {} can be quantized", source.name);

@@ -1,0 +1,70 @@
+#include "octet/quant/workflow/dynamic_fx.h"
+
+#include "octet/base/check_impl.h"
+#include "octet/graph/fuse.h"
+#include "octet/graph/merge_qdq.h"
+#include "octet/quant/modules/qparams.h"
+#include "octet/quant/workflow/reference_impl.h"
+
+namespace octet::quant {
+
+using graph::Graph;
+using graph::Node;
+using graph::NodeKind;
+using graph::ValueId;
+
+namespace {
+
+// Every node with a weight that is a float32 constant gets the operator of the same name with this suffix.
+Graph quantize_weights(const Graph& source, const ObserverFactory& weight, const std::string& suffix,
+                       const PrepareOptions& options, ConversionReport* report, const char* who) {
+  OCTET_CHECK(weight, invalid_argument, "{}: the qconfig has no observer for weights", who);
+  Graph fused = graph::fuse_activations(source);
+  std::vector<std::string> skipped = skipped_nodes(fused, options.skip);
+  ConversionReport local;
+  ConversionReport& r = report ? *report : local;
+  r = {};
+  graph::Rewriter rewriter(fused);
+  std::map<ValueId, ValueId> quantized;  // weights that several nodes use are quantized once
+  Graph out = rewriter.run([&](graph::Rewriter& rw, const Node& node) {
+    if (node.kind != NodeKind::call || !ops::find(node.op + suffix)) return false;
+    std::string label = node_name(fused, node), why = skipped[static_cast<size_t>(fused.value(node.outputs[0]).producer)];
+    if (!why.empty()) why = fmt::format("skipped by '{}'", why);
+    ValueId w = node.inputs[1];
+    if (why.empty() && (!fused.is_constant(w) || fused.type(w).dtype != DType::float32)) why = "its weight is not a float32 constant";
+    r.entries.push_back({label, node.op, why.empty(), why});
+    if (!why.empty()) return false;
+    auto [it, fresh] = quantized.emplace(w, graph::kNone);
+    if (fresh) {
+      ObserverFactory factory = weight.without_fake_quantize();
+      bool transposed = node.op.starts_with("conv_transpose");
+      if (is_per_channel(factory.options().qscheme)) factory = factory.with_ch_axis(transposed ? 1 : 0);
+      auto observer = factory.make(fused.value(w).name);
+      observer->observe(fused.constant(w));
+      QParams q = observer->calculate_qparams();
+      for (const std::string& line : q.warnings) r.warnings.push_back(fmt::format("{}: {}", label, line));
+      it->second = rw.out().add_constant(fused.value(w).name + ".quantized", quantize_to(fused.constant(w), q));
+    }
+    std::vector<ValueId> operands = rw.operands(node);
+    operands[1] = it->second;
+    rw.map(node.outputs[0], rw.out().add_call(fused.value(node.outputs[0]).name, node.op + suffix, operands, node.attrs,
+                                              std::nullopt, node.scope));
+    return true;
+  });
+  OCTET_CHECK(!quantized.empty(), invalid_argument, "{}: nothing in {} can be quantized so: it has no linear or convolution "
+              "node with a constant float weight{}", who, source.name, options.skip.empty() ? "" : " that is not skipped");
+  return graph::remove_dead(out);
+}
+
+}  // namespace
+
+Graph quantize_dynamic_fx(const Graph& graph, const QConfig& qconfig, const PrepareOptions& options, ConversionReport* report) {
+  return quantize_weights(graph, qconfig.weight, "_dynamic", options, report, "quantize_dynamic_fx");
+}
+
+Graph quantize_weight_only_fx(const Graph& graph, const ObserverFactory& weight, const PrepareOptions& options,
+                              ConversionReport* report) {
+  return quantize_weights(graph, weight, "_weight_only", options, report, "quantize_weight_only_fx");
+}
+
+}  // namespace octet::quant

@@ -1,0 +1,80 @@
+// Quantization-aware training of a graph: what is fake-quantized, and that the converted graph is what was trained.
+#include "octet/quant/workflow/qat_fx.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "octet/autograd/autograd.h"
+#include "octet/ops/functional.h"
+#include "octet/quant/observe/fake_quantize.h"
+#include "octet/runtime/program.h"
+#include "tests/expect_error.h"
+#include "tests/graph/random_net.h"
+
+namespace octet::quant {
+namespace {
+
+using testing::expect_error;
+
+// The first random net that has something to quantize.
+graph::Graph a_net() {
+  for (uint64_t seed = 1;; ++seed) {
+    graph::Graph g = testing::random_net(seed);
+    for (const auto& node : g.nodes())
+      if (node.op == "conv2d") return g;
+  }
+}
+
+TEST(QatFx, TheConvertedGraphIsTheTrainedOneToAStep) {
+  int tried = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    graph::Graph source = testing::random_net(seed);
+    std::shared_ptr<QatGraph> model;
+    try {
+      model = prepare_qat_fx(source, get_default_qat_qconfig());
+    } catch (const Error&) {
+      continue;  // nothing to quantize in this net
+    }
+    ++tried;
+    for (uint64_t i = 0; i < 3; ++i) model->forward(std::vector<Tensor>{Tensor::randn({2, 3, 6, 6}, 10 * seed + i)});
+    model->eval();
+    disable_observer(*model);
+    graph::Graph int8 = convert_fx(*model);
+    Tensor x = Tensor::randn({2, 3, 6, 6}, 1000 + seed);
+    auto got = runtime::compile(int8).run({x});
+    auto expected = model->forward(std::vector<Tensor>{x});
+    for (size_t k = 0; k < got.size(); ++k) {
+      double most = 0, range = 0;
+      auto a = got[k].dequantize().contiguous().to_vector<float>(), b = expected[k].detach().contiguous().to_vector<float>();
+      for (size_t i = 0; i < a.size(); ++i) {
+        most = std::max(most, std::abs(static_cast<double>(a[i]) - b[i]));
+        range = std::max(range, std::abs(static_cast<double>(b[i])));
+      }
+      EXPECT_LE(most, 0.03 * range + 1e-5) << seed;  // a few steps of 1/255: rounding differs where float sums do
+    }
+  }
+  EXPECT_GE(tried, 10);
+}
+
+TEST(QatFx, GradientsReachEveryWeight) {
+  graph::Graph source = a_net();
+  auto model = prepare_qat_fx(source, get_default_qat_qconfig());
+  Tensor y = model->forward(std::vector<Tensor>{Tensor::randn({2, 3, 6, 6}, 1)})[0];
+  autograd::backward(functional::sum(y * y));
+  int with = 0;
+  for (auto& [name, t] : model->named_parameters()) with += autograd::grad(*t).defined();
+  EXPECT_GT(with, 0);
+}
+
+TEST(QatFx, ErrorsComeBeforeTheWork) {
+  graph::Graph source = a_net();
+  expect_error(ErrorCode::invalid_argument, {"must fake-quantize", "get_default_qat_qconfig"},
+               [&] { prepare_qat_fx(source, get_default_qconfig()); });
+  expect_error(ErrorCode::not_found, {"'nothing.*'"}, [&] { prepare_qat_fx(source, get_default_qat_qconfig(), {{"nothing.*"}, ""}); });
+  auto model = prepare_qat_fx(source, get_default_qat_qconfig());
+  expect_error(ErrorCode::not_calibrated, {"was not trained"}, [&] { convert_fx(*model); });
+}
+
+}  // namespace
+}  // namespace octet::quant

@@ -113,13 +113,10 @@ Kind kind_of(const Module& m) {
   return !quantizes_rows(*q) ? Kind::none : kind == Kind::statically ? Kind::weight_only : kind;
 }
 
+// Of its own: "weight", or several: "weight_ih_l0", "in_proj_weight".
 bool has_weight(const Module& m) {
-  auto& module = const_cast<Module&>(m);
-  for (auto& [name, tensor] : module.named_parameters()) {
-    size_t dot = name.rfind('.');
-    // "weight", or several: "weight_ih_l0", "in_proj_weight".
-    if (name.find("weight", dot == std::string::npos ? 0 : dot + 1) != std::string::npos && tensor->dim() >= 2) return true;
-  }
+  for (auto& [name, tensor] : const_cast<Module&>(m).own_tensors())
+    if (tensor->defined() && name.find("weight") != std::string::npos && tensor->dim() >= 2) return true;
   return false;
 }
 
@@ -553,7 +550,7 @@ class Converter {
       if (now != child) m.set_submodule(name, now);
     }
     strip(m);
-    if (names.empty()) note_float(m, path, kind);
+    if (names.empty() || has_weight(m)) note_float(m, path, kind);
     m.qconfig.reset();
     const auto& becomes = default_custom_modules().observed_to_quantized;
     if (auto it = becomes.find(type_of(m)); it != becomes.end() && kind == Kind::statically) {

@@ -140,7 +140,8 @@ TEST(GoldenOptimizers, StepAsPyTorch) {
 }
 
 TEST(GoldenOptimizers, SchedulesAreAsPyTorchs) {
-  for (const json& c : load("optimizers")["schedules"]) {
+  const json golden = load("optimizers");
+  for (const json& c : golden["schedules"]) {
     Tensor a = Tensor::zeros({1}), b = Tensor::zeros({1});
     autograd::set_requires_grad(a);
     autograd::set_requires_grad(b);

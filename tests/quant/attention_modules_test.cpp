@@ -229,6 +229,18 @@ TEST(StaticAttention, TrainingReachesItsWeights) {
   EXPECT_GT(sqnr(trained[0], (*quant::convert(model))(inputs)[0]), 30);
 }
 
+TEST(DynamicAttention, WithoutAWeightOnlyFormItIsReportedAsFloat) {
+  struct Net : nn::Module {
+    nn::Slot attention = slot("attention", nn::MultiheadAttention(8, 2));
+    nn::Slot fc = slot("fc", nn::Linear(8, 2));
+  };
+  quant::ConversionReport report;
+  quant::quantize_weight_only(nn::make<Net>(), {}, DType::qint8, {.report = &report});
+  std::vector<std::string> left;
+  for (const auto& e : report.left_float()) left.push_back(e.node);
+  EXPECT_EQ(left, (std::vector<std::string>{"attention.out_proj", "attention"}));
+}
+
 TEST(DynamicAttention, EveryFormIsNearTheFloatOne) {
   manual_seed(6);
   for (const AttentionCase& c : attention_cases())

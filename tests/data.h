@@ -8,10 +8,10 @@
 
 namespace octet::testing {
 
-// OCTET_DATA, or shared/data beside the repository.
+// OCTET_DATA, or shared/data beside the repository, whose root tests run in.
 inline std::filesystem::path data_dir() {
   if (const char* dir = std::getenv("OCTET_DATA"); dir && *dir) return dir;
-  return std::filesystem::path(__FILE__).parent_path().parent_path().parent_path() / "shared" / "data";
+  return std::filesystem::path("..") / "shared" / "data";
 }
 
 }  // namespace octet::testing

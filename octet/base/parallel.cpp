@@ -122,6 +122,10 @@ void use_openmp_threads() {
   g_openmp = true;
 }
 
+void use_own_threads() {
+  if (g_openmp.load(std::memory_order_relaxed)) g_openmp = false;
+}
+
 void rest_threads() {
   auto& pool = the_pool();
   if (t_inside || !pool.mutex.try_lock()) return;

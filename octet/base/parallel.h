@@ -21,6 +21,8 @@ void rest_threads();
 // From now on parallel_for takes OpenMP's threads instead of a pool of our own. Called by what runs on OpenMP itself (oneDNN):
 // two pools whose threads wait for work by spinning take each other's cores.
 void use_openmp_threads();
+// Back to the pool of our own, which wakes faster: called by what runs nothing on OpenMP (a program of native kernels only).
+void use_own_threads();
 
 namespace detail {
 void parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* context);

@@ -65,6 +65,9 @@ class Compiler {
     }
     lifetimes();
     merge_in_place();
+    impl_->own_threads = std::all_of(impl_->infos.begin(), impl_->infos.end(), [](const StepInfo& info) {
+      return info.engine == "native" || info.engine == "layout" || info.engine == "alias";
+    });
     return std::move(impl_);
   }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
 #include "octet/base/text.h"
 #include "octet/runtime/memory_plan.h"
 #include "octet/runtime/program_impl.h"
@@ -187,6 +188,7 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
 using AfterStep = std::function<void(Context&, int)>;
 
 std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, const AfterStep& after) {
+  if (p.own_threads) use_own_threads();
   ContextLease lease(p, given);
   Context& c = *lease;
   std::vector<Tensor> inputs;

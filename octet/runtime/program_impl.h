@@ -56,6 +56,7 @@ struct Program::Impl {
   std::vector<Root> roots;
   std::vector<Step> steps;
   std::vector<StepInfo> infos;
+  bool own_threads = false;       // every step is a native kernel: nothing runs on OpenMP
   std::vector<int> primary;       // by value: its first slot, -1 for constants that are only packed
   std::vector<std::string> warnings;
 

@@ -106,7 +106,9 @@ TEST(CliQuantize, SkipByNameGlobAndExpression) {
     auto report = quantize_glyphs(dir / "q.octet", {"--skip", c.pattern});
     Placed p = placed(dir / "q.octet");
     for (const std::string& name : names)
-      if (c.skipped(name)) EXPECT_NE(std::find(p.left.begin(), p.left.end(), name), p.left.end()) << name;
+      if (c.skipped(name)) {
+        EXPECT_NE(std::find(p.left.begin(), p.left.end(), name), p.left.end()) << name;
+      }
     bool reason = false;
     for (const auto& e : report["left_float"]) reason |= e["reason"] == "skipped by '" + c.pattern + "'";
     EXPECT_TRUE(reason) << report["left_float"];

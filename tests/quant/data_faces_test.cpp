@@ -105,7 +105,9 @@ TEST(DataFaces, InspectSaysWhatIsIn8BitsAndWhyTheRestIsNot) {
   EXPECT_EQ(json["quantized_operators"], report["quantized_nodes"]);
   for (const auto& node : json["nodes"]) {
     std::string op = node["op"];
-    if (op == "conv2d") EXPECT_TRUE(node["quantized"]) << node;
+    if (op == "conv2d") {
+      EXPECT_TRUE(node["quantized"]) << node;
+    }
     if (op == "quantize" || op == "dequantize" || node["quantized"]) continue;
     EXPECT_EQ(node.value("note", "").rfind("float: ", 0), 0u) << node;
   }

@@ -76,6 +76,8 @@ const std::vector<Row> kRows = {
      "output from PyTorch's state: bits", "qat", "GoldenQat"},
     {"float layers: forward, gradients, buffers, printing", "layers", "1e-5 of the largest element (float sums in another order)",
      "layers", "GoldenLayers"},
+    {"ResNet-18, MobileNetV2 (against torchvision), BERT, bidirectional LSTM of examples/models", "example_models",
+     "state dicts: every name and shape; results 2e-5 of the largest element", "example_models", "GoldenExampleModels"},
     {"losses, forward and gradient", "layers_loss", "1e-5", "layers", "GoldenLayers"},
     {"optimizers, schedules, clipping, distillation", "optimizers", "parameters 1e-5, rates 1e-12", "layers", "GoldenOptimizers"},
 };

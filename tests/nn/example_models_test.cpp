@@ -6,11 +6,8 @@
 #include <functional>
 #include <map>
 
-#include "examples/models/bert.h"
-#include "examples/models/bilstm.h"
-#include "examples/models/mobilenet_v2.h"
-#include "examples/models/resnet18.h"
 #include "octet/autograd/autograd.h"
+#include "tests/example_models.h"
 #include "tests/expect_error.h"
 #include "tests/golden.h"
 
@@ -127,24 +124,13 @@ TEST(ExampleModels, HaveAsManyParametersAsThePapersSay) {
 
 // The first and the last parameter of each get a gradient, in training mode.
 TEST(ExampleModels, Train) {
-  const std::vector<int64_t> tokens{3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8};
-  Tensor ids = Tensor::from(tokens, {2, 6}), image = Tensor::randn({2, 3, 32, 32}, 1);
-  const std::vector<std::pair<nn::ModulePtr, Tensor>> all = {
-      {nn::make<models::ResNet18>(models::ResNet18Options{.num_classes = 4, .width = 8}), image},
-      {nn::make<models::MobileNetV2>(
-           models::MobileNetV2Options{.num_classes = 4, .stages = {{1, 8, 1, 1}, {3, 8, 2, 2}}, .dropout = 0.1}),
-       image},
-      {nn::make<models::Bert>(models::BertOptions{.vocabulary = 10, .hidden = 8, .layers = 2, .heads = 2, .intermediate = 8,
-                                                  .max_positions = 6}),
-       ids},
-      {nn::make<models::BiLSTM>(models::BiLSTMOptions{.vocabulary = 10, .embedding_dim = 4, .hidden = 4, .layers = 2}), ids}};
-  for (const auto& [model, x] : all) {
-    Tensor y = model->clone()->forward(x);  // copies can be called
-    y = (*model)(x);
+  for (const SmallModel& m : small_models()) {
+    Tensor x = m.x(2, 1), y = m.model->clone()->forward(x);  // copies can be called
+    y = (*m.model)(x);
     autograd::backward(functional::sum(y * y));
-    auto parameters = model->named_parameters();
+    auto parameters = m.model->named_parameters();
     for (const auto* p : {&parameters.front(), &parameters.back()})
-      EXPECT_TRUE(autograd::grad(*p->second).defined()) << model->type_name() << " " << p->first;
+      EXPECT_TRUE(autograd::grad(*p->second).defined()) << m.name << " " << p->first;
   }
 }
 

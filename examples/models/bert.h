@@ -1,6 +1,6 @@
 #pragma once
-// The BERT encoder (Devlin et al. 2018), attention written out. The parameters have the names of Hugging Face's BertModel
-// (without its pooling layer), so its state dicts load.
+// The BERT encoder (Devlin et al. 2018), attention written out. The parameters have the names of Hugging Face's
+// BertModel (without its pooling layer), so its state dicts load.
 
 #include <cmath>
 #include <string>
@@ -26,8 +26,8 @@ struct BertOptions {  // BERT-base
   double eps = 1e-12;  // of the layer norms
 };
 
-// Token ids (N, T), int64 -> (N, T, hidden): the sum of what stands for the token, for the token's type (0, all tokens are of
-// one text) and for its position.
+// Token ids (N, T), int64 -> (N, T, hidden): the sum of what stands for the token, for the token's type (0, all tokens
+// are of one text) and for its position.
 struct BertEmbeddings : nn::Module {
   explicit BertEmbeddings(const BertOptions& o)
       : word_embeddings(slot("word_embeddings", nn::Embedding(o.vocabulary, o.hidden, 0))),
@@ -124,8 +124,8 @@ struct BertEncoder : nn::Module {
 };
 
 // Inputs: token ids (N, T), int64, T at most max_positions; optionally an attention mask, float32, that is added to the
-// scores and so broadcast to (N, heads, T, T): (N, 1, 1, T) with 0 for tokens that count and -10000 for padding. Result: (N, T,
-// hidden), what the last layer gives. Error if heads does not divide hidden.
+// scores and so broadcast to (N, heads, T, T): (N, 1, 1, T) with 0 for tokens that count and -10000 for padding.
+// Result: (N, T, hidden), what the last layer gives. Error if heads does not divide hidden.
 struct Bert : nn::Module {
   explicit Bert(const BertOptions& o = {})
       : embeddings(slot("embeddings", BertEmbeddings(checked(o)))), encoder(slot("encoder", BertEncoder(o))) {}
@@ -139,8 +139,8 @@ struct Bert : nn::Module {
  private:
   static const BertOptions& checked(const BertOptions& o) {
     if (o.heads < 1 || o.hidden % o.heads != 0)
-      fail(ErrorCode::invalid_argument, "Bert: heads = " + std::to_string(o.heads) + "; expected a divisor of hidden = " +
-                                            std::to_string(o.hidden));
+      fail(ErrorCode::invalid_argument,
+           "Bert: heads = " + std::to_string(o.heads) + "; expected a divisor of hidden = " + std::to_string(o.hidden));
     return o;
   }
 };

@@ -25,7 +25,8 @@ struct BiLSTMOptions {
 struct BiLSTM : nn::Module {
   explicit BiLSTM(BiLSTMOptions o = {}) : options(std::move(o)) {
     if (options.pooling != "mean" && options.pooling != "last")
-      fail(ErrorCode::invalid_argument, "BiLSTM: expected pooling \"mean\" or \"last\", got \"" + options.pooling + "\"");
+      fail(ErrorCode::invalid_argument,
+           "BiLSTM: expected pooling \"mean\" or \"last\", got \"" + options.pooling + "\"");
   }
 
   BiLSTMOptions options;

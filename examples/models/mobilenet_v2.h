@@ -1,5 +1,6 @@
 #pragma once
-// MobileNetV2 (Sandler et al. 2018) as torchvision has it: the parameters have torchvision's names, so its state dicts load.
+// MobileNetV2 (Sandler et al. 2018) as torchvision has it: the parameters have torchvision's names, so its state dicts
+// load.
 
 #include <algorithm>
 #include <utility>

@@ -8,7 +8,8 @@ namespace models {
 
 using namespace octet;  // NOLINT: a header of examples
 
-// relu(x' + bn2(conv2(relu(bn1(conv1(x)))))), where x' is x or, if the size changes, a 1x1 convolution and batch norm of it.
+// relu(x' + bn2(conv2(relu(bn1(conv1(x)))))), where x' is x or, if the size changes, a 1x1 convolution and batch norm
+// of it.
 struct ResNetBasicBlock : nn::Module {
   ResNetBasicBlock(int64_t in, int64_t out, int64_t stride)
       : conv1(slot("conv1", nn::Conv2d(in, out, 3, {.stride = stride, .padding = 1, .bias = false}))),

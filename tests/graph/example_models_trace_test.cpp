@@ -35,9 +35,11 @@ TEST(TraceExampleModels, ComputeWhatTheModelsDoForAnyBatch) {
 
 TEST(TraceExampleModels, LayersAreModuleCalls) {
   const std::map<std::string, size_t> expected = {
-      {"ResNet18", 20 + 20 + 17 + 2 + 1},       // convolutions, batch norms, ReLUs, pools, Linear
-      {"MobileNetV2", 3 + 5 + 3 * 8 + 3 + 2},  // stem, a block without and three with expansion, the last convolution, Dropout and Linear
-      {"Bert", 3 + 2 + 2 * (6 + 2 + 3)},        // embeddings, norm and dropout; layers of 6 Linear, 2 norms and 3 dropouts
+      {"ResNet18", 20 + 20 + 17 + 2 + 1},  // convolutions, batch norms, ReLUs, pools, Linear
+      {"MobileNetV2",
+       3 + 5 + 3 * 8 + 3 +
+           2},  // stem, a block without and three with expansion, the last convolution, Dropout and Linear
+      {"Bert", 3 + 2 + 2 * (6 + 2 + 3)},  // embeddings, norm and dropout; layers of 6 Linear, 2 norms and 3 dropouts
       {"BiLSTM", 3}};
   for (const SmallModel& m : small_models()) {
     m.model->eval();
@@ -62,7 +64,8 @@ TEST(TraceExampleModels, BertTakesAMask) {
   autograd::NoGrad no_grad;
   const SmallModel m = small_models()[2];
   m.model->eval();
-  auto traced = graph::trace(*m.model, {TensorType(DType::int64, {Dim("N"), 6}), TensorType(DType::float32, {Dim("N"), 1, 1, 6})});
+  auto traced = graph::trace(
+      *m.model, {TensorType(DType::int64, {Dim("N"), 6}), TensorType(DType::float32, {Dim("N"), 1, 1, 6})});
   std::vector<Tensor> inputs{token_ids(3, 6, 40, 7), Tensor::zeros({3, 1, 1, 6})};
   inputs[1].data<float>()[0] = -10000;
   EXPECT_TRUE(equal(traced->forward(inputs)[0], m.model->forward(inputs)[0]));

@@ -20,7 +20,8 @@ nn::ModulePtr model_of(const json& c) {
   const std::string model = c["model"];
   const json& o = c["options"];
   auto number = [&](const char* key) { return o[key].get<int64_t>(); };
-  if (model == "resnet18") return nn::make<models::ResNet18>(models::ResNet18Options{number("num_classes"), number("width")});
+  if (model == "resnet18")
+    return nn::make<models::ResNet18>(models::ResNet18Options{number("num_classes"), number("width")});
   if (model == "mobilenet_v2") {
     models::MobileNetV2Options options{.num_classes = number("num_classes"), .width_mult = o["width_mult"]};
     if (o.contains("stages")) {
@@ -51,8 +52,10 @@ void fill(nn::Module& model, uint64_t seed) {
     const uint64_t k = seed++;
     if (t.dtype() != DType::float32) continue;
     double scale = std::sqrt(3.0 / static_cast<double>(t.numel() / t.size(0))), offset = 0;
-    if (name.ends_with("running_var")) scale = 0.25, offset = 1.25;
-    else if (t.dim() == 1) scale = name.ends_with("weight") ? 0.25 : 0.2, offset = name.ends_with("weight") ? 1 : 0;
+    if (name.ends_with("running_var"))
+      scale = 0.25, offset = 1.25;
+    else if (t.dim() == 1)
+      scale = name.ends_with("weight") ? 0.25 : 0.2, offset = name.ends_with("weight") ? 1 : 0;
     t.detach().copy_from(Tensor::from(golden_values("uniform", k, t.numel(), scale, offset), t.shape()));
   }
 }
@@ -60,7 +63,8 @@ void fill(nn::Module& model, uint64_t seed) {
 std::vector<Tensor> inputs_of(const json& c) {
   const Shape shape = c["shape"].get<Shape>();
   const uint64_t seed = c["seed"].get<uint64_t>() + 1000;
-  if (!c["options"].contains("vocabulary")) return {Tensor::from(golden_values("normal", seed, numel(shape), 1, 0), shape)};
+  if (!c["options"].contains("vocabulary"))
+    return {Tensor::from(golden_values("normal", seed, numel(shape), 1, 0), shape)};
   Random random(seed);
   std::vector<int64_t> ids(static_cast<size_t>(numel(shape)));
   for (int64_t& id : ids) id = static_cast<int64_t>(random.uniform() * c["options"]["vocabulary"].get<double>());

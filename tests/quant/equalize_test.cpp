@@ -1,5 +1,5 @@
-// Cross-layer equalization: against PyTorch (tests/golden/equalize.json, made by scripts/oracle/equalize.py), and what must hold of
-// it where PyTorch has none.
+// Cross-layer equalization: against PyTorch (tests/golden/equalize.json, made by scripts/oracle/equalize.py), and what
+// must hold of it where PyTorch has none.
 #include "octet/quant/algorithms/equalize.h"
 
 #include <gtest/gtest.h>
@@ -59,15 +59,20 @@ TEST(GoldenEqualize, WeightsAndBiasesArePyTorchs) {
     for (const json& l : c["layers"]) {
       const Shape shape = l["shape"].get<Shape>();
       nn::ModulePtr layer, whole;
-      if (l["conv"]) layer = nn::make<Conv2d>(shape[1], shape[0], shape[2]);
-      else layer = nn::make<Linear>(shape[1], shape[0]);
+      if (l["conv"])
+        layer = nn::make<Conv2d>(shape[1], shape[0], shape[2]);
+      else
+        layer = nn::make<Linear>(shape[1], shape[0]);
       layer->tensor("weight") = golden_weight(seed, shape);
       layer->tensor("bias") = Tensor::from(golden_values("normal", seed + 2, shape[0], 1, 0), {shape[0]});
       seed += 3;
       const std::vector<nn::ModulePtr> parts{layer, nn::make<ReLU>()};
-      if (!l["relu"]) whole = layer;
-      else if (l["conv"]) whole = nn::make<nn::intrinsic::ConvReLU2d>(parts);
-      else whole = nn::make<nn::intrinsic::LinearReLU>(parts);
+      if (!l["relu"])
+        whole = layer;
+      else if (l["conv"])
+        whole = nn::make<nn::intrinsic::ConvReLU2d>(parts);
+      else
+        whole = nn::make<nn::intrinsic::LinearReLU>(parts);
       model->append(whole);
     }
     auto state = equalize(model, c["pairs"].get<FuseList>(), {.threshold = c["threshold"]})->state_dict();
@@ -95,7 +100,8 @@ Layer uneven(Layer layer, uint64_t seed) {
   for (int64_t r = 0; r < w.size(0); ++r) {
     double by_row = std::pow(10, random.uniform(-1.5, 1.5));
     for (int64_t i = 0; i < columns * inner; ++i)
-      w.data<float>()[r * columns * inner + i] *= static_cast<float>(by_row * by_column[static_cast<size_t>(i / inner)]);
+      w.data<float>()[r * columns * inner + i] *=
+          static_cast<float>(by_row * by_column[static_cast<size_t>(i / inner)]);
   }
   layer.weight = w;
   if (layer.bias.defined()) layer.bias = Tensor::randn(layer.bias.shape(), seed + 1);
@@ -142,44 +148,91 @@ std::vector<Case> all_cases() {
       std::vector<nn::ModulePtr>{nn::make<Conv2d>(uneven(Conv2d(3, 8, 3), 1)), nn::make<ReLU>()});
   using nn::ConvTranspose1d, nn::ConvTranspose2d, nn::ConvTranspose3d;
   return {
-      {"conv2d", sequence(uneven(Conv2d(3, 8, 3), 1), ReLU(), uneven(Conv2d(8, 4, 3), 2)), {2, 3, 8, 8}, {{"0", "2"}},
+      {"conv2d",
+       sequence(uneven(Conv2d(3, 8, 3), 1), ReLU(), uneven(Conv2d(8, 4, 3), 2)),
+       {2, 3, 8, 8},
+       {{"0", "2"}},
        {{"0.weight", 0}, {"2.weight", 1}}},
-      {"conv1d", sequence(uneven(Conv1d(3, 8, 3), 3), nn::PReLU(), uneven(Conv1d(8, 4, 3), 4)), {2, 3, 9}, {{"0", "2"}},
+      {"conv1d",
+       sequence(uneven(Conv1d(3, 8, 3), 3), nn::PReLU(), uneven(Conv1d(8, 4, 3), 4)),
+       {2, 3, 9},
+       {{"0", "2"}},
        {{"0.weight", 0}, {"2.weight", 1}}},
-      {"conv3d", sequence(uneven(Conv3d(2, 5, 2), 5), nn::LeakyReLU(), uneven(Conv3d(5, 3, 2), 6)), {1, 2, 4, 4, 4}, {{"0", "2"}},
+      {"conv3d",
+       sequence(uneven(Conv3d(2, 5, 2), 5), nn::LeakyReLU(), uneven(Conv3d(5, 3, 2), 6)),
+       {1, 2, 4, 4, 4},
+       {{"0", "2"}},
        {{"0.weight", 0}, {"2.weight", 1}}},
-      {"transposed1d", sequence(uneven(ConvTranspose1d(3, 6, 3), 7), ReLU(), uneven(Conv1d(6, 4, 3), 8)), {2, 3, 5}, {{"0", "2"}},
+      {"transposed1d",
+       sequence(uneven(ConvTranspose1d(3, 6, 3), 7), ReLU(), uneven(Conv1d(6, 4, 3), 8)),
+       {2, 3, 5},
+       {{"0", "2"}},
        {{"0.weight", 1}, {"2.weight", 1}}},
-      {"transposed2d", sequence(uneven(Conv2d(3, 6, 3), 9), ReLU(), uneven(ConvTranspose2d(6, 4, 3), 10)), {2, 3, 6, 6}, {{"0", "2"}},
+      {"transposed2d",
+       sequence(uneven(Conv2d(3, 6, 3), 9), ReLU(), uneven(ConvTranspose2d(6, 4, 3), 10)),
+       {2, 3, 6, 6},
+       {{"0", "2"}},
        {{"0.weight", 0}, {"2.weight", 0}}},
-      {"transposed3d", sequence(uneven(ConvTranspose3d(2, 4, 2), 11), uneven(ConvTranspose3d(4, 2, 2), 12)), {1, 2, 3, 3, 3}, {{"0", "1"}},
+      {"transposed3d",
+       sequence(uneven(ConvTranspose3d(2, 4, 2), 11), uneven(ConvTranspose3d(4, 2, 2), 12)),
+       {1, 2, 3, 3, 3},
+       {{"0", "1"}},
        {{"0.weight", 1}, {"1.weight", 0}}},
-      {"groups", sequence(uneven(Conv2d(4, 12, 3, {.groups = 2}), 13), ReLU(), uneven(Conv2d(12, 6, 3, {.groups = 3}), 14)), {2, 4, 7, 7},
+      {"groups",
+       sequence(uneven(Conv2d(4, 12, 3, {.groups = 2}), 13), ReLU(), uneven(Conv2d(12, 6, 3, {.groups = 3}), 14)),
+       {2, 4, 7, 7},
        {{"0", "2"}}},
-      {"groups, transposed", sequence(uneven(ConvTranspose2d(4, 12, 3, {.groups = 2}), 15), ReLU(),
-                                      uneven(ConvTranspose2d(12, 6, 3, {.groups = 3}), 16)), {2, 4, 4, 4}, {{"0", "2"}}},
-      {"depthwise between", sequence(uneven(Conv2d(3, 8, 1), 17), ReLU(), uneven(Conv2d(8, 8, 3, {.padding = 1, .groups = 8}), 18),
-                                     ReLU(), uneven(Conv2d(8, 4, 1), 19)), {2, 3, 6, 6}, {{"0", "2", "4"}},
+      {"groups, transposed",
+       sequence(uneven(ConvTranspose2d(4, 12, 3, {.groups = 2}), 15), ReLU(),
+                uneven(ConvTranspose2d(12, 6, 3, {.groups = 3}), 16)),
+       {2, 4, 4, 4},
+       {{"0", "2"}}},
+      {"depthwise between",
+       sequence(uneven(Conv2d(3, 8, 1), 17), ReLU(), uneven(Conv2d(8, 8, 3, {.padding = 1, .groups = 8}), 18), ReLU(),
+                uneven(Conv2d(8, 4, 1), 19)),
+       {2, 3, 6, 6},
+       {{"0", "2", "4"}},
        {{"0.weight", 0}, {"2.weight", 0}, {"4.weight", 1}}},
       {"two depthwise between, 1d and transposed",
        sequence(uneven(Conv1d(3, 8, 1), 20), uneven(Conv1d(8, 8, 3, {.groups = 8}), 21), ReLU(),
-                uneven(ConvTranspose1d(8, 8, 3, {.groups = 8}), 22), uneven(Conv1d(8, 4, 1), 23)), {2, 3, 8}, {{"0", "1", "3", "4"}},
+                uneven(ConvTranspose1d(8, 8, 3, {.groups = 8}), 22), uneven(Conv1d(8, 4, 1), 23)),
+       {2, 3, 8},
+       {{"0", "1", "3", "4"}},
        {{"0.weight", 0}, {"1.weight", 0}, {"3.weight", 0}, {"4.weight", 1}}},
-      {"depthwise first", sequence(uneven(Conv2d(6, 6, 3, {.groups = 6}), 24), ReLU(), uneven(Conv2d(6, 4, 1), 25)), {2, 6, 6, 6},
-       {{"0", "2"}}, {{"0.weight", 0}, {"2.weight", 1}}},
-      {"depthwise last, two outputs per channel",
-       sequence(uneven(Conv2d(3, 6, 1), 26), ReLU(), uneven(Conv2d(6, 12, 3, {.groups = 6}), 27)), {2, 3, 6, 6}, {{"0", "2"}}},
-      {"linear without biases", sequence(uneven(Linear(5, 9, false), 28), ReLU(), uneven(Linear(9, 4, false), 29)), {3, 5}, {{"0", "2"}},
+      {"depthwise first",
+       sequence(uneven(Conv2d(6, 6, 3, {.groups = 6}), 24), ReLU(), uneven(Conv2d(6, 4, 1), 25)),
+       {2, 6, 6, 6},
+       {{"0", "2"}},
        {{"0.weight", 0}, {"2.weight", 1}}},
-      {"flattened", sequence(uneven(Conv2d(3, 5, 3), 30), ReLU(), nn::MaxPool2d(2), nn::Flatten(), uneven(Linear(45, 4), 31)),
-       {2, 3, 8, 8}, {{"0", "4"}}},
-      {"fused", sequence(fused, uneven(Conv2d(8, 4, 3), 2)), {2, 3, 8, 8}, {{"0", "1"}}, {{"0.0.weight", 0}, {"1.weight", 1}}},
-      {"batch norms", sequence(uneven(Conv2d(3, 8, 1, {.bias = false}), 32), lively<nn::BatchNorm2d>(8, 33), ReLU(),
-                               uneven(Conv2d(8, 8, 3, {.groups = 8, .bias = false}), 34), lively<nn::BatchNorm2d>(8, 35), ReLU(),
-                               uneven(Conv2d(8, 6, 1, {.bias = false}), 36), lively<nn::BatchNorm2d>(6, 37), ReLU(), nn::Flatten(),
-                               uneven(Linear(6 * 16, 3), 38)), {2, 3, 6, 6},
-       {{"0", "1", "3", "4", "6"}, {"6", "7", "10"}}, {}},
-      {"a chain in one list", sequence(uneven(Linear(4, 6), 39), uneven(Linear(6, 5), 40), ReLU(), uneven(Linear(5, 3), 41)), {2, 4},
+      {"depthwise last, two outputs per channel",
+       sequence(uneven(Conv2d(3, 6, 1), 26), ReLU(), uneven(Conv2d(6, 12, 3, {.groups = 6}), 27)),
+       {2, 3, 6, 6},
+       {{"0", "2"}}},
+      {"linear without biases",
+       sequence(uneven(Linear(5, 9, false), 28), ReLU(), uneven(Linear(9, 4, false), 29)),
+       {3, 5},
+       {{"0", "2"}},
+       {{"0.weight", 0}, {"2.weight", 1}}},
+      {"flattened",
+       sequence(uneven(Conv2d(3, 5, 3), 30), ReLU(), nn::MaxPool2d(2), nn::Flatten(), uneven(Linear(45, 4), 31)),
+       {2, 3, 8, 8},
+       {{"0", "4"}}},
+      {"fused",
+       sequence(fused, uneven(Conv2d(8, 4, 3), 2)),
+       {2, 3, 8, 8},
+       {{"0", "1"}},
+       {{"0.0.weight", 0}, {"1.weight", 1}}},
+      {"batch norms",
+       sequence(uneven(Conv2d(3, 8, 1, {.bias = false}), 32), lively<nn::BatchNorm2d>(8, 33), ReLU(),
+                uneven(Conv2d(8, 8, 3, {.groups = 8, .bias = false}), 34), lively<nn::BatchNorm2d>(8, 35), ReLU(),
+                uneven(Conv2d(8, 6, 1, {.bias = false}), 36), lively<nn::BatchNorm2d>(6, 37), ReLU(), nn::Flatten(),
+                uneven(Linear(6 * 16, 3), 38)),
+       {2, 3, 6, 6},
+       {{"0", "1", "3", "4", "6"}, {"6", "7", "10"}},
+       {}},
+      {"a chain in one list",
+       sequence(uneven(Linear(4, 6), 39), uneven(Linear(6, 5), 40), ReLU(), uneven(Linear(5, 3), 41)),
+       {2, 4},
        {{"0", "1", "3"}}},
   };
 }
@@ -220,13 +273,15 @@ TEST(Equalize, ChainsOfPairsAgreeInTheEnd) {
 TEST(Equalize, ChannelsWithoutWeightsStayAsTheyAre) {
   auto model = sequence(uneven(Linear(4, 4), 1), ReLU(), uneven(Linear(4, 3), 2));
   Tensor w0 = model->submodule("0")->tensor("weight"), w2 = model->submodule("2")->tensor("weight");
-  for (int64_t i = 0; i < 4; ++i) w0.data<float>()[i] = 0;           // channel 0 leaves nothing but its bias
-  for (int64_t i = 0; i < 3; ++i) w2.data<float>()[i * 4 + 1] = 0;   // channel 1 is not used
-  for (int64_t i = 0; i < 4; ++i) w0.data<float>()[8 + i] *= 1e-12f; // channel 2 does next to nothing
+  for (int64_t i = 0; i < 4; ++i) w0.data<float>()[i] = 0;            // channel 0 leaves nothing but its bias
+  for (int64_t i = 0; i < 3; ++i) w2.data<float>()[i * 4 + 1] = 0;    // channel 1 is not used
+  for (int64_t i = 0; i < 4; ++i) w0.data<float>()[8 + i] *= 1e-12f;  // channel 2 does next to nothing
   auto state = model->state_dict(), now = equalize(model, {{"0", "2"}})->state_dict();
   for (int64_t c = 0; c < 3; ++c) {
-    EXPECT_TRUE(octet::equal(now.at("0.weight").detach().select(0, c), state.at("0.weight").detach().select(0, c))) << c;
-    EXPECT_TRUE(octet::equal(now.at("2.weight").detach().select(1, c), state.at("2.weight").detach().select(1, c))) << c;
+    EXPECT_TRUE(octet::equal(now.at("0.weight").detach().select(0, c), state.at("0.weight").detach().select(0, c)))
+        << c;
+    EXPECT_TRUE(octet::equal(now.at("2.weight").detach().select(1, c), state.at("2.weight").detach().select(1, c)))
+        << c;
     EXPECT_EQ(now.at("0.bias").at({c}), state.at("0.bias").at({c})) << c;
   }
   EXPECT_FALSE(octet::equal(now.at("0.weight").detach().select(0, 3), state.at("0.weight").detach().select(0, 3)));
@@ -246,11 +301,12 @@ TEST(Equalize, AnErrorLeavesTheModelAsItWas) {
   EXPECT_EQ(model->submodule("1")->type_name(), "BatchNorm2d");
 }
 
-// A small MobileNet block with the channel ranges that folded batch norms leave behind, quantized with one scale per weight.
+// A small MobileNet block with the channel ranges that folded batch norms leave behind, quantized with one scale per
+// weight.
 TEST(Equalize, HelpsWhereOneScaleMustFitAllChannels) {
   autograd::NoGrad no_grad;
-  auto model = sequence(uneven(Conv2d(3, 16, 3), 1), ReLU(), uneven(Conv2d(16, 16, 3, {.padding = 1, .groups = 16}), 2), ReLU(),
-                        uneven(Conv2d(16, 8, 1), 3));
+  auto model = sequence(uneven(Conv2d(3, 16, 3), 1), ReLU(), uneven(Conv2d(16, 16, 3, {.padding = 1, .groups = 16}), 2),
+                        ReLU(), uneven(Conv2d(16, 8, 1), 3));
   model->eval();
   Tensor x = Tensor::randn({4, 3, 12, 12}, 5), expected = (*model)(x);
   auto quality = [&](const std::shared_ptr<Sequential>& m) {
@@ -300,15 +356,19 @@ TEST(Equalize, ASampleAllowsWhatIsDeclaredBetweenButDoesNotRunThere) {
     Tensor forward(Tensor x) override { return sigmoid(conv2(conv1(x))); }
   };
   auto net = nn::make<Net>();
-  expect_error(ErrorCode::invalid_argument, {"'sigmoid' (Sigmoid)", "between 'conv1' and 'conv2'", "sample"},
-               [&] { equalize(net, {{"conv1", "conv2"}}); });
+  expect_error(ErrorCode::invalid_argument, {"'sigmoid' (Sigmoid)", "between 'conv1' and 'conv2'", "sample"}, [&] {
+    equalize(net, {{"conv1", "conv2"}});
+  });
   equalize(net, {{"conv1", "conv2"}}, {.sample = {Tensor::randn({1, 2, 3, 3}, 1)}});
 }
 
 TEST(Equalize, WhatCannotBeEqualizedIsAnErrorThatSaysWhy) {
   auto shared = nn::make<Linear>(4, 4);
   auto model = nn::make<Sequential>();
-  model->append("conv", Conv2d(3, 8, 1)).append("bn", nn::BatchNorm2d(8)).append("relu6", nn::ReLU6()).append("dw", Conv2d(8, 8, 3, {.groups = 8}));
+  model->append("conv", Conv2d(3, 8, 1))
+      .append("bn", nn::BatchNorm2d(8))
+      .append("relu6", nn::ReLU6())
+      .append("dw", Conv2d(8, 8, 3, {.groups = 8}));
   model->append("pw", Conv2d(8, 6, 1)).append("a", Linear(4, 4)).append("b", Linear(4, 4)).append("c", Linear(4, 4));
   model->append("odd", Linear(7, 2)).append("shared", shared).append("again", shared).append("gru", nn::GRU(4, 4));
   model->append("bn1d", nn::BatchNorm1d(4)).append("nan", Linear(4, 4)).append("end", Linear(4, 4));
@@ -344,7 +404,9 @@ TEST(Equalize, APreparedModelIsRefused) {
   model->eval();
   model->qconfig = quant::get_default_qconfig();
   auto prepared = quant::prepare(model);
-  expect_error(ErrorCode::invalid_argument, {"prepared already", "before prepare"}, [&] { equalize(prepared, {{"0", "2"}}); });
+  expect_error(ErrorCode::invalid_argument, {"prepared already", "before prepare"}, [&] {
+    equalize(prepared, {{"0", "2"}});
+  });
 }
 
 }  // namespace

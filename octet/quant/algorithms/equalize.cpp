@@ -44,14 +44,16 @@ struct Layer {
   }
 };
 
-// Layers through which each channel goes by itself; all but the first and the last are depthwise. The last takes `spread` of
-// its input channels from each channel.
+// Layers through which each channel goes by itself; all but the first and the last are depthwise. The last takes
+// `spread` of its input channels from each channel.
 struct Chain {
   std::vector<Layer*> layers;
   int64_t channels, spread = 1;
 };
 
-std::string describe(const std::vector<std::string>& list) { return fmt::format("equalize {{{}}}", fmt::join(list, ", ")); }
+std::string describe(const std::vector<std::string>& list) {
+  return fmt::format("equalize {{{}}}", fmt::join(list, ", "));
+}
 
 bool passes_scales(nn::Module& m) {
   if (dynamic_cast<nn::Activation*>(&m)) return dynamic_cast<nn::ReLU*>(&m) || dynamic_cast<nn::LeakyReLU*>(&m);
@@ -62,7 +64,8 @@ bool passes_scales(nn::Module& m) {
 class Equalizer {
  public:
   explicit Equalizer(nn::Module& model) : model_(model) {
-    OCTET_CHECK(!model.prepared.has_value(), invalid_argument, "equalize: the model is prepared already: equalize it before "
+    OCTET_CHECK(!model.prepared.has_value(), invalid_argument,
+                "equalize: the model is prepared already: equalize it before "
                 "prepare(), so that observers see the ranges that stay");
     std::function<void(const nn::Module&)> count = [&](const nn::Module& m) {
       for (const auto& [name, child] : m.children())
@@ -79,8 +82,10 @@ class Equalizer {
       if (!bn) continue;
       const std::string who = describe(list);
       OCTET_CHECK(i > 0, invalid_argument, "{}: expected a layer before the batch norm '{}'", who, list[i]);
-      OCTET_CHECK(!bn->training(), invalid_argument, "{}: '{}' is in training mode; a batch norm is folded with its running "
-                  "statistics: call eval() first", who, list[i]);
+      OCTET_CHECK(!bn->training(), invalid_argument,
+                  "{}: '{}' is in training mode; a batch norm is folded with its running "
+                  "statistics: call eval() first",
+                  who, list[i]);
       ModulePtr layer = model_.submodule(list[i - 1]);
       check_used_once(*module, list[i], who);
       check_used_once(*layer, list[i - 1], who);
@@ -98,15 +103,17 @@ class Equalizer {
     std::vector<Layer*> layers;
     for (const std::string& path : paths) {
       Layer* layer = this->layer(path, who);
-      OCTET_CHECK(std::find(layers.begin(), layers.end(), layer) == layers.end(), invalid_argument, "{}: '{}' is named twice",
-                  who, path);
+      OCTET_CHECK(std::find(layers.begin(), layers.end(), layer) == layers.end(), invalid_argument,
+                  "{}: '{}' is named twice", who, path);
       layers.push_back(layer);
     }
     for (size_t i = 1; check_between && i < paths.size(); ++i) check_declared_between(paths[i - 1], paths[i], who);
     size_t first = 0;
     for (size_t i = 1; i < layers.size(); ++i)
       if (!layers[i]->depthwise() || i + 1 == layers.size()) {
-        add_chain({layers.begin() + static_cast<std::ptrdiff_t>(first), layers.begin() + static_cast<std::ptrdiff_t>(i) + 1}, who);
+        add_chain(
+            {layers.begin() + static_cast<std::ptrdiff_t>(first), layers.begin() + static_cast<std::ptrdiff_t>(i) + 1},
+            who);
         first = i;
       }
   }
@@ -119,7 +126,8 @@ class Equalizer {
       moved = 0;
       for (auto& [path, layer] : layers_) {
         double sum = 0;
-        for (size_t i = 0; i < layer.w.size(); ++i) sum += (layer.w[i] - layer.before[i]) * (layer.w[i] - layer.before[i]);
+        for (size_t i = 0; i < layer.w.size(); ++i)
+          sum += (layer.w[i] - layer.before[i]) * (layer.w[i] - layer.before[i]);
         moved += std::sqrt(sum);
       }
     } while (moved >= threshold && ++turn < kMostTurns);
@@ -137,8 +145,10 @@ class Equalizer {
   }
 
   void check_used_once(nn::Module& module, const std::string& path, const std::string& who) {
-    OCTET_CHECK(places_[&module] == 1, invalid_argument, "{}: '{}' stands in {} places of the model: scaling it would change "
-                "what the others compute", who, path, places_[&module]);
+    OCTET_CHECK(places_[&module] == 1, invalid_argument,
+                "{}: '{}' stands in {} places of the model: scaling it would change "
+                "what the others compute",
+                who, path, places_[&module]);
   }
 
   Layer* layer(const std::string& path, const std::string& who) {
@@ -147,8 +157,10 @@ class Equalizer {
     check_used_once(*module, path, who);
     nn::Module* inner = module.get();
     if (auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(inner)) {
-      OCTET_CHECK(fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1]), invalid_argument, "{}: '{}' is a {}: only layers "
-                  "fused with ReLU are scaled: fold batch norms first, by fuse_modules in eval mode", who, path, module->type_name());
+      OCTET_CHECK(fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1]), invalid_argument,
+                  "{}: '{}' is a {}: only layers "
+                  "fused with ReLU are scaled: fold batch norms first, by fuse_modules in eval mode",
+                  who, path, module->type_name());
       inner = &(*fused)[0];
     }
     Layer layer{.path = path};
@@ -166,8 +178,10 @@ class Equalizer {
         layer.out = typed.out_features;
       }
     });
-    OCTET_CHECK(known && inner->children().empty(), unsupported, "{}: '{}' is a {}; expected a float Conv1d, 2d, 3d, a transposed "
-                "one or a Linear, alone or fused with ReLU, or a batch norm behind one", who, path, module->type_name());
+    OCTET_CHECK(known && inner->children().empty(), unsupported,
+                "{}: '{}' is a {}; expected a float Conv1d, 2d, 3d, a transposed "
+                "one or a Linear, alone or fused with ReLU, or a batch norm behind one",
+                who, path, module->type_name());
     layer.w = load(*layer.weight, path, who);
     if (layer.bias->defined()) layer.b = load(*layer.bias, path, who);
     return &(layers_[path] = std::move(layer));
@@ -191,8 +205,10 @@ class Equalizer {
     bool between = false;
     for (auto& [path, module] : model_.named_modules()) {
       if (path == to) break;
-      OCTET_CHECK(!between || passes_scales(*module), invalid_argument, "{}: '{}' ({}) is declared "
-                  "between '{}' and '{}' and does not let a scale pass: {}, or give a sample, by which the result is checked instead",
+      OCTET_CHECK(!between || passes_scales(*module), invalid_argument,
+                  "{}: '{}' ({}) is declared "
+                  "between '{}' and '{}' and does not let a scale pass: {}, or give a sample, by which the result is "
+                  "checked instead",
                   who, path, module->type_name(), from, to,
                   dynamic_cast<nn::BatchNorm*>(module) ? "name it in the list to fold it, or use fuse_modules"
                                                        : "leave the pair out or, of a ReLU6, put a ReLU there");
@@ -204,16 +220,21 @@ class Equalizer {
     Layer &first = *layers.front(), &last = *layers.back();
     for (size_t i = 1; i < layers.size(); ++i) {
       const bool flattened = first.weight->dim() > 2 && layers[i]->weight->dim() == 2;
-      OCTET_CHECK(flattened ? layers[i]->in % first.out == 0 : layers[i]->in == first.out, invalid_argument, "{}: '{}' gives {} channels and '{}' takes {}", who, first.path, first.out, layers[i]->path,
+      OCTET_CHECK(flattened ? layers[i]->in % first.out == 0 : layers[i]->in == first.out, invalid_argument,
+                  "{}: '{}' gives {} channels and '{}' takes {}", who, first.path, first.out, layers[i]->path,
                   layers[i]->in);
     }
     for (size_t i = 0; i + 1 < layers.size(); ++i) {
       auto [it, fresh] = towards_.emplace(layers[i]->path, layers[i + 1]->path);
-      OCTET_CHECK(fresh, invalid_argument, "{}: '{}' is followed by '{}' in another place: what a layer gives can be scaled for "
-                  "one follower only", who, layers[i]->path, it->second);
+      OCTET_CHECK(fresh, invalid_argument,
+                  "{}: '{}' is followed by '{}' in another place: what a layer gives can be scaled for "
+                  "one follower only",
+                  who, layers[i]->path, it->second);
       auto [back, first_time] = from_.emplace(layers[i + 1]->path, layers[i]->path);
-      OCTET_CHECK(first_time, invalid_argument, "{}: '{}' follows '{}' in another place: what a layer takes can come from one "
-                  "layer only", who, layers[i + 1]->path, back->second);
+      OCTET_CHECK(first_time, invalid_argument,
+                  "{}: '{}' follows '{}' in another place: what a layer takes can come from one "
+                  "layer only",
+                  who, layers[i + 1]->path, back->second);
     }
     chains_.push_back({layers, first.out, last.in / first.out});
   }
@@ -253,7 +274,9 @@ class Equalizer {
     std::vector<double> so_far(channels, 1.0);
     for (size_t k = 0; k < n; ++k) {
       Layer& layer = *chain.layers[k];
-      layer.for_each([&](int64_t in, int64_t out, double& w) { w *= factors[k][static_cast<size_t>(channel_of(chain, k, in, out))]; });
+      layer.for_each([&](int64_t in, int64_t out, double& w) {
+        w *= factors[k][static_cast<size_t>(channel_of(chain, k, in, out))];
+      });
       if (k + 1 == n) break;
       for (size_t c = 0; c < channels; ++c) {
         so_far[c] *= factors[k][c];
@@ -298,12 +321,14 @@ double change(const nn::Module& model, const FuseList& lists, const EqualizeOpti
 
 ModulePtr equalize_untyped(const ModulePtr& model, const FuseList& lists, const EqualizeOptions& options) {
   constexpr double kRounding = 1e-3;  // of float32, through many layers
-  OCTET_CHECK(options.threshold >= 0, invalid_argument, "equalize: expected a threshold of 0 or more, got {}", options.threshold);
+  OCTET_CHECK(options.threshold >= 0, invalid_argument, "equalize: expected a threshold of 0 or more, got {}",
+              options.threshold);
   if (!options.sample.empty() && change(*model, lists, options) > kRounding) {
     std::vector<std::string> wrong;
     for (const auto& list : lists)
       if (change(*model, {list}, options) > kRounding) wrong.push_back(fmt::format("{{{}}}", fmt::join(list, ", ")));
-    OCTET_FAIL(invalid_argument, "equalize: the model computes something else afterwards, by {}: what stands between these layers "
+    OCTET_FAIL(invalid_argument,
+               "equalize: the model computes something else afterwards, by {}: what stands between these layers "
                "does not let a scale pass, or the first one's result is used elsewhere too: leave them out",
                wrong.empty() ? "the lists together" : fmt::format("{}", fmt::join(wrong, ", ")));
   }

@@ -1,0 +1,19 @@
+#pragma once
+// Something that travels with tensors (ops::TensorTrace) and wants to see the calls of modules that they take part in too.
+
+#include <functional>
+#include <vector>
+
+#include "octet/nn/module.h"
+#include "octet/ops/op.h"
+
+namespace octet::nn {
+
+class ModuleTrace : public ops::TensorTrace {
+ public:
+  using Next = std::function<std::vector<Tensor>(const std::vector<Tensor>& inputs)>;
+  // Called in place of the module; `next` runs its forward and its hooks.
+  virtual std::vector<Tensor> on_module(Module& module, const std::vector<Tensor>& inputs, const Next& next) = 0;
+};
+
+}  // namespace octet::nn

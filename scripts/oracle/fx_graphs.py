@@ -6,7 +6,7 @@ Run by hand, from the repository's root, with Debian's python3 and python3-torch
     /usr/bin/python3 scripts/oracle/fx_graphs.py
 
 Each case is a class below (tests/quant/fx_models.h has the same, with the same member names), its inputs, its config (what
-QConfigMapping and PrepareCustomConfig are made of) and four graphs: `fused` (traced and fused), `prepared` (prepare_fx or
+QConfigMapping and PrepareCustomConfig are made of) and five graphs: `traced`, `fused`, `prepared` (prepare_fx or
 prepare_qat_fx), `reference` (convert_to_reference_fx) and `lowered` (convert_fx). A graph is a list of nodes in PyTorch's
 order, normalised so that octet's graphs can be written the same way:
 
@@ -1285,11 +1285,10 @@ def dump(gm, inputs, packed_of=()):
     return nodes, {path: dump(m, x)[0] for path, (m, x) in norm.inside.items()}
 
 
-def fused(cls):
+def traced(cls):
     model, config = make(cls), prepare_custom(cls.config)
     names, classes = get_skipped_module_name_and_classes(config, False)
-    gm = fx.GraphModule(model, QuantizationTracer(names, classes).trace(model))
-    return _fuse_fx(gm, cls.config.get("qat", False))
+    return fx.GraphModule(model, QuantizationTracer(names, classes).trace(model))
 
 
 def quantized_inputs(cls, inputs):
@@ -1314,7 +1313,8 @@ def case(cls):
     inside = {}
     reference = converted(convert_to_reference_fx)
     given = quantized_inputs(cls, inputs)
-    stages = {"fused": (fused(cls), inputs), "prepared": (prepared(), inputs), "reference": (reference, given),
+    fused = _fuse_fx(traced(cls), cls.config.get("qat", False))
+    stages = {"traced": (traced(cls), inputs), "fused": (fused, inputs), "prepared": (prepared(), inputs), "reference": (reference, given),
               "lowered": (converted(convert_fx), given)}
     for stage, (gm, x) in stages.items():
         out[stage], within = dump(gm, x, packed_constants(reference) if stage == "lowered" else ())
@@ -1334,8 +1334,8 @@ def graph_text(nodes):
 
 
 def case_text(c):
-    lines = ["%s:%s" % (compact(k), graph_text(v) if k in ("fused", "prepared", "reference", "lowered") else compact(v))
-             for k, v in c.items()]
+    stages = ("traced", "fused", "prepared", "reference", "lowered")
+    lines = ["%s:%s" % (compact(k), graph_text(v) if k in stages else compact(v)) for k, v in c.items()]
     return " {" + ",\n  ".join(lines) + "}"
 
 

@@ -2,6 +2,7 @@
 // The models of scripts/oracle/fx_graphs.py, under the same names and with the same member names.
 
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -581,6 +582,7 @@ struct QatFunctional : FunctionalLinear {};
 struct Maker {
   const char* name;
   nn::ModulePtr (*make)();
+  friend void PrintTo(const Maker& maker, std::ostream* out) { *out << maker.name; }
 };
 inline const std::vector<Maker>& makers() {
   static const std::vector<Maker> all = {

@@ -43,7 +43,7 @@ Digits load_mnist(const std::filesystem::path& npz);
 Digits made_up_digits(int64_t count, uint64_t seed);
 
 struct TrainOptions {
-  int64_t epochs = 3, batch_size = 32;
+  int64_t epochs = 2, batch_size = 32;
   double lr = 5e-3;
   std::function<void(int64_t epoch, double loss)> report;  // called after each epoch with its mean loss
 };

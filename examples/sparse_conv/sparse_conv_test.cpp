@@ -319,8 +319,8 @@ TEST(SparseMnist, LearnsWhatWasMadeUp) {
 TEST(DataSparseMnist, LearnsDigits) {
   OCTET_NEED_DATA("mnist");
   octet::manual_seed(1);
-  auto net = nn::make<SparseMnist>(8);
-  train(*net, load_mnist(mnist_dir() / "train20000.npz").first(6000), {.epochs = 3, .batch_size = 32, .lr = 5e-3});
+  auto net = nn::make<SparseMnist>(32);
+  train(*net, load_mnist(mnist_dir() / "train20000.npz").first(3000), {.epochs = 2});
   EXPECT_GT(accuracy(*net, load_mnist(mnist_dir() / "test5000.npz").first(1000)), 0.95);
 }
 

@@ -1,5 +1,5 @@
 // A sparse convolutional network on MNIST with a tensor type of its own.
-//   example_sparse_mnist [--width 8] [--images 6000] [--epochs 3] [--made-up]
+//   example_sparse_mnist [--width 32] [--images 3000] [--epochs 2] [--made-up]
 #include <chrono>
 #include <cstring>
 #include <iostream>
@@ -8,7 +8,7 @@
 
 int main(int argc, char** argv) {
   using namespace sparse;
-  int64_t width = 8, images = 6000, epochs = 3;
+  int64_t width = 32, images = 3000, epochs = 2;
   bool made_up = false;
   for (int i = 1; i < argc; ++i) {
     auto number = [&](const char* name, int64_t& value) {

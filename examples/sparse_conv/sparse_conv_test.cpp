@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "mnist.h"
+#include "quantized.h"
 #include "tests/data.h"
 
 namespace sparse {
@@ -256,6 +257,67 @@ TEST(SparseConvCodes, WithoutAResultTypeTheResultIsFloat) {
   const Tensor rows = make_rules(s, 3, conv.options).rows;
   EXPECT_TRUE(equal(ops::call(kSparseConv2d, {x, rows, conv.weight.detach()}),
                     ops::call(kSparseConv2d, {x.dequantize(), rows, conv.weight.detach()})));
+}
+
+// -- modules on codes ---------------------------------------------------------------------------------------
+
+TEST(SparseConvQuantized, FoldedBatchNormComputesTheSame) {
+  SparseConv2d conv(3, 4, 2, {.stride = 2, .bias = false});
+  SparseBatchNorm bn(4);
+  bn.running_mean.copy_from(Tensor::randn({4}, 1));
+  bn.running_var.copy_from(Tensor::rand({4}, 2, 0.5, 2));
+  bn.weight.copy_from(Tensor::randn({4}, 3));
+  bn.bias.copy_from(Tensor::randn({4}, 4));
+  bn.eval();
+  const SparseConvTensor x = from_dense(image({2, 3, 6, 6}, 0.4, 5));
+  EXPECT_TRUE(allclose(fold_batch_norm(conv, bn)->forward_value(x).features,
+                       static_cast<nn::BatchNorm1d&>(bn).forward(conv.forward_value(x).features), 1e-4, 1e-5));
+}
+
+TEST(SparseConvQuantized, IsTheReferenceOneWithinAStepAndIsSaved) {
+  for (bool relu : {false, true})
+    for (DType dtype : {DType::quint8, DType::qint8}) {
+      SCOPED_TRACE(std::string(relu ? "relu, " : "") + octet::to_string(dtype));
+      nn::ModulePtr layer = nn::make<SparseConv2d>(6, 8, 3, SparseConvOptions{.stride = 2, .padding = 1});
+      layer->as<SparseConv2d>().bias.copy_from(Tensor::randn({8}, 9));
+      if (relu) layer = nn::make<SparseConvReLU>(layer, nn::make<SparseReLU>());
+      layer->qconfig = dtype == DType::quint8 ? octet::quant::get_default_qconfig() : octet::quant::default_per_channel_symmetric_qnnpack_qconfig();
+      layer->eval();
+
+      SparseConvTensor x = from_dense(image({2, 6, 9, 9}, 0.3, 5));
+      x.features = quantize_per_tensor(x.features, 0.03, dtype == DType::quint8 ? 128 : 0, dtype);
+      const SparseConvTensor xf = x.replace_feature(x.features.dequantize());
+      auto reference = relu ? ReferenceSparseConvReLU::from_float(*layer) : ReferenceSparseConv::from_float(*layer);
+      EXPECT_TRUE(reference->weight().quantizer()->is_per_channel());
+      auto run = [](nn::Module& m, const SparseConvTensor& in) {
+        return nn::Value<SparseConvTensor>::from(m.forward(nn::Value<SparseConvTensor>::tensors(in)));
+      };
+      const SparseConvTensor expected = run(*reference, xf);
+      EXPECT_TRUE(allclose(expected.features, run(*layer, xf).features, 0.05, 0.1));
+
+      auto observer = std::any_cast<octet::quant::QConfig>(layer->qconfig).activation.make("y");
+      observer->observe(expected.features);
+      reference->add_child("activation_post_process", observer);
+      nn::ModulePtr quantized = relu ? nn::ModulePtr(QuantizedSparseConvReLU::from_float(*reference)) : QuantizedSparseConv::from_float(*reference);
+      const SparseConvTensor y = run(*quantized, x);
+      EXPECT_EQ(y.features.dtype(), dtype);
+      EXPECT_TRUE(equal(y.indices, expected.indices));
+      const Tensor q = quantize(expected.features, y.features.quantizer(), dtype);
+      EXPECT_TRUE(allclose(y.features, q, 0, 1.001 * y.features.q_scale()));
+      std::vector<TensorType> in;
+      for (const Tensor& t : nn::Value<SparseConvTensor>::tensors(x)) in.push_back(t.type());
+      const TensorType said = quantized->infer(in)->at(0);
+      EXPECT_EQ(said.dtype, dtype);
+      EXPECT_TRUE(*said.quantizer == *y.features.quantizer());
+
+      const auto path = std::filesystem::temp_directory_path() / ("sparse_conv_" + std::to_string(relu) + octet::to_string(dtype) + ".octet");
+      octet::save_model(path, *quantized);
+      nn::ModulePtr loaded = octet::load_model(path);
+      EXPECT_EQ(nn::to_string(*loaded), nn::to_string(*quantized));
+      EXPECT_TRUE(equal(run(*loaded, x).features, y.features));
+      std::filesystem::remove(path);
+      EXPECT_THROW(run(*quantized, xf), octet::Error);
+    }
 }
 
 // -- the network --------------------------------------------------------------------------------------------

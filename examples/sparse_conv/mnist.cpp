@@ -37,6 +37,11 @@ SparseMnist::SparseMnist(int64_t width)
     : width(width), net(slot("net", stages(width))), dense(slot("dense", ToDense(1))),
       spatial_shape(buffer("spatial_shape", Tensor::from<int64_t>({28, 28}))) {}
 
+std::vector<std::optional<TensorType>> SparseMnist::input_types() {
+  const octet::Dim rows("rows");
+  return {TensorType(octet::DType::float32, {rows, 1}), TensorType(octet::DType::int32, {rows, 3}), TensorType(octet::DType::int64, {octet::Dim(1)})};
+}
+
 std::vector<Tensor> SparseMnist::forward(std::vector<Tensor> inputs) {
   SparseConvTensor x{inputs.at(0), inputs.at(1), spatial_shape, inputs.at(2)};
   x = net.call<SparseConvTensor>(x);

@@ -19,6 +19,8 @@ struct SparseMnist : nn::Module {
   explicit SparseMnist(int64_t width = 32);
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
   Attrs config() const override { return {{"width", width}}; }
+  // The types of the inputs; how many sites are active is not known.
+  static std::vector<std::optional<TensorType>> input_types();
   static std::shared_ptr<SparseMnist> from_config(const Attrs& c) { return nn::make<SparseMnist>(c.get_int("width")); }
 
   int64_t width;

@@ -2,6 +2,7 @@
 #include "sparse_conv.h"
 
 #include <gtest/gtest.h>
+#include <octet/graph/trace.h>
 #include <octet/octet.h>
 
 #include <cmath>
@@ -369,6 +370,24 @@ TEST(SparseMnist, IsSavedAndLoaded) {
   const Digits digits = made_up_digits(4, 1);
   EXPECT_TRUE(equal(net->forward(digits.inputs(0, 4)).at(0), loaded->forward(digits.inputs(0, 4)).at(0)));
   std::filesystem::remove(path);
+}
+
+TEST(SparseMnist, IsTracedWithItsTensorType) {
+  auto net = nn::make<SparseMnist>(4);
+  net->eval();
+  octet::graph::TraceOptions options;
+  options.leaf_classes = {typeid(SparseConv2d), typeid(SparseBatchNorm), typeid(SparseReLU), typeid(ToDense)};
+  auto traced = octet::graph::trace(*net, SparseMnist::input_types(), options);
+  const std::string text = print(traced->graph());
+  // What is not known before the data has a name.
+  for (const char* part : {"%net.0.0.features: Float(rows, 4), %net.0.0.indices: Int(rows, 3), %net.0.0.spatial_shape: Long(2), ",
+                           "%net.2.0.features: Float(net.2.0.rows, 8), %net.2.0.indices: Int(net.2.0.rows, 3)",
+                           "%dense: Float(dense.batch, 10, 1, 1) = module ToDense(%net.5.features, "})
+    EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
+  for (int64_t n : {1, 5}) {
+    const std::vector<Tensor> x = made_up_digits(n, 3).inputs(0, n);
+    EXPECT_TRUE(equal(traced->forward(x).at(0), net->forward(x).at(0)));
+  }
 }
 
 TEST(SparseMnist, LearnsWhatWasMadeUp) {

@@ -202,19 +202,23 @@ Attrs GraphModule::config() const {
 
 std::shared_ptr<GraphModule> GraphModule::from_config(const Attrs& config) {
   auto module = nn::make<GraphModule>(Graph());
-  module->graph_ = parse(config.get_string("graph"));
+  module->load_config(config);
+  return module;
+}
+
+void GraphModule::load_config(const Attrs& config) {
+  graph_ = parse(config.get_string("graph"));
   for (const char* kind : {"parameters", "buffers"}) {
     const std::string& names = config.get_string(kind);
     for (size_t begin = 0; begin < names.size();) {
       size_t end = std::min(names.find('\n', begin), names.size());
       std::string name = names.substr(begin, end - begin);
-      auto id = module->graph_.find(name);
-      OCTET_CHECK(id && module->graph_.is_constant(*id), corrupt, "GraphModule: '{}' of its {} is no constant of the graph", name, kind);
-      module->own_constant(*id, module->graph_.constant(*id), std::string(kind) == "buffers");
+      auto id = graph_.find(name);
+      OCTET_CHECK(id && graph_.is_constant(*id), corrupt, "GraphModule: '{}' of its {} is no constant of the graph", name, kind);
+      own_constant(*id, graph_.constant(*id), std::string(kind) == "buffers");
       begin = end + 1;
     }
   }
-  return module;
 }
 
 std::map<std::string, Tensor> GraphModule::extra_state() const {

@@ -46,13 +46,14 @@ class GraphModule : public nn::Module {
   // The same for another graph whose constants have these names: that this one was cut from, say.
   Graph with_values(const Graph& other) const;
 
-  std::string type_name() const override { return "GraphModule"; }
   Attrs config() const override;
   static std::shared_ptr<GraphModule> from_config(const Attrs& config);
   std::map<std::string, Tensor> extra_state() const override;
   void set_extra_state(const std::map<std::string, Tensor>& state) override;
 
  protected:
+  // Makes an empty one what config() said; constants are zero until the state is loaded.
+  void load_config(const Attrs& config);
   // For those that put something between operators: what operand i of a call is to be, and what a call's result is to be
   // for those that use it.
   virtual Tensor operand(const Node& node, size_t i, const std::vector<Tensor>& values);

@@ -505,4 +505,23 @@ std::shared_ptr<GraphModule> trace(Module& model, const std::vector<Tensor>& exa
   return trace(model, fixed, options);
 }
 
+namespace {
+// Calls a module that someone else owns.
+struct Caller : nn::Module {
+  explicit Caller(Module& module) { add_child("module", nn::ModulePtr(&module, [](Module*) {})); }
+  using Module::forward;
+  std::vector<Tensor> forward(std::vector<Tensor> inputs) override { return (*submodule("module"))(inputs); }
+};
+}  // namespace
+
+std::vector<TensorType> infer_types(Module& module, const std::vector<std::optional<TensorType>>& inputs) {
+  Caller caller(module);
+  TraceOptions options;
+  options.leaf_modules = {"module"};
+  auto traced = trace(caller, inputs, options);
+  std::vector<TensorType> types;
+  for (ValueId v : traced->graph().outputs()) types.push_back(traced->graph().type(v));
+  return types;
+}
+
 }  // namespace octet::graph

@@ -41,4 +41,7 @@ std::shared_ptr<GraphModule> trace(nn::Module& model, const std::vector<std::opt
 // common and the model can be traced so.
 std::shared_ptr<GraphModule> trace(nn::Module& model, const std::vector<Tensor>& example_inputs, const TraceOptions& options = {});
 
+// The types of a module's results for inputs of these types: what Module::infer says, or what tracing finds.
+std::vector<TensorType> infer_types(nn::Module& module, const std::vector<std::optional<TensorType>>& inputs);
+
 }  // namespace octet::graph

@@ -24,7 +24,7 @@ Registry& registry() {
   return r;
 }
 
-std::string qualified_name(const std::type_info& type) {
+std::string qualified_name(std::type_index type) {
   int status = 0;
   char* text = abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
   std::string name = status == 0 ? text : type.name();
@@ -42,12 +42,14 @@ void register_module(const std::type_info& type, ModuleMaker maker) {
   r.names[std::type_index(type)] = name;
 }
 
-std::string registered_name(const Module& module) {
+std::string registered_name(const Module& module) { return registered_name(std::type_index(typeid(module))); }
+
+std::string registered_name(std::type_index type) {
   Registry& r = registry();
   std::lock_guard lock(r.mutex);
-  auto it = r.names.find(std::type_index(typeid(module)));
-  OCTET_CHECK(it != r.names.end(), unsupported, "the class {} is not registered: write OCTET_MODULE({}) in its .cpp file, so "
-              "that saved models can be loaded again", module.type_name(), qualified_name(typeid(module)));
+  auto it = r.names.find(type);
+  OCTET_CHECK(it != r.names.end(), unsupported, "the class {0} is not registered: write OCTET_MODULE({0}) in its .cpp file, so "
+              "that what is saved of it can be loaded again", qualified_name(type));
   return it->second;
 }
 
@@ -63,6 +65,14 @@ bool is_own_class(const Module& module) {
                           "octet::nn::quantized::reference"})
     if (scope == own) return true;
   return false;
+}
+
+std::optional<std::type_index> registered_type(std::string_view name) {
+  Registry& r = registry();
+  std::lock_guard lock(r.mutex);
+  for (const auto& [type, known] : r.names)
+    if (known == name) return type;
+  return std::nullopt;
 }
 
 bool is_registered_as(const Module& module, std::string_view name) {

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <typeindex>
 #include <vector>
 
 #include "octet/nn/module.h"
@@ -22,6 +23,9 @@ using ModuleMaker = ModulePtr (*)(const Attrs& config);
 void register_module(const std::type_info& type, ModuleMaker maker);
 // The registered name of a module's class: "octet::nn::Conv2d". Error, saying how to register, if there is none.
 std::string registered_name(const Module& module);
+std::string registered_name(std::type_index type);
+// The class registered under this name; nullopt if there is none.
+std::optional<std::type_index> registered_type(std::string_view name);
 // Is this its class? False for classes that are not registered.
 bool is_registered_as(const Module& module, std::string_view name);
 // Is it one of octet's own layers, and not a user's class?

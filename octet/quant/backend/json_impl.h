@@ -1,0 +1,85 @@
+#pragma once
+// What the JSON of qconfig mappings and of backend configs shares.
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/text.h"
+#include "octet/quant/observe/qconfig.h"
+
+namespace octet::quant {
+
+using Json = nlohmann::ordered_json;
+
+inline Json parse_json(std::string_view text, const std::string& who) {
+  try {
+    return Json::parse(text);
+  } catch (const nlohmann::json::exception& e) {
+    OCTET_FAIL(invalid_argument, "{}: this is not JSON: {}", who, e.what());
+  }
+}
+
+// Error unless it is an object with no other keys than these.
+inline void check_keys(const Json& json, const std::vector<std::string>& known, const std::string& who) {
+  OCTET_CHECK(json.is_object(), invalid_argument, "{}: expected an object, got {}", who, json.dump().substr(0, 60));
+  for (const auto& [key, value] : json.items())
+    OCTET_CHECK(std::find(known.begin(), known.end(), key) != known.end(), not_found, "{}: unknown key '{}'{} (known: '{}')", who, key,
+                did_you_mean(key, known), fmt::join(known, "', '"));
+}
+
+inline std::string text_of(const Json& json, const std::string& who) {
+  OCTET_CHECK(json.is_string(), invalid_argument, "{}: expected text, got {}", who, json.dump().substr(0, 60));
+  return json.get<std::string>();
+}
+
+inline int64_t integer_of(const Json& json, const std::string& who) {
+  OCTET_CHECK(json.is_number_integer(), invalid_argument, "{}: expected an integer, got {}", who, json.dump().substr(0, 60));
+  return json.get<int64_t>();
+}
+
+inline double number_of(const Json& json, const std::string& who) {
+  OCTET_CHECK(json.is_number(), invalid_argument, "{}: expected a number, got {}", who, json.dump().substr(0, 60));
+  return json.get<double>();
+}
+
+inline bool bool_of(const Json& json, const std::string& who) {
+  OCTET_CHECK(json.is_boolean(), invalid_argument, "{}: expected true or false, got {}", who, json.dump().substr(0, 60));
+  return json.get<bool>();
+}
+
+inline const Json& list_of(const Json& json, const std::string& who) {
+  OCTET_CHECK(json.is_array(), invalid_argument, "{}: expected a list, got {}", who, json.dump().substr(0, 60));
+  return json;
+}
+
+// The attributes of a QConfig are numbers, truth values and texts.
+inline Json qconfig_to_json(const QConfig& qconfig) {
+  Json json = Json::object();
+  for (const auto& [name, value] : to_attrs(qconfig))
+    std::visit([&, &key = name](const auto& v) { json[key] = v; }, value);
+  return json;
+}
+
+inline QConfig qconfig_from_json(const Json& json, const std::string& who) {
+  try {
+    if (json.is_string()) return get_default_qconfig(json.get<std::string>());
+    OCTET_CHECK(json.is_object(), invalid_argument, "expected the name of a qconfig, its attributes, or null, got {}",
+                json.dump().substr(0, 60));
+    Attrs attrs;
+    for (const auto& [name, value] : json.items()) {
+      if (value.is_boolean()) attrs.set(name, value.get<bool>());
+      else if (value.is_number_integer()) attrs.set(name, value.get<int64_t>());
+      else if (value.is_number()) attrs.set(name, value.get<double>());
+      else attrs.set(name, text_of(value, "'" + name + "'"));
+    }
+    return qconfig_from(attrs);
+  } catch (const Error& e) {
+    throw Error(e.code(), who + ": " + e.what());
+  }
+}
+
+}  // namespace octet::quant

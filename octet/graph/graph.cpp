@@ -159,6 +159,11 @@ void Graph::rename(ValueId id, const std::string& name) {
   by_name_[name] = id;
 }
 
+void Graph::set_quantizer(ValueId id, QuantizerPtr quantizer) {
+  OCTET_CHECK(type(id).is_quantized() && quantizer, invalid_argument, "set_quantizer: %{} is {}", value(id).name, to_string(type(id)));
+  values_[id].type.quantizer = std::move(quantizer);
+}
+
 void Graph::check_node(NodeId id) const {
   const Node& node = nodes_.at(id);
   auto size = static_cast<ValueId>(values_.size());

@@ -91,6 +91,9 @@ class Graph {
   // Error if the name is taken, or has other characters than letters, digits and _./:-
   void rename(ValueId id, const std::string& name);
 
+  // Gives a quantized value other qparams (per tensor, of its dtype); check() tells whether all agree then.
+  void set_quantizer(ValueId id, QuantizerPtr quantizer);
+
   // Verifies everything a pass or a file could have broken: operands defined before use, each value made once, known
   // operators, and that type inference agrees with the recorded types. Error `corrupt` naming the node.
   void check() const;

@@ -221,22 +221,46 @@ void GraphModule::load_config(const Attrs& config) {
   }
 }
 
+namespace {
+// The key of a quantized value's scale and zero point in the state.
+std::string qparams_key(const Graph& g, ValueId id) { return "_qparams." + g.value(id).name; }
+bool has_qparams(const Graph& g, ValueId id) {
+  return !g.is_constant(id) && g.type(id).is_quantized() && !g.type(id).quantizer->is_per_channel();
+}
+}  // namespace
+
 std::map<std::string, Tensor> GraphModule::extra_state() const {
   std::map<std::string, Tensor> state;
   for (size_t v = 0; v < graph_.values().size(); ++v) {
     auto id = static_cast<ValueId>(v);
     if (graph_.is_constant(id) && !trained_.count(id)) state[graph_.value(id).name] = graph_.constant(id);
+    if (!has_qparams(graph_, id)) continue;
+    const Quantizer& q = *graph_.type(id).quantizer;
+    state[qparams_key(graph_, id)] = Tensor::from<double>({q.scale(), static_cast<double>(q.zero_point())});
   }
   return state;
 }
 
 void GraphModule::set_extra_state(const std::map<std::string, Tensor>& state) {
-  for (const auto& [name, value] : state) {
-    ValueId id = *graph_.find(name);
-    OCTET_CHECK(value.type() == graph_.type(id), invalid_argument, "{}: the constant '{}' is {}; expected {}", graph_.name, name,
-                to_string(value.type()), to_string(graph_.type(id)));
+  Graph changed = graph_;
+  for (size_t v = 0; v < graph_.values().size(); ++v) {
+    auto id = static_cast<ValueId>(v);
+    const std::string& name = graph_.value(id).name;
+    if (graph_.is_constant(id) && !trained_.count(id)) {
+      const Tensor& value = state.at(name);
+      OCTET_CHECK(value.dtype() == graph_.type(id).dtype && value.shape() == graph_.constant(id).shape(), invalid_argument,
+                  "{}: the constant '{}' is {}; expected {}", graph_.name, name, to_string(value.type()), to_string(graph_.type(id)));
+      changed.node(changed.value(id).producer).value = value;
+      if (value.is_quantized()) changed.set_quantizer(id, value.quantizer());
+    }
+    if (!has_qparams(graph_, id)) continue;
+    const Tensor& q = state.at(qparams_key(graph_, id));
+    OCTET_CHECK(q.dtype() == DType::float64 && q.shape() == Shape{2}, invalid_argument, "{}: '{}' is {}; expected a scale and a zero point",
+                graph_.name, qparams_key(graph_, id), to_string(q.type()));
+    changed.set_quantizer(id, Quantizer::per_tensor(q.at({0}), static_cast<int64_t>(q.at({1})), graph_.type(id).dtype));
   }
-  for (const auto& [name, value] : state) graph_.node(graph_.value(*graph_.find(name)).producer).value = value;
+  changed.check();
+  graph_ = std::move(changed);
 }
 
 Graph GraphModule::with_values(const Graph& other) const {

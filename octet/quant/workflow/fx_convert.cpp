@@ -100,7 +100,9 @@ class Referencer {
     report_.entries.push_back({label, node.op, quantized, quantized ? "" : d ? d->reason : ""});
     if (!quantized) {
       emit(r, node, node.op, floats(r, node), g_.value(node.outputs[0]).name);
-      if (d && !d->reason.empty()) r.out().node(r.out().value(r(node.outputs[0])).producer).note = "float: " + d->reason;
+      // What dynamic and weight-only quantization leaves float is what they always do.
+      bool expected = d && d->qconfig && mode_of(*d->qconfig) && *mode_of(*d->qconfig) != QuantMode::statically;
+      if (d && !d->reason.empty() && !expected) r.out().node(r.out().value(r(node.outputs[0])).producer).note = "float: " + d->reason;
       return true;
     }
     if (d->custom || d->standalone) {

@@ -215,6 +215,12 @@ class FxPreparer {
       d.reason = fmt::format("{} has no quantized form in the backend '{}'", node.op, backend_.name());
       return;
     }
+    bool has_mode = !wanted;
+    for (const DTypeConfig& c : config->dtype_configs) has_mode = has_mode || mode_of(c) == *wanted;
+    if (!has_mode) {
+      d.reason = fmt::format("{} has no {} form", node.op, to_string(*wanted));
+      return;
+    }
     const DTypeConfig* dtypes = config->find_dtype_config(*d.qconfig, &d.reason);
     if (!dtypes) return;
     if (!fits(node, *config, d)) return;

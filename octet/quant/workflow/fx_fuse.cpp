@@ -133,7 +133,12 @@ class Fuser {
   bool is(const Node& node, const ObjectType& type) const {
     if (!type.is_module()) return node.kind == NodeKind::call && node.op == type.op();
     const Module* module = module_of(model_, node);
-    return module && std::type_index(typeid(*module)) == *type.type() && calls_.at(module) == 1;
+    return module && std::type_index(typeid(*module)) == *type.type() && (calls_.at(module) == 1 || is_stateless(*module));
+  }
+
+  // Called in several places, as torchvision calls one ReLU, each may have its own.
+  static bool is_stateless(const Module& module) {
+    return module.children().empty() && const_cast<Module&>(module).own_tensors().empty();
   }
 
   std::unique_ptr<Match> find(NodeId first, const std::vector<bool>& taken) const {
@@ -175,7 +180,8 @@ class Fuser {
     std::vector<nn::ModulePtr> parts;
     for (NodeId id : match.nodes) {
       const Node& node = g_.node(id);
-      parts.push_back(node.kind == NodeKind::module ? model_.submodule(node.scope) : activation(node));
+      const Module* module = module_of(model_, node);
+      parts.push_back(!module ? activation(node) : calls_.at(module) == 1 ? model_.submodule(node.scope) : module->clone());
     }
     // Where the sequence starts with an operator there is no place of a module: the fuser method's is put beside its caller.
     std::string path = root.kind == NodeKind::module ? root.scope : name;
@@ -197,8 +203,11 @@ class Fuser {
     return relu;
   }
 
-  // What was fused into another module is no longer there.
+  // What was fused into another module is no longer there, unless it is called elsewhere too.
   void drop(const std::string& path) {
+    const auto& nodes = model_.graph().nodes();
+    auto calls_it = [&](const Node& node) { return node.kind == NodeKind::module && node.scope == path; };
+    if (std::any_of(nodes.begin(), nodes.end(), calls_it)) return;
     size_t dot = path.rfind('.');
     Module* parent = dot == std::string::npos ? &model_ : model_.submodule(path.substr(0, dot)).get();
     parent->remove_child(dot == std::string::npos ? path : path.substr(dot + 1));

@@ -25,6 +25,7 @@
 #include "octet/nn/nn.h"
 #include "octet/ops/functional.h"
 #include "octet/ops/op.h"
+#include "octet/quant/algorithms/equalize.h"
 #include "octet/quant/backend/module_mappings.h"
 #include "octet/quant/modules/attention.h"
 #include "octet/quant/modules/dynamic.h"

@@ -151,7 +151,7 @@ Tensor GraphModule::operand(const Node& node, size_t i, const std::vector<Tensor
 
 std::vector<Tensor> GraphModule::evaluate(const Node& node, std::vector<Tensor> operands) {
   if (training() && node.op == "dropout") return {functional::dropout(operands[0], node.attrs.get_double("p"), true)};
-  if (!training() || node.op != "batch_norm") return ops::call_all(node.op, std::move(operands), node.attrs);
+  if (!training() || node.op != "batch_norm") return ops::call_all(node.op, std::move(operands), node.attrs, want_of(graph_, node));
   auto y = ops::call_all("batch_norm_training", {operands[0], operands[1], operands[2]}, {{"eps", node.attrs.get_double("eps")}});
   // The running statistics follow with PyTorch's default momentum.
   int64_t channels = operands[1].numel(), count = operands[0].numel() / channels;

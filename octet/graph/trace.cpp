@@ -142,6 +142,9 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
 
   std::vector<Tensor> module(Module& module, const std::vector<Tensor>& inputs, const nn::ModuleTrace::Next& next) {
     auto known = paths_.find(&module);
+    // With numbers only, and no parameters of the model: its results are numbers too.
+    if (known == paths_.end() && std::none_of(inputs.begin(), inputs.end(), [](const Tensor& x) { return x.defined() && mark_of(x); }))
+      return next(inputs);
     if (only_types_ > 0 || !is_leaf(module)) {
       struct Scope {
         Scope(std::vector<std::string>& scopes, std::string path) : scopes(scopes) { scopes.push_back(std::move(path)); }
@@ -212,6 +215,7 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
     Module& quiet = copy ? *copy : module;
     std::vector<Tensor> results;
     std::string why;
+    nn::SeeAllModules not_now(nullptr);
     try {
       struct TypesOnly {
         explicit TypesOnly(int& depth) : depth(depth) { ++depth; }
@@ -269,6 +273,7 @@ Recording Tracer::run(const std::vector<std::optional<TensorType>>& inputs) {
     given.push_back(symbol(*type, value, fmt::format("input {} of the model", recording_.inputs.size() - 1)));
   }
   std::vector<Tensor> results;
+  nn::SeeAllModules follow(std::make_shared<Mark>(shared_from_this(), -1, "a module"));
   try {
     results = root_.forward(given);
   } catch (const Error& e) {

@@ -52,8 +52,9 @@ class Referencer {
   void choose_qparams() {
     std::vector<std::string> missing;
     int64_t count = 0;
+    std::set<std::string> asked;
     for (const Node& node : g_.nodes()) {
-      if (!is_observer_call(source_, node) || qparams_.count(node.scope)) continue;
+      if (!is_observer_call(source_, node) || !asked.insert(node.scope).second) continue;
       Module& module = *source_.submodule(node.scope);
       if (!chooses_qparams(module)) continue;
       ++count;

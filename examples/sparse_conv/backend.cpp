@@ -1,7 +1,9 @@
 #include "backend.h"
 
-#include <octet/nn/nn.h>
-#include <octet/quant/modules/intrinsic.h>
+#include <octet/quant/modules/dynamic.h>
+
+#include <set>
+#include <vector>
 
 #include "quantized.h"
 
@@ -55,9 +57,20 @@ quant::BackendConfig sparse_backend() {
 quant::BackendConfig sparse_backend_for_explicit_qdq() {
   quant::BackendConfig backend = sparse_backend();
   backend.set_name("sparse, explicit QDQ");
-  for (const std::type_info* layer : {&typeid(nn::Linear), &typeid(nn::Conv2d), &typeid(nn::intrinsic::LinearReLU), &typeid(nn::intrinsic::ConvReLU2d)})
-    backend.find({*layer})->quantized_modules.erase(quant::QuantMode::statically);
+  // Several patterns (in training, fused ...) come to the same reference layer.
+  namespace reference = nn::quantized::reference;
+  const std::set<std::type_index> kept{typeid(reference::Linear), typeid(reference::LinearReLU), typeid(reference::Conv2d),
+                                       typeid(reference::ConvReLU2d)};
+  for (const quant::BackendPatternConfig& config : std::vector(backend.configs()))
+    if (config.reference_quantized_module && kept.count(config.reference_quantized_module->type()))
+      backend.find(config.pattern)->quantized_modules.erase(quant::QuantMode::statically);
   return backend;
+}
+
+quant::QConfigMapping sparse_qconfig_mapping(DType activation) {
+  const quant::QConfig qconfig =
+      activation == DType::qint8 ? quant::default_per_channel_symmetric_qnnpack_qconfig() : quant::get_default_qconfig();
+  return quant::QConfigMapping(qconfig).set_object_type("log_softmax", std::nullopt);
 }
 
 quant::PrepareCustomConfig sparse_leaves(nn::Module& model) {

@@ -15,6 +15,9 @@ octet::quant::BackendConfig sparse_backend();
 // does) and cannot look into the user's: Linear and Conv2d, alone or with a relu, are not lowered.
 octet::quant::BackendConfig sparse_backend_for_explicit_qdq();
 
+// Activations of this dtype (quint8 or qint8), weights qint8 per channel, scores as floats.
+octet::quant::QConfigMapping sparse_qconfig_mapping(octet::DType activation);
+
 // The classes of this example that are leaves when a model is traced: those of sparse_conv.h that `model` has.
 octet::quant::PrepareCustomConfig sparse_leaves(octet::nn::Module& model);
 

@@ -50,6 +50,7 @@ int main() {
 
   // Quantize: batch norm is folded into the convolution.
   model_fp32_prepared->eval();
+  model_fp32_prepared->apply(quant::disable_observer);  // the ranges are chosen
   auto model_int8 = quant::convert(model_fp32_prepared);
 
   // Within the range seen in training: beyond it the fake quantization stops at code 127 (reduce_range), int8 layers at 255.

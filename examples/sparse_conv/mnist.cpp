@@ -3,6 +3,8 @@
 #include <octet/autograd/autograd.h>
 #include <octet/base/random.h>
 #include <octet/io/npz.h>
+#include <octet/nn/conv.h>
+#include <octet/nn/linear.h>
 #include <octet/nn/loss.h>
 #include <octet/nn/optim.h>
 #include <octet/nn/registry.h>
@@ -22,31 +24,46 @@ nn::Sequential stage(SparseConv2d conv) {
   const int64_t channels = conv.out_channels;
   return nn::Sequential(std::move(conv), SparseBatchNorm(channels), SparseReLU());
 }
+// From 28 x 28 sites to 4 x 4.
 nn::Sequential stages(int64_t width) {
   const int64_t wide = 2 * width;
-  return nn::Sequential(stage(SubMConv2d(1, width, 3)),                                    // 28 x 28
-                        stage(SubMConv2d(width, wide, 3)),
-                        stage({wide, wide, 2, {.stride = 2}}),                             // 14 x 14
-                        stage({wide, wide, 2, {.stride = 2}}),                             // 7 x 7
-                        stage({wide, wide, 3, {.stride = 2, .padding = 1}}),               // 4 x 4
-                        SparseConv2d(wide, 10, 4, {.stride = 4}));                         // 1 x 1
+  return nn::Sequential(stage(SubMConv2d(1, width, 3)), stage(SubMConv2d(width, wide, 3)),  // 28 x 28
+                        stage({wide, wide, 2, {.stride = 2}}),                              // 14 x 14
+                        stage({wide, wide, 2, {.stride = 2}}),                              // 7 x 7
+                        stage({wide, wide, 3, {.stride = 2, .padding = 1}}));               // 4 x 4
+}
+nn::Sequential with_last(nn::Sequential net, SparseConv2d last) {
+  net.append(std::move(last));
+  return net;
 }
 }  // namespace
 
 SparseMnist::SparseMnist(int64_t width)
-    : width(width), net(slot("net", stages(width))), dense(slot("dense", ToDense(1))),
+    : width(width), net(slot("net", with_last(stages(width), {2 * width, 10, 4, {.stride = 4}}))), dense(slot("dense", ToDense(1))),
       spatial_shape(buffer("spatial_shape", Tensor::from<int64_t>({28, 28}))) {}
-
-std::vector<std::optional<TensorType>> SparseMnist::input_types() {
-  const octet::Dim rows("rows");
-  return {TensorType(octet::DType::float32, {rows, 1}), TensorType(octet::DType::int32, {rows, 3}), TensorType(octet::DType::int64, {octet::Dim(1)})};
-}
 
 std::vector<Tensor> SparseMnist::forward(std::vector<Tensor> inputs) {
   SparseConvTensor x{inputs.at(0), inputs.at(1), spatial_shape, inputs.at(2)};
   x = net.call<SparseConvTensor>(x);
   const Tensor y = functional::flatten(dense.call<Tensor>(x), 1);
   return {functional::log_softmax(y, 1)};
+}
+
+MixedMnist::MixedMnist(int64_t width)
+    : width(width), net(slot("net", stages(width))), dense(slot("dense", ToDense(4))),
+      conv(slot("conv", nn::Conv2d(2 * width, 16, 3, {.padding = 1}))), relu(slot("relu", nn::ReLU())), fc(slot("fc", nn::Linear(256, 10))),
+      spatial_shape(buffer("spatial_shape", Tensor::from<int64_t>({28, 28}))) {}
+
+std::vector<Tensor> MixedMnist::forward(std::vector<Tensor> inputs) {
+  const SparseConvTensor x{inputs.at(0), inputs.at(1), spatial_shape, inputs.at(2)};
+  const Tensor y = relu(conv(dense.call<Tensor>(net.call<SparseConvTensor>(x))));
+  return {functional::log_softmax(fc(functional::flatten(y, 1)), 1)};
+}
+
+std::vector<TensorType> input_types() {
+  using octet::DType;
+  const octet::Dim rows("rows");
+  return {TensorType(DType::float32, {rows, 1}), TensorType(DType::int32, {rows, 3}), TensorType(DType::int64, {octet::Dim(1)})};
 }
 
 std::vector<Tensor> Digits::inputs(int64_t begin, int64_t end) const {
@@ -125,5 +142,6 @@ double accuracy(nn::Module& net, const Digits& digits) {
 }
 
 OCTET_MODULE(SparseMnist)
+OCTET_MODULE(MixedMnist)
 
 }  // namespace sparse

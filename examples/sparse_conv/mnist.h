@@ -19,8 +19,6 @@ struct SparseMnist : nn::Module {
   explicit SparseMnist(int64_t width = 32);
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
   Attrs config() const override { return {{"width", width}}; }
-  // The types of the inputs; how many sites are active is not known.
-  static std::vector<std::optional<TensorType>> input_types();
   static std::shared_ptr<SparseMnist> from_config(const Attrs& c) { return nn::make<SparseMnist>(c.get_int("width")); }
 
   int64_t width;
@@ -28,6 +26,21 @@ struct SparseMnist : nn::Module {
   nn::Slot dense;
   nn::Parameter spatial_shape;  // buffer (2): 28, 28
 };
+
+// The same up to 4 x 4 sites, then a convolution and a linear layer of octet's own on the dense image.
+struct MixedMnist : nn::Module {
+  explicit MixedMnist(int64_t width = 32);
+  std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
+  Attrs config() const override { return {{"width", width}}; }
+  static std::shared_ptr<MixedMnist> from_config(const Attrs& c) { return nn::make<MixedMnist>(c.get_int("width")); }
+
+  int64_t width;
+  nn::Slot net, dense, conv, relu, fc;
+  nn::Parameter spatial_shape;
+};
+
+// The types of both networks' inputs; how many sites are active is not known.
+std::vector<TensorType> input_types();
 
 // Images (n, 1, 28, 28) in 0..1 and labels (n) int64.
 struct Digits {

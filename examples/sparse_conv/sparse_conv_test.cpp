@@ -6,7 +6,9 @@
 #include <octet/octet.h>
 
 #include <cmath>
+#include <regex>
 
+#include "backend.h"
 #include "mnist.h"
 #include "quantized.h"
 #include "tests/data.h"
@@ -17,6 +19,7 @@ namespace {
 using octet::DType;
 using octet::Shape;
 namespace ops = octet::ops;
+namespace quant = octet::quant;
 namespace functional = octet::functional;
 
 // An image with about `share` of its sites active.
@@ -282,7 +285,7 @@ TEST(SparseConvQuantized, IsTheReferenceOneWithinAStepAndIsSaved) {
       nn::ModulePtr layer = nn::make<SparseConv2d>(6, 8, 3, SparseConvOptions{.stride = 2, .padding = 1});
       layer->as<SparseConv2d>().bias.copy_from(Tensor::randn({8}, 9));
       if (relu) layer = nn::make<SparseConvReLU>(layer, nn::make<SparseReLU>());
-      layer->qconfig = dtype == DType::quint8 ? octet::quant::get_default_qconfig() : octet::quant::default_per_channel_symmetric_qnnpack_qconfig();
+      layer->qconfig = dtype == DType::quint8 ? quant::get_default_qconfig() : quant::default_per_channel_symmetric_qnnpack_qconfig();
       layer->eval();
 
       SparseConvTensor x = from_dense(image({2, 6, 9, 9}, 0.3, 5));
@@ -296,7 +299,7 @@ TEST(SparseConvQuantized, IsTheReferenceOneWithinAStepAndIsSaved) {
       const SparseConvTensor expected = run(*reference, xf);
       EXPECT_TRUE(allclose(expected.features, run(*layer, xf).features, 0.05, 0.1));
 
-      auto observer = std::any_cast<octet::quant::QConfig>(layer->qconfig).activation.make("y");
+      auto observer = std::any_cast<quant::QConfig>(layer->qconfig).activation.make("y");
       observer->observe(expected.features);
       reference->add_child("activation_post_process", observer);
       nn::ModulePtr quantized = relu ? nn::ModulePtr(QuantizedSparseConvReLU::from_float(*reference)) : QuantizedSparseConv::from_float(*reference);
@@ -377,7 +380,8 @@ TEST(SparseMnist, IsTracedWithItsTensorType) {
   net->eval();
   octet::graph::TraceOptions options;
   options.leaf_classes = {typeid(SparseConv2d), typeid(SparseBatchNorm), typeid(SparseReLU), typeid(ToDense)};
-  auto traced = octet::graph::trace(*net, SparseMnist::input_types(), options);
+  const std::vector<TensorType> types = input_types();
+  auto traced = octet::graph::trace(*net, std::vector<std::optional<TensorType>>(types.begin(), types.end()), options);
   const std::string text = print(traced->graph());
   // What is not known before the data has a name.
   for (const char* part : {"%net.0.0.features: Float(rows, 4), %net.0.0.indices: Int(rows, 3), %net.0.0.spatial_shape: Long(2), ",
@@ -397,12 +401,157 @@ TEST(SparseMnist, LearnsWhatWasMadeUp) {
   EXPECT_GT(accuracy(*net, made_up_digits(200, 2)), 0.9);
 }
 
-TEST(DataSparseMnist, LearnsDigits) {
+// -- graph mode ---------------------------------------------------------------------------------------------
+
+// A network whose batch norms have seen something, observed and calibrated.
+template <typename Net>
+std::pair<std::shared_ptr<Net>, std::shared_ptr<quant::ObservedGraphModule>> calibrated(DType activation) {
+  octet::manual_seed(3);
+  auto net = nn::make<Net>(4);
+  const Digits digits = made_up_digits(64, 1);
+  net->train();
+  for (int i = 0; i < 20; ++i) net->forward(digits.inputs(0, 64));
+  net->eval();
+  auto prepared = quant::prepare_fx(net, sparse_qconfig_mapping(activation), input_types(), sparse_leaves(*net), sparse_backend());
+  for (int64_t i = 0; i < 64; i += 16) prepared->forward(digits.inputs(i, i + 16));
+  return {net, prepared};
+}
+
+// The text of a graph, the numbers of its types left out.
+std::string skeleton(const octet::graph::Graph& g) {
+  return std::regex_replace(print(g, {.constants = false}), std::regex(" scale=[^ ,]* zero_point=[-0-9]*"), "");
+}
+size_t count(const std::string& text, const std::string& part) {
+  size_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
+TEST(SparseMnistInt8, EveryStageIsTheUsersKernelAndIndicesPassThrough) {
+  for (auto [dtype, name] : {std::pair(DType::quint8, "QUInt8"), std::pair(DType::qint8, "QInt8")}) {
+    SCOPED_TRACE(name);
+    auto [net, prepared] = calibrated<SparseMnist>(dtype);
+    quant::ConversionReport report;
+    auto int8 = quant::convert_fx(prepared, {}, sparse_backend(), &report);
+    const std::string text = skeleton(int8->graph());
+    // One value after another is codes, indices are integers as they were.
+    std::string expected = R"(graph SparseMnist {
+  %x0: Float(rows, 1) = input
+  %x1: Int(rows, 3) = input
+  %x2: Long(1) = input
+  %x0.quantized: Q(rows, 1) = quantize(%x0)
+)";
+    std::string x = "%x0.quantized, %x1, %spatial_shape, %x2", rows = "rows";
+    for (int i = 0; i < 6; ++i) {
+      const std::string path = "net." + std::to_string(i) + (i < 5 ? ".0" : "");
+      if (i >= 2) rows = path + ".rows";
+      const char* channels = i == 0 ? "4" : i < 5 ? "8" : "10";
+      expected += "  %" + path + ".features: Q(" + rows + ", " + channels + "), %" + path + ".indices: Int(" + rows + ", 3), %" + path +
+                  ".spatial_shape: Long(2), %" + path + ".batch_size: Long(1) = module QuantizedSparseConv" + (i < 5 ? "ReLU" : "") + "(" + x +
+                  ")  @ " + path + "\n";
+      x = "%" + path + ".features, %" + path + ".indices, %" + path + ".spatial_shape, %" + path + ".batch_size";
+    }
+    expected += "  %dense: Q(dense.batch, 10, 1, 1) = module ToDense(" + x + R"()  @ dense
+  %flatten: Q(dense.batch, 10) = flatten(%dense)
+  %flatten.dequantized: Float(dense.batch, 10) = dequantize(%flatten)
+  %log_softmax: Float(dense.batch, 10) = log_softmax(%flatten.dequantized, dim=1)  # float: it has no qconfig
+  return (%log_softmax)
+}
+)";
+    EXPECT_EQ(text, std::regex_replace(expected, std::regex("Q\\("), std::string(name) + "("));
+    ASSERT_EQ(report.left_float().size(), 1u);
+    EXPECT_EQ(report.left_float()[0].op, "log_softmax");
+    // Nothing happened to the float network.
+    EXPECT_EQ(net->submodule("net.0.0")->type_name(), "SparseConv2d");
+    const std::vector<Tensor> in = made_up_digits(8, 9).inputs(0, 8);
+    EXPECT_TRUE(allclose(int8->forward(in).at(0), net->forward(in).at(0), 0.05, 0.15));
+  }
+}
+
+TEST(SparseMnistInt8, IsTheReferenceGraphWithinSteps) {
+  auto [net, prepared] = calibrated<SparseMnist>(DType::qint8);
+  auto reference = quant::convert_to_reference_fx(prepared, {}, sparse_backend());
+  auto int8 = quant::lower(reference, sparse_backend());
+  const std::string text = print(reference->graph());
+  EXPECT_EQ(count(text, "module ReferenceSparseConvReLU(%"), 5u);
+  EXPECT_EQ(count(text, "module ReferenceSparseConv(%"), 1u);
+  EXPECT_EQ(count(text, "module Quantized"), 0u);
+  const std::vector<Tensor> in = made_up_digits(8, 9).inputs(0, 8);
+  const double step = int8->submodule("net.5")->as<QuantizedSparseConv>().scale();
+  EXPECT_TRUE(allclose(int8->forward(in).at(0), reference->forward(in).at(0), 0, 3 * step));
+}
+
+TEST(SparseMnistInt8, APredicateKeepsOneStageAsReference) {
+  auto [net, prepared] = calibrated<SparseMnist>(DType::qint8);
+  auto reference = quant::convert_to_reference_fx(prepared, {}, sparse_backend());
+  auto int8 = quant::lower(reference, sparse_backend(), [](const octet::graph::Graph&, const octet::graph::Node& node) { return node.scope != "net.5"; });
+  const std::string text = skeleton(int8->graph());
+  // As in the report that the example follows: only stages with a relu are the user's kernels.
+  EXPECT_EQ(count(text, "module QuantizedSparseConvReLU(%"), 5u);
+  EXPECT_NE(text.find("%net.4.0.features.dequantized: Float(net.4.0.rows, 8) = dequantize(%net.4.0.features)\n  %net.5.features.float: "
+                      "Float(net.5.rows, 10), "), std::string::npos) << text;
+  EXPECT_NE(text.find("%net.5.features: QInt8(net.5.rows, 10) = quantize(%net.5.features.float)"), std::string::npos) << text;
+}
+
+TEST(SparseMnistInt8, LinearAndConvStayBetweenQuantizeAndDequantize) {
+  auto [net, prepared] = calibrated<MixedMnist>(DType::qint8);
+  const quant::BackendConfig backend = sparse_backend_for_explicit_qdq();
+  auto qdq = quant::convert_fx(prepared, {}, backend);
+  const std::string text = skeleton(qdq->graph());
+  EXPECT_EQ(count(text, "module QuantizedSparseConvReLU(%"), 5u);
+  EXPECT_NE(text.find(R"(%dense.dequantized: Float(dense.batch, 8, 4, 4) = dequantize(%dense)
+  %conv.float: Float(dense.batch, 16, 4, 4) = module QuantizedReferenceConvReLU2d(%dense.dequantized)  @ conv
+  %conv: QInt8(dense.batch, 16, 4, 4) = quantize(%conv.float)
+  %flatten: QInt8(dense.batch, 256) = flatten(%conv)
+  %flatten.dequantized: Float(dense.batch, 256) = dequantize(%flatten)
+  %fc.float: Float(dense.batch, 10) = module QuantizedReferenceLinear(%flatten.dequantized)  @ fc
+  %fc: QInt8(dense.batch, 10) = quantize(%fc.float)
+)"), std::string::npos) << text;
+  // All of it runs, and in 8 bits throughout where the backend lowers those layers too.
+  auto int8 = quant::convert_fx(prepared, {}, sparse_backend());
+  EXPECT_EQ(count(skeleton(int8->graph()), "dequantize("), 1u);
+  const std::vector<Tensor> in = made_up_digits(8, 9).inputs(0, 8);
+  const double step = int8->submodule("fc")->as<nn::quantized::Linear>().scale;
+  EXPECT_TRUE(allclose(int8->forward(in).at(0), qdq->forward(in).at(0), 0, 3 * step));
+}
+
+TEST(SparseMnistInt8, EveryStageOfTheWorkIsSavedAndLoaded) {
+  auto [net, prepared] = calibrated<SparseMnist>(DType::quint8);
+  auto reference = quant::convert_to_reference_fx(prepared, {}, sparse_backend());
+  auto int8 = quant::lower(reference, sparse_backend());
+  const std::vector<Tensor> in = made_up_digits(8, 9).inputs(0, 8);
+  const auto path = std::filesystem::temp_directory_path() / "sparse_mnist_int8_test.octet";
+  for (const std::shared_ptr<octet::graph::GraphModule>& model : {reference, int8}) {
+    octet::save_model(path, *model);
+    auto loaded = octet::load_model<octet::graph::GraphModule>(path);
+    EXPECT_EQ(print(loaded->graph(), {.full = true}), print(model->graph(), {.full = true}));
+    EXPECT_TRUE(equal(loaded->forward(in).at(0), model->forward(in).at(0)));
+  }
+  octet::save_model(path, *prepared);
+  auto loaded = octet::load_model<quant::ObservedGraphModule>(path);
+  EXPECT_TRUE(equal(quant::convert_fx(loaded, {}, sparse_backend())->forward(in).at(0), int8->forward(in).at(0)));
+  std::filesystem::remove(path);
+}
+
+TEST(SparseMnistInt8, TheBackendIsKeptAsJson) {
+  for (const quant::BackendConfig& backend : {sparse_backend(), sparse_backend_for_explicit_qdq()})
+    EXPECT_TRUE(quant::BackendConfig::from_json(backend.to_json()) == backend);
+  EXPECT_FALSE(sparse_backend() == sparse_backend_for_explicit_qdq());
+}
+
+TEST(DataSparseMnist, LearnsDigitsAndKeepsThemIn8Bits) {
   OCTET_NEED_DATA("mnist");
   octet::manual_seed(1);
   auto net = nn::make<SparseMnist>(32);
-  train(*net, load_mnist(mnist_dir() / "train20000.npz").first(3000), {.epochs = 2});
-  EXPECT_GT(accuracy(*net, load_mnist(mnist_dir() / "test5000.npz").first(1000)), 0.95);
+  const Digits digits = load_mnist(mnist_dir() / "train20000.npz").first(3000), test = load_mnist(mnist_dir() / "test5000.npz").first(2000);
+  train(*net, digits, {});
+  const double right = accuracy(*net, test);
+  EXPECT_GT(right, 0.95);
+  for (DType dtype : {DType::quint8, DType::qint8}) {
+    auto prepared = quant::prepare_fx(net, sparse_qconfig_mapping(dtype), input_types(), sparse_leaves(*net), sparse_backend());
+    for (int64_t i = 0; i < 200; i += 50) prepared->forward(digits.inputs(i, i + 50));
+    EXPECT_NEAR(accuracy(*quant::convert_fx(prepared, {}, sparse_backend()), test), right, 0.005) << octet::to_string(dtype);
+  }
 }
 
 }  // namespace

@@ -145,16 +145,14 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
     // With numbers only, and no parameters of the model: its results are numbers too.
     if (known == paths_.end() && std::none_of(inputs.begin(), inputs.end(), [](const Tensor& x) { return x.defined() && mark_of(x); }))
       return next(inputs);
-    if (only_types_ > 0 || !is_leaf(module)) {
+    if (only_types_ > 0 || !(is_leaf(module) || module.infer(types_of(inputs)))) {
       struct Scope {
         Scope(std::vector<std::string>& scopes, std::string path) : scopes(scopes) { scopes.push_back(std::move(path)); }
         ~Scope() { scopes.pop_back(); }
         std::vector<std::string>& scopes;
       } inside(scopes_, known == paths_.end() || only_types_ > 0 ? scope() : known->second);
       if (only_types_ > 0) {
-        std::vector<TensorType> types;
-        for (const Tensor& x : inputs) types.push_back(x.defined() ? x.type() : TensorType());
-        if (auto result = inferred(module, types, scope())) return symbols(*result, scope());
+        if (auto result = inferred(module, types_of(inputs), scope())) return symbols(*result, scope());
       }
       try {
         return next(inputs);
@@ -181,6 +179,12 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
     return results;
   }
 
+  static std::vector<TensorType> types_of(const std::vector<Tensor>& tensors) {
+    std::vector<TensorType> types;
+    for (const Tensor& x : tensors) types.push_back(x.defined() ? x.type() : TensorType());
+    return types;
+  }
+
   std::vector<Tensor> symbols(const std::vector<TensorType>& types, const std::string& scope) {
     std::vector<Tensor> results;
     for (const TensorType& type : types) results.push_back(symbol(type, -1, fmt::format("a result of the module '{}'", scope)));
@@ -203,9 +207,7 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
 
   // The types of a leaf's results: what it says itself, what its forward makes of tensors without data, or of zeros.
   std::vector<TensorType> result_types(Module& module, const std::string& path, const std::vector<Tensor>& inputs) {
-    std::vector<TensorType> types;
-    for (const Tensor& x : inputs) types.push_back(x.defined() ? x.type() : TensorType());
-    if (auto said = inferred(module, types, path)) return *said;
+    if (auto said = inferred(module, types_of(inputs), path)) return *said;
     // Statistics must not move, and batch norms in training look at numbers.
     nn::ModulePtr copy;
     if (module.training()) {
@@ -241,7 +243,7 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
                    "tensors without numbers: {}; override Module::infer to say them", path, module.type_name(), e.what(), why);
       }
     }
-    types.clear();
+    std::vector<TensorType> types;
     for (const Tensor& y : results) {
       OCTET_CHECK(y.defined(), unsupported, "trace: a result of '{}' ({}) is an undefined tensor", path, module.type_name());
       types.push_back(y.type());

@@ -19,7 +19,8 @@ namespace octet::graph {
 
 struct TraceOptions {
   // Users' modules that are not followed: paths (names, globs or re: expressions) and classes. Their calls stay module calls.
-  // The types of their results are found by running them on zeros in eval mode, or Module::infer says them.
+  // The types of their results are found by running them on zeros in eval mode, or Module::infer says them: modules that do so
+  // look at numbers and are never followed.
   std::vector<std::string> leaf_modules;
   std::set<std::type_index> leaf_classes;
   // Follow octet's own layers too: a graph of operators, which can be compiled.

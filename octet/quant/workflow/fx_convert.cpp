@@ -359,9 +359,9 @@ class ModuleLowerer {
         results_of_[node.scope] = want;
       }
       if (module) {
-        QParams result;
-        result.dtype = want.dtype;
-        result.quantizer = want.quantizer;
+        QParams result{.quantizer = want.quantizer, .dtype = want.dtype, .quant_min = qmin(want.dtype), .quant_max = qmax(want.dtype),
+                       .scales = want.quantizer->scales()};
+        for (int64_t z : want.quantizer->zero_points()) result.zero_points.push_back(static_cast<double>(z));
         nn::ModulePtr made = (*replacement)(*module, &result);
         OCTET_CHECK(made, invalid_argument, "lower: the quantized module of '{}' ({}) was not made", node.scope, module->type_name());
         made->take_hooks(*module, *module);
@@ -379,6 +379,8 @@ class ModuleLowerer {
         return false;  // it does not take codes
       }
       if (made.size() < node.outputs.size() || !made[0].is_quantized()) return false;
+      for (size_t i = 0; i < node.outputs.size(); ++i)
+        if (made[i].dim() == g_.type(node.outputs[i]).dim()) made[i].dims = g_.type(node.outputs[i]).dims;  // by their names here
       bool same = same_qparams(made[0], want);
       results = r.out().add_module(same ? name : name + ".codes", node.scope, node.op, operands, made);
       if (!same) results[0] = r.out().add_call(name, "requantize", {results[0]}, {}, ops::QType{want.dtype, want.quantizer}, node.scope);
@@ -387,6 +389,8 @@ class ModuleLowerer {
     }
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       r.map(node.outputs[i], results[i]);
+      const std::string& own = g_.value(node.outputs[i]).name;
+      if (i > 0 && quantizes[i].empty() && !r.out().find(own)) r.out().rename(results[i], own);
       for (graph::NodeId q : quantizes[i]) {
         r.map(g_.node(q).outputs[0], results[i]);
         absorbed[static_cast<size_t>(q)] = true;

@@ -146,15 +146,25 @@ class Fuser {
       Match match{config, {first}};
       if (!is(g_.node(first), config->pattern[0])) continue;
       while (match.nodes.size() < config->pattern.size()) {
-        const Node& node = g_.node(match.nodes.back());
-        if (node.outputs.size() != 1 || uses_[node.outputs[0]] != 1 || users_[node.outputs[0]].empty()) break;
-        NodeId next = users_[node.outputs[0]][0];
-        if (taken[next] || g_.node(next).inputs[0] != node.outputs[0] || !is(g_.node(next), config->pattern[match.nodes.size()])) break;
+        const NodeId next = only_user(g_.node(match.nodes.back()));
+        if (next < 0 || taken[next] || !is(g_.node(next), config->pattern[match.nodes.size()])) break;
         match.nodes.push_back(next);
       }
       if (match.nodes.size() == config->pattern.size() && fits(match)) return std::make_unique<Match>(std::move(match));
     }
     return nullptr;
+  }
+
+  // The node whose operands are this one's results, all of them (a value of several tensors) in their order, and nobody
+  // else's; -1 if there is none.
+  NodeId only_user(const Node& node) const {
+    if (users_[node.outputs[0]].empty()) return -1;
+    const NodeId next = users_[node.outputs[0]][0];
+    if (node.outputs.size() > 1 && g_.node(next).inputs != node.outputs) return -1;
+    if (g_.node(next).inputs[0] != node.outputs[0]) return -1;
+    for (ValueId v : node.outputs)
+      if (uses_[v] != 1) return -1;
+    return next;
   }
 
   // Parts in one mode; operators without an activation of their own yet.
@@ -192,8 +202,13 @@ class Fuser {
     for (size_t i = 1; i < match.nodes.size(); ++i)
       if (g_.node(match.nodes[i]).kind == NodeKind::module) absorbed_.push_back(g_.node(match.nodes[i]).scope);
     model_.put_module(path, fused);
-    std::vector<TensorType> types{g_.type(last.outputs[0])};
-    r.map(last.outputs[0], r.out().add_module(name, path, fused->type_name(), r.operands(root), types)[0]);
+    std::vector<TensorType> types;
+    for (ValueId v : last.outputs) types.push_back(g_.type(v));
+    std::vector<ValueId> results = r.out().add_module(name, path, fused->type_name(), r.operands(root), types);
+    for (size_t i = 0; i < results.size(); ++i) {
+      if (i > 0) r.out().rename(results[i], g_.value(root.outputs[i]).name);
+      r.map(last.outputs[i], results[i]);
+    }
   }
 
   nn::ModulePtr activation(const Node& node) const {

@@ -181,7 +181,7 @@ TEST(StaticModules, TheseAreAllLayersOfOneInput) {
   std::set<std::string> covered{
       // Of indices, of several inputs, or observed in pieces: tests of their own.
       "Embedding", "EmbeddingBag", "Bilinear", "LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "MultiheadAttention",
-      "Sequential", "ModuleList", "ModuleDict"};
+      "Module", "Sequential", "ModuleList", "ModuleDict"};
   for (const Case& c : cases()) covered.insert(c.layer->type_name());
   for (const std::string& name : nn::registered_names()) {
     const std::string room = "octet::nn::";

@@ -100,7 +100,7 @@ const ModuleMapping& get_default_dynamic_quant_module_mappings() {
     m.map<nnqat::ConvReLU3d, nnqd::ConvReLU3d>().map<nnqat::ConvBnReLU1d, nnqd::ConvReLU1d>();
     m.map<nnqat::ConvBnReLU2d, nnqd::ConvReLU2d>().map<nnqat::ConvBnReLU3d, nnqd::ConvReLU3d>();
     m.map<nnqat::ConvTranspose1d, nnqd::ConvTranspose1d>().map<nnqat::ConvTranspose2d, nnqd::ConvTranspose2d>();
-    m.map<nnqat::ConvTranspose3d, nnqd::ConvTranspose3d>().map<nn::NonDynamicallyQuantizableLinear, nnqd::Linear>();
+    m.map<nnqat::ConvTranspose3d, nnqd::ConvTranspose3d>();
     m.map<nnqat::Conv1d, nnqd::Conv1d>().map<nnqat::Conv2d, nnqd::Conv2d>().map<nnqat::Conv3d, nnqd::Conv3d>();
     m.map<nnqat::ConvBn1d, nnqd::Conv1d>().map<nnqat::ConvBn2d, nnqd::Conv2d>().map<nnqat::ConvBn3d, nnqd::Conv3d>();
     m.map<nn::Embedding, nnq::Embedding>().map<nn::EmbeddingBag, nnq::EmbeddingBag>();
@@ -123,7 +123,7 @@ const ModuleMapping& get_default_weight_only_quant_module_mappings() {
     m.map<nnqat::ConvBnReLU1d, nnqw::ConvReLU1d>().map<nnqat::ConvBnReLU2d, nnqw::ConvReLU2d>();
     m.map<nnqat::ConvBnReLU3d, nnqw::ConvReLU3d>();
     m.map<nnqat::ConvTranspose1d, nnqw::ConvTranspose1d>().map<nnqat::ConvTranspose2d, nnqw::ConvTranspose2d>();
-    m.map<nnqat::ConvTranspose3d, nnqw::ConvTranspose3d>().map<nn::NonDynamicallyQuantizableLinear, nnqw::Linear>();
+    m.map<nnqat::ConvTranspose3d, nnqw::ConvTranspose3d>();
     m.map<nnqat::Linear, nnqw::Linear>().map<nnqat::LinearBn1d, nnqw::Linear>();
     m.map<nnqat::Conv1d, nnqw::Conv1d>().map<nnqat::Conv2d, nnqw::Conv2d>().map<nnqat::Conv3d, nnqw::Conv3d>();
     m.map<nnqat::ConvBn1d, nnqw::Conv1d>().map<nnqat::ConvBn2d, nnqw::Conv2d>().map<nnqat::ConvBn3d, nnqw::Conv3d>();

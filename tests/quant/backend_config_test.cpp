@@ -8,6 +8,7 @@
 #include "octet/nn/registry.h"
 #include "octet/ops/op.h"
 #include "octet/quant/backend/module_mappings.h"
+#include "octet/quant/backend/qconfig_mapping.h"
 #include "octet/quant/modules/dynamic.h"
 #include "octet/quant/modules/embedding.h"
 #include "octet/quant/modules/qat.h"
@@ -251,7 +252,7 @@ TEST(GoldenBackendConfig, HasEveryPatternOfPyTorchsBackends) {
     if (g.contains("qat_module")) {
       EXPECT_TRUE(c->qat_module && c->qat_module->type() == class_named(g["qat_module"])) << who;
     }
-    // PyTorch names one for the fused linear and batch norm before training too, but makes it without the batch norm.
+    // A linear with its batch norm beside it has a reference form in PyTorch; here it is folded or trained first.
     if (g.contains("reference_quantized_module") && pattern != Pattern{typeid(nni::LinearBn1d)}) {
       EXPECT_TRUE(c->reference_quantized_module && c->reference_quantized_module->type() == class_named(g["reference_quantized_module"])) << who;
     }
@@ -449,6 +450,31 @@ TEST(BackendLowering, AModuleThatDoesNotFitIsAnError) {
   expect_error(ErrorCode::invalid_argument, {"ConvReLU2d", "a relu"}, [&] { conv(*fused, &result); });
   auto plain = nn::make<nn::Conv2d>(1, 1, 1);
   expect_error(ErrorCode::invalid_argument, {"no activation_post_process"}, [&] { conv(*plain); });
+}
+
+// -- docs/backends.md ------------------------------------------------------------------------------------
+
+TEST(BackendDocs, AMappingIsBuiltAsTheDocumentSays) {
+  auto mapping = quant::get_default_qconfig_mapping()
+                     .set_object_type<nn::Linear>(std::nullopt)
+                     .set_module_name("backbone.stem", quant::get_default_qconfig("fbgemm"));
+  EXPECT_EQ(mapping.find({.module_path = "head", .module_type = typeid(nn::Linear)}), std::nullopt);
+  auto read = QConfigMapping::from_json(
+      R"({"": "fbgemm", "object_type": [["Linear", null]], "module_name": [["backbone.stem", "native"]]})");
+  EXPECT_EQ(read.find({.module_path = "backbone.stem.conv"}), get_default_qconfig("native"));
+}
+
+TEST(BackendDocs, ABackendIsChangedAsTheDocumentSays) {
+  const quant::DTypeConfig int8 = {
+      .input_dtype = {DType::quint8}, .output_dtype = {DType::quint8}, .weight_dtype = {DType::qint8}, .bias_dtype = DType::float32};
+  quant::BackendConfig backend = quant::get_native_backend_config().set_name("mine");
+  backend.set_backend_pattern_config(
+      quant::BackendPatternConfig(typeid(Swish)).add_dtype_config(int8).set_quantized_module<QuantizedSwish>(quant::QuantMode::statically));
+  backend.remove({typeid(nn::Conv2d), "relu"});
+  backend.find({"add"})->quantized_ops.clear();
+  EXPECT_TRUE(backend.find_module(typeid(Swish))->quantized_module(QuantMode::statically));
+  EXPECT_FALSE(backend.find_op("add")->quantized_op(QuantMode::statically));
+  EXPECT_EQ(BackendConfig::from_json(backend.to_json()), backend);
 }
 
 // -- JSON ------------------------------------------------------------------------------------------------

@@ -7,13 +7,18 @@
 #include "octet/base/check_impl.h"
 
 namespace octet::graph {
-namespace {
 
 std::string describe(const Graph& g, const Node& node) {
   std::string out = node.outputs.empty() ? "?" : g.value(node.outputs[0]).name;
-  return fmt::format("%{} = {}", out,
-                     node.kind == NodeKind::call ? node.op : node.kind == NodeKind::input ? "input" : "constant");
+  switch (node.kind) {
+    case NodeKind::input: return fmt::format("%{} = input", out);
+    case NodeKind::constant: return fmt::format("%{} = constant", out);
+    case NodeKind::call: return fmt::format("%{} = {}", out, node.op);
+    default: return fmt::format("%{} = module {}", out, node.op);
+  }
 }
+
+namespace {
 
 // The names the text format can print.
 std::string printable(std::string name) {
@@ -105,6 +110,32 @@ ValueId Graph::add_call(const std::string& name, const std::string& op, std::vec
   return outputs[0];
 }
 
+std::vector<ValueId> Graph::add_module(const std::string& name, const std::string& path, const std::string& class_name,
+                                       std::vector<ValueId> inputs, const std::vector<TensorType>& types,
+                                       const std::vector<std::string>& result_names) {
+  OCTET_CHECK(!types.empty(), invalid_argument, "{}: a module call has one result or more", name);
+  while (!inputs.empty() && inputs.back() == kNone) inputs.pop_back();
+  for (ValueId id : inputs)
+    OCTET_CHECK(id == kNone || (id >= 0 && id < static_cast<ValueId>(values_.size())), invalid_argument,
+                "{}: operand {} is not a value of the graph", name, id);
+  auto node = static_cast<NodeId>(nodes_.size());
+  std::vector<ValueId> outputs;
+  for (size_t i = 0; i < types.size(); ++i)
+    outputs.push_back(new_value(i < result_names.size() ? name + "." + result_names[i] : name, types[i], node));
+  nodes_.push_back({NodeKind::module, class_name, path, "", std::move(inputs), outputs, {}, {}});
+  return outputs;
+}
+
+bool Graph::has_modules() const {
+  return std::any_of(nodes_.begin(), nodes_.end(), [](const Node& node) { return node.kind == NodeKind::module; });
+}
+
+void Graph::require_operators(std::string_view who) const {
+  for (const Node& node : nodes_)
+    OCTET_CHECK(node.kind != NodeKind::module, unsupported, "{}: {} calls the module '{}' ({}), but a graph of operators is needed: "
+                "give GraphModule::to_graph()", who, name, node.scope, node.op);
+}
+
 NodeId Graph::add_raw(Node node, const std::vector<Value>& outputs) {
   auto id = static_cast<NodeId>(nodes_.size());
   node.outputs.clear();
@@ -128,6 +159,11 @@ void Graph::rename(ValueId id, const std::string& name) {
   by_name_[name] = id;
 }
 
+void Graph::set_quantizer(ValueId id, QuantizerPtr quantizer) {
+  OCTET_CHECK(type(id).is_quantized() && quantizer, invalid_argument, "set_quantizer: %{} is {}", value(id).name, to_string(type(id)));
+  values_[id].type.quantizer = std::move(quantizer);
+}
+
 void Graph::check_node(NodeId id) const {
   const Node& node = nodes_.at(id);
   auto size = static_cast<ValueId>(values_.size());
@@ -148,6 +184,10 @@ void Graph::check_node(NodeId id) const {
                                    t.dims[axis].size() == static_cast<int64_t>(t.quantizer->scales().size())),
                 corrupt, "{}: the type of %{} has {} channels along dimension {} of {}", what, value(v).name,
                 t.quantizer->scales().size(), axis, to_string(t));
+  }
+  if (node.kind == NodeKind::module) {
+    OCTET_CHECK(!node.op.empty() && !node.scope.empty(), corrupt, "{}: a module call needs a class and a path", what);
+    return;  // only the module knows its types
   }
   if (node.kind != NodeKind::call) {
     OCTET_CHECK(node.inputs.empty() && node.outputs.size() == 1, corrupt, "{}: it must have one result and no operands", what);
@@ -236,6 +276,17 @@ void Rewriter::copy(const Node& node) {
       for (size_t i = 0; i < results.size(); ++i) {
         map_[node.outputs[i]] = results[i];
         // Results of one node keep their own names.
+        const std::string& own = source_.value(node.outputs[i]).name;
+        if (i > 0 && !out_.find(own)) out_.rename(results[i], own);
+      }
+      break;
+    }
+    case NodeKind::module: {
+      std::vector<TensorType> types;
+      for (ValueId v : node.outputs) types.push_back(source_.type(v));
+      auto results = out_.add_module(name, node.scope, node.op, operands(node), types);
+      for (size_t i = 0; i < results.size(); ++i) {
+        map_[node.outputs[i]] = results[i];
         const std::string& own = source_.value(node.outputs[i]).name;
         if (i > 0 && !out_.find(own)) out_.rename(results[i], own);
       }

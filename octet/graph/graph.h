@@ -9,6 +9,9 @@
 //     %y: QUInt8(N, 16, 32, 32) scale=0.02 zero_point=0 = conv2d(%x_q, %conv.weight, padding=[1, 1, 1, 1])
 //     return (%y)
 //   }
+//
+// A graph traced from modules also has module calls, "%y: Float(N, 16, 32, 32) = module Conv2d(%x)  @ features.0". Its modules
+// are those of the GraphModule it belongs to (graph_module.h).
 
 #include <functional>
 #include <map>
@@ -27,7 +30,7 @@ using ValueId = int32_t;  // index into Graph::values
 using NodeId = int32_t;   // index into Graph::nodes
 inline constexpr ValueId kNone = -1;  // an omitted optional operand
 
-enum class NodeKind { input, constant, call };
+enum class NodeKind { input, constant, call, module };
 
 struct Value {
   std::string name;  // unique in the graph
@@ -37,8 +40,8 @@ struct Value {
 
 struct Node {
   NodeKind kind = NodeKind::call;
-  std::string op;              // calls: the operator's name
-  std::string scope;           // where it came from: the module path or the ONNX node's name
+  std::string op;              // calls: the operator's name; module calls: the module's class
+  std::string scope;           // where it came from: the module path or the ONNX node's name; module calls: the path
   std::string note;            // e.g. why it stayed float; printed behind '#'
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
@@ -62,6 +65,9 @@ class Graph {
   const TensorType& type(ValueId id) const { return values_[id].type; }
   const Node& producer(ValueId id) const { return nodes_[values_[id].producer]; }
   std::optional<ValueId> find(std::string_view name) const;
+  bool has_modules() const;  // is one of its nodes a module call?
+  // Error naming the first module call, if there is one: `who` only knows operators.
+  void require_operators(std::string_view who) const;
   bool is_constant(ValueId id) const { return producer(id).kind == NodeKind::constant; }
   const Tensor& constant(ValueId id) const;  // the data; Error if it is not a constant
 
@@ -74,11 +80,19 @@ class Graph {
                                  const std::string& scope = "");
   ValueId add_call(const std::string& name, const std::string& op, std::vector<ValueId> inputs, const Attrs& attrs = {},
                    const std::optional<ops::QType>& want = std::nullopt, const std::string& scope = "");
+  // A call of the module at `path`, of a class with that name, whose results have these types. The first result gets `name`,
+  // the others `name` and their number, or all of them `name`.`result_names[i]`.
+  std::vector<ValueId> add_module(const std::string& name, const std::string& path, const std::string& class_name,
+                                  std::vector<ValueId> inputs, const std::vector<TensorType>& types,
+                                  const std::vector<std::string>& result_names = {});
   // A node with the given types, unchecked: what readers of saved graphs use, followed by check().
   NodeId add_raw(Node node, const std::vector<Value>& outputs);
   void set_outputs(std::vector<ValueId> outputs) { outputs_ = std::move(outputs); }
   // Error if the name is taken, or has other characters than letters, digits and _./:-
   void rename(ValueId id, const std::string& name);
+
+  // Gives a quantized value other qparams (per tensor, of its dtype); check() tells whether all agree then.
+  void set_quantizer(ValueId id, QuantizerPtr quantizer);
 
   // Verifies everything a pass or a file could have broken: operands defined before use, each value made once, known
   // operators, and that type inference agrees with the recorded types. Error `corrupt` naming the node.
@@ -99,6 +113,9 @@ class Graph {
   std::vector<ValueId> inputs_, outputs_;
   std::map<std::string, ValueId, std::less<>> by_name_;
 };
+
+// "%y = conv2d": a node in messages.
+std::string describe(const Graph& graph, const Node& node);
 
 // What Op::infer would be asked for this node's result: its quantized type, if it is quantized.
 std::optional<ops::QType> want_of(const Graph& graph, const Node& node);

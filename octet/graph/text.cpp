@@ -48,7 +48,7 @@ std::string free_text(const std::string& text) {
 }
 
 std::string call_text(const Graph& g, const Node& node) {
-  const ops::Op* op = ops::find(node.op);
+  const ops::Op* op = node.kind == NodeKind::call ? ops::find(node.op) : nullptr;
   std::vector<std::string> args;
   for (ValueId id : node.inputs) args.push_back(id == kNone ? "none" : fmt::format("%{}", g.value(id).name));
   for (const auto& [name, value] : node.attrs) {
@@ -58,7 +58,7 @@ std::string call_text(const Graph& g, const Node& node) {
     const auto* text = std::get_if<std::string>(&value);
     if (!is_default) args.push_back(name + "=" + (text ? quote(*text) : to_string(value)));
   }
-  return fmt::format("{}({})", node.op, fmt::join(args, ", "));
+  return fmt::format("{}{}({})", node.kind == NodeKind::module ? "module " : "", node.op, fmt::join(args, ", "));
 }
 
 // -- parsing -----------------------------------------------------------------------------------------
@@ -266,6 +266,10 @@ class Parser {
     size_t open = right.find('(');
     OCTET_CHECK(open != std::string::npos, corrupt, "expected 'op(...)', got '{}'", right);
     node.op = right.substr(0, open);
+    if (node.op.starts_with("module ")) {
+      node.kind = NodeKind::module;
+      node.op = node.op.substr(7);
+    }
     Attrs attrs;
     for (const std::string& item : split_list(right.substr(open))) {
       size_t equals = item.find('=');
@@ -281,7 +285,8 @@ class Parser {
         else attrs.set(name, parse_attr(text));
       }
     }
-    node.attrs = ops::get(node.op).complete(attrs);
+    if (node.kind == NodeKind::call) node.attrs = ops::get(node.op).complete(attrs);
+    else OCTET_CHECK(attrs.size() == 0, corrupt, "a module call has no attributes: '{}'", right);
   }
 
   std::string_view text_;

@@ -310,7 +310,10 @@ class Reader {
 
 }  // namespace
 
-void save_octet(const Graph& graph, const std::filesystem::path& path) { Writer(graph).write(path); }
+void save_octet(const Graph& graph, const std::filesystem::path& path) {
+  graph.require_operators("save_octet");
+  Writer(graph).write(path);
+}
 
 Graph load_octet(const std::filesystem::path& path) {
   try {

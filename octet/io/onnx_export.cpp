@@ -282,6 +282,7 @@ void Exporter::finish_outputs() {
 
 onnx::ModelProto Exporter::run() {
   model_.set_ir_version(7);
+  graph_.require_operators("export_onnx");
   model_.set_producer_name("octet");
   auto* opset = model_.add_opset_import();
   opset->set_domain("");

@@ -8,6 +8,7 @@
 #include "octet/autograd/autograd.h"
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
+#include "octet/nn/trace.h"
 
 namespace octet::nn {
 
@@ -112,7 +113,37 @@ std::vector<Tensor> Module::forward(std::vector<Tensor> inputs) {
   return {forward(std::move(inputs[0]))};
 }
 
+std::optional<std::vector<TensorType>> Module::infer(const std::vector<TensorType>&) const { return std::nullopt; }
+
+namespace {
+thread_local std::shared_ptr<ModuleTrace> t_sees_all;
+
+// What follows one of these tensors through modules, or else all modules; null if nothing does.
+std::shared_ptr<ModuleTrace> module_trace_of(const std::vector<Tensor>& inputs) {
+  for (const Tensor& x : inputs)
+    if (x.has_slots())
+      if (auto trace = std::dynamic_pointer_cast<ModuleTrace>(ops::trace_of(x))) return trace;
+  return t_sees_all;
+}
+}  // namespace
+
+SeeAllModules::SeeAllModules(std::shared_ptr<ModuleTrace> trace) : before_(std::exchange(t_sees_all, std::move(trace))) {}
+SeeAllModules::~SeeAllModules() { t_sees_all = std::move(before_); }
+
 Tensor Module::operator()(const Tensor& x) {
+  if (x.has_slots() || t_sees_all)
+    if (auto trace = module_trace_of({x}))
+      return trace->on_module(*this, {x}, [this](const auto& inputs) { return std::vector{call(inputs.at(0))}; }).at(0);
+  return call(x);
+}
+
+std::vector<Tensor> Module::operator()(const std::vector<Tensor>& inputs) {
+  if (auto trace = module_trace_of(inputs))
+    return trace->on_module(*this, inputs, [this](const auto& given) { return call(given); });
+  return call(inputs);
+}
+
+Tensor Module::call(const Tensor& x) {
   if (hooks_.empty() && pre_hooks_.empty()) return forward(x);
   std::vector<Tensor> inputs{x};
   for (size_t i = 0; i < pre_hooks_.size(); ++i) pre_hooks_[i].second(*this, inputs);
@@ -121,7 +152,7 @@ Tensor Module::operator()(const Tensor& x) {
   return outputs.at(0);
 }
 
-std::vector<Tensor> Module::operator()(const std::vector<Tensor>& given) {
+std::vector<Tensor> Module::call(const std::vector<Tensor>& given) {
   if (hooks_.empty() && pre_hooks_.empty()) return forward(given);
   std::vector<Tensor> inputs = given;
   for (size_t i = 0; i < pre_hooks_.size(); ++i) pre_hooks_[i].second(*this, inputs);

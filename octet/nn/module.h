@@ -18,6 +18,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <typeinfo>
@@ -56,6 +57,9 @@ class Slot {
   Tensor operator()(const Tensor& x) const;
   Tensor operator()(const Tensor& a, const Tensor& b) const;  // its first result
   std::vector<Tensor> operator()(const std::vector<Tensor>& inputs) const;
+  // The same for users' own types (Value, below); `Out` is what the module makes of one.
+  template <typename Out, typename In>
+  Out call(const In& x) const;
 
  private:
   ModulePtr& place() const;
@@ -89,6 +93,13 @@ class Module {
   // What the module computes. A module of one input and one output overrides the first; others the second.
   virtual Tensor forward(Tensor x);
   virtual std::vector<Tensor> forward(std::vector<Tensor> inputs);
+
+  // The types of forward's results for inputs of these types: for modules whose forward looks at values (so that it cannot be
+  // found out by running it on tensors without data). A size that depends on values is a named dimension. nullopt, the default:
+  // run forward to know.
+  virtual std::optional<std::vector<TensorType>> infer(const std::vector<TensorType>& inputs) const;
+  // What forward's results are called in a graph, if there are several; empty: they have numbers.
+  virtual std::vector<std::string> result_names() const { return {}; }
 
   // forward and then the hooks: what Slots call.
   Tensor operator()(const Tensor& x);
@@ -204,6 +215,9 @@ class Module {
     if (entry.registered) return &registered_[static_cast<size_t>(entry.offset)];
     return reinterpret_cast<Parameter*>(reinterpret_cast<char*>(this) + entry.offset);
   }
+  // forward with the hooks around it.
+  Tensor call(const Tensor& x);
+  std::vector<Tensor> call(const std::vector<Tensor>& inputs);
   Tensor& register_tensor(const std::string& name, Tensor value, bool buffer);
   [[noreturn]] void wrong_class(const std::type_info& expected) const;
   void collect(const std::string& prefix, bool buffers, std::vector<std::pair<std::string, Tensor*>>& out);
@@ -223,6 +237,40 @@ std::shared_ptr<M> make(Args&&... args) {
   auto module = std::make_shared<M>(std::forward<Args>(args)...);
   static_cast<Module&>(*module).copy_ = [](const Module& m) -> ModulePtr { return std::make_shared<M>(static_cast<const M&>(m)); };
   return module;
+}
+
+// A user's own type that wraps tensors can flow through modules: it is taken apart at each module call and put together again,
+// so graphs, observers and files see its tensors. Specialise
+//   template <> struct octet::nn::Value<SparseConvTensor> {
+//     static std::vector<Tensor> tensors(const SparseConvTensor& x) { return {x.features, x.indices}; }
+//     static SparseConvTensor from(const std::vector<Tensor>& t) { return {t.at(0), t.at(1)}; }
+//     static std::vector<std::string> names() { return {"features", "indices"}; }
+//   };
+// Only float32 tensors of it are quantized.
+template <typename T>
+struct Value;
+template <>
+struct Value<Tensor> {
+  static std::vector<Tensor> tensors(const Tensor& x) { return {x}; }
+  static Tensor from(const std::vector<Tensor>& t) { return t.at(0); }
+  static std::vector<std::string> names() { return {}; }
+};
+
+// A module from an In to an Out, which have a Value.
+template <typename In, typename Out = In>
+class ValueModule : public Module {
+ public:
+  using Module::forward;
+  virtual Out forward_value(In x) = 0;
+  std::vector<Tensor> forward(std::vector<Tensor> inputs) override {
+    return Value<Out>::tensors(forward_value(Value<In>::from(inputs)));
+  }
+  std::vector<std::string> result_names() const override { return Value<Out>::names(); }
+};
+
+template <typename Out, typename In>
+Out Slot::call(const In& x) const {
+  return Value<Out>::from((*this)(Value<In>::tensors(x)));
 }
 
 template <typename T>

@@ -53,6 +53,20 @@ std::string registered_name(std::type_index type) {
   return it->second;
 }
 
+bool is_own_class(const Module& module) {
+  std::string name = qualified_name(typeid(module));
+  name.resize(std::min(name.size(), name.find('<')));  // arguments of a template
+  if (name.rfind("octet::nn::", 0) != 0 && name.rfind("octet::quant::", 0) != 0) return false;
+  // Users may extend these namespaces; the layers themselves stand directly in them.
+  size_t class_begin = name.rfind("::") + 2;
+  std::string scope = name.substr(0, class_begin - 2);
+  for (const char* own : {"octet::nn", "octet::quant", "octet::nn::intrinsic", "octet::nn::qat", "octet::nn::quantizable",
+                          "octet::nn::quantized", "octet::nn::quantized::dynamic", "octet::nn::quantized::weight_only",
+                          "octet::nn::quantized::reference"})
+    if (scope == own) return true;
+  return false;
+}
+
 std::optional<std::type_index> registered_type(std::string_view name) {
   Registry& r = registry();
   std::lock_guard lock(r.mutex);

@@ -28,6 +28,8 @@ std::string registered_name(std::type_index type);
 std::optional<std::type_index> registered_type(std::string_view name);
 // Is this its class? False for classes that are not registered.
 bool is_registered_as(const Module& module, std::string_view name);
+// Is it one of octet's own layers, and not a user's class?
+bool is_own_class(const Module& module);
 // A new module of a registered class. Error with the nearest names if the class is unknown.
 ModulePtr make_registered(std::string_view name, const Attrs& config);
 // The names of all registered classes, sorted.

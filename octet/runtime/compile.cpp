@@ -37,6 +37,7 @@ bool layout_free(const TensorType& t) {
 class Compiler {
  public:
   Compiler(const Graph& g, const CompileOptions& options) : impl_(std::make_shared<Program::Impl>()), g_(impl_->graph) {
+    g.require_operators("compile");
     impl_->graph = g;
     impl_->engine = options.engine.empty() ? octet::engine() : options.engine;
     impl_->primary.assign(g.values().size(), -1);

@@ -19,6 +19,7 @@ struct Tensor::Impl {
   int64_t offset = 0;  // elements
   QuantizerPtr quantizer;
   std::shared_ptr<void> autograd, trace, packed;
+  bool symbolic = false;  // no buffer
 };
 
 namespace {
@@ -216,6 +217,20 @@ Tensor Tensor::rand(const Shape& shape, uint64_t seed, double low, double high) 
   return t;
 }
 
+Tensor Tensor::symbolic(const TensorType& type) {
+  Shape shape = type.shape();
+  check_shape(shape);
+  check_quantizer(shape, type.dtype, type.quantizer);
+  Tensor t;
+  t.impl_ = std::make_shared<Impl>();
+  t.impl_->dtype = type.dtype;
+  t.impl_->strides = contiguous_strides(shape);
+  t.impl_->shape = std::move(shape);
+  t.impl_->quantizer = type.quantizer;
+  t.impl_->symbolic = true;
+  return t;
+}
+
 Tensor Tensor::wrap(Buffer buffer, const Shape& shape, DType dtype, QuantizerPtr quantizer, std::vector<int64_t> strides) {
   check_shape(shape);
   check_quantizer(shape, dtype, quantizer);
@@ -341,8 +356,24 @@ Tensor Tensor::dequantize() const {
 
 // -- data --------------------------------------------------------------------------------------------
 
+namespace {
+Tensor::SymbolicHook g_symbolic_hook = nullptr;
+}
+
+void Tensor::set_symbolic_hook(SymbolicHook hook) { g_symbolic_hook = hook; }
+
+bool Tensor::is_symbolic() const { return need(defined()), impl_->symbolic; }
+
+void Tensor::need_data(std::source_location where) const {
+  if (!impl_->symbolic) return;
+  OCTET_FAIL(invalid_argument, "{}:{}: the numbers of a tensor are asked for that has none{}", where.file_name(), where.line(),
+             g_symbolic_hook ? ": " + g_symbolic_hook(*this) : "");
+}
+
 template <typename T>
-const T* Tensor::data() const {
+const T* Tensor::data(std::source_location where) const {
+  need(defined());
+  need_data(where);
   OCTET_CHECK(!is_packed(dtype()), invalid_argument, "data: a {} tensor has two codes to a byte: use int_repr()", to_string(dtype()));
   DType d = octet::is_quantized(dtype()) ? code_dtype(dtype()) : dtype();
   OCTET_CHECK(d == dtype_of<T>::value, invalid_argument, "data<{}>: the tensor is {}", to_string(dtype_of<T>::value),
@@ -351,23 +382,26 @@ const T* Tensor::data() const {
 }
 
 template <typename T>
-T* Tensor::data() {
-  return const_cast<T*>(static_cast<const Tensor*>(this)->data<T>());
+T* Tensor::data(std::source_location where) {
+  return const_cast<T*>(static_cast<const Tensor*>(this)->data<T>(where));
 }
 
-void* Tensor::raw_data() const {
+void* Tensor::raw_data(std::source_location where) const {
   need(defined());
+  need_data(where);
   return impl_->buffer.data() + impl_->offset * static_cast<int64_t>(element_size(impl_->dtype));
 }
 
 const Buffer& Tensor::buffer() const { return need(defined()), impl_->buffer; }
 
-double Tensor::item() const {
+double Tensor::item(std::source_location where) const {
   OCTET_CHECK(numel() == 1, invalid_argument, "item: the tensor has shape {}; expected one element", to_string(shape()));
-  return at(std::vector<int64_t>(dim(), 0));
+  return at(std::vector<int64_t>(dim(), 0), where);
 }
 
-double Tensor::at(const std::vector<int64_t>& index) const {
+double Tensor::at(const std::vector<int64_t>& index, std::source_location where) const {
+  need(defined());
+  need_data(where);
   OCTET_CHECK(static_cast<int64_t>(index.size()) == dim(), invalid_argument, "at: {} indices for shape {}", index.size(),
               to_string(shape()));
   int64_t offset = 0;
@@ -388,7 +422,9 @@ double Tensor::at(const std::vector<int64_t>& index) const {
 }
 
 template <typename T>
-std::vector<T> Tensor::to_vector() const {
+std::vector<T> Tensor::to_vector(std::source_location where) const {
+  need(defined());
+  need_data(where);
   if (is_packed(dtype())) return int_repr().to_vector<T>();
   std::vector<T> out(numel());
   const T* in = data<T>();
@@ -398,9 +434,9 @@ std::vector<T> Tensor::to_vector() const {
 
 #define OCTET_INSTANTIATE(T)                                             \
   template Tensor Tensor::from<T>(const std::vector<T>&, const Shape&); \
-  template const T* Tensor::data<T>() const;                            \
-  template T* Tensor::data<T>();                                        \
-  template std::vector<T> Tensor::to_vector<T>() const;
+  template const T* Tensor::data<T>(std::source_location) const;        \
+  template T* Tensor::data<T>(std::source_location);                    \
+  template std::vector<T> Tensor::to_vector<T>(std::source_location) const;
 OCTET_INSTANTIATE(float)
 OCTET_INSTANTIATE(double)
 OCTET_INSTANTIATE(int64_t)
@@ -424,6 +460,7 @@ Tensor Tensor::view(Shape shape, std::vector<int64_t> strides, int64_t offset, Q
   t.impl_->buffer = impl_->buffer;
   t.impl_->offset = impl_->offset + offset;
   t.impl_->quantizer = std::move(quantizer);
+  t.impl_->symbolic = impl_->symbolic;
   return t;
 }
 
@@ -550,8 +587,8 @@ Tensor Tensor::select(int64_t d, int64_t index) const {
   int64_t n = shape()[d];
   OCTET_CHECK(index >= -n && index < n, invalid_argument, "select: index {} of dimension {} in shape {}", index, d,
               to_string(shape()));
-  if (index < 0) index += n;
-  return slice(d, index, index + 1).squeeze(d);
+  // Counted from the end if asked so: a trace then holds for other sizes.
+  return slice(d, index, index == -1 ? n : index + 1).squeeze(d);
 }
 
 Tensor Tensor::squeeze(int64_t d) const {
@@ -588,6 +625,7 @@ Tensor Tensor::flatten(int64_t start, int64_t end) const {
   start = wrap_dim(start, dim(), "flatten");
   end = wrap_dim(end, dim(), "flatten");
   OCTET_CHECK(start <= end, invalid_argument, "flatten: start {} is after end {}", start, end);
+  if (Tensor y; has_slots() && hooked("flatten", {{"start_dim", start}, {"end_dim", end}}, y)) return y;
   Shape new_shape(shape().begin(), shape().begin() + start);
   int64_t product = 1;
   for (int64_t d = start; d <= end; ++d) product *= shape()[d];
@@ -666,7 +704,9 @@ bool Tensor::hooked(const char* op, const Attrs& attrs, Tensor& result) const {
 
 Tensor Tensor::detach() const {
   need(defined());
-  return view(impl_->shape, impl_->strides, 0, impl_->quantizer);
+  Tensor t = view(impl_->shape, impl_->strides, 0, impl_->quantizer);
+  if (impl_->symbolic) t.impl_->trace = impl_->trace;  // all that there is of it
+  return t;
 }
 
 std::shared_ptr<void>& Tensor::autograd_slot() const { return need(defined()), impl_->autograd; }

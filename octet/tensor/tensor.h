@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <source_location>
 #include <string>
 #include <vector>
 
@@ -51,6 +52,8 @@ class Tensor {
   // Wraps a buffer (row-major unless strides are given) without copying it.
   static Tensor wrap(Buffer buffer, const Shape& shape, DType dtype, QuantizerPtr quantizer = nullptr,
                      std::vector<int64_t> strides = {});
+  // A tensor of that type (static dims) without data: what a model is traced with. Whatever needs the data is an Error.
+  static Tensor symbolic(const TensorType& type);
 
   // -- asking ----------------------------------------------------------------------------------
   bool defined() const { return impl_ != nullptr; }
@@ -64,6 +67,7 @@ class Tensor {
   TensorType type() const;
   bool is_quantized() const { return octet::is_quantized(dtype()); }
   bool is_contiguous(MemoryFormat format = MemoryFormat::contiguous) const;
+  bool is_symbolic() const;  // without data
 
   // -- qparams (quantized tensors; Error otherwise) ------------------------------------------------
   const QuantizerPtr& quantizer() const;  // null for plain tensors
@@ -83,16 +87,17 @@ class Tensor {
   // The first element. T must be the dtype's C++ type, or the code type of a quantized dtype; Error otherwise, and for packed
   // dtypes.
   // Elements are at data[sum of index[d]*strides()[d]].
+  // `where`, here and below, is for the Error that a symbolic tensor gives: the line that asked.
   template <typename T>
-  T* data();
+  T* data(std::source_location where = std::source_location::current());
   template <typename T>
-  const T* data() const;
-  void* raw_data() const;
+  const T* data(std::source_location where = std::source_location::current()) const;
+  void* raw_data(std::source_location where = std::source_location::current()) const;
   const Buffer& buffer() const;
-  double item() const;  // the only element, as a number (dequantized)
-  double at(const std::vector<int64_t>& index) const;
+  double item(std::source_location where = std::source_location::current()) const;  // the only element, as a number (dequantized)
+  double at(const std::vector<int64_t>& index, std::source_location where = std::source_location::current()) const;
   template <typename T>
-  std::vector<T> to_vector() const;  // row-major copy
+  std::vector<T> to_vector(std::source_location where = std::source_location::current()) const;  // row-major copy
 
   // -- views and copies --------------------------------------------------------------------------
   Tensor clone(MemoryFormat format = MemoryFormat::contiguous) const;
@@ -128,10 +133,14 @@ class Tensor {
   // Where methods of tensors with a set slot go instead, as calls of the operator of the same name: set once, by ops.
   using MethodHook = Tensor (*)(const char* op, const Tensor& x, const Attrs& attrs);
   static void set_method_hook(MethodHook hook);
+  // Whom to ask why a tensor has no data, for the Error: set once, by the tracer.
+  using SymbolicHook = std::string (*)(const Tensor& x);
+  static void set_symbolic_hook(SymbolicHook hook);
 
  private:
   struct Impl;
   std::shared_ptr<Impl> impl_;
+  void need_data(std::source_location where) const;  // Error if it is symbolic
   bool hooked(const char* op, const Attrs& attrs, Tensor& result) const;
   Tensor view(Shape shape, std::vector<int64_t> strides, int64_t offset, QuantizerPtr quantizer) const;
 };

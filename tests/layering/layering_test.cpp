@@ -33,6 +33,8 @@ const std::map<std::string, std::set<std::string>>& floors() {
     a["quant/backend"] = {"base", "tensor", "engine", "ops", "nn", "graph", "quant/observe", "quant/modules"};
     a["quant/workflow"] = {"base", "tensor", "engine", "autograd", "ops", "nn", "graph", "runtime",
                            "quant/observe", "quant/modules", "quant/backend"};
+    a["quant/algorithms"] = a["quant/workflow"];
+    a["quant/algorithms"].insert("quant/workflow");
     return a;
   }();
   return allowed;

@@ -254,7 +254,11 @@ TEST(GoldenBackendConfig, HasEveryPatternOfPyTorchsBackends) {
     }
     // A linear with its batch norm beside it has a reference form in PyTorch; here it is folded or trained first.
     if (g.contains("reference_quantized_module") && pattern != Pattern{typeid(nni::LinearBn1d)}) {
-      EXPECT_TRUE(c->reference_quantized_module && c->reference_quantized_module->type() == class_named(g["reference_quantized_module"])) << who;
+      ASSERT_TRUE(c->reference_quantized_module) << who;
+      std::string mine = c->reference_quantized_module->name();
+      // A relu that was fused in is a part of octet's class; in PyTorch it stays beside the layer.
+      if (size_t relu = mine.find("ReLU"); relu != std::string::npos) mine.erase(relu, 4);
+      EXPECT_EQ(mine, g["reference_quantized_module"].get<std::string>()) << who;
     }
     EXPECT_EQ(c->fuser_method.has_value(), g["fuser_method"].get<bool>()) << who;
   }
@@ -388,8 +392,7 @@ TEST(BackendLowering, TrainedLayersBecomeReferenceAndQuantizedOnesWithTheWeights
   qat->eval();
   const BackendPatternConfig& c = *native.find_module(typeid(nnqat::ConvBnReLU2d));
   nn::ModulePtr reference = (*c.reference_quantized_module)(*qat);
-  EXPECT_EQ(reference->type_name(), "ConvReLU2d");
-  EXPECT_EQ(reference->submodule("0")->type_name(), "QuantizedReferenceConv2d");
+  EXPECT_EQ(reference->type_name(), "QuantizedReferenceConvReLU2d");
   QParams result = result_qparams();
   nn::ModulePtr direct = (*c.quantized_module(QuantMode::statically))(*qat, &result);
   nn::ModulePtr lowered = (*native.find_module(typeid(nni::ConvReLU2d))->quantized_module(QuantMode::statically))(*reference, &result);

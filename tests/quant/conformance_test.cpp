@@ -74,11 +74,16 @@ const std::vector<Row> kRows = {
     {"whole models, named qconfigs", "eager_named", "squared error against the float model: no larger in the mean", "eager",
      "GoldenEager"},
     {"whole models, dynamic, qnnpack", "eager_dynamic", kBits, "eager", "GoldenEager"},
+    {"graphs of small models", "fx_graphs", "node for node: as traced", "fx_graphs", "GoldenFxGraphs"},
     {"QAT: five steps of SGD, then eval, then convert", "qat",
      "losses 1e-3 (ResNet 2e-2: a float sum on a tie moves a value by a step); fake-quantized output 1e-5; converted weights, codes and "
      "output from PyTorch's state: bits", "qat", "GoldenQat"},
     {"float layers: forward, gradients, buffers, printing", "layers", "1e-5 of the largest element (float sums in another order)",
      "layers", "GoldenLayers"},
+    {"ResNet-18, MobileNetV2 (against torchvision), BERT, bidirectional LSTM of examples/models", "example_models",
+     "state dicts: every name and shape; results 2e-5 of the largest element", "example_models", "GoldenExampleModels"},
+    {"cross-layer equalization of chains of Conv2d and Linear", "equalize", "1e-6: PyTorch rounds weights in every turn, octet once",
+     "equalize", "GoldenEqualize"},
     {"losses, forward and gradient", "layers_loss", "1e-5", "layers", "GoldenLayers"},
     {"optimizers, schedules, clipping, distillation", "optimizers", "parameters 1e-5, rates 1e-12", "layers", "GoldenOptimizers"},
 };
@@ -115,6 +120,8 @@ const char* const kDifferences = R"(
 | recurrent layers: vector approximations of sigmoid and tanh | rounded from double | rounded once |
 | reduce_range of dynamic layers is ignored on qnnpack | off unless set; then honoured | |
 | NaN, infinity: the code depends on the memory layout | NaN the zero point, infinities the ends; in calibration an error that counts them | |
+| cross-layer equalization of a channel whose weights all have one sign: its range leaves 0 out, is 0 for a single weight and gives NaN | 0 is counted in, channels without a range are left alone | the range is that which a quantizer covers |
+| cross-layer equalization: pairs of Conv2d and Linear with bias; takes any pair | all convolutions, depthwise ones between, no bias needed; what would change the model is refused where it can be seen | |
 | a bias beyond int32 wraps | is clamped, with a warning naming the layer | |
 | convert without calibration gives scale 1 | an error naming every observer | |
 | an unknown qconfig name gives a default | an error with the nearest names | |

@@ -1,5 +1,4 @@
 // The backends that octet knows: which patterns they quantize, in which dtypes, and to what.
-#include <algorithm>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
@@ -63,8 +62,7 @@ DTypes dtypes(const std::vector<std::pair<DTypeWithConstraints, DTypeWithConstra
 
 // -- layers with weights -----------------------------------------------------------------------------------
 
-// A pattern whose weight lies in a Float, with all that can become of it. Dynamic and weight-only forms take the layer's place; a relu
-// stays behind it.
+// A pattern whose weight lies in a Float, with all that can become of it.
 template <typename Float, typename Reference, typename Static, typename Dynamic, typename WeightOnly>
 Config weighted(Pattern pattern, const DTypes& d) {
   Config c(std::move(pattern));
@@ -99,7 +97,10 @@ void add_layer_op(BackendConfig& b, const DTypes& d, const std::string& op) {
 #define OCTET_LAYER_RELU(Name)       \
   using LayerReLU = nni::Name;       \
   using QatReLU = nnqat::Name;       \
-  using StaticReLU = nnq::Name;
+  using ReferenceReLU = nnqr::Name;  \
+  using StaticReLU = nnq::Name;      \
+  using DynamicReLU = nnqd::Name;    \
+  using WeightOnlyReLU = nnqw::Name;
 #define OCTET_LAYER_BN(Name)         \
   using LayerBn = nni::Name;         \
   using QatBn = nnqat::Name;
@@ -111,7 +112,6 @@ void add_layer_op(BackendConfig& b, const DTypes& d, const std::string& op) {
     using Norm = nn::BatchNorm##N##d;                        \
     using LayerBnReLU = nni::ConvBnReLU##N##d;               \
     using QatBnReLU = nnqat::ConvBnReLU##N##d;               \
-    using DynamicReLU = nnqd::Conv##N##d; /* and a ReLU */   \
   };                                                         \
   struct ConvTranspose##N##dForms {                          \
     OCTET_LAYER(ConvTranspose##N##d)                         \
@@ -125,7 +125,6 @@ struct LinearForms {
   OCTET_LAYER_RELU(LinearReLU)
   OCTET_LAYER_BN(LinearBn1d)
   using Norm = nn::BatchNorm1d;
-  using DynamicReLU = nnqd::LinearReLU;
 };
 
 // One module that holds a weight, without and with a relu.
@@ -136,8 +135,8 @@ Config layer(Pattern pattern, const DTypes& d) {
 }
 template <typename F>
 Config layer_relu(Pattern pattern, const DTypes& d) {
-  return weighted<typename F::Layer, typename F::Reference, typename F::StaticReLU, typename F::DynamicReLU, typename F::WeightOnly>(
-      std::move(pattern), d);
+  return weighted<typename F::Layer, typename F::ReferenceReLU, typename F::StaticReLU, typename F::DynamicReLU,
+                  typename F::WeightOnlyReLU>(std::move(pattern), d);
 }
 
 // Fused with a batch norm, which stays a part of its own until training is over.
@@ -193,15 +192,7 @@ void add_layers(BackendConfig& b, const DTypes& d) {
   add_layer<LinearForms>(b, d);
   for (const char* op : {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"})
     add_layer_op(b, d, op);
-  // The last layer of attention, which dynamic quantization leaves float.
-  std::vector<DTypeConfig> only_static = d.layers;
-  std::erase_if(only_static, [](const DTypeConfig& c) { return mode_of(c) != kStatic; });
-  b.set_backend_pattern_config(Config(typeid(nn::NonDynamicallyQuantizableLinear))
-                                   .set_dtype_configs(only_static)
-                                   .set_root_module<nn::Linear>()
-                                   .set_reference_quantized_module<nnqr::Linear>()
-                                   .set_qat_module<nnqat::Linear>()
-                                   .set_quantized_module<nnq::Linear>(kStatic));
+  b.set_backend_pattern_config(layer<LinearForms>({typeid(nn::NonDynamicallyQuantizableLinear)}, d).set_qat_module<nnqat::Linear>());
 }
 
 // -- operators without weights -----------------------------------------------------------------------------

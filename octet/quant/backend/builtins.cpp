@@ -23,35 +23,14 @@ using nn::ModulePtr;
 
 namespace {
 
-// The layer fused with a relu; void where there is none.
-template <typename Float>
-struct WithRelu {
-  using type = void;
-};
-template <> struct WithRelu<nn::Linear> { using type = nni::LinearReLU; };
-template <> struct WithRelu<nn::Conv1d> { using type = nni::ConvReLU1d; };
-template <> struct WithRelu<nn::Conv2d> { using type = nni::ConvReLU2d; };
-template <> struct WithRelu<nn::Conv3d> { using type = nni::ConvReLU3d; };
-
-// Is there a relu behind the layer that this float, QAT or reference module is?
+// Is there a relu behind the layer that this float, fused, QAT or reference module is?
 template <typename Float>
 bool has_relu(nn::Module& module) {
-  if constexpr (std::is_void_v<typename WithRelu<Float>::type>) {
-    return false;
-  } else {
-    using Norm = typename NormOf<Float, true>::type;
-    if constexpr (!std::is_void_v<Norm>)
-      if (dynamic_cast<nnqat::QatBnLayer<Float, Norm, true>*>(&module)) return true;
-    return dynamic_cast<nni::FusedModule*>(&module) || dynamic_cast<nnqat::QatLayer<Float, true>*>(&module);
-  }
-}
-
-// The reference (or weight-only) layer that the module is, or that is fused with a relu in it; null if it is none.
-template <typename Float>
-nnqw::WeightOnlyLayer<Float>* reference_layer(nn::Module& module) {
-  auto* fused = dynamic_cast<nni::FusedModule*>(&module);
-  nn::Module& root = fused && fused->size() > 0 ? (*fused)[0] : module;
-  return dynamic_cast<nnqw::WeightOnlyLayer<Float>*>(&root);
+  using Norm = typename NormOf<Float, true>::type;
+  if constexpr (!std::is_void_v<Norm> && !std::is_same_v<Float, nn::Linear>)
+    if (dynamic_cast<nnqat::QatBnLayer<Float, Norm, true>*>(&module)) return true;
+  return dynamic_cast<nni::FusedModule*>(&module) || dynamic_cast<nnqat::QatLayer<Float, true>*>(&module) ||
+         dynamic_cast<nnqw::WeightOnlyLayer<Float, true>*>(&module);
 }
 
 // The float layer of a quantized one, for its options; its weights are not set.
@@ -61,49 +40,35 @@ std::shared_ptr<Float> float_layer(const Attrs& config) {
   return Float::from_config(config);
 }
 
-// A Q of a layer's quantized weight. Where the relu is not a part of the class it stays a module of its own, behind it.
-template <typename Q, typename Float, bool relu, typename... Result>
-ModulePtr make_layer(const Float& layer, const Tensor& weight, const Tensor& bias, bool training, const Result&... result) {
-  ModulePtr made = nn::make<Q>(layer, weight, bias, result...);
-  if constexpr (relu && !Q::fused_relu) {
-    auto fused = nn::make<typename WithRelu<Float>::type>();
-    fused->append(std::move(made));
-    fused->append(nn::ReLU());
-    made = fused;
-  }
-  made->train(training);
-  return made;
-}
-
-template <typename Q, typename Float, bool relu, typename... Result>
+// A Q of the weight of a reference (or weight-only) layer, or of a float one's, quantized now.
+template <typename Q, typename... Result>
 ModulePtr convert_layer(nn::Module& module, const Result&... result) {
-  if (auto* reference = reference_layer<Float>(module))
-    return make_layer<Q, Float, relu>(*float_layer<Float>(reference->config()), reference->weight(), reference->bias(), module.training(),
-                                      result...);
-  auto source = weight_source<Float, relu>(module, nn::class_name(typeid(Q)));
-  Tensor weight = quantize_weight(source.weight, module, source.weight_fake_quant, channel_axis<Float>());
-  return make_layer<Q, Float, relu>(*source.layer, weight, source.bias, module.training(), result...);
+  using Float = typename Q::FloatModule;
+  OCTET_CHECK(has_relu<Float>(module) == Q::fused_relu, invalid_argument, "{}: it has {} relu and cannot become a {}", module.type_name(),
+              Q::fused_relu ? "no" : "a", nn::class_name(typeid(Q)));
+  ModulePtr made;
+  if (auto* reference = dynamic_cast<nnqw::WeightOnlyLayer<Float, Q::fused_relu>*>(&module)) {
+    made = nn::make<Q>(*float_layer<Float>(reference->config()), reference->weight(), reference->bias(), result...);
+  } else {
+    auto source = weight_source<Float, Q::fused_relu>(module, nn::class_name(typeid(Q)));
+    Tensor weight = quantize_weight(source.weight, module, source.weight_fake_quant, channel_axis<Float>());
+    made = nn::make<Q>(*source.layer, weight, source.bias, result...);
+  }
+  made->train(module.training());
+  return made;
 }
 
 // Reference, dynamic and weight-only layers, of float, fused, QAT and reference ones.
 template <typename Q>
 ModulePtr to_layer(nn::Module& module, const QParams*) {
-  using Float = typename Q::FloatModule;
-  if constexpr (!std::is_void_v<typename WithRelu<Float>::type>)
-    if (has_relu<Float>(module)) return convert_layer<Q, Float, true>(module);
-  OCTET_CHECK(!Q::fused_relu, invalid_argument, "{}: it has no relu to become a {}", module.type_name(), nn::class_name(typeid(Q)));
-  if constexpr (!Q::fused_relu) return convert_layer<Q, Float, false>(module);
-  else return nullptr;
+  return convert_layer<Q>(module);
 }
 
 // Static layers, of the same.
 template <typename Q>
 ModulePtr to_static(nn::Module& module, const QParams* result) {
-  using Float = typename Q::FloatModule;
-  OCTET_CHECK(has_relu<Float>(module) == Q::fused_relu, invalid_argument, "{}: it has {} relu and cannot become a {}", module.type_name(),
-              Q::fused_relu ? "no" : "a", nn::class_name(typeid(Q)));
   QParams qparams = result ? *result : activation_qparams(module);
-  return convert_layer<Q, Float, Q::fused_relu>(module, qparams);
+  return convert_layer<Q>(module, qparams);
 }
 
 template <typename Q>
@@ -168,6 +133,7 @@ void add_builtins(std::map<std::type_index, MakeModule>& replacements,
                           nnqat::ConvTranspose3d, nnqat::LinearReLU, nnqat::ConvReLU1d, nnqat::ConvReLU2d, nnqat::ConvReLU3d,
                           nnqat::LinearBn1d, nnqat::ConvBn1d, nnqat::ConvBn2d, nnqat::ConvBn3d, nnqat::ConvBnReLU1d, nnqat::ConvBnReLU2d,
                           nnqat::ConvBnReLU3d, nnqat::Embedding, nnqat::EmbeddingBag>(from_float);
+  add.template operator()<nnqr::LinearReLU, nnqr::ConvReLU1d, nnqr::ConvReLU2d, nnqr::ConvReLU3d>(layer);
   add.template operator()<nnqr::Linear, nnqr::Conv1d, nnqr::Conv2d, nnqr::Conv3d, nnqr::ConvTranspose1d, nnqr::ConvTranspose2d,
                           nnqr::ConvTranspose3d>(layer);
   add.template operator()<nnqr::LSTM, nnqr::GRU, nnqr::RNN, nnqr::LSTMCell, nnqr::GRUCell, nnqr::RNNCell, nnqr::Embedding,
@@ -178,10 +144,11 @@ void add_builtins(std::map<std::type_index, MakeModule>& replacements,
                           nnq::Tanh, nnq::Softmax, nnq::LogSoftmax, nnq::SELU, nnq::SiLU, nnq::Softplus, nnq::Softsign, nnq::BatchNorm1d,
                           nnq::BatchNorm2d, nnq::BatchNorm3d, nnq::BNReLU2d, nnq::BNReLU3d, nnq::LayerNorm, nnq::GroupNorm,
                           nnq::InstanceNorm1d, nnq::InstanceNorm2d, nnq::InstanceNorm3d>(from_float);
-  add.template operator()<nnqd::Linear, nnqd::LinearReLU, nnqd::Conv1d, nnqd::Conv2d, nnqd::Conv3d, nnqd::ConvTranspose1d,
-                          nnqd::ConvTranspose2d, nnqd::ConvTranspose3d>(layer);
+  add.template operator()<nnqd::Linear, nnqd::LinearReLU, nnqd::ConvReLU1d, nnqd::ConvReLU2d, nnqd::ConvReLU3d, nnqd::Conv1d,
+                          nnqd::Conv2d, nnqd::Conv3d, nnqd::ConvTranspose1d, nnqd::ConvTranspose2d, nnqd::ConvTranspose3d>(layer);
   add.template operator()<nnqd::LSTM, nnqd::GRU, nnqd::RNN, nnqd::LSTMCell, nnqd::GRUCell, nnqd::RNNCell>(recurrent);
   add.template operator()<nnqd::MultiheadAttention>(from_float);
+  add.template operator()<nnqw::LinearReLU, nnqw::ConvReLU1d, nnqw::ConvReLU2d, nnqw::ConvReLU3d>(layer);
   add.template operator()<nnqw::Linear, nnqw::Conv1d, nnqw::Conv2d, nnqw::Conv3d, nnqw::ConvTranspose1d, nnqw::ConvTranspose2d,
                           nnqw::ConvTranspose3d>(layer);
   replacements.emplace(typeid(nnq::Embedding), to_embedding);

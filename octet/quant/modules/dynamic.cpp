@@ -59,31 +59,34 @@ OCTET_DYNAMIC(Conv3d)
 OCTET_DYNAMIC(ConvTranspose1d)
 OCTET_DYNAMIC(ConvTranspose2d)
 OCTET_DYNAMIC(ConvTranspose3d)
+OCTET_DYNAMIC(ConvReLU1d)
+OCTET_DYNAMIC(ConvReLU2d)
+OCTET_DYNAMIC(ConvReLU3d)
 #undef OCTET_DYNAMIC
 
 }  // namespace dynamic
 
 namespace weight_only {
 
-template <typename Float>
-WeightOnlyLayer<Float>::WeightOnlyLayer(const Float& layer, Tensor weight, Tensor bias)
-    : WeightedModule(quant::layer_op<Float>() + "_weight_only", quant::layer_attrs(layer), layer.Float::extra_repr(),
+template <typename Float, bool with_relu>
+WeightOnlyLayer<Float, with_relu>::WeightOnlyLayer(const Float& layer, Tensor weight, Tensor bias)
+    : WeightedModule(quant::layer_op<Float>() + "_weight_only", quant::layer_attrs(layer, with_relu), layer.Float::extra_repr(),
                      layer.Float::config(), std::move(weight), std::move(bias)) {}
 
-template <typename Float>
-std::string WeightOnlyLayer<Float>::type_name() const {
+template <typename Float, bool with_relu>
+std::string WeightOnlyLayer<Float, with_relu>::type_name() const {
   return "WeightOnlyQuantized" + class_name(typeid(*this));
 }
 
-template <typename Float>
-std::string WeightOnlyLayer<Float>::extra_repr() const {
+template <typename Float, bool with_relu>
+std::string WeightOnlyLayer<Float, with_relu>::extra_repr() const {
   return WeightedModule::extra_repr() +
          fmt::format(", dtype=torch.{}, qscheme={}", octet::to_string(weight().dtype()), qscheme_repr());
 }
 
 #define OCTET_WEIGHT_ONLY(Name)                                                                              \
   OCTET_MODULE(Name)                                                                                         \
-  template class WeightOnlyLayer<Name::FloatModule>;                                                         \
+  template class WeightOnlyLayer<Name::FloatModule, Name::fused_relu>;                                                         \
   std::shared_ptr<Name> Name::from_float(Module& module) { return layer_from_float<Name>(module); }          \
   std::shared_ptr<Name> Name::from_config(const Attrs& config) { return layer_from_config<Name>(config); }
 OCTET_WEIGHT_ONLY(Linear)
@@ -93,6 +96,10 @@ OCTET_WEIGHT_ONLY(Conv3d)
 OCTET_WEIGHT_ONLY(ConvTranspose1d)
 OCTET_WEIGHT_ONLY(ConvTranspose2d)
 OCTET_WEIGHT_ONLY(ConvTranspose3d)
+OCTET_WEIGHT_ONLY(LinearReLU)
+OCTET_WEIGHT_ONLY(ConvReLU1d)
+OCTET_WEIGHT_ONLY(ConvReLU2d)
+OCTET_WEIGHT_ONLY(ConvReLU3d)
 #undef OCTET_WEIGHT_ONLY
 
 }  // namespace weight_only
@@ -111,6 +118,10 @@ OCTET_REFERENCE(Conv3d)
 OCTET_REFERENCE(ConvTranspose1d)
 OCTET_REFERENCE(ConvTranspose2d)
 OCTET_REFERENCE(ConvTranspose3d)
+OCTET_REFERENCE(LinearReLU)
+OCTET_REFERENCE(ConvReLU1d)
+OCTET_REFERENCE(ConvReLU2d)
+OCTET_REFERENCE(ConvReLU3d)
 #undef OCTET_REFERENCE
 
 }  // namespace reference

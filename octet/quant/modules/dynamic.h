@@ -53,37 +53,44 @@ OCTET_DYNAMIC(Conv3d, nn::Conv3d, false)
 OCTET_DYNAMIC(ConvTranspose1d, nn::ConvTranspose1d, false)
 OCTET_DYNAMIC(ConvTranspose2d, nn::ConvTranspose2d, false)
 OCTET_DYNAMIC(ConvTranspose3d, nn::ConvTranspose3d, false)
+OCTET_DYNAMIC(ConvReLU1d, nn::Conv1d, true)
+OCTET_DYNAMIC(ConvReLU2d, nn::Conv2d, true)
+OCTET_DYNAMIC(ConvReLU3d, nn::Conv3d, true)
 #undef OCTET_DYNAMIC
 
 }  // namespace dynamic
 
 namespace weight_only {
 
-template <typename Float>
+template <typename Float, bool with_relu>
 class WeightOnlyLayer : public WeightedModule {
  public:
   using FloatModule = Float;
-  static constexpr bool fused_relu = false;
+  static constexpr bool fused_relu = with_relu;
   WeightOnlyLayer(const Float& layer, Tensor weight, Tensor bias);
   Tensor forward(Tensor x) override { return call(x); }
   std::string type_name() const override;  // "WeightOnlyQuantizedLinear"
   std::string extra_repr() const override;
 };
 
-#define OCTET_WEIGHT_ONLY(Name, Float)                               \
-  class Name : public WeightOnlyLayer<Float> {                       \
+#define OCTET_WEIGHT_ONLY(Name, Float, relu)                         \
+  class Name : public WeightOnlyLayer<Float, relu> {                 \
    public:                                                           \
     using WeightOnlyLayer::WeightOnlyLayer;                          \
     static std::shared_ptr<Name> from_float(Module& module);         \
     static std::shared_ptr<Name> from_config(const Attrs& config);   \
   };
-OCTET_WEIGHT_ONLY(Linear, nn::Linear)
-OCTET_WEIGHT_ONLY(Conv1d, nn::Conv1d)
-OCTET_WEIGHT_ONLY(Conv2d, nn::Conv2d)
-OCTET_WEIGHT_ONLY(Conv3d, nn::Conv3d)
-OCTET_WEIGHT_ONLY(ConvTranspose1d, nn::ConvTranspose1d)
-OCTET_WEIGHT_ONLY(ConvTranspose2d, nn::ConvTranspose2d)
-OCTET_WEIGHT_ONLY(ConvTranspose3d, nn::ConvTranspose3d)
+OCTET_WEIGHT_ONLY(Linear, nn::Linear, false)
+OCTET_WEIGHT_ONLY(Conv1d, nn::Conv1d, false)
+OCTET_WEIGHT_ONLY(Conv2d, nn::Conv2d, false)
+OCTET_WEIGHT_ONLY(Conv3d, nn::Conv3d, false)
+OCTET_WEIGHT_ONLY(ConvTranspose1d, nn::ConvTranspose1d, false)
+OCTET_WEIGHT_ONLY(ConvTranspose2d, nn::ConvTranspose2d, false)
+OCTET_WEIGHT_ONLY(ConvTranspose3d, nn::ConvTranspose3d, false)
+OCTET_WEIGHT_ONLY(LinearReLU, nn::Linear, true)
+OCTET_WEIGHT_ONLY(ConvReLU1d, nn::Conv1d, true)
+OCTET_WEIGHT_ONLY(ConvReLU2d, nn::Conv2d, true)
+OCTET_WEIGHT_ONLY(ConvReLU3d, nn::Conv3d, true)
 #undef OCTET_WEIGHT_ONLY
 
 }  // namespace weight_only
@@ -92,21 +99,25 @@ OCTET_WEIGHT_ONLY(ConvTranspose3d, nn::ConvTranspose3d)
 // and what lowering replaces. The same computation as weight_only; the name says that lowering is still to come.
 namespace reference {
 
-#define OCTET_REFERENCE(Name)                                        \
-  class Name : public weight_only::WeightOnlyLayer<nn::Name> {       \
+#define OCTET_REFERENCE(Name, Float, relu)                           \
+  class Name : public weight_only::WeightOnlyLayer<Float, relu> {    \
    public:                                                           \
     using WeightOnlyLayer::WeightOnlyLayer;                          \
     static std::shared_ptr<Name> from_float(Module& module);         \
     static std::shared_ptr<Name> from_config(const Attrs& config);   \
     std::string type_name() const override;                          \
   };
-OCTET_REFERENCE(Linear)
-OCTET_REFERENCE(Conv1d)
-OCTET_REFERENCE(Conv2d)
-OCTET_REFERENCE(Conv3d)
-OCTET_REFERENCE(ConvTranspose1d)
-OCTET_REFERENCE(ConvTranspose2d)
-OCTET_REFERENCE(ConvTranspose3d)
+OCTET_REFERENCE(Linear, nn::Linear, false)
+OCTET_REFERENCE(Conv1d, nn::Conv1d, false)
+OCTET_REFERENCE(Conv2d, nn::Conv2d, false)
+OCTET_REFERENCE(Conv3d, nn::Conv3d, false)
+OCTET_REFERENCE(ConvTranspose1d, nn::ConvTranspose1d, false)
+OCTET_REFERENCE(ConvTranspose2d, nn::ConvTranspose2d, false)
+OCTET_REFERENCE(ConvTranspose3d, nn::ConvTranspose3d, false)
+OCTET_REFERENCE(LinearReLU, nn::Linear, true)
+OCTET_REFERENCE(ConvReLU1d, nn::Conv1d, true)
+OCTET_REFERENCE(ConvReLU2d, nn::Conv2d, true)
+OCTET_REFERENCE(ConvReLU3d, nn::Conv3d, true)
 #undef OCTET_REFERENCE
 
 }  // namespace reference

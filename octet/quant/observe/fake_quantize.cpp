@@ -115,6 +115,7 @@ void FakeQuantize::update(const Tensor& x) {
 }
 
 Tensor FakeQuantize::forward(Tensor x) {
+  if (x.is_symbolic()) return x;
   if (is_observer_enabled() && x.numel() > 0) update(x);
   if (!is_fake_quant_enabled() || x.numel() == 0) return x;
   if (scale_.numel() == 0) fail_not_calibrated();
@@ -201,7 +202,7 @@ void LearnableFakeQuantize::clamp_scale() const {
 }
 
 Tensor LearnableFakeQuantize::forward(Tensor x) {
-  if (x.numel() == 0) return x;
+  if (x.is_symbolic() || x.numel() == 0) return x;
   if (is_observer_enabled()) {
     observe(x);
     QParams q = observer().calculate_qparams();

@@ -328,7 +328,7 @@ Attrs Observer::config() const {
 }
 
 Tensor Observer::forward(Tensor x) {
-  observe(x);
+  if (!x.is_symbolic()) observe(x);
   return x;
 }
 

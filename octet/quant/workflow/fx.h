@@ -1,0 +1,196 @@
+#pragma once
+// Graph mode on models of modules (torch.ao.quantization.quantize_fx): the model is traced, its graph is rewritten.
+//
+//   model->eval();
+//   auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(), {example});   // observers
+//   for (const Tensor& batch : data) (*prepared)(batch);                                         // calibrate
+//   auto int8 = quant::convert_fx(prepared);                                                     // quantized modules
+//   runtime::Program fast = runtime::compile(int8->to_graph());
+//
+// What the model calls is found by graph::trace, so nothing in it needs stubs or FloatFunctionals. Everything is driven by a
+// QConfigMapping (what to quantize, how) and a BackendConfig (what can be). Each function works on a deep copy. For networks
+// that came as graphs (ONNX) see quantize_fx.h.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <typeindex>
+#include <vector>
+
+#include "octet/graph/graph_module.h"
+#include "octet/graph/merge_qdq.h"
+#include "octet/graph/trace.h"
+#include "octet/quant/backend/backend_config.h"
+#include "octet/quant/backend/qconfig_mapping.h"
+#include "octet/quant/workflow/report.h"
+
+namespace octet::quant {
+
+class PrepareCustomConfig;
+
+// How a standalone module is quantized: on its own, as one unit of the model around it. What is left out is taken from that.
+struct StandaloneModuleConfig {
+  std::optional<QConfigMapping> qconfig_mapping = {};
+  std::shared_ptr<const PrepareCustomConfig> prepare_custom_config = {};  // which of its inputs and outputs are codes
+  std::optional<BackendConfig> backend_config = {};
+};
+
+// torch.ao.quantization.fx.custom_config.PrepareCustomConfig. Paths and classes that the model does not have are errors.
+class PrepareCustomConfig {
+ public:
+  using Make = std::function<nn::ModulePtr(nn::Module&)>;
+
+  PrepareCustomConfig& set_standalone_module_name(const std::string& path, StandaloneModuleConfig config = {}) {
+    standalone_names[path] = std::move(config);
+    return *this;
+  }
+  template <typename M>
+  PrepareCustomConfig& set_standalone_module_class(StandaloneModuleConfig config = {}) {
+    standalone_classes[std::type_index(typeid(M))] = std::move(config);
+    return *this;
+  }
+  // Modules that users quantize themselves, when their qconfig asks for that mode. `Observed` has
+  //   static std::shared_ptr<Observed> from_float(Float& module);
+  // The float module's qconfig is set before. Its float results, however many there are, get observers.
+  template <typename Float, typename Observed>
+  PrepareCustomConfig& set_float_to_observed_mapping(QuantMode mode = QuantMode::statically) {
+    float_to_observed[mode][std::type_index(typeid(Float))] = [](nn::Module& m) -> nn::ModulePtr {
+      return Observed::from_float(static_cast<Float&>(m));
+    };
+    return *this;
+  }
+  // Modules whose forward is not followed (TraceOptions); they stay float.
+  PrepareCustomConfig& set_non_traceable_module_names(std::vector<std::string> paths) {
+    non_traceable_names = std::move(paths);
+    return *this;
+  }
+  template <typename... Ms>
+  PrepareCustomConfig& set_non_traceable_module_classes() {
+    (non_traceable_classes.insert(std::type_index(typeid(Ms))), ...);
+    return *this;
+  }
+  // Inputs that are codes and results that stay codes after convert, by number. During calibration they are floats.
+  PrepareCustomConfig& set_input_quantized_indexes(std::vector<int> indexes) {
+    input_quantized_indexes = std::move(indexes);
+    return *this;
+  }
+  PrepareCustomConfig& set_output_quantized_indexes(std::vector<int> indexes) {
+    output_quantized_indexes = std::move(indexes);
+    return *this;
+  }
+  // Submodules that the graph does not call but that are to be kept, by path.
+  PrepareCustomConfig& set_preserved_attributes(std::vector<std::string> paths) {
+    preserved_attributes = std::move(paths);
+    return *this;
+  }
+
+  std::map<std::string, StandaloneModuleConfig> standalone_names;
+  std::map<std::type_index, StandaloneModuleConfig> standalone_classes;
+  std::map<QuantMode, std::map<std::type_index, Make>> float_to_observed;
+  std::vector<std::string> non_traceable_names;
+  std::set<std::type_index> non_traceable_classes;
+  std::vector<int> input_quantized_indexes, output_quantized_indexes;
+  std::vector<std::string> preserved_attributes;
+};
+
+class ConvertCustomConfig {
+ public:
+  using Make = std::function<nn::ModulePtr(nn::Module&)>;
+  // `Quantized` has
+  //   static std::shared_ptr<Quantized> from_observed(Observed& module);
+  // The observed module's qconfig and its child activation_post_process (the observer of its first result) are there. In
+  // static quantization the quantized module takes and gives codes.
+  template <typename Observed, typename Quantized>
+  ConvertCustomConfig& set_observed_to_quantized_mapping(QuantMode mode = QuantMode::statically) {
+    observed_to_quantized[mode][std::type_index(typeid(Observed))] = [](nn::Module& m) -> nn::ModulePtr {
+      return Quantized::from_observed(static_cast<Observed&>(m));
+    };
+    return *this;
+  }
+  std::map<QuantMode, std::map<std::type_index, Make>> observed_to_quantized;
+};
+
+// What prepare_fx decided about one call of the graph.
+struct NodeDecision {
+  std::optional<QConfig> qconfig = {};   // what the mapping gives it
+  std::optional<QuantMode> mode = {};    // how it will be quantized; nullopt: it stays float
+  std::string reason = {};               // why it stays float
+  bool custom = false, standalone = false;
+};
+
+// A traced model with observers (or fake-quantize modules) as module calls "activation_post_process_0", ...: what prepare_fx
+// returns. Calling it calibrates.
+class ObservedGraphModule : public graph::GraphModule {
+ public:
+  ObservedGraphModule(graph::Graph graph, nn::Module& root, std::map<std::string, NodeDecision> decisions,
+                      std::vector<int> input_quantized_indexes, std::vector<int> output_quantized_indexes);
+  using GraphModule::forward;
+  // By the name of a call's (first) result in graph().
+  const std::map<std::string, NodeDecision>& decisions() const { return decisions_; }
+  std::map<std::string, std::optional<QConfig>> qconfig_map() const;
+  // The path and class of the module whose forward calls a node, or that it calls (graph::Node::scope).
+  std::map<std::string, std::pair<std::string, std::string>> node_name_to_scope() const;
+  const std::vector<int>& input_quantized_indexes() const { return input_quantized_; }
+  const std::vector<int>& output_quantized_indexes() const { return output_quantized_; }
+
+  Attrs config() const override;
+  static std::shared_ptr<ObservedGraphModule> from_config(const Attrs& config);
+
+ private:
+  std::map<std::string, NodeDecision> decisions_;
+  std::vector<int> input_quantized_, output_quantized_;
+};
+
+using graph::GraphModule;
+
+// The traced model with sequences fused as the backend's patterns say (conv + bn + relu ...): in eval mode batch norms are
+// folded, in training mode they stay parts of fused modules.
+std::shared_ptr<GraphModule> fuse_fx(const nn::ModulePtr& model, const std::vector<Tensor>& example_inputs,
+                                     const BackendConfig& backend = get_native_backend_config(), const PrepareCustomConfig& custom = {});
+
+// Traces, fuses, decides and attaches observers: one per value, shared where an operator keeps qparams. The model must be in
+// eval mode; it is not changed. `example_inputs` only give types: their first dimension is the batch, which may have any size
+// later (graph::trace). Errors, all before any data is seen: those of graph::trace; a name of the mapping that matches
+// nothing; a model prepared already; nothing that can be quantized (with each reason).
+std::shared_ptr<ObservedGraphModule> prepare_fx(const nn::ModulePtr& model, const QConfigMapping& mapping,
+                                                const std::vector<Tensor>& example_inputs, const PrepareCustomConfig& custom = {},
+                                                const BackendConfig& backend = get_native_backend_config());
+// With input types, whose dims may be named: TensorType(DType::float32, {Dim("N"), Dim("T"), 64}).
+std::shared_ptr<ObservedGraphModule> prepare_fx(const nn::ModulePtr& model, const QConfigMapping& mapping,
+                                                const std::vector<TensorType>& inputs, const PrepareCustomConfig& custom = {},
+                                                const BackendConfig& backend = get_native_backend_config());
+
+// For quantization-aware training: layers become their QAT forms, observers fake-quantize. The model must be in training mode.
+std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const nn::ModulePtr& model, const QConfigMapping& mapping,
+                                                    const std::vector<Tensor>& example_inputs, const PrepareCustomConfig& custom = {},
+                                                    const BackendConfig& backend = get_native_backend_config());
+std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const nn::ModulePtr& model, const QConfigMapping& mapping,
+                                                    const std::vector<TensorType>& inputs, const PrepareCustomConfig& custom = {},
+                                                    const BackendConfig& backend = get_native_backend_config());
+
+// -- convert: three passes -------------------------------------------------------------------------------
+
+// 1. Observers become quantize and dequantize, layers with weights their reference forms: float arithmetic on dequantized
+// codes, which any backend can take. Dynamic and weight-only layers are there already as what they will be. Error
+// not_calibrated naming every observer that saw no data.
+std::shared_ptr<GraphModule> convert_to_reference_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
+                                                     const ConvertCustomConfig& custom = {},
+                                                     const BackendConfig& backend = get_native_backend_config(),
+                                                     ConversionReport* report = nullptr);
+
+// 2. and 3. dequantize -> module -> quantize becomes the module that the backend's pattern names for it (quantized_modules);
+// modules that keep qparams take codes; dequantize -> operator -> quantize becomes the operator on codes (graph::merge_qdq).
+// `merge` may forbid it for single nodes, which then stay between dequantize and quantize. To change, add or take away one
+// rule, change that pattern of the backend.
+std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference,
+                                   const BackendConfig& backend = get_native_backend_config(), const graph::MergePredicate& merge = nullptr);
+
+// All of them. With `strict`, an Error that lists the calls that stayed float, if any computes.
+std::shared_ptr<GraphModule> convert_fx(const std::shared_ptr<ObservedGraphModule>& prepared, const ConvertCustomConfig& custom = {},
+                                        const BackendConfig& backend = get_native_backend_config(), ConversionReport* report = nullptr,
+                                        bool strict = false);
+
+}  // namespace octet::quant

@@ -1,0 +1,462 @@
+#include <algorithm>
+
+#include "octet/base/check_impl.h"
+#include "octet/quant/modules/qparams.h"
+#include "octet/quant/modules/weighted.h"
+#include "octet/quant/observe/fake_quantize.h"
+#include "octet/quant/workflow/fx_impl.h"
+#include "octet/quant/workflow/reference_impl.h"
+
+namespace octet::quant {
+
+using graph::Graph;
+using graph::kNone;
+using graph::Node;
+using graph::NodeKind;
+using graph::ValueId;
+using nn::Module;
+
+namespace {
+
+// -- to the reference graph ----------------------------------------------------------------------------
+
+class Referencer {
+ public:
+  Referencer(const ObservedGraphModule& prepared, const ConvertCustomConfig& custom, const BackendConfig& backend, ConversionReport& report)
+      : source_(prepared), g_(prepared.graph()), custom_(custom), backend_(backend), report_(report),
+        root_(std::static_pointer_cast<GraphModule>(prepared.clone())) {
+    root_->eval();
+  }
+
+  std::shared_ptr<GraphModule> run() {
+    choose_qparams();
+    graph::Rewriter rewriter(g_);
+    Graph reference = rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
+    std::vector<ValueId> outputs = reference.outputs();
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const auto& quantized = source_.output_quantized_indexes();
+      bool stays = std::find(quantized.begin(), quantized.end(), static_cast<int>(i)) != quantized.end();
+      const Node& producer = reference.producer(outputs[i]);
+      if (stays && producer.kind == NodeKind::call && producer.op == "dequantize") outputs[i] = producer.inputs[0];
+      else if (!stays && reference.type(outputs[i]).is_quantized())
+        outputs[i] = reference.add_call(reference.value(outputs[i]).name + ".dequantized", "dequantize", {outputs[i]});
+    }
+    reference.set_outputs(std::move(outputs));
+    auto result = nn::make<GraphModule>(graph::remove_dead(reference), *root_);
+    for (auto& [path, module] : result->named_modules()) module->qconfig.reset();
+    return result;
+  }
+
+ private:
+  // Asks every observer. Error naming all that saw no data.
+  void choose_qparams() {
+    std::vector<std::string> missing;
+    int64_t count = 0;
+    std::set<std::string> asked;
+    for (const Node& node : g_.nodes()) {
+      if (!is_observer_call(source_, node) || !asked.insert(node.scope).second) continue;
+      Module& module = *source_.submodule(node.scope);
+      if (!chooses_qparams(module)) continue;
+      ++count;
+      ValueId x = node.inputs[0];
+      if (auto* observer = dynamic_cast<Observer*>(&module); observer && observer->empty() && g_.is_constant(x))
+        observer->observe(g_.constant(x));  // a weight, as it is now
+      try {
+        qparams_[node.scope] = octet::quant::qparams_of(module);
+        for (const std::string& w : qparams_[node.scope].warnings) report_.warnings.push_back(w);
+      } catch (const Error& e) {
+        if (e.code() != ErrorCode::not_calibrated) throw;
+        missing.push_back(fmt::format("{} of %{}", node.scope, g_.value(x).name));
+      }
+    }
+    OCTET_CHECK(missing.empty(), not_calibrated, "convert_fx: {} of {} observers saw no data: {}: run the prepared model on calibration data "
+                "first", missing.size(), count, fmt::join(missing, ", "));
+  }
+
+  const NodeDecision* decision(const Node& node) const {
+    auto it = source_.decisions().find(g_.value(node.outputs[0]).name);
+    return it == source_.decisions().end() ? nullptr : &it->second;
+  }
+
+  // What the observer behind this value chose; null if there is none.
+  const QParams* qparams_behind(ValueId v) const {
+    for (graph::NodeId user : g_.users(v)) {
+      const Node& node = g_.node(user);
+      if (!is_observer_call(source_, node)) continue;
+      if (auto it = qparams_.find(node.scope); it != qparams_.end()) return &it->second;
+    }
+    return nullptr;
+  }
+
+  static ops::QType qtype(const QParams& q) { return {q.dtype, q.quantizer}; }
+
+  bool visit(graph::Rewriter& r, const Node& node) {
+    if (node.kind == NodeKind::constant) return false;
+    if (node.kind == NodeKind::input) return input(r, node);
+    if (is_observer_call(source_, node)) return observer(r, node);
+    const NodeDecision* d = decision(node);
+    bool quantized = d && d->mode;
+    const std::string label = node.scope.empty() ? g_.value(node.outputs[0]).name : node.scope;
+    report_.entries.push_back({label, node.op, quantized, quantized ? "" : d ? d->reason : ""});
+    if (!quantized) {
+      emit(r, node, node.op, floats(r, node), g_.value(node.outputs[0]).name);
+      // What dynamic and weight-only quantization leaves float is what they always do.
+      bool expected = d && d->qconfig && mode_of(*d->qconfig) && *mode_of(*d->qconfig) != QuantMode::statically;
+      if (d && !d->reason.empty() && !expected) r.out().node(r.out().value(r(node.outputs[0])).producer).note = "float: " + d->reason;
+      return true;
+    }
+    if (d->custom || d->standalone) {
+      unit(r, node, *d);
+      return true;
+    }
+    std::string op = node.op;
+    if (node.kind == NodeKind::module) op = swap(node, *d)->type_name();
+    if (*d->mode != QuantMode::statically && node.kind == NodeKind::call) {
+      weights_only(r, node, *d);
+      return true;
+    }
+    // The float result of what will be codes stands behind them: these have its name.
+    bool codes = *d->mode == QuantMode::statically && qparams_behind(node.outputs[0]);
+    emit(r, node, op, floats(r, node), g_.value(node.outputs[0]).name + (codes ? ".float" : ""));
+    return true;
+  }
+
+  // Inputs that are codes have their type from the observer that watched them.
+  bool input(graph::Rewriter& r, const Node& node) {
+    auto index = static_cast<int>(std::find(g_.inputs().begin(), g_.inputs().end(), node.outputs[0]) - g_.inputs().begin());
+    const auto& quantized = source_.input_quantized_indexes();
+    if (std::find(quantized.begin(), quantized.end(), index) == quantized.end()) return false;
+    const QParams* q = qparams_behind(node.outputs[0]);
+    OCTET_CHECK(q, internal, "convert_fx: input {} has no observer", index);
+    TensorType type = g_.type(node.outputs[0]);
+    r.map(node.outputs[0], r.out().add_input(g_.value(node.outputs[0]).name, TensorType(q->dtype, type.dims, q->quantizer)));
+    return true;
+  }
+
+  bool observer(graph::Rewriter& r, const Node& node) {
+    ValueId x = node.inputs[0], y = node.outputs[0], now = r(x);
+    auto it = qparams_.find(node.scope);
+    if (it == qparams_.end()) {  // it chooses nothing: a placeholder for what a dynamic layer does itself
+      r.map(y, now);
+      return true;
+    }
+    const std::string& name = g_.value(x).name;
+    ValueId codes = now;
+    if (g_.is_constant(x)) codes = r.out().add_constant(name, quantize_to(g_.constant(x), it->second));
+    else if (!r.out().type(now).is_quantized()) codes = r.out().add_call(code_name(r, name), "quantize", {now}, {}, qtype(it->second));
+    r.map(y, r.out().add_call(name + ".dequantized", "dequantize", {codes}));
+    return true;
+  }
+
+  // The value's own name if that is free.
+  static std::string code_name(graph::Rewriter& r, const std::string& name) { return r.out().find(name) ? name + ".quantized" : name; }
+
+  // Operands as float.
+  std::vector<ValueId> floats(graph::Rewriter& r, const Node& node) {
+    std::vector<ValueId> operands;
+    for (ValueId v : node.inputs) operands.push_back(v == kNone ? kNone : as_float(r, r(v)));
+    return operands;
+  }
+  ValueId as_float(graph::Rewriter& r, ValueId v) {
+    if (!r.out().type(v).is_quantized()) return v;
+    return r.out().add_call(r.out().value(v).name + ".dequantized", "dequantize", {v});
+  }
+
+  void emit(graph::Rewriter& r, const Node& node, const std::string& op, const std::vector<ValueId>& operands, const std::string& name) {
+    std::vector<ValueId> results;
+    if (node.kind == NodeKind::module) {
+      std::vector<TensorType> types;
+      for (ValueId v : node.outputs) types.push_back(g_.type(v));
+      results = r.out().add_module(name, node.scope, op, operands, types);
+    } else {
+      results = r.out().add_calls(name, op, operands, node.attrs, std::nullopt, node.scope);
+    }
+    for (size_t i = 0; i < results.size(); ++i) {
+      r.map(node.outputs[i], results[i]);
+      const std::string& own = g_.value(node.outputs[i]).name;
+      if (i > 0 && !r.out().find(own)) r.out().rename(results[i], own);
+    }
+  }
+
+  // The reference, dynamic or weight-only form of a layer with weights; the module itself if it has none.
+  nn::ModulePtr swap(const Node& node, const NodeDecision& d) {
+    nn::ModulePtr module = root_->submodule(node.scope);
+    if (done_.count(module.get())) return module;
+    const BackendPatternConfig* config = backend_.find_module(std::type_index(typeid(*module)));
+    nn::ModulePtr made;
+    if (config && *d.mode == QuantMode::statically) {
+      if (config->reference_quantized_module) made = (*config->reference_quantized_module)(*module);
+    } else if (config) {
+      if (const Replacement* replacement = config->quantized_module(*d.mode)) made = (*replacement)(*module);
+      else if (config->reference_quantized_module) made = (*config->reference_quantized_module)(*module);
+    }
+    if (!made) return module;
+    made->take_hooks(*module, *module);
+    made->eval();
+    kept_.push_back(module);
+    root_->put_module(node.scope, made);
+    done_.insert(made.get());
+    return made;
+  }
+
+  // Dynamic and weight-only operators: the form of the same name on the quantized weight.
+  void weights_only(graph::Rewriter& r, const Node& node, const NodeDecision& d) {
+    const BackendPatternConfig* config = backend_.find_op(node.op);
+    const LoweredOp* lowered = config ? config->quantized_op(*d.mode) : nullptr;
+    std::vector<ValueId> operands;
+    for (ValueId v : node.inputs) {
+      ValueId now = v == kNone ? kNone : r(v);
+      const Node* producer = now == kNone ? nullptr : &r.out().producer(now);
+      bool weight = lowered && producer && producer->kind == NodeKind::call && producer->op == "dequantize" &&
+                    r.out().is_constant(producer->inputs[0]);
+      operands.push_back(weight ? producer->inputs[0] : now);
+    }
+    Attrs attrs = node.attrs;
+    if (lowered)
+      for (const auto& [key, value] : lowered->attrs) attrs.set(key, value);
+    r.map(node.outputs[0], r.out().add_call(g_.value(node.outputs[0]).name, lowered ? lowered->op : node.op, operands, attrs, std::nullopt,
+                                            node.scope));
+  }
+
+  // Custom and standalone modules take and give codes; they say what types that makes.
+  void unit(graph::Rewriter& r, const Node& node, const NodeDecision& d) {
+    nn::ModulePtr module = root_->submodule(node.scope);
+    if (!done_.count(module.get())) {
+      nn::ModulePtr made = d.standalone ? standalone(module) : custom(node, module, d);
+      kept_.push_back(module);
+      root_->put_module(node.scope, made);
+      module = made;
+      done_.insert(module.get());
+    }
+    std::vector<int> takes_codes;
+    if (auto* inner = dynamic_cast<GraphModule*>(module.get()))
+      for (size_t i = 0; i < inner->graph().inputs().size(); ++i)
+        if (inner->graph().type(inner->graph().inputs()[i]).is_quantized()) takes_codes.push_back(static_cast<int>(i));
+    std::vector<ValueId> operands;
+    std::vector<std::optional<TensorType>> types;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      ValueId v = node.inputs[i] == kNone ? kNone : r(node.inputs[i]);
+      bool codes = d.standalone ? std::count(takes_codes.begin(), takes_codes.end(), static_cast<int>(i)) > 0
+                                : *d.mode == QuantMode::statically;
+      if (v != kNone && codes) {
+        const Node& producer = r.out().producer(v);
+        if (producer.kind == NodeKind::call && producer.op == "dequantize") v = producer.inputs[0];
+      }
+      operands.push_back(v);
+      types.push_back(v == kNone ? std::nullopt : std::optional(r.out().type(v)));
+    }
+    std::vector<TensorType> results = graph::infer_types(*module, types);
+    std::vector<ValueId> ids = r.out().add_module(g_.value(node.outputs[0]).name, node.scope, module->type_name(), operands, results);
+    OCTET_CHECK(ids.size() >= node.outputs.size(), invalid_argument, "convert_fx: '{}' ({}) gives {} results; its float form gave {}", node.scope,
+                module->type_name(), ids.size(), node.outputs.size());
+    for (size_t i = 0; i < node.outputs.size(); ++i) r.map(node.outputs[i], ids[i]);
+  }
+
+  nn::ModulePtr standalone(const nn::ModulePtr& module) {
+    auto prepared = std::dynamic_pointer_cast<ObservedGraphModule>(module);
+    OCTET_CHECK(prepared, internal, "convert_fx: a standalone module was not prepared");
+    ConversionReport inner;
+    auto made = convert_fx(prepared, custom_, backend_, &inner);
+    for (auto& entry : inner.entries) report_.entries.push_back(std::move(entry));
+    return made;
+  }
+
+  nn::ModulePtr custom(const Node& node, const nn::ModulePtr& module, const NodeDecision& d) {
+    auto of_mode = custom_.observed_to_quantized.find(*d.mode);
+    const ConvertCustomConfig::Make* make = nullptr;
+    if (of_mode != custom_.observed_to_quantized.end())
+      if (auto it = of_mode->second.find(std::type_index(typeid(*module))); it != of_mode->second.end()) make = &it->second;
+    OCTET_CHECK(make, invalid_argument, "convert_fx: '{}' is the observed custom module {}, for which no quantized class is given: "
+                "ConvertCustomConfig::set_observed_to_quantized_mapping", node.scope, module->type_name());
+    // Its results' observers: the first is what the module knows as its own.
+    for (size_t i = 0; i < node.outputs.size(); ++i)
+      for (graph::NodeId user : g_.users(node.outputs[i])) {
+        if (!is_observer_call(source_, g_.node(user))) continue;
+        std::string name = std::string(kActivationPostProcess) + (i == 0 ? "" : "_" + std::to_string(i));
+        if (!module->has_submodule(name)) module->add_child(name, source_.submodule(g_.node(user).scope)->clone());
+      }
+    nn::ModulePtr made = (*make)(*module);
+    OCTET_CHECK(made, invalid_argument, "convert_fx: from_observed of the quantized custom module of '{}' ({}) gave nothing", node.scope,
+                module->type_name());
+    made->eval();
+    return made;
+  }
+
+  const ObservedGraphModule& source_;
+  const Graph& g_;
+  const ConvertCustomConfig& custom_;
+  const BackendConfig& backend_;
+  ConversionReport& report_;
+  std::shared_ptr<GraphModule> root_;
+  std::map<std::string, QParams> qparams_;  // by the observer's path
+  std::set<const Module*> done_;
+  std::vector<nn::ModulePtr> kept_;
+};
+
+// -- lowering ------------------------------------------------------------------------------------------
+
+bool same_qparams(const TensorType& a, const TensorType& b) {
+  return a.dtype == b.dtype && a.quantizer && b.quantizer && *a.quantizer == *b.quantizer;
+}
+
+// dequantize -> module -> quantize to modules on codes.
+class ModuleLowerer {
+ public:
+  ModuleLowerer(const GraphModule& reference, const BackendConfig& backend, const graph::MergePredicate& merge)
+      : backend_(backend), merge_(merge), root_(std::static_pointer_cast<GraphModule>(reference.clone())), g_(root_->graph()) {}
+
+  std::shared_ptr<GraphModule> run() {
+    graph::Rewriter rewriter(g_);
+    std::vector<bool> absorbed(g_.nodes().size(), false);
+    Graph lowered = rewriter.run([&](graph::Rewriter& r, const Node& node) {
+      if (absorbed[static_cast<size_t>(&node - g_.nodes().data())]) return true;
+      return node.kind == NodeKind::module && module(r, node, absorbed);
+    });
+    return nn::make<GraphModule>(graph::remove_dead(lowered), *root_);
+  }
+
+ private:
+  static bool is(const Node& node, const char* op) { return node.kind == NodeKind::call && node.op == op; }
+
+  // The quantize nodes that all a value's uses are, if they have the same qparams.
+  std::vector<graph::NodeId> only_quantizes(ValueId v) const {
+    if (std::count(g_.outputs().begin(), g_.outputs().end(), v)) return {};
+    std::vector<graph::NodeId> users = g_.users(v);
+    for (graph::NodeId user : users)
+      if (!is(g_.node(user), "quantize") || !same_qparams(g_.type(g_.node(user).outputs[0]), g_.type(g_.node(users[0]).outputs[0]))) return {};
+    return users;
+  }
+
+  bool module(graph::Rewriter& r, const Node& node, std::vector<bool>& absorbed) {
+    if (merge_ && !merge_(g_, node)) return false;
+    std::vector<ValueId> operands;
+    for (ValueId v : node.inputs) {
+      if (v == kNone || !is_floating(g_.type(v).dtype)) operands.push_back(v == kNone ? kNone : r(v));
+      else if (is(g_.producer(v), "dequantize")) operands.push_back(r(g_.producer(v).inputs[0]));
+      else return false;
+    }
+    if (operands.empty() || operands[0] == kNone || !r.out().type(operands[0]).is_quantized()) return false;
+    std::vector<std::vector<graph::NodeId>> quantizes;
+    for (ValueId v : node.outputs) {
+      quantizes.push_back(is_floating(g_.type(v).dtype) ? only_quantizes(v) : std::vector<graph::NodeId>{});
+      if (is_floating(g_.type(v).dtype) && quantizes.back().empty()) return false;
+    }
+    if (quantizes[0].empty()) return false;
+    const TensorType& want = g_.type(g_.node(quantizes[0][0]).outputs[0]);
+    nn::ModulePtr module = root_->submodule(node.scope);
+    const std::string& name = g_.value(g_.node(quantizes[0][0]).outputs[0]).name;
+    std::vector<ValueId> results;
+    if (const Replacement* replacement = rule_for(*module)) {
+      std::string path = node.scope;
+      // One module that is called twice, with results of two scales: two modules.
+      if (auto it = results_of_.find(node.scope); it != results_of_.end() && !same_qparams(it->second, want)) {
+        path += "_" + std::to_string(++copies_[node.scope]);
+        module = originals_.at(node.scope)->clone();
+      } else if (it != results_of_.end()) {
+        module = nullptr;
+      } else {
+        originals_[node.scope] = module;
+        results_of_[node.scope] = want;
+      }
+      if (module) {
+        QParams result;
+        result.dtype = want.dtype;
+        result.quantizer = want.quantizer;
+        nn::ModulePtr made = (*replacement)(*module, &result);
+        OCTET_CHECK(made, invalid_argument, "lower: the quantized module of '{}' ({}) was not made", node.scope, module->type_name());
+        made->take_hooks(*module, *module);
+        made->eval();
+        root_->put_module(path, made);
+      }
+      results = call(r, node, path, operands, name, want);
+    } else if (keeps_qparams(*module)) {
+      std::vector<std::optional<TensorType>> types;
+      for (ValueId v : operands) types.push_back(v == kNone ? std::nullopt : std::optional(r.out().type(v)));
+      std::vector<TensorType> made;
+      try {
+        made = graph::infer_types(*module, types);
+      } catch (const Error&) {
+        return false;  // it does not take codes
+      }
+      if (made.size() < node.outputs.size() || !made[0].is_quantized()) return false;
+      bool same = same_qparams(made[0], want);
+      results = r.out().add_module(same ? name : name + ".codes", node.scope, node.op, operands, made);
+      if (!same) results[0] = r.out().add_call(name, "requantize", {results[0]}, {}, ops::QType{want.dtype, want.quantizer}, node.scope);
+    } else {
+      return false;
+    }
+    for (size_t i = 0; i < node.outputs.size(); ++i) {
+      r.map(node.outputs[i], results[i]);
+      for (graph::NodeId q : quantizes[i]) {
+        r.map(g_.node(q).outputs[0], results[i]);
+        absorbed[static_cast<size_t>(q)] = true;
+      }
+    }
+    return true;
+  }
+
+  std::vector<ValueId> call(graph::Rewriter& r, const Node& node, const std::string& path, const std::vector<ValueId>& operands,
+                            const std::string& name, const TensorType& want) {
+    std::vector<TensorType> types;
+    for (ValueId v : node.outputs) {
+      TensorType type = g_.type(v);
+      types.push_back(is_floating(type.dtype) ? TensorType(want.dtype, type.dims, want.quantizer) : type);
+    }
+    return r.out().add_module(name, path, root_->submodule(path)->type_name(), operands, types);
+  }
+
+  // What the backend makes of a reference (or float) module in static quantization; null if nothing.
+  const Replacement* rule_for(const Module& module) const {
+    std::type_index type(typeid(module));
+    for (const BackendPatternConfig* config : backend_.by_length()) {
+      if (config->pattern.size() != 1) continue;
+      bool reference = config->reference_quantized_module && config->reference_quantized_module->type() == type;
+      bool itself = config->pattern[0].is_module() && *config->pattern[0].type() == type && !config->reference_quantized_module;
+      if (!reference && !itself) continue;
+      if (const Replacement* replacement = config->quantized_module(QuantMode::statically)) return replacement;
+    }
+    return nullptr;
+  }
+
+  bool keeps_qparams(const Module& module) const {
+    const BackendPatternConfig* config = backend_.find_module(std::type_index(typeid(module)));
+    return config && config->observation_type == ObservationType::output_share_observer_with_input;
+  }
+
+  const BackendConfig& backend_;
+  const graph::MergePredicate& merge_;
+  std::shared_ptr<GraphModule> root_;
+  const Graph g_;
+  std::map<std::string, TensorType> results_of_;
+  std::map<std::string, nn::ModulePtr> originals_;
+  std::map<std::string, int> copies_;
+};
+
+}  // namespace
+
+std::shared_ptr<GraphModule> convert_to_reference_fx(const std::shared_ptr<ObservedGraphModule>& prepared, const ConvertCustomConfig& custom,
+                                                     const BackendConfig& backend, ConversionReport* report) {
+  OCTET_CHECK(prepared, invalid_argument, "convert_to_reference_fx: no model");
+  ConversionReport local;
+  ConversionReport& r = report ? *report : local;
+  r = {};
+  return Referencer(*prepared, custom, backend, r).run();
+}
+
+std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference, const BackendConfig& backend, const graph::MergePredicate& merge) {
+  OCTET_CHECK(reference, invalid_argument, "lower: no model");
+  auto lowered = ModuleLowerer(*reference, backend, merge).run();
+  Graph merged = graph::merge_qdq(lowered->graph(), merge);
+  return nn::make<GraphModule>(std::move(merged), *lowered);
+}
+
+std::shared_ptr<GraphModule> convert_fx(const std::shared_ptr<ObservedGraphModule>& prepared, const ConvertCustomConfig& custom,
+                                        const BackendConfig& backend, ConversionReport* report, bool strict) {
+  ConversionReport local;
+  ConversionReport& r = report ? *report : local;
+  auto reference = convert_to_reference_fx(prepared, custom, backend, &r);
+  if (strict) require_nothing_left_float(r);
+  return lower(reference, backend);
+}
+
+}  // namespace octet::quant

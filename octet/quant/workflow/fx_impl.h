@@ -1,0 +1,30 @@
+#pragma once
+// What the parts of graph mode share.
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "octet/quant/workflow/fx.h"
+
+namespace octet::quant {
+
+// A deep copy of the model, traced with what `custom` keeps as leaves. Error if a path or class that custom names is not in it.
+std::shared_ptr<GraphModule> trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<TensorType>>& inputs,
+                                        const PrepareCustomConfig& custom, const std::vector<Tensor>& examples = {});
+
+// Fuses the sequences that the backend's patterns of several items describe, in place.
+void fuse_patterns(GraphModule& model, const BackendConfig& backend);
+
+// How a QConfigMapping knows each call of a graph (module and operator calls), by node.
+std::vector<QConfigMapping::Target> targets_of(const GraphModule& model);
+
+// The module that a module call calls; null for other nodes.
+nn::Module* module_of(const GraphModule& model, const graph::Node& node);
+// The class by which mappings and backends know it: of fused modules the class of the layer in it, for mappings.
+std::type_index mapped_type(const nn::Module& module);
+
+// Is it a call of an observer or fake-quantize module?
+bool is_observer_call(const GraphModule& model, const graph::Node& node);
+
+}  // namespace octet::quant

@@ -1,0 +1,253 @@
+#include "octet/quant/workflow/fx.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "octet/io/module_file.h"
+#include "octet/nn/nn.h"
+#include "octet/nn/registry.h"
+#include "octet/ops/functional.h"
+#include "octet/quant/modules/dynamic.h"
+#include "octet/quant/modules/quantized.h"
+#include "octet/autograd/autograd.h"
+#include "octet/quant/modules/stubs.h"
+#include "octet/quant/workflow/eager.h"
+#include "octet/quant/workflow/fuse.h"
+#include "octet/runtime/program.h"
+#include "tests/expect_error.h"
+#include "tests/temp_dir.h"
+
+namespace octet::fx_test {
+
+using graph::GraphModule;
+using graph::Node;
+using graph::NodeKind;
+using testing::expect_error;
+namespace F = functional;
+namespace nnq = nn::quantized;
+
+std::string calls(const graph::Graph& g) {
+  std::string text;
+  for (const Node& node : g.nodes()) {
+    if (node.kind == NodeKind::input || node.kind == NodeKind::constant) continue;
+    text += (text.empty() ? "" : " ") + node.op;
+    if (node.kind == NodeKind::module) text += "@" + node.scope;
+  }
+  return text;
+}
+
+struct Net : nn::Module {
+  nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3, {.padding = 1}));
+  nn::Slot bn = slot("bn", nn::BatchNorm2d(4));
+  nn::Slot relu = slot("relu", nn::ReLU());
+  nn::Slot conv2 = slot("conv2", nn::Conv2d(4, 4, 3, {.padding = 1}));
+  nn::Slot pool = slot("pool", nn::AdaptiveAvgPool2d(1));
+  nn::Slot fc = slot("fc", nn::Linear(4, 5));
+  Tensor forward(Tensor x) override {
+    x = relu(bn(conv(x)));
+    x = F::relu(x + conv2(x));
+    return fc(pool(x).flatten(1));
+  }
+};
+OCTET_MODULE(Net)
+
+std::shared_ptr<Net> net() {
+  auto model = nn::make<Net>();
+  model->eval();
+  return model;
+}
+Tensor batch(uint64_t seed = 1, int64_t n = 4) { return Tensor::randn({n, 3, 6, 6}, seed); }
+
+std::shared_ptr<quant::ObservedGraphModule> calibrated(const nn::ModulePtr& model, const quant::QConfigMapping& mapping) {
+  auto prepared = quant::prepare_fx(model, mapping, std::vector<Tensor>{batch()});
+  for (uint64_t s = 1; s < 4; ++s) (*prepared)(batch(s));
+  return prepared;
+}
+
+double sqnr(const Tensor& want, const Tensor& got) {
+  double signal = 0, noise = 0;
+  auto a = want.detach().to_vector<float>(), b = got.detach().to_vector<float>();
+  for (size_t i = 0; i < a.size(); ++i) signal += double(a[i]) * a[i], noise += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
+  return 10 * std::log10(signal / noise);
+}
+
+TEST(PrepareFx, FusesAndObservesEachValueOnce) {
+  auto prepared = quant::prepare_fx(net(), quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch()});
+  EXPECT_EQ(calls(prepared->graph()),
+            "HistogramObserver@activation_post_process_0 ConvReLU2d@conv HistogramObserver@activation_post_process_1 Conv2d@conv2 "
+            "HistogramObserver@activation_post_process_2 add HistogramObserver@activation_post_process_3 AdaptiveAvgPool2d@pool "
+            "HistogramObserver@activation_post_process_3 flatten HistogramObserver@activation_post_process_3 Linear@fc "
+            "HistogramObserver@activation_post_process_4");
+}
+
+TEST(ConvertFx, TheReferenceGraphHasQuantizeAndDequantizeAroundFloatLayers) {
+  auto reference = quant::convert_to_reference_fx(calibrated(net(), quant::get_default_qconfig_mapping()));
+  std::string text = calls(reference->graph());
+  EXPECT_NE(text.find("quantize dequantize QuantizedReferenceConvReLU2d@conv quantize dequantize"), std::string::npos) << text;
+  Tensor x = batch(9);
+  EXPECT_GT(sqnr((*net())(x), (*reference)(x)), -100);
+}
+
+TEST(ConvertFx, TheLoweredGraphComputesInCodes) {
+  auto model = net();
+  auto prepared = calibrated(model, quant::get_default_qconfig_mapping());
+  auto int8 = quant::convert_fx(prepared);
+  EXPECT_EQ(calls(int8->graph()),
+            "quantize QuantizedConvReLU2d@conv QuantizedConv2d@conv2 add AdaptiveAvgPool2d@pool flatten QuantizedLinear@fc dequantize");
+  Tensor x = batch(9);
+  EXPECT_GT(sqnr((*model)(x), (*int8)(x)), 25);
+}
+
+TEST(ConvertFx, ReferenceAndLoweredAgreeWithinAStep) {
+  auto prepared = calibrated(net(), quant::get_default_qconfig_mapping());
+  auto reference = quant::convert_to_reference_fx(prepared);
+  auto int8 = quant::lower(reference);
+  double step = 0;
+  for (const Node& node : int8->graph().nodes())
+    if (node.op == "QuantizedLinear") step = int8->graph().type(node.outputs[0]).quantizer->scale();
+  ASSERT_GT(step, 0);
+  Tensor x = batch(9), a = (*reference)(x), b = (*int8)(x);
+  for (int64_t i = 0; i < a.size(0); ++i)
+    for (int64_t j = 0; j < a.size(1); ++j) EXPECT_LE(std::abs(a.at({i, j}) - b.at({i, j})), 2 * step * 1.0001);
+}
+
+TEST(ConvertFx, TheLoweredModelCompilesToTheSameBits) {
+  auto int8 = quant::convert_fx(calibrated(net(), quant::get_default_qconfig_mapping()));
+  graph::Graph g = int8->to_graph();
+  EXPECT_NO_THROW(g.check());
+  for (int64_t n : {1, 3}) EXPECT_TRUE(equal(runtime::compile(g).run({batch(7, n)})[0], (*int8)(batch(7, n))));
+}
+
+TEST(ConvertFx, DynamicAndWeightOnlyAndTheirReports) {
+  auto model = net();
+  auto dynamic = quant::prepare_fx(model, quant::default_dynamic_qconfig(), std::vector<Tensor>{batch()});
+  quant::ConversionReport report;
+  auto converted = quant::convert_fx(dynamic, {}, quant::get_native_backend_config(), &report);
+  EXPECT_EQ(calls(converted->graph()), "DynamicQuantizedConvReLU2d@conv DynamicQuantizedConv2d@conv2 add AdaptiveAvgPool2d@pool flatten "
+                                       "DynamicQuantizedLinear@fc");
+  EXPECT_EQ(report.quantized(), 3);
+  auto weights = quant::convert_fx(
+      quant::prepare_fx(model, quant::QConfig{quant::ObserverFactory(), quant::default_per_channel_weight_observer()}, std::vector<Tensor>{batch()}));
+  EXPECT_EQ(calls(weights->graph()), "WeightOnlyQuantizedConvReLU2d@conv WeightOnlyQuantizedConv2d@conv2 add AdaptiveAvgPool2d@pool flatten "
+                                     "WeightOnlyQuantizedLinear@fc");
+  Tensor x = batch(8);
+  EXPECT_GT(sqnr((*model)(x), (*converted)(x)), 25);
+  EXPECT_GT(sqnr((*model)(x), (*weights)(x)), 35);
+}
+
+TEST(ConvertFx, QatTrainsAndConverts) {
+  auto model = nn::make<Net>();
+  auto prepared = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping(), std::vector<Tensor>{batch()});
+  EXPECT_NE(calls(prepared->graph()).find("ConvBnReLU2d@conv"), std::string::npos) << calls(prepared->graph());
+  nn::optim::SGD optimizer(prepared->parameters(), {.lr = 0.01});
+  for (uint64_t s = 0; s < 4; ++s) {
+    optimizer.zero_grad();
+    Tensor y = (*prepared)(batch(s));
+    autograd::backward(F::mean(y * y));
+    optimizer.step();
+  }
+  prepared->eval();
+  auto int8 = quant::convert_fx(prepared);
+  EXPECT_NE(calls(int8->graph()).find("QuantizedConvReLU2d@conv"), std::string::npos) << calls(int8->graph());
+  EXPECT_GT(sqnr((*prepared)(batch(5)), (*int8)(batch(5))), 25);
+}
+
+TEST(ConvertFx, AModelThatWasNotCalibratedIsAnErrorNamingEveryObserver) {
+  auto prepared = quant::prepare_fx(net(), quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch()});
+  expect_error(ErrorCode::not_calibrated, {"5 of 5", "activation_post_process_0 of %x", "calibration"}, [&] { quant::convert_fx(prepared); });
+}
+
+TEST(PrepareFx, PartsStayFloatAndTheReportSaysWhy) {
+  auto mapping = quant::get_default_qconfig_mapping().set_module_name("conv2", std::nullopt);
+  quant::ConversionReport report;
+  auto int8 = quant::convert_fx(calibrated(net(), mapping), {}, quant::get_native_backend_config(), &report);
+  EXPECT_EQ(calls(int8->graph()),
+            "quantize QuantizedConvReLU2d@conv dequantize Conv2d@conv2 quantize add AdaptiveAvgPool2d@pool flatten QuantizedLinear@fc dequantize");
+  bool said = false;
+  for (const auto& e : report.left_float()) said = said || (e.node == "conv2" && e.reason.find("qconfig") != std::string::npos);
+  EXPECT_TRUE(said);
+  expect_error(ErrorCode::unsupported, {"conv2"}, [&] {
+    quant::convert_fx(calibrated(net(), mapping), {}, quant::get_native_backend_config(), nullptr, true);
+  });
+}
+
+TEST(PrepareFx, NamesThatMatchNothingAreErrors) {
+  auto mapping = quant::get_default_qconfig_mapping().set_module_name("con2", std::nullopt);
+  expect_error(ErrorCode::not_found, {"con2", "conv2"}, [&] { quant::prepare_fx(net(), mapping, std::vector<Tensor>{batch()}); });
+}
+
+TEST(PrepareFx, WrongModeAndTwiceAreErrors) {
+  auto training = nn::make<Net>();
+  auto mapping = quant::get_default_qconfig_mapping();
+  expect_error(ErrorCode::invalid_argument, {"prepare_fx", "eval()"}, [&] { quant::prepare_fx(training, mapping, std::vector<Tensor>{batch()}); });
+  auto prepared = quant::prepare_fx(net(), mapping, std::vector<Tensor>{batch()});
+  expect_error(ErrorCode::invalid_argument, {"prepared already"}, [&] { quant::prepare_fx(prepared, mapping, std::vector<Tensor>{batch()}); });
+}
+
+TEST(SaveFx, PreparedReferenceAndLoweredGraphsComeBackWithTheirTypes) {
+  auto prepared = calibrated(net(), quant::get_default_qconfig_mapping());
+  auto reference = quant::convert_to_reference_fx(prepared);
+  auto int8 = quant::lower(reference);
+  testing::TempDir dir;
+  for (const std::shared_ptr<GraphModule>& model : {std::static_pointer_cast<GraphModule>(prepared), reference, int8}) {
+    save_model(dir / "model.octet", *model);
+    auto loaded = load_model<GraphModule>(dir / "model.octet");
+    EXPECT_EQ(print(loaded->graph()), print(model->graph()));
+    EXPECT_TRUE(equal((*loaded)(batch(3)), (*model)(batch(3))));
+  }
+  int8 = quant::convert_fx(prepared);  // calling it has calibrated it further
+  save_model(dir / "prepared.octet", *prepared);
+  auto again = quant::convert_fx(load_model<quant::ObservedGraphModule>(dir / "prepared.octet"));
+  EXPECT_EQ(print(again->graph()), print(int8->graph()));
+  EXPECT_TRUE(equal((*again)(batch(3)), (*int8)(batch(3))));
+}
+
+TEST(ConvertFx, FunctionalLayersAndAWeightUsedTwice) {
+  struct Functional : nn::Module {
+    nn::Parameter weight = parameter("weight", Tensor::randn({6, 6}, 1));
+    nn::Parameter bias = parameter("bias", Tensor::randn({6}, 2));
+    Tensor forward(Tensor x) override { return F::linear(F::relu(F::linear(x, weight, bias)), weight); }
+  };
+  auto model = nn::make<Functional>();
+  model->eval();
+  Tensor x = Tensor::randn({5, 6}, 3);
+  auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(), std::vector<Tensor>{x});
+  (*prepared)(x);
+  auto int8 = quant::convert_fx(prepared);
+  EXPECT_EQ(calls(int8->graph()), "quantize linear linear dequantize");
+  EXPECT_GT(sqnr((*model)(x), (*int8)(x)), 25);
+}
+
+TEST(ConvertFx, EagerAndGraphModeGiveTheSameBits) {
+  struct Eager : nn::Module {
+    nn::Slot quant = slot("quant", quant::QuantStub());
+    nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3));
+    nn::Slot relu = slot("relu", nn::ReLU());
+    nn::Slot fc = slot("fc", nn::Linear(4, 5));
+    nn::Slot dequant = slot("dequant", quant::DeQuantStub());
+    Tensor forward(Tensor x) override { return dequant(fc(F::mean(relu(conv(quant(x))), {2, 3}))); }
+  };
+  struct Graph : nn::Module {
+    nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3));
+    nn::Slot relu = slot("relu", nn::ReLU());
+    nn::Slot fc = slot("fc", nn::Linear(4, 5));
+    Tensor forward(Tensor x) override { return fc(F::mean(relu(conv(x)), {2, 3})); }
+  };
+  auto eager = nn::make<Eager>();
+  auto graph = nn::make<Graph>();
+  graph->load_state_dict(eager->state_dict());
+  eager->eval();
+  graph->eval();
+  eager->qconfig = quant::get_default_qconfig();
+  auto prepared = quant::prepare(quant::fuse_modules(eager, {{"conv", "relu"}}));
+  auto prepared_fx = quant::prepare_fx(graph, quant::get_default_qconfig(), std::vector<Tensor>{batch()});
+  for (uint64_t s = 1; s < 4; ++s) {
+    (*prepared)(batch(s));
+    (*prepared_fx)(batch(s));
+  }
+  Tensor x = batch(7);
+  EXPECT_TRUE(equal((*quant::convert(prepared))(x), (*quant::convert_fx(prepared_fx))(x)));
+}
+
+}  // namespace octet::fx_test

@@ -192,7 +192,12 @@ void add_layers(BackendConfig& b, const DTypes& d) {
   add_layer<LinearForms>(b, d);
   for (const char* op : {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"})
     add_layer_op(b, d, op);
-  b.set_backend_pattern_config(layer<LinearForms>({typeid(nn::NonDynamicallyQuantizableLinear)}, d).set_qat_module<nnqat::Linear>());
+  // The last layer of attention, which dynamic quantization leaves float.
+  std::vector<DTypeConfig> only_static = d.layers;
+  std::erase_if(only_static, [](const DTypeConfig& c) { return mode_of(c) != kStatic; });
+  b.set_backend_pattern_config(layer<LinearForms>({typeid(nn::NonDynamicallyQuantizableLinear)}, d)
+                                   .set_dtype_configs(only_static)
+                                   .set_qat_module<nnqat::Linear>());
 }
 
 // -- operators without weights -----------------------------------------------------------------------------

@@ -74,7 +74,8 @@ const std::vector<Row> kRows = {
     {"whole models, named qconfigs", "eager_named", "squared error against the float model: no larger in the mean", "eager",
      "GoldenEager"},
     {"whole models, dynamic, qnnpack", "eager_dynamic", kBits, "eager", "GoldenEager"},
-    {"graphs of small models", "fx_graphs", "node for node: as traced", "fx_graphs", "GoldenFxGraphs"},
+    {"graphs of small models: traced, fused, prepared, reference, lowered", "fx_graphs",
+     "node for node; differences are listed with reasons in `tests/quant/fx_differences.inc`", "fx_graphs", "GoldenFxGraphs"},
     {"QAT: five steps of SGD, then eval, then convert", "qat",
      "losses 1e-3 (ResNet 2e-2: a float sum on a tie moves a value by a step); fake-quantized output 1e-5; converted weights, codes and "
      "output from PyTorch's state: bits", "qat", "GoldenQat"},

@@ -71,7 +71,7 @@ Attrs ObservedGraphModule::config() const {
 std::shared_ptr<ObservedGraphModule> ObservedGraphModule::from_config(const Attrs& config) {
   Attrs graph_config;
   std::map<int, Attrs> qconfigs;
-  for (const char* key : {"graph", "parameters", "buffers"}) graph_config.set(key, config.get(key));
+  for (const char* key : {"graph", "parameters", "buffers", "preserved"}) graph_config.set(key, config.get(key));
   for (const auto& [key, value] : config) {
     if (!key.starts_with("qconfig.")) continue;
     size_t dot = key.find('.', 8);
@@ -137,6 +137,7 @@ class FxPreparer {
     observe_outputs(observed);
     std::map<std::string, std::string> class_names;
     for (const auto& [path, type] : classes_) class_names[path] = nn::class_name(*type);
+    for (const std::string& path : custom_.preserved_attributes) model_->preserve(path);
     return nn::make<ObservedGraphModule>(std::move(observed), *model_, std::move(decisions_), std::move(class_names),
                                          custom_.input_quantized_indexes, custom_.output_quantized_indexes);
   }
@@ -458,6 +459,8 @@ class FxPreparer {
     if (!module || swapped_.count(module)) return;
     nn::ModulePtr made;
     if (d.custom) {
+      for (auto& [path, part] : module->named_modules())
+        if (!part->qconfig.has_value()) part->qconfig = *d.qconfig;
       made = (*custom_make(node, *d.mode))(*module);
       OCTET_CHECK(made, invalid_argument, "{}: from_float of the observed custom module of '{}' ({}) gave nothing", who_, node.scope,
                   module->type_name());

@@ -29,6 +29,7 @@
 #include "octet/quant/algorithms/equalize.h"
 #include "octet/quant/backend/backend_config.h"
 #include "octet/quant/backend/module_mappings.h"
+#include "octet/quant/backend/object_type.h"
 #include "octet/quant/backend/qconfig_mapping.h"
 #include "octet/quant/modules/attention.h"
 #include "octet/quant/modules/dynamic.h"

@@ -67,6 +67,22 @@ quant::BackendConfig sparse_backend_for_explicit_qdq() {
   return backend;
 }
 
+octet::graph::Graph export_qdq(const octet::graph::GraphModule& model) {
+  namespace graph = octet::graph;
+  const graph::Graph operators = model.to_graph();
+  graph::Rewriter rewriter(operators);
+  // Reference layers call "linear_weight_only" with a weight of codes: "linear" with a dequantized one.
+  return rewriter.run([](graph::Rewriter& r, const graph::Node& node) {
+    const std::string suffix = "_weight_only";
+    if (node.kind != graph::NodeKind::call || !node.op.ends_with(suffix)) return false;
+    const std::string op = node.op.substr(0, node.op.size() - suffix.size());
+    std::vector<graph::ValueId> operands = r.operands(node);
+    operands[1] = r.out().add_call(r.out().value(operands[1]).name + ".dequantized", "dequantize", {operands[1]}, {}, std::nullopt, node.scope);
+    r.map(node.outputs[0], r.out().add_call(node.scope + "." + op, op, operands, node.attrs, std::nullopt, node.scope));
+    return true;
+  });
+}
+
 quant::QConfigMapping sparse_qconfig_mapping(DType activation) {
   const quant::QConfig qconfig =
       activation == DType::qint8 ? quant::default_per_channel_symmetric_qnnpack_qconfig() : quant::get_default_qconfig();

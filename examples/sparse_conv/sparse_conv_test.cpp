@@ -507,6 +507,22 @@ TEST(SparseMnistInt8, LinearAndConvStayBetweenQuantizeAndDequantize) {
   %fc.float: Float(dense.batch, 10) = module QuantizedReferenceLinear(%flatten.dequantized)  @ fc
   %fc: QInt8(dense.batch, 10) = quantize(%fc.float)
 )"), std::string::npos) << text;
+  // For the engine: operators between quantize and dequantize, weights as codes, the sparse layers as they were.
+  const octet::graph::Graph exported = export_qdq(*qdq);
+  const std::string out = skeleton(exported);
+  EXPECT_EQ(count(out, "module QuantizedSparseConvReLU(%"), 5u);
+  EXPECT_NE(out.find(R"(  %conv.weight.dequantized: Float(16, 8, 3, 3) = dequantize(%conv.weight)  @ conv
+  %conv.conv2d: Float(dense.batch, 16, 4, 4) = conv2d(%dequantize, %conv.weight.dequantized, %conv.bias, activation="relu", padding=[1, 1, 1, 1])  @ conv
+  %quantize_1: QInt8(dense.batch, 16, 4, 4) = quantize(%conv.conv2d)
+)"), std::string::npos) << out;
+  EXPECT_NE(out.find(R"(  %fc.weight.dequantized: Float(10, 256) = dequantize(%fc.weight)  @ fc
+  %fc.linear: Float(dense.batch, 10) = linear(%dequantize_1, %fc.weight.dequantized, %fc.bias)  @ fc
+  %quantize_2: QInt8(dense.batch, 10) = quantize(%fc.linear)
+)"), std::string::npos) << out;
+  // It computes the same.
+  octet::graph::GraphModule same(exported, *qdq);
+  same.eval();
+  EXPECT_TRUE(allclose(same.forward(made_up_digits(8, 9).inputs(0, 8)).at(0), qdq->forward(made_up_digits(8, 9).inputs(0, 8)).at(0), 0, 1e-5));
   // All of it runs, and in 8 bits throughout where the backend lowers those layers too.
   auto int8 = quant::convert_fx(prepared, {}, sparse_backend());
   EXPECT_EQ(count(skeleton(int8->graph()), "dequantize("), 1u);

@@ -172,6 +172,32 @@ TEST(PrepareFx, PartsStayFloatAndTheReportSaysWhy) {
   });
 }
 
+TEST(PrepareFx, DecisionsAndScopesOfNodesArePublic) {
+  struct Inner : nn::Module {
+    nn::Slot fc = slot("fc", nn::Linear(4, 4));
+    Tensor forward(Tensor x) override { return F::relu(fc(x) + x); }
+  };
+  struct Outer : nn::Module {
+    nn::Slot inner = slot("inner", Inner());
+    Tensor forward(Tensor x) override { return inner(x); }
+  };
+  auto model = nn::make<Outer>();
+  model->eval();
+  auto mapping = quant::get_default_qconfig_mapping().set_object_type("add", std::nullopt);
+  auto prepared = quant::prepare_fx(model, mapping, std::vector<Tensor>{Tensor::ones({2, 4})});
+  auto scopes = prepared->node_name_to_scope();
+  EXPECT_EQ(scopes.at("inner.fc"), (std::pair<std::string, std::string>("inner.fc", "Linear")));
+  EXPECT_EQ(scopes.at("inner.add"), (std::pair<std::string, std::string>("inner", "Inner")));
+  EXPECT_EQ(prepared->qconfig_map().at("inner.fc"), quant::get_default_qconfig());
+  EXPECT_FALSE(prepared->qconfig_map().at("inner.add").has_value());
+  EXPECT_EQ(prepared->decisions().at("inner.fc").mode, quant::QuantMode::statically);
+  EXPECT_EQ(prepared->decisions().at("inner.add").reason, "it has no qconfig");
+  // The class of the module whose forward calls an operator goes before the operator's own entry, as in PyTorch.
+  auto by_class = quant::get_default_qconfig_mapping().set_object_type("add", std::nullopt).set_object_type<Inner>(quant::get_default_qconfig());
+  auto whole = quant::prepare_fx(model, by_class, std::vector<Tensor>{Tensor::ones({2, 4})});
+  EXPECT_TRUE(whole->qconfig_map().at("inner.add").has_value());
+}
+
 TEST(PrepareFx, NamesThatMatchNothingAreErrors) {
   auto mapping = quant::get_default_qconfig_mapping().set_module_name("con2", std::nullopt);
   expect_error(ErrorCode::not_found, {"con2", "conv2"}, [&] { quant::prepare_fx(net(), mapping, std::vector<Tensor>{batch()}); });

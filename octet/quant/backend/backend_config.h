@@ -228,7 +228,7 @@ struct BackendPatternConfig {
   BackendPatternConfig& set_quantized_module(QuantMode mode) {
     return set_quantized_module(mode, Replacement::of<M>());
   }
-  // Error not_found if there is no such operator.
+  // Error unsupported, with the nearest, if there is no such operator.
   BackendPatternConfig& set_quantized_op(QuantMode mode, const std::string& op, Attrs attrs = {});
 
   // Null where the pattern stays as it is.

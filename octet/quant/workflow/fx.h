@@ -126,7 +126,7 @@ struct NodeDecision {
 class ObservedGraphModule : public graph::GraphModule {
  public:
   ObservedGraphModule(graph::Graph graph, nn::Module& root, std::map<std::string, NodeDecision> decisions,
-                      std::vector<int> input_quantized_indexes, std::vector<int> output_quantized_indexes);
+                      std::map<std::string, std::string> class_names, std::vector<int> input_quantized_indexes, std::vector<int> output_quantized_indexes);
   using GraphModule::forward;
   // By the name of a call's (first) result in graph().
   const std::map<std::string, NodeDecision>& decisions() const { return decisions_; }
@@ -141,6 +141,7 @@ class ObservedGraphModule : public graph::GraphModule {
 
  private:
   std::map<std::string, NodeDecision> decisions_;
+  std::map<std::string, std::string> class_names_;  // of the model's modules, by path
   std::vector<int> input_quantized_, output_quantized_;
 };
 

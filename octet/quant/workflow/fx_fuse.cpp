@@ -32,7 +32,7 @@ std::type_index mapped_type(const Module& module) {
   return std::type_index(typeid(m));
 }
 
-std::vector<QConfigMapping::Target> targets_of(const GraphModule& model) {
+std::vector<QConfigMapping::Target> targets_of(const GraphModule& model, const std::map<std::string, const std::type_info*>& classes) {
   std::vector<QConfigMapping::Target> targets(model.graph().nodes().size());
   std::map<std::pair<std::string, std::string>, int> seen;  // parent and object type
   for (size_t i = 0; i < targets.size(); ++i) {
@@ -46,6 +46,7 @@ std::vector<QConfigMapping::Target> targets_of(const GraphModule& model) {
       t.index = seen[{t.parent_path, t.module_type->name()}]++;
     } else if (node.kind == NodeKind::call) {
       t.op = node.op;
+      if (auto it = classes.find(node.scope); it != classes.end() && !node.scope.empty()) t.module_type = std::type_index(*it->second);
       t.parent_path = node.scope;
       t.index = seen[{node.scope, node.op}]++;
     }
@@ -53,13 +54,15 @@ std::vector<QConfigMapping::Target> targets_of(const GraphModule& model) {
   return targets;
 }
 
-std::shared_ptr<GraphModule> trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<TensorType>>& inputs,
-                                        const PrepareCustomConfig& custom, const std::vector<Tensor>& examples) {
+Traced trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<TensorType>>& inputs, const PrepareCustomConfig& custom,
+                  const std::vector<Tensor>& examples) {
   nn::ModulePtr copy = model->clone();
   graph::TraceOptions options;
   std::set<std::type_index> present;
   std::vector<std::string> paths;
+  std::map<std::string, const std::type_info*> classes;
   for (auto& [path, module] : copy->named_modules()) {
+    classes.emplace(path, &typeid(*module));
     present.insert(std::type_index(typeid(*module)));
     paths.push_back(path);
   }
@@ -82,7 +85,7 @@ std::shared_ptr<GraphModule> trace_copy(const nn::ModulePtr& model, const std::v
   auto traced = examples.empty() ? graph::trace(*copy, inputs, options) : graph::trace(*copy, examples, options);
   for (const std::string& path : custom.preserved_attributes)
     if (!traced->has_submodule(path)) traced->put_module(path, copy->submodule(path));
-  return traced;
+  return {traced, std::move(classes)};
 }
 
 namespace {
@@ -243,7 +246,7 @@ void fuse_patterns(GraphModule& model, const BackendConfig& backend) { Fuser(mod
 
 std::shared_ptr<GraphModule> fuse_fx(const nn::ModulePtr& model, const std::vector<Tensor>& example_inputs, const BackendConfig& backend,
                                      const PrepareCustomConfig& custom) {
-  auto traced = trace_copy(model, {}, custom, example_inputs);
+  auto traced = trace_copy(model, {}, custom, example_inputs).model;
   fuse_patterns(*traced, backend);
   return traced;
 }

@@ -21,8 +21,8 @@ using nn::Module;
 OCTET_MODULE(ObservedGraphModule)
 
 ObservedGraphModule::ObservedGraphModule(Graph graph, Module& root, std::map<std::string, NodeDecision> decisions,
-                                         std::vector<int> input_quantized_indexes, std::vector<int> output_quantized_indexes)
-    : GraphModule(std::move(graph), root), decisions_(std::move(decisions)), input_quantized_(std::move(input_quantized_indexes)),
+                                         std::map<std::string, std::string> class_names, std::vector<int> input_quantized_indexes, std::vector<int> output_quantized_indexes)
+    : GraphModule(std::move(graph), root), decisions_(std::move(decisions)), class_names_(std::move(class_names)), input_quantized_(std::move(input_quantized_indexes)),
       output_quantized_(std::move(output_quantized_indexes)) {}
 
 std::map<std::string, std::optional<QConfig>> ObservedGraphModule::qconfig_map() const {
@@ -35,8 +35,8 @@ std::map<std::string, std::pair<std::string, std::string>> ObservedGraphModule::
   std::map<std::string, std::pair<std::string, std::string>> result;
   for (const Node& node : graph().nodes()) {
     if (node.kind != NodeKind::call && node.kind != NodeKind::module) continue;
-    bool has = !node.scope.empty() && has_submodule(node.scope);
-    result[graph().value(node.outputs[0]).name] = {node.scope, has ? submodule(node.scope)->type_name() : ""};
+    auto known = class_names_.find(node.scope);
+    result[graph().value(node.outputs[0]).name] = {node.scope, known != class_names_.end() ? known->second : node.op};
   }
   return result;
 }
@@ -64,6 +64,7 @@ Attrs ObservedGraphModule::config() const {
   }
   for (size_t i = 0; i < qconfigs.size(); ++i)
     for (const auto& [key, value] : to_attrs(qconfigs[i])) c.set(fmt::format("qconfig.{}.{}", i, key), value);
+  for (const auto& [path, name] : class_names_) c.set("class." + path, name);
   return c.set("input_quantized_indexes", wide(input_quantized_)).set("output_quantized_indexes", wide(output_quantized_));
 }
 
@@ -101,8 +102,11 @@ std::shared_ptr<ObservedGraphModule> ObservedGraphModule::from_config(const Attr
     d.reason = text.substr(begin);
     decisions[key.substr(9)] = std::move(d);
   }
+  std::map<std::string, std::string> class_names;
+  for (const auto& [key, value] : config)
+    if (key.starts_with("class.")) class_names[key.substr(6)] = std::get<std::string>(value);
   Module none;
-  auto module = nn::make<ObservedGraphModule>(Graph(), none, std::move(decisions), narrow(config.get_ints("input_quantized_indexes")),
+  auto module = nn::make<ObservedGraphModule>(Graph(), none, std::move(decisions), std::move(class_names), narrow(config.get_ints("input_quantized_indexes")),
                                               narrow(config.get_ints("output_quantized_indexes")));
   module->load_config(graph_config);
   return module;
@@ -114,16 +118,15 @@ namespace {
 
 class FxPreparer {
  public:
-  FxPreparer(std::shared_ptr<GraphModule> model, const QConfigMapping& mapping, const PrepareCustomConfig& custom,
-             const BackendConfig& backend, bool qat)
-      : model_(std::move(model)), mapping_(mapping), custom_(custom), backend_(backend), qat_(qat), who_(qat ? "prepare_qat_fx" : "prepare_fx") {}
+  FxPreparer(Traced traced, const QConfigMapping& mapping, const PrepareCustomConfig& custom, const BackendConfig& backend, bool qat)
+      : model_(std::move(traced.model)), classes_(std::move(traced.classes)), mapping_(mapping), custom_(custom), backend_(backend), qat_(qat), who_(qat ? "prepare_qat_fx" : "prepare_fx") {}
 
   std::shared_ptr<ObservedGraphModule> run() {
     check_is_float();
-    mapping_.require_matched(targets_of(*model_));
+    mapping_.require_matched(targets_of(*model_, classes_));
     fuse_patterns(*model_, backend_);
     g_ = model_->graph();
-    targets_ = targets_of(*model_);
+    targets_ = targets_of(*model_, classes_);
     check_indexes();
     for (auto& [path, module] : model_->named_modules())
       if (path.starts_with(kPrefix)) next_observer_ = std::max(next_observer_, std::atoi(path.c_str() + std::string(kPrefix).size()) + 1);
@@ -132,8 +135,10 @@ class FxPreparer {
     graph::Rewriter rewriter(g_);
     Graph observed = rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
     observe_outputs(observed);
-    return nn::make<ObservedGraphModule>(std::move(observed), *model_, std::move(decisions_), custom_.input_quantized_indexes,
-                                         custom_.output_quantized_indexes);
+    std::map<std::string, std::string> class_names;
+    for (const auto& [path, type] : classes_) class_names[path] = nn::class_name(*type);
+    return nn::make<ObservedGraphModule>(std::move(observed), *model_, std::move(decisions_), std::move(class_names),
+                                         custom_.input_quantized_indexes, custom_.output_quantized_indexes);
   }
 
  private:
@@ -522,6 +527,7 @@ class FxPreparer {
   }
 
   std::shared_ptr<GraphModule> model_;
+  std::map<std::string, const std::type_info*> classes_;
   const QConfigMapping& mapping_;
   const PrepareCustomConfig& custom_;
   const BackendConfig& backend_;

@@ -22,7 +22,4 @@ octet::graph::Graph export_qdq(const octet::graph::GraphModule& model);
 // Activations of this dtype (quint8 or qint8), weights qint8 per channel, scores as floats.
 octet::quant::QConfigMapping sparse_qconfig_mapping(octet::DType activation);
 
-// The classes of this example that are leaves when a model is traced: those of sparse_conv.h that `model` has.
-octet::quant::PrepareCustomConfig sparse_leaves(octet::nn::Module& model);
-
 }  // namespace sparse

@@ -412,7 +412,7 @@ std::pair<std::shared_ptr<Net>, std::shared_ptr<quant::ObservedGraphModule>> cal
   net->train();
   for (int i = 0; i < 20; ++i) net->forward(digits.inputs(0, 64));
   net->eval();
-  auto prepared = quant::prepare_fx(net, sparse_qconfig_mapping(activation), input_types(), sparse_leaves(*net), sparse_backend());
+  auto prepared = quant::prepare_fx(net, sparse_qconfig_mapping(activation), input_types(), {}, sparse_backend());
   for (int64_t i = 0; i < 64; i += 16) prepared->forward(digits.inputs(i, i + 16));
   return {net, prepared};
 }
@@ -564,7 +564,7 @@ TEST(DataSparseMnist, LearnsDigitsAndKeepsThemIn8Bits) {
   const double right = accuracy(*net, test);
   EXPECT_GT(right, 0.95);
   for (DType dtype : {DType::quint8, DType::qint8}) {
-    auto prepared = quant::prepare_fx(net, sparse_qconfig_mapping(dtype), input_types(), sparse_leaves(*net), sparse_backend());
+    auto prepared = quant::prepare_fx(net, sparse_qconfig_mapping(dtype), input_types(), {}, sparse_backend());
     for (int64_t i = 0; i < 200; i += 50) prepared->forward(digits.inputs(i, i + 50));
     EXPECT_NEAR(accuracy(*quant::convert_fx(prepared, {}, sparse_backend()), test), right, 0.005) << octet::to_string(dtype);
   }

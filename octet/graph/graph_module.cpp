@@ -145,7 +145,7 @@ std::vector<Tensor> GraphModule::forward(std::vector<Tensor> inputs) {
     for (size_t i = 0; i < node.inputs.size(); ++i)
       operands.push_back(node.inputs[i] == kNone ? Tensor() : operand(node, i, values));
     std::vector<Tensor> results =
-        node.kind == NodeKind::module ? (*submodule(node.scope))(operands) : evaluate(node, std::move(operands));
+        node.kind == NodeKind::module ? call_module(node, operands) : evaluate(node, std::move(operands));
     OCTET_CHECK(results.size() >= node.outputs.size(), invalid_argument, "{}: {} gave {} results; expected {}", graph_.name,
                 describe(graph_, node), results.size(), node.outputs.size());
     for (size_t i = 0; i < node.outputs.size(); ++i) values[node.outputs[i]] = result(node.outputs[i], results[i]);

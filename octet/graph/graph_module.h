@@ -60,6 +60,9 @@ class GraphModule : public nn::Module {
   // for those that use it.
   virtual Tensor operand(const Node& node, size_t i, const std::vector<Tensor>& values);
   virtual Tensor result(ValueId id, Tensor value) { return (void)id, value; }
+  virtual std::vector<Tensor> call_module(const Node& node, const std::vector<Tensor>& operands) {
+    return (*submodule(node.scope))(operands);
+  }
 
  private:
   std::vector<Tensor> evaluate(const Node& node, std::vector<Tensor> operands);

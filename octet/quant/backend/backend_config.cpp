@@ -386,6 +386,17 @@ BackendConfig& BackendConfig::set_backend_pattern_configs(std::vector<BackendPat
   return *this;
 }
 
+BackendConfig& BackendConfig::do_not_lower(std::type_index type) {
+  size_t removed = 0;
+  for (BackendPatternConfig& config : configs_) {
+    bool reference = config.reference_quantized_module && config.reference_quantized_module->type() == type;
+    bool itself = config.pattern.size() == 1 && config.pattern[0] == ObjectType(type);
+    if (reference || itself) removed += config.quantized_modules.erase(QuantMode::statically);
+  }
+  OCTET_CHECK(removed > 0, not_found, "backend '{}': nothing is lowered from the class {}", name_, to_string(ObjectType(type)));
+  return *this;
+}
+
 BackendConfig& BackendConfig::remove(const Pattern& pattern) {
   auto it = std::find_if(configs_.begin(), configs_.end(), [&](const auto& c) { return c.pattern == pattern; });
   if (it != configs_.end()) {

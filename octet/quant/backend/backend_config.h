@@ -260,6 +260,14 @@ class BackendConfig {
   // Error not_found, with the backend's patterns of the same first item, if it has no such pattern.
   BackendConfig& remove(const Pattern& pattern);
 
+  // Takes away what lowering makes of a class of modules, reference or float, in every pattern that has it: they stay between dequantize
+  // and quantize. Error not_found if no pattern has.
+  template <typename M>
+  BackendConfig& do_not_lower() {
+    return do_not_lower(typeid(M));
+  }
+  BackendConfig& do_not_lower(std::type_index type);
+
   const std::vector<BackendPatternConfig>& configs() const { return configs_; }  // in the order they were added
   // The longest first; of one length the last added first: the order in which patterns are tried.
   std::vector<const BackendPatternConfig*> by_length() const;

@@ -62,7 +62,8 @@ class PrepareCustomConfig {
     };
     return *this;
   }
-  // Modules whose forward is not followed (TraceOptions); they stay float.
+  // Modules whose forward is not followed (TraceOptions); they stay float, unless the backend has a pattern for their class (such
+  // classes need not be named here).
   PrepareCustomConfig& set_non_traceable_module_names(std::vector<std::string> paths) {
     non_traceable_names = std::move(paths);
     return *this;
@@ -122,7 +123,8 @@ struct NodeDecision {
 };
 
 // A traced model with observers (or fake-quantize modules) as module calls "activation_post_process_0", ...: what prepare_fx
-// returns. Calling it calibrates.
+// returns. Calling it calibrates. Where an operator keeps qparams, its operand's observer stands behind its result too, but is not shown
+// that again: what a pool or a reshape gives lies within what it was given. (PyTorch shows it.)
 class ObservedGraphModule : public graph::GraphModule {
  public:
   ObservedGraphModule(graph::Graph graph, nn::Module& root, std::map<std::string, NodeDecision> decisions,
@@ -140,6 +142,8 @@ class ObservedGraphModule : public graph::GraphModule {
   static std::shared_ptr<ObservedGraphModule> from_config(const Attrs& config);
 
  private:
+  std::vector<Tensor> call_module(const graph::Node& node, const std::vector<Tensor>& operands) override;
+
   std::map<std::string, NodeDecision> decisions_;
   std::map<std::string, std::string> class_names_;  // of the model's modules, by path
   std::vector<int> input_quantized_, output_quantized_;

@@ -164,9 +164,20 @@ class Referencer {
 
   // Operands as float.
   std::vector<ValueId> floats(graph::Rewriter& r, const Node& node) {
+    const NodeDecision* d = decision(node);
+    const bool at_run_time = d && d->mode && *d->mode != QuantMode::statically;
     std::vector<ValueId> operands;
-    for (ValueId v : node.inputs) operands.push_back(v == kNone ? kNone : as_float(r, value(r, v)));
+    for (ValueId v : node.inputs) operands.push_back(v == kNone ? kNone : as_float(r, value(r, at_run_time ? unobserved(v) : v)));
     return operands;
+  }
+
+  // What a layer reads that quantizes at run time, or not at all: the value itself and not what training made of it, whose
+  // range is that of the last batch. Results of static layers are codes all the same.
+  ValueId unobserved(ValueId v) const {
+    const Node& node = g_.producer(v);
+    if (!is_observer_call(source_, node) || g_.is_constant(node.inputs[0])) return v;
+    const NodeDecision* d = decision(g_.producer(node.inputs[0]));
+    return d && d->mode == QuantMode::statically ? v : node.inputs[0];
   }
   ValueId as_float(graph::Rewriter& r, ValueId v) {
     if (!r.out().type(v).is_quantized()) return v;
@@ -216,7 +227,7 @@ class Referencer {
     const LoweredOp* lowered = config ? config->quantized_op(*d.mode) : nullptr;
     std::vector<ValueId> operands;
     for (ValueId v : node.inputs) {
-      ValueId now = value(r, v);
+      ValueId now = v == kNone ? kNone : value(r, unobserved(v));
       const Node* producer = now == kNone ? nullptr : &r.out().producer(now);
       bool weight = lowered && producer && producer->kind == NodeKind::call && producer->op == "dequantize" &&
                     r.out().is_constant(producer->inputs[0]);
@@ -246,7 +257,8 @@ class Referencer {
     std::vector<ValueId> operands;
     std::vector<std::optional<TensorType>> types;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
-      ValueId v = value(r, node.inputs[i]);
+      ValueId v = node.inputs[i];
+      if (v != kNone) v = value(r, d.mode == QuantMode::statically ? v : unobserved(v));
       bool codes = d.standalone ? std::count(takes_codes.begin(), takes_codes.end(), static_cast<int>(i)) > 0
                                 : *d.mode == QuantMode::statically;
       if (v != kNone && codes) {

@@ -3,6 +3,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
 #include "octet/nn/activation.h"
+#include "octet/nn/containers.h"
 #include "octet/quant/modules/intrinsic.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/fx_impl.h"
@@ -55,7 +56,7 @@ std::vector<QConfigMapping::Target> targets_of(const GraphModule& model, const s
 }
 
 Traced trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<TensorType>>& inputs, const PrepareCustomConfig& custom,
-                  const std::vector<Tensor>& examples) {
+                  const BackendConfig& backend, const std::vector<Tensor>& examples) {
   nn::ModulePtr copy = model->clone();
   graph::TraceOptions options;
   std::set<std::type_index> present;
@@ -66,6 +67,10 @@ Traced trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<Te
     present.insert(std::type_index(typeid(*module)));
     paths.push_back(path);
   }
+  for (const BackendPatternConfig& config : backend.configs())
+    for (const ObjectType& item : config.pattern)
+      if (item.is_module() && present.count(*item.type()) && *item.type() != std::type_index(typeid(nn::Sequential)))
+        options.leaf_classes.insert(*item.type());
   auto leaf_class = [&](std::type_index type, const char* what) {
     OCTET_CHECK(present.count(type), not_found, "{}: {} has no module of the class that the custom config names as {}",
                 "prepare_fx", model->type_name(), what);
@@ -246,7 +251,7 @@ void fuse_patterns(GraphModule& model, const BackendConfig& backend) { Fuser(mod
 
 std::shared_ptr<GraphModule> fuse_fx(const nn::ModulePtr& model, const std::vector<Tensor>& example_inputs, const BackendConfig& backend,
                                      const PrepareCustomConfig& custom) {
-  auto traced = trace_copy(model, {}, custom, example_inputs).model;
+  auto traced = trace_copy(model, {}, custom, backend, example_inputs).model;
   fuse_patterns(*traced, backend);
   return traced;
 }

@@ -14,9 +14,9 @@ struct Traced {
   std::shared_ptr<GraphModule> model;
   std::map<std::string, const std::type_info*> classes;
 };
-// With what `custom` keeps as leaves. Error if a path or class that custom names is not in the model.
-Traced trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<TensorType>>& inputs,
-                                        const PrepareCustomConfig& custom, const std::vector<Tensor>& examples = {});
+// With what `custom` keeps as leaves, and users' classes that the backend has patterns for. Error if a path or class that custom names is not in the model.
+Traced trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<TensorType>>& inputs, const PrepareCustomConfig& custom,
+                  const BackendConfig& backend, const std::vector<Tensor>& examples = {});
 
 // Fuses the sequences that the backend's patterns of several items describe, in place.
 void fuse_patterns(GraphModule& model, const BackendConfig& backend);

@@ -3,6 +3,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
 #include "octet/nn/registry.h"
+#include "octet/quant/backend/placement.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/fx_impl.h"
@@ -39,6 +40,21 @@ std::map<std::string, std::pair<std::string, std::string>> ObservedGraphModule::
     result[graph().value(node.outputs[0]).name] = {node.scope, known != class_names_.end() ? known->second : node.op};
   }
   return result;
+}
+
+std::vector<Tensor> ObservedGraphModule::call_module(const Node& node, const std::vector<Tensor>& operands) {
+  const nn::ModulePtr module = submodule(node.scope);
+  if (dynamic_cast<const Observer*>(module.get()) && !operands.empty()) {
+    const Node& producer = graph().producer(node.inputs[0]);
+    const bool call = producer.kind == NodeKind::call || producer.kind == NodeKind::module;
+    const bool may_widen = producer.kind == NodeKind::module ? producer.op == "Hardtanh" || producer.op.find("Pad") != std::string::npos
+                                                             : widens(producer);
+    if (call && !may_widen && !producer.inputs.empty() && producer.inputs[0] != kNone) {
+      const Node& before = graph().producer(producer.inputs[0]);
+      if (before.kind == NodeKind::module && before.scope == node.scope) return operands;  // of what it has been shown
+    }
+  }
+  return (*module)(operands);
 }
 
 namespace {
@@ -497,7 +513,7 @@ class FxPreparer {
     nn::ModulePtr module = model_->submodule(node.scope);
     QConfigMapping mapping = config.qconfig_mapping ? *config.qconfig_mapping : QConfigMapping(*d.qconfig);
     BackendConfig backend = config.backend_config ? *config.backend_config : backend_;
-    auto prepared = FxPreparer(trace_copy(module, types, custom), mapping, custom, backend, qat_).run();
+    auto prepared = FxPreparer(trace_copy(module, types, custom, backend), mapping, custom, backend, qat_).run();
     kept_.push_back(module);
     model_->put_module(node.scope, prepared);
     add(r, node, operands);
@@ -558,7 +574,7 @@ std::shared_ptr<ObservedGraphModule> prepare(const nn::ModulePtr& model, const Q
   OCTET_CHECK(inputs || !examples.empty(), invalid_argument, "{}: example inputs are needed, one for each input of forward", who);
   std::vector<std::optional<TensorType>> types;
   if (inputs) types.assign(inputs->begin(), inputs->end());
-  return FxPreparer(trace_copy(model, types, custom, examples), mapping, custom, backend, qat).run();
+  return FxPreparer(trace_copy(model, types, custom, backend, examples), mapping, custom, backend, qat).run();
 }
 
 }  // namespace

@@ -11,7 +11,9 @@ Graph explicit_weights(const Graph& graph) {
     if (r.out().type(operands[1]).is_quantized())
       operands[1] = r.out().add_call(r.out().value(operands[1]).name + ".dequantized", "dequantize", {operands[1]}, {}, std::nullopt, node.scope);
     else operands[1] = r.out().add_call(r.out().value(operands[1]).name + ".float", "to", {operands[1]}, {{"dtype", std::string("float32")}});
-    r.map(node.outputs[0], r.out().add_call(graph.value(node.outputs[0]).name, node.op.substr(0, node.op.size() - suffix.size()), operands,
+    std::string name = graph.value(node.outputs[0]).name;
+    if (name.ends_with(suffix)) name.resize(name.size() - suffix.size());
+    r.map(node.outputs[0], r.out().add_call(name, node.op.substr(0, node.op.size() - suffix.size()), operands,
                                             node.attrs, std::nullopt, node.scope));
     return true;
   });

@@ -8,7 +8,7 @@ Run by hand, from the repository's root, with Debian's python3 and python3-torch
 
 Models are sequences of layers (`build`), made on both sides, as are weights and data (`parameters`, `batches`). Each detector has
 a ModelReport of its own: with several, which percentile an observer has depends on the order of a set. Layers that were fused
-are called by the path that they have in the model; PyTorch says "0.0" of a Linear "0" that was fused with a ReLU. Not here, as
+are called by the path that they have in the model: PyTorch says "0.0" of a Linear "0" that was fused with a ReLU. Not here, as
 PyTorch cannot: inputs that have another number of channels in each batch (rows of tokens), layers without a qconfig.
 """
 import warnings
@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 import torch
 from torch import nn
-from torch.ao.quantization import get_default_qconfig_mapping
+from torch.ao.quantization import default_dynamic_quant_observer, default_per_channel_weight_observer, get_default_qconfig_mapping
 from torch.ao.quantization.fx._model_report.detector import (DynamicStaticDetector, InputWeightEqualizationDetector, OutlierDetector,
                                                              PerChannelDetector)
 from torch.ao.quantization.fx._model_report.model_report import ModelReport
@@ -28,23 +28,34 @@ from observers import values
 warnings.filterwarnings("ignore")
 
 # Layers: [class, arguments ...]. `data`: one list [kind, scale, offset] for each batch. `spread`: channel c of the input is
-# multiplied by 2^(spread * (c mod 8)), exactly.
+# multiplied by 2^(spread * (c mod 8)).
 CASES = [
     {"name": "linear", "layers": [["Linear", 5, 4]], "input": [16, 5], "data": [["normal", 1, 0]] * 4},
-    {"name": "linear relu linear", "layers": [["Linear", 6, 8], ["ReLU"], ["Linear", 8, 3]], "input": [32, 6], "data": [["normal", 1, 0]] * 6},
-    {"name": "unlike channels", "layers": [["Linear", 8, 8], ["ReLU"], ["Linear", 8, 3]], "input": [32, 8], "spread": 1, "data": [["normal", 1, 0]] * 4},
-    {"name": "little unlike", "layers": [["Linear", 8, 8]], "input": [32, 8], "spread": 0.25, "data": [["uniform", 1, 0]] * 4},
-    {"name": "growing", "layers": [["Linear", 5, 4], ["Linear", 4, 4]], "input": [16, 5], "data": [["normal", 2.0 ** k, 0] for k in range(6)]},
-    {"name": "wandering", "layers": [["Linear", 5, 4], ["ReLU"]], "input": [16, 5], "data": [["normal", 1, 4.0 * k] for k in range(6)]},
-    {"name": "long tails", "layers": [["Linear", 4, 4], ["ReLU"], ["Linear", 4, 2]], "input": [200, 4], "data": [["cubic", 1, 0]] * 3},
-    {"name": "zeros now and then", "layers": [["Linear", 4, 4]], "input": [50, 4], "data": [["normal", 1, 0], ["normal", 0, 0], ["cubic", 1, 0], ["normal", 0, 2.0]]},
-    {"name": "negative percentiles", "layers": [["Linear", 3, 3]], "input": [100, 3], "data": [["cubic", 1, -4.0], ["cubic", 1, -5.0]]},
+    {"name": "linear relu linear", "layers": [["Linear", 6, 8], ["ReLU"], ["Linear", 8, 3]], "input": [32, 6],
+     "data": [["normal", 1, 0]] * 6},
+    {"name": "unlike channels", "layers": [["Linear", 8, 8], ["ReLU"], ["Linear", 8, 3]], "input": [32, 8], "spread": 1,
+     "data": [["normal", 1, 0]] * 4},
+    {"name": "little unlike", "layers": [["Linear", 8, 8]], "input": [32, 8], "spread": 0.25,
+     "data": [["uniform", 1, 0]] * 4},
+    {"name": "growing", "layers": [["Linear", 5, 4], ["Linear", 4, 4]], "input": [16, 5],
+     "data": [["normal", 2.0 ** k, 0] for k in range(6)]},
+    {"name": "wandering", "layers": [["Linear", 5, 4], ["ReLU"]], "input": [16, 5],
+     "data": [["normal", 1, 4.0 * k] for k in range(6)]},
+    {"name": "long tails", "layers": [["Linear", 4, 4], ["ReLU"], ["Linear", 4, 2]], "input": [200, 4],
+     "data": [["cubic", 1, 0]] * 3},
+    {"name": "zeros now and then", "layers": [["Linear", 4, 4]], "input": [50, 4],
+     "data": [["normal", 1, 0], ["normal", 0, 0], ["cubic", 1, 0], ["normal", 0, 2.0]]},
+    {"name": "negative percentiles", "layers": [["Linear", 3, 3]], "input": [100, 3],
+     "data": [["cubic", 1, -4.0], ["cubic", 1, -5.0]]},
     {"name": "conv", "layers": [["Conv2d", 3, 4, 3]], "input": [2, 3, 6, 6], "data": [["normal", 1, 0]] * 3},
-    {"name": "convs", "layers": [["Conv2d", 3, 8, 3], ["ReLU"], ["MaxPool2d", 2], ["Conv2d", 8, 4, 2], ["ReLU"], ["Flatten"], ["Linear", 16, 5]],
+    {"name": "convs",
+     "layers": [["Conv2d", 3, 8, 3], ["ReLU"], ["MaxPool2d", 2], ["Conv2d", 8, 4, 2], ["ReLU"], ["Flatten"], ["Linear", 16, 5]],
      "input": [2, 3, 8, 8], "spread": 2, "data": [["normal", 1, 0]] * 4},
-    {"name": "conv1d and 3d", "layers": [["Conv1d", 4, 6, 3], ["ReLU"], ["Conv1d", 6, 2, 2]], "input": [3, 4, 9], "spread": 1, "data": [["hollow", 1, 0]] * 3},
+    {"name": "conv1d and 3d", "layers": [["Conv1d", 4, 6, 3], ["ReLU"], ["Conv1d", 6, 2, 2]],
+     "input": [3, 4, 9], "spread": 1, "data": [["hollow", 1, 0]] * 3},
     {"name": "conv3d", "layers": [["Conv3d", 2, 3, 2]], "input": [2, 2, 4, 4, 4], "data": [["uniform", 1, 1.0]] * 3},
-    {"name": "per channel", "layers": [["Linear", 5, 4], ["ReLU"], ["Linear", 4, 2]], "input": [16, 5], "mapping": "onednn", "data": [["normal", 1, 0]] * 2},
+    {"name": "per channel", "layers": [["Linear", 5, 4], ["ReLU"], ["Linear", 4, 2]], "input": [16, 5], "mapping": "onednn",
+     "data": [["normal", 1, 0]] * 2},
 ]
 
 
@@ -102,25 +113,33 @@ def detectors():
     return [PerChannelDetector("qnnpack"), DynamicStaticDetector(), InputWeightEqualizationDetector(0.5), OutlierDetector()]
 
 
+def calibrated(c, wanted):
+    model = build(c["layers"])
+    parameters(model, c["seed"])
+    model.eval()
+    prepared = prepare_fx(model, get_default_qconfig_mapping(c.get("mapping", "qnnpack")), (next(batches(c)),))
+    report = ModelReport(prepared, wanted)
+    watched = report.prepare_detailed_calibration()
+    for x in batches(c):
+        watched(x)
+    return report, watched
+
+
 def main():
     torch.backends.quantized.engine = "qnnpack"
     for i, c in enumerate(CASES):
         c["seed"] = 9100000 + 1000 * i
         c["reports"] = {}
         for detector in detectors():
-            model = build(c["layers"])
-            parameters(model, c["seed"])
-            model.eval()
-            prepared = prepare_fx(model, get_default_qconfig_mapping(c.get("mapping", "qnnpack")), (next(batches(c)),))
-            report = ModelReport(prepared, {detector})
-            watched = report.prepare_detailed_calibration()
-            for x in batches(c):
-                watched(x)
             name = detector.get_detector_name()
-            try:
-                c["reports"][name] = rows(watched, report.generate_model_report(False)[name][1])
-            except ValueError as e:
-                print(c["name"], name, e)
+            report, watched = calibrated(c, {detector})
+            c["reports"][name] = rows(watched, report.generate_model_report(False)[name][1])
+        report, watched = calibrated(c, set(detectors()[:2]))
+        report.generate_model_report(False)
+        qconfigs = report.generate_qconfig_mapping().module_name_qconfigs
+        c["mapping_says"] = rows(watched, {path: {"dynamic": q.activation is default_dynamic_quant_observer,
+                                                  "per_channel": q.weight is default_per_channel_weight_observer}
+                                           for path, q in qconfigs.items()})
     write("model_report", CASES)
 
 

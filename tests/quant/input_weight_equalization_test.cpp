@@ -8,7 +8,9 @@
 #include "octet/io/module_file.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
+#include "octet/quant/algorithms/model_report.h"
 #include "octet/quant/modules/intrinsic.h"
+#include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 #include "tests/quant/model_report_models.h"
 #include "tests/quant/sqnr.h"
@@ -35,11 +37,10 @@ struct Functional : nn::Module {
 };
 
 // One scale per weight, which makes unlike channels hard.
-quant::QConfig per_tensor() {
-  return {quant::ObserverFactory("MinMaxObserver"), quant::default_weight_observer()};
-}
+quant::QConfig per_tensor() { return {quant::ObserverFactory("MinMaxObserver"), quant::default_weight_observer()}; }
 
-Prepared calibrated(const nn::ModulePtr& model, const std::vector<Tensor>& batches, const QConfigMapping& which = QConfigMapping(default_equalization_qconfig()),
+Prepared calibrated(const nn::ModulePtr& model, const std::vector<Tensor>& batches,
+                    const QConfigMapping& which = QConfigMapping(default_equalization_qconfig()),
                     const QConfigMapping& mapping = QConfigMapping(per_tensor())) {
   model->eval();
   auto prepared = prepare_equalization_fx(quant::prepare_fx(model, mapping, {batches[0]}), which);
@@ -59,7 +60,8 @@ nn::Module& layer_of(ObservedGraphModule& model, const std::string& path) {
 std::string calls(const graph::Graph& g) {
   std::string text;
   for (const graph::Node& node : g.nodes())
-    if (node.kind == graph::NodeKind::call || node.kind == graph::NodeKind::module) text += (text.empty() ? "" : " ") + node.op;
+    if (node.kind == graph::NodeKind::call || node.kind == graph::NodeKind::module)
+      text += (text.empty() ? "" : " ") + node.op;
   return text;
 }
 
@@ -92,7 +94,8 @@ TEST(GoldenInputWeightEqualization, ScalesAndWeightsArePyTorchs) {
       if (!l.contains("range")) continue;
       const graph::Graph& g = equalized->graph();
       auto call = std::find_if(g.nodes().begin(), g.nodes().end(), [&](const graph::Node& node) {
-        return functional ? !node.outputs.empty() && g.value(node.outputs[0]).name == entry.path : node.kind == graph::NodeKind::module && node.scope == entry.path;
+        return functional ? !node.outputs.empty() && g.value(node.outputs[0]).name == entry.path
+                          : node.kind == graph::NodeKind::module && node.scope == entry.path;
       });
       auto& observer = equalized->submodule(g.producer(call->inputs[0]).scope)->as<quant::Observer>();
       EXPECT_NEAR(observer.min_val().item(), l["range"][0].get<double>(), 1e-5);
@@ -137,8 +140,9 @@ TEST(InputWeightEqualization, TheFloatModelComputesWhatItDid) {
     nn::ModulePtr model;
     std::vector<Tensor> batches;
   };
-  for (const Case& c : {Case{nn::make<Residual>(), unlike(4, {2, 4, 6, 6}, 1)}, Case{nn::make<Tokens>(), unlike(6, {2, 5, 6}, 2)},
-                        Case{nn::make<Functional>(), unlike(8, {7, 8}, 1)}}) {
+  for (const Case& c :
+       {Case{nn::make<Residual>(), unlike(4, {2, 4, 6, 6}, 1)}, Case{nn::make<Tokens>(), unlike(6, {2, 5, 6}, 2)},
+        Case{nn::make<Functional>(), unlike(8, {7, 8}, 1)}}) {
     set_parameters(*c.model, 3);
     auto prepared = calibrated(c.model, c.batches);
     Tensor before = (*c.model)(c.batches[0]);
@@ -162,7 +166,8 @@ TEST(InputWeightEqualization, HelpsWhereChannelsOfTheInputAreUnlike) {
   const auto batches = unlike(16, {64, 16}, 1);
   auto prepared = calibrated(model, batches);
   Tensor expected = (*model)(batches[0]);
-  const double before = sqnr(expected, (*convert_fx(prepared))(batches[0])), after = sqnr(expected, (*convert_fx(convert_equalization_fx(prepared)))(batches[0]));
+  const double before = sqnr(expected, (*convert_fx(prepared))(batches[0])),
+               after = sqnr(expected, (*convert_fx(convert_equalization_fx(prepared)))(batches[0]));
   EXPECT_GT(after, before + 15) << before << " dB before";
   EXPECT_GT(after, 30);
 }
@@ -172,7 +177,8 @@ TEST(InputWeightEqualization, TheLayerBeforeTakesTheScaleEvenIfItIsNotEqualized)
   set_parameters(*model, 5);
   const auto batches = unlike(8, {16, 8}, 1);
   quant::EqualizationReport report;
-  auto equalized = convert_equalization_fx(calibrated(model, batches, QConfigMapping().set_module_name("2", default_equalization_qconfig())), &report);
+  auto equalized = convert_equalization_fx(
+      calibrated(model, batches, QConfigMapping().set_module_name("2", default_equalization_qconfig())), &report);
   ASSERT_EQ(report.entries.size(), 1u);
   EXPECT_EQ(report.entries[0].absorbed_by, "0");
   EXPECT_EQ(calls(equalized->graph()).find("mul"), std::string::npos);
@@ -207,11 +213,43 @@ TEST(InputWeightEqualization, ValuesWithOtherUsersKeepTheirObserver) {
   set_parameters(*model, 3);
   const auto batches = unlike(4, {2, 4, 6, 6}, 1);
   quant::EqualizationReport report;
-  auto equalized = convert_equalization_fx(calibrated(model, batches, QConfigMapping().set_module_name("conv2", default_equalization_qconfig())), &report);
+  auto equalized = convert_equalization_fx(
+      calibrated(model, batches, QConfigMapping().set_module_name("conv2", default_equalization_qconfig())), &report);
   EXPECT_EQ(report.entries.at(0).absorbed_by, "") << "conv3 uses conv1's result, too";
-  EXPECT_NE(calls(equalized->graph()).find("ConvReLU2d MinMaxObserver"), std::string::npos) << calls(equalized->graph());
+  EXPECT_NE(calls(equalized->graph()).find("ConvReLU2d MinMaxObserver"), std::string::npos)
+      << calls(equalized->graph());
   auto int8 = convert_fx(equalized);
   EXPECT_GT(sqnr((*model)(batches[0]), (*int8)(batches[0])), 15);
+}
+
+// A user's Linear computes what it likes: nothing is multiplied into its weights.
+struct Shifted : nn::Linear {
+  using nn::Linear::Linear;
+  Tensor forward(Tensor x) override { return nn::Linear::forward(x) + 1.0; }
+};
+struct AroundShifted : nn::Module {
+  nn::Slot shifted = slot("shifted", nn::make<Shifted>(6, 6));
+  nn::Slot fc = slot("fc", nn::Linear(6, 3));
+  Tensor forward(Tensor x) override { return fc(shifted(x)); }
+};
+
+TEST(InputWeightEqualization, UsersLayersDoNotTakeTheScale) {
+  autograd::NoGrad no_grad;
+  auto model = nn::make<AroundShifted>();
+  set_parameters(*model, 3);
+  model->eval();
+  const auto batches = unlike(6, {16, 6}, 1);
+  quant::PrepareCustomConfig custom;
+  custom.set_non_traceable_module_classes<Shifted>();
+  auto prepared = prepare_equalization_fx(quant::prepare_fx(model, QConfigMapping(per_tensor()), {batches[0]}, custom),
+                                          QConfigMapping().set_object_type<nn::Linear>(default_equalization_qconfig()));
+  for (const Tensor& x : batches) (*prepared)(x);
+  quant::EqualizationReport report;
+  auto equalized = convert_equalization_fx(prepared, &report);
+  ASSERT_EQ(report.entries.size(), 1u);
+  EXPECT_EQ(report.entries[0].path, "fc");
+  EXPECT_EQ(report.entries[0].absorbed_by, "");
+  EXPECT_GT(sqnr((*model)(batches[0]), (*equalized)(batches[0])), 110);
 }
 
 TEST(InputWeightEqualization, DynamicLayersAreEqualizedToo) {
@@ -219,10 +257,58 @@ TEST(InputWeightEqualization, DynamicLayersAreEqualizedToo) {
   auto model = nn::make<Tokens>();
   set_parameters(*model, 3);
   const auto batches = unlike(6, {2, 5, 6}, 2);
-  auto prepared = calibrated(model, batches, QConfigMapping(default_equalization_qconfig()), QConfigMapping(quant::default_dynamic_qconfig()));
+  auto prepared = calibrated(model, batches, QConfigMapping(default_equalization_qconfig()),
+                             QConfigMapping(quant::default_dynamic_qconfig()));
   auto int8 = convert_fx(convert_equalization_fx(prepared));
   EXPECT_NE(print(int8->graph()).find("mul"), std::string::npos);
   EXPECT_GT(sqnr((*model)(batches[0]), (*int8)(batches[0])), 20);
+}
+
+struct FunctionalConv : nn::Module {
+  nn::Parameter w1 = parameter("w1", Tensor::zeros({8, 4, 3, 3}));
+  nn::Parameter b1 = parameter("b1", Tensor::zeros({8}));
+  nn::Parameter w2 = parameter("w2", Tensor::zeros({6, 4, 1, 1}));
+  Tensor forward(Tensor x) override { return F::conv2d(F::relu(F::conv2d(x, w1, b1, 1, 1)), w2, {}, 1, 0, 1, 2); }
+};
+
+TEST(InputWeightEqualization, OperatorsOnParametersAreEqualizedWithTheirGroups) {
+  autograd::NoGrad no_grad;
+  auto model = nn::make<FunctionalConv>();
+  set_parameters(*model, 3);
+  const auto batches = unlike(4, {2, 4, 6, 6}, 1);
+  quant::EqualizationReport report;
+  auto equalized = convert_equalization_fx(calibrated(model, batches), &report);
+  ASSERT_EQ(report.entries.size(), 2u);
+  EXPECT_EQ(report.entries[1].absorbed_by, report.entries[0].path);
+  EXPECT_GT(sqnr((*model)(batches[0]), (*equalized)(batches[0])), 110);
+  EXPECT_GT(sqnr((*model)(batches[0]), (*convert_fx(equalized))(batches[0])), 25);
+}
+
+TEST(InputWeightEqualization, TheQuantizedModelCompiles) {
+  autograd::NoGrad no_grad;
+  auto model = nn::make<Residual>();
+  set_parameters(*model, 3);
+  const auto batches = unlike(4, {2, 4, 6, 6}, 1);
+  auto int8 = convert_fx(convert_equalization_fx(calibrated(
+      model, batches, QConfigMapping(default_equalization_qconfig()), quant::get_default_qconfig_mapping())));
+  runtime::Program program = runtime::compile(int8->to_graph());
+  EXPECT_TRUE(equal(program.run({batches[0]})[0], (*int8)(batches[0])));
+  EXPECT_GT(sqnr((*model)(batches[0]), (*int8)(batches[0])), 25);
+}
+
+TEST(InputWeightEqualization, GoesTogetherWithAModelReport) {
+  auto model = nn::make<Residual>();
+  set_parameters(*model, 3);
+  model->eval();
+  const auto batches = unlike(4, {2, 4, 6, 6}, 1);
+  quant::ModelReport report(
+      quant::prepare_fx(model, QConfigMapping(per_tensor()), {batches[0]}),
+      {std::make_shared<quant::OutlierDetector>(), std::make_shared<quant::DynamicStaticDetector>()});
+  auto both =
+      prepare_equalization_fx(report.prepare_detailed_calibration(), QConfigMapping(default_equalization_qconfig()));
+  for (const Tensor& x : batches) (*both)(x);
+  auto expected = convert_fx(convert_equalization_fx(calibrated(model, batches)));
+  EXPECT_TRUE(equal((*convert_fx(convert_equalization_fx(both)))(batches[0]), (*expected)(batches[0])));
 }
 
 TEST(InputWeightEqualization, WithoutConvertingItTheModelIsQuantizedAsBefore) {
@@ -263,20 +349,27 @@ TEST(InputWeightEqualization, WhatCannotBeEqualizedIsAnErrorThatSaysWhy) {
     model->eval();
     return quant::prepare_fx(model, mapping, {Tensor::randn(shape, 1)});
   };
-  expect_error(bad, {"fc: it is called in several places"}, [&] { prepare_equalization_fx(prepare(nn::make<Twice>(), {2, 4}), all); });
+  expect_error(bad, {"fc: it is called in several places"}, [&] {
+    prepare_equalization_fx(prepare(nn::make<Twice>(), {2, 4}), all);
+  });
   auto net = prepare(nn::make<Tokens>(), {2, 5, 6});
-  expect_error(bad, {"nothing to equalize", "the mapping names nothing"}, [&] { prepare_equalization_fx(net, QConfigMapping()); });
-  expect_error(ErrorCode::not_found, {"upp", "up"}, [&] { prepare_equalization_fx(net, QConfigMapping().set_module_name("upp", default_equalization_qconfig())); });
+  expect_error(bad, {"nothing to equalize", "the mapping names nothing"},
+               [&] { prepare_equalization_fx(net, QConfigMapping()); });
+  expect_error(ErrorCode::not_found, {"upp", "up"}, [&] {
+    prepare_equalization_fx(net, QConfigMapping().set_module_name("upp", default_equalization_qconfig()));
+  });
   auto float_up = QConfigMapping(per_tensor()).set_module_name("up", std::nullopt);
   expect_error(bad, {"up: it stays float"}, [&] {
-    prepare_equalization_fx(prepare(nn::make<Tokens>(), {2, 5, 6}, float_up), QConfigMapping().set_module_name("up", default_equalization_qconfig()));
+    prepare_equalization_fx(prepare(nn::make<Tokens>(), {2, 5, 6}, float_up),
+                            QConfigMapping().set_module_name("up", default_equalization_qconfig()));
   });
   auto watched = prepare_equalization_fx(net, all);
   expect_error(bad, {"observers already"}, [&] { prepare_equalization_fx(watched, all); });
   expect_error(ErrorCode::not_calibrated, {"'up'", "calibration data"}, [&] { convert_equalization_fx(watched); });
   expect_error(bad, {"prepare_equalization_fx before calibration"}, [&] { convert_equalization_fx(net); });
   auto qat = nn::make<Tokens>();
-  auto prepared_qat = quant::prepare_qat_fx(qat, quant::get_default_qat_qconfig_mapping(), {Tensor::randn({2, 5, 6}, 1)});
+  auto prepared_qat =
+      quant::prepare_qat_fx(qat, quant::get_default_qat_qconfig_mapping(), {Tensor::randn({2, 5, 6}, 1)});
   expect_error(bad, {"being trained"}, [&] { prepare_equalization_fx(prepared_qat, all); });
 }
 

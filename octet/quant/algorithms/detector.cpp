@@ -24,8 +24,10 @@ const ReportValue& ReportRow::at(const std::string& column) const {
 }
 
 void ReportRow::wrong_type(const std::string& column) const {
-  static const char* const kinds[] = {"bool", "int64_t", "double", "std::string", "std::vector<bool>", "std::vector<int64_t>", "std::vector<double>"};
-  OCTET_FAIL(invalid_argument, "report of '{}': column '{}' is of type {}: ask for that", path, column, kinds[at(column).index()]);
+  static const char* const kinds[] = {
+      "bool", "int64_t", "double", "std::string", "std::vector<bool>", "std::vector<int64_t>", "std::vector<double>"};
+  OCTET_FAIL(invalid_argument, "report of '{}': column '{}' is of type {}: ask for that", path, column,
+             kinds[at(column).index()]);
 }
 
 const ReportRow& DetectorReport::at(const std::string& path) const {
@@ -37,7 +39,9 @@ const ReportRow& DetectorReport::at(const std::string& path) const {
   OCTET_FAIL(not_found, "report: there is no layer '{}'{}", path, did_you_mean(path, known));
 }
 
-bool ReportLayer::has_weight() const { return visit_layer(*layer, [](auto&) {}); }
+bool ReportLayer::has_weight() const {
+  return visit_layer(*layer, [](auto&) {});
+}
 
 int64_t ReportLayer::channel_axis(bool of_result) const {
   const TensorType& type = of_result ? output : input;
@@ -53,7 +57,8 @@ ReportedModel::ReportedModel(std::shared_ptr<ObservedGraphModule> model) : model
     if (!module || is_observer_call(*model_, node) || node.inputs.empty() || node.inputs[0] == graph::kNone) continue;
     if (!seen.insert(node.scope).second) continue;
     ReportLayer layer{.path = node.scope, .module = module, .layer = module};
-    if (auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(module); fused && fused->size() > 0) layer.layer = &(*fused)[0];
+    if (auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(module); fused && fused->size() > 0)
+      layer.layer = &(*fused)[0];
     auto it = model_->decisions().find(g.value(node.outputs[0]).name);
     if (it != model_->decisions().end() && it->second.mode) layer.qconfig = it->second.qconfig;
     layer.input = g.type(node.inputs[0]);
@@ -66,11 +71,15 @@ const ModelReportObserver* ReportedModel::observer(const ObserverRequest& reques
   for (const Placed& placed : observers_) {
     const ObserverRequest& r = placed.request;
     if (r.path != request.path || r.is_post_observer != request.is_post_observer) continue;
-    if ((request.ch_axis && request.ch_axis != r.ch_axis) || (request.comp_percentile && request.comp_percentile != r.comp_percentile)) continue;
+    if ((request.ch_axis && request.ch_axis != r.ch_axis) ||
+        (request.comp_percentile && request.comp_percentile != r.comp_percentile))
+      continue;
     if (!model_->has_submodule(placed.path)) return nullptr;
     auto& observer = model_->submodule(placed.path)->as<ModelReportObserver>();
-    OCTET_CHECK(!observer.empty(), not_calibrated, "ModelReport: the observer of {} saw no data: run the model that "
-                "prepare_detailed_calibration() returned on calibration data first", observer.label());
+    OCTET_CHECK(!observer.empty(), not_calibrated,
+                "ModelReport: the observer of {} saw no data: run the model that "
+                "prepare_detailed_calibration() returned on calibration data first",
+                observer.label());
     return &observer;
   }
   return nullptr;
@@ -87,14 +96,17 @@ DetectorReport PerChannelDetector::generate_detector_report(const ReportedModel&
     const ObserverOptions& weight = layer.qconfig->weight.options();
     const bool supported = config && config->find_dtype_config(*layer.qconfig) && weight.dtype == DType::qint8;
     const bool used = is_per_channel(weight.qscheme);
-    report.rows.push_back({layer.path, {{"backend", backend_.name()},
-                                        {"per_channel_quantization_supported", supported},
-                                        {"per_channel_quantization_used", used}}});
+    report.rows.push_back({layer.path,
+                           {{"backend", backend_.name()},
+                            {"per_channel_quantization_supported", supported},
+                            {"per_channel_quantization_used", used}}});
     if (supported && !used) could.push_back(layer.path);
   }
   report.text = fmt::format("Weights per channel on the backend '{}':\n", backend_.name());
-  for (const std::string& path : could) report.text += fmt::format("  {}: could have a scale for each output channel\n", path);
-  report.text += could.empty() ? "  Nothing left to do.\n" : "  A qconfig whose weight observer is per channel does that.\n";
+  for (const std::string& path : could)
+    report.text += fmt::format("  {}: could have a scale for each output channel\n", path);
+  report.text +=
+      could.empty() ? "  Nothing left to do.\n" : "  A qconfig whose weight observer is per channel does that.\n";
   return report;
 }
 
@@ -107,8 +119,10 @@ std::map<std::string, DetectorQConfigInfo> PerChannelDetector::get_qconfig_info(
 
 // -- dynamic or static ---------------------------------------------------------------------------------
 
-DynamicStaticDetector::DynamicStaticDetector(double tolerance, BackendConfig backend) : tolerance_(tolerance), backend_(std::move(backend)) {
-  OCTET_CHECK(tolerance > 0 && tolerance < 1, invalid_argument, "DynamicStaticDetector: tolerance {}; expected a ratio between 0 and 1", tolerance);
+DynamicStaticDetector::DynamicStaticDetector(double tolerance, BackendConfig backend)
+    : tolerance_(tolerance), backend_(std::move(backend)) {
+  OCTET_CHECK(tolerance > 0 && tolerance < 1, invalid_argument,
+              "DynamicStaticDetector: tolerance {}; expected a ratio between 0 and 1", tolerance);
 }
 
 namespace {
@@ -117,8 +131,10 @@ namespace {
 bool is_plain(const ReportLayer& layer) {
   bool plain = false;
   visit_layer(*layer.layer, [&]<typename Layer>(Layer&) {
-    if constexpr (is_conv<Layer>) plain = !Layer::is_transposed;
-    else plain = true;
+    if constexpr (is_conv<Layer>)
+      plain = !Layer::is_transposed;
+    else
+      plain = true;
   });
   return plain;
 }
@@ -139,7 +155,8 @@ DetectorReport DynamicStaticDetector::generate_detector_report(const ReportedMod
   DetectorReport report{.text = "Dynamic or static quantization:\n"};
   for (const ReportLayer& layer : model.layers()) {
     if (!is_plain(layer)) continue;
-    const ModelReportObserver *before = model.observer({.path = layer.path}), *after = model.observer({.path = layer.path, .is_post_observer = true});
+    const ModelReportObserver *before = model.observer({.path = layer.path}),
+                              *after = model.observer({.path = layer.path, .is_post_observer = true});
     if (!before || !after) continue;
     auto classify = [&](double s) { return std::string(s > tolerance_ ? "stationary" : "non-stationary"); };
     const double in = before->get_batch_to_epoch_ratio(), out = after->get_batch_to_epoch_ratio();
@@ -147,18 +164,19 @@ DetectorReport DynamicStaticDetector::generate_detector_report(const ReportedMod
     bool supported = false;
     if (const BackendPatternConfig* config = backend_.find_module(std::type_index(typeid(*layer.module))))
       for (const DTypeConfig& c : config->dtype_configs) supported = supported || mode_of(c) == QuantMode::dynamically;
-    report.rows.push_back({layer.path, {{"dynamic_static_tolerance", tolerance_},
-                                        {"dynamic_recommended", dynamic},
-                                        {"is_dynamic_supported", supported},
-                                        {"input_activation_dynamic_static_comp_stat", in},
-                                        {"input_activation_dynamic_static_data_classification", classify(in)},
-                                        {"output_activation_dynamic_static_comp_stat", out},
-                                        {"output_activation_dynamic_static_data_classification", classify(out)}}});
-    report.text += fmt::format("  {}: {}: its input is {} (S = {:.3g}), its result {} (S = {:.3g}){}\n", layer.path, dynamic ? "dynamic" : "static",
-                               classify(in), in, classify(out), out,
-                               dynamic && !supported       ? "; but it has no dynamic form on this backend"
+    report.rows.push_back({layer.path,
+                           {{"dynamic_static_tolerance", tolerance_},
+                            {"dynamic_recommended", dynamic},
+                            {"is_dynamic_supported", supported},
+                            {"input_activation_dynamic_static_comp_stat", in},
+                            {"input_activation_dynamic_static_data_classification", classify(in)},
+                            {"output_activation_dynamic_static_comp_stat", out},
+                            {"output_activation_dynamic_static_data_classification", classify(out)}}});
+    report.text += fmt::format("  {}: {}: its input is {} (S = {:.3g}), its result {} (S = {:.3g}){}\n", layer.path,
+                               dynamic ? "dynamic" : "static", classify(in), in, classify(out), out,
+                               dynamic && !supported          ? "; but it has no dynamic form on this backend"
                                : !dynamic && in <= tolerance_ ? "; quantize its input at run time if you can"
-                                                           : "");
+                                                              : "");
   }
   if (report.rows.empty()) report.text += "  There are no Linear and Conv layers.\n";
   return report;
@@ -167,7 +185,8 @@ DetectorReport DynamicStaticDetector::generate_detector_report(const ReportedMod
 std::map<std::string, DetectorQConfigInfo> DynamicStaticDetector::get_qconfig_info(const ReportedModel& model) const {
   std::map<std::string, DetectorQConfigInfo> info;
   for (const ReportRow& row : generate_detector_report(model).rows)
-    info[row.path].is_activation_dynamic = row.get<bool>("dynamic_recommended") && row.get<bool>("is_dynamic_supported");
+    info[row.path].is_activation_dynamic =
+        row.get<bool>("dynamic_recommended") && row.get<bool>("is_dynamic_supported");
   return info;
 }
 
@@ -175,11 +194,14 @@ std::map<std::string, DetectorQConfigInfo> DynamicStaticDetector::get_qconfig_in
 
 InputWeightEqualizationDetector::InputWeightEqualizationDetector(double ratio_threshold, std::optional<int64_t> ch_axis)
     : ratio_threshold_(ratio_threshold), ch_axis_(ch_axis) {
-  OCTET_CHECK(ratio_threshold > 0 && ratio_threshold < 1, invalid_argument, "InputWeightEqualizationDetector: ratio_threshold {}; expected one "
-              "between 0 and 1", ratio_threshold);
+  OCTET_CHECK(ratio_threshold > 0 && ratio_threshold < 1, invalid_argument,
+              "InputWeightEqualizationDetector: ratio_threshold {}; expected one "
+              "between 0 and 1",
+              ratio_threshold);
 }
 
-std::vector<ObserverRequest> InputWeightEqualizationDetector::determine_observer_insert_points(const ReportedModel& model) const {
+std::vector<ObserverRequest> InputWeightEqualizationDetector::determine_observer_insert_points(
+    const ReportedModel& model) const {
   std::vector<ObserverRequest> requests;
   for (const ReportLayer& layer : model.layers())
     if (is_plain(layer)) requests.push_back({.path = layer.path, .ch_axis = ch_axis_.value_or(layer.channel_axis())});
@@ -206,7 +228,8 @@ void add_columns(ReportRow& row, const std::string& prefix, const Ranges& ranges
 // Do enough channels gain for the layer to be equalized?
 bool worth_it(const std::vector<bool>& gains) {
   constexpr double kShareOfChannels = 0.4;
-  return static_cast<double>(std::count(gains.begin(), gains.end(), true)) >= kShareOfChannels * static_cast<double>(gains.size());
+  return static_cast<double>(std::count(gains.begin(), gains.end(), true)) >=
+         kShareOfChannels * static_cast<double>(gains.size());
 }
 
 std::vector<double> doubles(const Tensor& t) { return t.to(DType::float64).to_vector<double>(); }
@@ -222,20 +245,24 @@ DetectorReport InputWeightEqualizationDetector::generate_detector_report(const R
     const WeightColumns columns = weight_columns(*layer.layer);
     const Ranges input{doubles(seen->min_val()), doubles(seen->max_val())};
     const Ranges weight{{columns.min.begin(), columns.min.end()}, {columns.max.begin(), columns.max.end()}};
-    OCTET_CHECK(input.min.size() == weight.min.size(), invalid_argument, "InputWeightEqualizationDetector: '{}' takes {} channels, its input has {} "
-                "along axis {}: give the ch_axis that holds channels", layer.path, weight.min.size(), input.min.size(), axis);
+    OCTET_CHECK(input.min.size() == weight.min.size(), invalid_argument,
+                "InputWeightEqualizationDetector: '{}' takes {} channels, its input has {} "
+                "along axis {}: give the ch_axis that holds channels",
+                layer.path, weight.min.size(), input.min.size(), axis);
     std::vector<double> s;
     std::vector<bool> gains;
     for (size_t c = 0; c < input.min.size(); ++c) {
       s.push_back(std::sqrt(weight.share(c)) / std::sqrt(input.share(c)));
       gains.push_back(s[c] > 0 && std::isfinite(s[c]) && (s[c] < ratio_threshold_ || s[c] > 1 / ratio_threshold_));
     }
-    report.text += fmt::format("  {} (axis {}): {}: {} of {} channels have inputs and weights of unlike range\n", layer.path, axis,
-                               worth_it(gains) ? "equalize" : "leave it", std::count(gains.begin(), gains.end(), true), gains.size());
-    ReportRow row{layer.path, {{"input_weight_equalization_recommended", gains},
-                               {"input_weight_channel_comparison_metrics", s},
-                               {"input_weight_threshold", ratio_threshold_},
-                               {"input_weight_channel_axis", axis}}};
+    report.text += fmt::format("  {} (axis {}): {}: {} of {} channels have inputs and weights of unlike range\n",
+                               layer.path, axis, worth_it(gains) ? "equalize" : "leave it",
+                               std::count(gains.begin(), gains.end(), true), gains.size());
+    ReportRow row{layer.path,
+                  {{"input_weight_equalization_recommended", gains},
+                   {"input_weight_channel_comparison_metrics", s},
+                   {"input_weight_threshold", ratio_threshold_},
+                   {"input_weight_channel_axis", axis}}};
     add_columns(row, "input_activation_", input);
     add_columns(row, "weight_", weight);
     report.rows.push_back(std::move(row));
@@ -244,7 +271,8 @@ DetectorReport InputWeightEqualizationDetector::generate_detector_report(const R
   return report;
 }
 
-std::map<std::string, DetectorQConfigInfo> InputWeightEqualizationDetector::get_qconfig_info(const ReportedModel& model) const {
+std::map<std::string, DetectorQConfigInfo> InputWeightEqualizationDetector::get_qconfig_info(
+    const ReportedModel& model) const {
   std::map<std::string, DetectorQConfigInfo> info;
   for (const ReportRow& row : generate_detector_report(model).rows) {
     const auto& gains = row.get<std::vector<bool>>("input_weight_equalization_recommended");
@@ -255,12 +283,15 @@ std::map<std::string, DetectorQConfigInfo> InputWeightEqualizationDetector::get_
 
 // -- outliers ------------------------------------------------------------------------------------------
 
-OutlierDetector::OutlierDetector(double ratio_threshold, double reference_percentile, double fraction_batches_used_threshold,
-                                 std::optional<int64_t> ch_axis)
-    : ratio_threshold_(ratio_threshold), reference_percentile_(reference_percentile),
-      fraction_batches_used_threshold_(fraction_batches_used_threshold), ch_axis_(ch_axis) {
+OutlierDetector::OutlierDetector(double ratio_threshold, double reference_percentile,
+                                 double fraction_batches_used_threshold, std::optional<int64_t> ch_axis)
+    : ratio_threshold_(ratio_threshold),
+      reference_percentile_(reference_percentile),
+      fraction_batches_used_threshold_(fraction_batches_used_threshold),
+      ch_axis_(ch_axis) {
   auto check = [](double value, double low, double high, const char* what) {
-    OCTET_CHECK(value >= low && value <= high, invalid_argument, "OutlierDetector: {} {}; expected {} to {}", what, value, low, high);
+    OCTET_CHECK(value >= low && value <= high, invalid_argument, "OutlierDetector: {} {}; expected {} to {}", what,
+                value, low, high);
   };
   check(ratio_threshold, 1, std::numeric_limits<float>::max(), "ratio_threshold");
   check(reference_percentile, 0, 1, "reference_percentile");
@@ -268,7 +299,8 @@ OutlierDetector::OutlierDetector(double ratio_threshold, double reference_percen
 }
 
 ObserverRequest OutlierDetector::request(const ReportLayer& layer) const {
-  return {.path = layer.path, .ch_axis = ch_axis_.value_or(layer.channel_axis()), .comp_percentile = reference_percentile_};
+  return {
+      .path = layer.path, .ch_axis = ch_axis_.value_or(layer.channel_axis()), .comp_percentile = reference_percentile_};
 }
 
 std::vector<ObserverRequest> OutlierDetector::determine_observer_insert_points(const ReportedModel& model) const {
@@ -292,22 +324,29 @@ DetectorReport OutlierDetector::generate_detector_report(const ReportedModel& mo
       r = std::abs(r);  // the percentile below 0, the max above
       if (r > 0 && r < 1) r = 1 / r;
       outliers.push_back(r > ratio_threshold_);
-      sufficient.push_back(static_cast<double>(batches[c]) >= fraction_batches_used_threshold_ * static_cast<double>(seen->num_batches_tracked()));
+      sufficient.push_back(static_cast<double>(batches[c]) >=
+                           fraction_batches_used_threshold_ * static_cast<double>(seen->num_batches_tracked()));
       if (outliers[c])
-        report.text += fmt::format("  {} channel {}: the greatest values are {:.3g} times the {:.3g} % percentile on average, up to {:.4g}{}\n", layer.path, c,
-                                   r, 100 * reference_percentile_, max[c], sufficient[c] ? "" : "; but too many batches hold zeros only to be sure");
-      if (constant[c] > 0) report.text += fmt::format("  {} channel {}: constant in {} of {} batches\n", layer.path, c, constant[c], seen->num_batches_tracked());
+        report.text += fmt::format(
+            "  {} channel {}: the greatest values are {:.3g} times the {:.3g} % percentile on average, up to "
+            "{:.4g}{}\n",
+            layer.path, c, r, 100 * reference_percentile_, max[c],
+            sufficient[c] ? "" : "; but too many batches hold zeros only to be sure");
+      if (constant[c] > 0)
+        report.text += fmt::format("  {} channel {}: constant in {} of {} batches\n", layer.path, c, constant[c],
+                                   seen->num_batches_tracked());
       found = found || outliers[c] || constant[c] > 0;
     }
-    report.rows.push_back({layer.path, {{"outliers_detected", outliers},
-                                        {"outlier_detection_percentile_ratios", ratios},
-                                        {"outlier_detection_batches_used", batches},
-                                        {"outlier_detection_is_sufficient_batches", sufficient},
-                                        {"constant_batch_counts", constant},
-                                        {"input_activation_per_channel_max", max},
-                                        {"outlier_detection_ratio_threshold", ratio_threshold_},
-                                        {"outlier_detection_reference_percentile", reference_percentile_},
-                                        {"outlier_detection_channel_axis", seen->options().ch_axis}}});
+    report.rows.push_back({layer.path,
+                           {{"outliers_detected", outliers},
+                            {"outlier_detection_percentile_ratios", ratios},
+                            {"outlier_detection_batches_used", batches},
+                            {"outlier_detection_is_sufficient_batches", sufficient},
+                            {"constant_batch_counts", constant},
+                            {"input_activation_per_channel_max", max},
+                            {"outlier_detection_ratio_threshold", ratio_threshold_},
+                            {"outlier_detection_reference_percentile", reference_percentile_},
+                            {"outlier_detection_channel_axis", seen->options().ch_axis}}});
   }
   report.text += found ? "  This holds where data is stationary: see the dynamic_vs_static_detector.\n" : "  None.\n";
   return report;

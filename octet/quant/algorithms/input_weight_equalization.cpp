@@ -32,7 +32,8 @@ constexpr const char* kPrefix = "input_equalization_observer_";
   nn::register_module(typeid(InputEqualizationObserver), [](const Attrs& config) -> nn::ModulePtr {
     Attrs options = config;
     options.erase("label");
-    return nn::make<InputEqualizationObserver>(options_from(options), config.has("label") ? config.get_string("label") : std::string());
+    return nn::make<InputEqualizationObserver>(options_from(options),
+                                               config.has("label") ? config.get_string("label") : std::string());
   });
   return true;
 }();
@@ -66,8 +67,10 @@ std::optional<Weights> weights_of(nn::Module& layer) {
   std::optional<Weights> result;
   visit_layer(layer, [&](auto& typed) {
     using Layer = std::decay_t<decltype(typed)>;
-    if constexpr (!is_conv<Layer>) result = Weights{&typed.weight, &typed.bias, 1, true};
-    else if constexpr (!Layer::is_transposed) result = Weights{&typed.weight, &typed.bias, typed.options.groups};
+    if constexpr (!is_conv<Layer>)
+      result = Weights{&typed.weight, &typed.bias, 1, true};
+    else if constexpr (!Layer::is_transposed)
+      result = Weights{&typed.weight, &typed.bias, typed.options.groups};
   });
   return result;
 }
@@ -76,14 +79,19 @@ std::optional<Weights> weights_of(nn::Module& layer) {
 std::optional<Weights> weights_of(GraphModule& model, const Node& node, std::string& why) {
   const Graph& g = model.graph();
   if (nn::Module* module = module_of(model, node)) {
-    const int64_t calls = std::count_if(g.nodes().begin(), g.nodes().end(), [&](const Node& n) { return module_of(model, n) == module; });
+    const int64_t calls =
+        std::count_if(g.nodes().begin(), g.nodes().end(), [&](const Node& n) { return module_of(model, n) == module; });
     nn::Module* layer = module;
-    if (auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(module); fused && fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1]))
+    if (auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(module);
+        fused && fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1]))
       layer = &(*fused)[0];
     auto result = weights_of(*layer);
-    if (!result) why = fmt::format("{} cannot be equalized", module->type_name());
-    else if (module->has_submodule("weight_fake_quant")) why = "it is being trained: equalize the float model, or after training";
-    else if (calls > 1) why = "it is called in several places";
+    if (!result || !nn::is_own_class(*layer))
+      why = fmt::format("{} cannot be equalized", module->type_name());
+    else if (module->has_submodule("weight_fake_quant"))
+      why = "it is being trained: equalize the float model, or after training";
+    else if (calls > 1)
+      why = "it is called in several places";
     return why.empty() ? result : std::nullopt;
   }
   static const std::set<std::string> ops{"linear", "conv1d", "conv2d", "conv3d"};
@@ -93,7 +101,8 @@ std::optional<Weights> weights_of(GraphModule& model, const Node& node, std::str
   }
   Weights w{.linear = node.op == "linear"};
   if (!w.linear) w.groups = node.attrs.get_int("groups");
-  if (node.attrs.has("activation") && node.attrs.get_string("activation") != "none" && node.attrs.get_string("activation") != "relu")
+  if (node.attrs.has("activation") && node.attrs.get_string("activation") != "none" &&
+      node.attrs.get_string("activation") != "relu")
     why = "it has another activation than relu";
   auto parameter = [&](ValueId v) -> Tensor* {
     if (g.users(v).size() > 1 || !g.is_constant(v)) return nullptr;
@@ -134,7 +143,9 @@ WeightColumns columns_of(const Weights& w) {
 }
 
 std::string name_of(const Graph& g, const Node& node) { return g.value(node.outputs[0]).name; }
-std::string path_of(const Graph& g, const Node& node) { return node.kind == NodeKind::module ? node.scope : name_of(g, node); }
+std::string path_of(const Graph& g, const Node& node) {
+  return node.kind == NodeKind::module ? node.scope : name_of(g, node);
+}
 
 InputEqualizationObserver* watcher(const GraphModule& model, const Node& node) {
   return dynamic_cast<InputEqualizationObserver*>(module_of(model, node));
@@ -146,7 +157,8 @@ std::vector<NodeId> true_users(const Graph& g, ValueId v) {
   for (NodeId user : g.users(v)) {
     const Node& node = g.node(user);
     bool taken = node.kind != NodeKind::module;
-    for (ValueId y : node.outputs) taken = taken || !g.users(y).empty() || std::count(g.outputs().begin(), g.outputs().end(), y) > 0;
+    for (ValueId y : node.outputs)
+      taken = taken || !g.users(y).empty() || std::count(g.outputs().begin(), g.outputs().end(), y) > 0;
     if (taken) users.push_back(user);
   }
   return users;
@@ -161,22 +173,26 @@ bool only_user(const Graph& g, ValueId v, NodeId user) {
 class InputWeightEqualizer {
  public:
   explicit InputWeightEqualizer(const ObservedGraphModule& prepared)
-      : prepared_(prepared), root_(std::static_pointer_cast<ObservedGraphModule>(prepared.clone())), g_(root_->graph()),
+      : prepared_(prepared),
+        root_(std::static_pointer_cast<ObservedGraphModule>(prepared.clone())),
+        g_(root_->graph()),
         decisions_(prepared.decisions()) {}
 
   std::shared_ptr<ObservedGraphModule> run(EqualizationReport& report) {
     for (const Node& node : g_.nodes())
       if (auto* seen = watcher(*root_, node)) choose(*seen);
-    OCTET_CHECK(!layers_.empty(), invalid_argument, "convert_equalization_fx: the model has no observers of inputs' channels: call "
+    OCTET_CHECK(!layers_.empty(), invalid_argument,
+                "convert_equalization_fx: the model has no observers of inputs' channels: call "
                 "prepare_equalization_fx before calibration");
     for (auto& [id, layer] : layers_) place(id, layer);
     for (auto& [id, layer] : layers_) scale_weights(layer);
     graph::Rewriter rewriter(g_);
     Graph equalized = rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
     for (const auto& [id, layer] : layers_)
-      report.entries.push_back({path_of(g_, g_.node(id)), layer.scale, layer.before ? path_of(g_, g_.node(layer.producer)) : ""});
-    return nn::make<ObservedGraphModule>(std::move(equalized), *root_, std::move(decisions_), prepared_.class_names(), prepared_.input_quantized_indexes(),
-                                         prepared_.output_quantized_indexes());
+      report.entries.push_back(
+          {path_of(g_, g_.node(id)), layer.scale, layer.before ? path_of(g_, g_.node(layer.producer)) : ""});
+    return nn::make<ObservedGraphModule>(std::move(equalized), *root_, std::move(decisions_), prepared_.class_names(),
+                                         prepared_.input_quantized_indexes(), prepared_.output_quantized_indexes());
   }
 
  private:
@@ -195,16 +211,19 @@ class InputWeightEqualizer {
   void choose(const InputEqualizationObserver& seen) {
     const auto id = g_.value(*g_.find(seen.label())).producer;
     const Node& node = g_.node(id);
-    OCTET_CHECK(!seen.empty(), not_calibrated, "convert_equalization_fx: the input of '{}' was not seen: run the prepared model on calibration "
-                "data first", path_of(g_, node));
+    OCTET_CHECK(!seen.empty(), not_calibrated,
+                "convert_equalization_fx: the input of '{}' was not seen: run the prepared model on calibration "
+                "data first",
+                path_of(g_, node));
     std::string why;
     auto weights = weights_of(*root_, node, why);
     OCTET_CHECK(weights, invalid_argument, "convert_equalization_fx: '{}': {}", path_of(g_, node), why);
     Layer layer{.weights = *weights};
     const WeightColumns columns = columns_of(*weights);
     const std::vector<float> low = seen.min_val().to_vector<float>(), high = seen.max_val().to_vector<float>();
-    OCTET_CHECK(low.size() == columns.min.size(), invalid_argument, "convert_equalization_fx: '{}' takes {} channels, its input had {}",
-                path_of(g_, node), columns.min.size(), low.size());
+    OCTET_CHECK(low.size() == columns.min.size(), invalid_argument,
+                "convert_equalization_fx: '{}' takes {} channels, its input had {}", path_of(g_, node),
+                columns.min.size(), low.size());
     layer.min = std::numeric_limits<float>::infinity(), layer.max = -layer.min;
     for (size_t c = 0; c < low.size(); ++c) {
       float s = std::sqrt((columns.max[c] - columns.min[c]) / (high[c] - low[c]));
@@ -236,7 +255,8 @@ class InputWeightEqualizer {
   }
 
   int64_t calls(const std::string& path) const {
-    return std::count_if(g_.nodes().begin(), g_.nodes().end(), [&](const Node& n) { return n.kind == NodeKind::module && n.scope == path; });
+    return std::count_if(g_.nodes().begin(), g_.nodes().end(),
+                         [&](const Node& n) { return n.kind == NodeKind::module && n.scope == path; });
   }
 
   void scale_weights(const Layer& layer) {
@@ -263,8 +283,12 @@ class InputWeightEqualizer {
     nn::ModulePtr module = root_->submodule(path);
     if (!chooses_qparams(*module)) return module->clone();
     const ObserverOptions& o = module->as<Observer>().options();
-    auto observer = nn::make<MinMaxObserver>(ObserverOptions{.dtype = o.dtype, .qscheme = o.qscheme, .quant_min = o.quant_min,
-                                                             .quant_max = o.quant_max, .reduce_range = o.reduce_range, .eps = o.eps},
+    auto observer = nn::make<MinMaxObserver>(ObserverOptions{.dtype = o.dtype,
+                                                             .qscheme = o.qscheme,
+                                                             .quant_min = o.quant_min,
+                                                             .quant_max = o.quant_max,
+                                                             .reduce_range = o.reduce_range,
+                                                             .eps = o.eps},
                                              module->as<Observer>().label());
     observer->set_extra_state({{"min_val", Tensor::scalar(layer.min)}, {"max_val", Tensor::scalar(layer.max)}});
     observer->train(module->training());
@@ -292,7 +316,10 @@ class InputWeightEqualizer {
       auto users = true_users(g_, layer.observed);
       bool stays = std::count(g_.outputs().begin(), g_.outputs().end(), layer.observed) > 0;
       for (NodeId u : users) stays = stays || !layers_.count(u);
-      if (!stays) return true;
+      if (!stays) {
+        r.map(layer.observed, r(layer.plain));  // for observers beside the graph
+        return true;
+      }
     }
     auto it = layers_.find(id);
     if (it == layers_.end() || it->second.before) return false;
@@ -321,11 +348,10 @@ class InputWeightEqualizer {
       x = r.out().add_module(path, path, observer->type_name(), {x}, {r.out().type(x)})[0];
     }
     // The call itself, on the new operand.
-    const bool was = r.mapped(layer.observed);
-    const ValueId before = was ? r(layer.observed) : kNone;
+    const ValueId before = r(layer.observed);
     r.map(layer.observed, x);
     r.copy(node);
-    if (was) r.map(layer.observed, before);
+    r.map(layer.observed, before);
   }
 
   const ObservedGraphModule& prepared_;
@@ -340,13 +366,18 @@ class InputWeightEqualizer {
 
 WeightColumns weight_columns(nn::Module& layer) {
   auto weights = weights_of(layer);
-  OCTET_CHECK(weights, invalid_argument, "weight_columns: {}; expected Linear, Conv1d, Conv2d or Conv3d", layer.type_name());
+  OCTET_CHECK(weights, invalid_argument, "weight_columns: {}; expected Linear, Conv1d, Conv2d or Conv3d",
+              layer.type_name());
   return columns_of(*weights);
 }
 
-QConfig default_equalization_qconfig() { return {ObserverFactory("PerChannelMinMaxObserver"), ObserverFactory("PerChannelMinMaxObserver").with_dtype(DType::qint8)}; }
+QConfig default_equalization_qconfig() {
+  return {ObserverFactory("PerChannelMinMaxObserver"),
+          ObserverFactory("PerChannelMinMaxObserver").with_dtype(DType::qint8)};
+}
 
-std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(const std::shared_ptr<ObservedGraphModule>& prepared, const QConfigMapping& which) {
+std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
+                                                             const QConfigMapping& which) {
   const char* who = "prepare_equalization_fx";
   OCTET_CHECK(prepared, invalid_argument, "{}: no model", who);
   auto model = std::static_pointer_cast<ObservedGraphModule>(prepared->clone());
@@ -358,7 +389,9 @@ std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(const std::shared_p
   for (size_t n = 0; n < g.nodes().size(); ++n) {
     const Node& node = g.nodes()[n];
     OCTET_CHECK(!watcher(*model, node), invalid_argument, "{}: the model has such observers already", who);
-    if ((node.kind != NodeKind::call && node.kind != NodeKind::module) || is_observer_call(*model, node) || !which.find(targets[n])) continue;
+    if ((node.kind != NodeKind::call && node.kind != NodeKind::module) || is_observer_call(*model, node) ||
+        !which.find(targets[n]))
+      continue;
     std::string why;
     auto it = model->decisions().find(name_of(g, node));
     const NodeDecision* d = it == model->decisions().end() ? nullptr : &it->second;
@@ -371,8 +404,10 @@ std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(const std::shared_p
       auto made_by = model->decisions().find(name_of(g, *source));
       const auto& codes = model->input_quantized_indexes();
       const auto index = std::find(g.inputs().begin(), g.inputs().end(), source->outputs[0]) - g.inputs().begin();
-      if (!d || !d->mode || d->custom || d->standalone) why = "it stays float";
-      else if (g.type(x).dtype != DType::float32) why = "its input is not float32";
+      if (!d || !d->mode || d->custom || d->standalone)
+        why = "it stays float";
+      else if (g.type(x).dtype != DType::float32)
+        why = "its input is not float32";
       else if (std::find(codes.begin(), codes.end(), static_cast<int>(index)) != codes.end() ||
                (made_by != model->decisions().end() && (made_by->second.standalone || made_by->second.custom)))
         why = "its input comes as codes";
@@ -380,8 +415,10 @@ std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(const std::shared_p
                             is_per_channel(module_of(*model, *observer)->as<Observer>().options().qscheme)))
         why = "its input is fake-quantized: equalize before prepare_qat_fx";
     }
-    if (why.empty()) axes[static_cast<NodeId>(n)] = channel_axis(*weights, g.type(node.inputs[0]));
-    else reasons.push_back(fmt::format("{}: {}", path_of(g, node), why));
+    if (why.empty())
+      axes[static_cast<NodeId>(n)] = channel_axis(*weights, g.type(node.inputs[0]));
+    else
+      reasons.push_back(fmt::format("{}: {}", path_of(g, node), why));
   }
   OCTET_CHECK(!axes.empty(), invalid_argument, "{}: there is nothing to equalize: {}", who,
               reasons.empty() ? "the mapping names nothing" : fmt::format("{}", fmt::join(reasons, "; ")));
@@ -395,14 +432,16 @@ std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(const std::shared_p
     options.ch_axis = it->second;
     model->put_module(path, nn::make<InputEqualizationObserver>(options, name_of(g, node)));
     const ValueId x = r(node.inputs[0]);
-    r.out().add_module(path, path, "InputEqualizationObserver", {x}, {r.out().type(x)});  // beside the graph: nothing takes its result
+    r.out().add_module(path, path, "InputEqualizationObserver", {x},
+                       {r.out().type(x)});  // beside the graph: nothing takes its result
     return false;
   });
   model->set_graph(std::move(watched), false);
   return model;
 }
 
-std::shared_ptr<ObservedGraphModule> convert_equalization_fx(const std::shared_ptr<ObservedGraphModule>& prepared, EqualizationReport* report) {
+std::shared_ptr<ObservedGraphModule> convert_equalization_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
+                                                             EqualizationReport* report) {
   OCTET_CHECK(prepared, invalid_argument, "convert_equalization_fx: no model");
   EqualizationReport ignored;
   return InputWeightEqualizer(*prepared).run(report ? *report : ignored);

@@ -34,13 +34,19 @@ bool merge(ObserverRequest& into, const ObserverRequest& r) {
 
 }  // namespace
 
-ModelReport::ModelReport(std::shared_ptr<ObservedGraphModule> prepared, std::vector<std::shared_ptr<Detector>> detectors)
+ModelReport::ModelReport(std::shared_ptr<ObservedGraphModule> prepared,
+                         std::vector<std::shared_ptr<Detector>> detectors)
     : detectors_(std::move(detectors)), model_(copy_of(prepared)) {
   OCTET_CHECK(!detectors_.empty(), invalid_argument, "ModelReport: expected one detector or more");
+  for (auto& [path, module] : model_.model_->named_modules())
+    OCTET_CHECK(!dynamic_cast<ModelReportObserver*>(module), invalid_argument,
+                "ModelReport: the model has the observers of a report already ('{}'): give the model as prepare_fx returned it",
+                path);
   for (const auto& detector : detectors_) {
     OCTET_CHECK(detector, invalid_argument, "ModelReport: a detector is null");
     const bool fresh = observers_of_.emplace(detector->get_detector_name(), std::set<std::string>()).second;
-    OCTET_CHECK(fresh, invalid_argument, "ModelReport: there are two detectors called '{}'", detector->get_detector_name());
+    OCTET_CHECK(fresh, invalid_argument, "ModelReport: there are two detectors called '{}'",
+                detector->get_detector_name());
   }
 }
 
@@ -53,15 +59,18 @@ std::set<std::string> ModelReport::get_desired_reports_names() const {
 std::map<std::string, std::set<std::string>> ModelReport::get_observers_of_interest() const { return observers_of_; }
 
 std::shared_ptr<ObservedGraphModule> ModelReport::prepare_detailed_calibration() {
-  OCTET_CHECK(!prepared_, invalid_argument, "ModelReport: prepare_detailed_calibration() was called before: calibrate the model it returned");
+  OCTET_CHECK(!prepared_, invalid_argument,
+              "ModelReport: prepare_detailed_calibration() was called before: calibrate the model it returned");
   prepared_ = true;
   auto& placed = model_.observers_;
   std::vector<std::pair<std::string, ObserverRequest>> wanted;
   for (const auto& detector : detectors_)
-    for (const ObserverRequest& r : detector->determine_observer_insert_points(model_)) wanted.emplace_back(detector->get_detector_name(), r);
+    for (const ObserverRequest& r : detector->determine_observer_insert_points(model_))
+      wanted.emplace_back(detector->get_detector_name(), r);
   // What asks for most first, so that the others find it.
   auto asks = [](const ObserverRequest& r) { return r.ch_axis.has_value() + r.comp_percentile.has_value(); };
-  std::stable_sort(wanted.begin(), wanted.end(), [&](const auto& a, const auto& b) { return asks(a.second) > asks(b.second); });
+  std::stable_sort(wanted.begin(), wanted.end(),
+                   [&](const auto& a, const auto& b) { return asks(a.second) > asks(b.second); });
   for (const auto& [detector, r] : wanted) {
     auto it = std::find_if(placed.begin(), placed.end(), [&](auto& p) { return merge(p.request, r); });
     if (it == placed.end()) it = placed.insert(placed.end(), {r, kPrefix + std::to_string(placed.size())});
@@ -70,13 +79,15 @@ std::shared_ptr<ObservedGraphModule> ModelReport::prepare_detailed_calibration()
 
   ObservedGraphModule& model = *model_.model_;
   for (const auto& [r, path] : placed) {
-    auto layer = std::find_if(model_.layers().begin(), model_.layers().end(), [&](const ReportLayer& l) { return l.path == r.path; });
-    OCTET_CHECK(layer != model_.layers().end(), invalid_argument, "ModelReport: a detector wants to observe '{}', which the model does not call",
-                r.path);
+    auto layer = std::find_if(model_.layers().begin(), model_.layers().end(),
+                              [&](const ReportLayer& l) { return l.path == r.path; });
+    OCTET_CHECK(layer != model_.layers().end(), invalid_argument,
+                "ModelReport: a detector wants to observe '{}', which the model does not call", r.path);
     ObserverOptions options = ModelReportObserver::default_options();
     options.ch_axis = r.ch_axis.value_or(layer->channel_axis(r.is_post_observer));
     if (r.comp_percentile) options.percentile = 100 * *r.comp_percentile;
-    model.put_module(path, nn::make<ModelReportObserver>(options, fmt::format("{} ({})", r.path, r.is_post_observer ? "result" : "input")));
+    model.put_module(path, nn::make<ModelReportObserver>(
+                               options, fmt::format("{} ({})", r.path, r.is_post_observer ? "result" : "input")));
   }
   // The observers stand beside the graph: nothing takes what they return, so whatever looks for a value's users or its
   // observer finds what it found before.
@@ -98,7 +109,8 @@ std::shared_ptr<ObservedGraphModule> ModelReport::prepare_detailed_calibration()
 }
 
 std::map<std::string, DetectorReport> ModelReport::generate_model_report(bool remove_inserted_observers) {
-  OCTET_CHECK(prepared_, invalid_argument, "ModelReport: call prepare_detailed_calibration() and calibrate the model it returns first");
+  OCTET_CHECK(prepared_, invalid_argument,
+              "ModelReport: call prepare_detailed_calibration() and calibrate the model it returns first");
   OCTET_CHECK(!removed_, invalid_argument, "ModelReport: the observers were removed after the last report");
   std::map<std::string, DetectorReport> reports;
   std::map<std::string, DetectorQConfigInfo> info;
@@ -110,7 +122,9 @@ std::map<std::string, DetectorReport> ModelReport::generate_model_report(bool re
       for (ReportRow& all : rows)
         if (all.path == row.path)
           for (const auto& cell : row.values)
-            if (std::none_of(all.values.begin(), all.values.end(), [&](const auto& known) { return known.first == cell.first; })) all.values.push_back(cell);
+            if (std::none_of(all.values.begin(), all.values.end(),
+                             [&](const auto& known) { return known.first == cell.first; }))
+              all.values.push_back(cell);
     for (const auto& [path, own] : detector->get_qconfig_info(model_)) {
       // Where two detectors differ, one's yes counts.
       auto join = [](std::optional<bool>& a, std::optional<bool> b) { a = a && b ? *a || *b : a ? a : b; };
@@ -129,7 +143,9 @@ std::map<std::string, DetectorReport> ModelReport::generate_model_report(bool re
     removed_ = true;
     ObservedGraphModule& model = *model_.model_;
     graph::Rewriter rewriter(model.graph());
-    Graph without = rewriter.run([](graph::Rewriter&, const Node& node) { return node.kind == NodeKind::module && node.scope.starts_with(kPrefix); });
+    Graph without = rewriter.run([](graph::Rewriter&, const Node& node) {
+      return node.kind == NodeKind::module && node.scope.starts_with(kPrefix);
+    });
     model.set_graph(std::move(without), false);
     for (const auto& placed : model_.observers_) model.remove_child(placed.path);
   }
@@ -181,18 +197,27 @@ bool of_channels(const ReportValue& value) { return value.index() >= 4; }
 
 // How many lines a row fills in the table of channels.
 size_t channels(const ReportValue& value) {
-  return std::visit([]<typename T>(const T& v) -> size_t {
-    if constexpr (std::is_same_v<T, std::string> || std::is_arithmetic_v<T>) return 1;
-    else return v.size();
-  }, value);
+  return std::visit(
+      []<typename T>(const T& v) -> size_t {
+        if constexpr (std::is_same_v<T, std::string> || std::is_arithmetic_v<T>)
+          return 1;
+        else
+          return v.size();
+      },
+      value);
 }
 
 std::string text(const ReportValue& value, size_t channel) {
-  return std::visit([&]<typename T>(const T& v) -> std::string {
-    if constexpr (std::is_same_v<T, std::vector<bool>>) return CellText()(bool(v.at(channel)));
-    else if constexpr (std::is_same_v<T, std::vector<int64_t>> || std::is_same_v<T, std::vector<double>>) return CellText()(v.at(channel));
-    else return CellText()(v);
-  }, value);
+  return std::visit(
+      [&]<typename T>(const T& v) -> std::string {
+        if constexpr (std::is_same_v<T, std::vector<bool>>)
+          return CellText()(bool(v.at(channel)));
+        else if constexpr (std::is_same_v<T, std::vector<int64_t>> || std::is_same_v<T, std::vector<double>>)
+          return CellText()(v.at(channel));
+        else
+          return CellText()(v);
+      },
+      value);
 }
 
 std::string aligned(const std::vector<std::vector<std::string>>& lines) {
@@ -237,14 +262,16 @@ std::string ModelReport::to_table(const std::string& feature_filter, const std::
       std::vector<const ReportValue*> cells;
       size_t count = 0;
       for (const std::string& column : columns) {
-        auto it = std::find_if(row->values.begin(), row->values.end(), [&](const auto& v) { return v.first == column; });
+        auto it =
+            std::find_if(row->values.begin(), row->values.end(), [&](const auto& v) { return v.first == column; });
         cells.push_back(it == row->values.end() ? nullptr : &it->second);
         if (cells.back()) count = std::max(count, channels(*cells.back()));
       }
       for (size_t c = 0; c < count; ++c) {
         lines.push_back({row->path});
         if (by_channel) lines.back().push_back(std::to_string(c));
-        for (const ReportValue* cell : cells) lines.back().push_back(!cell || c >= channels(*cell) ? "-" : text(*cell, c));
+        for (const ReportValue* cell : cells)
+          lines.back().push_back(!cell || c >= channels(*cell) ? "-" : text(*cell, c));
       }
     }
     result += (result.empty() ? "" : "\n") + aligned(lines);

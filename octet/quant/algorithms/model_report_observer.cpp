@@ -17,7 +17,8 @@ constexpr float kInf = std::numeric_limits<float>::infinity(), kLargest = std::n
   nn::register_module(typeid(ModelReportObserver), [](const Attrs& config) -> nn::ModulePtr {
     Attrs options = config;
     options.erase("label");
-    return nn::make<ModelReportObserver>(options_from(options), config.has("label") ? config.get_string("label") : std::string());
+    return nn::make<ModelReportObserver>(options_from(options),
+                                         config.has("label") ? config.get_string("label") : std::string());
   });
   return true;
 }();
@@ -37,8 +38,8 @@ std::vector<int64_t> whole(const std::map<std::string, Tensor>& state, const std
 }  // namespace
 
 ModelReportObserver::ModelReportObserver(ObserverOptions options, std::string label) : Observer(options, label) {
-  OCTET_CHECK(options.percentile >= 0 && options.percentile <= 100, invalid_argument, "{}: percentile {}; expected 0 to 100", title(),
-              options.percentile);
+  OCTET_CHECK(options.percentile >= 0 && options.percentile <= 100, invalid_argument,
+              "{}: percentile {}; expected 0 to 100", title(), options.percentile);
   OCTET_CHECK(options.ch_axis >= 0, invalid_argument, "{}: ch_axis {}; expected 0 or more", title(), options.ch_axis);
   ModelReportObserver::reset();
 }
@@ -52,14 +53,18 @@ void ModelReportObserver::reset() {
 }
 
 void ModelReportObserver::check_channels(size_t channels) const {
-  OCTET_CHECK(empty() || min_.size() == channels, invalid_argument, "{}: {} channels along axis {}, before there were {}: give the detector "
-              "the ch_axis that holds channels", title(), channels, options().ch_axis, min_.size());
+  OCTET_CHECK(empty() || min_.size() == channels, invalid_argument,
+              "{}: {} channels along axis {}, before there were {}: give the detector "
+              "the ch_axis that holds channels",
+              title(), channels, options().ch_axis, min_.size());
 }
 
 void ModelReportObserver::observe_floats(const Tensor& x) {
   const int64_t axis = options().ch_axis;
-  OCTET_CHECK(axis < x.dim(), invalid_argument, "{}: ch_axis is {}, but the tensor has shape {}: give the detector the ch_axis that holds "
-              "channels", title(), axis, octet::to_string(x.shape()));
+  OCTET_CHECK(axis < x.dim(), invalid_argument,
+              "{}: ch_axis is {}, but the tensor has shape {}: give the detector the ch_axis that holds "
+              "channels",
+              title(), axis, octet::to_string(x.shape()));
   const auto channels = static_cast<size_t>(x.size(axis));
   check_channels(channels);
   Tensor d = x.detach().contiguous();
@@ -80,8 +85,8 @@ void ModelReportObserver::observe_floats(const Tensor& x) {
   for (int64_t i = 0; i < axis; ++i) outer *= x.size(i);
   for (int64_t i = axis + 1; i < x.dim(); ++i) inner *= x.size(i);
   std::vector<float> values(static_cast<size_t>(outer * inner));
-  const auto rank = static_cast<std::ptrdiff_t>(
-      std::floor(static_cast<float>(options().percentile / 100) * static_cast<float>(values.size() - 1)));  // float32, as PyTorch
+  const auto rank = static_cast<std::ptrdiff_t>(std::floor(
+      static_cast<float>(options().percentile / 100) * static_cast<float>(values.size() - 1)));  // float32, as PyTorch
   for (size_t c = 0; c < channels; ++c) {
     for (int64_t o = 0; o < outer; ++o) {
       const float* from = p + (o * static_cast<int64_t>(channels) + static_cast<int64_t>(c)) * inner;
@@ -154,12 +159,15 @@ void ModelReportObserver::set_extra_state(const std::map<std::string, Tensor>& s
   const auto channels = static_cast<int64_t>(min.size());
   std::vector<float> max = floats_of(state, "max_val", channels);
   std::vector<double> ratio = state.at("average_percentile_ratio").to(DType::float64).to_vector<double>();
-  std::vector<int64_t> ratio_batches = whole(state, "percentile_batches_tracked"), constant = whole(state, "constant_channels");
-  if (batches < 0 || (batches == 0) != min.empty()) fail_state(fmt::format("{} batches, {} channels", batches, channels));
+  std::vector<int64_t> ratio_batches = whole(state, "percentile_batches_tracked"),
+                       constant = whole(state, "constant_channels");
+  if (batches < 0 || (batches == 0) != min.empty())
+    fail_state(fmt::format("{} batches, {} channels", batches, channels));
   if (ratio.size() != min.size() || ratio_batches.size() != min.size() || constant.size() != min.size())
     fail_state(fmt::format("{} channels in min_val, others elsewhere", channels));
   if (batches > 0) check_range(min, max);
-  const float low = floats_of(state, "epoch_activation_min", 1)[0], high = floats_of(state, "epoch_activation_max", 1)[0];
+  const float low = floats_of(state, "epoch_activation_min", 1)[0],
+              high = floats_of(state, "epoch_activation_max", 1)[0];
   average_range_ = state.at("average_batch_activation_range").to(DType::float64).to_vector<double>().at(0);
   batches_ = batches;
   epoch_min_ = low, epoch_max_ = high;

@@ -19,7 +19,6 @@ struct ObservedCustomModule : nn::Module {
   static std::shared_ptr<ObservedCustomModule> from_float(CustomModule& float_module) {
     auto observed = nn::make<ObservedCustomModule>(float_module.linear.get());
     observed->qconfig = float_module.qconfig;
-    observed->linear->qconfig = float_module.qconfig;
     return observed;
   }
   nn::Slot linear;

@@ -1,8 +1,8 @@
 #include "backend.h"
 
+#include <octet/graph/explicit_weights.h>
 #include <octet/quant/modules/dynamic.h>
 
-#include <set>
 #include <vector>
 
 #include "quantized.h"
@@ -57,28 +57,18 @@ quant::BackendConfig sparse_backend() {
 quant::BackendConfig sparse_backend_for_explicit_qdq() {
   quant::BackendConfig backend = sparse_backend();
   backend.set_name("sparse, explicit QDQ");
-  // Several patterns (in training, fused ...) come to the same reference layer.
   namespace reference = nn::quantized::reference;
-  const std::set<std::type_index> kept{typeid(reference::Linear), typeid(reference::LinearReLU), typeid(reference::Conv2d),
-                                       typeid(reference::ConvReLU2d)};
-  for (const quant::BackendPatternConfig& config : std::vector(backend.configs()))
-    if (config.reference_quantized_module && kept.count(config.reference_quantized_module->type()))
-      backend.find(config.pattern)->quantized_modules.erase(quant::QuantMode::statically);
+  backend.do_not_lower<reference::Linear>().do_not_lower<reference::LinearReLU>();
+  backend.do_not_lower<reference::Conv2d>().do_not_lower<reference::ConvReLU2d>();
   return backend;
 }
+
+octet::graph::Graph export_qdq(const octet::graph::GraphModule& model) { return octet::graph::explicit_weights(model.to_graph()); }
 
 quant::QConfigMapping sparse_qconfig_mapping(DType activation) {
   const quant::QConfig qconfig =
       activation == DType::qint8 ? quant::default_per_channel_symmetric_qnnpack_qconfig() : quant::get_default_qconfig();
   return quant::QConfigMapping(qconfig).set_object_type("log_softmax", std::nullopt);
-}
-
-quant::PrepareCustomConfig sparse_leaves(nn::Module& model) {
-  quant::PrepareCustomConfig custom;
-  const std::set<std::type_index> leaves{typeid(SparseConv2d), typeid(SparseBatchNorm), typeid(SparseReLU), typeid(ToDense)};
-  for (auto& [path, module] : model.named_modules())
-    if (leaves.count(typeid(*module))) custom.non_traceable_classes.insert(typeid(*module));
-  return custom;
 }
 
 OCTET_REPLACEMENT(ReferenceSparseConv)

@@ -15,10 +15,11 @@ octet::quant::BackendConfig sparse_backend();
 // does) and cannot look into the user's: Linear and Conv2d, alone or with a relu, are not lowered.
 octet::quant::BackendConfig sparse_backend_for_explicit_qdq();
 
+// A converted model as one graph for such an engine: its own layers are operators on dequantized codes, weights among them; the
+// user's modules are module calls, which the engine has as plugins.
+octet::graph::Graph export_qdq(const octet::graph::GraphModule& model);
+
 // Activations of this dtype (quint8 or qint8), weights qint8 per channel, scores as floats.
 octet::quant::QConfigMapping sparse_qconfig_mapping(octet::DType activation);
-
-// The classes of this example that are leaves when a model is traced: those of sparse_conv.h that `model` has.
-octet::quant::PrepareCustomConfig sparse_leaves(octet::nn::Module& model);
 
 }  // namespace sparse

@@ -412,7 +412,7 @@ std::pair<std::shared_ptr<Net>, std::shared_ptr<quant::ObservedGraphModule>> cal
   net->train();
   for (int i = 0; i < 20; ++i) net->forward(digits.inputs(0, 64));
   net->eval();
-  auto prepared = quant::prepare_fx(net, sparse_qconfig_mapping(activation), input_types(), sparse_leaves(*net), sparse_backend());
+  auto prepared = quant::prepare_fx(net, sparse_qconfig_mapping(activation), input_types(), {}, sparse_backend());
   for (int64_t i = 0; i < 64; i += 16) prepared->forward(digits.inputs(i, i + 16));
   return {net, prepared};
 }
@@ -507,6 +507,22 @@ TEST(SparseMnistInt8, LinearAndConvStayBetweenQuantizeAndDequantize) {
   %fc.float: Float(dense.batch, 10) = module QuantizedReferenceLinear(%flatten.dequantized)  @ fc
   %fc: QInt8(dense.batch, 10) = quantize(%fc.float)
 )"), std::string::npos) << text;
+  // For the engine: operators between quantize and dequantize, weights as codes, the sparse layers as they were.
+  const octet::graph::Graph exported = export_qdq(*qdq);
+  const std::string out = skeleton(exported);
+  EXPECT_EQ(count(out, "module QuantizedSparseConvReLU(%"), 5u);
+  EXPECT_NE(out.find(R"(  %conv.weight.dequantized: Float(16, 8, 3, 3) = dequantize(%conv.weight)  @ conv
+  %conv.conv2d: Float(dense.batch, 16, 4, 4) = conv2d(%dequantize, %conv.weight.dequantized, %conv.bias, activation="relu", padding=[1, 1, 1, 1])  @ conv
+  %quantize_1: QInt8(dense.batch, 16, 4, 4) = quantize(%conv.conv2d)
+)"), std::string::npos) << out;
+  EXPECT_NE(out.find(R"(  %fc.weight.dequantized: Float(10, 256) = dequantize(%fc.weight)  @ fc
+  %fc.linear: Float(dense.batch, 10) = linear(%dequantize_1, %fc.weight.dequantized, %fc.bias)  @ fc
+  %quantize_2: QInt8(dense.batch, 10) = quantize(%fc.linear)
+)"), std::string::npos) << out;
+  // It computes the same.
+  octet::graph::GraphModule same(exported, *qdq);
+  same.eval();
+  EXPECT_TRUE(allclose(same.forward(made_up_digits(8, 9).inputs(0, 8)).at(0), qdq->forward(made_up_digits(8, 9).inputs(0, 8)).at(0), 0, 1e-5));
   // All of it runs, and in 8 bits throughout where the backend lowers those layers too.
   auto int8 = quant::convert_fx(prepared, {}, sparse_backend());
   EXPECT_EQ(count(skeleton(int8->graph()), "dequantize("), 1u);
@@ -548,7 +564,7 @@ TEST(DataSparseMnist, LearnsDigitsAndKeepsThemIn8Bits) {
   const double right = accuracy(*net, test);
   EXPECT_GT(right, 0.95);
   for (DType dtype : {DType::quint8, DType::qint8}) {
-    auto prepared = quant::prepare_fx(net, sparse_qconfig_mapping(dtype), input_types(), sparse_leaves(*net), sparse_backend());
+    auto prepared = quant::prepare_fx(net, sparse_qconfig_mapping(dtype), input_types(), {}, sparse_backend());
     for (int64_t i = 0; i < 200; i += 50) prepared->forward(digits.inputs(i, i + 50));
     EXPECT_NEAR(accuracy(*quant::convert_fx(prepared, {}, sparse_backend()), test), right, 0.005) << octet::to_string(dtype);
   }

@@ -44,7 +44,7 @@ int main(int argc, char** argv) {
     // Observers between the fused layers, which see features only; then 200 images; then the user's own kernels.
     const quant::BackendConfig backend = sparse_backend();
     auto prepared =
-        quant::prepare_fx(net, sparse_qconfig_mapping(octet::DType::qint8), input_types(), sparse_leaves(*net), backend);
+        quant::prepare_fx(net, sparse_qconfig_mapping(octet::DType::qint8), input_types(), {}, backend);
     for (int64_t i = 0; i < 200; i += 50) prepared->forward(digits.inputs(i, i + 50));
     auto int8 = quant::convert_fx(prepared, {}, backend);
     std::cout << print(int8->graph());

@@ -53,6 +53,11 @@ GraphModule::GraphModule(Graph graph, nn::Module& root) {
   train(root.training());
   for (const Node& node : graph.nodes())
     if (node.kind == NodeKind::module && !has_submodule(node.scope)) put_module(node.scope, root.submodule(node.scope));
+  if (auto* other = dynamic_cast<GraphModule*>(&root))
+    for (const std::string& path : other->preserved_) {
+      if (!has_submodule(path)) put_module(path, other->submodule(path));
+      preserved_.push_back(path);
+    }
   std::map<std::string, std::pair<Tensor*, bool>> named;
   for (auto& [name, tensor] : root.named_parameters()) named[name] = {tensor, false};
   for (auto& [name, tensor] : root.named_buffers()) named[name] = {tensor, true};
@@ -70,6 +75,11 @@ void GraphModule::own_constant(ValueId id, const Tensor& value, bool buffer) {
   trained_[id] = name;
   if (buffer) register_buffer(name, value);
   else register_parameter(name, value);
+}
+
+void GraphModule::preserve(const std::string& path) {
+  (void)submodule(path);  // Error if it is not there
+  preserved_.push_back(path);
 }
 
 void GraphModule::put_module(const std::string& path, nn::ModulePtr module) {
@@ -105,7 +115,7 @@ void drop_others(nn::Module& module, const std::string& prefix, const std::set<s
 }  // namespace
 
 void GraphModule::set_graph(Graph graph, bool drop_unused) {
-  std::set<std::string> paths;
+  std::set<std::string> paths(preserved_.begin(), preserved_.end());
   for (const Node& node : graph.nodes()) {
     if (node.kind != NodeKind::module) continue;
     OCTET_CHECK(has_submodule(node.scope), not_found, "set_graph: {} calls '{}', which {} does not hold: put_module() it first",
@@ -135,7 +145,7 @@ std::vector<Tensor> GraphModule::forward(std::vector<Tensor> inputs) {
     for (size_t i = 0; i < node.inputs.size(); ++i)
       operands.push_back(node.inputs[i] == kNone ? Tensor() : operand(node, i, values));
     std::vector<Tensor> results =
-        node.kind == NodeKind::module ? (*submodule(node.scope))(operands) : evaluate(node, std::move(operands));
+        node.kind == NodeKind::module ? call_module(node, operands) : evaluate(node, std::move(operands));
     OCTET_CHECK(results.size() >= node.outputs.size(), invalid_argument, "{}: {} gave {} results; expected {}", graph_.name,
                 describe(graph_, node), results.size(), node.outputs.size());
     for (size_t i = 0; i < node.outputs.size(); ++i) values[node.outputs[i]] = result(node.outputs[i], results[i]);
@@ -197,7 +207,8 @@ Attrs GraphModule::config() const {
   for (const auto& [id, name] : trained_) (is_buffer.count(name) ? buffers : parameters).push_back(name);
   return {{"graph", print(graph_, {.full = true})},
           {"parameters", fmt::format("{}", fmt::join(parameters, "\n"))},
-          {"buffers", fmt::format("{}", fmt::join(buffers, "\n"))}};
+          {"buffers", fmt::format("{}", fmt::join(buffers, "\n"))},
+          {"preserved", fmt::format("{}", fmt::join(preserved_, "\n"))}};
 }
 
 std::shared_ptr<GraphModule> GraphModule::from_config(const Attrs& config) {
@@ -206,19 +217,27 @@ std::shared_ptr<GraphModule> GraphModule::from_config(const Attrs& config) {
   return module;
 }
 
+namespace {
+std::vector<std::string> lines(const std::string& text) {
+  std::vector<std::string> result;
+  for (size_t begin = 0; begin < text.size();) {
+    size_t end = std::min(text.find('\n', begin), text.size());
+    result.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return result;
+}
+}  // namespace
+
 void GraphModule::load_config(const Attrs& config) {
   graph_ = parse(config.get_string("graph"));
-  for (const char* kind : {"parameters", "buffers"}) {
-    const std::string& names = config.get_string(kind);
-    for (size_t begin = 0; begin < names.size();) {
-      size_t end = std::min(names.find('\n', begin), names.size());
-      std::string name = names.substr(begin, end - begin);
+  for (const char* kind : {"parameters", "buffers"})
+    for (const std::string& name : lines(config.get_string(kind))) {
       auto id = graph_.find(name);
       OCTET_CHECK(id && graph_.is_constant(*id), corrupt, "GraphModule: '{}' of its {} is no constant of the graph", name, kind);
       own_constant(*id, graph_.constant(*id), std::string(kind) == "buffers");
-      begin = end + 1;
     }
-  }
+  preserved_ = lines(config.get_string("preserved"));
 }
 
 namespace {

@@ -24,7 +24,7 @@ class GraphModule : public nn::Module {
   // if the graph is quantized.
   explicit GraphModule(Graph graph);
   // Of a graph traced from `root`, or rewritten from such a graph: holds the modules that it calls, at their paths, and the
-  // parameters and buffers of root that are constants of the graph under their names; all shared with root. Error naming the
+  // parameters and buffers of root that are constants of the graph under their names (and what root preserves); all shared with root. Error naming the
   // path if root has no such module.
   GraphModule(Graph graph, nn::Module& root);
 
@@ -38,6 +38,8 @@ class GraphModule : public nn::Module {
   // Another graph over the same modules: for passes. Modules it does not call are dropped, with drop_unused. Errors as of the
   // constructor.
   void set_graph(Graph graph, bool drop_unused = true);
+  // Keeps the module at this path though the graph does not call it, also in graph modules made from this one.
+  void preserve(const std::string& path);
   // Puts a module at a path, making the places on the way there.
   void put_module(const std::string& path, nn::ModulePtr module);
   // The graph of operators that this computes in eval mode, with the parameters and buffers as they are now: what is compiled,
@@ -58,12 +60,16 @@ class GraphModule : public nn::Module {
   // for those that use it.
   virtual Tensor operand(const Node& node, size_t i, const std::vector<Tensor>& values);
   virtual Tensor result(ValueId id, Tensor value) { return (void)id, value; }
+  virtual std::vector<Tensor> call_module(const Node& node, const std::vector<Tensor>& operands) {
+    return (*submodule(node.scope))(operands);
+  }
 
  private:
   std::vector<Tensor> evaluate(const Node& node, std::vector<Tensor> operands);
   void own_constant(ValueId id, const Tensor& value, bool buffer);
 
   Graph graph_;
+  std::vector<std::string> preserved_;
   std::map<ValueId, std::string> trained_;  // the constants that are parameters or buffers
 };
 

@@ -1,6 +1,8 @@
 // The exporter: values, quantize/dequantize pairs and the model around them.
 #include "octet/io/onnx_export.h"
 
+#include "octet/graph/explicit_weights.h"
+
 #include <onnx/checker.h>
 
 #include <algorithm>
@@ -333,7 +335,8 @@ const std::unordered_map<std::string, Writer>& writers() {
 namespace octet::io {
 
 std::string to_onnx_bytes(const graph::Graph& graph) {
-  onnx::ModelProto model = onnx_impl::Exporter(graph).run();
+  const graph::Graph spelled_out = graph::explicit_weights(graph);
+  onnx::ModelProto model = onnx_impl::Exporter(spelled_out).run();
   OCTET_CHECK(model.ByteSizeLong() < (size_t{1} << 31), unsupported,
               "the model has more than 2 GB, which ONNX files cannot hold; save it as .octet");
   try {

@@ -22,10 +22,11 @@ void check_nonlinearity(const std::string& name) {
   OCTET_CHECK(name == "tanh" || name == "relu", invalid_argument, "nonlinearity=\"{}\"; expected \"tanh\" or \"relu\"", name);
 }
 
-// A state given by the caller, or zeros.
+// A state given by the caller, or zeros. `row`: (N, features), for its N: a model that is traced is to hold for any.
 Tensor state_or_zeros(const std::vector<Tensor>& inputs, size_t i, const Shape& shape, bool unbatched, int64_t batch_at,
-                      const std::string& who) {
-  if (i >= inputs.size() || !inputs[i].defined()) return Tensor::zeros(shape);
+                      const std::string& who, const Tensor& row) {
+  if (i >= inputs.size() || !inputs[i].defined())
+    return row.is_symbolic() ? functional::clamp(row.slice(1, 0, 1), 0, 0).expand(shape) : Tensor::zeros(shape);
   Tensor state = unbatched ? inputs[i].unsqueeze(batch_at) : inputs[i];
   OCTET_CHECK(state.shape() == shape, invalid_argument, "{}: state {} has shape {}; expected {}", who, i - 1,
               octet::to_string(inputs[i].shape()), octet::to_string(shape));
@@ -82,8 +83,9 @@ std::vector<Tensor> RNNBase::forward(std::vector<Tensor> inputs) {
   if (unbatched) x = x.unsqueeze(1);
   if (swapped) x = x.transpose(0, 1);
   const int64_t batch = x.size(1), count = options.num_layers * directions();
-  Tensor h0 = state_or_zeros(inputs, 1, {count, batch, output_size()}, unbatched, 1, type_name());
-  Tensor c0 = has_cell ? state_or_zeros(inputs, 2, {count, batch, hidden_size}, unbatched, 1, type_name()) : Tensor();
+  const Tensor first = x.is_symbolic() ? x.select(0, 0) : x;
+  Tensor h0 = state_or_zeros(inputs, 1, {count, batch, output_size()}, unbatched, 1, type_name(), first);
+  Tensor c0 = has_cell ? state_or_zeros(inputs, 2, {count, batch, hidden_size}, unbatched, 1, type_name(), first) : Tensor();
   std::vector<Tensor> h, c;
   for (int64_t layer = 0; layer < options.num_layers; ++layer) {
     if (layer > 0) x = functional::dropout(x, options.dropout, training());
@@ -177,7 +179,7 @@ std::vector<Tensor> RNNCellBase::forward(std::vector<Tensor> inputs) {
   if (unbatched) x = x.unsqueeze(0);
   std::vector<Tensor> operands{x.unsqueeze(0)};  // a sequence of one step
   for (size_t i = 1; i <= (has_cell ? 2 : 1); ++i)
-    operands.push_back(state_or_zeros(inputs, i, {x.size(0), hidden_size}, unbatched, 0, type_name()));
+    operands.push_back(state_or_zeros(inputs, i, {x.size(0), hidden_size}, unbatched, 0, type_name(), x));
   for (const char* name : {"weight_ih", "weight_hh"}) operands.push_back(weight_named(name));
   for (const char* name : {"bias_ih", "bias_hh"}) operands.push_back(has_bias ? weight_named(name) : Tensor());
   std::vector<Tensor> results = ops::call_all(op_name(), operands, op_attrs());

@@ -16,7 +16,7 @@ order, normalised so that octet's graphs can be written the same way:
 - target: of calls octet's operator (docs/operators.md); of modules their path; of constants the parameter's; of observers
   "observer k", the same k where one observer serves several values; of inputs their number.
 - class: modules only, as they print themselves; observers are their classes; QAT's have "qat." before them; reference
-  modules are QuantizedReference..., fused ones around them ConvReLU2d(QuantizedReferenceConv2d).
+  modules are QuantizedReference..., fused ones around them too: QuantizedReferenceConvReLU2d.
 - dtype: of the result, where it is quantized. activation: of a call with one inside.
 - Folded away: scales and zero points, sizes and the arithmetic on them, dequantize nodes whose result only such use.
 - A packed weight is the constants it was packed from.
@@ -24,6 +24,7 @@ order, normalised so that octet's graphs can be written the same way:
 A graph inside a module (a standalone one) is in `inside`, by stage and path.
 """
 import json
+import operator
 import os
 import re
 import warnings
@@ -685,6 +686,18 @@ class NoneByType(Model):
         return self.fc(torch.flatten(self.conv(x), 1))
 
 
+class NoneByOperator(Model):
+    inputs = [ROWS]
+    config = {"object_type": {"add": "none"}}
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.fc3(self.fc1(x) + self.fc2(x))
+
+
 class OnlyByRegex(ThreeLayers, Model):
     inputs = [ROWS]
     config = {"global": "none", "module_name_regex": {"fc[13]": "default"}}
@@ -816,11 +829,11 @@ class BothQuantized(Model):
 
 class Preserved(Model):
     inputs = [ROWS]
-    config = {"preserved_attributes": ["preserved_attr"]}
+    config = {"preserved_attributes": ["extra"]}
 
     def __init__(self):
         super().__init__()
-        self.fc, self.preserved_attr = nn.Linear(5, 4), 3
+        self.fc, self.extra = nn.Linear(5, 4), nn.Linear(2, 2)
 
     def forward(self, x):
         return self.fc(x)
@@ -930,7 +943,6 @@ class StaticQuantCustomModule(nn.Module):
 
     @classmethod
     def from_observed(cls, observed_module):
-        observed_module.linear.qconfig = observed_module.qconfig
         observed_module.linear.activation_post_process = observed_module.activation_post_process
         return cls(nnq.Linear.from_float(observed_module.linear))
 
@@ -1032,7 +1044,7 @@ class QatFunctional(FunctionalLinear):
 # -- configs -----------------------------------------------------------------------------------------------------
 
 TYPES = {name: getattr(nn, name) for name in ("Conv2d", "Linear", "Embedding", "EmbeddingBag")}
-TYPES["linear"] = F.linear
+TYPES.update({"linear": F.linear, "add": operator.add})
 
 
 def qconfig(name, qat):
@@ -1144,7 +1156,7 @@ def class_of(module):
     if ".qat" in type(module).__module__:
         return "qat." + name
     if isinstance(module, nn.Sequential) and len(module) and "Reference" in module[0]._get_name():
-        return "%s(%s)" % (name, class_of(module[0]))
+        return "QuantizedReference" + name
     return name
 
 
@@ -1240,7 +1252,8 @@ class Normaliser:
             at = ins[0]
             for s in parts:
                 if s != slice(None):
-                    at = self.emit({"kind": "call", "target": "slice" if isinstance(s, slice) else "select", "inputs": [at]}, value)
+                    op = "slice" if isinstance(s, slice) else "select"
+                    at = self.emit({"kind": "call", "target": op, "inputs": [at]}, value)
             self.where[n] = at
             return
         node = {"kind": "call"}
@@ -1314,8 +1327,8 @@ def case(cls):
     reference = converted(convert_to_reference_fx)
     given = quantized_inputs(cls, inputs)
     fused = _fuse_fx(traced(cls), cls.config.get("qat", False))
-    stages = {"traced": (traced(cls), inputs), "fused": (fused, inputs), "prepared": (prepared(), inputs), "reference": (reference, given),
-              "lowered": (converted(convert_fx), given)}
+    stages = {"traced": (traced(cls), inputs), "fused": (fused, inputs), "prepared": (prepared(), inputs),
+              "reference": (reference, given), "lowered": (converted(convert_fx), given)}
     for stage, (gm, x) in stages.items():
         out[stage], within = dump(gm, x, packed_constants(reference) if stage == "lowered" else ())
         if within:

@@ -285,4 +285,15 @@ TEST(Trace, UsersValueTypesAreTakenApartAndSizesThatDependOnNumbersHaveNames) {
   EXPECT_TRUE(equal(a[0], b[0]) && equal(a[1], b[1]));
 }
 
+TEST(Trace, AModuleThatSaysItsTypesIsNotFollowed) {
+  auto model = nn::make<Cloud>();
+  model->eval();
+  auto traced = trace(*model, {TensorType(DType::float32, {Dim("P"), 3}), TensorType(DType::int64, {Dim("P"), 2})});
+  EXPECT_NE(print(traced->graph()).find("= module Keep(%x0, %x1)  @ keep"), std::string::npos) << print(traced->graph());
+  // Nor in the graph of operators.
+  const std::string text = print(traced->to_graph());
+  EXPECT_NE(text.find("= module Keep(%x0, %x1)  @ keep"), std::string::npos) << text;
+  EXPECT_NE(text.find(" = linear(%keep.features, "), std::string::npos) << text;
+}
+
 }  // namespace octet::trace_test

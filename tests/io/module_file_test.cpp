@@ -22,6 +22,7 @@
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/eager.h"
 #include "octet/quant/workflow/fuse.h"
+#include "octet/quant/workflow/fx.h"
 #include "tests/expect_error.h"
 #include "tests/io/damage.h"
 #include "tests/temp_dir.h"
@@ -437,6 +438,30 @@ std::vector<Sample> containers() {
           {nn::make<quant::QuantWrapper>(nn::make<nn::Linear>(2, 3)), Tensor::randn({4, 2}, 1)}};
 }
 
+// Traced, prepared and converted in graph mode, with a module in a module.
+struct Traced : nn::Module {
+  nn::Slot body = slot("body", nn::Sequential(nn::Conv2d(2, 3, 3), nn::ReLU()));
+  nn::Parameter scale = parameter("scale", Tensor::full({3, 1, 1}, 0.5));
+  Tensor forward(Tensor x) override { return functional::sigmoid(body(x) * scale + Tensor::full({3, 1, 1}, 0.25)); }
+};
+std::vector<Sample> graphs() {
+  Tensor x = Tensor::randn({2, 2, 6, 6}, 1);
+  auto model = nn::make<Traced>();
+  auto trained = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping(), std::vector<Tensor>{x});
+  (*trained)(x);
+  trained->eval();
+  model->eval();
+  auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(), std::vector<Tensor>{x});
+  (*prepared)(x);
+  auto reference = quant::convert_to_reference_fx(prepared);
+  return {{graph::trace(*model, {x}), x},
+          {prepared->clone(), x},
+          {trained, x},
+          {reference, x},
+          {quant::lower(reference), x},
+          {quant::convert_fx(quant::prepare_fx(model, quant::default_dynamic_qconfig(), std::vector<Tensor>{x})), x}};
+}
+
 }  // namespace
 
 namespace {
@@ -484,10 +509,11 @@ TEST(ModuleFile, OtherLayersComeBack) { expect_each_comes_back(other_layers()); 
 TEST(ModuleFile, NetworksOfObservedPartsComeBack) { expect_each_comes_back(composites()); }
 TEST(ModuleFile, LossesComeBack) { expect_each_comes_back(losses()); }
 TEST(ModuleFile, ContainersComeBack) { expect_each_comes_back(containers()); }
+TEST(ModuleFile, GraphsOfModulesComeBack) { expect_each_comes_back(graphs()); }
 
 TEST(ModuleFile, TheseAreAllClassesThatAreRegistered) {
   std::set<std::string> covered;
-  for (const auto& list : {float_modules(), made_of(""), other_layers(), composites(), observers(), losses(), containers()})
+  for (const auto& list : {float_modules(), made_of(""), other_layers(), composites(), observers(), losses(), containers(), graphs()})
     for (const Sample& s : list)
       for (auto& [path, module] : s.module->named_modules()) covered.insert(nn::registered_name(*module));
   for (const std::string& name : nn::registered_names()) {

@@ -33,6 +33,9 @@ const std::vector<Row> kRows = {
     {"qparams of HistogramObserver", "observers_histogram", "squared error at most PyTorch's search's: the range is chosen otherwise",
      "observers", "GoldenHistogramObserver"},
     {"named qconfigs, observers and fake-quantize modules", "observers_qconfigs", "every field equal", "observers", "GoldenQConfig"},
+    {"QConfigMapping: the entry each call gets, default mappings", "qconfig_mapping", "equal", "qconfig_mapping", "GoldenQConfigMapping"},
+    {"patterns of the native, qnnpack and tensorrt backend configs", "backend_config",
+     "each is there, with its dtypes, observation type and modules; octet's have more", "backend_config", "GoldenBackendConfig"},
     {"fake quantization, forward and gradient", "fake_quantize_operators",
      "bits; gradients of learned steps to 2e-5 of their largest terms (sums in another order)", "fake_quantize",
      "GoldenFakeQuantize"},
@@ -71,7 +74,8 @@ const std::vector<Row> kRows = {
     {"whole models, named qconfigs", "eager_named", "squared error against the float model: no larger in the mean", "eager",
      "GoldenEager"},
     {"whole models, dynamic, qnnpack", "eager_dynamic", kBits, "eager", "GoldenEager"},
-    {"graphs of small models", "fx_graphs", "node for node: as traced", "fx_graphs", "GoldenFxGraphs"},
+    {"graphs of small models: traced, fused, prepared, reference, lowered", "fx_graphs",
+     "node for node; differences are listed with reasons in `tests/quant/fx_differences.inc`", "fx_graphs", "GoldenFxGraphs"},
     {"QAT: five steps of SGD, then eval, then convert", "qat",
      "losses 1e-3 (ResNet 2e-2: a float sum on a tie moves a value by a step); fake-quantized output 1e-5; converted weights, codes and "
      "output from PyTorch's state: bits", "qat", "GoldenQat"},
@@ -134,6 +138,9 @@ const char* const kDifferences = R"(
 | a bias beyond int32 wraps | is clamped, with a warning naming the layer | |
 | convert without calibration gives scale 1 | an error naming every observer | |
 | an unknown qconfig name gives a default | an error with the nearest names | |
+| a QConfigMapping's module names that match nothing are ignored | an error with the nearest names | |
+| fbgemm's default mapping quantizes weights of transposed convolutions per tensor, and all of them leave layer_norm's weights float by an entry | per channel as all weights; the backend says that norms have float weights | both work around kernels; a mapping of one qconfig quantizes the same |
+| backend configs give dropout's result an observer of its own | it shares its operand's | after training it is its operand |
 
 Left out, because PyTorch gives no answer: fbgemm (not built on this machine; its rule is onednn's), float16 dynamic layers on
 qnnpack, dynamic and weight-only convolutions, and weights of qnnpack's Conv3d, which it cannot unpack (their codes are compared).

@@ -410,6 +410,17 @@ struct OnlyByType : nn::Module {
 
 struct NoneInTheMiddle : ThreeLayers {};
 struct NoneByType : OnlyByType {};
+
+struct NoneByOperator : nn::Module {
+  nn::Slot fc1 = slot("fc1", nn::Linear(5, 4));
+  nn::Slot fc2 = slot("fc2", nn::Linear(5, 4));
+  nn::Slot fc3 = slot("fc3", nn::Linear(4, 3));
+  Tensor forward(Tensor x) override {
+    Tensor a = fc1(x);
+    return fc3(a + fc2(x));
+  }
+};
+
 struct OnlyByRegex : ThreeLayers {};
 
 struct NameTypeOrder : nn::Module {
@@ -476,7 +487,7 @@ struct BothQuantized : Binary {
 };
 
 struct Preserved : LinearAlone {
-  int preserved_attr = 3;
+  nn::Slot extra = slot("extra", nn::Linear(2, 2));
 };
 
 // Cannot be traced.
@@ -597,7 +608,7 @@ inline const std::vector<Maker>& makers() {
       MODEL(FixedRanges), MODEL(FixedRangesFunctional), MODEL(LayerNorm), MODEL(GroupNorm), MODEL(InstanceNorm),
       MODEL(Dropout), MODEL(Interpolate), MODEL(FloatInTheMiddle), MODEL(EmbeddingNet), MODEL(EmbeddingBagNet),
       MODEL(DynamicLinear), MODEL(DynamicFunctional), MODEL(DynamicLstm), MODEL(DynamicAndStatic), MODEL(OnlyByName),
-      MODEL(OnlyByType), MODEL(NoneInTheMiddle), MODEL(NoneByType), MODEL(OnlyByRegex), MODEL(NameTypeOrder),
+      MODEL(OnlyByType), MODEL(NoneInTheMiddle), MODEL(NoneByType), MODEL(NoneByOperator), MODEL(OnlyByRegex), MODEL(NameTypeOrder),
       MODEL(Precedence), MODEL(PerChannel), MODEL(TwoInputs), MODEL(TwoOutputs), MODEL(SharedModule),
       MODEL(SharedModuleOneRelu), MODEL(SharedValue), MODEL(InputQuantized), MODEL(OutputQuantized), MODEL(BothQuantized),
       MODEL(Preserved), MODEL(NonTraceableName), MODEL(NonTraceableClass), MODEL(Standalone), MODEL(StandaloneQuantized),

@@ -191,7 +191,7 @@ class InputWeightEqualizer {
     for (const auto& [id, layer] : layers_)
       report.entries.push_back(
           {path_of(g_, g_.node(id)), layer.scale, layer.before ? path_of(g_, g_.node(layer.producer)) : ""});
-    return nn::make<ObservedGraphModule>(std::move(equalized), *root_, std::move(decisions_),
+    return nn::make<ObservedGraphModule>(std::move(equalized), *root_, std::move(decisions_), prepared_.class_names(),
                                          prepared_.input_quantized_indexes(), prepared_.output_quantized_indexes());
   }
 

@@ -131,8 +131,8 @@ bool check(const QConfig& q, const DTypeConfig& c, std::string* why) {
       return fail_check(why, c.is_dynamic ? "activations with qparams from calibration; the backend quantizes them at run time"
                                           : "activations quantized at run time; the backend takes qparams from calibration");
     if (!check_observer(q.activation, "activation", c.input_dtype, why)) return false;
-    if (!c.is_dynamic && (!check_dtype(activation, output, "result", why) || !check_observer(q.activation, "result", c.output_dtype, why)))
-      return false;
+    bool fits = c.is_dynamic || (check_dtype(activation, output, "result", why) && check_observer(q.activation, "result", c.output_dtype, why));
+    if (!fits) return false;
   }
   if (c.weight_dtype.dtype) {
     DType weight = weight_dtype(q);
@@ -214,17 +214,17 @@ const MakeModule* find_replacement(std::type_index type) {
 Replacement Replacement::named(std::string_view class_name) {
   ObjectType type(class_name);
   const MakeModule* make = type.is_module() ? detail::find_replacement(*type.type()) : nullptr;
-  OCTET_CHECK(make, not_found, "nothing says how to make a {} of another module: write OCTET_REPLACEMENT({}) in its .cpp file", class_name,
+  OCTET_CHECK(make, not_found, "nothing says how to make a {0} of another module: write OCTET_REPLACEMENT({0}) in its .cpp file",
               class_name);
   return {*type.type(), std::make_shared<MakeModule>(*make), true};
 }
 
 std::string Replacement::name() const {
   std::string name = nn::registered_name(type_);
-  OCTET_CHECK(by_class_, unsupported, "{} is made by a function of its own, which has no name: give the class a from_float and write "
-              "OCTET_REPLACEMENT({}) in its .cpp file", name, name);
-  OCTET_CHECK(detail::find_replacement(type_), unsupported, "nothing says by name how to make a {}: write OCTET_REPLACEMENT({}) in its .cpp file",
-              name, name);
+  OCTET_CHECK(by_class_, unsupported, "{0} is made by a function of its own, which has no name: give the class a from_float and write "
+              "OCTET_REPLACEMENT({0}) in its .cpp file", name);
+  OCTET_CHECK(detail::find_replacement(type_), unsupported,
+              "nothing says by name how to make a {0}: write OCTET_REPLACEMENT({0}) in its .cpp file", name);
   return name;
 }
 
@@ -351,8 +351,8 @@ const DTypeConfig* BackendPatternConfig::find_dtype_config(const QConfig& qconfi
     if (check(qconfig, config, &reason)) return &config;
     if (std::find(reasons.begin(), reasons.end(), reason) == reasons.end()) reasons.push_back(std::move(reason));
   }
-  if (why)
-    *why = reasons.empty() ? fmt::format("the backend has no dtypes for {}", to_string(pattern)) : fmt::format("{}", fmt::join(reasons, ", or "));
+  if (why && reasons.empty()) *why = "the backend has no dtypes for " + to_string(pattern);
+  else if (why) *why = fmt::format("{}", fmt::join(reasons, ", or "));
   return nullptr;
 }
 
@@ -383,6 +383,17 @@ BackendConfig& BackendConfig::set_backend_pattern_config(BackendPatternConfig co
 
 BackendConfig& BackendConfig::set_backend_pattern_configs(std::vector<BackendPatternConfig> configs) {
   for (BackendPatternConfig& config : configs) set_backend_pattern_config(std::move(config));
+  return *this;
+}
+
+BackendConfig& BackendConfig::do_not_lower(std::type_index type) {
+  size_t removed = 0;
+  for (BackendPatternConfig& config : configs_) {
+    bool reference = config.reference_quantized_module && config.reference_quantized_module->type() == type;
+    bool itself = config.pattern.size() == 1 && config.pattern[0] == ObjectType(type);
+    if (reference || itself) removed += config.quantized_modules.erase(QuantMode::statically);
+  }
+  OCTET_CHECK(removed > 0, not_found, "backend '{}': nothing is lowered from the class {}", name_, to_string(ObjectType(type)));
   return *this;
 }
 

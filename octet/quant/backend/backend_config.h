@@ -228,7 +228,7 @@ struct BackendPatternConfig {
   BackendPatternConfig& set_quantized_module(QuantMode mode) {
     return set_quantized_module(mode, Replacement::of<M>());
   }
-  // Error not_found if there is no such operator.
+  // Error unsupported, with the nearest, if there is no such operator.
   BackendPatternConfig& set_quantized_op(QuantMode mode, const std::string& op, Attrs attrs = {});
 
   // Null where the pattern stays as it is.
@@ -259,6 +259,14 @@ class BackendConfig {
   BackendConfig& set_backend_pattern_configs(std::vector<BackendPatternConfig> configs);
   // Error not_found, with the backend's patterns of the same first item, if it has no such pattern.
   BackendConfig& remove(const Pattern& pattern);
+
+  // Takes away what lowering makes of a class of modules, reference or float, in every pattern that has it: they stay between dequantize
+  // and quantize. Error not_found if no pattern has.
+  template <typename M>
+  BackendConfig& do_not_lower() {
+    return do_not_lower(typeid(M));
+  }
+  BackendConfig& do_not_lower(std::type_index type);
 
   const std::vector<BackendPatternConfig>& configs() const { return configs_; }  // in the order they were added
   // The longest first; of one length the last added first: the order in which patterns are tried.

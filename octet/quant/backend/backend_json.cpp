@@ -162,7 +162,8 @@ BackendPatternConfig pattern_from_json(const Json& json, const std::string& who)
   auto text = [&](const char* key) { return text_of(json[key], at(key)); };
   if (json.contains("observation_type")) c.observation_type = parse_observation_type(text("observation_type"));
   if (json.contains("dtype_configs"))
-    for (const Json& d : list_of(json["dtype_configs"], at("dtype_configs"))) c.dtype_configs.push_back(dtypes_from_json(d, at("dtype_configs")));
+    for (const Json& d : list_of(json["dtype_configs"], at("dtype_configs")))
+      c.dtype_configs.push_back(dtypes_from_json(d, at("dtype_configs")));
   if (json.contains("root_module")) c.root_module = class_from_json(json["root_module"], at("root_module"));
   if (json.contains("qat_module")) c.qat_module = Replacement::named(text("qat_module"));
   if (json.contains("reference_quantized_module")) c.reference_quantized_module = Replacement::named(text("reference_quantized_module"));
@@ -202,8 +203,10 @@ std::string BackendConfig::to_json() const {
   Json root = Json::object();
   root["name"] = name_;
   root["configs"] = Json::array();
-  for (const BackendPatternConfig& c : configs_)
-    root["configs"].push_back(within(fmt::format("backend {}: pattern {}", name_, to_string(c.pattern)), [&] { return pattern_to_json(c); }));
+  for (const BackendPatternConfig& c : configs_) {
+    std::string where = fmt::format("backend {}: pattern {}", name_, to_string(c.pattern));
+    root["configs"].push_back(within(where, [&] { return pattern_to_json(c); }));
+  }
   return root.dump(1);
 }
 

@@ -1,5 +1,4 @@
 // The backends that octet knows: which patterns they quantize, in which dtypes, and to what.
-#include <algorithm>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
@@ -196,12 +195,9 @@ void add_layers(BackendConfig& b, const DTypes& d) {
   // The last layer of attention, which dynamic quantization leaves float.
   std::vector<DTypeConfig> only_static = d.layers;
   std::erase_if(only_static, [](const DTypeConfig& c) { return mode_of(c) != kStatic; });
-  b.set_backend_pattern_config(Config(typeid(nn::NonDynamicallyQuantizableLinear))
+  b.set_backend_pattern_config(layer<LinearForms>({typeid(nn::NonDynamicallyQuantizableLinear)}, d)
                                    .set_dtype_configs(only_static)
-                                   .set_root_module<nn::Linear>()
-                                   .set_reference_quantized_module<nnqr::Linear>()
-                                   .set_qat_module<nnqat::Linear>()
-                                   .set_quantized_module<nnq::Linear>(kStatic));
+                                   .set_qat_module<nnqat::Linear>());
 }
 
 // -- operators without weights -----------------------------------------------------------------------------

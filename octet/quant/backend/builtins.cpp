@@ -144,8 +144,8 @@ void add_builtins(std::map<std::type_index, MakeModule>& replacements,
                           nnq::Tanh, nnq::Softmax, nnq::LogSoftmax, nnq::SELU, nnq::SiLU, nnq::Softplus, nnq::Softsign, nnq::BatchNorm1d,
                           nnq::BatchNorm2d, nnq::BatchNorm3d, nnq::BNReLU2d, nnq::BNReLU3d, nnq::LayerNorm, nnq::GroupNorm,
                           nnq::InstanceNorm1d, nnq::InstanceNorm2d, nnq::InstanceNorm3d>(from_float);
-  add.template operator()<nnqd::Linear, nnqd::LinearReLU, nnqd::ConvReLU1d, nnqd::ConvReLU2d, nnqd::ConvReLU3d, nnqd::Conv1d, nnqd::Conv2d, nnqd::Conv3d, nnqd::ConvTranspose1d,
-                          nnqd::ConvTranspose2d, nnqd::ConvTranspose3d>(layer);
+  add.template operator()<nnqd::Linear, nnqd::LinearReLU, nnqd::ConvReLU1d, nnqd::ConvReLU2d, nnqd::ConvReLU3d, nnqd::Conv1d,
+                          nnqd::Conv2d, nnqd::Conv3d, nnqd::ConvTranspose1d, nnqd::ConvTranspose2d, nnqd::ConvTranspose3d>(layer);
   add.template operator()<nnqd::LSTM, nnqd::GRU, nnqd::RNN, nnqd::LSTMCell, nnqd::GRUCell, nnqd::RNNCell>(recurrent);
   add.template operator()<nnqd::MultiheadAttention>(from_float);
   add.template operator()<nnqw::LinearReLU, nnqw::ConvReLU1d, nnqw::ConvReLU2d, nnqw::ConvReLU3d>(layer);

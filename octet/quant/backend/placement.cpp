@@ -29,11 +29,6 @@ const std::set<std::string>& keepers() {
                                          "slice",   "pad",       "expand", "tile",       "identity",   "dropout", "index_select"};
   return ops;
 }
-// Whether a keeper's results may lie outside the range of its operand (which always includes 0).
-bool widens(const Node& node) {
-  if (node.op == "pad") return node.attrs.get_double("value") != 0;
-  return node.op == "clamp" && (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);
-}
 const std::set<std::string>& activations() {
   static const std::set<std::string> ops{"hardswish", "gelu", "leaky_relu", "elu", "celu", "prelu",
                                          "sigmoid",   "tanh", "hardsigmoid"};
@@ -192,6 +187,11 @@ class Placer {
 };
 
 }  // namespace
+
+bool widens(const Node& node) {
+  if (node.op == "pad") return node.attrs.get_double("value") != 0;
+  return node.op == "clamp" && (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);
+}
 
 std::vector<std::string> skipped_nodes(const Graph& graph, const std::vector<std::string>& skip) {
   std::vector<std::string> skipped(graph.nodes().size());

@@ -37,6 +37,10 @@ Placement place(const graph::Graph& graph, const std::vector<std::string>& skip,
 // By node: the pattern that skips it, or "". Error as of place().
 std::vector<std::string> skipped_nodes(const graph::Graph& graph, const std::vector<std::string>& skip);
 
+// Whether an operator that keeps qparams may give values outside the range of its operand (which always includes 0): a pad with another
+// value than 0, a clamp that does not hold 0.
+bool widens(const graph::Node& node);
+
 // The name users know a node by: its scope (module path or ONNX node name), or its result's name.
 std::string node_name(const graph::Graph& graph, const graph::Node& node);
 

@@ -151,7 +151,8 @@ void QConfigMapping::require_matched(const std::vector<Target>& targets) const {
       if (entry == fmt::format("module_name '{}'", e.name)) return did_you_mean(e.name, known);
     for (const ByOrder& e : orders_) {
       if (entry != describe(e)) continue;
-      auto calls = std::count_if(targets.begin(), targets.end(), [&](const Target& t) { return caller(t) == e.path && is_type(t, e.type); });
+      auto calls = std::count_if(targets.begin(), targets.end(),
+                                 [&](const Target& t) { return caller(t) == e.path && is_type(t, e.type); });
       if (e.path.empty() || paths.count(e.path)) return fmt::format(": it makes {} such call{}", calls, calls == 1 ? "" : "s");
       return did_you_mean(e.path, known);
     }

@@ -28,6 +28,8 @@ class FusedModule : public Sequential {
     (expect_part(i++, [](Module& m) { return dynamic_cast<Parts*>(&m) != nullptr; }, class_name(typeid(Parts))), ...);
   }
 
+  static void expect_count(size_t given, size_t expected);
+
  private:
   void expect_part(size_t i, bool (*fits)(Module&), const std::string& expected) const;
 };
@@ -36,7 +38,12 @@ template <typename... Parts>
 class Fused : public FusedModule {
  public:
   Fused() = default;  // for loading: the parts are put in afterwards
-  explicit Fused(std::vector<ModulePtr> parts);
+  explicit Fused(std::vector<ModulePtr> parts) {
+    expect_count(parts.size(), sizeof...(Parts));
+    for (ModulePtr& part : parts) append(std::move(part));
+    this->template expect_parts<Parts...>();
+    train((*this)[0].training());
+  }
 };
 
 #define OCTET_FUSED(Name, ...)                   \

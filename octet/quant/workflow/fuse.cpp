@@ -5,12 +5,12 @@
 #include <set>
 
 #include "octet/base/check_impl.h"
-#include "octet/quant/modules/intrinsic.h"
+#include "octet/nn/linear.h"
+#include "octet/quant/backend/backend_config.h"
 #include "octet/quant/modules/qparams.h"
 
 namespace octet::quant {
 
-namespace nni = nn::intrinsic;
 using nn::ModulePtr;
 
 const FuserMethods::Fuse* FuserMethods::find(const std::vector<ModulePtr>& parts) const {
@@ -26,51 +26,16 @@ const FuserMethods::Fuse* FuserMethods::find(const std::vector<ModulePtr>& parts
   return nullptr;
 }
 
-namespace {
-
-template <typename Fused>
-ModulePtr fused(const std::vector<ModulePtr>& parts) {
-  return nn::make<Fused>(parts);
-}
-
-ModulePtr folded(const std::vector<ModulePtr>& parts) {
-  return fuse_conv_bn_eval(*parts[0], parts[1]->as<nn::BatchNorm>());
-}
-
-// A layer and a batch norm, alone and with a relu behind.
-template <typename Layer, typename Norm, typename LayerBn, typename LayerBnReLU, typename LayerReLU>
-void add_layer(FuserMethods& m) {
-  m.add<Layer, Norm>([](bool qat, const auto& p) { return qat ? fused<LayerBn>(p) : folded(p); });
-  m.add<Layer, Norm, nn::ReLU>([](bool qat, const auto& p) {
-    return qat ? fused<LayerBnReLU>(p) : fused<LayerReLU>({folded(p), p[2]});
-  });
-  m.add<Layer, nn::ReLU>([](bool, const auto& p) { return fused<LayerReLU>(p); });
-}
-
-template <typename Layer, typename Norm>
-void add_transposed(FuserMethods& m) {
-  m.add<Layer, Norm>([](bool qat, const auto& p) {
-    OCTET_CHECK(!qat, unsupported, "fuse: {} and {} are fused in eval mode only: train them apart, or call eval() first",
-                p[0]->type_name(), p[1]->type_name());
-    return folded(p);
-  });
-}
-
-}  // namespace
-
 const FuserMethods& default_fuser_methods() {
   static const FuserMethods methods = [] {
     FuserMethods m;
-    add_layer<nn::Conv1d, nn::BatchNorm1d, nni::ConvBn1d, nni::ConvBnReLU1d, nni::ConvReLU1d>(m);
-    add_layer<nn::Conv2d, nn::BatchNorm2d, nni::ConvBn2d, nni::ConvBnReLU2d, nni::ConvReLU2d>(m);
-    add_layer<nn::Conv3d, nn::BatchNorm3d, nni::ConvBn3d, nni::ConvBnReLU3d, nni::ConvReLU3d>(m);
-    m.add<nn::Linear, nn::ReLU>([](bool, const auto& p) { return fused<nni::LinearReLU>(p); });
-    m.add<nn::Linear, nn::BatchNorm1d>([](bool qat, const auto& p) { return qat ? fused<nni::LinearBn1d>(p) : folded(p); });
-    m.add<nn::BatchNorm2d, nn::ReLU>([](bool, const auto& p) { return fused<nni::BNReLU2d>(p); });
-    m.add<nn::BatchNorm3d, nn::ReLU>([](bool, const auto& p) { return fused<nni::BNReLU3d>(p); });
-    add_transposed<nn::ConvTranspose1d, nn::BatchNorm1d>(m);
-    add_transposed<nn::ConvTranspose2d, nn::BatchNorm2d>(m);
-    add_transposed<nn::ConvTranspose3d, nn::BatchNorm3d>(m);
+    const BackendConfig native = get_native_backend_config();
+    for (const BackendPatternConfig& config : native.configs()) {
+      std::vector<std::type_index> types;
+      for (const ObjectType& item : config.pattern)
+        if (item.is_module()) types.push_back(*item.type());
+      if (config.fuser_method && types.size() == config.pattern.size()) m.add(std::move(types), *config.fuser_method);
+    }
     return m;
   }();
   return methods;

@@ -21,6 +21,10 @@ class FuserMethods {
     methods_.push_back({{std::type_index(typeid(Ms))...}, std::move(fuse)});
     return *this;
   }
+  FuserMethods& add(std::vector<std::type_index> types, Fuse fuse) {
+    methods_.push_back({std::move(types), std::move(fuse)});
+    return *this;
+  }
   // The last one added for these classes; null if there is none.
   const Fuse* find(const std::vector<nn::ModulePtr>& parts) const;
 
@@ -33,7 +37,7 @@ class FuserMethods {
 };
 
 // PyTorch's: conv+bn, conv+bn+relu, conv+relu (1d, 2d, 3d), linear+relu, linear+bn1d, bn+relu (2d, 3d), transposed conv+bn
-// (1d, 2d, 3d).
+// (1d, 2d, 3d): those of the native backend (backend/backend_config.h).
 const FuserMethods& default_fuser_methods();
 
 struct FuseOptions {

@@ -62,7 +62,8 @@ class PrepareCustomConfig {
     };
     return *this;
   }
-  // Modules whose forward is not followed (TraceOptions); they stay float.
+  // Modules whose forward is not followed (TraceOptions); they stay float, unless the backend has a pattern for their class (such
+  // classes need not be named here).
   PrepareCustomConfig& set_non_traceable_module_names(std::vector<std::string> paths) {
     non_traceable_names = std::move(paths);
     return *this;
@@ -122,17 +123,19 @@ struct NodeDecision {
 };
 
 // A traced model with observers (or fake-quantize modules) as module calls "activation_post_process_0", ...: what prepare_fx
-// returns. Calling it calibrates.
+// returns. Calling it calibrates. Where an operator keeps qparams, its operand's observer stands behind its result too, but is not shown
+// that again: what a pool or a reshape gives lies within what it was given. (PyTorch shows it.)
 class ObservedGraphModule : public graph::GraphModule {
  public:
   ObservedGraphModule(graph::Graph graph, nn::Module& root, std::map<std::string, NodeDecision> decisions,
-                      std::vector<int> input_quantized_indexes, std::vector<int> output_quantized_indexes);
+                      std::map<std::string, std::string> class_names, std::vector<int> input_quantized_indexes, std::vector<int> output_quantized_indexes);
   using GraphModule::forward;
   // By the name of a call's (first) result in graph().
   const std::map<std::string, NodeDecision>& decisions() const { return decisions_; }
   std::map<std::string, std::optional<QConfig>> qconfig_map() const;
   // The path and class of the module whose forward calls a node, or that it calls (graph::Node::scope).
   std::map<std::string, std::pair<std::string, std::string>> node_name_to_scope() const;
+  const std::map<std::string, std::string>& class_names() const { return class_names_; }  // of the model's modules, by path
   const std::vector<int>& input_quantized_indexes() const { return input_quantized_; }
   const std::vector<int>& output_quantized_indexes() const { return output_quantized_; }
 
@@ -140,7 +143,10 @@ class ObservedGraphModule : public graph::GraphModule {
   static std::shared_ptr<ObservedGraphModule> from_config(const Attrs& config);
 
  private:
+  std::vector<Tensor> call_module(const graph::Node& node, const std::vector<Tensor>& operands) override;
+
   std::map<std::string, NodeDecision> decisions_;
+  std::map<std::string, std::string> class_names_;
   std::vector<int> input_quantized_, output_quantized_;
 };
 

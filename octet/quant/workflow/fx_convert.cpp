@@ -18,6 +18,9 @@ using nn::Module;
 
 namespace {
 
+// How a node's note begins that stays float, also where its operands and results are codes.
+constexpr const char* kFloat = "float: ";
+
 // -- to the reference graph ----------------------------------------------------------------------------
 
 class Referencer {
@@ -42,6 +45,10 @@ class Referencer {
         outputs[i] = reference.add_call(reference.value(outputs[i]).name + ".dequantized", "dequantize", {outputs[i]});
     }
     reference.set_outputs(std::move(outputs));
+    // Where nothing becomes codes, as in dynamic and weight-only quantization, nobody asks why the rest does not.
+    bool any = std::any_of(reference.nodes().begin(), reference.nodes().end(), [](const Node& n) { return n.op == "quantize"; });
+    for (size_t n = 0; !any && n < reference.nodes().size(); ++n)
+      if (reference.nodes()[n].note.starts_with(kFloat)) reference.node(static_cast<graph::NodeId>(n)).note.clear();
     auto result = nn::make<GraphModule>(graph::remove_dead(reference), *root_);
     for (auto& [path, module] : result->named_modules()) module->qconfig.reset();
     return result;
@@ -91,7 +98,7 @@ class Referencer {
   static ops::QType qtype(const QParams& q) { return {q.dtype, q.quantizer}; }
 
   bool visit(graph::Rewriter& r, const Node& node) {
-    if (node.kind == NodeKind::constant) return false;
+    if (node.kind == NodeKind::constant) return true;  // made where it is needed, as float or as codes
     if (node.kind == NodeKind::input) return input(r, node);
     if (is_observer_call(source_, node)) return observer(r, node);
     const NodeDecision* d = decision(node);
@@ -100,9 +107,7 @@ class Referencer {
     report_.entries.push_back({label, node.op, quantized, quantized ? "" : d ? d->reason : ""});
     if (!quantized) {
       emit(r, node, node.op, floats(r, node), g_.value(node.outputs[0]).name);
-      // What dynamic and weight-only quantization leaves float is what they always do.
-      bool expected = d && d->qconfig && mode_of(*d->qconfig) && *mode_of(*d->qconfig) != QuantMode::statically;
-      if (d && !d->reason.empty() && !expected) r.out().node(r.out().value(r(node.outputs[0])).producer).note = "float: " + d->reason;
+      if (d && !d->reason.empty()) r.out().node(r.out().value(r(node.outputs[0])).producer).note = kFloat + d->reason;
       return true;
     }
     if (d->custom || d->standalone) {
@@ -134,10 +139,10 @@ class Referencer {
   }
 
   bool observer(graph::Rewriter& r, const Node& node) {
-    ValueId x = node.inputs[0], y = node.outputs[0], now = r(x);
+    ValueId x = node.inputs[0], y = node.outputs[0], now = g_.is_constant(x) ? kNone : r(x);
     auto it = qparams_.find(node.scope);
     if (it == qparams_.end()) {  // it chooses nothing: a placeholder for what a dynamic layer does itself
-      r.map(y, now);
+      r.map(y, value(r, x));
       return true;
     }
     const std::string& name = g_.value(x).name;
@@ -151,11 +156,28 @@ class Referencer {
   // The value's own name if that is free.
   static std::string code_name(graph::Rewriter& r, const std::string& name) { return r.out().find(name) ? name + ".quantized" : name; }
 
+  // The value in the new graph.
+  ValueId value(graph::Rewriter& r, ValueId v) {
+    if (v != kNone && g_.is_constant(v) && !r.mapped(v)) r.map(v, r.out().add_constant(g_.value(v).name, g_.constant(v)));
+    return r(v);
+  }
+
   // Operands as float.
   std::vector<ValueId> floats(graph::Rewriter& r, const Node& node) {
+    const NodeDecision* d = decision(node);
+    const bool at_run_time = d && d->mode && *d->mode != QuantMode::statically;
     std::vector<ValueId> operands;
-    for (ValueId v : node.inputs) operands.push_back(v == kNone ? kNone : as_float(r, r(v)));
+    for (ValueId v : node.inputs) operands.push_back(v == kNone ? kNone : as_float(r, value(r, at_run_time ? unobserved(v) : v)));
     return operands;
+  }
+
+  // What a layer reads that quantizes at run time, or not at all: the value itself and not what training made of it, whose
+  // range is that of the last batch. Results of static layers are codes all the same.
+  ValueId unobserved(ValueId v) const {
+    const Node& node = g_.producer(v);
+    if (!is_observer_call(source_, node) || g_.is_constant(node.inputs[0])) return v;
+    const NodeDecision* d = decision(g_.producer(node.inputs[0]));
+    return d && d->mode == QuantMode::statically ? v : node.inputs[0];
   }
   ValueId as_float(graph::Rewriter& r, ValueId v) {
     if (!r.out().type(v).is_quantized()) return v;
@@ -205,7 +227,7 @@ class Referencer {
     const LoweredOp* lowered = config ? config->quantized_op(*d.mode) : nullptr;
     std::vector<ValueId> operands;
     for (ValueId v : node.inputs) {
-      ValueId now = v == kNone ? kNone : r(v);
+      ValueId now = v == kNone ? kNone : value(r, unobserved(v));
       const Node* producer = now == kNone ? nullptr : &r.out().producer(now);
       bool weight = lowered && producer && producer->kind == NodeKind::call && producer->op == "dequantize" &&
                     r.out().is_constant(producer->inputs[0]);
@@ -235,7 +257,8 @@ class Referencer {
     std::vector<ValueId> operands;
     std::vector<std::optional<TensorType>> types;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
-      ValueId v = node.inputs[i] == kNone ? kNone : r(node.inputs[i]);
+      ValueId v = node.inputs[i];
+      if (v != kNone) v = value(r, d.mode == QuantMode::statically ? v : unobserved(v));
       bool codes = d.standalone ? std::count(takes_codes.begin(), takes_codes.end(), static_cast<int>(i)) > 0
                                 : *d.mode == QuantMode::statically;
       if (v != kNone && codes) {
@@ -256,7 +279,7 @@ class Referencer {
     auto prepared = std::dynamic_pointer_cast<ObservedGraphModule>(module);
     OCTET_CHECK(prepared, internal, "convert_fx: a standalone module was not prepared");
     ConversionReport inner;
-    auto made = convert_fx(prepared, custom_, backend_, &inner);
+    auto made = convert_to_reference_fx(prepared, custom_, backend_, &inner);
     for (auto& entry : inner.entries) report_.entries.push_back(std::move(entry));
     return made;
   }
@@ -328,7 +351,11 @@ class ModuleLowerer {
   }
 
   bool module(graph::Rewriter& r, const Node& node, std::vector<bool>& absorbed) {
-    if (merge_ && !merge_(g_, node)) return false;
+    if (auto inner = std::dynamic_pointer_cast<GraphModule>(root_->submodule(node.scope))) {  // a standalone module
+      root_->put_module(node.scope, lower(inner, backend_, merge_));
+      return false;
+    }
+    if (!merge_(g_, node)) return false;
     std::vector<ValueId> operands;
     for (ValueId v : node.inputs) {
       if (v == kNone || !is_floating(g_.type(v).dtype)) operands.push_back(v == kNone ? kNone : r(v));
@@ -343,7 +370,8 @@ class ModuleLowerer {
     }
     if (quantizes[0].empty()) return false;
     const TensorType& want = g_.type(g_.node(quantizes[0][0]).outputs[0]);
-    nn::ModulePtr module = root_->submodule(node.scope);
+    auto original = originals_.find(node.scope);  // of a module that another call has swapped already
+    nn::ModulePtr module = original != originals_.end() ? original->second : root_->submodule(node.scope);
     const std::string& name = g_.value(g_.node(quantizes[0][0]).outputs[0]).name;
     std::vector<ValueId> results;
     if (const Replacement* replacement = rule_for(*module)) {
@@ -351,7 +379,7 @@ class ModuleLowerer {
       // One module that is called twice, with results of two scales: two modules.
       if (auto it = results_of_.find(node.scope); it != results_of_.end() && !same_qparams(it->second, want)) {
         path += "_" + std::to_string(++copies_[node.scope]);
-        module = originals_.at(node.scope)->clone();
+        module = module->clone();
       } else if (it != results_of_.end()) {
         module = nullptr;
       } else {
@@ -449,8 +477,11 @@ std::shared_ptr<GraphModule> convert_to_reference_fx(const std::shared_ptr<Obser
 
 std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference, const BackendConfig& backend, const graph::MergePredicate& merge) {
   OCTET_CHECK(reference, invalid_argument, "lower: no model");
-  auto lowered = ModuleLowerer(*reference, backend, merge).run();
-  Graph merged = graph::merge_qdq(lowered->graph(), merge);
+  const graph::MergePredicate allowed = [&](const Graph& g, const Node& node) {
+    return !node.note.starts_with(kFloat) && (!merge || merge(g, node));
+  };
+  auto lowered = ModuleLowerer(*reference, backend, allowed).run();
+  Graph merged = graph::merge_qdq(lowered->graph(), allowed);
   return nn::make<GraphModule>(std::move(merged), *lowered);
 }
 

@@ -3,6 +3,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
 #include "octet/nn/activation.h"
+#include "octet/nn/containers.h"
 #include "octet/quant/modules/intrinsic.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/fx_impl.h"
@@ -32,7 +33,7 @@ std::type_index mapped_type(const Module& module) {
   return std::type_index(typeid(m));
 }
 
-std::vector<QConfigMapping::Target> targets_of(const GraphModule& model) {
+std::vector<QConfigMapping::Target> targets_of(const GraphModule& model, const std::map<std::string, const std::type_info*>& classes) {
   std::vector<QConfigMapping::Target> targets(model.graph().nodes().size());
   std::map<std::pair<std::string, std::string>, int> seen;  // parent and object type
   for (size_t i = 0; i < targets.size(); ++i) {
@@ -46,6 +47,7 @@ std::vector<QConfigMapping::Target> targets_of(const GraphModule& model) {
       t.index = seen[{t.parent_path, t.module_type->name()}]++;
     } else if (node.kind == NodeKind::call) {
       t.op = node.op;
+      if (auto it = classes.find(node.scope); it != classes.end() && !node.scope.empty()) t.module_type = std::type_index(*it->second);
       t.parent_path = node.scope;
       t.index = seen[{node.scope, node.op}]++;
     }
@@ -53,16 +55,22 @@ std::vector<QConfigMapping::Target> targets_of(const GraphModule& model) {
   return targets;
 }
 
-std::shared_ptr<GraphModule> trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<TensorType>>& inputs,
-                                        const PrepareCustomConfig& custom, const std::vector<Tensor>& examples) {
+Traced trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<TensorType>>& inputs, const PrepareCustomConfig& custom,
+                  const BackendConfig& backend, const std::vector<Tensor>& examples) {
   nn::ModulePtr copy = model->clone();
   graph::TraceOptions options;
   std::set<std::type_index> present;
   std::vector<std::string> paths;
+  std::map<std::string, const std::type_info*> classes;
   for (auto& [path, module] : copy->named_modules()) {
+    classes.emplace(path, &typeid(*module));
     present.insert(std::type_index(typeid(*module)));
     paths.push_back(path);
   }
+  for (const BackendPatternConfig& config : backend.configs())
+    for (const ObjectType& item : config.pattern)
+      if (item.is_module() && present.count(*item.type()) && *item.type() != std::type_index(typeid(nn::Sequential)))
+        options.leaf_classes.insert(*item.type());
   auto leaf_class = [&](std::type_index type, const char* what) {
     OCTET_CHECK(present.count(type), not_found, "{}: {} has no module of the class that the custom config names as {}",
                 "prepare_fx", model->type_name(), what);
@@ -82,7 +90,7 @@ std::shared_ptr<GraphModule> trace_copy(const nn::ModulePtr& model, const std::v
   auto traced = examples.empty() ? graph::trace(*copy, inputs, options) : graph::trace(*copy, examples, options);
   for (const std::string& path : custom.preserved_attributes)
     if (!traced->has_submodule(path)) traced->put_module(path, copy->submodule(path));
-  return traced;
+  return {traced, std::move(classes)};
 }
 
 namespace {
@@ -243,7 +251,7 @@ void fuse_patterns(GraphModule& model, const BackendConfig& backend) { Fuser(mod
 
 std::shared_ptr<GraphModule> fuse_fx(const nn::ModulePtr& model, const std::vector<Tensor>& example_inputs, const BackendConfig& backend,
                                      const PrepareCustomConfig& custom) {
-  auto traced = trace_copy(model, {}, custom, example_inputs);
+  auto traced = trace_copy(model, {}, custom, backend, example_inputs).model;
   fuse_patterns(*traced, backend);
   return traced;
 }

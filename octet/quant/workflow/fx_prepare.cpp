@@ -3,6 +3,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
 #include "octet/nn/registry.h"
+#include "octet/quant/backend/placement.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/fx_impl.h"
@@ -21,8 +22,8 @@ using nn::Module;
 OCTET_MODULE(ObservedGraphModule)
 
 ObservedGraphModule::ObservedGraphModule(Graph graph, Module& root, std::map<std::string, NodeDecision> decisions,
-                                         std::vector<int> input_quantized_indexes, std::vector<int> output_quantized_indexes)
-    : GraphModule(std::move(graph), root), decisions_(std::move(decisions)), input_quantized_(std::move(input_quantized_indexes)),
+                                         std::map<std::string, std::string> class_names, std::vector<int> input_quantized_indexes, std::vector<int> output_quantized_indexes)
+    : GraphModule(std::move(graph), root), decisions_(std::move(decisions)), class_names_(std::move(class_names)), input_quantized_(std::move(input_quantized_indexes)),
       output_quantized_(std::move(output_quantized_indexes)) {}
 
 std::map<std::string, std::optional<QConfig>> ObservedGraphModule::qconfig_map() const {
@@ -35,10 +36,25 @@ std::map<std::string, std::pair<std::string, std::string>> ObservedGraphModule::
   std::map<std::string, std::pair<std::string, std::string>> result;
   for (const Node& node : graph().nodes()) {
     if (node.kind != NodeKind::call && node.kind != NodeKind::module) continue;
-    bool has = !node.scope.empty() && has_submodule(node.scope);
-    result[graph().value(node.outputs[0]).name] = {node.scope, has ? submodule(node.scope)->type_name() : ""};
+    auto known = class_names_.find(node.scope);
+    result[graph().value(node.outputs[0]).name] = {node.scope, known != class_names_.end() ? known->second : node.op};
   }
   return result;
+}
+
+std::vector<Tensor> ObservedGraphModule::call_module(const Node& node, const std::vector<Tensor>& operands) {
+  const nn::ModulePtr module = submodule(node.scope);
+  if (dynamic_cast<const Observer*>(module.get()) && !operands.empty()) {
+    const Node& producer = graph().producer(node.inputs[0]);
+    const bool call = producer.kind == NodeKind::call || producer.kind == NodeKind::module;
+    const bool may_widen = producer.kind == NodeKind::module ? producer.op == "Hardtanh" || producer.op.find("Pad") != std::string::npos
+                                                             : widens(producer);
+    if (call && !may_widen && !producer.inputs.empty() && producer.inputs[0] != kNone) {
+      const Node& before = graph().producer(producer.inputs[0]);
+      if (before.kind == NodeKind::module && before.scope == node.scope) return operands;  // of what it has been shown
+    }
+  }
+  return (*module)(operands);
 }
 
 namespace {
@@ -64,13 +80,14 @@ Attrs ObservedGraphModule::config() const {
   }
   for (size_t i = 0; i < qconfigs.size(); ++i)
     for (const auto& [key, value] : to_attrs(qconfigs[i])) c.set(fmt::format("qconfig.{}.{}", i, key), value);
+  for (const auto& [path, name] : class_names_) c.set("class." + path, name);
   return c.set("input_quantized_indexes", wide(input_quantized_)).set("output_quantized_indexes", wide(output_quantized_));
 }
 
 std::shared_ptr<ObservedGraphModule> ObservedGraphModule::from_config(const Attrs& config) {
   Attrs graph_config;
   std::map<int, Attrs> qconfigs;
-  for (const char* key : {"graph", "parameters", "buffers"}) graph_config.set(key, config.get(key));
+  for (const char* key : {"graph", "parameters", "buffers", "preserved"}) graph_config.set(key, config.get(key));
   for (const auto& [key, value] : config) {
     if (!key.starts_with("qconfig.")) continue;
     size_t dot = key.find('.', 8);
@@ -101,8 +118,11 @@ std::shared_ptr<ObservedGraphModule> ObservedGraphModule::from_config(const Attr
     d.reason = text.substr(begin);
     decisions[key.substr(9)] = std::move(d);
   }
+  std::map<std::string, std::string> class_names;
+  for (const auto& [key, value] : config)
+    if (key.starts_with("class.")) class_names[key.substr(6)] = std::get<std::string>(value);
   Module none;
-  auto module = nn::make<ObservedGraphModule>(Graph(), none, std::move(decisions), narrow(config.get_ints("input_quantized_indexes")),
+  auto module = nn::make<ObservedGraphModule>(Graph(), none, std::move(decisions), std::move(class_names), narrow(config.get_ints("input_quantized_indexes")),
                                               narrow(config.get_ints("output_quantized_indexes")));
   module->load_config(graph_config);
   return module;
@@ -114,16 +134,15 @@ namespace {
 
 class FxPreparer {
  public:
-  FxPreparer(std::shared_ptr<GraphModule> model, const QConfigMapping& mapping, const PrepareCustomConfig& custom,
-             const BackendConfig& backend, bool qat)
-      : model_(std::move(model)), mapping_(mapping), custom_(custom), backend_(backend), qat_(qat), who_(qat ? "prepare_qat_fx" : "prepare_fx") {}
+  FxPreparer(Traced traced, const QConfigMapping& mapping, const PrepareCustomConfig& custom, const BackendConfig& backend, bool qat)
+      : model_(std::move(traced.model)), classes_(std::move(traced.classes)), mapping_(mapping), custom_(custom), backend_(backend), qat_(qat), who_(qat ? "prepare_qat_fx" : "prepare_fx") {}
 
   std::shared_ptr<ObservedGraphModule> run() {
     check_is_float();
-    mapping_.require_matched(targets_of(*model_));
+    mapping_.require_matched(targets_of(*model_, classes_));
     fuse_patterns(*model_, backend_);
     g_ = model_->graph();
-    targets_ = targets_of(*model_);
+    targets_ = targets_of(*model_, classes_);
     check_indexes();
     for (auto& [path, module] : model_->named_modules())
       if (path.starts_with(kPrefix)) next_observer_ = std::max(next_observer_, std::atoi(path.c_str() + std::string(kPrefix).size()) + 1);
@@ -132,8 +151,11 @@ class FxPreparer {
     graph::Rewriter rewriter(g_);
     Graph observed = rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
     observe_outputs(observed);
-    return nn::make<ObservedGraphModule>(std::move(observed), *model_, std::move(decisions_), custom_.input_quantized_indexes,
-                                         custom_.output_quantized_indexes);
+    std::map<std::string, std::string> class_names;
+    for (const auto& [path, type] : classes_) class_names[path] = nn::class_name(*type);
+    for (const std::string& path : custom_.preserved_attributes) model_->preserve(path);
+    return nn::make<ObservedGraphModule>(std::move(observed), *model_, std::move(decisions_), std::move(class_names),
+                                         custom_.input_quantized_indexes, custom_.output_quantized_indexes);
   }
 
  private:
@@ -453,6 +475,8 @@ class FxPreparer {
     if (!module || swapped_.count(module)) return;
     nn::ModulePtr made;
     if (d.custom) {
+      for (auto& [path, part] : module->named_modules())
+        if (!part->qconfig.has_value()) part->qconfig = *d.qconfig;
       made = (*custom_make(node, *d.mode))(*module);
       OCTET_CHECK(made, invalid_argument, "{}: from_float of the observed custom module of '{}' ({}) gave nothing", who_, node.scope,
                   module->type_name());
@@ -489,7 +513,7 @@ class FxPreparer {
     nn::ModulePtr module = model_->submodule(node.scope);
     QConfigMapping mapping = config.qconfig_mapping ? *config.qconfig_mapping : QConfigMapping(*d.qconfig);
     BackendConfig backend = config.backend_config ? *config.backend_config : backend_;
-    auto prepared = FxPreparer(trace_copy(module, types, custom), mapping, custom, backend, qat_).run();
+    auto prepared = FxPreparer(trace_copy(module, types, custom, backend), mapping, custom, backend, qat_).run();
     kept_.push_back(module);
     model_->put_module(node.scope, prepared);
     add(r, node, operands);
@@ -522,6 +546,7 @@ class FxPreparer {
   }
 
   std::shared_ptr<GraphModule> model_;
+  std::map<std::string, const std::type_info*> classes_;
   const QConfigMapping& mapping_;
   const PrepareCustomConfig& custom_;
   const BackendConfig& backend_;
@@ -549,7 +574,7 @@ std::shared_ptr<ObservedGraphModule> prepare(const nn::ModulePtr& model, const Q
   OCTET_CHECK(inputs || !examples.empty(), invalid_argument, "{}: example inputs are needed, one for each input of forward", who);
   std::vector<std::optional<TensorType>> types;
   if (inputs) types.assign(inputs->begin(), inputs->end());
-  return FxPreparer(trace_copy(model, types, custom, examples), mapping, custom, backend, qat).run();
+  return FxPreparer(trace_copy(model, types, custom, backend, examples), mapping, custom, backend, qat).run();
 }
 
 }  // namespace

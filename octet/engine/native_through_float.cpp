@@ -26,8 +26,10 @@ struct Codes {
 class ThroughFloat final : public Kernel {
  public:
   ThroughFloat(const OpSpec& spec, std::unique_ptr<Kernel> inner) : op_(spec.op), inner_(std::move(inner)), result_(spec.outputs[0]) {
-    for (size_t i = 0; i < spec.inputs.size(); ++i)
-      operands_.push_back(spec.has(i) && spec.inputs[i].is_quantized() && !inner_->packs(i) ? std::optional<Codes>(spec.inputs[i]) : std::nullopt);
+    for (size_t i = 0; i < spec.inputs.size(); ++i) {
+      const bool packed = spec.constants[i].defined() && inner_->packs(i);
+      operands_.push_back(spec.has(i) && spec.inputs[i].is_quantized() && !packed ? std::optional<Codes>(spec.inputs[i]) : std::nullopt);
+    }
   }
   std::string name() const override { return fmt::format("{} in float: {}", op_, inner_->name()); }
   std::string engine() const override { return inner_->engine(); }  // whose threads it runs on

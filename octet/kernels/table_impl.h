@@ -37,6 +37,7 @@ constexpr KernelTable make_table(Isa isa) {
       .requantize = Elementwise<V>::requantize,
       .quantize_nchw_to_nhwc = PlanesToPixels<V>::quantize,
       .exp_sum = exp_sum,
+      .lstm_gates = lstm_gates,
       .min_max = Elementwise<V>::min_max,
   };
 }

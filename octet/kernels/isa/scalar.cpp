@@ -227,6 +227,7 @@ constinit const KernelTable scalar_table = {
     .requantize = requantize,
     .quantize_nchw_to_nhwc = quantize_nchw_to_nhwc,
     .exp_sum = exp_sum,
+    .lstm_gates = lstm_gates,
     .min_max = min_max,
 };
 

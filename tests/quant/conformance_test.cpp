@@ -75,7 +75,10 @@ const std::vector<Row> kRows = {
      "GoldenEager"},
     {"whole models, dynamic, qnnpack", "eager_dynamic", kBits, "eager", "GoldenEager"},
     {"graphs of small models: traced, fused, prepared, reference, lowered", "fx_graphs",
-     "node for node; differences are listed with reasons in `tests/quant/fx_differences.inc`", "fx_graphs", "GoldenFxGraphs"},
+     "node for node, but for the differences listed below", "fx_graphs", "GoldenFxGraphs"},
+    {"the same models calibrated: every observer, every value on codes, results of reference and lowered graph", "fx_outputs",
+     "qparams, codes and lowered results: bits on qnnpack; reference results 1e-5 of the largest element, 1 step on ties; but for the "
+     "differences listed below", "fx_outputs", "GoldenFxOutputs"},
     {"QAT: five steps of SGD, then eval, then convert", "qat",
      "losses 1e-3 (ResNet 2e-2: a float sum on a tie moves a value by a step); fake-quantized output 1e-5; converted weights, codes and "
      "output from PyTorch's state: bits", "qat", "GoldenQat"},
@@ -146,6 +149,50 @@ Left out, because PyTorch gives no answer: fbgemm (not built on this machine; it
 qnnpack, dynamic and weight-only convolutions, and weights of qnnpack's Conv3d, which it cannot unpack (their codes are compared).
 )";
 
+// The rows of the tables of what differs between graphs of graph mode; the last column is the tests'.
+struct FxDifference {
+  const char *model, *stage, *reason, *what;
+};
+const std::vector<FxDifference> kFxGraphs = {
+#include "tests/quant/fx_differences.inc"
+};
+const std::vector<FxDifference> kFxOutputs = {
+#include "tests/quant/fx_output_differences.inc"
+};
+
+// One row per reason, with the models and stages that it is seen in ("prepared" for "prepared PATH" of a graph inside).
+std::string table_of(const std::vector<FxDifference>& differences) {
+  struct Seen {
+    std::string reason;
+    std::vector<std::string> models, stages;
+  };
+  std::vector<Seen> rows;
+  auto add = [](std::vector<std::string>& names, const std::string& name) {
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  };
+  for (const FxDifference& d : differences) {
+    auto row = std::find_if(rows.begin(), rows.end(), [&](const Seen& seen) { return seen.reason == d.reason; });
+    if (row == rows.end()) row = rows.insert(row, {d.reason, {}, {}});
+    add(row->models, d.model);
+    add(row->stages, std::string(d.stage).substr(0, std::string(d.stage).find(' ')));
+  }
+  auto joined = [](const std::vector<std::string>& names) {
+    std::string text;
+    for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+    return text;
+  };
+  std::string table = "| octet | models | stages |\n|---|---|---|\n";
+  for (const Seen& row : rows) table += "| " + row.reason + " | " + joined(row.models) + " | " + joined(row.stages) + " |\n";
+  return table;
+}
+
+std::string fx_differences() {
+  return "\n## Graph mode: deliberate differences\n"
+         "Of graphs (`tests/quant/fx_differences.inc` has octet's, node for node; models: `tests/quant/fx_models.h`):\n\n" +
+         table_of(kFxGraphs) +
+         "\nOf values (`tests/quant/fx_output_differences.inc` has which and by how much):\n\n" + table_of(kFxOutputs);
+}
+
 std::string stem(const std::filesystem::path& file) { return file.stem().string(); }
 
 const Row* row_of(const std::string& name) {
@@ -202,7 +249,7 @@ std::string conformance(size_t& total) {
          "files with codes and `dynamic_linear` are compared on octet's native and reference engines.\n"
          "\"Bits\": equal to the last bit; \"1 step\": codes differ by 1 at most.\n\n"
          "| what | cases | equal to | files | script | tests |\n|---|---|---|---|---|---|\n"
-      << table.str() << kDifferences;
+      << table.str() << kDifferences << fx_differences();
   return out.str();
 }
 
@@ -223,7 +270,7 @@ TEST(Conformance, TheTableOfGoldenCasesIsCurrent) {
 TEST(Conformance, EveryGoldenFileHasItsScriptAndIsReadByATest) {
   std::string tests;
   for (const auto& entry : std::filesystem::recursive_directory_iterator("tests"))
-    if (entry.path().extension() == ".cpp" && entry.path().filename() != "conformance_test.cpp") {
+    if ((entry.path().extension() == ".cpp" || entry.path().extension() == ".h") && entry.path().filename() != "conformance_test.cpp") {
       std::ifstream in(entry.path());
       tests.append(std::istreambuf_iterator<char>(in), {});
     }

@@ -46,10 +46,12 @@ std::vector<Tensor> ObservedGraphModule::call_module(const Node& node, const std
   const nn::ModulePtr module = submodule(node.scope);
   if (dynamic_cast<const Observer*>(module.get()) && !operands.empty()) {
     const Node& producer = graph().producer(node.inputs[0]);
-    const bool call = producer.kind == NodeKind::call || producer.kind == NodeKind::module;
+    const bool made = producer.kind == NodeKind::call || producer.kind == NodeKind::module;
+    const auto decision = made ? decisions_.find(graph().value(producer.outputs[0]).name) : decisions_.end();
     const bool may_widen = producer.kind == NodeKind::module ? producer.op == "Hardtanh" || producer.op.find("Pad") != std::string::npos
                                                              : widens(producer);
-    if (call && !may_widen && !producer.inputs.empty() && producer.inputs[0] != kNone) {
+    // Not whatever has one observer before and behind it: in cat({conv(x), x}) the conv has.
+    if (decision != decisions_.end() && decision->second.keeps_qparams && !may_widen && producer.inputs[0] != kNone) {
       const Node& before = graph().producer(producer.inputs[0]);
       if (before.kind == NodeKind::module && before.scope == node.scope) return operands;  // of what it has been shown
     }
@@ -75,8 +77,8 @@ Attrs ObservedGraphModule::config() const {
       number = std::to_string(at - qconfigs.begin());
       if (at == qconfigs.end()) qconfigs.push_back(*d.qconfig);
     }
-    c.set("decision." + name, fmt::format("{};{};{}{};{}", d.mode ? kModes[static_cast<int>(*d.mode)] : "float", number,
-                                          d.custom ? "c" : "", d.standalone ? "s" : "", d.reason));
+    c.set("decision." + name, fmt::format("{};{};{}{}{};{}", d.mode ? kModes[static_cast<int>(*d.mode)] : "float", number,
+                                          d.custom ? "c" : "", d.standalone ? "s" : "", d.keeps_qparams ? "k" : "", d.reason));
   }
   for (size_t i = 0; i < qconfigs.size(); ++i)
     for (const auto& [key, value] : to_attrs(qconfigs[i])) c.set(fmt::format("qconfig.{}.{}", i, key), value);
@@ -115,6 +117,7 @@ std::shared_ptr<ObservedGraphModule> ObservedGraphModule::from_config(const Attr
     }
     d.custom = parts[2].find('c') != std::string::npos;
     d.standalone = parts[2].find('s') != std::string::npos;
+    d.keeps_qparams = parts[2].find('k') != std::string::npos;
     d.reason = text.substr(begin);
     decisions[key.substr(9)] = std::move(d);
   }
@@ -428,6 +431,7 @@ class FxPreparer {
       now.reason = why;
       return;
     }
+    d.keeps_qparams = type == ObservationType::output_share_observer_with_input;
     std::vector<ValueId> results = add(r, node, operands);
     if (type == ObservationType::output_share_observer_with_input) {
       for (const std::string& path : paths) unite(r, paths[0], path);

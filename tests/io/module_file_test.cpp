@@ -14,6 +14,8 @@
 #include "octet/nn/registry.h"
 #include "octet/nn/rnn.h"
 #include "octet/ops/functional.h"
+#include "octet/quant/algorithms/input_weight_equalization.h"
+#include "octet/quant/algorithms/model_report_observer.h"
 #include "octet/quant/backend/module_mappings.h"
 #include "octet/quant/modules/float_functional.h"
 #include "octet/quant/modules/intrinsic.h"
@@ -346,6 +348,10 @@ std::vector<Sample> observers() {
       (*fq)(x);
       all.push_back({fq, x});
     }
+  }
+  for (nn::ModulePtr observer : {nn::ModulePtr(nn::make<quant::ModelReportObserver>()), nn::ModulePtr(nn::make<quant::InputEqualizationObserver>())}) {
+    (*observer)(x);
+    all.push_back({observer, x});
   }
   return all;
 }

@@ -1,9 +1,10 @@
 # Each file of octet/kernels/isa/ is compiled for its own instruction set and only called after a check of the
-# CPU; the rest of the library is plain x86-64. -mtune is left alone: the kernels are written with intrinsics.
+# CPU; the rest of the library is plain x86-64. Nobody traps floating-point exceptions: told so, GCC makes selects of
+# branches. -mtune is left alone: most kernels are written with intrinsics.
 set(isa octet/kernels/isa)
 function(octet_isa file)
   if(EXISTS ${CMAKE_SOURCE_DIR}/${isa}/${file})
-    set_source_files_properties(${isa}/${file} PROPERTIES COMPILE_OPTIONS "-O3;${ARGN}")
+    set_source_files_properties(${isa}/${file} PROPERTIES COMPILE_OPTIONS "-O3;-fno-trapping-math;${ARGN}")
   endif()
 endfunction()
 octet_isa(scalar.cpp)

@@ -28,6 +28,8 @@
 #include "octet/ops/functional.h"
 #include "octet/ops/op.h"
 #include "octet/quant/algorithms/equalize.h"
+#include "octet/quant/algorithms/input_weight_equalization.h"
+#include "octet/quant/algorithms/model_report.h"
 #include "octet/quant/backend/backend_config.h"
 #include "octet/quant/backend/module_mappings.h"
 #include "octet/quant/backend/object_type.h"

@@ -59,7 +59,8 @@ std::unique_ptr<Kernel> make_kernel(const OpSpec& spec, std::string_view engine)
     if (auto kernel = native.make(spec)) return kernel;
     if (auto kernel = onednn_engine().make(spec)) return kernel;
   }
-  return reference_engine().make(spec);
+  if (auto kernel = reference_engine().make(spec)) return kernel;
+  return choice == Choice::native ? native::make_through_float(spec) : nullptr;
 }
 
 namespace {

@@ -13,6 +13,8 @@ std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);      // native_dynamic
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec);         // native_pool.cpp: max_pool2d, avg_pool2d, adaptive_avg_pool2d
 std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec);  // native_elementwise.cpp: add, mul, unary, (de|re)quantize
 std::unique_ptr<Kernel> make_cat(const OpSpec& spec);          // native_cat.cpp
+// native_through_float.cpp: what is defined as dequantize, float operator, quantize and that oneDNN has in float. Asked last.
+std::unique_ptr<Kernel> make_through_float(const OpSpec& spec);
 
 // Splits an m x n result over the threads: calls run(m0, m1, n0, n1) on tiles whose edges are multiples of the register
 // tile. `images` independent results of the same size come first.

@@ -157,6 +157,11 @@ struct KernelTable {
   // quantize, and from planes to pixels: x is [channels][pixels] float32, y is [pixels][channels] bytes. Pixels p0..p1.
   void (*quantize_nchw_to_nhwc)(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
                                 int32_t lo, int32_t hi, int64_t p0, int64_t p1) = nullptr;
+  // y[i] = exp(x[i] - top) in double; returns their sum. For x[i] <= top (or NaN).
+  double (*exp_sum)(const float* x, float top, double* y, int64_t n) = nullptr;
+  // One step of an LSTM for n units. g: what x gives the gates in, forget, candidate, out (4*n), which become the gates themselves;
+  // r: what h gives them; cell and h: the states, h only written. Sigmoid and tanh in double, rounded once; all else in float32.
+  void (*lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) = nullptr;
   // Minimum and maximum of n floats. NaN is ignored (only NaN: +inf and -inf); infinities are not, but both are counted
   // in *not_finite. A zero comes out as +0.
   void (*min_max)(const float* x, int64_t n, float* mn, float* mx, int64_t* not_finite) = nullptr;

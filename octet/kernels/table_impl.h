@@ -7,6 +7,7 @@
 #include "octet/kernels/gemm_impl.h"
 #include "octet/kernels/kernels.h"
 #include "octet/kernels/layout_impl.h"
+#include "octet/kernels/math_impl.h"
 #include "octet/kernels/pool_impl.h"
 
 namespace octet::kernels {
@@ -35,6 +36,8 @@ constexpr KernelTable make_table(Isa isa) {
       .dequantize = Elementwise<V>::dequantize,
       .requantize = Elementwise<V>::requantize,
       .quantize_nchw_to_nhwc = PlanesToPixels<V>::quantize,
+      .exp_sum = exp_sum,
+      .lstm_gates = lstm_gates,
       .min_max = Elementwise<V>::min_max,
   };
 }

@@ -232,6 +232,8 @@ OCTET_OP(pow, "pow(a, b) -> y", QRule::own, infer([](const Types& t) {
                zip_into<T, double, double>(a, b.to(DType::float64), real,
                                            [](T p, double q) { return std::pow(static_cast<double>(p), q); });
                y = real.to(y.dtype());
+             } else if (is_floating(a.dtype()) && b.numel() == 1 && b.at(std::vector<int64_t>(static_cast<size_t>(b.dim()), 0)) == 2) {
+               zip_into<T, T, T>(a, b.to(a.dtype()), y, [](T p, T) { return p * p; });  // the same number, rounded once too
              } else {
                zip_into<T, T, T>(a, b.to(a.dtype()), y, [](T p, T q) { return Pow::of(p, q); });
              }

@@ -282,6 +282,10 @@ std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorTy
   auto byte_affine = [](const TensorType& t) {
     return t.is_quantized() && element_size(t.dtype) == 1 && !t.quantizer->is_per_channel();
   };
+  if (op.name() == "lookup") {
+    const std::vector<int64_t>& codes = attrs.get_ints("table");
+    return {codes.begin(), codes.end()};
+  }
   bool requantize = op.name() == "requantize";
   if (!byte_affine(x) || !byte_affine(y) || !(requantize || is_unary(op.name()))) return {};
   auto f = requantize ? [](float v) { return v; } : unary_function(op.name(), attrs);

@@ -45,4 +45,26 @@ OCTET_OP(requantize, "requantize(x) -> y", QRule::own, Doc{"codes to codes of ot
            return octet::quantize(c[0].dequantize(), c.outputs()[0].quantizer, c.outputs()[0].dtype);
          }))
 
+// One of 256 codes for each code: y = table[q], q counted from the dtype's lowest (quint8: 0) as a byte: q & 255.
+OCTET_OP(lookup, "lookup(x, *, table) -> y", QRule::own, Doc{"codes to codes by a table: table[q & 255]"},
+         infer([](const Types& t) {
+           OCTET_CHECK(t[0].is_quantized() && element_size(t[0].dtype) == 1 && t.want() && element_size(t.want()->dtype) == 1 &&
+                           t.attrs().get_ints("table").size() == 256,
+                       invalid_argument, "lookup: expected 8-bit codes, a wanted 8-bit result and a table of 256, got {}", to_string(t[0]));
+           for (int64_t code : t.attrs().get_ints("table"))
+             OCTET_CHECK(code >= qmin(t.want()->dtype) && code <= qmax(t.want()->dtype), invalid_argument, "lookup: {} is no code of {}", code,
+                         to_string(t.want()->dtype));
+           return t.result(t[0].dims);
+         }),
+         quantized([](const Call& c) {
+           if (auto r = try_engine(c)) return (*r)[0];
+           Tensor x = c[0].contiguous();
+           Tensor y = Tensor::empty(x.shape(), c.outputs()[0].dtype, c.outputs()[0].quantizer);
+           const std::vector<int64_t>& table = c.attrs().get_ints("table");
+           const auto* from = static_cast<const uint8_t*>(x.raw_data());
+           auto* to = static_cast<uint8_t*>(y.raw_data());
+           for (int64_t i = 0; i < x.numel(); ++i) to[i] = static_cast<uint8_t>(table[from[i]]);
+           return y;
+         }))
+
 }  // namespace octet::ops

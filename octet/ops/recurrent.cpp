@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "octet/base/parallel.h"
+#include "octet/kernels/kernels.h"
 #include "octet/ops/conv_impl.h"
 #include "octet/ops/define_impl.h"
 #include "octet/ops/unary_impl.h"
@@ -176,16 +177,8 @@ struct Run {
 
   // g: what x gives the gates; r: what h gives them. g becomes the gates themselves.
   void lstm_step(float* g, const float* r, float* cell, float* h, float* kept) const {
-    for (int64_t j = 0; j < hidden; ++j) {
-      float &in = g[j], &forget = g[hidden + j], &candidate = g[2 * hidden + j], &out = g[3 * hidden + j];
-      in = sigmoid(r[j] + in);
-      forget = sigmoid(r[hidden + j] + forget);
-      candidate = tanh_of(r[2 * hidden + j] + candidate);
-      out = sigmoid(r[3 * hidden + j] + out);
-      cell[j] = forget * cell[j] + in * candidate;
-      h[j] = out * tanh_of(cell[j]);
-      if (kept) kept[j] = cell[j];
-    }
+    kernels::table().lstm_gates(g, r, cell, h, hidden);
+    if (kept) std::copy(cell, cell + hidden, kept);
   }
 
   void gru_step(float* g, const float* r, const float* old, float* h, float* kept) const {

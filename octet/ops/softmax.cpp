@@ -1,5 +1,6 @@
 #include <cmath>
 
+#include "octet/kernels/kernels.h"
 #include "octet/ops/define_impl.h"
 #include "octet/ops/gradient_impl.h"
 #include "octet/ops/iterate_impl.h"
@@ -30,7 +31,9 @@ Tensor softmax_rows(const Call& c) {
     const T* in = x.data<T>();
     T* out = y.data<T>();
     parallel_ranges(x.numel() / n, std::max<int64_t>(1, kGrain / 8 / n), [&](int64_t begin, int64_t end) {
+      const kernels::KernelTable& table = kernels::table();
       std::vector<double> exps(n);
+      std::vector<T> strided(inner == 1 ? 0 : n);
       for (int64_t row = begin; row < end; ++row) {
         const int64_t base = row / inner * inner * n + row % inner;
         const T* p = in + base;
@@ -39,9 +42,17 @@ Tensor softmax_rows(const Call& c) {
         for (int64_t j = 1; j < n; ++j) most = p[j * inner] > most ? p[j * inner] : most;
         // A row of -inf alone has no distribution: NaN, as the formula says.
         double sum = 0, top = static_cast<double>(most);
-        for (int64_t j = 0; j < n; ++j) {
-          exps[j] = std::exp(static_cast<double>(p[j * inner]) - top);
-          sum += exps[j];
+        if constexpr (std::is_same_v<T, float>) {
+          if (inner == 1) sum = table.exp_sum(p, most, exps.data(), n);
+          else {
+            for (int64_t j = 0; j < n; ++j) strided[j] = p[j * inner];
+            sum = table.exp_sum(strided.data(), most, exps.data(), n);
+          }
+        } else {
+          for (int64_t j = 0; j < n; ++j) {
+            exps[j] = std::exp(static_cast<double>(p[j * inner]) - top);
+            sum += exps[j];
+          }
         }
         if (logarithm) {
           double shift = top + std::log(sum);

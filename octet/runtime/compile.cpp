@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "octet/base/check_impl.h"
+#include "octet/graph/fuse_lookups.h"
 #include "octet/runtime/program_impl.h"
 
 namespace octet::runtime {
@@ -38,10 +39,10 @@ class Compiler {
  public:
   Compiler(const Graph& g, const CompileOptions& options) : impl_(std::make_shared<Program::Impl>()), g_(impl_->graph) {
     g.require_operators("compile");
-    impl_->graph = g;
+    impl_->graph = options.every_value ? g : graph::fuse_lookups(g);
     impl_->engine = options.engine.empty() ? octet::engine() : options.engine;
-    impl_->primary.assign(g.values().size(), -1);
-    second_.assign(g.values().size(), -1);
+    impl_->primary.assign(g_.values().size(), -1);
+    second_.assign(g_.values().size(), -1);
   }
 
   std::shared_ptr<Program::Impl> compile() {

@@ -174,7 +174,11 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
     case Step::Kind::evaluate: {
       const graph::Node& node = p.graph.node(step.node);
       std::vector<Tensor> inputs;
-      for (int slot : step.inputs) inputs.push_back(slot < 0 ? Tensor() : view(p, c, slot));
+      // Constants as the same tensors each time: what is packed for them is kept with them.
+      for (int slot : step.inputs) {
+        const Root* root = slot < 0 ? nullptr : &p.roots[p.slots[slot].root];
+        inputs.push_back(!root ? Tensor() : root->kind == Root::Kind::constant && !p.slots[slot].channels_last ? root->constant : view(p, c, slot));
+      }
       std::vector<TensorType> types;
       for (ValueId id : node.outputs) types.push_back(c.types[id]);
       auto results = ops::evaluate(ops::Call(ops::get(node.op), std::move(inputs), node.attrs, std::move(types)));

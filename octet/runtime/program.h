@@ -14,6 +14,8 @@ namespace octet::runtime {
 
 struct CompileOptions {
   std::string engine;  // "native", "reference"; "" is the process's choice (octet::engine())
+  // Compute every value of the graph that is given, so that run_watched can show it: nothing is fused (graph/fuse_lookups.h).
+  bool every_value = false;
 };
 
 // What runs for one node of the graph.
@@ -45,6 +47,8 @@ class Program {
   // Runs once more and returns the seconds spent in each step, in the order of steps().
   std::vector<double> profile(const std::vector<Tensor>& inputs) const;
 
+  // What runs: the graph that was given, but for functions of one code, which are lookups unless every_value was asked for. Ids of
+  // values and nodes here are its.
   const graph::Graph& graph() const;
   const std::vector<StepInfo>& steps() const;
   const std::vector<std::string>& warnings() const;  // e.g. saturated biases, one line each

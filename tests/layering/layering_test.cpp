@@ -22,7 +22,7 @@ const std::map<std::string, std::set<std::string>>& floors() {
     a["kernels"] = {"base"};
     a["engine"] = {"base", "tensor", "kernels"};
     a["autograd"] = {"base", "tensor"};
-    a["ops"] = {"base", "tensor", "engine", "autograd"};
+    a["ops"] = {"base", "tensor", "kernels", "engine", "autograd"};
     a["nn"] = {"base", "tensor", "engine", "autograd", "ops"};
     a["graph"] = {"base", "tensor", "engine", "autograd", "ops", "nn"};
     a["runtime"] = {"base", "tensor", "engine", "autograd", "ops", "nn", "graph"};

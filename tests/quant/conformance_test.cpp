@@ -88,6 +88,10 @@ const std::vector<Row> kRows = {
      "state dicts: every name and shape; results 2e-5 of the largest element", "example_models", "GoldenExampleModels"},
     {"cross-layer equalization of chains of Conv2d and Linear", "equalize", "1e-6: PyTorch rounds weights in every turn, octet once",
      "equalize", "GoldenEqualize"},
+    {"input-weight equalization of Linear, Conv1d, 2d, 3d and functional linear in graph mode", "input_weight_equalization",
+     "scales, weights, biases 1e-6; scaled ranges 1e-5", "input_weight_equalization", "GoldenInputWeightEqualization"},
+    {"ModelReport: per-channel, dynamic/static, input-weight and outlier detectors", "model_report",
+     "numbers 1e-5, classifications and recommendations exactly, but for those named below", "model_report", "GoldenModelReport"},
     {"losses, forward and gradient", "layers_loss", "1e-5", "layers", "GoldenLayers"},
     {"optimizers, schedules, clipping, distillation", "optimizers", "parameters 1e-5, rates 1e-12", "layers", "GoldenOptimizers"},
 };
@@ -126,6 +130,14 @@ const char* const kDifferences = R"(
 | NaN, infinity: the code depends on the memory layout | NaN the zero point, infinities the ends; in calibration an error that counts them | |
 | cross-layer equalization of a channel whose weights all have one sign: its range leaves 0 out, is 0 for a single weight and gives NaN | 0 is counted in, channels without a range are left alone | the range is that which a quantizer covers |
 | cross-layer equalization: pairs of Conv2d and Linear with bias; takes any pair | all convolutions, depthwise ones between, no bias needed; what would change the model is refused where it can be seen | |
+| input-weight equalization: what a layer makes is scaled only if it is itself equalized; if not, the mul is left out as well and the model computes something else (likewise behind any call named relu, and for functional biases whose name lacks "bias") | the layer before takes the scale wherever it alone makes the input, else there is a mul | the model has to compute what it did |
+| input-weight equalization: between two equalized layers the observer keeps the range that the value had before it was scaled | the scaled range | the range is that of the value |
+| input-weight equalization: histograms of unscaled values with the scaled range; values with several users and groups are refused | a MinMax observer of the scaled range; both work | |
+| InputWeightEqualizationDetector recommends channels with threshold <= s <= 1/threshold | those outside | equalizing multiplies by s: where all s are alike it does nothing (a test shows both) |
+| generate_equalization_mapping names every layer that any detector has seen | those of which 40% of the channels gain, as in the report's text | |
+| OutlierDetector: a ratio of 0 (all zeros, never above 0) becomes 1/0, an outlier | no outlier | |
+| ModelReport: with several detectors the percentile of an observer depends on the order of a set; ch_axis other than 1 takes quantiles along the wrong dimension; layers without qconfig and data that never changes are errors; a layer called twice is watched once | one observer for each percentile; any axis; both are reported; every call is watched | |
+| ModelReport calls fused layers "fc.0", which no mapping of the float model may name, and suggests the 7-bit default_qconfig everywhere | "fc"; what fits of the layer's qconfig is kept | the mapping is to be given to prepare_fx |
 | a bias beyond int32 wraps | is clamped, with a warning naming the layer | |
 | convert without calibration gives scale 1 | an error naming every observer | |
 | an unknown qconfig name gives a default | an error with the nearest names | |

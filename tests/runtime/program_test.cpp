@@ -250,7 +250,7 @@ TEST(Program, AdversarialGraphs) {
     }
     for (const char* engine : {"native", "reference"}) {
       EngineGuard guard(engine);
-      Program p = compile(g, {engine});
+      Program p = compile(g, {.engine = engine, .every_value = true});
       auto want = evaluate_values(g, inputs);
       std::vector<Tensor> outputs;
       for (ValueId id : g.outputs()) outputs.push_back(want[id]);
@@ -280,7 +280,7 @@ TEST(Program, WatchShowsEachWantedValueOnceAndNoOther) {
     for (size_t v = 0; v < g.values().size(); v += 2)
       wanted.insert(wanted.end(), 2, static_cast<ValueId>(v));  // doubly
     std::map<ValueId, int> seen;
-    compile(g).run_watched({x}, wanted, [&](ValueId id, const Tensor& t) {
+    compile(g, {.every_value = true}).run_watched({x}, wanted, [&](ValueId id, const Tensor& t) {
       ++seen[id];
       EXPECT_TRUE(allclose(t, want[id], 1e-4, 1e-5)) << seed << " %" << g.value(id).name;
     });

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "octet/kernels/math_impl.h"
 #include "octet/kernels/isa/tables_impl.h"
 
 namespace octet::kernels {
@@ -225,6 +226,8 @@ constinit const KernelTable scalar_table = {
     .dequantize = dequantize,
     .requantize = requantize,
     .quantize_nchw_to_nhwc = quantize_nchw_to_nhwc,
+    .exp_sum = exp_sum,
+    .lstm_gates = lstm_gates,
     .min_max = min_max,
 };
 

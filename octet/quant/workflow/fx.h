@@ -136,6 +136,7 @@ class ObservedGraphModule : public graph::GraphModule {
   std::map<std::string, std::optional<QConfig>> qconfig_map() const;
   // The path and class of the module whose forward calls a node, or that it calls (graph::Node::scope).
   std::map<std::string, std::pair<std::string, std::string>> node_name_to_scope() const;
+  const std::map<std::string, std::string>& class_names() const { return class_names_; }  // of the model's modules, by path
   const std::vector<int>& input_quantized_indexes() const { return input_quantized_; }
   const std::vector<int>& output_quantized_indexes() const { return output_quantized_; }
 
@@ -146,7 +147,7 @@ class ObservedGraphModule : public graph::GraphModule {
   std::vector<Tensor> call_module(const graph::Node& node, const std::vector<Tensor>& operands) override;
 
   std::map<std::string, NodeDecision> decisions_;
-  std::map<std::string, std::string> class_names_;  // of the model's modules, by path
+  std::map<std::string, std::string> class_names_;
   std::vector<int> input_quantized_, output_quantized_;
 };
 

@@ -23,7 +23,7 @@ void fuse_patterns(GraphModule& model, const BackendConfig& backend);
 
 // How a QConfigMapping knows each call of a graph (module and operator calls), by node. The class of an operator's caller counts
 // too, but for the model itself (as in PyTorch).
-std::vector<QConfigMapping::Target> targets_of(const GraphModule& model, const std::map<std::string, const std::type_info*>& classes);
+std::vector<QConfigMapping::Target> targets_of(const GraphModule& model, const std::map<std::string, const std::type_info*>& classes = {});
 
 // The module that a module call calls; null for other nodes.
 nn::Module* module_of(const GraphModule& model, const graph::Node& node);

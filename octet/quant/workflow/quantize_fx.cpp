@@ -96,7 +96,7 @@ PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig, const Prep
     const Node& node = fused.nodes()[i];
     if (placement.quantized[i] && has_weight(node)) observe_weight(fused, node.inputs[1], qconfig);
   }
-  runtime::Program program = runtime::compile(fused, {options.engine});
+  runtime::Program program = runtime::compile(fused, {.engine = options.engine, .every_value = true});
   std::vector<ObserverPtr> observers;
   std::vector<ValueId> watched;
   for (int g = 0; g < placement.groups; ++g) {

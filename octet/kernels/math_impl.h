@@ -1,0 +1,75 @@
+#pragma once
+// Exponentials, in double: plain arithmetic in one order, so that every instruction set gives the same bits (which libm does not
+// promise), written for the compiler to vectorize.
+
+#include <cstdint>
+
+namespace octet::kernels {
+namespace {
+
+// exp(x) to 2 units in the last place of double; 0 below -708, that of 709 above; NaN stays NaN. x = n*ln2 + r with |r| <= ln2/2, exp(r) by its
+// series (Cody and Waite 1980).
+inline double exp_of(double x) {
+  constexpr double kLog2e = 1.4426950408889634, kLn2High = 0x1.62e42fefa3800p-1, kLn2Low = 0x1.ef35793c76730p-45;
+  constexpr double kShift = 0x1.8p52;  // adding it leaves the nearest integer in the low bits
+  const double low = x < -708 ? -708 : x, bounded = low > 709 ? 709 : low;
+  const double shifted = bounded * kLog2e + kShift, n = shifted - kShift;
+  const double r = (bounded - n * kLn2High) - n * kLn2Low;
+  double p = 1.0 / 6227020800;
+  p = p * r + 1.0 / 479001600;
+  p = p * r + 1.0 / 39916800;
+  p = p * r + 1.0 / 3628800;
+  p = p * r + 1.0 / 362880;
+  p = p * r + 1.0 / 40320;
+  p = p * r + 1.0 / 5040;
+  p = p * r + 1.0 / 720;
+  p = p * r + 1.0 / 120;
+  p = p * r + 1.0 / 24;
+  p = p * r + 1.0 / 6;
+  p = p * r + 0.5;
+  p = p * r + 1.0;
+  p = p * r + 1.0;
+  const int64_t bits = __builtin_bit_cast(int64_t, p) + (__builtin_bit_cast(int64_t, shifted) << 52);
+  const double y = __builtin_bit_cast(double, bits);
+  const double zeroed = x < -708 ? 0 : y;
+  return x != x ? x : zeroed;
+}
+
+// y[i] = exp(x[i] - top); returns their sum, taken in eight sums (of i modulo 8) that are then added in order.
+inline double exp_sum(const float* __restrict x, float top, double* __restrict y, int64_t n) {
+  const double t = static_cast<double>(top);
+  for (int64_t i = 0; i < n; ++i) y[i] = exp_of(static_cast<double>(x[i]) - t);
+  double sums[8] = {};
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int64_t j = 0; j < 8; ++j) sums[j] += y[i + j];
+  for (int64_t j = 0; i < n; ++i, ++j) sums[j] += y[i];
+  double sum = 0;
+  for (double s : sums) sum += s;
+  return sum;
+}
+
+inline double sigmoid_of(double x) { return 1 / (1 + exp_of(-x)); }
+
+// By exp, and near 0, where that cancels, by the series of tanh.
+inline double tanh_of(double x) {
+  const double s = x * x, near = x * (1 + s * (-1.0 / 3 + s * (2.0 / 15 + s * (-17.0 / 315 + s * (62.0 / 2835)))));
+  const double far = 1 - 2 / (exp_of(2 * x) + 1);
+  return __builtin_fabs(x) < 0.05 ? near : far;
+}
+
+inline void lstm_gates(float* __restrict g, const float* __restrict r, float* __restrict cell, float* __restrict h, int64_t n) {
+  float *in = g, *forget = g + n, *candidate = g + 2 * n, *out = g + 3 * n;
+  for (int64_t j = 0; j < n; ++j) in[j] = static_cast<float>(sigmoid_of(static_cast<double>(r[j] + in[j])));
+  for (int64_t j = 0; j < n; ++j) forget[j] = static_cast<float>(sigmoid_of(static_cast<double>(r[n + j] + forget[j])));
+  for (int64_t j = 0; j < n; ++j) candidate[j] = static_cast<float>(tanh_of(static_cast<double>(r[2 * n + j] + candidate[j])));
+  for (int64_t j = 0; j < n; ++j) out[j] = static_cast<float>(sigmoid_of(static_cast<double>(r[3 * n + j] + out[j])));
+  for (int64_t j = 0; j < n; ++j) {
+    const float kept = forget[j] * cell[j], added = in[j] * candidate[j];
+    cell[j] = kept + added;
+    h[j] = out[j] * static_cast<float>(tanh_of(static_cast<double>(cell[j])));
+  }
+}
+
+}  // namespace
+}  // namespace octet::kernels

@@ -1,0 +1,72 @@
+// Exponentials: the same bits on every instruction set, and what libm gives to within float rounding.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "tests/kernels/kernel_test_util.h"
+
+namespace octet::kernels {
+namespace {
+
+class MathTest : public EveryIsa {};
+
+std::vector<float> numbers(size_t n) {
+  std::vector<float> x(n);
+  for (size_t i = 0; i < n; ++i) x[i] = -0.37f * static_cast<float>(i % 300) + 0.011f * static_cast<float>(i);
+  return x;
+}
+
+TEST_P(MathTest, ExponentialsAreLibmsAndTheSameBitsEverywhere) {
+  for (size_t n : {1, 7, 8, 9, 64, 1000}) {
+    const std::vector<float> x = numbers(n);
+    std::vector<double> y(n), plain(n);
+    const double sum = kernels().exp_sum(x.data(), 12.5f, y.data(), static_cast<int64_t>(n));
+    const double expected = table(Isa::scalar).exp_sum(x.data(), 12.5f, plain.data(), static_cast<int64_t>(n));
+    EXPECT_EQ(sum, expected);
+    EXPECT_EQ(y, plain);
+    for (size_t i = 0; i < n; ++i) EXPECT_NEAR(y[i] / std::exp(static_cast<double>(x[i]) - 12.5), 1, 1e-15) << x[i];
+  }
+}
+
+TEST_P(MathTest, ExponentialsOfTheEndsOfTheLine) {
+  constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<float> x{0, -kInf, -800, kNan, -700, -0.0f};
+  std::vector<double> y(x.size());
+  EXPECT_TRUE(std::isnan(kernels().exp_sum(x.data(), 0, y.data(), static_cast<int64_t>(x.size()))));
+  EXPECT_EQ(y[0], 1);
+  EXPECT_EQ(y[1], 0);
+  EXPECT_EQ(y[2], 0);
+  EXPECT_TRUE(std::isnan(y[3]));
+  EXPECT_NEAR(y[4] / std::exp(-700.0), 1, 1e-14);
+  EXPECT_EQ(y[5], 1);
+}
+
+TEST_P(MathTest, AStepOfAnLstmIsItsFormulaAndTheSameBitsEverywhere) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  for (size_t n : {1, 5, 16, 100}) {
+    std::vector<float> g = numbers(4 * n), r(4 * n), cell = numbers(n), h(n);
+    for (size_t i = 0; i < r.size(); ++i) r[i] = 0.13f * static_cast<float>(i % 37) - 2;
+    if (n > 4) g[0] = kInf, g[n + 1] = -kInf, g[2 * n + 2] = 1e-3f, r[2 * n + 2] = 0, g[3 * n + 3] = 900;
+    std::vector<float> g2 = g, cell2 = cell, h2(n), g3 = g, cell3 = cell;
+    kernels().lstm_gates(g.data(), r.data(), cell.data(), h.data(), static_cast<int64_t>(n));
+    table(Isa::scalar).lstm_gates(g2.data(), r.data(), cell2.data(), h2.data(), static_cast<int64_t>(n));
+    EXPECT_EQ(g, g2);
+    EXPECT_EQ(cell, cell2);
+    EXPECT_EQ(h, h2);
+    auto sigmoid = [](float x) { return static_cast<float>(1 / (1 + std::exp(-static_cast<double>(x)))); };
+    auto tanh = [](float x) { return static_cast<float>(std::tanh(static_cast<double>(x))); };
+    for (size_t j = 0; j < n; ++j) {
+      const float in = sigmoid(r[j] + g3[j]), forget = sigmoid(r[n + j] + g3[n + j]), out = sigmoid(r[3 * n + j] + g3[3 * n + j]);
+      const float c = forget * cell3[j] + in * tanh(r[2 * n + j] + g3[2 * n + j]);
+      EXPECT_NEAR(cell[j], c, 1e-6f * std::fabs(c) + 1e-12f);
+      EXPECT_NEAR(h[j], out * tanh(c), 1e-6f);
+    }
+  }
+}
+
+OCTET_FOR_EVERY_ISA(MathTest);
+
+}  // namespace
+}  // namespace octet::kernels

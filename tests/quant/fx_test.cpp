@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "octet/io/module_file.h"
 #include "octet/nn/nn.h"
@@ -200,6 +202,47 @@ TEST(PrepareFx, DecisionsAndScopesOfNodesArePublic) {
 TEST(PrepareFx, NamesThatMatchNothingAreErrors) {
   auto mapping = quant::get_default_qconfig_mapping().set_module_name("con2", std::nullopt);
   expect_error(ErrorCode::not_found, {"con2", "conv2"}, [&] { quant::prepare_fx(net(), mapping, std::vector<Tensor>{batch()}); });
+}
+
+// A result that shares its operand's observer and may lie outside the operand's range is shown to it.
+TEST(PrepareFx, SharedObserversSeeResultsOutsideTheOperandsRange) {
+  struct Widening {
+    const char* name;
+    nn::ModulePtr layer;                             // one of both
+    std::function<Tensor(const Tensor&)> operation;  // of the conv's result
+  };
+  struct One : nn::Module {
+    explicit One(const Widening& w) : widening(w), layer(slot("layer", w.layer ? w.layer : nn::make<nn::Identity>())) {}
+    Widening widening;
+    nn::Slot conv = slot("conv", nn::Conv2d(3, 3, 1));
+    nn::Slot layer;
+    Tensor forward(Tensor x) override {
+      if (widening.layer) return layer(conv(x));
+      return widening.operation ? widening.operation(conv(x)) : F::cat({conv(x), x}, 1);
+    }
+  };
+  const std::vector<Widening> widenings = {
+      {"conv in cat", {}, {}},  // operand and result of the conv have one observer, but that is not a rule of the conv
+      {"interpolate", {}, [](const Tensor& x) { return F::interpolate(x, {.scale_factor = {2.0}, .mode = "bicubic"}); }},
+      {"clamp", {}, [](const Tensor& x) { return F::clamp(x, 20, 30); }},
+      {"pad", {}, [](const Tensor& x) { return F::pad(x, {1, 1}, "constant", 20); }},
+      {"Upsample", nn::make<nn::Upsample>(F::InterpolateOptions{.scale_factor = {2.0}, .mode = "bicubic"}), {}},
+      {"AvgPool2d", nn::make<nn::AvgPool2d>(2, nn::AvgPoolOptions<2>{.divisor_override = 1}), {}},
+      {"Hardtanh", nn::make<nn::Hardtanh>(20, 30), {}},
+  };
+  for (const Widening& w : widenings) {
+    auto model = nn::make<One>(w);
+    model->eval();
+    auto state = model->state_dict();
+    state["conv.weight"] = state.at("conv.weight") * (w.layer || w.operation ? 1.0 : 10.0);
+    model->load_state_dict(state);
+    auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch()});
+    const std::vector<float> y = (*prepared)(batch()).to_vector<float>();
+    const Node& last = prepared->graph().producer(prepared->graph().outputs()[0]);
+    const auto& observer = prepared->submodule(last.scope)->as<quant::Observer>();
+    EXPECT_LE(observer.min_val().item(), *std::min_element(y.begin(), y.end())) << w.name;
+    EXPECT_GE(observer.max_val().item(), *std::max_element(y.begin(), y.end())) << w.name;
+  }
 }
 
 TEST(PrepareFx, WrongModeAndTwiceAreErrors) {

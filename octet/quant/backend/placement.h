@@ -38,7 +38,7 @@ Placement place(const graph::Graph& graph, const std::vector<std::string>& skip,
 std::vector<std::string> skipped_nodes(const graph::Graph& graph, const std::vector<std::string>& skip);
 
 // Whether an operator that keeps qparams may give values outside the range of its operand (which always includes 0): a pad with another
-// value than 0, a clamp that does not hold 0.
+// value than 0, a clamp that does not hold 0, cubic interpolation, an average with a divisor of its own, a number added or multiplied.
 bool widens(const graph::Node& node);
 
 // The name users know a node by: its scope (module path or ONNX node name), or its result's name.

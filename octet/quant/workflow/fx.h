@@ -120,7 +120,7 @@ struct NodeDecision {
   std::optional<QuantMode> mode = {};    // how it will be quantized; nullopt: it stays float
   std::string reason = {};               // why it stays float
   bool custom = false, standalone = false;
-  bool keeps_qparams = false;            // its result shares its operand's observer
+  bool keeps_qparams = false;            // its result shares its operand's observer, as the backend says
 };
 
 // A traced model with observers (or fake-quantize modules) as module calls "activation_post_process_0", ...: what prepare_fx

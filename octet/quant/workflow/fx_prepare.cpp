@@ -42,14 +42,22 @@ std::map<std::string, std::pair<std::string, std::string>> ObservedGraphModule::
   return result;
 }
 
+namespace {
+// As widens() of a call of its operator; some that never do are counted in.
+bool widens(const Module& module) {
+  const std::string name = module.type_name();
+  if (name.starts_with("AvgPool")) return module.config().get_int("divisor_override") != 0;
+  return name == "Hardtanh" || name == "Upsample" || name.find("Pad") != std::string::npos;
+}
+}  // namespace
+
 std::vector<Tensor> ObservedGraphModule::call_module(const Node& node, const std::vector<Tensor>& operands) {
   const nn::ModulePtr module = submodule(node.scope);
   if (dynamic_cast<const Observer*>(module.get()) && !operands.empty()) {
     const Node& producer = graph().producer(node.inputs[0]);
     const bool made = producer.kind == NodeKind::call || producer.kind == NodeKind::module;
     const auto decision = made ? decisions_.find(graph().value(producer.outputs[0]).name) : decisions_.end();
-    const bool may_widen = producer.kind == NodeKind::module ? producer.op == "Hardtanh" || producer.op.find("Pad") != std::string::npos
-                                                             : widens(producer);
+    const bool may_widen = producer.kind == NodeKind::module ? widens(*submodule(producer.scope)) : widens(producer);
     // Not whatever has one observer before and behind it: in cat({conv(x), x}) the conv has.
     if (decision != decisions_.end() && decision->second.keeps_qparams && !may_widen && producer.inputs[0] != kNone) {
       const Node& before = graph().producer(producer.inputs[0]);
@@ -431,7 +439,7 @@ class FxPreparer {
       now.reason = why;
       return;
     }
-    d.keeps_qparams = type == ObservationType::output_share_observer_with_input;
+    d.keeps_qparams = type == ObservationType::output_share_observer_with_input && !reuses;
     std::vector<ValueId> results = add(r, node, operands);
     if (type == ObservationType::output_share_observer_with_input) {
       for (const std::string& path : paths) unite(r, paths[0], path);

@@ -1,6 +1,7 @@
 // Element by element on codes: add, mul, unary operators by table, quantize, dequantize, requantize. They do not care how
 // the tensor lies in memory as long as all operands lie alike.
 #include <functional>
+#include <map>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
@@ -14,7 +15,7 @@ namespace {
 constexpr int64_t kGrain = 1 << 16;  // elements a thread does in about the time it takes to wake it
 
 bool eight_bit_per_tensor(const TensorType& t) {
-  return (t.dtype == DType::quint8 || t.dtype == DType::qint8) && !t.quantizer->is_per_channel();
+  return t.is_quantized() && (t.dtype == DType::quint8 || t.dtype == DType::qint8) && !t.quantizer->is_per_channel();
 }
 
 kernels::QParams qparams(const TensorType& t) {
@@ -101,6 +102,101 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
       true);
 }
 
+// -- floats ----------------------------------------------------------------------------------------------
+
+enum class Arithmetic { add, sub, mul, div };
+
+template <typename Fn>
+void with_arithmetic(Arithmetic op, Fn&& fn) {
+  switch (op) {
+    case Arithmetic::add: return fn([](float a, float b) { return a + b; });
+    case Arithmetic::sub: return fn([](float a, float b) { return a - b; });
+    case Arithmetic::mul: return fn([](float a, float b) { return a * b; });
+    case Arithmetic::div: return fn([](float a, float b) { return a / b; });
+  }
+}
+
+// y[i] = a[i] op b[i % period], or with the operands in the other order: equal shapes, one number, or a tensor of y's last
+// dimensions (a bias). Single IEEE operations: the bits are those of every other way.
+class FloatBinary final : public Kernel {
+ public:
+  FloatBinary(std::string name, Arithmetic op, bool second_repeats, bool row_major)
+      : name_(std::move(name)), op_(op), second_repeats_(second_repeats), row_major_(row_major) {}
+  std::string name() const override { return name_; }
+  std::string engine() const override { return "native"; }
+  Layout input_layout(size_t) const override { return row_major_ ? Layout::row_major : Layout::any; }
+  Layout output_layout(size_t) const override { return row_major_ ? Layout::row_major : Layout::any; }
+  bool in_place() const override { return second_repeats_; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override;
+
+ private:
+  std::string name_;
+  Arithmetic op_;
+  bool second_repeats_, row_major_;
+};
+
+class FloatBinaryPlan final : public KernelPlan {
+ public:
+  FloatBinaryPlan(Arithmetic op, bool second_repeats, int64_t n, int64_t period)
+      : op_(op), second_repeats_(second_repeats), n_(n), period_(period) {}
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+    const auto* whole = static_cast<const float*>(inputs[second_repeats_ ? 0 : 1]);
+    const auto* repeated = static_cast<const float*>(inputs[second_repeats_ ? 1 : 0]);
+    auto* y = static_cast<float*>(outputs[0]);
+    with_arithmetic(op_, [&](auto of) {
+      parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) {
+        if (period_ == 1) {
+          const float r = repeated[0];
+          if (second_repeats_) for (int64_t i = i0; i < i1; ++i) y[i] = of(whole[i], r);
+          else for (int64_t i = i0; i < i1; ++i) y[i] = of(r, whole[i]);
+          return;
+        }
+        for (int64_t i = i0; i < i1;) {  // to the end of a period
+          const int64_t at = i % period_, count = std::min(period_ - at, i1 - i);
+          const float *w = whole + i, *r = repeated + at;
+          float* to = y + i;
+          if (second_repeats_) for (int64_t j = 0; j < count; ++j) to[j] = of(w[j], r[j]);
+          else for (int64_t j = 0; j < count; ++j) to[j] = of(r[j], w[j]);
+          i += count;
+        }
+      });
+    });
+  }
+
+ private:
+  Arithmetic op_;
+  bool second_repeats_;
+  int64_t n_, period_;
+};
+
+std::unique_ptr<KernelPlan> FloatBinary::plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const {
+  return std::make_unique<FloatBinaryPlan>(op_, second_repeats_, numel(out[0]), numel(in[second_repeats_ ? 1 : 0]));
+}
+
+// Whether `part` has y's last dimensions, all known, behind dimensions of 1; or is one number.
+bool repeats_in(const TensorType& part, const TensorType& y) {
+  if (!part.is_static()) return false;
+  if (numel(part.shape()) == 1) return true;
+  size_t first = 0;
+  while (part.dims[first] == Dim(1)) ++first;
+  const size_t tail = part.dims.size() - first;
+  return tail <= y.dims.size() && std::equal(part.dims.begin() + static_cast<std::ptrdiff_t>(first), part.dims.end(), y.dims.end() - static_cast<std::ptrdiff_t>(tail));
+}
+
+std::unique_ptr<Kernel> make_float_binary(const OpSpec& spec) {
+  static const std::map<std::string, Arithmetic> known{{"add", Arithmetic::add}, {"sub", Arithmetic::sub}, {"mul", Arithmetic::mul}, {"div", Arithmetic::div}};
+  auto op = known.find(spec.op);
+  const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
+  if (op == known.end() || a.dtype != DType::float32 || b.dtype != DType::float32 || y.dtype != DType::float32) return nullptr;
+  if (spec.attrs.has("activation") && spec.attrs.get_string("activation") != "none") return nullptr;
+  const bool same = a.dims == y.dims && b.dims == y.dims;
+  const bool second = a.dims == y.dims && (same || repeats_in(b, y)), first = !second && b.dims == y.dims && repeats_in(a, y);
+  if (!first && !second) return nullptr;
+  const TensorType& part = second ? b : a;
+  const bool one = !same && numel(part.shape()) == 1;
+  return std::make_unique<FloatBinary>(spec.op + " floats", op->second, second, !same && !one);
+}
+
 std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
   auto codes = std::make_shared<std::vector<uint8_t>>(spec.table);
   auto lookup = kernels::table().lookup;
@@ -142,6 +238,7 @@ std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec) {
 }  // namespace
 
 std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec) {
+  if (auto kernel = spec.inputs.size() == 2 ? make_float_binary(spec) : nullptr) return kernel;
   if (spec.op == "add" || spec.op == "mul") return make_binary(spec);
   if (spec.op == "quantize") return make_quantize(spec);
   if (spec.op == "dequantize") return make_dequantize(spec);

@@ -21,6 +21,11 @@ test:
 	@cmake --build $(build_dir)
 	@ctest --test-dir $(build_dir) --output-on-failure -j $(JOBS) -LE perf
 
+# octet and, if ORT_DIR names its package, ONNX Runtime in turns on the ONNX files of MODELS (docs/performance.md).
+MODELS ?= bench/models
+bench: build
+	@bench/compare.py $(MODELS)
+
 $(build_dir)/build.ninja: CMakeLists.txt CMakePresets.json cmake/toolchain.cmake
 	@cmake --preset $(PRESET) --log-level=WARNING
 

@@ -122,6 +122,8 @@ void use_openmp_threads() {
   g_openmp = true;
 }
 
+int64_t wake_cost() { return g_openmp.load(std::memory_order_relaxed) ? 8 : 1; }
+
 void use_own_threads() {
   if (g_openmp.load(std::memory_order_relaxed)) g_openmp = false;
 }

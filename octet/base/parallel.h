@@ -24,6 +24,10 @@ void use_openmp_threads();
 // Back to the pool of our own, which wakes faster: called by what runs nothing on OpenMP (a program of native kernels only).
 void use_own_threads();
 
+// How many times more work a task should have than where our own threads run: OpenMP's sleep between regions, and waking one takes
+// tens of microseconds.
+int64_t wake_cost();
+
 namespace detail {
 void parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* context);
 }
@@ -47,6 +51,7 @@ template <typename Fn>
 void parallel_ranges(int64_t n, int64_t grain, Fn&& fn) {
   if (n <= 0) return;
   int64_t parts = grain > 0 ? (n + grain - 1) / grain : n;
+  if (parts > 1 && grain > 0) parts = (n + grain * wake_cost() - 1) / (grain * wake_cost());
   if (parts > num_threads()) parts = num_threads();
   if (parts <= 1) {
     fn(int64_t{0}, n);

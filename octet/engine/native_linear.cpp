@@ -82,7 +82,7 @@ void split_matrix(int64_t images, int64_t m, int64_t n, int64_t mr, int64_t nr, 
   // Handing out work costs a few microseconds, in which a core does about a million multiply-adds: smaller tasks are not
   // worth it. Four tasks a thread even out what is left.
   int64_t work = m * n * work_per_element;
-  int64_t wanted = num_threads() == 1 ? 1 : std::min<int64_t>(num_threads() * 4, work * images / 1'000'000);
+  int64_t wanted = num_threads() == 1 ? 1 : std::min<int64_t>(num_threads() * 4, work * images / (1'000'000 * wake_cost()));
   int64_t parts = std::max<int64_t>(1, (wanted + images - 1) / images);
   // Rows first: a thread then reads all weights but only its rows; columns where there are too few rows (a matrix-vector
   // product), so that weights are streamed once in all.

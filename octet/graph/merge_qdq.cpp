@@ -20,10 +20,6 @@ bool only_moves(const Node& node) {
          (node.op == "interpolate" && node.attrs.get_string("mode") == "nearest");
 }
 
-bool same_qparams(const TensorType& a, const TensorType& b) {
-  return a.dtype == b.dtype && a.quantizer && b.quantizer && *a.quantizer == *b.quantizer;
-}
-
 class Merger {
  public:
   Merger(const Graph& g, const MergePredicate& allow) : g_(g), allow_(allow), rewriter_(g) {}

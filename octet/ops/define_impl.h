@@ -19,9 +19,7 @@ inline Tensor fresh(const Tensor& x) {
   return x.permute(dims);
 }
 
-inline bool same_qparams(const TensorType& a, const TensorType& b) {
-  return a.is_quantized() && a.dtype == b.dtype && *a.quantizer == *b.quantizer;
-}
+using octet::same_qparams;
 // Whether the codes of x mean the same as those of `type`.
 inline bool same_qparams(const Tensor& x, const TensorType& type) {
   return x.is_quantized() && x.dtype() == type.dtype && *x.quantizer() == *type.quantizer;

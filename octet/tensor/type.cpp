@@ -45,6 +45,10 @@ bool TensorType::operator==(const TensorType& other) const {
   return !quantizer || *quantizer == *other.quantizer;
 }
 
+bool same_qparams(const TensorType& a, const TensorType& b) {
+  return a.dtype == b.dtype && a.quantizer && b.quantizer && *a.quantizer == *b.quantizer;
+}
+
 std::string to_string(const TensorType& type, bool brief) {
   std::vector<std::string> dims;
   for (const Dim& d : type.dims) dims.push_back(to_string(d));

@@ -56,6 +56,9 @@ struct TensorType {
   bool operator==(const TensorType& other) const;
 };
 
+// Whether both are quantized, to one dtype with equal qparams: the same codes mean the same numbers.
+bool same_qparams(const TensorType& a, const TensorType& b);
+
 // "QUInt8(N, 3, 8, 8) scale=0.031 zero_point=128". With `brief` long per-channel lists are abridged.
 std::string to_string(const TensorType& type, bool brief = true);
 

@@ -318,10 +318,6 @@ class Referencer {
 
 // -- lowering ------------------------------------------------------------------------------------------
 
-bool same_qparams(const TensorType& a, const TensorType& b) {
-  return a.dtype == b.dtype && a.quantizer && b.quantizer && *a.quantizer == *b.quantizer;
-}
-
 // dequantize -> module -> quantize to modules on codes.
 class ModuleLowerer {
  public:

@@ -155,8 +155,6 @@ class FxPreparer {
     g_ = model_->graph();
     targets_ = targets_of(*model_, classes_);
     check_indexes();
-    for (auto& [path, module] : model_->named_modules())
-      if (path.starts_with(kPrefix)) next_observer_ = std::max(next_observer_, std::atoi(path.c_str() + std::string(kPrefix).size()) + 1);
     for (size_t n = 0; n < g_.nodes().size(); ++n) decide(n);
     require_something();
     graph::Rewriter rewriter(g_);

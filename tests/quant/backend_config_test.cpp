@@ -483,6 +483,7 @@ TEST(BackendDocs, ABackendIsChangedAsTheDocumentSays) {
 // -- JSON ------------------------------------------------------------------------------------------------
 
 TEST(BackendJson, EveryBuiltInBackendComesBackEqual) {
+  EXPECT_EQ(get_backend_config("xnnpack"), get_qnnpack_backend_config());
   for (const std::string& name : backend_config_names()) {
     BackendConfig backend = get_backend_config(name);
     EXPECT_EQ(backend.name(), name);

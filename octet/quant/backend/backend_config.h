@@ -300,7 +300,7 @@ BackendConfig get_onednn_backend_config();  // activations quint8 only
 BackendConfig get_qnnpack_backend_config();
 // Q/DQ only: qint8 with zero point 0, nothing is lowered.
 BackendConfig get_tensorrt_backend_config();
-// By name: native, fbgemm, onednn, qnnpack, tensorrt. Error not_found with the nearest.
+// By name: native, fbgemm, onednn, qnnpack (also called xnnpack), tensorrt. Error not_found with the nearest.
 BackendConfig get_backend_config(std::string_view name);
 std::vector<std::string> backend_config_names();
 

@@ -404,6 +404,7 @@ BackendConfig get_tensorrt_backend_config() {
 }
 
 BackendConfig get_backend_config(std::string_view name) {
+  if (name == "xnnpack") name = "qnnpack";  // the library behind PyTorch's qnnpack of today
   for (const Builtin& builtin : kBuiltins)
     if (name == builtin.name) return builtin.make();
   OCTET_FAIL(not_found, "unknown backend '{}'{} (known: {})", name, did_you_mean(name, backend_config_names()),

@@ -14,22 +14,6 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 16;  // elements a thread does in about the time it takes to wake it
 
-bool eight_bit_per_tensor(const TensorType& t) {
-  return t.is_quantized() && (t.dtype == DType::quint8 || t.dtype == DType::qint8) && !t.quantizer->is_per_channel();
-}
-
-kernels::QParams qparams(const TensorType& t) {
-  return {static_cast<float>(t.quantizer->scale()), static_cast<int32_t>(t.quantizer->zero_point())};
-}
-
-struct Output {
-  explicit Output(const TensorType& y)
-      : inv_scale(1.0f / static_cast<float>(y.quantizer->scale())), zero_point(static_cast<int32_t>(y.quantizer->zero_point())),
-        lo(static_cast<int32_t>(qmin(y.dtype))), hi(static_cast<int32_t>(qmax(y.dtype))) {}
-  float inv_scale;
-  int32_t zero_point, lo, hi;
-};
-
 // A kernel that is a function of (inputs, output, element range).
 using RangeFn = std::function<void(std::span<const void* const> in, void* out, int64_t i0, int64_t i1)>;
 
@@ -79,16 +63,16 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   if (a.dtype != b.dtype || a.dtype != y.dtype || a.dims != b.dims) return nullptr;  // broadcasting: the general way
   const auto* table = &kernels::table();
   kernels::BinaryArgs args;
-  args.qa = qparams(a);
-  args.qb = qparams(b);
-  Output out(y);
+  const CodesOf of_a(a), of_b(b), out(y);
+  args.qa = {of_a.scale, of_a.zero_point};
+  args.qb = {of_b.scale, of_b.zero_point};
   args.inv_scale = out.inv_scale;
   args.multiplier = args.qa.scale * args.qb.scale * out.inv_scale;
   args.zero_point = out.zero_point;
   auto range = engine_detail::activation_range(spec.attrs.get_string("activation"), y);
   args.lo = range.lo;
   args.hi = range.hi;
-  args.is_signed = a.dtype == DType::qint8;
+  args.is_signed = of_a.is_signed;
   auto kernel = spec.op == "add" ? table->add : table->mul;
   return range_kernel(
       spec,
@@ -211,7 +195,7 @@ std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
 std::unique_ptr<Kernel> make_quantize(const OpSpec& spec) {
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
   if (x.dtype != DType::float32 || !eight_bit_per_tensor(y)) return nullptr;
-  Output o(y);
+  const CodesOf o(y);
   auto quantize = kernels::table().quantize;
   return range_kernel(
       spec,
@@ -224,13 +208,12 @@ std::unique_ptr<Kernel> make_quantize(const OpSpec& spec) {
 std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec) {
   const TensorType& x = spec.inputs[0];
   if (!eight_bit_per_tensor(x) || spec.outputs[0].dtype != DType::float32) return nullptr;
-  kernels::QParams q = qparams(x);
-  bool is_signed = x.dtype == DType::qint8;
+  const CodesOf q(x);
   auto dequantize = kernels::table().dequantize;
   return range_kernel(
       spec,
-      [q, is_signed, dequantize](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
-        dequantize(at(in[0], i0, 1), static_cast<float*>(out) + i0, i1 - i0, q.scale, q.zero_point, is_signed);
+      [q, dequantize](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        dequantize(at(in[0], i0, 1), static_cast<float*>(out) + i0, i1 - i0, q.scale, q.zero_point, q.is_signed);
       },
       false);
 }

@@ -1,5 +1,5 @@
 #pragma once
-// The makers of native kernels, one per family. Each returns null when the call is not one it takes.
+// What native kernels share, and their makers, one per family.
 
 #include <memory>
 
@@ -7,6 +7,22 @@
 
 namespace octet::native {
 
+// 8-bit codes with one scale and zero point.
+inline bool eight_bit_per_tensor(const TensorType& t) {
+  return (t.dtype == DType::quint8 || t.dtype == DType::qint8) && !t.quantizer->is_per_channel();
+}
+
+// What the inner loops need to know of such a type.
+struct CodesOf {
+  explicit CodesOf(const TensorType& t)
+      : scale(static_cast<float>(t.quantizer->scale())), inv_scale(1.0f / scale), zero_point(static_cast<int32_t>(t.quantizer->zero_point())),
+        lo(static_cast<int32_t>(qmin(t.dtype))), hi(static_cast<int32_t>(qmax(t.dtype))), is_signed(t.dtype == DType::qint8) {}
+  float scale, inv_scale;
+  int32_t zero_point, lo, hi;
+  bool is_signed;
+};
+
+// Each maker returns null when the call is not one it takes.
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec);         // native_conv.cpp: conv2d, conv_transpose2d
 std::unique_ptr<Kernel> make_linear(const OpSpec& spec);       // native_linear.cpp
 std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);      // native_dynamic.cpp: linear, conv2d and conv_transpose2d _dynamic

@@ -11,24 +11,12 @@ namespace {
 
 constexpr int64_t kGrain = 1 << 16;
 
-bool byte_codes(const TensorType& t) {
-  return (t.dtype == DType::quint8 || t.dtype == DType::qint8) && !t.quantizer->is_per_channel();
-}
-
-struct Codes {
-  explicit Codes(const TensorType& t)
-      : scale(static_cast<float>(t.quantizer->scale())), zero_point(static_cast<int32_t>(t.quantizer->zero_point())),
-        lo(static_cast<int32_t>(qmin(t.dtype))), hi(static_cast<int32_t>(qmax(t.dtype))) {}
-  float scale;
-  int32_t zero_point, lo, hi;
-};
-
 class ThroughFloat final : public Kernel {
  public:
   ThroughFloat(const OpSpec& spec, std::unique_ptr<Kernel> inner) : op_(spec.op), inner_(std::move(inner)), result_(spec.outputs[0]) {
     for (size_t i = 0; i < spec.inputs.size(); ++i) {
       const bool packed = spec.constants[i].defined() && inner_->packs(i);
-      operands_.push_back(spec.has(i) && spec.inputs[i].is_quantized() && !packed ? std::optional<Codes>(spec.inputs[i]) : std::nullopt);
+      operands_.push_back(spec.has(i) && spec.inputs[i].is_quantized() && !packed ? std::optional<CodesOf>(spec.inputs[i]) : std::nullopt);
     }
   }
   std::string name() const override { return fmt::format("{} in float: {}", op_, inner_->name()); }
@@ -42,13 +30,13 @@ class ThroughFloat final : public Kernel {
  private:
   std::string op_;
   std::unique_ptr<Kernel> inner_;
-  std::vector<std::optional<Codes>> operands_;
-  Codes result_;
+  std::vector<std::optional<CodesOf>> operands_;
+  CodesOf result_;
 };
 
 class ThroughFloatPlan final : public KernelPlan {
  public:
-  ThroughFloatPlan(std::unique_ptr<KernelPlan> inner, const std::vector<std::optional<Codes>>& operands, const Codes& result,
+  ThroughFloatPlan(std::unique_ptr<KernelPlan> inner, const std::vector<std::optional<CodesOf>>& operands, const CodesOf& result,
                    const std::vector<Shape>& in, int64_t out)
       : inner_(std::move(inner)), operands_(operands), result_(result), out_(out) {
     auto part = [&](int64_t floats) {
@@ -73,9 +61,9 @@ class ThroughFloatPlan final : public KernelPlan {
       pointers_[i] = inputs[i];
       if (!operands_[i] || !inputs[i]) continue;
       auto* to = reinterpret_cast<float*>(base + at_[i]);
-      const Codes& c = *operands_[i];
+      const CodesOf& c = *operands_[i];
       parallel_ranges(counts_[i], kGrain, [&](int64_t i0, int64_t i1) {
-        table.dequantize(static_cast<const uint8_t*>(inputs[i]) + i0, to + i0, i1 - i0, c.scale, c.zero_point, c.lo < 0);
+        table.dequantize(static_cast<const uint8_t*>(inputs[i]) + i0, to + i0, i1 - i0, c.scale, c.zero_point, c.is_signed);
       });
       pointers_[i] = to;
     }
@@ -83,14 +71,14 @@ class ThroughFloatPlan final : public KernelPlan {
     void* results[] = {y};
     inner_->run({pointers_.data(), inputs.size()}, results, base + inner_at_);
     parallel_ranges(out_, kGrain, [&](int64_t i0, int64_t i1) {
-      table.quantize(y + i0, static_cast<uint8_t*>(outputs[0]) + i0, i1 - i0, 1.0f / result_.scale, result_.zero_point, result_.lo, result_.hi);
+      table.quantize(y + i0, static_cast<uint8_t*>(outputs[0]) + i0, i1 - i0, result_.inv_scale, result_.zero_point, result_.lo, result_.hi);
     });
   }
 
  private:
   std::unique_ptr<KernelPlan> inner_;
-  std::vector<std::optional<Codes>> operands_;
-  Codes result_;
+  std::vector<std::optional<CodesOf>> operands_;
+  CodesOf result_;
   int64_t out_;
   std::vector<int64_t> counts_;
   std::vector<size_t> at_;
@@ -106,12 +94,12 @@ std::unique_ptr<KernelPlan> ThroughFloat::plan(const std::vector<Shape>& in, con
 
 std::unique_ptr<Kernel> make_through_float(const OpSpec& spec) {
   if (spec.op == "quantize" || spec.op == "dequantize" || spec.op == "requantize" || spec.op == "lookup") return nullptr;
-  if (spec.outputs.size() != 1 || !spec.outputs[0].is_quantized() || !byte_codes(spec.outputs[0])) return nullptr;
+  if (spec.outputs.size() != 1 || !eight_bit_per_tensor(spec.outputs[0])) return nullptr;
   OpSpec form = spec;
   bool any = false;
   for (size_t i = 0; i < form.inputs.size(); ++i) {
     if (!spec.has(i) || !form.inputs[i].is_quantized()) continue;
-    if (!byte_codes(form.inputs[i])) return nullptr;
+    if (!eight_bit_per_tensor(form.inputs[i])) return nullptr;
     any = true;
     form.inputs[i] = TensorType(DType::float32, form.inputs[i].dims);
     if (form.constants[i].defined()) form.constants[i] = form.constants[i].dequantize();

@@ -51,8 +51,8 @@ class Fuser {
   // The codes that a value is a function of: others', or its own if it is codes; kNone for all else.
   void find_root(const Node& node, ValueId v) {
     const TensorType& type = g_.type(v);
-    root_[v] = node.kind != NodeKind::constant && type.is_quantized() && eight_bit_codes(type) ? v : kNone;
-    if (!is_elementwise(node) || (!eight_bit(type) && type.dtype != DType::float32)) return;
+    root_[v] = node.kind != NodeKind::constant && eight_bit_codes(type) ? v : kNone;
+    if (!is_elementwise(node) || (!eight_bit_codes(type) && type.dtype != DType::float32)) return;
     ValueId root = kNone;
     int depth = 0;
     for (ValueId x : node.inputs) {
@@ -69,8 +69,6 @@ class Fuser {
     root_[v] = root;
     depth_[v] = depth + 1;
   }
-  static bool eight_bit(const TensorType& t) { return t.is_quantized() && eight_bit_codes(t); }
-
   // The value for each code of its root, which is known.
   Tensor evaluate(ValueId v, std::map<ValueId, Tensor>& known) const {
     if (auto it = known.find(v); it != known.end()) return it->second;

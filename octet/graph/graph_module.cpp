@@ -201,9 +201,8 @@ Graph GraphModule::to_graph() const {
 
 Attrs GraphModule::config() const {
   std::vector<std::string> parameters, buffers;
-  for (const auto& [name, tensor] : const_cast<GraphModule&>(*this).named_buffers()) buffers.push_back(name);
-  std::set<std::string> is_buffer(buffers.begin(), buffers.end());
-  buffers.clear();
+  std::set<std::string> is_buffer;
+  for (const auto& [name, tensor] : const_cast<GraphModule&>(*this).named_buffers()) is_buffer.insert(name);
   for (const auto& [id, name] : trained_) (is_buffer.count(name) ? buffers : parameters).push_back(name);
   return {{"graph", print(graph_, {.full = true})},
           {"parameters", fmt::format("{}", fmt::join(parameters, "\n"))},

@@ -320,15 +320,13 @@ class FxPreparer {
     auto is_there = [&](ValueId id) {
       auto it = path_of_.find(id);
       return it != path_of_.end() && dtype_of(*model_->submodule(it->second)) == factory.options().dtype &&
-             is_static(*model_->submodule(it->second)) == factory.chooses_qparams();
+             chooses_qparams(*model_->submodule(it->second)) == factory.chooses_qparams();
     };
     if (is_there(now)) return now;
     auto key = std::make_tuple(now, factory.options().dtype, factory.chooses_qparams());
     if (auto it = observed_.find(key); it != observed_.end()) return it->second;
     return observed_[key] = observe(r, now, factory, qat_);
   }
-
-  static bool is_static(const Module& post_process) { return chooses_qparams(post_process); }
 
   // One observer for both: `drop`'s calls become calls of `keep`.
   void unite(graph::Rewriter& r, const std::string& keep, const std::string& drop) {

@@ -193,6 +193,7 @@ using AfterStep = std::function<void(Context&, int)>;
 
 std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, const AfterStep& after) {
   if (p.own_threads) use_own_threads();
+  const SpinningThreads spinning;
   ContextLease lease(p, given);
   Context& c = *lease;
   std::vector<Tensor> inputs;

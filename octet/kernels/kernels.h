@@ -127,6 +127,9 @@ struct KernelTable {
   // w is [n][taps][k], row-major. Packed bytes depend on the weights, the shape and the table only. Put them on a 64-byte
   // boundary: it is not required, but loads that straddle cache lines are slower.
   void (*gemm_pack)(const GemmShape&, const int8_t* w, void* packed) = nullptr;
+  // The same from codes [k][n] (taps is 1), as matrices of activations lie: weights are the bytes with `flip` (0, or 0x80 to make
+  // unsigned codes signed) xor-ed in. sums[n] becomes the sum of channel n's.
+  void (*gemm_pack_columns)(const GemmShape&, const uint8_t* b, uint8_t flip, void* packed, int32_t* sums) = nullptr;
   // Rows m0..m1 and channels n0..n1 of C; n0 is a multiple of gemm_nr. Any split gives the same bits.
   void (*gemm)(const GemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
   // sums[m] = sum of A(m, t)[i] over taps and k, for m0..m1; uses shape, a, lda, offsets, pad.
@@ -157,8 +160,15 @@ struct KernelTable {
   // quantize, and from planes to pixels: x is [channels][pixels] float32, y is [pixels][channels] bytes. Pixels p0..p1.
   void (*quantize_nchw_to_nhwc)(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
                                 int32_t lo, int32_t hi, int64_t p0, int64_t p1) = nullptr;
+  // y[c * ldy + r] = x[r * ldx + c], for bytes.
+  void (*transpose_bytes)(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) = nullptr;
   // y[i] = exp(x[i] - top) in double; returns their sum. For x[i] <= top (or NaN).
   double (*exp_sum)(const float* x, float top, double* y, int64_t n) = nullptr;
+  // The sum of n floats in double: sixteen sums (of i modulo 16), then added in order.
+  double (*sum)(const float* x, int64_t n) = nullptr;
+  // y = exp(x - max(x)) / sum of them, for one row: exponentials in float32 to a unit in the last place, their sum as above. NaN
+  // anywhere, or nothing but -inf: all NaN. y may be x.
+  void (*softmax)(const float* x, float* y, int64_t n) = nullptr;
   // One step of an LSTM for n units. g: what x gives the gates in, forget, candidate, out (4*n), which become the gates themselves;
   // r: what h gives them; cell and h: the states, h only written. Sigmoid and tanh in double, rounded once; all else in float32.
   void (*lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) = nullptr;

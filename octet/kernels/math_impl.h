@@ -1,5 +1,5 @@
 #pragma once
-// Exponentials, in double: plain arithmetic in one order, so that every instruction set gives the same bits (which libm does not
+// Exponentials and sums: plain arithmetic in one order, so that every instruction set gives the same bits (which libm does not
 // promise), written for the compiler to vectorize.
 
 #include <cstdint>
@@ -8,27 +8,26 @@ namespace octet::kernels {
 namespace {
 
 // exp(x) to 2 units in the last place of double; 0 below -708, that of 709 above; NaN stays NaN. x = n*ln2 + r with |r| <= ln2/2, exp(r) by its
-// series (Cody and Waite 1980).
+// series to r^12 (Cody and Waite 1980). Multiply-adds are written out: every instruction set has them, or rounds as they do.
 inline double exp_of(double x) {
   constexpr double kLog2e = 1.4426950408889634, kLn2High = 0x1.62e42fefa3800p-1, kLn2Low = 0x1.ef35793c76730p-45;
   constexpr double kShift = 0x1.8p52;  // adding it leaves the nearest integer in the low bits
   const double low = x < -708 ? -708 : x, bounded = low > 709 ? 709 : low;
-  const double shifted = bounded * kLog2e + kShift, n = shifted - kShift;
-  const double r = (bounded - n * kLn2High) - n * kLn2Low;
-  double p = 1.0 / 6227020800;
-  p = p * r + 1.0 / 479001600;
-  p = p * r + 1.0 / 39916800;
-  p = p * r + 1.0 / 3628800;
-  p = p * r + 1.0 / 362880;
-  p = p * r + 1.0 / 40320;
-  p = p * r + 1.0 / 5040;
-  p = p * r + 1.0 / 720;
-  p = p * r + 1.0 / 120;
-  p = p * r + 1.0 / 24;
-  p = p * r + 1.0 / 6;
-  p = p * r + 0.5;
-  p = p * r + 1.0;
-  p = p * r + 1.0;
+  const double shifted = __builtin_fma(bounded, kLog2e, kShift), n = shifted - kShift;
+  const double r = __builtin_fma(-n, kLn2Low, __builtin_fma(-n, kLn2High, bounded));
+  double p = 1.0 / 479001600;
+  p = __builtin_fma(p, r, 1.0 / 39916800);
+  p = __builtin_fma(p, r, 1.0 / 3628800);
+  p = __builtin_fma(p, r, 1.0 / 362880);
+  p = __builtin_fma(p, r, 1.0 / 40320);
+  p = __builtin_fma(p, r, 1.0 / 5040);
+  p = __builtin_fma(p, r, 1.0 / 720);
+  p = __builtin_fma(p, r, 1.0 / 120);
+  p = __builtin_fma(p, r, 1.0 / 24);
+  p = __builtin_fma(p, r, 1.0 / 6);
+  p = __builtin_fma(p, r, 0.5);
+  p = __builtin_fma(p, r, 1.0);
+  p = __builtin_fma(p, r, 1.0);
   const int64_t bits = __builtin_bit_cast(int64_t, p) + (__builtin_bit_cast(int64_t, shifted) << 52);
   const double y = __builtin_bit_cast(double, bits);
   const double zeroed = x < -708 ? 0 : y;
@@ -47,6 +46,54 @@ inline double exp_sum(const float* __restrict x, float top, double* __restrict y
   double sum = 0;
   for (double s : sums) sum += s;
   return sum;
+}
+
+// exp(x) in float32 to a unit in the last place; 0 below -87, that of 88 above; NaN stays NaN. The same reduction, the series to r^7.
+inline float exp_of(float x) {
+  constexpr float kLog2e = 1.44269504f, kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
+  constexpr float kShift = 0x1.8p23f;
+  const float low = x < -87 ? -87 : x, bounded = low > 88 ? 88 : low;
+  const float shifted = __builtin_fmaf(bounded, kLog2e, kShift), n = shifted - kShift;
+  const float r = __builtin_fmaf(-n, kLn2Low, __builtin_fmaf(-n, kLn2High, bounded));
+  float p = 1.0f / 5040;
+  p = __builtin_fmaf(p, r, 1.0f / 720);
+  p = __builtin_fmaf(p, r, 1.0f / 120);
+  p = __builtin_fmaf(p, r, 1.0f / 24);
+  p = __builtin_fmaf(p, r, 1.0f / 6);
+  p = __builtin_fmaf(p, r, 0.5f);
+  p = __builtin_fmaf(p, r, 1.0f);
+  p = __builtin_fmaf(p, r, 1.0f);
+  const uint32_t bits = __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23);
+  const float y = __builtin_bit_cast(float, bits);
+  const float zeroed = x < -87 ? 0 : y;
+  return x != x ? x : zeroed;
+}
+
+// The sum of n floats in double, in sixteen sums (of i modulo 16) that are then added in order.
+inline double sum(const float* x, int64_t n) {
+  double sums[16] = {};
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int64_t j = 0; j < 16; ++j) sums[j] += static_cast<double>(x[i + j]);
+  for (int64_t j = 0; i < n; ++i, ++j) sums[j] += static_cast<double>(x[i]);
+  double total = 0;
+  for (double s : sums) total += s;
+  return total;
+}
+
+// y = exp(x - max(x)) / sum of them: exponentials in float32, their sum as above. NaN anywhere, or nothing but -inf: all NaN.
+inline void softmax(const float* x, float* y, int64_t n) {
+  float tops[16];
+  for (float& t : tops) t = -__builtin_inff();
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int64_t j = 0; j < 16; ++j) tops[j] = x[i + j] > tops[j] ? x[i + j] : tops[j];
+  for (; i < n; ++i) tops[0] = x[i] > tops[0] ? x[i] : tops[0];
+  float top = tops[0];
+  for (float t : tops) top = t > top ? t : top;
+  for (i = 0; i < n; ++i) y[i] = exp_of(x[i] - top);
+  const float scale = static_cast<float>(1 / sum(y, n));
+  for (i = 0; i < n; ++i) y[i] *= scale;
 }
 
 inline double sigmoid_of(double x) { return 1 / (1 + exp_of(-x)); }

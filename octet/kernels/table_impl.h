@@ -22,6 +22,7 @@ constexpr KernelTable make_table(Isa isa) {
       .gemm_nr = Gemm<Dot>::kPanel,
       .gemm_packed_bytes = Gemm<Dot>::packed_bytes,
       .gemm_pack = Gemm<Dot>::pack,
+      .gemm_pack_columns = Gemm<Dot>::pack_columns,
       .gemm = Gemm<Dot>::run,
       .row_sums = Gemm<Dot>::row_sums,
       .depthwise_packed_bytes = Depthwise<Dot, Tail>::packed_bytes,
@@ -36,7 +37,10 @@ constexpr KernelTable make_table(Isa isa) {
       .dequantize = Elementwise<V>::dequantize,
       .requantize = Elementwise<V>::requantize,
       .quantize_nchw_to_nhwc = PlanesToPixels<V>::quantize,
+      .transpose_bytes = transpose_bytes,
       .exp_sum = exp_sum,
+      .sum = sum,
+      .softmax = softmax,
       .lstm_gates = lstm_gates,
       .min_max = Elementwise<V>::min_max,
   };

@@ -333,6 +333,27 @@ TEST_P(GemmTest, RowSumsAddUpEveryTapAndThePadding) {
   }
 }
 
+TEST_P(GemmTest, PackingColumnsIsPackingTheTransposedMatrix) {
+  for (auto [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {64, 128}, {33, 7}, {16, 4}, {50, 65}, {40, 10}})
+    for (uint8_t flip : {0, 0x80}) {
+      const GemmShape shape{n, k, 1};
+      std::vector<uint8_t> b(static_cast<size_t>(n * k + 64));
+      for (size_t i = 0; i < b.size(); ++i) b[i] = static_cast<uint8_t>(i * 91 + i / 7);
+      std::vector<int8_t> w(static_cast<size_t>(n * k));
+      std::vector<int32_t> expected(static_cast<size_t>(n)), sums(static_cast<size_t>(n), 5);
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j < k; ++j) {
+          w[static_cast<size_t>(i * k + j)] = static_cast<int8_t>(b[static_cast<size_t>(j * n + i)] ^ flip);
+          expected[static_cast<size_t>(i)] += w[static_cast<size_t>(i * k + j)];
+        }
+      std::vector<char> one(kernels().gemm_packed_bytes(shape)), other(one.size(), 1);
+      kernels().gemm_pack(shape, w.data(), one.data());
+      kernels().gemm_pack_columns(shape, b.data(), flip, other.data(), sums.data());
+      EXPECT_EQ(one, other) << n << "x" << k;
+      EXPECT_EQ(sums, expected);
+    }
+}
+
 OCTET_FOR_EVERY_ISA(GemmTest);
 
 }  // namespace

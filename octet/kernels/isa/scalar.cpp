@@ -50,6 +50,17 @@ size_t gemm_packed_bytes(const GemmShape& s) { return static_cast<size_t>(s.n * 
 
 void gemm_pack(const GemmShape& s, const int8_t* w, void* packed) { std::memcpy(packed, w, gemm_packed_bytes(s)); }
 
+void gemm_pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void* packed, int32_t* sums) {
+  auto* to = static_cast<int8_t*>(packed);
+  for (int64_t n = 0; n < s.n; ++n) {
+    sums[n] = 0;
+    for (int64_t k = 0; k < s.k; ++k) {
+      to[n * s.k + k] = static_cast<int8_t>(b[k * s.n + n] ^ flip);
+      sums[n] += to[n * s.k + k];
+    }
+  }
+}
+
 void gemm(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
   const int64_t k = g.shape.k, taps = g.shape.taps;
   for (int64_t m = m0; m < m1; ++m) {
@@ -183,6 +194,11 @@ void requantize(const void* x, void* y, int64_t n, QParams from, float inv_scale
   }
 }
 
+void transpose_bytes(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) y[c * ldy + r] = x[r * ldx + c];
+}
+
 void quantize_nchw_to_nhwc(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
                            int32_t lo, int32_t hi, int64_t p0, int64_t p1) {
   for (int64_t p = p0; p < p1; ++p)
@@ -212,6 +228,7 @@ constinit const KernelTable scalar_table = {
     .gemm_nr = 1,
     .gemm_packed_bytes = gemm_packed_bytes,
     .gemm_pack = gemm_pack,
+    .gemm_pack_columns = gemm_pack_columns,
     .gemm = gemm,
     .row_sums = row_sums,
     .depthwise_packed_bytes = depthwise_packed_bytes,
@@ -226,7 +243,10 @@ constinit const KernelTable scalar_table = {
     .dequantize = dequantize,
     .requantize = requantize,
     .quantize_nchw_to_nhwc = quantize_nchw_to_nhwc,
+    .transpose_bytes = transpose_bytes,
     .exp_sum = exp_sum,
+    .sum = sum,
+    .softmax = softmax,
     .lstm_gates = lstm_gates,
     .min_max = min_max,
 };

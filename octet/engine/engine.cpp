@@ -15,11 +15,20 @@ class NativeEngine final : public Engine {
  public:
   std::string name() const override { return "native"; }
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    for (auto maker : {native::make_conv, native::make_linear, native::make_dynamic, native::make_pool, native::make_elementwise, native::make_cat})
+    for (auto maker : {native::make_conv, native::make_linear, native::make_dynamic, native::make_pool, native::make_elementwise, native::make_rows,
+                       native::make_cat})
       if (auto kernel = maker(spec)) return kernel;
     return nullptr;
   }
 };
+
+}  // namespace
+
+void KernelPlan::run_rows(std::span<const void* const>, std::span<void* const>, int64_t, int64_t) {
+  OCTET_FAIL(internal, "run_rows: this kernel does not go by rows");
+}
+
+namespace {
 
 enum class Choice { native, reference };
 

@@ -28,6 +28,7 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec);       // native_linear.
 std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);      // native_dynamic.cpp: linear, conv2d and conv_transpose2d _dynamic
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec);         // native_pool.cpp: max_pool2d, avg_pool2d, adaptive_avg_pool2d
 std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec);  // native_elementwise.cpp: add, mul, unary, (de|re)quantize
+std::unique_ptr<Kernel> make_rows(const OpSpec& spec);         // native_rows.cpp: float arithmetic, mean, softmax
 std::unique_ptr<Kernel> make_cat(const OpSpec& spec);          // native_cat.cpp
 // native_through_float.cpp: what is defined as dequantize, float operator, quantize and that oneDNN has in float. Asked last.
 std::unique_ptr<Kernel> make_through_float(const OpSpec& spec);

@@ -118,6 +118,8 @@ struct PoolArgs {            // one output pixel: window of `taps` addresses A(p
   int32_t lo = 0, hi = 255;
 };
 
+enum class Arithmetic { add, sub, mul, div };
+
 struct KernelTable {
   Isa isa = Isa::scalar;
 
@@ -164,7 +166,9 @@ struct KernelTable {
   void (*transpose_bytes)(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) = nullptr;
   // y[i] = exp(x[i] - top) in double; returns their sum. For x[i] <= top (or NaN).
   double (*exp_sum)(const float* x, float top, double* y, int64_t n) = nullptr;
-  // The sum of n floats in double: sixteen sums (of i modulo 16), then added in order.
+  // y[i] = a[i * a_step] op b[i * b_step] in float32; steps are 0 or 1. y may be a or b.
+  void (*arithmetic)(Arithmetic op, const float* a, int64_t a_step, const float* b, int64_t b_step, float* y, int64_t n) = nullptr;
+  // The sum of n floats in double: sixteen sums (of i modulo 16), whose upper half is added to the lower until one is left.
   double (*sum)(const float* x, int64_t n) = nullptr;
   // y = exp(x - max(x)) / sum of them, for one row: exponentials in float32 to a unit in the last place, their sum as above. NaN
   // anywhere, or nothing but -inf: all NaN. y may be x.

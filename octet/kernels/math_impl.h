@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "octet/kernels/kernels.h"
+
 namespace octet::kernels {
 namespace {
 
@@ -69,31 +71,84 @@ inline float exp_of(float x) {
   return x != x ? x : zeroed;
 }
 
-// The sum of n floats in double, in sixteen sums (of i modulo 16) that are then added in order.
+// Sixteen lanes, whatever the instruction set's own width is.
+typedef float Floats16 __attribute__((vector_size(64)));
+typedef float Floats8 __attribute__((vector_size(32)));
+typedef double Doubles8 __attribute__((vector_size(64)));
+typedef double Doubles4 __attribute__((vector_size(32)));
+typedef double Doubles2 __attribute__((vector_size(16)));
+
+inline void load(const float* x, Floats16& v) { __builtin_memcpy(&v, x, sizeof v); }
+inline void load(const float* x, Doubles8& v) {
+  Floats8 floats;
+  __builtin_memcpy(&floats, x, sizeof floats);
+  v = __builtin_convertvector(floats, Doubles8);
+}
+
+// The sum of n floats in double: sixteen sums, of i modulo 16, whose upper half is then added to the lower until one is left.
 inline double sum(const float* x, int64_t n) {
-  double sums[16] = {};
+  Doubles8 low{}, high{}, v;
   int64_t i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int64_t j = 0; j < 16; ++j) sums[j] += static_cast<double>(x[i + j]);
-  for (int64_t j = 0; i < n; ++i, ++j) sums[j] += static_cast<double>(x[i]);
-  double total = 0;
-  for (double s : sums) total += s;
-  return total;
+  for (; i + 16 <= n; i += 16) {
+    load(x + i, v), low += v;
+    load(x + i + 8, v), high += v;
+  }
+  if (i < n) {
+    float rest[16] = {};
+    for (int64_t j = 0; i < n; ++i, ++j) rest[j] = x[i];
+    load(rest, v), low += v;
+    load(rest + 8, v), high += v;
+  }
+  const Doubles8 eight = low + high;
+  const Doubles4 four = __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+  const Doubles2 two = __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
+  return two[0] + two[1];
+}
+
+// The largest of n numbers; NaN is passed over.
+inline float largest(const float* x, int64_t n) {
+  Floats16 top = Floats16{} - __builtin_inff(), v;
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    load(x + i, v);
+    top = v > top ? v : top;
+  }
+  Floats8 a = __builtin_shufflevector(top, top, 0, 1, 2, 3, 4, 5, 6, 7), b = __builtin_shufflevector(top, top, 8, 9, 10, 11, 12, 13, 14, 15);
+  a = b > a ? b : a;
+  float result = a[0];
+  for (int j = 1; j < 8; ++j) result = a[j] > result ? a[j] : result;
+  for (; i < n; ++i) result = x[i] > result ? x[i] : result;
+  return result;
 }
 
 // y = exp(x - max(x)) / sum of them: exponentials in float32, their sum as above. NaN anywhere, or nothing but -inf: all NaN.
 inline void softmax(const float* x, float* y, int64_t n) {
-  float tops[16];
-  for (float& t : tops) t = -__builtin_inff();
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int64_t j = 0; j < 16; ++j) tops[j] = x[i + j] > tops[j] ? x[i + j] : tops[j];
-  for (; i < n; ++i) tops[0] = x[i] > tops[0] ? x[i] : tops[0];
-  float top = tops[0];
-  for (float t : tops) top = t > top ? t : top;
-  for (i = 0; i < n; ++i) y[i] = exp_of(x[i] - top);
+  const float top = largest(x, n);
+  for (int64_t i = 0; i < n; ++i) y[i] = exp_of(x[i] - top);
   const float scale = static_cast<float>(1 / sum(y, n));
-  for (i = 0; i < n; ++i) y[i] *= scale;
+  for (int64_t i = 0; i < n; ++i) y[i] *= scale;
+}
+
+// y[i] = a[i * a_step] op b[i * b_step], steps 0 or 1.
+template <typename Op>
+inline void arithmetic_of(const float* a, int64_t a_step, const float* b, int64_t b_step, float* y, int64_t n, Op op) {
+  if (a_step == 0) {
+    const float number = *a;
+    for (int64_t i = 0; i < n; ++i) y[i] = op(number, b[i * b_step]);
+  } else if (b_step == 0) {
+    const float number = *b;
+    for (int64_t i = 0; i < n; ++i) y[i] = op(a[i], number);
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = op(a[i], b[i]);
+  }
+}
+inline void arithmetic(Arithmetic op, const float* a, int64_t a_step, const float* b, int64_t b_step, float* y, int64_t n) {
+  switch (op) {
+    case Arithmetic::add: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p + q; });
+    case Arithmetic::sub: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p - q; });
+    case Arithmetic::mul: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p * q; });
+    case Arithmetic::div: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p / q; });
+  }
 }
 
 inline double sigmoid_of(double x) { return 1 / (1 + exp_of(-x)); }

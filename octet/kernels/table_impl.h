@@ -39,6 +39,7 @@ constexpr KernelTable make_table(Isa isa) {
       .quantize_nchw_to_nhwc = PlanesToPixels<V>::quantize,
       .transpose_bytes = transpose_bytes,
       .exp_sum = exp_sum,
+      .arithmetic = arithmetic,
       .sum = sum,
       .softmax = softmax,
       .lstm_gates = lstm_gates,

@@ -93,14 +93,15 @@ bool is_nan(T v) {
   return v != v;
 }
 
-// The kernels' order (KernelTable::sum): sixteen sums, of element i modulo 16, then added.
+// The kernels' order (KernelTable::sum): sixteen sums, of element i modulo 16, whose upper half is added to the lower until one is left.
 template <typename T, typename Each>
 Sum<T> sum_of(const Each& each) {
-  Sum<T> sums[16] = {}, total = 0;
+  Sum<T> sums[16] = {};
   size_t i = 0;
   each([&](T v) { sums[i++ % 16] += static_cast<Sum<T>>(v); });
-  for (Sum<T> s : sums) total += s;
-  return total;
+  for (size_t half = 8; half > 0; half /= 2)
+    for (size_t j = 0; j < half; ++j) sums[j] += sums[j + half];
+  return sums[0];
 }
 
 // Functions of (each, count) giving a T.

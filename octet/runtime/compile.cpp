@@ -67,6 +67,7 @@ class Compiler {
     }
     lifetimes();
     merge_in_place();
+    group_rows();
     impl_->own_threads = std::all_of(impl_->infos.begin(), impl_->infos.end(), [](const StepInfo& info) {
       return info.engine == "native" || info.engine == "layout" || info.engine == "alias";
     });
@@ -253,6 +254,56 @@ class Compiler {
       roots[over].first = roots[over].last = -1;
       roots[over].kind = Root::Kind::arena;
     }
+  }
+
+  // Whether step s may be run by rows together with those from `first` on.
+  bool joins(int first, int s) const {
+    const Step& step = impl_->steps[s];
+    if (step.kind != Step::Kind::kernel || !step.kernel->by_rows() || step.outputs.size() != 1 || step.inputs.size() > RowGroup::kMostInputs)
+      return false;
+    const Slot& out = impl_->slots[step.outputs[0]];
+    const TensorType &y = g_.type(out.value), &of = g_.type(impl_->slots[impl_->steps[first].outputs[0]].value);
+    auto same_rows = [&](const TensorType& t) {
+      return !t.dims.empty() && t.dims.size() == of.dims.size() && std::equal(t.dims.begin(), t.dims.end() - 1, of.dims.begin());
+    };
+    if (y.dim() < 2 || !same_rows(y) || out.channels_last != impl_->slots[impl_->steps[first].outputs[0]].channels_last) return false;
+    if (out.channels_last && y.dims != of.dims) return false;  // rows of bytes, not of the tensor
+    for (int slot : step.inputs) {
+      if (slot < 0) continue;
+      const Slot& in = impl_->slots[slot];
+      const TensorType& x = g_.type(in.value);
+      if (out.channels_last && (x.dims != y.dims || !in.channels_last)) return false;
+      if (!same_rows(x) && in.made >= first) return false;  // read whole, but not whole yet
+    }
+    return true;
+  }
+
+  // Neighbours that go by rows become groups; roots that only they touch are theirs, all others live as long as the group runs.
+  void group_rows() {
+    const int count = static_cast<int>(impl_->steps.size());
+    for (int first = 0; first < count;) {
+      int last = first;
+      while (last < count && joins(first, last)) ++last;
+      if (last - first >= 2) impl_->groups.push_back({first, last, {}});
+      first = std::max(last, first + 1);
+    }
+    for (size_t r = 0; r < impl_->roots.size(); ++r) {
+      Root& root = impl_->roots[r];
+      if (root.kind != Root::Kind::arena || root.first < 0) continue;
+      for (size_t g = 0; g < impl_->groups.size(); ++g) {
+        RowGroup& group = impl_->groups[g];
+        auto inside = [&](int step) { return group.first <= step && step < group.last; };
+        if (inside(root.first) && inside(root.last)) {
+          root.group = static_cast<int>(g);
+          group.inner.push_back(static_cast<int>(r));
+          break;
+        }
+        if (inside(root.first)) root.first = group.first;
+        if (inside(root.last)) root.last = group.last - 1;
+      }
+    }
+    for (const RowGroup& group : impl_->groups)
+      for (int s = group.first + 1; s < group.last; ++s) impl_->infos[s].with_previous = true;
   }
 
   std::shared_ptr<Program::Impl> impl_;

@@ -78,13 +78,31 @@ TEST_P(MathTest, SoftmaxOfRowsWithoutANumberIsNan) {
   EXPECT_EQ(y, (std::vector<float>{0.5f, 0, 0.5f}));
 }
 
+TEST_P(MathTest, ArithmeticIsOneRoundedOperation) {
+  const std::vector<float> a = numbers(37);
+  for (int64_t n : {1, 16, 37})
+    for (auto op : {Arithmetic::add, Arithmetic::sub, Arithmetic::mul, Arithmetic::div})
+      for (auto [sa, sb] : {std::pair<int64_t, int64_t>{1, 1}, {1, 0}, {0, 1}}) {
+        std::vector<float> second(a.rbegin(), a.rend()), y(a.size(), -1);
+        second[0] = 0.3f;
+        kernels().arithmetic(op, a.data(), sa, second.data(), sb, y.data(), n);
+        for (int64_t i = 0; i < n; ++i) {
+          const float p = a[static_cast<size_t>(i * sa)], q = second[static_cast<size_t>(i * sb)];
+          const float expected = op == Arithmetic::add ? p + q : op == Arithmetic::sub ? p - q : op == Arithmetic::mul ? p * q : p / q;
+          const float got = y[static_cast<size_t>(i)];
+          EXPECT_TRUE(got == expected || (std::isnan(got) && std::isnan(expected)));
+        }
+      }
+}
+
 TEST_P(MathTest, SumsAreTakenInSixteenParts) {
   for (size_t n : {1, 15, 16, 33, 1000}) {
     const std::vector<float> x = numbers(n);
-    double parts[16] = {}, expected = 0;
+    double parts[16] = {};
     for (size_t i = 0; i < n; ++i) parts[i % 16] += static_cast<double>(x[i]);
-    for (double p : parts) expected += p;
-    EXPECT_EQ(kernels().sum(x.data(), static_cast<int64_t>(n)), expected);
+    for (size_t half : {8, 4, 2, 1})
+      for (size_t j = 0; j < half; ++j) parts[j] += parts[j + half];
+    EXPECT_EQ(kernels().sum(x.data(), static_cast<int64_t>(n)), parts[0]);
   }
 }
 

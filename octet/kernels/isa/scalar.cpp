@@ -245,6 +245,7 @@ constinit const KernelTable scalar_table = {
     .quantize_nchw_to_nhwc = quantize_nchw_to_nhwc,
     .transpose_bytes = transpose_bytes,
     .exp_sum = exp_sum,
+    .arithmetic = arithmetic,
     .sum = sum,
     .softmax = softmax,
     .lstm_gates = lstm_gates,

@@ -212,4 +212,37 @@ IntegerWeights integer_weights(const OpSpec& spec) {
   return r;
 }
 
+bool is_integer_matmul(const OpSpec& spec) {
+  if (spec.op != "matmul") return false;
+  for (const TensorType* t : {&spec.inputs[0], &spec.inputs[1], &spec.outputs[0]})
+    if (!eight_bit(*t) || t->quantizer->is_per_channel() || t->dim() < 2) return false;
+  return true;
+}
+
+MatmulGeometry::MatmulGeometry(const Shape& sa, const Shape& sb, const Shape& y)
+    : m(y[y.size() - 2]), n(y.back()), k(sa.back()), a_matrices(numel({sa.begin(), sa.end() - 2})), b_matrices(numel({sb.begin(), sb.end() - 2})) {
+  const int64_t products = numel({y.begin(), y.end() - 2});
+  // The matrix of an operand that goes with a product: its index without the dimensions that the operand has once.
+  auto matrices = [&](const Shape& operand, std::vector<int64_t>& of) {
+    const size_t missing = y.size() - operand.size();
+    for (int64_t product = 0; product < products; ++product) {
+      int64_t at = 0, stride = 1, rest = product;
+      for (size_t d = y.size() - 2; d-- > 0; rest /= y[d]) {
+        if (d < missing) continue;
+        const int64_t size = operand[d - missing];
+        if (size != 1) at += rest % y[d] * stride;
+        stride *= size;
+      }
+      of.push_back(at);
+    }
+  };
+  matrices(sa, a);
+  matrices(sb, b);
+}
+
+float matmul_multiplier(const OpSpec& spec) {
+  auto scale = [](const TensorType& t) { return static_cast<float>(t.quantizer->scale()); };
+  return scale(spec.inputs[0]) * scale(spec.inputs[1]) / scale(spec.outputs[0]);
+}
+
 }  // namespace octet::engine_detail

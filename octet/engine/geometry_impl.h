@@ -89,4 +89,18 @@ struct CodeRange {
 };
 CodeRange activation_range(const std::string& activation, const TensorType& y);
 
+// A batched matrix product of codes, (..., M, K) x (..., K, N) with operands and result of 8 bits per tensor.
+bool is_integer_matmul(const OpSpec& spec);
+
+// Its sizes, and where the operands of each product start. Batch dimensions broadcast.
+struct MatmulGeometry {
+  MatmulGeometry(const Shape& a, const Shape& b, const Shape& y);
+  int64_t m, n, k;
+  std::vector<int64_t> a, b;  // by product: which matrix of the operand
+  int64_t a_matrices, b_matrices;
+};
+
+// y = clamp(rne(f(f(acc) * multiplier)) + zero_point), lo..hi being all codes: f(f(s_a*s_b)/s_y), as in linear.
+float matmul_multiplier(const OpSpec& spec);
+
 }  // namespace octet::engine_detail

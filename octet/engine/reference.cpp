@@ -126,6 +126,29 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
   });
 }
 
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
+  if (!engine_detail::is_integer_matmul(spec)) return nullptr;
+  const TensorType &ta = spec.inputs[0], &tb = spec.inputs[1], &ty = spec.outputs[0];
+  const float multiplier = engine_detail::matmul_multiplier(spec);
+  return std::make_unique<ReferenceKernel>("matmul", [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+    const engine_detail::MatmulGeometry g(in[0], in[1], out[0]);
+    return [=](auto inputs, auto outputs) {
+      const auto za = static_cast<int32_t>(ta.quantizer->zero_point()), zb = static_cast<int32_t>(tb.quantizer->zero_point());
+      for (size_t product = 0; product < g.a.size(); ++product)
+        for (int64_t i = 0; i < g.m; ++i)
+          for (int64_t j = 0; j < g.n; ++j) {
+            int32_t acc = 0;
+            for (int64_t k = 0; k < g.k; ++k)
+              acc = add_wrapping(acc, int64_t{code(inputs[0], (g.a[product] * g.m + i) * g.k + k, ta.dtype == DType::qint8) - za} *
+                                          (code(inputs[1], (g.b[product] * g.k + k) * g.n + j, tb.dtype == DType::qint8) - zb));
+            const int32_t y = affine::round_and_clamp(static_cast<float>(acc) * multiplier, static_cast<int32_t>(ty.quantizer->zero_point()),
+                                                      static_cast<int32_t>(qmin(ty.dtype)), static_cast<int32_t>(qmax(ty.dtype)));
+            static_cast<uint8_t*>(outputs[0])[(static_cast<int64_t>(product) * g.m + i) * g.n + j] = static_cast<uint8_t>(y);
+          }
+    };
+  });
+}
+
 }  // namespace reference
 
 namespace {
@@ -136,6 +159,7 @@ class ReferenceEngine final : public Engine {
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
     if (spec.op == "linear" || spec.op == "linear_dynamic" || spec.op.starts_with("linear_backward_"))
       return reference::make_linear(spec);
+    if (spec.op == "matmul") return reference::make_matmul(spec);
     if (spec.op.starts_with("conv")) return reference::make_conv(spec);
     if (spec.op.find("_pool") != std::string::npos) return reference::make_pool(spec);
     return nullptr;

@@ -3,6 +3,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/graph/fuse_lookups.h"
+#include "octet/graph/move_codes.h"
 #include "octet/runtime/program_impl.h"
 
 namespace octet::runtime {
@@ -39,7 +40,7 @@ class Compiler {
  public:
   Compiler(const Graph& g, const CompileOptions& options) : impl_(std::make_shared<Program::Impl>()), g_(impl_->graph) {
     g.require_operators("compile");
-    impl_->graph = options.every_value ? g : graph::fuse_lookups(g);
+    impl_->graph = options.every_value ? g : graph::fuse_lookups(graph::move_codes(g));
     impl_->engine = options.engine.empty() ? octet::engine() : options.engine;
     impl_->primary.assign(g_.values().size(), -1);
     second_.assign(g_.values().size(), -1);

@@ -220,6 +220,32 @@ TEST(Exactness, Mul) {
   });
 }
 
+// A bias, one number, or one for each row, as either operand.
+TEST(Exactness, RepeatedOperandsOfAddAndMul) {
+  expect_exact(1000, [](Generator& g) {
+    const Shape shape{g.integer(1, 3), g.integer(1, 9), g.integer(1, 70)};
+    const Shape repeated[] = {{shape[2]}, {1}, {shape[0], shape[1], 1}, {shape[1], shape[2]}, {1, 1, shape[2]}};
+    Tensor x = g.activation(shape), y = g.activation(repeated[g.integer(0, 4)]);
+    if (g.chance(0.5)) std::swap(x, y);
+    return Case{g.chance(0.5) ? "add" : "mul", {x, y}, {{"activation", g.activation_name()}}, g.result()};
+  });
+}
+
+TEST(Exactness, Matmul) {
+  expect_exact(1500, [](Generator& g) {
+    const int64_t m = g.integer(1, 30), n = g.integer(1, 70), k = g.integer(1, 90), batch = g.integer(1, 4), heads = g.integer(1, 3);
+    const Shape batches[] = {{}, {heads}, {batch, heads}, {batch, 1}, {1, heads}};
+    const int64_t i = g.integer(0, 4);
+    // Broadcast against each other, the missing dimensions too.
+    Shape a = batches[i], b = batches[g.chance(0.5) ? i : g.integer(0, 4)];
+    a.insert(a.end(), {m, k});
+    b.insert(b.end(), {k, n});
+    Tensor x = g.activation(a), y = g.activation(b);
+    if (g.chance(0.2)) y = g.codes(b, y.dtype() == DType::quint8 ? DType::qint8 : DType::quint8, g.per_tensor(y.dtype() == DType::quint8 ? DType::qint8 : DType::quint8));
+    return Case{"matmul", {x, y}, {}, g.result()};
+  });
+}
+
 TEST(Exactness, Pools) {
   expect_exact(2000, [](Generator& g) {
     std::vector<int64_t> kernel{g.integer(1, 4), g.integer(1, 4)};

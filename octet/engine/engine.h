@@ -65,6 +65,8 @@ class Kernel {
   // other dimensions are the result's. Operands of other shapes may be read whole. Needs no scratch memory. Of `any` layout: element
   // by element, so that any cut of the bytes into rows will do.
   virtual bool by_rows() const { return false; }
+  // The same computation from a row-major operand to a channels_last result, where the change of layout comes for free. Null: no.
+  virtual std::unique_ptr<Kernel> to_channels_last() const { return nullptr; }
   // Whether output 0 may be written over input 0 (same size and layout).
   virtual bool in_place() const { return false; }
   // Whether constant operand i was packed at make time; run() then gets a null pointer for it. Constants that were not are

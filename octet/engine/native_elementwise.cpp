@@ -31,7 +31,7 @@ class RangePlan final : public KernelPlan {
   int64_t n_, width_;
 };
 
-class RangeKernel final : public Kernel {
+class RangeKernel : public Kernel {
  public:
   RangeKernel(std::string name, RangeFn fn, bool in_place) : name_(std::move(name)), fn_(std::move(fn)), in_place_(in_place) {}
   std::string name() const override { return name_; }
@@ -149,17 +149,56 @@ std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
       true);
 }
 
+// From planes to pixels.
+class QuantizePlanes final : public Kernel {
+ public:
+  explicit QuantizePlanes(const CodesOf& codes) : codes_(codes) {}
+  std::string name() const override { return fmt::format("quantize to NHWC {}", to_string(kernels::table().isa)); }
+  std::string engine() const override { return "native"; }
+  Layout output_layout(size_t) const override { return Layout::channels_last; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>&) const override {
+    return std::make_unique<Plan>(codes_, in[0]);
+  }
+
+ private:
+  class Plan final : public KernelPlan {
+   public:
+    Plan(const CodesOf& codes, const Shape& x) : codes_(codes), images_(x[0]), channels_(x[1]), pixels_(x[2] * x[3]) {}
+    void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+      const int64_t size = channels_ * pixels_, grain = std::max<int64_t>(64, kGrain / std::max<int64_t>(1, channels_));
+      for (int64_t i = 0; i < images_; ++i)
+        parallel_ranges(pixels_, grain, [&](int64_t p0, int64_t p1) {
+          kernels::table().quantize_nchw_to_nhwc(static_cast<const float*>(inputs[0]) + i * size, at(outputs[0], i * size, 1), channels_, pixels_,
+                                                 codes_.inv_scale, codes_.zero_point, codes_.lo, codes_.hi, p0, p1);
+        });
+    }
+
+   private:
+    CodesOf codes_;
+    int64_t images_, channels_, pixels_;
+  };
+  CodesOf codes_;
+};
+
+class QuantizeKernel final : public RangeKernel {
+ public:
+  QuantizeKernel(std::string name, const CodesOf& codes, RangeFn fn) : RangeKernel(std::move(name), std::move(fn), false), codes_(codes) {}
+  std::unique_ptr<Kernel> to_channels_last() const override { return std::make_unique<QuantizePlanes>(codes_); }
+
+ private:
+  CodesOf codes_;
+};
+
 std::unique_ptr<Kernel> make_quantize(const OpSpec& spec) {
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
   if (x.dtype != DType::float32 || !eight_bit_per_tensor(y)) return nullptr;
   const CodesOf o(y);
   auto quantize = kernels::table().quantize;
-  return range_kernel(
-      spec,
+  return std::make_unique<QuantizeKernel>(
+      fmt::format("quantize {}", to_string(kernels::table().isa)), o,
       [o, quantize](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
         quantize(static_cast<const float*>(in[0]) + i0, at(out, i0, 1), i1 - i0, o.inv_scale, o.zero_point, o.lo, o.hi);
-      },
-      false);
+      });
 }
 
 std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec) {

@@ -66,6 +66,7 @@ class Compiler {
       Root& root = impl_->roots[impl_->slots[slot_of(id)].root];
       if (root.kind == Root::Kind::arena) root.kind = Root::Kind::output;
     }
+    drop_unread();
     lifetimes();
     merge_in_place();
     group_rows();
@@ -112,6 +113,18 @@ class Compiler {
       root.constant = g_.constant(value).contiguous(channels_last ? MemoryFormat::channels_last : MemoryFormat::contiguous);
       return new_slot(value, channels_last, new_root(root));
     }
+    if (auto kernel = channels_last ? channels_last_kernel(first) : nullptr) {
+      const Step& plain = impl_->steps[impl_->slots[first].made];
+      Step step;
+      step.node = plain.node;
+      step.inputs = plain.inputs;
+      step.outputs = {new_slot(value, true, new_root({}), next_step())};
+      StepInfo info{step.node, kernel->name(), kernel->engine(), 0};
+      step.kernel = std::move(kernel);
+      const int slot = step.outputs[0];
+      add(std::move(step), std::move(info));
+      return slot;
+    }
     int slot = new_slot(value, channels_last, new_root({}), next_step());
     Step step;
     step.kind = Step::Kind::reorder;
@@ -120,6 +133,38 @@ class Compiler {
     step.outputs = {slot};
     add(std::move(step), {-1, channels_last ? "reorder to NHWC" : "reorder to NCHW", "layout", 0});
     return slot;
+  }
+
+  // For the step that made a row-major slot, if its kernel can as well write the other layout.
+  std::unique_ptr<Kernel> channels_last_kernel(int slot) const {
+    const int made = impl_->slots[slot].made;
+    const Step* step = made < 0 ? nullptr : &impl_->steps[made];
+    if (!step || !step->kernel || step->outputs[0] != slot || step->inputs.size() != 1 || step->inputs[0] < 0) return nullptr;
+    return impl_->slots[step->inputs[0]].channels_last ? nullptr : step->kernel->to_channels_last();
+  }
+
+  // Where a value was made in both layouts and only the second is read, the first is not made.
+  void drop_unread() {
+    std::vector<int> reads(impl_->slots.size(), 0);
+    for (const Step& step : impl_->steps)
+      for (int slot : step.inputs)
+        if (slot >= 0) ++reads[slot];
+    for (ValueId id : g_.outputs()) ++reads[impl_->primary[id]];
+    for (size_t s = impl_->steps.size(); s-- > 0;) {
+      const Step& step = impl_->steps[s];
+      const ValueId value = step.outputs.size() == 1 ? impl_->slots[step.outputs[0]].value : kNone;
+      if (value == kNone || impl_->primary[value] != step.outputs[0] || second_[value] < 0 || shares_root(step.outputs[0]) || reads[step.outputs[0]] != 0) continue;
+      impl_->primary[value] = second_[value];
+      impl_->steps.erase(impl_->steps.begin() + static_cast<std::ptrdiff_t>(s));
+      impl_->infos.erase(impl_->infos.begin() + static_cast<std::ptrdiff_t>(s));
+      for (Slot& slot : impl_->slots)
+        if (slot.made >= static_cast<int>(s)) --slot.made;
+    }
+  }
+  bool shares_root(int slot) const {
+    int count = 0;
+    for (const Slot& other : impl_->slots) count += other.root == impl_->slots[slot].root;
+    return count > 1;
   }
 
   int next_step() const { return static_cast<int>(impl_->steps.size()); }

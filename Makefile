@@ -14,17 +14,23 @@ quickstart:
 	@$(MAKE) --no-print-directory build
 	@scripts/quickstart.sh
 
-# All tests but the slow measurements: `ctest --test-dir build -L perf` runs those.
+# All tests. `ctest --test-dir build -L perf` runs those that count instructions (valgrind), which need no quiet machine.
 test:
 	@scripts/setup.sh
 	@$(MAKE) --no-print-directory $(build_dir)/build.ninja
 	@cmake --build $(build_dir)
-	@ctest --test-dir $(build_dir) --output-on-failure -j $(JOBS) -LE perf
+	@ctest --test-dir $(build_dir) --output-on-failure -j $(JOBS)
 
-# octet and, if ORT_DIR names its package, ONNX Runtime in turns on the ONNX files of MODELS (docs/performance.md).
+# The kernels beside the machine's ceilings, then octet and its peers in turns on the models of MODELS, which are made if they are not
+# there (docs/performance.md). KERNELS is a filter of Google Benchmark's, COMPARE holds options of bench/compare.py.
 MODELS ?= bench/models
+KERNELS ?= .
 bench: build
-	@bench/compare.py $(MODELS)
+	@cmake --preset $(PRESET) -DOCTET_BUILD_BENCH=ON --log-level=WARNING >/dev/null
+	@cmake --build $(build_dir) --target bench_kernels bench_operators bench_roofline
+	@bench/models.py $(MODELS)
+	@$(build_dir)/bin/bench_kernels --benchmark_filter='$(KERNELS)' --benchmark_counters_tabular=true
+	@bench/compare.py $(MODELS) --bin $(build_dir)/bin $(COMPARE)
 
 $(build_dir)/build.ninja: CMakeLists.txt CMakePresets.json cmake/toolchain.cmake
 	@cmake --preset $(PRESET) --log-level=WARNING

@@ -12,7 +12,7 @@ packages=(
   # the quickstart's letters
   fonts-dejavu-core
   # testing
-  libgtest-dev libbenchmark-dev
+  libgtest-dev libbenchmark-dev valgrind
 )
 
 missing=()

@@ -109,7 +109,7 @@ struct Gemm {
     }
   }
 
-  // Everything but the common case of the epilogue, from accumulators (bias included) in memory:
+  // Everything but the common cases of the epilogue, from accumulators (bias included) in memory:
   // [rows][vectors][kLanes].
   static __attribute__((noinline)) void finish(const GemmArgs& g, const int32_t* acc, int64_t m, int64_t n, int rows,
                                                int vectors, int64_t columns) {
@@ -165,23 +165,32 @@ struct Gemm {
     static constexpr int kAtOnce = 4 / kN;
     alignas(64) int32_t bias[kN][kLanes];
     alignas(64) float multiplier[kN][kLanes];
+    alignas(64) float float_bias[kN][kLanes];
     Codes<V> codes;
-    int64_t ldc, columns;
-    bool to_codes;              // in registers; everything else is finish()'s
+    int64_t ldc, columns;       // ldc in bytes
+    int64_t element;            // bytes of a result
+    bool to_codes, to_words;    // in registers; everything else is finish()'s
+    bool to_float, relu;        // of words
     bool may_overflow = false;  // int32, before the clamp
 
     OCTET_INLINE Exit(const GemmArgs& g, int64_t n, int64_t columns_)
         : codes(g.zero_point, g.lo, g.hi),
-          ldc(g.ldc),
           columns(columns_),
-          to_codes(g.epilogue == Epilogue::requantize && !g.row_sums) {
+          element(g.epilogue == Epilogue::requantize ? 1 : 4),
+          to_codes(g.epilogue == Epilogue::requantize && !g.row_sums),
+          to_words(g.epilogue != Epilogue::requantize && !g.row_sums && columns_ == kN * kLanes),
+          to_float(g.epilogue == Epilogue::dynamic),
+          relu(g.relu) {
+      ldc = g.ldc * element;
 #pragma GCC unroll 2
       for (int j = 0; j < kN; ++j) {
         const int64_t first = j * kLanes, some = columns - first < kLanes ? columns - first : kLanes;
         const bool any = some > 0;
         V::store(bias[j], any ? V::load_i32(g.bias + n + first, some) : V::zero());
-        const F m = any && to_codes ? V::load_f32(g.multiplier + n + first, some) : V::set(0.0f);
+        const F m = any && (to_codes || to_float) ? V::load_f32(g.multiplier + n + first, some) : V::set(0.0f);
         V::store_f32(multiplier[j], m);
+        // Adding -0 changes nothing, not even a zero's sign.
+        V::store_f32(float_bias[j], any && to_float && g.float_bias ? V::load_f32(g.float_bias + n + first, some) : V::set(-0.0f));
         may_overflow |= !V::all_below_one(m);
       }
     }
@@ -203,6 +212,24 @@ struct Gemm {
 #pragma GCC unroll 4
       for (int q = 0; q < 4; ++q) rounded[q] = V::round_below_2_31(v[q]);
       store<kM, kRow, 0>(codes.narrow4(rounded[0], rounded[1], rounded[2], rounded[3]), y);
+    }
+    // Rows kRow..kEnd as int32, or as float32.
+    template <int kM, int kRow, int kEnd>
+    OCTET_INLINE void words(const I (&acc)[kM][kN], uint8_t* y) const {
+#pragma GCC unroll 4
+      for (int r = kRow; r < kEnd; ++r) {
+#pragma GCC unroll 2
+        for (int j = 0; j < kN; ++j) {
+          uint8_t* to = y + r * ldc + j * V::kBytes;
+          if (!to_float) {
+            V::store(to, acc[r][j]);
+            continue;
+          }
+          F v = V::add(V::mul(V::to_float(acc[r][j]), V::load_f32(multiplier[j])), V::load_f32(float_bias[j]));
+          if (relu) v = V::max(v, V::set(0.0f));
+          V::store_f32(reinterpret_cast<float*>(to), v);
+        }
+      }
     }
     template <int kM, int kRow, int kPart>
     OCTET_INLINE void store(I bytes, uint8_t* y) const {
@@ -231,6 +258,8 @@ struct Gemm {
       }
       if (exit.to_codes) {
         exit.template requantize<kM, kRow>(acc, y);
+      } else if (exit.to_words) {
+        exit.template words<kM, kRow, kEnd>(acc, y);
       } else {
 #pragma GCC unroll 4
         for (int r = kRow; r < kEnd; ++r)
@@ -272,6 +301,10 @@ struct Gemm {
 #pragma GCC unroll 2
           for (int j = 0; j < kN; ++j) acc[s][r][j] = s == 0 ? V::load(exit.bias[j]) : V::zero();
 
+      uint8_t* y = static_cast<uint8_t*>(g.c) + (m * g.ldc + n) * exit.element;
+      if (exit.to_words)  // four times the bytes of codes: have the lines here when they are written
+        for (int r = 0; r < kM; ++r)
+          for (int j = 0; j < kN; ++j) __builtin_prefetch(y + r * exit.ldc + j * V::kBytes, 1);
       const char* b = panel;
       const uint8_t* row[kM] = {};
       if constexpr (kIndirect) {
@@ -303,8 +336,8 @@ struct Gemm {
           for (int j = 0; j < kN; ++j) acc[0][r][j] = V::add(acc[0][r][j], acc[s][r][j]);
 
       alignas(64) int32_t sums[kM][kN][kLanes];
-      land<kM, kN>(exit, acc[0], row, before_landing, bytes, b, static_cast<uint8_t*>(g.c) + m * g.ldc + n, sums);
-      if (!exit.to_codes) finish(g, &sums[0][0][0], m, n, kM, kN, columns);
+      land<kM, kN>(exit, acc[0], row, before_landing, bytes, b, y, sums);
+      if (!exit.to_codes && !exit.to_words) finish(g, &sums[0][0][0], m, n, kM, kN, columns);
     }
   }
   static constexpr int64_t kLandingBytes = 16;

@@ -157,6 +157,20 @@ bool is_weight_only_call(const OpSpec& spec) {
 
 int fixed_point_exponent(float most) { return most == 0 ? 0 : 22 - std::ilogb(most); }
 
+void WeightCodes::narrow() {
+  if (four_bit || codes.empty()) return;
+  const auto [least, most] = std::minmax_element(codes.begin(), codes.end());
+  const int8_t low = *least;
+  if (*most - low > 15) return;
+  four_bit = true;
+  any_zero_point = false;
+  for (int8_t& q : codes) q = static_cast<int8_t>(q - low);
+  for (int32_t& z : zero_points) {
+    z -= low;
+    any_zero_point |= z != 0;
+  }
+}
+
 WeightCodes weight_codes(const OpSpec& spec) {
   Tensor weight = spec.constants[1].contiguous();
   const Quantizer& q = *weight.quantizer();

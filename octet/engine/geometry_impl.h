@@ -54,7 +54,11 @@ struct WeightCodes {
   std::vector<int32_t> zero_points;  // per output channel (shifted likewise)
   std::vector<float> scales;         // per output channel
   bool any_zero_point = false;
-  bool four_bit = false;
+  bool four_bit = false;  // all codes are 0..15
+
+  // Codes that span no more than 16 values (8-bit types with a smaller quant_min..quant_max) are moved to 0..15, their zero points
+  // with them: the same numbers, in half the bytes once packed.
+  void narrow();
 };
 
 // The integer form of a quantized convolution or linear call.

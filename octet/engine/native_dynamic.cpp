@@ -202,6 +202,7 @@ std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec) {
   WeightCodes codes = engine_detail::weight_codes(spec);
   if (codes.codes.empty()) return nullptr;
   if (conv) return std::make_unique<DynamicConv>(spec, codes);
+  codes.narrow();
   const kernels::GemmShape shape{codes.out_channels, spec.inputs[1].shape()[1], 1};
   return std::make_unique<DynamicLinear>(spec, codes, codes.codes, shape, 1);
 }

@@ -163,7 +163,9 @@ class WeightOnlyLinear final : public Kernel {
 
 std::unique_ptr<Kernel> make_weight_only(const OpSpec& spec) {
   if (!engine_detail::is_weight_only_call(spec)) return nullptr;
-  return std::make_unique<WeightOnlyLinear>(spec, engine_detail::weight_codes(spec));
+  WeightCodes codes = engine_detail::weight_codes(spec);
+  codes.narrow();
+  return std::make_unique<WeightOnlyLinear>(spec, codes);
 }
 
 }  // namespace octet::native

@@ -86,6 +86,9 @@ struct NibbleGemm {
       const int64_t some = columns - j * kLanes < kLanes ? columns - j * kLanes : kLanes;
       V::store(bias[j], some > 0 ? V::load_i32(g.bias + n + j * kLanes, some) : V::zero());
     }
+    // The next panel comes into L2 while this one is used, a part of it for each tile.
+    const int64_t ahead = kN * V::kBytes / count;
+    const char* next_panel = panel + kN * vector_bytes(g.shape);
     for (; count > 0; --count, m += kM) {
       I acc[kSets][kM][kN];
 #pragma GCC unroll 4
@@ -107,7 +110,14 @@ struct NibbleGemm {
           stride<kSets, 2>(acc, row, i + 8, b, mask);
         }
       }
-      for (; i < end; i += 8) stride<kSets, 0>(acc, row, i, b, mask);
+      for (; i < end; i += 8) {
+        stride<kSets, 0>(acc, row, i, b, mask);
+        if constexpr (kM >= 3) {
+#pragma GCC unroll 2
+          for (int j = 0; j < kN; ++j) __builtin_prefetch(next_panel + j * V::kBytes, 0, 2);
+          next_panel += ahead;
+        }
+      }
 #pragma GCC unroll 4
       for (int s = 1; s < kSets; ++s)
 #pragma GCC unroll 16

@@ -358,6 +358,14 @@ struct Gemm {
   static constexpr Shapes kShapes{};
 
   static void run(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    for_blocks(g, m0, m1, n0, n1, vector_bytes(g.shape),
+               [&](bool narrow, int64_t rows) { return kShapes.of[g.offsets != nullptr][narrow][rows]; });
+  }
+
+  // All tiles of rows m0..m1 and channels n0..n1, in blocks of rows; `tiles_of(narrow, rows)` computes some of one panel.
+  template <typename TilesOf>
+  static OCTET_INLINE void for_blocks(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t vector_size,
+                                      TilesOf&& tiles_of) {
     if (m1 <= m0 || n1 <= n0) return;
     const GemmShape& s = g.shape;
     // `all` tiles, of which the first `larger` have one row more than the others.
@@ -368,11 +376,11 @@ struct Gemm {
       const int64_t last = first + block < all ? first + block : all;
       const int64_t split = larger < first ? first : larger > last ? last : larger;
       for (int64_t n = n0; n < n1; n += kPanel) {
-        const char* panel = static_cast<const char*>(g.b) + n / kLanes * vector_bytes(s);
-        const Tiles* of = kShapes.of[g.offsets != nullptr][s.n - n <= kLanes];
+        const char* panel = static_cast<const char*>(g.b) + n / kLanes * vector_size;
+        const bool narrow = s.n - n <= kLanes;
         const int64_t columns = n1 - n < kPanel ? n1 - n : kPanel;
-        if (first < split) of[rows + 1](g, panel, m0 + first * (rows + 1), split - first, n, columns);
-        if (split < last) of[rows](g, panel, m0 + split * rows + larger, last - split, n, columns);
+        if (first < split) tiles_of(narrow, rows + 1)(g, panel, m0 + first * (rows + 1), split - first, n, columns);
+        if (split < last) tiles_of(narrow, rows)(g, panel, m0 + split * rows + larger, last - split, n, columns);
       }
     }
   }

@@ -120,6 +120,25 @@ struct PoolArgs {            // one output pixel: window of `taps` addresses A(p
 
 enum class Arithmetic { add, sub, mul, div };
 
+// Weight-only layers: x in fixed point, whose exact sums become y (docs/numerics.md). A row of x is row_scale * (U - 2^23) with whole
+// U of 24 bits, kept as three planes of bytes, lowest first; `sums` are the products of the three planes with the weights' codes.
+//   y[n] = f((exact[n] * scales[n]) * row_scale + bias[n]), in double until the end,
+//   exact[n] = sums[0][n] + 256 * sums[1][n] + 65536 * sums[2][n] - zero_points[n] * row_sum - offsets[n],
+// all terms of which are whole numbers below 2^52. Then y = y > 0 ? min(y, most) : 0 if relu.
+struct JoinArgs {
+  const int32_t* sums = nullptr;  // [3][ld]; the first is that of channel n0
+  int64_t ld = 0;
+  double row_sum = 0;                   // of U
+  double row_scale = 1;                 // a power of two
+  const double* zero_points = nullptr;  // [n], of the codes
+  const double* offsets = nullptr;      // [n], 2^23 * sum of (code - zero point)
+  const double* scales = nullptr;       // [n]
+  const float* bias = nullptr;          // [n] or null
+  bool relu = false;
+  float most = 0;
+  float* y = nullptr;  // [n]
+};
+
 struct KernelTable {
   Isa isa = Isa::scalar;
 
@@ -136,6 +155,16 @@ struct KernelTable {
   void (*gemm)(const GemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
   // sums[m] = sum of A(m, t)[i] over taps and k, for m0..m1; uses shape, a, lda, offsets, pad.
   void (*row_sums)(const GemmArgs&, int32_t* sums, int64_t m0, int64_t m1) = nullptr;
+
+  // The same product with weights of 4 bits, codes 0..15; dense only. Their zero points go the way of b_zero_points.
+  size_t (*gemm4_packed_bytes)(const GemmShape&) = nullptr;
+  void (*gemm4_pack)(const GemmShape&, const int8_t* w /* one code each, 0..15 */, void* packed) = nullptr;
+  void (*gemm4)(const GemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
+
+  // U = min(rne(x * scale) + 2^23, 2^24 - 1) of n floats with |x * scale| < 2^23, byte p of number i at planes[p * stride + i];
+  // returns the sum of the U.
+  int64_t (*split_planes)(const float* x, int64_t n, double scale, uint8_t* planes, int64_t stride) = nullptr;
+  void (*join_planes)(const JoinArgs&, int64_t n0, int64_t n1) = nullptr;  // channels n0..n1 of a row
 
   size_t (*depthwise_packed_bytes)(int64_t channels, int64_t taps) = nullptr;
   void (*depthwise_pack)(int64_t channels, int64_t taps, const int8_t* w /* [taps][channels] */, void* packed) = nullptr;

@@ -8,7 +8,9 @@
 #include "octet/kernels/kernels.h"
 #include "octet/kernels/layout_impl.h"
 #include "octet/kernels/math_impl.h"
+#include "octet/kernels/nibble_gemm_impl.h"
 #include "octet/kernels/pool_impl.h"
+#include "octet/kernels/weight_only_impl.h"
 
 namespace octet::kernels {
 namespace {
@@ -25,6 +27,11 @@ constexpr KernelTable make_table(Isa isa) {
       .gemm_pack_columns = Gemm<Dot>::pack_columns,
       .gemm = Gemm<Dot>::run,
       .row_sums = Gemm<Dot>::row_sums,
+      .gemm4_packed_bytes = NibbleGemm<Dot>::packed_bytes,
+      .gemm4_pack = NibbleGemm<Dot>::pack,
+      .gemm4 = NibbleGemm<Dot>::run,
+      .split_planes = split_planes,
+      .join_planes = join_planes,
       .depthwise_packed_bytes = Depthwise<Dot, Tail>::packed_bytes,
       .depthwise_pack = Depthwise<Dot, Tail>::pack,
       .depthwise = Depthwise<Dot, Tail>::run,

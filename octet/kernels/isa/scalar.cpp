@@ -6,6 +6,7 @@
 
 #include "octet/kernels/math_impl.h"
 #include "octet/kernels/isa/tables_impl.h"
+#include "octet/kernels/weight_only_impl.h"
 
 namespace octet::kernels {
 namespace {
@@ -231,6 +232,11 @@ constinit const KernelTable scalar_table = {
     .gemm_pack_columns = gemm_pack_columns,
     .gemm = gemm,
     .row_sums = row_sums,
+    .gemm4_packed_bytes = gemm_packed_bytes,
+    .gemm4_pack = gemm_pack,
+    .gemm4 = gemm,
+    .split_planes = split_planes,
+    .join_planes = join_planes,
     .depthwise_packed_bytes = depthwise_packed_bytes,
     .depthwise_pack = depthwise_pack,
     .depthwise = depthwise,

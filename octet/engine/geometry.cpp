@@ -156,9 +156,16 @@ WeightCodes weight_codes(const OpSpec& spec) {
   const int64_t group_channels = is_transposed(spec) ? weight.size(1) : weight.size(0);
   r.out_channels = group_channels * (is_transposed(spec) ? spec.attrs.get_int("groups") : 1);
   const bool is_unsigned = weight.dtype() == DType::quint8;
-  r.codes.resize(weight.numel());
+  const auto count = static_cast<size_t>(weight.numel());
   const auto* bytes = static_cast<const uint8_t*>(weight.raw_data());
-  for (size_t i = 0; i < r.codes.size(); ++i) r.codes[i] = static_cast<int8_t>(bytes[i] ^ (is_unsigned ? 0x80 : 0));
+  r.owner = weight.buffer();
+  if (is_unsigned) {
+    r.owner = Buffer::allocate(count);
+    auto* shifted = reinterpret_cast<uint8_t*>(r.owner.data());
+    for (size_t i = 0; i < count; ++i) shifted[i] = bytes[i] ^ 0x80;
+    bytes = shifted;
+  }
+  r.codes = {reinterpret_cast<const int8_t*>(bytes), count};
   for (int64_t n = 0; n < r.out_channels; ++n) {
     r.scales.push_back(static_cast<float>(q.scale(n % group_channels)));
     r.zero_points.push_back(static_cast<int32_t>(q.zero_point(n % group_channels)) - (is_unsigned ? 128 : 0));

@@ -164,7 +164,11 @@ void WeightCodes::narrow() {
   if (*most - low > 15) return;
   four_bit = true;
   any_zero_point = false;
-  for (int8_t& q : codes) q = static_cast<int8_t>(q - low);
+  Buffer moved = Buffer::allocate(codes.size());
+  auto* to = reinterpret_cast<int8_t*>(moved.data());
+  std::transform(codes.begin(), codes.end(), to, [&](int8_t q) { return static_cast<int8_t>(q - low); });
+  codes = {to, codes.size()};
+  owner = std::move(moved);
   for (int32_t& z : zero_points) {
     z -= low;
     any_zero_point |= z != 0;
@@ -180,11 +184,17 @@ WeightCodes weight_codes(const OpSpec& spec) {
   r.out_channels = group_channels * (is_transposed(spec) ? spec.attrs.get_int("groups") : 1);
   r.four_bit = is_packed(weight.dtype());
   const int32_t shift = weight.dtype() == DType::quint8 ? -128 : weight.dtype() == DType::qint4x2 ? 8 : 0;
-  r.codes.resize(weight.numel());
+  const auto count = static_cast<size_t>(weight.numel());
   const auto* bytes = static_cast<const uint8_t*>(weight.raw_data());
-  for (size_t i = 0; i < r.codes.size(); ++i)
-    r.codes[i] = static_cast<int8_t>(
-        r.four_bit ? packed_code(bytes, weight.dtype(), static_cast<int64_t>(i)) + shift : bytes[i] ^ (shift & 0x80));
+  r.owner = weight.buffer();
+  if (r.four_bit || shift != 0) {
+    r.owner = Buffer::allocate(count);
+    auto* shifted = reinterpret_cast<uint8_t*>(r.owner.data());
+    for (size_t i = 0; i < count; ++i)
+      shifted[i] = static_cast<uint8_t>(r.four_bit ? packed_code(bytes, weight.dtype(), static_cast<int64_t>(i)) + shift : bytes[i] ^ 0x80);
+    bytes = shifted;
+  }
+  r.codes = {reinterpret_cast<const int8_t*>(bytes), count};
   for (int64_t n = 0; n < r.out_channels; ++n) {
     r.scales.push_back(static_cast<float>(q.scale(n % group_channels)));
     r.zero_points.push_back(static_cast<int32_t>(q.zero_point(n % group_channels)) + shift);

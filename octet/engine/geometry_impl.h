@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -50,7 +51,8 @@ std::vector<int32_t> tap_offsets(const Window& w, int64_t h, int64_t width, int6
 // A weight's codes, and what they mean for each output channel.
 struct WeightCodes {
   int64_t out_channels = 0;
-  std::vector<int8_t> codes;         // in the weight's own order; quint8 shifted to int8, 4 bits to 0..15
+  std::span<const int8_t> codes;     // in the weight's own order, quint8 shifted to int8, 4 bits to 0..15; they lie in `owner`
+  Buffer owner;
   std::vector<int32_t> zero_points;  // per output channel (shifted likewise)
   std::vector<float> scales;         // per output channel
   bool any_zero_point = false;

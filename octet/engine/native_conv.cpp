@@ -100,7 +100,8 @@ class ConvKernel final : public Kernel {
         window_(engine_detail::conv_window3(spec)),
         transposed_(engine_detail::is_transposed(spec)),
         warnings_(weights.warnings),
-        packed_(weights, taps_first(weights, spec), conv_gemm_shape(weights, spec), spec.attrs.get_int("groups")) {}
+        packed_(weights, WeightRows(weights, conv_gemm_shape(weights, spec), transposed_), conv_gemm_shape(weights, spec),
+                spec.attrs.get_int("groups")) {}
   std::string name() const override {
     return fmt::format("{} {} {}x{} {}", op_, window_.is_pointwise() ? "gemm" : "indirect gemm", packed_.table->gemm_mr,
                        packed_.table->gemm_nr, to_string(packed_.table->isa));

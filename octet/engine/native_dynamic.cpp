@@ -15,19 +15,15 @@ using engine_detail::Window3;
 
 // Everything that does not depend on the input's range or shape.
 struct DynamicWeights {
-  DynamicWeights(const OpSpec& spec, const WeightCodes& codes, const std::vector<int8_t>& w, const kernels::GemmShape& shape,
+  DynamicWeights(const OpSpec& spec, const WeightCodes& codes, const WeightRows& rows, const kernels::GemmShape& shape,
                  int64_t groups)
-      : packed(as_integer(codes), w, shape, groups),
+      : packed(as_integer(codes), rows, shape, groups),
         reduce_range(spec.attrs.get_bool("reduce_range")),
         activation(spec.attrs.get_string("activation")),
         label(spec.label) {
     if (spec.has(2)) bias = spec.constants[2].to_vector<float>();
-    const int64_t length = shape.taps * shape.k;
-    for (int64_t n = 0; n < codes.out_channels; ++n) {
-      int64_t sum = 0;
-      for (int64_t i = 0; i < length; ++i) sum += w[n * length + i] - codes.zero_points[n];
-      sums.push_back(sum);
-    }
+    for (int64_t n = 0; n < codes.out_channels; ++n)
+      sums.push_back(packed.weight_sums[n] - shape.taps * shape.k * codes.zero_points[n]);
   }
   // Without the terms of x's zero point, and with s_w alone for multiplier.
   static engine_detail::IntegerWeights as_integer(const WeightCodes& codes) {
@@ -151,9 +147,9 @@ class DynamicPlan final : public KernelPlan {
 
 class DynamicKernel : public Kernel {
  public:
-  DynamicKernel(const OpSpec& spec, const WeightCodes& codes, const std::vector<int8_t>& w, const kernels::GemmShape& shape,
+  DynamicKernel(const OpSpec& spec, const WeightCodes& codes, const WeightRows& rows, const kernels::GemmShape& shape,
                 int64_t groups)
-      : op_(spec.op), weights_(spec, codes, w, shape, groups) {}
+      : op_(spec.op), weights_(spec, codes, rows, shape, groups) {}
   std::string name() const override {
     const kernels::KernelTable& t = *weights_.packed.table;
     return fmt::format("{} gemm{} {}x{} {}", op_, weights_.packed.gemm == t.gemm4 ? "4" : "", t.gemm_mr, t.gemm_nr, to_string(t.isa));
@@ -179,7 +175,8 @@ class DynamicLinear final : public DynamicKernel {
 class DynamicConv final : public DynamicKernel {
  public:
   DynamicConv(const OpSpec& spec, const WeightCodes& codes)
-      : DynamicKernel(spec, codes, taps_first(codes, spec), conv_gemm_shape(codes, spec), spec.attrs.get_int("groups")),
+      : DynamicKernel(spec, codes, WeightRows(codes, conv_gemm_shape(codes, spec), engine_detail::is_transposed(spec)),
+                      conv_gemm_shape(codes, spec), spec.attrs.get_int("groups")),
         window_(engine_detail::conv_window3(spec)),
         transposed_(engine_detail::is_transposed(spec)) {}
   Layout input_layout(size_t i) const override { return i == 0 ? Layout::channels_last : Layout::row_major; }
@@ -204,7 +201,7 @@ std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec) {
   if (conv) return std::make_unique<DynamicConv>(spec, codes);
   codes.narrow();
   const kernels::GemmShape shape{codes.out_channels, spec.inputs[1].shape()[1], 1};
-  return std::make_unique<DynamicLinear>(spec, codes, codes.codes, shape, 1);
+  return std::make_unique<DynamicLinear>(spec, codes, WeightRows(codes.codes, shape.k), shape, 1);
 }
 
 }  // namespace octet::native

@@ -8,8 +8,7 @@ namespace {
 class LinearKernel final : public Kernel {
  public:
   explicit LinearKernel(const OpSpec& spec)
-      : weights_(engine_detail::integer_weights(spec)),
-        packed_(weights_, weights_.codes, {weights_.out_channels, spec.inputs[1].shape()[1], 1}, 1) {}
+      : LinearKernel(engine_detail::integer_weights(spec), spec.inputs[1].shape()[1]) {}
 
   std::string name() const override {
     return fmt::format("linear gemm {}x{} {}", packed_.table->gemm_mr, packed_.table->gemm_nr, to_string(packed_.table->isa));
@@ -17,11 +16,14 @@ class LinearKernel final : public Kernel {
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
   size_t packed_bytes() const override { return packed_.packed.bytes(); }
-  std::vector<std::string> warnings() const override { return weights_.warnings; }
+  std::vector<std::string> warnings() const override { return warnings_; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs, const std::vector<Shape>&) const override;
 
  private:
-  engine_detail::IntegerWeights weights_;
+  LinearKernel(const engine_detail::IntegerWeights& weights, int64_t k)
+      : warnings_(weights.warnings), packed_(weights, WeightRows(weights.codes, k), {weights.out_channels, k, 1}, 1) {}
+
+  std::vector<std::string> warnings_;
   PackedWeights packed_;
 };
 

@@ -11,6 +11,34 @@
 
 namespace octet::native {
 
+// Where the weights of a layer are read from, some output channels at a time.
+class WeightRows {
+ public:
+  // They lie as [n][taps][k].
+  explicit WeightRows(std::span<const int8_t> codes, int64_t length) : codes_(codes), taps_(1), k_(length) {}
+  // A convolution's: (n, k, kernel...), or if transposed (k of all groups, n of one, kernel...).
+  WeightRows(const engine_detail::WeightCodes& weights, const kernels::GemmShape& s, bool transposed)
+      : codes_(weights.codes), taps_(s.taps), k_(s.k), group_n_(transposed ? s.n : 0) {}
+
+  // Output channels n0..n1 as [n][taps][k]: where they lie, or in `room`.
+  const int8_t* get(int64_t n0, int64_t n1, std::vector<int8_t>& room) const {
+    const int8_t* w = codes_.data();
+    if (taps_ == 1 && group_n_ == 0) return w + n0 * k_;
+    room.resize(static_cast<size_t>((n1 - n0) * taps_ * k_));
+    int8_t* to = room.data();
+    for (int64_t n = n0; n < n1; ++n, to += taps_ * k_) {
+      const int64_t first = group_n_ ? n / group_n_ * k_ * group_n_ + n % group_n_ : n * k_, step = group_n_ ? group_n_ : 1;
+      for (int64_t i = 0; i < k_; ++i)
+        for (int64_t t = 0; t < taps_; ++t) to[t * k_ + i] = w[(first + i * step) * taps_ + t];
+    }
+    return room.data();
+  }
+
+ private:
+  std::span<const int8_t> codes_;
+  int64_t taps_, k_, group_n_ = 0;  // group_n_: output channels of a group if transposed, else 0
+};
+
 // Weights of `groups` matrix products of [n][taps][k], packed for the ISA in force when they were made.
 struct PackedWeights {
   const kernels::KernelTable* table = nullptr;
@@ -22,17 +50,19 @@ struct PackedWeights {
   std::vector<int32_t> bias;  // quantized bias - z_x*sum(q_w) + K*z_x*z_w
   std::vector<float> multiplier;
   std::vector<int32_t> weight_zero_points;  // empty if all are 0
+  std::vector<int32_t> weight_sums;         // of q_w per output channel
   int32_t x_zero_point = 0;                 // of unsigned codes
   bool flip_x = false;                      // x is qint8: flip its sign bit first
   int32_t y_zero_point = 0, lo = 0, hi = 255;
 
-  // w: [groups*n][taps][k].
-  PackedWeights(const engine_detail::IntegerWeights& weights, const std::vector<int8_t>& w, const kernels::GemmShape& s,
+  PackedWeights(const engine_detail::IntegerWeights& weights, const WeightRows& rows, const kernels::GemmShape& s,
                 int64_t group_count)
       : table(&kernels::table()), shape(s), groups(group_count), bias(weights.bias), multiplier(weights.multiplier) {
     const bool four_bit = weights.four_bit;
     gemm = four_bit ? table->gemm4 : table->gemm;
-    group_bytes = ((four_bit ? table->gemm4_packed_bytes : table->gemm_packed_bytes)(s) + 63) / 64 * 64;
+    const auto packed_bytes = four_bit ? table->gemm4_packed_bytes : table->gemm_packed_bytes;
+    const auto pack = four_bit ? table->gemm4_pack : table->gemm_pack;
+    group_bytes = (packed_bytes(s) + 63) / 64 * 64;
     packed = Buffer::allocate(group_bytes * groups);
     x_zero_point = weights.x_zero_point + (weights.x_signed ? 128 : 0);
     flip_x = weights.x_signed;
@@ -40,17 +70,25 @@ struct PackedWeights {
     lo = weights.lo;
     hi = weights.hi;
     if (weights.any_zero_point) weight_zero_points = weights.zero_points;
-    int64_t length = s.taps * s.k;
-    for (int64_t g = 0; g < groups; ++g)
-      (four_bit ? table->gemm4_pack : table->gemm_pack)(s, w.data() + g * s.n * length,
-                                                        reinterpret_cast<char*>(packed.data()) + g * group_bytes);
-    for (int64_t n = 0; n < groups * s.n; ++n) {
-      int64_t sum = 0;
-      for (int64_t i = 0; i < length; ++i) sum += w[n * length + i];
-      // Wrapping, as the accumulator does.
-      int64_t fold = -x_zero_point * sum + length * x_zero_point * static_cast<int64_t>(weights.zero_points[n]);
-      bias[n] = static_cast<int32_t>(static_cast<uint32_t>(bias[n]) + static_cast<uint32_t>(fold));
-    }
+    weight_sums.resize(groups * s.n);
+    const int64_t panels = (s.n + table->gemm_nr - 1) / table->gemm_nr, panel_bytes = table->gemm_nr * s.taps * s.k;
+    parallel_ranges(groups * panels, (int64_t{1} << 18) / (panel_bytes + 1) + 1, [&](int64_t i0, int64_t i1) {
+      PanelSums sums(*this);
+      std::vector<int8_t> room;
+      for (int64_t i = i0; i < i1; ++i) {
+        const int64_t n = i % panels * table->gemm_nr, first = i / panels * s.n + n;
+        const kernels::GemmShape panel{std::min(table->gemm_nr, s.n - n), s.k, s.taps};
+        auto* to = reinterpret_cast<char*>(packed.data()) + i / panels * group_bytes + packed_bytes({n, s.k, s.taps});
+        pack(panel, rows.get(first, first + panel.n, room), to);
+        const int32_t* sum = sums.of(panel, to);
+        for (int64_t c = 0; c < panel.n; ++c) {
+          weight_sums[first + c] = sum[c];
+          // Wrapping, as the accumulator does.
+          const int64_t fold = -int64_t{x_zero_point} * sum[c] + s.taps * s.k * x_zero_point * int64_t{weights.zero_points[first + c]};
+          bias[first + c] = static_cast<int32_t>(static_cast<uint32_t>(bias[first + c]) + static_cast<uint32_t>(fold));
+        }
+      }
+    });
   }
 
   // Everything of the arguments that does not depend on the call's operands, for one group.
@@ -66,6 +104,33 @@ struct PackedWeights {
     a.hi = hi;
     return a;
   }
+
+ private:
+  // The sum of each channel's weights: the product with a row of ones, which reads a panel just packed from the cache.
+  class PanelSums {
+   public:
+    explicit PanelSums(const PackedWeights& w) : table_(*w.table), gemm_(w.gemm), ones_(w.shape.k + kBufferSlack, 1), offsets_(w.shape.taps),
+        bias_(table_.gemm_nr), sums_(table_.gemm_nr) {}
+    const int32_t* of(const kernels::GemmShape& panel, const void* packed) {
+      kernels::GemmArgs a;
+      a.shape = panel;
+      a.a = ones_.data();
+      if (panel.taps > 1) a.offsets = offsets_.data();
+      a.b = packed;
+      a.c = sums_.data();
+      a.ldc = panel.n;
+      a.epilogue = kernels::Epilogue::int32;
+      a.bias = bias_.data();
+      gemm_(a, 0, 1, 0, panel.n);
+      return sums_.data();
+    }
+
+   private:
+    const kernels::KernelTable& table_;
+    decltype(kernels::KernelTable::gemm) gemm_;
+    std::vector<uint8_t> ones_;
+    std::vector<int32_t> offsets_, bias_, sums_;  // offsets_, bias_: 0
+  };
 };
 
 // The matrix product of one group of a convolution: n output channels, taps of k input channels each.
@@ -77,21 +142,6 @@ inline kernels::GemmShape conv_gemm_shape(const engine_detail::WeightCodes& weig
   s.k = engine_detail::is_transposed(spec) ? w[0] / groups : w[1];
   s.taps = engine_detail::conv_window3(spec).taps();
   return s;
-}
-
-// A convolution's codes as [out channels][taps][in channels of the group].
-inline std::vector<int8_t> taps_first(const engine_detail::WeightCodes& weights, const OpSpec& spec) {
-  const kernels::GemmShape s = conv_gemm_shape(weights, spec);
-  const bool transposed = engine_detail::is_transposed(spec);
-  std::vector<int8_t> r(weights.codes.size());
-  int8_t* to = r.data();
-  for (int64_t o = 0; o < weights.out_channels; ++o)
-    for (int64_t t = 0; t < s.taps; ++t)
-      for (int64_t i = 0; i < s.k; ++i) {
-        const int64_t row = transposed ? (o / s.n * s.k + i) * s.n + o % s.n : o * s.k + i;
-        *to++ = weights.codes[row * s.taps + t];
-      }
-  return r;
 }
 
 // The taps of every output pixel of images whose channels lie together; empty for pointwise convolutions.

@@ -16,12 +16,10 @@ using engine_detail::WeightCodes;
 
 struct WeightOnlyWeights {
   WeightOnlyWeights(const OpSpec& spec, const WeightCodes& codes, const kernels::GemmShape& shape)
-      : packed(without_zero_points(codes), codes.codes, shape, 1), activation(spec.attrs.get_string("activation")) {
+      : packed(without_zero_points(codes), WeightRows(codes.codes, shape.k), shape, 1), activation(spec.attrs.get_string("activation")) {
     if (spec.has(2)) bias = spec.constants[2].to_vector<float>();
     for (int64_t n = 0; n < shape.n; ++n) {
-      int64_t sum = 0;
-      for (int64_t k = 0; k < shape.k; ++k) sum += codes.codes[n * shape.k + k] - codes.zero_points[n];
-      offsets.push_back(static_cast<double>(sum) * (1 << 23));
+      offsets.push_back(static_cast<double>(packed.weight_sums[n] - shape.k * codes.zero_points[n]) * (1 << 23));
       zero_points.push_back(codes.zero_points[n]);
       scales.push_back(codes.scales[n]);
     }

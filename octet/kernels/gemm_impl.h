@@ -17,11 +17,26 @@
 // With few k the way out weighs as much as the sum: a tile's last steps are done a few rows at a time, so that the
 // requantization of one group of rows overlaps with the products of the next.
 
+#include <immintrin.h>
+
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::kernels {
 namespace {
+
+// of[i] = the i-th four bytes of each of four rows.
+OCTET_INLINE void transpose_quads(const int8_t* rows, int64_t row_bytes, __m128i (&of)[4]) {
+  const auto row = [&](int r) OCTET_INLINE_LAMBDA {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + r * row_bytes));
+  };
+  const __m128i low01 = _mm_unpacklo_epi32(row(0), row(1)), high01 = _mm_unpackhi_epi32(row(0), row(1));
+  const __m128i low23 = _mm_unpacklo_epi32(row(2), row(3)), high23 = _mm_unpackhi_epi32(row(2), row(3));
+  of[0] = _mm_unpacklo_epi64(low01, low23);
+  of[1] = _mm_unpackhi_epi64(low01, low23);
+  of[2] = _mm_unpacklo_epi64(high01, high23);
+  of[3] = _mm_unpackhi_epi64(high01, high23);
+}
 
 template <typename Dot>
 struct Gemm {
@@ -41,20 +56,33 @@ struct Gemm {
 
   static size_t packed_bytes(const GemmShape& s) { return static_cast<size_t>(vectors_of(s) * vector_bytes(s)); }
 
+  // A panel's weights of some steps at a time: of each channel a cache line is read, and what is written stays in L1. Four
+  // channels by four steps are a 4 x 4 transpose of quads; the edges go one by one.
   static void pack(const GemmShape& s, const int8_t* w, void* packed) {
-    __builtin_memset(packed, 0, packed_bytes(s));
+    if (s.n % kLanes != 0 || s.k % 4 != 0) __builtin_memset(packed, 0, packed_bytes(s));
     char* out = static_cast<char*>(packed);
     const int64_t whole = s.k / 4, steps = steps_of(s);
-    constexpr int64_t kRun = 16;  // steps: a cache line of a channel's weights is read at once
+    constexpr int64_t kRun = 16;  // steps
     for (int64_t n0 = 0; n0 < s.n; n0 += kPanel) {
       const int64_t step_bytes = (s.n - n0 <= kLanes ? 1 : 2) * Dot::kVectorBytes;
       for (int64_t t = 0; t < s.taps; ++t, out += steps * step_bytes) {
         for (int64_t run = 0; run < steps; run += kRun) {
+          const int64_t end = run + kRun < steps ? run + kRun : steps;
+          const int64_t fours = (end < whole ? end : whole) - 3;  // no four steps begin from here on
           for (int c = 0; c < kPanel && n0 + c < s.n; ++c) {
             const int8_t* from = w + ((n0 + c) * s.taps + t) * s.k;
             char* to = out + c / kLanes * Dot::kVectorBytes;
-            const int64_t end = run + kRun < steps ? run + kRun : steps;
-            for (int64_t step = run; step < end; ++step) {
+            int64_t step = run;
+            if (const int64_t first = n0 + c / 4 * 4; first + 4 <= s.n) {
+              for (; step < fours; step += 4) {
+                if (c % 4 != 0) continue;
+                __m128i quads[4];
+                transpose_quads(from + step * 4, s.taps * s.k, quads);
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; ++i) Dot::put_four(to + (step + i) * step_bytes, c % kLanes, quads[i]);
+              }
+            }
+            for (; step < end; ++step) {
               int8_t quad[4] = {};
               if (step < whole) {
                 __builtin_memcpy(quad, from + step * 4, 4);

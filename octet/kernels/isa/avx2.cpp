@@ -33,6 +33,11 @@ struct Madd {
     __builtin_memcpy(vector + 4 * lane, even, 4);
     __builtin_memcpy(vector + 32 + 4 * lane, odd, 4);
   }
+  static OCTET_INLINE void put_four(char* vector, int lane, __m128i quads) {  // of lanes lane..lane + 4
+    const auto store = [&](char* to, __m128i x) OCTET_INLINE_LAMBDA { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), x); };
+    store(vector + 4 * lane, _mm_srai_epi16(_mm_slli_epi16(quads, 8), 8));
+    store(vector + 32 + 4 * lane, _mm_srai_epi16(quads, 8));
+  }
 };
 
 }  // namespace

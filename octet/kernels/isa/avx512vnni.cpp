@@ -28,6 +28,9 @@ struct Vnni512 {
   static OCTET_INLINE void put(char* vector, int lane, const int8_t (&quad)[4]) {
     __builtin_memcpy(vector + 4 * lane, quad, 4);
   }
+  static OCTET_INLINE void put_four(char* vector, int lane, __m128i quads) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(vector + 4 * lane), quads);
+  }
 };
 
 // The same in 256 bits, for depthwise blocks of at most 32 channels.

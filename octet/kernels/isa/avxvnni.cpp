@@ -23,6 +23,9 @@ struct AvxVnni {
   static OCTET_INLINE void put(char* vector, int lane, const int8_t (&quad)[4]) {
     __builtin_memcpy(vector + 4 * lane, quad, 4);
   }
+  static OCTET_INLINE void put_four(char* vector, int lane, __m128i quads) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(vector + 4 * lane), quads);
+  }
 };
 
 }  // namespace

@@ -36,6 +36,7 @@ constexpr KernelTable make_table(Isa isa) {
       .dequantize = Elementwise<V>::dequantize,
       .requantize = Elementwise<V>::requantize,
       .quantize_nchw_to_nhwc = PlanesToPixels<V>::quantize,
+      .transpose = transpose_bytes,
       .exp_sum = exp_sum,
       .lstm_gates = lstm_gates,
       .min_max = Elementwise<V>::min_max,

@@ -233,6 +233,20 @@ TEST_P(ElementwiseTest, PlanesQuantizeIntoPixelsExactlyAndWriteNothingElse) {
   }
 }
 
+TEST_P(ElementwiseTest, TransposeTurnsEveryByteAndWritesNothingElse) {
+  Random random(12);
+  for (int i = 0; i < 300; ++i) {
+    const int64_t rows = random.integer(1, 70), columns = random.chance(0.5) ? random.integer(1, 30) : random.integer(1, 150);
+    const auto x = random.bytes(static_cast<size_t>(rows * columns));
+    Guarded y(x.size()), expected(x.size());
+    kernels().transpose(x.data(), rows, columns, y.data());
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c)
+        expected.put(static_cast<size_t>(c * rows + r), x[static_cast<size_t>(r * columns + c)]);
+    ASSERT_SAME_BYTES(y, expected) << " in case " << i << ": " << rows << " x " << columns;
+  }
+}
+
 struct Extremes {
   float mn = 0, mx = 0;
   int64_t not_finite = -1;

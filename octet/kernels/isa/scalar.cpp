@@ -171,6 +171,11 @@ void quantize(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, i
   for (int64_t i = 0; i < n; ++i) store_code(y, i, quantize_one(x[i], inv_scale, zp, lo, hi));
 }
 
+void transpose_bytes(const uint8_t* x, int64_t rows, int64_t columns, uint8_t* y) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) y[c * rows + r] = x[r * columns + c];
+}
+
 void dequantize(const void* x, float* y, int64_t n, float scale, int32_t zp, bool is_signed) {
   for (int64_t i = 0; i < n; ++i) y[i] = scale * static_cast<float>(code_at(x, i, is_signed) - zp);
 }
@@ -226,6 +231,7 @@ constinit const KernelTable scalar_table = {
     .dequantize = dequantize,
     .requantize = requantize,
     .quantize_nchw_to_nhwc = quantize_nchw_to_nhwc,
+    .transpose = transpose_bytes,
     .exp_sum = exp_sum,
     .lstm_gates = lstm_gates,
     .min_max = min_max,

@@ -5,9 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
+#include <map>
+#include <mutex>
 #include <vector>
 
 #include "octet/base/check_impl.h"
@@ -53,6 +57,16 @@ struct Descriptor {
     if (fd >= 0) ::close(fd);
   }
 };
+
+// The files that are mapped now: where each begins and ends. Never destroyed: tensors of static objects may outlive it otherwise.
+struct Mappings {
+  std::mutex mutex;
+  std::map<const std::byte*, const std::byte*> ends;
+};
+Mappings& mappings() {
+  static Mappings& m = *new Mappings;
+  return m;
+}
 
 // read(2) to the end of something that cannot be mapped.
 Buffer read_all(int fd, const std::filesystem::path& path) {
@@ -110,11 +124,46 @@ std::shared_ptr<MappedFile> MappedFile::open(const std::filesystem::path& path) 
   result->mapped_ = reserved;  // from here on the destructor unmaps
   void* mapped = ::mmap(start, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.fd, 0);
   OCTET_CHECK(mapped != MAP_FAILED, io, "{}: cannot map {} bytes: {}", path.string(), size, reason(errno));
+  std::lock_guard lock(mappings().mutex);
+  mappings().ends[result->data_] = result->data_ + size;
   return result;
 }
 
 MappedFile::~MappedFile() {
-  if (mapped_) ::munmap(data_, mapped_);
+  if (!mapped_) return;
+  {
+    std::lock_guard lock(mappings().mutex);
+    mappings().ends.erase(data_);
+  }
+  ::munmap(data_, mapped_);
+}
+
+void forget_file_pages(const void* data, size_t bytes) {
+  // Which pages still are the file's: of a private mapping, those that were written to are anonymous memory.
+  constexpr uint64_t kPresent = uint64_t{1} << 63, kOfFile = uint64_t{1} << 61;
+  static const int pagemap = ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  auto* first = static_cast<const std::byte*>(data);
+  std::lock_guard lock(mappings().mutex);
+  auto mapping = mappings().ends.upper_bound(first);
+  if (pagemap < 0 || bytes == 0 || mapping == mappings().ends.begin()) return;
+  --mapping;
+  const auto [start, end] = *mapping;
+  if (first + bytes > end) return;
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  const size_t last_page = (static_cast<size_t>(first - start) + bytes + page - 1) / page;
+  uint64_t flags[512];
+  for (size_t p = static_cast<size_t>(first - start) / page; p < last_page;) {
+    const size_t count = std::min(last_page - p, std::size(flags));
+    const auto at = static_cast<off_t>((reinterpret_cast<uintptr_t>(start) / page + p) * sizeof flags[0]);
+    if (::pread(pagemap, flags, count * sizeof flags[0], at) != static_cast<ssize_t>(count * sizeof flags[0])) return;
+    auto is_files = [&](size_t i) { return (flags[i] & kPresent) && (flags[i] & kOfFile); };
+    for (size_t i = 0; i < count; ++i) {
+      const size_t begin = i;
+      while (i < count && is_files(i)) ++i;
+      if (i > begin) ::madvise(const_cast<std::byte*>(start) + (p + begin) * page, (i - begin) * page, MADV_DONTNEED);
+    }
+    p += count;
+  }
 }
 
 Buffer MappedFile::range(size_t offset, size_t bytes) {

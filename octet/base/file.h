@@ -43,6 +43,10 @@ class MappedFile : public std::enable_shared_from_this<MappedFile> {
   Buffer read_;
 };
 
+// Gives the memory behind bytes [data, data + bytes) back to the system as far as they lie in a MappedFile and still are what the
+// file holds: they come from there again if they are touched. What was written to stays. For weights that have been packed.
+void forget_file_pages(const void* data, size_t bytes);
+
 // Where the callback of write_file_atomically puts its bytes, one after the other.
 class FileWriter {
  public:

@@ -61,19 +61,24 @@ int64_t input_place(const Window3& w, bool transposed, size_t d, int64_t o, int6
 std::vector<int32_t> tap_offsets(const Window3& w, bool transposed, const Shape& x, const Shape& y) {
   OCTET_CHECK(x[1] * x[2] * x[3] * x[4] < (int64_t{1} << 31), unsupported, "an image of {} is too large for 32-bit offsets",
               to_string(x));
-  std::vector<int32_t> offsets;
-  offsets.reserve(y[2] * y[3] * y[4] * w.taps());
+  // Along each dimension first: where the tap of an output lies there, in bytes, below 0 if outside.
+  std::array<std::vector<int64_t>, 3> places;
+  int64_t step = x[1];
+  for (size_t d = 3; d-- > 0; step *= x[d + 2])
+    for (int64_t o = 0; o < y[d + 2]; ++o)
+      for (int64_t k = 0; k < w.kernel[d]; ++k) places[d].push_back(input_place(w, transposed, d, o, k, x[d + 2]) * step);
+  std::vector<int32_t> offsets(y[2] * y[3] * y[4] * w.taps());
+  int32_t* to = offsets.data();
   for (int64_t oz = 0; oz < y[2]; ++oz)
     for (int64_t oy = 0; oy < y[3]; ++oy)
       for (int64_t ox = 0; ox < y[4]; ++ox)
         for (int64_t kz = 0; kz < w.kernel[0]; ++kz)
-          for (int64_t ky = 0; ky < w.kernel[1]; ++ky)
-            for (int64_t kx = 0; kx < w.kernel[2]; ++kx) {
-              const int64_t iz = input_place(w, transposed, 0, oz, kz, x[2]), iy = input_place(w, transposed, 1, oy, ky, x[3]),
-                            ix = input_place(w, transposed, 2, ox, kx, x[4]);
-              const bool inside = iz >= 0 && iy >= 0 && ix >= 0;
-              offsets.push_back(inside ? static_cast<int32_t>(((iz * x[3] + iy) * x[4] + ix) * x[1]) : -1);
-            }
+          for (int64_t ky = 0; ky < w.kernel[1]; ++ky) {
+            const int64_t z = places[0][oz * w.kernel[0] + kz], at = places[1][oy * w.kernel[1] + ky];
+            const int64_t* columns = &places[2][ox * w.kernel[2]];
+            for (int64_t kx = 0; kx < w.kernel[2]; ++kx)
+              *to++ = (z | at | columns[kx]) < 0 ? -1 : static_cast<int32_t>(z + at + columns[kx]);
+          }
   return offsets;
 }
 
@@ -94,19 +99,8 @@ Window pool_window(const OpSpec& spec) {
 }
 
 std::vector<int32_t> tap_offsets(const Window& w, int64_t h, int64_t width, int64_t channels, int64_t oh, int64_t ow) {
-  OCTET_CHECK(h * width * channels < (int64_t{1} << 31), unsupported, "an image of {}x{}x{} is too large for 32-bit offsets",
-              h, width, channels);
-  std::vector<int32_t> offsets(oh * ow * w.taps());
-  int32_t* out = offsets.data();
-  for (int64_t y = 0; y < oh; ++y)
-    for (int64_t x = 0; x < ow; ++x)
-      for (int64_t i = 0; i < w.kh; ++i)
-        for (int64_t j = 0; j < w.kw; ++j) {
-          int64_t iy = y * w.sh - w.ph + i * w.dh, ix = x * w.sw - w.pw + j * w.dw;
-          bool inside = iy >= 0 && iy < h && ix >= 0 && ix < width;
-          *out++ = inside ? static_cast<int32_t>((iy * width + ix) * channels) : -1;
-        }
-  return offsets;
+  const Window3 wide{{1, w.kh, w.kw}, {1, w.sh, w.sw}, {0, w.ph, w.pw}, {0, w.ph_end, w.pw_end}, {1, w.dh, w.dw}};
+  return tap_offsets(wide, false, {1, channels, 1, h, width}, {1, 0, 1, oh, ow});
 }
 
 CodeRange activation_range(const std::string& activation, const TensorType& y) {

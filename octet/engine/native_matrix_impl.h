@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
 #include "octet/engine/native_impl.h"
@@ -21,15 +22,19 @@ class WeightRows {
       : codes_(weights.codes), taps_(s.taps), k_(s.k), group_n_(transposed ? s.n : 0) {}
 
   // Output channels n0..n1 as [n][taps][k]: where they lie, or in `room`.
-  const int8_t* get(int64_t n0, int64_t n1, std::vector<int8_t>& room) const {
+  const int8_t* get(const kernels::KernelTable& table, int64_t n0, int64_t n1, std::vector<int8_t>& room) const {
     const int8_t* w = codes_.data();
     if (taps_ == 1 && group_n_ == 0) return w + n0 * k_;
     room.resize(static_cast<size_t>((n1 - n0) * taps_ * k_));
     int8_t* to = room.data();
     for (int64_t n = n0; n < n1; ++n, to += taps_ * k_) {
-      const int64_t first = group_n_ ? n / group_n_ * k_ * group_n_ + n % group_n_ : n * k_, step = group_n_ ? group_n_ : 1;
+      if (group_n_ == 0) {
+        table.transpose(reinterpret_cast<const uint8_t*>(w + n * k_ * taps_), taps_, reinterpret_cast<uint8_t*>(to), k_, k_, taps_);
+        continue;
+      }
+      const int64_t first = n / group_n_ * k_ * group_n_ + n % group_n_;
       for (int64_t i = 0; i < k_; ++i)
-        for (int64_t t = 0; t < taps_; ++t) to[t * k_ + i] = w[(first + i * step) * taps_ + t];
+        for (int64_t t = 0; t < taps_; ++t) to[t * k_ + i] = w[(first + i * group_n_) * taps_ + t];
     }
     return room.data();
   }
@@ -63,7 +68,7 @@ struct PackedWeights {
     const auto packed_bytes = four_bit ? table->gemm4_packed_bytes : table->gemm_packed_bytes;
     const auto pack = four_bit ? table->gemm4_pack : table->gemm_pack;
     group_bytes = (packed_bytes(s) + 63) / 64 * 64;
-    packed = Buffer::allocate(group_bytes * groups);
+    packed = allocate_lasting(group_bytes * groups);
     x_zero_point = weights.x_zero_point + (weights.x_signed ? 128 : 0);
     flip_x = weights.x_signed;
     y_zero_point = weights.y_zero_point;
@@ -79,7 +84,7 @@ struct PackedWeights {
         const int64_t n = i % panels * table->gemm_nr, first = i / panels * s.n + n;
         const kernels::GemmShape panel{std::min(table->gemm_nr, s.n - n), s.k, s.taps};
         auto* to = reinterpret_cast<char*>(packed.data()) + i / panels * group_bytes + packed_bytes({n, s.k, s.taps});
-        pack(panel, rows.get(first, first + panel.n, room), to);
+        pack(panel, rows.get(*table, first, first + panel.n, room), to);
         const int32_t* sum = sums.of(panel, to);
         for (int64_t c = 0; c < panel.n; ++c) {
           weight_sums[first + c] = sum[c];

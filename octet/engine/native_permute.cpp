@@ -66,7 +66,7 @@ class PermutePlan final : public KernelPlan {
     if (rows_.from == 1) {
       std::memcpy(y, x, static_cast<size_t>(rows_.size * bytes_));
     } else if (bytes_ == 1) {
-      kernels::table().transpose_bytes(reinterpret_cast<const uint8_t*>(x), rows_.from, reinterpret_cast<uint8_t*>(y), columns_.to, rows_.size, columns_.size);
+      kernels::table().transpose(reinterpret_cast<const uint8_t*>(x), rows_.from, reinterpret_cast<uint8_t*>(y), columns_.to, rows_.size, columns_.size);
     } else {
       transpose(reinterpret_cast<const uint32_t*>(x), reinterpret_cast<uint32_t*>(y));
     }

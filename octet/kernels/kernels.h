@@ -192,7 +192,7 @@ struct KernelTable {
   void (*quantize_nchw_to_nhwc)(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
                                 int32_t lo, int32_t hi, int64_t p0, int64_t p1) = nullptr;
   // y[c * ldy + r] = x[r * ldx + c], for bytes.
-  void (*transpose_bytes)(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) = nullptr;
+  void (*transpose)(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) = nullptr;
   // y[i] = exp(x[i] - top) in double; returns their sum. For x[i] <= top (or NaN).
   double (*exp_sum)(const float* x, float top, double* y, int64_t n) = nullptr;
   // y[i] = a[i * a_step] op b[i * b_step] in float32; steps are 0 or 1. y may be a or b.

@@ -1,5 +1,5 @@
 #pragma once
-// Transposing bytes; and quantize while turning planes into pixels: [channels][pixels] float32 to [pixels][channels] codes.
+// Planes into pixels: codes as they are, and float32 [channels][pixels] quantized on the way to [pixels][channels] codes.
 //
 // The unit is a quad: a vector of pixels from each of four planes, quantized and packed, is a 4 x 4 byte transpose away
 // from one 32-bit lane per pixel. Four quads and a 4 x 4 transpose of lanes make 16 channels of each pixel, one 16-byte
@@ -13,34 +13,6 @@
 
 namespace octet::kernels {
 namespace {
-
-// 16 x 16 bytes at a time: four rounds of interleaving row i with row i + 8 are the transpose.
-inline void transpose_bytes(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) {
-  for (int64_t r = 0; r < rows; r += 16) {
-    for (int64_t c = 0; c < columns; c += 16) {
-      if (rows - r < 16 || columns - c < 16) {
-        for (int64_t i = r; i < rows && i < r + 16; ++i)
-          for (int64_t j = c; j < columns && j < c + 16; ++j) y[j * ldy + i] = x[i * ldx + j];
-        continue;
-      }
-      __m128i a[16], b[16];
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) a[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x + (r + i) * ldx + c));
-#pragma GCC unroll 4
-      for (int round = 0; round < 4; ++round) {
-#pragma GCC unroll 8
-        for (int i = 0; i < 8; ++i) {
-          b[2 * i] = _mm_unpacklo_epi8(a[i], a[i + 8]);
-          b[2 * i + 1] = _mm_unpackhi_epi8(a[i], a[i + 8]);
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; ++i) a[i] = b[i];
-      }
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) _mm_storeu_si128(reinterpret_cast<__m128i*>(y + (c + i) * ldy + r), a[i]);
-    }
-  }
-}
 
 template <typename V>
 struct PlanesToPixels {
@@ -137,6 +109,44 @@ struct PlanesToPixels {
                                                                                                                  p1);
   }
 };
+
+// y[c][r] = x[r][c] for 16 rows and 8 columns.
+OCTET_INLINE void transpose_16x8(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy) {
+  __m128i a[16], b[8];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) a[i] = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x + i * ldx));
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) b[i] = _mm_unpacklo_epi8(a[2 * i], a[2 * i + 1]);  // rows 2i, 2i+1: columns 0..8
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {  // rows 4i..4i+4: columns 0..4, 4..8
+    a[2 * i] = _mm_unpacklo_epi16(b[2 * i], b[2 * i + 1]);
+    a[2 * i + 1] = _mm_unpackhi_epi16(b[2 * i], b[2 * i + 1]);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)  // rows 8i..8i+8: columns 0..2, 2..4, 4..6, 6..8
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      b[4 * i + 2 * j] = _mm_unpacklo_epi32(a[4 * i + j], a[4 * i + j + 2]);
+      b[4 * i + 2 * j + 1] = _mm_unpackhi_epi32(a[4 * i + j], a[4 * i + j + 2]);
+    }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + 2 * j * ldy), _mm_unpacklo_epi64(b[j], b[j + 4]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + (2 * j + 1) * ldy), _mm_unpackhi_epi64(b[j], b[j + 4]));
+  }
+}
+
+void transpose_bytes(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) {
+  int64_t r = 0;
+  if (columns >= 8)
+    for (; r + 16 <= rows; r += 16)
+      for (int64_t c = 0;; c = c + 16 <= columns ? c + 8 : columns - 8) {  // the last eight may overlap those before
+        transpose_16x8(x + r * ldx + c, ldx, y + c * ldy + r, ldy);
+        if (c + 8 >= columns) break;
+      }
+  for (; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) y[c * ldy + r] = x[r * ldx + c];
+}
 
 }  // namespace
 }  // namespace octet::kernels

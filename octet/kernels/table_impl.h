@@ -44,7 +44,7 @@ constexpr KernelTable make_table(Isa isa) {
       .dequantize = Elementwise<V>::dequantize,
       .requantize = Elementwise<V>::requantize,
       .quantize_nchw_to_nhwc = PlanesToPixels<V>::quantize,
-      .transpose_bytes = transpose_bytes,
+      .transpose = transpose_bytes,
       .exp_sum = exp_sum,
       .arithmetic = arithmetic,
       .sum = sum,

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/file.h"
 #include "octet/graph/fuse_lookups.h"
 #include "octet/graph/move_codes.h"
 #include "octet/runtime/program_impl.h"
@@ -222,6 +223,8 @@ class Compiler {
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
       bool absent = v == kNone || (g_.is_constant(v) && kernel->packs(i));
+      // The kernel has its own copy; the graph's is seldom looked at again.
+      if (absent && v != kNone) forget_file_pages(g_.constant(v).raw_data(), g_.constant(v).nbytes());
       step.inputs.push_back(absent ? -1 : slot_of(v, wants_nhwc(kernel->input_layout(i), v)));
     }
     for (size_t i = 0; i < node.outputs.size(); ++i)

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
 #include "octet/base/text.h"
+#include "octet/kernels/kernels.h"
 #include "octet/runtime/memory_plan.h"
 #include "octet/runtime/program_impl.h"
 
@@ -78,6 +81,26 @@ RowGroupPlan plan_group(const Program::Impl& p, const Context& c, const RowGroup
   return plan;
 }
 
+// Whether bind_inputs has nothing to say, for inputs of the shapes that it saw once.
+bool types_match(const graph::Graph& g, const std::vector<Tensor>& inputs) {
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const TensorType& want = g.type(g.inputs()[i]);
+    if (inputs[i].dtype() != want.dtype || (want.quantizer && !(*want.quantizer == *inputs[i].quantizer()))) return false;
+  }
+  return true;
+}
+
+std::vector<int64_t> strides_of(const Slot& slot, const Shape& shape) {
+  return slot.channels_last && shape.size() == 4 ? channels_last_strides(shape) : contiguous_strides(shape);
+}
+
+// Whether strides put all elements in the same places.
+bool same_places(const Shape& shape, const std::vector<int64_t>& a, const std::vector<int64_t>& b) {
+  for (size_t d = 0; d < shape.size(); ++d)
+    if (shape[d] != 1 && a[d] != b[d]) return false;
+  return true;
+}
+
 std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<Tensor>& inputs, bool every_value) {
   const graph::Graph& g = p.graph;
   auto symbols = bind_inputs(g, inputs);
@@ -125,8 +148,13 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
       scratch = std::max(scratch, c->groups.back().part_bytes * static_cast<size_t>(c->groups.back().parts));
     }
   c->scratch_offset = plan.total;
-  c->arena = Buffer::allocate(plan.total + scratch);
+  c->arena = allocate_lasting(plan.total + scratch);
   c->pointers.assign(p.roots.size(), nullptr);
+  size_t most = 0;
+  for (const Step& step : p.steps) most = std::max(most, step.inputs.size());
+  c->operands.resize(most);
+  c->inputs.resize(inputs.size());
+  for (ValueId id : g.outputs()) c->strides.push_back(strides_of(p.slots[p.primary[id]], c->types[id].shape()));
   return c;
 }
 
@@ -147,8 +175,8 @@ class ContextLease {
         break;
       }
     }
-    if (context_) bind_inputs(p.graph, inputs);
-    else context_ = make_context(p, inputs, every_value);
+    if (!context_) context_ = make_context(p, inputs, every_value);
+    else if (!types_match(p.graph, inputs)) bind_inputs(p.graph, inputs);
   }
   ~ContextLease() {
     // A few shapes are kept; the oldest goes first, so that a stream of odd sizes does not hold memory for each.
@@ -164,40 +192,61 @@ class ContextLease {
   std::unique_ptr<Context> context_;
 };
 
-std::vector<int64_t> strides_of(const Slot& slot, const Shape& shape) {
-  return slot.channels_last && shape.size() == 4 ? channels_last_strides(shape) : contiguous_strides(shape);
-}
-
-// A tensor over a slot's bytes. `owner` keeps them alive; null where the tensor does not outlive the run.
-Tensor view(const Program::Impl& p, const Context& c, int slot_index, Buffer owner = {}) {
+// A tensor over a slot's bytes, for the time of the run.
+Tensor view(const Program::Impl& p, const Context& c, int slot_index) {
   const Slot& slot = p.slots[slot_index];
   const TensorType& type = c.types[slot.value];
   Shape shape = type.shape();
-  Buffer bytes = owner ? owner : Buffer::wrap(c.pointers[slot.root], bytes_of(type), nullptr);
+  Buffer bytes = Buffer::wrap(c.pointers[slot.root], bytes_of(type), nullptr);
   return Tensor::wrap(bytes, shape, type.dtype, type.quantizer, strides_of(slot, shape));
+}
+
+// y[column][row] = x[row][column].
+template <typename T>
+void transpose(const std::byte* x, int64_t rows, int64_t columns, std::byte* y) {
+  if constexpr (sizeof(T) == 1) {
+    kernels::table().transpose(reinterpret_cast<const uint8_t*>(x), columns, reinterpret_cast<uint8_t*>(y), rows, rows, columns);
+  } else {
+    const T* from = reinterpret_cast<const T*>(x);
+    T* to = reinterpret_cast<T*>(y);
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < columns; ++j) to[j * rows + i] = from[i * columns + j];
+  }
+}
+
+// A 4-d value from row-major to channels-last or back.
+void reorder(const Context& c, const Slot& from, const Slot& to) {
+  const TensorType& type = c.types[from.value];
+  auto dim = [&](int d) { return type.dims[d].size(); };
+  int64_t rows = dim(1), columns = dim(2) * dim(3);
+  if (from.channels_last) std::swap(rows, columns);
+  const int64_t size = static_cast<int64_t>(element_size(type.dtype)), bytes = rows * columns * size;
+  if (bytes == 0) return;
+  parallel_for(dim(0), [&](int64_t i) {
+    const std::byte* x = c.pointers[from.root] + i * bytes;
+    std::byte* y = c.pointers[to.root] + i * bytes;
+    switch (size) {
+      case 1: return transpose<uint8_t>(x, rows, columns, y);
+      case 2: return transpose<uint16_t>(x, rows, columns, y);
+      case 4: return transpose<uint32_t>(x, rows, columns, y);
+      default: return transpose<uint64_t>(x, rows, columns, y);
+    }
+  });
 }
 
 void run_step(const Program::Impl& p, Context& c, size_t index) {
   const Step& step = p.steps[index];
   switch (step.kind) {
     case Step::Kind::kernel: {
-      constexpr size_t kFew = 16;
-      const void* in[kFew];
       auto pointer = [&](int slot) -> std::byte* { return slot < 0 ? nullptr : c.pointers[p.slots[slot].root]; };
-      std::vector<const void*> many;
-      const void** inputs = in;
-      if (step.inputs.size() > kFew) {
-        many.resize(step.inputs.size());
-        inputs = many.data();
-      }
-      for (size_t i = 0; i < step.inputs.size(); ++i) inputs[i] = pointer(step.inputs[i]);
+      for (size_t i = 0; i < step.inputs.size(); ++i) c.operands[i] = pointer(step.inputs[i]);
       OCTET_CHECK(step.outputs.size() == 1, internal, "{}: a kernel with {} results", step.kernel->name(), step.outputs.size());
       void* out = pointer(step.outputs[0]);
-      c.plans[index]->run({inputs, step.inputs.size()}, {&out, 1}, c.arena.data() + c.scratch_offset);
+      c.plans[index]->run({c.operands.data(), step.inputs.size()}, {&out, 1}, c.arena.data() + c.scratch_offset);
       return;
     }
     case Step::Kind::reorder:
-      view(p, c, step.outputs[0]).copy_from(view(p, c, step.inputs[0]));
+      reorder(c, p.slots[step.inputs[0]], p.slots[step.outputs[0]]);
       return;
     case Step::Kind::evaluate: {
       const graph::Node& node = p.graph.node(step.node);
@@ -245,31 +294,23 @@ void run_rows(const Program::Impl& p, Context& c, size_t index, int64_t part) {
 // Called before the first step, with -1, and after each (after a group's last in place of its steps, with the first).
 using AfterStep = std::function<void(Context&, int)>;
 
-std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, const AfterStep& after, bool every_value = false) {
-  if (p.own_threads) use_own_threads();
-  const SpinningThreads spinning;
-  ContextLease lease(p, given, every_value);
-  Context& c = *lease;
-  std::vector<Tensor> inputs;
-  for (const Tensor& t : given) inputs.push_back(t.contiguous());
-  std::vector<Buffer> outputs(p.roots.size());
+// Runs all steps. The pointers of the roots of results are set.
+void run_steps(Program::Impl& p, Context& c, const std::vector<Tensor>& given, const AfterStep& after) {
+  for (size_t i = 0; i < given.size(); ++i) c.inputs[i] = given[i].contiguous();
   for (size_t r = 0; r < p.roots.size(); ++r) {
     const Root& root = p.roots[r];
     switch (root.kind) {
       case Root::Kind::arena: c.pointers[r] = c.arena.data() + c.offsets[r]; break;
-      case Root::Kind::input: c.pointers[r] = static_cast<std::byte*>(inputs[root.input].raw_data()); break;
+      case Root::Kind::input: c.pointers[r] = static_cast<std::byte*>(c.inputs[root.input].raw_data()); break;
       case Root::Kind::constant: c.pointers[r] = static_cast<std::byte*>(root.constant.raw_data()); break;
-      case Root::Kind::output:
-        outputs[r] = Buffer::allocate(c.bytes[r]);
-        c.pointers[r] = outputs[r].data();
-        break;
+      case Root::Kind::output: break;
     }
   }
   if (after) after(c, -1);
   size_t group = 0;
   for (size_t s = 0; s < p.steps.size();) {
     const size_t step = s;
-    if (!every_value && group < p.groups.size() && p.groups[group].first == static_cast<int>(s)) {
+    if (!c.every_value && group < p.groups.size() && p.groups[group].first == static_cast<int>(s)) {
       parallel_for(c.groups[group].parts, [&](int64_t part) { run_rows(p, c, group, part); });
       s = static_cast<size_t>(p.groups[group++].last);
     } else {
@@ -277,20 +318,86 @@ std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, 
     }
     if (after) after(c, static_cast<int>(step));
   }
-  std::vector<Tensor> results;
-  for (ValueId id : p.graph.outputs()) {
-    int slot = p.primary[id];
-    int root = p.slots[slot].root;
+}
+
+// Calls with a context of these inputs' shapes, whose tensors it lets go of afterwards.
+template <typename Fn>
+auto with_context(Program::Impl& p, const std::vector<Tensor>& given, bool every_value, Fn&& fn) {
+  if (p.own_threads) use_own_threads();
+  const SpinningThreads spinning;
+  ContextLease lease(p, given, every_value);
+  struct Release {
+    Context& c;
+    ~Release() {
+      for (Tensor& t : c.inputs) t = {};
+    }
+  } release{*lease};
+  return fn(*lease);
+}
+
+std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, const AfterStep& after, bool every_value = false) {
+  return with_context(p, given, every_value, [&](Context& c) {
+    const auto& outputs = p.graph.outputs();
+    auto slot_of = [&](size_t i) -> const Slot& { return p.slots[p.primary[outputs[i]]]; };
+    std::vector<Tensor> results(outputs.size());
+    for (auto& pointer : c.pointers) pointer = nullptr;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const Slot& slot = slot_of(i);
+      if (p.roots[slot.root].kind != Root::Kind::output || c.pointers[slot.root]) continue;
+      Buffer buffer = Buffer::allocate(c.bytes[slot.root]);
+      c.pointers[slot.root] = buffer.data();
+      const TensorType& type = c.types[slot.value];
+      results[i] = Tensor::wrap(std::move(buffer), type.shape(), type.dtype, type.quantizer, c.strides[i]);
+    }
+    run_steps(p, c, given, after);
     // An output that is an input, a constant or a view of another output is copied: results are the caller's own.
-    if (outputs[root]) results.push_back(view(p, c, slot, std::exchange(outputs[root], {})));
-    else results.push_back(view(p, c, slot).clone());
-  }
-  return results;
+    for (size_t i = 0; i < outputs.size(); ++i)
+      if (!results[i].defined()) results[i] = view(p, c, p.primary[outputs[i]]).clone();
+    return results;
+  });
 }
 
 }  // namespace
 
 std::vector<Tensor> Program::run(const std::vector<Tensor>& inputs) const { return execute(*impl_, inputs, nullptr); }
+
+void Program::run_into(const std::vector<Tensor>& inputs, const std::vector<Tensor>& results) const {
+  const Impl& p = *impl_;
+  with_context(*impl_, inputs, false, [&](Context& c) {
+    const auto& outputs = p.graph.outputs();
+    OCTET_CHECK(results.size() == outputs.size(), invalid_argument, "{}: {} results given; expected {}", p.graph.name, results.size(),
+                outputs.size());
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const TensorType& want = c.types[outputs[i]];
+      const Tensor& got = results[i];
+      bool ok = got.defined() && got.dtype() == want.dtype && got.dim() == want.dim() &&
+                (!want.quantizer || *want.quantizer == *got.quantizer());
+      for (int64_t d = 0; ok && d < want.dim(); ++d) ok = got.shape()[d] == want.dims[d].size();
+      OCTET_CHECK(ok, invalid_argument, "result '{}': got {}; expected {}", p.graph.value(outputs[i]).name,
+                  got.defined() ? to_string(got.type()) : "no tensor", to_string(want));
+    }
+    // The first result of each root is written by its step; others are copied from there afterwards.
+    auto laid_out = [&](size_t i) { return same_places(results[i].shape(), results[i].strides(), c.strides[i]); };
+    std::vector<Buffer> elsewhere;
+    for (auto& pointer : c.pointers) pointer = nullptr;
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const int root = p.slots[p.primary[outputs[i]]].root;
+      if (p.roots[root].kind == Root::Kind::output && !c.pointers[root] && laid_out(i))
+        c.pointers[root] = static_cast<std::byte*>(results[i].raw_data());
+    }
+    for (size_t r = 0; r < p.roots.size(); ++r)
+      if (p.roots[r].kind == Root::Kind::output && !c.pointers[r]) {
+        elsewhere.push_back(Buffer::allocate(c.bytes[r]));
+        c.pointers[r] = elsewhere.back().data();
+      }
+    run_steps(*impl_, c, inputs, nullptr);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const std::byte* from = c.pointers[p.slots[p.primary[outputs[i]]].root];
+      if (!laid_out(i)) Tensor(results[i]).copy_from(view(p, c, p.primary[outputs[i]]));
+      else if (results[i].nbytes() && from != results[i].raw_data()) std::memcpy(results[i].raw_data(), from, results[i].nbytes());
+    }
+  });
+}
 
 std::map<std::string, Tensor> Program::run(const std::map<std::string, Tensor>& inputs) const {
   const graph::Graph& g = impl_->graph;

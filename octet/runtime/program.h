@@ -39,6 +39,12 @@ class Program {
   std::vector<Tensor> run(std::initializer_list<Tensor> inputs) const { return run(std::vector<Tensor>(inputs)); }
   std::map<std::string, Tensor> run(const std::map<std::string, Tensor>& inputs) const;
 
+  // The same, with results written into tensors of the caller's: of run()'s types and shapes, sharing no memory with each other or
+  // the inputs. From the second call with inputs of the same shapes on this allocates nothing (and run() nothing but its results),
+  // if all inputs are contiguous, the results laid out as run() lays them out, and every step is native, a reordering or an alias
+  // (steps()): oneDNN and operators' own evaluations ("op") allocate. Error naming the result, what was expected and what was got.
+  void run_into(const std::vector<Tensor>& inputs, const std::vector<Tensor>& results) const;
+
   // Runs, and shows each of the wanted values to `watch` once, as soon as it is there. The tensors are only valid during the
   // call.
   using Watch = std::function<void(graph::ValueId, const Tensor&)>;

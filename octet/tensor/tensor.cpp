@@ -265,8 +265,20 @@ int64_t Tensor::numel() const { return octet::numel(shape()); }
 TensorType Tensor::type() const { return TensorType(dtype(), shape(), quantizer()); }
 
 bool Tensor::is_contiguous(MemoryFormat format) const {
-  if (format == MemoryFormat::contiguous) return dense(shape(), strides(), contiguous_strides(shape()));
-  return dim() >= 3 && dim() <= 5 && dense(shape(), strides(), channels_last_strides(shape()));
+  // As dense() with contiguous_strides or channels_last_strides, without making them: programs ask in every run.
+  const Shape& s = shape();
+  const auto& have = strides();
+  int64_t step = 1;
+  auto next = [&](size_t d) {
+    bool ok = s[d] == 1 || have[d] == step;
+    step *= s[d];
+    return ok;
+  };
+  const bool last = format == MemoryFormat::channels_last;
+  if (last && (dim() < 3 || dim() > 5 || !next(1))) return false;
+  for (size_t d = s.size(); d-- > (last ? 2 : 0);)
+    if (!next(d)) return false;
+  return !last || next(0);
 }
 
 const QuantizerPtr& Tensor::quantizer() const { return need(defined()), impl_->quantizer; }

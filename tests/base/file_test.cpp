@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <thread>
 
 #include "tests/expect_error.h"
@@ -53,6 +54,27 @@ TEST(MappedFile, BuffersKeepItMapped) {
   spill(dir / "a", "0123456789");
   Buffer buffer = MappedFile::open(dir / "a")->range(3, 4);
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(buffer.data()), buffer.bytes()), "3456");
+}
+
+TEST(MappedFile, ForgottenPagesComeBackFromTheFileAndWrittenOnesStay) {
+  TempDir dir;
+  const size_t page = 4096;
+  spill(dir / "a", std::string(4 * page, 'x'));
+  auto file = MappedFile::open(dir / "a");
+  Buffer all = file->range(0, 4 * page);
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(all.data()[i * page], std::byte{'x'});  // touched, all but the last
+  all.data()[page + 5] = std::byte{'y'};
+  {
+    std::ofstream in_place(dir / "a", std::ios::in | std::ios::out | std::ios::binary);  // shown by pages that are the file's
+    in_place << std::string(4 * page, 'z');
+  }
+  forget_file_pages(all.data(), all.bytes());
+  EXPECT_EQ(all.data()[page + 5], std::byte{'y'});
+  EXPECT_EQ(all.data()[page + 6], std::byte{'x'});
+  EXPECT_EQ(all.data()[2 * page], std::byte{'z'});
+  std::string elsewhere = "not of a file";
+  forget_file_pages(elsewhere.data(), elsewhere.size());
+  EXPECT_EQ(elsewhere, "not of a file");
 }
 
 TEST(MappedFile, WritingToItDoesNotChangeTheFile) {

@@ -233,6 +233,20 @@ TEST_P(ElementwiseTest, PlanesQuantizeIntoPixelsExactlyAndWriteNothingElse) {
   }
 }
 
+TEST_P(ElementwiseTest, TransposeTurnsEveryByteAndWritesNothingElse) {
+  Random random(12);
+  for (int i = 0; i < 300; ++i) {
+    const int64_t rows = random.integer(1, 70), columns = random.chance(0.5) ? random.integer(1, 30) : random.integer(1, 150);
+    const auto x = random.bytes(static_cast<size_t>(rows * columns));
+    Guarded y(x.size()), expected(x.size());
+    kernels().transpose(x.data(), columns, y.data(), rows, rows, columns);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < columns; ++c)
+        expected.put(static_cast<size_t>(c * rows + r), x[static_cast<size_t>(r * columns + c)]);
+    ASSERT_SAME_BYTES(y, expected) << " in case " << i << ": " << rows << " x " << columns;
+  }
+}
+
 struct Extremes {
   float mn = 0, mx = 0;
   int64_t not_finite = -1;
@@ -284,12 +298,12 @@ TEST_P(ElementwiseTest, MinMaxOfMixedZerosIsPositiveZero) {
   }
 }
 
-TEST_P(ElementwiseTest, TransposedBytesChangeRowsForColumns) {
+TEST_P(ElementwiseTest, TransposeOfAPartOfAMatrixLeavesTheRest) {
   for (auto [rows, columns] : {std::pair<int64_t, int64_t>{1, 1}, {16, 16}, {17, 40}, {64, 31}, {5, 100}}) {
     const int64_t ldx = columns + 3, ldy = rows + 2;
     std::vector<uint8_t> x(static_cast<size_t>(rows * ldx)), y(static_cast<size_t>(columns * ldy), 7);
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<uint8_t>(i * 37 + i / 11);
-    kernels().transpose_bytes(x.data(), ldx, y.data(), ldy, rows, columns);
+    kernels().transpose(x.data(), ldx, y.data(), ldy, rows, columns);
     for (int64_t c = 0; c < columns; ++c)
       for (int64_t r = 0; r < ldy; ++r)
         ASSERT_EQ(y[static_cast<size_t>(c * ldy + r)], r < rows ? x[static_cast<size_t>(r * ldx + c)] : 7) << rows << "x" << columns;

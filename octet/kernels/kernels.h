@@ -139,6 +139,17 @@ struct JoinArgs {
   float* y = nullptr;  // [n]
 };
 
+// ++counts[floor(x / width) - first] for values x[0..n) that all lie within lo..hi, the quotient exact. `inverse` is 1/width, a
+// power of two from 2^-126 to 2^126; lo, hi and so all bins k of them are such that |k| <= 2^30.
+struct HistogramArgs {
+  static constexpr int kSpare = 16;
+  float lo = 0, hi = 0;
+  float inverse = 1;
+  int32_t first = 0;           // the bin that counts[0] counts
+  int32_t bins = 0;            // from the bin of lo to that of hi
+  uint32_t* counts = nullptr;  // [bins + kSpare]; the spare ones are 0 and stay so, unless the kernel returns false
+};
+
 struct KernelTable {
   Isa isa = Isa::scalar;
 
@@ -208,6 +219,8 @@ struct KernelTable {
   // Minimum and maximum of n floats. NaN is ignored (only NaN: +inf and -inf); infinities are not, but both are counted
   // in *not_finite. A zero comes out as +0.
   void (*min_max)(const float* x, int64_t n, float* mn, float* mx, int64_t* not_finite) = nullptr;
+  // Counts n floats, n < 2^32 (HistogramArgs). False as soon as one is not within lo..hi, or NaN: then some are counted, some not.
+  bool (*histogram)(const HistogramArgs&, const float* x, int64_t n) = nullptr;
 };
 
 // The table of one ISA (the CPU must support it to call through it), and the one in force (base/cpu.h).

@@ -121,6 +121,17 @@ struct Simd256 {
     return sub(count, _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_castps_si256(x), exponent), exponent));
   }
 
+  // -- bins -----------------------------------------------------------------------------------------
+  static OCTET_INLINE bool within(F x, F lo, F hi) {
+    const F inside = _mm256_and_ps(_mm256_cmp_ps(x, lo, _CMP_GE_OQ), _mm256_cmp_ps(x, hi, _CMP_LE_OQ));
+    return _mm256_movemask_ps(inside) == 0xff;
+  }
+  static OCTET_INLINE I floor(F v) { return _mm256_cvtps_epi32(_mm256_floor_ps(v)); }
+  static OCTET_INLINE I minus_where_less(I k, F a, F b) {
+    return _mm256_add_epi32(k, _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_LT_OQ)));
+  }
+  static OCTET_INLINE I replace(I x, I from, I to) { return _mm256_blendv_epi8(x, to, _mm256_cmpeq_epi32(x, from)); }
+
   // -- bytes ----------------------------------------------------------------------------------------
   static OCTET_INLINE I bit_xor(I a, I b) { return _mm256_xor_si256(a, b); }
   static OCTET_INLINE I bit_and(I a, I b) { return _mm256_and_si256(a, b); }

@@ -111,6 +111,21 @@ struct Simd512 {
     return _mm512_mask_add_epi32(count, bad, count, set(1));
   }
 
+  // -- bins -----------------------------------------------------------------------------------------
+  static OCTET_INLINE bool within(F x, F lo, F hi) {  // every lane; NaN is not
+    const __mmask16 above = _mm512_cmp_ps_mask(x, lo, _CMP_GE_OQ);
+    return _mm512_mask_cmp_ps_mask(above, x, hi, _CMP_LE_OQ) == 0xffff;
+  }
+  static OCTET_INLINE I floor(F v) {  // INT_MIN where it does not fit
+    return _mm512_cvt_roundps_epi32(v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  }
+  static OCTET_INLINE I minus_where_less(I k, F a, F b) {  // k - 1 where a < b
+    return _mm512_mask_sub_epi32(k, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), k, set(1));
+  }
+  static OCTET_INLINE I replace(I x, I from, I to) {  // lanes that are those of `from` become those of `to`
+    return _mm512_mask_mov_epi32(x, _mm512_cmpeq_epi32_mask(x, from), to);
+  }
+
   // -- bytes ----------------------------------------------------------------------------------------
   static OCTET_INLINE I bit_xor(I a, I b) { return _mm512_xor_si512(a, b); }
   static OCTET_INLINE I bit_and(I a, I b) { return _mm512_and_si512(a, b); }

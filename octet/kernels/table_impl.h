@@ -5,6 +5,7 @@
 #include "octet/kernels/depthwise_impl.h"
 #include "octet/kernels/elementwise_impl.h"
 #include "octet/kernels/gemm_impl.h"
+#include "octet/kernels/histogram_impl.h"
 #include "octet/kernels/kernels.h"
 #include "octet/kernels/layout_impl.h"
 #include "octet/kernels/math_impl.h"
@@ -51,6 +52,7 @@ constexpr KernelTable make_table(Isa isa) {
       .softmax = softmax,
       .lstm_gates = lstm_gates,
       .min_max = Elementwise<V>::min_max,
+      .histogram = Histograms<V>::run,
   };
 }
 

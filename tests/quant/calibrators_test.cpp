@@ -17,8 +17,7 @@ constexpr ObserverScheme kSymmetric = ObserverScheme::per_tensor_symmetric;
 
 Histogram histogram_of(const Floats& x, int64_t bins = 8192) {
   Histogram h(bins);
-  auto [lo, hi] = std::minmax_element(x.begin(), x.end());
-  h.add(x.data(), static_cast<int64_t>(x.size()), *lo, *hi);
+  h.add(x.data(), static_cast<int64_t>(x.size()));
   return h;
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "octet/base/cpu.h"
 #include "octet/base/parallel.h"
 #include "octet/base/random.h"
 #include "octet/quant/observe/range_search.h"
@@ -23,14 +24,9 @@ Floats normals(int64_t n, uint64_t seed, double scale = 1, double offset = 0) {
   return x;
 }
 
-void add(Histogram& h, const float* x, int64_t n) {
-  auto [lo, hi] = std::minmax_element(x, x + n);
-  h.add(x, n, *lo, *hi);
-}
-
 Histogram of(const Floats& x, int64_t bins = 2048) {
   Histogram h(bins);
-  add(h, x.data(), static_cast<int64_t>(x.size()));
+  h.add(x.data(), static_cast<int64_t>(x.size()));
   return h;
 }
 
@@ -88,13 +84,53 @@ TEST(Histogram, CountsEveryValueInItsBin) {
   }
 }
 
-TEST(Histogram, LargeBatchesCountAsSmallOnesDo) {  // both code paths, several rounds of the 16-bit counters
+TEST(Histogram, LargeBatchesCountAsSmallOnesDo) {  // with the kernel, and one by one
   Floats x = normals(700'000, 6);
   for (size_t i = 0; i < x.size(); i += 2) x[i] = 0;  // one bin gets 350,000
   Histogram large = of(x), small;
-  for (size_t i = 0; i < x.size(); i += 1000) add(small, &x[i], 1000);
+  for (size_t i = 0; i < x.size(); i += 1000) small.add(&x[i], 1000);
   EXPECT_EQ(large, small);
   expect_counts_by_definition(large, x);
+}
+
+TEST(Histogram, CountsTheSameOnAnyNumberOfThreadsAndIsa) {
+  Floats x = normals(600'000, 21);
+  for (size_t i = 0; i < x.size(); i += 3) x[i] = 0;
+  x[550'000] = 9;  // the range grows by a value in the last thread's share
+  const int64_t half = 300'000;
+  const Histogram all = of(x);
+  const int threads_before = num_threads();
+  const Isa isa_before = current_isa();
+  for (Isa isa : supported_isas())
+    for (int threads : {1, 2, 3}) {
+      set_isa(isa);
+      set_num_threads(threads);
+      Histogram h;
+      EXPECT_TRUE(h.add(x.data(), half));
+      EXPECT_TRUE(h.add(x.data() + half, half));
+      EXPECT_EQ(h, all) << to_string(isa) << ", " << threads << " threads";
+    }
+  set_isa(isa_before);
+  set_num_threads(threads_before);
+  expect_counts_by_definition(all, x);
+}
+
+TEST(Histogram, TakesInNothingOfABatchThatIsNotFinite) {
+  Floats x = normals(300'000, 22);
+  for (float bad : {NAN, INFINITY, -INFINITY}) {
+    for (size_t n : {size_t{10}, x.size()}) {
+      Histogram h = of(x), before = h;
+      Floats y(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(n));
+      y.back() = bad;
+      EXPECT_FALSE(h.add(y.data(), static_cast<int64_t>(n)));
+      EXPECT_EQ(h, before);
+      Histogram empty;
+      EXPECT_FALSE(empty.add(y.data(), static_cast<int64_t>(n)));
+      EXPECT_EQ(empty, Histogram());
+      EXPECT_TRUE(h.add(x.data(), static_cast<int64_t>(x.size())));  // nor is anything left over for the next one
+      for (int64_t i = 0; i < h.size(); ++i) ASSERT_EQ(h.count(i), 2 * before.count(i)) << "bin " << i;
+    }
+  }
 }
 
 TEST(Histogram, HasAtLeastTheWantedNumberOfBinsOverTheRange) {
@@ -113,7 +149,7 @@ TEST(Histogram, KeepsItsResolutionWhenTheFirstDataWasNarrow) {
   Histogram h;
   for (double scale : {1e-6, 1e-2, 1.0, 300.0}) {
     Floats x = normals(1000, 7, scale);
-    add(h, x.data(), 1000);
+    h.add(x.data(), 1000);
   }
   EXPECT_GE((static_cast<double>(h.max()) - h.min()) / h.width(), 2048);
 }
@@ -128,7 +164,7 @@ TEST(Histogram, DependsOnTheValuesSeenOnly) {
       Histogram h;
       for (size_t i = 0; i < x.size();) {
         size_t n = std::min<size_t>(x.size() - i, 1 + r.next() % (round < 2 ? 3 : 900));
-        add(h, &x[i], static_cast<int64_t>(n));
+        h.add(&x[i], static_cast<int64_t>(n));
         i += n;
       }
       ASSERT_EQ(h, all);
@@ -136,7 +172,7 @@ TEST(Histogram, DependsOnTheValuesSeenOnly) {
     }
     std::sort(x.begin(), x.end(), [](float a, float b) { return std::abs(a) < std::abs(b); });
     Histogram h;  // the range grows with every value
-    for (float v : x) h.add(&v, 1, v, v);
+    for (float v : x) h.add(&v, 1);
     ASSERT_EQ(h, all);
   }
 }
@@ -168,7 +204,7 @@ TEST(Histogram, WildRangesCostNoMemoryAndNoCounts) {  // PyTorch asks for 400 GB
   Histogram h;
   for (float top : {1e-30f, 1e-3f, 10.0f, 1e6f, 1e30f}) {
     float x[2] = {0, top};
-    h.add(x, 2, 0, top);
+    h.add(x, 2);
     EXPECT_LE(h.size(), 4098);
   }
   EXPECT_EQ(h.total(), 10u);
@@ -179,13 +215,13 @@ TEST(Histogram, WildRangesCostNoMemoryAndNoCounts) {  // PyTorch asks for 400 GB
 TEST(Histogram, ConstantDataIsOneBinOfNoWidth) {
   Histogram h;
   float c = -2.5f;
-  for (int i = 0; i < 3; ++i) h.add(&c, 1, c, c);
+  for (int i = 0; i < 3; ++i) h.add(&c, 1);
   EXPECT_EQ(h.size(), 1);
   EXPECT_EQ(h.count(0), 3u);
   EXPECT_EQ(h.width(), 0);
   EXPECT_EQ(h.edge(0), -2.5);
   float x[2] = {0, 1};
-  h.add(x, 2, 0, 1);
+  h.add(x, 2);
   EXPECT_EQ(h.total(), 5u);
   EXPECT_EQ(h, of({0, -2.5, -2.5, 1, -2.5}));
   h.clear();

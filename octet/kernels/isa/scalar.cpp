@@ -221,6 +221,16 @@ void min_max(const float* x, int64_t n, float* mn, float* mx, int64_t* not_finit
   *not_finite = bad;
 }
 
+bool histogram(const HistogramArgs& h, const float* x, int64_t n) {
+  // In double, in which the quotients are exact.
+  for (int64_t i = 0; i < n; ++i) {
+    if (!(x[i] >= h.lo && x[i] <= h.hi)) return false;
+    const double k = std::floor(static_cast<double>(x[i]) * static_cast<double>(h.inverse));
+    ++h.counts[static_cast<int64_t>(k) - h.first];
+  }
+  return true;
+}
+
 }  // namespace
 
 constinit const KernelTable scalar_table = {
@@ -256,6 +266,7 @@ constinit const KernelTable scalar_table = {
     .softmax = softmax,
     .lstm_gates = lstm_gates,
     .min_max = min_max,
+    .histogram = histogram,
 };
 
 }  // namespace octet::kernels

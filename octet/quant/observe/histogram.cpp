@@ -1,22 +1,21 @@
 #include "octet/quant/observe/histogram.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <utility>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
+#include "octet/kernels/kernels.h"
 #include "octet/quant/observe/range_search.h"
 #include "octet/quant/observe/scan_impl.h"
 
 namespace octet::quant {
 namespace {
 
-// Interleaved sub-histograms: runs of equal values (the zeros after a ReLU) would otherwise wait for one counter.
-constexpr int64_t kWays = 4;
-// Values per round, so that no 16-bit counter overflows.
-constexpr int64_t kRound = kWays * 65535;
 // HistogramObserver's bins per bin asked for. At 2048 to 4096 bins a code of 8 bits spans about ten, and what is
 // unknown about the values inside a bin hides differences between good ranges of some 0.05%; with four times as many it
 // does not.
@@ -91,71 +90,61 @@ void Histogram::widen(float min, float max) {
   }
 }
 
-// Counts x[0..n) into counts[bin * ways + lane]. Every value lies in [min_, max_].
-template <typename T>
-void Histogram::add_to(const float* x, int64_t n, T* counts, int64_t ways) const {
-  constexpr int64_t kBlock = 256;
+// Adds x[0..n) if all of it lies within [min_, max_]. False, with nothing added, if it does not, or where counting one by one
+// is as quick or the grid is not the kernel's: a narrow range far from 0, or one near float32's own limits.
+bool Histogram::count_inside(const float* x, int64_t n) {
   constexpr int64_t kBig = int64_t{1} << 30;
-  int32_t bin[kBlock];
-  auto count = [&](int64_t m) {
-    int64_t j = 0;
-    if (ways == kWays)
-      for (; j + kWays <= m; j += kWays)
-        for (int64_t lane = 0; lane < kWays; ++lane) ++counts[bin[j + lane] * kWays + lane];
-    for (; j < m; ++j) ++counts[bin[j] * ways];
-  };
-  bool fast = std::abs(exponent_) <= 126 && first_ > -kBig && first_ + size_ < kBig;
-  if (!fast) {  // a narrow range far from 0, or near float32's own limits
-    double inverse = std::ldexp(1.0, -exponent_);
-    for (int64_t i = 0; i < n; i += kBlock) {
-      int64_t m = std::min(kBlock, n - i);
-      for (int64_t j = 0; j < m; ++j)
-        bin[j] =
-            static_cast<int32_t>(static_cast<int64_t>(std::floor(static_cast<double>(x[i + j]) * inverse)) - first_);
-      count(m);
+  constexpr int64_t kGrain = 1 << 16;  // values for a thread: some 20 us
+  constexpr int64_t kGroup = 16;
+  if (size_ < 2 || 4 * n < size_ || n > std::numeric_limits<uint32_t>::max() || std::abs(exponent_) > 126 || first_ <= -kBig ||
+      first_ + size_ >= kBig)
+    return false;
+  const int64_t stride = (size_ + kernels::HistogramArgs::kSpare + kGroup - 1) / kGroup * kGroup;
+  const int64_t grain = kGrain * wake_cost(), slices = std::clamp<int64_t>((n + grain - 1) / grain, 1, num_threads());
+  thread_local std::vector<uint32_t> scratch;  // counts of each slice, all 0 between calls
+  if (scratch.size() < static_cast<size_t>(stride * slices)) scratch.resize(static_cast<size_t>(stride * slices));
+  uint32_t* const partial = scratch.data();
+  std::atomic<bool> inside{true};
+  parallel_for(slices, [&](int64_t i) {
+    const int64_t begin = n * i / slices, end = n * (i + 1) / slices;
+    const kernels::HistogramArgs args{.lo = min_, .hi = max_, .inverse = std::ldexp(1.0f, -exponent_), .first = static_cast<int32_t>(first_),
+                                      .bins = static_cast<int32_t>(size_), .counts = partial + i * stride};
+    if (!kernels::table().histogram(args, x + begin, end - begin)) inside = false;
+  });
+  if (!inside) {
+    std::fill(partial, partial + stride * slices, 0u);
+    return false;
+  }
+  for (int64_t slice = 0; slice < slices; ++slice) {
+    uint32_t* p = partial + slice * stride;
+    for (int64_t i = 0; i < size_; i += kGroup, p += kGroup) {
+      uint32_t any = 0;  // bins far from the mean are mostly empty
+      for (int64_t j = 0; j < kGroup; ++j) any |= p[j];
+      if (any == 0) continue;
+      const int64_t used = std::min(kGroup, size_ - i);
+      for (int64_t j = 0; j < used; ++j) counts_[static_cast<size_t>(i + j)] += std::exchange(p[j], 0u);
     }
-    return;
   }
-  // floor(x / w) as truncation, less one where that went up. Multiplying by a power of two is exact, but for products
-  // that underflow, which truncate to 0 all the same; the comparison is between exact numbers always.
-  float inverse = std::ldexp(1.0f, -exponent_), width = std::ldexp(1.0f, exponent_);
-  int32_t first = static_cast<int32_t>(first_);
-  auto index = [&](float v) {
-    int32_t k = static_cast<int32_t>(v * inverse);
-    k += v < static_cast<float>(k) * width ? -1 : 0;
-    return k - first;
-  };
-  int64_t i = 0;
-  for (; i + kBlock <= n; i += kBlock) {
-    for (int64_t j = 0; j < kBlock; ++j) bin[j] = index(x[i + j]);
-    count(kBlock);
-  }
-  for (int64_t j = 0; j < n - i; ++j) bin[j] = index(x[i + j]);
-  count(n - i);
+  total_ += static_cast<uint64_t>(n);
+  return true;
 }
 
-void Histogram::add(const float* x, int64_t n, float min, float max) {
-  if (n <= 0) return;
-  widen(min, max);
+bool Histogram::add(const float* x, int64_t n) {
+  // Ranges rarely grow after the first batches: a pass over the data to learn its range is spared then.
+  if (n <= 0 || count_inside(x, n)) return true;
+  const detail::Extent e = detail::scan(x, n);
+  if (!e.finite) return false;
+  widen(e.min, e.max);
+  if (count_inside(x, n)) return true;
   total_ += static_cast<uint64_t>(n);
   if (constant()) {
     counts_[0] += static_cast<uint64_t>(n);
-    return;
+    return true;
   }
-  if (n < 4 * size_) {  // emptying the sub-histograms would cost more than they save
-    add_to(x, n, counts_.data(), 1);
-    return;
-  }
-  thread_local std::vector<uint16_t> partial;  // all 0 between calls
-  if (partial.size() < counts_.size() * kWays) partial.assign(counts_.size() * kWays, 0);
-  for (; n > 0; x += kRound, n -= kRound) {
-    add_to(x, std::min(n, kRound), partial.data(), kWays);
-    uint16_t* p = partial.data();
-    for (int64_t i = 0; i < size_; ++i, p += kWays) {
-      counts_[static_cast<size_t>(i)] += static_cast<uint64_t>(p[0]) + p[1] + p[2] + p[3];
-      std::fill(p, p + kWays, uint16_t{0});
-    }
-  }
+  const double inverse = std::ldexp(1.0, -exponent_);
+  for (int64_t i = 0; i < n; ++i)
+    ++counts_[static_cast<size_t>(static_cast<int64_t>(std::floor(static_cast<double>(x[i]) * inverse)) - first_)];
+  return true;
 }
 
 void Histogram::merge(const Histogram& other) {
@@ -226,9 +215,7 @@ HistogramObserver::HistogramObserver(const char* name, ObserverOptions options, 
 
 void HistogramObserver::observe_floats(const Tensor& x) {
   Tensor d = detail::dense(x);
-  detail::Extent e = detail::scan(d.data<float>(), d.numel());
-  if (!e.finite) fail_not_finite(x);
-  histogram_.add(d.data<float>(), d.numel(), e.min, e.max);
+  if (!histogram_.add(d.data<float>(), d.numel())) fail_not_finite(x);
 }
 
 void HistogramObserver::merge_same(const Observer& other) {

@@ -19,8 +19,9 @@ class Histogram {
   // bins: the least number of bins, 16..2^20 (Error).
   explicit Histogram(int64_t bins = 2048);
 
-  // Adds x[0..n), n >= 1, all finite; min and max are theirs. Allocates on the first call only (of each thread).
-  void add(const float* x, int64_t n, float min, float max);
+  // Adds x[0..n); false, with nothing added, if one is NaN or infinite. Large arrays are split over the threads. Allocates on
+  // the first call of a thread and where more threads or bins are needed than before.
+  bool add(const float* x, int64_t n);
   // Adds all of other's counts; other has the same `bins` (Error).
   void merge(const Histogram& other);
   void clear();
@@ -48,8 +49,7 @@ class Histogram {
 
  private:
   void widen(float min, float max);
-  template <typename T>
-  void add_to(const float* x, int64_t n, T* counts, int64_t ways) const;
+  bool count_inside(const float* x, int64_t n);
 
   int64_t bins_;
   uint64_t total_ = 0;

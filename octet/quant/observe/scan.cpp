@@ -1,35 +1,27 @@
 #include "octet/quant/observe/scan_impl.h"
 
+#include <algorithm>
+#include <limits>
+#include <mutex>
+
+#include "octet/base/parallel.h"
+#include "octet/kernels/kernels.h"
+
 namespace octet::quant::detail {
 
 Extent scan(const float* x, int64_t n) {
-  constexpr int64_t kLanes = 32;
-  float lo[kLanes], hi[kLanes], zero[kLanes];
-  for (int64_t j = 0; j < kLanes; ++j) {
-    lo[j] = hi[j] = x[0];
-    zero[j] = 0;
-  }
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) {
-      float v = x[i + j];
-      lo[j] = v < lo[j] ? v : lo[j];
-      hi[j] = v > hi[j] ? v : hi[j];
-      zero[j] += v * 0.0f;  // stays 0 until a NaN or an infinity makes it NaN
-    }
-  }
-  for (; i < n; ++i) {
-    float v = x[i];
-    lo[0] = v < lo[0] ? v : lo[0];
-    hi[0] = v > hi[0] ? v : hi[0];
-    zero[0] += v * 0.0f;
-  }
-  for (int64_t j = 1; j < kLanes; ++j) {
-    lo[0] = lo[j] < lo[0] ? lo[j] : lo[0];
-    hi[0] = hi[j] > hi[0] ? hi[j] : hi[0];
-    zero[0] += zero[j];
-  }
-  return {lo[0] + 0.0f, hi[0] + 0.0f, zero[0] == 0};
+  constexpr int64_t kGrain = 1 << 16;  // values for a thread
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  Extent all{kInf, -kInf, true};
+  std::mutex mutex;
+  parallel_ranges(n, kGrain, [&](int64_t begin, int64_t end) {
+    float min, max;
+    int64_t not_finite;
+    kernels::table().min_max(x + begin, end - begin, &min, &max, &not_finite);
+    std::lock_guard lock(mutex);
+    all = {std::min(all.min, min), std::max(all.max, max), all.finite && not_finite == 0};
+  });
+  return all;
 }
 
 bool scan_columns(const float* x, int64_t rows, int64_t channels, float* min, float* max) {

@@ -1,8 +1,5 @@
 #pragma once
 // One pass over a batch: minimum, maximum, and whether all values are finite.
-//
-// These loops are written for the compiler's vectoriser. KernelTable::min_max is the same job with intrinsics; call it
-// from scan() once the kernel floor is in.
 
 #include <cstdint>
 
@@ -15,7 +12,7 @@ struct Extent {
   bool finite;     // false: min and max mean nothing
 };
 
-// n >= 1.
+// n >= 1. Large arrays are split over the threads.
 Extent scan(const float* x, int64_t n);
 
 // The same for each of `channels` columns of a row-major [rows][channels] block, merged into min[], max[]; false if a

@@ -2,9 +2,8 @@
 // The dense matrix product of gemm_impl.h with weights of 4 bits, codes 0..15: they stay in 4 bits in memory and become bytes in
 // registers, so products of few rows, which wait for the weights, read half as much.
 //
-// A panel is as gemm_impl.h's, two vectors of channels, in strides of 8 of k: [panel][k / 8][vector][channel][4 bytes]. The 8 codes
-// of a channel lie in its 32 bits so that a shift and a mask give the operand of one product: with a dot product of bytes, byte i
-// holds the codes i (low) and 4 + i; with one of 16-bit halves (AVX2), word i holds, lowest first, 2i, 2i + 1, 4 + 2i, 4 + 2i + 1.
+// A panel is as gemm_impl.h's, two vectors of channels, in strides of 8 of k: [panel][k / 8][vector][channel][4 bytes], byte i of which
+// holds the codes i (low) and 4 + i: a mask, and a shift and a mask, give the operands of two products.
 
 #include "octet/kernels/gemm_impl.h"
 
@@ -39,10 +38,7 @@ struct NibbleGemm {
           for (int64_t stride = run; stride < end; ++stride) {
             uint8_t q[8] = {};
             for (int64_t i = 0; i < 8 && stride * 8 + i < s.k; ++i) q[i] = static_cast<uint8_t>(from[stride * 8 + i]);
-            for (int i = 0; i < 4; ++i) {
-              const int low = Dot::kHalves == 1 ? i : i % 2 * 4 + i / 2 * 2, high = low + (Dot::kHalves == 1 ? 4 : 1);
-              to[stride * stride_bytes + i] = static_cast<uint8_t>(q[low] | q[high] << 4);
-            }
+            for (int i = 0; i < 4; ++i) to[stride * stride_bytes + i] = static_cast<uint8_t>(q[i] | q[4 + i] << 4);
           }
         }
       }
@@ -50,23 +46,15 @@ struct NibbleGemm {
     }
   }
 
-  // Products of 4 (or, in halves, 2) codes each: kParts to a stride.
-  static constexpr int kParts = 2 * Dot::kHalves;
-  template <int kPart>
-  static OCTET_INLINE I unpack(I nibbles, I mask) {
-    if constexpr (kPart == 0) return V::bit_and(nibbles, mask);
-    const I shifted = V::template shift_right16<4 * kPart>(nibbles);
-    return kPart == 3 ? shifted : V::bit_and(shifted, mask);
-  }
-  template <int kPart, int kM, int kN>
+  static_assert(Dot::kHalves == 1, "a product takes 4 bytes of a row");
+  template <int kPart, int kM, int kN>  // the low codes or the high ones
   static OCTET_INLINE void part(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i, const I (&nibbles)[kN], I mask) {
-    constexpr int kStep = kPart / Dot::kHalves, kHalf = kPart % Dot::kHalves;
     I w[kN];
 #pragma GCC unroll 2
-    for (int j = 0; j < kN; ++j) w[j] = unpack<kPart>(nibbles[j], mask);
+    for (int j = 0; j < kN; ++j) w[j] = V::bit_and(kPart == 0 ? nibbles[j] : V::template shift_right16<4>(nibbles[j]), mask);
 #pragma GCC unroll 16
     for (int r = 0; r < kM; ++r) {
-      const I x = Dot::template half<kHalf>(V::spread(row[r] + i + 4 * kStep));
+      const I x = V::spread(row[r] + i + 4 * kPart);
 #pragma GCC unroll 2
       for (int j = 0; j < kN; ++j) acc[r][j] = Dot::dot(acc[r][j], x, w[j]);
     }
@@ -79,7 +67,7 @@ struct NibbleGemm {
     constexpr int kSets = kM * kN >= 6 ? 1 : kM * kN >= 3 ? 2 : 4;
     constexpr int kAtOnce = kSets == 4 ? 2 : 1;  // strides
     const int64_t strides = strides_of(g.shape);
-    const I mask = Dot::kHalves == 1 ? V::set8(15) : V::set16(15);
+    const I mask = V::set8(15);
     alignas(64) int32_t bias[kN][kLanes];
 #pragma GCC unroll 2
     for (int j = 0; j < kN; ++j) {
@@ -141,10 +129,6 @@ struct NibbleGemm {
     b += kN * V::kBytes;
     part<0>(acc[kFirst % kSets], row, i, nibbles, mask);
     part<1>(acc[(kFirst + 1) % kSets], row, i, nibbles, mask);
-    if constexpr (kParts == 4) {
-      part<2>(acc[kFirst % kSets], row, i, nibbles, mask);
-      part<3>(acc[(kFirst + 1) % kSets], row, i, nibbles, mask);
-    }
   }
 
   using Tiles = void (*)(const GemmArgs&, const char*, int64_t, int64_t, int64_t, int64_t);

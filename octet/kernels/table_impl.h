@@ -1,6 +1,6 @@
 #pragma once
 // Puts the templates together to an ISA's table: `Dot` is its dot product, `Tail` the one for half a vector of
-// channels (or Dot again).
+// channels (or Dot again), `Nibbles` the one with weights of 4 bits.
 
 #include "octet/kernels/depthwise_impl.h"
 #include "octet/kernels/elementwise_impl.h"
@@ -16,7 +16,7 @@
 namespace octet::kernels {
 namespace {
 
-template <typename Dot, typename Tail>
+template <typename Dot, typename Tail, typename Nibbles = Dot>
 constexpr KernelTable make_table(Isa isa) {
   using V = typename Dot::V;
   return {
@@ -28,9 +28,9 @@ constexpr KernelTable make_table(Isa isa) {
       .gemm_pack_columns = Gemm<Dot>::pack_columns,
       .gemm = Gemm<Dot>::run,
       .row_sums = Gemm<Dot>::row_sums,
-      .gemm4_packed_bytes = NibbleGemm<Dot>::packed_bytes,
-      .gemm4_pack = NibbleGemm<Dot>::pack,
-      .gemm4 = NibbleGemm<Dot>::run,
+      .gemm4_packed_bytes = NibbleGemm<Nibbles>::packed_bytes,
+      .gemm4_pack = NibbleGemm<Nibbles>::pack,
+      .gemm4 = NibbleGemm<Nibbles>::run,
       .split_planes = split_planes,
       .join_planes = join_planes,
       .depthwise_packed_bytes = Depthwise<Dot, Tail>::packed_bytes,

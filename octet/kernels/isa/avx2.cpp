@@ -40,8 +40,19 @@ struct Madd {
   }
 };
 
+// The same for weights of 4 bits, 0..15: sums of two products stay below 2^15 (2 * 255 * 15), so vpmaddubsw is exact.
+struct MaddNibbles {
+  using V = Simd256;
+  static constexpr int kRows = Madd::kRows;
+  static constexpr int kHalves = 1;
+
+  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+  }
+};
+
 }  // namespace
 
-constinit const KernelTable avx2_table = make_table<Madd, Madd>(Isa::avx2);
+constinit const KernelTable avx2_table = make_table<Madd, Madd, MaddNibbles>(Isa::avx2);
 
 }  // namespace octet::kernels

@@ -2,7 +2,7 @@
 // Dynamically quantized modules (torch.nn.quantized.dynamic): float tensors in and out; the weight is quantized ahead, the
 // input at each call from its own range, and the product is taken in integers (docs/numerics.md, "Run-time choice" and
 // "dynamic linear"). A float16 weight computes in float32. Beside them the weight-only forms, which compute in float32 with
-// the dequantized weight.
+// the dequantized weight (Linear: exactly, on 24 bits of the input).
 //
 // from_float(module) takes the float layer (or a QAT one, or one fused with a relu) with a qconfig whose weight says how.
 

@@ -84,8 +84,9 @@ void add_bench(CLI::App& app) {
       const auto& g = programs[0].graph();
       for (size_t i = 0; i < seconds.size(); ++i) {
         const auto& step = programs[0].steps()[i];
-        fmt::print("{:9.1f} us  {:<10} {:<40} %{}\n", seconds[i] * 1e6, step.engine, step.kernel,
-                   g.value(g.node(step.node).outputs[0]).name);
+        // By rows together with the step before: the time is in the first's line.
+        const std::string time = step.with_previous ? fmt::format("{:>9}   ", "\"") : fmt::format("{:9.1f} us", seconds[i] * 1e6);
+        fmt::print("{}  {:<10} {:<40} %{}\n", time, step.engine, step.kernel, g.value(g.node(step.node).outputs[0]).name);
       }
     }
   });

@@ -5,7 +5,7 @@
 #include <sched.h>
 
 #include <atomic>
-#include <chrono>
+#include <condition_variable>
 #include <cstdlib>
 #include <exception>
 #include <mutex>
@@ -100,32 +100,68 @@ void set_num_threads(int n) {
 }
 
 namespace {
-// GNU's OpenMP lets threads that wait for work spin for milliseconds, unless there are more of them than cores: then for
-// microseconds. On a machine that has anything else to do, spinning takes the cores from the very work that is waited for (a
+// GNU's OpenMP lets threads that wait for work spin for milliseconds, unless there are more of them than cores: then for a
+// microsecond. On a machine that has anything else to do, spinning takes the cores from the very work that is waited for (a
 // training step on two threads took ten times as long as on one). There is no call to change that, only environment variables
-// that are read before we are loaded. So there are more threads: a team of two that sleeps, as long as the process lives.
-void start_a_sleeping_team() {
-  std::thread([] {
-    int threads = 0;
+// that are read before we are loaded. So, where threads should sleep, there are more of them: a team of two that does nothing.
+class SleepingTeam {
+ public:
+  void start() {
+    if (running_.load(std::memory_order_relaxed)) return;
+    std::lock_guard lock(mutex_);
+    if (running_.exchange(true)) return;
+    std::thread([this, life = life_] {
+      int threads = 0;
 #pragma omp parallel num_threads(2) reduction(+ : threads)
-    ++threads;
-    while (threads > 0) std::this_thread::sleep_for(std::chrono::hours(24));
-  }).detach();
+      ++threads;
+      std::unique_lock own(mutex_);
+      ended_.wait(own, [&] { return threads == 0 || life_ != life; });
+    }).detach();
+  }
+  void end() {
+    if (!running_.load(std::memory_order_relaxed)) return;
+    {
+      std::lock_guard lock(mutex_);
+      running_ = false;
+      ++life_;
+    }
+    ended_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable ended_;
+  std::atomic<bool> running_{false};
+  int life_ = 0;
+};
+
+SleepingTeam& sleeping_team() {
+  static auto* team = new SleepingTeam;  // never destroyed: its thread may outlive main
+  return *team;
 }
+
+std::atomic<int> g_spinning{0};
 }  // namespace
 
 void use_openmp_threads() {
-  static std::atomic<bool> team{false};
-  if (!team.load(std::memory_order_relaxed) && num_threads() > 1 && !team.exchange(true)) start_a_sleeping_team();
+  if (g_spinning.load(std::memory_order_relaxed) == 0 && num_threads() > 1) sleeping_team().start();
   if (g_openmp.load(std::memory_order_relaxed)) return;
   rest_threads();
   g_openmp = true;
 }
 
-int64_t wake_cost() { return g_openmp.load(std::memory_order_relaxed) ? 8 : 1; }
-
 void use_own_threads() {
   if (g_openmp.load(std::memory_order_relaxed)) g_openmp = false;
+}
+
+SpinningThreads::SpinningThreads() {
+  ++g_spinning;
+  sleeping_team().end();
+}
+SpinningThreads::~SpinningThreads() { --g_spinning; }
+
+int64_t wake_cost() {
+  return g_openmp.load(std::memory_order_relaxed) && g_spinning.load(std::memory_order_relaxed) == 0 ? 8 : 1;
 }
 
 void rest_threads() {

@@ -21,11 +21,20 @@ void rest_threads();
 // From now on parallel_for takes OpenMP's threads instead of a pool of our own. Called by what runs on OpenMP itself (oneDNN):
 // two pools whose threads wait for work by spinning take each other's cores.
 void use_openmp_threads();
-// Back to the pool of our own, which wakes faster: called by what runs nothing on OpenMP (a program of native kernels only).
+// Back to the pool of our own: called by what runs nothing on OpenMP (a program of native kernels only).
 void use_own_threads();
 
-// How many times more work a task should have than where our own threads run: OpenMP's sleep between regions, and waking one takes
-// tens of microseconds.
+// While one exists, OpenMP's threads wait for their next work by spinning for some milliseconds: a program's steps follow each
+// other at once. Otherwise they sleep, and waking one takes tens of microseconds: between two calls of an eager model or a
+// training step anything may want the cores. (GNU's OpenMP decides it by the number of its threads; see parallel.cpp.)
+class SpinningThreads {
+ public:
+  SpinningThreads();
+  ~SpinningThreads();
+  SpinningThreads(const SpinningThreads&) = delete;
+};
+
+// How many times more work a task should have than where threads spin: 1, or 8 where sleeping ones must be woken.
 int64_t wake_cost();
 
 namespace detail {

@@ -6,6 +6,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
 #include "octet/engine/engines_impl.h"
+#include "octet/engine/geometry_impl.h"
 #include "octet/engine/native_impl.h"
 
 namespace octet {
@@ -15,11 +16,20 @@ class NativeEngine final : public Engine {
  public:
   std::string name() const override { return "native"; }
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    for (auto maker : {native::make_conv, native::make_linear, native::make_dynamic, native::make_pool, native::make_elementwise, native::make_cat})
+    for (auto maker : {native::make_conv, native::make_linear, native::make_dynamic, native::make_weight_only, native::make_pool,
+                       native::make_elementwise, native::make_rows, native::make_cat, native::make_matmul, native::make_permute})
       if (auto kernel = maker(spec)) return kernel;
     return nullptr;
   }
 };
+
+}  // namespace
+
+void KernelPlan::run_rows(std::span<const void* const>, std::span<void* const>, int64_t, int64_t) {
+  OCTET_FAIL(internal, "run_rows: this kernel does not go by rows");
+}
+
+namespace {
 
 enum class Choice { native, reference };
 
@@ -38,10 +48,11 @@ void set_engine(std::string_view name) { g_engine = parse_engine(name); }
 std::string engine() { return g_engine == Choice::native ? "native" : "reference"; }
 
 namespace {
-// A weight-only operator with a constant weight is the float operator on the weight dequantized once. Null: it is not such.
+// A weight-only operator with a constant weight that no engine has as it is, is the float operator on the weight dequantized once. Null:
+// it is not such.
 std::unique_ptr<OpSpec> float_form(const OpSpec& spec) {
   constexpr std::string_view suffix = "_weight_only";
-  if (!spec.op.ends_with(suffix) || !spec.constants[1].defined()) return nullptr;
+  if (!spec.op.ends_with(suffix) || !spec.constants[1].defined() || engine_detail::is_weight_only_call(spec)) return nullptr;
   if (spec.op.find("1d") != std::string::npos) return nullptr;  // run as 2-d ones, which have kernels
   auto form = std::make_unique<OpSpec>(spec);
   form->op.resize(spec.op.size() - suffix.size());

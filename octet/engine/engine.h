@@ -49,6 +49,8 @@ class KernelPlan {
   virtual size_t scratch_bytes() const { return 0; }
   // inputs[i] is null for packed constants and omitted inputs. Buffers follow the kernel's layouts and kBufferSlack.
   virtual void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) = 0;
+  // Rows r0..r1 of the result, on the calling thread. Of kernels by rows only.
+  virtual void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1);
 };
 
 // Packed constants and a choice of algorithm; shared by all shapes. Immutable, so safe to share between threads.
@@ -59,6 +61,12 @@ class Kernel {
   virtual std::string engine() const = 0;  // "native", "onednn", "reference"
   virtual Layout input_layout(size_t) const { return Layout::row_major; }
   virtual Layout output_layout(size_t) const { return Layout::row_major; }
+  // Whether a row of the result (its last dimension; the others count rows) depends only on the same row of those operands whose
+  // other dimensions are the result's. Operands of other shapes may be read whole. Needs no scratch memory. Of `any` layout: element
+  // by element, so that any cut of the bytes into rows will do.
+  virtual bool by_rows() const { return false; }
+  // The same computation from a row-major operand to a channels_last result, where the change of layout comes for free. Null: no.
+  virtual std::unique_ptr<Kernel> to_channels_last() const { return nullptr; }
   // Whether output 0 may be written over input 0 (same size and layout).
   virtual bool in_place() const { return false; }
   // Whether constant operand i was packed at make time; run() then gets a null pointer for it. Constants that were not are

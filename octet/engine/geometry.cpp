@@ -127,7 +127,8 @@ bool eight_bit(const TensorType& t) { return t.dtype == DType::quint8 || t.dtype
 
 bool has_weight_codes(const OpSpec& spec) {
   const TensorType& w = spec.inputs[1];
-  if (!eight_bit(w) || !spec.constants[1].defined()) return false;
+  const bool four_bit = is_packed(w.dtype) && (spec.op == "linear_dynamic" || spec.op == "linear_weight_only");
+  if ((!eight_bit(w) && !four_bit) || !spec.constants[1].defined() || w.quantizer->has_float_zero_points()) return false;
   return !w.quantizer->is_per_channel() || w.quantizer->axis() == (is_transposed(spec) ? 1 : 0);
 }
 
@@ -148,6 +149,28 @@ bool is_dynamic_call(const OpSpec& spec) {
   return !spec.has(2) || (spec.constants[2].defined() && spec.inputs[2].dtype == DType::float32);
 }
 
+bool is_weight_only_call(const OpSpec& spec) {
+  if (spec.op != "linear_weight_only" || !is_dynamic_call(spec)) return false;
+  const Shape w = spec.inputs[1].shape();
+  return w[0] > 0 && w[1] > 0 && w[1] <= kMaxWeightOnlyInputs;
+}
+
+int fixed_point_exponent(float most) { return most == 0 ? 0 : 22 - std::ilogb(most); }
+
+void WeightCodes::narrow() {
+  if (four_bit || codes.empty()) return;
+  const auto [least, most] = std::minmax_element(codes.begin(), codes.end());
+  const int8_t low = *least;
+  if (*most - low > 15) return;
+  four_bit = true;
+  any_zero_point = false;
+  for (int8_t& q : codes) q = static_cast<int8_t>(q - low);
+  for (int32_t& z : zero_points) {
+    z -= low;
+    any_zero_point |= z != 0;
+  }
+}
+
 WeightCodes weight_codes(const OpSpec& spec) {
   Tensor weight = spec.constants[1].contiguous();
   const Quantizer& q = *weight.quantizer();
@@ -155,13 +178,16 @@ WeightCodes weight_codes(const OpSpec& spec) {
   // Transposed weights have the channels of one group, and their scales hold in every group.
   const int64_t group_channels = is_transposed(spec) ? weight.size(1) : weight.size(0);
   r.out_channels = group_channels * (is_transposed(spec) ? spec.attrs.get_int("groups") : 1);
-  const bool is_unsigned = weight.dtype() == DType::quint8;
+  r.four_bit = is_packed(weight.dtype());
+  const int32_t shift = weight.dtype() == DType::quint8 ? -128 : weight.dtype() == DType::qint4x2 ? 8 : 0;
   r.codes.resize(weight.numel());
   const auto* bytes = static_cast<const uint8_t*>(weight.raw_data());
-  for (size_t i = 0; i < r.codes.size(); ++i) r.codes[i] = static_cast<int8_t>(bytes[i] ^ (is_unsigned ? 0x80 : 0));
+  for (size_t i = 0; i < r.codes.size(); ++i)
+    r.codes[i] = static_cast<int8_t>(
+        r.four_bit ? packed_code(bytes, weight.dtype(), static_cast<int64_t>(i)) + shift : bytes[i] ^ (shift & 0x80));
   for (int64_t n = 0; n < r.out_channels; ++n) {
     r.scales.push_back(static_cast<float>(q.scale(n % group_channels)));
-    r.zero_points.push_back(static_cast<int32_t>(q.zero_point(n % group_channels)) - (is_unsigned ? 128 : 0));
+    r.zero_points.push_back(static_cast<int32_t>(q.zero_point(n % group_channels)) + shift);
     r.any_zero_point |= r.zero_points.back() != 0;
   }
   return r;
@@ -210,6 +236,39 @@ IntegerWeights integer_weights(const OpSpec& spec) {
         "zero beside their bias",
         spec.label, saturated, r.out_channels));
   return r;
+}
+
+bool is_integer_matmul(const OpSpec& spec) {
+  if (spec.op != "matmul") return false;
+  for (const TensorType* t : {&spec.inputs[0], &spec.inputs[1], &spec.outputs[0]})
+    if (!eight_bit(*t) || t->quantizer->is_per_channel() || t->dim() < 2) return false;
+  return true;
+}
+
+MatmulGeometry::MatmulGeometry(const Shape& sa, const Shape& sb, const Shape& y)
+    : m(y[y.size() - 2]), n(y.back()), k(sa.back()), a_matrices(numel({sa.begin(), sa.end() - 2})), b_matrices(numel({sb.begin(), sb.end() - 2})) {
+  const int64_t products = numel({y.begin(), y.end() - 2});
+  // The matrix of an operand that goes with a product: its index without the dimensions that the operand has once.
+  auto matrices = [&](const Shape& operand, std::vector<int64_t>& of) {
+    const size_t missing = y.size() - operand.size();
+    for (int64_t product = 0; product < products; ++product) {
+      int64_t at = 0, stride = 1, rest = product;
+      for (size_t d = y.size() - 2; d-- > 0; rest /= y[d]) {
+        if (d < missing) continue;
+        const int64_t size = operand[d - missing];
+        if (size != 1) at += rest % y[d] * stride;
+        stride *= size;
+      }
+      of.push_back(at);
+    }
+  };
+  matrices(sa, a);
+  matrices(sb, b);
+}
+
+float matmul_multiplier(const OpSpec& spec) {
+  auto scale = [](const TensorType& t) { return static_cast<float>(t.quantizer->scale()); };
+  return scale(spec.inputs[0]) * scale(spec.inputs[1]) / scale(spec.outputs[0]);
 }
 
 }  // namespace octet::engine_detail

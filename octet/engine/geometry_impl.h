@@ -50,10 +50,15 @@ std::vector<int32_t> tap_offsets(const Window& w, int64_t h, int64_t width, int6
 // A weight's codes, and what they mean for each output channel.
 struct WeightCodes {
   int64_t out_channels = 0;
-  std::vector<int8_t> codes;         // in the weight's own order, quint8 shifted to int8
+  std::vector<int8_t> codes;         // in the weight's own order; quint8 shifted to int8, 4 bits to 0..15
   std::vector<int32_t> zero_points;  // per output channel (shifted likewise)
   std::vector<float> scales;         // per output channel
   bool any_zero_point = false;
+  bool four_bit = false;  // all codes are 0..15
+
+  // Codes that span no more than 16 values (8-bit types with a smaller quant_min..quant_max) are moved to 0..15, their zero points
+  // with them: the same numbers, in half the bytes once packed.
+  void narrow();
 };
 
 // The integer form of a quantized convolution or linear call.
@@ -74,8 +79,16 @@ bool is_transposed(const OpSpec& spec);
 bool is_integer_call(const OpSpec& spec);
 IntegerWeights integer_weights(const OpSpec& spec);
 
-// True for dynamic quantization: float32 x and y, a constant weight as above, bias absent or float32 and constant.
+// True for dynamic quantization: float32 x and y, a constant weight as above (of linear layers of 4 bits too), bias absent or float32
+// and constant.
 bool is_dynamic_call(const OpSpec& spec);
+// True for a weight-only linear layer on fixed-point numbers: float32 x (..., K) and y, weight and bias as for linear_dynamic,
+// K <= kMaxWeightOnlyInputs, so that sums of the products of bytes fit int32.
+bool is_weight_only_call(const OpSpec& spec);
+inline constexpr int64_t kMaxWeightOnlyInputs = 65536;
+// The fixed point of a row whose largest magnitude is `most` (finite): e = 22 - floor(log2(most)), 0 for a row of zeros. A value v
+// of it is 2^-e * X with X = min(rne(v * 2^e), 2^23 - 1), a whole number of 24 bits.
+int fixed_point_exponent(float most);
 // Of the constant operand 1. Of transposed per-channel weights, channel j of every group has the scale j.
 WeightCodes weight_codes(const OpSpec& spec);
 
@@ -88,5 +101,19 @@ struct CodeRange {
   int32_t lo, hi;
 };
 CodeRange activation_range(const std::string& activation, const TensorType& y);
+
+// A batched matrix product of codes, (..., M, K) x (..., K, N) with operands and result of 8 bits per tensor.
+bool is_integer_matmul(const OpSpec& spec);
+
+// Its sizes, and where the operands of each product start. Batch dimensions broadcast.
+struct MatmulGeometry {
+  MatmulGeometry(const Shape& a, const Shape& b, const Shape& y);
+  int64_t m, n, k;
+  std::vector<int64_t> a, b;  // by product: which matrix of the operand
+  int64_t a_matrices, b_matrices;
+};
+
+// y = clamp(rne(f(f(acc) * multiplier)) + zero_point), lo..hi being all codes: f(f(s_a*s_b)/s_y), as in linear.
+float matmul_multiplier(const OpSpec& spec);
 
 }  // namespace octet::engine_detail

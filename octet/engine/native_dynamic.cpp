@@ -89,7 +89,7 @@ class DynamicPlan final : public KernelPlan {
         jobs, m_, w_.packed.shape.n, table.gemm_mr, table.gemm_nr, w_.packed.shape.k * w_.packed.shape.taps,
         [](void* self, int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
           auto& plan = *static_cast<DynamicPlan*>(self);
-          plan.w_.packed.table->gemm(plan.arguments(i), m0, m1, n0, n1);
+          plan.w_.packed.gemm(plan.arguments(i), m0, m1, n0, n1);
         },
         this);
     if (w_.activation == "relu6")
@@ -156,7 +156,7 @@ class DynamicKernel : public Kernel {
       : op_(spec.op), weights_(spec, codes, w, shape, groups) {}
   std::string name() const override {
     const kernels::KernelTable& t = *weights_.packed.table;
-    return fmt::format("{} gemm {}x{} {}", op_, t.gemm_mr, t.gemm_nr, to_string(t.isa));
+    return fmt::format("{} gemm{} {}x{} {}", op_, weights_.packed.gemm == t.gemm4 ? "4" : "", t.gemm_mr, t.gemm_nr, to_string(t.isa));
   }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
@@ -202,6 +202,7 @@ std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec) {
   WeightCodes codes = engine_detail::weight_codes(spec);
   if (codes.codes.empty()) return nullptr;
   if (conv) return std::make_unique<DynamicConv>(spec, codes);
+  codes.narrow();
   const kernels::GemmShape shape{codes.out_channels, spec.inputs[1].shape()[1], 1};
   return std::make_unique<DynamicLinear>(spec, codes, codes.codes, shape, 1);
 }

@@ -1,12 +1,11 @@
 // Element by element on codes: add, mul, unary operators by table, quantize, dequantize, requantize. They do not care how
-// the tensor lies in memory as long as all operands lie alike.
+// the tensor lies in memory as long as all operands lie alike (but where one of them is repeated).
 #include <functional>
-#include <map>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
-#include "octet/engine/native_impl.h"
+#include "octet/engine/native_rows_impl.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::native {
@@ -19,26 +18,30 @@ using RangeFn = std::function<void(std::span<const void* const> in, void* out, i
 
 class RangePlan final : public KernelPlan {
  public:
-  RangePlan(const RangeFn& fn, int64_t n) : fn_(fn), n_(n) {}
+  RangePlan(const RangeFn& fn, const Shape& y) : fn_(fn), n_(numel(y)), width_(y.empty() ? 1 : y.back()) {}
+  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
+    fn_(inputs, outputs[0], r0 * width_, r1 * width_);
+  }
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
     parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { fn_(inputs, outputs[0], i0, i1); });
   }
 
  private:
   const RangeFn& fn_;
-  int64_t n_;
+  int64_t n_, width_;
 };
 
-class RangeKernel final : public Kernel {
+class RangeKernel : public Kernel {
  public:
   RangeKernel(std::string name, RangeFn fn, bool in_place) : name_(std::move(name)), fn_(std::move(fn)), in_place_(in_place) {}
   std::string name() const override { return name_; }
   std::string engine() const override { return "native"; }
   Layout input_layout(size_t) const override { return Layout::any; }
   Layout output_layout(size_t) const override { return Layout::any; }
+  bool by_rows() const override { return true; }
   bool in_place() const override { return in_place_; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>&, const std::vector<Shape>& out) const override {
-    return std::make_unique<RangePlan>(fn_, numel(out[0]));
+    return std::make_unique<RangePlan>(fn_, out[0]);
   }
 
  private:
@@ -57,13 +60,72 @@ T* at(T* base, int64_t i, int64_t size) {
   else return static_cast<char*>(base) + i * size;
 }
 
+// y = a op b, where b (or a) may be repeated.
+class CodesBinary final : public Kernel {
+ public:
+  CodesBinary(const OpSpec& spec, bool second_whole, Repeat repeat, const kernels::BinaryArgs& args)
+      : name_(fmt::format("{} {}", spec.op, to_string(kernels::table().isa))),
+        kernel_(spec.op == "add" ? kernels::table().add : kernels::table().mul),
+        swapped_(second_whole),
+        repeat_(repeat),
+        args_(args) {}
+  std::string name() const override { return name_; }
+  std::string engine() const override { return "native"; }
+  Layout input_layout(size_t) const override { return repeat_ == Repeat::none ? Layout::any : Layout::row_major; }
+  Layout output_layout(size_t) const override { return repeat_ == Repeat::none ? Layout::any : Layout::row_major; }
+  bool by_rows() const override { return true; }
+  bool in_place() const override { return !swapped_; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override;
+
+  std::string name_;
+  void (*kernel_)(const kernels::BinaryArgs&, int64_t, int64_t);
+  bool swapped_;  // operand 1 is the whole one
+  Repeat repeat_;
+  kernels::BinaryArgs args_;  // a: the whole operand
+};
+
+class CodesBinaryPlan final : public KernelPlan {
+ public:
+  CodesBinaryPlan(const CodesBinary& kernel, const Shape& repeated, const Shape& y)
+      : kernel_(kernel), n_(numel(y)), width_(y.empty() ? 1 : y.back()), parts_(kernel.repeat_, repeated, y) {}
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+    parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { range(inputs, outputs[0], i0, i1); });
+  }
+  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
+    range(inputs, outputs[0], r0 * width_, r1 * width_);
+  }
+
+ private:
+  void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const {
+    const void *whole = inputs[kernel_.swapped_ ? 1 : 0], *other = inputs[kernel_.swapped_ ? 0 : 1];
+    parts_.each(i0, i1, [&](int64_t i, int64_t count, int64_t j, bool one) {
+      kernels::BinaryArgs call = kernel_.args_;
+      call.a = at(whole, i, 1);
+      call.b = at(other, j, 1);
+      call.b_step = one ? 0 : 1;
+      call.y = at(y, i, 1);
+      kernel_.kernel_(call, 0, count);
+    });
+  }
+  const CodesBinary& kernel_;
+  int64_t n_, width_;
+  RepeatedParts parts_;
+};
+
+std::unique_ptr<KernelPlan> CodesBinary::plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const {
+  return std::make_unique<CodesBinaryPlan>(*this, in[swapped_ ? 0 : 1], out[0]);
+}
+
 std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
   if (!eight_bit_per_tensor(a) || !eight_bit_per_tensor(b) || !eight_bit_per_tensor(y)) return nullptr;
-  if (a.dtype != b.dtype || a.dtype != y.dtype || a.dims != b.dims) return nullptr;  // broadcasting: the general way
-  const auto* table = &kernels::table();
+  if (a.dtype != b.dtype || a.dtype != y.dtype) return nullptr;
+  const bool swapped = a.dims != y.dims;  // both operators commute, to the bit
+  const TensorType &whole = swapped ? b : a, &other = swapped ? a : b;
+  const auto repeat = repeat_of(other, y);
+  if (whole.dims != y.dims || !repeat) return nullptr;  // both are repeated: the general way
   kernels::BinaryArgs args;
-  const CodesOf of_a(a), of_b(b), out(y);
+  const CodesOf of_a(whole), of_b(other), out(y);
   args.qa = {of_a.scale, of_a.zero_point};
   args.qb = {of_b.scale, of_b.zero_point};
   args.inv_scale = out.inv_scale;
@@ -73,112 +135,7 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   args.lo = range.lo;
   args.hi = range.hi;
   args.is_signed = of_a.is_signed;
-  auto kernel = spec.op == "add" ? table->add : table->mul;
-  return range_kernel(
-      spec,
-      [args, kernel](std::span<const void* const> in, void* y_data, int64_t i0, int64_t i1) {
-        kernels::BinaryArgs call = args;
-        call.a = in[0];
-        call.b = in[1];
-        call.y = y_data;
-        kernel(call, i0, i1);
-      },
-      true);
-}
-
-// -- floats ----------------------------------------------------------------------------------------------
-
-enum class Arithmetic { add, sub, mul, div };
-
-template <typename Fn>
-void with_arithmetic(Arithmetic op, Fn&& fn) {
-  switch (op) {
-    case Arithmetic::add: return fn([](float a, float b) { return a + b; });
-    case Arithmetic::sub: return fn([](float a, float b) { return a - b; });
-    case Arithmetic::mul: return fn([](float a, float b) { return a * b; });
-    case Arithmetic::div: return fn([](float a, float b) { return a / b; });
-  }
-}
-
-// y[i] = a[i] op b[i % period], or with the operands in the other order: equal shapes, one number, or a tensor of y's last
-// dimensions (a bias). Single IEEE operations: the bits are those of every other way.
-class FloatBinary final : public Kernel {
- public:
-  FloatBinary(std::string name, Arithmetic op, bool second_repeats, bool row_major)
-      : name_(std::move(name)), op_(op), second_repeats_(second_repeats), row_major_(row_major) {}
-  std::string name() const override { return name_; }
-  std::string engine() const override { return "native"; }
-  Layout input_layout(size_t) const override { return row_major_ ? Layout::row_major : Layout::any; }
-  Layout output_layout(size_t) const override { return row_major_ ? Layout::row_major : Layout::any; }
-  bool in_place() const override { return second_repeats_; }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override;
-
- private:
-  std::string name_;
-  Arithmetic op_;
-  bool second_repeats_, row_major_;
-};
-
-class FloatBinaryPlan final : public KernelPlan {
- public:
-  FloatBinaryPlan(Arithmetic op, bool second_repeats, int64_t n, int64_t period)
-      : op_(op), second_repeats_(second_repeats), n_(n), period_(period) {}
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
-    const auto* whole = static_cast<const float*>(inputs[second_repeats_ ? 0 : 1]);
-    const auto* repeated = static_cast<const float*>(inputs[second_repeats_ ? 1 : 0]);
-    auto* y = static_cast<float*>(outputs[0]);
-    with_arithmetic(op_, [&](auto of) {
-      parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) {
-        if (period_ == 1) {
-          const float r = repeated[0];
-          if (second_repeats_) for (int64_t i = i0; i < i1; ++i) y[i] = of(whole[i], r);
-          else for (int64_t i = i0; i < i1; ++i) y[i] = of(r, whole[i]);
-          return;
-        }
-        for (int64_t i = i0; i < i1;) {  // to the end of a period
-          const int64_t at = i % period_, count = std::min(period_ - at, i1 - i);
-          const float *w = whole + i, *r = repeated + at;
-          float* to = y + i;
-          if (second_repeats_) for (int64_t j = 0; j < count; ++j) to[j] = of(w[j], r[j]);
-          else for (int64_t j = 0; j < count; ++j) to[j] = of(r[j], w[j]);
-          i += count;
-        }
-      });
-    });
-  }
-
- private:
-  Arithmetic op_;
-  bool second_repeats_;
-  int64_t n_, period_;
-};
-
-std::unique_ptr<KernelPlan> FloatBinary::plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const {
-  return std::make_unique<FloatBinaryPlan>(op_, second_repeats_, numel(out[0]), numel(in[second_repeats_ ? 1 : 0]));
-}
-
-// Whether `part` has y's last dimensions, all known, behind dimensions of 1; or is one number.
-bool repeats_in(const TensorType& part, const TensorType& y) {
-  if (!part.is_static()) return false;
-  if (numel(part.shape()) == 1) return true;
-  size_t first = 0;
-  while (part.dims[first] == Dim(1)) ++first;
-  const size_t tail = part.dims.size() - first;
-  return tail <= y.dims.size() && std::equal(part.dims.begin() + static_cast<std::ptrdiff_t>(first), part.dims.end(), y.dims.end() - static_cast<std::ptrdiff_t>(tail));
-}
-
-std::unique_ptr<Kernel> make_float_binary(const OpSpec& spec) {
-  static const std::map<std::string, Arithmetic> known{{"add", Arithmetic::add}, {"sub", Arithmetic::sub}, {"mul", Arithmetic::mul}, {"div", Arithmetic::div}};
-  auto op = known.find(spec.op);
-  const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
-  if (op == known.end() || a.dtype != DType::float32 || b.dtype != DType::float32 || y.dtype != DType::float32) return nullptr;
-  if (spec.attrs.has("activation") && spec.attrs.get_string("activation") != "none") return nullptr;
-  const bool same = a.dims == y.dims && b.dims == y.dims;
-  const bool second = a.dims == y.dims && (same || repeats_in(b, y)), first = !second && b.dims == y.dims && repeats_in(a, y);
-  if (!first && !second) return nullptr;
-  const TensorType& part = second ? b : a;
-  const bool one = !same && numel(part.shape()) == 1;
-  return std::make_unique<FloatBinary>(spec.op + " floats", op->second, second, !same && !one);
+  return std::make_unique<CodesBinary>(spec, swapped, *repeat, args);
 }
 
 std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
@@ -192,17 +149,56 @@ std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
       true);
 }
 
+// From planes to pixels.
+class QuantizePlanes final : public Kernel {
+ public:
+  explicit QuantizePlanes(const CodesOf& codes) : codes_(codes) {}
+  std::string name() const override { return fmt::format("quantize to NHWC {}", to_string(kernels::table().isa)); }
+  std::string engine() const override { return "native"; }
+  Layout output_layout(size_t) const override { return Layout::channels_last; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>&) const override {
+    return std::make_unique<Plan>(codes_, in[0]);
+  }
+
+ private:
+  class Plan final : public KernelPlan {
+   public:
+    Plan(const CodesOf& codes, const Shape& x) : codes_(codes), images_(x[0]), channels_(x[1]), pixels_(x[2] * x[3]) {}
+    void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+      const int64_t size = channels_ * pixels_, grain = std::max<int64_t>(64, kGrain / std::max<int64_t>(1, channels_));
+      for (int64_t i = 0; i < images_; ++i)
+        parallel_ranges(pixels_, grain, [&](int64_t p0, int64_t p1) {
+          kernels::table().quantize_nchw_to_nhwc(static_cast<const float*>(inputs[0]) + i * size, at(outputs[0], i * size, 1), channels_, pixels_,
+                                                 codes_.inv_scale, codes_.zero_point, codes_.lo, codes_.hi, p0, p1);
+        });
+    }
+
+   private:
+    CodesOf codes_;
+    int64_t images_, channels_, pixels_;
+  };
+  CodesOf codes_;
+};
+
+class QuantizeKernel final : public RangeKernel {
+ public:
+  QuantizeKernel(std::string name, const CodesOf& codes, RangeFn fn) : RangeKernel(std::move(name), std::move(fn), false), codes_(codes) {}
+  std::unique_ptr<Kernel> to_channels_last() const override { return std::make_unique<QuantizePlanes>(codes_); }
+
+ private:
+  CodesOf codes_;
+};
+
 std::unique_ptr<Kernel> make_quantize(const OpSpec& spec) {
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
   if (x.dtype != DType::float32 || !eight_bit_per_tensor(y)) return nullptr;
   const CodesOf o(y);
   auto quantize = kernels::table().quantize;
-  return range_kernel(
-      spec,
+  return std::make_unique<QuantizeKernel>(
+      fmt::format("quantize {}", to_string(kernels::table().isa)), o,
       [o, quantize](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
         quantize(static_cast<const float*>(in[0]) + i0, at(out, i0, 1), i1 - i0, o.inv_scale, o.zero_point, o.lo, o.hi);
-      },
-      false);
+      });
 }
 
 std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec) {
@@ -221,7 +217,6 @@ std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec) {
 }  // namespace
 
 std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec) {
-  if (auto kernel = spec.inputs.size() == 2 ? make_float_binary(spec) : nullptr) return kernel;
   if (spec.op == "add" || spec.op == "mul") return make_binary(spec);
   if (spec.op == "quantize") return make_quantize(spec);
   if (spec.op == "dequantize") return make_dequantize(spec);

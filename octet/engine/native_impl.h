@@ -26,10 +26,14 @@ struct CodesOf {
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec);         // native_conv.cpp: conv2d, conv_transpose2d
 std::unique_ptr<Kernel> make_linear(const OpSpec& spec);       // native_linear.cpp
 std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);      // native_dynamic.cpp: linear, conv2d and conv_transpose2d _dynamic
+std::unique_ptr<Kernel> make_weight_only(const OpSpec& spec);  // native_weight_only.cpp: linear_weight_only
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec);         // native_pool.cpp: max_pool2d, avg_pool2d, adaptive_avg_pool2d
 std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec);  // native_elementwise.cpp: add, mul, unary, (de|re)quantize
+std::unique_ptr<Kernel> make_rows(const OpSpec& spec);         // native_rows.cpp: float arithmetic, mean, softmax
 std::unique_ptr<Kernel> make_cat(const OpSpec& spec);          // native_cat.cpp
-// native_through_float.cpp: what is defined as dequantize, float operator, quantize and that oneDNN has in float. Asked last.
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);       // native_matmul.cpp
+std::unique_ptr<Kernel> make_permute(const OpSpec& spec);      // native_permute.cpp
+// native_through_float.cpp: what is defined as dequantize, float operator, quantize and has a float kernel. Asked last.
 std::unique_ptr<Kernel> make_through_float(const OpSpec& spec);
 
 // Splits an m x n result over the threads: calls run(m0, m1, n0, n1) on tiles whose edges are multiples of the register

@@ -14,7 +14,8 @@ namespace octet::native {
 // Weights of `groups` matrix products of [n][taps][k], packed for the ISA in force when they were made.
 struct PackedWeights {
   const kernels::KernelTable* table = nullptr;
-  kernels::GemmShape shape;  // of one group
+  decltype(kernels::KernelTable::gemm) gemm = nullptr;  // of the table, for codes of 8 or of 4 bits
+  kernels::GemmShape shape;                             // of one group
   int64_t groups = 1;
   size_t group_bytes = 0;
   Buffer packed;
@@ -29,7 +30,9 @@ struct PackedWeights {
   PackedWeights(const engine_detail::IntegerWeights& weights, const std::vector<int8_t>& w, const kernels::GemmShape& s,
                 int64_t group_count)
       : table(&kernels::table()), shape(s), groups(group_count), bias(weights.bias), multiplier(weights.multiplier) {
-    group_bytes = (table->gemm_packed_bytes(s) + 63) / 64 * 64;
+    const bool four_bit = weights.four_bit;
+    gemm = four_bit ? table->gemm4 : table->gemm;
+    group_bytes = ((four_bit ? table->gemm4_packed_bytes : table->gemm_packed_bytes)(s) + 63) / 64 * 64;
     packed = Buffer::allocate(group_bytes * groups);
     x_zero_point = weights.x_zero_point + (weights.x_signed ? 128 : 0);
     flip_x = weights.x_signed;
@@ -39,7 +42,8 @@ struct PackedWeights {
     if (weights.any_zero_point) weight_zero_points = weights.zero_points;
     int64_t length = s.taps * s.k;
     for (int64_t g = 0; g < groups; ++g)
-      table->gemm_pack(s, w.data() + g * s.n * length, reinterpret_cast<char*>(packed.data()) + g * group_bytes);
+      (four_bit ? table->gemm4_pack : table->gemm_pack)(s, w.data() + g * s.n * length,
+                                                        reinterpret_cast<char*>(packed.data()) + g * group_bytes);
     for (int64_t n = 0; n < groups * s.n; ++n) {
       int64_t sum = 0;
       for (int64_t i = 0; i < length; ++i) sum += w[n * length + i];

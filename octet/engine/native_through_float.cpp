@@ -1,4 +1,4 @@
-// Operators on codes that are defined as dequantize, float operator, quantize and that a float engine has: the three steps as one
+// Operators on codes that are defined as dequantize, float operator, quantize and that have a float kernel: the three steps as one
 // kernel, planned once.
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
@@ -107,7 +107,8 @@ std::unique_ptr<Kernel> make_through_float(const OpSpec& spec) {
   if (!any) return nullptr;
   form.outputs[0] = TensorType(DType::float32, form.outputs[0].dims);
   form.table.clear();
-  auto inner = onednn_engine().make(form);
+  auto inner = make_rows(form);
+  if (!inner) inner = onednn_engine().make(form);
   return inner ? std::make_unique<ThroughFloat>(spec, std::move(inner)) : nullptr;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "octet/engine/engines_impl.h"
 #include "octet/tensor/affine.h"
@@ -65,6 +66,44 @@ std::unique_ptr<Kernel> backward_linear(const OpSpec& spec) {
   });
 }
 
+// Every row in fixed point, its products with the codes summed exactly.
+std::unique_ptr<Kernel> weight_only_linear(const OpSpec& spec) {
+  auto w = std::make_shared<engine_detail::WeightCodes>(engine_detail::weight_codes(spec));
+  const FloatOperand b(spec, 2);
+  const int64_t n_out = w->out_channels, k_in = spec.inputs[1].shape()[1];
+  std::string activation = spec.attrs.get_string("activation");
+  return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
+    const int64_t m = numel(in[0]) / k_in;
+    return [=](auto inputs, auto outputs) {
+      const float* bias = b.data(inputs);
+      for (int64_t i = 0; i < m; ++i) {
+        const float* x = static_cast<const float*>(inputs[0]) + i * k_in;
+        float* y = static_cast<float*>(outputs[0]) + i * n_out;
+        float most = 0;
+        bool finite = true;
+        for (int64_t k = 0; k < k_in; ++k) {
+          finite = finite && std::isfinite(x[k]);
+          most = std::max(most, std::abs(x[k]));
+        }
+        if (!finite) {
+          std::fill(y, y + n_out, std::numeric_limits<float>::quiet_NaN());
+          continue;
+        }
+        const int e = engine_detail::fixed_point_exponent(most);
+        for (int64_t n = 0; n < n_out; ++n) {
+          int64_t exact = 0;
+          for (int64_t k = 0; k < k_in; ++k) {
+            const auto fixed = std::min<int64_t>(std::llrint(std::ldexp(static_cast<double>(x[k]), e)), (1 << 23) - 1);
+            exact += fixed * (w->codes[n * k_in + k] - w->zero_points[n]);
+          }
+          const double v = static_cast<double>(exact) * static_cast<double>(w->scales[n]) * std::ldexp(1.0, -e);
+          y[n] = activate(static_cast<float>(bias ? v + static_cast<double>(bias[n]) : v), activation);
+        }
+      }
+    };
+  });
+}
+
 }  // namespace
 
 std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
@@ -92,6 +131,7 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
       };
     });
   }
+  if (spec.op == "linear_weight_only") return engine_detail::is_weight_only_call(spec) ? weight_only_linear(spec) : nullptr;
   if (engine_detail::is_integer_call(spec)) {
     auto w = std::make_shared<IntegerWeights>(engine_detail::integer_weights(spec));
     return std::make_unique<ReferenceKernel>("linear", [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
@@ -126,6 +166,29 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
   });
 }
 
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
+  if (!engine_detail::is_integer_matmul(spec)) return nullptr;
+  const TensorType &ta = spec.inputs[0], &tb = spec.inputs[1], &ty = spec.outputs[0];
+  const float multiplier = engine_detail::matmul_multiplier(spec);
+  return std::make_unique<ReferenceKernel>("matmul", [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+    const engine_detail::MatmulGeometry g(in[0], in[1], out[0]);
+    return [=](auto inputs, auto outputs) {
+      const auto za = static_cast<int32_t>(ta.quantizer->zero_point()), zb = static_cast<int32_t>(tb.quantizer->zero_point());
+      for (size_t product = 0; product < g.a.size(); ++product)
+        for (int64_t i = 0; i < g.m; ++i)
+          for (int64_t j = 0; j < g.n; ++j) {
+            int32_t acc = 0;
+            for (int64_t k = 0; k < g.k; ++k)
+              acc = add_wrapping(acc, int64_t{code(inputs[0], (g.a[product] * g.m + i) * g.k + k, ta.dtype == DType::qint8) - za} *
+                                          (code(inputs[1], (g.b[product] * g.k + k) * g.n + j, tb.dtype == DType::qint8) - zb));
+            const int32_t y = affine::round_and_clamp(static_cast<float>(acc) * multiplier, static_cast<int32_t>(ty.quantizer->zero_point()),
+                                                      static_cast<int32_t>(qmin(ty.dtype)), static_cast<int32_t>(qmax(ty.dtype)));
+            static_cast<uint8_t*>(outputs[0])[(static_cast<int64_t>(product) * g.m + i) * g.n + j] = static_cast<uint8_t>(y);
+          }
+    };
+  });
+}
+
 }  // namespace reference
 
 namespace {
@@ -134,8 +197,9 @@ class ReferenceEngine final : public Engine {
  public:
   std::string name() const override { return "reference"; }
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    if (spec.op == "linear" || spec.op == "linear_dynamic" || spec.op.starts_with("linear_backward_"))
+    if (spec.op == "linear" || spec.op == "linear_dynamic" || spec.op == "linear_weight_only" || spec.op.starts_with("linear_backward_"))
       return reference::make_linear(spec);
+    if (spec.op == "matmul") return reference::make_matmul(spec);
     if (spec.op.starts_with("conv")) return reference::make_conv(spec);
     if (spec.op.find("_pool") != std::string::npos) return reference::make_pool(spec);
     return nullptr;

@@ -1,5 +1,6 @@
 #include "octet/graph/fuse_lookups.h"
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <set>
@@ -40,7 +41,12 @@ class Fuser {
       if (node.kind != NodeKind::call || !fused[static_cast<size_t>(node.outputs[0])]) return false;
       ValueId v = node.outputs[0];
       const TensorType& type = g_.type(v);
-      r.map(v, r.out().add_call(g_.value(v).name, "lookup", {r(root_[v])}, {{"table", table(v)}}, ops::QType{type.dtype, type.quantizer},
+      const std::vector<int64_t> codes = table(v);
+      if (same_qparams(g_.type(root_[v]), type) && is_identity(codes, type.dtype) && !is_output(v)) {
+        r.map(v, r(root_[v]));
+        return true;
+      }
+      r.map(v, r.out().add_call(g_.value(v).name, "lookup", {r(root_[v])}, {{"table", codes}}, ops::QType{type.dtype, type.quantizer},
                                 node.scope));
       return true;
     });
@@ -91,6 +97,14 @@ class Fuser {
     for (int32_t code : result.to_vector<int32_t>()) table.push_back(code);
     return table;
   }
+
+  static bool is_identity(const std::vector<int64_t>& table, DType dtype) {
+    for (int i = 0; i < 256; ++i)
+      if (table[static_cast<size_t>(i)] != (dtype == DType::qint8 ? static_cast<int8_t>(i) : i)) return false;
+    return true;
+  }
+  // (Results of a graph keep their names.)
+  bool is_output(ValueId v) const { return std::count(g_.outputs().begin(), g_.outputs().end(), v) != 0; }
 
   const Graph& g_;
   std::vector<ValueId> root_;

@@ -9,17 +9,6 @@ namespace {
 
 bool is(const Node& node, const char* op) { return node.kind == NodeKind::call && node.op == op; }
 
-// Operators of QRule::same that make no new numbers: codes go through them as they are.
-bool only_moves(const Node& node) {
-  for (const char* op : {"reshape", "flatten", "permute", "unsqueeze", "squeeze", "expand", "slice", "tile", "identity",
-                         "dropout", "index_select", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
-                         "triu", "tril", "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-                         "adaptive_max_pool3d", "amax", "amin"})
-    if (node.op == op) return true;
-  return (node.op == "pad" && node.attrs.get_double("value") == 0) ||
-         (node.op == "interpolate" && node.attrs.get_string("mode") == "nearest");
-}
-
 class Merger {
  public:
   Merger(const Graph& g, const MergePredicate& allow) : g_(g), allow_(allow), rewriter_(g) {}
@@ -148,6 +137,16 @@ class Merger {
 };
 
 }  // namespace
+
+bool only_moves(const Node& node) {
+  for (const char* op : {"reshape", "flatten", "permute", "unsqueeze", "squeeze", "expand", "slice", "tile", "identity",
+                         "dropout", "index_select", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
+                         "triu", "tril", "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
+                         "adaptive_max_pool3d", "amax", "amin"})
+    if (node.op == op) return true;
+  return (node.op == "pad" && node.attrs.get_double("value") == 0) ||
+         (node.op == "interpolate" && node.attrs.get_string("mode") == "nearest");
+}
 
 Graph merge_qdq(const Graph& graph, const MergePredicate& allow) { return Merger(graph, allow).run(); }
 

@@ -19,6 +19,9 @@ using MergePredicate = std::function<bool(const Graph&, const Node&)>;
 // differ from the reference graph's by at most one step.
 Graph merge_qdq(const Graph& graph, const MergePredicate& allow = nullptr);
 
+// Whether a call makes no new numbers (reshape, permute, max_pool2d ...): codes go through it as they are.
+bool only_moves(const Node& call);
+
 // Drops nodes whose results are not used. Inputs of the graph stay.
 Graph remove_dead(const Graph& graph);
 

@@ -22,7 +22,8 @@ using graph::NodeKind;
 namespace {
 
 void write_tensor(onnx::TensorProto& to, const std::string& name, const Tensor& t) {
-  Tensor data = t.contiguous();
+  // Codes of 4 bits go in a byte each: ONNX has no type for them before opset 21.
+  Tensor data = is_packed(t.dtype()) ? t.int_repr() : t.contiguous();
   to.set_name(name);
   to.set_data_type(onnx_type_of(t.dtype()));
   for (int64_t d : data.shape()) to.add_dims(d);

@@ -69,6 +69,46 @@ struct Gemm {
     }
   }
 
+  // Four rows of B make a step: their bytes are interleaved, a quad per channel.
+  static void pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void* packed, int32_t* sums) {
+    const int64_t n = s.n, vector = vector_bytes(s);
+    const __m128i flips = _mm_set1_epi8(static_cast<char>(flip));
+    for (int64_t j = 0; j < n; ++j) sums[j] = 0;
+    for (int64_t k = 0; k < s.k; ++k)
+      for (int64_t j = 0; j < n; ++j) sums[j] += static_cast<int8_t>(b[k * n + j] ^ flip);
+    for (int64_t n0 = 0; n0 < n; n0 += kPanel) {
+      const int vectors = n - n0 <= kLanes ? 1 : 2;
+      char* out = static_cast<char*>(packed) + n0 / kLanes * vector;
+      for (int64_t k = 0; k < s.k; k += 4) {
+        alignas(64) int8_t quads[kPanel][4];
+        for (int64_t c = 0; c < vectors * kLanes; c += 8) {
+          __m128i rows[4];
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i) {
+            rows[i] = _mm_setzero_si128();
+            if (k + i >= s.k || n0 + c >= n) continue;
+            const uint8_t* from = b + (k + i) * n + n0 + c;
+            if (n - n0 - c >= 8) {
+              rows[i] = _mm_xor_si128(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)), flips);
+            } else {
+              uint8_t some[16] = {};
+              for (int64_t j = 0; j < n - n0 - c; ++j) some[j] = from[j] ^ flip;
+              rows[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(some));
+            }
+          }
+          const __m128i low = _mm_unpacklo_epi8(rows[0], rows[1]), high = _mm_unpacklo_epi8(rows[2], rows[3]);
+          _mm_storeu_si128(reinterpret_cast<__m128i*>(quads[c]), _mm_unpacklo_epi16(low, high));
+          _mm_storeu_si128(reinterpret_cast<__m128i*>(quads[c + 4]), _mm_unpackhi_epi16(low, high));
+        }
+        for (int v = 0; v < vectors; ++v, out += Dot::kVectorBytes) {
+          if constexpr (Dot::kVectorBytes == 4 * kLanes) __builtin_memcpy(out, quads[v * kLanes], Dot::kVectorBytes);
+          else
+            for (int lane = 0; lane < kLanes; ++lane) Dot::put(out, lane, quads[v * kLanes + lane]);
+        }
+      }
+    }
+  }
+
   // Everything but the common cases of the epilogue, from accumulators (bias included) in memory:
   // [rows][vectors][kLanes].
   static __attribute__((noinline)) void finish(const GemmArgs& g, const int32_t* acc, int64_t m, int64_t n, int rows,
@@ -318,6 +358,14 @@ struct Gemm {
   static constexpr Shapes kShapes{};
 
   static void run(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    for_blocks(g, m0, m1, n0, n1, vector_bytes(g.shape),
+               [&](bool narrow, int64_t rows) { return kShapes.of[g.offsets != nullptr][narrow][rows]; });
+  }
+
+  // All tiles of rows m0..m1 and channels n0..n1, in blocks of rows; `tiles_of(narrow, rows)` computes some of one panel.
+  template <typename TilesOf>
+  static OCTET_INLINE void for_blocks(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t vector_size,
+                                      TilesOf&& tiles_of) {
     if (m1 <= m0 || n1 <= n0) return;
     const GemmShape& s = g.shape;
     // `all` tiles, of which the first `larger` have one row more than the others.
@@ -328,11 +376,11 @@ struct Gemm {
       const int64_t last = first + block < all ? first + block : all;
       const int64_t split = larger < first ? first : larger > last ? last : larger;
       for (int64_t n = n0; n < n1; n += kPanel) {
-        const char* panel = static_cast<const char*>(g.b) + n / kLanes * vector_bytes(s);
-        const Tiles* of = kShapes.of[g.offsets != nullptr][s.n - n <= kLanes];
+        const char* panel = static_cast<const char*>(g.b) + n / kLanes * vector_size;
+        const bool narrow = s.n - n <= kLanes;
         const int64_t columns = n1 - n < kPanel ? n1 - n : kPanel;
-        if (first < split) of[rows + 1](g, panel, m0 + first * (rows + 1), split - first, n, columns);
-        if (split < last) of[rows](g, panel, m0 + split * rows + larger, last - split, n, columns);
+        if (first < split) tiles_of(narrow, rows + 1)(g, panel, m0 + first * (rows + 1), split - first, n, columns);
+        if (split < last) tiles_of(narrow, rows)(g, panel, m0 + split * rows + larger, last - split, n, columns);
       }
     }
   }

@@ -118,6 +118,27 @@ struct PoolArgs {            // one output pixel: window of `taps` addresses A(p
   int32_t lo = 0, hi = 255;
 };
 
+enum class Arithmetic { add, sub, mul, div };
+
+// Weight-only layers: x in fixed point, whose exact sums become y (docs/numerics.md). A row of x is row_scale * (U - 2^23) with whole
+// U of 24 bits, kept as three planes of bytes, lowest first; `sums` are the products of the three planes with the weights' codes.
+//   y[n] = f((exact[n] * scales[n]) * row_scale + bias[n]), in double until the end,
+//   exact[n] = sums[0][n] + 256 * sums[1][n] + 65536 * sums[2][n] - zero_points[n] * row_sum - offsets[n],
+// all terms of which are whole numbers below 2^52. Then y = y > 0 ? min(y, most) : 0 if relu.
+struct JoinArgs {
+  const int32_t* sums = nullptr;  // [3][ld]; the first is that of channel n0
+  int64_t ld = 0;
+  double row_sum = 0;                   // of U
+  double row_scale = 1;                 // a power of two
+  const double* zero_points = nullptr;  // [n], of the codes
+  const double* offsets = nullptr;      // [n], 2^23 * sum of (code - zero point)
+  const double* scales = nullptr;       // [n]
+  const float* bias = nullptr;          // [n] or null
+  bool relu = false;
+  float most = 0;
+  float* y = nullptr;  // [n]
+};
+
 struct KernelTable {
   Isa isa = Isa::scalar;
 
@@ -127,10 +148,23 @@ struct KernelTable {
   // w is [n][taps][k], row-major. Packed bytes depend on the weights, the shape and the table only. Put them on a 64-byte
   // boundary: it is not required, but loads that straddle cache lines are slower.
   void (*gemm_pack)(const GemmShape&, const int8_t* w, void* packed) = nullptr;
+  // The same from codes [k][n] (taps is 1), as matrices of activations lie: weights are the bytes with `flip` (0, or 0x80 to make
+  // unsigned codes signed) xor-ed in. sums[n] becomes the sum of channel n's.
+  void (*gemm_pack_columns)(const GemmShape&, const uint8_t* b, uint8_t flip, void* packed, int32_t* sums) = nullptr;
   // Rows m0..m1 and channels n0..n1 of C; n0 is a multiple of gemm_nr. Any split gives the same bits.
   void (*gemm)(const GemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
   // sums[m] = sum of A(m, t)[i] over taps and k, for m0..m1; uses shape, a, lda, offsets, pad.
   void (*row_sums)(const GemmArgs&, int32_t* sums, int64_t m0, int64_t m1) = nullptr;
+
+  // The same product with weights of 4 bits, codes 0..15; dense only. Their zero points go the way of b_zero_points.
+  size_t (*gemm4_packed_bytes)(const GemmShape&) = nullptr;
+  void (*gemm4_pack)(const GemmShape&, const int8_t* w /* one code each, 0..15 */, void* packed) = nullptr;
+  void (*gemm4)(const GemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
+
+  // U = min(rne(x * scale) + 2^23, 2^24 - 1) of n floats with |x * scale| < 2^23, byte p of number i at planes[p * stride + i];
+  // returns the sum of the U.
+  int64_t (*split_planes)(const float* x, int64_t n, double scale, uint8_t* planes, int64_t stride) = nullptr;
+  void (*join_planes)(const JoinArgs&, int64_t n0, int64_t n1) = nullptr;  // channels n0..n1 of a row
 
   size_t (*depthwise_packed_bytes)(int64_t channels, int64_t taps) = nullptr;
   void (*depthwise_pack)(int64_t channels, int64_t taps, const int8_t* w /* [taps][channels] */, void* packed) = nullptr;
@@ -157,8 +191,17 @@ struct KernelTable {
   // quantize, and from planes to pixels: x is [channels][pixels] float32, y is [pixels][channels] bytes. Pixels p0..p1.
   void (*quantize_nchw_to_nhwc)(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
                                 int32_t lo, int32_t hi, int64_t p0, int64_t p1) = nullptr;
+  // y[c * ldy + r] = x[r * ldx + c], for bytes.
+  void (*transpose_bytes)(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) = nullptr;
   // y[i] = exp(x[i] - top) in double; returns their sum. For x[i] <= top (or NaN).
   double (*exp_sum)(const float* x, float top, double* y, int64_t n) = nullptr;
+  // y[i] = a[i * a_step] op b[i * b_step] in float32; steps are 0 or 1. y may be a or b.
+  void (*arithmetic)(Arithmetic op, const float* a, int64_t a_step, const float* b, int64_t b_step, float* y, int64_t n) = nullptr;
+  // The sum of n floats in double: sixteen sums (of i modulo 16), whose upper half is added to the lower until one is left.
+  double (*sum)(const float* x, int64_t n) = nullptr;
+  // y = exp(x - max(x)) / sum of them, for one row: exponentials in float32 to a unit in the last place, their sum as above. NaN
+  // anywhere, or nothing but -inf: all NaN. y may be x.
+  void (*softmax)(const float* x, float* y, int64_t n) = nullptr;
   // One step of an LSTM for n units. g: what x gives the gates in, forget, candidate, out (4*n), which become the gates themselves;
   // r: what h gives them; cell and h: the states, h only written. Sigmoid and tanh in double, rounded once; all else in float32.
   void (*lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) = nullptr;

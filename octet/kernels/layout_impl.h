@@ -1,9 +1,11 @@
 #pragma once
-// Quantize while turning planes into pixels: [channels][pixels] float32 to [pixels][channels] codes.
+// Transposing bytes; and quantize while turning planes into pixels: [channels][pixels] float32 to [pixels][channels] codes.
 //
 // The unit is a quad: a vector of pixels from each of four planes, quantized and packed, is a 4 x 4 byte transpose away
 // from one 32-bit lane per pixel. Four quads and a 4 x 4 transpose of lanes make 16 channels of each pixel, one 16-byte
 // store each. Pixels go in short runs so that the part of y being filled stays in L1; planes are read in whole lines.
+
+#include <immintrin.h>
 
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/elementwise_impl.h"
@@ -11,6 +13,34 @@
 
 namespace octet::kernels {
 namespace {
+
+// 16 x 16 bytes at a time: four rounds of interleaving row i with row i + 8 are the transpose.
+inline void transpose_bytes(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; r += 16) {
+    for (int64_t c = 0; c < columns; c += 16) {
+      if (rows - r < 16 || columns - c < 16) {
+        for (int64_t i = r; i < rows && i < r + 16; ++i)
+          for (int64_t j = c; j < columns && j < c + 16; ++j) y[j * ldy + i] = x[i * ldx + j];
+        continue;
+      }
+      __m128i a[16], b[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) a[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x + (r + i) * ldx + c));
+#pragma GCC unroll 4
+      for (int round = 0; round < 4; ++round) {
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; ++i) {
+          b[2 * i] = _mm_unpacklo_epi8(a[i], a[i + 8]);
+          b[2 * i + 1] = _mm_unpackhi_epi8(a[i], a[i + 8]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) a[i] = b[i];
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) _mm_storeu_si128(reinterpret_cast<__m128i*>(y + (c + i) * ldy + r), a[i]);
+    }
+  }
+}
 
 template <typename V>
 struct PlanesToPixels {

@@ -1,34 +1,35 @@
 #pragma once
-// Exponentials, in double: plain arithmetic in one order, so that every instruction set gives the same bits (which libm does not
+// Exponentials and sums: plain arithmetic in one order, so that every instruction set gives the same bits (which libm does not
 // promise), written for the compiler to vectorize.
 
 #include <cstdint>
+
+#include "octet/kernels/kernels.h"
 
 namespace octet::kernels {
 namespace {
 
 // exp(x) to 2 units in the last place of double; 0 below -708, that of 709 above; NaN stays NaN. x = n*ln2 + r with |r| <= ln2/2, exp(r) by its
-// series (Cody and Waite 1980).
+// series to r^12 (Cody and Waite 1980). Multiply-adds are written out: every instruction set has them, or rounds as they do.
 inline double exp_of(double x) {
   constexpr double kLog2e = 1.4426950408889634, kLn2High = 0x1.62e42fefa3800p-1, kLn2Low = 0x1.ef35793c76730p-45;
   constexpr double kShift = 0x1.8p52;  // adding it leaves the nearest integer in the low bits
   const double low = x < -708 ? -708 : x, bounded = low > 709 ? 709 : low;
-  const double shifted = bounded * kLog2e + kShift, n = shifted - kShift;
-  const double r = (bounded - n * kLn2High) - n * kLn2Low;
-  double p = 1.0 / 6227020800;
-  p = p * r + 1.0 / 479001600;
-  p = p * r + 1.0 / 39916800;
-  p = p * r + 1.0 / 3628800;
-  p = p * r + 1.0 / 362880;
-  p = p * r + 1.0 / 40320;
-  p = p * r + 1.0 / 5040;
-  p = p * r + 1.0 / 720;
-  p = p * r + 1.0 / 120;
-  p = p * r + 1.0 / 24;
-  p = p * r + 1.0 / 6;
-  p = p * r + 0.5;
-  p = p * r + 1.0;
-  p = p * r + 1.0;
+  const double shifted = __builtin_fma(bounded, kLog2e, kShift), n = shifted - kShift;
+  const double r = __builtin_fma(-n, kLn2Low, __builtin_fma(-n, kLn2High, bounded));
+  double p = 1.0 / 479001600;
+  p = __builtin_fma(p, r, 1.0 / 39916800);
+  p = __builtin_fma(p, r, 1.0 / 3628800);
+  p = __builtin_fma(p, r, 1.0 / 362880);
+  p = __builtin_fma(p, r, 1.0 / 40320);
+  p = __builtin_fma(p, r, 1.0 / 5040);
+  p = __builtin_fma(p, r, 1.0 / 720);
+  p = __builtin_fma(p, r, 1.0 / 120);
+  p = __builtin_fma(p, r, 1.0 / 24);
+  p = __builtin_fma(p, r, 1.0 / 6);
+  p = __builtin_fma(p, r, 0.5);
+  p = __builtin_fma(p, r, 1.0);
+  p = __builtin_fma(p, r, 1.0);
   const int64_t bits = __builtin_bit_cast(int64_t, p) + (__builtin_bit_cast(int64_t, shifted) << 52);
   const double y = __builtin_bit_cast(double, bits);
   const double zeroed = x < -708 ? 0 : y;
@@ -47,6 +48,107 @@ inline double exp_sum(const float* __restrict x, float top, double* __restrict y
   double sum = 0;
   for (double s : sums) sum += s;
   return sum;
+}
+
+// exp(x) in float32 to a unit in the last place; 0 below -87, that of 88 above; NaN stays NaN. The same reduction, the series to r^7.
+inline float exp_of(float x) {
+  constexpr float kLog2e = 1.44269504f, kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
+  constexpr float kShift = 0x1.8p23f;
+  const float low = x < -87 ? -87 : x, bounded = low > 88 ? 88 : low;
+  const float shifted = __builtin_fmaf(bounded, kLog2e, kShift), n = shifted - kShift;
+  const float r = __builtin_fmaf(-n, kLn2Low, __builtin_fmaf(-n, kLn2High, bounded));
+  float p = 1.0f / 5040;
+  p = __builtin_fmaf(p, r, 1.0f / 720);
+  p = __builtin_fmaf(p, r, 1.0f / 120);
+  p = __builtin_fmaf(p, r, 1.0f / 24);
+  p = __builtin_fmaf(p, r, 1.0f / 6);
+  p = __builtin_fmaf(p, r, 0.5f);
+  p = __builtin_fmaf(p, r, 1.0f);
+  p = __builtin_fmaf(p, r, 1.0f);
+  const uint32_t bits = __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23);
+  const float y = __builtin_bit_cast(float, bits);
+  const float zeroed = x < -87 ? 0 : y;
+  return x != x ? x : zeroed;
+}
+
+// Sixteen lanes, whatever the instruction set's own width is.
+typedef float Floats16 __attribute__((vector_size(64)));
+typedef float Floats8 __attribute__((vector_size(32)));
+typedef double Doubles8 __attribute__((vector_size(64)));
+typedef double Doubles4 __attribute__((vector_size(32)));
+typedef double Doubles2 __attribute__((vector_size(16)));
+
+inline void load(const float* x, Floats16& v) { __builtin_memcpy(&v, x, sizeof v); }
+inline void load(const float* x, Doubles8& v) {
+  Floats8 floats;
+  __builtin_memcpy(&floats, x, sizeof floats);
+  v = __builtin_convertvector(floats, Doubles8);
+}
+
+// The sum of n floats in double: sixteen sums, of i modulo 16, whose upper half is then added to the lower until one is left.
+inline double sum(const float* x, int64_t n) {
+  Doubles8 low{}, high{}, v;
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    load(x + i, v), low += v;
+    load(x + i + 8, v), high += v;
+  }
+  if (i < n) {
+    float rest[16] = {};
+    for (int64_t j = 0; i < n; ++i, ++j) rest[j] = x[i];
+    load(rest, v), low += v;
+    load(rest + 8, v), high += v;
+  }
+  const Doubles8 eight = low + high;
+  const Doubles4 four = __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+  const Doubles2 two = __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
+  return two[0] + two[1];
+}
+
+// The largest of n numbers; NaN is passed over.
+inline float largest(const float* x, int64_t n) {
+  Floats16 top = Floats16{} - __builtin_inff(), v;
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    load(x + i, v);
+    top = v > top ? v : top;
+  }
+  Floats8 a = __builtin_shufflevector(top, top, 0, 1, 2, 3, 4, 5, 6, 7), b = __builtin_shufflevector(top, top, 8, 9, 10, 11, 12, 13, 14, 15);
+  a = b > a ? b : a;
+  float result = a[0];
+  for (int j = 1; j < 8; ++j) result = a[j] > result ? a[j] : result;
+  for (; i < n; ++i) result = x[i] > result ? x[i] : result;
+  return result;
+}
+
+// y = exp(x - max(x)) / sum of them: exponentials in float32, their sum as above. NaN anywhere, or nothing but -inf: all NaN.
+inline void softmax(const float* x, float* y, int64_t n) {
+  const float top = largest(x, n);
+  for (int64_t i = 0; i < n; ++i) y[i] = exp_of(x[i] - top);
+  const float scale = static_cast<float>(1 / sum(y, n));
+  for (int64_t i = 0; i < n; ++i) y[i] *= scale;
+}
+
+// y[i] = a[i * a_step] op b[i * b_step], steps 0 or 1.
+template <typename Op>
+inline void arithmetic_of(const float* a, int64_t a_step, const float* b, int64_t b_step, float* y, int64_t n, Op op) {
+  if (a_step == 0) {
+    const float number = *a;
+    for (int64_t i = 0; i < n; ++i) y[i] = op(number, b[i * b_step]);
+  } else if (b_step == 0) {
+    const float number = *b;
+    for (int64_t i = 0; i < n; ++i) y[i] = op(a[i], number);
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = op(a[i], b[i]);
+  }
+}
+inline void arithmetic(Arithmetic op, const float* a, int64_t a_step, const float* b, int64_t b_step, float* y, int64_t n) {
+  switch (op) {
+    case Arithmetic::add: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p + q; });
+    case Arithmetic::sub: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p - q; });
+    case Arithmetic::mul: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p * q; });
+    case Arithmetic::div: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p / q; });
+  }
 }
 
 inline double sigmoid_of(double x) { return 1 / (1 + exp_of(-x)); }

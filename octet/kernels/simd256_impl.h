@@ -123,6 +123,11 @@ struct Simd256 {
 
   // -- bytes ----------------------------------------------------------------------------------------
   static OCTET_INLINE I bit_xor(I a, I b) { return _mm256_xor_si256(a, b); }
+  static OCTET_INLINE I bit_and(I a, I b) { return _mm256_and_si256(a, b); }
+  template <int kBits>
+  static OCTET_INLINE I shift_right16(I x) {  // every 16 bits by themselves, zeros in
+    return _mm256_srli_epi16(x, kBits);
+  }
   static OCTET_INLINE I max_u8(I a, I b) { return _mm256_max_epu8(a, b); }
   static OCTET_INLINE I min_u8(I a, I b) { return _mm256_min_epu8(a, b); }
   static OCTET_INLINE I max_s8(I a, I b) { return _mm256_max_epi8(a, b); }

@@ -113,6 +113,11 @@ struct Simd512 {
 
   // -- bytes ----------------------------------------------------------------------------------------
   static OCTET_INLINE I bit_xor(I a, I b) { return _mm512_xor_si512(a, b); }
+  static OCTET_INLINE I bit_and(I a, I b) { return _mm512_and_si512(a, b); }
+  template <int kBits>
+  static OCTET_INLINE I shift_right16(I x) {  // every 16 bits by themselves, zeros in
+    return _mm512_srli_epi16(x, kBits);
+  }
   static OCTET_INLINE I max_u8(I a, I b) { return _mm512_max_epu8(a, b); }
   static OCTET_INLINE I min_u8(I a, I b) { return _mm512_min_epu8(a, b); }
   static OCTET_INLINE I max_s8(I a, I b) { return _mm512_max_epi8(a, b); }

@@ -8,7 +8,9 @@
 #include "octet/kernels/kernels.h"
 #include "octet/kernels/layout_impl.h"
 #include "octet/kernels/math_impl.h"
+#include "octet/kernels/nibble_gemm_impl.h"
 #include "octet/kernels/pool_impl.h"
+#include "octet/kernels/weight_only_impl.h"
 
 namespace octet::kernels {
 namespace {
@@ -22,8 +24,14 @@ constexpr KernelTable make_table(Isa isa) {
       .gemm_nr = Gemm<Dot>::kPanel,
       .gemm_packed_bytes = Gemm<Dot>::packed_bytes,
       .gemm_pack = Gemm<Dot>::pack,
+      .gemm_pack_columns = Gemm<Dot>::pack_columns,
       .gemm = Gemm<Dot>::run,
       .row_sums = Gemm<Dot>::row_sums,
+      .gemm4_packed_bytes = NibbleGemm<Dot>::packed_bytes,
+      .gemm4_pack = NibbleGemm<Dot>::pack,
+      .gemm4 = NibbleGemm<Dot>::run,
+      .split_planes = split_planes,
+      .join_planes = join_planes,
       .depthwise_packed_bytes = Depthwise<Dot, Tail>::packed_bytes,
       .depthwise_pack = Depthwise<Dot, Tail>::pack,
       .depthwise = Depthwise<Dot, Tail>::run,
@@ -36,7 +44,11 @@ constexpr KernelTable make_table(Isa isa) {
       .dequantize = Elementwise<V>::dequantize,
       .requantize = Elementwise<V>::requantize,
       .quantize_nchw_to_nhwc = PlanesToPixels<V>::quantize,
+      .transpose_bytes = transpose_bytes,
       .exp_sum = exp_sum,
+      .arithmetic = arithmetic,
+      .sum = sum,
+      .softmax = softmax,
       .lstm_gates = lstm_gates,
       .min_max = Elementwise<V>::min_max,
   };

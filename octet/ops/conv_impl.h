@@ -10,7 +10,7 @@ namespace octet::ops {
 // How a layer's weight may be quantized.
 enum class WeightRule {
   as_input,  // x and weight both float or both quantized; a quantized result has qparams of its own
-  codes,     // x float, weight 8-bit codes or float16: dynamic and weight-only layers; the result is float
+  codes,     // x float, weight codes of 8 bits (linear: or 4) or float16: dynamic and weight-only layers; the result is float
 };
 
 struct ConvForm {
@@ -38,8 +38,10 @@ inline void check_weight_types(const Types& t, WeightRule rule, int64_t axis) {
   }
   OCTET_CHECK(x.dtype == DType::float32, invalid_argument, "{}: input is {}; expected float32, which it {}", who, to_string(x),
               who.ends_with("_dynamic") ? "quantizes itself" : "computes in");
-  OCTET_CHECK(w.dtype == DType::qint8 || w.dtype == DType::quint8 || w.dtype == DType::float16, invalid_argument,
-              "{}: weight is {}; expected qint8, quint8 or float16: quantize it, or use the float layer", who, to_string(w));
+  const bool linear = who.starts_with("linear");
+  OCTET_CHECK(w.dtype == DType::qint8 || w.dtype == DType::quint8 || w.dtype == DType::float16 || (linear && is_packed(w.dtype)),
+              invalid_argument, "{}: weight is {}; expected qint8, quint8{} or float16: quantize it, or use the float layer", who,
+              to_string(w), linear ? ", qint4x2, quint4x2" : "");
 }
 
 // The result type of a linear layer on x (..., K), weight (N, K), bias (N).

@@ -1,5 +1,5 @@
 // Layers whose weights alone are quantized beforehand. *_dynamic quantizes x when its values are known and multiplies codes;
-// *_weight_only multiplies x by the dequantized weight. A float16 weight is computed with in float32 by both.
+// *_weight_only multiplies x by the weight's numbers. A float16 weight is computed with in float32 by both.
 //
 // Dynamic: x becomes quint8 codes with the scale and zero point of its range (docs/numerics.md, "Run-time choice"; one range
 // for the whole tensor, reduce_range halves the codes), acc = sum (q_x - z_x)(q_w - z_w) in int32, and
@@ -32,7 +32,8 @@ Tensor by_engine(const Call& c) {
   return (*results)[0];
 }
 
-// The engine's kernel keeps the weight dequantized; where there is none it is done at each call.
+// Engines keep the weight packed (linear; docs/numerics.md says what is summed how) or dequantized; where none has a kernel it is
+// dequantized at each call.
 Tensor weight_only(const Call& c) {
   if (auto results = try_engine(c)) return (*results)[0];
   return in_float(c);
@@ -51,11 +52,11 @@ Infer linear_type() {
 }  // namespace
 
 OCTET_OP(linear_dynamic, "linear_dynamic(x, weight, bias?, *, activation=\"none\", reduce_range=false) -> y", QRule::weights,
-         Doc{"linear on x quantized at run time; weight qint8, quint8 or float16, x and y float32"}, linear_type(), eval(in_float),
+         Doc{"linear on x quantized at run time; weight of 8 or 4 bits or float16, x and y float32"}, linear_type(), eval(in_float),
          quantized(by_engine))
 
 OCTET_OP(linear_weight_only, "linear_weight_only(x, weight, bias?, *, activation=\"none\") -> y", QRule::weights,
-         Doc{"y = x * dequantize(weight)^T + bias in float32"}, linear_type(), eval(in_float), quantized(weight_only))
+         Doc{"y = x * dequantize(weight)^T + bias as exact as in float32; weight of 8 or 4 bits or float16"}, linear_type(), eval(in_float), quantized(weight_only))
 
 OCTET_OP(conv1d_dynamic,
          "conv1d_dynamic(x, weight, bias?, *, "

@@ -107,16 +107,29 @@ class Projection {
     }
     OCTET_CHECK(kernel_->found(), unsupported, "{}: no engine has a kernel for weight {}", op_.name(), to_string(weight.type()));
   }
-  Tensor operator()(const Tensor& x) {
-    operands_[0] = x;
-    return kernel_->run(operands_, {TensorType(DType::float32, Shape{x.size(0), size_})})[0];
+  // y (rows, size) of x (rows, features), both dense. Planned once for a number of rows.
+  void operator()(const float* x, int64_t rows, float* y) {
+    const Kernel& kernel = kernel_->kernel();
+    if (rows != rows_) {
+      std::vector<Shape> in{{rows, operands_[1].size(1)}};
+      for (size_t i = 1; i < operands_.size(); ++i) in.push_back(operands_[i].shape());
+      plan_ = kernel.plan(in, {{rows, size_}});
+      scratch_ = Buffer::allocate(plan_->scratch_bytes());
+      rows_ = rows;
+    }
+    const void* inputs[3] = {x};
+    for (size_t i = 1; i < operands_.size(); ++i) inputs[i] = kernel.packs(i) ? nullptr : operands_[i].raw_data();
+    void* outputs[] = {y};
+    plan_->run({inputs, operands_.size()}, outputs, scratch_.data());
   }
 
  private:
   const Op& op_;
   std::vector<Tensor> operands_;
-  int64_t size_ = 0;
+  int64_t size_ = 0, rows_ = -1;
   std::shared_ptr<const CachedKernel> kernel_;
+  std::unique_ptr<KernelPlan> plan_;
+  Buffer scratch_;
 };
 
 float sigmoid(float x) { return unary::Sigmoid<float>({})(x); }
@@ -143,35 +156,39 @@ struct Run {
     if (at.cell == Cell::lstm && c.has(at.w_hr())) to_state = std::make_unique<Projection>(c[at.w_hr()], Tensor(), reduce_range);
 
     const int64_t width = at.gates * hidden;
-    gates = from_x(c[0].contiguous().reshape({steps * batch, features})).reshape({steps, batch, width});
+    gates = Tensor::empty({steps, batch, width});
+    const Tensor x = c[0].contiguous(), first = c[1].contiguous();
+    from_x(x.data<float>(), steps * batch, gates.data<float>());
     y = Tensor::empty({steps, batch, state});
     if (keep && at.cell == Cell::lstm) cells = Tensor::empty({steps, batch, hidden});
     if (keep && (at.cell == Cell::gru || to_state)) before = Tensor::empty({steps, batch, hidden});
-    Tensor h = c[1].contiguous(), cell = at.cell == Cell::lstm ? c[2].clone() : Tensor();
+    Tensor cell = at.cell == Cell::lstm ? c[2].clone() : Tensor();
+    std::vector<float> of_h(static_cast<size_t>(batch * width)), unprojected(to_state ? static_cast<size_t>(batch * hidden) : 0);
+    const float* h = first.data<float>();
     for (int64_t i = 0; i < steps; ++i) {
       const int64_t t = reverse ? steps - 1 - i : i;
-      Tensor of_h = from_h(h), next = Tensor::empty({batch, hidden});
-      float* g = gates.data<float>() + t * batch * width;
-      const float *r = of_h.data<float>(), *old = h.data<float>();
+      float *g = gates.data<float>() + t * batch * width, *y_t = y.data<float>() + t * batch * state, *next = to_state ? unprojected.data() : y_t;
+      from_h(h, batch, of_h.data());
+      const float* r = of_h.data();
       for (int64_t n = 0; n < batch; ++n, g += width, r += width) {
-        float* out = next.data<float>() + n * hidden;
+        float* out = next + n * hidden;
         const int64_t kept = (t * batch + n) * hidden;
         if (at.cell == Cell::lstm)
           lstm_step(g, r, cell.data<float>() + n * hidden, out, cells.defined() ? cells.data<float>() + kept : nullptr);
         else if (at.cell == Cell::gru)
-          gru_step(g, r, old + n * hidden, out, before.defined() ? before.data<float>() + kept : nullptr);
+          gru_step(g, r, h + n * hidden, out, before.defined() ? before.data<float>() + kept : nullptr);
         else
           for (int64_t j = 0; j < hidden; ++j)
             out[j] = g[j] = at.cell == Cell::rnn_relu ? std::max(r[j] + g[j], 0.0f) : tanh_of(r[j] + g[j]);
       }
       if (to_state) {
-        if (keep) before.select(0, t).copy_from(next);
-        next = (*to_state)(next);
+        if (keep) std::copy_n(next, batch * hidden, before.data<float>() + t * batch * hidden);
+        (*to_state)(next, batch, y_t);
       }
-      y.select(0, t).copy_from(next);
-      h = next;
+      h = y_t;
     }
-    hn = fresh(h);
+    hn = Tensor::empty({batch, state});
+    std::copy_n(h, batch * state, hn.data<float>());
     cn = cell;
   }
 

@@ -93,20 +93,28 @@ bool is_nan(T v) {
   return v != v;
 }
 
+// The kernels' order (KernelTable::sum): sixteen sums, of element i modulo 16, whose upper half is added to the lower until one is left.
+template <typename T, typename Each>
+Sum<T> sum_of(const Each& each) {
+  Sum<T> sums[16] = {};
+  size_t i = 0;
+  each([&](T v) { sums[i++ % 16] += static_cast<Sum<T>>(v); });
+  for (size_t half = 8; half > 0; half /= 2)
+    for (size_t j = 0; j < half; ++j) sums[j] += sums[j + half];
+  return sums[0];
+}
+
 // Functions of (each, count) giving a T.
 struct SumOf {
   template <typename T, typename Each>
   static T of(const Each& each, int64_t) {
-    Sum<T> sum = 0;
-    each([&](T v) { sum += static_cast<Sum<T>>(v); });
-    return static_cast<T>(sum);
+    return static_cast<T>(sum_of<T>(each));
   }
 };
 struct MeanOf {
   template <typename T, typename Each>
   static T of(const Each& each, int64_t count) {
-    Sum<T> sum = 0;
-    each([&](T v) { sum += static_cast<Sum<T>>(v); });
+    const Sum<T> sum = sum_of<T>(each);
     if constexpr (std::is_integral_v<T>) return count ? static_cast<T>(static_cast<int64_t>(sum) / count) : T(0);
     else return static_cast<T>(sum / static_cast<double>(count));
   }
@@ -333,7 +341,7 @@ OCTET_OP(mean, "mean(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_typ
          }),
          Doc{"mean over dim (all if empty)"})
 
-// Sums and products over `dim`, in float64 (integers: wrapping) and row-major order.
+// Sums and products over `dim`, in float64 (integers: wrapping) and an order that does not depend on layout.
 OCTET_OP(sum, "sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<SumOf>(),
          gradient([](const Grad& g) { return spread(g, g.dy()); }), Doc{"sum over dim (all if empty)"})
 OCTET_OP(prod, "prod(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<ProdOf>(),

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "octet/kernels/kernels.h"
@@ -16,61 +17,69 @@ Infer softmax_type() {
   });
 }
 
-// Rows along `dim`: exponentials relative to the largest element and their sum in double, in order; rounded once.
-template <bool logarithm>
-Tensor softmax_rows(const Call& c) {
+// Calls row(p, q, n) for every row along `dim`, gathered where its elements do not lie together.
+template <typename T, typename Row>
+Tensor by_rows(const Call& c, const Row& row) {
   Tensor x = c[0].contiguous();
   Tensor y = Tensor::empty(x.shape(), x.dtype());
-  const std::string& who = c.op().name();
-  int64_t dim = normalize_dim(c.attrs().get_int("dim"), x.dim(), who);
+  int64_t dim = normalize_dim(c.attrs().get_int("dim"), x.dim(), c.op().name());
   int64_t n = x.dim() ? x.size(dim) : 1, inner = 1;
   for (int64_t d = dim + 1; d < x.dim(); ++d) inner *= x.size(d);
   if (x.numel() == 0) return y;
-  visit_float(x.dtype(), who, [&](auto zero) {
-    using T = decltype(zero);
-    const T* in = x.data<T>();
-    T* out = y.data<T>();
-    parallel_ranges(x.numel() / n, std::max<int64_t>(1, kGrain / 8 / n), [&](int64_t begin, int64_t end) {
-      const kernels::KernelTable& table = kernels::table();
-      std::vector<double> exps(n);
-      std::vector<T> strided(inner == 1 ? 0 : n);
-      for (int64_t row = begin; row < end; ++row) {
-        const int64_t base = row / inner * inner * n + row % inner;
-        const T* p = in + base;
-        T* q = out + base;
-        T most = p[0];
-        for (int64_t j = 1; j < n; ++j) most = p[j * inner] > most ? p[j * inner] : most;
-        // A row of -inf alone has no distribution: NaN, as the formula says.
-        double sum = 0, top = static_cast<double>(most);
-        if constexpr (std::is_same_v<T, float>) {
-          if (inner == 1) sum = table.exp_sum(p, most, exps.data(), n);
-          else {
-            for (int64_t j = 0; j < n; ++j) strided[j] = p[j * inner];
-            sum = table.exp_sum(strided.data(), most, exps.data(), n);
-          }
-        } else {
-          for (int64_t j = 0; j < n; ++j) {
-            exps[j] = std::exp(static_cast<double>(p[j * inner]) - top);
-            sum += exps[j];
-          }
-        }
-        if (logarithm) {
-          double shift = top + std::log(sum);
-          for (int64_t j = 0; j < n; ++j) q[j * inner] = static_cast<T>(static_cast<double>(p[j * inner]) - shift);
-        } else {
-          double scale = 1 / sum;
-          for (int64_t j = 0; j < n; ++j) q[j * inner] = static_cast<T>(exps[j] * scale);
-        }
+  const T* in = x.data<T>();
+  T* out = y.data<T>();
+  parallel_ranges(x.numel() / n, std::max<int64_t>(1, kGrain / 8 / n), [&](int64_t begin, int64_t end) {
+    std::vector<T> gathered(inner == 1 ? 0 : n), result(gathered.size());
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t base = i / inner * inner * n + i % inner;
+      if (inner == 1) {
+        row(in + base, out + base, n);
+        continue;
       }
-    });
+      for (int64_t j = 0; j < n; ++j) gathered[j] = in[base + j * inner];
+      row(gathered.data(), result.data(), n);
+      for (int64_t j = 0; j < n; ++j) out[base + j * inner] = result[j];
+    }
   });
   return y;
+}
+
+// float64: in double, in order. float32: the kernel's exponentials.
+Tensor softmax_rows(const Call& c) {
+  if (c[0].dtype() == DType::float32)
+    return by_rows<float>(c, [](const float* p, float* q, int64_t n) { kernels::table().softmax(p, q, n); });
+  OCTET_CHECK(c[0].dtype() == DType::float64, unsupported, "softmax: operand of dtype {}; expected a float one", to_string(c[0].dtype()));
+  return by_rows<double>(c, [](const double* p, double* q, int64_t n) {
+    const double top = *std::max_element(p, p + n);
+    double sum = 0;
+    for (int64_t j = 0; j < n; ++j) sum += q[j] = std::exp(p[j] - top);
+    for (int64_t j = 0; j < n; ++j) q[j] /= sum;
+  });
+}
+
+// x - log(sum of exp(x)), both in double.
+Tensor log_softmax_rows(const Call& c) {
+  if (c[0].dtype() == DType::float32)
+    return by_rows<float>(c, [](const float* p, float* q, int64_t n) {
+      std::vector<double> exps(n);
+      const float top = *std::max_element(p, p + n);
+      const double shift = static_cast<double>(top) + std::log(kernels::table().exp_sum(p, top, exps.data(), n));
+      for (int64_t j = 0; j < n; ++j) q[j] = static_cast<float>(static_cast<double>(p[j]) - shift);
+    });
+  OCTET_CHECK(c[0].dtype() == DType::float64, unsupported, "log_softmax: operand of dtype {}; expected a float one", to_string(c[0].dtype()));
+  return by_rows<double>(c, [](const double* p, double* q, int64_t n) {
+    const double top = *std::max_element(p, p + n);
+    double sum = 0;
+    for (int64_t j = 0; j < n; ++j) sum += std::exp(p[j] - top);
+    const double shift = top + std::log(sum);
+    for (int64_t j = 0; j < n; ++j) q[j] = p[j] - shift;
+  });
 }
 
 }  // namespace
 
 // y = exp(x) / sum of exp(x) along `dim`. Quantized: scale 1/256, zero point 0 (qint8: -128) unless others are given.
-OCTET_OP(softmax, "softmax(x, *, dim=-1) -> y", QRule::fixed, softmax_type(), widened(softmax_rows<false>),
+OCTET_OP(softmax, "softmax(x, *, dim=-1) -> y", QRule::fixed, softmax_type(), widened(softmax_rows),
          gradient([](const Grad& g) {  // y * (dy - sum of y*dy)
            Tensor part = g.y() * g.dy();
            return part - g.y() * call("sum", {part}, {{"dim", std::vector<int64_t>{g.attrs().get_int("dim")}}});
@@ -78,7 +87,7 @@ OCTET_OP(softmax, "softmax(x, *, dim=-1) -> y", QRule::fixed, softmax_type(), wi
          Doc{"exp(x) / sum of exp(x) along dim"})
 
 // y = log(softmax(x)).
-OCTET_OP(log_softmax, "log_softmax(x, *, dim=-1) -> y", QRule::own, softmax_type(), widened(softmax_rows<true>),
+OCTET_OP(log_softmax, "log_softmax(x, *, dim=-1) -> y", QRule::own, softmax_type(), widened(log_softmax_rows),
          gradient([](const Grad& g) {  // dy - softmax * sum of dy
            Tensor dy = g.dy();
            return dy - call("exp", {g.y()}) * call("sum", {dy}, {{"dim", std::vector<int64_t>{g.attrs().get_int("dim")}}});

@@ -3,6 +3,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/graph/fuse_lookups.h"
+#include "octet/graph/move_codes.h"
 #include "octet/runtime/program_impl.h"
 
 namespace octet::runtime {
@@ -39,7 +40,7 @@ class Compiler {
  public:
   Compiler(const Graph& g, const CompileOptions& options) : impl_(std::make_shared<Program::Impl>()), g_(impl_->graph) {
     g.require_operators("compile");
-    impl_->graph = options.every_value ? g : graph::fuse_lookups(g);
+    impl_->graph = options.every_value ? g : graph::fuse_lookups(graph::move_codes(g));
     impl_->engine = options.engine.empty() ? octet::engine() : options.engine;
     impl_->primary.assign(g_.values().size(), -1);
     second_.assign(g_.values().size(), -1);
@@ -65,8 +66,10 @@ class Compiler {
       Root& root = impl_->roots[impl_->slots[slot_of(id)].root];
       if (root.kind == Root::Kind::arena) root.kind = Root::Kind::output;
     }
+    drop_unread();
     lifetimes();
     merge_in_place();
+    group_rows();
     impl_->own_threads = std::all_of(impl_->infos.begin(), impl_->infos.end(), [](const StepInfo& info) {
       return info.engine == "native" || info.engine == "layout" || info.engine == "alias";
     });
@@ -110,6 +113,18 @@ class Compiler {
       root.constant = g_.constant(value).contiguous(channels_last ? MemoryFormat::channels_last : MemoryFormat::contiguous);
       return new_slot(value, channels_last, new_root(root));
     }
+    if (auto kernel = channels_last ? channels_last_kernel(first) : nullptr) {
+      const Step& plain = impl_->steps[impl_->slots[first].made];
+      Step step;
+      step.node = plain.node;
+      step.inputs = plain.inputs;
+      step.outputs = {new_slot(value, true, new_root({}), next_step())};
+      StepInfo info{step.node, kernel->name(), kernel->engine(), 0};
+      step.kernel = std::move(kernel);
+      const int slot = step.outputs[0];
+      add(std::move(step), std::move(info));
+      return slot;
+    }
     int slot = new_slot(value, channels_last, new_root({}), next_step());
     Step step;
     step.kind = Step::Kind::reorder;
@@ -118,6 +133,38 @@ class Compiler {
     step.outputs = {slot};
     add(std::move(step), {-1, channels_last ? "reorder to NHWC" : "reorder to NCHW", "layout", 0});
     return slot;
+  }
+
+  // For the step that made a row-major slot, if its kernel can as well write the other layout.
+  std::unique_ptr<Kernel> channels_last_kernel(int slot) const {
+    const int made = impl_->slots[slot].made;
+    const Step* step = made < 0 ? nullptr : &impl_->steps[made];
+    if (!step || !step->kernel || step->outputs[0] != slot || step->inputs.size() != 1 || step->inputs[0] < 0) return nullptr;
+    return impl_->slots[step->inputs[0]].channels_last ? nullptr : step->kernel->to_channels_last();
+  }
+
+  // Where a value was made in both layouts and only the second is read, the first is not made.
+  void drop_unread() {
+    std::vector<int> reads(impl_->slots.size(), 0);
+    for (const Step& step : impl_->steps)
+      for (int slot : step.inputs)
+        if (slot >= 0) ++reads[slot];
+    for (ValueId id : g_.outputs()) ++reads[impl_->primary[id]];
+    for (size_t s = impl_->steps.size(); s-- > 0;) {
+      const Step& step = impl_->steps[s];
+      const ValueId value = step.outputs.size() == 1 ? impl_->slots[step.outputs[0]].value : kNone;
+      if (value == kNone || impl_->primary[value] != step.outputs[0] || second_[value] < 0 || shares_root(step.outputs[0]) || reads[step.outputs[0]] != 0) continue;
+      impl_->primary[value] = second_[value];
+      impl_->steps.erase(impl_->steps.begin() + static_cast<std::ptrdiff_t>(s));
+      impl_->infos.erase(impl_->infos.begin() + static_cast<std::ptrdiff_t>(s));
+      for (Slot& slot : impl_->slots)
+        if (slot.made >= static_cast<int>(s)) --slot.made;
+    }
+  }
+  bool shares_root(int slot) const {
+    int count = 0;
+    for (const Slot& other : impl_->slots) count += other.root == impl_->slots[slot].root;
+    return count > 1;
   }
 
   int next_step() const { return static_cast<int>(impl_->steps.size()); }
@@ -253,6 +300,56 @@ class Compiler {
       roots[over].first = roots[over].last = -1;
       roots[over].kind = Root::Kind::arena;
     }
+  }
+
+  // Whether step s may be run by rows together with those from `first` on.
+  bool joins(int first, int s) const {
+    const Step& step = impl_->steps[s];
+    if (step.kind != Step::Kind::kernel || !step.kernel->by_rows() || step.outputs.size() != 1 || step.inputs.size() > RowGroup::kMostInputs)
+      return false;
+    const Slot& out = impl_->slots[step.outputs[0]];
+    const TensorType &y = g_.type(out.value), &of = g_.type(impl_->slots[impl_->steps[first].outputs[0]].value);
+    auto same_rows = [&](const TensorType& t) {
+      return !t.dims.empty() && t.dims.size() == of.dims.size() && std::equal(t.dims.begin(), t.dims.end() - 1, of.dims.begin());
+    };
+    if (y.dim() < 2 || !same_rows(y) || out.channels_last != impl_->slots[impl_->steps[first].outputs[0]].channels_last) return false;
+    if (out.channels_last && y.dims != of.dims) return false;  // rows of bytes, not of the tensor
+    for (int slot : step.inputs) {
+      if (slot < 0) continue;
+      const Slot& in = impl_->slots[slot];
+      const TensorType& x = g_.type(in.value);
+      if (out.channels_last && (x.dims != y.dims || !in.channels_last)) return false;
+      if (!same_rows(x) && in.made >= first) return false;  // read whole, but not whole yet
+    }
+    return true;
+  }
+
+  // Neighbours that go by rows become groups; roots that only they touch are theirs, all others live as long as the group runs.
+  void group_rows() {
+    const int count = static_cast<int>(impl_->steps.size());
+    for (int first = 0; first < count;) {
+      int last = first;
+      while (last < count && joins(first, last)) ++last;
+      if (last - first >= 2) impl_->groups.push_back({first, last, {}});
+      first = std::max(last, first + 1);
+    }
+    for (size_t r = 0; r < impl_->roots.size(); ++r) {
+      Root& root = impl_->roots[r];
+      if (root.kind != Root::Kind::arena || root.first < 0) continue;
+      for (size_t g = 0; g < impl_->groups.size(); ++g) {
+        RowGroup& group = impl_->groups[g];
+        auto inside = [&](int step) { return group.first <= step && step < group.last; };
+        if (inside(root.first) && inside(root.last)) {
+          root.group = static_cast<int>(g);
+          group.inner.push_back(static_cast<int>(r));
+          break;
+        }
+        if (inside(root.first)) root.first = group.first;
+        if (inside(root.last)) root.last = group.last - 1;
+      }
+    }
+    for (const RowGroup& group : impl_->groups)
+      for (int s = group.first + 1; s < group.last; ++s) impl_->infos[s].with_previous = true;
   }
 
   std::shared_ptr<Program::Impl> impl_;

@@ -56,10 +56,33 @@ TensorType concrete(const TensorType& type, const std::map<std::string, int64_t>
 
 size_t bytes_of(const TensorType& t) { return numel(t.shape()) * element_size(t.dtype); }
 
-std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<Tensor>& inputs) {
+RowGroupPlan plan_group(const Program::Impl& p, const Context& c, const RowGroup& group) {
+  constexpr int64_t kBlockBytes = 24 << 10, kGrain = 1 << 16;
+  RowGroupPlan plan;
+  const Shape& y = c.types[p.slots[p.steps[group.first].outputs[0]].value].shape();
+  plan.rows = numel({y.begin(), y.end() - 1});
+  if (plan.rows == 0) return plan;
+  int64_t row_bytes = 0, work = 0;
+  for (int s = group.first; s < group.last; ++s) {
+    const TensorType& t = c.types[p.slots[p.steps[s].outputs[0]].value];
+    work += numel(t.shape());
+    row_bytes += static_cast<int64_t>(bytes_of(t)) / plan.rows;
+  }
+  plan.block = std::clamp<int64_t>(kBlockBytes / std::max<int64_t>(1, row_bytes), 1, plan.rows);
+  plan.parts = std::clamp<int64_t>(work / kGrain, 1, std::min<int64_t>(num_threads(), plan.rows));
+  for (int r : group.inner) {
+    plan.row_bytes.push_back(c.bytes[r] / static_cast<size_t>(plan.rows));
+    plan.offsets.push_back(plan.part_bytes);
+    plan.part_bytes += (plan.row_bytes.back() * static_cast<size_t>(plan.block) + kBufferSlack + 63) / 64 * 64;
+  }
+  return plan;
+}
+
+std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<Tensor>& inputs, bool every_value) {
   const graph::Graph& g = p.graph;
   auto symbols = bind_inputs(g, inputs);
   auto c = std::make_unique<Context>();
+  c->every_value = every_value;
   for (const Tensor& t : inputs) c->input_shapes.push_back(t.shape());
   c->types.resize(g.values().size());
   for (const graph::Node& node : g.nodes()) {
@@ -78,7 +101,7 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
   for (const Slot& slot : p.slots) c->bytes[slot.root] = std::max(c->bytes[slot.root], bytes_of(c->types[slot.value]));
   std::vector<Lifetime> blocks;
   for (size_t r = 0; r < p.roots.size(); ++r)
-    blocks.push_back(p.roots[r].kind == Root::Kind::arena && p.roots[r].first >= 0
+    blocks.push_back(p.roots[r].kind == Root::Kind::arena && p.roots[r].first >= 0 && (every_value || p.roots[r].group < 0)
                          ? Lifetime{c->bytes[r], p.roots[r].first, p.roots[r].last}
                          : Lifetime{0, -1, -2});  // not in the arena
   MemoryPlan plan = plan_memory(blocks);
@@ -96,6 +119,11 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
     }
     c->plans.push_back(std::move(kernel_plan));
   }
+  if (!every_value)
+    for (const RowGroup& group : p.groups) {
+      c->groups.push_back(plan_group(p, *c, group));
+      scratch = std::max(scratch, c->groups.back().part_bytes * static_cast<size_t>(c->groups.back().parts));
+    }
   c->scratch_offset = plan.total;
   c->arena = Buffer::allocate(plan.total + scratch);
   c->pointers.assign(p.roots.size(), nullptr);
@@ -105,11 +133,11 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
 // Takes an idle context of these shapes, or makes one; gives it back when done.
 class ContextLease {
  public:
-  ContextLease(Program::Impl& p, const std::vector<Tensor>& inputs) : p_(p) {
+  ContextLease(Program::Impl& p, const std::vector<Tensor>& inputs, bool every_value = false) : p_(p) {
     {
       std::lock_guard lock(p.mutex);
       for (auto& c : p.idle) {
-        bool match = c->input_shapes.size() == inputs.size();
+        bool match = c->input_shapes.size() == inputs.size() && c->every_value == every_value;
         for (size_t i = 0; match && i < inputs.size(); ++i)
           match = inputs[i].defined() && c->input_shapes[i] == inputs[i].shape();
         if (!match) continue;
@@ -120,7 +148,7 @@ class ContextLease {
       }
     }
     if (context_) bind_inputs(p.graph, inputs);
-    else context_ = make_context(p, inputs);
+    else context_ = make_context(p, inputs, every_value);
   }
   ~ContextLease() {
     // A few shapes are kept; the oldest goes first, so that a stream of odd sizes does not hold memory for each.
@@ -188,12 +216,39 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
   }
 }
 
-// Called before the first step, with -1, and after each.
+// One part of a group's rows, a block after the other.
+void run_rows(const Program::Impl& p, Context& c, size_t index, int64_t part) {
+  const RowGroup& group = p.groups[index];
+  const RowGroupPlan& plan = c.groups[index];
+  const auto mine = reinterpret_cast<uintptr_t>(c.arena.data() + c.scratch_offset) + plan.part_bytes * static_cast<size_t>(part);
+  const int64_t end = plan.rows * (part + 1) / plan.parts;
+  for (int64_t r0 = plan.rows * part / plan.parts; r0 < end; r0 += plan.block) {
+    const int64_t r1 = std::min(end, r0 + plan.block);
+    // Kernels count rows from the tensor's first: for an inner root that would lie before its block.
+    auto pointer = [&](int slot) -> std::byte* {
+      if (slot < 0) return nullptr;
+      const int root = p.slots[slot].root;
+      if (p.roots[root].group < 0) return c.pointers[root];
+      const size_t i = static_cast<size_t>(std::find(group.inner.begin(), group.inner.end(), root) - group.inner.begin());
+      return reinterpret_cast<std::byte*>(mine + plan.offsets[i] - plan.row_bytes[i] * static_cast<size_t>(r0));
+    };
+    for (int s = group.first; s < group.last; ++s) {
+      const Step& step = p.steps[s];
+      const void* in[RowGroup::kMostInputs];
+      for (size_t i = 0; i < step.inputs.size(); ++i) in[i] = pointer(step.inputs[i]);
+      void* out = pointer(step.outputs[0]);
+      c.plans[s]->run_rows({in, step.inputs.size()}, {&out, 1}, r0, r1);
+    }
+  }
+}
+
+// Called before the first step, with -1, and after each (after a group's last in place of its steps, with the first).
 using AfterStep = std::function<void(Context&, int)>;
 
-std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, const AfterStep& after) {
+std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, const AfterStep& after, bool every_value = false) {
   if (p.own_threads) use_own_threads();
-  ContextLease lease(p, given);
+  const SpinningThreads spinning;
+  ContextLease lease(p, given, every_value);
   Context& c = *lease;
   std::vector<Tensor> inputs;
   for (const Tensor& t : given) inputs.push_back(t.contiguous());
@@ -211,9 +266,16 @@ std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, 
     }
   }
   if (after) after(c, -1);
-  for (size_t s = 0; s < p.steps.size(); ++s) {
-    run_step(p, c, s);
-    if (after) after(c, static_cast<int>(s));
+  size_t group = 0;
+  for (size_t s = 0; s < p.steps.size();) {
+    const size_t step = s;
+    if (!every_value && group < p.groups.size() && p.groups[group].first == static_cast<int>(s)) {
+      parallel_for(c.groups[group].parts, [&](int64_t part) { run_rows(p, c, group, part); });
+      s = static_cast<size_t>(p.groups[group++].last);
+    } else {
+      run_step(p, c, s++);
+    }
+    if (after) after(c, static_cast<int>(step));
   }
   std::vector<Tensor> results;
   for (ValueId id : p.graph.outputs()) {
@@ -268,7 +330,7 @@ std::vector<Tensor> Program::run_watched(const std::vector<Tensor>& inputs, cons
     for (ValueId id : by_step[step + 1])
       if (p.graph.is_constant(id)) watch(id, p.graph.constant(id));  // may be nowhere but in a kernel
       else watch(id, view(p, c, p.primary[id]));
-  });
+  }, true);
 }
 
 std::vector<double> Program::profile(const std::vector<Tensor>& inputs) const {

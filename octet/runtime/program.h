@@ -24,6 +24,7 @@ struct StepInfo {
   std::string kernel;  // the kernel's name; "layout" for a reordering, "alias" where nothing runs
   std::string engine;  // "native", "onednn", "reference"; "op" where the operator's own evaluation runs
   size_t packed_bytes = 0;
+  bool with_previous = false;  // runs together with the step before, some rows at a time: the first of them has the time of all
 };
 
 // A compiled graph. Weights are packed once, at compile time; memory is planned once per set of input shapes and reused.
@@ -44,7 +45,7 @@ class Program {
   std::vector<Tensor> run_watched(const std::vector<Tensor>& inputs, const std::vector<graph::ValueId>& values,
                                   const Watch& watch) const;
 
-  // Runs once more and returns the seconds spent in each step, in the order of steps().
+  // Runs once more and returns the seconds spent in each step, in the order of steps(); 0 in those with_previous.
   std::vector<double> profile(const std::vector<Tensor>& inputs) const;
 
   // What runs: the graph that was given, but for functions of one code, which are lookups unless every_value was asked for. Ids of

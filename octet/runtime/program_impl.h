@@ -27,6 +27,7 @@ struct Root {
   Tensor constant;     // Kind::constant: the data, in the slot's layout
   int input = -1;      // Kind::input: which
   int first = 0, last = 0;  // steps of definition and last use
+  int group = -1;           // arena: only steps of this group touch it, so that it is held a few rows at a time
 };
 
 struct Step {
@@ -37,13 +38,32 @@ struct Step {
   std::vector<int> outputs;  // slots
 };
 
+// Steps first..last (excluded) whose kernels all go by rows, of equally many rows: they are run together, some rows at a time
+// through all of them, so that what passes between them stays in the cache, and threads are woken once.
+struct RowGroup {
+  static constexpr size_t kMostInputs = 4;
+  int first = 0, last = 0;
+  std::vector<int> inner;  // roots that no other step touches
+};
+
+// A group for concrete shapes.
+struct RowGroupPlan {
+  int64_t rows = 0;
+  int64_t block = 1;  // rows that go through at once
+  int64_t parts = 1;  // threads; each has room for a block of every inner root
+  size_t part_bytes = 0;
+  std::vector<size_t> offsets, row_bytes;  // by inner root
+};
+
 // One set of input shapes: concrete types, kernel plans and memory. Used by one run at a time.
 struct Context {
+  bool every_value = false;  // inner values of groups are in the arena too: steps are run one by one, to be watched
   std::vector<Shape> input_shapes;
   std::vector<TensorType> types;  // by value
   std::vector<std::unique_ptr<KernelPlan>> plans;  // by step
   std::vector<size_t> offsets;    // by root, into the arena
   std::vector<size_t> bytes;      // by root
+  std::vector<RowGroupPlan> groups;
   size_t scratch_offset = 0;
   Buffer arena;
   std::vector<std::byte*> pointers;  // by root, valid during a run
@@ -55,6 +75,7 @@ struct Program::Impl {
   std::vector<Slot> slots;
   std::vector<Root> roots;
   std::vector<Step> steps;
+  std::vector<RowGroup> groups;  // in order
   std::vector<StepInfo> infos;
   bool own_threads = false;       // every step is a native kernel: nothing runs on OpenMP
   std::vector<int> primary;       // by value: its first slot, -1 for constants that are only packed

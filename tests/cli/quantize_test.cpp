@@ -66,6 +66,20 @@ TEST(CliQuantize, DynamicAndWeightOnlyNeedNoData) {
   }
 }
 
+TEST(CliQuantize, LinearWeightsOfFourBitsLieTwoToAByte) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  for (const std::string mode : {"dynamic", "weight-only"}) {
+    auto bytes = [&](const std::string& bits) {
+      auto json = json_of(run_octet({"quantize", kNet, "--mode", mode, "--weight-bits", bits, "-o", dir / (bits + ".octet"), "--json"}));
+      return json["int8_weight_bytes"].get<int64_t>();
+    };
+    EXPECT_LT(bytes("4"), bytes("8")) << mode;
+    auto json = json_of(run_octet({"eval", dir / "4.octet", "--data", kTest, "--samples", "500", "--json"}));
+    EXPECT_GT(json["top1"].get<double>(), 0.5) << mode;
+  }
+}
+
 TEST(CliQuantize, InspectAgreesWithTheReport) {
   OCTET_NEED_PROGRAM();
   TempDir dir;

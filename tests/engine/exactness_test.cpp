@@ -47,6 +47,10 @@ class Generator {
   Tensor codes(const Shape& shape, DType dtype, QuantizerPtr q) {
     Tensor t = Tensor::empty(shape, dtype, std::move(q));
     auto* data = static_cast<uint8_t*>(t.raw_data());
+    if (is_packed(dtype)) {
+      for (size_t i = 0; i < storage_bytes(dtype, t.numel()); ++i) data[i] = static_cast<uint8_t>(integer(0, 255));
+      return t;
+    }
     double extreme = chance(0.3) ? 0.9 : 0.05;
     for (int64_t i = 0; i < t.numel(); ++i)
       data[i] = static_cast<uint8_t>(chance(extreme) ? (chance(0.5) ? qmin(dtype) : qmax(dtype)) : integer(qmin(dtype), qmax(dtype)));
@@ -54,13 +58,14 @@ class Generator {
     return t;
   }
   Tensor activation(const Shape& shape) { return codes(shape, dtype_, per_tensor(dtype_)); }
-  Tensor weight(const Shape& shape, int64_t axis = 0) {
-    DType dtype = chance(0.85) ? DType::qint8 : DType::quint8;
+  Tensor weight(const Shape& shape, int64_t axis = 0) { return weight(shape, axis, chance(0.85) ? DType::qint8 : DType::quint8); }
+  Tensor four_bit_weight(const Shape& shape) { return weight(shape, 0, chance(0.7) ? DType::qint4x2 : DType::quint4x2); }
+  Tensor weight(const Shape& shape, int64_t axis, DType dtype) {
     if (chance(0.3)) return codes(shape, dtype, per_tensor(dtype)).contiguous();
     std::vector<double> scales;
     std::vector<int64_t> zeros;
     bool zero_points = chance(0.2);
-    int64_t middle = dtype == DType::qint8 ? 0 : 128;
+    int64_t middle = (qmin(dtype) + qmax(dtype) + 1) / 2;
     for (int64_t i = 0; i < shape[axis]; ++i) {
       scales.push_back(scale());
       zeros.push_back(zero_points ? integer(qmin(dtype), qmax(dtype)) : middle);
@@ -166,6 +171,53 @@ TEST(Exactness, DynamicLinear) {
   });
 }
 
+// A linear layer on floats, of weights of 8 or 4 bits.
+Case float_linear_case(Generator& g, const std::string& op, bool four_bit) {
+  int64_t in = g.integer(1, 150), out = g.integer(1, 150);
+  Shape shape = g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 40), in};
+  Tensor w = four_bit ? g.four_bit_weight({out, in}) : g.weight({out, in});
+  if (!four_bit && g.chance(0.3)) {  // codes of 4 bits in a byte each, anywhere in its range
+    auto* codes = static_cast<uint8_t*>(w.raw_data());
+    const auto low = static_cast<uint8_t>(w.dtype() == DType::qint8 ? g.integer(-128, 112) : g.integer(0, 240));
+    for (int64_t i = 0; i < w.numel(); ++i) codes[i] = static_cast<uint8_t>(low + codes[i] % 16);
+  }
+  return {op, {g.activation(shape).dequantize(), w, g.bias(out)}, {{"activation", g.activation_name()}}, {}};
+}
+
+TEST(Exactness, DynamicLinearOfFourBits) {
+  expect_exact(400, [](Generator& g) { return float_linear_case(g, "linear_dynamic", g.chance(0.7)); });
+}
+
+TEST(Exactness, WeightOnlyLinear) {
+  expect_exact(800, [](Generator& g) {
+    Case c = float_linear_case(g, "linear_weight_only", g.chance(0.5));
+    // Rows of every magnitude, each with its own fixed point; some zeros, some not finite.
+    Tensor& x = c.inputs[0];
+    const int64_t k = x.size(-1);
+    const double wide = g.chance(0.5) ? 30 : 1;
+    for (int64_t row = 0; row < x.numel() / k; ++row)
+      for (int64_t i = 0; i < k; ++i) {
+        float& v = x.data<float>()[row * k + i];
+        v = row % 7 == 3 ? 0 : v * static_cast<float>(std::pow(10.0, static_cast<double>(row % 5 - 2) * wide / 3)) * 1.2345678f;
+      }
+    if (g.chance(0.1)) x.data<float>()[g.integer(0, x.numel() - 1)] = g.chance(0.5) ? NAN : INFINITY;
+    if (g.chance(0.1)) x.data<float>()[g.integer(0, x.numel() - 1)] = 3.4028235e38f;
+    if (g.chance(0.1)) x.data<float>()[g.integer(0, x.numel() - 1)] = 1e-45f;
+    return c;
+  });
+}
+
+TEST(Exactness, WeightOnlyLinearOfLongRowsOfExtremesDoesNotOverflow) {
+  expect_exact(6, [](Generator& g) {
+    const int64_t in = 65536;
+    Tensor x = Tensor::empty({2, in});
+    std::fill_n(x.data<float>(), x.numel(), g.chance(0.5) ? -1.0f : 1.9999999f);
+    Tensor w = Tensor::empty({3, in}, DType::qint8, Quantizer::per_tensor(0.01, g.chance(0.5) ? 127 : -128, DType::qint8));
+    std::fill_n(w.data<int8_t>(), w.numel(), g.chance(0.5) ? int8_t{-128} : int8_t{127});
+    return Case{"linear_weight_only", {x, w}, {}, {}};
+  });
+}
+
 TEST(Exactness, Conv2d) {
   expect_exact(1200, [](Generator& g) { return conv_case(g, g.integer(1, 20), g.integer(1, 40), 1, 4); });
 }
@@ -217,6 +269,32 @@ TEST(Exactness, Mul) {
   expect_exact(2000, [](Generator& g) {
     Shape shape{g.integer(1, 3), g.integer(1, 40), g.integer(1, 7)};
     return Case{"mul", {g.activation(shape), g.activation(shape)}, {{"activation", g.activation_name()}}, g.result()};
+  });
+}
+
+// A bias, one number, or one for each row, as either operand.
+TEST(Exactness, RepeatedOperandsOfAddAndMul) {
+  expect_exact(1000, [](Generator& g) {
+    const Shape shape{g.integer(1, 3), g.integer(1, 9), g.integer(1, 70)};
+    const Shape repeated[] = {{shape[2]}, {1}, {shape[0], shape[1], 1}, {shape[1], shape[2]}, {1, 1, shape[2]}};
+    Tensor x = g.activation(shape), y = g.activation(repeated[g.integer(0, 4)]);
+    if (g.chance(0.5)) std::swap(x, y);
+    return Case{g.chance(0.5) ? "add" : "mul", {x, y}, {{"activation", g.activation_name()}}, g.result()};
+  });
+}
+
+TEST(Exactness, Matmul) {
+  expect_exact(1500, [](Generator& g) {
+    const int64_t m = g.integer(1, 30), n = g.integer(1, 70), k = g.integer(1, 90), batch = g.integer(1, 4), heads = g.integer(1, 3);
+    const Shape batches[] = {{}, {heads}, {batch, heads}, {batch, 1}, {1, heads}};
+    const int64_t i = g.integer(0, 4);
+    // Broadcast against each other, the missing dimensions too.
+    Shape a = batches[i], b = batches[g.chance(0.5) ? i : g.integer(0, 4)];
+    a.insert(a.end(), {m, k});
+    b.insert(b.end(), {k, n});
+    Tensor x = g.activation(a), y = g.activation(b);
+    if (g.chance(0.2)) y = g.codes(b, y.dtype() == DType::quint8 ? DType::qint8 : DType::quint8, g.per_tensor(y.dtype() == DType::quint8 ? DType::qint8 : DType::quint8));
+    return Case{"matmul", {x, y}, {}, g.result()};
   });
 }
 

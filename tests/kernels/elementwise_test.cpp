@@ -284,6 +284,18 @@ TEST_P(ElementwiseTest, MinMaxOfMixedZerosIsPositiveZero) {
   }
 }
 
+TEST_P(ElementwiseTest, TransposedBytesChangeRowsForColumns) {
+  for (auto [rows, columns] : {std::pair<int64_t, int64_t>{1, 1}, {16, 16}, {17, 40}, {64, 31}, {5, 100}}) {
+    const int64_t ldx = columns + 3, ldy = rows + 2;
+    std::vector<uint8_t> x(static_cast<size_t>(rows * ldx)), y(static_cast<size_t>(columns * ldy), 7);
+    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<uint8_t>(i * 37 + i / 11);
+    kernels().transpose_bytes(x.data(), ldx, y.data(), ldy, rows, columns);
+    for (int64_t c = 0; c < columns; ++c)
+      for (int64_t r = 0; r < ldy; ++r)
+        ASSERT_EQ(y[static_cast<size_t>(c * ldy + r)], r < rows ? x[static_cast<size_t>(r * ldx + c)] : 7) << rows << "x" << columns;
+  }
+}
+
 OCTET_FOR_EVERY_ISA(ElementwiseTest);
 
 }  // namespace

@@ -11,6 +11,7 @@ size_t element_size(Epilogue epilogue) { return epilogue == Epilogue::requantize
 struct Product {
   int64_t m = 1;
   bool indirect = false;
+  bool four_bit = false;  // weights are codes 0..15, through gemm4
   GemmArgs args;
   std::vector<uint8_t> a, pad;
   std::vector<int8_t> w;
@@ -26,6 +27,8 @@ struct Product {
     const int64_t image = indirect ? random.integer(1, 3) * m * k + 7 : (m - 1) * g.lda + k;
     if (a.empty()) a = random.bytes(static_cast<size_t>(image));
     if (w.empty()) w = random.weights(static_cast<size_t>(n * taps * k));
+    if (four_bit)
+      for (int8_t& q : w) q &= 15;
     a = with_slack(std::move(a), random);
     pad =
         with_slack(std::vector<uint8_t>(static_cast<size_t>(k), static_cast<uint8_t>(random.integer(0, 255))), random);
@@ -97,8 +100,8 @@ struct Product {
 
   // The kernel's result, in ranges of `rows` rows and `columns` channels (0: all at once).
   Guarded run(const KernelTable& kernels, int64_t rows = 0, int64_t columns = 0) {
-    Guarded packed(kernels.gemm_packed_bytes(args.shape));
-    kernels.gemm_pack(args.shape, w.data(), packed.data());
+    Guarded packed((four_bit ? kernels.gemm4_packed_bytes : kernels.gemm_packed_bytes)(args.shape));
+    (four_bit ? kernels.gemm4_pack : kernels.gemm_pack)(args.shape, w.data(), packed.data());
     Guarded y(output_bytes());
     GemmArgs g = args;
     g.b = packed.data();
@@ -108,23 +111,24 @@ struct Product {
     if (columns == 0) columns = n;
     for (int64_t n0 = 0; n0 < n; n0 += columns)
       for (int64_t m0 = 0; m0 < m; m0 += rows)
-        kernels.gemm(g, m0, std::min(m, m0 + rows), n0, std::min(n, n0 + columns));
+        (four_bit ? kernels.gemm4 : kernels.gemm)(g, m0, std::min(m, m0 + rows), n0, std::min(n, n0 + columns));
     return y;
   }
 
   std::string describe() const {
-    return "m " + std::to_string(m) + " n " + std::to_string(args.shape.n) + " k " + std::to_string(args.shape.k) +
+    return std::string(four_bit ? "4 bits " : "") + "m " + std::to_string(m) + " n " + std::to_string(args.shape.n) + " k " + std::to_string(args.shape.k) +
            " taps " + std::to_string(args.shape.taps) + (indirect ? " indirect" : " dense") + " epilogue " +
            std::to_string(static_cast<int>(args.epilogue)) + " lo " + std::to_string(args.lo) + " hi " +
            std::to_string(args.hi) + " zero point " + std::to_string(args.zero_point);
   }
 };
 
-Product random_product(Random& random, Epilogue epilogue, bool with_zero_points) {
+Product random_product(Random& random, Epilogue epilogue, bool with_zero_points, bool four_bit = false) {
   Product p;
+  p.four_bit = four_bit;
   p.m = random.chance(0.2) ? random.integer(1, 3) : random.integer(1, 40);
   p.args.shape.n = random.chance(0.2) ? random.one_of({1, 8, 10, 16, 17, 32, 33, 48, 64}) : random.integer(1, 80);
-  p.indirect = random.chance(0.5);
+  p.indirect = !four_bit && random.chance(0.5);
   p.args.shape.taps = p.indirect ? random.integer(1, 9) : 1;
   p.args.shape.k = random.integer(1, p.indirect ? 20 : 90);
   p.args.epilogue = epilogue;
@@ -135,10 +139,10 @@ Product random_product(Random& random, Epilogue epilogue, bool with_zero_points)
 
 class GemmTest : public EveryIsa {
  protected:
-  void expect_equal_on_random_products(uint32_t seed, int count, Epilogue epilogue, bool with_zero_points) {
+  void expect_equal_on_random_products(uint32_t seed, int count, Epilogue epilogue, bool with_zero_points, bool four_bit = false) {
     Random random(seed);
     for (int i = 0; i < count; ++i) {
-      Product p = random_product(random, epilogue, with_zero_points);
+      Product p = random_product(random, epilogue, with_zero_points, four_bit);
       const Guarded y = p.run(kernels());
       ASSERT_SAME_BYTES(y, p.expected) << " in product " << i << ": " << p.describe();
     }
@@ -163,11 +167,23 @@ TEST_P(GemmTest, WeightZeroPointsAreTakenOffInEveryEpilogue) {
   expect_equal_on_random_products(6, 60, Epilogue::dynamic, true);
 }
 
+TEST_P(GemmTest, FourBitWeightsOfRandomShapesAreExactAndWriteNothingElse) {
+  for (const auto epilogue : {Epilogue::requantize, Epilogue::int32, Epilogue::dynamic})
+    for (const bool with_zero_points : {false, true})
+      expect_equal_on_random_products(16 + static_cast<uint32_t>(epilogue), 60, epilogue, with_zero_points, true);
+}
+
+TEST_P(GemmTest, FourBitWeightsPackToHalfTheBytes) {
+  if (kernels().isa == Isa::scalar) GTEST_SKIP() << "a byte each: it is the definition";
+  EXPECT_EQ(kernels().gemm4_packed_bytes({64, 64, 1}), 64u * 64 / 2);
+}
+
 TEST_P(GemmTest, EveryRowCountAndWidthAroundTheTileIsExact) {
   Random random(7);
   for (int64_t m = 1; m <= 29; ++m) {
     for (int64_t n : {1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 48, 49, 65}) {
       Product p;
+      p.four_bit = (m + n) % 2 == 1;
       p.m = m;
       p.args.shape = {n, 13, 1};
       p.randomize(random, false);
@@ -181,9 +197,10 @@ TEST_P(GemmTest, EveryRowCountAndWidthAroundTheTileIsExact) {
 TEST_P(GemmTest, EveryDepthIsExactForOneRowAndForMany) {
   Random random(8);
   for (int64_t k = 1; k <= 70; ++k) {
-    for (int64_t m : {1, 2, 3, 12}) {
+    for (int64_t m : {1, 2, 3, 12, -1, -2, -3, -12}) {
       Product p;
-      p.m = m;
+      p.four_bit = m < 0;
+      p.m = std::abs(m);
       p.args.shape = {33, k, 1};
       p.args.epilogue = Epilogue::int32;
       p.randomize(random, false);
@@ -275,6 +292,9 @@ TEST_P(GemmTest, SplittingTheRangesChangesNothing) {
     const int64_t rows = random.integer(1, p.m), columns = random.integer(1, 3) * kernels().gemm_nr;
     const Guarded y = p.run(kernels(), rows, columns);
     ASSERT_SAME_BYTES(y, p.expected) << p.describe() << " rows " << rows << " columns " << columns;
+    Product q = random_product(random, Epilogue::int32, true, true);
+    const Guarded z = q.run(kernels(), rows, columns);
+    ASSERT_SAME_BYTES(z, q.expected) << q.describe() << " rows " << rows << " columns " << columns;
   }
 }
 
@@ -331,6 +351,27 @@ TEST_P(GemmTest, RowSumsAddUpEveryTapAndThePadding) {
     }
     ASSERT_SAME_BYTES(sums, expected) << p.describe();
   }
+}
+
+TEST_P(GemmTest, PackingColumnsIsPackingTheTransposedMatrix) {
+  for (auto [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {64, 128}, {33, 7}, {16, 4}, {50, 65}, {40, 10}})
+    for (uint8_t flip : {0, 0x80}) {
+      const GemmShape shape{n, k, 1};
+      std::vector<uint8_t> b(static_cast<size_t>(n * k + 64));
+      for (size_t i = 0; i < b.size(); ++i) b[i] = static_cast<uint8_t>(i * 91 + i / 7);
+      std::vector<int8_t> w(static_cast<size_t>(n * k));
+      std::vector<int32_t> expected(static_cast<size_t>(n)), sums(static_cast<size_t>(n), 5);
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t j = 0; j < k; ++j) {
+          w[static_cast<size_t>(i * k + j)] = static_cast<int8_t>(b[static_cast<size_t>(j * n + i)] ^ flip);
+          expected[static_cast<size_t>(i)] += w[static_cast<size_t>(i * k + j)];
+        }
+      std::vector<char> one(kernels().gemm_packed_bytes(shape)), other(one.size(), 1);
+      kernels().gemm_pack(shape, w.data(), one.data());
+      kernels().gemm_pack_columns(shape, b.data(), flip, other.data(), sums.data());
+      EXPECT_EQ(one, other) << n << "x" << k;
+      EXPECT_EQ(sums, expected);
+    }
 }
 
 OCTET_FOR_EVERY_ISA(GemmTest);

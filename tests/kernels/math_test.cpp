@@ -1,6 +1,7 @@
 // Exponentials: the same bits on every instruction set, and what libm gives to within float rounding.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -41,6 +42,68 @@ TEST_P(MathTest, ExponentialsOfTheEndsOfTheLine) {
   EXPECT_TRUE(std::isnan(y[3]));
   EXPECT_NEAR(y[4] / std::exp(-700.0), 1, 1e-14);
   EXPECT_EQ(y[5], 1);
+}
+
+TEST_P(MathTest, SoftmaxIsLibmsToFloatRoundingAndTheSameBitsEverywhere) {
+  for (size_t n : {1, 7, 16, 17, 128, 1000}) {
+    const std::vector<float> x = numbers(n);
+    std::vector<float> y(n), plain(n), in_place = x;
+    kernels().softmax(x.data(), y.data(), static_cast<int64_t>(n));
+    table(Isa::scalar).softmax(x.data(), plain.data(), static_cast<int64_t>(n));
+    kernels().softmax(in_place.data(), in_place.data(), static_cast<int64_t>(n));
+    EXPECT_EQ(y, plain);
+    EXPECT_EQ(y, in_place);
+    double sum = 0;
+    const auto top = static_cast<double>(*std::max_element(x.begin(), x.end()));
+    for (float v : x) sum += std::exp(static_cast<double>(v) - top);
+    for (size_t i = 0; i < n; ++i) {
+      // A unit of the exponential, half of one of the scale and the product; and what half a unit of the difference is worth.
+      const double difference = static_cast<double>(x[i]) - top;
+      const double expected = std::exp(difference) / sum;
+      EXPECT_NEAR(y[i], expected, (2 * 0x1p-23 - difference * 0x1p-24) * expected + 1e-38) << x[i];
+    }
+  }
+}
+
+TEST_P(MathTest, SoftmaxOfRowsWithoutANumberIsNan) {
+  constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const std::vector<float>& x : {std::vector<float>{-kInf, -kInf}, {1, kNan, 2}, {kNan}, {kInf, 0}}) {
+    std::vector<float> y(x.size());
+    kernels().softmax(x.data(), y.data(), static_cast<int64_t>(x.size()));
+    for (float v : y) EXPECT_TRUE(std::isnan(v));
+  }
+  const std::vector<float> masked{3, -kInf, 3};
+  std::vector<float> y(3);
+  kernels().softmax(masked.data(), y.data(), 3);
+  EXPECT_EQ(y, (std::vector<float>{0.5f, 0, 0.5f}));
+}
+
+TEST_P(MathTest, ArithmeticIsOneRoundedOperation) {
+  const std::vector<float> a = numbers(37);
+  for (int64_t n : {1, 16, 37})
+    for (auto op : {Arithmetic::add, Arithmetic::sub, Arithmetic::mul, Arithmetic::div})
+      for (auto [sa, sb] : {std::pair<int64_t, int64_t>{1, 1}, {1, 0}, {0, 1}}) {
+        std::vector<float> second(a.rbegin(), a.rend()), y(a.size(), -1);
+        second[0] = 0.3f;
+        kernels().arithmetic(op, a.data(), sa, second.data(), sb, y.data(), n);
+        for (int64_t i = 0; i < n; ++i) {
+          const float p = a[static_cast<size_t>(i * sa)], q = second[static_cast<size_t>(i * sb)];
+          const float expected = op == Arithmetic::add ? p + q : op == Arithmetic::sub ? p - q : op == Arithmetic::mul ? p * q : p / q;
+          const float got = y[static_cast<size_t>(i)];
+          EXPECT_TRUE(got == expected || (std::isnan(got) && std::isnan(expected)));
+        }
+      }
+}
+
+TEST_P(MathTest, SumsAreTakenInSixteenParts) {
+  for (size_t n : {1, 15, 16, 33, 1000}) {
+    const std::vector<float> x = numbers(n);
+    double parts[16] = {};
+    for (size_t i = 0; i < n; ++i) parts[i % 16] += static_cast<double>(x[i]);
+    for (size_t half : {8, 4, 2, 1})
+      for (size_t j = 0; j < half; ++j) parts[j] += parts[j + half];
+    EXPECT_EQ(kernels().sum(x.data(), static_cast<int64_t>(n)), parts[0]);
+  }
 }
 
 TEST_P(MathTest, AStepOfAnLstmIsItsFormulaAndTheSameBitsEverywhere) {

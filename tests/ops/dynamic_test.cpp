@@ -118,8 +118,56 @@ TEST(Dynamic, Float16WeightsComputeInFloat32) {
 TEST(WeightOnly, EveryLayerMultipliesByTheDequantizedWeight) {
   for (const Layer& l : layers()) {
     Tensor x = Tensor::randn(l.x, 1), w = quantized_weight(l, 2), bias = Tensor::randn({l.out}, 3);
-    expect_equal(ops::call(l.op + "_weight_only", {x, w, bias}, l.attrs), ops::call(l.op, {x, w.dequantize(), bias}, l.attrs), l.op);
+    const Tensor got = ops::call(l.op + "_weight_only", {x, w, bias}, l.attrs), expected = ops::call(l.op, {x, w.dequantize(), bias}, l.attrs);
+    // Linear layers sum in a fixed point of their own (docs/numerics.md).
+    if (l.op == "linear") EXPECT_TRUE(allclose(got, expected, 1e-6, 1e-6));
+    else expect_equal(got, expected, l.op);
   }
+}
+
+// As a float sum rounds: to 2^-23 of the largest value of the row, whatever the others are.
+TEST(WeightOnly, LinearIsAsExactAsFloat32) {
+  const int64_t k = 1000, n = 20;
+  for (const DType dtype : {DType::qint8, DType::qint4x2, DType::quint4x2}) {
+    Tensor x = Tensor::randn({4, k}, 1), codes = Tensor::randn({n, k}, 2), bias = Tensor::randn({n}, 3);
+    for (int64_t i = 0; i < x.numel(); ++i) x.data<float>()[i] *= i / k == 1 ? 1e-20f : i / k == 2 ? 1e20f : 1.0f;
+    Tensor w = quantize_per_tensor(codes, 0.1, dtype == DType::quint4x2 ? 7 : 0, dtype), real = w.dequantize();
+    const Tensor y = ops::call("linear_weight_only", {x, w, bias});
+    for (int64_t m = 0; m < 4; ++m)
+      for (int64_t j = 0; j < n; ++j) {
+        double sum = 0, size = 0;
+        for (int64_t i = 0; i < k; ++i) {
+          const double product = static_cast<double>(x.data<float>()[m * k + i]) * static_cast<double>(real.data<float>()[j * k + i]);
+          sum += product;
+          size += std::abs(product);
+        }
+        sum += static_cast<double>(bias.data<float>()[j]);
+        EXPECT_NEAR(y.data<float>()[m * n + j], sum, std::abs(sum) * 0x1p-23 + size * 0x1p-22) << to_string(dtype) << " " << m << " " << j;
+      }
+  }
+}
+
+TEST(WeightOnly, ARowThatIsNotFiniteIsNaNAndLeavesTheOthersAlone) {
+  const Layer l = layers()[0];
+  Tensor w = quantized_weight(l, 1), x = Tensor::randn({3, 7}, 2), good = ops::call("linear_weight_only", {x, w});
+  for (const float bad : {NAN, INFINITY}) {
+    Tensor with = x.clone();
+    with.data<float>()[7 + 3] = bad;
+    for (const char* activation : {"none", "relu"}) {
+      const Tensor y = ops::call("linear_weight_only", {with, w}, {{"activation", std::string(activation)}});
+      for (int64_t i = 0; i < 15; ++i) {
+        const float v = y.data<float>()[i], expected = good.data<float>()[i];
+        if (i / 5 == 1) EXPECT_TRUE(std::isnan(v)) << activation;
+        else EXPECT_EQ(v, std::string(activation) == "relu" ? std::max(expected, 0.0f) : expected);
+      }
+    }
+  }
+}
+
+TEST(WeightOnly, OtherWeightsAreDequantized) {
+  Tensor x = Tensor::randn({2, 6}, 1), table = Tensor::randn({3, 6}, 2);
+  Tensor w = quantize_per_channel_float(table, {0.1, 0.2, 0.3}, {7.5, 7, 6.25}, 0, DType::quint4x2);
+  expect_equal(ops::call("linear_weight_only", {x, w}), ops::call("linear", {x, w.dequantize()}));
 }
 
 TEST(DynamicTypes, SymbolicBatchesPass) {
@@ -135,7 +183,7 @@ TEST(DynamicTypes, ErrorsSayWhatIsExpected) {
   const std::string w = "QInt8(3, 4) scale=0.1 zero_point=0";
   fails("linear_dynamic", {"Float(2, 5)", w}, {"linear_dynamic", "5 features", "expects 4"});
   fails("linear_dynamic", {"QUInt8(2, 4) scale=0.1 zero_point=0", w}, {"linear_dynamic", "input is QUInt8", "expected float32"});
-  fails("linear_dynamic", {"Float(2, 4)", "Float(3, 4)"}, {"weight is Float(3, 4)", "expected qint8, quint8 or float16"});
+  fails("linear_dynamic", {"Float(2, 4)", "Float(3, 4)"}, {"weight is Float(3, 4)", "expected qint8, quint8, qint4x2, quint4x2 or float16"});
   fails("linear_weight_only", {"Double(2, 4)", w}, {"linear_weight_only", "input is Double", "computes in"});
   fails("linear_dynamic", {"Float(2, 4)", "QInt8(3, 4) axis=1 scale=[0.1, 0.1, 0.1, 0.1] zero_point=0"}, {"axis 1", "(3, 4)", "axis 0"});
   fails("conv_transpose2d_dynamic", {"Float(1, 2, 4, 4)", "QInt8(2, 2, 1, 1) axis=0 scale=[0.1, 0.1] zero_point=0"},

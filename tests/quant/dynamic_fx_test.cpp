@@ -17,7 +17,7 @@ using testing::expect_error;
 // y = linear(linear(x, w), w) with one weight.
 graph::Graph tied(const nn::Linear& layer) {
   graph::Graph g;
-  auto x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(4)}));
+  auto x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(layer.weight.size(1))}));
   auto w = g.add_constant("w", layer.weight.detach().clone()), b = g.add_constant("b", layer.bias.detach().clone());
   auto y = g.add_call("y", "linear", {x, w, b});
   g.set_outputs({g.add_call("z", "linear", {y, w, b})});
@@ -54,6 +54,32 @@ TEST(DynamicFx, WeightOnlyIsTheFloatGraphOnDequantizedWeights) {
     Tensor got = runtime::compile(g).run({x})[0], expected = testing::evaluate(g, {x})[0];
     EXPECT_TRUE(allclose(got, expected, 1e-4, 1e-5)) << seed;  // the order of float sums
     EXPECT_GT(report.quantized(), 0);
+  }
+}
+
+// Two codes to a byte, in the graph and in its file; the numbers are those of the same codes in bytes.
+TEST(DynamicFx, LinearWeightsOfFourBitsAreKeptInFour) {
+  const graph::Graph source = tied(nn::Linear(40, 40));
+  const Tensor x = Tensor::randn({3, 40}, 1);
+  const ObserverFactory weight = default_per_channel_weight_observer().with_quant_range(-8, 7);
+  for (const bool dynamic : {true, false}) {
+    const graph::Graph g = dynamic ? quantize_dynamic_fx(source, {ObserverFactory(), weight}) : quantize_weight_only_fx(source, weight);
+    Tensor packed;
+    graph::Rewriter rewriter(g);
+    const graph::Graph bytes = rewriter.run([&](graph::Rewriter& r, const graph::Node& node) {
+      if (node.kind != graph::NodeKind::constant || !node.value.is_quantized()) return false;
+      packed = node.value;
+      r.map(node.outputs[0], r.out().add_constant("bytes", make_quantized(packed.int_repr(), packed.quantizer(), DType::qint8)));
+      return true;
+    });
+    ASSERT_TRUE(packed.defined());
+    EXPECT_EQ(packed.dtype(), DType::qint4x2);
+    const Tensor y = runtime::compile(g).run({x})[0];
+    EXPECT_TRUE(equal(y, runtime::compile(bytes).run({x})[0]));
+    EXPECT_TRUE(equal(y, runtime::compile(g, {.engine = "reference"}).run({x})[0]));
+    const Tensor expected = runtime::compile(source).run({x})[0];
+    EXPECT_FALSE(allclose(y, expected, 1e-3, 1e-3));
+    EXPECT_TRUE(allclose(y, expected, 0, 0.3));
   }
 }
 

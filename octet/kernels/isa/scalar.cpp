@@ -6,6 +6,7 @@
 
 #include "octet/kernels/math_impl.h"
 #include "octet/kernels/isa/tables_impl.h"
+#include "octet/kernels/weight_only_impl.h"
 
 namespace octet::kernels {
 namespace {
@@ -49,6 +50,17 @@ const uint8_t* row_of(const GemmArgs& g, int64_t m, int64_t tap) {
 size_t gemm_packed_bytes(const GemmShape& s) { return static_cast<size_t>(s.n * s.taps * s.k); }
 
 void gemm_pack(const GemmShape& s, const int8_t* w, void* packed) { std::memcpy(packed, w, gemm_packed_bytes(s)); }
+
+void gemm_pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void* packed, int32_t* sums) {
+  auto* to = static_cast<int8_t*>(packed);
+  for (int64_t n = 0; n < s.n; ++n) {
+    sums[n] = 0;
+    for (int64_t k = 0; k < s.k; ++k) {
+      to[n * s.k + k] = static_cast<int8_t>(b[k * s.n + n] ^ flip);
+      sums[n] += to[n * s.k + k];
+    }
+  }
+}
 
 void gemm(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
   const int64_t k = g.shape.k, taps = g.shape.taps;
@@ -183,6 +195,11 @@ void requantize(const void* x, void* y, int64_t n, QParams from, float inv_scale
   }
 }
 
+void transpose_bytes(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c) y[c * ldy + r] = x[r * ldx + c];
+}
+
 void quantize_nchw_to_nhwc(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
                            int32_t lo, int32_t hi, int64_t p0, int64_t p1) {
   for (int64_t p = p0; p < p1; ++p)
@@ -212,8 +229,14 @@ constinit const KernelTable scalar_table = {
     .gemm_nr = 1,
     .gemm_packed_bytes = gemm_packed_bytes,
     .gemm_pack = gemm_pack,
+    .gemm_pack_columns = gemm_pack_columns,
     .gemm = gemm,
     .row_sums = row_sums,
+    .gemm4_packed_bytes = gemm_packed_bytes,
+    .gemm4_pack = gemm_pack,
+    .gemm4 = gemm,
+    .split_planes = split_planes,
+    .join_planes = join_planes,
     .depthwise_packed_bytes = depthwise_packed_bytes,
     .depthwise_pack = depthwise_pack,
     .depthwise = depthwise,
@@ -226,7 +249,11 @@ constinit const KernelTable scalar_table = {
     .dequantize = dequantize,
     .requantize = requantize,
     .quantize_nchw_to_nhwc = quantize_nchw_to_nhwc,
+    .transpose_bytes = transpose_bytes,
     .exp_sum = exp_sum,
+    .arithmetic = arithmetic,
+    .sum = sum,
+    .softmax = softmax,
     .lstm_gates = lstm_gates,
     .min_max = min_max,
 };

@@ -15,6 +15,14 @@ using graph::ValueId;
 
 namespace {
 
+// The same codes two to a byte if those in use (quant_min..quant_max) are of 4 bits.
+Tensor in_four_bits(const Tensor& codes, const QParams& q) {
+  for (const auto& [wide, packed] : {std::pair{DType::qint8, DType::qint4x2}, std::pair{DType::quint8, DType::quint4x2}})
+    if (codes.dtype() == wide && q.quant_min >= qmin(packed) && q.quant_max <= qmax(packed))
+      return make_quantized(codes.int_repr(), q.quantizer, packed);
+  return codes;
+}
+
 // Every node with a weight that is a float32 constant gets the operator of the same name with this suffix.
 Graph quantize_weights(const Graph& source, const ObserverFactory& weight, const std::string& suffix,
                        const PrepareOptions& options, ConversionReport* report, const char* who) {
@@ -43,7 +51,9 @@ Graph quantize_weights(const Graph& source, const ObserverFactory& weight, const
       observer->observe(fused.constant(w));
       QParams q = observer->calculate_qparams();
       for (const std::string& line : q.warnings) r.warnings.push_back(fmt::format("{}: {}", label, line));
-      it->second = rw.out().add_constant(fused.value(w).name + ".quantized", quantize_to(fused.constant(w), q));
+      Tensor codes = quantize_to(fused.constant(w), q);
+      if (node.op == "linear") codes = in_four_bits(codes, q);
+      it->second = rw.out().add_constant(fused.value(w).name + ".quantized", codes);
     }
     std::vector<ValueId> operands = rw.operands(node);
     operands[1] = it->second;

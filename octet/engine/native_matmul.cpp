@@ -1,0 +1,129 @@
+// Products of two matrices of codes, both activations: attention. The second operand of each product is packed as weights are, when
+// it is there; its sums are the zero-point terms.
+#include "octet/base/check_impl.h"
+#include "octet/engine/native_matrix_impl.h"
+
+namespace octet::native {
+namespace {
+
+class MatmulKernel final : public Kernel {
+ public:
+  explicit MatmulKernel(const OpSpec& spec) : a(spec.inputs[0]), b(spec.inputs[1]), y(spec.outputs[0]), multiplier(engine_detail::matmul_multiplier(spec)) {}
+  std::string name() const override { return fmt::format("matmul gemm {}x{} {}", table->gemm_mr, table->gemm_nr, to_string(table->isa)); }
+  std::string engine() const override { return "native"; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs, const std::vector<Shape>& outputs) const override;
+
+  const kernels::KernelTable* table = &kernels::table();
+  CodesOf a, b, y;
+  float multiplier;
+};
+
+class MatmulPlan final : public KernelPlan {
+ public:
+  MatmulPlan(const MatmulKernel& kernel, engine_detail::MatmulGeometry g)
+      : kernel_(kernel), g_(std::move(g)), shape_{g_.n, g_.k, 1}, multipliers_(static_cast<size_t>(g_.n), kernel.multiplier) {
+    auto part = [this](size_t bytes) {
+      const size_t at = scratch_;
+      scratch_ += (bytes + 63) / 64 * 64;
+      return at;
+    };
+    packed_bytes_ = (kernel.table->gemm_packed_bytes(shape_) + 63) / 64 * 64;
+    // The kernels multiply unsigned by signed codes; b's become signed by flipping the top bit, and its zero point moves along.
+    za_ = kernel.a.zero_point + (kernel.a.is_signed ? 128 : 0);
+    zb_ = kernel.b.zero_point - (kernel.b.is_signed ? 0 : 128);
+    b_zero_points_.assign(static_cast<size_t>(g_.n), zb_);
+    a_at_ = part(kernel.a.is_signed ? static_cast<size_t>(g_.a_matrices * g_.m * g_.k) + kBufferSlack : 0);
+    packed_at_ = part(packed_bytes_ * static_cast<size_t>(g_.b_matrices));
+    bias_at_ = part(static_cast<size_t>(g_.b_matrices * g_.n) * 4);
+    sums_at_ = part(zb_ ? static_cast<size_t>(g_.a_matrices * g_.m) * 4 : 0);
+  }
+  size_t scratch_bytes() const override { return scratch_; }
+
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+    base_ = static_cast<std::byte*>(scratch);
+    a_ = static_cast<const uint8_t*>(inputs[0]);
+    y_ = static_cast<uint8_t*>(outputs[0]);
+    if (kernel_.a.is_signed) {
+      auto* flipped = reinterpret_cast<uint8_t*>(base_ + a_at_);
+      flip_signs(a_, flipped, g_.a_matrices * g_.m * g_.k);
+      a_ = flipped;
+    }
+    const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, g_.k * g_.n));
+    parallel_ranges(g_.b_matrices, grain, [&](int64_t i0, int64_t i1) {
+      for (int64_t i = i0; i < i1; ++i) pack(static_cast<const uint8_t*>(inputs[1]), i);
+    });
+    if (zb_) parallel_ranges(g_.a_matrices * g_.m, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, g_.k)), [&](int64_t m0, int64_t m1) {
+      kernels::GemmArgs rows;
+      rows.shape = shape_;
+      rows.a = a_;
+      rows.lda = g_.k;
+      kernel_.table->row_sums(rows, sums(), m0, m1);
+    });
+    split_matrix(
+        static_cast<int64_t>(g_.a.size()), g_.m, g_.n, kernel_.table->gemm_mr, kernel_.table->gemm_nr, g_.k,
+        [](void* self, int64_t product, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+          auto& plan = *static_cast<MatmulPlan*>(self);
+          plan.kernel_.table->gemm(plan.arguments(product), m0, m1, n0, n1);
+        },
+        this);
+  }
+
+ private:
+  static constexpr int64_t kGrain = 1 << 16;  // bytes
+
+  int32_t* sums() const { return reinterpret_cast<int32_t*>(base_ + sums_at_); }
+  int32_t* bias(int64_t matrix) const { return reinterpret_cast<int32_t*>(base_ + bias_at_) + matrix * g_.n; }
+
+  void pack(const uint8_t* b, int64_t matrix) const {
+    int32_t* bias_of = bias(matrix);
+    kernel_.table->gemm_pack_columns(shape_, b + matrix * g_.k * g_.n, kernel_.b.is_signed ? 0 : 0x80,
+                                     base_ + packed_at_ + packed_bytes_ * static_cast<size_t>(matrix), bias_of);
+    // -z_a * sum(q_b) + K * z_a * z_b, wrapping as the accumulator does.
+    for (int64_t n = 0; n < g_.n; ++n)
+      bias_of[n] = static_cast<int32_t>(static_cast<uint32_t>(za_) * (static_cast<uint32_t>(g_.k) * static_cast<uint32_t>(zb_) - static_cast<uint32_t>(bias_of[n])));
+  }
+
+  kernels::GemmArgs arguments(int64_t product) const {
+    const int64_t a = g_.a[static_cast<size_t>(product)], b = g_.b[static_cast<size_t>(product)];
+    kernels::GemmArgs args;
+    args.shape = shape_;
+    args.a = a_ + a * g_.m * g_.k;
+    args.lda = g_.k;
+    args.b = base_ + packed_at_ + packed_bytes_ * static_cast<size_t>(b);
+    args.c = y_ + product * g_.m * g_.n;
+    args.ldc = g_.n;
+    args.bias = bias(b);
+    args.multiplier = multipliers_.data();
+    args.zero_point = kernel_.y.zero_point;
+    args.lo = kernel_.y.lo;
+    args.hi = kernel_.y.hi;
+    if (zb_) {
+      args.row_sums = sums() + a * g_.m;
+      args.b_zero_points = b_zero_points_.data();
+    }
+    return args;
+  }
+
+  const MatmulKernel& kernel_;
+  engine_detail::MatmulGeometry g_;
+  kernels::GemmShape shape_;
+  std::vector<float> multipliers_;
+  std::vector<int32_t> b_zero_points_;
+  int32_t za_, zb_;  // of unsigned, of signed codes
+  size_t packed_bytes_, scratch_ = 0, a_at_, packed_at_, bias_at_, sums_at_;
+  std::byte* base_ = nullptr;
+  const uint8_t* a_ = nullptr;
+  uint8_t* y_ = nullptr;
+};
+
+std::unique_ptr<KernelPlan> MatmulKernel::plan(const std::vector<Shape>& inputs, const std::vector<Shape>& outputs) const {
+  return std::make_unique<MatmulPlan>(*this, engine_detail::MatmulGeometry(inputs[0], inputs[1], outputs[0]));
+}
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
+  return engine_detail::is_integer_matmul(spec) ? std::make_unique<MatmulKernel>(spec) : nullptr;
+}
+
+}  // namespace octet::native

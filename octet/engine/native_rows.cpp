@@ -1,0 +1,208 @@
+// Floats row by row: arithmetic with an operand that may be repeated, square roots and the like, means and softmax of rows. What a
+// normalization or an attention spelled out in small operators is made of; the runtime runs neighbours of them a few rows at a
+// time (runtime/row_groups_impl.h). Single IEEE operations, or the kernels' sums: the bits are those of every other way.
+#include <cmath>
+#include <map>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
+#include "octet/engine/native_rows_impl.h"
+#include "octet/kernels/kernels.h"
+
+namespace octet::native {
+namespace {
+
+constexpr int64_t kGrain = 1 << 16;  // elements a thread does in about the time it takes to wake it
+
+class FloatRows : public Kernel {
+ public:
+  FloatRows(std::string name, bool any_layout, bool in_place) : name_(std::move(name)), any_layout_(any_layout), in_place_(in_place) {}
+  std::string name() const override { return name_; }
+  std::string engine() const override { return "native"; }
+  Layout input_layout(size_t) const override { return any_layout_ ? Layout::any : Layout::row_major; }
+  Layout output_layout(size_t) const override { return any_layout_ ? Layout::any : Layout::row_major; }
+  bool by_rows() const override { return true; }
+  bool in_place() const override { return in_place_; }
+
+ private:
+  std::string name_;
+  bool any_layout_, in_place_;
+};
+
+// -- element by element ----------------------------------------------------------------------------------
+
+using kernels::Arithmetic;
+
+class BinaryPlan final : public KernelPlan {
+ public:
+  // `second`: operand 1 is the repeated one.
+  BinaryPlan(Arithmetic op, bool second, Repeat repeat, const Shape& repeated, const Shape& y)
+      : op_(op), second_(second), n_(numel(y)), width_(y.empty() ? 1 : y.back()), parts_(repeat, repeated, y) {}
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+    parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { range(inputs, outputs[0], i0, i1); });
+  }
+  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
+    range(inputs, outputs[0], r0 * width_, r1 * width_);
+  }
+
+ private:
+  void range(std::span<const void* const> inputs, void* out, int64_t i0, int64_t i1) const {
+    const auto* whole = static_cast<const float*>(inputs[second_ ? 0 : 1]);
+    const auto* repeated = static_cast<const float*>(inputs[second_ ? 1 : 0]);
+    auto* y = static_cast<float*>(out);
+    const auto kernel = kernels::table().arithmetic;
+    parts_.each(i0, i1, [&](int64_t i, int64_t count, int64_t j, bool one) {
+      if (second_) kernel(op_, whole + i, 1, repeated + j, one ? 0 : 1, y + i, count);
+      else kernel(op_, repeated + j, one ? 0 : 1, whole + i, 1, y + i, count);
+    });
+  }
+
+  Arithmetic op_;
+  bool second_;
+  int64_t n_, width_;
+  RepeatedParts parts_;
+};
+
+class BinaryKernel final : public FloatRows {
+ public:
+  BinaryKernel(const std::string& op, Arithmetic arithmetic, bool second, Repeat repeat, bool any_layout)
+      : FloatRows(op + " floats", any_layout, second), arithmetic_(arithmetic), second_(second), repeat_(repeat) {}
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+    return std::make_unique<BinaryPlan>(arithmetic_, second_, repeat_, in[second_ ? 1 : 0], out[0]);
+  }
+
+ private:
+  Arithmetic arithmetic_;
+  bool second_;
+  Repeat repeat_;
+};
+
+std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
+  static const std::map<std::string, Arithmetic> known{{"add", Arithmetic::add}, {"sub", Arithmetic::sub}, {"mul", Arithmetic::mul}, {"div", Arithmetic::div}};
+  auto op = known.find(spec.op);
+  if (op == known.end() || (spec.attrs.has("activation") && spec.attrs.get_string("activation") != "none")) return nullptr;
+  const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
+  const bool second = a.dims == y.dims;
+  const auto repeat = repeat_of(second ? b : a, y);
+  if (!repeat || (!second && b.dims != y.dims)) return nullptr;
+  return std::make_unique<BinaryKernel>(spec.op, op->second, second, *repeat, *repeat == Repeat::none || *repeat == Repeat::number);
+}
+
+using UnaryFn = void (*)(const float* x, float* y, int64_t n);
+
+class UnaryKernel final : public FloatRows {
+ public:
+  UnaryKernel(const std::string& op, UnaryFn fn) : FloatRows(op + " floats", true, true), fn_(fn) {}
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override;
+
+ private:
+  UnaryFn fn_;
+};
+
+class UnaryPlan final : public KernelPlan {
+ public:
+  UnaryPlan(UnaryFn fn, const Shape& y) : fn_(fn), n_(numel(y)), width_(y.empty() ? 1 : y.back()) {}
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+    parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { range(inputs, outputs, i0, i1); });
+  }
+  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
+    range(inputs, outputs, r0 * width_, r1 * width_);
+  }
+
+ private:
+  void range(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t i0, int64_t i1) const {
+    fn_(static_cast<const float*>(inputs[0]) + i0, static_cast<float*>(outputs[0]) + i0, i1 - i0);
+  }
+  UnaryFn fn_;
+  int64_t n_, width_;
+};
+
+std::unique_ptr<KernelPlan> UnaryKernel::plan(const std::vector<Shape>&, const std::vector<Shape>& out) const {
+  return std::make_unique<UnaryPlan>(fn_, out[0]);
+}
+
+template <typename Fn>
+constexpr UnaryFn each_element(Fn) {
+  return [](const float* x, float* y, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) y[i] = Fn()(x[i]);
+  };
+}
+void square(const float* x, float* y, int64_t n) { kernels::table().arithmetic(Arithmetic::mul, x, 1, x, 1, y, n); }
+
+bool is_square(const OpSpec& spec) {
+  const Tensor& exponent = spec.constants.size() == 2 ? spec.constants[1] : Tensor();
+  return spec.op == "pow" && exponent.defined() && exponent.dtype() == DType::float32 && exponent.numel() == 1 && exponent.to_vector<float>()[0] == 2 &&
+         spec.inputs[0].dims == spec.outputs[0].dims;
+}
+
+std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
+  static const std::map<std::string, UnaryFn> known{{"sqrt", each_element([](float x) { return std::sqrt(x); })},
+                                                    {"neg", each_element([](float x) { return -x; })},
+                                                    {"abs", each_element([](float x) { return std::fabs(x); })}};
+  if (is_square(spec)) return std::make_unique<UnaryKernel>("square", square);
+  auto op = known.find(spec.op);
+  return op == known.end() ? nullptr : std::make_unique<UnaryKernel>(spec.op, op->second);
+}
+
+// -- whole rows ------------------------------------------------------------------------------------------
+
+// y = row(x, y): n elements to n, or to one.
+using RowFn = void (*)(const float* x, float* y, int64_t n);
+
+class RowPlan final : public KernelPlan {
+ public:
+  RowPlan(RowFn fn, const Shape& x, const Shape& y) : fn_(fn), width_(x.back()), rows_(numel(x) / std::max<int64_t>(1, width_)), result_(y.back()) {}
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+    parallel_ranges(rows_, std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(1, width_)), [&](int64_t r0, int64_t r1) { run_rows(inputs, outputs, r0, r1); });
+  }
+  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
+    const auto* x = static_cast<const float*>(inputs[0]);
+    auto* y = static_cast<float*>(outputs[0]);
+    for (int64_t r = r0; r < r1; ++r) fn_(x + r * width_, y + r * result_, width_);
+  }
+
+ private:
+  RowFn fn_;
+  int64_t width_, rows_, result_;
+};
+
+class RowKernel final : public FloatRows {
+ public:
+  RowKernel(const std::string& op, RowFn fn, bool in_place) : FloatRows(fmt::format("{} {}", op, to_string(kernels::table().isa)), false, in_place), fn_(fn) {}
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+    return std::make_unique<RowPlan>(fn_, in[0], out[0]);
+  }
+
+ private:
+  RowFn fn_;
+};
+
+std::unique_ptr<Kernel> make_row_function(const OpSpec& spec) {
+  const int64_t rank = spec.inputs[0].dim(), last = rank - 1;
+  if (rank == 0 || spec.inputs[0].dims.back() == Dim(0)) return nullptr;
+  if (spec.op == "softmax") {
+    const int64_t dim = spec.attrs.get_int("dim");
+    if (dim != -1 && dim != last) return nullptr;
+    return std::make_unique<RowKernel>("softmax", kernels::table().softmax, true);
+  }
+  if (spec.op == "mean" && spec.attrs.get_bool("keepdim")) {
+    const auto& dims = spec.attrs.get_ints("dim");
+    if (dims.size() != 1 || (dims[0] != -1 && dims[0] != last)) return nullptr;
+    return std::make_unique<RowKernel>(
+        "mean", [](const float* x, float* y, int64_t n) { *y = static_cast<float>(kernels::table().sum(x, n) / static_cast<double>(n)); }, false);
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_rows(const OpSpec& spec) {
+  for (size_t i = 0; i < spec.inputs.size(); ++i)
+    if (!spec.has(i) || spec.inputs[i].dtype != DType::float32) return nullptr;
+  if (spec.inputs.empty() || spec.outputs.size() != 1 || spec.outputs[0].dtype != DType::float32) return nullptr;
+  if (auto kernel = spec.inputs.size() == 2 ? make_binary(spec) : nullptr) return kernel;
+  if (auto kernel = make_unary(spec)) return kernel;
+  return make_row_function(spec);
+}
+
+}  // namespace octet::native

@@ -1,0 +1,170 @@
+#pragma once
+// The dense matrix product of gemm_impl.h with weights of 4 bits, codes 0..15: they stay in 4 bits in memory and become bytes in
+// registers, so products of few rows, which wait for the weights, read half as much.
+//
+// A panel is as gemm_impl.h's, two vectors of channels, in strides of 8 of k: [panel][k / 8][vector][channel][4 bytes]. The 8 codes
+// of a channel lie in its 32 bits so that a shift and a mask give the operand of one product: with a dot product of bytes, byte i
+// holds the codes i (low) and 4 + i; with one of 16-bit halves (AVX2), word i holds, lowest first, 2i, 2i + 1, 4 + 2i, 4 + 2i + 1.
+
+#include "octet/kernels/gemm_impl.h"
+
+namespace octet::kernels {
+namespace {
+
+template <typename Dot>
+struct NibbleGemm {
+  using Bytes = Gemm<Dot>;
+  using V = typename Dot::V;
+  using I = typename V::I;
+  static constexpr int kRows = Dot::kRows;
+  static constexpr int kLanes = V::kLanes;
+  static constexpr int64_t kPanel = Bytes::kPanel;
+
+  static OCTET_INLINE int64_t strides_of(const GemmShape& s) { return (s.k + 7) / 8; }
+  static OCTET_INLINE int64_t vector_bytes(const GemmShape& s) { return strides_of(s) * V::kBytes; }
+  static size_t packed_bytes(const GemmShape& s) { return static_cast<size_t>(Bytes::vectors_of(s) * vector_bytes(s)); }
+
+  static void pack(const GemmShape& s, const int8_t* w, void* packed) {
+    __builtin_memset(packed, 0, packed_bytes(s));
+    auto* out = static_cast<uint8_t*>(packed);
+    const int64_t strides = strides_of(s);
+    constexpr int64_t kRun = 8;  // strides: a cache line of a channel's weights is read at once
+    for (int64_t n0 = 0; n0 < s.n; n0 += kPanel) {
+      const int64_t stride_bytes = (s.n - n0 <= kLanes ? 1 : 2) * V::kBytes;
+      for (int64_t run = 0; run < strides; run += kRun) {
+        const int64_t end = run + kRun < strides ? run + kRun : strides;
+        for (int c = 0; c < kPanel && n0 + c < s.n; ++c) {
+          const int8_t* from = w + (n0 + c) * s.k;
+          uint8_t* to = out + c / kLanes * V::kBytes + c % kLanes * 4;
+          for (int64_t stride = run; stride < end; ++stride) {
+            uint8_t q[8] = {};
+            for (int64_t i = 0; i < 8 && stride * 8 + i < s.k; ++i) q[i] = static_cast<uint8_t>(from[stride * 8 + i]);
+            for (int i = 0; i < 4; ++i) {
+              const int low = Dot::kHalves == 1 ? i : i % 2 * 4 + i / 2 * 2, high = low + (Dot::kHalves == 1 ? 4 : 1);
+              to[stride * stride_bytes + i] = static_cast<uint8_t>(q[low] | q[high] << 4);
+            }
+          }
+        }
+      }
+      out += strides * stride_bytes;
+    }
+  }
+
+  // Products of 4 (or, in halves, 2) codes each: kParts to a stride.
+  static constexpr int kParts = 2 * Dot::kHalves;
+  template <int kPart>
+  static OCTET_INLINE I unpack(I nibbles, I mask) {
+    if constexpr (kPart == 0) return V::bit_and(nibbles, mask);
+    const I shifted = V::template shift_right16<4 * kPart>(nibbles);
+    return kPart == 3 ? shifted : V::bit_and(shifted, mask);
+  }
+  template <int kPart, int kM, int kN>
+  static OCTET_INLINE void part(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i, const I (&nibbles)[kN], I mask) {
+    constexpr int kStep = kPart / Dot::kHalves, kHalf = kPart % Dot::kHalves;
+    I w[kN];
+#pragma GCC unroll 2
+    for (int j = 0; j < kN; ++j) w[j] = unpack<kPart>(nibbles[j], mask);
+#pragma GCC unroll 16
+    for (int r = 0; r < kM; ++r) {
+      const I x = Dot::template half<kHalf>(V::spread(row[r] + i + 4 * kStep));
+#pragma GCC unroll 2
+      for (int j = 0; j < kN; ++j) acc[r][j] = Dot::dot(acc[r][j], x, w[j]);
+    }
+  }
+
+  // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels from n on are stored. Few
+  // rows keep several sets of accumulators over neighbouring products, whose latency one set would not hide.
+  template <int kM, int kN>
+  static void tiles(const GemmArgs& g, const char* panel, int64_t m, int64_t count, int64_t n, int64_t columns) {
+    constexpr int kSets = kM * kN >= 6 ? 1 : kM * kN >= 3 ? 2 : 4;
+    constexpr int kAtOnce = kSets == 4 ? 2 : 1;  // strides
+    const int64_t strides = strides_of(g.shape);
+    const I mask = Dot::kHalves == 1 ? V::set8(15) : V::set16(15);
+    alignas(64) int32_t bias[kN][kLanes];
+#pragma GCC unroll 2
+    for (int j = 0; j < kN; ++j) {
+      const int64_t some = columns - j * kLanes < kLanes ? columns - j * kLanes : kLanes;
+      V::store(bias[j], some > 0 ? V::load_i32(g.bias + n + j * kLanes, some) : V::zero());
+    }
+    // The next panel comes into L2 while this one is used, a part of it for each tile.
+    const int64_t ahead = kN * V::kBytes / count;
+    const char* next_panel = panel + kN * vector_bytes(g.shape);
+    for (; count > 0; --count, m += kM) {
+      I acc[kSets][kM][kN];
+#pragma GCC unroll 4
+      for (int s = 0; s < kSets; ++s)
+#pragma GCC unroll 16
+        for (int r = 0; r < kM; ++r)
+#pragma GCC unroll 2
+          for (int j = 0; j < kN; ++j) acc[s][r][j] = s == 0 ? V::load(bias[j]) : V::zero();
+      const uint8_t* row[kM];
+      const uint8_t* next = g.a + m * g.lda;
+#pragma GCC unroll 16
+      for (int r = 0; r < kM; ++r, next += g.lda) row[r] = next;
+      const char* b = panel;
+      int64_t i = 0;
+      const int64_t end = strides * 8;
+      if constexpr (kAtOnce == 2) {
+        for (; i + 16 <= end; i += 16) {
+          stride<kSets, 0>(acc, row, i, b, mask);
+          stride<kSets, 2>(acc, row, i + 8, b, mask);
+        }
+      }
+      for (; i < end; i += 8) {
+        stride<kSets, 0>(acc, row, i, b, mask);
+        if constexpr (kM >= 3) {
+#pragma GCC unroll 2
+          for (int j = 0; j < kN; ++j) __builtin_prefetch(next_panel + j * V::kBytes, 0, 2);
+          next_panel += ahead;
+        }
+      }
+#pragma GCC unroll 4
+      for (int s = 1; s < kSets; ++s)
+#pragma GCC unroll 16
+        for (int r = 0; r < kM; ++r)
+#pragma GCC unroll 2
+          for (int j = 0; j < kN; ++j) acc[0][r][j] = V::add(acc[0][r][j], acc[s][r][j]);
+      alignas(64) int32_t sums[kM][kN][kLanes];
+#pragma GCC unroll 16
+      for (int r = 0; r < kM; ++r)
+#pragma GCC unroll 2
+        for (int j = 0; j < kN; ++j) V::store(sums[r][j], acc[0][r][j]);
+      Bytes::finish(g, &sums[0][0][0], m, n, kM, kN, columns);
+    }
+  }
+  // One stride; its products go to the sets kFirst, kFirst + 1 ... by turns.
+  template <int kSets, int kFirst, int kM, int kN>
+  static OCTET_INLINE void stride(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM], int64_t i, const char*& b, I mask) {
+    I nibbles[kN];
+#pragma GCC unroll 2
+    for (int j = 0; j < kN; ++j) nibbles[j] = V::load(b + j * V::kBytes);
+    b += kN * V::kBytes;
+    part<0>(acc[kFirst % kSets], row, i, nibbles, mask);
+    part<1>(acc[(kFirst + 1) % kSets], row, i, nibbles, mask);
+    if constexpr (kParts == 4) {
+      part<2>(acc[kFirst % kSets], row, i, nibbles, mask);
+      part<3>(acc[(kFirst + 1) % kSets], row, i, nibbles, mask);
+    }
+  }
+
+  using Tiles = void (*)(const GemmArgs&, const char*, int64_t, int64_t, int64_t, int64_t);
+  struct Shapes {
+    Tiles of[2][kRows + 1] = {};  // [narrow][rows]
+    template <int kM = kRows>
+    constexpr void fill() {
+      of[0][kM] = tiles<kM, 2>;
+      of[1][kM] = tiles<kM, 1>;
+      if constexpr (kM > 1) fill<kM - 1>();
+    }
+    constexpr Shapes() { fill(); }
+  };
+  static constexpr Shapes kShapes{};
+
+  static void run(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    Bytes::for_blocks(g, m0, m1, n0, n1, vector_bytes(g.shape),
+                      [](bool narrow, int64_t rows) { return kShapes.of[narrow][rows]; });
+  }
+};
+
+}  // namespace
+}  // namespace octet::kernels

@@ -1,0 +1,101 @@
+// Steps that run together, some rows at a time: the same bits as one by one.
+#include <gtest/gtest.h>
+
+#include "octet/base/parallel.h"
+#include "octet/runtime/program.h"
+
+namespace octet::runtime {
+namespace {
+
+// A normalization and an attention's softmax, spelled out, with codes on the way and a value that leaves in the middle.
+constexpr const char* kRows = R"(graph rows {
+  %x: QUInt8(N, 33, 96) scale=0.02 zero_point=131 = input
+  %row: Float(N, 33, 1) = input
+  %bias: Float(96) = input
+  %eps: Float() = constant 1e-05
+  %two: Float() = constant 2
+  %half: QUInt8(1) scale=0.01 zero_point=0 = constant 50
+  %f: Float(N, 33, 96) = dequantize(%x)
+  %moved: Float(N, 33, 96) = add(%f, %bias)
+  %mean: Float(N, 33, 1) = mean(%moved, dim=[-1])
+  %centred: Float(N, 33, 96) = sub(%moved, %mean)
+  %squares: Float(N, 33, 96) = pow(%centred, %two)
+  %var: Float(N, 33, 1) = mean(%squares, dim=[2])
+  %safe: Float(N, 33, 1) = add(%var, %eps)
+  %root: Float(N, 33, 1) = sqrt(%safe)
+  %norm: Float(N, 33, 96) = div(%centred, %root)
+  %scaled: Float(N, 33, 96) = mul(%row, %norm)
+  %q: QUInt8(N, 33, 96) scale=0.03 zero_point=128 = quantize(%scaled)
+  %more: QUInt8(N, 33, 96) scale=0.04 zero_point=120 = add(%half, %q)
+  %sum: QUInt8(N, 33, 96) scale=0.05 zero_point=110 = add(%more, %q)
+  %d: Float(N, 33, 96) = dequantize(%sum)
+  %soft: Float(N, 33, 96) = softmax(%d, dim=-1)
+  %from: Float(N, 33, 96) = sub(%bias, %soft)
+  %y: QUInt8(N, 33, 96) scale=0.02 zero_point=100 = quantize(%from)
+  return (%norm, %y)
+}
+)";
+
+std::vector<Tensor> operands(int64_t n) {
+  std::vector<uint8_t> codes(static_cast<size_t>(n * 33 * 96));
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 31 + i / 96 * 17);
+  return {make_quantized(Tensor::from(codes, {n, 33, 96}), graph::parse(kRows).type(0).quantizer), Tensor::randn({n, 33, 1}, 3), Tensor::randn({96}, 4)};
+}
+
+TEST(RowGroups, AreTheBitsOfTheReferenceEngineForEveryBatchAndNumberOfThreads) {
+  const graph::Graph g = graph::parse(kRows);
+  const Program native = compile(g), reference = compile(g, {.engine = "reference"});
+  const int threads = num_threads();
+  for (int t : {1, 3}) {
+    set_num_threads(t);
+    for (int64_t n : {1, 7, 40}) {
+      const auto x = operands(n);
+      const auto expected = reference.run(x);
+      for (int again = 0; again < 2; ++again) {
+        const auto got = native.run(x);
+        for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(equal(got[i], expected[i])) << "result " << i << ", batch " << n << ", " << t << " threads";
+      }
+    }
+  }
+  set_num_threads(threads);
+}
+
+TEST(RowGroups, AllStepsButTheFirstSayThatTheyRunWithIt) {
+  const Program program = compile(graph::parse(kRows));
+  ASSERT_GT(program.steps().size(), 10u);
+  EXPECT_FALSE(program.steps()[0].with_previous);
+  for (size_t i = 1; i < program.steps().size(); ++i) EXPECT_TRUE(program.steps()[i].with_previous) << program.steps()[i].kernel;
+  const auto seconds = program.profile(operands(2));
+  EXPECT_GT(seconds[0], 0);
+  EXPECT_EQ(seconds[3], 0);
+}
+
+TEST(RowGroups, ValuesInsideCanBeWatchedAndNeedMemoryOnlyThen) {
+  const graph::Graph g = graph::parse(kRows);
+  const Program program = compile(g), reference = compile(g, {.engine = "reference"});
+  const auto x = operands(5);
+  const graph::ValueId centred = *program.graph().find("centred");
+  Tensor seen, expected;
+  program.run_watched(x, {centred}, [&](graph::ValueId, const Tensor& t) { seen = t.clone(); });
+  reference.run_watched(x, {*reference.graph().find("centred")}, [&](graph::ValueId, const Tensor& t) { expected = t.clone(); });
+  EXPECT_TRUE(equal(seen, expected));
+  // A few rows of each value in place of 40 * 33.
+  EXPECT_LT(program.arena_bytes(operands(40)), size_t{40 * 33 * 96 * 4});
+}
+
+TEST(RowGroups, AValueReadWholeEndsAGroup) {
+  const graph::Graph g = graph::parse(R"(graph g {
+  %x: Float(64, 40) = input
+  %a: Float(64, 40) = neg(%x)
+  %b: Float(64, 40) = abs(%a)
+  %m: Float(1, 40) = mean(%b, dim=[0])
+  %c: Float(64, 40) = sub(%x, %m)
+  %d: Float(64, 40) = neg(%c)
+  return (%d)
+})");
+  const Tensor x = Tensor::randn({64, 40}, 1);
+  EXPECT_TRUE(equal(compile(g).run({x})[0], compile(g, {.engine = "reference"}).run({x})[0]));
+}
+
+}  // namespace
+}  // namespace octet::runtime

@@ -118,7 +118,7 @@ TEST(CliConvert, ThereAndBackComputesTheSame) {
   TempDir dir;
   quantize_glyphs(dir / "q.octet");
   std::string input = three_images(dir);
-  for (const std::string first : {kNet, (dir / "q.octet").string()}) {
+  for (const std::string& first : {std::string(kNet), (dir / "q.octet").string()}) {
     auto convert = [&](const std::string& from, const std::string& to) {
       RunResult r = run_octet({"convert", from, to});
       expect_success(r);

@@ -50,7 +50,10 @@ int64_t allocations(const std::function<void()>& fn) {
 
 struct Net {
   explicit Net(TensorType input) { x = g.add_input("x", std::move(input)); }
-  ValueId weight(Shape shape) { return g.add_constant("w" + std::to_string(++count), Tensor::rand(shape, ++count, -0.5, 0.5)); }
+  ValueId weight(Shape shape) {
+    ++count;
+    return g.add_constant("w" + std::to_string(count), Tensor::rand(shape, static_cast<uint64_t>(count), -0.5, 0.5));
+  }
   ValueId call(const std::string& op, std::vector<ValueId> operands, const Attrs& attrs = {}) {
     return g.add_call("v" + std::to_string(++count), op, std::move(operands), attrs);
   }

@@ -5,6 +5,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
 #include "octet/engine/native_impl.h"
+#include "octet/engine/reorder.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::native {
@@ -67,11 +68,16 @@ class PermutePlan final : public KernelPlan {
       std::memcpy(y, x, static_cast<size_t>(rows_.size * bytes_));
     } else if (bytes_ == 1) {
       kernels::table().transpose(reinterpret_cast<const uint8_t*>(x), rows_.from, reinterpret_cast<uint8_t*>(y), columns_.to, rows_.size, columns_.size);
-    } else {
+    } else if (bytes_ == 2) {
+      transpose(reinterpret_cast<const uint16_t*>(x), reinterpret_cast<uint16_t*>(y));
+    } else if (bytes_ == 4) {
       transpose(reinterpret_cast<const uint32_t*>(x), reinterpret_cast<uint32_t*>(y));
+    } else {
+      transpose(reinterpret_cast<const uint64_t*>(x), reinterpret_cast<uint64_t*>(y));
     }
   }
-  void transpose(const uint32_t* x, uint32_t* y) const {
+  template <typename T>
+  void transpose(const T* x, T* y) const {
     constexpr int64_t kTile = 16;
     for (int64_t r = 0; r < rows_.size; r += kTile)
       for (int64_t c = 0; c < columns_.size; c += kTile)
@@ -102,6 +108,10 @@ class PermuteKernel final : public Kernel {
 
 }  // namespace
 
+static std::unique_ptr<KernelPlan> plan_permute(const std::vector<int64_t>& order, const Shape& x, int64_t element_bytes) {
+  return std::make_unique<PermutePlan>(order, x, element_bytes);
+}
+
 std::unique_ptr<Kernel> make_permute(const OpSpec& spec) {
   if (spec.op != "permute" || spec.inputs[0].dim() == 0) return nullptr;
   const TensorType& x = spec.inputs[0];
@@ -113,3 +123,13 @@ std::unique_ptr<Kernel> make_permute(const OpSpec& spec) {
 }
 
 }  // namespace octet::native
+
+namespace octet {
+
+std::unique_ptr<KernelPlan> plan_reorder(const Shape& shape, size_t element_bytes, bool to_channels_last) {
+  const auto bytes = static_cast<int64_t>(element_bytes);
+  if (to_channels_last) return native::plan_permute({0, 2, 3, 1}, shape, bytes);
+  return native::plan_permute({0, 3, 1, 2}, {shape[0], shape[2], shape[3], shape[1]}, bytes);
+}
+
+}  // namespace octet

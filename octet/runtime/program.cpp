@@ -9,7 +9,7 @@
 #include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
 #include "octet/base/text.h"
-#include "octet/kernels/kernels.h"
+#include "octet/engine/reorder.h"
 #include "octet/runtime/memory_plan.h"
 #include "octet/runtime/program_impl.h"
 
@@ -139,6 +139,10 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
       for (ValueId id : node.outputs) out.push_back(c->types[id].shape());
       kernel_plan = step.kernel->plan(in, out);
       scratch = std::max(scratch, kernel_plan->scratch_bytes());
+    } else if (step.kind == Step::Kind::reorder) {
+      const Slot& to = p.slots[step.outputs[0]];
+      const TensorType& type = c->types[to.value];
+      kernel_plan = plan_reorder(type.shape(), element_size(type.dtype), to.channels_last);
     }
     c->plans.push_back(std::move(kernel_plan));
   }
@@ -201,53 +205,18 @@ Tensor view(const Program::Impl& p, const Context& c, int slot_index) {
   return Tensor::wrap(bytes, shape, type.dtype, type.quantizer, strides_of(slot, shape));
 }
 
-// y[column][row] = x[row][column].
-template <typename T>
-void transpose(const std::byte* x, int64_t rows, int64_t columns, std::byte* y) {
-  if constexpr (sizeof(T) == 1) {
-    kernels::table().transpose(reinterpret_cast<const uint8_t*>(x), columns, reinterpret_cast<uint8_t*>(y), rows, rows, columns);
-  } else {
-    const T* from = reinterpret_cast<const T*>(x);
-    T* to = reinterpret_cast<T*>(y);
-    for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < columns; ++j) to[j * rows + i] = from[i * columns + j];
-  }
-}
-
-// A 4-d value from row-major to channels-last or back.
-void reorder(const Context& c, const Slot& from, const Slot& to) {
-  const TensorType& type = c.types[from.value];
-  auto dim = [&](int d) { return type.dims[d].size(); };
-  int64_t rows = dim(1), columns = dim(2) * dim(3);
-  if (from.channels_last) std::swap(rows, columns);
-  const int64_t size = static_cast<int64_t>(element_size(type.dtype)), bytes = rows * columns * size;
-  if (bytes == 0) return;
-  parallel_for(dim(0), [&](int64_t i) {
-    const std::byte* x = c.pointers[from.root] + i * bytes;
-    std::byte* y = c.pointers[to.root] + i * bytes;
-    switch (size) {
-      case 1: return transpose<uint8_t>(x, rows, columns, y);
-      case 2: return transpose<uint16_t>(x, rows, columns, y);
-      case 4: return transpose<uint32_t>(x, rows, columns, y);
-      default: return transpose<uint64_t>(x, rows, columns, y);
-    }
-  });
-}
-
 void run_step(const Program::Impl& p, Context& c, size_t index) {
   const Step& step = p.steps[index];
   switch (step.kind) {
+    case Step::Kind::reorder:
     case Step::Kind::kernel: {
       auto pointer = [&](int slot) -> std::byte* { return slot < 0 ? nullptr : c.pointers[p.slots[slot].root]; };
       for (size_t i = 0; i < step.inputs.size(); ++i) c.operands[i] = pointer(step.inputs[i]);
-      OCTET_CHECK(step.outputs.size() == 1, internal, "{}: a kernel with {} results", step.kernel->name(), step.outputs.size());
+      OCTET_CHECK(step.outputs.size() == 1, internal, "step {}: a kernel with {} results", index, step.outputs.size());
       void* out = pointer(step.outputs[0]);
       c.plans[index]->run({c.operands.data(), step.inputs.size()}, {&out, 1}, c.arena.data() + c.scratch_offset);
       return;
     }
-    case Step::Kind::reorder:
-      reorder(c, p.slots[step.inputs[0]], p.slots[step.outputs[0]]);
-      return;
     case Step::Kind::evaluate: {
       const graph::Node& node = p.graph.node(step.node);
       std::vector<Tensor> inputs;

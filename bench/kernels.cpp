@@ -296,6 +296,11 @@ void add_others() {
 // -- the ceilings themselves -------------------------------------------------------------------------------------------------------
 
 void add_ceilings() {
+  for (int64_t tasks : {2, 8, 64})  // what a step costs before any work is done
+    add(fmt::format("ceiling/hand_out/{}tasks/threads:2", tasks), [tasks](benchmark::State& s) {
+      set_num_threads(2);
+      report(s, tasks, [tasks] { parallel_for(tasks, [](int64_t i) { benchmark::DoNotOptimize(i); }); });
+    });
   for (int threads : {1, 2}) {
     add(fmt::format("ceiling/multipliers/threads:{}", threads), [threads](benchmark::State& s) {
       set_num_threads(threads);

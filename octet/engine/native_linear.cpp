@@ -88,15 +88,28 @@ void split_matrix(int64_t images, int64_t m, int64_t n, int64_t mr, int64_t nr, 
   int64_t wanted = num_threads() == 1 ? 1 : std::min<int64_t>(num_threads() * 4, work * images / (1'000'000 * wake_cost()));
   if (wanted > num_threads()) wanted -= wanted % num_threads();  // as many for each
   int64_t parts = std::max<int64_t>(1, (wanted + images - 1) / images);
-  // Rows first: a thread then reads all weights but only its rows; columns where there are too few rows (a matrix-vector
-  // product), so that weights are streamed once in all.
-  int64_t m_parts = std::min(parts, m_tiles);
-  int64_t n_parts = std::min(std::max<int64_t>(1, parts / m_parts), n_tiles);
-  if (m < 4 * mr && n_tiles > m_parts) {
-    n_parts = std::min(parts, n_tiles);
-    m_parts = std::min(std::max<int64_t>(1, parts / n_parts), m_tiles);
+  // Rows first: a thread then reads all weights but only its rows. Columns first where there are too few rows (a matrix-vector product),
+  // so that weights are streamed once in all, or where the threads would otherwise wait for the last: 49 rows are 5 tiles, which two
+  // threads share as 3 and 2.
+  auto divide = [parts](int64_t first_tiles, int64_t second_tiles) {
+    const int64_t first = std::min(parts, first_tiles);
+    return std::pair(first, std::min(std::max<int64_t>(1, parts / first), second_tiles));
+  };
+  // Elements of the thread that ends last: as many average tasks as each gets, and what the largest task has above them.
+  auto last_thread = [&](int64_t m_parts, int64_t n_parts) {
+    const double tasks = static_cast<double>(m_parts * n_parts), average = static_cast<double>(m * n) / tasks;
+    const int64_t rows = std::min(m, (m_tiles + m_parts - 1) / m_parts * mr), columns = std::min(n, (n_tiles + n_parts - 1) / n_parts * nr);
+    const int64_t rounds = (images * m_parts * n_parts + num_threads() - 1) / num_threads();
+    return static_cast<double>(rounds - 1) * average + static_cast<double>(rows * columns);
+  };
+  auto [m_parts, n_parts] = divide(m_tiles, n_tiles);
+  const auto [columns_first, rows_second] = divide(n_tiles, m_tiles);
+  const bool few_rows = m < 4 * mr && n_tiles > m_parts;
+  if (few_rows || last_thread(rows_second, columns_first) < 0.97 * last_thread(m_parts, n_parts)) {
+    m_parts = rows_second;
+    n_parts = columns_first;
   }
-  parallel_for(images * m_parts * n_parts, [&](int64_t task) {
+  parallel_for(images * m_parts * n_parts, [&, m_parts = m_parts, n_parts = n_parts](int64_t task) {
     int64_t image = task / (m_parts * n_parts), rest = task % (m_parts * n_parts);
     int64_t i = rest / n_parts, j = rest % n_parts;
     int64_t m0 = m_tiles * i / m_parts * mr, m1 = std::min(m, m_tiles * (i + 1) / m_parts * mr);

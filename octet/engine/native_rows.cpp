@@ -139,6 +139,7 @@ std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
   static const std::map<std::string, UnaryFn> known{{"sqrt", each_element([](float x) { return std::sqrt(x); })},
                                                     {"neg", each_element([](float x) { return -x; })},
                                                     {"abs", each_element([](float x) { return std::fabs(x); })}};
+  if (spec.op == "gelu" && spec.attrs.get_string("approximate") == "none") return std::make_unique<UnaryKernel>("gelu", kernels::table().gelu);
   if (is_square(spec)) return std::make_unique<UnaryKernel>("square", square);
   auto op = known.find(spec.op);
   return op == known.end() ? nullptr : std::make_unique<UnaryKernel>(spec.op, op->second);
@@ -177,9 +178,44 @@ class RowKernel final : public FloatRows {
   RowFn fn_;
 };
 
+class LayerNorm final : public FloatRows {
+ public:
+  explicit LayerNorm(double eps) : FloatRows(fmt::format("layer_norm {}", to_string(kernels::table().isa)), false, true), eps_(eps) {}
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override;
+
+ private:
+  double eps_;
+};
+
+class LayerNormPlan final : public KernelPlan {
+ public:
+  LayerNormPlan(double eps, const Shape& x) : eps_(eps), width_(x.back()), rows_(numel(x) / std::max<int64_t>(1, width_)) {}
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+    parallel_ranges(rows_, std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(1, width_)), [&](int64_t r0, int64_t r1) { run_rows(inputs, outputs, r0, r1); });
+  }
+  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
+    auto floats = [&](size_t i) { return i < inputs.size() ? static_cast<const float*>(inputs[i]) : nullptr; };
+    for (int64_t r = r0; r < r1; ++r)
+      kernels::table().layer_norm(floats(0) + r * width_, floats(1), floats(2), eps_, static_cast<float*>(outputs[0]) + r * width_, width_);
+  }
+
+ private:
+  double eps_;
+  int64_t width_, rows_;
+};
+
+std::unique_ptr<KernelPlan> LayerNorm::plan(const std::vector<Shape>& in, const std::vector<Shape>&) const {
+  return std::make_unique<LayerNormPlan>(eps_, in[0]);
+}
+
 std::unique_ptr<Kernel> make_row_function(const OpSpec& spec) {
   const int64_t rank = spec.inputs[0].dim(), last = rank - 1;
   if (rank == 0 || spec.inputs[0].dims.back() == Dim(0)) return nullptr;
+  if (spec.op == "layer_norm") {
+    const int64_t axis = spec.attrs.get_int("axis");
+    if (axis != -1 && axis != last) return nullptr;
+    return std::make_unique<LayerNorm>(spec.attrs.get_double("eps"));
+  }
   if (spec.op == "softmax") {
     const int64_t dim = spec.attrs.get_int("dim");
     if (dim != -1 && dim != last) return nullptr;
@@ -198,9 +234,9 @@ std::unique_ptr<Kernel> make_row_function(const OpSpec& spec) {
 
 std::unique_ptr<Kernel> make_rows(const OpSpec& spec) {
   for (size_t i = 0; i < spec.inputs.size(); ++i)
-    if (!spec.has(i) || spec.inputs[i].dtype != DType::float32) return nullptr;
+    if (spec.has(i) ? spec.inputs[i].dtype != DType::float32 : spec.op != "layer_norm") return nullptr;
   if (spec.inputs.empty() || spec.outputs.size() != 1 || spec.outputs[0].dtype != DType::float32) return nullptr;
-  if (auto kernel = spec.inputs.size() == 2 ? make_binary(spec) : nullptr) return kernel;
+  if (auto kernel = spec.inputs.size() == 2 && spec.has(1) ? make_binary(spec) : nullptr) return kernel;
   if (auto kernel = make_unary(spec)) return kernel;
   return make_row_function(spec);
 }

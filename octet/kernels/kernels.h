@@ -213,6 +213,11 @@ struct KernelTable {
   // y = exp(x - max(x)) / sum of them, for one row: exponentials in float32 to a unit in the last place, their sum as above. NaN
   // anywhere, or nothing but -inf: all NaN. y may be x.
   void (*softmax)(const float* x, float* y, int64_t n) = nullptr;
+  // y = x * P(Z <= x) for a standard normal Z (gelu), to 3 units in the last place.
+  void (*gelu)(const float* x, float* y, int64_t n) = nullptr;
+  // One row: y = f((x - mean) * (1 / sqrt(variance + eps)) * weight + bias) in double, the (biased) variance too; their sums in eight
+  // parts, of i modulo 8, added pairwise. weight and bias may be null. y may be x.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, double eps, float* y, int64_t n) = nullptr;
   // One step of an LSTM for n units. g: what x gives the gates in, forget, candidate, out (4*n), which become the gates themselves;
   // r: what h gives them; cell and h: the states, h only written. Sigmoid and tanh in double, rounded once; all else in float32.
   void (*lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) = nullptr;

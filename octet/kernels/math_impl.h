@@ -129,6 +129,55 @@ inline void softmax(const float* x, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] *= scale;
 }
 
+// y = x * P(Z <= x) for a standard normal Z: x * erfc(-x/sqrt(2)) / 2, to 3 units in the last place. erfc(z) = t * p(t) * exp(-z^2) with
+// t = 2 / (2 + z), p interpolated at Chebyshev's points for z up to 10.5 (to 5e-9); what x^2 was rounded by is made good.
+inline float gelu_of(float x) {
+  const float a = __builtin_fabsf(x) < 14 ? __builtin_fabsf(x) : 14, t = 2 / (2 + a * 0.70710678f);
+  float p = 0.0334850395415f;
+  p = __builtin_fmaf(p, t, -0.178156419244f);
+  p = __builtin_fmaf(p, t, 0.349765884336f);
+  p = __builtin_fmaf(p, t, -0.245094426935f);
+  p = __builtin_fmaf(p, t, -0.0614391187314f);
+  p = __builtin_fmaf(p, t, 0.0584197041905f);
+  p = __builtin_fmaf(p, t, 0.0459849899356f);
+  p = __builtin_fmaf(p, t, 0.187835739646f);
+  p = __builtin_fmaf(p, t, 0.244828028134f);
+  p = __builtin_fmaf(p, t, 0.282283207705f);
+  p = __builtin_fmaf(p, t, 0.282087373596f);
+  const float square = a * a, rest = __builtin_fmaf(a, a, -square);
+  const float half_tail = 0.5f * a * (t * p * (exp_of(-0.5f * square) * (1 - 0.5f * rest)));
+  const float y = x < 0 ? -half_tail : x - half_tail;
+  return x != x ? x : y;
+}
+inline void gelu(const float* x, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = gelu_of(x[i]);
+}
+
+// One row with mean 0 and variance 1, times weight plus bias: y = f((x - mean) * (1 / sqrt(variance + eps)) * weight + bias), all in double.
+// Sums in eight parts, of i modulo 8, added pairwise.
+inline double in_pairs(Doubles8 s) { return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])); }
+
+inline void layer_norm(const float* x, const float* weight, const float* bias, double eps, float* y, int64_t n) {
+  const int64_t whole = n / 8 * 8;
+  Doubles8 sums{}, squares{}, v;
+  double rest[8] = {};
+  for (int64_t i = 0; i < whole; i += 8) load(x + i, v), sums += v;
+  for (int64_t i = whole; i < n; ++i) rest[i % 8] = static_cast<double>(x[i]);
+  for (int j = 0; j < 8; ++j) sums[j] += rest[j];
+  const double mean = in_pairs(sums) / static_cast<double>(n);
+  for (int64_t i = 0; i < whole; i += 8) load(x + i, v), v -= mean, squares += v * v;
+  for (int64_t i = whole; i < n; ++i) squares[i % 8] += (static_cast<double>(x[i]) - mean) * (static_cast<double>(x[i]) - mean);
+  const double inverse = 1 / __builtin_sqrt(in_pairs(squares) / static_cast<double>(n) + eps);
+  if (weight && bias) {
+    for (int64_t i = 0; i < n; ++i)
+      y[i] = static_cast<float>((static_cast<double>(x[i]) - mean) * inverse * static_cast<double>(weight[i]) + static_cast<double>(bias[i]));
+  } else {
+    for (int64_t i = 0; i < n; ++i)
+      y[i] = static_cast<float>((static_cast<double>(x[i]) - mean) * inverse * static_cast<double>(weight ? weight[i] : 1.0f) +
+                                static_cast<double>(bias ? bias[i] : 0.0f));
+  }
+}
+
 // y[i] = a[i * a_step] op b[i * b_step], steps 0 or 1.
 template <typename Op>
 inline void arithmetic_of(const float* a, int64_t a_step, const float* b, int64_t b_step, float* y, int64_t n, Op op) {

@@ -50,6 +50,8 @@ constexpr KernelTable make_table(Isa isa) {
       .arithmetic = arithmetic,
       .sum = sum,
       .softmax = softmax,
+      .gelu = gelu,
+      .layer_norm = layer_norm,
       .lstm_gates = lstm_gates,
       .min_max = Elementwise<V>::min_max,
       .histogram = Histograms<V>::run,

@@ -2,6 +2,8 @@
 
 #include <map>
 
+#include "octet/base/parallel.h"
+#include "octet/kernels/kernels.h"
 #include "octet/ops/define_impl.h"
 #include "octet/ops/gradient_impl.h"
 #include "octet/ops/iterate_impl.h"
@@ -203,8 +205,18 @@ OCTET_OP(hardswish, "hardswish(x) -> y", QRule::own, OCTET_UNARY(Hardswish),
          slope([](auto x, auto, auto dy) { return x < -3 ? dy * 0 : x < 3 ? dy * (x / 3 + decltype(x)(0.5)) : dy; }),
          Doc{"x * min(max(x + 3, 0), 6) / 6"})
 
-// y = x * P(Z <= x) for a standard normal Z, by erf ("none") or by its approximation with tanh ("tanh").
-OCTET_OP(gelu, "gelu(x, *, approximate=\"none\") -> y", QRule::own, OCTET_UNARY(Gelu),
+// y = x * P(Z <= x) for a standard normal Z, by erf ("none"; float32: the kernel's) or by its approximation with tanh ("tanh").
+OCTET_OP(gelu, "gelu(x, *, approximate=\"none\") -> y", QRule::own, unary_type<unary::Gelu>(), eval([](const Call& c) {
+           if (c[0].dtype() != DType::float32 || c.attrs().get_string("approximate") != "none") return unary_eval<unary::Gelu>().fn(c)[0];
+           const bool dense = c[0].is_contiguous() || c[0].is_contiguous(MemoryFormat::channels_last);
+           const Tensor x = dense ? c[0] : c[0].contiguous();
+           Tensor y = Tensor::empty(x.shape(), x.dtype(), nullptr, format_of(x));
+           const float* in = x.data<float>();
+           float* out = y.data<float>();
+           parallel_ranges(x.numel(), kGrain, [&](int64_t i0, int64_t i1) { kernels::table().gelu(in + i0, out + i0, i1 - i0); });
+           return y;
+         }),
+         quantized(unary_codes),
          slope_of([](const Attrs& a) {
            return [by_tanh = a.get_string("approximate") == "tanh"](auto x, auto, auto dy) {
              return dy * gelu_slope(x, by_tanh);

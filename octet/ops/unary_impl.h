@@ -184,6 +184,12 @@ struct Gelu {
                 "gelu: approximate=\"{}\"; expected \"none\" or \"tanh\"", a.get_string("approximate"));
   }
   T operator()(T v) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (float y; !by_tanh) {
+        kernels::table().gelu(&v, &y, 1);
+        return y;
+      }
+    }
     const double x = v;
     constexpr double kSqrtHalf = 0.70710678118654752440, kSqrtTwoOverPi = 0.79788456080286535588;
     // Hendrycks and Gimpel 2016: x times the normal distribution function of x, or its approximation by tanh.

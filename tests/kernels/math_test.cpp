@@ -95,6 +95,52 @@ TEST_P(MathTest, ArithmeticIsOneRoundedOperation) {
       }
 }
 
+TEST_P(MathTest, GeluIsItsDefinitionAndTheSameBitsEverywhere) {
+  std::vector<float> x;
+  for (float v = -14; v < 14; v += 0.0173f) x.push_back(v);
+  std::vector<float> y(x.size()), plain(x.size());
+  kernels().gelu(x.data(), y.data(), static_cast<int64_t>(x.size()));
+  table(Isa::scalar).gelu(x.data(), plain.data(), static_cast<int64_t>(x.size()));
+  EXPECT_EQ(y, plain);
+  for (size_t i = 0; i < x.size(); ++i) {
+    const auto v = static_cast<double>(x[i]), expected = 0.5 * v * std::erfc(-v * std::sqrt(0.5));
+    // 3 units; results below the smallest normal number may be 0.
+    EXPECT_NEAR(y[i], expected, 3 * 0x1p-23 * std::fabs(expected) + 1e-36) << x[i];
+  }
+}
+
+TEST_P(MathTest, GeluAtTheEndsOfTheLine) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  const std::vector<float> x{0, -0.0f, kInf, -kInf, std::numeric_limits<float>::quiet_NaN(), 3e38f, -3e38f};
+  std::vector<float> y(x.size());
+  kernels().gelu(x.data(), y.data(), static_cast<int64_t>(x.size()));
+  EXPECT_EQ(y[0], 0);
+  EXPECT_EQ(y[1], 0);
+  EXPECT_EQ(y[2], kInf);
+  EXPECT_EQ(y[3], 0);
+  EXPECT_TRUE(std::isnan(y[4]));
+  EXPECT_EQ(y[5], 3e38f);
+  EXPECT_EQ(y[6], 0);
+}
+
+TEST_P(MathTest, LayerNormIsItsFormulaInDouble) {
+  for (size_t n : {1, 7, 8, 20, 96}) {
+    const std::vector<float> x = numbers(n), weight(x.rbegin(), x.rend());
+    std::vector<float> y(n), bias(n, 0.25f);
+    for (bool affine : {false, true}) {
+      kernels().layer_norm(x.data(), affine ? weight.data() : nullptr, affine ? bias.data() : nullptr, 1e-5, y.data(), static_cast<int64_t>(n));
+      double mean = 0, variance = 0;
+      for (float v : x) mean += static_cast<double>(v) / static_cast<double>(n);
+      for (float v : x) variance += (static_cast<double>(v) - mean) * (static_cast<double>(v) - mean) / static_cast<double>(n);
+      for (size_t i = 0; i < n; ++i) {
+        const double normal = (static_cast<double>(x[i]) - mean) / std::sqrt(variance + 1e-5);
+        const double expected = affine ? normal * static_cast<double>(weight[i]) + 0.25 : normal;
+        EXPECT_NEAR(y[i], expected, 1e-7 * std::fabs(expected) + 1e-10);
+      }
+    }
+  }
+}
+
 TEST_P(MathTest, SumsAreTakenInSixteenParts) {
   for (size_t n : {1, 15, 16, 33, 1000}) {
     const std::vector<float> x = numbers(n);

@@ -83,6 +83,25 @@ TEST(RowGroups, ValuesInsideCanBeWatchedAndNeedMemoryOnlyThen) {
   EXPECT_LT(program.arena_bytes(operands(40)), size_t{40 * 33 * 96 * 4});
 }
 
+TEST(RowGroups, LayerNormAndGeluAreTheBitsOfTheirOperators) {
+  const graph::Graph g = graph::parse(R"(graph g {
+  %x: Float(5, 9, 40) = input
+  %w: Float(40) = input
+  %b: Float(40) = input
+  %n: Float(5, 9, 40) = layer_norm(%x, %w, %b)
+  %p: Float(5, 9, 40) = layer_norm(%n, eps=0.001)
+  %y: Float(5, 9, 40) = gelu(%p)
+  return (%n, %y)
+})");
+  const std::vector<Tensor> x{Tensor::randn({5, 9, 40}, 1), Tensor::randn({40}, 2), Tensor::randn({40}, 3)};
+  const Program native = compile(g);
+  EXPECT_EQ(native.steps()[0].engine, "native");
+  EXPECT_EQ(native.steps()[2].engine, "native");
+  const auto got = native.run(x), expected = compile(g, {.engine = "reference"}).run(x);
+  EXPECT_TRUE(equal(got[0], expected[0]));
+  EXPECT_TRUE(equal(got[1], expected[1]));
+}
+
 TEST(RowGroups, AValueReadWholeEndsAGroup) {
   const graph::Graph g = graph::parse(R"(graph g {
   %x: Float(64, 40) = input

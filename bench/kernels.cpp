@@ -288,7 +288,7 @@ void add_others() {
     std::vector<float> g, cell(512), h(512);
     report(s, 512, [&] {
       g = from;
-      table().lstm_gates(g.data(), r.data(), cell.data(), h.data(), 512);
+      table().lstm_gates(g.data(), r.data(), 512, cell.data(), h.data(), 512);
     });
   });
 }

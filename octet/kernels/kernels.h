@@ -218,9 +218,14 @@ struct KernelTable {
   // One row: y = f((x - mean) * (1 / sqrt(variance + eps)) * weight + bias) in double, the (biased) variance too; their sums in eight
   // parts, of i modulo 8, added pairwise. weight and bias may be null. y may be x.
   void (*layer_norm)(const float* x, const float* weight, const float* bias, double eps, float* y, int64_t n) = nullptr;
-  // One step of an LSTM for n units. g: what x gives the gates in, forget, candidate, out (4*n), which become the gates themselves;
-  // r: what h gives them; cell and h: the states, h only written. Sigmoid and tanh in double, rounded once; all else in float32.
-  void (*lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) = nullptr;
+  // What a dynamic layer's zero point and scale of x make of its weights' terms: bias[i] = -zero_point * sums[i] (wrapping),
+  // multiplier[i] = f(scale * scales[i]).
+  void (*dynamic_terms)(int32_t zero_point, float scale, const int32_t* sums, const float* scales, int32_t* bias, float* multiplier,
+                        int64_t n) = nullptr;
+  // One step of an LSTM for n units. g: what x gives the gates in, forget, candidate, out, which lie `stride` apart and become the gates
+  // themselves; r: what h gives them, likewise; cell and h: the states, h only written. Sigmoid and tanh in double, rounded once; all
+  // else in float32.
+  void (*lstm_gates)(float* g, const float* r, int64_t stride, float* cell, float* h, int64_t n) = nullptr;
   // Minimum and maximum of n floats. NaN is ignored (only NaN: +inf and -inf); infinities are not, but both are counted
   // in *not_finite. A zero comes out as +0.
   void (*min_max)(const float* x, int64_t n, float* mn, float* mx, int64_t* not_finite) = nullptr;

@@ -108,7 +108,7 @@ void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
       set_num_threads(1 + seed / 100 % 3);  // seldom: a new count means a new pool
       auto got = evaluate(c);
       ASSERT_EQ(got.size(), expected.size());
-      ASSERT_TRUE(equal(got[0], expected[0]))
+      for (size_t r = 0; r < got.size(); ++r) ASSERT_TRUE(equal(got[r], expected[r]))
           << c.op << ", seed " << seed << ", " << to_string(isas[i]) << ", " << num_threads() << " threads: x "
           << to_string(c.inputs[0].type()) << ", y " << to_string(expected[0].type());
     }
@@ -215,6 +215,23 @@ TEST(Exactness, WeightOnlyLinearOfLongRowsOfExtremesDoesNotOverflow) {
     Tensor w = Tensor::empty({3, in}, DType::qint8, Quantizer::per_tensor(0.01, g.chance(0.5) ? 127 : -128, DType::qint8));
     std::fill_n(w.data<int8_t>(), w.numel(), g.chance(0.5) ? int8_t{-128} : int8_t{127});
     return Case{"linear_weight_only", {x, w}, {}, {}};
+  });
+}
+
+TEST(Exactness, DynamicLstm) {
+  expect_exact(150, [](Generator& g) {
+    const int64_t steps = g.integer(1, 5), batch = g.integer(1, 3), in = g.integer(1, 40), hidden = g.integer(1, 150);
+    auto floats = [&](Shape shape) { return Tensor::rand(std::move(shape), static_cast<uint64_t>(g.integer(0, 1 << 30)), -2, 2); };
+    auto weight = [&](int64_t k) {
+      Tensor w = g.codes({4 * hidden, k}, DType::qint8, Quantizer::per_tensor(0.003, g.chance(0.2) ? 3 : 0, DType::qint8));
+      return w.contiguous();
+    };
+    const bool bias = g.chance(0.7);
+    return Case{"lstm",
+                {floats({steps, batch, in}), floats({batch, hidden}), floats({batch, hidden}), weight(in), weight(hidden),
+                 bias ? floats({4 * hidden}) : Tensor(), bias ? floats({4 * hidden}) : Tensor()},
+                {{"reverse", g.chance(0.3)}, {"reduce_range", g.chance(0.3)}},
+                std::nullopt};
   });
 }
 

@@ -44,7 +44,7 @@ OCTET_MEASURED(depthwise)(const kernels::DepthwiseArgs& d) { table().depthwise(d
 OCTET_MEASURED(add)(const kernels::BinaryArgs& b, int64_t n) { table().add(b, 0, n); }
 OCTET_MEASURED(quantize)(const float* x, void* y, int64_t n) { table().quantize(x, y, n, 20, 128, 0, 255); }
 OCTET_MEASURED(exp_sum)(const float* x, double* y, int64_t n) { table().exp_sum(x, 5, y, n); }
-OCTET_MEASURED(lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) { table().lstm_gates(g, r, cell, h, n); }
+OCTET_MEASURED(lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) { table().lstm_gates(g, r, n, cell, h, n); }
 
 void matrix_products(bool requantized) {
   constexpr int64_t kIn = 64, kOut = 64;

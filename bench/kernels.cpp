@@ -192,6 +192,8 @@ void depthwise(benchmark::State& state, int64_t side, int64_t channels, int64_t 
   const std::vector<int32_t> bias(static_cast<size_t>(channels), 1);
   const std::vector<float> multiplier(static_cast<size_t>(channels), 1e-3f);
   d = {channels, 9, a.data(), offsets.data(), pad.data(), packed.data(), c.data(), channels, bias.data(), multiplier.data(), 3};
+  d.slide = stride;
+  d.width = side / stride;
   report(state, pixels * channels, [&] { table().depthwise(d, 0, pixels); });
 }
 

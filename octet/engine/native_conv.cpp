@@ -226,6 +226,8 @@ class DepthwisePlan final : public KernelPlan {
                                reinterpret_cast<const uint8_t*>(pad_.data()), w_.packed.data(),
                                static_cast<uint8_t*>(outputs[0]) + image * s_.pixels() * s_.c, s_.c, w_.bias.data(),
                                w_.multiplier.data(), w_.y_zero_point, w_.lo, w_.hi};
+      const Window& v = w_.window;
+      if (v.kh == 3 && v.kw == 3 && v.dw == 1 && v.sw <= 2) a.slide = v.sw, a.width = s_.ow;
       parallel_ranges(s_.pixels(), grain, [&](int64_t p0, int64_t p1) { w_.table->depthwise(a, p0, p1); });
     }
   }

@@ -80,6 +80,9 @@ struct DepthwiseArgs {
   const float* multiplier = nullptr;  // [channels]
   int32_t zero_point = 0;
   int32_t lo = 0, hi = 255;
+  // 3x3 windows, taps [row][column], that move by `slide` columns: in each run of `width` pixels (p / width is the same) the address
+  // of pixel p + 1's tap (i, j) is that of pixel p's tap (i, j + slide). 0: not so, or not known.
+  int64_t slide = 0, width = 0;
 };
 
 struct QParams {

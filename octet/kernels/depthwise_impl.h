@@ -92,8 +92,8 @@ struct DepthwiseBlock {
     const Codes<V> codes(d.zero_point, d.lo, d.hi);
     const int64_t taps = kTaps ? kTaps : d.taps;
     constexpr int kGroups = (kTaps + 3) / 4;
-    // Weights of few taps stay in registers, where there are enough of them.
-    constexpr bool kKeep = kTaps > 0 && kTaps <= 12 && Dot::kManyRegisters;
+    // Weights of few taps stay in registers, where there are enough of them; or the columns do.
+    constexpr bool kKeep = kTaps > 0 && kTaps <= 12 && kSlide == 0 && Dot::kManyRegisters;
     I kept[kKeep ? kGroups : 1][4];
     if constexpr (kKeep) {
 #pragma GCC unroll 4
@@ -142,7 +142,7 @@ struct DepthwiseBlock {
             I acc[4] = {bias[0], bias[1], bias[2], bias[3]};
 #pragma GCC unroll 3
             for (int kx = 0; kx < 3; ++kx)
-              accumulate(acc, columns[(i * kSlide + kx) % 3], kKeep ? kept[kx] : nullptr, packed + kx * 4 * Dot::kVectorBytes);
+              accumulate(acc, columns[(i * kSlide + kx) % 3], nullptr, packed + kx * 4 * Dot::kVectorBytes);
             leave(acc);
             ++p;
             row += 9;

@@ -15,7 +15,8 @@
 // every tile before the next panel is read.
 //
 // With few k the way out weighs as much as the sum: a tile's last steps are done a few rows at a time, so that the
-// requantization of one group of rows overlaps with the products of the next.
+// requantization of one group of rows overlaps with the products of the next. With very few a panel's weights stay in registers
+// and there are no tiles: rows come in pairs, one after the other.
 
 #include <immintrin.h>
 
@@ -385,7 +386,64 @@ struct Gemm {
   };
   static constexpr Shapes kShapes{};
 
+  // Rows m..m + rows of a whole panel, for codes: rows of kSteps steps, whose weights are kept in registers.
+  template <int kSteps>
+  static void pairs(const GemmArgs& g, const char* panel, int64_t m, int64_t rows, int64_t n, int64_t columns) {
+    const Exit<2> exit(g, n, columns);
+    I w[kSteps][2];
+#pragma GCC unroll 8
+    for (int s = 0; s < kSteps; ++s)
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) w[s][j] = V::load(panel + (2 * s + j) * Dot::kVectorBytes);
+    const I bias[2] = {V::load(exit.bias[0]), V::load(exit.bias[1])};
+    const auto sum = [&](I(&acc)[2], const uint8_t* row) OCTET_INLINE_LAMBDA {
+      acc[0] = bias[0];
+      acc[1] = bias[1];
+#pragma GCC unroll 8
+      for (int s = 0; s < kSteps; ++s) {
+        const I x = V::spread(row + 4 * s);
+        acc[0] = Dot::dot(acc[0], x, w[s][0]);
+        acc[1] = Dot::dot(acc[1], x, w[s][1]);
+      }
+    };
+    const uint8_t* row = g.a + m * g.lda;
+    uint8_t* y = static_cast<uint8_t*>(g.c) + m * g.ldc + n;
+    for (; rows >= 2; rows -= 2, row += 2 * g.lda, y += 2 * g.ldc) {
+      I acc[2][2];
+      sum(acc[0], row);
+      sum(acc[1], row + g.lda);
+      exit.template requantize<2, 0>(acc, y);
+    }
+    if (rows > 0) {
+      I acc[1][2];
+      sum(acc[0], row);
+      exit.template requantize<1, 0>(acc, y);
+    }
+  }
+  static constexpr int64_t kPairSteps = Dot::kManyRegisters ? 8 : 0;
+  template <int kSteps = 1>
+  static Tiles pairs_of(int64_t steps) {
+    if constexpr (kSteps <= kPairSteps) return steps == kSteps ? pairs<kSteps> : pairs_of<kSteps + 1>(steps);
+    return nullptr;
+  }
+  // The rows whose activations and codes stay in L1 while all panels pass over them.
+  static void run_pairs(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    const Tiles of = pairs_of(steps_of(g.shape));
+    const int64_t fit = kPairBytes / (g.shape.k + n1 - n0) / 2 * 2, block = fit < 64 ? 64 : fit;
+    for (int64_t m = m0; m < m1; m += block)
+      for (int64_t n = n0; n < n1; n += kPanel)
+        of(g, static_cast<const char*>(g.b) + n / kLanes * vector_bytes(g.shape), m, m1 - m < block ? m1 - m : block, n,
+           n1 - n < kPanel ? n1 - n : kPanel);
+  }
+  static constexpr int64_t kPairBytes = 24 << 10;
+
   static void run(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    if (steps_of(g.shape) <= kPairSteps && !g.offsets && g.shape.k > 0 && g.epilogue == Epilogue::requantize && !g.row_sums) {
+      const int64_t narrow = g.shape.n % kPanel, wide = narrow > 0 && narrow <= kLanes ? g.shape.n - narrow : n1;
+      run_pairs(g, m0, m1, n0, wide < n1 ? wide : n1);
+      if (wide >= n1) return;
+      if (n0 < wide) n0 = wide;
+    }
     for_blocks(g, m0, m1, n0, n1, vector_bytes(g.shape),
                [&](bool narrow, int64_t rows) { return kShapes.of[g.offsets != nullptr][narrow][rows]; });
   }

@@ -413,11 +413,23 @@ struct Gemm {
     };
     uint8_t* y = static_cast<uint8_t*>(g.c) + m * g.ldc + n;
     const int64_t end = m + rows;
-    for (; m + 2 <= end; m += 2, y += 2 * g.ldc) {
+    if (m + 2 <= end) {
+      // A pair's products stand before the way out of the pair before it, which is then ready to go: the two overlap.
       I acc[2][2];
       sum(acc[0], m);
       sum(acc[1], m + 1);
+      for (m += 2; m + 2 <= end; m += 2, y += 2 * g.ldc) {
+        I next[2][2];
+        sum(next[0], m);
+        sum(next[1], m + 1);
+        exit.template requantize<2, 0>(acc, y);
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; ++r)
+#pragma GCC unroll 2
+          for (int j = 0; j < 2; ++j) acc[r][j] = next[r][j];
+      }
       exit.template requantize<2, 0>(acc, y);
+      y += 2 * g.ldc;
     }
     if (m < end) {
       I acc[1][2];

@@ -33,7 +33,8 @@ enum class Epilogue {
 //   indirect:                               offsets[m * taps + t] < 0 ? pad : a + offsets[m * taps + t]
 // so a convolution is a matrix product whose rows are pointers into the image: no im2col copy. `pad` holds k bytes (plus
 // slack) of the activation's zero point. k is padded to a multiple of 4 for every tap: with few channels (k = 3), a whole
-// row of the window as one tap of kw * channels bytes, over an image with its padding written out, is the faster layout.
+// row of the window as one tap of kw * channels bytes, over an image with its padding written out, is the faster layout
+// (native_conv.cpp chooses it).
 //
 // Zero points: with x codes' zero point zx and weights' zw, sum (qx-zx)(qw-zw) = acc - zx*sum(qw) - zw*sum(qx) + K*zx*zw.
 // The caller folds -zx*sum(qw) + K*zx*zw into `bias`; where zw is not 0 it also passes row_sums (sum of the row's qx over
@@ -79,6 +80,9 @@ struct DepthwiseArgs {
   const float* multiplier = nullptr;  // [channels]
   int32_t zero_point = 0;
   int32_t lo = 0, hi = 255;
+  // 3x3 windows, taps [row][column], that move by `slide` columns: in each run of `width` pixels (p / width is the same) the address
+  // of pixel p + 1's tap (i, j) is that of pixel p's tap (i, j + slide). 0: not so, or not known.
+  int64_t slide = 0, width = 0;
 };
 
 struct QParams {

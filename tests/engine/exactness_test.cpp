@@ -239,6 +239,19 @@ TEST(Exactness, Conv2d) {
   expect_exact(1200, [](Generator& g) { return conv_case(g, g.integer(1, 20), g.integer(1, 40), 1, 4); });
 }
 
+// The first layer of a network: windows over few channels, whose rows are one tap each where that is less work.
+TEST(Exactness, Conv2dOfFewChannels) {
+  expect_exact(300, [](Generator& g) {
+    const int64_t kh = g.integer(1, 7), kw = g.integer(1, 7), c = g.integer(1, 4), oc = g.integer(1, 40), dh = g.integer(1, 2);
+    Attrs attrs{{"stride", std::vector<int64_t>{g.integer(1, 3), g.integer(1, 3)}},
+                {"padding", std::vector<int64_t>{g.integer(0, 4), g.integer(0, 4), g.integer(0, 4), g.integer(0, 4)}},
+                {"dilation", std::vector<int64_t>{dh, g.chance(0.9) ? 1 : 2}},
+                {"activation", g.activation_name()}};
+    const Tensor x = g.activation({g.integer(1, 2), c, g.integer(dh * (kh - 1) + 1, 14), g.integer(2 * kw - 1, 14)});
+    return Case{"conv2d", {x, g.weight({oc, c, kh, kw}), g.bias(oc)}, attrs, g.result()};
+  });
+}
+
 TEST(Exactness, GroupedConv2d) {
   expect_exact(400, [](Generator& g) { return conv_case(g, g.integer(1, 9), g.integer(1, 9), g.integer(2, 5), 3); });
 }

@@ -82,7 +82,7 @@ void depthwise() {
   const std::vector<float> multiplier(kChannels, 1e-3f);
   std::vector<uint8_t> packed = bytes(table().depthwise_packed_bytes(kChannels, 9)), y = bytes(kPixels * kChannels);
   table().depthwise_pack(kChannels, 9, reinterpret_cast<const int8_t*>(w.data()), packed.data());
-  measured_depthwise({kChannels, 9, a.data(), offsets.data(), pad.data(), packed.data(), y.data(), kChannels, bias.data(), multiplier.data(), 3});
+  measured_depthwise({kChannels, 9, a.data(), offsets.data(), pad.data(), packed.data(), y.data(), kChannels, bias.data(), multiplier.data(), 3, 0, 255, 1, kSide});
 }
 
 }  // namespace

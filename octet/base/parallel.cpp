@@ -1,26 +1,36 @@
 #include "octet/base/parallel.h"
 
 #include <omp.h>
+#include <pthread.h>
 #include <pthreadpool.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "octet/base/check_impl.h"
 
 namespace octet {
 namespace {
 
-int usable_cores() {
+// The cores that the calling thread may run on; none if the system does not say.
+cpu_set_t allowed_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
-  return 1;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) CPU_ZERO(&set);
+  return set;
+}
+
+int usable_cores() {
+  const cpu_set_t set = allowed_cores();
+  return std::max(1, CPU_COUNT(&set));
 }
 
 int initial_threads() {
@@ -34,15 +44,104 @@ int initial_threads() {
   return usable_cores();
 }
 
-// The pool is made at its first use and replaced when the thread count changes. `busy` lets one caller in; any other
-// (a second thread, or a nested call) runs its work inline.
+// Makes a pool of threads. The system may put a new thread on the core of its maker, where it waits for milliseconds while its maker
+// spins, waiting for it, and leave it there. So another thread makes the pool, which starts on another core than the caller's, and each
+// worker of the pool moves to a core of its own; afterwards they are free to move.
+class PoolMaker {
+ public:
+  explicit PoolMaker(int threads) : threads_(threads), all_(allowed_cores()), others_(all_) {
+    if (const int core = sched_getcpu(); core >= 0 && core < CPU_SETSIZE) CPU_CLR(core, &others_);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    const bool spread = CPU_COUNT(&others_) > 0 && pthread_attr_setaffinity_np(&attributes, sizeof others_, &others_) == 0;
+    auto run = [](void* self) -> void* {
+      static_cast<PoolMaker*>(self)->make(true);
+      return nullptr;
+    };
+    running_ = spread && pthread_create(&thread_, &attributes, run, this) == 0;
+    pthread_attr_destroy(&attributes);
+    if (!running_) make(false);
+  }
+  ~PoolMaker() {
+    if (pthreadpool_t pool = take()) pthreadpool_destroy(pool);
+  }
+  PoolMaker(const PoolMaker&) = delete;
+
+  int threads() const { return threads_; }
+  bool done() const { return done_.load(std::memory_order_acquire); }
+  // The pool, once; waits for it. Null if there can be none.
+  pthreadpool_t take() {
+    if (running_) pthread_join(thread_, nullptr);
+    running_ = false;
+    return std::exchange(pool_, nullptr);
+  }
+
+ private:
+  void make(bool spread) {
+    pool_ = pthreadpool_create(static_cast<size_t>(threads_));
+    if (pool_ && spread && pthreadpool_get_threads_count(pool_) == static_cast<size_t>(threads_)) {
+      maker_ = pthread_self();
+      auto settle = [](void* self, size_t) { static_cast<PoolMaker*>(self)->settle(); };
+      pthreadpool_parallelize_1d(pool_, settle, this, static_cast<size_t>(threads_), 0);
+    }
+    done_.store(true, std::memory_order_release);
+  }
+  // A task for each thread of the pool: none returns before all have come, so that none gets two.
+  void settle() {
+    std::unique_lock lock(mutex_);
+    if (!pthread_equal(pthread_self(), maker_)) {
+      int n = workers_++ % CPU_COUNT(&others_), core = 0;
+      while (!CPU_ISSET(core, &others_) || n-- > 0) ++core;
+      cpu_set_t one;
+      CPU_ZERO(&one);
+      CPU_SET(core, &one);
+      sched_setaffinity(0, sizeof one, &one);
+      sched_setaffinity(0, sizeof all_, &all_);
+    }
+    if (++settled_ == threads_) all_settled_.notify_all();
+    all_settled_.wait(lock, [&] { return settled_ == threads_; });
+  }
+
+  const int threads_;
+  const cpu_set_t all_;
+  cpu_set_t others_;
+  pthread_t thread_{}, maker_{};
+  bool running_ = false;
+  pthreadpool_t pool_ = nullptr;
+  std::atomic<bool> done_{false};
+  std::mutex mutex_;
+  std::condition_variable all_settled_;
+  int workers_ = 0, settled_ = 0;
+};
+
+// The pool is made at its first use, or when start_threads asks for it, and replaced when the thread count changes. The mutex lets one
+// caller in; any other (a second thread, or a nested call) runs its work inline.
 struct Pool {
   std::mutex mutex;
   std::atomic<int> threads{0};
+  std::unique_ptr<PoolMaker> maker;  // while a pool is made
   pthreadpool_t pool = nullptr;
   int pool_threads = 0;
 
+  // Starts making a pool of this size unless there is one.
+  void start(int wanted) {
+    if (pool_threads == wanted || (maker && maker->threads() == wanted)) return;
+    maker = std::make_unique<PoolMaker>(wanted);
+  }
+  // Whether the pool has this size now. One that was asked for in time is not waited for.
+  bool ready(int wanted) {
+    if (pool_threads == wanted) return pool != nullptr;
+    const bool asked_before = maker != nullptr && maker->threads() == wanted;
+    start(wanted);
+    if (asked_before && !maker->done()) return false;
+    if (pool) pthreadpool_destroy(pool);
+    pool = maker->take();
+    pool_threads = wanted;
+    maker.reset();
+    return pool != nullptr;
+  }
   ~Pool() {
+    maker.reset();
     if (pool) pthreadpool_destroy(pool);
   }
 };
@@ -164,6 +263,14 @@ int64_t wake_cost() {
   return g_openmp.load(std::memory_order_relaxed) && g_spinning.load(std::memory_order_relaxed) == 0 ? 8 : 1;
 }
 
+void start_threads() {
+  const int threads = num_threads();
+  auto& pool = the_pool();
+  if (threads == 1 || t_inside || g_openmp.load(std::memory_order_relaxed) || !pool.mutex.try_lock()) return;
+  std::lock_guard lock(pool.mutex, std::adopt_lock);
+  pool.start(threads);
+}
+
 void rest_threads() {
   auto& pool = the_pool();
   if (t_inside || !pool.mutex.try_lock()) return;
@@ -185,14 +292,11 @@ void detail::parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* con
       if (work.error) std::rethrow_exception(work.error);
       return;
     }
-    if (pool.pool_threads != threads) {
-      if (pool.pool) pthreadpool_destroy(pool.pool);
-      pool.pool = pthreadpool_create(static_cast<size_t>(threads));
-      pool.pool_threads = threads;
+    if (pool.ready(threads)) {
+      pthreadpool_parallelize_1d(pool.pool, run_task, &work, static_cast<size_t>(tasks), 0);
+      if (work.error) std::rethrow_exception(work.error);
+      return;
     }
-    pthreadpool_parallelize_1d(pool.pool, run_task, &work, static_cast<size_t>(tasks), 0);
-    if (work.error) std::rethrow_exception(work.error);
-    return;
   }
   for (int64_t i = 0; i < tasks; ++i) call(context, i);
 }

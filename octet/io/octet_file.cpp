@@ -5,6 +5,7 @@
 #include <set>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
 #include "octet/io/fields_impl.h"
 #include "octet/io/safetensors.h"
 #include "octet/io/state_dict_impl.h"
@@ -316,6 +317,7 @@ void save_octet(const Graph& graph, const std::filesystem::path& path) {
 }
 
 Graph load_octet(const std::filesystem::path& path) {
+  start_threads();  // whoever reads a model will run it
   try {
     return Reader(path).read();
   } catch (const nlohmann::json::exception& e) {

@@ -1,8 +1,11 @@
 // Graph -> steps: kernels are made, layouts chosen, results that may share memory merged.
 #include <algorithm>
+#include <exception>
+#include <map>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/file.h"
+#include "octet/base/parallel.h"
 #include "octet/graph/fuse_lookups.h"
 #include "octet/graph/move_codes.h"
 #include "octet/runtime/program_impl.h"
@@ -48,6 +51,7 @@ class Compiler {
   }
 
   std::shared_ptr<Program::Impl> compile() {
+    pack_weights();
     int input = 0;
     for (size_t i = 0; i < g_.nodes().size(); ++i) {
       const Node& node = g_.node(static_cast<NodeId>(i));
@@ -189,6 +193,46 @@ class Compiler {
     return ops::make_spec(ops::get(node.op), node.attrs, types, std::move(constants), std::move(outputs), label);
   }
 
+  // Kernels with many weights, whose packing is most of the work of compiling, are made first, on all threads: each by one of them,
+  // the largest first, but those that alone would keep a thread busy for longer than the others by all together.
+  void pack_weights() {
+    constexpr int64_t kManyBytes = 16 << 10;
+    std::vector<std::pair<int64_t, NodeId>> order;
+    int64_t total = 0;
+    for (size_t i = 0; i < g_.nodes().size(); ++i) {
+      const Node& node = g_.node(static_cast<NodeId>(i));
+      if (node.kind != NodeKind::call || node.inputs.size() < 2 || node.inputs[1] == kNone || !g_.is_constant(node.inputs[1])) continue;
+      const Tensor& weight = g_.constant(node.inputs[1]);
+      if (!weight.is_quantized() || weight.nbytes() < kManyBytes) continue;
+      order.emplace_back(-weight.nbytes(), static_cast<NodeId>(i));
+      total += weight.nbytes();
+    }
+    std::sort(order.begin(), order.end());
+    for (const auto& [bytes, id] : order) packed_[id];
+    auto make = [&](size_t i) {
+      Packed& p = packed_.find(order[i].second)->second;
+      try {
+        p.spec = spec_of(g_.node(order[i].second));
+        p.kernel = make_kernel(p.spec, impl_->engine);
+        if (p.kernel) forget_packed(p.spec, *p.kernel);
+      } catch (...) {
+        p.error = std::current_exception();  // said when it is the node's turn
+      }
+    };
+    size_t large = 0;
+    for (; large < order.size() && -order[large].first * num_threads() > total; ++large) {
+      total += order[large].first;
+      make(large);
+    }
+    parallel_for(static_cast<int64_t>(order.size() - large), [&](int64_t i) { make(large + static_cast<size_t>(i)); });
+  }
+
+  // The kernel has its own copy; the graph's is seldom looked at again.
+  static void forget_packed(const OpSpec& spec, const Kernel& kernel) {
+    for (size_t i = 0; i < spec.constants.size(); ++i)
+      if (spec.constants[i].defined() && kernel.packs(i)) forget_file_pages(spec.constants[i].raw_data(), spec.constants[i].nbytes());
+  }
+
   void call(NodeId id, const Node& node) {
     if (is_alias(node.op) && !g_.is_constant(node.inputs[0]) &&
         same_codes(g_.type(node.inputs[0]), g_.type(node.outputs[0]))) {
@@ -196,8 +240,17 @@ class Compiler {
       new_slot(node.outputs[0], false, impl_->slots[source].root, impl_->slots[source].made);
       return;
     }
-    OpSpec spec = spec_of(node);
-    auto kernel = make_kernel(spec, impl_->engine);
+    OpSpec spec;
+    std::unique_ptr<Kernel> kernel;
+    if (auto it = packed_.find(id); it != packed_.end()) {
+      if (it->second.error) std::rethrow_exception(it->second.error);
+      spec = std::move(it->second.spec);
+      kernel = std::move(it->second.kernel);
+    } else {
+      spec = spec_of(node);
+      kernel = make_kernel(spec, impl_->engine);
+      if (kernel) forget_packed(spec, *kernel);
+    }
     Step step;
     step.node = id;
     if (!kernel) {
@@ -223,8 +276,6 @@ class Compiler {
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
       bool absent = v == kNone || (g_.is_constant(v) && kernel->packs(i));
-      // The kernel has its own copy; the graph's is seldom looked at again.
-      if (absent && v != kNone) forget_file_pages(g_.constant(v).raw_data(), g_.constant(v).nbytes());
       step.inputs.push_back(absent ? -1 : slot_of(v, wants_nhwc(kernel->input_layout(i), v)));
     }
     for (size_t i = 0; i < node.outputs.size(); ++i)
@@ -358,6 +409,12 @@ class Compiler {
   std::shared_ptr<Program::Impl> impl_;
   const Graph& g_;
   std::vector<int> second_;  // by value: the slot of its other layout
+  struct Packed {
+    OpSpec spec;
+    std::unique_ptr<Kernel> kernel;
+    std::exception_ptr error;
+  };
+  std::map<NodeId, Packed> packed_;  // kernels made before their turn
   std::vector<std::string> cannot_run_;
 };
 

@@ -5,6 +5,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/file.h"
+#include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
 #include "octet/graph/fuse_lookups.h"
 #include "octet/graph/move_codes.h"
@@ -42,9 +43,14 @@ bool layout_free(const TensorType& t) {
 
 class Compiler {
  public:
-  Compiler(const Graph& g, const CompileOptions& options) : impl_(std::make_shared<Program::Impl>()), g_(impl_->graph) {
+  Compiler(const Graph& g, const CompileOptions& options)
+      : impl_(std::make_shared<Program::Impl>()), g_(impl_->graph), room_(num_threads() == 1 ? 0 : packed_bytes(g)) {
     g.require_operators("compile");
-    impl_->graph = options.every_value ? g : graph::fuse_lookups(graph::move_codes(g));
+    // Other threads meanwhile clear the memory that the weights will be packed into.
+    parallel_for(1 + room_.pages(), [&](int64_t i) {
+      if (i == 0) impl_->graph = options.every_value ? g : graph::fuse_lookups(graph::move_codes(g));
+      else room_.touch(i - 1);
+    });
     impl_->engine = options.engine.empty() ? octet::engine() : options.engine;
     impl_->primary.assign(g_.values().size(), -1);
     second_.assign(g_.values().size(), -1);
@@ -193,19 +199,32 @@ class Compiler {
     return ops::make_spec(ops::get(node.op), node.attrs, types, std::move(constants), std::move(outputs), label);
   }
 
+  // About what the weights of the integer kernels will take.
+  static size_t packed_bytes(const Graph& g) {
+    int64_t bytes = 0;
+    for (const Node& node : g.nodes())
+      if (has_weight(g, node) && g.type(node.outputs[0]).is_quantized()) bytes += g.constant(node.inputs[1]).nbytes();
+    return static_cast<size_t>(bytes);
+  }
+  // Whether the node has a quantized weight worth the thought.
+  static bool has_weight(const Graph& g, const Node& node) {
+    constexpr int64_t kManyBytes = 16 << 10;
+    if (node.kind != NodeKind::call || node.inputs.size() < 2 || node.inputs[1] == kNone || !g.is_constant(node.inputs[1])) return false;
+    const Tensor& weight = g.constant(node.inputs[1]);
+    return weight.is_quantized() && weight.nbytes() >= kManyBytes;
+  }
+
   // Kernels with many weights, whose packing is most of the work of compiling, are made first, on all threads: each by one of them,
   // the largest first, but those that alone would keep a thread busy for longer than the others by all together.
   void pack_weights() {
-    constexpr int64_t kManyBytes = 16 << 10;
     std::vector<std::pair<int64_t, NodeId>> order;
     int64_t total = 0;
     for (size_t i = 0; i < g_.nodes().size(); ++i) {
       const Node& node = g_.node(static_cast<NodeId>(i));
-      if (node.kind != NodeKind::call || node.inputs.size() < 2 || node.inputs[1] == kNone || !g_.is_constant(node.inputs[1])) continue;
-      const Tensor& weight = g_.constant(node.inputs[1]);
-      if (!weight.is_quantized() || weight.nbytes() < kManyBytes) continue;
-      order.emplace_back(-weight.nbytes(), static_cast<NodeId>(i));
-      total += weight.nbytes();
+      if (!has_weight(g_, node)) continue;
+      const int64_t bytes = g_.constant(node.inputs[1]).nbytes();
+      order.emplace_back(-bytes, static_cast<NodeId>(i));
+      total += bytes;
     }
     std::sort(order.begin(), order.end());
     for (const auto& [bytes, id] : order) packed_[id];
@@ -408,6 +427,7 @@ class Compiler {
 
   std::shared_ptr<Program::Impl> impl_;
   const Graph& g_;
+  const LastingRoom room_;   // for packed weights
   std::vector<int> second_;  // by value: the slot of its other layout
   struct Packed {
     OpSpec spec;

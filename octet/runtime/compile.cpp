@@ -246,10 +246,12 @@ class Compiler {
     parallel_for(static_cast<int64_t>(order.size() - large), [&](int64_t i) { make(large + static_cast<size_t>(i)); });
   }
 
-  // The kernel has its own copy; the graph's is seldom looked at again.
+  // The kernel has its own copy; the graph's is seldom looked at again. (Each time the other threads are interrupted: small constants are
+  // not worth it.)
   static void forget_packed(const OpSpec& spec, const Kernel& kernel) {
+    constexpr int64_t kWorthIt = 64 << 10;
     for (size_t i = 0; i < spec.constants.size(); ++i)
-      if (spec.constants[i].defined() && kernel.packs(i)) forget_file_pages(spec.constants[i].raw_data(), spec.constants[i].nbytes());
+      if (const Tensor& t = spec.constants[i]; t.defined() && t.nbytes() >= kWorthIt && kernel.packs(i)) forget_file_pages(t.raw_data(), t.nbytes());
   }
 
   void call(NodeId id, const Node& node) {

@@ -1,26 +1,40 @@
 #include "octet/base/parallel.h"
 
+#include <linux/futex.h>
 #include <omp.h>
-#include <pthreadpool.h>
+#include <pthread.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
+#include <climits>
 #include <condition_variable>
 #include <cstdlib>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "octet/base/check_impl.h"
 
 namespace octet {
 namespace {
 
-int usable_cores() {
+// The cores that the calling thread may run on; none if the system does not say.
+cpu_set_t allowed_cores() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
-  return 1;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) CPU_ZERO(&set);
+  return set;
+}
+
+int usable_cores() {
+  const cpu_set_t set = allowed_cores();
+  return std::max(1, CPU_COUNT(&set));
 }
 
 int initial_threads() {
@@ -34,26 +48,7 @@ int initial_threads() {
   return usable_cores();
 }
 
-// The pool is made at its first use and replaced when the thread count changes. `busy` lets one caller in; any other
-// (a second thread, or a nested call) runs its work inline.
-struct Pool {
-  std::mutex mutex;
-  std::atomic<int> threads{0};
-  pthreadpool_t pool = nullptr;
-  int pool_threads = 0;
-
-  ~Pool() {
-    if (pool) pthreadpool_destroy(pool);
-  }
-};
-
-Pool& the_pool() {
-  static Pool pool;
-  return pool;
-}
-
 thread_local bool t_inside = false;
-std::atomic<bool> g_openmp{false};
 
 struct Work {
   void (*call)(void*, int64_t);
@@ -62,17 +57,183 @@ struct Work {
   std::atomic<bool> failed{false};
 };
 
-void run_task(void* context, size_t i) {
-  auto& work = *static_cast<Work*>(context);
+void run_task(Work& work, int64_t i) {
   bool outer = t_inside;
   t_inside = true;
   try {
-    if (!work.failed.load(std::memory_order_relaxed)) work.call(work.context, static_cast<int64_t>(i));
+    if (!work.failed.load(std::memory_order_relaxed)) work.call(work.context, i);
   } catch (...) {
     if (!work.failed.exchange(true)) work.error = std::current_exception();
   }
   t_inside = outer;
 }
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+// Threads that take part in the work of a caller, who takes part too and waits for no thread that has not come: one that is not awake
+// yet, or that the system has given its core to somebody else, does not hold up the others, who do its tasks.
+//
+// Tasks are dealt out evenly, neighbours together, the same to the same thread each time (what it wrote last is in its cache). Who has done
+// its own takes others' from their end.
+class Team {
+ public:
+  // `threads`: with the caller. Fewer if the system refuses.
+  explicit Team(int threads) : threads_(threads), shares_(static_cast<size_t>(threads)) {
+    // The system may put a new thread on the core of its maker, to wait there for milliseconds while the maker is busy, and leave it
+    // there. So each starts on a core of its own, other than the caller's if there are that many; then it is free to move.
+    all_ = allowed_cores();
+    const int own = sched_getcpu();
+    std::vector<int> cores;
+    for (int core = 0; core < CPU_SETSIZE; ++core)
+      if (CPU_ISSET(core, &all_) && core != own) cores.push_back(core);
+    for (int i = 1; i < threads; ++i) {
+      pthread_attr_t attributes;
+      pthread_attr_init(&attributes);
+      if (!cores.empty()) {
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(cores[static_cast<size_t>(i - 1) % cores.size()], &one);
+        pthread_attr_setaffinity_np(&attributes, sizeof one, &one);
+      }
+      pthread_t thread;
+      const bool started = pthread_create(&thread, &attributes, [](void* self) -> void* {
+        static_cast<Team*>(self)->work();
+        return nullptr;
+      }, this) == 0;
+      pthread_attr_destroy(&attributes);
+      if (!started) break;
+      workers_.push_back(thread);
+    }
+  }
+  ~Team() {
+    stop_ = true;
+    publish(round_.load() + 1);
+    for (pthread_t worker : workers_) pthread_join(worker, nullptr);
+  }
+  Team(const Team&) = delete;
+
+  int threads() const { return threads_; }
+
+  // run_task of each task. By one caller at a time.
+  void run(Work& work, int64_t tasks) {
+    constexpr int64_t kMost = int64_t{1} << 30;  // as many as a share can say
+    for (first_ = 0; first_ < tasks; first_ += kMost) {
+      const int64_t count = std::min(kMost, tasks - first_);
+      for (int64_t i = 0; i < threads_; ++i)
+        shares_[static_cast<size_t>(i)].tasks.store(share(count * i / threads_, count * (i + 1) / threads_), std::memory_order_relaxed);
+      work_ = &work;
+      rest_.store(false, std::memory_order_relaxed);
+      inside_.store(kOpen);
+      publish(round_.load(std::memory_order_relaxed) + 1);
+      take_tasks(0);
+      inside_.fetch_sub(kOpen);
+      for (int i = 0; inside_.load(std::memory_order_acquire) != 0; ++i) i < kSpinsOfCaller ? relax() : (void)sched_yield();
+    }
+  }
+
+  // Has the threads sleep that wait for work.
+  void rest() { rest_ = true; }
+
+ private:
+  static constexpr int kOpen = 1 << 24, kSpinsOfCaller = 5000;
+  static constexpr auto kSpinTime = std::chrono::milliseconds(2);
+
+  // Tasks begin..end-1 that nobody has taken yet; from both ends they are taken one by one.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> tasks{0};
+  };
+  static uint64_t share(int64_t begin, int64_t end) { return static_cast<uint64_t>(end) << 32 | static_cast<uint64_t>(begin); }
+
+  void take_tasks(size_t own) {
+    for (size_t i = 0; i < shares_.size(); ++i) {
+      auto& tasks = shares_[(own + i) % shares_.size()].tasks;
+      uint64_t now = tasks.load(std::memory_order_relaxed);
+      while (true) {
+        const auto begin = static_cast<int64_t>(now & 0xffffffff), end = static_cast<int64_t>(now >> 32);
+        if (begin >= end) break;
+        if (!tasks.compare_exchange_weak(now, i == 0 ? share(begin + 1, end) : share(begin, end - 1), std::memory_order_relaxed)) continue;
+        run_task(*work_, first_ + (i == 0 ? begin : end - 1));
+        now = tasks.load(std::memory_order_relaxed);
+      }
+    }
+  }
+
+  void publish(uint32_t round) {
+    round_.store(round);
+    if (asleep_.load() > 0) syscall(SYS_futex, &round_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+  }
+
+  // Until there is another round than that one.
+  uint32_t wait(uint32_t last) {
+    using Clock = std::chrono::steady_clock;
+    uint32_t round = last;
+    const auto end = Clock::now() + kSpinTime;
+    for (int i = 1; (round = round_.load(std::memory_order_acquire)) == last; ++i) {
+      relax();
+      if (i % 64 == 0 && (rest_.load(std::memory_order_relaxed) || Clock::now() > end)) break;
+    }
+    while (round == last) {
+      ++asleep_;
+      syscall(SYS_futex, &round_, FUTEX_WAIT_PRIVATE, last, nullptr, nullptr, 0);
+      --asleep_;
+      round = round_.load(std::memory_order_acquire);
+    }
+    return round;
+  }
+
+  void work() {
+    sched_setaffinity(0, sizeof all_, &all_);
+    const size_t own = static_cast<size_t>(++started_);
+    for (uint32_t round = 0; !stop_;) {
+      round = wait(round);
+      int inside = inside_.load();
+      while (inside >= kOpen)
+        if (inside_.compare_exchange_weak(inside, inside + 1)) {
+          take_tasks(own);
+          inside_.fetch_sub(1, std::memory_order_release);
+          break;
+        }
+    }
+  }
+
+  const int threads_;
+  cpu_set_t all_;
+  std::vector<pthread_t> workers_;
+  std::vector<Share> shares_;   // of the caller and each worker
+  Work* work_ = nullptr;        // of the round
+  int64_t first_ = 0;
+  alignas(64) std::atomic<uint32_t> round_{0};  // what sleepers wait on
+  std::atomic<int> asleep_{0}, started_{0};
+  std::atomic<bool> rest_{false}, stop_{false};
+  alignas(64) std::atomic<int> inside_{0};      // workers that take part; kOpen more while others may come
+};
+
+// The team is made at its first use, or when start_threads asks for it, and replaced when the thread count changes. The mutex lets one
+// caller in; any other (a second thread, or a nested call) runs its work inline.
+struct Pool {
+  std::mutex mutex;
+  std::atomic<int> threads{0};
+  std::unique_ptr<Team> team;
+
+  Team& of(int wanted) {
+    if (!team || team->threads() != wanted) {
+      team.reset();
+      team = std::make_unique<Team>(wanted);
+    }
+    return *team;
+  }
+};
+
+Pool& the_pool() {
+  static Pool pool;
+  return pool;
+}
+
+std::atomic<bool> g_openmp{false};
 
 }  // namespace
 
@@ -164,13 +325,19 @@ int64_t wake_cost() {
   return g_openmp.load(std::memory_order_relaxed) && g_spinning.load(std::memory_order_relaxed) == 0 ? 8 : 1;
 }
 
+void start_threads() {
+  const int threads = num_threads();
+  auto& pool = the_pool();
+  if (threads == 1 || t_inside || g_openmp.load(std::memory_order_relaxed) || !pool.mutex.try_lock()) return;
+  std::lock_guard lock(pool.mutex, std::adopt_lock);
+  pool.of(threads);
+}
+
 void rest_threads() {
   auto& pool = the_pool();
   if (t_inside || !pool.mutex.try_lock()) return;
   std::lock_guard lock(pool.mutex, std::adopt_lock);
-  if (pool.pool)
-    pthreadpool_parallelize_1d(pool.pool, [](void*, size_t) {}, nullptr, static_cast<size_t>(pool.pool_threads),
-                               PTHREADPOOL_FLAG_YIELD_WORKERS);
+  if (pool.team) pool.team->rest();
 }
 
 void detail::parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* context) {
@@ -181,16 +348,11 @@ void detail::parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* con
     Work work{call, context, nullptr};
     if (g_openmp.load(std::memory_order_relaxed)) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-      for (int64_t i = 0; i < tasks; ++i) run_task(&work, static_cast<size_t>(i));
+      for (int64_t i = 0; i < tasks; ++i) run_task(work, i);
       if (work.error) std::rethrow_exception(work.error);
       return;
     }
-    if (pool.pool_threads != threads) {
-      if (pool.pool) pthreadpool_destroy(pool.pool);
-      pool.pool = pthreadpool_create(static_cast<size_t>(threads));
-      pool.pool_threads = threads;
-    }
-    pthreadpool_parallelize_1d(pool.pool, run_task, &work, static_cast<size_t>(tasks), 0);
+    pool.of(threads).run(work, tasks);
     if (work.error) std::rethrow_exception(work.error);
     return;
   }

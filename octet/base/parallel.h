@@ -14,6 +14,10 @@ int num_threads();
 // Sets it; n >= 1, else Error. Takes effect for work started later. Must not be called from inside parallel_for.
 void set_num_threads(int n);
 
+// Has the pool's threads started meanwhile, if they are not there yet: starting them takes about a millisecond. Until they are there,
+// parallel_for runs on the caller alone. For what will need them soon: reading a model.
+void start_threads();
+
 // Sends the pool's threads to sleep now. After work they spin for some milliseconds to be quick for more, which takes a core
 // from whatever else wants to run then (another library's threads).
 void rest_threads();

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
 #include "octet/tensor/affine.h"
 
@@ -68,10 +69,11 @@ std::vector<int32_t> tap_offsets(const Window3& w, bool transposed, const Shape&
     for (int64_t o = 0; o < y[d + 2]; ++o)
       for (int64_t k = 0; k < w.kernel[d]; ++k) places[d].push_back(input_place(w, transposed, d, o, k, x[d + 2]) * step);
   std::vector<int32_t> offsets(y[2] * y[3] * y[4] * w.taps());
-  int32_t* to = offsets.data();
-  for (int64_t oz = 0; oz < y[2]; ++oz)
-    for (int64_t oy = 0; oy < y[3]; ++oy)
-      for (int64_t ox = 0; ox < y[4]; ++ox)
+  const int64_t row = y[4] * w.taps();
+  parallel_ranges(y[2] * y[3], 20'000 / (row + 1) + 1, [&](int64_t row0, int64_t row1) {
+    int32_t* to = offsets.data() + row0 * row;
+    for (int64_t at_row = row0; at_row < row1; ++at_row)
+      for (int64_t ox = 0, oz = at_row / y[3], oy = at_row % y[3]; ox < y[4]; ++ox)
         for (int64_t kz = 0; kz < w.kernel[0]; ++kz)
           for (int64_t ky = 0; ky < w.kernel[1]; ++ky) {
             const int64_t z = places[0][oz * w.kernel[0] + kz], at = places[1][oy * w.kernel[1] + ky];
@@ -79,6 +81,7 @@ std::vector<int32_t> tap_offsets(const Window3& w, bool transposed, const Shape&
             for (int64_t kx = 0; kx < w.kernel[2]; ++kx)
               *to++ = (z | at | columns[kx]) < 0 ? -1 : static_cast<int32_t>(z + at + columns[kx]);
           }
+  });
   return offsets;
 }
 
@@ -218,15 +221,15 @@ IntegerWeights integer_weights(const OpSpec& spec) {
 
   // All in float32: f(s_x*s_w), then f(that/s_y), as QNNPACK and ONNX Runtime compute it.
   float sx = static_cast<float>(qx.scale()), sy = static_cast<float>(qy.scale());
-  Tensor bias = spec.has(2) ? spec.constants[2].contiguous() : Tensor();
+  const Tensor bias = spec.has(2) ? spec.constants[2].contiguous() : Tensor();
+  const int32_t* codes = bias.defined() && bias.dtype() == DType::qint32 ? bias.data<int32_t>() : nullptr;
   int64_t saturated = 0;
   for (int64_t n = 0; n < r.out_channels; ++n) {
     float sw = r.scales[n], sxw = sx * sw;
     r.multiplier.push_back(sxw / sy);
     int32_t b = 0;
-    if (bias.defined() && bias.dtype() == DType::qint32 && static_cast<float>(bias.quantizer()->scale(n)) == sxw &&
-        bias.quantizer()->zero_point(n) == 0) {
-      b = bias.data<int32_t>()[n];
+    if (codes && static_cast<float>(bias.quantizer()->scale(n)) == sxw && bias.quantizer()->zero_point(n) == 0) {
+      b = codes[n];
     } else if (bias.defined()) {
       bool clamped = false;
       b = affine::quantize_bias(static_cast<float>(bias.at({n})), sx, sw, &clamped);

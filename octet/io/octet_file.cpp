@@ -5,6 +5,7 @@
 #include <set>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
 #include "octet/io/fields_impl.h"
 #include "octet/io/safetensors.h"
 #include "octet/io/state_dict_impl.h"
@@ -238,6 +239,17 @@ class Reader {
     return it->second;
   }
 
+  // The elements of a tensor of one of the dtypes that qparams have, as it lies in the file.
+  static std::vector<double> doubles(const Tensor& t) {
+    auto of = [&]<typename T>(const T* data) { return std::vector<double>(data, data + t.numel()); };
+    switch (t.dtype()) {
+      case DType::float32: return of(t.data<float>());
+      case DType::int64: return of(t.data<int64_t>());
+      case DType::int32: return of(t.data<int32_t>());
+      default: return of(t.data<double>());
+    }
+  }
+
   void node(const Fields& f) {
     Node node;
     auto kind = f.get<std::string>("kind");
@@ -262,8 +274,7 @@ class Reader {
                                             : z.dtype() == DType::int64 || z.dtype() == DType::int32),
                     corrupt, "{}: scale and zero_point are {} and {}; expected float64 or float32, and int64 or int32",
                     f.where(), to_string(s.dtype()), to_string(z.dtype()));
-        auto q = quantizer(f, s.to(DType::float64).to_vector<double>(), z.to(DType::float64).to_vector<double>(),
-                           made[0].type.dtype);
+        auto q = quantizer(f, doubles(s), doubles(z), made[0].type.dtype);
         try {
           const TensorType& type = made[0].type;
           // Codes of 4 bits lie one to a byte in the file.
@@ -316,6 +327,7 @@ void save_octet(const Graph& graph, const std::filesystem::path& path) {
 }
 
 Graph load_octet(const std::filesystem::path& path) {
+  start_threads();  // whoever reads a model will run it
   try {
     return Reader(path).read();
   } catch (const nlohmann::json::exception& e) {

@@ -29,24 +29,60 @@ constexpr Name kNames[] = {{"F64", DType::float64},   {"F32", DType::float32}, {
 // Parses the header. Beyond what the parser checks, names must not repeat and nothing nests deeper than the format does
 // (tensor > shape): a hostile header must not cost more than a small multiple of its size.
 json parse_header(const std::string& file, const char* text, size_t size) {
-  std::set<std::string> names;
-  std::vector<std::set<std::string>> keys;
-  auto callback = [&](int depth, json::parse_event_t event, json& parsed) {
-    using Event = json::parse_event_t;
-    OCTET_CHECK(depth <= 3, corrupt, "{}: the header nests deeper than a safetensors header does", file);
-    if (event == Event::object_start) keys.emplace_back();
-    if (event == Event::object_end && !keys.empty()) keys.pop_back();
-    if (event == Event::key && !keys.empty()) {
-      auto name = parsed.get<std::string>();
-      OCTET_CHECK(keys.back().insert(name).second, corrupt, "{}: '{}' occurs twice in the header", file, name);
+  class Handler : public nlohmann::detail::json_sax_dom_parser<json> {
+    using Base = nlohmann::detail::json_sax_dom_parser<json>;
+
+   public:
+    Handler(json& to, const std::string& file) : Base(to), file_(file) {}
+    bool null() { return at_depth() && Base::null(); }
+    bool boolean(bool value) { return at_depth() && Base::boolean(value); }
+    bool number_integer(json::number_integer_t value) { return at_depth() && Base::number_integer(value); }
+    bool number_unsigned(json::number_unsigned_t value) { return at_depth() && Base::number_unsigned(value); }
+    bool number_float(json::number_float_t value, const json::string_t& digits) { return at_depth() && Base::number_float(value, digits); }
+    bool string(json::string_t& value) { return at_depth() && Base::string(value); }
+    bool start_object(size_t elements) {
+      at_depth();
+      ++depth_;
+      keys_.emplace_back();
+      return Base::start_object(elements);
     }
-    return true;
+    bool end_object() {
+      --depth_;
+      keys_.pop_back();
+      return Base::end_object();
+    }
+    bool start_array(size_t elements) {
+      at_depth();
+      ++depth_;
+      return Base::start_array(elements);
+    }
+    bool end_array() {
+      --depth_;
+      return Base::end_array();
+    }
+    bool key(json::string_t& name) {
+      at_depth();
+      OCTET_CHECK(keys_.back().insert(name).second, corrupt, "{}: '{}' occurs twice in the header", file_, name);
+      return Base::key(name);
+    }
+
+   private:
+    bool at_depth() const {
+      OCTET_CHECK(depth_ <= 3, corrupt, "{}: the header nests deeper than a safetensors header does", file_);
+      return true;
+    }
+    const std::string& file_;
+    int depth_ = 0;
+    std::vector<std::set<std::string>> keys_;  // of the objects that are open
   };
+  json header;
+  Handler handler(header, file);
   try {
-    return json::parse(text, text + size, callback);
+    json::sax_parse(text, text + size, &handler);
   } catch (const json::exception& e) {
     OCTET_FAIL(corrupt, "{}: the header is not valid JSON: {}", file, e.what());
   }
+  return header;
 }
 
 // The header's entry for one tensor.

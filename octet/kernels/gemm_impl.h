@@ -72,6 +72,7 @@ struct Gemm {
           const int64_t fours = (end < whole ? end : whole) - 3;  // no four steps begin from here on
           for (int c = 0; c < kPanel && n0 + c < s.n; ++c) {
             const int8_t* from = w + ((n0 + c) * s.taps + t) * s.k;
+            __builtin_prefetch(from + (run + kRun) * 4);  // a run is a cache line of each row: no stream that the hardware would see
             char* to = out + c / kLanes * Dot::kVectorBytes;
             int64_t step = run;
             if (const int64_t first = n0 + c / 4 * 4; first + 4 <= s.n) {

@@ -1,8 +1,12 @@
 // Graph -> steps: kernels are made, layouts chosen, results that may share memory merged.
 #include <algorithm>
+#include <exception>
+#include <map>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/file.h"
+#include "octet/base/lasting.h"
+#include "octet/base/parallel.h"
 #include "octet/graph/fuse_lookups.h"
 #include "octet/graph/move_codes.h"
 #include "octet/runtime/program_impl.h"
@@ -39,15 +43,21 @@ bool layout_free(const TensorType& t) {
 
 class Compiler {
  public:
-  Compiler(const Graph& g, const CompileOptions& options) : impl_(std::make_shared<Program::Impl>()), g_(impl_->graph) {
+  Compiler(const Graph& g, const CompileOptions& options)
+      : impl_(std::make_shared<Program::Impl>()), g_(impl_->graph), room_(num_threads() == 1 ? 0 : packed_bytes(g)) {
     g.require_operators("compile");
-    impl_->graph = options.every_value ? g : graph::fuse_lookups(graph::move_codes(g));
+    // Other threads meanwhile clear the memory that the weights will be packed into.
+    parallel_for(1 + room_.pages(), [&](int64_t i) {
+      if (i == 0) impl_->graph = options.every_value ? g : graph::fuse_lookups(graph::move_codes(g));
+      else room_.touch(i - 1);
+    });
     impl_->engine = options.engine.empty() ? octet::engine() : options.engine;
     impl_->primary.assign(g_.values().size(), -1);
     second_.assign(g_.values().size(), -1);
   }
 
   std::shared_ptr<Program::Impl> compile() {
+    pack_weights();
     int input = 0;
     for (size_t i = 0; i < g_.nodes().size(); ++i) {
       const Node& node = g_.node(static_cast<NodeId>(i));
@@ -189,6 +199,61 @@ class Compiler {
     return ops::make_spec(ops::get(node.op), node.attrs, types, std::move(constants), std::move(outputs), label);
   }
 
+  // About what the weights of the integer kernels will take.
+  static size_t packed_bytes(const Graph& g) {
+    int64_t bytes = 0;
+    for (const Node& node : g.nodes())
+      if (has_weight(g, node) && g.type(node.outputs[0]).is_quantized()) bytes += g.constant(node.inputs[1]).nbytes();
+    return static_cast<size_t>(bytes);
+  }
+  // Whether the node has a quantized weight worth the thought.
+  static bool has_weight(const Graph& g, const Node& node) {
+    constexpr int64_t kManyBytes = 16 << 10;
+    if (node.kind != NodeKind::call || node.inputs.size() < 2 || node.inputs[1] == kNone || !g.is_constant(node.inputs[1])) return false;
+    const Tensor& weight = g.constant(node.inputs[1]);
+    return weight.is_quantized() && weight.nbytes() >= kManyBytes;
+  }
+
+  // Kernels with many weights, whose packing is most of the work of compiling, are made first, on all threads: each by one of them,
+  // the largest first, but those that alone would keep a thread busy for longer than the others by all together.
+  void pack_weights() {
+    std::vector<std::pair<int64_t, NodeId>> order;
+    int64_t total = 0;
+    for (size_t i = 0; i < g_.nodes().size(); ++i) {
+      const Node& node = g_.node(static_cast<NodeId>(i));
+      if (!has_weight(g_, node)) continue;
+      const int64_t bytes = g_.constant(node.inputs[1]).nbytes();
+      order.emplace_back(-bytes, static_cast<NodeId>(i));
+      total += bytes;
+    }
+    std::sort(order.begin(), order.end());
+    for (const auto& [bytes, id] : order) packed_[id];
+    auto make = [&](size_t i) {
+      Packed& p = packed_.find(order[i].second)->second;
+      try {
+        p.spec = spec_of(g_.node(order[i].second));
+        p.kernel = make_kernel(p.spec, impl_->engine);
+        if (p.kernel) forget_packed(p.spec, *p.kernel);
+      } catch (...) {
+        p.error = std::current_exception();  // said when it is the node's turn
+      }
+    };
+    size_t large = 0;
+    for (; large < order.size() && -order[large].first * num_threads() > total; ++large) {
+      total += order[large].first;
+      make(large);
+    }
+    parallel_for(static_cast<int64_t>(order.size() - large), [&](int64_t i) { make(large + static_cast<size_t>(i)); });
+  }
+
+  // The kernel has its own copy; the graph's is seldom looked at again. (Each time the other threads are interrupted: small constants are
+  // not worth it.)
+  static void forget_packed(const OpSpec& spec, const Kernel& kernel) {
+    constexpr int64_t kWorthIt = 64 << 10;
+    for (size_t i = 0; i < spec.constants.size(); ++i)
+      if (const Tensor& t = spec.constants[i]; t.defined() && t.nbytes() >= kWorthIt && kernel.packs(i)) forget_file_pages(t.raw_data(), t.nbytes());
+  }
+
   void call(NodeId id, const Node& node) {
     if (is_alias(node.op) && !g_.is_constant(node.inputs[0]) &&
         same_codes(g_.type(node.inputs[0]), g_.type(node.outputs[0]))) {
@@ -196,8 +261,17 @@ class Compiler {
       new_slot(node.outputs[0], false, impl_->slots[source].root, impl_->slots[source].made);
       return;
     }
-    OpSpec spec = spec_of(node);
-    auto kernel = make_kernel(spec, impl_->engine);
+    OpSpec spec;
+    std::unique_ptr<Kernel> kernel;
+    if (auto it = packed_.find(id); it != packed_.end()) {
+      if (it->second.error) std::rethrow_exception(it->second.error);
+      spec = std::move(it->second.spec);
+      kernel = std::move(it->second.kernel);
+    } else {
+      spec = spec_of(node);
+      kernel = make_kernel(spec, impl_->engine);
+      if (kernel) forget_packed(spec, *kernel);
+    }
     Step step;
     step.node = id;
     if (!kernel) {
@@ -223,8 +297,6 @@ class Compiler {
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
       bool absent = v == kNone || (g_.is_constant(v) && kernel->packs(i));
-      // The kernel has its own copy; the graph's is seldom looked at again.
-      if (absent && v != kNone) forget_file_pages(g_.constant(v).raw_data(), g_.constant(v).nbytes());
       step.inputs.push_back(absent ? -1 : slot_of(v, wants_nhwc(kernel->input_layout(i), v)));
     }
     for (size_t i = 0; i < node.outputs.size(); ++i)
@@ -357,7 +429,14 @@ class Compiler {
 
   std::shared_ptr<Program::Impl> impl_;
   const Graph& g_;
+  const LastingRoom room_;   // for packed weights
   std::vector<int> second_;  // by value: the slot of its other layout
+  struct Packed {
+    OpSpec spec;
+    std::unique_ptr<Kernel> kernel;
+    std::exception_ptr error;
+  };
+  std::map<NodeId, Packed> packed_;  // kernels made before their turn
   std::vector<std::string> cannot_run_;
 };
 

@@ -24,7 +24,7 @@ ConvShape conv_shape(const std::vector<Shape>& in, const std::vector<Shape>& out
 class ConvPlan final : public KernelPlan {
  public:
   // No offsets: a pointwise convolution.
-  ConvPlan(const PackedWeights& w, std::vector<int32_t> offsets, const ConvShape& s)
+  ConvPlan(const PackedWeights& w, engine_detail::TapOffsets offsets, const ConvShape& s)
       : w_(w), s_(s), dense_(offsets.empty()), offsets_(std::move(offsets)) {
     m_ = s.pixels();
     if (!dense_) {
@@ -86,7 +86,7 @@ class ConvPlan final : public KernelPlan {
   int64_t m_ = 0, image_bytes_ = 0, total_ = 0;
   int64_t sums_ = 0;
   size_t flip_bytes_ = 0;
-  std::vector<int32_t> offsets_;
+  engine_detail::TapOffsets offsets_;
   Buffer pad_;
   const uint8_t* x_ = nullptr;
   uint8_t* y_ = nullptr;
@@ -166,7 +166,7 @@ class DepthwisePlan final : public KernelPlan {
  private:
   const DepthwiseWeights& w_;
   ConvShape s_;
-  std::vector<int32_t> offsets_;
+  engine_detail::TapOffsets offsets_;
   Buffer pad_;
 };
 

@@ -7,7 +7,7 @@ packages=(
   # building
   g++ cmake ninja-build make git ccache mold
   # libraries
-  libdnnl-dev libonnx-dev libprotobuf-dev protobuf-compiler libpthreadpool-dev
+  libdnnl-dev libonnx-dev libprotobuf-dev protobuf-compiler
   libcli11-dev libfmt-dev nlohmann-json3-dev libstb-dev zlib1g-dev
   # the quickstart's letters
   fonts-dejavu-core

@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <new>
+#include <utility>
 #include <vector>
 
 #include "octet/base/buffer.h"
@@ -30,6 +32,39 @@ class LastingRoom {
 
  private:
   std::vector<std::shared_ptr<std::byte>> blocks_;
+};
+
+// For vectors of such memory: of numbers, which are not set to 0 first.
+template <typename T>
+struct LastingAllocator {
+  using value_type = T;
+  LastingAllocator() = default;
+  template <typename U>
+  LastingAllocator(const LastingAllocator<U>&) {}
+  bool operator==(const LastingAllocator&) const { return true; }
+
+  // The buffer that holds the elements lies in front of them.
+  static constexpr size_t kFront = 64;
+  T* allocate(size_t n) {
+    if (n > (size_t{1} << 47) / sizeof(T)) throw std::bad_array_new_length();
+    Buffer memory = allocate_lasting(kFront + n * sizeof(T));
+    std::byte* front = memory.data();
+    new (front) Buffer(std::move(memory));
+    return reinterpret_cast<T*>(front + kFront);
+  }
+  void deallocate(T* data, size_t) {
+    auto* front = reinterpret_cast<Buffer*>(reinterpret_cast<std::byte*>(data) - kFront);
+    const Buffer memory = std::move(*front);
+    front->~Buffer();
+  }
+  template <typename U>
+  void construct(U* at) {
+    ::new (static_cast<void*>(at)) U;
+  }
+  template <typename U, typename... Args>
+  void construct(U* at, Args&&... args) {
+    ::new (static_cast<void*>(at)) U(std::forward<Args>(args)...);
+  }
 };
 
 }  // namespace octet

@@ -1,5 +1,5 @@
 #pragma once
-// Threads: one pthreadpool per process. Results never depend on the number of threads.
+// Threads: one pool of them per process. Results never depend on the number of threads.
 
 #include <cstddef>
 #include <cstdint>

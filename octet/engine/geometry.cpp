@@ -59,7 +59,7 @@ int64_t input_place(const Window3& w, bool transposed, size_t d, int64_t o, int6
   return i >= 0 && i < size ? i : -1;
 }
 
-std::vector<int32_t> tap_offsets(const Window3& w, bool transposed, const Shape& x, const Shape& y) {
+TapOffsets tap_offsets(const Window3& w, bool transposed, const Shape& x, const Shape& y) {
   OCTET_CHECK(x[1] * x[2] * x[3] * x[4] < (int64_t{1} << 31), unsupported, "an image of {} is too large for 32-bit offsets",
               to_string(x));
   // Along each dimension first: where the tap of an output lies there, in bytes, below 0 if outside.
@@ -68,7 +68,7 @@ std::vector<int32_t> tap_offsets(const Window3& w, bool transposed, const Shape&
   for (size_t d = 3; d-- > 0; step *= x[d + 2])
     for (int64_t o = 0; o < y[d + 2]; ++o)
       for (int64_t k = 0; k < w.kernel[d]; ++k) places[d].push_back(input_place(w, transposed, d, o, k, x[d + 2]) * step);
-  std::vector<int32_t> offsets(y[2] * y[3] * y[4] * w.taps());
+  TapOffsets offsets(y[2] * y[3] * y[4] * w.taps());
   const int64_t row = y[4] * w.taps();
   parallel_ranges(y[2] * y[3], 20'000 / (row + 1) + 1, [&](int64_t row0, int64_t row1) {
     int32_t* to = offsets.data() + row0 * row;
@@ -101,7 +101,7 @@ Window pool_window(const OpSpec& spec) {
   return window(spec, kernel[0], kernel[1]);
 }
 
-std::vector<int32_t> tap_offsets(const Window& w, int64_t h, int64_t width, int64_t channels, int64_t oh, int64_t ow) {
+TapOffsets tap_offsets(const Window& w, int64_t h, int64_t width, int64_t channels, int64_t oh, int64_t ow) {
   const Window3 wide{{1, w.kh, w.kw}, {1, w.sh, w.sw}, {0, w.ph, w.pw}, {0, w.ph_end, w.pw_end}, {1, w.dh, w.dw}};
   return tap_offsets(wide, false, {1, channels, 1, h, width}, {1, 0, 1, oh, ow});
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "octet/base/lasting.h"
 #include "octet/engine/engine.h"
 #include "octet/tensor/affine.h"
 
@@ -31,7 +32,8 @@ Shape with_3_spatial(const Shape& shape);
 int64_t input_place(const Window3& w, bool transposed, size_t d, int64_t o, int64_t k, int64_t size);
 // Byte offsets of the taps of every output pixel in an image whose channels lie together: [pixels][taps], -1 outside. x and
 // y have three spatial dimensions.
-std::vector<int32_t> tap_offsets(const Window3& w, bool transposed, const Shape& x, const Shape& y);
+using TapOffsets = std::vector<int32_t, LastingAllocator<int32_t>>;
+TapOffsets tap_offsets(const Window3& w, bool transposed, const Shape& x, const Shape& y);
 
 // A 2-d window sliding over an image. Padding and dilation as in conv2d's attributes: [top, left, bottom, right].
 struct Window {
@@ -46,7 +48,7 @@ Window conv_window(const OpSpec& spec);   // weight shape from the spec's inputs
 Window pool_window(const OpSpec& spec);
 
 // Byte offsets of the taps of every output pixel in an NHWC image: [oh*ow][taps], -1 outside the image.
-std::vector<int32_t> tap_offsets(const Window& w, int64_t h, int64_t width, int64_t channels, int64_t oh, int64_t ow);
+TapOffsets tap_offsets(const Window& w, int64_t h, int64_t width, int64_t channels, int64_t oh, int64_t ow);
 
 // A weight's codes, and what they mean for each output channel.
 struct WeightCodes {

@@ -70,7 +70,7 @@ class ConvPlan final : public KernelPlan {
     copy_bytes_ = (s.images * image_bytes_ + kBufferSlack + 63) / 64 * 64;
   }
   // No offsets: a pointwise convolution.
-  ConvPlan(const PackedWeights& w, std::vector<int32_t> offsets, const ConvShape& s)
+  ConvPlan(const PackedWeights& w, engine_detail::TapOffsets offsets, const ConvShape& s)
       : w_(w), s_(s), dense_(offsets.empty()), offsets_(std::move(offsets)) {
     m_ = s.pixels();
     if (!dense_) {
@@ -112,7 +112,7 @@ class ConvPlan final : public KernelPlan {
   }
 
  private:
-  static std::vector<int32_t> row_offsets(const Window& w, const ConvShape& s) {
+  static engine_detail::TapOffsets row_offsets(const Window& w, const ConvShape& s) {
     const PaddedImage image(w, s);
     return engine_detail::tap_offsets({w.kh, 1, w.sh, w.sw, 0, 0, 0, 0, w.dh, 1}, image.h, image.w, image.c, s.oh, s.ow);
   }
@@ -140,7 +140,7 @@ class ConvPlan final : public KernelPlan {
   size_t copy_bytes_ = 0;
   Window window_;
   PaddedImage padded_;  // h is 0 where the image is read as it lies
-  std::vector<int32_t> offsets_;
+  engine_detail::TapOffsets offsets_;
   Buffer pad_;
   const uint8_t* x_ = nullptr;
   uint8_t* y_ = nullptr;
@@ -235,7 +235,7 @@ class DepthwisePlan final : public KernelPlan {
  private:
   const DepthwiseWeights& w_;
   ConvShape s_;
-  std::vector<int32_t> offsets_;
+  engine_detail::TapOffsets offsets_;
   Buffer pad_;
 };
 

@@ -16,7 +16,7 @@ using engine_detail::Window3;
 // `m` rows per image and group: the pixels of an image, or the rows of a linear layer's input (one image).
 class DynamicPlan final : public KernelPlan {
  public:
-  DynamicPlan(const DynamicWeights& w, std::vector<int32_t> offsets, int64_t images, int64_t image_size, int64_t m)
+  DynamicPlan(const DynamicWeights& w, engine_detail::TapOffsets offsets, int64_t images, int64_t image_size, int64_t m)
       : w_(w), offsets_(std::move(offsets)), images_(images), image_size_(image_size), m_(m) {
     auto part = [this](size_t bytes) {
       size_t at = scratch_;
@@ -105,7 +105,7 @@ class DynamicPlan final : public KernelPlan {
   }
 
   const DynamicWeights& w_;
-  std::vector<int32_t> offsets_;
+  engine_detail::TapOffsets offsets_;
   int64_t images_, image_size_, m_;
   size_t scratch_ = 0, codes_at_, pad_at_, bias_at_, multiplier_at_, sums_at_;
   uint8_t* base_ = nullptr;
@@ -135,7 +135,7 @@ class DynamicLinear final : public DynamicKernel {
   using DynamicKernel::DynamicKernel;
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>&) const override {
     const int64_t k = weights_.packed.shape.k, m = k ? numel(in[0]) / k : 0;
-    return std::make_unique<DynamicPlan>(weights_, std::vector<int32_t>(), 1, m * k, m);
+    return std::make_unique<DynamicPlan>(weights_, engine_detail::TapOffsets(), 1, m * k, m);
   }
 };
 

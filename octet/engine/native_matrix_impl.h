@@ -150,7 +150,7 @@ inline kernels::GemmShape conv_gemm_shape(const engine_detail::WeightCodes& weig
 }
 
 // The taps of every output pixel of images whose channels lie together; empty for pointwise convolutions.
-inline std::vector<int32_t> conv_offsets(const engine_detail::Window3& w, bool transposed, const Shape& x, const Shape& y) {
+inline engine_detail::TapOffsets conv_offsets(const engine_detail::Window3& w, bool transposed, const Shape& x, const Shape& y) {
   // (A transposed one's output_padding may add to the image.)
   if (w.is_pointwise() && std::equal(x.begin() + 2, x.end(), y.begin() + 2, y.end())) return {};
   return engine_detail::tap_offsets(w, transposed, engine_detail::with_3_spatial(x), engine_detail::with_3_spatial(y));

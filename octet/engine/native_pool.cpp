@@ -93,7 +93,7 @@ class PoolPlan final : public KernelPlan {
   const kernels::KernelTable& table_;
   kernels::PoolArgs args_;
   int64_t images_, in_bytes_, pixels_;
-  std::vector<int32_t> offsets_;
+  engine_detail::TapOffsets offsets_;
   std::vector<float> multiplier_;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "octet/base/file.h"
+#include "octet/base/parallel.h"
 #include "octet/io/onnx_impl.h"
 
 namespace octet::io {
@@ -31,6 +32,7 @@ graph::Graph import_parsed(std::string_view bytes, const std::string& name, cons
 }  // namespace
 
 graph::Graph import_onnx(const std::filesystem::path& path, const OnnxImportOptions& options) {
+  start_threads();  // whoever reads a model will run it
   std::filesystem::path dir = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
   auto file = MappedFile::open(path);
   std::string_view bytes(reinterpret_cast<const char*>(file->data()), file->size());

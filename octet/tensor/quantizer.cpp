@@ -54,7 +54,8 @@ QuantizerPtr Quantizer::per_channel(std::vector<double> scales, std::vector<int6
               "per-channel qparams: {} scales and {} zero points; expected one of each per channel", scales.size(),
               zero_points.size());
   OCTET_CHECK(axis >= 0, invalid_argument, "per-channel qparams: axis {}; expected 0 or more", axis);
-  const int64_t least = qmin(dtype), most = qmax(dtype);
+  const bool codes = is_quantized(dtype);
+  const int64_t least = codes ? qmin(dtype) : 1, most = codes ? qmax(dtype) : 0;
   auto fine = [&](size_t i) {
     const float scale = static_cast<float>(scales[i]);
     return scale > 0 && std::isfinite(scale) && zero_points[i] >= least && zero_points[i] <= most;

@@ -31,6 +31,33 @@ TEST(Parallel, RunsEveryTaskOnce) {
   }
 }
 
+TEST(Parallel, RoundsThatFollowAtOnceDoNotMix) {
+  for (int threads : {2, 5}) {
+    Threads scope(threads);
+    std::vector<int> last(7, -1);
+    for (int round = 0; round < 2000; ++round) {
+      parallel_for(7, [&](int64_t i) { last[static_cast<size_t>(i)] += last[static_cast<size_t>(i)] == round - 1 ? 1 : 1000000; });
+      ASSERT_EQ(last, std::vector<int>(7, round)) << threads << " threads";
+    }
+  }
+}
+
+TEST(Parallel, ThreadsComeBackFromSleep) {
+  Threads scope(3);
+  for (int round = 0; round < 3; ++round) {
+    start_threads();
+    rest_threads();
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::atomic<int> waiting{0};
+    // Each waits for the others (for a while).
+    parallel_for(3, [&](int64_t) {
+      ++waiting;
+      for (int i = 0; i < 5000 && waiting < 3; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      EXPECT_EQ(waiting, 3);
+    });
+  }
+}
+
 TEST(Parallel, UsesSeveralThreads) {
   Threads scope(2);
   std::mutex mutex;

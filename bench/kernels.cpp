@@ -81,17 +81,24 @@ struct Product {
 
 void gemm(benchmark::State& state, const Product& p, int threads) {
   set_num_threads(threads);
-  const int64_t taps = p.kernel * p.kernel;
+  // Of few channels a row of the window is a tap, over an image with its padding written out (engine/native_conv.cpp).
+  const bool joined = p.height && p.k < 4;
+  const int64_t taps = joined ? p.kernel : p.kernel * p.kernel, k = joined ? p.kernel * p.k : p.k;
+  const int64_t padded = p.height + 2 * (p.kernel / 2), image = joined ? padded * padded : p.height * p.height;
   const int64_t side = p.height ? (p.height + 2 * (p.kernel / 2) - p.kernel) / p.stride + 1 : 0;
   kernels::GemmArgs g;
-  g.shape = {p.n, p.k, taps};
-  const auto w = bytes(p.n * p.k * taps), pad = bytes(p.k), a = bytes(p.height ? p.height * p.height * p.k : p.m * p.k);
+  g.shape = {p.n, k, taps};
+  const auto w = bytes(p.n * k * taps), pad = bytes(k), a = bytes(p.height ? image * p.k : p.m * k);
   Aligned packed(table().gemm_packed_bytes(g.shape)), c(static_cast<size_t>(p.m * p.n * (p.epilogue == Epilogue::requantize ? 1 : 4)));
   table().gemm_pack(g.shape, reinterpret_cast<const int8_t*>(w.data()), packed.data());
   std::vector<int32_t> offsets, bias(static_cast<size_t>(p.n), 1);
   const std::vector<float> multiplier(static_cast<size_t>(p.n), 1e-4f);
   for (int64_t i = 0; p.height && i < side * side; ++i)
     for (int64_t t = 0; t < taps; ++t) {
+      if (joined) {
+        offsets.push_back(static_cast<int32_t>(((i / side * p.stride + t) * padded + i % side * p.stride) * p.k));
+        continue;
+      }
       const int64_t y = i / side * p.stride + t / p.kernel - p.kernel / 2, x = i % side * p.stride + t % p.kernel - p.kernel / 2;
       const bool inside = y >= 0 && x >= 0 && y < p.height && x < p.height;
       offsets.push_back(inside ? static_cast<int32_t>((y * p.height + x) * p.k) : -1);
@@ -110,7 +117,7 @@ void gemm(benchmark::State& state, const Product& p, int threads) {
 
   const auto run = [&] {
     native::split_matrix(
-        1, p.m, p.n, table().gemm_mr, table().gemm_nr, p.k * taps,
+        1, p.m, p.n, table().gemm_mr, table().gemm_nr, k * taps,
         [](void* args, int64_t, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
           table().gemm(*static_cast<const kernels::GemmArgs*>(args), m0, m1, n0, n1);
         },
@@ -125,7 +132,7 @@ void gemm(benchmark::State& state, const Product& p, int threads) {
     state.counters["read%"] = best.median * size / ours.median * 100;
     return;
   }
-  const double operations = 2.0 * static_cast<double>(p.m * p.n * p.k * taps);
+  const double operations = 2.0 * static_cast<double>(p.m * p.n * k * taps);
   measure(state, run, [&](double length) { return bench::multiplier_burst(current_isa(), threads, length); }, ours, best);
   state.counters["Gop/s"] = operations / ours.median * 1e-9;
   state.counters["peak%"] = best.median * operations / ours.median * 100;
@@ -143,6 +150,9 @@ void add_products() {
   both("128x3072x768/dynamic", {128, 3072, 768, 1, 1, 0, Epilogue::dynamic});
   for (int64_t m : {196, 784, 3136})
     for (int64_t n : {64, 256}) both(fmt::format("k64/{}x{}x64", m, n), {m, n, 64});
+  for (const auto& [m, n, k] : std::initializer_list<std::array<int64_t, 3>>{{12544, 96, 16}, {3136, 144, 24}, {784, 192, 32}, {196, 384, 64}})
+    both(fmt::format("mobilenet_v2/{}x{}x{}", m, n, k), {m, n, k});
+  both("mobilenet_v2/224x224/3to32/3x3/stride2", {112 * 112, 32, 3, 3, 2, 224});
   both("gemv/1x4096x4096", {1, 4096, 4096, 1, 1, 0, Epilogue::dynamic});
   both("gemv/1x1000x2048", {1, 1000, 2048});
 
@@ -192,6 +202,8 @@ void depthwise(benchmark::State& state, int64_t side, int64_t channels, int64_t 
   const std::vector<int32_t> bias(static_cast<size_t>(channels), 1);
   const std::vector<float> multiplier(static_cast<size_t>(channels), 1e-3f);
   d = {channels, 9, a.data(), offsets.data(), pad.data(), packed.data(), c.data(), channels, bias.data(), multiplier.data(), 3};
+  d.slide = stride;
+  d.width = side / stride;
   report(state, pixels * channels, [&] { table().depthwise(d, 0, pixels); });
 }
 
@@ -288,7 +300,7 @@ void add_others() {
     std::vector<float> g, cell(512), h(512);
     report(s, 512, [&] {
       g = from;
-      table().lstm_gates(g.data(), r.data(), cell.data(), h.data(), 512);
+      table().lstm_gates(g.data(), r.data(), 512, cell.data(), h.data(), 512);
     });
   });
 }

@@ -16,7 +16,7 @@ class NativeEngine final : public Engine {
  public:
   std::string name() const override { return "native"; }
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    for (auto maker : {native::make_conv, native::make_linear, native::make_dynamic, native::make_weight_only, native::make_pool,
+    for (auto maker : {native::make_conv, native::make_linear, native::make_dynamic, native::make_weight_only, native::make_lstm, native::make_pool,
                        native::make_elementwise, native::make_rows, native::make_cat, native::make_matmul, native::make_permute})
       if (auto kernel = maker(spec)) return kernel;
     return nullptr;

@@ -5,42 +5,13 @@
 #include <mutex>
 
 #include "octet/base/check_impl.h"
-#include "octet/engine/native_matrix_impl.h"
+#include "octet/engine/native_dynamic_impl.h"
 
 namespace octet::native {
 namespace {
 
 using engine_detail::WeightCodes;
 using engine_detail::Window3;
-
-// Everything that does not depend on the input's range or shape.
-struct DynamicWeights {
-  DynamicWeights(const OpSpec& spec, const WeightCodes& codes, const WeightRows& rows, const kernels::GemmShape& shape,
-                 int64_t groups)
-      : packed(as_integer(codes), rows, shape, groups),
-        reduce_range(spec.attrs.get_bool("reduce_range")),
-        activation(spec.attrs.get_string("activation")),
-        label(spec.label) {
-    if (spec.has(2)) bias = spec.constants[2].to_vector<float>();
-    for (int64_t n = 0; n < codes.out_channels; ++n)
-      sums.push_back(packed.weight_sums[n] - shape.taps * shape.k * codes.zero_points[n]);
-  }
-  // Without the terms of x's zero point, and with s_w alone for multiplier.
-  static engine_detail::IntegerWeights as_integer(const WeightCodes& codes) {
-    engine_detail::IntegerWeights r;
-    static_cast<WeightCodes&>(r) = codes;
-    r.bias.assign(codes.out_channels, 0);
-    r.multiplier = codes.scales;
-    return r;
-  }
-  int64_t out_channels() const { return packed.groups * packed.shape.n; }
-
-  PackedWeights packed;
-  std::vector<int64_t> sums;  // of q_w - z_w per output channel: what a step of x's zero point is worth
-  std::vector<float> bias;    // empty if there is none
-  bool reduce_range;
-  std::string activation, label;
-};
 
 // `m` rows per image and group: the pixels of an image, or the rows of a linear layer's input (one image).
 class DynamicPlan final : public KernelPlan {
@@ -73,11 +44,7 @@ class DynamicPlan final : public KernelPlan {
     std::memset(base_ + pad_at_, q.zero_point, w_.packed.shape.k);
     auto* bias = reinterpret_cast<int32_t*>(base_ + bias_at_);
     auto* multiplier = reinterpret_cast<float*>(base_ + multiplier_at_);
-    for (int64_t n = 0; n < w_.out_channels(); ++n) {
-      // Wrapping, as the accumulator does.
-      bias[n] = static_cast<int32_t>(static_cast<uint32_t>(-q.zero_point * w_.sums[n]));
-      multiplier[n] = scale * w_.packed.multiplier[n];
-    }
+    table.dynamic_terms(q.zero_point, scale, w_.sums.data(), w_.packed.multiplier.data(), bias, multiplier, w_.out_channels());
     const int64_t jobs = images_ * w_.packed.groups;
     if (!w_.packed.weight_zero_points.empty())
       parallel_for(jobs, [&](int64_t i) { table.row_sums(arguments(i), row_sums(i), 0, m_); });

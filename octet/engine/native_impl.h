@@ -27,6 +27,7 @@ std::unique_ptr<Kernel> make_conv(const OpSpec& spec);         // native_conv.cp
 std::unique_ptr<Kernel> make_linear(const OpSpec& spec);       // native_linear.cpp
 std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);      // native_dynamic.cpp: linear, conv2d and conv_transpose2d _dynamic
 std::unique_ptr<Kernel> make_weight_only(const OpSpec& spec);  // native_weight_only.cpp: linear_weight_only
+std::unique_ptr<Kernel> make_lstm(const OpSpec& spec);         // native_lstm.cpp: dynamic
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec);         // native_pool.cpp: max_pool2d, avg_pool2d, adaptive_avg_pool2d
 std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec);  // native_elementwise.cpp: add, mul, unary, (de|re)quantize
 std::unique_ptr<Kernel> make_rows(const OpSpec& spec);         // native_rows.cpp: float arithmetic, mean, softmax

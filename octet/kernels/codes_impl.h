@@ -21,6 +21,7 @@ template <typename V>
 struct Codes {
   using I = typename V::I;
   I zero_point, lo, hi, flip;
+  bool clamps;  // or lo..hi are 0..255, which the packing to bytes saturates to
 
   OCTET_INLINE Codes(int32_t zp, int32_t low, int32_t high) {
     const int32_t up = low < 0 ? 128 : 0;
@@ -28,13 +29,15 @@ struct Codes {
     lo = V::set8(low + up);
     hi = V::set8(high + up);
     flip = V::set8(up);
+    clamps = low != 0 || high != 255;
   }
 
   // The 4 x kLanes codes of four vectors; each 128 bits hold four codes of a, four of b, of c, of d.
   OCTET_INLINE I pack4(I a, I b, I c, I d) const {
     const I ab = V::adds16(V::packs32(a, b), zero_point);
     const I cd = V::adds16(V::packs32(c, d), zero_point);
-    return V::bit_xor(V::min_u8(V::max_u8(V::packus16(ab, cd), lo), hi), flip);
+    const I codes = V::packus16(ab, cd);
+    return clamps ? V::bit_xor(V::min_u8(V::max_u8(codes, lo), hi), flip) : codes;
   }
   // The same in order: all of a's, then b's, c's, d's.
   OCTET_INLINE I narrow4(I a, I b, I c, I d) const { return V::order_packed(pack4(a, b, c, d)); }

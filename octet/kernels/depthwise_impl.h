@@ -8,6 +8,9 @@
 //
 // Packed weights: [block of kBytes channels][group of 4 taps][4 vectors], zero where taps or channels end. `Tail` is
 // the Dot for a last block that fits in half a vector.
+//
+// Nine taps are three groups of three: the columns of a 3x3 window. Where windows slide by one or two columns from pixel to pixel
+// an interleaved column serves all the pixels whose windows it lies in.
 
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
@@ -28,22 +31,34 @@ struct DepthwiseBlock {
 
   static size_t packed_bytes(int64_t taps) { return static_cast<size_t>((taps + 3) / 4 * 4 * Dot::kVectorBytes); }
 
+  // The i-th tap of a group, or `taps` where it has none.
+  static OCTET_INLINE int64_t tap_of(int64_t taps, int64_t group, int i) {
+    const int64_t tap = taps == 9 ? group + 3 * i : 4 * group + i;
+    return tap < taps ? tap : taps;
+  }
+
   static void pack(int64_t channels, int64_t taps, int64_t c0, const int8_t* w, char* packed) {
-    for (int64_t t = 0; t < taps; t += 4, packed += 4 * Dot::kVectorBytes) {
+    for (int64_t group = 0; group < (taps + 3) / 4; ++group, packed += 4 * Dot::kVectorBytes) {
       for (int c = 0; c < kChannels && c0 + c < channels; ++c) {
         int8_t quad[4] = {};
-        for (int i = 0; i < 4 && t + i < taps; ++i) quad[i] = w[(t + i) * channels + c0 + c];
+        for (int i = 0; i < 4; ++i)
+          if (const int64_t tap = tap_of(taps, group, i); tap < taps) quad[i] = w[tap * channels + c0 + c];
         Dot::put(packed + vector_of(c) * Dot::kVectorBytes, lane_of(c), quad);
       }
     }
   }
 
-  // Four taps' activations times the group's weights at w.
-  static OCTET_INLINE void accumulate(I (&acc)[4], I x0, I x1, I x2, I x3, const I* kept, const char* w) {
+  // Four taps' activations, a channel's together.
+  static OCTET_INLINE void interleave(I (&quads)[4], I x0, I x1, I x2, I x3) {
     const I low01 = V::unpacklo8(x0, x1), high01 = V::unpackhi8(x0, x1);
     const I low23 = V::unpacklo8(x2, x3), high23 = V::unpackhi8(x2, x3);
-    const I quads[4] = {V::unpacklo16(low01, low23), V::unpackhi16(low01, low23), V::unpacklo16(high01, high23),
-                        V::unpackhi16(high01, high23)};
+    quads[0] = V::unpacklo16(low01, low23);
+    quads[1] = V::unpackhi16(low01, low23);
+    quads[2] = V::unpacklo16(high01, high23);
+    quads[3] = V::unpackhi16(high01, high23);
+  }
+  // Their products with the group's weights, `kept` ones or those at w.
+  static OCTET_INLINE void accumulate(I (&acc)[4], const I (&quads)[4], const I* kept, const char* w) {
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) {
       acc[v] = Dot::dot(acc[v], Dot::template half<0>(quads[v]), kept ? kept[v] : V::load(w + v * Dot::kVectorBytes));
@@ -54,7 +69,8 @@ struct DepthwiseBlock {
 
   // Pixels p0..p1 of `count` channels from c0 on. kTaps is the number of taps, or 0 where it is only known at run time.
   // `rows` holds the addresses of the taps of all these pixels; it is null where they are too many (kTaps 0 only).
-  template <int kTaps>
+  // kSlide: DepthwiseArgs::slide (9 taps only).
+  template <int kTaps, int kSlide = 0>
   static void run(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count, const uint8_t* const* rows,
                   int64_t p0, int64_t p1) {
     alignas(64) int32_t bias_in_order[4][V::kLanes] = {};
@@ -76,8 +92,8 @@ struct DepthwiseBlock {
     const Codes<V> codes(d.zero_point, d.lo, d.hi);
     const int64_t taps = kTaps ? kTaps : d.taps;
     constexpr int kGroups = (kTaps + 3) / 4;
-    // Weights of few taps stay in registers, where there are enough of them.
-    constexpr bool kKeep = kTaps > 0 && kTaps <= 12 && Dot::kManyRegisters;
+    // Weights of few taps stay in registers, where there are enough of them; or the columns do.
+    constexpr bool kKeep = kTaps > 0 && kTaps <= 12 && kSlide == 0 && Dot::kManyRegisters;
     I kept[kKeep ? kGroups : 1][4];
     if constexpr (kKeep) {
 #pragma GCC unroll 4
@@ -86,27 +102,7 @@ struct DepthwiseBlock {
         for (int v = 0; v < 4; ++v) kept[g][v] = V::load(packed + (g * 4 + v) * Dot::kVectorBytes);
     }
     uint8_t* y = static_cast<uint8_t*>(d.c) + p0 * d.ldc + c0;
-    for (int64_t p = p0; p < p1; ++p, y += d.ldc) {
-      I acc[4] = {bias[0], bias[1], bias[2], bias[3]};
-      const int64_t first = (p - p0) * taps;
-      const auto tap = [&](int64_t t) OCTET_INLINE_LAMBDA {
-        if (t >= taps) return V::zero();
-        if (kTaps == 0 && !rows) {
-          const int32_t offset = d.offsets[p * taps + t];
-          return V::load((offset < 0 ? d.pad : d.a + offset) + c0);
-        }
-        return V::load(rows[first + t] + c0);
-      };
-      if constexpr (kKeep) {
-#pragma GCC unroll 4
-        for (int g = 0; g < kGroups; ++g)
-          accumulate(acc, tap(4 * g), tap(4 * g + 1), tap(4 * g + 2), tap(4 * g + 3), kept[g], nullptr);
-      } else {
-        const char* w = packed;
-#pragma GCC unroll 8
-        for (int64_t t = 0; t < taps; t += 4, w += 4 * Dot::kVectorBytes)
-          accumulate(acc, tap(t), tap(t + 1), tap(t + 2), tap(t + 3), nullptr, w);
-      }
+    const auto leave = [&](const I (&acc)[4]) OCTET_INLINE_LAMBDA {
       F value[4];
       I rounded[4];
 #pragma GCC unroll 4
@@ -123,11 +119,66 @@ struct DepthwiseBlock {
       } else {
         V::store_bytes(y, bytes, count);
       }
+      y += d.ldc;
+    };
+
+    if constexpr (kSlide > 0) {
+      I columns[3][4];
+      const uint8_t* const* row = rows;
+      const auto load = [&](I (&quads)[4], int kx) OCTET_INLINE_LAMBDA {
+        interleave(quads, V::load(row[kx] + c0), V::load(row[kx + 3] + c0), V::load(row[kx + 6] + c0), V::zero());
+      };
+      for (int64_t p = p0; p < p1;) {
+        const int64_t row_end = p + d.width - p % d.width, end = row_end < p1 ? row_end : p1;
+#pragma GCC unroll 2
+        for (int kx = 0; kx < 3 - kSlide; ++kx) load(columns[kx], kx);
+        // Three pixels at a time: then every column is where it was, and none is moved.
+        while (p < end) {
+#pragma GCC unroll 3
+          for (int i = 0; i < 3; ++i) {
+            if (p == end) break;
+#pragma GCC unroll 2
+            for (int kx = 3 - kSlide; kx < 3; ++kx) load(columns[(i * kSlide + kx) % 3], kx);
+            I acc[4] = {bias[0], bias[1], bias[2], bias[3]};
+#pragma GCC unroll 3
+            for (int kx = 0; kx < 3; ++kx)
+              accumulate(acc, columns[(i * kSlide + kx) % 3], nullptr, packed + kx * 4 * Dot::kVectorBytes);
+            leave(acc);
+            ++p;
+            row += 9;
+          }
+        }
+      }
+      return;
+    }
+
+    for (int64_t p = p0; p < p1; ++p) {
+      I acc[4] = {bias[0], bias[1], bias[2], bias[3]};
+      const int64_t first = (p - p0) * taps;
+      const auto tap = [&](int64_t group, int i) OCTET_INLINE_LAMBDA {
+        const int64_t t = tap_of(taps, group, i);
+        if (t == taps) return V::zero();
+        if (kTaps == 0 && !rows) {
+          const int32_t offset = d.offsets[p * taps + t];
+          return V::load((offset < 0 ? d.pad : d.a + offset) + c0);
+        }
+        return V::load(rows[first + t] + c0);
+      };
+      const char* w = packed;
+#pragma GCC unroll 8
+      for (int64_t g = 0; g < (taps + 3) / 4; ++g, w += 4 * Dot::kVectorBytes) {
+        I quads[4];
+        interleave(quads, tap(g, 0), tap(g, 1), tap(g, 2), tap(g, 3));
+        accumulate(acc, quads, kKeep ? kept[g] : nullptr, w);
+      }
+      leave(acc);
     }
   }
 
   static void run_any(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count, const uint8_t* const* rows,
                       int64_t p0, int64_t p1) {
+    if (d.taps == 9 && d.slide == 1) return run<9, 1>(d, packed, c0, count, rows, p0, p1);
+    if (d.taps == 9 && d.slide == 2) return run<9, 2>(d, packed, c0, count, rows, p0, p1);
     if (d.taps == 9) return run<9>(d, packed, c0, count, rows, p0, p1);
     if (d.taps == 25) return run<25>(d, packed, c0, count, rows, p0, p1);
     run<0>(d, packed, c0, count, rows, p0, p1);

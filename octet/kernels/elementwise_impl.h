@@ -46,7 +46,14 @@ struct Elementwise {
     return code - g.qb.zero_point;
   }
 
-  template <bool kSigned>
+  // kFits: no result reaches 2^31.
+  template <bool kFits>
+  static OCTET_INLINE I rounded(F v) {
+    if constexpr (kFits) return V::round_below_2_31(v);
+    else return V::round(v);
+  }
+
+  template <bool kSigned, bool kFits>
   static void add_range(const BinaryArgs& g, int64_t i0, int64_t i1) {
     const Codes<V> codes(g.zero_point, g.lo, g.hi);
     const I za = V::set(g.qa.zero_point), zb = V::set(g.qb.zero_point);
@@ -55,18 +62,20 @@ struct Elementwise {
     if (g.b_step == 0) {
       const F one = V::mul(sb, V::to_float(V::set(value_of_b(g))));
       map(g.y, i0, i1, codes, [=](int64_t i, int64_t) OCTET_INLINE_LAMBDA {
-        return V::round(V::mul(V::add(V::mul(sa, V::to_float(centred<kSigned>(a, i, za))), one), inverse));
+        return rounded<kFits>(V::mul(V::add(V::mul(sa, V::to_float(centred<kSigned>(a, i, za))), one), inverse));
       });
       return;
     }
     map(g.y, i0, i1, codes, [=](int64_t i, int64_t) OCTET_INLINE_LAMBDA {
       const F x = V::mul(sa, V::to_float(centred<kSigned>(a, i, za)));
-      return V::round(V::mul(V::add(x, V::mul(sb, V::to_float(centred<kSigned>(b, i, zb)))), inverse));
+      return rounded<kFits>(V::mul(V::add(x, V::mul(sb, V::to_float(centred<kSigned>(b, i, zb)))), inverse));
     });
   }
 
   static void add(const BinaryArgs& g, int64_t i0, int64_t i1) {
-    g.is_signed ? add_range<true>(g, i0, i1) : add_range<false>(g, i0, i1);
+    const bool fits = (g.qa.scale + g.qb.scale) * 256 * g.inv_scale < 0x1p30f;
+    if (g.is_signed) fits ? add_range<true, true>(g, i0, i1) : add_range<true, false>(g, i0, i1);
+    else fits ? add_range<false, true>(g, i0, i1) : add_range<false, false>(g, i0, i1);
   }
 
   template <bool kSigned>

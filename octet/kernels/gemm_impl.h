@@ -15,7 +15,8 @@
 // every tile before the next panel is read.
 //
 // With few k the way out weighs as much as the sum: a tile's last steps are done a few rows at a time, so that the
-// requantization of one group of rows overlaps with the products of the next.
+// requantization of one group of rows overlaps with the products of the next. With very few a panel's weights stay in registers
+// and there are no tiles: rows come in pairs, one after the other.
 
 #include <immintrin.h>
 
@@ -386,7 +387,85 @@ struct Gemm {
   };
   static constexpr Shapes kShapes{};
 
+  // Rows m..m + rows of a whole panel, for codes: kTaps taps of kSteps steps, whose weights are kept in registers. Dense if kTaps is 1.
+  template <int kTaps, int kSteps>
+  static void pairs(const GemmArgs& g, const char* panel, int64_t m, int64_t rows, int64_t n, int64_t columns) {
+    const Exit<2> exit(g, n, columns);
+    I w[kTaps * kSteps][2];
+#pragma GCC unroll 9
+    for (int s = 0; s < kTaps * kSteps; ++s)
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) w[s][j] = V::load(panel + (2 * s + j) * Dot::kVectorBytes);
+    const I bias[2] = {V::load(exit.bias[0]), V::load(exit.bias[1])};
+    const auto sum = [&](I(&acc)[2], int64_t r) OCTET_INLINE_LAMBDA {
+      acc[0] = bias[0];
+      acc[1] = bias[1];
+#pragma GCC unroll 3
+      for (int t = 0; t < kTaps; ++t) {
+        const int64_t offset = kTaps == 1 ? r * g.lda : g.offsets[r * kTaps + t];
+        const uint8_t* row = kTaps > 1 && offset < 0 ? g.pad : g.a + offset;
+#pragma GCC unroll 8
+        for (int s = 0; s < kSteps; ++s) {
+          const I x = V::spread(row + 4 * s);
+          acc[0] = Dot::dot(acc[0], x, w[t * kSteps + s][0]);
+          acc[1] = Dot::dot(acc[1], x, w[t * kSteps + s][1]);
+        }
+      }
+    };
+    uint8_t* y = static_cast<uint8_t*>(g.c) + m * g.ldc + n;
+    const int64_t end = m + rows;
+    if (m + 2 <= end) {
+      // A pair's products stand before the way out of the pair before it, which is then ready to go: the two overlap.
+      I acc[2][2];
+      sum(acc[0], m);
+      sum(acc[1], m + 1);
+      for (m += 2; m + 2 <= end; m += 2, y += 2 * g.ldc) {
+        I next[2][2];
+        sum(next[0], m);
+        sum(next[1], m + 1);
+        exit.template requantize<2, 0>(acc, y);
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; ++r)
+#pragma GCC unroll 2
+          for (int j = 0; j < 2; ++j) acc[r][j] = next[r][j];
+      }
+      exit.template requantize<2, 0>(acc, y);
+      y += 2 * g.ldc;
+    }
+    if (m < end) {
+      I acc[1][2];
+      sum(acc[0], m);
+      exit.template requantize<1, 0>(acc, y);
+    }
+  }
+  // Null where weights are too many for registers: dense rows of up to 32 bytes, three taps of 9 to 12 (a first layer's 3x3 windows).
+  template <int kSteps = 1>
+  static Tiles pairs_of(const GemmArgs& g) {
+    if constexpr (Dot::kManyRegisters && kSteps <= 8) {
+      if (steps_of(g.shape) != kSteps) return pairs_of<kSteps + 1>(g);
+      if (!g.offsets) return pairs<1, kSteps>;
+      if constexpr (kSteps == 3) return g.shape.taps == 3 ? pairs<3, 3> : nullptr;
+    }
+    return nullptr;
+  }
+  // The rows whose activations and codes stay in L1 while all panels pass over them.
+  static void run_pairs(Tiles of, const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    const int64_t fit = kPairBytes / (g.shape.k + n1 - n0) / 2 * 2, block = fit < 64 ? 64 : fit;
+    for (int64_t m = m0; m < m1; m += block)
+      for (int64_t n = n0; n < n1; n += kPanel)
+        of(g, static_cast<const char*>(g.b) + n / kLanes * vector_bytes(g.shape), m, m1 - m < block ? m1 - m : block, n,
+           n1 - n < kPanel ? n1 - n : kPanel);
+  }
+  static constexpr int64_t kPairBytes = 24 << 10;
+
   static void run(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    const Tiles of = pairs_of(g);
+    if (of && g.epilogue == Epilogue::requantize && !g.row_sums) {
+      const int64_t narrow = g.shape.n % kPanel, wide = narrow > 0 && narrow <= kLanes ? g.shape.n - narrow : n1;
+      run_pairs(of, g, m0, m1, n0, wide < n1 ? wide : n1);
+      if (wide >= n1) return;
+      if (n0 < wide) n0 = wide;
+    }
     for_blocks(g, m0, m1, n0, n1, vector_bytes(g.shape),
                [&](bool narrow, int64_t rows) { return kShapes.of[g.offsets != nullptr][narrow][rows]; });
   }

@@ -33,7 +33,8 @@ enum class Epilogue {
 //   indirect:                               offsets[m * taps + t] < 0 ? pad : a + offsets[m * taps + t]
 // so a convolution is a matrix product whose rows are pointers into the image: no im2col copy. `pad` holds k bytes (plus
 // slack) of the activation's zero point. k is padded to a multiple of 4 for every tap: with few channels (k = 3), a whole
-// row of the window as one tap of kw * channels bytes, over an image with its padding written out, is the faster layout.
+// row of the window as one tap of kw * channels bytes, over an image with its padding written out, is the faster layout
+// (native_conv.cpp chooses it).
 //
 // Zero points: with x codes' zero point zx and weights' zw, sum (qx-zx)(qw-zw) = acc - zx*sum(qw) - zw*sum(qx) + K*zx*zw.
 // The caller folds -zx*sum(qw) + K*zx*zw into `bias`; where zw is not 0 it also passes row_sums (sum of the row's qx over
@@ -79,6 +80,9 @@ struct DepthwiseArgs {
   const float* multiplier = nullptr;  // [channels]
   int32_t zero_point = 0;
   int32_t lo = 0, hi = 255;
+  // 3x3 windows, taps [row][column], that move by `slide` columns: in each run of `width` pixels (p / width is the same) the address
+  // of pixel p + 1's tap (i, j) is that of pixel p's tap (i, j + slide). 0: not so, or not known.
+  int64_t slide = 0, width = 0;
 };
 
 struct QParams {
@@ -218,9 +222,14 @@ struct KernelTable {
   // One row: y = f((x - mean) * (1 / sqrt(variance + eps)) * weight + bias) in double, the (biased) variance too; their sums in eight
   // parts, of i modulo 8, added pairwise. weight and bias may be null. y may be x.
   void (*layer_norm)(const float* x, const float* weight, const float* bias, double eps, float* y, int64_t n) = nullptr;
-  // One step of an LSTM for n units. g: what x gives the gates in, forget, candidate, out (4*n), which become the gates themselves;
-  // r: what h gives them; cell and h: the states, h only written. Sigmoid and tanh in double, rounded once; all else in float32.
-  void (*lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) = nullptr;
+  // What a dynamic layer's zero point and scale of x make of its weights' terms: bias[i] = -zero_point * sums[i] (wrapping),
+  // multiplier[i] = f(scale * scales[i]).
+  void (*dynamic_terms)(int32_t zero_point, float scale, const int32_t* sums, const float* scales, int32_t* bias, float* multiplier,
+                        int64_t n) = nullptr;
+  // One step of an LSTM for n units. g: what x gives the gates in, forget, candidate, out, which lie `stride` apart and become the gates
+  // themselves; r: what h gives them, likewise; cell and h: the states, h only written. Sigmoid and tanh in double, rounded once; all
+  // else in float32.
+  void (*lstm_gates)(float* g, const float* r, int64_t stride, float* cell, float* h, int64_t n) = nullptr;
   // Minimum and maximum of n floats. NaN is ignored (only NaN: +inf and -inf); infinities are not, but both are counted
   // in *not_finite. A zero comes out as +0.
   void (*min_max)(const float* x, int64_t n, float* mn, float* mx, int64_t* not_finite) = nullptr;

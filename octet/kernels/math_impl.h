@@ -9,14 +9,13 @@
 namespace octet::kernels {
 namespace {
 
-// exp(x) to 2 units in the last place of double; 0 below -708, that of 709 above; NaN stays NaN. x = n*ln2 + r with |r| <= ln2/2, exp(r) by its
-// series to r^12 (Cody and Waite 1980). Multiply-adds are written out: every instruction set has them, or rounds as they do.
-inline double exp_of(double x) {
+// exp(x) to 2 units in the last place of double, for |x| <= 708: x = n*ln2 + r with |r| <= ln2/2, exp(r) by its series to r^12 (Cody and Waite
+// 1980). Multiply-adds are written out: every instruction set has them, or rounds as they do.
+inline double exp_within(double x) {
   constexpr double kLog2e = 1.4426950408889634, kLn2High = 0x1.62e42fefa3800p-1, kLn2Low = 0x1.ef35793c76730p-45;
   constexpr double kShift = 0x1.8p52;  // adding it leaves the nearest integer in the low bits
-  const double low = x < -708 ? -708 : x, bounded = low > 709 ? 709 : low;
-  const double shifted = __builtin_fma(bounded, kLog2e, kShift), n = shifted - kShift;
-  const double r = __builtin_fma(-n, kLn2Low, __builtin_fma(-n, kLn2High, bounded));
+  const double shifted = __builtin_fma(x, kLog2e, kShift), n = shifted - kShift;
+  const double r = __builtin_fma(-n, kLn2Low, __builtin_fma(-n, kLn2High, x));
   double p = 1.0 / 479001600;
   p = __builtin_fma(p, r, 1.0 / 39916800);
   p = __builtin_fma(p, r, 1.0 / 3628800);
@@ -31,8 +30,12 @@ inline double exp_of(double x) {
   p = __builtin_fma(p, r, 1.0);
   p = __builtin_fma(p, r, 1.0);
   const int64_t bits = __builtin_bit_cast(int64_t, p) + (__builtin_bit_cast(int64_t, shifted) << 52);
-  const double y = __builtin_bit_cast(double, bits);
-  const double zeroed = x < -708 ? 0 : y;
+  return __builtin_bit_cast(double, bits);
+}
+
+// The same for every x: 0 below -708, exp(708) above; NaN stays NaN.
+inline double exp_of(double x) {
+  const double low = x < -708 ? -708 : x, y = exp_within(low > 708 ? 708 : low), zeroed = x < -708 ? 0 : y;
   return x != x ? x : zeroed;
 }
 
@@ -200,26 +203,55 @@ inline void arithmetic(Arithmetic op, const float* a, int64_t a_step, const floa
   }
 }
 
-inline double sigmoid_of(double x) { return 1 / (1 + exp_of(-x)); }
-
-// By exp, and near 0, where that cancels, by the series of tanh.
-inline double tanh_of(double x) {
+// tanh(x) = 1 - 2/(exp(2x) + 1), given that quotient without the 2; near 0, where the difference cancels, by its series.
+inline double tanh_of(double x, double quotient) {
   const double s = x * x, near = x * (1 + s * (-1.0 / 3 + s * (2.0 / 15 + s * (-17.0 / 315 + s * (62.0 / 2835)))));
-  const double far = 1 - 2 / (exp_of(2 * x) + 1);
-  return __builtin_fabs(x) < 0.05 ? near : far;
+  return __builtin_fabs(x) < 0.05 ? near : 1 - 2 * quotient;
 }
 
-inline void lstm_gates(float* __restrict g, const float* __restrict r, float* __restrict cell, float* __restrict h, int64_t n) {
-  float *in = g, *forget = g + n, *candidate = g + 2 * n, *out = g + 3 * n;
-  for (int64_t j = 0; j < n; ++j) in[j] = static_cast<float>(sigmoid_of(static_cast<double>(r[j] + in[j])));
-  for (int64_t j = 0; j < n; ++j) forget[j] = static_cast<float>(sigmoid_of(static_cast<double>(r[n + j] + forget[j])));
-  for (int64_t j = 0; j < n; ++j) candidate[j] = static_cast<float>(tanh_of(static_cast<double>(r[2 * n + j] + candidate[j])));
-  for (int64_t j = 0; j < n; ++j) out[j] = static_cast<float>(sigmoid_of(static_cast<double>(r[3 * n + j] + out[j])));
+// 1 + exp(factor * (a + b)); |a + b| beyond 150 counts as 150, where a sigmoid is 0 or 1 in float32 and a product of four such denominators
+// is finite.
+inline void denominators(const float* __restrict a, const float* __restrict b, double factor, double* __restrict d, int64_t n) {
   for (int64_t j = 0; j < n; ++j) {
-    const float kept = forget[j] * cell[j], added = in[j] * candidate[j];
-    cell[j] = kept + added;
-    h[j] = out[j] * static_cast<float>(tanh_of(static_cast<double>(cell[j])));
+    const float x = a[j] + b[j], low = x < -150 ? -150 : x, bounded = low > 150 ? 150 : low;
+    const double y = 1 + exp_within(factor * static_cast<double>(bounded));
+    d[j] = x != x ? static_cast<double>(x) : y;
   }
+}
+
+// Some units at a time, whose denominators wait in L1; the four gates take one division between them, tanh of the cell another.
+inline void lstm_gates(float* __restrict g, const float* __restrict r, int64_t stride, float* __restrict cell, float* __restrict h, int64_t n) {
+  constexpr int64_t kAtOnce = 256;
+  double in[kAtOnce], forget[kAtOnce], candidate[kAtOnce], out[kAtOnce];
+  for (; n > 0; n -= kAtOnce, g += kAtOnce, r += kAtOnce, cell += kAtOnce, h += kAtOnce) {
+    const int64_t some = n < kAtOnce ? n : kAtOnce;
+    denominators(r, g, -1, in, some);
+    denominators(r + stride, g + stride, -1, forget, some);
+    denominators(r + 2 * stride, g + 2 * stride, 2, candidate, some);
+    denominators(r + 3 * stride, g + 3 * stride, -1, out, some);
+    float *gi = g, *gf = g + stride, *gc = g + 2 * stride, *go = g + 3 * stride;
+    const float* rc = r + 2 * stride;
+    for (int64_t j = 0; j < some; ++j) {
+      const double first = in[j] * forget[j], second = candidate[j] * out[j], inverse = 1 / (first * second);
+      const double of_first = inverse * second, of_second = inverse * first;
+      gi[j] = static_cast<float>(of_first * forget[j]);
+      gf[j] = static_cast<float>(of_first * in[j]);
+      gc[j] = static_cast<float>(tanh_of(static_cast<double>(rc[j] + gc[j]), of_second * out[j]));
+      go[j] = static_cast<float>(of_second * candidate[j]);
+    }
+    const float zeros[kAtOnce] = {};
+    for (int64_t j = 0; j < some; ++j) {
+      const float kept = gf[j] * cell[j], added = gi[j] * gc[j];
+      cell[j] = kept + added;
+    }
+    denominators(cell, zeros, 2, candidate, some);
+    for (int64_t j = 0; j < some; ++j) h[j] = go[j] * static_cast<float>(tanh_of(static_cast<double>(cell[j]), 1 / candidate[j]));
+  }
+}
+
+inline void dynamic_terms(int32_t zero_point, float scale, const int32_t* sums, const float* scales, int32_t* bias, float* multiplier, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) bias[i] = static_cast<int32_t>(static_cast<uint32_t>(-zero_point) * static_cast<uint32_t>(sums[i]));
+  for (int64_t i = 0; i < n; ++i) multiplier[i] = scale * scales[i];
 }
 
 }  // namespace

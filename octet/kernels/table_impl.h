@@ -52,6 +52,7 @@ constexpr KernelTable make_table(Isa isa) {
       .softmax = softmax,
       .gelu = gelu,
       .layer_norm = layer_norm,
+      .dynamic_terms = dynamic_terms,
       .lstm_gates = lstm_gates,
       .min_max = Elementwise<V>::min_max,
       .histogram = Histograms<V>::run,

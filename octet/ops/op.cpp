@@ -359,13 +359,15 @@ TensorType opened(TensorType type, int64_t keep) {
 
 }  // namespace
 
-std::shared_ptr<const CachedKernel> packed_kernel(const Call& call) {
-  const Tensor& weight = call[1];
-  bool per_row = weight.dim() == 2;  // linear: features are the last dimension, else channels the second
-  TensorType x = call[0].type(), y = call.outputs()[0];
-  x = opened(std::move(x), per_row ? x.dim() - 1 : 1);
-  y = opened(std::move(y), per_row ? y.dim() - 1 : 1);
-  std::vector<Tensor> others(call.inputs().begin() + 2, call.inputs().end());
+std::shared_ptr<const CachedKernel> packed_kernel(const Call& call, size_t first) {
+  const Tensor& weight = call[first];
+  bool per_row = weight.dim() == 2;  // linear, lstm: features are the last dimension, else channels the second
+  auto open = [&](const TensorType& t) { return opened(t, per_row ? t.dim() - 1 : 1); };
+  const TensorType x = open(call[0].type());
+  std::vector<TensorType> outputs;
+  for (const TensorType& t : call.outputs()) outputs.push_back(open(t));
+  const TensorType y = outputs[0];
+  std::vector<Tensor> others(call.inputs().begin() + static_cast<std::ptrdiff_t>(first) + 1, call.inputs().end());
   auto same_operands = [](const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
     return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Tensor& p, const Tensor& q) { return p.id() == q.id(); });
   };
@@ -378,13 +380,13 @@ std::shared_ptr<const CachedKernel> packed_kernel(const Call& call) {
           same_operands(e->others, others))
         found = e;
     if (!found) {
-      std::vector<std::optional<TensorType>> types{x};
-      for (size_t i = 1; i < call.inputs().size(); ++i)
-        types.push_back(call.has(i) ? std::optional(call[i].type()) : std::nullopt);
+      std::vector<std::optional<TensorType>> types;
+      for (size_t i = 0; i < call.inputs().size(); ++i)
+        types.push_back(!call.has(i) ? std::nullopt : std::optional(i < first ? open(call[i].type()) : call[i].type()));
       std::vector<Tensor> constants = call.inputs();
-      constants[0] = Tensor();
-      constants[1] = weight.detach();  // a kernel that keeps the weight must not keep itself alive through it
-      OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants), {y}, call.op().name());
+      std::fill_n(constants.begin(), first, Tensor());
+      constants[first] = weight.detach();  // a kernel that keeps the weight must not keep itself alive through it
+      OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants), std::move(outputs), call.op().name());
       found = std::make_shared<const PackedKernels::Entry>(call, octet::engine(), spec, others);
       if (cache->entries.size() >= kKernelsPerWeight) cache->entries.erase(cache->entries.begin());
       cache->entries.push_back(found);

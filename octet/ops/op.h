@@ -219,9 +219,9 @@ std::vector<Tensor> evaluate(const Call& call);
 OpSpec make_spec(const Op& op, const Attrs& attrs, const std::vector<std::optional<TensorType>>& inputs,
                  std::vector<Tensor> constants, std::vector<TensorType> outputs, const std::string& label);
 
-// The kernel into which the quantized weight of a call (operand 1) is packed: made at the first such call and kept with the
-// weight, since quantized weights do not change. Not found(): no engine has one.
-std::shared_ptr<const CachedKernel> packed_kernel(const Call& call);
+// The kernel into which the quantized weight of a call is packed: `first_weight` is its place among the operands, those before it are
+// data, those behind it constant too. Made at the first such call and kept with the weight, since quantized weights do not change. Not found(): no engine has one.
+std::shared_ptr<const CachedKernel> packed_kernel(const Call& call, size_t first_weight = 1);
 
 // Evaluates through a kernel of the engine in force; nullopt if no engine has one.
 std::optional<std::vector<Tensor>> try_engine(const Call& call);

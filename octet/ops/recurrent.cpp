@@ -194,7 +194,7 @@ struct Run {
 
   // g: what x gives the gates; r: what h gives them. g becomes the gates themselves.
   void lstm_step(float* g, const float* r, float* cell, float* h, float* kept) const {
-    kernels::table().lstm_gates(g, r, cell, h, hidden);
+    kernels::table().lstm_gates(g, r, hidden, cell, h, hidden);
     if (kept) std::copy(cell, cell + hidden, kept);
   }
 
@@ -211,6 +211,9 @@ struct Run {
 };
 
 std::vector<Tensor> eval_recurrent(const Call& c) {
+  const Places places(c.op(), c.attrs());
+  if (places.cell == Cell::lstm && c[places.w_ih()].is_quantized())
+    if (auto kernel = packed_kernel(c, places.w_ih()); kernel->found()) return kernel->run(c.inputs(), c.outputs());
   Run run(c, false);
   if (run.at.cell == Cell::lstm) return {run.y, run.hn, run.cn};
   return {run.y, run.hn};

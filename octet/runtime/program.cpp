@@ -212,9 +212,11 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
     case Step::Kind::kernel: {
       auto pointer = [&](int slot) -> std::byte* { return slot < 0 ? nullptr : c.pointers[p.slots[slot].root]; };
       for (size_t i = 0; i < step.inputs.size(); ++i) c.operands[i] = pointer(step.inputs[i]);
-      OCTET_CHECK(step.outputs.size() == 1, internal, "step {}: a kernel with {} results", index, step.outputs.size());
-      void* out = pointer(step.outputs[0]);
-      c.plans[index]->run({c.operands.data(), step.inputs.size()}, {&out, 1}, c.arena.data() + c.scratch_offset);
+      constexpr size_t kMostResults = 4;
+      OCTET_CHECK(step.outputs.size() <= kMostResults, internal, "step {}: a kernel with {} results", index, step.outputs.size());
+      void* results[kMostResults];
+      for (size_t i = 0; i < step.outputs.size(); ++i) results[i] = pointer(step.outputs[i]);
+      c.plans[index]->run({c.operands.data(), step.inputs.size()}, {results, step.outputs.size()}, c.arena.data() + c.scratch_offset);
       return;
     }
     case Step::Kind::evaluate: {

@@ -108,7 +108,7 @@ void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
       set_num_threads(1 + seed / 100 % 3);  // seldom: a new count means a new pool
       auto got = evaluate(c);
       ASSERT_EQ(got.size(), expected.size());
-      ASSERT_TRUE(equal(got[0], expected[0]))
+      for (size_t r = 0; r < got.size(); ++r) ASSERT_TRUE(equal(got[r], expected[r]))
           << c.op << ", seed " << seed << ", " << to_string(isas[i]) << ", " << num_threads() << " threads: x "
           << to_string(c.inputs[0].type()) << ", y " << to_string(expected[0].type());
     }
@@ -218,8 +218,38 @@ TEST(Exactness, WeightOnlyLinearOfLongRowsOfExtremesDoesNotOverflow) {
   });
 }
 
+TEST(Exactness, DynamicLstm) {
+  expect_exact(150, [](Generator& g) {
+    const int64_t steps = g.integer(1, 5), batch = g.integer(1, 3), in = g.integer(1, 40), hidden = g.integer(1, 150);
+    auto floats = [&](Shape shape) { return Tensor::rand(std::move(shape), static_cast<uint64_t>(g.integer(0, 1 << 30)), -2, 2); };
+    auto weight = [&](int64_t k) {
+      Tensor w = g.codes({4 * hidden, k}, DType::qint8, Quantizer::per_tensor(0.003, g.chance(0.2) ? 3 : 0, DType::qint8));
+      return w.contiguous();
+    };
+    const bool bias = g.chance(0.7);
+    return Case{"lstm",
+                {floats({steps, batch, in}), floats({batch, hidden}), floats({batch, hidden}), weight(in), weight(hidden),
+                 bias ? floats({4 * hidden}) : Tensor(), bias ? floats({4 * hidden}) : Tensor()},
+                {{"reverse", g.chance(0.3)}, {"reduce_range", g.chance(0.3)}},
+                std::nullopt};
+  });
+}
+
 TEST(Exactness, Conv2d) {
   expect_exact(1200, [](Generator& g) { return conv_case(g, g.integer(1, 20), g.integer(1, 40), 1, 4); });
+}
+
+// The first layer of a network: windows over few channels, whose rows are one tap each where that is less work.
+TEST(Exactness, Conv2dOfFewChannels) {
+  expect_exact(300, [](Generator& g) {
+    const int64_t kh = g.integer(1, 7), kw = g.integer(1, 7), c = g.integer(1, 4), oc = g.integer(1, 40), dh = g.integer(1, 2);
+    Attrs attrs{{"stride", std::vector<int64_t>{g.integer(1, 3), g.integer(1, 3)}},
+                {"padding", std::vector<int64_t>{g.integer(0, 4), g.integer(0, 4), g.integer(0, 4), g.integer(0, 4)}},
+                {"dilation", std::vector<int64_t>{dh, g.chance(0.9) ? 1 : 2}},
+                {"activation", g.activation_name()}};
+    const Tensor x = g.activation({g.integer(1, 2), c, g.integer(dh * (kh - 1) + 1, 14), g.integer(2 * kw - 1, 14)});
+    return Case{"conv2d", {x, g.weight({oc, c, kh, kw}), g.bias(oc)}, attrs, g.result()};
+  });
 }
 
 TEST(Exactness, GroupedConv2d) {

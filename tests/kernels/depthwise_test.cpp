@@ -159,6 +159,28 @@ TEST_P(DepthwiseTest, SplittingThePixelsChangesNothing) {
   }
 }
 
+TEST_P(DepthwiseTest, SlidingWindowsAreExactForAnySplit) {
+  Random random(8);
+  for (int i = 0; i < 200; ++i) {
+    // Rows of windows whose columns are anywhere, or outside.
+    const int64_t slide = random.integer(1, 2), width = random.integer(1, 20), rows = random.integer(1, 8);
+    Convolution conv(random, rows * width, random.integer(1, 150), 9);
+    const int64_t columns = (width - 1) * slide + 3;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t ky = 0; ky < 3; ++ky) {
+        std::vector<int32_t> row;
+        for (int64_t c = 0; c < columns; ++c) row.push_back(conv.offsets[static_cast<size_t>(random.integer(0, rows * width * 9 - 1))]);
+        for (int64_t x = 0; x < width; ++x)
+          for (int64_t kx = 0; kx < 3; ++kx)
+            conv.offsets[static_cast<size_t>((r * width + x) * 9 + ky * 3 + kx)] = row[static_cast<size_t>(x * slide + kx)];
+      }
+    conv.args.slide = slide, conv.args.width = width;
+    conv.compute_expected();
+    const Guarded y = conv.run(kernels(), random.chance(0.5) ? 0 : random.integer(1, 30));
+    ASSERT_SAME_BYTES(y, conv.expected) << " in case " << i << ": " << conv.describe() << ", slide " << slide << ", width " << width;
+  }
+}
+
 OCTET_FOR_EVERY_ISA(DepthwiseTest);
 
 }  // namespace

@@ -211,6 +211,20 @@ TEST_P(GemmTest, EveryDepthIsExactForOneRowAndForMany) {
   }
 }
 
+TEST_P(GemmTest, ProductsOfFewBytesAreExactForAnyRowsAndWidth) {
+  Random random(17);
+  for (int i = 0; i < 250; ++i) {
+    Product p;
+    p.indirect = random.chance(0.4);
+    p.m = random.chance(0.3) ? random.integer(100, 900) : random.integer(1, 40);
+    p.args.shape = {random.integer(1, 140), p.indirect ? random.integer(7, 14) : random.integer(1, 36), p.indirect ? 3 : 1};
+    p.randomize(random, random.chance(0.1));
+    p.compute_expected();
+    const Guarded y = p.run(kernels());
+    ASSERT_SAME_BYTES(y, p.expected) << p.describe();
+  }
+}
+
 TEST_P(GemmTest, ExtremeCodesOverLongRowsDoNotSaturate) {
   Random random(9);
   for (int8_t weight : {int8_t{-128}, int8_t{127}}) {

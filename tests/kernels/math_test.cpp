@@ -141,6 +141,31 @@ TEST_P(MathTest, LayerNormIsItsFormulaInDouble) {
   }
 }
 
+TEST_P(MathTest, PartsOfAnLstmsUnitsAreTheBitsOfAllOfThem) {
+  constexpr size_t kUnits = 40;
+  std::vector<float> g = numbers(4 * kUnits), r(4 * kUnits), cell = numbers(kUnits), h(kUnits);
+  for (size_t i = 0; i < r.size(); ++i) r[i] = 0.2f * static_cast<float>(i % 41) - 3;
+  std::vector<float> g2 = g, cell2 = cell, h2(kUnits);
+  kernels().lstm_gates(g.data(), r.data(), kUnits, cell.data(), h.data(), kUnits);
+  for (size_t j : {size_t{0}, size_t{23}})
+    kernels().lstm_gates(g2.data() + j, r.data() + j, kUnits, cell2.data() + j, h2.data() + j, j == 0 ? 23 : kUnits - 23);
+  EXPECT_EQ(g, g2);
+  EXPECT_EQ(cell, cell2);
+  EXPECT_EQ(h, h2);
+}
+
+TEST_P(MathTest, DynamicTermsWrapAndRoundOnce) {
+  const std::vector<int32_t> sums{0, 7, -3, 1 << 30, -(1 << 30), 2147483647};
+  const std::vector<float> scales{0.1f, 0.2f, 0.3f, 1e-3f, 7, 0.7f};
+  std::vector<int32_t> bias(6);
+  std::vector<float> multiplier(6);
+  kernels().dynamic_terms(255, 0.037f, sums.data(), scales.data(), bias.data(), multiplier.data(), 6);
+  for (size_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(static_cast<uint32_t>(bias[i]), static_cast<uint32_t>(int64_t{-255} * sums[i]));
+    EXPECT_EQ(multiplier[i], 0.037f * scales[i]);
+  }
+}
+
 TEST_P(MathTest, SumsAreTakenInSixteenParts) {
   for (size_t n : {1, 15, 16, 33, 1000}) {
     const std::vector<float> x = numbers(n);
@@ -159,8 +184,8 @@ TEST_P(MathTest, AStepOfAnLstmIsItsFormulaAndTheSameBitsEverywhere) {
     for (size_t i = 0; i < r.size(); ++i) r[i] = 0.13f * static_cast<float>(i % 37) - 2;
     if (n > 4) g[0] = kInf, g[n + 1] = -kInf, g[2 * n + 2] = 1e-3f, r[2 * n + 2] = 0, g[3 * n + 3] = 900;
     std::vector<float> g2 = g, cell2 = cell, h2(n), g3 = g, cell3 = cell;
-    kernels().lstm_gates(g.data(), r.data(), cell.data(), h.data(), static_cast<int64_t>(n));
-    table(Isa::scalar).lstm_gates(g2.data(), r.data(), cell2.data(), h2.data(), static_cast<int64_t>(n));
+    kernels().lstm_gates(g.data(), r.data(), static_cast<int64_t>(n), cell.data(), h.data(), static_cast<int64_t>(n));
+    table(Isa::scalar).lstm_gates(g2.data(), r.data(), static_cast<int64_t>(n), cell2.data(), h2.data(), static_cast<int64_t>(n));
     EXPECT_EQ(g, g2);
     EXPECT_EQ(cell, cell2);
     EXPECT_EQ(h, h2);

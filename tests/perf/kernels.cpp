@@ -44,7 +44,7 @@ OCTET_MEASURED(depthwise)(const kernels::DepthwiseArgs& d) { table().depthwise(d
 OCTET_MEASURED(add)(const kernels::BinaryArgs& b, int64_t n) { table().add(b, 0, n); }
 OCTET_MEASURED(quantize)(const float* x, void* y, int64_t n) { table().quantize(x, y, n, 20, 128, 0, 255); }
 OCTET_MEASURED(exp_sum)(const float* x, double* y, int64_t n) { table().exp_sum(x, 5, y, n); }
-OCTET_MEASURED(lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) { table().lstm_gates(g, r, cell, h, n); }
+OCTET_MEASURED(lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) { table().lstm_gates(g, r, n, cell, h, n); }
 
 void matrix_products(bool requantized) {
   constexpr int64_t kIn = 64, kOut = 64;
@@ -82,7 +82,7 @@ void depthwise() {
   const std::vector<float> multiplier(kChannels, 1e-3f);
   std::vector<uint8_t> packed = bytes(table().depthwise_packed_bytes(kChannels, 9)), y = bytes(kPixels * kChannels);
   table().depthwise_pack(kChannels, 9, reinterpret_cast<const int8_t*>(w.data()), packed.data());
-  measured_depthwise({kChannels, 9, a.data(), offsets.data(), pad.data(), packed.data(), y.data(), kChannels, bias.data(), multiplier.data(), 3});
+  measured_depthwise({kChannels, 9, a.data(), offsets.data(), pad.data(), packed.data(), y.data(), kChannels, bias.data(), multiplier.data(), 3, 0, 255, 1, kSide});
 }
 
 }  // namespace

@@ -173,11 +173,11 @@ TEST(RecurrentModules, WeightsArePackedOnceAndResultsStay) {
   network->eval();
   auto dynamic = std::dynamic_pointer_cast<nnqd::LSTM>(quantize_dynamic<nn::Module>(network));
   Tensor x = Tensor::randn({5, 4, 6}, 6), y = dynamic->forward(x);
-  auto packed = dynamic->weights().at("weight_hh_l0").packed_slot();
+  auto packed = dynamic->weights().at("weight_ih_l0").packed_slot();
   ASSERT_TRUE(packed);
   EXPECT_TRUE(equal(dynamic->forward(x), y));
   EXPECT_TRUE(equal(dynamic->forward(x.slice(0, 0, 2)), dynamic->forward(x.slice(0, 0, 2))));
-  EXPECT_EQ(dynamic->weights().at("weight_hh_l0").packed_slot(), packed);
+  EXPECT_EQ(dynamic->weights().at("weight_ih_l0").packed_slot(), packed);
 }
 
 TEST(RecurrentModules, ReferenceNetworksComputeOnDequantizedWeights) {

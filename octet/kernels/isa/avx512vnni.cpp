@@ -35,7 +35,11 @@ struct Vnni512 {
 
 // The same in 256 bits, for depthwise blocks of at most 32 channels.
 struct Vnni256 {
-  using V = Simd256;
+  struct V : Simd256 {  // with the masks that AVX2 lacks
+    static OCTET_INLINE void store_bytes(void* p, I x, int64_t n) {
+      _mm256_mask_storeu_epi8(p, static_cast<__mmask32>(Simd512::first_bytes(n)), x);
+    }
+  };
   static constexpr int kHalves = 1;
   static constexpr int kVectorBytes = 32;
   static constexpr bool kManyRegisters = true;

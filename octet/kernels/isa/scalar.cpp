@@ -266,6 +266,7 @@ constinit const KernelTable scalar_table = {
     .softmax = softmax,
     .gelu = gelu,
     .layer_norm = layer_norm,
+    .dynamic_terms = dynamic_terms,
     .lstm_gates = lstm_gates,
     .min_max = min_max,
     .histogram = histogram,

@@ -104,11 +104,13 @@ void run(int argc, char** argv) {
   double gop_at_peak = 0;
   for (size_t s = 0; s < seconds.size(); ++s) {
     const auto& step = program.steps()[s];
-    if (step.node < 0) continue;
+    if (step.node < 0 || step.with_previous) continue;
+    size_t more = 0;  // steps that run with this one, a few rows at a time: what they pass to each other stays in the cache
+    while (s + more + 1 < program.steps().size() && program.steps()[s + more + 1].with_previous) ++more;
     const Layer layer = layer_of(g, g.node(step.node));
     // (Float products are oneDNN's; the peak of 8-bit ones is not theirs.)
     const double by_multipliers = layer.in_bytes ? layer.operations * peak : 0, by_memory = step.kernel == "alias" ? 0 : reading(layer.bytes);
-    const std::string what = layer.what + (layer.operations > 0 && !layer.in_bytes ? " (float)" : "");
+    const std::string what = layer.what + (layer.operations > 0 && !layer.in_bytes ? " (float)" : "") + (more ? fmt::format(", and {} by rows", more) : "");
     auto found = std::find_if(lines.begin(), lines.end(), [&](const auto& l) { return l.first == what; });
     if (found == lines.end()) found = lines.insert(lines.end(), {what, {}});
     for (Line* line : {&found->second, &all}) {

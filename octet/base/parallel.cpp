@@ -267,17 +267,22 @@ namespace {
 // that are read before we are loaded. So, where threads should sleep, there are more of them: a team of two that does nothing.
 class SleepingTeam {
  public:
+  // Returns when the team is there.
   void start() {
     if (running_.load(std::memory_order_relaxed)) return;
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
     if (running_.exchange(true)) return;
-    std::thread([this, life = life_] {
+    const int life = life_;
+    std::thread([this, life] {
       int threads = 0;
 #pragma omp parallel num_threads(2) reduction(+ : threads)
       ++threads;
       std::unique_lock own(mutex_);
-      ended_.wait(own, [&] { return threads == 0 || life_ != life; });
+      there_ = life;
+      changed_.notify_all();
+      changed_.wait(own, [&] { return threads == 0 || life_ != life; });
     }).detach();
+    changed_.wait(lock, [&] { return there_ >= life || life_ != life; });
   }
   void end() {
     if (!running_.load(std::memory_order_relaxed)) return;
@@ -286,14 +291,14 @@ class SleepingTeam {
       running_ = false;
       ++life_;
     }
-    ended_.notify_all();
+    changed_.notify_all();
   }
 
  private:
   std::mutex mutex_;
-  std::condition_variable ended_;
+  std::condition_variable changed_;
   std::atomic<bool> running_{false};
-  int life_ = 0;
+  int life_ = 0, there_ = -1;
 };
 
 SleepingTeam& sleeping_team() {
@@ -312,7 +317,14 @@ void use_openmp_threads() {
 }
 
 void use_own_threads() {
-  if (g_openmp.load(std::memory_order_relaxed)) g_openmp = false;
+  if (!g_openmp.load(std::memory_order_relaxed)) return;
+  if (g_spinning.load(std::memory_order_relaxed) == 0 && num_threads() > 1) {
+    // OpenMP's may still spin for what they did last. They look how to wait only when they begin to: so they are called once more.
+    sleeping_team().start();
+#pragma omp parallel num_threads(num_threads())
+    {}
+  }
+  g_openmp = false;
 }
 
 SpinningThreads::SpinningThreads() {

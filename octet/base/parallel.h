@@ -25,7 +25,7 @@ void rest_threads();
 // From now on parallel_for takes OpenMP's threads instead of a pool of our own. Called by what runs on OpenMP itself (oneDNN):
 // two pools whose threads wait for work by spinning take each other's cores.
 void use_openmp_threads();
-// Back to the pool of our own: called by what runs nothing on OpenMP (a program of native kernels only).
+// Back to the threads of our own: called by what runs nothing on OpenMP (a program of native kernels only). OpenMP's are sent to sleep.
 void use_own_threads();
 
 // While one exists, OpenMP's threads wait for their next work by spinning for some milliseconds: a program's steps follow each

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "octet/base/check_impl.h"
@@ -294,8 +295,9 @@ void run_steps(Program::Impl& p, Context& c, const std::vector<Tensor>& given, c
 // Calls with a context of these inputs' shapes, whose tensors it lets go of afterwards.
 template <typename Fn>
 auto with_context(Program::Impl& p, const std::vector<Tensor>& given, bool every_value, Fn&& fn) {
+  std::optional<SpinningThreads> spinning;
   if (p.own_threads) use_own_threads();
-  const SpinningThreads spinning;
+  else spinning.emplace();
   ContextLease lease(p, given, every_value);
   struct Release {
     Context& c;

@@ -7,15 +7,16 @@ namespace octet::native {
 
 // Everything that does not depend on the input's range or shape.
 struct DynamicWeights {
-  DynamicWeights(const OpSpec& spec, const engine_detail::WeightCodes& codes, const WeightRows& rows, const kernels::GemmShape& shape,
-                 int64_t groups)
+  DynamicWeights(const OpSpec& spec, const engine_detail::WeightCodes& codes, const WeightRows& rows,
+                 const kernels::GemmShape& shape, int64_t groups)
       : packed(as_integer(codes), rows, shape, groups),
         reduce_range(spec.attrs.get_bool("reduce_range")),
         activation(spec.attrs.get_string("activation")),
         label(spec.label) {
     if (spec.has(2)) bias = spec.constants[2].to_vector<float>();
     for (int64_t n = 0; n < codes.out_channels; ++n)
-      sums.push_back(static_cast<int32_t>(packed.weight_sums[n] - shape.taps * shape.k * codes.zero_points[n]));  // wrapping
+      sums.push_back(
+          static_cast<int32_t>(packed.weight_sums[n] - shape.taps * shape.k * codes.zero_points[n]));  // wrapping
   }
   // Without the terms of x's zero point, and with s_w alone for multiplier.
   static engine_detail::IntegerWeights as_integer(const engine_detail::WeightCodes& codes) {

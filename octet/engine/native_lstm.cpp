@@ -1,7 +1,7 @@
-// A layer of LSTM with dynamic weights over a whole sequence. x is projected for all steps at once. At every step a thread takes some
-// units: it quantizes h, multiplies it with the four gates' weights of its units, and steps them, so that threads meet once a step and
-// each reads its own part of the weights, which stays in its cache: forwards at one step, backwards at the next, because what was read
-// last is still there.
+// A layer of LSTM with dynamic weights over a whole sequence. x is projected for all steps at once. At every step a
+// thread takes some units: it quantizes h, multiplies it with the four gates' weights of its units, and steps them, so
+// that threads meet once a step and each reads its own part of the weights, which stays in its cache: forwards at one
+// step, backwards at the next, because what was read last is still there.
 #include <algorithm>
 #include <cstring>
 
@@ -20,7 +20,8 @@ OpSpec projection(const OpSpec& spec, size_t weight, size_t bias) {
   OpSpec r;
   r.op = "linear_dynamic";
   r.attrs = Attrs{{"activation", "none"}, {"reduce_range", spec.attrs.get_bool("reduce_range")}};
-  r.inputs = {TensorType(DType::float32, {Dim("rows"), Dim(w[1])}), spec.inputs[weight], spec.has(bias) ? spec.inputs[bias] : TensorType()};
+  r.inputs = {TensorType(DType::float32, {Dim("rows"), Dim(w[1])}), spec.inputs[weight],
+              spec.has(bias) ? spec.inputs[bias] : TensorType()};
   r.constants = {Tensor(), spec.constants[weight], spec.has(bias) ? spec.constants[bias] : Tensor()};
   r.present = {true, true, spec.has(bias)};
   r.outputs = {TensorType(DType::float32, {Dim("rows"), Dim(w[0])})};
@@ -30,8 +31,11 @@ OpSpec projection(const OpSpec& spec, size_t weight, size_t bias) {
 
 class LstmKernel final : public Kernel {
  public:
-  LstmKernel(const OpSpec& spec, std::unique_ptr<Kernel> from_x, const OpSpec& from_h, const engine_detail::WeightCodes& codes, int64_t hidden)
-      : from_x(std::move(from_x)), w(from_h, codes, WeightRows(codes.codes, hidden), {hidden, hidden, 1}, 4), reverse(spec.attrs.get_bool("reverse")) {}
+  LstmKernel(const OpSpec& spec, std::unique_ptr<Kernel> from_x, const OpSpec& from_h,
+             const engine_detail::WeightCodes& codes, int64_t hidden)
+      : from_x(std::move(from_x)),
+        w(from_h, codes, WeightRows(codes.codes, hidden), {hidden, hidden, 1}, 4),
+        reverse(spec.attrs.get_bool("reverse")) {}
   std::string name() const override {
     const kernels::KernelTable& t = *w.packed.table;
     return fmt::format("lstm gemm {}x{} {}", t.gemm_mr, t.gemm_nr, to_string(t.isa));
@@ -49,8 +53,13 @@ class LstmKernel final : public Kernel {
 class LstmPlan final : public KernelPlan {
  public:
   LstmPlan(const LstmKernel& kernel, const Shape& x)
-      : kernel_(kernel), table_(*kernel.w.packed.table), steps_(x[0]), batch_(x[1]), hidden_(kernel.w.packed.shape.n),
-        from_x_(kernel.from_x->plan({{x[0] * x[1], x[2]}, {}, {}}, {{x[0] * x[1], 4 * hidden_}})), parts_(num_threads()) {
+      : kernel_(kernel),
+        table_(*kernel.w.packed.table),
+        steps_(x[0]),
+        batch_(x[1]),
+        hidden_(kernel.w.packed.shape.n),
+        from_x_(kernel.from_x->plan({{x[0] * x[1], x[2]}, {}, {}}, {{x[0] * x[1], 4 * hidden_}})),
+        parts_(num_threads()) {
     auto part = [this](size_t bytes) {
       const size_t at = scratch_;
       scratch_ += (bytes + 63) / 64 * 64;
@@ -78,7 +87,8 @@ class LstmPlan final : public KernelPlan {
     std::memcpy(cell_, inputs[kCell], static_cast<size_t>(state) * 4);
     h_ = static_cast<const float*>(inputs[kH]);
     const int64_t tiles = (hidden_ + table_.gemm_nr - 1) / table_.gemm_nr;
-    // As split_matrix: a task is worth its while from a million products on; few rows take as long as reading the weights does.
+    // As split_matrix: a task is worth its while from a million products on; few rows take as long as reading the
+    // weights does.
     const int64_t wanted = std::max<int64_t>(batch_, 3) * 4 * hidden_ * hidden_ / (1'000'000 * wake_cost());
     const int64_t parts = std::clamp<int64_t>(wanted, 1, std::min(parts_, tiles));
     for (int64_t i = 0; i < steps_; ++i) {
@@ -106,13 +116,14 @@ class LstmPlan final : public KernelPlan {
     float min = 0, max = 0;
     int64_t not_finite = 0;
     table_.min_max(h_, batch_ * hidden_, &min, &max, &not_finite);
-    const affine::RunTimeQParams q = engine_detail::dynamic_qparams(std::min(min, 0.0f), std::max(max, 0.0f), not_finite, w.reduce_range, w.label);
+    const affine::RunTimeQParams q =
+        engine_detail::dynamic_qparams(std::min(min, 0.0f), std::max(max, 0.0f), not_finite, w.reduce_range, w.label);
     const float scale = static_cast<float>(q.scale);
     table_.quantize(h_, codes, batch_ * hidden_, 1.0f / scale, q.zero_point, 0, 255);
     for (int64_t i = 0; i < 4; ++i) {
       const int64_t gate = backwards_ ? 3 - i : i, first = gate * hidden_;
-      table_.dynamic_terms(q.zero_point, scale, w.sums.data() + first + j0, w.packed.multiplier.data() + first + j0, bias + first + j0,
-                           multiplier + first + j0, j1 - j0);
+      table_.dynamic_terms(q.zero_point, scale, w.sums.data() + first + j0, w.packed.multiplier.data() + first + j0,
+                           bias + first + j0, multiplier + first + j0, j1 - j0);
       kernels::GemmArgs a = w.packed.arguments(gate);
       a.epilogue = kernels::Epilogue::dynamic;
       a.a = codes;
@@ -125,8 +136,8 @@ class LstmPlan final : public KernelPlan {
       w.packed.gemm(a, 0, batch_, j0, j1);
     }
     for (int64_t n = 0; n < batch_; ++n)
-      table_.lstm_gates(gates_ + n * 4 * hidden_ + j0, of_h + n * 4 * hidden_ + j0, hidden_, cell_ + n * hidden_ + j0, next_ + n * hidden_ + j0,
-                        j1 - j0);
+      table_.lstm_gates(gates_ + n * 4 * hidden_ + j0, of_h + n * 4 * hidden_ + j0, hidden_, cell_ + n * hidden_ + j0,
+                        next_ + n * hidden_ + j0, j1 - j0);
   }
 
   const LstmKernel& kernel_;

@@ -1,5 +1,5 @@
-// Products of two matrices of codes, both activations: attention. The second operand of each product is packed as weights are, when
-// it is there; its sums are the zero-point terms.
+// Products of two matrices of codes, both activations: attention. The second operand of each product is packed as
+// weights are, when it is there; its sums are the zero-point terms.
 #include "octet/base/check_impl.h"
 #include "octet/engine/native_matrix_impl.h"
 
@@ -8,8 +8,11 @@ namespace {
 
 class MatmulKernel final : public Kernel {
  public:
-  explicit MatmulKernel(const OpSpec& spec) : a(spec.inputs[0]), b(spec.inputs[1]), y(spec.outputs[0]), multiplier(engine_detail::matmul_multiplier(spec)) {}
-  std::string name() const override { return fmt::format("matmul gemm {}x{} {}", table->gemm_mr, table->gemm_nr, to_string(table->isa)); }
+  explicit MatmulKernel(const OpSpec& spec)
+      : a(spec.inputs[0]), b(spec.inputs[1]), y(spec.outputs[0]), multiplier(engine_detail::matmul_multiplier(spec)) {}
+  std::string name() const override {
+    return fmt::format("matmul gemm {}x{} {}", table->gemm_mr, table->gemm_nr, to_string(table->isa));
+  }
   std::string engine() const override { return "native"; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs, const std::vector<Shape>& outputs) const override;
 
@@ -21,14 +24,18 @@ class MatmulKernel final : public Kernel {
 class MatmulPlan final : public KernelPlan {
  public:
   MatmulPlan(const MatmulKernel& kernel, engine_detail::MatmulGeometry g)
-      : kernel_(kernel), g_(std::move(g)), shape_{g_.n, g_.k, 1}, multipliers_(static_cast<size_t>(g_.n), kernel.multiplier) {
+      : kernel_(kernel),
+        g_(std::move(g)),
+        shape_{g_.n, g_.k, 1},
+        multipliers_(static_cast<size_t>(g_.n), kernel.multiplier) {
     auto part = [this](size_t bytes) {
       const size_t at = scratch_;
       scratch_ += (bytes + 63) / 64 * 64;
       return at;
     };
     packed_bytes_ = (kernel.table->gemm_packed_bytes(shape_) + 63) / 64 * 64;
-    // The kernels multiply unsigned by signed codes; b's become signed by flipping the top bit, and its zero point moves along.
+    // The kernels multiply unsigned by signed codes; b's become signed by flipping the top bit, and its zero point
+    // moves along.
     za_ = kernel.a.zero_point + (kernel.a.is_signed ? 128 : 0);
     zb_ = kernel.b.zero_point - (kernel.b.is_signed ? 0 : 128);
     b_zero_points_.assign(static_cast<size_t>(g_.n), zb_);
@@ -52,13 +59,15 @@ class MatmulPlan final : public KernelPlan {
     parallel_ranges(g_.b_matrices, grain, [&](int64_t i0, int64_t i1) {
       for (int64_t i = i0; i < i1; ++i) pack(static_cast<const uint8_t*>(inputs[1]), i);
     });
-    if (zb_) parallel_ranges(g_.a_matrices * g_.m, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, g_.k)), [&](int64_t m0, int64_t m1) {
-      kernels::GemmArgs rows;
-      rows.shape = shape_;
-      rows.a = a_;
-      rows.lda = g_.k;
-      kernel_.table->row_sums(rows, sums(), m0, m1);
-    });
+    if (zb_)
+      parallel_ranges(g_.a_matrices * g_.m, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, g_.k)),
+                      [&](int64_t m0, int64_t m1) {
+                        kernels::GemmArgs rows;
+                        rows.shape = shape_;
+                        rows.a = a_;
+                        rows.lda = g_.k;
+                        kernel_.table->row_sums(rows, sums(), m0, m1);
+                      });
     split_matrix(
         static_cast<int64_t>(g_.a.size()), g_.m, g_.n, kernel_.table->gemm_mr, kernel_.table->gemm_nr, g_.k,
         [](void* self, int64_t product, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
@@ -80,7 +89,9 @@ class MatmulPlan final : public KernelPlan {
                                      base_ + packed_at_ + packed_bytes_ * static_cast<size_t>(matrix), bias_of);
     // -z_a * sum(q_b) + K * z_a * z_b, wrapping as the accumulator does.
     for (int64_t n = 0; n < g_.n; ++n)
-      bias_of[n] = static_cast<int32_t>(static_cast<uint32_t>(za_) * (static_cast<uint32_t>(g_.k) * static_cast<uint32_t>(zb_) - static_cast<uint32_t>(bias_of[n])));
+      bias_of[n] =
+          static_cast<int32_t>(static_cast<uint32_t>(za_) * (static_cast<uint32_t>(g_.k) * static_cast<uint32_t>(zb_) -
+                                                             static_cast<uint32_t>(bias_of[n])));
   }
 
   kernels::GemmArgs arguments(int64_t product) const {
@@ -116,7 +127,8 @@ class MatmulPlan final : public KernelPlan {
   uint8_t* y_ = nullptr;
 };
 
-std::unique_ptr<KernelPlan> MatmulKernel::plan(const std::vector<Shape>& inputs, const std::vector<Shape>& outputs) const {
+std::unique_ptr<KernelPlan> MatmulKernel::plan(const std::vector<Shape>& inputs,
+                                               const std::vector<Shape>& outputs) const {
   return std::make_unique<MatmulPlan>(*this, engine_detail::MatmulGeometry(inputs[0], inputs[1], outputs[0]));
 }
 

@@ -1,4 +1,5 @@
-// permute of dense tensors: runs of bytes where the last dimension stays, transposes of two dimensions where it does not.
+// permute of dense tensors: runs of bytes where the last dimension stays, transposes of two dimensions where it does
+// not.
 #include <algorithm>
 #include <cstring>
 
@@ -26,8 +27,10 @@ class PermutePlan final : public KernelPlan {
       const auto d = static_cast<size_t>(order[i]);
       const int64_t size = x[d], from = steps[d];
       // Neighbours that stay neighbours are one dimension.
-      if (!axes_.empty() && axes_.back().from * axes_.back().size == from) axes_.back().size *= size;
-      else if (size != 1) axes_.push_back({size, from, to});
+      if (!axes_.empty() && axes_.back().from * axes_.back().size == from)
+        axes_.back().size *= size;
+      else if (size != 1)
+        axes_.push_back({size, from, to});
       to *= size;
     }
     if (axes_.empty()) axes_.push_back({1, 1, 1});
@@ -67,7 +70,8 @@ class PermutePlan final : public KernelPlan {
     if (rows_.from == 1) {
       std::memcpy(y, x, static_cast<size_t>(rows_.size * bytes_));
     } else if (bytes_ == 1) {
-      kernels::table().transpose(reinterpret_cast<const uint8_t*>(x), rows_.from, reinterpret_cast<uint8_t*>(y), columns_.to, rows_.size, columns_.size);
+      kernels::table().transpose(reinterpret_cast<const uint8_t*>(x), rows_.from, reinterpret_cast<uint8_t*>(y),
+                                 columns_.to, rows_.size, columns_.size);
     } else if (bytes_ == 2) {
       transpose(reinterpret_cast<const uint16_t*>(x), reinterpret_cast<uint16_t*>(y));
     } else if (bytes_ == 4) {
@@ -108,7 +112,8 @@ class PermuteKernel final : public Kernel {
 
 }  // namespace
 
-static std::unique_ptr<KernelPlan> plan_permute(const std::vector<int64_t>& order, const Shape& x, int64_t element_bytes) {
+static std::unique_ptr<KernelPlan> plan_permute(const std::vector<int64_t>& order, const Shape& x,
+                                                int64_t element_bytes) {
   return std::make_unique<PermutePlan>(order, x, element_bytes);
 }
 

@@ -1,6 +1,7 @@
-// Floats row by row: arithmetic with an operand that may be repeated, square roots and the like, means and softmax of rows. What a
-// normalization or an attention spelled out in small operators is made of; the runtime runs neighbours of them a few rows at a
-// time (runtime/row_groups_impl.h). Single IEEE operations, or the kernels' sums: the bits are those of every other way.
+// Floats row by row: arithmetic with an operand that may be repeated, square roots and the like, means and softmax of
+// rows. What a normalization or an attention spelled out in small operators is made of; the runtime runs neighbours of
+// them a few rows at a time (runtime/row_groups_impl.h). Single IEEE operations, or the kernels' sums: the bits are
+// those of every other way.
 #include <cmath>
 #include <map>
 
@@ -16,7 +17,8 @@ constexpr int64_t kGrain = 1 << 16;  // elements a thread does in about the time
 
 class FloatRows : public Kernel {
  public:
-  FloatRows(std::string name, bool any_layout, bool in_place) : name_(std::move(name)), any_layout_(any_layout), in_place_(in_place) {}
+  FloatRows(std::string name, bool any_layout, bool in_place)
+      : name_(std::move(name)), any_layout_(any_layout), in_place_(in_place) {}
   std::string name() const override { return name_; }
   std::string engine() const override { return "native"; }
   Layout input_layout(size_t) const override { return any_layout_ ? Layout::any : Layout::row_major; }
@@ -52,8 +54,10 @@ class BinaryPlan final : public KernelPlan {
     auto* y = static_cast<float*>(out);
     const auto kernel = kernels::table().arithmetic;
     parts_.each(i0, i1, [&](int64_t i, int64_t count, int64_t j, bool one) {
-      if (second_) kernel(op_, whole + i, 1, repeated + j, one ? 0 : 1, y + i, count);
-      else kernel(op_, repeated + j, one ? 0 : 1, whole + i, 1, y + i, count);
+      if (second_)
+        kernel(op_, whole + i, 1, repeated + j, one ? 0 : 1, y + i, count);
+      else
+        kernel(op_, repeated + j, one ? 0 : 1, whole + i, 1, y + i, count);
     });
   }
 
@@ -78,14 +82,17 @@ class BinaryKernel final : public FloatRows {
 };
 
 std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
-  static const std::map<std::string, Arithmetic> known{{"add", Arithmetic::add}, {"sub", Arithmetic::sub}, {"mul", Arithmetic::mul}, {"div", Arithmetic::div}};
+  static const std::map<std::string, Arithmetic> known{
+      {"add", Arithmetic::add}, {"sub", Arithmetic::sub}, {"mul", Arithmetic::mul}, {"div", Arithmetic::div}};
   auto op = known.find(spec.op);
-  if (op == known.end() || (spec.attrs.has("activation") && spec.attrs.get_string("activation") != "none")) return nullptr;
+  if (op == known.end() || (spec.attrs.has("activation") && spec.attrs.get_string("activation") != "none"))
+    return nullptr;
   const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
   const bool second = a.dims == y.dims;
   const auto repeat = repeat_of(second ? b : a, y);
   if (!repeat || (!second && b.dims != y.dims)) return nullptr;
-  return std::make_unique<BinaryKernel>(spec.op, op->second, second, *repeat, *repeat == Repeat::none || *repeat == Repeat::number);
+  return std::make_unique<BinaryKernel>(spec.op, op->second, second, *repeat,
+                                        *repeat == Repeat::none || *repeat == Repeat::number);
 }
 
 using UnaryFn = void (*)(const float* x, float* y, int64_t n);
@@ -131,15 +138,16 @@ void square(const float* x, float* y, int64_t n) { kernels::table().arithmetic(A
 
 bool is_square(const OpSpec& spec) {
   const Tensor& exponent = spec.constants.size() == 2 ? spec.constants[1] : Tensor();
-  return spec.op == "pow" && exponent.defined() && exponent.dtype() == DType::float32 && exponent.numel() == 1 && exponent.to_vector<float>()[0] == 2 &&
-         spec.inputs[0].dims == spec.outputs[0].dims;
+  return spec.op == "pow" && exponent.defined() && exponent.dtype() == DType::float32 && exponent.numel() == 1 &&
+         exponent.to_vector<float>()[0] == 2 && spec.inputs[0].dims == spec.outputs[0].dims;
 }
 
 std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
   static const std::map<std::string, UnaryFn> known{{"sqrt", each_element([](float x) { return std::sqrt(x); })},
                                                     {"neg", each_element([](float x) { return -x; })},
                                                     {"abs", each_element([](float x) { return std::fabs(x); })}};
-  if (spec.op == "gelu" && spec.attrs.get_string("approximate") == "none") return std::make_unique<UnaryKernel>("gelu", kernels::table().gelu);
+  if (spec.op == "gelu" && spec.attrs.get_string("approximate") == "none")
+    return std::make_unique<UnaryKernel>("gelu", kernels::table().gelu);
   if (is_square(spec)) return std::make_unique<UnaryKernel>("square", square);
   auto op = known.find(spec.op);
   return op == known.end() ? nullptr : std::make_unique<UnaryKernel>(spec.op, op->second);
@@ -152,9 +160,11 @@ using RowFn = void (*)(const float* x, float* y, int64_t n);
 
 class RowPlan final : public KernelPlan {
  public:
-  RowPlan(RowFn fn, const Shape& x, const Shape& y) : fn_(fn), width_(x.back()), rows_(numel(x) / std::max<int64_t>(1, width_)), result_(y.back()) {}
+  RowPlan(RowFn fn, const Shape& x, const Shape& y)
+      : fn_(fn), width_(x.back()), rows_(numel(x) / std::max<int64_t>(1, width_)), result_(y.back()) {}
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
-    parallel_ranges(rows_, std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(1, width_)), [&](int64_t r0, int64_t r1) { run_rows(inputs, outputs, r0, r1); });
+    parallel_ranges(rows_, std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(1, width_)),
+                    [&](int64_t r0, int64_t r1) { run_rows(inputs, outputs, r0, r1); });
   }
   void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
     const auto* x = static_cast<const float*>(inputs[0]);
@@ -169,7 +179,8 @@ class RowPlan final : public KernelPlan {
 
 class RowKernel final : public FloatRows {
  public:
-  RowKernel(const std::string& op, RowFn fn, bool in_place) : FloatRows(fmt::format("{} {}", op, to_string(kernels::table().isa)), false, in_place), fn_(fn) {}
+  RowKernel(const std::string& op, RowFn fn, bool in_place)
+      : FloatRows(fmt::format("{} {}", op, to_string(kernels::table().isa)), false, in_place), fn_(fn) {}
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
     return std::make_unique<RowPlan>(fn_, in[0], out[0]);
   }
@@ -180,7 +191,8 @@ class RowKernel final : public FloatRows {
 
 class LayerNorm final : public FloatRows {
  public:
-  explicit LayerNorm(double eps) : FloatRows(fmt::format("layer_norm {}", to_string(kernels::table().isa)), false, true), eps_(eps) {}
+  explicit LayerNorm(double eps)
+      : FloatRows(fmt::format("layer_norm {}", to_string(kernels::table().isa)), false, true), eps_(eps) {}
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override;
 
  private:
@@ -189,14 +201,17 @@ class LayerNorm final : public FloatRows {
 
 class LayerNormPlan final : public KernelPlan {
  public:
-  LayerNormPlan(double eps, const Shape& x) : eps_(eps), width_(x.back()), rows_(numel(x) / std::max<int64_t>(1, width_)) {}
+  LayerNormPlan(double eps, const Shape& x)
+      : eps_(eps), width_(x.back()), rows_(numel(x) / std::max<int64_t>(1, width_)) {}
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
-    parallel_ranges(rows_, std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(1, width_)), [&](int64_t r0, int64_t r1) { run_rows(inputs, outputs, r0, r1); });
+    parallel_ranges(rows_, std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(1, width_)),
+                    [&](int64_t r0, int64_t r1) { run_rows(inputs, outputs, r0, r1); });
   }
   void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
     auto floats = [&](size_t i) { return i < inputs.size() ? static_cast<const float*>(inputs[i]) : nullptr; };
     for (int64_t r = r0; r < r1; ++r)
-      kernels::table().layer_norm(floats(0) + r * width_, floats(1), floats(2), eps_, static_cast<float*>(outputs[0]) + r * width_, width_);
+      kernels::table().layer_norm(floats(0) + r * width_, floats(1), floats(2), eps_,
+                                  static_cast<float*>(outputs[0]) + r * width_, width_);
   }
 
  private:
@@ -225,7 +240,11 @@ std::unique_ptr<Kernel> make_row_function(const OpSpec& spec) {
     const auto& dims = spec.attrs.get_ints("dim");
     if (dims.size() != 1 || (dims[0] != -1 && dims[0] != last)) return nullptr;
     return std::make_unique<RowKernel>(
-        "mean", [](const float* x, float* y, int64_t n) { *y = static_cast<float>(kernels::table().sum(x, n) / static_cast<double>(n)); }, false);
+        "mean",
+        [](const float* x, float* y, int64_t n) {
+          *y = static_cast<float>(kernels::table().sum(x, n) / static_cast<double>(n));
+        },
+        false);
   }
   return nullptr;
 }

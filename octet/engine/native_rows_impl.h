@@ -36,17 +36,21 @@ inline std::optional<Repeat> repeat_of(const TensorType& operand, const TensorTy
 class RepeatedParts {
  public:
   RepeatedParts(Repeat repeat, const Shape& operand, const Shape& y)
-      : repeat_(repeat), period_(repeat == Repeat::per_row ? std::max<int64_t>(1, y.back()) : std::max<int64_t>(1, numel(operand))) {}
+      : repeat_(repeat),
+        period_(repeat == Repeat::per_row ? std::max<int64_t>(1, y.back()) : std::max<int64_t>(1, numel(operand))) {}
 
-  // part(i, count, j, one): elements i..i + count of the result go with element j of the operand if `one`, else with j..j + count.
+  // part(i, count, j, one): elements i..i + count of the result go with element j of the operand if `one`, else with
+  // j..j + count.
   template <typename Part>
   void each(int64_t i0, int64_t i1, Part&& part) const {
     if (repeat_ == Repeat::none) return part(i0, i1 - i0, i0, false);
     if (repeat_ == Repeat::number) return part(i0, i1 - i0, int64_t{0}, true);
     for (int64_t i = i0; i < i1;) {
       const int64_t inside = i % period_, count = std::min(period_ - inside, i1 - i);
-      if (repeat_ == Repeat::per_row) part(i, count, i / period_, true);
-      else part(i, count, inside, false);
+      if (repeat_ == Repeat::per_row)
+        part(i, count, i / period_, true);
+      else
+        part(i, count, inside, false);
       i += count;
     }
   }

@@ -164,7 +164,8 @@ class Compiler {
     for (size_t s = impl_->steps.size(); s-- > 0;) {
       const Step& step = impl_->steps[s];
       const ValueId value = step.outputs.size() == 1 ? impl_->slots[step.outputs[0]].value : kNone;
-      if (value == kNone || impl_->primary[value] != step.outputs[0] || second_[value] < 0 || shares_root(step.outputs[0]) || reads[step.outputs[0]] != 0) continue;
+      if (value == kNone || impl_->primary[value] != step.outputs[0] || second_[value] < 0) continue;
+      if (shares_root(step.outputs[0]) || reads[step.outputs[0]] != 0) continue;
       impl_->primary[value] = second_[value];
       impl_->steps.erase(impl_->steps.begin() + static_cast<std::ptrdiff_t>(s));
       impl_->infos.erase(impl_->infos.begin() + static_cast<std::ptrdiff_t>(s));

@@ -150,8 +150,6 @@ struct Gemm {
         const int64_t count = columns - j * kLanes < kLanes ? columns - j * kLanes : kLanes;
         if (count <= 0) continue;
         I sum = V::load(acc);
-        if (g.row_sums)
-          sum = V::sub(sum, V::mul(V::set(g.row_sums[m + r]), V::load_i32(g.b_zero_points + first, count)));
         const int64_t at = (m + r) * g.ldc + first;
         if (g.epilogue == Epilogue::int32) {
           V::store_i32(static_cast<int32_t*>(g.c) + at, sum, count);
@@ -207,8 +205,8 @@ struct Gemm {
         : codes(g.zero_point, g.lo, g.hi),
           columns(columns_),
           element(g.epilogue == Epilogue::requantize ? 1 : 4),
-          to_codes(g.epilogue == Epilogue::requantize && !g.row_sums),
-          to_words(g.epilogue != Epilogue::requantize && !g.row_sums && columns_ == kN * kLanes),
+          to_codes(g.epilogue == Epilogue::requantize),
+          to_words(g.epilogue != Epilogue::requantize && columns_ == kN * kLanes),
           to_float(g.epilogue == Epilogue::dynamic),
           relu(g.relu) {
       ldc = g.ldc * element;
@@ -313,6 +311,18 @@ struct Gemm {
       for (; i < end; i += 4, b += kStepBytes) step<kM, kN>(acc[0], row, i, b);
   }
 
+  // -row_sums[m] * b_zero_points[n], for a tile.
+  template <int kM, int kN>
+  static OCTET_INLINE void take_row_sums(const GemmArgs& g, int64_t m, int64_t n, int64_t columns, I (&acc)[kM][kN]) {
+#pragma GCC unroll 2
+    for (int j = 0; j < kN; ++j) {
+      const int64_t first = j * kLanes, some = columns - first < kLanes ? columns - first : kLanes;
+      const I zero_points = some > 0 ? V::load_i32(g.b_zero_points + n + first, some) : V::zero();
+#pragma GCC unroll 16
+      for (int r = 0; r < kM; ++r) acc[r][j] = V::sub(acc[r][j], V::mul(V::set(g.row_sums[m + r]), zero_points));
+    }
+  }
+
   // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels from n on are
   // stored.
   template <int kM, int kN, bool kIndirect>
@@ -330,6 +340,7 @@ struct Gemm {
         for (int r = 0; r < kM; ++r)
 #pragma GCC unroll 2
           for (int j = 0; j < kN; ++j) acc[s][r][j] = s == 0 ? V::load(exit.bias[j]) : V::zero();
+      if (g.row_sums) take_row_sums(g, m, n, columns, acc[0]);
 
       uint8_t* y = static_cast<uint8_t*>(g.c) + (m * g.ldc + n) * exit.element;
       if (exit.to_words)  // four times the bytes of codes: have the lines here when they are written

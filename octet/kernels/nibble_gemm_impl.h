@@ -85,6 +85,7 @@ struct NibbleGemm {
         for (int r = 0; r < kM; ++r)
 #pragma GCC unroll 2
           for (int j = 0; j < kN; ++j) acc[s][r][j] = s == 0 ? V::load(bias[j]) : V::zero();
+      if (g.row_sums) Bytes::take_row_sums(g, m, n, columns, acc[0]);
       const uint8_t* row[kM];
       const uint8_t* next = g.a + m * g.lda;
 #pragma GCC unroll 16

@@ -18,18 +18,13 @@ class DynamicPlan final : public KernelPlan {
  public:
   DynamicPlan(const DynamicWeights& w, engine_detail::TapOffsets offsets, int64_t images, int64_t image_size, int64_t m)
       : w_(w), offsets_(std::move(offsets)), images_(images), image_size_(image_size), m_(m) {
-    auto part = [this](size_t bytes) {
-      size_t at = scratch_;
-      scratch_ += (bytes + 63) / 64 * 64;
-      return at;
-    };
-    codes_at_ = part(images * image_size + kBufferSlack);
-    pad_at_ = part(w.packed.shape.k + kBufferSlack);
-    bias_at_ = part(w.out_channels() * 4);
-    multiplier_at_ = part(w.out_channels() * 4);
-    sums_at_ = part(w.packed.weight_zero_points.empty() ? 0 : images * w.packed.groups * m * 4);
+    codes_at_ = scratch_.take(images * image_size + kBufferSlack);
+    pad_at_ = scratch_.take(w.packed.shape.k + kBufferSlack);
+    bias_at_ = scratch_.take(w.out_channels() * 4);
+    multiplier_at_ = scratch_.take(w.out_channels() * 4);
+    sums_at_ = scratch_.take(w.packed.weight_zero_points.empty() ? 0 : images * w.packed.groups * m * 4);
   }
-  size_t scratch_bytes() const override { return scratch_; }
+  size_t scratch_bytes() const override { return scratch_.bytes(); }
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
     const kernels::KernelTable& table = *w_.packed.table;
@@ -107,7 +102,8 @@ class DynamicPlan final : public KernelPlan {
   const DynamicWeights& w_;
   engine_detail::TapOffsets offsets_;
   int64_t images_, image_size_, m_;
-  size_t scratch_ = 0, codes_at_, pad_at_, bias_at_, multiplier_at_, sums_at_;
+  ScratchParts scratch_;
+  size_t codes_at_, pad_at_, bias_at_, multiplier_at_, sums_at_;
   uint8_t* base_ = nullptr;
   float* y_ = nullptr;
 };

@@ -3,7 +3,6 @@
 #include <functional>
 
 #include "octet/base/check_impl.h"
-#include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
 #include "octet/engine/native_rows_impl.h"
 #include "octet/kernels/kernels.h"
@@ -11,24 +10,16 @@
 namespace octet::native {
 namespace {
 
-constexpr int64_t kGrain = 1 << 16;  // elements a thread does in about the time it takes to wake it
-
 // A kernel that is a function of (inputs, output, element range).
 using RangeFn = std::function<void(std::span<const void* const> in, void* out, int64_t i0, int64_t i1)>;
 
-class RangePlan final : public KernelPlan {
+class RangePlan final : public ElementsPlan {
  public:
-  RangePlan(const RangeFn& fn, const Shape& y) : fn_(fn), n_(numel(y)), width_(y.empty() ? 1 : y.back()) {}
-  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
-    fn_(inputs, outputs[0], r0 * width_, r1 * width_);
-  }
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
-    parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { fn_(inputs, outputs[0], i0, i1); });
-  }
+  RangePlan(const RangeFn& fn, const Shape& y) : ElementsPlan(y), fn_(fn) {}
 
  private:
+  void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const override { fn_(inputs, y, i0, i1); }
   const RangeFn& fn_;
-  int64_t n_, width_;
 };
 
 class RangeKernel : public Kernel {
@@ -84,19 +75,13 @@ class CodesBinary final : public Kernel {
   kernels::BinaryArgs args_;  // a: the whole operand
 };
 
-class CodesBinaryPlan final : public KernelPlan {
+class CodesBinaryPlan final : public ElementsPlan {
  public:
   CodesBinaryPlan(const CodesBinary& kernel, const Shape& repeated, const Shape& y)
-      : kernel_(kernel), n_(numel(y)), width_(y.empty() ? 1 : y.back()), parts_(kernel.repeat_, repeated, y) {}
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
-    parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { range(inputs, outputs[0], i0, i1); });
-  }
-  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
-    range(inputs, outputs[0], r0 * width_, r1 * width_);
-  }
+      : ElementsPlan(y), kernel_(kernel), parts_(kernel.repeat_, repeated, y) {}
 
  private:
-  void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const {
+  void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const override {
     const void *whole = inputs[kernel_.swapped_ ? 1 : 0], *other = inputs[kernel_.swapped_ ? 0 : 1];
     parts_.each(i0, i1, [&](int64_t i, int64_t count, int64_t j, bool one) {
       kernels::BinaryArgs call = kernel_.args_;
@@ -108,7 +93,6 @@ class CodesBinaryPlan final : public KernelPlan {
     });
   }
   const CodesBinary& kernel_;
-  int64_t n_, width_;
   RepeatedParts parts_;
 };
 

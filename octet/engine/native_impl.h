@@ -22,6 +22,20 @@ struct CodesOf {
   bool is_signed;
 };
 
+// How a plan divides its scratch memory: parts begin on cache lines.
+class ScratchParts {
+ public:
+  size_t take(size_t bytes) {  // where the part begins
+    const size_t at = total_;
+    total_ += (bytes + 63) / 64 * 64;
+    return at;
+  }
+  size_t bytes() const { return total_; }
+
+ private:
+  size_t total_ = 0;
+};
+
 // Each maker returns null when the call is not one it takes.
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec);         // native_conv.cpp: conv2d, conv_transpose2d
 std::unique_ptr<Kernel> make_linear(const OpSpec& spec);       // native_linear.cpp
@@ -36,6 +50,9 @@ std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);       // native_matmul.
 std::unique_ptr<Kernel> make_permute(const OpSpec& spec);      // native_permute.cpp
 // native_through_float.cpp: what is defined as dequantize, float operator, quantize and has a float kernel. Asked last.
 std::unique_ptr<Kernel> make_through_float(const OpSpec& spec);
+
+// As many tasks as a product of `rows` rows with that many weights is worth.
+int64_t worthwhile_tasks(int64_t rows, int64_t weights);
 
 // Splits an m x n result over the threads: calls run(m0, m1, n0, n1) on tiles whose edges are multiples of the register
 // tile. `images` independent results of the same size come first.

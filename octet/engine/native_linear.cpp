@@ -77,15 +77,19 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
   return std::make_unique<LinearKernel>(spec);
 }
 
+int64_t worthwhile_tasks(int64_t rows, int64_t weights) {
+  // Handing out work costs a few microseconds, in which a core does about a million multiply-adds: smaller tasks are not
+  // worth it; few rows take as long as reading the weights does.
+  constexpr int64_t kRowsThatHideReading = 3;
+  return std::max(rows, kRowsThatHideReading) * weights / (1'000'000 * wake_cost());
+}
+
 void split_matrix(int64_t images, int64_t m, int64_t n, int64_t mr, int64_t nr, int64_t work_per_element,
                   void (*run)(void*, int64_t, int64_t, int64_t, int64_t, int64_t), void* context) {
   if (images * m * n == 0) return;
   int64_t m_tiles = (m + mr - 1) / mr, n_tiles = (n + nr - 1) / nr;
-  // Handing out work costs a few microseconds, in which a core does about a million multiply-adds: smaller tasks are not
-  // worth it; few rows take as long as reading the weights does. Four tasks a thread even out what is left.
-  constexpr int64_t kRowsThatHideReading = 3;
-  int64_t work = std::max(m, kRowsThatHideReading) * n * work_per_element;
-  int64_t wanted = num_threads() == 1 ? 1 : std::min<int64_t>(num_threads() * 4, work * images / (1'000'000 * wake_cost()));
+  // Four tasks a thread even out what is left.
+  int64_t wanted = num_threads() == 1 ? 1 : std::min<int64_t>(num_threads() * 4, worthwhile_tasks(m, n * work_per_element * images));
   if (wanted > num_threads()) wanted -= wanted % num_threads();  // as many for each
   int64_t parts = std::max<int64_t>(1, (wanted + images - 1) / images);
   // Rows first: a thread then reads all weights but only its rows. Columns first where there are too few rows (a matrix-vector product),

@@ -60,20 +60,15 @@ class LstmPlan final : public KernelPlan {
         hidden_(kernel.w.packed.shape.n),
         from_x_(kernel.from_x->plan({{x[0] * x[1], x[2]}, {}, {}}, {{x[0] * x[1], 4 * hidden_}})),
         parts_(num_threads()) {
-    auto part = [this](size_t bytes) {
-      const size_t at = scratch_;
-      scratch_ += (bytes + 63) / 64 * 64;
-      return at;
-    };
     const auto of_gates = static_cast<size_t>(4 * hidden_) * 4;
-    gates_at_ = part(static_cast<size_t>(steps_ * batch_) * of_gates);
-    of_h_at_ = part(static_cast<size_t>(batch_) * of_gates);
+    gates_at_ = scratch_.take(static_cast<size_t>(steps_ * batch_) * of_gates);
+    of_h_at_ = scratch_.take(static_cast<size_t>(batch_) * of_gates);
     codes_bytes_ = (static_cast<size_t>(batch_ * hidden_) + kBufferSlack + 63) / 64 * 64;
     part_bytes_ = codes_bytes_ + 2 * of_gates;
-    parts_at_ = part(static_cast<size_t>(parts_) * part_bytes_);
-    from_x_at_ = part(from_x_->scratch_bytes());
+    parts_at_ = scratch_.take(static_cast<size_t>(parts_) * part_bytes_);
+    from_x_at_ = scratch_.take(from_x_->scratch_bytes());
   }
-  size_t scratch_bytes() const override { return scratch_; }
+  size_t scratch_bytes() const override { return scratch_.bytes(); }
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
     base_ = static_cast<std::byte*>(scratch);
@@ -87,10 +82,7 @@ class LstmPlan final : public KernelPlan {
     std::memcpy(cell_, inputs[kCell], static_cast<size_t>(state) * 4);
     h_ = static_cast<const float*>(inputs[kH]);
     const int64_t tiles = (hidden_ + table_.gemm_nr - 1) / table_.gemm_nr;
-    // As split_matrix: a task is worth its while from a million products on; few rows take as long as reading the
-    // weights does.
-    const int64_t wanted = std::max<int64_t>(batch_, 3) * 4 * hidden_ * hidden_ / (1'000'000 * wake_cost());
-    const int64_t parts = std::clamp<int64_t>(wanted, 1, std::min(parts_, tiles));
+    const int64_t parts = std::clamp<int64_t>(worthwhile_tasks(batch_, 4 * hidden_ * hidden_), 1, std::min(parts_, tiles));
     for (int64_t i = 0; i < steps_; ++i) {
       const int64_t t = kernel_.reverse ? steps_ - 1 - i : i;
       gates_ = gates + t * batch_ * 4 * hidden_;
@@ -145,7 +137,8 @@ class LstmPlan final : public KernelPlan {
   int64_t steps_, batch_, hidden_;
   std::unique_ptr<KernelPlan> from_x_;
   int64_t parts_;
-  size_t scratch_ = 0, gates_at_, of_h_at_, codes_bytes_, part_bytes_, parts_at_, from_x_at_;
+  ScratchParts scratch_;
+  size_t gates_at_, of_h_at_, codes_bytes_, part_bytes_, parts_at_, from_x_at_;
   // Of the step that is run.
   std::byte* base_ = nullptr;
   float *gates_ = nullptr, *cell_ = nullptr, *next_ = nullptr;

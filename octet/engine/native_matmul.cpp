@@ -28,23 +28,18 @@ class MatmulPlan final : public KernelPlan {
         g_(std::move(g)),
         shape_{g_.n, g_.k, 1},
         multipliers_(static_cast<size_t>(g_.n), kernel.multiplier) {
-    auto part = [this](size_t bytes) {
-      const size_t at = scratch_;
-      scratch_ += (bytes + 63) / 64 * 64;
-      return at;
-    };
     packed_bytes_ = (kernel.table->gemm_packed_bytes(shape_) + 63) / 64 * 64;
     // The kernels multiply unsigned by signed codes; b's become signed by flipping the top bit, and its zero point
     // moves along.
     za_ = kernel.a.zero_point + (kernel.a.is_signed ? 128 : 0);
     zb_ = kernel.b.zero_point - (kernel.b.is_signed ? 0 : 128);
     b_zero_points_.assign(static_cast<size_t>(g_.n), zb_);
-    a_at_ = part(kernel.a.is_signed ? static_cast<size_t>(g_.a_matrices * g_.m * g_.k) + kBufferSlack : 0);
-    packed_at_ = part(packed_bytes_ * static_cast<size_t>(g_.b_matrices));
-    bias_at_ = part(static_cast<size_t>(g_.b_matrices * g_.n) * 4);
-    sums_at_ = part(zb_ ? static_cast<size_t>(g_.a_matrices * g_.m) * 4 : 0);
+    a_at_ = scratch_.take(kernel.a.is_signed ? static_cast<size_t>(g_.a_matrices * g_.m * g_.k) + kBufferSlack : 0);
+    packed_at_ = scratch_.take(packed_bytes_ * static_cast<size_t>(g_.b_matrices));
+    bias_at_ = scratch_.take(static_cast<size_t>(g_.b_matrices * g_.n) * 4);
+    sums_at_ = scratch_.take(zb_ ? static_cast<size_t>(g_.a_matrices * g_.m) * 4 : 0);
   }
-  size_t scratch_bytes() const override { return scratch_; }
+  size_t scratch_bytes() const override { return scratch_.bytes(); }
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
     base_ = static_cast<std::byte*>(scratch);
@@ -121,7 +116,8 @@ class MatmulPlan final : public KernelPlan {
   std::vector<float> multipliers_;
   std::vector<int32_t> b_zero_points_;
   int32_t za_, zb_;  // of unsigned, of signed codes
-  size_t packed_bytes_, scratch_ = 0, a_at_, packed_at_, bias_at_, sums_at_;
+  ScratchParts scratch_;
+  size_t packed_bytes_, a_at_, packed_at_, bias_at_, sums_at_;
   std::byte* base_ = nullptr;
   const uint8_t* a_ = nullptr;
   uint8_t* y_ = nullptr;

@@ -112,11 +112,6 @@ class PermuteKernel final : public Kernel {
 
 }  // namespace
 
-static std::unique_ptr<KernelPlan> plan_permute(const std::vector<int64_t>& order, const Shape& x,
-                                                int64_t element_bytes) {
-  return std::make_unique<PermutePlan>(order, x, element_bytes);
-}
-
 std::unique_ptr<Kernel> make_permute(const OpSpec& spec) {
   if (spec.op != "permute" || spec.inputs[0].dim() == 0) return nullptr;
   const TensorType& x = spec.inputs[0];
@@ -133,8 +128,8 @@ namespace octet {
 
 std::unique_ptr<KernelPlan> plan_reorder(const Shape& shape, size_t element_bytes, bool to_channels_last) {
   const auto bytes = static_cast<int64_t>(element_bytes);
-  if (to_channels_last) return native::plan_permute({0, 2, 3, 1}, shape, bytes);
-  return native::plan_permute({0, 3, 1, 2}, {shape[0], shape[2], shape[3], shape[1]}, bytes);
+  if (to_channels_last) return std::make_unique<native::PermutePlan>(std::vector<int64_t>{0, 2, 3, 1}, shape, bytes);
+  return std::make_unique<native::PermutePlan>(std::vector<int64_t>{0, 3, 1, 2}, Shape{shape[0], shape[2], shape[3], shape[1]}, bytes);
 }
 
 }  // namespace octet

@@ -1,19 +1,16 @@
 // Floats row by row: arithmetic with an operand that may be repeated, square roots and the like, means and softmax of
 // rows. What a normalization or an attention spelled out in small operators is made of; the runtime runs neighbours of
-// them a few rows at a time (runtime/row_groups_impl.h). Single IEEE operations, or the kernels' sums: the bits are
+// them a few rows at a time (RowGroup in runtime/program_impl.h). Single IEEE operations, or the kernels' sums: the bits are
 // those of every other way.
 #include <cmath>
 #include <map>
 
 #include "octet/base/check_impl.h"
-#include "octet/base/parallel.h"
 #include "octet/engine/native_rows_impl.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::native {
 namespace {
-
-constexpr int64_t kGrain = 1 << 16;  // elements a thread does in about the time it takes to wake it
 
 class FloatRows : public Kernel {
  public:
@@ -35,20 +32,14 @@ class FloatRows : public Kernel {
 
 using kernels::Arithmetic;
 
-class BinaryPlan final : public KernelPlan {
+class BinaryPlan final : public ElementsPlan {
  public:
   // `second`: operand 1 is the repeated one.
   BinaryPlan(Arithmetic op, bool second, Repeat repeat, const Shape& repeated, const Shape& y)
-      : op_(op), second_(second), n_(numel(y)), width_(y.empty() ? 1 : y.back()), parts_(repeat, repeated, y) {}
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
-    parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { range(inputs, outputs[0], i0, i1); });
-  }
-  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
-    range(inputs, outputs[0], r0 * width_, r1 * width_);
-  }
+      : ElementsPlan(y), op_(op), second_(second), parts_(repeat, repeated, y) {}
 
  private:
-  void range(std::span<const void* const> inputs, void* out, int64_t i0, int64_t i1) const {
+  void range(std::span<const void* const> inputs, void* out, int64_t i0, int64_t i1) const override {
     const auto* whole = static_cast<const float*>(inputs[second_ ? 0 : 1]);
     const auto* repeated = static_cast<const float*>(inputs[second_ ? 1 : 0]);
     auto* y = static_cast<float*>(out);
@@ -63,7 +54,6 @@ class BinaryPlan final : public KernelPlan {
 
   Arithmetic op_;
   bool second_;
-  int64_t n_, width_;
   RepeatedParts parts_;
 };
 
@@ -97,36 +87,27 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
 
 using UnaryFn = void (*)(const float* x, float* y, int64_t n);
 
+class UnaryPlan final : public ElementsPlan {
+ public:
+  UnaryPlan(UnaryFn fn, const Shape& y) : ElementsPlan(y), fn_(fn) {}
+
+ private:
+  void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const override {
+    fn_(static_cast<const float*>(inputs[0]) + i0, static_cast<float*>(y) + i0, i1 - i0);
+  }
+  UnaryFn fn_;
+};
+
 class UnaryKernel final : public FloatRows {
  public:
   UnaryKernel(const std::string& op, UnaryFn fn) : FloatRows(op + " floats", true, true), fn_(fn) {}
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override;
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>&, const std::vector<Shape>& out) const override {
+    return std::make_unique<UnaryPlan>(fn_, out[0]);
+  }
 
  private:
   UnaryFn fn_;
 };
-
-class UnaryPlan final : public KernelPlan {
- public:
-  UnaryPlan(UnaryFn fn, const Shape& y) : fn_(fn), n_(numel(y)), width_(y.empty() ? 1 : y.back()) {}
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
-    parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { range(inputs, outputs, i0, i1); });
-  }
-  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
-    range(inputs, outputs, r0 * width_, r1 * width_);
-  }
-
- private:
-  void range(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t i0, int64_t i1) const {
-    fn_(static_cast<const float*>(inputs[0]) + i0, static_cast<float*>(outputs[0]) + i0, i1 - i0);
-  }
-  UnaryFn fn_;
-  int64_t n_, width_;
-};
-
-std::unique_ptr<KernelPlan> UnaryKernel::plan(const std::vector<Shape>&, const std::vector<Shape>& out) const {
-  return std::make_unique<UnaryPlan>(fn_, out[0]);
-}
 
 template <typename Fn>
 constexpr UnaryFn each_element(Fn) {
@@ -158,14 +139,9 @@ std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
 // y = row(x, y): n elements to n, or to one.
 using RowFn = void (*)(const float* x, float* y, int64_t n);
 
-class RowPlan final : public KernelPlan {
+class RowPlan final : public RowsPlan {
  public:
-  RowPlan(RowFn fn, const Shape& x, const Shape& y)
-      : fn_(fn), width_(x.back()), rows_(numel(x) / std::max<int64_t>(1, width_)), result_(y.back()) {}
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
-    parallel_ranges(rows_, std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(1, width_)),
-                    [&](int64_t r0, int64_t r1) { run_rows(inputs, outputs, r0, r1); });
-  }
+  RowPlan(RowFn fn, const Shape& x, const Shape& y) : RowsPlan(x), fn_(fn), result_(y.back()) {}
   void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
     const auto* x = static_cast<const float*>(inputs[0]);
     auto* y = static_cast<float*>(outputs[0]);
@@ -174,7 +150,7 @@ class RowPlan final : public KernelPlan {
 
  private:
   RowFn fn_;
-  int64_t width_, rows_, result_;
+  int64_t result_;
 };
 
 class RowKernel final : public FloatRows {
@@ -189,24 +165,9 @@ class RowKernel final : public FloatRows {
   RowFn fn_;
 };
 
-class LayerNorm final : public FloatRows {
+class LayerNormPlan final : public RowsPlan {
  public:
-  explicit LayerNorm(double eps)
-      : FloatRows(fmt::format("layer_norm {}", to_string(kernels::table().isa)), false, true), eps_(eps) {}
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override;
-
- private:
-  double eps_;
-};
-
-class LayerNormPlan final : public KernelPlan {
- public:
-  LayerNormPlan(double eps, const Shape& x)
-      : eps_(eps), width_(x.back()), rows_(numel(x) / std::max<int64_t>(1, width_)) {}
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
-    parallel_ranges(rows_, std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(1, width_)),
-                    [&](int64_t r0, int64_t r1) { run_rows(inputs, outputs, r0, r1); });
-  }
+  LayerNormPlan(double eps, const Shape& x) : RowsPlan(x), eps_(eps) {}
   void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
     auto floats = [&](size_t i) { return i < inputs.size() ? static_cast<const float*>(inputs[i]) : nullptr; };
     for (int64_t r = r0; r < r1; ++r)
@@ -216,12 +177,19 @@ class LayerNormPlan final : public KernelPlan {
 
  private:
   double eps_;
-  int64_t width_, rows_;
 };
 
-std::unique_ptr<KernelPlan> LayerNorm::plan(const std::vector<Shape>& in, const std::vector<Shape>&) const {
-  return std::make_unique<LayerNormPlan>(eps_, in[0]);
-}
+class LayerNorm final : public FloatRows {
+ public:
+  explicit LayerNorm(double eps)
+      : FloatRows(fmt::format("layer_norm {}", to_string(kernels::table().isa)), false, true), eps_(eps) {}
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>&) const override {
+    return std::make_unique<LayerNormPlan>(eps_, in[0]);
+  }
+
+ private:
+  double eps_;
+};
 
 std::unique_ptr<Kernel> make_row_function(const OpSpec& spec) {
   const int64_t rank = spec.inputs[0].dim(), last = rank - 1;

@@ -1,12 +1,48 @@
 #pragma once
-// How one operand of an elementwise operator is repeated over the result.
+// What kernels by rows share: plans over the elements or the rows of a result, and how one operand of an elementwise operator is
+// repeated over it.
 
 #include <algorithm>
 #include <optional>
 
+#include "octet/base/parallel.h"
 #include "octet/engine/native_impl.h"
 
 namespace octet::native {
+
+constexpr int64_t kGrain = 1 << 16;  // elements a thread does in about the time it takes to wake it
+
+// Of an operator element by element: any range of them.
+class ElementsPlan : public KernelPlan {
+ public:
+  explicit ElementsPlan(const Shape& y) : n_(numel(y)), width_(y.empty() ? 1 : y.back()) {}
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) final {
+    parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { range(inputs, outputs[0], i0, i1); });
+  }
+  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) final {
+    range(inputs, outputs[0], r0 * width_, r1 * width_);
+  }
+
+ private:
+  virtual void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const = 0;
+  int64_t n_, width_;
+};
+
+// Of an operator on whole rows of x.
+class RowsPlan : public KernelPlan {
+ public:
+  explicit RowsPlan(const Shape& x) : width_(x.back()), rows_(numel(x) / std::max<int64_t>(1, width_)) {}
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) final {
+    parallel_ranges(rows_, std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(1, width_)),
+                    [&](int64_t r0, int64_t r1) { run_rows(inputs, outputs, r0, r1); });
+  }
+
+ protected:
+  int64_t width_;
+
+ private:
+  int64_t rows_;
+};
 
 enum class Repeat {
   none,     // it has the result's shape

@@ -39,20 +39,15 @@ class ThroughFloatPlan final : public KernelPlan {
   ThroughFloatPlan(std::unique_ptr<KernelPlan> inner, const std::vector<std::optional<CodesOf>>& operands, const CodesOf& result,
                    const std::vector<Shape>& in, int64_t out)
       : inner_(std::move(inner)), operands_(operands), result_(result), out_(out) {
-    auto part = [&](int64_t floats) {
-      size_t at = bytes_;
-      bytes_ += (static_cast<size_t>(floats) * 4 + kBufferSlack + 63) / 64 * 64;
-      return at;
-    };
+    auto part = [this](int64_t floats) { return parts_.take(static_cast<size_t>(floats) * 4 + kBufferSlack); };
     for (size_t i = 0; i < operands_.size(); ++i) {
       counts_.push_back(operands_[i] ? numel(in[i]) : 0);
       at_.push_back(operands_[i] ? part(counts_[i]) : 0);
     }
     result_at_ = part(out);
-    inner_at_ = bytes_;
     pointers_.resize(operands_.size());
   }
-  size_t scratch_bytes() const override { return bytes_ + inner_->scratch_bytes(); }
+  size_t scratch_bytes() const override { return parts_.bytes() + inner_->scratch_bytes(); }
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
     const kernels::KernelTable& table = kernels::table();
@@ -69,7 +64,7 @@ class ThroughFloatPlan final : public KernelPlan {
     }
     auto* y = reinterpret_cast<float*>(base + result_at_);
     void* results[] = {y};
-    inner_->run({pointers_.data(), inputs.size()}, results, base + inner_at_);
+    inner_->run({pointers_.data(), inputs.size()}, results, base + parts_.bytes());
     parallel_ranges(out_, kGrain, [&](int64_t i0, int64_t i1) {
       table.quantize(y + i0, static_cast<uint8_t*>(outputs[0]) + i0, i1 - i0, result_.inv_scale, result_.zero_point, result_.lo, result_.hi);
     });
@@ -82,7 +77,8 @@ class ThroughFloatPlan final : public KernelPlan {
   int64_t out_;
   std::vector<int64_t> counts_;
   std::vector<size_t> at_;
-  size_t bytes_ = 0, result_at_ = 0, inner_at_ = 0;
+  ScratchParts parts_;  // the inner plan's scratch follows
+  size_t result_at_ = 0;
   std::vector<const void*> pointers_;
 };
 

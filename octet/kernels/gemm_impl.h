@@ -311,6 +311,29 @@ struct Gemm {
       for (; i < end; i += 4, b += kStepBytes) step<kM, kN>(acc[0], row, i, b);
   }
 
+  // A tile's sums before its products: the bias, in the first set of accumulators, and what row_sums and b_zero_points say.
+  template <int kSets, int kM, int kN>
+  static OCTET_INLINE void begin(const GemmArgs& g, int64_t m, int64_t n, int64_t columns, const int32_t (&bias)[kN][kLanes],
+                                 I (&acc)[kSets][kM][kN]) {
+#pragma GCC unroll 4
+    for (int s = 0; s < kSets; ++s)
+#pragma GCC unroll 16
+      for (int r = 0; r < kM; ++r)
+#pragma GCC unroll 2
+        for (int j = 0; j < kN; ++j) acc[s][r][j] = s == 0 ? V::load(bias[j]) : V::zero();
+    if (g.row_sums) take_row_sums(g, m, n, columns, acc[0]);
+  }
+  // All sets into the first.
+  template <int kSets, int kM, int kN>
+  static OCTET_INLINE void join(I (&acc)[kSets][kM][kN]) {
+#pragma GCC unroll 4
+    for (int s = 1; s < kSets; ++s)
+#pragma GCC unroll 16
+      for (int r = 0; r < kM; ++r)
+#pragma GCC unroll 2
+        for (int j = 0; j < kN; ++j) acc[0][r][j] = V::add(acc[0][r][j], acc[s][r][j]);
+  }
+
   // -row_sums[m] * b_zero_points[n], for a tile.
   template <int kM, int kN>
   static OCTET_INLINE void take_row_sums(const GemmArgs& g, int64_t m, int64_t n, int64_t columns, I (&acc)[kM][kN]) {
@@ -334,13 +357,7 @@ struct Gemm {
 
     for (; count > 0; --count, m += kM) {
       I acc[kSets][kM][kN];
-#pragma GCC unroll 4
-      for (int s = 0; s < kSets; ++s)
-#pragma GCC unroll 16
-        for (int r = 0; r < kM; ++r)
-#pragma GCC unroll 2
-          for (int j = 0; j < kN; ++j) acc[s][r][j] = s == 0 ? V::load(exit.bias[j]) : V::zero();
-      if (g.row_sums) take_row_sums(g, m, n, columns, acc[0]);
+      begin(g, m, n, columns, exit.bias, acc);
 
       uint8_t* y = static_cast<uint8_t*>(g.c) + (m * g.ldc + n) * exit.element;
       if (exit.to_words)  // four times the bytes of codes: have the lines here when they are written
@@ -369,12 +386,7 @@ struct Gemm {
         for (int r = 0; r < kM; ++r, next += g.lda) row[r] = next;
         steps<kSets, kM, kN>(acc, row, before_landing, b);
       }
-#pragma GCC unroll 4
-      for (int s = 1; s < kSets; ++s)
-#pragma GCC unroll 16
-        for (int r = 0; r < kM; ++r)
-#pragma GCC unroll 2
-          for (int j = 0; j < kN; ++j) acc[0][r][j] = V::add(acc[0][r][j], acc[s][r][j]);
+      join(acc);
 
       alignas(64) int32_t sums[kM][kN][kLanes];
       land<kM, kN>(exit, acc[0], row, before_landing, bytes, b, y, sums);

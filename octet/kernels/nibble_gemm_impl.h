@@ -79,13 +79,7 @@ struct NibbleGemm {
     const char* next_panel = panel + kN * vector_bytes(g.shape);
     for (; count > 0; --count, m += kM) {
       I acc[kSets][kM][kN];
-#pragma GCC unroll 4
-      for (int s = 0; s < kSets; ++s)
-#pragma GCC unroll 16
-        for (int r = 0; r < kM; ++r)
-#pragma GCC unroll 2
-          for (int j = 0; j < kN; ++j) acc[s][r][j] = s == 0 ? V::load(bias[j]) : V::zero();
-      if (g.row_sums) Bytes::take_row_sums(g, m, n, columns, acc[0]);
+      Bytes::begin(g, m, n, columns, bias, acc);
       const uint8_t* row[kM];
       const uint8_t* next = g.a + m * g.lda;
 #pragma GCC unroll 16
@@ -107,12 +101,7 @@ struct NibbleGemm {
           next_panel += ahead;
         }
       }
-#pragma GCC unroll 4
-      for (int s = 1; s < kSets; ++s)
-#pragma GCC unroll 16
-        for (int r = 0; r < kM; ++r)
-#pragma GCC unroll 2
-          for (int j = 0; j < kN; ++j) acc[0][r][j] = V::add(acc[0][r][j], acc[s][r][j]);
+      Bytes::join(acc);
       alignas(64) int32_t sums[kM][kN][kLanes];
 #pragma GCC unroll 16
       for (int r = 0; r < kM; ++r)

@@ -417,6 +417,7 @@ class Compiler {
         auto inside = [&](int step) { return group.first <= step && step < group.last; };
         if (inside(root.first) && inside(root.last)) {
           root.group = static_cast<int>(g);
+          root.inner = group.inner.size();
           group.inner.push_back(static_cast<int>(r));
           break;
         }

@@ -248,10 +248,9 @@ void run_rows(const Program::Impl& p, Context& c, size_t index, int64_t part) {
     // Kernels count rows from the tensor's first: for an inner root that would lie before its block.
     auto pointer = [&](int slot) -> std::byte* {
       if (slot < 0) return nullptr;
-      const int root = p.slots[slot].root;
-      if (p.roots[root].group < 0) return c.pointers[root];
-      const size_t i = static_cast<size_t>(std::find(group.inner.begin(), group.inner.end(), root) - group.inner.begin());
-      return reinterpret_cast<std::byte*>(mine + plan.offsets[i] - plan.row_bytes[i] * static_cast<size_t>(r0));
+      const Root& root = p.roots[p.slots[slot].root];
+      if (root.group < 0) return c.pointers[p.slots[slot].root];
+      return reinterpret_cast<std::byte*>(mine + plan.offsets[root.inner] - plan.row_bytes[root.inner] * static_cast<size_t>(r0));
     };
     for (int s = group.first; s < group.last; ++s) {
       const Step& step = p.steps[s];

@@ -28,6 +28,7 @@ struct Root {
   int input = -1;      // Kind::input: which
   int first = 0, last = 0;  // steps of definition and last use
   int group = -1;           // arena: only steps of this group touch it, so that it is held a few rows at a time
+  size_t inner = 0;         // its place among the group's inner roots
 };
 
 struct Step {

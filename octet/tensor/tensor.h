@@ -6,6 +6,7 @@
 #include <memory>
 #include <source_location>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "octet/base/buffer.h"
@@ -105,6 +106,7 @@ class Tensor {
   // A view if strides allow, a row-major copy otherwise; one size may be -1. Per-channel tensors keep their axis only
   // if that dimension survives; Error otherwise.
   Tensor reshape(Shape shape) const;
+  Tensor view(Shape shape) const { return reshape(std::move(shape)); }  // PyTorch's name; copies where strides do not allow a view
   Tensor permute(const std::vector<int64_t>& dims) const;
   Tensor transpose(int64_t a, int64_t b) const;
   Tensor slice(int64_t d, int64_t start, int64_t end, int64_t step = 1) const;  // step >= 1; bounds clamp, negatives wrap
@@ -117,6 +119,44 @@ class Tensor {
   Tensor to(DType dtype) const;
   // Copies the elements of source (same shape and dtype, any strides) into this tensor.
   void copy_from(const Tensor& source);
+
+  // -- operators as methods, under PyTorch's names --------------------------------------------------
+  // Each is the function of the same name in octet::functional (ops/functional.h), defined there: recorded by autograd, seen by
+  // tracing. x += y is x = x + y: x becomes a handle of a new tensor, and other handles of the old one keep it.
+  Tensor relu() const;
+  Tensor sigmoid() const;
+  Tensor tanh() const;
+  Tensor exp() const;
+  Tensor log() const;
+  Tensor sqrt() const;
+  Tensor abs() const;
+  Tensor neg() const;
+  Tensor pow(double exponent) const;
+  Tensor clamp(double min, double max) const;
+  Tensor softmax(int64_t dim) const;
+  Tensor log_softmax(int64_t dim) const;
+  // dims empty: over all of them.
+  Tensor sum(const std::vector<int64_t>& dims = {}, bool keepdim = false) const;
+  Tensor mean(const std::vector<int64_t>& dims = {}, bool keepdim = false) const;
+  Tensor amax(const std::vector<int64_t>& dims = {}, bool keepdim = false) const;
+  Tensor amin(const std::vector<int64_t>& dims = {}, bool keepdim = false) const;
+  Tensor argmax(int64_t dim, bool keepdim = false) const;
+  Tensor add(const Tensor& other) const;
+  Tensor sub(const Tensor& other) const;
+  Tensor mul(const Tensor& other) const;
+  Tensor div(const Tensor& other) const;
+  Tensor matmul(const Tensor& other) const;
+  std::vector<Tensor> chunk(int64_t chunks, int64_t dim = 0) const;
+  std::vector<Tensor> split(const std::vector<int64_t>& sizes, int64_t dim = 0) const;
+  Tensor t() const;  // of at most two dimensions: transposed
+  Tensor& operator+=(const Tensor& other);
+  Tensor& operator-=(const Tensor& other);
+  Tensor& operator*=(const Tensor& other);
+  Tensor& operator/=(const Tensor& other);
+  Tensor& operator+=(double value);
+  Tensor& operator-=(double value);
+  Tensor& operator*=(double value);
+  Tensor& operator/=(double value);
 
   // Equal for handles that are copies of each other, and only for them (views have their own).
   const void* id() const { return impl_.get(); }

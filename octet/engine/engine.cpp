@@ -16,8 +16,10 @@ class NativeEngine final : public Engine {
  public:
   std::string name() const override { return "native"; }
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    for (auto maker : {native::make_conv, native::make_linear, native::make_dynamic, native::make_weight_only, native::make_lstm, native::make_pool,
-                       native::make_elementwise, native::make_rows, native::make_cat, native::make_matmul, native::make_permute})
+    for (auto maker : {native::make_conv, native::make_linear, native::make_dynamic, native::make_weight_only,
+                       native::make_lstm, native::make_pool, native::make_elementwise, native::make_rows,
+                       native::make_float_conv, native::make_float_product, native::make_float_pool,
+                       native::make_cat, native::make_matmul, native::make_permute})
       if (auto kernel = maker(spec)) return kernel;
     return nullptr;
   }
@@ -31,13 +33,14 @@ void KernelPlan::run_rows(std::span<const void* const>, std::span<void* const>, 
 
 namespace {
 
-enum class Choice { native, reference };
+enum class Choice { native, onednn, reference };
 
 Choice parse_engine(std::string_view name) {
   if (name == "native" || name == "fbgemm" || name == "x86") return Choice::native;
+  if (name == "onednn") return Choice::onednn;
   if (name == "reference") return Choice::reference;
-  OCTET_FAIL(invalid_argument, "unknown engine '{}': expected native (also called fbgemm, x86) or reference{}", name,
-             did_you_mean(name, {"native", "reference"}));
+  OCTET_FAIL(invalid_argument, "unknown engine '{}': expected native (also called fbgemm, x86), onednn or reference{}",
+             name, did_you_mean(name, {"native", "onednn", "reference"}));
 }
 
 std::atomic<Choice> g_engine{Choice::native};
@@ -45,7 +48,10 @@ std::atomic<Choice> g_engine{Choice::native};
 }  // namespace
 
 void set_engine(std::string_view name) { g_engine = parse_engine(name); }
-std::string engine() { return g_engine == Choice::native ? "native" : "reference"; }
+std::string engine() {
+  const Choice choice = g_engine;
+  return choice == Choice::native ? "native" : choice == Choice::onednn ? "onednn" : "reference";
+}
 
 namespace {
 // A weight-only operator with a constant weight that no engine has as it is, is the float operator on the weight dequantized once. Null:
@@ -66,12 +72,14 @@ std::unique_ptr<Kernel> make_kernel(const OpSpec& spec, std::string_view engine)
   if (auto form = float_form(spec)) return make_kernel(*form, engine);
   static const NativeEngine native;
   Choice choice = engine.empty() ? g_engine.load() : parse_engine(engine);
-  if (choice == Choice::native) {
-    if (auto kernel = native.make(spec)) return kernel;
+  if (choice == Choice::onednn)
     if (auto kernel = onednn_engine().make(spec)) return kernel;
+  if (choice != Choice::reference) {
+    if (auto kernel = native.make(spec)) return kernel;
+    if (auto kernel = onednn::make_training(spec)) return kernel;
   }
   if (auto kernel = reference_engine().make(spec)) return kernel;
-  return choice == Choice::native ? native::make_through_float(spec) : nullptr;
+  return choice == Choice::reference ? nullptr : native::make_through_float(spec);
 }
 
 namespace {

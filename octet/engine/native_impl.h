@@ -48,6 +48,9 @@ std::unique_ptr<Kernel> make_rows(const OpSpec& spec);         // native_rows.cp
 std::unique_ptr<Kernel> make_cat(const OpSpec& spec);          // native_cat.cpp
 std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);       // native_matmul.cpp
 std::unique_ptr<Kernel> make_permute(const OpSpec& spec);      // native_permute.cpp
+std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec);     // native_float_conv.cpp: conv2d, conv3d, transposed
+std::unique_ptr<Kernel> make_float_product(const OpSpec& spec);  // native_float_product.cpp: linear, matmul
+std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec);     // native_float_pool.cpp
 // native_through_float.cpp: what is defined as dequantize, float operator, quantize and has a float kernel. Asked last.
 std::unique_ptr<Kernel> make_through_float(const OpSpec& spec);
 

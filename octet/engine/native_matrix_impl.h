@@ -7,6 +7,7 @@
 #include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
+#include "octet/engine/native_image_impl.h"
 #include "octet/engine/native_impl.h"
 #include "octet/kernels/kernels.h"
 
@@ -154,18 +155,6 @@ inline engine_detail::TapOffsets conv_offsets(const engine_detail::Window3& w, b
   // (A transposed one's output_padding may add to the image.)
   if (w.is_pointwise() && std::equal(x.begin() + 2, x.end(), y.begin() + 2, y.end())) return {};
   return engine_detail::tap_offsets(w, transposed, engine_detail::with_3_spatial(x), engine_detail::with_3_spatial(y));
-}
-
-// dst = src with the sign bit of every byte flipped: qint8 codes as quint8 ones. flip_signs_here: on the calling thread.
-inline void flip_signs_here(const uint8_t* src, uint8_t* dst, int64_t n) {
-  constexpr int64_t kAtOnce = 32;  // a loop of known length, which the compiler makes vectors of
-  for (; n >= kAtOnce; n -= kAtOnce, src += kAtOnce, dst += kAtOnce)
-    for (int64_t i = 0; i < kAtOnce; ++i) dst[i] = src[i] ^ 0x80;
-  for (int64_t i = 0; i < n; ++i) dst[i] = src[i] ^ 0x80;
-}
-inline void flip_signs(const void* src, uint8_t* dst, int64_t n) {
-  const auto* s = static_cast<const uint8_t*>(src);
-  parallel_ranges(n, 1 << 16, [&](int64_t i0, int64_t i1) { flip_signs_here(s + i0, dst + i0, i1 - i0); });
 }
 
 }  // namespace octet::native

@@ -5,6 +5,7 @@
 #include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
 #include "octet/engine/native_impl.h"
+#include "octet/engine/pool_taps_impl.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::native {
@@ -24,13 +25,14 @@ class PoolPlan final : public KernelPlan {
     args_.zero_point = static_cast<int32_t>(qy.zero_point());
     args_.lo = static_cast<int32_t>(qmin(spec.outputs[0].dtype));
     args_.hi = static_cast<int32_t>(qmax(spec.outputs[0].dtype));
-    std::vector<int64_t> counts(pixels_);
-    if (kind == Pool::adaptive_average) adaptive_taps(in, out, counts);
-    else window_taps(spec, in, out, counts);
+    engine_detail::PoolTaps taps =
+        engine_detail::pool_taps(spec, engine_detail::with_3_spatial(in), engine_detail::with_3_spatial(out));
+    args_.taps = taps.taps;
+    offsets_ = std::move(taps.offsets);
     args_.offsets = offsets_.data();
     float sx = static_cast<float>(qx.scale()), sy = static_cast<float>(qy.scale());
     bool same = qx == qy;
-    for (int64_t count : counts) {
+    for (int64_t count : taps.counts) {
       float inverse = 1.0f / static_cast<float>(count);
       multiplier_.push_back(same ? inverse : sx * inverse / sy);
     }
@@ -51,49 +53,11 @@ class PoolPlan final : public KernelPlan {
   }
 
  private:
-  void window_taps(const OpSpec& spec, const Shape& in, const Shape& out, std::vector<int64_t>& counts) {
-    engine_detail::Window w = engine_detail::pool_window(spec);
-    args_.taps = w.taps();
-    offsets_ = engine_detail::tap_offsets(w, in[2], in[3], in[1], out[2], out[3]);
-    bool include_pad = kind_ == Pool::average && spec.attrs.get_bool("count_include_pad");
-    int64_t divisor = kind_ == Pool::average ? spec.attrs.get_int("divisor_override") : 0;
-    for (int64_t y = 0; y < out[2]; ++y)
-      for (int64_t x = 0; x < out[3]; ++x) {
-        // With count_include_pad the window is clipped to the padded image (ceil_mode can reach beyond it).
-        int64_t y0 = y * w.sh - w.ph, x0 = x * w.sw - w.pw;
-        int64_t y1 = std::min(y0 + w.kh, in[2] + w.ph_end), x1 = std::min(x0 + w.kw, in[3] + w.pw_end);
-        int64_t inside = (std::min(y1, in[2]) - std::max<int64_t>(y0, 0)) * (std::min(x1, in[3]) - std::max<int64_t>(x0, 0));
-        counts[y * out[3] + x] = divisor ? divisor : include_pad ? (y1 - y0) * (x1 - x0) : inside;
-      }
-  }
-
-  // Cell i of n covers rows floor(i*h/n) to ceil((i+1)*h/n): PyTorch's adaptive pooling.
-  void adaptive_taps(const Shape& in, const Shape& out, std::vector<int64_t>& counts) {
-    auto begin = [](int64_t i, int64_t n, int64_t size) { return i * size / n; };
-    auto end = [](int64_t i, int64_t n, int64_t size) { return ((i + 1) * size + n - 1) / n; };
-    int64_t most = 0;
-    for (int64_t y = 0; y < out[2]; ++y)
-      for (int64_t x = 0; x < out[3]; ++x) {
-        int64_t n = (end(y, out[2], in[2]) - begin(y, out[2], in[2])) * (end(x, out[3], in[3]) - begin(x, out[3], in[3]));
-        counts[y * out[3] + x] = n;
-        most = std::max(most, n);
-      }
-    args_.taps = most;
-    offsets_.assign(pixels_ * most, -1);
-    for (int64_t y = 0; y < out[2]; ++y)
-      for (int64_t x = 0; x < out[3]; ++x) {
-        int32_t* tap = &offsets_[(y * out[3] + x) * most];
-        for (int64_t iy = begin(y, out[2], in[2]); iy < end(y, out[2], in[2]); ++iy)
-          for (int64_t ix = begin(x, out[3], in[3]); ix < end(x, out[3], in[3]); ++ix)
-            *tap++ = static_cast<int32_t>((iy * in[3] + ix) * in[1]);
-      }
-  }
-
   Pool kind_;
   const kernels::KernelTable& table_;
   kernels::PoolArgs args_;
   int64_t images_, in_bytes_, pixels_;
-  engine_detail::TapOffsets offsets_;
+  std::vector<int32_t> offsets_;
   std::vector<float> multiplier_;
 };
 

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "octet/base/check_impl.h"
+#include "octet/engine/native_float_impl.h"
 #include "octet/engine/native_rows_impl.h"
 #include "octet/kernels/kernels.h"
 
@@ -35,8 +36,8 @@ using kernels::Arithmetic;
 class BinaryPlan final : public ElementsPlan {
  public:
   // `second`: operand 1 is the repeated one.
-  BinaryPlan(Arithmetic op, bool second, Repeat repeat, const Shape& repeated, const Shape& y)
-      : ElementsPlan(y), op_(op), second_(second), parts_(repeat, repeated, y) {}
+  BinaryPlan(Arithmetic op, const FloatRange& range, bool second, Repeat repeat, const Shape& repeated, const Shape& y)
+      : ElementsPlan(y), op_(op), range_(range), second_(second), parts_(repeat, repeated, y) {}
 
  private:
   void range(std::span<const void* const> inputs, void* out, int64_t i0, int64_t i1) const override {
@@ -49,24 +50,29 @@ class BinaryPlan final : public ElementsPlan {
         kernel(op_, whole + i, 1, repeated + j, one ? 0 : 1, y + i, count);
       else
         kernel(op_, repeated + j, one ? 0 : 1, whole + i, 1, y + i, count);
+      if (range_.any()) kernels::table().float_clamp(y + i, y + i, count, range_.lo, range_.hi);
     });
   }
 
   Arithmetic op_;
+  FloatRange range_;
   bool second_;
   RepeatedParts parts_;
 };
 
 class BinaryKernel final : public FloatRows {
  public:
-  BinaryKernel(const std::string& op, Arithmetic arithmetic, bool second, Repeat repeat, bool any_layout)
-      : FloatRows(op + " floats", any_layout, second), arithmetic_(arithmetic), second_(second), repeat_(repeat) {}
+  BinaryKernel(const std::string& op, Arithmetic arithmetic, const FloatRange& range, bool second, Repeat repeat,
+               bool any_layout)
+      : FloatRows(op + " floats", any_layout, second), arithmetic_(arithmetic), range_(range), second_(second),
+        repeat_(repeat) {}
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
-    return std::make_unique<BinaryPlan>(arithmetic_, second_, repeat_, in[second_ ? 1 : 0], out[0]);
+    return std::make_unique<BinaryPlan>(arithmetic_, range_, second_, repeat_, in[second_ ? 1 : 0], out[0]);
   }
 
  private:
   Arithmetic arithmetic_;
+  FloatRange range_;
   bool second_;
   Repeat repeat_;
 };
@@ -75,13 +81,13 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   static const std::map<std::string, Arithmetic> known{
       {"add", Arithmetic::add}, {"sub", Arithmetic::sub}, {"mul", Arithmetic::mul}, {"div", Arithmetic::div}};
   auto op = known.find(spec.op);
-  if (op == known.end() || (spec.attrs.has("activation") && spec.attrs.get_string("activation") != "none"))
-    return nullptr;
+  if (op == known.end()) return nullptr;
+  const FloatRange range(spec.attrs.has("activation") ? spec.attrs.get_string("activation") : "none");
   const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
   const bool second = a.dims == y.dims;
   const auto repeat = repeat_of(second ? b : a, y);
   if (!repeat || (!second && b.dims != y.dims)) return nullptr;
-  return std::make_unique<BinaryKernel>(spec.op, op->second, second, *repeat,
+  return std::make_unique<BinaryKernel>(spec.op, op->second, range, second, *repeat,
                                         *repeat == Repeat::none || *repeat == Repeat::number);
 }
 
@@ -108,6 +114,41 @@ class UnaryKernel final : public FloatRows {
  private:
   UnaryFn fn_;
 };
+
+// relu, relu6, clamp.
+class ClampPlan final : public ElementsPlan {
+ public:
+  ClampPlan(float lo, float hi, const Shape& y) : ElementsPlan(y), lo_(lo), hi_(hi) {}
+
+ private:
+  void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const override {
+    kernels::table().float_clamp(static_cast<const float*>(inputs[0]) + i0, static_cast<float*>(y) + i0, i1 - i0, lo_,
+                                 hi_);
+  }
+  float lo_, hi_;
+};
+
+class ClampKernel final : public FloatRows {
+ public:
+  ClampKernel(const std::string& op, float lo, float hi)
+      : FloatRows(fmt::format("{} floats {}", op, to_string(kernels::table().isa)), true, true), lo_(lo), hi_(hi) {}
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>&, const std::vector<Shape>& out) const override {
+    return std::make_unique<ClampPlan>(lo_, hi_, out[0]);
+  }
+
+ private:
+  float lo_, hi_;
+};
+
+std::unique_ptr<Kernel> make_clamp(const OpSpec& spec) {
+  if (spec.op == "relu" || spec.op == "relu6") {
+    const FloatRange range(spec.op);
+    return std::make_unique<ClampKernel>(spec.op, range.lo, range.hi);
+  }
+  if (spec.op != "clamp" || spec.inputs.size() != 1) return nullptr;
+  return std::make_unique<ClampKernel>(spec.op, static_cast<float>(spec.attrs.get_double("min")),
+                                       static_cast<float>(spec.attrs.get_double("max")));
+}
 
 template <typename Fn>
 constexpr UnaryFn each_element(Fn) {
@@ -224,6 +265,7 @@ std::unique_ptr<Kernel> make_rows(const OpSpec& spec) {
     if (spec.has(i) ? spec.inputs[i].dtype != DType::float32 : spec.op != "layer_norm") return nullptr;
   if (spec.inputs.empty() || spec.outputs.size() != 1 || spec.outputs[0].dtype != DType::float32) return nullptr;
   if (auto kernel = spec.inputs.size() == 2 && spec.has(1) ? make_binary(spec) : nullptr) return kernel;
+  if (auto kernel = make_clamp(spec)) return kernel;
   if (auto kernel = make_unary(spec)) return kernel;
   return make_row_function(spec);
 }

@@ -2,7 +2,6 @@
 // kernel, planned once.
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
-#include "octet/engine/engines_impl.h"
 #include "octet/engine/native_impl.h"
 #include "octet/kernels/kernels.h"
 
@@ -103,8 +102,9 @@ std::unique_ptr<Kernel> make_through_float(const OpSpec& spec) {
   if (!any) return nullptr;
   form.outputs[0] = TensorType(DType::float32, form.outputs[0].dims);
   form.table.clear();
-  auto inner = make_rows(form);
-  if (!inner) inner = onednn_engine().make(form);
+  std::unique_ptr<Kernel> inner;
+  for (auto maker : {make_rows, make_float_conv, make_float_product, make_float_pool})
+    if (!inner) inner = maker(form);
   return inner ? std::make_unique<ThroughFloat>(spec, std::move(inner)) : nullptr;
 }
 

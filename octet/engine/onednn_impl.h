@@ -46,7 +46,4 @@ int threads_for(const std::string& op, const std::vector<Shape>& inputs, const s
 
 using PlanFn = std::function<std::unique_ptr<KernelPlan>(const std::vector<Shape>&, const std::vector<Shape>&)>;
 
-// The kernels of training; null if `spec` is none of them (onednn_train.cpp).
-std::unique_ptr<Kernel> make_training(const OpSpec& spec);
-
 }  // namespace octet::onednn

@@ -158,16 +158,39 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
       const float *weights = w.data(inputs), *bias = b.data(inputs);
       for (int64_t i = 0; i < m; ++i)
         for (int64_t n = 0; n < n_out; ++n) {
-          double acc = bias ? bias[n] : 0;
-          for (int64_t k = 0; k < k_in; ++k) acc += static_cast<double>(x[i * k_in + k]) * weights[n * k_in + k];
-          static_cast<float*>(outputs[0])[i * n_out + n] = activate(static_cast<float>(acc), activation);
+          float acc = bias ? bias[n] : 0;
+          for (int64_t k = 0; k < k_in; ++k) acc = std::fma(x[i * k_in + k], weights[n * k_in + k], acc);
+          static_cast<float*>(outputs[0])[i * n_out + n] = float_result(acc, activation);
         }
     };
   });
 }
 
+namespace {
+std::unique_ptr<Kernel> float_matmul(const OpSpec& spec) {
+  if (!is_float_call(spec) || spec.inputs[0].dim() < 2 || spec.inputs[1].dim() < 2) return nullptr;
+  const FloatOperand b(spec, 1);
+  return std::make_unique<ReferenceKernel>("matmul", [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+    const engine_detail::MatmulGeometry g(in[0], in[1], out[0]);
+    return [=](auto inputs, auto outputs) {
+      auto* y = static_cast<float*>(outputs[0]);
+      for (size_t product = 0; product < g.a.size(); ++product) {
+        const float* a = static_cast<const float*>(inputs[0]) + g.a[product] * g.m * g.k;
+        const float* w = b.data(inputs) + g.b[product] * g.k * g.n;
+        for (int64_t i = 0; i < g.m; ++i)
+          for (int64_t j = 0; j < g.n; ++j) {
+            float acc = 0;
+            for (int64_t k = 0; k < g.k; ++k) acc = std::fma(a[i * g.k + k], w[k * g.n + j], acc);
+            *y++ = float_result(acc, "none");
+          }
+      }
+    };
+  });
+}
+}  // namespace
+
 std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
-  if (!engine_detail::is_integer_matmul(spec)) return nullptr;
+  if (!engine_detail::is_integer_matmul(spec)) return float_matmul(spec);
   const TensorType &ta = spec.inputs[0], &tb = spec.inputs[1], &ty = spec.outputs[0];
   const float multiplier = engine_detail::matmul_multiplier(spec);
   return std::make_unique<ReferenceKernel>("matmul", [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {

@@ -1,4 +1,6 @@
 // Convolutions of one to three spatial dimensions, plain and transposed.
+#include <cmath>
+
 #include "octet/engine/reference_impl.h"
 
 namespace octet::reference {
@@ -24,24 +26,24 @@ Geometry geometry(const OpSpec& spec, const Shape& weight) {
   return g;
 }
 
-// Calls product(index in x, index in weight) for every product of an output of channel c of image n; those outside the
-// image are skipped, their x being the number 0.
+// Calls product(index in x, index in weight) for every product of an output of channel c of image n, taps outside and input
+// channels inside; those outside the image are skipped, their x being the number 0.
 template <typename Fn>
 void for_each_product(const Geometry& g, const Shape& x, int64_t n, int64_t c, const std::array<int64_t, 3>& at, Fn&& product) {
   const auto& kernel = g.window.kernel;
   const int64_t group = c / g.out_channels;
-  for (int64_t i = 0; i < g.in_channels; ++i) {
-    const int64_t channel = group * g.in_channels + i;
-    const int64_t row = g.transposed ? channel * g.out_channels + c % g.out_channels : c * g.in_channels + i;
-    for (int64_t kz = 0; kz < kernel[0]; ++kz) {
-      const int64_t z = input_place(g.window, g.transposed, 0, at[0], kz, x[2]);
-      if (z < 0) continue;
-      for (int64_t ky = 0; ky < kernel[1]; ++ky) {
-        const int64_t y = input_place(g.window, g.transposed, 1, at[1], ky, x[3]);
-        if (y < 0) continue;
-        for (int64_t kx = 0; kx < kernel[2]; ++kx) {
-          const int64_t column = input_place(g.window, g.transposed, 2, at[2], kx, x[4]);
-          if (column < 0) continue;
+  for (int64_t kz = 0; kz < kernel[0]; ++kz) {
+    const int64_t z = input_place(g.window, g.transposed, 0, at[0], kz, x[2]);
+    if (z < 0) continue;
+    for (int64_t ky = 0; ky < kernel[1]; ++ky) {
+      const int64_t y = input_place(g.window, g.transposed, 1, at[1], ky, x[3]);
+      if (y < 0) continue;
+      for (int64_t kx = 0; kx < kernel[2]; ++kx) {
+        const int64_t column = input_place(g.window, g.transposed, 2, at[2], kx, x[4]);
+        if (column < 0) continue;
+        for (int64_t i = 0; i < g.in_channels; ++i) {
+          const int64_t channel = group * g.in_channels + i;
+          const int64_t row = g.transposed ? channel * g.out_channels + c % g.out_channels : c * g.in_channels + i;
           product((((n * x[1] + channel) * x[2] + z) * x[3] + y) * x[4] + column,
                   ((row * kernel[0] + kz) * kernel[1] + ky) * kernel[2] + kx);
         }
@@ -105,9 +107,9 @@ std::unique_ptr<Kernel> float_conv(const OpSpec& spec, const Geometry& g) {
       const auto* x = static_cast<const float*>(inputs[0]);
       const float *weights = w.data(inputs), *bias = b.data(inputs);
       for_each_output(ys, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
-        double acc = bias ? bias[c] : 0;
-        for_each_product(g, xs, n, c, at, [&](int64_t xi, int64_t wi) { acc += static_cast<double>(x[xi]) * weights[wi]; });
-        static_cast<float*>(outputs[0])[i] = activate(static_cast<float>(acc), activation);
+        float acc = bias ? bias[c] : 0;
+        for_each_product(g, xs, n, c, at, [&](int64_t xi, int64_t wi) { acc = std::fma(x[xi], weights[wi], acc); });
+        static_cast<float*>(outputs[0])[i] = float_result(acc, activation);
       });
     };
   });

@@ -62,6 +62,14 @@ inline float activate(float v, const std::string& activation) {
   return v;
 }
 
+// The end of a chain of float multiply-adds: -0 becomes 0, then the activation, which NaN passes.
+inline float float_result(float sum, const std::string& activation) {
+  float v = sum + 0.0f;
+  if (activation == "none") return v;
+  v = 0 > v ? 0 : v;
+  return activation == "relu6" && 6 < v ? 6 : v;
+}
+
 bool is_float_call(const OpSpec& spec);  // x, weight, bias and y are float32
 
 // The float32 data of operand i: the constant, if it is one; null if there is no such operand.

@@ -77,8 +77,7 @@ std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
       Shape x = engine_detail::with_3_spatial(in[0]), y = engine_detail::with_3_spatial(out[0]);
       return [=, all = spans(x, y)](auto inputs, auto outputs) {
         const auto* data = static_cast<const float*>(inputs[0]);
-        double sum = 0;
-        float best = 0;
+        float sum = 0, best = 0;
         for_each_window(
             x, y, all, include_pad, divisor,
             [&] {
@@ -90,7 +89,7 @@ std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
               sum += data[i];
             },
             [&](int64_t i, int64_t count) {
-              static_cast<float*>(outputs[0])[i] = max ? best : static_cast<float>(sum / static_cast<double>(count));
+              static_cast<float*>(outputs[0])[i] = max ? best : sum / static_cast<float>(count);
             });
       };
     });

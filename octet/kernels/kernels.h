@@ -85,6 +85,54 @@ struct DepthwiseArgs {
   int64_t slide = 0, width = 0;
 };
 
+// C[m][n] = clamp(bias[n] + sum over t < taps, i < k of A(m, t)[i] * B[n][t][i]) in float32: one chain of fused multiply-adds
+// that begins with the bias, taps outside and k inside, each in order. A result of -0 becomes 0; NaN passes the clamp. All
+// tables give the same bits. Sizes, lda, ldc and offsets count floats; nothing is read beyond the operands.
+struct FloatGemmArgs {
+  GemmShape shape;
+  const float* a = nullptr;
+  int64_t lda = 0;                   // dense only: A(m, 0) = a + m * lda, and taps is 1
+  const int32_t* offsets = nullptr;  // [m][taps]: A(m, t) = offset < 0 ? pad : a + offset
+  const float* pad = nullptr;        // k zeros
+  const float* b = nullptr;          // made by float_gemm_pack of the same table
+  float* c = nullptr;
+  int64_t ldc = 0;
+  const int64_t* c_rows = nullptr;  // [m] or null: where each row of C begins, in place of m * ldc
+  const float* bias = nullptr;      // [n] or null
+  float lo = -__builtin_inff(), hi = __builtin_inff();
+  // Rows before the first and from the second on lie at the upper and lower edge of an image. A hint for speed.
+  int64_t first_inside = 0, last_inside = INT64_MAX;
+};
+
+// Weights of a float product where they lie: element (n, tap, k) at data[n * n_stride + tap * tap_stride + k * k_stride].
+struct FloatWeights {
+  const float* data = nullptr;
+  int64_t n_stride = 0, tap_stride = 0, k_stride = 0;
+};
+
+// y[p][c] = clamp(bias[c] + sum over t < taps of A(p, t)[c] * weights[t][c]) in float32, one chain as above.
+struct FloatDepthwiseArgs {
+  int64_t channels = 0, taps = 0;
+  const float* a = nullptr;
+  const int32_t* offsets = nullptr;  // [pixel][taps], < 0: pad
+  const float* pad = nullptr;        // `channels` zeros
+  const float* weights = nullptr;    // [taps][channels]
+  float* c = nullptr;
+  int64_t ldc = 0;
+  const float* bias = nullptr;  // [channels] or null
+  float lo = -__builtin_inff(), hi = __builtin_inff();
+  int64_t slide = 0, width = 0;  // as in DepthwiseArgs, but a slide of 1 or 2 says that windows are 3x3
+};
+
+struct FloatPoolArgs {
+  int64_t channels = 0, taps = 0;
+  const float* a = nullptr;
+  const int32_t* offsets = nullptr;  // [pixel][taps], < 0: outside the image, skipped
+  float* y = nullptr;
+  int64_t ldy = 0;
+  const float* counts = nullptr;  // [pixel], what an average divides by
+};
+
 struct QParams {
   float scale = 1;
   int32_t zero_point = 0;
@@ -184,6 +232,19 @@ struct KernelTable {
   size_t (*depthwise_packed_bytes)(int64_t channels, int64_t taps) = nullptr;
   void (*depthwise_pack)(int64_t channels, int64_t taps, const int8_t* w /* [taps][channels] */, void* packed) = nullptr;
   void (*depthwise)(const DepthwiseArgs&, int64_t p0, int64_t p1) = nullptr;  // output pixels p0..p1
+
+  // -- floats ----------------------------------------------------------------------------------
+  int64_t float_gemm_mr = 0, float_gemm_nr = 0;  // as gemm_mr and gemm_nr
+  size_t (*float_gemm_packed_bytes)(const GemmShape&) = nullptr;
+  void (*float_gemm_pack)(const GemmShape&, const FloatWeights&, float* packed) = nullptr;
+  // Rows m0..m1 and channels n0..n1 of C; n0 is a multiple of float_gemm_nr, and n1 too or it is n. Any split gives the same bits.
+  void (*float_gemm)(const FloatGemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
+  void (*float_depthwise)(const FloatDepthwiseArgs&, int64_t p0, int64_t p1) = nullptr;
+  // The largest of the taps inside the image (NaN is passed over; -inf if there is none), and their sum in order / counts[p].
+  void (*float_max_pool)(const FloatPoolArgs&, int64_t p0, int64_t p1) = nullptr;
+  void (*float_average_pool)(const FloatPoolArgs&, int64_t p0, int64_t p1) = nullptr;
+  // y = min(max(x, lo), hi), hi where lo > hi; NaN stays NaN. y may be x.
+  void (*float_clamp)(const float* x, float* y, int64_t n, float lo, float hi) = nullptr;
 
   // -- pools -----------------------------------------------------------------------------------
   // Maximum of the codes of the taps inside the image (at least one is).

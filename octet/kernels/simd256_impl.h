@@ -101,6 +101,8 @@ struct Simd256 {
   static OCTET_INLINE I mul(I a, I b) { return _mm256_mullo_epi32(a, b); }
   static OCTET_INLINE F add(F a, F b) { return _mm256_add_ps(a, b); }
   static OCTET_INLINE F mul(F a, F b) { return _mm256_mul_ps(a, b); }
+  static OCTET_INLINE F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static OCTET_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }  // a * b + c, rounded once
   static OCTET_INLINE F min(F a, F b) { return _mm256_min_ps(a, b); }  // b where either is NaN
   static OCTET_INLINE F max(F a, F b) { return _mm256_max_ps(a, b); }
   static OCTET_INLINE F to_float(I a) { return _mm256_cvtepi32_ps(a); }

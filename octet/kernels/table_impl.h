@@ -4,6 +4,7 @@
 
 #include "octet/kernels/depthwise_impl.h"
 #include "octet/kernels/elementwise_impl.h"
+#include "octet/kernels/float_gemm_impl.h"
 #include "octet/kernels/gemm_impl.h"
 #include "octet/kernels/histogram_impl.h"
 #include "octet/kernels/kernels.h"
@@ -15,6 +16,10 @@
 
 namespace octet::kernels {
 namespace {
+
+// Accumulators of 2 vectors a row, 2 of weights, one broadcast: of 32 registers, or of 16.
+template <typename V>
+inline constexpr int kFloatRows = V::kBytes == 64 ? 12 : 6;
 
 template <typename Dot, typename Tail, typename Nibbles = Dot>
 constexpr KernelTable make_table(Isa isa) {
@@ -36,6 +41,15 @@ constexpr KernelTable make_table(Isa isa) {
       .depthwise_packed_bytes = Depthwise<Dot, Tail>::packed_bytes,
       .depthwise_pack = Depthwise<Dot, Tail>::pack,
       .depthwise = Depthwise<Dot, Tail>::run,
+      .float_gemm_mr = FloatGemm<V, kFloatRows<V>>::kRows,
+      .float_gemm_nr = FloatGemm<V, kFloatRows<V>>::kPanel,
+      .float_gemm_packed_bytes = FloatGemm<V, kFloatRows<V>>::packed_bytes,
+      .float_gemm_pack = FloatGemm<V, kFloatRows<V>>::pack,
+      .float_gemm = FloatGemm<V, kFloatRows<V>>::run,
+      .float_depthwise = FloatPixels<V>::depthwise,
+      .float_max_pool = FloatPixels<V>::template pool<true>,
+      .float_average_pool = FloatPixels<V>::template pool<false>,
+      .float_clamp = FloatPixels<V>::clamp,
       .max_pool = Pool<V>::max_pool,
       .average_pool = Pool<V>::average_pool,
       .add = Elementwise<V>::add,

@@ -89,7 +89,7 @@ OCTET_OP(matmul, "matmul(a, b) -> y", QRule::own, Doc{"batched matrix product (.
            OpSpec spec = make_spec(c.op(), c.attrs(), {ta, tb}, {}, {TensorType(dtype, dims)}, "matmul");
            Shape shape = spec.outputs[0].shape();
            Shape final = c.outputs()[0].shape();
-           if (numel(shape) > 0 && dtype == DType::float32 && octet::engine() != "reference")
+           if (numel(shape) > 0 && dtype == DType::float32)
              if (auto kernel = make_kernel(spec)) return run_kernel(*kernel, spec, {a, b})[0].reshape(final);
            // Any dtype, in double (exact for integers up to 2^53).
            Tensor x = a.to(DType::float64), y = b.to(DType::float64), out = Tensor::zeros(shape, DType::float64);

@@ -81,9 +81,8 @@ class Compiler {
     lifetimes();
     merge_in_place();
     group_rows();
-    impl_->own_threads = std::all_of(impl_->infos.begin(), impl_->infos.end(), [](const StepInfo& info) {
-      return info.engine == "native" || info.engine == "layout" || info.engine == "alias";
-    });
+    impl_->own_threads = std::none_of(impl_->infos.begin(), impl_->infos.end(),
+                                      [](const StepInfo& info) { return info.engine == "onednn"; });
     return std::move(impl_);
   }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "octet/kernels/float_scalar_impl.h"
 #include "octet/kernels/math_impl.h"
 #include "octet/kernels/isa/tables_impl.h"
 #include "octet/kernels/weight_only_impl.h"
@@ -250,6 +251,15 @@ constinit const KernelTable scalar_table = {
     .depthwise_packed_bytes = depthwise_packed_bytes,
     .depthwise_pack = depthwise_pack,
     .depthwise = depthwise,
+    .float_gemm_mr = 1,
+    .float_gemm_nr = 1,
+    .float_gemm_packed_bytes = float_gemm_packed_bytes,
+    .float_gemm_pack = float_gemm_pack,
+    .float_gemm = float_gemm,
+    .float_depthwise = float_depthwise,
+    .float_max_pool = float_max_pool,
+    .float_average_pool = float_average_pool,
+    .float_clamp = float_clamp,
     .max_pool = max_pool,
     .average_pool = average_pool,
     .add = add,

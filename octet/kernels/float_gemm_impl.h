@@ -59,9 +59,12 @@ struct FloatGemm {
     }
   }
 
+  // + 0 makes -0 to 0. NaN passes: min and max return their second operand then.
   static OCTET_INLINE F clamp(const FloatGemmArgs& g, F sum) {
-    // + 0 makes -0 to 0. NaN passes: min and max return their second operand then.
-    return V::min(V::set(g.hi), V::max(V::set(g.lo), V::add(sum, V::set(0.0f))));
+    sum = V::add(sum, V::set(0.0f));
+    if (g.lo > -__builtin_inff()) sum = V::max(V::set(g.lo), sum);
+    if (g.hi < __builtin_inff()) sum = V::min(V::set(g.hi), sum);
+    return sum;
   }
 
   // Steps first..end of one tap. b points at the weights of step `first` of the first panel.
@@ -75,7 +78,7 @@ struct FloatGemm {
     for (int r = 0; r < kM; ++r) {
       const F x = V::set(row[r][i]);
 #pragma GCC unroll 8
-      for (int j = 0; j < kN; ++j) acc[r][j] = V::fma(x, w[j], acc[r][j]);
+      for (int j = 0; j < kN; ++j) V::add_product(acc[r][j], x, w[j]);
     }
   }
 
@@ -276,7 +279,7 @@ struct FloatPixels {
 #pragma GCC unroll 4
         for (int r = 0; r < kP; ++r) {
           const float* from = x[r * d.taps + t] + c + j * kLanes;
-          acc[r][j] = V::fma(whole ? V::load_f32(from) : V::load_f32(from, some), weight, acc[r][j]);
+          V::add_product(acc[r][j], whole ? V::load_f32(from) : V::load_f32(from, some), weight);
         }
       }
     }
@@ -315,7 +318,7 @@ struct FloatPixels {
 #pragma GCC unroll 3
         for (int j = 2; j >= 0; --j)
           if (column >= j && (column - j) % kSlide == 0 && (column - j) / kSlide < kP)
-            acc[(column - j) / kSlide] = V::fma(v, w[j], acc[(column - j) / kSlide]);
+            V::add_product(acc[(column - j) / kSlide], v, w[j]);
       }
     }
 #pragma GCC unroll 8
@@ -384,7 +387,7 @@ struct FloatPixels {
         for (int64_t t = 0; t < d.taps; ++t) {
           const int32_t offset = d.offsets[p * d.taps + t];
           const float* x = offset < 0 ? d.pad : d.a + offset;
-          acc = V::fma(V::load_f32(x + c, some), V::load_f32(d.weights + t * d.channels + c, some), acc);
+          V::add_product(acc, V::load_f32(x + c, some), V::load_f32(d.weights + t * d.channels + c, some));
         }
         acc = V::min(V::set(d.hi), V::max(V::set(d.lo), V::add(acc, V::set(0.0f))));
         V::store_f32(d.c + p * d.ldc + c, acc, some);

@@ -102,7 +102,9 @@ struct Simd256 {
   static OCTET_INLINE F add(F a, F b) { return _mm256_add_ps(a, b); }
   static OCTET_INLINE F mul(F a, F b) { return _mm256_mul_ps(a, b); }
   static OCTET_INLINE F div(F a, F b) { return _mm256_div_ps(a, b); }
-  static OCTET_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }  // a * b + c, rounded once
+  // sum = a * b + sum, rounded once. In assembly, since GCC takes the form that overwrites a factor as often as the one
+  // that overwrites the sum, and then runs out of registers.
+  static OCTET_INLINE void add_product(F& sum, F a, F b) { asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
   static OCTET_INLINE F min(F a, F b) { return _mm256_min_ps(a, b); }  // b where either is NaN
   static OCTET_INLINE F max(F a, F b) { return _mm256_max_ps(a, b); }
   static OCTET_INLINE F to_float(I a) { return _mm256_cvtepi32_ps(a); }

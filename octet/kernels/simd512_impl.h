@@ -92,7 +92,9 @@ struct Simd512 {
   static OCTET_INLINE F add(F a, F b) { return _mm512_add_ps(a, b); }
   static OCTET_INLINE F mul(F a, F b) { return _mm512_mul_ps(a, b); }
   static OCTET_INLINE F div(F a, F b) { return _mm512_div_ps(a, b); }
-  static OCTET_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }  // a * b + c, rounded once
+  // sum = a * b + sum, rounded once. In assembly, since GCC takes the form that overwrites a factor as often as the one
+  // that overwrites the sum, and then runs out of registers.
+  static OCTET_INLINE void add_product(F& sum, F a, F b) { asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b)); }
   static OCTET_INLINE F min(F a, F b) { return _mm512_min_ps(a, b); }  // b where either is NaN
   static OCTET_INLINE F max(F a, F b) { return _mm512_max_ps(a, b); }
   static OCTET_INLINE F to_float(I a) { return _mm512_cvtepi32_ps(a); }

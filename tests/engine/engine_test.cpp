@@ -31,13 +31,15 @@ TEST(Engine, UnknownNameIsAnErrorThatListsTheKnownOnes) {
   }
 }
 
-TEST(Engine, QuantizedWorkIsNativeAndFloatWorkIsOnednn) {
+TEST(Engine, WorkIsNativeUnlessAnotherEngineIsAskedFor) {
   Tensor x = quantize_per_tensor(Tensor::rand({2, 8}, 1), 0.01, 0, DType::quint8);
   Tensor w = quantize_per_tensor(Tensor::randn({4, 8}, 2), 0.02, 0, DType::qint8), b = Tensor::zeros({4});
   TensorType y(DType::quint8, Shape{2, 4}, Quantizer::per_tensor(0.1, 128, DType::quint8));
   EXPECT_EQ(make_kernel(linear_spec(x, w, b, y))->engine(), "native");
   OpSpec plain = linear_spec(x.dequantize(), w.dequantize(), b, TensorType(DType::float32, Shape{2, 4}));
-  EXPECT_EQ(make_kernel(plain)->engine(), "onednn");
+  EXPECT_EQ(make_kernel(plain)->engine(), "native");
+  EXPECT_EQ(make_kernel(plain, "onednn")->engine(), "onednn");
+  EXPECT_EQ(make_kernel(linear_spec(x, w, b, y), "onednn")->engine(), "native");  // which it lacks
   EXPECT_EQ(make_kernel(plain, "reference")->engine(), "reference");
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 // The models of scripts/oracle/eager.py and qat.py, and what their tests share.
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <memory>
@@ -281,7 +282,10 @@ inline void expect_outputs(const json& c, nn::Module& int8) {
     int8.submodule(path)->add_forward_hook("golden", compare);
   }
   Tensor y = int8.forward(batch(c, -1)).detach(), expected = floats_from_base64(c["y"], y.shape());
-  EXPECT_TRUE(steps > 0 || equal(y, expected)) << octet::to_string(y) << octet::to_string(expected);
+  // The codes are PyTorch's, or an output would be a step off; float layers sum in another order than PyTorch's.
+  double largest = 0;
+  for (float v : expected.to_vector<float>()) largest = std::max(largest, std::abs(static_cast<double>(v)));
+  EXPECT_TRUE(steps > 0 || allclose(y, expected, 0, 1e-6 * largest)) << octet::to_string(y) << octet::to_string(expected);
 }
 
 }  // namespace octet::testing::models

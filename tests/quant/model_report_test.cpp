@@ -35,7 +35,8 @@ void expect_number(double got, double expected, const std::string& what) {
   if (std::abs(expected) > 1e38)
     EXPECT_GT(std::abs(got), 1e37) << what;  // "infinite", as PyTorch's mean of such has it
   else
-    EXPECT_NEAR(got, expected, 1e-5 * std::max(1.0, std::abs(expected))) << what;
+    // Ratios of percentiles of float results, some of them near 0: the order of summation shows.
+    EXPECT_NEAR(got, expected, 1e-4 * std::max(1.0, std::abs(expected))) << what;
 }
 
 struct SameAs {

@@ -507,8 +507,10 @@ class Converter {
   // Each layer's weight scales, by the scale that its input has now.
   void raise_scales(Module& root, const std::map<std::string, std::set<std::string>>& scale_sources) {
     for (const auto& [path, sources] : scale_sources) {
+      if (!path.empty() && !root.has_submodule(path)) continue;
       Module& layer = path.empty() ? root : *root.submodule(path);
       for (const std::string& source : sources) {
+        if (!root.has_submodule(source)) continue;
         const auto state = root.submodule(source)->extra_state();
         if (auto scale = state.find("scale"); scale != state.end()) raise_weight_scales(layer, scale->second.item(), path, report_);
       }

@@ -110,7 +110,8 @@ Graph raise_weight_scales(const Graph& reference, ConversionReport& report) {
     if (x == kNone || w == kNone || bias == kNone || !reference.is_constant(w) || !reference.is_constant(bias)) continue;
     if (reference.type(x).quantizer->is_per_channel()) continue;
     const Tensor before = changed.count(w) ? changed[w] : reference.constant(w);
-    const std::string& label = node.scope.empty() ? reference.value(node.outputs[0]).name : node.scope;
+    std::string label = node.scope.empty() ? reference.value(node.outputs[0]).name : node.scope;
+    if (label.ends_with(".float")) label.resize(label.size() - 6);  // the float result of what will be codes
     Tensor after = raise_weight_scales(before, reference.constant(bias), reference.type(x).quantizer->scale(), label, report);
     if (after.quantizer() != before.quantizer()) changed[w] = after;
   }

@@ -59,6 +59,7 @@ void add_bench(CLI::App& app) {
     }
     std::vector<const runtime::Program*> pointers;
     for (const auto& p : programs) pointers.push_back(&p);
+    for (const auto& p : programs) print_warnings(p);
     auto times = measure(pointers, inputs, o->seconds);
     if (o->json) {
       auto object = [&](size_t i) {

@@ -39,6 +39,10 @@ graph::Graph load_model(const std::filesystem::path& path) {
   return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path)));
 }
 
+void print_warnings(const runtime::Program& program) {
+  for (const std::string& w : program.warnings()) fmt::print(stderr, "octet: warning: {}\n", w);
+}
+
 void save_model(const graph::Graph& graph, const std::filesystem::path& path) {
   check_model_name(path);
   if (path.extension() == ".octet")

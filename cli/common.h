@@ -18,6 +18,9 @@ namespace octet::cli {
 // file's extension.
 graph::Graph load_model(const std::filesystem::path& path);
 
+// What compiling the model found that its user should know, one line each on stderr.
+void print_warnings(const runtime::Program& program);
+
 // Writes .octet or .onnx (QDQ), by the extension.
 void save_model(const graph::Graph& graph, const std::filesystem::path& path);
 

@@ -27,6 +27,7 @@ void add_eval(CLI::App& app) {
     graph::Graph graph = load_model(o->model);
     Dataset dataset = o->sampling.open(o->data, graph);
     runtime::Program program = runtime::compile(graph);
+    print_warnings(program);
     Accuracy a = evaluate(program, dataset, o->sampling.count(dataset), "evaluating");
     if (o->json) {
       print_json({{"top1", a.top1()}, {"samples", a.samples}, {"seconds", a.seconds}});

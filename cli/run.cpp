@@ -53,7 +53,9 @@ void add_run(CLI::App& app) {
         value = value.to(graph.type(*id).dtype);
       inputs[name] = value;
     }
-    std::map<std::string, Tensor> outputs = runtime::compile(graph).run(inputs);
+    const runtime::Program program = runtime::compile(graph);
+    print_warnings(program);
+    std::map<std::string, Tensor> outputs = program.run(inputs);
     for (auto& [name, value] : outputs)
       if (value.is_quantized()) value = value.dequantize();
     write_npz(o->output, outputs);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
@@ -207,6 +208,69 @@ affine::RunTimeQParams dynamic_qparams(float min, float max, int64_t not_finite,
   return affine::choose_qparams_dynamic(min, max, 0, 255, reduce_range);
 }
 
+namespace {
+
+// "conv1: channels 3, 7 of 64: ..."
+std::string wide_warning(const std::string& label, const IntegerWeights& w) {
+  std::vector<int64_t> shown(w.wide.begin(), w.wide.begin() + std::min<std::ptrdiff_t>(8, std::ssize(w.wide)));
+  int64_t largest = 0;
+  for (int64_t n : w.wide)
+    if (std::abs(w.bias[static_cast<size_t>(n)]) > std::abs(largest)) largest = w.bias[static_cast<size_t>(n)];
+  return fmt::format(
+      "{}: channel{} {}{} of {}: sums can leave int32 (bias codes up to {} at scale s_x*s_w, {} products); octet's are exact, "
+      "other tools' may wrap or saturate",
+      label, w.wide.size() == 1 ? "" : "s", fmt::join(shown, ", "),
+      w.wide.size() > shown.size() ? fmt::format(" and {} more", w.wide.size() - shown.size()) : "", w.out_channels, largest,
+      static_cast<int64_t>(w.codes.size()) / w.out_channels);
+}
+
+// The sums of a channel's q_w - z_w above 0 and of those below (as a positive number).
+struct SignedSums {
+  int64_t above = 0, below = 0;
+};
+
+SignedSums signed_sums(const WeightCodes& w, const OpSpec& spec, int64_t channel) {
+  // The codes lie in `rows` runs of `run`, `step` apart.
+  int64_t rows = 1, run = static_cast<int64_t>(w.codes.size()) / w.out_channels, step = 0, first = channel * run;
+  if (is_transposed(spec)) {
+    const Shape shape = spec.inputs[1].shape();
+    const int64_t group_channels = shape[1], group = channel / group_channels;
+    rows = shape[0] / spec.attrs.get_int("groups");
+    run = numel({shape.begin() + 2, shape.end()});
+    step = group_channels * run;
+    first = group * rows * step + channel % group_channels * run;
+  }
+  SignedSums sums;
+  for (int64_t row = 0; row < rows; ++row, first += step)
+    for (int64_t i = first; i < first + run; ++i) {
+      const int64_t d = w.codes[static_cast<size_t>(i)] - w.zero_points[static_cast<size_t>(channel)];
+      (d > 0 ? sums.above : sums.below) += std::abs(d);
+    }
+  return sums;
+}
+
+}  // namespace
+
+std::vector<int64_t> wide_channels(const WeightCodes& w, const OpSpec& spec, int32_t z_least, int32_t z_most,
+                                   std::span<const int64_t> bias) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  const int64_t lowest = w.four_bit ? 0 : -128, highest = w.four_bit ? 15 : 127;
+  const int64_t products = w.out_channels ? static_cast<int64_t>(w.codes.size()) / w.out_channels : 0;
+  const int64_t farthest_x = std::max(255 - z_least, z_most);
+  std::vector<int64_t> wide;
+  for (int64_t n = 0; n < w.out_channels; ++n) {
+    const int64_t b = bias.empty() ? 0 : bias[static_cast<size_t>(n)], z = w.zero_points[static_cast<size_t>(n)];
+    // Almost always the worst weights there could be show that the sum fits; the channel's own are asked only otherwise.
+    if (std::abs(b) <= kMost && products * farthest_x * std::max(highest - z, z - lowest) <= kMost - std::abs(b)) continue;
+    const SignedSums s = signed_sums(w, spec, n);
+    const auto leaves = [&](int64_t zx) {
+      return b + s.above * (255 - zx) + s.below * zx > kMost || b - s.above * zx - s.below * (255 - zx) < -kMost - 1;
+    };
+    if (leaves(z_least) || leaves(z_most)) wide.push_back(n);
+  }
+  return wide;
+}
+
 IntegerWeights integer_weights(const OpSpec& spec) {
   const Quantizer &qx = *spec.inputs[0].quantizer, &qy = *spec.outputs[0].quantizer;
   IntegerWeights r;
@@ -223,25 +287,24 @@ IntegerWeights integer_weights(const OpSpec& spec) {
   float sx = static_cast<float>(qx.scale()), sy = static_cast<float>(qy.scale());
   const Tensor bias = spec.has(2) ? spec.constants[2].contiguous() : Tensor();
   const int32_t* codes = bias.defined() && bias.dtype() == DType::qint32 ? bias.data<int32_t>() : nullptr;
-  int64_t saturated = 0;
   for (int64_t n = 0; n < r.out_channels; ++n) {
     float sw = r.scales[n], sxw = sx * sw;
-    r.multiplier.push_back(sxw / sy);
-    int32_t b = 0;
+    float multiplier = sxw / sy;
+    int64_t b = 0;
     if (codes && static_cast<float>(bias.quantizer()->scale(n)) == sxw && bias.quantizer()->zero_point(n) == 0) {
       b = codes[n];
     } else if (bias.defined()) {
-      bool clamped = false;
-      b = affine::quantize_bias(static_cast<float>(bias.at({n})), sx, sw, &clamped);
-      saturated += clamped;
+      const auto value = static_cast<float>(bias.at({n}));
+      b = affine::quantize_bias(value, sx, sw);
+      if (std::abs(b) == affine::kLargestBiasCode)
+        multiplier = std::abs(value) / static_cast<float>(affine::kLargestBiasCode) / sy;
     }
+    r.multiplier.push_back(multiplier);
     r.bias.push_back(b);
   }
-  if (saturated)
-    r.warnings.push_back(fmt::format(
-        "{}: the bias of {} of {} channels does not fit int32 at scale s_x*s_w and was clamped; their weights are nearly "
-        "zero beside their bias",
-        spec.label, saturated, r.out_channels));
+  const int32_t z = r.x_zero_point + (r.x_signed ? 128 : 0);
+  r.wide = wide_channels(r, spec, z, z, r.bias);
+  if (!r.wide.empty()) r.warnings.push_back(wide_warning(spec.label, r));
   return r;
 }
 

@@ -73,6 +73,7 @@ class ConvPlan final : public KernelPlan {
           plan.w_.table->gemm(plan.arguments(i), m0, m1, n0, n1);
         },
         this);
+    w_.wide.run(s_.images, m_, w_.x_zero_point, [&](int64_t image, int64_t group) { return arguments(image * w_.groups + group); });
   }
 
  private:
@@ -158,13 +159,15 @@ class ConvKernel final : public Kernel {
 // -- depthwise ---------------------------------------------------------------------------------------
 
 struct DepthwiseWeights {
+  explicit DepthwiseWeights(const Window& w) : window(w), wide(1, w.taps(), 1) {}
   const kernels::KernelTable* table = &kernels::table();
   Window window;
   int64_t channels = 0;
   Buffer packed;
-  std::vector<int32_t> bias;
+  std::vector<int32_t> bias;  // wrapping, as the kernel's sums do
   std::vector<float> multiplier;
   std::vector<std::string> warnings;
+  WideChannels wide;
   int32_t x_zero_point = 0, y_zero_point = 0, lo = 0, hi = 255;
   bool flip_x = false;
 };
@@ -194,6 +197,20 @@ class DepthwisePlan final : public KernelPlan {
       if (v.kh == 3 && v.kw == 3 && v.dw == 1 && v.sw <= 2) a.slide = v.sw, a.width = s_.ow;
       parallel_ranges(s_.pixels(), grain, [&](int64_t p0, int64_t p1) { w_.table->depthwise(a, p0, p1); });
     }
+    auto* y = static_cast<uint8_t*>(outputs[0]);
+    w_.wide.run(s_.images, s_.pixels(), w_.x_zero_point, [&](int64_t image, int64_t channel) {
+      kernels::GemmArgs a;
+      a.a = x + image * image_bytes + channel;
+      a.offsets = offsets_.data();
+      a.pad = reinterpret_cast<const uint8_t*>(pad_.data());
+      a.c = y + image * s_.pixels() * s_.c + channel;
+      a.ldc = s_.c;
+      a.multiplier = &w_.multiplier[channel];
+      a.zero_point = w_.y_zero_point;
+      a.lo = w_.lo;
+      a.hi = w_.hi;
+      return a;
+    });
   }
 
  private:
@@ -205,10 +222,9 @@ class DepthwisePlan final : public KernelPlan {
 
 class DepthwiseKernel final : public Kernel {
  public:
-  DepthwiseKernel(const OpSpec& spec, const IntegerWeights& weights) {
-    w_.window = engine_detail::conv_window(spec);
+  DepthwiseKernel(const OpSpec& spec, const IntegerWeights& weights)
+      : w_(engine_detail::conv_window(spec)) {
     w_.channels = weights.out_channels;
-    w_.bias = weights.bias;
     w_.multiplier = weights.multiplier;
     w_.warnings = weights.warnings;
     w_.flip_x = weights.x_signed;
@@ -217,6 +233,7 @@ class DepthwiseKernel final : public Kernel {
     w_.lo = weights.lo;
     w_.hi = weights.hi;
     int64_t taps = w_.window.taps();
+    w_.bias.resize(w_.channels);
     std::vector<int8_t> by_tap(weights.codes.size());
     for (int64_t c = 0; c < w_.channels; ++c) {
       int64_t sum = 0;
@@ -224,8 +241,9 @@ class DepthwiseKernel final : public Kernel {
         by_tap[t * w_.channels + c] = weights.codes[c * taps + t];
         sum += weights.codes[c * taps + t];
       }
-      w_.bias[c] = static_cast<int32_t>(static_cast<uint32_t>(w_.bias[c]) - static_cast<uint32_t>(w_.x_zero_point * sum));
+      w_.bias[c] = static_cast<int32_t>(weights.bias[c] - w_.x_zero_point * sum);
     }
+    for (int64_t c : weights.wide) w_.wide.add(c, weights.codes.data() + c * taps, 0, weights.bias[c]);
     w_.packed = Buffer::allocate(w_.table->depthwise_packed_bytes(w_.channels, taps));
     w_.table->depthwise_pack(w_.channels, taps, by_tap.data(), w_.packed.data());
   }

@@ -9,7 +9,7 @@ namespace octet::native {
 struct DynamicWeights {
   DynamicWeights(const OpSpec& spec, const engine_detail::WeightCodes& codes, const WeightRows& rows,
                  const kernels::GemmShape& shape, int64_t groups)
-      : packed(as_integer(codes), rows, shape, groups),
+      : packed(as_integer(spec, codes), rows, shape, groups),
         reduce_range(spec.attrs.get_bool("reduce_range")),
         activation(spec.attrs.get_string("activation")),
         label(spec.label) {
@@ -19,11 +19,12 @@ struct DynamicWeights {
           static_cast<int32_t>(packed.weight_sums[n] - shape.taps * shape.k * codes.zero_points[n]));  // wrapping
   }
   // Without the terms of x's zero point, and with s_w alone for multiplier.
-  static engine_detail::IntegerWeights as_integer(const engine_detail::WeightCodes& codes) {
+  static engine_detail::IntegerWeights as_integer(const OpSpec& spec, const engine_detail::WeightCodes& codes) {
     engine_detail::IntegerWeights r;
     static_cast<engine_detail::WeightCodes&>(r) = codes;
     r.bias.assign(codes.out_channels, 0);
     r.multiplier = codes.scales;
+    r.wide = engine_detail::wide_channels(codes, spec, 0, 255, {});
     return r;
   }
   int64_t out_channels() const { return packed.groups * packed.shape.n; }

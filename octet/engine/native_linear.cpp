@@ -57,6 +57,7 @@ class LinearPlan final : public KernelPlan {
           plan.w_.table->gemm(plan.args_, m0, m1, n0, n1);
         },
         this);
+    w_.wide.run(1, m_, w_.x_zero_point, [&](int64_t, int64_t) { return args_; });
   }
 
  private:

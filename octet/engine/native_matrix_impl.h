@@ -9,6 +9,7 @@
 #include "octet/engine/geometry_impl.h"
 #include "octet/engine/native_image_impl.h"
 #include "octet/engine/native_impl.h"
+#include "octet/engine/native_wide_impl.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::native {
@@ -53,17 +54,19 @@ struct PackedWeights {
   int64_t groups = 1;
   size_t group_bytes = 0;
   Buffer packed;
-  std::vector<int32_t> bias;  // quantized bias - z_x*sum(q_w) + K*z_x*z_w
+  std::vector<int32_t> bias;  // quantized bias - z_x*sum(q_w) + K*z_x*z_w, wrapping as the kernels' sums do
   std::vector<float> multiplier;
   std::vector<int32_t> weight_zero_points;  // empty if all are 0
-  std::vector<int32_t> weight_sums;         // of q_w per output channel
+  std::vector<int32_t> weight_sums;         // of q_w per output channel, wrapping
+  WideChannels wide;                        // what a plan runs after the kernel
   int32_t x_zero_point = 0;                 // of unsigned codes
   bool flip_x = false;                      // x is qint8: flip its sign bit first
   int32_t y_zero_point = 0, lo = 0, hi = 255;
 
   PackedWeights(const engine_detail::IntegerWeights& weights, const WeightRows& rows, const kernels::GemmShape& s,
                 int64_t group_count)
-      : table(&kernels::table()), shape(s), groups(group_count), bias(weights.bias), multiplier(weights.multiplier) {
+      : table(&kernels::table()), shape(s), groups(group_count), bias(weights.bias.size()), multiplier(weights.multiplier),
+        wide(s.n, s.taps, s.k) {
     const bool four_bit = weights.four_bit;
     gemm = four_bit ? table->gemm4 : table->gemm;
     const auto packed_bytes = four_bit ? table->gemm4_packed_bytes : table->gemm_packed_bytes;
@@ -89,12 +92,13 @@ struct PackedWeights {
         const int32_t* sum = sums.of(panel, to);
         for (int64_t c = 0; c < panel.n; ++c) {
           weight_sums[first + c] = sum[c];
-          // Wrapping, as the accumulator does.
           const int64_t fold = -int64_t{x_zero_point} * sum[c] + s.taps * s.k * x_zero_point * int64_t{weights.zero_points[first + c]};
-          bias[first + c] = static_cast<int32_t>(static_cast<uint32_t>(bias[first + c]) + static_cast<uint32_t>(fold));
+          bias[first + c] = static_cast<int32_t>(weights.bias[first + c] + fold);
         }
       }
     });
+    std::vector<int8_t> room;
+    for (int64_t n : weights.wide) wide.add(n, rows.get(*table, n, n + 1, room), weights.zero_points[n], weights.bias[n]);
   }
 
   // Everything of the arguments that does not depend on the call's operands, for one group.

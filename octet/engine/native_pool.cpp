@@ -1,5 +1,6 @@
 // Pools on NHWC codes: maxima keep qparams, averages are requantized sums.
 #include <cstring>
+#include <limits>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
@@ -7,6 +8,7 @@
 #include "octet/engine/native_impl.h"
 #include "octet/engine/pool_taps_impl.h"
 #include "octet/kernels/kernels.h"
+#include "octet/tensor/affine.h"
 
 namespace octet::native {
 namespace {
@@ -37,6 +39,7 @@ class PoolPlan final : public KernelPlan {
       multiplier_.push_back(same ? inverse : sx * inverse / sy);
     }
     args_.multiplier = multiplier_.data();
+    wide_ = kind != Pool::max && args_.taps > std::numeric_limits<int32_t>::max() / 255;
   }
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
@@ -47,18 +50,36 @@ class PoolPlan final : public KernelPlan {
       a.a = static_cast<const uint8_t*>(inputs[0]) + image * in_bytes_;
       a.y = static_cast<uint8_t*>(outputs[0]) + image * out_bytes;
       parallel_ranges(pixels_, grain, [&](int64_t p0, int64_t p1) {
-        (kind_ == Pool::max ? table_.max_pool : table_.average_pool)(a, p0, p1);
+        if (wide_) average_wide(a, p0, p1);
+        else (kind_ == Pool::max ? table_.max_pool : table_.average_pool)(a, p0, p1);
       });
     }
   }
 
  private:
+  // What table_.average_pool does, with sums of 64 bits.
+  static void average_wide(const kernels::PoolArgs& a, int64_t p0, int64_t p1) {
+    const auto* x = static_cast<const uint8_t*>(a.a);
+    for (int64_t p = p0; p < p1; ++p)
+      for (int64_t c = 0; c < a.channels; ++c) {
+        int64_t sum = 0;
+        for (int64_t t = p * a.taps; t < (p + 1) * a.taps; ++t) {
+          if (a.offsets[t] < 0) continue;
+          const uint8_t q = x[a.offsets[t] + c];
+          sum += (a.is_signed ? static_cast<int8_t>(q) : q) - a.zx;
+        }
+        static_cast<uint8_t*>(a.y)[p * a.ldy + c] =
+            static_cast<uint8_t>(affine::requantize(sum, a.multiplier[p], a.zero_point, a.lo, a.hi));
+      }
+  }
+
   Pool kind_;
   const kernels::KernelTable& table_;
   kernels::PoolArgs args_;
   int64_t images_, in_bytes_, pixels_;
   std::vector<int32_t> offsets_;
   std::vector<float> multiplier_;
+  bool wide_ = false;  // a window's sum can leave int32
 };
 
 class PoolKernel final : public Kernel {

@@ -68,10 +68,9 @@ std::unique_ptr<Kernel> integer_conv(const OpSpec& spec, const Geometry& g) {
   return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
     return [=, x = engine_detail::with_3_spatial(in[0]), y = engine_detail::with_3_spatial(out[0])](auto inputs, auto outputs) {
       for_each_output(y, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
-        int32_t acc = 0;
+        int64_t acc = 0;
         for_each_product(g, x, n, c, at, [&](int64_t xi, int64_t wi) {
-          acc = add_wrapping(acc, int64_t{code(inputs[0], xi, w->x_signed) - w->x_zero_point} *
-                                      (w->codes[wi] - w->zero_points[c]));
+          acc += int64_t{code(inputs[0], xi, w->x_signed) - w->x_zero_point} * (w->codes[wi] - w->zero_points[c]);
         });
         store_requantized(*w, c, acc, outputs[0], i);
       });
@@ -89,9 +88,9 @@ std::unique_ptr<Kernel> dynamic_conv(const OpSpec& spec, const Geometry& g) {
       const DynamicCodes q(static_cast<const float*>(inputs[0]), numel(x), reduce_range, label);
       const float* bias = b.data(inputs);
       for_each_output(y, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
-        int32_t acc = 0;
+        int64_t acc = 0;
         for_each_product(g, x, n, c, at, [&](int64_t xi, int64_t wi) {
-          acc = add_wrapping(acc, int64_t{q.codes[xi] - q.zero_point} * (w->codes[wi] - w->zero_points[c]));
+          acc += int64_t{q.codes[xi] - q.zero_point} * (w->codes[wi] - w->zero_points[c]);
         });
         static_cast<float*>(outputs[0])[i] = dynamic_result(acc, q.scale * w->scales[c], bias, c, activation);
       });

@@ -52,10 +52,6 @@ inline int32_t code(const void* data, int64_t i, bool is_signed) {
   return is_signed ? static_cast<const int8_t*>(data)[i] : static_cast<const uint8_t*>(data)[i];
 }
 
-inline int32_t add_wrapping(int32_t a, int64_t b) {
-  return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
-}
-
 inline float activate(float v, const std::string& activation) {
   if (activation == "relu") return v > 0 ? v : 0;
   if (activation == "relu6") return v > 6 ? 6 : v > 0 ? v : 0;
@@ -85,8 +81,8 @@ struct FloatOperand {
   Tensor constant;
 };
 
-// One output element: the integer sum, then the requantization.
-void store_requantized(const engine_detail::IntegerWeights& w, int64_t channel, int32_t acc, void* y, int64_t i);
+// One output element: the exact sum of products, then the bias and the requantization.
+void store_requantized(const engine_detail::IntegerWeights& w, int64_t channel, int64_t acc, void* y, int64_t i);
 
 // Float values as the quint8 codes that dynamic quantization gives them. Error naming the layer if some are not finite.
 struct DynamicCodes {
@@ -97,7 +93,7 @@ struct DynamicCodes {
 };
 
 // f(f(f(acc) * f(s_x*s_w)) + bias), activated.
-inline float dynamic_result(int32_t acc, float multiplier, const float* bias, int64_t channel, const std::string& activation) {
+inline float dynamic_result(int64_t acc, float multiplier, const float* bias, int64_t channel, const std::string& activation) {
   float v = static_cast<float>(acc) * multiplier;
   return activate(bias ? v + bias[channel] : v, activation);
 }

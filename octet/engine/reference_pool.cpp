@@ -103,7 +103,8 @@ std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
   return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
     Shape x = engine_detail::with_3_spatial(in[0]), y = engine_detail::with_3_spatial(out[0]);
     return [=, all = spans(x, y)](auto inputs, auto outputs) {
-      int32_t sum = 0, best = 0;
+      int64_t sum = 0;
+      int32_t best = 0;
       for_each_window(
           x, y, all, include_pad, divisor,
           [&] {

@@ -173,7 +173,9 @@ std::string Exporter::bias_name(const Node& node) {
   auto sx = static_cast<float>(x.quantizer->scale());
   for (size_t i = 0; i < bias.size(); ++i) {
     auto sw = static_cast<float>(w.quantizer->scale(static_cast<int64_t>(i)));
-    codes.data<int32_t>()[i] = affine::quantize_bias(bias[i], sx, sw);
+    const int64_t code = affine::quantize_bias(bias[i], sx, sw);
+    if (code != static_cast<int32_t>(code)) return plain_names_.at(id);  // no int32: the bias stays float
+    codes.data<int32_t>()[i] = static_cast<int32_t>(code);
     scales.push_back(sx * sw);
   }
   for (double s : scales)

@@ -38,20 +38,18 @@ inline float dequantize(int32_t q, float scale, int32_t z) {
   return scale * static_cast<float>(static_cast<int64_t>(q) - z);
 }
 
-// Requantizes an int32 accumulator (bias already added): clamp(rne(f(f(acc) * m)) + z).
-inline int32_t requantize(int32_t acc, float multiplier, int32_t z, int32_t lo, int32_t hi) {
-  return round_and_clamp(static_cast<float>(acc) * multiplier, z, lo, hi);
+// Requantizes an exact sum (bias already added): clamp(rne(f(f(sum) * m)) + z).
+inline int32_t requantize(int64_t sum, float multiplier, int32_t z, int32_t lo, int32_t hi) {
+  return round_and_clamp(static_cast<float>(sum) * multiplier, z, lo, hi);
 }
 
-// The int32 bias of a linear or conv layer: clamp_i32(rne(bias / (s_x * s_w))), in float32 as QNNPACK does.
-// `saturated` is set when the clamp changed the value.
-inline int32_t quantize_bias(float bias, float sx, float sw, bool* saturated = nullptr) {
-  float v = rne(bias / (sx * sw));
-  if (v >= 2147483648.0f || v < -2147483648.0f) {
-    if (saturated) *saturated = true;
-    return v > 0 ? INT32_MAX : INT32_MIN;
-  }
-  return std::isnan(v) ? 0 : static_cast<int32_t>(v);
+// The whole number that a linear or conv layer adds for its bias: rne(f(bias / f(s_x * s_w))), in float32 as QNNPACK
+// does, clamped to +-kLargestBiasCode. It need not fit int32: the sums it is added to are exact. 0 for NaN (0 / 0).
+inline constexpr int64_t kLargestBiasCode = int64_t{1} << 62;
+inline int64_t quantize_bias(float bias, float sx, float sw) {
+  const float v = rne(bias / (sx * sw)), most = static_cast<float>(kLargestBiasCode);
+  if (std::isnan(v)) return 0;
+  return v >= most ? kLargestBiasCode : v <= -most ? -kLargestBiasCode : static_cast<int64_t>(v);
 }
 
 // The qparams of a tensor that is quantized when its values are known (dynamic quantization): docs/numerics.md, "Run-time

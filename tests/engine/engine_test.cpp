@@ -43,18 +43,6 @@ TEST(Engine, WorkIsNativeUnlessAnotherEngineIsAskedFor) {
   EXPECT_EQ(make_kernel(plain, "reference")->engine(), "reference");
 }
 
-TEST(Engine, ABiasThatDoesNotFitInt32IsAWarningThatNamesTheLayer) {
-  Tensor x = quantize_per_tensor(Tensor::rand({2, 8}, 1), 1e-6, 0, DType::quint8);
-  Tensor w = quantize_per_tensor(Tensor::randn({4, 8}, 2), 1e-6, 0, DType::qint8);
-  Tensor b = Tensor::full({4}, 1e4);
-  TensorType y(DType::quint8, Shape{2, 4}, Quantizer::per_tensor(0.1, 128, DType::quint8));
-  for (const char* name : {"native", "reference"}) {
-    auto warnings = make_kernel(linear_spec(x, w, b, y), name)->warnings();
-    ASSERT_EQ(warnings.size(), 1u);
-    EXPECT_EQ(warnings[0].rfind("fc: the bias of 4 of 4 channels", 0), 0u) << warnings[0];
-  }
-}
-
 // An int32 bias of scale s_x*s_w (as QDQ files have it) is used as it is, beyond what float32 could hold.
 TEST(Engine, AnInt32BiasKeepsAllItsBits) {
   Tensor x = quantize_per_tensor(Tensor::zeros({1, 4}), 0.5, 0, DType::quint8);

@@ -152,7 +152,7 @@ TEST_P(Dimensions, QuantizedEqualsTheContract) {
     for_each_index(y.shape(), [&](const Ints& i) {
       const int64_t j = transposed ? i[1] % c.w[1] : i[1];
       const auto sw = static_cast<float>(scales[j]);
-      const int32_t b = affine::quantize_bias(static_cast<float>(bias.at({i[1]})), sx, sw);
+      const int64_t b = affine::quantize_bias(static_cast<float>(bias.at({i[1]})), sx, sw);
       const float m = sx * sw / sy;
       const float v = static_cast<float>(acc[place(i)] + b) * m;
       const int32_t expected = affine::round_and_clamp(v, zy, relu ? std::max(lo, zy) : lo, hi);

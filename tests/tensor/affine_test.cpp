@@ -112,20 +112,22 @@ TEST(Affine, Requantize) {
   EXPECT_EQ(requantize(16777217, 1.0f, 0, kMin, kMax), 16777216);
 }
 
+TEST(Affine, RequantizesSumsBeyondInt32) {
+  EXPECT_EQ(requantize(int64_t{100} << 32, 1.0f / (int64_t{1} << 32), 3, 0, 255), 103);
+  // Rounded to float32 once: 2^40 + 2^16 + 1 is above the middle of two floats, 2^40 + 2^16 is not.
+  EXPECT_EQ(requantize((int64_t{1} << 40) + (1 << 16) + 1, 1.0f / (1 << 17), 0, kMin, kMax), (1 << 23) + 1);
+  EXPECT_EQ(requantize((int64_t{1} << 40) + (1 << 16), 1.0f / (1 << 17), 0, kMin, kMax), 1 << 23);
+}
+
 TEST(Affine, BiasIsInUnitsOfTheProductOfScales) {
-  bool saturated = false;
-  EXPECT_EQ(quantize_bias(1.0f, 0.5f, 0.25f, &saturated), 8);
-  EXPECT_EQ(quantize_bias(-0.3125f, 0.5f, 0.25f, &saturated), -2);  // -2.5 to even
-  EXPECT_EQ(quantize_bias(0.0f, 1e-30f, 1e-30f, &saturated), 0);    // 0 / 0
-  EXPECT_FALSE(saturated);
-  EXPECT_EQ(quantize_bias(-2147483648.0f, 1, 1, &saturated), kMin);
-  EXPECT_FALSE(saturated);
-  EXPECT_EQ(quantize_bias(2147483648.0f, 1, 1, &saturated), kMax);
-  EXPECT_TRUE(saturated);
-  saturated = false;
-  EXPECT_EQ(quantize_bias(-1.0f, 1e-30f, 1e-30f, &saturated), kMin);
-  EXPECT_TRUE(saturated);
-  EXPECT_EQ(quantize_bias(1.0f, 1e-30f, 1e-30f), kMax) << "the flag is optional";
+  EXPECT_EQ(quantize_bias(1.0f, 0.5f, 0.25f), 8);
+  EXPECT_EQ(quantize_bias(-0.3125f, 0.5f, 0.25f), -2);  // -2.5 to even
+  EXPECT_EQ(quantize_bias(0.0f, 1e-30f, 1e-30f), 0);    // 0 / 0
+  EXPECT_EQ(quantize_bias(-2147483648.0f, 1, 1), kMin);
+  EXPECT_EQ(quantize_bias(2147483648.0f, 1, 1), 2147483648) << "need not fit int32";
+  EXPECT_EQ(quantize_bias(1.0f, 0x1p-30f, 0x1p-31f), int64_t{1} << 61);
+  EXPECT_EQ(quantize_bias(1.0f, 0x1p-30f, 0x1p-40f), kLargestBiasCode);
+  EXPECT_EQ(quantize_bias(-1.0f, 1e-30f, 1e-30f), -kLargestBiasCode);
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "octet/quant/modules/stubs.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/flow_impl.h"
+#include "octet/quant/workflow/weight_scales_impl.h"
 
 namespace octet::quant {
 
@@ -221,6 +222,8 @@ void follow_container(Module& m, const std::string& path, const std::shared_ptr<
 // A module that will be quantized: takes quantized inputs (the first `wanted`), gives quantized results.
 void follow_quantized(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow, size_t wanted) {
   m.add_forward_pre_hook(kFlowHook, [=](Module& module, std::vector<Tensor>& inputs) {
+    if (const std::string source = inputs.empty() ? "" : Flow::scale_source(inputs[0]); !source.empty())
+      flow->scale_sources[path].insert(source);
     for (size_t i = 0; i < inputs.size(); ++i) {
       Tensor& x = inputs[i];
       if (i < wanted && x.defined() && is_floating(x.dtype()) && !Flow::marked(x))
@@ -281,10 +284,22 @@ std::optional<Attrs> save_prepared(const Module& m) {
     data.set("role", std::string(kRoles[static_cast<size_t>(prepared->role)])).set("path", prepared->path);
     const auto& problems = prepared->flow->problems();
     if (prepared->path.empty() && !problems.empty()) data.set("problems", fmt::format("{}", fmt::join(problems, "\n")));
+    if (auto it = prepared->flow->scale_sources.find(prepared->path); it != prepared->flow->scale_sources.end())
+      data.set("scale_sources", fmt::format("{}", fmt::join(it->second, "\n")));
   }
   if (m.has_forward_hook(kActivationPostProcess)) data.set("observes_results", true);
   if (m.has_forward_hook(kInputObserver)) data.set("observes_input", true);
   return data.size() ? std::optional<Attrs>(data) : std::nullopt;
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (size_t i = 0; i < text.size();) {
+    const size_t end = std::min(text.find('\n', i), text.size());
+    lines.push_back(text.substr(i, end - i));
+    i = end + 1;
+  }
+  return lines;
 }
 
 void load_prepared(Module& root, Module& m, const Attrs& data) {
@@ -296,13 +311,11 @@ void load_prepared(Module& root, Module& m, const Attrs& data) {
   if (!std::any_cast<Prepared>(&root.prepared)) root.prepared = Prepared{std::make_shared<Flow>()};
   std::shared_ptr<Flow> flow = std::any_cast<Prepared>(&root.prepared)->flow;
   follow(m, data.get_string("path"), static_cast<Role>(role - kRoles), flow);
-  if (!data.has("problems")) return;
-  const std::string& problems = data.get_string("problems");
-  for (size_t i = 0; i < problems.size();) {
-    size_t end = std::min(problems.find('\n', i), problems.size());
-    flow->problem(problems.substr(i, end - i));
-    i = end + 1;
-  }
+  if (data.has("problems"))
+    for (const std::string& line : lines_of(data.get_string("problems"))) flow->problem(line);
+  if (data.has("scale_sources"))
+    for (const std::string& line : lines_of(data.get_string("scale_sources")))
+      flow->scale_sources[data.get_string("path")].insert(line);
 }
 
 [[maybe_unused]] const bool g_registered = (nn::register_annotation("prepared", {save_prepared, load_prepared}), true);
@@ -462,9 +475,14 @@ class Converter {
 
   ModulePtr run(const ModulePtr& model, const char* who) {
     ModulePtr root = options_.inplace ? model : model->clone();
-    if (const auto* prepared = std::any_cast<Prepared>(&root->prepared)) check_flow(*prepared, who);
+    std::shared_ptr<Flow> flow;
+    if (const auto* prepared = std::any_cast<Prepared>(&root->prepared)) {
+      check_flow(*prepared, who);
+      flow = prepared->flow;
+    }
     check_calibrated(*root, who);
     place(root, "");
+    if (flow) raise_scales(*root, flow->scale_sources);
     OCTET_CHECK(converted_ > 0, invalid_argument, "{}: nothing in {} was prepared for quantization: call prepare() first, or "
                 "quantize_dynamic()", who, root->type_name());
     if (options_.report) *options_.report = report_;
@@ -484,6 +502,19 @@ class Converter {
     std::vector<std::string> shown(problems.begin(), problems.begin() + std::min<std::ptrdiff_t>(3, std::ssize(problems)));
     OCTET_FAIL(invalid_argument, "{}: {}{}", who, fmt::join(shown, "; "),
                problems.size() > 3 ? fmt::format("; and {} more", problems.size() - 3) : "");
+  }
+
+  // Each layer's weight scales, by the scale that its input has now.
+  void raise_scales(Module& root, const std::map<std::string, std::set<std::string>>& scale_sources) {
+    for (const auto& [path, sources] : scale_sources) {
+      if (!path.empty() && !root.has_submodule(path)) continue;
+      Module& layer = path.empty() ? root : *root.submodule(path);
+      for (const std::string& source : sources) {
+        if (!root.has_submodule(source)) continue;
+        const auto state = root.submodule(source)->extra_state();
+        if (auto scale = state.find("scale"); scale != state.end()) raise_weight_scales(layer, scale->second.item(), path, report_);
+      }
+    }
   }
 
   static void check_calibrated(Module& root, const char* who) {

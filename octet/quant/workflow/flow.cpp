@@ -6,8 +6,10 @@ namespace {
 
 class Mark final : public ops::TensorTrace {
  public:
-  Mark(std::shared_ptr<Flow> flow, std::string producer) : flow_(std::move(flow)), producer_(std::move(producer)) {}
+  Mark(std::shared_ptr<Flow> flow, std::string producer, bool same_scale)
+      : flow_(std::move(flow)), producer_(std::move(producer)), same_scale_(same_scale) {}
   const std::string& producer() const { return producer_; }
+  bool same_scale() const { return same_scale_; }
 
   std::vector<Tensor> on_call(const ops::Call& call, const ops::Interceptor::Next& next) override {
     std::vector<Tensor> results = next(call);
@@ -15,7 +17,7 @@ class Mark final : public ops::TensorTrace {
     if (op == "dequantize") return results;
     ops::QRule rule = call.op().rule();
     if (rule == ops::QRule::same || rule == ops::QRule::fixed) {
-      for (Tensor& y : results) flow_->mark(y, producer_);
+      for (Tensor& y : results) flow_->mark(y, producer_, same_scale_ && rule == ops::QRule::same);
       return results;
     }
     bool integer_result = true;
@@ -38,16 +40,17 @@ class Mark final : public ops::TensorTrace {
  private:
   std::shared_ptr<Flow> flow_;
   std::string producer_;
+  bool same_scale_;
 };
 
 std::shared_ptr<Mark> mark_of(const Tensor& x) { return std::dynamic_pointer_cast<Mark>(ops::trace_of(x)); }
 
 }  // namespace
 
-void Flow::mark(Tensor& x, const std::string& producer) {
+void Flow::mark(Tensor& x, const std::string& producer, bool same_scale) {
   if (!x.defined() || !is_floating(x.dtype())) return;
   x = unmarked(x);  // the handle may be the operand's own
-  ops::set_trace(x, std::make_shared<Mark>(shared_from_this(), producer));
+  ops::set_trace(x, std::make_shared<Mark>(shared_from_this(), producer, same_scale));
 }
 
 bool Flow::marked(const Tensor& x) { return mark_of(x) != nullptr; }
@@ -55,6 +58,11 @@ bool Flow::marked(const Tensor& x) { return mark_of(x) != nullptr; }
 std::string Flow::producer(const Tensor& x) {
   auto mark = mark_of(x);
   return mark ? mark->producer() : "";
+}
+
+std::string Flow::scale_source(const Tensor& x) {
+  auto mark = mark_of(x);
+  return mark && mark->same_scale() ? mark->producer() : "";
 }
 
 Tensor Flow::unmarked(const Tensor& x) {

@@ -3,6 +3,7 @@
 // and where a float one a quantized module. Eager mode has no graph: without this the user learns it when the converted
 // model runs.
 
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -20,10 +21,16 @@ class Flow : public std::enable_shared_from_this<Flow> {
     if (seen_.insert(text).second) problems_.push_back(text);
   }
 
-  // Says that x will be quantized after convert(); `producer` names the module it comes from.
-  void mark(Tensor& x, const std::string& producer);
+  // Says that x will be quantized after convert(); `producer` names the module it comes from, whose result has the same
+  // scale unless an operator with a scale of its own came between.
+  void mark(Tensor& x, const std::string& producer, bool same_scale = true);
   static bool marked(const Tensor& x);
   static std::string producer(const Tensor& x);
+  // The module whose result has x's scale; "" if there is none, or that is not known.
+  static std::string scale_source(const Tensor& x);
+
+  // By module: those whose results it read as its first input, where their scale is its input's.
+  std::map<std::string, std::set<std::string>> scale_sources;
   // Another handle on x, known to autograd but not marked.
   static Tensor unmarked(const Tensor& x);
 

@@ -6,6 +6,7 @@
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/fx_impl.h"
 #include "octet/quant/workflow/reference_impl.h"
+#include "octet/quant/workflow/weight_scales_impl.h"
 
 namespace octet::quant {
 
@@ -49,7 +50,8 @@ class Referencer {
     bool any = std::any_of(reference.nodes().begin(), reference.nodes().end(), [](const Node& n) { return n.op == "quantize"; });
     for (size_t n = 0; !any && n < reference.nodes().size(); ++n)
       if (reference.nodes()[n].note.starts_with(kFloat)) reference.node(static_cast<graph::NodeId>(n)).note.clear();
-    auto result = nn::make<GraphModule>(graph::remove_dead(reference), *root_);
+    reference = raise_weight_scales(graph::remove_dead(reference), report_);
+    auto result = nn::make<GraphModule>(std::move(reference), *root_);
     for (auto& [path, module] : result->named_modules()) module->qconfig.reset();
     return result;
   }
@@ -122,7 +124,13 @@ class Referencer {
     }
     // The float result of what will be codes stands behind them: these have its name.
     bool codes = *d->mode == QuantMode::statically && qparams_behind(node.outputs[0]);
-    emit(r, node, op, floats(r, node), g_.value(node.outputs[0]).name + (codes ? ".float" : ""));
+    const std::vector<ValueId> operands = floats(r, node);
+    if (node.kind == NodeKind::module && codes && !operands.empty() && operands[0] != kNone) {
+      const Node& x = r.out().producer(operands[0]);
+      if (x.kind == NodeKind::call && x.op == "dequantize")
+        raise_weight_scales(*root_->submodule(node.scope), r.out().type(x.inputs[0]).quantizer->scale(), label, report_);
+    }
+    emit(r, node, op, operands, g_.value(node.outputs[0]).name + (codes ? ".float" : ""));
     return true;
   }
 

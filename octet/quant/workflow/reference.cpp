@@ -6,6 +6,7 @@
 #include "octet/graph/merge_qdq.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/workflow/reference_impl.h"
+#include "octet/quant/workflow/weight_scales_impl.h"
 
 namespace octet::quant {
 
@@ -118,7 +119,7 @@ bool only_moves(const std::string& op) {
 }  // namespace
 
 Graph build_reference(const Chosen& chosen, ConversionReport& report) {
-  return graph::remove_dead(ReferenceBuilder(chosen, report).build());
+  return raise_weight_scales(graph::remove_dead(ReferenceBuilder(chosen, report).build()), report);
 }
 
 void require_nothing_left_float(const ConversionReport& report) {

@@ -108,27 +108,15 @@ void calibrate(quant::PreparedGraph& prepared, const Dataset& dataset, const std
 
 // -- what quantizing did, measured -----------------------------------------------------------------------
 
-// Sums of squares of the float result and of what the 8-bit one differs from it by.
-struct Noise {
-  double signal = 0, noise = 0;
-  void add(const Tensor& a, const Tensor& b) {
-    Tensor x = a.dequantize().contiguous(), y = b.dequantize().contiguous();
-    for (int64_t i = 0; i < x.numel(); ++i) {
-      double v = x.data<float>()[i], e = v - y.data<float>()[i];
-      signal += v * v;
-      noise += e * e;
-    }
-  }
-  double sqnr_db() const { return noise == 0 ? INFINITY : 10 * std::log10(signal / noise); }
-};
-
 struct Comparison {
   int64_t samples = 0;
   bool top1 = false;
   Accuracy before, after;
-  Noise noise;                   // of the first output
-  std::vector<Latency> latency;  // float, int8: one sample at a time
-  double float_share = 0;        // of the 8-bit network's time: what operators take that stay float
+  std::vector<quant::SignalToNoise> noise;  // of each output that is numbers
+  std::vector<Latency> latency;             // float, int8: one sample at a time
+  double float_share = 0;                   // of the 8-bit network's time: what operators take that stay float
+  std::vector<std::string> warnings;        // outputs that are garbage
+  double sqnr_db() const { return noise.at(0).db(); }
 };
 
 double float_share(const runtime::Program& program, const std::vector<Tensor>& x) {
@@ -145,6 +133,7 @@ double float_share(const runtime::Program& program, const std::vector<Tensor>& x
 Comparison compare(const graph::Graph& before, const graph::Graph& after, const Dataset* dataset, int64_t count) {
   Comparison c;
   runtime::Program a = runtime::compile(before), b = runtime::compile(after);
+  c.noise.resize(before.outputs().size());
   std::vector<Tensor> x = dataset ? ordered_inputs(before, dataset->get(0, batch_size(*dataset, 1))) : random_inputs(before, 1);
   if (dataset) {
     c.top1 = dataset->has_labels() && before.type(before.outputs()[0]).dim() == 2;
@@ -154,14 +143,16 @@ Comparison compare(const graph::Graph& before, const graph::Graph& after, const 
     for (int64_t i = 0; i < c.samples; i += step) {
       Batch batch = dataset->get(i, std::min(step, c.samples - i));
       auto inputs = ordered_inputs(before, batch);
-      Tensor p = a.run(inputs).at(0), q = b.run(inputs).at(0);
-      c.noise.add(p, q);
+      auto p = a.run(inputs), q = b.run(inputs);
+      for (size_t k = 0; k < p.size(); ++k)
+        if (is_floating(p[k].dtype())) c.noise[k].add(p[k], q[k]);
       if (c.top1) {
-        c.before.add(p, batch.labels);
-        c.after.add(q, batch.labels);
+        c.before.add(p[0], batch.labels);
+        c.after.add(q[0], batch.labels);
       }
       bar.advance(batch.size);
     }
+    c.warnings = quant::poor_outputs(before, after, c.noise, x);
   }
   c.latency = measure({&a, &b}, {x, x}, 0.2);
   c.float_share = float_share(b, x);
@@ -189,7 +180,7 @@ nlohmann::ordered_json to_json(const Result& r) {
                               {"float_ms", c.latency[0].median_ms},
                               {"int8_ms", c.latency[1].median_ms},
                               {"peak_rss_mb", peak_rss_mb()}};
-  if (c.samples) json["output_sqnr_db"] = c.noise.sqnr_db();  // null: no difference at all
+  if (c.samples) json["output_sqnr_db"] = c.sqnr_db();  // null: no difference at all
   if (c.top1) {
     json["float_top1"] = c.before.top1();
     json["int8_top1"] = c.after.top1();
@@ -231,7 +222,7 @@ void print(const Result& r) {
   if (c.top1)
     fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} samples\n", "top-1", c.before.top1(), c.after.top1(),
                c.samples);
-  double sqnr = c.noise.sqnr_db();
+  double sqnr = c.sqnr_db();
   if (c.samples)
     fmt::print("{:<8} {:>12} {:>12}   of the first output, {} samples\n", "SQNR", "",
                std::isinf(sqnr) ? "exact" : fmt::format("{:.1f} dB", sqnr), c.samples);
@@ -271,6 +262,7 @@ void run(Options o) {
   auto open = [&] {
     dataset = o.sampling.open(o.calibrate, source);
     count = o.sampling.count(*dataset);
+    check_labels(*dataset, source, count);
   };
   if (is_static) {
     quant::QConfig qconfig = make_qconfig(o);

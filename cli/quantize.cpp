@@ -114,19 +114,22 @@ struct Comparison {
   Accuracy before, after;
   std::vector<quant::SignalToNoise> noise;  // of each output that is numbers
   std::vector<Latency> latency;             // float, int8: one sample at a time
-  double float_share = 0;                   // of the 8-bit network's time: what operators take that stay float
-  std::vector<std::string> warnings;        // outputs that are garbage
+  // Of the 8-bit network's time: what operators take that stay float, and what making codes and numbers of one another takes.
+  double float_share = 0, conversion_share = 0;
+  std::vector<std::string> warnings;  // outputs that are garbage
   double sqnr_db() const { return noise.at(0).db(); }
 };
 
-double float_share(const runtime::Program& program, const std::vector<Tensor>& x) {
+void measure_shares(const runtime::Program& program, const std::vector<Tensor>& x, Comparison& c) {
   auto seconds = program.profile(x);
-  double all = 0, left = 0;
+  double all = 0, left = 0, conversions = 0;
   for (size_t i = 0; i < seconds.size(); ++i) {
+    const graph::Node& node = program.graph().node(program.steps()[i].node);
     all += seconds[i];
-    if (!runs_quantized(program.graph(), program.graph().node(program.steps()[i].node))) left += seconds[i];
+    if (node.op == "quantize" || node.op == "dequantize" || node.op == "requantize") conversions += seconds[i];
+    else if (!runs_quantized(program.graph(), node)) left += seconds[i];
   }
-  return all > 0 ? left / all : 0;
+  if (all > 0) c.float_share = left / all, c.conversion_share = conversions / all;
 }
 
 // Accuracy and difference on up to `count` samples of the dataset, if there is one; latency in any case.
@@ -155,7 +158,7 @@ Comparison compare(const graph::Graph& before, const graph::Graph& after, const 
     c.warnings = quant::poor_outputs(before, after, c.noise, x);
   }
   c.latency = measure({&a, &b}, {x, x}, 0.2);
-  c.float_share = float_share(b, x);
+  measure_shares(b, x, c);
   return c;
 }
 
@@ -166,7 +169,22 @@ struct Result {
   const quant::ConversionReport& report;
   Comparison comparison;
   int64_t float_bytes, int8_bytes, file_bytes;  // weights, weights, the file
+  std::vector<std::string> warnings() const {
+    std::vector<std::string> all = report.warnings;
+    all.insert(all.end(), comparison.warnings.begin(), comparison.warnings.end());
+    return all;
+  }
 };
+
+// Why the 8-bit network is the slower one; "" if neither floats nor conversions take a good part of its time.
+std::string why_slower(const Comparison& c) {
+  constexpr double kGoodPart = 0.1;
+  std::vector<std::string> reasons;
+  if (c.float_share >= kGoodPart) reasons.push_back(fmt::format("operators that stay float take {:.0f}%", 100 * c.float_share));
+  if (c.conversion_share >= kGoodPart)
+    reasons.push_back(fmt::format("making codes of numbers and numbers of codes takes {:.0f}%", 100 * c.conversion_share));
+  return reasons.empty() ? "" : fmt::format("{} of the int8 time; ", fmt::join(reasons, " and "));
+}
 
 nlohmann::ordered_json to_json(const Result& r) {
   const Comparison& c = r.comparison;
@@ -186,7 +204,7 @@ nlohmann::ordered_json to_json(const Result& r) {
     json["int8_top1"] = c.after.top1();
     json["top1_samples"] = c.after.samples;
   }
-  json["warnings"] = r.report.warnings;
+  json["warnings"] = r.warnings();
   json["left_float"] = nlohmann::ordered_json::array();
   for (const auto& e : r.report.left_float())
     json["left_float"].push_back({{"node", e.node}, {"op", e.op}, {"reason", e.reason}});
@@ -198,7 +216,7 @@ void print(const Result& r) {
   auto left = r.report.left_float();
   int64_t quantized = r.report.quantized(), all = static_cast<int64_t>(r.report.entries.size());
   auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
-  for (const std::string& w : r.report.warnings) fmt::print(stderr, "octet: warning: {}\n", w);
+  for (const std::string& w : r.warnings()) fmt::print(stderr, "octet: warning: {}\n", w);
   if (r.options.mode == "static")
     fmt::print("{}: {} of {} operators in 8 bits ({}), calibrated on {} samples\n", r.options.out, quantized, all,
                bytes(r.file_bytes), r.samples);
@@ -209,23 +227,21 @@ void print(const Result& r) {
   if (int64_t moves = all - quantized - static_cast<int64_t>(left.size()))
     fmt::print("  and {} that only move{} data between these\n", moves, moves == 1 ? "s" : "");
   fmt::print("{:<8} {:>12} {:>12}\n", "", "float", "int8");
-  fmt::print("{:<8} {:>12} {:>12}   {:.2f}x smaller\n", "weights", bytes(r.float_bytes), bytes(r.int8_bytes),
-             static_cast<double>(r.float_bytes) / static_cast<double>(r.int8_bytes));
+  fmt::print("{:<8} {:>12} {:>12}{}\n", "weights", bytes(r.float_bytes), bytes(r.int8_bytes),
+             r.int8_bytes > 0 ? fmt::format("   {:.2f}x smaller", static_cast<double>(r.float_bytes) / static_cast<double>(r.int8_bytes))
+                              : "");
   double before = c.latency[0].median_ms, after = c.latency[1].median_ms;
   fmt::print("{:<8} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {})\n", "latency", before, after,
              std::max(before, after) / std::min(before, after), after <= before ? "faster" : "slower", threads_text());
-  if (after > before)
-    fmt::print(
-        "  slower: operators that stay float take {:.0f}% of the int8 time; `octet bench {} --profile` shows\n"
-        "  every step\n",
-        100 * c.float_share, r.options.out);
+  if (after > 1.05 * before)
+    fmt::print("  slower: {}`octet bench {} --profile` shows every step\n", why_slower(c), r.options.out);
   if (c.top1)
     fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} samples\n", "top-1", c.before.top1(), c.after.top1(),
                c.samples);
   double sqnr = c.sqnr_db();
   if (c.samples)
     fmt::print("{:<8} {:>12} {:>12}   of the first output, {} samples\n", "SQNR", "",
-               std::isinf(sqnr) ? "exact" : fmt::format("{:.1f} dB", sqnr), c.samples);
+               std::isinf(sqnr) && sqnr > 0 ? "exact" : fmt::format("{:.1f} dB", sqnr), c.samples);
   fmt::print("peak memory {:.0f} MB\n", peak_rss_mb());
 }
 

@@ -74,7 +74,7 @@ TrainingData::TrainingData(const TrainOptions& options, const graph::Graph& grap
   if (needs_labels && !train_.has_labels())
     fail(ErrorCode::not_found, fmt::format("{}: training needs `labels` (N integers) beside `images`", options.data));
   check_labels(train_, graph, options.sampling.count(train_));
-  check_labels(valid_, graph, valid_.size());
+  if (!options.validate.empty()) check_labels(valid_, graph, valid_.size());
   valid_begin_ = options.validate.empty() ? loader_.samples() : 0;
   valid_count_ = options.validate.empty() ? options.sampling.count(train_) - loader_.samples() : valid_.size();
 }
@@ -216,7 +216,13 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
           for (size_t g = 0; g < rates.size(); ++g)
             optimizer->param_groups()[g].options["lr"] = rates[g] * (1 + std::cos(M_PI * at)) / 2;
         }
-        Tensor l = loss(data.sample(batch));
+        Tensor l;
+        try {
+          l = loss(data.sample(batch));
+        } catch (const Error& e) {  // an observer that met infinities, say
+          if (epoch == 0 && i == 0) throw;
+          diverged(e.what(), epoch);
+        }
         double value = l.detach().item();
         if (first_loss < 0) first_loss = std::abs(value);
         if (!std::isfinite(value) || std::abs(value) > kDiverged * std::max(1.0, first_loss)) diverged(fmt::format("the loss became {:.4g} in batch {}", value, i), epoch);

@@ -419,7 +419,7 @@ void Dataset::Impl::check_finite(const Column& column, const Tensor& x, const st
     const int64_t sample = samples.empty() ? 0 : x.numel() / x.size(0);
     OCTET_FAIL(invalid_argument, "{}: input '{}'{}: element {} is {}; expected finite numbers", path.string(), column.spec.name,
                samples.empty() ? "" : fmt::format(", sample {}", samples[static_cast<size_t>(i / sample)]),
-               samples.empty() ? i : i % sample, p[i]);
+               samples.empty() ? i : i % sample, std::isnan(p[i]) ? "NaN" : fmt::format("{}", p[i]));
   }
 }
 

@@ -233,17 +233,30 @@ class Placer {
 
 }  // namespace
 
-std::string why_not_placed(const std::string& op) {
+Placeable placeable(const std::string& op) {
   for (const auto* placed : {&weighted(), &keepers(), &activations(), &binaries()})
-    if (placed->count(op)) return "";
-  if (op == "cat") return "";
+    if (placed->count(op)) return Placeable::yes;
+  if (op == "cat") return Placeable::yes;
   switch (ops::get(op).rule()) {
-    case ops::QRule::float_only: return fmt::format("{} has no integer form", op);
-    case ops::QRule::weights: return fmt::format("{} takes codes for its weights only (--mode dynamic, weight-only)", op);
-    default: break;
+    case ops::QRule::float_only: return Placeable::no;
+    case ops::QRule::weights: return Placeable::weights_only;
+    default: return wide().count(op) ? Placeable::wide_range : Placeable::not_yet;
   }
-  if (wide().count(op)) return fmt::format("{} could run on codes, but its results range too widely for 8 bits", op);
-  return fmt::format("{} could run on codes, but networks that come as graphs (ONNX) do not place it there yet", op);
+}
+
+std::string why_not_placed(const std::string& op) {
+  switch (placeable(op)) {
+    case Placeable::yes: return "";
+    case Placeable::not_yet:
+      return fmt::format("{} could run on codes, but networks that come as graphs (ONNX) do not "
+                         "place it there yet", op);
+    case Placeable::wide_range:
+      return fmt::format("{} could run on codes, but its results range too widely for 8 bits", op);
+    case Placeable::weights_only:
+      return fmt::format("{} takes codes for its weights only (--mode dynamic, weight-only)", op);
+    case Placeable::no: return fmt::format("{} has no integer form", op);
+  }
+  return "";
 }
 
 bool has_weight(const Node& node) { return weighted().count(node.op) != 0; }

@@ -42,8 +42,16 @@ std::vector<std::string> skipped_nodes(const graph::Graph& graph, const std::vec
 // value than 0, a clamp that does not hold 0, cubic interpolation, an average with a divisor of its own, a number added or multiplied.
 bool widens(const graph::Node& node);
 
-// Why the operator is never placed on codes whatever feeds it: it has no integer form, its results range too widely, or it is
-// not placed yet though it could run on codes. "" if it is placed where its operands allow.
+// What static quantization of graphs (networks from ONNX files) does with an operator.
+enum class Placeable {
+  yes,           // it runs on codes where its operands allow
+  not_yet,       // it could run on codes, but place() does not have it do so
+  wide_range,    // it could run on codes, but its results range too widely for 256 of one scale
+  weights_only,  // its weights may be codes, in dynamic and weight-only quantization
+  no,            // it has no form for codes
+};
+Placeable placeable(const std::string& op);
+// The same as the reason why a node of that operator stays float; "" for `yes`.
 std::string why_not_placed(const std::string& op);
 
 // Whether the operator's second operand is a weight that becomes codes: conv1d, conv2d, linear. PReLU's slopes are no such

@@ -140,6 +140,11 @@ int64_t batch_size(const Dataset& dataset, int64_t wanted) {
   return dataset.fixed_batch() ? dataset.fixed_batch() : wanted;
 }
 
+void check_labels(const Dataset& dataset, const graph::Graph& graph, int64_t count) {
+  const TensorType& type = graph.type(graph.outputs().at(0));
+  if (type.dim() == 2 && type.dims[1].known()) dataset.check_labels(type.dims[1].size(), count);
+}
+
 void Accuracy::add(const Tensor& output, const Tensor& labels) {
   Tensor scores = output.dequantize();
   if (scores.dim() != 2 || scores.size(0) != labels.size(0))
@@ -150,6 +155,9 @@ void Accuracy::add(const Tensor& output, const Tensor& labels) {
   int64_t classes = scores.size(1);
   auto wanted = labels.to_vector<int64_t>();
   for (int64_t i = 0; i < scores.size(0); ++i) {
+    if (wanted[i] < 0 || wanted[i] >= classes)
+      fail(ErrorCode::invalid_argument, fmt::format("label {}: the model tells {} classes apart, so that labels are 0 to {}", wanted[i],
+                                                    classes, classes - 1));
     const float* row = scores.data<float>() + i * classes;
     correct += std::max_element(row, row + classes) - row == wanted[i];
   }
@@ -161,6 +169,7 @@ Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64
     fail(ErrorCode::invalid_argument, fmt::format("{}, but no labels to compare with; give an .npz with an int64 array "
                                                   "`labels` beside `images`",
                                                   dataset.description()));
+  check_labels(dataset, program.graph(), count);
   Accuracy result;
   Progress bar(what, count);
   int64_t step = batch_size(dataset, 32);

@@ -63,10 +63,15 @@ std::vector<Tensor> ordered_inputs(const graph::Graph& graph, const Batch& batch
 // The batch size to use: what the model insists on, or `wanted`.
 int64_t batch_size(const Dataset& dataset, int64_t wanted);
 
+// Error naming the file, the sample and the classes, where one of the first `count` labels is none of those that the graph's
+// first output tells apart. Nothing where there are no labels or that output is no (samples, classes).
+void check_labels(const Dataset& dataset, const graph::Graph& graph, int64_t count);
+
 struct Accuracy {
   int64_t correct = 0, samples = 0;
   double seconds = 0;
-  // Counts a batch: rows of `output` (N, classes) whose largest value is at the label. Error if the shape is another.
+  // Counts a batch: rows of `output` (N, classes) whose largest value is at the label. Error if the shape is another or a label
+  // is no class.
   void add(const Tensor& output, const Tensor& labels);
   double top1() const { return samples ? static_cast<double>(correct) / static_cast<double>(samples) : 0; }
 };

@@ -108,43 +108,35 @@ void calibrate(quant::PreparedGraph& prepared, const Dataset& dataset, const std
 
 // -- what quantizing did, measured -----------------------------------------------------------------------
 
-// Sums of squares of the float result and of what the 8-bit one differs from it by.
-struct Noise {
-  double signal = 0, noise = 0;
-  void add(const Tensor& a, const Tensor& b) {
-    Tensor x = a.dequantize().contiguous(), y = b.dequantize().contiguous();
-    for (int64_t i = 0; i < x.numel(); ++i) {
-      double v = x.data<float>()[i], e = v - y.data<float>()[i];
-      signal += v * v;
-      noise += e * e;
-    }
-  }
-  double sqnr_db() const { return noise == 0 ? INFINITY : 10 * std::log10(signal / noise); }
-};
-
 struct Comparison {
   int64_t samples = 0;
   bool top1 = false;
   Accuracy before, after;
-  Noise noise;                   // of the first output
-  std::vector<Latency> latency;  // float, int8: one sample at a time
-  double float_share = 0;        // of the 8-bit network's time: what operators take that stay float
+  std::vector<quant::SignalToNoise> noise;  // of each output that is numbers
+  std::vector<Latency> latency;             // float, int8: one sample at a time
+  // Of the 8-bit network's time: what operators take that stay float, and what making codes and numbers of one another takes.
+  double float_share = 0, conversion_share = 0;
+  std::vector<std::string> warnings;  // outputs that are garbage
+  double sqnr_db() const { return noise.at(0).db(); }
 };
 
-double float_share(const runtime::Program& program, const std::vector<Tensor>& x) {
+void measure_shares(const runtime::Program& program, const std::vector<Tensor>& x, Comparison& c) {
   auto seconds = program.profile(x);
-  double all = 0, left = 0;
+  double all = 0, left = 0, conversions = 0;
   for (size_t i = 0; i < seconds.size(); ++i) {
+    const graph::Node& node = program.graph().node(program.steps()[i].node);
     all += seconds[i];
-    if (!runs_quantized(program.graph(), program.graph().node(program.steps()[i].node))) left += seconds[i];
+    if (node.op == "quantize" || node.op == "dequantize" || node.op == "requantize") conversions += seconds[i];
+    else if (!runs_quantized(program.graph(), node)) left += seconds[i];
   }
-  return all > 0 ? left / all : 0;
+  if (all > 0) c.float_share = left / all, c.conversion_share = conversions / all;
 }
 
 // Accuracy and difference on up to `count` samples of the dataset, if there is one; latency in any case.
 Comparison compare(const graph::Graph& before, const graph::Graph& after, const Dataset* dataset, int64_t count) {
   Comparison c;
   runtime::Program a = runtime::compile(before), b = runtime::compile(after);
+  c.noise.resize(before.outputs().size());
   std::vector<Tensor> x = dataset ? ordered_inputs(before, dataset->get(0, batch_size(*dataset, 1))) : random_inputs(before, 1);
   if (dataset) {
     c.top1 = dataset->has_labels() && before.type(before.outputs()[0]).dim() == 2;
@@ -154,17 +146,19 @@ Comparison compare(const graph::Graph& before, const graph::Graph& after, const 
     for (int64_t i = 0; i < c.samples; i += step) {
       Batch batch = dataset->get(i, std::min(step, c.samples - i));
       auto inputs = ordered_inputs(before, batch);
-      Tensor p = a.run(inputs).at(0), q = b.run(inputs).at(0);
-      c.noise.add(p, q);
+      auto p = a.run(inputs), q = b.run(inputs);
+      for (size_t k = 0; k < p.size(); ++k)
+        if (is_floating(p[k].dtype())) c.noise[k].add(p[k], q[k]);
       if (c.top1) {
-        c.before.add(p, batch.labels);
-        c.after.add(q, batch.labels);
+        c.before.add(p[0], batch.labels);
+        c.after.add(q[0], batch.labels);
       }
       bar.advance(batch.size);
     }
+    c.warnings = quant::poor_outputs(before, after, c.noise, x);
   }
   c.latency = measure({&a, &b}, {x, x}, 0.2);
-  c.float_share = float_share(b, x);
+  measure_shares(b, x, c);
   return c;
 }
 
@@ -175,7 +169,22 @@ struct Result {
   const quant::ConversionReport& report;
   Comparison comparison;
   int64_t float_bytes, int8_bytes, file_bytes;  // weights, weights, the file
+  std::vector<std::string> warnings() const {
+    std::vector<std::string> all = report.warnings;
+    all.insert(all.end(), comparison.warnings.begin(), comparison.warnings.end());
+    return all;
+  }
 };
+
+// Why the 8-bit network is the slower one; "" if neither floats nor conversions take a good part of its time.
+std::string why_slower(const Comparison& c) {
+  constexpr double kGoodPart = 0.1;
+  std::vector<std::string> reasons;
+  if (c.float_share >= kGoodPart) reasons.push_back(fmt::format("operators that stay float take {:.0f}%", 100 * c.float_share));
+  if (c.conversion_share >= kGoodPart)
+    reasons.push_back(fmt::format("making codes of numbers and numbers of codes takes {:.0f}%", 100 * c.conversion_share));
+  return reasons.empty() ? "" : fmt::format("{} of the int8 time; ", fmt::join(reasons, " and "));
+}
 
 nlohmann::ordered_json to_json(const Result& r) {
   const Comparison& c = r.comparison;
@@ -189,13 +198,13 @@ nlohmann::ordered_json to_json(const Result& r) {
                               {"float_ms", c.latency[0].median_ms},
                               {"int8_ms", c.latency[1].median_ms},
                               {"peak_rss_mb", peak_rss_mb()}};
-  if (c.samples) json["output_sqnr_db"] = c.noise.sqnr_db();  // null: no difference at all
+  if (c.samples) json["output_sqnr_db"] = c.sqnr_db();  // null: no difference at all
   if (c.top1) {
     json["float_top1"] = c.before.top1();
     json["int8_top1"] = c.after.top1();
     json["top1_samples"] = c.after.samples;
   }
-  json["warnings"] = r.report.warnings;
+  json["warnings"] = r.warnings();
   json["left_float"] = nlohmann::ordered_json::array();
   for (const auto& e : r.report.left_float())
     json["left_float"].push_back({{"node", e.node}, {"op", e.op}, {"reason", e.reason}});
@@ -207,7 +216,7 @@ void print(const Result& r) {
   auto left = r.report.left_float();
   int64_t quantized = r.report.quantized(), all = static_cast<int64_t>(r.report.entries.size());
   auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
-  for (const std::string& w : r.report.warnings) fmt::print(stderr, "octet: warning: {}\n", w);
+  for (const std::string& w : r.warnings()) fmt::print(stderr, "octet: warning: {}\n", w);
   if (r.options.mode == "static")
     fmt::print("{}: {} of {} operators in 8 bits ({}), calibrated on {} samples\n", r.options.out, quantized, all,
                bytes(r.file_bytes), r.samples);
@@ -218,23 +227,21 @@ void print(const Result& r) {
   if (int64_t moves = all - quantized - static_cast<int64_t>(left.size()))
     fmt::print("  and {} that only move{} data between these\n", moves, moves == 1 ? "s" : "");
   fmt::print("{:<8} {:>12} {:>12}\n", "", "float", "int8");
-  fmt::print("{:<8} {:>12} {:>12}   {:.2f}x smaller\n", "weights", bytes(r.float_bytes), bytes(r.int8_bytes),
-             static_cast<double>(r.float_bytes) / static_cast<double>(r.int8_bytes));
+  fmt::print("{:<8} {:>12} {:>12}{}\n", "weights", bytes(r.float_bytes), bytes(r.int8_bytes),
+             r.int8_bytes > 0 ? fmt::format("   {:.2f}x smaller", static_cast<double>(r.float_bytes) / static_cast<double>(r.int8_bytes))
+                              : "");
   double before = c.latency[0].median_ms, after = c.latency[1].median_ms;
   fmt::print("{:<8} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {})\n", "latency", before, after,
              std::max(before, after) / std::min(before, after), after <= before ? "faster" : "slower", threads_text());
-  if (after > before)
-    fmt::print(
-        "  slower: operators that stay float take {:.0f}% of the int8 time; `octet bench {} --profile` shows\n"
-        "  every step\n",
-        100 * c.float_share, r.options.out);
+  if (after > 1.05 * before)
+    fmt::print("  slower: {}`octet bench {} --profile` shows every step\n", why_slower(c), r.options.out);
   if (c.top1)
     fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} samples\n", "top-1", c.before.top1(), c.after.top1(),
                c.samples);
-  double sqnr = c.noise.sqnr_db();
+  double sqnr = c.sqnr_db();
   if (c.samples)
     fmt::print("{:<8} {:>12} {:>12}   of the first output, {} samples\n", "SQNR", "",
-               std::isinf(sqnr) ? "exact" : fmt::format("{:.1f} dB", sqnr), c.samples);
+               std::isinf(sqnr) && sqnr > 0 ? "exact" : fmt::format("{:.1f} dB", sqnr), c.samples);
   fmt::print("peak memory {:.0f} MB\n", peak_rss_mb());
 }
 
@@ -271,6 +278,7 @@ void run(Options o) {
   auto open = [&] {
     dataset = o.sampling.open(o.calibrate, source);
     count = o.sampling.count(*dataset);
+    check_labels(*dataset, source, count);
   };
   if (is_static) {
     quant::QConfig qconfig = make_qconfig(o);

@@ -56,10 +56,10 @@ void add_run(CLI::App& app) {
     const runtime::Program program = runtime::compile(graph);
     print_warnings(program);
     std::map<std::string, Tensor> outputs = program.run(inputs);
-    for (auto& [name, value] : outputs)
-      if (value.is_quantized()) value = value.dequantize();
-    write_npz(o->output, outputs);
     for (const auto& [name, value] : outputs) fmt::print("{}: {}\n", name, to_string(value.type()));
+    for (auto& [name, value] : outputs)
+      if (value.is_quantized()) value = value.int_repr();  // uint8 or int8, as the model declares it
+    write_npz(o->output, outputs);
   });
 }
 

@@ -73,6 +73,8 @@ TrainingData::TrainingData(const TrainOptions& options, const graph::Graph& grap
       loader_(train_, loader_options(options, train_)) {
   if (needs_labels && !train_.has_labels())
     fail(ErrorCode::not_found, fmt::format("{}: training needs `labels` (N integers) beside `images`", options.data));
+  check_labels(train_, graph, options.sampling.count(train_));
+  if (!options.validate.empty()) check_labels(valid_, graph, valid_.size());
   valid_begin_ = options.validate.empty() ? loader_.samples() : 0;
   valid_count_ = options.validate.empty() ? options.sampling.count(train_) - loader_.samples() : valid_.size();
 }
@@ -166,6 +168,15 @@ struct Checkpoint {
   }
 };
 
+// A loss so many times the first one (or 1, if that was smaller) will not come back.
+constexpr double kDiverged = 1e4;
+
+bool is_finite(const Tensor& t) {
+  for (float v : t.detach().to(DType::float32).to_vector<float>())
+    if (!std::isfinite(v)) return false;
+  return true;
+}
+
 }  // namespace
 
 TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData& data, const Score& before,
@@ -185,6 +196,13 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
   if (options.resume && !exists)
     fail(ErrorCode::not_found, fmt::format("{}: there is no interrupted training to resume: run without --resume", checkpoint.path));
   if (options.resume) epoch = checkpoint.load(module, *optimizer, r);
+  double first_loss = -1;
+  auto diverged = [&](const std::string& what, int64_t at) {
+    std::string kept = r.best_epoch > 0 ? fmt::format("; {} holds the best so far, of epoch {}", options.out, r.best_epoch)
+                                        : fmt::format("; nothing was written to {}", options.out);
+    fail(ErrorCode::invalid_argument,
+         fmt::format("training diverged in epoch {}: {}: try a smaller --lr than {}{}", at + 1, what, options.lr, kept));
+  };
   for (; epoch < options.epochs; ++epoch) {
     module.train();
     start_epoch(epoch);
@@ -198,11 +216,16 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
           for (size_t g = 0; g < rates.size(); ++g)
             optimizer->param_groups()[g].options["lr"] = rates[g] * (1 + std::cos(M_PI * at)) / 2;
         }
-        Tensor l = loss(data.sample(batch));
+        Tensor l;
+        try {
+          l = loss(data.sample(batch));
+        } catch (const Error& e) {  // an observer that met infinities, say
+          if (epoch == 0 && i == 0) throw;
+          diverged(e.what(), epoch);
+        }
         double value = l.detach().item();
-        if (!std::isfinite(value))
-          fail(ErrorCode::invalid_argument, fmt::format("the loss became {} in epoch {}, batch {}: try a smaller --lr than {}", value,
-                                                        epoch + 1, i, options.lr));
+        if (first_loss < 0) first_loss = std::abs(value);
+        if (!std::isfinite(value) || std::abs(value) > kDiverged * std::max(1.0, first_loss)) diverged(fmt::format("the loss became {:.4g} in batch {}", value, i), epoch);
         optimizer->zero_grad();
         autograd::backward(l);
         optimizer->step();
@@ -212,8 +235,11 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
       }
     }
     module.eval();
+    for (auto& [name, parameter] : module.named_parameters())
+      if (!is_finite(*parameter)) diverged(fmt::format("{} is not finite any more", name), epoch);
     graph::Graph now = to_graph();
     Score s = judge(now);
+    if (std::isnan(s.value)) diverged(fmt::format("{} became {}", s.name, s.value), epoch);
     bool best = s.value > r.best.value;
     if (best) {
       save_model(now, options.out);

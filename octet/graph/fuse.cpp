@@ -1,7 +1,5 @@
 #include "octet/graph/fuse.h"
 
-#include <cmath>
-
 namespace octet::graph {
 namespace {
 
@@ -10,7 +8,7 @@ std::string activation_of(const Node& node) {
   if (node.op == "relu" || node.op == "relu6") return node.op;
   if (node.op != "clamp" || node.attrs.get_double("min") != 0) return "";
   double max = node.attrs.get_double("max");
-  if (std::isinf(max) || max >= 3.4e38) return "relu";
+  if (max >= 3.4e38) return "relu";
   return max == 6 ? "relu6" : "";
 }
 

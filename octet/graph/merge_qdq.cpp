@@ -49,9 +49,10 @@ class Merger {
       ValueId v = node.inputs[i];
       ValueId codes = codes_of(v);
       bool bias = i < op.params().size() && op.params()[i].name == "bias" && i == 2 && op.param_index("weight") == size_t{1};
+      bool slope = i == 1 && node.op == "prelu";
       bool plain = v != kNone && (!is_floating(g_.type(v).dtype));  // an index or a mask
       if (v == kNone || codes != kNone) operands.push_back(codes);
-      else if ((bias && g_.is_constant(v)) || plain) operands.push_back(v);
+      else if (((bias || slope) && g_.is_constant(v)) || plain) operands.push_back(v);
       else return {};
     }
     ValueId x = operands.empty() ? kNone : operands[0];
@@ -77,6 +78,11 @@ class Merger {
     absorbed_.assign(g_.nodes().size(), false);
     for (size_t i = 0; i < g_.nodes().size(); ++i) {
       const Node& node = g_.nodes()[i];
+      if (splits_codes(node)) {
+        for (ValueId part : node.outputs)
+          for (NodeId user : g_.users(part)) absorbed_[user] = absorbed_[user] || is(g_.node(user), "quantize");
+        continue;
+      }
       if (node.kind != NodeKind::call || node.outputs.size() != 1) continue;
       auto operands = integer_operands(node);
       if (operands.empty() || (allow_ && !allow_(g_, node))) continue;
@@ -87,9 +93,50 @@ class Merger {
     }
   }
 
+  // A split of numbers that were codes of one scale, and some part of which becomes codes again.
+  bool splits_codes(const Node& node) const {
+    if (!is(node, "split") || (allow_ && !allow_(g_, node))) return false;
+    ValueId codes = codes_of(node.inputs[0]);
+    if (codes == kNone || g_.type(codes).quantizer->is_per_channel()) return false;
+    for (ValueId part : node.outputs)
+      for (NodeId user : g_.users(part))
+        if (is(g_.node(user), "quantize") && !g_.type(g_.node(user).outputs[0]).quantizer->is_per_channel()) return true;
+    return false;
+  }
+
+  // The parts are codes; who reads numbers gets them from a dequantize of its own.
+  void split_codes(Rewriter& r, const Node& node) {
+    const TensorType& from = g_.type(codes_of(node.inputs[0]));
+    auto name_of = [&](ValueId part) {
+      for (NodeId user : g_.users(part))
+        if (is(g_.node(user), "quantize") && same_qparams(from, g_.type(g_.node(user).outputs[0])))
+          return g_.value(g_.node(user).outputs[0]).name;
+      return g_.value(part).name + ".codes";
+    };
+    auto parts = r.out().add_calls(name_of(node.outputs[0]), node.op, {r(codes_of(node.inputs[0]))}, node.attrs, std::nullopt,
+                                   node.scope);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      ValueId part = node.outputs[i];
+      if (i > 0 && !r.out().find(name_of(part))) r.out().rename(parts[i], name_of(part));
+      r.map(part, r.out().add_call(g_.value(part).name, "dequantize", {parts[i]}));
+      for (NodeId user : g_.users(part)) {
+        if (!is(g_.node(user), "quantize")) continue;
+        ValueId y = g_.node(user).outputs[0];
+        const TensorType& to = g_.type(y);
+        if (same_qparams(from, to)) r.map(y, parts[i]);
+        else if (to.quantizer->is_per_channel()) r.map(y, r.out().add_call(g_.value(y).name, "quantize", {r(part)}, {}, ops::QType{to.dtype, to.quantizer}));
+        else r.map(y, r.out().add_call(g_.value(y).name, "requantize", {parts[i]}, {}, ops::QType{to.dtype, to.quantizer}, node.scope));
+      }
+    }
+  }
+
   bool visit(Rewriter& r, const Node& node) {
     auto id = static_cast<size_t>(&node - g_.nodes().data());
     if (absorbed_[id]) return true;  // mapped when its operand was merged
+    if (splits_codes(node)) {
+      split_codes(r, node);
+      return true;
+    }
     if (is(node, "quantize")) return fold_pair(r, node);
     const Merge& merge = merged_[id];
     if (!merge.quantize) return false;

@@ -10,6 +10,7 @@
 #include "octet/io/idx.h"
 #include "octet/io/image.h"
 #include "octet/io/npz.h"
+#include "octet/kernels/kernels.h"
 
 namespace octet {
 
@@ -71,8 +72,8 @@ std::string shape_advice(const Shape& s, const TensorType& type) {
 
 void check_dtype(const std::string& where, const NpzEntry& e, const InputSpec& input) {
   if (takes_floats(input.type)) {
-    OCTET_CHECK(e.dtype == DType::uint8 || e.dtype == DType::float32, invalid_argument,
-                "{} is {}; input '{}' takes float32 (or uint8, as it is): save it as a.astype('float32')", where,
+    OCTET_CHECK(e.dtype == DType::uint8 || e.dtype == DType::float32 || e.dtype == DType::float16, invalid_argument,
+                "{} is {}; input '{}' takes float32 or float16 (or uint8, as it is): save it as a.astype('float32')", where,
                 octet::to_string(e.dtype), input.name);
     return;
   }
@@ -183,6 +184,7 @@ struct Dataset::Impl {
   void open_npz(const std::vector<InputSpec>& inputs);
   void open_idx(const std::vector<InputSpec>& inputs);
   Tensor floats(const Column& column, const std::vector<int64_t>& samples) const;
+  void check_finite(const Column& column, const Tensor& x, const std::vector<int64_t>& samples) const;
   Tensor decode(const Column& column, const std::vector<int64_t>& samples) const;
 };
 
@@ -283,7 +285,10 @@ void Dataset::Impl::open_npz(const std::vector<InputSpec>& inputs) {
     names.push_back("labels");
   }
   auto arrays = read_npz(path, names);
-  for (size_t i = 0; i < columns.size(); ++i) columns[i].array = arrays.at(names[i]);
+  for (size_t i = 0; i < columns.size(); ++i) {
+    Tensor& array = columns[i].array = arrays.at(names[i]);
+    if (array.dtype() == DType::float16 && takes_floats(columns[i].spec.type)) array = array.to(DType::float32);
+  }
   if (label) labels = arrays.at("labels").to(DType::int64);
 }
 
@@ -354,6 +359,15 @@ Dataset Dataset::open(const fs::path& path, const std::vector<InputSpec>& inputs
 int64_t Dataset::size() const { return impl_->size; }
 bool Dataset::has_labels() const { return impl_->labels.defined(); }
 
+void Dataset::check_labels(int64_t classes, int64_t count) const {
+  if (!has_labels()) return;
+  const std::vector<int64_t> labels = impl_->labels.to_vector<int64_t>();
+  for (int64_t i = 0; i < std::min(count, size()); ++i)
+    OCTET_CHECK(labels[static_cast<size_t>(i)] >= 0 && labels[static_cast<size_t>(i)] < classes, invalid_argument,
+                "{}: the label of sample {} is {}; the model tells {} classes apart, so that labels are 0 to {}", impl_->path.string(), i,
+                labels[static_cast<size_t>(i)], classes, classes - 1);
+}
+
 int64_t Dataset::fixed_batch() const {
   for (const Column& c : impl_->columns)
     if (!c.whole && c.spec.type.dim() > 0 && c.spec.type.dims[0].known()) return c.spec.type.dims[0].size();
@@ -370,7 +384,11 @@ const Preprocess& Dataset::preprocess() const { return impl_->preprocess; }
 
 Tensor Dataset::Impl::floats(const Column& column, const std::vector<int64_t>& samples) const {
   const Tensor& a = column.array;
-  if (column.whole) return a.to(DType::float32).clone();
+  if (column.whole) {
+    Tensor out = a.to(DType::float32).clone();
+    check_finite(column, out, {});
+    return out;
+  }
   Shape shape = a.shape();
   shape[0] = static_cast<int64_t>(samples.size());
   Tensor out = Tensor::empty(shape);
@@ -384,7 +402,25 @@ Tensor Dataset::Impl::floats(const Column& column, const std::vector<int64_t>& s
       else convert(a.data<float>() + from, data + i * sample, 1, channels, inner, preprocess);
     }
   });
+  check_finite(column, out, samples);
   return out;
+}
+
+// Error at the first number that is NaN or infinite. Where there are several inputs, one may be a mask that is added, in which
+// infinities have a meaning: only a NaN is an error then.
+void Dataset::Impl::check_finite(const Column& column, const Tensor& x, const std::vector<int64_t>& samples) const {
+  const float* p = x.data<float>();
+  float min = 0, max = 0;
+  int64_t bad = 0;
+  if (x.numel() > 0) kernels::table().min_max(p, x.numel(), &min, &max, &bad);
+  if (bad == 0) return;
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    if (columns.size() > 1 ? !std::isnan(p[i]) : std::isfinite(p[i])) continue;
+    const int64_t sample = samples.empty() ? 0 : x.numel() / x.size(0);
+    OCTET_FAIL(invalid_argument, "{}: input '{}'{}: element {} is {}; expected finite numbers", path.string(), column.spec.name,
+               samples.empty() ? "" : fmt::format(", sample {}", samples[static_cast<size_t>(i / sample)]),
+               samples.empty() ? i : i % sample, std::isnan(p[i]) ? "NaN" : fmt::format("{}", p[i]));
+  }
 }
 
 Tensor Dataset::Impl::decode(const Column& column, const std::vector<int64_t>& samples) const {

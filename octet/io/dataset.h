@@ -4,7 +4,7 @@
 // DATA is one of
 //   an IDX file of pictures (MNIST's format, also compressed by gzip): (N, H, W) or (N, C, H, W), for a model with one input;
 //   the labels are taken from the file beside it whose name has "labels-idx1" instead of "images-idx3";
-//   an .npz with `images` (N x C x H x W, uint8 or float32), for a model with one input;
+//   an .npz with `images` (N x C x H x W, uint8, float16 or float32), for a model with one input;
 //   an .npz with an array for each graph input, by name;
 //   a directory of .jpg .jpeg .png .bmp pictures, in name order, for a model with one input (N, 3 or 1, H, W): decoded
 //   to RGB (gray if the model takes 1 channel) and resized bilinearly to H x W. Other files, hidden ones and
@@ -66,6 +66,8 @@ class Dataset {
   // Number of samples, at least 1.
   int64_t size() const;
   bool has_labels() const;
+  // Error naming the first of the first `count` samples whose label is not 0 to classes - 1. Nothing without labels.
+  void check_labels(int64_t classes, int64_t count) const;
   // The batch size the model insists on (its inputs' dimension 0 is a number), or 0 if any will do.
   int64_t fixed_batch() const;
   // "images.npz: 2000 samples with labels", for logs.
@@ -73,7 +75,8 @@ class Dataset {
 
   // `count` samples from `begin` on, or as many as there are (at least one; begin must be within the dataset, else
   // Error). Pictures are decoded here, in parallel: nothing is kept between calls. Safe to call from several threads.
-  // Error corrupt naming the picture that cannot be decoded.
+  // Error corrupt naming the picture that cannot be decoded; invalid_argument naming the sample that holds a NaN or, for a model
+  // with one input, an infinity.
   Batch get(int64_t begin, int64_t count) const;
   // The samples of these numbers, in this order; one or more.
   Batch gather(const std::vector<int64_t>& samples) const;

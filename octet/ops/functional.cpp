@@ -34,16 +34,7 @@ namespace functional {
 Tensor relu(const Tensor& x) { return call("relu", {x}); }
 Tensor relu6(const Tensor& x) { return call("relu6", {x}); }
 Tensor leaky_relu(const Tensor& x, double slope) { return call("leaky_relu", {x}, {{"negative_slope", slope}}); }
-Tensor prelu(const Tensor& x, const Tensor& weight) {
-  // One slope per channel lies along dimension 1.
-  Tensor w = weight;
-  if (w.numel() > 1 && x.dim() > 2) {
-    Shape shape(static_cast<size_t>(x.dim()) - 1, 1);
-    shape[0] = w.numel();
-    w = w.reshape(shape);
-  }
-  return call("prelu", {x, w});
-}
+Tensor prelu(const Tensor& x, const Tensor& weight) { return call("prelu", {x, weight}); }
 Tensor elu(const Tensor& x, double alpha) { return call("elu", {x}, {{"alpha", alpha}}); }
 Tensor celu(const Tensor& x, double alpha) { return call("celu", {x}, {{"alpha", alpha}}); }
 Tensor selu(const Tensor& x) { return call("selu", {x}); }

@@ -136,7 +136,31 @@ TEST(CliBadInput, NotFiniteCalibrationData) {
     Tensor x = pictures(40);
     x.data<float>()[35 * 28 * 28 + 5] = bad;
     expect_failure(quantize(kNet, npz(dir, {{"images", x}}), dir / "out.octet"), 1,
-                   {"data.npz", "samples 32 to 39", "'images'", "1 ", std::isnan(bad) ? "NaN" : "infinite"});
+                   {"data.npz", "sample 35", "'images'", "element 5", std::isnan(bad) ? "NaN" : "inf"});
+    std::string labelled = npz(dir, {{"images", x}, {"labels", Tensor::zeros({40}, DType::int64)}});
+    expect_failure(run_octet({"eval", kNet, "--data", labelled}), 1, {"data.npz", "sample 35"});
+    for (const std::string command : {"train", "qat"}) {
+      RunResult r = run_octet({command, kNet, "--data", labelled, "--epochs", "1", "-o", dir / "out.octet"});
+      EXPECT_EQ(r.code, 1);
+      EXPECT_TRUE(contains(r.err, "sample 35")) << r.err;
+    }
+  }
+  EXPECT_EQ(count_files(dir.path()), 1u);
+}
+
+TEST(CliBadInput, LabelsThatAreNoClasses) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  for (int64_t bad : {-1, 32, 1000}) {
+    Tensor labels = Tensor::zeros({40}, DType::int64);
+    labels.data<int64_t>()[17] = bad;
+    std::string data = npz(dir, {{"images", pictures(40)}, {"labels", labels}});
+    const std::vector<std::string> parts{"data.npz", "sample 17", std::to_string(bad), "0 to 31"};
+    expect_failure(run_octet({"eval", kNet, "--data", data}), 1, parts);
+    expect_failure(quantize(kNet, data, dir / "out.octet"), 1, parts);
+    for (const std::string command : {"train", "qat"})
+      expect_failure(run_octet({command, kNet, "--data", data, "--epochs", "1", "-o", dir / "out.octet"}), 1, parts);
+    EXPECT_EQ(run_octet({"eval", kNet, "--data", data, "--samples", "17"}).code, 0) << "those before it are used";
   }
   EXPECT_EQ(count_files(dir.path()), 1u);
 }

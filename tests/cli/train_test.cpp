@@ -24,6 +24,18 @@ TEST(CliTrain, TheBestNetworkIsWrittenAndItsAccuracySaid) {
   EXPECT_GT(json_of(run_octet({"eval", dir / "t.octet", "--data", kTest, "--samples", "200", "--json"}))["top1"], 0.9);
 }
 
+TEST(CliTrain, ATrainingThatDivergesIsAnErrorAndWritesNothing) {
+  OCTET_NEED_PROGRAM();
+  for (const std::string command : {"train", "qat"})
+    for (const std::string rate : {"1e30", "1e12", "1e6"}) {
+      TempDir dir;
+      RunResult r = run_octet(train_args(command, dir / "t.octet", {"--lr", rate}));
+      EXPECT_EQ(r.code, 1) << command << " --lr " << rate << ": " << r.out;
+      EXPECT_TRUE(contains(r.err, "diverged") && contains(r.err, "smaller --lr")) << r.err;
+      EXPECT_FALSE(std::filesystem::exists((dir / "t.octet").string())) << command << " --lr " << rate;
+    }
+}
+
 TEST(CliTrain, FromScratchForgetsTheWeights) {
   OCTET_NEED_PROGRAM();
   TempDir dir;

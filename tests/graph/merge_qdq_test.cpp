@@ -85,6 +85,18 @@ TEST(MergeQdq, BecomesIntegerOperators) {
            "4) scale=0.5 zero_point=128 = quantize(%f)\n  return (%y)\n",
        kCodes + "  %i: Long(1) = constant [1]\n  %y: QUInt8(1, 1, 4, 4) scale=0.5 zero_point=128 = index_select(%a, "
                 "%i, dim=1)\n  return (%y)\n"},
+      {"a split, whose parts are codes of one scale",
+       kCodes + kD +
+           "  %f: Float(1, 1, 4, 4), %h: Float(1, 1, 4, 4) = split(%d, dim=1, sizes=[1, 1])\n  %y: QUInt8(1, 1, 4, 4) scale=0.5 "
+           "zero_point=128 = quantize(%f)\n  %z: QUInt8(1, 1, 4, 4) scale=0.25 zero_point=3 = quantize(%h)\n  return (%y, %z, %h)\n",
+       kCodes +
+           "  %y: QUInt8(1, 1, 4, 4) scale=0.5 zero_point=128, %h.codes: QUInt8(1, 1, 4, 4) scale=0.5 zero_point=128 = split(%a, "
+           "dim=1, sizes=[1, 1])\n  %h: Float(1, 1, 4, 4) = dequantize(%h.codes)\n  %z: QUInt8(1, 1, 4, 4) scale=0.25 "
+           "zero_point=3 = requantize(%h.codes)\n  return (%y, %z, %h)\n"},
+      {"prelu with slopes that are float",
+       kCodes + kD + "  %s: Float(2, 1, 1) = constant [0.5, 3]\n  %f: Float(1, 2, 4, 4) = prelu(%d, %s)\n  %y: " + kOut +
+           " = quantize(%f)\n  return (%y)\n",
+       kCodes + "  %s: Float(2, 1, 1) = constant [0.5, 3]\n  %y: " + kOut + " = prelu(%a, %s)\n  return (%y)\n"},
       {"the number is a result of the graph too",
        kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut + " = quantize(%f)\n  return (%y, %d)\n",
        kCodes + kD + "  %y: " + kOut + " = add(%a, %a)\n  return (%y, %d)\n"},
@@ -111,9 +123,6 @@ TEST(MergeQdq, StaysFloat) {
       {"a constant operand is float",
        kCodes + kD + "  %x: Float(1) = constant [2]\n  %f: Float(1, 2, 4, 4) = mul(%d, %x)\n  %y: " + kOut +
            " = quantize(%f)\n  return (%y)\n"},
-      {"several results", kCodes + kD +
-                              "  %f: Float(1, 1, 4, 4), %h: Float(1, 1, 4, 4) = split(%d, dim=1, sizes=[1, 1])\n  %y: "
-                              "QUInt8(1, 1, 4, 4) scale=0.5 zero_point=128 = quantize(%f)\n  return (%y, %h)\n"},
       {"per-channel weights along the inputs",
        "  %a: QUInt8(1, 2) scale=0.5 zero_point=128 = input\n  %d: Float(1, 2) = dequantize(%a)\n  %w: QInt8(2, 2) "
        "axis=1 scale=[0.5, 0.25] zero_point=0 = constant\n  %wd: Float(2, 2) = dequantize(%w)\n"

@@ -8,6 +8,7 @@
 
 #include "octet/io/onnx_import.h"
 #include "octet/ops/op.h"
+#include "octet/quant/backend/placement.h"
 
 namespace octet {
 namespace {
@@ -17,11 +18,16 @@ std::string operator_table() {
   out << "# Operators\n"
          "Made from the registry by `OCTET_UPDATE_DOCS=1 build/bin/test_ops --gtest_filter=Docs.*`; do not edit.\n\n"
          "Quantized: `same` works on codes and keeps the operand's qparams; `own` has qparams of its own; `fixed` has fixed ones;\n"
-         "`weights` has a float result, of weights that may be quantized; `no` stays float.\n\n"
-         "| operator | quantized | what it does |\n|---|---|---|\n";
+         "`weights` has a float result, of weights that may be quantized; `no` has no form for codes.\n\n"
+         "ONNX: what static quantization of networks from ONNX files (`octet quantize`) does. `yes`: it runs on codes where its\n"
+         "operands are codes; `not yet`: it stays float there, though graph mode or eager mode may run it on codes; `range`: it\n"
+         "stays float, for its results range too widely for 8 bits; `weights`: only in dynamic and weight-only quantization.\n\n"
+         "| operator | quantized | ONNX | what it does |\n|---|---|---|---|\n";
   for (const ops::Op* op : ops::all()) {
     const char* rule[] = {"no", "weights", "same", "own", "fixed"};
-    out << "| `" << op->schema() << "` | " << rule[static_cast<int>(op->rule())] << " | " << op->doc() << " |\n";
+    const char* placed[] = {"yes", "not yet", "range", "weights", "no"};
+    out << "| `" << op->schema() << "` | " << rule[static_cast<int>(op->rule())] << " | "
+        << placed[static_cast<int>(quant::placeable(op->name()))] << " | " << op->doc() << " |\n";
   }
   out << "\n## ONNX operators\n`octet` reads these, in the forms that inference uses (opsets 7 to 17 and their later equals):\n";
   size_t column = 0;

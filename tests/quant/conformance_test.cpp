@@ -106,6 +106,7 @@ const char* const kDifferences = R"(
 | QAT leaves Conv1d and ConvReLU1d float | they are fake-quantized | they are quantized by convert, so training must see it |
 | learned zero points: backward rounds negative ones otherwise than forward | half to even both ways | the gradient belongs to the forward pass |
 | PReLU's slopes are quantized | float slopes | small slopes became 0 |
+| with reduce_range the range is searched for 256 steps, the scale made of 127 | searched for the quantizer that runs: a step of the 127th part of the range, codes 0..255 | up to 2.7 times the error otherwise |
 | quantized Sigmoid on qnnpack only with scale 1/256 | any scale | |
 | Softmax, Tanh, Hardsigmoid, GELU, CELU: functional only, or float in eager mode | quantized modules | |
 | add: vector path, scalar path and qnnpack round differently | one formula: dequantize, add, quantize | the result must not depend on length or engine; PyTorch's scalar path is equal |

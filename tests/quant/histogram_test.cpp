@@ -9,6 +9,7 @@
 #include "octet/base/cpu.h"
 #include "octet/base/parallel.h"
 #include "octet/base/random.h"
+#include "octet/quant/observe/qconfig.h"
 #include "octet/quant/observe/range_search.h"
 #include "octet/tensor/affine.h"
 
@@ -282,7 +283,7 @@ TEST(HistogramObserver, ErrorAndRangeMatchWhatQuantizingTheDataCosts) {
     for (double offset : {0.0, 2.0, -30.0}) {
       Floats x = normals(200'000, 12, 1.0, offset);
       Histogram h = of(x);
-      CodeRange codes = code_range(options);
+      CodeRange codes = running_codes(options);
       RangeChoice best = search_range(h, options);
       ScaleZeroPoint q = choose_qparams(best.min, best.max, options);
       double real = real_error(x, q, codes);
@@ -302,6 +303,31 @@ TEST(HistogramObserver, ErrorAndRangeMatchWhatQuantizingTheDataCosts) {
           EXPECT_GE(expected_error(h, p.scale, p.zero_point, codes.quant_min, codes.quant_max), best.error * 0.985);
         }
     }
+}
+
+TEST(HistogramObserver, WithReduceRangeSearchesTheCodesThatRun) {
+  for (double offset : {0.0, 1.5, -0.7}) {
+    Floats x = normals(200'000, 31, 1.0, offset);
+    auto error = [&](bool reduce_range) {
+      HistogramObserver o({.reduce_range = reduce_range});
+      o.observe(tensor(x));
+      QParams q = o.calculate_qparams();
+      Tensor y = quantize(tensor(x), q.quantizer, q.dtype).dequantize();  // as it runs: 0..255
+      double sum = 0;
+      for (size_t i = 0; i < x.size(); ++i) sum += std::pow(static_cast<double>(x[i]) - y.data<float>()[i], 2);
+      return sum;
+    };
+    EXPECT_LE(error(true), 1.1 * error(false)) << offset;
+  }
+}
+
+TEST(HistogramObserver, InAFakeQuantizeModuleSearchesTheCodesThatThatClampsTo) {
+  Floats x = normals(200'000, 32);
+  auto fake = default_histogram_fake_quant().make_module("x");  // reduce_range: 0..127
+  Tensor y = (*fake)(tensor(x));
+  double sum = 0;
+  for (size_t i = 0; i < x.size(); ++i) sum += std::pow(static_cast<double>(x[i]) - y.data<float>()[i], 2);
+  EXPECT_LT(sum / static_cast<double>(x.size()), std::pow(8.0 / 127, 2) / 12) << "about the error of 128 codes over 8 sigma";
 }
 
 TEST(HistogramObserver, HandlesConstantsAndExtremes) {

@@ -1,5 +1,7 @@
 #include "octet/quant/workflow/quantize_fx.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -90,7 +92,7 @@ TEST(PrepareFx, RefusesBeforeAnyDataIsSeen) {
   q.weight = kNative.weight.with_ch_axis(1);
   expect_error(ErrorCode::invalid_argument, {"axis 0", "ch_axis=1"}, [&] { prepare_fx(g, q); });
   expect_error(ErrorCode::not_found, {"'conv3'", "did you mean"}, [&] { prepare_fx(g, kNative, {{"conv3"}, ""}); });
-  expect_error(ErrorCode::invalid_argument, {"nothing in g can be quantized", "z: exp has no integer form"},
+  expect_error(ErrorCode::invalid_argument, {"nothing in g can be quantized", "z: exp could run on codes"},
                [&] { prepare_fx(parse("%x: Float(2) = input\n%z: Float(2) = exp(%x)\nreturn (%z)"), kNative); });
   expect_error(ErrorCode::invalid_argument, {"skipped by"}, [&] { prepare_fx(g, kNative, {{"*"}, ""}); });
   Graph bad = conv_net();
@@ -98,6 +100,38 @@ TEST(PrepareFx, RefusesBeforeAnyDataIsSeen) {
   w.data<float>()[3] = std::nanf("");
   bad.node(bad.value(*bad.find("conv2.weight")).producer).value = w;
   expect_error(ErrorCode::invalid_argument, {"conv2.weight", "NaN"}, [&] { prepare_fx(bad, kNative); });
+}
+
+TEST(ConvertFx, SlopesOfPreluStayFloatInAnyShape) {
+  for (const char* shape : {"1, 8, 1, 1", "8, 1, 1", "8"}) {
+    Graph g = conv_net();
+    const std::vector<float> slopes{20, 0.05f, 0.06f, 0.03f, 0.07f, 0.04f, 0.02f, 0.08f};  // the first one makes one scale useless
+    std::string text = graph::print(g, {.full = true});
+    size_t at = text.find("= relu(%a)");
+    text.replace(at, 10, "= prelu(%a, %slope)");
+    text.insert(text.find("  %r:"), "  %slope: Float(" + std::string(shape) + ") = constant [" +
+                                         fmt::format("{}", fmt::join(slopes, ", ")) + "]\n");
+    std::map<std::string, Tensor> constants;
+    for (const Node& node : g.nodes())
+      if (node.kind == NodeKind::constant) constants[g.value(node.outputs[0]).name] = node.value;
+    // As a result of the graph, the prelu is quantized whatever reads it.
+    Graph net = graph::parse(text, constants);
+    net.set_outputs({*net.find("r"), *net.find("logits")});
+    auto prepared = prepare_fx(net, kNative);
+    for (uint64_t i = 0; i < 4; ++i) prepared.forward({batch(8, i)});
+    Graph int8 = convert_fx(prepared);
+    bool found = false;
+    for (const Node& node : int8.nodes()) {
+      if (node.op != "prelu") continue;
+      found = true;
+      EXPECT_TRUE(int8.type(node.outputs[0]).is_quantized()) << shape;
+      EXPECT_EQ(int8.type(node.inputs[1]).dtype, DType::float32) << shape;
+      EXPECT_EQ(int8.constant(node.inputs[1]).to_vector<float>(), slopes) << shape;
+    }
+    EXPECT_TRUE(found) << shape;
+    Tensor x = batch(4, 9);
+    EXPECT_GT(sqnr(runtime::compile(net).run({x})[0], runtime::compile(int8).run({x})[0].dequantize()), 25) << shape;
+  }
 }
 
 TEST(PrepareFx, RefusesWhatIsQuantizedAlready) {

@@ -258,8 +258,7 @@ void add_own_ops(BackendConfig& b, const DTypes& d) {
   add_own<nn::LayerNorm, nnq::LayerNorm>(b, d);
   for (const char* op : {"sub", "elu", "celu", "gelu", "selu", "softplus", "softsign", "log_softmax", "leaky_relu", "hardswish"})
     b.set_backend_pattern_config(own({op}, d));
-  // Their weights stay float.
-  b.set_backend_pattern_config(own({"prelu"}, d).set_input_type_to_index({{"weight", 1}}));
+  b.set_backend_pattern_config(own({"prelu"}, d).set_input_type_to_index({{"slope", 1}}));
   for (const char* op : {"instance_norm", "group_norm", "layer_norm"})
     b.set_backend_pattern_config(own({op}, d).set_input_type_to_index({{"weight", 1}, {"bias", 2}}));
 }

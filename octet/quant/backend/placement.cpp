@@ -24,14 +24,20 @@ const std::set<std::string>& weighted() {
 }
 // Keep their operand's qparams.
 const std::set<std::string>& keepers() {
-  static const std::set<std::string> ops{"relu",    "relu6",     "clamp",  "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d",
-                                         "mean",    "reshape",   "flatten", "permute",    "unsqueeze",  "squeeze",
-                                         "slice",   "pad",       "expand", "tile",       "identity",   "dropout", "index_select"};
+  static const std::set<std::string> ops{
+      "relu",          "relu6",           "clamp",       "max_pool1d", "max_pool2d", "max_pool3d",
+      "avg_pool1d",    "avg_pool2d",      "avg_pool3d",  "mean",       "amax",       "amin",
+      "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+      "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+      "interpolate",   "pixel_shuffle",   "pixel_unshuffle", "channel_shuffle", "tril", "triu",
+      "reshape",       "flatten",         "permute",     "unsqueeze",  "squeeze",    "slice",
+      "split",         "pad",             "expand",      "tile",       "identity",   "dropout",
+      "clone",         "index_select"};
   return ops;
 }
 const std::set<std::string>& activations() {
-  static const std::set<std::string> ops{"hardswish", "gelu", "leaky_relu", "elu", "celu", "prelu",
-                                         "sigmoid",   "tanh", "hardsigmoid"};
+  static const std::set<std::string> ops{"hardswish", "gelu",    "leaky_relu",  "elu",  "celu",     "prelu",
+                                         "sigmoid",   "tanh",    "hardsigmoid", "selu", "softplus", "softsign"};
   return ops;
 }
 const std::set<std::string>& binaries() {
@@ -39,15 +45,25 @@ const std::set<std::string>& binaries() {
   return ops;
 }
 
+// Results so large, so small or so many-sized that one scale with 256 codes does not hold them.
+const std::set<std::string>& wide() {
+  static const std::set<std::string> ops{"exp", "log",  "sqrt",       "rsqrt",   "reciprocal",  "pow",        "div",
+                                         "fmod", "prod", "remainder", "log_sum", "log_sum_exp", "sum_square", "cumsum"};
+  return ops;
+}
+
 class Placer {
  public:
-  Placer(const Graph& g, const std::vector<std::string>& skip, DType dtype) : g_(g), dtype_(dtype) {
+  // With `codes_in` the graph's inputs are quantized first, and operators run on their codes.
+  Placer(const Graph& g, const std::vector<std::string>& skip, DType dtype, bool codes_in)
+      : g_(g), dtype_(dtype), codes_in_(codes_in) {
     p_.group.assign(g.values().size(), -1);
     p_.quantized.assign(g.nodes().size(), false);
     p_.reason.assign(g.nodes().size(), "");
     parent_.resize(g.values().size());
     std::iota(parent_.begin(), parent_.end(), 0);
     coded_.assign(g.values().size(), false);
+    uses_.assign(g.values().size(), 0);
     skipped_ = skipped_nodes(g_, skip);
     wanted_by_all_users();
   }
@@ -55,6 +71,7 @@ class Placer {
   Placement run() {
     for (size_t i = 0; i < g_.nodes().size(); ++i)
       if (g_.nodes()[i].kind == NodeKind::call) decide(i);
+    take_back();
     form_groups();
     return std::move(p_);
   }
@@ -73,21 +90,30 @@ class Placer {
   // Backwards: values whose every use is a quantized weighted layer, directly or through keepers.
   void wanted_by_all_users() {
     wanted_.assign(g_.values().size(), true);
-    std::vector<int> uses(g_.values().size(), 0);
     for (ValueId v : g_.outputs()) wanted_[v] = false;
     for (size_t i = g_.nodes().size(); i-- > 0;) {
       const Node& node = g_.nodes()[i];
       std::string why;
       bool takes_codes = skipped_[i].empty() && node.kind == NodeKind::call &&
                          ((weighted().count(node.op) && weight_fits(node, &why)) ||
-                          (keepers().count(node.op) && wanted_[node.outputs[0]] && uses[node.outputs[0]] > 0));
+                          (keepers().count(node.op) && all_wanted(node)));
       for (size_t k = 0; k < node.inputs.size(); ++k) {
         if (node.inputs[k] == kNone) continue;
-        ++uses[node.inputs[k]];
+        ++uses_[node.inputs[k]];
         if (!takes_codes || k > 0) wanted_[node.inputs[k]] = false;
       }
     }
-    for (size_t v = 0; v < wanted_.size(); ++v) wanted_[v] = wanted_[v] && uses[v] > 0;
+    for (size_t v = 0; v < wanted_.size(); ++v) wanted_[v] = wanted_[v] && uses_[v] > 0;
+  }
+
+  // Whether some result is used, and all that are go to where codes are wanted.
+  bool all_wanted(const Node& node) const {
+    bool any = false;
+    for (ValueId y : node.outputs) {
+      if (!wanted_[y] && uses_[y] > 0) return false;
+      any = any || uses_[y] > 0;
+    }
+    return any;
   }
 
   void decide(size_t i) {
@@ -97,23 +123,24 @@ class Placer {
       why = fmt::format("skipped by '{}'", skipped_[i]);
       return;
     }
-    if (node.outputs.size() != 1 || g_.type(node.outputs[0]).dtype != DType::float32) {
-      why = node.outputs.size() != 1 ? "it has several results" : "its result is not float32";
+    if (g_.type(node.outputs[0]).dtype != DType::float32) {
+      why = "its result is not float32";
       return;
     }
+    if (why = why_not_placed(node.op); !why.empty()) return;
     ValueId x = node.inputs.empty() ? kNone : node.inputs[0], y = node.outputs[0];
     if (weighted().count(node.op)) {
       if (weight_fits(node, &why)) accept(i, {x});
     } else if (binaries().count(node.op)) {
       ValueId b = node.inputs[1];
       if (!float_activation(x) || !float_activation(b)) why = "an operand is constant, and 8 bits would cost its precision";
-      else if (!coded_[x] && !coded_[b]) why = "no operand is quantized";
+      else if (!has_codes(x) && !has_codes(b)) why = "no operand is quantized";
       else accept(i, {x, b});
     } else if (node.op == "cat") {
       bool all = true, some = false;
       for (ValueId v : node.inputs) {
         all &= float_activation(v) && (coded_[v] || g_.producer(v).kind == NodeKind::input);
-        some |= float_activation(v) && coded_[v];
+        some |= float_activation(v) && has_codes(v);
       }
       if (!all || !some) why = "an operand is float";
       else {
@@ -123,27 +150,44 @@ class Placer {
     } else if (activations().count(node.op)) {
       bool plain = true;  // prelu's slopes
       for (size_t k = 1; k < node.inputs.size(); ++k) plain &= node.inputs[k] == kNone || g_.is_constant(node.inputs[k]);
-      if (!float_activation(x) || !coded_[x]) why = "its operand is float";
+      if (!float_activation(x) || !has_codes(x)) why = "its operand is float";
       else if (!plain) why = "its weight is not constant";
       else accept(i, {x});
     } else if (keepers().count(node.op)) {
       bool plain = true;  // further operands must be constant (an index)
       for (size_t k = 1; k < node.inputs.size(); ++k) plain &= node.inputs[k] == kNone || g_.is_constant(node.inputs[k]);
       if (!plain || !float_activation(x)) why = "its operand is not a float32 activation";
-      else if (!coded_[x] && !wanted_[y]) why = "its operand is float";
+      else if (!has_codes(x) && !all_wanted(node)) why = "its operand is float";
       else {
         accept(i, {x});
-        unite(x, y);
+        for (ValueId part : node.outputs) unite(x, part);
       }
-    } else {
-      why = fmt::format("{} has no integer form in this backend", node.op);
+    }
+  }
+
+  // prelu on codes is computed in float, between a dequantize and a quantize; where nobody takes its codes, the quantize would
+  // only cost precision, of the negative side above all.
+  void take_back() {
+    std::vector<bool> read(g_.values().size(), false);
+    for (ValueId v : g_.outputs()) read[v] = true;
+    for (size_t i = 0; i < g_.nodes().size(); ++i)
+      for (ValueId v : g_.nodes()[i].inputs)
+        if (v != kNone && p_.quantized[i]) read[v] = true;
+    for (size_t i = 0; i < g_.nodes().size(); ++i) {
+      const Node& node = g_.nodes()[i];
+      if (!p_.quantized[i] || node.op != "prelu" || read[node.outputs[0]]) continue;
+      p_.quantized[i] = coded_[node.outputs[0]] = false;
+      p_.reason[i] = "nothing that reads its result takes codes";
     }
   }
 
   void accept(size_t i, const std::vector<ValueId>& operands) {
     p_.quantized[i] = true;
     for (ValueId v : operands) coded_[v] = true;
-    coded_[g_.nodes()[i].outputs[0]] = true;
+    for (ValueId v : g_.nodes()[i].outputs) coded_[v] = true;
+  }
+  bool has_codes(ValueId v) const {
+    return coded_[v] || (codes_in_ && float_activation(v) && g_.producer(v).kind == NodeKind::input);
   }
 
   int find(int v) { return parent_[v] == v ? v : parent_[v] = find(parent_[v]); }
@@ -180,13 +224,42 @@ class Placer {
 
   const Graph& g_;
   DType dtype_;
+  bool codes_in_;
   Placement p_;
-  std::vector<int> parent_;
+  std::vector<int> parent_, uses_;
   std::vector<bool> coded_, wanted_;
   std::vector<std::string> skipped_;
 };
 
 }  // namespace
+
+Placeable placeable(const std::string& op) {
+  for (const auto* placed : {&weighted(), &keepers(), &activations(), &binaries()})
+    if (placed->count(op)) return Placeable::yes;
+  if (op == "cat") return Placeable::yes;
+  switch (ops::get(op).rule()) {
+    case ops::QRule::float_only: return Placeable::no;
+    case ops::QRule::weights: return Placeable::weights_only;
+    default: return wide().count(op) ? Placeable::wide_range : Placeable::not_yet;
+  }
+}
+
+std::string why_not_placed(const std::string& op) {
+  switch (placeable(op)) {
+    case Placeable::yes: return "";
+    case Placeable::not_yet:
+      return fmt::format("{} could run on codes, but networks that come as graphs (ONNX) do not "
+                         "place it there yet", op);
+    case Placeable::wide_range:
+      return fmt::format("{} could run on codes, but its results range too widely for 8 bits", op);
+    case Placeable::weights_only:
+      return fmt::format("{} takes codes for its weights only (--mode dynamic, weight-only)", op);
+    case Placeable::no: return fmt::format("{} has no integer form", op);
+  }
+  return "";
+}
+
+bool has_weight(const Node& node) { return weighted().count(node.op) != 0; }
 
 bool widens(const Node& node) {
   if (node.op == "add_scalar" || node.op == "mul_scalar") return true;
@@ -216,7 +289,10 @@ std::vector<std::string> skipped_nodes(const Graph& graph, const std::vector<std
 }
 
 Placement place(const Graph& graph, const std::vector<std::string>& skip, DType dtype) {
-  return Placer(graph, skip, dtype).run();
+  Placement placement = Placer(graph, skip, dtype, false).run();
+  const std::vector<bool>& q = placement.quantized;
+  if (std::find(q.begin(), q.end(), true) != q.end()) return placement;
+  return Placer(graph, skip, dtype, true).run();
 }
 
 std::string node_name(const Graph& graph, const Node& node) {

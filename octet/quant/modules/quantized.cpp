@@ -219,16 +219,9 @@ Tensor silu(const Tensor& x, const ops::QType& result) {
   return ops::call("quantize", {numbers * ops::call("sigmoid", {numbers})}, {}, result);
 }
 
-// One slope per channel lies along dimension 1.
-Tensor prelu(const Tensor& weight, const Tensor& x, const ops::QType& result) {
-  Shape shape(weight.numel() > 1 && x.dim() > 2 ? static_cast<size_t>(x.dim()) - 1 : 1, 1);
-  shape[0] = weight.numel();
-  return ops::call("prelu", {x, weight.detach().reshape(shape)}, {}, result);
-}
-
 }  // namespace
 
-OCTET_STATIC(PReLU, prelu(weight, x, result()))
+OCTET_STATIC(PReLU, ops::call("prelu", {x, weight.detach()}, {}, result()))
 OCTET_STATIC(SiLU, silu(x, result()))
 OCTET_STATIC(LayerNorm, ops::call("layer_norm", {x, weight, bias},
                                   {{"axis", -static_cast<int64_t>(normalized_shape.size())}, {"eps", eps}}, result()))

@@ -209,6 +209,12 @@ CodeRange code_range(const ObserverOptions& o) {
   return {lo, hi};
 }
 
+CodeRange running_codes(const ObserverOptions& options) {
+  ObserverOptions all = options;
+  all.reduce_range = false;
+  return code_range(all);
+}
+
 ScaleZeroPoint choose_qparams(float min, float max, const ObserverOptions& o) {
   auto [lo, hi] = code_range(o);
   float eps = static_cast<float>(o.eps);

@@ -109,7 +109,7 @@ class Search {
   Search(const Histogram& h, const ObserverOptions& options)
       : curve_(h),
         options_(options),
-        codes_(code_range(options)),
+        codes_(running_codes(options)),
         bin_(h.width()),
         min_(std::min(h.min(), 0.0f)),
         max_(std::max(h.max(), 0.0f)) {
@@ -228,7 +228,7 @@ namespace {
 // What needs no search: empty and constant histograms, and more codes than the histogram can tell apart.
 std::optional<RangeChoice> without_search(const Histogram& h, const ObserverOptions& options, const char* who) {
   OCTET_CHECK(!h.empty(), not_calibrated, "{}: the histogram is empty", who);
-  CodeRange codes = code_range(options);
+  CodeRange codes = running_codes(options);
   if (h.constant()) {
     ScaleZeroPoint q = choose_qparams(h.min(), h.max(), options);
     return RangeChoice{h.min(), h.max(), constant_error(h, q.scale, q.zero_point, codes.quant_min, codes.quant_max)};

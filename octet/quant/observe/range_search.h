@@ -15,7 +15,8 @@ struct RangeChoice {
 // grid is the real one, s*(q - z), clamping included. hi - lo < 65536 (Error).
 double expected_error(const Histogram& histogram, float scale, int64_t zero_point, int64_t lo, int64_t hi);
 
-// The range whose qparams (choose_qparams with these options) have the least expected_error among those tried: the
+// The range whose qparams (choose_qparams with these options) have the least expected_error over the codes that will run
+// (running_codes: with reduce_range more than those the scale is made for) among those tried: the
 // full range, a coarse grid of ends, then steps around the best of them down to a fraction of a bin. Never worse than
 // the full range. With more than 4096 codes (qint32, 16 bits) quantizing costs less than the histogram can tell, and
 // the full range is returned. Error if the histogram is empty.

@@ -261,8 +261,8 @@ class FxPreparer {
 
   // Whether its operands are what quantizing it takes.
   bool fits(const Node& node, const BackendPatternConfig& config, NodeDecision& d) const {
-    int weight = index_of(&config, "weight");
-    if (weight >= 0 && node.kind == NodeKind::call) {
+    for (int weight : {index_of(&config, "weight"), index_of(&config, "slope")}) {
+      if (weight < 0 || node.kind != NodeKind::call) continue;
       ValueId w = static_cast<size_t>(weight) < node.inputs.size() ? node.inputs[static_cast<size_t>(weight)] : kNone;
       if (w == kNone || !g_.is_constant(w) || g_.type(w).dtype != DType::float32) {
         d.reason = "its weight is not a float32 parameter";
@@ -405,7 +405,7 @@ class FxPreparer {
   void emit_static(graph::Rewriter& r, const Node& node, NodeDecision& d) {
     const QConfig q = *d.qconfig;
     const BackendPatternConfig* config = d.custom ? nullptr : config_of(node);
-    int weight = index_of(config, "weight"), bias = index_of(config, "bias"), tensors = 0;
+    int weight = index_of(config, "weight"), bias = index_of(config, "bias"), slope = index_of(config, "slope"), tensors = 0;
     for (ValueId v : node.inputs) tensors += v != kNone;
     ObservationType type = config ? config->observation_type_of(tensors) : ObservationType::output_use_different_observer_as_input;
     const bool reuses = q.activation.name() == "ReuseInputObserver";
@@ -414,7 +414,7 @@ class FxPreparer {
     std::vector<std::string> paths;  // of the operands' observers
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
-      if (v == kNone || g_.type(v).dtype != DType::float32 || static_cast<int>(i) == bias) {
+      if (v == kNone || g_.type(v).dtype != DType::float32 || static_cast<int>(i) == bias || static_cast<int>(i) == slope) {
         operands.push_back(r(v));
         continue;
       }

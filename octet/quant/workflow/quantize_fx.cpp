@@ -23,8 +23,10 @@ struct PreparedGraph::Impl {
   Placement placement;
   std::vector<ObserverPtr> observers;  // by group
   std::vector<ValueId> watched;
+  std::vector<bool> observed;  // by value: whether it is shown to its group's observer, not only watched
   runtime::Program program;
-  int64_t batches = 0;
+  int64_t batches = 0, samples = 0;
+  SampleRanges ranges;
 };
 
 PreparedGraph::PreparedGraph(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -37,13 +39,17 @@ const Placement& PreparedGraph::placement() const { return impl_->placement; }
 const QConfig& PreparedGraph::qconfig() const { return impl_->qconfig; }
 const std::vector<ObserverPtr>& PreparedGraph::observers() const { return impl_->observers; }
 int64_t PreparedGraph::batches() const { return impl_->batches; }
+const SampleRanges& PreparedGraph::ranges() const { return impl_->ranges; }
 
 std::vector<Tensor> PreparedGraph::forward(const std::vector<Tensor>& inputs) {
   Impl& p = *impl_;
+  const int64_t batch = inputs.empty() || inputs[0].dim() == 0 ? 1 : inputs[0].size(0);
   auto results = p.program.run_watched(inputs, p.watched, [&](ValueId id, const Tensor& value) {
-    p.observers[p.placement.group[id]]->observe(value);
+    if (p.observed[id]) p.observers[p.placement.group[id]]->observe(value);
+    p.ranges.add(id, value, p.samples, batch);
   });
   ++p.batches;
+  p.samples += batch;
   return results;
 }
 
@@ -99,6 +105,7 @@ PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig, const Prep
   runtime::Program program = runtime::compile(fused, {.engine = options.engine, .every_value = true});
   std::vector<ObserverPtr> observers;
   std::vector<ValueId> watched;
+  std::vector<bool> observed(fused.values().size(), false);
   for (int g = 0; g < placement.groups; ++g) {
     const auto& values = placement.watch[g];
     if (values.empty()) {
@@ -107,9 +114,13 @@ PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig, const Prep
     }
     observers.push_back(qconfig.activation.make(fused.value(values[0]).name));
     watched.insert(watched.end(), values.begin(), values.end());
+    for (ValueId v : values) observed[v] = true;
   }
+  for (ValueId v : compared_operands(fused))
+    if (!observed[v]) watched.push_back(v);
   return PreparedGraph(std::make_unique<PreparedGraph::Impl>(PreparedGraph::Impl{
-      std::move(fused), qconfig, std::move(placement), std::move(observers), std::move(watched), std::move(program), 0}));
+      std::move(fused), qconfig, std::move(placement), std::move(observers), std::move(watched), std::move(observed),
+      std::move(program)}));
 }
 
 // -- convert -----------------------------------------------------------------------------------------
@@ -147,6 +158,11 @@ Graph convert_to_reference_fx(const PreparedGraph& prepared, ConversionReport* r
   r = {};
   Chosen chosen{prepared.graph(), prepared.placement(), observed_qtypes(prepared, r),
                 [&](ValueId v) { return observe_weight(prepared.graph(), v, prepared.qconfig()); }};
+  const std::vector<int>& group = prepared.placement().group;
+  for (std::string& line : lost_ranges(prepared.graph(), prepared.ranges(), [&](ValueId v) {
+         return group[v] < 0 ? std::nullopt : std::optional(chosen.qtypes[static_cast<size_t>(group[v])]);
+       }))
+    r.warnings.push_back(std::move(line));
   return build_reference(chosen, r);
 }
 

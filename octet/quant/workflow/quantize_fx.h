@@ -14,6 +14,7 @@
 #include "octet/graph/graph.h"
 #include "octet/quant/backend/placement.h"
 #include "octet/quant/observe/qconfig.h"
+#include "octet/quant/workflow/findings.h"
 #include "octet/quant/workflow/report.h"
 
 namespace octet::quant {
@@ -35,6 +36,8 @@ class PreparedGraph {
   // By group of the placement; null where qparams are fixed.
   const std::vector<ObserverPtr>& observers() const;
   int64_t batches() const;  // seen so far
+  // Of the observed values and of operands of cat, add and sub; convert_fx warns of what they show to be lost.
+  const SampleRanges& ranges() const;
 
   struct Impl;
   explicit PreparedGraph(std::unique_ptr<Impl> impl);

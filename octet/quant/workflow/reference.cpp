@@ -16,8 +16,6 @@ using graph::Node;
 using graph::NodeKind;
 using graph::ValueId;
 
-bool has_weight(const Node& node) { return ops::get(node.op).param_index("weight") == size_t{1}; }
-
 namespace {
 
 // Builds the reference graph: every value may be there as float, as codes, or both, each made when first asked for.
@@ -96,9 +94,11 @@ class ReferenceBuilder {
       else if (g_.is_constant(v)) operands.push_back(float_of(v));
       else operands.push_back(dequantized(v));
     }
-    ValueId y = out_.add_call(name + ".float", node.op, operands, node.attrs, std::nullopt, node.scope);
-    ValueId v = node.outputs[0];
-    as_codes_[v] = out_.add_call(code_name(v), "quantize", {y}, {}, qtype(v));
+    auto results = out_.add_calls(name + ".float", node.op, operands, node.attrs, std::nullopt, node.scope);
+    for (size_t i = 0; i < results.size(); ++i) {
+      ValueId v = node.outputs[i];
+      as_codes_[v] = out_.add_call(code_name(v), "quantize", {results[i]}, {}, qtype(v));
+    }
   }
 
   const Chosen& chosen_;

@@ -25,7 +25,4 @@ graph::Graph build_reference(const Chosen& chosen, ConversionReport& report);
 // Error listing the nodes that stayed float, if any computes.
 void require_nothing_left_float(const ConversionReport& report);
 
-// Does the operator take a weight as its second operand?
-bool has_weight(const graph::Node& node);
-
 }  // namespace octet::quant

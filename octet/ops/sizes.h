@@ -1,5 +1,6 @@
 #pragma once
 // One size per spatial dimension, as PyTorch writes them: Sizes<2>(3) is {3, 3}, Sizes<2>{3, 5} is {3, 5}.
+// ConvPadding is that, or "same" or "valid".
 
 #include <array>
 #include <cstdint>
@@ -46,6 +47,44 @@ class Sizes {
 
  private:
   std::array<int64_t, N> values_;
+};
+
+// The padding of a convolution: sizes, the same before and behind each dimension; or "valid", none;
+// or "same": as much as keeps the size with stride 1, an odd element of it behind. Error for other
+// names.
+template <size_t N>
+class ConvPadding {
+ public:
+  ConvPadding(int64_t same) : sizes_(same) {}                         // NOLINT: implicit, as in PyTorch
+  ConvPadding(int same) : sizes_(same) {}                             // NOLINT
+  ConvPadding(std::initializer_list<int64_t> each) : sizes_(each) {}
+  ConvPadding(const std::vector<int64_t>& each) : sizes_(each) {}     // NOLINT
+  ConvPadding(const Sizes<N>& each) : sizes_(each) {}                 // NOLINT
+  ConvPadding(const char* name) : ConvPadding(std::string(name)) {}   // NOLINT
+  ConvPadding(std::string name) : sizes_(0), name_(std::move(name)) { // NOLINT
+    if (name_ != "same" && name_ != "valid")
+      throw Error(ErrorCode::invalid_argument,
+                  "padding=\"" + name_ + "\"; expected \"same\", \"valid\" or sizes");
+  }
+  const std::string& name() const { return name_; }  // "same", "valid" or ""
+  const Sizes<N>& sizes() const { return sizes_; }   // 0 if it has a name
+  bool operator==(const ConvPadding&) const = default;
+  // The operators' form: all beginnings, then all ends.
+  std::vector<int64_t> both_ends(const Sizes<N>& kernel, const Sizes<N>& dilation) const {
+    std::vector<int64_t> ends = sizes_.both_ends();
+    if (name_ != "same") return ends;
+    for (size_t i = 0; i < N; ++i) {
+      const int64_t total = dilation[i] * (kernel[i] - 1);
+      ends[i] = total / 2;
+      ends[i + N] = total - ends[i];
+    }
+    return ends;
+  }
+  std::string text() const { return name_.empty() ? sizes_.text() : name_; }
+
+ private:
+  Sizes<N> sizes_;
+  std::string name_;
 };
 
 }  // namespace octet

@@ -1,7 +1,6 @@
 #pragma once
 // Pools over 1, 2 and 3 spatial dimensions. Names and arguments are torch.nn's; x (N, C, spatial...), or without N.
 
-#include <optional>
 #include <string>
 
 #include "octet/nn/module.h"
@@ -22,7 +21,7 @@ class PoolNd : public Module {
 
 template <size_t N>
 struct MaxPoolOptions {
-  std::optional<Sizes<N>> stride = {};  // the kernel's size if not given
+  OptionalSizes<N> stride = {};  // the kernel's size if not given
   Sizes<N> padding = 0;                 // never wins
   Sizes<N> dilation = 1;
   bool ceil_mode = false;
@@ -44,7 +43,7 @@ class MaxPoolNd : public PoolNd<N> {
 
 template <size_t N>
 struct AvgPoolOptions {
-  std::optional<Sizes<N>> stride = {};
+  OptionalSizes<N> stride = {};
   Sizes<N> padding = 0;
   bool ceil_mode = false;
   bool count_include_pad = true;

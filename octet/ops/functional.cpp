@@ -239,7 +239,7 @@ Tensor conv_transpose(const Tensor& x, const Tensor& weight, const Tensor& bias,
                               Sizes<N> padding, Sizes<N> output_padding, int64_t groups, Sizes<N> dilation) {          \
     return conv_transpose<N>(x, weight, bias, stride, padding, output_padding, groups, dilation);                      \
   }                                                                                                                    \
-  Tensor max_pool##N##d(const Tensor& x, Sizes<N> kernel, std::optional<Sizes<N>> stride, Sizes<N> padding,            \
+  Tensor max_pool##N##d(const Tensor& x, Sizes<N> kernel, OptionalSizes<N> stride, Sizes<N> padding,            \
                         Sizes<N> dilation, bool ceil_mode) {                                                           \
     return detail::call_pool<N>(                                                                                       \
         "max_pool", x, detail::max_pool_attrs<N>(kernel, stride.value_or(kernel), padding, dilation, ceil_mode));      \
@@ -257,22 +257,22 @@ OCTET_LAYERS(3)
 
 namespace {
 template <size_t N>
-Tensor avg_pool(const Tensor& x, const Sizes<N>& kernel, const std::optional<Sizes<N>>& stride, const Sizes<N>& padding,
+Tensor avg_pool(const Tensor& x, const Sizes<N>& kernel, const OptionalSizes<N>& stride, const Sizes<N>& padding,
                 bool ceil_mode, bool count_include_pad, int64_t divisor_override) {
   return detail::call_pool<N>("avg_pool", x, detail::avg_pool_attrs<N>(kernel, stride.value_or(kernel), padding, ceil_mode,
                                                                        count_include_pad, divisor_override));
 }
 }  // namespace
 
-Tensor avg_pool1d(const Tensor& x, Sizes<1> kernel, std::optional<Sizes<1>> stride, Sizes<1> padding, bool ceil_mode,
+Tensor avg_pool1d(const Tensor& x, Sizes<1> kernel, OptionalSizes<1> stride, Sizes<1> padding, bool ceil_mode,
                   bool count_include_pad) {
   return avg_pool<1>(x, kernel, stride, padding, ceil_mode, count_include_pad, 0);
 }
-Tensor avg_pool2d(const Tensor& x, Sizes<2> kernel, std::optional<Sizes<2>> stride, Sizes<2> padding, bool ceil_mode,
+Tensor avg_pool2d(const Tensor& x, Sizes<2> kernel, OptionalSizes<2> stride, Sizes<2> padding, bool ceil_mode,
                   bool count_include_pad, int64_t divisor_override) {
   return avg_pool<2>(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override);
 }
-Tensor avg_pool3d(const Tensor& x, Sizes<3> kernel, std::optional<Sizes<3>> stride, Sizes<3> padding, bool ceil_mode,
+Tensor avg_pool3d(const Tensor& x, Sizes<3> kernel, OptionalSizes<3> stride, Sizes<3> padding, bool ceil_mode,
                   bool count_include_pad, int64_t divisor_override) {
   return avg_pool<3>(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override);
 }
@@ -325,12 +325,13 @@ Tensor embedding_bag(const Tensor& index, const Tensor& weight, const Tensor& of
 namespace detail {
 
 const char* pad_mode(const std::string& mode, std::string_view who) {
-  if (mode == "constant") return "constant";
+  const bool border = who == "pad";  // of constants; those of convolutions are "zeros"
+  if (mode == "constant" && border) return "constant";
   if (mode == "reflect") return "reflect";
   if (mode == "replicate") return "edge";
   if (mode == "circular") return "wrap";
   OCTET_FAIL(invalid_argument, "{}: mode \"{}\"; expected {}, reflect, replicate or circular", who, mode,
-             who == "pad" ? "constant" : "zeros");
+             border ? "constant" : "zeros");
 }
 
 Tensor channel_dropout(const Tensor& x, int64_t spatial, double p, bool training, std::string_view who) {

@@ -1,9 +1,9 @@
 #pragma once
 // Operators as functions, under PyTorch's names (torch.*, torch.nn.functional.*) and with its order of arguments, and the
-// arithmetic of tensors. Losses are in nn/loss.h, interpolate in nn/upsample.h.
-// Each is one ops::call: recorded by autograd, seen by tracing. On quantized operands those that keep or fix their qparams
-// work directly; those that need qparams for the result (add, cat, matmul ...) are an error that says so: use
-// quant::FloatFunctional (quant::QFunctional once converted), or ops::call with the qparams wanted.
+// arithmetic of tensors; losses are in nn/loss.h, interpolate in nn/upsample.h. They call operators: recorded by autograd,
+// seen by tracing. On quantized operands those that keep or fix their qparams work directly; those that need qparams for the
+// result (add, cat, matmul ...) are an error that says so: use quant::FloatFunctional (quant::QFunctional once converted), or
+// ops::call with the qparams wanted.
 
 #include <optional>
 #include <string>
@@ -125,17 +125,17 @@ Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bia
 Tensor conv_transpose3d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Sizes<3> stride = 1,
                         Sizes<3> padding = 0, Sizes<3> output_padding = 0, int64_t groups = 1, Sizes<3> dilation = 1);
 // stride: the kernel's size if not given. divisor_override 0: the number of elements.
-Tensor max_pool1d(const Tensor& x, Sizes<1> kernel_size, std::optional<Sizes<1>> stride = {}, Sizes<1> padding = 0,
+Tensor max_pool1d(const Tensor& x, Sizes<1> kernel_size, OptionalSizes<1> stride = {}, Sizes<1> padding = 0,
                   Sizes<1> dilation = 1, bool ceil_mode = false);
-Tensor max_pool2d(const Tensor& x, Sizes<2> kernel_size, std::optional<Sizes<2>> stride = {}, Sizes<2> padding = 0,
+Tensor max_pool2d(const Tensor& x, Sizes<2> kernel_size, OptionalSizes<2> stride = {}, Sizes<2> padding = 0,
                   Sizes<2> dilation = 1, bool ceil_mode = false);
-Tensor max_pool3d(const Tensor& x, Sizes<3> kernel_size, std::optional<Sizes<3>> stride = {}, Sizes<3> padding = 0,
+Tensor max_pool3d(const Tensor& x, Sizes<3> kernel_size, OptionalSizes<3> stride = {}, Sizes<3> padding = 0,
                   Sizes<3> dilation = 1, bool ceil_mode = false);
-Tensor avg_pool1d(const Tensor& x, Sizes<1> kernel_size, std::optional<Sizes<1>> stride = {}, Sizes<1> padding = 0,
+Tensor avg_pool1d(const Tensor& x, Sizes<1> kernel_size, OptionalSizes<1> stride = {}, Sizes<1> padding = 0,
                   bool ceil_mode = false, bool count_include_pad = true);
-Tensor avg_pool2d(const Tensor& x, Sizes<2> kernel_size, std::optional<Sizes<2>> stride = {}, Sizes<2> padding = 0,
+Tensor avg_pool2d(const Tensor& x, Sizes<2> kernel_size, OptionalSizes<2> stride = {}, Sizes<2> padding = 0,
                   bool ceil_mode = false, bool count_include_pad = true, int64_t divisor_override = 0);
-Tensor avg_pool3d(const Tensor& x, Sizes<3> kernel_size, std::optional<Sizes<3>> stride = {}, Sizes<3> padding = 0,
+Tensor avg_pool3d(const Tensor& x, Sizes<3> kernel_size, OptionalSizes<3> stride = {}, Sizes<3> padding = 0,
                   bool ceil_mode = false, bool count_include_pad = true, int64_t divisor_override = 0);
 // A size of -1 (PyTorch's None) keeps x's.
 Tensor adaptive_avg_pool1d(const Tensor& x, Sizes<1> output_size);

@@ -1,10 +1,11 @@
 #pragma once
 // One size per spatial dimension, as PyTorch writes them: Sizes<2>(3) is {3, 3}, Sizes<2>{3, 5} is {3, 5}.
-// ConvPadding is that, or "same" or "valid".
+// OptionalSizes may be left off; ConvPadding may be "same" or "valid" instead.
 
 #include <array>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,24 @@ class Sizes {
 
  private:
   std::array<int64_t, N> values_;
+};
+
+// Sizes, or none: a pool's stride, which is the kernel's size if it is not given.
+template <size_t N>
+class OptionalSizes {
+ public:
+  OptionalSizes() = default;
+  OptionalSizes(std::nullopt_t) {}                                     // NOLINT: implicit
+  OptionalSizes(int64_t same) : value_(same) {}                        // NOLINT
+  OptionalSizes(int same) : value_(same) {}                            // NOLINT
+  OptionalSizes(std::initializer_list<int64_t> each) : value_(Sizes<N>(each)) {}
+  OptionalSizes(const std::vector<int64_t>& each) : value_(each) {}    // NOLINT
+  OptionalSizes(const Sizes<N>& each) : value_(each) {}                // NOLINT
+  OptionalSizes(std::optional<Sizes<N>> value) : value_(value) {}      // NOLINT
+  Sizes<N> value_or(const Sizes<N>& otherwise) const { return value_.value_or(otherwise); }
+
+ private:
+  std::optional<Sizes<N>> value_;
 };
 
 // The padding of a convolution: sizes, the same before and behind each dimension; or "valid", none;

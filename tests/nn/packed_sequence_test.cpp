@@ -127,7 +127,9 @@ void expect_alone(const M& made, bool has_cell) {
         EXPECT_TRUE(equal(y.detach().select(0, at).slice(0, 0, sequences[n].size(0)), alone[0].detach())) << to_string(*network);
         EXPECT_TRUE(equal(out.h_n.detach().select(1, at), alone[1].detach())) << to_string(*network);
         EXPECT_EQ(out.c_n.defined(), has_cell);
-        if (has_cell) EXPECT_TRUE(equal(out.c_n.detach().select(1, at), alone[2].detach())) << to_string(*network);
+        if (has_cell) {
+          EXPECT_TRUE(equal(out.c_n.detach().select(1, at), alone[2].detach())) << to_string(*network);
+        }
       }
     }
   }

@@ -118,8 +118,8 @@ TEST(PaddingMode, IsSavedWithTheModule) {
   testing::TempDir dir;
   auto model = make<Sequential>(Conv2d(3, 4, 3, {.padding = "same", .padding_mode = "circular"}), Conv2d(4, 4, 3, {.padding = "valid"}),
                                 Conv2d(4, 2, 3, {.padding = {1, 2}, .padding_mode = "replicate"}));
-  io::save_model(dir / "model.octet", *model);
-  auto loaded = io::load_model(dir / "model.octet");
+  save_model(dir / "model.octet", *model);
+  auto loaded = load_model(dir / "model.octet");
   EXPECT_EQ(to_string(*loaded), to_string(*model));
   const Tensor x = Tensor::randn({1, 3, 6, 6}, 1);
   EXPECT_TRUE(equal((*loaded)(x).detach(), (*model)(x).detach()));

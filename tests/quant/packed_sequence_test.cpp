@@ -5,6 +5,7 @@
 
 #include "octet/base/random.h"
 #include "octet/nn/rnn.h"
+#include "octet/ops/functional.h"
 #include "octet/quant/modules/recurrent.h"
 #include "octet/quant/modules/stubs.h"
 #include "octet/quant/workflow/eager.h"
@@ -39,7 +40,9 @@ void expect_alone(nn::Module& network, const std::vector<Tensor>& xs, bool cell)
       const std::vector<Tensor> alone = network(std::vector<Tensor>{given[n]});
       EXPECT_TRUE(equal(y.select(1, at).slice(0, 0, given[n].size(0)), alone[0])) << nn::to_string(network);
       EXPECT_TRUE(equal(out.h_n.select(1, at), alone[1])) << nn::to_string(network);
-      if (cell) EXPECT_TRUE(equal(out.c_n.select(1, at), alone[2])) << nn::to_string(network);
+      if (cell) {
+        EXPECT_TRUE(equal(out.c_n.select(1, at), alone[2])) << nn::to_string(network);
+      }
     }
   }
 }

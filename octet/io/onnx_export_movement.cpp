@@ -1,4 +1,7 @@
 // Writers of operators that move, pick and resize.
+#include <algorithm>
+#include <limits>
+
 #include "octet/io/onnx_export_impl.h"
 #include "octet/io/onnx_impl.h"
 
@@ -46,8 +49,31 @@ void write_slice(Exporter& ex, const CallView& c) {
          c.out[0]);
 }
 
+// Opset 13 has no mode "wrap": the ends of what is left of x, put before and behind it.
+void write_wrapped(Exporter& ex, const CallView& c) {
+  const std::vector<int64_t>& pads = c.attrs().get_ints("pads");
+  const auto rank = static_cast<size_t>(c.rank());
+  constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
+  std::string x = c.in[0];
+  for (size_t d = 0; d < rank; ++d) {
+    const int64_t before = pads[d], after = pads[d + rank];
+    const std::string axis = ex.ints(c, "axes", {static_cast<int64_t>(d)});
+    auto slice = [&](int64_t start, int64_t end) {
+      return ex.step(c, "Slice", {x, ex.ints(c, "starts", {start}), ex.ints(c, "ends", {end}), axis});
+    };
+    if (before < 0 || after < 0) x = slice(std::max<int64_t>(-before, 0), after < 0 ? after : kEnd);
+    Names parts;
+    if (before > 0) parts.push_back(slice(-before, kEnd));
+    parts.push_back(x);
+    if (after > 0) parts.push_back(slice(0, after));
+    if (parts.size() > 1) x = ex.step(c, "Concat", parts, {{"axis", static_cast<int64_t>(d)}});
+  }
+  ex.add(c, "Identity", {x}, c.out[0]);
+}
+
 void write_pad(Exporter& ex, const CallView& c) {
   const std::string& mode = c.attrs().get_string("mode");
+  if (mode == "wrap") return write_wrapped(ex, c);
   if (mode == "constant" && c.type(0).dtype != DType::float32 && !c.type(0).is_quantized())
     throw Exporter::Unsupported{"pad of " + to_string(c.type(0).dtype)};
   std::string value = mode == "constant" ? ex.scalar(c, static_cast<float>(c.attrs().get_double("value"))) : "";

@@ -166,7 +166,7 @@ void import_pad(Importer& im, const NodeView& n) {
     if (p < -kMaxPad || p > kMaxPad) n.fail(ErrorCode::corrupt, "a pad of {}", p);
   bool nothing = std::all_of(pads.begin(), pads.end(), [](int64_t p) { return p == 0; });
   if (nothing) return im.out(n, 0, x);
-  if (mode != "constant" && mode != "reflect" && mode != "edge") n.unsupported("mode {}", mode);
+  if (mode != "constant" && mode != "reflect" && mode != "edge" && mode != "wrap") n.unsupported("mode {}", mode);
   im.out(n, 0, im.call(n, "pad", {x}, {{"pads", pads}, {"value", value}, {"mode", mode}}));
 }
 

@@ -12,11 +12,13 @@ namespace octet::nn {
 template <size_t N>
 struct ConvOptions {
   Sizes<N> stride = 1;
-  Sizes<N> padding = 0;
+  ConvPadding<N> padding = 0;  // or "same", "valid"; transposed: sizes
   Sizes<N> dilation = 1;
   int64_t groups = 1;
   bool bias = true;
   Sizes<N> output_padding = 0;  // transposed only
+  // What the padding is filled with: "zeros", or of x: "reflect", "replicate", "circular" (not transposed).
+  std::string padding_mode = "zeros";
 };
 
 // What all convolutions share. x (N, in_channels, spatial...); weight (out_channels, in_channels/groups, kernel...), of a
@@ -29,7 +31,7 @@ class ConvNd : public Module {
   // The operator: "conv2d", "conv_transpose2d".
   static const char* op_name();
 
-  // Error if groups does not divide the channels, or a size is out of range.
+  // Error if groups does not divide the channels, a size is out of range, or a padding does not go with the other options.
   ConvNd(int64_t in_channels, int64_t out_channels, Sizes<N> kernel_size, ConvOptions<N> options = {});
   // x without the batch dimension is taken as a batch of one.
   Tensor forward(Tensor x) override;
@@ -38,8 +40,9 @@ class ConvNd : public Module {
 
   // The convolution with other weights, as fake-quantized ones.
   Tensor conv_forward(const Tensor& x, const Tensor& weight, const Tensor& bias) const;
-  // The attributes of the operator.
+  // The attributes of the operator, and of the pad operator before it; empty: there is none (padding_mode "zeros").
   Attrs op_attrs() const;
+  Attrs pad_attrs() const;
   // The dimension of `weight` that holds output channels (within a group, for a transposed one).
   static constexpr int64_t output_channel_axis() { return transposed ? 1 : 0; }
 

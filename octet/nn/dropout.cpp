@@ -4,6 +4,7 @@
 #include "octet/nn/python_impl.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
+#include "octet/ops/functional_impl.h"
 
 namespace octet::nn {
 
@@ -19,12 +20,7 @@ Tensor Dropout::forward(Tensor x) { return functional::dropout(x, p, training())
 std::string Dropout::extra_repr() const { return fmt::format("p={}, inplace=False", python(p)); }
 
 Tensor FeatureDropout::forward(Tensor x) {
-  if (!training() || p == 0) return x;
-  OCTET_CHECK(x.dim() == spatial() + 1 || x.dim() == spatial() + 2, invalid_argument, "{}: the input is {}; expected {} or {} "
-              "dimensions", type_name(), octet::to_string(x.type()), spatial() + 1, spatial() + 2);
-  Shape channels(x.shape().begin(), x.shape().end() - spatial());
-  channels.insert(channels.end(), static_cast<size_t>(spatial()), 1);
-  return x * functional::dropout(Tensor::ones(channels), p, true);
+  return functional::detail::channel_dropout(x, spatial(), p, training(), type_name());
 }
 
 }  // namespace octet::nn

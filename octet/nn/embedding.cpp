@@ -7,7 +7,6 @@
 #include "octet/nn/python_impl.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
-#include "octet/ops/op.h"
 
 namespace octet::nn {
 
@@ -45,11 +44,7 @@ Embedding::Embedding(int64_t rows, int64_t columns, std::optional<int64_t> paddi
 Tensor Embedding::forward(Tensor index) { return rows_of(weight, index); }
 
 Tensor Embedding::rows_of(const Tensor& w, const Tensor& index) const {
-  Tensor y = functional::embedding(index, w);
-  if (!padding_idx || !training()) return y;
-  // The rows of padding have their values, and no gradient.
-  Tensor padded = ops::call("equal", {index.unsqueeze(-1), Tensor::scalar(static_cast<double>(*padding_idx), index.dtype())});
-  return ops::call("where", {padded, y.detach(), y});
+  return functional::embedding(index, w, padding_idx);
 }
 std::string Embedding::extra_repr() const {
   std::string s = fmt::format("{}, {}", num_embeddings, embedding_dim);
@@ -74,9 +69,9 @@ std::vector<Tensor> EmbeddingBag::forward(std::vector<Tensor> inputs) { return {
 Tensor EmbeddingBag::bags_of(const Tensor& weight, std::vector<Tensor> inputs, const EmbeddingBagOptions& options) {
   OCTET_CHECK(!inputs.empty() && inputs.size() <= 3, invalid_argument,
               "EmbeddingBag: {} inputs given; it takes indices, offsets and per_sample_weights", inputs.size());
-  inputs.insert(inputs.begin(), weight);
-  return ops::call("embedding_bag", inputs, {{"mode", options.mode}, {"include_last_offset", options.include_last_offset},
-                                             {"padding_idx", padding_number(options.padding_idx)}});
+  inputs.resize(3);
+  return functional::embedding_bag(inputs[0], weight, inputs[1], options.mode, inputs[2], options.include_last_offset,
+                                   options.padding_idx);
 }
 std::string EmbeddingBag::extra_repr() const {
   std::string s = fmt::format("{}, {}, mode={}", num_embeddings, embedding_dim, options.mode);

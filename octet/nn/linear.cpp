@@ -6,7 +6,6 @@
 #include "octet/nn/init.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
-#include "octet/ops/op.h"
 
 namespace octet::nn {
 
@@ -48,7 +47,7 @@ Bilinear::Bilinear(int64_t in1, int64_t in2, int64_t out, bool with_bias)
 
 std::vector<Tensor> Bilinear::forward(std::vector<Tensor> inputs) {
   OCTET_CHECK(inputs.size() == 2, invalid_argument, "Bilinear: {} inputs given; it takes two", inputs.size());
-  return {ops::call("bilinear", {inputs[0], inputs[1], weight, bias})};
+  return {functional::bilinear(inputs[0], inputs[1], weight, bias)};
 }
 
 std::string Bilinear::extra_repr() const {

@@ -13,6 +13,7 @@
 #include "octet/nn/module.h"
 #include "octet/nn/norm.h"
 #include "octet/nn/optim.h"
+#include "octet/nn/packed_sequence.h"
 #include "octet/nn/pooling.h"
 #include "octet/nn/registry.h"
 #include "octet/nn/rnn.h"

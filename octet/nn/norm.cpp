@@ -6,7 +6,8 @@
 #include "octet/base/check_impl.h"
 #include "octet/nn/python_impl.h"
 #include "octet/nn/registry.h"
-#include "octet/ops/op.h"
+#include "octet/ops/functional.h"
+#include "octet/ops/functional_impl.h"
 
 namespace octet::nn {
 
@@ -39,13 +40,6 @@ Attrs config_of(int64_t num_features, const Options& o) {
           {"affine", o.affine},
           {"track_running_stats", o.track_running_stats}};
 }
-
-// running += momentum * (value - running), for `n` values.
-void move_towards(Tensor& running, const float* value, double scale, double momentum, int64_t n) {
-  auto m = static_cast<float>(momentum), s = static_cast<float>(scale);
-  float* r = running.data<float>();
-  for (int64_t c = 0; c < n; ++c) r[c] += m * (value[c] * s - r[c]);
-}
 }  // namespace
 
 BatchNorm::BatchNorm(int64_t n, BatchNormOptions o)
@@ -65,21 +59,11 @@ Tensor BatchNorm::forward(Tensor x) {
 Tensor BatchNorm::normalize(const Tensor& x, bool batch_statistics) {
   OCTET_CHECK(x.size(1) == num_features, invalid_argument, "{}: the input {} has {} channels; expected {}", type_name(),
               octet::to_string(x.type()), x.size(1), num_features);
-  Tensor gamma = weight.defined() ? weight : Tensor::ones({num_features});
-  Tensor beta = bias.defined() ? bias : Tensor::zeros({num_features});
-  if (!batch_statistics)
-    return ops::call("batch_norm", {x, gamma, beta, running_mean, running_var}, {{"eps", options.eps}});
-  int64_t count = x.numel() / num_features;
-  OCTET_CHECK(count > 1, invalid_argument, "{}: training needs more than one value per channel, got shape {}", type_name(),
-              octet::to_string(x.shape()));
-  std::vector<Tensor> results = ops::call_all("batch_norm_training", {x, gamma, beta}, {{"eps", options.eps}});
-  if (training() && options.track_running_stats) {
-    double unbias = static_cast<double>(count) / static_cast<double>(count - 1);
-    move_towards(running_mean, results[1].data<float>(), 1, options.momentum, num_features);
-    move_towards(running_var, results[2].data<float>(), unbias, options.momentum, num_features);
-    ++*num_batches_tracked.data<int64_t>();
-  }
-  return results[0];
+  const bool move = training() && options.track_running_stats;
+  Tensor y = functional::detail::batch_norm(x, running_mean, running_var, weight, bias, batch_statistics, move,
+                                            options.momentum, options.eps, type_name());
+  if (batch_statistics && move) ++*num_batches_tracked.data<int64_t>();
+  return y;
 }
 
 std::string BatchNorm::extra_repr() const {
@@ -126,7 +110,7 @@ Tensor LayerNorm::forward(Tensor x) {
   OCTET_CHECK(x.dim() >= rank && std::equal(normalized_shape.begin(), normalized_shape.end(), x.shape().end() - rank),
               invalid_argument, "LayerNorm: the input is {}; expected its last dimensions to be {}", octet::to_string(x.type()),
               octet::to_string(normalized_shape));
-  return ops::call("layer_norm", {x, weight, bias}, {{"axis", -rank}, {"eps", eps}});
+  return functional::layer_norm(x, normalized_shape, weight, bias, eps);
 }
 
 std::string LayerNorm::extra_repr() const {
@@ -149,7 +133,7 @@ GroupNorm::GroupNorm(int64_t groups, int64_t channels, double eps, bool affine)
 Tensor GroupNorm::forward(Tensor x) {
   OCTET_CHECK(x.dim() >= 2 && x.size(1) == num_channels, invalid_argument, "GroupNorm: the input is {}; expected {} channels",
               octet::to_string(x.type()), num_channels);
-  return ops::call("group_norm", {x, weight, bias}, {{"groups", num_groups}, {"eps", eps}});
+  return functional::group_norm(x, num_groups, weight, bias, eps);
 }
 std::string GroupNorm::extra_repr() const {
   return fmt::format("{}, {}, eps={}, affine={}", num_groups, num_channels, eps, python(weight.defined()));
@@ -172,40 +156,16 @@ InstanceNorm::InstanceNorm(int64_t n, InstanceNormOptions o)
       running_var(buffer("running_var", o.track_running_stats ? Tensor::ones({n}) : Tensor())),
       num_batches_tracked(buffer("num_batches_tracked", o.track_running_stats ? Tensor::zeros({}, DType::int64) : Tensor())) {}
 
-// The samples' statistics as those of a batch norm over samples times channels, averaged over the samples.
-void InstanceNorm::track(const Tensor& given) {
-  Tensor x = given.detach();
-  const int64_t samples = x.size(0), count = x.numel() / (samples * num_features);
-  std::vector<Tensor> results =
-      ops::call_all("batch_norm_training", {x.reshape({1, samples * num_features, count})}, {{"eps", options.eps}});
-  std::vector<float> mean(static_cast<size_t>(num_features)), var(mean);
-  for (int64_t i = 0; i < samples * num_features; ++i) {
-    mean[static_cast<size_t>(i % num_features)] += results[1].data<float>()[i] / static_cast<float>(samples);
-    var[static_cast<size_t>(i % num_features)] += results[2].data<float>()[i] / static_cast<float>(samples);
-  }
-  move_towards(running_mean, mean.data(), 1, options.momentum, num_features);
-  move_towards(running_var, var.data(), static_cast<double>(count) / static_cast<double>(std::max<int64_t>(1, count - 1)),
-               options.momentum, num_features);
-}
-
 Tensor InstanceNorm::forward(Tensor x) {
   const bool unbatched = x.dim() == spatial() + 1;
   OCTET_CHECK((unbatched || x.dim() == spatial() + 2) && x.size(unbatched ? 0 : 1) == num_features, invalid_argument,
               "{}: the input is {}; expected {} channels and {} spatial dimensions", type_name(), octet::to_string(x.type()),
               num_features, spatial());
-  if (unbatched) x = x.unsqueeze(0);
-  Tensor y;
-  if (!training() && options.track_running_stats) {
-    y = ops::call("batch_norm", {x, weight.defined() ? weight : Tensor::ones({num_features}),
-                                 bias.defined() ? bias : Tensor::zeros({num_features}), running_mean, running_var},
-                  {{"eps", options.eps}});
-  } else {
-    OCTET_CHECK(x.numel() > x.size(0) * num_features, invalid_argument,
-                "{}: needs more than one value per channel, got shape {}", type_name(), octet::to_string(x.shape()));
-    if (options.track_running_stats) track(x);
-    y = ops::call("instance_norm", {x, weight, bias}, {{"eps", options.eps}});
-  }
-  return unbatched ? y.squeeze(0) : y;
+  return functional::detail::on_images(x, static_cast<size_t>(spatial()), [&](const Tensor& images) {
+    return functional::detail::instance_norm(images, running_mean, running_var, weight, bias,
+                                             training() || !options.track_running_stats, options.momentum, options.eps,
+                                             type_name());
+  });
 }
 
 std::string InstanceNorm::extra_repr() const { return repr(num_features, options); }

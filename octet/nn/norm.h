@@ -108,9 +108,6 @@ class InstanceNorm : public Module {
  protected:
   InstanceNorm(int64_t num_features, InstanceNormOptions options);
   virtual int64_t spatial() const = 0;
-
- private:
-  void track(const Tensor& x);
 };
 #define OCTET_INSTANCE_NORM(N)                                                                   \
   class InstanceNorm##N##d : public InstanceNorm {                                               \

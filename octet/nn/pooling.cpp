@@ -3,7 +3,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/nn/python_impl.h"
 #include "octet/nn/registry.h"
-#include "octet/ops/op.h"
+#include "octet/ops/functional_impl.h"
 
 namespace octet::nn {
 
@@ -21,12 +21,6 @@ OCTET_MODULE(AdaptiveMaxPool2d)
 OCTET_MODULE(AdaptiveMaxPool3d)
 
 namespace {
-// Calls the operator on images; one without the batch dimension is a batch of one.
-Tensor call_on_images(const std::string& op, const Tensor& x, const Attrs& attrs, size_t spatial) {
-  if (x.dim() != static_cast<int64_t>(spatial) + 1) return ops::call(op, {x}, attrs);
-  return ops::call(op, {x.unsqueeze(0)}, attrs).squeeze(0);
-}
-
 // The beginnings of the operators' paddings: all are even.
 template <size_t N>
 Sizes<N> padding_of(const Attrs& c) {
@@ -37,7 +31,7 @@ Sizes<N> padding_of(const Attrs& c) {
 
 template <size_t N>
 Tensor PoolNd<N>::forward(Tensor x) {
-  return call_on_images(op_name(), x, op_attrs(), N);
+  return functional::detail::call_pool<N>(kind(), x, op_attrs());
 }
 
 template <size_t N>
@@ -46,8 +40,7 @@ MaxPoolNd<N>::MaxPoolNd(Sizes<N> kernel, MaxPoolOptions<N> o)
 
 template <size_t N>
 Attrs MaxPoolNd<N>::op_attrs() const {
-  return {{"kernel", kernel_size.list()}, {"stride", stride.list()}, {"padding", padding.both_ends()},
-          {"dilation", dilation.list()}, {"ceil_mode", ceil_mode}};
+  return functional::detail::max_pool_attrs<N>(kernel_size, stride, padding, dilation, ceil_mode);
 }
 
 template <size_t N>
@@ -65,10 +58,7 @@ AvgPoolNd<N>::AvgPoolNd(Sizes<N> kernel, AvgPoolOptions<N> o)
 
 template <size_t N>
 Attrs AvgPoolNd<N>::op_attrs() const {
-  Attrs attrs{{"kernel", kernel_size.list()}, {"stride", stride.list()}, {"padding", padding.both_ends()},
-              {"ceil_mode", ceil_mode}, {"count_include_pad", count_include_pad}};
-  if (divisor_override != 0) attrs.set("divisor_override", divisor_override);
-  return attrs;
+  return functional::detail::avg_pool_attrs<N>(kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override);
 }
 
 template <size_t N>
@@ -85,12 +75,7 @@ std::string AvgPoolNd<N>::extra_repr() const {
 
 template <size_t N, bool maximum>
 Tensor AdaptivePoolNd<N, maximum>::forward(Tensor x) {
-  std::vector<int64_t> size = output_size.list();
-  OCTET_CHECK(x.dim() >= static_cast<int64_t>(N), invalid_argument, "{}: the input is {}", this->type_name(),
-              octet::to_string(x.type()));
-  for (size_t i = 0; i < N; ++i)
-    if (size[i] == -1) size[i] = x.size(static_cast<int64_t>(i) - static_cast<int64_t>(N));
-  return call_on_images(op_name(), x, {{"output_size", size}}, N);
+  return functional::detail::adaptive_pool<N>(kind(), x, output_size);
 }
 
 template <size_t N, bool maximum>

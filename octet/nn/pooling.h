@@ -1,7 +1,6 @@
 #pragma once
 // Pools over 1, 2 and 3 spatial dimensions. Names and arguments are torch.nn's; x (N, C, spatial...), or without N.
 
-#include <optional>
 #include <string>
 
 #include "octet/nn/module.h"
@@ -14,13 +13,15 @@ template <size_t N>
 class PoolNd : public Module {
  public:
   Tensor forward(Tensor x) override;
-  virtual std::string op_name() const = 0;
   virtual Attrs op_attrs() const = 0;
+
+ protected:
+  virtual std::string kind() const = 0;  // "max_pool"
 };
 
 template <size_t N>
 struct MaxPoolOptions {
-  std::optional<Sizes<N>> stride = {};  // the kernel's size if not given
+  OptionalSizes<N> stride = {};  // the kernel's size if not given
   Sizes<N> padding = 0;                 // never wins
   Sizes<N> dilation = 1;
   bool ceil_mode = false;
@@ -30,17 +31,19 @@ template <size_t N>
 class MaxPoolNd : public PoolNd<N> {
  public:
   explicit MaxPoolNd(Sizes<N> kernel_size, MaxPoolOptions<N> options = {});
-  std::string op_name() const override { return "max_pool" + std::to_string(N) + "d"; }
   Attrs op_attrs() const override;
   std::string extra_repr() const override;
   Attrs config() const override { return op_attrs(); }
   Sizes<N> kernel_size, stride, padding, dilation;
   bool ceil_mode;
+
+ protected:
+  std::string kind() const override { return "max_pool"; }
 };
 
 template <size_t N>
 struct AvgPoolOptions {
-  std::optional<Sizes<N>> stride = {};
+  OptionalSizes<N> stride = {};
   Sizes<N> padding = 0;
   bool ceil_mode = false;
   bool count_include_pad = true;
@@ -51,13 +54,15 @@ template <size_t N>
 class AvgPoolNd : public PoolNd<N> {
  public:
   explicit AvgPoolNd(Sizes<N> kernel_size, AvgPoolOptions<N> options = {});
-  std::string op_name() const override { return "avg_pool" + std::to_string(N) + "d"; }
   Attrs op_attrs() const override;
   std::string extra_repr() const override;
   Attrs config() const override;
   Sizes<N> kernel_size, stride, padding;
   bool ceil_mode, count_include_pad;
   int64_t divisor_override;
+
+ protected:
+  std::string kind() const override { return "avg_pool"; }
 };
 
 // Over an even grid of output_size cells; -1 (PyTorch's None) keeps a dimension's size.
@@ -66,11 +71,13 @@ class AdaptivePoolNd : public PoolNd<N> {
  public:
   explicit AdaptivePoolNd(Sizes<N> output_size) : output_size(output_size) {}
   Tensor forward(Tensor x) override;
-  std::string op_name() const override { return std::string(maximum ? "adaptive_max_pool" : "adaptive_avg_pool") + std::to_string(N) + "d"; }
   Attrs op_attrs() const override { return {{"output_size", output_size.list()}}; }
   std::string extra_repr() const override;
   Attrs config() const override { return op_attrs(); }
   Sizes<N> output_size;
+
+ protected:
+  std::string kind() const override { return maximum ? "adaptive_max_pool" : "adaptive_avg_pool"; }
 };
 
 template <typename Pool, size_t N>

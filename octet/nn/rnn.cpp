@@ -2,6 +2,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/nn/init.h"
+#include "octet/nn/packed_sequence.h"
 #include "octet/nn/python_impl.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
@@ -72,6 +73,12 @@ Tensor RNNBase::parameter_of(const std::string& kind, int64_t layer, bool revers
 Tensor RNNBase::forward(Tensor x) { return forward(std::vector<Tensor>{std::move(x)}).at(0); }
 
 std::vector<Tensor> RNNBase::forward(std::vector<Tensor> inputs) {
+  if (!utils::detail::is_packed(inputs)) return run(inputs);
+  return utils::detail::run_packed(inputs, gates() == 4 ? 2 : 1, type_name(),
+                                   [this](const std::vector<Tensor>& one) { return run(one); });
+}
+
+std::vector<Tensor> RNNBase::run(const std::vector<Tensor>& inputs) {
   const bool has_cell = gates() == 4;
   OCTET_CHECK(!inputs.empty() && inputs.size() <= (has_cell ? 3 : 2), invalid_argument, "{}: {} inputs given; it takes x and {}",
               type_name(), inputs.size(), has_cell ? "two states" : "a state");
@@ -111,6 +118,11 @@ std::vector<Tensor> RNNBase::forward(std::vector<Tensor> inputs) {
   };
   if (has_cell) return {x, stacked(h), stacked(c)};
   return {x, stacked(h)};
+}
+
+std::optional<std::vector<TensorType>> RNNBase::infer(const std::vector<TensorType>& inputs) const {
+  if (utils::detail::is_packed(inputs)) utils::detail::fail_traced(type_name());
+  return std::nullopt;
 }
 
 std::string RNNBase::extra_repr() const {

@@ -21,11 +21,14 @@ struct RecurrentOptions {
 // What RNN, LSTM and GRU share. Inputs: x (T, N, input_size) or, of one sequence, (T, input_size); then optionally the
 // first hidden state (layers * directions, N, hidden) and, of an LSTM, the first cell state. Results: y (T, N, directions *
 // hidden), the last hidden state, and of an LSTM the last cell state. All weights start uniform in +-1/sqrt(hidden_size).
+// Instead of x they take a PackedSequence (nn/packed_sequence.h).
 class RNNBase : public Module {
  public:
   // y only.
   Tensor forward(Tensor x) override;
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
+  // Error for a PackedSequence: it cannot be traced.
+  std::optional<std::vector<TensorType>> infer(const std::vector<TensorType>& inputs) const override;
   std::string extra_repr() const override;
   Attrs config() const override;
 
@@ -49,6 +52,9 @@ class RNNBase : public Module {
   virtual Attrs op_attrs() const { return {}; }
   // Where forward gets its weights and biases: the parameters, unless the class keeps others (quantized ones).
   virtual Tensor weight_named(const std::string& name) { return tensor(name); }
+
+ private:
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs);  // forward of what is not packed
 };
 
 class LSTM : public RNNBase {

@@ -1,10 +1,8 @@
 #include "octet/nn/shape.h"
 
-#include "octet/base/check_impl.h"
 #include "octet/nn/python_impl.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
-#include "octet/ops/op.h"
 
 namespace octet::nn {
 
@@ -17,21 +15,13 @@ OCTET_MODULE(ChannelShuffle)
 Tensor Flatten::forward(Tensor x) { return functional::flatten(x, start_dim, end_dim); }
 std::string Flatten::extra_repr() const { return fmt::format("start_dim={}, end_dim={}", start_dim, end_dim); }
 
-Tensor Unflatten::forward(Tensor x) {
-  const int64_t at = ops::normalize_dim(dim, x.dim(), "Unflatten");
-  std::vector<int64_t> shape = x.shape();
-  shape.erase(shape.begin() + at);
-  shape.insert(shape.begin() + at, unflattened_size.begin(), unflattened_size.end());
-  return ops::call("reshape", {x}, {{"shape", shape}});
-}
+Tensor Unflatten::forward(Tensor x) { return functional::unflatten(x, dim, unflattened_size); }
 std::string Unflatten::extra_repr() const {
   return fmt::format("dim={}, unflattened_size={}", dim, python(unflattened_size));
 }
 
 Tensor PixelShuffle::forward(Tensor x) { return functional::pixel_shuffle(x, upscale_factor); }
-Tensor PixelUnshuffle::forward(Tensor x) {
-  return ops::call("pixel_unshuffle", {x}, {{"downscale_factor", downscale_factor}});
-}
-Tensor ChannelShuffle::forward(Tensor x) { return ops::call("channel_shuffle", {x}, {{"groups", groups}}); }
+Tensor PixelUnshuffle::forward(Tensor x) { return functional::pixel_unshuffle(x, downscale_factor); }
+Tensor ChannelShuffle::forward(Tensor x) { return functional::channel_shuffle(x, groups); }
 
 }  // namespace octet::nn

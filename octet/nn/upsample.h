@@ -18,6 +18,8 @@ struct InterpolateOptions {
   bool align_corners = false;
 };
 Tensor interpolate(const Tensor& x, const InterpolateOptions& options);
+// PyTorch's older name for it.
+inline Tensor upsample(const Tensor& x, const InterpolateOptions& options) { return interpolate(x, options); }
 
 }  // namespace octet::functional
 

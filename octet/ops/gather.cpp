@@ -122,8 +122,8 @@ TensorType infer_pad(const Types& t) {
   OCTET_CHECK(pads.size() == 2 * rank, invalid_argument,
               "pad: {} pads for an operand of shape {}; expected {}: the beginnings of every dimension, then the ends",
               pads.size(), dims_text(t[0].dims), 2 * rank);
-  OCTET_CHECK(mode == "constant" || mode == "reflect" || mode == "edge", invalid_argument,
-              "pad: mode=\"{}\"; expected \"constant\", \"reflect\" or \"edge\"", mode);
+  OCTET_CHECK(mode == "constant" || mode == "reflect" || mode == "edge" || mode == "wrap", invalid_argument,
+              "pad: mode=\"{}\"; expected \"constant\", \"reflect\", \"edge\" or \"wrap\"", mode);
   std::vector<Dim> dims;
   for (size_t d = 0; d < rank; ++d) {
     int64_t before = pads[d], after = pads[d + rank];
@@ -133,6 +133,7 @@ TensorType infer_pad(const Types& t) {
       bool fits = n.size() + before + after >= 0 && n.size() + std::min(before, after) >= 0;
       if (mode == "reflect") fits = fits && (most <= 0 || most < n.size());
       if (mode == "edge") fits = fits && (most <= 0 || n.size() > 0);
+      if (mode == "wrap") fits = fits && (most <= 0 || most <= n.size() + std::min<int64_t>({before, after, 0}));
       OCTET_CHECK(fits, invalid_argument, "pad: dimension {} of {} cannot be padded by {} and {} (mode \"{}\")", d,
                   dims_text(t[0].dims), before, after, mode);
     }
@@ -153,6 +154,7 @@ std::vector<int64_t> pad_index(int64_t n, int64_t before, int64_t after, const s
     if (inside) index.push_back(i);
     else if (mode == "constant") index.push_back(-1);
     else if (mode == "edge") index.push_back(i < 0 ? 0 : n - 1);
+    else if (mode == "wrap") index.push_back(i < 0 ? i + n + std::min<int64_t>(after, 0) : i - n - std::min<int64_t>(before, 0));
     else index.push_back(i < 0 ? -i : 2 * (n - 1) - i);
   }
   return index;
@@ -229,16 +231,23 @@ Tensor eval_index_select(const Call& c) {
 }
 
 // Of x[index] along dim: the index's dimensions as one, then back to where the slices came from.
-Tensor select_gradient(const Tensor& dy, const Shape& x, const Tensor& index, int64_t dim, const std::string& who) {
+// Slice `without` (-1: none) gets nothing.
+Tensor select_gradient(const Tensor& dy, const Shape& x, const Tensor& index, int64_t dim, const std::string& who,
+                       int64_t without = -1) {
   Shape flat = x;
   flat[dim] = index.numel();
-  return take_gradient(dy.reshape(flat), dim, wrapped(index, x[dim], who), x[dim]);
+  std::vector<int64_t> at = wrapped(index, x[dim], who);
+  if (without >= 0) std::replace(at.begin(), at.end(), without, int64_t{-1});
+  return take_gradient(dy.reshape(flat), dim, at, x[dim]);
 }
 
 TensorType infer_embedding(const Types& t) {
   need_index(t, "index");
   OCTET_CHECK(t[0].dim() == 2, invalid_argument, "embedding: weight has shape {}; expected (rows, numbers per row)",
               dims_text(t[0].dims));
+  const int64_t padding = t.attrs().get_int("padding_idx");
+  OCTET_CHECK(padding >= -1 && (!t[0].dims[0].known() || padding < t[0].dims[0].size()), invalid_argument,
+              "embedding: padding_idx={}; expected a row of {}, or -1 for none", padding, to_string(t[0]));
   std::vector<Dim> dims = indexed(t[0].dims, 0, t[1].dims);
   // Quantized rows are dequantized unless a quantized result is asked for: weights may have a scale per row.
   if (!t.want()) return TensorType(plain_dtype(t[0]), std::move(dims));
@@ -314,10 +323,10 @@ OCTET_OP(cat, "cat(xs..., *, dim=0) -> y", QRule::own, infer(infer_cat), eval(ev
          Doc{"the operands behind one another along dim"})
 
 // x with borders. pads: what is added before every dimension, then what is added after every dimension (negative: taken
-// off). Modes: "constant" (value), "reflect" (mirrored without the edge), "edge" (repeated). Quantized: pads with
-// quantize(value), qparams unchanged.
+// off). Modes: "constant" (value), "reflect" (mirrored without the edge), "edge" (repeated), "wrap" (from the other end of
+// what is left of x). Quantized: pads with quantize(value), qparams unchanged.
 OCTET_OP(pad, "pad(x, *, pads, value=0., mode=\"constant\") -> y", QRule::same, infer(infer_pad), eval(eval_pad),
-         gradient(pad_gradient), Doc{"borders around x; pads: begins, then ends; mode: \"constant\", \"reflect\" or \"edge\""})
+         gradient(pad_gradient), Doc{"borders around x; pads: begins, then ends; mode: \"constant\", \"reflect\", \"edge\" or \"wrap\""})
 
 // ONNX's Gather: y[a..., i..., b...] = x[a..., index[i...], b...] with `dim` behind a. Negative indices count from the
 // end; one out of range is an Error.
@@ -329,10 +338,13 @@ OCTET_OP(index_select, "index_select(x, index, *, dim=0) -> y", QRule::same, inf
          Doc{"the slices of x at index along dim"})
 
 // Row index[i...] of weight, for every i. The rows of a quantized weight (per tensor, or one scale per row) are
-// dequantized; if a quantized result is asked for they are quantized to that.
-OCTET_OP(embedding, "embedding(weight, index) -> y", QRule::own, infer(infer_embedding), eval(eval_embedding),
+// dequantized; if a quantized result is asked for they are quantized to that. Row padding_idx (-1: none) gets no gradient.
+OCTET_OP(embedding, "embedding(weight, index, *, padding_idx=-1) -> y", QRule::own, infer(infer_embedding), eval(eval_embedding),
          quantized(eval_embedding),
-         gradient([](const Grad& g) { return select_gradient(g.dy(), g[0].shape(), g[1], 0, "embedding"); }), Doc{"the rows of weight at index"})
+         gradient([](const Grad& g) {
+           return select_gradient(g.dy(), g[0].shape(), g[1], 0, "embedding", g.attrs().get_int("padding_idx"));
+         }),
+         Doc{"the rows of weight at index; row padding_idx gets no gradient"})
 
 // x repeated along every dimension.
 OCTET_OP(tile, "tile(x, *, repeats) -> y", QRule::same, infer(infer_tile), eval(eval_tile),

@@ -89,6 +89,9 @@ TEST(Pad, AllModes) {
   expect_equal(pad({1, 0, 1, 0}, "reflect"), longs({4, 5, 6, 1, 2, 3, 4, 5, 6, 1, 2, 3}, {4, 3}));
   expect_equal(pad({1, 1, 0, 0}, "edge"), longs({1, 1, 2, 3, 1, 1, 2, 3, 4, 4, 5, 6}, {3, 4}));
   expect_equal(pad({0, -1, 0, 1}, "constant"), longs({2, 3, 9, 5, 6, 9}, {2, 3}));
+  expect_equal(pad({0, 2, 0, 1}, "wrap"), longs({2, 3, 1, 2, 3, 1, 5, 6, 4, 5, 6, 4}, {2, 6}));
+  expect_equal(pad({1, 0, 0, 2}, "wrap"), longs({4, 5, 6, 4, 5, 1, 2, 3, 1, 2, 4, 5, 6, 4, 5}, {3, 5}));
+  expect_equal(pad({0, -1, 0, 2}, "wrap"), longs({2, 3, 2, 3, 5, 6, 5, 6}, {2, 4}));  // of what is left
   expect_equal(pad({0, 0, 0, 0}, "constant"), x);
 }
 
@@ -98,10 +101,10 @@ TEST(PadQuantized, ConstantsAreQuantizedAndQParamsKept) {
     QType t = random_qtype(random, random_byte_dtype(random));
     Tensor x = random_codes(random, random_shape(random, 1, 4, 5), t);
     Ints pads(2 * x.dim());
-    const char* modes[] = {"constant", "edge", "reflect"};
-    std::string mode = modes[trial % 3];
+    const char* modes[] = {"constant", "edge", "reflect", "wrap"};
+    std::string mode = modes[trial % 4];
     for (int64_t d = 0; d < x.dim(); ++d)
-      for (int64_t* p : {&pads[d], &pads[d + x.dim()]}) *p = random.integer(0, mode == "reflect" ? x.size(d) - 1 : 3);
+      for (int64_t* p : {&pads[d], &pads[d + x.dim()]}) *p = random.integer(0, mode == "reflect" ? x.size(d) - 1 : mode == "wrap" ? std::min<int64_t>(x.size(d), 3) : 3);
     Attrs attrs{{"pads", pads}, {"mode", mode}, {"value", random.uniform(-2, 2)}};
     Tensor y = ops::call("pad", {random_layout(random, x)}, attrs);
     EXPECT_EQ(*y.quantizer(), *t.quantizer);
@@ -124,6 +127,8 @@ TEST(PadTypes, SymbolicDimsAndErrors) {
   };
   fails({1, 1}, "constant", {"pad", "(2, 3)", "expected 4"});
   fails({0, 0, 2, 0}, "reflect", {"pad", "dimension 0", "reflect"});
+  fails({0, 0, 0, 4}, "wrap", {"pad", "dimension 1", "wrap"});
+  fails({0, -1, 0, 3}, "wrap", {"pad", "dimension 1", "wrap"});
   fails({0, 0, 0, -4}, "constant", {"pad", "dimension 1"});
   fails({0, 0, 0, 0}, "circular", {"pad", "mode=\"circular\"", "\"edge\""});
 }
@@ -191,6 +196,16 @@ TEST(Embedding, LooksRowsUp) {
   expect_error(ErrorCode::invalid_argument, {"embedding", "(5)"}, [] {
     infer_text("embedding", {"Float(5)", "Long(N)"});
   });
+}
+
+TEST(Embedding, TheRowOfPaddingGetsNoGradient) {
+  Tensor weight = Tensor::randn({3, 2}, 1);
+  autograd::set_requires_grad(weight);
+  Tensor y = ops::call("embedding", {weight, longs({0, 1, -2, 2, 0})}, {{"padding_idx", int64_t{1}}});
+  autograd::backward(y, Tensor::ones({5, 2}));
+  expect_equal(autograd::grad(weight), floats({2, 2, 0, 0, 1, 1}, {3, 2}));
+  expect_error(ErrorCode::invalid_argument, {"embedding", "padding_idx=3"},
+               [&] { ops::call("embedding", {weight, longs({0})}, {{"padding_idx", int64_t{3}}}); });
 }
 
 TEST(EmbeddingQuantized, DequantizesTheRowsItLooksUp) {

@@ -152,7 +152,7 @@ TEST(Gradient, OfOneResultOfASplitCountsTheOthersAsZero) {
 
 TEST(Gradient, OfPads) {
   Tensor x = doubles(normal({2, 4, 5}));
-  for (const char* mode : {"constant", "reflect", "edge"})
+  for (const char* mode : {"constant", "reflect", "edge", "wrap"})
     check_op_gradient("pad", {x}, {{"pads", Ints{0, 1, 2, 0, 3, 1}}, {"mode", mode}}, kSharp);
   check_op_gradient("pad", {x}, {{"pads", Ints{1, -1, 0, 0, -1, 2}}, {"value", 3.0}}, kSharp);
 }

@@ -43,8 +43,8 @@ Attrs DynamicModule::config() const {
 
 template <typename Float, bool with_relu>
 DynamicLayer<Float, with_relu>::DynamicLayer(const Float& layer, Tensor weight, Tensor bias)
-    : DynamicModule(quant::layer_op<Float>() + "_dynamic", quant::layer_attrs(layer, with_relu), layer.Float::extra_repr(),
-                    layer.Float::config(), std::move(weight), std::move(bias)) {}
+    : DynamicModule(quant::layer_op<Float>() + "_dynamic", quant::layer_attrs(layer, with_relu), quant::layer_pads(layer),
+                    layer.Float::extra_repr(), layer.Float::config(), std::move(weight), std::move(bias)) {}
 
 #define OCTET_DYNAMIC(Name)                                                                                  \
   OCTET_MODULE(Name)                                                                                         \
@@ -70,8 +70,8 @@ namespace weight_only {
 
 template <typename Float, bool with_relu>
 WeightOnlyLayer<Float, with_relu>::WeightOnlyLayer(const Float& layer, Tensor weight, Tensor bias)
-    : WeightedModule(quant::layer_op<Float>() + "_weight_only", quant::layer_attrs(layer, with_relu), layer.Float::extra_repr(),
-                     layer.Float::config(), std::move(weight), std::move(bias)) {}
+    : WeightedModule(quant::layer_op<Float>() + "_weight_only", quant::layer_attrs(layer, with_relu), quant::layer_pads(layer),
+                     layer.Float::extra_repr(), layer.Float::config(), std::move(weight), std::move(bias)) {}
 
 template <typename Float, bool with_relu>
 std::string WeightOnlyLayer<Float, with_relu>::type_name() const {

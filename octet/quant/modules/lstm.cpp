@@ -7,6 +7,7 @@
 #include "octet/nn/containers.h"
 #include "octet/nn/init.h"
 #include "octet/nn/linear.h"
+#include "octet/nn/packed_sequence.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/modules/float_functional.h"
@@ -188,7 +189,17 @@ std::shared_ptr<LSTM> LSTM::from_float(nn::LSTM& network) {
   return made;
 }
 
+std::optional<std::vector<TensorType>> LSTM::infer(const std::vector<TensorType>& inputs) const {
+  if (utils::detail::is_packed(inputs)) utils::detail::fail_traced(type_name());
+  return std::nullopt;
+}
+
 std::vector<Tensor> LSTM::forward(std::vector<Tensor> inputs) {
+  if (!utils::detail::is_packed(inputs)) return run(inputs);
+  return utils::detail::run_packed(inputs, 2, type_name(), [this](const std::vector<Tensor>& one) { return run(one); });
+}
+
+std::vector<Tensor> LSTM::run(const std::vector<Tensor>& inputs) {
   OCTET_CHECK(!inputs.empty() && inputs.size() <= 3, invalid_argument, "{}: {} inputs given; it takes x and two states", type_name(),
               inputs.size());
   Tensor x = inputs[0];

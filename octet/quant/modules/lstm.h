@@ -69,6 +69,8 @@ class LSTM : public Module {
   static std::shared_ptr<LSTM> from_config(const Attrs& config);
   Tensor forward(Tensor x) override { return forward(std::vector<Tensor>{std::move(x)}).at(0); }
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
+  // Error for a PackedSequence: it cannot be traced.
+  std::optional<std::vector<TensorType>> infer(const std::vector<TensorType>& inputs) const override;
   std::string type_name() const override { return "QuantizableLSTM"; }
   Attrs config() const override;
   int64_t directions() const { return options.bidirectional ? 2 : 1; }
@@ -77,6 +79,9 @@ class LSTM : public Module {
   int64_t input_size, hidden_size;
   RecurrentOptions options;
   Slot layers;  // ModuleList of LSTMLayer
+
+ private:
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs);  // forward of what is not packed
 };
 
 }  // namespace quantizable

@@ -13,9 +13,10 @@ using quant::QParams;
 
 // -- layers with a weight ------------------------------------------------------------------------------
 
-StaticModule::StaticModule(std::string op, Attrs attrs, std::string repr, Attrs config, Tensor weight, Tensor bias,
+StaticModule::StaticModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config, Tensor weight, Tensor bias,
                            const QParams& result)
-    : WeightedModule(std::move(op), std::move(attrs), std::move(repr), std::move(config), std::move(weight), std::move(bias)),
+    : WeightedModule(std::move(op), std::move(attrs), std::move(pads), std::move(repr), std::move(config), std::move(weight),
+                     std::move(bias)),
       scale(result.quantizer->scale()), zero_point(result.quantizer->zero_point()), dtype(result.dtype) {}
 
 Tensor StaticModule::forward(Tensor x) {
@@ -78,8 +79,8 @@ std::shared_ptr<Layer> layer_from_config(const Attrs& config) {
 
 template <typename Float, bool relu>
 StaticLayer<Float, relu>::StaticLayer(const Float& layer, Tensor weight, Tensor bias, const QParams& result)
-    : StaticModule(quant::layer_op<Float>(), quant::layer_attrs(layer, relu), layer.Float::extra_repr(), layer.Float::config(),
-                   std::move(weight), std::move(bias), result) {}
+    : StaticModule(quant::layer_op<Float>(), quant::layer_attrs(layer, relu), quant::layer_pads(layer),
+                   layer.Float::extra_repr(), layer.Float::config(), std::move(weight), std::move(bias), result) {}
 
 #define OCTET_STATIC(Name)                                                                                   \
   OCTET_MODULE(Name)                                                                                         \

@@ -30,7 +30,7 @@ class StaticModule : public WeightedModule {
   DType dtype;  // of the result
 
  protected:
-  StaticModule(std::string op, Attrs attrs, std::string repr, Attrs config, Tensor weight, Tensor bias,
+  StaticModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config, Tensor weight, Tensor bias,
                const quant::QParams& result);
 };
 

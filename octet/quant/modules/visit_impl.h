@@ -29,6 +29,13 @@ Attrs layer_attrs(const Layer& layer, bool relu = false) {
   return attrs.set("activation", std::string(relu ? "relu" : "none"));
 }
 
+// Of the pad operator before the layer's; empty: there is none.
+template <typename Layer>
+Attrs layer_pads(const Layer& layer) {
+  if constexpr (is_conv<Layer>) return layer.pad_attrs();
+  else return {};
+}
+
 // Calls fn with the layer as what it is; false if it is none of them.
 template <typename Fn>
 bool visit_layer(nn::Module& module, Fn&& fn) {

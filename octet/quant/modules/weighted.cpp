@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 
 #include "octet/base/check_impl.h"
+#include "octet/ops/functional_impl.h"
 
 namespace octet::nn::quantized {
 
-WeightedModule::WeightedModule(std::string op, Attrs attrs, std::string repr, Attrs config, Tensor weight, Tensor bias)
-    : op_(std::move(op)), attrs_(std::move(attrs)), repr_(std::move(repr)), config_(std::move(config)),
+WeightedModule::WeightedModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config, Tensor weight, Tensor bias)
+    : op_(std::move(op)), attrs_(std::move(attrs)), pads_(std::move(pads)), repr_(std::move(repr)), config_(std::move(config)),
       weight_(std::move(weight)), bias_(bias.defined() ? bias.detach() : Tensor()) {}
 
 void WeightedModule::set_weight_bias(Tensor weight, Tensor bias) {
@@ -42,9 +43,8 @@ Attrs WeightedModule::config() const {
 std::string WeightedModule::extra_repr() const { return repr_; }
 
 Tensor WeightedModule::call(const Tensor& x, const std::optional<ops::QType>& want) const {
-  bool unbatched = weight_.dim() > 2 && x.dim() == weight_.dim() - 1;
-  Tensor y = ops::call(op_, {unbatched ? x.unsqueeze(0) : x, weight_, bias_}, attrs_, want);
-  return unbatched ? y.squeeze(0) : y;
+  if (weight_.dim() == 2) return ops::call(op_, {x, weight_, bias_}, attrs_, want);
+  return functional::detail::call_conv(op_, static_cast<size_t>(weight_.dim()) - 2, x, weight_, bias_, attrs_, pads_, want);
 }
 
 std::string WeightedModule::qscheme_repr() const {

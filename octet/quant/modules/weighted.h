@@ -28,8 +28,9 @@ class WeightedModule : public Module {
   std::string extra_repr() const override;
 
  protected:
-  // `op` is the operator to call, `attrs` its attributes; `repr` and `config` are the float layer's.
-  WeightedModule(std::string op, Attrs attrs, std::string repr, Attrs config, Tensor weight, Tensor bias);
+  // `op` is the operator to call, `attrs` its attributes, `pads` those of the pad operator before it (empty: none); `repr`
+  // and `config` are the float layer's.
+  WeightedModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config, Tensor weight, Tensor bias);
   // The operator on x, which for convolutions may lack the batch dimension.
   Tensor call(const Tensor& x, const std::optional<ops::QType>& want = std::nullopt) const;
   void set_op_attr(const std::string& name, Attr value) { attrs_.set(name, std::move(value)); }
@@ -38,7 +39,7 @@ class WeightedModule : public Module {
 
  private:
   std::string op_;
-  Attrs attrs_;
+  Attrs attrs_, pads_;
   std::string repr_;
   Attrs config_;
   Tensor weight_, bias_;

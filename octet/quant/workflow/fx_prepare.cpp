@@ -264,7 +264,8 @@ class FxPreparer {
     for (int weight : {index_of(&config, "weight"), index_of(&config, "slope")}) {
       if (weight < 0 || node.kind != NodeKind::call) continue;
       ValueId w = static_cast<size_t>(weight) < node.inputs.size() ? node.inputs[static_cast<size_t>(weight)] : kNone;
-      if (w == kNone || !g_.is_constant(w) || g_.type(w).dtype != DType::float32) {
+      const bool left_off = w == kNone && ops::get(node.op).params().at(static_cast<size_t>(weight)).optional;
+      if (!left_off && (w == kNone || !g_.is_constant(w) || g_.type(w).dtype != DType::float32)) {
         d.reason = "its weight is not a float32 parameter";
         return false;
       }

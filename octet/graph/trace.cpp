@@ -77,7 +77,7 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
 
  private:
   bool is_leaf(const Module& module) const {
-    const std::type_info& type = typeid(module);
+    const std::type_info& type = module.class_type();
     if (options_.leaf_classes.count(std::type_index(type))) return true;
     if (auto it = paths_.find(&module); it != paths_.end())
       for (const std::string& pattern : options_.leaf_modules)
@@ -87,7 +87,7 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
 
   // octet's own, but for those that only call others in turn.
   static bool is_layer(const Module& module) {
-    if (typeid(module) == typeid(nn::Sequential) || dynamic_cast<const GraphModule*>(&module)) return false;
+    if (module.class_type() == typeid(nn::Sequential) || dynamic_cast<const GraphModule*>(&module)) return false;
     return nn::is_own_class(module);
   }
 
@@ -264,6 +264,7 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
 };
 
 Recording Tracer::run(const std::vector<std::optional<TensorType>>& inputs) {
+  root_.check_state();
   std::vector<Tensor> given;
   for (const auto& type : inputs) {
     if (!type) {
@@ -277,6 +278,7 @@ Recording Tracer::run(const std::vector<std::optional<TensorType>>& inputs) {
   std::vector<Tensor> results;
   nn::SeeAllModules follow(std::make_shared<Mark>(shared_from_this(), -1, "a module"));
   try {
+    nn::InCall in_call(root_);  // its forward without its hooks, which are not part of the graph
     results = root_.forward(given);
   } catch (const Error& e) {
     if (blamed_) throw;

@@ -27,8 +27,7 @@ class Sequential : public Module {
 
   template <typename M>
   Sequential& append(std::string name, M&& module) {
-    if constexpr (std::is_convertible_v<M, ModulePtr>) add_child(name, std::forward<M>(module));
-    else add_child(name, make<std::decay_t<M>>(std::forward<M>(module)));
+    add_child(name, held(std::forward<M>(module)));
     return *this;
   }
   template <typename M>
@@ -48,8 +47,7 @@ class ModuleList : public Module {
   ModuleList() = default;
   template <typename M>
   ModuleList& append(M&& module) {
-    if constexpr (std::is_convertible_v<M, ModulePtr>) add_child(std::to_string(size()), std::forward<M>(module));
-    else add_child(std::to_string(size()), make<std::decay_t<M>>(std::forward<M>(module)));
+    add_child(std::to_string(size()), held(std::forward<M>(module)));
     return *this;
   }
   size_t size() const { return children().size(); }
@@ -62,8 +60,7 @@ class ModuleDict : public Module {
   ModuleDict() = default;
   template <typename M>
   ModuleDict& insert(const std::string& key, M&& module) {
-    if constexpr (std::is_convertible_v<M, ModulePtr>) add_child(key, std::forward<M>(module));
-    else add_child(key, make<std::decay_t<M>>(std::forward<M>(module)));
+    add_child(key, held(std::forward<M>(module)));
     return *this;
   }
   size_t size() const { return children().size(); }

@@ -40,10 +40,32 @@ Module& Slot::filled() const {
   return *module;
 }
 const ModulePtr& Slot::get() const { return place(); }
-void Slot::set(ModulePtr module) const { place() = std::move(module); }
+void Slot::set(ModulePtr module) const {
+  if (module) module->require_made(name_);
+  place() = std::move(module);
+}
 Tensor Slot::operator()(const Tensor& x) const { return filled()(x); }
 Tensor Slot::operator()(const Tensor& a, const Tensor& b) const { return filled()({a, b}).at(0); }
 std::vector<Tensor> Slot::operator()(const std::vector<Tensor>& inputs) const { return filled()(inputs); }
+
+Tensor Slot::operate(const char* name, const char* op, const std::vector<Tensor>& operands, const Attrs& attrs) const {
+  Module& module = filled();
+  try {
+    return module.operation(op, operands, attrs);
+  } catch (const Error& e) {
+    throw Error(e.code(), fmt::format("{}.{}: {}", name_, name, e.what()));
+  }
+}
+Tensor Slot::add(const Tensor& x, const Tensor& y) const { return operate("add", "add", {x, y}); }
+Tensor Slot::add_scalar(const Tensor& x, double y) const { return operate("add_scalar", "add_scalar", {x}, {{"value", y}}); }
+Tensor Slot::add_relu(const Tensor& x, const Tensor& y) const {
+  return operate("add_relu", "add", {x, y}, {{"activation", std::string("relu")}});
+}
+Tensor Slot::sub(const Tensor& x, const Tensor& y) const { return operate("sub", "sub", {x, y}); }
+Tensor Slot::mul(const Tensor& x, const Tensor& y) const { return operate("mul", "mul", {x, y}); }
+Tensor Slot::mul_scalar(const Tensor& x, double y) const { return operate("mul_scalar", "mul_scalar", {x}, {{"value", y}}); }
+Tensor Slot::matmul(const Tensor& x, const Tensor& y) const { return operate("matmul", "matmul", {x, y}); }
+Tensor Slot::cat(const std::vector<Tensor>& xs, int64_t dim) const { return operate("cat", "cat", xs, {{"dim", dim}}); }
 
 Parameter::Parameter(Module* owner, const std::string& name, Tensor value, bool buffer) : Tensor(std::move(value)) {
   for (const auto& entry : owner->tensors_)
@@ -80,16 +102,16 @@ class CopiesScope {
 
 Module::Module(const Module& other)
     : qconfig(other.qconfig), prepared(other.prepared), training_(other.training_), tensors_(other.tensors_), registered_(other.registered_), hooks_(other.hooks_),
-      pre_hooks_(other.pre_hooks_), copy_(other.copy_) {
+      pre_hooks_(other.pre_hooks_), awaited_(other.awaited_) {
   CopiesScope scope;
   for (const auto& [name, child] : other.children_) children_.emplace_back(name, child ? child->clone() : nullptr);
 }
 
 ModulePtr Module::clone() const {
-  OCTET_CHECK(copy_, invalid_argument, "{}: clone() needs a module made by nn::make<...>() or held by a Slot", type_name());
+  require_made("clone");
   CopiesScope scope;
   if (auto it = t_copies->modules.find(this); it != t_copies->modules.end()) return it->second;
-  ModulePtr copy = copy_(*this);
+  ModulePtr copy = copy_of_class();
   t_copies->modules[this] = copy;
   for (const Entry& entry : copy->tensors_) {
     Tensor* t = copy->tensor_at(entry);
@@ -102,6 +124,16 @@ ModulePtr Module::clone() const {
     *t = parted;
   }
   return copy;
+}
+
+void Module::require_made(std::string_view who) const {
+  OCTET_CHECK(is_made(), invalid_argument, "{}: this {} was not made by nn::make, so it cannot be copied, and hooks and observers "
+              "would not see calls of its forward: write nn::make<{}>(...)", who, type_name(), class_name(class_type()));
+}
+
+Tensor Module::operation(const char* op, const std::vector<Tensor>&, const Attrs&) {
+  OCTET_FAIL(invalid_argument, "a {} has no operation '{}' between tensors: put a quant::FloatFunctional in the place",
+             type_name(), op);
 }
 
 Tensor Module::forward(Tensor) {
@@ -143,7 +175,20 @@ std::vector<Tensor> Module::operator()(const std::vector<Tensor>& inputs) {
   return call(inputs);
 }
 
+namespace {
+// The calls of modules on this thread, innermost first: a list through the stack.
+thread_local const InCall* t_innermost = nullptr;
+}  // namespace
+
+InCall::InCall(const Module& module) : module_(module), around_(std::exchange(t_innermost, this)) {}
+InCall::~InCall() { t_innermost = around_; }
+bool InCall::is_in(const Module& module) { return t_innermost && &t_innermost->module_ == &module; }
+
+bool Module::in_call() const { return InCall::is_in(*this); }
+
 Tensor Module::call(const Tensor& x) {
+  check_own_state();
+  InCall in_call(*this);
   if (hooks_.empty() && pre_hooks_.empty()) return forward(x);
   std::vector<Tensor> inputs{x};
   for (size_t i = 0; i < pre_hooks_.size(); ++i) pre_hooks_[i].second(*this, inputs);
@@ -153,6 +198,8 @@ Tensor Module::call(const Tensor& x) {
 }
 
 std::vector<Tensor> Module::call(const std::vector<Tensor>& given) {
+  check_own_state();
+  InCall in_call(*this);
   if (hooks_.empty() && pre_hooks_.empty()) return forward(given);
   std::vector<Tensor> inputs = given;
   for (size_t i = 0; i < pre_hooks_.size(); ++i) pre_hooks_[i].second(*this, inputs);
@@ -192,6 +239,7 @@ size_t Module::add_child(const std::string& name, ModulePtr module) {
               "{}: a submodule cannot be named '{}': names are not empty and have no dots", type_name(), name);
   for (const auto& child : children_)
     OCTET_CHECK(child.first != name, invalid_argument, "{}: two submodules are named '{}'", type_name(), name);
+  if (module) module->require_made(name);
   children_.emplace_back(name, std::move(module));
   return children_.size() - 1;
 }
@@ -294,6 +342,7 @@ ModulePtr Module::submodule(std::string_view path) const {
 }
 
 void Module::set_submodule(std::string_view path, ModulePtr module) {
+  if (module) module->require_made(path);
   auto [parent, name] = split_path(path);
   Module* at = parent.empty() ? this : submodule(parent).get();
   for (auto& child : at->children_) {
@@ -313,6 +362,11 @@ void Module::apply(const std::function<void(Module&)>& fn) {
 // -- state -------------------------------------------------------------------------------------------
 
 std::map<std::string, Tensor> Module::state_dict() {
+  check_state();
+  return collect_state();
+}
+
+std::map<std::string, Tensor> Module::collect_state() {
   std::map<std::string, Tensor> state;
   for (auto& list : {named_parameters(), named_buffers()})
     for (auto& [name, tensor] : list) state[name] = *tensor;
@@ -327,7 +381,7 @@ void Module::load_state_dict(const std::map<std::string, Tensor>& state) {
   std::map<std::string, Tensor*> declared;
   for (auto& list : {named_parameters(), named_buffers()})
     for (auto& [name, tensor] : list) declared[name] = tensor;
-  std::map<std::string, Tensor> mine = state_dict();
+  std::map<std::string, Tensor> mine = collect_state();
   std::vector<std::string> missing, unexpected, wrong, names;
   for (auto& [name, tensor] : mine) names.push_back(name);
   for (auto& [name, tensor] : mine) {
@@ -367,6 +421,17 @@ void Module::load_state_dict(const std::map<std::string, Tensor>& state) {
     if (value.is_quantized()) *tensor = value.clone();
     else tensor->copy_from(value.detach().to(tensor->dtype()));  // in place: optimizers hold the same tensors
   }
+  apply([](Module& module) { module.awaited_.clear(); });
+}
+
+void Module::check_own_state() const {
+  if (!awaited_.empty()) OCTET_FAIL(not_calibrated, "{}: {}", type_name(), awaited_);
+}
+
+void Module::check_state() const {
+  check_own_state();
+  for (const auto& [name, child] : children_)
+    if (child) child->check_state();
 }
 
 void Module::zero_grad() {
@@ -411,7 +476,7 @@ std::string class_name(const std::type_info& type) {
   return colon == std::string::npos ? name : name.substr(colon + 2);
 }
 
-std::string Module::type_name() const { return class_name(typeid(*this)); }
+std::string Module::type_name() const { return class_name(class_type()); }
 
 void Module::wrong_class(const std::type_info& expected) const {
   OCTET_FAIL(invalid_argument, "this module is a {}, not a {}", type_name(), class_name(expected));

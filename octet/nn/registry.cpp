@@ -42,7 +42,7 @@ void register_module(const std::type_info& type, ModuleMaker maker) {
   r.names[std::type_index(type)] = name;
 }
 
-std::string registered_name(const Module& module) { return registered_name(std::type_index(typeid(module))); }
+std::string registered_name(const Module& module) { return registered_name(std::type_index(module.class_type())); }
 
 std::string registered_name(std::type_index type) {
   Registry& r = registry();
@@ -54,7 +54,7 @@ std::string registered_name(std::type_index type) {
 }
 
 bool is_own_class(const Module& module) {
-  std::string name = qualified_name(typeid(module));
+  std::string name = qualified_name(module.class_type());
   name.resize(std::min(name.size(), name.find('<')));  // arguments of a template
   if (name.rfind("octet::nn::", 0) != 0 && name.rfind("octet::quant::", 0) != 0) return false;
   // Users may extend these namespaces; the layers themselves stand directly in them.
@@ -78,7 +78,7 @@ std::optional<std::type_index> registered_type(std::string_view name) {
 bool is_registered_as(const Module& module, std::string_view name) {
   Registry& r = registry();
   std::lock_guard lock(r.mutex);
-  auto it = r.names.find(std::type_index(typeid(module)));
+  auto it = r.names.find(std::type_index(module.class_type()));
   return it != r.names.end() && it->second == name;
 }
 

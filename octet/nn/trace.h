@@ -30,4 +30,20 @@ class SeeAllModules {
   std::shared_ptr<ModuleTrace> before_;
 };
 
+// While it lives, this thread is in a call of the module: its forward is the plain function (Module::forward). Module's
+// operator() has one; the tracer, which runs the model's own forward, another. It costs no allocation.
+class InCall {
+ public:
+  explicit InCall(const Module& module);
+  ~InCall();
+  InCall(const InCall&) = delete;
+  InCall& operator=(const InCall&) = delete;
+  // Is the innermost one on this thread the module's?
+  static bool is_in(const Module& module);
+
+ private:
+  const Module& module_;
+  const InCall* around_;
+};
+
 }  // namespace octet::nn

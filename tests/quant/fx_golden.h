@@ -54,7 +54,7 @@ inline std::string class_of(nn::Module& module) {
   const std::string name = module.type_name();
   if (dynamic_cast<graph::GraphModule*>(&module)) return "Standalone";
   if (dynamic_cast<quant::FakeQuantizeBase*>(&module)) return name;
-  if (nn::class_name(typeid(module)) == name && std::string(typeid(module).name()).find("3qat") != std::string::npos) return "qat." + name;
+  if (nn::class_name(module.class_type()) == name && std::string(module.class_type().name()).find("3qat") != std::string::npos) return "qat." + name;
   if (module.has_submodule("0") && module.submodule("0")->type_name().starts_with("QuantizedReference"))
     return "QuantizedReference" + name;
   return name;

@@ -92,7 +92,7 @@ DetectorReport PerChannelDetector::generate_detector_report(const ReportedModel&
   std::vector<std::string> could;
   for (const ReportLayer& layer : model.layers()) {
     if (!layer.has_weight() || !layer.qconfig || !layer.qconfig->weight) continue;
-    const BackendPatternConfig* config = backend_.find_module(std::type_index(typeid(*layer.module)));
+    const BackendPatternConfig* config = backend_.find_module(std::type_index(layer.module->class_type()));
     const ObserverOptions& weight = layer.qconfig->weight.options();
     const bool supported = config && config->find_dtype_config(*layer.qconfig) && weight.dtype == DType::qint8;
     const bool used = is_per_channel(weight.qscheme);
@@ -162,7 +162,7 @@ DetectorReport DynamicStaticDetector::generate_detector_report(const ReportedMod
     const double in = before->get_batch_to_epoch_ratio(), out = after->get_batch_to_epoch_ratio();
     const bool dynamic = out <= tolerance_;
     bool supported = false;
-    if (const BackendPatternConfig* config = backend_.find_module(std::type_index(typeid(*layer.module))))
+    if (const BackendPatternConfig* config = backend_.find_module(std::type_index(layer.module->class_type())))
       for (const DTypeConfig& c : config->dtype_configs) supported = supported || mode_of(c) == QuantMode::dynamically;
     report.rows.push_back({layer.path,
                            {{"dynamic_static_tolerance", tolerance_},

@@ -21,7 +21,7 @@ namespace nnqr = nn::quantized::reference;
 namespace nnqw = nn::quantized::weight_only;
 
 nn::ModulePtr ModuleMapping::make(nn::Module& module) const {
-  auto it = entries_.find(std::type_index(typeid(module)));
+  auto it = entries_.find(std::type_index(module.class_type()));
   return it == entries_.end() ? nullptr : it->second.make(module);
 }
 

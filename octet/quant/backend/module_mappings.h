@@ -28,7 +28,7 @@ class ModuleMapping {
     entries_.erase(std::type_index(typeid(From)));
     return *this;
   }
-  bool has(const nn::Module& module) const { return entries_.count(std::type_index(typeid(module))) != 0; }
+  bool has(const nn::Module& module) const { return entries_.count(std::type_index(module.class_type())) != 0; }
   bool has(std::type_index type) const { return entries_.count(type) != 0; }
   // The replacement; null if the class is not mapped.
   nn::ModulePtr make(nn::Module& module) const;

@@ -29,7 +29,7 @@ std::shared_ptr<Layer> layer_from_config(const Attrs& config) {
 
 namespace dynamic {
 
-std::string DynamicModule::type_name() const { return "DynamicQuantized" + class_name(typeid(*this)); }
+std::string DynamicModule::type_name() const { return "DynamicQuantized" + class_name(this->class_type()); }
 
 std::string DynamicModule::extra_repr() const {
   std::string s = WeightedModule::extra_repr() + fmt::format(", dtype=torch.{}", octet::to_string(weight().dtype()));
@@ -75,7 +75,7 @@ WeightOnlyLayer<Float, with_relu>::WeightOnlyLayer(const Float& layer, Tensor we
 
 template <typename Float, bool with_relu>
 std::string WeightOnlyLayer<Float, with_relu>::type_name() const {
-  return "WeightOnlyQuantized" + class_name(typeid(*this));
+  return "WeightOnlyQuantized" + class_name(this->class_type());
 }
 
 template <typename Float, bool with_relu>

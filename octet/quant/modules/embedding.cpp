@@ -116,7 +116,7 @@ void Table::set_weight(Tensor weight) {
   weight_ = std::move(weight);
 }
 
-std::string Table::type_name() const { return "Quantized" + class_name(typeid(*this)); }
+std::string Table::type_name() const { return "Quantized" + class_name(class_type()); }
 
 std::string Table::extra_repr() const {
   return fmt::format("num_embeddings={}, embedding_dim={}, dtype=torch.{}, qscheme=torch.per_channel_affine_float_qparams",

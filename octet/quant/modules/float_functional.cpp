@@ -14,6 +14,11 @@ Tensor FloatFunctional::forward(Tensor) {
   OCTET_FAIL(invalid_argument, "{}: forward is not defined: call add, mul, cat, ... instead", type_name());
 }
 
+Tensor FloatFunctional::operation(const char* op, const std::vector<Tensor>& operands, const Attrs& attrs) {
+  if (attrs.has("value")) return apply_scalar(op, operands.at(0), attrs.get_double("value"));
+  return apply(op, operands, attrs);
+}
+
 Tensor FloatFunctional::apply(const char* op, const std::vector<Tensor>& given, const Attrs& attrs) {
   tensors_ = true;
   std::vector<Tensor> operands = given;
@@ -53,6 +58,7 @@ std::shared_ptr<QFunctional> QFunctional::from_float(Module& module) {
 }
 
 Tensor QFunctional::apply(const char* op, const std::vector<Tensor>& operands, const Attrs& attrs) {
+  check_state();
   for (const Tensor& x : operands)
     OCTET_CHECK(x.is_quantized(), invalid_argument, "QFunctional.{}: an operand is {}; expected quantized tensors: put a "
                 "QuantStub before it", op, octet::to_string(x.type()));

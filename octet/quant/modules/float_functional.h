@@ -1,8 +1,8 @@
 #pragma once
 // Operations between tensors as modules, so that each has a place for its observer (torch.nn.quantized.FloatFunctional).
 //
-//   nn::Slot skip = slot("skip", nn::quantized::FloatFunctional());
-//   Tensor forward(Tensor x) override { return skip.as<nn::quantized::FloatFunctional>().add(x, conv(x)); }
+//   nn::Slot skip = slot("skip", quant::FloatFunctional());
+//   Tensor forward(Tensor x) override { return skip.add(x, conv(x)); }
 //
 // prepare() observes the results; convert() puts a QFunctional in the place, which is a FloatFunctional too: the same
 // forward then computes on quantized tensors.
@@ -25,6 +25,8 @@ class FloatFunctional : public Module {
   Tensor matmul(const Tensor& x, const Tensor& y) { return apply("matmul", {x, y}); }
   // Error: it has several operations, so there is no one forward.
   Tensor forward(Tensor x) override;
+  // What Slot::add and its like call.
+  Tensor operation(const char* op, const std::vector<Tensor>& operands, const Attrs& attrs) override;
 
   Attrs config() const override;
   static std::shared_ptr<FloatFunctional> from_config(const Attrs& config);
@@ -70,3 +72,8 @@ class QFunctional : public FloatFunctional {
 };
 
 }  // namespace octet::nn::quantized
+
+namespace octet::quant {
+using nn::quantized::FloatFunctional;
+using nn::quantized::QFunctional;
+}  // namespace octet::quant

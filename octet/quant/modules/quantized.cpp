@@ -25,7 +25,7 @@ Tensor StaticModule::forward(Tensor x) {
   return call(x, quant::result_type(scale, zero_point, dtype));
 }
 
-std::string StaticModule::type_name() const { return "Quantized" + class_name(typeid(*this)); }
+std::string StaticModule::type_name() const { return "Quantized" + class_name(this->class_type()); }
 
 std::string StaticModule::extra_repr() const {
   std::string s = WeightedModule::extra_repr() + fmt::format(", scale={}, zero_point={}", scale, zero_point);
@@ -104,7 +104,7 @@ OCTET_STATIC(ConvReLU3d)
 
 template <typename Float>
 std::string WithQParams<Float>::type_name() const {
-  return "Quantized" + class_name(typeid(*this));
+  return "Quantized" + class_name(this->class_type());
 }
 
 template <typename Float>

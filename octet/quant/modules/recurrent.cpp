@@ -82,7 +82,7 @@ namespace dynamic {
 
 template <typename Float>
 std::string DynamicRecurrent<Float>::type_name() const {
-  return "DynamicQuantized" + class_name(typeid(*this));
+  return "DynamicQuantized" + class_name(this->class_type());
 }
 
 template <typename Float>
@@ -114,7 +114,7 @@ namespace reference {
 
 template <typename Float>
 std::string ReferenceRecurrent<Float>::type_name() const {
-  return "QuantizedReference" + class_name(typeid(*this));
+  return "QuantizedReference" + class_name(this->class_type());
 }
 
 #define OCTET_RECURRENT(Name)                                                                                  \

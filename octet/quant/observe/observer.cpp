@@ -379,7 +379,7 @@ void Observer::observe(const Tensor& given) {
 }
 
 void Observer::merge(const Observer& other) {
-  OCTET_CHECK(typeid(*this) == typeid(other), invalid_argument, "{}: cannot merge a {}; the classes must be equal",
+  OCTET_CHECK(class_type() == other.class_type(), invalid_argument, "{}: cannot merge a {}; the classes must be equal",
               title(), other.title());
   OCTET_CHECK(options_ == other.options_, invalid_argument,
               "{}: cannot merge an observer with other options: ({}), this one has ({})", title(),

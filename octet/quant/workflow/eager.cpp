@@ -36,7 +36,7 @@ QConfigSpec& QConfigSpec::set_type(const std::type_info& type, std::optional<QCo
 
 namespace {
 
-std::type_index type_of(const Module& m) { return std::type_index(typeid(m)); }
+std::type_index type_of(const Module& m) { return std::type_index(m.class_type()); }
 
 std::string join(const std::string& prefix, const std::string& name) { return prefix.empty() ? name : prefix + "." + name; }
 
@@ -60,7 +60,7 @@ void propagate_qconfig(Module& model, const QConfigSpec& spec) {
   std::set<std::type_index> types;
   for (auto& [path, module] : model.named_modules()) {
     paths.push_back(path);
-    if (types.insert(type_of(*module)).second) classes.push_back(nn::class_name(typeid(*module)));
+    if (types.insert(type_of(*module)).second) classes.push_back(nn::class_name(module->class_type()));
   }
   for (const auto& [path, qconfig] : spec.by_path())
     OCTET_CHECK(std::find(paths.begin(), paths.end(), path) != paths.end(), not_found,
@@ -337,6 +337,7 @@ class Preparer {
 
   ModulePtr run(const ModulePtr& model) {
     const char* who = qat_ ? "prepare_qat" : "prepare";
+    model->require_made(who);
     for (auto& [path, module] : model->named_modules())
       OCTET_CHECK(!is_activation_post_process(*module) || path.find("weight_fake_quant") != std::string::npos, invalid_argument,
                   "{}: the model is prepared already ('{}' is a {}): convert it, or prepare the float model", who, path,
@@ -474,6 +475,7 @@ class Converter {
   explicit Converter(const EagerOptions& options) : options_(options) {}
 
   ModulePtr run(const ModulePtr& model, const char* who) {
+    model->require_made(who);
     ModulePtr root = options_.inplace ? model : model->clone();
     std::shared_ptr<Flow> flow;
     if (const auto* prepared = std::any_cast<Prepared>(&root->prepared)) {
@@ -651,13 +653,14 @@ namespace {
 ModulePtr quantize_now(const ModulePtr& model, QConfigSpec spec, const ModuleMapping& mapping,
                        const std::optional<QConfig>& qconfig, const std::optional<QConfig>& table, const EagerOptions& options,
                        const char* who) {
+  model->require_made(who);
   ModulePtr root = options.inplace ? model : model->clone();
   const ModuleMapping& used = options.mapping ? *options.mapping : mapping;
   if (spec.empty()) {
     std::set<std::type_index> present;
     for (auto& [path, module] : root->named_modules()) {
       const std::optional<QConfig>& given = is_table(*module) ? table : qconfig;
-      if (given && used.has(*module) && present.insert(type_of(*module)).second) spec.set_type(typeid(*module), given);
+      if (given && used.has(*module) && present.insert(type_of(*module)).second) spec.set_type(module->class_type(), given);
     }
     OCTET_CHECK(!spec.empty(), invalid_argument, "{}: {} has no module that can be quantized so", who, root->type_name());
   }

@@ -113,19 +113,26 @@ std::shared_ptr<M> typed(const nn::ModulePtr& model) {
                                         ": hold it as std::shared_ptr<nn::Module>, not as " + nn::class_name(typeid(M)));
 }
 
+// The model, or a copy that nn::make made where it did not make the model (std::make_shared<Net>()). In place that is an
+// Error of the functions below.
+template <typename M>
+nn::ModulePtr working_on(const std::shared_ptr<M>& model, const EagerOptions& options) {
+  return options.inplace ? model : nn::made_copy(model);
+}
+
 // Attaches an observer to the result of each module that will be quantized, as its qconfig says (child
 // "activation_post_process"). The model must be in eval mode. Error if no qconfig selects anything, if the model was
 // prepared before, or if a qconfig cannot be honoured: all before any data is seen.
 template <typename M>
 std::shared_ptr<M> prepare(const std::shared_ptr<M>& model, const EagerOptions& options = {}) {
-  return typed<M>(prepare_module(model, options));
+  return typed<M>(prepare_module(working_on(model, options), options));
 }
 
 // For quantization-aware training: layers become their QAT forms (their weights are fake-quantized), and results are
 // fake-quantized. The model must be in training mode.
 template <typename M>
 std::shared_ptr<M> prepare_qat(const std::shared_ptr<M>& model, const EagerOptions& options = {}) {
-  return typed<M>(prepare_qat_module(model, options));
+  return typed<M>(prepare_qat_module(working_on(model, options), options));
 }
 
 // Puts quantized modules where prepared ones are. Modules whose qconfig has an activation observer become static ones;
@@ -134,7 +141,7 @@ std::shared_ptr<M> prepare_qat(const std::shared_ptr<M>& model, const EagerOptio
 // calibration), naming both ends and what mends it.
 template <typename M>
 std::shared_ptr<M> convert(const std::shared_ptr<M>& model, const EagerOptions& options = {}) {
-  return typed<M>(convert_module(model, options));
+  return typed<M>(convert_module(working_on(model, options), options));
 }
 
 // prepare, run, convert. `run` calibrates the prepared model.
@@ -162,7 +169,7 @@ std::shared_ptr<M> quantize_qat(const std::shared_ptr<M>& model, const std::func
 template <typename M>
 std::shared_ptr<M> quantize_dynamic(const std::shared_ptr<M>& model, const QConfigSpec& spec = {}, DType dtype = DType::qint8,
                                     const EagerOptions& options = {}) {
-  return typed<M>(quantize_dynamic_module(model, spec, dtype, options));
+  return typed<M>(quantize_dynamic_module(working_on(model, options), spec, dtype, options));
 }
 // PyTorch's {nn.Linear, nn.LSTM}: quantize_dynamic(model, quant::types<nn::Linear, nn::LSTM>()).
 template <typename... Ms>
@@ -173,7 +180,7 @@ QConfigSpec types(DType dtype = DType::qint8);
 template <typename M>
 std::shared_ptr<M> quantize_weight_only(const std::shared_ptr<M>& model, const QConfigSpec& spec = {},
                                         DType dtype = DType::qint8, const EagerOptions& options = {}) {
-  return typed<M>(quantize_weight_only_module(model, spec, dtype, options));
+  return typed<M>(quantize_weight_only_module(working_on(model, options), spec, dtype, options));
 }
 
 // The QConfig that quantize_dynamic uses for a dtype: qint8, float16, quint8 or quint4x2. Error for others.

@@ -19,7 +19,7 @@ const FuserMethods::Fuse* FuserMethods::find(const std::vector<ModulePtr>& parts
     if (m.types.size() == parts.size() &&
         std::equal(parts.begin(), parts.end(), m.types.begin(), [](const ModulePtr& p, const std::type_index& t) {
           const nn::Module& module = *p;
-          return std::type_index(typeid(module)) == t;
+          return std::type_index(module.class_type()) == t;
         }))
       return &m.fuse;
   }
@@ -104,6 +104,7 @@ void fuse_list(nn::Module& model, const std::vector<std::string>& paths, bool qa
 }  // namespace
 
 ModulePtr fuse_modules_untyped(const ModulePtr& model, const FuseList& lists, bool qat, const FuseOptions& options) {
+  model->require_made(qat ? "fuse_modules_qat" : "fuse_modules");
   ModulePtr result = options.inplace ? model : model->clone();
   auto places = count_places(*result);
   std::set<std::string> used;

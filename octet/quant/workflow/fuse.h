@@ -56,13 +56,13 @@ nn::ModulePtr fuse_modules_untyped(const nn::ModulePtr& model, const FuseList& m
 template <typename M>
 std::shared_ptr<M> fuse_modules(const std::shared_ptr<M>& model, const FuseList& modules_to_fuse,
                                 const FuseOptions& options = {}) {
-  return typed<M>(fuse_modules_untyped(model, modules_to_fuse, false, options));
+  return typed<M>(fuse_modules_untyped(options.inplace ? nn::ModulePtr(model) : nn::made_copy(model), modules_to_fuse, false, options));
 }
 // The same, but an Error unless the modules are in training mode.
 template <typename M>
 std::shared_ptr<M> fuse_modules_qat(const std::shared_ptr<M>& model, const FuseList& modules_to_fuse,
                                     const FuseOptions& options = {}) {
-  return typed<M>(fuse_modules_untyped(model, modules_to_fuse, true, options));
+  return typed<M>(fuse_modules_untyped(options.inplace ? nn::ModulePtr(model) : nn::made_copy(model), modules_to_fuse, true, options));
 }
 
 }  // namespace octet::quant

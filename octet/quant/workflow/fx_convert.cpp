@@ -212,7 +212,7 @@ class Referencer {
   nn::ModulePtr swap(const Node& node, const NodeDecision& d) {
     nn::ModulePtr module = root_->submodule(node.scope);
     if (done_.count(module.get())) return module;
-    const BackendPatternConfig* config = backend_.find_module(std::type_index(typeid(*module)));
+    const BackendPatternConfig* config = backend_.find_module(std::type_index(module->class_type()));
     nn::ModulePtr made;
     if (config && *d.mode == QuantMode::statically) {
       if (config->reference_quantized_module) made = (*config->reference_quantized_module)(*module);
@@ -296,7 +296,7 @@ class Referencer {
     auto of_mode = custom_.observed_to_quantized.find(*d.mode);
     const ConvertCustomConfig::Make* make = nullptr;
     if (of_mode != custom_.observed_to_quantized.end())
-      if (auto it = of_mode->second.find(std::type_index(typeid(*module))); it != of_mode->second.end()) make = &it->second;
+      if (auto it = of_mode->second.find(std::type_index(module->class_type())); it != of_mode->second.end()) make = &it->second;
     OCTET_CHECK(make, invalid_argument, "convert_fx: '{}' is the observed custom module {}, for which no quantized class is given: "
                 "ConvertCustomConfig::set_observed_to_quantized_mapping", node.scope, module->type_name());
     // Its results' observers: the first is what the module knows as its own.
@@ -443,7 +443,7 @@ class ModuleLowerer {
 
   // What the backend makes of a reference (or float) module in static quantization; null if nothing.
   const Replacement* rule_for(const Module& module) const {
-    std::type_index type(typeid(module));
+    std::type_index type(module.class_type());
     for (const BackendPatternConfig* config : backend_.by_length()) {
       if (config->pattern.size() != 1) continue;
       bool reference = config->reference_quantized_module && config->reference_quantized_module->type() == type;
@@ -455,7 +455,7 @@ class ModuleLowerer {
   }
 
   bool keeps_qparams(const Module& module) const {
-    const BackendPatternConfig* config = backend_.find_module(std::type_index(typeid(module)));
+    const BackendPatternConfig* config = backend_.find_module(std::type_index(module.class_type()));
     return config && config->observation_type == ObservationType::output_share_observer_with_input;
   }
 

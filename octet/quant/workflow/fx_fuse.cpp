@@ -30,7 +30,7 @@ bool is_observer_call(const GraphModule& model, const Node& node) {
 std::type_index mapped_type(const Module& module) {
   auto* fused = dynamic_cast<const nn::intrinsic::FusedModule*>(&module);
   const Module& m = fused && fused->size() > 0 ? (*fused)[0] : module;
-  return std::type_index(typeid(m));
+  return std::type_index(m.class_type());
 }
 
 std::vector<QConfigMapping::Target> targets_of(const GraphModule& model, const std::map<std::string, const std::type_info*>& classes) {
@@ -63,8 +63,8 @@ Traced trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<Te
   std::vector<std::string> paths;
   std::map<std::string, const std::type_info*> classes;
   for (auto& [path, module] : copy->named_modules()) {
-    classes.emplace(path, &typeid(*module));
-    present.insert(std::type_index(typeid(*module)));
+    classes.emplace(path, &module->class_type());
+    present.insert(std::type_index(module->class_type()));
     paths.push_back(path);
   }
   for (const BackendPatternConfig& config : backend.configs())
@@ -141,7 +141,7 @@ class Fuser {
   bool is(const Node& node, const ObjectType& type) const {
     if (!type.is_module()) return node.kind == NodeKind::call && node.op == type.op();
     const Module* module = module_of(model_, node);
-    return module && std::type_index(typeid(*module)) == *type.type() && (calls_.at(module) == 1 || is_stateless(*module));
+    return module && std::type_index(module->class_type()) == *type.type() && (calls_.at(module) == 1 || is_stateless(*module));
   }
 
   // Called in several places, as torchvision calls one ReLU, each may have its own.

@@ -194,7 +194,7 @@ class FxPreparer {
   NodeDecision& decision(const Node& node) { return decisions_[name_of(node)]; }
 
   const BackendPatternConfig* config_of(const Node& node) const {
-    if (Module* module = module_of(*model_, node)) return backend_.find_module(std::type_index(typeid(*module)));
+    if (Module* module = module_of(*model_, node)) return backend_.find_module(std::type_index(module->class_type()));
     return backend_.find_op(node.op);
   }
 
@@ -202,7 +202,7 @@ class FxPreparer {
     Module* module = module_of(*model_, node);
     if (!module) return nullptr;
     if (auto it = custom_.standalone_names.find(node.scope); it != custom_.standalone_names.end()) return &it->second;
-    auto it = custom_.standalone_classes.find(std::type_index(typeid(*module)));
+    auto it = custom_.standalone_classes.find(std::type_index(module->class_type()));
     return it == custom_.standalone_classes.end() ? nullptr : &it->second;
   }
 
@@ -210,7 +210,7 @@ class FxPreparer {
     Module* module = module_of(*model_, node);
     auto of_mode = custom_.float_to_observed.find(mode);
     if (!module || of_mode == custom_.float_to_observed.end()) return nullptr;
-    auto it = of_mode->second.find(std::type_index(typeid(*module)));
+    auto it = of_mode->second.find(std::type_index(module->class_type()));
     return it == of_mode->second.end() ? nullptr : &it->second;
   }
 

@@ -843,11 +843,11 @@ TEST(ModuleFile, ANewerFormatSaysSo) {
   save_model(dir / "a.octet", *nn::make<nn::ReLU>());
   SafetensorsFile file = read_safetensors(dir / "a.octet");
   Json entry = Json::parse(file.metadata.at("octet.model"));
-  EXPECT_EQ(entry["format"], 1);
-  entry["format"] = 2;
+  EXPECT_EQ(entry["format"], 2);
+  entry["format"] = 3;
   file.metadata["octet.model"] = entry.dump();
   write_safetensors(dir / "b.octet", file.tensors, file.metadata);
-  expect_error(ErrorCode::unsupported, {"b.octet", "file format 2", "reads up to 1", "update octet"}, [&] { load_model(dir / "b.octet"); });
+  expect_error(ErrorCode::unsupported, {"b.octet", "file format 3", "reads up to 2", "update octet"}, [&] { load_model(dir / "b.octet"); });
 }
 
 // Without limits these would overflow the stack, or take for ever.

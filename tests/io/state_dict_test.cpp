@@ -189,7 +189,7 @@ TEST(StateDict, DamageNamesFileAndField) {
   const Case cases[] = {
       {"no list", [](Json& j, auto&) { j["quantized"] = 3; }, {"octet.state", "'quantized' is not a list"}},
       {"no format", [](Json& j, auto&) { j.erase("format"); }, {"'format' is missing"}},
-      {"newer", [](Json& j, auto&) { j["format"] = 2; }, {"file format 2", "reads up to 1", "update octet"}, ErrorCode::unsupported},
+      {"newer", [](Json& j, auto&) { j["format"] = 3; }, {"file format 3", "reads up to 2", "update octet"}, ErrorCode::unsupported},
       {"no name", [](Json& j, auto&) { j["quantized"][0].erase("name"); }, {"quantized tensor 0", "'name' is missing"}},
       {"unknown dtype", [](Json& j, auto&) { j["quantized"][0]["dtype"] = "qint7"; }, {"'conv.weight'", "qint7"}},
       {"plain dtype", [](Json& j, auto&) { j["quantized"][0]["dtype"] = "float32"; }, {"'conv.weight'", "float32"}},

@@ -116,7 +116,11 @@ bool Regex::begins(std::string_view text) const { return search(compiled_->re, t
 
 NamePattern::NamePattern(std::string_view pattern) : exact_(pattern) {
   if (pattern.starts_with("re:")) {
-    compiled_ = Regex(pattern.substr(3)).compiled_;
+    try {
+      compiled_ = Regex(pattern.substr(3)).compiled_;
+    } catch (const Error& e) {
+      throw Error(e.code(), fmt::format("pattern '{}': {}", pattern, e.what()));
+    }
   } else if (pattern.find_first_of("*?[\\") != std::string_view::npos) {
     re2::RE2::Options bytes = quiet();
     bytes.set_encoding(re2::RE2::Options::EncodingLatin1);

@@ -40,6 +40,18 @@ class Fields {
     OCTET_CHECK(raw(name).is_number_integer(), corrupt, "{}: '{}' is not an integer", where_, name);
     return get<int64_t>(name);
   }
+  // Sizes of dimensions.
+  std::vector<int64_t> sizes(const char* name) const {
+    const Json& list = raw(name);
+    OCTET_CHECK(list.is_array(), corrupt, "{}: '{}' is not a list", where_, name);
+    std::vector<int64_t> result;
+    for (const Json& item : list) {
+      OCTET_CHECK(item.is_number_integer() && item.get<int64_t>() >= 0, corrupt, "{}: '{}' holds {}, which is not a size", where_, name,
+                  brief(item));
+      result.push_back(item.get<int64_t>());
+    }
+    return result;
+  }
   // Numbers of things, of which there are `count`; -1 for none.
   std::vector<int> ids(const char* name, size_t count) const {
     const Json& list = raw(name);

@@ -20,10 +20,10 @@ Tensor stored_codes(const Tensor& t) {
 }
 
 Tensor unpack(const Tensor& codes, const Fields& f, DType dtype, QuantizerPtr quantizer) {
-  auto shape = f.get<Shape>("shape");
+  Shape shape = f.sizes("shape");
   int64_t count = 1;
   bool fits = shape.size() <= 64;
-  for (int64_t size : shape) fits = fits && size >= 0 && !__builtin_mul_overflow(count, size, &count);
+  for (int64_t size : shape) fits = fits && !__builtin_mul_overflow(count, size, &count);
   OCTET_CHECK(fits && codes.dtype() == DType::uint8 && codes.dim() == 1 &&
                   static_cast<size_t>(codes.numel()) == storage_bytes(dtype, count),
               corrupt, "{} codes of shape {} are {}; expected uint8, two codes to a byte", to_string(dtype), to_string(shape),

@@ -35,7 +35,12 @@ void check_model_name(const std::filesystem::path& path) {
 
 graph::Graph load_model(const std::filesystem::path& path) {
   check_model_name(path);
-  if (path.extension() == ".octet") return io::load_octet(path);
+  if (path.extension() == ".octet") {
+    std::vector<std::string> notes;
+    graph::Graph graph = io::load_octet(path, &notes);
+    for (const std::string& note : notes) fmt::print(stderr, "octet: note: {}\n", note);
+    return graph;
+  }
   return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path)));
 }
 
@@ -49,6 +54,12 @@ void save_model(const graph::Graph& graph, const std::filesystem::path& path) {
     io::save_octet(graph, path);
   else
     io::export_onnx(graph, path);
+}
+
+int64_t file_bytes(const std::filesystem::path& path) {
+  std::error_code none;
+  auto bytes = std::filesystem::file_size(path, none);
+  return none ? 0 : static_cast<int64_t>(bytes);
 }
 
 void check_writable(const std::filesystem::path& path) {

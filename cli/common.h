@@ -24,6 +24,9 @@ void print_warnings(const runtime::Program& program);
 // Writes .octet or .onnx (QDQ), by the extension.
 void save_model(const graph::Graph& graph, const std::filesystem::path& path);
 
+// The size of a file; 0 of what has none, as a device that was written to.
+int64_t file_bytes(const std::filesystem::path& path);
+
 // Error if the directory that `path` is to be written to is not there. Long work asks before it starts.
 void check_writable(const std::filesystem::path& path);
 

@@ -25,7 +25,7 @@ void add_convert(CLI::App& app) {
     save_model(graph, o->out);
     NodeCount n = count_nodes(graph);
     fmt::print("{}: {} of {} operators in 8 bits ({})\n", o->out, n.quantized, n.total,
-               human_bytes(static_cast<double>(std::filesystem::file_size(o->out))));
+               human_bytes(static_cast<double>(file_bytes(o->out))));
   });
 }
 

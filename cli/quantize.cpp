@@ -8,7 +8,7 @@
 
 #include "common.h"
 #include "octet/base/error.h"
-#include "octet/base/file.h"
+#include "octet/base/json_impl.h"
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
 #include "octet/quant/workflow/dynamic_fx.h"
@@ -31,7 +31,7 @@ struct Options {
 // line says wins.
 void read_config(Options& o) {
   if (o.config.empty()) return;
-  auto json = nlohmann::json::parse(read_file(o.config), nullptr, false);
+  const Json json = read_json(o.config);
   if (!json.is_object()) fail(ErrorCode::corrupt, fmt::format("{}: expected a JSON object", o.config));
   const std::vector<std::string> known{"qconfig", "observer", "skip", "strict"};
   for (const auto& [key, value] : json.items()) {
@@ -48,7 +48,7 @@ void read_config(Options& o) {
         fail(ErrorCode::invalid_argument, fmt::format("{}: unknown key '{}': expected one of {}{}", o.config, key,
                                                       fmt::join(known, ", "), did_you_mean(key, known)));
     } catch (const nlohmann::json::exception&) {
-      fail(ErrorCode::corrupt, fmt::format("{}: '{}' is {}, not of the expected type", o.config, key, value.dump()));
+      fail(ErrorCode::corrupt, fmt::format("{}: '{}' is {}, not of the expected type", o.config, key, brief(value)));
     }
   }
 }
@@ -303,7 +303,7 @@ void run(Options o) {
                 compare(before, int8, dataset ? &*dataset : nullptr, count),
                 weight_bytes(source),
                 weight_bytes(int8),
-                static_cast<int64_t>(std::filesystem::file_size(o.out))};
+                file_bytes(o.out)};
   if (o.json)
     print_json(to_json(result));
   else

@@ -14,6 +14,9 @@ inline std::filesystem::path data_dir() {
   return std::filesystem::path("..") / "shared" / "data";
 }
 
+// Inputs of public reports and hostile files, beside data_dir().
+inline std::filesystem::path cases_dir() { return data_dir() / ".." / "cases"; }
+
 }  // namespace octet::testing
 
 // First line of a test: skips it unless data_dir() has the file (or directory) of that relative name.
@@ -21,3 +24,9 @@ inline std::filesystem::path data_dir() {
   if (!std::filesystem::exists(::octet::testing::data_dir() / (name)))                                              \
   GTEST_SKIP() << "no " << (::octet::testing::data_dir() / (name)).string() << "; set OCTET_DATA to the directory " \
                << "that has it"
+
+// The same for a file of cases_dir().
+#define OCTET_NEED_CASE(name)                                                                                      \
+  if (!std::filesystem::exists(::octet::testing::cases_dir() / (name)))                                            \
+  GTEST_SKIP() << "no " << (::octet::testing::cases_dir() / (name)).string() << "; set OCTET_DATA to the directory " \
+               << "beside it"

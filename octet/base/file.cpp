@@ -48,6 +48,13 @@ std::string reason(int error) {
   return std::string(std::strerror(error)) + advice;
 }
 
+const char* kind_of(mode_t mode) {
+  if (S_ISDIR(mode)) return "directory";
+  if (S_ISFIFO(mode)) return "pipe";
+  if (S_ISSOCK(mode)) return "socket";
+  return "device";
+}
+
 // Closes a descriptor at the end of a scope.
 struct Descriptor {
   int fd;
@@ -68,29 +75,13 @@ Mappings& mappings() {
   return m;
 }
 
-// read(2) to the end of something that cannot be mapped.
-Buffer read_all(int fd, const std::filesystem::path& path) {
-  std::vector<std::byte> bytes(kPending);
-  size_t used = 0;
-  while (true) {
-    if (used == bytes.size()) bytes.resize(2 * used);
-    ssize_t n = ::read(fd, bytes.data() + used, bytes.size() - used);
-    if (n < 0 && errno == EINTR) continue;
-    OCTET_CHECK(n >= 0, io, "{}: cannot read: {}", path.string(), reason(errno));
-    if (n == 0) break;
-    used += static_cast<size_t>(n);
-  }
-  Buffer result = Buffer::allocate(used);
-  if (used) std::memcpy(result.data(), bytes.data(), used);
-  return result;
-}
-
 }  // namespace
 
 // -- reading -----------------------------------------------------------------------------------------
 
 std::shared_ptr<MappedFile> MappedFile::open(const std::filesystem::path& path) {
-  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Without O_NONBLOCK the opening of a pipe waits for someone to write to it.
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (file.fd < 0) {
     int error = errno;
     std::error_code ignored;
@@ -101,16 +92,11 @@ std::shared_ptr<MappedFile> MappedFile::open(const std::filesystem::path& path) 
   }
   struct stat status {};
   OCTET_CHECK(::fstat(file.fd, &status) == 0, io, "{}: cannot open: {}", path.string(), reason(errno));
-  OCTET_CHECK(!S_ISDIR(status.st_mode), io, "{}: is a directory; expected a file", path.string());
+  OCTET_CHECK(S_ISREG(status.st_mode), io, "{}: is a {}; expected a file{}", path.string(), kind_of(status.st_mode),
+              S_ISDIR(status.st_mode) ? "" : ": save what it gives to a file first");
 
   std::shared_ptr<MappedFile> result(new MappedFile);
   result->path_ = path;
-  if (!S_ISREG(status.st_mode) || status.st_size == 0) {
-    result->read_ = read_all(file.fd, path);
-    result->data_ = result->read_.data();
-    result->size_ = result->read_.bytes();
-    return result;
-  }
   auto size = static_cast<size_t>(status.st_size);
   auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
   size_t file_pages = (size + page - 1) / page * page;
@@ -122,6 +108,7 @@ std::shared_ptr<MappedFile> MappedFile::open(const std::filesystem::path& path) 
   result->data_ = static_cast<std::byte*>(start);
   result->size_ = size;
   result->mapped_ = reserved;  // from here on the destructor unmaps
+  if (size == 0) return result;  // nothing to map
   void* mapped = ::mmap(start, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, file.fd, 0);
   OCTET_CHECK(mapped != MAP_FAILED, io, "{}: cannot map {} bytes: {}", path.string(), size, reason(errno));
   std::lock_guard lock(mappings().mutex);

@@ -12,15 +12,16 @@
 
 namespace octet {
 
-// A whole file in memory, mapped if it is a regular file (pipes and devices are read to their end). Pages come from the
-// disk when they are first touched. The mapping is private and copy-on-write: a tensor that lies in it may be written
-// to, which changes neither the file nor any other mapping of it. kBufferSlack bytes after the end are readable.
+// A whole file mapped into memory. Pages come from the disk when they are first touched. The mapping is private and
+// copy-on-write: a tensor that lies in it may be written to, which changes neither the file nor any other mapping of it.
+// kBufferSlack bytes after the end are readable.
 //
 // The file must not be shortened by someone else while it is mapped (the system then kills the process, SIGBUS);
 // replacing it by write_file_atomically is safe: the mapping keeps showing the old contents.
 class MappedFile : public std::enable_shared_from_this<MappedFile> {
  public:
-  // Error not_found if there is no such file, io if it is a directory or cannot be read.
+  // Error not_found if there is no such file, io if it cannot be read or is no regular file: a directory, a pipe or a device,
+  // which may have no end or keep the reader waiting.
   static std::shared_ptr<MappedFile> open(const std::filesystem::path& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -39,8 +40,7 @@ class MappedFile : public std::enable_shared_from_this<MappedFile> {
   std::filesystem::path path_;
   std::byte* data_ = nullptr;
   size_t size_ = 0;
-  size_t mapped_ = 0;  // bytes of address space to unmap; 0 if the contents are in read_
-  Buffer read_;
+  size_t mapped_ = 0;  // bytes of address space to unmap
 };
 
 // Gives the memory behind bytes [data, data + bytes) back to the system as far as they lie in a MappedFile and still are what the

@@ -49,7 +49,8 @@ std::string ways_out() {
 class Tracer : public std::enable_shared_from_this<Tracer> {
  public:
   Tracer(Module& root, const TraceOptions& options, Sizes& sizes, bool larger)
-      : root_(root), options_(options), sizes_(sizes), larger_(larger) {
+      : root_(root), options_(options), leaf_modules_(options.leaf_modules.begin(), options.leaf_modules.end()), sizes_(sizes),
+        larger_(larger) {
     for (auto& [path, module] : root.named_modules()) paths_[module] = path;
   }
 
@@ -80,8 +81,8 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
     const std::type_info& type = module.class_type();
     if (options_.leaf_classes.count(std::type_index(type))) return true;
     if (auto it = paths_.find(&module); it != paths_.end())
-      for (const std::string& pattern : options_.leaf_modules)
-        if (matches(pattern, it->second)) return true;
+      for (const NamePattern& pattern : leaf_modules_)
+        if (pattern.matches(it->second)) return true;
     return !options_.into_layers && is_layer(module);
   }
 
@@ -253,6 +254,7 @@ class Tracer : public std::enable_shared_from_this<Tracer> {
 
   Module& root_;
   const TraceOptions& options_;
+  std::vector<NamePattern> leaf_modules_;
   Sizes& sizes_;
   bool larger_;
   std::map<const Module*, std::string> paths_;
@@ -467,8 +469,9 @@ std::shared_ptr<GraphModule> trace(Module& model, const std::vector<std::optiona
   for (const std::string& pattern : options.leaf_modules) {
     bool any = false;
     std::vector<std::string> names;
+    const NamePattern compiled(pattern);
     for (auto& [path, module] : model.named_modules()) {
-      any = any || matches(pattern, path);
+      any = any || compiled.matches(path);
       names.push_back(path);
     }
     OCTET_CHECK(any, not_found, "trace: leaf module '{}': {} has no such submodule{}", pattern, model.type_name(),

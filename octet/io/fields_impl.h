@@ -2,16 +2,14 @@
 // Reading JSON objects of files that may be damaged.
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/json_impl.h"
 #include "octet/tensor/attrs.h"
 
 namespace octet::io {
-
-using Json = nlohmann::ordered_json;
 
 // Fields of a JSON object, with errors that say where.
 class Fields {
@@ -30,7 +28,7 @@ class Fields {
     try {
       return raw(name).get<T>();
     } catch (const nlohmann::json::exception&) {
-      OCTET_FAIL(corrupt, "{}: '{}' is {}, not of the expected type", where_, name, raw(name).dump().substr(0, 60));
+      OCTET_FAIL(corrupt, "{}: '{}' is {}, not of the expected type", where_, name, brief(raw(name)));
     }
   }
   template <typename T>
@@ -41,6 +39,18 @@ class Fields {
   int64_t integer(const char* name) const {
     OCTET_CHECK(raw(name).is_number_integer(), corrupt, "{}: '{}' is not an integer", where_, name);
     return get<int64_t>(name);
+  }
+  // Sizes of dimensions.
+  std::vector<int64_t> sizes(const char* name) const {
+    const Json& list = raw(name);
+    OCTET_CHECK(list.is_array(), corrupt, "{}: '{}' is not a list", where_, name);
+    std::vector<int64_t> result;
+    for (const Json& item : list) {
+      OCTET_CHECK(item.is_number_integer() && item.get<int64_t>() >= 0, corrupt, "{}: '{}' holds {}, which is not a size", where_, name,
+                  brief(item));
+      result.push_back(item.get<int64_t>());
+    }
+    return result;
   }
   // Numbers of things, of which there are `count`; -1 for none.
   std::vector<int> ids(const char* name, size_t count) const {
@@ -63,16 +73,23 @@ class Fields {
   std::string where_;
 };
 
-// The format number of a file: error corrupt if there is none, unsupported if it is beyond `newest`.
-inline void check_format(const Fields& root, const std::string& path, int64_t newest) {
+// Our formats' number: since 2 files carry checksums.
+constexpr int64_t kFormat = 2;
+
+// Error corrupt if the file has no format number, or one that promises checksums and none of them; unsupported if it is beyond
+// kFormat. Adds a note if the file is older.
+inline void check_format(const Fields& root, const std::string& path, bool has_checksums, std::vector<std::string>* notes) {
   int64_t format = root.integer("format");
   OCTET_CHECK(format >= 1, corrupt, "{}: 'format' is {}; there is none below 1", root.where(), format);
-  OCTET_CHECK(format <= newest, unsupported, "{}: file format {}; this octet reads up to {}: update octet", path, format, newest);
+  OCTET_CHECK(format <= kFormat, unsupported, "{}: file format {}; this octet reads up to {}: update octet", path, format, kFormat);
+  OCTET_CHECK(format < 2 || has_checksums, corrupt, "{}: its checksums are missing; copy or save the file again", path);
+  if (!has_checksums && notes)
+    notes->push_back(fmt::format("{}: is of an older octet and has no checksums: damage to it would go unnoticed; save it again", path));
 }
 
 // Attributes as an object of texts, as printed: the types stay apart.
-inline Json to_json(const Attrs& attrs) {
-  Json json = Json::object();
+inline OrderedJson to_json(const Attrs& attrs) {
+  OrderedJson json = OrderedJson::object();
   for (const auto& [key, value] : attrs) json[key] = to_string(value);
   return json;
 }

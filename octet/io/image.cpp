@@ -1,33 +1,16 @@
 #include "octet/io/image.h"
 
 #include <algorithm>
-#include <climits>
 #include <cmath>
-#include <memory>
+#include <cstring>
 #include <vector>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/file.h"
-
-// The decoder is compiled into this file alone and its symbols stay here.
-#define STB_IMAGE_IMPLEMENTATION
-#define STB_IMAGE_STATIC
-#define STBI_ONLY_JPEG
-#define STBI_ONLY_PNG
-#define STBI_ONLY_BMP
-#define STBI_NO_STDIO
-#define STBI_NO_LINEAR
-#define STBI_NO_HDR
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wunused-function"
-#pragma GCC diagnostic ignored "-Wsign-compare"
-#include <stb/stb_image.h>
-#pragma GCC diagnostic pop
+#include "octet/io/image_impl.h"
 
 namespace octet {
 namespace {
-
-constexpr int64_t kMaxPixels = int64_t{1} << 28;
 
 // One output coordinate: between inputs `low` and `high`, `weight` of the way.
 struct Tap {
@@ -65,29 +48,50 @@ void resize_plane(const T* in, int64_t in_w, T* out, const std::vector<Tap>& row
 
 }  // namespace
 
+namespace image_impl {
+
+Pixels make_pixels(const File& file, int64_t width, int64_t height, int channels) {
+  OCTET_CHECK(width > 0 && height > 0, corrupt, "{}: a picture of {}x{} pixels", file.name, width, height);
+  OCTET_CHECK(width <= kMaxPixels / height, unsupported, "{}: a picture of {}x{} pixels; expected at most {} in all; make it smaller",
+              file.name, width, height, kMaxPixels);
+  const int64_t area = width * height;
+  OCTET_CHECK(area <= kFreePixels || area / kMaxPixelsPerByte <= static_cast<int64_t>(file.bytes), corrupt,
+              "{}: the picture is damaged: {}x{} pixels in a file of {} bytes", file.name, width, height, file.bytes);
+  return {width, height, channels, std::vector<uint8_t>(static_cast<size_t>(area * channels))};
+}
+
+}  // namespace image_impl
+
+namespace {
+
+image_impl::Pixels decode(const image_impl::File& file) {
+  auto begins = [&](std::string_view magic) {
+    return file.bytes >= magic.size() && std::memcmp(file.data, magic.data(), magic.size()) == 0;
+  };
+  if (begins("\xff\xd8\xff")) return image_impl::decode_jpeg(file);
+  if (begins("\x89PNG\r\n\x1a\n")) return image_impl::decode_png(file);
+  if (begins("BM")) return image_impl::decode_bmp(file);
+  OCTET_FAIL(corrupt, "{}: not a JPEG, PNG or BMP picture, or damaged; convert or remove it", file.name);
+}
+
+}  // namespace
+
 Tensor decode_image(const void* data, size_t bytes, int64_t channels, const std::string& name) {
   OCTET_CHECK(channels == 1 || channels == 3, invalid_argument, "{}: {} channels; expected 3 (RGB) or 1 (gray)", name,
               channels);
-  OCTET_CHECK(bytes <= INT_MAX, unsupported, "{}: {} bytes; pictures of 2 GiB or more are not read", name, bytes);
-  const auto* file = static_cast<const stbi_uc*>(data);
-  int size = static_cast<int>(bytes), w = 0, h = 0, in_file = 0;
-  auto why = [] {
-    const char* reason = stbi_failure_reason();
-    return reason ? reason : "unknown reason";
-  };
-  OCTET_CHECK(stbi_info_from_memory(file, size, &w, &h, &in_file), corrupt,
-              "{}: not a JPEG, PNG or BMP picture, or damaged ({}); convert or remove it", name, why());
-  OCTET_CHECK(w > 0 && h > 0 && int64_t{w} * h <= kMaxPixels, unsupported,
-              "{}: a picture of {}x{} pixels; expected at most 2^28 pixels; make it smaller", name, w, h);
-  std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
-      stbi_load_from_memory(file, size, &w, &h, &in_file, static_cast<int>(channels)), stbi_image_free);
-  OCTET_CHECK(pixels, corrupt, "{}: the picture cannot be decoded ({}); convert or remove it", name, why());
-  Tensor image = Tensor::empty({channels, h, w}, DType::uint8);
+  const image_impl::Pixels pixels = decode({static_cast<const uint8_t*>(data), bytes, name});
+  Tensor image = Tensor::empty({channels, pixels.height, pixels.width}, DType::uint8);
   auto* out = image.data<uint8_t>();
-  const stbi_uc* in = pixels.get();
-  int64_t area = int64_t{h} * w;
-  for (int64_t i = 0; i < area; ++i)
-    for (int64_t c = 0; c < channels; ++c) out[c * area + i] = *in++;
+  const uint8_t* in = pixels.data.data();
+  const int64_t area = pixels.height * pixels.width;
+  if (pixels.channels == 1) {
+    for (int64_t c = 0; c < channels; ++c) std::memcpy(out + c * area, in, static_cast<size_t>(area));
+  } else if (channels == 1) {
+    for (int64_t i = 0; i < area; ++i, in += 3) out[i] = static_cast<uint8_t>((77 * in[0] + 150 * in[1] + 29 * in[2]) >> 8);
+  } else {
+    for (int64_t i = 0; i < area; ++i)
+      for (int64_t c = 0; c < 3; ++c) out[c * area + i] = *in++;
+  }
   return image;
 }
 

@@ -16,7 +16,6 @@ namespace {
 using nn::Module;
 using nn::ModulePtr;
 
-constexpr int kFormat = 1;
 constexpr const char* kEntry = "octet.model";
 constexpr int kMaxDepth = 1000;          // of submodules: what walks them is recursive
 constexpr int64_t kMaxPlaces = 100'000;  // counting a shared module once per place
@@ -38,8 +37,8 @@ class Writer {
     add(model, "", 0);
     std::string text;
     try {
-      text = Json{{"format", kFormat}, {"modules", std::move(modules_)}}.dump();
-    } catch (const nlohmann::json::exception& e) {
+      text = OrderedJson{{"format", kFormat}, {"modules", std::move(modules_)}}.dump();
+    } catch (const Json::exception& e) {
       OCTET_FAIL(invalid_argument, "{}: a name, label or attribute of a module is not UTF-8: {}", file_, e.what());
     }
     write_state(path, tensors_, {{kEntry, text}});
@@ -58,12 +57,12 @@ class Writer {
         throw Error(e.code(), fmt::format("{}: {}: {}", file_, title(path, module.type_name()), e.what()));
       }
     };
-    Json json{{"class", guarded([&] { return nn::registered_name(module); })},
+    OrderedJson json{{"class", guarded([&] { return nn::registered_name(module); })},
               {"type", module.type_name()},
               {"training", module.training()}};
     if (std::string repr = module.extra_repr(); !repr.empty()) json["repr"] = repr;
     if (Attrs config = module.config(); config.size()) json["config"] = to_json(config);
-    Json tensors = Json::object(), trained = Json::array(), extra = Json::object(), children = Json::array();
+    OrderedJson tensors = OrderedJson::object(), trained = OrderedJson::array(), extra = OrderedJson::object(), children = OrderedJson::array();
     for (const auto& [name, tensor] : m.own_tensors()) {
       if (!tensor->defined()) continue;
       tensors[name] = store(join(path, name), *tensor);
@@ -71,11 +70,11 @@ class Writer {
     }
     for (const auto& [name, tensor] : module.extra_state()) extra[name] = store(join(path, name), tensor);
     for (const auto& [name, child] : module.children())
-      children.push_back(Json::array({name, child ? Json(add(*child, join(path, name), depth + 1)) : Json()}));
-    Json annotations = Json::object();
+      children.push_back(OrderedJson::array({name, child ? OrderedJson(add(*child, join(path, name), depth + 1)) : OrderedJson()}));
+    OrderedJson annotations = OrderedJson::object();
     for (const auto& [name, annotation] : nn::annotations())
       if (auto data = guarded([&, save = annotation.save] { return save(module); })) annotations[name] = to_json(*data);
-    auto put = [&](const char* field, Json& value) {
+    auto put = [&](const char* field, OrderedJson& value) {
       if (!value.empty()) json[field] = std::move(value);
     };
     put("tensors", tensors);
@@ -98,7 +97,7 @@ class Writer {
   }
 
   std::string file_;
-  Json modules_ = Json::array();
+  OrderedJson modules_ = OrderedJson::array();
   std::map<const Module*, size_t> numbers_;
   std::map<std::string, Tensor> tensors_;   // holds them, so that ids stay apart
   std::map<const void*, std::string> names_;
@@ -114,20 +113,19 @@ struct Entry {
   std::map<std::string, std::string> tensors, extra;  // name -> name in the file
   std::set<std::string> requires_grad;
   std::vector<std::pair<std::string, int>> children;  // -1: an empty place
-  std::vector<std::pair<std::string, Attrs>> annotations;
+  std::map<std::string, Attrs> annotations;
 };
 
 class Reader {
  public:
-  Reader(const SafetensorsFile& file, std::string path) : path_(std::move(path)) {
+  Reader(const SafetensorsFile& file, std::string path, std::vector<std::string>* notes) : path_(std::move(path)) {
     auto text = file.metadata.find(kEntry);
     OCTET_CHECK(text != file.metadata.end(), corrupt, "{}: no \"{}\" in the metadata: {}", path_, kEntry,
                 file.metadata.count("octet.graph") ? "this file holds a graph: use io::load_octet"
                                                    : "this file holds tensors without modules: use load_state_dict");
-    Json json = Json::parse(text->second, nullptr, false);
-    OCTET_CHECK(!json.is_discarded(), corrupt, "{}: {} is not valid JSON", path_, kEntry);
+    const Json json = parse_json(text->second, fmt::format("{}: {}", path_, kEntry));
     Fields root(json, fmt::format("{}: {}", path_, kEntry));
-    check_format(root, path_, kFormat);
+    check_format(root, path_, file.has_checksums, notes);
     const Json& list = root.raw("modules");
     OCTET_CHECK(list.is_array() && !list.empty(), corrupt, "{}: 'modules' is not a list of modules", root.where());
     std::vector<int> depth;
@@ -150,7 +148,7 @@ class Reader {
   std::string print() const { return print(entries_.back(), ""); }
 
   ModulePtr make(SafetensorsFile file) {
-    state_ = state_of(std::move(file), path_);
+    state_ = state_of(std::move(file), path_, nullptr);
     made_.resize(entries_.size());
     paths_.resize(entries_.size());
     ModulePtr root;
@@ -164,12 +162,14 @@ class Reader {
     // From the outside in: train() goes to submodules too.
     for (size_t i = made_.size(); i-- > 0;) guarded(i, [&] { made_[i]->train(entries_[i].training); });
     auto known = nn::annotations();
-    for (size_t i = made_.size(); i-- > 0;)
-      for (const auto& [name, data] : entries_[i].annotations) {
-        auto it = std::find_if(known.begin(), known.end(), [&, n = &name](const auto& a) { return a.first == *n; });
-        OCTET_CHECK(it != known.end(), unsupported, "{}: this program does not know the annotation '{}'", where(i), name);
-        guarded(i, [&, d = &data] { it->second.load(*root, *made_[i], *d); });
+    for (size_t i = made_.size(); i-- > 0;) {
+      auto left = entries_[i].annotations;
+      for (const auto& [name, annotation] : known) {
+        auto data = left.extract(name);
+        if (data) guarded(i, [&, a = &annotation] { a->load(*root, *made_[i], data.mapped()); });
       }
+      OCTET_CHECK(left.empty(), unsupported, "{}: this program does not know the annotation '{}'", where(i), left.begin()->first);
+    }
     return root;
   }
 
@@ -194,12 +194,12 @@ class Reader {
     for (const Json& child : children) {
       OCTET_CHECK(child.is_array() && child.size() == 2 && child[0].is_string() &&
                       (child[1].is_null() || (child[1].is_number_unsigned() && child[1].get<uint64_t>() < i)),
-                  corrupt, "{}: 'children' holds {}, which is not a name and an earlier module", f.where(), child.dump().substr(0, 60));
+                  corrupt, "{}: 'children' holds {}, which is not a name and an earlier module", f.where(), brief(child));
       e.children.emplace_back(child[0].get<std::string>(), child[1].is_null() ? -1 : child[1].get<int>());
     }
     if (f.has("annotations")) {
       Fields annotations(f.raw("annotations"), f.where() + ": annotations");
-      for (const auto& [name, data] : f.raw("annotations").items()) e.annotations.emplace_back(name, parse_attrs(annotations, name.c_str()));
+      for (const auto& [name, data] : f.raw("annotations").items()) e.annotations.emplace(name, parse_attrs(annotations, name.c_str()));
     }
     return e;
   }
@@ -328,17 +328,17 @@ template <typename Fn>
 auto reading(const std::filesystem::path& path, Fn&& fn) {
   try {
     return fn();
-  } catch (const nlohmann::json::exception& e) {
+  } catch (const Json::exception& e) {
     OCTET_FAIL(corrupt, "{}: {}: {}", path.string(), kEntry, e.what());
   }
 }
 
 }  // namespace
 
-bool is_model_file(const std::filesystem::path& path) { return read_safetensors(path).metadata.count(kEntry); }
+bool is_model_file(const std::filesystem::path& path) { return read_safetensors_metadata(path).count(kEntry); }
 
 std::string describe_model(const std::filesystem::path& path) {
-  return reading(path, [&] { return Reader(read_safetensors(path), path.string()).print(); });
+  return reading(path, [&] { return Reader(read_safetensors(path), path.string(), nullptr).print(); });
 }
 
 }  // namespace octet::io
@@ -347,10 +347,10 @@ namespace octet {
 
 void save_model(const std::filesystem::path& path, const nn::Module& model) { io::Writer(path.string()).write(path, model); }
 
-nn::ModulePtr load_model(const std::filesystem::path& path) {
+nn::ModulePtr load_model(const std::filesystem::path& path, std::vector<std::string>* notes) {
   return io::reading(path, [&] {
     SafetensorsFile file = read_safetensors(path);
-    io::Reader reader(file, path.string());
+    io::Reader reader(file, path.string(), notes);
     return reader.make(std::move(file));
   });
 }

@@ -1,7 +1,6 @@
 #include "octet/io/octet_file.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "octet/base/check_impl.h"
@@ -19,15 +18,14 @@ using graph::NodeKind;
 using graph::Value;
 using graph::ValueId;
 
-constexpr int kFormat = 1;
 const char* const kKinds[] = {"input", "constant", "call"};
 
 // -- writing -----------------------------------------------------------------------------------------
 
-Json type_json(const TensorType& type, bool qparams) {
-  Json dims = Json::array();
+OrderedJson type_json(const TensorType& type, bool qparams) {
+  OrderedJson dims = OrderedJson::array();
   for (const Dim& d : type.dims) d.known() ? dims.push_back(d.size()) : dims.push_back(d.name());
-  Json json{{"dtype", to_string(type.dtype)}, {"dims", dims}};
+  OrderedJson json{{"dtype", to_string(type.dtype)}, {"dims", dims}};
   if (!type.quantizer || !qparams) return json;
   const Quantizer& q = *type.quantizer;
   json["qscheme"] = to_string(q.scheme());
@@ -48,30 +46,30 @@ class Writer {
   explicit Writer(const Graph& g) : g_(g) {}
 
   void write(const std::filesystem::path& path) {
-    Json values = Json::array(), nodes = Json::array();
+    OrderedJson values = OrderedJson::array(), nodes = OrderedJson::array();
     for (const Node& node : g_.nodes())
       for (ValueId id : node.outputs) names_.insert(g_.value(id).name);
     for (const Value& v : g_.values()) {
-      Json json = type_json(v.type, !g_.is_constant(static_cast<ValueId>(&v - g_.values().data())));
+      OrderedJson json = type_json(v.type, !g_.is_constant(static_cast<ValueId>(&v - g_.values().data())));
       json["name"] = v.name;
       values.push_back(std::move(json));
     }
     for (const Node& node : g_.nodes()) nodes.push_back(node_json(node));
-    Json root{{"format", kFormat}, {"name", g_.name},     {"metadata", g_.metadata},
+    OrderedJson root{{"format", kFormat}, {"name", g_.name},     {"metadata", g_.metadata},
               {"values", values},  {"nodes", nodes},      {"inputs", g_.inputs()},
               {"outputs", g_.outputs()}};
     std::string text;
     try {
       text = root.dump();
-    } catch (const nlohmann::json::exception&) {
+    } catch (const Json::exception&) {
       OCTET_FAIL(invalid_argument, "{}: {}", path.string(), not_utf8());
     }
     write_safetensors(path, tensors_, {{"format", "octet"}, {"octet.graph", text}});
   }
 
  private:
-  Json node_json(const Node& node) {
-    Json json{{"kind", kKinds[static_cast<int>(node.kind)]}, {"outputs", node.outputs}};
+  OrderedJson node_json(const Node& node) {
+    OrderedJson json{{"kind", kKinds[static_cast<int>(node.kind)]}, {"outputs", node.outputs}};
     if (!node.scope.empty()) json["scope"] = node.scope;
     if (!node.note.empty()) json["note"] = node.note;
     if (node.kind == NodeKind::constant) {
@@ -89,10 +87,10 @@ class Writer {
 
   // Which text JSON cannot hold.
   std::string not_utf8() const {
-    auto bad = [](const Json& json) {
+    auto bad = [](const OrderedJson& json) {
       try {
         json.dump();
-      } catch (const nlohmann::json::exception&) {
+      } catch (const Json::exception&) {
         return true;
       }
       return false;
@@ -102,13 +100,13 @@ class Writer {
         return fmt::format("the scope, note or an attribute of %{} is not UTF-8", g_.value(node.outputs[0]).name);
     return "the graph's name, metadata or the name of a dimension is not UTF-8";
   }
-  static Json node_json_text(const Node& node) {
-    Json json{node.scope, node.note};
+  static OrderedJson node_json_text(const Node& node) {
+    OrderedJson json{node.scope, node.note};
     for (const auto& [key, value] : node.attrs) json.push_back(to_string(value));
     return json;
   }
 
-  void qparams(Json& json, const std::string& name, const Quantizer& q) {
+  void qparams(OrderedJson& json, const std::string& name, const Quantizer& q) {
     Shape shape = q.is_per_channel() ? Shape{static_cast<int64_t>(q.scales().size())} : Shape{};
     json["qscheme"] = to_string(q.scheme());
     if (q.is_per_channel()) json["axis"] = q.axis();
@@ -136,16 +134,15 @@ class Reader {
  public:
   explicit Reader(const std::filesystem::path& path) : path_(path.string()), file_(read_safetensors(path)) {}
 
-  Graph read() {
+  Graph read(std::vector<std::string>* notes) {
     auto text = file_.metadata.find("octet.graph");
     OCTET_CHECK(!file_.metadata.count("octet.model"), unsupported,
                 "{}: this file holds a model of modules, not a graph: open it with octet::load_model", path_);
     OCTET_CHECK(text != file_.metadata.end(), corrupt,
                 "{}: no \"octet.graph\" in the metadata: this is a plain safetensors file, not a .octet model", path_);
-    Json json = Json::parse(text->second, nullptr, false);
-    OCTET_CHECK(!json.is_discarded(), corrupt, "{}: octet.graph is not valid JSON", path_);
+    const Json json = parse_json(text->second, path_ + ": octet.graph");
     Fields root(json, path_ + ": octet.graph");
-    check_format(root, path_, kFormat);
+    check_format(root, path_, file_.has_checksums, notes);
     g_.name = root.get<std::string>("name");
     g_.metadata = root.get<std::map<std::string, std::string>>("metadata");
     const Json& values = root.raw("values");
@@ -186,7 +183,7 @@ class Reader {
     for (const Json& d : f.raw("dims")) {
       if (d.is_number_integer() && d.get<int64_t>() >= 0) v.type.dims.emplace_back(d.get<int64_t>());
       else if (d.is_string()) v.type.dims.emplace_back(d.get<std::string>());
-      else OCTET_FAIL(corrupt, "{}: dimension {} is neither a size nor a name", f.where(), d.dump().substr(0, 40));
+      else OCTET_FAIL(corrupt, "{}: dimension {} is neither a size nor a name", f.where(), brief(d));
     }
     if (f.has("qscheme")) {
       const Json &scale = f.raw("scale"), &zero = f.raw("zero_point");
@@ -326,11 +323,11 @@ void save_octet(const Graph& graph, const std::filesystem::path& path) {
   Writer(graph).write(path);
 }
 
-Graph load_octet(const std::filesystem::path& path) {
+Graph load_octet(const std::filesystem::path& path, std::vector<std::string>* notes) {
   start_threads();  // whoever reads a model will run it
   try {
-    return Reader(path).read();
-  } catch (const nlohmann::json::exception& e) {
+    return Reader(path).read(notes);
+  } catch (const Json::exception& e) {
     OCTET_FAIL(corrupt, "{}: octet.graph: {}", path.string(), e.what());
   }
 }

@@ -3,6 +3,8 @@
 // weights). The typed graph is JSON in the metadata entry "octet.graph"; docs/file-format.md describes it.
 
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "octet/graph/graph.h"
 
@@ -14,8 +16,9 @@ namespace octet::io {
 void save_octet(const graph::Graph& graph, const std::filesystem::path& path);
 
 // Reads it back: the same graph, print() gives the same text. Weights stay in the mapped file until they are touched.
+// What is unusual about the file is added to `notes`, a line each: it is of an older octet, without checksums.
 // Errors: not_found, io; corrupt naming file and field for anything damaged, unknown or inconsistent; unsupported for a
 // newer format version.
-graph::Graph load_octet(const std::filesystem::path& path);
+graph::Graph load_octet(const std::filesystem::path& path, std::vector<std::string>* notes = nullptr);
 
 }  // namespace octet::io

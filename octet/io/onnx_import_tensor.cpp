@@ -4,9 +4,12 @@
 #include <google/protobuf/stubs/logging.h>
 
 #include <cctype>
+#include <charconv>
 #include <cstring>
-#include <fstream>
 #include <limits>
+#include <map>
+#include <optional>
+#include <string_view>
 
 #include "octet/base/file.h"
 #include "octet/io/onnx_impl.h"
@@ -62,7 +65,7 @@ void widen(Tensor& out, const char* raw, int64_t n, const std::string& what) {
   }
 }
 
-void read_raw(Tensor& out, const std::string& raw, int32_t type, const std::string& what) {
+void read_raw(Tensor& out, std::string_view raw, int32_t type, const std::string& what) {
   int64_t n = out.numel();
   OCTET_CHECK(raw.size() == static_cast<size_t>(n) * raw_size(type), corrupt,
               "{}: {} bytes of data for {} elements of {}", what, raw.size(), n, onnx_type_name(type));
@@ -113,33 +116,50 @@ void read_typed(Tensor& out, const TensorProto& t, const std::string& what) {
   }
 }
 
-// Data in a file beside the model.
-std::string external_bytes(const TensorProto& t, const std::string& what, const std::filesystem::path& dir) {
-  std::string location;
-  int64_t offset = 0, length = -1;
-  for (const auto& entry : t.external_data()) {
-    if (entry.key() == "location") location = entry.value();
-    if (entry.key() == "offset") offset = std::strtoll(entry.value().c_str(), nullptr, 10);
-    if (entry.key() == "length") length = std::strtoll(entry.value().c_str(), nullptr, 10);
-  }
+// A count of bytes as external data gives it: decimal digits, nothing else.
+size_t byte_count(const std::string& text, const std::string& key, const std::string& what) {
+  size_t value = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  OCTET_CHECK(error == std::errc() && end == text.data() + text.size(), corrupt, "{}: the {} of its data is '{}'; expected a number of bytes",
+              what, key, one_line(text.substr(0, 60)));
+  return value;
+}
+
+// Data in a file beside the model, mapped.
+Buffer external_bytes(const TensorProto& t, const std::string& what, const std::filesystem::path& dir) {
+  std::map<std::string, std::string> entries;
+  for (const auto& entry : t.external_data())
+    OCTET_CHECK(entries.emplace(entry.key(), entry.value()).second, corrupt, "{}: external data: '{}' is there twice", what,
+                one_line(entry.key()));
+  const std::string& location = entries["location"];
   OCTET_CHECK(!dir.empty(), unsupported, "{}: its data is in the file '{}', which a model in memory cannot name", what,
               one_line(location));
   std::filesystem::path path(location);
-  bool inside = !location.empty() && path.is_relative();
+  bool inside = !location.empty() && path.is_relative() && location.find('\0') == location.npos;
   for (const auto& part : path) inside &= part != "..";
   OCTET_CHECK(inside, corrupt, "{}: its data is in the file '{}'; expected a file in the model's own directory", what,
               one_line(location));
-  std::ifstream file(dir / path, std::ios::binary | std::ios::ate);
-  OCTET_CHECK(file, not_found, "{}: its data is in the file '{}', which cannot be opened", what, (dir / path).string());
-  int64_t size = file.tellg();
-  if (length < 0) length = size - offset;
-  OCTET_CHECK(offset >= 0 && offset <= size && length >= 0 && length <= size - offset, corrupt,
-              "{}: bytes {}+{} of '{}', which has {}", what, offset, length, path.string(), size);
-  std::string bytes(static_cast<size_t>(length), '\0');
-  file.seekg(offset);
-  file.read(bytes.data(), length);
-  OCTET_CHECK(file, io, "{}: cannot read '{}'", what, path.string());
-  return bytes;
+  std::filesystem::path place = dir;
+  for (const auto& part : path) {
+    std::error_code ignored;
+    place /= part;
+    OCTET_CHECK(!std::filesystem::is_symlink(place, ignored), corrupt,
+                "{}: its data is in the file '{}'; {} is a link, which may lead anywhere: put the file itself there", what,
+                one_line(location), one_line(place.string()));
+  }
+  std::shared_ptr<MappedFile> file;
+  try {
+    file = MappedFile::open(place);
+  } catch (const Error& e) {
+    throw Error(e.code(), fmt::format("{}: its data is in another file: {}", what, e.what()));
+  }
+  const size_t offset = entries.count("offset") ? byte_count(entries["offset"], "offset", what) : 0;
+  OCTET_CHECK(offset <= file->size(), corrupt, "{}: its data begins at byte {} of '{}', which has {}", what, offset, one_line(location),
+              file->size());
+  const size_t length = entries.count("length") ? byte_count(entries["length"], "length", what) : file->size() - offset;
+  OCTET_CHECK(length <= file->size() - offset, corrupt, "{}: bytes {}+{} of '{}', which has {}", what, offset, length, one_line(location),
+              file->size());
+  return file->range(offset, length);
 }
 
 }  // namespace
@@ -213,10 +233,14 @@ Tensor read_tensor(const TensorProto& t, const std::string& what, const std::fil
   DType dtype = constant_dtype(t.data_type(), what);
   OCTET_CHECK(!t.has_segment(), unsupported, "{}: data in segments is not supported", what);
   // Sizes are compared before memory is asked for: a damaged shape must not.
-  std::string external;
-  bool is_external = t.data_location() == TensorProto::EXTERNAL;
-  if (is_external) external = external_bytes(t, what, dir);
-  const std::string* raw = is_external ? &external : t.has_raw_data() ? &t.raw_data() : nullptr;
+  Buffer external;
+  std::optional<std::string_view> raw;
+  if (t.data_location() == TensorProto::EXTERNAL) {
+    external = external_bytes(t, what, dir);
+    raw = {reinterpret_cast<const char*>(external.data()), external.bytes()};
+  } else if (t.has_raw_data()) {
+    raw = t.raw_data();
+  }
   int64_t given = raw ? static_cast<int64_t>(raw->size() / raw_size(t.data_type()))
                       : int64_t{t.float_data_size()} + t.int32_data_size() + t.int64_data_size() +
                             t.double_data_size() + t.uint64_data_size();

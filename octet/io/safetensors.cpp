@@ -1,20 +1,20 @@
 #include "octet/io/safetensors.h"
 
+#include <xxhash.h>
+
 #include <algorithm>
 #include <cstring>
-#include <nlohmann/json.hpp>
-#include <set>
+#include <string_view>
 #include <vector>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/file.h"
+#include "octet/base/json_impl.h"
+#include "octet/base/parallel.h"
 
 namespace octet {
 namespace {
 
-using nlohmann::json;
-
-constexpr uint64_t kMaxHeader = 100'000'000;  // the official reader's limit
 constexpr const char* kMetadata = "__metadata__";
 
 struct Name {
@@ -26,63 +26,28 @@ constexpr Name kNames[] = {{"F64", DType::float64},   {"F32", DType::float32}, {
                            {"I16", DType::int16},     {"I8", DType::int8},     {"U8", DType::uint8},
                            {"BOOL", DType::bool_}};
 
-// Parses the header. Beyond what the parser checks, names must not repeat and nothing nests deeper than the format does
-// (tensor > shape): a hostile header must not cost more than a small multiple of its size.
-json parse_header(const std::string& file, const char* text, size_t size) {
-  class Handler : public nlohmann::detail::json_sax_dom_parser<json> {
-    using Base = nlohmann::detail::json_sax_dom_parser<json>;
+// -- checksums: docs/file-format.md ------------------------------------------------------------------
 
-   public:
-    Handler(json& to, const std::string& file) : Base(to), file_(file) {}
-    bool null() { return at_depth() && Base::null(); }
-    bool boolean(bool value) { return at_depth() && Base::boolean(value); }
-    bool number_integer(json::number_integer_t value) { return at_depth() && Base::number_integer(value); }
-    bool number_unsigned(json::number_unsigned_t value) { return at_depth() && Base::number_unsigned(value); }
-    bool number_float(json::number_float_t value, const json::string_t& digits) { return at_depth() && Base::number_float(value, digits); }
-    bool string(json::string_t& value) { return at_depth() && Base::string(value); }
-    bool start_object(size_t elements) {
-      at_depth();
-      ++depth_;
-      keys_.emplace_back();
-      return Base::start_object(elements);
-    }
-    bool end_object() {
-      --depth_;
-      keys_.pop_back();
-      return Base::end_object();
-    }
-    bool start_array(size_t elements) {
-      at_depth();
-      ++depth_;
-      return Base::start_array(elements);
-    }
-    bool end_array() {
-      --depth_;
-      return Base::end_array();
-    }
-    bool key(json::string_t& name) {
-      at_depth();
-      OCTET_CHECK(keys_.back().insert(name).second, corrupt, "{}: '{}' occurs twice in the header", file_, name);
-      return Base::key(name);
-    }
+constexpr const char* kHeaderSum = "octet.checksum.header";
+constexpr const char* kTensorSums = "octet.checksum.tensors";
+constexpr std::string_view kNoSum = "0000000000000000";  // stands for the header's checksum while that is computed
 
-   private:
-    bool at_depth() const {
-      OCTET_CHECK(depth_ <= 3, corrupt, "{}: the header nests deeper than a safetensors header does", file_);
-      return true;
-    }
-    const std::string& file_;
-    int depth_ = 0;
-    std::vector<std::set<std::string>> keys_;  // of the objects that are open
-  };
-  json header;
-  Handler handler(header, file);
-  try {
-    json::sax_parse(text, text + size, &handler);
-  } catch (const json::exception& e) {
-    OCTET_FAIL(corrupt, "{}: the header is not valid JSON: {}", file, e.what());
+std::string checksum(const void* data, size_t bytes) { return fmt::format("{:016x}", XXH3_64bits(data, bytes)); }
+
+// Where the digits of the header's checksum begin in the text of a header, or npos. Inside a JSON string a quote never follows a
+// brace or a comma: there is a backslash before it.
+size_t find_header_sum(std::string_view header) {
+  for (char before : {'{', ','}) {
+    std::string field = fmt::format("{}\"{}\":\"", before, kHeaderSum);
+    if (size_t at = header.find(field); at != header.npos && header.size() - at - field.size() >= kNoSum.size())
+      return at + field.size();
   }
-  return header;
+  return header.npos;
+}
+
+std::string header_checksum(std::string header, size_t digits) {
+  header.replace(digits, kNoSum.size(), kNoSum);
+  return checksum(header.data(), header.size());
 }
 
 // The header's entry for one tensor.
@@ -93,7 +58,7 @@ struct Entry {
   uint64_t begin, end;
 };
 
-Entry parse_entry(const std::string& file, const std::string& name, const json& item) {
+Entry parse_entry(const std::string& file, const std::string& name, const Json& item) {
   std::string where = fmt::format("{}: tensor '{}'", file, name);
   OCTET_CHECK(item.is_object(), corrupt, "{}: expected an object with dtype, shape and data_offsets", where);
   for (const auto& [key, value] : item.items())
@@ -104,7 +69,7 @@ Entry parse_entry(const std::string& file, const std::string& name, const json& 
   Entry entry;
   entry.name = name;
 
-  const json& dtype = item["dtype"];
+  const Json& dtype = item["dtype"];
   OCTET_CHECK(dtype.is_string(), corrupt, "{}: dtype is not a string", where);
   const auto& dtype_name = dtype.get_ref<const std::string&>();
   const Name* known = std::find_if(std::begin(kNames), std::end(kNames), [&](auto& n) { return dtype_name == n.name; });
@@ -113,11 +78,11 @@ Entry parse_entry(const std::string& file, const std::string& name, const json& 
               dtype_name);
   entry.dtype = known->dtype;
 
-  const json& shape = item["shape"];
+  const Json& shape = item["shape"];
   OCTET_CHECK(shape.is_array() && shape.size() <= 64, corrupt, "{}: shape is not a list of at most 64 sizes", where);
   uint64_t bytes = element_size(entry.dtype);
   bool empty = false;
-  for (const json& size : shape) {
+  for (const Json& size : shape) {
     OCTET_CHECK(size.is_number_unsigned() && size.get<uint64_t>() < (uint64_t{1} << 48), corrupt,
                 "{}: shape holds something that is not a size", where);
     auto n = size.get<uint64_t>();
@@ -130,7 +95,7 @@ Entry parse_entry(const std::string& file, const std::string& name, const json& 
   }
   if (empty) bytes = 0;
 
-  const json& offsets = item["data_offsets"];
+  const Json& offsets = item["data_offsets"];
   OCTET_CHECK(
       offsets.is_array() && offsets.size() == 2 && offsets[0].is_number_unsigned() && offsets[1].is_number_unsigned(),
       corrupt, "{}: data_offsets is not a pair of offsets", where);
@@ -143,7 +108,7 @@ Entry parse_entry(const std::string& file, const std::string& name, const json& 
   return entry;
 }
 
-std::map<std::string, std::string> parse_metadata(const std::string& file, const json& item) {
+std::map<std::string, std::string> parse_metadata(const std::string& file, const Json& item) {
   std::map<std::string, std::string> result;
   OCTET_CHECK(item.is_object(), corrupt, "{}: {} is not an object", file, kMetadata);
   for (const auto& [key, value] : item.items()) {
@@ -155,37 +120,53 @@ std::map<std::string, std::string> parse_metadata(const std::string& file, const
 
 }  // namespace
 
-SafetensorsFile read_safetensors(const std::filesystem::path& path) {
-  auto mapped = MappedFile::open(path);
+namespace {
+
+// A file whose header has been read and found right.
+struct Opened {
+  std::shared_ptr<MappedFile> mapped;
+  std::vector<Entry> entries;  // as the tensors lie in the file
+  std::map<std::string, std::string> metadata;
+  uint64_t start = 0;  // of the data
+};
+
+Opened open(const std::filesystem::path& path) {
+  Opened result;
+  result.mapped = MappedFile::open(path);
+  MappedFile& mapped = *result.mapped;
   std::string file = path.string();
-  OCTET_CHECK(mapped->size() >= 8, corrupt, "{}: not a safetensors file: it has {} bytes, less than a header; was it cut short?", file,
-              mapped->size());
+  OCTET_CHECK(mapped.size() >= 8, corrupt, "{}: not a safetensors file: it has {} bytes, less than a header; was it cut short?", file,
+              mapped.size());
   uint64_t header_size = 0;
-  for (int i = 8; i-- > 0;) header_size = header_size << 8 | static_cast<uint64_t>(mapped->data()[i]);
-  OCTET_CHECK(header_size <= kMaxHeader, corrupt,
+  for (int i = 8; i-- > 0;) header_size = header_size << 8 | static_cast<uint64_t>(mapped.data()[i]);
+  OCTET_CHECK(header_size <= kMaxJsonBytes, corrupt,
               "{}: not a safetensors file: it starts with a header length of {} bytes; expected at most {}", file,
-              header_size, kMaxHeader);
-  OCTET_CHECK(header_size <= mapped->size() - 8, corrupt, "{}: truncated: the header has {} bytes, the file {}", file,
-              header_size, mapped->size());
-  const auto* text = reinterpret_cast<const char*>(mapped->data()) + 8;
-  OCTET_CHECK(header_size > 0 && text[0] == '{', corrupt,
-              "{}: not a safetensors file: the header does not start with {{", file);
-  json header = parse_header(file, text, header_size);
+              header_size, kMaxJsonBytes);
+  OCTET_CHECK(header_size <= mapped.size() - 8, corrupt, "{}: truncated: the header has {} bytes, the file {}", file,
+              header_size, mapped.size());
+  std::string_view text(reinterpret_cast<const char*>(mapped.data()) + 8, header_size);
+  OCTET_CHECK(text.starts_with('{'), corrupt, "{}: not a safetensors file: the header does not start with {{", file);
+  size_t digits = find_header_sum(text);
+  OCTET_CHECK(digits == text.npos || header_checksum(std::string(text), digits) == text.substr(digits, kNoSum.size()), corrupt,
+              "{}: the header is damaged: its checksum does not fit; copy or save the file again", file);
+  const Json header = parse_json(text, file + ": the header");
   OCTET_CHECK(header.is_object(), corrupt, "{}: the header is not an object", file);
 
-  SafetensorsFile result;
-  std::vector<Entry> entries;
   for (const auto& [name, item] : header.items()) {
     if (name == kMetadata)
       result.metadata = parse_metadata(file, item);
     else
-      entries.push_back(parse_entry(file, name, item));
+      result.entries.push_back(parse_entry(file, name, item));
   }
-  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+  OCTET_CHECK(result.metadata.count(kHeaderSum) == result.metadata.count(kTensorSums) &&
+                  (result.metadata.count(kHeaderSum) != 0) == (digits != text.npos),
+              corrupt, "{}: the header is damaged: its checksums are not as octet writes them", file);
+  std::sort(result.entries.begin(), result.entries.end(), [](const Entry& a, const Entry& b) {
     return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
   });
-  uint64_t start = 8 + header_size, data_size = mapped->size() - start, at = 0;
-  for (const Entry& e : entries) {
+  result.start = 8 + header_size;
+  uint64_t data_size = mapped.size() - result.start, at = 0;
+  for (const Entry& e : result.entries) {
     OCTET_CHECK(e.begin == at, corrupt, "{}: tensor '{}': data_offsets [{}, {}] {}", file, e.name, e.begin, e.end,
                 e.begin < at ? "overlap another tensor" : fmt::format("leave a hole after {}", at));
     OCTET_CHECK(e.end <= data_size, corrupt,
@@ -194,9 +175,47 @@ SafetensorsFile read_safetensors(const std::filesystem::path& path) {
     at = e.end;
   }
   OCTET_CHECK(at == data_size, corrupt, "{}: {} bytes after the last tensor belong to none", file, data_size - at);
+  return result;
+}
 
-  for (const Entry& e : entries) {
-    Buffer buffer = mapped->range(start + e.begin, e.end - e.begin);
+constexpr uint64_t kLarge = 64 << 10;
+
+// Compares every tensor with its checksum.
+void verify(const Opened& opened, const std::string& sums, const std::string& file) {
+  const Json expected = parse_json(sums, fmt::format("{}: {}", file, kTensorSums));
+  const size_t count = opened.entries.size();
+  OCTET_CHECK(expected.is_object() && expected.size() == count, corrupt, "{}: {} is not one checksum for each of {} tensors", file,
+              kTensorSums, count);
+  std::vector<char> right(count);
+  parallel_for(static_cast<int64_t>(count), [&](int64_t i) {
+    const Entry& e = opened.entries[i];
+    auto sum = expected.find(e.name);
+    const std::byte* data = opened.mapped->data() + opened.start + e.begin;
+    right[i] = sum != expected.end() && sum->is_string() &&
+               sum->get_ref<const std::string&>() == checksum(data, e.end - e.begin);
+    // Large ones come again, from the system's cache, when they are packed: in memory they would all be there at once.
+    if (e.end - e.begin >= kLarge) forget_file_pages(data, e.end - e.begin);
+  });
+  for (size_t i = 0; i < count; ++i)
+    OCTET_CHECK(right[i], corrupt, "{}: tensor '{}' is damaged: its checksum does not fit; copy or save the file again", file,
+                opened.entries[i].name);
+}
+
+}  // namespace
+
+SafetensorsFile read_safetensors(const std::filesystem::path& path) {
+  Opened opened = open(path);
+  std::string file = path.string();
+  SafetensorsFile result;
+  result.metadata = std::move(opened.metadata);
+  if (auto sums = result.metadata.find(kTensorSums); sums != result.metadata.end()) {
+    verify(opened, sums->second, file);
+    result.has_checksums = true;
+    result.metadata.erase(kTensorSums);
+    result.metadata.erase(kHeaderSum);
+  }
+  for (const Entry& e : opened.entries) {
+    Buffer buffer = opened.mapped->range(opened.start + e.begin, e.end - e.begin);
     if (reinterpret_cast<uintptr_t>(buffer.data()) % element_size(e.dtype) != 0) {
       Buffer copy = Buffer::allocate(buffer.bytes());
       if (buffer.bytes()) std::memcpy(copy.data(), buffer.data(), buffer.bytes());
@@ -211,9 +230,18 @@ SafetensorsFile read_safetensors(const std::filesystem::path& path) {
   return result;
 }
 
+std::map<std::string, std::string> read_safetensors_metadata(const std::filesystem::path& path) {
+  auto metadata = open(path).metadata;
+  metadata.erase(kTensorSums);
+  metadata.erase(kHeaderSum);
+  return metadata;
+}
+
 void write_safetensors(const std::filesystem::path& path, const std::map<std::string, Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata) {
   std::string file = path.string();
+  for (const char* key : {kHeaderSum, kTensorSums})
+    OCTET_CHECK(!metadata.count(key), invalid_argument, "{}: the metadata entry {} is octet's own: leave it out", file, key);
   // By the largest power of two, up to 64, that divides the size in bytes, descending: then everything before a tensor
   // is a multiple of its own power, which is a multiple of its element size.
   struct Item {
@@ -232,35 +260,39 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
   }
   std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.alignment > b.alignment; });
 
-  json header = json::object();
-  if (!metadata.empty()) header[kMetadata] = metadata;
+  Json header = Json::object();
+  Json sums = Json::object();
   uint64_t at = 0;
-  for (const Item& item : items) {
+  for (Item& item : items) {
+    item.tensor = item.tensor.contiguous();
     auto bytes = static_cast<uint64_t>(item.tensor.nbytes());
     const Name* type =
         std::find_if(std::begin(kNames), std::end(kNames), [&](auto& n) { return n.dtype == item.tensor.dtype(); });
     header[*item.name] = {{"dtype", type->name}, {"shape", item.tensor.shape()}, {"data_offsets", {at, at + bytes}}};
+    sums[*item.name] = checksum(item.tensor.raw_data(), bytes);
     at += bytes;
   }
   std::string text;
   try {
+    header[kMetadata] = metadata;
+    header[kMetadata][kTensorSums] = sums.dump();
+    header[kMetadata][kHeaderSum] = kNoSum;
     text = header.dump();
-  } catch (const json::exception& e) {
+  } catch (const Json::exception& e) {
     OCTET_FAIL(invalid_argument, "{}: a name or the metadata is not UTF-8: {}", file, e.what());
   }
   text.append((64 - (8 + text.size()) % 64) % 64, ' ');
-  OCTET_CHECK(text.size() <= kMaxHeader, invalid_argument, "{}: the header has {} bytes; the format allows {}", file,
-              text.size(), kMaxHeader);
+  OCTET_CHECK(text.size() <= kMaxJsonBytes, invalid_argument, "{}: the header has {} bytes; the format allows {}", file,
+              text.size(), kMaxJsonBytes);
+  const size_t digits = find_header_sum(text);
+  text.replace(digits, kNoSum.size(), header_checksum(text, digits));
   std::string length;
   for (int i = 0; i < 8; ++i) length += static_cast<char>(text.size() >> 8 * i & 255);
 
   write_file_atomically(path, [&](FileWriter& out) {
     out.write(length);
     out.write(text);
-    for (const Item& item : items) {
-      Tensor rows = item.tensor.contiguous();
-      out.write(rows.raw_data(), static_cast<size_t>(rows.nbytes()));
-    }
+    for (const Item& item : items) out.write(item.tensor.raw_data(), static_cast<size_t>(item.tensor.nbytes()));
   });
 }
 

@@ -8,7 +8,6 @@
 namespace octet::io {
 namespace {
 
-constexpr int kFormat = 1;
 constexpr const char* kEntry = "octet.state";
 
 bool is_real(DType dtype) { return dtype == DType::float64 || dtype == DType::float32; }
@@ -21,10 +20,10 @@ Tensor stored_codes(const Tensor& t) {
 }
 
 Tensor unpack(const Tensor& codes, const Fields& f, DType dtype, QuantizerPtr quantizer) {
-  auto shape = f.get<Shape>("shape");
+  Shape shape = f.sizes("shape");
   int64_t count = 1;
   bool fits = shape.size() <= 64;
-  for (int64_t size : shape) fits = fits && size >= 0 && !__builtin_mul_overflow(count, size, &count);
+  for (int64_t size : shape) fits = fits && !__builtin_mul_overflow(count, size, &count);
   OCTET_CHECK(fits && codes.dtype() == DType::uint8 && codes.dim() == 1 &&
                   static_cast<size_t>(codes.numel()) == storage_bytes(dtype, count),
               corrupt, "{} codes of shape {} are {}; expected uint8, two codes to a byte", to_string(dtype), to_string(shape),
@@ -70,12 +69,12 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
     stored[name] = std::move(tensor);
     return name;
   };
-  Json quantized = Json::array();
+  OrderedJson quantized = OrderedJson::array();
   for (const auto& [name, tensor] : state) {
     if (!tensor.is_quantized()) continue;
     const Quantizer& q = *tensor.quantizer();
     Shape shape = q.is_per_channel() ? Shape{static_cast<int64_t>(q.scales().size())} : Shape{};
-    Json item{{"name", name}, {"dtype", to_string(tensor.dtype())}, {"qscheme", to_string(q.scheme())}};
+    OrderedJson item{{"name", name}, {"dtype", to_string(tensor.dtype())}, {"qscheme", to_string(q.scheme())}};
     if (is_packed(tensor.dtype())) item["shape"] = tensor.shape();
     if (q.is_per_channel()) item["axis"] = q.axis();
     item["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
@@ -86,20 +85,19 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
   }
   metadata["format"] = "octet";
   try {
-    metadata[kEntry] = Json{{"format", kFormat}, {"quantized", std::move(quantized)}}.dump();
-  } catch (const nlohmann::json::exception& e) {
+    metadata[kEntry] = OrderedJson{{"format", kFormat}, {"quantized", std::move(quantized)}}.dump();
+  } catch (const Json::exception& e) {
     OCTET_FAIL(invalid_argument, "{}: a name is not UTF-8: {}", path.string(), e.what());
   }
   write_safetensors(path, stored, metadata);
 }
 
-std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& path) {
+std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& path, std::vector<std::string>* notes) {
   auto entry = file.metadata.find(kEntry);
   if (entry == file.metadata.end()) return std::move(file.tensors);  // of another tool: plain tensors
-  Json json = Json::parse(entry->second, nullptr, false);
-  OCTET_CHECK(!json.is_discarded(), corrupt, "{}: {} is not valid JSON", path, kEntry);
+  const Json json = parse_json(entry->second, fmt::format("{}: {}", path, kEntry));
   Fields root(json, fmt::format("{}: {}", path, kEntry));
-  check_format(root, path, kFormat);
+  check_format(root, path, file.has_checksums, notes);
   const Json& list = root.raw("quantized");
   OCTET_CHECK(list.is_array(), corrupt, "{}: 'quantized' is not a list", root.where());
   std::map<std::string, Tensor> state = file.tensors;
@@ -146,10 +144,10 @@ void save_state_dict(const std::filesystem::path& path, const std::map<std::stri
   io::write_state(path, state, {});
 }
 
-std::map<std::string, Tensor> load_state_dict(const std::filesystem::path& path) {
+std::map<std::string, Tensor> load_state_dict(const std::filesystem::path& path, std::vector<std::string>* notes) {
   try {
-    return io::state_of(read_safetensors(path), path.string());
-  } catch (const nlohmann::json::exception& e) {
+    return io::state_of(read_safetensors(path), path.string(), notes);
+  } catch (const Json::exception& e) {
     OCTET_FAIL(corrupt, "{}: {}", path.string(), e.what());
   }
 }

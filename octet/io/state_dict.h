@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "octet/tensor/tensor.h"
 
@@ -20,8 +21,9 @@ namespace octet {
 void save_state_dict(const std::filesystem::path& path, const std::map<std::string, Tensor>& state);
 
 // The tensors of a safetensors file of any tool, or of a model written by save_model; those that octet wrote have their
-// dtype, scales and zero points again. They lie in the mapped file (read_safetensors) and may be written to. Errors:
-// not_found, io; corrupt, naming file and field; unsupported for files of a newer octet.
-std::map<std::string, Tensor> load_state_dict(const std::filesystem::path& path);
+// dtype, scales and zero points again. They lie in the mapped file (read_safetensors) and may be written to. What is unusual about
+// the file is added to `notes`, a line each: it is of an older octet, without checksums. Errors: not_found, io; corrupt, naming
+// file and field; unsupported for files of a newer octet.
+std::map<std::string, Tensor> load_state_dict(const std::filesystem::path& path, std::vector<std::string>* notes = nullptr);
 
 }  // namespace octet

@@ -4,6 +4,7 @@
 
 #include <zlib.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -16,6 +17,11 @@
 #include "octet/base/file.h"
 
 namespace octet::zip {
+
+// How many bytes the compressed contents of a file may have: a small file must not fill the memory.
+constexpr uint64_t kFreeInflated = uint64_t{256} << 20;
+constexpr uint64_t kMaxInflation = 100;  // times the file; weights and pictures compress by less than 10
+inline uint64_t max_inflated(uint64_t file_bytes) { return std::max(kFreeInflated, file_bytes * kMaxInflation); }
 
 // A run of bytes that is read once, front to back: a plain file, or a member of an archive that is inflated on the way.
 class Source {
@@ -56,6 +62,7 @@ class Archive {
  public:
   explicit Archive(const std::filesystem::path& path);
   const std::vector<Member>& members() const { return members_; }
+  uint64_t file_bytes() const { return file_->size(); }
   // The contents of a member, not yet checked against its CRC. `where` names it in errors.
   std::unique_ptr<Source> open(const Member& member, std::string where) const;
 

@@ -94,14 +94,21 @@ TEST(MappedFile, KeepsTheOldContentsWhenTheFileIsReplaced) {
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(file->data()), file->size()), "old");
 }
 
-TEST(MappedFile, ReadsPipesToTheirEnd) {
+// A pipe without a writer would keep the reader waiting, /dev/zero never ends.
+TEST(MappedFile, PipesAndDevicesAreErrorsAtOnce) {
   TempDir dir;
   ASSERT_EQ(mkfifo((dir / "pipe").c_str(), 0600), 0);
-  std::string text(200000, 'p');
-  std::thread writer([&] { spill(dir / "pipe", text); });
-  std::string got = read_file(dir / "pipe");
-  writer.join();
-  EXPECT_EQ(got, text);
+  expect_error(ErrorCode::io, {"pipe: is a pipe", "expected a file"}, [&] { read_file(dir / "pipe"); });
+  expect_error(ErrorCode::io, {"/dev/zero: is a device"}, [&] { MappedFile::open("/dev/zero"); });
+  std::filesystem::create_symlink("/dev/zero", dir / "link");
+  expect_error(ErrorCode::io, {"link: is a device"}, [&] { MappedFile::open(dir / "link"); });
+}
+
+TEST(MappedFile, AnEmptyFileIsEmpty) {
+  TempDir dir;
+  spill(dir / "a", "");
+  EXPECT_EQ(MappedFile::open(dir / "a")->size(), 0u);
+  EXPECT_EQ(read_file(dir / "a"), "");
 }
 
 TEST(MappedFile, RejectsRangesOutsideTheFile) {

@@ -1,10 +1,13 @@
 // Files that are missing, damaged or do not fit: one line that says what, where and what to do; exit status 1; nothing
 // half-written.
+#include <sys/stat.h>
+
 #include <cmath>
 
 #include "octet/graph/graph.h"
 #include "octet/io/octet_file.h"
 #include "tests/cli/cli_test_util.h"
+#include "tests/io/old_file.h"
 #include "tests/io/onnx_test_util.h"
 
 namespace octet::testing {
@@ -248,10 +251,55 @@ TEST(CliBadInput, ConfigFile) {
     return run_octet(
         {"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet", "--config", dir / "c.json"});
   };
-  expect_failure(with("not json"), 1, {"c.json", "JSON object"});
+  expect_failure(with("not json"), 1, {"c.json", "not valid JSON"});
+  expect_failure(with("[1]"), 1, {"c.json", "JSON object"});
+  expect_failure(with(R"({"skip": ["a"], "skip": ["b"]})"), 1, {"c.json", "'skip' occurs twice"});
   expect_failure(with(R"({"obsever": "minmax"})"), 1, {"c.json", "'obsever'", "did you mean 'observer'"});
   expect_failure(with(R"({"strict": "yes"})"), 1, {"c.json", "'strict'"});
   expect_failure(with(R"({"qconfig": "fbgem"})"), 1, {"'fbgem'", "known: native"});
+}
+
+// None of these may wait for a writer or read without end.
+TEST(CliBadInput, PipesDevicesAndDirectoriesInPlaceOfFiles) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  for (const std::string extension : {"onnx", "octet", "npz", "json", "png"}) {
+    ASSERT_EQ(::mkfifo((dir / ("pipe." + extension)).c_str(), 0600), 0);
+    std::filesystem::create_symlink("/dev/zero", dir / ("zero." + extension));
+    std::filesystem::create_directory(dir / ("sub." + extension));
+  }
+  auto name = [&](const std::string& kind, const std::string& extension) { return (dir / (kind + "." + extension)).string(); };
+  for (const auto& [kind, what] : {std::pair<std::string, std::string>{"pipe", "is a pipe"}, {"zero", "is a device"}, {"sub", "is a directory"}}) {
+    for (const std::string extension : {"onnx", "octet"}) {
+      const std::string model = name(kind, extension);
+      expect_failure(run_octet({"inspect", model}), 1, {model, what});
+      expect_failure(quantize(model, kCalibration, dir / "q.octet"), 1, {model, what});
+    }
+    const std::string config = name(kind, "json");
+    expect_failure(run_octet({"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet", "--config", config}), 1, {config, what});
+    if (kind == "sub") continue;  // may be a directory of pictures
+    expect_failure(quantize(kNet, name(kind, "npz"), dir / "q.octet"), 1, {name(kind, "npz"), what});
+    TempDir pictures;
+    std::filesystem::create_symlink(name(kind, "png"), pictures / "a.png");
+    expect_failure(quantize(kNet, pictures.path(), dir / "q.octet"), 1, {"a.png", what});
+  }
+}
+
+TEST(CliBadInput, OlderModelsAreReadWithANoteAndDamagedOnesNot) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "q.octet");
+  const RunResult whole = run_octet({"eval", dir / "q.octet", "--data", kTest, "--json"});
+  std::string bytes = slurp(dir / "q.octet");
+  spill(dir / "q.octet", without_checksums(bytes));
+  RunResult r = run_octet({"eval", dir / "q.octet", "--data", kTest, "--json"});
+  EXPECT_EQ(r.code, 0);
+  EXPECT_EQ(nlohmann::json::parse(r.out)["top1"], json_of(whole)["top1"]);
+  EXPECT_EQ(r.err, "octet: note: " + (dir / "q.octet").string() +
+                       ": is of an older octet and has no checksums: damage to it would go unnoticed; save it again\n");
+  bytes[bytes.size() - 1000] ^= 4;
+  spill(dir / "q.octet", bytes);
+  expect_failure(run_octet({"eval", dir / "q.octet", "--data", kTest}), 1, {"q.octet", "tensor '", "is damaged", "checksum"});
 }
 
 TEST(CliBadInput, ModesWithoutCalibrationSayWhatTheyCannotDo) {

@@ -76,6 +76,36 @@ TEST(Idx, DamagedFilesAreErrors) {
   expect_error(ErrorCode::not_found, {"nowhere"}, [&] { read_idx(dir / "nowhere"); });
 }
 
+// A small compressed file that would fill the memory; sizes whose product overflows, or hides behind a 0.
+TEST(Idx, InflatedSizesAreLimited) {
+  TempDir dir;
+  spit(dir / "bomb", idx(0x08, {300'000'000}, "abc"), true);
+  expect_error(ErrorCode::corrupt, {"bomb", "at most 268435456 bytes of 300000000"}, [&] { read_idx(dir / "bomb"); });
+  spit(dir / "zero", idx(0x0E, {0xffffffff, 0xffffffff, 0xffffffff, 0}, ""));
+  expect_error(ErrorCode::corrupt, {"zero", "of shape"}, [&] { read_idx(dir / "zero"); });
+  spit(dir / "ranks", idx(0x08, std::vector<uint32_t>(255, 1), "a"));
+  expect_error(ErrorCode::corrupt, {"ranks", "of shape"}, [&] { read_idx(dir / "ranks"); });
+}
+
+TEST(Idx, CompressedFilesMayBeJoined) {
+  TempDir dir;
+  const std::string whole = idx(0x08, {4}, "abcd");
+  std::ofstream(dir / "a", std::ios::binary) << gzip(whole.substr(0, 9)) << gzip(whole.substr(9));
+  EXPECT_EQ(read_idx(dir / "a").to_vector<uint8_t>(), (std::vector<uint8_t>{'a', 'b', 'c', 'd'}));
+}
+
+TEST(Idx, DamagedCompressionIsAnError) {
+  TempDir dir;
+  std::string whole = gzip(idx(0x08, {4}, "abcd"));
+  for (size_t size = 2; size < whole.size(); ++size) {
+    std::ofstream(dir / "a", std::ios::binary) << whole.substr(0, size);
+    expect_error(ErrorCode::corrupt, {"a: "}, [&] { read_idx(dir / "a"); });
+  }
+  whole[whole.size() - 6] ^= 1;  // its CRC
+  spit(dir / "a", whole);
+  expect_error(ErrorCode::corrupt, {"a: cannot be decompressed"}, [&] { read_idx(dir / "a"); });
+}
+
 TEST(Dataset, IdxPicturesHaveTheLabelsBesideThem) {
   TempDir dir;
   spit(dir / "train-images-idx3-ubyte.gz", idx(0x08, {3, 1, 2}, {1, 2, 3, 4, 5, 6}), true);

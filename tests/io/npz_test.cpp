@@ -232,6 +232,18 @@ TEST(Npz, ReadsArchivesOfOtherWriters) {
   }
 }
 
+// 300 kB that would inflate to 300 MB: refused before anything is inflated.
+TEST(Npz, InflatedSizesAreLimited) {
+  TempDir dir;
+  Zip zip;
+  zip.contents = std::string(300'000, 'x');
+  zip.update();
+  zip.method = 8;
+  zip.size = 300'000'000;
+  spill(dir / "a.npz", zip.str());
+  expect_error(ErrorCode::corrupt, {"a.npz", "arrays of 300000000 bytes and more", "np.savez"}, [&] { read_npz(dir / "a.npz"); });
+}
+
 TEST(Npz, DamageIsNamed) {
   TempDir dir;
   auto check = [&](ErrorCode code, const char* part, const std::string& bytes) {

@@ -10,6 +10,7 @@
 #include "octet/quant/workflow/quantize_fx.h"
 #include "tests/expect_error.h"
 #include "tests/graph/random_net.h"
+#include "tests/io/old_file.h"
 #include "tests/temp_dir.h"
 
 namespace octet::io {
@@ -196,10 +197,10 @@ TEST(OctetFile, NewerFormatsAreRefused) {
   TempDir dir;
   save_octet(small_graph(), dir / "a.octet");
   Parts parts(dir / "a.octet");
-  parts.json["format"] = 2;
+  parts.json["format"] = 3;
   parts.json["nodes"] = "whatever a newer one has";
   parts.write(dir / "a.octet");
-  expect_error(ErrorCode::unsupported, {"a.octet", "format 2", "update octet"}, [&] { load_octet(dir / "a.octet"); });
+  expect_error(ErrorCode::unsupported, {"a.octet", "format 3", "update octet"}, [&] { load_octet(dir / "a.octet"); });
 }
 
 TEST(OctetFile, EveryFieldIsChecked) {
@@ -231,7 +232,7 @@ TEST(OctetFile, EveryFieldIsChecked) {
       {"/values/0/dims", "[1.5, 2]", {"1.5"}},
       {"/values/0/dims", "[\"N\", 3]", {"%q"}},
       {"/values/0/dims", "[true, 2]", {"true"}},
-      {"/values/0/dims", "[18446744073709551615, 2]", {"value 0"}},
+      {"/values/0/dims", "[18446744073709551615, 2]", {"values[0].dims[0]", "out of range"}},
       {"/values/1/qscheme", "\"per_row\"", {"value 1", "per_row"}},
       {"/values/1/qscheme", "", {"%q", "qparams"}},
       {"/values/1/scale", "", {"value 1", "'scale'"}},
@@ -351,7 +352,7 @@ TEST(FuzzOctetFile, DamagedFilesAreReadOrRefused) {
   std::vector<std::string> seeds;
   for (const Graph& g : {small_graph(), testing::random_net(4)}) {
     save_octet(g, dir / "seed.octet");
-    seeds.push_back(slurp(dir / "seed.octet"));
+    seeds.push_back(testing::without_checksums(slurp(dir / "seed.octet")));
   }
   for (int i = 0; i < 3000; ++i) {
     std::string bytes = seeds[i % seeds.size()];

@@ -543,7 +543,7 @@ TEST(BackendJson, DamagedTextIsAnErrorThatSaysWhere) {
     ErrorCode code = ErrorCode::invalid_argument;
   };
   const std::vector<Case> cases = {
-      {"{", {"not JSON"}},
+      {"{", {"not valid JSON"}},
       {"[]", {"expected an object"}},
       {R"({"config": []})", {"'config'", "did you mean 'configs'"}, ErrorCode::not_found},
       {R"({"configs": [{}]})", {"configs[0]", "'pattern' is missing"}},

@@ -207,7 +207,7 @@ TEST(QConfigMapping, DamagedJsonIsAnErrorThatSaysWhere) {
   };
   const auto wrong = ErrorCode::invalid_argument, unknown = ErrorCode::not_found;
   const std::vector<Case> cases = {
-      {"{", wrong, {"not JSON"}},
+      {"{", wrong, {"not valid JSON"}},
       {"[]", wrong, {"expected an object"}},
       {R"({"module_names": []})", unknown, {"'module_names'", "did you mean 'module_name'"}},
       {R"({"": "fbgem"})", unknown, {"'fbgem'", "did you mean 'fbgemm'"}},

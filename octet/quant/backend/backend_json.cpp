@@ -25,14 +25,14 @@ QuantMode mode_at(const std::string& name, const std::string& who) {
 // -- writing ---------------------------------------------------------------------------------------------
 
 template <typename T>
-void put(Json& json, const char* key, const std::optional<T>& value) {
+void put(OrderedJson& json, const char* key, const std::optional<T>& value) {
   if (value) json[key] = *value;
 }
 
 // A dtype without constraints is its name.
-Json constraints_to_json(const DTypeWithConstraints& d) {
+OrderedJson constraints_to_json(const DTypeWithConstraints& d) {
   if (d.dtype && DTypeWithConstraints{.dtype = d.dtype} == d) return octet::to_string(*d.dtype);
-  Json json = Json::object();
+  OrderedJson json = OrderedJson::object();
   if (d.dtype) json["dtype"] = octet::to_string(*d.dtype);
   put(json, "quant_min_lower_bound", d.quant_min_lower_bound);
   put(json, "quant_max_upper_bound", d.quant_max_upper_bound);
@@ -43,8 +43,8 @@ Json constraints_to_json(const DTypeWithConstraints& d) {
   return json;
 }
 
-Json dtypes_to_json(const DTypeConfig& c) {
-  Json json = Json::object();
+OrderedJson dtypes_to_json(const DTypeConfig& c) {
+  OrderedJson json = OrderedJson::object();
   auto add = [&](const char* key, const DTypeWithConstraints& d) {
     if (d != DTypeWithConstraints{}) json[key] = constraints_to_json(d);
   };
@@ -57,18 +57,18 @@ Json dtypes_to_json(const DTypeConfig& c) {
 }
 
 // Attributes as printed: the types stay apart.
-Json attrs_to_json(const Attrs& attrs) {
-  Json json = Json::object();
+OrderedJson attrs_to_json(const Attrs& attrs) {
+  OrderedJson json = OrderedJson::object();
   for (const auto& [name, value] : attrs) json[name] = octet::to_string(value);
   return json;
 }
 
-Json pattern_to_json(const BackendPatternConfig& c) {
-  Json json = Json::object();
-  json["pattern"] = Json::array();
+OrderedJson pattern_to_json(const BackendPatternConfig& c) {
+  OrderedJson json = OrderedJson::object();
+  json["pattern"] = OrderedJson::array();
   for (const ObjectType& type : c.pattern) json["pattern"].push_back(type.name());
   json["observation_type"] = to_string(c.observation_type);
-  json["dtype_configs"] = Json::array();
+  json["dtype_configs"] = OrderedJson::array();
   for (const DTypeConfig& d : c.dtype_configs) json["dtype_configs"].push_back(dtypes_to_json(d));
   if (c.root_module) json["root_module"] = nn::registered_name(*c.root_module);
   if (c.qat_module) json["qat_module"] = c.qat_module->name();
@@ -127,7 +127,7 @@ template <typename Fn>
 void each_field(const Json& json, const char* key, const std::string& who, Fn fn) {
   if (!json.contains(key)) return;
   std::string where = fmt::format("{}: {}", who, key);
-  OCTET_CHECK(json[key].is_object(), invalid_argument, "{}: expected an object, got {}", where, json[key].dump().substr(0, 60));
+  OCTET_CHECK(json[key].is_object(), invalid_argument, "{}: expected an object, got {}", where, brief(json[key]));
   for (const auto& [name, value] : json[key].items()) fn(name, value, where);
 }
 
@@ -173,7 +173,7 @@ BackendPatternConfig pattern_from_json(const Json& json, const std::string& who)
     c.num_tensor_args_to_observation_type[number_of_tensors(n, where)] = parse_observation_type(text_of(type, where));
   });
   each_field(json, "input_type_to_index", who, [&](const std::string& name, const Json& index, const std::string& where) {
-    c.input_type_to_index[name] = static_cast<int>(integer_of(index, where));
+    c.input_type_to_index[name] = int_of(index, where);
   });
   if (json.contains("overwrite_output_observer"))
     c.overwrite_output_observer = qconfig_from_json(json["overwrite_output_observer"], at("overwrite_output_observer")).activation;
@@ -200,9 +200,9 @@ auto within(const std::string& where, Fn fn) {
 }  // namespace
 
 std::string BackendConfig::to_json() const {
-  Json root = Json::object();
+  OrderedJson root = OrderedJson::object();
   root["name"] = name_;
-  root["configs"] = Json::array();
+  root["configs"] = OrderedJson::array();
   for (const BackendPatternConfig& c : configs_) {
     std::string where = fmt::format("backend {}: pattern {}", name_, to_string(c.pattern));
     root["configs"].push_back(within(where, [&] { return pattern_to_json(c); }));
@@ -212,7 +212,7 @@ std::string BackendConfig::to_json() const {
 
 BackendConfig BackendConfig::from_json(std::string_view text) {
   const std::string who = "BackendConfig";
-  Json root = parse_json(text, who);
+  const Json root = parse_json(text, who, ErrorCode::invalid_argument);
   check_keys(root, {"name", "configs"}, who);
   BackendConfig backend(root.contains("name") ? text_of(root["name"], who + ": name") : "");
   if (!root.contains("configs")) return backend;

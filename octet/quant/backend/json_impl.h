@@ -2,63 +2,58 @@
 // What the JSON of qconfig mappings and of backend configs shares.
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/json_impl.h"
 #include "octet/base/text.h"
 #include "octet/quant/observe/qconfig.h"
 
 namespace octet::quant {
 
-using Json = nlohmann::ordered_json;
-
-inline Json parse_json(std::string_view text, const std::string& who) {
-  try {
-    return Json::parse(text);
-  } catch (const nlohmann::json::exception& e) {
-    OCTET_FAIL(invalid_argument, "{}: this is not JSON: {}", who, e.what());
-  }
-}
-
 // Error unless it is an object with no other keys than these.
 inline void check_keys(const Json& json, const std::vector<std::string>& known, const std::string& who) {
-  OCTET_CHECK(json.is_object(), invalid_argument, "{}: expected an object, got {}", who, json.dump().substr(0, 60));
+  OCTET_CHECK(json.is_object(), invalid_argument, "{}: expected an object, got {}", who, brief(json));
   for (const auto& [key, value] : json.items())
     OCTET_CHECK(std::find(known.begin(), known.end(), key) != known.end(), not_found, "{}: unknown key '{}'{} (known: '{}')", who, key,
                 did_you_mean(key, known), fmt::join(known, "', '"));
 }
 
 inline std::string text_of(const Json& json, const std::string& who) {
-  OCTET_CHECK(json.is_string(), invalid_argument, "{}: expected text, got {}", who, json.dump().substr(0, 60));
+  OCTET_CHECK(json.is_string(), invalid_argument, "{}: expected text, got {}", who, brief(json));
   return json.get<std::string>();
 }
 
 inline int64_t integer_of(const Json& json, const std::string& who) {
-  OCTET_CHECK(json.is_number_integer(), invalid_argument, "{}: expected an integer, got {}", who, json.dump().substr(0, 60));
+  OCTET_CHECK(json.is_number_integer(), invalid_argument, "{}: expected an integer, got {}", who, brief(json));
   return json.get<int64_t>();
 }
 
+inline int int_of(const Json& json, const std::string& who) {
+  int64_t value = integer_of(json, who);
+  OCTET_CHECK(value == static_cast<int>(value), invalid_argument, "{}: {} is out of range", who, value);
+  return static_cast<int>(value);
+}
+
 inline double number_of(const Json& json, const std::string& who) {
-  OCTET_CHECK(json.is_number(), invalid_argument, "{}: expected a number, got {}", who, json.dump().substr(0, 60));
+  OCTET_CHECK(json.is_number(), invalid_argument, "{}: expected a number, got {}", who, brief(json));
   return json.get<double>();
 }
 
 inline bool bool_of(const Json& json, const std::string& who) {
-  OCTET_CHECK(json.is_boolean(), invalid_argument, "{}: expected true or false, got {}", who, json.dump().substr(0, 60));
+  OCTET_CHECK(json.is_boolean(), invalid_argument, "{}: expected true or false, got {}", who, brief(json));
   return json.get<bool>();
 }
 
 inline const Json& list_of(const Json& json, const std::string& who) {
-  OCTET_CHECK(json.is_array(), invalid_argument, "{}: expected a list, got {}", who, json.dump().substr(0, 60));
+  OCTET_CHECK(json.is_array(), invalid_argument, "{}: expected a list, got {}", who, brief(json));
   return json;
 }
 
 // The attributes of a QConfig are numbers, truth values and texts.
-inline Json qconfig_to_json(const QConfig& qconfig) {
-  Json json = Json::object();
+inline OrderedJson qconfig_to_json(const QConfig& qconfig) {
+  OrderedJson json = OrderedJson::object();
   for (const auto& [name, value] : to_attrs(qconfig))
     std::visit([&, &key = name](const auto& v) { json[key] = v; }, value);
   return json;
@@ -68,7 +63,7 @@ inline QConfig qconfig_from_json(const Json& json, const std::string& who) {
   try {
     if (json.is_string()) return get_default_qconfig(json.get<std::string>());
     OCTET_CHECK(json.is_object(), invalid_argument, "expected the name of a qconfig, its attributes, or null, got {}",
-                json.dump().substr(0, 60));
+                brief(json));
     Attrs attrs;
     for (const auto& [name, value] : json.items()) {
       if (value.is_boolean()) attrs.set(name, value.get<bool>());

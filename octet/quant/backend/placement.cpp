@@ -274,11 +274,12 @@ std::vector<std::string> skipped_nodes(const Graph& graph, const std::vector<std
   for (const std::string& pattern : skip) {
     bool any = false;
     std::vector<std::string> names;
+    const NamePattern compiled(pattern);
     for (size_t i = 0; i < graph.nodes().size(); ++i) {
       const Node& node = graph.nodes()[i];
       if (node.kind != NodeKind::call) continue;
       names.push_back(node_name(graph, node));
-      bool hit = matches(pattern, names.back()) || matches(pattern, graph.value(node.outputs[0]).name);
+      bool hit = compiled.matches(names.back()) || compiled.matches(graph.value(node.outputs[0]).name);
       if (hit) skipped[i] = pattern;
       any |= hit;
     }

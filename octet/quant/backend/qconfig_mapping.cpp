@@ -1,7 +1,6 @@
 #include "octet/quant/backend/qconfig_mapping.h"
 
 #include <algorithm>
-#include <regex>
 #include <set>
 
 #include "octet/nn/activation.h"
@@ -22,19 +21,6 @@ void put(std::vector<Entry>& entries, Entry entry, SameKey same_key) {
       return;
     }
   entries.push_back(std::move(entry));
-}
-
-std::regex compile(const std::string& regex) {
-  try {
-    return std::regex(regex, std::regex::ECMAScript);
-  } catch (const std::regex_error& e) {
-    OCTET_FAIL(invalid_argument, "set_module_name_regex: '{}' is not a regular expression: {}", regex, e.what());
-  }
-}
-
-// Does the name begin with a match?
-bool begins_with(const std::string& name, const std::regex& regex) {
-  return std::regex_search(name, regex, std::regex_constants::match_continuous);
 }
 
 bool is_inside(const std::string& path, const std::string& parent) {
@@ -82,8 +68,13 @@ QConfigMapping& QConfigMapping::set_object_type(const ObjectType& type, MaybeQCo
 }
 
 QConfigMapping& QConfigMapping::set_module_name_regex(const std::string& regex, MaybeQConfig qconfig) {
-  compile(regex);
-  put(regexes_, {regex, std::move(qconfig)}, [&](const ByName& e) { return e.name == regex; });
+  try {
+    Regex compiled(regex);
+    put(regexes_, {regex, std::move(qconfig)}, [&](const ByName& e) { return e.name == regex; });
+    if (compiled_.size() < regexes_.size()) compiled_.push_back(std::move(compiled));
+  } catch (const Error& e) {
+    throw Error(e.code(), fmt::format("set_module_name_regex: {}", e.what()));
+  }
   return *this;
 }
 
@@ -114,8 +105,8 @@ MaybeQConfig QConfigMapping::find(const Target& t) const {
   for (std::string path = t.module_path; !path.empty(); path = parent_of(path))
     for (const ByName& e : names_)
       if (e.name == path) return e.qconfig;
-  for (const ByName& e : regexes_)
-    if (begins_with(t.module_path, compile(e.name))) return e.qconfig;
+  for (size_t i = 0; i < regexes_.size(); ++i)
+    if (compiled_[i].begins(t.module_path)) return regexes_[i].qconfig;
   if (t.module_type)
     if (const MaybeQConfig* q = find_type(*t.module_type)) return *q;
   for (const ByType& e : types_)
@@ -130,10 +121,8 @@ std::vector<std::string> QConfigMapping::unmatched(const std::vector<Target>& ta
   };
   for (const ByName& e : names_)
     check(fmt::format("module_name '{}'", e.name), [&](const Target& t) { return is_inside(t.module_path, e.name); });
-  for (const ByName& e : regexes_) {
-    std::regex regex = compile(e.name);
-    check(fmt::format("module_name_regex '{}'", e.name), [&](const Target& t) { return begins_with(t.module_path, regex); });
-  }
+  for (size_t i = 0; i < regexes_.size(); ++i)
+    check(fmt::format("module_name_regex '{}'", regexes_[i].name), [&](const Target& t) { return compiled_[i].begins(t.module_path); });
   for (const ByOrder& e : orders_) check(describe(e), [&](const Target& t) { return is_order(t, e); });
   return result;
 }
@@ -177,7 +166,7 @@ constexpr const char* kNames = "module_name";
 constexpr const char* kOrders = "module_name_object_type_order";
 const std::string kWho = "QConfigMapping";
 
-Json to_json(const MaybeQConfig& qconfig) { return qconfig ? qconfig_to_json(*qconfig) : Json(nullptr); }
+OrderedJson to_json(const MaybeQConfig& qconfig) { return qconfig ? qconfig_to_json(*qconfig) : OrderedJson(nullptr); }
 
 MaybeQConfig maybe_qconfig(const Json& json, const std::string& who) {
   if (json.is_null()) return std::nullopt;
@@ -192,7 +181,7 @@ void each_entry(const Json& root, const char* key, size_t size, Fn fn) {
   for (const Json& entry : list_of(root[key], fmt::format("{}: '{}'", kWho, key))) {
     std::string where = fmt::format("{}: {}[{}]", kWho, key, i++);
     OCTET_CHECK(entry.is_array() && entry.size() == size, invalid_argument, "{}: expected a list of {}, got {}", where,
-                size == 2 ? "a name and a qconfig" : "a path, a type, an index and a qconfig", entry.dump().substr(0, 60));
+                size == 2 ? "a name and a qconfig" : "a path, a type, an index and a qconfig", brief(entry));
     fn(entry, where);
   }
 }
@@ -200,7 +189,7 @@ void each_entry(const Json& root, const char* key, size_t size, Fn fn) {
 }  // namespace
 
 QConfigMapping QConfigMapping::from_json(std::string_view text) {
-  Json root = parse_json(text, kWho);
+  const Json root = parse_json(text, kWho, ErrorCode::invalid_argument);
   check_keys(root, {"", kTypes, kRegexes, kNames, kOrders}, kWho);
   QConfigMapping m;
   if (root.contains("")) m.set_global(maybe_qconfig(root[""], kWho + ": ''"));
@@ -214,20 +203,20 @@ QConfigMapping QConfigMapping::from_json(std::string_view text) {
     m.set_module_name(text_of(e[0], where), maybe_qconfig(e[1], where));
   });
   each_entry(root, kOrders, 4, [&](const Json& e, const std::string& where) {
-    m.set_module_name_object_type_order(text_of(e[0], where), text_of(e[1], where), static_cast<int>(integer_of(e[2], where)),
+    m.set_module_name_object_type_order(text_of(e[0], where), text_of(e[1], where), int_of(e[2], where),
                                         maybe_qconfig(e[3], where));
   });
   return m;
 }
 
 std::string QConfigMapping::to_json() const {
-  Json root = Json::object();
+  OrderedJson root = OrderedJson::object();
   root[""] = quant::to_json(global_);
-  auto add = [&](const char* key, Json entry) { root[key].push_back(std::move(entry)); };
-  for (const ByType& e : types_) add(kTypes, Json::array({e.type.name(), quant::to_json(e.qconfig)}));
-  for (const ByName& e : regexes_) add(kRegexes, Json::array({e.name, quant::to_json(e.qconfig)}));
-  for (const ByName& e : names_) add(kNames, Json::array({e.name, quant::to_json(e.qconfig)}));
-  for (const ByOrder& e : orders_) add(kOrders, Json::array({e.path, e.type.name(), e.index, quant::to_json(e.qconfig)}));
+  auto add = [&](const char* key, OrderedJson entry) { root[key].push_back(std::move(entry)); };
+  for (const ByType& e : types_) add(kTypes, OrderedJson::array({e.type.name(), quant::to_json(e.qconfig)}));
+  for (const ByName& e : regexes_) add(kRegexes, OrderedJson::array({e.name, quant::to_json(e.qconfig)}));
+  for (const ByName& e : names_) add(kNames, OrderedJson::array({e.name, quant::to_json(e.qconfig)}));
+  for (const ByOrder& e : orders_) add(kOrders, OrderedJson::array({e.path, e.type.name(), e.index, quant::to_json(e.qconfig)}));
   return root.dump(2);
 }
 

@@ -15,6 +15,7 @@
 #include <typeindex>
 #include <vector>
 
+#include "octet/base/text.h"
 #include "octet/quant/backend/object_type.h"
 #include "octet/quant/observe/qconfig.h"
 
@@ -38,8 +39,8 @@ class QConfigMapping {
   QConfigMapping& set_object_type(MaybeQConfig qconfig) {
     return set_object_type(ObjectType(typeid(M)), std::move(qconfig));
   }
-  // Modules whose path begins with a match of the expression (ECMAScript; Python's re.match): the first one set that fits
-  // counts. Error if it is malformed.
+  // Modules whose path begins with a match of the expression (Python's re.match; octet::Regex has the syntax): the first one set
+  // that fits counts. Error if it is malformed.
   QConfigMapping& set_module_name_regex(const std::string& regex, MaybeQConfig qconfig);
   // The module at a path ("layer1.0.conv") and everything inside it that has no nearer entry. Error for "": use set_global.
   QConfigMapping& set_module_name(const std::string& path, MaybeQConfig qconfig);
@@ -108,6 +109,7 @@ class QConfigMapping {
   MaybeQConfig global_;
   std::vector<ByType> types_;
   std::vector<ByName> regexes_, names_;
+  std::vector<Regex> compiled_;  // of regexes_
   std::vector<ByOrder> orders_;
 };
 

@@ -19,7 +19,8 @@ using graph::NodeKind;
 using graph::ValueId;
 
 const std::set<std::string>& weighted() {
-  static const std::set<std::string> ops{"conv1d", "conv2d", "linear"};
+  static const std::set<std::string> ops{"conv1d",           "conv2d",           "conv3d", "conv_transpose1d",
+                                         "conv_transpose2d", "conv_transpose3d", "linear"};
   return ops;
 }
 // Keep their operand's qparams.

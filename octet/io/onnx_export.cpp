@@ -292,12 +292,13 @@ void Exporter::write_call(const Node& node) {
 
 // -- the model -------------------------------------------------------------------------------------------
 
-// ONNX wants every output to be made by a node, and once.
+// ONNX wants every output to be made by a node, or be an input, and once.
 void Exporter::finish_outputs() {
   std::set<graph::ValueId> seen;
   for (graph::ValueId id : graph_.outputs()) {
     std::string name = plain_names_.at(id);
-    if (graph_.producer(id).kind != NodeKind::call || !seen.insert(id).second) {
+    const bool first = seen.insert(id).second, input = graph_.producer(id).kind == NodeKind::input;
+    if (!first || (graph_.producer(id).kind != NodeKind::call && !input)) {
       std::string copy = unique(name + ".output");
       append("Identity", copy, {name}, {copy});
       name = copy;

@@ -240,6 +240,11 @@ Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& 
 Attrs conv_attrs(const NodeView& n, const Val& x, const Val& w);
 // conv1d, conv2d or conv3d, whichever the ranks say; `b` may be null.
 ValPtr emit_conv(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w, const ValPtr& b);
+// Gemm of a, b and c (null if there is none), with the node's attributes.
+ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c);
+// The node's pool of x, and the pool of all of each channel.
+ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max);
+ValPtr emit_global_pool(Importer& im, const NodeView& n, const ValPtr& x, bool max);
 // linear if b is a constant matrix, else matmul.
 ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPtr& b);
 

@@ -51,7 +51,8 @@ void Importer::check_header() {
   if (model_.opset_import_size() == 0) opset_ = 1;  // IR versions 1 and 2
   OCTET_CHECK(opset_ >= 1, corrupt, "is not an ONNX model: it names no version of the standard operators");
   OCTET_CHECK(opset_ <= kMaxOpset, unsupported,
-              "opset {} is newer than octet knows ({}); export the model with opset 17", opset_, kMaxOpset);
+              "opset {} is newer than octet knows ({}); export the model with opset {}", opset_, kMaxOpset,
+              kMaxOpset);
   graph_.name = sanitize(model_.graph().name().empty() ? "graph" : model_.graph().name());
   if (!model_.producer_name().empty())
     graph_.metadata["producer"] = one_line(model_.producer_name() + " " + model_.producer_version());
@@ -243,7 +244,7 @@ void Importer::report_unsupported() {
                                 all > 8 ? fmt::format(" and {} more", all - 8) : ""));
   }
   OCTET_FAIL(
-      unsupported, "{} not supported: {}; octet supports opset 7-17 inference operators listed in docs/operators.md",
+      unsupported, "{} not supported: {}; octet supports opset 7-21 inference operators listed in docs/operators.md",
       parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()), fmt::join(parts, ", "));
 }
 

@@ -50,10 +50,10 @@ ValPtr scaled_weight(const ValPtr& w, double alpha) {
   return constant_val(w->name, scaled);
 }
 
+}  // namespace
+
 // alpha * A * B + beta * C. With a constant B it is linear, with alpha and beta folded into the constants.
-void import_gemm(Importer& im, const NodeView& n) {
-  n.ignore({"broadcast"});  // opset 6; what it says follows from the shapes
-  ValPtr a = im.in(n, 0), b = im.in(n, 1), c = im.optional_in(n, 2);
+ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c) {
   double alpha = n.get_float("alpha", 1), beta = n.get_float("beta", 1);
   bool trans_a = n.get_int("transA", 0) != 0, trans_b = n.get_int("transB", 0) != 0;
   if (a->rank() != 2 || b->rank() != 2)
@@ -78,10 +78,8 @@ void import_gemm(Importer& im, const NodeView& n) {
     if (beta != 1) c = im.call(n, "mul", {c, im.scalar(n, beta)});
     y = im.call(n, "add", {y, c});
   }
-  im.out(n, 0, y);
+  return y;
 }
-
-}  // namespace
 
 namespace {
 
@@ -213,7 +211,10 @@ ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPt
 void add_layers(Handlers& h) {
   h["Conv"] = import_conv;
   h["ConvTranspose"] = import_conv_transpose;
-  h["Gemm"] = import_gemm;
+  h["Gemm"] = [](Importer& im, const NodeView& n) {
+    n.ignore({"broadcast"});  // opset 6; what it says follows from the shapes
+    im.out(n, 0, emit_gemm(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2)));
+  };
   h["MatMul"] = [](Importer& im, const NodeView& n) { im.out(n, 0, emit_matmul(im, n, im.in(n, 0), im.in(n, 1))); };
 }
 

@@ -241,6 +241,18 @@ void import_qlinear_concat(Importer& im, const NodeView& n) {
   im.out(n, 0, quantize_to(im, n, y, 0, 1, 1));
 }
 
+// Gemm of codes with an int32 bias of scale a_scale * b_scale; float without a scale of the result.
+void import_qgemm(Importer& im, const NodeView& n) {
+  // b_scale may have an entry for each column of B as the product has it.
+  const int64_t axis = n.get_int("transB", 0) != 0 ? 0 : 1;
+  ValPtr a = dequantize_input(im, n, 0, 1), b = dequantize_input(im, n, 3, axis);
+  name_unnamed(a, im.in(n, 0)->name + ".dequantized");
+  name_unnamed(b, im.in(n, 3)->name + ".dequantized");
+  if (n.has("alpha") && n.get_float("alpha", 1) != 1) n.unsupported("alpha");
+  ValPtr y = emit_gemm(im, n, a, b, dequantize_bias(im, n, 6, b));
+  im.out(n, 0, n.has_input(7) ? quantize_to(im, n, y, 7, 8, 1) : y);
+}
+
 void add_microsoft(Handlers& h) {
   const std::string ms = "com.microsoft.";
   h[ms + "QLinearAdd"] = on_codes(2, plain_call("add"));
@@ -256,12 +268,18 @@ void add_microsoft(Handlers& h) {
   });
   h[ms + "QLinearGlobalAveragePool"] = on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
     need_channels_first(n);
-    if (xs[0]->rank() == 4)
-      return im.call(n, "adaptive_avg_pool2d", xs, {{"output_size", std::vector<int64_t>{1, 1}}});
-    std::vector<int64_t> dims;
-    for (int64_t d = 2; d < xs[0]->rank(); ++d) dims.push_back(d);
-    return im.call(n, "mean", xs, {{"dim", dims}, {"keepdim", true}});
+    return emit_global_pool(im, n, xs[0], false);
   });
+  h[ms + "QLinearAveragePool"] = on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+    need_channels_first(n);
+    return emit_pool(im, n, xs[0], false);
+  });
+  h[ms + "QLinearReduceMean"] = on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+    std::vector<int64_t> dims = n.get_ints("axes");
+    for (int64_t& d : dims) d = axis_of(n, d, xs[0]->rank());
+    return im.call(n, "mean", xs, {{"dim", dims}, {"keepdim", n.get_int("keepdims", 1) != 0}});
+  });
+  h[ms + "QGemm"] = import_qgemm;
   h[ms + "QLinearConcat"] = import_qlinear_concat;
   h[ms + "QuantizeLinear"] = h["QuantizeLinear"];
   h[ms + "DequantizeLinear"] = h["DequantizeLinear"];

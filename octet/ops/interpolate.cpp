@@ -159,7 +159,7 @@ Taps taps(int64_t n_in, int64_t n_out, const Resize& r, const Modes& modes) {
       sum += weights[k];
       t.index.push_back(std::clamp<int64_t>(i, 0, n_in - 1));
     }
-    const bool normalize = modes.exclude_outside || stretch != 1;
+    const bool normalize = (modes.exclude_outside || stretch != 1) && sum != 0;
     for (double w : weights) t.weight.push_back(normalize ? w / sum : w);
   }
   return t;

@@ -191,7 +191,8 @@ class Placer {
 
 bool widens(const Node& node) {
   if (node.op == "add_scalar" || node.op == "mul_scalar") return true;
-  if (node.op == "interpolate") return node.attrs.get_string("mode") == "cubic";
+  if (node.op == "interpolate")
+    return node.attrs.get_string("mode") == "cubic" || node.attrs.get_string("coordinates") == "tf_crop_and_resize";
   if (node.op.starts_with("avg_pool")) return node.attrs.has("divisor_override") && node.attrs.get_int("divisor_override") != 0;
   if (node.op == "pad") return node.attrs.get_double("value") != 0;
   return node.op == "clamp" && (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);

@@ -123,11 +123,18 @@ namespace {
 
 bool eight_bit(const TensorType& t) { return t.dtype == DType::quint8 || t.dtype == DType::qint8; }
 
+// Of a depthwise transposed convolution, whose output channel c is made of input channel c (ops/conv_impl.h).
+bool scaled_by_input(const OpSpec& spec) {
+  const TensorType& w = spec.inputs[1];
+  return is_transposed(spec) && w.quantizer->is_per_channel() && w.quantizer->axis() == 0 && w.dims[1] == Dim(1) &&
+         w.dims[0] == Dim(spec.attrs.get_int("groups"));
+}
+
 bool has_weight_codes(const OpSpec& spec) {
   const TensorType& w = spec.inputs[1];
   const bool four_bit = is_packed(w.dtype) && (spec.op == "linear_dynamic" || spec.op == "linear_weight_only");
   if ((!eight_bit(w) && !four_bit) || !spec.constants[1].defined() || w.quantizer->has_float_zero_points()) return false;
-  return !w.quantizer->is_per_channel() || w.quantizer->axis() == (is_transposed(spec) ? 1 : 0);
+  return !w.quantizer->is_per_channel() || w.quantizer->axis() == (is_transposed(spec) && !scaled_by_input(spec) ? 1 : 0);
 }
 
 }  // namespace
@@ -193,9 +200,10 @@ WeightCodes weight_codes(const OpSpec& spec) {
     bytes = shifted;
   }
   r.codes = {reinterpret_cast<const int8_t*>(bytes), count};
+  const int64_t period = scaled_by_input(spec) ? r.out_channels : group_channels;
   for (int64_t n = 0; n < r.out_channels; ++n) {
-    r.scales.push_back(static_cast<float>(q.scale(n % group_channels)));
-    r.zero_points.push_back(static_cast<int32_t>(q.zero_point(n % group_channels)) + shift);
+    r.scales.push_back(static_cast<float>(q.scale(n % period)));
+    r.zero_points.push_back(static_cast<int32_t>(q.zero_point(n % period)) + shift);
     r.any_zero_point |= r.zero_points.back() != 0;
   }
   return r;

@@ -12,7 +12,7 @@ namespace octet::native {
 namespace {
 
 // Places among lstm's operands.
-enum : size_t { kX, kH, kCell, kWeightX, kWeightH, kBiasX, kBiasH, kProjection };
+enum : size_t { kX, kH, kCell, kWeightX, kWeightH, kBiasX, kBiasH, kProjection, kLengths };
 
 // The projection of x or h as a call of its own.
 OpSpec projection(const OpSpec& spec, size_t weight, size_t bias) {
@@ -153,7 +153,7 @@ std::unique_ptr<KernelPlan> LstmKernel::plan(const std::vector<Shape>& inputs, c
 }  // namespace
 
 std::unique_ptr<Kernel> make_lstm(const OpSpec& spec) {
-  if (spec.op != "lstm" || spec.has(kProjection)) return nullptr;
+  if (spec.op != "lstm" || spec.has(kProjection) || spec.has(kLengths)) return nullptr;
   for (size_t i : {kWeightX, kWeightH})
     if (!spec.constants[i].defined() || !spec.inputs[i].is_quantized()) return nullptr;
   const OpSpec from_h = projection(spec, kWeightH, kBiasH);

@@ -9,13 +9,18 @@ bool is_float_constant(const Graph& g, ValueId id) {
   return id != kNone && g.is_constant(id) && g.type(id).dtype == DType::float32;
 }
 
+bool is_transposed(const Node& layer) {
+  return layer.op == "conv_transpose1d" || layer.op == "conv_transpose2d" || layer.op == "conv_transpose3d";
+}
+
 // The layer whose result the norm takes, if it can be folded; null otherwise.
 const Node* foldable_layer(const Graph& g, const std::vector<int>& uses, const Node& norm) {
   if (norm.kind != NodeKind::call || norm.op != "batch_norm" || norm.inputs.size() != 5) return nullptr;
   const Node& layer = g.producer(norm.inputs[0]);
   if (layer.kind != NodeKind::call || uses[norm.inputs[0]] != 1) return nullptr;
   bool linear = layer.op == "linear";
-  if (layer.op != "conv1d" && layer.op != "conv2d" && !linear) return nullptr;
+  bool conv = layer.op == "conv1d" || layer.op == "conv2d" || layer.op == "conv3d";
+  if (!conv && !is_transposed(layer) && !linear) return nullptr;
   if (linear && g.type(norm.inputs[0]).dim() != 2) return nullptr;
   if (layer.attrs.get_string("activation") != "none" || g.type(norm.outputs[0]).is_quantized()) return nullptr;
   for (size_t i = 1; i < 5; ++i)
@@ -44,14 +49,25 @@ void fold(Rewriter& r, const Node& layer, const Node& norm) {
   std::vector<float> old_bias = biased ? vector(layer.inputs[2]) : std::vector<float>(gamma.size(), 0);
   Tensor weight = g.constant(layer.inputs[1]).clone();
   std::vector<float> bias(gamma.size());
-  int64_t per_channel = channels ? weight.numel() / channels : 0;
+  std::vector<double> scales(gamma.size());
   for (int64_t c = 0; c < channels; ++c) {
     auto i = static_cast<size_t>(c);
     double scale = gamma[i] / std::sqrt(static_cast<double>(var[i]) + eps);
     bias[i] = static_cast<float>((static_cast<double>(old_bias[i]) - mean[i]) * scale + beta[i]);
-    float* w = weight.data<float>() + c * per_channel;
-    for (int64_t k = 0; k < per_channel; ++k) w[k] = static_cast<float>(w[k] * scale);
+    scales[i] = scale;
   }
+  // Slices of the weight with one output channel each: its rows, or of a transposed convolution (in, out/groups, ...) the
+  // columns, which are other channels in every group.
+  const bool transposed = is_transposed(layer);
+  const int64_t rows = weight.size(0), columns = transposed ? weight.size(1) : 1,
+                inner = rows * columns ? weight.numel() / (rows * columns) : 0;
+  const int64_t group_rows = transposed ? rows / layer.attrs.get_int("groups") : 1;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t j = 0; j < columns; ++j) {
+      float* w = weight.data<float>() + (r * columns + j) * inner;
+      const double scale = scales[static_cast<size_t>(r / group_rows * columns + j)];
+      for (int64_t k = 0; k < inner; ++k) w[k] = static_cast<float>(w[k] * scale);
+    }
   const std::string& name = g.value(layer.inputs[1]).name;
   ValueId w = r.out().add_constant(name, weight);
   ValueId b =

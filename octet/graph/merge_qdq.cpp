@@ -192,7 +192,8 @@ bool only_moves(const Node& node) {
                          "adaptive_max_pool3d", "amax", "amin"})
     if (node.op == op) return true;
   return (node.op == "pad" && node.attrs.get_double("value") == 0) ||
-         (node.op == "interpolate" && node.attrs.get_string("mode") == "nearest");
+         (node.op == "interpolate" && node.attrs.get_string("mode") == "nearest" &&
+          node.attrs.get_string("coordinates") != "tf_crop_and_resize");
 }
 
 Graph merge_qdq(const Graph& graph, const MergePredicate& allow) { return Merger(graph, allow).run(); }

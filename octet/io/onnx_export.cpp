@@ -66,6 +66,9 @@ void set_attr(onnx::NodeProto& n, const std::string& name, const OnnxAttr& value
   } else if (auto* s = std::get_if<std::string>(&value)) {
     a.set_type(onnx::AttributeProto::STRING);
     a.set_s(*s);
+  } else if (auto* texts = std::get_if<std::vector<std::string>>(&value)) {
+    a.set_type(onnx::AttributeProto::STRINGS);
+    for (const std::string& s : *texts) a.add_strings(s);
   } else {
     a.set_type(onnx::AttributeProto::INTS);
     for (int64_t v : std::get<std::vector<int64_t>>(value)) a.add_ints(v);
@@ -109,6 +112,11 @@ std::string Exporter::add(const CallView& c, const std::string& op, Names in, co
     for (size_t i = 1; i < c.out.size(); ++i) n.add_output(c.out[i]);
   for (const auto& [name, value] : attrs) set_attr(n, name, value);
   return out;
+}
+
+void Exporter::add_many(const CallView& c, const std::string& op, const Names& in, const Names& out, const OnnxAttrs& attrs) {
+  onnx::NodeProto& n = append(op, c.node.scope.empty() ? graph_.value(c.node.outputs[0]).name : c.node.scope, in, out);
+  for (const auto& [name, value] : attrs) set_attr(n, name, value);
 }
 
 std::string Exporter::step(const CallView& c, const std::string& op, Names in, const OnnxAttrs& attrs) {
@@ -163,6 +171,21 @@ std::string Exporter::float_name(graph::ValueId id) {
   return made = out;
 }
 
+namespace {
+
+bool is_layer(const Node& node) {
+  for (const char* op : {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
+    if (node.op == op) return true;
+  return false;
+}
+
+// Which slice of the weight's scales output channel i has: those of a transposed convolution repeat in every group.
+int64_t weight_channel(const Node& node, const TensorType& w, int64_t i) {
+  return node.op.starts_with("conv_transpose") && w.quantizer->axis() == 1 ? i % w.dims[1].size() : i;
+}
+
+}  // namespace
+
 // A float bias of a quantized layer: int32 codes of scale s_x * s_w, what the integer kernels add.
 std::string Exporter::bias_name(const Node& node) {
   const TensorType &x = graph_.type(node.inputs[0]), &w = graph_.type(node.inputs[1]);
@@ -172,7 +195,7 @@ std::string Exporter::bias_name(const Node& node) {
   Tensor codes = Tensor::empty({static_cast<int64_t>(bias.size())}, DType::int32);
   auto sx = static_cast<float>(x.quantizer->scale());
   for (size_t i = 0; i < bias.size(); ++i) {
-    auto sw = static_cast<float>(w.quantizer->scale(static_cast<int64_t>(i)));
+    auto sw = static_cast<float>(w.quantizer->scale(weight_channel(node, w, static_cast<int64_t>(i))));
     const int64_t code = affine::quantize_bias(bias[i], sx, sw);
     if (code != static_cast<int32_t>(code)) return plain_names_.at(id);  // no int32: the bias stays float
     codes.data<int32_t>()[i] = static_cast<int32_t>(code);
@@ -204,7 +227,7 @@ std::string Exporter::bias_name(const Node& node) {
 std::string Exporter::operand(const Node& node, size_t i) {
   graph::ValueId id = node.inputs[i];
   if (id == kNone) return "";
-  bool layer = node.op == "conv2d" || node.op == "conv1d" || node.op == "linear";
+  bool layer = is_layer(node);
   bool quantized = graph_.type(node.inputs[0]).is_quantized() && node.inputs.size() > 1 && node.inputs[1] != kNone &&
                    graph_.type(node.inputs[1]).is_quantized();
   if (layer && i == 2 && quantized && graph_.is_constant(id) && graph_.type(id).dtype == DType::float32 &&
@@ -271,12 +294,13 @@ void Exporter::write_call(const Node& node) {
 
 // -- the model -------------------------------------------------------------------------------------------
 
-// ONNX wants every output to be made by a node, and once.
+// ONNX wants every output to be made by a node, or be an input, and once.
 void Exporter::finish_outputs() {
   std::set<graph::ValueId> seen;
   for (graph::ValueId id : graph_.outputs()) {
     std::string name = plain_names_.at(id);
-    if (graph_.producer(id).kind != NodeKind::call || !seen.insert(id).second) {
+    const bool first = seen.insert(id).second, input = graph_.producer(id).kind == NodeKind::input;
+    if (!first || (graph_.producer(id).kind != NodeKind::call && !input)) {
       std::string copy = unique(name + ".output");
       append("Identity", copy, {name}, {copy});
       name = copy;
@@ -327,6 +351,7 @@ const std::unordered_map<std::string, Writer>& writers() {
     std::unordered_map<std::string, Writer> w;
     add_elementwise_writers(w);
     add_layer_writers(w);
+    add_recurrent_writers(w);
     add_movement_writers(w);
     return w;
   }();

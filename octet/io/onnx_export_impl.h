@@ -15,7 +15,7 @@
 
 namespace octet::io::onnx_impl {
 
-using OnnxAttr = std::variant<int64_t, double, std::string, std::vector<int64_t>>;
+using OnnxAttr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<std::string>>;
 using OnnxAttrs = std::vector<std::pair<std::string, OnnxAttr>>;
 using Names = std::vector<std::string>;
 
@@ -45,6 +45,8 @@ class Exporter {
   // Appends a node called as the call's scope, or that with a suffix, made unique. Returns `out`.
   std::string add(const CallView& c, const std::string& op, Names in, const std::string& out,
                   const OnnxAttrs& attrs = {}, const std::string& suffix = "");
+  // A node with several results of these names.
+  void add_many(const CallView& c, const std::string& op, const Names& in, const Names& out, const OnnxAttrs& attrs);
   // A free name for a value on the way to the call's result.
   std::string fresh(const CallView& c, const std::string& what);
   // A node on the way to the call's result, with fresh names.
@@ -86,6 +88,7 @@ const std::unordered_map<std::string, Writer>& writers();
 void write_activated(Exporter& ex, const CallView& c, const std::string& op, const Names& in, const OnnxAttrs& attrs);
 // One per subject.
 void add_elementwise_writers(std::unordered_map<std::string, Writer>& w);
+void add_recurrent_writers(std::unordered_map<std::string, Writer>& w);
 void add_layer_writers(std::unordered_map<std::string, Writer>& w);
 void add_movement_writers(std::unordered_map<std::string, Writer>& w);
 

@@ -5,16 +5,23 @@
 namespace octet::io::onnx_impl {
 namespace {
 
-void write_conv(Exporter& ex, const CallView& c) {
+OnnxAttrs conv_attrs_of(const CallView& c) {
   const Attrs& a = c.attrs();
   std::vector<int64_t> kernel;
   for (int64_t d = 2; d < c.rank(1); ++d) kernel.push_back(c.type(1).dims[static_cast<size_t>(d)].size());
-  write_activated(ex, c, "Conv", c.in,
-                  {{"dilations", a.get_ints("dilation")},
-                   {"group", a.get_int("groups")},
-                   {"kernel_shape", kernel},
-                   {"pads", a.get_ints("padding")},
-                   {"strides", a.get_ints("stride")}});
+  return {{"dilations", a.get_ints("dilation")},
+          {"group", a.get_int("groups")},
+          {"kernel_shape", kernel},
+          {"pads", a.get_ints("padding")},
+          {"strides", a.get_ints("stride")}};
+}
+
+void write_conv(Exporter& ex, const CallView& c) { write_activated(ex, c, "Conv", c.in, conv_attrs_of(c)); }
+
+void write_conv_transpose(Exporter& ex, const CallView& c) {
+  OnnxAttrs attrs = conv_attrs_of(c);
+  attrs.push_back({"output_padding", c.attrs().get_ints("output_padding")});
+  write_activated(ex, c, "ConvTranspose", c.in, attrs);
 }
 
 // Gemm for matrices, MatMul and Add for operands of more dimensions.
@@ -135,6 +142,8 @@ void write_layer_norm(Exporter& ex, const CallView& c) {
 void add_layer_writers(std::unordered_map<std::string, Writer>& w) {
   w["conv1d"] = write_conv;
   w["conv2d"] = write_conv;
+  w["conv3d"] = write_conv;
+  for (const char* op : {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}) w[op] = write_conv_transpose;
   w["linear"] = write_linear;
   w["max_pool2d"] = write_max_pool;
   w["avg_pool2d"] = write_avg_pool;

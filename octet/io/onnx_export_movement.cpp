@@ -97,29 +97,55 @@ void write_triangle(Exporter& ex, const CallView& c, bool upper) {
 
 void write_interpolate(Exporter& ex, const CallView& c) {
   const Attrs& a = c.attrs();
-  OnnxAttrs attrs{{"coordinate_transformation_mode", a.get_string("coordinates")},
+  const std::string& coordinates = a.get_string("coordinates");
+  if (a.get_bool("antialias") && a.get_string("mode") != "nearest") throw Exporter::Unsupported{"antialias"};
+  if (coordinates == "half_pixel_symmetric") throw Exporter::Unsupported{coordinates};
+  OnnxAttrs attrs{{"coordinate_transformation_mode", coordinates},
                   {"cubic_coeff_a", a.get_double("cubic_coeff")},
                   {"exclude_outside", static_cast<int64_t>(a.get_bool("exclude_outside"))},
                   {"mode", a.get_string("mode")},
                   {"nearest_mode", a.get_string("nearest_rounding")}};
   auto rank = static_cast<size_t>(c.rank());
-  std::vector<double> scales = a.get_doubles("scales");
+  std::vector<double> scales = a.get_doubles("scales"), roi = a.get_doubles("roi");
+  std::string roi_name;
+  if (!roi.empty()) {
+    std::vector<float> all(rank - roi.size() / 2, 0);  // N and C as they are
+    all.insert(all.end(), roi.begin(), roi.begin() + static_cast<std::ptrdiff_t>(roi.size() / 2));
+    all.insert(all.end(), rank - roi.size() / 2, 1);
+    all.insert(all.end(), roi.begin() + static_cast<std::ptrdiff_t>(roi.size() / 2), roi.end());
+    roi_name = ex.initializer(c.out[0] + ".roi", Tensor::from(all, {static_cast<int64_t>(all.size())}));
+    attrs.push_back({"extrapolation_value", a.get_double("extrapolation")});
+  }
   if (!scales.empty()) {
+    if (!a.get_doubles("size").empty()) throw Exporter::Unsupported{"sizes beside scales"};
     std::vector<float> all(rank - std::min(rank, scales.size()), 1);  // N and C stay
     all.insert(all.end(), scales.begin(), scales.end());
     std::string name = ex.initializer(c.out[0] + ".scales", Tensor::from(all, {static_cast<int64_t>(all.size())}));
-    ex.add(c, "Resize", {c.in[0], "", name}, c.out[0], attrs);
+    ex.add(c, "Resize", {c.in[0], roi_name, name}, c.out[0], attrs);
     return;
   }
   std::vector<int64_t> sizes;
+  bool known = true;
   for (const Dim& d : c.result().dims) {
-    // Sizes are given for all dimensions, a symbolic one cannot be.
-    if (!d.known())
-      throw Exporter::Unsupported{
-          fmt::format("sizes beside a dimension '{}' that is known only at run time", d.name())};
-    sizes.push_back(d.size());
+    known &= d.known();
+    sizes.push_back(d.known() ? d.size() : -1);
   }
-  ex.add(c, "Resize", {c.in[0], "", "", ex.ints(c, "sizes", sizes)}, c.out[0], attrs);
+  if (known) {
+    ex.add(c, "Resize", {c.in[0], roi_name, "", ex.ints(c, "sizes", sizes)}, c.out[0], attrs);
+    return;
+  }
+  // Sizes are given for all dimensions: those that stay and are known only at run time are the operand's.
+  size_t from = 0;
+  while (from < rank && c.result().dims[from] == c.type(0).dims[from]) ++from;
+  for (size_t d = from; d < rank; ++d)
+    if (sizes[d] < 0)
+      throw Exporter::Unsupported{
+          fmt::format("sizes beside a dimension '{}' that is known only at run time", c.result().dims[d].name())};
+  std::string shape = ex.step(c, "Shape", {c.in[0]});
+  std::string kept = ex.step(c, "Slice", {shape, ex.ints(c, "begin", {0}), ex.ints(c, "end", {static_cast<int64_t>(from)})});
+  std::string rest = ex.ints(c, "sizes", {sizes.begin() + static_cast<std::ptrdiff_t>(from), sizes.end()});
+  std::string all = ex.step(c, "Concat", {kept, rest}, {{"axis", int64_t{0}}});
+  ex.add(c, "Resize", {c.in[0], roi_name, "", all}, c.out[0], attrs);
 }
 
 }  // namespace

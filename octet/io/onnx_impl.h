@@ -30,6 +30,9 @@ int32_t onnx_type_of(DType dtype);  // plain dtypes, and the code types of quant
 std::string onnx_type_name(int32_t onnx_type);
 // The data of a TensorProto, checked against its dims. `dir` is where external data is looked for; empty: nowhere.
 Tensor read_tensor(const onnx::TensorProto& proto, const std::string& what, const std::filesystem::path& dir);
+// UINT4 and INT4, which the TensorProto of older protobuf definitions does not name, and UINT16: octet has none of them.
+inline constexpr int32_t kUint4 = 21, kInt4 = 22;
+bool is_narrow(int32_t onnx_type);
 // float16, bfloat16 and float64 to float32, the type everything is computed in.
 Tensor to_compute_type(const Tensor& tensor);
 DType compute_type(DType dtype);
@@ -53,6 +56,9 @@ struct Val {
   // Gemm and MatMul can transpose the codes.
   bool dequantized = false;
   std::string codes_name, scope;
+  // ONNX's element type where octet holds it in a wider one: UINT16 (in int32), UINT4 and INT4 (in uint8 and int8);
+  // else 0.
+  int32_t narrow = 0;
 
   bool is_constant() const { return constant.defined() && !dequantized; }
   // Constants as linear and conv take them: plain, or dequantized codes.
@@ -96,7 +102,10 @@ class NodeView {
   std::string get_string(const std::string& attr, const std::string& fallback) const;
   std::vector<int64_t> get_ints(const std::string& attr, const std::vector<int64_t>& fallback = {}) const;
   std::vector<double> get_floats(const std::string& attr) const;
-  Tensor get_tensor(const std::string& attr) const;
+  std::vector<std::string> get_strings(const std::string& attr) const;
+  // A graph, as If has two; Error if the attribute is missing.
+  const onnx::GraphProto& get_graph(const std::string& attr) const;
+  const onnx::TensorProto& get_tensor(const std::string& attr) const;  // Error if the attribute is missing
   void ignore(std::initializer_list<const char*> attrs) const;  // attributes without a meaning for inference
   std::vector<std::string> unread() const;
 
@@ -145,8 +154,13 @@ class Importer {
               const std::optional<ops::QType>& want = std::nullopt);
   std::vector<ValPtr> calls(const NodeView& n, const std::string& op, const std::vector<ValPtr>& inputs,
                             const Attrs& attrs = {}, const std::optional<ops::QType>& want = std::nullopt);
-  void out(const NodeView& n, size_t i, ValPtr value);   // binds the node's i-th output
+  void out(const NodeView& n, size_t i, ValPtr value);   // binds the node's i-th output; null: of a rejected node
   bool wants_output(const NodeView& n, size_t i) const;  // whether anything reads it
+  // The data of a TensorProto, in the type it is computed in.
+  ValPtr read_constant(const onnx::TensorProto& t, const std::string& what);
+  // The results of a graph inside a node, a branch of If, whose nodes are visited in the node's place; null where a node
+  // was rejected.
+  std::vector<ValPtr> inline_graph(const onnx::GraphProto& g);
   ValPtr scalar(const NodeView& n, double value, DType dtype = DType::float32);
   ValPtr transposed(const ValPtr& weight);  // a 2-d constant, or dequantized constant; made once per weight
   ValPtr cast(const NodeView& n, ValPtr x, DType dtype);  // itself if it has the dtype
@@ -154,7 +168,7 @@ class Importer {
  private:
   void check_header();
   void read_inputs();
-  std::vector<const onnx::NodeProto*> order();
+  std::vector<const onnx::NodeProto*> order(const onnx::GraphProto& g);
   void visit(const onnx::NodeProto& node);
   void finish_outputs();
   ValPtr lookup(const std::string& name);
@@ -187,6 +201,9 @@ const Handlers& handlers();
 void add_elementwise(Handlers& h);
 void add_reductions(Handlers& h);
 void add_layers(Handlers& h);
+void add_recurrent(Handlers& h);
+void add_integer(Handlers& h);
+void add_control_flow(Handlers& h);
 void add_pools(Handlers& h);
 void add_normalizations(Handlers& h);
 void add_movement(Handlers& h);
@@ -202,11 +219,16 @@ bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inpu
 // The `shape` attribute of reshape and of expand for wanted sizes, some symbolic, of data of dims `from`.
 std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& from, const std::vector<Dim>& wanted,
                                   bool zero_copies);
+// How many times `of` is in `size`, if that is a whole number whatever the symbols are.
+std::optional<int64_t> multiple_of(const NodeView& n, const Dim& size, const Dim& of);
 std::vector<int64_t> expand_attr(const NodeView& n, const std::vector<Dim>& from, const std::vector<Dim>& wanted);
 
 // What QuantizeLinear/DequantizeLinear's scale and zero point mean for data of dims `dims`.
 QuantizerPtr read_quantizer(const NodeView& n, const Tensor& scale, const Tensor& zero_point, int64_t axis,
                             const std::vector<Dim>& dims, DType qdtype);
+
+// Quantized codes, or plain integers as they are, as plain integers.
+ValPtr plain_codes(Importer& im, const NodeView& n, const ValPtr& v);
 
 // The sliding window of a conv or pool over the dimensions after (N, C), auto_pad resolved.
 struct Window {
@@ -214,8 +236,15 @@ struct Window {
 };
 Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& kernel);
 
-// conv1d or conv2d, whichever the ranks say; `b` may be null.
+// The attributes of octet's convolution of x with weight w.
+Attrs conv_attrs(const NodeView& n, const Val& x, const Val& w);
+// conv1d, conv2d or conv3d, whichever the ranks say; `b` may be null.
 ValPtr emit_conv(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w, const ValPtr& b);
+// Gemm of a, b and c (null if there is none), with the node's attributes.
+ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c);
+// The node's pool of x, and the pool of all of each channel.
+ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max);
+ValPtr emit_global_pool(Importer& im, const NodeView& n, const ValPtr& x, bool max);
 // linear if b is a constant matrix, else matmul.
 ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPtr& b);
 

@@ -25,16 +25,19 @@ Shape known_shape(Importer& im, const NodeView& n) {
 }
 
 void import_constant_of_shape(Importer& im, const NodeView& n) {
-  Tensor value = n.has("value") ? to_compute_type(n.get_tensor("value")) : Tensor::scalar(0);
+  Tensor value = n.has("value") ? im.read_constant(n.get_tensor("value"), n.label())->constant : Tensor::scalar(0);
   if (value.numel() != 1) n.fail(ErrorCode::corrupt, "its value has {} elements", value.numel());
   im.out(n, 0, constant_val(n.output(0), value.reshape({}).expand(known_shape(im, n)).contiguous()));
 }
 
 void import_constant(Importer& im, const NodeView& n) {
   Tensor value;
-  if (n.has("value"))
-    value = to_compute_type(n.get_tensor("value"));
-  else if (n.has("value_float"))
+  if (n.has("value")) {
+    ValPtr v = im.read_constant(n.get_tensor("value"), n.label());
+    v->name = n.output(0);
+    return im.out(n, 0, v);
+  }
+  if (n.has("value_float"))
     value = Tensor::scalar(n.get_float("value_float", 0));
   else if (n.has("value_int"))
     value = Tensor::from(std::vector<int64_t>{n.get_int("value_int", 0)}, {});

@@ -26,6 +26,16 @@ std::string dim_name(const std::string& name) {
   return std::isdigit(static_cast<unsigned char>(out[0])) ? "d" + out : out;
 }
 
+// Every name a node reads, those inside its branches included.
+void for_each_read(const onnx::NodeProto& node, const std::function<void(const std::string&)>& fn) {
+  for (const std::string& in : node.input()) fn(in);
+  for (const onnx::AttributeProto& a : node.attribute()) {
+    if (!a.has_g()) continue;
+    for (const onnx::NodeProto& inner : a.g().node()) for_each_read(inner, fn);
+    for (const onnx::ValueInfoProto& out : a.g().output()) fn(out.name());
+  }
+}
+
 }  // namespace
 
 Importer::Importer(onnx::ModelProto& model, const std::filesystem::path& dir, const OnnxImportOptions& options)
@@ -41,7 +51,8 @@ void Importer::check_header() {
   if (model_.opset_import_size() == 0) opset_ = 1;  // IR versions 1 and 2
   OCTET_CHECK(opset_ >= 1, corrupt, "is not an ONNX model: it names no version of the standard operators");
   OCTET_CHECK(opset_ <= kMaxOpset, unsupported,
-              "opset {} is newer than octet knows ({}); export the model with opset 17", opset_, kMaxOpset);
+              "opset {} is newer than octet knows ({}); export the model with opset {}", opset_, kMaxOpset,
+              kMaxOpset);
   graph_.name = sanitize(model_.graph().name().empty() ? "graph" : model_.graph().name());
   if (!model_.producer_name().empty())
     graph_.metadata["producer"] = one_line(model_.producer_name() + " " + model_.producer_version());
@@ -97,8 +108,7 @@ void Importer::read_inputs() {
 }
 
 // The live nodes, each after the nodes it reads from; otherwise in the model's order.
-std::vector<const onnx::NodeProto*> Importer::order() {
-  const onnx::GraphProto& g = model_.graph();
+std::vector<const onnx::NodeProto*> Importer::order(const onnx::GraphProto& g) {
   std::unordered_map<std::string, int> producer;
   for (int i = 0; i < g.node_size(); ++i)
     for (const std::string& out : g.node(i).output()) {
@@ -122,7 +132,7 @@ std::vector<const onnx::NodeProto*> Importer::order() {
   while (!stack.empty()) {
     int i = stack.back();
     stack.pop_back();
-    for (const std::string& in : g.node(i).input()) need(in);
+    for_each_read(g.node(i), need);
   }
   // Kahn's algorithm; among the ready nodes the model's order decides.
   std::vector<int> waiting(static_cast<size_t>(g.node_size()), 0);
@@ -132,13 +142,13 @@ std::vector<const onnx::NodeProto*> Importer::order() {
   for (int i = 0; i < g.node_size(); ++i) {
     if (!live[static_cast<size_t>(i)]) continue;
     ++live_count;
-    for (const std::string& in : g.node(i).input()) {
+    for_each_read(g.node(i), [&](const std::string& in) {
       ++reads_[in];
       auto it = producer.find(in);
-      if (it == producer.end()) continue;
+      if (it == producer.end()) return;
       ++waiting[static_cast<size_t>(i)];
       readers[static_cast<size_t>(it->second)].push_back(i);
-    }
+    });
     if (waiting[static_cast<size_t>(i)] == 0) ready.push(i);
   }
   std::vector<const onnx::NodeProto*> sorted;
@@ -198,6 +208,25 @@ void Importer::visit(const onnx::NodeProto& node) {
   }
 }
 
+std::vector<ValPtr> Importer::inline_graph(const onnx::GraphProto& g) {
+  // Names of the branch hold until it ends: the other branch may use them too.
+  std::vector<std::string> names;
+  const size_t first_new_value = first_new_value_;
+  for (const onnx::TensorProto& t : g.initializer()) {
+    names.push_back(t.name());
+    values_[t.name()] = read_constant(t, fmt::format("initializer '{}'", one_line(t.name())));
+  }
+  for (const onnx::NodeProto* node : order(g)) {
+    visit(*node);
+    names.insert(names.end(), node->output().begin(), node->output().end());
+  }
+  std::vector<ValPtr> results;
+  for (const onnx::ValueInfoProto& out : g.output()) results.push_back(lookup(out.name()));
+  for (const std::string& name : names) values_.erase(name);
+  first_new_value_ = first_new_value;
+  return results;
+}
+
 void Importer::report_unsupported() {
   // One line: operators in the order they were met, each with its nodes.
   std::vector<std::pair<std::string, std::vector<std::string>>> groups;
@@ -215,7 +244,7 @@ void Importer::report_unsupported() {
                                 all > 8 ? fmt::format(" and {} more", all - 8) : ""));
   }
   OCTET_FAIL(
-      unsupported, "{} not supported: {}; octet supports opset 7-17 inference operators listed in docs/operators.md",
+      unsupported, "{} not supported: {}; octet supports opset 7-21 inference operators listed in docs/operators.md",
       parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()), fmt::join(parts, ", "));
 }
 
@@ -267,7 +296,7 @@ void Importer::finish_outputs() {
 graph::Graph Importer::run() {
   check_header();
   read_inputs();
-  for (const onnx::NodeProto* node : order()) visit(*node);
+  for (const onnx::NodeProto* node : order(model_.graph())) visit(*node);
   if (!rejected_.empty()) report_unsupported();
   finish_outputs();
   graph::Graph g = graph::remove_dead(graph_);
@@ -284,6 +313,9 @@ const Handlers& handlers() {
     add_elementwise(h);
     add_reductions(h);
     add_layers(h);
+    add_recurrent(h);
+    add_integer(h);
+    add_control_flow(h);
     add_pools(h);
     add_normalizations(h);
     add_movement(h);

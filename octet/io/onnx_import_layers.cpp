@@ -50,10 +50,10 @@ ValPtr scaled_weight(const ValPtr& w, double alpha) {
   return constant_val(w->name, scaled);
 }
 
+}  // namespace
+
 // alpha * A * B + beta * C. With a constant B it is linear, with alpha and beta folded into the constants.
-void import_gemm(Importer& im, const NodeView& n) {
-  n.ignore({"broadcast"});  // opset 6; what it says follows from the shapes
-  ValPtr a = im.in(n, 0), b = im.in(n, 1), c = im.optional_in(n, 2);
+ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c) {
   double alpha = n.get_float("alpha", 1), beta = n.get_float("beta", 1);
   bool trans_a = n.get_int("transA", 0) != 0, trans_b = n.get_int("transB", 0) != 0;
   if (a->rank() != 2 || b->rank() != 2)
@@ -78,12 +78,13 @@ void import_gemm(Importer& im, const NodeView& n) {
     if (beta != 1) c = im.call(n, "mul", {c, im.scalar(n, beta)});
     y = im.call(n, "add", {y, c});
   }
-  im.out(n, 0, y);
+  return y;
 }
 
-}  // namespace
+namespace {
 
-Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& kernel) {
+// The window as the attributes give it, before auto_pad.
+Window read_attributes(const NodeView& n, const Val& x, const std::vector<int64_t>& kernel) {
   int64_t spatial = x.rank() - 2;
   if (spatial < 1) n.fail(ErrorCode::corrupt, "expected data of 3 or more dimensions, got {}", to_string(x.type));
   auto count = static_cast<size_t>(spatial);
@@ -98,11 +99,79 @@ Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& 
   if (!kernel.empty() && w.kernel != kernel)
     n.fail(ErrorCode::corrupt, "kernel_shape ({}) differs from the weight's ({})", fmt::join(w.kernel, ", "),
            fmt::join(kernel, ", "));
+  return w;
+}
+
+enum class AutoPad { none, valid, same_upper, same_lower };
+
+AutoPad read_auto_pad(const NodeView& n) {
   std::string mode = n.get_string("auto_pad", "NOTSET");
-  if (mode == "VALID") {
-    w.pads.assign(2 * count, 0);
-  } else if (mode == "SAME_UPPER" || mode == "SAME_LOWER") {
-    w.pads.assign(2 * count, 0);
+  if (mode == "VALID") return AutoPad::valid;
+  if (mode == "SAME_UPPER") return AutoPad::same_upper;
+  if (mode == "SAME_LOWER") return AutoPad::same_lower;
+  if (mode != "NOTSET" && !mode.empty()) n.fail(ErrorCode::corrupt, "auto_pad '{}'", mode);
+  return AutoPad::none;
+}
+
+// The kernel's size, after checking that data and weight belong to a convolution of at most three dimensions.
+std::vector<int64_t> kernel_of(const NodeView& n, const Val& x, const Val& w) {
+  if (w.rank() != x.rank() || w.rank() < 3)
+    n.fail(ErrorCode::corrupt, "expected data and weight of the same 3 or more dimensions, got {} and {}",
+           to_string(x.type), to_string(w.type));
+  if (w.rank() > 5) n.unsupported("{} spatial dimensions", w.rank() - 2);
+  std::vector<int64_t> kernel;
+  for (int64_t d = 2; d < w.rank(); ++d) kernel.push_back(known_dim(n, w, d, "the weight"));
+  return kernel;
+}
+
+// The result is cut at both ends until it has the size of output_shape, or with auto_pad stride times the data's; an
+// odd cell goes to the beginning unless auto_pad is SAME_UPPER. Where nothing is to be cut, what is missing is added
+// at the end (output_shape) or not at all (auto_pad): ONNX Runtime's rules.
+void import_conv_transpose(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0), w = im.in(n, 1), b = im.optional_in(n, 2);
+  Window window = read_attributes(n, *x, kernel_of(n, *x, *w));
+  const size_t count = window.kernel.size();
+  std::vector<int64_t> more = n.get_ints("output_padding", std::vector<int64_t>(count, 0));
+  check_range(n, "output_padding", more, count, 0);
+  std::vector<int64_t> shape = n.get_ints("output_shape");
+  if (shape.size() == count + 2) shape.erase(shape.begin(), shape.begin() + 2);  // N and C are written by some exporters
+  if (!shape.empty()) check_range(n, "output_shape", shape, count, 1);
+  const AutoPad mode = read_auto_pad(n);
+  const bool same = mode == AutoPad::same_upper || mode == AutoPad::same_lower;
+  if (mode == AutoPad::valid) window.pads.assign(2 * count, 0);
+  for (size_t i = 0; i < count && (same || !shape.empty()); ++i) {
+    // What remains of stride * size is the same for every size.
+    const int64_t overlap = (window.kernel[i] - 1) * window.dilation[i] + 1 + more[i] - window.stride[i];
+    int64_t total = overlap;
+    if (!shape.empty())
+      total += window.stride[i] * known_dim(n, *x, static_cast<int64_t>(i) + 2, "output_shape") - shape[i];
+    if (total < 0 && !shape.empty()) {
+      more[i] -= total;
+      if (more[i] >= std::max(window.stride[i], window.dilation[i]))
+        n.unsupported("an output_shape that no window reaches the end of");
+    }
+    total = std::max<int64_t>(total, 0);
+    const int64_t less = total / 2;
+    window.pads[i] = mode == AutoPad::same_upper ? less : total - less;
+    window.pads[i + count] = total - window.pads[i];
+  }
+  check_range(n, "pads", window.pads, 2 * count, 0);
+  Attrs attrs{{"stride", window.stride},
+              {"padding", window.pads},
+              {"output_padding", more},
+              {"dilation", window.dilation},
+              {"groups", n.get_int("group", 1)}};
+  im.out(n, 0, im.call(n, fmt::format("conv_transpose{}d", count), {x, w, b}, attrs));
+}
+
+}  // namespace
+
+Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& kernel) {
+  Window w = read_attributes(n, x, kernel);
+  const size_t count = w.kernel.size();
+  const AutoPad mode = read_auto_pad(n);
+  if (mode != AutoPad::none) w.pads.assign(2 * count, 0);
+  if (mode == AutoPad::same_upper || mode == AutoPad::same_lower) {
     for (size_t i = 0; i < count; ++i) {
       int64_t span = (w.kernel[i] - 1) * w.dilation[i] + 1, total = span - 1;
       if (w.stride[i] != 1) {  // out = ceil(in / stride), so the padding depends on the size
@@ -111,29 +180,25 @@ Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& 
         total = std::max<int64_t>((out - 1) * w.stride[i] + span - in, 0);
       }
       int64_t less = total / 2, more = total - less;
-      w.pads[i] = mode == "SAME_UPPER" ? less : more;
-      w.pads[i + count] = mode == "SAME_UPPER" ? more : less;
+      w.pads[i] = mode == AutoPad::same_upper ? less : more;
+      w.pads[i + count] = mode == AutoPad::same_upper ? more : less;
     }
-  } else if (mode != "NOTSET" && !mode.empty()) {
-    n.fail(ErrorCode::corrupt, "auto_pad '{}'", mode);
   }
   check_range(n, "pads", w.pads, 2 * count, 0);
   return w;
 }
 
+Attrs conv_attrs(const NodeView& n, const Val& x, const Val& w) {
+  Window window = read_window(n, x, kernel_of(n, x, w));
+  return {{"stride", window.stride},
+          {"padding", window.pads},
+          {"dilation", window.dilation},
+          {"groups", n.get_int("group", 1)}};
+}
+
 ValPtr emit_conv(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w, const ValPtr& b) {
-  if (w->rank() != x->rank() || w->rank() < 3)
-    n.fail(ErrorCode::corrupt, "expected data and weight of the same 3 or more dimensions, got {} and {}",
-           to_string(x->type), to_string(w->type));
-  if (w->rank() > 4) n.unsupported("{} spatial dimensions", w->rank() - 2);
-  std::vector<int64_t> kernel;
-  for (int64_t d = 2; d < w->rank(); ++d) kernel.push_back(known_dim(n, *w, d, "the weight"));
-  Window window = read_window(n, *x, kernel);
-  Attrs attrs{{"stride", window.stride},
-              {"padding", window.pads},
-              {"dilation", window.dilation},
-              {"groups", n.get_int("group", 1)}};
-  return im.call(n, w->rank() == 3 ? "conv1d" : "conv2d", {x, w, b}, attrs);
+  Attrs attrs = conv_attrs(n, *x, *w);
+  return im.call(n, fmt::format("conv{}d", w->rank() - 2), {x, w, b}, attrs);
 }
 
 ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPtr& b) {
@@ -145,7 +210,11 @@ ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPt
 
 void add_layers(Handlers& h) {
   h["Conv"] = import_conv;
-  h["Gemm"] = import_gemm;
+  h["ConvTranspose"] = import_conv_transpose;
+  h["Gemm"] = [](Importer& im, const NodeView& n) {
+    n.ignore({"broadcast"});  // opset 6; what it says follows from the shapes
+    im.out(n, 0, emit_gemm(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2)));
+  };
   h["MatMul"] = [](Importer& im, const NodeView& n) { im.out(n, 0, emit_matmul(im, n, im.in(n, 0), im.in(n, 1))); };
 }
 

@@ -65,10 +65,24 @@ std::vector<double> NodeView::get_floats(const std::string& attr) const {
   return a ? std::vector<double>(a->floats().begin(), a->floats().end()) : std::vector<double>{};
 }
 
-Tensor NodeView::get_tensor(const std::string& attr) const {
+std::vector<std::string> NodeView::get_strings(const std::string& attr) const {
+  const AttributeProto* a = find(attr, AttributeProto::STRINGS, "a list of texts");
+  std::vector<std::string> texts;
+  if (a)
+    for (const std::string& s : a->strings()) texts.push_back(one_line(s));
+  return texts;
+}
+
+const onnx::GraphProto& NodeView::get_graph(const std::string& attr) const {
+  const AttributeProto* a = find(attr, AttributeProto::GRAPH, "a graph");
+  if (!a) fail(ErrorCode::corrupt, "attribute '{}' is missing", attr);
+  return a->g();
+}
+
+const onnx::TensorProto& NodeView::get_tensor(const std::string& attr) const {
   const AttributeProto* a = find(attr, AttributeProto::TENSOR, "a tensor");
   if (!a) fail(ErrorCode::corrupt, "attribute '{}' is missing", attr);
-  return read_tensor(a->t(), label(), dir_);
+  return a->t();
 }
 
 void NodeView::ignore(std::initializer_list<const char*> attrs) const { read_.insert(attrs.begin(), attrs.end()); }

@@ -30,8 +30,9 @@ ValPtr max_pool3d(Importer& im, const NodeView& n, const ValPtr& x, const Window
                  {{"shape", std::vector<int64_t>{0, channels, known_dim(n, *y, 2, "a 3-d pool"), h, width}}});
 }
 
-void import_pool(Importer& im, const NodeView& n, bool max) {
-  ValPtr x = im.in(n, 0);
+}  // namespace
+
+ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max) {
   DType dtype = x->type.dtype;
   // Plain 8 and 16 bit integers are exact in float32.
   if (!pools_directly(*x)) x = im.cast(n, x, DType::float32);
@@ -67,26 +68,27 @@ void import_pool(Importer& im, const NodeView& n, bool max) {
   } else {
     n.unsupported("{} spatial dimensions", w.kernel.size());
   }
-  im.out(n, 0, x->type.dtype == dtype ? y : im.cast(n, y, dtype));
+  return x->type.dtype == dtype ? y : im.cast(n, y, dtype);
 }
 
-void import_global_pool(Importer& im, const NodeView& n, bool max) {
-  ValPtr x = im.in(n, 0);
+ValPtr emit_global_pool(Importer& im, const NodeView& n, const ValPtr& x, bool max) {
   if (x->rank() < 3) n.fail(ErrorCode::corrupt, "expected data of 3 or more dimensions, got {}", to_string(x->type));
   if (!max && x->rank() == 4)
-    return im.out(n, 0, im.call(n, "adaptive_avg_pool2d", {x}, {{"output_size", std::vector<int64_t>{1, 1}}}));
+    return im.call(n, "adaptive_avg_pool2d", {x}, {{"output_size", std::vector<int64_t>{1, 1}}});
   std::vector<int64_t> dims;
   for (int64_t d = 2; d < x->rank(); ++d) dims.push_back(d);
-  im.out(n, 0, im.call(n, max ? "amax" : "mean", {x}, {{"dim", dims}, {"keepdim", true}}));
+  return im.call(n, max ? "amax" : "mean", {x}, {{"dim", dims}, {"keepdim", true}});
 }
 
-}  // namespace
-
 void add_pools(Handlers& h) {
-  h["MaxPool"] = [](Importer& im, const NodeView& n) { import_pool(im, n, true); };
-  h["AveragePool"] = [](Importer& im, const NodeView& n) { import_pool(im, n, false); };
-  h["GlobalMaxPool"] = [](Importer& im, const NodeView& n) { import_global_pool(im, n, true); };
-  h["GlobalAveragePool"] = [](Importer& im, const NodeView& n) { import_global_pool(im, n, false); };
+  for (bool max : {true, false}) {
+    h[max ? "MaxPool" : "AveragePool"] = [max](Importer& im, const NodeView& n) {
+      im.out(n, 0, emit_pool(im, n, im.in(n, 0), max));
+    };
+    h[max ? "GlobalMaxPool" : "GlobalAveragePool"] = [max](Importer& im, const NodeView& n) {
+      im.out(n, 0, emit_global_pool(im, n, im.in(n, 0), max));
+    };
+  }
 }
 
 }  // namespace octet::io::onnx_impl

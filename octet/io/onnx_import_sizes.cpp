@@ -302,6 +302,14 @@ std::string text_of(const std::vector<Dim>& dims) {
 
 }  // namespace
 
+std::optional<int64_t> multiple_of(const NodeView& n, const Dim& size, const Dim& of) {
+  Product a, b;
+  a.times(n, size);
+  b.times(n, of);
+  auto quotient = exact_quotient(a, b);
+  return quotient && quotient->symbols.empty() ? std::optional(quotient->number) : std::nullopt;
+}
+
 std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& from, const std::vector<Dim>& wanted,
                                   bool zero_copies) {
   std::vector<int64_t> shape;

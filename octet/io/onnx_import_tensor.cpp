@@ -49,6 +49,8 @@ size_t raw_size(int32_t type) {
 // Unsigned types octet lacks are widened in constants, where values are known to fit.
 DType constant_dtype(int32_t type, const std::string& what) {
   if (type == TensorProto::UINT16) return DType::int32;
+  if (type == kUint4) return DType::uint8;
+  if (type == kInt4) return DType::int8;
   if (type == TensorProto::UINT32 || type == TensorProto::UINT64) return DType::int64;
   return dtype_of(type, what);
 }
@@ -113,6 +115,20 @@ void read_typed(Tensor& out, const TensorProto& t, const std::string& what) {
       return read_field<bool>(out, t.int32_data(), what);
     default:
       OCTET_FAIL(unsupported, "{}: element type {} is not supported", what, onnx_type_name(t.data_type()));
+  }
+}
+
+// Two to a byte, the first in the low four bits; in int32_data as in raw_data.
+void read_nibbles(Tensor& out, const TensorProto& t, const std::optional<std::string_view>& raw, const std::string& what) {
+  const int64_t n = out.numel(), given = raw ? static_cast<int64_t>(raw->size()) : t.int32_data_size();
+  OCTET_CHECK(given == (n + 1) / 2, corrupt, "{}: {} bytes of data for {} elements of 4 bits", what, given, n);
+  auto* to = static_cast<uint8_t*>(out.raw_data());
+  for (int64_t i = 0; i < n; ++i) {
+    const auto at = static_cast<int>(i / 2);
+    const auto byte = static_cast<uint32_t>(raw ? static_cast<unsigned char>((*raw)[static_cast<size_t>(at)]) : t.int32_data(at));
+    uint32_t q = byte >> (i % 2 * 4) & 15;
+    if (t.data_type() == kInt4 && q > 7) q += 240;  // the sign
+    to[i] = static_cast<uint8_t>(q);
   }
 }
 
@@ -241,6 +257,12 @@ Tensor read_tensor(const TensorProto& t, const std::string& what, const std::fil
   } else if (t.has_raw_data()) {
     raw = t.raw_data();
   }
+  if (t.data_type() == kUint4 || t.data_type() == kInt4) {
+    OCTET_CHECK(n < int64_t{1} << 32, corrupt, "{}: {} elements of 4 bits", what, n);
+    Tensor out = Tensor::empty(shape, dtype);
+    read_nibbles(out, t, raw, what);
+    return out;
+  }
   int64_t given = raw ? static_cast<int64_t>(raw->size() / raw_size(t.data_type()))
                       : int64_t{t.float_data_size()} + t.int32_data_size() + t.int64_data_size() +
                             t.double_data_size() + t.uint64_data_size();
@@ -252,6 +274,8 @@ Tensor read_tensor(const TensorProto& t, const std::string& what, const std::fil
     read_typed(out, t, what);
   return out;
 }
+
+bool is_narrow(int32_t type) { return type == TensorProto::UINT16 || type == kUint4 || type == kInt4; }
 
 DType compute_type(DType dtype) { return is_floating(dtype) ? DType::float32 : dtype; }
 

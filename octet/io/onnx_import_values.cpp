@@ -43,10 +43,16 @@ ValPtr Importer::lookup(const std::string& name) {
   if (auto it = values_.find(name); it != values_.end()) return it->second;
   auto it = initializers_.find(name);
   OCTET_CHECK(it != initializers_.end(), corrupt, "'{}' is not made by any node, input or initializer", one_line(name));
-  Tensor data = read_tensor(*it->second, fmt::format("initializer '{}'", one_line(name)), dir_);
+  ValPtr v = read_constant(*it->second, fmt::format("initializer '{}'", one_line(name)));
   // The model's copy is not needed any more: large models would be in memory twice. (clear_raw_data keeps the memory.)
   if (it->second->has_raw_data()) delete it->second->release_raw_data();
-  return values_[name] = constant_val(name, to_compute_type(data));
+  return values_[name] = v;
+}
+
+ValPtr Importer::read_constant(const onnx::TensorProto& t, const std::string& what) {
+  ValPtr v = constant_val(t.name(), to_compute_type(read_tensor(t, what, dir_)));
+  if (is_narrow(t.data_type())) v->narrow = t.data_type();
+  return v;
 }
 
 ValPtr Importer::in(const NodeView& n, size_t i) {
@@ -187,6 +193,10 @@ bool Importer::wants_output(const NodeView& n, size_t i) const {
 
 void Importer::out(const NodeView& n, size_t i, ValPtr v) {
   if (i >= n.output_count() || n.output(i).empty()) return;
+  if (!v) {
+    values_[n.output(i)] = nullptr;
+    return;
+  }
   if (v->id == graph::kNone) {
     if (v->name.empty()) v->name = n.output(i);
   } else if (static_cast<size_t>(v->id) >= first_new_value_ && graph_.producer(v->id).kind == graph::NodeKind::call &&

@@ -61,8 +61,15 @@ inline TensorType infer_linear(const Types& t, WeightRule rule) {
   return t.result(dims);
 }
 
+// Whether a transposed convolution makes each output channel of one input channel alone: then its weight (C, 1, kernel...)
+// may have a scale per input channel, along axis 0.
+inline bool is_depthwise_transposed(const TensorType& weight, const Attrs& attrs) {
+  return weight.dim() > 2 && weight.dims[1] == Dim(1) && weight.dims[0] == Dim(attrs.get_int("groups"));
+}
+
 // The result type of a convolution of x (N, C, spatial...) with weight (O, C/groups, kernel...), transposed: (C, O/groups,
-// kernel...), and bias (O), all checked. Transposed with per-channel weights, channel j of each group has the scale j.
+// kernel...), and bias (O), all checked. Transposed with per-channel weights, channel j of each group has the scale j, and of a
+// depthwise one channel c the scale c where they lie along axis 0.
 inline TensorType infer_conv(const Types& t, const ConvForm& form) {
   const std::string& who = t.op().name();
   const TensorType &x = t[0], &w = t[1];
@@ -85,7 +92,8 @@ inline TensorType infer_conv(const Types& t, const ConvForm& form) {
   if (t.has(2))
     OCTET_CHECK(t[2].dim() == 1 && t[2].dims[0] == Dim(out), invalid_argument,
                 "{}: bias {}: expected one value for each of the {} output channels", who, to_string(t[2]), out);
-  check_weight_types(t, form.weight, form.transposed ? 1 : 0);
+  const bool by_input = form.transposed && w.quantizer && w.quantizer->axis() == 0 && is_depthwise_transposed(w, t.attrs());
+  check_weight_types(t, form.weight, form.transposed && !by_input ? 1 : 0);
   const auto &s = t.attrs().get_ints("stride"), &p = t.attrs().get_ints("padding"), &d = t.attrs().get_ints("dilation");
   std::vector<Dim> dims{x.dims[0], out};
   for (int64_t i = 0; i < spatial; ++i) {

@@ -4,6 +4,9 @@
 //
 // Weights may be float32, float16 (computed with in float32), or codes: then both projections are linear_dynamic's, so that
 // the whole sequence is quantized once and the hidden state at every step. Sigmoid and tanh are rounded from double.
+//
+// lengths: how many steps of each sequence of the batch count. Behind them y is 0 and the states stay; in reverse a
+// sequence begins at its own last step.
 #include <cmath>
 
 #include "octet/base/parallel.h"
@@ -20,7 +23,7 @@ enum class Cell { lstm, gru, rnn_tanh, rnn_relu };
 // The operands' places in the schemas: lstm has a cell state before its weights, and a projection behind them.
 struct Places {
   Cell cell;
-  size_t weights;  // w_ih; w_hh, b_ih, b_hh and w_hr follow
+  size_t weights;  // w_ih; w_hh, b_ih, b_hh, lstm's w_hr, and lengths follow
   int64_t gates;
   explicit Places(const Op& op, const Attrs& attrs) {
     cell = op.name() == "lstm" ? Cell::lstm : op.name() == "gru" ? Cell::gru : Cell::rnn_tanh;
@@ -33,6 +36,7 @@ struct Places {
   size_t b_ih() const { return weights + 2; }
   size_t b_hh() const { return weights + 3; }
   size_t w_hr() const { return weights + 4; }
+  size_t lengths() const { return weights + (cell == Cell::lstm ? 5 : 4); }
 };
 
 std::vector<TensorType> infer_recurrent(const Types& t) {
@@ -77,6 +81,10 @@ std::vector<TensorType> infer_recurrent(const Types& t) {
                 invalid_argument, "{}: {} is {}; expected ({}, {})", who, t.op().params()[i].name, to_string(t[i]),
                 to_string(x.dims[1]), to_string(size));
   };
+  if (const size_t i = at.lengths(); t.has(i))
+    OCTET_CHECK(t[i].dtype == DType::int64 && t[i].dim() == 1 &&
+                    (t[i].dims[0] == x.dims[1] || !t[i].dims[0].known() || !x.dims[1].known()),
+                invalid_argument, "{}: lengths is {}; expected Long({})", who, to_string(t[i]), to_string(x.dims[1]));
   check_state(1, state);
   if (at.cell == Cell::lstm) check_state(2, hidden);
   OCTET_CHECK(x.dims[0] != Dim(0), invalid_argument, "{}: x is {}; expected at least one step", who, to_string(x));
@@ -151,11 +159,25 @@ struct Run {
         hidden(c[at.w_ih()].size(0) / at.gates), state(c[1].size(1)), reverse(c.attrs().get_bool("reverse")) {
     auto operand = [&](size_t i) { return c.has(i) ? c[i].contiguous() : Tensor(); };
     const bool reduce_range = c.attrs().get_bool("reduce_range");
-    Projection from_x(c[at.w_ih()], operand(at.b_ih()), reduce_range), from_h(c[at.w_hh()], operand(at.b_hh()), reduce_range);
+    Projection from_x(c[at.w_ih()], operand(at.b_ih()), reduce_range);
+    // A gru that resets the state before the product has two products with it: for its first two gates, and for the third.
+    const bool reset_before = at.cell == Cell::gru && !c.attrs().get_bool("reset_after");
+    auto rows = [&](const Tensor& t, int64_t first, int64_t last) {
+      return t.defined() && reset_before ? t.slice(0, first * hidden, last * hidden).clone() : t;
+    };
+    Projection from_h(rows(c[at.w_hh()], 0, 2), rows(operand(at.b_hh()), 0, 2), reduce_range);
+    std::unique_ptr<Projection> from_reset;
+    if (reset_before)
+      from_reset = std::make_unique<Projection>(rows(c[at.w_hh()], 2, 3), rows(operand(at.b_hh()), 2, 3), reduce_range);
     std::unique_ptr<Projection> to_state;
     if (at.cell == Cell::lstm && c.has(at.w_hr())) to_state = std::make_unique<Projection>(c[at.w_hr()], Tensor(), reduce_range);
 
-    const int64_t width = at.gates * hidden;
+    const int64_t width = at.gates * hidden, h_width = reset_before ? 2 * hidden : width;
+    std::vector<int64_t> lengths;
+    if (c.has(at.lengths())) lengths = c[at.lengths()].contiguous().to_vector<int64_t>();
+    for (int64_t length : lengths)
+      OCTET_CHECK(length >= 0 && length <= steps, invalid_argument, "{}: a sequence of length {} among {} steps",
+                  c.op().name(), length, steps);
     gates = Tensor::empty({steps, batch, width});
     const Tensor x = c[0].contiguous(), first = c[1].contiguous();
     from_x(x.data<float>(), steps * batch, gates.data<float>());
@@ -163,18 +185,31 @@ struct Run {
     if (keep && at.cell == Cell::lstm) cells = Tensor::empty({steps, batch, hidden});
     if (keep && (at.cell == Cell::gru || to_state)) before = Tensor::empty({steps, batch, hidden});
     Tensor cell = at.cell == Cell::lstm ? c[2].clone() : Tensor();
-    std::vector<float> of_h(static_cast<size_t>(batch * width)), unprojected(to_state ? static_cast<size_t>(batch * hidden) : 0);
+    std::vector<float> of_h(static_cast<size_t>(batch * h_width)), unprojected(to_state ? static_cast<size_t>(batch * hidden) : 0);
+    std::vector<float> reset(reset_before ? static_cast<size_t>(batch * hidden) : 0), of_reset(reset.size());
     const float* h = first.data<float>();
     for (int64_t i = 0; i < steps; ++i) {
       const int64_t t = reverse ? steps - 1 - i : i;
       float *g = gates.data<float>() + t * batch * width, *y_t = y.data<float>() + t * batch * state, *next = to_state ? unprojected.data() : y_t;
       from_h(h, batch, of_h.data());
       const float* r = of_h.data();
-      for (int64_t n = 0; n < batch; ++n, g += width, r += width) {
+      if (reset_before) {
+        for (int64_t n = 0; n < batch; ++n)
+          for (int64_t j = 0; j < hidden; ++j)
+            reset[n * hidden + j] = sigmoid(r[n * h_width + j] + g[n * width + j]) * h[n * hidden + j];
+        (*from_reset)(reset.data(), batch, of_reset.data());
+      }
+      for (int64_t n = 0; n < batch; ++n, g += width, r += h_width) {
         float* out = next + n * hidden;
         const int64_t kept = (t * batch + n) * hidden;
+        if (!lengths.empty() && t >= lengths[n]) {  // its cell state stays as it is
+          std::fill_n(out, hidden, 0.0f);
+          continue;
+        }
         if (at.cell == Cell::lstm)
           lstm_step(g, r, cell.data<float>() + n * hidden, out, cells.defined() ? cells.data<float>() + kept : nullptr);
+        else if (reset_before)
+          reset_before_step(g, r, of_reset.data() + n * hidden, h + n * hidden, out);
         else if (at.cell == Cell::gru)
           gru_step(g, r, h + n * hidden, out, before.defined() ? before.data<float>() + kept : nullptr);
         else
@@ -185,10 +220,14 @@ struct Run {
         if (keep) std::copy_n(next, batch * hidden, before.data<float>() + t * batch * hidden);
         (*to_state)(next, batch, y_t);
       }
+      for (int64_t n = 0; n < batch && !lengths.empty(); ++n)  // the state goes on through y
+        if (t >= lengths[n]) std::copy_n(h + n * state, state, y_t + n * state);
       h = y_t;
     }
     hn = Tensor::empty({batch, state});
     std::copy_n(h, batch * state, hn.data<float>());
+    for (int64_t n = 0; n < batch && !lengths.empty(); ++n)
+      for (int64_t t = lengths[n]; t < steps; ++t) std::fill_n(y.data<float>() + (t * batch + n) * state, state, 0.0f);
     cn = cell;
   }
 
@@ -196,6 +235,14 @@ struct Run {
   void lstm_step(float* g, const float* r, float* cell, float* h, float* kept) const {
     kernels::table().lstm_gates(g, r, hidden, cell, h, hidden);
     if (kept) std::copy(cell, cell + hidden, kept);
+  }
+
+  // of_reset: what the reset state gives the candidate.
+  void reset_before_step(const float* g, const float* r, const float* of_reset, const float* old, float* h) const {
+    for (int64_t j = 0; j < hidden; ++j) {
+      const float update = sigmoid(r[hidden + j] + g[hidden + j]), candidate = tanh_of(g[2 * hidden + j] + of_reset[j]);
+      h[j] = (old[j] - candidate) * update + candidate;
+    }
   }
 
   void gru_step(float* g, const float* r, const float* old, float* h, float* kept) const {
@@ -212,7 +259,7 @@ struct Run {
 
 std::vector<Tensor> eval_recurrent(const Call& c) {
   const Places places(c.op(), c.attrs());
-  if (places.cell == Cell::lstm && c[places.w_ih()].is_quantized())
+  if (places.cell == Cell::lstm && c[places.w_ih()].is_quantized() && !c.has(places.lengths()))
     if (auto kernel = packed_kernel(c, places.w_ih()); kernel->found()) return kernel->run(c.inputs(), c.outputs());
   Run run(c, false);
   if (run.at.cell == Cell::lstm) return {run.y, run.hn, run.cn};
@@ -223,6 +270,9 @@ std::vector<Tensor> eval_recurrent(const Call& c) {
 // weights are matrix products of them at the end.
 std::vector<Tensor> recurrent_gradients(const Grad& g) {
   const Call& c = g.call();
+  OCTET_CHECK(!c.has(Places(c.op(), c.attrs()).lengths()), unsupported, "{}: no gradient with lengths", c.op().name());
+  OCTET_CHECK(c.op().name() != "gru" || c.attrs().get_bool("reset_after"), unsupported,
+              "gru: no gradient with reset_after=false");
   const Run run(c, true);
   const Places& at = run.at;
   for (size_t i = at.weights; i < c.inputs().size(); ++i)
@@ -304,16 +354,19 @@ std::vector<Tensor> recurrent_gradients(const Grad& g) {
 }  // namespace
 
 // Gates in the order input, forget, candidate, output: c' = f*c + i*g, h' = o*tanh(c'), times w_hr where that is given.
-OCTET_OP(lstm, "lstm(x, h0, c0, w_ih, w_hh, b_ih?, b_hh?, w_hr?, *, reverse=false, reduce_range=false) -> y, hn, cn", QRule::weights,
-         Doc{"one LSTM layer over x (steps, batch, features); weights float32, float16 or codes (dynamic); y has every step's h"},
+OCTET_OP(lstm, "lstm(x, h0, c0, w_ih, w_hh, b_ih?, b_hh?, w_hr?, lengths?, *, reverse=false, reduce_range=false) -> y, hn, cn",
+         QRule::weights,
+         Doc{"one LSTM layer over x (steps, batch, features); weights float32, float16 or codes (dynamic); y has every step's h, 0 behind lengths"},
          infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent}, gradients(recurrent_gradients))
 
 // Gates in the order reset, update, new: n = tanh(x_n + r*h_n), where h_n has its bias, and h' = (h - n)*z + n.
-OCTET_OP(gru, "gru(x, h0, w_ih, w_hh, b_ih?, b_hh?, *, reverse=false, reduce_range=false) -> y, hn", QRule::weights,
-         Doc{"one GRU layer over x (steps, batch, features), the reset gate applied after the product (PyTorch's); as lstm"},
+// Without reset_after: n = tanh(x_n + w_hn (r*h) + b_hn).
+OCTET_OP(gru, "gru(x, h0, w_ih, w_hh, b_ih?, b_hh?, lengths?, *, reverse=false, reduce_range=false, reset_after=true) -> y, hn",
+         QRule::weights,
+         Doc{"one GRU layer over x (steps, batch, features), the reset gate applied after the product (PyTorch's) or before it; as lstm"},
          infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent}, gradients(recurrent_gradients))
 
-OCTET_OP(rnn, "rnn(x, h0, w_ih, w_hh, b_ih?, b_hh?, *, nonlinearity=\"tanh\", reverse=false, reduce_range=false) -> y, hn",
+OCTET_OP(rnn, "rnn(x, h0, w_ih, w_hh, b_ih?, b_hh?, lengths?, *, nonlinearity=\"tanh\", reverse=false, reduce_range=false) -> y, hn",
          QRule::weights, Doc{"one layer of h' = tanh(w_ih x + b_ih + w_hh h + b_hh), or relu of that; as lstm"},
          infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent}, gradients(recurrent_gradients))
 

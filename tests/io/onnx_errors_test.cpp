@@ -51,12 +51,12 @@ TEST(OnnxErrors, AProtobufThatIsNoModel) {
 
 TEST(OnnxErrors, AllUnsupportedOperatorsInOneLine) {
   OnnxModel m;
-  m.input("x", {2, 2}).node("NonMaxSuppression", {"x"}, {"a"}, {}, "nms_1").node("If", {"x"}, {"b"}, {}, "a");
-  m.node("If", {"x"}, {"c"}, {}, "b").node("Add", {"a", "b"}, {"d"}).node("Add", {"d", "c"}, {"e"}).output("e");
+  m.input("x", {2, 2}).node("NonMaxSuppression", {"x"}, {"a"}, {}, "nms_1").node("Scan", {"x"}, {"b"}, {}, "a");
+  m.node("Scan", {"x"}, {"c"}, {}, "b").node("Add", {"a", "b"}, {"d"}).node("Add", {"d", "c"}, {"e"}).output("e");
   expect_error(
       ErrorCode::unsupported,
-      {"model.onnx: 2 operators are not supported: NonMaxSuppression (node \"nms_1\"), If (nodes \"a\", \"b\"); octet "
-       "supports opset 7-17 inference operators listed in docs/operators.md"},
+      {"model.onnx: 2 operators are not supported: NonMaxSuppression (node \"nms_1\"), Scan (nodes \"a\", \"b\"); octet "
+       "supports opset 7-21 inference operators listed in docs/operators.md"},
       [&] { io::import_onnx_bytes(m.bytes(), "model.onnx"); });
 }
 

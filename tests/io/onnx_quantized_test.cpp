@@ -213,10 +213,14 @@ TEST(OnnxQuantized, Mistakes) {
                import(model(floats({1, 1, 1}), Tensor::zeros({3}, DType::uint8), 5)));
   expect_error(ErrorCode::corrupt, {"'q'", "3 scales and 2 zero points"},
                import(model(floats({1, 1, 1}), Tensor::zeros({2}, DType::uint8))));
-  OnnxModel other;
-  other.input("x", {2}).constant("s", Tensor::scalar(1)).constant("t", Tensor::scalar(2)).constant("z", byte(0));
-  other.node("QuantizeLinear", {"x", "s", "z"}, {"q"}).node("DequantizeLinear", {"q", "t", "z"}, {"y"}).output("y");
-  expect_error(ErrorCode::unsupported, {"DequantizeLinear with another scale"}, import(other));
+}
+
+TEST(OnnxQuantized, CodesMayBeReadWithAnotherScale) {
+  OnnxModel m;
+  m.input("x", {2}).constant("s", Tensor::scalar(1)).constant("t", Tensor::scalar(2)).constant("z", byte(0));
+  m.constant("three", byte(3)).node("QuantizeLinear", {"x", "s", "z"}, {"q"});
+  m.node("DequantizeLinear", {"q", "t", "three"}, {"y"}).output("y");
+  EXPECT_EQ(run_one(m.import(), {floats({1, 7})}).to_vector<float>(), (std::vector<float>{-4, 8}));
 }
 
 }  // namespace

@@ -123,7 +123,9 @@ inline Message tensor_message(const Tensor& t, const std::string& name = "") {
 }
 
 using OnnxDim = std::variant<int, std::string>;
-using OnnxAttr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>, Tensor>;
+// A Message is a graph (OnnxModel::graph).
+using OnnxAttr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>,
+                              std::vector<std::string>, Tensor, Message>;
 
 inline std::vector<int64_t> ints(std::vector<int64_t> values) { return values; }
 inline Tensor longs(const std::vector<int64_t>& values) {
@@ -175,6 +177,8 @@ class OnnxModel {
     graph.text(2, "test");
     return Message().number(1, ir_version_).message(7, graph).message(8, opset).bytes();
   }
+  // The graph alone: a branch of If.
+  Message graph() const { return Message(graph_).text(2, "branch"); }
   graph::Graph import(const io::OnnxImportOptions& options = {}) const {
     graph::Graph g = io::import_onnx_bytes(bytes(), "test.onnx", options);
     g.check();
@@ -201,6 +205,11 @@ class OnnxModel {
     if (auto* f = std::get_if<double>(&value)) return a.real(2, static_cast<float>(*f)).number(20, 1);
     if (auto* s = std::get_if<std::string>(&value)) return a.text(4, *s).number(20, 3);
     if (auto* t = std::get_if<Tensor>(&value)) return a.message(5, tensor_message(*t)).number(20, 4);
+    if (auto* graph = std::get_if<Message>(&value)) return a.message(6, *graph).number(20, 5);
+    if (auto* texts = std::get_if<std::vector<std::string>>(&value)) {
+      for (const std::string& s : *texts) a.text(9, s);
+      return a.number(20, 8);
+    }
     if (auto* list = std::get_if<std::vector<int64_t>>(&value)) {
       for (int64_t v : *list) a.number(8, v);
       return a.number(20, 7);

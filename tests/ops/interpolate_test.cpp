@@ -106,6 +106,13 @@ TEST(Interpolate, FullRankAndSpatialSizesAgree) {
   }
 }
 
+TEST(Interpolate, SizeAndScalesMayDiffer) {
+  // Positions are (i + 0.5) / 2 - 0.5 whatever the size: -0.25 (clamped), 0.25, 0.75, 1.25.
+  expect_equal(ops::call("interpolate", {floats({0, 6, 12}, {1, 1, 3})},
+                         {{"size", Ints{4}}, {"scales", Doubles{2}}, {"mode", "linear"}}),
+               floats({0, 1.5, 4.5, 7.5}, {1, 1, 4}));
+}
+
 TEST(Interpolate, OneAndThreeDimensionsToo) {
   expect_equal(ops::call("interpolate", {floats({0, 4}, {1, 1, 2})}, {{"size", Ints{4}}, {"mode", "linear"}}),
                floats({0, 1, 3, 4}, {1, 1, 4}));
@@ -171,8 +178,11 @@ TEST(InterpolateTypes, ErrorsSayWhatIsExpected) {
   auto fails = [](const std::string& x, const Attrs& attrs, const std::vector<std::string>& parts) {
     expect_error(ErrorCode::invalid_argument, parts, [&] { infer_text("interpolate", {x}, attrs); });
   };
-  fails("Float(1, 3, 4, 4)", {}, {"interpolate", "either size or scales"});
-  fails("Float(1, 3, 4, 4)", {{"size", Ints{8, 8}}, {"scales", Doubles{2, 2}}}, {"either size or scales"});
+  fails("Float(1, 3, 4, 4)", {}, {"interpolate", "size or scales"});
+  fails("Float(1, 3, 4, 4)", {{"size", Ints{8, 8}}, {"scales", Doubles{2}}}, {"2 sizes and 1 scales"});
+  fails("Float(1, 3, 4, 4)", {{"size", Ints{8, 8}}, {"roi", Doubles{0, 0, 1, 1}}}, {"a roi of 4 numbers; expected 0"});
+  fails("Float(1, 3, 4, 4)", {{"size", Ints{8, 8}}, {"coordinates", "tf_crop_and_resize"}},
+        {"a roi of 0 numbers; expected 4"});
   fails("Float(1, 3, 4, 4)", {{"size", Ints{8}}}, {"interpolate", "1 sizes or scales", "(1, 3, 4, 4)", "expected 2"});
   fails("Float(1, 3, 4)", {{"size", Ints{8}}, {"mode", "area"}}, {"mode=\"area\"", "nearest, linear, cubic"});
   fails("Float(1, 3, 4)", {{"scales", Doubles{0}}}, {"scale 0"});

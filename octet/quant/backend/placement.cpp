@@ -19,7 +19,8 @@ using graph::NodeKind;
 using graph::ValueId;
 
 const std::set<std::string>& weighted() {
-  static const std::set<std::string> ops{"conv1d", "conv2d", "linear"};
+  static const std::set<std::string> ops{"conv1d",           "conv2d",           "conv3d", "conv_transpose1d",
+                                         "conv_transpose2d", "conv_transpose3d", "linear"};
   return ops;
 }
 // Keep their operand's qparams.
@@ -263,7 +264,8 @@ bool has_weight(const Node& node) { return weighted().count(node.op) != 0; }
 
 bool widens(const Node& node) {
   if (node.op == "add_scalar" || node.op == "mul_scalar") return true;
-  if (node.op == "interpolate") return node.attrs.get_string("mode") == "cubic";
+  if (node.op == "interpolate")
+    return node.attrs.get_string("mode") == "cubic" || node.attrs.get_string("coordinates") == "tf_crop_and_resize";
   if (node.op.starts_with("avg_pool")) return node.attrs.has("divisor_override") && node.attrs.get_int("divisor_override") != 0;
   if (node.op == "pad") return node.attrs.get_double("value") != 0;
   return node.op == "clamp" && (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);

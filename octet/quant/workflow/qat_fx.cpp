@@ -35,7 +35,7 @@ QatGraph::QatGraph(Graph source, Placement placement, const QConfig& qconfig)
     if (!has_weight(node) || weight_modules_.count(node.inputs[1])) continue;
     ValueId w = node.inputs[1];
     std::string name = fmt::format("weight_fake_quant_{}", weight_modules_.size());
-    add_child(name, qconfig.weight.make_module(g.value(w).name));
+    add_child(name, weight_observer(g, w, qconfig.weight).make_module(g.value(w).name));
     weight_modules_[w] = name;
   }
 }

@@ -75,7 +75,7 @@ void check_qconfig(const QConfig& qconfig) {
 
 // The qparams of a constant weight.
 QParams observe_weight(const Graph& g, ValueId weight, const QConfig& qconfig) {
-  auto observer = qconfig.weight.make(g.value(weight).name);
+  auto observer = weight_observer(g, weight, qconfig.weight).make(g.value(weight).name);
   observer->observe(g.constant(weight));
   return observer->calculate_qparams();
 }

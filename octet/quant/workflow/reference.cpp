@@ -4,6 +4,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/graph/merge_qdq.h"
+#include "octet/ops/conv_impl.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/workflow/reference_impl.h"
 #include "octet/quant/workflow/weight_scales_impl.h"
@@ -15,6 +16,16 @@ using graph::kNone;
 using graph::Node;
 using graph::NodeKind;
 using graph::ValueId;
+
+ObserverFactory weight_observer(const Graph& graph, ValueId weight, const ObserverFactory& factory) {
+  if (!is_per_channel(factory.options().qscheme)) return factory;
+  for (graph::NodeId user : graph.users(weight)) {
+    const Node& node = graph.node(user);
+    if (!node.op.starts_with("conv_transpose") || node.inputs[1] != weight) continue;
+    return factory.with_ch_axis(ops::is_depthwise_transposed(graph.type(weight), node.attrs) ? 0 : 1);
+  }
+  return factory;
+}
 
 namespace {
 

@@ -25,4 +25,8 @@ graph::Graph build_reference(const Chosen& chosen, ConversionReport& report);
 // Error listing the nodes that stayed float, if any computes.
 void require_nothing_left_float(const ConversionReport& report);
 
+// The observer of a weight: per channel along the axis of its output channels, which transposed convolutions have in
+// another place. Depthwise ones have one output channel per input channel, along whose axis the scales are then.
+ObserverFactory weight_observer(const graph::Graph& graph, graph::ValueId weight, const ObserverFactory& factory);
+
 }  // namespace octet::quant

@@ -87,13 +87,14 @@ class Engine {
   virtual std::unique_ptr<Kernel> make(const OpSpec& spec) const = 0;
 };
 
-// The engine used where a program does not name one: "native" (the default) or "reference". "fbgemm" and "x86" are
-// other names of native. An unknown name is an Error listing the known ones. Thread-safe.
+// The engine used where a program does not name one: "native" (the default), "onednn" or "reference". "fbgemm" and "x86" are
+// other names of native. Native results are the same bits on every instruction set, in float too; those of oneDNN's float
+// kernels are not. An unknown name is an Error listing the known ones. Thread-safe.
 void set_engine(std::string_view name);
 std::string engine();
 
-// Asks the engines in turn (native: native, onednn for float work, reference; reference: reference only). Null if none
-// has a kernel: the operator's own evaluation is used then (ops/op.h).
+// Asks the engines in turn (native: native, then reference; onednn: onednn for what it has in float, then as native;
+// reference: reference only). The gradients of layers are oneDNN's but with reference. Null if none has a kernel: the operator's own evaluation is used then (ops/op.h).
 std::unique_ptr<Kernel> make_kernel(const OpSpec& spec, std::string_view engine = "");
 
 // Runs a kernel on tensors: puts operands into the kernel's layouts, allocates the outputs. For single calls; the

@@ -1,7 +1,8 @@
 #pragma once
-// Output channels whose sums can leave int32: a bias far beyond what its products can give, or more products than int32
-// holds. The matrix kernels sum in wrapping int32, so these channels' results are computed again here, in 64 bits, and
-// written over the kernels'. Such channels are rare: plain loops do.
+// Output channels whose sums can leave int32: a bias far beyond what its products can give, or more
+// products than int32 holds. The matrix kernels sum in wrapping int32, so these channels' results
+// are computed again here, in 64 bits, and written over the kernels'. Such channels are rare: plain
+// loops do.
 
 #include <algorithm>
 #include <cstdint>
@@ -17,7 +18,8 @@ namespace octet::native {
 class WideChannels {
  public:
   // Groups of `group_channels` output channels, each with taps of k products.
-  WideChannels(int64_t group_channels, int64_t taps, int64_t k) : group_channels_(group_channels), taps_(taps), k_(k) {}
+  WideChannels(int64_t group_channels, int64_t taps, int64_t k)
+      : group_channels_(group_channels), taps_(taps), k_(k) {}
 
   // Output channel `channel` (of all groups), whose weights are w [taps][k], less the zero point.
   void add(int64_t channel, const int8_t* w, int32_t zero_point, int64_t bias) {
@@ -30,13 +32,14 @@ class WideChannels {
 
   bool empty() const { return channels_.empty(); }
 
-  // Writes their results for the m rows of each of `images` images. arguments(image, group) are what the kernel is given
-  // for them, with the group's first channel as channel 0; their epilogue is requantize or dynamic. x_zero_point is of
-  // unsigned codes. Takes the threads.
+  // Writes their results for the m rows of each of `images` images. arguments(image, group) are
+  // what the kernel is given for them, with the group's first channel as channel 0; their epilogue
+  // is requantize or dynamic. x_zero_point is of unsigned codes. Takes the threads.
   template <typename Arguments>
   void run(int64_t images, int64_t m, int32_t x_zero_point, Arguments&& arguments) const {
+    if (empty()) return;
     const int64_t grain = std::max<int64_t>(1, 200'000 / std::max<int64_t>(1, taps_ * k_));
-    for (int64_t image = 0; image < images && !empty(); ++image)
+    for (int64_t image = 0; image < images; ++image)
       for (size_t i = 0; i < channels_.size(); ++i) {
         const Channel& c = channels_[i];
         const kernels::GemmArgs a = arguments(image, c.group);

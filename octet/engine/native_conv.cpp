@@ -197,7 +197,6 @@ class ConvKernel final : public Kernel {
 // -- depthwise ---------------------------------------------------------------------------------------
 
 struct DepthwiseWeights {
-  explicit DepthwiseWeights(const Window& w) : window(w), wide(1, w.taps(), 1) {}
   const kernels::KernelTable* table = &kernels::table();
   Window window;
   int64_t channels = 0;
@@ -260,7 +259,8 @@ class DepthwisePlan final : public KernelPlan {
 
 class DepthwiseKernel final : public Kernel {
  public:
-  DepthwiseKernel(const OpSpec& spec, const IntegerWeights& weights) : w_(engine_detail::conv_window(spec)) {
+  DepthwiseKernel(const OpSpec& spec, const IntegerWeights& weights) {
+    w_.window = engine_detail::conv_window(spec);
     w_.channels = weights.out_channels;
     w_.multiplier = weights.multiplier;
     w_.warnings = weights.warnings;
@@ -280,8 +280,8 @@ class DepthwiseKernel final : public Kernel {
       }
       w_.bias[c] = static_cast<int32_t>(weights.bias[c] - w_.x_zero_point * sum);
     }
-    for (int64_t c : weights.wide)
-      w_.wide.add(c, weights.codes.data() + c * taps, 0, weights.bias[c]);
+    w_.wide = WideChannels(*w_.table, {1, 1, taps}, weights,
+                           [&](int64_t c) { return weights.codes.data() + c * taps; });
     w_.packed = Buffer::allocate(w_.table->depthwise_packed_bytes(w_.channels, taps));
     w_.table->depthwise_pack(w_.channels, taps, by_tap.data(), w_.packed.data());
   }

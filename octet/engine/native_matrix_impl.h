@@ -68,8 +68,7 @@ struct PackedWeights {
         shape(s),
         groups(group_count),
         bias(weights.bias.size()),
-        multiplier(weights.multiplier),
-        wide(s.n, s.taps, s.k) {
+        multiplier(weights.multiplier) {
     const bool four_bit = weights.four_bit;
     gemm = four_bit ? table->gemm4 : table->gemm;
     const auto packed_bytes = four_bit ? table->gemm4_packed_bytes : table->gemm_packed_bytes;
@@ -101,8 +100,7 @@ struct PackedWeights {
       }
     });
     std::vector<int8_t> room;
-    for (int64_t n : weights.wide)
-      wide.add(n, rows.get(*table, n, n + 1, room), weights.zero_points[n], weights.bias[n]);
+    wide = WideChannels(*table, s, weights, [&](int64_t n) { return rows.get(*table, n, n + 1, room); });
   }
 
   // Everything of the arguments that does not depend on the call's operands, for one group.

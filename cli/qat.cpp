@@ -62,9 +62,11 @@ void run(const Options& o) {
     print_json({{"output", o.out}, {"measure", r.best.name}, {"float", r.before.value}, {"quantized", r.best.value},
                 {"best_epoch", r.best_epoch}, {"epochs", r.epochs}, {"samples", data.size()},
                 {"validation_samples", data.validation_size()}, {"quantized_nodes", report.quantized()},
-                {"nodes", report.entries.size()}, {"seconds", r.seconds}, {"peak_rss_mb", peak_rss_mb()}});
+                {"nodes", report.entries.size()}, {"warnings", report.warnings}, {"seconds", r.seconds},
+                {"peak_rss_mb", peak_rss_mb()}});
     return;
   }
+  for (const std::string& w : report.warnings) fmt::print(stderr, "octet: warning: {}\n", w);
   fmt::print("{}: {} of {} operators on codes, weights of {} bits\n", o.out, report.quantized(), report.entries.size(),
              o.weight_bits);
   for (const auto& e : report.left_float()) fmt::print("  stays float: {} ({}): {}\n", e.node, e.op, e.reason);

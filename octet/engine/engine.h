@@ -74,7 +74,7 @@ class Kernel {
   virtual bool packs(size_t) const { return false; }
   // Bytes of packed constants held.
   virtual size_t packed_bytes() const { return 0; }
-  // Things the user should know, e.g. a saturated bias; one line each.
+  // Things the user should know, e.g. sums that can leave int32; one line each.
   virtual std::vector<std::string> warnings() const { return {}; }
   virtual std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs, const std::vector<Shape>& outputs) const = 0;
 };

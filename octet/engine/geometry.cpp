@@ -220,16 +220,17 @@ namespace {
 
 // "conv1: channels 3, 7 of 64: ..."
 std::string wide_warning(const std::string& label, const IntegerWeights& w) {
-  std::vector<int64_t> shown(w.wide.begin(), w.wide.begin() + std::min<std::ptrdiff_t>(8, std::ssize(w.wide)));
+  const std::ptrdiff_t count = std::min<std::ptrdiff_t>(8, std::ssize(w.wide));
+  const std::vector<int64_t> shown(w.wide.begin(), w.wide.begin() + count);
   int64_t largest = 0;
   for (int64_t n : w.wide)
-    if (std::abs(w.bias[static_cast<size_t>(n)]) > std::abs(largest)) largest = w.bias[static_cast<size_t>(n)];
+    if (std::abs(w.bias[n]) > std::abs(largest)) largest = w.bias[n];
   return fmt::format(
-      "{}: channel{} {}{} of {}: sums can leave int32 (bias codes up to {} at scale s_x*s_w, {} products); octet's are exact, "
-      "other tools' may wrap or saturate",
+      "{}: channel{} {}{} of {}: sums can leave int32 (bias codes up to {} at scale s_x*s_w, {} products); "
+      "octet's are exact, other tools' may wrap or saturate",
       label, w.wide.size() == 1 ? "" : "s", fmt::join(shown, ", "),
-      w.wide.size() > shown.size() ? fmt::format(" and {} more", w.wide.size() - shown.size()) : "", w.out_channels, largest,
-      static_cast<int64_t>(w.codes.size()) / w.out_channels);
+      std::ssize(w.wide) > count ? fmt::format(" and {} more", std::ssize(w.wide) - count) : "",
+      w.out_channels, largest, std::ssize(w.codes) / w.out_channels);
 }
 
 // The sums of a channel's q_w - z_w above 0 and of those below (as a positive number).
@@ -239,7 +240,7 @@ struct SignedSums {
 
 SignedSums signed_sums(const WeightCodes& w, const OpSpec& spec, int64_t channel) {
   // The codes lie in `rows` runs of `run`, `step` apart.
-  int64_t rows = 1, run = static_cast<int64_t>(w.codes.size()) / w.out_channels, step = 0, first = channel * run;
+  int64_t rows = 1, run = std::ssize(w.codes) / w.out_channels, step = 0, first = channel * run;
   if (is_transposed(spec)) {
     const Shape shape = spec.inputs[1].shape();
     const int64_t group_channels = shape[1], group = channel / group_channels;
@@ -251,7 +252,7 @@ SignedSums signed_sums(const WeightCodes& w, const OpSpec& spec, int64_t channel
   SignedSums sums;
   for (int64_t row = 0; row < rows; ++row, first += step)
     for (int64_t i = first; i < first + run; ++i) {
-      const int64_t d = w.codes[static_cast<size_t>(i)] - w.zero_points[static_cast<size_t>(channel)];
+      const int64_t d = w.codes[i] - w.zero_points[channel];
       (d > 0 ? sums.above : sums.below) += std::abs(d);
     }
   return sums;
@@ -259,20 +260,24 @@ SignedSums signed_sums(const WeightCodes& w, const OpSpec& spec, int64_t channel
 
 }  // namespace
 
-std::vector<int64_t> wide_channels(const WeightCodes& w, const OpSpec& spec, int32_t z_least, int32_t z_most,
-                                   std::span<const int64_t> bias) {
+std::vector<int64_t> wide_channels(const WeightCodes& w, const OpSpec& spec, int32_t z_least,
+                                   int32_t z_most, std::span<const int64_t> bias) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
   const int64_t lowest = w.four_bit ? 0 : -128, highest = w.four_bit ? 15 : 127;
-  const int64_t products = w.out_channels ? static_cast<int64_t>(w.codes.size()) / w.out_channels : 0;
+  const int64_t products = w.out_channels ? std::ssize(w.codes) / w.out_channels : 0;
   const int64_t farthest_x = std::max(255 - z_least, z_most);
   std::vector<int64_t> wide;
   for (int64_t n = 0; n < w.out_channels; ++n) {
-    const int64_t b = bias.empty() ? 0 : bias[static_cast<size_t>(n)], z = w.zero_points[static_cast<size_t>(n)];
-    // Almost always the worst weights there could be show that the sum fits; the channel's own are asked only otherwise.
-    if (std::abs(b) <= kMost && products * farthest_x * std::max(highest - z, z - lowest) <= kMost - std::abs(b)) continue;
+    const int64_t b = bias.empty() ? 0 : bias[n], z = w.zero_points[n];
+    // Almost always the worst weights there could be show that the sum fits; only otherwise the
+    // channel's own are asked.
+    const int64_t worst = products * farthest_x * std::max(highest - z, z - lowest);
+    if (std::abs(b) <= kMost && worst <= kMost - std::abs(b)) continue;
     const SignedSums s = signed_sums(w, spec, n);
     const auto leaves = [&](int64_t zx) {
-      return b + s.above * (255 - zx) + s.below * zx > kMost || b - s.above * zx - s.below * (255 - zx) < -kMost - 1;
+      const int64_t least = b - s.above * zx - s.below * (255 - zx);
+      const int64_t most = b + s.above * (255 - zx) + s.below * zx;
+      return most > kMost || least < -kMost - 1;
     };
     if (leaves(z_least) || leaves(z_most)) wide.push_back(n);
   }

@@ -67,8 +67,9 @@ struct WeightCodes {
 
 // The integer form of a quantized convolution or linear call.
 struct IntegerWeights : WeightCodes {
-  // rne(bias / (s_x*s_w)), and f(f(s_x*s_w)/s_y). A bias that is kLargestBiasCode such steps or more is that code, and
-  // the multiplier the one that makes it the bias: what the products add to it is below the result's precision.
+  // rne(bias / (s_x*s_w)), and f(f(s_x*s_w)/s_y). A bias that is kLargestBiasCode such steps or more
+  // is that code, and the multiplier the one that makes it the bias: what the products add to it is
+  // below the result's precision.
   std::vector<int64_t> bias;
   std::vector<float> multiplier;
   std::vector<int64_t> wide;  // wide_channels
@@ -99,10 +100,11 @@ int fixed_point_exponent(float most);
 // Of the constant operand 1. Of transposed per-channel weights, channel j of every group has the scale j.
 WeightCodes weight_codes(const OpSpec& spec);
 
-// The output channels, ascending, whose sum of (q_x - z_x)*(q_w - z_w) plus bias can leave int32 for some codes of x with
-// a zero point z_least..z_most (of unsigned codes). All others' sums are exact in wrapping int32. `bias` may be empty.
-std::vector<int64_t> wide_channels(const WeightCodes& weights, const OpSpec& spec, int32_t z_least, int32_t z_most,
-                                   std::span<const int64_t> bias);
+// The output channels, ascending, whose sum of (q_x - z_x)*(q_w - z_w) plus bias can leave int32 for
+// some codes of x with a zero point z_least..z_most (of unsigned codes). All others' sums are exact in
+// wrapping int32. `bias` may be empty.
+std::vector<int64_t> wide_channels(const WeightCodes& weights, const OpSpec& spec, int32_t z_least,
+                                   int32_t z_most, std::span<const int64_t> bias);
 
 // The quint8 qparams of dynamic quantization for values min..max (affine::choose_qparams_dynamic). Error naming the layer
 // if `not_finite` of its values were NaN or infinite.

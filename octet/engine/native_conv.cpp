@@ -73,7 +73,9 @@ class ConvPlan final : public KernelPlan {
           plan.w_.table->gemm(plan.arguments(i), m0, m1, n0, n1);
         },
         this);
-    w_.wide.run(s_.images, m_, w_.x_zero_point, [&](int64_t image, int64_t group) { return arguments(image * w_.groups + group); });
+    w_.wide.run(s_.images, m_, w_.x_zero_point, [&](int64_t image, int64_t group) {
+      return arguments(image * w_.groups + group);
+    });
   }
 
  private:
@@ -159,7 +161,6 @@ class ConvKernel final : public Kernel {
 // -- depthwise ---------------------------------------------------------------------------------------
 
 struct DepthwiseWeights {
-  explicit DepthwiseWeights(const Window& w) : window(w), wide(1, w.taps(), 1) {}
   const kernels::KernelTable* table = &kernels::table();
   Window window;
   int64_t channels = 0;
@@ -222,8 +223,8 @@ class DepthwisePlan final : public KernelPlan {
 
 class DepthwiseKernel final : public Kernel {
  public:
-  DepthwiseKernel(const OpSpec& spec, const IntegerWeights& weights)
-      : w_(engine_detail::conv_window(spec)) {
+  DepthwiseKernel(const OpSpec& spec, const IntegerWeights& weights) {
+    w_.window = engine_detail::conv_window(spec);
     w_.channels = weights.out_channels;
     w_.multiplier = weights.multiplier;
     w_.warnings = weights.warnings;
@@ -243,7 +244,8 @@ class DepthwiseKernel final : public Kernel {
       }
       w_.bias[c] = static_cast<int32_t>(weights.bias[c] - w_.x_zero_point * sum);
     }
-    for (int64_t c : weights.wide) w_.wide.add(c, weights.codes.data() + c * taps, 0, weights.bias[c]);
+    w_.wide = WideChannels(*w_.table, {1, 1, taps}, weights,
+                           [&](int64_t c) { return weights.codes.data() + c * taps; });
     w_.packed = Buffer::allocate(w_.table->depthwise_packed_bytes(w_.channels, taps));
     w_.table->depthwise_pack(w_.channels, taps, by_tap.data(), w_.packed.data());
   }

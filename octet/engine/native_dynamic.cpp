@@ -50,8 +50,9 @@ class DynamicPlan final : public KernelPlan {
           plan.w_.packed.gemm(plan.arguments(i), m0, m1, n0, n1);
         },
         this);
-    w_.packed.wide.run(images_, m_, q.zero_point,
-                       [&](int64_t image, int64_t group) { return arguments(image * w_.packed.groups + group); });
+    w_.packed.wide.run(images_, m_, q.zero_point, [&](int64_t image, int64_t group) {
+      return arguments(image * w_.packed.groups + group);
+    });
     if (w_.activation == "relu6")
       parallel_ranges(images_ * m_ * w_.out_channels(), kGrain, [&](int64_t i0, int64_t i1) {
         for (int64_t i = i0; i < i1; ++i) y_[i] = std::min(y_[i], 6.0f);

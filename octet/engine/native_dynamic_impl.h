@@ -19,7 +19,8 @@ struct DynamicWeights {
           static_cast<int32_t>(packed.weight_sums[n] - shape.taps * shape.k * codes.zero_points[n]));  // wrapping
   }
   // Without the terms of x's zero point, and with s_w alone for multiplier.
-  static engine_detail::IntegerWeights as_integer(const OpSpec& spec, const engine_detail::WeightCodes& codes) {
+  static engine_detail::IntegerWeights as_integer(const OpSpec& spec,
+                                                  const engine_detail::WeightCodes& codes) {
     engine_detail::IntegerWeights r;
     static_cast<engine_detail::WeightCodes&>(r) = codes;
     r.bias.assign(codes.out_channels, 0);

@@ -160,8 +160,8 @@ std::unique_ptr<Kernel> make_lstm(const OpSpec& spec) {
   auto from_x = make_dynamic(projection(spec, kWeightX, kBiasX));
   if (!from_x || !engine_detail::is_dynamic_call(from_h)) return nullptr;
   const engine_detail::WeightCodes codes = engine_detail::weight_codes(from_h);
-  if (codes.codes.empty() || codes.any_zero_point || codes.four_bit || !engine_detail::wide_channels(codes, from_h, 0, 255, {}).empty())
-    return nullptr;  // the operator's own evaluation
+  if (codes.codes.empty() || codes.any_zero_point || codes.four_bit) return nullptr;  // the operator's own evaluation
+  if (!engine_detail::wide_channels(codes, from_h, 0, 255, {}).empty()) return nullptr;  // likewise
   return std::make_unique<LstmKernel>(spec, std::move(from_x), from_h, codes, spec.inputs[kWeightH].shape()[1]);
 }
 

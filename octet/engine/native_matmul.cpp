@@ -1,6 +1,6 @@
 // Products of two matrices of codes, both activations: attention. The second operand of each product is packed as
-// weights are, when it is there; its sums are the zero-point terms. Where the products are so many that their sum could
-// leave int32 they go in pieces, whose sums are added in 64 bits.
+// weights are, when it is there; its sums are the zero-point terms. Where the products are so many that
+// their sum could leave int32 they go in pieces, whose sums are added in 64 bits.
 #include <limits>
 
 #include "octet/base/check_impl.h"
@@ -36,7 +36,8 @@ class MatmulPlan final : public KernelPlan {
     za_ = kernel.a.zero_point + (kernel.a.is_signed ? 128 : 0);
     zb_ = kernel.b.zero_point - (kernel.b.is_signed ? 0 : 128);
     b_zero_points_.assign(static_cast<size_t>(g_.n), zb_);
-    const int64_t farthest_a = std::max(za_, 255 - za_), farthest_b = std::max(127 - zb_, zb_ + 128);
+    const int64_t farthest_a = std::max(za_, 255 - za_);
+    const int64_t farthest_b = std::max(127 - zb_, zb_ + 128);
     const int64_t fit = std::numeric_limits<int32_t>::max() / (farthest_a * farthest_b);
     pieces_ = (g_.k + fit - 1) / fit;
     shape_.k = pieces_ <= 1 ? g_.k : (g_.k + pieces_ - 1) / pieces_;
@@ -79,7 +80,8 @@ class MatmulPlan final : public KernelPlan {
     parallel_ranges(results, kGrain, [&](int64_t i0, int64_t i1) {
       const CodesOf& y = kernel_.y;
       for (int64_t i = i0; i < i1; ++i)
-        y_[i] = static_cast<uint8_t>(affine::requantize(total[i], kernel_.multiplier, y.zero_point, y.lo, y.hi));
+        y_[i] = static_cast<uint8_t>(
+            affine::requantize(total[i], kernel_.multiplier, y.zero_point, y.lo, y.hi));
     });
   }
 
@@ -119,9 +121,7 @@ class MatmulPlan final : public KernelPlan {
                                      base_ + packed_at_ + packed_bytes_ * static_cast<size_t>(matrix), bias_of);
     // -z_a * sum(q_b) + K * z_a * z_b, wrapping as the accumulator does.
     for (int64_t n = 0; n < g_.n; ++n)
-      bias_of[n] =
-          static_cast<int32_t>(static_cast<uint32_t>(za_) * (static_cast<uint32_t>(shape_.k) * static_cast<uint32_t>(zb_) -
-                                                             static_cast<uint32_t>(bias_of[n])));
+      bias_of[n] = static_cast<int32_t>(za_ * (shape_.k * zb_ - bias_of[n]));
   }
 
   kernels::GemmArgs arguments(int64_t product) const {

@@ -54,7 +54,7 @@ struct PackedWeights {
   int64_t groups = 1;
   size_t group_bytes = 0;
   Buffer packed;
-  std::vector<int32_t> bias;  // quantized bias - z_x*sum(q_w) + K*z_x*z_w, wrapping as the kernels' sums do
+  std::vector<int32_t> bias;  // quantized bias - z_x*sum(q_w) + K*z_x*z_w, wrapping
   std::vector<float> multiplier;
   std::vector<int32_t> weight_zero_points;  // empty if all are 0
   std::vector<int32_t> weight_sums;         // of q_w per output channel, wrapping
@@ -65,8 +65,11 @@ struct PackedWeights {
 
   PackedWeights(const engine_detail::IntegerWeights& weights, const WeightRows& rows, const kernels::GemmShape& s,
                 int64_t group_count)
-      : table(&kernels::table()), shape(s), groups(group_count), bias(weights.bias.size()), multiplier(weights.multiplier),
-        wide(s.n, s.taps, s.k) {
+      : table(&kernels::table()),
+        shape(s),
+        groups(group_count),
+        bias(weights.bias.size()),
+        multiplier(weights.multiplier) {
     const bool four_bit = weights.four_bit;
     gemm = four_bit ? table->gemm4 : table->gemm;
     const auto packed_bytes = four_bit ? table->gemm4_packed_bytes : table->gemm_packed_bytes;
@@ -98,7 +101,7 @@ struct PackedWeights {
       }
     });
     std::vector<int8_t> room;
-    for (int64_t n : weights.wide) wide.add(n, rows.get(*table, n, n + 1, room), weights.zero_points[n], weights.bias[n]);
+    wide = WideChannels(*table, s, weights, [&](int64_t n) { return rows.get(*table, n, n + 1, room); });
   }
 
   // Everything of the arguments that does not depend on the call's operands, for one group.

@@ -68,8 +68,8 @@ class PoolPlan final : public KernelPlan {
           const uint8_t q = x[a.offsets[t] + c];
           sum += (a.is_signed ? static_cast<int8_t>(q) : q) - a.zx;
         }
-        static_cast<uint8_t*>(a.y)[p * a.ldy + c] =
-            static_cast<uint8_t>(affine::requantize(sum, a.multiplier[p], a.zero_point, a.lo, a.hi));
+        const int32_t q = affine::requantize(sum, a.multiplier[p], a.zero_point, a.lo, a.hi);
+        static_cast<uint8_t*>(a.y)[p * a.ldy + c] = static_cast<uint8_t>(q);
       }
   }
 

@@ -21,7 +21,8 @@ bool is_float_call(const OpSpec& spec) {
 }
 
 void store_requantized(const IntegerWeights& w, int64_t channel, int64_t acc, void* y, int64_t i) {
-  int32_t q = affine::requantize(acc + w.bias[channel], w.multiplier[channel], w.y_zero_point, w.lo, w.hi);
+  const int64_t sum = acc + w.bias[channel];
+  int32_t q = affine::requantize(sum, w.multiplier[channel], w.y_zero_point, w.lo, w.hi);
   static_cast<uint8_t*>(y)[i] = static_cast<uint8_t>(q);
 }
 
@@ -125,7 +126,8 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
           for (int64_t n = 0; n < n_out; ++n) {
             int64_t acc = 0;
             for (int64_t k = 0; k < k_in; ++k)
-              acc += int64_t{x.codes[i * k_in + k] - x.zero_point} * (w->codes[n * k_in + k] - w->zero_points[n]);
+              acc += int64_t{x.codes[i * k_in + k] - x.zero_point} *
+                     (w->codes[n * k_in + k] - w->zero_points[n]);
             static_cast<float*>(outputs[0])[i * n_out + n] = dynamic_result(acc, x.scale * w->scales[n], bias, n, activation);
           }
       };
@@ -201,9 +203,12 @@ std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
         for (int64_t i = 0; i < g.m; ++i)
           for (int64_t j = 0; j < g.n; ++j) {
             int64_t acc = 0;
-            for (int64_t k = 0; k < g.k; ++k)
-              acc += int64_t{code(inputs[0], (g.a[product] * g.m + i) * g.k + k, ta.dtype == DType::qint8) - za} *
-                     (code(inputs[1], (g.b[product] * g.k + k) * g.n + j, tb.dtype == DType::qint8) - zb);
+            for (int64_t k = 0; k < g.k; ++k) {
+              const int64_t at_a = (g.a[product] * g.m + i) * g.k + k;
+              const int64_t at_b = (g.b[product] * g.k + k) * g.n + j;
+              acc += int64_t{code(inputs[0], at_a, ta.dtype == DType::qint8) - za} *
+                     (code(inputs[1], at_b, tb.dtype == DType::qint8) - zb);
+            }
             const int32_t y = affine::round_and_clamp(static_cast<float>(acc) * multiplier, static_cast<int32_t>(ty.quantizer->zero_point()),
                                                       static_cast<int32_t>(qmin(ty.dtype)), static_cast<int32_t>(qmax(ty.dtype)));
             static_cast<uint8_t*>(outputs[0])[(static_cast<int64_t>(product) * g.m + i) * g.n + j] = static_cast<uint8_t>(y);

@@ -82,7 +82,8 @@ struct FloatOperand {
 };
 
 // One output element: the exact sum of products, then the bias and the requantization.
-void store_requantized(const engine_detail::IntegerWeights& w, int64_t channel, int64_t acc, void* y, int64_t i);
+void store_requantized(const engine_detail::IntegerWeights& w, int64_t channel, int64_t acc, void* y,
+                       int64_t i);
 
 // Float values as the quint8 codes that dynamic quantization gives them. Error naming the layer if some are not finite.
 struct DynamicCodes {
@@ -93,7 +94,8 @@ struct DynamicCodes {
 };
 
 // f(f(f(acc) * f(s_x*s_w)) + bias), activated.
-inline float dynamic_result(int64_t acc, float multiplier, const float* bias, int64_t channel, const std::string& activation) {
+inline float dynamic_result(int64_t acc, float multiplier, const float* bias, int64_t channel,
+                            const std::string& activation) {
   float v = static_cast<float>(acc) * multiplier;
   return activate(bias ? v + bias[channel] : v, activation);
 }

@@ -197,7 +197,7 @@ std::string Exporter::bias_name(const Node& node) {
   for (size_t i = 0; i < bias.size(); ++i) {
     auto sw = static_cast<float>(w.quantizer->scale(weight_channel(node, w, static_cast<int64_t>(i))));
     const int64_t code = affine::quantize_bias(bias[i], sx, sw);
-    if (code != static_cast<int32_t>(code)) return plain_names_.at(id);  // no int32: the bias stays float
+    if (code != static_cast<int32_t>(code)) return plain_names_.at(id);  // it stays float
     codes.data<int32_t>()[i] = static_cast<int32_t>(code);
     scales.push_back(sx * sw);
   }

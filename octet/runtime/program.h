@@ -58,7 +58,7 @@ class Program {
   // values and nodes here are its.
   const graph::Graph& graph() const;
   const std::vector<StepInfo>& steps() const;
-  const std::vector<std::string>& warnings() const;  // e.g. saturated biases, one line each
+  const std::vector<std::string>& warnings() const;  // e.g. of sums beyond int32, one line each
   size_t arena_bytes(const std::vector<Tensor>& inputs) const;  // planned memory for these shapes
 
   struct Impl;

@@ -43,8 +43,9 @@ inline int32_t requantize(int64_t sum, float multiplier, int32_t z, int32_t lo, 
   return round_and_clamp(static_cast<float>(sum) * multiplier, z, lo, hi);
 }
 
-// The whole number that a linear or conv layer adds for its bias: rne(f(bias / f(s_x * s_w))), in float32 as QNNPACK
-// does, clamped to +-kLargestBiasCode. It need not fit int32: the sums it is added to are exact. 0 for NaN (0 / 0).
+// The whole number that a linear or conv layer adds for its bias: rne(f(bias / f(s_x * s_w))), in
+// float32 as QNNPACK does, clamped to +-kLargestBiasCode. It need not fit int32: the sums it is added
+// to are exact. 0 for NaN (0 / 0).
 inline constexpr int64_t kLargestBiasCode = int64_t{1} << 62;
 inline int64_t quantize_bias(float bias, float sx, float sw) {
   const float v = rne(bias / (sx * sw)), most = static_cast<float>(kLargestBiasCode);

@@ -1,4 +1,5 @@
-// Layers whose bias int32 cannot hold in steps of s_x * s_w: what quantize does about its own, and what is said of others'.
+// Layers whose bias int32 cannot hold in steps of s_x * s_w: what quantize does about its own, and
+// what is said of others'.
 #include <algorithm>
 
 #include "octet/graph/graph.h"
@@ -13,8 +14,10 @@ namespace {
 graph::Graph pruned() {
   graph::Graph g;
   const graph::ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(4)}));
-  const graph::ValueId w = g.add_constant("w", Tensor::from<float>({1, -1, 0.5f, 2, 0, 0, 0, 0}, {2, 4}));
-  g.set_outputs({g.add_call("y", "linear", {x, w, g.add_constant("b", Tensor::from<float>({0, 3}))}, {}, std::nullopt, "fc")});
+  const graph::ValueId w =
+      g.add_constant("w", Tensor::from<float>({1, -1, 0.5f, 2, 0, 0, 0, 0}, {2, 4}));
+  g.set_outputs({g.add_call("y", "linear", {x, w, g.add_constant("b", Tensor::from<float>({0, 3}))},
+                            {}, std::nullopt, "fc")});
   return g;
 }
 
@@ -23,10 +26,13 @@ graph::Graph quantized_elsewhere() {
   graph::Graph g;
   const graph::ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(4)}));
   const graph::ValueId q =
-      g.add_call("q", "quantize", {x}, {}, ops::QType{DType::quint8, Quantizer::per_tensor(0.01, 128, DType::quint8)});
-  const graph::ValueId w = g.add_constant("w", quantize_per_channel(Tensor::zeros({2, 4}), {0.01, 1e-9}, {0, 0}, 0, DType::qint8));
-  const graph::ValueId y = g.add_call("y", "linear", {q, w, g.add_constant("b", Tensor::from<float>({0, 3}))}, {},
-                                      ops::QType{DType::quint8, Quantizer::per_tensor(0.02, 0, DType::quint8)}, "fc");
+      g.add_call("q", "quantize", {x}, {},
+                 ops::QType{DType::quint8, Quantizer::per_tensor(0.01, 128, DType::quint8)});
+  const graph::ValueId w = g.add_constant(
+      "w", quantize_per_channel(Tensor::zeros({2, 4}), {0.01, 1e-9}, {0, 0}, 0, DType::qint8));
+  const graph::ValueId y =
+      g.add_call("y", "linear", {q, w, g.add_constant("b", Tensor::from<float>({0, 3}))}, {},
+                 ops::QType{DType::quint8, Quantizer::per_tensor(0.02, 0, DType::quint8)}, "fc");
   g.set_outputs({g.add_call("out", "dequantize", {y})});
   return g;
 }
@@ -39,15 +45,18 @@ TEST(CliBiasBeyondInt32, QuantizeSaysWhoseScalesItRaisedAndItsFilesRunWithoutAWo
   write_npz(dir / "x.npz", {{"x", x}});
   write_npy(dir / "x.npy", x);
   const std::string said = "fc: the weights of channel 1 of 2 are next to nothing beside the bias";
-  const RunResult text = run_octet({"quantize", dir / "net.octet", "--calibrate", dir / "x.npz", "-o", dir / "q.octet"});
+  const RunResult text = run_octet(
+      {"quantize", dir / "net.octet", "--calibrate", dir / "x.npz", "-o", dir / "q.octet"});
   EXPECT_EQ(text.code, 0) << text.err;
   EXPECT_TRUE(contains(text.err, "octet: warning: " + said)) << text.err;
-  auto json = json_of(run_octet({"quantize", dir / "net.octet", "--calibrate", dir / "x.npz", "-o", dir / "q.onnx", "--json"}));
-  EXPECT_TRUE(std::any_of(json["warnings"].begin(), json["warnings"].end(),
-                          [&](const auto& w) { return w.template get<std::string>().starts_with(said); }))
-      << json["warnings"];
+  auto json = json_of(run_octet({"quantize", dir / "net.octet", "--calibrate", dir / "x.npz", "-o",
+                                 dir / "q.onnx", "--json"}));
+  EXPECT_TRUE(std::any_of(json["warnings"].begin(), json["warnings"].end(), [&](const auto& w) {
+    return w.template get<std::string>().starts_with(said);
+  })) << json["warnings"];
   for (const std::string model : {"q.octet", "q.onnx"}) {
-    expect_success(run_octet({"run", dir / model, "--input", "x=" + (dir / "x.npy").string(), "--output", dir / "y.npz"}));
+    expect_success(run_octet({"run", dir / model, "--input", "x=" + (dir / "x.npy").string(),
+                              "--output", dir / "y.npz"}));
     const Tensor y = read_npz(dir / "y.npz").at("y");
     for (int64_t i = 0; i < 16; ++i) EXPECT_NEAR(y.at({i, 1}), 3, 0.01) << model;
   }
@@ -61,13 +70,15 @@ TEST(CliBiasBeyondInt32, RunEvalAndBenchSayWhichSumsCanLeaveInt32) {
   write_npy(dir / "x.npy", x);
   write_npz(dir / "data.npz", {{"images", x}, {"labels", Tensor::from<int64_t>({1, 1})}});
   const std::vector<std::vector<std::string>> commands{
-      {"run", dir / "net.octet", "--input", "x=" + (dir / "x.npy").string(), "--output", dir / "y.npz"},
+      {"run", dir / "net.octet", "--input", "x=" + (dir / "x.npy").string(), "--output",
+       dir / "y.npz"},
       {"eval", dir / "net.octet", "--data", dir / "data.npz"},
       {"bench", dir / "net.octet", "--seconds", "0.01"}};
   for (const auto& command : commands) {
     const RunResult r = run_octet(command);
     EXPECT_EQ(r.code, 0) << r.err;
-    EXPECT_TRUE(r.err.starts_with("octet: warning: fc: channel 1 of 2: sums can leave int32")) << command[0] << ": " << r.err;
+    EXPECT_TRUE(r.err.starts_with("octet: warning: fc: channel 1 of 2: sums can leave int32"))
+        << command[0] << ": " << r.err;
     EXPECT_EQ(std::count(r.err.begin(), r.err.end(), '\n'), 1) << r.err;
   }
   const Tensor y = read_npz(dir / "y.npz").at("out");

@@ -139,7 +139,7 @@ const char* const kDifferences = R"(
 | OutlierDetector: a ratio of 0 (all zeros, never above 0) becomes 1/0, an outlier | no outlier | |
 | ModelReport: with several detectors the percentile of an observer depends on the order of a set; ch_axis other than 1 takes quantiles along the wrong dimension; layers without qconfig and data that never changes are errors; a layer called twice is watched once | one observer for each percentile; any axis; both are reported; every call is watched | |
 | ModelReport calls fused layers "fc.0", which no mapping of the float model may name, and suggests the 7-bit default_qconfig everywhere | "fc"; what fits of the layer's qconfig is kept | the mapping is to be given to prepare_fx |
-| a bias beyond int32 wraps | is clamped, with a warning naming the layer | |
+| a bias beyond int32 wraps | is added exactly, with a warning naming the layer and the channels; conversions raise the weight's scale so that it fits | |
 | convert without calibration gives scale 1 | an error naming every observer | |
 | an unknown qconfig name gives a default | an error with the nearest names | |
 | a QConfigMapping's module names that match nothing are ignored | an error with the nearest names | |

@@ -22,8 +22,10 @@ struct Case {
     const std::filesystem::path path = data_dir() / ".." / "cases" / name;
     graph = graph::fuse_activations(io::import_onnx(path.string() + ".onnx"));
     for (auto& [key, value] : read_npz(path.string() + ".npz")) {
-      if (key.starts_with("in.")) inputs.push_back(value);
-      else expected = value;
+      if (key.starts_with("in."))
+        inputs.push_back(value);
+      else
+        expected = value;
     }
   }
   graph::Graph graph;
@@ -48,7 +50,8 @@ TEST(DataBiasCases, PrunedChannelsKeepTheirBias) {
     EXPECT_GE(sqnr(c.expected, y), 35) << name;
     TempDir dir;
     io::export_onnx(int8, dir / "net.onnx");
-    const graph::Graph imported = graph::merge_qdq(graph::fuse_activations(io::import_onnx(dir / "net.onnx")));
+    const graph::Graph imported =
+        graph::merge_qdq(graph::fuse_activations(io::import_onnx(dir / "net.onnx")));
     EXPECT_TRUE(equal(runtime::compile(imported).run(c.inputs)[0], y)) << name;
   }
 }
@@ -60,7 +63,8 @@ TEST(DataBiasCases, AQdqBiasAtTheEndsOfInt32DoesNotWrap) {
   for (const std::string engine : {"native", "reference"}) {
     const runtime::Program program = runtime::compile(merged, {.engine = engine});
     ASSERT_EQ(program.warnings().size(), 1u) << engine;
-    EXPECT_TRUE(program.warnings()[0].find("channels 1, 2 of 3") != std::string::npos) << program.warnings()[0];
+    EXPECT_TRUE(program.warnings()[0].find("channels 1, 2 of 3") != std::string::npos)
+        << program.warnings()[0];
     EXPECT_TRUE(equal(program.run(c.inputs)[0], c.expected)) << engine;
   }
 }

@@ -1,5 +1,6 @@
-// Layers whose weights are next to nothing beside their bias (pruned channels): every workflow raises their weights' scales,
-// so that the bias is an int32 in the exported file, and says so by layer and channel.
+// Layers whose weights are next to nothing beside their bias (pruned channels): every workflow
+// raises their weights' scales, so that the bias is an int32 in the exported file, and says so by
+// layer and channel.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -57,7 +58,8 @@ struct FunctionalNet : Net {
 };
 OCTET_MODULE(FunctionalNet)
 
-// Channels 2 and 4 of the convolution have weights of +-`tiny` and a bias of +-`bias`, row 1 of the linear layer half of it.
+// Channels 2 and 4 of the convolution have weights of +-`tiny` and a bias of +-`bias`, row 1 of the
+// linear layer half of it.
 template <typename M = Net>
 std::shared_ptr<M> pruned(float tiny, float bias = 2) {
   manual_seed(3);
@@ -65,10 +67,12 @@ std::shared_ptr<M> pruned(float tiny, float bias = 2) {
   auto& c = net->conv.template as<nn::Conv2d>();
   auto& l = net->fc.template as<nn::Linear>();
   for (int64_t n : {2, 4}) {
-    for (int64_t i = 0; i < 27; ++i) c.weight.template data<float>()[n * 27 + i] = i % 2 ? tiny : -tiny;
+    for (int64_t i = 0; i < 27; ++i)
+      c.weight.template data<float>()[n * 27 + i] = i % 2 ? tiny : -tiny;
     c.bias.template data<float>()[n] = n == 2 ? bias : -bias;
   }
-  for (int64_t i = 0; i < kChannels * 4; ++i) l.weight.template data<float>()[kChannels * 4 + i] = tiny;
+  for (int64_t i = 0; i < kChannels * 4; ++i)
+    l.weight.template data<float>()[kChannels * 4 + i] = tiny;
   l.bias.template data<float>()[1] = bias / 2;
   net->eval();
   return net;
@@ -76,22 +80,29 @@ std::shared_ptr<M> pruned(float tiny, float bias = 2) {
 
 Tensor batch(uint64_t seed) { return Tensor::rand({4, 3, 6, 6}, seed, -0.03, 0.03); }
 
-// That what was said and done is right; `graph` is the quantized network, of the float results `expected` for batch(9).
-void expect_representable(const graph::Graph& quantized, const ConversionReport& report, const Tensor& expected,
-                          const std::string& layer = "conv") {
+// That what was said and done is right; `graph` is the quantized network, of the float results
+// `expected` for batch(9).
+void expect_representable(const graph::Graph& quantized, const ConversionReport& report,
+                          const Tensor& expected, const std::string& layer = "conv") {
   std::string said;
   for (const std::string& w : report.warnings) said += w + "\n";
-  EXPECT_NE(said.find(layer + ": the weights of channels 2, 4 of 6 are next to nothing beside the bias"), std::string::npos) << said;
+  EXPECT_NE(
+      said.find(layer + ": the weights of channels 2, 4 of 6 are next to nothing beside the bias"),
+      std::string::npos)
+      << said;
   int layers = 0;
   for (const graph::Node& node : quantized.nodes()) {
     if (node.op != "conv2d" && node.op != "linear") continue;
     ++layers;
     ASSERT_TRUE(quantized.type(node.inputs[0]).is_quantized());
-    const Tensor bias = quantized.constant(node.inputs[2]), weight = quantized.constant(node.inputs[1]);
+    const Tensor bias = quantized.constant(node.inputs[2]),
+                 weight = quantized.constant(node.inputs[1]);
     const auto sx = static_cast<float>(quantized.type(node.inputs[0]).quantizer->scale());
     for (int64_t n = 0; n < bias.numel(); ++n) {
-      const auto sw = static_cast<float>(weight.quantizer()->scale(weight.quantizer()->is_per_channel() ? n : 0));
-      EXPECT_LE(std::abs(affine::quantize_bias(bias.data<float>()[n], sx, sw)), std::numeric_limits<int32_t>::max())
+      const auto sw = static_cast<float>(
+          weight.quantizer()->scale(weight.quantizer()->is_per_channel() ? n : 0));
+      EXPECT_LE(std::abs(affine::quantize_bias(bias.data<float>()[n], sx, sw)),
+                std::numeric_limits<int32_t>::max())
           << node.op << " channel " << n;
     }
   }
@@ -104,7 +115,8 @@ void expect_representable(const graph::Graph& quantized, const ConversionReport&
   // Through the file for other tools, whose biases are int32 codes, and back: the same bits.
   TempDir dir;
   io::export_onnx(quantized, dir / "net.onnx");
-  const graph::Graph imported = graph::merge_qdq(graph::fuse_activations(io::import_onnx(dir / "net.onnx")));
+  const graph::Graph imported =
+      graph::merge_qdq(graph::fuse_activations(io::import_onnx(dir / "net.onnx")));
   for (const graph::Node& node : imported.nodes())
     if (node.op == "conv2d" || node.op == "linear") {
       EXPECT_EQ(imported.type(node.inputs[2]).dtype, DType::qint32);
@@ -138,7 +150,8 @@ TEST(WeightScales, GraphsInTraining) {
 template <typename M>
 void graph_mode(float tiny, const std::string& layer) {
   auto net = pruned<M>(tiny);
-  auto prepared = quant::prepare_fx(net, quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch(1)});
+  auto prepared =
+      quant::prepare_fx(net, quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch(1)});
   for (uint64_t i = 0; i < 4; ++i) (*prepared)(batch(i));
   ConversionReport report;
   auto int8 = quant::convert_fx(prepared, {}, quant::get_native_backend_config(), &report);
@@ -162,7 +175,8 @@ TEST(WeightScales, EagerMode) {
     for (uint64_t i = 0; i < 4; ++i) (*prepared)(batch(i));
     ConversionReport report;
     auto int8 = quant::convert(prepared, {.report = &report});
-    expect_representable(graph::trace(*int8, std::vector<Tensor>{batch(1)})->to_graph(), report, expected);
+    expect_representable(graph::trace(*int8, std::vector<Tensor>{batch(1)})->to_graph(), report,
+                         expected);
   }
 }
 
@@ -176,7 +190,8 @@ TEST(WeightScales, EagerModeInTraining) {
   prepared->eval();
   ConversionReport report;
   auto int8 = quant::convert(prepared, {.report = &report});
-  expect_representable(graph::trace(*int8, std::vector<Tensor>{batch(1)})->to_graph(), report, expected);
+  expect_representable(graph::trace(*int8, std::vector<Tensor>{batch(1)})->to_graph(), report,
+                       expected);
 }
 
 TEST(WeightScales, APreparedModelKnowsItsScalesAfterSaving) {
@@ -189,7 +204,8 @@ TEST(WeightScales, APreparedModelKnowsItsScalesAfterSaving) {
   save_model(dir / "prepared.octet", *prepared);
   ConversionReport report;
   auto int8 = quant::convert(load_model(dir / "prepared.octet"), {.report = &report});
-  expect_representable(graph::trace(*int8, std::vector<Tensor>{batch(1)})->to_graph(), report, expected);
+  expect_representable(graph::trace(*int8, std::vector<Tensor>{batch(1)})->to_graph(), report,
+                       expected);
 }
 
 TEST(WeightScales, OneScaleForTheWholeWeightIsRaisedToo) {
@@ -222,24 +238,29 @@ TEST(WeightScales, OrdinaryWeightsKeepTheirScales) {
     const Quantizer& q = *int8.constant(node.inputs[1]).quantizer();
     for (int64_t n = 0; n < kChannels; ++n) {
       float most = 0;
-      for (int64_t i = 0; i < 27; ++i) most = std::max(most, std::abs(weight.data<float>()[n * 27 + i]));
+      for (int64_t i = 0; i < 27; ++i)
+        most = std::max(most, std::abs(weight.data<float>()[n * 27 + i]));
       EXPECT_FLOAT_EQ(static_cast<float>(q.scale(n)), most / 127);
     }
   }
 }
 
-// A graph from elsewhere may have such biases all the same: they are added exactly, said when it is compiled, and float in
-// the exported file, where int32 cannot hold them.
+// A graph from elsewhere may have such biases all the same: they are added exactly, said when it is
+// compiled, and float in the exported file, where int32 cannot hold them.
 TEST(WeightScales, BiasesBeyondInt32OfOtherFilesComputeExactlyAndAreSaid) {
-  for (const auto& [scale, bias] : {std::pair(1e-8, 3.0f), std::pair(1e-30, 3.0f), std::pair(1e-30, -2.0f)}) {
+  for (const auto& [scale, bias] :
+       {std::pair(1e-8, 3.0f), std::pair(1e-30, 3.0f), std::pair(1e-30, -2.0f)}) {
     graph::Graph g;
     const graph::ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(4)}));
-    const graph::ValueId q = g.add_call("q", "quantize", {x}, {},
-                                        ops::QType{DType::quint8, Quantizer::per_tensor(0.01, 0, DType::quint8)});
-    const graph::ValueId w = g.add_constant("w", quantize_per_tensor(Tensor::zeros({2, 4}), scale, 0, DType::qint8));
+    const graph::ValueId q =
+        g.add_call("q", "quantize", {x}, {},
+                   ops::QType{DType::quint8, Quantizer::per_tensor(0.01, 0, DType::quint8)});
+    const graph::ValueId w =
+        g.add_constant("w", quantize_per_tensor(Tensor::zeros({2, 4}), scale, 0, DType::qint8));
     const graph::ValueId b = g.add_constant("b", Tensor::from<float>({bias, 0}));
-    const graph::ValueId y = g.add_call("y", "linear", {q, w, b}, {},
-                                        ops::QType{DType::quint8, Quantizer::per_tensor(0.02, 128, DType::quint8)}, "fc");
+    const graph::ValueId y = g.add_call(
+        "y", "linear", {q, w, b}, {},
+        ops::QType{DType::quint8, Quantizer::per_tensor(0.02, 128, DType::quint8)}, "fc");
     g.set_outputs({g.add_call("out", "dequantize", {y})});
     runtime::Program program = runtime::compile(g);
     ASSERT_EQ(program.warnings().size(), 1u);
@@ -249,7 +270,8 @@ TEST(WeightScales, BiasesBeyondInt32OfOtherFilesComputeExactlyAndAreSaid) {
     EXPECT_FLOAT_EQ(got.data<float>()[1], 0);
     TempDir dir;
     io::export_onnx(g, dir / "net.onnx");
-    const graph::Graph imported = graph::merge_qdq(graph::fuse_activations(io::import_onnx(dir / "net.onnx")));
+    const graph::Graph imported =
+        graph::merge_qdq(graph::fuse_activations(io::import_onnx(dir / "net.onnx")));
     EXPECT_TRUE(equal(runtime::compile(imported).run({Tensor::ones({1, 4})})[0], got));
   }
 }

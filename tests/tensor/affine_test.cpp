@@ -115,8 +115,9 @@ TEST(Affine, Requantize) {
 TEST(Affine, RequantizesSumsBeyondInt32) {
   EXPECT_EQ(requantize(int64_t{100} << 32, 1.0f / (int64_t{1} << 32), 3, 0, 255), 103);
   // Rounded to float32 once: 2^40 + 2^16 + 1 is above the middle of two floats, 2^40 + 2^16 is not.
-  EXPECT_EQ(requantize((int64_t{1} << 40) + (1 << 16) + 1, 1.0f / (1 << 17), 0, kMin, kMax), (1 << 23) + 1);
-  EXPECT_EQ(requantize((int64_t{1} << 40) + (1 << 16), 1.0f / (1 << 17), 0, kMin, kMax), 1 << 23);
+  const int64_t middle = (int64_t{1} << 40) + (1 << 16);
+  EXPECT_EQ(requantize(middle + 1, 1.0f / (1 << 17), 0, kMin, kMax), (1 << 23) + 1);
+  EXPECT_EQ(requantize(middle, 1.0f / (1 << 17), 0, kMin, kMax), 1 << 23);
 }
 
 TEST(Affine, BiasIsInUnitsOfTheProductOfScales) {

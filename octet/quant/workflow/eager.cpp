@@ -222,8 +222,8 @@ void follow_container(Module& m, const std::string& path, const std::shared_ptr<
 // A module that will be quantized: takes quantized inputs (the first `wanted`), gives quantized results.
 void follow_quantized(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow, size_t wanted) {
   m.add_forward_pre_hook(kFlowHook, [=](Module& module, std::vector<Tensor>& inputs) {
-    if (const std::string source = inputs.empty() ? "" : Flow::scale_source(inputs[0]); !source.empty())
-      flow->scale_sources[path].insert(source);
+    const std::string source = inputs.empty() ? "" : Flow::scale_source(inputs[0]);
+    if (!source.empty()) flow->scale_sources[path].insert(source);
     for (size_t i = 0; i < inputs.size(); ++i) {
       Tensor& x = inputs[i];
       if (i < wanted && x.defined() && is_floating(x.dtype()) && !Flow::marked(x))
@@ -284,7 +284,8 @@ std::optional<Attrs> save_prepared(const Module& m) {
     data.set("role", std::string(kRoles[static_cast<size_t>(prepared->role)])).set("path", prepared->path);
     const auto& problems = prepared->flow->problems();
     if (prepared->path.empty() && !problems.empty()) data.set("problems", fmt::format("{}", fmt::join(problems, "\n")));
-    if (auto it = prepared->flow->scale_sources.find(prepared->path); it != prepared->flow->scale_sources.end())
+    const auto& sources = prepared->flow->scale_sources;
+    if (auto it = sources.find(prepared->path); it != sources.end())
       data.set("scale_sources", fmt::format("{}", fmt::join(it->second, "\n")));
   }
   if (m.has_forward_hook(kActivationPostProcess)) data.set("observes_results", true);
@@ -484,7 +485,7 @@ class Converter {
     }
     check_calibrated(*root, who);
     place(root, "");
-    if (flow) raise_scales(*root, flow->scale_sources);
+    if (flow) raise_scales(*root, *flow);
     OCTET_CHECK(converted_ > 0, invalid_argument, "{}: nothing in {} was prepared for quantization: call prepare() first, or "
                 "quantize_dynamic()", who, root->type_name());
     if (options_.report) *options_.report = report_;
@@ -507,14 +508,15 @@ class Converter {
   }
 
   // Each layer's weight scales, by the scale that its input has now.
-  void raise_scales(Module& root, const std::map<std::string, std::set<std::string>>& scale_sources) {
-    for (const auto& [path, sources] : scale_sources) {
+  void raise_scales(Module& root, const Flow& flow) {
+    for (const auto& [path, sources] : flow.scale_sources) {
       if (!path.empty() && !root.has_submodule(path)) continue;
       Module& layer = path.empty() ? root : *root.submodule(path);
       for (const std::string& source : sources) {
         if (!root.has_submodule(source)) continue;
         const auto state = root.submodule(source)->extra_state();
-        if (auto scale = state.find("scale"); scale != state.end()) raise_weight_scales(layer, scale->second.item(), path, report_);
+        if (auto scale = state.find("scale"); scale != state.end())
+          raise_weight_scales(layer, scale->second.item(), path, report_);
       }
     }
   }

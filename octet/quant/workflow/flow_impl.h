@@ -21,8 +21,8 @@ class Flow : public std::enable_shared_from_this<Flow> {
     if (seen_.insert(text).second) problems_.push_back(text);
   }
 
-  // Says that x will be quantized after convert(); `producer` names the module it comes from, whose result has the same
-  // scale unless an operator with a scale of its own came between.
+  // Says that x will be quantized after convert(); `producer` names the module it comes from, whose
+  // result has the same scale unless an operator with a scale of its own came between.
   void mark(Tensor& x, const std::string& producer, bool same_scale = true);
   static bool marked(const Tensor& x);
   static std::string producer(const Tensor& x);

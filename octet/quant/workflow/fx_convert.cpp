@@ -127,8 +127,10 @@ class Referencer {
     const std::vector<ValueId> operands = floats(r, node);
     if (node.kind == NodeKind::module && codes && !operands.empty() && operands[0] != kNone) {
       const Node& x = r.out().producer(operands[0]);
-      if (x.kind == NodeKind::call && x.op == "dequantize")
-        raise_weight_scales(*root_->submodule(node.scope), r.out().type(x.inputs[0]).quantizer->scale(), label, report_);
+      if (x.kind == NodeKind::call && x.op == "dequantize") {
+        const double x_scale = r.out().type(x.inputs[0]).quantizer->scale();
+        raise_weight_scales(*root_->submodule(node.scope), x_scale, label, report_);
+      }
     }
     emit(r, node, op, operands, g_.value(node.outputs[0]).name + (codes ? ".float" : ""));
     return true;
@@ -289,6 +291,7 @@ class Referencer {
     ConversionReport inner;
     auto made = convert_to_reference_fx(prepared, custom_, backend_, &inner);
     for (auto& entry : inner.entries) report_.entries.push_back(std::move(entry));
+    for (auto& warning : inner.warnings) report_.warnings.push_back(std::move(warning));
     return made;
   }
 

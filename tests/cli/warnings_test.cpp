@@ -1,7 +1,11 @@
 // What quantize and run say of a network whose result is garbage, or would be another than the
 // model declares.
+#include <algorithm>
+#include <cmath>
+
 #include "octet/graph/graph.h"
 #include "octet/io/octet_file.h"
+#include "octet/ops/functional.h"
 #include "tests/cli/cli_test_util.h"
 
 namespace octet::testing {

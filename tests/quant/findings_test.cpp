@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "octet/ops/functional.h"
 #include "octet/quant/workflow/quantize_fx.h"
 #include "octet/runtime/program.h"
 

@@ -214,8 +214,10 @@ void outliers(const Graph& g, const SampleRanges& ranges, const QTypeOf& qtype_o
     std::string cause;
     bool percentile = false;
     if (r->outlier_sample >= 0 && is_one_code(inside, *q)) {
-      cause = fmt::format("sample {} holds {:.4g}, and all other values, range {}",
-                          r->outlier_sample, r->outlier, to_string(inside));
+      const std::string more_of_them =
+          r->outlier_count > 1 ? fmt::format(" ({} such values in all)", r->outlier_count) : "";
+      cause = fmt::format("sample {} holds {:.4g}{}, and all other values, range {}",
+                          r->outlier_sample, r->outlier, more_of_them, to_string(inside));
       percentile = percentile_helps(*r, inside);
     } else if (is_one_code(r->rest, *q) &&
                r->largest.magnitude() > kOutlier / 4 * r->rest.magnitude()) {

@@ -57,6 +57,7 @@ void write_wrapped(Exporter& ex, const CallView& c) {
   std::string x = c.in[0];
   for (size_t d = 0; d < rank; ++d) {
     const int64_t before = pads[d], after = pads[d + rank];
+    if (before == 0 && after == 0) continue;
     const std::string axis = ex.ints(c, "axes", {static_cast<int64_t>(d)});
     auto slice = [&](int64_t start, int64_t end) {
       return ex.step(c, "Slice", {x, ex.ints(c, "starts", {start}), ex.ints(c, "ends", {end}), axis});

@@ -52,8 +52,9 @@ struct Layout {
     std::iota(batch.begin(), batch.end(), 0);
     if (!p.sorted_indices.defined()) return;
     const bool fits = p.sorted_indices.dtype() == DType::int64 && p.sorted_indices.numel() == sizes[0];
-    std::vector<int64_t> given = fits ? p.sorted_indices.to_vector<int64_t>() : std::vector<int64_t>();
-    OCTET_CHECK(fits && std::is_permutation(given.begin(), given.end(), batch.begin()), invalid_argument,
+    std::vector<int64_t> given = fits ? p.sorted_indices.to_vector<int64_t>() : std::vector<int64_t>(), sorted = given;
+    std::sort(sorted.begin(), sorted.end());
+    OCTET_CHECK(sorted == batch, invalid_argument,
                 "{}: sorted_indices {} of a PackedSequence; expected each of {} sequences once", who,
                 octet::to_string(p.sorted_indices.type()), sizes[0]);
     batch = std::move(given);

@@ -2,6 +2,7 @@
 // What functional:: and the modules share: layers for 1, 2 and 3 spatial dimensions as templates, and
 // the normalizations with running statistics. `who` names the caller in errors.
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -43,16 +44,18 @@ void check_same(const ConvPadding<N>& padding, const Sizes<N>& stride, std::stri
 // The pad operator's "mode" for PyTorch's padding_mode: "constant", "reflect", "replicate", "circular".
 const char* pad_mode(const std::string& padding_mode, std::string_view who);
 
-// The attributes of the pad operator in front of a convolution whose padding is not zeros; none for zeros.
+// The attributes of the pad operator in front of a convolution whose padding is not zeros; empty: there is none.
 template <size_t N>
 Attrs conv_pads(const std::string& padding_mode, const std::vector<int64_t>& both_ends, std::string_view who) {
   if (padding_mode == "zeros") return {};
+  const std::string mode = pad_mode(padding_mode, who);
+  if (std::all_of(both_ends.begin(), both_ends.end(), [](int64_t p) { return p == 0; })) return {};
   std::vector<int64_t> pads(2 * (N + 2), 0);
   for (size_t i = 0; i < N; ++i) {
     pads[2 + i] = both_ends[i];
     pads[N + 4 + i] = both_ends[N + i];
   }
-  return {{"pads", pads}, {"mode", std::string(pad_mode(padding_mode, who))}};
+  return {{"pads", pads}, {"mode", mode}};
 }
 
 // The operator `op`, a convolution, of x with `pads` around it (those of conv_pads).

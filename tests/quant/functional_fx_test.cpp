@@ -22,11 +22,11 @@ std::vector<std::string> calls(const graph::Graph& g) {
   return ops;
 }
 
-// prepare_fx, three batches, convert_fx; the quantized model is close to the float one, and compiled it gives the same bits.
+// prepare_fx, some batches, convert_fx; the quantized model is close to the float one, and compiled it gives the same bits.
 std::shared_ptr<GraphModule> quantized(const nn::ModulePtr& model, const Shape& shape, double least, ConversionReport* report) {
   model->eval();
   auto prepared = prepare_fx(model, get_default_qconfig_mapping(), std::vector<Tensor>{Tensor::randn(shape, 1)});
-  for (uint64_t seed = 1; seed < 4; ++seed) (*prepared)(Tensor::randn(shape, seed));
+  for (uint64_t seed = 1; seed < 12; ++seed) (*prepared)(Tensor::randn(shape, seed));
   auto int8 = convert_fx(prepared, {}, get_native_backend_config(), report);
   const Tensor x = Tensor::randn(shape, 9), y = (*int8)(x);
   EXPECT_GT(sqnr((*model)(x).detach(), y), least);
@@ -47,7 +47,7 @@ struct Volumes : nn::Module {
 
 TEST(FunctionalFx, VolumesAreQuantizedThroughout) {
   ConversionReport report;
-  auto int8 = quantized(nn::make<Volumes>(), {2, 3, 4, 6, 4}, 25, &report);
+  auto int8 = quantized(nn::make<Volumes>(), {4, 3, 4, 6, 4}, 25, &report);
   EXPECT_EQ(calls(int8->graph()), (std::vector<std::string>{"quantize", "conv3d", "max_pool3d", "conv_transpose3d",
                                                             "adaptive_avg_pool3d", "dequantize"}));
   EXPECT_TRUE(report.left_float().empty());
@@ -70,7 +70,7 @@ struct Lines : nn::Module {
 
 TEST(FunctionalFx, LinesAreQuantizedThroughout) {
   ConversionReport report;
-  auto int8 = quantized(nn::make<Lines>(), {2, 3, 8}, 20, &report);
+  auto int8 = quantized(nn::make<Lines>(), {16, 3, 24}, 25, &report);
   EXPECT_TRUE(report.left_float().empty()) << report.left_float().at(0).op << ": " << report.left_float().at(0).reason;
   for (const graph::Node& node : int8->graph().nodes())
     if (node.kind == graph::NodeKind::call && node.op != "dequantize") {

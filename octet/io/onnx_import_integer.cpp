@@ -35,9 +35,9 @@ struct Centered {
   double most;   // of their magnitude
 };
 
-// x minus its zero point (input i; its shape as it is to broadcast). Error unless x is of 8 bits.
-Centered centered(Importer& im, const NodeView& n, const ValPtr& codes, size_t i, const std::vector<int64_t>& zero_shape) {
-  ValPtr x = plain_codes(im, n, codes), zero = im.optional_in(n, i);
+// x minus its zero point, which may be null and as a vector gets the shape that broadcasts. Error unless x is of 8 bits.
+Centered centered(Importer& im, const NodeView& n, const ValPtr& codes, ValPtr zero, const std::vector<int64_t>& zero_shape) {
+  ValPtr x = plain_codes(im, n, codes);
   if (x->type.dtype != DType::uint8 && x->type.dtype != DType::int8)
     n.fail(ErrorCode::corrupt, "expected int8 or uint8 data, got {}", to_string(x->type));
   if (zero) zero = plain_codes(im, n, zero);
@@ -85,8 +85,8 @@ ValPtr add_up(Importer& im, const NodeView& n, const ValPtr& sum, const ValPtr& 
 }
 
 // (a - a_zero) x (b - b_zero) in int32.
-ValPtr matmul_integer(Importer& im, const NodeView& n, size_t a_at, size_t b_at, size_t a_zero, size_t b_zero) {
-  ValPtr a_codes = im.in(n, a_at), b_codes = im.in(n, b_at);
+ValPtr matmul_integer(Importer& im, const NodeView& n, const ValPtr& a_codes, const ValPtr& b_codes, const ValPtr& a_zero,
+                      const ValPtr& b_zero) {
   if (a_codes->rank() < 1 || b_codes->rank() < 1) n.fail(ErrorCode::corrupt, "an operand is a single number");
   // Zero points of rows of a, and of columns of b.
   Centered a = centered(im, n, a_codes, a_zero, {-1, 1}), b = centered(im, n, b_codes, b_zero, {-1});
@@ -106,7 +106,8 @@ void import_conv_integer(Importer& im, const NodeView& n) {
   ValPtr x_codes = im.in(n, 0), w_codes = im.in(n, 1);
   std::vector<int64_t> per_output(static_cast<size_t>(std::max<int64_t>(w_codes->rank(), 1)), 1);
   per_output[0] = -1;
-  Centered x = centered(im, n, x_codes, 2, {-1}), w = centered(im, n, w_codes, 3, per_output);
+  Centered x = centered(im, n, x_codes, im.optional_in(n, 2), {-1}),
+           w = centered(im, n, w_codes, im.optional_in(n, 3), per_output);
   Attrs attrs = conv_attrs(n, *x.value, *w.value);  // padding is the zero point, here 0
   const std::string op = fmt::format("conv{}d", w.value->rank() - 2);
   const int64_t groups = attrs.get_int("groups"), outputs = known_dim(n, *w.value, 0, "the weight"),
@@ -158,12 +159,22 @@ void import_dynamic_quantize(Importer& im, const NodeView& n) {
   im.out(n, 2, q.zero);
 }
 
-// com.microsoft's product in float32: (a - a_zero) x (b - b_zero) * (a_scale * b_scale) + bias.
+// product * (a_scale * b_scale) + bias in float32; the bias may be null.
+ValPtr scaled(Importer& im, const NodeView& n, const ValPtr& product, const ValPtr& a_scale, const ValPtr& b_scale,
+              const ValPtr& bias) {
+  ValPtr y = im.call(n, "mul", {im.cast(n, product, DType::float32), im.call(n, "mul", {a_scale, b_scale})});
+  return bias ? im.call(n, "add", {y, bias}) : y;
+}
+
 void import_matmul_integer_to_float(Importer& im, const NodeView& n) {
-  ValPtr y = im.cast(n, matmul_integer(im, n, 0, 1, 4, 5), DType::float32);
-  y = im.call(n, "mul", {y, im.call(n, "mul", {im.in(n, 2), im.in(n, 3)})});
-  if (ValPtr bias = im.optional_in(n, 6)) y = im.call(n, "add", {y, bias});
-  im.out(n, 0, y);
+  ValPtr y = matmul_integer(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 4), im.optional_in(n, 5));
+  im.out(n, 0, scaled(im, n, y, im.in(n, 2), im.in(n, 3), im.optional_in(n, 6)));
+}
+
+void import_dynamic_quantize_matmul(Importer& im, const NodeView& n) {
+  Dynamic a = dynamic_quantize(im, n, im.in(n, 0));
+  ValPtr y = matmul_integer(im, n, a.codes, im.in(n, 1), a.zero, im.optional_in(n, 3));
+  im.out(n, 0, scaled(im, n, y, a.scale, im.in(n, 2), im.optional_in(n, 4)));
 }
 
 // -- weights of a few bits ---------------------------------------------------------------------------------
@@ -218,9 +229,12 @@ void import_matmul_nbits(Importer& im, const NodeView& n) {
 
 void add_integer(Handlers& h) {
   h["ConvInteger"] = import_conv_integer;
-  h["MatMulInteger"] = [](Importer& im, const NodeView& n) { im.out(n, 0, matmul_integer(im, n, 0, 1, 2, 3)); };
+  h["MatMulInteger"] = [](Importer& im, const NodeView& n) {
+    im.out(n, 0, matmul_integer(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2), im.optional_in(n, 3)));
+  };
   h["DynamicQuantizeLinear"] = import_dynamic_quantize;
   h["com.microsoft.MatMulIntegerToFloat"] = import_matmul_integer_to_float;
+  h["com.microsoft.DynamicQuantizeMatMul"] = import_dynamic_quantize_matmul;
   h["com.microsoft.MatMulNBits"] = import_matmul_nbits;
 }
 

@@ -23,7 +23,7 @@ std::string operator_table() {
     const char* rule[] = {"no", "weights", "same", "own", "fixed"};
     out << "| `" << op->schema() << "` | " << rule[static_cast<int>(op->rule())] << " | " << op->doc() << " |\n";
   }
-  out << "\n## ONNX operators\n`octet` reads these, in the forms that inference uses (opsets 7 to 21):\n";
+  out << "\n## ONNX operators\n`octet` reads these, in the forms that inference uses (opsets 7 to 23):\n";
   size_t column = 0;
   for (const std::string& name : io::onnx_operators()) {
     out << (column == 0 ? "" : column > 100 ? "\n" : " ") << name;

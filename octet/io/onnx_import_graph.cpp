@@ -10,7 +10,7 @@
 namespace octet::io::onnx_impl {
 namespace {
 
-constexpr int64_t kMaxOpset = 21;  // what has been read of the standard
+constexpr int64_t kMaxOpset = 23;  // what has been read of the standard
 constexpr int64_t kMaxDim = int64_t{1} << 31;
 
 std::string op_key(const onnx::NodeProto& node) {
@@ -51,8 +51,7 @@ void Importer::check_header() {
   if (model_.opset_import_size() == 0) opset_ = 1;  // IR versions 1 and 2
   OCTET_CHECK(opset_ >= 1, corrupt, "is not an ONNX model: it names no version of the standard operators");
   OCTET_CHECK(opset_ <= kMaxOpset, unsupported,
-              "opset {} is newer than octet knows ({}); export the model with opset {}", opset_, kMaxOpset,
-              kMaxOpset);
+              "opset {0} is newer than octet knows ({1}); export the model with opset {1}", opset_, kMaxOpset);
   graph_.name = sanitize(model_.graph().name().empty() ? "graph" : model_.graph().name());
   if (!model_.producer_name().empty())
     graph_.metadata["producer"] = one_line(model_.producer_name() + " " + model_.producer_version());
@@ -244,7 +243,7 @@ void Importer::report_unsupported() {
                                 all > 8 ? fmt::format(" and {} more", all - 8) : ""));
   }
   OCTET_FAIL(
-      unsupported, "{} not supported: {}; octet supports opset 7-21 inference operators listed in docs/operators.md",
+      unsupported, "{} not supported: {}; octet supports opset 7-23 inference operators listed in docs/operators.md",
       parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()), fmt::join(parts, ", "));
 }
 

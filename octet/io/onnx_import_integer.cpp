@@ -35,9 +35,11 @@ struct Centered {
   double most;   // of their magnitude
 };
 
-// x minus its zero point (input i; its shape as it is to broadcast). Error unless x is of 8 bits.
-Centered centered(Importer& im, const NodeView& n, const ValPtr& codes, size_t i, const std::vector<int64_t>& zero_shape) {
-  ValPtr x = plain_codes(im, n, codes), zero = im.optional_in(n, i);
+// x minus its zero point, which may be null and as a vector gets the shape that broadcasts. Error unless x is of 8
+// bits.
+Centered centered(Importer& im, const NodeView& n, const ValPtr& codes, ValPtr zero,
+                  const std::vector<int64_t>& zero_shape) {
+  ValPtr x = plain_codes(im, n, codes);
   if (x->type.dtype != DType::uint8 && x->type.dtype != DType::int8)
     n.fail(ErrorCode::corrupt, "expected int8 or uint8 data, got {}", to_string(x->type));
   if (zero) zero = plain_codes(im, n, zero);
@@ -85,8 +87,8 @@ ValPtr add_up(Importer& im, const NodeView& n, const ValPtr& sum, const ValPtr& 
 }
 
 // (a - a_zero) x (b - b_zero) in int32.
-ValPtr matmul_integer(Importer& im, const NodeView& n, size_t a_at, size_t b_at, size_t a_zero, size_t b_zero) {
-  ValPtr a_codes = im.in(n, a_at), b_codes = im.in(n, b_at);
+ValPtr matmul_integer(Importer& im, const NodeView& n, const ValPtr& a_codes, const ValPtr& b_codes,
+                      const ValPtr& a_zero, const ValPtr& b_zero) {
   if (a_codes->rank() < 1 || b_codes->rank() < 1) n.fail(ErrorCode::corrupt, "an operand is a single number");
   // Zero points of rows of a, and of columns of b.
   Centered a = centered(im, n, a_codes, a_zero, {-1, 1}), b = centered(im, n, b_codes, b_zero, {-1});
@@ -97,7 +99,9 @@ ValPtr matmul_integer(Importer& im, const NodeView& n, size_t a_at, size_t b_at,
   ValPtr y;
   for (int64_t from = 0; from < std::max<int64_t>(k, 1); from += std::max<int64_t>(size, 1)) {
     const int64_t to = std::min(k, from + size);
-    y = add_up(im, n, y, emit_matmul(im, n, part_of(im, n, a.value, k_of_a, from, to), part_of(im, n, b.value, k_of_b, from, to)));
+    y = add_up(
+        im, n, y,
+        emit_matmul(im, n, part_of(im, n, a.value, k_of_a, from, to), part_of(im, n, b.value, k_of_b, from, to)));
   }
   return y;
 }
@@ -106,7 +110,8 @@ void import_conv_integer(Importer& im, const NodeView& n) {
   ValPtr x_codes = im.in(n, 0), w_codes = im.in(n, 1);
   std::vector<int64_t> per_output(static_cast<size_t>(std::max<int64_t>(w_codes->rank(), 1)), 1);
   per_output[0] = -1;
-  Centered x = centered(im, n, x_codes, 2, {-1}), w = centered(im, n, w_codes, 3, per_output);
+  Centered x = centered(im, n, x_codes, im.optional_in(n, 2), {-1}),
+           w = centered(im, n, w_codes, im.optional_in(n, 3), per_output);
   Attrs attrs = conv_attrs(n, *x.value, *w.value);  // padding is the zero point, here 0
   const std::string op = fmt::format("conv{}d", w.value->rank() - 2);
   const int64_t groups = attrs.get_int("groups"), outputs = known_dim(n, *w.value, 0, "the weight"),
@@ -115,7 +120,8 @@ void import_conv_integer(Importer& im, const NodeView& n) {
   for (int64_t d = 2; d < w.value->rank(); ++d) cells *= known_dim(n, *w.value, d, "the weight");
   const int64_t size = part_size(n, x, w, largest_sum(w.value, 0), inputs, cells);
   if (size == inputs) return im.out(n, 0, im.cast(n, im.call(n, op, {x.value, w.value}, attrs), DType::int32));
-  if (groups < 1 || outputs % groups != 0) n.fail(ErrorCode::corrupt, "{} output channels in {} groups", outputs, groups);
+  if (groups < 1 || outputs % groups != 0)
+    n.fail(ErrorCode::corrupt, "{} output channels in {} groups", outputs, groups);
   attrs.set("groups", int64_t{1});
   std::vector<ValPtr> results;
   for (int64_t g = 0; g < groups; ++g) {
@@ -158,12 +164,22 @@ void import_dynamic_quantize(Importer& im, const NodeView& n) {
   im.out(n, 2, q.zero);
 }
 
-// com.microsoft's product in float32: (a - a_zero) x (b - b_zero) * (a_scale * b_scale) + bias.
+// product * (a_scale * b_scale) + bias in float32; the bias may be null.
+ValPtr scaled(Importer& im, const NodeView& n, const ValPtr& product, const ValPtr& a_scale, const ValPtr& b_scale,
+              const ValPtr& bias) {
+  ValPtr y = im.call(n, "mul", {im.cast(n, product, DType::float32), im.call(n, "mul", {a_scale, b_scale})});
+  return bias ? im.call(n, "add", {y, bias}) : y;
+}
+
 void import_matmul_integer_to_float(Importer& im, const NodeView& n) {
-  ValPtr y = im.cast(n, matmul_integer(im, n, 0, 1, 4, 5), DType::float32);
-  y = im.call(n, "mul", {y, im.call(n, "mul", {im.in(n, 2), im.in(n, 3)})});
-  if (ValPtr bias = im.optional_in(n, 6)) y = im.call(n, "add", {y, bias});
-  im.out(n, 0, y);
+  ValPtr y = matmul_integer(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 4), im.optional_in(n, 5));
+  im.out(n, 0, scaled(im, n, y, im.in(n, 2), im.in(n, 3), im.optional_in(n, 6)));
+}
+
+void import_dynamic_quantize_matmul(Importer& im, const NodeView& n) {
+  Dynamic a = dynamic_quantize(im, n, im.in(n, 0));
+  ValPtr y = matmul_integer(im, n, a.codes, im.in(n, 1), a.zero, im.optional_in(n, 3));
+  im.out(n, 0, scaled(im, n, y, a.scale, im.in(n, 2), im.optional_in(n, 4)));
 }
 
 // -- weights of a few bits ---------------------------------------------------------------------------------
@@ -176,10 +192,12 @@ int64_t packed_bits(const uint8_t* row, int64_t i, int64_t bits) {
 
 // B's rows (N), blocks of `block_size` codes with a scale, and a zero point each: (code - zero) * scale.
 Tensor unpack_blocks(const NodeView& n, const Tensor& b, const Tensor& scales, const Tensor& zeros) {
-  const int64_t rows = n.get_int("N", 0), k = n.get_int("K", 0), bits = n.get_int("bits", 4), block = n.get_int("block_size", 0);
+  const int64_t rows = n.get_int("N", 0), k = n.get_int("K", 0), bits = n.get_int("bits", 4),
+                block = n.get_int("block_size", 0);
   if (rows < 1 || k < 1 || block < 1 || rows > 1 << 28 || k > 1 << 28)
     n.fail(ErrorCode::corrupt, "N={}, K={}, block_size={}: expected positive sizes", rows, k, block);
-  if ((bits != 2 && bits != 4 && bits != 8) || block * bits % 8 != 0) n.unsupported("blocks of {} codes of {} bits", block, bits);
+  if ((bits != 2 && bits != 4 && bits != 8) || block * bits % 8 != 0)
+    n.unsupported("blocks of {} codes of {} bits", block, bits);
   const int64_t blocks = (k + block - 1) / block, row_bytes = blocks * block * bits / 8;
   if (b.dtype() != DType::uint8 || b.numel() != rows * row_bytes)
     n.fail(ErrorCode::corrupt, "B is {}; expected {} bytes", to_string(b.type()), rows * row_bytes);
@@ -188,9 +206,11 @@ Tensor unpack_blocks(const NodeView& n, const Tensor& b, const Tensor& scales, c
   const int64_t zero_bytes = (blocks * bits + 7) / 8;
   const bool packed = zeros.defined() && zeros.dtype() == DType::uint8;
   if (zeros.defined() && zeros.numel() != (packed ? rows * zero_bytes : rows * blocks))
-    n.fail(ErrorCode::corrupt, "the zero points are {}; expected {}", to_string(zeros.type()), packed ? rows * zero_bytes : rows * blocks);
+    n.fail(ErrorCode::corrupt, "the zero points are {}; expected {}", to_string(zeros.type()),
+           packed ? rows * zero_bytes : rows * blocks);
   const std::vector<float> s = scales.to(DType::float32).reshape({-1}).to_vector<float>();
-  const std::vector<float> z = zeros.defined() && !packed ? zeros.to(DType::float32).reshape({-1}).to_vector<float>() : std::vector<float>{};
+  const std::vector<float> z =
+      zeros.defined() && !packed ? zeros.to(DType::float32).reshape({-1}).to_vector<float>() : std::vector<float>{};
   const Tensor bytes = b.contiguous(), zero_codes = packed ? zeros.contiguous() : Tensor();
   Tensor w = Tensor::empty({rows, k});
   for (int64_t r = 0; r < rows; ++r)
@@ -208,7 +228,8 @@ Tensor unpack_blocks(const NodeView& n, const Tensor& b, const Tensor& scales, c
 void import_matmul_nbits(Importer& im, const NodeView& n) {
   n.ignore({"accuracy_level"});  // how another program may round its intermediate results
   if (n.has_input(4)) n.unsupported("a group index (g_idx)");
-  const Tensor b = im.known(n, 1, "B"), scales = im.known(n, 2, "the scales"), zeros = im.known(n, 3, "the zero points");
+  const Tensor b = im.known(n, 1, "B"), scales = im.known(n, 2, "the scales"),
+               zeros = im.known(n, 3, "the zero points");
   if (!b.defined() || !scales.defined()) n.fail(ErrorCode::corrupt, "expected B and its scales");
   ValPtr weight = constant_val(im.in(n, 1)->name + ".dequantized", unpack_blocks(n, b, scales, zeros));
   im.out(n, 0, im.call(n, "linear", {im.in(n, 0), weight, im.optional_in(n, 5)}));
@@ -218,9 +239,12 @@ void import_matmul_nbits(Importer& im, const NodeView& n) {
 
 void add_integer(Handlers& h) {
   h["ConvInteger"] = import_conv_integer;
-  h["MatMulInteger"] = [](Importer& im, const NodeView& n) { im.out(n, 0, matmul_integer(im, n, 0, 1, 2, 3)); };
+  h["MatMulInteger"] = [](Importer& im, const NodeView& n) {
+    im.out(n, 0, matmul_integer(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2), im.optional_in(n, 3)));
+  };
   h["DynamicQuantizeLinear"] = import_dynamic_quantize;
   h["com.microsoft.MatMulIntegerToFloat"] = import_matmul_integer_to_float;
+  h["com.microsoft.DynamicQuantizeMatMul"] = import_dynamic_quantize_matmul;
   h["com.microsoft.MatMulNBits"] = import_matmul_nbits;
 }
 

@@ -98,7 +98,9 @@ ValPtr quantize_to(Importer& im, const NodeView& n, const ValPtr& x, size_t scal
 }
 
 void import_quantize(Importer& im, const NodeView& n) {
-  n.ignore({"saturate", "precision"});  // of float8; of the division
+  n.ignore({"saturate"});  // of float8
+  const int64_t precision = n.get_int("precision", 0);  // of the division: 0 is the scale's
+  if (precision != 0 && precision != onnx::TensorProto::FLOAT) n.unsupported("precision {}", precision);
   const int64_t axis = n.get_int("axis", 1), block = block_size(n);
   ValPtr x = im.in(n, 0), scale = im.in(n, 1), zero = im.optional_in(n, 2);
   const auto wanted = static_cast<int32_t>(n.get_int("output_dtype", 0));  // opset 21, where there is no zero point

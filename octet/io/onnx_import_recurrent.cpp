@@ -117,7 +117,8 @@ class Recurrent {
   }
 
   void refuse_what_octet_lacks() {
-    n_.ignore({"activation_alpha", "activation_beta", "output_sequence"});  // of activations that are refused; opset 1's
+    n_.ignore(
+        {"activation_alpha", "activation_beta", "output_sequence"});  // of activations that are refused; opset 1's
     if (n_.has("clip") && n_.get_float("clip", 0) != 0) n_.unsupported("clip");
     if (n_.get_int("input_forget", 0) != 0) n_.unsupported("input_forget");
     if (Tensor p = im_.known(n_, 7, "P"); p.defined())
@@ -149,7 +150,8 @@ class Recurrent {
     if (gates_ > 1) {
       std::vector<ValPtr> parts;
       for (int64_t gate : kind_.order)
-        parts.push_back(im_.call(n_, "slice", {v}, {{"dim", int64_t{0}}, {"start", gate * hidden_}, {"end", (gate + 1) * hidden_}}));
+        parts.push_back(im_.call(n_, "slice", {v},
+                                 {{"dim", int64_t{0}}, {"start", gate * hidden_}, {"end", (gate + 1) * hidden_}}));
       v = im_.call(n_, "cat", parts, {{"dim", int64_t{0}}});
     }
     if (v->is_constant()) v->name = n_.name() + suffix + (d == 1 ? "_reverse" : "");
@@ -161,7 +163,8 @@ class Recurrent {
     if (!b_) return nullptr;
     const int64_t rows = gates_ * hidden_;
     ValPtr both = slice_of(b_, d);
-    ValPtr one = im_.call(n_, "slice", {both}, {{"dim", int64_t{0}}, {"start", half * rows}, {"end", (half + 1) * rows}});
+    ValPtr one =
+        im_.call(n_, "slice", {both}, {{"dim", int64_t{0}}, {"start", half * rows}, {"end", (half + 1) * rows}});
     return in_order(one, half == 0 ? ".b_ih" : ".b_hh", d);
   }
 
@@ -176,7 +179,8 @@ class Recurrent {
       return constant_val(n_.name() + ".zeros", Tensor::zeros({batch.size(), hidden_}));
     // No number is less than itself: zeros of a batch whose size is known at run time.
     ValPtr one = x;
-    for (int64_t dim : {0, 2}) one = im_.call(n_, "slice", {one}, {{"dim", dim}, {"start", int64_t{0}}, {"end", int64_t{1}}});
+    for (int64_t dim : {0, 2})
+      one = im_.call(n_, "slice", {one}, {{"dim", dim}, {"start", int64_t{0}}, {"end", int64_t{1}}});
     one = im_.call(n_, "squeeze", {one}, {{"dim", int64_t{0}}});
     ValPtr zero = im_.cast(n_, im_.call(n_, "less", {one, one}), DType::float32);
     return im_.call(n_, "expand", {zero}, {{"shape", std::vector<int64_t>{-1, hidden_}}});

@@ -12,12 +12,18 @@ constexpr const char* kReductions[][2] = {
     {"ReduceLogSum", "log_sum"}, {"ReduceLogSumExp", "log_sum_exp"},
 };
 
-// axes: an attribute, or input 1 (ReduceSum from opset 13, all from 18). None means all.
+// axes: an attribute, or input 1 (ReduceSum from opset 13, all from 18). None means all, or with noop_with_empty_axes
+// none.
 void import_reduction(Importer& im, const NodeView& n, const char* op) {
   ValPtr x = im.in(n, 0);
   std::vector<int64_t> dims = im.attr_or_input_ints(n, "axes", 1).value_or(std::vector<int64_t>{});
   bool keep = n.get_int("keepdims", 1) != 0, noop = n.get_int("noop_with_empty_axes", 0) != 0;
-  if (dims.empty() && noop) return im.out(n, 0, x);
+  if (dims.empty() && noop) {  // each element is reduced alone: to its magnitude, its square, its logarithm
+    static const std::set<std::string> kChange = {"reduce_l1", "reduce_l2", "sum_square", "log_sum"};
+    if (!kChange.count(op)) return im.out(n, 0, x);
+    ValPtr alone = im.call(n, "unsqueeze", {x}, {{"dim", int64_t{0}}});
+    return im.out(n, 0, im.call(n, op, {alone}, {{"dim", std::vector<int64_t>{0}}, {"keepdim", false}}));
+  }
   if (x->rank() == 0) dims.clear();
   for (int64_t& d : dims) d = axis_of(n, d, x->rank());
   im.out(n, 0, im.call(n, op, {x}, {{"dim", dims}, {"keepdim", keep}}));

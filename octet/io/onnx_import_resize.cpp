@@ -60,7 +60,8 @@ Wanted read_wanted(Importer& im, const NodeView& n, const Val& x, bool modern) {
   }
   if (n.get_string("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize") {
     std::vector<double> roi = known_doubles(im, n, 1, "roi");
-    if (roi.size() != 2 * axes.size()) n.fail(ErrorCode::corrupt, "a roi of {} numbers for {} axes", roi.size(), axes.size());
+    if (roi.size() != 2 * axes.size())
+      n.fail(ErrorCode::corrupt, "a roi of {} numbers for {} axes", roi.size(), axes.size());
     wanted.roi.assign(2 * rank, 0);
     std::fill(wanted.roi.begin() + static_cast<std::ptrdiff_t>(rank), wanted.roi.end(), 1.0);
     for (size_t i = 0; i < axes.size(); ++i) {
@@ -75,7 +76,8 @@ Wanted read_wanted(Importer& im, const NodeView& n, const Val& x, bool modern) {
 void keep_aspect_ratio(const NodeView& n, const Val& x, Wanted& wanted) {
   const std::string policy = n.get_string("keep_aspect_ratio_policy", "stretch");
   if (policy == "stretch" || wanted.sizes.empty()) return;
-  if (policy != "not_larger" && policy != "not_smaller") n.fail(ErrorCode::corrupt, "keep_aspect_ratio_policy '{}'", policy);
+  if (policy != "not_larger" && policy != "not_smaller")
+    n.fail(ErrorCode::corrupt, "keep_aspect_ratio_policy '{}'", policy);
   const std::vector<size_t> axes = read_axes(n, x.rank());
   std::optional<double> scale;
   for (size_t d : axes) {
@@ -91,8 +93,8 @@ void keep_aspect_ratio(const NodeView& n, const Val& x, Wanted& wanted) {
   }
 }
 
-// Sizes as octet takes them: -1 keeps a dimension. Those that are a whole multiple of a dimension known only at run time
-// become scales, if all that change are.
+// Sizes as octet takes them: -1 keeps a dimension. Those that are a whole multiple of a dimension known only at run
+// time become scales, if all that change are.
 void set_sizes(const NodeView& n, const Val& x, const std::vector<Dim>& sizes, Attrs& attrs) {
   std::vector<int64_t> fixed(sizes.size(), -1);
   std::vector<double> times(sizes.size(), 1);
@@ -105,7 +107,8 @@ void set_sizes(const NodeView& n, const Val& x, const std::vector<Dim>& sizes, A
       continue;
     }
     std::optional<int64_t> factor = multiple_of(n, sizes[d], x.dims()[d]);
-    if (!factor) n.unsupported("a size '{}' that is known only at run time; import with a fixed size", to_string(sizes[d]));
+    if (!factor)
+      n.unsupported("a size '{}' that is known only at run time; import with a fixed size", to_string(sizes[d]));
     times[d] = static_cast<double>(*factor);
     symbolic = true;
   }

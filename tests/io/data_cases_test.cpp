@@ -1,6 +1,6 @@
 // Inputs of public reports: models with inputs and the results they must give, run as `octet run` runs them, quantized
-// with the inputs as calibration data, and written and read again in both formats. Where a file has no results, they are
-// computed here by ONNX's definition.
+// with the inputs as calibration data, and written and read again in both formats. Where a file has no results, they
+// are computed here by ONNX's definition.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -80,8 +80,9 @@ void expect_same(const Tensor& got, const Tensor& want, const std::string& what)
     EXPECT_TRUE(equal(got, want)) << what << ":\n" << to_string(got) << "\nexpected\n" << to_string(want);
     return;
   }
-  EXPECT_TRUE(allclose(got, want, 0, 1e-4 * value_range(want) + 1e-30))
-      << what << ":\n" << to_string(got) << "\nexpected\n" << to_string(want);
+  EXPECT_TRUE(allclose(got, want, 0, 1e-4 * value_range(want) + 1e-30)) << what << ":\n"
+                                                                        << to_string(got) << "\nexpected\n"
+                                                                        << to_string(want);
 }
 
 void expect_all(const Arrays& got, const Arrays& want, const std::string& what) {
@@ -155,7 +156,8 @@ void check_quantized(const std::string& name, double db, const std::string& inte
   const graph::Graph again = load(dir / "q.onnx");
   EXPECT_TRUE(again.type(node_of(again, integer).outputs[0]).is_quantized()) << graph::print(again);
   EXPECT_TRUE(equal(run(again, c.in).at(first), got.at(first)))
-      << sqnr_db(got.at(first), run(again, c.in).at(first)) << " dB\n" << graph::print(again);
+      << sqnr_db(got.at(first), run(again, c.in).at(first)) << " dB\n"
+      << graph::print(again);
 }
 
 void check(const std::string& name, double db, const std::string& integer) {
@@ -322,7 +324,8 @@ TEST(DataCases, QLinearConv) {
     const int64_t channel = i / 64;
     const int64_t sum = window_sum(x, 120, w, 0, 1, 3, {0, channel, i / 8 % 8, i % 8}) + b.data<int32_t>()[channel];
     const float scale = 0.02f * ws.data<float>()[channel] / 0.05f;
-    want.data<uint8_t>()[i] = static_cast<uint8_t>(std::clamp(std::nearbyint(static_cast<float>(sum) * scale) + 99.0f, 0.0f, 255.0f));
+    want.data<uint8_t>()[i] =
+        static_cast<uint8_t>(std::clamp(std::nearbyint(static_cast<float>(sum) * scale) + 99.0f, 0.0f, 255.0f));
   }
   expect_same(run(c.graph, c.in).at("y"), want, "y");
   EXPECT_TRUE(c.graph.type(node_of(c.graph, "conv2d").outputs[0]).is_quantized());

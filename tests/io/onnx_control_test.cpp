@@ -12,13 +12,18 @@ namespace {
 // Branches that read a value of the model around them, both with the same names inside.
 Message branch(const std::string& op, const std::string& with = "c") {
   OnnxModel b;
-  return b.constant("one", Tensor::scalar(1)).node("Add", {with, "one"}, {"inner"}).node(op, {"inner"}, {"out"}).output("out").graph();
+  return b.constant("one", Tensor::scalar(1))
+      .node("Add", {with, "one"}, {"inner"})
+      .node(op, {"inner"}, {"out"})
+      .output("out")
+      .graph();
 }
 
 OnnxModel with_if(const Message& then_branch, const Message& else_branch) {
   OnnxModel m;
   m.input("x", {"N", 2}).node("Neg", {"x"}, {"c"});
-  return m.node("If", {"condition"}, {"y"}, {{"then_branch", then_branch}, {"else_branch", else_branch}}, "if").output("y");
+  return m.node("If", {"condition"}, {"y"}, {{"then_branch", then_branch}, {"else_branch", else_branch}}, "if")
+      .output("y");
 }
 
 Tensor x() { return Tensor::from(std::vector<float>{-4, 3}, {1, 2}); }
@@ -48,7 +53,8 @@ TEST(OnnxIf, AnUnknownConditionChoosesAtRunTime) {
 
 TEST(OnnxIf, BranchesInBranches) {
   OnnxModel inner;
-  inner.node("If", {"condition"}, {"deep"}, {{"then_branch", branch("Neg")}, {"else_branch", branch("Abs")}}).output("deep");
+  inner.node("If", {"condition"}, {"deep"}, {{"then_branch", branch("Neg")}, {"else_branch", branch("Abs")}})
+      .output("deep");
   OnnxModel m = with_if(inner.graph(), branch("Relu"));
   graph::Graph g = m.constant("condition", Tensor::scalar(true, DType::bool_)).import();
   EXPECT_EQ(run_one(g, {x()}).to_vector<float>(), (std::vector<float>{-5, 2}));
@@ -70,7 +76,8 @@ TEST(OnnxIf, WhatCannotBeIsNamed) {
   OnnxModel scalar;
   scalar.constant("k", Tensor::scalar(7)).output("k");
   OnnxModel shapes = with_if(scalar.graph(), branch("Relu"));
-  expect_error(ErrorCode::unsupported, {"If with a condition known only at run time and branches that give Float() and Float(N, 2)", "\"if\""},
+  expect_error(ErrorCode::unsupported,
+               {"If with a condition known only at run time and branches that give Float() and Float(N, 2)", "\"if\""},
                [&] { shapes.input("condition", {}, kBool).import(); });
   OnnxModel inside = with_if(branch("NonMaxSuppression"), branch("Relu"));
   expect_error(ErrorCode::unsupported, {"1 operator is not supported: NonMaxSuppression (node \"out\")"},

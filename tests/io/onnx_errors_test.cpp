@@ -56,7 +56,7 @@ TEST(OnnxErrors, AllUnsupportedOperatorsInOneLine) {
   expect_error(
       ErrorCode::unsupported,
       {"model.onnx: 2 operators are not supported: NonMaxSuppression (node \"nms_1\"), Scan (nodes \"a\", \"b\"); octet "
-       "supports opset 7-21 inference operators listed in docs/operators.md"},
+       "supports opset 7-23 inference operators listed in docs/operators.md"},
       [&] { io::import_onnx_bytes(m.bytes(), "model.onnx"); });
 }
 

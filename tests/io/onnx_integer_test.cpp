@@ -54,7 +54,8 @@ TEST(OnnxInteger, MatMulIntegerIsExactForAnyDepth) {
       for (int64_t i = 0; i < 3; ++i)
         for (int64_t j = 0; j < 4; ++j)
           for (int64_t p = 0; p < k; ++p)
-            want.data<int32_t>()[i * 4 + j] += static_cast<int32_t>((value(a, {i, p}) - az[i]) * (value(b, {p, j}) - bz[j]));
+            want.data<int32_t>()[i * 4 + j] +=
+                static_cast<int32_t>((value(a, {i, p}) - az[i]) * (value(b, {p, j}) - bz[j]));
       expect_gives(m.import(), constant ? std::vector{a} : std::vector{a, b}, want);
     }
 }
@@ -67,7 +68,8 @@ TEST(OnnxInteger, MatMulIntegerOfBatches) {
   Tensor want = Tensor::zeros({2, 3, 2}, DType::int32);
   for (int64_t i = 0; i < want.numel(); ++i)
     for (int64_t p = 0; p < 5; ++p)
-      want.data<int32_t>()[i] += static_cast<int32_t>((value(a, {i / 6, i / 2 % 3, p}) - 9) * value(b, {i / 6, p, i % 2}));
+      want.data<int32_t>()[i] +=
+          static_cast<int32_t>((value(a, {i / 6, i / 2 % 3, p}) - 9) * value(b, {i / 6, p, i % 2}));
   expect_gives(m.import(), {a, b, Tensor::scalar(9, DType::uint8)}, want);
 }
 
@@ -79,11 +81,14 @@ TEST(OnnxInteger, ConvIntegerIsExactForAnyDepthInAnyGroups) {
     for (DType dtype : {DType::uint8, DType::int8}) {
       SCOPED_TRACE(r.inputs);
       const int64_t per_group = r.inputs / r.groups, size = r.kernel + 1;
-      Tensor x = codes({1, r.inputs, size, size}, 1, DType::uint8), w = codes({r.outputs, per_group, r.kernel, r.kernel}, 2, dtype);
+      Tensor x = codes({1, r.inputs, size, size}, 1, DType::uint8),
+             w = codes({r.outputs, per_group, r.kernel, r.kernel}, 2, dtype);
       OnnxModel m;
-      m.input("x", {1, static_cast<int>(r.inputs), static_cast<int>(size), static_cast<int>(size)}, kUint8).constant("w", w);
+      m.input("x", {1, static_cast<int>(r.inputs), static_cast<int>(size), static_cast<int>(size)}, kUint8)
+          .constant("w", w);
       m.constant("xz", Tensor::scalar(250, DType::uint8)).constant("wz", Tensor::full({r.outputs}, 3, dtype));
-      m.node("ConvInteger", {"x", "w", "xz", "wz"}, {"y"}, {{"group", r.groups}, {"pads", Ints{1, 1, 0, 0}}}).output("y", kInt32);
+      m.node("ConvInteger", {"x", "w", "xz", "wz"}, {"y"}, {{"group", r.groups}, {"pads", Ints{1, 1, 0, 0}}})
+          .output("y", kInt32);
       Tensor want = Tensor::zeros({1, r.outputs, 3, 3}, DType::int32);
       for (int64_t o = 0; o < r.outputs; ++o)
         for (int64_t at = 0; at < 9; ++at)
@@ -91,9 +96,9 @@ TEST(OnnxInteger, ConvIntegerIsExactForAnyDepthInAnyGroups) {
             for (int64_t i = 0; i < r.kernel * r.kernel; ++i) {
               const int64_t row = at / 3 + i / r.kernel - 1, column = at % 3 + i % r.kernel - 1;
               if (row < 0 || row >= size || column < 0 || column >= size) continue;  // padding is the zero point
-              want.data<int32_t>()[o * 9 + at] += static_cast<int32_t>(
-                  (value(x, {0, o / (r.outputs / r.groups) * per_group + c, row, column}) - 250) *
-                  (value(w, {o, c, i / r.kernel, i % r.kernel}) - 3));
+              want.data<int32_t>()[o * 9 + at] +=
+                  static_cast<int32_t>((value(x, {0, o / (r.outputs / r.groups) * per_group + c, row, column}) - 250) *
+                                       (value(w, {o, c, i / r.kernel, i % r.kernel}) - 3));
             }
       expect_gives(m.import(), {x}, want);
     }
@@ -102,7 +107,8 @@ TEST(OnnxInteger, ConvIntegerIsExactForAnyDepthInAnyGroups) {
 TEST(OnnxInteger, CodesOfAQuantizeLinearAreIntegersToo) {
   OnnxModel m;
   m.input("x", {1, 4}).constant("s", Tensor::scalar(0.1)).constant("z", Tensor::scalar(100, DType::uint8));
-  m.node("QuantizeLinear", {"x", "s", "z"}, {"q"}).constant("w", Tensor::from(std::vector<int8_t>{1, -2, 3, 4}, {4, 1}));
+  m.node("QuantizeLinear", {"x", "s", "z"}, {"q"})
+      .constant("w", Tensor::from(std::vector<int8_t>{1, -2, 3, 4}, {4, 1}));
   m.node("MatMulInteger", {"q", "w"}, {"y"}).output("y", kInt32);
   // Codes 110, 80, 255 (clamped) and 100.
   expect_gives(m.import(), {Tensor::from(Floats{1, -2, 100, 0}, {1, 4})},
@@ -111,7 +117,11 @@ TEST(OnnxInteger, CodesOfAQuantizeLinearAreIntegersToo) {
 
 TEST(OnnxInteger, DynamicQuantizeLinear) {
   OnnxModel m;
-  m.input("x", {"N", 4}).node("DynamicQuantizeLinear", {"x"}, {"q", "s", "z"}).output("q", kUint8).output("s").output("z", kUint8);
+  m.input("x", {"N", 4})
+      .node("DynamicQuantizeLinear", {"x"}, {"q", "s", "z"})
+      .output("q", kUint8)
+      .output("s")
+      .output("z", kUint8);
   graph::Graph g = m.import();
   auto check = [&](const Floats& x, const std::vector<uint8_t>& q, float scale, uint8_t zero) {
     std::vector<Tensor> got = runtime::compile(g).run({Tensor::from(x, {1, 4})});
@@ -127,10 +137,30 @@ TEST(OnnxInteger, DynamicQuantizeLinear) {
 
 TEST(OnnxInteger, MatMulIntegerToFloat) {
   OnnxModel m;
-  m.input("a", {1, 2}, kUint8).constant("b", Tensor::from(std::vector<int8_t>{1, 2, 3, 4}, {2, 2})).constant("as", Tensor::scalar(0.5));
+  m.input("a", {1, 2}, kUint8)
+      .constant("b", Tensor::from(std::vector<int8_t>{1, 2, 3, 4}, {2, 2}))
+      .constant("as", Tensor::scalar(0.5));
   m.constant("bs", floats({2, 4})).constant("az", Tensor::scalar(1, DType::uint8)).constant("bias", floats({10, 20}));
   m.node("MatMulIntegerToFloat", {"a", "b", "as", "bs", "az", "", "bias"}, {"y"}, {}, "", "com.microsoft").output("y");
-  EXPECT_EQ(run_one(m.import(), {Tensor::from(std::vector<uint8_t>{3, 2}, {1, 2})}).to_vector<float>(), (Floats{15, 36}));
+  EXPECT_EQ(run_one(m.import(), {Tensor::from(std::vector<uint8_t>{3, 2}, {1, 2})}).to_vector<float>(),
+            (Floats{15, 36}));
+}
+
+TEST(OnnxInteger, DynamicQuantizeMatMul) {
+  OnnxModel m, parts;
+  for (OnnxModel* model : {&m, &parts})
+    model->input("x", {2, 5})
+        .constant("b", codes({5, 3}, 1, DType::int8))
+        .constant("bs", Tensor::scalar(0.25))
+        .constant("bias", floats({1, 2, 3}));
+  m.node("DynamicQuantizeMatMul", {"x", "b", "bs", "", "bias"}, {"y"}, {}, "", "com.microsoft").output("y");
+  parts.node("DynamicQuantizeLinear", {"x"}, {"q", "s", "z"}).node("MatMulInteger", {"q", "b", "z"}, {"i"});
+  parts.node("Cast", {"i"}, {"f"}, {{"to", int64_t{kFloat}}})
+      .node("Mul", {"s", "bs"}, {"ss"})
+      .node("Mul", {"f", "ss"}, {"p"});
+  parts.node("Add", {"p", "bias"}, {"y"}).output("y");
+  Tensor x = Tensor::randn({2, 5}, 2);
+  EXPECT_TRUE(equal(run_one(m.import(), {x}), run_one(parts.import(), {x})));
 }
 
 // Two to a byte, the first in the low bits: the rows of B, and of the zero points.
@@ -139,10 +169,14 @@ TEST(OnnxInteger, MatMulNBits) {
     for (int zeros : {0, 1, 2})  // none, packed, float
       for (int64_t k : {32, 37, 16, 5}) {
         SCOPED_TRACE(bits * 1000 + zeros * 100 + k);
-        const int64_t n = 3, block = 16, blocks = (k + block - 1) / block, most = (1 << bits) - 1, zero_bytes = (blocks * bits + 7) / 8;
-        Tensor b = Tensor::zeros({n, blocks, block * bits / 8}, DType::uint8), z = Tensor::zeros({n * zero_bytes}, DType::uint8);
+        const int64_t n = 3, block = 16, blocks = (k + block - 1) / block, most = (1 << bits) - 1,
+                      zero_bytes = (blocks * bits + 7) / 8;
+        Tensor b = Tensor::zeros({n, blocks, block * bits / 8}, DType::uint8),
+               z = Tensor::zeros({n * zero_bytes}, DType::uint8);
         Tensor scales = Tensor::rand({n * blocks}, 1, 0.5, 2), float_zeros = Tensor::rand({n * blocks}, 2, 0, 3);
-        auto put = [&](uint8_t* row, int64_t i, int64_t code) { row[i * bits / 8] |= static_cast<uint8_t>(code << (i * bits % 8)); };
+        auto put = [&](uint8_t* row, int64_t i, int64_t code) {
+          row[i * bits / 8] |= static_cast<uint8_t>(code << (i * bits % 8));
+        };
         Tensor w = Tensor::zeros({n, k});
         for (int64_t r = 0; r < n; ++r)
           for (int64_t i = 0; i < k; ++i) {
@@ -151,14 +185,20 @@ TEST(OnnxInteger, MatMulNBits) {
             const int64_t zero = (r + i / block) & most;
             if (i % block == 0) put(z.data<uint8_t>() + r * zero_bytes, i / block, zero);
             const float middle = static_cast<float>(most / 2 + 1);
-            const float shift = zeros == 0 ? middle : zeros == 1 ? static_cast<float>(zero) : float_zeros.data<float>()[at];
+            const float shift = zeros == 0   ? middle
+                                : zeros == 1 ? static_cast<float>(zero)
+                                             : float_zeros.data<float>()[at];
             w.data<float>()[r * k + i] = (static_cast<float>(code) - shift) * scales.data<float>()[at];
           }
         OnnxModel m;
-        m.input("x", {2, static_cast<int>(k)}).constant("b", b).constant("s", scales).constant("z", zeros == 2 ? float_zeros : z);
+        m.input("x", {2, static_cast<int>(k)})
+            .constant("b", b)
+            .constant("s", scales)
+            .constant("z", zeros == 2 ? float_zeros : z);
         m.constant("bias", floats({1, 2, 3}));
         m.node("MatMulNBits", {"x", "b", "s", zeros ? "z" : "", "", "bias"}, {"y"},
-               {{"K", k}, {"N", n}, {"bits", bits}, {"block_size", block}, {"accuracy_level", int64_t{4}}}, "", "com.microsoft");
+               {{"K", k}, {"N", n}, {"bits", bits}, {"block_size", block}, {"accuracy_level", int64_t{4}}}, "",
+               "com.microsoft");
         Tensor x = Tensor::randn({2, k}, 3);
         Tensor want = ops::call("linear", {x, w, floats({1, 2, 3})});
         EXPECT_TRUE(allclose(run_one(m.output("y").import(), {x}), want, 1e-6, 1e-6));
@@ -169,7 +209,9 @@ TEST(OnnxInteger, MatMulNBitsThatDoesNotFitItsShape) {
   auto import = [](int64_t k, int64_t bits, bool group_index) {
     return [=] {
       OnnxModel m;
-      m.input("x", {2, static_cast<int>(k)}).constant("b", Tensor::zeros({3, 2, 8}, DType::uint8)).constant("s", Tensor::ones({6}));
+      m.input("x", {2, static_cast<int>(k)})
+          .constant("b", Tensor::zeros({3, 2, 8}, DType::uint8))
+          .constant("s", Tensor::ones({6}));
       m.constant("g", Tensor::zeros({k}, DType::int32));
       m.node("MatMulNBits", {"x", "b", "s", "", group_index ? "g" : ""}, {"y"},
              {{"K", k}, {"N", int64_t{3}}, {"bits", bits}, {"block_size", int64_t{16}}}, "", "com.microsoft");
@@ -194,7 +236,10 @@ TEST(OnnxInteger, SixteenBitCodes) {
     OnnxModel m(21);
     m.input("x", {4}).constant("s", Tensor::scalar(0.5));
     m.raw_initializer(raw_tensor("z", {}, is_signed ? kInt16Type : kUint16Type, zero));
-    m.node("QuantizeLinear", {"x", "s", "z"}, {"q"}).node("Identity", {"q"}, {"i"}).node("DequantizeLinear", {"i", "s", "z"}, {"y"}).output("y");
+    m.node("QuantizeLinear", {"x", "s", "z"}, {"q"})
+        .node("Identity", {"q"}, {"i"})
+        .node("DequantizeLinear", {"i", "s", "z"}, {"y"})
+        .output("y");
     const Floats want = is_signed ? Floats{0.5f, 16883.5f, -15884, 2} : Floats{0.5f, 17767.5f, -15000, 2};
     expect_gives(m.import(), {floats({0.6f, 1e6f, -1e6f, 2.25f})}, floats(want));
   }
@@ -207,10 +252,16 @@ TEST(OnnxInteger, FourBitWeightsInBlocks) {
   m.constant("s", Tensor::from(Floats{1, 2, 4, 0.5f, 1, 3}, {2, 3}));
   m.node("DequantizeLinear", {"w", "s"}, {"d"}, {{"axis", int64_t{1}}, {"block_size", int64_t{2}}});
   m.node("Gemm", {"x", "d"}, {"y"}, {{"transB", int64_t{1}}}).output("y");
-  EXPECT_EQ(run_one(m.import(), {Tensor::from(Floats{1, 1, 1, 1, 1}, {1, 5})}).to_vector<float>(), (Floats{1 - 8 + 14 - 2 + 8, 1.5f - 4 + 5 - 18}));
+  EXPECT_EQ(run_one(m.import(), {Tensor::from(Floats{1, 1, 1, 1, 1}, {1, 5})}).to_vector<float>(),
+            (Floats{1 - 8 + 14 - 2 + 8, 1.5f - 4 + 5 - 18}));
   OnnxModel zeros(21);
-  zeros.input("x", {1, 3}).raw_initializer(raw_tensor("w", {3}, kUint4Type, "\x1f\x08")).raw_initializer(raw_tensor("z", {}, kUint4Type, "\x08"));
-  zeros.constant("s", Tensor::scalar(0.5)).node("DequantizeLinear", {"w", "s", "z"}, {"d"}).node("Add", {"x", "d"}, {"y"}).output("y");
+  zeros.input("x", {1, 3})
+      .raw_initializer(raw_tensor("w", {3}, kUint4Type, "\x1f\x08"))
+      .raw_initializer(raw_tensor("z", {}, kUint4Type, "\x08"));
+  zeros.constant("s", Tensor::scalar(0.5))
+      .node("DequantizeLinear", {"w", "s", "z"}, {"d"})
+      .node("Add", {"x", "d"}, {"y"})
+      .output("y");
   EXPECT_EQ(run_one(zeros.import(), {Tensor::zeros({1, 3})}).to_vector<float>(), (Floats{3.5f, -3.5f, 0}));
 }
 
@@ -225,7 +276,8 @@ TEST(OnnxInteger, QuantizesInBlocks) {
     const Floats s{1, 2, 4, 0.5f, 1, 3};
     for (int64_t i = 0; i < 9; ++i) {
       const int64_t at = axis == 0 ? i / 3 / 2 * 3 + i % 3 : i / 3 * 2 + i % 3 / 2;
-      want.data<int8_t>()[i] = static_cast<int8_t>(std::nearbyint(x.data<float>()[i] / s[static_cast<size_t>(at)]) + static_cast<float>(at));
+      want.data<int8_t>()[i] =
+          static_cast<int8_t>(std::nearbyint(x.data<float>()[i] / s[static_cast<size_t>(at)]) + static_cast<float>(at));
     }
     expect_gives(m.import(), {x}, want);
   }
@@ -242,8 +294,14 @@ TEST(OnnxInteger, CodesGivenAsInputsRunInIntegers) {
   // 8-bit codes that are an input of the graph are quantized values: the layer behind them runs in integers.
   Tensor x = codes({1, 2, 3, 3}, 1, DType::uint8), w = codes({2, 2, 2, 2}, 2, DType::int8);
   OnnxModel m;
-  m.input("x", {1, 2, 3, 3}, kUint8).constant("xs", Tensor::scalar(0.02)).constant("xz", Tensor::scalar(120, DType::uint8)).constant("w", w);
-  m.constant("ws", floats({0.01f, 0.003f})).constant("wz", Tensor::zeros({2}, DType::int8)).constant("ys", Tensor::scalar(0.9)).constant("yz", Tensor::scalar(99, DType::uint8));
+  m.input("x", {1, 2, 3, 3}, kUint8)
+      .constant("xs", Tensor::scalar(0.02))
+      .constant("xz", Tensor::scalar(120, DType::uint8))
+      .constant("w", w);
+  m.constant("ws", floats({0.01f, 0.003f}))
+      .constant("wz", Tensor::zeros({2}, DType::int8))
+      .constant("ys", Tensor::scalar(0.9))
+      .constant("yz", Tensor::scalar(99, DType::uint8));
   m.constant("b", Tensor::from(std::vector<int32_t>{1000, -2000}, {2}));
   m.node("QLinearConv", {"x", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"}, {"y"}).output("y", kUint8);
   graph::Graph g = graph::merge_qdq(graph::fuse_activations(m.import()));
@@ -253,20 +311,28 @@ TEST(OnnxInteger, CodesGivenAsInputsRunInIntegers) {
   for (int64_t i = 0; i < 8; ++i) {
     int64_t sum = i < 4 ? 1000 : -2000;
     for (int64_t k = 0; k < 8; ++k)
-      sum += (value(x, {0, k / 4, i / 2 % 2 + k / 2 % 2, i % 2 + k % 2}) - 120) * value(w, {i / 4, k / 4, k / 2 % 2, k % 2});
+      sum += (value(x, {0, k / 4, i / 2 % 2 + k / 2 % 2, i % 2 + k % 2}) - 120) *
+             value(w, {i / 4, k / 4, k / 2 % 2, k % 2});
     const float multiplier = 0.02f * (i < 4 ? 0.01f : 0.003f) / 0.9f;
-    EXPECT_EQ(got.data<uint8_t>()[i], std::clamp(std::nearbyint(static_cast<float>(sum) * multiplier) + 99.0f, 0.0f, 255.0f)) << i;
+    EXPECT_EQ(got.data<uint8_t>()[i],
+              std::clamp(std::nearbyint(static_cast<float>(sum) * multiplier) + 99.0f, 0.0f, 255.0f))
+        << i;
   }
 }
 
 TEST(OnnxInteger, MicrosoftsOperatorsOnCodes) {
-  Tensor a = Tensor::from(std::vector<uint8_t>{0, 100, 130, 255}, {1, 1, 2, 2}), b = Tensor::from(std::vector<uint8_t>{10, 20, 30, 42}, {1, 1, 2, 2});
+  Tensor a = Tensor::from(std::vector<uint8_t>{0, 100, 130, 255}, {1, 1, 2, 2}),
+         b = Tensor::from(std::vector<uint8_t>{10, 20, 30, 42}, {1, 1, 2, 2});
   // a: -2, 0, 0.6, 3.1; b: 0, 0.5, 1, 1.6; the result's codes are value / 0.1 + 50.
   auto run = [&](const std::string& op, int operands, const std::vector<std::pair<std::string, OnnxAttr>>& attrs = {}) {
     OnnxModel m;
     m.input("a", {1, 1, 2, 2}, kUint8).input("b", {1, 1, 2, 2}, kUint8);
-    m.constant("as", Tensor::scalar(0.02)).constant("az", Tensor::scalar(100, DType::uint8)).constant("bs", Tensor::scalar(0.05));
-    m.constant("bz", Tensor::scalar(10, DType::uint8)).constant("ys", Tensor::scalar(0.1)).constant("yz", Tensor::scalar(50, DType::uint8));
+    m.constant("as", Tensor::scalar(0.02))
+        .constant("az", Tensor::scalar(100, DType::uint8))
+        .constant("bs", Tensor::scalar(0.05));
+    m.constant("bz", Tensor::scalar(10, DType::uint8))
+        .constant("ys", Tensor::scalar(0.1))
+        .constant("yz", Tensor::scalar(50, DType::uint8));
     std::vector<std::string> in{"a", "as", "az"};
     if (operands == 2) in.insert(in.end(), {"b", "bs", "bz"});
     in.insert(op == "QLinearConcat" ? in.begin() : in.end(), {"ys", "yz"});
@@ -290,9 +356,15 @@ TEST(OnnxInteger, MicrosoftsOperatorsOnCodes) {
 TEST(OnnxInteger, QGemm) {
   OnnxModel m;
   m.input("a", {1, 2}, kUint8).constant("as", Tensor::scalar(0.5)).constant("az", Tensor::scalar(10, DType::uint8));
-  m.constant("b", Tensor::from(std::vector<int8_t>{1, 2, 3, 4}, {2, 2})).constant("bs", floats({0.1f, 0.2f})).constant("bz", Tensor::zeros({2}, DType::int8));
-  m.constant("c", Tensor::from(std::vector<int32_t>{100, -50}, {2})).constant("ys", Tensor::scalar(0.25)).constant("yz", Tensor::scalar(3, DType::uint8));
-  m.node("QGemm", {"a", "as", "az", "b", "bs", "bz", "c", "ys", "yz"}, {"y"}, {{"transB", int64_t{1}}}, "", "com.microsoft").output("y", kUint8);
+  m.constant("b", Tensor::from(std::vector<int8_t>{1, 2, 3, 4}, {2, 2}))
+      .constant("bs", floats({0.1f, 0.2f}))
+      .constant("bz", Tensor::zeros({2}, DType::int8));
+  m.constant("c", Tensor::from(std::vector<int32_t>{100, -50}, {2}))
+      .constant("ys", Tensor::scalar(0.25))
+      .constant("yz", Tensor::scalar(3, DType::uint8));
+  m.node("QGemm", {"a", "as", "az", "b", "bs", "bz", "c", "ys", "yz"}, {"y"}, {{"transB", int64_t{1}}}, "",
+         "com.microsoft")
+      .output("y", kUint8);
   Tensor y = run_one(graph::merge_qdq(m.import()), {Tensor::from(std::vector<uint8_t>{20, 50}, {1, 2})});
   // 10 * 1 + 40 * 2 + 100 = 190 of 0.05; 10 * 3 + 40 * 4 - 50 = 140 of 0.1.
   EXPECT_EQ((y.is_quantized() ? y.int_repr() : y).to_vector<uint8_t>(), (std::vector<uint8_t>{41, 59}));

@@ -189,6 +189,17 @@ TEST(OnnxImport, ReduceOverNothing) {
   EXPECT_EQ(ops_of(none.import()), "relu");
 }
 
+// "No reduction is applied, but other operations will be performed."
+TEST(OnnxImport, ReduceOverNothingStillSquaresAndTakesMagnitudes) {
+  const std::vector<std::pair<const char*, std::vector<float>>> table = {
+      {"ReduceL1", {4, 3}}, {"ReduceL2", {4, 3}}, {"ReduceSumSquare", {16, 9}}, {"ReduceMax", {-4, 3}}};
+  for (const auto& [op, want] : table) {
+    OnnxModel m(18);
+    m.input("x", {2}).node(op, {"x"}, {"y"}, {{"noop_with_empty_axes", int64_t{1}}}).output("y");
+    EXPECT_EQ(run_one(m.import(), {floats({-4, 3})}).to_vector<float>(), want) << op;
+  }
+}
+
 TEST(OnnxImport, OldSoftmaxRunsOverAllFollowingDimensions) {
   OnnxModel old(9), current(13);
   for (OnnxModel* m : {&old, &current})

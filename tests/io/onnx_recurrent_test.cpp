@@ -70,7 +70,8 @@ std::vector<Tensor> by_definition(const Layer& l, const Operands& o) {
           return sum;
         };
         std::vector<double> next(kHidden), reset(kHidden);
-        for (int64_t j = 0; j < kHidden; ++j) reset[j] = l.op == "GRU" ? sigmoid(of_x(kHidden + j) + of_h(kHidden + j, h)) * h[j] : 0;
+        for (int64_t j = 0; j < kHidden; ++j)
+          reset[j] = l.op == "GRU" ? sigmoid(of_x(kHidden + j) + of_h(kHidden + j, h)) * h[j] : 0;
         for (int64_t j = 0; j < kHidden; ++j) {
           auto gate = [&](int64_t g) { return of_x(g * kHidden + j) + of_h(g * kHidden + j, h); };
           if (l.op == "LSTM") {  // input, output, forget, candidate
@@ -95,7 +96,8 @@ std::vector<Tensor> by_definition(const Layer& l, const Operands& o) {
       }
     }
   if (l.batch_first)
-    return {y.permute({2, 0, 1, 3}).contiguous(), yh.permute({1, 0, 2}).contiguous(), yc.permute({1, 0, 2}).contiguous()};
+    return {y.permute({2, 0, 1, 3}).contiguous(), yh.permute({1, 0, 2}).contiguous(),
+            yc.permute({1, 0, 2}).contiguous()};
   return {y, yh, yc};
 }
 
@@ -166,7 +168,9 @@ TEST(OnnxRecurrent, LengthsOfEveryStepAreNoLengths) {
   Layer l{.op = "GRU"};
   Operands o(l);
   OnnxModel m;
-  m.input("x", {static_cast<int>(kSteps), static_cast<int>(kBatch), static_cast<int>(kIn)}).constant("W", o.w).constant("R", o.r);
+  m.input("x", {static_cast<int>(kSteps), static_cast<int>(kBatch), static_cast<int>(kIn)})
+      .constant("W", o.w)
+      .constant("R", o.r);
   m.constant("n", Tensor::full({kBatch}, kSteps, DType::int32));
   m.node("GRU", {"x", "W", "R", "", "n"}, {"", "Y_h"}, {{"hidden_size", kHidden}}).output("Y_h");
   EXPECT_EQ(node_of(m.import(), "gru").inputs.size(), 4u);
@@ -176,13 +180,15 @@ TEST(OnnxRecurrent, LengthsMayBeAnInput) {
   Layer l{.lengths = true};
   Operands o(l);
   OnnxModel m;
-  m.input("x", {static_cast<int>(kSteps), static_cast<int>(kBatch), static_cast<int>(kIn)}).input("n", {static_cast<int>(kBatch)}, kInt32);
+  m.input("x", {static_cast<int>(kSteps), static_cast<int>(kBatch), static_cast<int>(kIn)})
+      .input("n", {static_cast<int>(kBatch)}, kInt32);
   m.constant("W", o.w).constant("R", o.r).constant("B", o.b);
   m.node("LSTM", {"x", "W", "R", "B", "n"}, {"Y"}).output("Y");
   Tensor got = run_one(m.import(), {o.x, Tensor::from(kLengths, {kBatch})});
   EXPECT_TRUE(allclose(got, by_definition(l, o)[0], 1e-5, 1e-5));
-  expect_error(ErrorCode::invalid_argument, {"length 5 among 4 steps"},
-               [&] { run_one(m.import(), {o.x, Tensor::full({kBatch}, 5, DType::int32)}); });
+  expect_error(ErrorCode::invalid_argument, {"length 5 among 4 steps"}, [&] {
+    run_one(m.import(), {o.x, Tensor::full({kBatch}, 5, DType::int32)});
+  });
 }
 
 TEST(OnnxRecurrent, DynamicQuantizationTakesItsWeights) {
@@ -201,7 +207,8 @@ TEST(OnnxRecurrent, DynamicQuantizationTakesItsWeights) {
       Tensor want = by_definition(l, o)[0], got = runtime::compile(dynamic).run({o.x})[0];
       EXPECT_TRUE(allclose(got, want, 0, 0.1)) << to_string(got) << to_string(want);
       EXPECT_FALSE(equal(got, want));
-      expect_error(ErrorCode::unsupported, {lower, "ONNX has no recurrent layer of codes"}, [&] { io::to_onnx_bytes(dynamic); });
+      expect_error(ErrorCode::unsupported, {lower, "ONNX has no recurrent layer of codes"},
+                   [&] { io::to_onnx_bytes(dynamic); });
     }
 }
 
@@ -211,14 +218,19 @@ TEST(OnnxRecurrent, FormsThatAreNotThereAreNamed) {
   expect_error(ErrorCode::unsupported, {"LSTM with input_forget"}, import({.attrs = {{"input_forget", int64_t{1}}}}));
   expect_error(ErrorCode::unsupported, {"GRU with the activation HardSigmoid"},
                import({.op = "GRU", .attrs = {{"activations", std::vector<std::string>{"HardSigmoid", "Tanh"}}}}));
-  expect_error(ErrorCode::corrupt, {"1 activations for 2 directions; expected 2"},
-               import({.op = "RNN", .direction = "bidirectional", .attrs = {{"activations", std::vector<std::string>{"Tanh"}}}}));
+  expect_error(
+      ErrorCode::corrupt, {"1 activations for 2 directions; expected 2"},
+      import(
+          {.op = "RNN", .direction = "bidirectional", .attrs = {{"activations", std::vector<std::string>{"Tanh"}}}}));
   expect_error(ErrorCode::corrupt, {"direction 'both'"}, import({.direction = "both"}));
   Layer l;
   Operands o(l);
   for (double peephole : {0.0, 0.5}) {
     OnnxModel m;
-    m.input("x", {4, 3, 2}).constant("W", o.w).constant("R", o.r).constant("P", Tensor::full({1, 3 * kHidden}, peephole));
+    m.input("x", {4, 3, 2})
+        .constant("W", o.w)
+        .constant("R", o.r)
+        .constant("P", Tensor::full({1, 3 * kHidden}, peephole));
     m.node("LSTM", {"x", "W", "R", "", "", "", "", "P"}, {"Y"}).output("Y");
     if (peephole == 0)
       EXPECT_EQ(count_ops(m.import(), "lstm"), 1);

@@ -23,7 +23,8 @@ struct Resized {
 OnnxModel model_of(const Resized& r, const std::vector<OnnxDim>& x) {
   OnnxModel m(r.opset);
   m.input("x", x);
-  std::vector<std::string> in{"x", r.roi.empty() ? "" : "roi", r.scales.empty() ? "" : "scales", r.sizes.empty() ? "" : "sizes"};
+  std::vector<std::string> in{"x", r.roi.empty() ? "" : "roi", r.scales.empty() ? "" : "scales",
+                              r.sizes.empty() ? "" : "sizes"};
   if (!r.roi.empty()) m.constant("roi", floats(r.roi));
   if (!r.scales.empty()) m.constant("scales", floats(r.scales));
   if (!r.sizes.empty()) m.constant("sizes", longs(r.sizes));
@@ -48,7 +49,9 @@ OnnxAttr text(const char* s) { return std::string(s); }
 
 TEST(OnnxResize, ExtrapolatesBeyondACrop) {
   // Positions -0.2*3, ..., 1.2*3 in equal steps of 0.84: -0.6, 0.24, 1.08, 1.92, 2.76, 3.6.
-  const OnnxAttrs linear{{"coordinate_transformation_mode", text("tf_crop_and_resize")}, {"mode", text("linear")}, {"extrapolation_value", 9.0}};
+  const OnnxAttrs linear{{"coordinate_transformation_mode", text("tf_crop_and_resize")},
+                         {"mode", text("linear")},
+                         {"extrapolation_value", 9.0}};
   expect_row({linear, {}, {1, 1, 6}, {0, 0, -0.2f, 1, 1, 1.2f}}, {0, 1, 2, 3}, {9, 0.24f, 1.08f, 1.92f, 2.76f, 9});
   const OnnxAttrs nearest{{"coordinate_transformation_mode", text("tf_crop_and_resize")}, {"extrapolation_value", 9.0}};
   expect_row({nearest, {}, {1, 1, 6}, {0, 0, -0.2f, 1, 1, 1.2f}}, {0, 1, 2, 3}, {9, 0, 1, 2, 3, 9});
@@ -57,21 +60,25 @@ TEST(OnnxResize, ExtrapolatesBeyondACrop) {
 }
 
 TEST(OnnxResize, ACropOfSomeAxes) {
-  OnnxAttrs attrs{{"coordinate_transformation_mode", text("tf_crop_and_resize")}, {"mode", text("linear")}, {"axes", Ints{2}}};
+  OnnxAttrs attrs{
+      {"coordinate_transformation_mode", text("tf_crop_and_resize")}, {"mode", text("linear")}, {"axes", Ints{2}}};
   expect_row({attrs, {}, {3}, {0.5f, 1}}, {0, 1, 2, 3, 4}, {2, 3, 4});
 }
 
 TEST(OnnxResize, HalfPixelSymmetricSharesWhatRoundingLeftOff) {
   // 7 * 0.5 = 3.5, 3 pixels: the ones of half_pixel move by 7/2 * (1 - 3/3.5) = 0.5.
   const Floats x{0, 1, 2, 3, 4, 5, 6};
-  expect_row({{{"coordinate_transformation_mode", text("half_pixel_symmetric")}, {"mode", text("linear")}}, {1, 1, 0.5f}}, x, {1, 3, 5});
+  expect_row(
+      {{{"coordinate_transformation_mode", text("half_pixel_symmetric")}, {"mode", text("linear")}}, {1, 1, 0.5f}}, x,
+      {1, 3, 5});
   expect_row({{{"mode", text("linear")}}, {1, 1, 0.5f}}, x, {0.5f, 2.5f, 4.5f});
 }
 
 TEST(OnnxResize, AntialiasStretchesTheWeights) {
   // Half the size: each pixel is 1, 3, 3, 1 eighths of four, at the edges without what lies outside.
   const OnnxAttrs attrs{{"mode", text("linear")}, {"antialias", int64_t{1}}};
-  expect_row({attrs, {1, 1, 0.5f}}, {8, 16, 0, 8, 80, 0}, {9.0f + 1, (16 + 0 + 24 + 80) / 8.0f, (8 + 240 + 0 + 0) / 8.0f});
+  expect_row({attrs, {1, 1, 0.5f}}, {8, 16, 0, 8, 80, 0},
+             {9.0f + 1, (16 + 0 + 24 + 80) / 8.0f, (8 + 240 + 0 + 0) / 8.0f});
   OnnxAttrs excluding = attrs;
   excluding.push_back({"exclude_outside", int64_t{1}});
   expect_row({excluding, {1, 1, 0.5f}}, {8, 16, 0, 8, 80, 0}, {72 / 7.0f, 15, 248 / 7.0f});
@@ -87,8 +94,8 @@ TEST(OnnxResize, KeepsTheAspectRatio) {
     return g.type(g.outputs()[0]).shape();
   };
   EXPECT_EQ(shape("stretch"), (Shape{1, 1, 6, 6}));
-  EXPECT_EQ(shape("not_larger"), (Shape{1, 1, 6, 5}));    // 1.5 * (4, 3), halves up
-  EXPECT_EQ(shape("not_smaller"), (Shape{1, 1, 8, 6}));   // 2 * (4, 3)
+  EXPECT_EQ(shape("not_larger"), (Shape{1, 1, 6, 5}));   // 1.5 * (4, 3), halves up
+  EXPECT_EQ(shape("not_smaller"), (Shape{1, 1, 8, 6}));  // 2 * (4, 3)
 }
 
 TEST(OnnxResize, AnyDimensionMayBeResized) {
@@ -100,13 +107,19 @@ TEST(OnnxResize, AnyDimensionMayBeResized) {
 }
 
 TEST(OnnxResize, AxesInAnyOrder) {
-  Resized r{{{"axes", Ints{-1, 0}}, {"nearest_mode", text("floor")}, {"coordinate_transformation_mode", text("asymmetric")}}, {}, {2, 3}};
+  Resized r{
+      {{"axes", Ints{-1, 0}}, {"nearest_mode", text("floor")}, {"coordinate_transformation_mode", text("asymmetric")}},
+      {},
+      {2, 3}};
   EXPECT_EQ(model_of(r, {1, 1}).import().type(1).shape(), (Shape{3, 2}));
 }
 
 TEST(OnnxResize, SizesThatAreMultiplesOfUnknownDimensions) {
   OnnxModel m;
-  m.input("x", {"N", 2, "H", "W"}).node("Shape", {"x"}, {"s"}).constant("k", longs({1, 1, 2, 3})).node("Mul", {"s", "k"}, {"sizes"});
+  m.input("x", {"N", 2, "H", "W"})
+      .node("Shape", {"x"}, {"s"})
+      .constant("k", longs({1, 1, 2, 3}))
+      .node("Mul", {"s", "k"}, {"sizes"});
   graph::Graph g = m.node("Resize", {"x", "", "", "sizes"}, {"y"}).output("y").import();
   EXPECT_EQ(to_string(g.type(g.outputs()[0])), "Float(N, 2, H*2, W*3)");
   EXPECT_EQ(run_one(g, {Tensor::randn({1, 2, 3, 4}, 1)}).shape(), (Shape{1, 2, 6, 12}));
@@ -122,7 +135,9 @@ TEST(OnnxResize, Opset10RoundsDownsamplingUp) {
 
 TEST(OnnxResize, UpsampleWithScalesAsAttribute) {
   OnnxModel m(7);
-  m.input("x", {1, 1, 2}).node("Upsample", {"x"}, {"y"}, {{"scales", std::vector<double>{1, 1, 2}}, {"mode", text("linear")}}).output("y");
+  m.input("x", {1, 1, 2})
+      .node("Upsample", {"x"}, {"y"}, {{"scales", std::vector<double>{1, 1, 2}}, {"mode", text("linear")}})
+      .output("y");
   EXPECT_EQ(run_one(m.import(), {Tensor::from(Floats{0, 4}, {1, 1, 2})}).to_vector<float>(), (Floats{0, 2, 4, 4}));
 }
 
@@ -130,7 +145,10 @@ TEST(OnnxResize, FormsThatOpset13HasComeBack) {
   const std::vector<Resized> forms = {
       {{{"mode", text("cubic")}, {"cubic_coeff_a", -0.5}, {"exclude_outside", int64_t{1}}}, {1, 1, 1.7f, 0.6f}},
       {{{"mode", text("linear")}, {"coordinate_transformation_mode", text("align_corners")}}, {}, {1, 1, 7, 3}},
-      {{{"coordinate_transformation_mode", text("tf_crop_and_resize")}, {"extrapolation_value", 2.0}}, {}, {1, 1, 5, 6}, {0, 0, 0.2f, -0.1f, 1, 1, 1.4f, 1}},
+      {{{"coordinate_transformation_mode", text("tf_crop_and_resize")}, {"extrapolation_value", 2.0}},
+       {},
+       {1, 1, 5, 6},
+       {0, 0, 0.2f, -0.1f, 1, 1, 1.4f, 1}},
   };
   for (const Resized& r : forms)
     for (bool symbolic : {false, true}) {
@@ -147,7 +165,9 @@ TEST(OnnxResize, FormsThatOpset13HasComeBack) {
       EXPECT_TRUE(equal(run_one(back, {x}), run_one(g, {x})));
     }
   Resized antialias{{{"mode", text("linear")}, {"antialias", int64_t{1}}}, {1, 1, 0.5f}};
-  expect_error(ErrorCode::unsupported, {"antialias"}, [&] { io::to_onnx_bytes(model_of(antialias, {1, 1, 4}).import()); });
+  expect_error(ErrorCode::unsupported, {"antialias"}, [&] {
+    io::to_onnx_bytes(model_of(antialias, {1, 1, 4}).import());
+  });
 }
 
 TEST(OnnxResize, Mistakes) {
@@ -158,7 +178,8 @@ TEST(OnnxResize, Mistakes) {
   expect_error(ErrorCode::corrupt, {"neither scales nor sizes"}, import({{}}));
   expect_error(ErrorCode::corrupt, {"a roi of 2 numbers for 4 axes"},
                import({{{"coordinate_transformation_mode", text("tf_crop_and_resize")}}, {}, {1, 1, 2, 2}, {0, 1}}));
-  expect_error(ErrorCode::invalid_argument, {"coordinates=\"middle\""}, import({{{"coordinate_transformation_mode", text("middle")}}, {1, 1, 2, 2}}));
+  expect_error(ErrorCode::invalid_argument, {"coordinates=\"middle\""},
+               import({{{"coordinate_transformation_mode", text("middle")}}, {1, 1, 2, 2}}));
 }
 
 }  // namespace

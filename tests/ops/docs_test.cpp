@@ -29,7 +29,7 @@ std::string operator_table() {
     out << "| `" << op->schema() << "` | " << rule[static_cast<int>(op->rule())] << " | "
         << placed[static_cast<int>(quant::placeable(op->name()))] << " | " << op->doc() << " |\n";
   }
-  out << "\n## ONNX operators\n`octet` reads these, in the forms that inference uses (opsets 7 to 21):\n";
+  out << "\n## ONNX operators\n`octet` reads these, in the forms that inference uses (opsets 7 to 23):\n";
   size_t column = 0;
   for (const std::string& name : io::onnx_operators()) {
     out << (column == 0 ? "" : column > 100 ? "\n" : " ") << name;

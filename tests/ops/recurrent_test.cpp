@@ -103,6 +103,62 @@ TEST(Recurrent, Float16WeightsComputeInFloat32) {
   }
 }
 
+// A sequence of a shorter length gives what it gives alone, in both directions; behind its end y is 0.
+TEST(Recurrent, LengthsEndSequences) {
+  for (const Layer& l : kLayers)
+    for (int64_t projected : {0, 2})
+      for (bool reverse : {false, true}) {
+        if (projected && l.op != "lstm") continue;
+        auto in = operands(l, 4, 3, 2, 5, projected);
+        const size_t states = first_weight(l);
+        auto with = in;
+        if (l.op == "lstm" && !projected) with.emplace_back();
+        const Ints lengths{4, 0, 2};
+        with.push_back(Tensor::from(lengths, {3}));
+        const Attrs attrs = Attrs(l.attrs).set("reverse", reverse);
+        std::vector<Tensor> all = ops::call_all(l.op, with, attrs);
+        for (int64_t n = 0; n < 3; ++n) {
+          const int64_t length = lengths[static_cast<size_t>(n)];
+          expect_equal(all[0].slice(0, length, 4).slice(1, n, n + 1), Tensor::zeros({4 - length, 1, all[0].size(2)}), l.op);
+          auto alone = in;
+          for (size_t i = 1; i < states; ++i) alone[i] = in[i].slice(0, n, n + 1);
+          if (length == 0) {
+            for (size_t i = 1; i < states; ++i) expect_equal(all[i].slice(0, n, n + 1), alone[i], l.op);
+            continue;
+          }
+          alone[0] = in[0].slice(0, 0, length).slice(1, n, n + 1);
+          std::vector<Tensor> want = ops::call_all(l.op, alone, attrs);
+          expect_equal(all[0].slice(0, 0, length).slice(1, n, n + 1), want[0], l.op);
+          for (size_t i = 1; i < states; ++i) expect_equal(all[i].slice(0, n, n + 1), want[i], l.op);
+        }
+      }
+}
+
+TEST(Recurrent, AGruMayResetItsStateBeforeTheProduct) {
+  const Layer gru{"gru", 3, {}};
+  for (bool codes : {false, true}) {
+    auto in = operands(gru, 3, 2, 4, 5);
+    for (size_t i : {2u, 3u})
+      if (codes) in[i] = quantize_per_channel(in[i], std::vector<double>(15, 0.01), Ints(15, 0), 0, DType::qint8);
+    auto project = [&](const Tensor& x, const Tensor& weight, const Tensor& bias) {
+      return op(codes ? "linear_dynamic" : "linear", {x, weight, bias});
+    };
+    auto rows = [](const Tensor& t, int64_t first, int64_t last) { return t.slice(0, first * 5, last * 5).clone(); };
+    Tensor of_x = project(in[0], in[2], in[4]), h = in[1];
+    for (int64_t t = 0; t < 3; ++t) {
+      Tensor gx = of_x.select(0, t), gh = project(h, rows(in[3], 0, 2), rows(in[5], 0, 2));
+      Tensor reset = op("sigmoid", {op("add", {gh.slice(1, 0, 5), gx.slice(1, 0, 5)})});
+      Tensor update = op("sigmoid", {op("add", {gh.slice(1, 5, 10), gx.slice(1, 5, 10)})});
+      Tensor of_reset = project(op("mul", {reset, h}), rows(in[3], 2, 3), rows(in[5], 2, 3));
+      Tensor candidate = op("tanh", {op("add", {gx.slice(1, 10, 15), of_reset})});
+      h = op("add", {op("mul", {op("sub", {h, candidate}), update}), candidate});
+    }
+    std::vector<Tensor> got = ops::call_all("gru", in, {{"reset_after", false}});
+    EXPECT_TRUE(allclose(got[1], h, 0, codes ? 1e-3 : 1e-6)) << to_string(got[1]) << to_string(h);
+    EXPECT_FALSE(allclose(ops::call_all("gru", in)[1], h, 0, 1e-2));
+  }
+}
+
 TEST(Recurrent, GradientsEqualDifferenceQuotients) {
   for (const Layer& l : kLayers)
     for (bool reverse : {false, true}) {
@@ -134,6 +190,7 @@ TEST(RecurrentTypes, ErrorsSayWhatIsExpected) {
   fails("rnn", {"Float(4, 2, 3)", "Float(2, 5)", "Float(5, 3)", "QInt8(5, 5) scale=1.0 zero_point=0"}, {}, {"w_hh is qint8 and w_ih float32"});
   fails("rnn", {"Float(4, 2, 3)", "Float(2, 5)", "Float(5, 3)", "Float(5, 5)", "Float(4)"}, {}, {"b_ih is Float(4)", "Float(5)"});
   fails("rnn", {"Float(4, 2, 3)", "Float(2, 5)", "Float(5, 3)", "Float(5, 5)"}, {{"nonlinearity", "gelu"}}, {"nonlinearity=\"gelu\""});
+  fails("rnn", {"Float(4, 2, 3)", "Float(2, 5)", "Float(5, 3)", "Float(5, 5)", "Float(5)", "Float(5)", "Long(3)"}, {}, {"lengths is Long(3)", "expected Long(2)"});
   fails("rnn", {"Float(0, 2, 3)", "Float(2, 5)", "Float(5, 3)", "Float(5, 5)"}, {}, {"at least one step"});
 }
 

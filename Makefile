@@ -1,25 +1,19 @@
-# The commands of the README. The work is CMake's (CMakePresets.json); these only call it.
+# For builders: short names for what ./quickstart, ./test and scripts/build.sh do (`make test PRESET=asan`, `JOBS=2`), and
+# the benchmarks. The work is CMake's (CMakePresets.json).
 PRESET ?= release
-JOBS ?= $(shell nproc)
-build_dir = $(if $(filter release,$(PRESET)),build,build-$(PRESET))
+export PRESET JOBS
+build_dir = $(shell scripts/build.sh --directory)
 
 .PHONY: build quickstart test bench format clean
 
-build: $(build_dir)/build.ninja
-	@cmake --build $(build_dir) --target octet-cli render_glyphs
+build:
+	@scripts/build.sh octet-cli render_glyphs
 
-# Everything for a newcomer: Debian packages, build, and the main job on the example network.
 quickstart:
-	@scripts/setup.sh
-	@$(MAKE) --no-print-directory build
-	@scripts/quickstart.sh
+	@./quickstart
 
-# All tests. `ctest --test-dir build -L perf` runs those that count instructions (valgrind), which need no quiet machine.
 test:
-	@scripts/setup.sh
-	@$(MAKE) --no-print-directory $(build_dir)/build.ninja
-	@cmake --build $(build_dir)
-	@ctest --test-dir $(build_dir) --output-on-failure -j $(JOBS)
+	@./test
 
 # The kernels beside the machine's ceilings, then octet and its peers in turns on the models of MODELS, which are made if they are not
 # there (docs/performance.md). KERNELS is a filter of Google Benchmark's, COMPARE holds options of bench/compare.py.
@@ -31,9 +25,6 @@ bench: build
 	@bench/models.py $(MODELS)
 	@$(build_dir)/bin/bench_kernels --benchmark_filter='$(KERNELS)' --benchmark_counters_tabular=true
 	@bench/compare.py $(MODELS) --bin $(build_dir)/bin $(COMPARE)
-
-$(build_dir)/build.ninja: CMakeLists.txt CMakePresets.json cmake/toolchain.cmake
-	@cmake --preset $(PRESET) --log-level=WARNING
 
 format:
 	@git ls-files '*.h' '*.cpp' | xargs clang-format -i

@@ -1,15 +1,19 @@
 #include "common.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <cstdint>
 
 #include "octet/base/cpu.h"
 #include "octet/base/error.h"
+#include "octet/base/file.h"
 #include "octet/base/parallel.h"
 #include "octet/base/progress.h"
 #include "octet/graph/fuse.h"
@@ -62,12 +66,80 @@ int64_t file_bytes(const std::filesystem::path& path) {
   return none ? 0 : static_cast<int64_t>(bytes);
 }
 
-void check_writable(const std::filesystem::path& path) {
-  std::filesystem::path directory = path.parent_path().empty() ? "." : path.parent_path();
-  std::error_code ignored;
-  if (!std::filesystem::is_directory(directory, ignored))
-    fail(ErrorCode::io,
-         fmt::format("{}: cannot write: there is no directory {}; make it first", path.string(), directory.string()));
+// -- outputs -----------------------------------------------------------------------------------------
+
+namespace {
+
+// Whether the file holds what the fields of an ONNX ModelProto may be, from end to end, a graph among them.
+bool is_onnx(std::string_view bytes) {
+  size_t at = 0;
+  auto varint = [&](uint64_t& value) {
+    value = 0;
+    for (int shift = 0; shift < 64 && at < bytes.size(); shift += 7) {
+      const auto byte = static_cast<unsigned char>(bytes[at++]);
+      value |= static_cast<uint64_t>(byte & 127) << shift;
+      if (byte < 128) return true;
+    }
+    return false;
+  };
+  bool graph = false;
+  while (at < bytes.size()) {
+    uint64_t key = 0, value = 0;
+    if (!varint(key) || !varint(value)) return false;
+    const uint64_t field = key >> 3, wire = key & 7;
+    const bool number = field == 1 || field == 5;
+    const bool message = (field >= 2 && field <= 8 && field != 5) || field == 14 || field == 20 || field == 25;
+    if (wire != (number ? 0 : 2) || !(number || message)) return false;
+    if (number) continue;
+    if (value > bytes.size() - at) return false;
+    at += value;
+    graph |= field == 7;
+  }
+  return graph;
+}
+
+// A safetensors file whose header says that octet wrote it.
+bool is_octet(std::string_view bytes) {
+  if (bytes.size() < 9 || bytes[8] != '{') return false;
+  uint64_t header = 0;
+  for (int i = 7; i >= 0; --i) header = header << 8 | static_cast<unsigned char>(bytes[static_cast<size_t>(i)]);
+  return header <= bytes.size() - 8 && bytes.substr(8, header).find("\"octet.") != std::string_view::npos;
+}
+
+// A zip archive whose first member is an array; or an empty one.
+bool is_npz(std::string_view bytes) {
+  if (bytes.starts_with("PK\5\6")) return true;
+  if (!bytes.starts_with("PK\3\4") || bytes.size() < 30) return false;
+  const size_t name = static_cast<unsigned char>(bytes[26]) | static_cast<size_t>(static_cast<unsigned char>(bytes[27])) << 8;
+  return bytes.size() - 30 >= name && bytes.substr(30, name).ends_with(".npy");
+}
+
+}  // namespace
+
+void check_output(const std::filesystem::path& path, const std::vector<std::filesystem::path>& inputs, bool force) {
+  octet::check_writable(path);
+  std::error_code none;
+  if (force || !std::filesystem::exists(path, none)) return;
+  auto refuse = [&](const std::string& what) {
+    fail(ErrorCode::invalid_argument,
+         fmt::format("{}: {}; give another name, or --force to replace it all the same", path.string(), what));
+  };
+  for (const auto& input : inputs)
+    if (!input.empty() && std::filesystem::equivalent(path, input, none))
+      refuse(input == path ? "is also the input" : fmt::format("is the same file as the input {}", input.string()));
+  if (!std::filesystem::is_regular_file(path, none)) refuse("is a device or a pipe, not a file");
+  if (::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0) refuse("is write-protected");
+  if (std::filesystem::file_size(path, none) == 0) return;
+  const auto file = MappedFile::open(path);
+  const std::string_view bytes(reinterpret_cast<const char*>(file->data()), file->size());
+  const std::string ending = path.extension();
+  const bool onnx = ending == ".onnx", model = onnx || ending == ".octet" || ending == ".train";
+  if (!(onnx ? is_onnx(bytes) : model ? is_octet(bytes) : is_npz(bytes)))
+    refuse(fmt::format("exists and is no {}", onnx ? "ONNX model" : model ? "file of octet's" : ".npz of arrays"));
+}
+
+void add_force(CLI::App& app, bool& force) {
+  app.add_flag("--force", force, "write even over an input, a device or a file of another kind");
 }
 
 // -- options -----------------------------------------------------------------------------------------
@@ -103,7 +175,7 @@ CLI::Validator whole_number(int64_t from, int64_t to) {
 }
 
 void RunOptions::add_to(CLI::App& app) {
-  app.add_option("--threads", threads, "default: OCTET_NUM_THREADS, or all cores")
+  app.add_option("--threads", threads, "default: OCTET_NUM_THREADS, or one for each CPU that may be used")
       ->type_name("N")
       ->check(whole_number(1, 1024));
   app.add_option("--engine", engine, "native (default), or reference: plain, slow, for checking")
@@ -272,7 +344,21 @@ double peak_rss_mb() {
   return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
 }
 
-std::string threads_text() { return fmt::format("{} thread{}", num_threads(), num_threads() == 1 ? "" : "s"); }
+std::string threads_text() {
+  const int threads = num_threads(), running = running_threads();
+  return fmt::format("{} thread{}{}", threads, threads == 1 ? "" : "s",
+                     running < threads ? fmt::format(" ({} at once)", running) : "");
+}
+
+void say(const std::string& line) {
+  const std::string text = line + "\n";
+  for (size_t at = 0; at < text.size();) {
+    const ssize_t n = ::write(STDERR_FILENO, text.data() + at, text.size() - at);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return;
+    at += static_cast<size_t>(n);
+  }
+}
 
 void print_json(const nlohmann::ordered_json& json) {
   fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));

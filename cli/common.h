@@ -27,8 +27,12 @@ void save_model(const graph::Graph& graph, const std::filesystem::path& path);
 // The size of a file; 0 of what has none, as a device that was written to.
 int64_t file_bytes(const std::filesystem::path& path);
 
-// Error if the directory that `path` is to be written to is not there. Long work asks before it starts.
-void check_writable(const std::filesystem::path& path);
+// Asked before long work starts. Error if `path` cannot be written to (octet::check_writable), or, without `force`, if
+// writing would destroy what was not meant: one of the command's own inputs (the same file, by whatever name), a file of
+// another kind than the name's ending says, one that is write-protected, a device or a pipe.
+void check_output(const std::filesystem::path& path, const std::vector<std::filesystem::path>& inputs, bool force);
+// --force.
+void add_force(CLI::App& app, bool& force);
 
 // -- options: what is wrong with a command line is said before any work starts, and the program exits with 2
 // -----------
@@ -43,7 +47,7 @@ CLI::Validator accepted_by(std::function<void(const std::string&)> lookup);
 
 // --threads, --engine.
 struct RunOptions {
-  int threads = 0;  // 0: OCTET_NUM_THREADS, or all cores
+  int threads = 0;  // 0: OCTET_NUM_THREADS, or one for each CPU that may be used
   std::string engine;
   void add_to(CLI::App& app);
   void apply() const;
@@ -100,7 +104,10 @@ NodeCount count_nodes(const graph::Graph& graph);
 bool runs_quantized(const graph::Graph& graph, const graph::Node& node);
 
 double peak_rss_mb();
-// "1 thread", "2 threads": those in use.
+// A line on standard error: an error, a warning, how far training is. What cannot be written is nobody's loss: unlike
+// results, which go to standard output by fmt::print (an exception if that fails).
+void say(const std::string& line);
+// "1 thread", "2 threads"; "64 threads (2 at once)" where there are fewer CPUs.
 std::string threads_text();
 // One line on stdout; bytes that are not UTF-8 (of a file's name) become U+FFFD.
 void print_json(const nlohmann::ordered_json& json);

@@ -11,6 +11,7 @@ namespace octet::cli {
 void add_convert(CLI::App& app) {
   struct Options {
     std::string in, out;
+    bool force = false;
   };
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("convert", "between .onnx and .octet");
@@ -19,8 +20,10 @@ void add_convert(CLI::App& app) {
       ->type_name("")
       ->required()
       ->check(output_model());
+  add_force(*cmd, o->force);
   cmd->footer("Example: octet convert net.octet net.onnx");
   cmd->callback([o] {
+    check_output(o->out, {o->in}, o->force);
     graph::Graph graph = load_model(o->in);
     save_model(graph, o->out);
     NodeCount n = count_nodes(graph);

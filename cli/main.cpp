@@ -1,9 +1,15 @@
 // octet: quantizes neural networks and runs them in 8 bits. Each command is a file of its own beside this one.
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <signal.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <new>
+#include <system_error>
 
 #include "common.h"
 #include "octet/base/cpu.h"
@@ -16,8 +22,28 @@ namespace {
 int complain(int code, std::string message) {
   std::replace_if(
       message.begin(), message.end(), [](char c) { return c == '\n' || c == '\r' || c == '\x1b'; }, ' ');
-  fmt::print(stderr, "octet: error: {}\n", message);
+  octet::cli::say(fmt::format("octet: error: {}", message));
   return code;
+}
+
+// A program may be started with standard input, output or error closed. A file opened later would get its number, and what
+// is meant for the terminal would be written into that file: the numbers are taken, by something that cannot be written to.
+// Of a pipe that nobody reads any more, and of a file that became too large, we want the error instead of the signal.
+void prepare_standard_streams() {
+  for (int fd = 0; fd < 3; ++fd)
+    if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF) (void)::open("/dev/null", O_RDONLY);
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);
+}
+
+[[noreturn]] void fail_stdout(const std::string& reason) {
+  octet::fail(octet::ErrorCode::io, fmt::format("cannot write to standard output: {}", reason));
+}
+
+// What is still in the buffer is written; results that do not arrive are an error.
+void flush_stdout() {
+  if (std::fflush(stdout) != 0) fail_stdout(std::strerror(errno));
+  if (std::ferror(stdout)) fail_stdout("something was lost");
 }
 
 std::string help_hint(const CLI::App& app) {
@@ -39,6 +65,7 @@ void check_command(CLI::App& app, int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  prepare_standard_streams();
   CLI::App app{"octet quantizes neural networks and runs them in 8 bits.", "octet"};
   app.require_subcommand(1);
   app.set_version_flag("--version", std::string("octet ") + OCTET_VERSION, "print the version and exit");
@@ -58,12 +85,19 @@ int main(int argc, char** argv) {
   octet::cli::add_train(app);
   octet::cli::add_qat(app);
   try {
-    check_command(app, argc, argv);
-    app.parse(argc, argv);  // runs the command's callback
-    if (std::fflush(stdout) != 0) octet::fail(octet::ErrorCode::io, "cannot write to standard output");
+    try {
+      check_command(app, argc, argv);
+      app.parse(argc, argv);  // runs the command's callback
+    } catch (const CLI::ParseError& e) {
+      if (e.get_exit_code() != 0) throw;
+      app.exit(e);  // --help, --version
+    } catch (const std::system_error& e) {
+      if (std::ferror(stdout)) fail_stdout(e.code().message());
+      throw;
+    }
+    flush_stdout();
     return 0;
   } catch (const CLI::ParseError& e) {
-    if (e.get_exit_code() == 0) return app.exit(e);  // --help, --version
     return complain(2, fmt::format("{}; {}", e.what(), help_hint(app)));
   } catch (const std::bad_alloc&) {
     return complain(1, "out of memory; use a smaller batch or fewer threads, or a machine with more");

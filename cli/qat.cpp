@@ -25,7 +25,7 @@ struct Options : TrainOptions {
 
 void run(const Options& o) {
   o.run.apply();
-  check_writable(o.out);
+  o.check_outputs();
   graph::Graph source = graph::fold_batch_norm(load_model(o.model));
   if (count_nodes(source).quantized)
     fail(ErrorCode::invalid_argument, fmt::format("{}: is quantized already; give the float model it was made from", o.model));

@@ -21,7 +21,7 @@ namespace {
 struct Options {
   std::string model, out, calibrate, mode = "static", qconfig, observer, config;
   std::vector<std::string> skip;
-  bool strict = false, json = false;
+  bool strict = false, json = false, force = false;
   int64_t weight_bits = 8;
   DataOptions sampling;
   RunOptions run;
@@ -216,7 +216,7 @@ void print(const Result& r) {
   auto left = r.report.left_float();
   int64_t quantized = r.report.quantized(), all = static_cast<int64_t>(r.report.entries.size());
   auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
-  for (const std::string& w : r.warnings()) fmt::print(stderr, "octet: warning: {}\n", w);
+  for (const std::string& w : r.warnings()) say(fmt::format("octet: warning: {}", w));
   if (r.options.mode == "static")
     fmt::print("{}: {} of {} operators in 8 bits ({}), calibrated on {} samples\n", r.options.out, quantized, all,
                bytes(r.file_bytes), r.samples);
@@ -268,7 +268,7 @@ void run(Options o) {
   if (!is_static && !o.observer.empty()) wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
   o.run.apply();
   read_config(o);
-  check_writable(o.out);
+  check_output(o.out, {o.model, o.calibrate, o.config}, o.force);
   if (!is_static && !o.out.ends_with(".octet"))
     fail(ErrorCode::unsupported, fmt::format("{}: --mode {} writes .octet files only: QDQ ONNX has no form for it", o.out, o.mode));
   graph::Graph source = load_float_model(o.model), before = source, int8;
@@ -337,6 +337,7 @@ void add_quantize(CLI::App& app) {
   cmd->add_option("--config", o->config, "JSON with any of qconfig, observer, skip, strict")->type_name("FILE.json");
   cmd->add_flag("--strict", o->strict, "fail if any operator stays float");
   cmd->add_flag("--json", o->json, "print one JSON object");
+  add_force(*cmd, o->force);
   o->sampling.add_to(*cmd);
   o->run.add_to(*cmd);
   cmd->footer("Example: octet quantize net.onnx --calibrate images.npz -o net.octet");

@@ -24,6 +24,7 @@ void add_run(CLI::App& app) {
   struct Options {
     std::string model, output;
     std::vector<std::string> inputs;
+    bool force = false;
     RunOptions run;
   };
   auto o = std::make_shared<Options>();
@@ -38,11 +39,14 @@ void add_run(CLI::App& app) {
           fail(ErrorCode::invalid_argument, fmt::format("expected NAME=FILE.npy, got '{}'", item));
       }));
   cmd->add_option("--output", o->output, "where the results go, each under its name")->type_name("OUT.npz")->required();
+  add_force(*cmd, o->force);
   o->run.add_to(*cmd);
   cmd->footer("Example: octet run net.octet --input images=x.npy --output y.npz");
   cmd->callback([o] {
     o->run.apply();
-    check_writable(o->output);
+    std::vector<std::filesystem::path> files{o->model};
+    for (const std::string& item : o->inputs) files.push_back(item.substr(item.find('=') + 1));
+    check_output(o->output, files, o->force);
     graph::Graph graph = load_model(o->model);
     std::map<std::string, Tensor> inputs;
     for (const std::string& item : o->inputs) {

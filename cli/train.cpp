@@ -37,7 +37,7 @@ graph::Graph load_for_training(const std::string& path) {
 
 void run(const TrainOptions& o, bool from_scratch) {
   o.run.apply();
-  check_writable(o.out);
+  o.check_outputs();
   graph::Graph source = load_for_training(o.model);
   if (count_nodes(source).quantized)
     fail(ErrorCode::invalid_argument, fmt::format("{}: is quantized; `octet train` trains float networks, `octet qat` makes "

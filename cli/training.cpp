@@ -39,8 +39,15 @@ void TrainOptions::add_to(CLI::App& app, int64_t default_epochs, double default_
   app.add_option("--crop", crop, "shift images at random by up to so many pixels (0)")->type_name("N")->check(whole_number(0, 1024));
   app.add_flag("--resume", resume, "go on where an interrupted run of the same command stopped");
   app.add_flag("--json", json, "print one JSON object");
+  add_force(app, force);
   sampling.add_to(app);
   run.add_to(app);
+}
+
+void TrainOptions::check_outputs() const {
+  const std::vector<std::filesystem::path> inputs{model, data, validate};
+  check_output(out, inputs, force);
+  check_output(checkpoint(), inputs, force);
 }
 
 // -- data ----------------------------------------------------------------------------------------------
@@ -188,7 +195,7 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
   TrainResult r;
   r.before = before;
   r.best = {before.name, -INFINITY};
-  Checkpoint checkpoint{options.out + ".train"};
+  Checkpoint checkpoint{options.checkpoint()};
   int64_t epoch = 0, steps = data.batches() * options.epochs;
   std::vector<double> rates;
   for (auto& group : optimizer->param_groups()) rates.push_back(group.options["lr"]);
@@ -247,8 +254,8 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
       r.best_epoch = epoch + 1;
     }
     checkpoint.save(module, *optimizer, epoch + 1, r);
-    fmt::print(stderr, "epoch {}/{}: loss {:.4f}, {} {:.4f}{}\n", epoch + 1, options.epochs,
-               sum / static_cast<double>(data.batches()), s.name, s.value, best ? " (best so far, saved)" : "");
+    say(fmt::format("epoch {}/{}: loss {:.4f}, {} {:.4f}{}", epoch + 1, options.epochs,
+                    sum / static_cast<double>(data.batches()), s.name, s.value, best ? " (best so far, saved)" : ""));
   }
   std::filesystem::remove(checkpoint.path);
   r.epochs = options.epochs;

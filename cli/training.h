@@ -16,11 +16,15 @@ struct TrainOptions {
   std::string model, out, data, validate, optimizer = "adam", schedule = "cosine";
   int64_t epochs = 5, batch = 64, seed = 0;
   double lr = 0, momentum = 0.9, weight_decay = 1e-4;
-  bool flip = false, resume = false, json = false;
+  bool flip = false, resume = false, json = false, force = false;
   int64_t crop = 0;
   DataOptions sampling;
   RunOptions run;
   void add_to(CLI::App& app, int64_t epochs, double lr);
+  // What --resume reads, beside the result.
+  std::string checkpoint() const { return out + ".train"; }
+  // check_output of both.
+  void check_outputs() const;
 };
 
 // Samples for training, and for validation: those of --validate, or the last tenth of the data.

@@ -22,8 +22,18 @@ for package in "${packages[@]}"; do
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
 
-sudo=""
-[ "$(id -u)" = 0 ] || sudo=sudo
+# Without apt, or without the right to use it: say what is to be installed, and by what command.
+sudo=()
+[ "$(id -u)" = 0 ] || sudo=(sudo)
+if ! command -v apt-get >/dev/null; then
+  echo "octet: these Debian 12 packages are missing, and there is no apt-get to install them: ${missing[*]}" >&2
+  exit 1
+fi
+if [ ${#sudo[@]} -gt 0 ] && ! command -v sudo >/dev/null; then
+  echo "octet: Debian packages are missing, and installing them takes root. As root, run once:" >&2
+  echo "  apt-get update && apt-get install -y --no-install-recommends ${missing[*]}" >&2
+  exit 1
+fi
 echo "installing: ${missing[*]}"
-$sudo apt-get update -qq
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+"${sudo[@]}" apt-get update -qq
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

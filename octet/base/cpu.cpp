@@ -1,9 +1,16 @@
 #include "octet/base/cpu.h"
 
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
-#include <thread>
+#include <iterator>
+#include <limits>
+#include <sstream>
 
 #include "octet/base/check_impl.h"
 
@@ -37,7 +44,96 @@ Isa from_environment() {
   return supported_isas().back();
 }
 
+// One hierarchy of cgroups: where it is mounted, and which cgroup of it is the mount's root ("/", or the container's).
+struct CgroupMount {
+  std::string root, point;
+};
+
+// mountinfo writes a space of a path as \040.
+std::string unescape(const std::string& text) {
+  std::string result;
+  for (size_t i = 0; i < text.size(); ++i)
+    if (text[i] == '\\' && i + 3 < text.size()) {
+      result += static_cast<char>(std::strtol(text.substr(i + 1, 3).c_str(), nullptr, 8));
+      i += 3;
+    } else {
+      result += text[i];
+    }
+  return result;
+}
+
+bool has_item(const std::string& list, const std::string& item) {
+  return ("," + list + ",").find("," + item + ",") != std::string::npos;
+}
+
+// "36 35 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu": the hierarchies that may limit CPU time, version 2 and 1.
+std::vector<CgroupMount> cpu_mounts(const std::filesystem::path& root, bool version2) {
+  std::vector<CgroupMount> mounts;
+  std::ifstream in(root / "proc/self/mountinfo");
+  for (std::string line; std::getline(in, line);) {
+    const size_t dash = line.find(" - ");
+    if (dash == std::string::npos) continue;
+    std::istringstream left(line.substr(0, dash)), right(line.substr(dash + 3));
+    std::vector<std::string> fields{std::istream_iterator<std::string>(left), {}};
+    std::string type, source, options;
+    right >> type >> source >> options;
+    if (fields.size() < 5 || (version2 ? type != "cgroup2" : type != "cgroup" || !has_item(options, "cpu"))) continue;
+    mounts.push_back({unescape(fields[3]), unescape(fields[4])});
+  }
+  return mounts;
+}
+
+// The quota of one cgroup's directory, in CPUs.
+double quota_of(const std::filesystem::path& directory, bool version2) {
+  double quota = 0, period = 0;
+  if (version2) {
+    std::string limit;  // "150000 100000", or "max 100000"
+    if (!(std::ifstream(directory / "cpu.max") >> limit >> period)) period = 0;
+    quota = std::strtod(limit.c_str(), nullptr);
+  } else {
+    std::ifstream(directory / "cpu.cfs_quota_us") >> quota;  // -1: none
+    std::ifstream(directory / "cpu.cfs_period_us") >> period;
+  }
+  return quota > 0 && period > 0 ? quota / period : std::numeric_limits<double>::infinity();
+}
+
 }  // namespace
+
+double detail::cgroup_cpus(const std::filesystem::path& root) {
+  double least = std::numeric_limits<double>::infinity();
+  std::ifstream in(root / "proc/self/cgroup");
+  for (std::string line; std::getline(in, line);) {  // "0::/user.slice/job" of version 2, "4:cpu,cpuacct:/job" of 1
+    const size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1), path = line.substr(second + 1);
+    const bool version2 = controllers.empty();
+    if (!version2 && !has_item(controllers, "cpu")) continue;
+    for (const CgroupMount& mount : cpu_mounts(root, version2)) {
+      // Below the mount lies what the path has beyond the mount's root. Of a path that is elsewhere (a container's
+      // mount of its own cgroup, seen from outside) the mount itself is all there is to see.
+      const std::string prefix = mount.root == "/" ? "" : mount.root;
+      const bool below = path == prefix || path.rfind(prefix + "/", 0) == 0;
+      const std::filesystem::path top = root / mount.point.substr(1);
+      std::filesystem::path at = below ? top / path.substr(std::min(path.size(), prefix.size() + 1)) : top;
+      if (!at.has_filename()) at = at.parent_path();
+      // A cgroup is limited by all those around it too.
+      for (; at.native().size() >= top.native().size(); at = at.parent_path()) {
+        least = std::min(least, quota_of(at, version2));
+        if (at == at.parent_path()) break;
+      }
+    }
+  }
+  return least;
+}
+
+int usable_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  // Fails where there are more CPUs than a cpu_set_t holds.
+  const bool known = sched_getaffinity(0, sizeof set, &set) == 0;
+  const double affinity = known ? CPU_COUNT(&set) : static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
+  return std::max(1, static_cast<int>(std::min(affinity, std::ceil(detail::cgroup_cpus()))));
+}
 
 const char* to_string(Isa isa) {
   switch (isa) {
@@ -93,7 +189,7 @@ std::string cpu_description() {
       if (auto colon = line.find(": "); colon != std::string::npos) model = line.substr(colon + 2);
       break;
     }
-  return fmt::format("{}, {} cores, {}", model, std::thread::hardware_concurrency(), to_string(current_isa()));
+  return fmt::format("{}, {} cores, {}", model, usable_cpus(), to_string(current_isa()));
 }
 
 }  // namespace octet

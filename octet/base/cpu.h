@@ -1,6 +1,7 @@
 #pragma once
 // The instruction sets octet has kernels for, and which of them this CPU runs.
 
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +28,16 @@ Isa current_isa();
 
 // Overrides the ISA for the process (tests run every table). Kernels made earlier keep theirs. Thread-safe.
 void set_isa(Isa isa);
+
+// How many CPUs' worth of time the process may use, at least 1: the CPUs that the calling thread may run on, or the
+// quota of its cgroup and of the cgroups around it (cpu.max, cpu.cfs_quota_us) if that is less, rounded up.
+int usable_cpus();
+
+namespace detail {
+// The quota in CPUs (1.5: three CPUs half of the time); infinite if there is none. `root` stands for "/": tests have
+// trees of their own.
+double cgroup_cpus(const std::filesystem::path& root = "/");
+}  // namespace detail
 
 // One line for humans: "AMD EPYC, 2 cores, avx512vnni".
 std::string cpu_description();

@@ -1,6 +1,7 @@
 #include "octet/base/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -199,55 +201,124 @@ void FileWriter::write(const void* data, size_t bytes) {
   position_ += bytes;
 }
 
-void write_file_atomically(const std::filesystem::path& path, const std::function<void(FileWriter&)>& write) {
-  OCTET_CHECK(!path.filename().empty(), io, "{}: cannot write: expected the name of a file", path.string());
+namespace {
+
+// Where a write to `path` goes.
+struct Destination {
+  bool exists = false;
   struct stat status {};
-  bool exists = ::stat(path.c_str(), &status) == 0;
-  OCTET_CHECK(!(exists && S_ISDIR(status.st_mode)), io, "{}: cannot write: it is a directory; give a file name",
-              path.string());
-  if (exists && !S_ISREG(status.st_mode)) {  // a device or a pipe must not be replaced by a file
+  std::filesystem::path target;     // what is replaced: through a symbolic link the file it names, not the link
+  std::filesystem::path directory;  // the target's
+
+  bool replaced() const { return !exists || S_ISREG(status.st_mode); }  // a device or a pipe is written to
+};
+
+Destination destination_of(const std::filesystem::path& path) {
+  OCTET_CHECK(!path.filename().empty(), io, "{}: cannot write: expected the name of a file", path.string());
+  Destination d;
+  d.exists = ::stat(path.c_str(), &d.status) == 0;
+  OCTET_CHECK(d.exists || errno == ENOENT || errno == ENOTDIR, io, "{}: cannot write: {}", path.string(),
+              reason(errno));
+  OCTET_CHECK(!(d.exists && S_ISDIR(d.status.st_mode)), io,
+              "{}: cannot write: it is a directory; give a file name", path.string());
+  std::error_code ignored;
+  if (d.exists) d.target = std::filesystem::canonical(path, ignored);
+  if (d.target.empty()) d.target = path;
+  d.directory = d.target.parent_path().empty() ? "." : d.target.parent_path();
+  OCTET_CHECK(std::filesystem::is_directory(d.directory, ignored), io,
+              "{}: cannot write: there is no directory {}; make it first", path.string(), d.directory.string());
+  return d;
+}
+
+bool is_temporary_name(const std::string& name) {
+  int end = 0;
+  (void)std::sscanf(name.c_str(), ".octet-%*[0-9]-%*[0-9].tmp%n", &end);
+  return end > 0 && end == static_cast<int>(name.size());
+}
+
+// Creates `.octet-PID-N.tmp` in the directory and locks it, for as long as it is open: nobody else removes it then.
+int create_temporary(const std::filesystem::path& directory, std::filesystem::path& name) {
+  static std::atomic<uint64_t> counter{0};
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    name = directory / fmt::format(".octet-{}-{}.tmp", ::getpid(), counter.fetch_add(1));
+    int fd = ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0 && errno == EEXIST) continue;
+    if (fd < 0) return fd;
+    // Somebody who cleans up may have come between: then the lock is taken, or the file is gone. Where a file system has
+    // no locks nobody can take one, so nobody cleans up.
+    struct stat status {};
+    const bool taken = ::flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (!taken && ::fstat(fd, &status) == 0 && status.st_nlink > 0) return fd;
+    ::close(fd);
+  }
+  errno = EEXIST;
+  return -1;
+}
+
+// Temporary files of writers that are gone. What cannot be opened, locked or removed stays.
+void remove_leftovers(const std::filesystem::path& directory) {
+  std::error_code error;
+  for (std::filesystem::directory_iterator i(directory, error), end; !error && i != end; i.increment(error)) {
+    if (!is_temporary_name(i->path().filename().string())) continue;
+    Descriptor file(::open(i->path().c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+    if (file.fd < 0 || ::flock(file.fd, LOCK_EX | LOCK_NB) != 0) continue;
+    // Unless it has been renamed since, and the name is another's now.
+    struct stat opened {}, named {};
+    if (::fstat(file.fd, &opened) == 0 && S_ISREG(opened.st_mode) && ::lstat(i->path().c_str(), &named) == 0 &&
+        named.st_dev == opened.st_dev && named.st_ino == opened.st_ino)
+      ::unlink(i->path().c_str());
+  }
+}
+
+}  // namespace
+
+void check_writable(const std::filesystem::path& path) {
+  const Destination d = destination_of(path);
+  if (!d.replaced()) {
+    OCTET_CHECK(::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) == 0, io, "{}: cannot write: {}", path.string(),
+                reason(errno));
+    return;
+  }
+  // Permissions do not say everything (read-only file systems, quotas, root): it is tried.
+  std::filesystem::path temporary;
+  Descriptor file(create_temporary(d.directory, temporary));
+  OCTET_CHECK(file.fd >= 0, io, "{}: cannot write: {}: {}", path.string(), d.directory.string(), reason(errno));
+  ::unlink(temporary.c_str());
+}
+
+void write_file_atomically(const std::filesystem::path& path, const std::function<void(FileWriter&)>& write) {
+  const Destination d = destination_of(path);
+  if (!d.replaced()) {
     FileWriter writer(path, ::open(path.c_str(), O_WRONLY | O_CLOEXEC));
     OCTET_CHECK(writer.fd_ >= 0, io, "{}: cannot write: {}", path.string(), reason(errno));
     write(writer);
     writer.flush();
     return;
   }
-  // Through a symbolic link the file it names is replaced, not the link.
-  std::error_code ignored;
-  std::filesystem::path target = exists ? std::filesystem::canonical(path, ignored) : path;
-  if (target.empty()) target = path;
-  std::filesystem::path directory = target.parent_path().empty() ? "." : target.parent_path();
-
-  static std::atomic<uint64_t> counter{0};
+  remove_leftovers(d.directory);
   std::filesystem::path temporary;
-  int fd = -1;
-  for (int attempt = 0; attempt < 100; ++attempt) {
-    temporary = directory / fmt::format(".octet-{}-{}.tmp", ::getpid(), counter.fetch_add(1));
-    fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd >= 0 || errno != EEXIST) break;
-  }
-  if (fd < 0) {
-    OCTET_CHECK(errno != ENOENT && errno != ENOTDIR, io, "{}: cannot write: there is no directory {}; make it first",
-                path.string(), directory.string());
-    OCTET_FAIL(io, "{}: cannot write: {}", path.string(), reason(errno));
-  }
+  const int fd = create_temporary(d.directory, temporary);
+  OCTET_CHECK(fd >= 0, io, "{}: cannot write: {}: {}", path.string(), d.directory.string(), reason(errno));
   try {
     FileWriter writer(path, fd);
-    if (exists) (void)!::fchmod(fd, status.st_mode & 07777);  // best effort: another user's file may refuse
+    // Best effort: another user's file may refuse.
+    if (d.exists) (void)!::fchmod(fd, d.status.st_mode & 07777);
     write(writer);
     writer.flush();
     OCTET_CHECK(::fsync(fd) == 0, io, "{}: cannot write: {}", path.string(), reason(errno));
+    // Renamed while a second descriptor holds the lock: who cleans up finds no temporary file that nobody holds.
+    Descriptor lock(::dup(fd));
     writer.fd_ = -1;
     // Some file systems (NFS) report a failed write only here.
     OCTET_CHECK(::close(fd) == 0, io, "{}: cannot write: {}", path.string(), reason(errno));
-    OCTET_CHECK(::rename(temporary.c_str(), target.c_str()) == 0, io, "{}: cannot write: {}", path.string(),
+    OCTET_CHECK(::rename(temporary.c_str(), d.target.c_str()) == 0, io, "{}: cannot write: {}", path.string(),
                 reason(errno));
   } catch (...) {
     ::unlink(temporary.c_str());
     throw;
   }
   // Makes the rename itself survive a power cut. Not all file systems can; the new contents are in place either way.
-  Descriptor parent(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  Descriptor parent(::open(d.directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (parent.fd >= 0) ::fsync(parent.fd);
 }
 

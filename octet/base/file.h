@@ -78,8 +78,16 @@ class FileWriter {
 // directory. The temporary file is removed on failure, also when `write` throws (the exception passes through). An
 // existing file keeps its permissions; a symbolic link keeps pointing where it did; something that is not a regular
 // file (/dev/stdout, a pipe) is written to directly. Errors: io, naming the path and the system's reason.
+//
+// A program that is killed leaves its temporary file, `.octet-PID-N.tmp`. The next write to that directory removes those
+// that no living writer holds (each holds a lock on its own).
 void write_file_atomically(const std::filesystem::path& path, const std::function<void(FileWriter&)>& write);
 void write_file_atomically(const std::filesystem::path& path, const std::string& contents);
+
+// The errors of write_file_atomically that can be known before there is anything to write: no such directory, one that
+// may not be written to, a read-only file system, a name that is too long or a directory's. Makes a temporary file and
+// removes it; what is at `path` stays as it is.
+void check_writable(const std::filesystem::path& path);
 
 // The whole file as a string. Errors as MappedFile::open.
 std::string read_file(const std::filesystem::path& path);

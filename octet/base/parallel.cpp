@@ -16,10 +16,12 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/cpu.h"
 
 namespace octet {
 namespace {
@@ -32,11 +34,6 @@ cpu_set_t allowed_cores() {
   return set;
 }
 
-int usable_cores() {
-  const cpu_set_t set = allowed_cores();
-  return std::max(1, CPU_COUNT(&set));
-}
-
 int initial_threads() {
   if (const char* text = std::getenv("OCTET_NUM_THREADS"); text && *text) {
     char* end = nullptr;
@@ -45,7 +42,7 @@ int initial_threads() {
                 "OCTET_NUM_THREADS={}: expected a whole number from 1 to 1024", text);
     return static_cast<int>(n);
   }
-  return usable_cores();
+  return usable_cpus();
 }
 
 thread_local bool t_inside = false;
@@ -216,8 +213,16 @@ class Team {
 // caller in; any other (a second thread, or a nested call) runs its work inline.
 struct Pool {
   std::mutex mutex;
-  std::atomic<int> threads{0};
+  std::atomic<int> threads{0}, running{0};
+  std::atomic<int> assumed_cpus{0};  // 0: what usable_cpus() says
   std::unique_ptr<Team> team;
+
+  // With the mutex.
+  void set(int n) {
+    running = std::min(n, assumed_cpus > 0 ? assumed_cpus.load() : usable_cpus());
+    threads = n;
+    omp_set_num_threads(running);
+  }
 
   Team& of(int wanted) {
     if (!team || team->threads() != wanted) {
@@ -228,36 +233,53 @@ struct Pool {
   }
 };
 
+void before_fork();
+void after_fork_in_child();
+
 Pool& the_pool() {
-  static Pool pool;
+  static Pool& pool = *[] {
+    static Pool made;
+    pthread_atfork(before_fork, nullptr, after_fork_in_child);
+    return &made;
+  }();
   return pool;
 }
 
-std::atomic<bool> g_openmp{false};
+std::atomic<bool> g_openmp{false};       // parallel_for takes OpenMP's threads
+std::atomic<bool> g_openmp_used{false};  // there may be some
 
 }  // namespace
 
 int num_threads() {
   auto& pool = the_pool();
-  int n = pool.threads.load(std::memory_order_relaxed);
+  int n = pool.threads.load(std::memory_order_acquire);
   if (n == 0) {
     std::lock_guard lock(pool.mutex);
     n = pool.threads.load();
     if (n == 0) {
       n = initial_threads();
-      omp_set_num_threads(n);
-      pool.threads.store(n);
+      pool.set(n);
     }
   }
   return n;
+}
+
+int running_threads() {
+  num_threads();  // sets both, at first
+  return the_pool().running.load(std::memory_order_relaxed);
 }
 
 void set_num_threads(int n) {
   OCTET_CHECK(n >= 1 && n <= 1024, invalid_argument, "set_num_threads({}): expected 1 to 1024", n);
   auto& pool = the_pool();
   std::lock_guard lock(pool.mutex);
-  pool.threads.store(n);
-  omp_set_num_threads(n);
+  pool.set(n);
+}
+
+void detail::assume_cpus(int n) {
+  const int threads = num_threads();
+  the_pool().assumed_cpus = n;
+  set_num_threads(threads);
 }
 
 namespace {
@@ -307,21 +329,35 @@ SleepingTeam& sleeping_team() {
 }
 
 std::atomic<int> g_spinning{0};
+
+// A child has the thread that forked and no other, but all that others left in memory. OpenMP would wait there for threads
+// that do not exist, so its own are ended first (those of the thread that forks; others have theirs): they come back with
+// the next work on either side. Ours are forgotten in the child, with the mutex that one of them may have held.
+void before_fork() {
+  if (!t_inside && g_openmp_used.load(std::memory_order_relaxed)) omp_pause_resource_all(omp_pause_soft);
+}
+
+void after_fork_in_child() {
+  Pool& pool = the_pool();
+  new (&pool.mutex) std::mutex;
+  (void)pool.team.release();  // to end it would be to wait for its threads
+  new (&sleeping_team()) SleepingTeam;
+}
 }  // namespace
 
 void use_openmp_threads() {
-  if (g_spinning.load(std::memory_order_relaxed) == 0 && num_threads() > 1) sleeping_team().start();
+  if (g_spinning.load(std::memory_order_relaxed) == 0 && running_threads() > 1) sleeping_team().start();
   if (g_openmp.load(std::memory_order_relaxed)) return;
   rest_threads();
-  g_openmp = true;
+  g_openmp_used = g_openmp = true;
 }
 
 void use_own_threads() {
   if (!g_openmp.load(std::memory_order_relaxed)) return;
-  if (g_spinning.load(std::memory_order_relaxed) == 0 && num_threads() > 1) {
+  if (g_spinning.load(std::memory_order_relaxed) == 0 && running_threads() > 1) {
     // OpenMP's may still spin for what they did last. They look how to wait only when they begin to: so they are called once more.
     sleeping_team().start();
-#pragma omp parallel num_threads(num_threads())
+#pragma omp parallel num_threads(running_threads())
     {}
   }
   g_openmp = false;
@@ -338,7 +374,7 @@ int64_t wake_cost() {
 }
 
 void start_threads() {
-  const int threads = num_threads();
+  const int threads = running_threads();
   auto& pool = the_pool();
   if (threads == 1 || t_inside || g_openmp.load(std::memory_order_relaxed) || !pool.mutex.try_lock()) return;
   std::lock_guard lock(pool.mutex, std::adopt_lock);
@@ -353,7 +389,7 @@ void rest_threads() {
 }
 
 void detail::parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* context) {
-  int threads = num_threads();
+  int threads = running_threads();
   auto& pool = the_pool();
   if (threads > 1 && !t_inside && pool.mutex.try_lock()) {
     std::lock_guard lock(pool.mutex, std::adopt_lock);

@@ -1,5 +1,8 @@
 #pragma once
 // Threads: one pool of them per process. Results never depend on the number of threads.
+//
+// fork() is fine between calls: the child starts threads of its own when it needs them. A fork from inside a task of
+// parallel_for is for exec or _exit only.
 
 #include <cstddef>
 #include <cstdint>
@@ -7,9 +10,13 @@
 
 namespace octet {
 
-// Threads used by parallel_for and by oneDNN, the caller included. Starts as OCTET_NUM_THREADS, or the number of
-// cores the process may run on.
+// For how many threads work is divided, the caller included. Starts as OCTET_NUM_THREADS, or usable_cpus() (base/cpu.h):
+// the CPUs that affinity and the cgroup's quota leave to the process.
 int num_threads();
+
+// How many of them run at once, in parallel_for and in oneDNN: num_threads(), but never more than usable_cpus() was when
+// the number was set. More would only take the CPUs from each other.
+int running_threads();
 
 // Sets it; n >= 1, else Error. Takes effect for work started later. Must not be called from inside parallel_for.
 void set_num_threads(int n);
@@ -42,6 +49,8 @@ class SpinningThreads {
 int64_t wake_cost();
 
 namespace detail {
+// For tests: as if the process could use so many CPUs from now on; 0: as many as it can.
+void assume_cpus(int n);
 void parallel_run(int64_t tasks, void (*call)(void*, int64_t), void* context);
 }
 

@@ -53,7 +53,7 @@ int threads_for(const std::string& op, const std::vector<Shape>& inputs, const s
   } else {
     work = 16 * elements(inputs[0]);
   }
-  return work < 1e6 ? 1 : num_threads();
+  return work < 1e6 ? 1 : running_threads();
 }
 
 ConvDims::ConvDims(const OpSpec& spec) {

@@ -1,9 +1,12 @@
 #include "octet/base/file.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <fstream>
 #include <thread>
 
@@ -198,6 +201,97 @@ TEST(WriteFile, TakesNamesWithoutADirectory) {
   write_file_atomically("a", "x");
   std::filesystem::current_path(before);
   EXPECT_EQ(slurp(dir / "a"), "x");
+}
+
+TEST(WriteFile, LeftoversOfDeadWritersAreRemoved) {
+  TempDir dir;
+  spill(dir / ".octet-4194304-0.tmp", "left by a killed run");
+  spill(dir / ".octet-1-17.tmp", "that process is another now");
+  for (const char* others : {".octet-1.tmp", ".octet-1-2.tmp2", "octet-1-2.tmp", ".octet- 1-2.tmp", ".octet-a-2.tmp", "x.tmp"})
+    spill(dir / others, "not ours");
+  std::filesystem::create_symlink("x.tmp", dir / ".octet-5-5.tmp");
+  std::filesystem::create_directory(dir / ".octet-6-6.tmp");
+  ASSERT_EQ(mkfifo((dir / ".octet-7-7.tmp").c_str(), 0600), 0);
+  write_file_atomically(dir / "a", "new");
+  EXPECT_FALSE(std::filesystem::exists(dir / ".octet-4194304-0.tmp"));
+  EXPECT_FALSE(std::filesystem::exists(dir / ".octet-1-17.tmp"));
+  EXPECT_EQ(count_files(dir.path()), 10u);
+  EXPECT_EQ(slurp(dir / "x.tmp"), "not ours");
+}
+
+TEST(WriteFile, AKilledWritersLeftoverGoesALivingOnesStays) {
+  TempDir dir;
+  int ready[2], never[2];
+  ASSERT_EQ(pipe(ready) + pipe(never), 0);
+  const pid_t pid = fork();
+  if (pid == 0) {
+    close(never[1]);
+    write_file_atomically(dir / "slow", [&](FileWriter& file) {
+      file.write(std::string(100000, 'x'));
+      char c = 'r';
+      (void)!::write(ready[1], &c, 1);
+      (void)!::read(never[0], &c, 1);  // until killed
+    });
+    _exit(0);
+  }
+  char c;
+  ASSERT_EQ(::read(ready[0], &c, 1), 1);
+  write_file_atomically(dir / "a", "one");
+  EXPECT_EQ(count_files(dir.path()), 2u) << "a and what the other writes";
+  kill(pid, SIGKILL);
+  waitpid(pid, nullptr, 0);
+  EXPECT_EQ(count_files(dir.path()), 2u);
+  write_file_atomically(dir / "a", "two");
+  EXPECT_EQ(count_files(dir.path()), 1u);
+  for (int fd : {ready[0], ready[1], never[0], never[1]}) close(fd);
+}
+
+TEST(WriteFile, ManyWritersInOneDirectoryDoNotDisturbEachOther) {
+  TempDir dir;
+  std::vector<std::thread> writers;
+  for (int t = 0; t < 4; ++t)
+    writers.emplace_back([&, t] {
+      for (int i = 0; i < 25; ++i)
+        EXPECT_NO_THROW(write_file_atomically(dir / std::to_string(t), std::string(70000, static_cast<char>('a' + t))));
+    });
+  for (auto& w : writers) w.join();
+  EXPECT_EQ(count_files(dir.path()), 4u);
+  for (int t = 0; t < 4; ++t) EXPECT_EQ(slurp(dir / std::to_string(t)), std::string(70000, static_cast<char>('a' + t)));
+}
+
+// A full disk, in little: the system refuses to let files grow further.
+TEST(WriteFile, ARefusedWriteLeavesTheTargetUntouched) {
+  TempDir dir;
+  spill(dir / "a", "old");
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit small = before;
+  small.rlim_cur = 100000;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  expect_error(ErrorCode::io, {"a: cannot write", "File too large"}, [&] { write_file_atomically(dir / "a", std::string(300000, 'x')); });
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(slurp(dir / "a"), "old");
+  EXPECT_EQ(count_files(dir.path()), 1u);
+}
+
+TEST(CheckWritable, SaysBeforehandWhatAWriteWouldSay) {
+  TempDir dir;
+  EXPECT_NO_THROW(check_writable(dir / "a"));
+  EXPECT_NO_THROW(check_writable("/dev/null"));
+  expect_error(ErrorCode::io, {"no/a: cannot write", "no directory", "make it first"}, [&] { check_writable(dir / "no/a"); });
+  expect_error(ErrorCode::io, {"is a directory"}, [&] { check_writable(dir.path()); });
+  expect_error(ErrorCode::io, {"name of a file"}, [&] { check_writable(""); });
+  expect_error(ErrorCode::io, {"File name too long"}, [&] { check_writable(dir / std::string(300, 'n')); });
+  EXPECT_EQ(count_files(dir.path()), 0u);
+  // Permissions let root write everywhere, but a file system may have its reasons: the kernel's own.
+  expect_error(ErrorCode::io, {"/proc/self/fdinfo/a: cannot write: /proc/self/fdinfo: "}, [] { check_writable("/proc/self/fdinfo/a"); });
+  if (geteuid() != 0) {
+    std::filesystem::permissions(dir.path(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
+    expect_error(ErrorCode::io, {"a: cannot write", "Permission denied", "check the permissions"}, [&] { check_writable(dir / "a"); });
+    std::filesystem::permissions(dir.path(), std::filesystem::perms::owner_all);
+  }
 }
 
 TEST(WriteFile, ErrorsSayWhat) {

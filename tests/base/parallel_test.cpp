@@ -1,24 +1,58 @@
 #include "octet/base/parallel.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <functional>
 #include <mutex>
 #include <set>
 #include <thread>
 #include <vector>
 
+#include "octet/base/cpu.h"
 #include "tests/expect_error.h"
 
 namespace octet {
 namespace {
 
-// Sets the number of threads for a test and puts it back.
+// Sets the number of threads for a test, which run also where there are fewer CPUs, and puts it back.
 struct Threads {
   int before = num_threads();
-  explicit Threads(int n) { set_num_threads(n); }
-  ~Threads() { set_num_threads(before); }
+  explicit Threads(int n) {
+    detail::assume_cpus(n);
+    set_num_threads(n);
+  }
+  ~Threads() {
+    detail::assume_cpus(0);
+    set_num_threads(before);
+  }
 };
+
+// The threads that come to 64 tasks, each of which waits a moment for others.
+size_t threads_seen() {
+  std::mutex mutex;
+  std::set<std::thread::id> ids;
+  parallel_for(64, [&](int64_t) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::lock_guard lock(mutex);
+    ids.insert(std::this_thread::get_id());
+  });
+  return ids.size();
+}
+
+// What fn returns in a child; -1 if the child does not end within 20 seconds or ends otherwise.
+int in_child(const std::function<int()>& fn) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    alarm(20);
+    _exit(fn());
+  }
+  int status = 0;
+  return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
 
 TEST(Parallel, RunsEveryTaskOnce) {
   for (int threads : {1, 2, 3, 8}) {
@@ -141,6 +175,48 @@ TEST(Parallel, RangesCoverEverythingInOrderAndAreCoarse) {
         EXPECT_EQ(at, n) << n << " by " << grain;
       }
   }
+}
+
+TEST(Parallel, NoMoreThreadsRunThanThereAreCpus) {
+  Threads scope(64);
+  detail::assume_cpus(2);
+  EXPECT_EQ(num_threads(), 64);
+  EXPECT_EQ(running_threads(), 2);
+  EXPECT_LE(threads_seen(), 2u);
+  detail::assume_cpus(1);
+  EXPECT_EQ(threads_seen(), 1u);
+  detail::assume_cpus(0);
+  EXPECT_EQ(running_threads(), std::min(64, usable_cpus()));
+}
+
+TEST(ParallelFork, AChildHasThreadsOfItsOwn) {
+  for (bool openmp : {false, true}) {
+    Threads scope(3);
+    if (openmp) use_openmp_threads();
+    EXPECT_GT(threads_seen(), 1u);
+    // Twice, and a child of a child; the parent's go on.
+    for (int round = 0; round < 2; ++round) {
+      EXPECT_EQ(in_child([] {
+                  const bool several = threads_seen() > 1;
+                  return several && in_child([] { return threads_seen() > 1 ? 7 : 8; }) == 7 ? 7 : 8;
+                }),
+                7)
+          << (openmp ? "OpenMP's" : "our own");
+      EXPECT_GT(threads_seen(), 1u);
+    }
+    use_own_threads();
+  }
+}
+
+TEST(ParallelFork, AlsoWhileAnotherThreadWorks) {
+  Threads scope(2);
+  std::atomic<bool> stop{false};
+  std::thread other([&] {
+    while (!stop) parallel_for(4, [](int64_t) { std::this_thread::sleep_for(std::chrono::microseconds(50)); });
+  });
+  for (int round = 0; round < 20; ++round) EXPECT_EQ(in_child([] { return threads_seen() == 2 ? 7 : 8; }), 7);
+  stop = true;
+  other.join();
 }
 
 TEST(Parallel, RejectsImpossibleThreadCounts) {

@@ -201,7 +201,7 @@ TEST(CliBadInput, OutputsThatCannotBeWritten) {
       run_octet({"run", kNet, "--input", "images=" + (dir / "x.npy").string(), "--output", dir / "none/y.npz"}), 1,
       {"none/y.npz", "no directory"});
   expect_failure(run_octet({"convert", kNet, dir / "taken.octet"}), 1, {"taken.octet", "directory"});
-  expect_failure(run_octet({"convert", kNet, dir / "full.octet"}), 1,
+  expect_failure(run_octet({"convert", kNet, dir / "full.octet", "--force"}), 1,
                  {"full.octet", "No space left", "free some space"});
   EXPECT_EQ(count_files(dir.path()), 3u);
 }

@@ -121,3 +121,18 @@ TEST(Layering, IntrinsicsStayOnTheKernelFloor) {
     for (const std::string& include : includes(file)) EXPECT_EQ(include.find("intrin.h"), std::string::npos) << file;
   }
 }
+
+// fmt::print to standard error and std::cerr's kin may throw, or leave a line unwritten and go on: messages go by
+// octet::cli::say, and the library has no messages of its own.
+TEST(Layering, NothingButSayWritesToStandardError) {
+  auto files = sources();
+  for (const auto& entry : fs::directory_iterator("cli")) files.push_back(entry.path());
+  for (const fs::path& file : files) {
+    std::ifstream in(file);
+    for (std::string line; std::getline(in, line);) {
+      if (line.find("//") != std::string::npos) line.resize(line.find("//"));
+      for (const char* word : {"stderr", "std::cerr", "std::clog", "perror("})
+        EXPECT_EQ(line.find(word), std::string::npos) << file << ": " << line;
+    }
+  }
+}

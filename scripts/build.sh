@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Builds the targets given, or everything, in build/ (PRESET=asan: in build-asan/, and so on), which is configured at first.
+# With --directory it only says which directory that is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+preset=${PRESET:-release}
+directory=build
+[ "$preset" = release ] || directory=build-$preset
+if [ "${1:-}" = --directory ]; then
+  echo "$directory"
+  exit
+fi
+[ -f "$directory/build.ninja" ] || cmake --preset "$preset" --log-level=WARNING
+cmake --build "$directory" ${JOBS:+-j "$JOBS"} ${1:+--target "$@"}

@@ -42,14 +42,14 @@ graph::Graph load_model(const std::filesystem::path& path) {
   if (path.extension() == ".octet") {
     std::vector<std::string> notes;
     graph::Graph graph = io::load_octet(path, &notes);
-    for (const std::string& note : notes) fmt::print(stderr, "octet: note: {}\n", note);
+    for (const std::string& note : notes) say(fmt::format("octet: note: {}", note));
     return graph;
   }
   return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path)));
 }
 
 void print_warnings(const runtime::Program& program) {
-  for (const std::string& w : program.warnings()) fmt::print(stderr, "octet: warning: {}\n", w);
+  for (const std::string& w : program.warnings()) say(fmt::format("octet: warning: {}", w));
 }
 
 void save_model(const graph::Graph& graph, const std::filesystem::path& path) {

@@ -66,7 +66,7 @@ void run(const Options& o) {
                 {"peak_rss_mb", peak_rss_mb()}});
     return;
   }
-  for (const std::string& w : report.warnings) fmt::print(stderr, "octet: warning: {}\n", w);
+  for (const std::string& w : report.warnings) say(fmt::format("octet: warning: {}", w));
   fmt::print("{}: {} of {} operators on codes, weights of {} bits\n", o.out, report.quantized(), report.entries.size(),
              o.weight_bits);
   for (const auto& e : report.left_float()) fmt::print("  stays float: {} ({}): {}\n", e.node, e.op, e.reason);

@@ -1,5 +1,5 @@
 #pragma once
-// ONNX models in. Opsets 7 to 17 as PyTorch, Keras and ONNX Runtime's tools write them, float or quantized (QDQ,
+// ONNX models in. Opsets 7 to 23 as PyTorch, Keras and ONNX Runtime's tools write them, float or quantized (QDQ,
 // QOperator).
 //
 //   graph::Graph g = io::import_onnx("resnet18.onnx");
@@ -8,7 +8,8 @@
 // gone, batch norms folded into convolutions, the scattered layer norm and GELU of exporters made one operator again.
 // Values and inputs keep their ONNX names; a node's scope is the ONNX node's name. Symbolic dimensions ("N") stay
 // symbolic. QuantizeLinear and DequantizeLinear become `quantize` and `dequantize`; int8 weights become quantized
-// constants. float16, bfloat16 and float64 are storage types: such inputs and outputs keep their dtype, arithmetic is
+// constants. Codes of other types (16 bits, blocks with a scale each, scales that data decides) are plain integers and
+// their arithmetic is spelled out. If becomes the branch it takes, or a choice between both. float16, bfloat16 and float64 are storage types: such inputs and outputs keep their dtype, arithmetic is
 // float32.
 
 #include <filesystem>

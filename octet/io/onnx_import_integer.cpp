@@ -194,7 +194,7 @@ int64_t packed_bits(const uint8_t* row, int64_t i, int64_t bits) {
 Tensor unpack_blocks(const NodeView& n, const Tensor& b, const Tensor& scales, const Tensor& zeros) {
   const int64_t rows = n.get_int("N", 0), k = n.get_int("K", 0), bits = n.get_int("bits", 4),
                 block = n.get_int("block_size", 0);
-  if (rows < 1 || k < 1 || block < 1 || rows > 1 << 28 || k > 1 << 28)
+  if (rows < 1 || k < 1 || block < 1 || rows > 1 << 28 || k > 1 << 28 || block > 1 << 28)
     n.fail(ErrorCode::corrupt, "N={}, K={}, block_size={}: expected positive sizes", rows, k, block);
   if ((bits != 2 && bits != 4 && bits != 8) || block * bits % 8 != 0)
     n.unsupported("blocks of {} codes of {} bits", block, bits);

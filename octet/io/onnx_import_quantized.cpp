@@ -43,6 +43,20 @@ std::optional<PlainCodes> plain_codes_of(DType dtype, int32_t narrow) {
   return std::nullopt;
 }
 
+// The axis along which scales of shape `v` lie in blocks; Error if they do not fit the data.
+int64_t axis_of_blocks(const NodeView& n, const TensorType& v, int64_t axis, int64_t block, const std::vector<Dim>& dims) {
+  const auto rank = static_cast<int64_t>(dims.size());
+  const int64_t d = axis_of(n, axis, rank);
+  const Dim& along = dims[static_cast<size_t>(d)];
+  if (!along.known()) n.unsupported("blocks along a dimension '{}' known only at run time", along.name());
+  std::vector<Dim> expected = dims;
+  expected[static_cast<size_t>(d)] = Dim((along.size() + block - 1) / block);
+  if (v.dims != expected)
+    n.fail(ErrorCode::corrupt, "scales of shape {} for blocks of {} along axis {} of size {}", to_string(v), block, d,
+           along.size());
+  return d;
+}
+
 // A scale or zero point as it broadcasts over data of dims `dims`: one number, one for each slice along `axis`, or one
 // for each block of `block` of them.
 ValPtr over_data(Importer& im, const NodeView& n, ValPtr v, int64_t axis, int64_t block, const std::vector<Dim>& dims) {
@@ -59,10 +73,7 @@ ValPtr over_data(Importer& im, const NodeView& n, ValPtr v, int64_t axis, int64_
     shape[static_cast<size_t>(d)] = -1;
     return im.call(n, "reshape", {v}, {{"shape", shape}});
   }
-  if (!along.known()) n.unsupported("blocks along a dimension '{}' known only at run time", along.name());
-  if (v->rank() != rank || v->dims()[static_cast<size_t>(d)] != Dim((along.size() + block - 1) / block))
-    n.fail(ErrorCode::corrupt, "scales of shape {} for blocks of {} along axis {} of size {}", to_string(v->type), block, d,
-           along.size());
+  axis_of_blocks(n, v->type, axis, block, dims);
   std::vector<int64_t> index;
   for (int64_t i = 0; i < along.size(); ++i) index.push_back(i / block);
   ValPtr places = constant_val(n.output(0) + ".blocks", Tensor::from(index, {along.size()}));
@@ -134,6 +145,23 @@ ValPtr dequantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const 
   return im.call(n, "mul", {y, over_data(im, n, scale, axis, block, x->dims())});
 }
 
+// The numbers of constant codes with a scale, and perhaps a zero point, per block.
+Tensor dequantized_blocks(const Tensor& codes, const Tensor& scale, const Tensor& zero, int64_t d, int64_t block) {
+  const Tensor q = codes.to(DType::float32).contiguous(), s = scale.to(DType::float32).contiguous();
+  const Tensor z = zero.defined() ? zero.to(DType::float32).contiguous() : Tensor::zeros(s.shape());
+  Tensor y = Tensor::empty(q.shape());
+  const Shape& shape = q.shape();
+  const int64_t along = shape[static_cast<size_t>(d)], blocks = s.size(d), inner = numel({shape.begin() + d + 1, shape.end()});
+  const int64_t rows = inner > 0 ? q.numel() / inner : 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t from = (row / along * blocks + row % along / block) * inner;
+    for (int64_t i = 0; i < inner; ++i)
+      y.data<float>()[row * inner + i] =
+          (q.data<float>()[row * inner + i] - z.data<float>()[from + i]) * s.data<float>()[from + i];
+  }
+  return y;
+}
+
 // The float value of x's codes.
 ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& scale, const ValPtr& zero,
                        int64_t axis, int64_t block) {
@@ -146,6 +174,11 @@ ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const V
   const bool known = scale->constant.defined() && (!zero || zero->constant.defined());
   const auto is_uint16 = [](const ValPtr& v) { return v && v->narrow == onnx::TensorProto::UINT16; };
   const bool sixteen = is_uint16(x) || is_uint16(zero) || code == DType::int16;
+  if (known && block != 0 && x->is_constant() && !x->type.is_quantized() && scale->rank() > 0) {
+    const int64_t d = axis_of_blocks(n, scale->type, axis, block, x->dims());
+    if (zero) axis_of_blocks(n, zero->type, axis, block, x->dims());
+    return constant_val("", dequantized_blocks(x->constant, scale->constant, zero ? zero->constant : Tensor(), d, block));
+  }
   if (!known || sixteen || block != 0) return dequantize_plain(im, n, x, scale, zero, axis, block);
   DType dtype = quantized_of(n, code);
   QuantizerPtr q = read_quantizer(n, scale->constant, zero ? zero->constant : Tensor(), axis, x->dims(), dtype);

@@ -144,6 +144,8 @@ double weight_at(double d, const Modes& modes) {
 // With antialias the weights are stretched by as much as the image is made smaller.
 Taps taps(int64_t n_in, int64_t n_out, const Resize& r, const Modes& modes) {
   const double stretch = modes.antialias ? std::max(1.0, r.numerator / r.denominator) : 1;
+  OCTET_CHECK(stretch <= 1 << 20, invalid_argument, "interpolate: antialias at a scale of {}; expected 1e-6 or more",
+              1 / stretch);
   const auto reach = static_cast<int64_t>(std::ceil((modes.mode == "linear" ? 1 : 2) * stretch));
   Taps t{2 * reach, {}, {}};
   std::vector<double> weights(t.count);

@@ -174,7 +174,11 @@ struct Run {
 
     const int64_t width = at.gates * hidden, h_width = reset_before ? 2 * hidden : width;
     std::vector<int64_t> lengths;
-    if (c.has(at.lengths())) lengths = c[at.lengths()].contiguous().to_vector<int64_t>();
+    if (c.has(at.lengths())) {
+      lengths = c[at.lengths()].contiguous().to_vector<int64_t>();
+      OCTET_CHECK(std::ssize(lengths) == batch, invalid_argument, "{}: {} lengths for a batch of {}", c.op().name(),
+                  lengths.size(), batch);
+    }
     for (int64_t length : lengths)
       OCTET_CHECK(length >= 0 && length <= steps, invalid_argument, "{}: a sequence of length {} among {} steps",
                   c.op().name(), length, steps);

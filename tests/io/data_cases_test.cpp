@@ -383,7 +383,7 @@ TEST(DataCases, UnusedOutlierSlopeCostsNothing) {
   check("prelu-unused-outlier-slope.1c11", 25, "conv2d");
 }
 
-TEST(DataCases, ConcatThatErasesAnOperandIsNamed) {
+TEST(DataCases, ConcatOfInputs) {
   OCTET_NEED_CASE("concat-inputs.only");
   check_float("concat-inputs.only");
 }

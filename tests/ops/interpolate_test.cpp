@@ -174,6 +174,13 @@ TEST(InterpolateTypes, SymbolicDimsPass) {
   EXPECT_EQ(infer_text("interpolate", {"Byte(N, 3, 4, 4)"}, {{"size", Ints{8, 8}}}), "Byte(N, 3, 8, 8)");
 }
 
+TEST(Interpolate, AntialiasHasALimit) {
+  expect_error(ErrorCode::invalid_argument, {"antialias", "1e-6"}, [] {
+    ops::call("interpolate", {Tensor::ones({1, 1, 2})},
+              {{"size", Ints{1}}, {"scales", Doubles{1e-300}}, {"mode", "linear"}, {"antialias", true}});
+  });
+}
+
 TEST(InterpolateTypes, ErrorsSayWhatIsExpected) {
   auto fails = [](const std::string& x, const Attrs& attrs, const std::vector<std::string>& parts) {
     expect_error(ErrorCode::invalid_argument, parts, [&] { infer_text("interpolate", {x}, attrs); });

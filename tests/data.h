@@ -26,7 +26,8 @@ inline std::filesystem::path cases_dir() { return data_dir() / ".." / "cases"; }
                << "that has it"
 
 // The same for a file of cases_dir().
-#define OCTET_NEED_CASE(name)                                                                                      \
-  if (!std::filesystem::exists(::octet::testing::cases_dir() / (name)))                                            \
-  GTEST_SKIP() << "no " << (::octet::testing::cases_dir() / (name)).string() << "; set OCTET_DATA to the directory " \
+#define OCTET_NEED_CASE(name)                                                \
+  if (!std::filesystem::exists(::octet::testing::cases_dir() / (name)))      \
+  GTEST_SKIP() << "no " << (::octet::testing::cases_dir() / (name)).string() \
+               << "; set OCTET_DATA to the directory "                       \
                << "beside it"

@@ -19,7 +19,8 @@ std::string shorten(std::string text) {
   return text;
 }
 
-// Takes the parser's events and builds the value, checking the limits on the way. The parser itself does not recurse.
+// Takes the parser's events and builds the value, checking the limits on the way. The parser itself
+// does not recurse.
 class Builder {
  public:
   Builder(const std::string& who, ErrorCode code) : who_(who), code_(code) {}
@@ -29,7 +30,8 @@ class Builder {
   bool boolean(bool value) { return add(value); }
   bool number_integer(int64_t value) { return add(value); }
   bool number_unsigned(uint64_t value) {
-    if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) fail(fmt::format("the number {} is out of range", value));
+    if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+      fail(fmt::format("the number {} is out of range", value));
     return add(value);
   }
   bool number_float(double value, const std::string&) { return add(value); }
@@ -46,14 +48,15 @@ class Builder {
     return true;
   }
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& e) {
-    std::string what = e.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
+    // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
+    std::string what = e.what();
     if (size_t end = what.find("] "); end != std::string::npos) what = what.substr(end + 2);
     fail(fmt::format("not valid JSON at byte {}: {}", position, shorten(what)));
   }
 
  private:
   struct Level {
-    Json* value;                               // an object or array that is open
+    Json* value;                                   // an object or array that is open
     Json::object_t::value_type* member = nullptr;  // of an object: the one that is read
   };
 
@@ -71,7 +74,8 @@ class Builder {
     return true;
   }
   bool open(Json value) {
-    if (levels_.size() >= kMaxJsonDepth) fail(fmt::format("nests deeper than {} levels", kMaxJsonDepth));
+    if (levels_.size() >= kMaxJsonDepth)
+      fail(fmt::format("nests deeper than {} levels", kMaxJsonDepth));
     levels_.push_back({&place(std::move(value))});
     return true;
   }
@@ -106,7 +110,9 @@ class Builder {
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& who, ErrorCode code) {
-  if (text.size() > kMaxJsonBytes) fail(code, fmt::format("{}: {} bytes of JSON; expected at most {}", who, text.size(), kMaxJsonBytes));
+  if (text.size() > kMaxJsonBytes)
+    fail(code,
+         fmt::format("{}: {} bytes of JSON; expected at most {}", who, text.size(), kMaxJsonBytes));
   Builder builder(who, code);
   Json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();

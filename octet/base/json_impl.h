@@ -1,6 +1,7 @@
 #pragma once
-// JSON from outside: the one reader of every format that has some (.octet and safetensors headers, qconfig mappings, backend
-// configs, --config), with one set of limits. Not public: it brings in nlohmann-json, which parses.
+// JSON from outside: the one reader of every format that has some (.octet and safetensors headers,
+// qconfig mappings, backend configs, --config), with one set of limits. Not public: it brings in
+// nlohmann-json, which parses.
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -11,16 +12,20 @@
 
 namespace octet {
 
-using Json = nlohmann::json;                 // what is read: a member is found in logarithmic time
-using OrderedJson = nlohmann::ordered_json;  // what is written: members stay in the order they were put in
+// What is read: a member is found in logarithmic time.
+using Json = nlohmann::json;
+// What is written: members stay in the order they were put in.
+using OrderedJson = nlohmann::ordered_json;
 
-// What a text may be. Our formats nest 6 deep at most. Reading takes time linear in the text and less than 1 GB of memory.
+// What a text may be. Our formats nest 6 deep at most. Reading takes time linear in the text and
+// less than 1 GB of memory.
 constexpr size_t kMaxJsonBytes = 100'000'000;  // the limit of the official safetensors reader
 constexpr int kMaxJsonDepth = 64;
 constexpr size_t kMaxJsonValues = size_t{1} << 22;
 
-// The value of a JSON text. Errors of `code`, beginning with `who` and naming the field: what is not JSON or not UTF-8, beyond the
-// limits above, a name that occurs twice in an object, a number beyond the range of double or, if whole, of int64.
+// The value of a JSON text. Errors of `code`, beginning with `who` and naming the field: what is
+// not JSON or not UTF-8, beyond the limits above, a name that occurs twice in an object, a number
+// beyond the range of double or, if whole, of int64.
 Json parse_json(std::string_view text, const std::string& who, ErrorCode code = ErrorCode::corrupt);
 
 // The value of a JSON file. Errors: not_found and io as MappedFile::open; corrupt as above.

@@ -49,11 +49,12 @@ std::string did_you_mean(std::string_view name, const std::vector<std::string>& 
   return near.empty() ? "" : fmt::format("; did you mean '{}'?", fmt::join(near, "', '"));
 }
 
-// -- patterns ------------------------------------------------------------------------------------------
+// -- patterns ------------------------------------------------------------------------------------
 
 struct Regex::Compiled {
   re2::RE2 re;
-  Compiled(std::string_view expression, const re2::RE2::Options& options) : re({expression.data(), expression.size()}, options) {}
+  Compiled(std::string_view expression, const re2::RE2::Options& options)
+      : re({expression.data(), expression.size()}, options) {}
 };
 
 namespace {
@@ -68,7 +69,8 @@ bool search(const re2::RE2& re, std::string_view text, re2::RE2::Anchor anchor) 
   return re.Match({text.data(), text.size()}, 0, text.size(), anchor, nullptr, 0);
 }
 
-// The end of the set that begins at glob[open] = '[', or npos if it does not end: then '[' is an ordinary character.
+// The end of the set that begins at glob[open] = '[', or npos if it does not end: then '[' is an
+// ordinary character.
 size_t set_end(std::string_view glob, size_t open) {
   size_t at = open + 1;
   if (at < glob.size() && (glob[at] == '!' || glob[at] == '^')) ++at;
@@ -86,13 +88,15 @@ std::string from_glob(std::string_view glob) {
       re += '.';
     } else if (glob[i] == '\\' && i + 1 < glob.size()) {
       literal(glob[++i]);
-    } else if (size_t end = glob[i] == '[' ? set_end(glob, i) : std::string_view::npos; end != std::string_view::npos) {
+    } else if (size_t end = glob[i] == '[' ? set_end(glob, i) : std::string_view::npos;
+               end != std::string_view::npos) {
       re += '[';
       size_t at = i + 1;
       if (glob[at] == '!' || glob[at] == '^') re += '^', ++at;
       for (; at < end; ++at) {
         const auto byte = static_cast<unsigned char>(glob[at]);
-        re += byte == '-' || std::isalnum(byte) ? std::string(1, glob[at]) : fmt::format("\\x{:02x}", byte);
+        re += byte == '-' || std::isalnum(byte) ? std::string(1, glob[at])
+                                                : fmt::format("\\x{:02x}", byte);
       }
       re += ']';
       i = end;
@@ -105,14 +109,20 @@ std::string from_glob(std::string_view glob) {
 
 }  // namespace
 
-Regex::Regex(std::string_view expression) : compiled_(std::make_shared<Compiled>(expression, quiet())) {
+Regex::Regex(std::string_view expression)
+    : compiled_(std::make_shared<Compiled>(expression, quiet())) {
   OCTET_CHECK(compiled_->re.ok(), invalid_argument,
-              "'{}' is not a regular expression: {} (the syntax is RE2's: no lookaround, no backreferences)", expression,
-              compiled_->re.error());
+              "'{}' is not a regular expression: {} (the syntax is RE2's: no lookaround, no "
+              "backreferences)",
+              expression, compiled_->re.error());
 }
 
-bool Regex::found_in(std::string_view text) const { return search(compiled_->re, text, re2::RE2::UNANCHORED); }
-bool Regex::begins(std::string_view text) const { return search(compiled_->re, text, re2::RE2::ANCHOR_START); }
+bool Regex::found_in(std::string_view text) const {
+  return search(compiled_->re, text, re2::RE2::UNANCHORED);
+}
+bool Regex::begins(std::string_view text) const {
+  return search(compiled_->re, text, re2::RE2::ANCHOR_START);
+}
 
 NamePattern::NamePattern(std::string_view pattern) : exact_(pattern) {
   if (pattern.starts_with("re:")) {
@@ -133,7 +143,8 @@ NamePattern::NamePattern(std::string_view pattern) : exact_(pattern) {
 
 bool NamePattern::matches(std::string_view name) const {
   if (!exact_.starts_with("re:") && name == exact_) return true;
-  return compiled_ && search(compiled_->re, name, whole_ ? re2::RE2::ANCHOR_BOTH : re2::RE2::UNANCHORED);
+  return compiled_ &&
+         search(compiled_->re, name, whole_ ? re2::RE2::ANCHOR_BOTH : re2::RE2::UNANCHORED);
 }
 
 std::string human_bytes(double bytes) {

@@ -8,16 +8,16 @@
 
 namespace octet {
 
-// The known names closest to a mistyped one (edit distance up to a third of its length), nearest first, at most `most`. Names of more
-// than 200 bytes are near nothing.
+// The known names closest to a mistyped one (edit distance up to a third of its length), nearest
+// first, at most `most`. Names of more than 200 bytes are near nothing.
 std::vector<std::string> nearest_names(std::string_view name, const std::vector<std::string>& known, size_t most = 3);
 
 // "; did you mean 'conv1', 'conv2'?", or "" where nothing is near.
 std::string did_you_mean(std::string_view name, const std::vector<std::string>& known);
 
-// A regular expression in the syntax of RE2 (https://github.com/google/re2/wiki/Syntax: Perl's without lookaround and
-// backreferences), compiled once. Matching takes time linear in the text, whatever the expression, and may be done by several
-// threads at once.
+// A regular expression in the syntax of RE2 (https://github.com/google/re2/wiki/Syntax: Perl's
+// without lookaround and backreferences), compiled once. Matching takes time linear in the text,
+// whatever the expression, and may be done by several threads at once.
 class Regex {
  public:
   // Error invalid_argument, saying what is wrong, for a malformed expression.
@@ -33,8 +33,8 @@ class Regex {
   std::shared_ptr<const Compiled> compiled_;
 };
 
-// How nodes and modules are named everywhere: an exact name, a glob (* ? [...], over the whole name), or "re:EXPRESSION" (a
-// Regex, found anywhere in the name).
+// How nodes and modules are named everywhere: an exact name, a glob (* ? [...], over the whole
+// name), or "re:EXPRESSION" (a Regex, found anywhere in the name).
 class NamePattern {
  public:
   // Error invalid_argument for a malformed expression.

@@ -28,7 +28,8 @@ class Fields {
     try {
       return raw(name).get<T>();
     } catch (const nlohmann::json::exception&) {
-      OCTET_FAIL(corrupt, "{}: '{}' is {}, not of the expected type", where_, name, brief(raw(name)));
+      OCTET_FAIL(corrupt, "{}: '{}' is {}, not of the expected type", where_, name,
+                 brief(raw(name)));
     }
   }
   template <typename T>
@@ -46,8 +47,8 @@ class Fields {
     OCTET_CHECK(list.is_array(), corrupt, "{}: '{}' is not a list", where_, name);
     std::vector<int64_t> result;
     for (const Json& item : list) {
-      OCTET_CHECK(item.is_number_integer() && item.get<int64_t>() >= 0, corrupt, "{}: '{}' holds {}, which is not a size", where_, name,
-                  brief(item));
+      OCTET_CHECK(item.is_number_integer() && item.get<int64_t>() >= 0, corrupt,
+                  "{}: '{}' holds {}, which is not a size", where_, name, brief(item));
       result.push_back(item.get<int64_t>());
     }
     return result;
@@ -76,15 +77,21 @@ class Fields {
 // Our formats' number: since 2 files carry checksums.
 constexpr int64_t kFormat = 2;
 
-// Error corrupt if the file has no format number, or one that promises checksums and none of them; unsupported if it is beyond
-// kFormat. Adds a note if the file is older.
-inline void check_format(const Fields& root, const std::string& path, bool has_checksums, std::vector<std::string>* notes) {
+// Error corrupt if the file has no format number, or one that promises checksums and none of them;
+// unsupported if it is beyond kFormat. Adds a note if the file is older.
+inline void check_format(const Fields& root, const std::string& path, bool has_checksums,
+                         std::vector<std::string>* notes) {
   int64_t format = root.integer("format");
   OCTET_CHECK(format >= 1, corrupt, "{}: 'format' is {}; there is none below 1", root.where(), format);
-  OCTET_CHECK(format <= kFormat, unsupported, "{}: file format {}; this octet reads up to {}: update octet", path, format, kFormat);
-  OCTET_CHECK(format < 2 || has_checksums, corrupt, "{}: its checksums are missing; copy or save the file again", path);
+  OCTET_CHECK(format <= kFormat, unsupported,
+              "{}: file format {}; this octet reads up to {}: update octet", path, format, kFormat);
+  OCTET_CHECK(format < 2 || has_checksums, corrupt,
+              "{}: its checksums are missing; copy or save the file again", path);
   if (!has_checksums && notes)
-    notes->push_back(fmt::format("{}: is of an older octet and has no checksums: damage to it would go unnoticed; save it again", path));
+    notes->push_back(
+        fmt::format("{}: is of an older octet and has no checksums: damage to it would go "
+                    "unnoticed; save it again",
+                    path));
 }
 
 // Attributes as an object of texts, as printed: the types stay apart.

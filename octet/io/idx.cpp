@@ -16,11 +16,14 @@ namespace {
 // The bytes of a file front to back, decompressed on the way if gzip made it.
 class Reader {
  public:
-  explicit Reader(const std::filesystem::path& path) : path_(path.string()), file_(MappedFile::open(path)) {
+  explicit Reader(const std::filesystem::path& path)
+      : path_(path.string()), file_(MappedFile::open(path)) {
     left_ = file_->size();
     next_ = reinterpret_cast<const Bytef*>(file_->data());
     packed_ = is_gzip();
-    if (packed_) OCTET_CHECK(inflateInit2(&stream_, MAX_WBITS + 16) == Z_OK, io, "{}: zlib does not start", path_);
+    if (packed_)
+      OCTET_CHECK(inflateInit2(&stream_, MAX_WBITS + 16) == Z_OK, io, "{}: zlib does not start",
+                  path_);
   }
   ~Reader() {
     if (packed_) inflateEnd(&stream_);
@@ -66,7 +69,8 @@ class Reader {
         inflateReset(&stream_);
         continue;
       }
-      OCTET_CHECK(status == Z_OK, corrupt, "{}: cannot be decompressed: {}", path_, stream_.msg ? stream_.msg : "it ends early");
+      OCTET_CHECK(status == Z_OK, corrupt, "{}: cannot be decompressed: {}", path_,
+                  stream_.msg ? stream_.msg : "it ends early");
     }
     return done;
   }
@@ -116,13 +120,15 @@ Tensor read_idx(const std::filesystem::path& path) {
     in.all(b, 4, "its sizes");
     shape.push_back(int64_t{b[0]} << 24 | int64_t{b[1]} << 16 | int64_t{b[2]} << 8 | int64_t{b[3]});
   }
-  // The sizes are not believed before memory is taken, nor a 0 among them that would hide the others.
+  // The sizes are not believed before memory is taken, nor a 0 among them that would hide the
+  // others.
   double total = static_cast<double>(element_size(dtype));
   for (int64_t d : shape) total *= static_cast<double>(std::max<int64_t>(d, 1));
   const bool empty = std::find(shape.begin(), shape.end(), 0) != shape.end();
-  OCTET_CHECK(shape.size() <= 64 && total <= (empty ? 1e12 : static_cast<double>(in.most())), corrupt,
-              "{}: there are {}{} bytes of {:.0f} for {} of shape {}", in.path(), in.is_packed() ? "at most " : "", in.most(), total,
-              octet::to_string(dtype), octet::to_string(shape));
+  OCTET_CHECK(shape.size() <= 64 && total <= (empty ? 1e12 : static_cast<double>(in.most())),
+              corrupt, "{}: there are {}{} bytes of {:.0f} for {} of shape {}", in.path(),
+              in.is_packed() ? "at most " : "", in.most(), total, octet::to_string(dtype),
+              octet::to_string(shape));
   Tensor t = Tensor::empty(shape, dtype);
   auto* out = static_cast<std::byte*>(t.raw_data());
   const auto bytes = static_cast<size_t>(t.nbytes()), size = element_size(dtype);

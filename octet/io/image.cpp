@@ -51,12 +51,15 @@ void resize_plane(const T* in, int64_t in_w, T* out, const std::vector<Tap>& row
 namespace image_impl {
 
 Pixels make_pixels(const File& file, int64_t width, int64_t height, int channels) {
-  OCTET_CHECK(width > 0 && height > 0, corrupt, "{}: a picture of {}x{} pixels", file.name, width, height);
-  OCTET_CHECK(width <= kMaxPixels / height, unsupported, "{}: a picture of {}x{} pixels; expected at most {} in all; make it smaller",
+  OCTET_CHECK(width > 0 && height > 0, corrupt, "{}: a picture of {}x{} pixels", file.name, width,
+              height);
+  OCTET_CHECK(width <= kMaxPixels / height, unsupported,
+              "{}: a picture of {}x{} pixels; expected at most {} in all; make it smaller",
               file.name, width, height, kMaxPixels);
   const int64_t area = width * height;
-  OCTET_CHECK(area <= kFreePixels || area / kMaxPixelsPerByte <= static_cast<int64_t>(file.bytes), corrupt,
-              "{}: the picture is damaged: {}x{} pixels in a file of {} bytes", file.name, width, height, file.bytes);
+  OCTET_CHECK(area <= kFreePixels || area / kMaxPixelsPerByte <= static_cast<int64_t>(file.bytes),
+              corrupt, "{}: the picture is damaged: {}x{} pixels in a file of {} bytes", file.name,
+              width, height, file.bytes);
   return {width, height, channels, std::vector<uint8_t>(static_cast<size_t>(area * channels))};
 }
 
@@ -71,7 +74,8 @@ image_impl::Pixels decode(const image_impl::File& file) {
   if (begins("\xff\xd8\xff")) return image_impl::decode_jpeg(file);
   if (begins("\x89PNG\r\n\x1a\n")) return image_impl::decode_png(file);
   if (begins("BM")) return image_impl::decode_bmp(file);
-  OCTET_FAIL(corrupt, "{}: not a JPEG, PNG or BMP picture, or damaged; convert or remove it", file.name);
+  OCTET_FAIL(corrupt, "{}: not a JPEG, PNG or BMP picture, or damaged; convert or remove it",
+             file.name);
 }
 
 }  // namespace
@@ -85,9 +89,11 @@ Tensor decode_image(const void* data, size_t bytes, int64_t channels, const std:
   const uint8_t* in = pixels.data.data();
   const int64_t area = pixels.height * pixels.width;
   if (pixels.channels == 1) {
-    for (int64_t c = 0; c < channels; ++c) std::memcpy(out + c * area, in, static_cast<size_t>(area));
+    for (int64_t c = 0; c < channels; ++c)
+      std::memcpy(out + c * area, in, static_cast<size_t>(area));
   } else if (channels == 1) {
-    for (int64_t i = 0; i < area; ++i, in += 3) out[i] = static_cast<uint8_t>((77 * in[0] + 150 * in[1] + 29 * in[2]) >> 8);
+    for (int64_t i = 0; i < area; ++i, in += 3)
+      out[i] = static_cast<uint8_t>((77 * in[0] + 150 * in[1] + 29 * in[2]) >> 8);
   } else {
     for (int64_t i = 0; i < area; ++i)
       for (int64_t c = 0; c < 3; ++c) out[c * area + i] = *in++;

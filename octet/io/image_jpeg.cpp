@@ -1,9 +1,10 @@
-// JPEG through libjpeg-turbo. Its errors come by longjmp: between setjmp and the library's calls nothing may have a destructor.
+// JPEG through libjpeg-turbo. Its errors come by longjmp: between setjmp and the library's calls
+// nothing may have a destructor.
 #include <csetjmp>
 #include <cstdio>  // jpeglib.h needs it
 
-#include <jpeglib.h>
 #include <jerror.h>
+#include <jpeglib.h>
 
 #include "octet/base/check_impl.h"
 #include "octet/io/image_impl.h"
@@ -11,8 +12,9 @@
 namespace octet::image_impl {
 namespace {
 
-constexpr int kMaxScans = 100;           // each goes over the whole picture; encoders write about 10
-constexpr long kMaxMemory = 1L << 30;    // of the library itself: progressive pictures are kept as coefficients
+constexpr int kMaxScans = 100;  // each goes over the whole picture; encoders write about 10
+// Of the library itself: progressive pictures are kept as coefficients.
+constexpr long kMaxMemory = 1L << 30;
 
 struct Decoder {
   jpeg_decompress_struct info{};
@@ -34,8 +36,9 @@ void on_error(j_common_ptr info) {
   longjmp(d.back, 1);
 }
 
-// Warnings say that data is missing or contradicts itself and that something was made up instead. The two exceptions: bytes that were
-// passed over between segments, which many encoders leave, and a newer version number.
+// Warnings say that data is missing or contradicts itself and that something was made up instead.
+// The two exceptions: bytes that were passed over between segments, which many encoders leave, and
+// a newer version number.
 void on_message(j_common_ptr info, int level) {
   int code = info->err->msg_code;
   if (level < 0 && code != JWRN_EXTRANEOUS_DATA && code != JWRN_JFIF_MAJOR) on_error(info);
@@ -79,24 +82,31 @@ bool read_rows(Decoder& d, uint8_t* out, size_t stride) {
 
 Pixels decode_jpeg(const File& file) {
   Decoder d;
-  OCTET_CHECK(read_header(d, file), corrupt, "{}: the JPEG picture cannot be decoded: {}; convert or remove it", file.name, d.message);
-  OCTET_CHECK(!d.info.arith_code, unsupported, "{}: a JPEG picture with arithmetic coding; convert it", file.name);
+  OCTET_CHECK(read_header(d, file), corrupt,
+              "{}: the JPEG picture cannot be decoded: {}; convert or remove it", file.name,
+              d.message);
+  OCTET_CHECK(!d.info.arith_code, unsupported,
+              "{}: a JPEG picture with arithmetic coding; convert it", file.name);
   const bool gray = d.info.jpeg_color_space == JCS_GRAYSCALE;
   const bool inks = d.info.jpeg_color_space == JCS_CMYK || d.info.jpeg_color_space == JCS_YCCK;
   d.info.out_color_space = gray ? JCS_GRAYSCALE : inks ? JCS_CMYK : JCS_RGB;
-  const auto width = static_cast<int64_t>(d.info.image_width), height = static_cast<int64_t>(d.info.image_height);
+  const auto width = static_cast<int64_t>(d.info.image_width),
+             height = static_cast<int64_t>(d.info.image_height);
   Pixels pixels = make_pixels(file, width, height, gray ? 1 : 3);
   std::vector<uint8_t> four;
   if (inks) four.resize(static_cast<size_t>(width * height * 4));
   OCTET_CHECK(inks ? read_rows(d, four.data(), static_cast<size_t>(width * 4))
                    : read_rows(d, pixels.data.data(), static_cast<size_t>(width * pixels.channels)),
-              corrupt, "{}: the JPEG picture cannot be decoded: {}; convert or remove it", file.name, d.message);
+              corrupt, "{}: the JPEG picture cannot be decoded: {}; convert or remove it",
+              file.name, d.message);
   if (inks) {
-    // Adobe's programs, which make nearly all such files and mark them, store how much light passes, not how much ink there is.
+    // Adobe's programs, which make nearly all such files and mark them, store how much light
+    // passes, not how much ink there is.
     const int flip = d.info.saw_Adobe_marker ? 0 : 255;
     for (size_t i = 0; i < four.size() / 4; ++i)
       for (size_t c = 0; c < 3; ++c)
-        pixels.data[i * 3 + c] = static_cast<uint8_t>(((four[i * 4 + c] ^ flip) * (four[i * 4 + 3] ^ flip) + 127) / 255);
+        pixels.data[i * 3 + c] =
+            static_cast<uint8_t>(((four[i * 4 + c] ^ flip) * (four[i * 4 + 3] ^ flip) + 127) / 255);
   }
   return pixels;
 }

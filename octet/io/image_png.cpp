@@ -1,4 +1,5 @@
-// PNG through libpng. Its errors come by longjmp: between setjmp and the library's calls nothing may have a destructor.
+// PNG through libpng. Its errors come by longjmp: between setjmp and the library's calls nothing
+// may have a destructor.
 #include <png.h>
 
 #include <csetjmp>
@@ -45,8 +46,8 @@ Decoder::Decoder(const File& file) : at(file.data), left(file.bytes) {
   OCTET_CHECK(png && info, internal, "{}: libpng does not start", file.name);
 }
 
-// False after an error, which is in `message`. Whatever the file has, pixels come as gray, RGB or numbers of palette colours in 8
-// bits.
+// False after an error, which is in `message`. Whatever the file has, pixels come as gray, RGB or
+// numbers of palette colours in 8 bits.
 bool read_header(Decoder& d) {
   if (setjmp(d.back)) return false;
   png_set_read_fn(d.png, &d, read_bytes);
@@ -66,9 +67,11 @@ bool read_rows(Decoder& d, uint8_t* out, size_t stride, int64_t height) {
   if (setjmp(d.back)) return false;
   const int passes = png_set_interlace_handling(d.png);
   png_read_update_info(d.png, d.info);
-  if (png_get_rowbytes(d.png, d.info) != stride) png_error(d.png, "rows of another length than its header says");
+  if (png_get_rowbytes(d.png, d.info) != stride)
+    png_error(d.png, "rows of another length than its header says");
   for (int pass = 0; pass < passes; ++pass)
-    for (int64_t y = 0; y < height; ++y) png_read_row(d.png, out + static_cast<size_t>(y) * stride, nullptr);
+    for (int64_t y = 0; y < height; ++y)
+      png_read_row(d.png, out + static_cast<size_t>(y) * stride, nullptr);
   png_read_end(d.png, nullptr);
   return true;
 }
@@ -77,14 +80,18 @@ bool read_rows(Decoder& d, uint8_t* out, size_t stride, int64_t height) {
 
 Pixels decode_png(const File& file) {
   Decoder d(file);
-  constexpr const char* kDamaged = "{}: the PNG picture cannot be decoded: {}; convert or remove it";
+  constexpr const char* kDamaged =
+      "{}: the PNG picture cannot be decoded: {}; convert or remove it";
   OCTET_CHECK(read_header(d), corrupt, kDamaged, file.name, d.message);
-  const int64_t width = png_get_image_width(d.png, d.info), height = png_get_image_height(d.png, d.info);
+  const int64_t width = png_get_image_width(d.png, d.info),
+                height = png_get_image_height(d.png, d.info);
   const int type = png_get_color_type(d.png, d.info);
   const bool palette = type == PNG_COLOR_TYPE_PALETTE;
-  Pixels pixels = make_pixels(file, width, height, palette || !(type & PNG_COLOR_MASK_COLOR) ? 1 : 3);
-  OCTET_CHECK(read_rows(d, pixels.data.data(), static_cast<size_t>(width) * pixels.channels, height), corrupt, kDamaged, file.name,
-              d.message);
+  Pixels pixels =
+      make_pixels(file, width, height, palette || !(type & PNG_COLOR_MASK_COLOR) ? 1 : 3);
+  OCTET_CHECK(
+      read_rows(d, pixels.data.data(), static_cast<size_t>(width) * pixels.channels, height),
+      corrupt, kDamaged, file.name, d.message);
   if (!palette) return pixels;
   png_colorp colours = nullptr;
   int count = 0;
@@ -92,7 +99,8 @@ Pixels decode_png(const File& file) {
   Pixels rgb = make_pixels(file, width, height, 3);
   uint8_t* out = rgb.data.data();
   for (uint8_t index : pixels.data) {
-    OCTET_CHECK(index < count, corrupt, kDamaged, file.name, fmt::format("a pixel has colour {} of {}", index, count));
+    OCTET_CHECK(index < count, corrupt, kDamaged, file.name,
+                fmt::format("a pixel has colour {} of {}", index, count));
     *out++ = colours[index].red;
     *out++ = colours[index].green;
     *out++ = colours[index].blue;

@@ -13,7 +13,6 @@
 #include <memory>
 #include <string>
 #include <vector>
-#include <string>
 
 #include "octet/nn/module.h"
 
@@ -23,19 +22,22 @@ namespace octet {
 // registered, naming it and OCTET_MODULE; invalid_argument for a qconfig that is none and for text that is not UTF-8; io.
 void save_model(const std::filesystem::path& path, const nn::Module& model);
 
-// The model again. Each module is made by its class (from_config with its config(), or the default constructor); then every
-// place gets the submodule of the file: the one that the constructor made if that has the same class and config, else a new
-// one. Tensors lie in the mapped file and may be written to.
-// What is unusual about the file is added to `notes`, a line each: it is of an older octet, without checksums.
-// Errors: not_found for a file, or a class that this program does not have; unsupported for a newer format; corrupt, naming
-// file, module and field, for anything damaged or that does not fit the classes: a submodule or tensor that a class makes
-// and the file does not have, a parameter of another shape. (A file can be so damaged that it asks for a layer larger than
-// memory.)
-nn::ModulePtr load_model(const std::filesystem::path& path, std::vector<std::string>* notes = nullptr);
+// The model again. Each module is made by its class (from_config with its config(), or the default
+// constructor); then every place gets the submodule of the file: the one that the constructor made
+// if that has the same class and config, else a new one. Tensors lie in the mapped file and may be
+// written to. What is unusual about the file is added to `notes`, a line each: it is of an older
+// octet, without checksums. Errors: not_found for a file, or a class that this program does not
+// have; unsupported for a newer format; corrupt, naming file, module and field, for anything
+// damaged or that does not fit the classes: a submodule or tensor that a class makes and the file
+// does not have, a parameter of another shape. (A file can be so damaged that it asks for a layer
+// larger than memory.)
+nn::ModulePtr load_model(const std::filesystem::path& path,
+                         std::vector<std::string>* notes = nullptr);
 
 // The same as an M; Error if the model is of another class.
 template <typename M>
-std::shared_ptr<M> load_model(const std::filesystem::path& path, std::vector<std::string>* notes = nullptr) {
+std::shared_ptr<M> load_model(const std::filesystem::path& path,
+                              std::vector<std::string>* notes = nullptr) {
   nn::ModulePtr model = load_model(path, notes);
   model->as<M>();
   return std::static_pointer_cast<M>(model);

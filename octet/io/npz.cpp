@@ -248,8 +248,9 @@ std::map<std::string, Tensor> read_npz(const std::filesystem::path& path, const 
     auto source = archive.open(*member, place(path, name));
     bytes += member->size;
     OCTET_CHECK(bytes <= zip::max_inflated(archive.file_bytes()), corrupt,
-                "{}: arrays of {} bytes and more in a file of {}: it is damaged or made to fill the memory; save it with np.savez", path.string(),
-                bytes, archive.file_bytes());
+                "{}: arrays of {} bytes and more in a file of {}: it is damaged or made to fill "
+                "the memory; save it with np.savez",
+                path.string(), bytes, archive.file_bytes());
     Tensor tensor = read_npy_from(*source);
     OCTET_CHECK(source->crc() == member->crc, corrupt,
                 "{}: damaged: its CRC is {:08x}, the archive says {:08x}; copy or save the file again", source->where(),

@@ -1,13 +1,16 @@
 #pragma once
 // NumPy's files: .npy (one array) and .npz (a zip archive of them), read and written.
 //
-// Read: .npy versions 1 to 3, C and Fortran order, little endian; dtypes f4 f8 f2 i8 i4 i2 i1 u1 b1, which become
-// float32 float64 float16 int64 int32 int16 int8 uint8 bool. Anything else (big endian, u2 u4 u8, complex, strings,
-// objects, structures) is an Error unsupported that names it. Archives: stored and deflated members, zip64, CRCs
-// checked. More than 256 MiB of arrays in a file of less than a hundredth of that is an Error corrupt. Every array comes back row-major, in memory of its own.
+// Read: .npy versions 1 to 3, C and Fortran order, little endian; dtypes f4 f8 f2 i8 i4 i2 i1 u1
+// b1, which become float32 float64 float16 int64 int32 int16 int8 uint8 bool. Anything else (big
+// endian, u2 u4 u8, complex, strings, objects, structures) is an Error unsupported that names it.
+// Archives: stored and deflated members, zip64, CRCs checked. More than 256 MiB of arrays in a file
+// of less than a hundredth of that is an Error corrupt. Every array comes back row-major, in memory
+// of its own.
 //
-// Errors, all octet::Error: not_found (no such file, no such array), io, unsupported, and corrupt for everything that
-// is damaged, truncated or not of the format, naming the file, the array and the field.
+// Errors, all octet::Error: not_found (no such file, no such array), io, unsupported, and corrupt
+// for everything that is damaged, truncated or not of the format, naming the file, the array and
+// the field.
 
 #include <cstdint>
 #include <filesystem>

@@ -50,14 +50,15 @@ class Writer {
     for (const Node& node : g_.nodes())
       for (ValueId id : node.outputs) names_.insert(g_.value(id).name);
     for (const Value& v : g_.values()) {
-      OrderedJson json = type_json(v.type, !g_.is_constant(static_cast<ValueId>(&v - g_.values().data())));
+      OrderedJson json =
+          type_json(v.type, !g_.is_constant(static_cast<ValueId>(&v - g_.values().data())));
       json["name"] = v.name;
       values.push_back(std::move(json));
     }
     for (const Node& node : g_.nodes()) nodes.push_back(node_json(node));
-    OrderedJson root{{"format", kFormat}, {"name", g_.name},     {"metadata", g_.metadata},
-              {"values", values},  {"nodes", nodes},      {"inputs", g_.inputs()},
-              {"outputs", g_.outputs()}};
+    OrderedJson root{{"format", kFormat},      {"name", g_.name}, {"metadata", g_.metadata},
+                     {"values", values},       {"nodes", nodes},  {"inputs", g_.inputs()},
+                     {"outputs", g_.outputs()}};
     std::string text;
     try {
       text = root.dump();
@@ -183,7 +184,8 @@ class Reader {
     for (const Json& d : f.raw("dims")) {
       if (d.is_number_integer() && d.get<int64_t>() >= 0) v.type.dims.emplace_back(d.get<int64_t>());
       else if (d.is_string()) v.type.dims.emplace_back(d.get<std::string>());
-      else OCTET_FAIL(corrupt, "{}: dimension {} is neither a size nor a name", f.where(), brief(d));
+      else
+        OCTET_FAIL(corrupt, "{}: dimension {} is neither a size nor a name", f.where(), brief(d));
     }
     if (f.has("qscheme")) {
       const Json &scale = f.raw("scale"), &zero = f.raw("zero_point");

@@ -15,10 +15,11 @@ namespace octet::io {
 // `conv.weight.zero_point`, int32 or where that is too small int64. Errors: io; invalid_argument for text that is not UTF-8.
 void save_octet(const graph::Graph& graph, const std::filesystem::path& path);
 
-// Reads it back: the same graph, print() gives the same text. Weights stay in the mapped file until they are touched.
-// What is unusual about the file is added to `notes`, a line each: it is of an older octet, without checksums.
-// Errors: not_found, io; corrupt naming file and field for anything damaged, unknown or inconsistent; unsupported for a
-// newer format version.
-graph::Graph load_octet(const std::filesystem::path& path, std::vector<std::string>* notes = nullptr);
+// Reads it back: the same graph, print() gives the same text. Weights stay in the mapped file until
+// they are touched. What is unusual about the file is added to `notes`, a line each: it is of an
+// older octet, without checksums. Errors: not_found, io; corrupt naming file and field for anything
+// damaged, unknown or inconsistent; unsupported for a newer format version.
+graph::Graph load_octet(const std::filesystem::path& path,
+                        std::vector<std::string>* notes = nullptr);
 
 }  // namespace octet::io

@@ -136,17 +136,19 @@ void read_nibbles(Tensor& out, const TensorProto& t, const std::optional<std::st
 size_t byte_count(const std::string& text, const std::string& key, const std::string& what) {
   size_t value = 0;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  OCTET_CHECK(error == std::errc() && end == text.data() + text.size(), corrupt, "{}: the {} of its data is '{}'; expected a number of bytes",
-              what, key, one_line(text.substr(0, 60)));
+  OCTET_CHECK(error == std::errc() && end == text.data() + text.size(), corrupt,
+              "{}: the {} of its data is '{}'; expected a number of bytes", what, key,
+              one_line(text.substr(0, 60)));
   return value;
 }
 
 // Data in a file beside the model, mapped.
-Buffer external_bytes(const TensorProto& t, const std::string& what, const std::filesystem::path& dir) {
+Buffer external_bytes(const TensorProto& t, const std::string& what,
+                      const std::filesystem::path& dir) {
   std::map<std::string, std::string> entries;
   for (const auto& entry : t.external_data())
-    OCTET_CHECK(entries.emplace(entry.key(), entry.value()).second, corrupt, "{}: external data: '{}' is there twice", what,
-                one_line(entry.key()));
+    OCTET_CHECK(entries.emplace(entry.key(), entry.value()).second, corrupt,
+                "{}: external data: '{}' is there twice", what, one_line(entry.key()));
   const std::string& location = entries["location"];
   OCTET_CHECK(!dir.empty(), unsupported, "{}: its data is in the file '{}', which a model in memory cannot name", what,
               one_line(location));
@@ -160,8 +162,9 @@ Buffer external_bytes(const TensorProto& t, const std::string& what, const std::
     std::error_code ignored;
     place /= part;
     OCTET_CHECK(!std::filesystem::is_symlink(place, ignored), corrupt,
-                "{}: its data is in the file '{}'; {} is a link, which may lead anywhere: put the file itself there", what,
-                one_line(location), one_line(place.string()));
+                "{}: its data is in the file '{}'; {} is a link, which may lead anywhere: put the "
+                "file itself there",
+                what, one_line(location), one_line(place.string()));
   }
   std::shared_ptr<MappedFile> file;
   try {
@@ -170,11 +173,13 @@ Buffer external_bytes(const TensorProto& t, const std::string& what, const std::
     throw Error(e.code(), fmt::format("{}: its data is in another file: {}", what, e.what()));
   }
   const size_t offset = entries.count("offset") ? byte_count(entries["offset"], "offset", what) : 0;
-  OCTET_CHECK(offset <= file->size(), corrupt, "{}: its data begins at byte {} of '{}', which has {}", what, offset, one_line(location),
-              file->size());
-  const size_t length = entries.count("length") ? byte_count(entries["length"], "length", what) : file->size() - offset;
-  OCTET_CHECK(length <= file->size() - offset, corrupt, "{}: bytes {}+{} of '{}', which has {}", what, offset, length, one_line(location),
-              file->size());
+  OCTET_CHECK(offset <= file->size(), corrupt,
+              "{}: its data begins at byte {} of '{}', which has {}", what, offset,
+              one_line(location), file->size());
+  const size_t length = entries.count("length") ? byte_count(entries["length"], "length", what)
+                                                : file->size() - offset;
+  OCTET_CHECK(length <= file->size() - offset, corrupt, "{}: bytes {}+{} of '{}', which has {}",
+              what, offset, length, one_line(location), file->size());
   return file->range(offset, length);
 }
 

@@ -1,5 +1,7 @@
 #include "octet/io/safetensors.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
 #include <xxhash.h>
 #ifdef __x86_64__
 #include <xxh_x86dispatch.h>  // has XXH3_64bits use the widest vectors that this machine has
@@ -29,20 +31,24 @@ constexpr Name kNames[] = {{"F64", DType::float64},   {"F32", DType::float32}, {
                            {"I16", DType::int16},     {"I8", DType::int8},     {"U8", DType::uint8},
                            {"BOOL", DType::bool_}};
 
-// -- checksums: docs/file-format.md ------------------------------------------------------------------
+// -- checksums: docs/file-format.md ---------------------------------------------------------------
 
 constexpr const char* kHeaderSum = "octet.checksum.header";
 constexpr const char* kTensorSums = "octet.checksum.tensors";
-constexpr std::string_view kNoSum = "0000000000000000";  // stands for the header's checksum while that is computed
+// Stands for the header's checksum while that is computed.
+constexpr std::string_view kNoSum = "0000000000000000";
 
-std::string checksum(const void* data, size_t bytes) { return fmt::format("{:016x}", XXH3_64bits(data, bytes)); }
+std::string checksum(const void* data, size_t bytes) {
+  return fmt::format("{:016x}", XXH3_64bits(data, bytes));
+}
 
-// Where the digits of the header's checksum begin in the text of a header, or npos. Inside a JSON string a quote never follows a
-// brace or a comma: there is a backslash before it.
+// Where the digits of the header's checksum begin in the text of a header, or npos. Inside a JSON
+// string a quote never follows a brace or a comma: there is a backslash before it.
 size_t find_header_sum(std::string_view header) {
   for (char before : {'{', ','}) {
     std::string field = fmt::format("{}\"{}\":\"", before, kHeaderSum);
-    if (size_t at = header.find(field); at != header.npos && header.size() - at - field.size() >= kNoSum.size())
+    if (size_t at = header.find(field);
+        at != header.npos && header.size() - at - field.size() >= kNoSum.size())
       return at + field.size();
   }
   return header.npos;
@@ -138,20 +144,28 @@ Opened open(const std::filesystem::path& path) {
   result.mapped = MappedFile::open(path);
   MappedFile& mapped = *result.mapped;
   std::string file = path.string();
-  OCTET_CHECK(mapped.size() >= 8, corrupt, "{}: not a safetensors file: it has {} bytes, less than a header; was it cut short?", file,
-              mapped.size());
+  OCTET_CHECK(mapped.size() >= 8, corrupt,
+              "{}: not a safetensors file: it has {} bytes, less than a header; was it cut short?",
+              file, mapped.size());
   uint64_t header_size = 0;
-  for (int i = 8; i-- > 0;) header_size = header_size << 8 | static_cast<uint64_t>(mapped.data()[i]);
-  OCTET_CHECK(header_size <= kMaxJsonBytes, corrupt,
-              "{}: not a safetensors file: it starts with a header length of {} bytes; expected at most {}", file,
-              header_size, kMaxJsonBytes);
-  OCTET_CHECK(header_size <= mapped.size() - 8, corrupt, "{}: truncated: the header has {} bytes, the file {}", file,
-              header_size, mapped.size());
+  for (int i = 8; i-- > 0;)
+    header_size = header_size << 8 | static_cast<uint64_t>(mapped.data()[i]);
+  OCTET_CHECK(
+      header_size <= kMaxJsonBytes, corrupt,
+      "{}: not a safetensors file: it starts with a header length of {} bytes; expected at most {}",
+      file, header_size, kMaxJsonBytes);
+  OCTET_CHECK(header_size <= mapped.size() - 8, corrupt,
+              "{}: truncated: the header has {} bytes, the file {}", file, header_size,
+              mapped.size());
   std::string_view text(reinterpret_cast<const char*>(mapped.data()) + 8, header_size);
-  OCTET_CHECK(text.starts_with('{'), corrupt, "{}: not a safetensors file: the header does not start with {{", file);
+  OCTET_CHECK(text.starts_with('{'), corrupt,
+              "{}: not a safetensors file: the header does not start with {{", file);
   size_t digits = find_header_sum(text);
-  OCTET_CHECK(digits == text.npos || header_checksum(std::string(text), digits) == text.substr(digits, kNoSum.size()), corrupt,
-              "{}: the header is damaged: its checksum does not fit; copy or save the file again", file);
+  OCTET_CHECK(digits == text.npos ||
+                  header_checksum(std::string(text), digits) == text.substr(digits, kNoSum.size()),
+              corrupt,
+              "{}: the header is damaged: its checksum does not fit; copy or save the file again",
+              file);
   const Json header = parse_json(text, file + ": the header");
   OCTET_CHECK(header.is_object(), corrupt, "{}: the header is not an object", file);
 
@@ -163,7 +177,8 @@ Opened open(const std::filesystem::path& path) {
   }
   OCTET_CHECK(result.metadata.count(kHeaderSum) == result.metadata.count(kTensorSums) &&
                   (result.metadata.count(kHeaderSum) != 0) == (digits != text.npos),
-              corrupt, "{}: the header is damaged: its checksums are not as octet writes them", file);
+              corrupt, "{}: the header is damaged: its checksums are not as octet writes them",
+              file);
   std::sort(result.entries.begin(), result.entries.end(), [](const Entry& a, const Entry& b) {
     return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
   });
@@ -181,12 +196,22 @@ Opened open(const std::filesystem::path& path) {
   return result;
 }
 
+constexpr uint64_t kLarge = 64 << 10;
+
+// Gives back the pages that lie in these bytes of a mapped file that nobody has written to yet.
+void drop_pages(const std::byte* data, size_t bytes) {
+  static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<uintptr_t>(data) + bytes) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 // Compares every tensor with its checksum.
 void verify(const Opened& opened, const std::string& sums, const std::string& file) {
   const Json expected = parse_json(sums, fmt::format("{}: {}", file, kTensorSums));
   const size_t count = opened.entries.size();
-  OCTET_CHECK(expected.is_object() && expected.size() == count, corrupt, "{}: {} is not one checksum for each of {} tensors", file,
-              kTensorSums, count);
+  OCTET_CHECK(expected.is_object() && expected.size() == count, corrupt,
+              "{}: {} is not one checksum for each of {} tensors", file, kTensorSums, count);
   std::vector<char> right(count);
   parallel_for(static_cast<int64_t>(count), [&](int64_t i) {
     const Entry& e = opened.entries[i];
@@ -194,10 +219,14 @@ void verify(const Opened& opened, const std::string& sums, const std::string& fi
     const std::byte* data = opened.mapped->data() + opened.start + e.begin;
     right[i] = sum != expected.end() && sum->is_string() &&
                sum->get_ref<const std::string&>() == checksum(data, e.end - e.begin);
+    // Weights that nobody uses yet take no memory: they come again from the system's cache.
+    if (e.end - e.begin >= kLarge) drop_pages(data, e.end - e.begin);
   });
   for (size_t i = 0; i < count; ++i)
-    OCTET_CHECK(right[i], corrupt, "{}: tensor '{}' is damaged: its checksum does not fit; copy or save the file again", file,
-                opened.entries[i].name);
+    OCTET_CHECK(
+        right[i], corrupt,
+        "{}: tensor '{}' is damaged: its checksum does not fit; copy or save the file again", file,
+        opened.entries[i].name);
 }
 
 }  // namespace
@@ -240,7 +269,8 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
                        const std::map<std::string, std::string>& metadata) {
   std::string file = path.string();
   for (const char* key : {kHeaderSum, kTensorSums})
-    OCTET_CHECK(!metadata.count(key), invalid_argument, "{}: the metadata entry {} is octet's own: leave it out", file, key);
+    OCTET_CHECK(!metadata.count(key), invalid_argument,
+                "{}: the metadata entry {} is octet's own: leave it out", file, key);
   // By the largest power of two, up to 64, that divides the size in bytes, descending: then everything before a tensor
   // is a multiple of its own power, which is a multiple of its element size.
   struct Item {
@@ -281,8 +311,9 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
     OCTET_FAIL(invalid_argument, "{}: a name or the metadata is not UTF-8: {}", file, e.what());
   }
   text.append((64 - (8 + text.size()) % 64) % 64, ' ');
-  OCTET_CHECK(text.size() <= kMaxJsonBytes, invalid_argument, "{}: the header has {} bytes; the format allows {}", file,
-              text.size(), kMaxJsonBytes);
+  OCTET_CHECK(text.size() <= kMaxJsonBytes, invalid_argument,
+              "{}: the header has {} bytes; the format allows {}", file, text.size(),
+              kMaxJsonBytes);
   const size_t digits = find_header_sum(text);
   text.replace(digits, kNoSum.size(), header_checksum(text, digits));
   std::string length;
@@ -291,7 +322,8 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
   write_file_atomically(path, [&](FileWriter& out) {
     out.write(length);
     out.write(text);
-    for (const Item& item : items) out.write(item.tensor.raw_data(), static_cast<size_t>(item.tensor.nbytes()));
+    for (const Item& item : items)
+      out.write(item.tensor.raw_data(), static_cast<size_t>(item.tensor.nbytes()));
   });
 }
 

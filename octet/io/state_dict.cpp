@@ -74,7 +74,8 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
     if (!tensor.is_quantized()) continue;
     const Quantizer& q = *tensor.quantizer();
     Shape shape = q.is_per_channel() ? Shape{static_cast<int64_t>(q.scales().size())} : Shape{};
-    OrderedJson item{{"name", name}, {"dtype", to_string(tensor.dtype())}, {"qscheme", to_string(q.scheme())}};
+    OrderedJson item{
+        {"name", name}, {"dtype", to_string(tensor.dtype())}, {"qscheme", to_string(q.scheme())}};
     if (is_packed(tensor.dtype())) item["shape"] = tensor.shape();
     if (q.is_per_channel()) item["axis"] = q.axis();
     item["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
@@ -92,7 +93,8 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
   write_safetensors(path, stored, metadata);
 }
 
-std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& path, std::vector<std::string>* notes) {
+std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& path,
+                                       std::vector<std::string>* notes) {
   auto entry = file.metadata.find(kEntry);
   if (entry == file.metadata.end()) return std::move(file.tensors);  // of another tool: plain tensors
   const Json json = parse_json(entry->second, fmt::format("{}: {}", path, kEntry));
@@ -144,7 +146,8 @@ void save_state_dict(const std::filesystem::path& path, const std::map<std::stri
   io::write_state(path, state, {});
 }
 
-std::map<std::string, Tensor> load_state_dict(const std::filesystem::path& path, std::vector<std::string>* notes) {
+std::map<std::string, Tensor> load_state_dict(const std::filesystem::path& path,
+                                              std::vector<std::string>* notes) {
   try {
     return io::state_of(read_safetensors(path), path.string(), notes);
   } catch (const Json::exception& e) {

@@ -20,10 +20,12 @@ namespace octet {
 // tensor and for names that are not UTF-8; io.
 void save_state_dict(const std::filesystem::path& path, const std::map<std::string, Tensor>& state);
 
-// The tensors of a safetensors file of any tool, or of a model written by save_model; those that octet wrote have their
-// dtype, scales and zero points again. They lie in the mapped file (read_safetensors) and may be written to. What is unusual about
-// the file is added to `notes`, a line each: it is of an older octet, without checksums. Errors: not_found, io; corrupt, naming
+// The tensors of a safetensors file of any tool, or of a model written by save_model; those that
+// octet wrote have their dtype, scales and zero points again. They lie in the mapped file
+// (read_safetensors) and may be written to. What is unusual about the file is added to `notes`, a
+// line each: it is of an older octet, without checksums. Errors: not_found, io; corrupt, naming
 // file and field; unsupported for files of a newer octet.
-std::map<std::string, Tensor> load_state_dict(const std::filesystem::path& path, std::vector<std::string>* notes = nullptr);
+std::map<std::string, Tensor> load_state_dict(const std::filesystem::path& path,
+                                              std::vector<std::string>* notes = nullptr);
 
 }  // namespace octet

@@ -20,8 +20,11 @@ namespace octet::zip {
 
 // How many bytes the compressed contents of a file may have: a small file must not fill the memory.
 constexpr uint64_t kFreeInflated = uint64_t{256} << 20;
-constexpr uint64_t kMaxInflation = 100;  // times the file; weights and pictures compress by less than 10
-inline uint64_t max_inflated(uint64_t file_bytes) { return std::max(kFreeInflated, file_bytes * kMaxInflation); }
+constexpr uint64_t kMaxInflation =
+    100;  // times the file; weights and pictures compress by less than 10
+inline uint64_t max_inflated(uint64_t file_bytes) {
+  return std::max(kFreeInflated, file_bytes * kMaxInflation);
+}
 
 // A run of bytes that is read once, front to back: a plain file, or a member of an archive that is inflated on the way.
 class Source {

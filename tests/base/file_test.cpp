@@ -101,7 +101,8 @@ TEST(MappedFile, KeepsTheOldContentsWhenTheFileIsReplaced) {
 TEST(MappedFile, PipesAndDevicesAreErrorsAtOnce) {
   TempDir dir;
   ASSERT_EQ(mkfifo((dir / "pipe").c_str(), 0600), 0);
-  expect_error(ErrorCode::io, {"pipe: is a pipe", "expected a file"}, [&] { read_file(dir / "pipe"); });
+  expect_error(ErrorCode::io, {"pipe: is a pipe", "expected a file"},
+               [&] { read_file(dir / "pipe"); });
   expect_error(ErrorCode::io, {"/dev/zero: is a device"}, [&] { MappedFile::open("/dev/zero"); });
   std::filesystem::create_symlink("/dev/zero", dir / "link");
   expect_error(ErrorCode::io, {"link: is a device"}, [&] { MappedFile::open(dir / "link"); });

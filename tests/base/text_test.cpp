@@ -13,7 +13,9 @@ namespace {
 
 using testing::expect_error;
 
-bool matches(const std::string& pattern, const std::string& name) { return NamePattern(pattern).matches(name); }
+bool matches(const std::string& pattern, const std::string& name) {
+  return NamePattern(pattern).matches(name);
+}
 
 TEST(NamePattern, ExactNamesGlobsAndExpressions) {
   EXPECT_TRUE(matches("layer1.0.conv", "layer1.0.conv"));
@@ -42,7 +44,9 @@ TEST(NamePattern, GlobsAreThoseOfFnmatch) {
   for (int i = 0; i < 30'000; ++i) {
     const std::string pattern = text(pattern_letters, 7), name = text(name_letters, 5);
     // Not compared: a backslash in a set, or at the end, where fnmatch fits nothing.
-    if (pattern.ends_with('\\') || pattern.find('\\', std::min(pattern.find('['), pattern.size())) != std::string::npos) continue;
+    if (pattern.ends_with('\\') ||
+        pattern.find('\\', std::min(pattern.find('['), pattern.size())) != std::string::npos)
+      continue;
     const bool expected = pattern == name || ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
     EXPECT_EQ(matches(pattern, name), expected) << "'" << pattern << "' on '" << name << "'";
     hits += expected;
@@ -60,8 +64,10 @@ TEST(NamePattern, LongNamesAndNestedRepetitionsTakeLinearTime) {
 }
 
 TEST(NamePattern, BadExpressionsAreErrors) {
-  for (const std::string bad : {"(", "a**", "[b", "(?!x)", "(a)\\1", "\xff", "(((a{1000}){1000}){1000})"})
-    expect_error(ErrorCode::invalid_argument, {"pattern 're:", "not a regular expression", "RE2"}, [&] { NamePattern("re:" + bad); });
+  for (const std::string bad :
+       {"(", "a**", "[b", "(?!x)", "(a)\\1", "\xff", "(((a{1000}){1000}){1000})"})
+    expect_error(ErrorCode::invalid_argument, {"pattern 're:", "not a regular expression", "RE2"},
+                 [&] { NamePattern("re:" + bad); });
 }
 
 TEST(Regex, FindsAndBegins) {

@@ -268,17 +268,24 @@ TEST(CliBadInput, PipesDevicesAndDirectoriesInPlaceOfFiles) {
     std::filesystem::create_symlink("/dev/zero", dir / ("zero." + extension));
     std::filesystem::create_directory(dir / ("sub." + extension));
   }
-  auto name = [&](const std::string& kind, const std::string& extension) { return (dir / (kind + "." + extension)).string(); };
-  for (const auto& [kind, what] : {std::pair<std::string, std::string>{"pipe", "is a pipe"}, {"zero", "is a device"}, {"sub", "is a directory"}}) {
+  auto name = [&](const std::string& kind, const std::string& extension) {
+    return (dir / (kind + "." + extension)).string();
+  };
+  for (const auto& [kind, what] : {std::pair<std::string, std::string>{"pipe", "is a pipe"},
+                                   {"zero", "is a device"},
+                                   {"sub", "is a directory"}}) {
     for (const std::string extension : {"onnx", "octet"}) {
       const std::string model = name(kind, extension);
       expect_failure(run_octet({"inspect", model}), 1, {model, what});
       expect_failure(quantize(model, kCalibration, dir / "q.octet"), 1, {model, what});
     }
     const std::string config = name(kind, "json");
-    expect_failure(run_octet({"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet", "--config", config}), 1, {config, what});
+    expect_failure(run_octet({"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet",
+                              "--config", config}),
+                   1, {config, what});
     if (kind == "sub") continue;  // may be a directory of pictures
-    expect_failure(quantize(kNet, name(kind, "npz"), dir / "q.octet"), 1, {name(kind, "npz"), what});
+    expect_failure(quantize(kNet, name(kind, "npz"), dir / "q.octet"), 1,
+                   {name(kind, "npz"), what});
     TempDir pictures;
     std::filesystem::create_symlink(name(kind, "png"), pictures / "a.png");
     expect_failure(quantize(kNet, pictures.path(), dir / "q.octet"), 1, {"a.png", what});
@@ -296,10 +303,12 @@ TEST(CliBadInput, OlderModelsAreReadWithANoteAndDamagedOnesNot) {
   EXPECT_EQ(r.code, 0);
   EXPECT_EQ(nlohmann::json::parse(r.out)["top1"], json_of(whole)["top1"]);
   EXPECT_EQ(r.err, "octet: note: " + (dir / "q.octet").string() +
-                       ": is of an older octet and has no checksums: damage to it would go unnoticed; save it again\n");
+                       ": is of an older octet and has no checksums: damage to it would go "
+                       "unnoticed; save it again\n");
   bytes[bytes.size() - 1000] ^= 4;
   spill(dir / "q.octet", bytes);
-  expect_failure(run_octet({"eval", dir / "q.octet", "--data", kTest}), 1, {"q.octet", "tensor '", "is damaged", "checksum"});
+  expect_failure(run_octet({"eval", dir / "q.octet", "--data", kTest}), 1,
+                 {"q.octet", "tensor '", "is damaged", "checksum"});
 }
 
 TEST(CliBadInput, ModesWithoutCalibrationSayWhatTheyCannotDo) {

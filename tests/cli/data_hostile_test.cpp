@@ -1,4 +1,5 @@
-// Files made to crash a reader, to fill the memory or to keep it busy: each is one line of error, at once.
+// Files made to crash a reader, to fill the memory or to keep it busy: each is one line of error,
+// at once.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -52,20 +53,23 @@ TEST(DataHostile, DeepNestingInAModel) {
   OCTET_NEED_PROGRAM();
   OCTET_NEED_CASE("hostile/min_deep.octet");
   for (const char* command : {"inspect", "bench"})
-    expect_failure(run_within_limits({command, hostile("min_deep.octet")}), 1, {"min_deep.octet", "octet.graph", "nests deeper"});
+    expect_failure(run_within_limits({command, hostile("min_deep.octet")}), 1,
+                   {"min_deep.octet", "octet.graph", "nests deeper"});
 }
 
 TEST(DataHostile, NestedObjectsThatGrowInAModel) {
   OCTET_NEED_PROGRAM();
   OCTET_NEED_CASE("hostile/quad_15000.octet");
-  expect_failure(run_within_limits({"inspect", hostile("quad_15000.octet")}), 1, {"quad_15000.octet", "octet.graph", "nests deeper"});
+  expect_failure(run_within_limits({"inspect", hostile("quad_15000.octet")}), 1,
+                 {"quad_15000.octet", "octet.graph", "nests deeper"});
 }
 
 TEST(DataHostile, DeepNestingInAConfig) {
   OCTET_NEED_PROGRAM();
   OCTET_NEED_CASE("hostile/deep_config.json");
   TempDir dir;
-  expect_failure(run_within_limits({"quantize", kNet, "--calibrate", kCalibration, "--config", hostile("deep_config.json"), "-o", dir / "o.octet"}),
+  expect_failure(run_within_limits({"quantize", kNet, "--calibrate", kCalibration, "--config",
+                                    hostile("deep_config.json"), "-o", dir / "o.octet"}),
                  1, {"deep_config.json", "'skip", "nests deeper"});
 }
 
@@ -73,12 +77,15 @@ TEST(DataHostile, SkipByExpressionWithALongName) {
   OCTET_NEED_PROGRAM();
   OCTET_NEED_CASE("hostile/longname.onnx");
   TempDir dir;
-  RunResult r = run_within_limits({"quantize", hostile("longname.onnx"), "--calibrate", kCalibration, "--samples", "32", "--skip", "re:.*head.*",
-                                   "-o", dir / "o.octet"});
+  RunResult r =
+      run_within_limits({"quantize", hostile("longname.onnx"), "--calibrate", kCalibration,
+                         "--samples", "32", "--skip", "re:.*head.*", "-o", dir / "o.octet"});
   EXPECT_EQ(r.code, 0) << r.err.substr(0, 500);
   Placed p = placed(dir / "o.octet");
-  EXPECT_TRUE(std::any_of(p.left.begin(), p.left.end(), [](const std::string& name) { return contains(name, "head"); }));
-  EXPECT_TRUE(std::none_of(p.quantized.begin(), p.quantized.end(), [](const std::string& name) { return contains(name, "head"); }));
+  EXPECT_TRUE(std::any_of(p.left.begin(), p.left.end(),
+                          [](const std::string& name) { return contains(name, "head"); }));
+  EXPECT_TRUE(std::none_of(p.quantized.begin(), p.quantized.end(),
+                           [](const std::string& name) { return contains(name, "head"); }));
 }
 
 }  // namespace

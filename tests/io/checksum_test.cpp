@@ -43,9 +43,11 @@ void expect_flips_are_errors(const std::filesystem::path& file, int rounds, Read
     spill(file, bytes);
     try {
       read(file);
-      ADD_FAILURE() << "bit " << bit << " of byte " << at << " of " << whole.size() << " goes unnoticed";
+      ADD_FAILURE() << "bit " << bit << " of byte " << at << " of " << whole.size()
+                    << " goes unnoticed";
     } catch (const Error& e) {
-      EXPECT_NE(std::string(e.what()).find(file.filename().string()), std::string::npos) << e.what();
+      EXPECT_NE(std::string(e.what()).find(file.filename().string()), std::string::npos)
+          << e.what();
     }
   }
 }
@@ -58,8 +60,11 @@ TEST(Checksum, EveryFlippedBitOfANetworkIsAnError) {
 
 TEST(Checksum, EveryFlippedBitOfAStateDictIsAnError) {
   TempDir dir;
-  save_state_dict(dir / "a.safetensors", {{"w", quantize_per_tensor(Tensor::randn({8, 8}, 1), 0.1, 3, DType::qint8)}, {"b", Tensor::randn({8}, 2)}});
-  expect_flips_are_errors(dir / "a.safetensors", 400, [](const auto& path) { load_state_dict(path); });
+  save_state_dict(dir / "a.safetensors",
+                  {{"w", quantize_per_tensor(Tensor::randn({8, 8}, 1), 0.1, 3, DType::qint8)},
+                   {"b", Tensor::randn({8}, 2)}});
+  expect_flips_are_errors(dir / "a.safetensors", 400,
+                          [](const auto& path) { load_state_dict(path); });
 }
 
 TEST(Checksum, EveryFlippedBitOfAModelIsAnError) {
@@ -70,23 +75,30 @@ TEST(Checksum, EveryFlippedBitOfAModelIsAnError) {
 
 TEST(Checksum, DamageIsNamed) {
   TempDir dir;
-  write_safetensors(dir / "a", {{"first", Tensor::ones({16})}, {"second", Tensor::zeros({3})}}, {{"note", "text"}});
+  write_safetensors(dir / "a", {{"first", Tensor::ones({16})}, {"second", Tensor::zeros({3})}},
+                    {{"note", "text"}});
   const std::string whole = slurp(dir / "a");
   std::string bad = whole;
   bad.back() = 1;
   spill(dir / "a", bad);
-  expect_error(ErrorCode::corrupt, {"a: tensor 'second' is damaged", "checksum", "copy or save"}, [&] { read_safetensors(dir / "a"); });
-  EXPECT_EQ(read_safetensors_metadata(dir / "a").at("note"), "text") << "no tensor is read for that";
+  expect_error(ErrorCode::corrupt, {"a: tensor 'second' is damaged", "checksum", "copy or save"},
+               [&] { read_safetensors(dir / "a"); });
+  EXPECT_EQ(read_safetensors_metadata(dir / "a").at("note"), "text")
+      << "no tensor is read for that";
   bad = whole;
   bad.replace(bad.find("text"), 4, "test");
   spill(dir / "a", bad);
-  expect_error(ErrorCode::corrupt, {"a: the header is damaged"}, [&] { read_safetensors(dir / "a"); });
-  expect_error(ErrorCode::corrupt, {"a: the header is damaged"}, [&] { read_safetensors_metadata(dir / "a"); });
+  expect_error(ErrorCode::corrupt, {"a: the header is damaged"},
+               [&] { read_safetensors(dir / "a"); });
+  expect_error(ErrorCode::corrupt, {"a: the header is damaged"},
+               [&] { read_safetensors_metadata(dir / "a"); });
 }
 
 TEST(Checksum, IsNoPartOfTheMetadata) {
   TempDir dir;
-  const std::map<std::string, std::string> metadata{{"a\",\"octet.checksum.header\":\"b", "x"}, {"k", "{\"octet.checksum.header\":\"0123456789abcdef\"}"}};
+  const std::map<std::string, std::string> metadata{
+      {"a\",\"octet.checksum.header\":\"b", "x"},
+      {"k", "{\"octet.checksum.header\":\"0123456789abcdef\"}"}};
   write_safetensors(dir / "a", {{"x", Tensor::ones({2})}}, metadata);
   SafetensorsFile file = read_safetensors(dir / "a");
   EXPECT_EQ(file.metadata, metadata);
@@ -106,12 +118,14 @@ TEST(Checksum, OlderFilesLoadWithANote) {
   spill(dir / "g.octet", without_checksums(slurp(dir / "g.octet")));
   EXPECT_EQ(graph::print(io::load_octet(dir / "g.octet", &notes)), graph::print(g));
   ASSERT_EQ(notes.size(), 1u);
-  EXPECT_NE(notes[0].find("g.octet: is of an older octet and has no checksums"), std::string::npos) << notes[0];
+  EXPECT_NE(notes[0].find("g.octet: is of an older octet and has no checksums"), std::string::npos)
+      << notes[0];
   EXPECT_NO_THROW(io::load_octet(dir / "g.octet"));
 
   save_state_dict(dir / "s.safetensors", {{"x", Tensor::ones({4})}});
   spill(dir / "s.safetensors", without_checksums(slurp(dir / "s.safetensors")));
-  EXPECT_EQ(load_state_dict(dir / "s.safetensors", &notes).at("x").to_vector<float>(), std::vector<float>(4, 1.0f));
+  EXPECT_EQ(load_state_dict(dir / "s.safetensors", &notes).at("x").to_vector<float>(),
+            std::vector<float>(4, 1.0f));
   EXPECT_EQ(notes.size(), 2u);
 
   save_model(dir / "m.octet", nn::Linear(3, 4));
@@ -124,13 +138,15 @@ TEST(Checksum, FilesThatPromiseThemMustHaveThem) {
   TempDir dir;
   io::save_octet(small_int8_network(), dir / "g.octet");
   spill(dir / "g.octet", without_checksums(slurp(dir / "g.octet"), 2));
-  expect_error(ErrorCode::corrupt, {"g.octet: its checksums are missing"}, [&] { io::load_octet(dir / "g.octet"); });
+  expect_error(ErrorCode::corrupt, {"g.octet: its checksums are missing"},
+               [&] { io::load_octet(dir / "g.octet"); });
 }
 
 TEST(Checksum, OtherToolsFilesHaveNone) {
   TempDir dir;
   const std::string header = R"({"x":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})";
-  spill(dir / "a", std::string(1, static_cast<char>(header.size())) + std::string(7, '\0') + header + "abc");
+  spill(dir / "a",
+        std::string(1, static_cast<char>(header.size())) + std::string(7, '\0') + header + "abc");
   std::vector<std::string> notes;
   EXPECT_EQ(load_state_dict(dir / "a", &notes).size(), 1u);
   EXPECT_TRUE(notes.empty());

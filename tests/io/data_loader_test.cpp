@@ -76,11 +76,13 @@ TEST(Idx, DamagedFilesAreErrors) {
   expect_error(ErrorCode::not_found, {"nowhere"}, [&] { read_idx(dir / "nowhere"); });
 }
 
-// A small compressed file that would fill the memory; sizes whose product overflows, or hides behind a 0.
+// A small compressed file that would fill the memory; sizes whose product overflows, or hides
+// behind a 0.
 TEST(Idx, InflatedSizesAreLimited) {
   TempDir dir;
   spit(dir / "bomb", idx(0x08, {300'000'000}, "abc"), true);
-  expect_error(ErrorCode::corrupt, {"bomb", "at most 268435456 bytes of 300000000"}, [&] { read_idx(dir / "bomb"); });
+  expect_error(ErrorCode::corrupt, {"bomb", "at most 268435456 bytes of 300000000"},
+               [&] { read_idx(dir / "bomb"); });
   spit(dir / "zero", idx(0x0E, {0xffffffff, 0xffffffff, 0xffffffff, 0}, ""));
   expect_error(ErrorCode::corrupt, {"zero", "of shape"}, [&] { read_idx(dir / "zero"); });
   spit(dir / "ranks", idx(0x08, std::vector<uint32_t>(255, 1), "a"));

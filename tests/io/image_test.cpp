@@ -63,14 +63,19 @@ TEST(Image, WhatCannotBeDecodedIsNamed) {
   expect_error(ErrorCode::invalid_argument, {"2 channels"}, [&] { decode_image(whole.data(), whole.size(), 2, "a"); });
   // A header that claims 20000 x 17000 pixels must not make us allocate them.
   std::string huge = whole;
-  huge.replace(8, 25, testing::png_chunk("IHDR" + testing::big(20000) + testing::big(17000) + std::string("\x08\x02\0\0\0", 5)));
+  huge.replace(8, 25,
+               testing::png_chunk("IHDR" + testing::big(20000) + testing::big(17000) +
+                                  std::string("\x08\x02\0\0\0", 5)));
   expect_error(ErrorCode::unsupported, {"big.png", "20000x17000"},
                [&] { decode_image(huge.data(), huge.size(), 3, "big.png"); });
 }
 
-// -- what each format has --------------------------------------------------------------------------------
+// -- what each format has
+// --------------------------------------------------------------------------------
 
-Tensor decode(const std::string& file, int64_t channels = 3) { return decode_image(file.data(), file.size(), channels, "p"); }
+Tensor decode(const std::string& file, int64_t channels = 3) {
+  return decode_image(file.data(), file.size(), channels, "p");
+}
 
 void expect_corrupt(const std::string& file, const std::vector<std::string>& parts) {
   expect_error(ErrorCode::corrupt, parts, [&] { decode(file); });
@@ -79,12 +84,17 @@ void expect_corrupt(const std::string& file, const std::vector<std::string>& par
 TEST(Image, PngOfEveryDepth) {
   using testing::png_of_rows;
   // Two rows of two gray pixels: black, white; white, black.
-  EXPECT_EQ(decode(png_of_rows(2, 2, 1, 0, {0, 0x40, 0, static_cast<char>(0x80)}), 1).to_vector<uint8_t>(), (Bytes{0, 255, 255, 0}));
+  EXPECT_EQ(decode(png_of_rows(2, 2, 1, 0, {0, 0x40, 0, static_cast<char>(0x80)}), 1)
+                .to_vector<uint8_t>(),
+            (Bytes{0, 255, 255, 0}));
   EXPECT_EQ(decode(png_of_rows(2, 1, 2, 0, {0, 0x60}), 1).to_vector<uint8_t>(), (Bytes{85, 170}));
   EXPECT_EQ(decode(png_of_rows(2, 1, 4, 0, {0, 0x1f}), 1).to_vector<uint8_t>(), (Bytes{17, 255}));
-  EXPECT_EQ(decode(png_of_rows(1, 1, 16, 0, {0, 7, 99}), 1).to_vector<uint8_t>(), (Bytes{7})) << "upper 8 bits";
-  EXPECT_EQ(decode(png_of_rows(1, 1, 16, 2, {0, 1, 9, 2, 9, 3, 9})).to_vector<uint8_t>(), (Bytes{1, 2, 3}));
-  EXPECT_EQ(decode(png_of_rows(1, 1, 8, 4, {0, 5, 0})).to_vector<uint8_t>(), (Bytes{5, 5, 5})) << "transparency is dropped";
+  EXPECT_EQ(decode(png_of_rows(1, 1, 16, 0, {0, 7, 99}), 1).to_vector<uint8_t>(), (Bytes{7}))
+      << "upper 8 bits";
+  EXPECT_EQ(decode(png_of_rows(1, 1, 16, 2, {0, 1, 9, 2, 9, 3, 9})).to_vector<uint8_t>(),
+            (Bytes{1, 2, 3}));
+  EXPECT_EQ(decode(png_of_rows(1, 1, 8, 4, {0, 5, 0})).to_vector<uint8_t>(), (Bytes{5, 5, 5}))
+      << "transparency is dropped";
 }
 
 TEST(Image, PngPalettes) {
@@ -92,15 +102,20 @@ TEST(Image, PngPalettes) {
   const std::string clear = testing::png_chunk(std::string("tRNS\0", 5));
   for (const auto& [depth, byte] : {std::pair<int, int>{1, 0x40}, {2, 0x10}, {4, 0x01}}) {
     const std::string rows{0, static_cast<char>(byte)};
-    EXPECT_EQ(decode(testing::png_of_rows(2, 1, depth, 3, rows, false, palette + clear)).to_vector<uint8_t>(), (Bytes{10, 20, 11, 21, 12, 22}));
+    EXPECT_EQ(decode(testing::png_of_rows(2, 1, depth, 3, rows, false, palette + clear))
+                  .to_vector<uint8_t>(),
+              (Bytes{10, 20, 11, 21, 12, 22}));
   }
   expect_corrupt(testing::png_of_rows(2, 1, 8, 3, {0, 1, 2}, false, palette), {"colour 2 of 2"});
-  expect_corrupt(testing::png_of_rows(2, 1, 8, 3, {0, 1, 2}), {"p: the PNG picture cannot be decoded"});
+  expect_corrupt(testing::png_of_rows(2, 1, 8, 3, {0, 1, 2}),
+                 {"p: the PNG picture cannot be decoded"});
 }
 
 // Adam7 of 2 x 2: pixel (0, 0) is pass 1, (0, 1) pass 6, the second row pass 7.
 TEST(Image, PngInterlaced) {
-  EXPECT_EQ(decode(testing::png_of_rows(2, 2, 8, 0, {0, 1, 0, 2, 0, 3, 4}, true), 1).to_vector<uint8_t>(), (Bytes{1, 2, 3, 4}));
+  EXPECT_EQ(
+      decode(testing::png_of_rows(2, 2, 8, 0, {0, 1, 0, 2, 0, 3, 4}, true), 1).to_vector<uint8_t>(),
+      (Bytes{1, 2, 3, 4}));
 }
 
 TEST(Image, JpegGrayAndColour) {
@@ -125,13 +140,24 @@ TEST(Image, JpegInks) {
   EXPECT_EQ(t.at({2, 0, 0}), 0);
 }
 
+TEST(Image, JpegRotationsAreNotApplied) {
+  testing::JpegOfBlocks turned(2, 1, {{0}, {248}});
+  const std::string orientation =
+      testing::little(0x0112, 2) + testing::little(3, 2) + testing::little(1) + testing::little(6);
+  const std::string exif = std::string("Exif\0\0II*\0", 10) + testing::little(8) +
+                           testing::little(1, 2) + orientation + testing::little(0);
+  turned.extra = "\xff\xe1" + testing::big(static_cast<uint32_t>(exif.size() + 2), 2) + exif;
+  EXPECT_EQ(decode(turned.bytes()).shape(), (Shape{3, 8, 16}));
+}
+
 TEST(Image, JpegKindsThatAreNotRead) {
   testing::JpegOfBlocks arithmetic(1, 1, {{128}});
   arithmetic.arithmetic = true;
   expect_error(ErrorCode::unsupported, {"arithmetic coding"}, [&] { decode(arithmetic.bytes()); });
 }
 
-// More codes than their lengths allow: what made the decoder before this one write outside its table.
+// More codes than their lengths allow: what made the decoder before this one write outside its
+// table.
 TEST(Image, JpegHuffmanTablesAreChecked) {
   testing::JpegOfBlocks bad(1, 1, {{128}});
   for (int length = 1; length <= 16; ++length)
@@ -144,44 +170,66 @@ TEST(Image, JpegHuffmanTablesAreChecked) {
 }
 
 TEST(Image, BmpOfEveryDepth) {
-  auto file = [](int w, int h, int bits, uint32_t compression, const std::string& between, const std::string& rows, uint32_t colours = 0) {
+  auto file = [](int w, int h, int bits, uint32_t compression, const std::string& between,
+                 const std::string& rows, uint32_t colours = 0) {
     using testing::little;
-    return "BM" + little(0) + little(0) + little(static_cast<uint32_t>(54 + between.size())) + little(40) + little(static_cast<uint32_t>(w)) +
-           little(static_cast<uint32_t>(h)) + little(1, 2) + little(static_cast<uint32_t>(bits), 2) + little(compression) + little(0) + little(0) +
-           little(0) + little(colours) + little(0) + between + rows;
+    return "BM" + little(0) + little(0) + little(static_cast<uint32_t>(54 + between.size())) +
+           little(40) + little(static_cast<uint32_t>(w)) + little(static_cast<uint32_t>(h)) +
+           little(1, 2) + little(static_cast<uint32_t>(bits), 2) + little(compression) + little(0) +
+           little(0) + little(0) + little(colours) + little(0) + between + rows;
   };
-  const std::string two = "\x0c\x0b\x0a" + std::string(1, '\0') + "\x16\x15\x14" + std::string(1, '\0');  // 10 11 12, 20 21 22
+  const std::string two = "\x0c\x0b\x0a" + std::string(1, '\0') + "\x16\x15\x14" +
+                          std::string(1, '\0');  // 10 11 12, 20 21 22
   const Bytes expected{10, 20, 11, 21, 12, 22};
-  for (const auto& [bits, row] : {std::pair<int, std::string>{1, std::string("\x40\0\0\0", 4)}, {4, std::string("\x01\0\0\0", 4)},
+  for (const auto& [bits, row] : {std::pair<int, std::string>{1, std::string("\x40\0\0\0", 4)},
+                                  {4, std::string("\x01\0\0\0", 4)},
                                   {8, std::string("\0\1\0\0", 4)}})
     EXPECT_EQ(decode(file(2, 1, bits, 0, two, row, 2)).to_vector<uint8_t>(), expected) << bits;
   expect_corrupt(file(2, 1, 8, 0, two, std::string("\0\2\0\0", 4), 2), {"colour 2 of 2"});
   expect_corrupt(file(2, 1, 4, 0, two, std::string("\0\0\0\0", 4), 17), {"palette of 17"});
-  EXPECT_EQ(decode(file(1, 1, 16, 0, "", std::string("\x1f\x7c\0\0", 4))).to_vector<uint8_t>(), (Bytes{255, 0, 255})) << "5 bits each";
-  const std::string masks565 = testing::little(0xf800) + testing::little(0x7e0) + testing::little(0x1f);
-  EXPECT_EQ(decode(file(1, 1, 16, 3, masks565, std::string("\x00\x84\0\0", 4))).to_vector<uint8_t>(), (Bytes{132, 130, 0}));
+  EXPECT_EQ(decode(file(1, 1, 16, 0, "", std::string("\x1f\x7c\0\0", 4))).to_vector<uint8_t>(),
+            (Bytes{255, 0, 255}))
+      << "5 bits each";
+  const std::string masks565 =
+      testing::little(0xf800) + testing::little(0x7e0) + testing::little(0x1f);
+  EXPECT_EQ(
+      decode(file(1, 1, 16, 3, masks565, std::string("\x00\x84\0\0", 4))).to_vector<uint8_t>(),
+      (Bytes{132, 130, 0}));
   EXPECT_EQ(decode(file(1, 1, 32, 0, "", "\3\2\1\x7f")).to_vector<uint8_t>(), (Bytes{1, 2, 3}));
-  const std::string reversed = testing::little(0xff) + testing::little(0xff00) + testing::little(0xff0000);
-  EXPECT_EQ(decode(file(1, 1, 32, 3, reversed, "\1\2\3\x7f")).to_vector<uint8_t>(), (Bytes{1, 2, 3}));
-  expect_corrupt(file(1, 1, 32, 3, testing::little(0) + testing::little(0xff00) + testing::little(0xff0000), "\1\2\3\x7f"), {"mask"});
-  EXPECT_EQ(decode(file(1, -2, 24, 0, "", std::string("\3\2\1\0\6\5\4\0", 8))).to_vector<uint8_t>(), (Bytes{1, 4, 2, 5, 3, 6})) << "top down";
-  expect_error(ErrorCode::unsupported, {"compressed BMP"}, [&] { decode(file(2, 1, 8, 1, two, "\2\1\0\1", 2)); });
-  for (uint32_t side : {0u, 0x80000000u}) expect_corrupt(file(static_cast<int>(side), 1, 24, 0, "", "abcd"), {"BMP picture"});
+  const std::string reversed =
+      testing::little(0xff) + testing::little(0xff00) + testing::little(0xff0000);
+  EXPECT_EQ(decode(file(1, 1, 32, 3, reversed, "\1\2\3\x7f")).to_vector<uint8_t>(),
+            (Bytes{1, 2, 3}));
+  expect_corrupt(
+      file(1, 1, 32, 3, testing::little(0) + testing::little(0xff00) + testing::little(0xff0000),
+           "\1\2\3\x7f"),
+      {"mask"});
+  EXPECT_EQ(decode(file(1, -2, 24, 0, "", std::string("\3\2\1\0\6\5\4\0", 8))).to_vector<uint8_t>(),
+            (Bytes{1, 4, 2, 5, 3, 6}))
+      << "top down";
+  expect_error(ErrorCode::unsupported, {"compressed BMP"},
+               [&] { decode(file(2, 1, 8, 1, two, "\2\1\0\1", 2)); });
+  for (uint32_t side : {0u, 0x80000000u})
+    expect_corrupt(file(static_cast<int>(side), 1, 24, 0, "", "abcd"), {"BMP picture"});
   for (int bits : {0, 3, 64}) expect_corrupt(file(1, 1, bits, 0, "", "abcd"), {"bits a pixel"});
 }
 
-// -- hostile files ---------------------------------------------------------------------------------------
+// -- hostile files
+// ---------------------------------------------------------------------------------------
 
 std::vector<std::string> one_of_each() {
-  return {png(3, 2, 3, kPixels), bmp(3, 2, kPixels), testing::JpegOfBlocks(1, 1, {{80, 128, 200}}).bytes(),
-          testing::JpegOfBlocks(2, 1, {{0, 128, 255, 64}, {8, 16, 24, 32}}).bytes(), testing::png_of_rows(2, 2, 8, 0, {0, 1, 0, 2, 0, 3, 4}, true)};
+  return {png(3, 2, 3, kPixels), bmp(3, 2, kPixels),
+          testing::JpegOfBlocks(1, 1, {{80, 128, 200}}).bytes(),
+          testing::JpegOfBlocks(2, 1, {{0, 128, 255, 64}, {8, 16, 24, 32}}).bytes(),
+          testing::png_of_rows(2, 2, 8, 0, {0, 1, 0, 2, 0, 3, 4}, true)};
 }
 
 TEST(Image, CutAnywhereIsAnError) {
   for (const std::string& whole : one_of_each()) {
     EXPECT_NO_THROW(decode(whole));
     // A BMP row may lack its padding.
-    for (size_t size = 0; size < whole.size() - (whole[0] == 'B' ? 3 : 0); ++size) expect_corrupt(whole.substr(0, size), {"p: "});
+    for (size_t size = 0; size < whole.size() - (whole[0] == 'B' ? 3 : 0); ++size)
+      expect_corrupt(whole.substr(0, size), {"p: "});
   }
 }
 
@@ -190,7 +238,8 @@ TEST(Image, FlippedBitsNeverCrash) {
   for (const std::string& whole : one_of_each())
     for (int i = 0; i < 600; ++i) {
       std::string bad = whole;
-      for (uint64_t flips = 1 + random.next() % 3; flips-- > 0;) bad[random.next() % bad.size()] ^= static_cast<char>(1 << random.next() % 8);
+      for (uint64_t flips = 1 + random.next() % 3; flips-- > 0;)
+        bad[random.next() % bad.size()] ^= static_cast<char>(1 << random.next() % 8);
       try {
         EXPECT_EQ(decode(bad).size(0), 3);
       } catch (const Error& e) {
@@ -205,7 +254,8 @@ TEST(Image, SizesThatTheFileCannotHold) {
   file.replace(18, 8, testing::little(30000) + testing::little(4000));
   expect_corrupt(file, {"truncated", "30000x4000"});
   file = png(3, 2, 3, kPixels);
-  std::string header = "IHDR" + testing::big(11000) + testing::big(12000) + std::string("\x08\x02\0\0\0", 5);
+  std::string header =
+      "IHDR" + testing::big(11000) + testing::big(12000) + std::string("\x08\x02\0\0\0", 5);
   file.replace(8, 25, testing::png_chunk(header));
   expect_corrupt(file, {"11000x12000", "damaged"});
   file = testing::JpegOfBlocks(1, 1, {{128}}).bytes();

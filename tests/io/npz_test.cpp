@@ -241,7 +241,8 @@ TEST(Npz, InflatedSizesAreLimited) {
   zip.method = 8;
   zip.size = 300'000'000;
   spill(dir / "a.npz", zip.str());
-  expect_error(ErrorCode::corrupt, {"a.npz", "arrays of 300000000 bytes and more", "np.savez"}, [&] { read_npz(dir / "a.npz"); });
+  expect_error(ErrorCode::corrupt, {"a.npz", "arrays of 300000000 bytes and more", "np.savez"},
+               [&] { read_npz(dir / "a.npz"); });
 }
 
 TEST(Npz, DamageIsNamed) {

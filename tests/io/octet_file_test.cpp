@@ -200,7 +200,8 @@ TEST(OctetFile, NewerFormatsAreRefused) {
   parts.json["format"] = 3;
   parts.json["nodes"] = "whatever a newer one has";
   parts.write(dir / "a.octet");
-  expect_error(ErrorCode::unsupported, {"a.octet", "format 3", "update octet"}, [&] { load_octet(dir / "a.octet"); });
+  expect_error(ErrorCode::unsupported, {"a.octet", "format 3", "update octet"},
+               [&] { load_octet(dir / "a.octet"); });
 }
 
 TEST(OctetFile, EveryFieldIsChecked) {
@@ -251,7 +252,9 @@ TEST(OctetFile, EveryFieldIsChecked) {
       {"/values/3/dims", "[4]", {"%b"}},
       {"/values/4/dims", "[\"N\", 4]", {"%y"}},
       {"/values/4/scale", "0.125", {}},
-      {"/values/9", "{\"name\": \"lost\", \"dtype\": \"float32\", \"dims\": []}", {"value 5", "'lost'"}},
+      {"/values/9",
+       "{\"name\": \"lost\", \"dtype\": \"float32\", \"dims\": []}",
+       {"value 5", "'lost'"}},
       {"/nodes", "", {"'nodes'"}},
       {"/nodes", "7", {"'nodes'"}},
       {"/nodes/0", "null", {"node 0"}},

@@ -1,5 +1,6 @@
 #pragma once
-// Files as octet 0.1 wrote them: of format 1, without checksums. What is damaged in them is found by the checks of each field.
+// Files as octet 0.1 wrote them: of format 1, without checksums. What is damaged in them is found
+// by the checks of each field.
 
 #include <nlohmann/json.hpp>
 #include <stdexcept>

@@ -26,8 +26,8 @@ inline std::string png_chunk(const std::string& tagged) {
 }
 
 // A PNG of these rows, each with its filter byte before it. `more`: chunks between IHDR and IDAT.
-inline std::string png_of_rows(int w, int h, int depth, int colour_type, const std::string& rows, bool interlaced = false,
-                               const std::string& more = "") {
+inline std::string png_of_rows(int w, int h, int depth, int colour_type, const std::string& rows,
+                               bool interlaced = false, const std::string& more = "") {
   // A zlib stream of one stored block (so of at most 65,535 bytes), and its Adler-32.
   uint32_t low = 1, high = 0;
   for (unsigned char byte : rows) {
@@ -35,10 +35,12 @@ inline std::string png_of_rows(int w, int h, int depth, int colour_type, const s
     high = (high + low) % 65521;
   }
   auto length = static_cast<uint32_t>(rows.size());
-  std::string packed = "\x78\x01\x01" + little(length, 2) + little(~length, 2) + rows + big(high << 16 | low);
+  std::string packed =
+      "\x78\x01\x01" + little(length, 2) + little(~length, 2) + rows + big(high << 16 | low);
   return std::string("\x89PNG\r\n\x1a\n") +
-         png_chunk("IHDR" + big(static_cast<uint32_t>(w)) + big(static_cast<uint32_t>(h)) + static_cast<char>(depth) +
-                   static_cast<char>(colour_type) + std::string(2, '\0') + static_cast<char>(interlaced)) +
+         png_chunk("IHDR" + big(static_cast<uint32_t>(w)) + big(static_cast<uint32_t>(h)) +
+                   static_cast<char>(depth) + static_cast<char>(colour_type) +
+                   std::string(2, '\0') + static_cast<char>(interlaced)) +
          more + png_chunk("IDAT" + packed) + png_chunk("IEND");
 }
 
@@ -53,12 +55,13 @@ inline std::string png(int w, int h, int channels, const std::vector<uint8_t>& p
   return png_of_rows(w, h, 8, channels == 1 ? 0 : channels == 3 ? 2 : 6, rows);
 }
 
-// A baseline JPEG of blocks of 8 x 8 equal pixels. levels[b][c] is component c of block b, row by row: 0, 8, 16 ... 248.
-// Components: 1 (gray), 3 (Y, Cb, Cr) or 4 (inks, as Adobe stores them: 255 is none).
+// A baseline JPEG of blocks of 8 x 8 equal pixels. levels[b][c] is component c of block b, row by
+// row: 0, 8, 16 ... 248. Components: 1 (gray), 3 (Y, Cb, Cr) or 4 (inks, as Adobe stores them: 255
+// is none).
 class JpegOfBlocks {
  public:
-  std::string extra;               // segments before the picture
-  std::string huffman_counts;      // of the DC table; empty: right ones
+  std::string extra;           // segments before the picture
+  std::string huffman_counts;  // of the DC table; empty: right ones
   bool arithmetic = false;
 
   JpegOfBlocks(int blocks_wide, int blocks_high, std::vector<std::vector<int>> levels)
@@ -69,22 +72,29 @@ class JpegOfBlocks {
       return std::string("\xff") + marker + big(static_cast<uint32_t>(body.size() + 2), 2) + body;
     };
     const size_t n = levels_[0].size();
-    std::string frame = std::string("\x08") + big(static_cast<uint32_t>(8 * h_), 2) + big(static_cast<uint32_t>(8 * w_), 2) + static_cast<char>(n);
+    std::string frame = std::string("\x08") + big(static_cast<uint32_t>(8 * h_), 2) +
+                        big(static_cast<uint32_t>(8 * w_), 2) + static_cast<char>(n);
     std::string scan(1, static_cast<char>(n));
     for (size_t c = 1; c <= n; ++c) {
       frame += std::string{static_cast<char>(c), 0x11, 0};
       scan += std::string{static_cast<char>(c), 0};
     }
     scan += std::string("\0\x3f\0", 3);
-    // DC: the codes of 4 bits 0000..1000 stand for differences of 0 to 8 bits. AC: the code 0 ends the block.
-    std::string counts = huffman_counts.empty() ? std::string("\0\0\0\x09", 4) + std::string(12, '\0') : huffman_counts;
+    // DC: the codes of 4 bits 0000..1000 stand for differences of 0 to 8 bits. AC: the code 0 ends
+    // the block.
+    std::string counts = huffman_counts.empty()
+                             ? std::string("\0\0\0\x09", 4) + std::string(12, '\0')
+                             : huffman_counts;
     std::string symbols("\0\1\2\3\4\5\6\7\x08", 9);
     std::string out = "\xff\xd8";
     if (n == 4) out += segment('\xee', std::string("Adobe\0\x64\0\0\0\0\0", 12));
-    out += extra + segment('\xdb', std::string(1, '\0') + std::string(64, '\x40'));  // quantized by 64: a DC step is 8 levels
+    out += extra +
+           segment('\xdb', std::string(1, '\0') +
+                               std::string(64, '\x40'));  // quantized by 64: a DC step is 8 levels
     out += segment(arithmetic ? '\xc9' : '\xc0', frame);
     out += segment('\xc4', std::string(1, '\0') + counts + symbols);
-    out += segment('\xc4', std::string(1, '\x10') + "\x01" + std::string(15, '\0') + std::string(1, '\0'));
+    out += segment('\xc4',
+                   std::string(1, '\x10') + "\x01" + std::string(15, '\0') + std::string(1, '\0'));
     out += segment('\xda', scan);
     return out + entropy() + "\xff\xd9";
   }
@@ -127,8 +137,9 @@ inline std::string bmp(int w, int h, const std::vector<uint8_t>& pixels) {
     rows.resize((rows.size() + 3) / 4 * 4);
   }
   auto u = [](int v) { return static_cast<uint32_t>(v); };
-  return "BM" + little(static_cast<uint32_t>(54 + rows.size()), 4) + little(0, 4) + little(54, 4) + little(40, 4) +
-         little(u(w), 4) + little(u(h), 4) + little(1, 2) + little(24, 2) + std::string(24, '\0') + rows;
+  return "BM" + little(static_cast<uint32_t>(54 + rows.size()), 4) + little(0, 4) + little(54, 4) +
+         little(40, 4) + little(u(w), 4) + little(u(h), 4) + little(1, 2) + little(24, 2) +
+         std::string(24, '\0') + rows;
 }
 
 // w x h pixels of one colour.

@@ -105,7 +105,8 @@ TEST(Safetensors, UnalignedTensorsAreCopied) {
 TEST(Safetensors, WritesTheFormat) {
   TempDir dir;
   write_safetensors(dir / "a", {{"x", Tensor::from({int8_t{1}, int8_t{2}})}}, {{"k", "v"}});
-  // The checksums are those of `xxhsum -H3`, of the two bytes and of the header with zeros for its own.
+  // The checksums are those of `xxhsum -H3`, of the two bytes and of the header with zeros for its
+  // own.
   std::string header = R"({"__metadata__":{"k":"v","octet.checksum.header":"5d7b5f6843150c5b",)"
                        R"("octet.checksum.tensors":"{\"x\":\"08130b77ddef5807\"}"},)"
                        R"("x":{"data_offsets":[0,2],"dtype":"I8","shape":[2]}})";
@@ -119,29 +120,43 @@ TEST(Safetensors, DamageIsNamed) {
     std::string header, data;
     std::vector<std::string> parts;
   } rows[] = {
-      {R"({"x":{"dtype":"F9","shape":[1],"data_offsets":[0,4]}})", "1234", {"'x'", "dtype", "'F9'"}},
+      {R"({"x":{"dtype":"F9","shape":[1],"data_offsets":[0,4]}})",
+       "1234",
+       {"'x'", "dtype", "'F9'"}},
       {R"({"x":{"dtype":3,"shape":[1],"data_offsets":[0,4]}})", "1234", {"'x'", "dtype"}},
       {R"({"x":{"shape":[1],"data_offsets":[0,4]}})", "1234", {"'x'", "dtype is missing"}},
       {R"({"x":{"dtype":"F32","data_offsets":[0,4]}})", "1234", {"'x'", "shape is missing"}},
       {R"({"x":{"dtype":"F32","shape":[1]}})", "1234", {"'x'", "data_offsets is missing"}},
-      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"more":1}})", "1234", {"'x'", "'more'"}},
+      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"more":1}})",
+       "1234",
+       {"'x'", "'more'"}},
       {R"({"x":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", "1234", {"'x'", "shape"}},
       {R"({"x":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}})", "1234", {"'x'", "shape"}},
       {R"({"x":{"dtype":"F32","shape":1,"data_offsets":[0,4]}})", "1234", {"'x'", "shape"}},
-      {R"({"x":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4]}})", "1234", {"x.shape", "out of range"}},
+      {R"({"x":{"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,4]}})",
+       "1234",
+       {"x.shape", "out of range"}},
       {R"({"x":{"dtype":"F32","shape":[140737488355328,140737488355328],"data_offsets":[0,4]}})",
        "1234",
        {"'x'", "too large"}},
       {R"({"x":{"dtype":"F32","shape":[140737488355328,140737488355328,0],"data_offsets":[0,0]}})",
        "",
        {"'x'", "too large"}},
-      {R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", "1234", {"'x'", "span 4 bytes", "(2)", "8"}},
-      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})", "1234", {"'x'", "end before they begin"}},
+      {R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})",
+       "1234",
+       {"'x'", "span 4 bytes", "(2)", "8"}},
+      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[4,0]}})",
+       "1234",
+       {"'x'", "end before they begin"}},
       {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0]}})", "1234", {"'x'", "data_offsets"}},
-      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,-4]}})", "1234", {"'x'", "data_offsets"}},
+      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,-4]}})",
+       "1234",
+       {"'x'", "data_offsets"}},
       {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})", "12345678", {"'x'", "hole"}},
       {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "12", {"truncated", "'x'"}},
-      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "123456", {"2 bytes after the last tensor"}},
+      {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
+       "123456",
+       {"2 bytes after the last tensor"}},
       {R"({"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"y":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})",
        "123456",
        {"'y'", "overlap"}},
@@ -151,7 +166,9 @@ TEST(Safetensors, DamageIsNamed) {
       {R"({"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
        "1",
        {"'x'", "twice"}},
-      {R"({"x":{"dtype":"BOOL","shape":[2],"data_offsets":[0,2]}})", "\1\7", {"'x'", "element 1 is 7"}},
+      {R"({"x":{"dtype":"BOOL","shape":[2],"data_offsets":[0,2]}})",
+       "\1\7",
+       {"'x'", "element 1 is 7"}},
       {R"({"x":7})", "", {"'x'", "object"}},
       {R"({"x":[1]})", "", {"'x'", "object"}},
       {R"({"__metadata__":[]})", "", {"__metadata__"}},

@@ -100,14 +100,16 @@ TEST(Layering, PublicHeadersIncludeOnlyTheStandardLibraryAndOctet) {
   }
 }
 
-// What parses bytes from outside is known to one file, which checks them; std::regex recurses on long texts.
+// What parses bytes from outside is known to one file, which checks them; std::regex recurses on
+// long texts.
 TEST(Layering, EachParserIsBehindOneReader) {
-  const std::map<std::string, std::string> reader = {{"jpeglib.h", "octet/io/image_jpeg.cpp"},
-                                                     {"png.h", "octet/io/image_png.cpp"},
-                                                     {"re2/re2.h", "octet/base/text.cpp"},
-                                                     {"xxhash.h", "octet/io/safetensors.cpp"},
-                                                     {"nlohmann/json.hpp", "octet/base/json_impl.h"},
-                                                     {"regex", "none"}};
+  const std::map<std::string, std::string> reader = {
+      {"jpeglib.h", "octet/io/image_jpeg.cpp"},
+      {"png.h", "octet/io/image_png.cpp"},
+      {"re2/re2.h", "octet/base/text.cpp"},
+      {"xxhash.h", "octet/io/safetensors.cpp"},
+      {"nlohmann/json.hpp", "octet/base/json_impl.h"},
+      {"regex", "none"}};
   for (const fs::path& file : sources())
     for (const std::string& include : includes(file))
       if (auto it = reader.find(include.substr(1)); it != reader.end()) {

@@ -127,7 +127,8 @@ template <typename Fn>
 void each_field(const Json& json, const char* key, const std::string& who, Fn fn) {
   if (!json.contains(key)) return;
   std::string where = fmt::format("{}: {}", who, key);
-  OCTET_CHECK(json[key].is_object(), invalid_argument, "{}: expected an object, got {}", where, brief(json[key]));
+  OCTET_CHECK(json[key].is_object(), invalid_argument, "{}: expected an object, got {}", where,
+              brief(json[key]));
   for (const auto& [name, value] : json[key].items()) fn(name, value, where);
 }
 
@@ -172,9 +173,10 @@ BackendPatternConfig pattern_from_json(const Json& json, const std::string& who)
   each_field(json, "num_tensor_args_to_observation_type", who, [&](const std::string& n, const Json& type, const std::string& where) {
     c.num_tensor_args_to_observation_type[number_of_tensors(n, where)] = parse_observation_type(text_of(type, where));
   });
-  each_field(json, "input_type_to_index", who, [&](const std::string& name, const Json& index, const std::string& where) {
-    c.input_type_to_index[name] = int_of(index, where);
-  });
+  each_field(json, "input_type_to_index", who,
+             [&](const std::string& name, const Json& index, const std::string& where) {
+               c.input_type_to_index[name] = int_of(index, where);
+             });
   if (json.contains("overwrite_output_observer"))
     c.overwrite_output_observer = qconfig_from_json(json["overwrite_output_observer"], at("overwrite_output_observer")).activation;
   each_field(json, "quantized_modules", who, [&](const std::string& mode, const Json& name, const std::string& where) {

@@ -14,7 +14,8 @@ namespace octet::quant {
 
 // Error unless it is an object with no other keys than these.
 inline void check_keys(const Json& json, const std::vector<std::string>& known, const std::string& who) {
-  OCTET_CHECK(json.is_object(), invalid_argument, "{}: expected an object, got {}", who, brief(json));
+  OCTET_CHECK(json.is_object(), invalid_argument, "{}: expected an object, got {}", who,
+              brief(json));
   for (const auto& [key, value] : json.items())
     OCTET_CHECK(std::find(known.begin(), known.end(), key) != known.end(), not_found, "{}: unknown key '{}'{} (known: '{}')", who, key,
                 did_you_mean(key, known), fmt::join(known, "', '"));
@@ -26,23 +27,27 @@ inline std::string text_of(const Json& json, const std::string& who) {
 }
 
 inline int64_t integer_of(const Json& json, const std::string& who) {
-  OCTET_CHECK(json.is_number_integer(), invalid_argument, "{}: expected an integer, got {}", who, brief(json));
+  OCTET_CHECK(json.is_number_integer(), invalid_argument, "{}: expected an integer, got {}", who,
+              brief(json));
   return json.get<int64_t>();
 }
 
 inline int int_of(const Json& json, const std::string& who) {
   int64_t value = integer_of(json, who);
-  OCTET_CHECK(value == static_cast<int>(value), invalid_argument, "{}: {} is out of range", who, value);
+  OCTET_CHECK(value == static_cast<int>(value), invalid_argument, "{}: {} is out of range", who,
+              value);
   return static_cast<int>(value);
 }
 
 inline double number_of(const Json& json, const std::string& who) {
-  OCTET_CHECK(json.is_number(), invalid_argument, "{}: expected a number, got {}", who, brief(json));
+  OCTET_CHECK(json.is_number(), invalid_argument, "{}: expected a number, got {}", who,
+              brief(json));
   return json.get<double>();
 }
 
 inline bool bool_of(const Json& json, const std::string& who) {
-  OCTET_CHECK(json.is_boolean(), invalid_argument, "{}: expected true or false, got {}", who, brief(json));
+  OCTET_CHECK(json.is_boolean(), invalid_argument, "{}: expected true or false, got {}", who,
+              brief(json));
   return json.get<bool>();
 }
 
@@ -62,8 +67,8 @@ inline OrderedJson qconfig_to_json(const QConfig& qconfig) {
 inline QConfig qconfig_from_json(const Json& json, const std::string& who) {
   try {
     if (json.is_string()) return get_default_qconfig(json.get<std::string>());
-    OCTET_CHECK(json.is_object(), invalid_argument, "expected the name of a qconfig, its attributes, or null, got {}",
-                brief(json));
+    OCTET_CHECK(json.is_object(), invalid_argument,
+                "expected the name of a qconfig, its attributes, or null, got {}", brief(json));
     Attrs attrs;
     for (const auto& [name, value] : json.items()) {
       if (value.is_boolean()) attrs.set(name, value.get<bool>());

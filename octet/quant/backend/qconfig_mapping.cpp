@@ -122,7 +122,8 @@ std::vector<std::string> QConfigMapping::unmatched(const std::vector<Target>& ta
   for (const ByName& e : names_)
     check(fmt::format("module_name '{}'", e.name), [&](const Target& t) { return is_inside(t.module_path, e.name); });
   for (size_t i = 0; i < regexes_.size(); ++i)
-    check(fmt::format("module_name_regex '{}'", regexes_[i].name), [&](const Target& t) { return compiled_[i].begins(t.module_path); });
+    check(fmt::format("module_name_regex '{}'", regexes_[i].name),
+          [&](const Target& t) { return compiled_[i].begins(t.module_path); });
   for (const ByOrder& e : orders_) check(describe(e), [&](const Target& t) { return is_order(t, e); });
   return result;
 }
@@ -166,7 +167,9 @@ constexpr const char* kNames = "module_name";
 constexpr const char* kOrders = "module_name_object_type_order";
 const std::string kWho = "QConfigMapping";
 
-OrderedJson to_json(const MaybeQConfig& qconfig) { return qconfig ? qconfig_to_json(*qconfig) : OrderedJson(nullptr); }
+OrderedJson to_json(const MaybeQConfig& qconfig) {
+  return qconfig ? qconfig_to_json(*qconfig) : OrderedJson(nullptr);
+}
 
 MaybeQConfig maybe_qconfig(const Json& json, const std::string& who) {
   if (json.is_null()) return std::nullopt;
@@ -180,8 +183,10 @@ void each_entry(const Json& root, const char* key, size_t size, Fn fn) {
   size_t i = 0;
   for (const Json& entry : list_of(root[key], fmt::format("{}: '{}'", kWho, key))) {
     std::string where = fmt::format("{}: {}[{}]", kWho, key, i++);
-    OCTET_CHECK(entry.is_array() && entry.size() == size, invalid_argument, "{}: expected a list of {}, got {}", where,
-                size == 2 ? "a name and a qconfig" : "a path, a type, an index and a qconfig", brief(entry));
+    OCTET_CHECK(entry.is_array() && entry.size() == size, invalid_argument,
+                "{}: expected a list of {}, got {}", where,
+                size == 2 ? "a name and a qconfig" : "a path, a type, an index and a qconfig",
+                brief(entry));
     fn(entry, where);
   }
 }
@@ -203,8 +208,8 @@ QConfigMapping QConfigMapping::from_json(std::string_view text) {
     m.set_module_name(text_of(e[0], where), maybe_qconfig(e[1], where));
   });
   each_entry(root, kOrders, 4, [&](const Json& e, const std::string& where) {
-    m.set_module_name_object_type_order(text_of(e[0], where), text_of(e[1], where), int_of(e[2], where),
-                                        maybe_qconfig(e[3], where));
+    m.set_module_name_object_type_order(text_of(e[0], where), text_of(e[1], where),
+                                        int_of(e[2], where), maybe_qconfig(e[3], where));
   });
   return m;
 }
@@ -213,10 +218,14 @@ std::string QConfigMapping::to_json() const {
   OrderedJson root = OrderedJson::object();
   root[""] = quant::to_json(global_);
   auto add = [&](const char* key, OrderedJson entry) { root[key].push_back(std::move(entry)); };
-  for (const ByType& e : types_) add(kTypes, OrderedJson::array({e.type.name(), quant::to_json(e.qconfig)}));
-  for (const ByName& e : regexes_) add(kRegexes, OrderedJson::array({e.name, quant::to_json(e.qconfig)}));
-  for (const ByName& e : names_) add(kNames, OrderedJson::array({e.name, quant::to_json(e.qconfig)}));
-  for (const ByOrder& e : orders_) add(kOrders, OrderedJson::array({e.path, e.type.name(), e.index, quant::to_json(e.qconfig)}));
+  for (const ByType& e : types_)
+    add(kTypes, OrderedJson::array({e.type.name(), quant::to_json(e.qconfig)}));
+  for (const ByName& e : regexes_)
+    add(kRegexes, OrderedJson::array({e.name, quant::to_json(e.qconfig)}));
+  for (const ByName& e : names_)
+    add(kNames, OrderedJson::array({e.name, quant::to_json(e.qconfig)}));
+  for (const ByOrder& e : orders_)
+    add(kOrders, OrderedJson::array({e.path, e.type.name(), e.index, quant::to_json(e.qconfig)}));
   return root.dump(2);
 }
 

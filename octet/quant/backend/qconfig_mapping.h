@@ -39,8 +39,8 @@ class QConfigMapping {
   QConfigMapping& set_object_type(MaybeQConfig qconfig) {
     return set_object_type(ObjectType(typeid(M)), std::move(qconfig));
   }
-  // Modules whose path begins with a match of the expression (Python's re.match; octet::Regex has the syntax): the first one set
-  // that fits counts. Error if it is malformed.
+  // Modules whose path begins with a match of the expression (Python's re.match; octet::Regex has
+  // the syntax): the first one set that fits counts. Error if it is malformed.
   QConfigMapping& set_module_name_regex(const std::string& regex, MaybeQConfig qconfig);
   // The module at a path ("layer1.0.conv") and everything inside it that has no nearer entry. Error for "": use set_global.
   QConfigMapping& set_module_name(const std::string& path, MaybeQConfig qconfig);

@@ -116,7 +116,8 @@ bool is_npz(std::string_view bytes) {
 
 }  // namespace
 
-void check_output(const std::filesystem::path& path, const std::vector<std::filesystem::path>& inputs, bool force) {
+void check_output(OutputKind kind, const std::filesystem::path& path, const std::vector<std::filesystem::path>& inputs,
+                  bool force) {
   octet::check_writable(path);
   std::error_code none;
   if (force || !std::filesystem::exists(path, none)) return;
@@ -132,10 +133,9 @@ void check_output(const std::filesystem::path& path, const std::vector<std::file
   if (std::filesystem::file_size(path, none) == 0) return;
   const auto file = MappedFile::open(path);
   const std::string_view bytes(reinterpret_cast<const char*>(file->data()), file->size());
-  const std::string ending = path.extension();
-  const bool onnx = ending == ".onnx", model = onnx || ending == ".octet" || ending == ".train";
-  if (!(onnx ? is_onnx(bytes) : model ? is_octet(bytes) : is_npz(bytes)))
-    refuse(fmt::format("exists and is no {}", onnx ? "ONNX model" : model ? "file of octet's" : ".npz of arrays"));
+  const bool arrays = kind == OutputKind::arrays, onnx = path.extension() == ".onnx";
+  if (!(arrays ? is_npz(bytes) : onnx ? is_onnx(bytes) : is_octet(bytes)))
+    refuse(fmt::format("exists and is no {}", arrays ? ".npz of arrays" : onnx ? "ONNX model" : "file of octet's"));
 }
 
 void add_force(CLI::App& app, bool& force) {

@@ -29,8 +29,10 @@ int64_t file_bytes(const std::filesystem::path& path);
 
 // Asked before long work starts. Error if `path` cannot be written to (octet::check_writable), or, without `force`, if
 // writing would destroy what was not meant: one of the command's own inputs (the same file, by whatever name), a file of
-// another kind than the name's ending says, one that is write-protected, a device or a pipe.
-void check_output(const std::filesystem::path& path, const std::vector<std::filesystem::path>& inputs, bool force);
+// another kind than is to be written, one that is write-protected, a device or a pipe.
+enum class OutputKind { model, arrays };  // .onnx by its name or else octet's own; .npz
+void check_output(OutputKind kind, const std::filesystem::path& path, const std::vector<std::filesystem::path>& inputs,
+                  bool force);
 // --force.
 void add_force(CLI::App& app, bool& force);
 

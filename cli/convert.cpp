@@ -23,7 +23,7 @@ void add_convert(CLI::App& app) {
   add_force(*cmd, o->force);
   cmd->footer("Example: octet convert net.octet net.onnx");
   cmd->callback([o] {
-    check_output(o->out, {o->in}, o->force);
+    check_output(OutputKind::model, o->out, {o->in}, o->force);
     graph::Graph graph = load_model(o->in);
     save_model(graph, o->out);
     NodeCount n = count_nodes(graph);

@@ -268,7 +268,7 @@ void run(Options o) {
   if (!is_static && !o.observer.empty()) wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
   o.run.apply();
   read_config(o);
-  check_output(o.out, {o.model, o.calibrate, o.config}, o.force);
+  check_output(OutputKind::model, o.out, {o.model, o.calibrate, o.config}, o.force);
   if (!is_static && !o.out.ends_with(".octet"))
     fail(ErrorCode::unsupported, fmt::format("{}: --mode {} writes .octet files only: QDQ ONNX has no form for it", o.out, o.mode));
   graph::Graph source = load_float_model(o.model), before = source, int8;

@@ -46,7 +46,7 @@ void add_run(CLI::App& app) {
     o->run.apply();
     std::vector<std::filesystem::path> files{o->model};
     for (const std::string& item : o->inputs) files.push_back(item.substr(item.find('=') + 1));
-    check_output(o->output, files, o->force);
+    check_output(OutputKind::arrays, o->output, files, o->force);
     graph::Graph graph = load_model(o->model);
     std::map<std::string, Tensor> inputs;
     for (const std::string& item : o->inputs) {

@@ -46,8 +46,8 @@ void TrainOptions::add_to(CLI::App& app, int64_t default_epochs, double default_
 
 void TrainOptions::check_outputs() const {
   const std::vector<std::filesystem::path> inputs{model, data, validate};
-  check_output(out, inputs, force);
-  check_output(checkpoint(), inputs, force);
+  check_output(OutputKind::model, out, inputs, force);
+  check_output(OutputKind::model, checkpoint(), inputs, force);
 }
 
 // -- data ----------------------------------------------------------------------------------------------

@@ -189,7 +189,8 @@ std::string cpu_description() {
       if (auto colon = line.find(": "); colon != std::string::npos) model = line.substr(colon + 2);
       break;
     }
-  return fmt::format("{}, {} cores, {}", model, usable_cpus(), to_string(current_isa()));
+  const int cpus = usable_cpus();
+  return fmt::format("{}, {} core{}, {}", model, cpus, cpus == 1 ? "" : "s", to_string(current_isa()));
 }
 
 }  // namespace octet

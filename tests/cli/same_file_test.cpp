@@ -17,18 +17,16 @@ TEST(CliSameFile, OnEveryInstructionSetAndNumberOfThreads) {
   if (cpu_supports(Isa::avx2)) settings.push_back({"AVX2", {{"OCTET_ISA", "avx2"}, {"ONEDNN_MAX_CPU_ISA", "AVX2"}}});
   const std::string out = dir / "q.octet";  // one name: it is in the file's metadata
   std::string expected;
+  settings.push_back({settings[0].first + ", again", settings[0].second});
   for (const auto& [name, setting] : settings)
     for (const char* threads : {"1", "2"}) {
       Environment env = setting;
       env.emplace_back("OCTET_NUM_THREADS", threads);
-      for (int run = 0; run < 2; ++run) {
-        RunResult r = run_octet({"quantize", kNet, "--calibrate", kCalibration, "--samples", "96", "-o", out, "--json"},
-                                {.env = env});
-        ASSERT_EQ(r.code, 0) << r.err;
-        if (expected.empty()) expected = slurp(out);
-        EXPECT_TRUE(slurp(out) == expected)
-            << name << ", " << threads << " threads, run " << run + 1 << ": another file";
-      }
+      RunResult r = run_octet({"quantize", kNet, "--calibrate", kCalibration, "--samples", "64", "-o", out, "--json"},
+                              {.env = env});
+      ASSERT_EQ(r.code, 0) << r.err;
+      if (expected.empty()) expected = slurp(out);
+      EXPECT_TRUE(slurp(out) == expected) << name << ", " << threads << " threads: another file";
     }
 }
 

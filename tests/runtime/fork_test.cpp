@@ -19,9 +19,9 @@ graph::Graph two_convolutions() {
   auto x = g.add_input("x", TensorType(DType::float32, Shape{2, 16, 32, 32}));
   auto w1 = g.add_constant("w1", Tensor::rand({32, 16, 3, 3}, 1, -0.5, 0.5));
   auto w2 = g.add_constant("w2", Tensor::rand({16, 32, 3, 3}, 2, -0.5, 0.5));
-  auto y = g.add_call("y", "conv2d", {x, w1}, {{"padding", std::vector<int64_t>{1, 1}}});
+  auto y = g.add_call("y", "conv2d", {x, w1}, {{"padding", std::vector<int64_t>{1, 1, 1, 1}}});
   auto r = g.add_call("r", "relu", {y});
-  g.set_outputs({g.add_call("z", "conv2d", {r, w2}, {{"padding", std::vector<int64_t>{1, 1}}})});
+  g.set_outputs({g.add_call("z", "conv2d", {r, w2}, {{"padding", std::vector<int64_t>{1, 1, 1, 1}}})});
   return g;
 }
 

@@ -16,7 +16,9 @@ Tensor index_tensor(std::vector<int64_t> values) {
 }
 
 // The rows of x at index, which has any shape.
-Tensor rows(const Tensor& x, const Tensor& index) { return ops::call("index_select", {x, index}, {{"dim", int64_t{0}}}); }
+Tensor rows(const Tensor& x, const Tensor& index) {
+  return ops::call("index_select", {x, index}, {{"dim", int64_t{0}}});
+}
 
 // How a PackedSequence is cut, checked. Places: in the packed order, longest first.
 struct Layout {
@@ -29,22 +31,24 @@ struct Layout {
   Layout(const PackedSequence& p, const std::string& who) {
     for (const Tensor* t : {&p.data, &p.batch_sizes, &p.sorted_indices, &p.unsorted_indices})
       if (t->defined() && t->is_symbolic()) detail::fail_traced(who);
-    OCTET_CHECK(p.data.defined() && p.data.dim() >= 1 && p.batch_sizes.defined() && p.batch_sizes.dtype() == DType::int64 &&
-                    p.batch_sizes.dim() == 1 && p.batch_sizes.numel() > 0,
-                invalid_argument, "{}: a PackedSequence of data {} and batch_sizes {}; expected those of pack_padded_sequence", who,
+    OCTET_CHECK(p.data.defined() && p.data.dim() >= 1 && p.batch_sizes.defined() &&
+                    p.batch_sizes.dtype() == DType::int64 && p.batch_sizes.dim() == 1 && p.batch_sizes.numel() > 0,
+                invalid_argument,
+                "{}: a PackedSequence of data {} and batch_sizes {}; expected those of pack_padded_sequence", who,
                 p.data.defined() ? octet::to_string(p.data.type()) : "none",
                 p.batch_sizes.defined() ? octet::to_string(p.batch_sizes.type()) : "none");
     sizes = p.batch_sizes.to_vector<int64_t>();
     int64_t total = 0;
     for (size_t t = 0; t < sizes.size(); ++t) {
       OCTET_CHECK(sizes[t] >= 1 && (t == 0 || sizes[t] <= sizes[t - 1]), invalid_argument,
-                  "{}: batch_sizes of a PackedSequence: {} at step {}; expected 1 or more, none above the one before", who,
-                  sizes[t], t);
+                  "{}: batch_sizes of a PackedSequence: {} at step {}; expected 1 or more, none above the one before",
+                  who, sizes[t], t);
       starts.push_back(total);
       total += sizes[t];
     }
-    OCTET_CHECK(total == p.data.size(0), invalid_argument, "{}: a PackedSequence of data {} with {} steps in its batch_sizes",
-                who, octet::to_string(p.data.type()), total);
+    OCTET_CHECK(total == p.data.size(0), invalid_argument,
+                "{}: a PackedSequence of data {} with {} steps in its batch_sizes", who,
+                octet::to_string(p.data.type()), total);
     lengths.assign(static_cast<size_t>(sizes[0]), 0);
     for (int64_t n : sizes)
       for (int64_t i = 0; i < n; ++i) ++lengths[static_cast<size_t>(i)];
@@ -63,7 +67,8 @@ struct Layout {
   // The rows of the sequence at a place.
   std::vector<int64_t> rows_of(int64_t place) const {
     std::vector<int64_t> index;
-    for (int64_t t = 0; t < lengths[static_cast<size_t>(place)]; ++t) index.push_back(starts[static_cast<size_t>(t)] + place);
+    for (int64_t t = 0; t < lengths[static_cast<size_t>(place)]; ++t)
+      index.push_back(starts[static_cast<size_t>(t)] + place);
     return index;
   }
 };
@@ -73,8 +78,8 @@ PackedSequence pack(const Tensor& input, const std::vector<int64_t>& lengths, bo
   if (input.is_symbolic()) detail::fail_traced(who);
   const auto count = static_cast<int64_t>(lengths.size());
   OCTET_CHECK(input.dim() >= 2 && count >= 1 && input.size(batch_first ? 0 : 1) == count, invalid_argument,
-              "{}: input {} and {} lengths; expected {} and a length for each", who, octet::to_string(input.type()), count,
-              batch_first ? "(N, T, ...)" : "(T, N, ...)");
+              "{}: input {} and {} lengths; expected {} and a length for each", who, octet::to_string(input.type()),
+              count, batch_first ? "(N, T, ...)" : "(T, N, ...)");
   const int64_t steps = input.size(batch_first ? 1 : 0);
   for (int64_t n : lengths)
     OCTET_CHECK(n >= 1 && n <= steps, invalid_argument, "{}: length {} of an input {}; expected 1 to {}", who, n,
@@ -96,7 +101,8 @@ PackedSequence pack(const Tensor& input, const std::vector<int64_t>& lengths, bo
   }
   Shape shape(input.shape().begin() + 1, input.shape().end());
   shape[0] = steps * count;
-  PackedSequence packed{rows(input.reshape(shape), index_tensor(std::move(index))), index_tensor(std::move(sizes)), {}, {}};
+  PackedSequence packed{
+      rows(input.reshape(shape), index_tensor(std::move(index))), index_tensor(std::move(sizes)), {}, {}};
   if (enforce_sorted) return packed;
   std::vector<int64_t> back(order.size());
   for (size_t i = 0; i < order.size(); ++i) back[static_cast<size_t>(order[i])] = static_cast<int64_t>(i);
@@ -121,7 +127,8 @@ std::vector<int64_t> lengths_of(const std::vector<Tensor>& sequences, const char
     const Shape& first = sequences[0].shape();
     OCTET_CHECK(s.dim() >= 1 && s.dim() == sequences[0].dim() && s.size(0) >= 1 &&
                     std::equal(first.begin() + 1, first.end(), s.shape().begin() + 1),
-                invalid_argument, "{}: sequences {} and {}; expected one step or more, and the same shape but for the length", who,
+                invalid_argument,
+                "{}: sequences {} and {}; expected one step or more, and the same shape but for the length", who,
                 octet::to_string(sequences[0].type()), octet::to_string(s.type()));
     lengths.push_back(s.size(0));
   }
@@ -153,7 +160,8 @@ std::vector<Tensor> PackedSequence::with(const Tensor& h0, const Tensor& c0) con
 
 PackedOutput::PackedOutput(const std::vector<Tensor>& results) {
   OCTET_CHECK(detail::is_packed(results) && results.size() >= 5 && results.size() <= 6, invalid_argument,
-              "PackedOutput of {} results; expected those of a recurrent network called with a PackedSequence", results.size());
+              "PackedOutput of {} results; expected those of a recurrent network called with a PackedSequence",
+              results.size());
   output = Value<PackedSequence>::from(results);
   h_n = results[4];
   if (results.size() == 6) c_n = results[5];
@@ -213,8 +221,10 @@ bool is_packed(const std::vector<TensorType>& inputs) {
 }
 
 void fail_traced(const std::string& who) {
-  OCTET_FAIL(unsupported, "{}: a PackedSequence cannot be traced, its sequences are cut by numbers: keep the module that packs "
-             "and runs them as a leaf, or use the eager workflows (prepare, quantize_dynamic)", who);
+  OCTET_FAIL(unsupported,
+             "{}: a PackedSequence cannot be traced, its sequences are cut by numbers: keep the module that packs "
+             "and runs them as a leaf, or use the eager workflows (prepare, quantize_dynamic)",
+             who);
 }
 
 std::vector<Tensor> run_packed(const std::vector<Tensor>& inputs, size_t states, const std::string& who,
@@ -241,8 +251,8 @@ std::vector<Tensor> run_packed(const std::vector<Tensor>& inputs, size_t states,
     ys.push_back(results.at(0));
     for (size_t i = 0; i < states; ++i) last[i][static_cast<size_t>(n)] = results.at(i + 1);
   }
-  std::vector<Tensor> results = PackedSequence{rows(functional::cat(ys, 0), index_tensor(std::move(order))), packed.batch_sizes,
-                                               packed.sorted_indices, packed.unsorted_indices};
+  std::vector<Tensor> results = PackedSequence{rows(functional::cat(ys, 0), index_tensor(std::move(order))),
+                                               packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices};
   for (const std::vector<Tensor>& each : last) results.push_back(functional::stack(each, 1));
   return results;
 }

@@ -3,10 +3,12 @@
 //
 //   nn::utils::PackedSequence packed = nn::utils::pack_padded_sequence(x, {5, 3, 1});  // x (T, N, features)
 //   nn::utils::PackedOutput out = lstm(packed);                                        // or lstm(packed.with(h0, c0))
-//   auto [y, lengths] = nn::utils::pad_packed_sequence(out.output);                    // out.h_n, out.c_n: the last states
+//   auto [y, lengths] = nn::utils::pad_packed_sequence(out.output);                    // out.h_n, out.c_n: the last
+//   states
 //
-// RNN, GRU and LSTM (float, dynamic and static) take one, as a Slot or as a module, and give for each sequence what they give
-// for it alone: padding is never seen, and ranges found while running are each sequence's own. So they run one by one.
+// RNN, GRU and LSTM (float, dynamic and static) take one, as a Slot or as a module, and give for each sequence what
+// they give for it alone: padding is never seen, and ranges found while running are each sequence's own. So they run
+// one by one.
 //
 // How sequences are cut depends on numbers, so none of this can be traced: that is an Error.
 
@@ -21,14 +23,15 @@ namespace octet::nn {
 namespace utils {
 inline namespace rnn {
 
-// The steps of all sequences, longest sequence first: the first step of each, then the second of those that have one ...
+// The steps of all sequences, longest sequence first: the first step of each, then the second of those that have one
+// ...
 struct PackedSequence {
   Tensor data;              // (all steps, ...)
   Tensor batch_sizes;       // int64 (longest length): how many sequences have that step
   Tensor sorted_indices;    // int64 (sequences): where the sequences stood in the batch; undefined: in that order
   Tensor unsorted_indices;  // int64 (sequences): the way back
-  // As modules take it: {data, batch_sizes, sorted_indices, unsorted_indices}, then the first states (layers * directions,
-  // sequences, hidden), in the batch's order.
+  // As modules take it: {data, batch_sizes, sorted_indices, unsorted_indices}, then the first states (layers *
+  // directions, sequences, hidden), in the batch's order.
   operator std::vector<Tensor>() const { return {data, batch_sizes, sorted_indices, unsorted_indices}; }  // NOLINT
   std::vector<Tensor> with(const Tensor& h0, const Tensor& c0 = {}) const;
 };
@@ -40,8 +43,8 @@ struct PackedOutput {
   PackedOutput(const std::vector<Tensor>& results);  // NOLINT: implicit, of what the call gives
 };
 
-// input (T, N, ...), batch_first: (N, T, ...); lengths: int64 (N), 1 to T each. Unless enforce_sorted is false they must not
-// increase (Error).
+// input (T, N, ...), batch_first: (N, T, ...); lengths: int64 (N), 1 to T each. Unless enforce_sorted is false they
+// must not increase (Error).
 PackedSequence pack_padded_sequence(const Tensor& input, const Tensor& lengths, bool batch_first = false,
                                     bool enforce_sorted = true);
 PackedSequence pack_padded_sequence(const Tensor& input, const std::vector<int64_t>& lengths, bool batch_first = false,
@@ -50,8 +53,8 @@ PackedSequence pack_padded_sequence(const Tensor& input, const std::vector<int64
 PackedSequence pack_sequence(const std::vector<Tensor>& sequences, bool enforce_sorted = true);
 // Sequences (length, ...) as one tensor (T, N, ...), T the longest length; batch_first: (N, T, ...).
 Tensor pad_sequence(const std::vector<Tensor>& sequences, bool batch_first = false, double padding_value = 0);
-// The way back: (T, N, ...) or (N, T, ...) in the batch's order, and the lengths, int64 (N). T is the longest length, or
-// total_length (Error if that is less; 0: not given).
+// The way back: (T, N, ...) or (N, T, ...) in the batch's order, and the lengths, int64 (N). T is the longest length,
+// or total_length (Error if that is less; 0: not given).
 std::pair<Tensor, Tensor> pad_packed_sequence(const PackedSequence& sequence, bool batch_first = false,
                                               double padding_value = 0, int64_t total_length = 0);
 

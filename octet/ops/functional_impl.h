@@ -29,7 +29,8 @@ std::string name_of(std::string_view kind) {
 // -- convolutions ----------------------------------------------------------------------------------
 
 template <size_t N>
-Attrs conv_attrs(const Sizes<N>& stride, const std::vector<int64_t>& padding, const Sizes<N>& dilation, int64_t groups) {
+Attrs conv_attrs(const Sizes<N>& stride, const std::vector<int64_t>& padding, const Sizes<N>& dilation,
+                 int64_t groups) {
   return {{"stride", stride.list()}, {"padding", padding}, {"dilation", dilation.list()}, {"groups", groups}};
 }
 
@@ -37,8 +38,9 @@ Attrs conv_attrs(const Sizes<N>& stride, const std::vector<int64_t>& padding, co
 template <size_t N>
 void check_same(const ConvPadding<N>& padding, const Sizes<N>& stride, std::string_view who) {
   if (padding.name() != "same" || stride == Sizes<N>(1)) return;
-  throw Error(ErrorCode::invalid_argument, std::string(who) + ": padding=\"same\" goes with stride 1 only, got stride=" +
-                                               stride.text() + ": give the sizes of the padding");
+  throw Error(ErrorCode::invalid_argument,
+              std::string(who) + ": padding=\"same\" goes with stride 1 only, got stride=" + stride.text() +
+                  ": give the sizes of the padding");
 }
 
 // The pad operator's "mode" for PyTorch's padding_mode: "constant", "reflect", "replicate", "circular".
@@ -71,15 +73,21 @@ inline Tensor call_conv(std::string_view op, size_t spatial, const Tensor& x, co
 template <size_t N>
 Attrs max_pool_attrs(const Sizes<N>& kernel, const Sizes<N>& stride, const Sizes<N>& padding, const Sizes<N>& dilation,
                      bool ceil_mode) {
-  return {{"kernel", kernel.list()}, {"stride", stride.list()}, {"padding", padding.both_ends()},
-          {"dilation", dilation.list()}, {"ceil_mode", ceil_mode}};
+  return {{"kernel", kernel.list()},
+          {"stride", stride.list()},
+          {"padding", padding.both_ends()},
+          {"dilation", dilation.list()},
+          {"ceil_mode", ceil_mode}};
 }
 
 template <size_t N>
 Attrs avg_pool_attrs(const Sizes<N>& kernel, const Sizes<N>& stride, const Sizes<N>& padding, bool ceil_mode,
                      bool count_include_pad, int64_t divisor_override) {
-  Attrs attrs{{"kernel", kernel.list()}, {"stride", stride.list()}, {"padding", padding.both_ends()},
-              {"ceil_mode", ceil_mode}, {"count_include_pad", count_include_pad}};
+  Attrs attrs{{"kernel", kernel.list()},
+              {"stride", stride.list()},
+              {"padding", padding.both_ends()},
+              {"ceil_mode", ceil_mode},
+              {"count_include_pad", count_include_pad}};
   if (divisor_override != 0) attrs.set("divisor_override", divisor_override);
   return attrs;
 }
@@ -94,8 +102,8 @@ template <size_t N>
 Tensor adaptive_pool(std::string_view kind, const Tensor& x, const Sizes<N>& output_size) {
   std::vector<int64_t> size = output_size.list();
   if (x.dim() < static_cast<int64_t>(N))
-    throw Error(ErrorCode::invalid_argument, name_of<N>(kind) + ": the input is " + to_string(x.type()) + "; expected " +
-                                                 std::to_string(N) + " spatial dimensions");
+    throw Error(ErrorCode::invalid_argument, name_of<N>(kind) + ": the input is " + to_string(x.type()) +
+                                                 "; expected " + std::to_string(N) + " spatial dimensions");
   for (size_t i = 0; i < N; ++i)
     if (size[i] == -1) size[i] = x.size(static_cast<int64_t>(i) - static_cast<int64_t>(N));
   return call_pool<N>(kind, x, {{"output_size", size}});

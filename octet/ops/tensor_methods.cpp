@@ -17,7 +17,9 @@ Tensor Tensor::clamp(double min, double max) const { return functional::clamp(*t
 Tensor Tensor::softmax(int64_t dim) const { return functional::softmax(*this, dim); }
 Tensor Tensor::log_softmax(int64_t dim) const { return functional::log_softmax(*this, dim); }
 
-Tensor Tensor::sum(const std::vector<int64_t>& dims, bool keepdim) const { return functional::sum(*this, dims, keepdim); }
+Tensor Tensor::sum(const std::vector<int64_t>& dims, bool keepdim) const {
+  return functional::sum(*this, dims, keepdim);
+}
 Tensor Tensor::mean(const std::vector<int64_t>& dims, bool keepdim) const {
   return functional::mean(*this, dims, keepdim);
 }

@@ -151,8 +151,10 @@ const std::vector<Case>& float_cases() {
     all.push_back({.op = "cat", .inputs = {{2, 3}, {2, 5}}, .attrs = {{"dim", int64_t{1}}}});
     all.push_back({.op = "pad", .attrs = {{"pads", I{0, 1, 0, 0, 2, 1}}, {"value", 1.5}}});
     all.push_back({.op = "pad", .attrs = {{"pads", I{0, 1, 0, 0, 1, 1}}, {"mode", std::string("reflect")}}});
-    all.push_back({.op = "pad", .attrs = {{"pads", I{0, 1, 0, 0, 1, 1}}, {"mode", std::string("wrap")}}});
-    all.push_back({.op = "pad", .attrs = {{"pads", I{0, 1, -1, 0, -1, 1}}, {"mode", std::string("wrap")}}});
+    all.push_back({.op = "pad", .attrs = {{"pads", I{0, 1, 0, 0, 1, 1}}, {"mode", std::string("wrap")}},
+                   .back = "slice slice cat slice cat"});
+    all.push_back({.op = "pad", .attrs = {{"pads", I{0, 1, -1, 0, -1, 1}}, {"mode", std::string("wrap")}},
+                   .back = "slice slice cat slice slice cat"});
     all.push_back({.op = "index_select", .attrs = {{"dim", int64_t{1}}}, .constants = {longs({2, 0, -1})}});
     all.push_back({.op = "tile", .inputs = {{2, 3}}, .attrs = {{"repeats", I{2, 1}}}});
     all.push_back({.op = "triu", .inputs = {{4, 5}}, .attrs = {{"diagonal", int64_t{1}}}, .back = "where"});

@@ -78,22 +78,25 @@ TEST(Functional, ActivationsAreTheirModules) {
   same(prelu, x, F::prelu(x, prelu->weight));
 }
 
-// PyTorch's order: (x, weight, bias, stride, padding, dilation, groups), and for transposed ones (x, weight, bias, stride,
-// padding, output_padding, groups, dilation).
+// PyTorch's order: (x, weight, bias, stride, padding, dilation, groups), and for transposed ones (x, weight, bias,
+// stride, padding, output_padding, groups, dilation).
 TEST(Functional, Convolutions) {
   auto one = make<Conv1d>(4, 6, 3, ConvOptions<1>{.stride = 2, .padding = 1, .dilation = 2, .groups = 2});
   const Tensor line = normal({2, 4, 11});
   same(one, line, F::conv1d(line, one->weight, one->bias, 2, 1, 2, 2));
-  auto two = make<Conv2d>(4, 6, Sizes<2>{3, 2}, ConvOptions<2>{.stride = {2, 1}, .padding = {1, 0}, .dilation = {1, 2}, .groups = 2});
+  auto two = make<Conv2d>(4, 6, Sizes<2>{3, 2},
+                          ConvOptions<2>{.stride = {2, 1}, .padding = {1, 0}, .dilation = {1, 2}, .groups = 2});
   const Tensor image = normal({2, 4, 9, 8});
   same(two, image, F::conv2d(image, two->weight, two->bias, {2, 1}, {1, 0}, {1, 2}, 2));
   auto three = make<Conv3d>(4, 6, 3, ConvOptions<3>{.padding = {1, 0, 2}, .bias = false});
   const Tensor volume = normal({2, 4, 5, 6, 4});
   same(three, volume, F::conv3d(volume, three->weight, {}, 1, {1, 0, 2}));
 
-  auto t1 = make<ConvTranspose1d>(4, 6, 3, ConvOptions<1>{.stride = 3, .padding = 1, .dilation = 2, .groups = 2, .output_padding = 2});
+  auto t1 = make<ConvTranspose1d>(
+      4, 6, 3, ConvOptions<1>{.stride = 3, .padding = 1, .dilation = 2, .groups = 2, .output_padding = 2});
   same(t1, line, F::conv_transpose1d(line, t1->weight, t1->bias, 3, 1, 2, 2, 2));
-  auto t2 = make<ConvTranspose2d>(4, 6, 3, ConvOptions<2>{.stride = {2, 3}, .padding = {1, 0}, .output_padding = {1, 2}});
+  auto t2 =
+      make<ConvTranspose2d>(4, 6, 3, ConvOptions<2>{.stride = {2, 3}, .padding = {1, 0}, .output_padding = {1, 2}});
   same(t2, image, F::conv_transpose2d(image, t2->weight, t2->bias, {2, 3}, {1, 0}, {1, 2}));
   auto t3 = make<ConvTranspose3d>(4, 6, 2, ConvOptions<3>{.stride = 2});
   same(t3, volume, F::conv_transpose3d(volume, t3->weight, t3->bias, 2));
@@ -112,9 +115,12 @@ TEST(Functional, Pools) {
   same(make<MaxPool3d>(2, MaxPoolOptions<3>{.stride = {1, 2, 1}}), volume, F::max_pool3d(volume, 2, {1, 2, 1}));
   same(make<AvgPool1d>(3, AvgPoolOptions<1>{.stride = 2, .padding = 1, .count_include_pad = false}), line,
        F::avg_pool1d(line, 3, 2, 1, false, false));
-  same(make<AvgPool2d>(3, AvgPoolOptions<2>{.padding = 1, .ceil_mode = true}), image, F::avg_pool2d(image, 3, {}, 1, true));
-  same(make<AvgPool2d>(2, AvgPoolOptions<2>{.divisor_override = 3}), image, F::avg_pool2d(image, 2, {}, 0, false, true, 3));
-  same(make<AvgPool3d>(2, AvgPoolOptions<3>{.divisor_override = 5}), volume, F::avg_pool3d(volume, 2, {}, 0, false, true, 5));
+  same(make<AvgPool2d>(3, AvgPoolOptions<2>{.padding = 1, .ceil_mode = true}), image,
+       F::avg_pool2d(image, 3, {}, 1, true));
+  same(make<AvgPool2d>(2, AvgPoolOptions<2>{.divisor_override = 3}), image,
+       F::avg_pool2d(image, 2, {}, 0, false, true, 3));
+  same(make<AvgPool3d>(2, AvgPoolOptions<3>{.divisor_override = 5}), volume,
+       F::avg_pool3d(volume, 2, {}, 0, false, true, 5));
   same(make<AdaptiveAvgPool1d>(3), line, F::adaptive_avg_pool1d(line, 3));
   same(make<AdaptiveAvgPool2d>(Sizes<2>{-1, 3}), image, F::adaptive_avg_pool2d(image, {-1, 3}));
   same(make<AdaptiveAvgPool3d>(2), volume, F::adaptive_avg_pool3d(volume, 2));
@@ -146,16 +152,20 @@ TEST(Functional, BatchNormMovesTheStatisticsItIsGiven) {
   norm->eval();
   same(norm, x, F::batch_norm(x, mean, var, norm->weight, norm->bias, false, 0.3, 1e-3));
   EXPECT_TRUE(equal(mean, norm->running_mean.detach())) << "not in eval mode";
-  EXPECT_TRUE(allclose(F::batch_norm(x, {}, {}, {}, {}, true), (x - F::mean(x, {0, 2, 3}, true)) /
-                           F::sqrt(F::mean((x - F::mean(x, {0, 2, 3}, true)).pow(2), {0, 2, 3}, true) + 1e-5), 1e-4, 1e-5));
-  expect_error(ErrorCode::invalid_argument, {"batch_norm", "running_mean and running_var"}, [&] { F::batch_norm(x, {}, {}); });
+  EXPECT_TRUE(allclose(F::batch_norm(x, {}, {}, {}, {}, true),
+                       (x - F::mean(x, {0, 2, 3}, true)) /
+                           F::sqrt(F::mean((x - F::mean(x, {0, 2, 3}, true)).pow(2), {0, 2, 3}, true) + 1e-5),
+                       1e-4, 1e-5));
+  expect_error(ErrorCode::invalid_argument, {"batch_norm", "running_mean and running_var"},
+               [&] { F::batch_norm(x, {}, {}); });
   expect_error(ErrorCode::invalid_argument, {"batch_norm", "4 channels", "weight has shape (3)"},
                [&] { F::batch_norm(x, mean, var, Tensor::ones({3})); });
 }
 
 TEST(Functional, OtherNormalizations) {
   const Tensor x = normal({3, 4, 5}) * 2 + 1;
-  auto instance = make<InstanceNorm1d>(4, InstanceNormOptions{.momentum = 0.2, .affine = true, .track_running_stats = true});
+  auto instance =
+      make<InstanceNorm1d>(4, InstanceNormOptions{.momentum = 0.2, .affine = true, .track_running_stats = true});
   instance->weight = Tensor::rand({4}, 7);
   Tensor mean = Tensor::zeros({4}), var = Tensor::ones({4});
   same(instance, x, F::instance_norm(x, mean, var, instance->weight, instance->bias, true, 0.2));
@@ -172,7 +182,8 @@ TEST(Functional, OtherNormalizations) {
   same(layer, x, F::layer_norm(x, {4, 5}, layer->weight, layer->bias));
   expect_error(ErrorCode::invalid_argument, {"layer_norm", "(3, 4, 5)", "(5, 4)"}, [&] { F::layer_norm(x, {5, 4}); });
   // Vectors of length 1.
-  const Tensor unit = F::normalize(x), flat = F::normalize(x, 1, -1), top = F::normalize(x, INFINITY, 0), cube = F::normalize(x, 3, 2);
+  const Tensor unit = F::normalize(x), flat = F::normalize(x, 1, -1), top = F::normalize(x, INFINITY, 0),
+               cube = F::normalize(x, 3, 2);
   EXPECT_TRUE(allclose(F::sum(unit * unit, {1}), Tensor::ones({3, 5})));
   EXPECT_TRUE(allclose(F::sum(F::abs(flat), {2}), Tensor::ones({3, 4})));
   EXPECT_TRUE(allclose(F::amax(F::abs(top), {0}), Tensor::ones({4, 5})));
@@ -187,17 +198,20 @@ TEST(Functional, Tables) {
   autograd::backward(F::sum(F::embedding(index, table->weight, -2)));
   EXPECT_EQ(autograd::grad(table->weight).select(0, 3).contiguous().to_vector<float>(), (std::vector<float>{0, 0, 0}));
   EXPECT_EQ(autograd::grad(table->weight).select(0, 4).contiguous().to_vector<float>(), (std::vector<float>{1, 1, 1}));
-  expect_error(ErrorCode::invalid_argument, {"embedding", "padding_idx=5"}, [&] { F::embedding(index, table->weight, 5); });
+  expect_error(ErrorCode::invalid_argument, {"embedding", "padding_idx=5"},
+               [&] { F::embedding(index, table->weight, 5); });
 
   const Tensor flat = index.reshape({4}), offsets = Tensor::from<int64_t>({0, 1, 4}), weights = Tensor::rand({4}, 3);
-  auto bags = make<EmbeddingBag>(5, 3, EmbeddingBagOptions{.mode = "sum", .include_last_offset = true, .padding_idx = 3});
+  auto bags =
+      make<EmbeddingBag>(5, 3, EmbeddingBagOptions{.mode = "sum", .include_last_offset = true, .padding_idx = 3});
   const Tensor by_module = (*bags)(std::vector<Tensor>{flat, offsets, weights}).at(0);
   const Tensor by_function = F::embedding_bag(flat, bags->weight, offsets, "sum", weights, true, -2);
   EXPECT_TRUE(equal(by_module.detach(), by_function.detach()));
   EXPECT_EQ(by_function.shape(), (Shape{2, 3}));
   same(make<EmbeddingBag>(*bags), index, F::embedding_bag(index, bags->weight, {}, "sum", {}, true, 3));
 
-  EXPECT_TRUE(equal(F::one_hot(index, 5).select(0, 1), Tensor::from<int64_t>({0, 0, 0, 0, 1, 0, 0, 0, 1, 0}).reshape({2, 5})));
+  EXPECT_TRUE(
+      equal(F::one_hot(index, 5).select(0, 1), Tensor::from<int64_t>({0, 0, 0, 0, 1, 0, 0, 0, 1, 0}).reshape({2, 5})));
   EXPECT_EQ(F::one_hot(index).shape(), (Shape{2, 2, 5}));
   expect_error(ErrorCode::invalid_argument, {"one_hot", "index 4", "num_classes=4"}, [&] { F::one_hot(index, 4); });
 }

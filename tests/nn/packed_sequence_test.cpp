@@ -72,31 +72,42 @@ TEST(PackedSequence, OfSequencesEachItsOwn) {
 
 TEST(PackedSequence, Errors) {
   const Tensor x = Tensor::zeros({4, 3, 2});
-  expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "increase", "enforce_sorted"},
-               [&] { utils::pack_padded_sequence(x, {1, 2, 3}); });
-  expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "length 0"}, [&] { utils::pack_padded_sequence(x, {2, 1, 0}); });
-  expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "length 5", "1 to 4"},
-               [&] { utils::pack_padded_sequence(x, {5, 1, 1}); });
-  expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "2 lengths"}, [&] { utils::pack_padded_sequence(x, {2, 1}); });
+  expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "increase", "enforce_sorted"}, [&] {
+    utils::pack_padded_sequence(x, {1, 2, 3});
+  });
+  expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "length 0"}, [&] {
+    utils::pack_padded_sequence(x, {2, 1, 0});
+  });
+  expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "length 5", "1 to 4"}, [&] {
+    utils::pack_padded_sequence(x, {5, 1, 1});
+  });
+  expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "2 lengths"}, [&] {
+    utils::pack_padded_sequence(x, {2, 1});
+  });
   expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "lengths", "int64"},
                [&] { utils::pack_padded_sequence(x, Tensor::ones({3})); });
   expect_error(ErrorCode::invalid_argument, {"pack_sequence", "(2, 3)"}, [] {
     utils::pack_sequence({Tensor::zeros({2, 3}), Tensor::zeros({2, 4})});
   });
   PackedSequence p = utils::pack_padded_sequence(x, {4, 2, 1});
-  expect_error(ErrorCode::invalid_argument, {"total_length=3", "4"}, [&] { utils::pad_packed_sequence(p, false, 0, 3); });
+  expect_error(ErrorCode::invalid_argument, {"total_length=3", "4"},
+               [&] { utils::pad_packed_sequence(p, false, 0, 3); });
   PackedSequence broken = p;
   broken.batch_sizes = Tensor::from<int64_t>({2, 3, 2});
-  expect_error(ErrorCode::invalid_argument, {"pad_packed_sequence", "batch_sizes"}, [&] { utils::pad_packed_sequence(broken); });
+  expect_error(ErrorCode::invalid_argument, {"pad_packed_sequence", "batch_sizes"},
+               [&] { utils::pad_packed_sequence(broken); });
   broken = p;
   broken.sorted_indices = Tensor::from<int64_t>({0, 1, 1});
   expect_error(ErrorCode::invalid_argument, {"sorted_indices"}, [&] { utils::pad_packed_sequence(broken); });
   LSTM lstm(2, 3);
-  expect_error(ErrorCode::invalid_argument, {"LSTM", "state 1", "(1, 2, 3)", "3 sequences"},
-               [&] { lstm.forward(p.with(Tensor::zeros({1, 3, 3}), Tensor::zeros({1, 2, 3}))); });
-  expect_error(ErrorCode::invalid_argument, {"GRU", "2 states"},
-               [&] { GRU(2, 3).forward(p.with(Tensor::zeros({1, 3, 3}), Tensor::zeros({1, 3, 3}))); });
-  expect_error(ErrorCode::invalid_argument, {"PackedOutput", "3 results"}, [&] { PackedOutput out(lstm.forward(std::vector{x})); });
+  expect_error(ErrorCode::invalid_argument, {"LSTM", "state 1", "(1, 2, 3)", "3 sequences"}, [&] {
+    lstm.forward(p.with(Tensor::zeros({1, 3, 3}), Tensor::zeros({1, 2, 3})));
+  });
+  expect_error(ErrorCode::invalid_argument, {"GRU", "2 states"}, [&] {
+    GRU(2, 3).forward(p.with(Tensor::zeros({1, 3, 3}), Tensor::zeros({1, 3, 3})));
+  });
+  expect_error(ErrorCode::invalid_argument, {"PackedOutput", "3 results"},
+               [&] { PackedOutput out(lstm.forward(std::vector{x})); });
 }
 
 // What the network gives for every sequence alone, in every form, packed sorted or not, with states or without.
@@ -108,7 +119,8 @@ void expect_alone(const M& made, bool has_cell) {
   const Tensor x = Tensor::randn({5, 5, 3}, 1);
   for (bool sorted : {false, true}) {
     Ints order{0, 1, 2, 3, 4};
-    if (sorted) std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+    if (sorted)
+      std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
     std::vector<Tensor> sequences;
     for (int64_t n : order) sequences.push_back(x.select(1, n).slice(0, 0, lengths[n]));
     const PackedSequence packed = utils::pack_sequence(sequences, sorted);
@@ -124,7 +136,8 @@ void expect_alone(const M& made, bool has_cell) {
         if (states && has_cell) one.push_back(c0.select(1, at));
         const std::vector<Tensor> alone = (*network)(one);
         ASSERT_EQ(given.at({at}), static_cast<double>(sequences[n].size(0)));
-        EXPECT_TRUE(equal(y.detach().select(0, at).slice(0, 0, sequences[n].size(0)), alone[0].detach())) << to_string(*network);
+        EXPECT_TRUE(equal(y.detach().select(0, at).slice(0, 0, sequences[n].size(0)), alone[0].detach()))
+            << to_string(*network);
         EXPECT_TRUE(equal(out.h_n.detach().select(1, at), alone[1].detach())) << to_string(*network);
         EXPECT_EQ(out.c_n.defined(), has_cell);
         if (has_cell) {
@@ -137,7 +150,8 @@ void expect_alone(const M& made, bool has_cell) {
 
 TEST(PackedSequence, NetworksGiveWhatTheyGiveForEverySequenceAlone) {
   for (int bits = 0; bits < 8; ++bits) {
-    const RecurrentOptions o{.num_layers = bits & 1 ? 2 : 1, .batch_first = (bits & 2) != 0, .bidirectional = (bits & 4) != 0};
+    const RecurrentOptions o{
+        .num_layers = bits & 1 ? 2 : 1, .batch_first = (bits & 2) != 0, .bidirectional = (bits & 4) != 0};
     expect_alone(LSTM(3, 4, o), true);
     expect_alone(GRU(3, 4, o), false);
     expect_alone(RNN(3, 4, o), false);
@@ -179,7 +193,8 @@ TEST(PackedSequence, TracingSaysThatItCannot) {
   expect_error(ErrorCode::unsupported, {"pack_padded_sequence", "cannot be traced", "leaf"},
                [&] { graph::trace(*make<Tagger>(), {x}); });
   const PackedSequence p = utils::pack_padded_sequence(x, {4, 2, 1}, false, false);
-  expect_error(ErrorCode::unsupported, {"LSTM", "PackedSequence", "cannot be traced"}, [&] { graph::trace(*make<Wrapped>(), p); });
+  expect_error(ErrorCode::unsupported, {"LSTM", "PackedSequence", "cannot be traced"},
+               [&] { graph::trace(*make<Wrapped>(), p); });
   // As a leaf it is called, not followed.
   auto model = make<Sequential>(Tagger(), Tagger());
   (*model)[1].as<Tagger>().gru.set(make<GRU>(8, 4));

@@ -26,8 +26,8 @@ int64_t source(int64_t i, int64_t n, const std::string& mode) {
 }
 
 // One output channel of one image (C, H, W) by loops, with `before` rows and columns in front.
-double conv_at(const Tensor& x, const Tensor& w, int64_t o, int64_t row, int64_t column, const Shape& before, int64_t stride,
-               int64_t dilation, const std::string& mode) {
+double conv_at(const Tensor& x, const Tensor& w, int64_t o, int64_t row, int64_t column, const Shape& before,
+               int64_t stride, int64_t dilation, const std::string& mode) {
   double sum = 0;
   for (int64_t c = 0; c < w.size(1); ++c)
     for (int64_t i = 0; i < w.size(2); ++i)
@@ -43,15 +43,19 @@ void expect_conv(const Conv2d& conv, const Tensor& x, const Tensor& y, const Sha
   for (int64_t o = 0; o < y.size(1); ++o)
     for (int64_t i = 0; i < y.size(2); ++i)
       for (int64_t j = 0; j < y.size(3); ++j)
-        ASSERT_NEAR(y.at({1, o, i, j}), conv_at(x.select(0, 1), conv.weight.detach(), o, i, j, before, conv.options.stride[0],
-                                                conv.options.dilation[0], conv.options.padding_mode), 1e-5)
+        ASSERT_NEAR(y.at({1, o, i, j}),
+                    conv_at(x.select(0, 1), conv.weight.detach(), o, i, j, before, conv.options.stride[0],
+                            conv.options.dilation[0], conv.options.padding_mode),
+                    1e-5)
             << to_string(conv) << " at " << o << ", " << i << ", " << j;
 }
 
 TEST(PaddingMode, EveryModeByLoops) {
   const Tensor x = Tensor::randn({2, 3, 6, 7}, 1);
   for (const char* mode : {"zeros", "reflect", "replicate", "circular"}) {
-    auto conv = make<Conv2d>(3, 4, Sizes<2>{3, 2}, ConvOptions<2>{.stride = 2, .padding = {2, 1}, .dilation = 2, .bias = false, .padding_mode = mode});
+    auto conv = make<Conv2d>(
+        3, 4, Sizes<2>{3, 2},
+        ConvOptions<2>{.stride = 2, .padding = {2, 1}, .dilation = 2, .bias = false, .padding_mode = mode});
     const Tensor y = (*conv)(x).detach();
     ASSERT_EQ(y.shape(), (Shape{2, 4, 3, 4})) << mode;
     expect_conv(*conv, x, y, {2, 1});
@@ -90,7 +94,8 @@ TEST(PaddingMode, OneAndThreeDimensions) {
 TEST(PaddingMode, SameKeepsTheSizeAndPadsTheOddElementBehind) {
   const Tensor x = Tensor::randn({2, 3, 6, 7}, 1);
   for (const char* mode : {"zeros", "reflect", "replicate", "circular"}) {
-    auto conv = make<Conv2d>(3, 4, Sizes<2>{4, 2}, ConvOptions<2>{.padding = "same", .bias = false, .padding_mode = mode});
+    auto conv =
+        make<Conv2d>(3, 4, Sizes<2>{4, 2}, ConvOptions<2>{.padding = "same", .bias = false, .padding_mode = mode});
     const Tensor y = (*conv)(x).detach();
     ASSERT_EQ(y.shape(), (Shape{2, 4, 6, 7})) << mode;
     expect_conv(*conv, x, y, {1, 0});
@@ -111,12 +116,14 @@ TEST(PaddingMode, IsPrintedAsPyTorchDoes) {
             "Conv1d(3, 4, kernel_size=(3,), stride=(1,), padding=same, padding_mode=reflect)");
   EXPECT_EQ(to_string(Conv3d(3, 4, 1, {.padding = "valid"})),
             "Conv3d(3, 4, kernel_size=(1, 1, 1), stride=(1, 1, 1), padding=valid)");
-  EXPECT_EQ(to_string(Conv2d(3, 4, 3, {.padding = 1})), "Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))");
+  EXPECT_EQ(to_string(Conv2d(3, 4, 3, {.padding = 1})),
+            "Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))");
 }
 
 TEST(PaddingMode, IsSavedWithTheModule) {
   testing::TempDir dir;
-  auto model = make<Sequential>(Conv2d(3, 4, 3, {.padding = "same", .padding_mode = "circular"}), Conv2d(4, 4, 3, {.padding = "valid"}),
+  auto model = make<Sequential>(Conv2d(3, 4, 3, {.padding = "same", .padding_mode = "circular"}),
+                                Conv2d(4, 4, 3, {.padding = "valid"}),
                                 Conv2d(4, 2, 3, {.padding = {1, 2}, .padding_mode = "replicate"}));
   save_model(dir / "model.octet", *model);
   auto loaded = load_model(dir / "model.octet");
@@ -132,15 +139,20 @@ TEST(PaddingMode, IsSavedWithTheModule) {
 TEST(PaddingMode, Errors) {
   expect_error(ErrorCode::invalid_argument, {"Conv2d", "mirror", "circular"},
                [] { Conv2d(3, 4, 3, {.padding_mode = "mirror"}); });
-  expect_error(ErrorCode::invalid_argument, {"Conv2d", "\"constant\""}, [] { Conv2d(3, 4, 3, {.padding_mode = "constant"}); });
-  expect_error(ErrorCode::invalid_argument, {"padding=\"full\"", "\"same\""}, [] { Conv2d(3, 4, 3, {.padding = "full"}); });
-  expect_error(ErrorCode::invalid_argument, {"Conv1d", "\"same\"", "stride 1"}, [] { Conv1d(3, 4, 3, {.stride = 2, .padding = "same"}); });
+  expect_error(ErrorCode::invalid_argument, {"Conv2d", "\"constant\""},
+               [] { Conv2d(3, 4, 3, {.padding_mode = "constant"}); });
+  expect_error(ErrorCode::invalid_argument, {"padding=\"full\"", "\"same\""},
+               [] { Conv2d(3, 4, 3, {.padding = "full"}); });
+  expect_error(ErrorCode::invalid_argument, {"Conv1d", "\"same\"", "stride 1"},
+               [] { Conv1d(3, 4, 3, {.stride = 2, .padding = "same"}); });
   expect_error(ErrorCode::invalid_argument, {"ConvTranspose2d", "padding_mode=circular"},
                [] { ConvTranspose2d(3, 4, 3, {.padding_mode = "circular"}); });
-  expect_error(ErrorCode::invalid_argument, {"ConvTranspose1d", "padding=same"}, [] { ConvTranspose1d(3, 4, 3, {.padding = "same"}); });
+  expect_error(ErrorCode::invalid_argument, {"ConvTranspose1d", "padding=same"},
+               [] { ConvTranspose1d(3, 4, 3, {.padding = "same"}); });
   expect_error(ErrorCode::invalid_argument, {"Conv2d", "padding=(-1, -1)"}, [] { Conv2d(3, 4, 3, {.padding = -1}); });
-  expect_error(ErrorCode::invalid_argument, {"conv2d", "\"same\"", "stride=(2, 2)"},
-               [] { F::conv2d(Tensor::zeros({1, 3, 5, 5}), Tensor::zeros({4, 3, 3, 3}), {}, 2, "same"); });
+  expect_error(ErrorCode::invalid_argument, {"conv2d", "\"same\"", "stride=(2, 2)"}, [] {
+    F::conv2d(Tensor::zeros({1, 3, 5, 5}), Tensor::zeros({4, 3, 3, 3}), {}, 2, "same");
+  });
   // Too small an image: reflect needs one element more than it shows, circular as many.
   auto forward = [](const char* mode, int64_t size) {
     Conv1d(3, 4, 3, {.padding = 3, .padding_mode = mode}).forward(Tensor::zeros({1, 3, size}));

@@ -75,8 +75,8 @@ TEST(TensorMethods, AreRecorded) {
   Tensor x = floats({1, 2, 3});
   autograd::set_requires_grad(x);
   Tensor y = x;
-  y *= x;     // x^2
-  y += 2 * x; // x^2 + 2x
+  y *= x;      // x^2
+  y += 2 * x;  // x^2 + 2x
   y /= 2;
   autograd::backward(y.relu().sum());
   expect_equal(autograd::grad(x), floats({2, 3, 4}));
@@ -99,7 +99,8 @@ TEST(TensorMethods, AreTraced) {
   std::vector<std::string> ops;
   for (const graph::Node& node : traced->graph().nodes())
     if (node.kind == graph::NodeKind::call) ops.push_back(node.op);
-  EXPECT_EQ(ops, (std::vector<std::string>{"relu", "mean", "amax", "add", "mul", "reshape", "softmax", "sum", "matmul"}));
+  EXPECT_EQ(ops,
+            (std::vector<std::string>{"relu", "mean", "amax", "add", "mul", "reshape", "softmax", "sum", "matmul"}));
   const Tensor other = Tensor::randn({7, 4, 5, 5}, 4);
   expect_equal((*traced)(other), (*model)(other));
 }

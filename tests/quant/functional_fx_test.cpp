@@ -22,8 +22,10 @@ std::vector<std::string> calls(const graph::Graph& g) {
   return ops;
 }
 
-// prepare_fx, some batches, convert_fx; the quantized model is close to the float one, and compiled it gives the same bits.
-std::shared_ptr<GraphModule> quantized(const nn::ModulePtr& model, const Shape& shape, double least, ConversionReport* report) {
+// prepare_fx, some batches, convert_fx; the quantized model is close to the float one, and compiled it gives the same
+// bits.
+std::shared_ptr<GraphModule> quantized(const nn::ModulePtr& model, const Shape& shape, double least,
+                                       ConversionReport* report) {
   model->eval();
   auto prepared = prepare_fx(model, get_default_qconfig_mapping(), std::vector<Tensor>{Tensor::randn(shape, 1)});
   for (uint64_t seed = 1; seed < 12; ++seed) (*prepared)(Tensor::randn(shape, seed));
@@ -35,7 +37,8 @@ std::shared_ptr<GraphModule> quantized(const nn::ModulePtr& model, const Shape& 
 }
 
 struct Volumes : nn::Module {
-  nn::Parameter w1 = parameter("w1", Tensor::rand({4, 3, 3, 3, 3}, 1, -0.3, 0.3)), b1 = parameter("b1", Tensor::rand({4}, 2));
+  nn::Parameter w1 = parameter("w1", Tensor::rand({4, 3, 3, 3, 3}, 1, -0.3, 0.3)),
+                b1 = parameter("b1", Tensor::rand({4}, 2));
   nn::Parameter w2 = parameter("w2", Tensor::rand({4, 5, 2, 2, 2}, 3, -0.3, 0.3));
   Tensor forward(Tensor x) override {
     x = F::relu(F::conv3d(x, w1, b1, 1, "same"));
@@ -56,7 +59,8 @@ TEST(FunctionalFx, VolumesAreQuantizedThroughout) {
 struct Lines : nn::Module {
   nn::Parameter w1 = parameter("w1", Tensor::rand({4, 3, 3}, 1, -0.5, 0.5));
   nn::Parameter w2 = parameter("w2", Tensor::rand({4, 4, 4}, 3, -0.5, 0.5));
-  nn::Parameter gamma = parameter("gamma", Tensor::rand({4}, 4, 0.5, 2)), beta = parameter("beta", Tensor::rand({4}, 5));
+  nn::Parameter gamma = parameter("gamma", Tensor::rand({4}, 4, 0.5, 2)),
+                beta = parameter("beta", Tensor::rand({4}, 5));
   nn::Parameter mean = buffer("mean", Tensor::rand({4}, 6)), var = buffer("var", Tensor::rand({4}, 7, 0.5, 2));
   Tensor forward(Tensor x) override {
     x = F::conv1d(F::pad(x, {1, 1}, "circular"), w1);
@@ -92,7 +96,8 @@ TEST(FunctionalFx, TablesAndClassesAreTraced) {
   model->eval();
   const Tensor index = Tensor::from<int64_t>({0, 2, 1, 1}).reshape({2, 2});
   auto traced = graph::trace(*model, {index});
-  EXPECT_EQ(calls(traced->graph()), (std::vector<std::string>{"embedding", "layer_norm", "unsqueeze", "equal", "to", "to", "linear", "mul"}));
+  EXPECT_EQ(calls(traced->graph()),
+            (std::vector<std::string>{"embedding", "layer_norm", "unsqueeze", "equal", "to", "to", "linear", "mul"}));
   EXPECT_TRUE(equal((*traced)(index).detach(), (*model)(index).detach()));
 }
 

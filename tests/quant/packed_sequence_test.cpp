@@ -32,7 +32,9 @@ std::vector<Tensor> sequences() {
 void expect_alone(nn::Module& network, const std::vector<Tensor>& xs, bool cell) {
   for (bool sorted : {false, true}) {
     std::vector<Tensor> given = xs;
-    if (sorted) std::stable_sort(given.begin(), given.end(), [](const Tensor& a, const Tensor& b) { return a.size(0) > b.size(0); });
+    if (sorted)
+      std::stable_sort(given.begin(), given.end(),
+                       [](const Tensor& a, const Tensor& b) { return a.size(0) > b.size(0); });
     PackedOutput out = network(nn::utils::pack_sequence(given, sorted));
     auto [y, lengths] = nn::utils::pad_packed_sequence(out.output);
     for (size_t n = 0; n < given.size(); ++n) {

@@ -70,12 +70,14 @@ nn::ModulePtr unpadded(nn::Module& module, size_t spatial) {
   return twin;
 }
 
-void expect_pad_before(nn::Module& conv, size_t spatial, const std::string& mode, const std::vector<int64_t>& around, const Tensor& x) {
+void expect_pad_before(nn::Module& conv, size_t spatial, const std::string& mode, const std::vector<int64_t>& around,
+                       const Tensor& x) {
   const nn::ModulePtr twin = unpadded(conv, spatial);
   EXPECT_TRUE(equal(conv(x), (*twin)(F::pad(x, around, mode)))) << nn::to_string(conv);
   EXPECT_NE(nn::to_string(conv).find("padding_mode=" + mode), std::string::npos) << nn::to_string(conv);
   const Tensor alone = x.select(0, 0);
-  EXPECT_TRUE(equal(conv(alone), (*twin)(F::pad(alone, around, mode)))) << "without the batch dimension: " << nn::to_string(conv);
+  EXPECT_TRUE(equal(conv(alone), (*twin)(F::pad(alone, around, mode))))
+      << "without the batch dimension: " << nn::to_string(conv);
 }
 
 template <typename Conv>
@@ -97,7 +99,8 @@ void expect_every_form() {
     EXPECT_EQ(int8->conv(codes).shape(), want.shape());
     EXPECT_GT(sqnr(want, (*int8)(x)), 25) << mode;
     // Others.
-    for (const nn::ModulePtr& form : {quantize_dynamic<nn::Module>(net, types<Conv>()), quantize_weight_only<nn::Module>(net)}) {
+    for (const nn::ModulePtr& form :
+         {quantize_dynamic<nn::Module>(net, types<Conv>()), quantize_weight_only<nn::Module>(net)}) {
       ASSERT_NE(form->submodule("conv")->type_name(), net->conv->type_name());
       expect_pad_before(*form->submodule("conv"), N, mode, pads<N>(), x);
       EXPECT_GT(sqnr(want, (*form)(x)), 25) << mode;

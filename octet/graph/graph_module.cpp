@@ -175,6 +175,7 @@ std::vector<Tensor> GraphModule::evaluate(const Node& node, std::vector<Tensor> 
 }
 
 Graph GraphModule::to_graph() const {
+  check_state();
   auto& self = const_cast<GraphModule&>(*this);  // tracing changes nothing
   bool quiet = true;
   for (auto& [path, module] : self.named_modules()) quiet = quiet && !module->training();
@@ -200,6 +201,7 @@ Graph GraphModule::to_graph() const {
 // -- saving ------------------------------------------------------------------------------------------
 
 Attrs GraphModule::config() const {
+  check_state();
   std::vector<std::string> parameters, buffers;
   std::set<std::string> is_buffer;
   for (const auto& [name, tensor] : const_cast<GraphModule&>(*this).named_buffers()) is_buffer.insert(name);

@@ -33,8 +33,11 @@ class GraphModule : public nn::Module {
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
   Tensor forward(Tensor x) override;  // for one input: the first result
 
-  // The structure, with the constants it was made with.
-  const Graph& graph() const { return graph_; }
+  // The structure, with the constants it was made with. Error if qparams in it are unset (Module::await_state).
+  const Graph& graph() const {
+    if (!awaited_state().empty()) check_state();
+    return graph_;
+  }
   // Another graph over the same modules: for passes. Modules it does not call are dropped, with drop_unused. Errors as of the
   // constructor.
   void set_graph(Graph graph, bool drop_unused = true);

@@ -345,7 +345,10 @@ std::string describe_model(const std::filesystem::path& path) {
 
 namespace octet {
 
-void save_model(const std::filesystem::path& path, const nn::Module& model) { io::Writer(path.string()).write(path, model); }
+void save_model(const std::filesystem::path& path, const nn::Module& model) {
+  model.check_state();
+  io::Writer(path.string()).write(path, model);
+}
 
 nn::ModulePtr load_model(const std::filesystem::path& path, std::vector<std::string>* notes) {
   return io::reading(path, [&] {

@@ -164,6 +164,7 @@ class Module {
   // Marks values of this module as unset: calling it is an Error with this message, until load_state_dict of this module or
   // of one around it has set them.
   void await_state(std::string message) { awaited_ = std::move(message); }
+  const std::string& awaited_state() const { return awaited_; }  // that message; "" if nothing is unset
   // Error if values of this module or of a submodule are unset.
   void check_state() const;
   void zero_grad();                          // of all parameters

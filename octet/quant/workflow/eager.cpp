@@ -483,9 +483,10 @@ class Converter {
       check_flow(*prepared, who);
       flow = prepared->flow;
     }
-    check_calibrated(*root, who);
+    const std::vector<std::string> unset = check_calibrated(*root, who);
     place(root, "");
     if (flow) raise_scales(*root, *flow);
+    await_values(*root, unset);
     OCTET_CHECK(converted_ > 0, invalid_argument, "{}: nothing in {} was prepared for quantization: call prepare() first, or "
                 "quantize_dynamic()", who, root->type_name());
     if (options_.report) *options_.report = report_;
@@ -521,8 +522,10 @@ class Converter {
     }
   }
 
-  static void check_calibrated(Module& root, const char* who) {
-    std::vector<std::string> empty;
+  // The paths of the modules whose observers saw no data: an Error unless they are to be loaded. Then these observers are
+  // shown a placeholder, each another one, so that no two of them have the same qparams.
+  std::vector<std::string> check_calibrated(Module& root, const char* who) {
+    std::vector<std::string> empty, owners;
     for (auto& [path, module] : root.named_modules()) {
       if (path.find("weight_fake_quant") != std::string::npos || dynamic_cast<FakeQuantizeBase*>(module)) continue;
       auto* observer = dynamic_cast<Observer*>(module);
@@ -533,10 +536,38 @@ class Converter {
       auto* functional = dynamic_cast<nn::quantized::FloatFunctional*>(&layer);
       if (functional && functional->only_scalars()) continue;
       empty.push_back(fmt::format("{} ({})", owner.empty() ? root.type_name() : owner, observer->type_name()));
+      owners.push_back(owner);
+      if (options_.for_loading) show_placeholder(root, path, static_cast<float>(owners.size()));
     }
+    if (options_.for_loading) return owners;
     OCTET_CHECK(empty.empty(), not_calibrated, "{}: {} observer{} saw no data: {}: run the prepared model on calibration data "
-                "first, or leave the part float (qconfig = nullptr)", who, empty.size(), empty.size() == 1 ? "" : "s",
+                "first, or leave the part float (qconfig = nullptr); to load a state dict instead: {{.for_loading = true}}",
+                who, empty.size(), empty.size() == 1 ? "" : "s",
                 fmt::join(empty, ", "));
+    return {};
+  }
+
+  // To the observer at the path, or to the fake-quantize module that it belongs to.
+  static void show_placeholder(Module& root, const std::string& path, float most) {
+    Tensor range = Tensor::from<float>({0, most});
+    size_t dot = path.rfind('.');
+    Module& around = dot == std::string::npos ? root : *root.submodule(path.substr(0, dot));
+    auto* fake_quantize = dynamic_cast<FakeQuantizeBase*>(&around);
+    if (!fake_quantize) return root.submodule(path)->as<Observer>().observe(range);
+    fake_quantize->enable_observer();
+    fake_quantize->forward(range);
+  }
+
+  // Until they are loaded, the modules that these have become refuse to run.
+  static void await_values(Module& root, const std::vector<std::string>& owners) {
+    std::vector<std::string> names;
+    for (const std::string& owner : owners) names.push_back(owner.empty() ? root.type_name() : owner);
+    const std::string message = fmt::format("convert was told for_loading, so scale and zero_point of {} are unset: call "
+                                            "load_state_dict first", fmt::join(names, ", "));
+    for (std::string path : owners) {
+      while (!path.empty() && !root.has_submodule(path)) path.resize(path.find('.') == std::string::npos ? 0 : path.rfind('.'));
+      (path.empty() ? root : *root.submodule(path)).await_state(message);
+    }
   }
 
   void place(ModulePtr& at, const std::string& path) {

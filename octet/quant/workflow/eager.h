@@ -90,6 +90,9 @@ struct EagerOptions {
   CustomModules custom;
   // What becomes what, in place of the default mappings; only these are swapped.
   std::optional<ModuleMapping> mapping = {};
+  // convert: the model need not be calibrated, because load_state_dict will set what calibration would have found. Observers
+  // that saw no data give values that are unset: until then, calling a module with such a value is an Error naming them.
+  bool for_loading = false;
   // convert: what was done; and an Error that lists the modules that stayed float, if any computes.
   ConversionReport* report = nullptr;
   bool strict = false;
@@ -137,7 +140,7 @@ std::shared_ptr<M> prepare_qat(const std::shared_ptr<M>& model, const EagerOptio
 
 // Puts quantized modules where prepared ones are. Modules whose qconfig has an activation observer become static ones;
 // those with a run-time (placeholder) activation dynamic; those with only a weight weight-only. Errors: not_calibrated,
-// naming every observer that saw no data; a quantized tensor that would reach a float operator or the reverse (seen during
+// naming every observer that saw no data (unless for_loading); a quantized tensor that would reach a float operator or the reverse (seen during
 // calibration), naming both ends and what mends it.
 template <typename M>
 std::shared_ptr<M> convert(const std::shared_ptr<M>& model, const EagerOptions& options = {}) {

@@ -111,7 +111,10 @@ class ConvertCustomConfig {
     };
     return *this;
   }
-  std::map<QuantMode, std::map<std::type_index, Make>> observed_to_quantized;
+  // The model need not be calibrated, because load_state_dict will set what calibration would have found. What observers
+  // that saw no data would have said is unset: until then, calling the model and reading its graph is an Error naming that.
+  bool for_loading = false;
+  std::map<QuantMode, std::map<std::type_index, Make>> observed_to_quantized = {};
 };
 
 // What prepare_fx decided about one call of the graph.
@@ -182,7 +185,7 @@ std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const nn::ModulePtr& model, 
 
 // 1. Observers become quantize and dequantize, layers with weights their reference forms: float arithmetic on dequantized
 // codes, which any backend can take. Dynamic and weight-only layers are there already as what they will be. Error
-// not_calibrated naming every observer that saw no data.
+// not_calibrated naming every observer that saw no data, unless custom.for_loading.
 std::shared_ptr<GraphModule> convert_to_reference_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
                                                      const ConvertCustomConfig& custom = {},
                                                      const BackendConfig& backend = get_native_backend_config(),

@@ -53,6 +53,9 @@ class Referencer {
     reference = raise_weight_scales(graph::remove_dead(reference), report_);
     auto result = nn::make<GraphModule>(std::move(reference), *root_);
     for (auto& [path, module] : result->named_modules()) module->qconfig.reset();
+    if (!unset_.empty())
+      result->await_state(fmt::format("convert_fx was told for_loading, so scale and zero_point of {} are unset: call "
+                                      "load_state_dict first", fmt::join(unset_, ", ")));
     return result;
   }
 
@@ -64,12 +67,16 @@ class Referencer {
     std::set<std::string> asked;
     for (const Node& node : g_.nodes()) {
       if (!is_observer_call(source_, node) || !asked.insert(node.scope).second) continue;
-      Module& module = *source_.submodule(node.scope);
+      Module& module = *root_->submodule(node.scope);  // a copy: it may be shown something
       if (!chooses_qparams(module)) continue;
       ++count;
       ValueId x = node.inputs[0];
-      if (auto* observer = dynamic_cast<Observer*>(&module); observer && observer->empty() && g_.is_constant(x))
-        observer->observe(g_.constant(x));  // a weight, as it is now
+      if (g_.is_constant(x) && saw_nothing(module)) {
+        show(module, g_.constant(x));  // a weight, as it is now
+      } else if (custom_.for_loading && saw_nothing(module)) {
+        unset_.push_back("%" + g_.value(x).name);
+        show(module, Tensor::from<float>({0, static_cast<float>(unset_.size())}));  // no two have the same qparams
+      }
       try {
         qparams_[node.scope] = octet::quant::qparams_of(module);
         for (const std::string& w : qparams_[node.scope].warnings) report_.warnings.push_back(w);
@@ -79,7 +86,27 @@ class Referencer {
       }
     }
     OCTET_CHECK(missing.empty(), not_calibrated, "convert_fx: {} of {} observers saw no data: {}: run the prepared model on calibration data "
-                "first", missing.size(), count, fmt::join(missing, ", "));
+                "first; to load a state dict instead: {{.for_loading = true}}", missing.size(), count, fmt::join(missing, ", "));
+  }
+
+  // Of an observer, or of a fake-quantize module, which has one.
+  static bool saw_nothing(Module& module) {
+    auto* fake_quantize = dynamic_cast<FakeQuantizeBase*>(&module);
+    return fake_quantize ? fake_quantize->observer().empty() && !has_qparams(*fake_quantize) : module.as<Observer>().empty();
+  }
+  static bool has_qparams(const FakeQuantizeBase& module) {
+    try {
+      module.calculate_qparams();
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  }
+  static void show(Module& module, const Tensor& x) {
+    auto* fake_quantize = dynamic_cast<FakeQuantizeBase*>(&module);
+    if (!fake_quantize) return module.as<Observer>().observe(x);
+    fake_quantize->enable_observer();
+    fake_quantize->forward(x);
   }
 
   const NodeDecision* decision(const Node& node) const {
@@ -236,7 +263,16 @@ class Referencer {
     const BackendPatternConfig* config = backend_.find_op(node.op);
     const LoweredOp* lowered = config ? config->quantized_op(*d.mode) : nullptr;
     std::vector<ValueId> operands;
+    const bool half = lowered && d.qconfig->weight && d.qconfig->weight.options().dtype == DType::float16;
     for (ValueId v : node.inputs) {
+      const Node* observer = v == kNone ? nullptr : &g_.producer(v);
+      if (half && observer && is_observer_call(source_, *observer) && g_.is_constant(observer->inputs[0])) {  // the weight
+        ValueId w = observer->inputs[0];
+        std::string name = g_.value(w).name;
+        if (r.out().find(name)) name += ".float16";
+        operands.push_back(r.out().add_constant(name, g_.constant(w).to(DType::float16)));
+        continue;
+      }
       ValueId now = v == kNone ? kNone : value(r, unobserved(v));
       const Node* producer = now == kNone ? nullptr : &r.out().producer(now);
       bool weight = lowered && producer && producer->kind == NodeKind::call && producer->op == "dequantize" &&
@@ -307,7 +343,7 @@ class Referencer {
       for (graph::NodeId user : g_.users(node.outputs[i])) {
         if (!is_observer_call(source_, g_.node(user))) continue;
         std::string name = std::string(kActivationPostProcess) + (i == 0 ? "" : "_" + std::to_string(i));
-        if (!module->has_submodule(name)) module->add_child(name, source_.submodule(g_.node(user).scope)->clone());
+        if (!module->has_submodule(name)) module->add_child(name, root_->submodule(g_.node(user).scope)->clone());
       }
     nn::ModulePtr made = (*make)(*module);
     OCTET_CHECK(made, invalid_argument, "convert_fx: from_observed of the quantized custom module of '{}' ({}) gave nothing", node.scope,
@@ -323,6 +359,7 @@ class Referencer {
   ConversionReport& report_;
   std::shared_ptr<GraphModule> root_;
   std::map<std::string, QParams> qparams_;  // by the observer's path
+  std::vector<std::string> unset_;          // the values that nothing was seen of, to be loaded
   std::set<const Module*> done_;
   std::vector<nn::ModulePtr> kept_;
 };
@@ -333,7 +370,7 @@ class Referencer {
 class ModuleLowerer {
  public:
   ModuleLowerer(const GraphModule& reference, const BackendConfig& backend, const graph::MergePredicate& merge)
-      : backend_(backend), merge_(merge), root_(std::static_pointer_cast<GraphModule>(reference.clone())), g_(root_->graph()) {}
+      : backend_(backend), merge_(merge), root_(without_awaiting(reference)), g_(root_->graph()) {}
 
   std::shared_ptr<GraphModule> run() {
     graph::Rewriter rewriter(g_);
@@ -346,6 +383,13 @@ class ModuleLowerer {
   }
 
  private:
+  // A copy that can be read though values are unset.
+  static std::shared_ptr<GraphModule> without_awaiting(const GraphModule& reference) {
+    auto copy = std::static_pointer_cast<GraphModule>(reference.clone());
+    copy->await_state("");
+    return copy;
+  }
+
   static bool is(const Node& node, const char* op) { return node.kind == NodeKind::call && node.op == op; }
 
   // The quantize nodes that all a value's uses are, if they have the same qparams.
@@ -489,7 +533,9 @@ std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference
   };
   auto lowered = ModuleLowerer(*reference, backend, allowed).run();
   Graph merged = graph::merge_qdq(lowered->graph(), allowed);
-  return nn::make<GraphModule>(std::move(merged), *lowered);
+  auto result = nn::make<GraphModule>(std::move(merged), *lowered);
+  result->await_state(reference->awaited_state());
+  return result;
 }
 
 std::shared_ptr<GraphModule> convert_fx(const std::shared_ptr<ObservedGraphModule>& prepared, const ConvertCustomConfig& custom,

@@ -33,7 +33,7 @@ int main() {
   const quant::QConfigMapping mapping(quant::QConfig{quant::ObserverFactory("MinMaxObserver"), quant::default_weight_observer()});
   auto quantize = [&](const nn::ModulePtr& model, const Tensor& x) {
     auto prepared = quant::prepare_fx(model, mapping, {x});
-    (*prepared)(x);
+    prepared->forward(x);
     return quant::convert_fx(prepared);
   };
   bool good = true;
@@ -52,7 +52,7 @@ int main() {
     Tensor x = Tensor::randn({64, 16}, 1), expected = model->forward(x);
 
     auto equal = quant::equalize(model, {{"fc1", "fc2"}});
-    show("cross-layer", quality(expected, (*quantize(model, x))(x)), quality(expected, (*quantize(equal, x))(x)));
+    show("cross-layer", quality(expected, quantize(model, x)->forward(x)), quality(expected, (*quantize(equal, x))(x)));
   }
 
   // Now the input has channels of unlike range: no layer before it can be changed.
@@ -69,7 +69,7 @@ int main() {
                                        std::make_shared<quant::InputWeightEqualizationDetector>(),
                                        std::make_shared<quant::OutlierDetector>()});
   auto watched = report.prepare_detailed_calibration();
-  (*watched)(x);
+  watched->forward(x);
   for (const auto& [detector, result] : report.generate_model_report(true)) std::cout << result.text;
   std::cout << report.to_table("comp_stat");
   quant::QConfigMapping which = report.generate_equalization_mapping();
@@ -77,8 +77,8 @@ int main() {
 
   // Input-weight equalization of the layers that it names.
   auto equalizing = quant::prepare_equalization_fx(prepared, which);
-  (*equalizing)(x);
+  equalizing->forward(x);
   auto int8 = quant::convert_fx(quant::convert_equalization_fx(equalizing));
-  show("input-weight", quality(expected, (*quantize(model, x))(x)), quality(expected, (*int8)(x)));
+  show("input-weight", quality(expected, quantize(model, x)->forward(x)), quality(expected, int8->forward(x)));
   return good ? 0 : 1;
 }

@@ -47,13 +47,13 @@ int main() {
   // Post-training static quantization.
   auto mapping = quant::get_default_qconfig_mapping("qnnpack");
   model_prepared = quant::prepare_fx(model_fp, mapping, example_inputs);
-  for (uint64_t i = 0; i < 4; ++i) (*model_prepared)(Tensor::randn({4, 3, 8, 8}, i));  // calibration
+  for (uint64_t i = 0; i < 4; ++i) model_prepared->forward(Tensor::randn({4, 3, 8, 8}, i));  // calibration
   auto model_quantized = quant::convert_fx(model_prepared);
   show("static", *model_quantized, expected);
 
   // The quantized model compiled: the same codes, in one block of memory.
   runtime::Program program = runtime::compile(model_quantized->to_graph());
-  good = good && equal(program.run({example})[0], (*model_quantized)(example));
+  good = good && equal(program.run({example})[0], model_quantized->forward(example));
 
   // Quantization-aware training. model_fp stays as it is: these functions work on copies.
   auto model_to_train = nn::make<UserModel>();
@@ -62,12 +62,12 @@ int main() {
   nn::optim::SGD optimizer(model_qat->parameters(), {.lr = 0.01});
   for (uint64_t i = 0; i < 4; ++i) {  // training loop
     optimizer.zero_grad();
-    Tensor y = (*model_qat)(Tensor::randn({4, 3, 8, 8}, i));
+    Tensor y = model_qat->forward(Tensor::randn({4, 3, 8, 8}, i));
     autograd::backward(functional::mean(y * y));
     optimizer.step();
   }
   model_qat->eval();
-  show("trained, static", *quant::convert_fx(model_qat), (*model_qat)(example));
+  show("trained, static", *quant::convert_fx(model_qat), model_qat->forward(example));
 
   // Fusion alone.
   auto model_fused = quant::fuse_fx(model_fp, example_inputs);

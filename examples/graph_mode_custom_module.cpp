@@ -48,9 +48,9 @@ int main() {
 
   Tensor x = Tensor::randn({8, 3}, 0);
   auto mp = quant::prepare_fx(m, mapping, std::vector<Tensor>{x}, prepare_custom_config);
-  (*mp)(x);  // calibration
+  mp->forward(x);  // calibration
   auto mq = quant::convert_fx(mp, convert_custom_config);
 
   std::cout << print(mq->graph()) << nn::to_string(*mq) << "\n";
-  return allclose((*mq)(x), m->forward(x), 0.05, 0.05) ? 0 : 1;
+  return allclose(mq->forward(x), m->forward(x), 0.05, 0.05) ? 0 : 1;
 }

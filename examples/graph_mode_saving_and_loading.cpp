@@ -23,24 +23,23 @@ int main() {
   auto m = nn::make<M>();
   m->eval();
   auto prepare_orig = quant::prepare_fx(m, quant::default_qconfig(), std::vector<Tensor>{x});
-  (*prepare_orig)(x);
+  prepare_orig->forward(x);
   auto quantized_orig = quant::convert_fx(prepare_orig);
-  Tensor expected = (*quantized_orig)(x);
+  Tensor expected = quantized_orig->forward(x);
 
-  // 1. The state dict, into a model that was prepared and converted anew (with any data: what it chose is replaced).
+  // 1. The state dict, into a model that was prepared and converted without calibration: its values are unset until then.
   save_state_dict(at / "state.safetensors", quantized_orig->state_dict());
   auto m2 = nn::make<M>();
   m2->eval();
   auto prepared = quant::prepare_fx(m2, quant::default_qconfig(), std::vector<Tensor>{x});
-  (*prepared)(Tensor::rand({5, 5}, 2));
-  auto quantized = quant::convert_fx(prepared);
+  auto quantized = quant::convert_fx(prepared, {.for_loading = true});
   quantized->load_state_dict(load_state_dict(at / "state.safetensors"));
-  bool state_is_back = equal((*quantized)(x), expected);
+  bool state_is_back = equal(quantized->forward(x), expected);
 
   // 2. The whole model, with the types of all its values.
   save_model(at / "model.octet", *quantized_orig);
   auto loaded = load_model<graph::GraphModule>(at / "model.octet");
-  bool model_is_back = equal((*loaded)(x), expected) && print(loaded->graph()) == print(quantized_orig->graph());
+  bool model_is_back = equal(loaded->forward(x), expected) && print(loaded->graph()) == print(quantized_orig->graph());
 
   // 3. Its graph of operators, which needs no modules.
   io::save_octet(quantized_orig->to_graph(), at / "graph.octet");

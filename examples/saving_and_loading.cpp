@@ -35,9 +35,12 @@ int main() {
   auto quantized_orig = quantized_on(x);
   Tensor expected = quantized_orig->forward(x);
 
-  // 1. The state dict, into a model that was prepared and converted anew.
+  // 1. The state dict, into a model that was prepared and converted without calibration: its values are unset until then.
   save_state_dict(at / "state.safetensors", quantized_orig->state_dict());
-  auto quantized = quantized_on(Tensor::rand({5, 5}, 2));
+  auto m2 = nn::make<M>();
+  m2->eval();
+  m2->qconfig = quant::default_qconfig();
+  auto quantized = quant::convert(quant::prepare(m2), {.for_loading = true});
   quantized->load_state_dict(load_state_dict(at / "state.safetensors"));
   bool state_is_back = equal(quantized->forward(x), expected);
 

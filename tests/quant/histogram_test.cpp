@@ -317,7 +317,8 @@ TEST(HistogramObserver, WithReduceRangeSearchesTheCodesThatRun) {
       for (size_t i = 0; i < x.size(); ++i) sum += std::pow(static_cast<double>(x[i]) - y.data<float>()[i], 2);
       return sum;
     };
-    EXPECT_LE(error(true), 1.1 * error(false)) << offset;
+    // (Zero points end at 127: the scale must reach the lowest value by 127 codes.)
+    EXPECT_LE(error(true), (offset < 0 ? 1.25 : 1.1) * error(false)) << offset;
   }
 }
 

@@ -8,6 +8,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/op.h"
+#include "octet/quant/observe/histogram.h"
 #include "octet/quant/observe/passive.h"
 #include "octet/tensor/affine.h"
 
@@ -23,11 +24,9 @@ nn::ModulePtr checked(const ObserverFactory& factory, const std::string& label) 
   OCTET_CHECK(codes.quant_max - codes.quant_min < (1 << 20), invalid_argument,
               "{}: fake quantization to the codes {}..{}; expected 20 bits at most: give quant_min and quant_max",
               label.empty() ? "FakeQuantize" : label, codes.quant_min, codes.quant_max);
-  if (plain.options().reduce_range) {  // it clamps to these codes, so a search for the best range has to know
-    validate(plain.options(), label.empty() ? "FakeQuantize" : label);
-    plain = plain.with_reduce_range(false).with_quant_range(codes.quant_min, codes.quant_max);
-  }
-  return plain.make(label);
+  ObserverPtr observer = plain.make(label);
+  if (auto* histogram = dynamic_cast<HistogramObserver*>(observer.get())) histogram->clamp_to_code_range();
+  return observer;
 }
 
 bool flag(const Tensor& t) { return t.data<uint8_t>()[0] != 0; }

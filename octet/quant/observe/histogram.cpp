@@ -229,7 +229,7 @@ QParams HistogramObserver::calculate_qparams() const {
 }
 
 Range HistogramObserver::choose_range() const {
-  RangeChoice choice = search_range(histogram_, options());
+  RangeChoice choice = search_range(histogram_, options(), codes());
   return {choice.min, choice.max};
 }
 

@@ -85,6 +85,10 @@ class HistogramObserver : public Observer {
 
   const Histogram& histogram() const { return histogram_; }
 
+  // Tells it that its quantizer clamps to code_range(options()), as fake quantization does, and not to running_codes(): the range
+  // is searched for these codes.
+  void clamp_to_code_range() { clamps_ = true; }
+
  protected:
   // For observers that keep the same histogram and choose the range by another rule; `name` is the class's.
   HistogramObserver(const char* name, ObserverOptions options, std::string label);
@@ -92,9 +96,12 @@ class HistogramObserver : public Observer {
   virtual Range choose_range() const;
   void observe_floats(const Tensor& x) override;
   void merge_same(const Observer& other) override;
+  // The codes that its quantizer clamps to.
+  CodeRange codes() const { return clamps_ ? code_range(options()) : running_codes(options()); }
 
  private:
   Histogram histogram_;
+  bool clamps_ = false;
 };
 
 }  // namespace octet::quant

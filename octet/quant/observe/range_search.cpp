@@ -106,10 +106,10 @@ struct Point {
 
 class Search {
  public:
-  Search(const Histogram& h, const ObserverOptions& options)
+  Search(const Histogram& h, const ObserverOptions& options, CodeRange codes)
       : curve_(h),
         options_(options),
-        codes_(running_codes(options)),
+        codes_(codes),
         bin_(h.width()),
         min_(std::min(h.min(), 0.0f)),
         max_(std::max(h.max(), 0.0f)) {
@@ -226,9 +226,9 @@ double expected_error(const Histogram& h, float scale, int64_t zero_point, int64
 namespace {
 
 // What needs no search: empty and constant histograms, and more codes than the histogram can tell apart.
-std::optional<RangeChoice> without_search(const Histogram& h, const ObserverOptions& options, const char* who) {
+std::optional<RangeChoice> without_search(const Histogram& h, const ObserverOptions& options, CodeRange codes,
+                                          const char* who) {
   OCTET_CHECK(!h.empty(), not_calibrated, "{}: the histogram is empty", who);
-  CodeRange codes = running_codes(options);
   if (h.constant()) {
     ScaleZeroPoint q = choose_qparams(h.min(), h.max(), options);
     return RangeChoice{h.min(), h.max(), constant_error(h, q.scale, q.zero_point, codes.quant_min, codes.quant_max)};
@@ -242,15 +242,17 @@ std::optional<RangeChoice> without_search(const Histogram& h, const ObserverOpti
 
 }  // namespace
 
-RangeChoice search_range(const Histogram& h, const ObserverOptions& options) {
-  if (auto range = without_search(h, options, "search_range")) return *range;
-  return Search(h, options).run();
+RangeChoice search_range(const Histogram& h, const ObserverOptions& options, std::optional<CodeRange> given) {
+  const CodeRange codes = given.value_or(running_codes(options));
+  if (auto range = without_search(h, options, codes, "search_range")) return *range;
+  return Search(h, options, codes).run();
 }
 
-RangeChoice shrink_range(const Histogram& h, const ObserverOptions& options, int steps) {
+RangeChoice shrink_range(const Histogram& h, const ObserverOptions& options, int steps, std::optional<CodeRange> given) {
   OCTET_CHECK(steps >= 1, invalid_argument, "shrink_range: {} steps; expected 1 or more", steps);
-  if (auto range = without_search(h, options, "shrink_range")) return *range;
-  return Search(h, options).shrink(steps);
+  const CodeRange codes = given.value_or(running_codes(options));
+  if (auto range = without_search(h, options, codes, "shrink_range")) return *range;
+  return Search(h, options, codes).shrink(steps);
 }
 
 }  // namespace octet::quant

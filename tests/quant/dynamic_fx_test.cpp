@@ -90,7 +90,7 @@ TEST(DynamicFx, WhatIsSkippedAndWhatCannotBeIsReported) {
   ASSERT_EQ(report.entries.size(), 2u);
   EXPECT_EQ(report.entries[0].reason, "skipped by 'y'");
   EXPECT_TRUE(report.entries[1].quantized);
-  expect_error(ErrorCode::invalid_argument, {"nothing in", "linear or convolution", "not skipped"},
+  expect_error(ErrorCode::invalid_argument, {"nothing in", "linear, recurrent or convolution", "not skipped"},
                [&] { quantize_dynamic_fx(source, default_dynamic_qconfig(), {{"*"}, ""}); });
 }
 

@@ -12,7 +12,7 @@ namespace octet::testing {
 namespace {
 
 RunResult extract(const std::string& header) {
-  return run_process({"awk", "-f", "tests/headers/extract.awk", header});
+  return run_process({"/usr/bin/env", "awk", "-f", "tests/headers/extract.awk", header});
 }
 
 RunResult extract_text(const TempDir& dir, const std::string& text) {

@@ -13,10 +13,10 @@ namespace octet {
 // NO_COLOR (any value but "") takes its colour away, and so does TERM=dumb. Calls may come from several threads.
 //
 //   Progress bar("calibrating", dataset.size());
-//   for (...) { ...; bar.advance(batch.size); }
-//   bar.finish();      // or its destructor
+//   for (const Tensor& batch : data) bar.advance(batch.size(0));
+//   bar.finish();  // or its destructor
 //
-//   calibrating  [##########..........]  1024/2000  51%  312/s  0:03 left
+//  calibrating  [##########..........]  1024/2000  51%  312/s  0:03 left
 class Progress {
  public:
   // total: units of work in all; 0 if it is not known (then there is a count and a rate, but no bar and no time left).

@@ -1,9 +1,10 @@
 #pragma once
 // Engines turn one operator call with known types into something that runs.
 //
-//   OpSpec spec{"conv2d", attrs, input types, constant operands, output types, "layer1.conv"};
+//   OpSpec spec{.op = "conv2d", .attrs = attrs, .inputs = input_types, .constants = {{}, weight}, .present = {true, true},
+//               .outputs = output_types, .label = "layer1.conv", .table = {}};
 //   std::unique_ptr<Kernel> kernel = make_kernel(spec);      // packs the constant operands, once
-//   auto plan = kernel->plan(input shapes, output shapes);   // per shape: index tables, scratch size
+//   auto plan = kernel->plan(input_shapes, output_shapes);   // per shape: index tables, scratch size
 //   plan->run(inputs, outputs, scratch);                     // allocates nothing
 //
 // All engines give the same bits for quantized types; `reference` is the plainest and the oracle of the others.

@@ -2,13 +2,13 @@
 // The graph: a typed list of operator calls, as torch.fx has one, that a person can read and a compiler can trust. Every
 // value has a type that survives saving; whether an operator runs quantized is read off its operands' types.
 //
-//   graph net {
-//     %x: Float(N, 3, 32, 32) = input
-//     %conv.weight: QInt8(16, 3, 3, 3) axis=0 scale=[16: 0.0011..0.0042] zero_point=0 = constant
-//     %x_q: QUInt8(N, 3, 32, 32) scale=1 zero_point=0 = quantize(%x)
-//     %y: QUInt8(N, 16, 32, 32) scale=0.02 zero_point=0 = conv2d(%x_q, %conv.weight, padding=[1, 1, 1, 1])
-//     return (%y)
-//   }
+//  graph net {
+//    %x: Float(N, 3, 32, 32) = input
+//    %conv.weight: QInt8(16, 3, 3, 3) axis=0 scale=[16: 0.0011..0.0042] zero_point=0 = constant
+//    %x_q: QUInt8(N, 3, 32, 32) scale=1 zero_point=0 = quantize(%x)
+//    %y: QUInt8(N, 16, 32, 32) scale=0.02 zero_point=0 = conv2d(%x_q, %conv.weight, padding=[1, 1, 1, 1])
+//    return (%y)
+//  }
 //
 // A graph traced from modules also has module calls, "%y: Float(N, 16, 32, 32) = module Conv2d(%x)  @ features.0". Its modules
 // are those of the GraphModule it belongs to (graph_module.h).

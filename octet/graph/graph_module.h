@@ -2,9 +2,13 @@
 // A graph as a module: its operators are called one by one and recorded by autograd, its module calls call the modules it
 // holds, at their paths. What graph::trace returns, and how an imported network is trained:
 //
-//   auto model = nn::make<graph::GraphModule>(import_onnx("net.onnx").graph);
+//   auto model = nn::make<graph::GraphModule>(io::import_onnx("net.onnx"));
 //   nn::optim::SGD optimizer(model->parameters(), {.lr = 0.01});
-//   ... loss, backward, step ...
+//   for (const Tensor& batch : data) {
+//     optimizer.zero_grad();
+//     autograd::backward(model->forward(batch).sum());
+//     optimizer.step();
+//   }
 //   graph::Graph trained = model->to_graph();
 
 #include <map>

@@ -2,14 +2,14 @@
 // Samples for calibration and evaluation: the DATA of the command line.
 //
 // DATA is one of
-//   an IDX file of pictures (MNIST's format, also compressed by gzip): (N, H, W) or (N, C, H, W), for a model with one input;
-//   the labels are taken from the file beside it whose name has "labels-idx1" instead of "images-idx3";
-//   an .npz with `images` (N x C x H x W, uint8, float16 or float32), for a model with one input;
-//   an .npz with an array for each graph input, by name;
-//   a directory of .jpg .jpeg .png .bmp pictures, in name order, for a model with one input (N, 3 or 1, H, W): decoded
-//   to RGB (gray if the model takes 1 channel) and resized bilinearly to H x W. Other files, hidden ones and
-//   subdirectories are passed over;
-//   a directory without pictures but with subdirectories of pictures: one class each, numbered in the order of their names.
+//  an IDX file of pictures (MNIST's format, also compressed by gzip): (N, H, W) or (N, C, H, W), for a model with one input;
+//  the labels are taken from the file beside it whose name has "labels-idx1" instead of "images-idx3";
+//  an .npz with `images` (N x C x H x W, uint8, float16 or float32), for a model with one input;
+//  an .npz with an array for each graph input, by name;
+//  a directory of .jpg .jpeg .png .bmp pictures, in name order, for a model with one input (N, 3 or 1, H, W): decoded
+//  to RGB (gray if the model takes 1 channel) and resized bilinearly to H x W. Other files, hidden ones and
+//  subdirectories are passed over;
+//  a directory without pictures but with subdirectories of pictures: one class each, numbered in the order of their names.
 // An .npz may also hold `labels` (N integers).
 
 #include <cstdint>
@@ -51,10 +51,10 @@ class Dataset {
  public:
   // Opens DATA for a model with these inputs and checks all of it that can be checked without decoding pictures.
   // Errors (one line that names the file, what there is and what the model wants):
-  //   not_found         no such file or directory; neither `images` nor an array for each input
-  //   corrupt           not an .npz, damaged
-  //   invalid_argument  a shape or dtype that does not fit, a wrong number of labels, no samples, no pictures,
-  //                     a Preprocess that does not fit
+  //  not_found         no such file or directory; neither `images` nor an array for each input
+  //  corrupt           not an .npz, damaged
+  //  invalid_argument  a shape or dtype that does not fit, a wrong number of labels, no samples, no pictures,
+  //                    a Preprocess that does not fit
   static Dataset open(const std::filesystem::path& path, const std::vector<InputSpec>& inputs,
                       const Preprocess& preprocess = {});
 

@@ -12,11 +12,11 @@ namespace octet {
 // Decodes a picture to uint8 of shape (channels, height, width), row-major. channels is 3 (RGB;
 // gray pictures have three equal planes) or 1 (gray; colours are weighted as luma, (77 R + 150 G +
 // 29 B) / 256). Read are
-//   JPEG  baseline and progressive, gray, colour and CMYK (ink over white paper: R = C K / 255 in
-//   Adobe's convention) PNG   every kind: gray and colour of 1 to 16 bits, palettes, interlaced.
-//   Transparency is dropped, 16-bit samples keep their
-//         upper 8 bits, gamma and colour profiles are not applied
-//   BMP   uncompressed: 1, 2, 4 and 8 bits with a palette, 16, 24 and 32 bits
+//  JPEG  baseline and progressive, gray, colour and CMYK (ink over white paper: R = C K / 255 in
+//  Adobe's convention) PNG   every kind: gray and colour of 1 to 16 bits, palettes, interlaced.
+//  Transparency is dropped, 16-bit samples keep their
+//        upper 8 bits, gamma and colour profiles are not applied
+//  BMP   uncompressed: 1, 2, 4 and 8 bits with a palette, 16, 24 and 32 bits
 // A rotation noted in EXIF is not applied. Errors, each naming the file: not_found, io as
 // MappedFile::open; corrupt if it is damaged or cut short, or is too small for its number of
 // pixels; unsupported for other kinds and beyond 2^27 pixels.

@@ -1,7 +1,8 @@
 #pragma once
 // Whole models as .octet files: the tree of modules with all its state. Float, prepared, in training, quantized.
 //
-//   OCTET_MODULE(Net)                                   // nn/registry.h; octet's own classes are registered
+//   OCTET_MODULE(Net)  // nn/registry.h; octet's own classes are registered
+//
 //   save_model("net.octet", *int8);
 //   std::shared_ptr<Net> again = load_model<Net>("net.octet");
 //

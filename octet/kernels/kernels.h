@@ -29,8 +29,8 @@ enum class Epilogue {
 // C[m][n] = sum over t < taps, i < k of A(m, t)[i] * B[n][t][i], in wrapping int32, then the epilogue.
 //
 // A(m, t) is the address of k consecutive bytes:
-//   dense (offsets == nullptr, taps == 1):  a + m * lda
-//   indirect:                               offsets[m * taps + t] < 0 ? pad : a + offsets[m * taps + t]
+//  dense (offsets == nullptr, taps == 1):  a + m * lda
+//  indirect:                               offsets[m * taps + t] < 0 ? pad : a + offsets[m * taps + t]
 // so a convolution is a matrix product whose rows are pointers into the image: no im2col copy. `pad` holds k bytes (plus
 // slack) of the activation's zero point. k is padded to a multiple of 4 for every tap: with few channels (k = 3), a whole
 // row of the window as one tap of kw * channels bytes, over an image with its padding written out, is the faster layout
@@ -174,8 +174,8 @@ enum class Arithmetic { add, sub, mul, div };
 
 // Weight-only layers: x in fixed point, whose exact sums become y (docs/numerics.md). A row of x is row_scale * (U - 2^23) with whole
 // U of 24 bits, kept as three planes of bytes, lowest first; `sums` are the products of the three planes with the weights' codes.
-//   y[n] = f((exact[n] * scales[n]) * row_scale + bias[n]), in double until the end,
-//   exact[n] = sums[0][n] + 256 * sums[1][n] + 65536 * sums[2][n] - zero_points[n] * row_sum - offsets[n],
+//  y[n] = f((exact[n] * scales[n]) * row_scale + bias[n]), in double until the end,
+//  exact[n] = sums[0][n] + 256 * sums[1][n] + 65536 * sums[2][n] - zero_points[n] * row_sum - offsets[n],
 // all terms of which are whole numbers below 2^52. Then y = y > 0 ? min(y, most) : 0 if relu.
 struct JoinArgs {
   const int32_t* sums = nullptr;  // [3][ld]; the first is that of channel n0

@@ -6,6 +6,7 @@
 //     nn::Slot relu = slot("relu", nn::ReLU());
 //     Tensor forward(Tensor x) override { return relu(conv(x)); }
 //   };
+//
 //   auto model = nn::make<Net>();
 //   model->eval();
 //   Tensor y = model->forward(x);
@@ -456,9 +457,9 @@ Slot Module::slot(const std::string& name, std::shared_ptr<M> module) {
 }
 
 // PyTorch's form:
-//   Net(
-//     (conv): Conv2d(1, 8, kernel_size=(3, 3), stride=(1, 1))
-//   )
+//  Net(
+//    (conv): Conv2d(1, 8, kernel_size=(3, 3), stride=(1, 1))
+//  )
 std::string to_string(const Module& module);
 
 // "octet::nn::Conv2d" -> "Conv2d".

@@ -3,8 +3,14 @@
 //
 //   nn::optim::SGD optimizer(model->parameters(), {.lr = 0.1, .momentum = 0.9});
 //   nn::optim::CosineAnnealingLR schedule(optimizer, epochs);
-//   for each batch { optimizer.zero_grad(); autograd::backward(loss); optimizer.step(); }
-//   after each epoch schedule.step();
+//   for (int epoch = 0; epoch < epochs; ++epoch) {
+//     for (const Batch& batch : loader) {
+//       optimizer.zero_grad();
+//       autograd::backward(loss(model->forward(batch.inputs.at("images")), batch.labels));
+//       optimizer.step();
+//     }
+//     schedule.step();
+//   }
 //
 // Steps run in float32 and change the parameters in place.
 

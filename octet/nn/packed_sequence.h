@@ -3,8 +3,7 @@
 //
 //   nn::utils::PackedSequence packed = nn::utils::pack_padded_sequence(x, {5, 3, 1});  // x (T, N, features)
 //   nn::utils::PackedOutput out = lstm(packed);                                        // or lstm(packed.with(h0, c0))
-//   auto [y, lengths] = nn::utils::pad_packed_sequence(out.output);                    // out.h_n, out.c_n: the last
-//   states
+//   auto [y, lengths] = nn::utils::pad_packed_sequence(out.output);  // out.h_n, out.c_n: the last states
 //
 // RNN, GRU and LSTM (float, dynamic and static) take one, as a Slot or as a module, and give for each sequence what
 // they give for it alone: padding is never seen, and ranges found while running are each sequence's own. So they run

@@ -1,8 +1,11 @@
 #pragma once
 // Classes of modules by name: what loading a whole model needs.
 //
-//   struct Net : nn::Module { ... };
-//   OCTET_MODULE(Net)                     // in a .cpp file, at namespace scope
+//   struct Net : nn::Module {
+//     nn::Slot conv = slot("conv", nn::Conv2d(1, 8, 3));
+//     Tensor forward(Tensor x) override { return conv(x); }
+//   };
+//   OCTET_MODULE(Net)  // in a .cpp file, at namespace scope
 //
 // A class with constructor arguments that shape it overrides config() and has `static std::shared_ptr<M>
 // from_config(const Attrs&)`; others need a default constructor.

@@ -1,7 +1,7 @@
 #pragma once
 // The operators of one number: relu, sigmoid, gelu ... For the engines, which make 256-entry tables of them:
 //
-//   table[q] = quantize(f(dequantize(q)))      with f = unary_function("gelu", attrs)
+//  table[q] = quantize(f(dequantize(q)))      with f = unary_function("gelu", attrs)
 
 #include <functional>
 #include <optional>

@@ -114,7 +114,7 @@ class Detector {
 
 // Which layers have one scale per weight although the backend can give each output channel its own. Needs no data.
 // Columns:
-//   backend (text), per_channel_quantization_supported, per_channel_quantization_used (yes or no)
+//  backend (text), per_channel_quantization_supported, per_channel_quantization_used (yes or no)
 // Rows: layers with weights that will be quantized.
 class PerChannelDetector : public Detector {
  public:
@@ -130,10 +130,10 @@ class PerChannelDetector : public Detector {
 
 // Whether the data around a layer is stationary, S > tolerance with S = average range of a batch / range of all data
 // (ModelReportObserver::get_batch_to_epoch_ratio). A result that is not is better quantized at run time. Columns:
-//   dynamic_static_tolerance, dynamic_recommended (the result's S <= tolerance), is_dynamic_supported (by the backend),
-//   {input,output}_activation_dynamic_static_comp_stat (S),
-//   {input,output}_activation_dynamic_static_data_classification
-//   ("stationary" or "non-stationary")
+//  dynamic_static_tolerance, dynamic_recommended (the result's S <= tolerance), is_dynamic_supported (by the backend),
+//  {input,output}_activation_dynamic_static_comp_stat (S),
+//  {input,output}_activation_dynamic_static_data_classification
+//  ("stationary" or "non-stationary")
 // Rows: layers with weights; transposed convolutions are not among them, which have no dynamic form.
 class DynamicStaticDetector : public Detector {
  public:
@@ -149,7 +149,7 @@ class DynamicStaticDetector : public Detector {
 };
 
 // Whether input-weight equalization (input_weight_equalization.h) would help. Per input channel c,
-//   s_c = sqrt(w_c / W) / sqrt(i_c / I)
+//  s_c = sqrt(w_c / W) / sqrt(i_c / I)
 // with the ranges (max - min) w_c of the weights that meet the channel, W of all weights, i_c of the channel's inputs
 // and I of all inputs. Equalizing multiplies channel c by a number in proportion to s_c: if all are alike it does
 // nothing. A channel is said to gain where s_c < ratio_threshold or s_c > 1 / ratio_threshold (channels that are
@@ -158,9 +158,9 @@ class DynamicStaticDetector : public Detector {
 // PyTorch says so of the channels between the two, where there is nothing to gain: its documentation has the condition
 // as "s_c >= threshold or <= 1 / threshold", its code as "and". So the recommendation is the opposite of PyTorch's, on
 // purpose. Columns:
-//   input_weight_equalization_recommended (per channel), input_weight_channel_comparison_metrics (s_c),
-//   input_weight_threshold, input_weight_channel_axis,
-//   {input_activation,weight}_{per_channel_max,per_channel_min,global_max,global_min}
+//  input_weight_equalization_recommended (per channel), input_weight_channel_comparison_metrics (s_c),
+//  input_weight_threshold, input_weight_channel_axis,
+//  {input_activation,weight}_{per_channel_max,per_channel_min,global_max,global_min}
 // Rows: Linear, Conv1d, 2d and 3d. With groups, the weights that meet a channel are those of its group (PyTorch: of
 // all).
 class InputWeightEqualizationDetector : public Detector {
@@ -181,8 +181,8 @@ class InputWeightEqualizationDetector : public Detector {
 // magnitude and 1 or more (r < 1 counts as 1 / r), is compared with ratio_threshold. Batches in which both are 0 do not
 // count; if fewer than fraction_batches_used_threshold of them count, the channel's number means little. Columns, per
 // channel:
-//   outliers_detected, outlier_detection_percentile_ratios, outlier_detection_batches_used,
-//   outlier_detection_is_sufficient_batches, constant_batch_counts, input_activation_per_channel_max
+//  outliers_detected, outlier_detection_percentile_ratios, outlier_detection_batches_used,
+//  outlier_detection_is_sufficient_batches, constant_batch_counts, input_activation_per_channel_max
 // and outlier_detection_ratio_threshold, outlier_detection_reference_percentile, outlier_detection_channel_axis.
 // Rows: all modules that the model calls on float tensors. Channels whose ratio is 0 (all batches zero, or never above
 // 0) have no outliers; PyTorch divides 1 by that ratio and finds outliers there.

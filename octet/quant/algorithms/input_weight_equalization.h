@@ -1,13 +1,13 @@
 #pragma once
 // Input-weight equalization in graph mode (torch.ao.quantization.fx._equalize): where the channels of a layer's input
 // have unlike ranges, one scale for all of them leaves the small ones few codes. So input channel i is multiplied by
-//   s_i = sqrt((w_max_i - w_min_i) / (x_max_i - x_min_i))
+//  s_i = sqrt((w_max_i - w_min_i) / (x_max_i - x_min_i))
 // (1 where that is 0 or not finite) and the weights that meet it are divided by s_i. The model computes what it did.
 //
 //   auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(), {example});
-//   prepared = quant::prepare_equalization_fx(prepared, quant::default_equalization_qconfig());   // all layers that
-//   can be for (const Tensor& batch : data) (*prepared)(batch); auto int8 =
-//   quant::convert_fx(quant::convert_equalization_fx(prepared));
+//   prepared = quant::prepare_equalization_fx(prepared, quant::default_equalization_qconfig());  // all layers that can be
+//   for (const Tensor& batch : data) (*prepared)(batch);
+//   auto int8 = quant::convert_fx(quant::convert_equalization_fx(prepared));
 //
 // In PyTorch these are arguments of prepare_fx and a part of convert_fx. Here they are two passes of their own between
 // the others, each from prepared model to prepared model: channel ranges have to be seen during calibration, and all

@@ -38,7 +38,7 @@ class ObjectType {
 std::string to_string(const ObjectType& type);
 
 // Modules and operators one after another, in the order of the forward pass:
-//   {typeid(nn::Conv2d), typeid(nn::BatchNorm2d), "relu"}
+//   quant::Pattern pattern = {typeid(nn::Conv2d), typeid(nn::BatchNorm2d), "relu"};
 using Pattern = std::vector<ObjectType>;
 std::string to_string(const Pattern& pattern);  // "Conv2d+BatchNorm2d+relu"
 

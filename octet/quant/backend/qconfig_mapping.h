@@ -6,7 +6,7 @@
 //                      .set_module_name("backbone.stem", quant::get_default_qconfig("fbgemm"));
 //
 // Of the entries that fit a call the most particular one counts:
-//   module name, object type and index > module name > module name by expression > object type > global
+//  module name, object type and index > module name > module name by expression > object type > global
 // A QConfig of nullopt leaves float what the entry fits. A mapping is a value: copy it, compare it, keep it as JSON.
 
 #include <optional>
@@ -65,13 +65,13 @@ class QConfigMapping {
   void require_matched(const std::vector<Target>& targets) const;
 
   // PyTorch's older spelling, a dictionary, as JSON; all keys optional:
-  //   {"": QCONFIG,
+  //  {"": QCONFIG,
   //    "object_type": [["add", QCONFIG], ["octet::nn::Linear", QCONFIG]],
   //    "module_name_regex": [["layer.*", QCONFIG]],
   //    "module_name": [["layer1.0", QCONFIG]],
   //    "module_name_object_type_order": [["layer1", "add", 0, QCONFIG]]}
   // QCONFIG is a name (get_default_qconfig), null for float, or the attributes of to_attrs(QConfig):
-  //   {"activation.observer": "HistogramObserver", "weight.observer": "MinMaxObserver", "weight.dtype": "qint8"}
+  //  {"activation.observer": "HistogramObserver", "weight.observer": "MinMaxObserver", "weight.dtype": "qint8"}
   // Error on unknown keys and names, with the nearest, and on anything else that is not of this form.
   static QConfigMapping from_json(std::string_view text);
   // The same with the attributes of each QConfig: from_json gives an equal mapping. Error for classes without OCTET_MODULE.

@@ -2,9 +2,9 @@
 // Multi-head attention whose projections are quantized. The products of queries, keys and values and the softmax between them
 // stay in float32, as in PyTorch: their operands are dequantized, what comes out is quantized again.
 //
-//   nn::quantizable::MultiheadAttention          as prepare() observes it: the projections are Linear modules of their own
-//   nn::quantized::MultiheadAttention            what convert() makes of it: quantized tensors in and out
-//   nn::quantized::dynamic::MultiheadAttention   float32 in and out, the projections dynamic Linears
+//  nn::quantizable::MultiheadAttention          as prepare() observes it: the projections are Linear modules of their own
+//  nn::quantized::MultiheadAttention            what convert() makes of it: quantized tensors in and out
+//  nn::quantized::dynamic::MultiheadAttention   float32 in and out, the projections dynamic Linears
 //
 // Inputs, results and options are nn::MultiheadAttention's, masks float or bool.
 

@@ -1,8 +1,11 @@
 #pragma once
 // Operations between tensors as modules, so that each has a place for its observer (torch.nn.quantized.FloatFunctional).
 //
-//   nn::Slot skip = slot("skip", quant::FloatFunctional());
-//   Tensor forward(Tensor x) override { return skip.add(x, conv(x)); }
+//   struct Block : nn::Module {
+//     nn::Slot conv = slot("conv", nn::Conv2d(8, 8, 1));
+//     nn::Slot skip = slot("skip", quant::FloatFunctional());
+//     Tensor forward(Tensor x) override { return skip.add(x, conv(x)); }
+//   };
 //
 // prepare() observes the results; convert() puts a QFunctional in the place, which is a FloatFunctional too: the same
 // forward then computes on quantized tensors.

@@ -2,8 +2,8 @@
 // LSTMs whose every step is made of modules that can be observed (torch.nn.quantizable), and what convert() makes of them:
 // quantized tensors in, between and out.
 //
-//   nn::quantizable::LSTM, LSTMCell   as prepare() observes them; in float they compute what nn::LSTM does
-//   nn::quantized::LSTM               the converted network (a converted cell stays an LSTMCell)
+//  nn::quantizable::LSTM, LSTMCell   as prepare() observes them; in float they compute what nn::LSTM does
+//  nn::quantized::LSTM               the converted network (a converted cell stays an LSTMCell)
 //
 // Inputs, results and options are nn::LSTM's, projections too. States that are given must be quantized like x. Where two
 // directions, or the last states of several layers, are put into one tensor, that has the range of all of them.

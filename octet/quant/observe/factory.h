@@ -13,11 +13,11 @@
 namespace octet::quant {
 
 // A new observer by PyTorch's class name or its short name:
-//   MinMaxObserver "minmax", MovingAverageMinMaxObserver "moving-average", HistogramObserver "histogram",
-//   PerChannelMinMaxObserver "per-channel", MovingAveragePerChannelMinMaxObserver "moving-average-per-channel",
-//   EntropyObserver "entropy", PercentileObserver "percentile", MSEObserver "mse" (calibrators.h),
-//   FixedQParamsObserver "fixed", PlaceholderObserver "placeholder", NoopObserver "noop", RecordingObserver
-//   "recording", ReuseInputObserver "reuse-input", Identity "identity" (passive.h).
+//  MinMaxObserver "minmax", MovingAverageMinMaxObserver "moving-average", HistogramObserver "histogram",
+//  PerChannelMinMaxObserver "per-channel", MovingAveragePerChannelMinMaxObserver "moving-average-per-channel",
+//  EntropyObserver "entropy", PercentileObserver "percentile", MSEObserver "mse" (calibrators.h),
+//  FixedQParamsObserver "fixed", PlaceholderObserver "placeholder", NoopObserver "noop", RecordingObserver
+//  "recording", ReuseInputObserver "reuse-input", Identity "identity" (passive.h).
 // Unknown name: Error listing the known ones and the nearest. Options the class cannot honour: Error (observer.h).
 ObserverPtr make_observer(std::string_view name, const ObserverOptions& options, std::string label = "");
 // With the class's default options (per-channel classes: per_channel_affine). FixedQParamsObserver has none (Error).
@@ -30,7 +30,7 @@ std::vector<std::string> activation_observer_names();
 
 // A user's own observer: a class derived from Observer with a constructor (ObserverOptions, std::string label) is known by
 // its name after
-//   OCTET_OBSERVER(MyObserver)                  // in a .cpp file, at namespace scope
+//   OCTET_OBSERVER(MyObserver)  // in a .cpp file, at namespace scope
 // to ObserverFactory("MyObserver"), qconfigs and files. It observes a tensor as a whole, or channels if it has a member
 // `static constexpr bool per_channel = true`.
 #define OCTET_OBSERVER(Class) \
@@ -58,8 +58,10 @@ struct ObserverRegistration {
 
 // How to make an observer, or a fake-quantize module with an observer inside: the class and its options. A value: copy
 // it, compare it. PyTorch's `Observer.with_args(...)` and `FakeQuantize.with_args(observer=..., ...)`:
-//   ObserverFactory("MinMaxObserver").with_dtype(DType::qint8).with_qscheme(ObserverScheme::per_tensor_symmetric)
-//   ObserverFactory("MovingAverageMinMaxObserver").with_quant_range(0, 255).fake_quantize()
+//   auto weights = quant::ObserverFactory("MinMaxObserver")
+//                      .with_dtype(DType::qint8)
+//                      .with_qscheme(quant::ObserverScheme::per_tensor_symmetric);
+//   auto fake = quant::ObserverFactory("MovingAverageMinMaxObserver").with_quant_range(0, 255).fake_quantize();
 // The with_* return a changed copy.
 class ObserverFactory {
  public:

@@ -10,7 +10,7 @@ namespace octet::quant {
 
 // Exact counts of finite floats in bins of one grid: bin k of width w = 2^e holds the values with
 // k*w <= x < (k+1)*w. The width follows from the range of the data alone,
-//   e = floor(log2((max - min) / bins)),
+//  e = floor(log2((max - min) / bins)),
 // so `bins` to 2*bins + 2 bins lie over [min, max]. When the range grows, e can only grow, and a bin of the coarser
 // grid is the exact union of two of the finer one; so the state is a function of the multiset of values seen, however
 // they were ordered, batched or merged. Memory is bounded by the number of bins, whatever the ranges.

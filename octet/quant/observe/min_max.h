@@ -28,7 +28,7 @@ class MinMaxObserver : public Observer {
 };
 
 // The moving average of the batches' minima and maxima: the first batch's own, then, in float32,
-//   mn = f(mn + f(c * f(cur - mn)))   with c = averaging_constant.
+//  mn = f(mn + f(c * f(cur - mn)))   with c = averaging_constant.
 // Depends on the order and the size of batches by its nature. merge() gives what observing this one's batches and then
 // other's would, up to float32 rounding.
 class MovingAverageMinMaxObserver : public MinMaxObserver {

@@ -100,9 +100,9 @@ struct ScaleZeroPoint {
 
 // The qparams of values in [min, max], widened to hold 0 (docs/numerics.md "qparams from a range", PyTorch's
 // _calculate_qparams, bit for bit). neg = min(min, 0), pos = max(max, 0):
-//   affine     s = max(f(f(pos - neg) / f(qmax - qmin)), eps), z = clamp(qmin - rne(f(neg / s)))
-//   symmetric  s = max(f(max(-neg, pos) / f((qmax - qmin) / 2)), eps), z = 0, or for quint8 128, or the middle of
-//              given codes rounded down
+//  affine     s = max(f(f(pos - neg) / f(qmax - qmin)), eps), z = clamp(qmin - rne(f(neg / s)))
+//  symmetric  s = max(f(max(-neg, pos) / f((qmax - qmin) / 2)), eps), z = 0, or for quint8 128, or the middle of
+//             given codes rounded down
 // min <= max, both finite. The scale is always a normal float32: where pos - neg overflows, s is computed in double.
 ScaleZeroPoint choose_qparams(float min, float max, const ObserverOptions& options);
 
@@ -116,7 +116,7 @@ struct FloatQParams {
 };
 
 // The qparams of per_channel_affine_float_qparams (PyTorch's, bit for bit): code 0 stands for min,
-//   s = f(f(max - min) / f(qmax - qmin)), or 1 where that is not above eps;  z = f(-min / s)
+//  s = f(f(max - min) / f(qmax - qmin)), or 1 where that is not above eps;  z = f(-min / s)
 // min <= max, both finite; nothing is widened.
 FloatQParams choose_float_qparams(float min, float max, const ObserverOptions& options);
 

@@ -26,10 +26,10 @@ Attrs to_attrs(const QConfig& qconfig);
 QConfig qconfig_from(const Attrs& attrs);
 
 // The configurations users know, by name (docs/numerics.md "Defaults"):
-//   native                      Histogram quint8 affine          per-channel symmetric qint8, -127..127
-//   fbgemm, x86                 the same with reduce_range       per-channel symmetric qint8
-//   onednn                      Histogram quint8 affine          per-channel symmetric qint8
-//   qnnpack                     Histogram quint8 affine          per-tensor symmetric qint8
+//  native                      Histogram quint8 affine          per-channel symmetric qint8, -127..127
+//  fbgemm, x86                 the same with reduce_range       per-channel symmetric qint8
+//  onednn                      Histogram quint8 affine          per-channel symmetric qint8
+//  qnnpack                     Histogram quint8 affine          per-tensor symmetric qint8
 // and every function below that returns a QConfig and takes nothing: "default_qconfig", "float16_dynamic_qconfig", ...
 // An unknown name is an Error listing the known ones and the nearest (PyTorch silently hands back default_qconfig).
 QConfig get_default_qconfig(std::string_view name = "native");

@@ -57,9 +57,13 @@ class QConfigSpec {
 void propagate_qconfig(nn::Module& model, const QConfigSpec& spec = {});
 
 // Modules that users quantize themselves. `Observed` has
-//   static std::shared_ptr<Observed> from_float(Float& module);
+//   struct Observed : nn::Module {
+//     static std::shared_ptr<Observed> from_float(Float& module);
+//   };
 // and gets observers on its results, however many there are; `Quantized` has
-//   static std::shared_ptr<Quantized> from_observed(Observed& module);
+//   struct Quantized : nn::Module {
+//     static std::shared_ptr<Quantized> from_observed(Observed& module);
+//   };
 // The float module's qconfig is set before from_float is called.
 class CustomModules {
  public:

@@ -3,8 +3,8 @@
 // erased by larger neighbours, outliers that leave one code for all other values. One line each,
 // with the place and the cure:
 //
-//   for (const std::string& line : quant::find_losses(float_graph, int8_graph, samples)) std::cerr
-//   << line << "\n";
+//   for (const std::string& line : quant::find_losses(float_graph, int8_graph, samples))
+//     std::cerr << line << "\n";
 //
 // convert_fx of a PreparedGraph puts what it finds about ranges into ConversionReport::warnings by
 // itself.

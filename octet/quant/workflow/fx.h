@@ -53,7 +53,9 @@ class PrepareCustomConfig {
     return *this;
   }
   // Modules that users quantize themselves, when their qconfig asks for that mode. `Observed` has
-  //   static std::shared_ptr<Observed> from_float(Float& module);
+  //   struct Observed : nn::Module {
+  //     static std::shared_ptr<Observed> from_float(Float& module);
+  //   };
   // The float module's qconfig is set before. Its float results, however many there are, get observers.
   template <typename Float, typename Observed>
   PrepareCustomConfig& set_float_to_observed_mapping(QuantMode mode = QuantMode::statically) {
@@ -101,7 +103,9 @@ class ConvertCustomConfig {
  public:
   using Make = std::function<nn::ModulePtr(nn::Module&)>;
   // `Quantized` has
-  //   static std::shared_ptr<Quantized> from_observed(Observed& module);
+  //   struct Quantized : nn::Module {
+  //     static std::shared_ptr<Quantized> from_observed(Observed& module);
+  //   };
   // The observed module's qconfig and its child activation_post_process (the observer of its first result) are there. In
   // static quantization the quantized module takes and gives codes.
   template <typename Observed, typename Quantized>

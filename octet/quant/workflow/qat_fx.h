@@ -1,8 +1,13 @@
 #pragma once
 // Quantization-aware training of a graph.
 //
-//   auto model = quant::prepare_qat_fx(graph, get_default_qat_qconfig());
-//   ... train model->parameters() on model->forward(x) ...
+//   auto model = quant::prepare_qat_fx(graph, quant::get_default_qat_qconfig());
+//   nn::optim::SGD optimizer(model->parameters(), {.lr = 0.01});
+//   for (const Batch& batch : loader) {
+//     optimizer.zero_grad();
+//     autograd::backward(loss(model->forward(batch.inputs.at("images")), batch.labels));
+//     optimizer.step();
+//   }
 //   model->eval();
 //   graph::Graph int8 = quant::convert_fx(*model);
 //

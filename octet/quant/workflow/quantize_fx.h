@@ -1,7 +1,7 @@
 #pragma once
 // Post-training static quantization of a graph: prepare, calibrate, convert.
 //
-//   auto prepared = quant::prepare_fx(graph, get_default_qconfig());
+//   auto prepared = quant::prepare_fx(graph, quant::get_default_qconfig());
 //   for (const Tensor& batch : data) prepared.forward({batch});       // calibrate
 //   graph::Graph int8 = quant::convert_fx(prepared);
 //

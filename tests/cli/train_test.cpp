@@ -32,7 +32,8 @@ TEST(CliTrain, ATrainingThatDivergesIsAnErrorAndWritesNothing) {
       RunResult r = run_octet(train_args(command, dir / "t.octet", {"--lr", rate}));
       EXPECT_EQ(r.code, 1) << command << " --lr " << rate << ": " << r.out;
       EXPECT_TRUE(contains(r.err, "diverged") && contains(r.err, "smaller --lr")) << r.err;
-      EXPECT_FALSE(std::filesystem::exists((dir / "t.octet").string())) << command << " --lr " << rate;
+      EXPECT_FALSE(std::filesystem::exists((dir / "t.octet").string()))
+          << command << " --lr " << rate;
     }
 }
 

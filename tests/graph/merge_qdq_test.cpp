@@ -33,72 +33,92 @@ TEST(MergeQdq, BecomesIntegerOperators) {
   } cases[] = {
       {"conv with per-channel weights and a float bias",
        kCodes + kD + kWeight + kW +
-           "  %b: Float(2) = constant [1, 2]\n  %f: Float(1, 2, 4, 4) = conv2d(%d, %wd, %b, activation=\"relu\")  @ "
+           "  %b: Float(2) = constant [1, 2]\n  %f: Float(1, 2, 4, 4) = conv2d(%d, %wd, %b, "
+           "activation=\"relu\")  @ "
            "conv\n  %y: " +
            kOut + " = quantize(%f)\n  return (%y)\n",
        kCodes + kWeight + "  %b: Float(2) = constant [1, 2]\n  %y: " + kOut +
            " = conv2d(%a, %w, %b, activation=\"relu\")  @ conv\n  return (%y)\n"},
       {"conv with a QInt32 bias",
        kCodes + kD + kWeight + kW +
-           "  %b: QInt32(2) axis=0 scale=[0.25, 0.125] zero_point=0 = constant\n  %bd: Float(2) = dequantize(%b)\n  "
+           "  %b: QInt32(2) axis=0 scale=[0.25, 0.125] zero_point=0 = constant\n  %bd: Float(2) = "
+           "dequantize(%b)\n  "
            "%f: Float(1, 2, 4, 4) = conv2d(%d, %wd, %bd)\n  %y: " +
            kOut + " = quantize(%f)\n  return (%y)\n",
-       kCodes + kWeight + "  %b: QInt32(2) axis=0 scale=[0.25, 0.125] zero_point=0 = constant\n  %y: " + kOut +
+       kCodes + kWeight +
+           "  %b: QInt32(2) axis=0 scale=[0.25, 0.125] zero_point=0 = constant\n  %y: " + kOut +
            " = conv2d(%a, %w, %b)\n  return (%y)\n"},
       {"a dequantize shared by two operators",
        kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut +
            " = quantize(%f)\n  %h: Float(1, 2, 4, 4) = mul(%d, %d)\n  %z: " + kOut +
            " = quantize(%h)\n  return (%y, %z)\n",
-       kCodes + "  %y: " + kOut + " = add(%a, %a)\n  %z: " + kOut + " = mul(%a, %a)\n  return (%y, %z)\n"},
+       kCodes + "  %y: " + kOut + " = add(%a, %a)\n  %z: " + kOut +
+           " = mul(%a, %a)\n  return (%y, %z)\n"},
       {"moving codes with equal qparams",
        kCodes + kD +
-           "  %f: Float(1, 32) = flatten(%d)\n  %y: QUInt8(1, 32) scale=0.5 zero_point=128 = quantize(%f)\n  return "
+           "  %f: Float(1, 32) = flatten(%d)\n  %y: QUInt8(1, 32) scale=0.5 zero_point=128 = "
+           "quantize(%f)\n  return "
            "(%y)\n",
        kCodes + "  %y: QUInt8(1, 32) scale=0.5 zero_point=128 = flatten(%a)\n  return (%y)\n"},
       {"moving codes to other qparams",
        kCodes + kD +
-           "  %f: Float(1, 32) = flatten(%d)\n  %y: QUInt8(1, 32) scale=0.25 zero_point=3 = quantize(%f)\n  return "
+           "  %f: Float(1, 32) = flatten(%d)\n  %y: QUInt8(1, 32) scale=0.25 zero_point=3 = "
+           "quantize(%f)\n  return "
            "(%y)\n",
-       kCodes + "  %y.codes: QUInt8(1, 32) scale=0.5 zero_point=128 = flatten(%a)\n  %y: QUInt8(1, 32) scale=0.25 "
+       kCodes + "  %y.codes: QUInt8(1, 32) scale=0.5 zero_point=128 = flatten(%a)\n  %y: QUInt8(1, "
+                "32) scale=0.25 "
                 "zero_point=3 = requantize(%y.codes)\n  return (%y)\n"},
       {"an activation to other qparams is one table",
-       kCodes + kD + "  %f: Float(1, 2, 4, 4) = relu6(%d)\n  %y: " + kOut + " = quantize(%f)\n  return (%y)\n",
+       kCodes + kD + "  %f: Float(1, 2, 4, 4) = relu6(%d)\n  %y: " + kOut +
+           " = quantize(%f)\n  return (%y)\n",
        kCodes + "  %y: " + kOut + " = relu6(%a)\n  return (%y)\n"},
       {"quantize of dequantize, equal qparams",
-       kCodes + kD + "  %y: QUInt8(1, 2, 4, 4) scale=0.5 zero_point=128 = quantize(%d)\n  return (%y)\n",
+       kCodes + kD +
+           "  %y: QUInt8(1, 2, 4, 4) scale=0.5 zero_point=128 = quantize(%d)\n  return (%y)\n",
        kCodes + "  return (%a)\n"},
-      {"quantize of dequantize, other qparams", kCodes + kD + "  %y: " + kOut + " = quantize(%d)\n  return (%y)\n",
+      {"quantize of dequantize, other qparams",
+       kCodes + kD + "  %y: " + kOut + " = quantize(%d)\n  return (%y)\n",
        kCodes + "  %y: " + kOut + " = requantize(%a)\n  return (%y)\n"},
       {"a chain through equal pairs",
        kCodes + kD +
-           "  %p: QUInt8(1, 2, 4, 4) scale=0.5 zero_point=128 = quantize(%d)\n  %e: Float(1, 2, 4, 4) = "
+           "  %p: QUInt8(1, 2, 4, 4) scale=0.5 zero_point=128 = quantize(%d)\n  %e: Float(1, 2, 4, "
+           "4) = "
            "dequantize(%p)\n  %f: Float(1, 2, 4, 4) = add(%e, %d)\n  %y: " +
            kOut + " = quantize(%f)\n  return (%y)\n",
        kCodes + "  %y: " + kOut + " = add(%a, %a)\n  return (%y)\n"},
       {"two quantize nodes of equal qparams",
-       kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut + " = quantize(%f)\n  %z: " + kOut +
-           " = quantize(%f)\n  return (%y, %z)\n",
+       kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut +
+           " = quantize(%f)\n  %z: " + kOut + " = quantize(%f)\n  return (%y, %z)\n",
        kCodes + "  %y: " + kOut + " = add(%a, %a)\n  return (%y, %y)\n"},
       {"an index is taken as it is",
        kCodes + kD +
-           "  %i: Long(1) = constant [1]\n  %f: Float(1, 1, 4, 4) = index_select(%d, %i, dim=1)\n  %y: QUInt8(1, 1, 4, "
+           "  %i: Long(1) = constant [1]\n  %f: Float(1, 1, 4, 4) = index_select(%d, %i, dim=1)\n  "
+           "%y: QUInt8(1, 1, 4, "
            "4) scale=0.5 zero_point=128 = quantize(%f)\n  return (%y)\n",
-       kCodes + "  %i: Long(1) = constant [1]\n  %y: QUInt8(1, 1, 4, 4) scale=0.5 zero_point=128 = index_select(%a, "
+       kCodes + "  %i: Long(1) = constant [1]\n  %y: QUInt8(1, 1, 4, 4) scale=0.5 zero_point=128 = "
+                "index_select(%a, "
                 "%i, dim=1)\n  return (%y)\n"},
       {"a split, whose parts are codes of one scale",
        kCodes + kD +
-           "  %f: Float(1, 1, 4, 4), %h: Float(1, 1, 4, 4) = split(%d, dim=1, sizes=[1, 1])\n  %y: QUInt8(1, 1, 4, 4) scale=0.5 "
-           "zero_point=128 = quantize(%f)\n  %z: QUInt8(1, 1, 4, 4) scale=0.25 zero_point=3 = quantize(%h)\n  return (%y, %z, %h)\n",
-       kCodes +
-           "  %y: QUInt8(1, 1, 4, 4) scale=0.5 zero_point=128, %h.codes: QUInt8(1, 1, 4, 4) scale=0.5 zero_point=128 = split(%a, "
-           "dim=1, sizes=[1, 1])\n  %h: Float(1, 1, 4, 4) = dequantize(%h.codes)\n  %z: QUInt8(1, 1, 4, 4) scale=0.25 "
-           "zero_point=3 = requantize(%h.codes)\n  return (%y, %z, %h)\n"},
+           "  %f: Float(1, 1, 4, 4), %h: Float(1, 1, 4, 4) = split(%d, dim=1, sizes=[1, 1])\n  %y: "
+           "QUInt8(1, 1, 4, 4) scale=0.5 "
+           "zero_point=128 = quantize(%f)\n  %z: QUInt8(1, 1, 4, 4) scale=0.25 zero_point=3 = "
+           "quantize(%h)\n  return (%y, %z, %h)\n",
+       kCodes + "  %y: QUInt8(1, 1, 4, 4) scale=0.5 zero_point=128, %h.codes: QUInt8(1, 1, 4, 4) "
+                "scale=0.5 zero_point=128 = split(%a, "
+                "dim=1, sizes=[1, 1])\n  %h: Float(1, 1, 4, 4) = dequantize(%h.codes)\n  %z: "
+                "QUInt8(1, 1, 4, 4) scale=0.25 "
+                "zero_point=3 = requantize(%h.codes)\n  return (%y, %z, %h)\n"},
       {"prelu with slopes that are float",
-       kCodes + kD + "  %s: Float(2, 1, 1) = constant [0.5, 3]\n  %f: Float(1, 2, 4, 4) = prelu(%d, %s)\n  %y: " + kOut +
-           " = quantize(%f)\n  return (%y)\n",
-       kCodes + "  %s: Float(2, 1, 1) = constant [0.5, 3]\n  %y: " + kOut + " = prelu(%a, %s)\n  return (%y)\n"},
+       kCodes + kD +
+           "  %s: Float(2, 1, 1) = constant [0.5, 3]\n  %f: Float(1, 2, 4, 4) = prelu(%d, %s)\n  "
+           "%y: " +
+           kOut + " = quantize(%f)\n  return (%y)\n",
+       kCodes + "  %s: Float(2, 1, 1) = constant [0.5, 3]\n  %y: " + kOut +
+           " = prelu(%a, %s)\n  return (%y)\n"},
       {"the number is a result of the graph too",
-       kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut + " = quantize(%f)\n  return (%y, %d)\n",
+       kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut +
+           " = quantize(%f)\n  return (%y, %d)\n",
        kCodes + kD + "  %y: " + kOut + " = add(%a, %a)\n  return (%y, %d)\n"},
   };
   for (const auto& c : cases) EXPECT_EQ(merged(c.before), c.after) << c.name;

@@ -159,7 +159,8 @@ TEST(Dataset, ArraysOfFloat16AreTakenForAnyFloatingInput) {
   for (const char* type : {"Half(N, 2, 1, 2)", "Float(N, 2, 1, 2)"}) {
     Tensor x = Dataset::open(dir / "a.npz", {input("x", type)}).get(0, 3).inputs.at("x");
     EXPECT_EQ(x.dtype(), parse_type(type).dtype);
-    EXPECT_EQ(x.to(DType::float32).to_vector<float>(), three().to(DType::float32).to_vector<float>());
+    EXPECT_EQ(x.to(DType::float32).to_vector<float>(),
+              three().to(DType::float32).to_vector<float>());
   }
 }
 
@@ -171,10 +172,14 @@ TEST(Dataset, NumbersThatAreNotFiniteAreNamed) {
     write_npz(dir / "a.npz", {{"x", x}, {"y", Tensor::zeros({3, 2, 1, 2})}});
     Dataset data = Dataset::open(dir / "a.npz", {input("x", "Float(N, 2, 1, 2)")});
     EXPECT_NO_THROW(data.get(0, 2));
-    expect_error(ErrorCode::invalid_argument, {"a.npz", "'x'", "sample 2", "element 3"}, [&] { data.get(1, 2); });
-    Dataset two = Dataset::open(dir / "a.npz", {input("x", "Float(N, 2, 1, 2)"), input("y", "Float(N, 2, 1, 2)")});
-    if (std::isnan(bad)) expect_error(ErrorCode::invalid_argument, {"sample 2"}, [&] { two.get(0, 3); });
-    else EXPECT_NO_THROW(two.get(0, 3)) << "a mask that is added";
+    expect_error(ErrorCode::invalid_argument, {"a.npz", "'x'", "sample 2", "element 3"},
+                 [&] { data.get(1, 2); });
+    Dataset two = Dataset::open(dir / "a.npz",
+                                {input("x", "Float(N, 2, 1, 2)"), input("y", "Float(N, 2, 1, 2)")});
+    if (std::isnan(bad))
+      expect_error(ErrorCode::invalid_argument, {"sample 2"}, [&] { two.get(0, 3); });
+    else
+      EXPECT_NO_THROW(two.get(0, 3)) << "a mask that is added";
   }
 }
 
@@ -184,7 +189,8 @@ TEST(Dataset, LabelsAreCheckedAgainstTheNumberOfClasses) {
   Dataset data = Dataset::open(dir / "a.npz", {input("x", "Float(N, 2, 1, 2)")});
   EXPECT_NO_THROW(data.check_labels(10, 3));
   EXPECT_NO_THROW(data.check_labels(4, 1)) << "the first sample only";
-  expect_error(ErrorCode::invalid_argument, {"a.npz", "sample 1", "9", "0 to 3"}, [&] { data.check_labels(4, 3); });
+  expect_error(ErrorCode::invalid_argument, {"a.npz", "sample 1", "9", "0 to 3"},
+               [&] { data.check_labels(4, 3); });
 }
 
 TEST(Dataset, InputsOfOtherFloatingDtypes) {

@@ -96,7 +96,8 @@ TEST(GoldenHistogramObserver, QuantizesAtLeastAsWellAsPyTorchsSearch) {
     // Both as they run: with reduce_range codes go beyond those that the scale was made for.
     const CodeRange running = running_codes(observed(c)->options());
     theirs = real_error(x, static_cast<float>(exact(c["scales"][0])), c["zero_points"][0], running);
-    double ours = real_error(x, static_cast<float>(q.quantizer->scale()), q.quantizer->zero_point(), running);
+    double ours =
+        real_error(x, static_cast<float>(q.quantizer->scale()), q.quantizer->zero_point(), running);
     EXPECT_LE(ours, theirs * (1 + 1e-6));
     gain += std::log(theirs / ours);
     ++n;

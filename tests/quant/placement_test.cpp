@@ -97,27 +97,48 @@ TEST(Placement, WhatStaysFloatHasAReason) {
       {kConv + "%c: Float(1) = constant [2]\n" + image("z", "mul(%y, %c)") + "return (%z)",
        "z",
        {"constant", "precision"}},
-      {kConv + image("z", "exp(%y)") + "return (%z)", "z", {"exp could run on codes", "range too widely"}},
-      {kConv + image("z", "softmax(%y)") + "return (%z)", "z", {"softmax could run on codes", "do not place it there yet"}},
-      {kConv + image("z", "matmul(%y, %y)") + "return (%z)", "z", {"matmul could run on codes", "do not place it there yet"}},
-      {kConv + "%n: Float(2) = constant [1, 2]\n%z: Float(1, 2, 4, 4), %m: Float(2), %v: Float(2) = batch_norm_training(%y, %n, %n)\n"
+      {kConv + image("z", "exp(%y)") + "return (%z)",
+       "z",
+       {"exp could run on codes", "range too widely"}},
+      {kConv + image("z", "softmax(%y)") + "return (%z)",
+       "z",
+       {"softmax could run on codes", "do not place it there yet"}},
+      {kConv + image("z", "matmul(%y, %y)") + "return (%z)",
+       "z",
+       {"matmul could run on codes", "do not place it there yet"}},
+      {kConv + "%n: Float(2) = constant [1, 2]\n%z: Float(1, 2, 4, 4), %m: Float(2), %v: Float(2) "
+               "= batch_norm_training(%y, %n, %n)\n"
                "return (%z)",
        "z",
        {"batch_norm_training has no integer form"}},
-      {kConv + image("a", "exp(%y)") + image("z", "relu(%a)") + "return (%z)", "z", {"operand is float"}},
-      {kConv + image("a", "exp(%y)") + image("z", "add(%a, %a)") + "return (%z)", "z", {"no operand is quantized"}},
-      {kConv + image("a", "exp(%y)") + image("z", "sigmoid(%a)") + "return (%z)", "z", {"operand is float"}},
-      {kConv + "%c: Float(1, 2, 4, 4) = constant\n%z: Float(1, 4, 4, 4) = cat(%y, %c, dim=1)\nreturn (%z)",
+      {kConv + image("a", "exp(%y)") + image("z", "relu(%a)") + "return (%z)",
        "z",
        {"operand is float"}},
-      {kConv + "%z: Float(1, 2, 4, 1), %i: Long(1, 2, 4, 1) = topk(%y, k=1)\nreturn (%z)", "z", {"topk could run on codes"}},
+      {kConv + image("a", "exp(%y)") + image("z", "add(%a, %a)") + "return (%z)",
+       "z",
+       {"no operand is quantized"}},
+      {kConv + image("a", "exp(%y)") + image("z", "sigmoid(%a)") + "return (%z)",
+       "z",
+       {"operand is float"}},
+      {kConv + "%c: Float(1, 2, 4, 4) = constant\n%z: Float(1, 4, 4, 4) = cat(%y, %c, "
+               "dim=1)\nreturn (%z)",
+       "z",
+       {"operand is float"}},
+      {kConv + "%z: Float(1, 2, 4, 1), %i: Long(1, 2, 4, 1) = topk(%y, k=1)\nreturn (%z)",
+       "z",
+       {"topk could run on codes"}},
       {kConv + "%z: Long(1, 1, 4, 4) = argmax(%y, dim=1)\nreturn (%z)", "z", {"not float32"}},
       {kConv + "%v: Float(2, 2, 1, 1) = input\n" + image("z", "conv2d(%y, %v)") + "return (%z)",
        "z",
        {"weight", "constant"}},
-      {kConv + "%v: Float(2) = input\n" + image("z", "conv2d(%y, %w, %v)") + "return (%z)", "z", {"bias", "constant"}},
-      {kConv + "%v: Float(2) = input\n" + image("z", "prelu(%y, %v)") + "return (%z)", "z", {"weight", "constant"}},
-      {kConv + "%v: Long(1) = input\n%z: Float(1, 1, 4, 4) = index_select(%y, %v, dim=1)\nreturn (%z)",
+      {kConv + "%v: Float(2) = input\n" + image("z", "conv2d(%y, %w, %v)") + "return (%z)",
+       "z",
+       {"bias", "constant"}},
+      {kConv + "%v: Float(2) = input\n" + image("z", "prelu(%y, %v)") + "return (%z)",
+       "z",
+       {"weight", "constant"}},
+      {kConv +
+           "%v: Long(1) = input\n%z: Float(1, 1, 4, 4) = index_select(%y, %v, dim=1)\nreturn (%z)",
        "z",
        {"operand"}},
   };
@@ -133,8 +154,9 @@ TEST(Placement, WhatStaysFloatHasAReason) {
 }
 
 TEST(Placement, ThePartsOfASplitAreCodesAndWhatFollowsRunsOnThem) {
-  Placed p(kConv + "%a: Float(1, 1, 4, 4), %b: Float(1, 1, 4, 4) = split(%y, dim=1, sizes=[1, 1])\n"
-                   "%s: Float(1, 1, 4, 4) = sigmoid(%b)\n%z: Float(1, 1, 4, 4) = mul(%a, %s)\nreturn (%z)");
+  Placed p(kConv +
+           "%a: Float(1, 1, 4, 4), %b: Float(1, 1, 4, 4) = split(%y, dim=1, sizes=[1, 1])\n"
+           "%s: Float(1, 1, 4, 4) = sigmoid(%b)\n%z: Float(1, 1, 4, 4) = mul(%a, %s)\nreturn (%z)");
   for (const char* name : {"a", "b", "s", "z"}) EXPECT_TRUE(p.quantized(name)) << name;
   EXPECT_EQ(p.group("a"), p.group("y"));
   EXPECT_EQ(p.group("b"), p.group("y"));
@@ -142,7 +164,9 @@ TEST(Placement, ThePartsOfASplitAreCodesAndWhatFollowsRunsOnThem) {
 }
 
 TEST(Placement, ResizingAndMaximaKeepTheirOperandsCodes) {
-  Placed p(kConv + "%u: Float(1, 2, 8, 8) = interpolate(%y, scales=[2., 2.])\n%m: Float(1, 1, 8, 8) = amax(%u, dim=[1])\nreturn (%m)");
+  Placed p(kConv +
+           "%u: Float(1, 2, 8, 8) = interpolate(%y, scales=[2., 2.])\n%m: Float(1, 1, 8, 8) = "
+           "amax(%u, dim=[1])\nreturn (%m)");
   for (const char* name : {"u", "m"}) {
     EXPECT_TRUE(p.quantized(name)) << name << ": " << p.reason(name);
     EXPECT_EQ(p.group(name), p.group("y")) << name;
@@ -150,8 +174,10 @@ TEST(Placement, ResizingAndMaximaKeepTheirOperandsCodes) {
 }
 
 TEST(Placement, WithoutALayerTheInputsAreCodes) {
-  Placed p("%x: Float(1, 2) = input\n%z: Float(1, 2) = input\n%c: Float(1, 4) = cat(%x, %z, dim=1)\n%r: Float(1, 4) = relu(%c)\n"
-           "%e: Float(1, 4) = exp(%r)\nreturn (%e)");
+  Placed p(
+      "%x: Float(1, 2) = input\n%z: Float(1, 2) = input\n%c: Float(1, 4) = cat(%x, %z, dim=1)\n%r: "
+      "Float(1, 4) = relu(%c)\n"
+      "%e: Float(1, 4) = exp(%r)\nreturn (%e)");
   EXPECT_TRUE(p.quantized("c"));
   EXPECT_TRUE(p.quantized("r"));
   EXPECT_FALSE(p.quantized("e"));
@@ -159,7 +185,8 @@ TEST(Placement, WithoutALayerTheInputsAreCodes) {
 }
 
 TEST(Placement, PreluRunsOnCodesOnlyWhereSomebodyTakesThem) {
-  const std::string prelu = kConv + "%s: Float(1, 2, 1, 1) = constant [9, 0.1]\n" + image("p", "prelu(%y, %s)");
+  const std::string prelu =
+      kConv + "%s: Float(1, 2, 1, 1) = constant [9, 0.1]\n" + image("p", "prelu(%y, %s)");
   Placed alone(prelu + image("z", "exp(%p)") + "return (%z)");
   EXPECT_FALSE(alone.quantized("p"));
   EXPECT_NE(alone.reason("p").find("nothing that reads its result takes codes"), std::string::npos);

@@ -92,8 +92,11 @@ TEST(PrepareFx, RefusesBeforeAnyDataIsSeen) {
   q.weight = kNative.weight.with_ch_axis(1);
   expect_error(ErrorCode::invalid_argument, {"axis 0", "ch_axis=1"}, [&] { prepare_fx(g, q); });
   expect_error(ErrorCode::not_found, {"'conv3'", "did you mean"}, [&] { prepare_fx(g, kNative, {{"conv3"}, ""}); });
-  expect_error(ErrorCode::invalid_argument, {"nothing in g can be quantized", "z: exp could run on codes"},
-               [&] { prepare_fx(parse("%x: Float(2) = input\n%z: Float(2) = exp(%x)\nreturn (%z)"), kNative); });
+  expect_error(ErrorCode::invalid_argument,
+               {"nothing in g can be quantized", "z: exp could run on codes"}, [&] {
+                 prepare_fx(parse("%x: Float(2) = input\n%z: Float(2) = exp(%x)\nreturn (%z)"),
+                            kNative);
+               });
   expect_error(ErrorCode::invalid_argument, {"skipped by"}, [&] { prepare_fx(g, kNative, {{"*"}, ""}); });
   Graph bad = conv_net();
   Tensor w = bad.constant(*bad.find("conv2.weight")).clone();
@@ -105,12 +108,13 @@ TEST(PrepareFx, RefusesBeforeAnyDataIsSeen) {
 TEST(ConvertFx, SlopesOfPreluStayFloatInAnyShape) {
   for (const char* shape : {"1, 8, 1, 1", "8, 1, 1", "8"}) {
     Graph g = conv_net();
-    const std::vector<float> slopes{20, 0.05f, 0.06f, 0.03f, 0.07f, 0.04f, 0.02f, 0.08f};  // the first one makes one scale useless
+    const std::vector<float> slopes{20,    0.05f, 0.06f, 0.03f, 0.07f,
+                                    0.04f, 0.02f, 0.08f};  // the first one makes one scale useless
     std::string text = graph::print(g, {.full = true});
     size_t at = text.find("= relu(%a)");
     text.replace(at, 10, "= prelu(%a, %slope)");
     text.insert(text.find("  %r:"), "  %slope: Float(" + std::string(shape) + ") = constant [" +
-                                         fmt::format("{}", fmt::join(slopes, ", ")) + "]\n");
+                                        fmt::format("{}", fmt::join(slopes, ", ")) + "]\n");
     std::map<std::string, Tensor> constants;
     for (const Node& node : g.nodes())
       if (node.kind == NodeKind::constant) constants[g.value(node.outputs[0]).name] = node.value;
@@ -130,7 +134,10 @@ TEST(ConvertFx, SlopesOfPreluStayFloatInAnyShape) {
     }
     EXPECT_TRUE(found) << shape;
     Tensor x = batch(4, 9);
-    EXPECT_GT(sqnr(runtime::compile(net).run({x})[0], runtime::compile(int8).run({x})[0].dequantize()), 25) << shape;
+    EXPECT_GT(
+        sqnr(runtime::compile(net).run({x})[0], runtime::compile(int8).run({x})[0].dequantize()),
+        25)
+        << shape;
   }
 }
 

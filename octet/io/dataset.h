@@ -66,17 +66,19 @@ class Dataset {
   // Number of samples, at least 1.
   int64_t size() const;
   bool has_labels() const;
-  // Error naming the first of the first `count` samples whose label is not 0 to classes - 1. Nothing without labels.
+  // Error naming the first of the first `count` samples whose label is not 0 to classes - 1.
+  // Nothing without labels.
   void check_labels(int64_t classes, int64_t count) const;
   // The batch size the model insists on (its inputs' dimension 0 is a number), or 0 if any will do.
   int64_t fixed_batch() const;
   // "images.npz: 2000 samples with labels", for logs.
   std::string description() const;
 
-  // `count` samples from `begin` on, or as many as there are (at least one; begin must be within the dataset, else
-  // Error). Pictures are decoded here, in parallel: nothing is kept between calls. Safe to call from several threads.
-  // Error corrupt naming the picture that cannot be decoded; invalid_argument naming the sample that holds a NaN or, for a model
-  // with one input, an infinity.
+  // `count` samples from `begin` on, or as many as there are (at least one; begin must be within
+  // the dataset, else Error). Pictures are decoded here, in parallel: nothing is kept between
+  // calls. Safe to call from several threads. Error corrupt naming the picture that cannot be
+  // decoded; invalid_argument naming the sample that holds a NaN or, for a model with one input, an
+  // infinity.
   Batch get(int64_t begin, int64_t count) const;
   // The samples of these numbers, in this order; one or more.
   Batch gather(const std::vector<int64_t>& samples) const;

@@ -232,9 +232,14 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
       for (ValueId id : node.outputs) types.push_back(c.types[id]);
       std::vector<Tensor> results;
       try {
-        results = ops::evaluate(ops::Call(ops::get(node.op), std::move(inputs), node.attrs, std::move(types)));
+        results = ops::evaluate(
+            ops::Call(ops::get(node.op), std::move(inputs), node.attrs, std::move(types)));
       } catch (const Error& e) {  // of the numbers: which node met them
-        throw Error(e.code(), fmt::format("{}: {}", node.scope.empty() ? "%" + p.graph.value(node.outputs[0]).name : node.scope, e.what()));
+        throw Error(
+            e.code(),
+            fmt::format("{}: {}",
+                        node.scope.empty() ? "%" + p.graph.value(node.outputs[0]).name : node.scope,
+                        e.what()));
       }
       for (size_t i = 0; i < results.size(); ++i) view(p, c, step.outputs[i]).copy_from(results[i]);
       return;

@@ -187,8 +187,8 @@ struct BackendPatternConfig {
   std::optional<FuserMethod> fuser_method;
   // By the number of operands that are tensors, where that matters: add of a tensor and a number keeps qparams.
   std::map<int, ObservationType> num_tensor_args_to_observation_type;
-  // Which operands of an operator are weights and biases: {"weight", 1}, {"bias", 2}. A bias, and a {"slope", 1} (prelu's),
-  // stays float.
+  // Which operands of an operator are weights and biases: {"weight", 1}, {"bias", 2}. A bias, and a
+  // {"slope", 1} (prelu's), stays float.
   std::map<std::string, int> input_type_to_index;
   // The observer of the result whatever the QConfig says (sigmoid: 1/256, 0); result_observer() below.
   ObserverFactory overwrite_output_observer;

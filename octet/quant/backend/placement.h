@@ -9,11 +9,14 @@
 namespace octet::quant {
 
 // The native backend's answer for a float graph (activations fused already). Its rules:
-//  - conv1d, conv2d and linear with a constant float32 weight (and bias) run on codes; so do add, sub, mul, cat,
+//  - conv1d, conv2d and linear with a constant float32 weight (and bias) run on codes; so do add,
+//  sub, mul, cat,
 //    activations and pools that at least one quantized operator feeds.
-//  - add, sub and mul with a constant operand stay float: box decoding and input normalization live on precision that
+//  - add, sub and mul with a constant operand stay float: box decoding and input normalization live
+//  on precision that
 //    8 bits do not have.
-//  - Operators that keep qparams (pools, resizing, reshape, permute, slice, split ...) are quantized with their operand, or
+//  - Operators that keep qparams (pools, resizing, reshape, permute, slice, split ...) are
+//  quantized with their operand, or
 //    where all they feed is quantized.
 //  - cat has one scale for its operands and its result, so that it only copies.
 //  - Everything else is float; why_not_placed() says why.
@@ -54,8 +57,8 @@ Placeable placeable(const std::string& op);
 // The same as the reason why a node of that operator stays float; "" for `yes`.
 std::string why_not_placed(const std::string& op);
 
-// Whether the operator's second operand is a weight that becomes codes: conv1d, conv2d, linear. PReLU's slopes are no such
-// weight: they stay float.
+// Whether the operator's second operand is a weight that becomes codes: conv1d, conv2d, linear.
+// PReLU's slopes are no such weight: they stay float.
 bool has_weight(const graph::Node& node);
 
 // The name users know a node by: its scope (module path or ONNX node name), or its result's name.

@@ -174,7 +174,8 @@ Range percentile_range(const Histogram& h, const ObserverOptions& options) {
   return {-m, m};
 }
 
-Range mse_range(const Histogram& h, const ObserverOptions& options, std::optional<CodeRange> codes) {
+Range mse_range(const Histogram& h, const ObserverOptions& options,
+                std::optional<CodeRange> codes) {
   RangeChoice choice = shrink_range(h, options, 100, codes);
   return {choice.min, choice.max};
 }

@@ -26,7 +26,8 @@ Range percentile_range(const Histogram& histogram, const ObserverOptions& option
 // The range with the least expected squared error among the full one (widened to 0) shrunk in 100 equal steps
 // (M. Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3.1: MSE range setting by grid
 // search). HistogramObserver's search moves both ends by themselves and is never worse.
-Range mse_range(const Histogram& histogram, const ObserverOptions& options, std::optional<CodeRange> codes = {});
+Range mse_range(const Histogram& histogram, const ObserverOptions& options,
+                std::optional<CodeRange> codes = {});
 
 // The observers that choose so. Options, errors and cost as HistogramObserver's.
 class EntropyObserver : public HistogramObserver {

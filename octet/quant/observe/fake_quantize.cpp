@@ -25,7 +25,8 @@ nn::ModulePtr checked(const ObserverFactory& factory, const std::string& label) 
               "{}: fake quantization to the codes {}..{}; expected 20 bits at most: give quant_min and quant_max",
               label.empty() ? "FakeQuantize" : label, codes.quant_min, codes.quant_max);
   ObserverPtr observer = plain.make(label);
-  if (auto* histogram = dynamic_cast<HistogramObserver*>(observer.get())) histogram->clamp_to_code_range();
+  if (auto* histogram = dynamic_cast<HistogramObserver*>(observer.get()))
+    histogram->clamp_to_code_range();
   return observer;
 }
 

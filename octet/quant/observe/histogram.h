@@ -85,8 +85,8 @@ class HistogramObserver : public Observer {
 
   const Histogram& histogram() const { return histogram_; }
 
-  // Tells it that its quantizer clamps to code_range(options()), as fake quantization does, and not to running_codes(): the range
-  // is searched for these codes.
+  // Tells it that its quantizer clamps to code_range(options()), as fake quantization does, and not
+  // to running_codes(): the range is searched for these codes.
   void clamp_to_code_range() { clamps_ = true; }
 
  protected:

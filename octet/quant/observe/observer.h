@@ -75,9 +75,10 @@ struct CodeRange {
   bool operator==(const CodeRange&) const = default;
 };
 CodeRange code_range(const ObserverOptions& options);
-// The codes that such a quantizer clamps to when it runs: reduce_range makes the scale one for half as many codes (which
-// kernels that saturate at 16 bits asked for), but quantized operators use all that the options would have without it.
-// (Fake-quantize modules do clamp to code_range, and tell their observer so.)
+// The codes that such a quantizer clamps to when it runs: reduce_range makes the scale one for half
+// as many codes (which kernels that saturate at 16 bits asked for), but quantized operators use all
+// that the options would have without it. (Fake-quantize modules do clamp to code_range, and tell
+// their observer so.)
 CodeRange running_codes(const ObserverOptions& options);
 
 // What calculate_qparams returns.

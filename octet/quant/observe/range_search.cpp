@@ -226,8 +226,8 @@ double expected_error(const Histogram& h, float scale, int64_t zero_point, int64
 namespace {
 
 // What needs no search: empty and constant histograms, and more codes than the histogram can tell apart.
-std::optional<RangeChoice> without_search(const Histogram& h, const ObserverOptions& options, CodeRange codes,
-                                          const char* who) {
+std::optional<RangeChoice> without_search(const Histogram& h, const ObserverOptions& options,
+                                          CodeRange codes, const char* who) {
   OCTET_CHECK(!h.empty(), not_calibrated, "{}: the histogram is empty", who);
   if (h.constant()) {
     ScaleZeroPoint q = choose_qparams(h.min(), h.max(), options);
@@ -242,13 +242,15 @@ std::optional<RangeChoice> without_search(const Histogram& h, const ObserverOpti
 
 }  // namespace
 
-RangeChoice search_range(const Histogram& h, const ObserverOptions& options, std::optional<CodeRange> given) {
+RangeChoice search_range(const Histogram& h, const ObserverOptions& options,
+                         std::optional<CodeRange> given) {
   const CodeRange codes = given.value_or(running_codes(options));
   if (auto range = without_search(h, options, codes, "search_range")) return *range;
   return Search(h, options, codes).run();
 }
 
-RangeChoice shrink_range(const Histogram& h, const ObserverOptions& options, int steps, std::optional<CodeRange> given) {
+RangeChoice shrink_range(const Histogram& h, const ObserverOptions& options, int steps,
+                         std::optional<CodeRange> given) {
   OCTET_CHECK(steps >= 1, invalid_argument, "shrink_range: {} steps; expected 1 or more", steps);
   const CodeRange codes = given.value_or(running_codes(options));
   if (auto range = without_search(h, options, codes, "shrink_range")) return *range;

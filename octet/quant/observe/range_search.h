@@ -17,15 +17,17 @@ struct RangeChoice {
 // grid is the real one, s*(q - z), clamping included. hi - lo < 65536 (Error).
 double expected_error(const Histogram& histogram, float scale, int64_t zero_point, int64_t lo, int64_t hi);
 
-// The range whose qparams (choose_qparams with these options) have the least expected_error over the codes that the quantizer
-// clamps to (by default running_codes: with reduce_range more than those the scale is made for) among those tried: the
-// full range, a coarse grid of ends, then steps around the best of them down to a fraction of a bin. Never worse than
-// the full range. With more than 4096 codes (qint32, 16 bits) quantizing costs less than the histogram can tell, and
-// the full range is returned. Error if the histogram is empty.
-RangeChoice search_range(const Histogram& histogram, const ObserverOptions& options, std::optional<CodeRange> codes = {});
+// The range whose qparams (choose_qparams with these options) have the least expected_error over
+// the codes that the quantizer clamps to (by default running_codes: with reduce_range more than
+// those the scale is made for) among those tried: the full range, a coarse grid of ends, then steps
+// around the best of them down to a fraction of a bin. Never worse than the full range. With more
+// than 4096 codes (qint32, 16 bits) quantizing costs less than the histogram can tell, and the full
+// range is returned. Error if the histogram is empty.
+RangeChoice search_range(const Histogram& histogram, const ObserverOptions& options,
+                         std::optional<CodeRange> codes = {});
 
 // The same with fewer ranges to try: the full range (widened to 0) shrunk to 1/steps, 2/steps, ... of itself.
-RangeChoice shrink_range(const Histogram& histogram, const ObserverOptions& options, int steps = 100,
-                         std::optional<CodeRange> codes = {});
+RangeChoice shrink_range(const Histogram& histogram, const ObserverOptions& options,
+                         int steps = 100, std::optional<CodeRange> codes = {});
 
 }  // namespace octet::quant

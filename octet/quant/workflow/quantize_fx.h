@@ -36,7 +36,8 @@ class PreparedGraph {
   // By group of the placement; null where qparams are fixed.
   const std::vector<ObserverPtr>& observers() const;
   int64_t batches() const;  // seen so far
-  // Of the observed values and of operands of cat, add and sub; convert_fx warns of what they show to be lost.
+  // Of the observed values and of operands of cat, add and sub; convert_fx warns of what they show
+  // to be lost.
   const SampleRanges& ranges() const;
 
   struct Impl;

@@ -80,6 +80,27 @@ TEST(ForwardCalls, CalibrateAModelThatIsALayerItself) {
   expect_error(ErrorCode::invalid_argument, {"put a QuantStub before it"}, [&] { quant::convert(prepared); });
 }
 
+TEST(ForwardCalls, CalibrateAModelThatIsAStubItself) {
+  nn::ModulePtr model = nn::make<quant::QuantStub>(quant::get_default_qconfig());
+  model->eval();
+  auto prepared = quant::prepare(model);
+  prepared->forward(data(1));
+  auto int8 = quant::convert(prepared);
+  EXPECT_EQ(int8->type_name(), "Quantize");
+  EXPECT_EQ(int8->forward(data(1)).dtype(), DType::quint8);
+}
+
+// A stub and an observer give the tensor that they were given, but what follows it inside is not on the caller's.
+TEST(ForwardCalls, LeaveTheCallersTensorAsItWas) {
+  auto prepared = quant::prepare(ready<Skip>());
+  Tensor x = data(1);
+  prepared->forward(x);
+  (void)(x * x);  // not a part of the model: convert finds nothing wrong with it
+  EXPECT_NO_THROW(quant::convert(prepared));
+  prepared->forward(x);  // nor does a second pass over the same tensor
+  EXPECT_NO_THROW(quant::convert(prepared));
+}
+
 TEST(ForwardCalls, AreModuleCallsInGraphMode) {
   struct Net : nn::Module {
     nn::Slot a = slot("a", nn::Linear(5, 5));
@@ -263,7 +284,7 @@ TEST(SlotOperations, EachIsTheFloatFunctionalsBeforeAndAfterConvert) {
   };
   Tensor x = data(1);
   auto prepared = quant::prepare(ready<Net>());
-  Tensor before = prepared->forward(x.clone());  // what goes through a model that is prepared is followed from then on
+  Tensor before = prepared->forward(x);
   Tensor y = functional::matmul(functional::relu(x + x * x), x) * 0.5 + 1.0;
   EXPECT_LT(std::abs((before - functional::cat({y, x}, 1)).to_vector<float>()[7]), 1e-5);
   auto int8 = quant::convert(prepared);

@@ -49,7 +49,7 @@ std::shared_ptr<Mark> mark_of(const Tensor& x) { return std::dynamic_pointer_cas
 
 void Flow::mark(Tensor& x, const std::string& producer, bool same_scale) {
   if (!x.defined() || !is_floating(x.dtype())) return;
-  x = unmarked(x);  // the handle may be the operand's own
+  x = x.has_slots() ? unmarked(x) : x.detach();  // the handle may be the operand's own, and the caller's
   ops::set_trace(x, std::make_shared<Mark>(shared_from_this(), producer, same_scale));
 }
 

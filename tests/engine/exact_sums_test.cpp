@@ -13,6 +13,7 @@
 #include "octet/engine/engine.h"
 #include "octet/ops/op.h"
 #include "octet/tensor/affine.h"
+#include "tests/engine/defaults.h"
 
 namespace octet {
 namespace {
@@ -20,15 +21,7 @@ namespace {
 using Ints = std::vector<int64_t>;
 using Whole = __int128;
 
-struct Defaults {
-  Isa isa = current_isa();
-  int threads = num_threads();
-  ~Defaults() {
-    set_isa(isa);
-    set_num_threads(threads);
-    set_engine("native");
-  }
-};
+using testing::Defaults;
 
 struct Layer {
   std::string op;

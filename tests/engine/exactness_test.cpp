@@ -9,20 +9,12 @@
 #include "octet/base/random.h"
 #include "octet/engine/engine.h"
 #include "octet/ops/op.h"
+#include "tests/engine/defaults.h"
 
 namespace octet {
 namespace {
 
-// Puts the process's choices back.
-struct Defaults {
-  Isa isa = current_isa();
-  int threads = num_threads();
-  ~Defaults() {
-    set_isa(isa);
-    set_num_threads(threads);
-    set_engine("native");
-  }
-};
+using testing::Defaults;
 
 // One operator call with random operands.
 struct Case {

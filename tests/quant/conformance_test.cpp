@@ -77,7 +77,7 @@ const std::vector<Row> kRows = {
     {"graphs of small models: traced, fused, prepared, reference, lowered", "fx_graphs",
      "node for node, but for the differences listed below", "fx_graphs", "GoldenFxGraphs"},
     {"the same models calibrated: every observer, every value on codes, results of reference and lowered graph", "fx_outputs",
-     "qparams, codes and lowered results: bits on qnnpack; reference results 1e-5 of the largest element, 1 step on ties; but for the "
+     "zero points and codes equal on qnnpack, scales and lowered results to 1e-6 (float layers come before); reference results 1e-5 of the largest element, 1 step on ties; but for the "
      "differences listed below", "fx_outputs", "GoldenFxOutputs"},
     {"QAT: five steps of SGD, then eval, then convert", "qat",
      "losses 1e-3 (ResNet 2e-2: a float sum on a tie moves a value by a step); fake-quantized output 1e-5; converted weights, codes and "

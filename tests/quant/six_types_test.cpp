@@ -160,8 +160,7 @@ TEST_P(SixTypes, AllModelsAreQuantizedAndRun) {
       EXPECT_TRUE(type().kind == statically || node.op != "quantize") << "a range of training before " << node.scope;
 
     Tensor y = (*q.model)(q.x);
-    // Gradients are oneDNN's, whose last bits differ from run to run, and training makes other networks of them: seen were
-    // 3.2 dB less than without training.
+    // Training ResNet18 gave other weights from run to run, 21.5 to 28 dB; why is not known yet (gradients are oneDNN's).
     EXPECT_GT(sqnr(q.expected, y), least_sqnr(m.name, type().kind) - (type().qat ? 6 : 0));
     // What was trained is what is converted, to a step of the result. Dynamic ranges are those of x itself.
     if (type().qat && type().kind != dynamic) EXPECT_GT(sqnr(q.simulated, y), type().kind == statically ? 18 : 80);

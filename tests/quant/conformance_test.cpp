@@ -69,7 +69,7 @@ const std::vector<Row> kRows = {
      "GoldenEmbedding"},
     {"whole models, static, qnnpack", "eager_qnnpack",
      "every weight, scale, zero point, code and output: bits (scales 2e-6 where calibration sums floats in another order; batch norms "
-     "on codes 1 step)", "eager", "GoldenEager"},
+     "on codes 1 step; outputs of float layers 1e-6)", "eager", "GoldenEager"},
     {"whole models, static, onednn", "eager_onednn", "weights: bits; codes of each module 1 step", "eager", "GoldenEager"},
     {"whole models, named qconfigs", "eager_named", "squared error against the float model: no larger in the mean", "eager",
      "GoldenEager"},

@@ -63,8 +63,14 @@ inline TensorType infer_linear(const Types& t, WeightRule rule) {
 
 // Whether a transposed convolution makes each output channel of one input channel alone: then its weight (C, 1, kernel...)
 // may have a scale per input channel, along axis 0.
-inline bool is_depthwise_transposed(const TensorType& weight, const Attrs& attrs) {
-  return weight.dim() > 2 && weight.dims[1] == Dim(1) && weight.dims[0] == Dim(attrs.get_int("groups"));
+inline bool is_depthwise_transposed(const TensorType& weight, int64_t groups) {
+  return weight.dim() > 2 && weight.dims[1] == Dim(1) && weight.dims[0] == Dim(groups);
+}
+
+// The axis that per-channel scales of a convolution's weight lie along by default: its output channels, or the input
+// channels of a depthwise transposed one, whose other axis has the size 1.
+inline int64_t weight_scale_axis(bool transposed, const TensorType& weight, int64_t groups) {
+  return transposed && !is_depthwise_transposed(weight, groups) ? 1 : 0;
 }
 
 // The result type of a convolution of x (N, C, spatial...) with weight (O, C/groups, kernel...), transposed: (C, O/groups,
@@ -92,7 +98,7 @@ inline TensorType infer_conv(const Types& t, const ConvForm& form) {
   if (t.has(2))
     OCTET_CHECK(t[2].dim() == 1 && t[2].dims[0] == Dim(out), invalid_argument,
                 "{}: bias {}: expected one value for each of the {} output channels", who, to_string(t[2]), out);
-  const bool by_input = form.transposed && w.quantizer && w.quantizer->axis() == 0 && is_depthwise_transposed(w, t.attrs());
+  const bool by_input = form.transposed && w.quantizer && w.quantizer->axis() == 0 && is_depthwise_transposed(w, groups);
   check_weight_types(t, form.weight, form.transposed && !by_input ? 1 : 0);
   const auto &s = t.attrs().get_ints("stride"), &p = t.attrs().get_ints("padding"), &d = t.attrs().get_ints("dilation");
   std::vector<Dim> dims{x.dims[0], out};

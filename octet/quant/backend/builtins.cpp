@@ -51,7 +51,7 @@ ModulePtr convert_layer(nn::Module& module, const Result&... result) {
     made = nn::make<Q>(*float_layer<Float>(reference->config()), reference->weight(), reference->bias(), result...);
   } else {
     auto source = weight_source<Float, Q::fused_relu>(module, nn::class_name(typeid(Q)));
-    Tensor weight = quantize_weight(source.weight, module, source.weight_fake_quant, channel_axis<Float>());
+    Tensor weight = quantize_weight(source.weight, module, source.weight_fake_quant, weight_scale_axis(*source.layer));
     made = nn::make<Q>(*source.layer, weight, source.bias, result...);
   }
   made->train(module.training());

@@ -13,7 +13,8 @@ std::shared_ptr<Layer> layer_from_float(Module& module) {
   using Float = typename Layer::FloatModule;
   auto source = quant::weight_source<Float, Layer::fused_relu>(module, class_name(typeid(Layer)));
   return make<Layer>(*source.layer,
-                     quant::quantize_weight(source.weight, module, source.weight_fake_quant, quant::channel_axis<Float>()),
+                     quant::quantize_weight(source.weight, module, source.weight_fake_quant,
+                                            quant::weight_scale_axis(*source.layer)),
                      source.bias);
 }
 

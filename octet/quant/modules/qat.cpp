@@ -19,14 +19,14 @@ Tensor layer_forward(const Float& layer, const Tensor& x, const Tensor& weight, 
 
 // The fake-quantize module for a weight, per the qconfig of the module that holds it.
 template <typename Float>
-ModulePtr make_weight_fake_quant(const Module& module, const char* who) {
+ModulePtr make_weight_fake_quant(const Float& layer, const Module& module, const char* who) {
   const quant::QConfig* qconfig = quant::qconfig_of(module);
   OCTET_CHECK(qconfig && qconfig->weight, invalid_argument, "{}: from_float needs a module with a qconfig that says how to "
               "quantize its weight", who);
   quant::ObserverFactory factory = qconfig->weight;
   OCTET_CHECK(!factory.fake_quantize_name().empty(), invalid_argument, "{}: the qconfig's weight is {}, which does not fake-quantize: "
               "use get_default_qat_qconfig(), or .fake_quantize() on the factory", who, to_string(factory));
-  if (is_per_channel(factory.options().qscheme)) factory = factory.with_ch_axis(quant::channel_axis<Float>());
+  if (is_per_channel(factory.options().qscheme)) factory = factory.with_ch_axis(quant::weight_scale_axis(layer));
   return factory.make_module(std::string(who) + ".weight");
 }
 
@@ -72,7 +72,7 @@ Tensor QatLayer<Float, relu>::forward(Tensor x) {
   template class QatLayer<Name::FloatModule, Name::fused_relu>;                                                      \
   std::shared_ptr<Name> Name::from_float(Module& module) {                                                           \
     const auto& layer = expect_layer<FloatModule>(module, #Name, 0, fused_relu);                                     \
-    return adopt(make<Name>(layer, make_weight_fake_quant<FloatModule>(module, #Name)), module);                     \
+    return adopt(make<Name>(layer, make_weight_fake_quant<FloatModule>(layer, module, #Name)), module);                     \
   }                                                                                                                  \
   std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                                          \
     return make<Name>(*FloatModule::from_config(c), weight_fake_quant_from(c));                                      \
@@ -162,7 +162,7 @@ Attrs part_of(const Attrs& config, const std::string& prefix) {
   std::shared_ptr<Name> Name::from_float(Module& module) {                                                           \
     const auto& layer = expect_layer<FloatModule>(module, #Name, 0, true);                                           \
     const auto& norm = expect_layer<nn::Norm>(module, #Name, 1, true);                                               \
-    return adopt(make<Name>(layer, norm, make_weight_fake_quant<FloatModule>(module, #Name)), module);               \
+    return adopt(make<Name>(layer, norm, make_weight_fake_quant<FloatModule>(layer, module, #Name)), module);               \
   }                                                                                                                  \
   std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                                          \
     return make<Name>(*FloatModule::from_config(c), *nn::Norm::from_config(part_of(c, "bn.")),                       \

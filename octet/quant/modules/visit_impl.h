@@ -3,6 +3,7 @@
 
 #include "octet/nn/conv.h"
 #include "octet/nn/linear.h"
+#include "octet/ops/conv_impl.h"
 
 namespace octet::quant {
 
@@ -13,6 +14,13 @@ inline constexpr bool is_conv = !std::is_same_v<Layer, nn::Linear>;
 template <typename Layer>
 constexpr int64_t channel_axis() {
   if constexpr (is_conv<Layer>) return Layer::output_channel_axis();
+  else return 0;
+}
+
+// The dimension of the weight that per-channel scales lie along.
+template <typename Layer>
+int64_t weight_scale_axis(const Layer& layer) {
+  if constexpr (is_conv<Layer>) return ops::weight_scale_axis(Layer::is_transposed, layer.weight.type(), layer.options.groups);
   else return 0;
 }
 

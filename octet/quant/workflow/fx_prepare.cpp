@@ -3,6 +3,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
 #include "octet/nn/registry.h"
+#include "octet/ops/conv_impl.h"
 #include "octet/quant/backend/placement.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/observe/fake_quantize.h"
@@ -454,8 +455,10 @@ class FxPreparer {
   ValueId observed_weight(graph::Rewriter& r, const Node& node, ValueId v, ObserverFactory factory) {
     auto [it, fresh] = weights_.emplace(v, kNone);
     if (fresh) {
-      bool transposed = node.op.starts_with("conv_transpose");
-      if (is_per_channel(factory.options().qscheme)) factory = factory.with_ch_axis(transposed ? 1 : 0);
+      const int64_t axis = node.op.starts_with("conv_transpose")
+                               ? ops::weight_scale_axis(true, g_.type(v), node.attrs.get_int("groups"))
+                               : 0;
+      if (is_per_channel(factory.options().qscheme)) factory = factory.with_ch_axis(axis);
       it->second = observe(r, r(v), factory, qat_);
     }
     return it->second;

@@ -22,7 +22,7 @@ ObserverFactory weight_observer(const Graph& graph, ValueId weight, const Observ
   for (graph::NodeId user : graph.users(weight)) {
     const Node& node = graph.node(user);
     if (!node.op.starts_with("conv_transpose") || node.inputs[1] != weight) continue;
-    return factory.with_ch_axis(ops::is_depthwise_transposed(graph.type(weight), node.attrs) ? 0 : 1);
+    return factory.with_ch_axis(ops::weight_scale_axis(true, graph.type(weight), node.attrs.get_int("groups")));
   }
   return factory;
 }

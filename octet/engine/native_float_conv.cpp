@@ -3,6 +3,8 @@
 // table of offsets; images of few channels are copied with their padding written out, so that a row
 // of the window is one tap. A transposed convolution is a plain one for each residue of the output's
 // place modulo the stride: outputs of one residue meet the same taps of the window.
+#include <map>
+
 #include "octet/engine/native_float_impl.h"
 #include "octet/engine/native_image_impl.h"
 #include "octet/engine/reorder.h"
@@ -161,8 +163,7 @@ class FloatConvPlan final : public KernelPlan {
     if (s_.depthwise) {
       offsets_.push_back(engine_detail::tap_offsets(s_.window, s_.transposed, x_, y_));
     } else if (s_.joined) {
-      const ConvShape shape{x_[0], x_[3], x_[4], x_[1] * 4, y_[3], y_[4], y_[1]};  // in bytes
-      padded_ = PaddedImage(flat(s_.window), shape);
+      padded_ = PaddedImage(flat(s_.window), in_bytes());
       in_floats_ = padded_.bytes() / 4;
       padded_at_ = scratch_.take(static_cast<size_t>(x_[0] * padded_.bytes()));
       parts_.push_back({0, out_pixels_, {}});
@@ -177,20 +178,9 @@ class FloatConvPlan final : public KernelPlan {
       images_at_once_ = together ? std::max<int64_t>(1, x_[0]) : 1;
       offsets_.emplace_back();
     } else if (kernel.residues_.size() == 1) {
-      Part part{0, out_pixels_, {}};
-      if (!s_.transposed && y_[2] == 1) {  // rows of results whose window leaves the image above or below
-        const Window3& w = s_.window;
-        const auto outside = [&](int64_t oy, int64_t ky) {
-          return engine_detail::input_place(w, false, 1, oy, ky, x_[3]) < 0;
-        };
-        while (part.first_inside < y_[3] && outside(part.first_inside, 0)) ++part.first_inside;
-        part.last_inside = y_[3];
-        while (part.last_inside > part.first_inside && outside(part.last_inside - 1, w.kernel[1] - 1)) --part.last_inside;
-        part.first_inside *= y_[4];
-        part.last_inside *= y_[4];
-      }
-      parts_.push_back(std::move(part));
+      parts_.push_back({0, out_pixels_, {}});
       offsets_.push_back(engine_detail::tap_offsets(s_.window, s_.transposed, x_, y_));
+      if (y_[2] == 1) gather_edges();
     } else {
       for (size_t i = 0; i < kernel.residues_.size(); ++i) add_residue(i);
     }
@@ -208,8 +198,7 @@ class FloatConvPlan final : public KernelPlan {
       out_ = reinterpret_cast<float*>(base + out_at_);
     }
     if (padded_.h) {
-      const ConvShape shape{x_[0], x_[3], x_[4], x_[1] * 4, y_[3], y_[4], y_[1]};
-      padded_.write(flat(s_.window), shape, reinterpret_cast<const uint8_t*>(in_), false, 0,
+      padded_.write(flat(s_.window), in_bytes(), reinterpret_cast<const uint8_t*>(in_), false, 0,
                     reinterpret_cast<uint8_t*>(base + padded_at_));
       in_ = reinterpret_cast<const float*>(base + padded_at_);
     }
@@ -232,13 +221,53 @@ class FloatConvPlan final : public KernelPlan {
   }
 
  private:
+  // A pixel is its bytes where images are padded.
+  ConvShape in_bytes() const { return {x_[0], x_[3], x_[4], x_[1] * 4, y_[3], y_[4], y_[1]}; }
+
   // The outputs of one residue.
   struct Part {
     size_t residue = 0;
     int64_t m = 0;              // pixels
     std::vector<int64_t> rows;  // where they begin in an image; empty: one after the other
-    int64_t first_inside = 0, last_inside = INT64_MAX;  // as in FloatGemmArgs
+    std::vector<int64_t> cuts;  // as in FloatGemmArgs
   };
+
+  // Which taps of the window lie outside the image, along one dimension, for each place of the results.
+  std::vector<uint64_t> taps_outside(size_t d) const {
+    std::vector<uint64_t> masks(static_cast<size_t>(y_[d + 2]));
+    for (int64_t o = 0; o < y_[d + 2]; ++o)
+      for (int64_t k = 0; k < std::min<int64_t>(64, s_.window.kernel[d]); ++k)
+        if (engine_detail::input_place(s_.window, s_.transposed, d, o, k, x_[d + 2]) < 0)
+          masks[static_cast<size_t>(o)] |= uint64_t{1} << k;
+    return masks;
+  }
+
+  // Pixels whose windows leave the image at the same taps come one after the other, so that tiles pass over those:
+  // rows of pixels above and below; in small images, where it counts, also pixels at the left and right.
+  void gather_edges() {
+    const std::vector<uint64_t> above = taps_outside(1), beside = taps_outside(2);
+    constexpr int64_t kSmall = 64;
+    using Key = std::pair<uint64_t, uint64_t>;
+    std::map<Key, std::vector<int64_t>> pixels;
+    for (int64_t y = 0; y < y_[3]; ++y)
+      for (int64_t x = 0; x < y_[4]; ++x)
+        pixels[{above[y], above[y] || y_[4] > kSmall ? 0 : beside[x]}].push_back(y * y_[4] + x);
+    if (pixels.size() == 1) return;
+    Part& part = parts_.back();
+    const size_t taps = static_cast<size_t>(s_.window.taps());
+    const TapOffsets in_order = std::move(offsets_.back());
+    TapOffsets& offsets = offsets_.back();
+    offsets.clear();
+    offsets.reserve(in_order.size());
+    for (const auto& [key, group] : pixels) {
+      for (int64_t p : group) {
+        part.rows.push_back(p * y_[1]);
+        const auto first = in_order.begin() + p * static_cast<int64_t>(taps);
+        offsets.insert(offsets.end(), first, first + static_cast<int64_t>(taps));
+      }
+      part.cuts.push_back(static_cast<int64_t>(part.rows.size()));
+    }
+  }
 
   void add_residue(size_t index) {
     const Residue& r = kernel_.residues_[index];
@@ -288,8 +317,8 @@ class FloatConvPlan final : public KernelPlan {
     args.c = out_ + image * out_pixels_ * y_[1] + group * s_.out_channels;
     args.ldc = y_[1];
     if (!part.rows.empty()) args.c_rows = part.rows.data();
-    args.first_inside = part.first_inside;
-    args.last_inside = part.last_inside;
+    args.cuts = part.cuts.data();
+    args.cut_count = static_cast<int64_t>(part.cuts.size());
     if (!s_.bias.empty()) args.bias = s_.bias.data() + group * s_.out_channels;
     args.lo = s_.range.lo;
     args.hi = s_.range.hi;

@@ -22,6 +22,7 @@ template <typename V, int kMaxRows>
 struct FloatGemm {
   using F = typename V::F;
   static constexpr int kRows = kMaxRows;
+  static constexpr int kNarrowRows = kMaxRows > 8 ? kMaxRows : 8;  // enough chains to hide their latency
   static constexpr int kLanes = V::kLanes;
   static constexpr int64_t kPanel = 2 * kLanes;
 
@@ -60,25 +61,21 @@ struct FloatGemm {
   }
 
   // + 0 makes -0 to 0. NaN passes: min and max return their second operand then.
-  static OCTET_INLINE F clamp(const FloatGemmArgs& g, F sum) {
-    sum = V::add(sum, V::set(0.0f));
-    if (g.lo > -__builtin_inff()) sum = V::max(V::set(g.lo), sum);
-    if (g.hi < __builtin_inff()) sum = V::min(V::set(g.hi), sum);
-    return sum;
+  static OCTET_INLINE F clamp(F sum, F lo, F hi) {
+    return V::min(hi, V::max(lo, V::add(sum, V::set(0.0f))));
   }
 
-  // Steps first..end of one tap. b points at the weights of step `first` of the first panel.
-  template <int kM, int kN>
-  static OCTET_INLINE void step(F (&acc)[kM][kN], const float* const (&row)[kM], int64_t i,
-                                const float* b, int64_t panel_floats) {
+  // One step of k: x(r) is what row r has there, b the weights of the first panel.
+  template <int kM, int kN, typename X>
+  static OCTET_INLINE void step(F (&acc)[kM][kN], X&& x, const float* b, int64_t panel_floats) {
     F w[kN];
 #pragma GCC unroll 8
     for (int j = 0; j < kN; ++j) w[j] = V::load_f32(b + j / 2 * panel_floats + j % 2 * kLanes);
 #pragma GCC unroll 16
     for (int r = 0; r < kM; ++r) {
-      const F x = V::set(row[r][i]);
+      const F v = V::set(x(r));
 #pragma GCC unroll 8
-      for (int j = 0; j < kN; ++j) V::add_product(acc[r][j], x, w[j]);
+      for (int j = 0; j < kN; ++j) V::add_product(acc[r][j], v, w[j]);
     }
   }
 
@@ -96,7 +93,14 @@ struct FloatGemm {
     constexpr int64_t kWidth = kN == 1 ? kLanes : kPanel;
     const int64_t k = steps.k1, taps = kIndirect ? g.shape.taps : 1;
     const int64_t panel_floats = 2 * vector_floats(g.shape);
+    const bool last = kIndirect || k == g.shape.k;
     panel += steps.k0 * kWidth;
+    // Stores to C could change what g holds, as far as the compiler knows.
+    const float *const a = g.a, *const pad = g.pad;
+    float* const c = g.c + n;
+    const int32_t* const all_offsets = g.offsets;
+    const int64_t* const c_rows = g.c_rows;
+    const int64_t lda = g.lda, ldc = g.ldc;
     alignas(64) float bias[kN][kLanes];
 #pragma GCC unroll 8
     for (int j = 0; j < kN; ++j) {
@@ -110,9 +114,7 @@ struct FloatGemm {
       for (int r = 0; r < kM; ++r)
 #pragma GCC unroll 8
         for (int j = 0; j < kN; ++j) acc[r][j] = V::load_f32(bias[j]);
-      const auto row_of_c = [&](int r) OCTET_INLINE_LAMBDA {
-        return g.c + (g.c_rows ? g.c_rows[m + r] : (m + r) * g.ldc) + n;
-      };
+      const auto row_of_c = [&](int r) OCTET_INLINE_LAMBDA { return c + (c_rows ? c_rows[m + r] : (m + r) * ldc); };
       if (!kIndirect && steps.k0 > 0) {
 #pragma GCC unroll 16
         for (int r = 0; r < kM; ++r)
@@ -123,38 +125,52 @@ struct FloatGemm {
           }
       }
       const float* b = panel;
-      for (int64_t t = 0; t < taps; ++t) {
-        const float* row[kM];
-        if constexpr (kIndirect) {
-          const int32_t* offsets = g.offsets + m * taps + t;
+      if constexpr (kIndirect) {
+        for (int64_t t = 0; t < taps; ++t) {
+          const float* row[kM];
+          const int32_t* offsets = all_offsets + m * taps + t;
           int32_t outside = -1;
 #pragma GCC unroll 16
           for (int r = 0; r < kM; ++r, offsets += taps) {
-            row[r] = *offsets < 0 ? g.pad : g.a + *offsets;
+            row[r] = *offsets < 0 ? pad : a + *offsets;
             outside &= *offsets;
           }
           if (outside < 0) {  // of all rows: products with zeros change nothing
             b += k * kWidth;
             continue;
           }
-        } else {
-#pragma GCC unroll 16
-          for (int r = 0; r < kM; ++r) row[r] = g.a + (m + r) * g.lda;
+#pragma GCC unroll 1
+          for (int64_t i = 0; i < k; ++i, b += kWidth)
+            step(acc, [&](int r) OCTET_INLINE_LAMBDA { return row[r][i]; }, b, panel_floats);
         }
-        int64_t i = kIndirect ? 0 : steps.k0;
-        for (; i + 4 <= k; i += 4, b += 4 * kWidth) {
-#pragma GCC unroll 4
-          for (int u = 0; u < 4; ++u) step<kM, kN>(acc, row, i + u, b + u * kWidth, panel_floats);
+      } else {
+        // Three rows at a time share a pointer that the compiler cannot relate to others: one for each row is
+        // more than there are registers.
+        constexpr int kPointers = (kM + 2) / 3;
+        const char* rows[kPointers];
+#pragma GCC unroll 6
+        for (int p = 0; p < kPointers; ++p) {
+          rows[p] = reinterpret_cast<const char*>(a + (m + 3 * p) * lda + steps.k0);
+          asm("" : "+r"(rows[p]));
         }
-        for (; i < k; ++i, b += kWidth) step<kM, kN>(acc, row, i, b, panel_floats);
+#pragma GCC unroll 1
+        for (int64_t i = steps.k0; i < k; ++i, b += kWidth) {
+          step(acc, [&](int r) OCTET_INLINE_LAMBDA {
+            float x;
+            __builtin_memcpy(&x, rows[r / 3] + r % 3 * lda * 4, sizeof x);
+            return x;
+          }, b, panel_floats);
+#pragma GCC unroll 6
+          for (int p = 0; p < kPointers; ++p) rows[p] += sizeof(float);
+        }
       }
-      const bool last = kIndirect || k == g.shape.k;
+      const F lo = V::set(g.lo), hi = V::set(g.hi);
 #pragma GCC unroll 16
       for (int r = 0; r < kM; ++r) {
         float* y = row_of_c(r);
 #pragma GCC unroll 8
         for (int j = 0; j < kN; ++j) {
-          const F v = last ? clamp(g, acc[r][j]) : acc[r][j];
+          const F v = last ? clamp(acc[r][j], lo, hi) : acc[r][j];
           if (__builtin_expect(columns >= (j + 1) * kLanes, 1)) {
             V::store_f32(y + j * kLanes, v);
           } else if (columns > j * kLanes) {
@@ -170,15 +186,17 @@ struct FloatGemm {
 
   using Tiles = void (*)(const FloatGemmArgs&, const Steps&, const float*, int64_t, int64_t, int64_t, int64_t);
   struct Shapes {
-    Tiles narrow[2][kRows + 1] = {};  // [indirect][rows]
+    Tiles narrow[2][kNarrowRows + 1] = {};  // [indirect][rows]
     Tiles wide[2][kRows + 1] = {};
     Tiles several[2][kRows + 1] = {};  // panels_at_once(rows) of them; null where that is one
-    template <int kM = kRows>
+    template <int kM = kNarrowRows>
     constexpr void fill() {
       narrow[0][kM] = tiles<kM, 1, false>;
       narrow[1][kM] = tiles<kM, 1, true>;
-      wide[0][kM] = tiles<kM, 2, false>;
-      wide[1][kM] = tiles<kM, 2, true>;
+      if constexpr (kM <= kRows) {
+        wide[0][kM] = tiles<kM, 2, false>;
+        wide[1][kM] = tiles<kM, 2, true>;
+      }
       if constexpr (constexpr int kAtOnce = panels_at_once(kM); kAtOnce > 1) {
         several[0][kM] = tiles<kM, 2 * kAtOnce, false>;
         several[1][kM] = tiles<kM, 2 * kAtOnce, true>;
@@ -189,15 +207,14 @@ struct FloatGemm {
   };
   static constexpr Shapes kShapes{};
 
-  // Rows of the upper and the lower edge of an image make tiles of their own, which pass over the taps
-  // outside it.
   static void run(const FloatGemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-    const int64_t upper = g.first_inside < m1 ? g.first_inside : m1;
-    const int64_t lower = g.last_inside > upper ? g.last_inside : upper;
-    if (m0 < upper) run_rows(g, m0, upper, n0, n1);
-    const int64_t from = m0 > upper ? m0 : upper, to = m1 < lower ? m1 : lower;
-    run_rows(g, from, to, n0, n1);
-    run_rows(g, from > to ? from : to, m1, n0, n1);
+    for (int64_t i = 0; i < g.cut_count && m0 < m1; ++i) {
+      const int64_t cut = g.cuts[i] < m1 ? g.cuts[i] : m1;
+      if (cut <= m0) continue;
+      run_rows(g, m0, cut, n0, n1);
+      m0 = cut;
+    }
+    run_rows(g, m0, m1, n0, n1);
   }
 
   // Dense rows of many steps are computed some steps at a time, so that both operands stay in L2.
@@ -209,39 +226,46 @@ struct FloatGemm {
       run_steps(g, {k0, k - k0 < kStepsAtOnce ? k : k0 + kStepsAtOnce}, m0, m1, n0, n1);
   }
 
-  // The rows are cut in blocks whose operands stay in L2 while all panels pass over them. Rows are
-  // shared out evenly over the tiles of a block: 49 rows make 5 tiles of 10, not 4 of 12 and one of 1.
+  // Rows cut into as many tiles as they need, shared out evenly: 49 rows make 5 tiles of 10, not 4 of 12 and one of 1.
+  struct Cut {
+    int64_t rows, larger;  // the first `larger` tiles have one row more than `rows`
+    Cut(int64_t m, int64_t most) {
+      const int64_t count = (m + most - 1) / most;
+      rows = m / count;
+      larger = m % count;
+    }
+  };
+
+  // The rows are cut in blocks whose operands stay in L2 while all panels pass over them.
   static void run_steps(const FloatGemmArgs& g, const Steps& steps, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    const int64_t fit = kBlockBytes / ((steps.k1 - steps.k0 + 1) * kRows * 4) * kRows;
+    const int64_t block = fit < kRows ? kRows : fit, blocks = (m1 - m0 + block - 1) / block;
+    for (int64_t i = 0; i < blocks; ++i)
+      run_block(g, steps, m0 + (m1 - m0) * i / blocks, m0 + (m1 - m0) * (i + 1) / blocks, n0, n1);
+  }
+  static void run_block(const FloatGemmArgs& g, const Steps& steps, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
     const GemmShape& s = g.shape;
     const bool indirect = g.offsets != nullptr;
-    const int64_t all = (m1 - m0 + kRows - 1) / kRows, rows = (m1 - m0) / all;
-    const int64_t larger = (m1 - m0) % all;  // the first tiles have one row more than the others
-    const int64_t fit = kBlockBytes / ((steps.k1 - steps.k0 + 1) * kRows * 4), block = fit < 1 ? 1 : fit;
-    for (int64_t first = 0; first < all; first += block) {
-      const int64_t last = first + block < all ? first + block : all;
-      const int64_t split = larger < first ? first : larger > last ? last : larger;
-      for (int64_t n = n0; n < n1;) {
-        const float* panel = g.b + n / kLanes * vector_floats(s);
-        const int64_t columns = n1 - n;
-        int64_t next = n + kPanel;
-        const auto run_tiles = [&](int64_t tile_rows, int64_t m, int64_t count) {
-          if (count <= 0) return;
-          if (s.n - n <= kLanes) {
-            kShapes.narrow[indirect][tile_rows](g, steps, panel, m, count, n, columns < kLanes ? columns : kLanes);
-          } else if (next > n + kPanel) {
-            kShapes.several[indirect][tile_rows](g, steps, panel, m, count, n, next - n);
-          } else {
-            kShapes.wide[indirect][tile_rows](g, steps, panel, m, count, n, columns < kPanel ? columns : kPanel);
-          }
-        };
-        // Several panels at once only where all tiles are of the same few rows.
-        if (larger == 0 && rows <= 3 && kShapes.several[indirect][rows]) {
-          const int64_t several = panels_at_once(static_cast<int>(rows)) * kPanel;
-          if (columns >= several) next = n + several;
-        }
-        run_tiles(rows + 1, m0 + first * (rows + 1), split - first);
-        run_tiles(rows, m0 + split * rows + larger, last - split);
-        n = next;
+    const auto run_tiles = [&](const Tiles* shapes, const Cut& cut, const float* panel, int64_t n, int64_t columns) {
+      const int64_t split = m0 + cut.larger * (cut.rows + 1);
+      if (cut.larger > 0) shapes[cut.rows + 1](g, steps, panel, m0, cut.larger, n, columns);
+      shapes[cut.rows](g, steps, panel, split, (m1 - split) / cut.rows, n, columns);
+    };
+    const Cut cut(m1 - m0, kRows);
+    for (int64_t n = n0; n < n1;) {
+      const float* panel = g.b + n / kLanes * vector_floats(s);
+      const int64_t columns = n1 - n;
+      // Several panels at once only where all tiles are of the same few rows.
+      const int64_t several = panels_at_once(static_cast<int>(cut.rows)) * kPanel;
+      if (s.n - n <= kLanes) {
+        run_tiles(kShapes.narrow[indirect], Cut(m1 - m0, kNarrowRows), panel, n, columns < kLanes ? columns : kLanes);
+        n += kPanel;
+      } else if (cut.larger == 0 && several > kPanel && columns >= several) {
+        run_tiles(kShapes.several[indirect], cut, panel, n, several);
+        n += several;
+      } else {
+        run_tiles(kShapes.wide[indirect], cut, panel, n, columns < kPanel ? columns : kPanel);
+        n += kPanel;
       }
     }
   }
@@ -295,15 +319,17 @@ struct FloatPixels {
   }
 
   // Pixels p..p + kP of one row of results, under 3x3 windows that move by kSlide columns: an element is
-  // loaded once for all windows it lies in. x[i][j] is column j of those that the pixels see, in row i.
-  template <int kSlide, int kP>
-  static OCTET_INLINE void slide_tile(const FloatDepthwiseArgs& d, const float* const* x, int64_t p, int64_t c,
-                                      int64_t count) {
+  // loaded once for all windows it lies in. x[i][j] is column j of those that the pixels see, in row i;
+  // if kInside, all lie inside the image and so `channels` apart.
+  template <int kSlide, int kP, bool kInside, bool kWhole>
+  static OCTET_INLINE void slide_tile(const FloatDepthwiseArgs& d, const float* const* x, const float* weights,
+                                      float* y, F lo, F hi, int64_t c, int64_t count) {
     constexpr int kColumns = (kP - 1) * kSlide + 3;
+    const int64_t channels = d.channels;
     const auto load = [&](const float* from) OCTET_INLINE_LAMBDA {
-      return count >= kLanes ? V::load_f32(from + c) : V::load_f32(from + c, count);
+      return kWhole ? V::load_f32(from) : V::load_f32(from, count);
     };
-    const F bias = d.bias ? load(d.bias) : V::set(0.0f);
+    const F bias = d.bias ? load(d.bias + c) : V::set(0.0f);
     F acc[kP];
 #pragma GCC unroll 8
     for (int r = 0; r < kP; ++r) acc[r] = bias;
@@ -311,10 +337,12 @@ struct FloatPixels {
     for (int i = 0; i < 3; ++i) {
       F w[3];
 #pragma GCC unroll 3
-      for (int j = 0; j < 3; ++j) w[j] = load(d.weights + (3 * i + j) * d.channels);
+      for (int j = 0; j < 3; ++j) w[j] = load(weights + (3 * i + j) * channels + c);
+      const float* next = x[i * kColumns] + c;
 #pragma GCC unroll 17
       for (int column = 0; column < kColumns; ++column) {
-        const F v = load(x[i * kColumns + column]);
+        const F v = load(kInside ? next : x[i * kColumns + column] + c);
+        next += channels;
 #pragma GCC unroll 3
         for (int j = 2; j >= 0; --j)
           if (column >= j && (column - j) % kSlide == 0 && (column - j) / kSlide < kP)
@@ -323,34 +351,52 @@ struct FloatPixels {
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kP; ++r) {
-      const F v = V::min(V::set(d.hi), V::max(V::set(d.lo), V::add(acc[r], V::set(0.0f))));
-      float* y = d.c + (p + r) * d.ldc + c;
-      if (count >= kLanes) V::store_f32(y, v);
-      else V::store_f32(y, v, count);
+      const F v = V::min(hi, V::max(lo, V::add(acc[r], V::set(0.0f))));
+      if (kWhole) V::store_f32(y + r * d.ldc + c, v);
+      else V::store_f32(y + r * d.ldc + c, v, count);
     }
+  }
+  template <int kSlide, int kP, bool kInside>
+  static OCTET_INLINE void slide_channels(const FloatDepthwiseArgs& d, const float* const* x, int64_t p) {
+    const F lo = V::set(d.lo), hi = V::set(d.hi);
+    const float* const weights = d.weights;
+    float* const y = d.c + p * d.ldc;
+    const int64_t channels = d.channels;
+    int64_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes)
+      slide_tile<kSlide, kP, kInside, true>(d, x, weights, y, lo, hi, c, kLanes);
+    if (c < channels) slide_tile<kSlide, kP, kInside, false>(d, x, weights, y, lo, hi, c, channels - c);
   }
   template <int kSlide, int kP>
   static void slide_pixels(const FloatDepthwiseArgs& d, int64_t p) {
     constexpr int kColumns = (kP - 1) * kSlide + 3;
     const float* x[3 * kColumns];
+    int32_t outside = 0;
     for (int i = 0; i < 3; ++i)
       for (int column = 0; column < kColumns; ++column) {
         const int pixel = column / kSlide < kP ? column / kSlide : kP - 1;
         const int32_t offset = d.offsets[(p + pixel) * 9 + 3 * i + column - pixel * kSlide];
         x[i * kColumns + column] = offset < 0 ? d.pad : d.a + offset;
+        outside |= offset;
       }
-    int64_t c = 0;
-    for (; c + kLanes <= d.channels; c += kLanes) slide_tile<kSlide, kP>(d, x, p, c, kLanes);
-    if (c < d.channels) slide_tile<kSlide, kP>(d, x, p, c, d.channels - c);
+    if (outside < 0) slide_channels<kSlide, kP, false>(d, x, p);
+    else slide_channels<kSlide, kP, true>(d, x, p);
   }
+  // Rows of results are cut evenly: 7 pixels make one tile, 14 make two. Windows that move by two columns see
+  // so many that long rows take half of the pixels at once, whose columns stay in L1.
   template <int kSlide>
   static void slide(const FloatDepthwiseArgs& d, int64_t p0, int64_t p1) {
+    constexpr void (*kTiles[])(const FloatDepthwiseArgs&, int64_t) = {
+        slide_pixels<kSlide, 1>, slide_pixels<kSlide, 2>, slide_pixels<kSlide, 3>, slide_pixels<kSlide, 4>,
+        slide_pixels<kSlide, 5>, slide_pixels<kSlide, 6>, slide_pixels<kSlide, 7>, slide_pixels<kSlide, 8>};
     while (p0 < p1) {
-      const int64_t row = (p0 / d.width + 1) * d.width, rest = (row < p1 ? row : p1) - p0;
-      if (rest >= 8) slide_pixels<kSlide, 8>(d, p0), p0 += 8;
-      else if (rest >= 4) slide_pixels<kSlide, 4>(d, p0), p0 += 4;
-      else if (rest >= 2) slide_pixels<kSlide, 2>(d, p0), p0 += 2;
-      else slide_pixels<kSlide, 1>(d, p0), p0 += 1;
+      const int64_t row = (p0 / d.width + 1) * d.width, end = row < p1 ? row : p1;
+      const int64_t most = kSlide == 1 || end - p0 <= 8 ? 8 : 4;
+      for (int64_t tiles = (end - p0 + most - 1) / most; tiles > 0; --tiles) {
+        const int64_t pixels = (end - p0 + tiles - 1) / tiles;
+        kTiles[pixels - 1](d, p0);
+        p0 += pixels;
+      }
     }
   }
 
@@ -364,11 +410,10 @@ struct FloatPixels {
   static void depthwise(const FloatDepthwiseArgs& d, int64_t p0, int64_t p1) {
     if (d.slide == 1) return slide<1>(d, p0, p1);
     if (d.slide == 2) return slide<2>(d, p0, p1);
-    const float* x[kPixels * kMaxTaps];
-    const int64_t step = d.taps <= kMaxTaps ? kPixels : 1;
     if (d.taps > kMaxTaps) return depthwise_many_taps(d, p0, p1);
+    const float* x[kPixels * kMaxTaps];
     for (int64_t p = p0; p < p1;) {
-      const int64_t pixels = p1 - p < step ? 1 : step;
+      const int64_t pixels = p1 - p < kPixels ? 1 : kPixels;
       const int32_t* offsets = d.offsets + p * d.taps;
       for (int64_t i = 0; i < pixels * d.taps; ++i) x[i] = offsets[i] < 0 ? d.pad : d.a + offsets[i];
       if (pixels == kPixels) depthwise_pixels<kPixels>(d, x, p);

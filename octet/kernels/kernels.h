@@ -100,8 +100,10 @@ struct FloatGemmArgs {
   const int64_t* c_rows = nullptr;  // [m] or null: where each row of C begins, in place of m * ldc
   const float* bias = nullptr;      // [n] or null
   float lo = -__builtin_inff(), hi = __builtin_inff();
-  // Rows before the first and from the second on lie at the upper and lower edge of an image. A hint for speed.
-  int64_t first_inside = 0, last_inside = INT64_MAX;
+  // Rows where tiles begin anew, ascending: rows between two of them meet the padding with the same taps, which a tile
+  // passes over. A hint for speed.
+  const int64_t* cuts = nullptr;
+  int64_t cut_count = 0;
 };
 
 // Weights of a float product where they lie: element (n, tap, k) at data[n * n_stride + tap * tap_stride + k * k_stride].

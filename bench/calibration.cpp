@@ -1,8 +1,10 @@
-// What calibration costs: the float network on some images, and the same images shown to the observers of the default qconfig
-// (a HistogramObserver for every value that will be codes), in turns, a batch of each at a time.
+// What calibration costs: the float network on some images, and the same images shown to the
+// observers of the default qconfig (a HistogramObserver for every value that will be codes), in
+// turns, a batch of each at a time.
 //   bench_calibration MODEL.onnx [threads] [batch] [images]
-// Prints the milliseconds for one image of either (medians), the ratio for all images, the median ratio of a turn, the ratio of
-// the process's CPU times (for when the machine is busy), and its peak memory after half of the images and after all of them.
+// Prints the milliseconds for one image of either (medians), the ratio for all images, the median
+// ratio of a turn, the ratio of the process's CPU times (for when the machine is busy), and its
+// peak memory after half of the images and after all of them.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -33,7 +35,8 @@ struct Times {
     std::clock_t cpu_start = std::clock();
     fn();
     cpu += static_cast<double>(std::clock() - cpu_start) / CLOCKS_PER_SEC;
-    turns.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    turns.push_back(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     sum += turns.back();
   }
 };
@@ -86,11 +89,14 @@ void run(int argc, char** argv) {
     if (i + 1 == turns / 2) half_rss = peak_rss_mb();
   }
   const double per_image = 1e3 / static_cast<double>(batch);
-  std::printf("%d threads, batch %lld, %lld images: float %.2f ms, calibration %.2f ms; ratio %.3f, of a turn %.3f, of CPU time %.3f; "
-              "peak %.1f MB after half, %.1f MB after all\n",
-              num_threads(), static_cast<long long>(batch), static_cast<long long>(turns * batch), median(plain_times.turns) * per_image,
-              median(calibration_times.turns) * per_image, calibration_times.sum / plain_times.sum, median(ratios),
-              calibration_times.cpu / plain_times.cpu, half_rss, peak_rss_mb());
+  std::printf(
+      "%d threads, batch %lld, %lld images: float %.2f ms, calibration %.2f ms; ratio %.3f, of a "
+      "turn %.3f, of CPU time %.3f; "
+      "peak %.1f MB after half, %.1f MB after all\n",
+      num_threads(), static_cast<long long>(batch), static_cast<long long>(turns * batch),
+      median(plain_times.turns) * per_image, median(calibration_times.turns) * per_image,
+      calibration_times.sum / plain_times.sum, median(ratios),
+      calibration_times.cpu / plain_times.cpu, half_rss, peak_rss_mb());
 }
 
 }  // namespace

@@ -1,9 +1,11 @@
 // The kernels alone, on the table of the ISA in force (OCTET_ISA), by Google Benchmark:
 //   bench_kernels --benchmark_filter=gemm --benchmark_counters_tabular=true
-// Matrix products run through the engine's split_matrix, on the threads their name tells. Between the runs of a row the machine's
-// ceiling is measured (ceilings.h); the counters compare medians:
-//   Gop/s, peak%   multiplies and adds, and how much of what the multipliers can do that is; best%: of the shortest times
-//   GB/s, read%    bytes read (weights, operands), and how much of reading as many bytes that is (matrix-vector products)
+// Matrix products run through the engine's split_matrix, on the threads their name tells. Between
+// the runs of a row the machine's ceiling is measured (ceilings.h); the counters compare medians:
+//   Gop/s, peak%   multiplies and adds, and how much of what the multipliers can do that is; best%:
+//                  of the shortest times
+//   GB/s, read%    bytes read (weights, operands), and how much of reading as many bytes that is
+//                  (matrix-vector products)
 //   G/s            elements
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
@@ -33,14 +35,17 @@ std::vector<uint8_t> bytes(int64_t n) {
 }
 std::vector<float> floats(int64_t n) {
   std::vector<float> r(static_cast<size_t>(n));
-  for (size_t i = 0; i < r.size(); ++i) r[i] = static_cast<float>(static_cast<int>(i * 2654435761u >> 20) - 2048) * 0.002f;
+  for (size_t i = 0; i < r.size(); ++i)
+    r[i] = static_cast<float>(static_cast<int>(i * 2654435761u >> 20) - 2048) * 0.002f;
   return r;
 }
 
 // Memory that starts on a cache line, for packed weights.
 struct Aligned {
   explicit Aligned(size_t n) : memory(n + 64 + kBufferSlack) {}
-  void* data() { return memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64; }
+  void* data() {
+    return memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+  }
   std::vector<uint8_t> memory;
 };
 
@@ -48,9 +53,10 @@ struct Times {
   double median = 0, least = 0;
 };
 
-// Runs `kernel` in turns with `ceiling` (of a burst's length in seconds: seconds for a unit of work at best; may be empty). Turns are
-// long enough for the clock.
-void measure(benchmark::State& state, const std::function<void()>& kernel, const std::function<double(double)>& ceiling, Times& ours, Times& best) {
+// Runs `kernel` in turns with `ceiling` (of a burst's length in seconds: seconds for a unit of work
+// at best; may be empty). Turns are long enough for the clock.
+void measure(benchmark::State& state, const std::function<void()>& kernel,
+             const std::function<double(double)>& ceiling, Times& ours, Times& best) {
   kernel();
   const double once = std::max(1e-8, bench::seconds_of(kernel));
   const int repeat = std::max(1, static_cast<int>(5e-4 / once));
@@ -68,10 +74,13 @@ void measure(benchmark::State& state, const std::function<void()>& kernel, const
 }
 
 void add(const std::string& name, const std::function<void(benchmark::State&)>& run) {
-  benchmark::RegisterBenchmark(name.c_str(), run)->UseManualTime()->Iterations(200)->Unit(benchmark::kMicrosecond);
+  benchmark::RegisterBenchmark(name.c_str(), run)
+      ->UseManualTime()
+      ->Iterations(200)
+      ->Unit(benchmark::kMicrosecond);
 }
 
-// -- matrix products -------------------------------------------------------------------------------------------------------------
+// -- matrix products ------------------------------------------------------------------------------
 
 struct Product {
   int64_t m, n, k;
@@ -81,25 +90,30 @@ struct Product {
 
 void gemm(benchmark::State& state, const Product& p, int threads) {
   set_num_threads(threads);
-  // Of few channels a row of the window is a tap, over an image with its padding written out (engine/native_conv.cpp).
+  // Of few channels a row of the window is a tap, over an image with its padding written out
+  // (engine/native_conv.cpp).
   const bool joined = p.height && p.k < 4;
   const int64_t taps = joined ? p.kernel : p.kernel * p.kernel, k = joined ? p.kernel * p.k : p.k;
-  const int64_t padded = p.height + 2 * (p.kernel / 2), image = joined ? padded * padded : p.height * p.height;
+  const int64_t padded = p.height + 2 * (p.kernel / 2),
+                image = joined ? padded * padded : p.height * p.height;
   const int64_t side = p.height ? (p.height + 2 * (p.kernel / 2) - p.kernel) / p.stride + 1 : 0;
   kernels::GemmArgs g;
   g.shape = {p.n, k, taps};
   const auto w = bytes(p.n * k * taps), pad = bytes(k), a = bytes(p.height ? image * p.k : p.m * k);
-  Aligned packed(table().gemm_packed_bytes(g.shape)), c(static_cast<size_t>(p.m * p.n * (p.epilogue == Epilogue::requantize ? 1 : 4)));
+  Aligned packed(table().gemm_packed_bytes(g.shape)),
+      c(static_cast<size_t>(p.m * p.n * (p.epilogue == Epilogue::requantize ? 1 : 4)));
   table().gemm_pack(g.shape, reinterpret_cast<const int8_t*>(w.data()), packed.data());
   std::vector<int32_t> offsets, bias(static_cast<size_t>(p.n), 1);
   const std::vector<float> multiplier(static_cast<size_t>(p.n), 1e-4f);
   for (int64_t i = 0; p.height && i < side * side; ++i)
     for (int64_t t = 0; t < taps; ++t) {
       if (joined) {
-        offsets.push_back(static_cast<int32_t>(((i / side * p.stride + t) * padded + i % side * p.stride) * p.k));
+        offsets.push_back(
+            static_cast<int32_t>(((i / side * p.stride + t) * padded + i % side * p.stride) * p.k));
         continue;
       }
-      const int64_t y = i / side * p.stride + t / p.kernel - p.kernel / 2, x = i % side * p.stride + t % p.kernel - p.kernel / 2;
+      const int64_t y = i / side * p.stride + t / p.kernel - p.kernel / 2,
+                    x = i % side * p.stride + t % p.kernel - p.kernel / 2;
       const bool inside = y >= 0 && x >= 0 && y < p.height && x < p.height;
       offsets.push_back(inside ? static_cast<int32_t>((y * p.height + x) * p.k) : -1);
     }
@@ -127,13 +141,17 @@ void gemm(benchmark::State& state, const Product& p, int threads) {
   if (p.m == 1) {  // weights are read once: memory is the limit
     const std::vector<uint8_t> memory(static_cast<size_t>(p.n * p.k));
     const double size = static_cast<double>(p.n * p.k);
-    measure(state, run, [&](double) { return bench::read_burst(memory, threads); }, ours, best);
+    measure(
+        state, run, [&](double) { return bench::read_burst(memory, threads); }, ours, best);
     state.counters["GB/s"] = size / ours.median * 1e-9;
     state.counters["read%"] = best.median * size / ours.median * 100;
     return;
   }
   const double operations = 2.0 * static_cast<double>(p.m * p.n * k * taps);
-  measure(state, run, [&](double length) { return bench::multiplier_burst(current_isa(), threads, length); }, ours, best);
+  measure(
+      state, run,
+      [&](double length) { return bench::multiplier_burst(current_isa(), threads, length); }, ours,
+      best);
   state.counters["Gop/s"] = operations / ours.median * 1e-9;
   state.counters["peak%"] = best.median * operations / ours.median * 100;
   state.counters["best%"] = best.least * operations / ours.least * 100;
@@ -142,7 +160,8 @@ void gemm(benchmark::State& state, const Product& p, int threads) {
 void add_products() {
   const auto both = [](const std::string& name, const Product& p) {
     for (int threads : {1, 2})
-      add(fmt::format("gemm/{}/threads:{}", name, threads), [=](benchmark::State& s) { gemm(s, p, threads); });
+      add(fmt::format("gemm/{}/threads:{}", name, threads),
+          [=](benchmark::State& s) { gemm(s, p, threads); });
   };
   both("1024x1024x1024/int32", {1024, 1024, 1024, 1, 1, 0, Epilogue::int32});
   both("1024x1024x1024/requantize", {1024, 1024, 1024});
@@ -150,7 +169,8 @@ void add_products() {
   both("128x3072x768/dynamic", {128, 3072, 768, 1, 1, 0, Epilogue::dynamic});
   for (int64_t m : {196, 784, 3136})
     for (int64_t n : {64, 256}) both(fmt::format("k64/{}x{}x64", m, n), {m, n, 64});
-  for (const auto& [m, n, k] : std::initializer_list<std::array<int64_t, 3>>{{12544, 96, 16}, {3136, 144, 24}, {784, 192, 32}, {196, 384, 64}})
+  for (const auto& [m, n, k] : std::initializer_list<std::array<int64_t, 3>>{
+           {12544, 96, 16}, {3136, 144, 24}, {784, 192, 32}, {196, 384, 64}})
     both(fmt::format("mobilenet_v2/{}x{}x{}", m, n, k), {m, n, k});
   both("mobilenet_v2/224x224/3to32/3x3/stride2", {112 * 112, 32, 3, 3, 2, 224});
   both("gemv/1x4096x4096", {1, 4096, 4096, 1, 1, 0, Epilogue::dynamic});
@@ -161,26 +181,34 @@ void add_products() {
     int64_t side, in, out, kernel, stride;
   };
   for (const Layer& l : std::initializer_list<Layer>{
-           {224, 3, 64, 7, 2},    {56, 64, 64, 1, 1},    {56, 64, 64, 3, 1},   {56, 64, 256, 1, 1},   {56, 256, 64, 1, 1},   {56, 256, 128, 1, 1},
-           {56, 128, 128, 3, 2},  {56, 256, 512, 1, 2},  {28, 128, 512, 1, 1}, {28, 512, 128, 1, 1},  {28, 128, 128, 3, 1},  {28, 512, 256, 1, 1},
-           {28, 256, 256, 3, 2},  {28, 512, 1024, 1, 2}, {14, 256, 1024, 1, 1}, {14, 1024, 256, 1, 1}, {14, 256, 256, 3, 1},  {14, 1024, 512, 1, 1},
-           {14, 512, 512, 3, 2},  {14, 1024, 2048, 1, 2}, {7, 512, 2048, 1, 1}, {7, 2048, 512, 1, 1},  {7, 512, 512, 3, 1}}) {
+           {224, 3, 64, 7, 2},    {56, 64, 64, 1, 1},     {56, 64, 64, 3, 1},
+           {56, 64, 256, 1, 1},   {56, 256, 64, 1, 1},    {56, 256, 128, 1, 1},
+           {56, 128, 128, 3, 2},  {56, 256, 512, 1, 2},   {28, 128, 512, 1, 1},
+           {28, 512, 128, 1, 1},  {28, 128, 128, 3, 1},   {28, 512, 256, 1, 1},
+           {28, 256, 256, 3, 2},  {28, 512, 1024, 1, 2},  {14, 256, 1024, 1, 1},
+           {14, 1024, 256, 1, 1}, {14, 256, 256, 3, 1},   {14, 1024, 512, 1, 1},
+           {14, 512, 512, 3, 2},  {14, 1024, 2048, 1, 2}, {7, 512, 2048, 1, 1},
+           {7, 2048, 512, 1, 1},  {7, 512, 512, 3, 1}}) {
     const int64_t side = (l.side + l.stride - 1) / l.stride;
     const bool dense = l.kernel == 1 && l.stride == 1;
-    both(fmt::format("resnet50/{}x{}/{}to{}/{}x{}{}", l.side, l.side, l.in, l.out, l.kernel, l.kernel, l.stride == 1 ? "" : "/stride2"),
+    both(fmt::format("resnet50/{}x{}/{}to{}/{}x{}{}", l.side, l.side, l.in, l.out, l.kernel,
+                     l.kernel, l.stride == 1 ? "" : "/stride2"),
          {side * side, l.out, l.in, l.kernel, l.stride, dense ? 0 : l.side});
   }
 }
 
-// -- the others, on one thread: elements a second ----------------------------------------------------------------------------------
+// -- the others, on one thread: elements a second -------------------------------------------------
 
 // The taps of a 3x3 window with padding 1 around each pixel of the result.
 std::vector<int32_t> window_3x3(int64_t side, int64_t stride, int64_t channels) {
   std::vector<int32_t> r;
   for (int64_t i = 0; i < side / stride * (side / stride); ++i)
     for (int64_t t = 0; t < 9; ++t) {
-      const int64_t y = i / (side / stride) * stride + t / 3 - 1, x = i % (side / stride) * stride + t % 3 - 1;
-      r.push_back(y < 0 || x < 0 || y >= side || x >= side ? -1 : static_cast<int32_t>((y * side + x) * channels));
+      const int64_t y = i / (side / stride) * stride + t / 3 - 1,
+                    x = i % (side / stride) * stride + t % 3 - 1;
+      r.push_back(y < 0 || x < 0 || y >= side || x >= side
+                      ? -1
+                      : static_cast<int32_t>((y * side + x) * channels));
     }
   return r;
 }
@@ -201,7 +229,8 @@ void depthwise(benchmark::State& state, int64_t side, int64_t channels, int64_t 
   table().depthwise_pack(channels, 9, reinterpret_cast<const int8_t*>(w.data()), packed.data());
   const std::vector<int32_t> bias(static_cast<size_t>(channels), 1);
   const std::vector<float> multiplier(static_cast<size_t>(channels), 1e-3f);
-  d = {channels, 9, a.data(), offsets.data(), pad.data(), packed.data(), c.data(), channels, bias.data(), multiplier.data(), 3};
+  d = {channels, 9,        a.data(),    offsets.data(),    pad.data(), packed.data(),
+       c.data(), channels, bias.data(), multiplier.data(), 3};
   d.slide = stride;
   d.width = side / stride;
   report(state, pixels * channels, [&] { table().depthwise(d, 0, pixels); });
@@ -222,7 +251,8 @@ void pool(benchmark::State& state, bool max) {
   p.ldy = kChannels;
   p.zx = 3;
   p.multiplier = multiplier.data();
-  report(state, kPixels * kChannels, [&] { (max ? table().max_pool : table().average_pool)(p, 0, kPixels); });
+  report(state, kPixels * kChannels,
+         [&] { (max ? table().max_pool : table().average_pool)(p, 0, kPixels); });
 }
 
 void global_average_pool(benchmark::State& state) {
@@ -245,7 +275,8 @@ void global_average_pool(benchmark::State& state) {
 
 // An elementwise kernel over n elements: codes a and b, floats x, results y (codes) and z (floats).
 struct Operands {
-  explicit Operands(int64_t n_) : n(n_), a(bytes(n)), b(bytes(n)), y(bytes(n)), x(floats(n)), z(floats(n)) {
+  explicit Operands(int64_t n_)
+      : n(n_), a(bytes(n)), b(bytes(n)), y(bytes(n)), x(floats(n)), z(floats(n)) {
     args = {a.data(), b.data(), 1, y.data(), {0.1f, 3}, {0.2f, 4}, 5.0f, 1e-3f, 7};
   }
   int64_t n;
@@ -255,9 +286,16 @@ struct Operands {
 };
 
 void add_others() {
-  for (const auto& [side, channels, stride] : std::initializer_list<std::array<int64_t, 3>>{
-           {112, 32, 1}, {112, 96, 2}, {56, 144, 1}, {28, 192, 1}, {14, 384, 1}, {14, 576, 1}, {7, 960, 1}})
-    add(fmt::format("depthwise/3x3/{}x{}x{}{}", side, side, channels, stride == 1 ? "" : "/stride2"),
+  for (const auto& [side, channels, stride] :
+       std::initializer_list<std::array<int64_t, 3>>{{112, 32, 1},
+                                                     {112, 96, 2},
+                                                     {56, 144, 1},
+                                                     {28, 192, 1},
+                                                     {14, 384, 1},
+                                                     {14, 576, 1},
+                                                     {7, 960, 1}})
+    add(fmt::format("depthwise/3x3/{}x{}x{}{}", side, side, channels,
+                    stride == 1 ? "" : "/stride2"),
         [side, channels, stride](benchmark::State& s) { depthwise(s, side, channels, stride); });
   add("max_pool/3x3/112x112x64/stride2", [](benchmark::State& s) { pool(s, true); });
   add("average_pool/3x3/112x112x64/stride2", [](benchmark::State& s) { pool(s, false); });
@@ -268,9 +306,14 @@ void add_others() {
       {"add", [](Operands& o) { table().add(o.args, 0, o.n); }},
       {"mul", [](Operands& o) { table().mul(o.args, 0, o.n); }},
       {"lookup", [](Operands& o) { table().lookup(o.a.data(), o.y.data(), o.n, o.b.data()); }},
-      {"quantize", [](Operands& o) { table().quantize(o.x.data(), o.y.data(), o.n, 20, 128, 0, 255); }},
-      {"dequantize", [](Operands& o) { table().dequantize(o.a.data(), o.z.data(), o.n, 0.1f, 3, false); }},
-      {"requantize", [](Operands& o) { table().requantize(o.a.data(), o.y.data(), o.n, {0.1f, 3}, 9, 4, 0, 255, false); }},
+      {"quantize",
+       [](Operands& o) { table().quantize(o.x.data(), o.y.data(), o.n, 20, 128, 0, 255); }},
+      {"dequantize",
+       [](Operands& o) { table().dequantize(o.a.data(), o.z.data(), o.n, 0.1f, 3, false); }},
+      {"requantize",
+       [](Operands& o) {
+         table().requantize(o.a.data(), o.y.data(), o.n, {0.1f, 3}, 9, 4, 0, 255, false);
+       }},
       {"min_max",
        [](Operands& o) {
          float least, greatest;
@@ -285,15 +328,21 @@ void add_others() {
         Operands o(n);
         report(s, n, [&] { run(o); });
       });
-  for (const auto& [channels, pixels] : std::initializer_list<std::pair<int64_t, int64_t>>{{3, 224 * 224}, {64, 56 * 56}})
-    add(fmt::format("quantize_nchw_to_nhwc/{}x{}", channels, pixels), [channels = channels, pixels = pixels](benchmark::State& s) {
-      Operands o(channels * pixels);
-      report(s, o.n, [&] { table().quantize_nchw_to_nhwc(o.x.data(), o.y.data(), channels, pixels, 20, 128, 0, 255, 0, pixels); });
-    });
+  for (const auto& [channels, pixels] :
+       std::initializer_list<std::pair<int64_t, int64_t>>{{3, 224 * 224}, {64, 56 * 56}})
+    add(fmt::format("quantize_nchw_to_nhwc/{}x{}", channels, pixels),
+        [channels = channels, pixels = pixels](benchmark::State& s) {
+          Operands o(channels * pixels);
+          report(s, o.n, [&] {
+            table().quantize_nchw_to_nhwc(o.x.data(), o.y.data(), channels, pixels, 20, 128, 0, 255,
+                                          0, pixels);
+          });
+        });
   add("softmax/exp_sum/128", [](benchmark::State& s) {
     const auto x = floats(128);
     std::vector<double> y(128);
-    report(s, 128, [&] { benchmark::DoNotOptimize(table().exp_sum(x.data(), 5.0f, y.data(), 128)); });
+    report(s, 128,
+           [&] { benchmark::DoNotOptimize(table().exp_sum(x.data(), 5.0f, y.data(), 128)); });
   });
   add("lstm_gates/512", [](benchmark::State& s) {
     const auto from = floats(4 * 512), r = floats(4 * 512);
@@ -305,29 +354,35 @@ void add_others() {
   });
 }
 
-// -- the ceilings themselves -------------------------------------------------------------------------------------------------------
+// -- the ceilings themselves ----------------------------------------------------------------------
 
 void add_ceilings() {
   for (int64_t tasks : {2, 8, 64})  // what a step costs before any work is done
     add(fmt::format("ceiling/hand_out/{}tasks/threads:2", tasks), [tasks](benchmark::State& s) {
       set_num_threads(2);
-      report(s, tasks, [tasks] { parallel_for(tasks, [](int64_t i) { benchmark::DoNotOptimize(i); }); });
+      report(s, tasks,
+             [tasks] { parallel_for(tasks, [](int64_t i) { benchmark::DoNotOptimize(i); }); });
     });
   for (int threads : {1, 2}) {
     add(fmt::format("ceiling/multipliers/threads:{}", threads), [threads](benchmark::State& s) {
       set_num_threads(threads);
       Times ours, best;
-      measure(s, [] {}, [&](double length) { return bench::multiplier_burst(current_isa(), threads, length); }, ours, best);
+      measure(
+          s, [] {},
+          [&](double length) { return bench::multiplier_burst(current_isa(), threads, length); },
+          ours, best);
       s.counters["Gop/s"] = best.median > 0 ? 1e-9 / best.median : 0;
     });
     for (int64_t mb : {16, 256})
-      add(fmt::format("ceiling/read/{}MB/threads:{}", mb, threads), [threads, mb](benchmark::State& s) {
-        set_num_threads(threads);
-        const std::vector<uint8_t> memory(static_cast<size_t>(mb << 20), 1);
-        Times ours, best;
-        measure(s, [] {}, [&](double) { return bench::read_burst(memory, threads); }, ours, best);
-        s.counters["GB/s"] = 1e-9 / best.median;
-      });
+      add(fmt::format("ceiling/read/{}MB/threads:{}", mb, threads),
+          [threads, mb](benchmark::State& s) {
+            set_num_threads(threads);
+            const std::vector<uint8_t> memory(static_cast<size_t>(mb << 20), 1);
+            Times ours, best;
+            measure(
+                s, [] {}, [&](double) { return bench::read_burst(memory, threads); }, ours, best);
+            s.counters["GB/s"] = 1e-9 / best.median;
+          });
   }
 }
 

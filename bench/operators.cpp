@@ -1,8 +1,11 @@
-// octet's side of the rows of bench/compare.py that are no file of octet's program: dynamic and 4-bit layers.
-//   bench_operators ROW [threads] [seconds] -> {"median_ms": ..., "min_ms": ..., "load_ms": ..., "peak_rss_mb": ...}
-//   ROW: dynamic_linear_MxKxN, int4_linear_MxKxN (4-bit weights, float activations), int4_dynamic_linear_MxKxN (activations quantized to
-//   8 bits at run time, as ONNX Runtime does at accuracy_level 4), dynamic_lstm (2 layers of 512, 64 tokens), or a float ONNX
-//   file, which is quantized dynamically
+// octet's side of the rows of bench/compare.py that are no file of octet's program: dynamic and
+// 4-bit layers.
+//   bench_operators ROW [threads] [seconds]
+//     -> {"median_ms": ..., "min_ms": ..., "load_ms": ..., "peak_rss_mb": ...}
+//   ROW: dynamic_linear_MxKxN, int4_linear_MxKxN (4-bit weights, float activations),
+//   int4_dynamic_linear_MxKxN (activations quantized to 8 bits at run time, as ONNX Runtime does at
+//   accuracy_level 4), dynamic_lstm (2 layers of 512, 64 tokens), or a float ONNX file, which is
+//   quantized dynamically
 #include <sys/resource.h>
 
 #include <array>
@@ -25,7 +28,8 @@ const char* after(const std::string& name, const std::string& prefix) {
 
 graph::Graph linear(const char* sizes, bool weight_only, bool four_bits) {
   int64_t m = 0, k = 0, n = 0;
-  if (std::sscanf(sizes, "%ldx%ldx%ld", &m, &k, &n) != 3) throw std::runtime_error(std::string("expected MxKxN, got ") + sizes);
+  if (std::sscanf(sizes, "%ldx%ldx%ld", &m, &k, &n) != 3)
+    throw std::runtime_error(std::string("expected MxKxN, got ") + sizes);
   graph::Graph g;
   const auto x = g.add_input("x", TensorType(DType::float32, Shape{m, k}));
   const auto w = g.add_constant("w", Tensor::randn({n, k}, 1));
@@ -34,11 +38,13 @@ graph::Graph linear(const char* sizes, bool weight_only, bool four_bits) {
   quant::ObserverFactory weight = quant::default_per_channel_weight_observer();
   if (four_bits) weight = weight.with_quant_range(-8, 7);
   qconfig.weight = weight;
-  return weight_only ? quant::quantize_weight_only_fx(g, weight) : quant::quantize_dynamic_fx(g, qconfig);
+  return weight_only ? quant::quantize_weight_only_fx(g, weight)
+                     : quant::quantize_dynamic_fx(g, qconfig);
 }
 
 struct Recurrent : nn::Module {
-  Recurrent() : lstm(slot("lstm", nn::make<nn::LSTM>(512, 512, nn::RecurrentOptions{.num_layers = 2}))) {}
+  Recurrent()
+      : lstm(slot("lstm", nn::make<nn::LSTM>(512, 512, nn::RecurrentOptions{.num_layers = 2}))) {}
   Tensor forward(Tensor x) override { return lstm(std::vector<Tensor>{x})[0]; }
   nn::Slot lstm;
 };
@@ -46,7 +52,8 @@ struct Recurrent : nn::Module {
 graph::Graph lstm() {
   auto net = nn::make<Recurrent>();
   net->eval();
-  return quant::convert_fx(quant::prepare_fx(net, quant::default_dynamic_qconfig(), std::vector<Tensor>{Tensor::randn({64, 1, 512}, 1)}))
+  return quant::convert_fx(quant::prepare_fx(net, quant::default_dynamic_qconfig(),
+                                             std::vector<Tensor>{Tensor::randn({64, 1, 512}, 1)}))
       ->to_graph();
 }
 
@@ -67,7 +74,8 @@ void run(int argc, char** argv) {
   const runtime::Program program = runtime::compile(g);
   const double loaded = bench::now();
   const bool tokens = !g.type(g.inputs()[0]).is_static();  // the LSTM's number of them
-  const std::vector<Tensor> inputs{Tensor::randn(tokens ? Shape{64, 1, 512} : g.type(g.inputs()[0]).shape(), 2)};
+  const std::vector<Tensor> inputs{
+      Tensor::randn(tokens ? Shape{64, 1, 512} : g.type(g.inputs()[0]).shape(), 2)};
   for (int i = 0; i < 3; ++i) program.run(inputs);
   std::vector<double> times;
   for (const double end = bench::now() + seconds; bench::now() < end || times.size() < 5;)

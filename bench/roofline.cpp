@@ -1,10 +1,12 @@
 // What bounds each layer of a model, as a Markdown table:
 //   bench_roofline MODEL [threads] [rounds]
-// A layer that multiplies (convolution, linear, matrix product) can be no faster than the multipliers at their peak, and no layer faster
-// than its operands and its result can be read, all in the measure of this machine (ceilings.h). Reading is measured for a few sizes,
-// so that what fits a cache is taken to come from it; where it comes from in truth is for the layers before to say, which is why a layer
-// can be above 100%. "bound" is the larger of the two times, "%" that time by the layer's own. Times are the least of the rounds,
-// on one thread or more; layers of the same kind, shape and bound are one line.
+// A layer that multiplies (convolution, linear, matrix product) can be no faster than the
+// multipliers at their peak, and no layer faster than its operands and its result can be read, all
+// in the measure of this machine (ceilings.h). Reading is measured for a few sizes, so that what
+// fits a cache is taken to come from it; where it comes from in truth is for the layers before to
+// say, which is why a layer can be above 100%. "bound" is the larger of the two times, "%" that
+// time by the layer's own. Times are the least of the rounds, on one thread or more; layers of the
+// same kind, shape and bound are one line.
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -29,7 +31,9 @@ double bytes_of(const TensorType& t, int64_t batch) {
   for (const Dim& d : t.dims) n *= static_cast<double>(d.known() ? d.size() : batch);
   return n;
 }
-double elements_of(const TensorType& t, int64_t batch) { return bytes_of(t, batch) / static_cast<double>(element_size(t.dtype)); }
+double elements_of(const TensorType& t, int64_t batch) {
+  return bytes_of(t, batch) / static_cast<double>(element_size(t.dtype));
+}
 
 std::string dims_of(const TensorType& t) {
   std::string r;
@@ -48,24 +52,30 @@ Layer layer_of(const graph::Graph& g, const graph::Node& node) {
   if (weights || node.op == "matmul") {
     const TensorType& w = g.type(node.inputs[1]);
     layer.in_bytes = element_size(w.dtype) == 1 && !w.dims.empty();
-    // Each result is a sum over as many products as a weight has elements for its channel; of a matrix product, over a row.
-    const double sum = weights ? elements_of(w, 1) / static_cast<double>(w.dims[0].size()) : static_cast<double>(g.type(node.inputs[0]).dims.back().size());
+    // Each result is a sum over as many products as a weight has elements for its channel; of a
+    // matrix product, over a row.
+    const double sum = weights ? elements_of(w, 1) / static_cast<double>(w.dims[0].size())
+                               : static_cast<double>(g.type(node.inputs[0]).dims.back().size());
     layer.operations = 2 * sum * elements_of(y, 1);
     if (node.op.rfind("conv", 0) == 0 && w.dims.size() == 4)
-      layer.what += fmt::format(", {}x{}{}", w.dims[2].size(), w.dims[3].size(),
-                                node.attrs.get_int("groups") == w.dims[0].size() && w.dims[0].size() > 1 ? " depthwise" : "");
+      layer.what += fmt::format(
+          ", {}x{}{}", w.dims[2].size(), w.dims[3].size(),
+          node.attrs.get_int("groups") == w.dims[0].size() && w.dims[0].size() > 1 ? " depthwise"
+                                                                                   : "");
   }
   return layer;
 }
 
 void run(int argc, char** argv) {
   if (argc < 2) throw std::runtime_error("bench_roofline MODEL [threads] [rounds]");
-  const int threads = argc > 2 ? std::atoi(argv[2]) : 1, rounds = argc > 3 ? std::atoi(argv[3]) : 30;
+  const int threads = argc > 2 ? std::atoi(argv[2]) : 1,
+            rounds = argc > 3 ? std::atoi(argv[3]) : 30;
   set_num_threads(threads);
   const std::string name = argv[1];
   const bool onnx = name.size() > 5 && name.substr(name.size() - 5) == ".onnx";
   const runtime::Program program =
-      runtime::compile(onnx ? graph::merge_qdq(graph::fuse_activations(io::import_onnx(name))) : io::load_octet(name));
+      runtime::compile(onnx ? graph::merge_qdq(graph::fuse_activations(io::import_onnx(name)))
+                            : io::load_octet(name));
   const graph::Graph& g = program.graph();
   std::vector<Tensor> inputs;
   for (auto id : g.inputs()) {
@@ -76,7 +86,8 @@ void run(int argc, char** argv) {
   program.run(inputs);
   std::vector<double> seconds(program.steps().size(), 1e9), peaks;
   std::vector<std::vector<uint8_t>> memory;  // fits L2 well, fits L2, the last cache, ...
-  for (size_t kilobytes : {128, 512, 2048, 8192, 65536}) memory.emplace_back(kilobytes << 10, uint8_t{1});
+  for (size_t kilobytes : {128, 512, 2048, 8192, 65536})
+    memory.emplace_back(kilobytes << 10, uint8_t{1});
   std::vector<double> read(memory.size(), 1e9);
   for (int i = 0; i < rounds; ++i) {
     const auto times = program.profile(inputs);
@@ -105,13 +116,20 @@ void run(int argc, char** argv) {
   for (size_t s = 0; s < seconds.size(); ++s) {
     const auto& step = program.steps()[s];
     if (step.node < 0 || step.with_previous) continue;
-    size_t more = 0;  // steps that run with this one, a few rows at a time: what they pass to each other stays in the cache
-    while (s + more + 1 < program.steps().size() && program.steps()[s + more + 1].with_previous) ++more;
+    // steps that run with this one, a few rows at a time: what they pass to each other stays in the
+    // cache
+    size_t more = 0;
+    while (s + more + 1 < program.steps().size() && program.steps()[s + more + 1].with_previous)
+      ++more;
     const Layer layer = layer_of(g, g.node(step.node));
     // (Float products are oneDNN's; the peak of 8-bit ones is not theirs.)
-    const double by_multipliers = layer.in_bytes ? layer.operations * peak : 0, by_memory = step.kernel == "alias" ? 0 : reading(layer.bytes);
-    const std::string what = layer.what + (layer.operations > 0 && !layer.in_bytes ? " (float)" : "") + (more ? fmt::format(", and {} by rows", more) : "");
-    auto found = std::find_if(lines.begin(), lines.end(), [&](const auto& l) { return l.first == what; });
+    const double by_multipliers = layer.in_bytes ? layer.operations * peak : 0,
+                 by_memory = step.kernel == "alias" ? 0 : reading(layer.bytes);
+    const std::string what = layer.what +
+                             (layer.operations > 0 && !layer.in_bytes ? " (float)" : "") +
+                             (more ? fmt::format(", and {} by rows", more) : "");
+    auto found =
+        std::find_if(lines.begin(), lines.end(), [&](const auto& l) { return l.first == what; });
     if (found == lines.end()) found = lines.insert(lines.end(), {what, {}});
     for (Line* line : {&found->second, &all}) {
       line->gop += layer.operations * 1e-9;
@@ -122,23 +140,33 @@ void run(int argc, char** argv) {
     }
     gop_at_peak += layer.in_bytes ? layer.operations * 1e-9 : 0;
   }
-  std::printf("%s on %s, %d thread(s): multipliers %.0f Gop/s, reading 512 KB %.0f, 2 MB %.0f, 64 MB %.0f GB/s\n\n",
-              name.substr(name.rfind('/') + 1).c_str(),
-              cpu_description().c_str(), threads, 1e-9 / peak, 1e-9 / read[1], 1e-9 / read[2], 1e-9 / read[4]);
-  std::printf("| layer | times | Gop | us | bound by | bound us | %% of bound |\n|---|---|---|---|---|---|---|\n");
-  std::sort(lines.begin(), lines.end(), [](const auto& a, const auto& b) { return a.second.us > b.second.us; });
+  std::printf(
+      "%s on %s, %d thread(s): multipliers %.0f Gop/s, reading 512 KB %.0f, 2 MB %.0f, 64 MB %.0f "
+      "GB/s\n\n",
+      name.substr(name.rfind('/') + 1).c_str(), cpu_description().c_str(), threads, 1e-9 / peak,
+      1e-9 / read[1], 1e-9 / read[2], 1e-9 / read[4]);
+  std::printf(
+      "| layer | times | Gop | us | bound by | bound us | %% of bound "
+      "|\n|---|---|---|---|---|---|---|\n");
+  std::sort(lines.begin(), lines.end(),
+            [](const auto& a, const auto& b) { return a.second.us > b.second.us; });
   Line rest;
   for (const auto& [what, l] : lines) {
     if (l.us < all.us * 0.005) {
       rest.us += l.us, rest.gop += l.gop, rest.bound_us += l.bound_us, rest.count += l.count;
       continue;
     }
-    std::printf("| %s | %d | %.3f | %.0f | %s | %.0f | %.0f |\n", what.c_str(), l.count, l.gop, l.us, l.by, l.bound_us, l.bound_us / l.us * 100);
+    std::printf("| %s | %d | %.3f | %.0f | %s | %.0f | %.0f |\n", what.c_str(), l.count, l.gop,
+                l.us, l.by, l.bound_us, l.bound_us / l.us * 100);
   }
-  if (rest.count) std::printf("| others, below 0.5%% each | %d | %.3f | %.0f | | %.0f | %.0f |\n", rest.count, rest.gop, rest.us, rest.bound_us, rest.bound_us / rest.us * 100);
-  std::printf("| all | %d | %.3f | %.0f | | %.0f | %.0f |\n\n", all.count, all.gop, all.us, all.bound_us, all.bound_us / all.us * 100);
-  std::printf("8-bit products alone: %.3f Gop, at the multipliers' peak %.0f us, %.0f%% of the time.\n", gop_at_peak, gop_at_peak * 1e9 * peak * 1e6,
-              gop_at_peak * 1e9 * peak * 1e6 / all.us * 100);
+  if (rest.count)
+    std::printf("| others, below 0.5%% each | %d | %.3f | %.0f | | %.0f | %.0f |\n", rest.count,
+                rest.gop, rest.us, rest.bound_us, rest.bound_us / rest.us * 100);
+  std::printf("| all | %d | %.3f | %.0f | | %.0f | %.0f |\n\n", all.count, all.gop, all.us,
+              all.bound_us, all.bound_us / all.us * 100);
+  std::printf(
+      "8-bit products alone: %.3f Gop, at the multipliers' peak %.0f us, %.0f%% of the time.\n",
+      gop_at_peak, gop_at_peak * 1e9 * peak * 1e6, gop_at_peak * 1e9 * peak * 1e6 / all.us * 100);
 }
 
 }  // namespace

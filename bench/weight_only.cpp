@@ -1,6 +1,8 @@
 // Milliseconds of linear layers whose weights have 4 or 8 bits, one JSON object a line.
-//   bench_weight_only [threads] [seconds] [op] [bits] [M K N]    op: linear_weight_only (default) or linear_dynamic
-// Without M K N: the shapes of ONNX Runtime's MatMulNBits that octet is compared with. bits: 4 (default), 8, or 32 for the float layer.
+//   bench_weight_only [threads] [seconds] [op] [bits] [M K N]    op: linear_weight_only (default)
+//                                                                or linear_dynamic
+// Without M K N: the shapes of ONNX Runtime's MatMulNBits that octet is compared with. bits: 4
+// (default), 8, or 32 for the float layer.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -21,7 +23,8 @@ Tensor weight(int64_t n, int64_t k, int bits) {
   if (bits == 32) return w;
   const DType dtype = bits == 4 ? DType::qint4x2 : DType::qint8;
   const double scale = 2.0 / static_cast<double>(qmax(dtype) - qmin(dtype));
-  return quantize_per_channel(w, std::vector<double>(n, scale), std::vector<int64_t>(n, 0), 0, dtype);
+  return quantize_per_channel(w, std::vector<double>(n, scale), std::vector<int64_t>(n, 0), 0,
+                              dtype);
 }
 
 void measure(const std::string& op, int bits, int64_t m, int64_t k, int64_t n, double seconds) {
@@ -34,15 +37,20 @@ void measure(const std::string& op, int bits, int64_t m, int64_t k, int64_t n, d
   using Clock = std::chrono::steady_clock;
   std::vector<double> times;
   for (int i = 0; i < 3; ++i) program.run(inputs);
-  for (const auto end = Clock::now() + std::chrono::duration<double>(seconds); Clock::now() < end || times.size() < 5;) {
+  for (const auto end = Clock::now() + std::chrono::duration<double>(seconds);
+       Clock::now() < end || times.size() < 5;) {
     const auto start = Clock::now();
     program.run(inputs);
     times.push_back(std::chrono::duration<double, std::milli>(Clock::now() - start).count());
   }
   std::sort(times.begin(), times.end());
-  std::printf("{\"op\": \"%s\", \"bits\": %d, \"m\": %lld, \"k\": %lld, \"n\": %lld, \"threads\": %d, \"median_ms\": %.4f, \"min_ms\": %.4f, "
-              "\"kernel\": \"%s\"}\n", bits == 32 ? "linear" : op.c_str(), bits, static_cast<long long>(m), static_cast<long long>(k),
-              static_cast<long long>(n), num_threads(), times[times.size() / 2], times[0], program.steps().back().kernel.c_str());
+  std::printf(
+      "{\"op\": \"%s\", \"bits\": %d, \"m\": %lld, \"k\": %lld, \"n\": %lld, \"threads\": %d, "
+      "\"median_ms\": %.4f, \"min_ms\": %.4f, "
+      "\"kernel\": \"%s\"}\n",
+      bits == 32 ? "linear" : op.c_str(), bits, static_cast<long long>(m),
+      static_cast<long long>(k), static_cast<long long>(n), num_threads(), times[times.size() / 2],
+      times[0], program.steps().back().kernel.c_str());
 }
 
 }  // namespace
@@ -56,6 +64,7 @@ int main(int argc, char** argv) {
     measure(op, bits, std::atoll(argv[5]), std::atoll(argv[6]), std::atoll(argv[7]), seconds);
     return 0;
   }
-  const int64_t shapes[][3] = {{1, 4096, 4096}, {16, 4096, 4096}, {128, 768, 3072}, {1024, 1024, 1024}};
+  const int64_t shapes[][3] = {
+      {1, 4096, 4096}, {16, 4096, 4096}, {128, 768, 3072}, {1024, 1024, 1024}};
   for (const auto& [m, k, n] : shapes) measure(op, bits, m, k, n, seconds);
 }

@@ -24,7 +24,8 @@ void add_bench(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("bench", "latency, load time and memory");
   cmd->add_option("MODEL", o->model, ".onnx or .octet")->type_name("")->required();
-  cmd->add_option("--vs", o->versus, "a second model, measured in alternation with the first")->type_name("MODEL");
+  cmd->add_option("--vs", o->versus, "a second model, measured in alternation with the first")
+      ->type_name("MODEL");
   cmd->add_option("--batch", o->batch, "samples per run, where the model leaves it open; default 1")
       ->type_name("N")
       ->check(whole_number(1, INT32_MAX));
@@ -34,7 +35,8 @@ void add_bench(CLI::App& app) {
         double x = 0;
         auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), x);
         if (error != std::errc() || end != text.data() + text.size() || !(x > 0 && x <= 86400))
-          fail(ErrorCode::invalid_argument, fmt::format("expected a number above 0, up to 86400, got '{}'", text));
+          fail(ErrorCode::invalid_argument,
+               fmt::format("expected a number above 0, up to 86400, got '{}'", text));
       }));
   cmd->add_flag("--json", o->json, "print one JSON object");
   cmd->add_flag("--profile", o->profile, "also print the time of every step of MODEL");
@@ -46,10 +48,14 @@ void add_bench(CLI::App& app) {
     if (!o->versus.empty()) names.push_back(o->versus);
     std::vector<runtime::Program> programs;
     std::vector<std::vector<Tensor>> inputs;
-    std::vector<double> load, first;  // first: from nothing to the first result, without making the inputs
+    // first: from nothing to the first result, without making the inputs
+    std::vector<double> load, first;
     for (const std::string& name : names) {
       auto start = std::chrono::steady_clock::now();
-      auto since = [&] { return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count(); };
+      auto since = [&] {
+        return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+            .count();
+      };
       programs.push_back(runtime::compile(load_model(name)));
       load.push_back(since());
       inputs.push_back(random_inputs(programs.back().graph(), o->batch));
@@ -80,10 +86,12 @@ void add_bench(CLI::App& app) {
     fmt::print("{}; {}, batch {}\n", cpu_description(), threads_text(), o->batch);
     size_t width = std::max(names.front().size(), names.back().size());
     for (size_t i = 0; i < names.size(); ++i)
-      fmt::print("{:<{}}  median {:.3f} ms  min {:.3f} ms  load {:.1f} ms  first result {:.1f} ms\n", names[i], width,
-                 times[i].median_ms, times[i].min_ms, load[i], first[i]);
+      fmt::print(
+          "{:<{}}  median {:.3f} ms  min {:.3f} ms  load {:.1f} ms  first result {:.1f} ms\n",
+          names[i], width, times[i].median_ms, times[i].min_ms, load[i], first[i]);
     if (times.size() > 1)
-      fmt::print("{} is {:.2f}x as fast as {}\n", names[0], times[1].median_ms / times[0].median_ms, names[1]);
+      fmt::print("{} is {:.2f}x as fast as {}\n", names[0], times[1].median_ms / times[0].median_ms,
+                 names[1]);
     fmt::print("peak memory {:.1f} MB\n", peak_rss_mb());
     if (o->profile) {
       auto seconds = programs[0].profile(inputs[0]);
@@ -91,8 +99,10 @@ void add_bench(CLI::App& app) {
       for (size_t i = 0; i < seconds.size(); ++i) {
         const auto& step = programs[0].steps()[i];
         // By rows together with the step before: the time is in the first's line.
-        const std::string time = step.with_previous ? fmt::format("{:>9}   ", "\"") : fmt::format("{:9.1f} us", seconds[i] * 1e6);
-        fmt::print("{}  {:<10} {:<40} %{}\n", time, step.engine, step.kernel, g.value(g.node(step.node).outputs[0]).name);
+        const std::string time = step.with_previous ? fmt::format("{:>9}   ", "\"")
+                                                    : fmt::format("{:9.1f} us", seconds[i] * 1e6);
+        fmt::print("{}  {:<10} {:<40} %{}\n", time, step.engine, step.kernel,
+                   g.value(g.node(step.node).outputs[0]).name);
       }
     }
   });

@@ -25,17 +25,20 @@
 namespace octet::cli {
 namespace {
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 void check_model_name(const std::filesystem::path& path) {
   if (path.extension() != ".octet" && path.extension() != ".onnx")
     fail(ErrorCode::invalid_argument,
-         fmt::format("{}: unknown kind of model; expected a name ending in .onnx or .octet", path.string()));
+         fmt::format("{}: unknown kind of model; expected a name ending in .onnx or .octet",
+                     path.string()));
 }
 
 }  // namespace
 
-// -- models ------------------------------------------------------------------------------------------
+// -- models ---------------------------------------------------------------------------------------
 
 graph::Graph load_model(const std::filesystem::path& path) {
   check_model_name(path);
@@ -66,11 +69,12 @@ int64_t file_bytes(const std::filesystem::path& path) {
   return none ? 0 : static_cast<int64_t>(bytes);
 }
 
-// -- outputs -----------------------------------------------------------------------------------------
+// -- outputs --------------------------------------------------------------------------------------
 
 namespace {
 
-// Whether the file holds what the fields of an ONNX ModelProto may be, from end to end, a graph among them.
+// Whether the file holds what the fields of an ONNX ModelProto may be, from end to end, a graph
+// among them.
 bool is_onnx(std::string_view bytes) {
   size_t at = 0;
   auto varint = [&](uint64_t& value) {
@@ -88,7 +92,8 @@ bool is_onnx(std::string_view bytes) {
     if (!varint(key) || !varint(value)) return false;
     const uint64_t field = key >> 3, wire = key & 7;
     const bool number = field == 1 || field == 5;
-    const bool message = (field >= 2 && field <= 8 && field != 5) || field == 14 || field == 20 || field == 25;
+    const bool message =
+        (field >= 2 && field <= 8 && field != 5) || field == 14 || field == 20 || field == 25;
     if (wire != (number ? 0 : 2) || !(number || message)) return false;
     if (number) continue;
     if (value > bytes.size() - at) return false;
@@ -102,32 +107,37 @@ bool is_onnx(std::string_view bytes) {
 bool is_octet(std::string_view bytes) {
   if (bytes.size() < 9 || bytes[8] != '{') return false;
   uint64_t header = 0;
-  for (int i = 7; i >= 0; --i) header = header << 8 | static_cast<unsigned char>(bytes[static_cast<size_t>(i)]);
-  return header <= bytes.size() - 8 && bytes.substr(8, header).find("\"octet.") != std::string_view::npos;
+  for (int i = 7; i >= 0; --i)
+    header = header << 8 | static_cast<unsigned char>(bytes[static_cast<size_t>(i)]);
+  return header <= bytes.size() - 8 &&
+         bytes.substr(8, header).find("\"octet.") != std::string_view::npos;
 }
 
 // A zip archive whose first member is an array; or an empty one.
 bool is_npz(std::string_view bytes) {
   if (bytes.starts_with("PK\5\6")) return true;
   if (!bytes.starts_with("PK\3\4") || bytes.size() < 30) return false;
-  const size_t name = static_cast<unsigned char>(bytes[26]) | static_cast<size_t>(static_cast<unsigned char>(bytes[27])) << 8;
+  const size_t name = static_cast<unsigned char>(bytes[26]) |
+                      static_cast<size_t>(static_cast<unsigned char>(bytes[27])) << 8;
   return bytes.size() - 30 >= name && bytes.substr(30, name).ends_with(".npy");
 }
 
 }  // namespace
 
-void check_output(OutputKind kind, const std::filesystem::path& path, const std::vector<std::filesystem::path>& inputs,
-                  bool force) {
+void check_output(OutputKind kind, const std::filesystem::path& path,
+                  const std::vector<std::filesystem::path>& inputs, bool force) {
   octet::check_writable(path);
   std::error_code none;
   if (force || !std::filesystem::exists(path, none)) return;
   auto refuse = [&](const std::string& what) {
     fail(ErrorCode::invalid_argument,
-         fmt::format("{}: {}; give another name, or --force to replace it all the same", path.string(), what));
+         fmt::format("{}: {}; give another name, or --force to replace it all the same",
+                     path.string(), what));
   };
   for (const auto& input : inputs)
     if (!input.empty() && std::filesystem::equivalent(path, input, none))
-      refuse(input == path ? "is also the input" : fmt::format("is the same file as the input {}", input.string()));
+      refuse(input == path ? "is also the input"
+                           : fmt::format("is the same file as the input {}", input.string()));
   if (!std::filesystem::is_regular_file(path, none)) refuse("is a device or a pipe, not a file");
   if (::faccessat(AT_FDCWD, path.c_str(), W_OK, AT_EACCESS) != 0) refuse("is write-protected");
   if (std::filesystem::file_size(path, none) == 0) return;
@@ -135,14 +145,16 @@ void check_output(OutputKind kind, const std::filesystem::path& path, const std:
   const std::string_view bytes(reinterpret_cast<const char*>(file->data()), file->size());
   const bool arrays = kind == OutputKind::arrays, onnx = path.extension() == ".onnx";
   if (!(arrays ? is_npz(bytes) : onnx ? is_onnx(bytes) : is_octet(bytes)))
-    refuse(fmt::format("exists and is no {}", arrays ? ".npz of arrays" : onnx ? "ONNX model" : "file of octet's"));
+    refuse(fmt::format("exists and is no {}", arrays ? ".npz of arrays"
+                                              : onnx ? "ONNX model"
+                                                     : "file of octet's"));
 }
 
 void add_force(CLI::App& app, bool& force) {
   app.add_flag("--force", force, "write even over an input, a device or a file of another kind");
 }
 
-// -- options -----------------------------------------------------------------------------------------
+// -- options --------------------------------------------------------------------------------------
 
 void wrong_usage(const std::string& message) { throw CLI::ParseError(message, 2); }
 
@@ -169,13 +181,15 @@ CLI::Validator whole_number(int64_t from, int64_t to) {
     auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
     if (error != std::errc() || end != text.data() + text.size() || n < from || n > to)
       fail(ErrorCode::invalid_argument,
-           to == INT64_MAX ? fmt::format("expected a whole number of {} or more, got '{}'", from, text)
-                           : fmt::format("expected a whole number from {} to {}, got '{}'", from, to, text));
+           to == INT64_MAX
+               ? fmt::format("expected a whole number of {} or more, got '{}'", from, text)
+               : fmt::format("expected a whole number from {} to {}, got '{}'", from, to, text));
   });
 }
 
 void RunOptions::add_to(CLI::App& app) {
-  app.add_option("--threads", threads, "default: OCTET_NUM_THREADS, or one for each CPU that may be used")
+  app.add_option("--threads", threads,
+                 "default: OCTET_NUM_THREADS, or one for each CPU that may be used")
       ->type_name("N")
       ->check(whole_number(1, 1024));
   app.add_option("--engine", engine, "native (default), or reference: plain, slow, for checking")
@@ -211,7 +225,7 @@ int64_t DataOptions::count(const Dataset& dataset) const {
   return samples ? std::min<int64_t>(samples, dataset.size()) : dataset.size();
 }
 
-// -- running -----------------------------------------------------------------------------------------
+// -- running --------------------------------------------------------------------------------------
 
 std::vector<Tensor> ordered_inputs(const graph::Graph& graph, const Batch& batch) {
   std::vector<Tensor> inputs;
@@ -232,26 +246,30 @@ void Accuracy::add(const Tensor& output, const Tensor& labels) {
   Tensor scores = output.dequantize();
   if (scores.dim() != 2 || scores.size(0) != labels.size(0))
     fail(ErrorCode::invalid_argument,
-         fmt::format("top-1 needs a first output of shape (samples, classes); it is {} for {} samples",
-                     to_string(scores.shape()), labels.size(0)));
+         fmt::format(
+             "top-1 needs a first output of shape (samples, classes); it is {} for {} samples",
+             to_string(scores.shape()), labels.size(0)));
   scores = scores.contiguous();
   int64_t classes = scores.size(1);
   auto wanted = labels.to_vector<int64_t>();
   for (int64_t i = 0; i < scores.size(0); ++i) {
     if (wanted[i] < 0 || wanted[i] >= classes)
-      fail(ErrorCode::invalid_argument, fmt::format("label {}: the model tells {} classes apart, so that labels are 0 to {}", wanted[i],
-                                                    classes, classes - 1));
+      fail(ErrorCode::invalid_argument,
+           fmt::format("label {}: the model tells {} classes apart, so that labels are 0 to {}",
+                       wanted[i], classes, classes - 1));
     const float* row = scores.data<float>() + i * classes;
     correct += std::max_element(row, row + classes) - row == wanted[i];
   }
   samples += scores.size(0);
 }
 
-Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64_t count, const std::string& what) {
+Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64_t count,
+                  const std::string& what) {
   if (!dataset.has_labels())
-    fail(ErrorCode::invalid_argument, fmt::format("{}, but no labels to compare with; give an .npz with an int64 array "
-                                                  "`labels` beside `images`",
-                                                  dataset.description()));
+    fail(ErrorCode::invalid_argument,
+         fmt::format("{}, but no labels to compare with; give an .npz with an int64 array "
+                     "`labels` beside `images`",
+                     dataset.description()));
   check_labels(dataset, program.graph(), count);
   Accuracy result;
   Progress bar(what, count);
@@ -276,8 +294,8 @@ std::vector<Latency> measure(const std::vector<const runtime::Program*>& program
   double end = now() + seconds * static_cast<double>(programs.size());
   while (now() < end || times[0].size() < 5) {
     for (size_t i = 0; i < programs.size(); ++i) {
-      // Each turn is a few runs after one that is not counted: the threads of the program before (oneDNN's and ours are
-      // not the same) are asleep by then.
+      // Each turn is a few runs after one that is not counted: the threads of the program before
+      // (oneDNN's and ours are not the same) are asleep by then.
       programs[i]->run(inputs[i]);
       for (int run = 0; run < kRunsPerTurn; ++run) {
         double start = now();
@@ -312,7 +330,7 @@ std::vector<Tensor> random_inputs(const graph::Graph& graph, int64_t batch) {
   return inputs;
 }
 
-// -- saying what there is ----------------------------------------------------------------------------
+// -- saying what there is -------------------------------------------------------------------------
 
 int64_t weight_bytes(const graph::Graph& graph) {
   int64_t bytes = 0;
@@ -331,7 +349,8 @@ bool runs_quantized(const graph::Graph& graph, const graph::Node& node) {
 NodeCount count_nodes(const graph::Graph& graph) {
   NodeCount count;
   for (const auto& node : graph.nodes()) {
-    if (node.kind != graph::NodeKind::call || node.op == "quantize" || node.op == "dequantize") continue;
+    if (node.kind != graph::NodeKind::call || node.op == "quantize" || node.op == "dequantize")
+      continue;
     ++count.total;
     count.quantized += runs_quantized(graph, node);
   }

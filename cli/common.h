@@ -14,8 +14,8 @@
 
 namespace octet::cli {
 
-// Reads .onnx (imported, activations fused, quantize/dequantize pairs merged into integer operators) or .octet, by the
-// file's extension.
+// Reads .onnx (imported, activations fused, quantize/dequantize pairs merged into integer
+// operators) or .octet, by the file's extension.
 graph::Graph load_model(const std::filesystem::path& path);
 
 // What compiling the model found that its user should know, one line each on stderr.
@@ -27,22 +27,24 @@ void save_model(const graph::Graph& graph, const std::filesystem::path& path);
 // The size of a file; 0 of what has none, as a device that was written to.
 int64_t file_bytes(const std::filesystem::path& path);
 
-// Asked before long work starts. Error if `path` cannot be written to (octet::check_writable), or, without `force`, if
-// writing would destroy what was not meant: one of the command's own inputs (the same file, by whatever name), a file of
-// another kind than is to be written, one that is write-protected, a device or a pipe.
+// Asked before long work starts. Error if `path` cannot be written to (octet::check_writable), or,
+// without `force`, if writing would destroy what was not meant: one of the command's own inputs
+// (the same file, by whatever name), a file of another kind than is to be written, one that is
+// write-protected, a device or a pipe.
 enum class OutputKind { model, arrays };  // .onnx by its name or else octet's own; .npz
-void check_output(OutputKind kind, const std::filesystem::path& path, const std::vector<std::filesystem::path>& inputs,
-                  bool force);
+void check_output(OutputKind kind, const std::filesystem::path& path,
+                  const std::vector<std::filesystem::path>& inputs, bool force);
 // --force.
 void add_force(CLI::App& app, bool& force);
 
-// -- options: what is wrong with a command line is said before any work starts, and the program exits with 2
+// -- options: what is wrong with a command line is said before any work starts, and the program
+// exits with 2
 // -----------
 
 // Throws an error that makes the program exit with 2.
 [[noreturn]] void wrong_usage(const std::string& message);
-// Checks for CLI::Option: a file to write that ends in .onnx or .octet; a whole number from..to; a name that `lookup`
-// accepts without throwing.
+// Checks for CLI::Option: a file to write that ends in .onnx or .octet; a whole number from..to; a
+// name that `lookup` accepts without throwing.
 CLI::Validator output_model();
 CLI::Validator whole_number(int64_t from, int64_t to);
 CLI::Validator accepted_by(std::function<void(const std::string&)> lookup);
@@ -72,28 +74,34 @@ std::vector<Tensor> ordered_inputs(const graph::Graph& graph, const Batch& batch
 // The batch size to use: what the model insists on, or `wanted`.
 int64_t batch_size(const Dataset& dataset, int64_t wanted);
 
-// Error naming the file, the sample and the classes, where one of the first `count` labels is none of those that the graph's
-// first output tells apart. Nothing where there are no labels or that output is no (samples, classes).
+// Error naming the file, the sample and the classes, where one of the first `count` labels is none
+// of those that the graph's first output tells apart. Nothing where there are no labels or that
+// output is no (samples, classes).
 void check_labels(const Dataset& dataset, const graph::Graph& graph, int64_t count);
 
 struct Accuracy {
   int64_t correct = 0, samples = 0;
   double seconds = 0;
-  // Counts a batch: rows of `output` (N, classes) whose largest value is at the label. Error if the shape is another or a label
-  // is no class.
+  // Counts a batch: rows of `output` (N, classes) whose largest value is at the label. Error if the
+  // shape is another or a label is no class.
   void add(const Tensor& output, const Tensor& labels);
-  double top1() const { return samples ? static_cast<double>(correct) / static_cast<double>(samples) : 0; }
+  double top1() const {
+    return samples ? static_cast<double>(correct) / static_cast<double>(samples) : 0;
+  }
 };
 // Top-1 over the first `count` samples. Error if the dataset has no labels.
-Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64_t count, const std::string& what);
+Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64_t count,
+                  const std::string& what);
 
 struct Latency {
   double median_ms = 0, min_ms = 0;
 };
-// Runs the programs in turns of a few runs, A B A B ..., after a warm-up, until each has had `seconds` (and at least 5 runs).
+// Runs the programs in turns of a few runs, A B A B ..., after a warm-up, until each has had
+// `seconds` (and at least 5 runs).
 std::vector<Latency> measure(const std::vector<const runtime::Program*>& programs,
                              const std::vector<std::vector<Tensor>>& inputs, double seconds);
-// Plausible inputs for a benchmark: symbolic dims become `batch`, floats are uniform in -1..1 (seeded).
+// Plausible inputs for a benchmark: symbolic dims become `batch`, floats are uniform in -1..1
+// (seeded).
 std::vector<Tensor> random_inputs(const graph::Graph& graph, int64_t batch);
 
 // Bytes of all constants.
@@ -106,8 +114,9 @@ NodeCount count_nodes(const graph::Graph& graph);
 bool runs_quantized(const graph::Graph& graph, const graph::Node& node);
 
 double peak_rss_mb();
-// A line on standard error: an error, a warning, how far training is. What cannot be written is nobody's loss: unlike
-// results, which go to standard output by fmt::print (an exception if that fails).
+// A line on standard error: an error, a warning, how far training is. What cannot be written is
+// nobody's loss: unlike results, which go to standard output by fmt::print (an exception if that
+// fails).
 void say(const std::string& line);
 // "1 thread", "2 threads"; "64 threads (2 at once)" where there are fewer CPUs.
 std::string threads_text();

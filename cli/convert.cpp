@@ -16,7 +16,8 @@ void add_convert(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("convert", "between .onnx and .octet");
   cmd->add_option("IN", o->in, ".onnx or .octet")->type_name("")->required();
-  cmd->add_option("OUT", o->out, ".octet, or .onnx (8-bit parts as QuantizeLinear and DequantizeLinear)")
+  cmd->add_option("OUT", o->out,
+                  ".octet, or .onnx (8-bit parts as QuantizeLinear and DequantizeLinear)")
       ->type_name("")
       ->required()
       ->check(output_model());

@@ -17,7 +17,9 @@ void add_eval(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("eval", "top-1 accuracy on labelled data");
   cmd->add_option("MODEL", o->model, ".onnx or .octet")->type_name("")->required();
-  cmd->add_option("--data", o->data, "an .npz with `images` and `labels`")->type_name("DATA")->required();
+  cmd->add_option("--data", o->data, "an .npz with `images` and `labels`")
+      ->type_name("DATA")
+      ->required();
   cmd->add_flag("--json", o->json, "print one JSON object");
   o->sampling.add_to(*cmd);
   o->run.add_to(*cmd);
@@ -32,7 +34,8 @@ void add_eval(CLI::App& app) {
     if (o->json) {
       print_json({{"top1", a.top1()}, {"samples", a.samples}, {"seconds", a.seconds}});
     } else {
-      fmt::print("top-1 {:.4f} ({} of {} right) in {:.2f} s\n", a.top1(), a.correct, a.samples, a.seconds);
+      fmt::print("top-1 {:.4f} ({} of {} right) in {:.2f} s\n", a.top1(), a.correct, a.samples,
+                 a.seconds);
     }
   });
 }

@@ -55,7 +55,9 @@ void add_inspect(CLI::App& app) {
     bool json = false, full = false;
   };
   auto o = std::make_shared<Options>();
-  CLI::App* cmd = app.add_subcommand("inspect", "the typed graph: what is 8-bit, what stayed float and why; or the tree of modules");
+  CLI::App* cmd = app.add_subcommand(
+      "inspect",
+      "the typed graph: what is 8-bit, what stayed float and why; or the tree of modules");
   cmd->add_option("MODEL", o->model, ".onnx or .octet")->type_name("")->required();
   cmd->add_flag("--json", o->json, "print one JSON object");
   cmd->add_flag("--full", o->full, "per-channel scales in full");
@@ -67,8 +69,10 @@ void add_inspect(CLI::App& app) {
     std::filesystem::path path = o->model;
     if (path.extension() == ".octet" && io::is_model_file(path)) {
       std::string tree = io::describe_model(path);
-      if (o->json) print_json({{"modules", tree}});
-      else fmt::print("{}\n", tree);
+      if (o->json)
+        print_json({{"modules", tree}});
+      else
+        fmt::print("{}\n", tree);
       return;
     }
     graph::Graph g = load_model(path);

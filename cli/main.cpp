@@ -1,4 +1,5 @@
-// octet: quantizes neural networks and runs them in 8 bits. Each command is a file of its own beside this one.
+// octet: quantizes neural networks and runs them in 8 bits. Each command is a file of its own
+// beside this one.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -21,14 +22,16 @@ namespace {
 // Whatever is in a message (a file's name may hold anything), an error is one line.
 int complain(int code, std::string message) {
   std::replace_if(
-      message.begin(), message.end(), [](char c) { return c == '\n' || c == '\r' || c == '\x1b'; }, ' ');
+      message.begin(), message.end(), [](char c) { return c == '\n' || c == '\r' || c == '\x1b'; },
+      ' ');
   octet::cli::say(fmt::format("octet: error: {}", message));
   return code;
 }
 
-// A program may be started with standard input, output or error closed. A file opened later would get its number, and what
-// is meant for the terminal would be written into that file: the numbers are taken, by something that cannot be written to.
-// Of a pipe that nobody reads any more, and of a file that became too large, we want the error instead of the signal.
+// A program may be started with standard input, output or error closed. A file opened later would
+// get its number, and what is meant for the terminal would be written into that file: the numbers
+// are taken, by something that cannot be written to. Of a pipe that nobody reads any more, and of a
+// file that became too large, we want the error instead of the signal.
 void prepare_standard_streams() {
   for (int fd = 0; fd < 3; ++fd)
     if (::fcntl(fd, F_GETFD) < 0 && errno == EBADF) (void)::open("/dev/null", O_RDONLY);
@@ -58,8 +61,8 @@ void check_command(CLI::App& app, int argc, char** argv) {
   for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
   std::string name = argv[1];
   if (name.rfind("-", 0) == 0 || std::find(known.begin(), known.end(), name) != known.end()) return;
-  octet::cli::wrong_usage(fmt::format("unknown command '{}'{} (known: {})", name, octet::did_you_mean(name, known),
-                                      fmt::join(known, ", ")));
+  octet::cli::wrong_usage(fmt::format("unknown command '{}'{} (known: {})", name,
+                                      octet::did_you_mean(name, known), fmt::join(known, ", ")));
 }
 
 }  // namespace
@@ -68,7 +71,8 @@ int main(int argc, char** argv) {
   prepare_standard_streams();
   CLI::App app{"octet quantizes neural networks and runs them in 8 bits.", "octet"};
   app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("octet ") + OCTET_VERSION, "print the version and exit");
+  app.set_version_flag("--version", std::string("octet ") + OCTET_VERSION,
+                       "print the version and exit");
   app.set_help_flag("-h,--help", "print this help and exit");
   app.footer(
       "`octet COMMAND --help` says more about each.\n\n"
@@ -100,7 +104,8 @@ int main(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     return complain(2, fmt::format("{}; {}", e.what(), help_hint(app)));
   } catch (const std::bad_alloc&) {
-    return complain(1, "out of memory; use a smaller batch or fewer threads, or a machine with more");
+    return complain(1,
+                    "out of memory; use a smaller batch or fewer threads, or a machine with more");
   } catch (const std::exception& e) {
     return complain(1, e.what());
   }

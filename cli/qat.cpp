@@ -28,11 +28,14 @@ void run(const Options& o) {
   o.check_outputs();
   graph::Graph source = graph::fold_batch_norm(load_model(o.model));
   if (count_nodes(source).quantized)
-    fail(ErrorCode::invalid_argument, fmt::format("{}: is quantized already; give the float model it was made from", o.model));
+    fail(ErrorCode::invalid_argument,
+         fmt::format("{}: is quantized already; give the float model it was made from", o.model));
   TrainingData data(o, source, !o.distill);
-  quant::QConfig qconfig = with_weight_bits(quant::get_default_qat_qconfig(o.qconfig), o.weight_bits);
+  quant::QConfig qconfig =
+      with_weight_bits(quant::get_default_qat_qconfig(o.qconfig), o.weight_bits);
   graph::Graph scores = graph::without_final_softmax(source);
-  // The last softmax stays float anyway: training sees the scores before it, and the result has it again.
+  // The last softmax stays float anyway: training sees the scores before it, and the result has it
+  // again.
   bool cut = scores.nodes().size() != source.nodes().size();
   auto module = quant::prepare_qat_fx(scores, qconfig, {o.skip, ""});
   quant::ConversionReport report;
@@ -40,8 +43,8 @@ void run(const Options& o) {
     graph::Graph int8 = quant::convert_fx(*module, &report, o.strict);
     if (!cut) return int8;
     const graph::Node& last = source.producer(source.outputs()[0]);
-    int8.set_outputs({int8.add_call(source.value(source.outputs()[0]).name, last.op, {int8.outputs()[0]}, last.attrs, std::nullopt,
-                                    last.scope)});
+    int8.set_outputs({int8.add_call(source.value(source.outputs()[0]).name, last.op,
+                                    {int8.outputs()[0]}, last.attrs, std::nullopt, last.scope)});
     return int8;
   };
   auto judge = [&](const graph::Graph& g) { return score(g, data, &source); };
@@ -51,7 +54,8 @@ void run(const Options& o) {
     Tensor y = module->forward(s.inputs).at(0);
     if (!o.distill) return functional::cross_entropy(y, s.labels);
     Tensor expected = teacher.run(s.inputs).at(0);
-    return y.dim() == 2 ? functional::distillation_loss(y, expected, o.temperature) : functional::mse_loss(y, expected);
+    return y.dim() == 2 ? functional::distillation_loss(y, expected, o.temperature)
+                        : functional::mse_loss(y, expected);
   };
   // Ranges move with the weights at first and stand in the last third, as the codes will.
   auto start_epoch = [&](int64_t epoch) {
@@ -59,33 +63,47 @@ void run(const Options& o) {
   };
   TrainResult r = train(o, *module, data, before, loss, to_graph, judge, start_epoch);
   if (o.json) {
-    print_json({{"output", o.out}, {"measure", r.best.name}, {"float", r.before.value}, {"quantized", r.best.value},
-                {"best_epoch", r.best_epoch}, {"epochs", r.epochs}, {"samples", data.size()},
-                {"validation_samples", data.validation_size()}, {"quantized_nodes", report.quantized()},
-                {"nodes", report.entries.size()}, {"warnings", report.warnings}, {"seconds", r.seconds},
+    print_json({{"output", o.out},
+                {"measure", r.best.name},
+                {"float", r.before.value},
+                {"quantized", r.best.value},
+                {"best_epoch", r.best_epoch},
+                {"epochs", r.epochs},
+                {"samples", data.size()},
+                {"validation_samples", data.validation_size()},
+                {"quantized_nodes", report.quantized()},
+                {"nodes", report.entries.size()},
+                {"warnings", report.warnings},
+                {"seconds", r.seconds},
                 {"peak_rss_mb", peak_rss_mb()}});
     return;
   }
   for (const std::string& w : report.warnings) say(fmt::format("octet: warning: {}", w));
-  fmt::print("{}: {} of {} operators on codes, weights of {} bits\n", o.out, report.quantized(), report.entries.size(),
-             o.weight_bits);
-  for (const auto& e : report.left_float()) fmt::print("  stays float: {} ({}): {}\n", e.node, e.op, e.reason);
-  fmt::print("{} {:.4f} of {} validation samples after epoch {} (float: {:.4f}), {:.1f} s, {}\n", r.best.name, r.best.value,
-             data.validation_size(), r.best_epoch, r.before.value, r.seconds, threads_text());
+  fmt::print("{}: {} of {} operators on codes, weights of {} bits\n", o.out, report.quantized(),
+             report.entries.size(), o.weight_bits);
+  for (const auto& e : report.left_float())
+    fmt::print("  stays float: {} ({}): {}\n", e.node, e.op, e.reason);
+  fmt::print("{} {:.4f} of {} validation samples after epoch {} (float: {:.4f}), {:.1f} s, {}\n",
+             r.best.name, r.best.value, data.validation_size(), r.best_epoch, r.before.value,
+             r.seconds, threads_text());
 }
 
 }  // namespace
 
 void add_qat(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  CLI::App* cmd = app.add_subcommand("qat", "quantization-aware training: a quantized network from a trained one");
+  CLI::App* cmd = app.add_subcommand(
+      "qat", "quantization-aware training: a quantized network from a trained one");
   o->add_to(*cmd, 3, 0.001);
   cmd->add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack")
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { quant::get_default_qat_qconfig(name); }));
   add_weight_bits(*cmd, o->weight_bits);
-  cmd->add_flag("--distill", o->distill, "learn from the float network's results: DATA needs no labels");
-  cmd->add_option("--temperature", o->temperature, "of --distill (2)")->type_name("X")->check(CLI::PositiveNumber.description(""));
+  cmd->add_flag("--distill", o->distill,
+                "learn from the float network's results: DATA needs no labels");
+  cmd->add_option("--temperature", o->temperature, "of --distill (2)")
+      ->type_name("X")
+      ->check(CLI::PositiveNumber.description(""));
   cmd->add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
       ->type_name("PATTERN")
       ->allow_extra_args(false);

@@ -27,12 +27,13 @@ struct Options {
   RunOptions run;
 };
 
-// --config FILE.json: {"qconfig": "native", "observer": "minmax", "skip": ["head.*"], "strict": true}. What the command
-// line says wins.
+// --config FILE.json: {"qconfig": "native", "observer": "minmax", "skip": ["head.*"], "strict":
+// true}. What the command line says wins.
 void read_config(Options& o) {
   if (o.config.empty()) return;
   const Json json = read_json(o.config);
-  if (!json.is_object()) fail(ErrorCode::corrupt, fmt::format("{}: expected a JSON object", o.config));
+  if (!json.is_object())
+    fail(ErrorCode::corrupt, fmt::format("{}: expected a JSON object", o.config));
   const std::vector<std::string> known{"qconfig", "observer", "skip", "strict"};
   for (const auto& [key, value] : json.items()) {
     try {
@@ -45,10 +46,12 @@ void read_config(Options& o) {
       else if (key == "strict")
         o.strict |= value.get<bool>();
       else
-        fail(ErrorCode::invalid_argument, fmt::format("{}: unknown key '{}': expected one of {}{}", o.config, key,
-                                                      fmt::join(known, ", "), did_you_mean(key, known)));
+        fail(ErrorCode::invalid_argument,
+             fmt::format("{}: unknown key '{}': expected one of {}{}", o.config, key,
+                         fmt::join(known, ", "), did_you_mean(key, known)));
     } catch (const nlohmann::json::exception&) {
-      fail(ErrorCode::corrupt, fmt::format("{}: '{}' is {}, not of the expected type", o.config, key, brief(value)));
+      fail(ErrorCode::corrupt,
+           fmt::format("{}: '{}' is {}, not of the expected type", o.config, key, brief(value)));
     }
   }
 }
@@ -58,9 +61,10 @@ quant::ObserverFactory activation_observer(const std::string& name) {
   quant::ObserverFactory observer(name);
   for (const std::string& known : quant::activation_observer_names())
     if (quant::ObserverFactory(known).name() == observer.name()) return observer;
-  fail(ErrorCode::invalid_argument, fmt::format("observer '{}': activations are quantized per tensor, by qparams from "
-                                                "data; use one of {}",
-                                                name, fmt::join(quant::activation_observer_names(), ", ")));
+  fail(ErrorCode::invalid_argument,
+       fmt::format("observer '{}': activations are quantized per tensor, by qparams from "
+                   "data; use one of {}",
+                   name, fmt::join(quant::activation_observer_names(), ", ")));
 }
 
 quant::QConfig make_qconfig(const Options& o) {
@@ -87,12 +91,14 @@ void require_all_quantized(const quant::PreparedGraph& prepared) {
   for (size_t i = 0; i < g.nodes().size(); ++i) {
     const auto& node = g.nodes()[i];
     if (node.kind == graph::NodeKind::call && !prepared.placement().quantized[i])
-      fail(ErrorCode::unsupported, fmt::format("--strict: {} ({}) stays float: {}", quant::node_name(g, node), node.op,
-                                               prepared.placement().reason[i]));
+      fail(ErrorCode::unsupported,
+           fmt::format("--strict: {} ({}) stays float: {}", quant::node_name(g, node), node.op,
+                       prepared.placement().reason[i]));
   }
 }
 
-void calibrate(quant::PreparedGraph& prepared, const Dataset& dataset, const std::string& path, int64_t count) {
+void calibrate(quant::PreparedGraph& prepared, const Dataset& dataset, const std::string& path,
+               int64_t count) {
   Progress bar("calibrating", count);
   int64_t step = batch_size(dataset, 32);
   for (int64_t i = 0; i < count; i += step) {
@@ -100,13 +106,14 @@ void calibrate(quant::PreparedGraph& prepared, const Dataset& dataset, const std
     try {
       prepared.forward(ordered_inputs(prepared.graph(), batch));
     } catch (const Error& e) {  // a NaN, say: where to look for it
-      fail(e.code(), fmt::format("{}, samples {} to {}: {}", path, i, i + batch.size - 1, e.what()));
+      fail(e.code(),
+           fmt::format("{}, samples {} to {}: {}", path, i, i + batch.size - 1, e.what()));
     }
     bar.advance(batch.size);
   }
 }
 
-// -- what quantizing did, measured -----------------------------------------------------------------------
+// -- what quantizing did, measured ----------------------------------------------------------------
 
 struct Comparison {
   int64_t samples = 0;
@@ -114,7 +121,8 @@ struct Comparison {
   Accuracy before, after;
   std::vector<quant::SignalToNoise> noise;  // of each output that is numbers
   std::vector<Latency> latency;             // float, int8: one sample at a time
-  // Of the 8-bit network's time: what operators take that stay float, and what making codes and numbers of one another takes.
+  // Of the 8-bit network's time: what operators take that stay float, and what making codes and
+  // numbers of one another takes.
   double float_share = 0, conversion_share = 0;
   std::vector<std::string> warnings;  // outputs that are garbage
   double sqnr_db() const { return noise.at(0).db(); }
@@ -126,18 +134,23 @@ void measure_shares(const runtime::Program& program, const std::vector<Tensor>& 
   for (size_t i = 0; i < seconds.size(); ++i) {
     const graph::Node& node = program.graph().node(program.steps()[i].node);
     all += seconds[i];
-    if (node.op == "quantize" || node.op == "dequantize" || node.op == "requantize") conversions += seconds[i];
-    else if (!runs_quantized(program.graph(), node)) left += seconds[i];
+    if (node.op == "quantize" || node.op == "dequantize" || node.op == "requantize")
+      conversions += seconds[i];
+    else if (!runs_quantized(program.graph(), node))
+      left += seconds[i];
   }
   if (all > 0) c.float_share = left / all, c.conversion_share = conversions / all;
 }
 
-// Accuracy and difference on up to `count` samples of the dataset, if there is one; latency in any case.
-Comparison compare(const graph::Graph& before, const graph::Graph& after, const Dataset* dataset, int64_t count) {
+// Accuracy and difference on up to `count` samples of the dataset, if there is one; latency in any
+// case.
+Comparison compare(const graph::Graph& before, const graph::Graph& after, const Dataset* dataset,
+                   int64_t count) {
   Comparison c;
   runtime::Program a = runtime::compile(before), b = runtime::compile(after);
   c.noise.resize(before.outputs().size());
-  std::vector<Tensor> x = dataset ? ordered_inputs(before, dataset->get(0, batch_size(*dataset, 1))) : random_inputs(before, 1);
+  std::vector<Tensor> x = dataset ? ordered_inputs(before, dataset->get(0, batch_size(*dataset, 1)))
+                                  : random_inputs(before, 1);
   if (dataset) {
     c.top1 = dataset->has_labels() && before.type(before.outputs()[0]).dim() == 2;
     c.samples = std::min<int64_t>(count, c.top1 ? 512 : 32);
@@ -176,13 +189,16 @@ struct Result {
   }
 };
 
-// Why the 8-bit network is the slower one; "" if neither floats nor conversions take a good part of its time.
+// Why the 8-bit network is the slower one; "" if neither floats nor conversions take a good part of
+// its time.
 std::string why_slower(const Comparison& c) {
   constexpr double kGoodPart = 0.1;
   std::vector<std::string> reasons;
-  if (c.float_share >= kGoodPart) reasons.push_back(fmt::format("operators that stay float take {:.0f}%", 100 * c.float_share));
+  if (c.float_share >= kGoodPart)
+    reasons.push_back(fmt::format("operators that stay float take {:.0f}%", 100 * c.float_share));
   if (c.conversion_share >= kGoodPart)
-    reasons.push_back(fmt::format("making codes of numbers and numbers of codes takes {:.0f}%", 100 * c.conversion_share));
+    reasons.push_back(fmt::format("making codes of numbers and numbers of codes takes {:.0f}%",
+                                  100 * c.conversion_share));
   return reasons.empty() ? "" : fmt::format("{} of the int8 time; ", fmt::join(reasons, " and "));
 }
 
@@ -218,26 +234,32 @@ void print(const Result& r) {
   auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
   for (const std::string& w : r.warnings()) say(fmt::format("octet: warning: {}", w));
   if (r.options.mode == "static")
-    fmt::print("{}: {} of {} operators in 8 bits ({}), calibrated on {} samples\n", r.options.out, quantized, all,
-               bytes(r.file_bytes), r.samples);
+    fmt::print("{}: {} of {} operators in 8 bits ({}), calibrated on {} samples\n", r.options.out,
+               quantized, all, bytes(r.file_bytes), r.samples);
   else
-    fmt::print("{}: {} of {} operators with weights in 8 bits, {} ({})\n", r.options.out, quantized, all,
-               r.options.mode == "dynamic" ? "inputs quantized at each call" : "arithmetic in float", bytes(r.file_bytes));
+    fmt::print(
+        "{}: {} of {} operators with weights in 8 bits, {} ({})\n", r.options.out, quantized, all,
+        r.options.mode == "dynamic" ? "inputs quantized at each call" : "arithmetic in float",
+        bytes(r.file_bytes));
   for (const auto& e : left) fmt::print("  stays float: {} ({}): {}\n", e.node, e.op, e.reason);
   if (int64_t moves = all - quantized - static_cast<int64_t>(left.size()))
     fmt::print("  and {} that only move{} data between these\n", moves, moves == 1 ? "s" : "");
   fmt::print("{:<8} {:>12} {:>12}\n", "", "float", "int8");
   fmt::print("{:<8} {:>12} {:>12}{}\n", "weights", bytes(r.float_bytes), bytes(r.int8_bytes),
-             r.int8_bytes > 0 ? fmt::format("   {:.2f}x smaller", static_cast<double>(r.float_bytes) / static_cast<double>(r.int8_bytes))
-                              : "");
+             r.int8_bytes > 0
+                 ? fmt::format("   {:.2f}x smaller", static_cast<double>(r.float_bytes) /
+                                                         static_cast<double>(r.int8_bytes))
+                 : "");
   double before = c.latency[0].median_ms, after = c.latency[1].median_ms;
-  fmt::print("{:<8} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {})\n", "latency", before, after,
-             std::max(before, after) / std::min(before, after), after <= before ? "faster" : "slower", threads_text());
+  fmt::print("{:<8} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {})\n", "latency", before,
+             after, std::max(before, after) / std::min(before, after),
+             after <= before ? "faster" : "slower", threads_text());
   if (after > 1.05 * before)
-    fmt::print("  slower: {}`octet bench {} --profile` shows every step\n", why_slower(c), r.options.out);
+    fmt::print("  slower: {}`octet bench {} --profile` shows every step\n", why_slower(c),
+               r.options.out);
   if (c.top1)
-    fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} samples\n", "top-1", c.before.top1(), c.after.top1(),
-               c.samples);
+    fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} samples\n", "top-1", c.before.top1(),
+               c.after.top1(), c.samples);
   double sqnr = c.sqnr_db();
   if (c.samples)
     fmt::print("{:<8} {:>12} {:>12}   of the first output, {} samples\n", "SQNR", "",
@@ -245,16 +267,22 @@ void print(const Result& r) {
   fmt::print("peak memory {:.0f} MB\n", peak_rss_mb());
 }
 
-// Only weights are quantized: nothing to calibrate. DATA, if given, is what float and 8 bits are compared on.
-graph::Graph quantize_weights(const Options& o, const graph::Graph& source, quant::ConversionReport& report) {
-  quant::QConfig qconfig = o.qconfig.empty() ? quant::per_channel_dynamic_qconfig() : quant::get_default_qconfig(o.qconfig);
+// Only weights are quantized: nothing to calibrate. DATA, if given, is what float and 8 bits are
+// compared on.
+graph::Graph quantize_weights(const Options& o, const graph::Graph& source,
+                              quant::ConversionReport& report) {
+  quant::QConfig qconfig = o.qconfig.empty() ? quant::per_channel_dynamic_qconfig()
+                                             : quant::get_default_qconfig(o.qconfig);
   qconfig = with_weight_bits(qconfig, o.weight_bits);
   quant::PrepareOptions options{o.skip, ""};
-  graph::Graph result = o.mode == "dynamic" ? quant::quantize_dynamic_fx(source, qconfig, options, &report)
-                                            : quant::quantize_weight_only_fx(source, qconfig.weight, options, &report);
+  graph::Graph result =
+      o.mode == "dynamic"
+          ? quant::quantize_dynamic_fx(source, qconfig, options, &report)
+          : quant::quantize_weight_only_fx(source, qconfig.weight, options, &report);
   if (o.strict)
     for (const auto& e : report.left_float())
-      fail(ErrorCode::unsupported, fmt::format("--strict: {} ({}) stays float: {}", e.node, e.op, e.reason));
+      fail(ErrorCode::unsupported,
+           fmt::format("--strict: {} ({}) stays float: {}", e.node, e.op, e.reason));
   return result;
 }
 
@@ -263,14 +291,18 @@ void run(Options o) {
   bool is_static = o.mode == "static";
   if (is_static && o.calibrate.empty())
     wrong_usage(
-        "--calibrate DATA is required: static quantization chooses scales from sample inputs (an .npz with `images`, "
+        "--calibrate DATA is required: static quantization chooses scales from sample inputs (an "
+        ".npz with `images`, "
         "or a directory of images)");
-  if (!is_static && !o.observer.empty()) wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
+  if (!is_static && !o.observer.empty())
+    wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
   o.run.apply();
   read_config(o);
   check_output(OutputKind::model, o.out, {o.model, o.calibrate, o.config}, o.force);
   if (!is_static && !o.out.ends_with(".octet"))
-    fail(ErrorCode::unsupported, fmt::format("{}: --mode {} writes .octet files only: QDQ ONNX has no form for it", o.out, o.mode));
+    fail(ErrorCode::unsupported,
+         fmt::format("{}: --mode {} writes .octet files only: QDQ ONNX has no form for it", o.out,
+                     o.mode));
   graph::Graph source = load_float_model(o.model), before = source, int8;
   quant::ConversionReport report;
   std::optional<Dataset> dataset;
@@ -315,26 +347,31 @@ void run(Options o) {
 void add_quantize(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App* cmd = app.add_subcommand("quantize", "make an 8-bit network from a trained one");
-  cmd->add_option("MODEL", o->model, "the trained network: .onnx or .octet")->type_name("")->required();
+  cmd->add_option("MODEL", o->model, "the trained network: .onnx or .octet")
+      ->type_name("")
+      ->required();
   cmd->add_option("-o,--output", o->out, "the 8-bit network: .octet, or .onnx (QDQ)")
       ->type_name("OUT")
       ->required()
       ->check(output_model());
-  cmd->add_option("--calibrate", o->calibrate, "sample inputs: an .npz or a directory of images")->type_name("DATA");
+  cmd->add_option("--calibrate", o->calibrate, "sample inputs: an .npz or a directory of images")
+      ->type_name("DATA");
   cmd->add_option("--mode", o->mode, "static (default), dynamic, weight-only")
       ->type_name("MODE")
       ->check(CLI::IsMember({"static", "dynamic", "weight-only"}).description(""));
   cmd->add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...")
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { quant::get_default_qconfig(name); }));
-  cmd->add_option("--observer", o->observer, "of activations: histogram (default), minmax, mse, ...")
+  cmd->add_option("--observer", o->observer,
+                  "of activations: histogram (default), minmax, mse, ...")
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { activation_observer(name); }));
   add_weight_bits(*cmd, o->weight_bits);
   cmd->add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
       ->type_name("PATTERN")
       ->allow_extra_args(false);
-  cmd->add_option("--config", o->config, "JSON with any of qconfig, observer, skip, strict")->type_name("FILE.json");
+  cmd->add_option("--config", o->config, "JSON with any of qconfig, observer, skip, strict")
+      ->type_name("FILE.json");
   cmd->add_flag("--strict", o->strict, "fail if any operator stays float");
   cmd->add_flag("--json", o->json, "print one JSON object");
   add_force(*cmd, o->force);

@@ -10,8 +10,8 @@
 namespace octet::cli {
 namespace {
 
-// Whether an array of dtype `from` may stand for an input of dtype `to`: as in DATA, integers become wider ones, and
-// everything becomes float.
+// Whether an array of dtype `from` may stand for an input of dtype `to`: as in DATA, integers
+// become wider ones, and everything becomes float.
 bool converts(DType from, DType to) {
   if (from == to || is_quantized(to) || to == DType::bool_) return false;
   bool integers = !is_floating(from) && from != DType::bool_;
@@ -38,7 +38,9 @@ void add_run(CLI::App& app) {
         if (size_t equals = item.find('='); equals == std::string::npos || equals == 0)
           fail(ErrorCode::invalid_argument, fmt::format("expected NAME=FILE.npy, got '{}'", item));
       }));
-  cmd->add_option("--output", o->output, "where the results go, each under its name")->type_name("OUT.npz")->required();
+  cmd->add_option("--output", o->output, "where the results go, each under its name")
+      ->type_name("OUT.npz")
+      ->required();
   add_force(*cmd, o->force);
   o->run.add_to(*cmd);
   cmd->footer("Example: octet run net.octet --input images=x.npy --output y.npz");
@@ -62,7 +64,8 @@ void add_run(CLI::App& app) {
     std::map<std::string, Tensor> outputs = program.run(inputs);
     for (const auto& [name, value] : outputs) fmt::print("{}: {}\n", name, to_string(value.type()));
     for (auto& [name, value] : outputs)
-      if (value.is_quantized()) value = value.int_repr();  // uint8 or int8, as the model declares it
+      // uint8 or int8, as the model declares it
+      if (value.is_quantized()) value = value.int_repr();
     write_npz(o->output, outputs);
   });
 }

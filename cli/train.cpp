@@ -19,9 +19,12 @@ namespace {
 void initialise(graph::GraphModule& module, int64_t seed) {
   manual_seed(static_cast<uint64_t>(seed));
   auto set = [&](const std::string& name, Tensor& t) {
-    bool spread = name.ends_with("running_var"), scale = t.dim() == 1 && name.find("weight") != std::string::npos;
-    if (t.dim() >= 2) t.copy_from(nn::init::kaiming_normal(t.shape(), t.numel() / t.size(0)));
-    else t.copy_from(Tensor::full(t.shape(), spread || scale ? 1 : 0));
+    bool spread = name.ends_with("running_var"),
+         scale = t.dim() == 1 && name.find("weight") != std::string::npos;
+    if (t.dim() >= 2)
+      t.copy_from(nn::init::kaiming_normal(t.shape(), t.numel() / t.size(0)));
+    else
+      t.copy_from(Tensor::full(t.shape(), spread || scale ? 1 : 0));
   };
   for (auto& [name, t] : module.named_parameters()) set(name, *t);
   for (auto& [name, t] : module.named_buffers()) set(name, *t);
@@ -40,8 +43,10 @@ void run(const TrainOptions& o, bool from_scratch) {
   o.check_outputs();
   graph::Graph source = load_for_training(o.model);
   if (count_nodes(source).quantized)
-    fail(ErrorCode::invalid_argument, fmt::format("{}: is quantized; `octet train` trains float networks, `octet qat` makes "
-                                                  "8-bit ones of them", o.model));
+    fail(ErrorCode::invalid_argument,
+         fmt::format("{}: is quantized; `octet train` trains float networks, `octet qat` makes "
+                     "8-bit ones of them",
+                     o.model));
   TrainingData data(o, source, true);
   auto module = nn::make<graph::GraphModule>(graph::without_final_softmax(source));
   if (from_scratch && !o.resume) initialise(*module, o.seed);
@@ -49,16 +54,27 @@ void run(const TrainOptions& o, bool from_scratch) {
   Score before = judge(module->with_values(source));
   TrainResult r = train(
       o, *module, data, before,
-      [&](const TrainingData::Sample& s) { return functional::cross_entropy(module->forward(s.inputs).at(0), s.labels); },
-      [&] { return graph::fuse_activations(graph::fold_batch_norm(module->with_values(source))); }, judge);
+      [&](const TrainingData::Sample& s) {
+        return functional::cross_entropy(module->forward(s.inputs).at(0), s.labels);
+      },
+      [&] { return graph::fuse_activations(graph::fold_batch_norm(module->with_values(source))); },
+      judge);
   if (o.json) {
-    print_json({{"output", o.out}, {"before", r.before.value}, {"top1", r.best.value}, {"best_epoch", r.best_epoch},
-                {"epochs", r.epochs}, {"samples", data.size()}, {"validation_samples", data.validation_size()},
-                {"seconds", r.seconds}, {"peak_rss_mb", peak_rss_mb()}});
+    print_json({{"output", o.out},
+                {"before", r.before.value},
+                {"top1", r.best.value},
+                {"best_epoch", r.best_epoch},
+                {"epochs", r.epochs},
+                {"samples", data.size()},
+                {"validation_samples", data.validation_size()},
+                {"seconds", r.seconds},
+                {"peak_rss_mb", peak_rss_mb()}});
     return;
   }
-  fmt::print("{}: top-1 {:.4f} of {} validation samples after epoch {} (before: {:.4f}), {:.1f} s, {}\n", o.out, r.best.value,
-             data.validation_size(), r.best_epoch, r.before.value, r.seconds, threads_text());
+  fmt::print(
+      "{}: top-1 {:.4f} of {} validation samples after epoch {} (before: {:.4f}), {:.1f} s, {}\n",
+      o.out, r.best.value, data.validation_size(), r.best_epoch, r.before.value, r.seconds,
+      threads_text());
 }
 
 }  // namespace

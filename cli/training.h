@@ -1,5 +1,6 @@
 #pragma once
-// What `octet train` and `octet qat` share: options, the loop over epochs, and keeping the best result on disk.
+// What `octet train` and `octet qat` share: options, the loop over epochs, and keeping the best
+// result on disk.
 
 #include <functional>
 #include <memory>
@@ -56,7 +57,8 @@ struct Score {
   std::string name;
   double value = 0;
 };
-// Top-1 on the validation samples, or, without labels, minus the mean squared difference to the float graph's results.
+// Top-1 on the validation samples, or, without labels, minus the mean squared difference to the
+// float graph's results.
 Score score(const graph::Graph& graph, const TrainingData& data, const graph::Graph* teacher);
 
 // What one run did.
@@ -66,11 +68,14 @@ struct TrainResult {
   double seconds = 0;
 };
 
-// Trains `module` for the options' epochs. `loss` gives the loss of one batch; `to_graph` the graph to be judged and saved
-// after an epoch. The best graph so far is always at options.out; OUT.train holds what --resume needs.
-TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData& data, const Score& before,
-                  const std::function<Tensor(const TrainingData::Sample&)>& loss,
-                  const std::function<graph::Graph()>& to_graph, const std::function<Score(const graph::Graph&)>& judge,
-                  const std::function<void(int64_t epoch)>& start_epoch = [](int64_t) {});
+// Trains `module` for the options' epochs. `loss` gives the loss of one batch; `to_graph` the graph
+// to be judged and saved after an epoch. The best graph so far is always at options.out; OUT.train
+// holds what --resume needs.
+TrainResult train(
+    const TrainOptions& options, nn::Module& module, TrainingData& data, const Score& before,
+    const std::function<Tensor(const TrainingData::Sample&)>& loss,
+    const std::function<graph::Graph()>& to_graph,
+    const std::function<Score(const graph::Graph&)>& judge,
+    const std::function<void(int64_t epoch)>& start_epoch = [](int64_t) {});
 
 }  // namespace octet::cli

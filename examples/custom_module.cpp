@@ -1,4 +1,5 @@
-// A module that its author quantizes: the custom module example of PyTorch's documents, in eager mode.
+// A module that its author quantizes: the custom module example of PyTorch's documents, in eager
+// mode.
 #include <octet/octet.h>
 
 #include <iostream>
@@ -13,7 +14,8 @@ struct CustomModule : nn::Module {
 
 // The observed one, provided by the user. prepare() adds an observer of its result.
 struct ObservedCustomModule : nn::Module {
-  explicit ObservedCustomModule(nn::ModulePtr float_linear) : linear(slot("linear", std::move(float_linear))) {}
+  explicit ObservedCustomModule(nn::ModulePtr float_linear)
+      : linear(slot("linear", std::move(float_linear))) {}
   Tensor forward(Tensor x) override { return linear(x); }
 
   static std::shared_ptr<ObservedCustomModule> from_float(CustomModule& float_module) {
@@ -26,12 +28,16 @@ struct ObservedCustomModule : nn::Module {
 
 // The quantized one, provided by the user.
 struct StaticQuantCustomModule : nn::Module {
-  explicit StaticQuantCustomModule(nn::ModulePtr quantized_linear) : linear(slot("linear", std::move(quantized_linear))) {}
+  explicit StaticQuantCustomModule(nn::ModulePtr quantized_linear)
+      : linear(slot("linear", std::move(quantized_linear))) {}
   Tensor forward(Tensor x) override { return linear(x); }
 
-  static std::shared_ptr<StaticQuantCustomModule> from_observed(ObservedCustomModule& observed_module) {
-    observed_module.linear->add_child("activation_post_process", observed_module.submodule("activation_post_process"));
-    return nn::make<StaticQuantCustomModule>(nn::quantized::Linear::from_float(*observed_module.linear));
+  static std::shared_ptr<StaticQuantCustomModule> from_observed(
+      ObservedCustomModule& observed_module) {
+    observed_module.linear->add_child("activation_post_process",
+                                      observed_module.submodule("activation_post_process"));
+    return nn::make<StaticQuantCustomModule>(
+        nn::quantized::Linear::from_float(*observed_module.linear));
   }
   nn::Slot linear;
 };
@@ -43,7 +49,8 @@ int main() {
 
   quant::EagerOptions options;
   options.custom.float_to_observed_custom_module_class<CustomModule, ObservedCustomModule>();
-  options.custom.observed_to_quantized_custom_module_class<ObservedCustomModule, StaticQuantCustomModule>();
+  options.custom
+      .observed_to_quantized_custom_module_class<ObservedCustomModule, StaticQuantCustomModule>();
 
   m->qconfig = quant::default_qconfig();
   auto mp = quant::prepare(m, options);

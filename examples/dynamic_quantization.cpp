@@ -13,9 +13,10 @@ struct M : nn::Module {
 int main() {
   auto model_fp32 = nn::make<M>();
 
-  auto model_int8 = quant::quantize_dynamic(model_fp32,                // the original model
+  auto model_int8 = quant::quantize_dynamic(model_fp32,                  // the original model
                                             quant::types<nn::Linear>(),  // the layers to quantize
-                                            DType::qint8);               // the dtype of their weights
+                                            // the dtype of their weights
+                                            DType::qint8);
 
   Tensor input_fp32 = Tensor::randn({4, 4, 4, 4}, 0);
   Tensor res = model_int8->forward(input_fp32);

@@ -23,14 +23,16 @@ Tensor alternating(int64_t n, float factor, const Shape& shape) {
 // Signal to noise in decibels.
 double quality(const Tensor& expected, const Tensor& got) {
   Tensor error = expected - got;
-  const double signal = functional::mean(expected * expected).item(), noise = functional::mean(error * error).item();
+  const double signal = functional::mean(expected * expected).item(),
+               noise = functional::mean(error * error).item();
   return 10 * std::log10(signal / noise);
 }
 
 int main() {
   autograd::NoGrad no_grad;
   // One scale for each tensor, weights included.
-  const quant::QConfigMapping mapping(quant::QConfig{quant::ObserverFactory("MinMaxObserver"), quant::default_weight_observer()});
+  const quant::QConfigMapping mapping(
+      quant::QConfig{quant::ObserverFactory("MinMaxObserver"), quant::default_weight_observer()});
   auto quantize = [&](const nn::ModulePtr& model, const Tensor& x) {
     auto prepared = quant::prepare_fx(model, mapping, {x});
     prepared->forward(x);
@@ -52,7 +54,8 @@ int main() {
     Tensor x = Tensor::randn({64, 16}, 1), expected = model->forward(x);
 
     auto equal = quant::equalize(model, {{"fc1", "fc2"}});
-    show("cross-layer", quality(expected, quantize(model, x)->forward(x)), quality(expected, (*quantize(equal, x))(x)));
+    show("cross-layer", quality(expected, quantize(model, x)->forward(x)),
+         quality(expected, (*quantize(equal, x))(x)));
   }
 
   // Now the input has channels of unlike range: no layer before it can be changed.
@@ -70,15 +73,18 @@ int main() {
                                        std::make_shared<quant::OutlierDetector>()});
   auto watched = report.prepare_detailed_calibration();
   watched->forward(x);
-  for (const auto& [detector, result] : report.generate_model_report(true)) std::cout << result.text;
+  for (const auto& [detector, result] : report.generate_model_report(true))
+    std::cout << result.text;
   std::cout << report.to_table("comp_stat");
   quant::QConfigMapping which = report.generate_equalization_mapping();
-  good = good && which.module_name_qconfigs().size() == 1 && which.module_name_qconfigs()[0].name == "fc1";
+  good = good && which.module_name_qconfigs().size() == 1 &&
+         which.module_name_qconfigs()[0].name == "fc1";
 
   // Input-weight equalization of the layers that it names.
   auto equalizing = quant::prepare_equalization_fx(prepared, which);
   equalizing->forward(x);
   auto int8 = quant::convert_fx(quant::convert_equalization_fx(equalizing));
-  show("input-weight", quality(expected, quantize(model, x)->forward(x)), quality(expected, int8->forward(x)));
+  show("input-weight", quality(expected, quantize(model, x)->forward(x)),
+       quality(expected, int8->forward(x)));
   return good ? 0 : 1;
 }

@@ -1,5 +1,5 @@
-// Graph mode: the example of PyTorch's documents, with its three types of quantization, training, and fusion. The model is as its
-// author wrote it: no stubs, functionals and operators anywhere.
+// Graph mode: the example of PyTorch's documents, with its three types of quantization, training,
+// and fusion. The model is as its author wrote it: no stubs, functionals and operators anywhere.
 #include <octet/octet.h>
 
 #include <iostream>
@@ -20,7 +20,8 @@ struct UserModel : nn::Module {
 
 // The mean error of a quantized model's results, in parts of their mean size.
 double error(const Tensor& got, const Tensor& want) {
-  return functional::mean(functional::abs(got - want)).item() / functional::mean(functional::abs(want)).item();
+  return functional::mean(functional::abs(got - want)).item() /
+         functional::mean(functional::abs(want)).item();
 }
 
 int main() {
@@ -30,7 +31,8 @@ int main() {
   bool good = true;
   auto show = [&](const char* what, const graph::GraphModule& quantized, const Tensor& expected) {
     double e = error(const_cast<graph::GraphModule&>(quantized)(example), expected);
-    std::cout << "-- " << what << ": mean error " << e << "\n" << print(quantized.graph(), {.constants = false});
+    std::cout << "-- " << what << ": mean error " << e << "\n"
+              << print(quantized.graph(), {.constants = false});
     good = good && e < 0.1;
   };
 
@@ -41,13 +43,17 @@ int main() {
   auto model_prepared = quant::prepare_fx(model_fp, dynamic_mapping, example_inputs);
   show("dynamic", *quant::convert_fx(model_prepared), expected);
 
-  quant::QConfigMapping weight_only_mapping(quant::QConfig{{}, quant::default_per_channel_weight_observer()});
-  show("weight-only", *quant::convert_fx(quant::prepare_fx(model_fp, weight_only_mapping, example_inputs)), expected);
+  quant::QConfigMapping weight_only_mapping(
+      quant::QConfig{{}, quant::default_per_channel_weight_observer()});
+  show("weight-only",
+       *quant::convert_fx(quant::prepare_fx(model_fp, weight_only_mapping, example_inputs)),
+       expected);
 
   // Post-training static quantization.
   auto mapping = quant::get_default_qconfig_mapping("qnnpack");
   model_prepared = quant::prepare_fx(model_fp, mapping, example_inputs);
-  for (uint64_t i = 0; i < 4; ++i) model_prepared->forward(Tensor::randn({4, 3, 8, 8}, i));  // calibration
+  // calibration
+  for (uint64_t i = 0; i < 4; ++i) model_prepared->forward(Tensor::randn({4, 3, 8, 8}, i));
   auto model_quantized = quant::convert_fx(model_prepared);
   show("static", *model_quantized, expected);
 
@@ -58,7 +64,8 @@ int main() {
   // Quantization-aware training. model_fp stays as it is: these functions work on copies.
   auto model_to_train = nn::make<UserModel>();
   model_to_train->train();
-  auto model_qat = quant::prepare_qat_fx(model_to_train, quant::get_default_qat_qconfig_mapping("qnnpack"), example_inputs);
+  auto model_qat = quant::prepare_qat_fx(
+      model_to_train, quant::get_default_qat_qconfig_mapping("qnnpack"), example_inputs);
   nn::optim::SGD optimizer(model_qat->parameters(), {.lr = 0.01});
   for (uint64_t i = 0; i < 4; ++i) {  // training loop
     optimizer.zero_grad();

@@ -1,6 +1,7 @@
-// A toy compiler's front end: it reads a saved graph and decides for each operator, from the types alone, whether it works on codes.
-// The model is that of the question "Output tensor type is lost after serializing and loading back a quantized model": there the
-// compiler turned quantized pools into float ones, because a loaded graph said Tensor where it had said QUInt8.
+// A toy compiler's front end: it reads a saved graph and decides for each operator, from the types
+// alone, whether it works on codes. The model is that of the question "Output tensor type is lost
+// after serializing and loading back a quantized model": there the compiler turned quantized pools
+// into float ones, because a loaded graph said Tensor where it had said QUInt8.
 #include <octet/octet.h>
 
 #include <cstdlib>
@@ -28,8 +29,11 @@ std::vector<std::string> compile_for_toy(const graph::Graph& g) {
     std::string line = node.op;
     if (result.is_quantized()) {
       const TensorType& operand = g.type(node.inputs[0]);
-      if (operand.is_quantized()) line += ".i8 in(" + std::to_string(operand.quantizer->scale()) + ", " + std::to_string(operand.quantizer->zero_point()) + ")";
-      line += " out(" + std::to_string(result.quantizer->scale()) + ", " + std::to_string(result.quantizer->zero_point()) + ")";
+      if (operand.is_quantized())
+        line += ".i8 in(" + std::to_string(operand.quantizer->scale()) + ", " +
+                std::to_string(operand.quantizer->zero_point()) + ")";
+      line += " out(" + std::to_string(result.quantizer->scale()) + ", " +
+              std::to_string(result.quantizer->zero_point()) + ")";
     } else {
       line += ".f32";
     }
@@ -52,7 +56,8 @@ int main() {
   graph::Graph before = graph::trace(*int8, {inp.type()}, operators)->graph();
   std::cout << "Before saving:\n" << print(before);
 
-  std::string directory = (std::filesystem::temp_directory_path() / "octet-example-XXXXXX").string();
+  std::string directory =
+      (std::filesystem::temp_directory_path() / "octet-example-XXXXXX").string();
   if (!mkdtemp(directory.data())) return 1;
   std::filesystem::path file = std::filesystem::path(directory) / "trace.octet";
   io::save_octet(before, file);
@@ -62,7 +67,9 @@ int main() {
   for (const std::string& line : program) std::cout << "  " << line << "\n";
   std::filesystem::remove_all(directory);
 
-  bool types_kept = print(after) == print(before) && print(after).find("QUInt8(2, 3, 8, 8)") != std::string::npos;
-  bool told_apart = program.size() == 5 && program[2].starts_with("adaptive_avg_pool2d.i8") && program[4] == "adaptive_avg_pool2d.f32";
+  bool types_kept =
+      print(after) == print(before) && print(after).find("QUInt8(2, 3, 8, 8)") != std::string::npos;
+  bool told_apart = program.size() == 5 && program[2].starts_with("adaptive_avg_pool2d.i8") &&
+                    program[4] == "adaptive_avg_pool2d.f32";
   return types_kept && told_apart ? 0 : 1;
 }

@@ -1,5 +1,6 @@
-// "Do the activations get quantized before computing with quantized weights in a dynamic linear layer, or are the weights
-// dequantized?" The activations are quantized: here the same is done by hand, in integers, and equals the layer exactly.
+// "Do the activations get quantized before computing with quantized weights in a dynamic linear
+// layer, or are the weights dequantized?" The activations are quantized: here the same is done by
+// hand, in integers, and equals the layer exactly.
 #include <octet/octet.h>
 
 #include <algorithm>
@@ -25,7 +26,8 @@ int main() {
   Tensor x = Tensor::randn({3, 10}, 1);
   Tensor y = quantized_model->forward(x);
 
-  // By hand: the input's own range chooses its scale and zero point, and only integers are multiplied.
+  // By hand: the input's own range chooses its scale and zero point, and only integers are
+  // multiplied.
   const auto& fc = quantized_model->fc.as<nn::quantized::dynamic::Linear>();
   auto values = x.to_vector<float>();
   auto [low, high] = std::minmax_element(values.begin(), values.end());

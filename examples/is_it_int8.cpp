@@ -1,7 +1,7 @@
-// "After post-training quantization the forward pass still seems to use float32 weights: how does it compute?"
-// It does not: the convolution reads int8 weights and uint8 inputs and accumulates in int32. A manual computation on
-// dequantized values gives nearly the same because both describe the same numbers. Here the integers are recomputed by
-// hand, and the result is the module's, exactly.
+// "After post-training quantization the forward pass still seems to use float32 weights: how does
+// it compute?" It does not: the convolution reads int8 weights and uint8 inputs and accumulates in
+// int32. A manual computation on dequantized values gives nearly the same because both describe the
+// same numbers. Here the integers are recomputed by hand, and the result is the module's, exactly.
 #include <octet/octet.h>
 
 #include <algorithm>
@@ -29,16 +29,19 @@ int main() {
 
   // A hook takes the inputs, weights and outputs of the fused conv + relu.
   Tensor conv_inputs, conv_weights, conv_outputs;
-  model_int8->conv->add_forward_hook("look", [&](nn::Module& m, const std::vector<Tensor>& i, std::vector<Tensor>& o) {
-    conv_inputs = i[0];
-    conv_weights = m.as<nn::quantized::ConvReLU2d>().weight();
-    conv_outputs = o[0];
-  });
+  model_int8->conv->add_forward_hook(
+      "look", [&](nn::Module& m, const std::vector<Tensor>& i, std::vector<Tensor>& o) {
+        conv_inputs = i[0];
+        conv_weights = m.as<nn::quantized::ConvReLU2d>().weight();
+        conv_outputs = o[0];
+      });
   model_int8->forward(input_fp32);
-  std::cout << "input " << to_string(conv_inputs.type()) << "\nweight " << to_string(conv_weights.type()) << "\noutput "
-            << to_string(conv_outputs.type()) << "\n";
+  std::cout << "input " << to_string(conv_inputs.type()) << "\nweight "
+            << to_string(conv_weights.type()) << "\noutput " << to_string(conv_outputs.type())
+            << "\n";
 
-  // By hand, in integers (docs/numerics.md): the kernel is 1x1 with one channel, so each output has one product.
+  // By hand, in integers (docs/numerics.md): the kernel is 1x1 with one channel, so each output has
+  // one product.
   const auto& conv = model_int8->conv.as<nn::quantized::ConvReLU2d>();
   auto x = conv_inputs.int_repr().contiguous().to_vector<uint8_t>();
   auto zero = static_cast<int32_t>(conv_inputs.q_zero_point());
@@ -57,6 +60,7 @@ int main() {
     y = std::clamp(y, z_y, 255);  // the relu: nothing below zero
     differ += y != output[i];
   }
-  std::cout << "manual_output and conv_outputs differ in " << differ << " of " << x.size() << " values\n";
+  std::cout << "manual_output and conv_outputs differ in " << differ << " of " << x.size()
+            << " values\n";
   return differ;
 }

@@ -1,5 +1,6 @@
-// The two errors that users of eager mode meet first, and what mends them: a float tensor that reaches a quantized layer, and
-// a quantized one that reaches a float layer. octet reports both at convert(), naming the place.
+// The two errors that users of eager mode meet first, and what mends them: a float tensor that
+// reaches a quantized layer, and a quantized one that reaches a float layer. octet reports both at
+// convert(), naming the place.
 #include <octet/octet.h>
 
 #include <iostream>
@@ -44,9 +45,10 @@ std::string try_to_convert(bool with_quant, bool with_dequant) {
 int main() {
   std::string no_dequant = try_to_convert(true, false), right = try_to_convert(true, true);
   std::string no_quant = try_to_convert(false, true);
-  std::cout << "without DeQuantStub: " << no_dequant << "\nwithout QuantStub: " << no_quant << "\nwith both: "
-            << (right.empty() ? "converted" : right) << "\n";
-  return no_dequant.find("DeQuantStub") != std::string::npos && no_quant.find("QuantStub") != std::string::npos && right.empty()
+  std::cout << "without DeQuantStub: " << no_dequant << "\nwithout QuantStub: " << no_quant
+            << "\nwith both: " << (right.empty() ? "converted" : right) << "\n";
+  return no_dequant.find("DeQuantStub") != std::string::npos &&
+                 no_quant.find("QuantStub") != std::string::npos && right.empty()
              ? 0
              : 1;
 }

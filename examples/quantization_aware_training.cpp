@@ -1,4 +1,5 @@
-// Quantization-aware training in eager mode: the example of PyTorch's documents, with the training loop it leaves out.
+// Quantization-aware training in eager mode: the example of PyTorch's documents, with the training
+// loop it leaves out.
 #include <octet/octet.h>
 
 #include <iostream>
@@ -53,7 +54,8 @@ int main() {
   model_fp32_prepared->apply(quant::disable_observer);  // the ranges are chosen
   auto model_int8 = quant::convert(model_fp32_prepared);
 
-  // Within the range seen in training: beyond it the fake quantization stops at code 127 (reduce_range), int8 layers at 255.
+  // Within the range seen in training: beyond it the fake quantization stops at code 127
+  // (reduce_range), int8 layers at 255.
   Tensor input_fp32 = Tensor::rand({4, 1, 4, 4}, 1000, -1.5, 1.5);
   Tensor res = model_int8->forward(input_fp32);
   std::cout << nn::to_string(*model_int8) << "\nloss at the end of training: " << loss << "\n";

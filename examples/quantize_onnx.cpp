@@ -1,4 +1,5 @@
-// The README's example: a trained ONNX network in, an 8-bit network out, and how well it still works.
+// The README's example: a trained ONNX network in, an 8-bit network out, and how well it still
+// works.
 #include <cstdio>
 
 #include "octet/octet.h"
@@ -21,6 +22,7 @@ int main() {
   Tensor x = images.slice(0, 0, 1);
   Tensor expected = runtime::compile(network).run({x})[0];
   Tensor got = runtime::compile(io::load_octet("build/glyphs.octet")).run({x})[0];
-  std::printf("%lld of %zu operators in 8 bits\nfloat %s\nint8  %s\n", static_cast<long long>(report.quantized()),
-              report.entries.size(), to_string(expected.slice(1, 0, 4)).c_str(), to_string(got.slice(1, 0, 4)).c_str());
+  std::printf("%lld of %zu operators in 8 bits\nfloat %s\nint8  %s\n",
+              static_cast<long long>(report.quantized()), report.entries.size(),
+              to_string(expected.slice(1, 0, 4)).c_str(), to_string(got.slice(1, 0, 4)).c_str());
 }

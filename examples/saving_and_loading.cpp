@@ -1,5 +1,5 @@
-// Saving and loading quantized models: PyTorch's document does it with a state dict, and says that whole quantized models
-// cannot be saved. Here both work.
+// Saving and loading quantized models: PyTorch's document does it with a state dict, and says that
+// whole quantized models cannot be saved. Here both work.
 #include <octet/octet.h>
 
 #include <cstdlib>
@@ -28,14 +28,16 @@ std::shared_ptr<M> quantized_on(const Tensor& data) {
 }
 
 int main() {
-  std::string directory = (std::filesystem::temp_directory_path() / "octet-example-XXXXXX").string();
+  std::string directory =
+      (std::filesystem::temp_directory_path() / "octet-example-XXXXXX").string();
   if (!mkdtemp(directory.data())) return 1;
   std::filesystem::path at = directory;
   Tensor x = Tensor::rand({5, 5}, 1);
   auto quantized_orig = quantized_on(x);
   Tensor expected = quantized_orig->forward(x);
 
-  // 1. The state dict, into a model that was prepared and converted without calibration: its values are unset until then.
+  // 1. The state dict, into a model that was prepared and converted without calibration: its values
+  // are unset until then.
   save_state_dict(at / "state.safetensors", quantized_orig->state_dict());
   auto m2 = nn::make<M>();
   m2->eval();
@@ -58,7 +60,8 @@ int main() {
   save_model(at / "prepared.octet", *prepared);
   auto later = load_model<M>(at / "prepared.octet");
   for (auto& model : {prepared, later}) model->forward(x * 2);
-  bool calibration_is_back = equal(quant::convert(prepared)->forward(x), quant::convert(later)->forward(x));
+  bool calibration_is_back =
+      equal(quant::convert(prepared)->forward(x), quant::convert(later)->forward(x));
 
   std::cout << nn::to_string(*loaded) << "\n";
   std::filesystem::remove_all(at);

@@ -1,5 +1,5 @@
-// A voice activity detector, loaded from its weights and quantized dynamically: convolutions and the LSTM cell multiply
-// in int8.
+// A voice activity detector, loaded from its weights and quantized dynamically: convolutions and
+// the LSTM cell multiply in int8.
 //   silero_vad [silero_vad_16k.safetensors sound.wav]
 #include <chrono>
 #include <cmath>
@@ -13,7 +13,8 @@ using namespace octet;
 int main(int argc, char** argv) {
   const char* data = std::getenv("OCTET_DATA");
   std::string models = std::string(data ? data : "../shared/data") + "/models/";
-  std::string weights = argc > 1 ? argv[1] : models + "silero_vad_16k.safetensors", wav = argc > 2 ? argv[2] : models + "silero_test.wav";
+  std::string weights = argc > 1 ? argv[1] : models + "silero_vad_16k.safetensors",
+              wav = argc > 2 ? argv[2] : models + "silero_test.wav";
   if (!std::filesystem::exists(weights) || !std::filesystem::exists(wav)) {
     std::cout << "usage: silero_vad silero_vad_16k.safetensors sound.wav (16-bit mono, 16 kHz)\n";
     return argc > 1;
@@ -44,9 +45,12 @@ int main(int argc, char** argv) {
     }
     double pieces = static_cast<double>(got.size());
     std::cout << nn::to_string(*quantized) << "\n"
-              << got.size() << " pieces of 32 ms, " << speech << " of them speech; int8 agrees on " << same << "\n"
-              << "probabilities differ by " << sum / pieces << " on average, " << most << " at most\n"
-              << "float " << 1e3 * float_seconds / pieces << " ms, int8 " << 1e3 * int8_seconds / pieces << " ms for each piece\n";
+              << got.size() << " pieces of 32 ms, " << speech << " of them speech; int8 agrees on "
+              << same << "\n"
+              << "probabilities differ by " << sum / pieces << " on average, " << most
+              << " at most\n"
+              << "float " << 1e3 * float_seconds / pieces << " ms, int8 "
+              << 1e3 * int8_seconds / pieces << " ms for each piece\n";
     return sum / pieces <= 0.02 ? 0 : 1;
   } catch (const Error& e) {
     std::cerr << "silero_vad: " << e.what() << "\n";

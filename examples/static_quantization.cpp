@@ -1,4 +1,5 @@
-// Post-training static quantization in eager mode: the example of PyTorch's documents, line by line.
+// Post-training static quantization in eager mode: the example of PyTorch's documents, line by
+// line.
 #include <octet/octet.h>
 
 #include <iostream>
@@ -25,7 +26,8 @@ int main() {
   auto model_fp32 = nn::make<M>();
   model_fp32->eval();  // static quantization works on a model in eval mode
 
-  // Which observers to attach. "fbgemm" for servers, "qnnpack" for mobile; "native" is octet's own default.
+  // Which observers to attach. "fbgemm" for servers, "qnnpack" for mobile; "native" is octet's own
+  // default.
   model_fp32->qconfig = quant::get_default_qconfig("fbgemm");
 
   // Fuse the activation into the layer before it.
@@ -46,7 +48,9 @@ int main() {
   Tensor expected = model_fp32->forward(input_fp32);
 
   std::cout << nn::to_string(*model_int8) << "\n";
-  // Each value is off by half a step of the input's, the weight's and the result's scale at most; a whole step of each is plenty.
-  double step = model_int8->conv.as<nn::quantized::ConvReLU2d>().scale + model_int8->quant.as<nn::quantized::Quantize>().scale;
+  // Each value is off by half a step of the input's, the weight's and the result's scale at most; a
+  // whole step of each is plenty.
+  double step = model_int8->conv.as<nn::quantized::ConvReLU2d>().scale +
+                model_int8->quant.as<nn::quantized::Quantize>().scale;
   return allclose(res, expected, 0.02, step) ? 0 : 1;
 }

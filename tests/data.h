@@ -1,5 +1,6 @@
 #pragma once
-// Where the data of the Data* tests is. It is not part of the repository: such a test skips itself without it.
+// Where the data of the Data* tests is. It is not part of the repository: such a test skips itself
+// without it.
 
 #include <gtest/gtest.h>
 
@@ -19,10 +20,12 @@ inline std::filesystem::path cases_dir() { return data_dir() / ".." / "cases"; }
 
 }  // namespace octet::testing
 
-// First line of a test: skips it unless data_dir() has the file (or directory) of that relative name.
-#define OCTET_NEED_DATA(name)                                                                                       \
-  if (!std::filesystem::exists(::octet::testing::data_dir() / (name)))                                              \
-  GTEST_SKIP() << "no " << (::octet::testing::data_dir() / (name)).string() << "; set OCTET_DATA to the directory " \
+// First line of a test: skips it unless data_dir() has the file (or directory) of that relative
+// name.
+#define OCTET_NEED_DATA(name)                                               \
+  if (!std::filesystem::exists(::octet::testing::data_dir() / (name)))      \
+  GTEST_SKIP() << "no " << (::octet::testing::data_dir() / (name)).string() \
+               << "; set OCTET_DATA to the directory "                      \
                << "that has it"
 
 // The same for a file of cases_dir().

@@ -34,14 +34,21 @@ inline std::vector<SmallModel> small_models(uint64_t seed = 1) {
   auto images = [](int64_t n, uint64_t s) { return Tensor::randn({n, 3, 32, 32}, s); };
   auto words = [](int64_t n, uint64_t s) { return token_ids(n, kSteps, kWords, s); };
   return {
-      {"ResNet18", nn::make<models::ResNet18>(models::ResNet18Options{.num_classes = 10, .width = 8}), images},
+      {"ResNet18",
+       nn::make<models::ResNet18>(models::ResNet18Options{.num_classes = 10, .width = 8}), images},
       {"MobileNetV2",
-       nn::make<models::MobileNetV2>(models::MobileNetV2Options{
-           .num_classes = 10, .stages = {{1, 8, 1, 1}, {3, 16, 2, 2}, {3, 16, 1, 1}}, .dropout = 0.1}),
+       nn::make<models::MobileNetV2>(
+           models::MobileNetV2Options{.num_classes = 10,
+                                      .stages = {{1, 8, 1, 1}, {3, 16, 2, 2}, {3, 16, 1, 1}},
+                                      .dropout = 0.1}),
        images},
       {"Bert",
-       nn::make<models::Bert>(models::BertOptions{
-           .vocabulary = kWords, .hidden = 32, .layers = 2, .heads = 4, .intermediate = 64, .max_positions = 64}),
+       nn::make<models::Bert>(models::BertOptions{.vocabulary = kWords,
+                                                  .hidden = 32,
+                                                  .layers = 2,
+                                                  .heads = 4,
+                                                  .intermediate = 64,
+                                                  .max_positions = 64}),
        words},
       {"BiLSTM",
        nn::make<models::BiLSTM>(models::BiLSTMOptions{

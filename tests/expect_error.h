@@ -17,8 +17,10 @@ void expect_error(ErrorCode code, const std::vector<std::string>& parts, Fn&& fn
   } catch (const Error& e) {
     EXPECT_EQ(to_string(e.code()), std::string(to_string(code))) << e.what();
     for (const std::string& part : parts)
-      EXPECT_NE(std::string(e.what()).find(part), std::string::npos) << "'" << part << "' is not in: " << e.what();
-    EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos) << "more than one line: " << e.what();
+      EXPECT_NE(std::string(e.what()).find(part), std::string::npos)
+          << "'" << part << "' is not in: " << e.what();
+    EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos)
+        << "more than one line: " << e.what();
     return;
   } catch (const std::exception& e) {
     ADD_FAILURE() << "expected an octet::Error, got: " << e.what();

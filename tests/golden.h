@@ -1,5 +1,6 @@
 #pragma once
-// Reading the golden files of tests/golden, and the inputs that scripts/oracle makes on its side (observers.py, dynamic.py).
+// Reading the golden files of tests/golden, and the inputs that scripts/oracle makes on its side
+// (observers.py, dynamic.py).
 
 #include <gtest/gtest.h>
 
@@ -24,12 +25,14 @@ inline nlohmann::json load_golden(const std::string& name) {
 inline std::vector<float> from_bits(const std::string& text) {
   std::vector<float> result;
   for (size_t i = 0; i + 8 <= text.size(); i += 8)
-    result.push_back(std::bit_cast<float>(static_cast<uint32_t>(std::stoul(text.substr(i, 8), nullptr, 16))));
+    result.push_back(
+        std::bit_cast<float>(static_cast<uint32_t>(std::stoul(text.substr(i, 8), nullptr, 16))));
   return result;
 }
 
 // values() of scripts/oracle/observers.py.
-inline std::vector<float> golden_values(const std::string& kind, uint64_t seed, int64_t n, double scale, double offset) {
+inline std::vector<float> golden_values(const std::string& kind, uint64_t seed, int64_t n,
+                                        double scale, double offset) {
   Random random(seed);
   std::vector<float> result(static_cast<size_t>(n));
   for (float& v : result) {

@@ -26,19 +26,23 @@ struct RunResult {
 
 struct RunOptions {
   std::vector<std::pair<std::string, std::string>> env;  // set on top of the test's own environment
-  bool terminal = false;                                 // standard error is a terminal of 80 columns
-  std::string stdout_file;                               // standard output goes to this file instead
-  int kill_after_ms = 0;                                 // SIGKILL after this long; 0: never
+  // standard error is a terminal of 80 columns
+  bool terminal = false;
+  // standard output goes to this file instead
+  std::string stdout_file;
+  int kill_after_ms = 0;  // SIGKILL after this long; 0: never
 };
 
-// args[0] is the program. Standard input is empty. Throws if the program cannot be started, or takes over 2 minutes.
+// args[0] is the program. Standard input is empty. Throws if the program cannot be started, or
+// takes over 2 minutes.
 inline RunResult run_process(const std::vector<std::string>& args, const RunOptions& options = {}) {
   int out[2], err[2];
   winsize size{};
   size.ws_row = 24;
   size.ws_col = 80;
   if (::pipe2(out, O_CLOEXEC) != 0) throw std::runtime_error("pipe");
-  if (options.terminal ? ::openpty(&err[0], &err[1], nullptr, nullptr, &size) : ::pipe2(err, O_CLOEXEC))
+  if (options.terminal ? ::openpty(&err[0], &err[1], nullptr, nullptr, &size)
+                       : ::pipe2(err, O_CLOEXEC))
     throw std::runtime_error("pipe or openpty");
 
   // Everything is made ready before the fork: between it and exec only plain system calls are safe.
@@ -60,8 +64,9 @@ inline RunResult run_process(const std::vector<std::string>& args, const RunOpti
   if (pid < 0) throw std::runtime_error("fork");
   if (pid == 0) {
     int in = ::open("/dev/null", O_RDONLY);
-    int stdout_fd =
-        options.stdout_file.empty() ? out[1] : ::open(options.stdout_file.c_str(), O_WRONLY | O_CREAT, 0666);
+    int stdout_fd = options.stdout_file.empty()
+                        ? out[1]
+                        : ::open(options.stdout_file.c_str(), O_WRONLY | O_CREAT, 0666);
     ::dup2(in, 0);
     ::dup2(stdout_fd, 1);
     ::dup2(err[1], 2);
@@ -75,7 +80,9 @@ inline RunResult run_process(const std::vector<std::string>& args, const RunOpti
   auto start = std::chrono::steady_clock::now();
   bool open[2] = {true, true}, killed = false, late = false;
   while (open[0] || open[1]) {
-    auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start).count();
+    auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(
+                  std::chrono::steady_clock::now() - start)
+                  .count();
     late = ms > 120000;
     if (!killed && (late || (options.kill_after_ms && ms >= options.kill_after_ms))) {
       ::kill(pid, SIGKILL);
@@ -110,10 +117,12 @@ inline std::string octet_binary() {
   return path ? path : "";
 }
 
-// octet ARGS..., on one thread unless the environment given says otherwise: quick also where cores are shared.
+// octet ARGS..., on one thread unless the environment given says otherwise: quick also where cores
+// are shared.
 inline RunResult run_octet(std::vector<std::string> args, RunOptions options = {}) {
   args.insert(args.begin(), octet_binary());
-  for (auto [key, value] : {std::pair{"OCTET_NUM_THREADS", "1"}, {"TERM", "xterm"}, {"NO_COLOR", ""}}) {
+  for (auto [key, value] :
+       {std::pair{"OCTET_NUM_THREADS", "1"}, {"TERM", "xterm"}, {"NO_COLOR", ""}}) {
     bool given = false;
     for (const auto& e : options.env) given |= e.first == key;
     if (!given) options.env.emplace_back(key, value);
@@ -124,6 +133,7 @@ inline RunResult run_octet(std::vector<std::string> args, RunOptions options = {
 }  // namespace octet::testing
 
 // First line of a test that runs the octet program.
-#define OCTET_NEED_PROGRAM()                                                                                           \
-  if (::octet::testing::octet_binary().empty()) GTEST_SKIP() << "no program: build octet-cli and set OCTET_BINARY to " \
-                                                                "it"
+#define OCTET_NEED_PROGRAM()                                             \
+  if (::octet::testing::octet_binary().empty())                          \
+  GTEST_SKIP() << "no program: build octet-cli and set OCTET_BINARY to " \
+                  "it"

@@ -1,6 +1,6 @@
 #pragma once
-// The BERT encoder (Devlin et al. 2018), attention written out. The parameters have the names of Hugging Face's
-// BertModel (without its pooling layer), so its state dicts load.
+// The BERT encoder (Devlin et al. 2018), attention written out. The parameters have the names of
+// Hugging Face's BertModel (without its pooling layer), so its state dicts load.
 
 #include <cmath>
 #include <string>
@@ -26,13 +26,14 @@ struct BertOptions {  // BERT-base
   double eps = 1e-12;  // of the layer norms
 };
 
-// Token ids (N, T), int64 -> (N, T, hidden): the sum of what stands for the token, for the token's type (0, all tokens
-// are of one text) and for its position.
+// Token ids (N, T), int64 -> (N, T, hidden): the sum of what stands for the token, for the token's
+// type (0, all tokens are of one text) and for its position.
 struct BertEmbeddings : nn::Module {
   explicit BertEmbeddings(const BertOptions& o)
       : word_embeddings(slot("word_embeddings", nn::Embedding(o.vocabulary, o.hidden, 0))),
         position_embeddings(slot("position_embeddings", nn::Embedding(o.max_positions, o.hidden))),
-        token_type_embeddings(slot("token_type_embeddings", nn::Embedding(o.token_types, o.hidden))),
+        token_type_embeddings(
+            slot("token_type_embeddings", nn::Embedding(o.token_types, o.hidden))),
         layer_norm(slot("LayerNorm", nn::LayerNorm(o.hidden, o.eps))),
         dropout(slot("dropout", nn::Dropout(o.dropout))) {}
   Tensor forward(Tensor ids) override {
@@ -44,8 +45,8 @@ struct BertEmbeddings : nn::Module {
   nn::Slot word_embeddings, position_embeddings, token_type_embeddings, layer_norm, dropout;
 };
 
-// softmax(q k^T / sqrt(d) + mask) v for each head of size d, the heads behind one another. Inputs: x (N, T, hidden) and
-// optionally the mask. Result: (N, T, hidden).
+// softmax(q k^T / sqrt(d) + mask) v for each head of size d, the heads behind one another. Inputs:
+// x (N, T, hidden) and optionally the mask. Result: (N, T, hidden).
 struct BertSelfAttention : nn::Module {
   explicit BertSelfAttention(const BertOptions& o)
       : heads(o.heads),
@@ -57,9 +58,13 @@ struct BertSelfAttention : nn::Module {
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override {
     const Tensor& x = inputs[0];
     const int64_t steps = x.size(1);
-    auto by_head = [&](const Tensor& t) { return t.reshape({-1, steps, heads, head_size}).permute({0, 2, 1, 3}); };
-    Tensor q = by_head(query(x)), k = by_head(key(x)), v = by_head(value(x));  // (N, heads, T, head_size)
-    Tensor scores = functional::matmul(q, k.transpose(2, 3)) / std::sqrt(static_cast<double>(head_size));
+    auto by_head = [&](const Tensor& t) {
+      return t.reshape({-1, steps, heads, head_size}).permute({0, 2, 1, 3});
+    };
+    // (N, heads, T, head_size)
+    Tensor q = by_head(query(x)), k = by_head(key(x)), v = by_head(value(x));
+    Tensor scores =
+        functional::matmul(q, k.transpose(2, 3)) / std::sqrt(static_cast<double>(head_size));
     if (inputs.size() > 1 && inputs[1].defined()) scores = scores + inputs[1];
     Tensor y = functional::matmul(dropout(functional::softmax(scores, -1)), v);
     return {y.permute({0, 2, 1, 3}).reshape({-1, steps, heads * head_size})};
@@ -68,7 +73,8 @@ struct BertSelfAttention : nn::Module {
   nn::Slot query, key, value, dropout;
 };
 
-// layer_norm(dense(x) + residual): how both halves of a layer end. Inputs: x (N, T, in) and residual (N, T, hidden).
+// layer_norm(dense(x) + residual): how both halves of a layer end. Inputs: x (N, T, in) and
+// residual (N, T, hidden).
 struct BertOutput : nn::Module {
   BertOutput(int64_t in, const BertOptions& o)
       : dense(slot("dense", nn::Linear(in, o.hidden))),
@@ -84,12 +90,15 @@ struct BertOutput : nn::Module {
 struct BertAttention : nn::Module {
   explicit BertAttention(const BertOptions& o)
       : self(slot("self", BertSelfAttention(o))), output(slot("output", BertOutput(o.hidden, o))) {}
-  std::vector<Tensor> forward(std::vector<Tensor> inputs) override { return {output(self(inputs)[0], inputs[0])}; }
+  std::vector<Tensor> forward(std::vector<Tensor> inputs) override {
+    return {output(self(inputs)[0], inputs[0])};
+  }
   nn::Slot self, output;
 };
 
 struct BertIntermediate : nn::Module {
-  explicit BertIntermediate(const BertOptions& o) : dense(slot("dense", nn::Linear(o.hidden, o.intermediate))) {}
+  explicit BertIntermediate(const BertOptions& o)
+      : dense(slot("dense", nn::Linear(o.hidden, o.intermediate))) {}
   Tensor forward(Tensor x) override { return functional::gelu(dense(x)); }
   nn::Slot dense;
 };
@@ -123,12 +132,14 @@ struct BertEncoder : nn::Module {
   }
 };
 
-// Inputs: token ids (N, T), int64, T at most max_positions; optionally an attention mask, float32, that is added to the
-// scores and so broadcast to (N, heads, T, T): (N, 1, 1, T) with 0 for tokens that count and -10000 for padding.
-// Result: (N, T, hidden), what the last layer gives. Error if heads does not divide hidden.
+// Inputs: token ids (N, T), int64, T at most max_positions; optionally an attention mask, float32,
+// that is added to the scores and so broadcast to (N, heads, T, T): (N, 1, 1, T) with 0 for tokens
+// that count and -10000 for padding. Result: (N, T, hidden), what the last layer gives. Error if
+// heads does not divide hidden.
 struct Bert : nn::Module {
   explicit Bert(const BertOptions& o = {})
-      : embeddings(slot("embeddings", BertEmbeddings(checked(o)))), encoder(slot("encoder", BertEncoder(o))) {}
+      : embeddings(slot("embeddings", BertEmbeddings(checked(o)))),
+        encoder(slot("encoder", BertEncoder(o))) {}
   Tensor forward(Tensor ids) override { return forward(std::vector<Tensor>{ids})[0]; }
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override {
     inputs[0] = embeddings(inputs[0]);
@@ -140,7 +151,8 @@ struct Bert : nn::Module {
   static const BertOptions& checked(const BertOptions& o) {
     if (o.heads < 1 || o.hidden % o.heads != 0)
       fail(ErrorCode::invalid_argument,
-           "Bert: heads = " + std::to_string(o.heads) + "; expected a divisor of hidden = " + std::to_string(o.hidden));
+           "Bert: heads = " + std::to_string(o.heads) +
+               "; expected a divisor of hidden = " + std::to_string(o.hidden));
     return o;
   }
 };

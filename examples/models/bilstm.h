@@ -31,8 +31,9 @@ struct BiLSTM : nn::Module {
 
   BiLSTMOptions options;
   nn::Slot embedding = slot("embedding", nn::Embedding(options.vocabulary, options.embedding_dim));
-  nn::Slot lstm = slot("lstm", nn::LSTM(options.embedding_dim, options.hidden,
-                                        {.num_layers = options.layers, .batch_first = true, .bidirectional = true}));
+  nn::Slot lstm = slot(
+      "lstm", nn::LSTM(options.embedding_dim, options.hidden,
+                       {.num_layers = options.layers, .batch_first = true, .bidirectional = true}));
   nn::Slot classifier = slot("classifier", nn::Linear(2 * options.hidden, options.num_classes));
 
   Tensor forward(Tensor ids) override {

@@ -1,6 +1,6 @@
 #pragma once
-// MobileNetV2 (Sandler et al. 2018) as torchvision has it: the parameters have torchvision's names, so its state dicts
-// load.
+// MobileNetV2 (Sandler et al. 2018) as torchvision has it: the parameters have torchvision's names,
+// so its state dicts load.
 
 #include <algorithm>
 #include <utility>
@@ -14,17 +14,20 @@ namespace models {
 using namespace octet;  // NOLINT: a header of examples
 
 // "0": a convolution that keeps the size but for its stride; "1": batch norm; "2": ReLU6.
-inline nn::Sequential conv_bn_relu6(int64_t in, int64_t out, int64_t kernel, int64_t stride = 1, int64_t groups = 1) {
+inline nn::Sequential conv_bn_relu6(int64_t in, int64_t out, int64_t kernel, int64_t stride = 1,
+                                    int64_t groups = 1) {
   return nn::Sequential(
-      nn::Conv2d(in, out, kernel, {.stride = stride, .padding = kernel / 2, .groups = groups, .bias = false}),
+      nn::Conv2d(in, out, kernel,
+                 {.stride = stride, .padding = kernel / 2, .groups = groups, .bias = false}),
       nn::BatchNorm2d(out), nn::ReLU6());
 }
 
-// A 1x1 convolution to `expansion` times the channels, a 3x3 one of each channel by itself, and a 1x1 one to `out`
-// channels with no activation behind it; x is added where the size stays.
+// A 1x1 convolution to `expansion` times the channels, a 3x3 one of each channel by itself, and a
+// 1x1 one to `out` channels with no activation behind it; x is added where the size stays.
 struct InvertedResidual : nn::Module {
   InvertedResidual(int64_t in, int64_t out, int64_t stride, int64_t expansion)
-      : adds_input(stride == 1 && in == out), conv(slot("conv", layers(in, out, stride, expansion))) {}
+      : adds_input(stride == 1 && in == out),
+        conv(slot("conv", layers(in, out, stride, expansion))) {}
   Tensor forward(Tensor x) override { return adds_input ? x + conv(x) : conv(x); }
   bool adds_input;
   nn::Slot conv;
@@ -41,7 +44,8 @@ struct InvertedResidual : nn::Module {
   }
 };
 
-// Blocks of one size: `repeats` InvertedResiduals to `channels` channels, the first of which has the stride.
+// Blocks of one size: `repeats` InvertedResiduals to `channels` channels, the first of which has
+// the stride.
 struct InvertedResidualStage {
   int64_t expansion, channels, repeats, stride;
 };
@@ -49,8 +53,9 @@ struct InvertedResidualStage {
 struct MobileNetV2Options {
   int64_t num_classes = 1000;
   double width_mult = 1;  // all channels are multiplied by it and rounded to multiples of 8
-  std::vector<InvertedResidualStage> stages = {{1, 16, 1, 1}, {6, 24, 2, 2},  {6, 32, 3, 2}, {6, 64, 4, 2},
-                                               {6, 96, 3, 1}, {6, 160, 3, 2}, {6, 320, 1, 1}};
+  std::vector<InvertedResidualStage> stages = {{1, 16, 1, 1}, {6, 24, 2, 2}, {6, 32, 3, 2},
+                                               {6, 64, 4, 2}, {6, 96, 3, 1}, {6, 160, 3, 2},
+                                               {6, 320, 1, 1}};
   double dropout = 0.2;  // before the classifier
 };
 
@@ -60,8 +65,9 @@ struct MobileNetV2 : nn::Module {
 
   MobileNetV2Options options;
   nn::Slot features = slot("features", blocks(options));
-  nn::Slot classifier = slot("classifier", nn::Sequential(nn::Dropout(options.dropout),
-                                                          nn::Linear(last_channels(options), options.num_classes)));
+  nn::Slot classifier =
+      slot("classifier", nn::Sequential(nn::Dropout(options.dropout),
+                                        nn::Linear(last_channels(options), options.num_classes)));
 
   Tensor forward(Tensor x) override {
     x = functional::adaptive_avg_pool2d(features(x), 1);
@@ -74,7 +80,9 @@ struct MobileNetV2 : nn::Module {
     int64_t r = std::max<int64_t>(8, static_cast<int64_t>(channels + 4) / 8 * 8);
     return static_cast<double>(r) < 0.9 * channels ? r + 8 : r;
   }
-  static int64_t last_channels(const MobileNetV2Options& o) { return rounded(1280 * std::max(1.0, o.width_mult)); }
+  static int64_t last_channels(const MobileNetV2Options& o) {
+    return rounded(1280 * std::max(1.0, o.width_mult));
+  }
   static nn::Sequential blocks(const MobileNetV2Options& o) {
     int64_t channels = rounded(32 * o.width_mult);
     nn::Sequential s;

@@ -1,10 +1,11 @@
 #pragma once
-// ResNet-8 for 32x32 pictures, as MLPerf Tiny has it: a convolution to 16 channels, three residual blocks of 16, 32 and 64
-// channels, the last two with stride 2, global average pooling, and a linear layer to 10 classes.
+// ResNet-8 for 32x32 pictures, as MLPerf Tiny has it: a convolution to 16 channels, three residual
+// blocks of 16, 32 and 64 channels, the last two with stride 2, global average pooling, and a
+// linear layer to 10 classes.
 
+#include "octet/nn/activation.h"
 #include "octet/nn/containers.h"
 #include "octet/nn/conv.h"
-#include "octet/nn/activation.h"
 #include "octet/nn/linear.h"
 #include "octet/nn/norm.h"
 #include "octet/ops/functional.h"
@@ -13,7 +14,8 @@ namespace models {
 
 using namespace octet;  // NOLINT: a header of examples
 
-// relu(x' + bn(conv(relu(bn(conv(x)))))), where x' is x or, if the size changes, a 1x1 convolution of it.
+// relu(x' + bn(conv(relu(bn(conv(x)))))), where x' is x or, if the size changes, a 1x1 convolution
+// of it.
 struct BasicBlock : nn::Module {
   BasicBlock(int64_t in, int64_t out, int64_t stride)
       : conv1(slot("conv1", nn::Conv2d(in, out, 3, {.stride = stride, .padding = 1}))),
@@ -21,10 +23,14 @@ struct BasicBlock : nn::Module {
         relu1(slot("relu1", nn::ReLU())),
         conv2(slot("conv2", nn::Conv2d(out, out, 3, {.padding = 1}))),
         bn2(slot("bn2", nn::BatchNorm2d(out))),
-        shortcut(slot("shortcut", stride == 1 ? nn::ModulePtr(nn::make<nn::Identity>())
-                                              : nn::make<nn::Conv2d>(in, out, 1, nn::ConvOptions<2>{.stride = stride}))),
+        shortcut(slot(
+            "shortcut",
+            stride == 1 ? nn::ModulePtr(nn::make<nn::Identity>())
+                        : nn::make<nn::Conv2d>(in, out, 1, nn::ConvOptions<2>{.stride = stride}))),
         relu2(slot("relu2", nn::ReLU())) {}
-  Tensor forward(Tensor x) override { return relu2(shortcut(x) + bn2(conv2(relu1(bn1(conv1(x)))))); }
+  Tensor forward(Tensor x) override {
+    return relu2(shortcut(x) + bn2(conv2(relu1(bn1(conv1(x))))));
+  }
   nn::Slot conv1, bn1, relu1, conv2, bn2, shortcut, relu2;
 };
 

@@ -1,5 +1,6 @@
 #pragma once
-// Silero VAD (github.com/snakers4/silero-vad, MIT), 16 kHz: the probability that a piece of sound is speech.
+// Silero VAD (github.com/snakers4/silero-vad, MIT), 16 kHz: the probability that a piece of sound
+// is speech.
 
 #include <octet/octet.h>
 
@@ -14,9 +15,11 @@ namespace silero {
 
 using namespace octet;
 
-inline constexpr int64_t kNew = 512, kContext = 64;  // samples per step: new ones, and the last of the step before
+// samples per step: new ones, and the last of the step before
+inline constexpr int64_t kNew = 512, kContext = 64;
 
-// Inputs: sound (1, 576) in -1..1, and the LSTM's states h and c (1, 128). Results: probability (1, 1), h and c.
+// Inputs: sound (1, 576) in -1..1, and the LSTM's states h and c (1, 128). Results: probability (1,
+// 1), h and c.
 struct SileroVad : nn::Module {
   // A short-time Fourier transform as a convolution: 129 cosines and 129 sines of 256 samples.
   nn::Slot stft_conv = slot("stft_conv", nn::Conv1d(1, 258, 256, {.stride = 128, .bias = false}));
@@ -39,13 +42,15 @@ struct SileroVad : nn::Module {
   }
 };
 
-// Convolutions and the LSTM cell multiply in int8. The first convolution stays float: it is a Fourier transform, whose results
-// span many powers of ten, and what 8 bits lose of the sound would drown the soft ones.
+// Convolutions and the LSTM cell multiply in int8. The first convolution stays float: it is a
+// Fourier transform, whose results span many powers of ten, and what 8 bits lose of the sound would
+// drown the soft ones.
 inline std::shared_ptr<SileroVad> quantized(const std::shared_ptr<SileroVad>& model) {
-  return quant::quantize_dynamic(model, quant::QConfigSpec()
-                                            .set_type<nn::Conv1d>(quant::per_channel_dynamic_qconfig())
-                                            .set_type<nn::LSTMCell>(quant::default_dynamic_qconfig())
-                                            .set("stft_conv", std::nullopt));
+  return quant::quantize_dynamic(model,
+                                 quant::QConfigSpec()
+                                     .set_type<nn::Conv1d>(quant::per_channel_dynamic_qconfig())
+                                     .set_type<nn::LSTMCell>(quant::default_dynamic_qconfig())
+                                     .set("stft_conv", std::nullopt));
 }
 
 // The samples of a 16-bit mono .wav file at 16 kHz, in -1..1. Error for others.
@@ -57,14 +62,18 @@ inline std::vector<float> read_wav(const std::string& path) {
     std::memcpy(&value, bytes.data() + at, static_cast<size_t>(size));
     return value;
   };
-  bool wave = bytes.size() > 44 && bytes.compare(0, 4, "RIFF") == 0 && bytes.compare(8, 8, "WAVEfmt ") == 0;
-  if (!wave || number(20, 2) != 1 || number(22, 2) != 1 || number(24, 4) != 16000 || number(34, 2) != 16)
+  bool wave =
+      bytes.size() > 44 && bytes.compare(0, 4, "RIFF") == 0 && bytes.compare(8, 8, "WAVEfmt ") == 0;
+  if (!wave || number(20, 2) != 1 || number(22, 2) != 1 || number(24, 4) != 16000 ||
+      number(34, 2) != 16)
     fail(ErrorCode::corrupt, path + ": expected a 16-bit mono .wav of 16 kHz");
   size_t data = bytes.find("data", 36);
-  if (data == std::string::npos || data + 8 > bytes.size()) fail(ErrorCode::corrupt, path + ": has no sound");
+  if (data == std::string::npos || data + 8 > bytes.size())
+    fail(ErrorCode::corrupt, path + ": has no sound");
   size_t count = std::min<size_t>(number(data + 4, 4), bytes.size() - data - 8) / 2;
   std::vector<float> samples(count);
-  for (size_t i = 0; i < count; ++i) samples[i] = static_cast<float>(static_cast<int16_t>(number(data + 8 + 2 * i, 2))) / 32768.f;
+  for (size_t i = 0; i < count; ++i)
+    samples[i] = static_cast<float>(static_cast<int16_t>(number(data + 8 + 2 * i, 2))) / 32768.f;
   return samples;
 }
 

@@ -13,7 +13,9 @@ namespace quant = octet::quant;
 
 namespace {
 nn::ModulePtr fuse(bool qat, const std::vector<nn::ModulePtr>& parts) {
-  if (qat) octet::fail(octet::ErrorCode::unsupported, "sparse convolutions have no form for quantization-aware training");
+  if (qat)
+    octet::fail(octet::ErrorCode::unsupported,
+                "sparse convolutions have no form for quantization-aware training");
   nn::ModulePtr conv = parts[0];
   size_t next = 1;
   if (auto* bn = dynamic_cast<SparseBatchNorm*>(parts[next].get())) {
@@ -23,34 +25,46 @@ nn::ModulePtr fuse(bool qat, const std::vector<nn::ModulePtr>& parts) {
   if (next == parts.size()) return conv;
   return nn::make<SparseConvReLU>(conv, parts[next]);
 }
-[[maybe_unused]] const bool g_registered = (quant::register_fuser_method("sparse::fuse", fuse), true);
+[[maybe_unused]] const bool g_registered =
+    (quant::register_fuser_method("sparse::fuse", fuse), true);
 }  // namespace
 
 quant::BackendConfig sparse_backend() {
   using Config = quant::BackendPatternConfig;
   std::vector<quant::DTypeConfig> dtypes;
   for (DType activation : {DType::quint8, DType::qint8})
-    dtypes.push_back({.input_dtype = {activation}, .output_dtype = {activation}, .weight_dtype = {DType::qint8}, .bias_dtype = DType::float32});
+    dtypes.push_back({.input_dtype = {activation},
+                      .output_dtype = {activation},
+                      .weight_dtype = {DType::qint8},
+                      .bias_dtype = DType::float32});
 
   quant::BackendConfig backend = quant::get_native_backend_config();
   backend.set_name("sparse");
-  const std::type_info &conv = typeid(SparseConv2d), &bn = typeid(SparseBatchNorm), &relu = typeid(SparseReLU);
-  for (const quant::Pattern& sequence : std::vector<quant::Pattern>{{conv, bn, relu}, {conv, relu}, {conv, bn}})
-    backend.set_backend_pattern_config(Config(sequence).set_dtype_configs(dtypes).set_fuser_method("sparse::fuse"));
-  backend.set_backend_pattern_config(Config(conv)
-                                         .set_dtype_configs(dtypes)
-                                         .set_root_module<SparseConv2d>()
-                                         .set_reference_quantized_module<ReferenceSparseConv>()
-                                         .set_quantized_module<QuantizedSparseConv>(quant::QuantMode::statically));
-  backend.set_backend_pattern_config(Config(typeid(SparseConvReLU))
-                                         .set_dtype_configs(dtypes)
-                                         .set_root_module<SparseConv2d>()
-                                         .set_reference_quantized_module<ReferenceSparseConvReLU>()
-                                         .set_quantized_module<QuantizedSparseConvReLU>(quant::QuantMode::statically));
-  std::vector<quant::DTypeConfig> codes;
-  for (DType activation : {DType::quint8, DType::qint8}) codes.push_back({.input_dtype = {activation}, .output_dtype = {activation}});
+  const std::type_info &conv = typeid(SparseConv2d), &bn = typeid(SparseBatchNorm),
+                       &relu = typeid(SparseReLU);
+  for (const quant::Pattern& sequence :
+       std::vector<quant::Pattern>{{conv, bn, relu}, {conv, relu}, {conv, bn}})
+    backend.set_backend_pattern_config(
+        Config(sequence).set_dtype_configs(dtypes).set_fuser_method("sparse::fuse"));
   backend.set_backend_pattern_config(
-      Config(typeid(ToDense)).set_dtype_configs(codes).set_observation_type(quant::ObservationType::output_share_observer_with_input));
+      Config(conv)
+          .set_dtype_configs(dtypes)
+          .set_root_module<SparseConv2d>()
+          .set_reference_quantized_module<ReferenceSparseConv>()
+          .set_quantized_module<QuantizedSparseConv>(quant::QuantMode::statically));
+  backend.set_backend_pattern_config(
+      Config(typeid(SparseConvReLU))
+          .set_dtype_configs(dtypes)
+          .set_root_module<SparseConv2d>()
+          .set_reference_quantized_module<ReferenceSparseConvReLU>()
+          .set_quantized_module<QuantizedSparseConvReLU>(quant::QuantMode::statically));
+  std::vector<quant::DTypeConfig> codes;
+  for (DType activation : {DType::quint8, DType::qint8})
+    codes.push_back({.input_dtype = {activation}, .output_dtype = {activation}});
+  backend.set_backend_pattern_config(
+      Config(typeid(ToDense))
+          .set_dtype_configs(codes)
+          .set_observation_type(quant::ObservationType::output_share_observer_with_input));
   return backend;
 }
 
@@ -63,11 +77,14 @@ quant::BackendConfig sparse_backend_for_explicit_qdq() {
   return backend;
 }
 
-octet::graph::Graph export_qdq(const octet::graph::GraphModule& model) { return octet::graph::explicit_weights(model.to_graph()); }
+octet::graph::Graph export_qdq(const octet::graph::GraphModule& model) {
+  return octet::graph::explicit_weights(model.to_graph());
+}
 
 quant::QConfigMapping sparse_qconfig_mapping(DType activation) {
-  const quant::QConfig qconfig =
-      activation == DType::qint8 ? quant::default_per_channel_symmetric_qnnpack_qconfig() : quant::get_default_qconfig();
+  const quant::QConfig qconfig = activation == DType::qint8
+                                     ? quant::default_per_channel_symmetric_qnnpack_qconfig()
+                                     : quant::get_default_qconfig();
   return quant::QConfigMapping(qconfig).set_object_type("log_softmax", std::nullopt);
 }
 

@@ -27,10 +27,12 @@ nn::Sequential stage(SparseConv2d conv) {
 // From 28 x 28 sites to 4 x 4.
 nn::Sequential stages(int64_t width) {
   const int64_t wide = 2 * width;
-  return nn::Sequential(stage(SubMConv2d(1, width, 3)), stage(SubMConv2d(width, wide, 3)),  // 28 x 28
-                        stage({wide, wide, 2, {.stride = 2}}),                              // 14 x 14
-                        stage({wide, wide, 2, {.stride = 2}}),                              // 7 x 7
-                        stage({wide, wide, 3, {.stride = 2, .padding = 1}}));               // 4 x 4
+  // 28 x 28
+  return nn::Sequential(stage(SubMConv2d(1, width, 3)), stage(SubMConv2d(width, wide, 3)),
+                        // 14 x 14
+                        stage({wide, wide, 2, {.stride = 2}}),
+                        stage({wide, wide, 2, {.stride = 2}}),                 // 7 x 7
+                        stage({wide, wide, 3, {.stride = 2, .padding = 1}}));  // 4 x 4
 }
 nn::Sequential with_last(nn::Sequential net, SparseConv2d last) {
   net.append(std::move(last));
@@ -39,7 +41,9 @@ nn::Sequential with_last(nn::Sequential net, SparseConv2d last) {
 }  // namespace
 
 SparseMnist::SparseMnist(int64_t width)
-    : width(width), net(slot("net", with_last(stages(width), {2 * width, 10, 4, {.stride = 4}}))), dense(slot("dense", ToDense(1))),
+    : width(width),
+      net(slot("net", with_last(stages(width), {2 * width, 10, 4, {.stride = 4}}))),
+      dense(slot("dense", ToDense(1))),
       spatial_shape(buffer("spatial_shape", Tensor::from<int64_t>({28, 28}))) {}
 
 std::vector<Tensor> SparseMnist::forward(std::vector<Tensor> inputs) {
@@ -50,8 +54,12 @@ std::vector<Tensor> SparseMnist::forward(std::vector<Tensor> inputs) {
 }
 
 MixedMnist::MixedMnist(int64_t width)
-    : width(width), net(slot("net", stages(width))), dense(slot("dense", ToDense(4))),
-      conv(slot("conv", nn::Conv2d(2 * width, 16, 3, {.padding = 1}))), relu(slot("relu", nn::ReLU())), fc(slot("fc", nn::Linear(256, 10))),
+    : width(width),
+      net(slot("net", stages(width))),
+      dense(slot("dense", ToDense(4))),
+      conv(slot("conv", nn::Conv2d(2 * width, 16, 3, {.padding = 1}))),
+      relu(slot("relu", nn::ReLU())),
+      fc(slot("fc", nn::Linear(256, 10))),
       spatial_shape(buffer("spatial_shape", Tensor::from<int64_t>({28, 28}))) {}
 
 std::vector<Tensor> MixedMnist::forward(std::vector<Tensor> inputs) {
@@ -63,7 +71,8 @@ std::vector<Tensor> MixedMnist::forward(std::vector<Tensor> inputs) {
 std::vector<TensorType> input_types() {
   using octet::DType;
   const octet::Dim rows("rows");
-  return {TensorType(DType::float32, {rows, 1}), TensorType(DType::int32, {rows, 3}), TensorType(DType::int64, {octet::Dim(1)})};
+  return {TensorType(DType::float32, {rows, 1}), TensorType(DType::int32, {rows, 3}),
+          TensorType(DType::int64, {octet::Dim(1)})};
 }
 
 std::vector<Tensor> Digits::inputs(int64_t begin, int64_t end) const {
@@ -73,7 +82,9 @@ std::vector<Tensor> Digits::inputs(int64_t begin, int64_t end) const {
 
 std::filesystem::path mnist_dir() {
   const char* dir = std::getenv("OCTET_DATA");
-  return (dir && *dir ? std::filesystem::path(dir) : std::filesystem::path("..") / "shared" / "data") / "mnist";
+  return (dir && *dir ? std::filesystem::path(dir)
+                      : std::filesystem::path("..") / "shared" / "data") /
+         "mnist";
 }
 
 Digits load_mnist(const std::filesystem::path& npz) {
@@ -83,14 +94,18 @@ Digits load_mnist(const std::filesystem::path& npz) {
 
 Digits made_up_digits(int64_t count, uint64_t seed) {
   octet::Random random(seed);
-  Tensor images = Tensor::zeros({count, 1, 28, 28}), labels = Tensor::zeros({count}, octet::DType::int64);
+  Tensor images = Tensor::zeros({count, 1, 28, 28}),
+         labels = Tensor::zeros({count}, octet::DType::int64);
   for (int64_t n = 0; n < count; ++n) {
     const int64_t label = labels.data<int64_t>()[n] = random.integer(0, 9);
     float* image = images.data<float>() + n * 28 * 28;
     // Digits 0..4: a bar across in one of five places; 5..9: a bar down.
-    const int64_t at = 3 + label % 5 * 5 + random.integer(-1, 1), from = random.integer(2, 6), to = random.integer(20, 26);
+    const int64_t at = 3 + label % 5 * 5 + random.integer(-1, 1), from = random.integer(2, 6),
+                  to = random.integer(20, 26);
     for (int64_t i = from; i < to; ++i)
-      for (int64_t thick : {0, 1}) image[label < 5 ? (at + thick) * 28 + i : i * 28 + at + thick] = static_cast<float>(random.uniform(0.3, 1));
+      for (int64_t thick : {0, 1})
+        image[label < 5 ? (at + thick) * 28 + i : i * 28 + at + thick] =
+            static_cast<float>(random.uniform(0.3, 1));
   }
   return {images, labels};
 }
@@ -104,14 +119,20 @@ void train(nn::Module& net, const Digits& digits, const TrainOptions& options) {
   std::iota(order.begin(), order.end(), 0);
   octet::Random random(1);
   for (int64_t epoch = 0; epoch < options.epochs; ++epoch) {
-    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[static_cast<size_t>(random.integer(0, static_cast<int64_t>(i) - 1))]);
+    for (size_t i = order.size(); i > 1; --i)
+      std::swap(order[i - 1],
+                order[static_cast<size_t>(random.integer(0, static_cast<int64_t>(i) - 1))]);
     double sum = 0;
     for (int64_t b = 0; b < batches; ++b) {
       const auto* first = order.data() + b * options.batch_size;
-      const Tensor pick = Tensor::from(std::vector<int64_t>(first, first + options.batch_size), {options.batch_size});
-      auto picked = [&](const Tensor& t) { return octet::ops::call("index_select", {t, pick}, {{"dim", int64_t{0}}}); };
+      const Tensor pick = Tensor::from(std::vector<int64_t>(first, first + options.batch_size),
+                                       {options.batch_size});
+      auto picked = [&](const Tensor& t) {
+        return octet::ops::call("index_select", {t, pick}, {{"dim", int64_t{0}}});
+      };
       const Digits batch{picked(digits.images), picked(digits.labels)};
-      const Tensor loss = functional::nll_loss(net(batch.inputs(0, batch.size())).at(0), batch.labels);
+      const Tensor loss =
+          functional::nll_loss(net(batch.inputs(0, batch.size())).at(0), batch.labels);
       optimizer.zero_grad();
       octet::autograd::backward(loss);
       optimizer.step();
@@ -128,14 +149,16 @@ std::vector<int64_t> predict(nn::Module& net, const Digits& digits) {
   std::vector<int64_t> all;
   for (int64_t begin = 0; begin < digits.size(); begin += 100) {
     const int64_t end = std::min(begin + 100, digits.size());
-    const std::vector<int64_t> some = functional::argmax(net(digits.inputs(begin, end)).at(0), 1).to_vector<int64_t>();
+    const std::vector<int64_t> some =
+        functional::argmax(net(digits.inputs(begin, end)).at(0), 1).to_vector<int64_t>();
     all.insert(all.end(), some.begin(), some.end());
   }
   return all;
 }
 
 double accuracy(nn::Module& net, const Digits& digits) {
-  const std::vector<int64_t> got = predict(net, digits), labels = digits.labels.to_vector<int64_t>();
+  const std::vector<int64_t> got = predict(net, digits),
+                             labels = digits.labels.to_vector<int64_t>();
   int64_t right = 0;
   for (size_t i = 0; i < got.size(); ++i) right += got[i] == labels[i];
   return static_cast<double>(right) / static_cast<double>(digits.size());

@@ -12,14 +12,16 @@
 
 namespace sparse {
 
-// Six stages from 28 x 28 pixels to 1 x 1, then logarithms of the probabilities of 10 digits. Inputs: features (rows, 1),
-// indices (rows, 3), batch_size (1), as in SparseConvTensor.
+// Six stages from 28 x 28 pixels to 1 x 1, then logarithms of the probabilities of 10 digits.
+// Inputs: features (rows, 1), indices (rows, 3), batch_size (1), as in SparseConvTensor.
 struct SparseMnist : nn::Module {
   // `width` is that of the first stage; the others are twice as wide. 32 is the full network.
   explicit SparseMnist(int64_t width = 32);
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
   Attrs config() const override { return {{"width", width}}; }
-  static std::shared_ptr<SparseMnist> from_config(const Attrs& c) { return nn::make<SparseMnist>(c.get_int("width")); }
+  static std::shared_ptr<SparseMnist> from_config(const Attrs& c) {
+    return nn::make<SparseMnist>(c.get_int("width"));
+  }
 
   int64_t width;
   nn::Slot net;
@@ -27,12 +29,15 @@ struct SparseMnist : nn::Module {
   nn::Parameter spatial_shape;  // buffer (2): 28, 28
 };
 
-// The same up to 4 x 4 sites, then a convolution and a linear layer of octet's own on the dense image.
+// The same up to 4 x 4 sites, then a convolution and a linear layer of octet's own on the dense
+// image.
 struct MixedMnist : nn::Module {
   explicit MixedMnist(int64_t width = 32);
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
   Attrs config() const override { return {{"width", width}}; }
-  static std::shared_ptr<MixedMnist> from_config(const Attrs& c) { return nn::make<MixedMnist>(c.get_int("width")); }
+  static std::shared_ptr<MixedMnist> from_config(const Attrs& c) {
+    return nn::make<MixedMnist>(c.get_int("width"));
+  }
 
   int64_t width;
   nn::Slot net, dense, conv, relu, fc;
@@ -60,7 +65,8 @@ Digits made_up_digits(int64_t count, uint64_t seed);
 struct TrainOptions {
   int64_t epochs = 2, batch_size = 32;
   double lr = 5e-3;
-  std::function<void(int64_t epoch, double loss)> report;  // called after each epoch with its mean loss
+  // called after each epoch with its mean loss
+  std::function<void(int64_t epoch, double loss)> report;
 };
 void train(nn::Module& net, const Digits& digits, const TrainOptions& options);
 

@@ -19,10 +19,12 @@ SparseConvReLU::SparseConvReLU(nn::ModulePtr conv, nn::ModulePtr relu) {
 
 std::shared_ptr<SparseConv2d> fold_batch_norm(const SparseConv2d& conv, const SparseBatchNorm& bn) {
   octet::autograd::NoGrad no_grad;
-  const quant::FoldedWeights folded = quant::fuse_conv_bn_weights(conv.weight.detach(), conv.bias.defined() ? conv.bias.detach() : Tensor(), bn);
+  const quant::FoldedWeights folded = quant::fuse_conv_bn_weights(
+      conv.weight.detach(), conv.bias.defined() ? conv.bias.detach() : Tensor(), bn);
   SparseConvOptions options = conv.options;
   options.bias = true;
-  auto result = nn::make<SparseConv2d>(conv.in_channels, conv.out_channels, conv.kernel_size, options);
+  auto result =
+      nn::make<SparseConv2d>(conv.in_channels, conv.out_channels, conv.kernel_size, options);
   result->weight.copy_from(folded.weight);
   result->bias.copy_from(folded.bias);
   result->eval();
@@ -47,10 +49,13 @@ Tensor no_weight(const SparseConv2d& conv) {
 }
 }  // namespace
 
-// -- what both have -----------------------------------------------------------------------------------------
+// -- what both have -------------------------------------------------------------------------------
 
 CodedSparseConv::CodedSparseConv(const SparseConv2d& conv, Tensor weight, Tensor bias, bool relu)
-    : shape_(conv), weight_(std::move(weight)), bias_(bias.defined() ? bias.detach() : Tensor()), relu_(relu) {
+    : shape_(conv),
+      weight_(std::move(weight)),
+      bias_(bias.defined() ? bias.detach() : Tensor()),
+      relu_(relu) {
   shape_.weight = Tensor();
   shape_.bias = Tensor();
 }
@@ -60,7 +65,8 @@ SparseConvTensor CodedSparseConv::forward_value(SparseConvTensor x) {
   return {compute(x.features, rules.rows), rules.indices, rules.spatial_shape, x.batch_size};
 }
 
-std::optional<std::vector<TensorType>> CodedSparseConv::infer(const std::vector<TensorType>& inputs) const {
+std::optional<std::vector<TensorType>> CodedSparseConv::infer(
+    const std::vector<TensorType>& inputs) const {
   return shape_.infer(inputs);
 }
 
@@ -72,14 +78,16 @@ std::map<std::string, Tensor> CodedSparseConv::extra_state() const {
 
 void CodedSparseConv::set_extra_state(const std::map<std::string, Tensor>& state) {
   const Tensor& weight = state.at("weight");
-  if (!weight.is_quantized() || weight.shape() != weight_.shape() || (bias_.defined() && state.at("bias").shape() != bias_.shape()))
-    octet::fail(octet::ErrorCode::invalid_argument, type_name() + ": weight " + to_string(weight.type()) + "; expected codes like " +
-                                                        to_string(weight_.type()) + ", and a bias as long");
+  if (!weight.is_quantized() || weight.shape() != weight_.shape() ||
+      (bias_.defined() && state.at("bias").shape() != bias_.shape()))
+    octet::fail(octet::ErrorCode::invalid_argument,
+                type_name() + ": weight " + to_string(weight.type()) + "; expected codes like " +
+                    to_string(weight_.type()) + ", and a bias as long");
   weight_ = weight;
   if (bias_.defined()) bias_ = state.at("bias");
 }
 
-// -- reference ----------------------------------------------------------------------------------------------
+// -- reference ------------------------------------------------------------------------------------
 
 Tensor ReferenceSparseConv::compute(const Tensor& features, const Tensor& rows) const {
   return ops::call(kSparseConv2d, {features, rows, weight().dequantize(), bias()}, activation());
@@ -98,8 +106,12 @@ std::shared_ptr<M> reference_from_config(const Attrs& config) {
 }
 }  // namespace
 
-std::shared_ptr<ReferenceSparseConv> ReferenceSparseConv::from_float(nn::Module& m) { return reference_from_float<ReferenceSparseConv>(m); }
-std::shared_ptr<ReferenceSparseConv> ReferenceSparseConv::from_config(const Attrs& c) { return reference_from_config<ReferenceSparseConv>(c); }
+std::shared_ptr<ReferenceSparseConv> ReferenceSparseConv::from_float(nn::Module& m) {
+  return reference_from_float<ReferenceSparseConv>(m);
+}
+std::shared_ptr<ReferenceSparseConv> ReferenceSparseConv::from_config(const Attrs& c) {
+  return reference_from_config<ReferenceSparseConv>(c);
+}
 std::shared_ptr<ReferenceSparseConvReLU> ReferenceSparseConvReLU::from_float(nn::Module& m) {
   return reference_from_float<ReferenceSparseConvReLU>(m);
 }
@@ -107,25 +119,31 @@ std::shared_ptr<ReferenceSparseConvReLU> ReferenceSparseConvReLU::from_config(co
   return reference_from_config<ReferenceSparseConvReLU>(c);
 }
 
-// -- quantized ----------------------------------------------------------------------------------------------
+// -- quantized ------------------------------------------------------------------------------------
 
 Tensor QuantizedSparseConv::compute(const Tensor& features, const Tensor& rows) const {
   if (!features.is_quantized())
-    octet::fail(octet::ErrorCode::invalid_argument, type_name() + ": the features are " + to_string(features.type()) + "; expected codes");
+    octet::fail(
+        octet::ErrorCode::invalid_argument,
+        type_name() + ": the features are " + to_string(features.type()) + "; expected codes");
   return ops::call(kSparseConv2d, {features, rows, weight(), bias()}, activation(), result_);
 }
 
-std::optional<std::vector<TensorType>> QuantizedSparseConv::infer(const std::vector<TensorType>& inputs) const {
+std::optional<std::vector<TensorType>> QuantizedSparseConv::infer(
+    const std::vector<TensorType>& inputs) const {
   auto results = CodedSparseConv::infer(inputs);
   results->at(0) = TensorType(result_.dtype, results->at(0).dims, result_.quantizer);
   return results;
 }
 
 std::string QuantizedSparseConv::extra_repr() const {
-  return CodedSparseConv::extra_repr() + ", scale=" + std::to_string(scale()) + ", zero_point=" + std::to_string(zero_point());
+  return CodedSparseConv::extra_repr() + ", scale=" + std::to_string(scale()) +
+         ", zero_point=" + std::to_string(zero_point());
 }
 
-Attrs QuantizedSparseConv::config() const { return CodedSparseConv::config().set("dtype", octet::to_string(result_.dtype)); }
+Attrs QuantizedSparseConv::config() const {
+  return CodedSparseConv::config().set("dtype", octet::to_string(result_.dtype));
+}
 
 std::map<std::string, Tensor> QuantizedSparseConv::extra_state() const {
   auto state = CodedSparseConv::extra_state();
@@ -147,19 +165,26 @@ std::shared_ptr<M> quantized_from_float(nn::Module& module) {
   const quant::QParams result = quant::activation_qparams(module);
   const ops::QType type{result.dtype, result.quantizer};
   if (auto* reference = dynamic_cast<ReferenceSparseConv*>(&module))
-    return nn::make<M>(*shape_from(reference->config()), reference->weight(), reference->bias(), type);
+    return nn::make<M>(*shape_from(reference->config()), reference->weight(), reference->bias(),
+                       type);
   SparseConv2d& conv = conv_in(module);
-  return nn::make<M>(conv, quant::quantize_weight(conv.weight, module, nullptr, 0), conv.bias, type);
+  return nn::make<M>(conv, quant::quantize_weight(conv.weight, module, nullptr, 0), conv.bias,
+                     type);
 }
 template <typename M>
 std::shared_ptr<M> quantized_from_config(const Attrs& config) {
   auto conv = shape_from(config);
-  return nn::make<M>(*conv, no_weight(*conv), conv->bias, quant::result_type(1, 0, octet::parse_dtype(config.get_string("dtype"))));
+  return nn::make<M>(*conv, no_weight(*conv), conv->bias,
+                     quant::result_type(1, 0, octet::parse_dtype(config.get_string("dtype"))));
 }
 }  // namespace
 
-std::shared_ptr<QuantizedSparseConv> QuantizedSparseConv::from_float(nn::Module& m) { return quantized_from_float<QuantizedSparseConv>(m); }
-std::shared_ptr<QuantizedSparseConv> QuantizedSparseConv::from_config(const Attrs& c) { return quantized_from_config<QuantizedSparseConv>(c); }
+std::shared_ptr<QuantizedSparseConv> QuantizedSparseConv::from_float(nn::Module& m) {
+  return quantized_from_float<QuantizedSparseConv>(m);
+}
+std::shared_ptr<QuantizedSparseConv> QuantizedSparseConv::from_config(const Attrs& c) {
+  return quantized_from_config<QuantizedSparseConv>(c);
+}
 std::shared_ptr<QuantizedSparseConvReLU> QuantizedSparseConvReLU::from_float(nn::Module& m) {
   return quantized_from_float<QuantizedSparseConvReLU>(m);
 }

@@ -1,7 +1,8 @@
 #pragma once
-// What the sparse convolutions become on the way to 8 bits: fused with batch norm and relu; reference ones, float arithmetic on
-// the dequantized weight; and quantized ones, which take and give codes and run the user's kernel. Only features are ever
-// quantized: indices, shape and batch size pass through.
+// What the sparse convolutions become on the way to 8 bits: fused with batch norm and relu;
+// reference ones, float arithmetic on the dequantized weight; and quantized ones, which take and
+// give codes and run the user's kernel. Only features are ever quantized: indices, shape and batch
+// size pass through.
 
 #include <octet/ops/op.h>
 #include <octet/quant/modules/intrinsic.h>
@@ -21,7 +22,9 @@ class SparseConvReLU : public nn::intrinsic::FusedModule {
  public:
   SparseConvReLU() = default;  // for loading
   SparseConvReLU(nn::ModulePtr conv, nn::ModulePtr relu);
-  std::vector<std::string> result_names() const override { return nn::Value<SparseConvTensor>::names(); }
+  std::vector<std::string> result_names() const override {
+    return nn::Value<SparseConvTensor>::names();
+  }
 };
 
 // The convolution with a batch norm folded into its weight and bias: a copy. For eval mode.
@@ -31,7 +34,8 @@ std::shared_ptr<SparseConv2d> fold_batch_norm(const SparseConv2d& conv, const Sp
 class CodedSparseConv : public nn::ValueModule<SparseConvTensor> {
  public:
   SparseConvTensor forward_value(SparseConvTensor x) override;
-  std::optional<std::vector<TensorType>> infer(const std::vector<TensorType>& inputs) const override;
+  std::optional<std::vector<TensorType>> infer(
+      const std::vector<TensorType>& inputs) const override;
   std::string extra_repr() const override { return shape_.extra_repr(); }
   Attrs config() const override { return shape_.config(); }
 
@@ -53,8 +57,8 @@ class CodedSparseConv : public nn::ValueModule<SparseConvTensor> {
   bool relu_;
 };
 
-// Float features in and out: what a graph with explicit quantize and dequantize calls. from_float takes a SparseConv2d or a
-// SparseConvReLU with a qconfig.
+// Float features in and out: what a graph with explicit quantize and dequantize calls. from_float
+// takes a SparseConv2d or a SparseConvReLU with a qconfig.
 class ReferenceSparseConv : public CodedSparseConv {
  public:
   ReferenceSparseConv(const SparseConv2d& conv, Tensor weight, Tensor bias, bool relu = false)
@@ -73,15 +77,18 @@ class ReferenceSparseConvReLU : public ReferenceSparseConv {
   static std::shared_ptr<ReferenceSparseConvReLU> from_config(const Attrs& config);
 };
 
-// Codes in and out. from_float takes a reference module, or what that takes, with the calibrated observer of its result
-// (activation_post_process).
+// Codes in and out. from_float takes a reference module, or what that takes, with the calibrated
+// observer of its result (activation_post_process).
 class QuantizedSparseConv : public CodedSparseConv {
  public:
-  QuantizedSparseConv(const SparseConv2d& conv, Tensor weight, Tensor bias, octet::ops::QType result, bool relu = false)
-      : CodedSparseConv(conv, std::move(weight), std::move(bias), relu), result_(std::move(result)) {}
+  QuantizedSparseConv(const SparseConv2d& conv, Tensor weight, Tensor bias,
+                      octet::ops::QType result, bool relu = false)
+      : CodedSparseConv(conv, std::move(weight), std::move(bias), relu),
+        result_(std::move(result)) {}
   static std::shared_ptr<QuantizedSparseConv> from_float(nn::Module& module);
   static std::shared_ptr<QuantizedSparseConv> from_config(const Attrs& config);
-  std::optional<std::vector<TensorType>> infer(const std::vector<TensorType>& inputs) const override;
+  std::optional<std::vector<TensorType>> infer(
+      const std::vector<TensorType>& inputs) const override;
   std::string extra_repr() const override;
   Attrs config() const override;
   std::map<std::string, Tensor> extra_state() const override;
@@ -97,7 +104,8 @@ class QuantizedSparseConv : public CodedSparseConv {
 };
 class QuantizedSparseConvReLU : public QuantizedSparseConv {
  public:
-  QuantizedSparseConvReLU(const SparseConv2d& conv, Tensor weight, Tensor bias, octet::ops::QType result)
+  QuantizedSparseConvReLU(const SparseConv2d& conv, Tensor weight, Tensor bias,
+                          octet::ops::QType result)
       : QuantizedSparseConv(conv, std::move(weight), std::move(bias), std::move(result), true) {}
   static std::shared_ptr<QuantizedSparseConvReLU> from_float(nn::Module& module);
   static std::shared_ptr<QuantizedSparseConvReLU> from_config(const Attrs& config);

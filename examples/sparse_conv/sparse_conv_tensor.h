@@ -1,6 +1,6 @@
 #pragma once
-// A value type of a user's own: an image of which only the active sites are stored. octet knows nothing of it but what
-// nn::Value says below: of which tensors it is made.
+// A value type of a user's own: an image of which only the active sites are stored. octet knows
+// nothing of it but what nn::Value says below: of which tensors it is made.
 
 #include <octet/nn/module.h>
 
@@ -22,20 +22,23 @@ struct SparseConvTensor {
   }
 };
 
-// The sites of a float image (batch, channels, height, width) at which any channel is not 0, in row-major order.
+// The sites of a float image (batch, channels, height, width) at which any channel is not 0, in
+// row-major order.
 SparseConvTensor from_dense(const Tensor& image);
 
-// (batch, channels, height, width), 0 where no site is active; quantized if the features are. Differentiable.
-// Error for indices outside of the image and for a site that is there twice.
+// (batch, channels, height, width), 0 where no site is active; quantized if the features are.
+// Differentiable. Error for indices outside of the image and for a site that is there twice.
 Tensor dense(const SparseConvTensor& x);
 
-// The shape as numbers: batch, height, width. Error unless the tensors have the dtypes and shapes above.
+// The shape as numbers: batch, height, width. Error unless the tensors have the dtypes and shapes
+// above.
 struct Extent {
   int64_t batch, height, width;
 };
 Extent extent(const SparseConvTensor& x);
 
-// For each position of the batch's images, in row-major order, the row of its site, or -1. Error as dense().
+// For each position of the batch's images, in row-major order, the row of its site, or -1. Error as
+// dense().
 std::vector<int64_t> site_grid(const SparseConvTensor& x);
 
 }  // namespace sparse
@@ -45,6 +48,10 @@ struct octet::nn::Value<sparse::SparseConvTensor> {
   static std::vector<Tensor> tensors(const sparse::SparseConvTensor& x) {
     return {x.features, x.indices, x.spatial_shape, x.batch_size};
   }
-  static sparse::SparseConvTensor from(const std::vector<Tensor>& t) { return {t.at(0), t.at(1), t.at(2), t.at(3)}; }
-  static std::vector<std::string> names() { return {"features", "indices", "spatial_shape", "batch_size"}; }
+  static sparse::SparseConvTensor from(const std::vector<Tensor>& t) {
+    return {t.at(0), t.at(1), t.at(2), t.at(3)};
+  }
+  static std::vector<std::string> names() {
+    return {"features", "indices", "spatial_shape", "batch_size"};
+  }
 };

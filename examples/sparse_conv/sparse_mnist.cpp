@@ -28,8 +28,10 @@ int main(int argc, char** argv) {
       std::cout << "no " << mnist_dir().string() << " (set OCTET_DATA): made-up images instead\n";
       made_up = true;
     }
-    const Digits digits = made_up ? made_up_digits(images, 1) : load_mnist(mnist_dir() / "train20000.npz").first(images);
-    const Digits test = made_up ? made_up_digits(500, 2) : load_mnist(mnist_dir() / "test5000.npz").first(2000);
+    const Digits digits = made_up ? made_up_digits(images, 1)
+                                  : load_mnist(mnist_dir() / "train20000.npz").first(images);
+    const Digits test =
+        made_up ? made_up_digits(500, 2) : load_mnist(mnist_dir() / "test5000.npz").first(2000);
 
     auto net = nn::make<SparseMnist>(width);
     std::cout << nn::to_string(*net) << "\n";
@@ -41,10 +43,11 @@ int main(int argc, char** argv) {
     const double right = accuracy(*net, test);
     std::cout << "accuracy " << right << " after " << seconds.count() << " s of training\n";
 
-    // Observers between the fused layers, which see features only; then 200 images; then the user's own kernels.
+    // Observers between the fused layers, which see features only; then 200 images; then the user's
+    // own kernels.
     const quant::BackendConfig backend = sparse_backend();
-    auto prepared =
-        quant::prepare_fx(net, sparse_qconfig_mapping(octet::DType::qint8), input_types(), {}, backend);
+    auto prepared = quant::prepare_fx(net, sparse_qconfig_mapping(octet::DType::qint8),
+                                      input_types(), {}, backend);
     for (int64_t i = 0; i < 200; i += 50) prepared->forward(digits.inputs(i, i + 50));
     auto int8 = quant::convert_fx(prepared, {}, backend);
     std::cout << print(int8->graph());
@@ -54,7 +57,8 @@ int main(int argc, char** argv) {
     octet::save_model(file, *int8);
     nn::ModulePtr loaded = octet::load_model(file);
     const double int8_right = accuracy(*loaded, test);
-    std::cout << "accuracy in 8 bits " << int8_right << ", file of " << std::filesystem::file_size(file) << " bytes\n";
+    std::cout << "accuracy in 8 bits " << int8_right << ", file of "
+              << std::filesystem::file_size(file) << " bytes\n";
     std::filesystem::remove(file);
     return right > (made_up ? 0.8 : 0.95) && int8_right > right - 0.005 ? 0 : 1;
   } catch (const std::exception& e) {

@@ -23,15 +23,16 @@ using StatePtr = std::shared_ptr<State>;
 // One recorded call.
 struct Node {
   std::string name;
-  uint64_t order = 0;             // later calls have larger numbers
-  std::vector<StatePtr> inputs;   // null: no gradient wanted
+  uint64_t order = 0;            // later calls have larger numbers
+  std::vector<StatePtr> inputs;  // null: no gradient wanted
   std::vector<Shape> input_shapes;
   size_t outputs = 0;
   BackwardFn backward;  // null once used
   ~Node();
 };
 
-// A long tape (a recurrent network's) is taken apart in a loop: the stack would not hold a destructor per step.
+// A long tape (a recurrent network's) is taken apart in a loop: the stack would not hold a
+// destructor per step.
 thread_local std::vector<StatePtr>* t_orphans = nullptr;
 Node::~Node() {
   if (t_orphans) {
@@ -64,12 +65,17 @@ StatePtr make_state(const Tensor& x) {
 }  // namespace
 
 void set_requires_grad(const Tensor& x, bool on) {
-  OCTET_CHECK(x.dtype() == DType::float32 || x.dtype() == DType::float64, invalid_argument,
-              "set_requires_grad: the tensor is {}; only float32 and float64 tensors have gradients", to_string(x.dtype()));
-  OCTET_CHECK(is_leaf(x), invalid_argument, "set_requires_grad: the tensor is a result of {}; use detach() first",
+  OCTET_CHECK(
+      x.dtype() == DType::float32 || x.dtype() == DType::float64, invalid_argument,
+      "set_requires_grad: the tensor is {}; only float32 and float64 tensors have gradients",
+      to_string(x.dtype()));
+  OCTET_CHECK(is_leaf(x), invalid_argument,
+              "set_requires_grad: the tensor is a result of {}; use detach() first",
               state_of(x)->node->name);
-  if (on) make_state(x)->requires_grad = true;
-  else x.autograd_slot() = nullptr;
+  if (on)
+    make_state(x)->requires_grad = true;
+  else
+    x.autograd_slot() = nullptr;
 }
 
 bool requires_grad(const Tensor& x) {
@@ -88,8 +94,8 @@ Tensor grad(const Tensor& x) {
 }
 
 void set_grad(const Tensor& x, Tensor grad) {
-  OCTET_CHECK(!grad.defined() || grad.shape() == x.shape(), invalid_argument, "set_grad: gradient {} for a tensor {}",
-              to_string(grad.type()), to_string(x.type()));
+  OCTET_CHECK(!grad.defined() || grad.shape() == x.shape(), invalid_argument,
+              "set_grad: gradient {} for a tensor {}", to_string(grad.type()), to_string(x.type()));
   make_state(x)->grad = std::move(grad);
 }
 
@@ -99,34 +105,41 @@ void zero_grad(const Tensor& x) {
 
 Tensor accumulate(const Tensor& a, const Tensor& b) {
   if (!a.defined() || !b.defined()) return a.defined() ? a : b;
-  OCTET_CHECK(a.shape() == b.shape() && a.dtype() == b.dtype(), internal, "gradients {} and {} of one tensor",
-              to_string(a.type()), to_string(b.type()));
-  MemoryFormat format = a.dim() >= 3 && a.dim() <= 5 && !a.is_contiguous() && a.is_contiguous(MemoryFormat::channels_last)
+  OCTET_CHECK(a.shape() == b.shape() && a.dtype() == b.dtype(), internal,
+              "gradients {} and {} of one tensor", to_string(a.type()), to_string(b.type()));
+  MemoryFormat format = a.dim() >= 3 && a.dim() <= 5 && !a.is_contiguous() &&
+                                a.is_contiguous(MemoryFormat::channels_last)
                             ? MemoryFormat::channels_last
                             : MemoryFormat::contiguous;
-  Tensor x = a.contiguous(format), y = b.contiguous(format), sum = Tensor::empty(a.shape(), a.dtype(), nullptr, format);
+  Tensor x = a.contiguous(format), y = b.contiguous(format),
+         sum = Tensor::empty(a.shape(), a.dtype(), nullptr, format);
   auto add = [&](const auto* p, const auto* q, auto* out) {
     parallel_ranges(sum.numel(), 32768, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) out[i] = p[i] + q[i];
     });
   };
-  if (a.dtype() == DType::float64) add(x.data<double>(), y.data<double>(), sum.data<double>());
-  else add(x.data<float>(), y.data<float>(), sum.data<float>());
+  if (a.dtype() == DType::float64)
+    add(x.data<double>(), y.data<double>(), sum.data<double>());
+  else
+    add(x.data<float>(), y.data<float>(), sum.data<float>());
   return sum;
 }
 
 void backward(const Tensor& y, const Tensor& dy, bool retain_graph) {
   StatePtr root = state_of(y);
   OCTET_CHECK(root && (root->node || root->requires_grad), invalid_argument,
-              "backward: the tensor {} was not computed from a tensor that requires a gradient", to_string(y.type()));
+              "backward: the tensor {} was not computed from a tensor that requires a gradient",
+              to_string(y.type()));
   Tensor start = dy;
   if (!start.defined()) {
-    OCTET_CHECK(y.numel() == 1, invalid_argument, "backward: the tensor has shape {}; only one element needs no dy: sum() "
-                "or mean() it, or give the gradient", to_string(y.shape()));
+    OCTET_CHECK(y.numel() == 1, invalid_argument,
+                "backward: the tensor has shape {}; only one element needs no dy: sum() "
+                "or mean() it, or give the gradient",
+                to_string(y.shape()));
     start = Tensor::ones(y.shape(), y.dtype());
   }
-  OCTET_CHECK(start.shape() == y.shape(), invalid_argument, "backward: dy {} for a tensor {}", to_string(start.type()),
-              to_string(y.type()));
+  OCTET_CHECK(start.shape() == y.shape(), invalid_argument, "backward: dy {} for a tensor {}",
+              to_string(start.type()), to_string(y.type()));
   NoGrad no_grad;
   if (!root->node) {
     root->grad = accumulate(root->grad, start);
@@ -155,14 +168,17 @@ void backward(const Tensor& y, const Tensor& dy, bool retain_graph) {
     Pending p = std::move(pending.begin()->second);
     pending.erase(pending.begin());
     Node& node = *p.node;
-    OCTET_CHECK(node.backward, invalid_argument, "backward: the tape behind this tensor was already used (at {}): compute it "
-                "again, or give retain_graph the first time", node.name);
+    OCTET_CHECK(node.backward, invalid_argument,
+                "backward: the tape behind this tensor was already used (at {}): compute it "
+                "again, or give retain_graph the first time",
+                node.name);
     std::vector<Tensor> dxs = node.backward(p.dys);
     if (!retain_graph) node.backward = nullptr;
     for (size_t i = 0; i < node.inputs.size() && i < dxs.size(); ++i) {
       if (!node.inputs[i] || !dxs[i].defined()) continue;
-      OCTET_CHECK(dxs[i].shape() == node.input_shapes[i], internal, "the gradient of {} for input {} has shape {}; expected {}",
-                  node.name, i, to_string(dxs[i].shape()), to_string(node.input_shapes[i]));
+      OCTET_CHECK(dxs[i].shape() == node.input_shapes[i], internal,
+                  "the gradient of {} for input {} has shape {}; expected {}", node.name, i,
+                  to_string(dxs[i].shape()), to_string(node.input_shapes[i]));
       give(node.inputs[i], dxs[i]);
     }
   }
@@ -172,7 +188,8 @@ bool enabled() { return t_enabled; }
 GradMode::GradMode(bool on) : before_(t_enabled) { t_enabled = on; }
 GradMode::~GradMode() { t_enabled = before_; }
 
-void record(std::string name, const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs, BackwardFn backward) {
+void record(std::string name, const std::vector<Tensor>& inputs, const std::vector<Tensor>& outputs,
+            BackwardFn backward) {
   if (!t_enabled) return;
   bool any = false;
   for (const Tensor& x : inputs) any = any || requires_grad(x);

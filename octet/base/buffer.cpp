@@ -74,7 +74,8 @@ Buffer Buffer::allocate(size_t bytes) {
   OCTET_CHECK(memory, io, "out of memory: {} bytes", bytes);
   std::memset(static_cast<char*>(memory) + bytes, 0, total - bytes);
   Buffer result;
-  result.data_ = std::shared_ptr<std::byte>(static_cast<std::byte*>(memory), [total](std::byte* p) { free_block(p, total); });
+  result.data_ = std::shared_ptr<std::byte>(static_cast<std::byte*>(memory),
+                                            [total](std::byte* p) { free_block(p, total); });
   result.bytes_ = bytes;
   return result;
 }

@@ -37,14 +37,15 @@ Isa from_environment() {
     }
     std::vector<std::string> names;
     for (Isa i : supported_isas()) names.push_back(to_string(i));
-    OCTET_CHECK(cpu_supports(isa), unsupported, "OCTET_ISA={}: this CPU does not have it; it has {}", name,
-                fmt::join(names, ", "));
+    OCTET_CHECK(cpu_supports(isa), unsupported,
+                "OCTET_ISA={}: this CPU does not have it; it has {}", name, fmt::join(names, ", "));
     return isa;
   }
   return supported_isas().back();
 }
 
-// One hierarchy of cgroups: where it is mounted, and which cgroup of it is the mount's root ("/", or the container's).
+// One hierarchy of cgroups: where it is mounted, and which cgroup of it is the mount's root ("/",
+// or the container's).
 struct CgroupMount {
   std::string root, point;
 };
@@ -66,7 +67,8 @@ bool has_item(const std::string& list, const std::string& item) {
   return ("," + list + ",").find("," + item + ",") != std::string::npos;
 }
 
-// "36 35 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu": the hierarchies that may limit CPU time, version 2 and 1.
+// "36 35 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu": the hierarchies that may limit CPU
+// time, version 2 and 1.
 std::vector<CgroupMount> cpu_mounts(const std::filesystem::path& root, bool version2) {
   std::vector<CgroupMount> mounts;
   std::ifstream in(root / "proc/self/mountinfo");
@@ -77,7 +79,9 @@ std::vector<CgroupMount> cpu_mounts(const std::filesystem::path& root, bool vers
     std::vector<std::string> fields{std::istream_iterator<std::string>(left), {}};
     std::string type, source, options;
     right >> type >> source >> options;
-    if (fields.size() < 5 || (version2 ? type != "cgroup2" : type != "cgroup" || !has_item(options, "cpu"))) continue;
+    if (fields.size() < 5 ||
+        (version2 ? type != "cgroup2" : type != "cgroup" || !has_item(options, "cpu")))
+      continue;
     mounts.push_back({unescape(fields[3]), unescape(fields[4])});
   }
   return mounts;
@@ -102,19 +106,23 @@ double quota_of(const std::filesystem::path& directory, bool version2) {
 double detail::cgroup_cpus(const std::filesystem::path& root) {
   double least = std::numeric_limits<double>::infinity();
   std::ifstream in(root / "proc/self/cgroup");
-  for (std::string line; std::getline(in, line);) {  // "0::/user.slice/job" of version 2, "4:cpu,cpuacct:/job" of 1
+  // "0::/user.slice/job" of version 2, "4:cpu,cpuacct:/job" of 1
+  for (std::string line; std::getline(in, line);) {
     const size_t first = line.find(':'), second = line.find(':', first + 1);
     if (second == std::string::npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1), path = line.substr(second + 1);
+    const std::string controllers = line.substr(first + 1, second - first - 1),
+                      path = line.substr(second + 1);
     const bool version2 = controllers.empty();
     if (!version2 && !has_item(controllers, "cpu")) continue;
     for (const CgroupMount& mount : cpu_mounts(root, version2)) {
-      // Below the mount lies what the path has beyond the mount's root. Of a path that is elsewhere (a container's
-      // mount of its own cgroup, seen from outside) the mount itself is all there is to see.
+      // Below the mount lies what the path has beyond the mount's root. Of a path that is elsewhere
+      // (a container's mount of its own cgroup, seen from outside) the mount itself is all there is
+      // to see.
       const std::string prefix = mount.root == "/" ? "" : mount.root;
       const bool below = path == prefix || path.rfind(prefix + "/", 0) == 0;
       const std::filesystem::path top = root / mount.point.substr(1);
-      std::filesystem::path at = below ? top / path.substr(std::min(path.size(), prefix.size() + 1)) : top;
+      std::filesystem::path at =
+          below ? top / path.substr(std::min(path.size(), prefix.size() + 1)) : top;
       if (!at.has_filename()) at = at.parent_path();
       // A cgroup is limited by all those around it too.
       for (; at.native().size() >= top.native().size(); at = at.parent_path()) {
@@ -131,16 +139,21 @@ int usable_cpus() {
   CPU_ZERO(&set);
   // Fails where there are more CPUs than a cpu_set_t holds.
   const bool known = sched_getaffinity(0, sizeof set, &set) == 0;
-  const double affinity = known ? CPU_COUNT(&set) : static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
+  const double affinity =
+      known ? CPU_COUNT(&set) : static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
   return std::max(1, static_cast<int>(std::min(affinity, std::ceil(detail::cgroup_cpus()))));
 }
 
 const char* to_string(Isa isa) {
   switch (isa) {
-    case Isa::scalar: return "scalar";
-    case Isa::avx2: return "avx2";
-    case Isa::avxvnni: return "avxvnni";
-    case Isa::avx512vnni: return "avx512vnni";
+    case Isa::scalar:
+      return "scalar";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::avxvnni:
+      return "avxvnni";
+    case Isa::avx512vnni:
+      return "avx512vnni";
   }
   return "?";
 }
@@ -148,17 +161,24 @@ const char* to_string(Isa isa) {
 Isa parse_isa(std::string_view name) {
   for (Isa isa : kAll)
     if (name == to_string(isa)) return isa;
-  OCTET_FAIL(invalid_argument, "unknown instruction set '{}': expected one of scalar, avx2, avxvnni, avx512vnni", name);
+  OCTET_FAIL(invalid_argument,
+             "unknown instruction set '{}': expected one of scalar, avx2, avxvnni, avx512vnni",
+             name);
 }
 
 bool cpu_supports(Isa isa) {
   switch (isa) {
-    case Isa::scalar: return true;
-    case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-    case Isa::avxvnni: return has_avxvnni();
+    case Isa::scalar:
+      return true;
+    case Isa::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+             __builtin_cpu_supports("bmi2");
+    case Isa::avxvnni:
+      return has_avxvnni();
     case Isa::avx512vnni:
-      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni");
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vnni");
   }
   return false;
 }
@@ -171,13 +191,15 @@ std::vector<Isa> supported_isas() {
 }
 
 Isa current_isa() {
-  if (int forced = g_override.load(std::memory_order_relaxed); forced >= 0) return static_cast<Isa>(forced);
+  if (int forced = g_override.load(std::memory_order_relaxed); forced >= 0)
+    return static_cast<Isa>(forced);
   static const Isa chosen = from_environment();
   return chosen;
 }
 
 void set_isa(Isa isa) {
-  OCTET_CHECK(cpu_supports(isa), unsupported, "set_isa({}): this CPU does not have it", to_string(isa));
+  OCTET_CHECK(cpu_supports(isa), unsupported, "set_isa({}): this CPU does not have it",
+              to_string(isa));
   g_override.store(static_cast<int>(isa), std::memory_order_relaxed);
 }
 
@@ -190,7 +212,8 @@ std::string cpu_description() {
       break;
     }
   const int cpus = usable_cpus();
-  return fmt::format("{}, {} core{}, {}", model, cpus, cpus == 1 ? "" : "s", to_string(current_isa()));
+  return fmt::format("{}, {} core{}, {}", model, cpus, cpus == 1 ? "" : "s",
+                     to_string(current_isa()));
 }
 
 }  // namespace octet

@@ -26,16 +26,18 @@ std::vector<Isa> supported_isas();
 // Error if OCTET_ISA names an unknown or unsupported one.
 Isa current_isa();
 
-// Overrides the ISA for the process (tests run every table). Kernels made earlier keep theirs. Thread-safe.
+// Overrides the ISA for the process (tests run every table). Kernels made earlier keep theirs.
+// Thread-safe.
 void set_isa(Isa isa);
 
-// How many CPUs' worth of time the process may use, at least 1: the CPUs that the calling thread may run on, or the
-// quota of its cgroup and of the cgroups around it (cpu.max, cpu.cfs_quota_us) if that is less, rounded up.
+// How many CPUs' worth of time the process may use, at least 1: the CPUs that the calling thread
+// may run on, or the quota of its cgroup and of the cgroups around it (cpu.max, cpu.cfs_quota_us)
+// if that is less, rounded up.
 int usable_cpus();
 
 namespace detail {
-// The quota in CPUs (1.5: three CPUs half of the time); infinite if there is none. `root` stands for "/": tests have
-// trees of their own.
+// The quota in CPUs (1.5: three CPUs half of the time); infinite if there is none. `root` stands
+// for "/": tests have trees of their own.
 double cgroup_cpus(const std::filesystem::path& root = "/");
 }  // namespace detail
 

@@ -1,6 +1,7 @@
 #pragma once
-// Errors. Everything octet rejects is thrown as octet::Error: one line that says what failed, where, what was
-// expected, what was got and what to do about it. The library never aborts on input and never prints.
+// Errors. Everything octet rejects is thrown as octet::Error: one line that says what failed,
+// where, what was expected, what was got and what to do about it. The library never aborts on input
+// and never prints.
 
 #include <stdexcept>
 #include <string>

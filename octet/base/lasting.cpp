@@ -28,7 +28,8 @@ Block& block() {
 }
 
 std::shared_ptr<std::byte> allocate_block(size_t size) {
-  std::shared_ptr<std::byte> memory(static_cast<std::byte*>(std::aligned_alloc(kHugePage, size)), std::free);
+  std::shared_ptr<std::byte> memory(static_cast<std::byte*>(std::aligned_alloc(kHugePage, size)),
+                                    std::free);
   OCTET_CHECK(memory, io, "out of memory: {} bytes", size);
   ::madvise(memory.get(), size, MADV_HUGEPAGE);  // may refuse: the pages are small then
   return memory;
@@ -46,15 +47,21 @@ LastingRoom::LastingRoom(size_t bytes) {
 LastingRoom::~LastingRoom() {
   Block& b = block();
   std::lock_guard lock(b.mutex);
-  std::erase_if(b.ready, [&](const auto& memory) { return std::find(blocks_.begin(), blocks_.end(), memory) != blocks_.end(); });
+  std::erase_if(b.ready, [&](const auto& memory) {
+    return std::find(blocks_.begin(), blocks_.end(), memory) != blocks_.end();
+  });
 }
 
-int64_t LastingRoom::pages() const { return static_cast<int64_t>(blocks_.size() * (kBlock / kHugePage)); }
+int64_t LastingRoom::pages() const {
+  return static_cast<int64_t>(blocks_.size() * (kBlock / kHugePage));
+}
 
 void LastingRoom::touch(int64_t page) const {
   constexpr int64_t kPages = kBlock / kHugePage;
 #ifdef MADV_POPULATE_WRITE
-  ::madvise(blocks_[static_cast<size_t>(page / kPages)].get() + static_cast<size_t>(page % kPages) * kHugePage, kHugePage, MADV_POPULATE_WRITE);
+  ::madvise(blocks_[static_cast<size_t>(page / kPages)].get() +
+                static_cast<size_t>(page % kPages) * kHugePage,
+            kHugePage, MADV_POPULATE_WRITE);
 #endif
 }
 

@@ -12,13 +12,15 @@
 
 namespace octet {
 
-// As Buffer::allocate, for what is read again and again (packed weights, the memory of a program's runs): parts of larger blocks
-// that the system may back with huge pages, which costs hundreds of times fewer page faults and fewer TLB misses. A larger block
-// lives as long as one of its parts. Thread-safe.
+// As Buffer::allocate, for what is read again and again (packed weights, the memory of a program's
+// runs): parts of larger blocks that the system may back with huge pages, which costs hundreds of
+// times fewer page faults and fewer TLB misses. A larger block lives as long as one of its parts.
+// Thread-safe.
 Buffer allocate_lasting(size_t bytes);
 
-// While one exists, allocate_lasting takes its larger blocks from it, as far as they go. The system clears memory when it is first
-// touched, which takes as long as filling it: a thread with nothing better to do may have that done before.
+// While one exists, allocate_lasting takes its larger blocks from it, as far as they go. The system
+// clears memory when it is first touched, which takes as long as filling it: a thread with nothing
+// better to do may have that done before.
 class LastingRoom {
  public:
   // For about as many bytes, or somewhat less.

@@ -71,17 +71,19 @@ void relax() {
 #endif
 }
 
-// Threads that take part in the work of a caller, who takes part too and waits for no thread that has not come: one that is not awake
-// yet, or that the system has given its core to somebody else, does not hold up the others, who do its tasks.
+// Threads that take part in the work of a caller, who takes part too and waits for no thread that
+// has not come: one that is not awake yet, or that the system has given its core to somebody else,
+// does not hold up the others, who do its tasks.
 //
-// Tasks are dealt out evenly, neighbours together, the same to the same thread each time (what it wrote last is in its cache). Who has done
-// its own takes others' from their end.
+// Tasks are dealt out evenly, neighbours together, the same to the same thread each time (what it
+// wrote last is in its cache). Who has done its own takes others' from their end.
 class Team {
  public:
   // `threads`: with the caller. Fewer if the system refuses.
   explicit Team(int threads) : threads_(threads), shares_(static_cast<size_t>(threads)) {
-    // The system may put a new thread on the core of its maker, to wait there for milliseconds while the maker is busy, and leave it
-    // there. So each starts on a core of its own, other than the caller's if there are that many; then it is free to move.
+    // The system may put a new thread on the core of its maker, to wait there for milliseconds
+    // while the maker is busy, and leave it there. So each starts on a core of its own, other than
+    // the caller's if there are that many; then it is free to move.
     all_ = allowed_cores();
     const int own = sched_getcpu();
     std::vector<int> cores;
@@ -97,10 +99,13 @@ class Team {
         pthread_attr_setaffinity_np(&attributes, sizeof one, &one);
       }
       pthread_t thread;
-      const bool started = pthread_create(&thread, &attributes, [](void* self) -> void* {
-        static_cast<Team*>(self)->work();
-        return nullptr;
-      }, this) == 0;
+      const bool started = pthread_create(
+                               &thread, &attributes,
+                               [](void* self) -> void* {
+                                 static_cast<Team*>(self)->work();
+                                 return nullptr;
+                               },
+                               this) == 0;
       pthread_attr_destroy(&attributes);
       if (!started) break;
       workers_.push_back(thread);
@@ -121,14 +126,16 @@ class Team {
     for (first_ = 0; first_ < tasks; first_ += kMost) {
       const int64_t count = std::min(kMost, tasks - first_);
       for (int64_t i = 0; i < threads_; ++i)
-        shares_[static_cast<size_t>(i)].tasks.store(share(count * i / threads_, count * (i + 1) / threads_), std::memory_order_relaxed);
+        shares_[static_cast<size_t>(i)].tasks.store(
+            share(count * i / threads_, count * (i + 1) / threads_), std::memory_order_relaxed);
       work_ = &work;
       rest_.store(false, std::memory_order_relaxed);
       inside_.store(kOpen);
       publish(round_.load(std::memory_order_relaxed) + 1);
       take_tasks(0);
       inside_.fetch_sub(kOpen);
-      for (int i = 0; inside_.load(std::memory_order_acquire) != 0; ++i) i < kSpinsOfCaller ? relax() : (void)sched_yield();
+      for (int i = 0; inside_.load(std::memory_order_acquire) != 0; ++i)
+        i < kSpinsOfCaller ? relax() : (void)sched_yield();
     }
   }
 
@@ -143,16 +150,22 @@ class Team {
   struct alignas(64) Share {
     std::atomic<uint64_t> tasks{0};
   };
-  static uint64_t share(int64_t begin, int64_t end) { return static_cast<uint64_t>(end) << 32 | static_cast<uint64_t>(begin); }
+  static uint64_t share(int64_t begin, int64_t end) {
+    return static_cast<uint64_t>(end) << 32 | static_cast<uint64_t>(begin);
+  }
 
   void take_tasks(size_t own) {
     for (size_t i = 0; i < shares_.size(); ++i) {
       auto& tasks = shares_[(own + i) % shares_.size()].tasks;
       uint64_t now = tasks.load(std::memory_order_relaxed);
       while (true) {
-        const auto begin = static_cast<int64_t>(now & 0xffffffff), end = static_cast<int64_t>(now >> 32);
+        const auto begin = static_cast<int64_t>(now & 0xffffffff),
+                   end = static_cast<int64_t>(now >> 32);
         if (begin >= end) break;
-        if (!tasks.compare_exchange_weak(now, i == 0 ? share(begin + 1, end) : share(begin, end - 1), std::memory_order_relaxed)) continue;
+        if (!tasks.compare_exchange_weak(now,
+                                         i == 0 ? share(begin + 1, end) : share(begin, end - 1),
+                                         std::memory_order_relaxed))
+          continue;
         run_task(*work_, first_ + (i == 0 ? begin : end - 1));
         now = tasks.load(std::memory_order_relaxed);
       }
@@ -161,7 +174,8 @@ class Team {
 
   void publish(uint32_t round) {
     round_.store(round);
-    if (asleep_.load() > 0) syscall(SYS_futex, &round_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
+    if (asleep_.load() > 0)
+      syscall(SYS_futex, &round_, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
   }
 
   // Until there is another round than that one.
@@ -200,17 +214,19 @@ class Team {
   const int threads_;
   cpu_set_t all_;
   std::vector<pthread_t> workers_;
-  std::vector<Share> shares_;   // of the caller and each worker
-  Work* work_ = nullptr;        // of the round
+  std::vector<Share> shares_;  // of the caller and each worker
+  Work* work_ = nullptr;       // of the round
   int64_t first_ = 0;
   alignas(64) std::atomic<uint32_t> round_{0};  // what sleepers wait on
   std::atomic<int> asleep_{0}, started_{0};
   std::atomic<bool> rest_{false}, stop_{false};
-  alignas(64) std::atomic<int> inside_{0};      // workers that take part; kOpen more while others may come
+  // workers that take part; kOpen more while others may come
+  alignas(64) std::atomic<int> inside_{0};
 };
 
-// The team is made at its first use, or when start_threads asks for it, and replaced when the thread count changes. The mutex lets one
-// caller in; any other (a second thread, or a nested call) runs its work inline.
+// The team is made at its first use, or when start_threads asks for it, and replaced when the
+// thread count changes. The mutex lets one caller in; any other (a second thread, or a nested call)
+// runs its work inline.
 struct Pool {
   std::mutex mutex;
   std::atomic<int> threads{0}, running{0};
@@ -283,10 +299,12 @@ void detail::assume_cpus(int n) {
 }
 
 namespace {
-// GNU's OpenMP lets threads that wait for work spin for milliseconds, unless there are more of them than cores: then for a
-// microsecond. On a machine that has anything else to do, spinning takes the cores from the very work that is waited for (a
-// training step on two threads took ten times as long as on one). There is no call to change that, only environment variables
-// that are read before we are loaded. So, where threads should sleep, there are more of them: a team of two that does nothing.
+// GNU's OpenMP lets threads that wait for work spin for milliseconds, unless there are more of them
+// than cores: then for a microsecond. On a machine that has anything else to do, spinning takes the
+// cores from the very work that is waited for (a training step on two threads took ten times as
+// long as on one). There is no call to change that, only environment variables that are read before
+// we are loaded. So, where threads should sleep, there are more of them: a team of two that does
+// nothing.
 class SleepingTeam {
  public:
   // Returns when the team is there.
@@ -330,11 +348,13 @@ SleepingTeam& sleeping_team() {
 
 std::atomic<int> g_spinning{0};
 
-// A child has the thread that forked and no other, but all that others left in memory. OpenMP would wait there for threads
-// that do not exist, so its own are ended first (those of the thread that forks; others have theirs): they come back with
-// the next work on either side. Ours are forgotten in the child, with the mutex that one of them may have held.
+// A child has the thread that forked and no other, but all that others left in memory. OpenMP would
+// wait there for threads that do not exist, so its own are ended first (those of the thread that
+// forks; others have theirs): they come back with the next work on either side. Ours are forgotten
+// in the child, with the mutex that one of them may have held.
 void before_fork() {
-  if (!t_inside && g_openmp_used.load(std::memory_order_relaxed)) omp_pause_resource_all(omp_pause_soft);
+  if (!t_inside && g_openmp_used.load(std::memory_order_relaxed))
+    omp_pause_resource_all(omp_pause_soft);
 }
 
 void after_fork_in_child() {
@@ -346,7 +366,8 @@ void after_fork_in_child() {
 }  // namespace
 
 void use_openmp_threads() {
-  if (g_spinning.load(std::memory_order_relaxed) == 0 && running_threads() > 1) sleeping_team().start();
+  if (g_spinning.load(std::memory_order_relaxed) == 0 && running_threads() > 1)
+    sleeping_team().start();
   if (g_openmp.load(std::memory_order_relaxed)) return;
   rest_threads();
   g_openmp_used = g_openmp = true;
@@ -355,7 +376,8 @@ void use_openmp_threads() {
 void use_own_threads() {
   if (!g_openmp.load(std::memory_order_relaxed)) return;
   if (g_spinning.load(std::memory_order_relaxed) == 0 && running_threads() > 1) {
-    // OpenMP's may still spin for what they did last. They look how to wait only when they begin to: so they are called once more.
+    // OpenMP's may still spin for what they did last. They look how to wait only when they begin
+    // to: so they are called once more.
     sleeping_team().start();
 #pragma omp parallel num_threads(running_threads())
     {}
@@ -370,13 +392,17 @@ SpinningThreads::SpinningThreads() {
 SpinningThreads::~SpinningThreads() { --g_spinning; }
 
 int64_t wake_cost() {
-  return g_openmp.load(std::memory_order_relaxed) && g_spinning.load(std::memory_order_relaxed) == 0 ? 8 : 1;
+  return g_openmp.load(std::memory_order_relaxed) && g_spinning.load(std::memory_order_relaxed) == 0
+             ? 8
+             : 1;
 }
 
 void start_threads() {
   const int threads = running_threads();
   auto& pool = the_pool();
-  if (threads == 1 || t_inside || g_openmp.load(std::memory_order_relaxed) || !pool.mutex.try_lock()) return;
+  if (threads == 1 || t_inside || g_openmp.load(std::memory_order_relaxed) ||
+      !pool.mutex.try_lock())
+    return;
   std::lock_guard lock(pool.mutex, std::adopt_lock);
   pool.of(threads);
 }

@@ -39,7 +39,8 @@ bool colour_wanted() {
 
 }  // namespace
 
-std::string progress_line(const std::string& what, int64_t done, int64_t total, double seconds, int width) {
+std::string progress_line(const std::string& what, int64_t done, int64_t total, double seconds,
+                          int width) {
   std::string tail;
   if (total > 0) {
     double part = std::clamp(static_cast<double>(done) / static_cast<double>(total), 0.0, 1.0);
@@ -50,14 +51,15 @@ std::string progress_line(const std::string& what, int64_t done, int64_t total, 
   if (done > 0 && seconds > 0) {
     double speed = static_cast<double>(done) / seconds;
     tail += "  " + rate(speed);
-    if (total > done) tail += fmt::format("  {} left", duration(static_cast<double>(total - done) / speed));
+    if (total > done)
+      tail += fmt::format("  {} left", duration(static_cast<double>(total - done) / speed));
   }
   std::string bar;
   int room = width - static_cast<int>(what.size() + tail.size()) - 6;  // the brackets and the gaps
   if (total > 0 && room >= 8) {
     int cells = std::min(room, 30);
-    int full =
-        static_cast<int>(std::clamp<double>(static_cast<double>(done) / static_cast<double>(total), 0, 1) * cells);
+    int full = static_cast<int>(
+        std::clamp<double>(static_cast<double>(done) / static_cast<double>(total), 0, 1) * cells);
     bar = fmt::format("[{}{}]  ", std::string(full, '#'), std::string(cells - full, '.'));
   }
   std::string line = what + "  " + bar + tail;
@@ -73,8 +75,11 @@ struct Progress::State {
   size_t shown = 0;  // columns of the terminal's line in use
   bool colour = false;
 
-  // One write, so that lines of other threads do not fall into it. What fails here is of no consequence.
-  static void put(const std::string& text) { (void)!::write(STDERR_FILENO, text.data(), text.size()); }
+  // One write, so that lines of other threads do not fall into it. What fails here is of no
+  // consequence.
+  static void put(const std::string& text) {
+    (void)!::write(STDERR_FILENO, text.data(), text.size());
+  }
 
   void draw() {
     auto now = Clock::now();
@@ -87,8 +92,8 @@ struct Progress::State {
     std::string padding(shown > columns ? shown - columns : 0, ' ');
     size_t open = line.find('[', what.size()), close = line.find(']', what.size());
     if (colour && open != std::string::npos && close != std::string::npos)
-      line =
-          line.substr(0, open) + "\x1b[32m" + line.substr(open, close + 1 - open) + "\x1b[0m" + line.substr(close + 1);
+      line = line.substr(0, open) + "\x1b[32m" + line.substr(open, close + 1 - open) + "\x1b[0m" +
+             line.substr(close + 1);
     put("\r" + line + padding);
     shown = std::max(shown, columns);
   }

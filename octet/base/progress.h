@@ -8,9 +8,10 @@
 
 namespace octet {
 
-// Shows how far long work is, on standard error and only if that is a terminal; otherwise nothing is written. It is
-// redrawn at most ten times a second and wiped when the work ends, so that nothing of it stays among the messages.
-// NO_COLOR (any value but "") takes its colour away, and so does TERM=dumb. Calls may come from several threads.
+// Shows how far long work is, on standard error and only if that is a terminal; otherwise nothing
+// is written. It is redrawn at most ten times a second and wiped when the work ends, so that
+// nothing of it stays among the messages. NO_COLOR (any value but "") takes its colour away, and so
+// does TERM=dumb. Calls may come from several threads.
 //
 //   Progress bar("calibrating", dataset.size());
 //   for (const Tensor& batch : data) bar.advance(batch.size(0));
@@ -19,7 +20,8 @@ namespace octet {
 //  calibrating  [##########..........]  1024/2000  51%  312/s  0:03 left
 class Progress {
  public:
-  // total: units of work in all; 0 if it is not known (then there is a count and a rate, but no bar and no time left).
+  // total: units of work in all; 0 if it is not known (then there is a count and a rate, but no bar
+  // and no time left).
   Progress(std::string what, int64_t total);
   ~Progress();
   Progress(const Progress&) = delete;
@@ -37,7 +39,9 @@ class Progress {
   std::unique_ptr<State> state_;  // null where nothing is shown
 };
 
-// The bar's text after `done` of `total` units in `seconds`, at most `width` columns wide, without colour.
-std::string progress_line(const std::string& what, int64_t done, int64_t total, double seconds, int width);
+// The bar's text after `done` of `total` units in `seconds`, at most `width` columns wide, without
+// colour.
+std::string progress_line(const std::string& what, int64_t done, int64_t total, double seconds,
+                          int width);
 
 }  // namespace octet

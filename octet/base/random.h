@@ -33,8 +33,9 @@ class Random {
   uint64_t state_;
 };
 
-// The seed of everything random that is not given one: initial weights, dropout, shuffling. As torch.manual_seed: what is
-// drawn afterwards is the same on every machine. Without a call the seed is 0.
+// The seed of everything random that is not given one: initial weights, dropout, shuffling. As
+// torch.manual_seed: what is drawn afterwards is the same on every machine. Without a call the seed
+// is 0.
 void manual_seed(uint64_t seed);
 // The next seed of that sequence. Thread-safe.
 uint64_t next_seed();

@@ -29,7 +29,8 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 
 }  // namespace
 
-std::vector<std::string> nearest_names(std::string_view name, const std::vector<std::string>& known, size_t most) {
+std::vector<std::string> nearest_names(std::string_view name, const std::vector<std::string>& known,
+                                       size_t most) {
   std::vector<std::pair<size_t, std::string>> ranked;
   if (name.size() > kLongestNear) return {};
   for (const std::string& candidate : known) {

@@ -10,7 +10,8 @@ namespace octet {
 
 // The known names closest to a mistyped one (edit distance up to a third of its length), nearest
 // first, at most `most`. Names of more than 200 bytes are near nothing.
-std::vector<std::string> nearest_names(std::string_view name, const std::vector<std::string>& known, size_t most = 3);
+std::vector<std::string> nearest_names(std::string_view name, const std::vector<std::string>& known,
+                                       size_t most = 3);
 
 // "; did you mean 'conv1', 'conv2'?", or "" where nothing is near.
 std::string did_you_mean(std::string_view name, const std::vector<std::string>& known);

@@ -16,10 +16,11 @@ class NativeEngine final : public Engine {
  public:
   std::string name() const override { return "native"; }
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    for (auto maker : {native::make_conv, native::make_linear, native::make_dynamic, native::make_weight_only,
-                       native::make_lstm, native::make_pool, native::make_elementwise, native::make_rows,
-                       native::make_float_conv, native::make_float_product, native::make_float_pool,
-                       native::make_cat, native::make_matmul, native::make_permute})
+    for (auto maker :
+         {native::make_conv, native::make_linear, native::make_dynamic, native::make_weight_only,
+          native::make_lstm, native::make_pool, native::make_elementwise, native::make_rows,
+          native::make_float_conv, native::make_float_product, native::make_float_pool,
+          native::make_cat, native::make_matmul, native::make_permute})
       if (auto kernel = maker(spec)) return kernel;
     return nullptr;
   }
@@ -39,8 +40,10 @@ Choice parse_engine(std::string_view name) {
   if (name == "native" || name == "fbgemm" || name == "x86") return Choice::native;
   if (name == "onednn") return Choice::onednn;
   if (name == "reference") return Choice::reference;
-  OCTET_FAIL(invalid_argument, "unknown engine '{}': expected native (also called fbgemm, x86), onednn or reference{}",
-             name, did_you_mean(name, {"native", "onednn", "reference"}));
+  OCTET_FAIL(
+      invalid_argument,
+      "unknown engine '{}': expected native (also called fbgemm, x86), onednn or reference{}", name,
+      did_you_mean(name, {"native", "onednn", "reference"}));
 }
 
 std::atomic<Choice> g_engine{Choice::native};
@@ -54,12 +57,15 @@ std::string engine() {
 }
 
 namespace {
-// A weight-only operator with a constant weight that no engine has as it is, is the float operator on the weight dequantized once. Null:
-// it is not such.
+// A weight-only operator with a constant weight that no engine has as it is, is the float operator
+// on the weight dequantized once. Null: it is not such.
 std::unique_ptr<OpSpec> float_form(const OpSpec& spec) {
   constexpr std::string_view suffix = "_weight_only";
-  if (!spec.op.ends_with(suffix) || !spec.constants[1].defined() || engine_detail::is_weight_only_call(spec)) return nullptr;
-  if (spec.op.find("1d") != std::string::npos) return nullptr;  // run as 2-d ones, which have kernels
+  if (!spec.op.ends_with(suffix) || !spec.constants[1].defined() ||
+      engine_detail::is_weight_only_call(spec))
+    return nullptr;
+  // run as 2-d ones, which have kernels
+  if (spec.op.find("1d") != std::string::npos) return nullptr;
   auto form = std::make_unique<OpSpec>(spec);
   form->op.resize(spec.op.size() - suffix.size());
   form->constants[1] = spec.constants[1].dequantize();
@@ -86,11 +92,12 @@ namespace {
 
 // Operands in the layouts a kernel wants, and the results' buffers.
 struct Operands {
-  Operands(const Kernel& kernel, const std::vector<bool>& constant, const std::vector<Tensor>& inputs,
-           const std::vector<TensorType>& outputs)
+  Operands(const Kernel& kernel, const std::vector<bool>& constant,
+           const std::vector<Tensor>& inputs, const std::vector<TensorType>& outputs)
       : laid_out(inputs.size()), in(inputs.size(), nullptr) {
     auto format = [](Layout layout, size_t dims) {
-      return layout == Layout::channels_last && dims == 4 ? MemoryFormat::channels_last : MemoryFormat::contiguous;
+      return layout == Layout::channels_last && dims == 4 ? MemoryFormat::channels_last
+                                                          : MemoryFormat::contiguous;
     };
     for (size_t i = 0; i < inputs.size(); ++i) {
       in_shapes.push_back(inputs[i].defined() ? inputs[i].shape() : Shape{});
@@ -124,7 +131,8 @@ std::vector<bool> constant_operands(const OpSpec& spec) {
 
 }  // namespace
 
-std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec, const std::vector<Tensor>& inputs) {
+std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec,
+                               const std::vector<Tensor>& inputs) {
   Operands operands(kernel, constant_operands(spec), inputs, spec.outputs);
   operands.run(*kernel.plan(operands.in_shapes, operands.out_shapes));
   return std::move(operands.results);
@@ -137,16 +145,20 @@ struct CachedKernel::Plan {
 };
 
 CachedKernel::CachedKernel(const OpSpec& spec)
-    : kernel_(make_kernel(spec)), constant_(constant_operands(spec)), plan_(std::make_unique<Plan>()) {}
+    : kernel_(make_kernel(spec)),
+      constant_(constant_operands(spec)),
+      plan_(std::make_unique<Plan>()) {}
 CachedKernel::~CachedKernel() = default;
 
-std::vector<Tensor> CachedKernel::run(const std::vector<Tensor>& inputs, const std::vector<TensorType>& outputs) const {
+std::vector<Tensor> CachedKernel::run(const std::vector<Tensor>& inputs,
+                                      const std::vector<TensorType>& outputs) const {
   Operands operands(*kernel_, constant_, inputs, outputs);
   std::unique_lock lock(plan_->mutex, std::try_to_lock);
   if (!lock) {  // another thread runs it: a plan of our own
     operands.run(*kernel_->plan(operands.in_shapes, operands.out_shapes));
   } else {
-    if (!plan_->plan || plan_->in_shapes != operands.in_shapes || plan_->out_shapes != operands.out_shapes) {
+    if (!plan_->plan || plan_->in_shapes != operands.in_shapes ||
+        plan_->out_shapes != operands.out_shapes) {
       plan_->plan = kernel_->plan(operands.in_shapes, operands.out_shapes);
       plan_->in_shapes = operands.in_shapes;
       plan_->out_shapes = operands.out_shapes;

@@ -1,13 +1,15 @@
 #pragma once
 // Engines turn one operator call with known types into something that runs.
 //
-//   OpSpec spec{.op = "conv2d", .attrs = attrs, .inputs = input_types, .constants = {{}, weight}, .present = {true, true},
-//               .outputs = output_types, .label = "layer1.conv", .table = {}};
-//   std::unique_ptr<Kernel> kernel = make_kernel(spec);      // packs the constant operands, once
-//   auto plan = kernel->plan(input_shapes, output_shapes);   // per shape: index tables, scratch size
-//   plan->run(inputs, outputs, scratch);                     // allocates nothing
+//   OpSpec spec{.op = "conv2d", .attrs = attrs, .inputs = input_types, .constants = {{}, weight},
+//               .present = {true, true}, .outputs = output_types, .label = "layer1.conv",
+//               .table = {}};
+//   std::unique_ptr<Kernel> kernel = make_kernel(spec);     // packs the constant operands, once
+//   auto plan = kernel->plan(input_shapes, output_shapes);  // per shape: tables, scratch size
+//   plan->run(inputs, outputs, scratch);                    // allocates nothing
 //
-// All engines give the same bits for quantized types; `reference` is the plainest and the oracle of the others.
+// All engines give the same bits for quantized types; `reference` is the plainest and the oracle of
+// the others.
 
 #include <memory>
 #include <span>
@@ -22,15 +24,16 @@ namespace octet {
 
 // One operator call: what is known before any data is.
 struct OpSpec {
-  std::string op;                    // name in the registry: "conv2d"
-  Attrs attrs;                       // complete (defaults filled in)
-  std::vector<TensorType> inputs;    // dims may be symbolic; see `present`
-  std::vector<Tensor> constants;     // one per input, defined where the operand is constant
-  std::vector<bool> present;         // one per input: false for an omitted optional input
+  std::string op;                  // name in the registry: "conv2d"
+  Attrs attrs;                     // complete (defaults filled in)
+  std::vector<TensorType> inputs;  // dims may be symbolic; see `present`
+  std::vector<Tensor> constants;   // one per input, defined where the operand is constant
+  std::vector<bool> present;       // one per input: false for an omitted optional input
   std::vector<TensorType> outputs;
-  std::string label;                 // the node's name, for messages
-  // Operators that map one 8-bit code to another (unary functions, requantize): the result's code for each of the 256
-  // bytes of the operand, as docs/numerics.md defines it. Empty for all others. Filled by ops::make_spec.
+  std::string label;  // the node's name, for messages
+  // Operators that map one 8-bit code to another (unary functions, requantize): the result's code
+  // for each of the 256 bytes of the operand, as docs/numerics.md defines it. Empty for all others.
+  // Filled by ops::make_spec.
   std::vector<uint8_t> table;
 
   bool has(size_t i) const { return i < present.size() && present[i]; }
@@ -48,13 +51,17 @@ class KernelPlan {
  public:
   virtual ~KernelPlan() = default;
   virtual size_t scratch_bytes() const { return 0; }
-  // inputs[i] is null for packed constants and omitted inputs. Buffers follow the kernel's layouts and kBufferSlack.
-  virtual void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) = 0;
+  // inputs[i] is null for packed constants and omitted inputs. Buffers follow the kernel's layouts
+  // and kBufferSlack.
+  virtual void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+                   void* scratch) = 0;
   // Rows r0..r1 of the result, on the calling thread. Of kernels by rows only.
-  virtual void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1);
+  virtual void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs,
+                        int64_t r0, int64_t r1);
 };
 
-// Packed constants and a choice of algorithm; shared by all shapes. Immutable, so safe to share between threads.
+// Packed constants and a choice of algorithm; shared by all shapes. Immutable, so safe to share
+// between threads.
 class Kernel {
  public:
   virtual ~Kernel() = default;
@@ -62,22 +69,25 @@ class Kernel {
   virtual std::string engine() const = 0;  // "native", "onednn", "reference"
   virtual Layout input_layout(size_t) const { return Layout::row_major; }
   virtual Layout output_layout(size_t) const { return Layout::row_major; }
-  // Whether a row of the result (its last dimension; the others count rows) depends only on the same row of those operands whose
-  // other dimensions are the result's. Operands of other shapes may be read whole. Needs no scratch memory. Of `any` layout: element
-  // by element, so that any cut of the bytes into rows will do.
+  // Whether a row of the result (its last dimension; the others count rows) depends only on the
+  // same row of those operands whose other dimensions are the result's. Operands of other shapes
+  // may be read whole. Needs no scratch memory. Of `any` layout: element by element, so that any
+  // cut of the bytes into rows will do.
   virtual bool by_rows() const { return false; }
-  // The same computation from a row-major operand to a channels_last result, where the change of layout comes for free. Null: no.
+  // The same computation from a row-major operand to a channels_last result, where the change of
+  // layout comes for free. Null: no.
   virtual std::unique_ptr<Kernel> to_channels_last() const { return nullptr; }
   // Whether output 0 may be written over input 0 (same size and layout).
   virtual bool in_place() const { return false; }
-  // Whether constant operand i was packed at make time; run() then gets a null pointer for it. Constants that were not are
-  // passed like other operands.
+  // Whether constant operand i was packed at make time; run() then gets a null pointer for it.
+  // Constants that were not are passed like other operands.
   virtual bool packs(size_t) const { return false; }
   // Bytes of packed constants held.
   virtual size_t packed_bytes() const { return 0; }
   // Things the user should know, e.g. sums that can leave int32; one line each.
   virtual std::vector<std::string> warnings() const { return {}; }
-  virtual std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs, const std::vector<Shape>& outputs) const = 0;
+  virtual std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs,
+                                           const std::vector<Shape>& outputs) const = 0;
 };
 
 class Engine {
@@ -88,21 +98,25 @@ class Engine {
   virtual std::unique_ptr<Kernel> make(const OpSpec& spec) const = 0;
 };
 
-// The engine used where a program does not name one: "native" (the default), "onednn" or "reference". "fbgemm" and "x86" are
-// other names of native. Native results are the same bits on every instruction set, in float too; those of oneDNN's float
-// kernels are not. An unknown name is an Error listing the known ones. Thread-safe.
+// The engine used where a program does not name one: "native" (the default), "onednn" or
+// "reference". "fbgemm" and "x86" are other names of native. Native results are the same bits on
+// every instruction set, in float too; those of oneDNN's float kernels are not. An unknown name is
+// an Error listing the known ones. Thread-safe.
 void set_engine(std::string_view name);
 std::string engine();
 
-// Asks the engines in turn (native: native, then reference; onednn: onednn for what it has in float, then as native;
-// reference: reference only). The gradients of layers are oneDNN's but with reference. Null if none has a kernel: the operator's own evaluation is used then (ops/op.h).
+// Asks the engines in turn (native: native, then reference; onednn: onednn for what it has in
+// float, then as native; reference: reference only). The gradients of layers are oneDNN's but with
+// reference. Null if none has a kernel: the operator's own evaluation is used then (ops/op.h).
 std::unique_ptr<Kernel> make_kernel(const OpSpec& spec, std::string_view engine = "");
 
-// Runs a kernel on tensors: puts operands into the kernel's layouts, allocates the outputs. For single calls; the
-// runtime plans whole graphs.
-std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec, const std::vector<Tensor>& inputs);
+// Runs a kernel on tensors: puts operands into the kernel's layouts, allocates the outputs. For
+// single calls; the runtime plans whole graphs.
+std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec,
+                               const std::vector<Tensor>& inputs);
 
-// A kernel with its last plan, for calls that repeat with the same constants: eager modules. Safe for concurrent calls.
+// A kernel with its last plan, for calls that repeat with the same constants: eager modules. Safe
+// for concurrent calls.
 class CachedKernel {
  public:
   // `spec` may have symbolic dims. Null kernel: nobody has one.
@@ -111,7 +125,8 @@ class CachedKernel {
   bool found() const { return kernel_ != nullptr; }
   const Kernel& kernel() const { return *kernel_; }
   // `outputs` are the concrete types of the results.
-  std::vector<Tensor> run(const std::vector<Tensor>& inputs, const std::vector<TensorType>& outputs) const;
+  std::vector<Tensor> run(const std::vector<Tensor>& inputs,
+                          const std::vector<TensorType>& outputs) const;
 
  private:
   struct Plan;

@@ -50,7 +50,8 @@ bool Window3::is_pointwise() const {
   return kernel == ones && stride == ones && begin == zeros && end == zeros;
 }
 
-int64_t input_place(const Window3& w, bool transposed, size_t d, int64_t o, int64_t k, int64_t size) {
+int64_t input_place(const Window3& w, bool transposed, size_t d, int64_t o, int64_t k,
+                    int64_t size) {
   int64_t i = o * w.stride[d] - w.begin[d] + k * w.dilation[d];
   if (transposed) {
     i = o + w.begin[d] - k * w.dilation[d];
@@ -61,14 +62,16 @@ int64_t input_place(const Window3& w, bool transposed, size_t d, int64_t o, int6
 }
 
 TapOffsets tap_offsets(const Window3& w, bool transposed, const Shape& x, const Shape& y) {
-  OCTET_CHECK(x[1] * x[2] * x[3] * x[4] < (int64_t{1} << 31), unsupported, "an image of {} is too large for 32-bit offsets",
-              to_string(x));
-  // Along each dimension first: where the tap of an output lies there, in bytes, below 0 if outside.
+  OCTET_CHECK(x[1] * x[2] * x[3] * x[4] < (int64_t{1} << 31), unsupported,
+              "an image of {} is too large for 32-bit offsets", to_string(x));
+  // Along each dimension first: where the tap of an output lies there, in bytes, below 0 if
+  // outside.
   std::array<std::vector<int64_t>, 3> places;
   int64_t step = x[1];
   for (size_t d = 3; d-- > 0; step *= x[d + 2])
     for (int64_t o = 0; o < y[d + 2]; ++o)
-      for (int64_t k = 0; k < w.kernel[d]; ++k) places[d].push_back(input_place(w, transposed, d, o, k, x[d + 2]) * step);
+      for (int64_t k = 0; k < w.kernel[d]; ++k)
+        places[d].push_back(input_place(w, transposed, d, o, k, x[d + 2]) * step);
   TapOffsets offsets(y[2] * y[3] * y[4] * w.taps());
   const int64_t row = y[4] * w.taps();
   parallel_ranges(y[2] * y[3], 20'000 / (row + 1) + 1, [&](int64_t row0, int64_t row1) {
@@ -77,7 +80,8 @@ TapOffsets tap_offsets(const Window3& w, bool transposed, const Shape& x, const 
       for (int64_t ox = 0, oz = at_row / y[3], oy = at_row % y[3]; ox < y[4]; ++ox)
         for (int64_t kz = 0; kz < w.kernel[0]; ++kz)
           for (int64_t ky = 0; ky < w.kernel[1]; ++ky) {
-            const int64_t z = places[0][oz * w.kernel[0] + kz], at = places[1][oy * w.kernel[1] + ky];
+            const int64_t z = places[0][oz * w.kernel[0] + kz],
+                          at = places[1][oy * w.kernel[1] + ky];
             const int64_t* columns = &places[2][ox * w.kernel[2]];
             for (int64_t kx = 0; kx < w.kernel[2]; ++kx)
               *to++ = (z | at | columns[kx]) < 0 ? -1 : static_cast<int32_t>(z + at + columns[kx]);
@@ -102,8 +106,10 @@ Window pool_window(const OpSpec& spec) {
   return window(spec, kernel[0], kernel[1]);
 }
 
-TapOffsets tap_offsets(const Window& w, int64_t h, int64_t width, int64_t channels, int64_t oh, int64_t ow) {
-  const Window3 wide{{1, w.kh, w.kw}, {1, w.sh, w.sw}, {0, w.ph, w.pw}, {0, w.ph_end, w.pw_end}, {1, w.dh, w.dw}};
+TapOffsets tap_offsets(const Window& w, int64_t h, int64_t width, int64_t channels, int64_t oh,
+                       int64_t ow) {
+  const Window3 wide{
+      {1, w.kh, w.kw}, {1, w.sh, w.sw}, {0, w.ph, w.pw}, {0, w.ph_end, w.pw_end}, {1, w.dh, w.dw}};
   return tap_offsets(wide, false, {1, channels, 1, h, width}, {1, 0, 1, oh, ow});
 }
 
@@ -113,7 +119,8 @@ CodeRange activation_range(const std::string& activation, const TensorType& y) {
   if (activation == "none") return {lo, hi};
   if (activation == "relu") return {std::max(lo, z), hi};
   if (activation == "relu6")
-    return {std::max(lo, z), affine::quantize(6.0f, static_cast<float>(y.quantizer->scale()), z, lo, hi)};
+    return {std::max(lo, z),
+            affine::quantize(6.0f, static_cast<float>(y.quantizer->scale()), z, lo, hi)};
   OCTET_FAIL(invalid_argument, "unknown activation '{}': expected none, relu or relu6", activation);
 }
 
@@ -123,25 +130,32 @@ namespace {
 
 bool eight_bit(const TensorType& t) { return t.dtype == DType::quint8 || t.dtype == DType::qint8; }
 
-// Of a depthwise transposed convolution, whose output channel c is made of input channel c (ops/conv_impl.h).
+// Of a depthwise transposed convolution, whose output channel c is made of input channel c
+// (ops/conv_impl.h).
 bool scaled_by_input(const OpSpec& spec) {
   const TensorType& w = spec.inputs[1];
-  return is_transposed(spec) && w.quantizer->is_per_channel() && w.quantizer->axis() == 0 && w.dims[1] == Dim(1) &&
-         w.dims[0] == Dim(spec.attrs.get_int("groups"));
+  return is_transposed(spec) && w.quantizer->is_per_channel() && w.quantizer->axis() == 0 &&
+         w.dims[1] == Dim(1) && w.dims[0] == Dim(spec.attrs.get_int("groups"));
 }
 
 bool has_weight_codes(const OpSpec& spec) {
   const TensorType& w = spec.inputs[1];
-  const bool four_bit = is_packed(w.dtype) && (spec.op == "linear_dynamic" || spec.op == "linear_weight_only");
-  if ((!eight_bit(w) && !four_bit) || !spec.constants[1].defined() || w.quantizer->has_float_zero_points()) return false;
-  return !w.quantizer->is_per_channel() || w.quantizer->axis() == (is_transposed(spec) && !scaled_by_input(spec) ? 1 : 0);
+  const bool four_bit =
+      is_packed(w.dtype) && (spec.op == "linear_dynamic" || spec.op == "linear_weight_only");
+  if ((!eight_bit(w) && !four_bit) || !spec.constants[1].defined() ||
+      w.quantizer->has_float_zero_points())
+    return false;
+  return !w.quantizer->is_per_channel() ||
+         w.quantizer->axis() == (is_transposed(spec) && !scaled_by_input(spec) ? 1 : 0);
 }
 
 }  // namespace
 
 bool is_integer_call(const OpSpec& spec) {
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
-  if (!eight_bit(x) || x.quantizer->is_per_channel() || !eight_bit(y) || y.quantizer->is_per_channel()) return false;
+  if (!eight_bit(x) || x.quantizer->is_per_channel() || !eight_bit(y) ||
+      y.quantizer->is_per_channel())
+    return false;
   if (!has_weight_codes(spec)) return false;
   if (!spec.has(2)) return true;
   DType bias = spec.inputs[2].dtype;
@@ -149,7 +163,8 @@ bool is_integer_call(const OpSpec& spec) {
 }
 
 bool is_dynamic_call(const OpSpec& spec) {
-  if (spec.inputs[0].dtype != DType::float32 || spec.outputs[0].dtype != DType::float32) return false;
+  if (spec.inputs[0].dtype != DType::float32 || spec.outputs[0].dtype != DType::float32)
+    return false;
   if (!has_weight_codes(spec)) return false;
   return !spec.has(2) || (spec.constants[2].defined() && spec.inputs[2].dtype == DType::float32);
 }
@@ -171,7 +186,8 @@ void WeightCodes::narrow() {
   any_zero_point = false;
   Buffer moved = Buffer::allocate(codes.size());
   auto* to = reinterpret_cast<int8_t*>(moved.data());
-  std::transform(codes.begin(), codes.end(), to, [&](int8_t q) { return static_cast<int8_t>(q - low); });
+  std::transform(codes.begin(), codes.end(), to,
+                 [&](int8_t q) { return static_cast<int8_t>(q - low); });
   codes = {to, codes.size()};
   owner = std::move(moved);
   for (int32_t& z : zero_points) {
@@ -188,7 +204,9 @@ WeightCodes weight_codes(const OpSpec& spec) {
   const int64_t group_channels = is_transposed(spec) ? weight.size(1) : weight.size(0);
   r.out_channels = group_channels * (is_transposed(spec) ? spec.attrs.get_int("groups") : 1);
   r.four_bit = is_packed(weight.dtype());
-  const int32_t shift = weight.dtype() == DType::quint8 ? -128 : weight.dtype() == DType::qint4x2 ? 8 : 0;
+  const int32_t shift = weight.dtype() == DType::quint8    ? -128
+                        : weight.dtype() == DType::qint4x2 ? 8
+                                                           : 0;
   const auto count = static_cast<size_t>(weight.numel());
   const auto* bytes = static_cast<const uint8_t*>(weight.raw_data());
   r.owner = weight.buffer();
@@ -196,7 +214,9 @@ WeightCodes weight_codes(const OpSpec& spec) {
     r.owner = Buffer::allocate(count);
     auto* shifted = reinterpret_cast<uint8_t*>(r.owner.data());
     for (size_t i = 0; i < count; ++i)
-      shifted[i] = static_cast<uint8_t>(r.four_bit ? packed_code(bytes, weight.dtype(), static_cast<int64_t>(i)) + shift : bytes[i] ^ 0x80);
+      shifted[i] = static_cast<uint8_t>(
+          r.four_bit ? packed_code(bytes, weight.dtype(), static_cast<int64_t>(i)) + shift
+                     : bytes[i] ^ 0x80);
     bytes = shifted;
   }
   r.codes = {reinterpret_cast<const int8_t*>(bytes), count};
@@ -209,10 +229,12 @@ WeightCodes weight_codes(const OpSpec& spec) {
   return r;
 }
 
-affine::RunTimeQParams dynamic_qparams(float min, float max, int64_t not_finite, bool reduce_range, const std::string& label) {
+affine::RunTimeQParams dynamic_qparams(float min, float max, int64_t not_finite, bool reduce_range,
+                                       const std::string& label) {
   OCTET_CHECK(not_finite == 0, invalid_argument,
-              "{}: {} of the input's values are NaN or infinite; expected finite ones, whose range gives the scale", label,
-              not_finite);
+              "{}: {} of the input's values are NaN or infinite; expected finite ones, whose range "
+              "gives the scale",
+              label, not_finite);
   return affine::choose_qparams_dynamic(min, max, 0, 255, reduce_range);
 }
 
@@ -226,7 +248,8 @@ std::string wide_warning(const std::string& label, const IntegerWeights& w) {
   for (int64_t n : w.wide)
     if (std::abs(w.bias[n]) > std::abs(largest)) largest = w.bias[n];
   return fmt::format(
-      "{}: channel{} {}{} of {}: sums can leave int32 (bias codes up to {} at scale s_x*s_w, {} products); "
+      "{}: channel{} {}{} of {}: sums can leave int32 (bias codes up to {} at scale s_x*s_w, {} "
+      "products); "
       "octet's are exact, other tools' may wrap or saturate",
       label, w.wide.size() == 1 ? "" : "s", fmt::join(shown, ", "),
       std::ssize(w.wide) > count ? fmt::format(" and {} more", std::ssize(w.wide) - count) : "",
@@ -299,12 +322,14 @@ IntegerWeights integer_weights(const OpSpec& spec) {
   // All in float32: f(s_x*s_w), then f(that/s_y), as QNNPACK and ONNX Runtime compute it.
   float sx = static_cast<float>(qx.scale()), sy = static_cast<float>(qy.scale());
   const Tensor bias = spec.has(2) ? spec.constants[2].contiguous() : Tensor();
-  const int32_t* codes = bias.defined() && bias.dtype() == DType::qint32 ? bias.data<int32_t>() : nullptr;
+  const int32_t* codes =
+      bias.defined() && bias.dtype() == DType::qint32 ? bias.data<int32_t>() : nullptr;
   for (int64_t n = 0; n < r.out_channels; ++n) {
     float sw = r.scales[n], sxw = sx * sw;
     float multiplier = sxw / sy;
     int64_t b = 0;
-    if (codes && static_cast<float>(bias.quantizer()->scale(n)) == sxw && bias.quantizer()->zero_point(n) == 0) {
+    if (codes && static_cast<float>(bias.quantizer()->scale(n)) == sxw &&
+        bias.quantizer()->zero_point(n) == 0) {
       b = codes[n];
     } else if (bias.defined()) {
       const auto value = static_cast<float>(bias.at({n}));
@@ -329,9 +354,14 @@ bool is_integer_matmul(const OpSpec& spec) {
 }
 
 MatmulGeometry::MatmulGeometry(const Shape& sa, const Shape& sb, const Shape& y)
-    : m(y[y.size() - 2]), n(y.back()), k(sa.back()), a_matrices(numel({sa.begin(), sa.end() - 2})), b_matrices(numel({sb.begin(), sb.end() - 2})) {
+    : m(y[y.size() - 2]),
+      n(y.back()),
+      k(sa.back()),
+      a_matrices(numel({sa.begin(), sa.end() - 2})),
+      b_matrices(numel({sb.begin(), sb.end() - 2})) {
   const int64_t products = numel({y.begin(), y.end() - 2});
-  // The matrix of an operand that goes with a product: its index without the dimensions that the operand has once.
+  // The matrix of an operand that goes with a product: its index without the dimensions that the
+  // operand has once.
   auto matrices = [&](const Shape& operand, std::vector<int64_t>& of) {
     const size_t missing = y.size() - operand.size();
     for (int64_t product = 0; product < products; ++product) {

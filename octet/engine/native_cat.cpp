@@ -1,4 +1,5 @@
-// cat on codes: blocks are copied, through a table where an operand's qparams differ from the result's.
+// cat on codes: blocks are copied, through a table where an operand's qparams differ from the
+// result's.
 #include <array>
 #include <cstring>
 
@@ -26,17 +27,21 @@ class CatPlan final : public KernelPlan {
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
     auto* out = static_cast<uint8_t*>(outputs[0]);
     auto lookup = kernels::table().lookup;
-    parallel_ranges(outer_, std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(1, row_)), [&](int64_t r0, int64_t r1) {
-      int64_t at = 0;
-      for (size_t i = 0; i < operands_.size(); at += inner_[i++]) {
-        const auto* in = static_cast<const uint8_t*>(inputs[i]);
-        for (int64_t r = r0; r < r1; ++r) {
-          uint8_t* target = out + r * row_ + at;
-          if (operands_[i].same) std::memcpy(target, in + r * inner_[i], inner_[i]);
-          else lookup(in + r * inner_[i], target, inner_[i], operands_[i].table.data());
-        }
-      }
-    });
+    parallel_ranges(outer_, std::max<int64_t>(1, (1 << 16) / std::max<int64_t>(1, row_)),
+                    [&](int64_t r0, int64_t r1) {
+                      int64_t at = 0;
+                      for (size_t i = 0; i < operands_.size(); at += inner_[i++]) {
+                        const auto* in = static_cast<const uint8_t*>(inputs[i]);
+                        for (int64_t r = r0; r < r1; ++r) {
+                          uint8_t* target = out + r * row_ + at;
+                          if (operands_[i].same)
+                            std::memcpy(target, in + r * inner_[i], inner_[i]);
+                          else
+                            lookup(in + r * inner_[i], target, inner_[i],
+                                   operands_[i].table.data());
+                        }
+                      }
+                    });
   }
 
  private:
@@ -51,9 +56,14 @@ class CatKernel final : public Kernel {
       : operands_(std::move(operands)), dim_(dim), channels_last_(rank == 4 && dim == 1) {}
   std::string name() const override { return "cat"; }
   std::string engine() const override { return "native"; }
-  Layout input_layout(size_t) const override { return channels_last_ ? Layout::channels_last : Layout::row_major; }
-  Layout output_layout(size_t) const override { return channels_last_ ? Layout::channels_last : Layout::row_major; }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+  Layout input_layout(size_t) const override {
+    return channels_last_ ? Layout::channels_last : Layout::row_major;
+  }
+  Layout output_layout(size_t) const override {
+    return channels_last_ ? Layout::channels_last : Layout::row_major;
+  }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
     int64_t outer = 1;
     std::vector<int64_t> inner;
     const Shape& s = out[0];
@@ -78,7 +88,8 @@ class CatKernel final : public Kernel {
 std::unique_ptr<Kernel> make_cat(const OpSpec& spec) {
   if (spec.op != "cat") return nullptr;
   const TensorType& y = spec.outputs[0];
-  if (!y.is_quantized() || element_size(y.dtype) != 1 || y.quantizer->is_per_channel()) return nullptr;
+  if (!y.is_quantized() || element_size(y.dtype) != 1 || y.quantizer->is_per_channel())
+    return nullptr;
   auto lo = static_cast<int32_t>(qmin(y.dtype)), hi = static_cast<int32_t>(qmax(y.dtype));
   std::vector<Operand> operands;
   for (size_t i = 0; i < spec.inputs.size(); ++i) {
@@ -89,9 +100,11 @@ std::unique_ptr<Kernel> make_cat(const OpSpec& spec) {
     operand.same = x.dtype == y.dtype && *x.quantizer == *y.quantizer;
     for (int b = 0; b < 256; ++b) {
       int32_t q = x.dtype == DType::qint8 ? static_cast<int8_t>(b) : b;
-      float v = affine::dequantize(q, static_cast<float>(x.quantizer->scale()), static_cast<int32_t>(x.quantizer->zero_point()));
+      float v = affine::dequantize(q, static_cast<float>(x.quantizer->scale()),
+                                   static_cast<int32_t>(x.quantizer->zero_point()));
       operand.table[b] = static_cast<uint8_t>(
-          affine::quantize(v, static_cast<float>(y.quantizer->scale()), static_cast<int32_t>(y.quantizer->zero_point()), lo, hi));
+          affine::quantize(v, static_cast<float>(y.quantizer->scale()),
+                           static_cast<int32_t>(y.quantizer->zero_point()), lo, hi));
     }
     operands.push_back(operand);
   }

@@ -1,7 +1,8 @@
-// Quantized conv2d and conv_transpose2d on NHWC images. Pointwise convolutions are dense matrix products; depthwise ones have their own kernel;
-// all others are matrix products whose rows are addressed through a table of offsets (an indirection buffer, as in
-// XNNPACK: Dukhan, "The Indirect Convolution Algorithm", 2019), so that no im2col copy is made. Images of few channels are
-// copied with their padding written out, for then a row of the window lies together and is one tap.
+// Quantized conv2d and conv_transpose2d on NHWC images. Pointwise convolutions are dense matrix
+// products; depthwise ones have their own kernel; all others are matrix products whose rows are
+// addressed through a table of offsets (an indirection buffer, as in XNNPACK: Dukhan, "The Indirect
+// Convolution Algorithm", 2019), so that no im2col copy is made. Images of few channels are copied
+// with their padding written out, for then a row of the window lies together and is one tap.
 #include "octet/base/check_impl.h"
 #include "octet/engine/native_image_impl.h"
 #include "octet/engine/native_matrix_impl.h"
@@ -12,22 +13,24 @@ namespace {
 using engine_detail::IntegerWeights;
 using engine_detail::Window;
 
-// -- padding -----------------------------------------------------------------------------------------
+// -- padding --------------------------------------------------------------------------------------
 
-// Whether a row of the window should be one tap of all its kw * c bytes rather than kw taps of c. The matrix kernel pads every tap to
-// 4 bytes, and finding its addresses takes about as long as 2 more; the copy takes 8 bytes in the time of 64 multiply-adds.
+// Whether a row of the window should be one tap of all its kw * c bytes rather than kw taps of c.
+// The matrix kernel pads every tap to 4 bytes, and finding its addresses takes about as long as 2
+// more; the copy takes 8 bytes in the time of 64 multiply-adds.
 bool joins_rows(const Window& w, int64_t c, int64_t oc) {
   const auto cost = [](int64_t taps, int64_t k) { return taps * ((k + 3) / 4 * 4 + 2); };
   const int64_t apart = cost(w.taps(), c), saved = apart - cost(w.kh, w.kw * c);
   return w.kw > 1 && w.dw == 1 && saved * 10 > apart && saved * oc > 8 * c * w.sh * w.sw;
 }
 
-// -- matrix product ----------------------------------------------------------------------------------
+// -- matrix product -------------------------------------------------------------------------------
 
 class ConvPlan final : public KernelPlan {
  public:
   // A plain convolution whose taps are rows of the window.
-  ConvPlan(const PackedWeights& w, const Window& window, const ConvShape& s) : ConvPlan(w, row_offsets(window, s), s) {
+  ConvPlan(const PackedWeights& w, const Window& window, const ConvShape& s)
+      : ConvPlan(w, row_offsets(window, s), s) {
     window_ = window;
     padded_ = PaddedImage(window, s);
     image_bytes_ = padded_.bytes();
@@ -52,14 +55,17 @@ class ConvPlan final : public KernelPlan {
   }
   size_t scratch_bytes() const override { return copy_bytes_ + sums_ * s_.images * w_.groups * 4; }
 
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
     x_ = static_cast<const uint8_t*>(inputs[0]);
     y_ = static_cast<uint8_t*>(outputs[0]);
     row_sums_ = reinterpret_cast<int32_t*>(static_cast<uint8_t*>(scratch) + copy_bytes_);
     if (copy_bytes_) {
       auto* copy = static_cast<uint8_t*>(scratch);
-      if (padded_.h) padded_.write(window_, s_, x_, w_.flip_x, static_cast<uint8_t>(w_.x_zero_point), copy);
-      else flip_signs(x_, copy, total_);
+      if (padded_.h)
+        padded_.write(window_, s_, x_, w_.flip_x, static_cast<uint8_t>(w_.x_zero_point), copy);
+      else
+        flip_signs(x_, copy, total_);
       x_ = copy;
     }
     if (sums_)
@@ -67,21 +73,22 @@ class ConvPlan final : public KernelPlan {
         w_.table->row_sums(arguments(i), row_sums_ + i * sums_, 0, m_);
       });
     split_matrix(
-        s_.images * w_.groups, m_, w_.shape.n, w_.table->gemm_mr, w_.table->gemm_nr, w_.shape.k * w_.shape.taps,
+        s_.images * w_.groups, m_, w_.shape.n, w_.table->gemm_mr, w_.table->gemm_nr,
+        w_.shape.k * w_.shape.taps,
         [](void* self, int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
           auto& plan = *static_cast<ConvPlan*>(self);
           plan.w_.table->gemm(plan.arguments(i), m0, m1, n0, n1);
         },
         this);
-    w_.wide.run(s_.images, m_, w_.x_zero_point, [&](int64_t image, int64_t group) {
-      return arguments(image * w_.groups + group);
-    });
+    w_.wide.run(s_.images, m_, w_.x_zero_point,
+                [&](int64_t image, int64_t group) { return arguments(image * w_.groups + group); });
   }
 
  private:
   static engine_detail::TapOffsets row_offsets(const Window& w, const ConvShape& s) {
     const PaddedImage image(w, s);
-    return engine_detail::tap_offsets({w.kh, 1, w.sh, w.sw, 0, 0, 0, 0, w.dh, 1}, image.h, image.w, image.c, s.oh, s.ow);
+    return engine_detail::tap_offsets({w.kh, 1, w.sh, w.sw, 0, 0, 0, 0, w.dh, 1}, image.h, image.w,
+                                      image.c, s.oh, s.ow);
   }
   // Of image i / groups and group i % groups.
   kernels::GemmArgs arguments(int64_t i) const {
@@ -121,25 +128,34 @@ class ConvKernel final : public Kernel {
         window_(engine_detail::conv_window3(spec)),
         transposed_(engine_detail::is_transposed(spec)),
         joined_(!transposed_ && spec.attrs.get_int("groups") == 1 &&
-                joins_rows(engine_detail::conv_window(spec), spec.inputs[1].shape()[1], weights.out_channels)),
+                joins_rows(engine_detail::conv_window(spec), spec.inputs[1].shape()[1],
+                           weights.out_channels)),
         warnings_(weights.warnings),
-        packed_(weights, WeightRows(weights, conv_gemm_shape(weights, spec), transposed_), gemm_shape(weights, spec),
-                spec.attrs.get_int("groups")) {
+        packed_(weights, WeightRows(weights, conv_gemm_shape(weights, spec), transposed_),
+                gemm_shape(weights, spec), spec.attrs.get_int("groups")) {
     if (joined_) rows_of_ = engine_detail::conv_window(spec);
   }
   std::string name() const override {
-    return fmt::format("{} {} {}x{} {}", op_, window_.is_pointwise() ? "gemm" : joined_ ? "row gemm" : "indirect gemm", packed_.table->gemm_mr,
-                       packed_.table->gemm_nr, to_string(packed_.table->isa));
+    return fmt::format("{} {} {}x{} {}", op_,
+                       window_.is_pointwise() ? "gemm"
+                       : joined_              ? "row gemm"
+                                              : "indirect gemm",
+                       packed_.table->gemm_mr, packed_.table->gemm_nr,
+                       to_string(packed_.table->isa));
   }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
-  Layout input_layout(size_t i) const override { return i == 0 ? Layout::channels_last : Layout::row_major; }
+  Layout input_layout(size_t i) const override {
+    return i == 0 ? Layout::channels_last : Layout::row_major;
+  }
   Layout output_layout(size_t) const override { return Layout::channels_last; }
   size_t packed_bytes() const override { return packed_.packed.bytes(); }
   std::vector<std::string> warnings() const override { return warnings_; }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
     if (joined_) return std::make_unique<ConvPlan>(packed_, rows_of_, conv_shape(in, out));
-    return std::make_unique<ConvPlan>(packed_, conv_offsets(window_, transposed_, in[0], out[0]), conv_shape(in, out));
+    return std::make_unique<ConvPlan>(packed_, conv_offsets(window_, transposed_, in[0], out[0]),
+                                      conv_shape(in, out));
   }
 
  private:
@@ -158,7 +174,7 @@ class ConvKernel final : public Kernel {
   PackedWeights packed_;
 };
 
-// -- depthwise ---------------------------------------------------------------------------------------
+// -- depthwise ------------------------------------------------------------------------------------
 
 struct DepthwiseWeights {
   const kernels::KernelTable* table = &kernels::table();
@@ -180,8 +196,11 @@ class DepthwisePlan final : public KernelPlan {
     pad_ = Buffer::allocate(s.c);
     std::memset(pad_.data(), w.x_zero_point, s.c);
   }
-  size_t scratch_bytes() const override { return w_.flip_x ? s_.images * s_.h * s_.w * s_.c + kBufferSlack : 0; }
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+  size_t scratch_bytes() const override {
+    return w_.flip_x ? s_.images * s_.h * s_.w * s_.c + kBufferSlack : 0;
+  }
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
     const auto* x = static_cast<const uint8_t*>(inputs[0]);
     int64_t image_bytes = s_.h * s_.w * s_.c;
     if (w_.flip_x) {
@@ -190,13 +209,23 @@ class DepthwisePlan final : public KernelPlan {
     }
     int64_t grain = std::max<int64_t>(1, 400'000 / (s_.c * w_.window.taps()));
     for (int64_t image = 0; image < s_.images; ++image) {
-      kernels::DepthwiseArgs a{s_.c, w_.window.taps(), x + image * image_bytes, offsets_.data(),
-                               reinterpret_cast<const uint8_t*>(pad_.data()), w_.packed.data(),
-                               static_cast<uint8_t*>(outputs[0]) + image * s_.pixels() * s_.c, s_.c, w_.bias.data(),
-                               w_.multiplier.data(), w_.y_zero_point, w_.lo, w_.hi};
+      kernels::DepthwiseArgs a{s_.c,
+                               w_.window.taps(),
+                               x + image * image_bytes,
+                               offsets_.data(),
+                               reinterpret_cast<const uint8_t*>(pad_.data()),
+                               w_.packed.data(),
+                               static_cast<uint8_t*>(outputs[0]) + image * s_.pixels() * s_.c,
+                               s_.c,
+                               w_.bias.data(),
+                               w_.multiplier.data(),
+                               w_.y_zero_point,
+                               w_.lo,
+                               w_.hi};
       const Window& v = w_.window;
       if (v.kh == 3 && v.kw == 3 && v.dw == 1 && v.sw <= 2) a.slide = v.sw, a.width = s_.ow;
-      parallel_ranges(s_.pixels(), grain, [&](int64_t p0, int64_t p1) { w_.table->depthwise(a, p0, p1); });
+      parallel_ranges(s_.pixels(), grain,
+                      [&](int64_t p0, int64_t p1) { w_.table->depthwise(a, p0, p1); });
     }
     auto* y = static_cast<uint8_t*>(outputs[0]);
     w_.wide.run(s_.images, s_.pixels(), w_.x_zero_point, [&](int64_t image, int64_t channel) {
@@ -249,14 +278,19 @@ class DepthwiseKernel final : public Kernel {
     w_.packed = Buffer::allocate(w_.table->depthwise_packed_bytes(w_.channels, taps));
     w_.table->depthwise_pack(w_.channels, taps, by_tap.data(), w_.packed.data());
   }
-  std::string name() const override { return fmt::format("conv2d depthwise {}", to_string(w_.table->isa)); }
+  std::string name() const override {
+    return fmt::format("conv2d depthwise {}", to_string(w_.table->isa));
+  }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
-  Layout input_layout(size_t i) const override { return i == 0 ? Layout::channels_last : Layout::row_major; }
+  Layout input_layout(size_t i) const override {
+    return i == 0 ? Layout::channels_last : Layout::row_major;
+  }
   Layout output_layout(size_t) const override { return Layout::channels_last; }
   size_t packed_bytes() const override { return w_.packed.bytes(); }
   std::vector<std::string> warnings() const override { return w_.warnings; }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
     return std::make_unique<DepthwisePlan>(w_, conv_shape(in, out));
   }
 
@@ -267,10 +301,13 @@ class DepthwiseKernel final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
-  if ((spec.op != "conv2d" && spec.op != "conv_transpose2d") || !engine_detail::is_integer_call(spec)) return nullptr;
+  if ((spec.op != "conv2d" && spec.op != "conv_transpose2d") ||
+      !engine_detail::is_integer_call(spec))
+    return nullptr;
   IntegerWeights weights = engine_detail::integer_weights(spec);
   int64_t groups = spec.attrs.get_int("groups");
-  bool depthwise = spec.op == "conv2d" && groups == weights.out_channels && spec.inputs[1].shape()[1] == 1 && groups > 1;
+  bool depthwise = spec.op == "conv2d" && groups == weights.out_channels &&
+                   spec.inputs[1].shape()[1] == 1 && groups > 1;
   if (depthwise && !weights.any_zero_point) return std::make_unique<DepthwiseKernel>(spec, weights);
   return std::make_unique<ConvKernel>(spec, weights);
 }

@@ -1,5 +1,6 @@
-// Dynamic quantization: float32 in and out, codes in between. The input's range is measured, its values become quint8 codes
-// in scratch memory, and the matrix product writes y = f(f(f(acc) * f(s_x*s_w)) + bias) straight from its accumulators.
+// Dynamic quantization: float32 in and out, codes in between. The input's range is measured, its
+// values become quint8 codes in scratch memory, and the matrix product writes y = f(f(f(acc) *
+// f(s_x*s_w)) + bias) straight from its accumulators.
 #include <algorithm>
 #include <limits>
 #include <mutex>
@@ -13,20 +14,24 @@ namespace {
 using engine_detail::WeightCodes;
 using engine_detail::Window3;
 
-// `m` rows per image and group: the pixels of an image, or the rows of a linear layer's input (one image).
+// `m` rows per image and group: the pixels of an image, or the rows of a linear layer's input (one
+// image).
 class DynamicPlan final : public KernelPlan {
  public:
-  DynamicPlan(const DynamicWeights& w, engine_detail::TapOffsets offsets, int64_t images, int64_t image_size, int64_t m)
+  DynamicPlan(const DynamicWeights& w, engine_detail::TapOffsets offsets, int64_t images,
+              int64_t image_size, int64_t m)
       : w_(w), offsets_(std::move(offsets)), images_(images), image_size_(image_size), m_(m) {
     codes_at_ = scratch_.take(images * image_size + kBufferSlack);
     pad_at_ = scratch_.take(w.packed.shape.k + kBufferSlack);
     bias_at_ = scratch_.take(w.out_channels() * 4);
     multiplier_at_ = scratch_.take(w.out_channels() * 4);
-    sums_at_ = scratch_.take(w.packed.weight_zero_points.empty() ? 0 : images * w.packed.groups * m * 4);
+    sums_at_ =
+        scratch_.take(w.packed.weight_zero_points.empty() ? 0 : images * w.packed.groups * m * 4);
   }
   size_t scratch_bytes() const override { return scratch_.bytes(); }
 
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
     const kernels::KernelTable& table = *w_.packed.table;
     const auto* x = static_cast<const float*>(inputs[0]);
     base_ = static_cast<uint8_t*>(scratch);
@@ -39,12 +44,14 @@ class DynamicPlan final : public KernelPlan {
     std::memset(base_ + pad_at_, q.zero_point, w_.packed.shape.k);
     auto* bias = reinterpret_cast<int32_t*>(base_ + bias_at_);
     auto* multiplier = reinterpret_cast<float*>(base_ + multiplier_at_);
-    table.dynamic_terms(q.zero_point, scale, w_.sums.data(), w_.packed.multiplier.data(), bias, multiplier, w_.out_channels());
+    table.dynamic_terms(q.zero_point, scale, w_.sums.data(), w_.packed.multiplier.data(), bias,
+                        multiplier, w_.out_channels());
     const int64_t jobs = images_ * w_.packed.groups;
     if (!w_.packed.weight_zero_points.empty())
       parallel_for(jobs, [&](int64_t i) { table.row_sums(arguments(i), row_sums(i), 0, m_); });
     split_matrix(
-        jobs, m_, w_.packed.shape.n, table.gemm_mr, table.gemm_nr, w_.packed.shape.k * w_.packed.shape.taps,
+        jobs, m_, w_.packed.shape.n, table.gemm_mr, table.gemm_nr,
+        w_.packed.shape.k * w_.packed.shape.taps,
         [](void* self, int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
           auto& plan = *static_cast<DynamicPlan*>(self);
           plan.w_.packed.gemm(plan.arguments(i), m0, m1, n0, n1);
@@ -78,7 +85,9 @@ class DynamicPlan final : public KernelPlan {
     return engine_detail::dynamic_qparams(min, max, not_finite, w_.reduce_range, w_.label);
   }
 
-  int32_t* row_sums(int64_t i) const { return reinterpret_cast<int32_t*>(base_ + sums_at_) + i * m_; }
+  int32_t* row_sums(int64_t i) const {
+    return reinterpret_cast<int32_t*>(base_ + sums_at_) + i * m_;
+  }
 
   // Of image i / groups and group i % groups.
   kernels::GemmArgs arguments(int64_t i) const {
@@ -113,12 +122,13 @@ class DynamicPlan final : public KernelPlan {
 
 class DynamicKernel : public Kernel {
  public:
-  DynamicKernel(const OpSpec& spec, const WeightCodes& codes, const WeightRows& rows, const kernels::GemmShape& shape,
-                int64_t groups)
+  DynamicKernel(const OpSpec& spec, const WeightCodes& codes, const WeightRows& rows,
+                const kernels::GemmShape& shape, int64_t groups)
       : op_(spec.op), weights_(spec, codes, rows, shape, groups) {}
   std::string name() const override {
     const kernels::KernelTable& t = *weights_.packed.table;
-    return fmt::format("{} gemm{} {}x{} {}", op_, weights_.packed.gemm == t.gemm4 ? "4" : "", t.gemm_mr, t.gemm_nr, to_string(t.isa));
+    return fmt::format("{} gemm{} {}x{} {}", op_, weights_.packed.gemm == t.gemm4 ? "4" : "",
+                       t.gemm_mr, t.gemm_nr, to_string(t.isa));
   }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
@@ -132,7 +142,8 @@ class DynamicKernel : public Kernel {
 class DynamicLinear final : public DynamicKernel {
  public:
   using DynamicKernel::DynamicKernel;
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>&) const override {
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>&) const override {
     const int64_t k = weights_.packed.shape.k, m = k ? numel(in[0]) / k : 0;
     return std::make_unique<DynamicPlan>(weights_, engine_detail::TapOffsets(), 1, m * k, m);
   }
@@ -141,15 +152,21 @@ class DynamicLinear final : public DynamicKernel {
 class DynamicConv final : public DynamicKernel {
  public:
   DynamicConv(const OpSpec& spec, const WeightCodes& codes)
-      : DynamicKernel(spec, codes, WeightRows(codes, conv_gemm_shape(codes, spec), engine_detail::is_transposed(spec)),
-                      conv_gemm_shape(codes, spec), spec.attrs.get_int("groups")),
+      : DynamicKernel(
+            spec, codes,
+            WeightRows(codes, conv_gemm_shape(codes, spec), engine_detail::is_transposed(spec)),
+            conv_gemm_shape(codes, spec), spec.attrs.get_int("groups")),
         window_(engine_detail::conv_window3(spec)),
         transposed_(engine_detail::is_transposed(spec)) {}
-  Layout input_layout(size_t i) const override { return i == 0 ? Layout::channels_last : Layout::row_major; }
+  Layout input_layout(size_t i) const override {
+    return i == 0 ? Layout::channels_last : Layout::row_major;
+  }
   Layout output_layout(size_t) const override { return Layout::channels_last; }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
-    return std::make_unique<DynamicPlan>(weights_, conv_offsets(window_, transposed_, in[0], out[0]), in[0][0],
-                                         in[0][1] * in[0][2] * in[0][3], out[0][2] * out[0][3]);
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
+    return std::make_unique<DynamicPlan>(
+        weights_, conv_offsets(window_, transposed_, in[0], out[0]), in[0][0],
+        in[0][1] * in[0][2] * in[0][3], out[0][2] * out[0][3]);
   }
 
  private:
@@ -160,7 +177,8 @@ class DynamicConv final : public DynamicKernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec) {
-  const bool linear = spec.op == "linear_dynamic", conv = spec.op == "conv2d_dynamic" || spec.op == "conv_transpose2d_dynamic";
+  const bool linear = spec.op == "linear_dynamic",
+             conv = spec.op == "conv2d_dynamic" || spec.op == "conv_transpose2d_dynamic";
   if ((!linear && !conv) || !engine_detail::is_dynamic_call(spec)) return nullptr;
   WeightCodes codes = engine_detail::weight_codes(spec);
   if (codes.codes.empty()) return nullptr;

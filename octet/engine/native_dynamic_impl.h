@@ -7,8 +7,8 @@ namespace octet::native {
 
 // Everything that does not depend on the input's range or shape.
 struct DynamicWeights {
-  DynamicWeights(const OpSpec& spec, const engine_detail::WeightCodes& codes, const WeightRows& rows,
-                 const kernels::GemmShape& shape, int64_t groups)
+  DynamicWeights(const OpSpec& spec, const engine_detail::WeightCodes& codes,
+                 const WeightRows& rows, const kernels::GemmShape& shape, int64_t groups)
       : packed(as_integer(spec, codes), rows, shape, groups),
         reduce_range(spec.attrs.get_bool("reduce_range")),
         activation(spec.attrs.get_string("activation")),
@@ -16,7 +16,9 @@ struct DynamicWeights {
     if (spec.has(2)) bias = spec.constants[2].to_vector<float>();
     for (int64_t n = 0; n < codes.out_channels; ++n)
       sums.push_back(
-          static_cast<int32_t>(packed.weight_sums[n] - shape.taps * shape.k * codes.zero_points[n]));  // wrapping
+          // wrapping
+          static_cast<int32_t>(packed.weight_sums[n] -
+                               shape.taps * shape.k * codes.zero_points[n]));
   }
   // Without the terms of x's zero point, and with s_w alone for multiplier.
   static engine_detail::IntegerWeights as_integer(const OpSpec& spec,
@@ -31,8 +33,9 @@ struct DynamicWeights {
   int64_t out_channels() const { return packed.groups * packed.shape.n; }
 
   PackedWeights packed;
-  std::vector<int32_t> sums;  // of q_w - z_w per output channel: what a step of x's zero point is worth
-  std::vector<float> bias;    // empty if there is none
+  // of q_w - z_w per output channel: what a step of x's zero point is worth
+  std::vector<int32_t> sums;
+  std::vector<float> bias;  // empty if there is none
   bool reduce_range;
   std::string activation, label;
 };

@@ -1,8 +1,8 @@
 // Float convolutions, plain and transposed, of two and three spatial dimensions, on images whose
 // channels lie together. As those of codes they are matrix products whose rows are found through a
 // table of offsets; images of few channels are copied with their padding written out, so that a row
-// of the window is one tap. A transposed convolution is a plain one for each residue of the output's
-// place modulo the stride: outputs of one residue meet the same taps of the window.
+// of the window is one tap. A transposed convolution is a plain one for each residue of the
+// output's place modulo the stride: outputs of one residue meet the same taps of the window.
 #include <map>
 
 #include "octet/engine/native_float_impl.h"
@@ -38,8 +38,8 @@ struct Residue {
   }
 };
 
-// A row of kw taps of c floats as one tap. Finding a tap's addresses takes about as long as one or two
-// steps of k; the copy takes as long as a few multiply-adds for each float.
+// A row of kw taps of c floats as one tap. Finding a tap's addresses takes about as long as one or
+// two steps of k; the copy takes as long as a few multiply-adds for each float.
 bool joins_rows(const Window3& w, int64_t c, int64_t oc) {
   const int64_t kw = w.kernel[2], apart = 3 * w.taps() + 2 * w.taps() * c;
   const int64_t saved = 3 * (w.taps() - w.taps() / kw);
@@ -48,13 +48,14 @@ bool joins_rows(const Window3& w, int64_t c, int64_t oc) {
 }
 
 Window flat(const Window3& w) {
-  return {w.kernel[1], w.kernel[2], w.stride[1], w.stride[2], w.begin[1], w.begin[2], w.end[1], w.end[2],
-          w.dilation[1], w.dilation[2]};
+  return {w.kernel[1], w.kernel[2], w.stride[1], w.stride[2],   w.begin[1],
+          w.begin[2],  w.end[1],    w.end[2],    w.dilation[1], w.dilation[2]};
 }
 
 class FloatConvKernel final : public Kernel {
  public:
-  FloatConvKernel(ConvSpec spec, const Tensor& weight) : spec_(std::move(spec)), rank_(weight.dim()) {
+  FloatConvKernel(ConvSpec spec, const Tensor& weight)
+      : spec_(std::move(spec)), rank_(weight.dim()) {
     const auto* w = static_cast<const float*>(weight.raw_data());
     const int64_t taps = spec_.window.taps();
     if (spec_.depthwise) {
@@ -67,17 +68,20 @@ class FloatConvKernel final : public Kernel {
     const int64_t k = spec_.in_channels, n = spec_.out_channels;
     for (Residue& r : residues(spec_)) {
       kernels::GemmShape shape{n, k, r.count()};
-      kernels::FloatWeights from{w, spec_.transposed ? taps : k * taps, 1, spec_.transposed ? n * taps : taps};
+      kernels::FloatWeights from{w, spec_.transposed ? taps : k * taps, 1,
+                                 spec_.transposed ? n * taps : taps};
       std::vector<float> chosen;
       if (r.count() != taps) {  // those taps alone
         chosen = choose(r, w, weight.numel() / taps, taps);
-        from = {chosen.data(), from.n_stride / taps * r.count(), 1, from.k_stride / taps * r.count()};
+        from = {chosen.data(), from.n_stride / taps * r.count(), 1,
+                from.k_stride / taps * r.count()};
       }
       if (spec_.joined) {  // [n][kh][kw * c]
         chosen.resize(static_cast<size_t>(weight.numel()));
         for (int64_t i = 0; i < n; ++i)
           for (int64_t t = 0; t < taps; ++t)
-            for (int64_t c = 0; c < k; ++c) chosen[(i * taps + t) * k + c] = w[(i * k + c) * taps + t];
+            for (int64_t c = 0; c < k; ++c)
+              chosen[(i * taps + t) * k + c] = w[(i * k + c) * taps + t];
         const int64_t row = k * spec_.window.kernel[2];
         shape = {n, row, taps / spec_.window.kernel[2]};
         from = {chosen.data(), taps * k, row, 1};
@@ -87,9 +91,12 @@ class FloatConvKernel final : public Kernel {
     }
   }
   std::string name() const override {
-    if (spec_.depthwise) return fmt::format("{} float depthwise {}", spec_.op, to_string(table_->isa));
+    if (spec_.depthwise)
+      return fmt::format("{} float depthwise {}", spec_.op, to_string(table_->isa));
     return fmt::format("{} float {} {}x{} {}", spec_.op,
-                       spec_.window.is_pointwise() ? "gemm" : spec_.joined ? "row gemm" : "indirect gemm",
+                       spec_.window.is_pointwise() ? "gemm"
+                       : spec_.joined              ? "row gemm"
+                                                   : "indirect gemm",
                        table_->float_gemm_mr, table_->float_gemm_nr, to_string(table_->isa));
   }
   std::string engine() const override { return "native"; }
@@ -97,13 +104,16 @@ class FloatConvKernel final : public Kernel {
   Layout input_layout(size_t i) const override {
     return i == 0 && rank_ == 4 ? Layout::channels_last : Layout::row_major;
   }
-  Layout output_layout(size_t) const override { return rank_ == 4 ? Layout::channels_last : Layout::row_major; }
+  Layout output_layout(size_t) const override {
+    return rank_ == 4 ? Layout::channels_last : Layout::row_major;
+  }
   size_t packed_bytes() const override {
     size_t bytes = by_tap_.size() * sizeof(float);
     for (const Residue& r : residues_) bytes += r.weights->packed.bytes();
     return bytes;
   }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override;
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override;
 
  private:
   friend class FloatConvPlan;
@@ -132,7 +142,8 @@ class FloatConvKernel final : public Kernel {
       for (int64_t z : r.taps[0])
         for (int64_t y : r.taps[1])
           for (int64_t x : r.taps[2])
-            chosen.push_back(w[i * taps + (z * spec_.window.kernel[1] + y) * spec_.window.kernel[2] + x]);
+            chosen.push_back(
+                w[i * taps + (z * spec_.window.kernel[1] + y) * spec_.window.kernel[2] + x]);
     return chosen;
   }
 
@@ -157,8 +168,10 @@ class FloatConvPlan final : public KernelPlan {
     if (kernel.rank_ == 5) {  // row-major images become pixels and back
       to_pixels_ = plan_reorder({x_[0], x_[1], 1, x_[2] * x_[3] * x_[4]}, sizeof(float), true);
       from_pixels_ = plan_reorder({y_[0], y_[1], 1, out_pixels_}, sizeof(float), false);
-      in_at_ = scratch_.take(static_cast<size_t>(x_[0] * in_floats_) * sizeof(float) + kBufferSlack);
-      out_at_ = scratch_.take(static_cast<size_t>(y_[0] * y_[1] * out_pixels_) * sizeof(float) + kBufferSlack);
+      in_at_ =
+          scratch_.take(static_cast<size_t>(x_[0] * in_floats_) * sizeof(float) + kBufferSlack);
+      out_at_ = scratch_.take(static_cast<size_t>(y_[0] * y_[1] * out_pixels_) * sizeof(float) +
+                              kBufferSlack);
     }
     if (s_.depthwise) {
       offsets_.push_back(engine_detail::tap_offsets(s_.window, s_.transposed, x_, y_));
@@ -169,8 +182,8 @@ class FloatConvPlan final : public KernelPlan {
       parts_.push_back({0, out_pixels_, {}});
       const auto& w = s_.window;
       offsets_.push_back(engine_detail::tap_offsets(
-          {w.kernel[1], 1, w.stride[1], w.stride[2], 0, 0, 0, 0, w.dilation[1], 1}, padded_.h, padded_.w, x_[1],
-          y_[3], y_[4]));
+          {w.kernel[1], 1, w.stride[1], w.stride[2], 0, 0, 0, 0, w.dilation[1], 1}, padded_.h,
+          padded_.w, x_[1], y_[3], y_[4]));
     } else if (s_.window.is_pointwise() && std::equal(x_.begin() + 2, x_.end(), y_.begin() + 2)) {
       dense_ = true;
       const bool together = s_.groups == 1;  // one product over all images
@@ -187,7 +200,8 @@ class FloatConvPlan final : public KernelPlan {
   }
   size_t scratch_bytes() const override { return scratch_.bytes(); }
 
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
     auto* base = static_cast<std::byte*>(scratch);
     in_ = static_cast<const float*>(inputs[0]);
     out_ = static_cast<float*>(outputs[0]);
@@ -208,8 +222,9 @@ class FloatConvPlan final : public KernelPlan {
       for (part_ = 0; part_ < parts_.size(); ++part_) {
         const kernels::GemmShape& shape = residue().weights->shape;
         split_matrix(
-            x_[0] / images_at_once_ * s_.groups, parts_[part_].m, shape.n, kernel_.table_->float_gemm_mr,
-            kernel_.table_->float_gemm_nr, std::max<int64_t>(1, shape.k * shape.taps) * kFloatWork,
+            x_[0] / images_at_once_ * s_.groups, parts_[part_].m, shape.n,
+            kernel_.table_->float_gemm_mr, kernel_.table_->float_gemm_nr,
+            std::max<int64_t>(1, shape.k * shape.taps) * kFloatWork,
             [](void* self, int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
               auto& plan = *static_cast<FloatConvPlan*>(self);
               plan.kernel_.table_->float_gemm(plan.arguments(i), m0, m1, n0, n1);
@@ -232,7 +247,8 @@ class FloatConvPlan final : public KernelPlan {
     std::vector<int64_t> cuts;  // as in FloatGemmArgs
   };
 
-  // Which taps of the window lie outside the image, along one dimension, for each place of the results.
+  // Which taps of the window lie outside the image, along one dimension, for each place of the
+  // results.
   std::vector<uint64_t> taps_outside(size_t d) const {
     std::vector<uint64_t> masks(static_cast<size_t>(y_[d + 2]));
     for (int64_t o = 0; o < y_[d + 2]; ++o)
@@ -242,8 +258,9 @@ class FloatConvPlan final : public KernelPlan {
     return masks;
   }
 
-  // Pixels whose windows leave the image at the same taps come one after the other, so that tiles pass over those:
-  // rows of pixels above and below; in small images, where it counts, also pixels at the left and right.
+  // Pixels whose windows leave the image at the same taps come one after the other, so that tiles
+  // pass over those: rows of pixels above and below; in small images, where it counts, also pixels
+  // at the left and right.
   void gather_edges() {
     const std::vector<uint64_t> above = taps_outside(1), beside = taps_outside(2);
     constexpr int64_t kSmall = 64;
@@ -290,7 +307,8 @@ class FloatConvPlan final : public KernelPlan {
               for (int64_t kx : r.taps[2]) {
                 const int64_t z = place(0, oz, kz), y = place(1, oy, ky), x = place(2, ox, kx);
                 const bool inside = z >= 0 && y >= 0 && x >= 0;
-                offsets.push_back(inside ? static_cast<int32_t>(((z * x_[3] + y) * x_[4] + x) * x_[1]) : -1);
+                offsets.push_back(
+                    inside ? static_cast<int32_t>(((z * x_[3] + y) * x_[4] + x) * x_[1]) : -1);
               }
         }
     part.m = static_cast<int64_t>(part.rows.size());
@@ -342,12 +360,14 @@ class FloatConvPlan final : public KernelPlan {
       args.lo = s_.range.lo;
       args.hi = s_.range.hi;
       const Window3& w = s_.window;
-      if (!s_.transposed && w.kernel == std::array<int64_t, 3>{1, 3, 3} && w.dilation[2] == 1 && w.stride[2] <= 2) {
+      if (!s_.transposed && w.kernel == std::array<int64_t, 3>{1, 3, 3} && w.dilation[2] == 1 &&
+          w.stride[2] <= 2) {
         args.slide = w.stride[2];
         args.width = y_[4];
       }
-      parallel_ranges(out_pixels_, grain,
-                      [&](int64_t p0, int64_t p1) { kernel_.table_->float_depthwise(args, p0, p1); });
+      parallel_ranges(out_pixels_, grain, [&](int64_t p0, int64_t p1) {
+        kernel_.table_->float_depthwise(args, p0, p1);
+      });
     }
   }
 
@@ -369,16 +389,20 @@ class FloatConvPlan final : public KernelPlan {
   float* out_ = nullptr;
 };
 
-std::unique_ptr<KernelPlan> FloatConvKernel::plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const {
+std::unique_ptr<KernelPlan> FloatConvKernel::plan(const std::vector<Shape>& in,
+                                                  const std::vector<Shape>& out) const {
   return std::make_unique<FloatConvPlan>(*this, in[0], out[0]);
 }
 
 }  // namespace
 
 std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec) {
-  if (spec.op != "conv2d" && spec.op != "conv3d" && spec.op != "conv_transpose2d" && spec.op != "conv_transpose3d")
+  if (spec.op != "conv2d" && spec.op != "conv3d" && spec.op != "conv_transpose2d" &&
+      spec.op != "conv_transpose3d")
     return nullptr;
-  if (!is_float(spec) || !spec.constants[1].defined() || (spec.has(2) && !spec.constants[2].defined())) return nullptr;
+  if (!is_float(spec) || !spec.constants[1].defined() ||
+      (spec.has(2) && !spec.constants[2].defined()))
+    return nullptr;
   const Tensor weight = spec.constants[1].contiguous();
   if (weight.numel() == 0 || !all_finite(weight)) return nullptr;
   ConvSpec s;
@@ -389,7 +413,8 @@ std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec) {
   s.in_channels = s.transposed ? weight.size(0) / s.groups : weight.size(1);
   s.out_channels = s.transposed ? weight.size(1) : weight.size(0) / s.groups;
   s.depthwise = s.groups > 1 && s.in_channels == 1 && s.out_channels == 1;
-  s.joined = !s.transposed && s.groups == 1 && spec.op == "conv2d" && joins_rows(s.window, s.in_channels, s.out_channels);
+  s.joined = !s.transposed && s.groups == 1 && spec.op == "conv2d" &&
+             joins_rows(s.window, s.in_channels, s.out_channels);
   if (spec.has(2)) s.bias = spec.constants[2].to_vector<float>();
   s.range = FloatRange(spec.attrs.get_string("activation"));
   return std::make_unique<FloatConvKernel>(std::move(s), weight);

@@ -1,6 +1,7 @@
 #pragma once
-// What the native float layers share: packed weights of one or more groups, and the range of a fused
-// activation. Their results are the same bits on every instruction set, batch and thread count.
+// What the native float layers share: packed weights of one or more groups, and the range of a
+// fused activation. Their results are the same bits on every instruction set, batch and thread
+// count.
 
 #include <cmath>
 #include <limits>
@@ -78,7 +79,8 @@ struct PackedFloats {
   }
 };
 
-// What split_matrix counts is 8-bit products; a product of floats takes about as long as four of them.
+// What split_matrix counts is 8-bit products; a product of floats takes about as long as four of
+// them.
 inline constexpr int64_t kFloatWork = 4;
 
 }  // namespace octet::native

@@ -9,7 +9,8 @@ namespace {
 
 class FloatPoolPlan final : public KernelPlan {
  public:
-  FloatPoolPlan(const OpSpec& spec, bool max, const kernels::KernelTable& table, const Shape& in, const Shape& out)
+  FloatPoolPlan(const OpSpec& spec, bool max, const kernels::KernelTable& table, const Shape& in,
+                const Shape& out)
       : kernel_(max ? table.float_max_pool : table.float_average_pool),
         images_(in[0]),
         in_floats_(numel(in) / std::max<int64_t>(1, in[0])),
@@ -31,7 +32,8 @@ class FloatPoolPlan final : public KernelPlan {
   }
   size_t scratch_bytes() const override { return scratch_.bytes(); }
 
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
     auto* base = static_cast<std::byte*>(scratch);
     const auto* x = static_cast<const float*>(inputs[0]);
     auto* y = static_cast<float*>(outputs[0]);
@@ -40,7 +42,8 @@ class FloatPoolPlan final : public KernelPlan {
       x = reinterpret_cast<const float*>(base + in_at_);
       y = reinterpret_cast<float*>(base + out_at_);
     }
-    const int64_t work = std::max<int64_t>(1, args_.channels * args_.taps), grain = 100'000 / work + 1;
+    const int64_t work = std::max<int64_t>(1, args_.channels * args_.taps),
+                  grain = 100'000 / work + 1;
     for (int64_t image = 0; image < images_; ++image) {
       kernels::FloatPoolArgs a = args_;
       a.a = x + image * in_floats_;
@@ -64,16 +67,21 @@ class FloatPoolPlan final : public KernelPlan {
 class FloatPoolKernel final : public Kernel {
  public:
   FloatPoolKernel(OpSpec spec, bool max) : spec_(std::move(spec)), max_(max) {}
-  std::string name() const override { return fmt::format("{} floats {}", spec_.op, to_string(table_->isa)); }
+  std::string name() const override {
+    return fmt::format("{} floats {}", spec_.op, to_string(table_->isa));
+  }
   std::string engine() const override { return "native"; }
   Layout input_layout(size_t) const override { return layout(); }
   Layout output_layout(size_t) const override { return layout(); }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
     return std::make_unique<FloatPoolPlan>(spec_, max_, *table_, in[0], out[0]);
   }
 
  private:
-  Layout layout() const { return spec_.inputs[0].dim() == 4 ? Layout::channels_last : Layout::row_major; }
+  Layout layout() const {
+    return spec_.inputs[0].dim() == 4 ? Layout::channels_last : Layout::row_major;
+  }
   OpSpec spec_;
   bool max_;
   const kernels::KernelTable* table_ = &kernels::table();

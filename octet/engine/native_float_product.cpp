@@ -9,9 +9,10 @@ namespace {
 // y (product, M, N) = a (.., M, K) * b (.., K, N) + bias, where b lies with the strides given.
 struct ProductSpec {
   std::string name;
-  int64_t n_stride = 0, k_stride = 0;  // 0, 0: of matrices (K, N), whose N is known only with the shapes
-  bool rows_are_outputs = false;       // linear: b is (N, K)
-  Tensor bias;                         // of N values, or undefined
+  // 0, 0: of matrices (K, N), whose N is known only with the shapes
+  int64_t n_stride = 0, k_stride = 0;
+  bool rows_are_outputs = false;  // linear: b is (N, K)
+  Tensor bias;                    // of N values, or undefined
   FloatRange range{"none"};
 };
 
@@ -20,27 +21,31 @@ class ProductKernel final : public Kernel {
   ProductKernel(ProductSpec spec, const Tensor& constant_b) : spec_(std::move(spec)) {
     if (!constant_b.defined()) return;
     const Tensor b = constant_b.contiguous();
-    const int64_t rows = b.size(-2), columns = b.size(-1), matrices = b.numel() / std::max<int64_t>(1, rows * columns);
-    packed_ = std::make_unique<PackedFloats>(shape(rows, columns), matrices, weights(b.data<float>(), columns),
-                                             rows * columns);
+    const int64_t rows = b.size(-2), columns = b.size(-1),
+                  matrices = b.numel() / std::max<int64_t>(1, rows * columns);
+    packed_ = std::make_unique<PackedFloats>(shape(rows, columns), matrices,
+                                             weights(b.data<float>(), columns), rows * columns);
   }
   std::string name() const override {
-    return fmt::format("{} float gemm {}x{} {}", spec_.name, table_->float_gemm_mr, table_->float_gemm_nr,
-                       to_string(table_->isa));
+    return fmt::format("{} float gemm {}x{} {}", spec_.name, table_->float_gemm_mr,
+                       table_->float_gemm_nr, to_string(table_->isa));
   }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return (i == 1 && packed_) || i == 2; }
   size_t packed_bytes() const override { return packed_ ? packed_->packed.bytes() : 0; }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override;
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override;
 
  private:
   friend class ProductPlan;
   // Of a matrix b of that many rows and columns.
   kernels::GemmShape shape(int64_t rows, int64_t columns) const {
-    return spec_.rows_are_outputs ? kernels::GemmShape{rows, columns, 1} : kernels::GemmShape{columns, rows, 1};
+    return spec_.rows_are_outputs ? kernels::GemmShape{rows, columns, 1}
+                                  : kernels::GemmShape{columns, rows, 1};
   }
   kernels::FloatWeights weights(const float* b, int64_t columns) const {
-    return spec_.rows_are_outputs ? kernels::FloatWeights{b, columns, 0, 1} : kernels::FloatWeights{b, 1, 0, columns};
+    return spec_.rows_are_outputs ? kernels::FloatWeights{b, columns, 0, 1}
+                                  : kernels::FloatWeights{b, 1, 0, columns};
   }
 
   ProductSpec spec_;
@@ -71,11 +76,13 @@ class ProductPlan final : public KernelPlan {
     return kernel_.packed_ ? 0 : matrix_bytes_ * static_cast<size_t>(matrices_);
   }
 
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
     const kernels::KernelTable& table = *kernel_.table_;
     x_ = static_cast<const float*>(inputs[0]);
     y_ = static_cast<float*>(outputs[0]);
-    packed_at_ = kernel_.packed_ ? reinterpret_cast<char*>(kernel_.packed_->packed.data()) : static_cast<char*>(scratch);
+    packed_at_ = kernel_.packed_ ? reinterpret_cast<char*>(kernel_.packed_->packed.data())
+                                 : static_cast<char*>(scratch);
     if (!kernel_.packed_) {
       const auto* b = static_cast<const float*>(inputs[1]);
       const int64_t matrix = rows_ * columns_;
@@ -89,7 +96,8 @@ class ProductPlan final : public KernelPlan {
       }
     }
     split_matrix(
-        static_cast<int64_t>(a_.size()), m_, shape_.n, table.float_gemm_mr, table.float_gemm_nr, shape_.k * kFloatWork,
+        static_cast<int64_t>(a_.size()), m_, shape_.n, table.float_gemm_mr, table.float_gemm_nr,
+        shape_.k * kFloatWork,
         [](void* self, int64_t product, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
           auto& plan = *static_cast<ProductPlan*>(self);
           plan.kernel_.table_->float_gemm(plan.arguments(product), m0, m1, n0, n1);
@@ -111,7 +119,9 @@ class ProductPlan final : public KernelPlan {
     args.b = matrix_at(b_[static_cast<size_t>(product)]);
     args.c = y_ + product * m_ * shape_.n;
     args.ldc = shape_.n;
-    args.bias = kernel_.spec_.bias.defined() ? static_cast<const float*>(kernel_.spec_.bias.raw_data()) : nullptr;
+    args.bias = kernel_.spec_.bias.defined()
+                    ? static_cast<const float*>(kernel_.spec_.bias.raw_data())
+                    : nullptr;
     args.lo = kernel_.spec_.range.lo;
     args.hi = kernel_.spec_.range.hi;
     return args;
@@ -128,7 +138,8 @@ class ProductPlan final : public KernelPlan {
   float* y_ = nullptr;
 };
 
-std::unique_ptr<KernelPlan> ProductKernel::plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const {
+std::unique_ptr<KernelPlan> ProductKernel::plan(const std::vector<Shape>& in,
+                                                const std::vector<Shape>& out) const {
   return std::make_unique<ProductPlan>(*this, in[0], in[1], out[0]);
 }
 

@@ -15,8 +15,12 @@ inline bool eight_bit_per_tensor(const TensorType& t) {
 // What the inner loops need to know of such a type.
 struct CodesOf {
   explicit CodesOf(const TensorType& t)
-      : scale(static_cast<float>(t.quantizer->scale())), inv_scale(1.0f / scale), zero_point(static_cast<int32_t>(t.quantizer->zero_point())),
-        lo(static_cast<int32_t>(qmin(t.dtype))), hi(static_cast<int32_t>(qmax(t.dtype))), is_signed(t.dtype == DType::qint8) {}
+      : scale(static_cast<float>(t.quantizer->scale())),
+        inv_scale(1.0f / scale),
+        zero_point(static_cast<int32_t>(t.quantizer->zero_point())),
+        lo(static_cast<int32_t>(qmin(t.dtype))),
+        hi(static_cast<int32_t>(qmax(t.dtype))),
+        is_signed(t.dtype == DType::qint8) {}
   float scale, inv_scale;
   int32_t zero_point, lo, hi;
   bool is_signed;
@@ -37,29 +41,41 @@ class ScratchParts {
 };
 
 // Each maker returns null when the call is not one it takes.
-std::unique_ptr<Kernel> make_conv(const OpSpec& spec);         // native_conv.cpp: conv2d, conv_transpose2d
-std::unique_ptr<Kernel> make_linear(const OpSpec& spec);       // native_linear.cpp
-std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);      // native_dynamic.cpp: linear, conv2d and conv_transpose2d _dynamic
-std::unique_ptr<Kernel> make_weight_only(const OpSpec& spec);  // native_weight_only.cpp: linear_weight_only
-std::unique_ptr<Kernel> make_lstm(const OpSpec& spec);         // native_lstm.cpp: dynamic
-std::unique_ptr<Kernel> make_pool(const OpSpec& spec);         // native_pool.cpp: max_pool2d, avg_pool2d, adaptive_avg_pool2d
-std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec);  // native_elementwise.cpp: add, mul, unary, (de|re)quantize
-std::unique_ptr<Kernel> make_rows(const OpSpec& spec);         // native_rows.cpp: float arithmetic, mean, softmax
-std::unique_ptr<Kernel> make_cat(const OpSpec& spec);          // native_cat.cpp
-std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);       // native_matmul.cpp
-std::unique_ptr<Kernel> make_permute(const OpSpec& spec);      // native_permute.cpp
-std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec);     // native_float_conv.cpp: conv2d, conv3d, transposed
-std::unique_ptr<Kernel> make_float_product(const OpSpec& spec);  // native_float_product.cpp: linear, matmul
-std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec);     // native_float_pool.cpp
-// native_through_float.cpp: what is defined as dequantize, float operator, quantize and has a float kernel. Asked last.
+// native_conv.cpp: conv2d, conv_transpose2d
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec);
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec);  // native_linear.cpp
+// native_dynamic.cpp: linear, conv2d and conv_transpose2d _dynamic
+std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);
+// native_weight_only.cpp: linear_weight_only
+std::unique_ptr<Kernel> make_weight_only(const OpSpec& spec);
+std::unique_ptr<Kernel> make_lstm(const OpSpec& spec);  // native_lstm.cpp: dynamic
+// native_pool.cpp: max_pool2d, avg_pool2d, adaptive_avg_pool2d
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec);
+// native_elementwise.cpp: add, mul, unary, (de|re)quantize
+std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec);
+// native_rows.cpp: float arithmetic, mean, softmax
+std::unique_ptr<Kernel> make_rows(const OpSpec& spec);
+std::unique_ptr<Kernel> make_cat(const OpSpec& spec);      // native_cat.cpp
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);   // native_matmul.cpp
+std::unique_ptr<Kernel> make_permute(const OpSpec& spec);  // native_permute.cpp
+// native_float_conv.cpp: conv2d, conv3d, transposed
+std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec);
+// native_float_product.cpp: linear, matmul
+std::unique_ptr<Kernel> make_float_product(const OpSpec& spec);
+std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec);  // native_float_pool.cpp
+// native_through_float.cpp: what is defined as dequantize, float operator, quantize and has a float
+// kernel. Asked last.
 std::unique_ptr<Kernel> make_through_float(const OpSpec& spec);
 
 // As many tasks as a product of `rows` rows with that many weights is worth.
 int64_t worthwhile_tasks(int64_t rows, int64_t weights);
 
-// Splits an m x n result over the threads: calls run(m0, m1, n0, n1) on tiles whose edges are multiples of the register
-// tile. `images` independent results of the same size come first.
-void split_matrix(int64_t images, int64_t m, int64_t n, int64_t mr, int64_t nr, int64_t work_per_element,
-                  void (*run)(void* context, int64_t image, int64_t m0, int64_t m1, int64_t n0, int64_t n1), void* context);
+// Splits an m x n result over the threads: calls run(m0, m1, n0, n1) on tiles whose edges are
+// multiples of the register tile. `images` independent results of the same size come first.
+void split_matrix(int64_t images, int64_t m, int64_t n, int64_t mr, int64_t nr,
+                  int64_t work_per_element,
+                  void (*run)(void* context, int64_t image, int64_t m0, int64_t m1, int64_t n0,
+                              int64_t n1),
+                  void* context);
 
 }  // namespace octet::native

@@ -11,17 +11,20 @@ class LinearKernel final : public Kernel {
       : LinearKernel(engine_detail::integer_weights(spec), spec.inputs[1].shape()[1]) {}
 
   std::string name() const override {
-    return fmt::format("linear gemm {}x{} {}", packed_.table->gemm_mr, packed_.table->gemm_nr, to_string(packed_.table->isa));
+    return fmt::format("linear gemm {}x{} {}", packed_.table->gemm_mr, packed_.table->gemm_nr,
+                       to_string(packed_.table->isa));
   }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
   size_t packed_bytes() const override { return packed_.packed.bytes(); }
   std::vector<std::string> warnings() const override { return warnings_; }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs, const std::vector<Shape>&) const override;
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs,
+                                   const std::vector<Shape>&) const override;
 
  private:
   LinearKernel(const engine_detail::IntegerWeights& weights, int64_t k)
-      : warnings_(weights.warnings), packed_(weights, WeightRows(weights.codes, k), {weights.out_channels, k, 1}, 1) {}
+      : warnings_(weights.warnings),
+        packed_(weights, WeightRows(weights.codes, k), {weights.out_channels, k, 1}, 1) {}
 
   std::vector<std::string> warnings_;
   PackedWeights packed_;
@@ -37,7 +40,8 @@ class LinearPlan final : public KernelPlan {
   }
   size_t scratch_bytes() const override { return flip_bytes_ + sum_bytes_; }
 
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
     auto* bytes = static_cast<uint8_t*>(scratch);
     args_.a = static_cast<const uint8_t*>(inputs[0]);
     if (w_.flip_x) {
@@ -67,8 +71,10 @@ class LinearPlan final : public KernelPlan {
   size_t flip_bytes_ = 0, sum_bytes_ = 0;
 };
 
-std::unique_ptr<KernelPlan> LinearKernel::plan(const std::vector<Shape>& inputs, const std::vector<Shape>&) const {
-  return std::make_unique<LinearPlan>(packed_, numel(inputs[0]) / std::max<int64_t>(1, packed_.shape.k));
+std::unique_ptr<KernelPlan> LinearKernel::plan(const std::vector<Shape>& inputs,
+                                               const std::vector<Shape>&) const {
+  return std::make_unique<LinearPlan>(packed_,
+                                      numel(inputs[0]) / std::max<int64_t>(1, packed_.shape.k));
 }
 
 }  // namespace
@@ -79,31 +85,39 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
 }
 
 int64_t worthwhile_tasks(int64_t rows, int64_t weights) {
-  // Handing out work costs a few microseconds, in which a core does about a million multiply-adds: smaller tasks are not
-  // worth it; few rows take as long as reading the weights does.
+  // Handing out work costs a few microseconds, in which a core does about a million multiply-adds:
+  // smaller tasks are not worth it; few rows take as long as reading the weights does.
   constexpr int64_t kRowsThatHideReading = 3;
   return std::max(rows, kRowsThatHideReading) * weights / (1'000'000 * wake_cost());
 }
 
-void split_matrix(int64_t images, int64_t m, int64_t n, int64_t mr, int64_t nr, int64_t work_per_element,
+void split_matrix(int64_t images, int64_t m, int64_t n, int64_t mr, int64_t nr,
+                  int64_t work_per_element,
                   void (*run)(void*, int64_t, int64_t, int64_t, int64_t, int64_t), void* context) {
   if (images * m * n == 0) return;
   int64_t m_tiles = (m + mr - 1) / mr, n_tiles = (n + nr - 1) / nr;
   // Four tasks a thread even out what is left.
-  int64_t wanted = num_threads() == 1 ? 1 : std::min<int64_t>(num_threads() * 4, worthwhile_tasks(m, n * work_per_element * images));
+  int64_t wanted = num_threads() == 1
+                       ? 1
+                       : std::min<int64_t>(num_threads() * 4,
+                                           worthwhile_tasks(m, n * work_per_element * images));
   if (wanted > num_threads()) wanted -= wanted % num_threads();  // as many for each
   int64_t parts = std::max<int64_t>(1, (wanted + images - 1) / images);
-  // Rows first: a thread then reads all weights but only its rows. Columns first where there are too few rows (a matrix-vector product),
-  // so that weights are streamed once in all, or where the threads would otherwise wait for the last: 49 rows are 5 tiles, which two
-  // threads share as 3 and 2.
+  // Rows first: a thread then reads all weights but only its rows. Columns first where there are
+  // too few rows (a matrix-vector product), so that weights are streamed once in all, or where the
+  // threads would otherwise wait for the last: 49 rows are 5 tiles, which two threads share as 3
+  // and 2.
   auto divide = [parts](int64_t first_tiles, int64_t second_tiles) {
     const int64_t first = std::min(parts, first_tiles);
     return std::pair(first, std::min(std::max<int64_t>(1, parts / first), second_tiles));
   };
-  // Elements of the thread that ends last: as many average tasks as each gets, and what the largest task has above them.
+  // Elements of the thread that ends last: as many average tasks as each gets, and what the largest
+  // task has above them.
   auto last_thread = [&](int64_t m_parts, int64_t n_parts) {
-    const double tasks = static_cast<double>(m_parts * n_parts), average = static_cast<double>(m * n) / tasks;
-    const int64_t rows = std::min(m, (m_tiles + m_parts - 1) / m_parts * mr), columns = std::min(n, (n_tiles + n_parts - 1) / n_parts * nr);
+    const double tasks = static_cast<double>(m_parts * n_parts),
+                 average = static_cast<double>(m * n) / tasks;
+    const int64_t rows = std::min(m, (m_tiles + m_parts - 1) / m_parts * mr),
+                  columns = std::min(n, (n_tiles + n_parts - 1) / n_parts * nr);
     const int64_t rounds = (images * m_parts * n_parts + num_threads() - 1) / num_threads();
     return static_cast<double>(rounds - 1) * average + static_cast<double>(rows * columns);
   };

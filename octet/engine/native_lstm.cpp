@@ -1,7 +1,8 @@
-// A layer of LSTM with dynamic weights over a whole sequence. x is projected for all steps at once. At every step a
-// thread takes some units: it quantizes h, multiplies it with the four gates' weights of its units, and steps them, so
-// that threads meet once a step and each reads its own part of the weights, which stays in its cache: forwards at one
-// step, backwards at the next, because what was read last is still there.
+// A layer of LSTM with dynamic weights over a whole sequence. x is projected for all steps at once.
+// At every step a thread takes some units: it quantizes h, multiplies it with the four gates'
+// weights of its units, and steps them, so that threads meet once a step and each reads its own
+// part of the weights, which stays in its cache: forwards at one step, backwards at the next,
+// because what was read last is still there.
 #include <algorithm>
 #include <cstring>
 
@@ -22,7 +23,8 @@ OpSpec projection(const OpSpec& spec, size_t weight, size_t bias) {
   r.attrs = Attrs{{"activation", "none"}, {"reduce_range", spec.attrs.get_bool("reduce_range")}};
   r.inputs = {TensorType(DType::float32, {Dim("rows"), Dim(w[1])}), spec.inputs[weight],
               spec.has(bias) ? spec.inputs[bias] : TensorType()};
-  r.constants = {Tensor(), spec.constants[weight], spec.has(bias) ? spec.constants[bias] : Tensor()};
+  r.constants = {Tensor(), spec.constants[weight],
+                 spec.has(bias) ? spec.constants[bias] : Tensor()};
   r.present = {true, true, spec.has(bias)};
   r.outputs = {TensorType(DType::float32, {Dim("rows"), Dim(w[0])})};
   r.label = spec.label;
@@ -43,7 +45,8 @@ class LstmKernel final : public Kernel {
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i >= kWeightX; }
   size_t packed_bytes() const override { return from_x->packed_bytes() + w.packed.packed.bytes(); }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs, const std::vector<Shape>& outputs) const override;
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs,
+                                   const std::vector<Shape>& outputs) const override;
 
   std::unique_ptr<Kernel> from_x;
   DynamicWeights w;  // of h: a group for each gate
@@ -70,7 +73,8 @@ class LstmPlan final : public KernelPlan {
   }
   size_t scratch_bytes() const override { return scratch_.bytes(); }
 
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
     base_ = static_cast<std::byte*>(scratch);
     auto* gates = reinterpret_cast<float*>(base_ + gates_at_);
     const void* x[3] = {inputs[kX], nullptr, nullptr};
@@ -82,14 +86,16 @@ class LstmPlan final : public KernelPlan {
     std::memcpy(cell_, inputs[kCell], static_cast<size_t>(state) * 4);
     h_ = static_cast<const float*>(inputs[kH]);
     const int64_t tiles = (hidden_ + table_.gemm_nr - 1) / table_.gemm_nr;
-    const int64_t parts = std::clamp<int64_t>(worthwhile_tasks(batch_, 4 * hidden_ * hidden_), 1, std::min(parts_, tiles));
+    const int64_t parts = std::clamp<int64_t>(worthwhile_tasks(batch_, 4 * hidden_ * hidden_), 1,
+                                              std::min(parts_, tiles));
     for (int64_t i = 0; i < steps_; ++i) {
       const int64_t t = kernel_.reverse ? steps_ - 1 - i : i;
       gates_ = gates + t * batch_ * 4 * hidden_;
       next_ = y + t * state;
       backwards_ = i % 2 == 1;
       parallel_for(parts, [&](int64_t p) {
-        step(p, tiles * p / parts * table_.gemm_nr, std::min(hidden_, tiles * (p + 1) / parts * table_.gemm_nr));
+        step(p, tiles * p / parts * table_.gemm_nr,
+             std::min(hidden_, tiles * (p + 1) / parts * table_.gemm_nr));
       });
       h_ = next_;
     }
@@ -108,14 +114,15 @@ class LstmPlan final : public KernelPlan {
     float min = 0, max = 0;
     int64_t not_finite = 0;
     table_.min_max(h_, batch_ * hidden_, &min, &max, &not_finite);
-    const affine::RunTimeQParams q =
-        engine_detail::dynamic_qparams(std::min(min, 0.0f), std::max(max, 0.0f), not_finite, w.reduce_range, w.label);
+    const affine::RunTimeQParams q = engine_detail::dynamic_qparams(
+        std::min(min, 0.0f), std::max(max, 0.0f), not_finite, w.reduce_range, w.label);
     const float scale = static_cast<float>(q.scale);
     table_.quantize(h_, codes, batch_ * hidden_, 1.0f / scale, q.zero_point, 0, 255);
     for (int64_t i = 0; i < 4; ++i) {
       const int64_t gate = backwards_ ? 3 - i : i, first = gate * hidden_;
-      table_.dynamic_terms(q.zero_point, scale, w.sums.data() + first + j0, w.packed.multiplier.data() + first + j0,
-                           bias + first + j0, multiplier + first + j0, j1 - j0);
+      table_.dynamic_terms(q.zero_point, scale, w.sums.data() + first + j0,
+                           w.packed.multiplier.data() + first + j0, bias + first + j0,
+                           multiplier + first + j0, j1 - j0);
       kernels::GemmArgs a = w.packed.arguments(gate);
       a.epilogue = kernels::Epilogue::dynamic;
       a.a = codes;
@@ -128,8 +135,8 @@ class LstmPlan final : public KernelPlan {
       w.packed.gemm(a, 0, batch_, j0, j1);
     }
     for (int64_t n = 0; n < batch_; ++n)
-      table_.lstm_gates(gates_ + n * 4 * hidden_ + j0, of_h + n * 4 * hidden_ + j0, hidden_, cell_ + n * hidden_ + j0,
-                        next_ + n * hidden_ + j0, j1 - j0);
+      table_.lstm_gates(gates_ + n * 4 * hidden_ + j0, of_h + n * 4 * hidden_ + j0, hidden_,
+                        cell_ + n * hidden_ + j0, next_ + n * hidden_ + j0, j1 - j0);
   }
 
   const LstmKernel& kernel_;
@@ -146,7 +153,8 @@ class LstmPlan final : public KernelPlan {
   bool backwards_ = false;
 };
 
-std::unique_ptr<KernelPlan> LstmKernel::plan(const std::vector<Shape>& inputs, const std::vector<Shape>&) const {
+std::unique_ptr<KernelPlan> LstmKernel::plan(const std::vector<Shape>& inputs,
+                                             const std::vector<Shape>&) const {
   return std::make_unique<LstmPlan>(*this, inputs[kX]);
 }
 
@@ -160,9 +168,11 @@ std::unique_ptr<Kernel> make_lstm(const OpSpec& spec) {
   auto from_x = make_dynamic(projection(spec, kWeightX, kBiasX));
   if (!from_x || !engine_detail::is_dynamic_call(from_h)) return nullptr;
   const engine_detail::WeightCodes codes = engine_detail::weight_codes(from_h);
-  if (codes.codes.empty() || codes.any_zero_point || codes.four_bit) return nullptr;  // the operator's own evaluation
+  // the operator's own evaluation
+  if (codes.codes.empty() || codes.any_zero_point || codes.four_bit) return nullptr;
   if (!engine_detail::wide_channels(codes, from_h, 0, 255, {}).empty()) return nullptr;  // likewise
-  return std::make_unique<LstmKernel>(spec, std::move(from_x), from_h, codes, spec.inputs[kWeightH].shape()[1]);
+  return std::make_unique<LstmKernel>(spec, std::move(from_x), from_h, codes,
+                                      spec.inputs[kWeightH].shape()[1]);
 }
 
 }  // namespace octet::native

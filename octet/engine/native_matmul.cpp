@@ -1,6 +1,7 @@
-// Products of two matrices of codes, both activations: attention. The second operand of each product is packed as
-// weights are, when it is there; its sums are the zero-point terms. Where the products are so many that
-// their sum could leave int32 they go in pieces, whose sums are added in 64 bits.
+// Products of two matrices of codes, both activations: attention. The second operand of each
+// product is packed as weights are, when it is there; its sums are the zero-point terms. Where the
+// products are so many that their sum could leave int32 they go in pieces, whose sums are added in
+// 64 bits.
 #include <limits>
 
 #include "octet/base/check_impl.h"
@@ -12,12 +13,17 @@ namespace {
 class MatmulKernel final : public Kernel {
  public:
   explicit MatmulKernel(const OpSpec& spec)
-      : a(spec.inputs[0]), b(spec.inputs[1]), y(spec.outputs[0]), multiplier(engine_detail::matmul_multiplier(spec)) {}
+      : a(spec.inputs[0]),
+        b(spec.inputs[1]),
+        y(spec.outputs[0]),
+        multiplier(engine_detail::matmul_multiplier(spec)) {}
   std::string name() const override {
-    return fmt::format("matmul gemm {}x{} {}", table->gemm_mr, table->gemm_nr, to_string(table->isa));
+    return fmt::format("matmul gemm {}x{} {}", table->gemm_mr, table->gemm_nr,
+                       to_string(table->isa));
   }
   std::string engine() const override { return "native"; }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs, const std::vector<Shape>& outputs) const override;
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs,
+                                   const std::vector<Shape>& outputs) const override;
 
   const kernels::KernelTable* table = &kernels::table();
   CodesOf a, b, y;
@@ -31,8 +37,8 @@ class MatmulPlan final : public KernelPlan {
         g_(std::move(g)),
         shape_{g_.n, g_.k, 1},
         multipliers_(static_cast<size_t>(g_.n), kernel.multiplier) {
-    // The kernels multiply unsigned by signed codes; b's become signed by flipping the top bit, and its zero point
-    // moves along.
+    // The kernels multiply unsigned by signed codes; b's become signed by flipping the top bit, and
+    // its zero point moves along.
     za_ = kernel.a.zero_point + (kernel.a.is_signed ? 128 : 0);
     zb_ = kernel.b.zero_point - (kernel.b.is_signed ? 0 : 128);
     b_zero_points_.assign(static_cast<size_t>(g_.n), zb_);
@@ -42,7 +48,8 @@ class MatmulPlan final : public KernelPlan {
     pieces_ = (g_.k + fit - 1) / fit;
     shape_.k = pieces_ <= 1 ? g_.k : (g_.k + pieces_ - 1) / pieces_;
     packed_bytes_ = (kernel.table->gemm_packed_bytes(shape_) + 63) / 64 * 64;
-    a_at_ = scratch_.take(kernel.a.is_signed ? static_cast<size_t>(g_.a_matrices * g_.m * g_.k) + kBufferSlack : 0);
+    a_at_ = scratch_.take(
+        kernel.a.is_signed ? static_cast<size_t>(g_.a_matrices * g_.m * g_.k) + kBufferSlack : 0);
     packed_at_ = scratch_.take(packed_bytes_ * static_cast<size_t>(g_.b_matrices));
     bias_at_ = scratch_.take(static_cast<size_t>(g_.b_matrices * g_.n) * 4);
     sums_at_ = scratch_.take(zb_ ? static_cast<size_t>(g_.a_matrices * g_.m) * 4 : 0);
@@ -52,7 +59,8 @@ class MatmulPlan final : public KernelPlan {
   }
   size_t scratch_bytes() const override { return scratch_.bytes(); }
 
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
     base_ = static_cast<std::byte*>(scratch);
     a_ = static_cast<const uint8_t*>(inputs[0]);
     y_ = static_cast<uint8_t*>(outputs[0]);
@@ -95,7 +103,8 @@ class MatmulPlan final : public KernelPlan {
       for (int64_t i = i0; i < i1; ++i) pack(b, i);
     });
     if (zb_)
-      parallel_ranges(g_.a_matrices * g_.m, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, shape_.k)),
+      parallel_ranges(g_.a_matrices * g_.m,
+                      std::max<int64_t>(1, kGrain / std::max<int64_t>(1, shape_.k)),
                       [&](int64_t m0, int64_t m1) {
                         kernels::GemmArgs rows;
                         rows.shape = shape_;
@@ -104,7 +113,8 @@ class MatmulPlan final : public KernelPlan {
                         kernel_.table->row_sums(rows, sums(), m0, m1);
                       });
     split_matrix(
-        static_cast<int64_t>(g_.a.size()), g_.m, g_.n, kernel_.table->gemm_mr, kernel_.table->gemm_nr, shape_.k,
+        static_cast<int64_t>(g_.a.size()), g_.m, g_.n, kernel_.table->gemm_mr,
+        kernel_.table->gemm_nr, shape_.k,
         [](void* self, int64_t product, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
           auto& plan = *static_cast<MatmulPlan*>(self);
           plan.kernel_.table->gemm(plan.arguments(product), m0, m1, n0, n1);
@@ -113,12 +123,15 @@ class MatmulPlan final : public KernelPlan {
   }
 
   int32_t* sums() const { return reinterpret_cast<int32_t*>(base_ + sums_at_); }
-  int32_t* bias(int64_t matrix) const { return reinterpret_cast<int32_t*>(base_ + bias_at_) + matrix * g_.n; }
+  int32_t* bias(int64_t matrix) const {
+    return reinterpret_cast<int32_t*>(base_ + bias_at_) + matrix * g_.n;
+  }
 
   void pack(const uint8_t* b, int64_t matrix) const {
     int32_t* bias_of = bias(matrix);
-    kernel_.table->gemm_pack_columns(shape_, b + matrix * g_.k * g_.n, kernel_.b.is_signed ? 0 : 0x80,
-                                     base_ + packed_at_ + packed_bytes_ * static_cast<size_t>(matrix), bias_of);
+    kernel_.table->gemm_pack_columns(
+        shape_, b + matrix * g_.k * g_.n, kernel_.b.is_signed ? 0 : 0x80,
+        base_ + packed_at_ + packed_bytes_ * static_cast<size_t>(matrix), bias_of);
     // -z_a * sum(q_b) + K * z_a * z_b, wrapping as the accumulator does.
     for (int64_t n = 0; n < g_.n; ++n)
       bias_of[n] = static_cast<int32_t>(za_ * (shape_.k * zb_ - bias_of[n]));
@@ -165,7 +178,8 @@ class MatmulPlan final : public KernelPlan {
 
 std::unique_ptr<KernelPlan> MatmulKernel::plan(const std::vector<Shape>& inputs,
                                                const std::vector<Shape>& outputs) const {
-  return std::make_unique<MatmulPlan>(*this, engine_detail::MatmulGeometry(inputs[0], inputs[1], outputs[0]));
+  return std::make_unique<MatmulPlan>(
+      *this, engine_detail::MatmulGeometry(inputs[0], inputs[1], outputs[0]));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #pragma once
-// What native conv2d and linear share: packed weights of one or more groups with the zero-point terms folded in.
+// What native conv2d and linear share: packed weights of one or more groups with the zero-point
+// terms folded in.
 
 #include <algorithm>
 #include <cstring>
@@ -18,20 +19,24 @@ namespace octet::native {
 class WeightRows {
  public:
   // They lie as [n][taps][k].
-  explicit WeightRows(std::span<const int8_t> codes, int64_t length) : codes_(codes), taps_(1), k_(length) {}
+  explicit WeightRows(std::span<const int8_t> codes, int64_t length)
+      : codes_(codes), taps_(1), k_(length) {}
   // A convolution's: (n, k, kernel...), or if transposed (k of all groups, n of one, kernel...).
-  WeightRows(const engine_detail::WeightCodes& weights, const kernels::GemmShape& s, bool transposed)
+  WeightRows(const engine_detail::WeightCodes& weights, const kernels::GemmShape& s,
+             bool transposed)
       : codes_(weights.codes), taps_(s.taps), k_(s.k), group_n_(transposed ? s.n : 0) {}
 
   // Output channels n0..n1 as [n][taps][k]: where they lie, or in `room`.
-  const int8_t* get(const kernels::KernelTable& table, int64_t n0, int64_t n1, std::vector<int8_t>& room) const {
+  const int8_t* get(const kernels::KernelTable& table, int64_t n0, int64_t n1,
+                    std::vector<int8_t>& room) const {
     const int8_t* w = codes_.data();
     if (taps_ == 1 && group_n_ == 0) return w + n0 * k_;
     room.resize(static_cast<size_t>((n1 - n0) * taps_ * k_));
     int8_t* to = room.data();
     for (int64_t n = n0; n < n1; ++n, to += taps_ * k_) {
       if (group_n_ == 0) {
-        table.transpose(reinterpret_cast<const uint8_t*>(w + n * k_ * taps_), taps_, reinterpret_cast<uint8_t*>(to), k_, k_, taps_);
+        table.transpose(reinterpret_cast<const uint8_t*>(w + n * k_ * taps_), taps_,
+                        reinterpret_cast<uint8_t*>(to), k_, k_, taps_);
         continue;
       }
       const int64_t first = n / group_n_ * k_ * group_n_ + n % group_n_;
@@ -46,7 +51,8 @@ class WeightRows {
   int64_t taps_, k_, group_n_ = 0;  // group_n_: output channels of a group if transposed, else 0
 };
 
-// Weights of `groups` matrix products of [n][taps][k], packed for the ISA in force when they were made.
+// Weights of `groups` matrix products of [n][taps][k], packed for the ISA in force when they were
+// made.
 struct PackedWeights {
   const kernels::KernelTable* table = nullptr;
   decltype(kernels::KernelTable::gemm) gemm = nullptr;  // of the table, for codes of 8 or of 4 bits
@@ -63,8 +69,8 @@ struct PackedWeights {
   bool flip_x = false;                      // x is qint8: flip its sign bit first
   int32_t y_zero_point = 0, lo = 0, hi = 255;
 
-  PackedWeights(const engine_detail::IntegerWeights& weights, const WeightRows& rows, const kernels::GemmShape& s,
-                int64_t group_count)
+  PackedWeights(const engine_detail::IntegerWeights& weights, const WeightRows& rows,
+                const kernels::GemmShape& s, int64_t group_count)
       : table(&kernels::table()),
         shape(s),
         groups(group_count),
@@ -83,25 +89,31 @@ struct PackedWeights {
     hi = weights.hi;
     if (weights.any_zero_point) weight_zero_points = weights.zero_points;
     weight_sums.resize(groups * s.n);
-    const int64_t panels = (s.n + table->gemm_nr - 1) / table->gemm_nr, panel_bytes = table->gemm_nr * s.taps * s.k;
-    parallel_ranges(groups * panels, (int64_t{1} << 18) / (panel_bytes + 1) + 1, [&](int64_t i0, int64_t i1) {
-      PanelSums sums(*this);
-      std::vector<int8_t> room;
-      for (int64_t i = i0; i < i1; ++i) {
-        const int64_t n = i % panels * table->gemm_nr, first = i / panels * s.n + n;
-        const kernels::GemmShape panel{std::min(table->gemm_nr, s.n - n), s.k, s.taps};
-        auto* to = reinterpret_cast<char*>(packed.data()) + i / panels * group_bytes + packed_bytes({n, s.k, s.taps});
-        pack(panel, rows.get(*table, first, first + panel.n, room), to);
-        const int32_t* sum = sums.of(panel, to);
-        for (int64_t c = 0; c < panel.n; ++c) {
-          weight_sums[first + c] = sum[c];
-          const int64_t fold = -int64_t{x_zero_point} * sum[c] + s.taps * s.k * x_zero_point * int64_t{weights.zero_points[first + c]};
-          bias[first + c] = static_cast<int32_t>(weights.bias[first + c] + fold);
-        }
-      }
-    });
+    const int64_t panels = (s.n + table->gemm_nr - 1) / table->gemm_nr,
+                  panel_bytes = table->gemm_nr * s.taps * s.k;
+    parallel_ranges(
+        groups * panels, (int64_t{1} << 18) / (panel_bytes + 1) + 1, [&](int64_t i0, int64_t i1) {
+          PanelSums sums(*this);
+          std::vector<int8_t> room;
+          for (int64_t i = i0; i < i1; ++i) {
+            const int64_t n = i % panels * table->gemm_nr, first = i / panels * s.n + n;
+            const kernels::GemmShape panel{std::min(table->gemm_nr, s.n - n), s.k, s.taps};
+            auto* to = reinterpret_cast<char*>(packed.data()) + i / panels * group_bytes +
+                       packed_bytes({n, s.k, s.taps});
+            pack(panel, rows.get(*table, first, first + panel.n, room), to);
+            const int32_t* sum = sums.of(panel, to);
+            for (int64_t c = 0; c < panel.n; ++c) {
+              weight_sums[first + c] = sum[c];
+              const int64_t fold =
+                  -int64_t{x_zero_point} * sum[c] +
+                  s.taps * s.k * x_zero_point * int64_t{weights.zero_points[first + c]};
+              bias[first + c] = static_cast<int32_t>(weights.bias[first + c] + fold);
+            }
+          }
+        });
     std::vector<int8_t> room;
-    wide = WideChannels(*table, s, weights, [&](int64_t n) { return rows.get(*table, n, n + 1, room); });
+    wide = WideChannels(*table, s, weights,
+                        [&](int64_t n) { return rows.get(*table, n, n + 1, room); });
   }
 
   // Everything of the arguments that does not depend on the call's operands, for one group.
@@ -119,11 +131,17 @@ struct PackedWeights {
   }
 
  private:
-  // The sum of each channel's weights: the product with a row of ones, which reads a panel just packed from the cache.
+  // The sum of each channel's weights: the product with a row of ones, which reads a panel just
+  // packed from the cache.
   class PanelSums {
    public:
-    explicit PanelSums(const PackedWeights& w) : table_(*w.table), gemm_(w.gemm), ones_(w.shape.k + kBufferSlack, 1), offsets_(w.shape.taps),
-        bias_(table_.gemm_nr), sums_(table_.gemm_nr) {}
+    explicit PanelSums(const PackedWeights& w)
+        : table_(*w.table),
+          gemm_(w.gemm),
+          ones_(w.shape.k + kBufferSlack, 1),
+          offsets_(w.shape.taps),
+          bias_(table_.gemm_nr),
+          sums_(table_.gemm_nr) {}
     const int32_t* of(const kernels::GemmShape& panel, const void* packed) {
       kernels::GemmArgs a;
       a.shape = panel;
@@ -146,8 +164,10 @@ struct PackedWeights {
   };
 };
 
-// The matrix product of one group of a convolution: n output channels, taps of k input channels each.
-inline kernels::GemmShape conv_gemm_shape(const engine_detail::WeightCodes& weights, const OpSpec& spec) {
+// The matrix product of one group of a convolution: n output channels, taps of k input channels
+// each.
+inline kernels::GemmShape conv_gemm_shape(const engine_detail::WeightCodes& weights,
+                                          const OpSpec& spec) {
   const Shape w = spec.inputs[1].shape();
   const int64_t groups = spec.attrs.get_int("groups");
   kernels::GemmShape s;
@@ -157,11 +177,14 @@ inline kernels::GemmShape conv_gemm_shape(const engine_detail::WeightCodes& weig
   return s;
 }
 
-// The taps of every output pixel of images whose channels lie together; empty for pointwise convolutions.
-inline engine_detail::TapOffsets conv_offsets(const engine_detail::Window3& w, bool transposed, const Shape& x, const Shape& y) {
+// The taps of every output pixel of images whose channels lie together; empty for pointwise
+// convolutions.
+inline engine_detail::TapOffsets conv_offsets(const engine_detail::Window3& w, bool transposed,
+                                              const Shape& x, const Shape& y) {
   // (A transposed one's output_padding may add to the image.)
   if (w.is_pointwise() && std::equal(x.begin() + 2, x.end(), y.begin() + 2, y.end())) return {};
-  return engine_detail::tap_offsets(w, transposed, engine_detail::with_3_spatial(x), engine_detail::with_3_spatial(y));
+  return engine_detail::tap_offsets(w, transposed, engine_detail::with_3_spatial(x),
+                                    engine_detail::with_3_spatial(y));
 }
 
 }  // namespace octet::native

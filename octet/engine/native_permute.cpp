@@ -1,5 +1,5 @@
-// permute of dense tensors: runs of bytes where the last dimension stays, transposes of two dimensions where it does
-// not.
+// permute of dense tensors: runs of bytes where the last dimension stays, transposes of two
+// dimensions where it does not.
 #include <algorithm>
 #include <cstring>
 
@@ -12,14 +12,16 @@
 namespace octet::native {
 namespace {
 
-// One dimension of the result: its size, and the step in elements along it in the operand and the result.
+// One dimension of the result: its size, and the step in elements along it in the operand and the
+// result.
 struct Axis {
   int64_t size = 1, from = 0, to = 0;
 };
 
 class PermutePlan final : public KernelPlan {
  public:
-  PermutePlan(const std::vector<int64_t>& order, const Shape& x, int64_t element_bytes) : bytes_(element_bytes) {
+  PermutePlan(const std::vector<int64_t>& order, const Shape& x, int64_t element_bytes)
+      : bytes_(element_bytes) {
     std::vector<int64_t> steps(x.size(), 1);
     for (size_t d = x.size(); d-- > 1;) steps[d - 1] = steps[d] * x[d];
     int64_t to = 1;
@@ -36,7 +38,8 @@ class PermutePlan final : public KernelPlan {
     if (axes_.empty()) axes_.push_back({1, 1, 1});
     // axes_[0] is the result's last dimension.
     if (axes_[0].from != 1) {
-      auto contiguous = std::find_if(axes_.begin() + 1, axes_.end(), [](const Axis& a) { return a.from == 1; });
+      auto contiguous =
+          std::find_if(axes_.begin() + 1, axes_.end(), [](const Axis& a) { return a.from == 1; });
       columns_ = *contiguous;
       axes_.erase(contiguous);
     }
@@ -70,8 +73,9 @@ class PermutePlan final : public KernelPlan {
     if (rows_.from == 1) {
       std::memcpy(y, x, static_cast<size_t>(rows_.size * bytes_));
     } else if (bytes_ == 1) {
-      kernels::table().transpose(reinterpret_cast<const uint8_t*>(x), rows_.from, reinterpret_cast<uint8_t*>(y),
-                                 columns_.to, rows_.size, columns_.size);
+      kernels::table().transpose(reinterpret_cast<const uint8_t*>(x), rows_.from,
+                                 reinterpret_cast<uint8_t*>(y), columns_.to, rows_.size,
+                                 columns_.size);
     } else if (bytes_ == 2) {
       transpose(reinterpret_cast<const uint16_t*>(x), reinterpret_cast<uint16_t*>(y));
     } else if (bytes_ == 4) {
@@ -86,7 +90,8 @@ class PermutePlan final : public KernelPlan {
     for (int64_t r = 0; r < rows_.size; r += kTile)
       for (int64_t c = 0; c < columns_.size; c += kTile)
         for (int64_t j = c; j < std::min(columns_.size, c + kTile); ++j)
-          for (int64_t i = r; i < std::min(rows_.size, r + kTile); ++i) y[j * columns_.to + i] = x[i * rows_.from + j];
+          for (int64_t i = r; i < std::min(rows_.size, r + kTile); ++i)
+            y[j * columns_.to + i] = x[i * rows_.from + j];
   }
 
   std::vector<Axis> axes_;  // all but the three below, the innermost of the result first
@@ -98,10 +103,12 @@ class PermutePlan final : public KernelPlan {
 
 class PermuteKernel final : public Kernel {
  public:
-  PermuteKernel(std::vector<int64_t> order, int64_t bytes) : order_(std::move(order)), bytes_(bytes) {}
+  PermuteKernel(std::vector<int64_t> order, int64_t bytes)
+      : order_(std::move(order)), bytes_(bytes) {}
   std::string name() const override { return "permute"; }
   std::string engine() const override { return "native"; }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>&) const override {
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>&) const override {
     return std::make_unique<PermutePlan>(order_, in[0], bytes_);
   }
 
@@ -126,10 +133,13 @@ std::unique_ptr<Kernel> make_permute(const OpSpec& spec) {
 
 namespace octet {
 
-std::unique_ptr<KernelPlan> plan_reorder(const Shape& shape, size_t element_bytes, bool to_channels_last) {
+std::unique_ptr<KernelPlan> plan_reorder(const Shape& shape, size_t element_bytes,
+                                         bool to_channels_last) {
   const auto bytes = static_cast<int64_t>(element_bytes);
-  if (to_channels_last) return std::make_unique<native::PermutePlan>(std::vector<int64_t>{0, 2, 3, 1}, shape, bytes);
-  return std::make_unique<native::PermutePlan>(std::vector<int64_t>{0, 3, 1, 2}, Shape{shape[0], shape[2], shape[3], shape[1]}, bytes);
+  if (to_channels_last)
+    return std::make_unique<native::PermutePlan>(std::vector<int64_t>{0, 2, 3, 1}, shape, bytes);
+  return std::make_unique<native::PermutePlan>(
+      std::vector<int64_t>{0, 3, 1, 2}, Shape{shape[0], shape[2], shape[3], shape[1]}, bytes);
 }
 
 }  // namespace octet

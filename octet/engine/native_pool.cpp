@@ -17,8 +17,13 @@ enum class Pool { max, average, adaptive_average };
 
 class PoolPlan final : public KernelPlan {
  public:
-  PoolPlan(const OpSpec& spec, Pool kind, const kernels::KernelTable& table, const Shape& in, const Shape& out)
-      : kind_(kind), table_(table), images_(in[0]), in_bytes_(in[1] * in[2] * in[3]), pixels_(out[2] * out[3]) {
+  PoolPlan(const OpSpec& spec, Pool kind, const kernels::KernelTable& table, const Shape& in,
+           const Shape& out)
+      : kind_(kind),
+        table_(table),
+        images_(in[0]),
+        in_bytes_(in[1] * in[2] * in[3]),
+        pixels_(out[2] * out[3]) {
     const Quantizer &qx = *spec.inputs[0].quantizer, &qy = *spec.outputs[0].quantizer;
     args_.channels = in[1];
     args_.ldy = in[1];
@@ -27,8 +32,8 @@ class PoolPlan final : public KernelPlan {
     args_.zero_point = static_cast<int32_t>(qy.zero_point());
     args_.lo = static_cast<int32_t>(qmin(spec.outputs[0].dtype));
     args_.hi = static_cast<int32_t>(qmax(spec.outputs[0].dtype));
-    engine_detail::PoolTaps taps =
-        engine_detail::pool_taps(spec, engine_detail::with_3_spatial(in), engine_detail::with_3_spatial(out));
+    engine_detail::PoolTaps taps = engine_detail::pool_taps(spec, engine_detail::with_3_spatial(in),
+                                                            engine_detail::with_3_spatial(out));
     args_.taps = taps.taps;
     offsets_ = std::move(taps.offsets);
     args_.offsets = offsets_.data();
@@ -44,14 +49,17 @@ class PoolPlan final : public KernelPlan {
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
     int64_t out_bytes = pixels_ * args_.channels;
-    int64_t grain = std::max<int64_t>(1, 400'000 / std::max<int64_t>(1, args_.channels * args_.taps));
+    int64_t grain =
+        std::max<int64_t>(1, 400'000 / std::max<int64_t>(1, args_.channels * args_.taps));
     for (int64_t image = 0; image < images_; ++image) {
       kernels::PoolArgs a = args_;
       a.a = static_cast<const uint8_t*>(inputs[0]) + image * in_bytes_;
       a.y = static_cast<uint8_t*>(outputs[0]) + image * out_bytes;
       parallel_ranges(pixels_, grain, [&](int64_t p0, int64_t p1) {
-        if (wide_) average_wide(a, p0, p1);
-        else (kind_ == Pool::max ? table_.max_pool : table_.average_pool)(a, p0, p1);
+        if (wide_)
+          average_wide(a, p0, p1);
+        else
+          (kind_ == Pool::max ? table_.max_pool : table_.average_pool)(a, p0, p1);
       });
     }
   }
@@ -84,12 +92,16 @@ class PoolPlan final : public KernelPlan {
 
 class PoolKernel final : public Kernel {
  public:
-  PoolKernel(OpSpec spec, Pool kind) : spec_(std::move(spec)), kind_(kind), table_(&kernels::table()) {}
-  std::string name() const override { return fmt::format("{} {}", spec_.op, to_string(table_->isa)); }
+  PoolKernel(OpSpec spec, Pool kind)
+      : spec_(std::move(spec)), kind_(kind), table_(&kernels::table()) {}
+  std::string name() const override {
+    return fmt::format("{} {}", spec_.op, to_string(table_->isa));
+  }
   std::string engine() const override { return "native"; }
   Layout input_layout(size_t) const override { return Layout::channels_last; }
   Layout output_layout(size_t) const override { return Layout::channels_last; }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
     return std::make_unique<PoolPlan>(spec_, kind_, *table_, in[0], out[0]);
   }
 
@@ -103,11 +115,15 @@ class PoolKernel final : public Kernel {
 
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
   Pool kind = Pool::max;
-  if (spec.op == "avg_pool2d") kind = Pool::average;
-  else if (spec.op == "adaptive_avg_pool2d") kind = Pool::adaptive_average;
-  else if (spec.op != "max_pool2d") return nullptr;
+  if (spec.op == "avg_pool2d")
+    kind = Pool::average;
+  else if (spec.op == "adaptive_avg_pool2d")
+    kind = Pool::adaptive_average;
+  else if (spec.op != "max_pool2d")
+    return nullptr;
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
-  if (!x.is_quantized() || !y.is_quantized() || x.dtype != y.dtype || element_size(x.dtype) != 1) return nullptr;
+  if (!x.is_quantized() || !y.is_quantized() || x.dtype != y.dtype || element_size(x.dtype) != 1)
+    return nullptr;
   if (x.quantizer->is_per_channel() || x.dim() != 4) return nullptr;
   if (kind == Pool::max && *x.quantizer != *y.quantizer) return nullptr;
   return std::make_unique<PoolKernel>(spec, kind);

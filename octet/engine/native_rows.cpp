@@ -1,7 +1,8 @@
-// Floats row by row: arithmetic with an operand that may be repeated, square roots and the like, means and softmax of
-// rows. What a normalization or an attention spelled out in small operators is made of; the runtime runs neighbours of
-// them a few rows at a time (RowGroup in runtime/program_impl.h). Single IEEE operations, or the kernels' sums: the bits are
-// those of every other way.
+// Floats row by row: arithmetic with an operand that may be repeated, square roots and the like,
+// means and softmax of rows. What a normalization or an attention spelled out in small operators is
+// made of; the runtime runs neighbours of them a few rows at a time (RowGroup in
+// runtime/program_impl.h). Single IEEE operations, or the kernels' sums: the bits are those of
+// every other way.
 #include <cmath>
 #include <map>
 
@@ -19,8 +20,12 @@ class FloatRows : public Kernel {
       : name_(std::move(name)), any_layout_(any_layout), in_place_(in_place) {}
   std::string name() const override { return name_; }
   std::string engine() const override { return "native"; }
-  Layout input_layout(size_t) const override { return any_layout_ ? Layout::any : Layout::row_major; }
-  Layout output_layout(size_t) const override { return any_layout_ ? Layout::any : Layout::row_major; }
+  Layout input_layout(size_t) const override {
+    return any_layout_ ? Layout::any : Layout::row_major;
+  }
+  Layout output_layout(size_t) const override {
+    return any_layout_ ? Layout::any : Layout::row_major;
+  }
   bool by_rows() const override { return true; }
   bool in_place() const override { return in_place_; }
 
@@ -29,18 +34,20 @@ class FloatRows : public Kernel {
   bool any_layout_, in_place_;
 };
 
-// -- element by element ----------------------------------------------------------------------------------
+// -- element by element ---------------------------------------------------------------------------
 
 using kernels::Arithmetic;
 
 class BinaryPlan final : public ElementsPlan {
  public:
   // `second`: operand 1 is the repeated one.
-  BinaryPlan(Arithmetic op, const FloatRange& range, bool second, Repeat repeat, const Shape& repeated, const Shape& y)
+  BinaryPlan(Arithmetic op, const FloatRange& range, bool second, Repeat repeat,
+             const Shape& repeated, const Shape& y)
       : ElementsPlan(y), op_(op), range_(range), second_(second), parts_(repeat, repeated, y) {}
 
  private:
-  void range(std::span<const void* const> inputs, void* out, int64_t i0, int64_t i1) const override {
+  void range(std::span<const void* const> inputs, void* out, int64_t i0,
+             int64_t i1) const override {
     const auto* whole = static_cast<const float*>(inputs[second_ ? 0 : 1]);
     const auto* repeated = static_cast<const float*>(inputs[second_ ? 1 : 0]);
     auto* y = static_cast<float*>(out);
@@ -62,12 +69,17 @@ class BinaryPlan final : public ElementsPlan {
 
 class BinaryKernel final : public FloatRows {
  public:
-  BinaryKernel(const std::string& op, Arithmetic arithmetic, const FloatRange& range, bool second, Repeat repeat,
-               bool any_layout)
-      : FloatRows(op + " floats", any_layout, second), arithmetic_(arithmetic), range_(range), second_(second),
+  BinaryKernel(const std::string& op, Arithmetic arithmetic, const FloatRange& range, bool second,
+               Repeat repeat, bool any_layout)
+      : FloatRows(op + " floats", any_layout, second),
+        arithmetic_(arithmetic),
+        range_(range),
+        second_(second),
         repeat_(repeat) {}
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
-    return std::make_unique<BinaryPlan>(arithmetic_, range_, second_, repeat_, in[second_ ? 1 : 0], out[0]);
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
+    return std::make_unique<BinaryPlan>(arithmetic_, range_, second_, repeat_, in[second_ ? 1 : 0],
+                                        out[0]);
   }
 
  private:
@@ -78,11 +90,14 @@ class BinaryKernel final : public FloatRows {
 };
 
 std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
-  static const std::map<std::string, Arithmetic> known{
-      {"add", Arithmetic::add}, {"sub", Arithmetic::sub}, {"mul", Arithmetic::mul}, {"div", Arithmetic::div}};
+  static const std::map<std::string, Arithmetic> known{{"add", Arithmetic::add},
+                                                       {"sub", Arithmetic::sub},
+                                                       {"mul", Arithmetic::mul},
+                                                       {"div", Arithmetic::div}};
   auto op = known.find(spec.op);
   if (op == known.end()) return nullptr;
-  const FloatRange range(spec.attrs.has("activation") ? spec.attrs.get_string("activation") : "none");
+  const FloatRange range(spec.attrs.has("activation") ? spec.attrs.get_string("activation")
+                                                      : "none");
   const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
   const bool second = a.dims == y.dims;
   const auto repeat = repeat_of(second ? b : a, y);
@@ -107,7 +122,8 @@ class UnaryPlan final : public ElementsPlan {
 class UnaryKernel final : public FloatRows {
  public:
   UnaryKernel(const std::string& op, UnaryFn fn) : FloatRows(op + " floats", true, true), fn_(fn) {}
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>&, const std::vector<Shape>& out) const override {
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>&,
+                                   const std::vector<Shape>& out) const override {
     return std::make_unique<UnaryPlan>(fn_, out[0]);
   }
 
@@ -122,8 +138,8 @@ class ClampPlan final : public ElementsPlan {
 
  private:
   void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const override {
-    kernels::table().float_clamp(static_cast<const float*>(inputs[0]) + i0, static_cast<float*>(y) + i0, i1 - i0, lo_,
-                                 hi_);
+    kernels::table().float_clamp(static_cast<const float*>(inputs[0]) + i0,
+                                 static_cast<float*>(y) + i0, i1 - i0, lo_, hi_);
   }
   float lo_, hi_;
 };
@@ -131,8 +147,11 @@ class ClampPlan final : public ElementsPlan {
 class ClampKernel final : public FloatRows {
  public:
   ClampKernel(const std::string& op, float lo, float hi)
-      : FloatRows(fmt::format("{} floats {}", op, to_string(kernels::table().isa)), true, true), lo_(lo), hi_(hi) {}
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>&, const std::vector<Shape>& out) const override {
+      : FloatRows(fmt::format("{} floats {}", op, to_string(kernels::table().isa)), true, true),
+        lo_(lo),
+        hi_(hi) {}
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>&,
+                                   const std::vector<Shape>& out) const override {
     return std::make_unique<ClampPlan>(lo_, hi_, out[0]);
   }
 
@@ -156,18 +175,22 @@ constexpr UnaryFn each_element(Fn) {
     for (int64_t i = 0; i < n; ++i) y[i] = Fn()(x[i]);
   };
 }
-void square(const float* x, float* y, int64_t n) { kernels::table().arithmetic(Arithmetic::mul, x, 1, x, 1, y, n); }
+void square(const float* x, float* y, int64_t n) {
+  kernels::table().arithmetic(Arithmetic::mul, x, 1, x, 1, y, n);
+}
 
 bool is_square(const OpSpec& spec) {
   const Tensor& exponent = spec.constants.size() == 2 ? spec.constants[1] : Tensor();
-  return spec.op == "pow" && exponent.defined() && exponent.dtype() == DType::float32 && exponent.numel() == 1 &&
-         exponent.to_vector<float>()[0] == 2 && spec.inputs[0].dims == spec.outputs[0].dims;
+  return spec.op == "pow" && exponent.defined() && exponent.dtype() == DType::float32 &&
+         exponent.numel() == 1 && exponent.to_vector<float>()[0] == 2 &&
+         spec.inputs[0].dims == spec.outputs[0].dims;
 }
 
 std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
-  static const std::map<std::string, UnaryFn> known{{"sqrt", each_element([](float x) { return std::sqrt(x); })},
-                                                    {"neg", each_element([](float x) { return -x; })},
-                                                    {"abs", each_element([](float x) { return std::fabs(x); })}};
+  static const std::map<std::string, UnaryFn> known{
+      {"sqrt", each_element([](float x) { return std::sqrt(x); })},
+      {"neg", each_element([](float x) { return -x; })},
+      {"abs", each_element([](float x) { return std::fabs(x); })}};
   if (spec.op == "gelu" && spec.attrs.get_string("approximate") == "none")
     return std::make_unique<UnaryKernel>("gelu", kernels::table().gelu);
   if (is_square(spec)) return std::make_unique<UnaryKernel>("square", square);
@@ -175,7 +198,7 @@ std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
   return op == known.end() ? nullptr : std::make_unique<UnaryKernel>(spec.op, op->second);
 }
 
-// -- whole rows ------------------------------------------------------------------------------------------
+// -- whole rows -----------------------------------------------------------------------------------
 
 // y = row(x, y): n elements to n, or to one.
 using RowFn = void (*)(const float* x, float* y, int64_t n);
@@ -183,7 +206,8 @@ using RowFn = void (*)(const float* x, float* y, int64_t n);
 class RowPlan final : public RowsPlan {
  public:
   RowPlan(RowFn fn, const Shape& x, const Shape& y) : RowsPlan(x), fn_(fn), result_(y.back()) {}
-  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
+  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0,
+                int64_t r1) override {
     const auto* x = static_cast<const float*>(inputs[0]);
     auto* y = static_cast<float*>(outputs[0]);
     for (int64_t r = r0; r < r1; ++r) fn_(x + r * width_, y + r * result_, width_);
@@ -197,8 +221,10 @@ class RowPlan final : public RowsPlan {
 class RowKernel final : public FloatRows {
  public:
   RowKernel(const std::string& op, RowFn fn, bool in_place)
-      : FloatRows(fmt::format("{} {}", op, to_string(kernels::table().isa)), false, in_place), fn_(fn) {}
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+      : FloatRows(fmt::format("{} {}", op, to_string(kernels::table().isa)), false, in_place),
+        fn_(fn) {}
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
     return std::make_unique<RowPlan>(fn_, in[0], out[0]);
   }
 
@@ -209,8 +235,11 @@ class RowKernel final : public FloatRows {
 class LayerNormPlan final : public RowsPlan {
  public:
   LayerNormPlan(double eps, const Shape& x) : RowsPlan(x), eps_(eps) {}
-  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) override {
-    auto floats = [&](size_t i) { return i < inputs.size() ? static_cast<const float*>(inputs[i]) : nullptr; };
+  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0,
+                int64_t r1) override {
+    auto floats = [&](size_t i) {
+      return i < inputs.size() ? static_cast<const float*>(inputs[i]) : nullptr;
+    };
     for (int64_t r = r0; r < r1; ++r)
       kernels::table().layer_norm(floats(0) + r * width_, floats(1), floats(2), eps_,
                                   static_cast<float*>(outputs[0]) + r * width_, width_);
@@ -223,8 +252,10 @@ class LayerNormPlan final : public RowsPlan {
 class LayerNorm final : public FloatRows {
  public:
   explicit LayerNorm(double eps)
-      : FloatRows(fmt::format("layer_norm {}", to_string(kernels::table().isa)), false, true), eps_(eps) {}
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>&) const override {
+      : FloatRows(fmt::format("layer_norm {}", to_string(kernels::table().isa)), false, true),
+        eps_(eps) {}
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>&) const override {
     return std::make_unique<LayerNormPlan>(eps_, in[0]);
   }
 
@@ -262,9 +293,12 @@ std::unique_ptr<Kernel> make_row_function(const OpSpec& spec) {
 
 std::unique_ptr<Kernel> make_rows(const OpSpec& spec) {
   for (size_t i = 0; i < spec.inputs.size(); ++i)
-    if (spec.has(i) ? spec.inputs[i].dtype != DType::float32 : spec.op != "layer_norm") return nullptr;
-  if (spec.inputs.empty() || spec.outputs.size() != 1 || spec.outputs[0].dtype != DType::float32) return nullptr;
-  if (auto kernel = spec.inputs.size() == 2 && spec.has(1) ? make_binary(spec) : nullptr) return kernel;
+    if (spec.has(i) ? spec.inputs[i].dtype != DType::float32 : spec.op != "layer_norm")
+      return nullptr;
+  if (spec.inputs.empty() || spec.outputs.size() != 1 || spec.outputs[0].dtype != DType::float32)
+    return nullptr;
+  if (auto kernel = spec.inputs.size() == 2 && spec.has(1) ? make_binary(spec) : nullptr)
+    return kernel;
   if (auto kernel = make_clamp(spec)) return kernel;
   if (auto kernel = make_unary(spec)) return kernel;
   return make_row_function(spec);

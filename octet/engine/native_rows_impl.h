@@ -1,6 +1,6 @@
 #pragma once
-// What kernels by rows share: plans over the elements or the rows of a result, and how one operand of an elementwise operator is
-// repeated over it.
+// What kernels by rows share: plans over the elements or the rows of a result, and how one operand
+// of an elementwise operator is repeated over it.
 
 #include <algorithm>
 #include <optional>
@@ -19,19 +19,22 @@ class ElementsPlan : public KernelPlan {
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) final {
     parallel_ranges(n_, kGrain, [&](int64_t i0, int64_t i1) { range(inputs, outputs[0], i0, i1); });
   }
-  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0, int64_t r1) final {
+  void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0,
+                int64_t r1) final {
     range(inputs, outputs[0], r0 * width_, r1 * width_);
   }
 
  private:
-  virtual void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const = 0;
+  virtual void range(std::span<const void* const> inputs, void* y, int64_t i0,
+                     int64_t i1) const = 0;
   int64_t n_, width_;
 };
 
 // Of an operator on whole rows of x.
 class RowsPlan : public KernelPlan {
  public:
-  explicit RowsPlan(const Shape& x) : width_(x.back()), rows_(numel(x) / std::max<int64_t>(1, width_)) {}
+  explicit RowsPlan(const Shape& x)
+      : width_(x.back()), rows_(numel(x) / std::max<int64_t>(1, width_)) {}
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) final {
     parallel_ranges(rows_, std::max<int64_t>(1, kGrain / 4 / std::max<int64_t>(1, width_)),
                     [&](int64_t r0, int64_t r1) { run_rows(inputs, outputs, r0, r1); });
@@ -62,8 +65,9 @@ inline std::optional<Repeat> repeat_of(const TensorType& operand, const TensorTy
   size_t first = 0;
   while (operand.dims[first] == Dim(1)) ++first;
   const size_t tail = operand.dims.size() - first;
-  if (tail > y.dims.size() || !std::equal(operand.dims.begin() + static_cast<std::ptrdiff_t>(first), operand.dims.end(),
-                                          y.dims.end() - static_cast<std::ptrdiff_t>(tail)))
+  if (tail > y.dims.size() ||
+      !std::equal(operand.dims.begin() + static_cast<std::ptrdiff_t>(first), operand.dims.end(),
+                  y.dims.end() - static_cast<std::ptrdiff_t>(tail)))
     return std::nullopt;
   return Repeat::tail;
 }
@@ -73,10 +77,11 @@ class RepeatedParts {
  public:
   RepeatedParts(Repeat repeat, const Shape& operand, const Shape& y)
       : repeat_(repeat),
-        period_(repeat == Repeat::per_row ? std::max<int64_t>(1, y.back()) : std::max<int64_t>(1, numel(operand))) {}
+        period_(repeat == Repeat::per_row ? std::max<int64_t>(1, y.back())
+                                          : std::max<int64_t>(1, numel(operand))) {}
 
-  // part(i, count, j, one): elements i..i + count of the result go with element j of the operand if `one`, else with
-  // j..j + count.
+  // part(i, count, j, one): elements i..i + count of the result go with element j of the operand if
+  // `one`, else with j..j + count.
   template <typename Part>
   void each(int64_t i0, int64_t i1, Part&& part) const {
     if (repeat_ == Repeat::none) return part(i0, i1 - i0, i0, false);

@@ -1,5 +1,5 @@
-// Operators on codes that are defined as dequantize, float operator, quantize and that have a float kernel: the three steps as one
-// kernel, planned once.
+// Operators on codes that are defined as dequantize, float operator, quantize and that have a float
+// kernel: the three steps as one kernel, planned once.
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
 #include "octet/engine/native_impl.h"
@@ -12,10 +12,13 @@ constexpr int64_t kGrain = 1 << 16;
 
 class ThroughFloat final : public Kernel {
  public:
-  ThroughFloat(const OpSpec& spec, std::unique_ptr<Kernel> inner) : op_(spec.op), inner_(std::move(inner)), result_(spec.outputs[0]) {
+  ThroughFloat(const OpSpec& spec, std::unique_ptr<Kernel> inner)
+      : op_(spec.op), inner_(std::move(inner)), result_(spec.outputs[0]) {
     for (size_t i = 0; i < spec.inputs.size(); ++i) {
       const bool packed = spec.constants[i].defined() && inner_->packs(i);
-      operands_.push_back(spec.has(i) && spec.inputs[i].is_quantized() && !packed ? std::optional<CodesOf>(spec.inputs[i]) : std::nullopt);
+      operands_.push_back(spec.has(i) && spec.inputs[i].is_quantized() && !packed
+                              ? std::optional<CodesOf>(spec.inputs[i])
+                              : std::nullopt);
     }
   }
   std::string name() const override { return fmt::format("{} in float: {}", op_, inner_->name()); }
@@ -24,7 +27,8 @@ class ThroughFloat final : public Kernel {
   Layout output_layout(size_t i) const override { return inner_->output_layout(i); }
   bool packs(size_t i) const override { return inner_->packs(i); }
   size_t packed_bytes() const override { return inner_->packed_bytes(); }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override;
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override;
 
  private:
   std::string op_;
@@ -35,10 +39,13 @@ class ThroughFloat final : public Kernel {
 
 class ThroughFloatPlan final : public KernelPlan {
  public:
-  ThroughFloatPlan(std::unique_ptr<KernelPlan> inner, const std::vector<std::optional<CodesOf>>& operands, const CodesOf& result,
+  ThroughFloatPlan(std::unique_ptr<KernelPlan> inner,
+                   const std::vector<std::optional<CodesOf>>& operands, const CodesOf& result,
                    const std::vector<Shape>& in, int64_t out)
       : inner_(std::move(inner)), operands_(operands), result_(result), out_(out) {
-    auto part = [this](int64_t floats) { return parts_.take(static_cast<size_t>(floats) * 4 + kBufferSlack); };
+    auto part = [this](int64_t floats) {
+      return parts_.take(static_cast<size_t>(floats) * 4 + kBufferSlack);
+    };
     for (size_t i = 0; i < operands_.size(); ++i) {
       counts_.push_back(operands_[i] ? numel(in[i]) : 0);
       at_.push_back(operands_[i] ? part(counts_[i]) : 0);
@@ -48,7 +55,8 @@ class ThroughFloatPlan final : public KernelPlan {
   }
   size_t scratch_bytes() const override { return parts_.bytes() + inner_->scratch_bytes(); }
 
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
     const kernels::KernelTable& table = kernels::table();
     auto* base = static_cast<std::byte*>(scratch);
     for (size_t i = 0; i < inputs.size(); ++i) {
@@ -57,7 +65,8 @@ class ThroughFloatPlan final : public KernelPlan {
       auto* to = reinterpret_cast<float*>(base + at_[i]);
       const CodesOf& c = *operands_[i];
       parallel_ranges(counts_[i], kGrain, [&](int64_t i0, int64_t i1) {
-        table.dequantize(static_cast<const uint8_t*>(inputs[i]) + i0, to + i0, i1 - i0, c.scale, c.zero_point, c.is_signed);
+        table.dequantize(static_cast<const uint8_t*>(inputs[i]) + i0, to + i0, i1 - i0, c.scale,
+                         c.zero_point, c.is_signed);
       });
       pointers_[i] = to;
     }
@@ -65,7 +74,8 @@ class ThroughFloatPlan final : public KernelPlan {
     void* results[] = {y};
     inner_->run({pointers_.data(), inputs.size()}, results, base + parts_.bytes());
     parallel_ranges(out_, kGrain, [&](int64_t i0, int64_t i1) {
-      table.quantize(y + i0, static_cast<uint8_t*>(outputs[0]) + i0, i1 - i0, result_.inv_scale, result_.zero_point, result_.lo, result_.hi);
+      table.quantize(y + i0, static_cast<uint8_t*>(outputs[0]) + i0, i1 - i0, result_.inv_scale,
+                     result_.zero_point, result_.lo, result_.hi);
     });
   }
 
@@ -81,14 +91,18 @@ class ThroughFloatPlan final : public KernelPlan {
   std::vector<const void*> pointers_;
 };
 
-std::unique_ptr<KernelPlan> ThroughFloat::plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const {
-  return std::make_unique<ThroughFloatPlan>(inner_->plan(in, out), operands_, result_, in, numel(out[0]));
+std::unique_ptr<KernelPlan> ThroughFloat::plan(const std::vector<Shape>& in,
+                                               const std::vector<Shape>& out) const {
+  return std::make_unique<ThroughFloatPlan>(inner_->plan(in, out), operands_, result_, in,
+                                            numel(out[0]));
 }
 
 }  // namespace
 
 std::unique_ptr<Kernel> make_through_float(const OpSpec& spec) {
-  if (spec.op == "quantize" || spec.op == "dequantize" || spec.op == "requantize" || spec.op == "lookup") return nullptr;
+  if (spec.op == "quantize" || spec.op == "dequantize" || spec.op == "requantize" ||
+      spec.op == "lookup")
+    return nullptr;
   if (spec.outputs.size() != 1 || !eight_bit_per_tensor(spec.outputs[0])) return nullptr;
   OpSpec form = spec;
   bool any = false;

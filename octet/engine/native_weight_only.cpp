@@ -1,7 +1,9 @@
-// Weight-only linear layers: float32 in and out, the weight's codes of 8 or 4 bits as they are. Each row of x becomes whole numbers
-// of 24 bits in its own fixed point, three planes of bytes; the planes are rows of one integer product, whose exact sums are put
-// together again. That takes 3 byte products where float32 takes one multiply-add, which is less work where the CPU has dot
-// products of bytes (4 to a lane), reads a quarter or an eighth of the weights' floats, and gives the same bits everywhere.
+// Weight-only linear layers: float32 in and out, the weight's codes of 8 or 4 bits as they are.
+// Each row of x becomes whole numbers of 24 bits in its own fixed point, three planes of bytes; the
+// planes are rows of one integer product, whose exact sums are put together again. That takes 3
+// byte products where float32 takes one multiply-add, which is less work where the CPU has dot
+// products of bytes (4 to a lane), reads a quarter or an eighth of the weights' floats, and gives
+// the same bits everywhere.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -16,10 +18,12 @@ using engine_detail::WeightCodes;
 
 struct WeightOnlyWeights {
   WeightOnlyWeights(const OpSpec& spec, const WeightCodes& codes, const kernels::GemmShape& shape)
-      : packed(without_zero_points(codes), WeightRows(codes.codes, shape.k), shape, 1), activation(spec.attrs.get_string("activation")) {
+      : packed(without_zero_points(codes), WeightRows(codes.codes, shape.k), shape, 1),
+        activation(spec.attrs.get_string("activation")) {
     if (spec.has(2)) bias = spec.constants[2].to_vector<float>();
     for (int64_t n = 0; n < shape.n; ++n) {
-      offsets.push_back(static_cast<double>(packed.weight_sums[n] - shape.k * codes.zero_points[n]) * (1 << 23));
+      offsets.push_back(
+          static_cast<double>(packed.weight_sums[n] - shape.k * codes.zero_points[n]) * (1 << 23));
       zero_points.push_back(codes.zero_points[n]);
       scales.push_back(codes.scales[n]);
     }
@@ -43,23 +47,26 @@ struct WeightOnlyWeights {
 class WeightOnlyPlan final : public KernelPlan {
  public:
   WeightOnlyPlan(const WeightOnlyWeights& w, int64_t m) : w_(w), m_(m) {
-    // An odd number of cache lines: rows that lie a power of two apart share a few sets of the cache.
+    // An odd number of cache lines: rows that lie a power of two apart share a few sets of the
+    // cache.
     stride_ = (w.packed.shape.k + 63) / 64 * 64;
     if (stride_ / 64 % 2 == 0) stride_ += 64;
     rows_at_ = static_cast<size_t>(3 * m * stride_ + kBufferSlack + 63) / 64 * 64;
   }
   size_t scratch_bytes() const override { return rows_at_ + static_cast<size_t>(m_) * sizeof(Row); }
 
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void* scratch) override {
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
     x_ = static_cast<const float*>(inputs[0]);
     y_ = static_cast<float*>(outputs[0]);
     planes_ = static_cast<uint8_t*>(scratch);
     rows_ = reinterpret_cast<Row*>(planes_ + rows_at_);
     const kernels::KernelTable& table = *w_.packed.table;
     const int64_t k = w_.packed.shape.k, n = w_.packed.shape.n;
-    parallel_ranges(m_, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, k)), [&](int64_t m0, int64_t m1) {
-      for (int64_t m = m0; m < m1; ++m) rows_[m] = split(m);
-    });
+    parallel_ranges(m_, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, k)),
+                    [&](int64_t m0, int64_t m1) {
+                      for (int64_t m = m0; m < m1; ++m) rows_[m] = split(m);
+                    });
     const int64_t rows_of_tile = std::max<int64_t>(1, table.gemm_mr / 3);
     split_matrix(
         1, m_, n, rows_of_tile, table.gemm_nr, 3 * k,
@@ -71,7 +78,8 @@ class WeightOnlyPlan final : public KernelPlan {
 
  private:
   static constexpr int64_t kGrain = 1 << 15;
-  static constexpr int64_t kRows = 32, kColumns = 128;  // of a block whose sums wait in the cache: 3 * 32 * 128 int32 are 48 KB
+  // of a block whose sums wait in the cache: 3 * 32 * 128 int32 are 48 KB
+  static constexpr int64_t kRows = 32, kColumns = 128;
 
   struct Row {
     double sum = 0, scale = 1;  // of the 24-bit numbers, 2^23 added; what one of them is worth
@@ -89,7 +97,9 @@ class WeightOnlyPlan final : public KernelPlan {
     row.finite = not_finite == 0;
     const int e = row.finite ? engine_detail::fixed_point_exponent(std::max(-lo, hi)) : 0;
     row.scale = std::ldexp(1.0, -e);
-    if (row.finite) row.sum = static_cast<double>(table.split_planes(x, k, std::ldexp(1.0, e), planes_ + 3 * m * stride_, stride_));
+    if (row.finite)
+      row.sum = static_cast<double>(
+          table.split_planes(x, k, std::ldexp(1.0, e), planes_ + 3 * m * stride_, stride_));
     return row;
   }
 
@@ -113,7 +123,8 @@ class WeightOnlyPlan final : public KernelPlan {
         const int64_t rows = std::min(m1 - m, kRows);
         g.a = planes_ + 3 * m * stride_;
         // Channel n comes first; only those from n on are written.
-        g.c = reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(sums) - static_cast<uintptr_t>(n) * sizeof(int32_t));
+        g.c = reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(sums) -
+                                      static_cast<uintptr_t>(n) * sizeof(int32_t));
         w_.packed.gemm(g, 0, 3 * rows, n, end);
         for (int64_t r = 0; r < rows; ++r) {
           const Row& row = rows_[m + r];
@@ -121,8 +132,10 @@ class WeightOnlyPlan final : public KernelPlan {
           join.sums = sums + 3 * r * kColumns;
           join.row_sum = row.sum;
           join.row_scale = row.scale;
-          if (row.finite) w_.packed.table->join_planes(join, n, end);
-          else std::fill(join.y + n, join.y + end, std::numeric_limits<float>::quiet_NaN());
+          if (row.finite)
+            w_.packed.table->join_planes(join, n, end);
+          else
+            std::fill(join.y + n, join.y + end, std::numeric_limits<float>::quiet_NaN());
         }
       }
     }
@@ -143,13 +156,15 @@ class WeightOnlyLinear final : public Kernel {
       : weights_(spec, codes, {codes.out_channels, spec.inputs[1].shape()[1], 1}) {}
   std::string name() const override {
     const kernels::KernelTable& t = *weights_.packed.table;
-    return fmt::format("linear_weight_only gemm{} {}x{} {}", weights_.packed.gemm == t.gemm4 ? "4" : "", t.gemm_mr, t.gemm_nr,
+    return fmt::format("linear_weight_only gemm{} {}x{} {}",
+                       weights_.packed.gemm == t.gemm4 ? "4" : "", t.gemm_mr, t.gemm_nr,
                        to_string(t.isa));
   }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
   size_t packed_bytes() const override { return weights_.packed.packed.bytes(); }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>&) const override {
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>&) const override {
     return std::make_unique<WeightOnlyPlan>(weights_, numel(in[0]) / weights_.packed.shape.k);
   }
 

@@ -1,8 +1,8 @@
 #pragma once
 // Output channels whose sums can leave int32: a bias far beyond what its products can give, or more
-// products than int32 holds. The matrix kernels sum in wrapping int32, so these channels' results are
-// computed again here and written over the kernel's: the products in pieces that fit int32, by the same
-// kernel, and all else in 64 bits.
+// products than int32 holds. The matrix kernels sum in wrapping int32, so these channels' results
+// are computed again here and written over the kernel's: the products in pieces that fit int32, by
+// the same kernel, and all else in 64 bits.
 
 #include <algorithm>
 #include <cstdint>
@@ -20,8 +20,8 @@ namespace octet::native {
 class WideChannels {
  public:
   WideChannels() = default;
-  // weights.wide, of groups of the given shape; codes_of(channel) are a channel's [taps][k], valid until
-  // it is called again.
+  // weights.wide, of groups of the given shape; codes_of(channel) are a channel's [taps][k], valid
+  // until it is called again.
   template <typename CodesOf>
   WideChannels(const kernels::KernelTable& table, const kernels::GemmShape& shape,
                const engine_detail::IntegerWeights& weights, CodesOf&& codes_of)
@@ -48,9 +48,10 @@ class WideChannels {
     }
   }
 
-  // Writes their results for the m rows of each of `images` images. arguments(image, group) are what the
-  // kernel is given for them, with the group's first channel as channel 0; their epilogue is requantize
-  // or dynamic. x_zero_point is of unsigned codes. Takes the threads, allocates nothing.
+  // Writes their results for the m rows of each of `images` images. arguments(image, group) are
+  // what the kernel is given for them, with the group's first channel as channel 0; their epilogue
+  // is requantize or dynamic. x_zero_point is of unsigned codes. Takes the threads, allocates
+  // nothing.
   template <typename Arguments>
   void run(int64_t images, int64_t m, int32_t x_zero_point, Arguments&& arguments) const {
     for (const Group& group : groups_) {
@@ -59,7 +60,8 @@ class WideChannels {
       const int64_t grain = std::max<int64_t>(kRows, 1'000'000 / products);
       for (int64_t image = 0; image < images; ++image) {
         const kernels::GemmArgs a = arguments(image, group.group);
-        parallel_ranges(m, grain, [&](int64_t m0, int64_t m1) { rows(group, a, x_zero_point, m0, m1); });
+        parallel_ranges(m, grain,
+                        [&](int64_t m0, int64_t m1) { rows(group, a, x_zero_point, m0, m1); });
       }
     }
   }
@@ -121,7 +123,8 @@ class WideChannels {
       }
   }
 
-  // Adds a piece's sums of q_x * (q_w - z_w) to the totals of `count` rows from m on, channels n0..n1.
+  // Adds a piece's sums of q_x * (q_w - z_w) to the totals of `count` rows from m on, channels
+  // n0..n1.
   void add(const Piece& p, const Buffer& packed, const Channel* channel, const kernels::GemmArgs& a,
            int64_t m, int64_t count, int64_t n0, int64_t n1, int64_t channels, int32_t* part,
            int64_t* total) const {
@@ -152,8 +155,8 @@ class WideChannels {
   static void store(const kernels::GemmArgs& a, int64_t row, int64_t n, int64_t sum) {
     const int64_t at = row * a.ldc + n;
     if (a.epilogue == kernels::Epilogue::requantize) {
-      static_cast<uint8_t*>(a.c)[at] = static_cast<uint8_t>(
-          affine::requantize(sum, a.multiplier[n], a.zero_point, a.lo, a.hi));
+      static_cast<uint8_t*>(a.c)[at] =
+          static_cast<uint8_t>(affine::requantize(sum, a.multiplier[n], a.zero_point, a.lo, a.hi));
       return;
     }
     float v = static_cast<float>(sum) * a.multiplier[n];

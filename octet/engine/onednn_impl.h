@@ -26,9 +26,13 @@ inline memory::desc row_major(const Shape& s) {
 }
 // Images of two dimensions are NHWC, others row-major.
 inline memory::desc image(const Shape& s) { return s.size() == 4 ? nhwc(s) : row_major(s); }
-inline Layout image_layout(size_t rank) { return rank == 4 ? Layout::channels_last : Layout::row_major; }
+inline Layout image_layout(size_t rank) {
+  return rank == 4 ? Layout::channels_last : Layout::row_major;
+}
 // The layout is the primitive's choice.
-inline memory::desc any_layout(const Shape& s) { return {dims(s), memory::data_type::f32, Tag::any}; }
+inline memory::desc any_layout(const Shape& s) {
+  return {dims(s), memory::data_type::f32, Tag::any};
+}
 
 // A convolution's parameters in oneDNN's terms.
 struct ConvDims {
@@ -39,11 +43,15 @@ struct ConvDims {
 // The attributes of a primitive with its scratch memory given by the caller and a fused activation.
 dnnl::primitive_attr attributes(const std::string& activation);
 
-// oneDNN takes its threads from OpenMP: a primitive is cut for the number there is when it is made, and must run on it.
+// oneDNN takes its threads from OpenMP: a primitive is cut for the number there is when it is made,
+// and must run on it.
 void use_threads(int n);
-// The threads for a call on operands of these shapes: one where another would wait longer than work.
-int threads_for(const std::string& op, const std::vector<Shape>& inputs, const std::vector<Shape>& outputs);
+// The threads for a call on operands of these shapes: one where another would wait longer than
+// work.
+int threads_for(const std::string& op, const std::vector<Shape>& inputs,
+                const std::vector<Shape>& outputs);
 
-using PlanFn = std::function<std::unique_ptr<KernelPlan>(const std::vector<Shape>&, const std::vector<Shape>&)>;
+using PlanFn = std::function<std::unique_ptr<KernelPlan>(const std::vector<Shape>&,
+                                                         const std::vector<Shape>&)>;
 
 }  // namespace octet::onednn

@@ -46,8 +46,10 @@ PoolTaps pool_taps(const OpSpec& spec, const Shape& x, const Shape& y) {
   OCTET_CHECK(x[1] * x[2] * x[3] * x[4] < (int64_t{1} << 31), unsupported,
               "{}: an image of {} is too large for 32-bit offsets", spec.label, to_string(x));
   const bool adaptive = spec.op.starts_with("adaptive");
-  const bool include_pad = spec.attrs.has("count_include_pad") && spec.attrs.get_bool("count_include_pad");
-  const int64_t divisor = spec.attrs.has("divisor_override") ? spec.attrs.get_int("divisor_override") : 0;
+  const bool include_pad =
+      spec.attrs.has("count_include_pad") && spec.attrs.get_bool("count_include_pad");
+  const int64_t divisor =
+      spec.attrs.has("divisor_override") ? spec.attrs.get_int("divisor_override") : 0;
   std::array<std::vector<Span>, 3> spans;
   for (size_t d = 0; d < 3; ++d)
     spans[d] = adaptive ? adaptive_spans(x[d + 2], y[d + 2])
@@ -64,8 +66,11 @@ PoolTaps pool_taps(const OpSpec& spec, const Shape& x, const Shape& y) {
           for (int64_t iy : r.inside)
             for (int64_t ix : c.inside)
               *to++ = static_cast<int32_t>(((iz * x[3] + iy) * x[4] + ix) * x[1]);
-        const auto inside = static_cast<int64_t>(z.inside.size() * r.inside.size() * c.inside.size());
-        t.counts.push_back(divisor > 0 ? divisor : include_pad ? z.padded * r.padded * c.padded : inside);
+        const auto inside =
+            static_cast<int64_t>(z.inside.size() * r.inside.size() * c.inside.size());
+        t.counts.push_back(divisor > 0   ? divisor
+                           : include_pad ? z.padded * r.padded * c.padded
+                                         : inside);
         row += t.taps;
       }
   return t;

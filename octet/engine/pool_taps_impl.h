@@ -9,9 +9,10 @@
 namespace octet::engine_detail {
 
 struct PoolTaps {
-  int64_t taps = 0;              // most of any output
-  std::vector<int32_t> offsets;  // [outputs][taps] in an image whose channels lie together; -1: none
-  std::vector<int64_t> counts;   // [outputs], what an average divides by
+  int64_t taps = 0;  // most of any output
+  // [outputs][taps] in an image whose channels lie together; -1: none
+  std::vector<int32_t> offsets;
+  std::vector<int64_t> counts;  // [outputs], what an average divides by
 };
 
 // Of max_pool*, avg_pool* and their adaptive forms. x and y have three spatial dimensions. Error

@@ -1,5 +1,5 @@
-// The reference engine: the definitions of docs/numerics.md in the plainest loops, row-major, one thread. It is the oracle
-// of every other engine, so nothing here is clever.
+// The reference engine: the definitions of docs/numerics.md in the plainest loops, row-major, one
+// thread. It is the oracle of every other engine, so nothing here is clever.
 #include "octet/engine/reference_impl.h"
 
 #include <algorithm>
@@ -15,7 +15,8 @@ namespace reference {
 using engine_detail::IntegerWeights;
 
 bool is_float_call(const OpSpec& spec) {
-  for (const TensorType& t : {spec.inputs[0], spec.inputs[1], spec.has(2) ? spec.inputs[2] : spec.inputs[1], spec.outputs[0]})
+  for (const TensorType& t : {spec.inputs[0], spec.inputs[1],
+                              spec.has(2) ? spec.inputs[2] : spec.inputs[1], spec.outputs[0]})
     if (t.dtype != DType::float32) return false;
   return true;
 }
@@ -26,7 +27,8 @@ void store_requantized(const IntegerWeights& w, int64_t channel, int64_t acc, vo
   static_cast<uint8_t*>(y)[i] = static_cast<uint8_t>(q);
 }
 
-DynamicCodes::DynamicCodes(const float* x, int64_t n, bool reduce_range, const std::string& label) : codes(n) {
+DynamicCodes::DynamicCodes(const float* x, int64_t n, bool reduce_range, const std::string& label)
+    : codes(n) {
   float min = 0, max = 0;
   int64_t not_finite = 0;
   for (int64_t i = 0; i < n; ++i) {
@@ -37,7 +39,8 @@ DynamicCodes::DynamicCodes(const float* x, int64_t n, bool reduce_range, const s
   auto chosen = engine_detail::dynamic_qparams(min, max, not_finite, reduce_range, label);
   scale = static_cast<float>(chosen.scale);
   zero_point = chosen.zero_point;
-  for (int64_t i = 0; i < n; ++i) codes[i] = static_cast<uint8_t>(affine::quantize(x[i], scale, zero_point, 0, 255));
+  for (int64_t i = 0; i < n; ++i)
+    codes[i] = static_cast<uint8_t>(affine::quantize(x[i], scale, zero_point, 0, 255));
 }
 
 namespace {
@@ -46,25 +49,28 @@ namespace {
 std::unique_ptr<Kernel> backward_linear(const OpSpec& spec) {
   bool data = spec.op == "linear_backward_data";
   const FloatOperand first(spec, 0), second(spec, 1);
-  return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
-    const Shape& w = data ? in[1] : out[0];
-    int64_t n_out = w[0], k_in = w[1], m = n_out ? numel(data ? in[0] : in[1]) / n_out : 0;
-    bool bias = !data && numel(out[1]) > 0;
-    return [=](auto inputs, auto outputs) {
-      Sums sums(numel(out[0])), bias_sums(n_out);
-      const float *a = first.data(inputs), *b = second.data(inputs);  // dy, w; or x, dy
-      for (int64_t i = 0; i < m; ++i)
-        for (int64_t n = 0; n < n_out; ++n) {
-          if (bias) bias_sums[n] += b[i * n_out + n];
-          for (int64_t k = 0; k < k_in; ++k) {
-            if (data) sums[i * k_in + k] += static_cast<double>(a[i * n_out + n]) * b[n * k_in + k];
-            else sums[n * k_in + k] += static_cast<double>(b[i * n_out + n]) * a[i * k_in + k];
-          }
-        }
-      sums.store(outputs[0]);
-      if (bias) bias_sums.store(outputs[1]);
-    };
-  });
+  return std::make_unique<ReferenceKernel>(
+      spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+        const Shape& w = data ? in[1] : out[0];
+        int64_t n_out = w[0], k_in = w[1], m = n_out ? numel(data ? in[0] : in[1]) / n_out : 0;
+        bool bias = !data && numel(out[1]) > 0;
+        return [=](auto inputs, auto outputs) {
+          Sums sums(numel(out[0])), bias_sums(n_out);
+          const float *a = first.data(inputs), *b = second.data(inputs);  // dy, w; or x, dy
+          for (int64_t i = 0; i < m; ++i)
+            for (int64_t n = 0; n < n_out; ++n) {
+              if (bias) bias_sums[n] += b[i * n_out + n];
+              for (int64_t k = 0; k < k_in; ++k) {
+                if (data)
+                  sums[i * k_in + k] += static_cast<double>(a[i * n_out + n]) * b[n * k_in + k];
+                else
+                  sums[n * k_in + k] += static_cast<double>(b[i * n_out + n]) * a[i * k_in + k];
+              }
+            }
+          sums.store(outputs[0]);
+          if (bias) bias_sums.store(outputs[1]);
+        };
+      });
 }
 
 // Every row in fixed point, its products with the codes summed exactly.
@@ -73,36 +79,40 @@ std::unique_ptr<Kernel> weight_only_linear(const OpSpec& spec) {
   const FloatOperand b(spec, 2);
   const int64_t n_out = w->out_channels, k_in = spec.inputs[1].shape()[1];
   std::string activation = spec.attrs.get_string("activation");
-  return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
-    const int64_t m = numel(in[0]) / k_in;
-    return [=](auto inputs, auto outputs) {
-      const float* bias = b.data(inputs);
-      for (int64_t i = 0; i < m; ++i) {
-        const float* x = static_cast<const float*>(inputs[0]) + i * k_in;
-        float* y = static_cast<float*>(outputs[0]) + i * n_out;
-        float most = 0;
-        bool finite = true;
-        for (int64_t k = 0; k < k_in; ++k) {
-          finite = finite && std::isfinite(x[k]);
-          most = std::max(most, std::abs(x[k]));
-        }
-        if (!finite) {
-          std::fill(y, y + n_out, std::numeric_limits<float>::quiet_NaN());
-          continue;
-        }
-        const int e = engine_detail::fixed_point_exponent(most);
-        for (int64_t n = 0; n < n_out; ++n) {
-          int64_t exact = 0;
-          for (int64_t k = 0; k < k_in; ++k) {
-            const auto fixed = std::min<int64_t>(std::llrint(std::ldexp(static_cast<double>(x[k]), e)), (1 << 23) - 1);
-            exact += fixed * (w->codes[n * k_in + k] - w->zero_points[n]);
+  return std::make_unique<ReferenceKernel>(
+      spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
+        const int64_t m = numel(in[0]) / k_in;
+        return [=](auto inputs, auto outputs) {
+          const float* bias = b.data(inputs);
+          for (int64_t i = 0; i < m; ++i) {
+            const float* x = static_cast<const float*>(inputs[0]) + i * k_in;
+            float* y = static_cast<float*>(outputs[0]) + i * n_out;
+            float most = 0;
+            bool finite = true;
+            for (int64_t k = 0; k < k_in; ++k) {
+              finite = finite && std::isfinite(x[k]);
+              most = std::max(most, std::abs(x[k]));
+            }
+            if (!finite) {
+              std::fill(y, y + n_out, std::numeric_limits<float>::quiet_NaN());
+              continue;
+            }
+            const int e = engine_detail::fixed_point_exponent(most);
+            for (int64_t n = 0; n < n_out; ++n) {
+              int64_t exact = 0;
+              for (int64_t k = 0; k < k_in; ++k) {
+                const auto fixed = std::min<int64_t>(
+                    std::llrint(std::ldexp(static_cast<double>(x[k]), e)), (1 << 23) - 1);
+                exact += fixed * (w->codes[n * k_in + k] - w->zero_points[n]);
+              }
+              const double v = static_cast<double>(exact) * static_cast<double>(w->scales[n]) *
+                               std::ldexp(1.0, -e);
+              y[n] = activate(static_cast<float>(bias ? v + static_cast<double>(bias[n]) : v),
+                              activation);
+            }
           }
-          const double v = static_cast<double>(exact) * static_cast<double>(w->scales[n]) * std::ldexp(1.0, -e);
-          y[n] = activate(static_cast<float>(bias ? v + static_cast<double>(bias[n]) : v), activation);
-        }
-      }
-    };
-  });
+        };
+      });
 }
 
 }  // namespace
@@ -117,77 +127,88 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
     FloatOperand b(spec, 2);
     std::string activation = spec.attrs.get_string("activation"), label = spec.label;
     bool reduce_range = spec.attrs.get_bool("reduce_range");
-    return std::make_unique<ReferenceKernel>("linear_dynamic", [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
-      int64_t m = k_in ? numel(in[0]) / k_in : 0;
-      return [=](auto inputs, auto outputs) {
-        const DynamicCodes x(static_cast<const float*>(inputs[0]), m * k_in, reduce_range, label);
-        const float* bias = b.data(inputs);
-        for (int64_t i = 0; i < m; ++i)
-          for (int64_t n = 0; n < n_out; ++n) {
-            int64_t acc = 0;
-            for (int64_t k = 0; k < k_in; ++k)
-              acc += int64_t{x.codes[i * k_in + k] - x.zero_point} *
-                     (w->codes[n * k_in + k] - w->zero_points[n]);
-            static_cast<float*>(outputs[0])[i * n_out + n] = dynamic_result(acc, x.scale * w->scales[n], bias, n, activation);
-          }
-      };
-    });
+    return std::make_unique<ReferenceKernel>(
+        "linear_dynamic", [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
+          int64_t m = k_in ? numel(in[0]) / k_in : 0;
+          return [=](auto inputs, auto outputs) {
+            const DynamicCodes x(static_cast<const float*>(inputs[0]), m * k_in, reduce_range,
+                                 label);
+            const float* bias = b.data(inputs);
+            for (int64_t i = 0; i < m; ++i)
+              for (int64_t n = 0; n < n_out; ++n) {
+                int64_t acc = 0;
+                for (int64_t k = 0; k < k_in; ++k)
+                  acc += int64_t{x.codes[i * k_in + k] - x.zero_point} *
+                         (w->codes[n * k_in + k] - w->zero_points[n]);
+                static_cast<float*>(outputs[0])[i * n_out + n] =
+                    dynamic_result(acc, x.scale * w->scales[n], bias, n, activation);
+              }
+          };
+        });
   }
-  if (spec.op == "linear_weight_only") return engine_detail::is_weight_only_call(spec) ? weight_only_linear(spec) : nullptr;
+  if (spec.op == "linear_weight_only")
+    return engine_detail::is_weight_only_call(spec) ? weight_only_linear(spec) : nullptr;
   if (engine_detail::is_integer_call(spec)) {
     auto w = std::make_shared<IntegerWeights>(engine_detail::integer_weights(spec));
-    return std::make_unique<ReferenceKernel>("linear", [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
-      int64_t m = k_in ? numel(in[0]) / k_in : 0;
-      return [=](auto inputs, auto outputs) {
-        for (int64_t i = 0; i < m; ++i)
-          for (int64_t n = 0; n < n_out; ++n) {
-            int64_t acc = 0;
-            for (int64_t k = 0; k < k_in; ++k)
-              acc += int64_t{code(inputs[0], i * k_in + k, w->x_signed) - w->x_zero_point} *
-                     (w->codes[n * k_in + k] - w->zero_points[n]);
-            store_requantized(*w, n, acc, outputs[0], i * n_out + n);
-          }
-      };
-    }, w->warnings);
+    return std::make_unique<ReferenceKernel>(
+        "linear",
+        [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
+          int64_t m = k_in ? numel(in[0]) / k_in : 0;
+          return [=](auto inputs, auto outputs) {
+            for (int64_t i = 0; i < m; ++i)
+              for (int64_t n = 0; n < n_out; ++n) {
+                int64_t acc = 0;
+                for (int64_t k = 0; k < k_in; ++k)
+                  acc += int64_t{code(inputs[0], i * k_in + k, w->x_signed) - w->x_zero_point} *
+                         (w->codes[n * k_in + k] - w->zero_points[n]);
+                store_requantized(*w, n, acc, outputs[0], i * n_out + n);
+              }
+          };
+        },
+        w->warnings);
   }
   if (!is_float_call(spec)) return nullptr;
   FloatOperand w(spec, 1), b(spec, 2);
   std::string activation = spec.attrs.get_string("activation");
-  return std::make_unique<ReferenceKernel>("linear", [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
-    int64_t m = k_in ? numel(in[0]) / k_in : 0;
-    return [=](auto inputs, auto outputs) {
-      const auto* x = static_cast<const float*>(inputs[0]);
-      const float *weights = w.data(inputs), *bias = b.data(inputs);
-      for (int64_t i = 0; i < m; ++i)
-        for (int64_t n = 0; n < n_out; ++n) {
-          float acc = bias ? bias[n] : 0;
-          for (int64_t k = 0; k < k_in; ++k) acc = std::fma(x[i * k_in + k], weights[n * k_in + k], acc);
-          static_cast<float*>(outputs[0])[i * n_out + n] = float_result(acc, activation);
-        }
-    };
-  });
+  return std::make_unique<ReferenceKernel>(
+      "linear", [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
+        int64_t m = k_in ? numel(in[0]) / k_in : 0;
+        return [=](auto inputs, auto outputs) {
+          const auto* x = static_cast<const float*>(inputs[0]);
+          const float *weights = w.data(inputs), *bias = b.data(inputs);
+          for (int64_t i = 0; i < m; ++i)
+            for (int64_t n = 0; n < n_out; ++n) {
+              float acc = bias ? bias[n] : 0;
+              for (int64_t k = 0; k < k_in; ++k)
+                acc = std::fma(x[i * k_in + k], weights[n * k_in + k], acc);
+              static_cast<float*>(outputs[0])[i * n_out + n] = float_result(acc, activation);
+            }
+        };
+      });
 }
 
 namespace {
 std::unique_ptr<Kernel> float_matmul(const OpSpec& spec) {
   if (!is_float_call(spec) || spec.inputs[0].dim() < 2 || spec.inputs[1].dim() < 2) return nullptr;
   const FloatOperand b(spec, 1);
-  return std::make_unique<ReferenceKernel>("matmul", [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
-    const engine_detail::MatmulGeometry g(in[0], in[1], out[0]);
-    return [=](auto inputs, auto outputs) {
-      auto* y = static_cast<float*>(outputs[0]);
-      for (size_t product = 0; product < g.a.size(); ++product) {
-        const float* a = static_cast<const float*>(inputs[0]) + g.a[product] * g.m * g.k;
-        const float* w = b.data(inputs) + g.b[product] * g.k * g.n;
-        for (int64_t i = 0; i < g.m; ++i)
-          for (int64_t j = 0; j < g.n; ++j) {
-            float acc = 0;
-            for (int64_t k = 0; k < g.k; ++k) acc = std::fma(a[i * g.k + k], w[k * g.n + j], acc);
-            *y++ = float_result(acc, "none");
+  return std::make_unique<ReferenceKernel>(
+      "matmul", [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+        const engine_detail::MatmulGeometry g(in[0], in[1], out[0]);
+        return [=](auto inputs, auto outputs) {
+          auto* y = static_cast<float*>(outputs[0]);
+          for (size_t product = 0; product < g.a.size(); ++product) {
+            const float* a = static_cast<const float*>(inputs[0]) + g.a[product] * g.m * g.k;
+            const float* w = b.data(inputs) + g.b[product] * g.k * g.n;
+            for (int64_t i = 0; i < g.m; ++i)
+              for (int64_t j = 0; j < g.n; ++j) {
+                float acc = 0;
+                for (int64_t k = 0; k < g.k; ++k)
+                  acc = std::fma(a[i * g.k + k], w[k * g.n + j], acc);
+                *y++ = float_result(acc, "none");
+              }
           }
-      }
-    };
-  });
+        };
+      });
 }
 }  // namespace
 
@@ -195,26 +216,32 @@ std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
   if (!engine_detail::is_integer_matmul(spec)) return float_matmul(spec);
   const TensorType &ta = spec.inputs[0], &tb = spec.inputs[1], &ty = spec.outputs[0];
   const float multiplier = engine_detail::matmul_multiplier(spec);
-  return std::make_unique<ReferenceKernel>("matmul", [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
-    const engine_detail::MatmulGeometry g(in[0], in[1], out[0]);
-    return [=](auto inputs, auto outputs) {
-      const auto za = static_cast<int32_t>(ta.quantizer->zero_point()), zb = static_cast<int32_t>(tb.quantizer->zero_point());
-      for (size_t product = 0; product < g.a.size(); ++product)
-        for (int64_t i = 0; i < g.m; ++i)
-          for (int64_t j = 0; j < g.n; ++j) {
-            int64_t acc = 0;
-            for (int64_t k = 0; k < g.k; ++k) {
-              const int64_t at_a = (g.a[product] * g.m + i) * g.k + k;
-              const int64_t at_b = (g.b[product] * g.k + k) * g.n + j;
-              acc += int64_t{code(inputs[0], at_a, ta.dtype == DType::qint8) - za} *
-                     (code(inputs[1], at_b, tb.dtype == DType::qint8) - zb);
-            }
-            const int32_t y = affine::round_and_clamp(static_cast<float>(acc) * multiplier, static_cast<int32_t>(ty.quantizer->zero_point()),
-                                                      static_cast<int32_t>(qmin(ty.dtype)), static_cast<int32_t>(qmax(ty.dtype)));
-            static_cast<uint8_t*>(outputs[0])[(static_cast<int64_t>(product) * g.m + i) * g.n + j] = static_cast<uint8_t>(y);
-          }
-    };
-  });
+  return std::make_unique<ReferenceKernel>(
+      "matmul", [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+        const engine_detail::MatmulGeometry g(in[0], in[1], out[0]);
+        return [=](auto inputs, auto outputs) {
+          const auto za = static_cast<int32_t>(ta.quantizer->zero_point()),
+                     zb = static_cast<int32_t>(tb.quantizer->zero_point());
+          for (size_t product = 0; product < g.a.size(); ++product)
+            for (int64_t i = 0; i < g.m; ++i)
+              for (int64_t j = 0; j < g.n; ++j) {
+                int64_t acc = 0;
+                for (int64_t k = 0; k < g.k; ++k) {
+                  const int64_t at_a = (g.a[product] * g.m + i) * g.k + k;
+                  const int64_t at_b = (g.b[product] * g.k + k) * g.n + j;
+                  acc += int64_t{code(inputs[0], at_a, ta.dtype == DType::qint8) - za} *
+                         (code(inputs[1], at_b, tb.dtype == DType::qint8) - zb);
+                }
+                const int32_t y = affine::round_and_clamp(
+                    static_cast<float>(acc) * multiplier,
+                    static_cast<int32_t>(ty.quantizer->zero_point()),
+                    static_cast<int32_t>(qmin(ty.dtype)), static_cast<int32_t>(qmax(ty.dtype)));
+                static_cast<uint8_t*>(
+                    outputs[0])[(static_cast<int64_t>(product) * g.m + i) * g.n + j] =
+                    static_cast<uint8_t>(y);
+              }
+        };
+      });
 }
 
 }  // namespace reference
@@ -225,7 +252,8 @@ class ReferenceEngine final : public Engine {
  public:
   std::string name() const override { return "reference"; }
   std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    if (spec.op == "linear" || spec.op == "linear_dynamic" || spec.op == "linear_weight_only" || spec.op.starts_with("linear_backward_"))
+    if (spec.op == "linear" || spec.op == "linear_dynamic" || spec.op == "linear_weight_only" ||
+        spec.op.starts_with("linear_backward_"))
       return reference::make_linear(spec);
     if (spec.op == "matmul") return reference::make_matmul(spec);
     if (spec.op.starts_with("conv")) return reference::make_conv(spec);

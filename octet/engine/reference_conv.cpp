@@ -26,10 +26,12 @@ Geometry geometry(const OpSpec& spec, const Shape& weight) {
   return g;
 }
 
-// Calls product(index in x, index in weight) for every product of an output of channel c of image n, taps outside and input
-// channels inside; those outside the image are skipped, their x being the number 0.
+// Calls product(index in x, index in weight) for every product of an output of channel c of image
+// n, taps outside and input channels inside; those outside the image are skipped, their x being the
+// number 0.
 template <typename Fn>
-void for_each_product(const Geometry& g, const Shape& x, int64_t n, int64_t c, const std::array<int64_t, 3>& at, Fn&& product) {
+void for_each_product(const Geometry& g, const Shape& x, int64_t n, int64_t c,
+                      const std::array<int64_t, 3>& at, Fn&& product) {
   const auto& kernel = g.window.kernel;
   const int64_t group = c / g.out_channels;
   for (int64_t kz = 0; kz < kernel[0]; ++kz) {
@@ -43,7 +45,8 @@ void for_each_product(const Geometry& g, const Shape& x, int64_t n, int64_t c, c
         if (column < 0) continue;
         for (int64_t i = 0; i < g.in_channels; ++i) {
           const int64_t channel = group * g.in_channels + i;
-          const int64_t row = g.transposed ? channel * g.out_channels + c % g.out_channels : c * g.in_channels + i;
+          const int64_t row =
+              g.transposed ? channel * g.out_channels + c % g.out_channels : c * g.in_channels + i;
           product((((n * x[1] + channel) * x[2] + z) * x[3] + y) * x[4] + column,
                   ((row * kernel[0] + kz) * kernel[1] + ky) * kernel[2] + kx);
         }
@@ -65,18 +68,22 @@ void for_each_output(const Shape& y, Fn&& fn) {
 
 std::unique_ptr<Kernel> integer_conv(const OpSpec& spec, const Geometry& g) {
   auto w = std::make_shared<engine_detail::IntegerWeights>(engine_detail::integer_weights(spec));
-  return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
-    return [=, x = engine_detail::with_3_spatial(in[0]), y = engine_detail::with_3_spatial(out[0])](auto inputs, auto outputs) {
-      for_each_output(y, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
-        int64_t acc = 0;
-        for_each_product(g, x, n, c, at, [&](int64_t xi, int64_t wi) {
-          acc += int64_t{code(inputs[0], xi, w->x_signed) - w->x_zero_point} *
-                 (w->codes[wi] - w->zero_points[c]);
-        });
-        store_requantized(*w, c, acc, outputs[0], i);
-      });
-    };
-  }, w->warnings);
+  return std::make_unique<ReferenceKernel>(
+      spec.op,
+      [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+        return [=, x = engine_detail::with_3_spatial(in[0]),
+                y = engine_detail::with_3_spatial(out[0])](auto inputs, auto outputs) {
+          for_each_output(y, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
+            int64_t acc = 0;
+            for_each_product(g, x, n, c, at, [&](int64_t xi, int64_t wi) {
+              acc += int64_t{code(inputs[0], xi, w->x_signed) - w->x_zero_point} *
+                     (w->codes[wi] - w->zero_points[c]);
+            });
+            store_requantized(*w, c, acc, outputs[0], i);
+          });
+        };
+      },
+      w->warnings);
 }
 
 std::unique_ptr<Kernel> dynamic_conv(const OpSpec& spec, const Geometry& g) {
@@ -84,59 +91,71 @@ std::unique_ptr<Kernel> dynamic_conv(const OpSpec& spec, const Geometry& g) {
   FloatOperand b(spec, 2);
   std::string activation = spec.attrs.get_string("activation"), label = spec.label;
   bool reduce_range = spec.attrs.get_bool("reduce_range");
-  return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
-    return [=, x = engine_detail::with_3_spatial(in[0]), y = engine_detail::with_3_spatial(out[0])](auto inputs, auto outputs) {
-      const DynamicCodes q(static_cast<const float*>(inputs[0]), numel(x), reduce_range, label);
-      const float* bias = b.data(inputs);
-      for_each_output(y, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
-        int64_t acc = 0;
-        for_each_product(g, x, n, c, at, [&](int64_t xi, int64_t wi) {
-          acc += int64_t{q.codes[xi] - q.zero_point} * (w->codes[wi] - w->zero_points[c]);
-        });
-        static_cast<float*>(outputs[0])[i] = dynamic_result(acc, q.scale * w->scales[c], bias, c, activation);
+  return std::make_unique<ReferenceKernel>(
+      spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+        return [=, x = engine_detail::with_3_spatial(in[0]),
+                y = engine_detail::with_3_spatial(out[0])](auto inputs, auto outputs) {
+          const DynamicCodes q(static_cast<const float*>(inputs[0]), numel(x), reduce_range, label);
+          const float* bias = b.data(inputs);
+          for_each_output(y, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
+            int64_t acc = 0;
+            for_each_product(g, x, n, c, at, [&](int64_t xi, int64_t wi) {
+              acc += int64_t{q.codes[xi] - q.zero_point} * (w->codes[wi] - w->zero_points[c]);
+            });
+            static_cast<float*>(outputs[0])[i] =
+                dynamic_result(acc, q.scale * w->scales[c], bias, c, activation);
+          });
+        };
       });
-    };
-  });
 }
 
 std::unique_ptr<Kernel> float_conv(const OpSpec& spec, const Geometry& g) {
   FloatOperand w(spec, 1), b(spec, 2);
   std::string activation = spec.attrs.get_string("activation");
-  return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
-    return [=, xs = engine_detail::with_3_spatial(in[0]), ys = engine_detail::with_3_spatial(out[0])](auto inputs, auto outputs) {
-      const auto* x = static_cast<const float*>(inputs[0]);
-      const float *weights = w.data(inputs), *bias = b.data(inputs);
-      for_each_output(ys, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
-        float acc = bias ? bias[c] : 0;
-        for_each_product(g, xs, n, c, at, [&](int64_t xi, int64_t wi) { acc = std::fma(x[xi], weights[wi], acc); });
-        static_cast<float*>(outputs[0])[i] = float_result(acc, activation);
+  return std::make_unique<ReferenceKernel>(
+      spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+        return [=, xs = engine_detail::with_3_spatial(in[0]),
+                ys = engine_detail::with_3_spatial(out[0])](auto inputs, auto outputs) {
+          const auto* x = static_cast<const float*>(inputs[0]);
+          const float *weights = w.data(inputs), *bias = b.data(inputs);
+          for_each_output(ys, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
+            float acc = bias ? bias[c] : 0;
+            for_each_product(g, xs, n, c, at, [&](int64_t xi, int64_t wi) {
+              acc = std::fma(x[xi], weights[wi], acc);
+            });
+            static_cast<float*>(outputs[0])[i] = float_result(acc, activation);
+          });
+        };
       });
-    };
-  });
 }
 
-// Gradients: dx[xi] += dy[i] * w[wi], or dw[wi] += dy[i] * x[xi], for every product of the convolution.
+// Gradients: dx[xi] += dy[i] * w[wi], or dw[wi] += dy[i] * x[xi], for every product of the
+// convolution.
 std::unique_ptr<Kernel> backward_conv(const OpSpec& spec) {
   const bool data = spec.op == "conv_backward_data";
   const FloatOperand first(spec, 0), second(spec, 1);
-  return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
-    const Geometry g = geometry(spec, data ? in[1] : out[0]);
-    const Shape x = engine_detail::with_3_spatial(data ? out[0] : in[0]), y = engine_detail::with_3_spatial(in[data ? 0 : 1]);
-    const bool bias = !data && numel(out[1]) > 0;
-    return [=, size = numel(out[0])](auto inputs, auto outputs) {
-      Sums sums(size), bias_sums(y[1]);
-      const float *a = first.data(inputs), *b = second.data(inputs);  // dy, w; or x, dy
-      for_each_output(y, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
-        if (bias) bias_sums[c] += b[i];
-        for_each_product(g, x, n, c, at, [&](int64_t xi, int64_t wi) {
-          if (data) sums[xi] += static_cast<double>(a[i]) * b[wi];
-          else sums[wi] += static_cast<double>(b[i]) * a[xi];
-        });
+  return std::make_unique<ReferenceKernel>(
+      spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+        const Geometry g = geometry(spec, data ? in[1] : out[0]);
+        const Shape x = engine_detail::with_3_spatial(data ? out[0] : in[0]),
+                    y = engine_detail::with_3_spatial(in[data ? 0 : 1]);
+        const bool bias = !data && numel(out[1]) > 0;
+        return [=, size = numel(out[0])](auto inputs, auto outputs) {
+          Sums sums(size), bias_sums(y[1]);
+          const float *a = first.data(inputs), *b = second.data(inputs);  // dy, w; or x, dy
+          for_each_output(y, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
+            if (bias) bias_sums[c] += b[i];
+            for_each_product(g, x, n, c, at, [&](int64_t xi, int64_t wi) {
+              if (data)
+                sums[xi] += static_cast<double>(a[i]) * b[wi];
+              else
+                sums[wi] += static_cast<double>(b[i]) * a[xi];
+            });
+          });
+          sums.store(outputs[0]);
+          if (bias) bias_sums.store(outputs[1]);
+        };
       });
-      sums.store(outputs[0]);
-      if (bias) bias_sums.store(outputs[1]);
-    };
-  });
 }
 
 }  // namespace
@@ -144,9 +163,12 @@ std::unique_ptr<Kernel> backward_conv(const OpSpec& spec) {
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
   if (spec.op.starts_with("conv_backward_")) return backward_conv(spec);
   if (spec.op.ends_with("_dynamic"))
-    return engine_detail::is_dynamic_call(spec) ? dynamic_conv(spec, geometry(spec, spec.inputs[1].shape())) : nullptr;
+    return engine_detail::is_dynamic_call(spec)
+               ? dynamic_conv(spec, geometry(spec, spec.inputs[1].shape()))
+               : nullptr;
   if (spec.op.ends_with("_weight_only")) return nullptr;
-  if (engine_detail::is_integer_call(spec)) return integer_conv(spec, geometry(spec, spec.inputs[1].shape()));
+  if (engine_detail::is_integer_call(spec))
+    return integer_conv(spec, geometry(spec, spec.inputs[1].shape()));
   return is_float_call(spec) ? float_conv(spec, geometry(spec, spec.inputs[1].shape())) : nullptr;
 }
 

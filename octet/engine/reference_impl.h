@@ -11,17 +11,22 @@
 
 namespace octet::reference {
 
-// The makers of reference kernels, one per family. Each returns null when the call is not one it takes.
-std::unique_ptr<Kernel> make_linear(const OpSpec& spec);  // reference.cpp: linear, linear_dynamic, and gradients
-std::unique_ptr<Kernel> make_conv(const OpSpec& spec);    // reference_conv.cpp: conv*, conv_transpose*, their dynamic forms and gradients
-std::unique_ptr<Kernel> make_pool(const OpSpec& spec);    // reference_pool.cpp
+// The makers of reference kernels, one per family. Each returns null when the call is not one it
+// takes.
+// reference.cpp: linear, linear_dynamic, and gradients
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec);
+// reference_conv.cpp: conv*, conv_transpose*, their dynamic forms and gradients
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec);
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec);  // reference_pool.cpp
 
 using RunFn = std::function<void(std::span<const void* const>, std::span<void* const>)>;
 
 class ReferencePlan final : public KernelPlan {
  public:
   explicit ReferencePlan(RunFn fn) : fn_(std::move(fn)) {}
-  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override { fn_(inputs, outputs); }
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+    fn_(inputs, outputs);
+  }
 
  private:
   RunFn fn_;
@@ -37,7 +42,8 @@ class ReferenceKernel final : public Kernel {
   std::string engine() const override { return "reference"; }
   bool packs(size_t i) const override { return i > 0; }
   std::vector<std::string> warnings() const override { return warnings_; }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in, const std::vector<Shape>& out) const override {
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
     return std::make_unique<ReferencePlan>(fn_(in, out));
   }
 
@@ -71,10 +77,14 @@ bool is_float_call(const OpSpec& spec);  // x, weight, bias and y are float32
 // The float32 data of operand i: the constant, if it is one; null if there is no such operand.
 struct FloatOperand {
   FloatOperand(const OpSpec& spec, size_t i)
-      : present(spec.has(i)), index(i), constant(present && spec.constants[i].defined() ? spec.constants[i].contiguous() : Tensor()) {}
+      : present(spec.has(i)),
+        index(i),
+        constant(present && spec.constants[i].defined() ? spec.constants[i].contiguous()
+                                                        : Tensor()) {}
   const float* data(std::span<const void* const> inputs) const {
     if (!present) return nullptr;
-    return constant.defined() ? static_cast<const float*>(constant.raw_data()) : static_cast<const float*>(inputs[index]);
+    return constant.defined() ? static_cast<const float*>(constant.raw_data())
+                              : static_cast<const float*>(inputs[index]);
   }
   bool present;
   size_t index;
@@ -82,10 +92,11 @@ struct FloatOperand {
 };
 
 // One output element: the exact sum of products, then the bias and the requantization.
-void store_requantized(const engine_detail::IntegerWeights& w, int64_t channel, int64_t acc, void* y,
-                       int64_t i);
+void store_requantized(const engine_detail::IntegerWeights& w, int64_t channel, int64_t acc,
+                       void* y, int64_t i);
 
-// Float values as the quint8 codes that dynamic quantization gives them. Error naming the layer if some are not finite.
+// Float values as the quint8 codes that dynamic quantization gives them. Error naming the layer if
+// some are not finite.
 struct DynamicCodes {
   DynamicCodes(const float* x, int64_t n, bool reduce_range, const std::string& label);
   std::vector<uint8_t> codes;
@@ -106,7 +117,8 @@ class Sums {
   explicit Sums(int64_t n) : sums_(n, 0.0) {}
   double& operator[](int64_t i) { return sums_[i]; }
   void store(void* out) const {
-    std::transform(sums_.begin(), sums_.end(), static_cast<float*>(out), [](double v) { return static_cast<float>(v); });
+    std::transform(sums_.begin(), sums_.end(), static_cast<float*>(out),
+                   [](double v) { return static_cast<float>(v); });
   }
 
  private:

@@ -8,7 +8,8 @@
 namespace octet::reference {
 namespace {
 
-// One output's window along one dimension: the places inside the image, and how many places with the padding.
+// One output's window along one dimension: the places inside the image, and how many places with
+// the padding.
 struct Span {
   std::vector<int64_t> inside;
   int64_t padded = 0;
@@ -44,11 +45,11 @@ Spans adaptive_spans(const Shape& x, const Shape& y) {
   return spans;
 }
 
-// Calls start(), then value(index in x) for every element of a window, then finish(output index, count) for every output,
-// where count is what an average divides by.
+// Calls start(), then value(index in x) for every element of a window, then finish(output index,
+// count) for every output, where count is what an average divides by.
 template <typename Start, typename Value, typename Finish>
-void for_each_window(const Shape& x, const Shape& y, const Spans& spans, bool include_pad, int64_t divisor, Start&& start,
-                     Value&& value, Finish&& finish) {
+void for_each_window(const Shape& x, const Shape& y, const Spans& spans, bool include_pad,
+                     int64_t divisor, Start&& start, Value&& value, Finish&& finish) {
   int64_t i = 0;
   for (int64_t plane = 0; plane < y[0] * y[1]; ++plane)
     for (const Span& z : spans[0])
@@ -67,62 +68,75 @@ void for_each_window(const Shape& x, const Shape& y, const Spans& spans, bool in
 
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
   const TensorType &tx = spec.inputs[0], &ty = spec.outputs[0];
-  const bool max = spec.op.find("max_pool") != std::string::npos, adaptive = spec.op.starts_with("adaptive");
-  const bool include_pad = spec.attrs.has("count_include_pad") && spec.attrs.get_bool("count_include_pad");
-  const int64_t divisor = spec.attrs.has("divisor_override") ? spec.attrs.get_int("divisor_override") : 0;
+  const bool max = spec.op.find("max_pool") != std::string::npos,
+             adaptive = spec.op.starts_with("adaptive");
+  const bool include_pad =
+      spec.attrs.has("count_include_pad") && spec.attrs.get_bool("count_include_pad");
+  const int64_t divisor =
+      spec.attrs.has("divisor_override") ? spec.attrs.get_int("divisor_override") : 0;
   const auto window = adaptive ? engine_detail::Window3() : engine_detail::pool_window3(spec);
-  auto spans = [=](const Shape& x, const Shape& y) { return adaptive ? adaptive_spans(x, y) : window_spans(window, x, y); };
+  auto spans = [=](const Shape& x, const Shape& y) {
+    return adaptive ? adaptive_spans(x, y) : window_spans(window, x, y);
+  };
   if (tx.dtype == DType::float32 && ty.dtype == DType::float32) {
-    return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
-      Shape x = engine_detail::with_3_spatial(in[0]), y = engine_detail::with_3_spatial(out[0]);
-      return [=, all = spans(x, y)](auto inputs, auto outputs) {
-        const auto* data = static_cast<const float*>(inputs[0]);
-        float sum = 0, best = 0;
-        for_each_window(
-            x, y, all, include_pad, divisor,
-            [&] {
-              sum = 0;
-              best = -std::numeric_limits<float>::infinity();
-            },
-            [&](int64_t i) {
-              best = std::max(best, data[i]);
-              sum += data[i];
-            },
-            [&](int64_t i, int64_t count) {
-              static_cast<float*>(outputs[0])[i] = max ? best : sum / static_cast<float>(count);
-            });
-      };
-    });
+    return std::make_unique<ReferenceKernel>(
+        spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+          Shape x = engine_detail::with_3_spatial(in[0]), y = engine_detail::with_3_spatial(out[0]);
+          return [=, all = spans(x, y)](auto inputs, auto outputs) {
+            const auto* data = static_cast<const float*>(inputs[0]);
+            float sum = 0, best = 0;
+            for_each_window(
+                x, y, all, include_pad, divisor,
+                [&] {
+                  sum = 0;
+                  best = -std::numeric_limits<float>::infinity();
+                },
+                [&](int64_t i) {
+                  best = std::max(best, data[i]);
+                  sum += data[i];
+                },
+                [&](int64_t i, int64_t count) {
+                  static_cast<float*>(outputs[0])[i] = max ? best : sum / static_cast<float>(count);
+                });
+          };
+        });
   }
-  if (!tx.is_quantized() || tx.dtype != ty.dtype || element_size(tx.dtype) != 1 || tx.quantizer->is_per_channel()) return nullptr;
+  if (!tx.is_quantized() || tx.dtype != ty.dtype || element_size(tx.dtype) != 1 ||
+      tx.quantizer->is_per_channel())
+    return nullptr;
   if (max && *tx.quantizer != *ty.quantizer) return nullptr;
   const bool is_signed = tx.dtype == DType::qint8, same = *tx.quantizer == *ty.quantizer;
-  float sx = static_cast<float>(tx.quantizer->scale()), sy = static_cast<float>(ty.quantizer->scale());
-  auto zx = static_cast<int32_t>(tx.quantizer->zero_point()), zy = static_cast<int32_t>(ty.quantizer->zero_point());
+  float sx = static_cast<float>(tx.quantizer->scale()),
+        sy = static_cast<float>(ty.quantizer->scale());
+  auto zx = static_cast<int32_t>(tx.quantizer->zero_point()),
+       zy = static_cast<int32_t>(ty.quantizer->zero_point());
   auto lo = static_cast<int32_t>(qmin(ty.dtype)), hi = static_cast<int32_t>(qmax(ty.dtype));
-  return std::make_unique<ReferenceKernel>(spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
-    Shape x = engine_detail::with_3_spatial(in[0]), y = engine_detail::with_3_spatial(out[0]);
-    return [=, all = spans(x, y)](auto inputs, auto outputs) {
-      int64_t sum = 0;
-      int32_t best = 0;
-      for_each_window(
-          x, y, all, include_pad, divisor,
-          [&] {
-            sum = 0;
-            best = INT32_MIN;
-          },
-          [&](int64_t i) {
-            int32_t q = code(inputs[0], i, is_signed);
-            best = std::max(best, q);
-            sum += q - zx;
-          },
-          [&](int64_t i, int64_t count) {
-            float inverse = 1.0f / static_cast<float>(count);
-            int32_t q = max ? best : affine::requantize(sum, same ? inverse : sx * inverse / sy, zy, lo, hi);
-            static_cast<uint8_t*>(outputs[0])[i] = static_cast<uint8_t>(q);
-          });
-    };
-  });
+  return std::make_unique<ReferenceKernel>(
+      spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+        Shape x = engine_detail::with_3_spatial(in[0]), y = engine_detail::with_3_spatial(out[0]);
+        return [=, all = spans(x, y)](auto inputs, auto outputs) {
+          int64_t sum = 0;
+          int32_t best = 0;
+          for_each_window(
+              x, y, all, include_pad, divisor,
+              [&] {
+                sum = 0;
+                best = INT32_MIN;
+              },
+              [&](int64_t i) {
+                int32_t q = code(inputs[0], i, is_signed);
+                best = std::max(best, q);
+                sum += q - zx;
+              },
+              [&](int64_t i, int64_t count) {
+                float inverse = 1.0f / static_cast<float>(count);
+                int32_t q =
+                    max ? best
+                        : affine::requantize(sum, same ? inverse : sx * inverse / sy, zy, lo, hi);
+                static_cast<uint8_t*>(outputs[0])[i] = static_cast<uint8_t>(q);
+              });
+        };
+      });
 }
 
 }  // namespace octet::reference

@@ -10,19 +10,22 @@ bool is_float_constant(const Graph& g, ValueId id) {
 }
 
 bool is_transposed(const Node& layer) {
-  return layer.op == "conv_transpose1d" || layer.op == "conv_transpose2d" || layer.op == "conv_transpose3d";
+  return layer.op == "conv_transpose1d" || layer.op == "conv_transpose2d" ||
+         layer.op == "conv_transpose3d";
 }
 
 // The layer whose result the norm takes, if it can be folded; null otherwise.
 const Node* foldable_layer(const Graph& g, const std::vector<int>& uses, const Node& norm) {
-  if (norm.kind != NodeKind::call || norm.op != "batch_norm" || norm.inputs.size() != 5) return nullptr;
+  if (norm.kind != NodeKind::call || norm.op != "batch_norm" || norm.inputs.size() != 5)
+    return nullptr;
   const Node& layer = g.producer(norm.inputs[0]);
   if (layer.kind != NodeKind::call || uses[norm.inputs[0]] != 1) return nullptr;
   bool linear = layer.op == "linear";
   bool conv = layer.op == "conv1d" || layer.op == "conv2d" || layer.op == "conv3d";
   if (!conv && !is_transposed(layer) && !linear) return nullptr;
   if (linear && g.type(norm.inputs[0]).dim() != 2) return nullptr;
-  if (layer.attrs.get_string("activation") != "none" || g.type(norm.outputs[0]).is_quantized()) return nullptr;
+  if (layer.attrs.get_string("activation") != "none" || g.type(norm.outputs[0]).is_quantized())
+    return nullptr;
   for (size_t i = 1; i < 5; ++i)
     if (!is_float_constant(g, norm.inputs[i])) return nullptr;
   if (!is_float_constant(g, layer.inputs[1])) return nullptr;
@@ -41,12 +44,13 @@ std::string bias_name(const std::string& weight) {
 void fold(Rewriter& r, const Node& layer, const Node& norm) {
   const Graph& g = r.source();
   auto vector = [&](ValueId id) { return g.constant(id).to_vector<float>(); };
-  std::vector<float> gamma = vector(norm.inputs[1]), beta = vector(norm.inputs[2]), mean = vector(norm.inputs[3]),
-                     var = vector(norm.inputs[4]);
+  std::vector<float> gamma = vector(norm.inputs[1]), beta = vector(norm.inputs[2]),
+                     mean = vector(norm.inputs[3]), var = vector(norm.inputs[4]);
   double eps = norm.attrs.get_double("eps");
   auto channels = static_cast<int64_t>(gamma.size());
   bool biased = layer.inputs.size() > 2 && layer.inputs[2] != kNone;
-  std::vector<float> old_bias = biased ? vector(layer.inputs[2]) : std::vector<float>(gamma.size(), 0);
+  std::vector<float> old_bias =
+      biased ? vector(layer.inputs[2]) : std::vector<float>(gamma.size(), 0);
   Tensor weight = g.constant(layer.inputs[1]).clone();
   std::vector<float> bias(gamma.size());
   std::vector<double> scales(gamma.size());
@@ -56,8 +60,8 @@ void fold(Rewriter& r, const Node& layer, const Node& norm) {
     bias[i] = static_cast<float>((static_cast<double>(old_bias[i]) - mean[i]) * scale + beta[i]);
     scales[i] = scale;
   }
-  // Slices of the weight with one output channel each: its rows, or of a transposed convolution (in, out/groups, ...) the
-  // columns, which are other channels in every group.
+  // Slices of the weight with one output channel each: its rows, or of a transposed convolution
+  // (in, out/groups, ...) the columns, which are other channels in every group.
   const bool transposed = is_transposed(layer);
   const int64_t rows = weight.size(0), columns = transposed ? weight.size(1) : 1,
                 inner = rows * columns ? weight.numel() / (rows * columns) : 0;
@@ -70,10 +74,10 @@ void fold(Rewriter& r, const Node& layer, const Node& norm) {
     }
   const std::string& name = g.value(layer.inputs[1]).name;
   ValueId w = r.out().add_constant(name, weight);
-  ValueId b =
-      r.out().add_constant(biased ? g.value(layer.inputs[2]).name : bias_name(name), Tensor::from(bias, {channels}));
-  ValueId y = r.out().add_call(g.value(norm.outputs[0]).name, layer.op, {r(layer.inputs[0]), w, b}, layer.attrs,
-                               std::nullopt, layer.scope);
+  ValueId b = r.out().add_constant(biased ? g.value(layer.inputs[2]).name : bias_name(name),
+                                   Tensor::from(bias, {channels}));
+  ValueId y = r.out().add_call(g.value(norm.outputs[0]).name, layer.op, {r(layer.inputs[0]), w, b},
+                               layer.attrs, std::nullopt, layer.scope);
   r.map(norm.outputs[0], y);
 }
 
@@ -81,7 +85,8 @@ void fold(Rewriter& r, const Node& layer, const Node& norm) {
 
 Graph fold_batch_norm(const Graph& graph) {
   std::vector<int> uses = graph.use_counts();
-  std::vector<bool> absorbed(graph.nodes().size(), false);  // layers that come back where their norm stood
+  // layers that come back where their norm stood
+  std::vector<bool> absorbed(graph.nodes().size(), false);
   std::vector<const Node*> layer_of(graph.nodes().size(), nullptr);
   std::vector<int> left = uses;  // of constants: those that only folded nodes use are not copied
   for (size_t i = 0; i < graph.nodes().size(); ++i) {
@@ -96,7 +101,8 @@ Graph fold_batch_norm(const Graph& graph) {
   Rewriter rewriter(graph);
   return rewriter.run([&](Rewriter& r, const Node& node) {
     auto id = static_cast<size_t>(&node - graph.nodes().data());
-    if (node.kind == NodeKind::constant && uses[node.outputs[0]] > 0 && left[node.outputs[0]] == 0) return true;
+    if (node.kind == NodeKind::constant && uses[node.outputs[0]] > 0 && left[node.outputs[0]] == 0)
+      return true;
     if (absorbed[id]) return true;
     if (!layer_of[id]) return false;
     fold(r, *layer_of[id], node);

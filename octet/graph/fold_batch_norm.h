@@ -1,16 +1,16 @@
 #pragma once
-// Batch normalization with constant statistics is a scale and a shift per channel, which the layer before it can take
-// over.
+// Batch normalization with constant statistics is a scale and a shift per channel, which the layer
+// before it can take over.
 
 #include "octet/graph/graph.h"
 
 namespace octet::graph {
 
 // Folds batch_norm(conv1d | conv2d | linear) into the layer: w' = w*gamma/sqrt(var+eps),
-// b' = (b-mean)*gamma/sqrt(var+eps) + beta, in double, rounded to float32 once. Only where the layer's float weight,
-// bias and the norm's operands are constants, the layer has no activation and nothing else uses its result; a linear
-// layer only with 2-d results, whose channels are the features. The folded layer takes the norm's name and keeps its
-// own scope.
+// b' = (b-mean)*gamma/sqrt(var+eps) + beta, in double, rounded to float32 once. Only where the
+// layer's float weight, bias and the norm's operands are constants, the layer has no activation and
+// nothing else uses its result; a linear layer only with 2-d results, whose channels are the
+// features. The folded layer takes the norm's name and keeps its own scope.
 Graph fold_batch_norm(const Graph& graph);
 
 }  // namespace octet::graph

@@ -13,23 +13,26 @@ std::string activation_of(const Node& node) {
 }
 
 bool takes_activation(const Node& node) {
-  return node.kind == NodeKind::call && ops::get(node.op).attrs().size() && node.attrs.has("activation") &&
-         node.attrs.get_string("activation") == "none";
+  return node.kind == NodeKind::call && ops::get(node.op).attrs().size() &&
+         node.attrs.has("activation") && node.attrs.get_string("activation") == "none";
 }
 
 }  // namespace
 
 Graph fuse_activations(const Graph& graph) {
   auto uses = graph.use_counts();
-  // The activation each node is to absorb, found first: the fused node is emitted in the first one's place.
+  // The activation each node is to absorb, found first: the fused node is emitted in the first
+  // one's place.
   std::vector<const Node*> absorbed(graph.nodes().size(), nullptr);
   std::vector<bool> gone(graph.nodes().size(), false);
   for (size_t i = 0; i < graph.nodes().size(); ++i) {
     const Node& node = graph.nodes()[i];
     if (node.kind != NodeKind::call || activation_of(node).empty()) continue;
     NodeId before = graph.value(node.inputs[0]).producer;
-    if (!takes_activation(graph.node(before)) || uses[node.inputs[0]] != 1 || absorbed[before]) continue;
-    // Between quantized types the activation must not change qparams that only the outer result has.
+    if (!takes_activation(graph.node(before)) || uses[node.inputs[0]] != 1 || absorbed[before])
+      continue;
+    // Between quantized types the activation must not change qparams that only the outer result
+    // has.
     if (graph.type(node.inputs[0]) != graph.type(node.outputs[0])) continue;
     absorbed[before] = &node;
     gone[i] = true;
@@ -42,8 +45,8 @@ Graph fuse_activations(const Graph& graph) {
     if (!act) return false;
     Attrs attrs = node.attrs;
     attrs.set("activation", activation_of(*act));
-    ValueId y = r.out().add_call(graph.value(act->outputs[0]).name, node.op, r.operands(node), attrs,
-                                 want_of(graph, node), node.scope);
+    ValueId y = r.out().add_call(graph.value(act->outputs[0]).name, node.op, r.operands(node),
+                                 attrs, want_of(graph, node), node.scope);
     r.map(node.outputs[0], y);
     r.map(act->outputs[0], y);
     return true;

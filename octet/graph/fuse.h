@@ -5,8 +5,9 @@
 
 namespace octet::graph {
 
-// relu, relu6 and clamp(0, inf) or clamp(0, 6) whose operand is a conv1d, conv2d, linear, add or mul that nothing else
-// uses become that node's `activation` attribute. The fused node keeps its scope and takes the activation's name.
+// relu, relu6 and clamp(0, inf) or clamp(0, 6) whose operand is a conv1d, conv2d, linear, add or
+// mul that nothing else uses become that node's `activation` attribute. The fused node keeps its
+// scope and takes the activation's name.
 Graph fuse_activations(const Graph& graph);
 
 }  // namespace octet::graph

@@ -16,13 +16,17 @@ bool eight_bit_codes(const TensorType& t) {
 }
 
 bool is_elementwise(const Node& node) {
-  static const std::set<std::string> more{"quantize", "dequantize", "requantize", "lookup", "add", "sub", "mul", "div", "pow", "maximum", "minimum"};
-  return node.kind == NodeKind::call && node.outputs.size() == 1 && (ops::is_unary(node.op) || more.count(node.op) != 0);
+  static const std::set<std::string> more{"quantize", "dequantize", "requantize", "lookup",
+                                          "add",      "sub",        "mul",        "div",
+                                          "pow",      "maximum",    "minimum"};
+  return node.kind == NodeKind::call && node.outputs.size() == 1 &&
+         (ops::is_unary(node.op) || more.count(node.op) != 0);
 }
 
 class Fuser {
  public:
-  explicit Fuser(const Graph& g) : g_(g), root_(g.values().size(), kNone), depth_(g.values().size(), 0) {
+  explicit Fuser(const Graph& g)
+      : g_(g), root_(g.values().size(), kNone), depth_(g.values().size(), 0) {
     for (const Node& node : g.nodes())
       for (ValueId v : node.outputs) find_root(node, v);
   }
@@ -32,7 +36,8 @@ class Fuser {
     std::vector<bool> fused(g_.values().size(), false);
     for (size_t v = 0; v < fused.size(); ++v) {
       auto id = static_cast<ValueId>(v);
-      fused[v] = root_[v] != kNone && root_[v] != id && depth_[v] > 1 && eight_bit_codes(g_.type(id));
+      fused[v] =
+          root_[v] != kNone && root_[v] != id && depth_[v] > 1 && eight_bit_codes(g_.type(id));
       any = any || fused[v];
     }
     if (!any) return g_;
@@ -42,19 +47,21 @@ class Fuser {
       ValueId v = node.outputs[0];
       const TensorType& type = g_.type(v);
       const std::vector<int64_t> codes = table(v);
-      if (same_qparams(g_.type(root_[v]), type) && is_identity(codes, type.dtype) && !is_output(v)) {
+      if (same_qparams(g_.type(root_[v]), type) && is_identity(codes, type.dtype) &&
+          !is_output(v)) {
         r.map(v, r(root_[v]));
         return true;
       }
-      r.map(v, r.out().add_call(g_.value(v).name, "lookup", {r(root_[v])}, {{"table", codes}}, ops::QType{type.dtype, type.quantizer},
-                                node.scope));
+      r.map(v, r.out().add_call(g_.value(v).name, "lookup", {r(root_[v])}, {{"table", codes}},
+                                ops::QType{type.dtype, type.quantizer}, node.scope));
       return true;
     });
     return remove_dead(out);
   }
 
  private:
-  // The codes that a value is a function of: others', or its own if it is codes; kNone for all else.
+  // The codes that a value is a function of: others', or its own if it is codes; kNone for all
+  // else.
   void find_root(const Node& node, ValueId v) {
     const TensorType& type = g_.type(v);
     root_[v] = node.kind != NodeKind::constant && eight_bit_codes(type) ? v : kNone;
@@ -90,7 +97,9 @@ class Fuser {
     const TensorType& type = g_.type(root);
     std::vector<uint8_t> bytes(256);
     std::iota(bytes.begin(), bytes.end(), uint8_t{0});
-    Tensor codes = type.dtype == DType::qint8 ? Tensor::from(std::vector<int8_t>(bytes.begin(), bytes.end()), {256}) : Tensor::from(bytes, {256});
+    Tensor codes = type.dtype == DType::qint8
+                       ? Tensor::from(std::vector<int8_t>(bytes.begin(), bytes.end()), {256})
+                       : Tensor::from(bytes, {256});
     std::map<ValueId, Tensor> known{{root, make_quantized(codes, type.quantizer)}};
     Tensor result = evaluate(v, known).int_repr().to(DType::int32);
     std::vector<int64_t> table;
@@ -100,11 +109,14 @@ class Fuser {
 
   static bool is_identity(const std::vector<int64_t>& table, DType dtype) {
     for (int i = 0; i < 256; ++i)
-      if (table[static_cast<size_t>(i)] != (dtype == DType::qint8 ? static_cast<int8_t>(i) : i)) return false;
+      if (table[static_cast<size_t>(i)] != (dtype == DType::qint8 ? static_cast<int8_t>(i) : i))
+        return false;
     return true;
   }
   // (Results of a graph keep their names.)
-  bool is_output(ValueId v) const { return std::count(g_.outputs().begin(), g_.outputs().end(), v) != 0; }
+  bool is_output(ValueId v) const {
+    return std::count(g_.outputs().begin(), g_.outputs().end(), v) != 0;
+  }
 
   const Graph& g_;
   std::vector<ValueId> root_;

@@ -11,10 +11,14 @@ namespace octet::graph {
 std::string describe(const Graph& g, const Node& node) {
   std::string out = node.outputs.empty() ? "?" : g.value(node.outputs[0]).name;
   switch (node.kind) {
-    case NodeKind::input: return fmt::format("%{} = input", out);
-    case NodeKind::constant: return fmt::format("%{} = constant", out);
-    case NodeKind::call: return fmt::format("%{} = {}", out, node.op);
-    default: return fmt::format("%{} = module {}", out, node.op);
+    case NodeKind::input:
+      return fmt::format("%{} = input", out);
+    case NodeKind::constant:
+      return fmt::format("%{} = constant", out);
+    case NodeKind::call:
+      return fmt::format("%{} = {}", out, node.op);
+    default:
+      return fmt::format("%{} = module {}", out, node.op);
   }
 }
 
@@ -40,7 +44,8 @@ TensorType printable(TensorType type) {
   return type;
 }
 
-std::vector<std::optional<TensorType>> operand_types(const Graph& g, const std::vector<ValueId>& inputs) {
+std::vector<std::optional<TensorType>> operand_types(const Graph& g,
+                                                     const std::vector<ValueId>& inputs) {
   std::vector<std::optional<TensorType>> types;
   for (ValueId id : inputs) types.push_back(id == kNone ? std::nullopt : std::optional(g.type(id)));
   return types;
@@ -54,7 +59,8 @@ std::optional<ValueId> Graph::find(std::string_view name) const {
 }
 
 const Tensor& Graph::constant(ValueId id) const {
-  OCTET_CHECK(id >= 0 && is_constant(id), invalid_argument, "%{} is not a constant", id >= 0 ? value(id).name : "none");
+  OCTET_CHECK(id >= 0 && is_constant(id), invalid_argument, "%{} is not a constant",
+              id >= 0 ? value(id).name : "none");
   return producer(id).value;
 }
 
@@ -86,81 +92,94 @@ ValueId Graph::add_constant(const std::string& name, Tensor value) {
   return id;
 }
 
-std::vector<ValueId> Graph::add_calls(const std::string& name, const std::string& op_name, std::vector<ValueId> inputs,
-                                      const Attrs& attrs, const std::optional<ops::QType>& want,
+std::vector<ValueId> Graph::add_calls(const std::string& name, const std::string& op_name,
+                                      std::vector<ValueId> inputs, const Attrs& attrs,
+                                      const std::optional<ops::QType>& want,
                                       const std::string& scope) {
   const ops::Op& op = ops::get(op_name);
   while (!inputs.empty() && inputs.back() == kNone) inputs.pop_back();
   for (ValueId id : inputs)
-    OCTET_CHECK(id == kNone || (id >= 0 && id < static_cast<ValueId>(values_.size())), invalid_argument,
-                "{}: operand {} is not a value of the graph", name, id);
+    OCTET_CHECK(id == kNone || (id >= 0 && id < static_cast<ValueId>(values_.size())),
+                invalid_argument, "{}: operand {} is not a value of the graph", name, id);
   Attrs complete = op.complete(attrs);
   auto types = op.infer(operand_types(*this, inputs), complete, want, scope.empty() ? name : scope);
   auto node = static_cast<NodeId>(nodes_.size());
   std::vector<ValueId> outputs;
   for (TensorType& type : types) outputs.push_back(new_value(name, std::move(type), node));
-  nodes_.push_back({NodeKind::call, op_name, scope, "", std::move(inputs), outputs, std::move(complete), {}});
+  nodes_.push_back(
+      {NodeKind::call, op_name, scope, "", std::move(inputs), outputs, std::move(complete), {}});
   return outputs;
 }
 
-ValueId Graph::add_call(const std::string& name, const std::string& op, std::vector<ValueId> inputs, const Attrs& attrs,
-                        const std::optional<ops::QType>& want, const std::string& scope) {
+ValueId Graph::add_call(const std::string& name, const std::string& op, std::vector<ValueId> inputs,
+                        const Attrs& attrs, const std::optional<ops::QType>& want,
+                        const std::string& scope) {
   auto outputs = add_calls(name, op, std::move(inputs), attrs, want, scope);
-  OCTET_CHECK(outputs.size() == 1, invalid_argument, "{}: {} has {} results; use add_calls", name, op, outputs.size());
+  OCTET_CHECK(outputs.size() == 1, invalid_argument, "{}: {} has {} results; use add_calls", name,
+              op, outputs.size());
   return outputs[0];
 }
 
-std::vector<ValueId> Graph::add_module(const std::string& name, const std::string& path, const std::string& class_name,
-                                       std::vector<ValueId> inputs, const std::vector<TensorType>& types,
+std::vector<ValueId> Graph::add_module(const std::string& name, const std::string& path,
+                                       const std::string& class_name, std::vector<ValueId> inputs,
+                                       const std::vector<TensorType>& types,
                                        const std::vector<std::string>& result_names) {
   OCTET_CHECK(!types.empty(), invalid_argument, "{}: a module call has one result or more", name);
   while (!inputs.empty() && inputs.back() == kNone) inputs.pop_back();
   for (ValueId id : inputs)
-    OCTET_CHECK(id == kNone || (id >= 0 && id < static_cast<ValueId>(values_.size())), invalid_argument,
-                "{}: operand {} is not a value of the graph", name, id);
+    OCTET_CHECK(id == kNone || (id >= 0 && id < static_cast<ValueId>(values_.size())),
+                invalid_argument, "{}: operand {} is not a value of the graph", name, id);
   auto node = static_cast<NodeId>(nodes_.size());
   std::vector<ValueId> outputs;
   for (size_t i = 0; i < types.size(); ++i)
-    outputs.push_back(new_value(i < result_names.size() ? name + "." + result_names[i] : name, types[i], node));
+    outputs.push_back(
+        new_value(i < result_names.size() ? name + "." + result_names[i] : name, types[i], node));
   nodes_.push_back({NodeKind::module, class_name, path, "", std::move(inputs), outputs, {}, {}});
   return outputs;
 }
 
 bool Graph::has_modules() const {
-  return std::any_of(nodes_.begin(), nodes_.end(), [](const Node& node) { return node.kind == NodeKind::module; });
+  return std::any_of(nodes_.begin(), nodes_.end(),
+                     [](const Node& node) { return node.kind == NodeKind::module; });
 }
 
 void Graph::require_operators(std::string_view who) const {
   for (const Node& node : nodes_)
-    OCTET_CHECK(node.kind != NodeKind::module, unsupported, "{}: {} calls the module '{}' ({}), but a graph of operators is needed: "
-                "give GraphModule::to_graph()", who, name, node.scope, node.op);
+    OCTET_CHECK(node.kind != NodeKind::module, unsupported,
+                "{}: {} calls the module '{}' ({}), but a graph of operators is needed: "
+                "give GraphModule::to_graph()",
+                who, name, node.scope, node.op);
 }
 
 NodeId Graph::add_raw(Node node, const std::vector<Value>& outputs) {
   auto id = static_cast<NodeId>(nodes_.size());
   node.outputs.clear();
   for (const Value& v : outputs) {
-    OCTET_CHECK(!v.name.empty() && v.name == printable(v.name), corrupt, "value name '{}' is empty or has odd characters",
-                v.name);
+    OCTET_CHECK(!v.name.empty() && v.name == printable(v.name), corrupt,
+                "value name '{}' is empty or has odd characters", v.name);
     OCTET_CHECK(!by_name_.count(v.name), corrupt, "two values are named %{}", v.name);
     node.outputs.push_back(new_value(v.name, v.type, id));
   }
-  if (node.kind == NodeKind::input) inputs_.insert(inputs_.end(), node.outputs.begin(), node.outputs.end());
+  if (node.kind == NodeKind::input)
+    inputs_.insert(inputs_.end(), node.outputs.begin(), node.outputs.end());
   nodes_.push_back(std::move(node));
   return id;
 }
 
 void Graph::rename(ValueId id, const std::string& name) {
   if (value(id).name == name) return;
-  OCTET_CHECK(name == printable(name), invalid_argument, "rename: value name '{}' is empty or has odd characters", name);
-  OCTET_CHECK(!by_name_.count(name), invalid_argument, "rename: there is a value %{} already", name);
+  OCTET_CHECK(name == printable(name), invalid_argument,
+              "rename: value name '{}' is empty or has odd characters", name);
+  OCTET_CHECK(!by_name_.count(name), invalid_argument, "rename: there is a value %{} already",
+              name);
   by_name_.erase(value(id).name);
   values_[id].name = name;
   by_name_[name] = id;
 }
 
 void Graph::set_quantizer(ValueId id, QuantizerPtr quantizer) {
-  OCTET_CHECK(type(id).is_quantized() && quantizer, invalid_argument, "set_quantizer: %{} is {}", value(id).name, to_string(type(id)));
+  OCTET_CHECK(type(id).is_quantized() && quantizer, invalid_argument, "set_quantizer: %{} is {}",
+              value(id).name, to_string(type(id)));
   values_[id].type.quantizer = std::move(quantizer);
 }
 
@@ -169,32 +188,38 @@ void Graph::check_node(NodeId id) const {
   auto size = static_cast<ValueId>(values_.size());
   OCTET_CHECK(!node.outputs.empty(), corrupt, "node {} has no results", id);
   for (ValueId v : node.outputs)
-    OCTET_CHECK(v >= 0 && v < size && values_[v].producer == id, corrupt, "node {}: result {} is not a value it makes", id, v);
+    OCTET_CHECK(v >= 0 && v < size && values_[v].producer == id, corrupt,
+                "node {}: result {} is not a value it makes", id, v);
   std::string what = describe(*this, node);
   for (ValueId v : node.inputs)
     OCTET_CHECK(v == kNone || (v >= 0 && v < size && values_[v].producer < id), corrupt,
                 "{}: an operand is not defined before its use", what);
   for (ValueId v : node.outputs) {
     const TensorType& t = type(v);
-    OCTET_CHECK(t.is_quantized() == (t.quantizer != nullptr), corrupt, "{}: the type of %{} is {} {} qparams", what,
-                value(v).name, to_string(t.dtype), t.quantizer ? "with" : "without");
+    OCTET_CHECK(t.is_quantized() == (t.quantizer != nullptr), corrupt,
+                "{}: the type of %{} is {} {} qparams", what, value(v).name, to_string(t.dtype),
+                t.quantizer ? "with" : "without");
     if (!t.quantizer || !t.quantizer->is_per_channel()) continue;
     int64_t axis = t.quantizer->axis();
-    OCTET_CHECK(axis < t.dim() && (!t.dims[axis].known() ||
-                                   t.dims[axis].size() == static_cast<int64_t>(t.quantizer->scales().size())),
-                corrupt, "{}: the type of %{} has {} channels along dimension {} of {}", what, value(v).name,
-                t.quantizer->scales().size(), axis, to_string(t));
+    OCTET_CHECK(axis < t.dim() &&
+                    (!t.dims[axis].known() ||
+                     t.dims[axis].size() == static_cast<int64_t>(t.quantizer->scales().size())),
+                corrupt, "{}: the type of %{} has {} channels along dimension {} of {}", what,
+                value(v).name, t.quantizer->scales().size(), axis, to_string(t));
   }
   if (node.kind == NodeKind::module) {
-    OCTET_CHECK(!node.op.empty() && !node.scope.empty(), corrupt, "{}: a module call needs a class and a path", what);
+    OCTET_CHECK(!node.op.empty() && !node.scope.empty(), corrupt,
+                "{}: a module call needs a class and a path", what);
     return;  // only the module knows its types
   }
   if (node.kind != NodeKind::call) {
-    OCTET_CHECK(node.inputs.empty() && node.outputs.size() == 1, corrupt, "{}: it must have one result and no operands", what);
+    OCTET_CHECK(node.inputs.empty() && node.outputs.size() == 1, corrupt,
+                "{}: it must have one result and no operands", what);
     if (node.kind == NodeKind::input) return;
     OCTET_CHECK(node.value.defined() && node.value.type() == type(node.outputs[0]), corrupt,
                 "{}: the data is {}, the recorded type {}", what,
-                node.value.defined() ? to_string(node.value.type()) : "missing", to_string(type(node.outputs[0])));
+                node.value.defined() ? to_string(node.value.type()) : "missing",
+                to_string(type(node.outputs[0])));
     return;
   }
   const ops::Op* op = ops::find(node.op);
@@ -206,11 +231,11 @@ void Graph::check_node(NodeId id) const {
   } catch (const Error& e) {
     OCTET_FAIL(corrupt, "{}: {}", what, e.what());
   }
-  OCTET_CHECK(types.size() == node.outputs.size(), corrupt, "{}: {} results; {} gives {}", what, node.outputs.size(), node.op,
-              types.size());
+  OCTET_CHECK(types.size() == node.outputs.size(), corrupt, "{}: {} results; {} gives {}", what,
+              node.outputs.size(), node.op, types.size());
   for (size_t i = 0; i < types.size(); ++i)
-    OCTET_CHECK(types[i] == type(node.outputs[i]), corrupt, "{}: recorded type {}; {} gives {}", what,
-                to_string(type(node.outputs[i])), node.op, to_string(types[i]));
+    OCTET_CHECK(types[i] == type(node.outputs[i]), corrupt, "{}: recorded type {}; {} gives {}",
+                what, to_string(type(node.outputs[i])), node.op, to_string(types[i]));
 }
 
 void Graph::check() const {
@@ -219,14 +244,17 @@ void Graph::check() const {
   for (size_t i = 0; i < nodes_.size(); ++i) {
     check_node(static_cast<NodeId>(i));
     for (ValueId v : nodes_[i].outputs)
-      OCTET_CHECK(++made[v] == 1, corrupt, "{}: %{} is made twice", describe(*this, nodes_[i]), value(v).name);
+      OCTET_CHECK(++made[v] == 1, corrupt, "{}: %{} is made twice", describe(*this, nodes_[i]),
+                  value(v).name);
     if (nodes_[i].kind == NodeKind::input) inputs.push_back(nodes_[i].outputs[0]);
   }
   for (size_t v = 0; v < values_.size(); ++v)
     OCTET_CHECK(made[v] == 1, corrupt, "no node makes %{}", values_[v].name);
-  OCTET_CHECK(inputs == inputs_, corrupt, "the graph's list of inputs does not match its input nodes");
+  OCTET_CHECK(inputs == inputs_, corrupt,
+              "the graph's list of inputs does not match its input nodes");
   for (ValueId v : outputs_)
-    OCTET_CHECK(v >= 0 && v < static_cast<ValueId>(values_.size()), corrupt, "an output of the graph is not defined");
+    OCTET_CHECK(v >= 0 && v < static_cast<ValueId>(values_.size()), corrupt,
+                "an output of the graph is not defined");
 }
 
 std::vector<int> Graph::use_counts() const {
@@ -248,15 +276,17 @@ std::vector<NodeId> Graph::users(ValueId id) const {
 
 std::optional<ops::QType> want_of(const Graph& graph, const Node& node) {
   for (ValueId id : node.outputs)
-    if (graph.type(id).is_quantized()) return ops::QType{graph.type(id).dtype, graph.type(id).quantizer};
+    if (graph.type(id).is_quantized())
+      return ops::QType{graph.type(id).dtype, graph.type(id).quantizer};
   return std::nullopt;
 }
 
-// -- rewriting ---------------------------------------------------------------------------------------
+// -- rewriting ------------------------------------------------------------------------------------
 
 ValueId Rewriter::operator()(ValueId old) const {
   if (old == kNone) return kNone;
-  OCTET_CHECK(map_[old] != kUnmapped, internal, "rewrite: %{} was dropped but is still used", source_.value(old).name);
+  OCTET_CHECK(map_[old] != kUnmapped, internal, "rewrite: %{} was dropped but is still used",
+              source_.value(old).name);
   return map_[old];
 }
 
@@ -269,10 +299,15 @@ std::vector<ValueId> Rewriter::operands(const Node& node) const {
 void Rewriter::copy(const Node& node) {
   const std::string& name = source_.value(node.outputs[0]).name;
   switch (node.kind) {
-    case NodeKind::input: map_[node.outputs[0]] = out_.add_input(name, source_.type(node.outputs[0])); break;
-    case NodeKind::constant: map_[node.outputs[0]] = out_.add_constant(name, node.value); break;
+    case NodeKind::input:
+      map_[node.outputs[0]] = out_.add_input(name, source_.type(node.outputs[0]));
+      break;
+    case NodeKind::constant:
+      map_[node.outputs[0]] = out_.add_constant(name, node.value);
+      break;
     case NodeKind::call: {
-      auto results = out_.add_calls(name, node.op, operands(node), node.attrs, want_of(source_, node), node.scope);
+      auto results = out_.add_calls(name, node.op, operands(node), node.attrs,
+                                    want_of(source_, node), node.scope);
       for (size_t i = 0; i < results.size(); ++i) {
         map_[node.outputs[i]] = results[i];
         // Results of one node keep their own names.

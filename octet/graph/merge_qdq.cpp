@@ -14,20 +14,24 @@ class Merger {
   Merger(const Graph& g, const MergePredicate& allow) : g_(g), allow_(allow), rewriter_(g) {}
 
   Graph run() {
-    // In the order of definition: a quantize is met after its operand's node, which by then may have been merged into it.
+    // In the order of definition: a quantize is met after its operand's node, which by then may
+    // have been merged into it.
     plan();
-    return remove_dead(rewriter_.run([&](Rewriter& r, const Node& node) { return visit(r, node); }));
+    return remove_dead(
+        rewriter_.run([&](Rewriter& r, const Node& node) { return visit(r, node); }));
   }
 
  private:
-  // The quantize node a call's result goes to, if all its uses are quantize nodes of equal qparams; null otherwise.
+  // The quantize node a call's result goes to, if all its uses are quantize nodes of equal qparams;
+  // null otherwise.
   const Node* only_quantize(ValueId value) const {
     if (std::count(g_.outputs().begin(), g_.outputs().end(), value)) return nullptr;
     const Node* found = nullptr;
     for (NodeId user : g_.users(value)) {
       const Node& node = g_.node(user);
       if (!is(node, "quantize")) return nullptr;
-      if (found && !same_qparams(g_.type(found->outputs[0]), g_.type(node.outputs[0]))) return nullptr;
+      if (found && !same_qparams(g_.type(found->outputs[0]), g_.type(node.outputs[0])))
+        return nullptr;
       if (!found) found = &node;
     }
     return found;
@@ -43,28 +47,35 @@ class Merger {
   // Operands of the integer form; empty if the node cannot be merged.
   std::vector<ValueId> integer_operands(const Node& node) const {
     const ops::Op& op = ops::get(node.op);
-    if (op.rule() == ops::QRule::float_only || node.op == "quantize" || node.op == "dequantize") return {};
+    if (op.rule() == ops::QRule::float_only || node.op == "quantize" || node.op == "dequantize")
+      return {};
     std::vector<ValueId> operands;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
       ValueId codes = codes_of(v);
-      bool bias = i < op.params().size() && op.params()[i].name == "bias" && i == 2 && op.param_index("weight") == size_t{1};
+      bool bias = i < op.params().size() && op.params()[i].name == "bias" && i == 2 &&
+                  op.param_index("weight") == size_t{1};
       bool slope = i == 1 && node.op == "prelu";
       bool plain = v != kNone && (!is_floating(g_.type(v).dtype));  // an index or a mask
-      if (v == kNone || codes != kNone) operands.push_back(codes);
-      else if (((bias || slope) && g_.is_constant(v)) || plain) operands.push_back(v);
-      else return {};
+      if (v == kNone || codes != kNone)
+        operands.push_back(codes);
+      else if (((bias || slope) && g_.is_constant(v)) || plain)
+        operands.push_back(v);
+      else
+        return {};
     }
     ValueId x = operands.empty() ? kNone : operands[0];
-    if (x == kNone || !g_.type(x).is_quantized() || g_.type(x).quantizer->is_per_channel()) return {};
+    if (x == kNone || !g_.type(x).is_quantized() || g_.type(x).quantizer->is_per_channel())
+      return {};
     return operands;
   }
 
-  // Whether the operator takes these operands as codes: some do not where it takes their numbers (per-channel weights
-  // along another axis than the output channels).
+  // Whether the operator takes these operands as codes: some do not where it takes their numbers
+  // (per-channel weights along another axis than the output channels).
   bool fits(const Node& node, const std::vector<ValueId>& operands, const TensorType& want) const {
     std::vector<std::optional<TensorType>> types;
-    for (ValueId v : operands) types.push_back(v == kNone ? std::nullopt : std::optional(g_.type(v)));
+    for (ValueId v : operands)
+      types.push_back(v == kNone ? std::nullopt : std::optional(g_.type(v)));
     try {
       ops::get(node.op).infer(types, node.attrs, ops::QType{want.dtype, want.quantizer}, "");
     } catch (const Error&) {
@@ -80,14 +91,17 @@ class Merger {
       const Node& node = g_.nodes()[i];
       if (splits_codes(node)) {
         for (ValueId part : node.outputs)
-          for (NodeId user : g_.users(part)) absorbed_[user] = absorbed_[user] || is(g_.node(user), "quantize");
+          for (NodeId user : g_.users(part))
+            absorbed_[user] = absorbed_[user] || is(g_.node(user), "quantize");
         continue;
       }
       if (node.kind != NodeKind::call || node.outputs.size() != 1) continue;
       auto operands = integer_operands(node);
       if (operands.empty() || (allow_ && !allow_(g_, node))) continue;
       const Node* q = only_quantize(node.outputs[0]);
-      if (!q || g_.type(q->outputs[0]).quantizer->is_per_channel() || !fits(node, operands, g_.type(q->outputs[0]))) continue;
+      if (!q || g_.type(q->outputs[0]).quantizer->is_per_channel() ||
+          !fits(node, operands, g_.type(q->outputs[0])))
+        continue;
       merged_[i] = {std::move(operands), q};
       for (NodeId user : g_.users(node.outputs[0])) absorbed_[user] = true;
     }
@@ -100,7 +114,9 @@ class Merger {
     if (codes == kNone || g_.type(codes).quantizer->is_per_channel()) return false;
     for (ValueId part : node.outputs)
       for (NodeId user : g_.users(part))
-        if (is(g_.node(user), "quantize") && !g_.type(g_.node(user).outputs[0]).quantizer->is_per_channel()) return true;
+        if (is(g_.node(user), "quantize") &&
+            !g_.type(g_.node(user).outputs[0]).quantizer->is_per_channel())
+          return true;
     return false;
   }
 
@@ -113,8 +129,8 @@ class Merger {
           return g_.value(g_.node(user).outputs[0]).name;
       return g_.value(part).name + ".codes";
     };
-    auto parts = r.out().add_calls(name_of(node.outputs[0]), node.op, {r(codes_of(node.inputs[0]))}, node.attrs, std::nullopt,
-                                   node.scope);
+    auto parts = r.out().add_calls(name_of(node.outputs[0]), node.op, {r(codes_of(node.inputs[0]))},
+                                   node.attrs, std::nullopt, node.scope);
     for (size_t i = 0; i < parts.size(); ++i) {
       ValueId part = node.outputs[i];
       if (i > 0 && !r.out().find(name_of(part))) r.out().rename(parts[i], name_of(part));
@@ -123,9 +139,14 @@ class Merger {
         if (!is(g_.node(user), "quantize")) continue;
         ValueId y = g_.node(user).outputs[0];
         const TensorType& to = g_.type(y);
-        if (same_qparams(from, to)) r.map(y, parts[i]);
-        else if (to.quantizer->is_per_channel()) r.map(y, r.out().add_call(g_.value(y).name, "quantize", {r(part)}, {}, ops::QType{to.dtype, to.quantizer}));
-        else r.map(y, r.out().add_call(g_.value(y).name, "requantize", {parts[i]}, {}, ops::QType{to.dtype, to.quantizer}, node.scope));
+        if (same_qparams(from, to))
+          r.map(y, parts[i]);
+        else if (to.quantizer->is_per_channel())
+          r.map(y, r.out().add_call(g_.value(y).name, "quantize", {r(part)}, {},
+                                    ops::QType{to.dtype, to.quantizer}));
+        else
+          r.map(y, r.out().add_call(g_.value(y).name, "requantize", {parts[i]}, {},
+                                    ops::QType{to.dtype, to.quantizer}, node.scope));
       }
     }
   }
@@ -149,7 +170,8 @@ class Merger {
     const TensorType codes = r.out().type(operands[0]);
     if (only_moves(node) && !same_qparams(codes, want)) {
       // Nothing is lost by moving first; the requantization is then of what the graph asks for.
-      y = r.out().add_call(name + ".codes", node.op, operands, node.attrs, std::nullopt, node.scope);
+      y = r.out().add_call(name + ".codes", node.op, operands, node.attrs, std::nullopt,
+                           node.scope);
       y = r.out().add_call(name, "requantize", {y}, {}, qtype, node.scope);
     } else {
       y = r.out().add_call(name, node.op, operands, node.attrs, qtype, node.scope);
@@ -167,8 +189,9 @@ class Merger {
       return true;
     }
     if (from.quantizer->is_per_channel() || to.quantizer->is_per_channel()) return false;
-    r.map(node.outputs[0], r.out().add_call(g_.value(node.outputs[0]).name, "requantize", {r(codes)}, {},
-                                            ops::QType{to.dtype, to.quantizer}, node.scope));
+    r.map(node.outputs[0],
+          r.out().add_call(g_.value(node.outputs[0]).name, "requantize", {r(codes)}, {},
+                           ops::QType{to.dtype, to.quantizer}, node.scope));
     return true;
   }
 
@@ -186,17 +209,39 @@ class Merger {
 }  // namespace
 
 bool only_moves(const Node& node) {
-  for (const char* op : {"reshape", "flatten", "permute", "unsqueeze", "squeeze", "expand", "slice", "tile", "identity",
-                         "dropout", "index_select", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
-                         "triu", "tril", "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-                         "adaptive_max_pool3d", "amax", "amin"})
+  for (const char* op : {"reshape",
+                         "flatten",
+                         "permute",
+                         "unsqueeze",
+                         "squeeze",
+                         "expand",
+                         "slice",
+                         "tile",
+                         "identity",
+                         "dropout",
+                         "index_select",
+                         "pixel_shuffle",
+                         "pixel_unshuffle",
+                         "channel_shuffle",
+                         "triu",
+                         "tril",
+                         "max_pool1d",
+                         "max_pool2d",
+                         "max_pool3d",
+                         "adaptive_max_pool1d",
+                         "adaptive_max_pool2d",
+                         "adaptive_max_pool3d",
+                         "amax",
+                         "amin"})
     if (node.op == op) return true;
   return (node.op == "pad" && node.attrs.get_double("value") == 0) ||
          (node.op == "interpolate" && node.attrs.get_string("mode") == "nearest" &&
           node.attrs.get_string("coordinates") != "tf_crop_and_resize");
 }
 
-Graph merge_qdq(const Graph& graph, const MergePredicate& allow) { return Merger(graph, allow).run(); }
+Graph merge_qdq(const Graph& graph, const MergePredicate& allow) {
+  return Merger(graph, allow).run();
+}
 
 Graph remove_dead(const Graph& graph) {
   std::vector<bool> live(graph.values().size(), false);

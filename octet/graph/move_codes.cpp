@@ -7,10 +7,13 @@
 namespace octet::graph {
 namespace {
 
-bool is_dequantize(const Node& node) { return node.kind == NodeKind::call && node.op == "dequantize"; }
+bool is_dequantize(const Node& node) {
+  return node.kind == NodeKind::call && node.op == "dequantize";
+}
 
 bool takes_one_tensor(const Node& node) {
-  return node.kind == NodeKind::call && node.outputs.size() == 1 && !node.inputs.empty() && node.inputs[0] != kNone;
+  return node.kind == NodeKind::call && node.outputs.size() == 1 && !node.inputs.empty() &&
+         node.inputs[0] != kNone;
 }
 
 }  // namespace
@@ -24,7 +27,8 @@ Graph move_codes(const Graph& graph) {
     const Node& source = out.producer(operands[0]);
     if (!is_dequantize(source)) return false;
     const TensorType codes = out.type(source.inputs[0]);
-    if ((codes.dtype != DType::quint8 && codes.dtype != DType::qint8) || codes.quantizer->is_per_channel())
+    if ((codes.dtype != DType::quint8 && codes.dtype != DType::qint8) ||
+        codes.quantizer->is_per_channel())
       return false;
     operands[0] = source.inputs[0];
     const std::string& name = r.source().value(node.outputs[0]).name;

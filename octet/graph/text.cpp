@@ -12,17 +12,23 @@ namespace {
 
 constexpr int64_t kInline = 8;  // plain constants of up to this many elements are printed
 
-bool prints_inline(const Tensor& t) { return !t.is_quantized() && t.numel() <= kInline && t.numel() > 0; }
+bool prints_inline(const Tensor& t) {
+  return !t.is_quantized() && t.numel() <= kInline && t.numel() > 0;
+}
 
 std::string literal(const Tensor& t) {
   std::vector<std::string> parts;
   Tensor flat = t.reshape({-1});
   for (int64_t i = 0; i < flat.numel(); ++i) {
     double v = flat.at({i});
-    if (t.dtype() == DType::float32) parts.push_back(fmt::format("{}", static_cast<float>(v)));
-    else if (is_floating(t.dtype())) parts.push_back(fmt::format("{}", v));
-    else if (t.dtype() == DType::int64) parts.push_back(fmt::format("{}", flat.to_vector<int64_t>()[i]));
-    else parts.push_back(fmt::format("{:.0f}", v));
+    if (t.dtype() == DType::float32)
+      parts.push_back(fmt::format("{}", static_cast<float>(v)));
+    else if (is_floating(t.dtype()))
+      parts.push_back(fmt::format("{}", v));
+    else if (t.dtype() == DType::int64)
+      parts.push_back(fmt::format("{}", flat.to_vector<int64_t>()[i]));
+    else
+      parts.push_back(fmt::format("{:.0f}", v));
   }
   return t.dim() == 0 ? parts[0] : fmt::format("[{}]", fmt::join(parts, ", "));
 }
@@ -31,18 +37,22 @@ std::string literal(const Tensor& t) {
 std::string quote(const std::string& text) {
   std::string out = "\"";
   for (char c : text) {
-    if (c == '"' || c == '\\') out += std::string("\\") + c;
-    else if (c == '\n') out += "\\n";
-    else if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    else out += c;
+    if (c == '"' || c == '\\')
+      out += std::string("\\") + c;
+    else if (c == '\n')
+      out += "\\n";
+    else if (static_cast<unsigned char>(c) < ' ' || c == 0x7f)
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    else
+      out += c;
   }
   return out + "\"";
 }
 
 // Names of graphs, scopes and notes stand there as they are unless that would be ambiguous.
 std::string free_text(const std::string& text) {
-  bool odd = text.empty() || text[0] == '"' || text[0] == ' ' || text.back() == ' ' || text.back() == '{' ||
-             text.find("  ") != std::string::npos;
+  bool odd = text.empty() || text[0] == '"' || text[0] == ' ' || text.back() == ' ' ||
+             text.back() == '{' || text.find("  ") != std::string::npos;
   for (char c : text) odd |= static_cast<unsigned char>(c) < ' ' || c == 0x7f;
   return odd ? quote(text) : text;
 }
@@ -50,18 +60,21 @@ std::string free_text(const std::string& text) {
 std::string call_text(const Graph& g, const Node& node) {
   const ops::Op* op = node.kind == NodeKind::call ? ops::find(node.op) : nullptr;
   std::vector<std::string> args;
-  for (ValueId id : node.inputs) args.push_back(id == kNone ? "none" : fmt::format("%{}", g.value(id).name));
+  for (ValueId id : node.inputs)
+    args.push_back(id == kNone ? "none" : fmt::format("%{}", g.value(id).name));
   for (const auto& [name, value] : node.attrs) {
     bool is_default = false;
     if (op)
-      for (const auto& [key, fallback] : op->attrs()) is_default |= key == name && fallback && *fallback == value;
+      for (const auto& [key, fallback] : op->attrs())
+        is_default |= key == name && fallback && *fallback == value;
     const auto* text = std::get_if<std::string>(&value);
     if (!is_default) args.push_back(name + "=" + (text ? quote(*text) : to_string(value)));
   }
-  return fmt::format("{}{}({})", node.kind == NodeKind::module ? "module " : "", node.op, fmt::join(args, ", "));
+  return fmt::format("{}{}({})", node.kind == NodeKind::module ? "module " : "", node.op,
+                     fmt::join(args, ", "));
 }
 
-// -- parsing -----------------------------------------------------------------------------------------
+// -- parsing --------------------------------------------------------------------------------------
 
 // The string whose opening quote is at text[at]; `at` moves behind the closing one.
 std::string unquote(const std::string& text, size_t& at) {
@@ -72,13 +85,17 @@ std::string unquote(const std::string& text, size_t& at) {
       continue;
     }
     char c = ++at < text.size() ? text[at] : 0;
-    if (c == 'n') out += '\n';
-    else if (c == '"' || c == '\\') out += c;
-    else if (c == 'x' && at + 2 < text.size() && std::isxdigit(static_cast<unsigned char>(text[at + 1])) &&
+    if (c == 'n')
+      out += '\n';
+    else if (c == '"' || c == '\\')
+      out += c;
+    else if (c == 'x' && at + 2 < text.size() &&
+             std::isxdigit(static_cast<unsigned char>(text[at + 1])) &&
              std::isxdigit(static_cast<unsigned char>(text[at + 2]))) {
       out += static_cast<char>(std::strtol(text.substr(at + 1, 2).c_str(), nullptr, 16));
       at += 2;
-    } else OCTET_FAIL(corrupt, "unknown escape in {}", text);
+    } else
+      OCTET_FAIL(corrupt, "unknown escape in {}", text);
   }
   OCTET_CHECK(at < text.size(), corrupt, "unterminated string in {}", text);
   ++at;
@@ -94,12 +111,15 @@ std::string read_free_text(const std::string& text) {
   return out;
 }
 
-// Where a call ends and its scope or note begins: the first "  @ " or "  # " outside strings, or the end.
+// Where a call ends and its scope or note begins: the first "  @ " or "  # " outside strings, or
+// the end.
 size_t end_of_code(const std::string& line) {
   for (size_t at = 0; at < line.size();) {
     if (line.compare(at, 4, "  @ ") == 0 || line.compare(at, 4, "  # ") == 0) return at;
-    if (line[at] == '"') unquote(line, at);
-    else ++at;
+    if (line[at] == '"')
+      unquote(line, at);
+    else
+      ++at;
   }
   return line.size();
 }
@@ -111,7 +131,8 @@ std::string trim(const std::string& s) {
 
 // "(a, [1, 2], "x, y")" to its items; commas inside brackets and strings do not separate.
 std::vector<std::string> split_list(const std::string& list) {
-  OCTET_CHECK(list.size() >= 2 && list[0] == '(' && list.back() == ')', corrupt, "expected '(...)', got '{}'", list);
+  OCTET_CHECK(list.size() >= 2 && list[0] == '(' && list.back() == ')', corrupt,
+              "expected '(...)', got '{}'", list);
   std::vector<std::string> items;
   int depth = 0;
   size_t begin = 1, end = list.size() - 1;
@@ -143,7 +164,8 @@ std::string on_one_line(std::string message) {
 
 class Parser {
  public:
-  Parser(std::string_view text, const std::map<std::string, Tensor>& constants) : text_(text), constants_(constants) {}
+  Parser(std::string_view text, const std::map<std::string, Tensor>& constants)
+      : text_(text), constants_(constants) {}
 
   Graph parse() {
     enum { before, inside, returned, closed } state = before;
@@ -153,7 +175,8 @@ class Parser {
       try {
         OCTET_CHECK(state != closed, corrupt, "text after the closing brace");
         if (state == before) {
-          OCTET_CHECK(line.starts_with("graph ") && line.ends_with(" {"), corrupt, "expected 'graph NAME {{', got '{}'", line);
+          OCTET_CHECK(line.starts_with("graph ") && line.ends_with(" {"), corrupt,
+                      "expected 'graph NAME {{', got '{}'", line);
           graph_.name = read_free_text(trim(line.substr(6, line.size() - 7)));
           state = inside;
         } else if (state == returned) {
@@ -161,7 +184,8 @@ class Parser {
           state = closed;
         } else if (line.starts_with("return ")) {
           std::vector<ValueId> outputs;
-          for (const std::string& item : split_list(line.substr(7))) outputs.push_back(value_named(item));
+          for (const std::string& item : split_list(line.substr(7)))
+            outputs.push_back(value_named(item));
           graph_.set_outputs(std::move(outputs));
           state = returned;
         } else {
@@ -171,7 +195,8 @@ class Parser {
         OCTET_FAIL(corrupt, "graph text, line {}: {}", number_, on_one_line(e.what()));
       }
     }
-    OCTET_CHECK(state == closed, corrupt, "graph text, line {}: the text ends before 'return (...)' and '}}'", number_);
+    OCTET_CHECK(state == closed, corrupt,
+                "graph text, line {}: the text ends before 'return (...)' and '}}'", number_);
     return std::move(graph_);
   }
 
@@ -198,25 +223,30 @@ class Parser {
     size_t code = end_of_code(line), rest = code;
     if (line.compare(code, 4, "  @ ") == 0) {
       rest = code + 4;
-      if (line[rest] == '"') node.scope = unquote(line, rest);
+      if (line[rest] == '"')
+        node.scope = unquote(line, rest);
       else {
         rest = std::min(line.find("  # ", rest), line.size());
         node.scope = line.substr(code + 4, rest - code - 4);
       }
     }
-    if (line.compare(rest, 4, "  # ") == 0) node.note = read_free_text(line.substr(rest + 4));
-    else OCTET_CHECK(rest == line.size(), corrupt, "text after the scope: '{}'", line.substr(rest));
+    if (line.compare(rest, 4, "  # ") == 0)
+      node.note = read_free_text(line.substr(rest + 4));
+    else
+      OCTET_CHECK(rest == line.size(), corrupt, "text after the scope: '{}'", line.substr(rest));
     size_t equals = line.find(" = ");
     OCTET_CHECK(equals < code, corrupt, "expected '%name: Type = ...', got '{}'", line);
-    std::string left = line.substr(0, equals), right = trim(line.substr(equals + 3, code - equals - 3));
+    std::string left = line.substr(0, equals),
+                right = trim(line.substr(equals + 3, code - equals - 3));
     std::vector<Value> outputs;
     for (size_t i = 0; i < left.size();) {
       OCTET_CHECK(left[i] == '%', corrupt, "expected a value's name, got '{}'", left.substr(i));
       size_t colon = left.find(": ", i), end = left.find(", %", i);
       OCTET_CHECK(colon != std::string::npos && (end == std::string::npos || colon < end), corrupt,
                   "expected '%name: Type', got '{}'", left.substr(i));
-      outputs.push_back({left.substr(i + 1, colon - i - 1),
-                         parse_type(left.substr(colon + 2, end == std::string::npos ? end : end - colon - 2))});
+      outputs.push_back(
+          {left.substr(i + 1, colon - i - 1),
+           parse_type(left.substr(colon + 2, end == std::string::npos ? end : end - colon - 2))});
       i = end == std::string::npos ? left.size() : end + 2;
     }
     OCTET_CHECK(!outputs.empty(), corrupt, "no result in '{}'", line);
@@ -236,7 +266,8 @@ class Parser {
     Shape shape = value.type.shape();
     double bytes = static_cast<double>(element_size(value.type.dtype));
     for (int64_t d : shape) bytes *= static_cast<double>(d);
-    OCTET_CHECK(bytes <= 1e9, corrupt, "the constant %{} has {} and no data", value.name, human_bytes(bytes));
+    OCTET_CHECK(bytes <= 1e9, corrupt, "the constant %{} has {} and no data", value.name,
+                human_bytes(bytes));
     if (value.type.is_quantized()) {
       Tensor codes = Tensor::zeros(shape, code_dtype(value.type.dtype));
       return make_quantized(codes, value.type.quantizer);
@@ -255,8 +286,8 @@ class Parser {
       integers.push_back(std::strtoll(p, nullptr, 10));
       p = end;
     }
-    OCTET_CHECK(static_cast<int64_t>(values.size()) == numel(shape), corrupt, "{} values for {}", values.size(),
-                to_string(value.type));
+    OCTET_CHECK(static_cast<int64_t>(values.size()) == numel(shape), corrupt, "{} values for {}",
+                values.size(), to_string(value.type));
     if (value.type.dtype == DType::int64) return Tensor::from(integers, shape);
     return Tensor::from(values, shape).to(value.type.dtype);
   }
@@ -278,15 +309,20 @@ class Parser {
       } else if (item.starts_with("%")) {
         node.inputs.push_back(value_named(item));
       } else {
-        OCTET_CHECK(equals != std::string::npos, corrupt, "expected '%value', 'none' or 'name=value', got '{}'", item);
+        OCTET_CHECK(equals != std::string::npos, corrupt,
+                    "expected '%value', 'none' or 'name=value', got '{}'", item);
         std::string name = item.substr(0, equals), text = item.substr(equals + 1);
         OCTET_CHECK(!attrs.has(name), corrupt, "attribute '{}' is given twice", name);
-        if (text.starts_with("\"")) attrs.set(name, read_free_text(text));
-        else attrs.set(name, parse_attr(text));
+        if (text.starts_with("\""))
+          attrs.set(name, read_free_text(text));
+        else
+          attrs.set(name, parse_attr(text));
       }
     }
-    if (node.kind == NodeKind::call) node.attrs = ops::get(node.op).complete(attrs);
-    else OCTET_CHECK(attrs.size() == 0, corrupt, "a module call has no attributes: '{}'", right);
+    if (node.kind == NodeKind::call)
+      node.attrs = ops::get(node.op).complete(attrs);
+    else
+      OCTET_CHECK(attrs.size() == 0, corrupt, "a module call has no attributes: '{}'", right);
   }
 
   std::string_view text_;
@@ -304,9 +340,13 @@ std::string print(const Graph& g, const PrintOptions& options) {
     if (node.kind == NodeKind::constant && !options.constants) continue;
     std::vector<std::string> left;
     for (ValueId id : node.outputs)
-      left.push_back(fmt::format("%{}: {}", g.value(id).name, to_string(g.type(id), !options.full)));
-    std::string right = node.kind == NodeKind::input ? "input" : node.kind == NodeKind::constant ? "constant" : call_text(g, node);
-    if (node.kind == NodeKind::constant && prints_inline(node.value)) right += " " + literal(node.value);
+      left.push_back(
+          fmt::format("%{}: {}", g.value(id).name, to_string(g.type(id), !options.full)));
+    std::string right = node.kind == NodeKind::input      ? "input"
+                        : node.kind == NodeKind::constant ? "constant"
+                                                          : call_text(g, node);
+    if (node.kind == NodeKind::constant && prints_inline(node.value))
+      right += " " + literal(node.value);
     out += fmt::format("  {} = {}", fmt::join(left, ", "), right);
     if (!node.scope.empty()) out.append("  @ ").append(free_text(node.scope));
     if (!node.note.empty()) out.append("  # ").append(free_text(node.note));

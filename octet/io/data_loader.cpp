@@ -26,13 +26,15 @@ float black(const Preprocess& p, int64_t channel) {
 
 }  // namespace
 
-DataLoader::DataLoader(Dataset dataset, LoaderOptions options) : dataset_(std::move(dataset)), options_(options) {
+DataLoader::DataLoader(Dataset dataset, LoaderOptions options)
+    : dataset_(std::move(dataset)), options_(options) {
   OCTET_CHECK(options.batch_size >= 1 && options.augmentation.crop_padding >= 0, invalid_argument,
-              "DataLoader: batch_size={}, crop_padding={}; expected 1 or more, and 0 or more", options.batch_size,
-              options.augmentation.crop_padding);
+              "DataLoader: batch_size={}, crop_padding={}; expected 1 or more, and 0 or more",
+              options.batch_size, options.augmentation.crop_padding);
   int64_t fixed = dataset_.fixed_batch();
   OCTET_CHECK(fixed == 0 || fixed == options.batch_size, invalid_argument,
-              "DataLoader: batch_size={}, but the model takes batches of {}", options.batch_size, fixed);
+              "DataLoader: batch_size={}, but the model takes batches of {}", options.batch_size,
+              fixed);
 }
 
 int64_t DataLoader::size() const {
@@ -50,12 +52,14 @@ DataLoader::Iterator DataLoader::begin() {
   if (options_.shuffle) {
     Random random = random_of(options_.seed, epoch_, -1);
     for (size_t i = order.size(); i > 1; --i)
-      std::swap(order[i - 1], order[static_cast<size_t>(random.integer(0, static_cast<int64_t>(i) - 1))]);
+      std::swap(order[i - 1],
+                order[static_cast<size_t>(random.integer(0, static_cast<int64_t>(i) - 1))]);
   }
   return Iterator(this, std::move(order), epoch_++, 0);
 }
 
-DataLoader::Iterator::Iterator(const DataLoader* loader, std::vector<int64_t> order, int64_t epoch, int64_t at)
+DataLoader::Iterator::Iterator(const DataLoader* loader, std::vector<int64_t> order, int64_t epoch,
+                               int64_t at)
     : loader_(loader), order_(std::move(order)), epoch_(epoch), at_(at) {
   if (!order_.empty()) load();
 }
@@ -79,7 +83,8 @@ void DataLoader::augment(Batch& batch, const std::vector<int64_t>& samples, int6
   const Augmentation& a = options_.augmentation;
   if (!a.horizontal_flip && a.crop_padding == 0) return;
   for (auto& [name, tensor] : batch.inputs) {
-    if (tensor.dim() != 4 || tensor.dtype() != DType::float32 || tensor.size(0) != batch.size) continue;
+    if (tensor.dim() != 4 || tensor.dtype() != DType::float32 || tensor.size(0) != batch.size)
+      continue;
     const int64_t channels = tensor.size(1), height = tensor.size(2), width = tensor.size(3);
     Tensor changed = Tensor::empty(tensor.shape());
     const float* in = static_cast<const Tensor&>(tensor).data<float>();

@@ -1,7 +1,8 @@
 #pragma once
 // Batches of a dataset for training: shuffled, with random flips and crops.
 //
-//   DataLoader loader(Dataset::open_images("train.npz", {1 / 255.f, {0.5f}, {0.25f}}), {.batch_size = 64, .shuffle = true});
+//   DataLoader loader(Dataset::open_images("train.npz", {1 / 255.f, {0.5f}, {0.25f}}),
+//                     {.batch_size = 64, .shuffle = true});
 //   for (int epoch = 0; epoch < 10; ++epoch)
 //     for (const Batch& batch : loader) step(batch.inputs.at("images"), batch.labels);
 
@@ -17,7 +18,8 @@ namespace octet {
 // Changes of pictures (N, C, H, W), drawn anew for each in each epoch.
 struct Augmentation {
   bool horizontal_flip = false;  // with probability 1/2
-  int64_t crop_padding = 0;      // a border of that many black pixels around, then a random cut of the old size
+  // a border of that many black pixels around, then a random cut of the old size
+  int64_t crop_padding = 0;
 };
 
 struct LoaderOptions {
@@ -25,21 +27,23 @@ struct LoaderOptions {
   bool shuffle = false;
   bool drop_last = false;  // leaves off a last batch that is not full
   int64_t samples = 0;     // only the first so many of the dataset; 0: all
-  uint64_t seed = 0;       // of shuffling and augmentation: the same seed gives the same batches on every machine
+  // of shuffling and augmentation: the same seed gives the same batches on every machine
+  uint64_t seed = 0;
   Augmentation augmentation = {};
 };
 
-// begin() starts an epoch: the next one has another order and other augmentations. What a sample becomes depends on the seed,
-// the epoch and the sample only, not on the batch it is in.
+// begin() starts an epoch: the next one has another order and other augmentations. What a sample
+// becomes depends on the seed, the epoch and the sample only, not on the batch it is in.
 class DataLoader {
  public:
-  // Error for a batch size below 1, one the dataset's model does not take, or a negative crop_padding.
+  // Error for a batch size below 1, one the dataset's model does not take, or a negative
+  // crop_padding.
   DataLoader(Dataset dataset, LoaderOptions options);
 
   const Dataset& dataset() const { return dataset_; }
-  int64_t size() const;     // batches in an epoch
-  int64_t samples() const;  // that they are made of
-  int64_t epoch() const { return epoch_; }       // how many have begun
+  int64_t size() const;                              // batches in an epoch
+  int64_t samples() const;                           // that they are made of
+  int64_t epoch() const { return epoch_; }           // how many have begun
   void set_epoch(int64_t epoch) { epoch_ = epoch; }  // the next one is this: resuming a training
 
   class Iterator {

@@ -2,14 +2,16 @@
 // Samples for calibration and evaluation: the DATA of the command line.
 //
 // DATA is one of
-//  an IDX file of pictures (MNIST's format, also compressed by gzip): (N, H, W) or (N, C, H, W), for a model with one input;
-//  the labels are taken from the file beside it whose name has "labels-idx1" instead of "images-idx3";
-//  an .npz with `images` (N x C x H x W, uint8, float16 or float32), for a model with one input;
-//  an .npz with an array for each graph input, by name;
-//  a directory of .jpg .jpeg .png .bmp pictures, in name order, for a model with one input (N, 3 or 1, H, W): decoded
-//  to RGB (gray if the model takes 1 channel) and resized bilinearly to H x W. Other files, hidden ones and
-//  subdirectories are passed over;
-//  a directory without pictures but with subdirectories of pictures: one class each, numbered in the order of their names.
+//  - an IDX file of images (MNIST's format, also compressed by gzip): (N, H, W) or (N, C, H, W),
+//    for a model with one input; the labels are taken from the file beside it whose name has
+//    "labels-idx1" instead of "images-idx3";
+//  - an .npz with `images` (N x C x H x W, uint8, float16 or float32), for a model with one input;
+//  - an .npz with an array for each graph input, by name;
+//  - a directory of .jpg .jpeg .png .bmp images, in name order, for a model with one input (N, 3 or
+//    1, H, W): decoded to RGB (gray if the model takes 1 channel) and resized bilinearly to H x W.
+//    Other files, hidden ones and subdirectories are passed over;
+//  - a directory without images but with subdirectories of images: one class each, numbered in the
+//    order of their names.
 // An .npz may also hold `labels` (N integers).
 
 #include <cstdint>
@@ -29,8 +31,9 @@ struct InputSpec {
   TensorType type;
 };
 
-// Applied to every floating input that is sampled: x = (x * scale - mean[c]) / std[c], in float32, where c is the index
-// along dimension 1. Empty lists do nothing; lists of one value apply to all channels.
+// Applied to every floating input that is sampled: x = (x * scale - mean[c]) / std[c], in float32,
+// where c is the index along dimension 1. Empty lists do nothing; lists of one value apply to all
+// channels.
 struct Preprocess {
   float scale = 1;
   std::vector<float> mean, std;
@@ -38,30 +41,34 @@ struct Preprocess {
 
 // Samples [begin, begin + size) of a dataset, or chosen ones (begin is the first then).
 struct Batch {
-  // By input name; floating inputs are float32 (or the input's own floating dtype), integer inputs keep theirs.
+  // By input name; floating inputs are float32 (or the input's own floating dtype), integer inputs
+  // keep theirs.
   std::map<std::string, Tensor> inputs;
   Tensor labels;  // int64 of shape (size); undefined if the dataset has none
   int64_t begin = 0, size = 0;
 };
 
-// An array for an input has the input's rank and sizes, except along dimension 0, which counts the samples. Given whole
-// to every batch are arrays of rank 0, and those whose dimension 0 is the number that the input says while other inputs
-// leave theirs open or have another number of samples (the state of a recurrent network).
+// An array for an input has the input's rank and sizes, except along dimension 0, which counts the
+// samples. Given whole to every batch are arrays of rank 0, and those whose dimension 0 is the
+// number that the input says while other inputs leave theirs open or have another number of samples
+// (the state of a recurrent network).
 class Dataset {
  public:
-  // Opens DATA for a model with these inputs and checks all of it that can be checked without decoding pictures.
-  // Errors (one line that names the file, what there is and what the model wants):
+  // Opens DATA for a model with these inputs and checks all of it that can be checked without
+  // decoding pictures. Errors (one line that names the file, what there is and what the model
+  // wants):
   //  not_found         no such file or directory; neither `images` nor an array for each input
   //  corrupt           not an .npz, damaged
-  //  invalid_argument  a shape or dtype that does not fit, a wrong number of labels, no samples, no pictures,
-  //                    a Preprocess that does not fit
+  //  invalid_argument  a shape or dtype that does not fit, a wrong number of labels, no samples, no
+  //                    pictures, a Preprocess that does not fit
   static Dataset open(const std::filesystem::path& path, const std::vector<InputSpec>& inputs,
                       const Preprocess& preprocess = {});
 
-  // The same without a model: one float32 input "images" of the pictures' own size, or (needed for directories, not for
-  // others) resized to height x width with 3 channels. From an .npz, its array `images`.
-  static Dataset open_images(const std::filesystem::path& path, const Preprocess& preprocess = {}, int64_t height = 0,
-                             int64_t width = 0);
+  // The same without a model: one float32 input "images" of the pictures' own size, or (needed for
+  // directories, not for others) resized to height x width with 3 channels. From an .npz, its array
+  // `images`.
+  static Dataset open_images(const std::filesystem::path& path, const Preprocess& preprocess = {},
+                             int64_t height = 0, int64_t width = 0);
 
   // Number of samples, at least 1.
   int64_t size() const;

@@ -59,7 +59,8 @@ class Fields {
     OCTET_CHECK(list.is_array(), corrupt, "{}: '{}' is not a list", where_, name);
     std::vector<int> result;
     for (const Json& item : list) {
-      OCTET_CHECK(item.is_number_integer(), corrupt, "{}: '{}' holds something that is not an integer", where_, name);
+      OCTET_CHECK(item.is_number_integer(), corrupt,
+                  "{}: '{}' holds something that is not an integer", where_, name);
       auto id = item.get<int64_t>();
       OCTET_CHECK(id >= -1 && id < static_cast<int64_t>(count), corrupt,
                   "{}: '{}' names value {} of {}", where_, name, id, count);
@@ -82,7 +83,8 @@ constexpr int64_t kFormat = 2;
 inline void check_format(const Fields& root, const std::string& path, bool has_checksums,
                          std::vector<std::string>* notes) {
   int64_t format = root.integer("format");
-  OCTET_CHECK(format >= 1, corrupt, "{}: 'format' is {}; there is none below 1", root.where(), format);
+  OCTET_CHECK(format >= 1, corrupt, "{}: 'format' is {}; there is none below 1", root.where(),
+              format);
   OCTET_CHECK(format <= kFormat, unsupported,
               "{}: file format {}; this octet reads up to {}: update octet", path, format, kFormat);
   OCTET_CHECK(format < 2 || has_checksums, corrupt,

@@ -85,13 +85,26 @@ class Reader {
 
 bool dtype_of_code(uint8_t code, DType& dtype) {
   switch (code) {
-    case 0x08: dtype = DType::uint8; return true;
-    case 0x09: dtype = DType::int8; return true;
-    case 0x0B: dtype = DType::int16; return true;
-    case 0x0C: dtype = DType::int32; return true;
-    case 0x0D: dtype = DType::float32; return true;
-    case 0x0E: dtype = DType::float64; return true;
-    default: return false;
+    case 0x08:
+      dtype = DType::uint8;
+      return true;
+    case 0x09:
+      dtype = DType::int8;
+      return true;
+    case 0x0B:
+      dtype = DType::int16;
+      return true;
+    case 0x0C:
+      dtype = DType::int32;
+      return true;
+    case 0x0D:
+      dtype = DType::float32;
+      return true;
+    case 0x0E:
+      dtype = DType::float64;
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -101,7 +114,8 @@ bool is_idx(const std::filesystem::path& path) {
   try {
     uint8_t magic[4];
     DType dtype;
-    return Reader(path).some(magic, 4) == 4 && magic[0] == 0 && magic[1] == 0 && dtype_of_code(magic[2], dtype) && magic[3] > 0;
+    return Reader(path).some(magic, 4) == 4 && magic[0] == 0 && magic[1] == 0 &&
+           dtype_of_code(magic[2], dtype) && magic[3] > 0;
   } catch (const Error&) {
     return false;
   }
@@ -113,7 +127,8 @@ Tensor read_idx(const std::filesystem::path& path) {
   in.all(magic, 4, "its first bytes");
   DType dtype = DType::uint8;
   OCTET_CHECK(magic[0] == 0 && magic[1] == 0 && dtype_of_code(magic[2], dtype), corrupt,
-              "{}: is not an IDX file: it begins with {:02x} {:02x} {:02x} {:02x}", in.path(), magic[0], magic[1], magic[2], magic[3]);
+              "{}: is not an IDX file: it begins with {:02x} {:02x} {:02x} {:02x}", in.path(),
+              magic[0], magic[1], magic[2], magic[3]);
   Shape shape;
   for (int d = 0; d < magic[3]; ++d) {
     uint8_t b[4];
@@ -134,8 +149,8 @@ Tensor read_idx(const std::filesystem::path& path) {
   const auto bytes = static_cast<size_t>(t.nbytes()), size = element_size(dtype);
   in.all(out, bytes, "its elements");
   std::byte more;
-  OCTET_CHECK(in.some(&more, 1) == 0, corrupt, "{}: is longer than an array of {} of shape {}", in.path(), octet::to_string(dtype),
-              octet::to_string(shape));
+  OCTET_CHECK(in.some(&more, 1) == 0, corrupt, "{}: is longer than an array of {} of shape {}",
+              in.path(), octet::to_string(dtype), octet::to_string(shape));
   if (size > 1)
     for (size_t i = 0; i < bytes; i += size) std::reverse(out + i, out + i + size);
   return t;

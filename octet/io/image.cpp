@@ -30,7 +30,8 @@ std::vector<Tap> taps(int64_t in, int64_t out) {
 }
 
 template <typename T>
-void resize_plane(const T* in, int64_t in_w, T* out, const std::vector<Tap>& rows, const std::vector<Tap>& columns) {
+void resize_plane(const T* in, int64_t in_w, T* out, const std::vector<Tap>& rows,
+                  const std::vector<Tap>& columns) {
   for (const Tap& r : rows) {
     const T *top = in + r.low * in_w, *bottom = in + r.high * in_w;
     for (const Tap& c : columns) {
@@ -81,8 +82,8 @@ image_impl::Pixels decode(const image_impl::File& file) {
 }  // namespace
 
 Tensor decode_image(const void* data, size_t bytes, int64_t channels, const std::string& name) {
-  OCTET_CHECK(channels == 1 || channels == 3, invalid_argument, "{}: {} channels; expected 3 (RGB) or 1 (gray)", name,
-              channels);
+  OCTET_CHECK(channels == 1 || channels == 3, invalid_argument,
+              "{}: {} channels; expected 3 (RGB) or 1 (gray)", name, channels);
   const image_impl::Pixels pixels = decode({static_cast<const uint8_t*>(data), bytes, name});
   Tensor image = Tensor::empty({channels, pixels.height, pixels.width}, DType::uint8);
   auto* out = image.data<uint8_t>();
@@ -108,12 +109,14 @@ Tensor read_image(const std::filesystem::path& path, int64_t channels) {
 
 Tensor resize_bilinear(const Tensor& image, int64_t height, int64_t width) {
   OCTET_CHECK(image.dtype() == DType::uint8 || image.dtype() == DType::float32, invalid_argument,
-              "resize_bilinear: the image is {}; expected uint8 or float32", to_string(image.dtype()));
-  OCTET_CHECK(image.dim() >= 2 && image.size(-1) > 0 && image.size(-2) > 0, invalid_argument,
-              "resize_bilinear: the image has shape {}; expected (..., H, W) with H and W of 1 or more",
-              to_string(image.shape()));
-  OCTET_CHECK(height >= 1 && width >= 1, invalid_argument, "resize_bilinear to {}x{}: expected sizes of 1 or more",
-              height, width);
+              "resize_bilinear: the image is {}; expected uint8 or float32",
+              to_string(image.dtype()));
+  OCTET_CHECK(
+      image.dim() >= 2 && image.size(-1) > 0 && image.size(-2) > 0, invalid_argument,
+      "resize_bilinear: the image has shape {}; expected (..., H, W) with H and W of 1 or more",
+      to_string(image.shape()));
+  OCTET_CHECK(height >= 1 && width >= 1, invalid_argument,
+              "resize_bilinear to {}x{}: expected sizes of 1 or more", height, width);
   int64_t h = image.size(-2), w = image.size(-1);
   if (h == height && w == width) return image;
   Tensor source = image.contiguous();
@@ -125,9 +128,11 @@ Tensor resize_bilinear(const Tensor& image, int64_t height, int64_t width) {
   int64_t planes = image.numel() / (h * w);
   for (int64_t p = 0; p < planes; ++p) {
     if (image.dtype() == DType::uint8)
-      resize_plane(source.data<uint8_t>() + p * h * w, w, result.data<uint8_t>() + p * height * width, rows, columns);
+      resize_plane(source.data<uint8_t>() + p * h * w, w,
+                   result.data<uint8_t>() + p * height * width, rows, columns);
     else
-      resize_plane(source.data<float>() + p * h * w, w, result.data<float>() + p * height * width, rows, columns);
+      resize_plane(source.data<float>() + p * h * w, w, result.data<float>() + p * height * width,
+                   rows, columns);
   }
   return result;
 }

@@ -25,12 +25,13 @@ Tensor read_image(const std::filesystem::path& path, int64_t channels = 3);
 // The same from memory; `name` is what errors call it.
 Tensor decode_image(const void* data, size_t bytes, int64_t channels, const std::string& name);
 
-// Resizes (..., H, W), uint8 or float32, to (..., height, width). Each pixel is interpolated linearly between the four
-// around its centre, pixel centres lying at half-integers and the border being repeated: OpenCV's INTER_LINEAR and
-// PyTorch's interpolate(mode="bilinear", align_corners=False), both without antialiasing. That is what common vision
-// models are trained with, but it skips pixels when shrinking to less than half. Computed in float32; uint8 results are
-// rounded half to even, so they can differ by 1 from OpenCV's, which uses 11-bit weights. Error invalid_argument for
-// other dtypes, fewer than two dimensions or sizes < 1.
+// Resizes (..., H, W), uint8 or float32, to (..., height, width). Each pixel is interpolated
+// linearly between the four around its centre, pixel centres lying at half-integers and the border
+// being repeated: OpenCV's INTER_LINEAR and PyTorch's interpolate(mode="bilinear",
+// align_corners=False), both without antialiasing. That is what common vision models are trained
+// with, but it skips pixels when shrinking to less than half. Computed in float32; uint8 results
+// are rounded half to even, so they can differ by 1 from OpenCV's, which uses 11-bit weights. Error
+// invalid_argument for other dtypes, fewer than two dimensions or sizes < 1.
 Tensor resize_bilinear(const Tensor& image, int64_t height, int64_t width);
 
 }  // namespace octet

@@ -20,14 +20,17 @@ constexpr const char* kEntry = "octet.model";
 constexpr int kMaxDepth = 1000;          // of submodules: what walks them is recursive
 constexpr int64_t kMaxPlaces = 100'000;  // counting a shared module once per place
 
-std::string join(const std::string& prefix, const std::string& name) { return prefix.empty() ? name : prefix + "." + name; }
+std::string join(const std::string& prefix, const std::string& name) {
+  return prefix.empty() ? name : prefix + "." + name;
+}
 
 // How errors call a module.
 std::string title(const std::string& path, const std::string& type) {
-  return path.empty() ? fmt::format("the model ({})", type) : fmt::format("module '{}' ({})", path, type);
+  return path.empty() ? fmt::format("the model ({})", type)
+                      : fmt::format("module '{}' ({})", path, type);
 }
 
-// -- writing -----------------------------------------------------------------------------------------
+// -- writing --------------------------------------------------------------------------------------
 
 class Writer {
  public:
@@ -39,7 +42,8 @@ class Writer {
     try {
       text = OrderedJson{{"format", kFormat}, {"modules", std::move(modules_)}}.dump();
     } catch (const Json::exception& e) {
-      OCTET_FAIL(invalid_argument, "{}: a name, label or attribute of a module is not UTF-8: {}", file_, e.what());
+      OCTET_FAIL(invalid_argument, "{}: a name, label or attribute of a module is not UTF-8: {}",
+                 file_, e.what());
     }
     write_state(path, tensors_, {{kEntry, text}});
   }
@@ -48,32 +52,38 @@ class Writer {
   // The number of the module in the file. Submodules come before the modules they are in.
   size_t add(const Module& module, const std::string& path, int depth) {
     if (auto it = numbers_.find(&module); it != numbers_.end()) return it->second;
-    OCTET_CHECK(depth < kMaxDepth, unsupported, "{}: modules nest deeper than {}", file_, kMaxDepth);
+    OCTET_CHECK(depth < kMaxDepth, unsupported, "{}: modules nest deeper than {}", file_,
+                kMaxDepth);
     auto& m = const_cast<Module&>(module);  // listing tensors changes nothing
     auto guarded = [&](auto&& fn) {
       try {
         return fn();
       } catch (const Error& e) {
-        throw Error(e.code(), fmt::format("{}: {}: {}", file_, title(path, module.type_name()), e.what()));
+        throw Error(e.code(),
+                    fmt::format("{}: {}: {}", file_, title(path, module.type_name()), e.what()));
       }
     };
     OrderedJson json{{"class", guarded([&] { return nn::registered_name(module); })},
-              {"type", module.type_name()},
-              {"training", module.training()}};
+                     {"type", module.type_name()},
+                     {"training", module.training()}};
     if (std::string repr = module.extra_repr(); !repr.empty()) json["repr"] = repr;
     if (Attrs config = module.config(); config.size()) json["config"] = to_json(config);
-    OrderedJson tensors = OrderedJson::object(), trained = OrderedJson::array(), extra = OrderedJson::object(), children = OrderedJson::array();
+    OrderedJson tensors = OrderedJson::object(), trained = OrderedJson::array(),
+                extra = OrderedJson::object(), children = OrderedJson::array();
     for (const auto& [name, tensor] : m.own_tensors()) {
       if (!tensor->defined()) continue;
       tensors[name] = store(join(path, name), *tensor);
       if (autograd::requires_grad(*tensor)) trained.push_back(name);
     }
-    for (const auto& [name, tensor] : module.extra_state()) extra[name] = store(join(path, name), tensor);
+    for (const auto& [name, tensor] : module.extra_state())
+      extra[name] = store(join(path, name), tensor);
     for (const auto& [name, child] : module.children())
-      children.push_back(OrderedJson::array({name, child ? OrderedJson(add(*child, join(path, name), depth + 1)) : OrderedJson()}));
+      children.push_back(OrderedJson::array(
+          {name, child ? OrderedJson(add(*child, join(path, name), depth + 1)) : OrderedJson()}));
     OrderedJson annotations = OrderedJson::object();
     for (const auto& [name, annotation] : nn::annotations())
-      if (auto data = guarded([&, save = annotation.save] { return save(module); })) annotations[name] = to_json(*data);
+      if (auto data = guarded([&, save = annotation.save] { return save(module); }))
+        annotations[name] = to_json(*data);
     auto put = [&](const char* field, OrderedJson& value) {
       if (!value.empty()) json[field] = std::move(value);
     };
@@ -88,7 +98,8 @@ class Writer {
 
   // The tensor's name in the file: that of its first place.
   std::string store(std::string name, const Tensor& tensor) {
-    OCTET_CHECK(tensor.defined(), invalid_argument, "{}: the state '{}' is an undefined tensor", file_, name);
+    OCTET_CHECK(tensor.defined(), invalid_argument, "{}: the state '{}' is an undefined tensor",
+                file_, name);
     auto [it, is_new] = names_.try_emplace(tensor.id());
     if (!is_new) return it->second;
     while (tensors_.count(name)) name += "_";
@@ -99,11 +110,11 @@ class Writer {
   std::string file_;
   OrderedJson modules_ = OrderedJson::array();
   std::map<const Module*, size_t> numbers_;
-  std::map<std::string, Tensor> tensors_;   // holds them, so that ids stay apart
+  std::map<std::string, Tensor> tensors_;  // holds them, so that ids stay apart
   std::map<const void*, std::string> names_;
 };
 
-// -- reading -----------------------------------------------------------------------------------------
+// -- reading --------------------------------------------------------------------------------------
 
 // What the file says of one module.
 struct Entry {
@@ -118,16 +129,20 @@ struct Entry {
 
 class Reader {
  public:
-  Reader(const SafetensorsFile& file, std::string path, std::vector<std::string>* notes) : path_(std::move(path)) {
+  Reader(const SafetensorsFile& file, std::string path, std::vector<std::string>* notes)
+      : path_(std::move(path)) {
     auto text = file.metadata.find(kEntry);
-    OCTET_CHECK(text != file.metadata.end(), corrupt, "{}: no \"{}\" in the metadata: {}", path_, kEntry,
-                file.metadata.count("octet.graph") ? "this file holds a graph: use io::load_octet"
-                                                   : "this file holds tensors without modules: use load_state_dict");
+    OCTET_CHECK(text != file.metadata.end(), corrupt, "{}: no \"{}\" in the metadata: {}", path_,
+                kEntry,
+                file.metadata.count("octet.graph")
+                    ? "this file holds a graph: use io::load_octet"
+                    : "this file holds tensors without modules: use load_state_dict");
     const Json json = parse_json(text->second, fmt::format("{}: {}", path_, kEntry));
     Fields root(json, fmt::format("{}: {}", path_, kEntry));
     check_format(root, path_, file.has_checksums, notes);
     const Json& list = root.raw("modules");
-    OCTET_CHECK(list.is_array() && !list.empty(), corrupt, "{}: 'modules' is not a list of modules", root.where());
+    OCTET_CHECK(list.is_array() && !list.empty(), corrupt, "{}: 'modules' is not a list of modules",
+                root.where());
     std::vector<int> depth;
     std::vector<int64_t> places;
     for (size_t i = 0; i < list.size(); ++i) {
@@ -139,8 +154,8 @@ class Reader {
         if (child < 0) continue;
         depth[i] = std::max(depth[i], depth[child] + 1);
         places[i] += places[child];
-        OCTET_CHECK(depth[i] <= kMaxDepth && places[i] <= kMaxPlaces, corrupt, "{}: submodules nest too deep, or there are too many",
-                    f.where());
+        OCTET_CHECK(depth[i] <= kMaxDepth && places[i] <= kMaxPlaces, corrupt,
+                    "{}: submodules nest too deep, or there are too many", f.where());
       }
     }
   }
@@ -160,7 +175,8 @@ class Reader {
     for (size_t i = 0; i < made_.size(); ++i)
       OCTET_CHECK(made_[i], corrupt, "{}: {}: module {} is in no place", path_, kEntry, i);
     // From the outside in: train() goes to submodules too.
-    for (size_t i = made_.size(); i-- > 0;) guarded(i, [&] { made_[i]->train(entries_[i].training); });
+    for (size_t i = made_.size(); i-- > 0;)
+      guarded(i, [&] { made_[i]->train(entries_[i].training); });
     auto known = nn::annotations();
     for (size_t i = made_.size(); i-- > 0;) {
       auto left = entries_[i].annotations;
@@ -168,7 +184,8 @@ class Reader {
         auto data = left.extract(name);
         if (data) guarded(i, [&, a = &annotation] { a->load(*root, *made_[i], data.mapped()); });
       }
-      OCTET_CHECK(left.empty(), unsupported, "{}: this program does not know the annotation '{}'", where(i), left.begin()->first);
+      OCTET_CHECK(left.empty(), unsupported, "{}: this program does not know the annotation '{}'",
+                  where(i), left.begin()->first);
     }
     return root;
   }
@@ -187,24 +204,31 @@ class Reader {
     e.extra = f.get<Names>("extra", Names());
     e.requires_grad = f.get<std::set<std::string>>("requires_grad", {});
     for (const std::string& name : e.requires_grad)
-      OCTET_CHECK(e.tensors.count(name), corrupt, "{}: 'requires_grad' names '{}', which is not in 'tensors'", f.where(), name);
+      OCTET_CHECK(e.tensors.count(name), corrupt,
+                  "{}: 'requires_grad' names '{}', which is not in 'tensors'", f.where(), name);
     Json none = Json::array();
     const Json& children = f.has("children") ? f.raw("children") : none;
     OCTET_CHECK(children.is_array(), corrupt, "{}: 'children' is not a list", f.where());
     for (const Json& child : children) {
       OCTET_CHECK(child.is_array() && child.size() == 2 && child[0].is_string() &&
-                      (child[1].is_null() || (child[1].is_number_unsigned() && child[1].get<uint64_t>() < i)),
-                  corrupt, "{}: 'children' holds {}, which is not a name and an earlier module", f.where(), brief(child));
-      e.children.emplace_back(child[0].get<std::string>(), child[1].is_null() ? -1 : child[1].get<int>());
+                      (child[1].is_null() ||
+                       (child[1].is_number_unsigned() && child[1].get<uint64_t>() < i)),
+                  corrupt, "{}: 'children' holds {}, which is not a name and an earlier module",
+                  f.where(), brief(child));
+      e.children.emplace_back(child[0].get<std::string>(),
+                              child[1].is_null() ? -1 : child[1].get<int>());
     }
     if (f.has("annotations")) {
       Fields annotations(f.raw("annotations"), f.where() + ": annotations");
-      for (const auto& [name, data] : f.raw("annotations").items()) e.annotations.emplace(name, parse_attrs(annotations, name.c_str()));
+      for (const auto& [name, data] : f.raw("annotations").items())
+        e.annotations.emplace(name, parse_attrs(annotations, name.c_str()));
     }
     return e;
   }
 
-  std::string where(size_t i) const { return fmt::format("{}: {}", path_, title(paths_[i], entries_[i].type)); }
+  std::string where(size_t i) const {
+    return fmt::format("{}: {}", path_, title(paths_[i], entries_[i].type));
+  }
 
   // What a module's class says is wrong is wrong with the file.
   template <typename Fn>
@@ -213,22 +237,27 @@ class Reader {
       return fn();
     } catch (const Error& e) {
       bool as_it_is = e.code() == ErrorCode::not_found || e.code() == ErrorCode::unsupported;
-      throw Error(as_it_is ? e.code() : ErrorCode::corrupt, fmt::format("{}: {}", where(i), e.what()));
+      throw Error(as_it_is ? e.code() : ErrorCode::corrupt,
+                  fmt::format("{}: {}", where(i), e.what()));
     } catch (const std::exception& e) {
       OCTET_FAIL(corrupt, "{}: {}", where(i), e.what());
     }
   }
 
-  // Module `i` with all in it. `candidate` is what the constructor of the module around it put there.
+  // Module `i` with all in it. `candidate` is what the constructor of the module around it put
+  // there.
   ModulePtr build(size_t i, const std::string& path, const ModulePtr& candidate) {
     if (made_[i]) return made_[i];
     const Entry& e = entries_[i];
     paths_[i] = path;
-    bool takes = candidate && !used_.count(candidate.get()) && nn::is_registered_as(*candidate, e.class_name) &&
+    bool takes = candidate && !used_.count(candidate.get()) &&
+                 nn::is_registered_as(*candidate, e.class_name) &&
                  guarded(i, [&] { return candidate->config(); }) == e.config;
-    ModulePtr module = takes ? candidate : guarded(i, [&] { return nn::make_registered(e.class_name, e.config); });
-    OCTET_CHECK(module && nn::is_registered_as(*module, e.class_name), unsupported, "{}: from_config of the class {} made {}",
-                where(i), e.class_name, module ? "a " + module->type_name() : "nothing");
+    ModulePtr module =
+        takes ? candidate : guarded(i, [&] { return nn::make_registered(e.class_name, e.config); });
+    OCTET_CHECK(module && nn::is_registered_as(*module, e.class_name), unsupported,
+                "{}: from_config of the class {} made {}", where(i), e.class_name,
+                module ? "a " + module->type_name() : "nothing");
     used_.insert(module.get());
     made_[i] = module;
     fill_places(i, *module);
@@ -241,19 +270,26 @@ class Reader {
     const Entry& e = entries_[i];
     auto constructed = module.children();
     auto find = [](const auto& list, const std::string& name) {
-      return std::find_if(list.begin(), list.end(), [&](const auto& child) { return child.first == name; });
+      return std::find_if(list.begin(), list.end(),
+                          [&](const auto& child) { return child.first == name; });
     };
     std::vector<std::string> missing;
     for (const auto& [name, child] : constructed)
       if (find(e.children, name) == e.children.end()) missing.push_back(name);
-    OCTET_CHECK(missing.empty(), corrupt, "{}: its class makes the submodule{} {}, which the file does not have: the class is not "
-                "as it was when the model was saved", where(i), missing.size() == 1 ? "" : "s", fmt::join(missing, ", "));
+    OCTET_CHECK(
+        missing.empty(), corrupt,
+        "{}: its class makes the submodule{} {}, which the file does not have: the class is not "
+        "as it was when the model was saved",
+        where(i), missing.size() == 1 ? "" : "s", fmt::join(missing, ", "));
     for (const auto& [name, child] : constructed) module.remove_child(name);
     for (const auto& [name, child] : e.children) {
       auto before = find(constructed, name);
-      OCTET_CHECK(child >= 0 || before != constructed.end(), corrupt, "{}: its class has no place '{}' to be left empty", where(i), name);
+      OCTET_CHECK(child >= 0 || before != constructed.end(), corrupt,
+                  "{}: its class has no place '{}' to be left empty", where(i), name);
       ModulePtr made;
-      if (child >= 0) made = build(child, join(paths_[i], name), before == constructed.end() ? nullptr : before->second);
+      if (child >= 0)
+        made = build(child, join(paths_[i], name),
+                     before == constructed.end() ? nullptr : before->second);
       guarded(i, [&, n = &name] { module.add_child(*n, made); });
     }
   }
@@ -266,14 +302,18 @@ class Reader {
 
   // Error naming what is only in one of both.
   template <typename Names>
-  static void expect_same_names(const char* what, const std::vector<std::string>& expected, const Names& given) {
+  static void expect_same_names(const char* what, const std::vector<std::string>& expected,
+                                const Names& given) {
     std::vector<std::string> missing, unexpected;
     for (const std::string& name : expected)
       if (!given.count(name)) missing.push_back(name);
     for (const auto& [name, key] : given)
-      if (std::find(expected.begin(), expected.end(), name) == expected.end()) unexpected.push_back(name);
-    OCTET_CHECK(missing.empty() && unexpected.empty(), corrupt, "the {} of its class are not those of the file (missing: {}; "
-                "unexpected: {})", what, missing.empty() ? "none" : fmt::format("{}", fmt::join(missing, ", ")),
+      if (std::find(expected.begin(), expected.end(), name) == expected.end())
+        unexpected.push_back(name);
+    OCTET_CHECK(missing.empty() && unexpected.empty(), corrupt,
+                "the {} of its class are not those of the file (missing: {}; "
+                "unexpected: {})",
+                what, missing.empty() ? "none" : fmt::format("{}", fmt::join(missing, ", ")),
                 unexpected.empty() ? "none" : fmt::format("{}", fmt::join(unexpected, ", ")));
   }
 
@@ -288,7 +328,8 @@ class Reader {
       if (it == e.tensors.end()) continue;
       const Tensor& value = tensor(it->second);
       OCTET_CHECK(!place->defined() || place->shape() == value.shape(), corrupt,
-                  "its class makes '{}' of shape {}, the file has {}: config() and from_config (nn/registry.h) must say what shapes it",
+                  "its class makes '{}' of shape {}, the file has {}: config() and from_config "
+                  "(nn/registry.h) must say what shapes it",
                   name, octet::to_string(place->shape()), octet::to_string(value.shape()));
       *place = value;
       if (e.requires_grad.count(name)) autograd::set_requires_grad(*place);
@@ -311,7 +352,8 @@ class Reader {
     if (e.children.empty()) return out + ")";
     out += "\n";
     for (const auto& [name, child] : e.children)
-      out += fmt::format("{}  ({}): {}\n", indent, name, child < 0 ? "None" : print(entries_[child], indent + "  "));
+      out += fmt::format("{}  ({}): {}\n", indent, name,
+                         child < 0 ? "None" : print(entries_[child], indent + "  "));
     return out + indent + ")";
   }
 
@@ -335,10 +377,13 @@ auto reading(const std::filesystem::path& path, Fn&& fn) {
 
 }  // namespace
 
-bool is_model_file(const std::filesystem::path& path) { return read_safetensors_metadata(path).count(kEntry); }
+bool is_model_file(const std::filesystem::path& path) {
+  return read_safetensors_metadata(path).count(kEntry);
+}
 
 std::string describe_model(const std::filesystem::path& path) {
-  return reading(path, [&] { return Reader(read_safetensors(path), path.string(), nullptr).print(); });
+  return reading(path,
+                 [&] { return Reader(read_safetensors(path), path.string(), nullptr).print(); });
 }
 
 }  // namespace octet::io

@@ -14,7 +14,7 @@ namespace {
 
 using zip::Source;
 
-// -- .npy --------------------------------------------------------------------------------------------
+// -- .npy -----------------------------------------------------------------------------------------
 
 struct NpyHeader {
   DType dtype = DType::float32;
@@ -27,22 +27,26 @@ struct NpyType {
   const char* descr;
   DType dtype;
 };
-constexpr NpyType kTypes[] = {{"f4", DType::float32}, {"f8", DType::float64}, {"f2", DType::float16},
-                              {"i8", DType::int64},   {"i4", DType::int32},   {"i2", DType::int16},
-                              {"i1", DType::int8},    {"u1", DType::uint8},   {"b1", DType::bool_}};
+constexpr NpyType kTypes[] = {
+    {"f4", DType::float32}, {"f8", DType::float64}, {"f2", DType::float16},
+    {"i8", DType::int64},   {"i4", DType::int32},   {"i2", DType::int16},
+    {"i1", DType::int8},    {"u1", DType::uint8},   {"b1", DType::bool_}};
 
 DType parse_descr(const std::string& descr, const std::string& where) {
-  constexpr const char* kKnown = "float32, float64, float16, int64, int32, int16, int8, uint8 or bool";
+  constexpr const char* kKnown =
+      "float32, float64, float16, int64, int32, int16, int8, uint8 or bool";
   OCTET_CHECK(descr.size() < 2 || descr[0] != '>', unsupported,
-              "{}: dtype '{}' is big endian; save it as a.astype(a.dtype.newbyteorder('<'))", where, descr);
+              "{}: dtype '{}' is big endian; save it as a.astype(a.dtype.newbyteorder('<'))", where,
+              descr);
   for (const NpyType& type : kTypes)
-    if (descr.size() == 3 && descr.substr(1) == type.descr && (descr[0] == '<' || descr[0] == '|' || descr[0] == '='))
+    if (descr.size() == 3 && descr.substr(1) == type.descr &&
+        (descr[0] == '<' || descr[0] == '|' || descr[0] == '='))
       return type.dtype;
   OCTET_CHECK(descr.find('O') == std::string::npos, unsupported,
-              "{}: dtype '{}' is Python objects (perhaps arrays of different shapes); expected {}", where, descr,
-              kKnown);
-  OCTET_FAIL(unsupported, "{}: dtype '{}' is not supported; expected {}; convert it with .astype()", where, descr,
-             kKnown);
+              "{}: dtype '{}' is Python objects (perhaps arrays of different shapes); expected {}",
+              where, descr, kKnown);
+  OCTET_FAIL(unsupported, "{}: dtype '{}' is not supported; expected {}; convert it with .astype()",
+             where, descr, kKnown);
 }
 
 // The header is a Python literal: {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }
@@ -59,7 +63,9 @@ class HeaderParser {
       expect(':');
       if (!seen.insert(key).second) damaged("'" + key + "' is there twice");
       if (key == "descr") {
-        if (peek() == '[') OCTET_FAIL(unsupported, "{}: the array is of structures; save its fields as arrays", where_);
+        if (peek() == '[')
+          OCTET_FAIL(unsupported, "{}: the array is of structures; save its fields as arrays",
+                     where_);
         header.dtype = parse_descr(quoted(), where_);
       } else if (key == "fortran_order") {
         header.fortran = word() == "True";
@@ -140,19 +146,21 @@ class HeaderParser {
 
 NpyHeader read_npy_header(Source& source) {
   std::byte start[12];
-  OCTET_CHECK(source.left() >= 10, corrupt, "{}: not a .npy file: {} bytes", source.where(), source.left());
+  OCTET_CHECK(source.left() >= 10, corrupt, "{}: not a .npy file: {} bytes", source.where(),
+              source.left());
   source.read(start, 8);
   OCTET_CHECK(std::memcmp(start, "\x93NUMPY", 6) == 0, corrupt,
               "{}: not a .npy file (it does not start with \\x93NUMPY)", source.where());
   auto version = static_cast<int>(start[6]);
-  OCTET_CHECK(version >= 1 && version <= 3, unsupported, "{}: .npy version {}; expected 1, 2 or 3", source.where(),
-              version);
+  OCTET_CHECK(version >= 1 && version <= 3, unsupported, "{}: .npy version {}; expected 1, 2 or 3",
+              source.where(), version);
   int digits = version == 1 ? 2 : 4;
   source.read(start, digits);
   uint64_t length = 0;
   for (int i = digits; i-- > 0;) length = length << 8 | static_cast<uint64_t>(start[i]);
-  OCTET_CHECK(length <= source.left() && length <= (1u << 20), corrupt, "{}: the .npy header has {} bytes, {} are left",
-              source.where(), length, source.left());
+  OCTET_CHECK(length <= source.left() && length <= (1u << 20), corrupt,
+              "{}: the .npy header has {} bytes, {} are left", source.where(), length,
+              source.left());
   std::string text(length, '\0');
   source.read(text.data(), length);
   NpyHeader header = HeaderParser(text, source.where()).parse();
@@ -164,11 +172,13 @@ NpyHeader read_npy_header(Source& source) {
     if (size == 0)
       empty = true;
     else
-      OCTET_CHECK(!__builtin_mul_overflow(bytes, static_cast<uint64_t>(size), &bytes) && bytes < (uint64_t{1} << 47),
+      OCTET_CHECK(!__builtin_mul_overflow(bytes, static_cast<uint64_t>(size), &bytes) &&
+                      bytes < (uint64_t{1} << 47),
                   corrupt, "{}: shape {} is too large", source.where(), to_string(header.shape));
   }
   header.bytes = empty ? 0 : bytes;
-  OCTET_CHECK(header.bytes == source.left(), corrupt, "{}: {} {} needs {} bytes of data, there are {}", source.where(),
+  OCTET_CHECK(header.bytes == source.left(), corrupt,
+              "{}: {} {} needs {} bytes of data, there are {}", source.where(),
               to_string(header.dtype), to_string(header.shape), header.bytes, source.left());
   return header;
 }
@@ -179,27 +189,32 @@ Tensor read_npy_from(Source& source) {
   if (header.fortran) std::reverse(shape.begin(), shape.end());
   Tensor tensor = Tensor::empty(shape, header.dtype);
   source.read(tensor.raw_data(), header.bytes);
-  if (header.dtype == DType::bool_) {  // a C++ bool must be 0 or 1; NumPy takes any byte but 0 for true
+  // a C++ bool must be 0 or 1; NumPy takes any byte but 0 for true
+  if (header.dtype == DType::bool_) {
     auto* p = static_cast<uint8_t*>(tensor.raw_data());
     for (uint64_t i = 0; i < header.bytes; ++i) p[i] = p[i] != 0;
   }
   if (!header.fortran || shape.size() < 2) return tensor;
   std::vector<int64_t> reversed(shape.size());
-  for (size_t d = 0; d < reversed.size(); ++d) reversed[d] = static_cast<int64_t>(reversed.size() - 1 - d);
+  for (size_t d = 0; d < reversed.size(); ++d)
+    reversed[d] = static_cast<int64_t>(reversed.size() - 1 - d);
   return tensor.permute(reversed).contiguous();
 }
 
 std::string npy_header(const Tensor& tensor, const std::string& what) {
-  const NpyType* type =
-      std::find_if(std::begin(kTypes), std::end(kTypes), [&](auto& t) { return t.dtype == tensor.dtype(); });
+  const NpyType* type = std::find_if(std::begin(kTypes), std::end(kTypes),
+                                     [&](auto& t) { return t.dtype == tensor.dtype(); });
   OCTET_CHECK(type != std::end(kTypes), invalid_argument, "{}: NumPy has no {}; write {}", what,
-              to_string(tensor.dtype()), tensor.is_quantized() ? "int_repr() or dequantize()" : "to(DType::float32)");
+              to_string(tensor.dtype()),
+              tensor.is_quantized() ? "int_repr() or dequantize()" : "to(DType::float32)");
   bool byte = element_size(tensor.dtype()) == 1;
   const Shape& s = tensor.shape();
-  std::string dict = fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}{}), }}", byte ? '|' : '<',
-                                 type->descr, fmt::join(s, ", "), s.size() == 1 ? "," : "");
+  std::string dict =
+      fmt::format("{{'descr': '{}{}', 'fortran_order': False, 'shape': ({}{}), }}",
+                  byte ? '|' : '<', type->descr, fmt::join(s, ", "), s.size() == 1 ? "," : "");
   size_t total = (10 + dict.size() + 1 + 63) / 64 * 64;  // the data starts on a multiple of 64
-  OCTET_CHECK(total - 10 <= 65535, invalid_argument, "{}: shape {} has too many dimensions", what, to_string(s));
+  OCTET_CHECK(total - 10 <= 65535, invalid_argument, "{}: shape {} has too many dimensions", what,
+              to_string(s));
   dict.append(total - 10 - dict.size() - 1, ' ');
   dict += '\n';
   std::string header("\x93NUMPY\x01\x00", 8);
@@ -209,13 +224,15 @@ std::string npy_header(const Tensor& tensor, const std::string& what) {
 }
 
 // The arrays of an archive: "images.npy" is "images".
-std::map<std::string, const zip::Member*> arrays(const zip::Archive& archive, const std::string& path) {
+std::map<std::string, const zip::Member*> arrays(const zip::Archive& archive,
+                                                 const std::string& path) {
   std::map<std::string, const zip::Member*> result;
   for (const zip::Member& m : archive.members())
-    if (m.name.size() > 4 && m.name.ends_with(".npy")) result[m.name.substr(0, m.name.size() - 4)] = &m;
+    if (m.name.size() > 4 && m.name.ends_with(".npy"))
+      result[m.name.substr(0, m.name.size() - 4)] = &m;
   OCTET_CHECK(!result.empty(), corrupt,
-              "{}: the zip archive holds no .npy array ({} other files); expected an .npz file", path,
-              archive.members().size());
+              "{}: the zip archive holds no .npy array ({} other files); expected an .npz file",
+              path, archive.members().size());
   return result;
 }
 
@@ -231,15 +248,16 @@ Tensor read_npy(const std::filesystem::path& path) {
   return read_npy_from(source);
 }
 
-std::map<std::string, Tensor> read_npz(const std::filesystem::path& path, const std::vector<std::string>& wanted) {
+std::map<std::string, Tensor> read_npz(const std::filesystem::path& path,
+                                       const std::vector<std::string>& wanted) {
   zip::Archive archive(path);
   auto members = arrays(archive, path.string());
   for (const std::string& name : wanted) {
     if (members.count(name)) continue;
     std::vector<std::string> known;
     for (const auto& [key, member] : members) known.push_back(key);
-    OCTET_FAIL(not_found, "{}: no array '{}'{}; there are: {}", path.string(), name, did_you_mean(name, known),
-               fmt::join(known, ", "));
+    OCTET_FAIL(not_found, "{}: no array '{}'{}; there are: {}", path.string(), name,
+               did_you_mean(name, known), fmt::join(known, ", "));
   }
   std::map<std::string, Tensor> result;
   uint64_t bytes = 0;
@@ -252,9 +270,10 @@ std::map<std::string, Tensor> read_npz(const std::filesystem::path& path, const 
                 "the memory; save it with np.savez",
                 path.string(), bytes, archive.file_bytes());
     Tensor tensor = read_npy_from(*source);
-    OCTET_CHECK(source->crc() == member->crc, corrupt,
-                "{}: damaged: its CRC is {:08x}, the archive says {:08x}; copy or save the file again", source->where(),
-                source->crc(), member->crc);
+    OCTET_CHECK(
+        source->crc() == member->crc, corrupt,
+        "{}: damaged: its CRC is {:08x}, the archive says {:08x}; copy or save the file again",
+        source->where(), source->crc(), member->crc);
     result.emplace(name, std::move(tensor));
   }
   return result;
@@ -283,15 +302,19 @@ void write_npy(const std::filesystem::path& path, const Tensor& tensor) {
   });
 }
 
-void write_npz(const std::filesystem::path& path, const std::map<std::string, Tensor>& tensors, bool compress) {
-  for (const auto& [name, tensor] : tensors) npy_header(tensor, place(path, name));  // fails before the file is touched
+void write_npz(const std::filesystem::path& path, const std::map<std::string, Tensor>& tensors,
+               bool compress) {
+  // fails before the file is touched
+  for (const auto& [name, tensor] : tensors) npy_header(tensor, place(path, name));
   write_file_atomically(path, [&](FileWriter& file) {
     zip::Writer archive(file, path.string());
     for (const auto& [name, tensor] : tensors) {
       Tensor rows = tensor.contiguous();
       std::string header = npy_header(rows, place(path, name));
-      archive.add(name + ".npy",
-                  {{header.data(), header.size()}, {rows.raw_data(), static_cast<size_t>(rows.nbytes())}}, compress);
+      archive.add(
+          name + ".npy",
+          {{header.data(), header.size()}, {rows.raw_data(), static_cast<size_t>(rows.nbytes())}},
+          compress);
     }
     archive.finish();
   });

@@ -31,19 +31,22 @@ struct NpzEntry {
 
 Tensor read_npy(const std::filesystem::path& path);
 
-// The arrays of an archive by name. If `wanted` is not empty only these are read, and each must be there. Members that
-// are not .npy files are passed over; an archive with none at all is an Error.
-std::map<std::string, Tensor> read_npz(const std::filesystem::path& path, const std::vector<std::string>& wanted = {});
+// The arrays of an archive by name. If `wanted` is not empty only these are read, and each must be
+// there. Members that are not .npy files are passed over; an archive with none at all is an Error.
+std::map<std::string, Tensor> read_npz(const std::filesystem::path& path,
+                                       const std::vector<std::string>& wanted = {});
 
 // What an archive holds, in its order, read from the headers only.
 std::vector<NpzEntry> list_npz(const std::filesystem::path& path);
 
-// Write atomically (see write_file_atomically). Strided tensors are written row-major. Error invalid_argument for
-// dtypes NumPy lacks: quantized ones (write int_repr() or dequantize()) and bfloat16 (write to(DType::float32)).
+// Write atomically (see write_file_atomically). Strided tensors are written row-major. Error
+// invalid_argument for dtypes NumPy lacks: quantized ones (write int_repr() or dequantize()) and
+// bfloat16 (write to(DType::float32)).
 void write_npy(const std::filesystem::path& path, const Tensor& tensor);
 
-// Arrays are stored, or deflated if `compress`. The bytes depend on the tensors alone: there are no time stamps. Error
-// unsupported for archives of 4 GiB or more.
-void write_npz(const std::filesystem::path& path, const std::map<std::string, Tensor>& tensors, bool compress = false);
+// Arrays are stored, or deflated if `compress`. The bytes depend on the tensors alone: there are no
+// time stamps. Error unsupported for archives of 4 GiB or more.
+void write_npz(const std::filesystem::path& path, const std::map<std::string, Tensor>& tensors,
+               bool compress = false);
 
 }  // namespace octet

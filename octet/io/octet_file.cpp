@@ -20,7 +20,7 @@ using graph::ValueId;
 
 const char* const kKinds[] = {"input", "constant", "call"};
 
-// -- writing -----------------------------------------------------------------------------------------
+// -- writing --------------------------------------------------------------------------------------
 
 OrderedJson type_json(const TensorType& type, bool qparams) {
   OrderedJson dims = OrderedJson::array();
@@ -32,8 +32,10 @@ OrderedJson type_json(const TensorType& type, bool qparams) {
   if (q.is_per_channel()) {
     json["axis"] = q.axis();
     json["scale"] = q.scales();
-    if (q.has_float_zero_points()) json["zero_point"] = q.float_zero_points();
-    else json["zero_point"] = q.zero_points();
+    if (q.has_float_zero_points())
+      json["zero_point"] = q.float_zero_points();
+    else
+      json["zero_point"] = q.zero_points();
   } else {
     json["scale"] = q.scale();
     json["zero_point"] = q.zero_point();
@@ -98,7 +100,8 @@ class Writer {
     };
     for (const Node& node : g_.nodes())
       if (bad(node_json_text(node)))
-        return fmt::format("the scope, note or an attribute of %{} is not UTF-8", g_.value(node.outputs[0]).name);
+        return fmt::format("the scope, note or an attribute of %{} is not UTF-8",
+                           g_.value(node.outputs[0]).name);
     return "the graph's name, metadata or the name of a dimension is not UTF-8";
   }
   static OrderedJson node_json_text(const Node& node) {
@@ -112,9 +115,11 @@ class Writer {
     json["qscheme"] = to_string(q.scheme());
     if (q.is_per_channel()) json["axis"] = q.axis();
     json["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
-    json["zero_point"] = add(name + ".zero_point", q.has_float_zero_points()
-                                                       ? smaller(Tensor::from(q.float_zero_points(), shape), DType::float32)
-                                                       : smaller(Tensor::from(q.zero_points(), shape), DType::int32));
+    json["zero_point"] =
+        add(name + ".zero_point",
+            q.has_float_zero_points()
+                ? smaller(Tensor::from(q.float_zero_points(), shape), DType::float32)
+                : smaller(Tensor::from(q.zero_points(), shape), DType::int32));
   }
 
   // Another value may have that name already.
@@ -129,18 +134,23 @@ class Writer {
   std::set<std::string> names_;
 };
 
-// -- reading -----------------------------------------------------------------------------------------
+// -- reading --------------------------------------------------------------------------------------
 
 class Reader {
  public:
-  explicit Reader(const std::filesystem::path& path) : path_(path.string()), file_(read_safetensors(path)) {}
+  explicit Reader(const std::filesystem::path& path)
+      : path_(path.string()), file_(read_safetensors(path)) {}
 
   Graph read(std::vector<std::string>* notes) {
     auto text = file_.metadata.find("octet.graph");
-    OCTET_CHECK(!file_.metadata.count("octet.model"), unsupported,
-                "{}: this file holds a model of modules, not a graph: open it with octet::load_model", path_);
+    OCTET_CHECK(
+        !file_.metadata.count("octet.model"), unsupported,
+        "{}: this file holds a model of modules, not a graph: open it with octet::load_model",
+        path_);
     OCTET_CHECK(text != file_.metadata.end(), corrupt,
-                "{}: no \"octet.graph\" in the metadata: this is a plain safetensors file, not a .octet model", path_);
+                "{}: no \"octet.graph\" in the metadata: this is a plain safetensors file, not a "
+                ".octet model",
+                path_);
     const Json json = parse_json(text->second, path_ + ": octet.graph");
     Fields root(json, path_ + ": octet.graph");
     check_format(root, path_, file_.has_checksums, notes);
@@ -148,15 +158,20 @@ class Reader {
     g_.metadata = root.get<std::map<std::string, std::string>>("metadata");
     const Json& values = root.raw("values");
     OCTET_CHECK(values.is_array(), corrupt, "{}: 'values' is not a list", root.where());
-    for (size_t i = 0; i < values.size(); ++i) value(Fields(values[i], fmt::format("{}: value {}", path_, i)));
+    for (size_t i = 0; i < values.size(); ++i)
+      value(Fields(values[i], fmt::format("{}: value {}", path_, i)));
     const Json& nodes = root.raw("nodes");
     OCTET_CHECK(nodes.is_array(), corrupt, "{}: 'nodes' is not a list", root.where());
-    for (size_t i = 0; i < nodes.size(); ++i) node(Fields(nodes[i], fmt::format("{}: node {}", path_, i)));
+    for (size_t i = 0; i < nodes.size(); ++i)
+      node(Fields(nodes[i], fmt::format("{}: node {}", path_, i)));
     for (size_t i = 0; i < values_.size(); ++i)
-      OCTET_CHECK(map_[i] != graph::kNone, corrupt, "{}: value {} ('{}'): no node makes it", path_, i, values_[i].name);
+      OCTET_CHECK(map_[i] != graph::kNone, corrupt, "{}: value {} ('{}'): no node makes it", path_,
+                  i, values_[i].name);
     std::vector<ValueId> inputs;
-    for (ValueId id : root.ids("inputs", values_.size())) inputs.push_back(id == graph::kNone ? id : map_[id]);
-    OCTET_CHECK(inputs == g_.inputs(), corrupt, "{}: 'inputs' does not list the input nodes in their order", root.where());
+    for (ValueId id : root.ids("inputs", values_.size()))
+      inputs.push_back(id == graph::kNone ? id : map_[id]);
+    OCTET_CHECK(inputs == g_.inputs(), corrupt,
+                "{}: 'inputs' does not list the input nodes in their order", root.where());
     std::vector<ValueId> outputs;
     for (ValueId id : root.ids("outputs", values_.size())) {
       OCTET_CHECK(id != graph::kNone, corrupt, "{}: 'outputs' names no value", root.where());
@@ -182,8 +197,10 @@ class Reader {
     }
     OCTET_CHECK(f.raw("dims").is_array(), corrupt, "{}: 'dims' is not a list", f.where());
     for (const Json& d : f.raw("dims")) {
-      if (d.is_number_integer() && d.get<int64_t>() >= 0) v.type.dims.emplace_back(d.get<int64_t>());
-      else if (d.is_string()) v.type.dims.emplace_back(d.get<std::string>());
+      if (d.is_number_integer() && d.get<int64_t>() >= 0)
+        v.type.dims.emplace_back(d.get<int64_t>());
+      else if (d.is_string())
+        v.type.dims.emplace_back(d.get<std::string>());
       else
         OCTET_FAIL(corrupt, "{}: dimension {} is neither a size nor a name", f.where(), brief(d));
     }
@@ -192,7 +209,8 @@ class Reader {
       std::vector<double> scales;
       std::vector<double> zeros;
       for (const Json& s : scale.is_array() ? scale : Json::array({scale})) {
-        OCTET_CHECK(s.is_number(), corrupt, "{}: 'scale' is not a number or a list of numbers", f.where());
+        OCTET_CHECK(s.is_number(), corrupt, "{}: 'scale' is not a number or a list of numbers",
+                    f.where());
         scales.push_back(s.get<double>());
       }
       for (const Json& z : zero.is_array() ? zero : Json::array({zero})) {
@@ -211,20 +229,23 @@ class Reader {
   }
 
   // Whole zero points are exact in double: they are codes.
-  QuantizerPtr quantizer(const Fields& f, const std::vector<double>& scales, const std::vector<double>& zero_points,
-                         DType dtype) const {
+  QuantizerPtr quantizer(const Fields& f, const std::vector<double>& scales,
+                         const std::vector<double>& zero_points, DType dtype) const {
     auto scheme = f.get<std::string>("qscheme");
     try {
       OCTET_CHECK(is_quantized(dtype), corrupt, "{} has no qparams", to_string(dtype));
-      if (is_float_scheme(f)) return Quantizer::per_channel_float(scales, zero_points, f.integer("axis"), dtype);
+      if (is_float_scheme(f))
+        return Quantizer::per_channel_float(scales, zero_points, f.integer("axis"), dtype);
       std::vector<int64_t> zeros;
       for (double z : zero_points) {
-        OCTET_CHECK(std::abs(z) <= 0x1p32, corrupt, "zero_point {}: {} holds {}..{}", z, to_string(dtype), qmin(dtype), qmax(dtype));
+        OCTET_CHECK(std::abs(z) <= 0x1p32, corrupt, "zero_point {}: {} holds {}..{}", z,
+                    to_string(dtype), qmin(dtype), qmax(dtype));
         zeros.push_back(static_cast<int64_t>(z));
       }
-      if (scheme == "per_channel_affine") return Quantizer::per_channel(scales, zeros, f.integer("axis"), dtype);
-      OCTET_CHECK(scheme == "per_tensor_affine" && scales.size() == 1 && zeros.size() == 1, corrupt, "qscheme '{}' with {} scales",
-                  scheme, scales.size());
+      if (scheme == "per_channel_affine")
+        return Quantizer::per_channel(scales, zeros, f.integer("axis"), dtype);
+      OCTET_CHECK(scheme == "per_tensor_affine" && scales.size() == 1 && zeros.size() == 1, corrupt,
+                  "qscheme '{}' with {} scales", scheme, scales.size());
       return Quantizer::per_tensor(scales[0], zeros[0], dtype);
     } catch (const Error& e) {
       OCTET_FAIL(corrupt, "{}: {}", f.where(), e.what());
@@ -234,18 +255,25 @@ class Reader {
   const Tensor& tensor(const Fields& f, const char* field) const {
     auto name = f.get<std::string>(field);
     auto it = file_.tensors.find(name);
-    OCTET_CHECK(it != file_.tensors.end(), corrupt, "{}: tensor '{}' ({}) is not in the file", f.where(), name, field);
+    OCTET_CHECK(it != file_.tensors.end(), corrupt, "{}: tensor '{}' ({}) is not in the file",
+                f.where(), name, field);
     return it->second;
   }
 
   // The elements of a tensor of one of the dtypes that qparams have, as it lies in the file.
   static std::vector<double> doubles(const Tensor& t) {
-    auto of = [&]<typename T>(const T* data) { return std::vector<double>(data, data + t.numel()); };
+    auto of = [&]<typename T>(const T* data) {
+      return std::vector<double>(data, data + t.numel());
+    };
     switch (t.dtype()) {
-      case DType::float32: return of(t.data<float>());
-      case DType::int64: return of(t.data<int64_t>());
-      case DType::int32: return of(t.data<int32_t>());
-      default: return of(t.data<double>());
+      case DType::float32:
+        return of(t.data<float>());
+      case DType::int64:
+        return of(t.data<int64_t>());
+      case DType::int32:
+        return of(t.data<int32_t>());
+      default:
+        return of(t.data<double>());
     }
   }
 
@@ -257,7 +285,8 @@ class Reader {
     auto outputs = f.ids("outputs", values_.size());
     std::vector<Value> made;
     for (ValueId id : outputs) {
-      OCTET_CHECK(id != graph::kNone && map_[id] == graph::kNone, corrupt, "{}: its result is no value, or made twice", f.where());
+      OCTET_CHECK(id != graph::kNone && map_[id] == graph::kNone, corrupt,
+                  "{}: its result is no value, or made twice", f.where());
       made.push_back(values_[id]);
     }
     OCTET_CHECK(!made.empty(), corrupt, "{}: it has no results", f.where());
@@ -268,29 +297,35 @@ class Reader {
       node.value = tensor(f, "tensor");
       if (f.has("qscheme")) {
         const Tensor &s = tensor(f, "scale"), &z = tensor(f, "zero_point");
-        OCTET_CHECK((s.dtype() == DType::float64 || s.dtype() == DType::float32) &&
-                        (is_float_scheme(f) ? z.dtype() == DType::float64 || z.dtype() == DType::float32
-                                            : z.dtype() == DType::int64 || z.dtype() == DType::int32),
-                    corrupt, "{}: scale and zero_point are {} and {}; expected float64 or float32, and int64 or int32",
-                    f.where(), to_string(s.dtype()), to_string(z.dtype()));
+        OCTET_CHECK(
+            (s.dtype() == DType::float64 || s.dtype() == DType::float32) &&
+                (is_float_scheme(f) ? z.dtype() == DType::float64 || z.dtype() == DType::float32
+                                    : z.dtype() == DType::int64 || z.dtype() == DType::int32),
+            corrupt,
+            "{}: scale and zero_point are {} and {}; expected float64 or float32, and int64 or "
+            "int32",
+            f.where(), to_string(s.dtype()), to_string(z.dtype()));
         auto q = quantizer(f, doubles(s), doubles(z), made[0].type.dtype);
         try {
           const TensorType& type = made[0].type;
           // Codes of 4 bits lie one to a byte in the file.
-          node.value = is_packed(type.dtype) ? make_quantized(node.value, q, type.dtype) : make_quantized(node.value, q);
+          node.value = is_packed(type.dtype) ? make_quantized(node.value, q, type.dtype)
+                                             : make_quantized(node.value, q);
         } catch (const Error& e) {
           OCTET_FAIL(corrupt, "{}: {}", f.where(), e.what());
         }
       }
-      OCTET_CHECK(node.value.dtype() == made[0].type.dtype && node.value.dim() == made[0].type.dim(), corrupt,
-                  "{}: the tensor is {}, the value {}", f.where(), to_string(node.value.type()), to_string(made[0].type));
+      OCTET_CHECK(
+          node.value.dtype() == made[0].type.dtype && node.value.dim() == made[0].type.dim(),
+          corrupt, "{}: the tensor is {}, the value {}", f.where(), to_string(node.value.type()),
+          to_string(made[0].type));
       made[0].type.quantizer = node.value.quantizer();
     } else if (kind == "call") {
       node.op = f.get<std::string>("op");
       OCTET_CHECK(ops::find(node.op), corrupt, "{}: unknown operator '{}'", f.where(), node.op);
       for (ValueId id : f.ids("inputs", values_.size())) {
-        OCTET_CHECK(id == graph::kNone || map_[id] != graph::kNone, corrupt, "{}: operand {} is used before it is made",
-                    f.where(), id);
+        OCTET_CHECK(id == graph::kNone || map_[id] != graph::kNone, corrupt,
+                    "{}: operand {} is used before it is made", f.where(), id);
         node.inputs.push_back(id == graph::kNone ? graph::kNone : map_[id]);
       }
       node.attrs = parse_attrs(f, "attrs");

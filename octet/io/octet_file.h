@@ -1,6 +1,7 @@
 #pragma once
-// .octet files: a graph with all its types and weights, in one safetensors file (any safetensors reader opens the
-// weights). The typed graph is JSON in the metadata entry "octet.graph"; docs/file-format.md describes it.
+// .octet files: a graph with all its types and weights, in one safetensors file (any safetensors
+// reader opens the weights). The typed graph is JSON in the metadata entry "octet.graph";
+// docs/file-format.md describes it.
 
 #include <filesystem>
 #include <string>
@@ -10,9 +11,10 @@
 
 namespace octet::io {
 
-// Writes atomically: path holds the whole new file or what it held before. Quantized constants are stored as codes
-// (`conv.weight`, int8) beside their qparams: `conv.weight.scale`, float32 or where that would round float64, and
-// `conv.weight.zero_point`, int32 or where that is too small int64. Errors: io; invalid_argument for text that is not UTF-8.
+// Writes atomically: path holds the whole new file or what it held before. Quantized constants are
+// stored as codes (`conv.weight`, int8) beside their qparams: `conv.weight.scale`, float32 or where
+// that would round float64, and `conv.weight.zero_point`, int32 or where that is too small int64.
+// Errors: io; invalid_argument for text that is not UTF-8.
 void save_octet(const graph::Graph& graph, const std::filesystem::path& path);
 
 // Reads it back: the same graph, print() gives the same text. Weights stay in the mapped file until

@@ -45,12 +45,14 @@ void write_type(onnx::ValueInfoProto& info, const std::string& name, const Tenso
 
 Tensor scale_tensor(const Quantizer& q) {
   std::vector<float> scales(q.scales().begin(), q.scales().end());
-  return Tensor::from(scales, q.is_per_channel() ? Shape{static_cast<int64_t>(scales.size())} : Shape{});
+  return Tensor::from(scales,
+                      q.is_per_channel() ? Shape{static_cast<int64_t>(scales.size())} : Shape{});
 }
 
 Tensor zero_point_tensor(const Quantizer& q, DType code) {
   const auto& zeros = q.zero_points();
-  Tensor t = Tensor::from(zeros, q.is_per_channel() ? Shape{static_cast<int64_t>(zeros.size())} : Shape{});
+  Tensor t =
+      Tensor::from(zeros, q.is_per_channel() ? Shape{static_cast<int64_t>(zeros.size())} : Shape{});
   return t.to(code);
 }
 
@@ -83,7 +85,7 @@ Exporter::Exporter(const graph::Graph& graph) : graph_(graph), out_(model_.mutab
     plain_names_[static_cast<graph::ValueId>(id)] = graph.values()[id].name;
 }
 
-// -- pieces ----------------------------------------------------------------------------------------------
+// -- pieces ---------------------------------------------------------------------------------------
 
 std::string Exporter::unique(const std::string& name) {
   std::string free = name;
@@ -91,7 +93,8 @@ std::string Exporter::unique(const std::string& name) {
   return free;
 }
 
-onnx::NodeProto& Exporter::append(const std::string& op, const std::string& name, const Names& in, const Names& out) {
+onnx::NodeProto& Exporter::append(const std::string& op, const std::string& name, const Names& in,
+                                  const Names& out) {
   onnx::NodeProto& n = *out_->add_node();
   n.set_op_type(op);
   std::string free = name;
@@ -104,9 +107,11 @@ onnx::NodeProto& Exporter::append(const std::string& op, const std::string& name
   return n;
 }
 
-std::string Exporter::add(const CallView& c, const std::string& op, Names in, const std::string& out,
-                          const OnnxAttrs& attrs, const std::string& suffix) {
-  const std::string& scope = c.node.scope.empty() ? graph_.value(c.node.outputs[0]).name : c.node.scope;
+std::string Exporter::add(const CallView& c, const std::string& op, Names in,
+                          const std::string& out, const OnnxAttrs& attrs,
+                          const std::string& suffix) {
+  const std::string& scope =
+      c.node.scope.empty() ? graph_.value(c.node.outputs[0]).name : c.node.scope;
   onnx::NodeProto& n = append(op, suffix.empty() ? scope : scope + "." + suffix, in, {out});
   if (out == c.out.at(0))
     for (size_t i = 1; i < c.out.size(); ++i) n.add_output(c.out[i]);
@@ -114,12 +119,15 @@ std::string Exporter::add(const CallView& c, const std::string& op, Names in, co
   return out;
 }
 
-void Exporter::add_many(const CallView& c, const std::string& op, const Names& in, const Names& out, const OnnxAttrs& attrs) {
-  onnx::NodeProto& n = append(op, c.node.scope.empty() ? graph_.value(c.node.outputs[0]).name : c.node.scope, in, out);
+void Exporter::add_many(const CallView& c, const std::string& op, const Names& in, const Names& out,
+                        const OnnxAttrs& attrs) {
+  onnx::NodeProto& n = append(
+      op, c.node.scope.empty() ? graph_.value(c.node.outputs[0]).name : c.node.scope, in, out);
   for (const auto& [name, value] : attrs) set_attr(n, name, value);
 }
 
-std::string Exporter::step(const CallView& c, const std::string& op, Names in, const OnnxAttrs& attrs) {
+std::string Exporter::step(const CallView& c, const std::string& op, Names in,
+                           const OnnxAttrs& attrs) {
   return add(c, op, std::move(in), fresh(c, op), attrs, op);
 }
 
@@ -133,32 +141,38 @@ std::string Exporter::initializer(const std::string& hint, const Tensor& value) 
   return name;
 }
 
-std::string Exporter::ints(const CallView& c, const std::string& what, const std::vector<int64_t>& values) {
+std::string Exporter::ints(const CallView& c, const std::string& what,
+                           const std::vector<int64_t>& values) {
   return initializer(graph_.value(c.node.outputs[0]).name + "." + what,
                      Tensor::from(values, {static_cast<int64_t>(values.size())}));
 }
 
 std::string Exporter::scalar(const CallView&, float value) {
   std::string& name = made_[fmt::format("scalar {}", value)];
-  if (name.empty()) name = initializer(sanitize(fmt::format("scalar_{}", value)), Tensor::scalar(value));
+  if (name.empty())
+    name = initializer(sanitize(fmt::format("scalar_{}", value)), Tensor::scalar(value));
   return name;
 }
 
 void Exporter::qparams(onnx::NodeProto& n, const std::string& name, const TensorType& type) {
   n.add_input(initializer(name + ".scale", scale_tensor(*type.quantizer)));
-  n.add_input(initializer(name + ".zero_point", zero_point_tensor(*type.quantizer, code_dtype(type.dtype))));
+  n.add_input(initializer(name + ".zero_point",
+                          zero_point_tensor(*type.quantizer, code_dtype(type.dtype))));
   if (type.quantizer->is_per_channel()) set_attr(n, "axis", type.quantizer->axis());
 }
 
 // Codes as an initializer called `name`, and the DequantizeLinear that reads it.
-std::string Exporter::dequantized_constant(const std::string& name, const Tensor& codes, const std::string& scope) {
+std::string Exporter::dequantized_constant(const std::string& name, const Tensor& codes,
+                                           const std::string& scope) {
   write_tensor(*out_->add_initializer(), name, codes);
   std::string out = unique(name + ".dequantized");
-  qparams(append("DequantizeLinear", scope.empty() ? name + ".dequantize" : scope, {name}, {out}), name, codes.type());
+  qparams(append("DequantizeLinear", scope.empty() ? name + ".dequantize" : scope, {name}, {out}),
+          name, codes.type());
   return out;
 }
 
-// The float value of any value: itself, or its DequantizeLinear (one for all consumers, as ONNX Runtime's tools do).
+// The float value of any value: itself, or its DequantizeLinear (one for all consumers, as ONNX
+// Runtime's tools do).
 std::string Exporter::float_name(graph::ValueId id) {
   const TensorType& type = graph_.type(id);
   const std::string& name = plain_names_.at(id);
@@ -174,14 +188,17 @@ std::string Exporter::float_name(graph::ValueId id) {
 namespace {
 
 bool is_layer(const Node& node) {
-  for (const char* op : {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
+  for (const char* op : {"linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+                         "conv_transpose2d", "conv_transpose3d"})
     if (node.op == op) return true;
   return false;
 }
 
-// Which slice of the weight's scales output channel i has: those of a transposed convolution repeat in every group.
+// Which slice of the weight's scales output channel i has: those of a transposed convolution repeat
+// in every group.
 int64_t weight_channel(const Node& node, const TensorType& w, int64_t i) {
-  return node.op.starts_with("conv_transpose") && w.quantizer->axis() == 1 ? i % w.dims[1].size() : i;
+  return node.op.starts_with("conv_transpose") && w.quantizer->axis() == 1 ? i % w.dims[1].size()
+                                                                           : i;
 }
 
 }  // namespace
@@ -195,7 +212,8 @@ std::string Exporter::bias_name(const Node& node) {
   Tensor codes = Tensor::empty({static_cast<int64_t>(bias.size())}, DType::int32);
   auto sx = static_cast<float>(x.quantizer->scale());
   for (size_t i = 0; i < bias.size(); ++i) {
-    auto sw = static_cast<float>(w.quantizer->scale(weight_channel(node, w, static_cast<int64_t>(i))));
+    auto sw =
+        static_cast<float>(w.quantizer->scale(weight_channel(node, w, static_cast<int64_t>(i))));
     const int64_t code = affine::quantize_bias(bias[i], sx, sw);
     if (code != static_cast<int32_t>(code)) return plain_names_.at(id);  // it stays float
     codes.data<int32_t>()[i] = static_cast<int32_t>(code);
@@ -205,9 +223,10 @@ std::string Exporter::bias_name(const Node& node) {
     if (!(static_cast<float>(s) > 0))
       return plain_names_.at(id);  // the product vanishes in float32: the bias stays float
   bool per_channel = w.quantizer->is_per_channel();
-  QuantizerPtr q = per_channel
-                       ? Quantizer::per_channel(scales, std::vector<int64_t>(scales.size(), 0), 0, DType::qint32)
-                       : Quantizer::per_tensor(scales.at(0), 0, DType::qint32);
+  QuantizerPtr q =
+      per_channel
+          ? Quantizer::per_channel(scales, std::vector<int64_t>(scales.size(), 0), 0, DType::qint32)
+          : Quantizer::per_tensor(scales.at(0), 0, DType::qint32);
   Tensor quantized = make_quantized(codes, q);
   std::string& made = made_[fmt::format("bias {} {}", id, to_string(*q, false))];
   if (!made.empty()) return made;
@@ -217,10 +236,12 @@ std::string Exporter::bias_name(const Node& node) {
   int float_uses = 0;
   for (graph::NodeId user : graph_.users(id)) {
     const Node& u = graph_.node(user);
-    bool codes_do = u.inputs.size() > 2 && u.inputs[2] == id && graph_.type(u.inputs[0]).is_quantized();
+    bool codes_do =
+        u.inputs.size() > 2 && u.inputs[2] == id && graph_.type(u.inputs[0]).is_quantized();
     float_uses += !codes_do;
   }
-  std::string name = first && float_uses == 0 ? plain_names_.at(id) : unique(plain_names_.at(id) + ".codes");
+  std::string name =
+      first && float_uses == 0 ? plain_names_.at(id) : unique(plain_names_.at(id) + ".codes");
   return made = dequantized_constant(name, quantized, "");
 }
 
@@ -228,9 +249,10 @@ std::string Exporter::operand(const Node& node, size_t i) {
   graph::ValueId id = node.inputs[i];
   if (id == kNone) return "";
   bool layer = is_layer(node);
-  bool quantized = graph_.type(node.inputs[0]).is_quantized() && node.inputs.size() > 1 && node.inputs[1] != kNone &&
-                   graph_.type(node.inputs[1]).is_quantized();
-  if (layer && i == 2 && quantized && graph_.is_constant(id) && graph_.type(id).dtype == DType::float32 &&
+  bool quantized = graph_.type(node.inputs[0]).is_quantized() && node.inputs.size() > 1 &&
+                   node.inputs[1] != kNone && graph_.type(node.inputs[1]).is_quantized();
+  if (layer && i == 2 && quantized && graph_.is_constant(id) &&
+      graph_.type(id).dtype == DType::float32 &&
       !graph_.type(node.inputs[0]).quantizer->is_per_channel())
     return bias_name(node);
   return float_name(id);
@@ -245,7 +267,8 @@ std::string Exporter::transposed_weight(const CallView& c, size_t i) {
     return made = step(c, "Transpose", {float_name(id)}, {{"perm", perm}});
   }
   Tensor t = graph_.constant(id).transpose(0, 1).contiguous();
-  // Under its own name: the other orientation is rarely needed too, and then import finds the name again.
+  // Under its own name: the other orientation is rarely needed too, and then import finds the name
+  // again.
   bool only_use = graph_.users(id).size() == 1;
   std::string name = only_use ? plain_names_.at(id) : unique(plain_names_.at(id) + ".transposed");
   if (t.is_quantized()) return made = dequantized_constant(name, t, "");
@@ -253,7 +276,7 @@ std::string Exporter::transposed_weight(const CallView& c, size_t i) {
   return made = name;
 }
 
-// -- calls -----------------------------------------------------------------------------------------------
+// -- calls ----------------------------------------------------------------------------------------
 
 void Exporter::write_quantize(const Node& node, const std::string& x, graph::ValueId result) {
   const std::string& name = plain_names_.at(result);
@@ -272,7 +295,8 @@ void Exporter::write_call(const Node& node) {
     if (graph_.is_constant(x) && !float_names_.count(x))
       write_tensor(*out_->add_initializer(), name, graph_.constant(x));
     if (graph_.is_constant(x)) float_names_.emplace(x, out);
-    qparams(append("DequantizeLinear", node.scope.empty() ? out : node.scope, {name}, {out}), name, graph_.type(x));
+    qparams(append("DequantizeLinear", node.scope.empty() ? out : node.scope, {name}, {out}), name,
+            graph_.type(x));
     return;
   }
   auto writer = writers().find(node.op);
@@ -289,10 +313,11 @@ void Exporter::write_call(const Node& node) {
   }
   writer->second(*this, c);
   for (size_t i = 0; i < node.outputs.size(); ++i)
-    if (graph_.type(node.outputs[i]).is_quantized()) write_quantize(node, c.out[i], node.outputs[i]);
+    if (graph_.type(node.outputs[i]).is_quantized())
+      write_quantize(node, c.out[i], node.outputs[i]);
 }
 
-// -- the model -------------------------------------------------------------------------------------------
+// -- the model ------------------------------------------------------------------------------------
 
 // ONNX wants every output to be made by a node, or be an input, and once.
 void Exporter::finish_outputs() {
@@ -318,16 +343,19 @@ onnx::ModelProto Exporter::run() {
   opset->set_version(13);
   out_->set_name(graph_.name.empty() ? "graph" : graph_.name);
   std::vector<std::string> failures;
-  // Constants are written plain only where something reads them plain: float biases of integer layers are not.
+  // Constants are written plain only where something reads them plain: float biases of integer
+  // layers are not.
   for (const Node& node : graph_.nodes()) {
     if (node.kind == NodeKind::input) {
-      write_type(*out_->add_input(), plain_names_.at(node.outputs[0]), graph_.type(node.outputs[0]));
+      write_type(*out_->add_input(), plain_names_.at(node.outputs[0]),
+                 graph_.type(node.outputs[0]));
     } else if (node.kind == NodeKind::call) {
       try {
         write_call(node);
       } catch (const Unsupported& u) {
-        failures.push_back(fmt::format("{} (node \"{}\": {})", node.op,
-                                       node.scope.empty() ? graph_.value(node.outputs[0]).name : node.scope, u.reason));
+        failures.push_back(fmt::format(
+            "{} (node \"{}\": {})", node.op,
+            node.scope.empty() ? graph_.value(node.outputs[0]).name : node.scope, u.reason));
       }
     }
   }
@@ -341,7 +369,8 @@ onnx::ModelProto Exporter::run() {
   for (const Node& node : graph_.nodes()) {
     if (node.kind != NodeKind::constant) continue;
     const std::string& name = plain_names_.at(node.outputs[0]);
-    if (read.count(name) && !written.count(name)) write_tensor(*out_->add_initializer(), name, node.value);
+    if (read.count(name) && !written.count(name))
+      write_tensor(*out_->add_initializer(), name, node.value);
   }
   return std::move(model_);
 }

@@ -68,7 +68,8 @@ void write_reduction(Exporter& ex, const CallView& c, const char* op) {
   ex.add(c, op, c.in, c.out[0], attrs);
 }
 
-void write_sum(Exporter& ex, const CallView& c) {  // axes became an input in opset 13, of this reduction only
+// axes became an input in opset 13, of this reduction only
+void write_sum(Exporter& ex, const CallView& c) {
   const auto& dims = c.attrs().get_ints("dim");
   ex.add(c, "ReduceSum", {c.in[0], dims.empty() ? "" : ex.ints(c, "axes", dims)}, c.out[0],
          {{"keepdims", static_cast<int64_t>(c.attrs().get_bool("keepdim"))}});
@@ -145,14 +146,16 @@ void write_remainder(Exporter& ex, const CallView& c) {  // a - b * floor(a / b)
 
 }  // namespace
 
-void write_activated(Exporter& ex, const CallView& c, const std::string& op, const Names& in, const OnnxAttrs& attrs) {
+void write_activated(Exporter& ex, const CallView& c, const std::string& op, const Names& in,
+                     const OnnxAttrs& attrs) {
   const std::string& activation = c.attrs().get_string("activation");
   if (activation == "none") {
     ex.add(c, op, in, c.out[0], attrs);
     return;
   }
   std::string y =
-      ex.add(c, op, in, ex.fresh(c, op), attrs);  // this node has the call's name; import fuses the other into it
+      // this node has the call's name; import fuses the other into it
+      ex.add(c, op, in, ex.fresh(c, op), attrs);
   if (activation == "relu")
     ex.add(c, "Relu", {y}, c.out[0], {}, activation);
   else if (activation == "relu6")
@@ -171,15 +174,21 @@ void add_elementwise_writers(std::unordered_map<std::string, Writer>& w) {
   w["argmin"] = [](Exporter& ex, const CallView& c) { write_arg(ex, c, "ArgMin"); };
   w["add"] = [](Exporter& ex, const CallView& c) { write_activated(ex, c, "Add", c.in, {}); };
   w["mul"] = [](Exporter& ex, const CallView& c) { write_activated(ex, c, "Mul", c.in, {}); };
-  w["not_equal"] = [](Exporter& ex, const CallView& c) { ex.add(c, "Not", {ex.step(c, "Equal", c.in)}, c.out[0]); };
-  w["rsqrt"] = [](Exporter& ex, const CallView& c) { ex.add(c, "Reciprocal", {ex.step(c, "Sqrt", c.in)}, c.out[0]); };
+  w["not_equal"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Not", {ex.step(c, "Equal", c.in)}, c.out[0]);
+  };
+  w["rsqrt"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Reciprocal", {ex.step(c, "Sqrt", c.in)}, c.out[0]);
+  };
   w["relu6"] = [](Exporter& ex, const CallView& c) {
     ex.add(c, "Clip", {c.in[0], ex.scalar(c, 0), ex.scalar(c, 6)}, c.out[0]);
   };
   w["clamp"] = [](Exporter& ex, const CallView& c) {
     if (c.type(0).dtype != DType::float32 && !c.type(0).is_quantized())
       throw Exporter::Unsupported{"clamp of " + to_string(c.type(0).dtype)};
-    ex.add(c, "Clip", {c.in[0], minmax(ex, c, c.attrs().get_double("min")), minmax(ex, c, c.attrs().get_double("max"))},
+    ex.add(c, "Clip",
+           {c.in[0], minmax(ex, c, c.attrs().get_double("min")),
+            minmax(ex, c, c.attrs().get_double("max"))},
            c.out[0]);
   };
   w["gelu"] = write_gelu;
@@ -188,7 +197,9 @@ void add_elementwise_writers(std::unordered_map<std::string, Writer>& w) {
   w["threshold"] = write_threshold;
   w["prelu"] = write_prelu;
   w["remainder"] = write_remainder;
-  w["fmod"] = [](Exporter& ex, const CallView& c) { ex.add(c, "Mod", c.in, c.out[0], {{"fmod", int64_t{1}}}); };
+  w["fmod"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Mod", c.in, c.out[0], {{"fmod", int64_t{1}}});
+  };
   w["hardsigmoid"] = [](Exporter& ex, const CallView& c) {
     ex.add(c, "HardSigmoid", c.in, c.out[0],
            {{"alpha", c.attrs().get_double("alpha")}, {"beta", c.attrs().get_double("beta")}});

@@ -15,14 +15,15 @@
 
 namespace octet::io::onnx_impl {
 
-using OnnxAttr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<std::string>>;
+using OnnxAttr =
+    std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<std::string>>;
 using OnnxAttrs = std::vector<std::pair<std::string, OnnxAttr>>;
 using Names = std::vector<std::string>;
 
 class Exporter;
 
-// One call as its writer sees it: float operands and results by their ONNX names. Quantized operands have been
-// dequantized; quantized results are quantized afterwards.
+// One call as its writer sees it: float operands and results by their ONNX names. Quantized
+// operands have been dequantized; quantized results are quantized afterwards.
 struct CallView {
   const graph::Graph& graph;
   const graph::Node& node;
@@ -46,15 +47,18 @@ class Exporter {
   std::string add(const CallView& c, const std::string& op, Names in, const std::string& out,
                   const OnnxAttrs& attrs = {}, const std::string& suffix = "");
   // A node with several results of these names.
-  void add_many(const CallView& c, const std::string& op, const Names& in, const Names& out, const OnnxAttrs& attrs);
+  void add_many(const CallView& c, const std::string& op, const Names& in, const Names& out,
+                const OnnxAttrs& attrs);
   // A free name for a value on the way to the call's result.
   std::string fresh(const CallView& c, const std::string& what);
   // A node on the way to the call's result, with fresh names.
   std::string step(const CallView& c, const std::string& op, Names in, const OnnxAttrs& attrs = {});
   std::string initializer(const std::string& hint, const Tensor& value);
-  std::string ints(const CallView& c, const std::string& what, const std::vector<int64_t>& values);  // an int64 vector
+  // an int64 vector
+  std::string ints(const CallView& c, const std::string& what, const std::vector<int64_t>& values);
   std::string scalar(const CallView& c, float value);  // shared by all nodes
-  // A constant operand with its last two dimensions swapped (codes of quantized ones), as the name of its float value.
+  // A constant operand with its last two dimensions swapped (codes of quantized ones), as the name
+  // of its float value.
   std::string transposed_weight(const CallView& c, size_t i);
   // The calls that cannot be written are collected, to be named in one Error.
   struct Unsupported {
@@ -67,9 +71,11 @@ class Exporter {
   std::string float_name(graph::ValueId id);
   std::string operand(const graph::Node& node, size_t i);
   std::string bias_name(const graph::Node& node);
-  std::string dequantized_constant(const std::string& name, const Tensor& codes, const std::string& scope);
+  std::string dequantized_constant(const std::string& name, const Tensor& codes,
+                                   const std::string& scope);
   void qparams(onnx::NodeProto& n, const std::string& name, const TensorType& type);
-  onnx::NodeProto& append(const std::string& op, const std::string& name, const Names& in, const Names& out);
+  onnx::NodeProto& append(const std::string& op, const std::string& name, const Names& in,
+                          const Names& out);
   void finish_outputs();
   std::string unique(const std::string& name);
 
@@ -77,15 +83,19 @@ class Exporter {
   onnx::ModelProto model_;
   onnx::GraphProto* out_;
   std::set<std::string> names_, node_names_;
-  std::unordered_map<graph::ValueId, std::string> plain_names_;  // of float and plain values, and of codes
-  std::unordered_map<graph::ValueId, std::string> float_names_;  // of the dequantized values of codes
-  std::map<std::string, std::string> made_;                      // transposed weights, biases, scalars
+  // of float and plain values, and of codes
+  std::unordered_map<graph::ValueId, std::string> plain_names_;
+  // of the dequantized values of codes
+  std::unordered_map<graph::ValueId, std::string> float_names_;
+  // transposed weights, biases, scalars
+  std::map<std::string, std::string> made_;
 };
 
 using Writer = std::function<void(Exporter&, const CallView&)>;
 const std::unordered_map<std::string, Writer>& writers();
 // The operator that makes the call's result, followed by its `activation`.
-void write_activated(Exporter& ex, const CallView& c, const std::string& op, const Names& in, const OnnxAttrs& attrs);
+void write_activated(Exporter& ex, const CallView& c, const std::string& op, const Names& in,
+                     const OnnxAttrs& attrs);
 // One per subject.
 void add_elementwise_writers(std::unordered_map<std::string, Writer>& w);
 void add_recurrent_writers(std::unordered_map<std::string, Writer>& w);

@@ -8,7 +8,8 @@ namespace {
 OnnxAttrs conv_attrs_of(const CallView& c) {
   const Attrs& a = c.attrs();
   std::vector<int64_t> kernel;
-  for (int64_t d = 2; d < c.rank(1); ++d) kernel.push_back(c.type(1).dims[static_cast<size_t>(d)].size());
+  for (int64_t d = 2; d < c.rank(1); ++d)
+    kernel.push_back(c.type(1).dims[static_cast<size_t>(d)].size());
   return {{"dilations", a.get_ints("dilation")},
           {"group", a.get_int("groups")},
           {"kernel_shape", kernel},
@@ -16,7 +17,9 @@ OnnxAttrs conv_attrs_of(const CallView& c) {
           {"strides", a.get_ints("stride")}};
 }
 
-void write_conv(Exporter& ex, const CallView& c) { write_activated(ex, c, "Conv", c.in, conv_attrs_of(c)); }
+void write_conv(Exporter& ex, const CallView& c) {
+  write_activated(ex, c, "Conv", c.in, conv_attrs_of(c));
+}
 
 void write_conv_transpose(Exporter& ex, const CallView& c) {
   OnnxAttrs attrs = conv_attrs_of(c);
@@ -49,7 +52,8 @@ void write_avg_pool(Exporter& ex, const CallView& c) {
   if (int64_t divisor = c.attrs().get_int("divisor_override"))
     throw Exporter::Unsupported{fmt::format("an average pool that divides by {}", divisor)};
   OnnxAttrs attrs = pool_attrs(c.attrs());
-  attrs.push_back({"count_include_pad", static_cast<int64_t>(c.attrs().get_bool("count_include_pad"))});
+  attrs.push_back(
+      {"count_include_pad", static_cast<int64_t>(c.attrs().get_bool("count_include_pad"))});
   ex.add(c, "AveragePool", c.in, c.out[0], attrs);
 }
 
@@ -64,7 +68,8 @@ void write_adaptive_pool(Exporter& ex, const CallView& c) {
   for (size_t i = 0; i < 2; ++i) {
     const Dim& in = c.type(0).dims[i + 2];
     if (!in.known() || in.size() % size[i] != 0)
-      throw Exporter::Unsupported{fmt::format("an adaptive pool of {} to {} pixels", to_string(in), size[i])};
+      throw Exporter::Unsupported{
+          fmt::format("an adaptive pool of {} to {} pixels", to_string(in), size[i])};
     window.push_back(in.size() / size[i]);
   }
   ex.add(c, "AveragePool", c.in, c.out[0], {{"kernel_shape", window}, {"strides", window}});
@@ -75,7 +80,8 @@ void write_batch_norm(Exporter& ex, const CallView& c) {
 }
 
 // The name of operand i, or of a constant vector if it is omitted.
-std::string vector_or(Exporter& ex, const CallView& c, size_t i, int64_t count, double value, const char* what) {
+std::string vector_or(Exporter& ex, const CallView& c, size_t i, int64_t count, double value,
+                      const char* what) {
   return c.has(i) ? c.in[i] : ex.initializer(c.out[0] + "." + what, Tensor::full({count}, value));
 }
 
@@ -86,18 +92,20 @@ int64_t known_channels(const CallView& c) {
 
 void write_instance_norm(Exporter& ex, const CallView& c) {
   int64_t channels = known_channels(c);
-  Names in{c.in[0], vector_or(ex, c, 1, channels, 1, "weight"), vector_or(ex, c, 2, channels, 0, "bias")};
+  Names in{c.in[0], vector_or(ex, c, 1, channels, 1, "weight"),
+           vector_or(ex, c, 2, channels, 0, "bias")};
   ex.add(c, "InstanceNormalization", in, c.out[0], {{"epsilon", c.attrs().get_double("eps")}});
 }
 
-// As PyTorch writes it: groups as the channels of an instance norm, then a scale and a shift per channel.
+// As PyTorch writes it: groups as the channels of an instance norm, then a scale and a shift per
+// channel.
 void write_group_norm(Exporter& ex, const CallView& c) {
   int64_t groups = c.attrs().get_int("groups");
   std::string grouped = ex.step(c, "Reshape", {c.in[0], ex.ints(c, "grouped", {0, groups, -1})});
   std::string ones = ex.initializer(c.out[0] + ".ones", Tensor::ones({groups}));
   std::string zeros = ex.initializer(c.out[0] + ".zeros", Tensor::zeros({groups}));
-  std::string y =
-      ex.step(c, "InstanceNormalization", {grouped, ones, zeros}, {{"epsilon", c.attrs().get_double("eps")}});
+  std::string y = ex.step(c, "InstanceNormalization", {grouped, ones, zeros},
+                          {{"epsilon", c.attrs().get_double("eps")}});
   std::vector<int64_t> shape{0};
   for (size_t d = 1; d < c.type(0).dims.size(); ++d) {
     if (!c.type(0).dims[d].known()) throw Exporter::Unsupported{"data of unknown size"};
@@ -143,7 +151,8 @@ void add_layer_writers(std::unordered_map<std::string, Writer>& w) {
   w["conv1d"] = write_conv;
   w["conv2d"] = write_conv;
   w["conv3d"] = write_conv;
-  for (const char* op : {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}) w[op] = write_conv_transpose;
+  for (const char* op : {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
+    w[op] = write_conv_transpose;
   w["linear"] = write_linear;
   w["max_pool2d"] = write_max_pool;
   w["avg_pool2d"] = write_avg_pool;

@@ -14,13 +14,15 @@ const Tensor& constant_operand(const CallView& c, size_t i, const char* what) {
   return c.graph.constant(id);
 }
 
-// Blocks of `hidden` rows of (gates * hidden, ...) in ONNX's order: block i is octet's block order[i].
+// Blocks of `hidden` rows of (gates * hidden, ...) in ONNX's order: block i is octet's block
+// order[i].
 Tensor reordered(const Tensor& weight, const std::vector<int64_t>& order) {
   Tensor from = weight.contiguous(), to = Tensor::empty(from.shape());
   const int64_t rows = from.size(0) / std::ssize(order);
   for (size_t i = 0; i < order.size(); ++i) {
     const auto at = static_cast<int64_t>(i);
-    to.slice(0, at * rows, (at + 1) * rows).copy_from(from.slice(0, order[i] * rows, (order[i] + 1) * rows));
+    to.slice(0, at * rows, (at + 1) * rows)
+        .copy_from(from.slice(0, order[i] * rows, (order[i] + 1) * rows));
   }
   return to;
 }
@@ -29,8 +31,8 @@ void write_recurrent(Exporter& ex, const CallView& c) {
   const bool lstm = c.node.op == "lstm", gru = c.node.op == "gru";
   const size_t weights = lstm ? 3 : 2, lengths = weights + (lstm ? 5 : 4);
   if (lstm && c.has(weights + 4)) throw Exporter::Unsupported{"an LSTM with a projection"};
-  // octet: input, forget, candidate, output; reset, update, new. ONNX: input, output, forget, candidate; update, reset,
-  // new.
+  // octet: input, forget, candidate, output; reset, update, new. ONNX: input, output, forget,
+  // candidate; update, reset, new.
   const std::vector<int64_t> order = lstm  ? std::vector<int64_t>{0, 3, 1, 2}
                                      : gru ? std::vector<int64_t>{1, 0, 2}
                                            : std::vector<int64_t>{0};
@@ -52,17 +54,21 @@ void write_recurrent(Exporter& ex, const CallView& c) {
             .copy_from(reordered(constant_operand(c, i, "a bias"), order).unsqueeze(0));
     in[3] = ex.initializer(c.out[0] + ".B", b);
   }
-  if (c.has(lengths)) in[4] = ex.step(c, "Cast", {c.in[lengths]}, {{"to", int64_t{onnx::TensorProto::INT32}}});
+  if (c.has(lengths))
+    in[4] = ex.step(c, "Cast", {c.in[lengths]}, {{"to", int64_t{onnx::TensorProto::INT32}}});
   const Names axis{ex.ints(c, "axes", {0})};
   in[5] = ex.step(c, "Unsqueeze", {c.in[1], axis[0]});
   if (lstm) in[6] = ex.step(c, "Unsqueeze", {c.in[2], axis[0]});
   OnnxAttrs attrs{{"direction", std::string(c.attrs().get_bool("reverse") ? "reverse" : "forward")},
                   {"hidden_size", hidden}};
-  if (gru) attrs.push_back({"linear_before_reset", static_cast<int64_t>(c.attrs().get_bool("reset_after"))});
+  if (gru)
+    attrs.push_back(
+        {"linear_before_reset", static_cast<int64_t>(c.attrs().get_bool("reset_after"))});
   if (c.node.op == "rnn" && c.attrs().get_string("nonlinearity") == "relu")
     attrs.push_back({"activations", std::vector<std::string>{"Relu"}});
   Names results;
-  for (size_t i = 0; i < c.out.size(); ++i) results.push_back(ex.fresh(c, i == 0 ? "Y" : i == 1 ? "Y_h" : "Y_c"));
+  for (size_t i = 0; i < c.out.size(); ++i)
+    results.push_back(ex.fresh(c, i == 0 ? "Y" : i == 1 ? "Y_h" : "Y_c"));
   ex.add_many(c, lstm ? "LSTM" : gru ? "GRU" : "RNN", in, results, attrs);
   // Y is (steps, directions, batch, hidden), the states (directions, batch, hidden).
   for (size_t i = 0; i < c.out.size(); ++i) {

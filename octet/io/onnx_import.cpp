@@ -9,13 +9,15 @@
 namespace octet::io {
 namespace {
 
-graph::Graph import_parsed(std::string_view bytes, const std::string& name, const std::filesystem::path& dir,
-                           const OnnxImportOptions& options) {
+graph::Graph import_parsed(std::string_view bytes, const std::string& name,
+                           const std::filesystem::path& dir, const OnnxImportOptions& options) {
   using namespace onnx_impl;
   std::string file = one_line(name);
   OCTET_CHECK(!bytes.empty(), corrupt, "{}: is not an ONNX model: the file is empty", file);
   OCTET_CHECK(bytes.size() < (size_t{1} << 31), unsupported,
-              "{}: is larger than 2 GB; save it with external data (onnx.save(..., save_as_external_data=True))", file);
+              "{}: is larger than 2 GB; save it with external data (onnx.save(..., "
+              "save_as_external_data=True))",
+              file);
   onnx::ModelProto model;
   OCTET_CHECK(parse(model, bytes), corrupt, "{}: is not an ONNX model, or is truncated", file);
   try {
@@ -33,13 +35,15 @@ graph::Graph import_parsed(std::string_view bytes, const std::string& name, cons
 
 graph::Graph import_onnx(const std::filesystem::path& path, const OnnxImportOptions& options) {
   start_threads();  // whoever reads a model will run it
-  std::filesystem::path dir = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+  std::filesystem::path dir =
+      path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
   auto file = MappedFile::open(path);
   std::string_view bytes(reinterpret_cast<const char*>(file->data()), file->size());
   return import_parsed(bytes, path.string(), dir, options);
 }
 
-graph::Graph import_onnx_bytes(std::string_view bytes, const std::string& name, const OnnxImportOptions& options) {
+graph::Graph import_onnx_bytes(std::string_view bytes, const std::string& name,
+                               const OnnxImportOptions& options) {
   return import_parsed(bytes, name, {}, options);
 }
 

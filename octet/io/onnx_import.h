@@ -1,16 +1,18 @@
 #pragma once
-// ONNX models in. Opsets 7 to 23 as PyTorch, Keras and ONNX Runtime's tools write them, float or quantized (QDQ,
-// QOperator).
+// ONNX models in. Opsets 7 to 23 as PyTorch, Keras and ONNX Runtime's tools write them, float or
+// quantized (QDQ, QOperator).
 //
 //   graph::Graph g = io::import_onnx("resnet18.onnx");
 //
-// What comes out is an inference graph of octet's operators: constants folded, shape arithmetic resolved, dead nodes
-// gone, batch norms folded into convolutions, the scattered layer norm and GELU of exporters made one operator again.
-// Values and inputs keep their ONNX names; a node's scope is the ONNX node's name. Symbolic dimensions ("N") stay
-// symbolic. QuantizeLinear and DequantizeLinear become `quantize` and `dequantize`; int8 weights become quantized
-// constants. Codes of other types (16 bits, blocks with a scale each, scales that data decides) are plain integers and
-// their arithmetic is spelled out. If becomes the branch it takes, or a choice between both. float16, bfloat16 and float64 are storage types: such inputs and outputs keep their dtype, arithmetic is
-// float32.
+// What comes out is an inference graph of octet's operators: constants folded, shape arithmetic
+// resolved, dead nodes gone, batch norms folded into convolutions, the scattered layer norm and
+// GELU of exporters made one operator again. Values and inputs keep their ONNX names; a node's
+// scope is the ONNX node's name. Symbolic dimensions ("N") stay symbolic. QuantizeLinear and
+// DequantizeLinear become `quantize` and `dequantize`; int8 weights become quantized constants.
+// Codes of other types (16 bits, blocks with a scale each, scales that data decides) are plain
+// integers and their arithmetic is spelled out. If becomes the branch it takes, or a choice between
+// both. float16, bfloat16 and float64 are storage types: such inputs and outputs keep their dtype,
+// arithmetic is float32.
 
 #include <filesystem>
 #include <map>
@@ -24,20 +26,22 @@
 namespace octet::io {
 
 struct OnnxImportOptions {
-  bool fold_batch_norm = true;          // graph::fold_batch_norm
-  bool fuse_patterns = true;            // layer_norm, gelu, hardswish from their parts; matmul + add to linear
+  bool fold_batch_norm = true;  // graph::fold_batch_norm
+  // layer_norm, gelu, hardswish from their parts; matmul + add to linear
+  bool fuse_patterns = true;
   std::map<std::string, int64_t> dims;  // sizes for symbolic dimensions: {{"N", 1}}
-  // Values for inputs that are the same in every run, by name: they become constants. For models that take as an input
-  // what octet must know at import (a shape, axes, scales).
+  // Values for inputs that are the same in every run, by name: they become constants. For models
+  // that take as an input what octet must know at import (a shape, axes, scales).
   std::map<std::string, Tensor> constants;
 };
 
-// Error (not_found, io) if the file cannot be read, (corrupt) if it is not a valid ONNX model, (unsupported) naming
-// every operator octet does not have, each with its nodes. Every message starts with the file's name and names the
-// node.
+// Error (not_found, io) if the file cannot be read, (corrupt) if it is not a valid ONNX model,
+// (unsupported) naming every operator octet does not have, each with its nodes. Every message
+// starts with the file's name and names the node.
 graph::Graph import_onnx(const std::filesystem::path& path, const OnnxImportOptions& options = {});
 
-// The same for a model in memory; `name` stands for the file in messages. External data is not available to it.
+// The same for a model in memory; `name` stands for the file in messages. External data is not
+// available to it.
 graph::Graph import_onnx_bytes(std::string_view bytes, const std::string& name = "model",
                                const OnnxImportOptions& options = {});
 

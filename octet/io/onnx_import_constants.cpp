@@ -15,19 +15,23 @@ Shape known_shape(Importer& im, const NodeView& n) {
   im.in(n, 0);
   for (const Dim& d : im.known_sizes(n, 0, "the shape")) {
     if (!d.name().empty())
-      n.unsupported("a size '{}' that is known only at run time; import with a fixed size", d.name());
+      n.unsupported("a size '{}' that is known only at run time; import with a fixed size",
+                    d.name());
     if (d.size() < 0) n.fail(ErrorCode::corrupt, "a size of {}", d.size());
     shape.push_back(d.size());
     elements *= static_cast<double>(d.size());
   }
-  if (elements > kMaxConstant) n.fail(ErrorCode::unsupported, "a constant of shape {}", to_string(shape));
+  if (elements > kMaxConstant)
+    n.fail(ErrorCode::unsupported, "a constant of shape {}", to_string(shape));
   return shape;
 }
 
 void import_constant_of_shape(Importer& im, const NodeView& n) {
-  Tensor value = n.has("value") ? im.read_constant(n.get_tensor("value"), n.label())->constant : Tensor::scalar(0);
+  Tensor value = n.has("value") ? im.read_constant(n.get_tensor("value"), n.label())->constant
+                                : Tensor::scalar(0);
   if (value.numel() != 1) n.fail(ErrorCode::corrupt, "its value has {} elements", value.numel());
-  im.out(n, 0, constant_val(n.output(0), value.reshape({}).expand(known_shape(im, n)).contiguous()));
+  im.out(n, 0,
+         constant_val(n.output(0), value.reshape({}).expand(known_shape(im, n)).contiguous()));
 }
 
 void import_constant(Importer& im, const NodeView& n) {
@@ -46,7 +50,8 @@ void import_constant(Importer& im, const NodeView& n) {
     value = Tensor::from(ints, {static_cast<int64_t>(ints.size())});
   } else if (n.has("value_floats")) {
     std::vector<double> doubles = n.get_floats("value_floats");
-    value = Tensor::from(std::vector<float>(doubles.begin(), doubles.end()), {static_cast<int64_t>(doubles.size())});
+    value = Tensor::from(std::vector<float>(doubles.begin(), doubles.end()),
+                         {static_cast<int64_t>(doubles.size())});
   } else {
     n.unsupported("a value that is not a dense tensor of numbers");
   }
@@ -54,9 +59,11 @@ void import_constant(Importer& im, const NodeView& n) {
 }
 
 void import_range(Importer& im, const NodeView& n) {
-  Tensor start = im.known(n, 0, "start"), limit = im.known(n, 1, "limit"), delta = im.known(n, 2, "delta");
+  Tensor start = im.known(n, 0, "start"), limit = im.known(n, 1, "limit"),
+         delta = im.known(n, 2, "delta");
   for (const Tensor& t : {start, limit, delta})
-    if (!t.defined() || t.numel() != 1) n.fail(ErrorCode::corrupt, "expected one start, limit and delta");
+    if (!t.defined() || t.numel() != 1)
+      n.fail(ErrorCode::corrupt, "expected one start, limit and delta");
   double a = start.item(), step = delta.item(), count = std::ceil((limit.item() - a) / step);
   if (step == 0 || !(count < kMaxConstant))
     n.fail(ErrorCode::corrupt, "from {} to {} in steps of {}", a, limit.item(), step);

@@ -96,7 +96,8 @@ ValPtr chain(Importer& im, const NodeView& n, const char* op) {
   return y;
 }
 
-// ONNX's slope broadcasts like any operand; octet's does too, but a vector lies along the channels (dimension 1).
+// ONNX's slope broadcasts like any operand; octet's does too, but a vector lies along the channels
+// (dimension 1).
 void import_prelu(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0), slope = im.in(n, 1);
   int64_t elements = slope->type.is_static() ? numel(slope->type.shape()) : -1;
@@ -128,11 +129,13 @@ void import_selu(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   bool standard = std::abs(alpha - 1.6732632) < 1e-5 && std::abs(gamma - 1.050701) < 1e-5;
   if (standard) return im.out(n, 0, im.call(n, "selu", {x}));
-  im.out(n, 0, im.call(n, "mul", {im.call(n, "elu", {x}, {{"alpha", alpha}}), im.scalar(n, gamma)}));
+  im.out(n, 0,
+         im.call(n, "mul", {im.call(n, "elu", {x}, {{"alpha", alpha}}), im.scalar(n, gamma)}));
 }
 
 void import_is_inf(Importer& im, const NodeView& n) {
-  bool positive = n.get_int("detect_positive", 1) != 0, negative = n.get_int("detect_negative", 1) != 0;
+  bool positive = n.get_int("detect_positive", 1) != 0,
+       negative = n.get_int("detect_negative", 1) != 0;
   ValPtr x = im.in(n, 0);
   if (!positive && !negative) n.unsupported("neither sign detected");
   if (positive && negative) x = im.call(n, "abs", {x});
@@ -145,7 +148,8 @@ void import_dropout(Importer& im, const NodeView& n) {
   if (n.has_input(2)) {
     Tensor training = im.known(n, 2, "training_mode");
     Tensor ratio = im.known(n, 1, "ratio");
-    bool drops = !ratio.defined() || ratio.numel() != 1 || ratio.item() != 0;  // exporters leave ones that drop nothing
+    // exporters leave ones that drop nothing
+    bool drops = !ratio.defined() || ratio.numel() != 1 || ratio.item() != 0;
     if (drops && training.numel() == 1 && training.item() != 0) n.unsupported("training_mode");
   }
   ValPtr x = im.in(n, 0);
@@ -166,7 +170,8 @@ void add_elementwise(Handlers& h) {
     };
   for (const auto& [onnx, octet] : kBinary)
     h[onnx] = [octet = octet](Importer& im, const NodeView& n) {
-      if (!n.has("axis")) n.ignore({"broadcast", "consumed_inputs"});  // opset 6: only with an axis is it another rule
+      // opset 6: only with an axis is it another rule
+      if (!n.has("axis")) n.ignore({"broadcast", "consumed_inputs"});
       im.out(n, 0, im.call(n, octet, {im.in(n, 0), im.in(n, 1)}));
     };
   h["Identity"] = [](Importer& im, const NodeView& n) { im.out(n, 0, im.in(n, 0)); };
@@ -188,14 +193,17 @@ void add_elementwise(Handlers& h) {
   h["Sum"] = [](Importer& im, const NodeView& n) { im.out(n, 0, chain(im, n, "add")); };
   h["Mean"] = [](Importer& im, const NodeView& n) {
     ValPtr sum = chain(im, n, "add");
-    if (n.input_count() > 1) sum = im.call(n, "div", {sum, im.scalar(n, static_cast<double>(n.input_count()))});
+    if (n.input_count() > 1)
+      sum = im.call(n, "div", {sum, im.scalar(n, static_cast<double>(n.input_count()))});
     im.out(n, 0, sum);
   };
   h["Where"] = [](Importer& im, const NodeView& n) {
     im.out(n, 0, im.call(n, "where", {im.in(n, 0), im.in(n, 1), im.in(n, 2)}));
   };
   h["LeakyRelu"] = [](Importer& im, const NodeView& n) {
-    im.out(n, 0, im.call(n, "leaky_relu", {im.in(n, 0)}, {{"negative_slope", n.get_float("alpha", 0.01f)}}));
+    im.out(
+        n, 0,
+        im.call(n, "leaky_relu", {im.in(n, 0)}, {{"negative_slope", n.get_float("alpha", 0.01f)}}));
   };
   h["Elu"] = [](Importer& im, const NodeView& n) {
     im.out(n, 0, im.call(n, "elu", {im.in(n, 0)}, {{"alpha", n.get_float("alpha", 1)}}));
@@ -204,20 +212,26 @@ void add_elementwise(Handlers& h) {
     im.out(n, 0, im.call(n, "celu", {im.in(n, 0)}, {{"alpha", n.get_float("alpha", 1)}}));
   };
   h["ThresholdedRelu"] = [](Importer& im, const NodeView& n) {
-    im.out(n, 0, im.call(n, "threshold", {im.in(n, 0)}, {{"threshold", n.get_float("alpha", 1)}, {"value", 0.0}}));
+    im.out(n, 0,
+           im.call(n, "threshold", {im.in(n, 0)},
+                   {{"threshold", n.get_float("alpha", 1)}, {"value", 0.0}}));
   };
   h["HardSigmoid"] = [](Importer& im, const NodeView& n) {
     im.out(n, 0,
            im.call(n, "hardsigmoid", {im.in(n, 0)},
                    {{"alpha", n.get_float("alpha", 0.2f)}, {"beta", n.get_float("beta", 0.5)}}));
   };
-  h["Softplus"] = [](Importer& im, const NodeView& n) { im.out(n, 0, im.call(n, "softplus", {im.in(n, 0)})); };
+  h["Softplus"] = [](Importer& im, const NodeView& n) {
+    im.out(n, 0, im.call(n, "softplus", {im.in(n, 0)}));
+  };
   h["Mish"] = [](Importer& im, const NodeView& n) {
     ValPtr x = im.in(n, 0);
     im.out(n, 0, im.call(n, "mul", {x, im.call(n, "tanh", {im.call(n, "softplus", {x})})}));
   };
   h["Gelu"] = [](Importer& im, const NodeView& n) {
-    im.out(n, 0, im.call(n, "gelu", {im.in(n, 0)}, {{"approximate", n.get_string("approximate", "none")}}));
+    im.out(
+        n, 0,
+        im.call(n, "gelu", {im.in(n, 0)}, {{"approximate", n.get_string("approximate", "none")}}));
   };
   h["com.microsoft.Gelu"] = h["Gelu"];
 }

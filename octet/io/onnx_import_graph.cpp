@@ -1,4 +1,5 @@
-// The importer: which nodes are live and in what order, the values between them, and the graph that results.
+// The importer: which nodes are live and in what order, the values between them, and the graph that
+// results.
 #include <algorithm>
 #include <new>
 #include <queue>
@@ -38,23 +39,27 @@ void for_each_read(const onnx::NodeProto& node, const std::function<void(const s
 
 }  // namespace
 
-Importer::Importer(onnx::ModelProto& model, const std::filesystem::path& dir, const OnnxImportOptions& options)
+Importer::Importer(onnx::ModelProto& model, const std::filesystem::path& dir,
+                   const OnnxImportOptions& options)
     : model_(model), dir_(dir), options_(options) {}
 
-// -- what is there -------------------------------------------------------------------------------------
+// -- what is there --------------------------------------------------------------------------------
 
 void Importer::check_header() {
-  OCTET_CHECK(model_.has_graph() && model_.graph().node_size() + model_.graph().output_size() > 0, corrupt,
-              "is not an ONNX model: it has no graph");
+  OCTET_CHECK(model_.has_graph() && model_.graph().node_size() + model_.graph().output_size() > 0,
+              corrupt, "is not an ONNX model: it has no graph");
   for (const auto& set : model_.opset_import())
     if (set.domain().empty() || set.domain() == "ai.onnx") opset_ = std::max(opset_, set.version());
   if (model_.opset_import_size() == 0) opset_ = 1;  // IR versions 1 and 2
-  OCTET_CHECK(opset_ >= 1, corrupt, "is not an ONNX model: it names no version of the standard operators");
+  OCTET_CHECK(opset_ >= 1, corrupt,
+              "is not an ONNX model: it names no version of the standard operators");
   OCTET_CHECK(opset_ <= kMaxOpset, unsupported,
-              "opset {0} is newer than octet knows ({1}); export the model with opset {1}", opset_, kMaxOpset);
+              "opset {0} is newer than octet knows ({1}); export the model with opset {1}", opset_,
+              kMaxOpset);
   graph_.name = sanitize(model_.graph().name().empty() ? "graph" : model_.graph().name());
   if (!model_.producer_name().empty())
-    graph_.metadata["producer"] = one_line(model_.producer_name() + " " + model_.producer_version());
+    graph_.metadata["producer"] =
+        one_line(model_.producer_name() + " " + model_.producer_version());
 }
 
 void Importer::read_inputs() {
@@ -64,7 +69,8 @@ void Importer::read_inputs() {
     initializers_[t.name()] = &t;
   }
   for (const onnx::ValueInfoProto& input : g.input()) {
-    if (initializers_.count(input.name())) continue;  // IR versions below 4 list the weights as inputs
+    // IR versions below 4 list the weights as inputs
+    if (initializers_.count(input.name())) continue;
     std::string what = fmt::format("input '{}'", one_line(input.name()));
     OCTET_CHECK(!input.name().empty(), corrupt, "an input of the graph has no name");
     OCTET_CHECK(!values_.count(input.name()), corrupt, "{} is listed twice", what);
@@ -74,12 +80,14 @@ void Importer::read_inputs() {
     }
     OCTET_CHECK(input.type().has_tensor_type(), unsupported, "{}: expected a tensor", what);
     const auto& tensor = input.type().tensor_type();
-    OCTET_CHECK(tensor.has_shape(), unsupported, "{}: has no shape; octet needs to know at least its rank", what);
+    OCTET_CHECK(tensor.has_shape(), unsupported,
+                "{}: has no shape; octet needs to know at least its rank", what);
     std::vector<Dim> dims;
     double elements = 1;
     for (const auto& d : tensor.shape().dim()) {
       if (d.has_dim_value() && d.dim_value() >= 0) {
-        OCTET_CHECK(d.dim_value() <= kMaxDim, corrupt, "{}: dimension of size {}", what, d.dim_value());
+        OCTET_CHECK(d.dim_value() <= kMaxDim, corrupt, "{}: dimension of size {}", what,
+                    d.dim_value());
         dims.emplace_back(d.dim_value());
         elements *= static_cast<double>(d.dim_value());
         continue;
@@ -100,7 +108,8 @@ void Importer::read_inputs() {
     v->id = graph_.add_input(sanitize(input.name()), type);
     DType compute = compute_type(type.dtype);
     if (compute != type.dtype)
-      v->id = graph_.add_call(sanitize(input.name()) + ".float", "to", {v->id}, {{"dtype", to_string(compute)}});
+      v->id = graph_.add_call(sanitize(input.name()) + ".float", "to", {v->id},
+                              {{"dtype", to_string(compute)}});
     v->type = graph_.type(v->id);
     values_[input.name()] = v;
   }
@@ -112,9 +121,10 @@ std::vector<const onnx::NodeProto*> Importer::order(const onnx::GraphProto& g) {
   for (int i = 0; i < g.node_size(); ++i)
     for (const std::string& out : g.node(i).output()) {
       if (out.empty()) continue;
-      bool fresh = producer.emplace(out, i).second && !values_.count(out) && !initializers_.count(out);
-      OCTET_CHECK(fresh, corrupt, "{}: value '{}' is made twice", NodeView(g.node(i), opset_, dir_).label(),
-                  one_line(out));
+      bool fresh =
+          producer.emplace(out, i).second && !values_.count(out) && !initializers_.count(out);
+      OCTET_CHECK(fresh, corrupt, "{}: value '{}' is made twice",
+                  NodeView(g.node(i), opset_, dir_).label(), one_line(out));
     }
   std::vector<char> live(static_cast<size_t>(g.node_size()), 0);
   std::vector<int> stack;
@@ -166,7 +176,7 @@ std::vector<const onnx::NodeProto*> Importer::order(const onnx::GraphProto& g) {
   return sorted;
 }
 
-// -- nodes -----------------------------------------------------------------------------------------------
+// -- nodes ----------------------------------------------------------------------------------------
 
 void Importer::visit(const onnx::NodeProto& node) {
   NodeView n(node, opset_, dir_);
@@ -191,14 +201,16 @@ void Importer::visit(const onnx::NodeProto& node) {
     }
     if (node.output_size() == 0) return;
     if (!fold_sizes(*this, n, inputs)) handler->second(*this, n);
-    if (auto names = n.unread(); !names.empty()) n.unsupported("attribute {}", fmt::join(names, ", "));
+    if (auto names = n.unread(); !names.empty())
+      n.unsupported("attribute {}", fmt::join(names, ", "));
     for (size_t i = 0; i < n.output_count(); ++i)
       if (wants_output(n, i) && !values_.count(n.output(i))) n.unsupported("output {}", i);
   } catch (const NodeView::Unsupported& u) {
     reject(u.reason);
   } catch (const Error& e) {
     std::string message = e.what();
-    bool named = message.rfind(n.name() + " (", 0) == 0 || message.find(n.label()) != std::string::npos;
+    bool named =
+        message.rfind(n.name() + " (", 0) == 0 || message.find(n.label()) != std::string::npos;
     throw Error(e.code(), named ? message : fmt::format("{}: {}", n.label(), message));
   } catch (const std::bad_alloc&) {
     n.fail(ErrorCode::corrupt, "needs more memory than there is");
@@ -231,7 +243,8 @@ void Importer::report_unsupported() {
   std::vector<std::pair<std::string, std::vector<std::string>>> groups;
   for (const Rejected& r : rejected_) {
     std::string key = one_line(r.reason.empty() ? r.op : fmt::format("{} with {}", r.op, r.reason));
-    auto it = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
+    auto it =
+        std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
     if (it == groups.end()) it = groups.insert(groups.end(), {key, {}});
     it->second.push_back(fmt::format("\"{}\"", r.node));
   }
@@ -239,15 +252,18 @@ void Importer::report_unsupported() {
   for (auto& [op, nodes] : groups) {
     size_t all = nodes.size();
     if (all > 8) nodes.resize(8);
-    parts.push_back(fmt::format("{} ({} {}{})", op, all == 1 ? "node" : "nodes", fmt::join(nodes, ", "),
+    parts.push_back(fmt::format("{} ({} {}{})", op, all == 1 ? "node" : "nodes",
+                                fmt::join(nodes, ", "),
                                 all > 8 ? fmt::format(" and {} more", all - 8) : ""));
   }
-  OCTET_FAIL(
-      unsupported, "{} not supported: {}; octet supports opset 7-23 inference operators listed in docs/operators.md",
-      parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()), fmt::join(parts, ", "));
+  OCTET_FAIL(unsupported,
+             "{} not supported: {}; octet supports opset 7-23 inference operators listed in "
+             "docs/operators.md",
+             parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()),
+             fmt::join(parts, ", "));
 }
 
-// -- results ---------------------------------------------------------------------------------------------
+// -- results --------------------------------------------------------------------------------------
 
 // The graph's outputs, under the names the model gives them.
 void Importer::finish_outputs() {
@@ -279,7 +295,8 @@ void Importer::finish_outputs() {
     bool input = graph_.producer(id).kind == graph::NodeKind::input;
     bool taken = std::find(ids.begin(), ids.end(), id) != ids.end();
     if (graph_.value(id).name != name) {
-      if (auto other = graph_.find(name); other && graph_.producer(*other).kind != graph::NodeKind::input &&
+      if (auto other = graph_.find(name); other &&
+                                          graph_.producer(*other).kind != graph::NodeKind::input &&
                                           std::find(ids.begin(), ids.end(), *other) == ids.end())
         graph_.rename(*other, free_name(name));
       if (input || taken)

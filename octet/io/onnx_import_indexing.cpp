@@ -8,20 +8,24 @@ namespace {
 
 constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
 
-// One bound of a slice: a number, or a symbolic size, which only makes sense as the whole of its own dimension.
+// One bound of a slice: a number, or a symbolic size, which only makes sense as the whole of its
+// own dimension.
 int64_t bound(const NodeView& n, const Dim& given, const Dim& size) {
   if (given.name().empty()) return given.size();
   if (given == size) return kEnd;
-  n.unsupported("a bound '{}' that is known only at run time; import with a fixed size", given.name());
+  n.unsupported("a bound '{}' that is known only at run time; import with a fixed size",
+                given.name());
 }
 
 // x[start:end:step] along `axis`; octet and ONNX mean the same. What changes nothing is left out.
-ValPtr slice(Importer& im, const NodeView& n, const ValPtr& x, int64_t axis, int64_t start, int64_t end, int64_t step) {
+ValPtr slice(Importer& im, const NodeView& n, const ValPtr& x, int64_t axis, int64_t start,
+             int64_t end, int64_t step) {
   const Dim& dim = x->dims()[static_cast<size_t>(axis)];
   if (step == 0) n.fail(ErrorCode::corrupt, "a step of 0");
   bool to_end = dim.known() ? end >= dim.size() : end >= std::numeric_limits<int32_t>::max();
   if (start == 0 && to_end && step == 1) return x;
-  if (to_end && step > 0) end = dim.known() ? dim.size() : end;  // the exporters' INT64_MAX reads badly
+  // the exporters' INT64_MAX reads badly
+  if (to_end && step > 0) end = dim.known() ? dim.size() : end;
   return im.call(n, "slice", {x}, {{"dim", axis}, {"start", start}, {"end", end}, {"step", step}});
 }
 
@@ -45,8 +49,8 @@ void import_slice(Importer& im, const NodeView& n) {
     for (size_t i = 0; i < starts.size(); ++i) axes.push_back(static_cast<int64_t>(i));
   if (steps.empty()) steps.assign(starts.size(), 1);
   if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size())
-    n.fail(ErrorCode::corrupt, "{} starts, {} ends, {} axes and {} steps", starts.size(), ends.size(), axes.size(),
-           steps.size());
+    n.fail(ErrorCode::corrupt, "{} starts, {} ends, {} axes and {} steps", starts.size(),
+           ends.size(), axes.size(), steps.size());
   for (size_t i = 0; i < axes.size(); ++i) {
     int64_t axis = axis_of(n, axes[i], x->rank());
     const Dim size = x->dims()[static_cast<size_t>(axis)];
@@ -59,20 +63,24 @@ void import_slice(Importer& im, const NodeView& n) {
 void import_gather(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0), index = im.in(n, 1);
   int64_t axis = axis_of(n, n.get_int("axis", 0), x->rank());
-  if (is_floating(index->type.dtype)) n.fail(ErrorCode::corrupt, "the indices are {}", to_string(index->type));
+  if (is_floating(index->type.dtype))
+    n.fail(ErrorCode::corrupt, "the indices are {}", to_string(index->type));
   im.out(n, 0, im.call(n, "index_select", {x, index}, {{"dim", axis}}));
 }
 
 void import_top_k(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
-  std::vector<int64_t> k = n.has("k") ? std::vector<int64_t>{n.get_int("k", 1)} : im.known_ints(n, 1, "k");
+  std::vector<int64_t> k =
+      n.has("k") ? std::vector<int64_t>{n.get_int("k", 1)} : im.known_ints(n, 1, "k");
   if (k.size() != 1 || k[0] < 0 || k[0] > std::numeric_limits<int32_t>::max())
     n.fail(ErrorCode::corrupt, "expected one k >= 0");
   n.ignore({"sorted"});  // sorted results are unsorted results too
   int64_t axis = axis_of(n, n.get_int("axis", -1), x->rank());
   const Dim& size = x->dims()[static_cast<size_t>(axis)];
-  if (size.known() && k[0] > size.size()) n.fail(ErrorCode::corrupt, "k={} of {} elements", k[0], size.size());
-  auto made = im.calls(n, "topk", {x}, {{"k", k[0]}, {"dim", axis}, {"largest", n.get_int("largest", 1) != 0}});
+  if (size.known() && k[0] > size.size())
+    n.fail(ErrorCode::corrupt, "k={} of {} elements", k[0], size.size());
+  auto made = im.calls(n, "topk", {x},
+                       {{"k", k[0]}, {"dim", axis}, {"largest", n.get_int("largest", 1) != 0}});
   im.out(n, 0, made.at(0));
   im.out(n, 1, made.at(1));
 }

@@ -6,10 +6,13 @@
 namespace octet::io::onnx_impl {
 namespace {
 
-constexpr int64_t kMaxWindow = 1 << 20;  // no real kernel, stride or padding is larger; keeps sums far from overflow
+// no real kernel, stride or padding is larger; keeps sums far from overflow
+constexpr int64_t kMaxWindow = 1 << 20;
 
-void check_range(const NodeView& n, const char* what, const std::vector<int64_t>& values, size_t count, int64_t least) {
-  if (values.size() != count) n.fail(ErrorCode::corrupt, "{}: {} values; expected {}", what, values.size(), count);
+void check_range(const NodeView& n, const char* what, const std::vector<int64_t>& values,
+                 size_t count, int64_t least) {
+  if (values.size() != count)
+    n.fail(ErrorCode::corrupt, "{}: {} values; expected {}", what, values.size(), count);
   for (int64_t v : values) {
     if (v < 0 && least == 0) n.unsupported("negative {}", what);
     if (v < least || v > kMaxWindow) n.fail(ErrorCode::corrupt, "{}: {}", what, v);
@@ -20,7 +23,8 @@ void import_conv(Importer& im, const NodeView& n) {
   im.out(n, 0, emit_conv(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2)));
 }
 
-// A constant bias of Gemm as linear takes it: (out) from (out), (1, out), (1) or (); null if it is none of these.
+// A constant bias of Gemm as linear takes it: (out) from (out), (1, out), (1) or (); null if it is
+// none of these.
 ValPtr vector_bias(const NodeView& n, const ValPtr& c, int64_t out, double beta) {
   if (!c->is_weight() || beta == 0) return nullptr;
   const Shape& shape = c->constant.shape();
@@ -52,12 +56,14 @@ ValPtr scaled_weight(const ValPtr& w, double alpha) {
 
 }  // namespace
 
-// alpha * A * B + beta * C. With a constant B it is linear, with alpha and beta folded into the constants.
+// alpha * A * B + beta * C. With a constant B it is linear, with alpha and beta folded into the
+// constants.
 ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c) {
   double alpha = n.get_float("alpha", 1), beta = n.get_float("beta", 1);
   bool trans_a = n.get_int("transA", 0) != 0, trans_b = n.get_int("transB", 0) != 0;
   if (a->rank() != 2 || b->rank() != 2)
-    n.fail(ErrorCode::corrupt, "expected matrices, got {} and {}", to_string(a->type), to_string(b->type));
+    n.fail(ErrorCode::corrupt, "expected matrices, got {} and {}", to_string(a->type),
+           to_string(b->type));
   const Attrs swap{{"dims", std::vector<int64_t>{1, 0}}};
   if (trans_a) a = im.call(n, "permute", {a}, swap);
   bool bias_done = !c || beta == 0;
@@ -86,7 +92,8 @@ namespace {
 // The window as the attributes give it, before auto_pad.
 Window read_attributes(const NodeView& n, const Val& x, const std::vector<int64_t>& kernel) {
   int64_t spatial = x.rank() - 2;
-  if (spatial < 1) n.fail(ErrorCode::corrupt, "expected data of 3 or more dimensions, got {}", to_string(x.type));
+  if (spatial < 1)
+    n.fail(ErrorCode::corrupt, "expected data of 3 or more dimensions, got {}", to_string(x.type));
   auto count = static_cast<size_t>(spatial);
   Window w;
   w.kernel = n.get_ints("kernel_shape", kernel);
@@ -97,8 +104,8 @@ Window read_attributes(const NodeView& n, const Val& x, const std::vector<int64_
   check_range(n, "strides", w.stride, count, 1);
   check_range(n, "dilations", w.dilation, count, 1);
   if (!kernel.empty() && w.kernel != kernel)
-    n.fail(ErrorCode::corrupt, "kernel_shape ({}) differs from the weight's ({})", fmt::join(w.kernel, ", "),
-           fmt::join(kernel, ", "));
+    n.fail(ErrorCode::corrupt, "kernel_shape ({}) differs from the weight's ({})",
+           fmt::join(w.kernel, ", "), fmt::join(kernel, ", "));
   return w;
 }
 
@@ -113,10 +120,12 @@ AutoPad read_auto_pad(const NodeView& n) {
   return AutoPad::none;
 }
 
-// The kernel's size, after checking that data and weight belong to a convolution of at most three dimensions.
+// The kernel's size, after checking that data and weight belong to a convolution of at most three
+// dimensions.
 std::vector<int64_t> kernel_of(const NodeView& n, const Val& x, const Val& w) {
   if (w.rank() != x.rank() || w.rank() < 3)
-    n.fail(ErrorCode::corrupt, "expected data and weight of the same 3 or more dimensions, got {} and {}",
+    n.fail(ErrorCode::corrupt,
+           "expected data and weight of the same 3 or more dimensions, got {} and {}",
            to_string(x.type), to_string(w.type));
   if (w.rank() > 5) n.unsupported("{} spatial dimensions", w.rank() - 2);
   std::vector<int64_t> kernel;
@@ -124,9 +133,10 @@ std::vector<int64_t> kernel_of(const NodeView& n, const Val& x, const Val& w) {
   return kernel;
 }
 
-// The result is cut at both ends until it has the size of output_shape, or with auto_pad stride times the data's; an
-// odd cell goes to the beginning unless auto_pad is SAME_UPPER. Where nothing is to be cut, what is missing is added
-// at the end (output_shape) or not at all (auto_pad): ONNX Runtime's rules.
+// The result is cut at both ends until it has the size of output_shape, or with auto_pad stride
+// times the data's; an odd cell goes to the beginning unless auto_pad is SAME_UPPER. Where nothing
+// is to be cut, what is missing is added at the end (output_shape) or not at all (auto_pad): ONNX
+// Runtime's rules.
 void import_conv_transpose(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0), w = im.in(n, 1), b = im.optional_in(n, 2);
   Window window = read_attributes(n, *x, kernel_of(n, *x, *w));
@@ -134,17 +144,20 @@ void import_conv_transpose(Importer& im, const NodeView& n) {
   std::vector<int64_t> more = n.get_ints("output_padding", std::vector<int64_t>(count, 0));
   check_range(n, "output_padding", more, count, 0);
   std::vector<int64_t> shape = n.get_ints("output_shape");
-  if (shape.size() == count + 2) shape.erase(shape.begin(), shape.begin() + 2);  // N and C are written by some exporters
+  // N and C are written by some exporters
+  if (shape.size() == count + 2) shape.erase(shape.begin(), shape.begin() + 2);
   if (!shape.empty()) check_range(n, "output_shape", shape, count, 1);
   const AutoPad mode = read_auto_pad(n);
   const bool same = mode == AutoPad::same_upper || mode == AutoPad::same_lower;
   if (mode == AutoPad::valid) window.pads.assign(2 * count, 0);
   for (size_t i = 0; i < count && (same || !shape.empty()); ++i) {
     // What remains of stride * size is the same for every size.
-    const int64_t overlap = (window.kernel[i] - 1) * window.dilation[i] + 1 + more[i] - window.stride[i];
+    const int64_t overlap =
+        (window.kernel[i] - 1) * window.dilation[i] + 1 + more[i] - window.stride[i];
     int64_t total = overlap;
     if (!shape.empty())
-      total += window.stride[i] * known_dim(n, *x, static_cast<int64_t>(i) + 2, "output_shape") - shape[i];
+      total += window.stride[i] * known_dim(n, *x, static_cast<int64_t>(i) + 2, "output_shape") -
+               shape[i];
     if (total < 0 && !shape.empty()) {
       more[i] -= total;
       if (more[i] >= std::max(window.stride[i], window.dilation[i]))
@@ -196,7 +209,8 @@ Attrs conv_attrs(const NodeView& n, const Val& x, const Val& w) {
           {"groups", n.get_int("group", 1)}};
 }
 
-ValPtr emit_conv(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w, const ValPtr& b) {
+ValPtr emit_conv(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w,
+                 const ValPtr& b) {
   Attrs attrs = conv_attrs(n, *x, *w);
   return im.call(n, fmt::format("conv{}d", w->rank() - 2), {x, w, b}, attrs);
 }
@@ -215,7 +229,9 @@ void add_layers(Handlers& h) {
     n.ignore({"broadcast"});  // opset 6; what it says follows from the shapes
     im.out(n, 0, emit_gemm(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2)));
   };
-  h["MatMul"] = [](Importer& im, const NodeView& n) { im.out(n, 0, emit_matmul(im, n, im.in(n, 0), im.in(n, 1))); };
+  h["MatMul"] = [](Importer& im, const NodeView& n) {
+    im.out(n, 0, emit_matmul(im, n, im.in(n, 0), im.in(n, 1)));
+  };
 }
 
 }  // namespace octet::io::onnx_impl

@@ -9,8 +9,10 @@ namespace {
 
 constexpr int64_t kMaxPad = int64_t{1} << 30;  // also the largest part, repeat and block
 
-// Reshapes that change nothing are left out: they would only stand between operators that belong together.
-ValPtr reshape(Importer& im, const NodeView& n, const ValPtr& x, const std::vector<Dim>& wanted, bool zero_copies) {
+// Reshapes that change nothing are left out: they would only stand between operators that belong
+// together.
+ValPtr reshape(Importer& im, const NodeView& n, const ValPtr& x, const std::vector<Dim>& wanted,
+               bool zero_copies) {
   std::vector<int64_t> shape = reshape_attr(n, x->dims(), wanted, zero_copies);
   bool same = static_cast<int64_t>(shape.size()) == x->rank();
   for (size_t d = 0; same && d < shape.size(); ++d)
@@ -39,7 +41,8 @@ void import_flatten(Importer& im, const NodeView& n) {
   if (axis != rank) axis = axis_of(n, axis, rank);
   auto flatten = [&](const ValPtr& v, int64_t from, int64_t to) {
     return from >= to ? v
-                      : im.call(n, "flatten", {v}, {{"start_dim", from}, {"end_dim", to == v->rank() - 1 ? -1 : to}});
+                      : im.call(n, "flatten", {v},
+                                {{"start_dim", from}, {"end_dim", to == v->rank() - 1 ? -1 : to}});
   };
   ValPtr y;
   if (rank == 0) {
@@ -64,17 +67,20 @@ void import_transpose(Importer& im, const NodeView& n) {
   std::vector<int64_t> sorted = dims, counting(static_cast<size_t>(x->rank()));
   std::sort(sorted.begin(), sorted.end());
   std::iota(counting.begin(), counting.end(), 0);
-  if (sorted != counting) n.fail(ErrorCode::corrupt, "perm ({}) of a {}-d value", fmt::join(dims, ", "), x->rank());
+  if (sorted != counting)
+    n.fail(ErrorCode::corrupt, "perm ({}) of a {}-d value", fmt::join(dims, ", "), x->rank());
   if (dims == counting) return im.out(n, 0, x);
   if (!x->dequantized) return im.out(n, 0, im.call(n, "permute", {x}, {{"dims", dims}}));
   // A quantized weight: transpose the codes, so that it stays a constant.
-  im.out(n, 0, dequantized_val("", x->codes_name, x->scope, x->constant.permute(dims).contiguous()));
+  im.out(n, 0,
+         dequantized_val("", x->codes_name, x->scope, x->constant.permute(dims).contiguous()));
 }
 
 std::vector<int64_t> sorted_axes(const NodeView& n, std::vector<int64_t> axes, int64_t rank) {
   for (int64_t& d : axes) d = axis_of(n, d, rank);
   std::sort(axes.begin(), axes.end());
-  if (std::adjacent_find(axes.begin(), axes.end()) != axes.end()) n.fail(ErrorCode::corrupt, "an axis is named twice");
+  if (std::adjacent_find(axes.begin(), axes.end()) != axes.end())
+    n.fail(ErrorCode::corrupt, "an axis is named twice");
   return axes;
 }
 
@@ -107,7 +113,8 @@ void import_expand(Importer& im, const NodeView& n) {
   im.in(n, 1);
   std::vector<int64_t> shape = expand_attr(n, x->dims(), im.known_sizes(n, 1, "shape"));
   bool same = static_cast<int64_t>(shape.size()) == x->rank();
-  for (size_t d = 0; same && d < shape.size(); ++d) same = shape[d] == 1 || Dim(shape[d]) == x->dims()[d];
+  for (size_t d = 0; same && d < shape.size(); ++d)
+    same = shape[d] == 1 || Dim(shape[d]) == x->dims()[d];
   im.out(n, 0, same ? x : im.call(n, "expand", {x}, {{"shape", shape}}));
 }
 
@@ -125,10 +132,12 @@ void import_split(Importer& im, const NodeView& n) {
   auto count = static_cast<int64_t>(n.output_count());
   if (n.get_int("num_outputs", count) != count)
     n.fail(ErrorCode::corrupt, "num_outputs differs from its {} outputs", count);
-  std::vector<int64_t> sizes = im.attr_or_input_ints(n, "split", 1).value_or(std::vector<int64_t>{});
+  std::vector<int64_t> sizes =
+      im.attr_or_input_ints(n, "split", 1).value_or(std::vector<int64_t>{});
   if (sizes.empty()) {  // equal parts; the last may be smaller
     int64_t all = known_dim(n, *x, axis, "Split"), part = (all + count - 1) / count;
-    for (int64_t i = 0; i < count; ++i) sizes.push_back(std::clamp<int64_t>(all - i * part, 0, part));
+    for (int64_t i = 0; i < count; ++i)
+      sizes.push_back(std::clamp<int64_t>(all - i * part, 0, part));
   }
   if (static_cast<int64_t>(sizes.size()) != count)
     n.fail(ErrorCode::corrupt, "{} sizes for {} outputs", sizes.size(), count);
@@ -142,18 +151,21 @@ void import_split(Importer& im, const NodeView& n) {
 void import_pad(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   auto rank = static_cast<size_t>(x->rank());
-  std::vector<int64_t> pads = n.has("paddings") ? n.get_ints("paddings")  // opset 1's name
-                                                : im.attr_or_input_ints(n, "pads", 1).value_or(std::vector<int64_t>{});
+  std::vector<int64_t> pads =
+      n.has("paddings") ? n.get_ints("paddings")  // opset 1's name
+                        : im.attr_or_input_ints(n, "pads", 1).value_or(std::vector<int64_t>{});
   std::string mode = n.get_string("mode", "constant");
   double value = n.get_float("value", 0);
   if (n.has_input(2)) {
     Tensor given = im.known(n, 2, "the padding value");
-    if (given.numel() != 1) n.fail(ErrorCode::corrupt, "the padding value has {} elements", given.numel());
+    if (given.numel() != 1)
+      n.fail(ErrorCode::corrupt, "the padding value has {} elements", given.numel());
     value = given.item();
   }
   if (n.has_input(3)) {  // opset 18: pads of some axes
     std::vector<int64_t> axes = im.known_ints(n, 3, "axes"), all(2 * rank, 0);
-    if (pads.size() != 2 * axes.size()) n.fail(ErrorCode::corrupt, "{} pads for {} axes", pads.size(), axes.size());
+    if (pads.size() != 2 * axes.size())
+      n.fail(ErrorCode::corrupt, "{} pads for {} axes", pads.size(), axes.size());
     for (size_t i = 0; i < axes.size(); ++i) {
       auto d = static_cast<size_t>(axis_of(n, axes[i], x->rank()));
       all[d] = pads[i];
@@ -161,12 +173,14 @@ void import_pad(Importer& im, const NodeView& n) {
     }
     pads = all;
   }
-  if (pads.size() != 2 * rank) n.fail(ErrorCode::corrupt, "{} pads for {} dimensions", pads.size(), rank);
+  if (pads.size() != 2 * rank)
+    n.fail(ErrorCode::corrupt, "{} pads for {} dimensions", pads.size(), rank);
   for (int64_t p : pads)
     if (p < -kMaxPad || p > kMaxPad) n.fail(ErrorCode::corrupt, "a pad of {}", p);
   bool nothing = std::all_of(pads.begin(), pads.end(), [](int64_t p) { return p == 0; });
   if (nothing) return im.out(n, 0, x);
-  if (mode != "constant" && mode != "reflect" && mode != "edge" && mode != "wrap") n.unsupported("mode {}", mode);
+  if (mode != "constant" && mode != "reflect" && mode != "edge" && mode != "wrap")
+    n.unsupported("mode {}", mode);
   im.out(n, 0, im.call(n, "pad", {x}, {{"pads", pads}, {"value", value}, {"mode", mode}}));
 }
 
@@ -182,11 +196,13 @@ void import_tile(Importer& im, const NodeView& n) {
   im.out(n, 0, im.call(n, "tile", {x}, {{"repeats", repeats}}));
 }
 
-// Blocks of b x b pixels to and from channels, as a reshape, a permutation and a reshape. N may be symbolic.
+// Blocks of b x b pixels to and from channels, as a reshape, a permutation and a reshape. N may be
+// symbolic.
 void import_depth_to_space(Importer& im, const NodeView& n, bool to_space) {
   ValPtr x = im.in(n, 0);
   int64_t b = n.get_int("blocksize", 0);
-  if (x->rank() != 4) n.fail(ErrorCode::corrupt, "expected (N, C, H, W), got {}", to_string(x->type));
+  if (x->rank() != 4)
+    n.fail(ErrorCode::corrupt, "expected (N, C, H, W), got {}", to_string(x->type));
   int64_t c = known_dim(n, *x, 1, "the block size"), h = known_dim(n, *x, 2, "the block size"),
           w = known_dim(n, *x, 3, "the block size");
   bool fits = b >= 1 && b <= kMaxPad && (to_space ? c % (b * b) == 0 : h % b == 0 && w % b == 0);
@@ -211,8 +227,11 @@ void import_depth_to_space(Importer& im, const NodeView& n, bool to_space) {
 void import_trilu(Importer& im, const NodeView& n) {
   std::vector<int64_t> k = im.known_ints(n, 1, "k");
   bool upper = n.get_int("upper", 1) != 0;
-  for (int64_t& d : k) d = std::clamp(d, -kMaxPad, kMaxPad);  // beyond any matrix it is all the same
-  im.out(n, 0, im.call(n, upper ? "triu" : "tril", {im.in(n, 0)}, {{"diagonal", k.empty() ? int64_t{0} : k[0]}}));
+  // beyond any matrix it is all the same
+  for (int64_t& d : k) d = std::clamp(d, -kMaxPad, kMaxPad);
+  im.out(n, 0,
+         im.call(n, upper ? "triu" : "tril", {im.in(n, 0)},
+                 {{"diagonal", k.empty() ? int64_t{0} : k[0]}}));
 }
 
 }  // namespace

@@ -9,7 +9,8 @@ namespace octet::io::onnx_impl {
 using onnx::AttributeProto;
 
 double shortest(float value) {
-  return std::isfinite(value) ? std::strtod(fmt::format("{}", value).c_str(), nullptr) : static_cast<double>(value);
+  return std::isfinite(value) ? std::strtod(fmt::format("{}", value).c_str(), nullptr)
+                              : static_cast<double>(value);
 }
 
 NodeView::NodeView(const onnx::NodeProto& proto, int64_t opset, const std::filesystem::path& dir)
@@ -55,7 +56,8 @@ std::string NodeView::get_string(const std::string& attr, const std::string& fal
   return a ? one_line(a->s()) : fallback;
 }
 
-std::vector<int64_t> NodeView::get_ints(const std::string& attr, const std::vector<int64_t>& fallback) const {
+std::vector<int64_t> NodeView::get_ints(const std::string& attr,
+                                        const std::vector<int64_t>& fallback) const {
   const AttributeProto* a = find(attr, AttributeProto::INTS, "a list of integers");
   return a ? std::vector<int64_t>(a->ints().begin(), a->ints().end()) : fallback;
 }
@@ -85,7 +87,9 @@ const onnx::TensorProto& NodeView::get_tensor(const std::string& attr) const {
   return a->t();
 }
 
-void NodeView::ignore(std::initializer_list<const char*> attrs) const { read_.insert(attrs.begin(), attrs.end()); }
+void NodeView::ignore(std::initializer_list<const char*> attrs) const {
+  read_.insert(attrs.begin(), attrs.end());
+}
 
 std::vector<std::string> NodeView::unread() const {
   std::vector<std::string> names;
@@ -100,9 +104,11 @@ int64_t axis_of(const NodeView& n, int64_t d, int64_t rank) {
 }
 
 int64_t known_dim(const NodeView& n, const Val& v, int64_t d, const char* why) {
-  if (d < 0 || d >= v.rank()) n.fail(ErrorCode::corrupt, "dimension {} of a {}-d value", d, v.rank());
+  if (d < 0 || d >= v.rank())
+    n.fail(ErrorCode::corrupt, "dimension {} of a {}-d value", d, v.rank());
   const Dim& dim = v.dims()[static_cast<size_t>(d)];
-  if (!dim.known()) n.unsupported("{} needs dimension {} ('{}') to be known at import", why, d, dim.name());
+  if (!dim.known())
+    n.unsupported("{} needs dimension {} ('{}') to be known at import", why, d, dim.name());
   return dim.size();
 }
 

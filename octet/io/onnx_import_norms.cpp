@@ -17,9 +17,9 @@ void import_batch_norm(Importer& im, const NodeView& n) {
 
 void import_instance_norm(Importer& im, const NodeView& n) {
   n.ignore({"consumed_inputs"});
-  im.out(
-      n, 0,
-      im.call(n, "instance_norm", {im.in(n, 0), im.in(n, 1), im.in(n, 2)}, {{"eps", n.get_float("epsilon", 1e-5f)}}));
+  im.out(n, 0,
+         im.call(n, "instance_norm", {im.in(n, 0), im.in(n, 1), im.in(n, 2)},
+                 {{"eps", n.get_float("epsilon", 1e-5f)}}));
 }
 
 void import_layer_norm(Importer& im, const NodeView& n) {
@@ -27,7 +27,9 @@ void import_layer_norm(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   int64_t axis = axis_of(n, n.get_int("axis", -1), x->rank());
   double eps = n.get_float("epsilon", 1e-5f);
-  im.out(n, 0, im.call(n, "layer_norm", {x, im.in(n, 1), im.optional_in(n, 2)}, {{"axis", axis}, {"eps", eps}}));
+  im.out(n, 0,
+         im.call(n, "layer_norm", {x, im.in(n, 1), im.optional_in(n, 2)},
+                 {{"axis", axis}, {"eps", eps}}));
   if (!im.wants_output(n, 1) && !im.wants_output(n, 2)) return;
   std::vector<int64_t> dims;
   for (int64_t d = axis; d < x->rank(); ++d) dims.push_back(d);
@@ -47,7 +49,8 @@ void import_mean_variance(Importer& im, const NodeView& n) {
   for (int64_t& d : dims) d = axis_of(n, d, x->rank());
   const Attrs over{{"dim", dims}, {"keepdim", true}};
   ValPtr centered = im.call(n, "sub", {x, im.call(n, "mean", {x}, over)});
-  ValPtr deviation = im.call(n, "sqrt", {im.call(n, "mean", {im.call(n, "mul", {centered, centered})}, over)});
+  ValPtr deviation =
+      im.call(n, "sqrt", {im.call(n, "mean", {im.call(n, "mul", {centered, centered})}, over)});
   im.out(n, 0, im.call(n, "div", {centered, im.call(n, "add", {deviation, im.scalar(n, 1e-9)})}));
 }
 

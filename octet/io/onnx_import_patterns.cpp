@@ -1,5 +1,6 @@
-// Operators that exporters write as many: layer norm, GELU, hard swish, a matrix product with bias, a padded
-// convolution. A match emits the one operator where the last of its parts stood; parts that nothing else uses die.
+// Operators that exporters write as many: layer norm, GELU, hard swish, a matrix product with bias,
+// a padded convolution. A match emits the one operator where the last of its parts stood; parts
+// that nothing else uses die.
 #include <algorithm>
 #include <cmath>
 
@@ -23,7 +24,8 @@ class Fuser {
 
   Graph run() {
     return graph::remove_dead(rewriter_.run([&](Rewriter& r, const Node& node) {
-      return node.kind == NodeKind::call && (layer_norm(r, node) || gated(r, node) || bias(r, node) || padded(r, node));
+      return node.kind == NodeKind::call &&
+             (layer_norm(r, node) || gated(r, node) || bias(r, node) || padded(r, node));
     }));
   }
 
@@ -49,13 +51,14 @@ class Fuser {
     return std::nullopt;
   }
 
-  bool replace(Rewriter& r, const Node& root, const char* op, std::vector<ValueId> operands, const Attrs& attrs) {
-    r.map(root.outputs[0],
-          r.out().add_call(g_.value(root.outputs[0]).name, op, std::move(operands), attrs, std::nullopt, root.scope));
+  bool replace(Rewriter& r, const Node& root, const char* op, std::vector<ValueId> operands,
+               const Attrs& attrs) {
+    r.map(root.outputs[0], r.out().add_call(g_.value(root.outputs[0]).name, op, std::move(operands),
+                                            attrs, std::nullopt, root.scope));
     return true;
   }
 
-  // -- layer norm: (x - mean) / sqrt(mean((x - mean)^2) + eps) [* weight] [+ bias] ------------------------
+  // -- layer norm: (x - mean) / sqrt(mean((x - mean)^2) + eps) [* weight] [+ bias] ----------------
 
   struct Norm {
     ValueId x = kNone;
@@ -69,7 +72,8 @@ class Fuser {
     const Node* sub = made_by(v, "sub");
     if (!sub) return std::nullopt;
     const Node* mean = made_by(sub->inputs[1], "mean");
-    if (!mean || mean->inputs[0] != sub->inputs[0] || !mean->attrs.get_bool("keepdim")) return std::nullopt;
+    if (!mean || mean->inputs[0] != sub->inputs[0] || !mean->attrs.get_bool("keepdim"))
+      return std::nullopt;
     return std::pair{sub->inputs[0], mean->attrs.get_ints("dim")};
   }
 
@@ -85,7 +89,8 @@ class Fuser {
     const Node* square = made_by(mean->inputs[0], "pow");
     if (square && scalar(square->inputs[1]) != 2.0) return std::nullopt;
     if (!square) square = made_by(mean->inputs[0], "mul");
-    if (!square || (square->op == "mul" && square->inputs[0] != square->inputs[1])) return std::nullopt;
+    if (!square || (square->op == "mul" && square->inputs[0] != square->inputs[1]))
+      return std::nullopt;
     auto below = centered(square->inputs[0]);  // the same difference, perhaps computed twice
     if (!below || *below != *top || mean->attrs.get_ints("dim") != top->second) return std::nullopt;
     int64_t rank = g_.type(top->first).dim();
@@ -129,11 +134,12 @@ class Fuser {
       }
     }
     if (!norm) return false;
-    return replace(r, node, "layer_norm", {r(norm->x), r(norm->weight), r(node.op == "add" ? shift : kNone)},
+    return replace(r, node, "layer_norm",
+                   {r(norm->x), r(norm->weight), r(node.op == "add" ? shift : kNone)},
                    {{"axis", norm->axis}, {"eps", norm->eps}});
   }
 
-  // -- x * gate(x) * c: GELU and hard swish ----------------------------------------------------------------
+  // -- x * gate(x) * c: GELU and hard swish -------------------------------------------------------
 
   struct Gate {
     ValueId value = kNone, x = kNone;
@@ -154,7 +160,8 @@ class Fuser {
     if (auto s = scalar(v)) return p.c *= *s, true;
     if (depth > 4) return false;
     if (const Node* mul = made_by(v, "mul"))
-      return factor(mul->inputs[0], x, gate, p, depth + 1) && factor(mul->inputs[1], x, gate, p, depth + 1);
+      return factor(mul->inputs[0], x, gate, p, depth + 1) &&
+             factor(mul->inputs[1], x, gate, p, depth + 1);
     if (const Node* div = made_by(v, "div")) {
       auto s = scalar(div->inputs[1]);
       if (!s || *s == 0) return false;
@@ -196,7 +203,8 @@ class Fuser {
     for (size_t i : {0, 1}) {
       Product cube;
       ValueId x = add->inputs[i];
-      if (factor(add->inputs[1 - i], x, kNone - 1, cube) && cube.xs == 3 && near(cube.c, 0.044715)) return x;
+      if (factor(add->inputs[1 - i], x, kNone - 1, cube) && cube.xs == 3 && near(cube.c, 0.044715))
+        return x;
     }
     return kNone;
   }
@@ -213,7 +221,8 @@ class Fuser {
       auto one = with_scalar(*add);
       if (!one || one->first != 1.0) return std::nullopt;
       if (const Node* erf = made_by(one->second, "erf"))
-        if (ValueId x = erf_argument(erf->inputs[0]); x != kNone) return Gate{v, x, 0.5, "gelu", {}};
+        if (ValueId x = erf_argument(erf->inputs[0]); x != kNone)
+          return Gate{v, x, 0.5, "gelu", {}};
       if (const Node* tanh = made_by(one->second, "tanh"))
         if (ValueId x = tanh_argument(tanh->inputs[0]); x != kNone)
           return Gate{v, x, 0.5, "gelu", {{"approximate", std::string("tanh")}}};
@@ -243,13 +252,14 @@ class Fuser {
     find_gates(node.outputs[0], gates, 3);
     for (const Gate& gate : gates) {
       Product p;
-      if (factor(node.outputs[0], gate.x, gate.value, p) && p.xs == 1 && p.gates == 1 && near(p.c, gate.c))
+      if (factor(node.outputs[0], gate.x, gate.value, p) && p.xs == 1 && p.gates == 1 &&
+          near(p.c, gate.c))
         return replace(r, node, gate.op, {r(gate.x)}, gate.attrs);
     }
     return false;
   }
 
-  // -- linear without bias + constant vector ---------------------------------------------------------------
+  // -- linear without bias + constant vector ------------------------------------------------------
 
   bool bias(Rewriter& r, const Node& node) {
     if (node.op != "add" || node.attrs.get_string("activation") != "none") return false;
@@ -261,26 +271,31 @@ class Fuser {
       int64_t features = g_.type(linear->inputs[1]).dims[0].size();
       // The int32 codes of a QDQ model's bias.
       if (const Node* codes = made_by(b, "dequantize");
-          codes && g_.is_constant(codes->inputs[0]) && g_.type(b).dims == std::vector<Dim>{features})
-        return replace(r, node, "linear", {r(linear->inputs[0]), r(linear->inputs[1]), r(b)}, linear->attrs);
+          codes && g_.is_constant(codes->inputs[0]) &&
+          g_.type(b).dims == std::vector<Dim>{features})
+        return replace(r, node, "linear", {r(linear->inputs[0]), r(linear->inputs[1]), r(b)},
+                       linear->attrs);
       if (!g_.is_constant(b)) continue;
       const Tensor& t = g_.constant(b);
       // (1, 1, features) too, but it must not give the result more dimensions.
-      bool row = t.dtype() == DType::float32 && t.numel() == features && t.dim() >= 1 && t.size(-1) == features &&
-                 t.dim() <= g_.type(node.inputs[i]).dim();
+      bool row = t.dtype() == DType::float32 && t.numel() == features && t.dim() >= 1 &&
+                 t.size(-1) == features && t.dim() <= g_.type(node.inputs[i]).dim();
       if (!row) continue;
-      ValueId vector = t.dim() == 1 ? r(b) : r.out().add_constant(g_.value(b).name, t.reshape({features}));
-      return replace(r, node, "linear", {r(linear->inputs[0]), r(linear->inputs[1]), vector}, linear->attrs);
+      ValueId vector =
+          t.dim() == 1 ? r(b) : r.out().add_constant(g_.value(b).name, t.reshape({features}));
+      return replace(r, node, "linear", {r(linear->inputs[0]), r(linear->inputs[1]), vector},
+                     linear->attrs);
     }
     return false;
   }
 
-  // -- zero padding before a convolution, which Keras writes apart -------------------------------------------
+  // -- zero padding before a convolution, which Keras writes apart --------------------------------
 
   bool padded(Rewriter& r, const Node& node) {
     if (node.op != "conv2d") return false;
     const Node* pad = made_by(node.inputs[0], "pad");
-    if (!pad || pad->attrs.get_string("mode") != "constant" || pad->attrs.get_double("value") != 0) return false;
+    if (!pad || pad->attrs.get_string("mode") != "constant" || pad->attrs.get_double("value") != 0)
+      return false;
     const auto& p = pad->attrs.get_ints("pads");
     if (p.size() != 8 || p[0] || p[1] || p[4] || p[5]) return false;
     Attrs attrs = node.attrs;

@@ -13,7 +13,8 @@ Attrs pool_attrs(const std::vector<int64_t>& kernel, const std::vector<int64_t>&
   return {{"kernel", kernel}, {"stride", stride}, {"padding", pads}, {"ceil_mode", ceil}};
 }
 
-// A volume's maximum is separable: over (H, W) with the depth among the channels, then over the depth.
+// A volume's maximum is separable: over (H, W) with the depth among the channels, then over the
+// depth.
 ValPtr max_pool3d(Importer& im, const NodeView& n, const ValPtr& x, const Window& w, bool ceil) {
   int64_t channels = known_dim(n, *x, 1, "a 3-d pool"), depth = known_dim(n, *x, 2, "a 3-d pool");
   ValPtr flat = im.call(n, "flatten", {x}, {{"start_dim", int64_t{1}}, {"end_dim", int64_t{2}}});
@@ -22,12 +23,14 @@ ValPtr max_pool3d(Importer& im, const NodeView& n, const ValPtr& x, const Window
   inner.set("dilation", std::vector<int64_t>{w.dilation[1], w.dilation[2]});
   ValPtr image = im.call(n, "max_pool2d", {flat}, inner);
   int64_t h = known_dim(n, *image, 2, "a 3-d pool"), width = known_dim(n, *image, 3, "a 3-d pool");
-  ValPtr column = im.call(n, "reshape", {image}, {{"shape", std::vector<int64_t>{0, channels, depth, h * width}}});
+  ValPtr column = im.call(n, "reshape", {image},
+                          {{"shape", std::vector<int64_t>{0, channels, depth, h * width}}});
   Attrs outer = pool_attrs({w.kernel[0], 1}, {w.stride[0], 1}, {w.pads[0], 0, w.pads[3], 0}, ceil);
   outer.set("dilation", std::vector<int64_t>{w.dilation[0], 1});
   ValPtr y = im.call(n, "max_pool2d", {column}, outer);
-  return im.call(n, "reshape", {y},
-                 {{"shape", std::vector<int64_t>{0, channels, known_dim(n, *y, 2, "a 3-d pool"), h, width}}});
+  return im.call(
+      n, "reshape", {y},
+      {{"shape", std::vector<int64_t>{0, channels, known_dim(n, *y, 2, "a 3-d pool"), h, width}}});
 }
 
 }  // namespace
@@ -42,11 +45,13 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max) {
   if (max && im.wants_output(n, 1)) n.unsupported("the Indices output");
   bool padded = std::any_of(w.pads.begin(), w.pads.end(), [](int64_t p) { return p != 0; });
   bool count_pad =
-      !max && (n.get_int("count_include_pad", 0) != 0 || (!padded && !ceil));  // without pads it is the same
+      // without pads it is the same
+      !max && (n.get_int("count_include_pad", 0) != 0 || (!padded && !ceil));
   if (!max)
     for (int64_t d : w.dilation)
       if (d != 1) n.unsupported("dilations");
-  if (dtype == DType::int32 || dtype == DType::int64) n.unsupported("data of type {}", to_string(dtype));
+  if (dtype == DType::int32 || dtype == DType::int64)
+    n.unsupported("data of type {}", to_string(dtype));
   const char* op = max ? "max_pool2d" : "avg_pool2d";
   auto finish = [&](Attrs attrs, std::vector<int64_t> dilation) {
     if (max)
@@ -60,7 +65,8 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max) {
     y = im.call(n, op, {x}, finish(pool_attrs(w.kernel, w.stride, w.pads, ceil), w.dilation));
   } else if (w.kernel.size() == 1) {  // as images of height 1
     ValPtr image = im.call(n, "unsqueeze", {x}, {{"dim", int64_t{2}}});
-    Attrs attrs = pool_attrs({1, w.kernel[0]}, {1, w.stride[0]}, {0, w.pads[0], 0, w.pads[1]}, ceil);
+    Attrs attrs =
+        pool_attrs({1, w.kernel[0]}, {1, w.stride[0]}, {0, w.pads[0], 0, w.pads[1]}, ceil);
     y = im.call(n, op, {image}, finish(attrs, {1, w.dilation[0]}));
     y = im.call(n, "squeeze", {y}, {{"dim", int64_t{2}}});
   } else if (w.kernel.size() == 3 && max) {
@@ -72,7 +78,8 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max) {
 }
 
 ValPtr emit_global_pool(Importer& im, const NodeView& n, const ValPtr& x, bool max) {
-  if (x->rank() < 3) n.fail(ErrorCode::corrupt, "expected data of 3 or more dimensions, got {}", to_string(x->type));
+  if (x->rank() < 3)
+    n.fail(ErrorCode::corrupt, "expected data of 3 or more dimensions, got {}", to_string(x->type));
   if (!max && x->rank() == 4)
     return im.call(n, "adaptive_avg_pool2d", {x}, {{"output_size", std::vector<int64_t>{1, 1}}});
   std::vector<int64_t> dims;

@@ -1,5 +1,5 @@
-// QuantizeLinear, DequantizeLinear and the operators on codes. Nothing is merged here: a pass on the graph turns
-// dequantize -> op -> quantize into integer operators.
+// QuantizeLinear, DequantizeLinear and the operators on codes. Nothing is merged here: a pass on
+// the graph turns dequantize -> op -> quantize into integer operators.
 #include <algorithm>
 
 #include "octet/io/onnx_impl.h"
@@ -26,8 +26,9 @@ DType zero_point_dtype(Importer& im, const NodeView& n, size_t i) {
   return quantized_of(n, zero.defined() ? zero.dtype() : DType::uint8);
 }
 
-// Codes that no octet type of quantized tensors has: of 16 bits, of scales per block, or of scales that data decides.
-// They are plain integers (uint16 in int32), and their arithmetic is spelled out.
+// Codes that no octet type of quantized tensors has: of 16 bits, of scales per block, or of scales
+// that data decides. They are plain integers (uint16 in int32), and their arithmetic is spelled
+// out.
 struct PlainCodes {
   DType dtype;
   double low, high;
@@ -44,22 +45,25 @@ std::optional<PlainCodes> plain_codes_of(DType dtype, int32_t narrow) {
 }
 
 // The axis along which scales of shape `v` lie in blocks; Error if they do not fit the data.
-int64_t axis_of_blocks(const NodeView& n, const TensorType& v, int64_t axis, int64_t block, const std::vector<Dim>& dims) {
+int64_t axis_of_blocks(const NodeView& n, const TensorType& v, int64_t axis, int64_t block,
+                       const std::vector<Dim>& dims) {
   const auto rank = static_cast<int64_t>(dims.size());
   const int64_t d = axis_of(n, axis, rank);
   const Dim& along = dims[static_cast<size_t>(d)];
-  if (!along.known()) n.unsupported("blocks along a dimension '{}' known only at run time", along.name());
+  if (!along.known())
+    n.unsupported("blocks along a dimension '{}' known only at run time", along.name());
   std::vector<Dim> expected = dims;
   expected[static_cast<size_t>(d)] = Dim((along.size() + block - 1) / block);
   if (v.dims != expected)
-    n.fail(ErrorCode::corrupt, "scales of shape {} for blocks of {} along axis {} of size {}", to_string(v), block, d,
-           along.size());
+    n.fail(ErrorCode::corrupt, "scales of shape {} for blocks of {} along axis {} of size {}",
+           to_string(v), block, d, along.size());
   return d;
 }
 
-// A scale or zero point as it broadcasts over data of dims `dims`: one number, one for each slice along `axis`, or one
-// for each block of `block` of them.
-ValPtr over_data(Importer& im, const NodeView& n, ValPtr v, int64_t axis, int64_t block, const std::vector<Dim>& dims) {
+// A scale or zero point as it broadcasts over data of dims `dims`: one number, one for each slice
+// along `axis`, or one for each block of `block` of them.
+ValPtr over_data(Importer& im, const NodeView& n, ValPtr v, int64_t axis, int64_t block,
+                 const std::vector<Dim>& dims) {
   const auto rank = static_cast<int64_t>(dims.size());
   if (v->rank() == 0) return v;
   if (v->rank() == 1 && v->dims()[0] == Dim(1) && block == 0)
@@ -68,7 +72,8 @@ ValPtr over_data(Importer& im, const NodeView& n, ValPtr v, int64_t axis, int64_
   const Dim& along = dims[static_cast<size_t>(d)];
   if (block == 0) {
     if (v->rank() != 1 || v->dims()[0] != along)
-      n.fail(ErrorCode::corrupt, "scales of shape {} along axis {}, which has size {}", to_string(v->type), d, to_string(along));
+      n.fail(ErrorCode::corrupt, "scales of shape {} along axis {}, which has size {}",
+             to_string(v->type), d, to_string(along));
     std::vector<int64_t> shape(static_cast<size_t>(rank), 1);
     shape[static_cast<size_t>(d)] = -1;
     return im.call(n, "reshape", {v}, {{"shape", shape}});
@@ -87,9 +92,11 @@ int64_t block_size(const NodeView& n) {
 }
 
 // The codes of x as plain numbers.
-ValPtr quantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& scale, const ValPtr& zero,
-                      const PlainCodes& codes, int32_t narrow, int64_t axis, int64_t block) {
-  ValPtr y = im.call(n, "div", {im.cast(n, x, DType::float32), over_data(im, n, scale, axis, block, x->dims())});
+ValPtr quantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& scale,
+                      const ValPtr& zero, const PlainCodes& codes, int32_t narrow, int64_t axis,
+                      int64_t block) {
+  ValPtr y = im.call(
+      n, "div", {im.cast(n, x, DType::float32), over_data(im, n, scale, axis, block, x->dims())});
   y = im.call(n, "round", {y});
   if (zero) {
     ValPtr z = im.cast(n, plain_codes(im, n, zero), DType::float32);
@@ -100,21 +107,24 @@ ValPtr quantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const Va
   return y;
 }
 
-ValPtr quantize_to(Importer& im, const NodeView& n, const ValPtr& x, size_t scale, size_t zero, int64_t axis) {
+ValPtr quantize_to(Importer& im, const NodeView& n, const ValPtr& x, size_t scale, size_t zero,
+                   int64_t axis) {
   DType dtype = zero_point_dtype(im, n, zero);
   if (dtype == DType::qint32) n.unsupported("int32 results");
-  QuantizerPtr q =
-      read_quantizer(n, im.known(n, scale, "scale"), im.known(n, zero, "zero_point"), axis, x->dims(), dtype);
+  QuantizerPtr q = read_quantizer(n, im.known(n, scale, "scale"), im.known(n, zero, "zero_point"),
+                                  axis, x->dims(), dtype);
   return im.call(n, "quantize", {im.cast(n, x, DType::float32)}, {}, ops::QType{dtype, q});
 }
 
 void import_quantize(Importer& im, const NodeView& n) {
-  n.ignore({"saturate"});  // of float8
+  n.ignore({"saturate"});                               // of float8
   const int64_t precision = n.get_int("precision", 0);  // of the division: 0 is the scale's
-  if (precision != 0 && precision != onnx::TensorProto::FLOAT) n.unsupported("precision {}", precision);
+  if (precision != 0 && precision != onnx::TensorProto::FLOAT)
+    n.unsupported("precision {}", precision);
   const int64_t axis = n.get_int("axis", 1), block = block_size(n);
   ValPtr x = im.in(n, 0), scale = im.in(n, 1), zero = im.optional_in(n, 2);
-  const auto wanted = static_cast<int32_t>(n.get_int("output_dtype", 0));  // opset 21, where there is no zero point
+  // opset 21, where there is no zero point
+  const auto wanted = static_cast<int32_t>(n.get_int("output_dtype", 0));
   const int32_t narrow = zero ? zero->narrow : is_narrow(wanted) ? wanted : 0;
   DType dtype = DType::uint8;
   if (zero)
@@ -123,15 +133,16 @@ void import_quantize(Importer& im, const NodeView& n) {
     dtype = dtype_of(wanted, "output_dtype");
   const bool known = scale->constant.defined() && (!zero || zero->constant.defined());
   const bool eight = narrow == 0 && (dtype == DType::uint8 || dtype == DType::int8);
-  if (known && eight && block == 0 && (zero || dtype == DType::uint8)) return im.out(n, 0, quantize_to(im, n, x, 1, 2, axis));
+  if (known && eight && block == 0 && (zero || dtype == DType::uint8))
+    return im.out(n, 0, quantize_to(im, n, x, 1, 2, axis));
   std::optional<PlainCodes> codes = plain_codes_of(dtype, narrow);
   if (!codes) n.unsupported("codes of type {}", to_string(dtype));
   im.out(n, 0, quantize_plain(im, n, x, scale, zero, *codes, narrow, axis, block));
 }
 
 // scale * (x - zero_point), spelled out; the zero point may be omitted.
-ValPtr dequantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& scale, const ValPtr& zero,
-                        int64_t axis, int64_t block) {
+ValPtr dequantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& scale,
+                        const ValPtr& zero, int64_t axis, int64_t block) {
   ValPtr y = im.cast(n, plain_codes(im, n, x), DType::float32);
   if (zero) {
     ValPtr z = im.cast(n, plain_codes(im, n, zero), DType::float32);
@@ -146,42 +157,51 @@ ValPtr dequantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const 
 }
 
 // The numbers of constant codes with a scale, and perhaps a zero point, per block.
-Tensor dequantized_blocks(const Tensor& codes, const Tensor& scale, const Tensor& zero, int64_t d, int64_t block) {
+Tensor dequantized_blocks(const Tensor& codes, const Tensor& scale, const Tensor& zero, int64_t d,
+                          int64_t block) {
   const Tensor q = codes.to(DType::float32).contiguous(), s = scale.to(DType::float32).contiguous();
   const Tensor z = zero.defined() ? zero.to(DType::float32).contiguous() : Tensor::zeros(s.shape());
   Tensor y = Tensor::empty(q.shape());
   const Shape& shape = q.shape();
-  const int64_t along = shape[static_cast<size_t>(d)], blocks = s.size(d), inner = numel({shape.begin() + d + 1, shape.end()});
+  const int64_t along = shape[static_cast<size_t>(d)], blocks = s.size(d),
+                inner = numel({shape.begin() + d + 1, shape.end()});
   const int64_t rows = inner > 0 ? q.numel() / inner : 0;
   for (int64_t row = 0; row < rows; ++row) {
     const int64_t from = (row / along * blocks + row % along / block) * inner;
     for (int64_t i = 0; i < inner; ++i)
       y.data<float>()[row * inner + i] =
-          (q.data<float>()[row * inner + i] - z.data<float>()[from + i]) * s.data<float>()[from + i];
+          (q.data<float>()[row * inner + i] - z.data<float>()[from + i]) *
+          s.data<float>()[from + i];
   }
   return y;
 }
 
 // The float value of x's codes.
-ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& scale, const ValPtr& zero,
-                       int64_t axis, int64_t block) {
+ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& scale,
+                       const ValPtr& zero, int64_t axis, int64_t block) {
   if (x->dequantized) n.fail(ErrorCode::corrupt, "its data is not quantized");
   DType code = x->type.is_quantized() ? code_dtype(x->type.dtype) : x->type.dtype;
   if (zero) {
     DType of_zero = zero->type.is_quantized() ? code_dtype(zero->type.dtype) : zero->type.dtype;
-    if (of_zero != code) n.fail(ErrorCode::corrupt, "the zero point is {}, the data {}", to_string(of_zero), to_string(code));
+    if (of_zero != code)
+      n.fail(ErrorCode::corrupt, "the zero point is {}, the data {}", to_string(of_zero),
+             to_string(code));
   }
   const bool known = scale->constant.defined() && (!zero || zero->constant.defined());
-  const auto is_uint16 = [](const ValPtr& v) { return v && v->narrow == onnx::TensorProto::UINT16; };
+  const auto is_uint16 = [](const ValPtr& v) {
+    return v && v->narrow == onnx::TensorProto::UINT16;
+  };
   const bool sixteen = is_uint16(x) || is_uint16(zero) || code == DType::int16;
   if (known && block != 0 && x->is_constant() && !x->type.is_quantized() && scale->rank() > 0) {
     const int64_t d = axis_of_blocks(n, scale->type, axis, block, x->dims());
     if (zero) axis_of_blocks(n, zero->type, axis, block, x->dims());
-    return constant_val("", dequantized_blocks(x->constant, scale->constant, zero ? zero->constant : Tensor(), d, block));
+    return constant_val("", dequantized_blocks(x->constant, scale->constant,
+                                               zero ? zero->constant : Tensor(), d, block));
   }
   if (!known || sixteen || block != 0) return dequantize_plain(im, n, x, scale, zero, axis, block);
   DType dtype = quantized_of(n, code);
-  QuantizerPtr q = read_quantizer(n, scale->constant, zero ? zero->constant : Tensor(), axis, x->dims(), dtype);
+  QuantizerPtr q =
+      read_quantizer(n, scale->constant, zero ? zero->constant : Tensor(), axis, x->dims(), dtype);
   if (x->is_constant()) {
     Tensor codes = x->type.is_quantized() ? x->constant.int_repr() : x->constant;
     return dequantized_val("", x->name, n.name(), make_quantized(codes, q));
@@ -211,16 +231,20 @@ ValPtr dequantize_bias(Importer& im, const NodeView& n, size_t i, const ValPtr& 
   if (!b->is_constant() || b->constant.dtype() != DType::int32 || b->rank() != 1)
     n.unsupported("a bias that is not a constant");
   Tensor sx = im.known(n, 1, "x_scale"), sw = w->dequantized ? Tensor() : im.known(n, 4, "w_scale");
-  std::vector<double> scales =
-      w->dequantized ? w->constant.quantizer()->scales() : std::vector<double>{sw.numel() == 1 ? sw.item() : 1.0};
+  std::vector<double> scales = w->dequantized
+                                   ? w->constant.quantizer()->scales()
+                                   : std::vector<double>{sw.numel() == 1 ? sw.item() : 1.0};
   auto x_scale = static_cast<float>(sx.item());
   for (double& s : scales) s = static_cast<float>(x_scale * static_cast<float>(s));
   if (scales.size() != 1 && static_cast<int64_t>(scales.size()) != b->constant.numel())
-    n.fail(ErrorCode::corrupt, "{} bias values for {} weight scales", b->constant.numel(), scales.size());
+    n.fail(ErrorCode::corrupt, "{} bias values for {} weight scales", b->constant.numel(),
+           scales.size());
   QuantizerPtr q = scales.size() == 1
                        ? Quantizer::per_tensor(scales[0], 0, DType::qint32)
-                       : Quantizer::per_channel(scales, std::vector<int64_t>(scales.size(), 0), 0, DType::qint32);
-  return dequantized_val(b->name + ".dequantized", b->name, n.name(), make_quantized(b->constant, q));
+                       : Quantizer::per_channel(scales, std::vector<int64_t>(scales.size(), 0), 0,
+                                                DType::qint32);
+  return dequantized_val(b->name + ".dequantized", b->name, n.name(),
+                         make_quantized(b->constant, q));
 }
 
 void import_qlinear_conv(Importer& im, const NodeView& n) {
@@ -239,11 +263,12 @@ void import_qlinear_matmul(Importer& im, const NodeView& n) {
   im.out(n, 0, quantize_to(im, n, emit_matmul(im, n, a, b), 6, 7, -1));
 }
 
-// -- com.microsoft's operators on codes: dequantize, the float operator, quantize -----------------------------------
+// -- com.microsoft's operators on codes: dequantize, the float operator, quantize -----------------
 
 using Emit = std::function<ValPtr(Importer&, const NodeView&, const std::vector<ValPtr>&)>;
 
-// Operands of a data value, its scale and its zero point each, then the result's scale and zero point.
+// Operands of a data value, its scale and its zero point each, then the result's scale and zero
+// point.
 Handler on_codes(size_t operands, Emit emit) {
   return [operands, emit](Importer& im, const NodeView& n) {
     std::vector<ValPtr> xs;
@@ -256,7 +281,9 @@ Handler on_codes(size_t operands, Emit emit) {
 }
 
 Emit plain_call(const char* op) {
-  return [op](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) { return im.call(n, op, xs); };
+  return [op](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+    return im.call(n, op, xs);
+  };
 }
 
 void need_channels_first(const NodeView& n) {
@@ -293,27 +320,33 @@ void add_microsoft(Handlers& h) {
   h[ms + "QLinearAdd"] = on_codes(2, plain_call("add"));
   h[ms + "QLinearMul"] = on_codes(2, plain_call("mul"));
   h[ms + "QLinearSigmoid"] = on_codes(1, plain_call("sigmoid"));
-  h[ms + "QLinearLeakyRelu"] = on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
-    return im.call(n, "leaky_relu", xs, {{"negative_slope", n.get_float("alpha", 0.01f)}});
-  });
-  h[ms + "QLinearSoftmax"] = on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
-    const int64_t axis = axis_of(n, n.get_int("axis", -1), xs[0]->rank());
-    if (n.get_int("opset", 13) < 13 && axis != xs[0]->rank() - 1) n.unsupported("softmax over several dimensions");
-    return im.call(n, "softmax", xs, {{"dim", axis}});
-  });
-  h[ms + "QLinearGlobalAveragePool"] = on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
-    need_channels_first(n);
-    return emit_global_pool(im, n, xs[0], false);
-  });
-  h[ms + "QLinearAveragePool"] = on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
-    need_channels_first(n);
-    return emit_pool(im, n, xs[0], false);
-  });
-  h[ms + "QLinearReduceMean"] = on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
-    std::vector<int64_t> dims = n.get_ints("axes");
-    for (int64_t& d : dims) d = axis_of(n, d, xs[0]->rank());
-    return im.call(n, "mean", xs, {{"dim", dims}, {"keepdim", n.get_int("keepdims", 1) != 0}});
-  });
+  h[ms + "QLinearLeakyRelu"] =
+      on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+        return im.call(n, "leaky_relu", xs, {{"negative_slope", n.get_float("alpha", 0.01f)}});
+      });
+  h[ms + "QLinearSoftmax"] =
+      on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+        const int64_t axis = axis_of(n, n.get_int("axis", -1), xs[0]->rank());
+        if (n.get_int("opset", 13) < 13 && axis != xs[0]->rank() - 1)
+          n.unsupported("softmax over several dimensions");
+        return im.call(n, "softmax", xs, {{"dim", axis}});
+      });
+  h[ms + "QLinearGlobalAveragePool"] =
+      on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+        need_channels_first(n);
+        return emit_global_pool(im, n, xs[0], false);
+      });
+  h[ms + "QLinearAveragePool"] =
+      on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+        need_channels_first(n);
+        return emit_pool(im, n, xs[0], false);
+      });
+  h[ms + "QLinearReduceMean"] =
+      on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+        std::vector<int64_t> dims = n.get_ints("axes");
+        for (int64_t& d : dims) d = axis_of(n, d, xs[0]->rank());
+        return im.call(n, "mean", xs, {{"dim", dims}, {"keepdim", n.get_int("keepdims", 1) != 0}});
+      });
   h[ms + "QGemm"] = import_qgemm;
   h[ms + "QLinearConcat"] = import_qlinear_concat;
   h[ms + "QuantizeLinear"] = h["QuantizeLinear"];
@@ -323,19 +356,22 @@ void add_microsoft(Handlers& h) {
 }  // namespace
 
 ValPtr plain_codes(Importer& im, const NodeView& n, const ValPtr& v) {
-  if (v->dequantized) n.fail(ErrorCode::corrupt, "'{}' is float; expected codes", one_line(v->name));
+  if (v->dequantized)
+    n.fail(ErrorCode::corrupt, "'{}' is float; expected codes", one_line(v->name));
   if (!v->type.is_quantized()) return v;
   if (v->constant.defined()) return constant_val(v->name, v->constant.int_repr());
-  // The codes are whole numbers that division finds again: (q - z) * s / s differs from q - z by less than 2^-22 of it.
+  // The codes are whole numbers that division finds again: (q - z) * s / s differs from q - z by
+  // less than 2^-22 of it.
   const Quantizer& q = *v->type.quantizer;
   if (q.is_per_channel()) n.unsupported("codes with a scale per channel");
   ValPtr y = im.call(n, "div", {im.call(n, "dequantize", {v}), im.scalar(n, q.scale())});
-  y = im.call(n, "add", {im.call(n, "round", {y}), im.scalar(n, static_cast<double>(q.zero_point()))});
+  y = im.call(n, "add",
+              {im.call(n, "round", {y}), im.scalar(n, static_cast<double>(q.zero_point()))});
   return im.cast(n, y, code_dtype(v->type.dtype));
 }
 
-QuantizerPtr read_quantizer(const NodeView& n, const Tensor& scale, const Tensor& zero, int64_t axis,
-                            const std::vector<Dim>& dims, DType dtype) {
+QuantizerPtr read_quantizer(const NodeView& n, const Tensor& scale, const Tensor& zero,
+                            int64_t axis, const std::vector<Dim>& dims, DType dtype) {
   if (!scale.defined()) n.fail(ErrorCode::corrupt, "the scale is missing");
   if (scale.dtype() != DType::float32 || scale.dim() > 1 || (zero.defined() && zero.dim() > 1))
     n.unsupported("scales of shape {}", to_string(scale.shape()));
@@ -351,12 +387,14 @@ QuantizerPtr read_quantizer(const NodeView& n, const Tensor& scale, const Tensor
       n.fail(ErrorCode::corrupt, "{} scales and {} zero points", scales.size(), given.size());
     zeros = given;
   }
-  // One scale in a vector is per tensor as well, but where the axis has one slice it does not matter.
+  // One scale in a vector is per tensor as well, but where the axis has one slice it does not
+  // matter.
   if (scales.size() == 1) return Quantizer::per_tensor(scales[0], zeros[0], dtype);
   int64_t d = axis_of(n, axis, static_cast<int64_t>(dims.size()));
   const Dim& along = dims[static_cast<size_t>(d)];
   if (along != Dim(static_cast<int64_t>(scales.size())))
-    n.fail(ErrorCode::corrupt, "{} scales along axis {}, which has size {}", scales.size(), d, to_string(along));
+    n.fail(ErrorCode::corrupt, "{} scales along axis {}, which has size {}", scales.size(), d,
+           to_string(along));
   return Quantizer::per_channel(std::move(scales), std::move(zeros), d, dtype);
 }
 
@@ -365,7 +403,8 @@ void add_quantization(Handlers& h) {
   h["DequantizeLinear"] = [](Importer& im, const NodeView& n) {
     const int64_t axis = n.get_int("axis", 1), block = block_size(n);
     n.ignore({"output_dtype"});  // everything float is computed in float32
-    im.out(n, 0, dequantize_from(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2), axis, block));
+    im.out(n, 0,
+           dequantize_from(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2), axis, block));
   };
   h["QLinearConv"] = import_qlinear_conv;
   h["QLinearMatMul"] = import_qlinear_matmul;

@@ -12,17 +12,20 @@ constexpr const char* kReductions[][2] = {
     {"ReduceLogSum", "log_sum"}, {"ReduceLogSumExp", "log_sum_exp"},
 };
 
-// axes: an attribute, or input 1 (ReduceSum from opset 13, all from 18). None means all, or with noop_with_empty_axes
-// none.
+// axes: an attribute, or input 1 (ReduceSum from opset 13, all from 18). None means all, or with
+// noop_with_empty_axes none.
 void import_reduction(Importer& im, const NodeView& n, const char* op) {
   ValPtr x = im.in(n, 0);
   std::vector<int64_t> dims = im.attr_or_input_ints(n, "axes", 1).value_or(std::vector<int64_t>{});
   bool keep = n.get_int("keepdims", 1) != 0, noop = n.get_int("noop_with_empty_axes", 0) != 0;
-  if (dims.empty() && noop) {  // each element is reduced alone: to its magnitude, its square, its logarithm
-    static const std::set<std::string> kChange = {"reduce_l1", "reduce_l2", "sum_square", "log_sum"};
+  // each element is reduced alone: to its magnitude, its square, its logarithm
+  if (dims.empty() && noop) {
+    static const std::set<std::string> kChange = {"reduce_l1", "reduce_l2", "sum_square",
+                                                  "log_sum"};
     if (!kChange.count(op)) return im.out(n, 0, x);
     ValPtr alone = im.call(n, "unsqueeze", {x}, {{"dim", int64_t{0}}});
-    return im.out(n, 0, im.call(n, op, {alone}, {{"dim", std::vector<int64_t>{0}}, {"keepdim", false}}));
+    return im.out(n, 0,
+                  im.call(n, op, {alone}, {{"dim", std::vector<int64_t>{0}}, {"keepdim", false}}));
   }
   if (x->rank() == 0) dims.clear();
   for (int64_t& d : dims) d = axis_of(n, d, x->rank());
@@ -38,13 +41,15 @@ void import_arg(Importer& im, const NodeView& n, const char* op) {
                   {"select_last", n.get_int("select_last_index", 0) != 0}}));
 }
 
-// Before opset 13 softmax runs over everything from `axis` on, as if the data were flattened to two dimensions.
+// Before opset 13 softmax runs over everything from `axis` on, as if the data were flattened to two
+// dimensions.
 void import_softmax(Importer& im, const NodeView& n, const char* op) {
   ValPtr x = im.in(n, 0);
   bool flattens = n.opset() < 13;
   int64_t axis = axis_of(n, n.get_int("axis", flattens ? 1 : -1), x->rank());
   bool only_ones_follow = true;
-  for (int64_t d = axis + 1; d < x->rank(); ++d) only_ones_follow &= x->dims()[static_cast<size_t>(d)] == Dim(1);
+  for (int64_t d = axis + 1; d < x->rank(); ++d)
+    only_ones_follow &= x->dims()[static_cast<size_t>(d)] == Dim(1);
   if (!flattens || only_ones_follow) return im.out(n, 0, im.call(n, op, {x}, {{"dim", axis}}));
   std::vector<int64_t> shape;  // to bring it back
   for (int64_t d = 0; d < x->rank(); ++d)
@@ -76,8 +81,8 @@ void import_lp_normalization(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   int64_t p = n.get_int("p", 2), axis = axis_of(n, n.get_int("axis", -1), x->rank());
   if (p != 1 && p != 2) n.fail(ErrorCode::corrupt, "p={}: expected 1 or 2", p);
-  ValPtr norm =
-      im.call(n, p == 1 ? "reduce_l1" : "reduce_l2", {x}, {{"dim", std::vector<int64_t>{axis}}, {"keepdim", true}});
+  ValPtr norm = im.call(n, p == 1 ? "reduce_l1" : "reduce_l2", {x},
+                        {{"dim", std::vector<int64_t>{axis}}, {"keepdim", true}});
   im.out(n, 0, im.call(n, "div", {x, norm}));
 }
 

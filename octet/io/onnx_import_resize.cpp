@@ -41,16 +41,20 @@ Wanted read_wanted(Importer& im, const NodeView& n, const Val& x, bool modern) {
   else if (size_t i = modern ? 2 : 1; n.has_input(i))
     scales = known_doubles(im, n, i, "scales");
   if (!scales.empty()) {
-    if (scales.size() != axes.size()) n.fail(ErrorCode::corrupt, "{} scales for {} axes", scales.size(), axes.size());
+    if (scales.size() != axes.size())
+      n.fail(ErrorCode::corrupt, "{} scales for {} axes", scales.size(), axes.size());
     wanted.scales.assign(rank, 1);
     for (size_t i = 0; i < axes.size(); ++i) {
-      if (!(scales[i] > 0) || !(scales[i] < 1e6)) n.fail(ErrorCode::corrupt, "a scale of {}", scales[i]);
+      if (!(scales[i] > 0) || !(scales[i] < 1e6))
+        n.fail(ErrorCode::corrupt, "a scale of {}", scales[i]);
       wanted.scales[axes[i]] = scales[i];
     }
   } else {
-    if (!modern || !n.has_input(3)) n.fail(ErrorCode::corrupt, "neither scales nor sizes are given");
+    if (!modern || !n.has_input(3))
+      n.fail(ErrorCode::corrupt, "neither scales nor sizes are given");
     std::vector<Dim> sizes = im.known_sizes(n, 3, "sizes");
-    if (sizes.size() != axes.size()) n.fail(ErrorCode::corrupt, "{} sizes for {} axes", sizes.size(), axes.size());
+    if (sizes.size() != axes.size())
+      n.fail(ErrorCode::corrupt, "{} sizes for {} axes", sizes.size(), axes.size());
     wanted.sizes = x.dims();
     for (size_t i = 0; i < axes.size(); ++i) {
       if (sizes[i].name().empty() && (sizes[i].size() < 1 || sizes[i].size() > 1 << 20))
@@ -72,7 +76,8 @@ Wanted read_wanted(Importer& im, const NodeView& n, const Val& x, bool modern) {
   return wanted;
 }
 
-// keep_aspect_ratio_policy (opset 18): one scale for all axes, the smallest or the largest of those the sizes ask for.
+// keep_aspect_ratio_policy (opset 18): one scale for all axes, the smallest or the largest of those
+// the sizes ask for.
 void keep_aspect_ratio(const NodeView& n, const Val& x, Wanted& wanted) {
   const std::string policy = n.get_string("keep_aspect_ratio_policy", "stretch");
   if (policy == "stretch" || wanted.sizes.empty()) return;
@@ -81,20 +86,23 @@ void keep_aspect_ratio(const NodeView& n, const Val& x, Wanted& wanted) {
   const std::vector<size_t> axes = read_axes(n, x.rank());
   std::optional<double> scale;
   for (size_t d : axes) {
-    if (!wanted.sizes[d].known()) n.unsupported("keep_aspect_ratio_policy and a size known only at run time");
-    const double one = static_cast<double>(wanted.sizes[d].size()) /
-                       static_cast<double>(known_dim(n, x, static_cast<int64_t>(d), "keep_aspect_ratio_policy"));
+    if (!wanted.sizes[d].known())
+      n.unsupported("keep_aspect_ratio_policy and a size known only at run time");
+    const double one =
+        static_cast<double>(wanted.sizes[d].size()) /
+        static_cast<double>(known_dim(n, x, static_cast<int64_t>(d), "keep_aspect_ratio_policy"));
     scale = !scale ? one : policy == "not_larger" ? std::min(*scale, one) : std::max(*scale, one);
   }
   wanted.scales.assign(static_cast<size_t>(x.rank()), 1);
   for (size_t d : axes) {
     wanted.scales[d] = scale.value_or(1);
-    wanted.sizes[d] = static_cast<int64_t>(std::floor(*scale * static_cast<double>(x.dims()[d].size()) + 0.5));
+    wanted.sizes[d] =
+        static_cast<int64_t>(std::floor(*scale * static_cast<double>(x.dims()[d].size()) + 0.5));
   }
 }
 
-// Sizes as octet takes them: -1 keeps a dimension. Those that are a whole multiple of a dimension known only at run
-// time become scales, if all that change are.
+// Sizes as octet takes them: -1 keeps a dimension. Those that are a whole multiple of a dimension
+// known only at run time become scales, if all that change are.
 void set_sizes(const NodeView& n, const Val& x, const std::vector<Dim>& sizes, Attrs& attrs) {
   std::vector<int64_t> fixed(sizes.size(), -1);
   std::vector<double> times(sizes.size(), 1);
@@ -108,11 +116,13 @@ void set_sizes(const NodeView& n, const Val& x, const std::vector<Dim>& sizes, A
     }
     std::optional<int64_t> factor = multiple_of(n, sizes[d], x.dims()[d]);
     if (!factor)
-      n.unsupported("a size '{}' that is known only at run time; import with a fixed size", to_string(sizes[d]));
+      n.unsupported("a size '{}' that is known only at run time; import with a fixed size",
+                    to_string(sizes[d]));
     times[d] = static_cast<double>(*factor);
     symbolic = true;
   }
-  if (symbolic && numbers) n.unsupported("sizes of which some are known only at run time; import with fixed sizes");
+  if (symbolic && numbers)
+    n.unsupported("sizes of which some are known only at run time; import with fixed sizes");
   if (symbolic)
     attrs.set("scales", times);
   else
@@ -122,8 +132,10 @@ void set_sizes(const NodeView& n, const Val& x, const std::vector<Dim>& sizes, A
 // Without the first two dimensions, N and C, where nothing happens to them.
 void trim(Attrs& attrs, size_t rank) {
   if (rank < 3) return;
-  const std::vector<int64_t> sizes = attrs.has("size") ? attrs.get_ints("size") : std::vector<int64_t>{};
-  const std::vector<double> scales = attrs.has("scales") ? attrs.get_doubles("scales") : std::vector<double>{};
+  const std::vector<int64_t> sizes =
+      attrs.has("size") ? attrs.get_ints("size") : std::vector<int64_t>{};
+  const std::vector<double> scales =
+      attrs.has("scales") ? attrs.get_doubles("scales") : std::vector<double>{};
   std::vector<double> roi = attrs.has("roi") ? attrs.get_doubles("roi") : std::vector<double>{};
   for (size_t d : {size_t{0}, size_t{1}}) {
     if (!sizes.empty() && sizes[d] != -1) return;
@@ -145,8 +157,10 @@ void import_resize(Importer& im, const NodeView& n) {
   std::string mode = n.get_string("mode", "nearest");
   if (mode == "bilinear") mode = "linear";  // Upsample 1
   // Before opset 11 there was one rule, which later got these names.
-  const std::string coordinates = modern ? n.get_string("coordinate_transformation_mode", "half_pixel") : "asymmetric";
-  const std::string rounding = modern ? n.get_string("nearest_mode", "round_prefer_floor") : "floor";
+  const std::string coordinates =
+      modern ? n.get_string("coordinate_transformation_mode", "half_pixel") : "asymmetric";
+  const std::string rounding =
+      modern ? n.get_string("nearest_mode", "round_prefer_floor") : "floor";
   Wanted wanted = read_wanted(im, n, *x, modern);
   keep_aspect_ratio(n, *x, wanted);
   Attrs attrs{{"mode", mode},

@@ -1,5 +1,6 @@
-// Shape arithmetic. Exporters compute shapes with Shape, Gather, Concat, Mul ... on small integer vectors; here they
-// are worked out at import, entry by entry, with a name where a dimension is symbolic.
+// Shape arithmetic. Exporters compute shapes with Shape, Gather, Concat, Mul ... on small integer
+// vectors; here they are worked out at import, entry by entry, with a name where a dimension is
+// symbolic.
 #include <algorithm>
 #include <limits>
 
@@ -42,7 +43,8 @@ std::vector<std::string> factors(const std::string& name) {
 }
 
 std::optional<int64_t> as_integer(const std::string& s) {
-  if (s.empty() || s.size() > 18 || s.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
+  if (s.empty() || s.size() > 18 || s.find_first_not_of("0123456789") != std::string::npos)
+    return std::nullopt;
   return std::stoll(s);
 }
 
@@ -118,21 +120,25 @@ Dim arithmetic(const NodeView& n, const Dim& a, const Dim& b) {
       overflow = !mod && __builtin_sub_overflow(int64_t{0}, a.size(), &r);  // INT64_MIN / -1 traps
     else
       r = mod ? a.size() % b.size() : a.size() / b.size();
-    if (mod && r != 0 && (r < 0) != (b.size() < 0)) r += b.size();  // ONNX's integer Mod has the divisor's sign
+    // ONNX's integer Mod has the divisor's sign
+    if (mod && r != 0 && (r < 0) != (b.size() < 0)) r += b.size();
   }
   if (overflow) n.fail(ErrorCode::corrupt, "a size overflows");
   return r;
 }
 
 // Broadcasts a scalar or a vector of one over the other.
-std::optional<Sizes> each(const Sizes& a, const Sizes& b, const std::function<Dim(const Dim&, const Dim&)>& fn) {
+std::optional<Sizes> each(const Sizes& a, const Sizes& b,
+                          const std::function<Dim(const Dim&, const Dim&)>& fn) {
   size_t n = std::max(a.entries.size(), b.entries.size());
   if (a.entries.empty() || b.entries.empty()) n = 0;
-  if ((a.entries.size() != n && a.entries.size() != 1) || (b.entries.size() != n && b.entries.size() != 1))
+  if ((a.entries.size() != n && a.entries.size() != 1) ||
+      (b.entries.size() != n && b.entries.size() != 1))
     return std::nullopt;
   Sizes r{{}, std::max(a.rank, b.rank)};
   for (size_t i = 0; i < n; ++i)
-    r.entries.push_back(fn(a.entries[a.entries.size() == 1 ? 0 : i], b.entries[b.entries.size() == 1 ? 0 : i]));
+    r.entries.push_back(
+        fn(a.entries[a.entries.size() == 1 ? 0 : i], b.entries[b.entries.size() == 1 ? 0 : i]));
   return r;
 }
 
@@ -157,7 +163,9 @@ Sizes gather(const NodeView& n, const Sizes& data, const Sizes& index) {
   return r;
 }
 
-bool all_numbers(const Sizes& s) { return std::all_of(s.entries.begin(), s.entries.end(), is_number); }
+bool all_numbers(const Sizes& s) {
+  return std::all_of(s.entries.begin(), s.entries.end(), is_number);
+}
 
 // Slice of a vector with numbers for bounds; nullopt for other forms.
 std::optional<Sizes> slice(Importer& im, const NodeView& n, const Sizes& data) {
@@ -172,18 +180,22 @@ std::optional<Sizes> slice(Importer& im, const NodeView& n, const Sizes& data) {
     axes = im.known_ints(n, 3, "axes");
     steps = im.known_ints(n, 4, "steps");
   }
-  if (data.rank != 1 || starts.size() != 1 || ends.size() != 1 || (!steps.empty() && steps != std::vector<int64_t>{1}))
+  if (data.rank != 1 || starts.size() != 1 || ends.size() != 1 ||
+      (!steps.empty() && steps != std::vector<int64_t>{1}))
     return std::nullopt;
   if (axes.size() > 1 || (!axes.empty() && axis_of(n, axes[0], 1) != 0)) return std::nullopt;
   auto size = static_cast<int64_t>(data.entries.size());
-  auto resolve = [&](int64_t i) { return i < 0 ? std::max<int64_t>(i, -size) + size : std::min(i, size); };
+  auto resolve = [&](int64_t i) {
+    return i < 0 ? std::max<int64_t>(i, -size) + size : std::min(i, size);
+  };
   int64_t start = resolve(starts[0]), end = std::max(start, resolve(ends[0]));
   return Sizes{{data.entries.begin() + start, data.entries.begin() + end}, 1};
 }
 
 // Which elements a Where over sizes takes; nullopt if the condition is not a constant of that size.
 std::optional<Sizes> choose(const Val& condition, const Sizes& a, const Sizes& b) {
-  if (!condition.is_constant() || condition.constant.dtype() != DType::bool_ || condition.constant.dim() > 1)
+  if (!condition.is_constant() || condition.constant.dtype() != DType::bool_ ||
+      condition.constant.dim() > 1)
     return std::nullopt;
   std::vector<bool> take = condition.constant.to_vector<bool>();
   size_t n = std::max({take.size(), a.entries.size(), b.entries.size()});
@@ -225,13 +237,15 @@ ValPtr sizes_val(const std::string& name, std::vector<Dim> entries, int64_t rank
 }
 
 bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inputs) {
-  static const std::set<std::string> kSymbolic = {"Gather",  "Slice", "Concat", "Unsqueeze",  "Squeeze", "Cast",
-                                                  "Reshape", "Equal", "Where",  "ReduceProd", "Size"};
+  static const std::set<std::string> kSymbolic = {"Gather",  "Slice",      "Concat",  "Unsqueeze",
+                                                  "Squeeze", "Cast",       "Reshape", "Equal",
+                                                  "Where",   "ReduceProd", "Size"};
   static const std::set<std::string> kArithmetic = {"Add", "Sub", "Mul", "Div", "Mod"};
   if (!n.proto().domain().empty() && n.proto().domain() != "ai.onnx") return false;
   bool arithmetic_op = kArithmetic.count(n.op()) != 0, symbolic = false;
   for (const ValPtr& v : inputs) symbolic |= v && v->sizes;
-  // Without a symbol the operators themselves fold; only integer arithmetic is done here, where it is exact.
+  // Without a symbol the operators themselves fold; only integer arithmetic is done here, where it
+  // is exact.
   if (!arithmetic_op && !(symbolic && kSymbolic.count(n.op()))) return false;
   std::vector<Sizes> s;
   for (const ValPtr& v : inputs) {
@@ -275,7 +289,9 @@ bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inpu
       return known ? Dim(static_cast<int64_t>(*known)) : Dim("?");
     });
     if (bits && all_numbers(*bits)) {
-      im.out(n, 0, constant_val(n.output(0), sizes_val("", bits->entries, bits->rank)->constant.to(DType::bool_)));
+      im.out(n, 0,
+             constant_val(n.output(0),
+                          sizes_val("", bits->entries, bits->rank)->constant.to(DType::bool_)));
       return true;
     }
   } else if (n.op() == "Where" && s.size() == 3) {
@@ -296,7 +312,8 @@ namespace {
 
 std::string text_of(const std::vector<Dim>& dims) {
   std::string text;
-  for (const Dim& d : dims) text += (text.empty() ? "" : ", ") + (is_number(d) ? std::to_string(d.size()) : d.name());
+  for (const Dim& d : dims)
+    text += (text.empty() ? "" : ", ") + (is_number(d) ? std::to_string(d.size()) : d.name());
   return "(" + text + ")";
 }
 
@@ -310,8 +327,8 @@ std::optional<int64_t> multiple_of(const NodeView& n, const Dim& size, const Dim
   return quotient && quotient->symbols.empty() ? std::optional(quotient->number) : std::nullopt;
 }
 
-std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& from, const std::vector<Dim>& wanted,
-                                  bool zero_copies) {
+std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& from,
+                                  const std::vector<Dim>& wanted, bool zero_copies) {
   std::vector<int64_t> shape;
   std::vector<size_t> unknown, inferred;
   Product all, rest;
@@ -319,11 +336,15 @@ std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& fro
   for (size_t i = 0; i < wanted.size(); ++i) {
     const Dim& w = wanted[i];
     bool copies =
-        i < from.size() && (is_number(w) ? w.size() == 0 && (zero_copies || from[i] == Dim(0)) : from[i] == w);
+        i < from.size() &&
+        (is_number(w) ? w.size() == 0 && (zero_copies || from[i] == Dim(0)) : from[i] == w);
     if (is_number(w) && w.size() == 0 && zero_copies && !copies)
-      n.fail(ErrorCode::corrupt, "shape entry {} is 0, but the data has {} dimensions", i, from.size());
-    if (is_number(w) && w.size() < -1) n.fail(ErrorCode::corrupt, "shape entry {} is {}", i, w.size());
-    bool infer = is_number(w) && (w.size() == -1 || (w.size() == 0 && !copies));  // a size of 0 where octet's 0 copies
+      n.fail(ErrorCode::corrupt, "shape entry {} is 0, but the data has {} dimensions", i,
+             from.size());
+    if (is_number(w) && w.size() < -1)
+      n.fail(ErrorCode::corrupt, "shape entry {} is {}", i, w.size());
+    // a size of 0 where octet's 0 copies
+    bool infer = is_number(w) && (w.size() == -1 || (w.size() == 0 && !copies));
     if (infer)
       inferred.push_back(i);
     else if (!is_number(w) && !copies)
@@ -333,7 +354,8 @@ std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& fro
   }
   if (inferred.size() > 1) n.fail(ErrorCode::corrupt, "several entries of the shape are -1 or 0");
   if (!inferred.empty() && !unknown.empty()) {
-    // A symbolic size that octet must infer, and one that ONNX infers: the latter must be a number then.
+    // A symbolic size that octet must infer, and one that ONNX infers: the latter must be a number
+    // then.
     auto known = exact_quotient(all, rest);
     if (known && known->symbols.empty() && known->number > 0) {
       shape[inferred[0]] = known->number;
@@ -341,12 +363,15 @@ std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& fro
     }
   }
   if (unknown.size() + inferred.size() > 1)
-    n.unsupported("the shape {} of data of shape {}: {} sizes are known only at run time; import with fixed sizes",
-                  text_of(wanted), text_of(from), unknown.size() + inferred.size());
+    n.unsupported(
+        "the shape {} of data of shape {}: {} sizes are known only at run time; import with fixed "
+        "sizes",
+        text_of(wanted), text_of(from), unknown.size() + inferred.size());
   return shape;
 }
 
-std::vector<int64_t> expand_attr(const NodeView& n, const std::vector<Dim>& from, const std::vector<Dim>& wanted) {
+std::vector<int64_t> expand_attr(const NodeView& n, const std::vector<Dim>& from,
+                                 const std::vector<Dim>& wanted) {
   size_t rank = std::max(from.size(), wanted.size());
   std::vector<int64_t> shape(rank, 1);  // 1 keeps the data's size, as ONNX's Expand has it
   for (size_t i = 0; i < rank; ++i) {
@@ -356,7 +381,8 @@ std::vector<int64_t> expand_attr(const NodeView& n, const std::vector<Dim>& from
     if (w == f || w == Dim(1))
       out = f.known() ? f.size() : 1;
     else if (!is_number(w))
-      n.unsupported("a size '{}' that is known only at run time; import with a fixed size", w.name());
+      n.unsupported("a size '{}' that is known only at run time; import with a fixed size",
+                    w.name());
     else if (w.size() < 0 || w.size() > std::numeric_limits<int32_t>::max())
       n.fail(ErrorCode::corrupt, "a size of {}", w.size());
     else
@@ -372,8 +398,11 @@ void add_sizes(Handlers& h) {
     for (const Dim& d : im.in(n, 0)->dims()) p.times(n, d);
     im.out(n, 0, sizes_val(n.output(0), {p.dim()}, 0));
   };
-  h["Mod"] = [](Importer& im, const NodeView& n) {  // the divisor's sign, or with fmod the dividend's
-    im.out(n, 0, im.call(n, n.get_int("fmod", 0) != 0 ? "fmod" : "remainder", {im.in(n, 0), im.in(n, 1)}));
+  // the divisor's sign, or with fmod the dividend's
+  h["Mod"] = [](Importer& im, const NodeView& n) {
+    im.out(
+        n, 0,
+        im.call(n, n.get_int("fmod", 0) != 0 ? "fmod" : "remainder", {im.in(n, 0), im.in(n, 1)}));
   };
 }
 

@@ -1,4 +1,5 @@
-// TensorProtos, element types and files: everything that is read from protobuf before there is a graph.
+// TensorProtos, element types and files: everything that is read from protobuf before there is a
+// graph.
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/stubs/logging.h>
@@ -61,8 +62,8 @@ void widen(Tensor& out, const char* raw, int64_t n, const std::string& what) {
   for (int64_t i = 0; i < n; ++i) {
     In v;
     std::memcpy(&v, raw + i * sizeof(In), sizeof(In));
-    OCTET_CHECK(static_cast<uint64_t>(v) <= static_cast<uint64_t>(std::numeric_limits<Out>::max()), unsupported,
-                "{}: value {} does not fit into {}", what, v, to_string(out.dtype()));
+    OCTET_CHECK(static_cast<uint64_t>(v) <= static_cast<uint64_t>(std::numeric_limits<Out>::max()),
+                unsupported, "{}: value {} does not fit into {}", what, v, to_string(out.dtype()));
     to[i] = static_cast<Out>(v);
   }
 }
@@ -70,7 +71,8 @@ void widen(Tensor& out, const char* raw, int64_t n, const std::string& what) {
 void read_raw(Tensor& out, std::string_view raw, int32_t type, const std::string& what) {
   int64_t n = out.numel();
   OCTET_CHECK(raw.size() == static_cast<size_t>(n) * raw_size(type), corrupt,
-              "{}: {} bytes of data for {} elements of {}", what, raw.size(), n, onnx_type_name(type));
+              "{}: {} bytes of data for {} elements of {}", what, raw.size(), n,
+              onnx_type_name(type));
   if (type == TensorProto::UINT16) return widen<int32_t, uint16_t>(out, raw.data(), n, what);
   if (type == TensorProto::UINT32) return widen<int64_t, uint32_t>(out, raw.data(), n, what);
   if (type == TensorProto::UINT64) return widen<int64_t, uint64_t>(out, raw.data(), n, what);
@@ -83,7 +85,8 @@ void read_raw(Tensor& out, std::string_view raw, int32_t type, const std::string
 
 template <typename T, typename Field>
 void read_field(Tensor& out, const Field& field, const std::string& what) {
-  OCTET_CHECK(field.size() == out.numel(), corrupt, "{}: {} values for {} elements", what, field.size(), out.numel());
+  OCTET_CHECK(field.size() == out.numel(), corrupt, "{}: {} values for {} elements", what,
+              field.size(), out.numel());
   auto* to = static_cast<T*>(out.raw_data());
   for (int i = 0; i < field.size(); ++i) to[i] = static_cast<T>(field.Get(i));
 }
@@ -114,18 +117,23 @@ void read_typed(Tensor& out, const TensorProto& t, const std::string& what) {
     case TensorProto::BOOL:
       return read_field<bool>(out, t.int32_data(), what);
     default:
-      OCTET_FAIL(unsupported, "{}: element type {} is not supported", what, onnx_type_name(t.data_type()));
+      OCTET_FAIL(unsupported, "{}: element type {} is not supported", what,
+                 onnx_type_name(t.data_type()));
   }
 }
 
 // Two to a byte, the first in the low four bits; in int32_data as in raw_data.
-void read_nibbles(Tensor& out, const TensorProto& t, const std::optional<std::string_view>& raw, const std::string& what) {
-  const int64_t n = out.numel(), given = raw ? static_cast<int64_t>(raw->size()) : t.int32_data_size();
-  OCTET_CHECK(given == (n + 1) / 2, corrupt, "{}: {} bytes of data for {} elements of 4 bits", what, given, n);
+void read_nibbles(Tensor& out, const TensorProto& t, const std::optional<std::string_view>& raw,
+                  const std::string& what) {
+  const int64_t n = out.numel(),
+                given = raw ? static_cast<int64_t>(raw->size()) : t.int32_data_size();
+  OCTET_CHECK(given == (n + 1) / 2, corrupt, "{}: {} bytes of data for {} elements of 4 bits", what,
+              given, n);
   auto* to = static_cast<uint8_t*>(out.raw_data());
   for (int64_t i = 0; i < n; ++i) {
     const auto at = static_cast<int>(i / 2);
-    const auto byte = static_cast<uint32_t>(raw ? static_cast<unsigned char>((*raw)[static_cast<size_t>(at)]) : t.int32_data(at));
+    const auto byte = static_cast<uint32_t>(
+        raw ? static_cast<unsigned char>((*raw)[static_cast<size_t>(at)]) : t.int32_data(at));
     uint32_t q = byte >> (i % 2 * 4) & 15;
     if (t.data_type() == kInt4 && q > 7) q += 240;  // the sign
     to[i] = static_cast<uint8_t>(q);
@@ -150,13 +158,15 @@ Buffer external_bytes(const TensorProto& t, const std::string& what,
     OCTET_CHECK(entries.emplace(entry.key(), entry.value()).second, corrupt,
                 "{}: external data: '{}' is there twice", what, one_line(entry.key()));
   const std::string& location = entries["location"];
-  OCTET_CHECK(!dir.empty(), unsupported, "{}: its data is in the file '{}', which a model in memory cannot name", what,
+  OCTET_CHECK(!dir.empty(), unsupported,
+              "{}: its data is in the file '{}', which a model in memory cannot name", what,
               one_line(location));
   std::filesystem::path path(location);
   bool inside = !location.empty() && path.is_relative() && location.find('\0') == location.npos;
   for (const auto& part : path) inside &= part != "..";
-  OCTET_CHECK(inside, corrupt, "{}: its data is in the file '{}'; expected a file in the model's own directory", what,
-              one_line(location));
+  OCTET_CHECK(inside, corrupt,
+              "{}: its data is in the file '{}'; expected a file in the model's own directory",
+              what, one_line(location));
   std::filesystem::path place = dir;
   for (const auto& part : path) {
     std::error_code ignored;
@@ -242,7 +252,8 @@ std::string onnx_type_name(int32_t type) {
   return TensorProto::DataType_Name(static_cast<TensorProto::DataType>(type));
 }
 
-Tensor read_tensor(const TensorProto& t, const std::string& what, const std::filesystem::path& dir) {
+Tensor read_tensor(const TensorProto& t, const std::string& what,
+                   const std::filesystem::path& dir) {
   Shape shape;
   int64_t n = 1;
   for (int64_t d : t.dims()) {
@@ -271,7 +282,8 @@ Tensor read_tensor(const TensorProto& t, const std::string& what, const std::fil
   int64_t given = raw ? static_cast<int64_t>(raw->size() / raw_size(t.data_type()))
                       : int64_t{t.float_data_size()} + t.int32_data_size() + t.int64_data_size() +
                             t.double_data_size() + t.uint64_data_size();
-  OCTET_CHECK(given == n, corrupt, "{}: data of {} elements for shape {}", what, given, to_string(shape));
+  OCTET_CHECK(given == n, corrupt, "{}: data of {} elements for shape {}", what, given,
+              to_string(shape));
   Tensor out = Tensor::empty(shape, dtype);
   if (raw)
     read_raw(out, *raw, t.data_type(), what);
@@ -280,7 +292,9 @@ Tensor read_tensor(const TensorProto& t, const std::string& what, const std::fil
   return out;
 }
 
-bool is_narrow(int32_t type) { return type == TensorProto::UINT16 || type == kUint4 || type == kInt4; }
+bool is_narrow(int32_t type) {
+  return type == TensorProto::UINT16 || type == kUint4 || type == kInt4;
+}
 
 DType compute_type(DType dtype) { return is_floating(dtype) ? DType::float32 : dtype; }
 
@@ -314,7 +328,8 @@ namespace octet::io {
 
 Tensor read_onnx_tensor(const std::filesystem::path& path) {
   onnx::TensorProto proto;
-  OCTET_CHECK(onnx_impl::parse(proto, read_file(path)), corrupt, "{}: is not an ONNX tensor", path.string());
+  OCTET_CHECK(onnx_impl::parse(proto, read_file(path)), corrupt, "{}: is not an ONNX tensor",
+              path.string());
   return onnx_impl::read_tensor(proto, path.string(), path.parent_path());
 }
 

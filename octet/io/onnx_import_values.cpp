@@ -6,8 +6,9 @@
 namespace octet::io::onnx_impl {
 namespace {
 
-constexpr int64_t kMaxFolded = 1 << 24;  // elements a folded constant may grow to beyond its operands
-constexpr double kMaxElements = 1e13;    // of any value; only damaged models have more
+// elements a folded constant may grow to beyond its operands
+constexpr int64_t kMaxFolded = 1 << 24;
+constexpr double kMaxElements = 1e13;  // of any value; only damaged models have more
 
 double elements_of(const TensorType& type) {
   double elements = 1;
@@ -26,7 +27,8 @@ ValPtr constant_val(const std::string& name, Tensor value) {
   return v;
 }
 
-ValPtr dequantized_val(const std::string& name, const std::string& codes_name, const std::string& scope, Tensor codes) {
+ValPtr dequantized_val(const std::string& name, const std::string& codes_name,
+                       const std::string& scope, Tensor codes) {
   auto v = std::make_shared<Val>();
   v->name = name;
   v->codes_name = codes_name;
@@ -37,14 +39,16 @@ ValPtr dequantized_val(const std::string& name, const std::string& codes_name, c
   return v;
 }
 
-// -- values ----------------------------------------------------------------------------------------------
+// -- values ---------------------------------------------------------------------------------------
 
 ValPtr Importer::lookup(const std::string& name) {
   if (auto it = values_.find(name); it != values_.end()) return it->second;
   auto it = initializers_.find(name);
-  OCTET_CHECK(it != initializers_.end(), corrupt, "'{}' is not made by any node, input or initializer", one_line(name));
+  OCTET_CHECK(it != initializers_.end(), corrupt,
+              "'{}' is not made by any node, input or initializer", one_line(name));
   ValPtr v = read_constant(*it->second, fmt::format("initializer '{}'", one_line(name)));
-  // The model's copy is not needed any more: large models would be in memory twice. (clear_raw_data keeps the memory.)
+  // The model's copy is not needed any more: large models would be in memory twice. (clear_raw_data
+  // keeps the memory.)
   if (it->second->has_raw_data()) delete it->second->release_raw_data();
   return values_[name] = v;
 }
@@ -60,13 +64,16 @@ ValPtr Importer::in(const NodeView& n, size_t i) {
   return lookup(n.proto().input(static_cast<int>(i)));
 }
 
-ValPtr Importer::optional_in(const NodeView& n, size_t i) { return n.has_input(i) ? in(n, i) : nullptr; }
+ValPtr Importer::optional_in(const NodeView& n, size_t i) {
+  return n.has_input(i) ? in(n, i) : nullptr;
+}
 
 Tensor Importer::known(const NodeView& n, size_t i, const char* what) {
   ValPtr v = optional_in(n, i);
   if (!v) return {};
   if (v->dequantized) return v->constant.dequantize();
-  if (!v->constant.defined()) n.unsupported("{} ('{}') must be a constant", what, one_line(v->name));
+  if (!v->constant.defined())
+    n.unsupported("{} ('{}') must be a constant", what, one_line(v->name));
   return v->constant;
 }
 
@@ -74,7 +81,8 @@ std::vector<int64_t> Importer::known_ints(const NodeView& n, size_t i, const cha
   Tensor t = known(n, i, what);
   if (!t.defined()) return {};
   if (is_floating(t.dtype()) || t.is_quantized() || t.dim() > 1)
-    n.fail(ErrorCode::corrupt, "{}: expected a list of integers, got {}", what, to_string(t.type()));
+    n.fail(ErrorCode::corrupt, "{}: expected a list of integers, got {}", what,
+           to_string(t.type()));
   return t.to(DType::int64).reshape({-1}).to_vector<int64_t>();
 }
 
@@ -84,7 +92,8 @@ std::vector<Dim> Importer::known_sizes(const NodeView& n, size_t i, const char* 
   return {ints.begin(), ints.end()};  // negative entries stand for themselves; Dim keeps the number
 }
 
-std::optional<std::vector<int64_t>> Importer::attr_or_input_ints(const NodeView& n, const char* attr, size_t i) {
+std::optional<std::vector<int64_t>> Importer::attr_or_input_ints(const NodeView& n,
+                                                                 const char* attr, size_t i) {
   if (n.has(attr)) return n.get_ints(attr);
   if (!n.has_input(i)) return std::nullopt;
   return known_ints(n, i, attr);
@@ -125,8 +134,10 @@ ValueId Importer::materialize(const NodeView& n, const ValPtr& v) {
   if (v->sizes) {
     for (const Dim& d : *v->sizes)
       if (!d.known() && !d.name().empty())
-        n.unsupported("'{}' depends on dimension '{}', which is known only at run time; import with a fixed size",
-                      one_line(v->name), d.name());
+        n.unsupported(
+            "'{}' depends on dimension '{}', which is known only at run time; import with a fixed "
+            "size",
+            one_line(v->name), d.name());
   }
   std::string name = sanitize(v->name.empty() ? n.output(0) + ".constant" : v->name);
   if (v->dequantized) {
@@ -139,10 +150,11 @@ ValueId Importer::materialize(const NodeView& n, const ValPtr& v) {
   return v->id;
 }
 
-// -- calls -----------------------------------------------------------------------------------------------
+// -- calls ----------------------------------------------------------------------------------------
 
-std::vector<ValPtr> Importer::calls(const NodeView& n, const std::string& op_name, const std::vector<ValPtr>& inputs,
-                                    const Attrs& attrs, const std::optional<ops::QType>& want) {
+std::vector<ValPtr> Importer::calls(const NodeView& n, const std::string& op_name,
+                                    const std::vector<ValPtr>& inputs, const Attrs& attrs,
+                                    const std::optional<ops::QType>& want) {
   const ops::Op& op = ops::get(op_name);
   bool fold = !inputs.empty();
   int64_t operand_elements = 0;
@@ -155,7 +167,8 @@ std::vector<ValPtr> Importer::calls(const NodeView& n, const std::string& op_nam
   while (!types.empty() && !types.back()) types.pop_back();
   if (fold) {
     double results = 0;
-    for (const TensorType& t : op.infer(types, op.complete(attrs), want, n.name())) results += elements_of(t);
+    for (const TensorType& t : op.infer(types, op.complete(attrs), want, n.name()))
+      results += elements_of(t);
     fold = results <= static_cast<double>(std::max(kMaxFolded, 4 * operand_elements));
   }
   std::vector<ValPtr> made;
@@ -169,19 +182,21 @@ std::vector<ValPtr> Importer::calls(const NodeView& n, const std::string& op_nam
   std::vector<ValueId> ids;
   for (const ValPtr& v : inputs) ids.push_back(v ? materialize(n, v) : graph::kNone);
   std::string name = sanitize(n.output(0)) + "." + op_name;
-  for (ValueId id : graph_.add_calls(name, op_name, std::move(ids), attrs, want, one_line(n.name()))) {
+  for (ValueId id :
+       graph_.add_calls(name, op_name, std::move(ids), attrs, want, one_line(n.name()))) {
     auto v = std::make_shared<Val>();
     v->id = id;
     v->name = graph_.value(id).name;
     v->type = graph_.type(id);
-    if (elements_of(v->type) > kMaxElements) n.fail(ErrorCode::corrupt, "its result is {}", to_string(v->type));
+    if (elements_of(v->type) > kMaxElements)
+      n.fail(ErrorCode::corrupt, "its result is {}", to_string(v->type));
     made.push_back(v);
   }
   return made;
 }
 
-ValPtr Importer::call(const NodeView& n, const std::string& op, const std::vector<ValPtr>& inputs, const Attrs& attrs,
-                      const std::optional<ops::QType>& want) {
+ValPtr Importer::call(const NodeView& n, const std::string& op, const std::vector<ValPtr>& inputs,
+                      const Attrs& attrs, const std::optional<ops::QType>& want) {
   std::vector<ValPtr> made = calls(n, op, inputs, attrs, want);
   OCTET_CHECK(made.size() == 1, internal, "{} has {} results", op, made.size());
   return made[0];
@@ -199,7 +214,8 @@ void Importer::out(const NodeView& n, size_t i, ValPtr v) {
   }
   if (v->id == graph::kNone) {
     if (v->name.empty()) v->name = n.output(i);
-  } else if (static_cast<size_t>(v->id) >= first_new_value_ && graph_.producer(v->id).kind == graph::NodeKind::call &&
+  } else if (static_cast<size_t>(v->id) >= first_new_value_ &&
+             graph_.producer(v->id).kind == graph::NodeKind::call &&
              graph_.producer(v->id).scope == one_line(n.name())) {
     take_name(v->id, sanitize(n.output(i)));
     v->name = n.output(i);

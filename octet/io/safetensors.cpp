@@ -26,10 +26,11 @@ struct Name {
   const char* name;
   DType dtype;
 };
-constexpr Name kNames[] = {{"F64", DType::float64},   {"F32", DType::float32}, {"F16", DType::float16},
-                           {"BF16", DType::bfloat16}, {"I64", DType::int64},   {"I32", DType::int32},
-                           {"I16", DType::int16},     {"I8", DType::int8},     {"U8", DType::uint8},
-                           {"BOOL", DType::bool_}};
+constexpr Name kNames[] = {{"F64", DType::float64}, {"F32", DType::float32},
+                           {"F16", DType::float16}, {"BF16", DType::bfloat16},
+                           {"I64", DType::int64},   {"I32", DType::int32},
+                           {"I16", DType::int16},   {"I8", DType::int8},
+                           {"U8", DType::uint8},    {"BOOL", DType::bool_}};
 
 // -- checksums: docs/file-format.md ---------------------------------------------------------------
 
@@ -69,10 +70,11 @@ struct Entry {
 
 Entry parse_entry(const std::string& file, const std::string& name, const Json& item) {
   std::string where = fmt::format("{}: tensor '{}'", file, name);
-  OCTET_CHECK(item.is_object(), corrupt, "{}: expected an object with dtype, shape and data_offsets", where);
+  OCTET_CHECK(item.is_object(), corrupt,
+              "{}: expected an object with dtype, shape and data_offsets", where);
   for (const auto& [key, value] : item.items())
-    OCTET_CHECK(key == "dtype" || key == "shape" || key == "data_offsets", corrupt, "{}: unknown field '{}'", where,
-                key);
+    OCTET_CHECK(key == "dtype" || key == "shape" || key == "data_offsets", corrupt,
+                "{}: unknown field '{}'", where, key);
   for (const char* key : {"dtype", "shape", "data_offsets"})
     OCTET_CHECK(item.contains(key), corrupt, "{}: {} is missing", where, key);
   Entry entry;
@@ -81,14 +83,17 @@ Entry parse_entry(const std::string& file, const std::string& name, const Json& 
   const Json& dtype = item["dtype"];
   OCTET_CHECK(dtype.is_string(), corrupt, "{}: dtype is not a string", where);
   const auto& dtype_name = dtype.get_ref<const std::string&>();
-  const Name* known = std::find_if(std::begin(kNames), std::end(kNames), [&](auto& n) { return dtype_name == n.name; });
-  OCTET_CHECK(known != std::end(kNames), corrupt,
-              "{}: dtype '{}' is not known; expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL", where,
-              dtype_name);
+  const Name* known = std::find_if(std::begin(kNames), std::end(kNames),
+                                   [&](auto& n) { return dtype_name == n.name; });
+  OCTET_CHECK(
+      known != std::end(kNames), corrupt,
+      "{}: dtype '{}' is not known; expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL",
+      where, dtype_name);
   entry.dtype = known->dtype;
 
   const Json& shape = item["shape"];
-  OCTET_CHECK(shape.is_array() && shape.size() <= 64, corrupt, "{}: shape is not a list of at most 64 sizes", where);
+  OCTET_CHECK(shape.is_array() && shape.size() <= 64, corrupt,
+              "{}: shape is not a list of at most 64 sizes", where);
   uint64_t bytes = element_size(entry.dtype);
   bool empty = false;
   for (const Json& size : shape) {
@@ -105,15 +110,17 @@ Entry parse_entry(const std::string& file, const std::string& name, const Json& 
   if (empty) bytes = 0;
 
   const Json& offsets = item["data_offsets"];
-  OCTET_CHECK(
-      offsets.is_array() && offsets.size() == 2 && offsets[0].is_number_unsigned() && offsets[1].is_number_unsigned(),
-      corrupt, "{}: data_offsets is not a pair of offsets", where);
+  OCTET_CHECK(offsets.is_array() && offsets.size() == 2 && offsets[0].is_number_unsigned() &&
+                  offsets[1].is_number_unsigned(),
+              corrupt, "{}: data_offsets is not a pair of offsets", where);
   entry.begin = offsets[0].get<uint64_t>();
   entry.end = offsets[1].get<uint64_t>();
-  OCTET_CHECK(entry.begin <= entry.end, corrupt, "{}: data_offsets [{}, {}] end before they begin", where, entry.begin,
-              entry.end);
-  OCTET_CHECK(entry.end - entry.begin == bytes, corrupt, "{}: data_offsets [{}, {}] span {} bytes; {} {} has {}", where,
-              entry.begin, entry.end, entry.end - entry.begin, to_string(entry.dtype), to_string(entry.shape), bytes);
+  OCTET_CHECK(entry.begin <= entry.end, corrupt, "{}: data_offsets [{}, {}] end before they begin",
+              where, entry.begin, entry.end);
+  OCTET_CHECK(entry.end - entry.begin == bytes, corrupt,
+              "{}: data_offsets [{}, {}] span {} bytes; {} {} has {}", where, entry.begin,
+              entry.end, entry.end - entry.begin, to_string(entry.dtype), to_string(entry.shape),
+              bytes);
   return entry;
 }
 
@@ -185,14 +192,17 @@ Opened open(const std::filesystem::path& path) {
   result.start = 8 + header_size;
   uint64_t data_size = mapped.size() - result.start, at = 0;
   for (const Entry& e : result.entries) {
-    OCTET_CHECK(e.begin == at, corrupt, "{}: tensor '{}': data_offsets [{}, {}] {}", file, e.name, e.begin, e.end,
+    OCTET_CHECK(e.begin == at, corrupt, "{}: tensor '{}': data_offsets [{}, {}] {}", file, e.name,
+                e.begin, e.end,
                 e.begin < at ? "overlap another tensor" : fmt::format("leave a hole after {}", at));
     OCTET_CHECK(e.end <= data_size, corrupt,
-                "{}: truncated: tensor '{}' ends at {}, the file holds {} bytes of data; copy or download it again",
+                "{}: truncated: tensor '{}' ends at {}, the file holds {} bytes of data; copy or "
+                "download it again",
                 file, e.name, e.end, data_size);
     at = e.end;
   }
-  OCTET_CHECK(at == data_size, corrupt, "{}: {} bytes after the last tensor belong to none", file, data_size - at);
+  OCTET_CHECK(at == data_size, corrupt, "{}: {} bytes after the last tensor belong to none", file,
+              data_size - at);
   return result;
 }
 
@@ -251,8 +261,9 @@ SafetensorsFile read_safetensors(const std::filesystem::path& path) {
     }
     if (e.dtype == DType::bool_)
       for (size_t i = 0; i < buffer.bytes(); ++i)
-        OCTET_CHECK(buffer.data()[i] <= std::byte{1}, corrupt, "{}: tensor '{}': element {} is {}; a BOOL is 0 or 1",
-                    file, e.name, i, static_cast<int>(buffer.data()[i]));
+        OCTET_CHECK(buffer.data()[i] <= std::byte{1}, corrupt,
+                    "{}: tensor '{}': element {} is {}; a BOOL is 0 or 1", file, e.name, i,
+                    static_cast<int>(buffer.data()[i]));
     result.tensors.emplace(e.name, Tensor::wrap(std::move(buffer), e.shape, e.dtype));
   }
   return result;
@@ -265,14 +276,16 @@ std::map<std::string, std::string> read_safetensors_metadata(const std::filesyst
   return metadata;
 }
 
-void write_safetensors(const std::filesystem::path& path, const std::map<std::string, Tensor>& tensors,
+void write_safetensors(const std::filesystem::path& path,
+                       const std::map<std::string, Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata) {
   std::string file = path.string();
   for (const char* key : {kHeaderSum, kTensorSums})
     OCTET_CHECK(!metadata.count(key), invalid_argument,
                 "{}: the metadata entry {} is octet's own: leave it out", file, key);
-  // By the largest power of two, up to 64, that divides the size in bytes, descending: then everything before a tensor
-  // is a multiple of its own power, which is a multiple of its element size.
+  // By the largest power of two, up to 64, that divides the size in bytes, descending: then
+  // everything before a tensor is a multiple of its own power, which is a multiple of its element
+  // size.
   struct Item {
     const std::string* name;
     Tensor tensor;
@@ -280,14 +293,17 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
   };
   std::vector<Item> items;
   for (const auto& [name, tensor] : tensors) {
-    OCTET_CHECK(name != kMetadata, invalid_argument, "{}: a tensor cannot be called {}", file, kMetadata);
-    OCTET_CHECK(!tensor.is_quantized(), invalid_argument,
-                "{}: tensor '{}' is {}; write its int_repr() and its scale and zero point as tensors", file, name,
-                to_string(tensor.dtype()));
+    OCTET_CHECK(name != kMetadata, invalid_argument, "{}: a tensor cannot be called {}", file,
+                kMetadata);
+    OCTET_CHECK(
+        !tensor.is_quantized(), invalid_argument,
+        "{}: tensor '{}' is {}; write its int_repr() and its scale and zero point as tensors", file,
+        name, to_string(tensor.dtype()));
     uint64_t bytes = static_cast<uint64_t>(tensor.nbytes()) | 64;
     items.push_back({&name, tensor, bytes & (~bytes + 1)});
   }
-  std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.alignment > b.alignment; });
+  std::stable_sort(items.begin(), items.end(),
+                   [](const Item& a, const Item& b) { return a.alignment > b.alignment; });
 
   Json header = Json::object();
   Json sums = Json::object();
@@ -295,9 +311,10 @@ void write_safetensors(const std::filesystem::path& path, const std::map<std::st
   for (Item& item : items) {
     item.tensor = item.tensor.contiguous();
     auto bytes = static_cast<uint64_t>(item.tensor.nbytes());
-    const Name* type =
-        std::find_if(std::begin(kNames), std::end(kNames), [&](auto& n) { return n.dtype == item.tensor.dtype(); });
-    header[*item.name] = {{"dtype", type->name}, {"shape", item.tensor.shape()}, {"data_offsets", {at, at + bytes}}};
+    const Name* type = std::find_if(std::begin(kNames), std::end(kNames),
+                                    [&](auto& n) { return n.dtype == item.tensor.dtype(); });
+    header[*item.name] = {
+        {"dtype", type->name}, {"shape", item.tensor.shape()}, {"data_offsets", {at, at + bytes}}};
     sums[*item.name] = checksum(item.tensor.raw_data(), bytes);
     at += bytes;
   }

@@ -1,9 +1,10 @@
 #pragma once
-// Safetensors files: named tensors and a map of strings, in a format any machine-learning tool reads
-// (https://github.com/huggingface/safetensors#format): 8 bytes of header length, a JSON header, the data.
+// Safetensors files: named tensors and a map of strings, in a format any machine-learning tool
+// reads (https://github.com/huggingface/safetensors#format): 8 bytes of header length, a JSON
+// header, the data.
 //
-// Plain dtypes only: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL. What a quantized tensor means is stored by the floor
-// above.
+// Plain dtypes only: F64 F32 F16 BF16 I64 I32 I16 I8 U8 BOOL. What a quantized tensor means is
+// stored by the floor above.
 
 #include <filesystem>
 #include <map>
@@ -40,7 +41,8 @@ std::map<std::string, std::string> read_safetensors_metadata(const std::filesyst
 // alone. Errors: invalid_argument for quantized tensors, for names or metadata that are not UTF-8,
 // for a tensor called "__metadata__", metadata called "octet.checksum.*" and for headers beyond 100
 // MB; io.
-void write_safetensors(const std::filesystem::path& path, const std::map<std::string, Tensor>& tensors,
+void write_safetensors(const std::filesystem::path& path,
+                       const std::map<std::string, Tensor>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 
 }  // namespace octet

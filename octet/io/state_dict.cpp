@@ -16,7 +16,8 @@ bool is_real(DType dtype) { return dtype == DType::float64 || dtype == DType::fl
 Tensor stored_codes(const Tensor& t) {
   if (!is_packed(t.dtype())) return t.int_repr();
   Tensor rows = t.contiguous();
-  return Tensor::wrap(rows.buffer(), {static_cast<int64_t>(storage_bytes(t.dtype(), t.numel()))}, DType::uint8);
+  return Tensor::wrap(rows.buffer(), {static_cast<int64_t>(storage_bytes(t.dtype(), t.numel()))},
+                      DType::uint8);
 }
 
 Tensor unpack(const Tensor& codes, const Fields& f, DType dtype, QuantizerPtr quantizer) {
@@ -26,26 +27,34 @@ Tensor unpack(const Tensor& codes, const Fields& f, DType dtype, QuantizerPtr qu
   for (int64_t size : shape) fits = fits && !__builtin_mul_overflow(count, size, &count);
   OCTET_CHECK(fits && codes.dtype() == DType::uint8 && codes.dim() == 1 &&
                   static_cast<size_t>(codes.numel()) == storage_bytes(dtype, count),
-              corrupt, "{} codes of shape {} are {}; expected uint8, two codes to a byte", to_string(dtype), to_string(shape),
-              to_string(codes.type()));
+              corrupt, "{} codes of shape {} are {}; expected uint8, two codes to a byte",
+              to_string(dtype), to_string(shape), to_string(codes.type()));
   return Tensor::wrap(codes.buffer(), shape, dtype, std::move(quantizer));
 }
 
-QuantizerPtr read_quantizer(const Fields& f, DType dtype, const Tensor& scale, const Tensor& zero_point) {
+QuantizerPtr read_quantizer(const Fields& f, DType dtype, const Tensor& scale,
+                            const Tensor& zero_point) {
   auto scheme = f.get<std::string>("qscheme");
   bool whole = scheme != to_string(QScheme::per_channel_affine_float_qparams);
   DType zero = zero_point.dtype();
-  OCTET_CHECK(is_real(scale.dtype()) && (whole ? zero == DType::int64 || zero == DType::int32 : is_real(zero)), corrupt,
-              "scale and zero_point are {} and {}; expected float64 or float32, and {}", to_string(scale.dtype()), to_string(zero),
+  OCTET_CHECK(is_real(scale.dtype()) &&
+                  (whole ? zero == DType::int64 || zero == DType::int32 : is_real(zero)),
+              corrupt, "scale and zero_point are {} and {}; expected float64 or float32, and {}",
+              to_string(scale.dtype()), to_string(zero),
               whole ? "int64 or int32" : "float64 or float32");
   auto scales = scale.to(DType::float64).to_vector<double>();
   if (!whole)
-    return Quantizer::per_channel_float(std::move(scales), zero_point.to(DType::float64).to_vector<double>(), f.integer("axis"), dtype);
+    return Quantizer::per_channel_float(std::move(scales),
+                                        zero_point.to(DType::float64).to_vector<double>(),
+                                        f.integer("axis"), dtype);
   auto zero_points = zero_point.to(DType::int64).to_vector<int64_t>();
   if (scheme == to_string(QScheme::per_channel_affine))
-    return Quantizer::per_channel(std::move(scales), std::move(zero_points), f.integer("axis"), dtype);
-  OCTET_CHECK(scheme == to_string(QScheme::per_tensor_affine) && scales.size() == 1 && zero_points.size() == 1, corrupt,
-              "qscheme '{}' with {} scales and {} zero points", scheme, scales.size(), zero_points.size());
+    return Quantizer::per_channel(std::move(scales), std::move(zero_points), f.integer("axis"),
+                                  dtype);
+  OCTET_CHECK(scheme == to_string(QScheme::per_tensor_affine) && scales.size() == 1 &&
+                  zero_points.size() == 1,
+              corrupt, "qscheme '{}' with {} scales and {} zero points", scheme, scales.size(),
+              zero_points.size());
   return Quantizer::per_tensor(scales[0], zero_points[0], dtype);
 }
 
@@ -60,7 +69,8 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
                  std::map<std::string, std::string> metadata) {
   std::map<std::string, Tensor> stored;
   for (const auto& [name, tensor] : state) {
-    OCTET_CHECK(tensor.defined(), invalid_argument, "{}: '{}' is an undefined tensor: leave it out", path.string(), name);
+    OCTET_CHECK(tensor.defined(), invalid_argument, "{}: '{}' is an undefined tensor: leave it out",
+                path.string(), name);
     stored[name] = tensor.is_quantized() ? stored_codes(tensor) : tensor.detach();
   }
   // Another tensor may have that name already.
@@ -79,9 +89,11 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
     if (is_packed(tensor.dtype())) item["shape"] = tensor.shape();
     if (q.is_per_channel()) item["axis"] = q.axis();
     item["scale"] = add(name + ".scale", smaller(Tensor::from(q.scales(), shape), DType::float32));
-    item["zero_point"] = add(name + ".zero_point", q.has_float_zero_points()
-                                                       ? smaller(Tensor::from(q.float_zero_points(), shape), DType::float32)
-                                                       : smaller(Tensor::from(q.zero_points(), shape), DType::int32));
+    item["zero_point"] =
+        add(name + ".zero_point",
+            q.has_float_zero_points()
+                ? smaller(Tensor::from(q.float_zero_points(), shape), DType::float32)
+                : smaller(Tensor::from(q.zero_points(), shape), DType::int32));
     quantized.push_back(std::move(item));
   }
   metadata["format"] = "octet";
@@ -96,7 +108,8 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
 std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& path,
                                        std::vector<std::string>* notes) {
   auto entry = file.metadata.find(kEntry);
-  if (entry == file.metadata.end()) return std::move(file.tensors);  // of another tool: plain tensors
+  // of another tool: plain tensors
+  if (entry == file.metadata.end()) return std::move(file.tensors);
   const Json json = parse_json(entry->second, fmt::format("{}: {}", path, kEntry));
   Fields root(json, fmt::format("{}: {}", path, kEntry));
   check_format(root, path, file.has_checksums, notes);
@@ -122,7 +135,8 @@ std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& 
       if (is_packed(dtype)) {
         state[name] = unpack(codes, f, dtype, std::move(quantizer));
       } else {
-        OCTET_CHECK(codes.dtype() == code_dtype(dtype), corrupt, "its codes are {}; those of {} are {}", to_string(codes.dtype()),
+        OCTET_CHECK(codes.dtype() == code_dtype(dtype), corrupt,
+                    "its codes are {}; those of {} are {}", to_string(codes.dtype()),
                     to_string(dtype), to_string(code_dtype(dtype)));
         state[name] = make_quantized(codes, std::move(quantizer));
       }
@@ -132,7 +146,9 @@ std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& 
     qparams.insert({scale, zero_point});
   }
   for (const std::string& name : qparams) {
-    OCTET_CHECK(!done.count(name), corrupt, "{}: '{}' is both a quantized tensor and a scale or zero point", root.where(), name);
+    OCTET_CHECK(!done.count(name), corrupt,
+                "{}: '{}' is both a quantized tensor and a scale or zero point", root.where(),
+                name);
     state.erase(name);
   }
   return state;
@@ -142,7 +158,8 @@ std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& 
 
 namespace octet {
 
-void save_state_dict(const std::filesystem::path& path, const std::map<std::string, Tensor>& state) {
+void save_state_dict(const std::filesystem::path& path,
+                     const std::map<std::string, Tensor>& state) {
   io::write_state(path, state, {});
 }
 

@@ -4,8 +4,9 @@
 //   save_state_dict("model.safetensors", model->state_dict());
 //   other->load_state_dict(load_state_dict("model.safetensors"));
 //
-// A quantized tensor `conv.weight` is stored as its codes (I8, U8 or I32; of 4 bits two to a byte) beside `conv.weight.scale` and
-// `conv.weight.zero_point`; the metadata entry "octet.state" says what belongs together (docs/file-format.md).
+// A quantized tensor `conv.weight` is stored as its codes (I8, U8 or I32; of 4 bits two to a byte)
+// beside `conv.weight.scale` and `conv.weight.zero_point`; the metadata entry "octet.state" says
+// what belongs together (docs/file-format.md).
 
 #include <filesystem>
 #include <map>
@@ -16,8 +17,8 @@
 
 namespace octet {
 
-// Writes atomically: path holds the whole new file or what it held before. Errors: invalid_argument for an undefined
-// tensor and for names that are not UTF-8; io.
+// Writes atomically: path holds the whole new file or what it held before. Errors: invalid_argument
+// for an undefined tensor and for names that are not UTF-8; io.
 void save_state_dict(const std::filesystem::path& path, const std::map<std::string, Tensor>& state);
 
 // The tensors of a safetensors file of any tool, or of a model written by save_model; those that

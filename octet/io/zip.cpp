@@ -15,9 +15,10 @@ uint16_t u16(const std::byte* p) {
 uint32_t u32(const std::byte* p) { return u16(p) | static_cast<uint32_t>(u16(p + 2)) << 16; }
 uint64_t u64(const std::byte* p) { return u32(p) | static_cast<uint64_t>(u32(p + 4)) << 32; }
 
-constexpr uint32_t kLocal = 0x04034b50, kCentral = 0x02014b50, kEnd = 0x06054b50, kEnd64 = 0x06064b50,
-                   kLocator64 = 0x07064b50;
-constexpr size_t kLocalSize = 30, kCentralSize = 46, kEndSize = 22, kEnd64Size = 56, kLocatorSize = 20;
+constexpr uint32_t kLocal = 0x04034b50, kCentral = 0x02014b50, kEnd = 0x06054b50,
+                   kEnd64 = 0x06064b50, kLocator64 = 0x07064b50;
+constexpr size_t kLocalSize = 30, kCentralSize = 46, kEndSize = 22, kEnd64Size = 56,
+                 kLocatorSize = 20;
 constexpr uint16_t kUtf8 = 1 << 11;  // flag
 constexpr uInt kPiece = 1u << 30;    // zlib counts in 32 bits: more is done in pieces
 
@@ -34,11 +35,13 @@ struct Record {
 
 }  // namespace
 
-// -- reading a member --------------------------------------------------------------------------------
+// -- reading a member -----------------------------------------------------------------------------
 
-Source::Source(std::string where, const std::byte* data, uint64_t packed, uint64_t size, bool deflated)
+Source::Source(std::string where, const std::byte* data, uint64_t packed, uint64_t size,
+               bool deflated)
     : where_(std::move(where)), size_(size), data_(data), packed_(packed), deflated_(deflated) {
-  if (deflated_) OCTET_CHECK(inflateInit2(&stream_, -MAX_WBITS) == Z_OK, io, "{}: zlib does not start", where_);
+  if (deflated_)
+    OCTET_CHECK(inflateInit2(&stream_, -MAX_WBITS) == Z_OK, io, "{}: zlib does not start", where_);
 }
 
 Source::~Source() {
@@ -46,7 +49,8 @@ Source::~Source() {
 }
 
 void Source::read(void* to, uint64_t bytes) {
-  OCTET_CHECK(bytes <= left(), corrupt, "{}: truncated: expected {} more bytes, {} are left", where_, bytes, left());
+  OCTET_CHECK(bytes <= left(), corrupt, "{}: truncated: expected {} more bytes, {} are left",
+              where_, bytes, left());
   auto* out = static_cast<Bytef*>(to);
   position_ += bytes;
   while (bytes > 0) {
@@ -77,14 +81,15 @@ void Source::inflate_into(Bytef* out, uInt bytes) {
     int status = inflate(&stream_, Z_NO_FLUSH);
     if (stream_.avail_out == 0 && (status == Z_OK || status == Z_STREAM_END)) return;
     bool all_given = stream_.avail_in == 0 && packed_ == 0;
-    OCTET_CHECK(status == Z_OK && !all_given, corrupt, "{}: the compressed data is damaged ({})", where_,
-                stream_.msg ? stream_.msg : "it ends early");
+    OCTET_CHECK(status == Z_OK && !all_given, corrupt, "{}: the compressed data is damaged ({})",
+                where_, stream_.msg ? stream_.msg : "it ends early");
   }
 }
 
-// -- reading the directory ---------------------------------------------------------------------------
+// -- reading the directory ------------------------------------------------------------------------
 
-Archive::Archive(const std::filesystem::path& path) : file_(MappedFile::open(path)), name_(path.string()) {
+Archive::Archive(const std::filesystem::path& path)
+    : file_(MappedFile::open(path)), name_(path.string()) {
   read_directory();
 }
 
@@ -102,7 +107,8 @@ void Archive::read_directory() {
       break;
     }
   }
-  OCTET_CHECK(end != size, corrupt, "{}: truncated: the zip archive has no end record; copy or save it again", name_);
+  OCTET_CHECK(end != size, corrupt,
+              "{}: truncated: the zip archive has no end record; copy or save it again", name_);
   uint64_t count = u16(data + end + 10), bytes = u32(data + end + 12), start = u32(data + end + 16);
   if (count == 0xffff || bytes == 0xffffffff || start == 0xffffffff) {
     OCTET_CHECK(end >= kLocatorSize && u32(data + end - kLocatorSize) == kLocator64, corrupt,
@@ -115,8 +121,8 @@ void Archive::read_directory() {
     start = u64(data + at + 48);
   }
   OCTET_CHECK(start <= end && bytes <= end - start && count <= bytes / kCentralSize, corrupt,
-              "{}: the zip directory ({} members, {} bytes at {}) does not fit in the file", name_, count, bytes,
-              start);
+              "{}: the zip directory ({} members, {} bytes at {}) does not fit in the file", name_,
+              count, bytes, start);
 
   std::set<std::string> names;
   uint64_t at = start, limit = start + bytes;
@@ -138,18 +144,21 @@ void Archive::read_directory() {
     const std::byte* extra = p + kCentralSize + name_size;
     for (uint64_t e = 0; e + 4 <= extra_size;) {
       uint64_t id = u16(extra + e), length = u16(extra + e + 2);
-      OCTET_CHECK(length <= extra_size - e - 4, corrupt, "{}: {}: its zip extra field is damaged", name_, m.name);
+      OCTET_CHECK(length <= extra_size - e - 4, corrupt, "{}: {}: its zip extra field is damaged",
+                  name_, m.name);
       uint64_t field = e + 4, field_end = e + 4 + length;
       if (id == 1)
         for (uint64_t* v : {&m.size, &m.packed, &m.local_header})
           if (*v == 0xffffffff) {
-            OCTET_CHECK(field + 8 <= field_end, corrupt, "{}: {}: its zip64 sizes are missing", name_, m.name);
+            OCTET_CHECK(field + 8 <= field_end, corrupt, "{}: {}: its zip64 sizes are missing",
+                        name_, m.name);
             *v = u64(extra + field);
             field += 8;
           }
       e = field_end;
     }
-    OCTET_CHECK((u16(p + 8) & 1) == 0, unsupported, "{}: {} is encrypted; save it without a password", name_, m.name);
+    OCTET_CHECK((u16(p + 8) & 1) == 0, unsupported,
+                "{}: {} is encrypted; save it without a password", name_, m.name);
     OCTET_CHECK(names.insert(m.name).second, corrupt, "{}: {} is there twice", name_, m.name);
     members_.push_back(std::move(m));
     at += kCentralSize + name_size + extra_size + comment_size;
@@ -160,29 +169,36 @@ std::unique_ptr<Source> Archive::open(const Member& m, std::string where) const 
   const std::byte* data = file_->data();
   uint64_t size = file_->size();
   OCTET_CHECK(m.method == 0 || m.method == 8, unsupported,
-              "{}: zip compression method {}; expected 0 (stored) or 8 (deflated)", where, m.method);
-  OCTET_CHECK(m.local_header <= size && size - m.local_header >= kLocalSize && u32(data + m.local_header) == kLocal,
-              corrupt, "{}: its zip header at {} lies outside the file or is damaged", where, m.local_header);
+              "{}: zip compression method {}; expected 0 (stored) or 8 (deflated)", where,
+              m.method);
+  OCTET_CHECK(m.local_header <= size && size - m.local_header >= kLocalSize &&
+                  u32(data + m.local_header) == kLocal,
+              corrupt, "{}: its zip header at {} lies outside the file or is damaged", where,
+              m.local_header);
   const std::byte* p = data + m.local_header;
   uint64_t skip = kLocalSize + u16(p + 26) + u16(p + 28), room = size - m.local_header;
-  OCTET_CHECK(skip <= room && m.packed <= room - skip, corrupt, "{}: truncated: {} bytes at {} of a file of {} bytes",
-              where, m.packed, m.local_header + skip, size);
-  // Deflate makes no more than 1,032 bytes of one: larger claims would only make us allocate memory.
+  OCTET_CHECK(skip <= room && m.packed <= room - skip, corrupt,
+              "{}: truncated: {} bytes at {} of a file of {} bytes", where, m.packed,
+              m.local_header + skip, size);
+  // Deflate makes no more than 1,032 bytes of one: larger claims would only make us allocate
+  // memory.
   OCTET_CHECK(m.method == 0 ? m.size == m.packed : m.size / 1032 <= m.packed, corrupt,
               "{}: {} bytes cannot come from {} packed ones", where, m.size, m.packed);
   return std::make_unique<Source>(std::move(where), p + skip, m.packed, m.size, m.method == 8);
 }
 
-// -- writing -----------------------------------------------------------------------------------------
+// -- writing --------------------------------------------------------------------------------------
 
 void Writer::check_room(uint64_t bytes) const {
   OCTET_CHECK(file_.position() + bytes < 0xffffffff && members_.size() < 0xfffe, unsupported,
-              "{}: an .npz of 4 GiB or more cannot be written; use several files or safetensors", path_);
+              "{}: an .npz of 4 GiB or more cannot be written; use several files or safetensors",
+              path_);
 }
 
-void Writer::add(const std::string& name, const std::vector<std::pair<const void*, size_t>>& parts, bool compress) {
-  OCTET_CHECK(name.size() <= 65535, invalid_argument, "{}: a name has {} bytes; expected at most 65535", path_,
-              name.size());
+void Writer::add(const std::string& name, const std::vector<std::pair<const void*, size_t>>& parts,
+                 bool compress) {
+  OCTET_CHECK(name.size() <= 65535, invalid_argument,
+              "{}: a name has {} bytes; expected at most 65535", path_, name.size());
   Member m;
   m.name = name;
   m.local_header = file_.position();
@@ -210,7 +226,8 @@ void Writer::add(const std::string& name, const std::vector<std::pair<const void
     }
     m.packed = stream.total_out;
     deflateEnd(&stream);
-    OCTET_CHECK(status == Z_STREAM_END, internal, "{}: {}: zlib cannot compress it ({})", path_, name, status);
+    OCTET_CHECK(status == Z_STREAM_END, internal, "{}: {}: zlib cannot compress it ({})", path_,
+                name, status);
     m.method = 8;
   }
   Record header;  // version 2.0, names in UTF-8; no time: 1980-01-01 is the format's zero
@@ -230,13 +247,27 @@ void Writer::finish() {
     check_room(kCentralSize + m.name.size());
     Record entry;
     entry.add32(kCentral).add16(20).add16(20).add16(kUtf8).add16(m.method).add16(0).add16(0x21);
-    entry.add32(m.crc).add32(m.packed).add32(m.size).add16(m.name.size()).add16(0).add16(0).add16(0).add16(0);
+    entry.add32(m.crc)
+        .add32(m.packed)
+        .add32(m.size)
+        .add16(m.name.size())
+        .add16(0)
+        .add16(0)
+        .add16(0)
+        .add16(0);
     entry.add32(uint64_t{0600} << 16).add32(m.local_header);
     file_.write(entry.bytes + m.name);
   }
   uint64_t bytes = file_.position() - start;
   Record end;
-  end.add32(kEnd).add16(0).add16(0).add16(members_.size()).add16(members_.size()).add32(bytes).add32(start).add16(0);
+  end.add32(kEnd)
+      .add16(0)
+      .add16(0)
+      .add16(members_.size())
+      .add16(members_.size())
+      .add32(bytes)
+      .add32(start)
+      .add16(0);
   file_.write(end.bytes);
 }
 

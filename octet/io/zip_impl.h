@@ -1,6 +1,7 @@
 #pragma once
-// Zip archives, as far as .npz files need them: the directory, members that are stored or deflated, CRCs.
-// Every length in the file is checked against the file before it is used; what does not fit is an Error corrupt.
+// Zip archives, as far as .npz files need them: the directory, members that are stored or deflated,
+// CRCs. Every length in the file is checked against the file before it is used; what does not fit
+// is an Error corrupt.
 
 #include <zlib.h>
 
@@ -26,10 +27,12 @@ inline uint64_t max_inflated(uint64_t file_bytes) {
   return std::max(kFreeInflated, file_bytes * kMaxInflation);
 }
 
-// A run of bytes that is read once, front to back: a plain file, or a member of an archive that is inflated on the way.
+// A run of bytes that is read once, front to back: a plain file, or a member of an archive that is
+// inflated on the way.
 class Source {
  public:
-  // `size` bytes come out of `packed` bytes at data (the same number unless deflated). `where` starts every error.
+  // `size` bytes come out of `packed` bytes at data (the same number unless deflated). `where`
+  // starts every error.
   Source(std::string where, const std::byte* data, uint64_t packed, uint64_t size, bool deflated);
   ~Source();
   Source(const Source&) = delete;
@@ -76,12 +79,14 @@ class Archive {
   std::vector<Member> members_;
 };
 
-// Writes an archive member by member; finish() writes the directory. Less than 4 GiB in all (no zip64).
+// Writes an archive member by member; finish() writes the directory. Less than 4 GiB in all (no
+// zip64).
 class Writer {
  public:
   Writer(FileWriter& file, std::string path) : file_(file), path_(std::move(path)) {}
   // A member of the parts one after the other.
-  void add(const std::string& name, const std::vector<std::pair<const void*, size_t>>& parts, bool compress);
+  void add(const std::string& name, const std::vector<std::pair<const void*, size_t>>& parts,
+           bool compress);
   void finish();
 
  private:

@@ -1,8 +1,10 @@
 #pragma once
-// From rounded int32 to codes, shared by the vector kernels: clamp(r + zero_point, lo, hi) as saturating packs.
+// From rounded int32 to codes, shared by the vector kernels: clamp(r + zero_point, lo, hi) as
+// saturating packs.
 //
-// A signed code is handled as the unsigned code 128 above it and its top bit flipped at the very end, so one path
-// serves both. Zero points and bounds are codes (-128..255), so nothing saturates in 16 bits that would not be clamped.
+// A signed code is handled as the unsigned code 128 above it and its top bit flipped at the very
+// end, so one path serves both. Zero points and bounds are codes (-128..255), so nothing saturates
+// in 16 bits that would not be clamped.
 
 #include <cstdint>
 
@@ -12,8 +14,8 @@
 namespace octet::kernels {
 namespace {
 
-// Rounded values are cut here before the conversion to int32, which would overflow to INT_MIN. Any float does that is
-// above 32767 + 255 and below 2^31.
+// Rounded values are cut here before the conversion to int32, which would overflow to INT_MIN. Any
+// float does that is above 32767 + 255 and below 2^31.
 constexpr float kAboveEveryCode = 1 << 20;
 
 // The constants of one requantization, in every lane.
@@ -32,7 +34,8 @@ struct Codes {
     clamps = low != 0 || high != 255;
   }
 
-  // The 4 x kLanes codes of four vectors; each 128 bits hold four codes of a, four of b, of c, of d.
+  // The 4 x kLanes codes of four vectors; each 128 bits hold four codes of a, four of b, of c, of
+  // d.
   OCTET_INLINE I pack4(I a, I b, I c, I d) const {
     const I ab = V::adds16(V::packs32(a, b), zero_point);
     const I cd = V::adds16(V::packs32(c, d), zero_point);

@@ -1,16 +1,19 @@
 #pragma once
-// Depthwise convolution: one weight per channel and tap, channels in lanes, the taps of a pixel anywhere in the image.
+// Depthwise convolution: one weight per channel and tap, channels in lanes, the taps of a pixel
+// anywhere in the image.
 //
-// Four taps at a time: their bytes are interleaved, channel by channel, so that every 32-bit lane holds one channel's
-// four activations, and the same dot product as in gemm_impl.h multiplies them with the channel's four weights.
-// Interleaving in 128-bit groups scatters the channels over four vectors in just the order in which Codes::pack4 puts
-// them together again; weights, bias and multipliers are brought into that order once, for a whole run of pixels.
+// Four taps at a time: their bytes are interleaved, channel by channel, so that every 32-bit lane
+// holds one channel's four activations, and the same dot product as in gemm_impl.h multiplies them
+// with the channel's four weights. Interleaving in 128-bit groups scatters the channels over four
+// vectors in just the order in which Codes::pack4 puts them together again; weights, bias and
+// multipliers are brought into that order once, for a whole run of pixels.
 //
-// Packed weights: [block of kBytes channels][group of 4 taps][4 vectors], zero where taps or channels end. `Tail` is
-// the Dot for a last block that fits in half a vector.
+// Packed weights: [block of kBytes channels][group of 4 taps][4 vectors], zero where taps or
+// channels end. `Tail` is the Dot for a last block that fits in half a vector.
 //
-// Nine taps are three groups of three: the columns of a 3x3 window. Where windows slide by one or two columns from pixel to pixel
-// an interleaved column serves all the pixels whose windows it lies in.
+// Nine taps are three groups of three: the columns of a 3x3 window. Where windows slide by one or
+// two columns from pixel to pixel an interleaved column serves all the pixels whose windows it lies
+// in.
 
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
@@ -29,7 +32,9 @@ struct DepthwiseBlock {
   static OCTET_INLINE int vector_of(int channel) { return channel % 16 / 4; }
   static OCTET_INLINE int lane_of(int channel) { return channel / 16 * 4 + channel % 4; }
 
-  static size_t packed_bytes(int64_t taps) { return static_cast<size_t>((taps + 3) / 4 * 4 * Dot::kVectorBytes); }
+  static size_t packed_bytes(int64_t taps) {
+    return static_cast<size_t>((taps + 3) / 4 * 4 * Dot::kVectorBytes);
+  }
 
   // The i-th tap of a group, or `taps` where it has none.
   static OCTET_INLINE int64_t tap_of(int64_t taps, int64_t group, int i) {
@@ -42,7 +47,8 @@ struct DepthwiseBlock {
       for (int c = 0; c < kChannels && c0 + c < channels; ++c) {
         int8_t quad[4] = {};
         for (int i = 0; i < 4; ++i)
-          if (const int64_t tap = tap_of(taps, group, i); tap < taps) quad[i] = w[tap * channels + c0 + c];
+          if (const int64_t tap = tap_of(taps, group, i); tap < taps)
+            quad[i] = w[tap * channels + c0 + c];
         Dot::put(packed + vector_of(c) * Dot::kVectorBytes, lane_of(c), quad);
       }
     }
@@ -58,27 +64,31 @@ struct DepthwiseBlock {
     quads[3] = V::unpackhi16(high01, high23);
   }
   // Their products with the group's weights, `kept` ones or those at w.
-  static OCTET_INLINE void accumulate(I (&acc)[4], const I (&quads)[4], const I* kept, const char* w) {
+  static OCTET_INLINE void accumulate(I (&acc)[4], const I (&quads)[4], const I* kept,
+                                      const char* w) {
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) {
-      acc[v] = Dot::dot(acc[v], Dot::template half<0>(quads[v]), kept ? kept[v] : V::load(w + v * Dot::kVectorBytes));
+      acc[v] = Dot::dot(acc[v], Dot::template half<0>(quads[v]),
+                        kept ? kept[v] : V::load(w + v * Dot::kVectorBytes));
       if constexpr (Dot::kHalves == 2)
-        acc[v] = Dot::dot(acc[v], Dot::template half<1>(quads[v]), V::load(w + v * Dot::kVectorBytes + V::kBytes));
+        acc[v] = Dot::dot(acc[v], Dot::template half<1>(quads[v]),
+                          V::load(w + v * Dot::kVectorBytes + V::kBytes));
     }
   }
 
-  // Pixels p0..p1 of `count` channels from c0 on. kTaps is the number of taps, or 0 where it is only known at run time.
-  // `rows` holds the addresses of the taps of all these pixels; it is null where they are too many (kTaps 0 only).
-  // kSlide: DepthwiseArgs::slide (9 taps only).
+  // Pixels p0..p1 of `count` channels from c0 on. kTaps is the number of taps, or 0 where it is
+  // only known at run time. `rows` holds the addresses of the taps of all these pixels; it is null
+  // where they are too many (kTaps 0 only). kSlide: DepthwiseArgs::slide (9 taps only).
   template <int kTaps, int kSlide = 0>
-  static void run(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count, const uint8_t* const* rows,
-                  int64_t p0, int64_t p1) {
+  static void run(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count,
+                  const uint8_t* const* rows, int64_t p0, int64_t p1) {
     alignas(64) int32_t bias_in_order[4][V::kLanes] = {};
     alignas(64) float multiplier_in_order[4][V::kLanes] = {};
     for (int c = 0; c < count; c += 4) {  // four channels stay together
       const size_t bytes = 4 * static_cast<size_t>(count - c < 4 ? count - c : 4);
       __builtin_memcpy(&bias_in_order[vector_of(c)][lane_of(c)], d.bias + c0 + c, bytes);
-      __builtin_memcpy(&multiplier_in_order[vector_of(c)][lane_of(c)], d.multiplier + c0 + c, bytes);
+      __builtin_memcpy(&multiplier_in_order[vector_of(c)][lane_of(c)], d.multiplier + c0 + c,
+                       bytes);
     }
     I bias[4];
     F multiplier[4];
@@ -102,7 +112,7 @@ struct DepthwiseBlock {
         for (int v = 0; v < 4; ++v) kept[g][v] = V::load(packed + (g * 4 + v) * Dot::kVectorBytes);
     }
     uint8_t* y = static_cast<uint8_t*>(d.c) + p0 * d.ldc + c0;
-    const auto leave = [&](const I (&acc)[4]) OCTET_INLINE_LAMBDA {
+    const auto leave = [&](const I(&acc)[4]) OCTET_INLINE_LAMBDA {
       F value[4];
       I rounded[4];
 #pragma GCC unroll 4
@@ -125,8 +135,9 @@ struct DepthwiseBlock {
     if constexpr (kSlide > 0) {
       I columns[3][4];
       const uint8_t* const* row = rows;
-      const auto load = [&](I (&quads)[4], int kx) OCTET_INLINE_LAMBDA {
-        interleave(quads, V::load(row[kx] + c0), V::load(row[kx + 3] + c0), V::load(row[kx + 6] + c0), V::zero());
+      const auto load = [&](I(&quads)[4], int kx) OCTET_INLINE_LAMBDA {
+        interleave(quads, V::load(row[kx] + c0), V::load(row[kx + 3] + c0),
+                   V::load(row[kx + 6] + c0), V::zero());
       };
       for (int64_t p = p0; p < p1;) {
         const int64_t row_end = p + d.width - p % d.width, end = row_end < p1 ? row_end : p1;
@@ -142,7 +153,8 @@ struct DepthwiseBlock {
             I acc[4] = {bias[0], bias[1], bias[2], bias[3]};
 #pragma GCC unroll 3
             for (int kx = 0; kx < 3; ++kx)
-              accumulate(acc, columns[(i * kSlide + kx) % 3], nullptr, packed + kx * 4 * Dot::kVectorBytes);
+              accumulate(acc, columns[(i * kSlide + kx) % 3], nullptr,
+                         packed + kx * 4 * Dot::kVectorBytes);
             leave(acc);
             ++p;
             row += 9;
@@ -175,8 +187,8 @@ struct DepthwiseBlock {
     }
   }
 
-  static void run_any(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count, const uint8_t* const* rows,
-                      int64_t p0, int64_t p1) {
+  static void run_any(const DepthwiseArgs& d, const char* packed, int64_t c0, int64_t count,
+                      const uint8_t* const* rows, int64_t p0, int64_t p1) {
     if (d.taps == 9 && d.slide == 1) return run<9, 1>(d, packed, c0, count, rows, p0, p1);
     if (d.taps == 9 && d.slide == 2) return run<9, 2>(d, packed, c0, count, rows, p0, p1);
     if (d.taps == 9) return run<9>(d, packed, c0, count, rows, p0, p1);
@@ -221,14 +233,17 @@ struct Depthwise {
       const int64_t end = p + step < p1 ? p + step : p1;
       const int64_t count = rows ? (end - p) * d.taps : 0;
       const int32_t* offsets = d.offsets + p * d.taps;
-      for (int64_t i = 0; i < count; i += 8) V::resolve(offsets + i, count - i, d.a, d.pad, addresses + i);
+      for (int64_t i = 0; i < count; i += 8)
+        V::resolve(offsets + i, count - i, d.a, d.pad, addresses + i);
       const char* packed = static_cast<const char*>(d.weights);
-      for (int64_t c = 0; c < d.channels; c += Wide::kChannels, packed += Wide::packed_bytes(d.taps)) {
+      for (int64_t c = 0; c < d.channels;
+           c += Wide::kChannels, packed += Wide::packed_bytes(d.taps)) {
         const int64_t rest = d.channels - c;
         if (rest <= Narrow::kChannels) {
           Narrow::run_any(d, packed, c, rest, rows, p, end);
         } else {
-          Wide::run_any(d, packed, c, rest < Wide::kChannels ? rest : Wide::kChannels, rows, p, end);
+          Wide::run_any(d, packed, c, rest < Wide::kChannels ? rest : Wide::kChannels, rows, p,
+                        end);
         }
       }
     }

@@ -1,7 +1,7 @@
 #pragma once
-// Element by element on codes and floats. Four vectors of int32 or float32 lanes make one vector of codes; `map` runs
-// an operation that gives rounded values over a range and narrows them. Inputs of codes may be read past their end
-// (buffer slack), inputs of floats are not.
+// Element by element on codes and floats. Four vectors of int32 or float32 lanes make one vector of
+// codes; `map` runs an operation that gives rounded values over a range and narrows them. Inputs of
+// codes may be read past their end (buffer slack), inputs of floats are not.
 
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
@@ -22,8 +22,8 @@ struct Elementwise {
     uint8_t* y = static_cast<uint8_t*>(out);
     int64_t i = i0;
     for (; i + kBytes <= i1; i += kBytes)
-      V::store(y + i, codes.narrow4(op(i, kLanes), op(i + kLanes, kLanes), op(i + 2 * kLanes, kLanes),
-                                    op(i + 3 * kLanes, kLanes)));
+      V::store(y + i, codes.narrow4(op(i, kLanes), op(i + kLanes, kLanes),
+                                    op(i + 2 * kLanes, kLanes), op(i + 3 * kLanes, kLanes)));
     if (i == i1) return;
     I r[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
     for (int v = 0; v < 4 && i + v * kLanes < i1; ++v) {
@@ -42,15 +42,18 @@ struct Elementwise {
   }
 
   static OCTET_INLINE int32_t value_of_b(const BinaryArgs& g) {
-    const int32_t code = g.is_signed ? *static_cast<const int8_t*>(g.b) : *static_cast<const uint8_t*>(g.b);
+    const int32_t code =
+        g.is_signed ? *static_cast<const int8_t*>(g.b) : *static_cast<const uint8_t*>(g.b);
     return code - g.qb.zero_point;
   }
 
   // kFits: no result reaches 2^31.
   template <bool kFits>
   static OCTET_INLINE I rounded(F v) {
-    if constexpr (kFits) return V::round_below_2_31(v);
-    else return V::round(v);
+    if constexpr (kFits)
+      return V::round_below_2_31(v);
+    else
+      return V::round(v);
   }
 
   template <bool kSigned, bool kFits>
@@ -62,20 +65,24 @@ struct Elementwise {
     if (g.b_step == 0) {
       const F one = V::mul(sb, V::to_float(V::set(value_of_b(g))));
       map(g.y, i0, i1, codes, [=](int64_t i, int64_t) OCTET_INLINE_LAMBDA {
-        return rounded<kFits>(V::mul(V::add(V::mul(sa, V::to_float(centred<kSigned>(a, i, za))), one), inverse));
+        return rounded<kFits>(
+            V::mul(V::add(V::mul(sa, V::to_float(centred<kSigned>(a, i, za))), one), inverse));
       });
       return;
     }
     map(g.y, i0, i1, codes, [=](int64_t i, int64_t) OCTET_INLINE_LAMBDA {
       const F x = V::mul(sa, V::to_float(centred<kSigned>(a, i, za)));
-      return rounded<kFits>(V::mul(V::add(x, V::mul(sb, V::to_float(centred<kSigned>(b, i, zb)))), inverse));
+      return rounded<kFits>(
+          V::mul(V::add(x, V::mul(sb, V::to_float(centred<kSigned>(b, i, zb)))), inverse));
     });
   }
 
   static void add(const BinaryArgs& g, int64_t i0, int64_t i1) {
     const bool fits = (g.qa.scale + g.qb.scale) * 256 * g.inv_scale < 0x1p30f;
-    if (g.is_signed) fits ? add_range<true, true>(g, i0, i1) : add_range<true, false>(g, i0, i1);
-    else fits ? add_range<false, true>(g, i0, i1) : add_range<false, false>(g, i0, i1);
+    if (g.is_signed)
+      fits ? add_range<true, true>(g, i0, i1) : add_range<true, false>(g, i0, i1);
+    else
+      fits ? add_range<false, true>(g, i0, i1) : add_range<false, false>(g, i0, i1);
   }
 
   template <bool kSigned>
@@ -101,7 +108,8 @@ struct Elementwise {
     g.is_signed ? mul_range<true>(g, i0, i1) : mul_range<false>(g, i0, i1);
   }
 
-  static void quantize(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo, int32_t hi) {
+  static void quantize(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo,
+                       int32_t hi) {
     const F inverse = V::set(inv_scale);
     map(y, 0, n, Codes<V>(zp, lo, hi), [=](int64_t i, int64_t count) OCTET_INLINE_LAMBDA {
       return V::round_or_zero(V::mul(load(x + i, count), inverse));
@@ -114,12 +122,15 @@ struct Elementwise {
     const I z = V::set(zp);
     int64_t i = 0;
 #pragma GCC unroll 4
-    for (; i + kLanes <= n; i += kLanes) V::store_f32(y + i, V::mul(s, V::to_float(centred<kSigned>(x, i, z))));
+    for (; i + kLanes <= n; i += kLanes)
+      V::store_f32(y + i, V::mul(s, V::to_float(centred<kSigned>(x, i, z))));
     if (i < n) V::store_f32(y + i, V::mul(s, V::to_float(centred<kSigned>(x, i, z))), n - i);
   }
 
-  static void dequantize(const void* x, float* y, int64_t n, float scale, int32_t zp, bool is_signed) {
-    is_signed ? dequantize_range<true>(x, y, n, scale, zp) : dequantize_range<false>(x, y, n, scale, zp);
+  static void dequantize(const void* x, float* y, int64_t n, float scale, int32_t zp,
+                         bool is_signed) {
+    is_signed ? dequantize_range<true>(x, y, n, scale, zp)
+              : dequantize_range<false>(x, y, n, scale, zp);
   }
 
   template <bool kSigned>
@@ -128,28 +139,32 @@ struct Elementwise {
     const F scale = V::set(from.scale), inverse = V::set(inv_scale);
     const I z = V::set(from.zero_point);
     map(y, 0, n, codes, [=](int64_t i, int64_t) OCTET_INLINE_LAMBDA {
-      return V::round_or_zero(V::mul(V::mul(scale, V::to_float(centred<kSigned>(x, i, z))), inverse));
+      return V::round_or_zero(
+          V::mul(V::mul(scale, V::to_float(centred<kSigned>(x, i, z))), inverse));
     });
   }
 
-  static void requantize(const void* x, void* y, int64_t n, QParams from, float inv_scale, int32_t zp, int32_t lo,
-                         int32_t hi, bool is_signed) {
+  static void requantize(const void* x, void* y, int64_t n, QParams from, float inv_scale,
+                         int32_t zp, int32_t lo, int32_t hi, bool is_signed) {
     const Codes<V> codes(zp, lo, hi);
     is_signed ? requantize_range<true>(x, y, n, from, inv_scale, codes)
               : requantize_range<false>(x, y, n, from, inv_scale, codes);
   }
 
-  // A byte shuffle looks up 16 entries and gives 0 where the index has its top bit set. Counting the index down by 16
-  // (saturating, as signed) from 0..127 therefore meets the rows 0..x / 16 of the table and then nothing; xor-ing rows
-  // that hold the difference to the row before leaves the last one met. Indices of 128 and above are negative from the
-  // start: for them the same is done with their top bit flipped and the upper half of the table.
+  // A byte shuffle looks up 16 entries and gives 0 where the index has its top bit set. Counting
+  // the index down by 16 (saturating, as signed) from 0..127 therefore meets the rows 0..x / 16 of
+  // the table and then nothing; xor-ing rows that hold the difference to the row before leaves the
+  // last one met. Indices of 128 and above are negative from the start: for them the same is done
+  // with their top bit flipped and the upper half of the table.
   static void lookup(const uint8_t* x, uint8_t* y, int64_t n, const uint8_t table[256]) {
     alignas(64) uint8_t rows[256];
-    for (int i = 0; i < 256; ++i) rows[i] = static_cast<uint8_t>(i % 128 < 16 ? table[i] : table[i] ^ table[i - 16]);
+    for (int i = 0; i < 256; ++i)
+      rows[i] = static_cast<uint8_t>(i % 128 < 16 ? table[i] : table[i] ^ table[i - 16]);
     const I sixteen = V::set8(16), top = V::set8(-128);
     for (int64_t i = 0; i < n; i += kBytes) {
       I low = V::load(x + i), high = V::bit_xor(low, top);
-      I result = V::bit_xor(V::shuffle(V::broadcast128(rows), low), V::shuffle(V::broadcast128(rows + 128), high));
+      I result = V::bit_xor(V::shuffle(V::broadcast128(rows), low),
+                            V::shuffle(V::broadcast128(rows + 128), high));
 #pragma GCC unroll 8
       for (int row = 1; row < 8; ++row) {
         low = V::subs_s8(low, sixteen);
@@ -168,12 +183,14 @@ struct Elementwise {
   static void min_max(const float* x, int64_t n, float* mn, float* mx, int64_t* not_finite) {
     constexpr int kAtOnce = 4;  // independent chains
     F low[kAtOnce], high[kAtOnce];
-    for (int v = 0; v < kAtOnce; ++v) low[v] = V::set(__builtin_inff()), high[v] = V::set(-__builtin_inff());
+    for (int v = 0; v < kAtOnce; ++v)
+      low[v] = V::set(__builtin_inff()), high[v] = V::set(-__builtin_inff());
     int64_t bad = 0, i = 0;
     while (i + kAtOnce * kLanes <= n) {
       I count = V::zero();
       // Counts are taken out of their 32-bit lanes before they could overflow.
-      for (int64_t steps = 0; steps < (1 << 24) && i + kAtOnce * kLanes <= n; ++steps, i += kAtOnce * kLanes) {
+      for (int64_t steps = 0; steps < (1 << 24) && i + kAtOnce * kLanes <= n;
+           ++steps, i += kAtOnce * kLanes) {
 #pragma GCC unroll 4
         for (int v = 0; v < kAtOnce; ++v) {
           const F value = V::load_f32(x + i + v * kLanes);

@@ -1,14 +1,14 @@
 #pragma once
-// The float matrix product behind linear, matmul and convolution layers, as a template over an ISA's
-// vector. Lanes are output channels. Every result is one chain of fused multiply-adds in the order of
-// k, whatever the tile it is computed in: no chain is ever split, so all vector widths, tile shapes
-// and thread counts give the same bits (docs/numerics.md).
+// The float matrix product behind linear, matmul and convolution layers, as a template over an
+// ISA's vector. Lanes are output channels. Every result is one chain of fused multiply-adds in the
+// order of k, whatever the tile it is computed in: no chain is ever split, so all vector widths,
+// tile shapes and thread counts give the same bits (docs/numerics.md).
 //
-// Weights are packed into panels of 2 vectors of channels: [panel][tap][k][channel], zero padded in n.
-// A last panel of at most one vector is stored (and run) one vector wide. A tile is up to kRows rows
-// times one panel, with its accumulators in registers: each step of k loads 2 vectors of weights and
-// broadcasts one float per row. Tiles of few rows would wait for the latency of each chain, so they
-// take several panels at once.
+// Weights are packed into panels of 2 vectors of channels: [panel][tap][k][channel], zero padded in
+// n. A last panel of at most one vector is stored (and run) one vector wide. A tile is up to kRows
+// rows times one panel, with its accumulators in registers: each step of k loads 2 vectors of
+// weights and broadcasts one float per row. Tiles of few rows would wait for the latency of each
+// chain, so they take several panels at once.
 
 #include <immintrin.h>
 
@@ -22,7 +22,8 @@ template <typename V, int kMaxRows>
 struct FloatGemm {
   using F = typename V::F;
   static constexpr int kRows = kMaxRows;
-  static constexpr int kNarrowRows = kMaxRows > 8 ? kMaxRows : 8;  // enough chains to hide their latency
+  // enough chains to hide their latency
+  static constexpr int kNarrowRows = kMaxRows > 8 ? kMaxRows : 8;
   static constexpr int kLanes = V::kLanes;
   static constexpr int64_t kPanel = 2 * kLanes;
 
@@ -79,17 +80,17 @@ struct FloatGemm {
     }
   }
 
-  // Steps k0..k1 of dense rows. Chains that do not begin at 0 go on from what C holds, those that do not
-  // end at shape.k leave their sums there. Of indirect rows always all of them.
+  // Steps k0..k1 of dense rows. Chains that do not begin at 0 go on from what C holds, those that
+  // do not end at shape.k leave their sums there. Of indirect rows always all of them.
   struct Steps {
     int64_t k0, k1;
   };
 
-  // `count` tiles of kM rows from row m on, times kN vectors of channels from n on: of a narrow panel
-  // if kN is 1, else of kN / 2 panels. `columns` channels are stored.
+  // `count` tiles of kM rows from row m on, times kN vectors of channels from n on: of a narrow
+  // panel if kN is 1, else of kN / 2 panels. `columns` channels are stored.
   template <int kM, int kN, bool kIndirect>
-  static void tiles(const FloatGemmArgs& g, const Steps& steps, const float* panel, int64_t m, int64_t count,
-                    int64_t n, int64_t columns) {
+  static void tiles(const FloatGemmArgs& g, const Steps& steps, const float* panel, int64_t m,
+                    int64_t count, int64_t n, int64_t columns) {
     constexpr int64_t kWidth = kN == 1 ? kLanes : kPanel;
     const int64_t k = steps.k1, taps = kIndirect ? g.shape.taps : 1;
     const int64_t panel_floats = 2 * vector_floats(g.shape);
@@ -106,7 +107,8 @@ struct FloatGemm {
     for (int j = 0; j < kN; ++j) {
       const int64_t first = j * kLanes;
       const int64_t some = columns - first < kLanes ? columns - first : kLanes;
-      V::store_f32(bias[j], g.bias && some > 0 ? V::load_f32(g.bias + n + first, some) : V::set(0.0f));
+      V::store_f32(bias[j],
+                   g.bias && some > 0 ? V::load_f32(g.bias + n + first, some) : V::set(0.0f));
     }
     for (; count > 0; --count, m += kM) {
       F acc[kM][kN];
@@ -114,14 +116,18 @@ struct FloatGemm {
       for (int r = 0; r < kM; ++r)
 #pragma GCC unroll 8
         for (int j = 0; j < kN; ++j) acc[r][j] = V::load_f32(bias[j]);
-      const auto row_of_c = [&](int r) OCTET_INLINE_LAMBDA { return c + (c_rows ? c_rows[m + r] : (m + r) * ldc); };
+      const auto row_of_c = [&](int r) OCTET_INLINE_LAMBDA {
+        return c + (c_rows ? c_rows[m + r] : (m + r) * ldc);
+      };
       if (!kIndirect && steps.k0 > 0) {
 #pragma GCC unroll 16
         for (int r = 0; r < kM; ++r)
 #pragma GCC unroll 8
           for (int j = 0; j < kN; ++j) {
             const int64_t some = columns - j * kLanes;
-            acc[r][j] = V::load_f32(row_of_c(r) + j * kLanes, some < 0 ? 0 : some < kLanes ? some : kLanes);
+            acc[r][j] = V::load_f32(row_of_c(r) + j * kLanes, some < 0        ? 0
+                                                              : some < kLanes ? some
+                                                                              : kLanes);
           }
       }
       const float* b = panel;
@@ -141,11 +147,12 @@ struct FloatGemm {
           }
 #pragma GCC unroll 1
           for (int64_t i = 0; i < k; ++i, b += kWidth)
-            step(acc, [&](int r) OCTET_INLINE_LAMBDA { return row[r][i]; }, b, panel_floats);
+            step(
+                acc, [&](int r) OCTET_INLINE_LAMBDA { return row[r][i]; }, b, panel_floats);
         }
       } else {
-        // Three rows at a time share a pointer that the compiler cannot relate to others: one for each row is
-        // more than there are registers.
+        // Three rows at a time share a pointer that the compiler cannot relate to others: one for
+        // each row is more than there are registers.
         constexpr int kPointers = (kM + 2) / 3;
         const char* rows[kPointers];
 #pragma GCC unroll 6
@@ -155,11 +162,14 @@ struct FloatGemm {
         }
 #pragma GCC unroll 1
         for (int64_t i = steps.k0; i < k; ++i, b += kWidth) {
-          step(acc, [&](int r) OCTET_INLINE_LAMBDA {
-            float x;
-            __builtin_memcpy(&x, rows[r / 3] + r % 3 * lda * 4, sizeof x);
-            return x;
-          }, b, panel_floats);
+          step(
+              acc,
+              [&](int r) OCTET_INLINE_LAMBDA {
+                float x;
+                __builtin_memcpy(&x, rows[r / 3] + r % 3 * lda * 4, sizeof x);
+                return x;
+              },
+              b, panel_floats);
 #pragma GCC unroll 6
           for (int p = 0; p < kPointers; ++p) rows[p] += sizeof(float);
         }
@@ -184,7 +194,8 @@ struct FloatGemm {
   // How many panels tiles of that many rows take at once.
   static constexpr int panels_at_once(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 
-  using Tiles = void (*)(const FloatGemmArgs&, const Steps&, const float*, int64_t, int64_t, int64_t, int64_t);
+  using Tiles = void (*)(const FloatGemmArgs&, const Steps&, const float*, int64_t, int64_t,
+                         int64_t, int64_t);
   struct Shapes {
     Tiles narrow[2][kNarrowRows + 1] = {};  // [indirect][rows]
     Tiles wide[2][kRows + 1] = {};
@@ -221,12 +232,14 @@ struct FloatGemm {
   static void run_rows(const FloatGemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
     if (m1 <= m0 || n1 <= n0) return;
     const int64_t k = g.shape.k;
-    if (g.offsets || k < 2 * kStepsAtOnce || m1 - m0 <= kRows) return run_steps(g, {0, k}, m0, m1, n0, n1);
+    if (g.offsets || k < 2 * kStepsAtOnce || m1 - m0 <= kRows)
+      return run_steps(g, {0, k}, m0, m1, n0, n1);
     for (int64_t k0 = 0; k0 < k; k0 += kStepsAtOnce)
       run_steps(g, {k0, k - k0 < kStepsAtOnce ? k : k0 + kStepsAtOnce}, m0, m1, n0, n1);
   }
 
-  // Rows cut into as many tiles as they need, shared out evenly: 49 rows make 5 tiles of 10, not 4 of 12 and one of 1.
+  // Rows cut into as many tiles as they need, shared out evenly: 49 rows make 5 tiles of 10, not 4
+  // of 12 and one of 1.
   struct Cut {
     int64_t rows, larger;  // the first `larger` tiles have one row more than `rows`
     Cut(int64_t m, int64_t most) {
@@ -237,16 +250,19 @@ struct FloatGemm {
   };
 
   // The rows are cut in blocks whose operands stay in L2 while all panels pass over them.
-  static void run_steps(const FloatGemmArgs& g, const Steps& steps, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+  static void run_steps(const FloatGemmArgs& g, const Steps& steps, int64_t m0, int64_t m1,
+                        int64_t n0, int64_t n1) {
     const int64_t fit = kBlockBytes / ((steps.k1 - steps.k0 + 1) * kRows * 4) * kRows;
     const int64_t block = fit < kRows ? kRows : fit, blocks = (m1 - m0 + block - 1) / block;
     for (int64_t i = 0; i < blocks; ++i)
       run_block(g, steps, m0 + (m1 - m0) * i / blocks, m0 + (m1 - m0) * (i + 1) / blocks, n0, n1);
   }
-  static void run_block(const FloatGemmArgs& g, const Steps& steps, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+  static void run_block(const FloatGemmArgs& g, const Steps& steps, int64_t m0, int64_t m1,
+                        int64_t n0, int64_t n1) {
     const GemmShape& s = g.shape;
     const bool indirect = g.offsets != nullptr;
-    const auto run_tiles = [&](const Tiles* shapes, const Cut& cut, const float* panel, int64_t n, int64_t columns) {
+    const auto run_tiles = [&](const Tiles* shapes, const Cut& cut, const float* panel, int64_t n,
+                               int64_t columns) {
       const int64_t split = m0 + cut.larger * (cut.rows + 1);
       if (cut.larger > 0) shapes[cut.rows + 1](g, steps, panel, m0, cut.larger, n, columns);
       shapes[cut.rows](g, steps, panel, split, (m1 - split) / cut.rows, n, columns);
@@ -258,7 +274,8 @@ struct FloatGemm {
       // Several panels at once only where all tiles are of the same few rows.
       const int64_t several = panels_at_once(static_cast<int>(cut.rows)) * kPanel;
       if (s.n - n <= kLanes) {
-        run_tiles(kShapes.narrow[indirect], Cut(m1 - m0, kNarrowRows), panel, n, columns < kLanes ? columns : kLanes);
+        run_tiles(kShapes.narrow[indirect], Cut(m1 - m0, kNarrowRows), panel, n,
+                  columns < kLanes ? columns : kLanes);
         n += kPanel;
       } else if (cut.larger == 0 && several > kPanel && columns >= several) {
         run_tiles(kShapes.several[indirect], cut, panel, n, several);
@@ -273,7 +290,8 @@ struct FloatGemm {
   static constexpr int64_t kStepsAtOnce = 512;
 };
 
-// Depthwise convolution and pools: channels in lanes, one chain per channel in the order of the taps.
+// Depthwise convolution and pools: channels in lanes, one chain per channel in the order of the
+// taps.
 template <typename V>
 struct FloatPixels {
   using F = typename V::F;
@@ -283,8 +301,8 @@ struct FloatPixels {
 
   // Pixels p..p + kP of vectors c..c + kN.
   template <int kP, int kN>
-  static OCTET_INLINE void depthwise_tile(const FloatDepthwiseArgs& d, const float* const* x, int64_t p,
-                                          int64_t c, int64_t count) {
+  static OCTET_INLINE void depthwise_tile(const FloatDepthwiseArgs& d, const float* const* x,
+                                          int64_t p, int64_t c, int64_t count) {
     F acc[kP][kN];
 #pragma GCC unroll 4
     for (int j = 0; j < kN; ++j) {
@@ -313,17 +331,20 @@ struct FloatPixels {
       for (int j = 0; j < kN; ++j) {
         float* y = d.c + (p + r) * d.ldc + c + j * kLanes;
         const F v = V::min(V::set(d.hi), V::max(V::set(d.lo), V::add(acc[r][j], V::set(0.0f))));
-        if (kN > 1 || count >= kLanes) V::store_f32(y, v);
-        else V::store_f32(y, v, count);
+        if (kN > 1 || count >= kLanes)
+          V::store_f32(y, v);
+        else
+          V::store_f32(y, v, count);
       }
   }
 
-  // Pixels p..p + kP of one row of results, under 3x3 windows that move by kSlide columns: an element is
-  // loaded once for all windows it lies in. x[i][j] is column j of those that the pixels see, in row i;
-  // if kInside, all lie inside the image and so `channels` apart.
+  // Pixels p..p + kP of one row of results, under 3x3 windows that move by kSlide columns: an
+  // element is loaded once for all windows it lies in. x[i][j] is column j of those that the pixels
+  // see, in row i; if kInside, all lie inside the image and so `channels` apart.
   template <int kSlide, int kP, bool kInside, bool kWhole>
-  static OCTET_INLINE void slide_tile(const FloatDepthwiseArgs& d, const float* const* x, const float* weights,
-                                      float* y, F lo, F hi, int64_t c, int64_t count) {
+  static OCTET_INLINE void slide_tile(const FloatDepthwiseArgs& d, const float* const* x,
+                                      const float* weights, float* y, F lo, F hi, int64_t c,
+                                      int64_t count) {
     constexpr int kColumns = (kP - 1) * kSlide + 3;
     const int64_t channels = d.channels;
     const auto load = [&](const float* from) OCTET_INLINE_LAMBDA {
@@ -352,12 +373,15 @@ struct FloatPixels {
 #pragma GCC unroll 8
     for (int r = 0; r < kP; ++r) {
       const F v = V::min(hi, V::max(lo, V::add(acc[r], V::set(0.0f))));
-      if (kWhole) V::store_f32(y + r * d.ldc + c, v);
-      else V::store_f32(y + r * d.ldc + c, v, count);
+      if (kWhole)
+        V::store_f32(y + r * d.ldc + c, v);
+      else
+        V::store_f32(y + r * d.ldc + c, v, count);
     }
   }
   template <int kSlide, int kP, bool kInside>
-  static OCTET_INLINE void slide_channels(const FloatDepthwiseArgs& d, const float* const* x, int64_t p) {
+  static OCTET_INLINE void slide_channels(const FloatDepthwiseArgs& d, const float* const* x,
+                                          int64_t p) {
     const F lo = V::set(d.lo), hi = V::set(d.hi);
     const float* const weights = d.weights;
     float* const y = d.c + p * d.ldc;
@@ -365,7 +389,8 @@ struct FloatPixels {
     int64_t c = 0;
     for (; c + kLanes <= channels; c += kLanes)
       slide_tile<kSlide, kP, kInside, true>(d, x, weights, y, lo, hi, c, kLanes);
-    if (c < channels) slide_tile<kSlide, kP, kInside, false>(d, x, weights, y, lo, hi, c, channels - c);
+    if (c < channels)
+      slide_tile<kSlide, kP, kInside, false>(d, x, weights, y, lo, hi, c, channels - c);
   }
   template <int kSlide, int kP>
   static void slide_pixels(const FloatDepthwiseArgs& d, int64_t p) {
@@ -379,16 +404,19 @@ struct FloatPixels {
         x[i * kColumns + column] = offset < 0 ? d.pad : d.a + offset;
         outside |= offset;
       }
-    if (outside < 0) slide_channels<kSlide, kP, false>(d, x, p);
-    else slide_channels<kSlide, kP, true>(d, x, p);
+    if (outside < 0)
+      slide_channels<kSlide, kP, false>(d, x, p);
+    else
+      slide_channels<kSlide, kP, true>(d, x, p);
   }
-  // Rows of results are cut evenly: 7 pixels make one tile, 14 make two. Windows that move by two columns see
-  // so many that long rows take half of the pixels at once, whose columns stay in L1.
+  // Rows of results are cut evenly: 7 pixels make one tile, 14 make two. Windows that move by two
+  // columns see so many that long rows take half of the pixels at once, whose columns stay in L1.
   template <int kSlide>
   static void slide(const FloatDepthwiseArgs& d, int64_t p0, int64_t p1) {
     constexpr void (*kTiles[])(const FloatDepthwiseArgs&, int64_t) = {
-        slide_pixels<kSlide, 1>, slide_pixels<kSlide, 2>, slide_pixels<kSlide, 3>, slide_pixels<kSlide, 4>,
-        slide_pixels<kSlide, 5>, slide_pixels<kSlide, 6>, slide_pixels<kSlide, 7>, slide_pixels<kSlide, 8>};
+        slide_pixels<kSlide, 1>, slide_pixels<kSlide, 2>, slide_pixels<kSlide, 3>,
+        slide_pixels<kSlide, 4>, slide_pixels<kSlide, 5>, slide_pixels<kSlide, 6>,
+        slide_pixels<kSlide, 7>, slide_pixels<kSlide, 8>};
     while (p0 < p1) {
       const int64_t row = (p0 / d.width + 1) * d.width, end = row < p1 ? row : p1;
       const int64_t most = kSlide == 1 || end - p0 <= 8 ? 8 : 4;
@@ -403,7 +431,8 @@ struct FloatPixels {
   template <int kP>
   static void depthwise_pixels(const FloatDepthwiseArgs& d, const float* const* x, int64_t p) {
     int64_t c = 0;
-    for (; c + 2 * kLanes <= d.channels; c += 2 * kLanes) depthwise_tile<kP, 2>(d, x, p, c, 2 * kLanes);
+    for (; c + 2 * kLanes <= d.channels; c += 2 * kLanes)
+      depthwise_tile<kP, 2>(d, x, p, c, 2 * kLanes);
     for (; c < d.channels; c += kLanes) depthwise_tile<kP, 1>(d, x, p, c, d.channels - c);
   }
 
@@ -415,9 +444,12 @@ struct FloatPixels {
     for (int64_t p = p0; p < p1;) {
       const int64_t pixels = p1 - p < kPixels ? 1 : kPixels;
       const int32_t* offsets = d.offsets + p * d.taps;
-      for (int64_t i = 0; i < pixels * d.taps; ++i) x[i] = offsets[i] < 0 ? d.pad : d.a + offsets[i];
-      if (pixels == kPixels) depthwise_pixels<kPixels>(d, x, p);
-      else depthwise_pixels<1>(d, x, p);
+      for (int64_t i = 0; i < pixels * d.taps; ++i)
+        x[i] = offsets[i] < 0 ? d.pad : d.a + offsets[i];
+      if (pixels == kPixels)
+        depthwise_pixels<kPixels>(d, x, p);
+      else
+        depthwise_pixels<1>(d, x, p);
       p += pixels;
     }
   }
@@ -432,7 +464,8 @@ struct FloatPixels {
         for (int64_t t = 0; t < d.taps; ++t) {
           const int32_t offset = d.offsets[p * d.taps + t];
           const float* x = offset < 0 ? d.pad : d.a + offset;
-          V::add_product(acc, V::load_f32(x + c, some), V::load_f32(d.weights + t * d.channels + c, some));
+          V::add_product(acc, V::load_f32(x + c, some),
+                         V::load_f32(d.weights + t * d.channels + c, some));
         }
         acc = V::min(V::set(d.hi), V::max(V::set(d.lo), V::add(acc, V::set(0.0f))));
         V::store_f32(d.c + p * d.ldc + c, acc, some);
@@ -457,8 +490,10 @@ struct FloatPixels {
 #pragma GCC unroll 4
     for (int j = 0; j < kN; ++j) {
       const F v = kMax ? acc[j] : V::div(acc[j], V::set(count));
-      if (kN > 1 || some >= kLanes) V::store_f32(y + j * kLanes, v);
-      else V::store_f32(y, v, some);
+      if (kN > 1 || some >= kLanes)
+        V::store_f32(y + j * kLanes, v);
+      else
+        V::store_f32(y, v, some);
     }
   }
 
@@ -471,7 +506,8 @@ struct FloatPixels {
       int64_t c = 0;
       for (; c + 4 * kLanes <= a.channels; c += 4 * kLanes)
         pool_block<kMax, 4>(a, offsets, count, c, y + c, 4 * kLanes);
-      for (; c < a.channels; c += kLanes) pool_block<kMax, 1>(a, offsets, count, c, y + c, a.channels - c);
+      for (; c < a.channels; c += kLanes)
+        pool_block<kMax, 1>(a, offsets, count, c, y + c, a.channels - c);
     }
   }
 
@@ -480,7 +516,8 @@ struct FloatPixels {
     int64_t i = 0;
     for (; i + kLanes <= n; i += kLanes)
       V::store_f32(y + i, V::min(V::set(hi), V::max(V::set(lo), V::load_f32(x + i))));
-    if (i < n) V::store_f32(y + i, V::min(V::set(hi), V::max(V::set(lo), V::load_f32(x + i, n - i))), n - i);
+    if (i < n)
+      V::store_f32(y + i, V::min(V::set(hi), V::max(V::set(lo), V::load_f32(x + i, n - i))), n - i);
   }
 };
 

@@ -1,6 +1,6 @@
 #pragma once
-// The definition of the float kernels, one plain loop each (isa/scalar.cpp): chains of std::fma in the
-// order of k. The other tables give the same bits (float_gemm_impl.h).
+// The definition of the float kernels, one plain loop each (isa/scalar.cpp): chains of std::fma in
+// the order of k. The other tables give the same bits (float_gemm_impl.h).
 
 #include <cmath>
 #include <limits>

@@ -1,22 +1,26 @@
 #pragma once
-// The matrix product behind linear and convolution layers, as a template over an ISA's `Dot` (see isa/*.cpp): lanes
-// are output channels, and one step multiplies 4 bytes of k of a row, broadcast to all lanes, with 4 weights per lane.
+// The matrix product behind linear and convolution layers, as a template over an ISA's `Dot` (see
+// isa/*.cpp): lanes are output channels, and one step multiplies 4 bytes of k of a row, broadcast
+// to all lanes, with 4 weights per lane.
 //
-// Weights are packed into panels of 2 vectors of channels: [panel][tap][k / 4][channel][4], zero padded in k and n, so
-// the inner loop reads them in order. A last panel of at most one vector is stored (and run) one vector wide.
+// Weights are packed into panels of 2 vectors of channels: [panel][tap][k / 4][channel][4], zero
+// padded in k and n, so the inner loop reads them in order. A last panel of at most one vector is
+// stored (and run) one vector wide.
 //
-// A tile is up to kRows rows times one panel, its accumulators all in registers: per step 2 loads of weights, a
-// broadcast load per row and 2 products per row, so the multipliers are the limit and not the loads. Rows are shared
-// out evenly over the tiles (49 rows make 5 tiles of 10, not 4 of 12 and one of 1). Tiles of one to three rows have too
-// few accumulators to hide the latency of the product, so they keep several sets of them over neighbouring steps.
+// A tile is up to kRows rows times one panel, its accumulators all in registers: per step 2 loads
+// of weights, a broadcast load per row and 2 products per row, so the multipliers are the limit and
+// not the loads. Rows are shared out evenly over the tiles (49 rows make 5 tiles of 10, not 4 of 12
+// and one of 1). Tiles of one to three rows have too few accumulators to hide the latency of the
+// product, so they keep several sets of them over neighbouring steps.
 //
-// Rows are pointers, one per tap, which makes a convolution the same loop as a product: taps outside, k inside. The
-// rows are cut in blocks whose activations stay in L2 while all panels pass over them; within a block a panel meets
-// every tile before the next panel is read.
+// Rows are pointers, one per tap, which makes a convolution the same loop as a product: taps
+// outside, k inside. The rows are cut in blocks whose activations stay in L2 while all panels pass
+// over them; within a block a panel meets every tile before the next panel is read.
 //
-// With few k the way out weighs as much as the sum: a tile's last steps are done a few rows at a time, so that the
-// requantization of one group of rows overlaps with the products of the next. With very few a panel's weights stay in registers
-// and there are no tiles: rows come in pairs, one after the other.
+// With few k the way out weighs as much as the sum: a tile's last steps are done a few rows at a
+// time, so that the requantization of one group of rows overlaps with the products of the next.
+// With very few a panel's weights stay in registers and there are no tiles: rows come in pairs, one
+// after the other.
 
 #include <immintrin.h>
 
@@ -31,8 +35,10 @@ OCTET_INLINE void transpose_quads(const int8_t* rows, int64_t row_bytes, __m128i
   const auto row = [&](int r) OCTET_INLINE_LAMBDA {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows + r * row_bytes));
   };
-  const __m128i low01 = _mm_unpacklo_epi32(row(0), row(1)), high01 = _mm_unpackhi_epi32(row(0), row(1));
-  const __m128i low23 = _mm_unpacklo_epi32(row(2), row(3)), high23 = _mm_unpackhi_epi32(row(2), row(3));
+  const __m128i low01 = _mm_unpacklo_epi32(row(0), row(1)),
+                high01 = _mm_unpackhi_epi32(row(0), row(1));
+  const __m128i low23 = _mm_unpacklo_epi32(row(2), row(3)),
+                high23 = _mm_unpackhi_epi32(row(2), row(3));
   of[0] = _mm_unpacklo_epi64(low01, low23);
   of[1] = _mm_unpackhi_epi64(low01, low23);
   of[2] = _mm_unpacklo_epi64(high01, high23);
@@ -49,16 +55,21 @@ struct Gemm {
   static constexpr int64_t kPanel = 2 * kLanes;
 
   static OCTET_INLINE int64_t steps_of(const GemmShape& s) { return (s.k + 3) / 4; }
-  static OCTET_INLINE int64_t vector_bytes(const GemmShape& s) { return s.taps * steps_of(s) * Dot::kVectorBytes; }
+  static OCTET_INLINE int64_t vector_bytes(const GemmShape& s) {
+    return s.taps * steps_of(s) * Dot::kVectorBytes;
+  }
   static OCTET_INLINE int64_t vectors_of(const GemmShape& s) {
     const int64_t rest = s.n % kPanel;
     return s.n / kPanel * 2 + (rest == 0 ? 0 : rest <= kLanes ? 1 : 2);
   }
 
-  static size_t packed_bytes(const GemmShape& s) { return static_cast<size_t>(vectors_of(s) * vector_bytes(s)); }
+  static size_t packed_bytes(const GemmShape& s) {
+    return static_cast<size_t>(vectors_of(s) * vector_bytes(s));
+  }
 
-  // A panel's weights of some steps at a time: of each channel a cache line is read, and what is written stays in L1. Four
-  // channels by four steps are a 4 x 4 transpose of quads; the edges go one by one.
+  // A panel's weights of some steps at a time: of each channel a cache line is read, and what is
+  // written stays in L1. Four channels by four steps are a 4 x 4 transpose of quads; the edges go
+  // one by one.
   static void pack(const GemmShape& s, const int8_t* w, void* packed) {
     if (s.n % kLanes != 0 || s.k % 4 != 0) __builtin_memset(packed, 0, packed_bytes(s));
     char* out = static_cast<char*>(packed);
@@ -69,10 +80,12 @@ struct Gemm {
       for (int64_t t = 0; t < s.taps; ++t, out += steps * step_bytes) {
         for (int64_t run = 0; run < steps; run += kRun) {
           const int64_t end = run + kRun < steps ? run + kRun : steps;
-          const int64_t fours = (end < whole ? end : whole) - 3;  // no four steps begin from here on
+          // no four steps begin from here on
+          const int64_t fours = (end < whole ? end : whole) - 3;
           for (int c = 0; c < kPanel && n0 + c < s.n; ++c) {
             const int8_t* from = w + ((n0 + c) * s.taps + t) * s.k;
-            __builtin_prefetch(from + (run + kRun) * 4);  // a run is a cache line of each row: no stream that the hardware would see
+            // a run is a cache line of each row: no stream that the hardware would see
+            __builtin_prefetch(from + (run + kRun) * 4);
             char* to = out + c / kLanes * Dot::kVectorBytes;
             int64_t step = run;
             if (const int64_t first = n0 + c / 4 * 4; first + 4 <= s.n) {
@@ -81,7 +94,8 @@ struct Gemm {
                 __m128i quads[4];
                 transpose_quads(from + step * 4, s.taps * s.k, quads);
 #pragma GCC unroll 4
-                for (int i = 0; i < 4; ++i) Dot::put_four(to + (step + i) * step_bytes, c % kLanes, quads[i]);
+                for (int i = 0; i < 4; ++i)
+                  Dot::put_four(to + (step + i) * step_bytes, c % kLanes, quads[i]);
               }
             }
             for (; step < end; ++step) {
@@ -100,7 +114,8 @@ struct Gemm {
   }
 
   // Four rows of B make a step: their bytes are interleaved, a quad per channel.
-  static void pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void* packed, int32_t* sums) {
+  static void pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void* packed,
+                           int32_t* sums) {
     const int64_t n = s.n, vector = vector_bytes(s);
     const __m128i flips = _mm_set1_epi8(static_cast<char>(flip));
     for (int64_t j = 0; j < n; ++j) sums[j] = 0;
@@ -119,19 +134,22 @@ struct Gemm {
             if (k + i >= s.k || n0 + c >= n) continue;
             const uint8_t* from = b + (k + i) * n + n0 + c;
             if (n - n0 - c >= 8) {
-              rows[i] = _mm_xor_si128(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)), flips);
+              rows[i] =
+                  _mm_xor_si128(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)), flips);
             } else {
               uint8_t some[16] = {};
               for (int64_t j = 0; j < n - n0 - c; ++j) some[j] = from[j] ^ flip;
               rows[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(some));
             }
           }
-          const __m128i low = _mm_unpacklo_epi8(rows[0], rows[1]), high = _mm_unpacklo_epi8(rows[2], rows[3]);
+          const __m128i low = _mm_unpacklo_epi8(rows[0], rows[1]),
+                        high = _mm_unpacklo_epi8(rows[2], rows[3]);
           _mm_storeu_si128(reinterpret_cast<__m128i*>(quads[c]), _mm_unpacklo_epi16(low, high));
           _mm_storeu_si128(reinterpret_cast<__m128i*>(quads[c + 4]), _mm_unpackhi_epi16(low, high));
         }
         for (int v = 0; v < vectors; ++v, out += Dot::kVectorBytes) {
-          if constexpr (Dot::kVectorBytes == 4 * kLanes) __builtin_memcpy(out, quads[v * kLanes], Dot::kVectorBytes);
+          if constexpr (Dot::kVectorBytes == 4 * kLanes)
+            __builtin_memcpy(out, quads[v * kLanes], Dot::kVectorBytes);
           else
             for (int lane = 0; lane < kLanes; ++lane) Dot::put(out, lane, quads[v * kLanes + lane]);
         }
@@ -141,8 +159,8 @@ struct Gemm {
 
   // Everything but the common cases of the epilogue, from accumulators (bias included) in memory:
   // [rows][vectors][kLanes].
-  static __attribute__((noinline)) void finish(const GemmArgs& g, const int32_t* acc, int64_t m, int64_t n, int rows,
-                                               int vectors, int64_t columns) {
+  static __attribute__((noinline)) void finish(const GemmArgs& g, const int32_t* acc, int64_t m,
+                                               int64_t n, int rows, int vectors, int64_t columns) {
     const Codes<V> codes(g.zero_point, g.lo, g.hi);
     for (int r = 0; r < rows; ++r) {
       for (int j = 0; j < vectors; ++j, acc += kLanes) {
@@ -170,12 +188,14 @@ struct Gemm {
   }
 
   template <int kM, int kN>
-  static OCTET_INLINE void step(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i, const char* b) {
+  static OCTET_INLINE void step(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i,
+                                const char* b) {
     step_half<0, 0, kM>(acc, row, i, b);
     if constexpr (Dot::kHalves == 2) step_half<1, 0, kM>(acc, row, i, b);
   }
   template <int kHalf, int kFirst, int kEnd, int kM, int kN>  // rows kFirst..kEnd
-  static OCTET_INLINE void step_half(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i, const char* b) {
+  static OCTET_INLINE void step_half(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i,
+                                     const char* b) {
     I w[kN];
 #pragma GCC unroll 2
     for (int j = 0; j < kN; ++j) w[j] = V::load(b + j * Dot::kVectorBytes + kHalf * V::kBytes);
@@ -212,18 +232,23 @@ struct Gemm {
       ldc = g.ldc * element;
 #pragma GCC unroll 2
       for (int j = 0; j < kN; ++j) {
-        const int64_t first = j * kLanes, some = columns - first < kLanes ? columns - first : kLanes;
+        const int64_t first = j * kLanes,
+                      some = columns - first < kLanes ? columns - first : kLanes;
         const bool any = some > 0;
         V::store(bias[j], any ? V::load_i32(g.bias + n + first, some) : V::zero());
-        const F m = any && (to_codes || to_float) ? V::load_f32(g.multiplier + n + first, some) : V::set(0.0f);
+        const F m = any && (to_codes || to_float) ? V::load_f32(g.multiplier + n + first, some)
+                                                  : V::set(0.0f);
         V::store_f32(multiplier[j], m);
         // Adding -0 changes nothing, not even a zero's sign.
-        V::store_f32(float_bias[j], any && to_float && g.float_bias ? V::load_f32(g.float_bias + n + first, some) : V::set(-0.0f));
+        V::store_f32(float_bias[j], any && to_float && g.float_bias
+                                        ? V::load_f32(g.float_bias + n + first, some)
+                                        : V::set(-0.0f));
         may_overflow |= !V::all_below_one(m);
       }
     }
 
-    // Four vectors of accumulators make one vector of codes: two rows of a panel, or four of a narrow one.
+    // Four vectors of accumulators make one vector of codes: two rows of a panel, or four of a
+    // narrow one.
     template <int kM, int kRow>
     OCTET_INLINE void requantize(const I (&acc)[kM][kN], uint8_t* y) const {
       F v[4];
@@ -253,7 +278,8 @@ struct Gemm {
             V::store(to, acc[r][j]);
             continue;
           }
-          F v = V::add(V::mul(V::to_float(acc[r][j]), V::load_f32(multiplier[j])), V::load_f32(float_bias[j]));
+          F v = V::add(V::mul(V::to_float(acc[r][j]), V::load_f32(multiplier[j])),
+                       V::load_f32(float_bias[j]));
           if (relu) v = V::max(v, V::set(0.0f));
           V::store_f32(reinterpret_cast<float*>(to), v);
         }
@@ -272,11 +298,13 @@ struct Gemm {
     }
   };
 
-  // The last steps (bytes first..bytes of the last tap) and the way out, a few rows at a time. Requantizing all rows at
-  // once would leave the multipliers idle: out-of-order execution does not look far enough ahead to the next tile.
+  // The last steps (bytes first..bytes of the last tap) and the way out, a few rows at a time.
+  // Requantizing all rows at once would leave the multipliers idle: out-of-order execution does not
+  // look far enough ahead to the next tile.
   template <int kM, int kN, int kRow = 0>
-  static OCTET_INLINE void land(const Exit<kN>& exit, I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t first,
-                                int64_t bytes, const char* b, uint8_t* y, int32_t (*sums)[kN][kLanes]) {
+  static OCTET_INLINE void land(const Exit<kN>& exit, I (&acc)[kM][kN],
+                                const uint8_t* const (&row)[kM], int64_t first, int64_t bytes,
+                                const char* b, uint8_t* y, int32_t (*sums)[kN][kLanes]) {
     if constexpr (kRow < kM) {
       constexpr int kEnd = kRow + 4 / kN < kM ? kRow + 4 / kN : kM;
       const char* w = b;
@@ -299,8 +327,8 @@ struct Gemm {
   }
 
   template <int kSets, int kM, int kN>
-  static OCTET_INLINE void steps(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM], int64_t end,
-                                 const char*& b) {
+  static OCTET_INLINE void steps(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM],
+                                 int64_t end, const char*& b) {
     constexpr int kStepBytes = kN * Dot::kVectorBytes;
     int64_t i = 0;
     for (; i + 4 * kSets <= end; i += 4 * kSets, b += kSets * kStepBytes) {
@@ -311,10 +339,11 @@ struct Gemm {
       for (; i < end; i += 4, b += kStepBytes) step<kM, kN>(acc[0], row, i, b);
   }
 
-  // A tile's sums before its products: the bias, in the first set of accumulators, and what row_sums and b_zero_points say.
+  // A tile's sums before its products: the bias, in the first set of accumulators, and what
+  // row_sums and b_zero_points say.
   template <int kSets, int kM, int kN>
-  static OCTET_INLINE void begin(const GemmArgs& g, int64_t m, int64_t n, int64_t columns, const int32_t (&bias)[kN][kLanes],
-                                 I (&acc)[kSets][kM][kN]) {
+  static OCTET_INLINE void begin(const GemmArgs& g, int64_t m, int64_t n, int64_t columns,
+                                 const int32_t (&bias)[kN][kLanes], I (&acc)[kSets][kM][kN]) {
 #pragma GCC unroll 4
     for (int s = 0; s < kSets; ++s)
 #pragma GCC unroll 16
@@ -336,20 +365,23 @@ struct Gemm {
 
   // -row_sums[m] * b_zero_points[n], for a tile.
   template <int kM, int kN>
-  static OCTET_INLINE void take_row_sums(const GemmArgs& g, int64_t m, int64_t n, int64_t columns, I (&acc)[kM][kN]) {
+  static OCTET_INLINE void take_row_sums(const GemmArgs& g, int64_t m, int64_t n, int64_t columns,
+                                         I (&acc)[kM][kN]) {
 #pragma GCC unroll 2
     for (int j = 0; j < kN; ++j) {
       const int64_t first = j * kLanes, some = columns - first < kLanes ? columns - first : kLanes;
       const I zero_points = some > 0 ? V::load_i32(g.b_zero_points + n + first, some) : V::zero();
 #pragma GCC unroll 16
-      for (int r = 0; r < kM; ++r) acc[r][j] = V::sub(acc[r][j], V::mul(V::set(g.row_sums[m + r]), zero_points));
+      for (int r = 0; r < kM; ++r)
+        acc[r][j] = V::sub(acc[r][j], V::mul(V::set(g.row_sums[m + r]), zero_points));
     }
   }
 
-  // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels from n on are
-  // stored.
+  // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels
+  // from n on are stored.
   template <int kM, int kN, bool kIndirect>
-  static void tiles(const GemmArgs& g, const char* panel, int64_t m, int64_t count, int64_t n, int64_t columns) {
+  static void tiles(const GemmArgs& g, const char* panel, int64_t m, int64_t count, int64_t n,
+                    int64_t columns) {
     constexpr int kSets = kM * kN >= 6 ? 1 : kM * kN >= 3 ? 2 : 4;
     const int64_t bytes = steps_of(g.shape) * 4, taps = g.shape.taps;
     const int64_t before_landing = bytes > kLandingBytes ? bytes - kLandingBytes : 0;
@@ -360,7 +392,8 @@ struct Gemm {
       begin(g, m, n, columns, exit.bias, acc);
 
       uint8_t* y = static_cast<uint8_t*>(g.c) + (m * g.ldc + n) * exit.element;
-      if (exit.to_words)  // four times the bytes of codes: have the lines here when they are written
+      // four times the bytes of codes: have the lines here when they are written
+      if (exit.to_words)
         for (int r = 0; r < kM; ++r)
           for (int j = 0; j < kN; ++j) __builtin_prefetch(y + r * exit.ldc + j * V::kBytes, 1);
       const char* b = panel;
@@ -410,9 +443,11 @@ struct Gemm {
   };
   static constexpr Shapes kShapes{};
 
-  // Rows m..m + rows of a whole panel, for codes: kTaps taps of kSteps steps, whose weights are kept in registers. Dense if kTaps is 1.
+  // Rows m..m + rows of a whole panel, for codes: kTaps taps of kSteps steps, whose weights are
+  // kept in registers. Dense if kTaps is 1.
   template <int kTaps, int kSteps>
-  static void pairs(const GemmArgs& g, const char* panel, int64_t m, int64_t rows, int64_t n, int64_t columns) {
+  static void pairs(const GemmArgs& g, const char* panel, int64_t m, int64_t rows, int64_t n,
+                    int64_t columns) {
     const Exit<2> exit(g, n, columns);
     I w[kTaps * kSteps][2];
 #pragma GCC unroll 9
@@ -438,7 +473,8 @@ struct Gemm {
     uint8_t* y = static_cast<uint8_t*>(g.c) + m * g.ldc + n;
     const int64_t end = m + rows;
     if (m + 2 <= end) {
-      // A pair's products stand before the way out of the pair before it, which is then ready to go: the two overlap.
+      // A pair's products stand before the way out of the pair before it, which is then ready to
+      // go: the two overlap.
       I acc[2][2];
       sum(acc[0], m);
       sum(acc[1], m + 1);
@@ -461,7 +497,8 @@ struct Gemm {
       exit.template requantize<1, 0>(acc, y);
     }
   }
-  // Null where weights are too many for registers: dense rows of up to 32 bytes, three taps of 9 to 12 (a first layer's 3x3 windows).
+  // Null where weights are too many for registers: dense rows of up to 32 bytes, three taps of 9 to
+  // 12 (a first layer's 3x3 windows).
   template <int kSteps = 1>
   static Tiles pairs_of(const GemmArgs& g) {
     if constexpr (Dot::kManyRegisters && kSteps <= 8) {
@@ -472,35 +509,40 @@ struct Gemm {
     return nullptr;
   }
   // The rows whose activations and codes stay in L1 while all panels pass over them.
-  static void run_pairs(Tiles of, const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+  static void run_pairs(Tiles of, const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0,
+                        int64_t n1) {
     const int64_t fit = kPairBytes / (g.shape.k + n1 - n0) / 2 * 2, block = fit < 64 ? 64 : fit;
     for (int64_t m = m0; m < m1; m += block)
       for (int64_t n = n0; n < n1; n += kPanel)
-        of(g, static_cast<const char*>(g.b) + n / kLanes * vector_bytes(g.shape), m, m1 - m < block ? m1 - m : block, n,
-           n1 - n < kPanel ? n1 - n : kPanel);
+        of(g, static_cast<const char*>(g.b) + n / kLanes * vector_bytes(g.shape), m,
+           m1 - m < block ? m1 - m : block, n, n1 - n < kPanel ? n1 - n : kPanel);
   }
   static constexpr int64_t kPairBytes = 24 << 10;
 
   static void run(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
     const Tiles of = pairs_of(g);
     if (of && g.epilogue == Epilogue::requantize && !g.row_sums) {
-      const int64_t narrow = g.shape.n % kPanel, wide = narrow > 0 && narrow <= kLanes ? g.shape.n - narrow : n1;
+      const int64_t narrow = g.shape.n % kPanel,
+                    wide = narrow > 0 && narrow <= kLanes ? g.shape.n - narrow : n1;
       run_pairs(of, g, m0, m1, n0, wide < n1 ? wide : n1);
       if (wide >= n1) return;
       if (n0 < wide) n0 = wide;
     }
-    for_blocks(g, m0, m1, n0, n1, vector_bytes(g.shape),
-               [&](bool narrow, int64_t rows) { return kShapes.of[g.offsets != nullptr][narrow][rows]; });
+    for_blocks(g, m0, m1, n0, n1, vector_bytes(g.shape), [&](bool narrow, int64_t rows) {
+      return kShapes.of[g.offsets != nullptr][narrow][rows];
+    });
   }
 
-  // All tiles of rows m0..m1 and channels n0..n1, in blocks of rows; `tiles_of(narrow, rows)` computes some of one panel.
+  // All tiles of rows m0..m1 and channels n0..n1, in blocks of rows; `tiles_of(narrow, rows)`
+  // computes some of one panel.
   template <typename TilesOf>
-  static OCTET_INLINE void for_blocks(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1, int64_t vector_size,
-                                      TilesOf&& tiles_of) {
+  static OCTET_INLINE void for_blocks(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0,
+                                      int64_t n1, int64_t vector_size, TilesOf&& tiles_of) {
     if (m1 <= m0 || n1 <= n0) return;
     const GemmShape& s = g.shape;
     // `all` tiles, of which the first `larger` have one row more than the others.
-    const int64_t all = (m1 - m0 + kRows - 1) / kRows, rows = (m1 - m0) / all, larger = (m1 - m0) % all;
+    const int64_t all = (m1 - m0 + kRows - 1) / kRows, rows = (m1 - m0) / all,
+                  larger = (m1 - m0) % all;
     int64_t block = kBlockBytes / ((s.k + 1) * kRows);
     if (block < 1) block = 1;
     for (int64_t first = 0; first < all; first += block) {
@@ -510,8 +552,10 @@ struct Gemm {
         const char* panel = static_cast<const char*>(g.b) + n / kLanes * vector_size;
         const bool narrow = s.n - n <= kLanes;
         const int64_t columns = n1 - n < kPanel ? n1 - n : kPanel;
-        if (first < split) tiles_of(narrow, rows + 1)(g, panel, m0 + first * (rows + 1), split - first, n, columns);
-        if (split < last) tiles_of(narrow, rows)(g, panel, m0 + split * rows + larger, last - split, n, columns);
+        if (first < split)
+          tiles_of(narrow, rows + 1)(g, panel, m0 + first * (rows + 1), split - first, n, columns);
+        if (split < last)
+          tiles_of(narrow, rows)(g, panel, m0 + split * rows + larger, last - split, n, columns);
       }
     }
   }

@@ -1,16 +1,23 @@
 #pragma once
-// The inner loops, by instruction set. Raw pointers and sizes only: no tensors, no allocation, no threads (the caller
-// splits the ranges). Every table computes the same bits: docs/numerics.md is the contract, scalar.cpp its plainest form.
+// The inner loops, by instruction set. Raw pointers and sizes only: no tensors, no allocation, no
+// threads (the caller splits the ranges). Every table computes the same bits: docs/numerics.md is
+// the contract, scalar.cpp its plainest form.
 //
 // Conventions
-//  - Activations are "codes": one byte each, unsigned (quint8) or signed (qint8, flagged by `is_signed`).
-//  - Matrix kernels take unsigned activations. The caller turns qint8 into quint8 first (x ^ 0x80, zero point + 128).
-//  - Images are NHWC. Buffers of codes may be read up to kBufferSlack bytes past their end; arrays of floats and of int32
-//    (bias, multipliers, offsets ...) are not. Nothing is written outside ranges.
-//  - f(x) rounds to float32, rne rounds half to even. No multiply-add may be contracted. int32 sums wrap.
-//  - Zero points, lo and hi are codes: 0..255, or -128..127. clamp(rne(v) + zero_point, lo, hi) holds for every float v;
-//    where v is NaN (an infinite multiplier times 0) the code is lo, except where floats are quantized.
-//  - Element by element, y may be the same memory as an operand of the same size. Sizes and shapes are at least 1.
+//  - Activations are "codes": one byte each, unsigned (quint8) or signed (qint8, flagged by
+//    `is_signed`).
+//  - Matrix kernels take unsigned activations. The caller turns qint8 into quint8 first (x ^
+//    0x80, zero point + 128).
+//  - Images are NHWC. Buffers of codes may be read up to kBufferSlack bytes past their end;
+//    arrays of floats and of int32 (bias, multipliers, offsets ...) are not. Nothing is written
+//    outside ranges.
+//  - f(x) rounds to float32, rne rounds half to even. No multiply-add may be contracted. int32
+//    sums wrap.
+//  - Zero points, lo and hi are codes: 0..255, or -128..127. clamp(rne(v) + zero_point, lo, hi)
+//    holds for every float v; where v is NaN (an infinite multiplier times 0) the code is lo,
+//    except where floats are quantized.
+//  - Element by element, y may be the same memory as an operand of the same size. Sizes and
+//    shapes are at least 1.
 
 #include <cstddef>
 #include <cstdint>
@@ -23,22 +30,27 @@ namespace octet::kernels {
 enum class Epilogue {
   requantize,  // y = clamp(rne(f(f(acc + bias[n]) * multiplier[n])) + zero_point, lo, hi), one byte
   int32,       // y = acc + bias[n]
-  dynamic,     // y = f(f(f(acc + bias[n]) * multiplier[n]) + float_bias[n]), float32; then max(y, 0) if relu
+  // y = f(f(f(acc + bias[n]) * multiplier[n]) + float_bias[n]), float32; then max(y, 0) if relu
+  dynamic,
 };
 
-// C[m][n] = sum over t < taps, i < k of A(m, t)[i] * B[n][t][i], in wrapping int32, then the epilogue.
+// C[m][n] = sum over t < taps, i < k of A(m, t)[i] * B[n][t][i], in wrapping int32, then the
+// epilogue.
 //
 // A(m, t) is the address of k consecutive bytes:
 //  dense (offsets == nullptr, taps == 1):  a + m * lda
-//  indirect:                               offsets[m * taps + t] < 0 ? pad : a + offsets[m * taps + t]
-// so a convolution is a matrix product whose rows are pointers into the image: no im2col copy. `pad` holds k bytes (plus
-// slack) of the activation's zero point. k is padded to a multiple of 4 for every tap: with few channels (k = 3), a whole
-// row of the window as one tap of kw * channels bytes, over an image with its padding written out, is the faster layout
-// (native_conv.cpp chooses it).
+//  indirect:                               offsets[m * taps + t] < 0 ? pad : a + offsets[m * taps +
+//                                          t]
+// so a convolution is a matrix product whose rows are pointers into the image: no im2col copy.
+// `pad` holds k bytes (plus slack) of the activation's zero point. k is padded to a multiple of 4
+// for every tap: with few channels (k = 3), a whole row of the window as one tap of kw * channels
+// bytes, over an image with its padding written out, is the faster layout (native_conv.cpp chooses
+// it).
 //
-// Zero points: with x codes' zero point zx and weights' zw, sum (qx-zx)(qw-zw) = acc - zx*sum(qw) - zw*sum(qx) + K*zx*zw.
-// The caller folds -zx*sum(qw) + K*zx*zw into `bias`; where zw is not 0 it also passes row_sums (sum of the row's qx over
-// all k and taps, padding included) and b_zero_points, and the kernel subtracts row_sums[m]*b_zero_points[n] from acc.
+// Zero points: with x codes' zero point zx and weights' zw, sum (qx-zx)(qw-zw) = acc - zx*sum(qw) -
+// zw*sum(qx) + K*zx*zw. The caller folds -zx*sum(qw) + K*zx*zw into `bias`; where zw is not 0 it
+// also passes row_sums (sum of the row's qx over all k and taps, padding included) and
+// b_zero_points, and the kernel subtracts row_sums[m]*b_zero_points[n] from acc.
 struct GemmShape {
   int64_t n = 0;     // output channels
   int64_t k = 0;     // bytes per tap
@@ -55,18 +67,20 @@ struct GemmArgs {
   void* c = nullptr;        // bytes, int32 or float32 by the epilogue
   int64_t ldc = 0;          // elements
   Epilogue epilogue = Epilogue::requantize;
-  const int32_t* bias = nullptr;      // [n], never null
-  const float* multiplier = nullptr;  // [n], for requantize and dynamic
-  const float* float_bias = nullptr;  // [n] or null, for dynamic
+  const int32_t* bias = nullptr;           // [n], never null
+  const float* multiplier = nullptr;       // [n], for requantize and dynamic
+  const float* float_bias = nullptr;       // [n] or null, for dynamic
   const int32_t* row_sums = nullptr;       // [m] or null
   const int32_t* b_zero_points = nullptr;  // [n], with row_sums
   int32_t zero_point = 0;                  // of y, for requantize
-  int32_t lo = 0, hi = 255;                // clamp of y's codes; signed output is -128..127 and stored as int8
-  bool relu = false;                       // for dynamic
+  // clamp of y's codes; signed output is -128..127 and stored as int8
+  int32_t lo = 0, hi = 255;
+  bool relu = false;  // for dynamic
 };
 
-// y[p][c] = requantize(sum over t < taps of (A(p, t)[c] - zx) * w[t][c]): depthwise convolution, one weight per channel.
-// `weights` is packed by depthwise_pack, `bias` holds -zx*sum(w) already, A as above with k = channels.
+// y[p][c] = requantize(sum over t < taps of (A(p, t)[c] - zx) * w[t][c]): depthwise convolution,
+// one weight per channel. `weights` is packed by depthwise_pack, `bias` holds -zx*sum(w) already, A
+// as above with k = channels.
 struct DepthwiseArgs {
   int64_t channels = 0;
   int64_t taps = 0;
@@ -75,19 +89,21 @@ struct DepthwiseArgs {
   const uint8_t* pad = nullptr;
   const void* weights = nullptr;
   void* c = nullptr;
-  int64_t ldc = 0;                   // bytes between output pixels
-  const int32_t* bias = nullptr;     // [channels]
+  int64_t ldc = 0;                    // bytes between output pixels
+  const int32_t* bias = nullptr;      // [channels]
   const float* multiplier = nullptr;  // [channels]
   int32_t zero_point = 0;
   int32_t lo = 0, hi = 255;
-  // 3x3 windows, taps [row][column], that move by `slide` columns: in each run of `width` pixels (p / width is the same) the address
-  // of pixel p + 1's tap (i, j) is that of pixel p's tap (i, j + slide). 0: not so, or not known.
+  // 3x3 windows, taps [row][column], that move by `slide` columns: in each run of `width` pixels (p
+  // / width is the same) the address of pixel p + 1's tap (i, j) is that of pixel p's tap (i, j +
+  // slide). 0: not so, or not known.
   int64_t slide = 0, width = 0;
 };
 
-// C[m][n] = clamp(bias[n] + sum over t < taps, i < k of A(m, t)[i] * B[n][t][i]) in float32: one chain of fused multiply-adds
-// that begins with the bias, taps outside and k inside, each in order. A result of -0 becomes 0; NaN passes the clamp. All
-// tables give the same bits. Sizes, lda, ldc and offsets count floats; nothing is read beyond the operands.
+// C[m][n] = clamp(bias[n] + sum over t < taps, i < k of A(m, t)[i] * B[n][t][i]) in float32: one
+// chain of fused multiply-adds that begins with the bias, taps outside and k inside, each in order.
+// A result of -0 becomes 0; NaN passes the clamp. All tables give the same bits. Sizes, lda, ldc
+// and offsets count floats; nothing is read beyond the operands.
 struct FloatGemmArgs {
   GemmShape shape;
   const float* a = nullptr;
@@ -100,19 +116,21 @@ struct FloatGemmArgs {
   const int64_t* c_rows = nullptr;  // [m] or null: where each row of C begins, in place of m * ldc
   const float* bias = nullptr;      // [n] or null
   float lo = -__builtin_inff(), hi = __builtin_inff();
-  // Rows where tiles begin anew, ascending: rows between two of them meet the padding with the same taps, which a tile
-  // passes over. A hint for speed.
+  // Rows where tiles begin anew, ascending: rows between two of them meet the padding with the same
+  // taps, which a tile passes over. A hint for speed.
   const int64_t* cuts = nullptr;
   int64_t cut_count = 0;
 };
 
-// Weights of a float product where they lie: element (n, tap, k) at data[n * n_stride + tap * tap_stride + k * k_stride].
+// Weights of a float product where they lie: element (n, tap, k) at data[n * n_stride + tap *
+// tap_stride + k * k_stride].
 struct FloatWeights {
   const float* data = nullptr;
   int64_t n_stride = 0, tap_stride = 0, k_stride = 0;
 };
 
-// y[p][c] = clamp(bias[c] + sum over t < taps of A(p, t)[c] * weights[t][c]) in float32, one chain as above.
+// y[p][c] = clamp(bias[c] + sum over t < taps of A(p, t)[c] * weights[t][c]) in float32, one chain
+// as above.
 struct FloatDepthwiseArgs {
   int64_t channels = 0, taps = 0;
   const float* a = nullptr;
@@ -123,7 +141,8 @@ struct FloatDepthwiseArgs {
   int64_t ldc = 0;
   const float* bias = nullptr;  // [channels] or null
   float lo = -__builtin_inff(), hi = __builtin_inff();
-  int64_t slide = 0, width = 0;  // as in DepthwiseArgs, but a slide of 1 or 2 says that windows are 3x3
+  // as in DepthwiseArgs, but a slide of 1 or 2 says that windows are 3x3
+  int64_t slide = 0, width = 0;
 };
 
 struct FloatPoolArgs {
@@ -142,28 +161,29 @@ struct QParams {
 
 // Element by element on codes: y = quantize(dequantize(a) op dequantize(b)), clamped to lo..hi.
 // Add: y = clamp(rne(f(f(f(sa*(qa-za)) + f(sb*(qb-zb))) * inv_scale)) + zero_point).
-// Mul: y = clamp(rne(f(f((qa-za)*(qb-zb)) * multiplier)) + zero_point), multiplier = f(f(sa*sb)*f(1/sy)).
-// A single value for b is passed as b_step = 0 (otherwise 1).
+// Mul: y = clamp(rne(f(f((qa-za)*(qb-zb)) * multiplier)) + zero_point), multiplier =
+// f(f(sa*sb)*f(1/sy)). A single value for b is passed as b_step = 0 (otherwise 1).
 struct BinaryArgs {
   const void* a = nullptr;
   const void* b = nullptr;
   int64_t b_step = 1;
   void* y = nullptr;
   QParams qa, qb;
-  float inv_scale = 1;    // f(1/sy), for add
-  float multiplier = 1;   // for mul
+  float inv_scale = 1;   // f(1/sy), for add
+  float multiplier = 1;  // for mul
   int32_t zero_point = 0;
   int32_t lo = 0, hi = 255;
   bool is_signed = false;  // a, b and y
 };
 
-struct PoolArgs {            // one output pixel: window of `taps` addresses A(p, t) of `channels` bytes
+// one output pixel: window of `taps` addresses A(p, t) of `channels` bytes
+struct PoolArgs {
   int64_t channels = 0;
   int64_t taps = 0;
   const void* a = nullptr;
   const int32_t* offsets = nullptr;  // [pixel][taps], < 0: outside the image, skipped
   void* y = nullptr;
-  int64_t ldy = 0;                   // bytes between output pixels
+  int64_t ldy = 0;  // bytes between output pixels
   bool is_signed = false;
   // average_pool only:
   int32_t zx = 0;
@@ -174,10 +194,12 @@ struct PoolArgs {            // one output pixel: window of `taps` addresses A(p
 
 enum class Arithmetic { add, sub, mul, div };
 
-// Weight-only layers: x in fixed point, whose exact sums become y (docs/numerics.md). A row of x is row_scale * (U - 2^23) with whole
-// U of 24 bits, kept as three planes of bytes, lowest first; `sums` are the products of the three planes with the weights' codes.
+// Weight-only layers: x in fixed point, whose exact sums become y (docs/numerics.md). A row of x is
+// row_scale * (U - 2^23) with whole U of 24 bits, kept as three planes of bytes, lowest first;
+// `sums` are the products of the three planes with the weights' codes.
 //  y[n] = f((exact[n] * scales[n]) * row_scale + bias[n]), in double until the end,
-//  exact[n] = sums[0][n] + 256 * sums[1][n] + 65536 * sums[2][n] - zero_points[n] * row_sum - offsets[n],
+//  exact[n] = sums[0][n] + 256 * sums[1][n] + 65536 * sums[2][n] - zero_points[n] * row_sum -
+//  offsets[n],
 // all terms of which are whole numbers below 2^52. Then y = y > 0 ? min(y, most) : 0 if relu.
 struct JoinArgs {
   const int32_t* sums = nullptr;  // [3][ld]; the first is that of channel n0
@@ -193,56 +215,72 @@ struct JoinArgs {
   float* y = nullptr;  // [n]
 };
 
-// ++counts[floor(x / width) - first] for values x[0..n) that all lie within lo..hi, the quotient exact. `inverse` is 1/width, a
-// power of two from 2^-126 to 2^126; lo, hi and so all bins k of them are such that |k| <= 2^30.
+// ++counts[floor(x / width) - first] for values x[0..n) that all lie within lo..hi, the quotient
+// exact. `inverse` is 1/width, a power of two from 2^-126 to 2^126; lo, hi and so all bins k of
+// them are such that |k| <= 2^30.
 struct HistogramArgs {
   static constexpr int kSpare = 16;
   float lo = 0, hi = 0;
   float inverse = 1;
-  int32_t first = 0;           // the bin that counts[0] counts
-  int32_t bins = 0;            // from the bin of lo to that of hi
-  uint32_t* counts = nullptr;  // [bins + kSpare]; the spare ones are 0 and stay so, unless the kernel returns false
+  int32_t first = 0;  // the bin that counts[0] counts
+  int32_t bins = 0;   // from the bin of lo to that of hi
+  // [bins + kSpare]; the spare ones are 0 and stay so, unless the kernel returns false
+  uint32_t* counts = nullptr;
 };
 
 struct KernelTable {
   Isa isa = Isa::scalar;
 
   // -- matrix products and convolutions --------------------------------------------------------
-  int64_t gemm_mr = 0, gemm_nr = 0;  // the register tile; ranges given to gemm should be multiples of these (but the last)
+  // the register tile; ranges given to gemm should be multiples of these (but the last)
+  int64_t gemm_mr = 0, gemm_nr = 0;
   size_t (*gemm_packed_bytes)(const GemmShape&) = nullptr;
-  // w is [n][taps][k], row-major. Packed bytes depend on the weights, the shape and the table only. Put them on a 64-byte
-  // boundary: it is not required, but loads that straddle cache lines are slower.
+  // w is [n][taps][k], row-major. Packed bytes depend on the weights, the shape and the table only.
+  // Put them on a 64-byte boundary: it is not required, but loads that straddle cache lines are
+  // slower.
   void (*gemm_pack)(const GemmShape&, const int8_t* w, void* packed) = nullptr;
-  // The same from codes [k][n] (taps is 1), as matrices of activations lie: weights are the bytes with `flip` (0, or 0x80 to make
-  // unsigned codes signed) xor-ed in. sums[n] becomes the sum of channel n's.
-  void (*gemm_pack_columns)(const GemmShape&, const uint8_t* b, uint8_t flip, void* packed, int32_t* sums) = nullptr;
-  // Rows m0..m1 and channels n0..n1 of C; n0 is a multiple of gemm_nr. Any split gives the same bits.
+  // The same from codes [k][n] (taps is 1), as matrices of activations lie: weights are the bytes
+  // with `flip` (0, or 0x80 to make unsigned codes signed) xor-ed in. sums[n] becomes the sum of
+  // channel n's.
+  void (*gemm_pack_columns)(const GemmShape&, const uint8_t* b, uint8_t flip, void* packed,
+                            int32_t* sums) = nullptr;
+  // Rows m0..m1 and channels n0..n1 of C; n0 is a multiple of gemm_nr. Any split gives the same
+  // bits.
   void (*gemm)(const GemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
   // sums[m] = sum of A(m, t)[i] over taps and k, for m0..m1; uses shape, a, lda, offsets, pad.
   void (*row_sums)(const GemmArgs&, int32_t* sums, int64_t m0, int64_t m1) = nullptr;
 
-  // The same product with weights of 4 bits, codes 0..15; dense only. Their zero points go the way of b_zero_points.
+  // The same product with weights of 4 bits, codes 0..15; dense only. Their zero points go the way
+  // of b_zero_points.
   size_t (*gemm4_packed_bytes)(const GemmShape&) = nullptr;
-  void (*gemm4_pack)(const GemmShape&, const int8_t* w /* one code each, 0..15 */, void* packed) = nullptr;
+  void (*gemm4_pack)(const GemmShape&, const int8_t* w /* one code each, 0..15 */,
+                     void* packed) = nullptr;
   void (*gemm4)(const GemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
 
-  // U = min(rne(x * scale) + 2^23, 2^24 - 1) of n floats with |x * scale| < 2^23, byte p of number i at planes[p * stride + i];
-  // returns the sum of the U.
-  int64_t (*split_planes)(const float* x, int64_t n, double scale, uint8_t* planes, int64_t stride) = nullptr;
-  void (*join_planes)(const JoinArgs&, int64_t n0, int64_t n1) = nullptr;  // channels n0..n1 of a row
+  // U = min(rne(x * scale) + 2^23, 2^24 - 1) of n floats with |x * scale| < 2^23, byte p of number
+  // i at planes[p * stride + i]; returns the sum of the U.
+  int64_t (*split_planes)(const float* x, int64_t n, double scale, uint8_t* planes,
+                          int64_t stride) = nullptr;
+  // channels n0..n1 of a row
+  void (*join_planes)(const JoinArgs&, int64_t n0, int64_t n1) = nullptr;
 
   size_t (*depthwise_packed_bytes)(int64_t channels, int64_t taps) = nullptr;
-  void (*depthwise_pack)(int64_t channels, int64_t taps, const int8_t* w /* [taps][channels] */, void* packed) = nullptr;
-  void (*depthwise)(const DepthwiseArgs&, int64_t p0, int64_t p1) = nullptr;  // output pixels p0..p1
+  void (*depthwise_pack)(int64_t channels, int64_t taps, const int8_t* w /* [taps][channels] */,
+                         void* packed) = nullptr;
+  // output pixels p0..p1
+  void (*depthwise)(const DepthwiseArgs&, int64_t p0, int64_t p1) = nullptr;
 
   // -- floats ----------------------------------------------------------------------------------
   int64_t float_gemm_mr = 0, float_gemm_nr = 0;  // as gemm_mr and gemm_nr
   size_t (*float_gemm_packed_bytes)(const GemmShape&) = nullptr;
   void (*float_gemm_pack)(const GemmShape&, const FloatWeights&, float* packed) = nullptr;
-  // Rows m0..m1 and channels n0..n1 of C; n0 is a multiple of float_gemm_nr, and n1 too or it is n. Any split gives the same bits.
-  void (*float_gemm)(const FloatGemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
+  // Rows m0..m1 and channels n0..n1 of C; n0 is a multiple of float_gemm_nr, and n1 too or it is n.
+  // Any split gives the same bits.
+  void (*float_gemm)(const FloatGemmArgs&, int64_t m0, int64_t m1, int64_t n0,
+                     int64_t n1) = nullptr;
   void (*float_depthwise)(const FloatDepthwiseArgs&, int64_t p0, int64_t p1) = nullptr;
-  // The largest of the taps inside the image (NaN is passed over; -inf if there is none), and their sum in order / counts[p].
+  // The largest of the taps inside the image (NaN is passed over; -inf if there is none), and their
+  // sum in order / counts[p].
   void (*float_max_pool)(const FloatPoolArgs&, int64_t p0, int64_t p1) = nullptr;
   void (*float_average_pool)(const FloatPoolArgs&, int64_t p0, int64_t p1) = nullptr;
   // y = min(max(x, lo), hi), hi where lo > hi; NaN stays NaN. y may be x.
@@ -251,7 +289,8 @@ struct KernelTable {
   // -- pools -----------------------------------------------------------------------------------
   // Maximum of the codes of the taps inside the image (at least one is).
   void (*max_pool)(const PoolArgs&, int64_t p0, int64_t p1) = nullptr;
-  // y = clamp(rne(f(f(sum over the taps inside of (q - zx)) * multiplier[p])) + zero_point, lo, hi).
+  // y = clamp(rne(f(f(sum over the taps inside of (q - zx)) * multiplier[p])) + zero_point, lo,
+  // hi).
   void (*average_pool)(const PoolArgs&, int64_t p0, int64_t p1) = nullptr;
 
   // -- element by element ----------------------------------------------------------------------
@@ -260,47 +299,59 @@ struct KernelTable {
   void (*lookup)(const uint8_t* x, uint8_t* y, int64_t n, const uint8_t table[256]) = nullptr;
   // q = clamp(rne(f(x * inv_scale)) + zp, lo, hi); NaN -> zp clamped, +inf -> hi, -inf -> lo.
   // The codes are stored as bytes: lo < 0 means int8.
-  void (*quantize)(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo, int32_t hi) = nullptr;
+  void (*quantize)(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo,
+                   int32_t hi) = nullptr;
   // y = f(scale * f(q - zp)).
-  void (*dequantize)(const void* x, float* y, int64_t n, float scale, int32_t zp, bool is_signed) = nullptr;
-  // codes -> codes of other qparams: quantize(dequantize(x)), exactly.
-  void (*requantize)(const void* x, void* y, int64_t n, QParams from, float inv_scale, int32_t zp, int32_t lo, int32_t hi,
+  void (*dequantize)(const void* x, float* y, int64_t n, float scale, int32_t zp,
                      bool is_signed) = nullptr;
-  // quantize, and from planes to pixels: x is [channels][pixels] float32, y is [pixels][channels] bytes. Pixels p0..p1.
-  void (*quantize_nchw_to_nhwc)(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
-                                int32_t lo, int32_t hi, int64_t p0, int64_t p1) = nullptr;
+  // codes -> codes of other qparams: quantize(dequantize(x)), exactly.
+  void (*requantize)(const void* x, void* y, int64_t n, QParams from, float inv_scale, int32_t zp,
+                     int32_t lo, int32_t hi, bool is_signed) = nullptr;
+  // quantize, and from planes to pixels: x is [channels][pixels] float32, y is [pixels][channels]
+  // bytes. Pixels p0..p1.
+  void (*quantize_nchw_to_nhwc)(const float* x, void* y, int64_t channels, int64_t pixels,
+                                float inv_scale, int32_t zp, int32_t lo, int32_t hi, int64_t p0,
+                                int64_t p1) = nullptr;
   // y[c * ldy + r] = x[r * ldx + c], for bytes.
-  void (*transpose)(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) = nullptr;
+  void (*transpose)(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows,
+                    int64_t columns) = nullptr;
   // y[i] = exp(x[i] - top) in double; returns their sum. For x[i] <= top (or NaN).
   double (*exp_sum)(const float* x, float top, double* y, int64_t n) = nullptr;
   // y[i] = a[i * a_step] op b[i * b_step] in float32; steps are 0 or 1. y may be a or b.
-  void (*arithmetic)(Arithmetic op, const float* a, int64_t a_step, const float* b, int64_t b_step, float* y, int64_t n) = nullptr;
-  // The sum of n floats in double: sixteen sums (of i modulo 16), whose upper half is added to the lower until one is left.
+  void (*arithmetic)(Arithmetic op, const float* a, int64_t a_step, const float* b, int64_t b_step,
+                     float* y, int64_t n) = nullptr;
+  // The sum of n floats in double: sixteen sums (of i modulo 16), whose upper half is added to the
+  // lower until one is left.
   double (*sum)(const float* x, int64_t n) = nullptr;
-  // y = exp(x - max(x)) / sum of them, for one row: exponentials in float32 to a unit in the last place, their sum as above. NaN
-  // anywhere, or nothing but -inf: all NaN. y may be x.
+  // y = exp(x - max(x)) / sum of them, for one row: exponentials in float32 to a unit in the last
+  // place, their sum as above. NaN anywhere, or nothing but -inf: all NaN. y may be x.
   void (*softmax)(const float* x, float* y, int64_t n) = nullptr;
   // y = x * P(Z <= x) for a standard normal Z (gelu), to 3 units in the last place.
   void (*gelu)(const float* x, float* y, int64_t n) = nullptr;
-  // One row: y = f((x - mean) * (1 / sqrt(variance + eps)) * weight + bias) in double, the (biased) variance too; their sums in eight
-  // parts, of i modulo 8, added pairwise. weight and bias may be null. y may be x.
-  void (*layer_norm)(const float* x, const float* weight, const float* bias, double eps, float* y, int64_t n) = nullptr;
-  // What a dynamic layer's zero point and scale of x make of its weights' terms: bias[i] = -zero_point * sums[i] (wrapping),
-  // multiplier[i] = f(scale * scales[i]).
-  void (*dynamic_terms)(int32_t zero_point, float scale, const int32_t* sums, const float* scales, int32_t* bias, float* multiplier,
-                        int64_t n) = nullptr;
-  // One step of an LSTM for n units. g: what x gives the gates in, forget, candidate, out, which lie `stride` apart and become the gates
-  // themselves; r: what h gives them, likewise; cell and h: the states, h only written. Sigmoid and tanh in double, rounded once; all
-  // else in float32.
-  void (*lstm_gates)(float* g, const float* r, int64_t stride, float* cell, float* h, int64_t n) = nullptr;
-  // Minimum and maximum of n floats. NaN is ignored (only NaN: +inf and -inf); infinities are not, but both are counted
-  // in *not_finite. A zero comes out as +0.
+  // One row: y = f((x - mean) * (1 / sqrt(variance + eps)) * weight + bias) in double, the (biased)
+  // variance too; their sums in eight parts, of i modulo 8, added pairwise. weight and bias may be
+  // null. y may be x.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, double eps, float* y,
+                     int64_t n) = nullptr;
+  // What a dynamic layer's zero point and scale of x make of its weights' terms: bias[i] =
+  // -zero_point * sums[i] (wrapping), multiplier[i] = f(scale * scales[i]).
+  void (*dynamic_terms)(int32_t zero_point, float scale, const int32_t* sums, const float* scales,
+                        int32_t* bias, float* multiplier, int64_t n) = nullptr;
+  // One step of an LSTM for n units. g: what x gives the gates in, forget, candidate, out, which
+  // lie `stride` apart and become the gates themselves; r: what h gives them, likewise; cell and h:
+  // the states, h only written. Sigmoid and tanh in double, rounded once; all else in float32.
+  void (*lstm_gates)(float* g, const float* r, int64_t stride, float* cell, float* h,
+                     int64_t n) = nullptr;
+  // Minimum and maximum of n floats. NaN is ignored (only NaN: +inf and -inf); infinities are not,
+  // but both are counted in *not_finite. A zero comes out as +0.
   void (*min_max)(const float* x, int64_t n, float* mn, float* mx, int64_t* not_finite) = nullptr;
-  // Counts n floats, n < 2^32 (HistogramArgs). False as soon as one is not within lo..hi, or NaN: then some are counted, some not.
+  // Counts n floats, n < 2^32 (HistogramArgs). False as soon as one is not within lo..hi, or NaN:
+  // then some are counted, some not.
   bool (*histogram)(const HistogramArgs&, const float* x, int64_t n) = nullptr;
 };
 
-// The table of one ISA (the CPU must support it to call through it), and the one in force (base/cpu.h).
+// The table of one ISA (the CPU must support it to call through it), and the one in force
+// (base/cpu.h).
 const KernelTable& table(Isa isa);
 const KernelTable& table();
 

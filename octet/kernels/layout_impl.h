@@ -1,9 +1,11 @@
 #pragma once
-// Planes into pixels: codes as they are, and float32 [channels][pixels] quantized on the way to [pixels][channels] codes.
+// Planes into pixels: codes as they are, and float32 [channels][pixels] quantized on the way to
+// [pixels][channels] codes.
 //
-// The unit is a quad: a vector of pixels from each of four planes, quantized and packed, is a 4 x 4 byte transpose away
-// from one 32-bit lane per pixel. Four quads and a 4 x 4 transpose of lanes make 16 channels of each pixel, one 16-byte
-// store each. Pixels go in short runs so that the part of y being filled stays in L1; planes are read in whole lines.
+// The unit is a quad: a vector of pixels from each of four planes, quantized and packed, is a 4 x 4
+// byte transpose away from one 32-bit lane per pixel. Four quads and a 4 x 4 transpose of lanes
+// make 16 channels of each pixel, one 16-byte store each. Pixels go in short runs so that the part
+// of y being filled stays in L1; planes are read in whole lines.
 
 #include <immintrin.h>
 
@@ -29,15 +31,19 @@ struct PlanesToPixels {
 
   OCTET_INLINE I plane(int64_t c, int64_t p, int64_t count) const {
     const float* from = x + c * pixels + p;
-    return V::round_or_zero(V::mul(count == kLanes ? V::load_f32(from) : V::load_f32(from, count), inverse));
+    return V::round_or_zero(
+        V::mul(count == kLanes ? V::load_f32(from) : V::load_f32(from, count), inverse));
   }
 
-  // Lane p holds channels c..c + 4 of pixel p, the first in the lowest byte. Channels from `last` on are 0 or more.
+  // Lane p holds channels c..c + 4 of pixel p, the first in the lowest byte. Channels from `last`
+  // on are 0 or more.
   OCTET_INLINE I quad(int64_t c, int64_t last, int64_t p, int64_t count) const {
-    alignas(16) static constexpr uint8_t kTranspose[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
-    const I packed = codes.pack4(plane(c, p, count), c + 1 < last ? plane(c + 1, p, count) : V::zero(),
-                                 c + 2 < last ? plane(c + 2, p, count) : V::zero(),
-                                 c + 3 < last ? plane(c + 3, p, count) : V::zero());
+    alignas(16) static constexpr uint8_t kTranspose[16] = {0, 4, 8,  12, 1, 5, 9,  13,
+                                                           2, 6, 10, 14, 3, 7, 11, 15};
+    const I packed =
+        codes.pack4(plane(c, p, count), c + 1 < last ? plane(c + 1, p, count) : V::zero(),
+                    c + 2 < last ? plane(c + 2, p, count) : V::zero(),
+                    c + 3 < last ? plane(c + 3, p, count) : V::zero());
     return V::shuffle(packed, V::broadcast128(kTranspose));
   }
 
@@ -47,7 +53,8 @@ struct PlanesToPixels {
     if constexpr (kGroup < kGroups) {
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j)
-        if (4 * kGroup + j < count) V::template store_part<kGroups, kGroup>(to + (4 * kGroup + j) * channels, of[j]);
+        if (4 * kGroup + j < count)
+          V::template store_part<kGroups, kGroup>(to + (4 * kGroup + j) * channels, of[j]);
       store_sixteen<kGroup + 1>(to, of, count);
     }
   }
@@ -57,8 +64,8 @@ struct PlanesToPixels {
     const I q2 = quad(c + 8, c + 12, p, count), q3 = quad(c + 12, c + 16, p, count);
     const I low01 = V::unpacklo32(q0, q1), high01 = V::unpackhi32(q0, q1);
     const I low23 = V::unpacklo32(q2, q3), high23 = V::unpackhi32(q2, q3);
-    const I of[4] = {V::unpacklo64(low01, low23), V::unpackhi64(low01, low23), V::unpacklo64(high01, high23),
-                     V::unpackhi64(high01, high23)};
+    const I of[4] = {V::unpacklo64(low01, low23), V::unpackhi64(low01, low23),
+                     V::unpacklo64(high01, high23), V::unpackhi64(high01, high23)};
     store_sixteen<0>(y + p * channels + c, of, count);
   }
 
@@ -75,9 +82,12 @@ struct PlanesToPixels {
   }
 
   OCTET_INLINE void three(int64_t p) const {  // an image: 3 channels, kLanes pixels
-    alignas(16) static constexpr uint8_t kJoin[16] = {0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11, 12, 13, 14, 15};
-    const I packed = codes.pack4(plane(0, p, kLanes), plane(1, p, kLanes), plane(2, p, kLanes), V::zero());
-    V::store_three_quarters(y + p * 3, V::join_12_bytes(V::shuffle(packed, V::broadcast128(kJoin))));
+    alignas(16) static constexpr uint8_t kJoin[16] = {0,  4, 8, 1,  5,  9,  2,  6,
+                                                      10, 3, 7, 11, 12, 13, 14, 15};
+    const I packed =
+        codes.pack4(plane(0, p, kLanes), plane(1, p, kLanes), plane(2, p, kLanes), V::zero());
+    V::store_three_quarters(y + p * 3,
+                            V::join_12_bytes(V::shuffle(packed, V::broadcast128(kJoin))));
   }
 
   OCTET_INLINE void range(int64_t p0, int64_t p1) const {
@@ -101,12 +111,14 @@ struct PlanesToPixels {
     }
   }
 
-  static void quantize(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
-                       int32_t lo, int32_t hi, int64_t p0, int64_t p1) {
+  static void quantize(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale,
+                       int32_t zp, int32_t lo, int32_t hi, int64_t p0, int64_t p1) {
     if (channels == 1)
-      return Elementwise<V>::quantize(x + p0, static_cast<uint8_t*>(y) + p0, p1 - p0, inv_scale, zp, lo, hi);
-    PlanesToPixels{x, static_cast<uint8_t*>(y), channels, pixels, V::set(inv_scale), Codes<V>(zp, lo, hi)}.range(p0,
-                                                                                                                 p1);
+      return Elementwise<V>::quantize(x + p0, static_cast<uint8_t*>(y) + p0, p1 - p0, inv_scale, zp,
+                                      lo, hi);
+    PlanesToPixels{x,      static_cast<uint8_t*>(y), channels,
+                   pixels, V::set(inv_scale),        Codes<V>(zp, lo, hi)}
+        .range(p0, p1);
   }
 };
 
@@ -114,9 +126,11 @@ struct PlanesToPixels {
 OCTET_INLINE void transpose_16x8(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy) {
   __m128i a[16], b[8];
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) a[i] = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x + i * ldx));
+  for (int i = 0; i < 16; ++i)
+    a[i] = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(x + i * ldx));
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) b[i] = _mm_unpacklo_epi8(a[2 * i], a[2 * i + 1]);  // rows 2i, 2i+1: columns 0..8
+  // rows 2i, 2i+1: columns 0..8
+  for (int i = 0; i < 8; ++i) b[i] = _mm_unpacklo_epi8(a[2 * i], a[2 * i + 1]);
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {  // rows 4i..4i+4: columns 0..4, 4..8
     a[2 * i] = _mm_unpacklo_epi16(b[2 * i], b[2 * i + 1]);
@@ -131,16 +145,20 @@ OCTET_INLINE void transpose_16x8(const uint8_t* x, int64_t ldx, uint8_t* y, int6
     }
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + 2 * j * ldy), _mm_unpacklo_epi64(b[j], b[j + 4]));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + (2 * j + 1) * ldy), _mm_unpackhi_epi64(b[j], b[j + 4]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + 2 * j * ldy),
+                     _mm_unpacklo_epi64(b[j], b[j + 4]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y + (2 * j + 1) * ldy),
+                     _mm_unpackhi_epi64(b[j], b[j + 4]));
   }
 }
 
-void transpose_bytes(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) {
+void transpose_bytes(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows,
+                     int64_t columns) {
   int64_t r = 0;
   if (columns >= 8)
     for (; r + 16 <= rows; r += 16)
-      for (int64_t c = 0;; c = c + 16 <= columns ? c + 8 : columns - 8) {  // the last eight may overlap those before
+      // the last eight may overlap those before
+      for (int64_t c = 0;; c = c + 16 <= columns ? c + 8 : columns - 8) {
         transpose_16x8(x + r * ldx + c, ldx, y + c * ldy + r, ldy);
         if (c + 8 >= columns) break;
       }

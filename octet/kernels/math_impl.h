@@ -1,6 +1,6 @@
 #pragma once
-// Exponentials and sums: plain arithmetic in one order, so that every instruction set gives the same bits (which libm does not
-// promise), written for the compiler to vectorize.
+// Exponentials and sums: plain arithmetic in one order, so that every instruction set gives the
+// same bits (which libm does not promise), written for the compiler to vectorize.
 
 #include <cstdint>
 
@@ -9,10 +9,12 @@
 namespace octet::kernels {
 namespace {
 
-// exp(x) to 2 units in the last place of double, for |x| <= 708: x = n*ln2 + r with |r| <= ln2/2, exp(r) by its series to r^12 (Cody and Waite
-// 1980). Multiply-adds are written out: every instruction set has them, or rounds as they do.
+// exp(x) to 2 units in the last place of double, for |x| <= 708: x = n*ln2 + r with |r| <= ln2/2,
+// exp(r) by its series to r^12 (Cody and Waite 1980). Multiply-adds are written out: every
+// instruction set has them, or rounds as they do.
 inline double exp_within(double x) {
-  constexpr double kLog2e = 1.4426950408889634, kLn2High = 0x1.62e42fefa3800p-1, kLn2Low = 0x1.ef35793c76730p-45;
+  constexpr double kLog2e = 1.4426950408889634, kLn2High = 0x1.62e42fefa3800p-1,
+                   kLn2Low = 0x1.ef35793c76730p-45;
   constexpr double kShift = 0x1.8p52;  // adding it leaves the nearest integer in the low bits
   const double shifted = __builtin_fma(x, kLog2e, kShift), n = shifted - kShift;
   const double r = __builtin_fma(-n, kLn2Low, __builtin_fma(-n, kLn2High, x));
@@ -29,17 +31,20 @@ inline double exp_within(double x) {
   p = __builtin_fma(p, r, 0.5);
   p = __builtin_fma(p, r, 1.0);
   p = __builtin_fma(p, r, 1.0);
-  const int64_t bits = __builtin_bit_cast(int64_t, p) + (__builtin_bit_cast(int64_t, shifted) << 52);
+  const int64_t bits =
+      __builtin_bit_cast(int64_t, p) + (__builtin_bit_cast(int64_t, shifted) << 52);
   return __builtin_bit_cast(double, bits);
 }
 
 // The same for every x: 0 below -708, exp(708) above; NaN stays NaN.
 inline double exp_of(double x) {
-  const double low = x < -708 ? -708 : x, y = exp_within(low > 708 ? 708 : low), zeroed = x < -708 ? 0 : y;
+  const double low = x < -708 ? -708 : x, y = exp_within(low > 708 ? 708 : low),
+               zeroed = x < -708 ? 0 : y;
   return x != x ? x : zeroed;
 }
 
-// y[i] = exp(x[i] - top); returns their sum, taken in eight sums (of i modulo 8) that are then added in order.
+// y[i] = exp(x[i] - top); returns their sum, taken in eight sums (of i modulo 8) that are then
+// added in order.
 inline double exp_sum(const float* __restrict x, float top, double* __restrict y, int64_t n) {
   const double t = static_cast<double>(top);
   for (int64_t i = 0; i < n; ++i) y[i] = exp_of(static_cast<double>(x[i]) - t);
@@ -53,7 +58,8 @@ inline double exp_sum(const float* __restrict x, float top, double* __restrict y
   return sum;
 }
 
-// exp(x) in float32 to a unit in the last place; 0 below -87, that of 88 above; NaN stays NaN. The same reduction, the series to r^7.
+// exp(x) in float32 to a unit in the last place; 0 below -87, that of 88 above; NaN stays NaN. The
+// same reduction, the series to r^7.
 inline float exp_of(float x) {
   constexpr float kLog2e = 1.44269504f, kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
   constexpr float kShift = 0x1.8p23f;
@@ -68,7 +74,8 @@ inline float exp_of(float x) {
   p = __builtin_fmaf(p, r, 0.5f);
   p = __builtin_fmaf(p, r, 1.0f);
   p = __builtin_fmaf(p, r, 1.0f);
-  const uint32_t bits = __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23);
+  const uint32_t bits =
+      __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23);
   const float y = __builtin_bit_cast(float, bits);
   const float zeroed = x < -87 ? 0 : y;
   return x != x ? x : zeroed;
@@ -88,7 +95,8 @@ inline void load(const float* x, Doubles8& v) {
   v = __builtin_convertvector(floats, Doubles8);
 }
 
-// The sum of n floats in double: sixteen sums, of i modulo 16, whose upper half is then added to the lower until one is left.
+// The sum of n floats in double: sixteen sums, of i modulo 16, whose upper half is then added to
+// the lower until one is left.
 inline double sum(const float* x, int64_t n) {
   Doubles8 low{}, high{}, v;
   int64_t i = 0;
@@ -103,8 +111,10 @@ inline double sum(const float* x, int64_t n) {
     load(rest + 8, v), high += v;
   }
   const Doubles8 eight = low + high;
-  const Doubles4 four = __builtin_shufflevector(eight, eight, 0, 1, 2, 3) + __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
-  const Doubles2 two = __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
+  const Doubles4 four = __builtin_shufflevector(eight, eight, 0, 1, 2, 3) +
+                        __builtin_shufflevector(eight, eight, 4, 5, 6, 7);
+  const Doubles2 two =
+      __builtin_shufflevector(four, four, 0, 1) + __builtin_shufflevector(four, four, 2, 3);
   return two[0] + two[1];
 }
 
@@ -116,7 +126,8 @@ inline float largest(const float* x, int64_t n) {
     load(x + i, v);
     top = v > top ? v : top;
   }
-  Floats8 a = __builtin_shufflevector(top, top, 0, 1, 2, 3, 4, 5, 6, 7), b = __builtin_shufflevector(top, top, 8, 9, 10, 11, 12, 13, 14, 15);
+  Floats8 a = __builtin_shufflevector(top, top, 0, 1, 2, 3, 4, 5, 6, 7),
+          b = __builtin_shufflevector(top, top, 8, 9, 10, 11, 12, 13, 14, 15);
   a = b > a ? b : a;
   float result = a[0];
   for (int j = 1; j < 8; ++j) result = a[j] > result ? a[j] : result;
@@ -124,7 +135,8 @@ inline float largest(const float* x, int64_t n) {
   return result;
 }
 
-// y = exp(x - max(x)) / sum of them: exponentials in float32, their sum as above. NaN anywhere, or nothing but -inf: all NaN.
+// y = exp(x - max(x)) / sum of them: exponentials in float32, their sum as above. NaN anywhere, or
+// nothing but -inf: all NaN.
 inline void softmax(const float* x, float* y, int64_t n) {
   const float top = largest(x, n);
   for (int64_t i = 0; i < n; ++i) y[i] = exp_of(x[i] - top);
@@ -132,8 +144,9 @@ inline void softmax(const float* x, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] *= scale;
 }
 
-// y = x * P(Z <= x) for a standard normal Z: x * erfc(-x/sqrt(2)) / 2, to 3 units in the last place. erfc(z) = t * p(t) * exp(-z^2) with
-// t = 2 / (2 + z), p interpolated at Chebyshev's points for z up to 10.5 (to 5e-9); what x^2 was rounded by is made good.
+// y = x * P(Z <= x) for a standard normal Z: x * erfc(-x/sqrt(2)) / 2, to 3 units in the last
+// place. erfc(z) = t * p(t) * exp(-z^2) with t = 2 / (2 + z), p interpolated at Chebyshev's points
+// for z up to 10.5 (to 5e-9); what x^2 was rounded by is made good.
 inline float gelu_of(float x) {
   const float a = __builtin_fabsf(x) < 14 ? __builtin_fabsf(x) : 14, t = 2 / (2 + a * 0.70710678f);
   float p = 0.0334850395415f;
@@ -156,11 +169,14 @@ inline void gelu(const float* x, float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = gelu_of(x[i]);
 }
 
-// One row with mean 0 and variance 1, times weight plus bias: y = f((x - mean) * (1 / sqrt(variance + eps)) * weight + bias), all in double.
-// Sums in eight parts, of i modulo 8, added pairwise.
-inline double in_pairs(Doubles8 s) { return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])); }
+// One row with mean 0 and variance 1, times weight plus bias: y = f((x - mean) * (1 / sqrt(variance
+// + eps)) * weight + bias), all in double. Sums in eight parts, of i modulo 8, added pairwise.
+inline double in_pairs(Doubles8 s) {
+  return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+}
 
-inline void layer_norm(const float* x, const float* weight, const float* bias, double eps, float* y, int64_t n) {
+inline void layer_norm(const float* x, const float* weight, const float* bias, double eps, float* y,
+                       int64_t n) {
   const int64_t whole = n / 8 * 8;
   Doubles8 sums{}, squares{}, v;
   double rest[8] = {};
@@ -169,21 +185,26 @@ inline void layer_norm(const float* x, const float* weight, const float* bias, d
   for (int j = 0; j < 8; ++j) sums[j] += rest[j];
   const double mean = in_pairs(sums) / static_cast<double>(n);
   for (int64_t i = 0; i < whole; i += 8) load(x + i, v), v -= mean, squares += v * v;
-  for (int64_t i = whole; i < n; ++i) squares[i % 8] += (static_cast<double>(x[i]) - mean) * (static_cast<double>(x[i]) - mean);
+  for (int64_t i = whole; i < n; ++i)
+    squares[i % 8] += (static_cast<double>(x[i]) - mean) * (static_cast<double>(x[i]) - mean);
   const double inverse = 1 / __builtin_sqrt(in_pairs(squares) / static_cast<double>(n) + eps);
   if (weight && bias) {
     for (int64_t i = 0; i < n; ++i)
-      y[i] = static_cast<float>((static_cast<double>(x[i]) - mean) * inverse * static_cast<double>(weight[i]) + static_cast<double>(bias[i]));
+      y[i] = static_cast<float>((static_cast<double>(x[i]) - mean) * inverse *
+                                    static_cast<double>(weight[i]) +
+                                static_cast<double>(bias[i]));
   } else {
     for (int64_t i = 0; i < n; ++i)
-      y[i] = static_cast<float>((static_cast<double>(x[i]) - mean) * inverse * static_cast<double>(weight ? weight[i] : 1.0f) +
+      y[i] = static_cast<float>((static_cast<double>(x[i]) - mean) * inverse *
+                                    static_cast<double>(weight ? weight[i] : 1.0f) +
                                 static_cast<double>(bias ? bias[i] : 0.0f));
   }
 }
 
 // y[i] = a[i * a_step] op b[i * b_step], steps 0 or 1.
 template <typename Op>
-inline void arithmetic_of(const float* a, int64_t a_step, const float* b, int64_t b_step, float* y, int64_t n, Op op) {
+inline void arithmetic_of(const float* a, int64_t a_step, const float* b, int64_t b_step, float* y,
+                          int64_t n, Op op) {
   if (a_step == 0) {
     const float number = *a;
     for (int64_t i = 0; i < n; ++i) y[i] = op(number, b[i * b_step]);
@@ -194,24 +215,33 @@ inline void arithmetic_of(const float* a, int64_t a_step, const float* b, int64_
     for (int64_t i = 0; i < n; ++i) y[i] = op(a[i], b[i]);
   }
 }
-inline void arithmetic(Arithmetic op, const float* a, int64_t a_step, const float* b, int64_t b_step, float* y, int64_t n) {
+inline void arithmetic(Arithmetic op, const float* a, int64_t a_step, const float* b,
+                       int64_t b_step, float* y, int64_t n) {
   switch (op) {
-    case Arithmetic::add: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p + q; });
-    case Arithmetic::sub: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p - q; });
-    case Arithmetic::mul: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p * q; });
-    case Arithmetic::div: return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p / q; });
+    case Arithmetic::add:
+      return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p + q; });
+    case Arithmetic::sub:
+      return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p - q; });
+    case Arithmetic::mul:
+      return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p * q; });
+    case Arithmetic::div:
+      return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p / q; });
   }
 }
 
-// tanh(x) = 1 - 2/(exp(2x) + 1), given that quotient without the 2; near 0, where the difference cancels, by its series.
+// tanh(x) = 1 - 2/(exp(2x) + 1), given that quotient without the 2; near 0, where the difference
+// cancels, by its series.
 inline double tanh_of(double x, double quotient) {
-  const double s = x * x, near = x * (1 + s * (-1.0 / 3 + s * (2.0 / 15 + s * (-17.0 / 315 + s * (62.0 / 2835)))));
+  const double s = x * x,
+               near = x *
+                      (1 + s * (-1.0 / 3 + s * (2.0 / 15 + s * (-17.0 / 315 + s * (62.0 / 2835)))));
   return __builtin_fabs(x) < 0.05 ? near : 1 - 2 * quotient;
 }
 
-// 1 + exp(factor * (a + b)); |a + b| beyond 150 counts as 150, where a sigmoid is 0 or 1 in float32 and a product of four such denominators
-// is finite.
-inline void denominators(const float* __restrict a, const float* __restrict b, double factor, double* __restrict d, int64_t n) {
+// 1 + exp(factor * (a + b)); |a + b| beyond 150 counts as 150, where a sigmoid is 0 or 1 in float32
+// and a product of four such denominators is finite.
+inline void denominators(const float* __restrict a, const float* __restrict b, double factor,
+                         double* __restrict d, int64_t n) {
   for (int64_t j = 0; j < n; ++j) {
     const float x = a[j] + b[j], low = x < -150 ? -150 : x, bounded = low > 150 ? 150 : low;
     const double y = 1 + exp_within(factor * static_cast<double>(bounded));
@@ -219,8 +249,10 @@ inline void denominators(const float* __restrict a, const float* __restrict b, d
   }
 }
 
-// Some units at a time, whose denominators wait in L1; the four gates take one division between them, tanh of the cell another.
-inline void lstm_gates(float* __restrict g, const float* __restrict r, int64_t stride, float* __restrict cell, float* __restrict h, int64_t n) {
+// Some units at a time, whose denominators wait in L1; the four gates take one division between
+// them, tanh of the cell another.
+inline void lstm_gates(float* __restrict g, const float* __restrict r, int64_t stride,
+                       float* __restrict cell, float* __restrict h, int64_t n) {
   constexpr int64_t kAtOnce = 256;
   double in[kAtOnce], forget[kAtOnce], candidate[kAtOnce], out[kAtOnce];
   for (; n > 0; n -= kAtOnce, g += kAtOnce, r += kAtOnce, cell += kAtOnce, h += kAtOnce) {
@@ -232,7 +264,8 @@ inline void lstm_gates(float* __restrict g, const float* __restrict r, int64_t s
     float *gi = g, *gf = g + stride, *gc = g + 2 * stride, *go = g + 3 * stride;
     const float* rc = r + 2 * stride;
     for (int64_t j = 0; j < some; ++j) {
-      const double first = in[j] * forget[j], second = candidate[j] * out[j], inverse = 1 / (first * second);
+      const double first = in[j] * forget[j], second = candidate[j] * out[j],
+                   inverse = 1 / (first * second);
       const double of_first = inverse * second, of_second = inverse * first;
       gi[j] = static_cast<float>(of_first * forget[j]);
       gf[j] = static_cast<float>(of_first * in[j]);
@@ -245,12 +278,16 @@ inline void lstm_gates(float* __restrict g, const float* __restrict r, int64_t s
       cell[j] = kept + added;
     }
     denominators(cell, zeros, 2, candidate, some);
-    for (int64_t j = 0; j < some; ++j) h[j] = go[j] * static_cast<float>(tanh_of(static_cast<double>(cell[j]), 1 / candidate[j]));
+    for (int64_t j = 0; j < some; ++j)
+      h[j] = go[j] * static_cast<float>(tanh_of(static_cast<double>(cell[j]), 1 / candidate[j]));
   }
 }
 
-inline void dynamic_terms(int32_t zero_point, float scale, const int32_t* sums, const float* scales, int32_t* bias, float* multiplier, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) bias[i] = static_cast<int32_t>(static_cast<uint32_t>(-zero_point) * static_cast<uint32_t>(sums[i]));
+inline void dynamic_terms(int32_t zero_point, float scale, const int32_t* sums, const float* scales,
+                          int32_t* bias, float* multiplier, int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    bias[i] =
+        static_cast<int32_t>(static_cast<uint32_t>(-zero_point) * static_cast<uint32_t>(sums[i]));
   for (int64_t i = 0; i < n; ++i) multiplier[i] = scale * scales[i];
 }
 

@@ -1,9 +1,11 @@
 #pragma once
-// The dense matrix product of gemm_impl.h with weights of 4 bits, codes 0..15: they stay in 4 bits in memory and become bytes in
-// registers, so products of few rows, which wait for the weights, read half as much.
+// The dense matrix product of gemm_impl.h with weights of 4 bits, codes 0..15: they stay in 4 bits
+// in memory and become bytes in registers, so products of few rows, which wait for the weights,
+// read half as much.
 //
-// A panel is as gemm_impl.h's, two vectors of channels, in strides of 8 of k: [panel][k / 8][vector][channel][4 bytes], byte i of which
-// holds the codes i (low) and 4 + i: a mask, and a shift and a mask, give the operands of two products.
+// A panel is as gemm_impl.h's, two vectors of channels, in strides of 8 of k: [panel][k /
+// 8][vector][channel][4 bytes], byte i of which holds the codes i (low) and 4 + i: a mask, and a
+// shift and a mask, give the operands of two products.
 
 #include "octet/kernels/gemm_impl.h"
 
@@ -21,7 +23,9 @@ struct NibbleGemm {
 
   static OCTET_INLINE int64_t strides_of(const GemmShape& s) { return (s.k + 7) / 8; }
   static OCTET_INLINE int64_t vector_bytes(const GemmShape& s) { return strides_of(s) * V::kBytes; }
-  static size_t packed_bytes(const GemmShape& s) { return static_cast<size_t>(Bytes::vectors_of(s) * vector_bytes(s)); }
+  static size_t packed_bytes(const GemmShape& s) {
+    return static_cast<size_t>(Bytes::vectors_of(s) * vector_bytes(s));
+  }
 
   static void pack(const GemmShape& s, const int8_t* w, void* packed) {
     __builtin_memset(packed, 0, packed_bytes(s));
@@ -37,8 +41,10 @@ struct NibbleGemm {
           uint8_t* to = out + c / kLanes * V::kBytes + c % kLanes * 4;
           for (int64_t stride = run; stride < end; ++stride) {
             uint8_t q[8] = {};
-            for (int64_t i = 0; i < 8 && stride * 8 + i < s.k; ++i) q[i] = static_cast<uint8_t>(from[stride * 8 + i]);
-            for (int i = 0; i < 4; ++i) to[stride * stride_bytes + i] = static_cast<uint8_t>(q[i] | q[4 + i] << 4);
+            for (int64_t i = 0; i < 8 && stride * 8 + i < s.k; ++i)
+              q[i] = static_cast<uint8_t>(from[stride * 8 + i]);
+            for (int i = 0; i < 4; ++i)
+              to[stride * stride_bytes + i] = static_cast<uint8_t>(q[i] | q[4 + i] << 4);
           }
         }
       }
@@ -48,10 +54,12 @@ struct NibbleGemm {
 
   static_assert(Dot::kHalves == 1, "a product takes 4 bytes of a row");
   template <int kPart, int kM, int kN>  // the low codes or the high ones
-  static OCTET_INLINE void part(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i, const I (&nibbles)[kN], I mask) {
+  static OCTET_INLINE void part(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i,
+                                const I (&nibbles)[kN], I mask) {
     I w[kN];
 #pragma GCC unroll 2
-    for (int j = 0; j < kN; ++j) w[j] = V::bit_and(kPart == 0 ? nibbles[j] : V::template shift_right16<4>(nibbles[j]), mask);
+    for (int j = 0; j < kN; ++j)
+      w[j] = V::bit_and(kPart == 0 ? nibbles[j] : V::template shift_right16<4>(nibbles[j]), mask);
 #pragma GCC unroll 16
     for (int r = 0; r < kM; ++r) {
       const I x = V::spread(row[r] + i + 4 * kPart);
@@ -60,10 +68,12 @@ struct NibbleGemm {
     }
   }
 
-  // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels from n on are stored. Few
-  // rows keep several sets of accumulators over neighbouring products, whose latency one set would not hide.
+  // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels
+  // from n on are stored. Few rows keep several sets of accumulators over neighbouring products,
+  // whose latency one set would not hide.
   template <int kM, int kN>
-  static void tiles(const GemmArgs& g, const char* panel, int64_t m, int64_t count, int64_t n, int64_t columns) {
+  static void tiles(const GemmArgs& g, const char* panel, int64_t m, int64_t count, int64_t n,
+                    int64_t columns) {
     constexpr int kSets = kM * kN >= 6 ? 1 : kM * kN >= 3 ? 2 : 4;
     constexpr int kAtOnce = kSets == 4 ? 2 : 1;  // strides
     const int64_t strides = strides_of(g.shape);
@@ -112,7 +122,8 @@ struct NibbleGemm {
   }
   // One stride; its products go to the sets kFirst, kFirst + 1 ... by turns.
   template <int kSets, int kFirst, int kM, int kN>
-  static OCTET_INLINE void stride(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM], int64_t i, const char*& b, I mask) {
+  static OCTET_INLINE void stride(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM],
+                                  int64_t i, const char*& b, I mask) {
     I nibbles[kN];
 #pragma GCC unroll 2
     for (int j = 0; j < kN; ++j) nibbles[j] = V::load(b + j * V::kBytes);

@@ -1,6 +1,7 @@
 #pragma once
-// Pools, channels in lanes: maximum on bytes, averages in int32 sums. A pixel's taps outside the image are skipped, so
-// both loop over taps inside a block of channels and keep the block in registers.
+// Pools, channels in lanes: maximum on bytes, averages in int32 sums. A pixel's taps outside the
+// image are skipped, so both loop over taps inside a block of channels and keep the block in
+// registers.
 
 #include "octet/kernels/codes_impl.h"
 #include "octet/kernels/kernels.h"
@@ -13,7 +14,8 @@ struct Pool {
   using I = typename V::I;
 
   template <bool kSigned, int kVectors>
-  static OCTET_INLINE void max_block(const PoolArgs& a, const int32_t* offsets, int64_t c, uint8_t* y, int64_t count) {
+  static OCTET_INLINE void max_block(const PoolArgs& a, const int32_t* offsets, int64_t c,
+                                     uint8_t* y, int64_t count) {
     I best[kVectors];
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) best[v] = kSigned ? V::set8(-128) : V::zero();
@@ -39,7 +41,8 @@ struct Pool {
       int64_t c = 0;
       for (; c + 4 * V::kBytes <= a.channels; c += 4 * V::kBytes)
         max_block<kSigned, 4>(a, offsets, c, y + c, 4 * V::kBytes);
-      for (; c < a.channels; c += V::kBytes) max_block<kSigned, 1>(a, offsets, c, y + c, a.channels - c);
+      for (; c < a.channels; c += V::kBytes)
+        max_block<kSigned, 1>(a, offsets, c, y + c, a.channels - c);
     }
   }
 
@@ -63,7 +66,8 @@ struct Pool {
           if (offsets[t] < 0) continue;
           const uint8_t* x = static_cast<const uint8_t*>(a.a) + offsets[t] + c;
 #pragma GCC unroll 4
-          for (int v = 0; v < 4; ++v) sum[v] = V::add(sum[v], V::template load_codes<kSigned>(x + v * V::kLanes));
+          for (int v = 0; v < 4; ++v)
+            sum[v] = V::add(sum[v], V::template load_codes<kSigned>(x + v * V::kLanes));
         }
 #pragma GCC unroll 4
         for (int v = 0; v < 4; ++v) sum[v] = V::round(V::mul(V::to_float(sum[v]), multiplier));

@@ -1,6 +1,6 @@
 #pragma once
-// Puts the templates together to an ISA's table: `Dot` is its dot product, `Tail` the one for half a vector of
-// channels (or Dot again), `Nibbles` the one with weights of 4 bits.
+// Puts the templates together to an ISA's table: `Dot` is its dot product, `Tail` the one for half
+// a vector of channels (or Dot again), `Nibbles` the one with weights of 4 bits.
 
 #include "octet/kernels/depthwise_impl.h"
 #include "octet/kernels/elementwise_impl.h"

@@ -1,13 +1,15 @@
 #pragma once
-// The way in and out of weight-only layers: floats to the three byte planes of fixed-point numbers, and exact sums back to floats.
-// Plain loops for the compiler to vectorize: all of it is exact, or one IEEE operation at a time.
+// The way in and out of weight-only layers: floats to the three byte planes of fixed-point numbers,
+// and exact sums back to floats. Plain loops for the compiler to vectorize: all of it is exact, or
+// one IEEE operation at a time.
 
 #include "octet/kernels/kernels.h"
 
 namespace octet::kernels {
 namespace {
 
-inline int64_t split_planes(const float* __restrict x, int64_t n, double scale, uint8_t* __restrict planes, int64_t stride) {
+inline int64_t split_planes(const float* __restrict x, int64_t n, double scale,
+                            uint8_t* __restrict planes, int64_t stride) {
   constexpr double kShift = 0x1.8p52;  // adding it leaves the nearest integer in the low bits
   constexpr int64_t kChunk = 256;
   int64_t sum = 0;
@@ -31,7 +33,9 @@ inline int64_t split_planes(const float* __restrict x, int64_t n, double scale, 
 }
 
 inline void join_planes(const JoinArgs& a, int64_t n0, int64_t n1) {
-  const int32_t *__restrict low = a.sums, *__restrict middle = low + a.ld, *__restrict high = middle + a.ld;
+  const int32_t* __restrict low = a.sums;
+  const int32_t* __restrict middle = low + a.ld;
+  const int32_t* __restrict high = middle + a.ld;
   const double* __restrict zero_points = a.zero_points;
   const double* __restrict offsets = a.offsets;
   const double* __restrict scales = a.scales;
@@ -39,13 +43,15 @@ inline void join_planes(const JoinArgs& a, int64_t n0, int64_t n1) {
   const double row_sum = a.row_sum, row_scale = a.row_scale;
   auto number = [&](int64_t n) {
     const int64_t i = n - n0;
-    const double all = static_cast<double>(high[i]) * 65536.0 + static_cast<double>(middle[i]) * 256.0 + static_cast<double>(low[i]);
+    const double all = static_cast<double>(high[i]) * 65536.0 +
+                       static_cast<double>(middle[i]) * 256.0 + static_cast<double>(low[i]);
     const double exact = all - zero_points[n] * row_sum - offsets[n];
     return exact * scales[n] * row_scale;
   };
   if (a.bias) {
     const float* __restrict bias = a.bias;
-    for (int64_t n = n0; n < n1; ++n) y[n] = static_cast<float>(number(n) + static_cast<double>(bias[n]));
+    for (int64_t n = n0; n < n1; ++n)
+      y[n] = static_cast<float>(number(n) + static_cast<double>(bias[n]));
   } else {
     for (int64_t n = n0; n < n1; ++n) y[n] = static_cast<float>(number(n));
   }

@@ -32,17 +32,23 @@ Tensor Activation::forward(Tensor x) { return ops::call(op_name(), {x}, op_attrs
 
 std::string Activation::extra_repr() const {
   std::string s;
-  for (const auto& [name, value] : op_attrs()) s += (s.empty() ? "" : ", ") + name + "=" + python(value);
+  for (const auto& [name, value] : op_attrs())
+    s += (s.empty() ? "" : ", ") + name + "=" + python(value);
   return s;
 }
 
-std::string Hardtanh::extra_repr() const { return fmt::format("min_val={}, max_val={}", python(min_val), python(max_val)); }
+std::string Hardtanh::extra_repr() const {
+  return fmt::format("min_val={}, max_val={}", python(min_val), python(max_val));
+}
 
-std::string Softplus::extra_repr() const { return fmt::format("beta={}, threshold={}", beta, threshold); }
+std::string Softplus::extra_repr() const {
+  return fmt::format("beta={}, threshold={}", beta, threshold);
+}
 
 Tensor SiLU::forward(Tensor x) { return functional::silu(x); }
 
-PReLU::PReLU(int64_t count, double init) : weight(parameter("weight", Tensor::full({count}, init))) {}
+PReLU::PReLU(int64_t count, double init)
+    : weight(parameter("weight", Tensor::full({count}, init))) {}
 Tensor PReLU::forward(Tensor x) { return functional::prelu(x, weight); }
 std::string PReLU::extra_repr() const { return fmt::format("num_parameters={}", weight.numel()); }
 

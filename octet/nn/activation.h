@@ -1,6 +1,6 @@
 #pragma once
-// Activations. Names and arguments are torch.nn's. Each works on quantized tensors too, as its operator does
-// (docs/operators.md).
+// Activations. Names and arguments are torch.nn's. Each works on quantized tensors too, as its
+// operator does (docs/operators.md).
 
 #include <string>
 
@@ -15,7 +15,8 @@ class Activation : public Module {
   virtual const char* op_name() const = 0;
   virtual Attrs op_attrs() const { return {}; }
   Attrs config() const override { return op_attrs(); }
-  std::string extra_repr() const override;  // "negative_slope=0.01": the attributes, as Python writes them
+  // "negative_slope=0.01": the attributes, as Python writes them
+  std::string extra_repr() const override;
 };
 
 class ReLU : public Activation {
@@ -48,7 +49,9 @@ class LeakyReLU : public Activation {
   explicit LeakyReLU(double negative_slope = 0.01) : negative_slope(negative_slope) {}
   const char* op_name() const override { return "leaky_relu"; }
   Attrs op_attrs() const override { return {{"negative_slope", negative_slope}}; }
-  static std::shared_ptr<LeakyReLU> from_config(const Attrs& c) { return make<LeakyReLU>(c.get_double("negative_slope")); }
+  static std::shared_ptr<LeakyReLU> from_config(const Attrs& c) {
+    return make<LeakyReLU>(c.get_double("negative_slope"));
+  }
   double negative_slope;
 };
 
@@ -57,7 +60,9 @@ class ELU : public Activation {
   explicit ELU(double alpha = 1) : alpha(alpha) {}
   const char* op_name() const override { return "elu"; }
   Attrs op_attrs() const override { return {{"alpha", alpha}}; }
-  static std::shared_ptr<ELU> from_config(const Attrs& c) { return make<ELU>(c.get_double("alpha")); }
+  static std::shared_ptr<ELU> from_config(const Attrs& c) {
+    return make<ELU>(c.get_double("alpha"));
+  }
   double alpha;
 };
 
@@ -66,7 +71,9 @@ class CELU : public Activation {
   explicit CELU(double alpha = 1) : alpha(alpha) {}
   const char* op_name() const override { return "celu"; }
   Attrs op_attrs() const override { return {{"alpha", alpha}}; }
-  static std::shared_ptr<CELU> from_config(const Attrs& c) { return make<CELU>(c.get_double("alpha")); }
+  static std::shared_ptr<CELU> from_config(const Attrs& c) {
+    return make<CELU>(c.get_double("alpha"));
+  }
   double alpha;
 };
 
@@ -76,7 +83,9 @@ class GELU : public Activation {
   explicit GELU(std::string approximate = "none") : approximate(std::move(approximate)) {}
   const char* op_name() const override { return "gelu"; }
   Attrs op_attrs() const override { return {{"approximate", approximate}}; }
-  static std::shared_ptr<GELU> from_config(const Attrs& c) { return make<GELU>(c.get_string("approximate")); }
+  static std::shared_ptr<GELU> from_config(const Attrs& c) {
+    return make<GELU>(c.get_string("approximate"));
+  }
   std::string approximate;
 };
 
@@ -97,7 +106,9 @@ class Softmax : public Activation {
   explicit Softmax(int64_t dim = -1) : dim(dim) {}
   const char* op_name() const override { return "softmax"; }
   Attrs op_attrs() const override { return {{"dim", dim}}; }
-  static std::shared_ptr<Softmax> from_config(const Attrs& c) { return make<Softmax>(c.get_int("dim")); }
+  static std::shared_ptr<Softmax> from_config(const Attrs& c) {
+    return make<Softmax>(c.get_int("dim"));
+  }
   int64_t dim;
 };
 
@@ -106,7 +117,9 @@ class LogSoftmax : public Activation {
   explicit LogSoftmax(int64_t dim = -1) : dim(dim) {}
   const char* op_name() const override { return "log_softmax"; }
   Attrs op_attrs() const override { return {{"dim", dim}}; }
-  static std::shared_ptr<LogSoftmax> from_config(const Attrs& c) { return make<LogSoftmax>(c.get_int("dim")); }
+  static std::shared_ptr<LogSoftmax> from_config(const Attrs& c) {
+    return make<LogSoftmax>(c.get_int("dim"));
+  }
   int64_t dim;
 };
 
@@ -145,7 +158,9 @@ class PReLU : public Module {
   Tensor forward(Tensor x) override;
   std::string extra_repr() const override;
   Attrs config() const override { return {{"num_parameters", weight.numel()}}; }
-  static std::shared_ptr<PReLU> from_config(const Attrs& c) { return make<PReLU>(c.get_int("num_parameters")); }
+  static std::shared_ptr<PReLU> from_config(const Attrs& c) {
+    return make<PReLU>(c.get_int("num_parameters"));
+  }
   Parameter weight;  // (num_parameters)
 };
 

@@ -17,8 +17,8 @@ class Sequential : public Module {
  public:
   Sequential() = default;
   template <typename First, typename... Rest>
-    requires(!std::is_same_v<std::decay_t<First>, Sequential> || sizeof...(Rest) > 0)
-  explicit Sequential(First&& first, Rest&&... rest) {
+  requires(!std::is_same_v<std::decay_t<First>, Sequential> ||
+           sizeof...(Rest) > 0) explicit Sequential(First&& first, Rest&&... rest) {
     append(std::forward<First>(first));
     (append(std::forward<Rest>(rest)), ...);
   }
@@ -64,7 +64,8 @@ class ModuleDict : public Module {
     return *this;
   }
   size_t size() const { return children().size(); }
-  Module& operator[](std::string_view key) const { return *submodule(key); }  // Error with the nearest names
+  // Error with the nearest names
+  Module& operator[](std::string_view key) const { return *submodule(key); }
 };
 
 }  // namespace octet::nn

@@ -20,18 +20,25 @@ namespace {
 
 template <size_t N, bool transposed>
 Shape weight_shape(int64_t in, int64_t out, const Sizes<N>& kernel, const ConvOptions<N>& o) {
-  OCTET_CHECK(in >= 1 && out >= 1 && o.groups >= 1 && in % o.groups == 0 && out % o.groups == 0, invalid_argument,
-              "Conv{}{}d: {} input and {} output channels in {} groups; expected 1 or more of each, and groups to divide both",
+  OCTET_CHECK(in >= 1 && out >= 1 && o.groups >= 1 && in % o.groups == 0 && out % o.groups == 0,
+              invalid_argument,
+              "Conv{}{}d: {} input and {} output channels in {} groups; expected 1 or more of "
+              "each, and groups to divide both",
               transposed ? "Transpose" : "", N, in, out, o.groups);
   const std::string who = fmt::format("Conv{}{}d", transposed ? "Transpose" : "", N);
   for (size_t i = 0; i < N; ++i)
-    OCTET_CHECK(kernel[i] >= 1 && o.stride[i] >= 1 && o.dilation[i] >= 1 && o.padding.sizes()[i] >= 0 && o.output_padding[i] >= 0,
-                invalid_argument, "{}: kernel_size={}, stride={}, padding={}, dilation={}; expected 1 or more, padding 0 "
-                "or more", who, kernel.text(), o.stride.text(), o.padding.text(), o.dilation.text());
+    OCTET_CHECK(
+        kernel[i] >= 1 && o.stride[i] >= 1 && o.dilation[i] >= 1 && o.padding.sizes()[i] >= 0 &&
+            o.output_padding[i] >= 0,
+        invalid_argument,
+        "{}: kernel_size={}, stride={}, padding={}, dilation={}; expected 1 or more, padding 0 "
+        "or more",
+        who, kernel.text(), o.stride.text(), o.padding.text(), o.dilation.text());
   functional::detail::check_same(o.padding, o.stride, who);
   functional::detail::conv_pads<N>(o.padding_mode, o.padding.both_ends(kernel, o.dilation), who);
-  OCTET_CHECK(!transposed || (o.padding.name().empty() && o.padding_mode == "zeros"), invalid_argument,
-              "{}: padding={}, padding_mode={}; expected sizes and \"zeros\"", who, o.padding.text(), o.padding_mode);
+  OCTET_CHECK(!transposed || (o.padding.name().empty() && o.padding_mode == "zeros"),
+              invalid_argument, "{}: padding={}, padding_mode={}; expected sizes and \"zeros\"",
+              who, o.padding.text(), o.padding_mode);
   Shape shape = transposed ? Shape{in, out / o.groups} : Shape{out, in / o.groups};
   for (size_t i = 0; i < N; ++i) shape.push_back(kernel[i]);
   return shape;
@@ -49,30 +56,38 @@ const char* ConvNd<N, transposed>::op_name() {
 
 template <size_t N, bool transposed>
 ConvNd<N, transposed>::ConvNd(int64_t in, int64_t out, Sizes<N> kernel, ConvOptions<N> o)
-    : in_channels(in), out_channels(out), kernel_size(kernel), options(o),
-      weight(parameter("weight", [&] {
-        Shape shape = weight_shape<N, transposed>(in, out, kernel, o);
-        return init::uniform_fan_in(shape, fan_in(shape));
-      }())),
-      bias(parameter("bias", o.bias ? init::uniform_fan_in({out}, fan_in(weight.shape())) : Tensor())) {}
+    : in_channels(in),
+      out_channels(out),
+      kernel_size(kernel),
+      options(o),
+      weight(parameter("weight",
+                       [&] {
+                         Shape shape = weight_shape<N, transposed>(in, out, kernel, o);
+                         return init::uniform_fan_in(shape, fan_in(shape));
+                       }())),
+      bias(parameter("bias",
+                     o.bias ? init::uniform_fan_in({out}, fan_in(weight.shape())) : Tensor())) {}
 
 template <size_t N, bool transposed>
 Attrs ConvNd<N, transposed>::op_attrs() const {
-  const std::vector<int64_t> padding = options.padding_mode == "zeros" ? options.padding.both_ends(kernel_size, options.dilation)
-                                                                       : std::vector<int64_t>(2 * N, 0);
-  Attrs attrs = functional::detail::conv_attrs(options.stride, padding, options.dilation, options.groups);
+  const std::vector<int64_t> padding =
+      options.padding_mode == "zeros" ? options.padding.both_ends(kernel_size, options.dilation)
+                                      : std::vector<int64_t>(2 * N, 0);
+  Attrs attrs =
+      functional::detail::conv_attrs(options.stride, padding, options.dilation, options.groups);
   if (transposed) attrs.set("output_padding", options.output_padding.list());
   return attrs;
 }
 
 template <size_t N, bool transposed>
 Attrs ConvNd<N, transposed>::pad_attrs() const {
-  return functional::detail::conv_pads<N>(options.padding_mode, options.padding.both_ends(kernel_size, options.dilation),
-                                          op_name());
+  return functional::detail::conv_pads<N>(
+      options.padding_mode, options.padding.both_ends(kernel_size, options.dilation), op_name());
 }
 
 template <size_t N, bool transposed>
-Tensor ConvNd<N, transposed>::conv_forward(const Tensor& x, const Tensor& w, const Tensor& b) const {
+Tensor ConvNd<N, transposed>::conv_forward(const Tensor& x, const Tensor& w,
+                                           const Tensor& b) const {
   return functional::detail::call_conv(op_name(), N, x, w, b, op_attrs(), pad_attrs());
 }
 
@@ -83,11 +98,12 @@ Tensor ConvNd<N, transposed>::forward(Tensor x) {
 
 template <size_t N, bool transposed>
 std::string ConvNd<N, transposed>::extra_repr() const {
-  std::string s = fmt::format("{}, {}, kernel_size={}, stride={}", in_channels, out_channels, kernel_size.text(),
-                              options.stride.text());
+  std::string s = fmt::format("{}, {}, kernel_size={}, stride={}", in_channels, out_channels,
+                              kernel_size.text(), options.stride.text());
   if (options.padding != ConvPadding<N>(0)) s += ", padding=" + options.padding.text();
   if (options.dilation != Sizes<N>(1)) s += ", dilation=" + options.dilation.text();
-  if (options.output_padding != Sizes<N>(0)) s += ", output_padding=" + options.output_padding.text();
+  if (options.output_padding != Sizes<N>(0))
+    s += ", output_padding=" + options.output_padding.text();
   if (options.groups != 1) s += fmt::format(", groups={}", options.groups);
   if (!bias.defined()) s += ", bias=False";
   if (options.padding_mode != "zeros") s += ", padding_mode=" + options.padding_mode;
@@ -114,14 +130,16 @@ template <typename Conv>
 std::shared_ptr<Conv> conv_from_config(const Attrs& c) {
   constexpr size_t N = Conv::spatial_dims;
   const auto* name = std::get_if<std::string>(&c.get("padding"));
-  return make<Conv>(c.get_int("in_channels"), c.get_int("out_channels"), Sizes<N>(c.get_ints("kernel_size")),
-                    ConvOptions<N>{.stride = c.get_ints("stride"),
-                                   .padding = name ? ConvPadding<N>(*name) : ConvPadding<N>(c.get_ints("padding")),
-                                   .dilation = c.get_ints("dilation"),
-                                   .groups = c.get_int("groups"),
-                                   .bias = c.get_bool("bias"),
-                                   .output_padding = c.get_ints("output_padding"),
-                                   .padding_mode = c.has("padding_mode") ? c.get_string("padding_mode") : "zeros"});
+  return make<Conv>(
+      c.get_int("in_channels"), c.get_int("out_channels"), Sizes<N>(c.get_ints("kernel_size")),
+      ConvOptions<N>{
+          .stride = c.get_ints("stride"),
+          .padding = name ? ConvPadding<N>(*name) : ConvPadding<N>(c.get_ints("padding")),
+          .dilation = c.get_ints("dilation"),
+          .groups = c.get_int("groups"),
+          .bias = c.get_bool("bias"),
+          .output_padding = c.get_ints("output_padding"),
+          .padding_mode = c.has("padding_mode") ? c.get_string("padding_mode") : "zeros"});
 }
 
 template class ConvNd<1, false>;

@@ -1,5 +1,6 @@
 #pragma once
-// Convolutions over 1, 2 and 3 spatial dimensions, and transposed ones. Names, arguments and initial weights are torch.nn's.
+// Convolutions over 1, 2 and 3 spatial dimensions, and transposed ones. Names, arguments and
+// initial weights are torch.nn's.
 
 #include <string>
 
@@ -17,12 +18,14 @@ struct ConvOptions {
   int64_t groups = 1;
   bool bias = true;
   Sizes<N> output_padding = 0;  // transposed only
-  // What the padding is filled with: "zeros", or of x: "reflect", "replicate", "circular" (not transposed).
+  // What the padding is filled with: "zeros", or of x: "reflect", "replicate", "circular" (not
+  // transposed).
   std::string padding_mode = "zeros";
 };
 
-// What all convolutions share. x (N, in_channels, spatial...); weight (out_channels, in_channels/groups, kernel...), of a
-// transposed one (in_channels, out_channels/groups, kernel...); bias (out_channels).
+// What all convolutions share. x (N, in_channels, spatial...); weight (out_channels,
+// in_channels/groups, kernel...), of a transposed one (in_channels, out_channels/groups,
+// kernel...); bias (out_channels).
 template <size_t N, bool transposed>
 class ConvNd : public Module {
  public:
@@ -31,8 +34,10 @@ class ConvNd : public Module {
   // The operator: "conv2d", "conv_transpose2d".
   static const char* op_name();
 
-  // Error if groups does not divide the channels, a size is out of range, or a padding does not go with the other options.
-  ConvNd(int64_t in_channels, int64_t out_channels, Sizes<N> kernel_size, ConvOptions<N> options = {});
+  // Error if groups does not divide the channels, a size is out of range, or a padding does not go
+  // with the other options.
+  ConvNd(int64_t in_channels, int64_t out_channels, Sizes<N> kernel_size,
+         ConvOptions<N> options = {});
   // x without the batch dimension is taken as a batch of one.
   Tensor forward(Tensor x) override;
   std::string extra_repr() const override;
@@ -40,7 +45,8 @@ class ConvNd : public Module {
 
   // The convolution with other weights, as fake-quantized ones.
   Tensor conv_forward(const Tensor& x, const Tensor& weight, const Tensor& bias) const;
-  // The attributes of the operator, and of the pad operator before it; empty: there is none (padding_mode "zeros").
+  // The attributes of the operator, and of the pad operator before it; empty: there is none
+  // (padding_mode "zeros").
   Attrs op_attrs() const;
   Attrs pad_attrs() const;
   // The dimension of `weight` that holds output channels (within a group, for a transposed one).
@@ -75,17 +81,23 @@ class Conv3d : public ConvNd<3, false> {
 class ConvTranspose1d : public ConvNd<1, true> {
  public:
   using ConvNd::ConvNd;
-  static std::shared_ptr<ConvTranspose1d> from_config(const Attrs& c) { return conv_from_config<ConvTranspose1d>(c); }
+  static std::shared_ptr<ConvTranspose1d> from_config(const Attrs& c) {
+    return conv_from_config<ConvTranspose1d>(c);
+  }
 };
 class ConvTranspose2d : public ConvNd<2, true> {
  public:
   using ConvNd::ConvNd;
-  static std::shared_ptr<ConvTranspose2d> from_config(const Attrs& c) { return conv_from_config<ConvTranspose2d>(c); }
+  static std::shared_ptr<ConvTranspose2d> from_config(const Attrs& c) {
+    return conv_from_config<ConvTranspose2d>(c);
+  }
 };
 class ConvTranspose3d : public ConvNd<3, true> {
  public:
   using ConvNd::ConvNd;
-  static std::shared_ptr<ConvTranspose3d> from_config(const Attrs& c) { return conv_from_config<ConvTranspose3d>(c); }
+  static std::shared_ptr<ConvTranspose3d> from_config(const Attrs& c) {
+    return conv_from_config<ConvTranspose3d>(c);
+  }
 };
 
 }  // namespace octet::nn

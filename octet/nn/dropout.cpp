@@ -14,7 +14,8 @@ OCTET_MODULE(Dropout2d)
 OCTET_MODULE(Dropout3d)
 
 Dropout::Dropout(double p) : p(p) {
-  OCTET_CHECK(p >= 0 && p <= 1, invalid_argument, "Dropout: p={}; expected a probability, 0 to 1", p);
+  OCTET_CHECK(p >= 0 && p <= 1, invalid_argument, "Dropout: p={}; expected a probability, 0 to 1",
+              p);
 }
 Tensor Dropout::forward(Tensor x) { return functional::dropout(x, p, training()); }
 std::string Dropout::extra_repr() const { return fmt::format("p={}, inplace=False", python(p)); }

@@ -8,8 +8,9 @@
 
 namespace octet::nn {
 
-// weight[index] for int64 indices of any shape: (...) -> (..., embedding_dim). weight (num_embeddings, embedding_dim) starts
-// standard normal; the row padding_idx starts 0 and is not trained. Negative padding_idx count from the end.
+// weight[index] for int64 indices of any shape: (...) -> (..., embedding_dim). weight
+// (num_embeddings, embedding_dim) starts standard normal; the row padding_idx starts 0 and is not
+// trained. Negative padding_idx count from the end.
 class Embedding : public Module {
  public:
   Embedding(int64_t num_embeddings, int64_t embedding_dim, std::optional<int64_t> padding_idx = {});
@@ -26,9 +27,9 @@ class Embedding : public Module {
   Tensor rows_of(const Tensor& weight, const Tensor& index) const;
 };
 
-// The sum, mean or maximum of the rows of each bag of indices. Inputs: indices (bags, per bag), or indices (n) and offsets
-// (bags), where each bag begins; then optionally per_sample_weights of the indices' shape ("sum" only). Rows padding_idx
-// count for nothing.
+// The sum, mean or maximum of the rows of each bag of indices. Inputs: indices (bags, per bag), or
+// indices (n) and offsets (bags), where each bag begins; then optionally per_sample_weights of the
+// indices' shape ("sum" only). Rows padding_idx count for nothing.
 struct EmbeddingBagOptions {
   std::string mode = "mean";  // "sum", "mean", "max"
   bool include_last_offset = false;
@@ -46,7 +47,8 @@ class EmbeddingBag : public Module {
   EmbeddingBagOptions options;
   Parameter weight;
   // forward with another weight (a fake-quantized or quantized one).
-  static Tensor bags_of(const Tensor& weight, std::vector<Tensor> inputs, const EmbeddingBagOptions& options);
+  static Tensor bags_of(const Tensor& weight, std::vector<Tensor> inputs,
+                        const EmbeddingBagOptions& options);
 };
 
 }  // namespace octet::nn

@@ -28,8 +28,12 @@ Tensor uniform_fan_in(const Shape& shape, int64_t fan_in) {
   double bound = fan_in > 0 ? 1 / std::sqrt(static_cast<double>(fan_in)) : 0;
   return uniform(shape, bound);
 }
-Tensor normal(const Shape& shape) { return t_skip ? Tensor::empty(shape) : Tensor::randn(shape, next_seed()); }
-Tensor kaiming_normal(const Shape& shape, int64_t fan_in) { return scaled_normal(shape, std::sqrt(2.0 / static_cast<double>(fan_in))); }
+Tensor normal(const Shape& shape) {
+  return t_skip ? Tensor::empty(shape) : Tensor::randn(shape, next_seed());
+}
+Tensor kaiming_normal(const Shape& shape, int64_t fan_in) {
+  return scaled_normal(shape, std::sqrt(2.0 / static_cast<double>(fan_in)));
+}
 Tensor xavier_uniform(const Shape& shape, int64_t fan_in, int64_t fan_out) {
   double bound = std::sqrt(6.0 / static_cast<double>(fan_in + fan_out));
   return uniform(shape, bound);

@@ -5,8 +5,8 @@
 
 namespace octet::nn::init {
 
-// While it lives, the functions below leave values unset in this thread and draw no random numbers: for modules whose
-// parameters are about to be loaded.
+// While it lives, the functions below leave values unset in this thread and draw no random numbers:
+// for modules whose parameters are about to be loaded.
 class Skip {
  public:
   Skip();
@@ -18,8 +18,8 @@ class Skip {
   bool before_;
 };
 
-// Uniform in +-1/sqrt(fan_in): PyTorch's default for weights and biases of linear, conv and recurrent layers (Kaiming
-// uniform with a = sqrt(5)). Draws from the sequence of manual_seed.
+// Uniform in +-1/sqrt(fan_in): PyTorch's default for weights and biases of linear, conv and
+// recurrent layers (Kaiming uniform with a = sqrt(5)). Draws from the sequence of manual_seed.
 Tensor uniform_fan_in(const Shape& shape, int64_t fan_in);
 // Standard normal: PyTorch's default for embeddings.
 Tensor normal(const Shape& shape);

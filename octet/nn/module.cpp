@@ -12,31 +12,37 @@
 
 namespace octet::nn {
 
-// -- Slot and Parameter ------------------------------------------------------------------------------
+// -- Slot and Parameter ---------------------------------------------------------------------------
 
 Slot::Slot(Module* owner, const std::string& name, ModulePtr module)
-    : offset_(reinterpret_cast<char*>(this) - reinterpret_cast<char*>(owner)), index_(owner->add_child(name, std::move(module))), name_(name) {}
+    : offset_(reinterpret_cast<char*>(this) - reinterpret_cast<char*>(owner)),
+      index_(owner->add_child(name, std::move(module))),
+      name_(name) {}
 
 namespace {
 template <typename T>
 Module* owner_of(T* member, ptrdiff_t offset) {
-  return reinterpret_cast<Module*>(reinterpret_cast<char*>(const_cast<std::remove_const_t<T>*>(member)) - offset);
+  return reinterpret_cast<Module*>(
+      reinterpret_cast<char*>(const_cast<std::remove_const_t<T>*>(member)) - offset);
 }
 }  // namespace
 
 ModulePtr& Slot::place() const {
   Module* owner = owner_of(this, offset_);
   auto& children = owner->children_;
-  if (index_ >= children.size() || children[index_].first != name_) {  // others were added or removed
+  // others were added or removed
+  if (index_ >= children.size() || children[index_].first != name_) {
     index_ = 0;
     while (index_ < children.size() && children[index_].first != name_) ++index_;
-    OCTET_CHECK(index_ < children.size(), invalid_argument, "{}: the submodule '{}' was removed", owner->type_name(), name_);
+    OCTET_CHECK(index_ < children.size(), invalid_argument, "{}: the submodule '{}' was removed",
+                owner->type_name(), name_);
   }
   return children[index_].second;
 }
 Module& Slot::filled() const {
   const ModulePtr& module = place();
-  OCTET_CHECK(module, invalid_argument, "{}: nothing fills the place '{}'", owner_of(this, offset_)->type_name(), name_);
+  OCTET_CHECK(module, invalid_argument, "{}: nothing fills the place '{}'",
+              owner_of(this, offset_)->type_name(), name_);
   return *module;
 }
 const ModulePtr& Slot::get() const { return place(); }
@@ -46,9 +52,12 @@ void Slot::set(ModulePtr module) const {
 }
 Tensor Slot::operator()(const Tensor& x) const { return filled()(x); }
 Tensor Slot::operator()(const Tensor& a, const Tensor& b) const { return filled()({a, b}).at(0); }
-std::vector<Tensor> Slot::operator()(const std::vector<Tensor>& inputs) const { return filled()(inputs); }
+std::vector<Tensor> Slot::operator()(const std::vector<Tensor>& inputs) const {
+  return filled()(inputs);
+}
 
-Tensor Slot::operate(const char* name, const char* op, const std::vector<Tensor>& operands, const Attrs& attrs) const {
+Tensor Slot::operate(const char* name, const char* op, const std::vector<Tensor>& operands,
+                     const Attrs& attrs) const {
   Module& module = filled();
   try {
     return module.operation(op, operands, attrs);
@@ -57,24 +66,35 @@ Tensor Slot::operate(const char* name, const char* op, const std::vector<Tensor>
   }
 }
 Tensor Slot::add(const Tensor& x, const Tensor& y) const { return operate("add", "add", {x, y}); }
-Tensor Slot::add_scalar(const Tensor& x, double y) const { return operate("add_scalar", "add_scalar", {x}, {{"value", y}}); }
+Tensor Slot::add_scalar(const Tensor& x, double y) const {
+  return operate("add_scalar", "add_scalar", {x}, {{"value", y}});
+}
 Tensor Slot::add_relu(const Tensor& x, const Tensor& y) const {
   return operate("add_relu", "add", {x, y}, {{"activation", std::string("relu")}});
 }
 Tensor Slot::sub(const Tensor& x, const Tensor& y) const { return operate("sub", "sub", {x, y}); }
 Tensor Slot::mul(const Tensor& x, const Tensor& y) const { return operate("mul", "mul", {x, y}); }
-Tensor Slot::mul_scalar(const Tensor& x, double y) const { return operate("mul_scalar", "mul_scalar", {x}, {{"value", y}}); }
-Tensor Slot::matmul(const Tensor& x, const Tensor& y) const { return operate("matmul", "matmul", {x, y}); }
-Tensor Slot::cat(const std::vector<Tensor>& xs, int64_t dim) const { return operate("cat", "cat", xs, {{"dim", dim}}); }
+Tensor Slot::mul_scalar(const Tensor& x, double y) const {
+  return operate("mul_scalar", "mul_scalar", {x}, {{"value", y}});
+}
+Tensor Slot::matmul(const Tensor& x, const Tensor& y) const {
+  return operate("matmul", "matmul", {x, y});
+}
+Tensor Slot::cat(const std::vector<Tensor>& xs, int64_t dim) const {
+  return operate("cat", "cat", xs, {{"dim", dim}});
+}
 
-Parameter::Parameter(Module* owner, const std::string& name, Tensor value, bool buffer) : Tensor(std::move(value)) {
+Parameter::Parameter(Module* owner, const std::string& name, Tensor value, bool buffer)
+    : Tensor(std::move(value)) {
   for (const auto& entry : owner->tensors_)
-    OCTET_CHECK(entry.name != name, invalid_argument, "{}: two parameters are named '{}'", owner->type_name(), name);
-  owner->tensors_.push_back({name, reinterpret_cast<char*>(this) - reinterpret_cast<char*>(owner), buffer});
+    OCTET_CHECK(entry.name != name, invalid_argument, "{}: two parameters are named '{}'",
+                owner->type_name(), name);
+  owner->tensors_.push_back(
+      {name, reinterpret_cast<char*>(this) - reinterpret_cast<char*>(owner), buffer});
   if (!buffer && defined()) autograd::set_requires_grad(*this);
 }
 
-// -- Module ------------------------------------------------------------------------------------------
+// -- Module ---------------------------------------------------------------------------------------
 
 namespace {
 
@@ -101,10 +121,17 @@ class CopiesScope {
 }  // namespace
 
 Module::Module(const Module& other)
-    : qconfig(other.qconfig), prepared(other.prepared), training_(other.training_), tensors_(other.tensors_), registered_(other.registered_), hooks_(other.hooks_),
-      pre_hooks_(other.pre_hooks_), awaited_(other.awaited_) {
+    : qconfig(other.qconfig),
+      prepared(other.prepared),
+      training_(other.training_),
+      tensors_(other.tensors_),
+      registered_(other.registered_),
+      hooks_(other.hooks_),
+      pre_hooks_(other.pre_hooks_),
+      awaited_(other.awaited_) {
   CopiesScope scope;
-  for (const auto& [name, child] : other.children_) children_.emplace_back(name, child ? child->clone() : nullptr);
+  for (const auto& [name, child] : other.children_)
+    children_.emplace_back(name, child ? child->clone() : nullptr);
 }
 
 ModulePtr Module::clone() const {
@@ -127,25 +154,35 @@ ModulePtr Module::clone() const {
 }
 
 void Module::require_made(std::string_view who) const {
-  OCTET_CHECK(is_made(), invalid_argument, "{}: this {} was not made by nn::make, so it cannot be copied, and hooks and observers "
-              "would not see calls of its forward: write nn::make<{}>(...)", who, type_name(), class_name(class_type()));
+  OCTET_CHECK(
+      is_made(), invalid_argument,
+      "{}: this {} was not made by nn::make, so it cannot be copied, and hooks and observers "
+      "would not see calls of its forward: write nn::make<{}>(...)",
+      who, type_name(), class_name(class_type()));
 }
 
 Tensor Module::operation(const char* op, const std::vector<Tensor>&, const Attrs&) {
-  OCTET_FAIL(invalid_argument, "a {} has no operation '{}' between tensors: put a quant::FloatFunctional in the place",
-             type_name(), op);
+  OCTET_FAIL(
+      invalid_argument,
+      "a {} has no operation '{}' between tensors: put a quant::FloatFunctional in the place",
+      type_name(), op);
 }
 
 Tensor Module::forward(Tensor) {
-  OCTET_FAIL(unsupported, "{}: forward(Tensor) is not defined; override it, or the form for several tensors", type_name());
+  OCTET_FAIL(unsupported,
+             "{}: forward(Tensor) is not defined; override it, or the form for several tensors",
+             type_name());
 }
 
 std::vector<Tensor> Module::forward(std::vector<Tensor> inputs) {
-  OCTET_CHECK(inputs.size() == 1, invalid_argument, "{}: {} inputs given; it takes one", type_name(), inputs.size());
+  OCTET_CHECK(inputs.size() == 1, invalid_argument, "{}: {} inputs given; it takes one",
+              type_name(), inputs.size());
   return {forward(std::move(inputs[0]))};
 }
 
-std::optional<std::vector<TensorType>> Module::infer(const std::vector<TensorType>&) const { return std::nullopt; }
+std::optional<std::vector<TensorType>> Module::infer(const std::vector<TensorType>&) const {
+  return std::nullopt;
+}
 
 namespace {
 thread_local std::shared_ptr<ModuleTrace> t_sees_all;
@@ -159,13 +196,17 @@ std::shared_ptr<ModuleTrace> module_trace_of(const std::vector<Tensor>& inputs) 
 }
 }  // namespace
 
-SeeAllModules::SeeAllModules(std::shared_ptr<ModuleTrace> trace) : before_(std::exchange(t_sees_all, std::move(trace))) {}
+SeeAllModules::SeeAllModules(std::shared_ptr<ModuleTrace> trace)
+    : before_(std::exchange(t_sees_all, std::move(trace))) {}
 SeeAllModules::~SeeAllModules() { t_sees_all = std::move(before_); }
 
 Tensor Module::operator()(const Tensor& x) {
   if (x.has_slots() || t_sees_all)
     if (auto trace = module_trace_of({x}))
-      return trace->on_module(*this, {x}, [this](const auto& inputs) { return std::vector{call(inputs.at(0))}; }).at(0);
+      return trace
+          ->on_module(*this, {x},
+                      [this](const auto& inputs) { return std::vector{call(inputs.at(0))}; })
+          .at(0);
   return call(x);
 }
 
@@ -216,14 +257,19 @@ void Module::train(bool mode) {
 
 Tensor& Module::register_tensor(const std::string& name, Tensor value, bool buffer) {
   for (const auto& entry : tensors_)
-    OCTET_CHECK(entry.name != name, invalid_argument, "{}: two parameters are named '{}'", type_name(), name);
+    OCTET_CHECK(entry.name != name, invalid_argument, "{}: two parameters are named '{}'",
+                type_name(), name);
   registered_.push_back(std::move(value));
   tensors_.push_back({name, static_cast<ptrdiff_t>(registered_.size() - 1), buffer, true});
   if (!buffer && registered_.back().defined()) autograd::set_requires_grad(registered_.back());
   return registered_.back();
 }
-Tensor& Module::register_parameter(const std::string& name, Tensor value) { return register_tensor(name, std::move(value), false); }
-Tensor& Module::register_buffer(const std::string& name, Tensor value) { return register_tensor(name, std::move(value), true); }
+Tensor& Module::register_parameter(const std::string& name, Tensor value) {
+  return register_tensor(name, std::move(value), false);
+}
+Tensor& Module::register_buffer(const std::string& name, Tensor value) {
+  return register_tensor(name, std::move(value), true);
+}
 
 Tensor& Module::tensor(std::string_view name) {
   std::vector<std::string> names;
@@ -231,14 +277,17 @@ Tensor& Module::tensor(std::string_view name) {
     if (entry.name == name) return *tensor_at(entry);
     names.push_back(entry.name);
   }
-  OCTET_FAIL(not_found, "{} has no parameter or buffer '{}'{}", type_name(), name, did_you_mean(name, names));
+  OCTET_FAIL(not_found, "{} has no parameter or buffer '{}'{}", type_name(), name,
+             did_you_mean(name, names));
 }
 
 size_t Module::add_child(const std::string& name, ModulePtr module) {
   OCTET_CHECK(!name.empty() && name.find('.') == std::string::npos, invalid_argument,
-              "{}: a submodule cannot be named '{}': names are not empty and have no dots", type_name(), name);
+              "{}: a submodule cannot be named '{}': names are not empty and have no dots",
+              type_name(), name);
   for (const auto& child : children_)
-    OCTET_CHECK(child.first != name, invalid_argument, "{}: two submodules are named '{}'", type_name(), name);
+    OCTET_CHECK(child.first != name, invalid_argument, "{}: two submodules are named '{}'",
+                type_name(), name);
   if (module) module->require_made(name);
   children_.emplace_back(name, std::move(module));
   return children_.size() - 1;
@@ -249,9 +298,12 @@ size_t Module::remove_child(const std::string& name) {
 }
 
 namespace {
-std::string join(const std::string& prefix, const std::string& name) { return prefix.empty() ? name : prefix + "." + name; }
+std::string join(const std::string& prefix, const std::string& name) {
+  return prefix.empty() ? name : prefix + "." + name;
+}
 
-void walk(Module& module, const std::string& prefix, std::vector<std::pair<std::string, Module*>>& out) {
+void walk(Module& module, const std::string& prefix,
+          std::vector<std::pair<std::string, Module*>>& out) {
   for (const auto& item : out)
     if (item.second == &module) return;  // shared: named once, as in PyTorch
   out.emplace_back(prefix, &module);
@@ -272,9 +324,11 @@ std::vector<std::pair<std::string, Tensor*>> Module::own_tensors() {
   return all;
 }
 
-void Module::collect(const std::string& prefix, bool buffers, std::vector<std::pair<std::string, Tensor*>>& out) {
+void Module::collect(const std::string& prefix, bool buffers,
+                     std::vector<std::pair<std::string, Tensor*>>& out) {
   for (const Entry& entry : tensors_)
-    if (entry.buffer == buffers && tensor_at(entry)->defined()) out.emplace_back(join(prefix, entry.name), tensor_at(entry));
+    if (entry.buffer == buffers && tensor_at(entry)->defined())
+      out.emplace_back(join(prefix, entry.name), tensor_at(entry));
 }
 
 std::vector<std::pair<std::string, Tensor*>> Module::named_parameters() {
@@ -286,7 +340,9 @@ std::vector<std::pair<std::string, Tensor*>> Module::named_parameters() {
 std::vector<Tensor> Module::parameters() {
   std::vector<Tensor> all;
   for (auto& [name, tensor] : named_parameters())
-    if (std::none_of(all.begin(), all.end(), [&](const Tensor& t) { return t.id() == tensor->id(); })) all.push_back(*tensor);
+    if (std::none_of(all.begin(), all.end(),
+                     [&](const Tensor& t) { return t.id() == tensor->id(); }))
+      all.push_back(*tensor);
   return all;
 }
 
@@ -308,7 +364,8 @@ std::pair<std::string_view, std::string_view> split_path(std::string_view path) 
   std::vector<std::string> names;
   for (const auto& item : const_cast<Module&>(root).named_modules())
     if (!item.first.empty()) names.push_back(item.first);
-  OCTET_FAIL(not_found, "{} has no submodule '{}'{}", root.type_name(), path, did_you_mean(path, names));
+  OCTET_FAIL(not_found, "{} has no submodule '{}'{}", root.type_name(), path,
+             did_you_mean(path, names));
 }
 
 using Children = std::vector<std::pair<std::string, ModulePtr>>;
@@ -359,7 +416,7 @@ void Module::apply(const std::function<void(Module&)>& fn) {
   fn(*this);
 }
 
-// -- state -------------------------------------------------------------------------------------------
+// -- state ----------------------------------------------------------------------------------------
 
 std::map<std::string, Tensor> Module::state_dict() {
   check_state();
@@ -389,25 +446,29 @@ void Module::load_state_dict(const std::map<std::string, Tensor>& state) {
     if (it == state.end() || !it->second.defined()) {
       missing.push_back(name);
     } else if (tensor.defined() && it->second.is_quantized() != tensor.is_quantized()) {
-      wrong.push_back(fmt::format("{} is {} in the state dict and {} in the model ({})", name, to_string(it->second.dtype()),
-                                  to_string(tensor.dtype()),
-                                  it->second.is_quantized() ? "prepare and convert the model first, then load"
-                                                            : "load it before prepare and convert"));
+      wrong.push_back(fmt::format("{} is {} in the state dict and {} in the model ({})", name,
+                                  to_string(it->second.dtype()), to_string(tensor.dtype()),
+                                  it->second.is_quantized()
+                                      ? "prepare and convert the model first, then load"
+                                      : "load it before prepare and convert"));
     } else if (declared.count(name) && it->second.shape() != tensor.shape()) {
       wrong.push_back(fmt::format("{} has shape {} in the state dict and {} in the model", name,
-                                  octet::to_string(it->second.shape()), octet::to_string(tensor.shape())));
+                                  octet::to_string(it->second.shape()),
+                                  octet::to_string(tensor.shape())));
     }
   }
   for (const auto& [name, tensor] : state)
     if (!mine.count(name)) unexpected.push_back(name + did_you_mean(name, names));
   std::string message;
   auto add = [&](const char* what, const std::vector<std::string>& list) {
-    if (!list.empty()) message += fmt::format("{}{}: {}", message.empty() ? "" : "; ", what, fmt::join(list, ", "));
+    if (!list.empty())
+      message += fmt::format("{}{}: {}", message.empty() ? "" : "; ", what, fmt::join(list, ", "));
   };
   add("missing", missing);
   add("unexpected", unexpected);
   add("wrong", wrong);
-  OCTET_CHECK(message.empty(), invalid_argument, "{}: the state dict does not fit: {}", type_name(), message);
+  OCTET_CHECK(message.empty(), invalid_argument, "{}: the state dict does not fit: {}", type_name(),
+              message);
   // Extra state first: its owners may still refuse theirs.
   for (auto& [path, module] : named_modules()) {
     std::map<std::string, Tensor> extra = module->extra_state();
@@ -419,7 +480,9 @@ void Module::load_state_dict(const std::map<std::string, Tensor>& state) {
   for (auto& [name, tensor] : declared) {
     const Tensor& value = state.at(name);
     if (value.is_quantized()) *tensor = value.clone();
-    else tensor->copy_from(value.detach().to(tensor->dtype()));  // in place: optimizers hold the same tensors
+    // in place: optimizers hold the same tensors
+    else
+      tensor->copy_from(value.detach().to(tensor->dtype()));
   }
   apply([](Module& module) { module.awaited_.clear(); });
 }
@@ -442,9 +505,11 @@ void Module::requires_grad(bool on) {
   for (auto& [name, tensor] : named_parameters()) autograd::set_requires_grad(*tensor, on);
 }
 
-// -- hooks and printing ------------------------------------------------------------------------------
+// -- hooks and printing ---------------------------------------------------------------------------
 
-void Module::add_forward_hook(std::string name, Hook hook) { hooks_.emplace_back(std::move(name), std::move(hook)); }
+void Module::add_forward_hook(std::string name, Hook hook) {
+  hooks_.emplace_back(std::move(name), std::move(hook));
+}
 
 void Module::remove_forward_hook(std::string_view name) {
   std::erase_if(hooks_, [&](const auto& hook) { return hook.first == name; });
@@ -453,7 +518,8 @@ void Module::remove_forward_hook(std::string_view name) {
 
 bool Module::has_forward_hook(std::string_view name) const {
   auto is = [&](const auto& hook) { return hook.first == name; };
-  return std::any_of(hooks_.begin(), hooks_.end(), is) || std::any_of(pre_hooks_.begin(), pre_hooks_.end(), is);
+  return std::any_of(hooks_.begin(), hooks_.end(), is) ||
+         std::any_of(pre_hooks_.begin(), pre_hooks_.end(), is);
 }
 
 void Module::add_forward_pre_hook(std::string name, PreHook hook) {
@@ -488,7 +554,8 @@ std::string print(const Module& module, const std::string& indent) {
   if (module.children().empty()) return out + ")";
   out += "\n";
   for (const auto& [name, child] : module.children())
-    out += fmt::format("{}  ({}): {}\n", indent, name, child ? print(*child, indent + "  ") : "None");
+    out +=
+        fmt::format("{}  ({}): {}\n", indent, name, child ? print(*child, indent + "  ") : "None");
   return out + indent + ")";
 }
 }  // namespace

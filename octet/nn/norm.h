@@ -14,8 +14,9 @@ struct BatchNormOptions {
   bool track_running_stats = true;
 };
 
-// y = (x - mean) / sqrt(var + eps) * weight + bias for each channel (dimension 1). In training mode with the batch's own
-// statistics (biased variance), which also move the running ones (unbiased variance); in eval mode with the running ones.
+// y = (x - mean) / sqrt(var + eps) * weight + bias for each channel (dimension 1). In training mode
+// with the batch's own statistics (biased variance), which also move the running ones (unbiased
+// variance); in eval mode with the running ones.
 class BatchNorm : public Module {
  public:
   Tensor forward(Tensor x) override;
@@ -27,9 +28,10 @@ class BatchNorm : public Module {
 
   int64_t num_features;
   BatchNormOptions options;
-  Parameter weight, bias;                // (num_features); undefined unless affine
-  Parameter running_mean, running_var;   // buffers (num_features); undefined unless track_running_stats
-  Parameter num_batches_tracked;         // buffer (), int64
+  Parameter weight, bias;  // (num_features); undefined unless affine
+  // buffers (num_features); undefined unless track_running_stats
+  Parameter running_mean, running_var;
+  Parameter num_batches_tracked;  // buffer (), int64
 
  protected:
   BatchNorm(int64_t num_features, BatchNormOptions options);
@@ -38,7 +40,8 @@ class BatchNorm : public Module {
 
 class BatchNorm1d : public BatchNorm {  // x (N, C) or (N, C, L)
  public:
-  explicit BatchNorm1d(int64_t num_features, BatchNormOptions options = {}) : BatchNorm(num_features, options) {}
+  explicit BatchNorm1d(int64_t num_features, BatchNormOptions options = {})
+      : BatchNorm(num_features, options) {}
   static std::shared_ptr<BatchNorm1d> from_config(const Attrs& config);
 
  protected:
@@ -46,7 +49,8 @@ class BatchNorm1d : public BatchNorm {  // x (N, C) or (N, C, L)
 };
 class BatchNorm2d : public BatchNorm {  // x (N, C, H, W)
  public:
-  explicit BatchNorm2d(int64_t num_features, BatchNormOptions options = {}) : BatchNorm(num_features, options) {}
+  explicit BatchNorm2d(int64_t num_features, BatchNormOptions options = {})
+      : BatchNorm(num_features, options) {}
   static std::shared_ptr<BatchNorm2d> from_config(const Attrs& config);
 
  protected:
@@ -54,14 +58,16 @@ class BatchNorm2d : public BatchNorm {  // x (N, C, H, W)
 };
 class BatchNorm3d : public BatchNorm {  // x (N, C, D, H, W)
  public:
-  explicit BatchNorm3d(int64_t num_features, BatchNormOptions options = {}) : BatchNorm(num_features, options) {}
+  explicit BatchNorm3d(int64_t num_features, BatchNormOptions options = {})
+      : BatchNorm(num_features, options) {}
   static std::shared_ptr<BatchNorm3d> from_config(const Attrs& config);
 
  protected:
   void check_input(const Tensor& x) const override;
 };
 
-// Each sample's last dimensions, normalized_shape, to mean 0 and variance 1, then * weight + bias of that shape.
+// Each sample's last dimensions, normalized_shape, to mean 0 and variance 1, then * weight + bias
+// of that shape.
 class LayerNorm : public Module {
  public:
   explicit LayerNorm(Shape normalized_shape, double eps = 1e-5, bool elementwise_affine = true);
@@ -76,7 +82,8 @@ class LayerNorm : public Module {
   Parameter weight, bias;  // undefined unless elementwise_affine
 };
 
-// Each of num_groups groups of channels of each sample to mean 0 and variance 1, then * weight + bias per channel.
+// Each of num_groups groups of channels of each sample to mean 0 and variance 1, then * weight +
+// bias per channel.
 class GroupNorm : public Module {
  public:
   GroupNorm(int64_t num_groups, int64_t num_channels, double eps = 1e-5, bool affine = true);
@@ -89,8 +96,9 @@ class GroupNorm : public Module {
   Parameter weight, bias;  // (num_channels); undefined unless affine
 };
 
-// Each channel of each sample to mean 0 and variance 1, then * weight + bias. With track_running_stats, averages of the
-// samples' statistics are kept and used in eval mode, as BatchNorm does. x may lack the batch dimension.
+// Each channel of each sample to mean 0 and variance 1, then * weight + bias. With
+// track_running_stats, averages of the samples' statistics are kept and used in eval mode, as
+// BatchNorm does. x may lack the batch dimension.
 struct InstanceNormOptions {
   double eps = 1e-5, momentum = 0.1;
   bool affine = false;
@@ -109,15 +117,15 @@ class InstanceNorm : public Module {
   InstanceNorm(int64_t num_features, InstanceNormOptions options);
   virtual int64_t spatial() const = 0;
 };
-#define OCTET_INSTANCE_NORM(N)                                                                   \
-  class InstanceNorm##N##d : public InstanceNorm {                                               \
-   public:                                                                                       \
-    explicit InstanceNorm##N##d(int64_t num_features, InstanceNormOptions options = {})          \
-        : InstanceNorm(num_features, options) {}                                                 \
-    static std::shared_ptr<InstanceNorm##N##d> from_config(const Attrs& config);                 \
-                                                                                                 \
-   protected:                                                                                    \
-    int64_t spatial() const override { return N; }                                               \
+#define OCTET_INSTANCE_NORM(N)                                                          \
+  class InstanceNorm##N##d : public InstanceNorm {                                      \
+   public:                                                                              \
+    explicit InstanceNorm##N##d(int64_t num_features, InstanceNormOptions options = {}) \
+        : InstanceNorm(num_features, options) {}                                        \
+    static std::shared_ptr<InstanceNorm##N##d> from_config(const Attrs& config);        \
+                                                                                        \
+   protected:                                                                           \
+    int64_t spatial() const override { return N; }                                      \
   };
 OCTET_INSTANCE_NORM(1)
 OCTET_INSTANCE_NORM(2)

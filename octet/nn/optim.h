@@ -26,7 +26,8 @@
 
 namespace octet::nn::optim {
 
-// The options that all optimizers have by name, as one group of parameters has them: {"lr", 0.1} ...
+// The options that all optimizers have by name, as one group of parameters has them: {"lr", 0.1}
+// ...
 using Options = std::map<std::string, double>;
 
 struct ParamGroup {
@@ -44,22 +45,26 @@ class Optimizer {
   void step();
   // Forgets all gradients.
   void zero_grad();
-  // More parameters, with options that differ from the optimizer's: {{weights}, {{"weight_decay", 0}}}. Error for an
-  // unknown option, a parameter that is in a group already, is not float32 or does not require a gradient.
+  // More parameters, with options that differ from the optimizer's: {{weights}, {{"weight_decay",
+  // 0}}}. Error for an unknown option, a parameter that is in a group already, is not float32 or
+  // does not require a gradient.
   void add_param_group(ParamGroup group);
   std::vector<ParamGroup>& param_groups() { return groups_; }
 
-  // What a training that is interrupted needs: "state.0.momentum_buffer", "param_groups.0.lr" ... Parameters are counted
-  // over all groups. load_state_dict: Error if keys or shapes do not fit; nothing is changed then.
+  // What a training that is interrupted needs: "state.0.momentum_buffer", "param_groups.0.lr" ...
+  // Parameters are counted over all groups. load_state_dict: Error if keys or shapes do not fit;
+  // nothing is changed then.
   std::map<std::string, Tensor> state_dict() const;
   void load_state_dict(const std::map<std::string, Tensor>& state);
 
  protected:
-  Optimizer(std::string name, Options defaults) : name_(std::move(name)), defaults_(std::move(defaults)) {}
+  Optimizer(std::string name, Options defaults)
+      : name_(std::move(name)), defaults_(std::move(defaults)) {}
   // Tensors of one parameter's past by name, made at its first step.
   using State = std::map<std::string, Tensor>;
   virtual void update(Tensor& param, const Tensor& grad, const Options& options, State& state) = 0;
-  // The names of the state of a parameter under these options; "step" is a number, others have the parameter's shape.
+  // The names of the state of a parameter under these options; "step" is a number, others have the
+  // parameter's shape.
   virtual std::vector<std::string> state_names(const Options& options) const = 0;
 
  private:
@@ -70,7 +75,8 @@ class Optimizer {
   KeepFreedBlocks keep_;                // every step allocates what the last one freed
 };
 
-// v = momentum*v + (1-dampening)*g, p -= lr*v (nesterov: lr*(g + momentum*v)), with g = gradient + weight_decay*p.
+// v = momentum*v + (1-dampening)*g, p -= lr*v (nesterov: lr*(g + momentum*v)), with g = gradient +
+// weight_decay*p.
 struct SGDOptions {
   double lr = 1e-3, momentum = 0, dampening = 0, weight_decay = 0;
   bool nesterov = false;
@@ -109,8 +115,8 @@ class AdamW : public Adam {
   AdamW(std::vector<Tensor> params, const AdamOptions& options = AdamWOptions());
 };
 
-// Scales the gradients so that their common norm (2; infinity: the largest element) is at most max_norm, and returns what
-// it was.
+// Scales the gradients so that their common norm (2; infinity: the largest element) is at most
+// max_norm, and returns what it was.
 double clip_grad_norm(const std::vector<Tensor>& params, double max_norm, double norm_type = 2);
 
 // -- schedules -----------------------------------------------------------------------------------
@@ -122,7 +128,9 @@ class LRScheduler {
   void step();
   int64_t last_epoch() const { return epoch_; }
   std::vector<double> get_last_lr() const;  // one per group
-  std::map<std::string, Tensor> state_dict() const { return {{"last_epoch", Tensor::scalar(static_cast<double>(epoch_), DType::int64)}}; }
+  std::map<std::string, Tensor> state_dict() const {
+    return {{"last_epoch", Tensor::scalar(static_cast<double>(epoch_), DType::int64)}};
+  }
   void load_state_dict(const std::map<std::string, Tensor>& state);
 
  protected:
@@ -172,10 +180,12 @@ class CosineAnnealingLR : public LRScheduler {
   double eta_min_;
 };
 
-// base times a factor that goes evenly from start_factor to end_factor in total_iters steps: a warm-up.
+// base times a factor that goes evenly from start_factor to end_factor in total_iters steps: a
+// warm-up.
 class LinearLR : public LRScheduler {
  public:
-  LinearLR(Optimizer& optimizer, double start_factor = 1.0 / 3, double end_factor = 1, int64_t total_iters = 5);
+  LinearLR(Optimizer& optimizer, double start_factor = 1.0 / 3, double end_factor = 1,
+           int64_t total_iters = 5);
 
  protected:
   double lr(double base, int64_t epoch, size_t) const override;
@@ -193,9 +203,9 @@ class LambdaLR : public LRScheduler {
   std::function<double(int64_t)> factor_;
 };
 
-// Up from max_lr/div_factor to max_lr in pct_start of total_steps, then down to that start / final_div_factor, along
-// cosines; the momentum (or beta1) the other way round (Smith and Topin 2017). step() after every batch; Error beyond
-// total_steps.
+// Up from max_lr/div_factor to max_lr in pct_start of total_steps, then down to that start /
+// final_div_factor, along cosines; the momentum (or beta1) the other way round (Smith and Topin
+// 2017). step() after every batch; Error beyond total_steps.
 struct OneCycleOptions {
   double max_lr = 0.1;
   int64_t total_steps = 0;

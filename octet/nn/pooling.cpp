@@ -36,7 +36,11 @@ Tensor PoolNd<N>::forward(Tensor x) {
 
 template <size_t N>
 MaxPoolNd<N>::MaxPoolNd(Sizes<N> kernel, MaxPoolOptions<N> o)
-    : kernel_size(kernel), stride(o.stride.value_or(kernel)), padding(o.padding), dilation(o.dilation), ceil_mode(o.ceil_mode) {}
+    : kernel_size(kernel),
+      stride(o.stride.value_or(kernel)),
+      padding(o.padding),
+      dilation(o.dilation),
+      ceil_mode(o.ceil_mode) {}
 
 template <size_t N>
 Attrs MaxPoolNd<N>::op_attrs() const {
@@ -45,20 +49,27 @@ Attrs MaxPoolNd<N>::op_attrs() const {
 
 template <size_t N>
 std::string MaxPoolNd<N>::extra_repr() const {
-  return fmt::format("kernel_size={}, stride={}, padding={}, dilation={}, ceil_mode={}", python(kernel_size), python(stride),
-                     python(padding), python(dilation), python(ceil_mode));
+  return fmt::format("kernel_size={}, stride={}, padding={}, dilation={}, ceil_mode={}",
+                     python(kernel_size), python(stride), python(padding), python(dilation),
+                     python(ceil_mode));
 }
 
 template <size_t N>
 AvgPoolNd<N>::AvgPoolNd(Sizes<N> kernel, AvgPoolOptions<N> o)
-    : kernel_size(kernel), stride(o.stride.value_or(kernel)), padding(o.padding), ceil_mode(o.ceil_mode),
-      count_include_pad(o.count_include_pad), divisor_override(o.divisor_override) {
-  OCTET_CHECK(N > 1 || divisor_override == 0, invalid_argument, "AvgPool1d: it has no divisor_override");
+    : kernel_size(kernel),
+      stride(o.stride.value_or(kernel)),
+      padding(o.padding),
+      ceil_mode(o.ceil_mode),
+      count_include_pad(o.count_include_pad),
+      divisor_override(o.divisor_override) {
+  OCTET_CHECK(N > 1 || divisor_override == 0, invalid_argument,
+              "AvgPool1d: it has no divisor_override");
 }
 
 template <size_t N>
 Attrs AvgPoolNd<N>::op_attrs() const {
-  return functional::detail::avg_pool_attrs<N>(kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override);
+  return functional::detail::avg_pool_attrs<N>(kernel_size, stride, padding, ceil_mode,
+                                               count_include_pad, divisor_override);
 }
 
 template <size_t N>
@@ -70,7 +81,8 @@ template <size_t N>
 std::string AvgPoolNd<N>::extra_repr() const {
   // PyTorch's AvgPool1d prints tuples, which it makes of its arguments.
   auto text = [](const Sizes<N>& s) { return N == 1 ? s.text() : python(s); };
-  return fmt::format("kernel_size={}, stride={}, padding={}", text(kernel_size), text(stride), text(padding));
+  return fmt::format("kernel_size={}, stride={}, padding={}", text(kernel_size), text(stride),
+                     text(padding));
 }
 
 template <size_t N, bool maximum>
@@ -88,24 +100,28 @@ std::string AdaptivePoolNd<N, maximum>::extra_repr() const {
 template <typename Pool, size_t N>
 std::shared_ptr<Pool> max_pool_from(const Attrs& c) {
   return make<Pool>(Sizes<N>(c.get_ints("kernel")),
-                    MaxPoolOptions<N>{.stride = Sizes<N>(c.get_ints("stride")), .padding = padding_of<N>(c),
-                                      .dilation = c.get_ints("dilation"), .ceil_mode = c.get_bool("ceil_mode")});
+                    MaxPoolOptions<N>{.stride = Sizes<N>(c.get_ints("stride")),
+                                      .padding = padding_of<N>(c),
+                                      .dilation = c.get_ints("dilation"),
+                                      .ceil_mode = c.get_bool("ceil_mode")});
 }
 
 template <typename Pool, size_t N>
 std::shared_ptr<Pool> avg_pool_from(const Attrs& c) {
   return make<Pool>(Sizes<N>(c.get_ints("kernel")),
-                    AvgPoolOptions<N>{.stride = Sizes<N>(c.get_ints("stride")), .padding = padding_of<N>(c),
-                                      .ceil_mode = c.get_bool("ceil_mode"), .count_include_pad = c.get_bool("count_include_pad"),
+                    AvgPoolOptions<N>{.stride = Sizes<N>(c.get_ints("stride")),
+                                      .padding = padding_of<N>(c),
+                                      .ceil_mode = c.get_bool("ceil_mode"),
+                                      .count_include_pad = c.get_bool("count_include_pad"),
                                       .divisor_override = c.get_int("divisor_override")});
 }
 
-#define OCTET_POOLS(N)                                                       \
-  template class PoolNd<N>;                                                  \
-  template class MaxPoolNd<N>;                                               \
-  template class AvgPoolNd<N>;                                               \
-  template class AdaptivePoolNd<N, true>;                                    \
-  template class AdaptivePoolNd<N, false>;                                   \
+#define OCTET_POOLS(N)                                                                   \
+  template class PoolNd<N>;                                                              \
+  template class MaxPoolNd<N>;                                                           \
+  template class AvgPoolNd<N>;                                                           \
+  template class AdaptivePoolNd<N, true>;                                                \
+  template class AdaptivePoolNd<N, false>;                                               \
   template std::shared_ptr<MaxPool##N##d> max_pool_from<MaxPool##N##d, N>(const Attrs&); \
   template std::shared_ptr<AvgPool##N##d> avg_pool_from<AvgPool##N##d, N>(const Attrs&);
 OCTET_POOLS(1)

@@ -1,5 +1,6 @@
 #pragma once
-// Pools over 1, 2 and 3 spatial dimensions. Names and arguments are torch.nn's; x (N, C, spatial...), or without N.
+// Pools over 1, 2 and 3 spatial dimensions. Names and arguments are torch.nn's; x (N, C,
+// spatial...), or without N.
 
 #include <string>
 
@@ -22,7 +23,7 @@ class PoolNd : public Module {
 template <size_t N>
 struct MaxPoolOptions {
   OptionalSizes<N> stride = {};  // the kernel's size if not given
-  Sizes<N> padding = 0;                 // never wins
+  Sizes<N> padding = 0;          // never wins
   Sizes<N> dilation = 1;
   bool ceil_mode = false;
 };
@@ -85,30 +86,34 @@ std::shared_ptr<Pool> max_pool_from(const Attrs& c);
 template <typename Pool, size_t N>
 std::shared_ptr<Pool> avg_pool_from(const Attrs& c);
 
-#define OCTET_POOLS(N)                                                                                                 \
-  class MaxPool##N##d : public MaxPoolNd<N> {                                                                          \
-   public:                                                                                                             \
-    using MaxPoolNd::MaxPoolNd;                                                                                        \
-    static std::shared_ptr<MaxPool##N##d> from_config(const Attrs& c) { return max_pool_from<MaxPool##N##d, N>(c); }   \
-  };                                                                                                                   \
-  class AvgPool##N##d : public AvgPoolNd<N> {                                                                          \
-   public:                                                                                                             \
-    using AvgPoolNd::AvgPoolNd;                                                                                        \
-    static std::shared_ptr<AvgPool##N##d> from_config(const Attrs& c) { return avg_pool_from<AvgPool##N##d, N>(c); }   \
-  };                                                                                                                   \
-  class AdaptiveAvgPool##N##d : public AdaptivePoolNd<N, false> {                                                      \
-   public:                                                                                                             \
-    using AdaptivePoolNd::AdaptivePoolNd;                                                                              \
-    static std::shared_ptr<AdaptiveAvgPool##N##d> from_config(const Attrs& c) {                                        \
-      return make<AdaptiveAvgPool##N##d>(Sizes<N>(c.get_ints("output_size")));                                         \
-    }                                                                                                                  \
-  };                                                                                                                   \
-  class AdaptiveMaxPool##N##d : public AdaptivePoolNd<N, true> {                                                       \
-   public:                                                                                                             \
-    using AdaptivePoolNd::AdaptivePoolNd;                                                                              \
-    static std::shared_ptr<AdaptiveMaxPool##N##d> from_config(const Attrs& c) {                                        \
-      return make<AdaptiveMaxPool##N##d>(Sizes<N>(c.get_ints("output_size")));                                         \
-    }                                                                                                                  \
+#define OCTET_POOLS(N)                                                          \
+  class MaxPool##N##d : public MaxPoolNd<N> {                                   \
+   public:                                                                      \
+    using MaxPoolNd::MaxPoolNd;                                                 \
+    static std::shared_ptr<MaxPool##N##d> from_config(const Attrs& c) {         \
+      return max_pool_from<MaxPool##N##d, N>(c);                                \
+    }                                                                           \
+  };                                                                            \
+  class AvgPool##N##d : public AvgPoolNd<N> {                                   \
+   public:                                                                      \
+    using AvgPoolNd::AvgPoolNd;                                                 \
+    static std::shared_ptr<AvgPool##N##d> from_config(const Attrs& c) {         \
+      return avg_pool_from<AvgPool##N##d, N>(c);                                \
+    }                                                                           \
+  };                                                                            \
+  class AdaptiveAvgPool##N##d : public AdaptivePoolNd<N, false> {               \
+   public:                                                                      \
+    using AdaptivePoolNd::AdaptivePoolNd;                                       \
+    static std::shared_ptr<AdaptiveAvgPool##N##d> from_config(const Attrs& c) { \
+      return make<AdaptiveAvgPool##N##d>(Sizes<N>(c.get_ints("output_size")));  \
+    }                                                                           \
+  };                                                                            \
+  class AdaptiveMaxPool##N##d : public AdaptivePoolNd<N, true> {                \
+   public:                                                                      \
+    using AdaptivePoolNd::AdaptivePoolNd;                                       \
+    static std::shared_ptr<AdaptiveMaxPool##N##d> from_config(const Attrs& c) { \
+      return make<AdaptiveMaxPool##N##d>(Sizes<N>(c.get_ints("output_size")));  \
+    }                                                                           \
   };
 OCTET_POOLS(1)
 OCTET_POOLS(2)

@@ -38,18 +38,23 @@ void register_module(const std::type_info& type, ModuleMaker maker) {
   Registry& r = registry();
   std::lock_guard lock(r.mutex);
   std::string name = qualified_name(type);
-  OCTET_CHECK(r.makers.emplace(name, maker).second, invalid_argument, "OCTET_MODULE: the class {} is registered twice", name);
+  OCTET_CHECK(r.makers.emplace(name, maker).second, invalid_argument,
+              "OCTET_MODULE: the class {} is registered twice", name);
   r.names[std::type_index(type)] = name;
 }
 
-std::string registered_name(const Module& module) { return registered_name(std::type_index(module.class_type())); }
+std::string registered_name(const Module& module) {
+  return registered_name(std::type_index(module.class_type()));
+}
 
 std::string registered_name(std::type_index type) {
   Registry& r = registry();
   std::lock_guard lock(r.mutex);
   auto it = r.names.find(type);
-  OCTET_CHECK(it != r.names.end(), unsupported, "the class {0} is not registered: write OCTET_MODULE({0}) in its .cpp file, so "
-              "that what is saved of it can be loaded again", qualified_name(type));
+  OCTET_CHECK(it != r.names.end(), unsupported,
+              "the class {0} is not registered: write OCTET_MODULE({0}) in its .cpp file, so "
+              "that what is saved of it can be loaded again",
+              qualified_name(type));
   return it->second;
 }
 
@@ -60,9 +65,10 @@ bool is_own_class(const Module& module) {
   // Users may extend these namespaces; the layers themselves stand directly in them.
   size_t class_begin = name.rfind("::") + 2;
   std::string scope = name.substr(0, class_begin - 2);
-  for (const char* own : {"octet::nn", "octet::quant", "octet::nn::intrinsic", "octet::nn::qat", "octet::nn::quantizable",
-                          "octet::nn::quantized", "octet::nn::quantized::dynamic", "octet::nn::quantized::weight_only",
-                          "octet::nn::quantized::reference"})
+  for (const char* own :
+       {"octet::nn", "octet::quant", "octet::nn::intrinsic", "octet::nn::qat",
+        "octet::nn::quantizable", "octet::nn::quantized", "octet::nn::quantized::dynamic",
+        "octet::nn::quantized::weight_only", "octet::nn::quantized::reference"})
     if (scope == own) return true;
   return false;
 }
@@ -90,7 +96,9 @@ ModulePtr make_registered(std::string_view name, const Attrs& config) {
     auto it = r.makers.find(name);
     if (it != r.makers.end()) maker = it->second;
   }
-  OCTET_CHECK(maker, not_found, "this program has no class of modules '{}'{}: link the code that registers it with OCTET_MODULE",
+  OCTET_CHECK(maker, not_found,
+              "this program has no class of modules '{}'{}: link the code that registers it with "
+              "OCTET_MODULE",
               name, did_you_mean(name, registered_names()));
   return maker(config);
 }
@@ -106,7 +114,8 @@ std::vector<std::string> registered_names() {
 void register_annotation(const std::string& name, Annotation annotation) {
   Registry& r = registry();
   std::lock_guard lock(r.mutex);
-  OCTET_CHECK(r.annotations.emplace(name, annotation).second, invalid_argument, "the annotation '{}' is registered twice", name);
+  OCTET_CHECK(r.annotations.emplace(name, annotation).second, invalid_argument,
+              "the annotation '{}' is registered twice", name);
 }
 
 std::vector<std::pair<std::string, Annotation>> annotations() {

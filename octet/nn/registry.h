@@ -7,8 +7,8 @@
 //   };
 //   OCTET_MODULE(Net)  // in a .cpp file, at namespace scope
 //
-// A class with constructor arguments that shape it overrides config() and has `static std::shared_ptr<M>
-// from_config(const Attrs&)`; others need a default constructor.
+// A class with constructor arguments that shape it overrides config() and has `static
+// std::shared_ptr<M> from_config(const Attrs&)`; others need a default constructor.
 
 #include <optional>
 #include <string>
@@ -24,7 +24,8 @@ using ModuleMaker = ModulePtr (*)(const Attrs& config);
 
 // Registers a class under its qualified name. Error if another class has it.
 void register_module(const std::type_info& type, ModuleMaker maker);
-// The registered name of a module's class: "octet::nn::Conv2d". Error, saying how to register, if there is none.
+// The registered name of a module's class: "octet::nn::Conv2d". Error, saying how to register, if
+// there is none.
 std::string registered_name(const Module& module);
 std::string registered_name(std::type_index type);
 // The class registered under this name; nullopt if there is none.
@@ -38,7 +39,8 @@ ModulePtr make_registered(std::string_view name, const Attrs& config);
 // The names of all registered classes, sorted.
 std::vector<std::string> registered_names();
 
-// What floors above keep with modules as data: Module::qconfig, Module::prepared, the hooks of a workflow.
+// What floors above keep with modules as data: Module::qconfig, Module::prepared, the hooks of a
+// workflow.
 struct Annotation {
   // What is to be saved with the module; nullopt: nothing. Error if it cannot be saved.
   std::optional<Attrs> (*save)(const Module& module);
@@ -55,15 +57,18 @@ struct ModuleRegistration {
   ModuleRegistration() {
     register_module(typeid(M), [](const Attrs& config) -> ModulePtr {
       // An inherited from_config makes the class it was inherited from.
-      if constexpr (requires { std::shared_ptr<M>(M::from_config(config)); }) return M::from_config(config);
-      else return make<M>();
+      if constexpr (requires { std::shared_ptr<M>(M::from_config(config)); })
+        return M::from_config(config);
+      else
+        return make<M>();
     });
   }
 };
 
 #define OCTET_MODULE_JOIN2(a, b) a##b
 #define OCTET_MODULE_JOIN(a, b) OCTET_MODULE_JOIN2(a, b)
-#define OCTET_MODULE(...) \
-  static const ::octet::nn::ModuleRegistration<__VA_ARGS__> OCTET_MODULE_JOIN(octet_module_, __LINE__);
+#define OCTET_MODULE(...)                                                                    \
+  static const ::octet::nn::ModuleRegistration<__VA_ARGS__> OCTET_MODULE_JOIN(octet_module_, \
+                                                                              __LINE__);
 
 }  // namespace octet::nn

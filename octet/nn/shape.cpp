@@ -13,7 +13,9 @@ OCTET_MODULE(PixelUnshuffle)
 OCTET_MODULE(ChannelShuffle)
 
 Tensor Flatten::forward(Tensor x) { return functional::flatten(x, start_dim, end_dim); }
-std::string Flatten::extra_repr() const { return fmt::format("start_dim={}, end_dim={}", start_dim, end_dim); }
+std::string Flatten::extra_repr() const {
+  return fmt::format("start_dim={}, end_dim={}", start_dim, end_dim);
+}
 
 Tensor Unflatten::forward(Tensor x) { return functional::unflatten(x, dim, unflattened_size); }
 std::string Unflatten::extra_repr() const {
@@ -21,7 +23,9 @@ std::string Unflatten::extra_repr() const {
 }
 
 Tensor PixelShuffle::forward(Tensor x) { return functional::pixel_shuffle(x, upscale_factor); }
-Tensor PixelUnshuffle::forward(Tensor x) { return functional::pixel_unshuffle(x, downscale_factor); }
+Tensor PixelUnshuffle::forward(Tensor x) {
+  return functional::pixel_unshuffle(x, downscale_factor);
+}
 Tensor ChannelShuffle::forward(Tensor x) { return functional::channel_shuffle(x, groups); }
 
 }  // namespace octet::nn

@@ -11,18 +11,22 @@ namespace octet::nn {
 // Dimensions start_dim..end_dim as one.
 class Flatten : public Module {
  public:
-  explicit Flatten(int64_t start_dim = 1, int64_t end_dim = -1) : start_dim(start_dim), end_dim(end_dim) {}
+  explicit Flatten(int64_t start_dim = 1, int64_t end_dim = -1)
+      : start_dim(start_dim), end_dim(end_dim) {}
   Tensor forward(Tensor x) override;
   std::string extra_repr() const override;
   Attrs config() const override { return {{"start_dim", start_dim}, {"end_dim", end_dim}}; }
-  static std::shared_ptr<Flatten> from_config(const Attrs& c) { return make<Flatten>(c.get_int("start_dim"), c.get_int("end_dim")); }
+  static std::shared_ptr<Flatten> from_config(const Attrs& c) {
+    return make<Flatten>(c.get_int("start_dim"), c.get_int("end_dim"));
+  }
   int64_t start_dim, end_dim;
 };
 
 // Dimension dim as several; one of the sizes may be -1.
 class Unflatten : public Module {
  public:
-  Unflatten(int64_t dim, std::vector<int64_t> unflattened_size) : dim(dim), unflattened_size(std::move(unflattened_size)) {}
+  Unflatten(int64_t dim, std::vector<int64_t> unflattened_size)
+      : dim(dim), unflattened_size(std::move(unflattened_size)) {}
   Tensor forward(Tensor x) override;
   std::string extra_repr() const override;
   Attrs config() const override { return {{"dim", dim}, {"unflattened_size", unflattened_size}}; }
@@ -38,9 +42,13 @@ class PixelShuffle : public Module {
  public:
   explicit PixelShuffle(int64_t upscale_factor) : upscale_factor(upscale_factor) {}
   Tensor forward(Tensor x) override;
-  std::string extra_repr() const override { return "upscale_factor=" + std::to_string(upscale_factor); }
+  std::string extra_repr() const override {
+    return "upscale_factor=" + std::to_string(upscale_factor);
+  }
   Attrs config() const override { return {{"upscale_factor", upscale_factor}}; }
-  static std::shared_ptr<PixelShuffle> from_config(const Attrs& c) { return make<PixelShuffle>(c.get_int("upscale_factor")); }
+  static std::shared_ptr<PixelShuffle> from_config(const Attrs& c) {
+    return make<PixelShuffle>(c.get_int("upscale_factor"));
+  }
   int64_t upscale_factor;
 };
 
@@ -49,9 +57,13 @@ class PixelUnshuffle : public Module {
  public:
   explicit PixelUnshuffle(int64_t downscale_factor) : downscale_factor(downscale_factor) {}
   Tensor forward(Tensor x) override;
-  std::string extra_repr() const override { return "downscale_factor=" + std::to_string(downscale_factor); }
+  std::string extra_repr() const override {
+    return "downscale_factor=" + std::to_string(downscale_factor);
+  }
   Attrs config() const override { return {{"downscale_factor", downscale_factor}}; }
-  static std::shared_ptr<PixelUnshuffle> from_config(const Attrs& c) { return make<PixelUnshuffle>(c.get_int("downscale_factor")); }
+  static std::shared_ptr<PixelUnshuffle> from_config(const Attrs& c) {
+    return make<PixelUnshuffle>(c.get_int("downscale_factor"));
+  }
   int64_t downscale_factor;
 };
 
@@ -62,7 +74,9 @@ class ChannelShuffle : public Module {
   Tensor forward(Tensor x) override;
   std::string extra_repr() const override { return "groups=" + std::to_string(groups); }
   Attrs config() const override { return {{"groups", groups}}; }
-  static std::shared_ptr<ChannelShuffle> from_config(const Attrs& c) { return make<ChannelShuffle>(c.get_int("groups")); }
+  static std::shared_ptr<ChannelShuffle> from_config(const Attrs& c) {
+    return make<ChannelShuffle>(c.get_int("groups"));
+  }
   int64_t groups;
 };
 

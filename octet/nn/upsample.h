@@ -8,9 +8,9 @@
 
 namespace octet::functional {
 
-// x (N, C, spatial...) resized to `size` or by `scale_factor`: one number per spatial dimension, or one for all. mode:
-// "nearest", "nearest-exact", "linear" (1 spatial dimension), "bilinear", "bicubic" (2), "trilinear" (3). align_corners: the
-// corners' centers meet, instead of their edges.
+// x (N, C, spatial...) resized to `size` or by `scale_factor`: one number per spatial dimension, or
+// one for all. mode: "nearest", "nearest-exact", "linear" (1 spatial dimension), "bilinear",
+// "bicubic" (2), "trilinear" (3). align_corners: the corners' centers meet, instead of their edges.
 struct InterpolateOptions {
   std::vector<int64_t> size = {};
   std::vector<double> scale_factor = {};
@@ -19,7 +19,9 @@ struct InterpolateOptions {
 };
 Tensor interpolate(const Tensor& x, const InterpolateOptions& options);
 // PyTorch's older name for it.
-inline Tensor upsample(const Tensor& x, const InterpolateOptions& options) { return interpolate(x, options); }
+inline Tensor upsample(const Tensor& x, const InterpolateOptions& options) {
+  return interpolate(x, options);
+}
 
 }  // namespace octet::functional
 

@@ -12,7 +12,8 @@
 
 namespace octet::ops {
 
-// A new handle on the same data. Results never share a handle with an operand: autograd and tracing hang on handles.
+// A new handle on the same data. Results never share a handle with an operand: autograd and tracing
+// hang on handles.
 inline Tensor fresh(const Tensor& x) {
   std::vector<int64_t> dims(x.dim());
   for (size_t d = 0; d < dims.size(); ++d) dims[d] = static_cast<int64_t>(d);
@@ -36,27 +37,38 @@ inline Tensor as_result(const Tensor& y, const TensorType& type) {
   return same_qparams(y, type) ? y : quantize(y.dequantize(), type.quantizer, type.dtype);
 }
 
-// Dequantize, evaluate in float32, quantize: the contract of operators without integer arithmetic of their own.
+// Dequantize, evaluate in float32, quantize: the contract of operators without integer arithmetic
+// of their own.
 inline std::vector<Tensor> through_float_all(const Call& c) {
   std::vector<Tensor> inputs;
-  for (const Tensor& t : c.inputs()) inputs.push_back(t.defined() && t.is_quantized() ? t.dequantize() : t);
+  for (const Tensor& t : c.inputs())
+    inputs.push_back(t.defined() && t.is_quantized() ? t.dequantize() : t);
   std::vector<TensorType> types = c.outputs();
   for (TensorType& t : types)
     if (t.is_quantized()) t = TensorType(DType::float32, t.dims);
-  std::vector<Tensor> results = c.op().eval()(Call(c.op(), std::move(inputs), c.attrs(), std::move(types)));
+  std::vector<Tensor> results =
+      c.op().eval()(Call(c.op(), std::move(inputs), c.attrs(), std::move(types)));
   for (size_t i = 0; i < results.size(); ++i) results[i] = as_result(results[i], c.outputs()[i]);
   return results;
 }
 inline Tensor through_float(const Call& c) { return through_float_all(c)[0]; }
 
-// An evaluation on operands in the dtypes that arithmetic is done in: float16 and bfloat16 as float32; bool and
-// integers of 8 and 16 bits as int64. The result is converted to the dtype that was inferred for it.
+// An evaluation on operands in the dtypes that arithmetic is done in: float16 and bfloat16 as
+// float32; bool and integers of 8 and 16 bits as int64. The result is converted to the dtype that
+// was inferred for it.
 inline Eval widened(std::function<Tensor(const Call&)> fn) {
   auto wide = [](DType d) {
     switch (d) {
-      case DType::float16: case DType::bfloat16: return DType::float32;
-      case DType::int16: case DType::int8: case DType::uint8: case DType::bool_: return DType::int64;
-      default: return d;
+      case DType::float16:
+      case DType::bfloat16:
+        return DType::float32;
+      case DType::int16:
+      case DType::int8:
+      case DType::uint8:
+      case DType::bool_:
+        return DType::int64;
+      default:
+        return d;
     }
   };
   return eval([fn = std::move(fn), wide](const Call& c) {
@@ -66,26 +78,31 @@ inline Eval widened(std::function<Tensor(const Call&)> fn) {
     std::vector<Tensor> inputs;
     for (const Tensor& t : c.inputs()) inputs.push_back(t.defined() ? t.to(wide(t.dtype())) : t);
     const TensorType& type = c.outputs()[0];
-    Tensor y = fn(Call(c.op(), std::move(inputs), c.attrs(), {TensorType(wide(type.dtype), type.dims)}));
+    Tensor y =
+        fn(Call(c.op(), std::move(inputs), c.attrs(), {TensorType(wide(type.dtype), type.dims)}));
     return y.to(type.dtype);
   });
 }
 
 // The dtype of a plain result: that of x, or float32 for what is quantized.
-inline DType plain_dtype(const TensorType& x) { return x.is_quantized() ? DType::float32 : x.dtype; }
+inline DType plain_dtype(const TensorType& x) {
+  return x.is_quantized() ? DType::float32 : x.dtype;
+}
 
 // Error unless x is floating (or quantized, which computes in float32).
 inline void need_floating(const Types& t, size_t i = 0) {
   OCTET_CHECK(t[i].is_quantized() || is_floating(t[i].dtype), invalid_argument,
-              "{}: operand '{}' is {}; expected a floating dtype: convert it with to()", t.op().name(),
-              t.op().params()[i].name, to_string(t[i]));
+              "{}: operand '{}' is {}; expected a floating dtype: convert it with to()",
+              t.op().name(), t.op().params()[i].name, to_string(t[i]));
 }
 
-// Error if an operand but the first is quantized, the first is not, and no qparams were given for the result.
+// Error if an operand but the first is quantized, the first is not, and no qparams were given for
+// the result.
 inline void need_want(const Types& t) {
   for (size_t i = 1; i < t.size() && !t.want() && !t[0].is_quantized(); ++i)
     OCTET_CHECK(!t.has(i) || !t[i].is_quantized(), invalid_argument,
-                "{}: an operand is {} but no scale and zero point were given for the result: dequantize the operand or "
+                "{}: an operand is {} but no scale and zero point were given for the result: "
+                "dequantize the operand or "
                 "ask for a quantized result",
                 t.op().name(), to_string(t[i]));
 }
@@ -97,13 +114,16 @@ inline std::string dims_text(const std::vector<Dim>& dims) {
   return fmt::format("({})", fmt::join(parts, ", "));
 }
 
-// The result type of an operator that moves elements. `axis_of` tells where a channel axis goes, -1 if it is lost.
-inline TensorType moved(const Types& t, std::vector<Dim> dims, const std::function<int64_t(int64_t)>& axis_of) {
+// The result type of an operator that moves elements. `axis_of` tells where a channel axis goes, -1
+// if it is lost.
+inline TensorType moved(const Types& t, std::vector<Dim> dims,
+                        const std::function<int64_t(int64_t)>& axis_of) {
   TensorType type = t.result(std::move(dims), t[0].dtype);
   if (t.want() || !type.is_quantized() || !type.quantizer->is_per_channel()) return type;
   int64_t axis = axis_of(type.quantizer->axis());
   OCTET_CHECK(axis >= 0, invalid_argument,
-              "{}: the operand is quantized per channel along dimension {} of {}, whose channels do not keep "
+              "{}: the operand is quantized per channel along dimension {} of {}, whose channels "
+              "do not keep "
               "their places: dequantize it first, or quantize it per tensor",
               t.op().name(), type.quantizer->axis(), dims_text(t[0].dims));
   type.quantizer = type.quantizer->with_axis(axis);

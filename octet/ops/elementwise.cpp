@@ -6,18 +6,19 @@ namespace {
 
 using namespace elementwise;
 
-// -- types -------------------------------------------------------------------------------------------------
+// -- types ----------------------------------------------------------------------------------------
 
 void need_same_dtype(const Types& t, size_t i, size_t j) {
   OCTET_CHECK(plain_dtype(t[i]) == plain_dtype(t[j]), invalid_argument,
-              "{}: operands are {} and {}; expected one dtype: convert one with to()", t.op().name(), to_string(t[i]),
-              to_string(t[j]));
+              "{}: operands are {} and {}; expected one dtype: convert one with to()",
+              t.op().name(), to_string(t[i]), to_string(t[j]));
 }
 
 void need_activation(const Types& t) {
   const std::string& activation = t.attrs().get_string("activation");
-  OCTET_CHECK(activation == "none" || activation == "relu" || activation == "relu6", invalid_argument,
-              "{}: activation=\"{}\"; expected \"none\", \"relu\" or \"relu6\"", t.op().name(), activation);
+  OCTET_CHECK(activation == "none" || activation == "relu" || activation == "relu6",
+              invalid_argument, "{}: activation=\"{}\"; expected \"none\", \"relu\" or \"relu6\"",
+              t.op().name(), activation);
 }
 
 // Dims broadcast, one dtype.
@@ -39,10 +40,12 @@ Infer compare_type() {
 }
 
 Infer logical_type() {
-  return infer([](const Types& t) { return TensorType(DType::bool_, broadcast(t[0].dims, t[1].dims, t.op().name())); });
+  return infer([](const Types& t) {
+    return TensorType(DType::bool_, broadcast(t[0].dims, t[1].dims, t.op().name()));
+  });
 }
 
-// -- evaluation --------------------------------------------------------------------------------------------
+// -- evaluation -----------------------------------------------------------------------------------
 
 Tensor empty_result(const Call& c, DType dtype) {
   Shape shape = c.outputs()[0].shape();
@@ -58,7 +61,8 @@ void activate(Tensor& y, const std::string& activation) {
       if (activation == "relu") high = std::numeric_limits<T>::infinity();
     T* out = y.data<T>();
     parallel_ranges(y.numel(), kGrain, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) out[i] = out[i] < T(0) ? T(0) : out[i] > high ? high : out[i];
+      for (int64_t i = begin; i < end; ++i)
+        out[i] = out[i] < T(0) ? T(0) : out[i] > high ? high : out[i];
     });
   });
 }
@@ -85,8 +89,8 @@ Eval dividing() {
       using T = decltype(zero);
       if constexpr (std::is_integral_v<T>) {
         std::vector<T> divisors = c[1].to_vector<T>();
-        OCTET_CHECK(std::find(divisors.begin(), divisors.end(), T(0)) == divisors.end(), invalid_argument,
-                    "{}: integer division by zero", c.op().name());
+        OCTET_CHECK(std::find(divisors.begin(), divisors.end(), T(0)) == divisors.end(),
+                    invalid_argument, "{}: integer division by zero", c.op().name());
       }
       zip_into<T, T, T>(c[0], c[1], y, [](T a, T b) { return F::of(a, b); });
     });
@@ -121,7 +125,8 @@ Eval logical() {
 template <typename F>
 Tensor extreme_codes(const Call& c) {
   const TensorType& out = c.outputs()[0];
-  if (!same_qparams(c[0], out) || !same_qparams(c[1], out) || out.quantizer->is_per_channel()) return through_float(c);
+  if (!same_qparams(c[0], out) || !same_qparams(c[1], out) || out.quantizer->is_per_channel())
+    return through_float(c);
   Shape shape = out.shape();
   Tensor y = Tensor::empty(shape, out.dtype, out.quantizer, format_of(c[0], c[1], shape));
   visit_any(out.dtype, c.op().name(), [&](auto zero) {
@@ -134,7 +139,8 @@ Tensor extreme_codes(const Call& c) {
 template <Kind kind>
 Quantized on_codes() {
   return quantized([](const Call& c) {
-    return codes<kind>(c, c.attrs().has("activation") ? c.attrs().get_string("activation") : "none");
+    return codes<kind>(c,
+                       c.attrs().has("activation") ? c.attrs().get_string("activation") : "none");
   });
 }
 
@@ -148,8 +154,8 @@ Tensor choose(const Tensor& condition, const Tensor& a, const Tensor& b, const T
     const auto* pm = mask.data<bool>();
     const auto *pa = static_cast<const T*>(a.raw_data()), *pb = static_cast<const T*>(b.raw_data());
     auto* py = static_cast<T*>(y.raw_data());
-    Walk<4> walk(shape,
-                 {y.strides(), mask.expand(shape).strides(), a.expand(shape).strides(), b.expand(shape).strides()});
+    Walk<4> walk(shape, {y.strides(), mask.expand(shape).strides(), a.expand(shape).strides(),
+                         b.expand(shape).strides()});
     walk.run([=](const auto& at, int64_t n, const auto& step) {
       for (int64_t i = 0; i < n; ++i)
         py[at[0] + i * step[0]] =
@@ -159,7 +165,7 @@ Tensor choose(const Tensor& condition, const Tensor& a, const Tensor& b, const T
   return y;
 }
 
-// -- gradients ---------------------------------------------------------------------------------------------
+// -- gradients ------------------------------------------------------------------------------------
 
 // Of a function of two operands that broadcast: da and db give the gradients in the result's shape.
 Gradient binary_gradient(std::function<Tensor(const Grad&, const Tensor& dy)> da,
@@ -171,9 +177,11 @@ Gradient binary_gradient(std::function<Tensor(const Grad&, const Tensor& dy)> da
   });
 }
 
-// dy where `relation` ("greater", "less") holds between a and b, and half of it where they are equal, as in PyTorch.
+// dy where `relation` ("greater", "less") holds between a and b, and half of it where they are
+// equal, as in PyTorch.
 Tensor share(const char* relation, const Tensor& a, const Tensor& b, const Tensor& dy) {
-  return where(compare(relation, a, b), dy, where(compare("equal", a, b), dy * 0.5, number_like(dy, 0)));
+  return where(compare(relation, a, b), dy,
+               where(compare("equal", a, b), dy * 0.5, number_like(dy, 0)));
 }
 
 // A prelu weight in the form that broadcasts to x.
@@ -190,18 +198,20 @@ Tensor negated(const Grad&, const Tensor& dy) { return -dy; }
 
 }  // namespace
 
-// y = activation(a + b). Quantized: y = clamp(rne(f(f(da + db) * f(1/s))) + z) with da, db dequantized; the activation
-// narrows the clamp.
-OCTET_OP(add, "add(a, b, *, activation=\"none\") -> y", QRule::own, binary_type(), binary<Add>(), on_codes<Kind::add>(),
-         binary_gradient(pass, pass),
+// y = activation(a + b). Quantized: y = clamp(rne(f(f(da + db) * f(1/s))) + z) with da, db
+// dequantized; the activation narrows the clamp.
+OCTET_OP(add, "add(a, b, *, activation=\"none\") -> y", QRule::own, binary_type(), binary<Add>(),
+         on_codes<Kind::add>(), binary_gradient(pass, pass),
          Doc{"a + b, then activation: \"none\", \"relu\" or \"relu6\""})
 
 // y = a - b. Quantized as add.
 OCTET_OP(sub, "sub(a, b) -> y", QRule::own, binary_type(), binary<Sub>(), on_codes<Kind::sub>(),
          binary_gradient(pass, negated), Doc{"a - b"})
 
-// y = activation(a * b). Quantized: y = clamp(rne(f(f((qa-za)*(qb-zb)) * m)) + z) with m = f(f(s_a*s_b) * f(1/s)).
-OCTET_OP(mul, "mul(a, b, *, activation=\"none\") -> y", QRule::own, binary_type(), binary<Mul>(), on_codes<Kind::mul>(),
+// y = activation(a * b). Quantized: y = clamp(rne(f(f((qa-za)*(qb-zb)) * m)) + z) with m =
+// f(f(s_a*s_b) * f(1/s)).
+OCTET_OP(mul, "mul(a, b, *, activation=\"none\") -> y", QRule::own, binary_type(), binary<Mul>(),
+         on_codes<Kind::mul>(),
          binary_gradient([](const Grad& g, const Tensor& dy) { return dy * g[1]; },
                          [](const Grad& g, const Tensor& dy) { return dy * g[0]; }),
          Doc{"a * b, then activation: \"none\", \"relu\" or \"relu6\""})
@@ -213,7 +223,8 @@ OCTET_OP(div, "div(a, b) -> y", QRule::own, binary_type(), dividing<Div>(),
          Doc{"a / b; integers toward zero"})
 
 // The remainder of a / b with the sign of a (C's fmod), and with the sign of b (Python's %).
-OCTET_OP(fmod, "fmod(a, b) -> y", QRule::own, binary_type(), dividing<Fmod>(), Doc{"remainder of a / b, sign of a"})
+OCTET_OP(fmod, "fmod(a, b) -> y", QRule::own, binary_type(), dividing<Fmod>(),
+         Doc{"remainder of a / b, sign of a"})
 OCTET_OP(remainder, "remainder(a, b) -> y", QRule::own, binary_type(), dividing<Remainder>(),
          Doc{"remainder of a / b, sign of b"})
 
@@ -229,11 +240,14 @@ OCTET_OP(pow, "pow(a, b) -> y", QRule::own, infer([](const Types& t) {
              using T = decltype(zero);
              if (is_floating(b.dtype()) && std::is_integral_v<T>) {  // 2 ^ 0.5, truncated
                Tensor real = Tensor::empty(y.shape(), DType::float64);
-               zip_into<T, double, double>(a, b.to(DType::float64), real,
-                                           [](T p, double q) { return std::pow(static_cast<double>(p), q); });
+               zip_into<T, double, double>(a, b.to(DType::float64), real, [](T p, double q) {
+                 return std::pow(static_cast<double>(p), q);
+               });
                y = real.to(y.dtype());
-             } else if (is_floating(a.dtype()) && b.numel() == 1 && b.at(std::vector<int64_t>(static_cast<size_t>(b.dim()), 0)) == 2) {
-               zip_into<T, T, T>(a, b.to(a.dtype()), y, [](T p, T) { return p * p; });  // the same number, rounded once too
+             } else if (is_floating(a.dtype()) && b.numel() == 1 &&
+                        b.at(std::vector<int64_t>(static_cast<size_t>(b.dim()), 0)) == 2) {
+               // the same number, rounded once too
+               zip_into<T, T, T>(a, b.to(a.dtype()), y, [](T p, T) { return p * p; });
              } else {
                zip_into<T, T, T>(a, b.to(a.dtype()), y, [](T p, T q) { return Pow::of(p, q); });
              }
@@ -245,64 +259,78 @@ OCTET_OP(pow, "pow(a, b) -> y", QRule::own, infer([](const Types& t) {
                Tensor b = g[1].to(g[0].dtype()), zero = number_like(b, 0);
                return dy * where(compare("equal", b, zero), zero, b * call("pow", {g[0], b - 1}));
              },
-             [](const Grad& g, const Tensor& dy) {  // a^b * log(a), and 0 where a is 0 and b is not negative
+             // a^b * log(a), and 0 where a is 0 and b is not negative
+             [](const Grad& g, const Tensor& dy) {
                Tensor a = g[0], zero = number_like(a, 0), b = g[1].to(a.dtype());
-               Tensor flat = compare("logical_and", compare("equal", a, zero), compare("greater_equal", b, zero));
+               Tensor flat = compare("logical_and", compare("equal", a, zero),
+                                     compare("greater_equal", b, zero));
                return (dy * where(flat, zero, g.y() * call("log", {a}))).to(g[1].dtype());
              }),
          Doc{"a to the power b"})
 
-// The larger and the smaller of a and b; NaN if either is. Quantized with one set of qparams: on codes.
+// The larger and the smaller of a and b; NaN if either is. Quantized with one set of qparams: on
+// codes.
 OCTET_OP(maximum, "maximum(a, b) -> y", QRule::same, binary_type(), binary<Maximum>(),
          quantized(extreme_codes<Maximum>),
-         binary_gradient([](const Grad& g, const Tensor& dy) { return share("greater", g[0], g[1], dy); },
-                         [](const Grad& g, const Tensor& dy) { return share("greater", g[1], g[0], dy); }),
+         binary_gradient(
+             [](const Grad& g, const Tensor& dy) { return share("greater", g[0], g[1], dy); },
+             [](const Grad& g, const Tensor& dy) { return share("greater", g[1], g[0], dy); }),
          Doc{"the larger of a and b"})
-OCTET_OP(minimum, "minimum(a, b) -> y", QRule::same, binary_type(), binary<Minimum>(),
-         quantized(extreme_codes<Minimum>),
-         binary_gradient([](const Grad& g, const Tensor& dy) { return share("less", g[0], g[1], dy); },
-                         [](const Grad& g, const Tensor& dy) { return share("less", g[1], g[0], dy); }),
-         Doc{"the smaller of a and b"})
+OCTET_OP(
+    minimum, "minimum(a, b) -> y", QRule::same, binary_type(), binary<Minimum>(),
+    quantized(extreme_codes<Minimum>),
+    binary_gradient([](const Grad& g, const Tensor& dy) { return share("less", g[0], g[1], dy); },
+                    [](const Grad& g, const Tensor& dy) { return share("less", g[1], g[0], dy); }),
+    Doc{"the smaller of a and b"})
 
 // y = a where condition is true (not 0), else b. All three broadcast.
 OCTET_OP(where, "where(condition, a, b) -> y", QRule::own, infer([](const Types& t) {
            need_same_dtype(t, 1, 2);
-           OCTET_CHECK(!t[0].is_quantized(), invalid_argument, "where: the condition is {}; expected bool",
-                       to_string(t[0]));
+           OCTET_CHECK(!t[0].is_quantized(), invalid_argument,
+                       "where: the condition is {}; expected bool", to_string(t[0]));
            need_want(t);
-           return t.result(broadcast(t[0].dims, broadcast(t[1].dims, t[2].dims, "where"), "where"), plain_dtype(t[1]));
+           return t.result(broadcast(t[0].dims, broadcast(t[1].dims, t[2].dims, "where"), "where"),
+                           plain_dtype(t[1]));
          }),
-         eval([](const Call& c) { return choose(c[0], c[1], c[2], c.outputs()[0]); }), quantized([](const Call& c) {
+         eval([](const Call& c) { return choose(c[0], c[1], c[2], c.outputs()[0]); }),
+         quantized([](const Call& c) {
            const TensorType& out = c.outputs()[0];
-           bool codes = same_qparams(c[1], out) && same_qparams(c[2], out) && !out.quantizer->is_per_channel();
+           bool codes = same_qparams(c[1], out) && same_qparams(c[2], out) &&
+                        !out.quantizer->is_per_channel();
            return codes ? choose(c[0], c[1], c[2], out) : through_float(c);
          }),
          gradients([](const Grad& g) {
            Tensor dy = g.dy(), zero = number_like(dy, 0);
-           return std::vector<Tensor>{Tensor(),
-                                      g.needs(1) ? sum_to(where(g[0], dy, zero), g[1].shape()) : Tensor(),
-                                      g.needs(2) ? sum_to(where(g[0], zero, dy), g[2].shape()) : Tensor()};
+           return std::vector<Tensor>{
+               Tensor(), g.needs(1) ? sum_to(where(g[0], dy, zero), g[1].shape()) : Tensor(),
+               g.needs(2) ? sum_to(where(g[0], zero, dy), g[2].shape()) : Tensor()};
          }),
          Doc{"a where condition is true, else b"})
 
 // Comparisons; the result is bool. Quantized operands are compared as the numbers they stand for.
-OCTET_OP(equal, "equal(a, b) -> y", QRule::own, compare_type(), comparing<std::equal_to<>>(), Doc{"a == b"})
-OCTET_OP(not_equal, "not_equal(a, b) -> y", QRule::own, compare_type(), comparing<std::not_equal_to<>>(), Doc{"a != b"})
-OCTET_OP(greater, "greater(a, b) -> y", QRule::own, compare_type(), comparing<std::greater<>>(), Doc{"a > b"})
-OCTET_OP(greater_equal, "greater_equal(a, b) -> y", QRule::own, compare_type(), comparing<std::greater_equal<>>(),
-         Doc{"a >= b"})
-OCTET_OP(less, "less(a, b) -> y", QRule::own, compare_type(), comparing<std::less<>>(), Doc{"a < b"})
-OCTET_OP(less_equal, "less_equal(a, b) -> y", QRule::own, compare_type(), comparing<std::less_equal<>>(), Doc{"a <= b"})
+OCTET_OP(equal, "equal(a, b) -> y", QRule::own, compare_type(), comparing<std::equal_to<>>(),
+         Doc{"a == b"})
+OCTET_OP(not_equal, "not_equal(a, b) -> y", QRule::own, compare_type(),
+         comparing<std::not_equal_to<>>(), Doc{"a != b"})
+OCTET_OP(greater, "greater(a, b) -> y", QRule::own, compare_type(), comparing<std::greater<>>(),
+         Doc{"a > b"})
+OCTET_OP(greater_equal, "greater_equal(a, b) -> y", QRule::own, compare_type(),
+         comparing<std::greater_equal<>>(), Doc{"a >= b"})
+OCTET_OP(less, "less(a, b) -> y", QRule::own, compare_type(), comparing<std::less<>>(),
+         Doc{"a < b"})
+OCTET_OP(less_equal, "less_equal(a, b) -> y", QRule::own, compare_type(),
+         comparing<std::less_equal<>>(), Doc{"a <= b"})
 
 // Logic; what is not 0 is true, the result is bool.
-OCTET_OP(logical_and, "logical_and(a, b) -> y", QRule::own, logical_type(), logical<std::logical_and<>>(),
-         Doc{"a and b"})
-OCTET_OP(logical_or, "logical_or(a, b) -> y", QRule::own, logical_type(), logical<std::logical_or<>>(), Doc{"a or b"})
-OCTET_OP(logical_xor, "logical_xor(a, b) -> y", QRule::own, logical_type(), logical<std::not_equal_to<>>(),
-         Doc{"either a or b, not both"})
+OCTET_OP(logical_and, "logical_and(a, b) -> y", QRule::own, logical_type(),
+         logical<std::logical_and<>>(), Doc{"a and b"})
+OCTET_OP(logical_or, "logical_or(a, b) -> y", QRule::own, logical_type(),
+         logical<std::logical_or<>>(), Doc{"a or b"})
+OCTET_OP(logical_xor, "logical_xor(a, b) -> y", QRule::own, logical_type(),
+         logical<std::not_equal_to<>>(), Doc{"either a or b, not both"})
 
-// y = x where x >= 0, else weight * x. A 1-d weight is one number, or one per channel (dimension 1), as in PyTorch; one
-// of more dimensions broadcasts to x.
+// y = x where x >= 0, else weight * x. A 1-d weight is one number, or one per channel (dimension
+// 1), as in PyTorch; one of more dimensions broadcasts to x.
 OCTET_OP(prelu, "prelu(x, weight) -> y", QRule::own, infer([](const Types& t) {
            need_floating(t);
            need_same_dtype(t, 0, 1);
@@ -318,8 +346,8 @@ OCTET_OP(prelu, "prelu(x, weight) -> y", QRule::own, infer([](const Types& t) {
              for (size_t d = 0; d < x.size() && fits; ++d) fits = both[d] == x[d] || !x[d].known();
            }
            OCTET_CHECK(fits, invalid_argument,
-                       "prelu: weight has shape {}; expected 1 or one per channel (dim 1) of {}", dims_text(w),
-                       dims_text(x));
+                       "prelu: weight has shape {}; expected 1 or one per channel (dim 1) of {}",
+                       dims_text(w), dims_text(x));
            return t.result(x, plain_dtype(t[0]));
          }),
          widened([](const Call& c) {
@@ -337,8 +365,9 @@ OCTET_OP(prelu, "prelu(x, weight) -> y", QRule::own, infer([](const Types& t) {
            Tensor positive = compare("greater", g[0], zero);
            return std::vector<Tensor>{
                g.needs(0) ? where(positive, dy, dy * w) : Tensor(),
-               g.needs(1) ? sum_to(where(positive, zero, dy * g[0]), w.shape()).reshape(g[1].shape())
-                          : Tensor()};
+               g.needs(1)
+                   ? sum_to(where(positive, zero, dy * g[0]), w.shape()).reshape(g[1].shape())
+                   : Tensor()};
          }),
          Doc{"x where x >= 0, else weight * x; weight: one number, or one per channel"})
 

@@ -13,37 +13,48 @@
 
 namespace octet::ops::elementwise {
 
-// -- functions of two floats, doubles, int64s or int32s; integers wrap ----------------------------------
+// -- functions of two floats, doubles, int64s or int32s; integers wrap ----------------------------
 
 template <typename T>
-using Wrapping = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>, std::type_identity<T>>::type;
+using Wrapping = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>,
+                                             std::type_identity<T>>::type;
 
 struct Add {
   template <typename T>
-  static T of(T a, T b) { return static_cast<T>(static_cast<Wrapping<T>>(a) + static_cast<Wrapping<T>>(b)); }
+  static T of(T a, T b) {
+    return static_cast<T>(static_cast<Wrapping<T>>(a) + static_cast<Wrapping<T>>(b));
+  }
 };
 struct Sub {
   template <typename T>
-  static T of(T a, T b) { return static_cast<T>(static_cast<Wrapping<T>>(a) - static_cast<Wrapping<T>>(b)); }
+  static T of(T a, T b) {
+    return static_cast<T>(static_cast<Wrapping<T>>(a) - static_cast<Wrapping<T>>(b));
+  }
 };
 struct Mul {
   template <typename T>
-  static T of(T a, T b) { return static_cast<T>(static_cast<Wrapping<T>>(a) * static_cast<Wrapping<T>>(b)); }
+  static T of(T a, T b) {
+    return static_cast<T>(static_cast<Wrapping<T>>(a) * static_cast<Wrapping<T>>(b));
+  }
 };
 // Integers: toward zero, as in C and ONNX. The divisor is not 0 (checked before).
 struct Div {
   template <typename T>
   static T of(T a, T b) {
-    if constexpr (std::is_integral_v<T>) return b == T(-1) ? Sub::of(T(0), a) : static_cast<T>(a / b);
-    else return a / b;
+    if constexpr (std::is_integral_v<T>)
+      return b == T(-1) ? Sub::of(T(0), a) : static_cast<T>(a / b);
+    else
+      return a / b;
   }
 };
 // The sign of the dividend, as C's fmod and %.
 struct Fmod {
   template <typename T>
   static T of(T a, T b) {
-    if constexpr (std::is_integral_v<T>) return b == T(-1) ? T(0) : static_cast<T>(a % b);
-    else return std::fmod(a, b);
+    if constexpr (std::is_integral_v<T>)
+      return b == T(-1) ? T(0) : static_cast<T>(a % b);
+    else
+      return std::fmod(a, b);
   }
 };
 // The sign of the divisor, as Python's %.
@@ -63,20 +74,25 @@ struct Pow {
       for (T base = a; b > 0; b /= 2, base = Mul::of(base, base))
         if (b % 2) y = Mul::of(y, base);
       return y;
-    } else return static_cast<T>(std::pow(static_cast<double>(a), static_cast<double>(b)));
+    } else
+      return static_cast<T>(std::pow(static_cast<double>(a), static_cast<double>(b)));
   }
 };
 // NaN if either is.
 struct Maximum {
   template <typename T>
-  static T of(T a, T b) { return a > b || a != a ? a : b; }
+  static T of(T a, T b) {
+    return a > b || a != a ? a : b;
+  }
 };
 struct Minimum {
   template <typename T>
-  static T of(T a, T b) { return a < b || a != a ? a : b; }
+  static T of(T a, T b) {
+    return a < b || a != a ? a : b;
+  }
 };
 
-// -- codes -----------------------------------------------------------------------------------------------
+// -- codes ----------------------------------------------------------------------------------------
 
 struct Codes {
   float scale;
@@ -97,13 +113,16 @@ struct Range {
   }
 };
 
-// round_and_clamp for a finite or infinite v, in a form that vectorises. With lo - z and hi - z whole numbers, clamping
-// before rounding is the same as after, and adding 1.5 * 2^23 rounds what is that small half to even.
+// round_and_clamp for a finite or infinite v, in a form that vectorises. With lo - z and hi - z
+// whole numbers, clamping before rounding is the same as after, and adding 1.5 * 2^23 rounds what
+// is that small half to even.
 struct Rounder {
   float low, high;
   int32_t zero;
   Rounder(const Codes& y, const Range& r)
-      : low(static_cast<float>(r.lo - y.zero)), high(static_cast<float>(r.hi - y.zero)), zero(y.zero) {}
+      : low(static_cast<float>(r.lo - y.zero)),
+        high(static_cast<float>(r.hi - y.zero)),
+        zero(y.zero) {}
   int32_t operator()(float v) const {
     constexpr float kMagic = 12582912.0f;
     v = v < low ? low : v;
@@ -123,8 +142,9 @@ void bytes_into(const Tensor& a, const Tensor& b, Tensor& y, const Range& range)
   const int32_t za = qa.zero, zb = qb.zero;
   if constexpr (kind == Kind::mul) {
     const float m = (sa * sb) * inv;
-    zip_into<T, T, T>(a, b, y,
-                      [=](T p, T q) { return static_cast<T>(round(static_cast<float>((p - za) * (q - zb)) * m)); });
+    zip_into<T, T, T>(a, b, y, [=](T p, T q) {
+      return static_cast<T>(round(static_cast<float>((p - za) * (q - zb)) * m));
+    });
   } else {
     zip_into<T, T, T>(a, b, y, [=](T p, T q) {
       float da = sa * static_cast<float>(p - za), db = sb * static_cast<float>(q - zb);
@@ -138,17 +158,21 @@ template <Kind kind>
 Tensor codes(const Call& c, const std::string& activation) {
   const Tensor &a = c[0], &b = c[1];
   const TensorType& out = c.outputs()[0];
-  if (!is_byte_affine(out) || !is_byte_affine(a.type()) || !is_byte_affine(b.type())) return through_float(c);
+  if (!is_byte_affine(out) || !is_byte_affine(a.type()) || !is_byte_affine(b.type()))
+    return through_float(c);
   const Codes qa(*a.quantizer()), qb(*b.quantizer()), qy(*out.quantizer);
   Shape shape = out.shape();
   Tensor y = Tensor::empty(shape, out.dtype, out.quantizer, format_of(a, b, shape));
   const Range range(out, activation);
   const float inv = 1.0f / qy.scale, m = (qa.scale * qb.scale) * inv;
-  bool usual = kind == Kind::mul ? std::isfinite(m) && std::isfinite(m * 65536)
-                                 : std::isfinite(inv) && std::isfinite(256 * qa.scale + 256 * qb.scale);
+  bool usual = kind == Kind::mul
+                   ? std::isfinite(m) && std::isfinite(m * 65536)
+                   : std::isfinite(inv) && std::isfinite(256 * qa.scale + 256 * qb.scale);
   if (usual && a.dtype() == b.dtype() && a.dtype() == out.dtype) {
-    if (out.dtype == DType::quint8) bytes_into<uint8_t, kind>(a, b, y, range);
-    else bytes_into<int8_t, kind>(a, b, y, range);
+    if (out.dtype == DType::quint8)
+      bytes_into<uint8_t, kind>(a, b, y, range);
+    else
+      bytes_into<int8_t, kind>(a, b, y, range);
     return y;
   }
   // Mixed dtypes, or scales at the ends of float32's range: one number at a time.
@@ -159,7 +183,8 @@ Tensor codes(const Call& c, const std::string& activation) {
     if (kind == Kind::mul) {
       v = static_cast<float>((ia - qa.zero) * (ib - qb.zero)) * m;
     } else {
-      float da = affine::dequantize(ia, qa.scale, qa.zero), db = affine::dequantize(ib, qb.scale, qb.zero);
+      float da = affine::dequantize(ia, qa.scale, qa.zero),
+            db = affine::dequantize(ib, qb.scale, qb.zero);
       v = (kind == Kind::add ? da + db : da - db) * inv;
     }
     return static_cast<uint8_t>(affine::round_and_clamp(v, qy.zero, range.lo, range.hi));

@@ -36,12 +36,16 @@ namespace functional {
 
 Tensor relu(const Tensor& x) { return call("relu", {x}); }
 Tensor relu6(const Tensor& x) { return call("relu6", {x}); }
-Tensor leaky_relu(const Tensor& x, double slope) { return call("leaky_relu", {x}, {{"negative_slope", slope}}); }
+Tensor leaky_relu(const Tensor& x, double slope) {
+  return call("leaky_relu", {x}, {{"negative_slope", slope}});
+}
 Tensor prelu(const Tensor& x, const Tensor& weight) { return call("prelu", {x, weight}); }
 Tensor elu(const Tensor& x, double alpha) { return call("elu", {x}, {{"alpha", alpha}}); }
 Tensor celu(const Tensor& x, double alpha) { return call("celu", {x}, {{"alpha", alpha}}); }
 Tensor selu(const Tensor& x) { return call("selu", {x}); }
-Tensor gelu(const Tensor& x, const std::string& approximate) { return call("gelu", {x}, {{"approximate", approximate}}); }
+Tensor gelu(const Tensor& x, const std::string& approximate) {
+  return call("gelu", {x}, {{"approximate", approximate}});
+}
 Tensor silu(const Tensor& x) { return x * sigmoid(x); }
 Tensor mish(const Tensor& x) { return x * tanh(softplus(x)); }
 Tensor sigmoid(const Tensor& x) { return call("sigmoid", {x}); }
@@ -67,16 +71,20 @@ Tensor threshold(const Tensor& x, double limit, double value) {
 }
 Tensor glu(const Tensor& x, int64_t dim) {
   OCTET_CHECK(x.dim() > 0 && x.size(dim) % 2 == 0, invalid_argument,
-              "glu: the input is {}; expected an even size along dimension {}", to_string(x.type()), dim);
+              "glu: the input is {}; expected an even size along dimension {}", to_string(x.type()),
+              dim);
   const std::vector<Tensor> halves = chunk(x, 2, dim);
   return halves.at(0) * sigmoid(halves.at(1));
 }
 Tensor softmax(const Tensor& x, int64_t dim) { return call("softmax", {x}, {{"dim", dim}}); }
 Tensor softmin(const Tensor& x, int64_t dim) { return softmax(-x, dim); }
-Tensor log_softmax(const Tensor& x, int64_t dim) { return call("log_softmax", {x}, {{"dim", dim}}); }
+Tensor log_softmax(const Tensor& x, int64_t dim) {
+  return call("log_softmax", {x}, {{"dim", dim}});
+}
 
 Tensor dropout(const Tensor& x, double p, bool training) {
-  OCTET_CHECK(p >= 0 && p <= 1, invalid_argument, "dropout: p={}; expected a probability, 0 to 1", p);
+  OCTET_CHECK(p >= 0 && p <= 1, invalid_argument, "dropout: p={}; expected a probability, 0 to 1",
+              p);
   if (!training || p == 0) return x;
   if (x.is_symbolic()) return call("dropout", {x}, {{"p", p}});  // a graph draws when it runs
   if (p == 1) return x * 0.0;
@@ -87,9 +95,15 @@ Tensor dropout(const Tensor& x, double p, bool training) {
   for (int64_t i = 0; i < mask.numel(); ++i) m[i] = random.uniform() < p ? 0.f : keep;
   return x * mask;
 }
-Tensor dropout1d(const Tensor& x, double p, bool training) { return detail::channel_dropout(x, 1, p, training, "dropout1d"); }
-Tensor dropout2d(const Tensor& x, double p, bool training) { return detail::channel_dropout(x, 2, p, training, "dropout2d"); }
-Tensor dropout3d(const Tensor& x, double p, bool training) { return detail::channel_dropout(x, 3, p, training, "dropout3d"); }
+Tensor dropout1d(const Tensor& x, double p, bool training) {
+  return detail::channel_dropout(x, 1, p, training, "dropout1d");
+}
+Tensor dropout2d(const Tensor& x, double p, bool training) {
+  return detail::channel_dropout(x, 2, p, training, "dropout2d");
+}
+Tensor dropout3d(const Tensor& x, double p, bool training) {
+  return detail::channel_dropout(x, 3, p, training, "dropout3d");
+}
 
 Tensor add(const Tensor& a, const Tensor& b) { return a + b; }
 Tensor sub(const Tensor& a, const Tensor& b) { return a - b; }
@@ -101,13 +115,16 @@ Tensor exp(const Tensor& x) { return call("exp", {x}); }
 Tensor log(const Tensor& x) { return call("log", {x}); }
 Tensor abs(const Tensor& x) { return call("abs", {x}); }
 Tensor neg(const Tensor& x) { return call("neg", {x}); }
-Tensor clamp(const Tensor& x, double lo, double hi) { return call("clamp", {x}, {{"min", lo}, {"max", hi}}); }
+Tensor clamp(const Tensor& x, double lo, double hi) {
+  return call("clamp", {x}, {{"min", lo}, {"max", hi}});
+}
 Tensor maximum(const Tensor& a, const Tensor& b) { return call("maximum", {a, b}); }
 Tensor minimum(const Tensor& a, const Tensor& b) { return call("minimum", {a, b}); }
 Tensor matmul(const Tensor& a, const Tensor& b) { return call("matmul", {a, b}); }
 Tensor bmm(const Tensor& a, const Tensor& b) {
   OCTET_CHECK(a.dim() == 3 && b.dim() == 3 && a.size(0) == b.size(0), invalid_argument,
-              "bmm: {} and {}; expected (B, N, K) and (B, K, M)", to_string(a.type()), to_string(b.type()));
+              "bmm: {} and {}; expected (B, N, K) and (B, K, M)", to_string(a.type()),
+              to_string(b.type()));
   return matmul(a, b);
 }
 Tensor sum(const Tensor& x, const std::vector<int64_t>& dims, bool keepdim) {
@@ -122,20 +139,23 @@ Tensor amax(const Tensor& x, const std::vector<int64_t>& dims, bool keepdim) {
 Tensor amin(const Tensor& x, const std::vector<int64_t>& dims, bool keepdim) {
   return call("amin", {x}, {{"dim", dims}, {"keepdim", keepdim}});
 }
-Tensor argmax(const Tensor& x, int64_t dim, bool keepdim) { return call("argmax", {x}, {{"dim", dim}, {"keepdim", keepdim}}); }
+Tensor argmax(const Tensor& x, int64_t dim, bool keepdim) {
+  return call("argmax", {x}, {{"dim", dim}, {"keepdim", keepdim}});
+}
 
 Tensor normalize(const Tensor& x, double p, int64_t dim, double eps) {
   OCTET_CHECK(p > 0, invalid_argument, "normalize: p={}; expected more than 0", p);
   const Attrs along{{"dim", std::vector<int64_t>{dim}}, {"keepdim", true}};
-  Tensor norm = p == 1               ? call("reduce_l1", {x}, along)
-                : p == 2             ? call("reduce_l2", {x}, along)
-                : std::isinf(p)      ? amax(abs(x), {dim}, true)
-                                     : pow(sum(pow(abs(x), p), {dim}, true), 1 / p);
+  Tensor norm = p == 1          ? call("reduce_l1", {x}, along)
+                : p == 2        ? call("reduce_l2", {x}, along)
+                : std::isinf(p) ? amax(abs(x), {dim}, true)
+                                : pow(sum(pow(abs(x), p), {dim}, true), 1 / p);
   return x / clamp(norm, eps, std::numeric_limits<double>::infinity());
 }
 Tensor one_hot(const Tensor& index, int64_t num_classes) {
   OCTET_CHECK(index.dtype() == DType::int64 && num_classes >= -1, invalid_argument,
-              "one_hot: index {}, num_classes={}; expected int64, and -1 or more", to_string(index.type()), num_classes);
+              "one_hot: index {}, num_classes={}; expected int64, and -1 or more",
+              to_string(index.type()), num_classes);
   if (num_classes < 0 || !index.is_symbolic()) {
     int64_t most = -1;
     for (int64_t i : index.to_vector<int64_t>()) {
@@ -143,10 +163,12 @@ Tensor one_hot(const Tensor& index, int64_t num_classes) {
                   "one_hot: index {} with num_classes={}", i, num_classes);
       most = std::max(most, i);
     }
-    OCTET_CHECK(num_classes >= 0 || most >= 0, invalid_argument, "one_hot: no index, and num_classes is not given");
+    OCTET_CHECK(num_classes >= 0 || most >= 0, invalid_argument,
+                "one_hot: no index, and num_classes is not given");
     if (num_classes < 0) num_classes = most + 1;
   }
-  return call("to", {call("equal", {index.unsqueeze(-1), Tensor::arange(num_classes)})}, {{"dtype", std::string("int64")}});
+  return call("to", {call("equal", {index.unsqueeze(-1), Tensor::arange(num_classes)})},
+              {{"dtype", std::string("int64")}});
 }
 
 Tensor cat(const std::vector<Tensor>& xs, int64_t dim) { return call("cat", xs, {{"dim", dim}}); }
@@ -165,7 +187,9 @@ std::vector<Tensor> chunk(const Tensor& x, int64_t chunks, int64_t dim) {
   for (int64_t at = 0; at < n; at += each) sizes.push_back(std::min(each, n - at));
   return split(x, sizes, dim);
 }
-Tensor flatten(const Tensor& x, int64_t start, int64_t end) { return call("flatten", {x}, {{"start_dim", start}, {"end_dim", end}}); }
+Tensor flatten(const Tensor& x, int64_t start, int64_t end) {
+  return call("flatten", {x}, {{"start_dim", start}, {"end_dim", end}});
+}
 Tensor unflatten(const Tensor& x, int64_t dim, const std::vector<int64_t>& sizes) {
   const int64_t at = ops::normalize_dim(dim, x.dim(), "unflatten");
   std::vector<int64_t> shape = x.shape();
@@ -173,27 +197,41 @@ Tensor unflatten(const Tensor& x, int64_t dim, const std::vector<int64_t>& sizes
   shape.insert(shape.begin() + at, sizes.begin(), sizes.end());
   return call("reshape", {x}, {{"shape", shape}});
 }
-Tensor pad(const Tensor& x, const std::vector<int64_t>& pads, const std::string& mode, double value) {
-  OCTET_CHECK(pads.size() % 2 == 0 && static_cast<int64_t>(pads.size()) <= 2 * x.dim(), invalid_argument,
-              "pad: {} sizes for a {}-d tensor; expected a pair for each of the last dimensions", pads.size(), x.dim());
-  std::vector<int64_t> all(2 * static_cast<size_t>(x.dim()), 0);  // the operator's order: all beginnings, then all ends
+Tensor pad(const Tensor& x, const std::vector<int64_t>& pads, const std::string& mode,
+           double value) {
+  OCTET_CHECK(pads.size() % 2 == 0 && static_cast<int64_t>(pads.size()) <= 2 * x.dim(),
+              invalid_argument,
+              "pad: {} sizes for a {}-d tensor; expected a pair for each of the last dimensions",
+              pads.size(), x.dim());
+  // the operator's order: all beginnings, then all ends
+  std::vector<int64_t> all(2 * static_cast<size_t>(x.dim()), 0);
   for (size_t i = 0; i < pads.size() / 2; ++i) {
     size_t d = static_cast<size_t>(x.dim()) - 1 - i;
     all[d] = pads[2 * i];
     all[d + static_cast<size_t>(x.dim())] = pads[2 * i + 1];
   }
-  return call("pad", {x}, {{"pads", all}, {"mode", std::string(detail::pad_mode(mode, "pad"))}, {"value", value}});
+  return call(
+      "pad", {x},
+      {{"pads", all}, {"mode", std::string(detail::pad_mode(mode, "pad"))}, {"value", value}});
 }
-Tensor pixel_shuffle(const Tensor& x, int64_t factor) { return call("pixel_shuffle", {x}, {{"upscale_factor", factor}}); }
-Tensor pixel_unshuffle(const Tensor& x, int64_t factor) { return call("pixel_unshuffle", {x}, {{"downscale_factor", factor}}); }
-Tensor channel_shuffle(const Tensor& x, int64_t groups) { return call("channel_shuffle", {x}, {{"groups", groups}}); }
+Tensor pixel_shuffle(const Tensor& x, int64_t factor) {
+  return call("pixel_shuffle", {x}, {{"upscale_factor", factor}});
+}
+Tensor pixel_unshuffle(const Tensor& x, int64_t factor) {
+  return call("pixel_unshuffle", {x}, {{"downscale_factor", factor}});
+}
+Tensor channel_shuffle(const Tensor& x, int64_t groups) {
+  return call("channel_shuffle", {x}, {{"groups", groups}});
+}
 
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) { return call("linear", {x, weight, bias}); }
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  return call("linear", {x, weight, bias});
+}
 Tensor bilinear(const Tensor& x1, const Tensor& x2, const Tensor& weight, const Tensor& bias) {
   return call("bilinear", {x1, x2, weight, bias});
 }
 
-// -- convolutions and pools ----------------------------------------------------------------------------
+// -- convolutions and pools -----------------------------------------------------------------------
 
 namespace {
 
@@ -204,16 +242,19 @@ Tensor conv(const Tensor& x, const Tensor& weight, const Tensor& bias, const Siz
   std::vector<int64_t> ends = padding.sizes().both_ends();
   if (padding.name() == "same") {
     detail::check_same(padding, stride, op);
-    OCTET_CHECK(weight.dim() == static_cast<int64_t>(N) + 2, invalid_argument, "{}: weight is {}; expected {} dimensions",
-                op, to_string(weight.type()), N + 2);
-    ends = padding.both_ends(std::vector<int64_t>(weight.shape().begin() + 2, weight.shape().end()), dilation);
+    OCTET_CHECK(weight.dim() == static_cast<int64_t>(N) + 2, invalid_argument,
+                "{}: weight is {}; expected {} dimensions", op, to_string(weight.type()), N + 2);
+    ends = padding.both_ends(std::vector<int64_t>(weight.shape().begin() + 2, weight.shape().end()),
+                             dilation);
   }
-  return detail::call_conv(op, N, x, weight, bias, detail::conv_attrs(stride, ends, dilation, groups));
+  return detail::call_conv(op, N, x, weight, bias,
+                           detail::conv_attrs(stride, ends, dilation, groups));
 }
 
 template <size_t N>
-Tensor conv_transpose(const Tensor& x, const Tensor& weight, const Tensor& bias, const Sizes<N>& stride,
-                      const Sizes<N>& padding, const Sizes<N>& output_padding, int64_t groups, const Sizes<N>& dilation) {
+Tensor conv_transpose(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                      const Sizes<N>& stride, const Sizes<N>& padding,
+                      const Sizes<N>& output_padding, int64_t groups, const Sizes<N>& dilation) {
   Attrs attrs = detail::conv_attrs(stride, padding.both_ends(), dilation, groups);
   return detail::call_conv(detail::name_of<N>("conv_transpose"), N, x, weight, bias,
                            attrs.set("output_padding", output_padding.list()));
@@ -221,25 +262,27 @@ Tensor conv_transpose(const Tensor& x, const Tensor& weight, const Tensor& bias,
 
 }  // namespace
 
-#define OCTET_LAYERS(N)                                                                                                \
-  Tensor conv##N##d(const Tensor& x, const Tensor& weight, const Tensor& bias, Sizes<N> stride,                        \
-                    ConvPadding<N> padding, Sizes<N> dilation, int64_t groups) {                                       \
-    return conv<N>(x, weight, bias, stride, padding, dilation, groups);                                                \
-  }                                                                                                                    \
-  Tensor conv_transpose##N##d(const Tensor& x, const Tensor& weight, const Tensor& bias, Sizes<N> stride,              \
-                              Sizes<N> padding, Sizes<N> output_padding, int64_t groups, Sizes<N> dilation) {          \
-    return conv_transpose<N>(x, weight, bias, stride, padding, output_padding, groups, dilation);                      \
-  }                                                                                                                    \
-  Tensor max_pool##N##d(const Tensor& x, Sizes<N> kernel, OptionalSizes<N> stride, Sizes<N> padding,            \
-                        Sizes<N> dilation, bool ceil_mode) {                                                           \
-    return detail::call_pool<N>(                                                                                       \
-        "max_pool", x, detail::max_pool_attrs<N>(kernel, stride.value_or(kernel), padding, dilation, ceil_mode));      \
-  }                                                                                                                    \
-  Tensor adaptive_avg_pool##N##d(const Tensor& x, Sizes<N> size) {                                                     \
-    return detail::adaptive_pool<N>("adaptive_avg_pool", x, size);                                                     \
-  }                                                                                                                    \
-  Tensor adaptive_max_pool##N##d(const Tensor& x, Sizes<N> size) {                                                     \
-    return detail::adaptive_pool<N>("adaptive_max_pool", x, size);                                                     \
+#define OCTET_LAYERS(N)                                                                            \
+  Tensor conv##N##d(const Tensor& x, const Tensor& weight, const Tensor& bias, Sizes<N> stride,    \
+                    ConvPadding<N> padding, Sizes<N> dilation, int64_t groups) {                   \
+    return conv<N>(x, weight, bias, stride, padding, dilation, groups);                            \
+  }                                                                                                \
+  Tensor conv_transpose##N##d(const Tensor& x, const Tensor& weight, const Tensor& bias,           \
+                              Sizes<N> stride, Sizes<N> padding, Sizes<N> output_padding,          \
+                              int64_t groups, Sizes<N> dilation) {                                 \
+    return conv_transpose<N>(x, weight, bias, stride, padding, output_padding, groups, dilation);  \
+  }                                                                                                \
+  Tensor max_pool##N##d(const Tensor& x, Sizes<N> kernel, OptionalSizes<N> stride,                 \
+                        Sizes<N> padding, Sizes<N> dilation, bool ceil_mode) {                     \
+    return detail::call_pool<N>(                                                                   \
+        "max_pool", x,                                                                             \
+        detail::max_pool_attrs<N>(kernel, stride.value_or(kernel), padding, dilation, ceil_mode)); \
+  }                                                                                                \
+  Tensor adaptive_avg_pool##N##d(const Tensor& x, Sizes<N> size) {                                 \
+    return detail::adaptive_pool<N>("adaptive_avg_pool", x, size);                                 \
+  }                                                                                                \
+  Tensor adaptive_max_pool##N##d(const Tensor& x, Sizes<N> size) {                                 \
+    return detail::adaptive_pool<N>("adaptive_max_pool", x, size);                                 \
   }
 OCTET_LAYERS(1)
 OCTET_LAYERS(2)
@@ -248,70 +291,85 @@ OCTET_LAYERS(3)
 
 namespace {
 template <size_t N>
-Tensor avg_pool(const Tensor& x, const Sizes<N>& kernel, const OptionalSizes<N>& stride, const Sizes<N>& padding,
-                bool ceil_mode, bool count_include_pad, int64_t divisor_override) {
-  return detail::call_pool<N>("avg_pool", x, detail::avg_pool_attrs<N>(kernel, stride.value_or(kernel), padding, ceil_mode,
-                                                                       count_include_pad, divisor_override));
+Tensor avg_pool(const Tensor& x, const Sizes<N>& kernel, const OptionalSizes<N>& stride,
+                const Sizes<N>& padding, bool ceil_mode, bool count_include_pad,
+                int64_t divisor_override) {
+  return detail::call_pool<N>(
+      "avg_pool", x,
+      detail::avg_pool_attrs<N>(kernel, stride.value_or(kernel), padding, ceil_mode,
+                                count_include_pad, divisor_override));
 }
 }  // namespace
 
-Tensor avg_pool1d(const Tensor& x, Sizes<1> kernel, OptionalSizes<1> stride, Sizes<1> padding, bool ceil_mode,
-                  bool count_include_pad) {
+Tensor avg_pool1d(const Tensor& x, Sizes<1> kernel, OptionalSizes<1> stride, Sizes<1> padding,
+                  bool ceil_mode, bool count_include_pad) {
   return avg_pool<1>(x, kernel, stride, padding, ceil_mode, count_include_pad, 0);
 }
-Tensor avg_pool2d(const Tensor& x, Sizes<2> kernel, OptionalSizes<2> stride, Sizes<2> padding, bool ceil_mode,
-                  bool count_include_pad, int64_t divisor_override) {
+Tensor avg_pool2d(const Tensor& x, Sizes<2> kernel, OptionalSizes<2> stride, Sizes<2> padding,
+                  bool ceil_mode, bool count_include_pad, int64_t divisor_override) {
   return avg_pool<2>(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override);
 }
-Tensor avg_pool3d(const Tensor& x, Sizes<3> kernel, OptionalSizes<3> stride, Sizes<3> padding, bool ceil_mode,
-                  bool count_include_pad, int64_t divisor_override) {
+Tensor avg_pool3d(const Tensor& x, Sizes<3> kernel, OptionalSizes<3> stride, Sizes<3> padding,
+                  bool ceil_mode, bool count_include_pad, int64_t divisor_override) {
   return avg_pool<3>(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override);
 }
 
-// -- normalizations ------------------------------------------------------------------------------------
+// -- normalizations -------------------------------------------------------------------------------
 
-Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight,
-                  const Tensor& bias, bool training, double momentum, double eps) {
-  return detail::batch_norm(x, running_mean, running_var, weight, bias, training, training, momentum, eps, "batch_norm");
+Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                  const Tensor& weight, const Tensor& bias, bool training, double momentum,
+                  double eps) {
+  return detail::batch_norm(x, running_mean, running_var, weight, bias, training, training,
+                            momentum, eps, "batch_norm");
 }
-Tensor instance_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight,
-                     const Tensor& bias, bool use_input_stats, double momentum, double eps) {
-  return detail::instance_norm(x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps, "instance_norm");
+Tensor instance_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                     const Tensor& weight, const Tensor& bias, bool use_input_stats,
+                     double momentum, double eps) {
+  return detail::instance_norm(x, running_mean, running_var, weight, bias, use_input_stats,
+                               momentum, eps, "instance_norm");
 }
-Tensor layer_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& weight, const Tensor& bias, double eps) {
+Tensor layer_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& weight,
+                  const Tensor& bias, double eps) {
   const auto rank = static_cast<int64_t>(normalized_shape.size());
-  OCTET_CHECK(rank >= 1 && x.dim() >= rank && std::equal(normalized_shape.begin(), normalized_shape.end(), x.shape().end() - rank),
-              invalid_argument, "layer_norm: the input is {}; expected its last dimensions to be {}", to_string(x.type()),
-              to_string(normalized_shape));
+  OCTET_CHECK(
+      rank >= 1 && x.dim() >= rank &&
+          std::equal(normalized_shape.begin(), normalized_shape.end(), x.shape().end() - rank),
+      invalid_argument, "layer_norm: the input is {}; expected its last dimensions to be {}",
+      to_string(x.type()), to_string(normalized_shape));
   return call("layer_norm", {x, weight, bias}, {{"axis", -rank}, {"eps", eps}});
 }
-Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
+Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const Tensor& bias,
+                  double eps) {
   return call("group_norm", {x, weight, bias}, {{"groups", groups}, {"eps", eps}});
 }
 
-// -- tables ----------------------------------------------------------------------------------------------
+// -- tables ---------------------------------------------------------------------------------------
 
 namespace {
 // -1: none. Negative rows count from the end.
 int64_t padding_row(const Tensor& weight, std::optional<int64_t> padding, const char* who) {
   if (!padding) return -1;
-  OCTET_CHECK(weight.dim() == 2 && *padding >= -weight.size(0) && *padding < weight.size(0), invalid_argument,
-              "{}: padding_idx={} of weight {}", who, *padding, to_string(weight.type()));
+  OCTET_CHECK(weight.dim() == 2 && *padding >= -weight.size(0) && *padding < weight.size(0),
+              invalid_argument, "{}: padding_idx={} of weight {}", who, *padding,
+              to_string(weight.type()));
   return *padding < 0 ? *padding + weight.size(0) : *padding;
 }
 }  // namespace
 
 Tensor embedding(const Tensor& index, const Tensor& weight, std::optional<int64_t> padding) {
-  return call("embedding", {weight, index}, {{"padding_idx", padding_row(weight, padding, "embedding")}});
+  return call("embedding", {weight, index},
+              {{"padding_idx", padding_row(weight, padding, "embedding")}});
 }
-Tensor embedding_bag(const Tensor& index, const Tensor& weight, const Tensor& offsets, const std::string& mode,
-                     const Tensor& per_sample_weights, bool include_last_offset, std::optional<int64_t> padding) {
+Tensor embedding_bag(const Tensor& index, const Tensor& weight, const Tensor& offsets,
+                     const std::string& mode, const Tensor& per_sample_weights,
+                     bool include_last_offset, std::optional<int64_t> padding) {
   return call("embedding_bag", {weight, index, offsets, per_sample_weights},
-              {{"mode", mode}, {"include_last_offset", include_last_offset},
+              {{"mode", mode},
+               {"include_last_offset", include_last_offset},
                {"padding_idx", padding_row(weight, padding, "embedding_bag")}});
 }
 
-// -- what modules share ----------------------------------------------------------------------------------
+// -- what modules share ---------------------------------------------------------------------------
 
 namespace detail {
 
@@ -321,17 +379,23 @@ const char* pad_mode(const std::string& mode, std::string_view who) {
   if (mode == "reflect") return "reflect";
   if (mode == "replicate") return "edge";
   if (mode == "circular") return "wrap";
-  OCTET_FAIL(invalid_argument, "{}: mode \"{}\"; expected {}, reflect, replicate or circular", who, mode,
-             border ? "constant" : "zeros");
+  OCTET_FAIL(invalid_argument, "{}: mode \"{}\"; expected {}, reflect, replicate or circular", who,
+             mode, border ? "constant" : "zeros");
 }
 
-Tensor channel_dropout(const Tensor& x, int64_t spatial, double p, bool training, std::string_view who) {
-  OCTET_CHECK(p >= 0 && p <= 1, invalid_argument, "{}: p={}; expected a probability, 0 to 1", who, p);
+Tensor channel_dropout(const Tensor& x, int64_t spatial, double p, bool training,
+                       std::string_view who) {
+  OCTET_CHECK(p >= 0 && p <= 1, invalid_argument, "{}: p={}; expected a probability, 0 to 1", who,
+              p);
   if (!training || p == 0) return x;
-  OCTET_CHECK(x.dim() == spatial + 1 || x.dim() == spatial + 2, invalid_argument, "{}: the input is {}; expected {} or {} "
-              "dimensions", who, to_string(x.type()), spatial + 1, spatial + 2);
-  OCTET_CHECK(!x.is_symbolic(), unsupported, "{}: in training it cannot be traced, the channels it drops would stay the "
-              "same: use nn::Dropout{}d, which stays a module", who, spatial);
+  OCTET_CHECK(x.dim() == spatial + 1 || x.dim() == spatial + 2, invalid_argument,
+              "{}: the input is {}; expected {} or {} "
+              "dimensions",
+              who, to_string(x.type()), spatial + 1, spatial + 2);
+  OCTET_CHECK(!x.is_symbolic(), unsupported,
+              "{}: in training it cannot be traced, the channels it drops would stay the "
+              "same: use nn::Dropout{}d, which stays a module",
+              who, spatial);
   Shape channels(x.shape().begin(), x.shape().end() - spatial);
   channels.insert(channels.end(), static_cast<size_t>(spatial), 1);
   return x * dropout(Tensor::ones(channels), p, true);
@@ -347,36 +411,46 @@ void move_towards(Tensor& running, const float* value, double scale, double mome
 }
 
 // The channels of x, each with a value in every tensor that is given.
-int64_t checked_channels(const Tensor& x, const std::vector<std::pair<const char*, Tensor>>& each, std::string_view who) {
-  OCTET_CHECK(x.dim() >= 2, invalid_argument, "{}: the input is {}; expected (N, C, ...)", who, to_string(x.type()));
+int64_t checked_channels(const Tensor& x, const std::vector<std::pair<const char*, Tensor>>& each,
+                         std::string_view who) {
+  OCTET_CHECK(x.dim() >= 2, invalid_argument, "{}: the input is {}; expected (N, C, ...)", who,
+              to_string(x.type()));
   const int64_t channels = x.size(1);
   for (const auto& [name, t] : each)
     OCTET_CHECK(!t.defined() || t.shape() == Shape{channels}, invalid_argument,
-                "{}: the input {} has {} channels; {} has shape {}", who, to_string(x.type()), channels, name,
-                to_string(t.shape()));
+                "{}: the input {} has {} channels; {} has shape {}", who, to_string(x.type()),
+                channels, name, to_string(t.shape()));
   return channels;
 }
 
 // weight and bias, or ones and zeros; and the statistics.
-std::vector<Tensor> with_statistics(const Tensor& x, const Tensor& mean, const Tensor& var, const Tensor& weight,
-                                    const Tensor& bias, std::string_view who) {
-  OCTET_CHECK(mean.defined() && var.defined(), invalid_argument, "{}: running_mean and running_var are not given; expected "
-              "both, or training", who);
+std::vector<Tensor> with_statistics(const Tensor& x, const Tensor& mean, const Tensor& var,
+                                    const Tensor& weight, const Tensor& bias,
+                                    std::string_view who) {
+  OCTET_CHECK(mean.defined() && var.defined(), invalid_argument,
+              "{}: running_mean and running_var are not given; expected "
+              "both, or training",
+              who);
   const Shape channels{x.size(1)};
-  return {x, weight.defined() ? weight : Tensor::ones(channels), bias.defined() ? bias : Tensor::zeros(channels), mean, var};
+  return {x, weight.defined() ? weight : Tensor::ones(channels),
+          bias.defined() ? bias : Tensor::zeros(channels), mean, var};
 }
 
 }  // namespace
 
-Tensor batch_norm(const Tensor& x, Tensor mean, Tensor var, const Tensor& weight, const Tensor& bias, bool batch_statistics,
-                  bool move, double momentum, double eps, std::string_view who) {
-  const int64_t channels =
-      checked_channels(x, {{"running_mean", mean}, {"running_var", var}, {"weight", weight}, {"bias", bias}}, who);
-  if (!batch_statistics) return call("batch_norm", with_statistics(x, mean, var, weight, bias, who), {{"eps", eps}});
+Tensor batch_norm(const Tensor& x, Tensor mean, Tensor var, const Tensor& weight,
+                  const Tensor& bias, bool batch_statistics, bool move, double momentum, double eps,
+                  std::string_view who) {
+  const int64_t channels = checked_channels(
+      x, {{"running_mean", mean}, {"running_var", var}, {"weight", weight}, {"bias", bias}}, who);
+  if (!batch_statistics)
+    return call("batch_norm", with_statistics(x, mean, var, weight, bias, who), {{"eps", eps}});
   const int64_t count = channels ? x.numel() / channels : 0;
-  OCTET_CHECK(count > 1, invalid_argument, "{}: training needs more than one value per channel, got shape {}", who,
+  OCTET_CHECK(count > 1, invalid_argument,
+              "{}: training needs more than one value per channel, got shape {}", who,
               to_string(x.shape()));
-  const std::vector<Tensor> results = ops::call_all("batch_norm_training", {x, weight, bias}, {{"eps", eps}});
+  const std::vector<Tensor> results =
+      ops::call_all("batch_norm_training", {x, weight, bias}, {{"eps", eps}});
   if (move) {
     const double unbias = static_cast<double>(count) / static_cast<double>(count - 1);
     if (mean.defined()) move_towards(mean, results[1].data<float>(), 1, momentum, channels);
@@ -385,27 +459,32 @@ Tensor batch_norm(const Tensor& x, Tensor mean, Tensor var, const Tensor& weight
   return results[0];
 }
 
-Tensor instance_norm(const Tensor& x, Tensor mean, Tensor var, const Tensor& weight, const Tensor& bias,
-                     bool input_statistics, double momentum, double eps, std::string_view who) {
-  const int64_t channels =
-      checked_channels(x, {{"running_mean", mean}, {"running_var", var}, {"weight", weight}, {"bias", bias}}, who);
-  if (!input_statistics) return call("batch_norm", with_statistics(x, mean, var, weight, bias, who), {{"eps", eps}});
+Tensor instance_norm(const Tensor& x, Tensor mean, Tensor var, const Tensor& weight,
+                     const Tensor& bias, bool input_statistics, double momentum, double eps,
+                     std::string_view who) {
+  const int64_t channels = checked_channels(
+      x, {{"running_mean", mean}, {"running_var", var}, {"weight", weight}, {"bias", bias}}, who);
+  if (!input_statistics)
+    return call("batch_norm", with_statistics(x, mean, var, weight, bias, who), {{"eps", eps}});
   const int64_t samples = x.size(0), rows = samples * channels;
-  OCTET_CHECK(x.numel() > rows, invalid_argument, "{}: needs more than one value per channel, got shape {}", who,
-              to_string(x.shape()));
+  OCTET_CHECK(x.numel() > rows, invalid_argument,
+              "{}: needs more than one value per channel, got shape {}", who, to_string(x.shape()));
   if (mean.defined() || var.defined()) {
     // The samples' statistics are those of a batch norm over samples times channels.
     const int64_t count = x.numel() / rows;
-    const std::vector<Tensor> results =
-        ops::call_all("batch_norm_training", {x.detach().reshape({1, rows, count})}, {{"eps", eps}});
+    const std::vector<Tensor> results = ops::call_all(
+        "batch_norm_training", {x.detach().reshape({1, rows, count})}, {{"eps", eps}});
     std::vector<float> means(static_cast<size_t>(channels)), vars(means);
     for (int64_t i = 0; i < rows; ++i) {
-      means[static_cast<size_t>(i % channels)] += results[1].data<float>()[i] / static_cast<float>(samples);
-      vars[static_cast<size_t>(i % channels)] += results[2].data<float>()[i] / static_cast<float>(samples);
+      means[static_cast<size_t>(i % channels)] +=
+          results[1].data<float>()[i] / static_cast<float>(samples);
+      vars[static_cast<size_t>(i % channels)] +=
+          results[2].data<float>()[i] / static_cast<float>(samples);
     }
     if (mean.defined()) move_towards(mean, means.data(), 1, momentum, channels);
     if (var.defined())
-      move_towards(var, vars.data(), static_cast<double>(count) / static_cast<double>(count - 1), momentum, channels);
+      move_towards(var, vars.data(), static_cast<double>(count) / static_cast<double>(count - 1),
+                   momentum, channels);
   }
   return call("instance_norm", {x, weight, bias}, {{"eps", eps}});
 }

@@ -1,9 +1,10 @@
 #pragma once
-// Operators as functions, under PyTorch's names (torch.*, torch.nn.functional.*) and with its order of arguments, and the
-// arithmetic of tensors; losses are in nn/loss.h, interpolate in nn/upsample.h. They call operators: recorded by autograd,
-// seen by tracing. On quantized operands those that keep or fix their qparams work directly; those that need qparams for the
-// result (add, cat, matmul ...) are an error that says so: use quant::FloatFunctional (quant::QFunctional once converted), or
-// ops::call with the qparams wanted.
+// Operators as functions, under PyTorch's names (torch.*, torch.nn.functional.*) and with its order
+// of arguments, and the arithmetic of tensors; losses are in nn/loss.h, interpolate in
+// nn/upsample.h. They call operators: recorded by autograd, seen by tracing. On quantized operands
+// those that keep or fix their qparams work directly; those that need qparams for the result (add,
+// cat, matmul ...) are an error that says so: use quant::FloatFunctional (quant::QFunctional once
+// converted), or ops::call with the qparams wanted.
 
 #include <optional>
 #include <string>
@@ -53,15 +54,17 @@ Tensor hardshrink(const Tensor& x, double lambda = 0.5);  // x where |x| > lambd
 Tensor hardsigmoid(const Tensor& x);
 Tensor hardswish(const Tensor& x);
 Tensor hardtanh(const Tensor& x, double min_val = -1, double max_val = 1);
-Tensor threshold(const Tensor& x, double threshold, double value);  // x where x > threshold, else value
+// x where x > threshold, else value
+Tensor threshold(const Tensor& x, double threshold, double value);
 Tensor glu(const Tensor& x, int64_t dim = -1);  // the first half along dim * sigmoid(the second)
 Tensor softmax(const Tensor& x, int64_t dim);
 Tensor softmin(const Tensor& x, int64_t dim);
 Tensor log_softmax(const Tensor& x, int64_t dim);
-// Zeroes each element with probability p and scales the others by 1/(1-p); x itself unless training.
-// In a traced graph it does so while the graph is in training mode.
+// Zeroes each element with probability p and scales the others by 1/(1-p); x itself unless
+// training. In a traced graph it does so while the graph is in training mode.
 Tensor dropout(const Tensor& x, double p = 0.5, bool training = true);
-// The same for whole channels: x (N, C, spatial...), or without N. In training they cannot be traced.
+// The same for whole channels: x (N, C, spatial...), or without N. In training they cannot be
+// traced.
 Tensor dropout1d(const Tensor& x, double p = 0.5, bool training = true);
 Tensor dropout2d(const Tensor& x, double p = 0.5, bool training = true);
 Tensor dropout3d(const Tensor& x, double p = 0.5, bool training = true);
@@ -90,8 +93,8 @@ Tensor amin(const Tensor& x, const std::vector<int64_t>& dims = {}, bool keepdim
 Tensor argmax(const Tensor& x, int64_t dim, bool keepdim = false);
 // x / max(norm, eps), the norm being (sum of |x|^p along dim)^(1/p).
 Tensor normalize(const Tensor& x, double p = 2, int64_t dim = 1, double eps = 1e-12);
-// int64 (..., num_classes): 1 at the index, else 0. num_classes -1: one more than the largest index.
-// Error for an index that is no class, but while tracing: then such a row is 0.
+// int64 (..., num_classes): 1 at the index, else 0. num_classes -1: one more than the largest
+// index. Error for an index that is no class, but while tracing: then such a row is 0.
 Tensor one_hot(const Tensor& index, int64_t num_classes = -1);
 
 // -- shapes -----------------------------------------------------------------------------------
@@ -102,9 +105,10 @@ std::vector<Tensor> chunk(const Tensor& x, int64_t chunks, int64_t dim = 0);
 Tensor flatten(const Tensor& x, int64_t start_dim = 0, int64_t end_dim = -1);
 // Dimension dim as several; one of the sizes may be -1.
 Tensor unflatten(const Tensor& x, int64_t dim, const std::vector<int64_t>& sizes);
-// pads: PyTorch's order, last dimension first: {left, right, top, bottom, ...}; negative: taken off.
-// mode: "constant", "reflect", "replicate" or "circular".
-Tensor pad(const Tensor& x, const std::vector<int64_t>& pads, const std::string& mode = "constant", double value = 0);
+// pads: PyTorch's order, last dimension first: {left, right, top, bottom, ...}; negative: taken
+// off. mode: "constant", "reflect", "replicate" or "circular".
+Tensor pad(const Tensor& x, const std::vector<int64_t>& pads, const std::string& mode = "constant",
+           double value = 0);
 Tensor pixel_shuffle(const Tensor& x, int64_t upscale_factor);
 Tensor pixel_unshuffle(const Tensor& x, int64_t downscale_factor);
 Tensor channel_shuffle(const Tensor& x, int64_t groups);
@@ -112,31 +116,36 @@ Tensor channel_shuffle(const Tensor& x, int64_t groups);
 // -- layers: x (N, C, spatial...); convolutions and pools take one without N too ----------------
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 Tensor bilinear(const Tensor& x1, const Tensor& x2, const Tensor& weight, const Tensor& bias = {});
-Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Sizes<1> stride = 1, ConvPadding<1> padding = 0,
-              Sizes<1> dilation = 1, int64_t groups = 1);
-Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Sizes<2> stride = 1, ConvPadding<2> padding = 0,
-              Sizes<2> dilation = 1, int64_t groups = 1);
-Tensor conv3d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Sizes<3> stride = 1, ConvPadding<3> padding = 0,
-              Sizes<3> dilation = 1, int64_t groups = 1);
-Tensor conv_transpose1d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Sizes<1> stride = 1,
-                        Sizes<1> padding = 0, Sizes<1> output_padding = 0, int64_t groups = 1, Sizes<1> dilation = 1);
-Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Sizes<2> stride = 1,
-                        Sizes<2> padding = 0, Sizes<2> output_padding = 0, int64_t groups = 1, Sizes<2> dilation = 1);
-Tensor conv_transpose3d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Sizes<3> stride = 1,
-                        Sizes<3> padding = 0, Sizes<3> output_padding = 0, int64_t groups = 1, Sizes<3> dilation = 1);
+Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Sizes<1> stride = 1,
+              ConvPadding<1> padding = 0, Sizes<1> dilation = 1, int64_t groups = 1);
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Sizes<2> stride = 1,
+              ConvPadding<2> padding = 0, Sizes<2> dilation = 1, int64_t groups = 1);
+Tensor conv3d(const Tensor& x, const Tensor& weight, const Tensor& bias = {}, Sizes<3> stride = 1,
+              ConvPadding<3> padding = 0, Sizes<3> dilation = 1, int64_t groups = 1);
+Tensor conv_transpose1d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
+                        Sizes<1> stride = 1, Sizes<1> padding = 0, Sizes<1> output_padding = 0,
+                        int64_t groups = 1, Sizes<1> dilation = 1);
+Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
+                        Sizes<2> stride = 1, Sizes<2> padding = 0, Sizes<2> output_padding = 0,
+                        int64_t groups = 1, Sizes<2> dilation = 1);
+Tensor conv_transpose3d(const Tensor& x, const Tensor& weight, const Tensor& bias = {},
+                        Sizes<3> stride = 1, Sizes<3> padding = 0, Sizes<3> output_padding = 0,
+                        int64_t groups = 1, Sizes<3> dilation = 1);
 // stride: the kernel's size if not given. divisor_override 0: the number of elements.
-Tensor max_pool1d(const Tensor& x, Sizes<1> kernel_size, OptionalSizes<1> stride = {}, Sizes<1> padding = 0,
-                  Sizes<1> dilation = 1, bool ceil_mode = false);
-Tensor max_pool2d(const Tensor& x, Sizes<2> kernel_size, OptionalSizes<2> stride = {}, Sizes<2> padding = 0,
-                  Sizes<2> dilation = 1, bool ceil_mode = false);
-Tensor max_pool3d(const Tensor& x, Sizes<3> kernel_size, OptionalSizes<3> stride = {}, Sizes<3> padding = 0,
-                  Sizes<3> dilation = 1, bool ceil_mode = false);
-Tensor avg_pool1d(const Tensor& x, Sizes<1> kernel_size, OptionalSizes<1> stride = {}, Sizes<1> padding = 0,
-                  bool ceil_mode = false, bool count_include_pad = true);
-Tensor avg_pool2d(const Tensor& x, Sizes<2> kernel_size, OptionalSizes<2> stride = {}, Sizes<2> padding = 0,
-                  bool ceil_mode = false, bool count_include_pad = true, int64_t divisor_override = 0);
-Tensor avg_pool3d(const Tensor& x, Sizes<3> kernel_size, OptionalSizes<3> stride = {}, Sizes<3> padding = 0,
-                  bool ceil_mode = false, bool count_include_pad = true, int64_t divisor_override = 0);
+Tensor max_pool1d(const Tensor& x, Sizes<1> kernel_size, OptionalSizes<1> stride = {},
+                  Sizes<1> padding = 0, Sizes<1> dilation = 1, bool ceil_mode = false);
+Tensor max_pool2d(const Tensor& x, Sizes<2> kernel_size, OptionalSizes<2> stride = {},
+                  Sizes<2> padding = 0, Sizes<2> dilation = 1, bool ceil_mode = false);
+Tensor max_pool3d(const Tensor& x, Sizes<3> kernel_size, OptionalSizes<3> stride = {},
+                  Sizes<3> padding = 0, Sizes<3> dilation = 1, bool ceil_mode = false);
+Tensor avg_pool1d(const Tensor& x, Sizes<1> kernel_size, OptionalSizes<1> stride = {},
+                  Sizes<1> padding = 0, bool ceil_mode = false, bool count_include_pad = true);
+Tensor avg_pool2d(const Tensor& x, Sizes<2> kernel_size, OptionalSizes<2> stride = {},
+                  Sizes<2> padding = 0, bool ceil_mode = false, bool count_include_pad = true,
+                  int64_t divisor_override = 0);
+Tensor avg_pool3d(const Tensor& x, Sizes<3> kernel_size, OptionalSizes<3> stride = {},
+                  Sizes<3> padding = 0, bool ceil_mode = false, bool count_include_pad = true,
+                  int64_t divisor_override = 0);
 // A size of -1 (PyTorch's None) keeps x's.
 Tensor adaptive_avg_pool1d(const Tensor& x, Sizes<1> output_size);
 Tensor adaptive_avg_pool2d(const Tensor& x, Sizes<2> output_size);
@@ -144,27 +153,31 @@ Tensor adaptive_avg_pool3d(const Tensor& x, Sizes<3> output_size);
 Tensor adaptive_max_pool1d(const Tensor& x, Sizes<1> output_size);
 Tensor adaptive_max_pool2d(const Tensor& x, Sizes<2> output_size);
 Tensor adaptive_max_pool3d(const Tensor& x, Sizes<3> output_size);
-// With the statistics given; in training with the batch's own, towards which the given ones (which may
-// be undefined then) move by momentum, in place. weight and bias (C).
-Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var, const Tensor& weight = {},
-                  const Tensor& bias = {}, bool training = false, double momentum = 0.1, double eps = 1e-5);
+// With the statistics given; in training with the batch's own, towards which the given ones (which
+// may be undefined then) move by momentum, in place. weight and bias (C).
+Tensor batch_norm(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                  const Tensor& weight = {}, const Tensor& bias = {}, bool training = false,
+                  double momentum = 0.1, double eps = 1e-5);
 // The same for each sample; the statistics given are used unless use_input_stats, or else moved
 // towards the mean of the samples'.
-Tensor instance_norm(const Tensor& x, const Tensor& running_mean = {}, const Tensor& running_var = {},
-                     const Tensor& weight = {}, const Tensor& bias = {}, bool use_input_stats = true,
-                     double momentum = 0.1, double eps = 1e-5);
+Tensor instance_norm(const Tensor& x, const Tensor& running_mean = {},
+                     const Tensor& running_var = {}, const Tensor& weight = {},
+                     const Tensor& bias = {}, bool use_input_stats = true, double momentum = 0.1,
+                     double eps = 1e-5);
 // normalized_shape: x's last dimensions; weight and bias have that shape.
-Tensor layer_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& weight = {}, const Tensor& bias = {},
-                  double eps = 1e-5);
-Tensor group_norm(const Tensor& x, int64_t num_groups, const Tensor& weight = {}, const Tensor& bias = {},
-                  double eps = 1e-5);
+Tensor layer_norm(const Tensor& x, const Shape& normalized_shape, const Tensor& weight = {},
+                  const Tensor& bias = {}, double eps = 1e-5);
+Tensor group_norm(const Tensor& x, int64_t num_groups, const Tensor& weight = {},
+                  const Tensor& bias = {}, double eps = 1e-5);
 // The rows of weight at index; row padding_idx (negative: from the end) gets no gradient.
-Tensor embedding(const Tensor& index, const Tensor& weight, std::optional<int64_t> padding_idx = {});
+Tensor embedding(const Tensor& index, const Tensor& weight,
+                 std::optional<int64_t> padding_idx = {});
 // The sum, mean or maximum of the rows of each bag. index (bags, per bag), or index (n) and offsets
-// (bags). per_sample_weights have index's shape; mode "sum" only. Rows padding_idx count for nothing.
-Tensor embedding_bag(const Tensor& index, const Tensor& weight, const Tensor& offsets = {}, const std::string& mode = "mean",
-                     const Tensor& per_sample_weights = {}, bool include_last_offset = false,
-                     std::optional<int64_t> padding_idx = {});
+// (bags). per_sample_weights have index's shape; mode "sum" only. Rows padding_idx count for
+// nothing.
+Tensor embedding_bag(const Tensor& index, const Tensor& weight, const Tensor& offsets = {},
+                     const std::string& mode = "mean", const Tensor& per_sample_weights = {},
+                     bool include_last_offset = false, std::optional<int64_t> padding_idx = {});
 
 }  // namespace functional
 }  // namespace octet

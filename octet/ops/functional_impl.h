@@ -1,6 +1,6 @@
 #pragma once
-// What functional:: and the modules share: layers for 1, 2 and 3 spatial dimensions as templates, and
-// the normalizations with running statistics. `who` names the caller in errors.
+// What functional:: and the modules share: layers for 1, 2 and 3 spatial dimensions as templates,
+// and the normalizations with running statistics. `who` names the caller in errors.
 
 #include <algorithm>
 #include <optional>
@@ -26,12 +26,15 @@ std::string name_of(std::string_view kind) {
   return std::string(kind) + std::to_string(N) + "d";
 }
 
-// -- convolutions ----------------------------------------------------------------------------------
+// -- convolutions ---------------------------------------------------------------------------------
 
 template <size_t N>
-Attrs conv_attrs(const Sizes<N>& stride, const std::vector<int64_t>& padding, const Sizes<N>& dilation,
-                 int64_t groups) {
-  return {{"stride", stride.list()}, {"padding", padding}, {"dilation", dilation.list()}, {"groups", groups}};
+Attrs conv_attrs(const Sizes<N>& stride, const std::vector<int64_t>& padding,
+                 const Sizes<N>& dilation, int64_t groups) {
+  return {{"stride", stride.list()},
+          {"padding", padding},
+          {"dilation", dilation.list()},
+          {"groups", groups}};
 }
 
 // Error if `padding` is "same" and there is a stride.
@@ -39,16 +42,19 @@ template <size_t N>
 void check_same(const ConvPadding<N>& padding, const Sizes<N>& stride, std::string_view who) {
   if (padding.name() != "same" || stride == Sizes<N>(1)) return;
   throw Error(ErrorCode::invalid_argument,
-              std::string(who) + ": padding=\"same\" goes with stride 1 only, got stride=" + stride.text() +
-                  ": give the sizes of the padding");
+              std::string(who) + ": padding=\"same\" goes with stride 1 only, got stride=" +
+                  stride.text() + ": give the sizes of the padding");
 }
 
-// The pad operator's "mode" for PyTorch's padding_mode: "constant", "reflect", "replicate", "circular".
+// The pad operator's "mode" for PyTorch's padding_mode: "constant", "reflect", "replicate",
+// "circular".
 const char* pad_mode(const std::string& padding_mode, std::string_view who);
 
-// The attributes of the pad operator in front of a convolution whose padding is not zeros; empty: there is none.
+// The attributes of the pad operator in front of a convolution whose padding is not zeros; empty:
+// there is none.
 template <size_t N>
-Attrs conv_pads(const std::string& padding_mode, const std::vector<int64_t>& both_ends, std::string_view who) {
+Attrs conv_pads(const std::string& padding_mode, const std::vector<int64_t>& both_ends,
+                std::string_view who) {
   if (padding_mode == "zeros") return {};
   const std::string mode = pad_mode(padding_mode, who);
   if (std::all_of(both_ends.begin(), both_ends.end(), [](int64_t p) { return p == 0; })) return {};
@@ -61,18 +67,20 @@ Attrs conv_pads(const std::string& padding_mode, const std::vector<int64_t>& bot
 }
 
 // The operator `op`, a convolution, of x with `pads` around it (those of conv_pads).
-inline Tensor call_conv(std::string_view op, size_t spatial, const Tensor& x, const Tensor& weight, const Tensor& bias,
-                        const Attrs& attrs, const Attrs& pads = {}, const std::optional<ops::QType>& want = {}) {
+inline Tensor call_conv(std::string_view op, size_t spatial, const Tensor& x, const Tensor& weight,
+                        const Tensor& bias, const Attrs& attrs, const Attrs& pads = {},
+                        const std::optional<ops::QType>& want = {}) {
   return on_images(x, spatial, [&](const Tensor& images) {
-    return ops::call(op, {pads.size() ? ops::call("pad", {images}, pads) : images, weight, bias}, attrs, want);
+    return ops::call(op, {pads.size() ? ops::call("pad", {images}, pads) : images, weight, bias},
+                     attrs, want);
   });
 }
 
-// -- pools -----------------------------------------------------------------------------------------
+// -- pools ----------------------------------------------------------------------------------------
 
 template <size_t N>
-Attrs max_pool_attrs(const Sizes<N>& kernel, const Sizes<N>& stride, const Sizes<N>& padding, const Sizes<N>& dilation,
-                     bool ceil_mode) {
+Attrs max_pool_attrs(const Sizes<N>& kernel, const Sizes<N>& stride, const Sizes<N>& padding,
+                     const Sizes<N>& dilation, bool ceil_mode) {
   return {{"kernel", kernel.list()},
           {"stride", stride.list()},
           {"padding", padding.both_ends()},
@@ -81,8 +89,8 @@ Attrs max_pool_attrs(const Sizes<N>& kernel, const Sizes<N>& stride, const Sizes
 }
 
 template <size_t N>
-Attrs avg_pool_attrs(const Sizes<N>& kernel, const Sizes<N>& stride, const Sizes<N>& padding, bool ceil_mode,
-                     bool count_include_pad, int64_t divisor_override) {
+Attrs avg_pool_attrs(const Sizes<N>& kernel, const Sizes<N>& stride, const Sizes<N>& padding,
+                     bool ceil_mode, bool count_include_pad, int64_t divisor_override) {
   Attrs attrs{{"kernel", kernel.list()},
               {"stride", stride.list()},
               {"padding", padding.both_ends()},
@@ -94,7 +102,8 @@ Attrs avg_pool_attrs(const Sizes<N>& kernel, const Sizes<N>& stride, const Sizes
 
 template <size_t N>
 Tensor call_pool(std::string_view kind, const Tensor& x, const Attrs& attrs) {
-  return on_images(x, N, [&](const Tensor& images) { return ops::call(name_of<N>(kind), {images}, attrs); });
+  return on_images(
+      x, N, [&](const Tensor& images) { return ops::call(name_of<N>(kind), {images}, attrs); });
 }
 
 // kind: "adaptive_avg_pool" or "adaptive_max_pool". A size of -1 keeps x's.
@@ -102,23 +111,27 @@ template <size_t N>
 Tensor adaptive_pool(std::string_view kind, const Tensor& x, const Sizes<N>& output_size) {
   std::vector<int64_t> size = output_size.list();
   if (x.dim() < static_cast<int64_t>(N))
-    throw Error(ErrorCode::invalid_argument, name_of<N>(kind) + ": the input is " + to_string(x.type()) +
-                                                 "; expected " + std::to_string(N) + " spatial dimensions");
+    throw Error(ErrorCode::invalid_argument, name_of<N>(kind) + ": the input is " +
+                                                 to_string(x.type()) + "; expected " +
+                                                 std::to_string(N) + " spatial dimensions");
   for (size_t i = 0; i < N; ++i)
     if (size[i] == -1) size[i] = x.size(static_cast<int64_t>(i) - static_cast<int64_t>(N));
   return call_pool<N>(kind, x, {{"output_size", size}});
 }
 
-// -- others ----------------------------------------------------------------------------------------
+// -- others ---------------------------------------------------------------------------------------
 
-Tensor channel_dropout(const Tensor& x, int64_t spatial, double p, bool training, std::string_view who);
+Tensor channel_dropout(const Tensor& x, int64_t spatial, double p, bool training,
+                       std::string_view who);
 
-// x (N, C, ...). Statistics of the batch itself unless `batch_statistics` is false; the running ones,
-// where they are defined, move towards them if `move`.
-Tensor batch_norm(const Tensor& x, Tensor running_mean, Tensor running_var, const Tensor& weight, const Tensor& bias,
-                  bool batch_statistics, bool move, double momentum, double eps, std::string_view who);
+// x (N, C, ...). Statistics of the batch itself unless `batch_statistics` is false; the running
+// ones, where they are defined, move towards them if `move`.
+Tensor batch_norm(const Tensor& x, Tensor running_mean, Tensor running_var, const Tensor& weight,
+                  const Tensor& bias, bool batch_statistics, bool move, double momentum, double eps,
+                  std::string_view who);
 // The same for each sample, the running statistics being means of the samples'.
-Tensor instance_norm(const Tensor& x, Tensor running_mean, Tensor running_var, const Tensor& weight, const Tensor& bias,
-                     bool input_statistics, double momentum, double eps, std::string_view who);
+Tensor instance_norm(const Tensor& x, Tensor running_mean, Tensor running_var, const Tensor& weight,
+                     const Tensor& bias, bool input_statistics, double momentum, double eps,
+                     std::string_view who);
 
 }  // namespace octet::functional::detail

@@ -1,6 +1,6 @@
 #pragma once
-// Copies of elements of any dtype by an index along one dimension: what pads, tiles, gathers and nearest-neighbour
-// resizing come down to.
+// Copies of elements of any dtype by an index along one dimension: what pads, tiles, gathers and
+// nearest-neighbour resizing come down to.
 
 #include <cstring>
 #include <vector>
@@ -12,7 +12,8 @@ namespace octet::ops {
 // A quantized tensor's codes as a plain tensor; a plain tensor as it is.
 inline Tensor elements(const Tensor& x) { return x.is_quantized() ? x.int_repr() : x; }
 
-// The other way round: elements with `quantizer` (null: plain). Shares the memory where they are contiguous.
+// The other way round: elements with `quantizer` (null: plain). Shares the memory where they are
+// contiguous.
 inline Tensor with_quantizer(const Tensor& codes, const QuantizerPtr& quantizer) {
   return quantizer ? make_quantized(codes, quantizer) : codes;
 }
@@ -24,9 +25,10 @@ inline uint64_t element_bits(double value, DType dtype) {
   return bits;
 }
 
-// y[..., j, ...] = x[..., index[j], ...] along `dim`, or the element with the bits `fill` where index[j] < 0. x is a
-// plain tensor; y is row-major.
-inline Tensor take(const Tensor& x, int64_t dim, const std::vector<int64_t>& index, uint64_t fill = 0) {
+// y[..., j, ...] = x[..., index[j], ...] along `dim`, or the element with the bits `fill` where
+// index[j] < 0. x is a plain tensor; y is row-major.
+inline Tensor take(const Tensor& x, int64_t dim, const std::vector<int64_t>& index,
+                   uint64_t fill = 0) {
   Tensor source = x.contiguous();
   Shape shape = x.shape();
   const int64_t from = shape[dim], to = static_cast<int64_t>(index.size());
@@ -46,9 +48,12 @@ inline Tensor take(const Tensor& x, int64_t dim, const std::vector<int64_t>& ind
       const T* block = in + begin / to * from * inner;
       T* q = out + begin * inner;
       for (int64_t r = begin; r < end; ++r, q += inner) {
-        if (index[j] < 0) std::fill_n(q, inner, blank);
-        else if (inner == 1) *q = block[index[j]];
-        else std::memcpy(q, block + index[j] * inner, inner * sizeof(T));
+        if (index[j] < 0)
+          std::fill_n(q, inner, blank);
+        else if (inner == 1)
+          *q = block[index[j]];
+        else
+          std::memcpy(q, block + index[j] * inner, inner * sizeof(T));
         if (++j == to) {
           j = 0;
           block += from * inner;
@@ -59,9 +64,10 @@ inline Tensor take(const Tensor& x, int64_t dim, const std::vector<int64_t>& ind
   return y;
 }
 
-// The gradient of take: dx[..., index[j], ...] = the sum of dy[..., j, ...], for a dx of `from` elements along `dim`.
-// Adds in the order of j.
-inline Tensor take_gradient(const Tensor& gradient, int64_t dim, const std::vector<int64_t>& index, int64_t from) {
+// The gradient of take: dx[..., index[j], ...] = the sum of dy[..., j, ...], for a dx of `from`
+// elements along `dim`. Adds in the order of j.
+inline Tensor take_gradient(const Tensor& gradient, int64_t dim, const std::vector<int64_t>& index,
+                            int64_t from) {
   Tensor dy = gradient.contiguous();
   Shape shape = dy.shape();
   shape[dim] = from;
@@ -74,15 +80,16 @@ inline Tensor take_gradient(const Tensor& gradient, int64_t dim, const std::vect
     using T = decltype(zero);
     const T* in = dy.data<T>();
     T* out = dx.data<T>();
-    parallel_ranges(dy.numel() / (inner * to), std::max<int64_t>(1, kGrain / (inner * to)), [&](int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block)
-        for (int64_t j = 0; j < to; ++j) {
-          if (index[j] < 0) continue;
-          const T* __restrict p = in + (block * to + j) * inner;
-          T* __restrict q = out + (block * from + index[j]) * inner;
-          for (int64_t i = 0; i < inner; ++i) q[i] += p[i];
-        }
-    });
+    parallel_ranges(dy.numel() / (inner * to), std::max<int64_t>(1, kGrain / (inner * to)),
+                    [&](int64_t begin, int64_t end) {
+                      for (int64_t block = begin; block < end; ++block)
+                        for (int64_t j = 0; j < to; ++j) {
+                          if (index[j] < 0) continue;
+                          const T* __restrict p = in + (block * to + j) * inner;
+                          T* __restrict q = out + (block * from + index[j]) * inner;
+                          for (int64_t i = 0; i < inner; ++i) q[i] += p[i];
+                        }
+                    });
   });
   return dx;
 }

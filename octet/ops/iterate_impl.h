@@ -17,23 +17,27 @@ namespace octet::ops {
 // Elements per task below which threads are not worth their start.
 inline constexpr int64_t kGrain = 32768;
 
-// N operands walked together over one shape. Dimensions that lie together in every operand are merged, so contiguous
-// operands are one row, and a per-channel operand is a row per channel with step 0.
+// N operands walked together over one shape. Dimensions that lie together in every operand are
+// merged, so contiguous operands are one row, and a per-channel operand is a row per channel with
+// step 0.
 template <size_t N>
 class Walk {
  public:
   using Offsets = std::array<int64_t, N>;  // in elements, one per operand
 
-  // `any_order`: the order of visits does not matter, so it follows operand 0's memory; else it is row-major.
-  Walk(const Shape& shape, const std::array<std::vector<int64_t>, N>& strides, bool any_order = true) {
+  // `any_order`: the order of visits does not matter, so it follows operand 0's memory; else it is
+  // row-major.
+  Walk(const Shape& shape, const std::array<std::vector<int64_t>, N>& strides,
+       bool any_order = true) {
     std::vector<size_t> order;
     for (size_t d = 0; d < shape.size(); ++d) {
       if (shape[d] == 0) empty_ = true;
       if (shape[d] != 1) order.push_back(d);
     }
     if (any_order)
-      std::stable_sort(order.begin(), order.end(),
-                       [&](size_t a, size_t b) { return std::abs(strides[0][a]) > std::abs(strides[0][b]); });
+      std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+        return std::abs(strides[0][a]) > std::abs(strides[0][b]);
+      });
     for (size_t d : order) {
       Offsets step;
       for (size_t k = 0; k < N; ++k) step[k] = strides[k][d];
@@ -52,7 +56,8 @@ class Walk {
       step_ = steps_.back();
       sizes_.pop_back();
       steps_.pop_back();
-    } else step_.fill(1);  // one element: any step will do, and 1 is the fast one
+    } else
+      step_.fill(1);  // one element: any step will do, and 1 is the fast one
     rows_ = std::accumulate(sizes_.begin(), sizes_.end(), int64_t{1}, std::multiplies<>());
   }
 
@@ -111,8 +116,9 @@ class Walk {
 
 // channels_last where a tensor lies so in memory (and is not row-major too).
 inline MemoryFormat format_of(const Tensor& x) {
-  return !x.is_contiguous() && x.is_contiguous(MemoryFormat::channels_last) ? MemoryFormat::channels_last
-                                                                            : MemoryFormat::contiguous;
+  return !x.is_contiguous() && x.is_contiguous(MemoryFormat::channels_last)
+             ? MemoryFormat::channels_last
+             : MemoryFormat::contiguous;
 }
 
 // y = f(x), element by element. In and Out are the storage types of x and y.
@@ -120,15 +126,16 @@ template <typename In, typename Out, typename Fn>
 void map_into(const Tensor& x, Tensor& y, Fn f) {
   const auto* in = static_cast<const In*>(x.raw_data());
   auto* out = static_cast<Out*>(y.raw_data());
-  Walk<2>(x.shape(), {y.strides(), x.strides()}).run([=](const auto& at, int64_t n, const auto& step) {
-    const In* __restrict a = in + at[1];
-    Out* __restrict b = out + at[0];
-    if (step[0] == 1 && step[1] == 1) {
-      for (int64_t i = 0; i < n; ++i) b[i] = f(a[i]);
-    } else {
-      for (int64_t i = 0; i < n; ++i) b[i * step[0]] = f(a[i * step[1]]);
-    }
-  });
+  Walk<2>(x.shape(), {y.strides(), x.strides()})
+      .run([=](const auto& at, int64_t n, const auto& step) {
+        const In* __restrict a = in + at[1];
+        Out* __restrict b = out + at[0];
+        if (step[0] == 1 && step[1] == 1) {
+          for (int64_t i = 0; i < n; ++i) b[i] = f(a[i]);
+        } else {
+          for (int64_t i = 0; i < n; ++i) b[i * step[0]] = f(a[i * step[1]]);
+        }
+      });
 }
 
 // y = f(a, b), broadcasting a and b to y's shape. A and B are the storage types of a and b.
@@ -137,7 +144,8 @@ void zip_into(const Tensor& a, const Tensor& b, Tensor& y, Fn f) {
   const auto* pa = static_cast<const A*>(a.raw_data());
   const auto* pb = static_cast<const B*>(b.raw_data());
   auto* py = static_cast<Out*>(y.raw_data());
-  Walk<3> walk(y.shape(), {y.strides(), a.expand(y.shape()).strides(), b.expand(y.shape()).strides()});
+  Walk<3> walk(y.shape(),
+               {y.strides(), a.expand(y.shape()).strides(), b.expand(y.shape()).strides()});
   walk.run([=](const auto& at, int64_t n, const auto& step) {
     const A* __restrict p = pa + at[1];
     const B* __restrict q = pb + at[2];
@@ -154,57 +162,83 @@ void zip_into(const Tensor& a, const Tensor& b, Tensor& y, Fn f) {
   });
 }
 
-// The layout of the result of an elementwise operator of a and b: that of the operand that has the result's shape.
+// The layout of the result of an elementwise operator of a and b: that of the operand that has the
+// result's shape.
 inline MemoryFormat format_of(const Tensor& a, const Tensor& b, const Shape& shape) {
   if (a.shape() == shape) return format_of(a);
   return b.shape() == shape ? format_of(b) : MemoryFormat::contiguous;
 }
 
-// Calls fn with a value of the storage type of any dtype but float16 and bfloat16 (codes for quantized ones).
+// Calls fn with a value of the storage type of any dtype but float16 and bfloat16 (codes for
+// quantized ones).
 template <typename Fn>
 auto visit_any(DType dtype, std::string_view who, Fn&& fn) {
   switch (dtype) {
-    case DType::float32: return fn(float{});
-    case DType::float64: return fn(double{});
-    case DType::int64: return fn(int64_t{});
-    case DType::int32: case DType::qint32: return fn(int32_t{});
-    case DType::int16: return fn(int16_t{});
-    case DType::int8: case DType::qint8: return fn(int8_t{});
-    case DType::uint8: case DType::quint8: return fn(uint8_t{});
-    case DType::bool_: return fn(bool{});
-    default: break;
+    case DType::float32:
+      return fn(float{});
+    case DType::float64:
+      return fn(double{});
+    case DType::int64:
+      return fn(int64_t{});
+    case DType::int32:
+    case DType::qint32:
+      return fn(int32_t{});
+    case DType::int16:
+      return fn(int16_t{});
+    case DType::int8:
+    case DType::qint8:
+      return fn(int8_t{});
+    case DType::uint8:
+    case DType::quint8:
+      return fn(uint8_t{});
+    case DType::bool_:
+      return fn(bool{});
+    default:
+      break;
   }
-  OCTET_FAIL(unsupported, "{}: {} operands are not supported; convert them to float32", who, to_string(dtype));
+  OCTET_FAIL(unsupported, "{}: {} operands are not supported; convert them to float32", who,
+             to_string(dtype));
 }
 
 // The four dtypes that arithmetic is done in (see widened() in define_impl.h).
 template <typename Fn>
 auto visit_arithmetic(DType dtype, std::string_view who, Fn&& fn) {
   switch (dtype) {
-    case DType::float32: return fn(float{});
-    case DType::float64: return fn(double{});
-    case DType::int64: return fn(int64_t{});
-    case DType::int32: return fn(int32_t{});
-    default: break;
+    case DType::float32:
+      return fn(float{});
+    case DType::float64:
+      return fn(double{});
+    case DType::int64:
+      return fn(int64_t{});
+    case DType::int32:
+      return fn(int32_t{});
+    default:
+      break;
   }
-  OCTET_FAIL(unsupported, "{}: {} operands are not supported; convert them to float32 or int64", who, to_string(dtype));
+  OCTET_FAIL(unsupported, "{}: {} operands are not supported; convert them to float32 or int64",
+             who, to_string(dtype));
 }
 
 template <typename Fn>
 auto visit_float(DType dtype, std::string_view who, Fn&& fn) {
   if (dtype == DType::float32) return fn(float{});
   if (dtype == DType::float64) return fn(double{});
-  OCTET_FAIL(invalid_argument, "{}: the operand is {}; expected a floating dtype", who, to_string(dtype));
+  OCTET_FAIL(invalid_argument, "{}: the operand is {}; expected a floating dtype", who,
+             to_string(dtype));
 }
 
 // Calls fn with an unsigned integer as wide as an element, for code that only moves elements.
 template <typename Fn>
 auto visit_bits(DType dtype, Fn&& fn) {
   switch (element_size(dtype)) {
-    case 1: return fn(uint8_t{});
-    case 2: return fn(uint16_t{});
-    case 4: return fn(uint32_t{});
-    default: return fn(uint64_t{});
+    case 1:
+      return fn(uint8_t{});
+    case 2:
+      return fn(uint16_t{});
+    case 4:
+      return fn(uint32_t{});
+    default:
+      return fn(uint64_t{});
   }
 }
 

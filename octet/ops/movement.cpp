@@ -11,7 +11,7 @@ namespace {
 
 Shape result_shape(const Call& c) { return c.outputs()[0].shape(); }
 
-// -- reshape -----------------------------------------------------------------------------------------------
+// -- reshape --------------------------------------------------------------------------------------
 
 // A product of sizes: a number times names.
 struct Product {
@@ -32,8 +32,10 @@ struct Product {
         continue;
       }
       bool digits = !factor.empty() && factor.find_first_not_of("0123456789") == std::string::npos;
-      if (digits) number *= std::stoll(factor);
-      else names.push_back(factor);
+      if (digits)
+        number *= std::stoll(factor);
+      else
+        names.push_back(factor);
       factor.clear();
     }
   }
@@ -63,14 +65,16 @@ void cancel(Product& a, Product& b) {
   }
 }
 
-std::vector<Dim> reshaped(const std::vector<Dim>& x, const std::vector<int64_t>& shape, const std::string& who) {
+std::vector<Dim> reshaped(const std::vector<Dim>& x, const std::vector<int64_t>& shape,
+                          const std::string& who) {
   std::vector<Dim> dims;
   int64_t hole = -1;
   for (size_t d = 0; d < shape.size(); ++d) {
-    OCTET_CHECK(shape[d] >= -1, invalid_argument, "{}: size {} in ({}); expected -1 or more", who, shape[d],
-                fmt::join(shape, ", "));
+    OCTET_CHECK(shape[d] >= -1, invalid_argument, "{}: size {} in ({}); expected -1 or more", who,
+                shape[d], fmt::join(shape, ", "));
     OCTET_CHECK(shape[d] != 0 || d < x.size(), invalid_argument,
-                "{}: size 0 at dimension {} copies a dimension that {} does not have", who, d, dims_text(x));
+                "{}: size 0 at dimension {} copies a dimension that {} does not have", who, d,
+                dims_text(x));
     OCTET_CHECK(shape[d] != -1 || hole < 0, invalid_argument, "{}: more than one -1 in ({})", who,
                 fmt::join(shape, ", "));
     if (shape[d] == -1) hole = static_cast<int64_t>(d);
@@ -97,7 +101,8 @@ std::vector<Dim> reshaped(const std::vector<Dim>& x, const std::vector<int64_t>&
   return dims;
 }
 
-// Where the channel axis goes: to a dimension of its size with as many elements before it; -1 if there is none.
+// Where the channel axis goes: to a dimension of its size with as many elements before it; -1 if
+// there is none.
 int64_t reshaped_axis(const std::vector<Dim>& from, const std::vector<Dim>& to, int64_t axis) {
   Product before;
   for (int64_t d = 0; d < axis; ++d) before.times(from[d]);
@@ -113,23 +118,27 @@ int64_t reshaped_axis(const std::vector<Dim>& from, const std::vector<Dim>& to, 
 
 TensorType reshaped_type(const Types& t, std::vector<Dim> dims) {
   std::vector<Dim> to = dims;
-  return moved(t, std::move(dims), [&](int64_t axis) { return reshaped_axis(t[0].dims, to, axis); });
+  return moved(t, std::move(dims),
+               [&](int64_t axis) { return reshaped_axis(t[0].dims, to, axis); });
 }
 
 Tensor reshape_to(const Tensor& x, const TensorType& type) {
   Shape shape = type.shape();
-  if (!x.is_quantized() || !x.quantizer()->is_per_channel()) return as_result(x.reshape(shape), type);
-  if (!type.is_quantized() || !type.quantizer->is_per_channel()) return as_result(x.dequantize().reshape(shape), type);
+  if (!x.is_quantized() || !x.quantizer()->is_per_channel())
+    return as_result(x.reshape(shape), type);
+  if (!type.is_quantized() || !type.quantizer->is_per_channel())
+    return as_result(x.dequantize().reshape(shape), type);
   return as_result(x.reshape(shape), type);
 }
 
-// -- slice -------------------------------------------------------------------------------------------------
+// -- slice ----------------------------------------------------------------------------------------
 
 struct Span {
   int64_t start, step, count;
 };
 
-// start:end:step of n elements, as NumPy and ONNX have it: negatives count from the end, what is outside is clamped.
+// start:end:step of n elements, as NumPy and ONNX have it: negatives count from the end, what is
+// outside is clamped.
 Span span_of(int64_t start, int64_t end, int64_t step, int64_t n) {
   if (start < 0) start += n;
   if (end < 0) end += n;
@@ -143,7 +152,9 @@ Span span_of(int64_t start, int64_t end, int64_t step, int64_t n) {
   // -step may not be representable: |step| - 1 is.
   auto less_one = static_cast<uint64_t>(-(step + 1));
   return {start, step,
-          start > end ? static_cast<int64_t>(static_cast<uint64_t>(start - end - 1) / (less_one + 1)) + 1 : 0};
+          start > end
+              ? static_cast<int64_t>(static_cast<uint64_t>(start - end - 1) / (less_one + 1)) + 1
+              : 0};
 }
 
 QuantizerPtr pick(const Quantizer& q, const std::vector<int64_t>& channels, DType dtype) {
@@ -162,7 +173,8 @@ std::vector<int64_t> indices(const Span& s) {
   return index;
 }
 
-TensorType sliced_type(const Types& t, int64_t dim, std::vector<Dim> dims, const std::optional<Span>& span) {
+TensorType sliced_type(const Types& t, int64_t dim, std::vector<Dim> dims,
+                       const std::optional<Span>& span) {
   TensorType type = moved(t, std::move(dims), [](int64_t axis) { return axis; });
   if (!t.want() && type.is_quantized() && type.quantizer->axis() == dim && span)
     type.quantizer = pick(*type.quantizer, indices(*span), type.dtype);
@@ -184,11 +196,11 @@ TensorType infer_slice(const Types& t) {
   }
   // ONNX writes "to the end" as a huge number.
   constexpr int64_t kHuge = std::numeric_limits<int32_t>::max();
-  bool whole =
-      (step == 1 && start == 0 && end >= kHuge) || (step == -1 && (start == -1 || start >= kHuge) && end <= -kHuge);
+  bool whole = (step == 1 && start == 0 && end >= kHuge) ||
+               (step == -1 && (start == -1 || start >= kHuge) && end <= -kHuge);
   if (!whole)
-    dims[dim] = Dim(
-        fmt::format("{}[{}:{}:{}]", n.name(), start, end >= kHuge || end <= -kHuge ? "" : std::to_string(end), step));
+    dims[dim] = Dim(fmt::format("{}[{}:{}:{}]", n.name(), start,
+                                end >= kHuge || end <= -kHuge ? "" : std::to_string(end), step));
   return sliced_type(t, dim, dims, std::nullopt);
 }
 
@@ -198,9 +210,9 @@ Tensor eval_slice(const Call& c) {
   int64_t dim = normalize_dim(a.get_int("dim"), x.dim(), "slice");
   Span s = span_of(a.get_int("start"), a.get_int("end"), a.get_int("step"), x.size(dim));
   if (s.step > 0)
-    return as_result(
-        x.slice(dim, s.start, s.start + (s.count ? (s.count - 1) * s.step + 1 : 0), s.count > 1 ? s.step : 1),
-        c.outputs()[0]);
+    return as_result(x.slice(dim, s.start, s.start + (s.count ? (s.count - 1) * s.step + 1 : 0),
+                             s.count > 1 ? s.step : 1),
+                     c.outputs()[0]);
   QuantizerPtr quantizer = x.quantizer();
   if (quantizer && quantizer->axis() == dim) quantizer = pick(*quantizer, indices(s), x.dtype());
   return as_result(with_quantizer(take(elements(x), dim, indices(s)), quantizer), c.outputs()[0]);
@@ -214,7 +226,9 @@ Tensor slice_gradient(const Grad& g) {
   Span s = span_of(a.get_int("start"), a.get_int("end"), a.get_int("step"), x.size(dim));
   if (s.step < 0) return take_gradient(g.dy(), dim, indices(s), x.size(dim));
   Tensor dx = Tensor::zeros(x.shape(), x.dtype());
-  if (s.count) dx.slice(dim, s.start, s.start + (s.count - 1) * s.step + 1, s.count > 1 ? s.step : 1).copy_from(g.dy());
+  if (s.count)
+    dx.slice(dim, s.start, s.start + (s.count - 1) * s.step + 1, s.count > 1 ? s.step : 1)
+        .copy_from(g.dy());
   return dx;
 }
 
@@ -229,7 +243,8 @@ std::vector<TensorType> infer_split(const Types& t) {
   const std::vector<int64_t>& sizes = t.attrs().get_ints("sizes");
   int64_t total = 0;
   for (int64_t n : sizes) {
-    OCTET_CHECK(n >= 0, invalid_argument, "split: size {} in [{}]; expected 0 or more", n, fmt::join(sizes, ", "));
+    OCTET_CHECK(n >= 0, invalid_argument, "split: size {} in [{}]; expected 0 or more", n,
+                fmt::join(sizes, ", "));
     total += n;
   }
   const Dim& n = t[0].dims[dim];
@@ -247,16 +262,17 @@ std::vector<TensorType> infer_split(const Types& t) {
   return types;
 }
 
-// -- expand ------------------------------------------------------------------------------------------------
+// -- expand ---------------------------------------------------------------------------------------
 
 std::vector<Dim> expanded(const std::vector<Dim>& x, const std::vector<int64_t>& shape) {
   std::vector<Dim> target;
   for (size_t d = 0; d < shape.size(); ++d) {
-    OCTET_CHECK(shape[d] >= -1, invalid_argument, "expand: size {} in ({}); expected -1 or more", shape[d],
-                fmt::join(shape, ", "));
+    OCTET_CHECK(shape[d] >= -1, invalid_argument, "expand: size {} in ({}); expected -1 or more",
+                shape[d], fmt::join(shape, ", "));
     bool own = d + x.size() >= shape.size();  // x has this dimension
-    OCTET_CHECK(shape[d] != -1 || own, invalid_argument, "expand: -1 at dimension {} of ({}), which {} does not have",
-                d, fmt::join(shape, ", "), dims_text(x));
+    OCTET_CHECK(shape[d] != -1 || own, invalid_argument,
+                "expand: -1 at dimension {} of ({}), which {} does not have", d,
+                fmt::join(shape, ", "), dims_text(x));
     target.push_back(shape[d] == -1 ? x[d + x.size() - shape.size()] : Dim(shape[d]));
   }
   return broadcast(x, target, "expand");
@@ -264,8 +280,8 @@ std::vector<Dim> expanded(const std::vector<Dim>& x, const std::vector<int64_t>&
 
 }  // namespace
 
-// The same elements, in row-major order, in another shape. One size may be -1 (what is left); 0 copies the operand's
-// size at that place. A per-channel axis must survive.
+// The same elements, in row-major order, in another shape. One size may be -1 (what is left); 0
+// copies the operand's size at that place. A per-channel axis must survive.
 OCTET_OP(reshape, "reshape(x, *, shape) -> y", QRule::same, infer([](const Types& t) {
            return reshaped_type(t, reshaped(t[0].dims, t.attrs().get_ints("shape"), "reshape"));
          }),
@@ -273,15 +289,17 @@ OCTET_OP(reshape, "reshape(x, *, shape) -> y", QRule::same, infer([](const Types
          Doc{"another shape; one size may be -1, 0 copies the size of x"})
 
 // Dimensions start_dim..end_dim as one. A 0-d operand becomes 1-d.
-OCTET_OP(flatten, "flatten(x, *, start_dim=1, end_dim=-1) -> y", QRule::same, infer([](const Types& t) {
+OCTET_OP(flatten, "flatten(x, *, start_dim=1, end_dim=-1) -> y", QRule::same,
+         infer([](const Types& t) {
            const std::vector<Dim>& x = t[0].dims;
            if (x.empty()) return reshaped_type(t, {Dim(1)});
-           // start_dim may be one past the end, as in ONNX's Flatten: that makes a dimension of size 1.
+           // start_dim may be one past the end, as in ONNX's Flatten: that makes a dimension of
+           // size 1.
            int64_t rank = t[0].dim(), start = t.attrs().get_int("start_dim");
            int64_t end = normalize_dim(t.attrs().get_int("end_dim"), rank, "flatten");
            if (start != rank) start = normalize_dim(start, rank, "flatten");
-           OCTET_CHECK(start <= end + 1, invalid_argument, "flatten: start_dim {} is after end_dim {} in {}", start,
-                       end, dims_text(x));
+           OCTET_CHECK(start <= end + 1, invalid_argument,
+                       "flatten: start_dim {} is after end_dim {} in {}", start, end, dims_text(x));
            std::vector<Dim> dims(x.begin(), x.begin() + start);
            dims.push_back(product({x.begin() + start, x.begin() + end + 1}).dim());
            dims.insert(dims.end(), x.begin() + end + 1, x.end());
@@ -294,19 +312,23 @@ OCTET_OP(flatten, "flatten(x, *, start_dim=1, end_dim=-1) -> y", QRule::same, in
 OCTET_OP(permute, "permute(x, *, dims) -> y", QRule::same, infer([](const Types& t) {
            const std::vector<int64_t>& order = t.attrs().get_ints("dims");
            OCTET_CHECK(static_cast<int64_t>(order.size()) == t[0].dim(), invalid_argument,
-                       "permute: dims [{}] for an operand of shape {}", fmt::join(order, ", "), dims_text(t[0].dims));
+                       "permute: dims [{}] for an operand of shape {}", fmt::join(order, ", "),
+                       dims_text(t[0].dims));
            std::vector<Dim> dims;
            std::vector<int64_t> place(order.size(), -1);
            for (size_t i = 0; i < order.size(); ++i) {
              int64_t from = normalize_dim(order[i], t[0].dim(), "permute");
-             OCTET_CHECK(place[from] < 0, invalid_argument, "permute: dimension {} is repeated in [{}]", order[i],
+             OCTET_CHECK(place[from] < 0, invalid_argument,
+                         "permute: dimension {} is repeated in [{}]", order[i],
                          fmt::join(order, ", "));
              place[from] = static_cast<int64_t>(i);
              dims.push_back(t[0].dims[from]);
            }
            return moved(t, std::move(dims), [&](int64_t axis) { return place[axis]; });
          }),
-         eval([](const Call& c) { return as_result(c[0].permute(c.attrs().get_ints("dims")), c.outputs()[0]); }),
+         eval([](const Call& c) {
+           return as_result(c[0].permute(c.attrs().get_ints("dims")), c.outputs()[0]);
+         }),
          gradient([](const Grad& g) {
            const std::vector<int64_t>& order = g.attrs().get_ints("dims");
            std::vector<int64_t> back(order.size());
@@ -333,32 +355,42 @@ OCTET_OP(unsqueeze, "unsqueeze(x, *, dim) -> y", QRule::same, infer([](const Typ
 OCTET_OP(squeeze, "squeeze(x, *, dim) -> y", QRule::same, infer([](const Types& t) {
            int64_t dim = normalize_dim(t.attrs().get_int("dim"), t[0].dim(), "squeeze");
            std::vector<Dim> dims = t[0].dims;
-           OCTET_CHECK(!dims.empty() && (!dims[dim].known() || dims[dim].size() == 1), invalid_argument,
-                       "squeeze: dimension {} of {} does not have size 1", dim, dims_text(dims));
+           OCTET_CHECK(!dims.empty() && (!dims[dim].known() || dims[dim].size() == 1),
+                       invalid_argument, "squeeze: dimension {} of {} does not have size 1", dim,
+                       dims_text(dims));
            dims.erase(dims.begin() + dim);
            const TensorType& x = t[0];
-           if (!t.want() && x.is_quantized() && x.quantizer->is_per_channel() && x.quantizer->axis() == dim)
-             return TensorType(x.dtype, std::move(dims),
-                               Quantizer::per_tensor(x.quantizer->scale(0), x.quantizer->zero_point(0), x.dtype));
+           if (!t.want() && x.is_quantized() && x.quantizer->is_per_channel() &&
+               x.quantizer->axis() == dim)
+             return TensorType(
+                 x.dtype, std::move(dims),
+                 Quantizer::per_tensor(x.quantizer->scale(0), x.quantizer->zero_point(0), x.dtype));
            return moved(t, std::move(dims), [dim](int64_t axis) { return axis - (axis > dim); });
          }),
-         eval([](const Call& c) { return as_result(c[0].squeeze(c.attrs().get_int("dim")), c.outputs()[0]); }),
+         eval([](const Call& c) {
+           return as_result(c[0].squeeze(c.attrs().get_int("dim")), c.outputs()[0]);
+         }),
          reshaping_gradient(), Doc{"without dimension dim, which has size 1"})
 
-// x broadcast to `shape` (-1 keeps a size); where x is larger than `shape` its own size stays, as in ONNX's Expand.
+// x broadcast to `shape` (-1 keeps a size); where x is larger than `shape` its own size stays, as
+// in ONNX's Expand.
 OCTET_OP(expand, "expand(x, *, shape) -> y", QRule::same, infer([](const Types& t) {
            std::vector<Dim> dims = expanded(t[0].dims, t.attrs().get_ints("shape"));
            auto extra = static_cast<int64_t>(dims.size()) - t[0].dim();
-           return moved(t, dims,
-                        [&](int64_t axis) { return dims[axis + extra] == t[0].dims[axis] ? axis + extra : -1; });
+           return moved(t, dims, [&](int64_t axis) {
+             return dims[axis + extra] == t[0].dims[axis] ? axis + extra : -1;
+           });
          }),
-         eval([](const Call& c) { return as_result(c[0].expand(result_shape(c)), c.outputs()[0]); }),
-         gradient([](const Grad& g) { return sum_to(g.dy(), g[0].shape()); }), Doc{"broadcast to shape; -1 keeps a size"})
+         eval([](const Call& c) {
+           return as_result(c[0].expand(result_shape(c)), c.outputs()[0]);
+         }),
+         gradient([](const Grad& g) { return sum_to(g.dy(), g[0].shape()); }),
+         Doc{"broadcast to shape; -1 keeps a size"})
 
-// Elements start, start + step, ... before end along `dim`. Negative start and end count from the end and all is
-// clamped to the dimension, as in NumPy; a negative step runs backwards.
-OCTET_OP(slice, "slice(x, *, dim, start, end, step=1) -> y", QRule::same, infer(infer_slice), eval(eval_slice),
-         gradient(slice_gradient), Doc{"x[start:end:step] along dim"})
+// Elements start, start + step, ... before end along `dim`. Negative start and end count from the
+// end and all is clamped to the dimension, as in NumPy; a negative step runs backwards.
+OCTET_OP(slice, "slice(x, *, dim, start, end, step=1) -> y", QRule::same, infer(infer_slice),
+         eval(eval_slice), gradient(slice_gradient), Doc{"x[start:end:step] along dim"})
 
 // Consecutive parts of the given sizes along `dim`.
 OCTET_OP(split, "split(x, *, sizes, dim=0) -> ys...", QRule::same, infer_many(infer_split),
@@ -366,7 +398,8 @@ OCTET_OP(split, "split(x, *, sizes, dim=0) -> ys...", QRule::same, infer_many(in
            int64_t dim = normalize_dim(c.attrs().get_int("dim"), c[0].dim(), "split"), start = 0;
            std::vector<Tensor> parts;
            for (int64_t size : c.attrs().get_ints("sizes")) {
-             parts.push_back(as_result(c[0].slice(dim, start, start + size), c.outputs()[parts.size()]));
+             parts.push_back(
+                 as_result(c[0].slice(dim, start, start + size), c.outputs()[parts.size()]));
              start += size;
            }
            return parts;
@@ -386,26 +419,29 @@ OCTET_OP(identity, "identity(x) -> y", QRule::same, same_type(),
 // A copy of x that shares nothing with it.
 OCTET_OP(clone, "clone(x, *, channels_last=false) -> y", QRule::same, same_type(),
          eval([](const Call& c) {
-           return as_result(c[0].clone(c.attrs().get_bool("channels_last") ? MemoryFormat::channels_last
-                                                                           : MemoryFormat::contiguous),
-                            c.outputs()[0]);
+           return as_result(
+               c[0].clone(c.attrs().get_bool("channels_last") ? MemoryFormat::channels_last
+                                                              : MemoryFormat::contiguous),
+               c.outputs()[0]);
          }),
-         gradient([](const Grad& g) { return g.dy(); }), Doc{"a copy of x, row-major or channels last"})
+         gradient([](const Grad& g) { return g.dy(); }),
+         Doc{"a copy of x, row-major or channels last"})
 
 // x itself: dropout does nothing in inference.
 OCTET_OP(dropout, "dropout(x, *, p=0.5) -> y", QRule::same, same_type(),
          eval([](const Call& c) { return as_result(fresh(c[0]), c.outputs()[0]); }),
          gradient([](const Grad& g) { return g.dy(); }), Doc{"x (inference)"})
 
-// x in another plain dtype ("float32", "int64", ...). To integers: toward zero, saturating; to bool: whether it is not
-// 0.
+// x in another plain dtype ("float32", "int64", ...). To integers: toward zero, saturating; to
+// bool: whether it is not 0.
 OCTET_OP(to, "to(x, *, dtype) -> y", QRule::float_only, infer([](const Types& t) {
            DType dtype = parse_dtype(t.attrs().get_string("dtype"));
-           OCTET_CHECK(!is_quantized(dtype), invalid_argument, "to: dtype {} is quantized; use quantize",
-                       to_string(dtype));
+           OCTET_CHECK(!is_quantized(dtype), invalid_argument,
+                       "to: dtype {} is quantized; use quantize", to_string(dtype));
            return TensorType(dtype, t[0].dims);
          }),
          eval([](const Call& c) { return fresh(c[0].to(c.outputs()[0].dtype)); }),
-         gradient([](const Grad& g) { return g.dy().to(g[0].dtype()); }), Doc{"x in another plain dtype"})
+         gradient([](const Grad& g) { return g.dy().to(g[0].dtype()); }),
+         Doc{"x in another plain dtype"})
 
 }  // namespace octet::ops

@@ -37,7 +37,8 @@ std::vector<std::string> split_arguments(std::string_view s) {
     if (c == ',' && depth == 0 && !quoted) {
       parts.push_back(trim(current));
       current.clear();
-    } else current += c;
+    } else
+      current += c;
   }
   if (!trim(current).empty()) parts.push_back(trim(current));
   return parts;
@@ -47,20 +48,24 @@ thread_local std::vector<Interceptor*> t_interceptors;
 
 }  // namespace
 
-// -- schema ------------------------------------------------------------------------------------------
+// -- schema ---------------------------------------------------------------------------------------
 
 void Op::parse_schema() {
   size_t open = schema_.find('('), close = schema_.rfind(')'), arrow = schema_.rfind("->");
-  OCTET_CHECK(open != std::string::npos && close != std::string::npos && arrow != std::string::npos, internal,
-              "operator {}: malformed schema '{}'", name_, schema_);
+  OCTET_CHECK(open != std::string::npos && close != std::string::npos && arrow != std::string::npos,
+              internal, "operator {}: malformed schema '{}'", name_, schema_);
   bool attributes = false;
-  for (const std::string& part : split_arguments(std::string_view(schema_).substr(open + 1, close - open - 1))) {
+  for (const std::string& part :
+       split_arguments(std::string_view(schema_).substr(open + 1, close - open - 1))) {
     if (part == "*") {
       attributes = true;
     } else if (attributes) {
       size_t equals = part.find('=');
-      if (equals == std::string::npos) attrs_.emplace_back(part, std::nullopt);
-      else attrs_.emplace_back(trim(part.substr(0, equals)), parse_attr(trim(part.substr(equals + 1))));
+      if (equals == std::string::npos)
+        attrs_.emplace_back(part, std::nullopt);
+      else
+        attrs_.emplace_back(trim(part.substr(0, equals)),
+                            parse_attr(trim(part.substr(equals + 1))));
     } else {
       Param p{part};
       if (p.name.size() > 3 && p.name.ends_with("...")) {
@@ -92,54 +97,63 @@ Attrs Op::complete(const Attrs& given) const {
   Attrs full;
   for (const auto& [name, fallback] : attrs_) {
     if (!given.has(name)) {
-      OCTET_CHECK(fallback, invalid_argument, "{}: attribute '{}' is required ({})", name_, name, schema_);
+      OCTET_CHECK(fallback, invalid_argument, "{}: attribute '{}' is required ({})", name_, name,
+                  schema_);
       full.set(name, *fallback);
       continue;
     }
     const Attr& value = given.get(name);
     if (!fallback || value.index() == fallback->index()) {
       full.set(name, value);
-    } else if (std::holds_alternative<double>(*fallback) && std::holds_alternative<int64_t>(value)) {
+    } else if (std::holds_alternative<double>(*fallback) &&
+               std::holds_alternative<int64_t>(value)) {
       full.set(name, static_cast<double>(std::get<int64_t>(value)));
-    } else if (std::holds_alternative<std::vector<int64_t>>(*fallback) && std::get<std::vector<int64_t>>(*fallback).empty() &&
+    } else if (std::holds_alternative<std::vector<int64_t>>(*fallback) &&
+               std::get<std::vector<int64_t>>(*fallback).empty() &&
                std::holds_alternative<std::vector<double>>(value)) {
       full.set(name, value);  // "[]" stands for an empty list of either kind
     } else {
-      OCTET_FAIL(invalid_argument, "{}: attribute {}={}: expected a value like {} ({})", name_, name, to_string(value),
-                 to_string(*fallback), schema_);
+      OCTET_FAIL(invalid_argument, "{}: attribute {}={}: expected a value like {} ({})", name_,
+                 name, to_string(value), to_string(*fallback), schema_);
     }
   }
   for (const auto& [name, value] : given) {
     if (full.has(name)) continue;
     std::vector<std::string> known;
     for (const auto& item : attrs_) known.push_back(item.first);
-    OCTET_FAIL(invalid_argument, "{}: unknown attribute '{}'{} ({})", name_, name, did_you_mean(name, known), schema_);
+    OCTET_FAIL(invalid_argument, "{}: unknown attribute '{}'{} ({})", name_, name,
+               did_you_mean(name, known), schema_);
   }
   return full;
 }
 
-std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& inputs, const Attrs& attrs,
-                                  const std::optional<QType>& want, std::string_view label) const {
+std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& inputs,
+                                  const Attrs& attrs, const std::optional<QType>& want,
+                                  std::string_view label) const {
   bool variadic = !params_.empty() && params_.back().variadic;
   std::string who = label.empty() || label == name_ ? name_ : fmt::format("{} ({})", label, name_);
-  OCTET_CHECK(inputs.size() <= params_.size() || variadic, invalid_argument, "{}: {} inputs given; expected {}", who,
-              inputs.size(), schema_);
+  OCTET_CHECK(inputs.size() <= params_.size() || variadic, invalid_argument,
+              "{}: {} inputs given; expected {}", who, inputs.size(), schema_);
   for (size_t i = 0; i < params_.size(); ++i)
-    OCTET_CHECK(params_[i].optional || params_[i].variadic || (i < inputs.size() && inputs[i]), invalid_argument,
-                "{}: input '{}' is missing; expected {}", who, params_[i].name, schema_);
-  OCTET_CHECK(!variadic || inputs.size() >= params_.size(), invalid_argument, "{}: expected at least one input ({})", who,
-              schema_);
+    OCTET_CHECK(params_[i].optional || params_[i].variadic || (i < inputs.size() && inputs[i]),
+                invalid_argument, "{}: input '{}' is missing; expected {}", who, params_[i].name,
+                schema_);
+  OCTET_CHECK(!variadic || inputs.size() >= params_.size(), invalid_argument,
+              "{}: expected at least one input ({})", who, schema_);
   if (rule_ == QRule::float_only) {
     for (size_t i = 0; i < inputs.size(); ++i)
       OCTET_CHECK(!inputs[i] || !inputs[i]->is_quantized(), invalid_argument,
-                  "{}: operand '{}' is {}, and {} has no quantized form: dequantize it first (a DeQuantStub in eager mode)",
+                  "{}: operand '{}' is {}, and {} has no quantized form: dequantize it first (a "
+                  "DeQuantStub in eager mode)",
                   who, params_[std::min(i, params_.size() - 1)].name, to_string(*inputs[i]), name_);
   }
   if (rule_ != QRule::weights && name_ != "quantize" && name_ != "dequantize") {
     for (const auto& type : inputs)
-      OCTET_CHECK(!type || !is_packed(type->dtype), unsupported, "{}: an operand is {}, whose codes are packed: dequantize it first",
-                  who, to_string(*type));
-    OCTET_CHECK(!want || !is_packed(want->dtype), unsupported, "{}: a {} result was asked for; expected quint8 or qint8", who,
+      OCTET_CHECK(!type || !is_packed(type->dtype), unsupported,
+                  "{}: an operand is {}, whose codes are packed: dequantize it first", who,
+                  to_string(*type));
+    OCTET_CHECK(!want || !is_packed(want->dtype), unsupported,
+                "{}: a {} result was asked for; expected quint8 or qint8", who,
                 to_string(want->dtype));
   }
   if (rule_ == QRule::float_only || rule_ == QRule::weights)
@@ -156,10 +170,11 @@ std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& 
   }
 }
 
-// -- operands ----------------------------------------------------------------------------------------
+// -- operands -------------------------------------------------------------------------------------
 
 const TensorType& Types::operator[](size_t i) const {
-  OCTET_CHECK(has(i), invalid_argument, "{}: input {} is missing ({})", op_.name(), i, op_.schema());
+  OCTET_CHECK(has(i), invalid_argument, "{}: input {} is missing ({})", op_.name(), i,
+              op_.schema());
   return *inputs_[i];
 }
 bool Types::has(std::string_view name) const {
@@ -178,7 +193,8 @@ TensorType Types::result(std::vector<Dim> dims, DType float_dtype) const {
   if (!quantized_input) return TensorType(float_dtype, std::move(dims));
   const TensorType& x = (*this)[0];
   switch (op_.rule()) {
-    case QRule::same: return TensorType(x.dtype, std::move(dims), x.quantizer);
+    case QRule::same:
+      return TensorType(x.dtype, std::move(dims), x.quantizer);
     case QRule::fixed: {
       auto fixed = fixed_qtype(op_.name(), x.dtype);
       OCTET_CHECK(fixed, internal, "{} has no fixed qparams", op_.name());
@@ -186,14 +202,16 @@ TensorType Types::result(std::vector<Dim> dims, DType float_dtype) const {
     }
     default:
       OCTET_FAIL(invalid_argument,
-                 "{}: the operand is {} but no scale and zero point were given for the result: dequantize the operand or "
+                 "{}: the operand is {} but no scale and zero point were given for the result: "
+                 "dequantize the operand or "
                  "ask for a quantized result",
                  op_.name(), to_string(x));
   }
 }
 
 const Tensor& Call::operator[](size_t i) const {
-  OCTET_CHECK(has(i), invalid_argument, "{}: input {} is missing ({})", op_.name(), i, op_.schema());
+  OCTET_CHECK(has(i), invalid_argument, "{}: input {} is missing ({})", op_.name(), i,
+              op_.schema());
   return inputs_[i];
 }
 bool Call::has(std::string_view name) const {
@@ -234,7 +252,7 @@ Tensor sum_to(const Tensor& dy, const Shape& shape) {
   return sum.reshape(shape);
 }
 
-// -- registry ----------------------------------------------------------------------------------------
+// -- registry -------------------------------------------------------------------------------------
 
 Registration::Registration(Op op) {
   std::string name = op.name();
@@ -260,25 +278,29 @@ std::vector<const Op*> all() {
   return result;
 }
 
-// -- calling -----------------------------------------------------------------------------------------
+// -- calling --------------------------------------------------------------------------------------
 
 namespace {
 
 std::vector<Tensor> through_float(const Call& call) {
   std::vector<Tensor> inputs;
-  for (const Tensor& t : call.inputs()) inputs.push_back(t.defined() && t.is_quantized() ? t.dequantize() : t);
+  for (const Tensor& t : call.inputs())
+    inputs.push_back(t.defined() && t.is_quantized() ? t.dequantize() : t);
   std::vector<TensorType> types = call.outputs();
   for (TensorType& t : types)
     if (t.is_quantized()) t = TensorType(DType::float32, t.dims);
   std::vector<Tensor> results = evaluate(Call(call.op(), std::move(inputs), call.attrs(), types));
   for (size_t i = 0; i < results.size(); ++i)
     if (call.outputs()[i].is_quantized())
-      results[i] = octet::quantize(results[i], call.outputs()[i].quantizer, call.outputs()[i].dtype);
+      results[i] =
+          octet::quantize(results[i], call.outputs()[i].quantizer, call.outputs()[i].dtype);
   return results;
 }
 
-// The result's code for each byte of a unary operator's operand; empty if the call is not of that kind.
-std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorType& x, const TensorType& y) {
+// The result's code for each byte of a unary operator's operand; empty if the call is not of that
+// kind.
+std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorType& x,
+                                const TensorType& y) {
   auto byte_affine = [](const TensorType& t) {
     return t.is_quantized() && element_size(t.dtype) == 1 && !t.quantizer->is_per_channel();
   };
@@ -289,21 +311,26 @@ std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorTy
   bool requantize = op.name() == "requantize";
   if (!byte_affine(x) || !byte_affine(y) || !(requantize || is_unary(op.name()))) return {};
   auto f = requantize ? [](float v) { return v; } : unary_function(op.name(), attrs);
-  float sx = static_cast<float>(x.quantizer->scale()), sy = static_cast<float>(y.quantizer->scale());
-  auto zx = static_cast<int32_t>(x.quantizer->zero_point()), zy = static_cast<int32_t>(y.quantizer->zero_point());
+  float sx = static_cast<float>(x.quantizer->scale()),
+        sy = static_cast<float>(y.quantizer->scale());
+  auto zx = static_cast<int32_t>(x.quantizer->zero_point()),
+       zy = static_cast<int32_t>(y.quantizer->zero_point());
   auto lo = static_cast<int32_t>(qmin(y.dtype)), hi = static_cast<int32_t>(qmax(y.dtype));
   std::vector<uint8_t> table(256);
   for (int byte = 0; byte < 256; ++byte) {
     int32_t q = x.dtype == DType::qint8 ? static_cast<int8_t>(byte) : byte;
-    table[byte] = static_cast<uint8_t>(affine::quantize(f(affine::dequantize(q, sx, zx)), sy, zy, lo, hi));
+    table[byte] =
+        static_cast<uint8_t>(affine::quantize(f(affine::dequantize(q, sx, zx)), sy, zy, lo, hi));
   }
   return table;
 }
 
 }  // namespace
 
-OpSpec make_spec(const Op& op, const Attrs& attrs, const std::vector<std::optional<TensorType>>& inputs,
-                 std::vector<Tensor> constants, std::vector<TensorType> outputs, const std::string& label) {
+OpSpec make_spec(const Op& op, const Attrs& attrs,
+                 const std::vector<std::optional<TensorType>>& inputs,
+                 std::vector<Tensor> constants, std::vector<TensorType> outputs,
+                 const std::string& label) {
   OpSpec spec;
   spec.op = op.name();
   spec.attrs = attrs;
@@ -315,7 +342,8 @@ OpSpec make_spec(const Op& op, const Attrs& attrs, const std::vector<std::option
   spec.constants.resize(inputs.size());
   spec.outputs = std::move(outputs);
   spec.label = label;
-  if (spec.inputs.size() == 1 && spec.outputs.size() == 1) spec.table = code_table(op, attrs, spec.inputs[0], spec.outputs[0]);
+  if (spec.inputs.size() == 1 && spec.outputs.size() == 1)
+    spec.table = code_table(op, attrs, spec.inputs[0], spec.outputs[0]);
   return spec;
 }
 
@@ -325,13 +353,19 @@ namespace {
 struct PackedKernels {
   struct Entry {
     Entry(const Call& call, std::string engine, const OpSpec& spec, std::vector<Tensor> others)
-        : op(&call.op()), attrs(call.attrs()), engine(std::move(engine)), x(spec.inputs[0]), y(spec.outputs[0]),
-          others(std::move(others)), kernel(spec) {}
+        : op(&call.op()),
+          attrs(call.attrs()),
+          engine(std::move(engine)),
+          x(spec.inputs[0]),
+          y(spec.outputs[0]),
+          others(std::move(others)),
+          kernel(spec) {}
     const Op* op;
     Attrs attrs;
     std::string engine;
-    TensorType x, y;             // with symbolic dims, but those that size the weight
-    std::vector<Tensor> others;  // operands after the weight, by identity; kept alive, so that no other gets their place
+    TensorType x, y;  // with symbolic dims, but those that size the weight
+    // operands after the weight, by identity; kept alive, so that no other gets their place
+    std::vector<Tensor> others;
     CachedKernel kernel;
   };
   std::mutex mutex;
@@ -341,7 +375,8 @@ struct PackedKernels {
 
 // Those of a weight, made when first asked for.
 std::shared_ptr<PackedKernels> packed_kernels(const Tensor& weight) {
-  if (auto cache = std::atomic_load(&weight.packed_slot())) return std::static_pointer_cast<PackedKernels>(cache);
+  if (auto cache = std::atomic_load(&weight.packed_slot()))
+    return std::static_pointer_cast<PackedKernels>(cache);
   std::shared_ptr<void> none, fresh = std::make_shared<PackedKernels>();
   std::atomic_compare_exchange_strong(&weight.packed_slot(), &none, fresh);
   return std::static_pointer_cast<PackedKernels>(std::atomic_load(&weight.packed_slot()));
@@ -361,32 +396,39 @@ TensorType opened(TensorType type, int64_t keep) {
 
 std::shared_ptr<const CachedKernel> packed_kernel(const Call& call, size_t first) {
   const Tensor& weight = call[first];
-  bool per_row = weight.dim() == 2;  // linear, lstm: features are the last dimension, else channels the second
+  // linear, lstm: features are the last dimension, else channels the second
+  bool per_row = weight.dim() == 2;
   auto open = [&](const TensorType& t) { return opened(t, per_row ? t.dim() - 1 : 1); };
   const TensorType x = open(call[0].type());
   std::vector<TensorType> outputs;
   for (const TensorType& t : call.outputs()) outputs.push_back(open(t));
   const TensorType y = outputs[0];
-  std::vector<Tensor> others(call.inputs().begin() + static_cast<std::ptrdiff_t>(first) + 1, call.inputs().end());
+  std::vector<Tensor> others(call.inputs().begin() + static_cast<std::ptrdiff_t>(first) + 1,
+                             call.inputs().end());
   auto same_operands = [](const std::vector<Tensor>& a, const std::vector<Tensor>& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Tensor& p, const Tensor& q) { return p.id() == q.id(); });
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](const Tensor& p, const Tensor& q) { return p.id() == q.id(); });
   };
   std::shared_ptr<PackedKernels> cache = packed_kernels(weight);
   std::shared_ptr<const PackedKernels::Entry> found;
   {
     std::lock_guard lock(cache->mutex);
     for (const auto& e : cache->entries)
-      if (e->op == &call.op() && e->x == x && e->y == y && e->attrs == call.attrs() && e->engine == octet::engine() &&
-          same_operands(e->others, others))
+      if (e->op == &call.op() && e->x == x && e->y == y && e->attrs == call.attrs() &&
+          e->engine == octet::engine() && same_operands(e->others, others))
         found = e;
     if (!found) {
       std::vector<std::optional<TensorType>> types;
       for (size_t i = 0; i < call.inputs().size(); ++i)
-        types.push_back(!call.has(i) ? std::nullopt : std::optional(i < first ? open(call[i].type()) : call[i].type()));
+        types.push_back(!call.has(i)
+                            ? std::nullopt
+                            : std::optional(i < first ? open(call[i].type()) : call[i].type()));
       std::vector<Tensor> constants = call.inputs();
       std::fill_n(constants.begin(), first, Tensor());
-      constants[first] = weight.detach();  // a kernel that keeps the weight must not keep itself alive through it
-      OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants), std::move(outputs), call.op().name());
+      // a kernel that keeps the weight must not keep itself alive through it
+      constants[first] = weight.detach();
+      OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants),
+                              std::move(outputs), call.op().name());
       found = std::make_shared<const PackedKernels::Entry>(call, octet::engine(), spec, others);
       if (cache->entries.size() >= kKernelsPerWeight) cache->entries.erase(cache->entries.begin());
       cache->entries.push_back(found);
@@ -407,15 +449,20 @@ std::optional<std::vector<Tensor>> try_engine(const Call& call) {
   bool weighted = call.op().param_index("weight") == size_t{1} && call.outputs().size() == 1;
   if (weighted && call.has(1) && call[1].is_quantized()) {
     auto kernel = packed_kernel(call);
-    return kernel->found() ? std::optional(kernel->run(call.inputs(), call.outputs())) : std::nullopt;
+    return kernel->found() ? std::optional(kernel->run(call.inputs(), call.outputs()))
+                           : std::nullopt;
   }
   std::vector<std::optional<TensorType>> types;
-  for (const Tensor& t : call.inputs()) types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
+  for (const Tensor& t : call.inputs())
+    types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
   // Weights and biases (every operand but the first) count as constant: kernels that pack them do.
   std::vector<Tensor> constants = call.inputs();
-  if (!weighted) constants.assign(constants.size(), Tensor());
-  else constants[0] = Tensor();
-  OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants), call.outputs(), call.op().name());
+  if (!weighted)
+    constants.assign(constants.size(), Tensor());
+  else
+    constants[0] = Tensor();
+  OpSpec spec = make_spec(call.op(), call.attrs(), types, std::move(constants), call.outputs(),
+                          call.op().name());
   auto kernel = make_kernel(spec);
   if (!kernel) return std::nullopt;
   return run_kernel(*kernel, spec, call.inputs());
@@ -434,7 +481,8 @@ std::vector<Tensor> evaluate(const Call& call) {
   if (quantized_call && (quantized_operand || op.eval())) return through_float(call);
   std::vector<std::string> types;
   for (const Tensor& t : call.inputs()) types.push_back(t.defined() ? to_string(t.type()) : "none");
-  OCTET_FAIL(unsupported, "{}: no engine has a kernel for these operands: {}", op.name(), fmt::join(types, ", "));
+  OCTET_FAIL(unsupported, "{}: no engine has a kernel for these operands: {}", op.name(),
+             fmt::join(types, ", "));
 }
 
 Interceptor::Interceptor() { t_interceptors.push_back(this); }
@@ -442,8 +490,8 @@ Interceptor::~Interceptor() { std::erase(t_interceptors, this); }
 
 namespace {
 
-// Evaluates on handles without slots (the methods of such tensors do not come back here) and puts the call on autograd's
-// tape if an operand requires a gradient.
+// Evaluates on handles without slots (the methods of such tensors do not come back here) and puts
+// the call on autograd's tape if an operand requires a gradient.
 std::vector<Tensor> evaluate_on_tape(const Call& call) {
   bool slots = false;
   for (const Tensor& x : call.inputs()) slots = slots || x.has_slots();
@@ -457,21 +505,28 @@ std::vector<Tensor> evaluate_on_tape(const Call& call) {
   }
   Call plain(call.op(), std::move(inputs), call.attrs(), call.outputs());
   std::vector<Tensor> outputs = evaluate(plain);
-  if (!autograd::enabled() || std::find(needs.begin(), needs.end(), true) == needs.end()) return outputs;
+  if (!autograd::enabled() || std::find(needs.begin(), needs.end(), true) == needs.end())
+    return outputs;
   std::vector<Tensor> kept;
   for (const Tensor& y : outputs) kept.push_back(y.detach());
-  autograd::record(call.op().name(), call.inputs(), outputs, [plain, kept, needs](const std::vector<Tensor>& dys) {
-    OCTET_CHECK(plain.op().gradient(), unsupported, "{}: this operator has no gradient: detach() its operand, or compute it "
-                "another way", plain.op().name());
-    return plain.op().gradient()(Grad(plain, kept, dys, needs));
-  });
+  autograd::record(call.op().name(), call.inputs(), outputs,
+                   [plain, kept, needs](const std::vector<Tensor>& dys) {
+                     OCTET_CHECK(
+                         plain.op().gradient(), unsupported,
+                         "{}: this operator has no gradient: detach() its operand, or compute it "
+                         "another way",
+                         plain.op().name());
+                     return plain.op().gradient()(Grad(plain, kept, dys, needs));
+                   });
   return outputs;
 }
 
 // Through the interceptors to the evaluation.
 std::vector<Tensor> intercepted(const Call& call);
 
-Tensor call_method(const char* op, const Tensor& x, const Attrs& attrs) { return call(op, {x}, attrs); }
+Tensor call_method(const char* op, const Tensor& x, const Attrs& attrs) {
+  return call(op, {x}, attrs);
+}
 [[maybe_unused]] const bool g_methods_hooked = (Tensor::set_method_hook(call_method), true);
 
 }  // namespace
@@ -482,7 +537,8 @@ std::vector<Tensor> call_all(std::string_view name, std::vector<Tensor> inputs, 
   while (!inputs.empty() && !inputs.back().defined()) inputs.pop_back();
   Attrs complete = op.complete(attrs);
   std::vector<std::optional<TensorType>> types;
-  for (const Tensor& t : inputs) types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
+  for (const Tensor& t : inputs)
+    types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
   std::vector<TensorType> outputs = op.infer(types, complete, want, "");
   Call call(op, std::move(inputs), std::move(complete), std::move(outputs));
   for (const Tensor& x : call.inputs())
@@ -497,7 +553,8 @@ std::vector<Tensor> intercepted(const Call& call) {
   std::vector<Interceptor*> stack = t_interceptors;
   std::function<std::vector<Tensor>(size_t, const Call&)> step = [&](size_t depth, const Call& c) {
     if (depth == stack.size()) return evaluate_on_tape(c);
-    return stack[stack.size() - 1 - depth]->on_call(c, [&, depth](const Call& d) { return step(depth + 1, d); });
+    return stack[stack.size() - 1 - depth]->on_call(
+        c, [&, depth](const Call& d) { return step(depth + 1, d); });
   };
   return step(0, call);
 }
@@ -506,15 +563,19 @@ std::vector<Tensor> intercepted(const Call& call) {
 std::shared_ptr<TensorTrace> trace_of(const Tensor& x) {
   return x.defined() ? std::static_pointer_cast<TensorTrace>(x.trace_slot()) : nullptr;
 }
-void set_trace(const Tensor& x, std::shared_ptr<TensorTrace> trace) { x.trace_slot() = std::move(trace); }
+void set_trace(const Tensor& x, std::shared_ptr<TensorTrace> trace) {
+  x.trace_slot() = std::move(trace);
+}
 
-Tensor call(std::string_view name, std::vector<Tensor> inputs, const Attrs& attrs, const std::optional<QType>& want) {
+Tensor call(std::string_view name, std::vector<Tensor> inputs, const Attrs& attrs,
+            const std::optional<QType>& want) {
   auto results = call_all(name, std::move(inputs), attrs, want);
-  OCTET_CHECK(results.size() == 1, invalid_argument, "{} has {} results; use call_all", name, results.size());
+  OCTET_CHECK(results.size() == 1, invalid_argument, "{} has {} results; use call_all", name,
+              results.size());
   return results[0];
 }
 
-// -- helpers for definitions -------------------------------------------------------------------------
+// -- helpers for definitions ----------------------------------------------------------------------
 
 Infer same_type() {
   return infer([](const Types& t) { return t.result(t[0].dims, t[0].dtype); });
@@ -527,19 +588,26 @@ Infer broadcast_type() {
   });
 }
 
-std::vector<Dim> broadcast(const std::vector<Dim>& a, const std::vector<Dim>& b, std::string_view who) {
+std::vector<Dim> broadcast(const std::vector<Dim>& a, const std::vector<Dim>& b,
+                           std::string_view who) {
   std::vector<Dim> result(std::max(a.size(), b.size()), Dim(1));
   for (size_t i = 0; i < result.size(); ++i) {
     const Dim one(1);
     const Dim& x = i < a.size() ? a[a.size() - 1 - i] : one;
     const Dim& y = i < b.size() ? b[b.size() - 1 - i] : one;
     Dim& out = result[result.size() - 1 - i];
-    if (x == y || y == one) out = x;
-    else if (x == one) out = y;
-    else if (!x.known() && y.known()) out = y;  // the symbol must turn out to be y (or 1) when shapes are known
-    else if (!y.known()) out = x;
+    if (x == y || y == one)
+      out = x;
+    else if (x == one)
+      out = y;
+    // the symbol must turn out to be y (or 1) when shapes are known
+    else if (!x.known() && y.known())
+      out = y;
+    else if (!y.known())
+      out = x;
     else
-      OCTET_FAIL(invalid_argument, "{}: shapes {} and {} do not broadcast", who, to_string(TensorType(DType::float32, a)).substr(5),
+      OCTET_FAIL(invalid_argument, "{}: shapes {} and {} do not broadcast", who,
+                 to_string(TensorType(DType::float32, a)).substr(5),
                  to_string(TensorType(DType::float32, b)).substr(5));
   }
   return result;
@@ -547,7 +615,8 @@ std::vector<Dim> broadcast(const std::vector<Dim>& a, const std::vector<Dim>& b,
 
 int64_t normalize_dim(int64_t d, int64_t dims, std::string_view who) {
   int64_t limit = std::max<int64_t>(dims, 1);
-  OCTET_CHECK(d >= -limit && d < limit, invalid_argument, "{}: dimension {} of a {}-d tensor", who, d, dims);
+  OCTET_CHECK(d >= -limit && d < limit, invalid_argument, "{}: dimension {} of a {}-d tensor", who,
+              d, dims);
   return d < 0 ? d + limit : d;
 }
 

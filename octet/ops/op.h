@@ -1,6 +1,6 @@
 #pragma once
-// Every operator, once: its schema, type inference and evaluation, registered by one statement (OCTET_OP), and
-// ops::call, the one door through which every operator call goes.
+// Every operator, once: its schema, type inference and evaluation, registered by one statement
+// (OCTET_OP), and ops::call, the one door through which every operator call goes.
 
 #include <functional>
 #include <optional>
@@ -15,8 +15,8 @@
 
 namespace octet::ops {
 
-// What an operator's result is to be quantized as. Asked for by the caller, as PyTorch's quantized ops take an output
-// scale and zero point.
+// What an operator's result is to be quantized as. Asked for by the caller, as PyTorch's quantized
+// ops take an output scale and zero point.
 struct QType {
   DType dtype = DType::quint8;
   QuantizerPtr quantizer;
@@ -25,10 +25,16 @@ struct QType {
 // What an operator does with qparams.
 enum class QRule {
   float_only,  // no quantized form: operands must be float
-  weights,     // float operand and result; the weights may be quantized: dynamic and weight-only layers, embedding_bag
-  same,        // works on codes; the result has its (first) operand's qparams: relu, max_pool2d, reshape, slice ...
-  own,         // the result has qparams of its own, which the caller gives: conv2d, linear, add, cat ...
-  fixed,       // bounded range, fixed qparams unless the caller gives others: sigmoid, tanh, softmax
+  // float operand and result; the weights may be quantized: dynamic and weight-only layers,
+  // embedding_bag
+  weights,
+  // works on codes; the result has its (first) operand's qparams: relu, max_pool2d, reshape, slice
+  // ...
+  same,
+  // the result has qparams of its own, which the caller gives: conv2d, linear, add, cat ...
+  own,
+  // bounded range, fixed qparams unless the caller gives others: sigmoid, tanh, softmax
+  fixed,
 };
 
 class Op;
@@ -47,7 +53,8 @@ class Types {
   const TensorType& operator[](std::string_view name) const;
   const Attrs& attrs() const { return attrs_; }
   const std::optional<QType>& want() const { return want_; }
-  // The result type with these dims: quantized as the operator's QRule and `want` say, else of `float_dtype`.
+  // The result type with these dims: quantized as the operator's QRule and `want` say, else of
+  // `float_dtype`.
   TensorType result(std::vector<Dim> dims, DType float_dtype = DType::float32) const;
 
  private:
@@ -61,7 +68,10 @@ class Types {
 class Call {
  public:
   Call(const Op& op, std::vector<Tensor> inputs, Attrs attrs, std::vector<TensorType> outputs)
-      : op_(op), inputs_(std::move(inputs)), attrs_(std::move(attrs)), outputs_(std::move(outputs)) {}
+      : op_(op),
+        inputs_(std::move(inputs)),
+        attrs_(std::move(attrs)),
+        outputs_(std::move(outputs)) {}
   const Op& op() const { return op_; }
   const std::vector<Tensor>& inputs() const { return inputs_; }
   bool has(size_t i) const { return i < inputs_.size() && inputs_[i].defined(); }
@@ -69,7 +79,8 @@ class Call {
   bool has(std::string_view name) const;
   const Tensor& operator[](std::string_view name) const;
   const Attrs& attrs() const { return attrs_; }
-  const std::vector<TensorType>& outputs() const { return outputs_; }  // concrete types of the results
+  // concrete types of the results
+  const std::vector<TensorType>& outputs() const { return outputs_; }
 
  private:
   const Op& op_;
@@ -78,10 +89,12 @@ class Call {
   std::vector<TensorType> outputs_;
 };
 
-// What a gradient is computed from: the operands and results of a call, and the gradients of the results.
+// What a gradient is computed from: the operands and results of a call, and the gradients of the
+// results.
 class Grad {
  public:
-  Grad(const Call& call, const std::vector<Tensor>& outputs, const std::vector<Tensor>& dys, const std::vector<bool>& needs)
+  Grad(const Call& call, const std::vector<Tensor>& outputs, const std::vector<Tensor>& dys,
+       const std::vector<bool>& needs)
       : call_(call), outputs_(outputs), dys_(dys), needs_(needs) {}
   const Call& call() const { return call_; }
   const Attrs& attrs() const { return call_.attrs(); }
@@ -107,27 +120,41 @@ using InferFn = std::function<std::vector<TensorType>(const Types&)>;
 using EvalFn = std::function<std::vector<Tensor>(const Call&)>;
 
 // The parts of an OCTET_OP statement.
-struct Infer { InferFn fn; };
-struct Eval { EvalFn fn; };
-struct Quantized { EvalFn fn; };
-struct Gradient { std::function<std::vector<Tensor>(const Grad&)> fn; };
-struct Doc { const char* text; };
+struct Infer {
+  InferFn fn;
+};
+struct Eval {
+  EvalFn fn;
+};
+struct Quantized {
+  EvalFn fn;
+};
+struct Gradient {
+  std::function<std::vector<Tensor>(const Grad&)> fn;
+};
+struct Doc {
+  const char* text;
+};
 inline Infer infer(InferFn fn) { return {std::move(fn)}; }
 // For single results: the type, or the tensor.
 Infer infer(std::function<TensorType(const Types&)> fn);
 Eval eval(std::function<Tensor(const Call&)> fn);
 inline Eval eval_many(EvalFn fn) { return {std::move(fn)}; }
 inline Infer infer_many(InferFn fn) { return {std::move(fn)}; }
-// Evaluation when an operand or the result is quantized. Without it: an operator of QRule::same with an eval runs that on
-// the codes (it only moves them); for others the engines are asked for a kernel, and if none has one: dequantize, evaluate,
-// quantize, which is the contract of docs/numerics.md for such operators.
+// Evaluation when an operand or the result is quantized. Without it: an operator of QRule::same
+// with an eval runs that on the codes (it only moves them); for others the engines are asked for a
+// kernel, and if none has one: dequantize, evaluate, quantize, which is the contract of
+// docs/numerics.md for such operators.
 Quantized quantized(std::function<Tensor(const Call&)> fn);
 
-// The gradients of the operands, in their order: of the first operand, or of all (undefined: none). They have the operands'
-// shapes; broadcast ones are summed with sum_to. May call operators: nothing is recorded then. Without this part the
-// operator's float results can be computed from parameters, but backward() through it is an error that names it.
+// The gradients of the operands, in their order: of the first operand, or of all (undefined: none).
+// They have the operands' shapes; broadcast ones are summed with sum_to. May call operators:
+// nothing is recorded then. Without this part the operator's float results can be computed from
+// parameters, but backward() through it is an error that names it.
 Gradient gradient(std::function<Tensor(const Grad&)> fn);
-inline Gradient gradients(std::function<std::vector<Tensor>(const Grad&)> fn) { return {std::move(fn)}; }
+inline Gradient gradients(std::function<std::vector<Tensor>(const Grad&)> fn) {
+  return {std::move(fn)};
+}
 // dy summed over the dimensions along which `shape` was broadcast to dy's.
 Tensor sum_to(const Tensor& dy, const Shape& shape);
 
@@ -140,13 +167,15 @@ struct Param {
 class Op {
  public:
   template <typename... Parts>
-  Op(const char* name, const char* schema, QRule rule, Parts&&... parts) : name_(name), schema_(schema), rule_(rule) {
+  Op(const char* name, const char* schema, QRule rule, Parts&&... parts)
+      : name_(name), schema_(schema), rule_(rule) {
     parse_schema();
     (add(std::forward<Parts>(parts)), ...);
   }
 
   const std::string& name() const { return name_; }
-  const std::string& schema() const { return schema_; }  // "conv2d(x, weight, bias?, *, stride=[1, 1], ...) -> y"
+  // "conv2d(x, weight, bias?, *, stride=[1, 1], ...) -> y"
+  const std::string& schema() const { return schema_; }
   const std::string& doc() const { return doc_; }
   QRule rule() const { return rule_; }
   const std::vector<Param>& params() const { return params_; }
@@ -156,11 +185,13 @@ class Op {
   const std::vector<std::pair<std::string, std::optional<Attr>>>& attrs() const { return attrs_; }
   std::optional<size_t> param_index(std::string_view name) const;
 
-  // `given` with defaults filled in. Error on an unknown name (with the nearest), a missing one, or a wrong kind.
+  // `given` with defaults filled in. Error on an unknown name (with the nearest), a missing one, or
+  // a wrong kind.
   Attrs complete(const Attrs& given) const;
   // Result types. `label` names the caller in errors. Checks the number of inputs.
-  std::vector<TensorType> infer(const std::vector<std::optional<TensorType>>& inputs, const Attrs& complete_attrs,
-                                const std::optional<QType>& want, std::string_view label) const;
+  std::vector<TensorType> infer(const std::vector<std::optional<TensorType>>& inputs,
+                                const Attrs& complete_attrs, const std::optional<QType>& want,
+                                std::string_view label) const;
 
   const EvalFn& eval() const { return eval_; }
   const EvalFn& quantized() const { return quantized_; }
@@ -185,7 +216,7 @@ class Op {
   std::function<std::vector<Tensor>(const Grad&)> gradient_;
 };
 
-// -- the registry --------------------------------------------------------------------------------------
+// -- the registry ---------------------------------------------------------------------------------
 
 // Error naming the nearest known names if there is no such operator.
 const Op& get(std::string_view name);
@@ -196,38 +227,45 @@ struct Registration {
   explicit Registration(Op op);
 };
 
-// Defines and registers an operator:  OCTET_OP(relu, "relu(x) -> y", QRule::same, infer(...), eval(...));
-#define OCTET_OP(name, schema, ...) \
-  static const ::octet::ops::Registration octet_op_##name(::octet::ops::Op(#name, schema, __VA_ARGS__));
+// Defines and registers an operator:  OCTET_OP(relu, "relu(x) -> y", QRule::same, infer(...),
+// eval(...));
+#define OCTET_OP(name, schema, ...)                        \
+  static const ::octet::ops::Registration octet_op_##name( \
+      ::octet::ops::Op(#name, schema, __VA_ARGS__));
 
-// -- calling -----------------------------------------------------------------------------------------
+// -- calling --------------------------------------------------------------------------------------
 
-// Calls an operator on tensors. `want` asks for a quantized result. Omitted optional inputs may be left off at the end
-// or given as undefined tensors.
-std::vector<Tensor> call_all(std::string_view op, std::vector<Tensor> inputs, const Attrs& attrs = {},
+// Calls an operator on tensors. `want` asks for a quantized result. Omitted optional inputs may be
+// left off at the end or given as undefined tensors.
+std::vector<Tensor> call_all(std::string_view op, std::vector<Tensor> inputs,
+                             const Attrs& attrs = {},
                              const std::optional<QType>& want = std::nullopt);
 // The same for operators with one result.
 Tensor call(std::string_view op, std::vector<Tensor> inputs, const Attrs& attrs = {},
             const std::optional<QType>& want = std::nullopt);
 
-// Evaluates a call whose result types are known: what `call` does behind the interceptors, and what the runtime does for
-// operators that no engine has a kernel for.
+// Evaluates a call whose result types are known: what `call` does behind the interceptors, and what
+// the runtime does for operators that no engine has a kernel for.
 std::vector<Tensor> evaluate(const Call& call);
 
-// The call an engine is asked about. `inputs` are the operands' types (nullopt: omitted), `constants` the operands that
-// are known now (undefined tensors: the others). Fills in the 256-entry table of unary operators.
-OpSpec make_spec(const Op& op, const Attrs& attrs, const std::vector<std::optional<TensorType>>& inputs,
-                 std::vector<Tensor> constants, std::vector<TensorType> outputs, const std::string& label);
+// The call an engine is asked about. `inputs` are the operands' types (nullopt: omitted),
+// `constants` the operands that are known now (undefined tensors: the others). Fills in the
+// 256-entry table of unary operators.
+OpSpec make_spec(const Op& op, const Attrs& attrs,
+                 const std::vector<std::optional<TensorType>>& inputs,
+                 std::vector<Tensor> constants, std::vector<TensorType> outputs,
+                 const std::string& label);
 
-// The kernel into which the quantized weight of a call is packed: `first_weight` is its place among the operands, those before it are
-// data, those behind it constant too. Made at the first such call and kept with the weight, since quantized weights do not change. Not found(): no engine has one.
+// The kernel into which the quantized weight of a call is packed: `first_weight` is its place among
+// the operands, those before it are data, those behind it constant too. Made at the first such call
+// and kept with the weight, since quantized weights do not change. Not found(): no engine has one.
 std::shared_ptr<const CachedKernel> packed_kernel(const Call& call, size_t first_weight = 1);
 
 // Evaluates through a kernel of the engine in force; nullopt if no engine has one.
 std::optional<std::vector<Tensor>> try_engine(const Call& call);
 
-// Something that wants to see every call on this thread while it lives: the tracer, the profiler, the numeric suite.
-// The innermost is asked first; it calls `next` to go on.
+// Something that wants to see every call on this thread while it lives: the tracer, the profiler,
+// the numeric suite. The innermost is asked first; it calls `next` to go on.
 class Interceptor {
  public:
   Interceptor();
@@ -238,8 +276,9 @@ class Interceptor {
   virtual std::vector<Tensor> on_call(const Call& call, const Next& next) = 0;
 };
 
-// Something that travels with a tensor (in its trace slot) and wants to see every call that the tensor takes part in. It
-// calls `next` to evaluate, and marks the results if they are to be followed too.
+// Something that travels with a tensor (in its trace slot) and wants to see every call that the
+// tensor takes part in. It calls `next` to evaluate, and marks the results if they are to be
+// followed too.
 class TensorTrace {
  public:
   virtual ~TensorTrace() = default;
@@ -248,13 +287,14 @@ class TensorTrace {
 std::shared_ptr<TensorTrace> trace_of(const Tensor& x);  // null if there is none
 void set_trace(const Tensor& x, std::shared_ptr<TensorTrace> trace);
 
-// -- helpers for definitions ---------------------------------------------------------------------------
+// -- helpers for definitions ----------------------------------------------------------------------
 
 // Result = the type of input 0 (dims, dtype; quantized as the rule says).
 Infer same_type();
 // Result = the broadcast of inputs 0 and 1 (NumPy's rule).
 Infer broadcast_type();
-std::vector<Dim> broadcast(const std::vector<Dim>& a, const std::vector<Dim>& b, std::string_view who);
+std::vector<Dim> broadcast(const std::vector<Dim>& a, const std::vector<Dim>& b,
+                           std::string_view who);
 // d in -dims..dims-1 to 0..dims-1; Error otherwise.
 int64_t normalize_dim(int64_t d, int64_t dims, std::string_view who);
 

@@ -1,4 +1,5 @@
-// Pools over images of one to three dimensions. Their kernels are the engines'; 1-d pools are 2-d ones on images of height 1.
+// Pools over images of one to three dimensions. Their kernels are the engines'; 1-d pools are 2-d
+// ones on images of height 1.
 #include <array>
 
 #include "octet/base/check_impl.h"
@@ -12,28 +13,35 @@ namespace {
 TensorType infer_pool(const Types& t, int64_t spatial) {
   const std::string& who = t.op().name();
   const TensorType& x = t[0];
-  OCTET_CHECK(x.dim() == spatial + 2, invalid_argument, "{}: expected a {}-d input (N, C, {}), got {}", who, spatial + 2,
-              spatial == 1 ? "L" : spatial == 2 ? "H, W" : "D, H, W", to_string(x));
+  OCTET_CHECK(x.dim() == spatial + 2, invalid_argument,
+              "{}: expected a {}-d input (N, C, {}), got {}", who, spatial + 2,
+              spatial == 1   ? "L"
+              : spatial == 2 ? "H, W"
+                             : "D, H, W",
+              to_string(x));
   check_list(t.attrs(), "kernel", spatial, who);
   check_list(t.attrs(), "stride", spatial, who);
   check_list(t.attrs(), "padding", 2 * spatial, who);
-  const auto &k = t.attrs().get_ints("kernel"), &s = t.attrs().get_ints("stride"), &p = t.attrs().get_ints("padding");
+  const auto &k = t.attrs().get_ints("kernel"), &s = t.attrs().get_ints("stride"),
+             &p = t.attrs().get_ints("padding");
   std::vector<int64_t> d(spatial, 1);
   if (t.attrs().has("dilation")) {
     check_list(t.attrs(), "dilation", spatial, who);
     d = t.attrs().get_ints("dilation");
   }
   if (t.attrs().has("divisor_override"))
-    OCTET_CHECK(t.attrs().get_int("divisor_override") >= 0, invalid_argument,
-                "{}: divisor_override={}; expected a positive number, or 0 for the number of elements", who,
-                t.attrs().get_int("divisor_override"));
+    OCTET_CHECK(
+        t.attrs().get_int("divisor_override") >= 0, invalid_argument,
+        "{}: divisor_override={}; expected a positive number, or 0 for the number of elements", who,
+        t.attrs().get_int("divisor_override"));
   bool ceil_mode = t.attrs().get_bool("ceil_mode");
   std::vector<Dim> dims{x.dims[0], x.dims[1]};
   for (int64_t i = 0; i < spatial; ++i) {
     const int64_t most = std::max(p[i], p[i + spatial]), window = d[i] * (k[i] - 1) + 1;
-    OCTET_CHECK(most < std::max<int64_t>(1, window), invalid_argument, "{}: padding {} is not smaller than the window {}", who,
-                most, window);
-    dims.push_back(window_size(x.dims[i + 2], k[i], s[i], p[i], p[i + spatial], d[i], ceil_mode, who));
+    OCTET_CHECK(most < std::max<int64_t>(1, window), invalid_argument,
+                "{}: padding {} is not smaller than the window {}", who, most, window);
+    dims.push_back(
+        window_size(x.dims[i + 2], k[i], s[i], p[i], p[i + spatial], d[i], ceil_mode, who));
   }
   return t.result(std::move(dims));
 }
@@ -41,12 +49,17 @@ TensorType infer_pool(const Types& t, int64_t spatial) {
 TensorType infer_adaptive(const Types& t, int64_t spatial) {
   const std::string& who = t.op().name();
   check_list(t.attrs(), "output_size", spatial, who);
-  OCTET_CHECK(t[0].dim() == spatial + 2, invalid_argument, "{}: expected a {}-d input (N, C, {}), got {}", who, spatial + 2,
-              spatial == 1 ? "L" : spatial == 2 ? "H, W" : "D, H, W", to_string(t[0]));
+  OCTET_CHECK(t[0].dim() == spatial + 2, invalid_argument,
+              "{}: expected a {}-d input (N, C, {}), got {}", who, spatial + 2,
+              spatial == 1   ? "L"
+              : spatial == 2 ? "H, W"
+                             : "D, H, W",
+              to_string(t[0]));
   std::vector<Dim> dims{t[0].dims[0], t[0].dims[1]};
   for (int64_t n : t.attrs().get_ints("output_size")) {
     OCTET_CHECK(n >= 1, invalid_argument, "{}: output_size {}; expected 1 or more", who, n);
-    OCTET_CHECK(t[0].dims[dims.size()] != Dim(0), invalid_argument, "{}: the image {} is empty", who, to_string(t[0]));
+    OCTET_CHECK(t[0].dims[dims.size()] != Dim(0), invalid_argument, "{}: the image {} is empty",
+                who, to_string(t[0]));
     dims.push_back(n);
   }
   return t.result(std::move(dims));
@@ -74,9 +87,10 @@ Infer adaptive_type(int64_t spatial) {
   return infer([spatial](const Types& t) { return infer_adaptive(t, spatial); });
 }
 
-// -- gradients ---------------------------------------------------------------------------------------------
+// -- gradients ------------------------------------------------------------------------------------
 
-// One output's window along one dimension: the places inside the image, and how many places with the padding.
+// One output's window along one dimension: the places inside the image, and how many places with
+// the padding.
 struct Span {
   std::vector<int64_t> inside;
   int64_t padded = 0;
@@ -88,7 +102,8 @@ std::vector<Span> spans(const Attrs& a, int64_t d, int64_t spatial, int64_t size
   for (int64_t o = 0; o < outputs; ++o) {
     Span& s = result[o];
     if (a.has("output_size")) {
-      for (int64_t i = o * size / outputs; i < ((o + 1) * size + outputs - 1) / outputs; ++i) s.inside.push_back(i);
+      for (int64_t i = o * size / outputs; i < ((o + 1) * size + outputs - 1) / outputs; ++i)
+        s.inside.push_back(i);
       s.padded = static_cast<int64_t>(s.inside.size());
       continue;
     }
@@ -103,7 +118,8 @@ std::vector<Span> spans(const Attrs& a, int64_t d, int64_t spatial, int64_t size
   return result;
 }
 
-// dx of a pool, channels last. A maximum's gradient goes to the first element of the window that equals it.
+// dx of a pool, channels last. A maximum's gradient goes to the first element of the window that
+// equals it.
 template <bool maximum>
 Tensor pool_gradient(const Grad& g) {
   const Attrs& a = g.attrs();
@@ -121,7 +137,8 @@ Tensor pool_gradient(const Grad& g) {
   }
   const bool include_pad = a.has("count_include_pad") && a.get_bool("count_include_pad");
   const int64_t divisor = a.has("divisor_override") ? a.get_int("divisor_override") : 0;
-  Tensor x = g[0].contiguous(MemoryFormat::channels_last), y = g.y().contiguous(MemoryFormat::channels_last);
+  Tensor x = g[0].contiguous(MemoryFormat::channels_last),
+         y = g.y().contiguous(MemoryFormat::channels_last);
   Tensor dy = g.dy().contiguous(MemoryFormat::channels_last);
   Tensor dx = Tensor::empty(x.shape(), DType::float32, nullptr, MemoryFormat::channels_last);
   if (x.numel() == 0) return dx;
@@ -135,8 +152,11 @@ Tensor pool_gradient(const Grad& g) {
     for (const Span& z : windows[0])
       for (const Span& r : windows[1])
         for (const Span& c : windows[2]) {
-          const auto inside = static_cast<int64_t>(z.inside.size() * r.inside.size() * c.inside.size());
-          const int64_t count = divisor > 0 ? divisor : include_pad ? z.padded * r.padded * c.padded : inside;
+          const auto inside =
+              static_cast<int64_t>(z.inside.size() * r.inside.size() * c.inside.size());
+          const int64_t count = divisor > 0   ? divisor
+                                : include_pad ? z.padded * r.padded * c.padded
+                                              : inside;
           const float share = 1.0f / static_cast<float>(count);
           std::fill(given.begin(), given.end(), 0);
           for (int64_t iz : z.inside)
@@ -166,47 +186,57 @@ Tensor pool_gradient(const Grad& g) {
 }  // namespace
 
 // Quantized: the maximum of the codes; qparams unchanged.
-OCTET_OP(max_pool2d,
-         "max_pool2d(x, *, kernel, stride, padding=[0, 0, 0, 0], dilation=[1, 1], ceil_mode=false) -> y", QRule::same,
-         Doc{"maximum over windows; padding is [top, left, bottom, right] and never wins"}, pool_type(2),
-         gradient(pool_gradient<true>))
+OCTET_OP(
+    max_pool2d,
+    "max_pool2d(x, *, kernel, stride, padding=[0, 0, 0, 0], dilation=[1, 1], ceil_mode=false) -> y",
+    QRule::same, Doc{"maximum over windows; padding is [top, left, bottom, right] and never wins"},
+    pool_type(2), gradient(pool_gradient<true>))
 
-OCTET_OP(max_pool1d, "max_pool1d(x, *, kernel, stride, padding=[0, 0], dilation=[1], ceil_mode=false) -> y", QRule::same,
-         Doc{"maximum over windows of (N, C, L); padding is [left, right] and never wins"}, pool_type(1),
-         eval([](const Call& c) { return as_pool2d(c, "max_pool2d"); }),
+OCTET_OP(max_pool1d,
+         "max_pool1d(x, *, kernel, stride, padding=[0, 0], dilation=[1], ceil_mode=false) -> y",
+         QRule::same,
+         Doc{"maximum over windows of (N, C, L); padding is [left, right] and never wins"},
+         pool_type(1), eval([](const Call& c) { return as_pool2d(c, "max_pool2d"); }),
          gradient(pool_gradient<true>))
 
 OCTET_OP(max_pool3d,
-         "max_pool3d(x, *, kernel, stride, padding=[0, 0, 0, 0, 0, 0], dilation=[1, 1, 1], ceil_mode=false) -> y", QRule::same,
-         Doc{"maximum over windows of (N, C, D, H, W); padding is [front, top, left, back, bottom, right] and never wins"},
-         pool_type(3),
-         gradient(pool_gradient<true>))
+         "max_pool3d(x, *, kernel, stride, padding=[0, 0, 0, 0, 0, 0], dilation=[1, 1, 1], "
+         "ceil_mode=false) -> y",
+         QRule::same,
+         Doc{"maximum over windows of (N, C, D, H, W); padding is [front, top, left, back, bottom, "
+             "right] and never wins"},
+         pool_type(3), gradient(pool_gradient<true>))
 
-// Quantized: y = clamp(rne(f(f(sum(q - z)) * f(1/count))) + z), with the result's own multiplier if its qparams differ. The
-// count is divisor_override if that is not 0.
+// Quantized: y = clamp(rne(f(f(sum(q - z)) * f(1/count))) + z), with the result's own multiplier if
+// its qparams differ. The count is divisor_override if that is not 0.
 OCTET_OP(avg_pool2d,
-         "avg_pool2d(x, *, kernel, stride, padding=[0, 0, 0, 0], ceil_mode=false, count_include_pad=true, "
+         "avg_pool2d(x, *, kernel, stride, padding=[0, 0, 0, 0], ceil_mode=false, "
+         "count_include_pad=true, "
          "divisor_override=0) -> y",
-         QRule::same, Doc{"mean over windows; count_include_pad counts padding as zeros, divisor_override replaces the count"},
-         pool_type(2),
-         gradient(pool_gradient<false>))
+         QRule::same,
+         Doc{"mean over windows; count_include_pad counts padding as zeros, divisor_override "
+             "replaces the count"},
+         pool_type(2), gradient(pool_gradient<false>))
 
 OCTET_OP(avg_pool1d,
-         "avg_pool1d(x, *, kernel, stride, padding=[0, 0], ceil_mode=false, count_include_pad=true) -> y", QRule::same,
-         Doc{"mean over windows of (N, C, L); count_include_pad counts padding as zeros"}, pool_type(1),
-         eval([](const Call& c) { return as_pool2d(c, "avg_pool2d"); }),
+         "avg_pool1d(x, *, kernel, stride, padding=[0, 0], ceil_mode=false, "
+         "count_include_pad=true) -> y",
+         QRule::same,
+         Doc{"mean over windows of (N, C, L); count_include_pad counts padding as zeros"},
+         pool_type(1), eval([](const Call& c) { return as_pool2d(c, "avg_pool2d"); }),
          gradient(pool_gradient<false>))
 
 OCTET_OP(avg_pool3d,
-         "avg_pool3d(x, *, kernel, stride, padding=[0, 0, 0, 0, 0, 0], ceil_mode=false, count_include_pad=true, "
+         "avg_pool3d(x, *, kernel, stride, padding=[0, 0, 0, 0, 0, 0], ceil_mode=false, "
+         "count_include_pad=true, "
          "divisor_override=0) -> y",
          QRule::same, Doc{"mean over windows of (N, C, D, H, W); as avg_pool2d"}, pool_type(3),
          gradient(pool_gradient<false>))
 
 // Cell i of n covers floor(i*H/n) to ceil((i+1)*H/n). Quantized as avg_pool2d.
 OCTET_OP(adaptive_avg_pool2d, "adaptive_avg_pool2d(x, *, output_size=[1, 1]) -> y", QRule::same,
-         Doc{"mean over an even grid of output_size cells; [1, 1] is the global average"}, adaptive_type(2),
-         gradient(pool_gradient<false>))
+         Doc{"mean over an even grid of output_size cells; [1, 1] is the global average"},
+         adaptive_type(2), gradient(pool_gradient<false>))
 
 OCTET_OP(adaptive_avg_pool1d, "adaptive_avg_pool1d(x, *, output_size=[1]) -> y", QRule::same,
          Doc{"mean over output_size even cells of (N, C, L)"}, adaptive_type(1),

@@ -1,12 +1,13 @@
-// One layer of a recurrent network in one direction, over a whole sequence: lstm, gru and rnn, with PyTorch's gates in
-// PyTorch's order and arithmetic. x is (T, N, in); the gates of all steps are projected from x at once, those of the hidden
-// state step by step.
+// One layer of a recurrent network in one direction, over a whole sequence: lstm, gru and rnn, with
+// PyTorch's gates in PyTorch's order and arithmetic. x is (T, N, in); the gates of all steps are
+// projected from x at once, those of the hidden state step by step.
 //
-// Weights may be float32, float16 (computed with in float32), or codes: then both projections are linear_dynamic's, so that
-// the whole sequence is quantized once and the hidden state at every step. Sigmoid and tanh are rounded from double.
+// Weights may be float32, float16 (computed with in float32), or codes: then both projections are
+// linear_dynamic's, so that the whole sequence is quantized once and the hidden state at every
+// step. Sigmoid and tanh are rounded from double.
 //
-// lengths: how many steps of each sequence of the batch count. Behind them y is 0 and the states stay; in reverse a
-// sequence begins at its own last step.
+// lengths: how many steps of each sequence of the batch count. Behind them y is 0 and the states
+// stay; in reverse a sequence begins at its own last step.
 #include <cmath>
 
 #include "octet/base/parallel.h"
@@ -20,7 +21,8 @@ namespace {
 
 enum class Cell { lstm, gru, rnn_tanh, rnn_relu };
 
-// The operands' places in the schemas: lstm has a cell state before its weights, and a projection behind them.
+// The operands' places in the schemas: lstm has a cell state before its weights, and a projection
+// behind them.
 struct Places {
   Cell cell;
   size_t weights;  // w_ih; w_hh, b_ih, b_hh, lstm's w_hr, and lengths follow
@@ -43,57 +45,73 @@ std::vector<TensorType> infer_recurrent(const Types& t) {
   const std::string& who = t.op().name();
   if (who == "rnn") {
     const std::string& f = t.attrs().get_string("nonlinearity");
-    OCTET_CHECK(f == "tanh" || f == "relu", invalid_argument, "rnn: nonlinearity=\"{}\"; expected \"tanh\" or \"relu\"", f);
+    OCTET_CHECK(f == "tanh" || f == "relu", invalid_argument,
+                "rnn: nonlinearity=\"{}\"; expected \"tanh\" or \"relu\"", f);
   }
   const Places at(t.op(), t.attrs());
   const TensorType &x = t[0], &h = t[1], &w_ih = t[at.w_ih()];
   for (size_t i = 0; i < at.weights; ++i)
-    OCTET_CHECK(t[i].dtype == DType::float32, invalid_argument, "{}: {} is {}; expected float32", who, t.op().params()[i].name,
-                to_string(t[i]));
-  OCTET_CHECK(x.dim() == 3 && h.dim() == 2, invalid_argument, "{}: expected x (steps, batch, features) and h0 (batch, hidden), got {} and {}",
-              who, to_string(x), to_string(h));
+    OCTET_CHECK(t[i].dtype == DType::float32, invalid_argument, "{}: {} is {}; expected float32",
+                who, t.op().params()[i].name, to_string(t[i]));
+  OCTET_CHECK(x.dim() == 3 && h.dim() == 2, invalid_argument,
+              "{}: expected x (steps, batch, features) and h0 (batch, hidden), got {} and {}", who,
+              to_string(x), to_string(h));
   const bool projected = at.cell == Cell::lstm && t.has(at.w_hr());
   // (rows, columns) of a weight; all weights have one dtype.
   auto check_weight = [&](size_t i, const Dim& rows, const Dim& columns) {
     const TensorType& w = t[i];
-    OCTET_CHECK(w.dim() == 2 && w.is_static() && w.dims[0] == rows && w.dims[1] == columns, invalid_argument,
-                "{}: {} is {}; expected ({}, {})", who, t.op().params()[i].name, to_string(w), to_string(rows), to_string(columns));
-    OCTET_CHECK(w.dtype == w_ih.dtype, invalid_argument, "{}: {} is {} and w_ih {}; expected one dtype", who,
-                t.op().params()[i].name, to_string(w.dtype), to_string(w_ih.dtype));
+    OCTET_CHECK(w.dim() == 2 && w.is_static() && w.dims[0] == rows && w.dims[1] == columns,
+                invalid_argument, "{}: {} is {}; expected ({}, {})", who, t.op().params()[i].name,
+                to_string(w), to_string(rows), to_string(columns));
+    OCTET_CHECK(w.dtype == w_ih.dtype, invalid_argument,
+                "{}: {} is {} and w_ih {}; expected one dtype", who, t.op().params()[i].name,
+                to_string(w.dtype), to_string(w_ih.dtype));
     if (w.quantizer && w.quantizer->is_per_channel())
-      OCTET_CHECK(w.quantizer->axis() == 0, invalid_argument, "{}: {} is quantized along axis {}; its output channels are axis 0",
-                  who, t.op().params()[i].name, w.quantizer->axis());
+      OCTET_CHECK(w.quantizer->axis() == 0, invalid_argument,
+                  "{}: {} is quantized along axis {}; its output channels are axis 0", who,
+                  t.op().params()[i].name, w.quantizer->axis());
   };
-  OCTET_CHECK(w_ih.dim() == 2 && w_ih.dims[0].known() && w_ih.dims[0].size() % at.gates == 0 && w_ih.dims[0].size() > 0, invalid_argument,
-              "{}: w_ih is {}; expected ({} gates * hidden, features)", who, to_string(w_ih), at.gates);
-  OCTET_CHECK(w_ih.dtype == DType::float32 || w_ih.dtype == DType::float16 || w_ih.dtype == DType::qint8 || w_ih.dtype == DType::quint8,
-              invalid_argument, "{}: w_ih is {}; expected float32, float16, qint8 or quint8", who, to_string(w_ih));
-  const Dim rows = w_ih.dims[0], hidden(rows.size() / at.gates), state = projected ? t[at.w_hr()].dims[0] : hidden;
+  OCTET_CHECK(w_ih.dim() == 2 && w_ih.dims[0].known() && w_ih.dims[0].size() % at.gates == 0 &&
+                  w_ih.dims[0].size() > 0,
+              invalid_argument, "{}: w_ih is {}; expected ({} gates * hidden, features)", who,
+              to_string(w_ih), at.gates);
+  OCTET_CHECK(w_ih.dtype == DType::float32 || w_ih.dtype == DType::float16 ||
+                  w_ih.dtype == DType::qint8 || w_ih.dtype == DType::quint8,
+              invalid_argument, "{}: w_ih is {}; expected float32, float16, qint8 or quint8", who,
+              to_string(w_ih));
+  const Dim rows = w_ih.dims[0], hidden(rows.size() / at.gates),
+            state = projected ? t[at.w_hr()].dims[0] : hidden;
   check_weight(at.w_ih(), rows, x.dims[2]);
   check_weight(at.w_hh(), rows, state);
   if (projected) check_weight(at.w_hr(), state, hidden);
   for (size_t i : {at.b_ih(), at.b_hh()})
     if (t.has(i))
-      OCTET_CHECK(t[i].dtype == DType::float32 && t[i].dim() == 1 && t[i].dims[0] == rows, invalid_argument,
-                  "{}: {} is {}; expected Float({})", who, t.op().params()[i].name, to_string(t[i]), to_string(rows));
+      OCTET_CHECK(t[i].dtype == DType::float32 && t[i].dim() == 1 && t[i].dims[0] == rows,
+                  invalid_argument, "{}: {} is {}; expected Float({})", who,
+                  t.op().params()[i].name, to_string(t[i]), to_string(rows));
   auto check_state = [&](size_t i, const Dim& size) {
-    OCTET_CHECK(t[i].dim() == 2 && t[i].dims[1] == size && (t[i].dims[0] == x.dims[1] || !t[i].dims[0].known() || !x.dims[1].known()),
-                invalid_argument, "{}: {} is {}; expected ({}, {})", who, t.op().params()[i].name, to_string(t[i]),
-                to_string(x.dims[1]), to_string(size));
+    OCTET_CHECK(t[i].dim() == 2 && t[i].dims[1] == size &&
+                    (t[i].dims[0] == x.dims[1] || !t[i].dims[0].known() || !x.dims[1].known()),
+                invalid_argument, "{}: {} is {}; expected ({}, {})", who, t.op().params()[i].name,
+                to_string(t[i]), to_string(x.dims[1]), to_string(size));
   };
   if (const size_t i = at.lengths(); t.has(i))
     OCTET_CHECK(t[i].dtype == DType::int64 && t[i].dim() == 1 &&
                     (t[i].dims[0] == x.dims[1] || !t[i].dims[0].known() || !x.dims[1].known()),
-                invalid_argument, "{}: lengths is {}; expected Long({})", who, to_string(t[i]), to_string(x.dims[1]));
+                invalid_argument, "{}: lengths is {}; expected Long({})", who, to_string(t[i]),
+                to_string(x.dims[1]));
   check_state(1, state);
   if (at.cell == Cell::lstm) check_state(2, hidden);
-  OCTET_CHECK(x.dims[0] != Dim(0), invalid_argument, "{}: x is {}; expected at least one step", who, to_string(x));
-  std::vector<TensorType> types{TensorType(DType::float32, {x.dims[0], x.dims[1], state}), TensorType(DType::float32, {x.dims[1], state})};
+  OCTET_CHECK(x.dims[0] != Dim(0), invalid_argument, "{}: x is {}; expected at least one step", who,
+              to_string(x));
+  std::vector<TensorType> types{TensorType(DType::float32, {x.dims[0], x.dims[1], state}),
+                                TensorType(DType::float32, {x.dims[1], state})};
   if (at.cell == Cell::lstm) types.push_back(TensorType(DType::float32, {x.dims[1], hidden}));
   return types;
 }
 
-// x * weight^T + bias for rows x, many times: the weight is packed once, and codes once for all calls.
+// x * weight^T + bias for rows x, many times: the weight is packed once, and codes once for all
+// calls.
 class Projection {
  public:
   Projection(const Tensor& weight, const Tensor& bias, bool reduce_range)
@@ -106,14 +124,18 @@ class Projection {
     if (bias.defined()) operands_.push_back(bias);
     if (codes) {
       operands_[0] = Tensor::empty({0, weight.size(1)});
-      kernel_ = packed_kernel(Call(op_, operands_, attrs, {TensorType(DType::float32, Shape{0, size_})}));
+      kernel_ =
+          packed_kernel(Call(op_, operands_, attrs, {TensorType(DType::float32, Shape{0, size_})}));
     } else {
-      std::vector<std::optional<TensorType>> types{TensorType(DType::float32, {Dim("rows"), weight.size(1)})};
+      std::vector<std::optional<TensorType>> types{
+          TensorType(DType::float32, {Dim("rows"), weight.size(1)})};
       for (size_t i = 1; i < operands_.size(); ++i) types.push_back(operands_[i].type());
       kernel_ = std::make_shared<CachedKernel>(
-          make_spec(op_, attrs, types, operands_, {TensorType(DType::float32, {Dim("rows"), size_})}, op_.name()));
+          make_spec(op_, attrs, types, operands_,
+                    {TensorType(DType::float32, {Dim("rows"), size_})}, op_.name()));
     }
-    OCTET_CHECK(kernel_->found(), unsupported, "{}: no engine has a kernel for weight {}", op_.name(), to_string(weight.type()));
+    OCTET_CHECK(kernel_->found(), unsupported, "{}: no engine has a kernel for weight {}",
+                op_.name(), to_string(weight.type()));
   }
   // y (rows, size) of x (rows, features), both dense. Planned once for a number of rows.
   void operator()(const float* x, int64_t rows, float* y) {
@@ -126,7 +148,8 @@ class Projection {
       rows_ = rows;
     }
     const void* inputs[3] = {x};
-    for (size_t i = 1; i < operands_.size(); ++i) inputs[i] = kernel.packs(i) ? nullptr : operands_[i].raw_data();
+    for (size_t i = 1; i < operands_.size(); ++i)
+      inputs[i] = kernel.packs(i) ? nullptr : operands_[i].raw_data();
     void* outputs[] = {y};
     plan_->run({inputs, operands_.size()}, outputs, scratch_.data());
   }
@@ -147,20 +170,29 @@ float tanh_of(float x) { return unary::Tanh<float>({})(x); }
 struct Run {
   const Call& c;
   Places at;
-  int64_t steps, batch, features, hidden, state;  // `state` numbers of h; `hidden`, or fewer where it is projected
+  // `state` numbers of h; `hidden`, or fewer where it is projected
+  int64_t steps, batch, features, hidden, state;
   bool reverse;
   Tensor y, hn, cn;
-  Tensor gates;   // (T, N, gates * hidden) after their nonlinearities
-  Tensor cells;   // lstm: (T, N, hidden) the cell states
-  Tensor before;  // gru: (T, N, hidden), the hidden state's part of the new gate; lstm with projection: h before it
+  Tensor gates;  // (T, N, gates * hidden) after their nonlinearities
+  Tensor cells;  // lstm: (T, N, hidden) the cell states
+  // gru: (T, N, hidden), the hidden state's part of the new gate; lstm with projection: h before it
+  Tensor before;
 
   Run(const Call& call, bool keep)
-      : c(call), at(call.op(), call.attrs()), steps(c[0].size(0)), batch(c[0].size(1)), features(c[0].size(2)),
-        hidden(c[at.w_ih()].size(0) / at.gates), state(c[1].size(1)), reverse(c.attrs().get_bool("reverse")) {
+      : c(call),
+        at(call.op(), call.attrs()),
+        steps(c[0].size(0)),
+        batch(c[0].size(1)),
+        features(c[0].size(2)),
+        hidden(c[at.w_ih()].size(0) / at.gates),
+        state(c[1].size(1)),
+        reverse(c.attrs().get_bool("reverse")) {
     auto operand = [&](size_t i) { return c.has(i) ? c[i].contiguous() : Tensor(); };
     const bool reduce_range = c.attrs().get_bool("reduce_range");
     Projection from_x(c[at.w_ih()], operand(at.b_ih()), reduce_range);
-    // A gru that resets the state before the product has two products with it: for its first two gates, and for the third.
+    // A gru that resets the state before the product has two products with it: for its first two
+    // gates, and for the third.
     const bool reset_before = at.cell == Cell::gru && !c.attrs().get_bool("reset_after");
     auto rows = [&](const Tensor& t, int64_t first, int64_t last) {
       return t.defined() && reset_before ? t.slice(0, first * hidden, last * hidden).clone() : t;
@@ -168,20 +200,22 @@ struct Run {
     Projection from_h(rows(c[at.w_hh()], 0, 2), rows(operand(at.b_hh()), 0, 2), reduce_range);
     std::unique_ptr<Projection> from_reset;
     if (reset_before)
-      from_reset = std::make_unique<Projection>(rows(c[at.w_hh()], 2, 3), rows(operand(at.b_hh()), 2, 3), reduce_range);
+      from_reset = std::make_unique<Projection>(rows(c[at.w_hh()], 2, 3),
+                                                rows(operand(at.b_hh()), 2, 3), reduce_range);
     std::unique_ptr<Projection> to_state;
-    if (at.cell == Cell::lstm && c.has(at.w_hr())) to_state = std::make_unique<Projection>(c[at.w_hr()], Tensor(), reduce_range);
+    if (at.cell == Cell::lstm && c.has(at.w_hr()))
+      to_state = std::make_unique<Projection>(c[at.w_hr()], Tensor(), reduce_range);
 
     const int64_t width = at.gates * hidden, h_width = reset_before ? 2 * hidden : width;
     std::vector<int64_t> lengths;
     if (c.has(at.lengths())) {
       lengths = c[at.lengths()].contiguous().to_vector<int64_t>();
-      OCTET_CHECK(std::ssize(lengths) == batch, invalid_argument, "{}: {} lengths for a batch of {}", c.op().name(),
-                  lengths.size(), batch);
+      OCTET_CHECK(std::ssize(lengths) == batch, invalid_argument,
+                  "{}: {} lengths for a batch of {}", c.op().name(), lengths.size(), batch);
     }
     for (int64_t length : lengths)
-      OCTET_CHECK(length >= 0 && length <= steps, invalid_argument, "{}: a sequence of length {} among {} steps",
-                  c.op().name(), length, steps);
+      OCTET_CHECK(length >= 0 && length <= steps, invalid_argument,
+                  "{}: a sequence of length {} among {} steps", c.op().name(), length, steps);
     gates = Tensor::empty({steps, batch, width});
     const Tensor x = c[0].contiguous(), first = c[1].contiguous();
     from_x(x.data<float>(), steps * batch, gates.data<float>());
@@ -189,18 +223,22 @@ struct Run {
     if (keep && at.cell == Cell::lstm) cells = Tensor::empty({steps, batch, hidden});
     if (keep && (at.cell == Cell::gru || to_state)) before = Tensor::empty({steps, batch, hidden});
     Tensor cell = at.cell == Cell::lstm ? c[2].clone() : Tensor();
-    std::vector<float> of_h(static_cast<size_t>(batch * h_width)), unprojected(to_state ? static_cast<size_t>(batch * hidden) : 0);
-    std::vector<float> reset(reset_before ? static_cast<size_t>(batch * hidden) : 0), of_reset(reset.size());
+    std::vector<float> of_h(static_cast<size_t>(batch * h_width)),
+        unprojected(to_state ? static_cast<size_t>(batch * hidden) : 0);
+    std::vector<float> reset(reset_before ? static_cast<size_t>(batch * hidden) : 0),
+        of_reset(reset.size());
     const float* h = first.data<float>();
     for (int64_t i = 0; i < steps; ++i) {
       const int64_t t = reverse ? steps - 1 - i : i;
-      float *g = gates.data<float>() + t * batch * width, *y_t = y.data<float>() + t * batch * state, *next = to_state ? unprojected.data() : y_t;
+      float *g = gates.data<float>() + t * batch * width,
+            *y_t = y.data<float>() + t * batch * state, *next = to_state ? unprojected.data() : y_t;
       from_h(h, batch, of_h.data());
       const float* r = of_h.data();
       if (reset_before) {
         for (int64_t n = 0; n < batch; ++n)
           for (int64_t j = 0; j < hidden; ++j)
-            reset[n * hidden + j] = sigmoid(r[n * h_width + j] + g[n * width + j]) * h[n * hidden + j];
+            reset[n * hidden + j] =
+                sigmoid(r[n * h_width + j] + g[n * width + j]) * h[n * hidden + j];
         (*from_reset)(reset.data(), batch, of_reset.data());
       }
       for (int64_t n = 0; n < batch; ++n, g += width, r += h_width) {
@@ -211,14 +249,17 @@ struct Run {
           continue;
         }
         if (at.cell == Cell::lstm)
-          lstm_step(g, r, cell.data<float>() + n * hidden, out, cells.defined() ? cells.data<float>() + kept : nullptr);
+          lstm_step(g, r, cell.data<float>() + n * hidden, out,
+                    cells.defined() ? cells.data<float>() + kept : nullptr);
         else if (reset_before)
           reset_before_step(g, r, of_reset.data() + n * hidden, h + n * hidden, out);
         else if (at.cell == Cell::gru)
-          gru_step(g, r, h + n * hidden, out, before.defined() ? before.data<float>() + kept : nullptr);
+          gru_step(g, r, h + n * hidden, out,
+                   before.defined() ? before.data<float>() + kept : nullptr);
         else
           for (int64_t j = 0; j < hidden; ++j)
-            out[j] = g[j] = at.cell == Cell::rnn_relu ? std::max(r[j] + g[j], 0.0f) : tanh_of(r[j] + g[j]);
+            out[j] = g[j] =
+                at.cell == Cell::rnn_relu ? std::max(r[j] + g[j], 0.0f) : tanh_of(r[j] + g[j]);
       }
       if (to_state) {
         if (keep) std::copy_n(next, batch * hidden, before.data<float>() + t * batch * hidden);
@@ -231,7 +272,8 @@ struct Run {
     hn = Tensor::empty({batch, state});
     std::copy_n(h, batch * state, hn.data<float>());
     for (int64_t n = 0; n < batch && !lengths.empty(); ++n)
-      for (int64_t t = lengths[n]; t < steps; ++t) std::fill_n(y.data<float>() + (t * batch + n) * state, state, 0.0f);
+      for (int64_t t = lengths[n]; t < steps; ++t)
+        std::fill_n(y.data<float>() + (t * batch + n) * state, state, 0.0f);
     cn = cell;
   }
 
@@ -242,9 +284,11 @@ struct Run {
   }
 
   // of_reset: what the reset state gives the candidate.
-  void reset_before_step(const float* g, const float* r, const float* of_reset, const float* old, float* h) const {
+  void reset_before_step(const float* g, const float* r, const float* of_reset, const float* old,
+                         float* h) const {
     for (int64_t j = 0; j < hidden; ++j) {
-      const float update = sigmoid(r[hidden + j] + g[hidden + j]), candidate = tanh_of(g[2 * hidden + j] + of_reset[j]);
+      const float update = sigmoid(r[hidden + j] + g[hidden + j]),
+                  candidate = tanh_of(g[2 * hidden + j] + of_reset[j]);
       h[j] = (old[j] - candidate) * update + candidate;
     }
   }
@@ -264,37 +308,46 @@ struct Run {
 std::vector<Tensor> eval_recurrent(const Call& c) {
   const Places places(c.op(), c.attrs());
   if (places.cell == Cell::lstm && c[places.w_ih()].is_quantized() && !c.has(places.lengths()))
-    if (auto kernel = packed_kernel(c, places.w_ih()); kernel->found()) return kernel->run(c.inputs(), c.outputs());
+    if (auto kernel = packed_kernel(c, places.w_ih()); kernel->found())
+      return kernel->run(c.inputs(), c.outputs());
   Run run(c, false);
   if (run.at.cell == Cell::lstm) return {run.y, run.hn, run.cn};
   return {run.y, run.hn};
 }
 
-// Back through time. The gradients by the gates before their nonlinearities are collected for all steps; those by x and the
-// weights are matrix products of them at the end.
+// Back through time. The gradients by the gates before their nonlinearities are collected for all
+// steps; those by x and the weights are matrix products of them at the end.
 std::vector<Tensor> recurrent_gradients(const Grad& g) {
   const Call& c = g.call();
-  OCTET_CHECK(!c.has(Places(c.op(), c.attrs()).lengths()), unsupported, "{}: no gradient with lengths", c.op().name());
+  OCTET_CHECK(!c.has(Places(c.op(), c.attrs()).lengths()), unsupported,
+              "{}: no gradient with lengths", c.op().name());
   OCTET_CHECK(c.op().name() != "gru" || c.attrs().get_bool("reset_after"), unsupported,
               "gru: no gradient with reset_after=false");
   const Run run(c, true);
   const Places& at = run.at;
   for (size_t i = at.weights; i < c.inputs().size(); ++i)
     OCTET_CHECK(!c.has(i) || c[i].dtype() == DType::float32, unsupported,
-                "{}: no gradient through {} weights: train with float32 ones", c.op().name(), to_string(c[i].dtype()));
-  const int64_t steps = run.steps, batch = run.batch, hidden = run.hidden, width = at.gates * hidden;
-  const bool lstm = at.cell == Cell::lstm, gru = at.cell == Cell::gru, projected = lstm && c.has(at.w_hr());
+                "{}: no gradient through {} weights: train with float32 ones", c.op().name(),
+                to_string(c[i].dtype()));
+  const int64_t steps = run.steps, batch = run.batch, hidden = run.hidden,
+                width = at.gates * hidden;
+  const bool lstm = at.cell == Cell::lstm, gru = at.cell == Cell::gru,
+             projected = lstm && c.has(at.w_hr());
   // By the gates' sums from x (`of_x`) and from h: they differ in gru's new gate only.
-  Tensor of_x = Tensor::empty({steps, batch, width}), of_h = gru ? Tensor::empty({steps, batch, width}) : of_x;
-  Tensor of_projection = projected ? Tensor::empty({steps, batch, run.state}) : Tensor();  // dh at every step
-  Tensor previous = Tensor::empty({steps, batch, run.state});                              // h before every step
+  Tensor of_x = Tensor::empty({steps, batch, width}),
+         of_h = gru ? Tensor::empty({steps, batch, width}) : of_x;
+  // dh at every step
+  Tensor of_projection = projected ? Tensor::empty({steps, batch, run.state}) : Tensor();
+  // h before every step
+  Tensor previous = Tensor::empty({steps, batch, run.state});
   const Tensor dy = g.dy(0).contiguous();
   Tensor dh = g.dy(1).clone(), dc = lstm ? g.dy(2).clone() : Tensor();
   const Tensor w_hh = c[at.w_hh()];
   const Tensor first_cell = lstm ? c[2].contiguous() : Tensor();
   auto matmul = [](const Tensor& a, const Tensor& b) { return call("matmul", {a, b}); };
   for (int64_t i = steps - 1; i >= 0; --i) {
-    const int64_t t = run.reverse ? steps - 1 - i : i, last = run.reverse ? t + 1 : t - 1;  // the step before
+    // the step before
+    const int64_t t = run.reverse ? steps - 1 - i : i, last = run.reverse ? t + 1 : t - 1;
     const Tensor h_old = i == 0 ? c[1] : run.y.select(0, last);
     previous.select(0, t).copy_from(h_old);
     const Tensor old = h_old.contiguous();
@@ -304,15 +357,19 @@ std::vector<Tensor> recurrent_gradients(const Grad& g) {
       dh = matmul(dh, c[at.w_hr()]).contiguous();
     }
     Tensor dh_old = gru ? Tensor::empty({batch, hidden}) : Tensor();
-    const float* cell_old = !lstm ? nullptr : i == 0 ? first_cell.data<float>() : run.cells.data<float>() + last * batch * hidden;
+    const float* cell_old = !lstm    ? nullptr
+                            : i == 0 ? first_cell.data<float>()
+                                     : run.cells.data<float>() + last * batch * hidden;
     for (int64_t n = 0; n < batch; ++n) {
       const float* gate = run.gates.data<float>() + (t * batch + n) * width;
-      float *dx = of_x.data<float>() + (t * batch + n) * width, *dr = of_h.data<float>() + (t * batch + n) * width;
+      float *dx = of_x.data<float>() + (t * batch + n) * width,
+            *dr = of_h.data<float>() + (t * batch + n) * width;
       const float* d = dh.data<float>() + n * hidden;
       const int64_t row = (t * batch + n) * hidden;
       for (int64_t j = 0; j < hidden; ++j) {
         if (lstm) {
-          const float in = gate[j], forget = gate[hidden + j], candidate = gate[2 * hidden + j], out = gate[3 * hidden + j];
+          const float in = gate[j], forget = gate[hidden + j], candidate = gate[2 * hidden + j],
+                      out = gate[3 * hidden + j];
           const float squashed = tanh_of(run.cells.data<float>()[row + j]);
           float& dcell = dc.data<float>()[n * hidden + j];
           dcell += d[j] * out * (1 - squashed * squashed);
@@ -325,12 +382,14 @@ std::vector<Tensor> recurrent_gradients(const Grad& g) {
           const float reset = gate[j], update = gate[hidden + j], candidate = gate[2 * hidden + j];
           const float dcandidate = d[j] * (1 - update) * (1 - candidate * candidate);
           dx[j] = dr[j] = dcandidate * run.before.data<float>()[row + j] * reset * (1 - reset);
-          dx[hidden + j] = dr[hidden + j] = d[j] * (old.data<float>()[n * hidden + j] - candidate) * update * (1 - update);
+          dx[hidden + j] = dr[hidden + j] =
+              d[j] * (old.data<float>()[n * hidden + j] - candidate) * update * (1 - update);
           dx[2 * hidden + j] = dcandidate;
           dr[2 * hidden + j] = dcandidate * reset;
           dh_old.data<float>()[n * hidden + j] = d[j] * update;
         } else {
-          dx[j] = at.cell == Cell::rnn_relu ? (gate[j] > 0 ? d[j] : 0) : d[j] * (1 - gate[j] * gate[j]);
+          dx[j] =
+              at.cell == Cell::rnn_relu ? (gate[j] > 0 ? d[j] : 0) : d[j] * (1 - gate[j] * gate[j]);
         }
       }
     }
@@ -339,7 +398,9 @@ std::vector<Tensor> recurrent_gradients(const Grad& g) {
   }
   auto rows = [](const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2)}); };
   // sum over steps and batch of a^T b
-  auto products = [&](const Tensor& a, const Tensor& b) { return matmul(rows(a).transpose(0, 1), rows(b)); };
+  auto products = [&](const Tensor& a, const Tensor& b) {
+    return matmul(rows(a).transpose(0, 1), rows(b));
+  };
   std::vector<Tensor> result(c.inputs().size());
   auto give = [&](size_t i, const std::function<Tensor()>& gradient) {
     if (g.needs(i)) result[i] = gradient();
@@ -357,21 +418,34 @@ std::vector<Tensor> recurrent_gradients(const Grad& g) {
 
 }  // namespace
 
-// Gates in the order input, forget, candidate, output: c' = f*c + i*g, h' = o*tanh(c'), times w_hr where that is given.
-OCTET_OP(lstm, "lstm(x, h0, c0, w_ih, w_hh, b_ih?, b_hh?, w_hr?, lengths?, *, reverse=false, reduce_range=false) -> y, hn, cn",
+// Gates in the order input, forget, candidate, output: c' = f*c + i*g, h' = o*tanh(c'), times w_hr
+// where that is given.
+OCTET_OP(lstm,
+         "lstm(x, h0, c0, w_ih, w_hh, b_ih?, b_hh?, w_hr?, lengths?, *, reverse=false, "
+         "reduce_range=false) -> y, hn, cn",
          QRule::weights,
-         Doc{"one LSTM layer over x (steps, batch, features); weights float32, float16 or codes (dynamic); y has every step's h, 0 behind lengths"},
-         infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent}, gradients(recurrent_gradients))
+         Doc{"one LSTM layer over x (steps, batch, features); weights float32, float16 or codes "
+             "(dynamic); y has every step's h, 0 behind lengths"},
+         infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent},
+         gradients(recurrent_gradients))
 
-// Gates in the order reset, update, new: n = tanh(x_n + r*h_n), where h_n has its bias, and h' = (h - n)*z + n.
-// Without reset_after: n = tanh(x_n + w_hn (r*h) + b_hn).
-OCTET_OP(gru, "gru(x, h0, w_ih, w_hh, b_ih?, b_hh?, lengths?, *, reverse=false, reduce_range=false, reset_after=true) -> y, hn",
+// Gates in the order reset, update, new: n = tanh(x_n + r*h_n), where h_n has its bias, and h' = (h
+// - n)*z + n. Without reset_after: n = tanh(x_n + w_hn (r*h) + b_hn).
+OCTET_OP(gru,
+         "gru(x, h0, w_ih, w_hh, b_ih?, b_hh?, lengths?, *, reverse=false, reduce_range=false, "
+         "reset_after=true) -> y, hn",
          QRule::weights,
-         Doc{"one GRU layer over x (steps, batch, features), the reset gate applied after the product (PyTorch's) or before it; as lstm"},
-         infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent}, gradients(recurrent_gradients))
+         Doc{"one GRU layer over x (steps, batch, features), the reset gate applied after the "
+             "product (PyTorch's) or before it; as lstm"},
+         infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent},
+         gradients(recurrent_gradients))
 
-OCTET_OP(rnn, "rnn(x, h0, w_ih, w_hh, b_ih?, b_hh?, lengths?, *, nonlinearity=\"tanh\", reverse=false, reduce_range=false) -> y, hn",
-         QRule::weights, Doc{"one layer of h' = tanh(w_ih x + b_ih + w_hh h + b_hh), or relu of that; as lstm"},
-         infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent}, gradients(recurrent_gradients))
+OCTET_OP(rnn,
+         "rnn(x, h0, w_ih, w_hh, b_ih?, b_hh?, lengths?, *, nonlinearity=\"tanh\", reverse=false, "
+         "reduce_range=false) -> y, hn",
+         QRule::weights,
+         Doc{"one layer of h' = tanh(w_ih x + b_ih + w_hh h + b_hh), or relu of that; as lstm"},
+         infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent},
+         gradients(recurrent_gradients))
 
 }  // namespace octet::ops

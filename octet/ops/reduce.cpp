@@ -9,7 +9,7 @@
 namespace octet::ops {
 namespace {
 
-// -- dimensions --------------------------------------------------------------------------------------------
+// -- dimensions -----------------------------------------------------------------------------------
 
 // Which dimensions `dim` names; all if it is empty.
 std::vector<bool> reduced_dims(const Attrs& attrs, int64_t rank, const std::string& who) {
@@ -24,11 +24,14 @@ std::vector<bool> reduced_dims(const Attrs& attrs, int64_t rank, const std::stri
   return reduced;
 }
 
-std::vector<Dim> reduced_shape(const std::vector<Dim>& dims, const std::vector<bool>& reduced, bool keepdim) {
+std::vector<Dim> reduced_shape(const std::vector<Dim>& dims, const std::vector<bool>& reduced,
+                               bool keepdim) {
   std::vector<Dim> result;
   for (size_t d = 0; d < dims.size(); ++d) {
-    if (!reduced[d]) result.push_back(dims[d]);
-    else if (keepdim) result.emplace_back(1);
+    if (!reduced[d])
+      result.push_back(dims[d]);
+    else if (keepdim)
+      result.emplace_back(1);
   }
   return result;
 }
@@ -52,10 +55,11 @@ Infer reduced_type(bool floating) {
   });
 }
 
-// -- loops -------------------------------------------------------------------------------------------------
+// -- loops ----------------------------------------------------------------------------------------
 
-// For every element i of the result, out(i, each, count): each(fn) calls fn on the `count` elements that are reduced to
-// it, always in row-major order, so that results do not depend on layout and threads.
+// For every element i of the result, out(i, each, count): each(fn) calls fn on the `count` elements
+// that are reduced to it, always in row-major order, so that results do not depend on layout and
+// threads.
 template <typename T, typename Out>
 void for_each_result(const Tensor& x, const std::vector<bool>& reduced, Out&& out) {
   Shape kept, inner;
@@ -71,7 +75,8 @@ void for_each_result(const Tensor& x, const std::vector<bool>& reduced, Out&& ou
                   [&](int64_t begin, int64_t end) {
                     for (int64_t i = begin; i < end; ++i) {
                       int64_t offset = 0, rest = i;
-                      for (size_t d = kept.size(); d-- > 0; rest /= kept[d]) offset += rest % kept[d] * kept_strides[d];
+                      for (size_t d = kept.size(); d-- > 0; rest /= kept[d])
+                        offset += rest % kept[d] * kept_strides[d];
                       auto each = [&](auto&& fn) {
                         elements.each_row(
                             [&](const auto& at, int64_t n, const auto& step) {
@@ -93,7 +98,8 @@ bool is_nan(T v) {
   return v != v;
 }
 
-// The kernels' order (KernelTable::sum): sixteen sums, of element i modulo 16, whose upper half is added to the lower until one is left.
+// The kernels' order (KernelTable::sum): sixteen sums, of element i modulo 16, whose upper half is
+// added to the lower until one is left.
 template <typename T, typename Each>
 Sum<T> sum_of(const Each& each) {
   Sum<T> sums[16] = {};
@@ -115,8 +121,10 @@ struct MeanOf {
   template <typename T, typename Each>
   static T of(const Each& each, int64_t count) {
     const Sum<T> sum = sum_of<T>(each);
-    if constexpr (std::is_integral_v<T>) return count ? static_cast<T>(static_cast<int64_t>(sum) / count) : T(0);
-    else return static_cast<T>(sum / static_cast<double>(count));
+    if constexpr (std::is_integral_v<T>)
+      return count ? static_cast<T>(static_cast<int64_t>(sum) / count) : T(0);
+    else
+      return static_cast<T>(sum / static_cast<double>(count));
   }
 };
 struct ProdOf {
@@ -179,15 +187,16 @@ Eval reducing() {
     visit_arithmetic(x.dtype(), who, [&](auto zero) {
       using T = decltype(zero);
       T* out = y.data<T>();
-      for_each_result<T>(x, reduced_dims(c.attrs(), x.dim(), who), [out](int64_t i, const auto& each, int64_t count) {
-        out[i] = F::template of<T>(each, count);
-      });
+      for_each_result<T>(x, reduced_dims(c.attrs(), x.dim(), who),
+                         [out](int64_t i, const auto& each, int64_t count) {
+                           out[i] = F::template of<T>(each, count);
+                         });
     });
     return y;
   });
 }
 
-// -- extremes: on the elements as they are, codes too ----------------------------------------------------
+// -- extremes: on the elements as they are, codes too ---------------------------------------------
 
 template <bool largest>
 Tensor extreme(const Call& c) {
@@ -210,7 +219,8 @@ Tensor extreme(const Call& c) {
     using T = decltype(zero);
     T* data = y.data<T>();
     for_each_result<T>(x, reduced, [&](int64_t i, const auto& each, int64_t count) {
-      OCTET_CHECK(count > 0, invalid_argument, "{}: no elements to reduce in shape {}", who, to_string(x.shape()));
+      OCTET_CHECK(count > 0, invalid_argument, "{}: no elements to reduce in shape {}", who,
+                  to_string(x.shape()));
       bool first = true;
       T best{};
       each([&](T v) {
@@ -229,7 +239,8 @@ Infer arg_type() {
     std::vector<bool> reduced(t[0].dim());
     int64_t dim = normalize_dim(t.attrs().get_int("dim"), t[0].dim(), t.op().name());
     if (!reduced.empty()) reduced[dim] = true;
-    return TensorType(DType::int64, reduced_shape(t[0].dims, reduced, t.attrs().get_bool("keepdim")));
+    return TensorType(DType::int64,
+                      reduced_shape(t[0].dims, reduced, t.attrs().get_bool("keepdim")));
   });
 }
 
@@ -249,8 +260,8 @@ Tensor arg_extreme(const Call& c) {
   visit_any(x.dtype(), who, [&](auto zero) {
     using T = decltype(zero);
     for_each_result<T>(x, reduced, [&](int64_t i, const auto& each, int64_t count) {
-      OCTET_CHECK(count > 0, invalid_argument, "{}: no elements along dimension {} of shape {}", who, dim,
-                  to_string(x.shape()));
+      OCTET_CHECK(count > 0, invalid_argument, "{}: no elements along dimension {} of shape {}",
+                  who, dim, to_string(x.shape()));
       int64_t index = 0, best_index = 0;
       T best{};
       each([&](T v) {
@@ -264,9 +275,10 @@ Tensor arg_extreme(const Call& c) {
   return y;
 }
 
-// -- mean on codes -----------------------------------------------------------------------------------------
+// -- mean on codes --------------------------------------------------------------------------------
 
-// y = clamp(rne(f(f(sum of (q - z)) * m)) + z_y); m = f(1/count), or f(f(s_x * f(1/count)) / s_y) for other qparams.
+// y = clamp(rne(f(f(sum of (q - z)) * m)) + z_y); m = f(1/count), or f(f(s_x * f(1/count)) / s_y)
+// for other qparams.
 Tensor mean_codes(const Call& c) {
   const Tensor& x = c[0];
   const TensorType& out = c.outputs()[0];
@@ -286,13 +298,14 @@ Tensor mean_codes(const Call& c) {
       each([&](T v) { sum += static_cast<int64_t>(v); });
       float m = 1.0f / static_cast<float>(count);
       if (!unchanged) m = (sx * m) / sy;
-      bytes[i] = static_cast<uint8_t>(affine::round_and_clamp(static_cast<float>(sum) * m, zy, lo, hi));
+      bytes[i] =
+          static_cast<uint8_t>(affine::round_and_clamp(static_cast<float>(sum) * m, zy, lo, hi));
     });
   });
   return y;
 }
 
-// -- gradients ---------------------------------------------------------------------------------------------
+// -- gradients ------------------------------------------------------------------------------------
 
 // A result of the call (or its gradient), with the reduced dimensions back and repeated along them.
 Tensor spread(const Grad& g, const Tensor& y) {
@@ -324,54 +337,73 @@ Tensor prod_gradient(const Grad& g) {
   const Tensor& x = g[0];
   Attrs dims{{"dim", g.attrs().get_ints("dim")}};
   Tensor zero = number_like(x, 0), is_zero = compare("equal", x, zero), ones = number_like(x, 1);
-  Tensor zeros = call("sum", {is_zero.to(x.dtype())}, dims), others = call("prod", {where(is_zero, ones, x)}, dims);
-  Tensor slope = where(is_zero, where(compare("equal", zeros, ones), others, zero),
-                       where(compare("equal", zeros, zero), others / where(is_zero, ones, x), zero));
+  Tensor zeros = call("sum", {is_zero.to(x.dtype())}, dims),
+         others = call("prod", {where(is_zero, ones, x)}, dims);
+  Tensor slope =
+      where(is_zero, where(compare("equal", zeros, ones), others, zero),
+            where(compare("equal", zeros, zero), others / where(is_zero, ones, x), zero));
   return spread(g, g.dy()) * slope;
 }
 
 }  // namespace
 
-// Means over the dimensions `dim` (none given: all). Integers divide toward zero. Quantized: exact integer sums,
-// y = clamp(rne(f(f(sum of (q - z)) * f(1/count))) + z), qparams unchanged unless others are given.
-OCTET_OP(mean, "mean(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false), reducing<MeanOf>(),
-         quantized(mean_codes), gradient([](const Grad& g) {
-           auto count = static_cast<double>(g[0].numel()) / static_cast<double>(std::max<int64_t>(1, g.y().numel()));
+// Means over the dimensions `dim` (none given: all). Integers divide toward zero. Quantized: exact
+// integer sums, y = clamp(rne(f(f(sum of (q - z)) * f(1/count))) + z), qparams unchanged unless
+// others are given.
+OCTET_OP(mean, "mean(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false),
+         reducing<MeanOf>(), quantized(mean_codes), gradient([](const Grad& g) {
+           auto count = static_cast<double>(g[0].numel()) /
+                        static_cast<double>(std::max<int64_t>(1, g.y().numel()));
            return spread(g, g.dy() * (1 / count));
          }),
          Doc{"mean over dim (all if empty)"})
 
-// Sums and products over `dim`, in float64 (integers: wrapping) and an order that does not depend on layout.
-OCTET_OP(sum, "sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<SumOf>(),
-         gradient([](const Grad& g) { return spread(g, g.dy()); }), Doc{"sum over dim (all if empty)"})
-OCTET_OP(prod, "prod(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<ProdOf>(),
-         gradient(prod_gradient), Doc{"product over dim (all if empty)"})
+// Sums and products over `dim`, in float64 (integers: wrapping) and an order that does not depend
+// on layout.
+OCTET_OP(sum, "sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
+         reducing<SumOf>(), gradient([](const Grad& g) { return spread(g, g.dy()); }),
+         Doc{"sum over dim (all if empty)"})
+OCTET_OP(prod, "prod(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
+         reducing<ProdOf>(), gradient(prod_gradient), Doc{"product over dim (all if empty)"})
 
-// The largest and smallest element over `dim`; NaN if there is one. Quantized: on codes, qparams unchanged.
-OCTET_OP(amax, "amax(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false), eval(extreme<true>),
-         gradient(extreme_gradient), Doc{"largest element over dim (all if empty)"})
-OCTET_OP(amin, "amin(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false), eval(extreme<false>),
-         gradient(extreme_gradient), Doc{"smallest element over dim (all if empty)"})
+// The largest and smallest element over `dim`; NaN if there is one. Quantized: on codes, qparams
+// unchanged.
+OCTET_OP(amax, "amax(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false),
+         eval(extreme<true>), gradient(extreme_gradient),
+         Doc{"largest element over dim (all if empty)"})
+OCTET_OP(amin, "amin(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false),
+         eval(extreme<false>), gradient(extreme_gradient),
+         Doc{"smallest element over dim (all if empty)"})
 
 // sum |x|, sqrt(sum x^2), sum x^2, log(sum x), log(sum exp(x)) over `dim`.
-OCTET_OP(reduce_l1, "reduce_l1(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<L1Of>(),
-         reducing_gradient([](auto x, auto, auto dy) { return x > 0 ? dy : x < 0 ? -dy : 0; }), Doc{"sum of |x| over dim"})
-OCTET_OP(reduce_l2, "reduce_l2(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), reducing<L2Of>(),
-         reducing_gradient([](auto x, auto y, auto dy) { return y != 0 ? dy * x / y : 0; }), Doc{"square root of the sum of x*x over dim"})
+OCTET_OP(reduce_l1, "reduce_l1(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
+         reducing<L1Of>(), reducing_gradient([](auto x, auto, auto dy) {
+           return x > 0 ? dy : x < 0 ? -dy : 0;
+         }),
+         Doc{"sum of |x| over dim"})
+OCTET_OP(reduce_l2, "reduce_l2(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
+         reducing<L2Of>(),
+         reducing_gradient([](auto x, auto y, auto dy) { return y != 0 ? dy * x / y : 0; }),
+         Doc{"square root of the sum of x*x over dim"})
 OCTET_OP(sum_square, "sum_square(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
-         reducing<SumSquareOf>(), reducing_gradient([](auto x, auto, auto dy) { return dy * x * 2; }), Doc{"sum of x*x over dim"})
-OCTET_OP(log_sum, "log_sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(true), reducing<LogSumOf>(),
-         reducing_gradient([](auto, auto y, auto dy) { return dy / std::exp(y); }), Doc{"log of the sum over dim"})
-OCTET_OP(log_sum_exp, "log_sum_exp(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(true),
-         reducing<LogSumExpOf>(), reducing_gradient([](auto x, auto y, auto dy) { return dy * std::exp(x - y); }),
+         reducing<SumSquareOf>(),
+         reducing_gradient([](auto x, auto, auto dy) { return dy * x * 2; }),
+         Doc{"sum of x*x over dim"})
+OCTET_OP(log_sum, "log_sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(true),
+         reducing<LogSumOf>(),
+         reducing_gradient([](auto, auto y, auto dy) { return dy / std::exp(y); }),
+         Doc{"log of the sum over dim"})
+OCTET_OP(log_sum_exp, "log_sum_exp(x, *, dim=[], keepdim=true) -> y", QRule::own,
+         reduced_type(true), reducing<LogSumExpOf>(),
+         reducing_gradient([](auto x, auto y, auto dy) { return dy * std::exp(x - y); }),
          Doc{"log of the sum of exp(x) over dim, without overflow"})
 
-// The index (int64) of the largest or smallest element along `dim`: the first of equals, or the last. Quantized: on
-// codes.
-OCTET_OP(argmax, "argmax(x, *, dim, keepdim=true, select_last=false) -> index", QRule::same, arg_type(),
-         eval(arg_extreme<true>), Doc{"index of the largest element along dim"})
-OCTET_OP(argmin, "argmin(x, *, dim, keepdim=true, select_last=false) -> index", QRule::same, arg_type(),
-         eval(arg_extreme<false>), Doc{"index of the smallest element along dim"})
+// The index (int64) of the largest or smallest element along `dim`: the first of equals, or the
+// last. Quantized: on codes.
+OCTET_OP(argmax, "argmax(x, *, dim, keepdim=true, select_last=false) -> index", QRule::same,
+         arg_type(), eval(arg_extreme<true>), Doc{"index of the largest element along dim"})
+OCTET_OP(argmin, "argmin(x, *, dim, keepdim=true, select_last=false) -> index", QRule::same,
+         arg_type(), eval(arg_extreme<false>), Doc{"index of the smallest element along dim"})
 
 // y[i] = x[0] + ... + x[i] along `dim`.
 OCTET_OP(cumsum, "cumsum(x, *, dim) -> y", QRule::own, infer([](const Types& t) {
@@ -402,7 +434,10 @@ OCTET_OP(cumsum, "cumsum(x, *, dim) -> y", QRule::own, infer([](const Types& t) 
          gradient([](const Grad& g) {  // the running sum from the end
            Tensor dy = g.dy();
            int64_t dim = normalize_dim(g.attrs().get_int("dim"), dy.dim(), "cumsum");
-           Attrs backwards{{"dim", dim}, {"start", -1}, {"end", std::numeric_limits<int64_t>::min() / 2}, {"step", -1}};
+           Attrs backwards{{"dim", dim},
+                           {"start", -1},
+                           {"end", std::numeric_limits<int64_t>::min() / 2},
+                           {"step", -1}};
            if (dy.dim() == 0) return dy;
            Tensor sum = call("cumsum", {call("slice", {dy}, backwards)}, {{"dim", dim}});
            return call("slice", {sum}, backwards);

@@ -9,18 +9,19 @@
 namespace octet::ops {
 namespace {
 
-// -- triangles ---------------------------------------------------------------------------------------------
+// -- triangles ------------------------------------------------------------------------------------
 
 Infer triangle_type() {
   return infer([](const Types& t) {
     OCTET_CHECK(t[0].dim() >= 2, invalid_argument,
-                "{}: the operand has shape {}; expected matrices (..., rows, columns)", t.op().name(),
-                dims_text(t[0].dims));
+                "{}: the operand has shape {}; expected matrices (..., rows, columns)",
+                t.op().name(), dims_text(t[0].dims));
     return t.result(t[0].dims, t[0].dtype);
   });
 }
 
-// Keeps the upper or lower triangle of the last two dimensions; the rest becomes 0 (codes: the zero point).
+// Keeps the upper or lower triangle of the last two dimensions; the rest becomes 0 (codes: the zero
+// point).
 template <bool upper>
 Tensor triangle(const Call& c) {
   if (c[0].is_quantized() && c[0].quantizer()->is_per_channel()) return through_float(c);
@@ -30,22 +31,26 @@ Tensor triangle(const Call& c) {
     using T = decltype(sample);
     const T zero = static_cast<T>(y.is_quantized() ? y.q_zero_point() : 0);
     auto* data = static_cast<T*>(y.raw_data());
-    parallel_ranges(columns ? y.numel() / columns : 0, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, columns)),
+    parallel_ranges(columns ? y.numel() / columns : 0,
+                    std::max<int64_t>(1, kGrain / std::max<int64_t>(1, columns)),
                     [=](int64_t begin, int64_t end) {
                       for (int64_t r = begin; r < end; ++r) {
-                        // Columns before `edge` lie below the diagonal (with tril: columns from `edge` on above it).
+                        // Columns before `edge` lie below the diagonal (with tril: columns from
+                        // `edge` on above it).
                         int64_t row = r % rows, edge = row + diagonal + (upper ? 0 : 1);
                         edge = std::clamp<int64_t>(edge, 0, columns);
                         T* p = data + r * columns;
-                        if (upper) std::fill(p, p + edge, zero);
-                        else std::fill(p + edge, p + columns, zero);
+                        if (upper)
+                          std::fill(p, p + edge, zero);
+                        else
+                          std::fill(p + edge, p + columns, zero);
                       }
                     });
   });
   return as_result(y, c.outputs()[0]);
 }
 
-// -- topk --------------------------------------------------------------------------------------------------
+// -- topk -----------------------------------------------------------------------------------------
 
 std::vector<TensorType> infer_topk(const Types& t) {
   int64_t k = t.attrs().get_int("k");
@@ -56,23 +61,27 @@ std::vector<TensorType> infer_topk(const Types& t) {
               "topk: k={} along dimension {} of {}", k, dim, dims_text(dims));
   dims[dim] = Dim(k);
   TensorType values = t.result(dims, t[0].dtype);
-  OCTET_CHECK(
-      t.want() || !values.is_quantized() || values.quantizer->axis() != dim, invalid_argument,
-      "topk: the operand is quantized per channel along dimension {}, whose codes do not compare: dequantize it", dim);
+  OCTET_CHECK(t.want() || !values.is_quantized() || values.quantizer->axis() != dim,
+              invalid_argument,
+              "topk: the operand is quantized per channel along dimension {}, whose codes do not "
+              "compare: dequantize it",
+              dim);
   return {values, TensorType(DType::int64, dims)};
 }
 
 std::vector<Tensor> eval_topk(const Call& c) {
   Tensor x = c[0].contiguous();
   const DType half = x.dtype();
-  const int64_t k = c.attrs().get_int("k"), dim = normalize_dim(c.attrs().get_int("dim"), x.dim(), "topk");
+  const int64_t k = c.attrs().get_int("k"),
+                dim = normalize_dim(c.attrs().get_int("dim"), x.dim(), "topk");
   if (half == DType::float16 || half == DType::bfloat16) x = x.to(DType::float32);
   if (x.is_quantized() && x.quantizer()->axis() == dim) return through_float_all(c);
   const bool largest = c.attrs().get_bool("largest");
   Shape shape = x.shape();
   const int64_t n = shape[dim];
   shape[dim] = k;
-  Tensor values = Tensor::empty(shape, x.dtype(), x.quantizer()), indices = Tensor::empty(shape, DType::int64);
+  Tensor values = Tensor::empty(shape, x.dtype(), x.quantizer()),
+         indices = Tensor::empty(shape, DType::int64);
   int64_t inner = 1;
   for (int64_t d = dim + 1; d < x.dim(); ++d) inner *= shape[d];
   visit_any(x.dtype(), "topk", [&](auto zero) {
@@ -80,7 +89,8 @@ std::vector<Tensor> eval_topk(const Call& c) {
     const auto* in = static_cast<const T*>(x.raw_data());
     auto* out = static_cast<T*>(values.raw_data());
     auto* places = indices.data<int64_t>();
-    parallel_ranges(k ? values.numel() / k : 0, std::max<int64_t>(1, kGrain / 8 / std::max<int64_t>(1, n)),
+    parallel_ranges(k ? values.numel() / k : 0,
+                    std::max<int64_t>(1, kGrain / 8 / std::max<int64_t>(1, n)),
                     [&](int64_t begin, int64_t end) {
                       std::vector<int64_t> order(n);
                       for (int64_t row = begin; row < end; ++row) {
@@ -109,14 +119,17 @@ std::vector<Tensor> eval_topk(const Call& c) {
 
 // The same triangle of dy.
 Gradient triangle_gradient(const char* op) {
-  return gradient([op](const Grad& g) { return call(op, {g.dy()}, {{"diagonal", g.attrs().get_int("diagonal")}}); });
+  return gradient([op](const Grad& g) {
+    return call(op, {g.dy()}, {{"diagonal", g.attrs().get_int("diagonal")}});
+  });
 }
 
 // The values' gradients go to where they came from.
 Tensor topk_gradient(const Grad& g) {
   const Tensor& x = g[0];
   int64_t dim = normalize_dim(g.attrs().get_int("dim"), x.dim(), "topk");
-  Tensor dx = Tensor::zeros(x.shape(), x.dtype()), dy = g.dy().contiguous(), index = g.y(1).contiguous();
+  Tensor dx = Tensor::zeros(x.shape(), x.dtype()), dy = g.dy().contiguous(),
+         index = g.y(1).contiguous();
   int64_t k = dy.size(dim), n = x.size(dim), inner = 1;
   for (int64_t d = dim + 1; d < x.dim(); ++d) inner *= x.size(d);
   visit_float(x.dtype(), "topk", [&](auto zero) {
@@ -132,42 +145,52 @@ Tensor topk_gradient(const Grad& g) {
 
 }  // namespace
 
-// The upper and lower triangle of matrices: element (r, c) stays where c - r >= diagonal (tril: <=), else it is 0.
+// The upper and lower triangle of matrices: element (r, c) stays where c - r >= diagonal (tril:
+// <=), else it is 0.
 OCTET_OP(triu, "triu(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval(triangle<true>),
          triangle_gradient("triu"), Doc{"upper triangle of the last two dimensions"})
 OCTET_OP(tril, "tril(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval(triangle<false>),
          triangle_gradient("tril"), Doc{"lower triangle of the last two dimensions"})
 
-// The k largest (or smallest) elements along `dim`, best first, and their indices (int64); of equals the first.
-// Quantized: on codes, qparams unchanged.
-OCTET_OP(topk, "topk(x, *, k, dim=-1, largest=true) -> values, indices", QRule::same, infer_many(infer_topk),
-         eval_many(eval_topk), gradient(topk_gradient), Doc{"the k largest or smallest elements along dim, and their indices"})
+// The k largest (or smallest) elements along `dim`, best first, and their indices (int64); of
+// equals the first. Quantized: on codes, qparams unchanged.
+OCTET_OP(topk, "topk(x, *, k, dim=-1, largest=true) -> values, indices", QRule::same,
+         infer_many(infer_topk), eval_many(eval_topk), gradient(topk_gradient),
+         Doc{"the k largest or smallest elements along dim, and their indices"})
 
-// (N, C*r*r, H, W) to (N, C, H*r, W*r): y[n, c, h*r+i, w*r+j] = x[n, c*r*r + i*r + j, h, w] with r = upscale_factor.
-OCTET_OP(pixel_shuffle, "pixel_shuffle(x, *, upscale_factor) -> y", QRule::same, infer([](const Types& t) {
-           int64_t r = t.attrs().get_int("upscale_factor");
-           const std::vector<Dim>& x = t[0].dims;
-           OCTET_CHECK(r >= 1 && x.size() == 4 && (!x[1].known() || x[1].size() % (r * r) == 0), invalid_argument,
-                       "pixel_shuffle: the operand has shape {}; expected (N, C*{}, H, W)", dims_text(x), r * r);
-           Dim channels = x[1].known() ? Dim(x[1].size() / (r * r))
-                          : r == 1     ? x[1]
-                                       : Dim(fmt::format("[{}/{}]", x[1].name(), r * r));
-           return moved(t, {x[0], channels, multiply(x[2], Dim(r)), multiply(x[3], Dim(r))},
-                        [](int64_t axis) { return axis == 0 ? axis : -1; });
-         }),
-         eval([](const Call& c) {
-           const Tensor& x = c[0];
-           const int64_t r = c.attrs().get_int("upscale_factor"), n = x.size(0), k = x.size(1) / (r * r), h = x.size(2),
-                         w = x.size(3);
-           if (x.is_quantized() && x.quantizer()->axis() > 0) return through_float(c);
-           Tensor y = elements(x).reshape({n, k, r, r, h, w}).permute({0, 1, 4, 2, 5, 3}).reshape({n, k, h * r, w * r});
-           return as_result(with_quantizer(y, x.quantizer()), c.outputs()[0]);
-         }),
-         gradient([](const Grad& g) {
-           const int64_t r = g.attrs().get_int("upscale_factor"), n = g[0].size(0), k = g.y().size(1), h = g[0].size(2),
-                         w = g[0].size(3);
-           return g.dy().reshape({n, k, h, r, w, r}).permute({0, 1, 3, 5, 2, 4}).reshape(g[0].shape());
-         }),
-         Doc{"(N, C*r*r, H, W) to (N, C, H*r, W*r)"})
+// (N, C*r*r, H, W) to (N, C, H*r, W*r): y[n, c, h*r+i, w*r+j] = x[n, c*r*r + i*r + j, h, w] with r
+// = upscale_factor.
+OCTET_OP(
+    pixel_shuffle, "pixel_shuffle(x, *, upscale_factor) -> y", QRule::same,
+    infer([](const Types& t) {
+      int64_t r = t.attrs().get_int("upscale_factor");
+      const std::vector<Dim>& x = t[0].dims;
+      OCTET_CHECK(r >= 1 && x.size() == 4 && (!x[1].known() || x[1].size() % (r * r) == 0),
+                  invalid_argument,
+                  "pixel_shuffle: the operand has shape {}; expected (N, C*{}, H, W)", dims_text(x),
+                  r * r);
+      Dim channels = x[1].known() ? Dim(x[1].size() / (r * r))
+                     : r == 1     ? x[1]
+                                  : Dim(fmt::format("[{}/{}]", x[1].name(), r * r));
+      return moved(t, {x[0], channels, multiply(x[2], Dim(r)), multiply(x[3], Dim(r))},
+                   [](int64_t axis) { return axis == 0 ? axis : -1; });
+    }),
+    eval([](const Call& c) {
+      const Tensor& x = c[0];
+      const int64_t r = c.attrs().get_int("upscale_factor"), n = x.size(0), k = x.size(1) / (r * r),
+                    h = x.size(2), w = x.size(3);
+      if (x.is_quantized() && x.quantizer()->axis() > 0) return through_float(c);
+      Tensor y = elements(x)
+                     .reshape({n, k, r, r, h, w})
+                     .permute({0, 1, 4, 2, 5, 3})
+                     .reshape({n, k, h * r, w * r});
+      return as_result(with_quantizer(y, x.quantizer()), c.outputs()[0]);
+    }),
+    gradient([](const Grad& g) {
+      const int64_t r = g.attrs().get_int("upscale_factor"), n = g[0].size(0), k = g.y().size(1),
+                    h = g[0].size(2), w = g[0].size(3);
+      return g.dy().reshape({n, k, h, r, w, r}).permute({0, 1, 3, 5, 2, 4}).reshape(g[0].shape());
+    }),
+    Doc{"(N, C*r*r, H, W) to (N, C, H*r, W*r)"})
 
 }  // namespace octet::ops

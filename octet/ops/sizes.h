@@ -1,6 +1,6 @@
 #pragma once
-// One size per spatial dimension, as PyTorch writes them: Sizes<2>(3) is {3, 3}, Sizes<2>{3, 5} is {3, 5}.
-// OptionalSizes may be left off; ConvPadding may be "same" or "valid" instead.
+// One size per spatial dimension, as PyTorch writes them: Sizes<2>(3) is {3, 3}, Sizes<2>{3, 5} is
+// {3, 5}. OptionalSizes may be left off; ConvPadding may be "same" or "valid" instead.
 
 #include <array>
 #include <cstdint>
@@ -16,8 +16,8 @@ namespace octet {
 template <size_t N>
 class Sizes {
  public:
-  Sizes(int64_t same) { values_.fill(same); }                // NOLINT: implicit, as in PyTorch
-  Sizes(int same) : Sizes(static_cast<int64_t>(same)) {}     // NOLINT
+  Sizes(int64_t same) { values_.fill(same); }             // NOLINT: implicit, as in PyTorch
+  Sizes(int same) : Sizes(static_cast<int64_t>(same)) {}  // NOLINT
   Sizes(std::initializer_list<int64_t> each) {
     if (each.size() != N && each.size() != 1)
       throw Error(ErrorCode::invalid_argument,
@@ -55,13 +55,13 @@ template <size_t N>
 class OptionalSizes {
  public:
   OptionalSizes() = default;
-  OptionalSizes(std::nullopt_t) {}                                     // NOLINT: implicit
-  OptionalSizes(int64_t same) : value_(same) {}                        // NOLINT
-  OptionalSizes(int same) : value_(same) {}                            // NOLINT
+  OptionalSizes(std::nullopt_t) {}               // NOLINT: implicit
+  OptionalSizes(int64_t same) : value_(same) {}  // NOLINT
+  OptionalSizes(int same) : value_(same) {}      // NOLINT
   OptionalSizes(std::initializer_list<int64_t> each) : value_(Sizes<N>(each)) {}
-  OptionalSizes(const std::vector<int64_t>& each) : value_(each) {}    // NOLINT
-  OptionalSizes(const Sizes<N>& each) : value_(each) {}                // NOLINT
-  OptionalSizes(std::optional<Sizes<N>> value) : value_(value) {}      // NOLINT
+  OptionalSizes(const std::vector<int64_t>& each) : value_(each) {}  // NOLINT
+  OptionalSizes(const Sizes<N>& each) : value_(each) {}              // NOLINT
+  OptionalSizes(std::optional<Sizes<N>> value) : value_(value) {}    // NOLINT
   Sizes<N> value_or(const Sizes<N>& otherwise) const { return value_.value_or(otherwise); }
 
  private:
@@ -74,13 +74,14 @@ class OptionalSizes {
 template <size_t N>
 class ConvPadding {
  public:
-  ConvPadding(int64_t same) : sizes_(same) {}                         // NOLINT: implicit, as in PyTorch
-  ConvPadding(int same) : sizes_(same) {}                             // NOLINT
+  // NOLINT: implicit, as in PyTorch
+  ConvPadding(int64_t same) : sizes_(same) {}
+  ConvPadding(int same) : sizes_(same) {}  // NOLINT
   ConvPadding(std::initializer_list<int64_t> each) : sizes_(each) {}
-  ConvPadding(const std::vector<int64_t>& each) : sizes_(each) {}     // NOLINT
-  ConvPadding(const Sizes<N>& each) : sizes_(each) {}                 // NOLINT
-  ConvPadding(const char* name) : ConvPadding(std::string(name)) {}   // NOLINT
-  ConvPadding(std::string name) : sizes_(0), name_(std::move(name)) { // NOLINT
+  ConvPadding(const std::vector<int64_t>& each) : sizes_(each) {}      // NOLINT
+  ConvPadding(const Sizes<N>& each) : sizes_(each) {}                  // NOLINT
+  ConvPadding(const char* name) : ConvPadding(std::string(name)) {}    // NOLINT
+  ConvPadding(std::string name) : sizes_(0), name_(std::move(name)) {  // NOLINT
     if (name_ != "same" && name_ != "valid")
       throw Error(ErrorCode::invalid_argument,
                   "padding=\"" + name_ + "\"; expected \"same\", \"valid\" or sizes");

@@ -28,27 +28,30 @@ Tensor by_rows(const Call& c, const Row& row) {
   if (x.numel() == 0) return y;
   const T* in = x.data<T>();
   T* out = y.data<T>();
-  parallel_ranges(x.numel() / n, std::max<int64_t>(1, kGrain / 8 / n), [&](int64_t begin, int64_t end) {
-    std::vector<T> gathered(inner == 1 ? 0 : n), result(gathered.size());
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t base = i / inner * inner * n + i % inner;
-      if (inner == 1) {
-        row(in + base, out + base, n);
-        continue;
-      }
-      for (int64_t j = 0; j < n; ++j) gathered[j] = in[base + j * inner];
-      row(gathered.data(), result.data(), n);
-      for (int64_t j = 0; j < n; ++j) out[base + j * inner] = result[j];
-    }
-  });
+  parallel_ranges(x.numel() / n, std::max<int64_t>(1, kGrain / 8 / n),
+                  [&](int64_t begin, int64_t end) {
+                    std::vector<T> gathered(inner == 1 ? 0 : n), result(gathered.size());
+                    for (int64_t i = begin; i < end; ++i) {
+                      const int64_t base = i / inner * inner * n + i % inner;
+                      if (inner == 1) {
+                        row(in + base, out + base, n);
+                        continue;
+                      }
+                      for (int64_t j = 0; j < n; ++j) gathered[j] = in[base + j * inner];
+                      row(gathered.data(), result.data(), n);
+                      for (int64_t j = 0; j < n; ++j) out[base + j * inner] = result[j];
+                    }
+                  });
   return y;
 }
 
 // float64: in double, in order. float32: the kernel's exponentials.
 Tensor softmax_rows(const Call& c) {
   if (c[0].dtype() == DType::float32)
-    return by_rows<float>(c, [](const float* p, float* q, int64_t n) { kernels::table().softmax(p, q, n); });
-  OCTET_CHECK(c[0].dtype() == DType::float64, unsupported, "softmax: operand of dtype {}; expected a float one", to_string(c[0].dtype()));
+    return by_rows<float>(
+        c, [](const float* p, float* q, int64_t n) { kernels::table().softmax(p, q, n); });
+  OCTET_CHECK(c[0].dtype() == DType::float64, unsupported,
+              "softmax: operand of dtype {}; expected a float one", to_string(c[0].dtype()));
   return by_rows<double>(c, [](const double* p, double* q, int64_t n) {
     const double top = *std::max_element(p, p + n);
     double sum = 0;
@@ -63,10 +66,12 @@ Tensor log_softmax_rows(const Call& c) {
     return by_rows<float>(c, [](const float* p, float* q, int64_t n) {
       std::vector<double> exps(n);
       const float top = *std::max_element(p, p + n);
-      const double shift = static_cast<double>(top) + std::log(kernels::table().exp_sum(p, top, exps.data(), n));
+      const double shift =
+          static_cast<double>(top) + std::log(kernels::table().exp_sum(p, top, exps.data(), n));
       for (int64_t j = 0; j < n; ++j) q[j] = static_cast<float>(static_cast<double>(p[j]) - shift);
     });
-  OCTET_CHECK(c[0].dtype() == DType::float64, unsupported, "log_softmax: operand of dtype {}; expected a float one", to_string(c[0].dtype()));
+  OCTET_CHECK(c[0].dtype() == DType::float64, unsupported,
+              "log_softmax: operand of dtype {}; expected a float one", to_string(c[0].dtype()));
   return by_rows<double>(c, [](const double* p, double* q, int64_t n) {
     const double top = *std::max_element(p, p + n);
     double sum = 0;
@@ -78,19 +83,24 @@ Tensor log_softmax_rows(const Call& c) {
 
 }  // namespace
 
-// y = exp(x) / sum of exp(x) along `dim`. Quantized: scale 1/256, zero point 0 (qint8: -128) unless others are given.
+// y = exp(x) / sum of exp(x) along `dim`. Quantized: scale 1/256, zero point 0 (qint8: -128) unless
+// others are given.
 OCTET_OP(softmax, "softmax(x, *, dim=-1) -> y", QRule::fixed, softmax_type(), widened(softmax_rows),
          gradient([](const Grad& g) {  // y * (dy - sum of y*dy)
            Tensor part = g.y() * g.dy();
-           return part - g.y() * call("sum", {part}, {{"dim", std::vector<int64_t>{g.attrs().get_int("dim")}}});
+           return part - g.y() * call("sum", {part},
+                                      {{"dim", std::vector<int64_t>{g.attrs().get_int("dim")}}});
          }),
          Doc{"exp(x) / sum of exp(x) along dim"})
 
 // y = log(softmax(x)).
-OCTET_OP(log_softmax, "log_softmax(x, *, dim=-1) -> y", QRule::own, softmax_type(), widened(log_softmax_rows),
+OCTET_OP(log_softmax, "log_softmax(x, *, dim=-1) -> y", QRule::own, softmax_type(),
+         widened(log_softmax_rows),
          gradient([](const Grad& g) {  // dy - softmax * sum of dy
            Tensor dy = g.dy();
-           return dy - call("exp", {g.y()}) * call("sum", {dy}, {{"dim", std::vector<int64_t>{g.attrs().get_int("dim")}}});
+           return dy -
+                  call("exp", {g.y()}) *
+                      call("sum", {dy}, {{"dim", std::vector<int64_t>{g.attrs().get_int("dim")}}});
          }),
          Doc{"log of softmax along dim"})
 

@@ -29,7 +29,9 @@ Tensor Tensor::amax(const std::vector<int64_t>& dims, bool keepdim) const {
 Tensor Tensor::amin(const std::vector<int64_t>& dims, bool keepdim) const {
   return functional::amin(*this, dims, keepdim);
 }
-Tensor Tensor::argmax(int64_t dim, bool keepdim) const { return functional::argmax(*this, dim, keepdim); }
+Tensor Tensor::argmax(int64_t dim, bool keepdim) const {
+  return functional::argmax(*this, dim, keepdim);
+}
 
 Tensor Tensor::add(const Tensor& other) const { return *this + other; }
 Tensor Tensor::sub(const Tensor& other) const { return *this - other; }
@@ -37,12 +39,15 @@ Tensor Tensor::mul(const Tensor& other) const { return *this * other; }
 Tensor Tensor::div(const Tensor& other) const { return *this / other; }
 Tensor Tensor::matmul(const Tensor& other) const { return functional::matmul(*this, other); }
 
-std::vector<Tensor> Tensor::chunk(int64_t chunks, int64_t dim) const { return functional::chunk(*this, chunks, dim); }
+std::vector<Tensor> Tensor::chunk(int64_t chunks, int64_t dim) const {
+  return functional::chunk(*this, chunks, dim);
+}
 std::vector<Tensor> Tensor::split(const std::vector<int64_t>& sizes, int64_t dim) const {
   return functional::split(*this, sizes, dim);
 }
 Tensor Tensor::t() const {
-  OCTET_CHECK(dim() <= 2, invalid_argument, "t: the tensor is {}; expected at most two dimensions: use transpose",
+  OCTET_CHECK(dim() <= 2, invalid_argument,
+              "t: the tensor is {}; expected at most two dimensions: use transpose",
               to_string(type()));
   return dim() == 2 ? transpose(0, 1) : *this;
 }

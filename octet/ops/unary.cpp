@@ -23,23 +23,43 @@ std::function<float(float)> make(const Attrs& attrs) {
 const std::map<std::string, Maker, std::less<>>& functions() {
   using namespace unary;
   static const std::map<std::string, Maker, std::less<>> table = {
-      {"relu", make<Relu>},           {"relu6", make<Relu6>},       {"sigmoid", make<Sigmoid>},
-      {"tanh", make<Tanh>},           {"exp", make<Exp>},           {"log", make<Log>},
-      {"sqrt", make<Sqrt>},           {"rsqrt", make<Rsqrt>},       {"reciprocal", make<Reciprocal>},
-      {"neg", make<Neg>},             {"abs", make<Abs>},           {"erf", make<Erf>},
-      {"floor", make<Floor>},         {"ceil", make<Ceil>},         {"round", make<Round>},
-      {"sign", make<Sign>},           {"sin", make<Sin>},           {"cos", make<Cos>},
-      {"softsign", make<Softsign>},   {"softplus", make<Softplus>}, {"gelu", make<Gelu>},
-      {"hardswish", make<Hardswish>}, {"clamp", make<Clamp>},       {"hardsigmoid", make<Hardsigmoid>},
-      {"elu", make<Elu>},             {"celu", make<Celu>},         {"leaky_relu", make<LeakyRelu>},
-      {"selu", make<Selu>},           {"threshold", make<Threshold>},
+      {"relu", make<Relu>},
+      {"relu6", make<Relu6>},
+      {"sigmoid", make<Sigmoid>},
+      {"tanh", make<Tanh>},
+      {"exp", make<Exp>},
+      {"log", make<Log>},
+      {"sqrt", make<Sqrt>},
+      {"rsqrt", make<Rsqrt>},
+      {"reciprocal", make<Reciprocal>},
+      {"neg", make<Neg>},
+      {"abs", make<Abs>},
+      {"erf", make<Erf>},
+      {"floor", make<Floor>},
+      {"ceil", make<Ceil>},
+      {"round", make<Round>},
+      {"sign", make<Sign>},
+      {"sin", make<Sin>},
+      {"cos", make<Cos>},
+      {"softsign", make<Softsign>},
+      {"softplus", make<Softplus>},
+      {"gelu", make<Gelu>},
+      {"hardswish", make<Hardswish>},
+      {"clamp", make<Clamp>},
+      {"hardsigmoid", make<Hardsigmoid>},
+      {"elu", make<Elu>},
+      {"celu", make<Celu>},
+      {"leaky_relu", make<LeakyRelu>},
+      {"selu", make<Selu>},
+      {"threshold", make<Threshold>},
   };
   return table;
 }
 
-// -- parts of the definitions --------------------------------------------------------------------------
+// -- parts of the definitions ---------------------------------------------------------------------
 
-// The type of x; functions that are not exact need a floating x. Making the function checks the attributes.
+// The type of x; functions that are not exact need a floating x. Making the function checks the
+// attributes.
 template <template <typename> class F>
 Infer unary_type() {
   return infer([](const Types& t) {
@@ -59,13 +79,16 @@ Eval unary_eval() {
       using T = decltype(zero);
       map_into<T, T>(x, y, F<T>(c.attrs()));
     };
-    if constexpr (F<float>::kExact) visit_arithmetic(x.dtype(), who, run);
-    else visit_float(x.dtype(), who, run);
+    if constexpr (F<float>::kExact)
+      visit_arithmetic(x.dtype(), who, run);
+    else
+      visit_float(x.dtype(), who, run);
     return y;
   });
 }
 
-// Codes of 32 bits or with qparams per channel, for the operators that clamp: no table has room for these.
+// Codes of 32 bits or with qparams per channel, for the operators that clamp: no table has room for
+// these.
 Tensor clamp_codes(const Call& c) {
   const Tensor x = c[0];
   const Quantizer& q = *x.quantizer();
@@ -86,7 +109,9 @@ Tensor clamp_codes(const Call& c) {
     int32_t high = affine::quantize(f(infinity), scale, zero, lo, hi);
     visit_any(x.dtype(), c.op().name(), [&](auto sample) {
       using T = decltype(sample);
-      map_into<T, T>(from, to, [low, high](T v) { return static_cast<T>(v < low ? low : v > high ? high : v); });
+      map_into<T, T>(from, to, [low, high](T v) {
+        return static_cast<T>(v < low ? low : v > high ? high : v);
+      });
     });
   }
   return y;
@@ -100,7 +125,8 @@ Tensor unary_codes(const Call& c) {
     return c.op().rule() == QRule::same && same_qparams(x, out) ? clamp_codes(c) : through_float(c);
   auto f = unary_function(c.op().name(), c.attrs());
   auto sx = static_cast<float>(x.q_scale()), sy = static_cast<float>(out.quantizer->scale());
-  auto zx = static_cast<int32_t>(x.q_zero_point()), zy = static_cast<int32_t>(out.quantizer->zero_point());
+  auto zx = static_cast<int32_t>(x.q_zero_point()),
+       zy = static_cast<int32_t>(out.quantizer->zero_point());
   auto lo = static_cast<int32_t>(qmin(out.dtype)), hi = static_cast<int32_t>(qmax(out.dtype));
   uint8_t table[256];
   for (auto q = static_cast<int32_t>(qmin(x.dtype())); q <= qmax(x.dtype()); ++q)
@@ -114,7 +140,8 @@ Tensor unary_codes(const Call& c) {
 // The gradient dx = fn(x, y, dy), element by element.
 template <typename Fn>
 Gradient slope(Fn fn) {
-  return gradient([fn](const Grad& g) { return zip_gradient(g[0], g.y(), g.dy(), g.call().op().name(), fn); });
+  return gradient(
+      [fn](const Grad& g) { return zip_gradient(g[0], g.y(), g.dy(), g.call().op().name(), fn); });
 }
 // The same for a function of the attributes that gives fn.
 template <typename Make>
@@ -132,7 +159,8 @@ Gradient flat() {
 double gelu_slope(double x, bool by_tanh) {
   constexpr double kSqrtHalf = 0.70710678118654752440, kSqrtTwoOverPi = 0.79788456080286535588;
   constexpr double kInvSqrtTwoPi = 0.39894228040143267794;
-  if (!by_tanh) return 0.5 * (1 + std::erf(x * kSqrtHalf)) + x * kInvSqrtTwoPi * std::exp(-0.5 * x * x);
+  if (!by_tanh)
+    return 0.5 * (1 + std::erf(x * kSqrtHalf)) + x * kInvSqrtTwoPi * std::exp(-0.5 * x * x);
   double t = unary::fast_tanh(kSqrtTwoOverPi * (x + 0.044715 * x * x * x));
   return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * kSqrtTwoOverPi * (1 + 3 * 0.044715 * x * x);
 }
@@ -147,34 +175,38 @@ std::function<float(float)> unary_function(std::string_view op, const Attrs& att
   return it->second(attrs);
 }
 
-float apply_unary(std::string_view op, const Attrs& attrs, float x) { return unary_function(op, attrs)(x); }
+float apply_unary(std::string_view op, const Attrs& attrs, float x) {
+  return unary_function(op, attrs)(x);
+}
 
 std::optional<QType> fixed_qtype(std::string_view op, DType dtype) {
   if (dtype != DType::quint8 && dtype != DType::qint8) return std::nullopt;
   bool is_signed = dtype == DType::qint8;
-  if (op == "tanh") return QType{dtype, Quantizer::per_tensor(1.0 / 128, is_signed ? 0 : 128, dtype)};
+  if (op == "tanh")
+    return QType{dtype, Quantizer::per_tensor(1.0 / 128, is_signed ? 0 : 128, dtype)};
   if (op == "sigmoid" || op == "hardsigmoid" || op == "softmax")
     return QType{dtype, Quantizer::per_tensor(1.0 / 256, is_signed ? -128 : 0, dtype)};
   return std::nullopt;
 }
 
-// -- the operators ---------------------------------------------------------------------------------------
+// -- the operators --------------------------------------------------------------------------------
 
 // The parts that all unary operators share: type, float evaluation, table on codes.
-#define OCTET_UNARY(Function) unary_type<unary::Function>(), unary_eval<unary::Function>(), quantized(unary_codes)
+#define OCTET_UNARY(Function) \
+  unary_type<unary::Function>(), unary_eval<unary::Function>(), quantized(unary_codes)
 
 // y = max(x, 0). Quantized: clamps codes at the zero point, qparams unchanged.
 OCTET_OP(relu, "relu(x) -> y", QRule::same, OCTET_UNARY(Relu),
-         slope([](auto x, auto, auto dy) { return x > 0 ? dy : 0; }),
-         Doc{"max(x, 0)"})
+         slope([](auto x, auto, auto dy) { return x > 0 ? dy : 0; }), Doc{"max(x, 0)"})
 
-// y = min(max(x, 0), 6). Quantized: clamps codes at the zero point and at quantize(6), qparams unchanged.
+// y = min(max(x, 0), 6). Quantized: clamps codes at the zero point and at quantize(6), qparams
+// unchanged.
 OCTET_OP(relu6, "relu6(x) -> y", QRule::same, OCTET_UNARY(Relu6),
          slope([](auto x, auto, auto dy) { return x > 0 && x < 6 ? dy : 0; }),
          Doc{"min(max(x, 0), 6)"})
 
-// y = min(max(x, min), max): PyTorch's hardtanh with min=-1, max=1. NaN stays NaN; min > max gives max everywhere.
-// Quantized: clamps codes at quantize(min) and quantize(max), qparams unchanged.
+// y = min(max(x, min), max): PyTorch's hardtanh with min=-1, max=1. NaN stays NaN; min > max gives
+// max everywhere. Quantized: clamps codes at quantize(min) and quantize(max), qparams unchanged.
 OCTET_OP(clamp, "clamp(x, *, min=-inf, max=inf) -> y", QRule::same, OCTET_UNARY(Clamp),
          slope_of([](const Attrs& a) {
            return [lo = a.get_double("min"), hi = a.get_double("max")](auto x, auto, auto dy) {
@@ -183,41 +215,49 @@ OCTET_OP(clamp, "clamp(x, *, min=-inf, max=inf) -> y", QRule::same, OCTET_UNARY(
          }),
          Doc{"min(max(x, min), max); hardtanh is clamp with min=-1, max=1"})
 
-// y = 1 / (1 + exp(-x)). Quantized: scale 1/256, zero point 0 (qint8: -128) unless others are given.
+// y = 1 / (1 + exp(-x)). Quantized: scale 1/256, zero point 0 (qint8: -128) unless others are
+// given.
 OCTET_OP(sigmoid, "sigmoid(x) -> y", QRule::fixed, OCTET_UNARY(Sigmoid),
-         slope([](auto, auto y, auto dy) { return dy * y * (1 - y); }),
-         Doc{"1 / (1 + exp(-x))"})
+         slope([](auto, auto y, auto dy) { return dy * y * (1 - y); }), Doc{"1 / (1 + exp(-x))"})
 
 // Hyperbolic tangent. Quantized: scale 1/128, zero point 128 (qint8: 0) unless others are given.
 OCTET_OP(tanh, "tanh(x) -> y", QRule::fixed, OCTET_UNARY(Tanh),
-         slope([](auto, auto y, auto dy) { return dy * (1 - y * y); }),
-         Doc{"hyperbolic tangent"})
+         slope([](auto, auto y, auto dy) { return dy * (1 - y * y); }), Doc{"hyperbolic tangent"})
 
 // y = min(max(alpha*x + beta, 0), 1). Quantized as sigmoid.
-OCTET_OP(hardsigmoid, "hardsigmoid(x, *, alpha=0.16666667, beta=0.5) -> y", QRule::fixed, OCTET_UNARY(Hardsigmoid),
-         slope_of([](const Attrs& a) {
-           return [alpha = a.get_double("alpha")](auto, auto y, auto dy) { return y > 0 && y < 1 ? dy * alpha : 0; };
+OCTET_OP(hardsigmoid, "hardsigmoid(x, *, alpha=0.16666667, beta=0.5) -> y", QRule::fixed,
+         OCTET_UNARY(Hardsigmoid), slope_of([](const Attrs& a) {
+           return [alpha = a.get_double("alpha")](auto, auto y, auto dy) {
+             return y > 0 && y < 1 ? dy * alpha : 0;
+           };
          }),
          Doc{"min(max(alpha*x + beta, 0), 1)"})
 
 // y = x * min(max(x + 3, 0), 6) / 6 (Howard et al. 2019).
 OCTET_OP(hardswish, "hardswish(x) -> y", QRule::own, OCTET_UNARY(Hardswish),
-         slope([](auto x, auto, auto dy) { return x < -3 ? dy * 0 : x < 3 ? dy * (x / 3 + decltype(x)(0.5)) : dy; }),
+         slope([](auto x, auto, auto dy) {
+           return x < -3 ? dy * 0 : x < 3 ? dy * (x / 3 + decltype(x)(0.5)) : dy;
+         }),
          Doc{"x * min(max(x + 3, 0), 6) / 6"})
 
-// y = x * P(Z <= x) for a standard normal Z, by erf ("none"; float32: the kernel's) or by its approximation with tanh ("tanh").
-OCTET_OP(gelu, "gelu(x, *, approximate=\"none\") -> y", QRule::own, unary_type<unary::Gelu>(), eval([](const Call& c) {
-           if (c[0].dtype() != DType::float32 || c.attrs().get_string("approximate") != "none") return unary_eval<unary::Gelu>().fn(c)[0];
-           const bool dense = c[0].is_contiguous() || c[0].is_contiguous(MemoryFormat::channels_last);
+// y = x * P(Z <= x) for a standard normal Z, by erf ("none"; float32: the kernel's) or by its
+// approximation with tanh ("tanh").
+OCTET_OP(gelu, "gelu(x, *, approximate=\"none\") -> y", QRule::own, unary_type<unary::Gelu>(),
+         eval([](const Call& c) {
+           if (c[0].dtype() != DType::float32 || c.attrs().get_string("approximate") != "none")
+             return unary_eval<unary::Gelu>().fn(c)[0];
+           const bool dense =
+               c[0].is_contiguous() || c[0].is_contiguous(MemoryFormat::channels_last);
            const Tensor x = dense ? c[0] : c[0].contiguous();
            Tensor y = Tensor::empty(x.shape(), x.dtype(), nullptr, format_of(x));
            const float* in = x.data<float>();
            float* out = y.data<float>();
-           parallel_ranges(x.numel(), kGrain, [&](int64_t i0, int64_t i1) { kernels::table().gelu(in + i0, out + i0, i1 - i0); });
+           parallel_ranges(x.numel(), kGrain, [&](int64_t i0, int64_t i1) {
+             kernels::table().gelu(in + i0, out + i0, i1 - i0);
+           });
            return y;
          }),
-         quantized(unary_codes),
-         slope_of([](const Attrs& a) {
+         quantized(unary_codes), slope_of([](const Attrs& a) {
            return [by_tanh = a.get_string("approximate") == "tanh"](auto x, auto, auto dy) {
              return dy * gelu_slope(x, by_tanh);
            };
@@ -225,8 +265,8 @@ OCTET_OP(gelu, "gelu(x, *, approximate=\"none\") -> y", QRule::own, unary_type<u
          Doc{"x times the normal distribution function of x; approximate: \"none\" or \"tanh\""})
 
 // y = x where x >= 0, else negative_slope * x.
-OCTET_OP(leaky_relu, "leaky_relu(x, *, negative_slope=0.01) -> y", QRule::own, OCTET_UNARY(LeakyRelu),
-         slope_of([](const Attrs& a) {
+OCTET_OP(leaky_relu, "leaky_relu(x, *, negative_slope=0.01) -> y", QRule::own,
+         OCTET_UNARY(LeakyRelu), slope_of([](const Attrs& a) {
            return [slope = a.get_double("negative_slope")](auto x, auto, auto dy) {
              return x > 0 ? dy : dy * static_cast<decltype(dy)>(slope);
            };
@@ -252,16 +292,17 @@ OCTET_OP(celu, "celu(x, *, alpha=1.) -> y", QRule::own, OCTET_UNARY(Celu),
          Doc{"x where x > 0, else alpha * (exp(x/alpha) - 1)"})
 
 // elu with the self-normalizing scale and alpha (Klambauer et al. 2017).
-OCTET_OP(selu, "selu(x) -> y", QRule::own, OCTET_UNARY(Selu),
-         slope([](auto x, auto, auto dy) {
-           return dy * unary::kSeluScale * (x > 0 ? 1 : unary::kSeluAlpha * std::exp(static_cast<double>(x)));
+OCTET_OP(selu, "selu(x) -> y", QRule::own, OCTET_UNARY(Selu), slope([](auto x, auto, auto dy) {
+           return dy * unary::kSeluScale *
+                  (x > 0 ? 1 : unary::kSeluAlpha * std::exp(static_cast<double>(x)));
          }),
          Doc{"1.0507 * (x where x > 0, else 1.6733 * (exp(x) - 1))"})
 
 // y = log(1 + exp(beta*x)) / beta; x itself where beta*x > threshold.
 OCTET_OP(softplus, "softplus(x, *, beta=1., threshold=20.) -> y", QRule::own, OCTET_UNARY(Softplus),
          slope_of([](const Attrs& a) {
-           return [beta = a.get_double("beta"), threshold = a.get_double("threshold")](auto x, auto, auto dy) {
+           return [beta = a.get_double("beta"), threshold = a.get_double("threshold")](auto x, auto,
+                                                                                       auto dy) {
              return x * beta > threshold ? dy : dy / (1 + std::exp(-x * beta));
            };
          }),
@@ -278,24 +319,23 @@ OCTET_OP(softsign, "softsign(x) -> y", QRule::own, OCTET_UNARY(Softsign),
 // y = x where x > threshold, else value.
 OCTET_OP(threshold, "threshold(x, *, threshold, value) -> y", QRule::own, OCTET_UNARY(Threshold),
          slope_of([](const Attrs& a) {
-           return [limit = a.get_double("threshold")](auto x, auto, auto dy) { return x > limit ? dy : 0; };
+           return [limit = a.get_double("threshold")](auto x, auto, auto dy) {
+             return x > limit ? dy : 0;
+           };
          }),
          Doc{"x where x > threshold, else value"})
 
 // e to the power x.
 OCTET_OP(exp, "exp(x) -> y", QRule::own, OCTET_UNARY(Exp),
-         slope([](auto, auto y, auto dy) { return dy * y; }),
-         Doc{"e to the power x"})
+         slope([](auto, auto y, auto dy) { return dy * y; }), Doc{"e to the power x"})
 
 // Natural logarithm; NaN below 0.
 OCTET_OP(log, "log(x) -> y", QRule::own, OCTET_UNARY(Log),
-         slope([](auto x, auto, auto dy) { return dy / x; }),
-         Doc{"natural logarithm"})
+         slope([](auto x, auto, auto dy) { return dy / x; }), Doc{"natural logarithm"})
 
 // Square root; NaN below 0.
 OCTET_OP(sqrt, "sqrt(x) -> y", QRule::own, OCTET_UNARY(Sqrt),
-         slope([](auto, auto y, auto dy) { return dy / (2 * y); }),
-         Doc{"square root"})
+         slope([](auto, auto y, auto dy) { return dy / (2 * y); }), Doc{"square root"})
 
 // y = 1 / sqrt(x).
 OCTET_OP(rsqrt, "rsqrt(x) -> y", QRule::own, OCTET_UNARY(Rsqrt),
@@ -304,51 +344,46 @@ OCTET_OP(rsqrt, "rsqrt(x) -> y", QRule::own, OCTET_UNARY(Rsqrt),
 
 // y = 1 / x.
 OCTET_OP(reciprocal, "reciprocal(x) -> y", QRule::own, OCTET_UNARY(Reciprocal),
-         slope([](auto, auto y, auto dy) { return -dy * y * y; }),
-         Doc{"1 / x"})
+         slope([](auto, auto y, auto dy) { return -dy * y * y; }), Doc{"1 / x"})
 
 // The error function.
-OCTET_OP(erf, "erf(x) -> y", QRule::own, OCTET_UNARY(Erf),
-         slope([](auto x, auto, auto dy) { return dy * 1.1283791670955126 * std::exp(-static_cast<double>(x) * x); }),
+OCTET_OP(erf, "erf(x) -> y", QRule::own, OCTET_UNARY(Erf), slope([](auto x, auto, auto dy) {
+           return dy * 1.1283791670955126 * std::exp(-static_cast<double>(x) * x);
+         }),
          Doc{"error function"})
 
 // Sine and cosine of x in radians.
 OCTET_OP(sin, "sin(x) -> y", QRule::own, OCTET_UNARY(Sin),
-         slope([](auto x, auto, auto dy) { return dy * std::cos(x); }),
-         Doc{"sine, x in radians"})
+         slope([](auto x, auto, auto dy) { return dy * std::cos(x); }), Doc{"sine, x in radians"})
 OCTET_OP(cos, "cos(x) -> y", QRule::own, OCTET_UNARY(Cos),
          slope([](auto x, auto, auto dy) { return -dy * std::sin(x); }),
          Doc{"cosine, x in radians"})
 
 // y = -x. Integers wrap.
 OCTET_OP(neg, "neg(x) -> y", QRule::own, OCTET_UNARY(Neg),
-         slope([](auto, auto, auto dy) { return -dy; }),
-         Doc{"-x"})
+         slope([](auto, auto, auto dy) { return -dy; }), Doc{"-x"})
 
 // |x|. Integers wrap.
-OCTET_OP(abs, "abs(x) -> y", QRule::own, OCTET_UNARY(Abs),
-         slope([](auto x, auto, auto dy) { return x > 0 ? dy : x < 0 ? -dy : 0; }),
+OCTET_OP(abs, "abs(x) -> y", QRule::own, OCTET_UNARY(Abs), slope([](auto x, auto, auto dy) {
+           return x > 0 ? dy : x < 0 ? -dy : 0;
+         }),
          Doc{"absolute value"})
 
 // -1, 0 or 1; NaN stays NaN.
-OCTET_OP(sign, "sign(x) -> y", QRule::own, OCTET_UNARY(Sign),
-         flat(),
-         Doc{"-1, 0 or 1"})
+OCTET_OP(sign, "sign(x) -> y", QRule::own, OCTET_UNARY(Sign), flat(), Doc{"-1, 0 or 1"})
 
 // To whole numbers: down, up, and to the nearest with halves to even. Integers pass unchanged.
-OCTET_OP(floor, "floor(x) -> y", QRule::own, OCTET_UNARY(Floor),
-         flat(),
+OCTET_OP(floor, "floor(x) -> y", QRule::own, OCTET_UNARY(Floor), flat(),
          Doc{"largest whole number <= x"})
-OCTET_OP(ceil, "ceil(x) -> y", QRule::own, OCTET_UNARY(Ceil),
-         flat(),
+OCTET_OP(ceil, "ceil(x) -> y", QRule::own, OCTET_UNARY(Ceil), flat(),
          Doc{"smallest whole number >= x"})
-OCTET_OP(round, "round(x) -> y", QRule::own, OCTET_UNARY(Round),
-         flat(),
+OCTET_OP(round, "round(x) -> y", QRule::own, OCTET_UNARY(Round), flat(),
          Doc{"nearest whole number, halves to even"})
 
 // y = (x == 0), bool.
 OCTET_OP(logical_not, "logical_not(x) -> y", QRule::own,
-         infer([](const Types& t) { return TensorType(DType::bool_, t[0].dims); }), widened([](const Call& c) {
+         infer([](const Types& t) { return TensorType(DType::bool_, t[0].dims); }),
+         widened([](const Call& c) {
            Tensor y = Tensor::empty(c[0].shape(), DType::bool_, nullptr, format_of(c[0]));
            visit_arithmetic(c[0].dtype(), "logical_not", [&](auto zero) {
              using T = decltype(zero);

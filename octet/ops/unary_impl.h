@@ -1,10 +1,10 @@
 #pragma once
-// The functions behind the unary operators, for float, double and (the exact ones) integers: structs that are made from
-// the attributes and called with a number.
+// The functions behind the unary operators, for float, double and (the exact ones) integers:
+// structs that are made from the attributes and called with a number.
 //
-// What is not exact is computed in double and rounded once. That is more than float32 needs; it is there because libm
-// picks its code by the CPU: its float functions may differ in the last bit from machine to machine, while its double
-// ones, rounded to float32, practically cannot.
+// What is not exact is computed in double and rounded once. That is more than float32 needs; it is
+// there because libm picks its code by the CPU: its float functions may differ in the last bit from
+// machine to machine, while its double ones, rounded to float32, practically cannot.
 
 #include <cmath>
 #include <limits>
@@ -20,19 +20,25 @@ namespace octet::ops::unary {
 template <typename T>
 T saturate(double v) {
   if constexpr (std::is_integral_v<T>) {
-    if (v <= static_cast<double>(std::numeric_limits<T>::min())) return std::numeric_limits<T>::min();
-    if (v >= static_cast<double>(std::numeric_limits<T>::max())) return std::numeric_limits<T>::max();
+    if (v <= static_cast<double>(std::numeric_limits<T>::min()))
+      return std::numeric_limits<T>::min();
+    if (v >= static_cast<double>(std::numeric_limits<T>::max()))
+      return std::numeric_limits<T>::max();
   }
   return static_cast<T>(v);
 }
 
 template <typename T>
 T negate(T x) {
-  if constexpr (std::is_integral_v<T>) return static_cast<T>(0 - static_cast<std::make_unsigned_t<T>>(x));  // wraps
-  else return -x;
+  // wraps
+  if constexpr (std::is_integral_v<T>)
+    return static_cast<T>(0 - static_cast<std::make_unsigned_t<T>>(x));
+  else
+    return -x;
 }
 
-// tanh to 14 digits, four times as fast as std::tanh: by exp, and near 0, where that cancels, by its series.
+// tanh to 14 digits, four times as fast as std::tanh: by exp, and near 0, where that cancels, by
+// its series.
 inline double fast_tanh(double x) {
   if (std::fabs(x) < 0.05) {
     double s = x * x;
@@ -42,33 +48,37 @@ inline double fast_tanh(double x) {
 }
 
 // The published constants of selu (Klambauer et al. 2017).
-inline constexpr double kSeluScale = 1.0507009873554804934193349852946, kSeluAlpha = 1.6732632423543772848170429916717;
+inline constexpr double kSeluScale = 1.0507009873554804934193349852946,
+                        kSeluAlpha = 1.6732632423543772848170429916717;
 
-// Functions that are exact in every type (`on integers`: what they are there), and rounded ones: of a double x.
-#define OCTET_EXACT(Name, on_integers, on_floats)            \
-  template <typename T>                                      \
-  struct Name {                                              \
-    static constexpr bool kExact = true;                     \
-    explicit Name(const Attrs&) {}                           \
-    T operator()(T x) const {                                \
-      if constexpr (std::is_integral_v<T>) return on_integers; \
-      else return on_floats;                                 \
-    }                                                        \
+// Functions that are exact in every type (`on integers`: what they are there), and rounded ones: of
+// a double x.
+#define OCTET_EXACT(Name, on_integers, on_floats) \
+  template <typename T>                           \
+  struct Name {                                   \
+    static constexpr bool kExact = true;          \
+    explicit Name(const Attrs&) {}                \
+    T operator()(T x) const {                     \
+      if constexpr (std::is_integral_v<T>)        \
+        return on_integers;                       \
+      else                                        \
+        return on_floats;                         \
+    }                                             \
   };
-#define OCTET_ROUNDED(Name, expression)          \
-  template <typename T>                          \
-  struct Name {                                  \
-    static constexpr bool kExact = false;        \
-    explicit Name(const Attrs&) {}               \
-    T operator()(T v) const {                    \
-      const double x = v;                        \
-      return static_cast<T>(expression);         \
-    }                                            \
+#define OCTET_ROUNDED(Name, expression)   \
+  template <typename T>                   \
+  struct Name {                           \
+    static constexpr bool kExact = false; \
+    explicit Name(const Attrs&) {}        \
+    T operator()(T v) const {             \
+      const double x = v;                 \
+      return static_cast<T>(expression);  \
+    }                                     \
   };
 
 // NaN passes through: every comparison with it is false.
 OCTET_EXACT(Relu, x < 0 ? T(0) : x, x < 0 ? T(0) : x)
-OCTET_EXACT(Relu6, x < 0 ? T(0) : x > 6 ? T(6) : x, x < 0 ? T(0) : x > 6 ? T(6) : x)
+OCTET_EXACT(Relu6, x<0 ? T(0) : x> 6 ? T(6) : x, x<0 ? T(0) : x> 6 ? T(6) : x)
 OCTET_EXACT(Neg, negate(x), negate(x))
 OCTET_EXACT(Abs, x < 0 ? negate(x) : x, std::fabs(x))
 OCTET_EXACT(Sign, T((x > 0) - (x < 0)), std::isnan(x) ? x : T((x > 0) - (x < 0)))
@@ -87,11 +97,11 @@ OCTET_ROUNDED(Erf, std::erf(x))
 OCTET_ROUNDED(Sin, std::sin(x))
 OCTET_ROUNDED(Cos, std::cos(x))
 OCTET_ROUNDED(Softsign, x / (1 + std::fabs(x)))
-OCTET_ROUNDED(Selu, kSeluScale * (x > 0 ? x : kSeluAlpha * std::expm1(x)))
+OCTET_ROUNDED(Selu, kSeluScale*(x > 0 ? x : kSeluAlpha * std::expm1(x)))
 #undef OCTET_EXACT
 #undef OCTET_ROUNDED
 
-// -- with attributes, or with float32 arithmetic that PyTorch fixes step by step ---------------------------
+// -- with attributes, or with float32 arithmetic that PyTorch fixes step by step ------------------
 
 template <typename T>
 struct Hardswish {
@@ -120,7 +130,8 @@ template <typename T>
 struct Clamp {
   static constexpr bool kExact = true;
   T lo, hi;
-  explicit Clamp(const Attrs& a) : lo(saturate<T>(a.get_double("min"))), hi(saturate<T>(a.get_double("max"))) {}
+  explicit Clamp(const Attrs& a)
+      : lo(saturate<T>(a.get_double("min"))), hi(saturate<T>(a.get_double("max"))) {}
   T operator()(T x) const {
     T t = x < lo ? lo : x;
     return t > hi ? hi : t;
@@ -149,7 +160,9 @@ struct Elu {
   static constexpr bool kExact = false;
   double alpha;
   explicit Elu(const Attrs& a) : alpha(a.get_double("alpha")) {}
-  T operator()(T x) const { return x > 0 ? x : static_cast<T>(alpha * std::expm1(static_cast<double>(x))); }
+  T operator()(T x) const {
+    return x > 0 ? x : static_cast<T>(alpha * std::expm1(static_cast<double>(x)));
+  }
 };
 
 template <typename T>
@@ -159,14 +172,17 @@ struct Celu {
   explicit Celu(const Attrs& a) : alpha(a.get_double("alpha")) {
     OCTET_CHECK(alpha != 0, invalid_argument, "celu: alpha is 0; expected another number");
   }
-  T operator()(T x) const { return x > 0 ? x : static_cast<T>(alpha * std::expm1(static_cast<double>(x) / alpha)); }
+  T operator()(T x) const {
+    return x > 0 ? x : static_cast<T>(alpha * std::expm1(static_cast<double>(x) / alpha));
+  }
 };
 
 template <typename T>
 struct Softplus {
   static constexpr bool kExact = false;
   double beta, threshold;
-  explicit Softplus(const Attrs& a) : beta(a.get_double("beta")), threshold(a.get_double("threshold")) {
+  explicit Softplus(const Attrs& a)
+      : beta(a.get_double("beta")), threshold(a.get_double("threshold")) {
     OCTET_CHECK(beta != 0, invalid_argument, "softplus: beta is 0; expected another number");
   }
   T operator()(T x) const {
@@ -181,7 +197,8 @@ struct Gelu {
   bool by_tanh;
   explicit Gelu(const Attrs& a) : by_tanh(a.get_string("approximate") == "tanh") {
     OCTET_CHECK(by_tanh || a.get_string("approximate") == "none", invalid_argument,
-                "gelu: approximate=\"{}\"; expected \"none\" or \"tanh\"", a.get_string("approximate"));
+                "gelu: approximate=\"{}\"; expected \"none\" or \"tanh\"",
+                a.get_string("approximate"));
   }
   T operator()(T v) const {
     if constexpr (std::is_same_v<T, float>) {
@@ -192,8 +209,10 @@ struct Gelu {
     }
     const double x = v;
     constexpr double kSqrtHalf = 0.70710678118654752440, kSqrtTwoOverPi = 0.79788456080286535588;
-    // Hendrycks and Gimpel 2016: x times the normal distribution function of x, or its approximation by tanh.
-    double phi = by_tanh ? fast_tanh(kSqrtTwoOverPi * (x + 0.044715 * x * x * x)) : std::erf(x * kSqrtHalf);
+    // Hendrycks and Gimpel 2016: x times the normal distribution function of x, or its
+    // approximation by tanh.
+    double phi =
+        by_tanh ? fast_tanh(kSqrtTwoOverPi * (x + 0.044715 * x * x * x)) : std::erf(x * kSqrtHalf);
     if (x == -std::numeric_limits<double>::infinity()) return T(0);
     return static_cast<T>(x * 0.5 * (1 + phi));
   }

@@ -9,42 +9,57 @@
 
 namespace octet::ops {
 
-// floor or ceil((in + begin + end - dilation*(kernel-1) - 1) / stride) + 1. With ceil_mode the last window must start
-// inside the image or its left padding (PyTorch's rule). A symbolic size must not be convolved over.
-inline Dim window_size(const Dim& in, int64_t kernel, int64_t stride, int64_t begin, int64_t end, int64_t dilation,
-                       bool ceil_mode, const std::string& who) {
-  OCTET_CHECK(in.known(), unsupported, "{}: the image's size '{}' is not known; give the input a fixed height and width", who,
-              in.name());
-  OCTET_CHECK(stride >= 1 && dilation >= 1 && begin >= 0 && end >= 0 && kernel >= 1, invalid_argument,
-              "{}: kernel {}, stride {}, dilation {}, padding {}, {}: expected positive sizes and padding of 0 or more", who,
-              kernel, stride, dilation, begin, end);
+// floor or ceil((in + begin + end - dilation*(kernel-1) - 1) / stride) + 1. With ceil_mode the last
+// window must start inside the image or its left padding (PyTorch's rule). A symbolic size must not
+// be convolved over.
+inline Dim window_size(const Dim& in, int64_t kernel, int64_t stride, int64_t begin, int64_t end,
+                       int64_t dilation, bool ceil_mode, const std::string& who) {
+  OCTET_CHECK(in.known(), unsupported,
+              "{}: the image's size '{}' is not known; give the input a fixed height and width",
+              who, in.name());
+  OCTET_CHECK(stride >= 1 && dilation >= 1 && begin >= 0 && end >= 0 && kernel >= 1,
+              invalid_argument,
+              "{}: kernel {}, stride {}, dilation {}, padding {}, {}: expected positive sizes and "
+              "padding of 0 or more",
+              who, kernel, stride, dilation, begin, end);
   int64_t span = in.size() + begin + end - dilation * (kernel - 1) - 1;
-  OCTET_CHECK(span >= 0, invalid_argument, "{}: a window of {} does not fit an image of {} padded by {} and {}", who,
+  OCTET_CHECK(span >= 0, invalid_argument,
+              "{}: a window of {} does not fit an image of {} padded by {} and {}", who,
               dilation * (kernel - 1) + 1, in.size(), begin, end);
   int64_t out = (ceil_mode ? (span + stride - 1) / stride : span / stride) + 1;
   if (ceil_mode && (out - 1) * stride >= in.size() + begin) --out;
   return out;
 }
 
-// (in-1)*stride - begin - end + dilation*(kernel-1) + output_padding + 1: what a transposed convolution makes of `in`.
-inline Dim transposed_size(const Dim& in, int64_t kernel, int64_t stride, int64_t begin, int64_t end, int64_t dilation,
-                           int64_t output_padding, const std::string& who) {
-  OCTET_CHECK(in.known(), unsupported, "{}: the image's size '{}' is not known; give the input a fixed size", who, in.name());
-  OCTET_CHECK(stride >= 1 && dilation >= 1 && begin >= 0 && end >= 0 && kernel >= 1, invalid_argument,
-              "{}: kernel {}, stride {}, dilation {}, padding {}, {}: expected positive sizes and padding of 0 or more", who,
-              kernel, stride, dilation, begin, end);
-  OCTET_CHECK(output_padding >= 0 && output_padding < std::max(stride, dilation), invalid_argument,
-              "{}: output_padding {}; expected 0 or more and less than the stride {} or the dilation {}", who, output_padding,
-              stride, dilation);
-  int64_t out = (in.size() - 1) * stride - begin - end + dilation * (kernel - 1) + output_padding + 1;
-  OCTET_CHECK(out >= 1, invalid_argument, "{}: an image of {} with kernel {}, stride {} and padding {}, {} leaves nothing", who,
+// (in-1)*stride - begin - end + dilation*(kernel-1) + output_padding + 1: what a transposed
+// convolution makes of `in`.
+inline Dim transposed_size(const Dim& in, int64_t kernel, int64_t stride, int64_t begin,
+                           int64_t end, int64_t dilation, int64_t output_padding,
+                           const std::string& who) {
+  OCTET_CHECK(in.known(), unsupported,
+              "{}: the image's size '{}' is not known; give the input a fixed size", who,
+              in.name());
+  OCTET_CHECK(stride >= 1 && dilation >= 1 && begin >= 0 && end >= 0 && kernel >= 1,
+              invalid_argument,
+              "{}: kernel {}, stride {}, dilation {}, padding {}, {}: expected positive sizes and "
+              "padding of 0 or more",
+              who, kernel, stride, dilation, begin, end);
+  OCTET_CHECK(
+      output_padding >= 0 && output_padding < std::max(stride, dilation), invalid_argument,
+      "{}: output_padding {}; expected 0 or more and less than the stride {} or the dilation {}",
+      who, output_padding, stride, dilation);
+  int64_t out =
+      (in.size() - 1) * stride - begin - end + dilation * (kernel - 1) + output_padding + 1;
+  OCTET_CHECK(out >= 1, invalid_argument,
+              "{}: an image of {} with kernel {}, stride {} and padding {}, {} leaves nothing", who,
               in.size(), kernel, stride, begin, end);
   return out;
 }
 
 inline void check_list(const Attrs& attrs, const char* name, size_t size, const std::string& who) {
-  OCTET_CHECK(attrs.get_ints(name).size() == size, invalid_argument, "{}: attribute {}={}: expected {} numbers", who, name,
-              to_string(attrs.get(name)), size);
+  OCTET_CHECK(attrs.get_ints(name).size() == size, invalid_argument,
+              "{}: attribute {}={}: expected {} numbers", who, name, to_string(attrs.get(name)),
+              size);
 }
 
 }  // namespace octet::ops

@@ -44,12 +44,16 @@ bool layout_free(const TensorType& t) {
 class Compiler {
  public:
   Compiler(const Graph& g, const CompileOptions& options)
-      : impl_(std::make_shared<Program::Impl>()), g_(impl_->graph), room_(num_threads() == 1 ? 0 : packed_bytes(g)) {
+      : impl_(std::make_shared<Program::Impl>()),
+        g_(impl_->graph),
+        room_(num_threads() == 1 ? 0 : packed_bytes(g)) {
     g.require_operators("compile");
     // Other threads meanwhile clear the memory that the weights will be packed into.
     parallel_for(1 + room_.pages(), [&](int64_t i) {
-      if (i == 0) impl_->graph = options.every_value ? g : graph::fuse_lookups(graph::move_codes(g));
-      else room_.touch(i - 1);
+      if (i == 0)
+        impl_->graph = options.every_value ? g : graph::fuse_lookups(graph::move_codes(g));
+      else
+        room_.touch(i - 1);
     });
     impl_->engine = options.engine.empty() ? octet::engine() : options.engine;
     impl_->primary.assign(g_.values().size(), -1);
@@ -113,14 +117,16 @@ class Compiler {
 
   int slot_of(ValueId value, bool channels_last) {
     int first = slot_of(value);
-    if (g_.type(value).dim() != 4 || impl_->slots[first].channels_last == channels_last) return first;
+    if (g_.type(value).dim() != 4 || impl_->slots[first].channels_last == channels_last)
+      return first;
     if (second_[value] >= 0) return second_[value];
-    if (layout_free(g_.type(value))) 
+    if (layout_free(g_.type(value)))
       return new_slot(value, channels_last, impl_->slots[first].root, impl_->slots[first].made);
     if (g_.is_constant(value)) {
       Root root;
       root.kind = Root::Kind::constant;
-      root.constant = g_.constant(value).contiguous(channels_last ? MemoryFormat::channels_last : MemoryFormat::contiguous);
+      root.constant = g_.constant(value).contiguous(channels_last ? MemoryFormat::channels_last
+                                                                  : MemoryFormat::contiguous);
       return new_slot(value, channels_last, new_root(root));
     }
     if (auto kernel = channels_last ? channels_last_kernel(first) : nullptr) {
@@ -149,7 +155,9 @@ class Compiler {
   std::unique_ptr<Kernel> channels_last_kernel(int slot) const {
     const int made = impl_->slots[slot].made;
     const Step* step = made < 0 ? nullptr : &impl_->steps[made];
-    if (!step || !step->kernel || step->outputs[0] != slot || step->inputs.size() != 1 || step->inputs[0] < 0) return nullptr;
+    if (!step || !step->kernel || step->outputs[0] != slot || step->inputs.size() != 1 ||
+        step->inputs[0] < 0)
+      return nullptr;
     return impl_->slots[step->inputs[0]].channels_last ? nullptr : step->kernel->to_channels_last();
   }
 
@@ -163,7 +171,8 @@ class Compiler {
     for (size_t s = impl_->steps.size(); s-- > 0;) {
       const Step& step = impl_->steps[s];
       const ValueId value = step.outputs.size() == 1 ? impl_->slots[step.outputs[0]].value : kNone;
-      if (value == kNone || impl_->primary[value] != step.outputs[0] || second_[value] < 0) continue;
+      if (value == kNone || impl_->primary[value] != step.outputs[0] || second_[value] < 0)
+        continue;
       if (shares_root(step.outputs[0]) || reads[step.outputs[0]] != 0) continue;
       impl_->primary[value] = second_[value];
       impl_->steps.erase(impl_->steps.begin() + static_cast<std::ptrdiff_t>(s));
@@ -196,26 +205,31 @@ class Compiler {
     std::vector<TensorType> outputs;
     for (ValueId id : node.outputs) outputs.push_back(g_.type(id));
     std::string label = node.scope.empty() ? "%" + g_.value(node.outputs[0]).name : node.scope;
-    return ops::make_spec(ops::get(node.op), node.attrs, types, std::move(constants), std::move(outputs), label);
+    return ops::make_spec(ops::get(node.op), node.attrs, types, std::move(constants),
+                          std::move(outputs), label);
   }
 
   // About what the weights of the integer kernels will take.
   static size_t packed_bytes(const Graph& g) {
     int64_t bytes = 0;
     for (const Node& node : g.nodes())
-      if (has_weight(g, node) && g.type(node.outputs[0]).is_quantized()) bytes += g.constant(node.inputs[1]).nbytes();
+      if (has_weight(g, node) && g.type(node.outputs[0]).is_quantized())
+        bytes += g.constant(node.inputs[1]).nbytes();
     return static_cast<size_t>(bytes);
   }
   // Whether the node has a quantized weight worth the thought.
   static bool has_weight(const Graph& g, const Node& node) {
     constexpr int64_t kManyBytes = 16 << 10;
-    if (node.kind != NodeKind::call || node.inputs.size() < 2 || node.inputs[1] == kNone || !g.is_constant(node.inputs[1])) return false;
+    if (node.kind != NodeKind::call || node.inputs.size() < 2 || node.inputs[1] == kNone ||
+        !g.is_constant(node.inputs[1]))
+      return false;
     const Tensor& weight = g.constant(node.inputs[1]);
     return weight.is_quantized() && weight.nbytes() >= kManyBytes;
   }
 
-  // Kernels with many weights, whose packing is most of the work of compiling, are made first, on all threads: each by one of them,
-  // the largest first, but those that alone would keep a thread busy for longer than the others by all together.
+  // Kernels with many weights, whose packing is most of the work of compiling, are made first, on
+  // all threads: each by one of them, the largest first, but those that alone would keep a thread
+  // busy for longer than the others by all together.
   void pack_weights() {
     std::vector<std::pair<int64_t, NodeId>> order;
     int64_t total = 0;
@@ -243,15 +257,18 @@ class Compiler {
       total += order[large].first;
       make(large);
     }
-    parallel_for(static_cast<int64_t>(order.size() - large), [&](int64_t i) { make(large + static_cast<size_t>(i)); });
+    parallel_for(static_cast<int64_t>(order.size() - large),
+                 [&](int64_t i) { make(large + static_cast<size_t>(i)); });
   }
 
-  // The kernel has its own copy; the graph's is seldom looked at again. (Each time the other threads are interrupted: small constants are
-  // not worth it.)
+  // The kernel has its own copy; the graph's is seldom looked at again. (Each time the other
+  // threads are interrupted: small constants are not worth it.)
   static void forget_packed(const OpSpec& spec, const Kernel& kernel) {
     constexpr int64_t kWorthIt = 64 << 10;
     for (size_t i = 0; i < spec.constants.size(); ++i)
-      if (const Tensor& t = spec.constants[i]; t.defined() && t.nbytes() >= kWorthIt && kernel.packs(i)) forget_file_pages(t.raw_data(), t.nbytes());
+      if (const Tensor& t = spec.constants[i];
+          t.defined() && t.nbytes() >= kWorthIt && kernel.packs(i))
+        forget_file_pages(t.raw_data(), t.nbytes());
   }
 
   void call(NodeId id, const Node& node) {
@@ -278,7 +295,8 @@ class Compiler {
       if (!can_evaluate(spec)) cannot_run_.push_back(describe(spec));
       step.kind = Step::Kind::evaluate;
       for (ValueId v : node.inputs) step.inputs.push_back(v == kNone ? -1 : slot_of(v));
-      for (ValueId v : node.outputs) step.outputs.push_back(new_slot(v, false, new_root({}), next_step()));
+      for (ValueId v : node.outputs)
+        step.outputs.push_back(new_slot(v, false, new_root({}), next_step()));
       add(std::move(step), {id, node.op, "op", 0});
       return;
     }
@@ -300,8 +318,9 @@ class Compiler {
       step.inputs.push_back(absent ? -1 : slot_of(v, wants_nhwc(kernel->input_layout(i), v)));
     }
     for (size_t i = 0; i < node.outputs.size(); ++i)
-      step.outputs.push_back(
-          new_slot(node.outputs[i], wants_nhwc(kernel->output_layout(i), node.outputs[i]), new_root({}), next_step()));
+      step.outputs.push_back(new_slot(node.outputs[i],
+                                      wants_nhwc(kernel->output_layout(i), node.outputs[i]),
+                                      new_root({}), next_step()));
     StepInfo info{id, kernel->name(), kernel->engine(), kernel->packed_bytes()};
     step.kernel = std::move(kernel);
     add(std::move(step), std::move(info));
@@ -317,12 +336,14 @@ class Compiler {
     if (quantized && op.quantized()) return true;
     if (op.eval() && (!quantized || op.rule() == ops::QRule::same)) return true;
     if (quantized && op.eval()) return true;
-    // Only engines can, with weights that may be known at run time only; codes may become float for it.
+    // Only engines can, with weights that may be known at run time only; codes may become float for
+    // it.
     OpSpec known = spec;
     for (size_t i = 0; i < known.inputs.size(); ++i) {
       TensorType& t = known.inputs[i];
       if (quantized && t.is_quantized()) t = TensorType(DType::float32, t.dims);
-      known.constants[i] = i > 0 && spec.has(i) && t.is_static() ? Tensor::zeros(t.shape(), t.dtype) : Tensor();
+      known.constants[i] =
+          i > 0 && spec.has(i) && t.is_static() ? Tensor::zeros(t.shape(), t.dtype) : Tensor();
     }
     for (TensorType& t : known.outputs)
       if (t.is_quantized()) t = TensorType(DType::float32, t.dims);
@@ -331,7 +352,8 @@ class Compiler {
 
   static std::string describe(const OpSpec& spec) {
     std::vector<std::string> types;
-    for (size_t i = 0; i < spec.inputs.size(); ++i) types.push_back(spec.has(i) ? to_string(spec.inputs[i]) : "none");
+    for (size_t i = 0; i < spec.inputs.size(); ++i)
+      types.push_back(spec.has(i) ? to_string(spec.inputs[i]) : "none");
     return fmt::format("{} ({} of {})", spec.label, spec.op, fmt::join(types, ", "));
   }
 
@@ -355,7 +377,8 @@ class Compiler {
     auto& roots = impl_->roots;
     for (size_t s = 0; s < impl_->steps.size(); ++s) {
       Step& step = impl_->steps[s];
-      if (!step.kernel || !step.kernel->in_place() || step.inputs.empty() || step.inputs[0] < 0) continue;
+      if (!step.kernel || !step.kernel->in_place() || step.inputs.empty() || step.inputs[0] < 0)
+        continue;
       const Slot& in = impl_->slots[step.inputs[0]];
       const Slot& out = impl_->slots[step.outputs[0]];
       const TensorType &ti = g_.type(in.value), &to = g_.type(out.value);
@@ -366,10 +389,14 @@ class Compiler {
       for (size_t i = 1; i < step.inputs.size(); ++i)
         read_again |= step.inputs[i] >= 0 && impl_->slots[step.inputs[i]].root == from;
       if (read_again) continue;
-      if (from == over || roots[from].kind != Root::Kind::arena || roots[from].last != static_cast<int>(s)) continue;
-      if (roots[over].kind == Root::Kind::constant || roots[over].kind == Root::Kind::input) continue;
+      if (from == over || roots[from].kind != Root::Kind::arena ||
+          roots[from].last != static_cast<int>(s))
+        continue;
+      if (roots[over].kind == Root::Kind::constant || roots[over].kind == Root::Kind::input)
+        continue;
       roots[from].last = roots[over].last;
-      roots[from].kind = roots[over].kind;  // a result of the graph is written straight into its tensor
+      // a result of the graph is written straight into its tensor
+      roots[from].kind = roots[over].kind;
       for (Slot& slot : impl_->slots)
         if (slot.root == over) slot.root = from;
       roots[over].first = roots[over].last = -1;
@@ -380,14 +407,19 @@ class Compiler {
   // Whether step s may be run by rows together with those from `first` on.
   bool joins(int first, int s) const {
     const Step& step = impl_->steps[s];
-    if (step.kind != Step::Kind::kernel || !step.kernel->by_rows() || step.outputs.size() != 1 || step.inputs.size() > RowGroup::kMostInputs)
+    if (step.kind != Step::Kind::kernel || !step.kernel->by_rows() || step.outputs.size() != 1 ||
+        step.inputs.size() > RowGroup::kMostInputs)
       return false;
     const Slot& out = impl_->slots[step.outputs[0]];
-    const TensorType &y = g_.type(out.value), &of = g_.type(impl_->slots[impl_->steps[first].outputs[0]].value);
+    const TensorType &y = g_.type(out.value),
+                     &of = g_.type(impl_->slots[impl_->steps[first].outputs[0]].value);
     auto same_rows = [&](const TensorType& t) {
-      return !t.dims.empty() && t.dims.size() == of.dims.size() && std::equal(t.dims.begin(), t.dims.end() - 1, of.dims.begin());
+      return !t.dims.empty() && t.dims.size() == of.dims.size() &&
+             std::equal(t.dims.begin(), t.dims.end() - 1, of.dims.begin());
     };
-    if (y.dim() < 2 || !same_rows(y) || out.channels_last != impl_->slots[impl_->steps[first].outputs[0]].channels_last) return false;
+    if (y.dim() < 2 || !same_rows(y) ||
+        out.channels_last != impl_->slots[impl_->steps[first].outputs[0]].channels_last)
+      return false;
     if (out.channels_last && y.dims != of.dims) return false;  // rows of bytes, not of the tensor
     for (int slot : step.inputs) {
       if (slot < 0) continue;
@@ -399,7 +431,8 @@ class Compiler {
     return true;
   }
 
-  // Neighbours that go by rows become groups; roots that only they touch are theirs, all others live as long as the group runs.
+  // Neighbours that go by rows become groups; roots that only they touch are theirs, all others
+  // live as long as the group runs.
   void group_rows() {
     const int count = static_cast<int>(impl_->steps.size());
     for (int first = 0; first < count;) {

@@ -18,9 +18,9 @@ struct MemoryPlan {
   size_t total = 0;
 };
 
-// Gives blocks that live at the same time disjoint ranges, with kBufferSlack bytes after each. Largest first, each at the
-// lowest offset where it fits: the "greedy by size" of Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
-// Inference" (2020).
+// Gives blocks that live at the same time disjoint ranges, with kBufferSlack bytes after each.
+// Largest first, each at the lowest offset where it fits: the "greedy by size" of Pisarchyk and
+// Lee, "Efficient Memory Management for Deep Neural Net Inference" (2020).
 MemoryPlan plan_memory(const std::vector<Lifetime>& blocks);
 
 }  // namespace octet::runtime

@@ -20,30 +20,37 @@ namespace {
 using graph::ValueId;
 
 // Checks inputs against the graph's types and returns the sizes of the symbolic dims.
-std::map<std::string, int64_t> bind_inputs(const graph::Graph& g, const std::vector<Tensor>& inputs) {
+std::map<std::string, int64_t> bind_inputs(const graph::Graph& g,
+                                           const std::vector<Tensor>& inputs) {
   std::vector<std::string> names;
   for (ValueId id : g.inputs()) names.push_back(g.value(id).name);
-  OCTET_CHECK(inputs.size() == names.size(), invalid_argument, "{}: {} inputs given; expected {} ({})", g.name, inputs.size(),
-              names.size(), fmt::join(names, ", "));
+  OCTET_CHECK(inputs.size() == names.size(), invalid_argument,
+              "{}: {} inputs given; expected {} ({})", g.name, inputs.size(), names.size(),
+              fmt::join(names, ", "));
   std::map<std::string, int64_t> symbols;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const TensorType& want = g.type(g.inputs()[i]);
-    OCTET_CHECK(inputs[i].defined(), invalid_argument, "input '{}': no tensor given; expected {}", names[i], to_string(want));
+    OCTET_CHECK(inputs[i].defined(), invalid_argument, "input '{}': no tensor given; expected {}",
+                names[i], to_string(want));
     TensorType got = inputs[i].type();
-    bool ok = got.dtype == want.dtype && got.dim() == want.dim() && (!want.quantizer || *want.quantizer == *got.quantizer);
+    bool ok = got.dtype == want.dtype && got.dim() == want.dim() &&
+              (!want.quantizer || *want.quantizer == *got.quantizer);
     for (int64_t d = 0; ok && d < want.dim(); ++d) {
       int64_t size = got.dims[d].size();
       if (want.dims[d].known()) {
         ok = want.dims[d].size() == size;
       } else {
-        OCTET_CHECK(size >= 1, invalid_argument, "input '{}': dimension {} ('{}') is 0; expected 1 or more", names[i], d,
+        OCTET_CHECK(size >= 1, invalid_argument,
+                    "input '{}': dimension {} ('{}') is 0; expected 1 or more", names[i], d,
                     want.dims[d].name());
         auto [it, fresh] = symbols.emplace(want.dims[d].name(), size);
-        OCTET_CHECK(it->second == size, invalid_argument, "input '{}': dimension {} ('{}') is {}, but was {} before", names[i],
-                    d, it->first, size, it->second);
+        OCTET_CHECK(it->second == size, invalid_argument,
+                    "input '{}': dimension {} ('{}') is {}, but was {} before", names[i], d,
+                    it->first, size, it->second);
       }
     }
-    OCTET_CHECK(ok, invalid_argument, "input '{}': got {}; expected {}", names[i], to_string(got), to_string(want));
+    OCTET_CHECK(ok, invalid_argument, "input '{}': got {}; expected {}", names[i], to_string(got),
+                to_string(want));
   }
   return symbols;
 }
@@ -77,7 +84,8 @@ RowGroupPlan plan_group(const Program::Impl& p, const Context& c, const RowGroup
   for (int r : group.inner) {
     plan.row_bytes.push_back(c.bytes[r] / static_cast<size_t>(plan.rows));
     plan.offsets.push_back(plan.part_bytes);
-    plan.part_bytes += (plan.row_bytes.back() * static_cast<size_t>(plan.block) + kBufferSlack + 63) / 64 * 64;
+    plan.part_bytes +=
+        (plan.row_bytes.back() * static_cast<size_t>(plan.block) + kBufferSlack + 63) / 64 * 64;
   }
   return plan;
 }
@@ -86,13 +94,16 @@ RowGroupPlan plan_group(const Program::Impl& p, const Context& c, const RowGroup
 bool types_match(const graph::Graph& g, const std::vector<Tensor>& inputs) {
   for (size_t i = 0; i < inputs.size(); ++i) {
     const TensorType& want = g.type(g.inputs()[i]);
-    if (inputs[i].dtype() != want.dtype || (want.quantizer && !(*want.quantizer == *inputs[i].quantizer()))) return false;
+    if (inputs[i].dtype() != want.dtype ||
+        (want.quantizer && !(*want.quantizer == *inputs[i].quantizer())))
+      return false;
   }
   return true;
 }
 
 std::vector<int64_t> strides_of(const Slot& slot, const Shape& shape) {
-  return slot.channels_last && shape.size() == 4 ? channels_last_strides(shape) : contiguous_strides(shape);
+  return slot.channels_last && shape.size() == 4 ? channels_last_strides(shape)
+                                                 : contiguous_strides(shape);
 }
 
 // Whether strides put all elements in the same places.
@@ -102,7 +113,8 @@ bool same_places(const Shape& shape, const std::vector<int64_t>& a, const std::v
   return true;
 }
 
-std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<Tensor>& inputs, bool every_value) {
+std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<Tensor>& inputs,
+                                      bool every_value) {
   const graph::Graph& g = p.graph;
   auto symbols = bind_inputs(g, inputs);
   auto c = std::make_unique<Context>();
@@ -115,17 +127,21 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
       continue;
     }
     std::vector<std::optional<TensorType>> types;
-    for (ValueId id : node.inputs) types.push_back(id == graph::kNone ? std::nullopt : std::optional(c->types[id]));
-    auto results = ops::get(node.op).infer(types, node.attrs, graph::want_of(g, node),
-                                           node.scope.empty() ? "%" + g.value(node.outputs[0]).name : node.scope);
+    for (ValueId id : node.inputs)
+      types.push_back(id == graph::kNone ? std::nullopt : std::optional(c->types[id]));
+    auto results = ops::get(node.op).infer(
+        types, node.attrs, graph::want_of(g, node),
+        node.scope.empty() ? "%" + g.value(node.outputs[0]).name : node.scope);
     for (size_t i = 0; i < results.size(); ++i) c->types[node.outputs[i]] = results[i];
   }
 
   c->bytes.assign(p.roots.size(), 0);
-  for (const Slot& slot : p.slots) c->bytes[slot.root] = std::max(c->bytes[slot.root], bytes_of(c->types[slot.value]));
+  for (const Slot& slot : p.slots)
+    c->bytes[slot.root] = std::max(c->bytes[slot.root], bytes_of(c->types[slot.value]));
   std::vector<Lifetime> blocks;
   for (size_t r = 0; r < p.roots.size(); ++r)
-    blocks.push_back(p.roots[r].kind == Root::Kind::arena && p.roots[r].first >= 0 && (every_value || p.roots[r].group < 0)
+    blocks.push_back(p.roots[r].kind == Root::Kind::arena && p.roots[r].first >= 0 &&
+                             (every_value || p.roots[r].group < 0)
                          ? Lifetime{c->bytes[r], p.roots[r].first, p.roots[r].last}
                          : Lifetime{0, -1, -2});  // not in the arena
   MemoryPlan plan = plan_memory(blocks);
@@ -136,7 +152,8 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
     if (step.kernel) {
       std::vector<Shape> in, out;
       const graph::Node& node = g.node(step.node);
-      for (ValueId id : node.inputs) in.push_back(id == graph::kNone ? Shape{} : c->types[id].shape());
+      for (ValueId id : node.inputs)
+        in.push_back(id == graph::kNone ? Shape{} : c->types[id].shape());
       for (ValueId id : node.outputs) out.push_back(c->types[id].shape());
       kernel_plan = step.kernel->plan(in, out);
       scratch = std::max(scratch, kernel_plan->scratch_bytes());
@@ -150,7 +167,8 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
   if (!every_value)
     for (const RowGroup& group : p.groups) {
       c->groups.push_back(plan_group(p, *c, group));
-      scratch = std::max(scratch, c->groups.back().part_bytes * static_cast<size_t>(c->groups.back().parts));
+      scratch = std::max(scratch,
+                         c->groups.back().part_bytes * static_cast<size_t>(c->groups.back().parts));
     }
   c->scratch_offset = plan.total;
   c->arena = allocate_lasting(plan.total + scratch);
@@ -159,14 +177,16 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
   for (const Step& step : p.steps) most = std::max(most, step.inputs.size());
   c->operands.resize(most);
   c->inputs.resize(inputs.size());
-  for (ValueId id : g.outputs()) c->strides.push_back(strides_of(p.slots[p.primary[id]], c->types[id].shape()));
+  for (ValueId id : g.outputs())
+    c->strides.push_back(strides_of(p.slots[p.primary[id]], c->types[id].shape()));
   return c;
 }
 
 // Takes an idle context of these shapes, or makes one; gives it back when done.
 class ContextLease {
  public:
-  ContextLease(Program::Impl& p, const std::vector<Tensor>& inputs, bool every_value = false) : p_(p) {
+  ContextLease(Program::Impl& p, const std::vector<Tensor>& inputs, bool every_value = false)
+      : p_(p) {
     {
       std::lock_guard lock(p.mutex);
       for (auto& c : p.idle) {
@@ -180,11 +200,14 @@ class ContextLease {
         break;
       }
     }
-    if (!context_) context_ = make_context(p, inputs, every_value);
-    else if (!types_match(p.graph, inputs)) bind_inputs(p.graph, inputs);
+    if (!context_)
+      context_ = make_context(p, inputs, every_value);
+    else if (!types_match(p.graph, inputs))
+      bind_inputs(p.graph, inputs);
   }
   ~ContextLease() {
-    // A few shapes are kept; the oldest goes first, so that a stream of odd sizes does not hold memory for each.
+    // A few shapes are kept; the oldest goes first, so that a stream of odd sizes does not hold
+    // memory for each.
     constexpr size_t kMostIdle = 8;
     std::lock_guard lock(p_.mutex);
     p_.idle.push_back(std::move(context_));
@@ -211,13 +234,17 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
   switch (step.kind) {
     case Step::Kind::reorder:
     case Step::Kind::kernel: {
-      auto pointer = [&](int slot) -> std::byte* { return slot < 0 ? nullptr : c.pointers[p.slots[slot].root]; };
+      auto pointer = [&](int slot) -> std::byte* {
+        return slot < 0 ? nullptr : c.pointers[p.slots[slot].root];
+      };
       for (size_t i = 0; i < step.inputs.size(); ++i) c.operands[i] = pointer(step.inputs[i]);
       constexpr size_t kMostResults = 4;
-      OCTET_CHECK(step.outputs.size() <= kMostResults, internal, "step {}: a kernel with {} results", index, step.outputs.size());
+      OCTET_CHECK(step.outputs.size() <= kMostResults, internal,
+                  "step {}: a kernel with {} results", index, step.outputs.size());
       void* results[kMostResults];
       for (size_t i = 0; i < step.outputs.size(); ++i) results[i] = pointer(step.outputs[i]);
-      c.plans[index]->run({c.operands.data(), step.inputs.size()}, {results, step.outputs.size()}, c.arena.data() + c.scratch_offset);
+      c.plans[index]->run({c.operands.data(), step.inputs.size()}, {results, step.outputs.size()},
+                          c.arena.data() + c.scratch_offset);
       return;
     }
     case Step::Kind::evaluate: {
@@ -226,7 +253,10 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
       // Constants as the same tensors each time: what is packed for them is kept with them.
       for (int slot : step.inputs) {
         const Root* root = slot < 0 ? nullptr : &p.roots[p.slots[slot].root];
-        inputs.push_back(!root ? Tensor() : root->kind == Root::Kind::constant && !p.slots[slot].channels_last ? root->constant : view(p, c, slot));
+        inputs.push_back(!root ? Tensor()
+                         : root->kind == Root::Kind::constant && !p.slots[slot].channels_last
+                             ? root->constant
+                             : view(p, c, slot));
       }
       std::vector<TensorType> types;
       for (ValueId id : node.outputs) types.push_back(c.types[id]);
@@ -251,16 +281,19 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
 void run_rows(const Program::Impl& p, Context& c, size_t index, int64_t part) {
   const RowGroup& group = p.groups[index];
   const RowGroupPlan& plan = c.groups[index];
-  const auto mine = reinterpret_cast<uintptr_t>(c.arena.data() + c.scratch_offset) + plan.part_bytes * static_cast<size_t>(part);
+  const auto mine = reinterpret_cast<uintptr_t>(c.arena.data() + c.scratch_offset) +
+                    plan.part_bytes * static_cast<size_t>(part);
   const int64_t end = plan.rows * (part + 1) / plan.parts;
   for (int64_t r0 = plan.rows * part / plan.parts; r0 < end; r0 += plan.block) {
     const int64_t r1 = std::min(end, r0 + plan.block);
-    // Kernels count rows from the tensor's first: for an inner root that would lie before its block.
+    // Kernels count rows from the tensor's first: for an inner root that would lie before its
+    // block.
     auto pointer = [&](int slot) -> std::byte* {
       if (slot < 0) return nullptr;
       const Root& root = p.roots[p.slots[slot].root];
       if (root.group < 0) return c.pointers[p.slots[slot].root];
-      return reinterpret_cast<std::byte*>(mine + plan.offsets[root.inner] - plan.row_bytes[root.inner] * static_cast<size_t>(r0));
+      return reinterpret_cast<std::byte*>(mine + plan.offsets[root.inner] -
+                                          plan.row_bytes[root.inner] * static_cast<size_t>(r0));
     };
     for (int s = group.first; s < group.last; ++s) {
       const Step& step = p.steps[s];
@@ -272,19 +305,28 @@ void run_rows(const Program::Impl& p, Context& c, size_t index, int64_t part) {
   }
 }
 
-// Called before the first step, with -1, and after each (after a group's last in place of its steps, with the first).
+// Called before the first step, with -1, and after each (after a group's last in place of its
+// steps, with the first).
 using AfterStep = std::function<void(Context&, int)>;
 
 // Runs all steps. The pointers of the roots of results are set.
-void run_steps(Program::Impl& p, Context& c, const std::vector<Tensor>& given, const AfterStep& after) {
+void run_steps(Program::Impl& p, Context& c, const std::vector<Tensor>& given,
+               const AfterStep& after) {
   for (size_t i = 0; i < given.size(); ++i) c.inputs[i] = given[i].contiguous();
   for (size_t r = 0; r < p.roots.size(); ++r) {
     const Root& root = p.roots[r];
     switch (root.kind) {
-      case Root::Kind::arena: c.pointers[r] = c.arena.data() + c.offsets[r]; break;
-      case Root::Kind::input: c.pointers[r] = static_cast<std::byte*>(c.inputs[root.input].raw_data()); break;
-      case Root::Kind::constant: c.pointers[r] = static_cast<std::byte*>(root.constant.raw_data()); break;
-      case Root::Kind::output: break;
+      case Root::Kind::arena:
+        c.pointers[r] = c.arena.data() + c.offsets[r];
+        break;
+      case Root::Kind::input:
+        c.pointers[r] = static_cast<std::byte*>(c.inputs[root.input].raw_data());
+        break;
+      case Root::Kind::constant:
+        c.pointers[r] = static_cast<std::byte*>(root.constant.raw_data());
+        break;
+      case Root::Kind::output:
+        break;
     }
   }
   if (after) after(c, -1);
@@ -305,8 +347,10 @@ void run_steps(Program::Impl& p, Context& c, const std::vector<Tensor>& given, c
 template <typename Fn>
 auto with_context(Program::Impl& p, const std::vector<Tensor>& given, bool every_value, Fn&& fn) {
   std::optional<SpinningThreads> spinning;
-  if (p.own_threads) use_own_threads();
-  else spinning.emplace();
+  if (p.own_threads)
+    use_own_threads();
+  else
+    spinning.emplace();
   ContextLease lease(p, given, every_value);
   struct Release {
     Context& c;
@@ -317,7 +361,8 @@ auto with_context(Program::Impl& p, const std::vector<Tensor>& given, bool every
   return fn(*lease);
 }
 
-std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, const AfterStep& after, bool every_value = false) {
+std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given,
+                            const AfterStep& after, bool every_value = false) {
   return with_context(p, given, every_value, [&](Context& c) {
     const auto& outputs = p.graph.outputs();
     auto slot_of = [&](size_t i) -> const Slot& { return p.slots[p.primary[outputs[i]]]; };
@@ -329,10 +374,12 @@ std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, 
       Buffer buffer = Buffer::allocate(c.bytes[slot.root]);
       c.pointers[slot.root] = buffer.data();
       const TensorType& type = c.types[slot.value];
-      results[i] = Tensor::wrap(std::move(buffer), type.shape(), type.dtype, type.quantizer, c.strides[i]);
+      results[i] =
+          Tensor::wrap(std::move(buffer), type.shape(), type.dtype, type.quantizer, c.strides[i]);
     }
     run_steps(p, c, given, after);
-    // An output that is an input, a constant or a view of another output is copied: results are the caller's own.
+    // An output that is an input, a constant or a view of another output is copied: results are the
+    // caller's own.
     for (size_t i = 0; i < outputs.size(); ++i)
       if (!results[i].defined()) results[i] = view(p, c, p.primary[outputs[i]]).clone();
     return results;
@@ -341,25 +388,32 @@ std::vector<Tensor> execute(Program::Impl& p, const std::vector<Tensor>& given, 
 
 }  // namespace
 
-std::vector<Tensor> Program::run(const std::vector<Tensor>& inputs) const { return execute(*impl_, inputs, nullptr); }
+std::vector<Tensor> Program::run(const std::vector<Tensor>& inputs) const {
+  return execute(*impl_, inputs, nullptr);
+}
 
-void Program::run_into(const std::vector<Tensor>& inputs, const std::vector<Tensor>& results) const {
+void Program::run_into(const std::vector<Tensor>& inputs,
+                       const std::vector<Tensor>& results) const {
   const Impl& p = *impl_;
   with_context(*impl_, inputs, false, [&](Context& c) {
     const auto& outputs = p.graph.outputs();
-    OCTET_CHECK(results.size() == outputs.size(), invalid_argument, "{}: {} results given; expected {}", p.graph.name, results.size(),
-                outputs.size());
+    OCTET_CHECK(results.size() == outputs.size(), invalid_argument,
+                "{}: {} results given; expected {}", p.graph.name, results.size(), outputs.size());
     for (size_t i = 0; i < outputs.size(); ++i) {
       const TensorType& want = c.types[outputs[i]];
       const Tensor& got = results[i];
       bool ok = got.defined() && got.dtype() == want.dtype && got.dim() == want.dim() &&
                 (!want.quantizer || *want.quantizer == *got.quantizer());
       for (int64_t d = 0; ok && d < want.dim(); ++d) ok = got.shape()[d] == want.dims[d].size();
-      OCTET_CHECK(ok, invalid_argument, "result '{}': got {}; expected {}", p.graph.value(outputs[i]).name,
+      OCTET_CHECK(ok, invalid_argument, "result '{}': got {}; expected {}",
+                  p.graph.value(outputs[i]).name,
                   got.defined() ? to_string(got.type()) : "no tensor", to_string(want));
     }
-    // The first result of each root is written by its step; others are copied from there afterwards.
-    auto laid_out = [&](size_t i) { return same_places(results[i].shape(), results[i].strides(), c.strides[i]); };
+    // The first result of each root is written by its step; others are copied from there
+    // afterwards.
+    auto laid_out = [&](size_t i) {
+      return same_places(results[i].shape(), results[i].strides(), c.strides[i]);
+    };
     std::vector<Buffer> elsewhere;
     for (auto& pointer : c.pointers) pointer = nullptr;
     for (size_t i = 0; i < outputs.size(); ++i) {
@@ -375,8 +429,10 @@ void Program::run_into(const std::vector<Tensor>& inputs, const std::vector<Tens
     run_steps(*impl_, c, inputs, nullptr);
     for (size_t i = 0; i < outputs.size(); ++i) {
       const std::byte* from = c.pointers[p.slots[p.primary[outputs[i]]].root];
-      if (!laid_out(i)) Tensor(results[i]).copy_from(view(p, c, p.primary[outputs[i]]));
-      else if (results[i].nbytes() && from != results[i].raw_data()) std::memcpy(results[i].raw_data(), from, results[i].nbytes());
+      if (!laid_out(i))
+        Tensor(results[i]).copy_from(view(p, c, p.primary[outputs[i]]));
+      else if (results[i].nbytes() && from != results[i].raw_data())
+        std::memcpy(results[i].raw_data(), from, results[i].nbytes());
     }
   });
 }
@@ -387,7 +443,8 @@ std::map<std::string, Tensor> Program::run(const std::map<std::string, Tensor>& 
   for (ValueId id : g.inputs()) names.push_back(g.value(id).name);
   for (const auto& [name, tensor] : inputs)
     OCTET_CHECK(std::find(names.begin(), names.end(), name) != names.end(), not_found,
-                "there is no input '{}'; the inputs are: {}{}", name, fmt::join(names, ", "), did_you_mean(name, names));
+                "there is no input '{}'; the inputs are: {}{}", name, fmt::join(names, ", "),
+                did_you_mean(name, names));
   std::vector<Tensor> ordered;
   for (const std::string& name : names) {
     auto it = inputs.find(name);
@@ -401,12 +458,14 @@ std::map<std::string, Tensor> Program::run(const std::map<std::string, Tensor>& 
   return named;
 }
 
-std::vector<Tensor> Program::run_watched(const std::vector<Tensor>& inputs, const std::vector<ValueId>& values,
+std::vector<Tensor> Program::run_watched(const std::vector<Tensor>& inputs,
+                                         const std::vector<ValueId>& values,
                                          const Watch& watch) const {
   const Impl& p = *impl_;
   std::vector<bool> wanted(p.graph.values().size(), false);
   for (ValueId id : values) {
-    OCTET_CHECK(id >= 0 && static_cast<size_t>(id) < wanted.size(), invalid_argument, "run_watched: there is no value {}", id);
+    OCTET_CHECK(id >= 0 && static_cast<size_t>(id) < wanted.size(), invalid_argument,
+                "run_watched: there is no value {}", id);
     wanted[id] = true;
   }
   std::vector<std::vector<ValueId>> by_step(p.steps.size() + 1);  // [0]: before the first
@@ -415,11 +474,17 @@ std::vector<Tensor> Program::run_watched(const std::vector<Tensor>& inputs, cons
     int slot = p.primary[id];
     by_step[slot < 0 ? 0 : p.slots[slot].made + 1].push_back(static_cast<ValueId>(id));
   }
-  return execute(*impl_, inputs, [&](Context& c, int step) {
-    for (ValueId id : by_step[step + 1])
-      if (p.graph.is_constant(id)) watch(id, p.graph.constant(id));  // may be nowhere but in a kernel
-      else watch(id, view(p, c, p.primary[id]));
-  }, true);
+  return execute(
+      *impl_, inputs,
+      [&](Context& c, int step) {
+        for (ValueId id : by_step[step + 1])
+          // may be nowhere but in a kernel
+          if (p.graph.is_constant(id))
+            watch(id, p.graph.constant(id));
+          else
+            watch(id, view(p, c, p.primary[id]));
+      },
+      true);
 }
 
 std::vector<double> Program::profile(const std::vector<Tensor>& inputs) const {

@@ -14,7 +14,8 @@ namespace octet::runtime {
 
 struct CompileOptions {
   std::string engine;  // "native", "reference"; "" is the process's choice (octet::engine())
-  // Compute every value of the graph that is given, so that run_watched can show it: nothing is fused (graph/fuse_lookups.h).
+  // Compute every value of the graph that is given, so that run_watched can show it: nothing is
+  // fused (graph/fuse_lookups.h).
   bool every_value = false;
 };
 
@@ -22,40 +23,48 @@ struct CompileOptions {
 struct StepInfo {
   graph::NodeId node = -1;
   std::string kernel;  // the kernel's name; "layout" for a reordering, "alias" where nothing runs
-  std::string engine;  // "native", "onednn", "reference"; "op" where the operator's own evaluation runs
+  // "native", "onednn", "reference"; "op" where the operator's own evaluation runs
+  std::string engine;
   size_t packed_bytes = 0;
-  bool with_previous = false;  // runs together with the step before, some rows at a time: the first of them has the time of all
+  // runs together with the step before, some rows at a time: the first of them has the time of all
+  bool with_previous = false;
 };
 
-// A compiled graph. Weights are packed once, at compile time; memory is planned once per set of input shapes and reused.
-// run() may be called from several threads at once.
+// A compiled graph. Weights are packed once, at compile time; memory is planned once per set of
+// input shapes and reused. run() may be called from several threads at once.
 class Program {
  public:
-  // Inputs in the graph's order. Dims must agree with the input types; a symbolic dimension may have any size of 1 or more
-  // but the same one everywhere. Error naming the input, what was expected and what was got. Integers, float64 and float16
-  // are not converted: dtypes must be the graph's. Results are new tensors (channels_last where the last kernel left them
-  // so).
+  // Inputs in the graph's order. Dims must agree with the input types; a symbolic dimension may
+  // have any size of 1 or more but the same one everywhere. Error naming the input, what was
+  // expected and what was got. Integers, float64 and float16 are not converted: dtypes must be the
+  // graph's. Results are new tensors (channels_last where the last kernel left them so).
   std::vector<Tensor> run(const std::vector<Tensor>& inputs) const;
-  std::vector<Tensor> run(std::initializer_list<Tensor> inputs) const { return run(std::vector<Tensor>(inputs)); }
+  std::vector<Tensor> run(std::initializer_list<Tensor> inputs) const {
+    return run(std::vector<Tensor>(inputs));
+  }
   std::map<std::string, Tensor> run(const std::map<std::string, Tensor>& inputs) const;
 
-  // The same, with results written into tensors of the caller's: of run()'s types and shapes, sharing no memory with each other or
-  // the inputs. From the second call with inputs of the same shapes on this allocates nothing (and run() nothing but its results),
-  // if all inputs are contiguous, the results laid out as run() lays them out, and every step is native, a reordering or an alias
-  // (steps()): oneDNN and operators' own evaluations ("op") allocate. Error naming the result, what was expected and what was got.
+  // The same, with results written into tensors of the caller's: of run()'s types and shapes,
+  // sharing no memory with each other or the inputs. From the second call with inputs of the same
+  // shapes on this allocates nothing (and run() nothing but its results), if all inputs are
+  // contiguous, the results laid out as run() lays them out, and every step is native, a reordering
+  // or an alias (steps()): oneDNN and operators' own evaluations ("op") allocate. Error naming the
+  // result, what was expected and what was got.
   void run_into(const std::vector<Tensor>& inputs, const std::vector<Tensor>& results) const;
 
-  // Runs, and shows each of the wanted values to `watch` once, as soon as it is there. The tensors are only valid during the
-  // call.
+  // Runs, and shows each of the wanted values to `watch` once, as soon as it is there. The tensors
+  // are only valid during the call.
   using Watch = std::function<void(graph::ValueId, const Tensor&)>;
-  std::vector<Tensor> run_watched(const std::vector<Tensor>& inputs, const std::vector<graph::ValueId>& values,
+  std::vector<Tensor> run_watched(const std::vector<Tensor>& inputs,
+                                  const std::vector<graph::ValueId>& values,
                                   const Watch& watch) const;
 
-  // Runs once more and returns the seconds spent in each step, in the order of steps(); 0 in those with_previous.
+  // Runs once more and returns the seconds spent in each step, in the order of steps(); 0 in those
+  // with_previous.
   std::vector<double> profile(const std::vector<Tensor>& inputs) const;
 
-  // What runs: the graph that was given, but for functions of one code, which are lookups unless every_value was asked for. Ids of
-  // values and nodes here are its.
+  // What runs: the graph that was given, but for functions of one code, which are lookups unless
+  // every_value was asked for. Ids of values and nodes here are its.
   const graph::Graph& graph() const;
   const std::vector<StepInfo>& steps() const;
   const std::vector<std::string>& warnings() const;  // e.g. of sums beyond int32, one line each

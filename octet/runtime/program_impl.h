@@ -1,8 +1,10 @@
 #pragma once
-// The inside of a Program: what compile.cpp decides once, and what program.cpp plans per set of shapes.
+// The inside of a Program: what compile.cpp decides once, and what program.cpp plans per set of
+// shapes.
 //
-// A value of the graph may lie in memory in one or two layouts; each is a slot. Slots that share bytes (a reshape and its
-// operand, a result written over an operand) share a root; memory is planned for roots.
+// A value of the graph may lie in memory in one or two layouts; each is a slot. Slots that share
+// bytes (a reshape and its operand, a result written over an operand) share a root; memory is
+// planned for roots.
 
 #include <memory>
 #include <mutex>
@@ -19,16 +21,18 @@ struct Slot {
   graph::ValueId value = -1;
   bool channels_last = false;
   int root = -1;
-  int made = -1;  // the step after which its bytes are there; -1: before the first (inputs, constants)
+  // the step after which its bytes are there; -1: before the first (inputs, constants)
+  int made = -1;
 };
 
 struct Root {
   enum class Kind { arena, input, constant, output } kind = Kind::arena;
-  Tensor constant;     // Kind::constant: the data, in the slot's layout
-  int input = -1;      // Kind::input: which
+  Tensor constant;          // Kind::constant: the data, in the slot's layout
+  int input = -1;           // Kind::input: which
   int first = 0, last = 0;  // steps of definition and last use
-  int group = -1;           // arena: only steps of this group touch it, so that it is held a few rows at a time
-  size_t inner = 0;         // its place among the group's inner roots
+  // arena: only steps of this group touch it, so that it is held a few rows at a time
+  int group = -1;
+  size_t inner = 0;  // its place among the group's inner roots
 };
 
 struct Step {
@@ -39,8 +43,9 @@ struct Step {
   std::vector<int> outputs;  // slots
 };
 
-// Steps first..last (excluded) whose kernels all go by rows, of equally many rows: they are run together, some rows at a time
-// through all of them, so that what passes between them stays in the cache, and threads are woken once.
+// Steps first..last (excluded) whose kernels all go by rows, of equally many rows: they are run
+// together, some rows at a time through all of them, so that what passes between them stays in the
+// cache, and threads are woken once.
 struct RowGroup {
   static constexpr size_t kMostInputs = 4;
   int first = 0, last = 0;
@@ -58,19 +63,20 @@ struct RowGroupPlan {
 
 // One set of input shapes: concrete types, kernel plans and memory. Used by one run at a time.
 struct Context {
-  bool every_value = false;  // inner values of groups are in the arena too: steps are run one by one, to be watched
+  // inner values of groups are in the arena too: steps are run one by one, to be watched
+  bool every_value = false;
   std::vector<Shape> input_shapes;
-  std::vector<TensorType> types;  // by value
+  std::vector<TensorType> types;                   // by value
   std::vector<std::unique_ptr<KernelPlan>> plans;  // by step
-  std::vector<size_t> offsets;    // by root, into the arena
-  std::vector<size_t> bytes;      // by root
+  std::vector<size_t> offsets;                     // by root, into the arena
+  std::vector<size_t> bytes;                       // by root
   std::vector<RowGroupPlan> groups;
   size_t scratch_offset = 0;
   Buffer arena;
   // What a run needs, kept so that it allocates nothing:
-  std::vector<std::byte*> pointers;   // by root, valid during a run
-  std::vector<const void*> operands;  // room for those of any step
-  std::vector<Tensor> inputs;         // contiguous; undefined between runs
+  std::vector<std::byte*> pointers;           // by root, valid during a run
+  std::vector<const void*> operands;          // room for those of any step
+  std::vector<Tensor> inputs;                 // contiguous; undefined between runs
   std::vector<std::vector<int64_t>> strides;  // of the results, as the last step leaves them
 };
 
@@ -82,8 +88,8 @@ struct Program::Impl {
   std::vector<Step> steps;
   std::vector<RowGroup> groups;  // in order
   std::vector<StepInfo> infos;
-  bool own_threads = false;       // every step is a native kernel: nothing runs on OpenMP
-  std::vector<int> primary;       // by value: its first slot, -1 for constants that are only packed
+  bool own_threads = false;  // every step is a native kernel: nothing runs on OpenMP
+  std::vector<int> primary;  // by value: its first slot, -1 for constants that are only packed
   std::vector<std::string> warnings;
 
   std::mutex mutex;

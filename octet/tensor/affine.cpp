@@ -6,10 +6,13 @@
 
 namespace octet::affine {
 
-RunTimeQParams choose_qparams_dynamic(float min, float max, int32_t lo, int32_t hi, bool reduce_range, bool symmetric) {
+RunTimeQParams choose_qparams_dynamic(float min, float max, int32_t lo, int32_t hi,
+                                      bool reduce_range, bool symmetric) {
   OCTET_CHECK(std::isfinite(min) && std::isfinite(max) && min <= max, invalid_argument,
-              "choose_qparams_dynamic: range {}..{}; expected two finite numbers in order", min, max);
-  OCTET_CHECK(lo < hi, invalid_argument, "choose_qparams_dynamic: codes {}..{}; expected two numbers in order", lo, hi);
+              "choose_qparams_dynamic: range {}..{}; expected two finite numbers in order", min,
+              max);
+  OCTET_CHECK(lo < hi, invalid_argument,
+              "choose_qparams_dynamic: codes {}..{}; expected two numbers in order", lo, hi);
   if (reduce_range) {
     lo /= 2;
     hi /= 2;
@@ -31,8 +34,10 @@ RunTimeQParams choose_qparams_dynamic(float min, float max, int32_t lo, int32_t 
   if (scale < 6.1e-5) {
     const auto before = static_cast<float>(scale);
     scale = kSmallest;
-    if (min == 0) max = kSmallest * static_cast<float>(hi - lo);
-    else if (max == 0) min = -kSmallest * static_cast<float>(hi - lo);
+    if (min == 0)
+      max = kSmallest * static_cast<float>(hi - lo);
+    else if (max == 0)
+      min = -kSmallest * static_cast<float>(hi - lo);
     else {
       const float wider = kSmallest / before;
       min *= wider;
@@ -45,7 +50,9 @@ RunTimeQParams choose_qparams_dynamic(float min, float max, int32_t lo, int32_t 
   const double error_max = std::abs(static_cast<double>(hi)) - std::abs(max / scale);
   double zero = error_min < error_max ? from_min : from_max;
   if (symmetric) zero = (static_cast<double>(lo) + hi) / 2;
-  const int32_t zero_point = zero < lo ? lo : zero > hi ? hi : static_cast<int32_t>(std::nearbyint(zero));
+  const int32_t zero_point = zero < lo   ? lo
+                             : zero > hi ? hi
+                                         : static_cast<int32_t>(std::nearbyint(zero));
   return {scale, zero_point};
 }
 

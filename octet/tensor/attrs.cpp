@@ -10,7 +10,8 @@ namespace {
 
 std::string print(double v) {
   std::string text = fmt::format("{}", v);
-  if (text.find_first_of(".en") == std::string::npos) text += ".";  // "1" -> "1."; 1e30, inf and nan are clear already
+  // "1" -> "1."; 1e30, inf and nan are clear already
+  if (text.find_first_of(".en") == std::string::npos) text += ".";
   return text;
 }
 
@@ -41,9 +42,12 @@ std::string to_string(const Attr& attr) {
   return std::visit(
       [](const auto& v) -> std::string {
         using T = std::decay_t<decltype(v)>;
-        if constexpr (std::is_same_v<T, bool>) return v ? "true" : "false";
-        else if constexpr (std::is_same_v<T, int64_t>) return std::to_string(v);
-        else if constexpr (std::is_same_v<T, double>) return print(v);
+        if constexpr (std::is_same_v<T, bool>)
+          return v ? "true" : "false";
+        else if constexpr (std::is_same_v<T, int64_t>)
+          return std::to_string(v);
+        else if constexpr (std::is_same_v<T, double>)
+          return print(v);
         else if constexpr (std::is_same_v<T, std::string>) {
           std::string out = "\"";
           for (char c : v) {
@@ -51,7 +55,8 @@ std::string to_string(const Attr& attr) {
             out += c;
           }
           return out + "\"";
-        } else if constexpr (std::is_same_v<T, std::vector<int64_t>>) return fmt::format("[{}]", fmt::join(v, ", "));
+        } else if constexpr (std::is_same_v<T, std::vector<int64_t>>)
+          return fmt::format("[{}]", fmt::join(v, ", "));
         else {
           std::vector<std::string> parts;
           for (double d : v) parts.push_back(print(d));
@@ -66,7 +71,8 @@ Attr parse_attr(const std::string& text) {
   if (text == "false") return false;
   OCTET_CHECK(!text.empty(), invalid_argument, "an attribute's value is empty");
   if (text[0] == '"') {
-    OCTET_CHECK(text.size() >= 2 && text.back() == '"', invalid_argument, "unterminated string {}", text);
+    OCTET_CHECK(text.size() >= 2 && text.back() == '"', invalid_argument, "unterminated string {}",
+                text);
     std::string out;
     for (size_t i = 1; i + 1 < text.size(); ++i) {
       if (text[i] == '\\' && i + 2 < text.size()) ++i;
@@ -83,8 +89,10 @@ Attr parse_attr(const std::string& text) {
     size_t first = text.find_first_not_of(' ', i), last = text.find_last_not_of(' ', comma - 1);
     OCTET_CHECK(first <= last && first < comma, invalid_argument, "an item of {} is empty", text);
     Attr item = parse_number(text.substr(first, last - first + 1));
-    if (auto* v = std::get_if<int64_t>(&item)) ints.push_back(*v);
-    else doubles.push_back(std::get<double>(item));
+    if (auto* v = std::get_if<int64_t>(&item))
+      ints.push_back(*v);
+    else
+      doubles.push_back(std::get<double>(item));
     i = comma + 1;
   }
   if (doubles.empty()) return ints;
@@ -97,23 +105,31 @@ const Attr& Attrs::get(const std::string& name) const {
   if (it == map_.end()) {
     std::vector<std::string> known;
     for (const auto& [key, value] : map_) known.push_back(key);
-    OCTET_FAIL(invalid_argument, "attribute '{}' is missing; there are: {}", name, fmt::join(known, ", "));
+    OCTET_FAIL(invalid_argument, "attribute '{}' is missing; there are: {}", name,
+               fmt::join(known, ", "));
   }
   return it->second;
 }
 
-int64_t Attrs::get_int(const std::string& name) const { return as<int64_t>(*this, name, "an integer"); }
+int64_t Attrs::get_int(const std::string& name) const {
+  return as<int64_t>(*this, name, "an integer");
+}
 double Attrs::get_double(const std::string& name) const {
   if (auto* i = std::get_if<int64_t>(&get(name))) return static_cast<double>(*i);
   return as<double>(*this, name, "a number");
 }
-bool Attrs::get_bool(const std::string& name) const { return as<bool>(*this, name, "true or false"); }
-const std::string& Attrs::get_string(const std::string& name) const { return as<std::string>(*this, name, "a string"); }
+bool Attrs::get_bool(const std::string& name) const {
+  return as<bool>(*this, name, "true or false");
+}
+const std::string& Attrs::get_string(const std::string& name) const {
+  return as<std::string>(*this, name, "a string");
+}
 const std::vector<int64_t>& Attrs::get_ints(const std::string& name) const {
   return as<std::vector<int64_t>>(*this, name, "a list of integers");
 }
 std::vector<double> Attrs::get_doubles(const std::string& name) const {
-  if (auto* ints = std::get_if<std::vector<int64_t>>(&get(name))) return {ints->begin(), ints->end()};
+  if (auto* ints = std::get_if<std::vector<int64_t>>(&get(name)))
+    return {ints->begin(), ints->end()};
   return as<std::vector<double>>(*this, name, "a list of numbers");
 }
 

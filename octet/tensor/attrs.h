@@ -9,14 +9,17 @@
 
 namespace octet {
 
-using Attr = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>>;
+using Attr =
+    std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>>;
 
-// "3", "0.5", "true", "\"relu\"", "[1, 1]", "[0.5, 1.]" — and parse_attr reads each back to the same value and type
-// (a double always has a point, an exponent, or is inf/nan; an empty list is "[]" of integers).
+// "3", "0.5", "true", "\"relu\"", "[1, 1]", "[0.5, 1.]" — and parse_attr reads each back to the
+// same value and type (a double always has a point, an exponent, or is inf/nan; an empty list is
+// "[]" of integers).
 std::string to_string(const Attr& attr);
 Attr parse_attr(const std::string& text);
 
-// Attributes by name, printed in name order. get_* return the value or throw an Error naming the attribute.
+// Attributes by name, printed in name order. get_* return the value or throw an Error naming the
+// attribute.
 class Attrs {
  public:
   Attrs() = default;

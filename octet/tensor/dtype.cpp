@@ -16,13 +16,13 @@ struct Info {
 };
 
 constexpr Info kInfo[] = {
-    {DType::float32, "float32", "Float", 4},    {DType::float64, "float64", "Double", 8},
-    {DType::float16, "float16", "Half", 2},     {DType::bfloat16, "bfloat16", "BFloat16", 2},
-    {DType::int64, "int64", "Long", 8},         {DType::int32, "int32", "Int", 4},
-    {DType::int16, "int16", "Short", 2},        {DType::int8, "int8", "Char", 1},
-    {DType::uint8, "uint8", "Byte", 1},         {DType::bool_, "bool", "Bool", 1},
-    {DType::quint8, "quint8", "QUInt8", 1},     {DType::qint8, "qint8", "QInt8", 1},
-    {DType::qint32, "qint32", "QInt32", 4},     {DType::quint4x2, "quint4x2", "QUInt4x2", 1},
+    {DType::float32, "float32", "Float", 4},   {DType::float64, "float64", "Double", 8},
+    {DType::float16, "float16", "Half", 2},    {DType::bfloat16, "bfloat16", "BFloat16", 2},
+    {DType::int64, "int64", "Long", 8},        {DType::int32, "int32", "Int", 4},
+    {DType::int16, "int16", "Short", 2},       {DType::int8, "int8", "Char", 1},
+    {DType::uint8, "uint8", "Byte", 1},        {DType::bool_, "bool", "Bool", 1},
+    {DType::quint8, "quint8", "QUInt8", 1},    {DType::qint8, "qint8", "QInt8", 1},
+    {DType::qint32, "qint32", "QInt32", 4},    {DType::quint4x2, "quint4x2", "QUInt4x2", 1},
     {DType::qint4x2, "qint4x2", "QInt4x2", 1},
 };
 
@@ -52,7 +52,8 @@ DType parse_type_name(std::string_view name) {
 
 bool is_packed(DType dtype) { return dtype == DType::quint4x2 || dtype == DType::qint4x2; }
 size_t storage_bytes(DType dtype, int64_t n) {
-  return is_packed(dtype) ? static_cast<size_t>(n + 1) / 2 : static_cast<size_t>(n) * element_size(dtype);
+  return is_packed(dtype) ? static_cast<size_t>(n + 1) / 2
+                          : static_cast<size_t>(n) * element_size(dtype);
 }
 
 bool is_quantized(DType dtype) { return dtype >= DType::quint8; }
@@ -60,37 +61,56 @@ bool is_floating(DType dtype) { return dtype <= DType::bfloat16; }
 
 int64_t qmin(DType dtype) {
   switch (dtype) {
-    case DType::quint8: return 0;
-    case DType::qint8: return -128;
-    case DType::qint32: return std::numeric_limits<int32_t>::min();
-    case DType::quint4x2: return 0;
-    case DType::qint4x2: return -8;
-    default: OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
+    case DType::quint8:
+      return 0;
+    case DType::qint8:
+      return -128;
+    case DType::qint32:
+      return std::numeric_limits<int32_t>::min();
+    case DType::quint4x2:
+      return 0;
+    case DType::qint4x2:
+      return -8;
+    default:
+      OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
   }
 }
 
 int64_t qmax(DType dtype) {
   switch (dtype) {
-    case DType::quint8: return 255;
-    case DType::qint8: return 127;
-    case DType::qint32: return std::numeric_limits<int32_t>::max();
-    case DType::quint4x2: return 15;
-    case DType::qint4x2: return 7;
-    default: OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
+    case DType::quint8:
+      return 255;
+    case DType::qint8:
+      return 127;
+    case DType::qint32:
+      return std::numeric_limits<int32_t>::max();
+    case DType::quint4x2:
+      return 15;
+    case DType::qint4x2:
+      return 7;
+    default:
+      OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
   }
 }
 
 DType code_dtype(DType dtype) {
   switch (dtype) {
-    case DType::quint8: case DType::quint4x2: return DType::uint8;
-    case DType::qint8: case DType::qint4x2: return DType::int8;
-    case DType::qint32: return DType::int32;
-    default: OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
+    case DType::quint8:
+    case DType::quint4x2:
+      return DType::uint8;
+    case DType::qint8:
+    case DType::qint4x2:
+      return DType::int8;
+    case DType::qint32:
+      return DType::int32;
+    default:
+      OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
   }
 }
 
 float half_to_float(uint16_t h) {
-  uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, exponent = (h >> 10) & 31, mantissa = h & 1023;
+  uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16, exponent = (h >> 10) & 31,
+           mantissa = h & 1023;
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | mantissa << 13);
   if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24
     float value = static_cast<float>(mantissa) * 0x1p-24f;
@@ -105,7 +125,8 @@ uint16_t float_to_half(float value) {
   uint32_t magnitude = bits & 0x7fffffff;
   if (magnitude > 0x7f800000) return sign | 0x7e00;   // NaN
   if (magnitude >= 0x477ff000) return sign | 0x7c00;  // rounds to 65536 or more: infinity
-  if (magnitude < 0x38800000) {                       // below 2^-14: subnormal, round by adding a power of two
+  // below 2^-14: subnormal, round by adding a power of two
+  if (magnitude < 0x38800000) {
     float shifted = std::bit_cast<float>(magnitude) + 0.5f;
     return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(shifted) - 0x3f000000u);
   }
@@ -113,7 +134,9 @@ uint16_t float_to_half(float value) {
   return sign | static_cast<uint16_t>(rounded >> 13);
 }
 
-float bfloat16_to_float(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+float bfloat16_to_float(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
 
 uint16_t float_to_bfloat16(float value) {
   uint32_t bits = std::bit_cast<uint32_t>(value);

@@ -1,5 +1,6 @@
 #pragma once
-// Element types. Names are PyTorch's; the type names in printed graphs ("Float", "QUInt8") are TorchScript's.
+// Element types. Names are PyTorch's; the type names in printed graphs ("Float", "QUInt8") are
+// TorchScript's.
 
 #include <cstddef>
 #include <cstdint>
@@ -19,9 +20,9 @@ enum class DType : uint8_t {
   int8,
   uint8,
   bool_,
-  quint8,  // quantized: codes 0..255 with a Quantizer
-  qint8,   // codes -128..127
-  qint32,  // codes over the whole int32 range (biases)
+  quint8,    // quantized: codes 0..255 with a Quantizer
+  qint8,     // codes -128..127
+  qint32,    // codes over the whole int32 range (biases)
   quint4x2,  // codes 0..15, two to a byte: the first in the low four bits (PyTorch's order)
   qint4x2,   // codes -8..7, two to a byte
 };
@@ -50,8 +51,8 @@ bool is_floating(DType dtype);  // float32, float64, float16, bfloat16
 // The codes a quantized dtype can hold, inclusive; Error for other dtypes.
 int64_t qmin(DType dtype);
 int64_t qmax(DType dtype);
-// The plain integer type of a quantized dtype's codes: quint8 and quint4x2 -> uint8, qint8 and qint4x2 -> int8, qint32 ->
-// int32.
+// The plain integer type of a quantized dtype's codes: quint8 and quint4x2 -> uint8, qint8 and
+// qint4x2 -> int8, qint32 -> int32.
 DType code_dtype(DType dtype);
 
 // IEEE half and bfloat16, both rounded half to even from float32.
@@ -63,13 +64,37 @@ uint16_t float_to_bfloat16(float value);
 // The DType of a C++ type, for Tensor::data<T>() and friends.
 template <typename T>
 struct dtype_of;
-template <> struct dtype_of<float> { static constexpr DType value = DType::float32; };
-template <> struct dtype_of<double> { static constexpr DType value = DType::float64; };
-template <> struct dtype_of<int64_t> { static constexpr DType value = DType::int64; };
-template <> struct dtype_of<int32_t> { static constexpr DType value = DType::int32; };
-template <> struct dtype_of<int16_t> { static constexpr DType value = DType::int16; };
-template <> struct dtype_of<int8_t> { static constexpr DType value = DType::int8; };
-template <> struct dtype_of<uint8_t> { static constexpr DType value = DType::uint8; };
-template <> struct dtype_of<bool> { static constexpr DType value = DType::bool_; };
+template <>
+struct dtype_of<float> {
+  static constexpr DType value = DType::float32;
+};
+template <>
+struct dtype_of<double> {
+  static constexpr DType value = DType::float64;
+};
+template <>
+struct dtype_of<int64_t> {
+  static constexpr DType value = DType::int64;
+};
+template <>
+struct dtype_of<int32_t> {
+  static constexpr DType value = DType::int32;
+};
+template <>
+struct dtype_of<int16_t> {
+  static constexpr DType value = DType::int16;
+};
+template <>
+struct dtype_of<int8_t> {
+  static constexpr DType value = DType::int8;
+};
+template <>
+struct dtype_of<uint8_t> {
+  static constexpr DType value = DType::uint8;
+};
+template <>
+struct dtype_of<bool> {
+  static constexpr DType value = DType::bool_;
+};
 
 }  // namespace octet

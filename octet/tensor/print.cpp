@@ -15,8 +15,10 @@ std::string number(const Tensor& t, const std::vector<int64_t>& index) {
   if (t.dtype() == DType::bool_) return v != 0 ? "true" : "false";
   if (!is_floating(t.dtype()) && !t.is_quantized()) return fmt::format("{:.0f}", v);
   std::string text = fmt::format("{:.4f}", v);
-  if (std::abs(v) < 1e6 && v == std::trunc(v)) text = fmt::format("{:.0f}.", v);
-  else if (std::abs(v) >= 1e5 || (v != 0 && std::abs(v) < 1e-3)) text = fmt::format("{:.4e}", v);
+  if (std::abs(v) < 1e6 && v == std::trunc(v))
+    text = fmt::format("{:.0f}.", v);
+  else if (std::abs(v) >= 1e5 || (v != 0 && std::abs(v) < 1e-3))
+    text = fmt::format("{:.4e}", v);
   return text;
 }
 
@@ -49,11 +51,15 @@ std::string to_string(const Tensor& t) {
   if (!t.defined()) return "tensor(undefined)";
   std::string out = "tensor(";
   std::vector<int64_t> index;
-  if (t.numel() == 0) out += "[]";
-  else values(t, index, t.numel() > kThreshold, out);
-  if (t.dtype() == DType::float32) return out + (t.numel() ? ")" : fmt::format(", size={})", to_string(t.shape())));
+  if (t.numel() == 0)
+    out += "[]";
+  else
+    values(t, index, t.numel() > kThreshold, out);
+  if (t.dtype() == DType::float32)
+    return out + (t.numel() ? ")" : fmt::format(", size={})", to_string(t.shape())));
   out += fmt::format(", size={}, dtype={}", to_string(t.shape()), to_string(t.dtype()));
-  if (t.quantizer()) out += fmt::format(", {}, {}", to_string(t.qscheme()), to_string(*t.quantizer()));
+  if (t.quantizer())
+    out += fmt::format(", {}, {}", to_string(t.qscheme()), to_string(*t.quantizer()));
   return out + ")";
 }
 

@@ -15,7 +15,9 @@ int64_t numel(const Shape& shape) {
 
 std::string to_string(const Shape& shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
 
-std::string to_string(const Dim& dim) { return dim.known() ? std::to_string(dim.size()) : dim.name(); }
+std::string to_string(const Dim& dim) {
+  return dim.known() ? std::to_string(dim.size()) : dim.name();
+}
 
 Dim multiply(const Dim& a, const Dim& b) {
   if (a.known() && b.known()) return a.size() * b.size();
@@ -34,7 +36,8 @@ bool TensorType::is_static() const {
 Shape TensorType::shape() const {
   Shape shape;
   for (const Dim& d : dims) {
-    OCTET_CHECK(d.known(), invalid_argument, "type {}: dimension '{}' has no known size", to_string(*this), d.name());
+    OCTET_CHECK(d.known(), invalid_argument, "type {}: dimension '{}' has no known size",
+                to_string(*this), d.name());
     shape.push_back(d.size());
   }
   return shape;
@@ -59,8 +62,10 @@ std::string to_string(const TensorType& type, bool brief) {
 
 TensorType parse_type(const std::string& text) {
   size_t open = text.find('('), close = text.find(')');
-  OCTET_CHECK(open != std::string::npos && close != std::string::npos && open < close, invalid_argument,
-              "cannot read type '{}': expected e.g. Float(N, 3) or QUInt8(2, 3) scale=0.1 zero_point=0", text);
+  OCTET_CHECK(
+      open != std::string::npos && close != std::string::npos && open < close, invalid_argument,
+      "cannot read type '{}': expected e.g. Float(N, 3) or QUInt8(2, 3) scale=0.1 zero_point=0",
+      text);
   TensorType type;
   type.dtype = parse_type_name(text.substr(0, open));
   for (size_t i = open + 1; i < close;) {
@@ -69,9 +74,12 @@ TensorType parse_type(const std::string& text) {
     OCTET_CHECK(first < end, invalid_argument, "type '{}' has an empty dimension", text);
     std::string word = text.substr(first, end - first);
     bool digits = word.find_first_not_of("0123456789") == std::string::npos;
-    OCTET_CHECK(!digits || word.size() <= 15, invalid_argument, "type '{}': dimension {} is too large", text, word);
-    if (digits) type.dims.emplace_back(static_cast<int64_t>(std::strtoll(word.c_str(), nullptr, 10)));
-    else type.dims.emplace_back(word);
+    OCTET_CHECK(!digits || word.size() <= 15, invalid_argument,
+                "type '{}': dimension {} is too large", text, word);
+    if (digits)
+      type.dims.emplace_back(static_cast<int64_t>(std::strtoll(word.c_str(), nullptr, 10)));
+    else
+      type.dims.emplace_back(word);
     i = end + 1;
   }
   auto field = [&](const std::string& key) -> std::string {
@@ -82,9 +90,10 @@ TensorType parse_type(const std::string& text) {
     return text.substr(begin, end == std::string::npos ? end : end - begin);
   };
   if (!is_quantized(type.dtype)) return type;
-  std::string scale = field("scale"), zero = field("zero_point"), float_zero = field("float_zero_point"), axis = field("axis");
-  OCTET_CHECK(!scale.empty() && (!zero.empty() || (!float_zero.empty() && !axis.empty())), invalid_argument, "type '{}': a quantized type needs scale and zero_point",
-              text);
+  std::string scale = field("scale"), zero = field("zero_point"),
+              float_zero = field("float_zero_point"), axis = field("axis");
+  OCTET_CHECK(!scale.empty() && (!zero.empty() || (!float_zero.empty() && !axis.empty())),
+              invalid_argument, "type '{}': a quantized type needs scale and zero_point", text);
   OCTET_CHECK((scale + float_zero).find(':') == std::string::npos, invalid_argument,
               "type '{}' is abridged; print the graph in full to read it back", text);
   auto list = [](const std::string& s) {  // doubles of "0.5" or "[0.5, 1]"
@@ -98,9 +107,12 @@ TensorType parse_type(const std::string& text) {
       char* end = nullptr;
       double v = std::strtod(p, &end);
       OCTET_CHECK(end != p, invalid_argument, "cannot read the numbers of '{}'", s);
-      // A number printed as float32 stands for that float32, not for the nearest double to its decimal form.
+      // A number printed as float32 stands for that float32, not for the nearest double to its
+      // decimal form.
       float f = std::strtof(p, nullptr);
-      values.push_back(fmt::format("{}", f) == std::string(p, static_cast<const char*>(end)) ? static_cast<double>(f) : v);
+      values.push_back(fmt::format("{}", f) == std::string(p, static_cast<const char*>(end))
+                           ? static_cast<double>(f)
+                           : v);
       p = end;
     }
     return values;
@@ -122,16 +134,19 @@ TensorType parse_type(const std::string& text) {
   };
   std::vector<double> scales = list(scale);
   if (!float_zero.empty()) {
-    type.quantizer = Quantizer::per_channel_float(scales, list(float_zero), std::strtoll(axis.c_str(), nullptr, 10), type.dtype);
+    type.quantizer = Quantizer::per_channel_float(
+        scales, list(float_zero), std::strtoll(axis.c_str(), nullptr, 10), type.dtype);
     return type;
   }
   std::vector<int64_t> zero_points = whole_numbers(zero);
-  OCTET_CHECK(!scales.empty() && !zero_points.empty(), invalid_argument, "type '{}' has no scale or no zero point", text);
+  OCTET_CHECK(!scales.empty() && !zero_points.empty(), invalid_argument,
+              "type '{}' has no scale or no zero point", text);
   if (axis.empty()) {
     type.quantizer = Quantizer::per_tensor(scales[0], zero_points[0], type.dtype);
   } else {
     if (zero_points.size() == 1) zero_points.assign(scales.size(), zero_points[0]);
-    type.quantizer = Quantizer::per_channel(scales, zero_points, std::strtoll(axis.c_str(), nullptr, 10), type.dtype);
+    type.quantizer = Quantizer::per_channel(scales, zero_points,
+                                            std::strtoll(axis.c_str(), nullptr, 10), type.dtype);
   }
   return type;
 }

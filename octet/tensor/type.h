@@ -1,5 +1,6 @@
 #pragma once
-// The type of a value: dtype, dims (known or symbolic) and, if quantized, its qparams. What `inspect` prints.
+// The type of a value: dtype, dims (known or symbolic) and, if quantized, its qparams. What
+// `inspect` prints.
 
 #include <cstdint>
 #include <optional>
@@ -20,7 +21,7 @@ std::string to_string(const Shape& shape);  // "(2, 3, 8, 8)"
 // One dimension of a type: a known size, or a name ("N") that stands for a size given at run time.
 class Dim {
  public:
-  Dim(int64_t size) : size_(size) {}                     // NOLINT: a size is a Dim
+  Dim(int64_t size) : size_(size) {}                            // NOLINT: a size is a Dim
   Dim(std::string name) : size_(-1), name_(std::move(name)) {}  // NOLINT
   bool known() const { return size_ >= 0; }
   int64_t size() const { return size_; }  // -1 if not known
@@ -56,10 +57,12 @@ struct TensorType {
   bool operator==(const TensorType& other) const;
 };
 
-// Whether both are quantized, to one dtype with equal qparams: the same codes mean the same numbers.
+// Whether both are quantized, to one dtype with equal qparams: the same codes mean the same
+// numbers.
 bool same_qparams(const TensorType& a, const TensorType& b);
 
-// "QUInt8(N, 3, 8, 8) scale=0.031 zero_point=128". With `brief` long per-channel lists are abridged.
+// "QUInt8(N, 3, 8, 8) scale=0.031 zero_point=128". With `brief` long per-channel lists are
+// abridged.
 std::string to_string(const TensorType& type, bool brief = true);
 
 // Reads what to_string(type, false) printed.

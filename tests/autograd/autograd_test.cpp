@@ -56,14 +56,20 @@ TEST(Autograd, ATapeIsUsedOnceUnlessRetained) {
   Tensor x = leaf({1});
   Tensor y = scale(x, 2);
   backward(y);
-  expect_error(ErrorCode::invalid_argument, {"already used", "scale", "retain_graph"}, [&] { backward(y); });
+  expect_error(ErrorCode::invalid_argument, {"already used", "scale", "retain_graph"},
+               [&] { backward(y); });
 }
 
 TEST(Autograd, WhatHasNoGradientIsAnError) {
-  expect_error(ErrorCode::invalid_argument, {"requires a gradient"}, [] { backward(Tensor::from({1.f})); });
-  expect_error(ErrorCode::invalid_argument, {"shape (2)", "sum()"}, [] { backward(scale(leaf({1, 2}), 2)); });
-  expect_error(ErrorCode::invalid_argument, {"int64"}, [] { set_requires_grad(Tensor::zeros({1}, DType::int64)); });
-  expect_error(ErrorCode::invalid_argument, {"result of scale"}, [] { set_requires_grad(scale(leaf({1}), 2)); });
+  expect_error(ErrorCode::invalid_argument, {"requires a gradient"},
+               [] { backward(Tensor::from({1.f})); });
+  expect_error(ErrorCode::invalid_argument, {"shape (2)", "sum()"}, [] {
+    backward(scale(leaf({1, 2}), 2));
+  });
+  expect_error(ErrorCode::invalid_argument, {"int64"},
+               [] { set_requires_grad(Tensor::zeros({1}, DType::int64)); });
+  expect_error(ErrorCode::invalid_argument, {"result of scale"},
+               [] { set_requires_grad(scale(leaf({1}), 2)); });
 }
 
 TEST(Autograd, AVeryLongTapeIsTakenApartWithoutRecursion) {

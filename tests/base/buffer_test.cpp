@@ -59,7 +59,11 @@ TEST(ZOpenMp, ParallelForIsTheSameOnOpenMpsThreads) {
       parallel_for(3, [&](int64_t) { ++done[static_cast<size_t>(i)]; });
     });
     EXPECT_EQ(done, std::vector<int>(1000, 3));
-    EXPECT_THROW(parallel_for(10, [](int64_t i) { if (i == 7) throw std::runtime_error("x"); }), std::runtime_error);
+    EXPECT_THROW(parallel_for(10,
+                              [](int64_t i) {
+                                if (i == 7) throw std::runtime_error("x");
+                              }),
+                 std::runtime_error);
   }
   set_num_threads(1);
 }

@@ -15,8 +15,10 @@ namespace octet {
 namespace {
 
 TEST(Cpu, NamesRoundTrip) {
-  for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512vnni}) EXPECT_EQ(parse_isa(to_string(isa)), isa);
-  testing::expect_error(ErrorCode::invalid_argument, {"'sse9'", "scalar", "avx2", "avxvnni", "avx512vnni"},
+  for (Isa isa : {Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512vnni})
+    EXPECT_EQ(parse_isa(to_string(isa)), isa);
+  testing::expect_error(ErrorCode::invalid_argument,
+                        {"'sse9'", "scalar", "avx2", "avxvnni", "avx512vnni"},
                         [] { parse_isa("sse9"); });
 }
 
@@ -40,10 +42,11 @@ TEST(Cpu, TheCurrentIsaCanBeOverridden) {
 
 TEST(Cpu, AnUnsupportedIsaIsAnError) {
   for (Isa isa : {Isa::avx2, Isa::avxvnni, Isa::avx512vnni})
-    if (!cpu_supports(isa)) testing::expect_error(ErrorCode::unsupported, {to_string(isa)}, [&] { set_isa(isa); });
+    if (!cpu_supports(isa))
+      testing::expect_error(ErrorCode::unsupported, {to_string(isa)}, [&] { set_isa(isa); });
 }
 
-// -- cgroups: trees of files as Linux shows them ---------------------------------------------------------
+// -- cgroups: trees of files as Linux shows them --------------------------------------------------
 
 // A root of its own, with these files in it.
 struct Root : testing::TempDir {
@@ -56,18 +59,26 @@ struct Root : testing::TempDir {
   double cpus() const { return detail::cgroup_cpus(path()); }
 };
 
-const std::string kMount2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
-const std::string kMount1 = "33 32 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n";
+const std::string kMount2 =
+    "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n";
+const std::string kMount1 =
+    "33 32 0:30 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n";
 
 TEST(CgroupCpus, NoneIsNoLimit) {
   EXPECT_EQ(Root({}).cpus(), INFINITY);
-  EXPECT_EQ(Root({{"proc/self/cgroup", "0::/\n"}, {"proc/self/mountinfo", kMount2}}).cpus(), INFINITY);
-  EXPECT_EQ(Root({{"proc/self/cgroup", "junk\n::\n0::\n"}, {"proc/self/mountinfo", "junk\n - \n"}}).cpus(), INFINITY);
+  EXPECT_EQ(Root({{"proc/self/cgroup", "0::/\n"}, {"proc/self/mountinfo", kMount2}}).cpus(),
+            INFINITY);
+  EXPECT_EQ(Root({{"proc/self/cgroup", "junk\n::\n0::\n"}, {"proc/self/mountinfo", "junk\n - \n"}})
+                .cpus(),
+            INFINITY);
 }
 
 TEST(CgroupCpus, Version2ReadsCpuMax) {
   auto limited = [](const std::string& text) {
-    return Root({{"proc/self/cgroup", "0::/job\n"}, {"proc/self/mountinfo", kMount2}, {"sys/fs/cgroup/job/cpu.max", text}}).cpus();
+    return Root({{"proc/self/cgroup", "0::/job\n"},
+                 {"proc/self/mountinfo", kMount2},
+                 {"sys/fs/cgroup/job/cpu.max", text}})
+        .cpus();
   };
   EXPECT_EQ(limited("150000 100000\n"), 1.5);
   EXPECT_EQ(limited("max 100000\n"), INFINITY);
@@ -75,18 +86,24 @@ TEST(CgroupCpus, Version2ReadsCpuMax) {
 }
 
 TEST(CgroupCpus, TheLeastOfTheCgroupsAroundCounts) {
-  Root outer({{"proc/self/cgroup", "0::/slice/job/step\n"}, {"proc/self/mountinfo", kMount2},
-              {"sys/fs/cgroup/slice/cpu.max", "200000 100000"}, {"sys/fs/cgroup/slice/job/cpu.max", "400000 100000"},
-              {"sys/fs/cgroup/slice/job/step/cpu.max", "max 100000"}, {"sys/fs/cgroup/other/cpu.max", "10000 100000"}});
+  Root outer({{"proc/self/cgroup", "0::/slice/job/step\n"},
+              {"proc/self/mountinfo", kMount2},
+              {"sys/fs/cgroup/slice/cpu.max", "200000 100000"},
+              {"sys/fs/cgroup/slice/job/cpu.max", "400000 100000"},
+              {"sys/fs/cgroup/slice/job/step/cpu.max", "max 100000"},
+              {"sys/fs/cgroup/other/cpu.max", "10000 100000"}});
   EXPECT_EQ(outer.cpus(), 2);
 }
 
 TEST(CgroupCpus, Version1ReadsQuotaAndPeriod) {
   auto limited = [](const std::string& quota) {
-    return Root({{"proc/self/cgroup", "5:cpuset:/\n4:cpu,cpuacct:/a/b\n0::/\n"}, {"proc/self/mountinfo", kMount1 + kMount2},
-                 {"sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us", quota}, {"sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us", "50000"},
+    return Root({{"proc/self/cgroup", "5:cpuset:/\n4:cpu,cpuacct:/a/b\n0::/\n"},
+                 {"proc/self/mountinfo", kMount1 + kMount2},
+                 {"sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_quota_us", quota},
+                 {"sys/fs/cgroup/cpu,cpuacct/a/cpu.cfs_period_us", "50000"},
                  {"sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_quota_us", "-1"},
-                 {"sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_period_us", "100000"}}).cpus();
+                 {"sys/fs/cgroup/cpu,cpuacct/a/b/cpu.cfs_period_us", "100000"}})
+        .cpus();
   };
   EXPECT_EQ(limited("150000"), 3);
   EXPECT_EQ(limited("-1"), INFINITY);
@@ -94,11 +111,15 @@ TEST(CgroupCpus, Version1ReadsQuotaAndPeriod) {
 
 TEST(CgroupCpus, AContainersMountShowsItsOwnCgroupAsTheTop) {
   const std::string mount = "30 23 0:26 /docker/abc /my\\040cgroups rw - cgroup2 cgroup2 rw\n";
-  Root inside({{"proc/self/cgroup", "0::/docker/abc/job\n"}, {"proc/self/mountinfo", mount},
-               {"my cgroups/cpu.max", "300000 100000"}, {"my cgroups/job/cpu.max", "max 100000"}});
+  Root inside({{"proc/self/cgroup", "0::/docker/abc/job\n"},
+               {"proc/self/mountinfo", mount},
+               {"my cgroups/cpu.max", "300000 100000"},
+               {"my cgroups/job/cpu.max", "max 100000"}});
   EXPECT_EQ(inside.cpus(), 3);
   // A process whose cgroup lies outside of what is mounted.
-  Root outside({{"proc/self/cgroup", "0::/../elsewhere\n"}, {"proc/self/mountinfo", kMount2}, {"sys/fs/cgroup/cpu.max", "100000 100000"}});
+  Root outside({{"proc/self/cgroup", "0::/../elsewhere\n"},
+                {"proc/self/mountinfo", kMount2},
+                {"sys/fs/cgroup/cpu.max", "100000 100000"}});
   EXPECT_EQ(outside.cpus(), 1);
 }
 

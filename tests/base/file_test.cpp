@@ -65,10 +65,12 @@ TEST(MappedFile, ForgottenPagesComeBackFromTheFileAndWrittenOnesStay) {
   spill(dir / "a", std::string(4 * page, 'x'));
   auto file = MappedFile::open(dir / "a");
   Buffer all = file->range(0, 4 * page);
-  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(all.data()[i * page], std::byte{'x'});  // touched, all but the last
+  // touched, all but the last
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(all.data()[i * page], std::byte{'x'});
   all.data()[page + 5] = std::byte{'y'};
   {
-    std::ofstream in_place(dir / "a", std::ios::in | std::ios::out | std::ios::binary);  // shown by pages that are the file's
+    // shown by pages that are the file's
+    std::ofstream in_place(dir / "a", std::ios::in | std::ios::out | std::ios::binary);
     in_place << std::string(4 * page, 'z');
   }
   forget_file_pages(all.data(), all.bytes());
@@ -120,13 +122,15 @@ TEST(MappedFile, RejectsRangesOutsideTheFile) {
   spill(dir / "a", "0123");
   auto file = MappedFile::open(dir / "a");
   EXPECT_NO_THROW(file->range(4, 0));
-  for (auto [offset, bytes] : {std::pair<size_t, size_t>{0, 5}, {4, 1}, {5, 0}, {1, SIZE_MAX}, {SIZE_MAX, 2}})
+  for (auto [offset, bytes] :
+       {std::pair<size_t, size_t>{0, 5}, {4, 1}, {5, 0}, {1, SIZE_MAX}, {SIZE_MAX, 2}})
     expect_error(ErrorCode::invalid_argument, {"a:"}, [&] { file->range(offset, bytes); });
 }
 
 TEST(MappedFile, ErrorsSayWhat) {
   TempDir dir;
-  expect_error(ErrorCode::not_found, {"nothing", "no such file"}, [&] { MappedFile::open(dir / "nothing"); });
+  expect_error(ErrorCode::not_found, {"nothing", "no such file"},
+               [&] { MappedFile::open(dir / "nothing"); });
   expect_error(ErrorCode::not_found, {"no such file"}, [&] { MappedFile::open(dir / "no/where"); });
   expect_error(ErrorCode::io, {"directory"}, [&] { MappedFile::open(dir.path()); });
 }
@@ -145,7 +149,8 @@ TEST(WriteFile, KeepsTheOrderOfSmallAndLargePieces) {
   std::string expected;
   write_file_atomically(dir / "a", [&](FileWriter& file) {
     for (int i = 0; i < 300; ++i) {
-      std::string piece(static_cast<size_t>(i % 7 == 0 ? 70000 : i), static_cast<char>('a' + i % 26));
+      std::string piece(static_cast<size_t>(i % 7 == 0 ? 70000 : i),
+                        static_cast<char>('a' + i % 26));
       EXPECT_EQ(file.position(), expected.size());
       file.write(piece);
       expected += piece;
@@ -208,7 +213,8 @@ TEST(WriteFile, LeftoversOfDeadWritersAreRemoved) {
   TempDir dir;
   spill(dir / ".octet-4194304-0.tmp", "left by a killed run");
   spill(dir / ".octet-1-17.tmp", "that process is another now");
-  for (const char* others : {".octet-1.tmp", ".octet-1-2.tmp2", "octet-1-2.tmp", ".octet- 1-2.tmp", ".octet-a-2.tmp", "x.tmp"})
+  for (const char* others : {".octet-1.tmp", ".octet-1-2.tmp2", "octet-1-2.tmp", ".octet- 1-2.tmp",
+                             ".octet-a-2.tmp", "x.tmp"})
     spill(dir / others, "not ours");
   std::filesystem::create_symlink("x.tmp", dir / ".octet-5-5.tmp");
   std::filesystem::create_directory(dir / ".octet-6-6.tmp");
@@ -253,11 +259,13 @@ TEST(WriteFile, ManyWritersInOneDirectoryDoNotDisturbEachOther) {
   for (int t = 0; t < 4; ++t)
     writers.emplace_back([&, t] {
       for (int i = 0; i < 25; ++i)
-        EXPECT_NO_THROW(write_file_atomically(dir / std::to_string(t), std::string(70000, static_cast<char>('a' + t))));
+        EXPECT_NO_THROW(write_file_atomically(dir / std::to_string(t),
+                                              std::string(70000, static_cast<char>('a' + t))));
     });
   for (auto& w : writers) w.join();
   EXPECT_EQ(count_files(dir.path()), 4u);
-  for (int t = 0; t < 4; ++t) EXPECT_EQ(slurp(dir / std::to_string(t)), std::string(70000, static_cast<char>('a' + t)));
+  for (int t = 0; t < 4; ++t)
+    EXPECT_EQ(slurp(dir / std::to_string(t)), std::string(70000, static_cast<char>('a' + t)));
 }
 
 // A full disk, in little: the system refuses to let files grow further.
@@ -270,7 +278,8 @@ TEST(WriteFile, ARefusedWriteLeavesTheTargetUntouched) {
   rlimit small = before;
   small.rlim_cur = 100000;
   ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
-  expect_error(ErrorCode::io, {"a: cannot write", "File too large"}, [&] { write_file_atomically(dir / "a", std::string(300000, 'x')); });
+  expect_error(ErrorCode::io, {"a: cannot write", "File too large"},
+               [&] { write_file_atomically(dir / "a", std::string(300000, 'x')); });
   setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);
   EXPECT_EQ(slurp(dir / "a"), "old");
@@ -281,16 +290,22 @@ TEST(CheckWritable, SaysBeforehandWhatAWriteWouldSay) {
   TempDir dir;
   EXPECT_NO_THROW(check_writable(dir / "a"));
   EXPECT_NO_THROW(check_writable("/dev/null"));
-  expect_error(ErrorCode::io, {"no/a: cannot write", "no directory", "make it first"}, [&] { check_writable(dir / "no/a"); });
+  expect_error(ErrorCode::io, {"no/a: cannot write", "no directory", "make it first"},
+               [&] { check_writable(dir / "no/a"); });
   expect_error(ErrorCode::io, {"is a directory"}, [&] { check_writable(dir.path()); });
   expect_error(ErrorCode::io, {"name of a file"}, [&] { check_writable(""); });
-  expect_error(ErrorCode::io, {"File name too long"}, [&] { check_writable(dir / std::string(300, 'n')); });
+  expect_error(ErrorCode::io, {"File name too long"},
+               [&] { check_writable(dir / std::string(300, 'n')); });
   EXPECT_EQ(count_files(dir.path()), 0u);
-  // Permissions let root write everywhere, but a file system may have its reasons: the kernel's own.
-  expect_error(ErrorCode::io, {"/proc/self/fdinfo/a: cannot write: /proc/self/fdinfo: "}, [] { check_writable("/proc/self/fdinfo/a"); });
+  // Permissions let root write everywhere, but a file system may have its reasons: the kernel's
+  // own.
+  expect_error(ErrorCode::io, {"/proc/self/fdinfo/a: cannot write: /proc/self/fdinfo: "},
+               [] { check_writable("/proc/self/fdinfo/a"); });
   if (geteuid() != 0) {
-    std::filesystem::permissions(dir.path(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
-    expect_error(ErrorCode::io, {"a: cannot write", "Permission denied", "check the permissions"}, [&] { check_writable(dir / "a"); });
+    std::filesystem::permissions(
+        dir.path(), std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
+    expect_error(ErrorCode::io, {"a: cannot write", "Permission denied", "check the permissions"},
+                 [&] { check_writable(dir / "a"); });
     std::filesystem::permissions(dir.path(), std::filesystem::perms::owner_all);
   }
 }

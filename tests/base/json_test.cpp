@@ -86,8 +86,8 @@ TEST(Json, TimeIsLinearInTheText) {
 }
 
 TEST(Json, DamageIsAnErrorOrAnotherValue) {
-  const std::string text =
-      R"({"name":"net","values":[{"dims":[1,"N",3],"scale":0.5e-1,"text":"a\"\\b\u00e9"}],"flag":true})";
+  const std::string text = R"({"name":"net","values":[{"dims":[1,"N",3],"scale":0.5e-1,)"
+                           R"("text":"a\"\\b\u00e9"}],"flag":true})";
   Random random(3);
   for (int i = 0; i < 3000; ++i) {
     std::string bad = text;

@@ -13,12 +13,15 @@ TEST(Lasting, PartsAreAlignedApartAndOutliveEachOther) {
     parts.push_back(allocate_lasting(bytes));
     EXPECT_EQ(parts.back().bytes(), bytes);
     EXPECT_EQ(reinterpret_cast<uintptr_t>(parts.back().data()) % 64, 0u);
-    for (size_t i = 0; i < kBufferSlack; ++i) EXPECT_EQ(parts.back().data()[bytes + i], std::byte{0});
+    for (size_t i = 0; i < kBufferSlack; ++i)
+      EXPECT_EQ(parts.back().data()[bytes + i], std::byte{0});
   }
-  for (size_t i = 0; i < parts.size(); ++i) std::memset(parts[i].data(), static_cast<int>(i + 1), parts[i].bytes());
+  for (size_t i = 0; i < parts.size(); ++i)
+    std::memset(parts[i].data(), static_cast<int>(i + 1), parts[i].bytes());
   for (size_t i = 0; i < parts.size(); i += 2) parts[i] = {};
   for (size_t i = 1; i < parts.size(); i += 2)
-    for (size_t at : {size_t{0}, parts[i].bytes() / 2, parts[i].bytes() - 1}) EXPECT_EQ(parts[i].data()[at], static_cast<std::byte>(i + 1));
+    for (size_t at : {size_t{0}, parts[i].bytes() / 2, parts[i].bytes() - 1})
+      EXPECT_EQ(parts[i].data()[at], static_cast<std::byte>(i + 1));
 }
 
 TEST(Lasting, RoomMadeBeforeIsTakenAndKeepsWhatIsPutThere) {
@@ -35,7 +38,8 @@ TEST(Lasting, RoomMadeBeforeIsTakenAndKeepsWhatIsPutThere) {
     for (int64_t page = 0; page < room.pages(); ++page) room.touch(page);
   }
   for (size_t i = 0; i < parts.size(); ++i)
-    for (size_t at = 0; at < parts[i].bytes(); at += 4096) ASSERT_EQ(parts[i].data()[at], static_cast<std::byte>(i + 1));
+    for (size_t at = 0; at < parts[i].bytes(); at += 4096)
+      ASSERT_EQ(parts[i].data()[at], static_cast<std::byte>(i + 1));
 }
 
 TEST(Lasting, VectorsOfSuchMemoryAreVectors) {

@@ -18,7 +18,8 @@
 namespace octet {
 namespace {
 
-// Sets the number of threads for a test, which run also where there are fewer CPUs, and puts it back.
+// Sets the number of threads for a test, which run also where there are fewer CPUs, and puts it
+// back.
 struct Threads {
   int before = num_threads();
   explicit Threads(int n) {
@@ -70,7 +71,9 @@ TEST(Parallel, RoundsThatFollowAtOnceDoNotMix) {
     Threads scope(threads);
     std::vector<int> last(7, -1);
     for (int round = 0; round < 2000; ++round) {
-      parallel_for(7, [&](int64_t i) { last[static_cast<size_t>(i)] += last[static_cast<size_t>(i)] == round - 1 ? 1 : 1000000; });
+      parallel_for(7, [&](int64_t i) {
+        last[static_cast<size_t>(i)] += last[static_cast<size_t>(i)] == round - 1 ? 1 : 1000000;
+      });
       ASSERT_EQ(last, std::vector<int>(7, round)) << threads << " threads";
     }
   }
@@ -86,7 +89,8 @@ TEST(Parallel, ThreadsComeBackFromSleep) {
     // Each waits for the others (for a while).
     parallel_for(3, [&](int64_t) {
       ++waiting;
-      for (int i = 0; i < 5000 && waiting < 3; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      for (int i = 0; i < 5000 && waiting < 3; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
       EXPECT_EQ(waiting, 3);
     });
   }
@@ -99,8 +103,10 @@ TEST(Parallel, UsesSeveralThreads) {
   std::atomic<int> waiting{0};
   parallel_for(2, [&](int64_t) {
     ++waiting;
-    // Each waits for the other (for a while): both can only get here together if there are two threads.
-    for (int i = 0; i < 5000 && waiting < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    // Each waits for the other (for a while): both can only get here together if there are two
+    // threads.
+    for (int i = 0; i < 5000 && waiting < 2; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     std::lock_guard lock(mutex);
     ids.insert(std::this_thread::get_id());
   });
@@ -111,8 +117,9 @@ TEST(Parallel, NestsWithoutDeadlock) {
   Threads scope(4);
   std::atomic<int> total{0};
   parallel_for(8, [&](int64_t) {
-    parallel_for(
-        8, [&](int64_t) { parallel_ranges(4, 1, [&](int64_t b, int64_t e) { total += static_cast<int>(e - b); }); });
+    parallel_for(8, [&](int64_t) {
+      parallel_ranges(4, 1, [&](int64_t b, int64_t e) { total += static_cast<int>(e - b); });
+    });
   });
   EXPECT_EQ(total, 8 * 8 * 4);
 }
@@ -198,7 +205,8 @@ TEST(ParallelFork, AChildHasThreadsOfItsOwn) {
     for (int round = 0; round < 2; ++round) {
       EXPECT_EQ(in_child([] {
                   const bool several = threads_seen() > 1;
-                  return several && in_child([] { return threads_seen() > 1 ? 7 : 8; }) == 7 ? 7 : 8;
+                  return several && in_child([] { return threads_seen() > 1 ? 7 : 8; }) == 7 ? 7
+                                                                                             : 8;
                 }),
                 7)
           << (openmp ? "OpenMP's" : "our own");
@@ -212,9 +220,11 @@ TEST(ParallelFork, AlsoWhileAnotherThreadWorks) {
   Threads scope(2);
   std::atomic<bool> stop{false};
   std::thread other([&] {
-    while (!stop) parallel_for(4, [](int64_t) { std::this_thread::sleep_for(std::chrono::microseconds(50)); });
+    while (!stop)
+      parallel_for(4, [](int64_t) { std::this_thread::sleep_for(std::chrono::microseconds(50)); });
   });
-  for (int round = 0; round < 20; ++round) EXPECT_EQ(in_child([] { return threads_seen() == 2 ? 7 : 8; }), 7);
+  for (int round = 0; round < 20; ++round)
+    EXPECT_EQ(in_child([] { return threads_seen() == 2 ? 7 : 8; }), 7);
   stop = true;
   other.join();
 }
@@ -222,7 +232,8 @@ TEST(ParallelFork, AlsoWhileAnotherThreadWorks) {
 TEST(Parallel, RejectsImpossibleThreadCounts) {
   int before = num_threads();
   for (int n : {0, -1, 100000})
-    testing::expect_error(ErrorCode::invalid_argument, {std::to_string(n)}, [&] { set_num_threads(n); });
+    testing::expect_error(ErrorCode::invalid_argument, {std::to_string(n)},
+                          [&] { set_num_threads(n); });
   EXPECT_EQ(num_threads(), before);
 }
 

@@ -19,20 +19,26 @@ TEST(Progress, TheLineSaysHowFarAndHowLong) {
   EXPECT_EQ(progress_line("calibrating", 500, 1000, 10, 79),
             "calibrating  [###############...............]  500/1000  50%  50/s  0:10 left");
   EXPECT_EQ(progress_line("a", 0, 10, 0, 79), "a  [..............................]  0/10  0%");
-  EXPECT_EQ(progress_line("a", 10, 10, 4, 79), "a  [##############################]  10/10  100%  2.5/s");
+  EXPECT_EQ(progress_line("a", 10, 10, 4, 79),
+            "a  [##############################]  10/10  100%  2.5/s");
   EXPECT_TRUE(progress_line("a", 1, 7201, 1, 79).ends_with("  1/7201  0%  1.0/s  2:00:00 left"));
-  EXPECT_EQ(progress_line("a", 1, 10, 100, 60), "a  [##.....................]  1/10  10%  0.6/min  15:00 left");
+  EXPECT_EQ(progress_line("a", 1, 10, 100, 60),
+            "a  [##.....................]  1/10  10%  0.6/min  15:00 left");
 }
 
-TEST(Progress, WithoutATotalThereIsACount) { EXPECT_EQ(progress_line("a", 30, 0, 2, 79), "a  30  15/s"); }
+TEST(Progress, WithoutATotalThereIsACount) {
+  EXPECT_EQ(progress_line("a", 30, 0, 2, 79), "a  30  15/s");
+}
 
 TEST(Progress, TheLineFitsTheTerminal) {
   for (int width = 0; width < 120; ++width)
     for (int64_t done : {0, 5, 99, 100, 101})
-      EXPECT_LE(progress_line("evaluating", done, 100, 3, width).size(), static_cast<size_t>(width));
+      EXPECT_LE(progress_line("evaluating", done, 100, 3, width).size(),
+                static_cast<size_t>(width));
 }
 
-// What `fn` writes to standard error, this being a terminal (a pseudo-terminal of 60 columns) or a pipe.
+// What `fn` writes to standard error, this being a terminal (a pseudo-terminal of 60 columns) or a
+// pipe.
 std::string standard_error(bool terminal, const std::function<void()>& fn) {
   int read_end = -1, write_end = -1;
   if (terminal) {

@@ -1,5 +1,5 @@
-// Files that are missing, damaged or do not fit: one line that says what, where and what to do; exit status 1; nothing
-// half-written.
+// Files that are missing, damaged or do not fit: one line that says what, where and what to do;
+// exit status 1; nothing half-written.
 #include <sys/stat.h>
 
 #include <cmath>
@@ -13,7 +13,9 @@
 namespace octet::testing {
 namespace {
 
-Tensor pictures(int64_t n, int64_t c = 1, int64_t size = 28) { return Tensor::rand({n, c, size, size}, 1, 0, 255); }
+Tensor pictures(int64_t n, int64_t c = 1, int64_t size = 28) {
+  return Tensor::rand({n, c, size, size}, 1, 0, 255);
+}
 
 std::string npz(const TempDir& dir, const std::map<std::string, Tensor>& arrays) {
   write_npz(dir / "data.npz", arrays);
@@ -27,7 +29,8 @@ RunResult quantize(const std::string& model, const std::string& data, const std:
 TEST(CliBadInput, MissingModel) {
   OCTET_NEED_PROGRAM();
   for (const std::string name : {"no/such/net.onnx", "no/such/net.octet"}) {
-    expect_failure(run_octet({"eval", name, "--data", kTest}), 1, {name, "no such file", "check the path"});
+    expect_failure(run_octet({"eval", name, "--data", kTest}), 1,
+                   {name, "no such file", "check the path"});
     expect_failure(run_octet({"inspect", name}), 1, {name});
     expect_failure(run_octet({"bench", name}), 1, {name});
     expect_failure(run_octet({"convert", name, "out.octet"}), 1, {name});
@@ -80,8 +83,10 @@ TEST(CliBadInput, UnsupportedOperatorsAreAllNamed) {
 TEST(CliBadInput, MissingData) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  expect_failure(run_octet({"eval", kNet, "--data", "no/such.npz"}), 1, {"no/such.npz", "no such file"});
-  expect_failure(quantize(kNet, "no/such.npz", dir / "out.octet"), 1, {"no/such.npz", "no such file"});
+  expect_failure(run_octet({"eval", kNet, "--data", "no/such.npz"}), 1,
+                 {"no/such.npz", "no such file"});
+  expect_failure(quantize(kNet, "no/such.npz", dir / "out.octet"), 1,
+                 {"no/such.npz", "no such file"});
   expect_failure(quantize(kNet, dir.path(), dir / "out.octet"), 1, {"no pictures", ".png"});
   EXPECT_EQ(count_files(dir.path()), 0u);
 }
@@ -100,7 +105,8 @@ TEST(CliBadInput, DataOfTheWrongShapeOrDtype) {
       {{{"images", pictures(4).to(DType::float64)}}, {"float64", "astype('float32')"}},
       {{{"images", pictures(4).to(DType::int32)}}, {"int32", "astype('float32')"}},
       {{{"pictures", pictures(4)}}, {"no array 'images'", "'pictures'"}},
-      {{{"images", pictures(4)}, {"labels", Tensor::zeros({3}, DType::int64)}}, {"'labels'", "(3)", "(4)"}},
+      {{{"images", pictures(4)}, {"labels", Tensor::zeros({3}, DType::int64)}},
+       {"'labels'", "(3)", "(4)"}},
       {{{"images", pictures(4)}, {"labels", Tensor::zeros({4})}}, {"'labels'", "float32", "int64"}},
       {{{"images", Tensor::zeros({0, 1, 28, 28})}}, {"'images'", "no samples"}},
   };
@@ -129,7 +135,8 @@ TEST(CliBadInput, DamagedData) {
 TEST(CliBadInput, NothingToCompareWith) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  expect_failure(run_octet({"eval", kNet, "--data", npz(dir, {{"images", pictures(4)}})}), 1, {"data.npz", "labels"});
+  expect_failure(run_octet({"eval", kNet, "--data", npz(dir, {{"images", pictures(4)}})}), 1,
+                 {"data.npz", "labels"});
 }
 
 TEST(CliBadInput, NotFiniteCalibrationData) {
@@ -138,12 +145,14 @@ TEST(CliBadInput, NotFiniteCalibrationData) {
   for (float bad : {NAN, INFINITY}) {
     Tensor x = pictures(40);
     x.data<float>()[35 * 28 * 28 + 5] = bad;
-    expect_failure(quantize(kNet, npz(dir, {{"images", x}}), dir / "out.octet"), 1,
-                   {"data.npz", "sample 35", "'images'", "element 5", std::isnan(bad) ? "NaN" : "inf"});
+    expect_failure(
+        quantize(kNet, npz(dir, {{"images", x}}), dir / "out.octet"), 1,
+        {"data.npz", "sample 35", "'images'", "element 5", std::isnan(bad) ? "NaN" : "inf"});
     std::string labelled = npz(dir, {{"images", x}, {"labels", Tensor::zeros({40}, DType::int64)}});
     expect_failure(run_octet({"eval", kNet, "--data", labelled}), 1, {"data.npz", "sample 35"});
     for (const std::string command : {"train", "qat"}) {
-      RunResult r = run_octet({command, kNet, "--data", labelled, "--epochs", "1", "-o", dir / "out.octet"});
+      RunResult r =
+          run_octet({command, kNet, "--data", labelled, "--epochs", "1", "-o", dir / "out.octet"});
       EXPECT_EQ(r.code, 1);
       EXPECT_TRUE(contains(r.err, "sample 35")) << r.err;
     }
@@ -162,8 +171,11 @@ TEST(CliBadInput, LabelsThatAreNoClasses) {
     expect_failure(run_octet({"eval", kNet, "--data", data}), 1, parts);
     expect_failure(quantize(kNet, data, dir / "out.octet"), 1, parts);
     for (const std::string command : {"train", "qat"})
-      expect_failure(run_octet({command, kNet, "--data", data, "--epochs", "1", "-o", dir / "out.octet"}), 1, parts);
-    EXPECT_EQ(run_octet({"eval", kNet, "--data", data, "--samples", "17"}).code, 0) << "those before it are used";
+      expect_failure(
+          run_octet({command, kNet, "--data", data, "--epochs", "1", "-o", dir / "out.octet"}), 1,
+          parts);
+    EXPECT_EQ(run_octet({"eval", kNet, "--data", data, "--samples", "17"}).code, 0)
+        << "those before it are used";
   }
   EXPECT_EQ(count_files(dir.path()), 1u);
 }
@@ -183,8 +195,9 @@ TEST(CliBadInput, NothingToQuantize) {
   auto x = g.add_input("images", {DType::float32, {Dim("N"), 4}});
   g.set_outputs({g.add_call("y", "softmax", {x}, {{"dim", int64_t{1}}})});
   io::save_octet(g, dir / "soft.octet");
-  expect_failure(quantize(dir / "soft.octet", npz(dir, {{"images", Tensor::rand({2, 4}, 1)}}), dir / "out.octet"), 1,
-                 {"nothing", "softmax"});
+  expect_failure(quantize(dir / "soft.octet", npz(dir, {{"images", Tensor::rand({2, 4}, 1)}}),
+                          dir / "out.octet"),
+                 1, {"nothing", "softmax"});
 }
 
 TEST(CliBadInput, OutputsThatCannotBeWritten) {
@@ -193,14 +206,19 @@ TEST(CliBadInput, OutputsThatCannotBeWritten) {
   write_npy(dir / "x.npy", pictures(1));
   std::filesystem::create_directory(dir / "taken.octet");
   std::filesystem::create_symlink("/dev/full", dir / "full.octet");
-  // Known before the first sample is read: the data, which is missing as well, is not what is complained of.
-  expect_failure(quantize(kNet, "no/such.npz", dir / "none/q.octet"), 1, {"none/q.octet", "no directory", "make it"});
-  expect_failure(run_octet({"convert", kNet, dir / "none/q.octet"}), 1, {"none/q.octet", "no directory"});
-  expect_failure(run_octet({"convert", kNet, dir / "none/q.onnx"}), 1, {"none/q.onnx", "no directory"});
-  expect_failure(
-      run_octet({"run", kNet, "--input", "images=" + (dir / "x.npy").string(), "--output", dir / "none/y.npz"}), 1,
-      {"none/y.npz", "no directory"});
-  expect_failure(run_octet({"convert", kNet, dir / "taken.octet"}), 1, {"taken.octet", "directory"});
+  // Known before the first sample is read: the data, which is missing as well, is not what is
+  // complained of.
+  expect_failure(quantize(kNet, "no/such.npz", dir / "none/q.octet"), 1,
+                 {"none/q.octet", "no directory", "make it"});
+  expect_failure(run_octet({"convert", kNet, dir / "none/q.octet"}), 1,
+                 {"none/q.octet", "no directory"});
+  expect_failure(run_octet({"convert", kNet, dir / "none/q.onnx"}), 1,
+                 {"none/q.onnx", "no directory"});
+  expect_failure(run_octet({"run", kNet, "--input", "images=" + (dir / "x.npy").string(),
+                            "--output", dir / "none/y.npz"}),
+                 1, {"none/y.npz", "no directory"});
+  expect_failure(run_octet({"convert", kNet, dir / "taken.octet"}), 1,
+                 {"taken.octet", "directory"});
   expect_failure(run_octet({"convert", kNet, dir / "full.octet", "--force"}), 1,
                  {"full.octet", "No space left", "free some space"});
   EXPECT_EQ(count_files(dir.path()), 3u);
@@ -209,9 +227,9 @@ TEST(CliBadInput, OutputsThatCannotBeWritten) {
 TEST(CliBadInput, KilledHalfWayLeavesNothing) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  RunResult r =
-      run_octet({"quantize", kNet, "--calibrate", kCalibration, "--engine", "reference", "-o", dir / "q.octet"},
-                {.kill_after_ms = 150});
+  RunResult r = run_octet({"quantize", kNet, "--calibrate", kCalibration, "--engine", "reference",
+                           "-o", dir / "q.octet"},
+                          {.kill_after_ms = 150});
   EXPECT_EQ(r.signal, SIGKILL);
   EXPECT_EQ(r.out, "");
   EXPECT_EQ(count_files(dir.path()), 0u);
@@ -236,7 +254,8 @@ TEST(CliBadInput, SkipThatMatchesNothing) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
   auto skip = [&](const std::string& pattern) {
-    return run_octet({"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet", "--skip", pattern});
+    return run_octet(
+        {"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet", "--skip", pattern});
   };
   expect_failure(skip("conv99"), 1, {"'conv99'", "matches no node", "inspect"});
   expect_failure(skip("re:("), 1, {"re:(", "regular expression"});
@@ -248,13 +267,14 @@ TEST(CliBadInput, ConfigFile) {
   TempDir dir;
   auto with = [&](const std::string& text) {
     spill(dir / "c.json", text);
-    return run_octet(
-        {"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet", "--config", dir / "c.json"});
+    return run_octet({"quantize", kNet, "--calibrate", kCalibration, "-o", dir / "q.octet",
+                      "--config", dir / "c.json"});
   };
   expect_failure(with("not json"), 1, {"c.json", "not valid JSON"});
   expect_failure(with("[1]"), 1, {"c.json", "JSON object"});
   expect_failure(with(R"({"skip": ["a"], "skip": ["b"]})"), 1, {"c.json", "'skip' occurs twice"});
-  expect_failure(with(R"({"obsever": "minmax"})"), 1, {"c.json", "'obsever'", "did you mean 'observer'"});
+  expect_failure(with(R"({"obsever": "minmax"})"), 1,
+                 {"c.json", "'obsever'", "did you mean 'observer'"});
   expect_failure(with(R"({"strict": "yes"})"), 1, {"c.json", "'strict'"});
   expect_failure(with(R"({"qconfig": "fbgem"})"), 1, {"'fbgem'", "known: native"});
 }
@@ -314,9 +334,13 @@ TEST(CliBadInput, OlderModelsAreReadWithANoteAndDamagedOnesNot) {
 TEST(CliBadInput, ModesWithoutCalibrationSayWhatTheyCannotDo) {
   OCTET_NEED_PROGRAM();
   for (const std::string mode : {"dynamic", "weight-only"}) {
-    expect_failure(run_octet({"quantize", kNet, "-o", "q.onnx", "--mode", mode}), 1, {"q.onnx", "--mode " + mode, ".octet"});
-    expect_failure(run_octet({"quantize", kNet, "-o", "q.octet", "--mode", mode, "--observer", "minmax"}), 2, {"--observer", "static"});
-    expect_failure(run_octet({"quantize", kNet, "-o", "q.octet", "--mode", mode, "--skip", "hed"}), 1, {"'hed'", "matches no node"});
+    expect_failure(run_octet({"quantize", kNet, "-o", "q.onnx", "--mode", mode}), 1,
+                   {"q.onnx", "--mode " + mode, ".octet"});
+    expect_failure(
+        run_octet({"quantize", kNet, "-o", "q.octet", "--mode", mode, "--observer", "minmax"}), 2,
+        {"--observer", "static"});
+    expect_failure(run_octet({"quantize", kNet, "-o", "q.octet", "--mode", mode, "--skip", "hed"}),
+                   1, {"'hed'", "matches no node"});
   }
 }
 

@@ -17,8 +17,8 @@ inline const std::string kNet = "examples/glyphs/glyphs.onnx";
 inline const std::string kCalibration = "examples/glyphs/calibrate.npz";
 inline const std::string kTest = "examples/glyphs/test.npz";
 
-// The work failed as it should: this exit status, nothing on stdout, on stderr one line "octet: error: ..." with all
-// these parts.
+// The work failed as it should: this exit status, nothing on stdout, on stderr one line "octet:
+// error: ..." with all these parts.
 inline void expect_failure(const RunResult& r, int code, const std::vector<std::string>& parts) {
   EXPECT_EQ(r.code, code) << r.err;
   EXPECT_EQ(r.out, "");
@@ -42,16 +42,20 @@ inline nlohmann::json json_of(const RunResult& r) {
   return json;
 }
 
-inline bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+inline bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 // Quantizes the glyph network; the result of --json.
 inline nlohmann::json quantize_glyphs(const std::string& out, std::vector<std::string> more = {}) {
-  std::vector<std::string> args{"quantize", kNet, "--calibrate", kCalibration, "--samples", "64", "-o", out, "--json"};
+  std::vector<std::string> args{"quantize", kNet, "--calibrate", kCalibration, "--samples",
+                                "64",       "-o", out,           "--json"};
   args.insert(args.end(), more.begin(), more.end());
   return json_of(run_octet(args));
 }
 
-// The names of a model's 8-bit operators and of the others, as inspect gives them, without (de)quantize.
+// The names of a model's 8-bit operators and of the others, as inspect gives them, without
+// (de)quantize.
 struct Placed {
   std::vector<std::string> quantized, left;
 };
@@ -60,7 +64,8 @@ inline Placed placed(const std::string& model) {
   auto json = json_of(run_octet({"inspect", model, "--json"}));
   for (const auto& node : json["nodes"])
     if (node["op"] != "quantize" && node["op"] != "dequantize")
-      (node["quantized"].get<bool>() ? p.quantized : p.left).push_back(node["name"].get<std::string>());
+      (node["quantized"].get<bool>() ? p.quantized : p.left)
+          .push_back(node["name"].get<std::string>());
   return p;
 }
 

@@ -33,7 +33,8 @@ TEST(CliRun, SameBytesForAnyThreadsAndInstructions) {
   quantize_glyphs(dir / "q.octet");
   std::string input = three_images(dir);
   auto bytes = [&](RunOptions options, std::vector<std::string> more = {}) {
-    std::vector<std::string> args{"run", dir / "q.octet", "--input", input, "--output", dir / "y.npz"};
+    std::vector<std::string> args{"run", dir / "q.octet", "--input",
+                                  input, "--output",      dir / "y.npz"};
     args.insert(args.end(), more.begin(), more.end());
     EXPECT_EQ(run_octet(args, options).err, "");
     return slurp(dir / "y.npz");
@@ -60,9 +61,12 @@ TEST(CliEval, SameAccuracyForAnyBatchOfTheData) {
 TEST(CliEval, PreprocessingIsApplied) {
   OCTET_NEED_PROGRAM();
   double plain = json_of(run_octet({"eval", kNet, "--data", kTest, "--json"}))["top1"];
-  double black = json_of(run_octet({"eval", kNet, "--data", kTest, "--json", "--scale", "1e-9"}))["top1"];
+  double black =
+      json_of(run_octet({"eval", kNet, "--data", kTest, "--json", "--scale", "1e-9"}))["top1"];
   EXPECT_LT(black, 0.1);  // all images look the same
-  EXPECT_EQ(json_of(run_octet({"eval", kNet, "--data", kTest, "--json", "--mean=-0", "--std", "1"}))["top1"], plain);
+  EXPECT_EQ(json_of(run_octet(
+                {"eval", kNet, "--data", kTest, "--json", "--mean=-0", "--std", "1"}))["top1"],
+            plain);
 }
 
 TEST(CliInspect, FloatAndQuantized) {
@@ -109,8 +113,10 @@ TEST(CliInspect, OfASavedModelPrintsTheTreeOfModules) {
   RunResult r = run_octet({"inspect", dir / "m.octet"});
   expect_success(r);
   EXPECT_EQ(r.out, nn::to_string(model) + "\n");
-  EXPECT_EQ(json_of(run_octet({"inspect", dir / "m.octet", "--json"}))["modules"], nn::to_string(model));
-  expect_failure(run_octet({"bench", dir / "m.octet"}), 1, {"m.octet", "a model of modules, not a graph", "load_model"});
+  EXPECT_EQ(json_of(run_octet({"inspect", dir / "m.octet", "--json"}))["modules"],
+            nn::to_string(model));
+  expect_failure(run_octet({"bench", dir / "m.octet"}), 1,
+                 {"m.octet", "a model of modules, not a graph", "load_model"});
 }
 
 TEST(CliConvert, ThereAndBackComputesTheSame) {
@@ -140,11 +146,14 @@ TEST(CliConvert, ThereAndBackComputesTheSame) {
 TEST(CliBench, JsonHasTheContractsFields) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  auto json = json_of(run_octet({"bench", kNet, "--json", "--seconds", "0.05", "--threads", "1", "--batch", "2"}));
-  for (const std::string key : {"median_ms", "min_ms", "load_ms", "first_ms", "peak_rss_mb"}) EXPECT_GT(json[key], 0) << key;
+  auto json = json_of(
+      run_octet({"bench", kNet, "--json", "--seconds", "0.05", "--threads", "1", "--batch", "2"}));
+  for (const std::string key : {"median_ms", "min_ms", "load_ms", "first_ms", "peak_rss_mb"})
+    EXPECT_GT(json[key], 0) << key;
   EXPECT_LE(json["min_ms"], json["median_ms"]);
   quantize_glyphs(dir / "q.octet");
-  json = json_of(run_octet({"bench", dir / "q.octet", "--vs", kNet, "--json", "--seconds", "0.05"}));
+  json =
+      json_of(run_octet({"bench", dir / "q.octet", "--vs", kNet, "--json", "--seconds", "0.05"}));
   EXPECT_GT(json["vs"]["median_ms"], 0);
   EXPECT_GT(json["speedup"], 0);
 }

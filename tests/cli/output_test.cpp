@@ -7,7 +7,8 @@
 namespace octet::testing {
 namespace {
 
-RunResult convert(const std::string& in, const std::string& out, std::vector<std::string> more = {}) {
+RunResult convert(const std::string& in, const std::string& out,
+                  std::vector<std::string> more = {}) {
   std::vector<std::string> args{"convert", in, out};
   args.insert(args.end(), more.begin(), more.end());
   return run_octet(args);
@@ -19,7 +20,7 @@ RunResult shell(const std::string& command) {
                      {.env = {{"OCTET_NUM_THREADS", "1"}}});
 }
 
-// -- files that are there already ------------------------------------------------------------------------
+// -- files that are there already -----------------------------------------------------------------
 
 TEST(CliOutput, AnInputIsNotOverwrittenByWhateverName) {
   OCTET_NEED_PROGRAM();
@@ -40,7 +41,8 @@ TEST(CliOutput, AnInputIsNotOverwrittenByWhateverName) {
   EXPECT_TRUE(slurp(net) == before);
   write_npy(dir / "x.npy", Tensor::rand({1, 1, 28, 28}, 1, 0, 255));
   const std::string x = dir / "x.npy";
-  expect_failure(run_octet({"run", net, "--input", "images=" + x, "--output", x}), 1, {"x.npy", "is also the input"});
+  expect_failure(run_octet({"run", net, "--input", "images=" + x, "--output", x}), 1,
+                 {"x.npy", "is also the input"});
   expect_failure(run_octet({"run", net, "--input", "images=" + x, "--output", net}), 1,
                  {"net.onnx", "is also the input"});
   EXPECT_TRUE(slurp(net) == before);
@@ -53,7 +55,8 @@ TEST(CliOutput, FilesOfAnotherKindAreNotOverwritten) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
   ASSERT_EQ(convert(kNet, dir / "real.octet").code, 0);
-  const std::string octet = slurp(dir / "real.octet"), onnx = slurp(kNet), npz = slurp(kCalibration);
+  const std::string octet = slurp(dir / "real.octet"), onnx = slurp(kNet),
+                    npz = slurp(kCalibration);
   struct Case {
     std::string name, contents;
   };
@@ -70,8 +73,8 @@ TEST(CliOutput, FilesOfAnotherKindAreNotOverwritten) {
     spill(dir / c.name, c.contents);
     expect_failure(convert(kNet, dir / c.name), 1, {c.name, "exists and is no", "--force"});
     // Known before anything is read.
-    expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / c.name}), 1,
-                   {c.name, "exists and is no"});
+    expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / c.name}),
+                   1, {c.name, "exists and is no"});
     EXPECT_TRUE(slurp(dir / c.name) == c.contents) << c.name;
     expect_success(convert(kNet, dir / c.name, {"--force"}));
     expect_success(run_octet({"inspect", dir / c.name}));
@@ -83,7 +86,8 @@ TEST(CliOutput, FilesOfAnotherKindAreNotOverwritten) {
                         {"weights.octet", octet},
                         {"report.docx", "PK\3\4" + std::string(60, 'x')}}) {
     spill(dir / c.name, c.contents);
-    expect_failure(run_octet({"run", kNet, "--input", x, "--output", dir / c.name}), 1, {c.name, "is no .npz"});
+    expect_failure(run_octet({"run", kNet, "--input", x, "--output", dir / c.name}), 1,
+                   {c.name, "is no .npz"});
     EXPECT_TRUE(slurp(dir / c.name) == c.contents) << c.name;
   }
 }
@@ -97,8 +101,8 @@ TEST(CliOutput, ResultsOfTheSameKindAndEmptyFilesAreReplaced) {
   }
   write_npy(dir / "x.npy", Tensor::rand({1, 1, 28, 28}, 1, 0, 255));
   for (int i = 0; i < 2; ++i)
-    expect_success(
-        run_octet({"run", kNet, "--input", "images=" + (dir / "x.npy").string(), "--output", dir / "y.npz"}));
+    expect_success(run_octet(
+        {"run", kNet, "--input", "images=" + (dir / "x.npy").string(), "--output", dir / "y.npz"}));
 }
 
 TEST(CliOutput, DevicesAndPipesNeedForce) {
@@ -113,12 +117,15 @@ TEST(CliOutput, DevicesAndPipesNeedForce) {
 TEST(CliOutput, ReadOnlyTargetsAreFoundBeforeCalibration) {
   OCTET_NEED_PROGRAM();
   // A directory that refuses even root.
-  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", "/proc/self/fdinfo/q.octet"}), 1,
-                 {"/proc/self/fdinfo/q.octet", "cannot write"});
-  expect_failure(run_octet({"train", kNet, "--data", "no/such.npz", "-o", "/proc/self/fdinfo/q.octet"}), 1,
-                 {"cannot write"});
-  expect_failure(run_octet({"qat", kNet, "--data", "no/such.npz", "-o", "/proc/self/fdinfo/q.octet"}), 1,
-                 {"cannot write"});
+  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o",
+                            "/proc/self/fdinfo/q.octet"}),
+                 1, {"/proc/self/fdinfo/q.octet", "cannot write"});
+  expect_failure(
+      run_octet({"train", kNet, "--data", "no/such.npz", "-o", "/proc/self/fdinfo/q.octet"}), 1,
+      {"cannot write"});
+  expect_failure(
+      run_octet({"qat", kNet, "--data", "no/such.npz", "-o", "/proc/self/fdinfo/q.octet"}), 1,
+      {"cannot write"});
   if (geteuid() == 0) return;  // permissions do not bind root
   TempDir dir;
   ASSERT_EQ(convert(kNet, dir / "q.octet").code, 0);
@@ -134,20 +141,21 @@ TEST(CliOutput, TheNextSaveRemovesWhatAKilledRunLeft) {
   EXPECT_EQ(count_files(dir.path()), 1u);
 }
 
-// -- standard streams ------------------------------------------------------------------------------------
+// -- standard streams -----------------------------------------------------------------------------
 
 TEST(CliStreams, WithoutStderrTheWorkIsDone) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
   const std::string out = dir / "q.octet", trained = dir / "t.octet";
   for (const std::string stderr_is : {"2>&-", "2>/dev/full", "2>&- <&-"}) {
-    RunResult r =
-        shell("quantize " + kNet + " --calibrate " + kCalibration + " --samples 64 --json -o " + out + " " + stderr_is);
+    RunResult r = shell("quantize " + kNet + " --calibrate " + kCalibration +
+                        " --samples 64 --json -o " + out + " " + stderr_is);
     EXPECT_EQ(r.code, 0) << stderr_is;
     EXPECT_TRUE(nlohmann::json::parse(r.out, nullptr, false).is_object()) << stderr_is;
     expect_success(run_octet({"inspect", out}));
     // Training says how far it is after every epoch.
-    r = shell("train " + kNet + " --data " + kTest + " --samples 128 --epochs 2 -o " + trained + " " + stderr_is);
+    r = shell("train " + kNet + " --data " + kTest + " --samples 128 --epochs 2 -o " + trained +
+              " " + stderr_is);
     EXPECT_EQ(r.code, 0) << stderr_is;
     expect_success(run_octet({"inspect", trained}));
     EXPECT_EQ(shell("eval no/such.onnx --data x.npz " + stderr_is).code, 1);
@@ -159,20 +167,21 @@ TEST(CliStreams, ResultsThatCannotBeWrittenAreAnError) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
   write_npy(dir / "x.npy", Tensor::rand({1, 1, 28, 28}, 1, 0, 255));
-  const std::string quantize =
-      "quantize " + kNet + " --calibrate " + kCalibration + " --samples 64 -o " + (dir / "q.octet").string();
-  const std::vector<std::string> commands{
-      "--help",
-      "--version",
-      "quantize --help",
-      "inspect " + kNet,
-      "inspect --json " + kNet,
-      quantize,
-      quantize + " --json",
-      "eval " + kNet + " --data " + kTest + " --samples 8",
-      "bench " + kNet + " --seconds 0.01",
-      "convert " + kNet + " " + (dir / "c.octet").string(),
-      "run " + kNet + " --input images=" + (dir / "x.npy").string() + " --output " + (dir / "y.npz").string()};
+  const std::string quantize = "quantize " + kNet + " --calibrate " + kCalibration +
+                               " --samples 64 -o " + (dir / "q.octet").string();
+  const std::vector<std::string> commands{"--help",
+                                          "--version",
+                                          "quantize --help",
+                                          "inspect " + kNet,
+                                          "inspect --json " + kNet,
+                                          quantize,
+                                          quantize + " --json",
+                                          "eval " + kNet + " --data " + kTest + " --samples 8",
+                                          "bench " + kNet + " --seconds 0.01",
+                                          "convert " + kNet + " " + (dir / "c.octet").string(),
+                                          "run " + kNet +
+                                              " --input images=" + (dir / "x.npy").string() +
+                                              " --output " + (dir / "y.npz").string()};
   for (const std::string& command : commands)
     for (const std::string stdout_is : {">&-", ">/dev/full", "<&- >&-"}) {
       SCOPED_TRACE(command + " " + stdout_is);
@@ -186,9 +195,11 @@ TEST(CliStreams, AReaderThatLeavesIsAnErrorToo) {
   // The reader is gone before anything is written; more than a pipe holds.
   for (const std::string command : {"inspect --full ", "inspect --json "}) {
     RunResult r = run_process(
-        {"/bin/bash", "-c", "{ sleep 0.2; " + octet_binary() + " " + command + kNet + "; echo code $? >&2; } | true"},
+        {"/bin/bash", "-c",
+         "{ sleep 0.2; " + octet_binary() + " " + command + kNet + "; echo code $? >&2; } | true"},
         {});
-    EXPECT_TRUE(contains(r.err, "octet: error: cannot write to standard output: Broken pipe")) << r.err;
+    EXPECT_TRUE(contains(r.err, "octet: error: cannot write to standard output: Broken pipe"))
+        << r.err;
     EXPECT_TRUE(contains(r.err, "code 1")) << r.err;
   }
 }
@@ -204,8 +215,8 @@ TEST(CliStreams, NothingIsWrittenIntoFilesThatAreOpenedMeanwhile) {
     std::filesystem::remove(out);
     shell("convert " + kNet + " " + out + " " + closed);
     EXPECT_TRUE(slurp(out) == expected) << closed;
-    shell("quantize " + kNet + " --calibrate " + kCalibration + " --samples 64 -o " + (dir / "q.octet").string() + " " +
-          closed);
+    shell("quantize " + kNet + " --calibrate " + kCalibration + " --samples 64 -o " +
+          (dir / "q.octet").string() + " " + closed);
     expect_success(run_octet({"inspect", dir / "q.octet"}));
   }
   EXPECT_TRUE(slurp(kCalibration) == data && slurp(kNet) == net);
@@ -217,14 +228,15 @@ TEST(CliStreams, AFileThatMayNotGrowIsAnErrorAndTheTargetStays) {
   const std::string out = dir / "net.octet";
   ASSERT_EQ(convert(kNet, out).code, 0);
   const std::string before = slurp(out);
-  RunResult r =
-      run_process({"/bin/sh", "-c", "ulimit -f 8; exec " + octet_binary() + " convert " + kNet + " " + out}, {});
+  RunResult r = run_process(
+      {"/bin/sh", "-c", "ulimit -f 8; exec " + octet_binary() + " convert " + kNet + " " + out},
+      {});
   expect_failure(r, 1, {"net.octet: cannot write", "File too large"});
   EXPECT_TRUE(slurp(out) == before);
   EXPECT_EQ(count_files(dir.path()), 1u);
 }
 
-// -- threads ---------------------------------------------------------------------------------------------
+// -- threads --------------------------------------------------------------------------------------
 
 TEST(CliThreads, MoreThreadsThanCpusAreSaid) {
   OCTET_NEED_PROGRAM();

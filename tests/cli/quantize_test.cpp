@@ -11,10 +11,12 @@ namespace {
 TEST(CliQuantize, AccuracySizeAndSpeedStandBesideTheFloatOnes) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  RunResult r = run_octet({"quantize", kNet, "--calibrate", kCalibration, "--samples", "64", "-o", dir / "q.octet"});
+  RunResult r = run_octet(
+      {"quantize", kNet, "--calibrate", kCalibration, "--samples", "64", "-o", dir / "q.octet"});
   expect_success(r);
-  for (const std::string part : {"in 8 bits", "calibrated on 64 samples", "float", "int8", "weights", "x smaller",
-                                 "latency", "1 thread", "top-1", "SQNR", "peak memory"})
+  for (const std::string part :
+       {"in 8 bits", "calibrated on 64 samples", "float", "int8", "weights", "x smaller", "latency",
+        "1 thread", "top-1", "SQNR", "peak memory"})
     EXPECT_TRUE(contains(r.out, part)) << part << " is not in:\n" << r.out;
   EXPECT_EQ(count_files(dir.path()), 1u);
 }
@@ -32,7 +34,8 @@ TEST(CliQuantize, JsonHasTheSame) {
   EXPECT_NEAR(json["float_top1"], json["int8_top1"], 0.05);
   EXPECT_EQ(json["top1_samples"], 64);
   EXPECT_GT(json["output_sqnr_db"], 20);
-  for (const std::string key : {"float_ms", "int8_ms", "peak_rss_mb"}) EXPECT_GT(json[key], 0) << key;
+  for (const std::string key : {"float_ms", "int8_ms", "peak_rss_mb"})
+    EXPECT_GT(json[key], 0) << key;
 }
 
 TEST(CliQuantize, TheQuantizedNetworkIsAsGoodOnNewImages) {
@@ -55,13 +58,16 @@ TEST(CliQuantize, TheQuantizedNetworkIsAsGoodOnNewImages) {
 TEST(CliQuantize, DynamicAndWeightOnlyNeedNoData) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  double before = json_of(run_octet({"eval", kNet, "--data", kTest, "--samples", "500", "--json"}))["top1"];
+  double before =
+      json_of(run_octet({"eval", kNet, "--data", kTest, "--samples", "500", "--json"}))["top1"];
   for (const std::string mode : {"dynamic", "weight-only"}) {
-    auto json = json_of(run_octet({"quantize", kNet, "--mode", mode, "-o", dir / "q.octet", "--json"}));
+    auto json =
+        json_of(run_octet({"quantize", kNet, "--mode", mode, "-o", dir / "q.octet", "--json"}));
     EXPECT_EQ(json["nodes"], json["quantized_nodes"]) << mode;
     EXPECT_GT(json["float_weight_bytes"], 3.5 * json["int8_weight_bytes"].get<double>()) << mode;
     EXPECT_FALSE(json.contains("output_sqnr_db")) << "nothing to compare on";
-    double after = json_of(run_octet({"eval", dir / "q.octet", "--data", kTest, "--samples", "500", "--json"}))["top1"];
+    double after = json_of(run_octet(
+        {"eval", dir / "q.octet", "--data", kTest, "--samples", "500", "--json"}))["top1"];
     EXPECT_GE(after, before - 0.01) << mode;
   }
 }
@@ -71,11 +77,13 @@ TEST(CliQuantize, LinearWeightsOfFourBitsLieTwoToAByte) {
   TempDir dir;
   for (const std::string mode : {"dynamic", "weight-only"}) {
     auto bytes = [&](const std::string& bits) {
-      auto json = json_of(run_octet({"quantize", kNet, "--mode", mode, "--weight-bits", bits, "-o", dir / (bits + ".octet"), "--json"}));
+      auto json = json_of(run_octet({"quantize", kNet, "--mode", mode, "--weight-bits", bits, "-o",
+                                     dir / (bits + ".octet"), "--json"}));
       return json["int8_weight_bytes"].get<int64_t>();
     };
     EXPECT_LT(bytes("4"), bytes("8")) << mode;
-    auto json = json_of(run_octet({"eval", dir / "4.octet", "--data", kTest, "--samples", "500", "--json"}));
+    auto json = json_of(
+        run_octet({"eval", dir / "4.octet", "--data", kTest, "--samples", "500", "--json"}));
     EXPECT_GT(json["top1"].get<double>(), 0.5) << mode;
   }
 }
@@ -112,8 +120,10 @@ TEST(CliQuantize, SkipByNameGlobAndExpression) {
   };
   const std::vector<Case> cases{
       {names[0], [&](const std::string& n) { return n == names[0]; }},
-      {"/block1/*Conv", [](const std::string& n) { return n.rfind("/block1/", 0) == 0 && n.ends_with("Conv"); }},
-      {"re:^/stem/.*Conv$", [](const std::string& n) { return n.rfind("/stem/", 0) == 0 && n.ends_with("Conv"); }},
+      {"/block1/*Conv",
+       [](const std::string& n) { return n.rfind("/block1/", 0) == 0 && n.ends_with("Conv"); }},
+      {"re:^/stem/.*Conv$",
+       [](const std::string& n) { return n.rfind("/stem/", 0) == 0 && n.ends_with("Conv"); }},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.pattern);
@@ -124,9 +134,11 @@ TEST(CliQuantize, SkipByNameGlobAndExpression) {
         EXPECT_NE(std::find(p.left.begin(), p.left.end(), name), p.left.end()) << name;
       }
     bool reason = false;
-    for (const auto& e : report["left_float"]) reason |= e["reason"] == "skipped by '" + c.pattern + "'";
+    for (const auto& e : report["left_float"])
+      reason |= e["reason"] == "skipped by '" + c.pattern + "'";
     EXPECT_TRUE(reason) << report["left_float"];
-    EXPECT_TRUE(contains(run_octet({"inspect", dir / "q.octet"}).out, "# float: skipped by '" + c.pattern + "'"));
+    EXPECT_TRUE(contains(run_octet({"inspect", dir / "q.octet"}).out,
+                         "# float: skipped by '" + c.pattern + "'"));
   }
 }
 
@@ -141,8 +153,8 @@ TEST(CliQuantize, SkipMayBeRepeated) {
 TEST(CliQuantize, StrictFailsBeforeTheDataIsReadAndNamesTheOperator) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / "q.octet", "--strict", "--skip",
-                            "/stem/*"}),
+  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / "q.octet",
+                            "--strict", "--skip", "/stem/*"}),
                  1, {"--strict", "/stem/", "stays float", "skipped"});
   quantize_glyphs(dir / "q.octet", {"--strict"});
 }
@@ -152,22 +164,26 @@ TEST(CliQuantize, EveryQConfigAndObserver) {
   TempDir dir;
   for (const std::string q : {"native", "fbgemm", "x86", "onednn", "qnnpack", "default_qconfig"})
     EXPECT_GT(quantize_glyphs(dir / "q.octet", {"--qconfig", q})["int8_top1"], 0.85) << q;
-  for (const std::string o : {"minmax", "moving-average", "histogram", "entropy", "percentile", "mse", "MinMaxObserver"})
+  for (const std::string o :
+       {"minmax", "moving-average", "histogram", "entropy", "percentile", "mse", "MinMaxObserver"})
     EXPECT_GT(quantize_glyphs(dir / "q.octet", {"--observer", o})["int8_top1"], 0.85) << o;
 }
 
 TEST(CliQuantize, ConfigFileGivesWhatTheCommandLineDoesNot) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  spill(dir / "c.json", R"({"qconfig": "qnnpack", "observer": "minmax", "skip": ["/stem/*"], "strict": false})");
+  spill(dir / "c.json",
+        R"({"qconfig": "qnnpack", "observer": "minmax", "skip": ["/stem/*"], "strict": false})");
   auto report = quantize_glyphs(dir / "q.octet", {"--config", dir / "c.json"});
   EXPECT_FALSE(report["left_float"].empty());
   auto qconfig = [&] {
-    return json_of(run_octet({"inspect", dir / "q.octet", "--json"}))["metadata"]["qconfig"].get<std::string>();
+    return json_of(run_octet({"inspect", dir / "q.octet", "--json"}))["metadata"]["qconfig"]
+        .get<std::string>();
   };
   EXPECT_TRUE(contains(qconfig(), "activation=MinMaxObserver")) << qconfig();
   EXPECT_FALSE(contains(qconfig(), "PerChannel")) << qconfig();
-  quantize_glyphs(dir / "q.octet", {"--config", dir / "c.json", "--qconfig", "native", "--observer", "histogram"});
+  quantize_glyphs(dir / "q.octet",
+                  {"--config", dir / "c.json", "--qconfig", "native", "--observer", "histogram"});
   EXPECT_TRUE(contains(qconfig(), "activation=HistogramObserver")) << qconfig();
   EXPECT_TRUE(contains(qconfig(), "PerChannel")) << qconfig();
 }
@@ -178,21 +194,23 @@ TEST(CliQuantize, DirectoryOfImagesAsData) {
   std::filesystem::create_directory(dir / "my pictures");
   for (int i = 0; i < 5; ++i) {
     std::vector<uint8_t> pixels;
-    for (int k = 0; k < 40 * 30 * 3; ++k) pixels.push_back(static_cast<uint8_t>((k * (i + 3) * 7) % 256));
+    for (int k = 0; k < 40 * 30 * 3; ++k)
+      pixels.push_back(static_cast<uint8_t>((k * (i + 3) * 7) % 256));
     spill(dir / "my pictures" / ("picture " + std::to_string(i) + ".bmp"), bmp(40, 30, pixels));
   }
-  auto json =
-      json_of(run_octet({"quantize", kNet, "--calibrate", dir / "my pictures", "-o", dir / "q.octet", "--json"}));
+  auto json = json_of(run_octet(
+      {"quantize", kNet, "--calibrate", dir / "my pictures", "-o", dir / "q.octet", "--json"}));
   EXPECT_EQ(json["samples"], 5);
   EXPECT_FALSE(json.contains("float_top1"));  // there are no labels
-  expect_failure(run_octet({"eval", dir / "q.octet", "--data", dir / "my pictures"}), 1, {"my pictures", "no labels"});
+  expect_failure(run_octet({"eval", dir / "q.octet", "--data", dir / "my pictures"}), 1,
+                 {"my pictures", "no labels"});
 }
 
 TEST(CliQuantize, OddFileNames) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  for (const std::string name :
-       {"with space.octet", "käse-模型.octet", "a=b;c'd\"e.octet", "%s {} \\n.octet", "not utf8 \xff.octet"}) {
+  for (const std::string name : {"with space.octet", "käse-模型.octet", "a=b;c'd\"e.octet",
+                                 "%s {} \\n.octet", "not utf8 \xff.octet"}) {
     SCOPED_TRACE(name);
     auto json = quantize_glyphs(dir / name);
     EXPECT_TRUE(std::filesystem::exists(dir / name));
@@ -205,8 +223,8 @@ TEST(CliQuantize, AnExistingFileIsReplacedAsAWhole) {
   TempDir dir;
   ASSERT_EQ(run_octet({"convert", kNet, dir / "q.octet"}).code, 0);
   const std::string old = slurp(dir / "q.octet");
-  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / "q.octet"}), 1,
-                 {"no/such.npz"});
+  expect_failure(run_octet({"quantize", kNet, "--calibrate", "no/such.npz", "-o", dir / "q.octet"}),
+                 1, {"no/such.npz"});
   EXPECT_TRUE(slurp(dir / "q.octet") == old);
   quantize_glyphs(dir / "q.octet");
   EXPECT_TRUE(contains(run_octet({"inspect", dir / "q.octet"}).out, "QUInt8"));

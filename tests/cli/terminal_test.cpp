@@ -5,7 +5,8 @@ namespace octet::testing {
 namespace {
 
 RunResult quantize(const TempDir& dir, RunOptions options) {
-  return run_octet({"quantize", kNet, "--calibrate", kCalibration, "--json", "-o", dir / "q.octet"}, options);
+  return run_octet({"quantize", kNet, "--calibrate", kCalibration, "--json", "-o", dir / "q.octet"},
+                   options);
 }
 
 TEST(CliTerminal, ABarWithColour) {
@@ -16,13 +17,15 @@ TEST(CliTerminal, ABarWithColour) {
   EXPECT_TRUE(contains(r.err, "calibrating")) << r.err;
   EXPECT_TRUE(contains(r.err, "/512")) << r.err;
   EXPECT_TRUE(contains(r.err, "\x1b[32m")) << r.err;
-  EXPECT_TRUE(nlohmann::json::parse(r.out, nullptr, false).is_object()) << r.out;  // results stay apart
+  // results stay apart
+  EXPECT_TRUE(nlohmann::json::parse(r.out, nullptr, false).is_object()) << r.out;
   EXPECT_EQ(r.err.back(), '\r') << "the bar is wiped at the end";
 }
 
 TEST(CliTerminal, NoColorRemovesTheColourAndLeavesTheBar) {
   OCTET_NEED_PROGRAM();
-  for (const std::pair<std::string, std::string> variable : {std::pair{"NO_COLOR", "1"}, {"TERM", "dumb"}}) {
+  for (const std::pair<std::string, std::string> variable :
+       {std::pair{"NO_COLOR", "1"}, {"TERM", "dumb"}}) {
     TempDir dir;
     RunResult r = quantize(dir, {.env = {variable}, .terminal = true});
     EXPECT_TRUE(contains(r.err, "calibrating")) << variable.first;

@@ -7,8 +7,10 @@ namespace octet::testing {
 namespace {
 
 // A training of the glyph network on few samples: 2 epochs over 128 of the calibration images.
-std::vector<std::string> train_args(const std::string& command, const std::string& out, std::vector<std::string> more = {}) {
-  std::vector<std::string> args{command, kNet, "--data", kCalibration, "--samples", "128", "--epochs", "2", "--batch", "32", "-o", out};
+std::vector<std::string> train_args(const std::string& command, const std::string& out,
+                                    std::vector<std::string> more = {}) {
+  std::vector<std::string> args{command,    kNet, "--data",  kCalibration, "--samples", "128",
+                                "--epochs", "2",  "--batch", "32",         "-o",        out};
   args.insert(args.end(), more.begin(), more.end());
   return args;
 }
@@ -21,7 +23,9 @@ TEST(CliTrain, TheBestNetworkIsWrittenAndItsAccuracySaid) {
   EXPECT_TRUE(contains(r.out, "top-1")) << r.out;
   EXPECT_TRUE(contains(r.err, "epoch 2/2: loss")) << r.err;
   EXPECT_EQ(count_files(dir.path()), 1u) << "no checkpoint is left behind";
-  EXPECT_GT(json_of(run_octet({"eval", dir / "t.octet", "--data", kTest, "--samples", "200", "--json"}))["top1"], 0.9);
+  EXPECT_GT(json_of(run_octet(
+                {"eval", dir / "t.octet", "--data", kTest, "--samples", "200", "--json"}))["top1"],
+            0.9);
 }
 
 TEST(CliTrain, ATrainingThatDivergesIsAnErrorAndWritesNothing) {
@@ -51,8 +55,12 @@ TEST(CliTrain, FromScratchForgetsTheWeights) {
 TEST(CliTrain, TheSameSeedGivesTheSameNetwork) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  for (const char* name : {"a.octet", "b.octet"}) run_octet(train_args("train", dir / name, {"--crop", "2", "--threads", "1"}));
-  auto file = [&](const char* name) { return json_of(run_octet({"eval", dir / name, "--data", kTest, "--samples", "300", "--json"}))["top1"]; };
+  for (const char* name : {"a.octet", "b.octet"})
+    run_octet(train_args("train", dir / name, {"--crop", "2", "--threads", "1"}));
+  auto file = [&](const char* name) {
+    return json_of(
+        run_octet({"eval", dir / name, "--data", kTest, "--samples", "300", "--json"}))["top1"];
+  };
   EXPECT_EQ(file("a.octet"), file("b.octet"));
 }
 
@@ -60,9 +68,14 @@ TEST(CliTrain, WhatCannotBeTrainedIsSaidBeforeTheWork) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
   quantize_glyphs(dir / "q.octet");
-  expect_failure(run_octet({"train", dir / "q.octet", "--data", kCalibration, "-o", dir / "t.octet"}), 1, {"is quantized", "octet qat"});
-  expect_failure(run_octet(train_args("train", dir / "t.octet", {"--resume"})), 1, {"t.octet.train", "no interrupted training"});
-  expect_failure(run_octet({"train", kNet, "--data", kCalibration, "-o", dir / "t.octet", "--epochs", "0"}), 2, {"--epochs"});
+  expect_failure(
+      run_octet({"train", dir / "q.octet", "--data", kCalibration, "-o", dir / "t.octet"}), 1,
+      {"is quantized", "octet qat"});
+  expect_failure(run_octet(train_args("train", dir / "t.octet", {"--resume"})), 1,
+                 {"t.octet.train", "no interrupted training"});
+  expect_failure(
+      run_octet({"train", kNet, "--data", kCalibration, "-o", dir / "t.octet", "--epochs", "0"}), 2,
+      {"--epochs"});
 }
 
 TEST(CliQat, GivesAQuantizedNetworkAsGoodAsTheFloatOne) {
@@ -73,17 +86,22 @@ TEST(CliQat, GivesAQuantizedNetworkAsGoodAsTheFloatOne) {
   auto json = nlohmann::json::parse(r.out);
   EXPECT_EQ(json["measure"], "top1");
   EXPECT_EQ(json["nodes"], json["quantized_nodes"]);
-  double before = json_of(run_octet({"eval", kNet, "--data", kTest, "--samples", "500", "--json"}))["top1"];
-  double after = json_of(run_octet({"eval", dir / "q.octet", "--data", kTest, "--samples", "500", "--json"}))["top1"];
+  double before =
+      json_of(run_octet({"eval", kNet, "--data", kTest, "--samples", "500", "--json"}))["top1"];
+  double after = json_of(
+      run_octet({"eval", dir / "q.octet", "--data", kTest, "--samples", "500", "--json"}))["top1"];
   EXPECT_GT(after, before - 0.03);
 }
 
 TEST(CliQat, LearnsFromTheFloatNetworkWithoutLabels) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  RunResult r = run_octet(train_args("qat", dir / "q.onnx", {"--distill", "--weight-bits", "4", "--lr", "0.0005", "--json"}));
+  RunResult r = run_octet(train_args(
+      "qat", dir / "q.onnx", {"--distill", "--weight-bits", "4", "--lr", "0.0005", "--json"}));
   EXPECT_EQ(r.code, 0) << r.err;
-  EXPECT_GT(json_of(run_octet({"eval", dir / "q.onnx", "--data", kTest, "--samples", "500", "--json"}))["top1"], 0.8);
+  EXPECT_GT(json_of(run_octet(
+                {"eval", dir / "q.onnx", "--data", kTest, "--samples", "500", "--json"}))["top1"],
+            0.8);
 }
 
 }  // namespace

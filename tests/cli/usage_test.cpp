@@ -10,7 +10,8 @@ TEST(CliUsage, HelpGoesToStdoutAndNamesEveryCommand) {
   OCTET_NEED_PROGRAM();
   RunResult r = run_octet({"--help"});
   expect_success(r);
-  for (const std::string& command : kCommands) EXPECT_TRUE(contains(r.out, "\n  " + command + " ")) << command;
+  for (const std::string& command : kCommands)
+    EXPECT_TRUE(contains(r.out, "\n  " + command + " ")) << command;
 }
 
 TEST(CliUsage, EveryCommandHasHelpWithAnExample) {
@@ -52,7 +53,8 @@ TEST(CliUsage, WrongUsageIsOneLineAndExitsWith2) {
   };
   const std::vector<Case> cases{
       {{}, {"no command given", "octet --help"}},
-      {{"quantise"}, {"unknown command 'quantise'", "did you mean 'quantize'", "known: quantize, eval"}},
+      {{"quantise"},
+       {"unknown command 'quantise'", "did you mean 'quantize'", "known: quantize, eval"}},
       {{"--frobnicate"}, {"octet --help"}},
       {{"eval"}, {"MODEL is required", "octet eval --help"}},
       {{"eval", kNet}, {"--data is required"}},
@@ -61,10 +63,12 @@ TEST(CliUsage, WrongUsageIsOneLineAndExitsWith2) {
       {{"eval", kNet, "--data", kTest, "--threads", "two"}, {"--threads", "'two'"}},
       {{"eval", kNet, "--data", kTest, "--samples", "-1"}, {"--samples", "1 or more", "'-1'"}},
       {{"eval", kNet, "--data", kTest, "--mean", "grey"}, {"--mean", "grey"}},
-      {{"eval", kNet, "--data", kTest, "--engine", "steam"}, {"--engine", "'steam'", "native", "reference"}},
+      {{"eval", kNet, "--data", kTest, "--engine", "steam"},
+       {"--engine", "'steam'", "native", "reference"}},
       {{"bench", kNet, "--seconds", "0"}, {"--seconds", "above 0"}},
       {{"bench", kNet, "--batch", "1.5"}, {"--batch", "'1.5'"}},
-      {{"run", kNet, "--input", "x.npy", "--output", "y.npz"}, {"--input", "NAME=FILE.npy", "'x.npy'"}},
+      {{"run", kNet, "--input", "x.npy", "--output", "y.npz"},
+       {"--input", "NAME=FILE.npy", "'x.npy'"}},
       {{"run", kNet, "--output", "y.npz"}, {"--input is required"}},
       {{"convert", kNet}, {"OUT is required"}},
       {{"convert", kNet, "net.tflite"}, {"net.tflite", ".onnx or .octet"}},
@@ -77,7 +81,9 @@ TEST(CliUsage, WrongUsageIsOneLineAndExitsWith2) {
        {"'fbgem'", "did you mean 'fbgemm'", "known: native, fbgemm, x86, onednn, qnnpack"}},
       {{"quantize", kNet, "--calibrate", kCalibration, "-o", "n.octet", "--observer", "histogam"},
        {"'histogam'", "did you mean 'histogram'", "known: minmax, moving-average, histogram"}},
-      {{"quantize", kNet, "--calibrate", kCalibration, "-o", "n.octet", "--observer", "per-channel"}, {"per tensor"}},
+      {{"quantize", kNet, "--calibrate", kCalibration, "-o", "n.octet", "--observer",
+        "per-channel"},
+       {"per tensor"}},
       {{"quantize", kNet, "--calibrate", kCalibration, "-o", "n.octet", "--observer", "noop"},
        {"'noop'", "minmax, moving-average, histogram, entropy, percentile, mse"}},
       {{"eval", "two\nlines.onnx", "--data", kTest, "--nope\nno"}, {}},
@@ -91,22 +97,25 @@ TEST(CliUsage, WrongUsageIsOneLineAndExitsWith2) {
 TEST(CliUsage, AnOptionTakesOneValueAndLeavesTheRestAlone) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  expect_success(run_octet({"eval", "--mean", "0", "--std", "1", kNet, "--samples", "8", "--data", kTest}));
-  expect_success(run_octet(
-      {"quantize", "--skip", "*block1*", kNet, "--samples", "8", "--calibrate", kCalibration, "-o", dir / "n.octet"}));
+  expect_success(
+      run_octet({"eval", "--mean", "0", "--std", "1", kNet, "--samples", "8", "--data", kTest}));
+  expect_success(run_octet({"quantize", "--skip", "*block1*", kNet, "--samples", "8", "--calibrate",
+                            kCalibration, "-o", dir / "n.octet"}));
 }
 
 TEST(CliUsage, AFullDiskUnderStdoutIsAnError) {
   OCTET_NEED_PROGRAM();
-  expect_failure(run_octet({"inspect", kNet}, {.stdout_file = "/dev/full"}), 1, {"cannot write to standard output"});
+  expect_failure(run_octet({"inspect", kNet}, {.stdout_file = "/dev/full"}), 1,
+                 {"cannot write to standard output"});
 }
 
 TEST(CliUsage, WrongEnvironmentIsSaid) {
   OCTET_NEED_PROGRAM();
   expect_failure(run_octet({"eval", kNet, "--data", kTest}, {.env = {{"OCTET_ISA", "mmx"}}}), 1,
                  {"mmx", "scalar, avx2"});
-  expect_failure(run_octet({"eval", kNet, "--data", kTest}, {.env = {{"OCTET_NUM_THREADS", "many"}}}), 1,
-                 {"OCTET_NUM_THREADS", "many"});
+  expect_failure(
+      run_octet({"eval", kNet, "--data", kTest}, {.env = {{"OCTET_NUM_THREADS", "many"}}}), 1,
+      {"OCTET_NUM_THREADS", "many"});
 }
 
 }  // namespace

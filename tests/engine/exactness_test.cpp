@@ -1,5 +1,6 @@
-// The contract of every engine: for the same operands, every instruction set, layout and number of threads gives the bits of
-// the reference engine. Each family is tried on thousands of random shapes and qparams; a failing case names its seed.
+// The contract of every engine: for the same operands, every instruction set, layout and number of
+// threads gives the bits of the reference engine. Each family is tried on thousands of random
+// shapes and qparams; a failing case names its seed.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -32,26 +33,34 @@ class Generator {
   double scale() { return static_cast<float>(std::pow(10.0, random_.uniform(-3.5, 0.5))); }
 
   QuantizerPtr per_tensor(DType dtype) {
-    return Quantizer::per_tensor(scale(), chance(0.2) ? (chance(0.5) ? qmin(dtype) : qmax(dtype)) : integer(qmin(dtype), qmax(dtype)),
-                                 dtype);
+    return Quantizer::per_tensor(
+        scale(),
+        chance(0.2) ? (chance(0.5) ? qmin(dtype) : qmax(dtype)) : integer(qmin(dtype), qmax(dtype)),
+        dtype);
   }
   // Random codes; extreme ones often, so that 16-bit shortcuts would saturate.
   Tensor codes(const Shape& shape, DType dtype, QuantizerPtr q) {
     Tensor t = Tensor::empty(shape, dtype, std::move(q));
     auto* data = static_cast<uint8_t*>(t.raw_data());
     if (is_packed(dtype)) {
-      for (size_t i = 0; i < storage_bytes(dtype, t.numel()); ++i) data[i] = static_cast<uint8_t>(integer(0, 255));
+      for (size_t i = 0; i < storage_bytes(dtype, t.numel()); ++i)
+        data[i] = static_cast<uint8_t>(integer(0, 255));
       return t;
     }
     double extreme = chance(0.3) ? 0.9 : 0.05;
     for (int64_t i = 0; i < t.numel(); ++i)
-      data[i] = static_cast<uint8_t>(chance(extreme) ? (chance(0.5) ? qmin(dtype) : qmax(dtype)) : integer(qmin(dtype), qmax(dtype)));
+      data[i] = static_cast<uint8_t>(chance(extreme) ? (chance(0.5) ? qmin(dtype) : qmax(dtype))
+                                                     : integer(qmin(dtype), qmax(dtype)));
     if (t.dim() == 4 && chance(0.5)) t = t.contiguous(MemoryFormat::channels_last);
     return t;
   }
   Tensor activation(const Shape& shape) { return codes(shape, dtype_, per_tensor(dtype_)); }
-  Tensor weight(const Shape& shape, int64_t axis = 0) { return weight(shape, axis, chance(0.85) ? DType::qint8 : DType::quint8); }
-  Tensor four_bit_weight(const Shape& shape) { return weight(shape, 0, chance(0.7) ? DType::qint4x2 : DType::quint4x2); }
+  Tensor weight(const Shape& shape, int64_t axis = 0) {
+    return weight(shape, axis, chance(0.85) ? DType::qint8 : DType::quint8);
+  }
+  Tensor four_bit_weight(const Shape& shape) {
+    return weight(shape, 0, chance(0.7) ? DType::qint4x2 : DType::quint4x2);
+  }
   Tensor weight(const Shape& shape, int64_t axis, DType dtype) {
     if (chance(0.3)) return codes(shape, dtype, per_tensor(dtype)).contiguous();
     std::vector<double> scales;
@@ -70,8 +79,9 @@ class Generator {
   }
   ops::QType result() {
     // The result's scale spreads: some results saturate, some use few codes.
-    return {dtype_, Quantizer::per_tensor(static_cast<float>(std::pow(10.0, random_.uniform(-2, 3.5))),
-                                          integer(qmin(dtype_), qmax(dtype_)), dtype_)};
+    return {dtype_,
+            Quantizer::per_tensor(static_cast<float>(std::pow(10.0, random_.uniform(-2, 3.5))),
+                                  integer(qmin(dtype_), qmax(dtype_)), dtype_)};
   }
   std::string activation_name() { return chance(0.5) ? "none" : chance(0.7) ? "relu" : "relu6"; }
   void pick_dtype() { dtype_ = chance(0.75) ? DType::quint8 : DType::qint8; }
@@ -82,9 +92,12 @@ class Generator {
   DType dtype_ = DType::quint8;
 };
 
-std::vector<Tensor> evaluate(const Case& c) { return ops::call_all(c.op, c.inputs, c.attrs, c.want); }
+std::vector<Tensor> evaluate(const Case& c) {
+  return ops::call_all(c.op, c.inputs, c.attrs, c.want);
+}
 
-// Runs `cases` seeds through the reference engine, then through every instruction set with changing thread counts.
+// Runs `cases` seeds through the reference engine, then through every instruction set with changing
+// thread counts.
 void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
   Defaults defaults;
   auto isas = supported_isas();
@@ -100,17 +113,22 @@ void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
       set_num_threads(1 + seed / 100 % 3);  // seldom: a new count means a new pool
       auto got = evaluate(c);
       ASSERT_EQ(got.size(), expected.size());
-      for (size_t r = 0; r < got.size(); ++r) ASSERT_TRUE(equal(got[r], expected[r]))
-          << c.op << ", seed " << seed << ", " << to_string(isas[i]) << ", " << num_threads() << " threads: x "
-          << to_string(c.inputs[0].type()) << ", y " << to_string(expected[0].type());
+      for (size_t r = 0; r < got.size(); ++r)
+        ASSERT_TRUE(equal(got[r], expected[r]))
+            << c.op << ", seed " << seed << ", " << to_string(isas[i]) << ", " << num_threads()
+            << " threads: x " << to_string(c.inputs[0].type()) << ", y "
+            << to_string(expected[0].type());
     }
   }
 }
 
-Case conv_case(Generator& g, int64_t in_per_group, int64_t out_per_group, int64_t groups, int64_t largest) {
-  int64_t kh = g.integer(1, largest), kw = g.integer(1, largest), dh = g.integer(1, 2), dw = g.integer(1, 2);
+Case conv_case(Generator& g, int64_t in_per_group, int64_t out_per_group, int64_t groups,
+               int64_t largest) {
+  int64_t kh = g.integer(1, largest), kw = g.integer(1, largest), dh = g.integer(1, 2),
+          dw = g.integer(1, 2);
   std::vector<int64_t> pad{g.integer(0, 2), g.integer(0, 2), g.integer(0, 2), g.integer(0, 2)};
-  int64_t h = std::max<int64_t>(dh * (kh - 1) + 1, g.integer(1, 9)), w = std::max<int64_t>(dw * (kw - 1) + 1, g.integer(1, 9));
+  int64_t h = std::max<int64_t>(dh * (kh - 1) + 1, g.integer(1, 9)),
+          w = std::max<int64_t>(dw * (kw - 1) + 1, g.integer(1, 9));
   Attrs attrs{{"stride", std::vector<int64_t>{g.integer(1, 3), g.integer(1, 3)}},
               {"padding", pad},
               {"dilation", std::vector<int64_t>{dh, dw}},
@@ -122,17 +140,23 @@ Case conv_case(Generator& g, int64_t in_per_group, int64_t out_per_group, int64_
 }
 
 Case transposed_case(Generator& g) {
-  int64_t groups = g.integer(1, 3), in = g.integer(1, 5), out = g.integer(1, 5), kh = g.integer(1, 3), kw = g.integer(1, 3);
-  std::vector<int64_t> stride{g.integer(1, 3), g.integer(1, 3)}, dilation{g.integer(1, 2), g.integer(1, 2)};
+  int64_t groups = g.integer(1, 3), in = g.integer(1, 5), out = g.integer(1, 5),
+          kh = g.integer(1, 3), kw = g.integer(1, 3);
+  std::vector<int64_t> stride{g.integer(1, 3), g.integer(1, 3)},
+      dilation{g.integer(1, 2), g.integer(1, 2)};
   std::vector<int64_t> pad{g.integer(0, 1), g.integer(0, 1), g.integer(0, 1), g.integer(0, 1)};
   Attrs attrs{{"stride", stride},
               {"padding", pad},
-              {"output_padding", std::vector<int64_t>{g.integer(0, stride[0] - 1), g.integer(0, stride[1] - 1)}},
+              {"output_padding",
+               std::vector<int64_t>{g.integer(0, stride[0] - 1), g.integer(0, stride[1] - 1)}},
               {"dilation", dilation},
               {"groups", groups},
               {"activation", g.activation_name()}};
   Tensor x = g.activation({g.integer(1, 2), in * groups, g.integer(3, 5), g.integer(3, 5)});
-  return {"conv_transpose2d", {x, g.weight({in * groups, out, kh, kw}, 1), g.bias(out * groups)}, attrs, g.result()};
+  return {"conv_transpose2d",
+          {x, g.weight({in * groups, out, kh, kw}, 1), g.bias(out * groups)},
+          attrs,
+          g.result()};
 }
 
 // The same call on float operands, with codes for weights.
@@ -158,26 +182,36 @@ TEST(Exactness, DynamicConv2d) {
 TEST(Exactness, DynamicLinear) {
   expect_exact(1000, [](Generator& g) {
     int64_t in = g.integer(1, 150), out = g.integer(1, 80);
-    Shape shape = g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 30), in};
-    return dynamic_case(g, {"linear", {g.activation(shape), g.weight({out, in}), g.bias(out)}, {{"activation", g.activation_name()}}, {}});
+    Shape shape =
+        g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 30), in};
+    return dynamic_case(g, {"linear",
+                            {g.activation(shape), g.weight({out, in}), g.bias(out)},
+                            {{"activation", g.activation_name()}},
+                            {}});
   });
 }
 
 // A linear layer on floats, of weights of 8 or 4 bits.
 Case float_linear_case(Generator& g, const std::string& op, bool four_bit) {
   int64_t in = g.integer(1, 150), out = g.integer(1, 150);
-  Shape shape = g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 40), in};
+  Shape shape =
+      g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 40), in};
   Tensor w = four_bit ? g.four_bit_weight({out, in}) : g.weight({out, in});
   if (!four_bit && g.chance(0.3)) {  // codes of 4 bits in a byte each, anywhere in its range
     auto* codes = static_cast<uint8_t*>(w.raw_data());
-    const auto low = static_cast<uint8_t>(w.dtype() == DType::qint8 ? g.integer(-128, 112) : g.integer(0, 240));
+    const auto low =
+        static_cast<uint8_t>(w.dtype() == DType::qint8 ? g.integer(-128, 112) : g.integer(0, 240));
     for (int64_t i = 0; i < w.numel(); ++i) codes[i] = static_cast<uint8_t>(low + codes[i] % 16);
   }
-  return {op, {g.activation(shape).dequantize(), w, g.bias(out)}, {{"activation", g.activation_name()}}, {}};
+  return {op,
+          {g.activation(shape).dequantize(), w, g.bias(out)},
+          {{"activation", g.activation_name()}},
+          {}};
 }
 
 TEST(Exactness, DynamicLinearOfFourBits) {
-  expect_exact(400, [](Generator& g) { return float_linear_case(g, "linear_dynamic", g.chance(0.7)); });
+  expect_exact(400,
+               [](Generator& g) { return float_linear_case(g, "linear_dynamic", g.chance(0.7)); });
 }
 
 TEST(Exactness, WeightOnlyLinear) {
@@ -190,9 +224,14 @@ TEST(Exactness, WeightOnlyLinear) {
     for (int64_t row = 0; row < x.numel() / k; ++row)
       for (int64_t i = 0; i < k; ++i) {
         float& v = x.data<float>()[row * k + i];
-        v = row % 7 == 3 ? 0 : v * static_cast<float>(std::pow(10.0, static_cast<double>(row % 5 - 2) * wide / 3)) * 1.2345678f;
+        v = row % 7 == 3 ? 0
+                         : v *
+                               static_cast<float>(
+                                   std::pow(10.0, static_cast<double>(row % 5 - 2) * wide / 3)) *
+                               1.2345678f;
       }
-    if (g.chance(0.1)) x.data<float>()[g.integer(0, x.numel() - 1)] = g.chance(0.5) ? NAN : INFINITY;
+    if (g.chance(0.1))
+      x.data<float>()[g.integer(0, x.numel() - 1)] = g.chance(0.5) ? NAN : INFINITY;
     if (g.chance(0.1)) x.data<float>()[g.integer(0, x.numel() - 1)] = 3.4028235e38f;
     if (g.chance(0.1)) x.data<float>()[g.integer(0, x.numel() - 1)] = 1e-45f;
     return c;
@@ -204,7 +243,8 @@ TEST(Exactness, WeightOnlyLinearOfLongRowsOfExtremesDoesNotOverflow) {
     const int64_t in = 65536;
     Tensor x = Tensor::empty({2, in});
     std::fill_n(x.data<float>(), x.numel(), g.chance(0.5) ? -1.0f : 1.9999999f);
-    Tensor w = Tensor::empty({3, in}, DType::qint8, Quantizer::per_tensor(0.01, g.chance(0.5) ? 127 : -128, DType::qint8));
+    Tensor w = Tensor::empty({3, in}, DType::qint8,
+                             Quantizer::per_tensor(0.01, g.chance(0.5) ? 127 : -128, DType::qint8));
     std::fill_n(w.data<int8_t>(), w.numel(), g.chance(0.5) ? int8_t{-128} : int8_t{127});
     return Case{"linear_weight_only", {x, w}, {}, {}};
   });
@@ -212,40 +252,52 @@ TEST(Exactness, WeightOnlyLinearOfLongRowsOfExtremesDoesNotOverflow) {
 
 TEST(Exactness, DynamicLstm) {
   expect_exact(150, [](Generator& g) {
-    const int64_t steps = g.integer(1, 5), batch = g.integer(1, 3), in = g.integer(1, 40), hidden = g.integer(1, 150);
-    auto floats = [&](Shape shape) { return Tensor::rand(std::move(shape), static_cast<uint64_t>(g.integer(0, 1 << 30)), -2, 2); };
+    const int64_t steps = g.integer(1, 5), batch = g.integer(1, 3), in = g.integer(1, 40),
+                  hidden = g.integer(1, 150);
+    auto floats = [&](Shape shape) {
+      return Tensor::rand(std::move(shape), static_cast<uint64_t>(g.integer(0, 1 << 30)), -2, 2);
+    };
     auto weight = [&](int64_t k) {
-      Tensor w = g.codes({4 * hidden, k}, DType::qint8, Quantizer::per_tensor(0.003, g.chance(0.2) ? 3 : 0, DType::qint8));
+      Tensor w = g.codes({4 * hidden, k}, DType::qint8,
+                         Quantizer::per_tensor(0.003, g.chance(0.2) ? 3 : 0, DType::qint8));
       return w.contiguous();
     };
     const bool bias = g.chance(0.7);
     return Case{"lstm",
-                {floats({steps, batch, in}), floats({batch, hidden}), floats({batch, hidden}), weight(in), weight(hidden),
-                 bias ? floats({4 * hidden}) : Tensor(), bias ? floats({4 * hidden}) : Tensor()},
+                {floats({steps, batch, in}), floats({batch, hidden}), floats({batch, hidden}),
+                 weight(in), weight(hidden), bias ? floats({4 * hidden}) : Tensor(),
+                 bias ? floats({4 * hidden}) : Tensor()},
                 {{"reverse", g.chance(0.3)}, {"reduce_range", g.chance(0.3)}},
                 std::nullopt};
   });
 }
 
 TEST(Exactness, Conv2d) {
-  expect_exact(1200, [](Generator& g) { return conv_case(g, g.integer(1, 20), g.integer(1, 40), 1, 4); });
+  expect_exact(1200,
+               [](Generator& g) { return conv_case(g, g.integer(1, 20), g.integer(1, 40), 1, 4); });
 }
 
-// The first layer of a network: windows over few channels, whose rows are one tap each where that is less work.
+// The first layer of a network: windows over few channels, whose rows are one tap each where that
+// is less work.
 TEST(Exactness, Conv2dOfFewChannels) {
   expect_exact(300, [](Generator& g) {
-    const int64_t kh = g.integer(1, 7), kw = g.integer(1, 7), c = g.integer(1, 4), oc = g.integer(1, 40), dh = g.integer(1, 2);
+    const int64_t kh = g.integer(1, 7), kw = g.integer(1, 7), c = g.integer(1, 4),
+                  oc = g.integer(1, 40), dh = g.integer(1, 2);
     Attrs attrs{{"stride", std::vector<int64_t>{g.integer(1, 3), g.integer(1, 3)}},
-                {"padding", std::vector<int64_t>{g.integer(0, 4), g.integer(0, 4), g.integer(0, 4), g.integer(0, 4)}},
+                {"padding", std::vector<int64_t>{g.integer(0, 4), g.integer(0, 4), g.integer(0, 4),
+                                                 g.integer(0, 4)}},
                 {"dilation", std::vector<int64_t>{dh, g.chance(0.9) ? 1 : 2}},
                 {"activation", g.activation_name()}};
-    const Tensor x = g.activation({g.integer(1, 2), c, g.integer(dh * (kh - 1) + 1, 14), g.integer(2 * kw - 1, 14)});
+    const Tensor x = g.activation(
+        {g.integer(1, 2), c, g.integer(dh * (kh - 1) + 1, 14), g.integer(2 * kw - 1, 14)});
     return Case{"conv2d", {x, g.weight({oc, c, kh, kw}), g.bias(oc)}, attrs, g.result()};
   });
 }
 
 TEST(Exactness, GroupedConv2d) {
-  expect_exact(400, [](Generator& g) { return conv_case(g, g.integer(1, 9), g.integer(1, 9), g.integer(2, 5), 3); });
+  expect_exact(400, [](Generator& g) {
+    return conv_case(g, g.integer(1, 9), g.integer(1, 9), g.integer(2, 5), 3);
+  });
 }
 
 TEST(Exactness, DepthwiseConv2d) {
@@ -256,19 +308,27 @@ TEST(Exactness, PointwiseConv2d) {
   expect_exact(400, [](Generator& g) {
     int64_t in = g.integer(1, 70), out = g.integer(1, 70);
     Tensor x = g.activation({g.integer(1, 3), in, g.integer(1, 8), g.integer(1, 8)});
-    return Case{"conv2d", {x, g.weight({out, in, 1, 1}), g.bias(out)}, {{"activation", g.activation_name()}}, g.result()};
+    return Case{"conv2d",
+                {x, g.weight({out, in, 1, 1}), g.bias(out)},
+                {{"activation", g.activation_name()}},
+                g.result()};
   });
 }
 
 TEST(Exactness, Linear) {
   expect_exact(2000, [](Generator& g) {
     int64_t in = g.integer(1, 150), out = g.integer(1, 80);
-    Shape shape = g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 30), in};
-    return Case{"linear", {g.activation(shape), g.weight({out, in}), g.bias(out)}, {{"activation", g.activation_name()}}, g.result()};
+    Shape shape =
+        g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in} : Shape{g.integer(1, 30), in};
+    return Case{"linear",
+                {g.activation(shape), g.weight({out, in}), g.bias(out)},
+                {{"activation", g.activation_name()}},
+                g.result()};
   });
 }
 
-// The int32 accumulator holds 255*128*K exactly up to K = 65,793; a 16-bit one would not hold K = 2.
+// The int32 accumulator holds 255*128*K exactly up to K = 65,793; a 16-bit one would not hold K =
+// 2.
 TEST(Exactness, LinearOfManyExtremeProductsDoesNotSaturate) {
   expect_exact(40, [](Generator& g) {
     int64_t in = g.integer(3000, 5000);
@@ -276,21 +336,30 @@ TEST(Exactness, LinearOfManyExtremeProductsDoesNotSaturate) {
     Tensor w = Tensor::empty({5, in}, DType::qint8, Quantizer::per_tensor(0.01, 0, DType::qint8));
     std::fill_n(x.data<uint8_t>(), x.numel(), uint8_t{255});
     std::fill_n(w.data<int8_t>(), w.numel(), int8_t{-128});
-    return Case{"linear", {x, w}, {}, ops::QType{DType::quint8, Quantizer::per_tensor(200, 255, DType::quint8)}};
+    return Case{"linear",
+                {x, w},
+                {},
+                ops::QType{DType::quint8, Quantizer::per_tensor(200, 255, DType::quint8)}};
   });
 }
 
 TEST(Exactness, Add) {
   expect_exact(2000, [](Generator& g) {
     Shape shape{g.integer(1, 3), g.integer(1, 40), g.integer(1, 7), g.integer(1, 7)};
-    return Case{"add", {g.activation(shape), g.activation(shape)}, {{"activation", g.activation_name()}}, g.result()};
+    return Case{"add",
+                {g.activation(shape), g.activation(shape)},
+                {{"activation", g.activation_name()}},
+                g.result()};
   });
 }
 
 TEST(Exactness, Mul) {
   expect_exact(2000, [](Generator& g) {
     Shape shape{g.integer(1, 3), g.integer(1, 40), g.integer(1, 7)};
-    return Case{"mul", {g.activation(shape), g.activation(shape)}, {{"activation", g.activation_name()}}, g.result()};
+    return Case{"mul",
+                {g.activation(shape), g.activation(shape)},
+                {{"activation", g.activation_name()}},
+                g.result()};
   });
 }
 
@@ -298,16 +367,19 @@ TEST(Exactness, Mul) {
 TEST(Exactness, RepeatedOperandsOfAddAndMul) {
   expect_exact(1000, [](Generator& g) {
     const Shape shape{g.integer(1, 3), g.integer(1, 9), g.integer(1, 70)};
-    const Shape repeated[] = {{shape[2]}, {1}, {shape[0], shape[1], 1}, {shape[1], shape[2]}, {1, 1, shape[2]}};
+    const Shape repeated[] = {
+        {shape[2]}, {1}, {shape[0], shape[1], 1}, {shape[1], shape[2]}, {1, 1, shape[2]}};
     Tensor x = g.activation(shape), y = g.activation(repeated[g.integer(0, 4)]);
     if (g.chance(0.5)) std::swap(x, y);
-    return Case{g.chance(0.5) ? "add" : "mul", {x, y}, {{"activation", g.activation_name()}}, g.result()};
+    return Case{
+        g.chance(0.5) ? "add" : "mul", {x, y}, {{"activation", g.activation_name()}}, g.result()};
   });
 }
 
 TEST(Exactness, Matmul) {
   expect_exact(1500, [](Generator& g) {
-    const int64_t m = g.integer(1, 30), n = g.integer(1, 70), k = g.integer(1, 90), batch = g.integer(1, 4), heads = g.integer(1, 3);
+    const int64_t m = g.integer(1, 30), n = g.integer(1, 70), k = g.integer(1, 90),
+                  batch = g.integer(1, 4), heads = g.integer(1, 3);
     const Shape batches[] = {{}, {heads}, {batch, heads}, {batch, 1}, {1, heads}};
     const int64_t i = g.integer(0, 4);
     // Broadcast against each other, the missing dimensions too.
@@ -315,7 +387,9 @@ TEST(Exactness, Matmul) {
     a.insert(a.end(), {m, k});
     b.insert(b.end(), {k, n});
     Tensor x = g.activation(a), y = g.activation(b);
-    if (g.chance(0.2)) y = g.codes(b, y.dtype() == DType::quint8 ? DType::qint8 : DType::quint8, g.per_tensor(y.dtype() == DType::quint8 ? DType::qint8 : DType::quint8));
+    if (g.chance(0.2))
+      y = g.codes(b, y.dtype() == DType::quint8 ? DType::qint8 : DType::quint8,
+                  g.per_tensor(y.dtype() == DType::quint8 ? DType::qint8 : DType::quint8));
     return Case{"matmul", {x, y}, {}, g.result()};
   });
 }
@@ -323,13 +397,16 @@ TEST(Exactness, Matmul) {
 TEST(Exactness, Pools) {
   expect_exact(2000, [](Generator& g) {
     std::vector<int64_t> kernel{g.integer(1, 4), g.integer(1, 4)};
-    std::vector<int64_t> pad{g.integer(0, kernel[0] - 1), g.integer(0, kernel[1] - 1), g.integer(0, kernel[0] - 1),
-                             g.integer(0, kernel[1] - 1)};
+    std::vector<int64_t> pad{g.integer(0, kernel[0] - 1), g.integer(0, kernel[1] - 1),
+                             g.integer(0, kernel[0] - 1), g.integer(0, kernel[1] - 1)};
     Tensor x = g.activation({g.integer(1, 2), g.integer(1, 70), g.integer(4, 9), g.integer(4, 9)});
-    Attrs attrs{{"kernel", kernel}, {"stride", std::vector<int64_t>{g.integer(1, 3), g.integer(1, 3)}}, {"padding", pad},
+    Attrs attrs{{"kernel", kernel},
+                {"stride", std::vector<int64_t>{g.integer(1, 3), g.integer(1, 3)}},
+                {"padding", pad},
                 {"ceil_mode", g.chance(0.3)}};
     switch (g.integer(0, 2)) {
-      case 0: return Case{"max_pool2d", {x}, attrs, std::nullopt};
+      case 0:
+        return Case{"max_pool2d", {x}, attrs, std::nullopt};
       case 1: {
         attrs.set("count_include_pad", g.chance(0.5));
         auto want = g.chance(0.5) ? std::optional(g.result()) : std::nullopt;
@@ -337,7 +414,10 @@ TEST(Exactness, Pools) {
       }
       default: {
         auto want = g.chance(0.5) ? std::optional(g.result()) : std::nullopt;
-        return Case{"adaptive_avg_pool2d", {x}, {{"output_size", std::vector<int64_t>{g.integer(1, 4), g.integer(1, 4)}}}, want};
+        return Case{"adaptive_avg_pool2d",
+                    {x},
+                    {{"output_size", std::vector<int64_t>{g.integer(1, 4), g.integer(1, 4)}}},
+                    want};
       }
     }
   });
@@ -352,14 +432,16 @@ TEST(Exactness, Cat) {
     ops::QType want = g.result();
     for (int64_t i = g.integer(1, 4); i > 0; --i) {
       shape[dim] = g.integer(1, 9);
-      parts.push_back(g.chance(0.5) ? g.codes(shape, want.dtype, want.quantizer) : g.activation(shape));
+      parts.push_back(g.chance(0.5) ? g.codes(shape, want.dtype, want.quantizer)
+                                    : g.activation(shape));
     }
     return Case{"cat", parts, {{"dim", dim}}, want};
   });
 }
 
 TEST(Exactness, UnaryOperators) {
-  const std::vector<std::string> ops{"relu", "relu6", "sigmoid", "tanh", "hardswish", "hardsigmoid", "gelu", "leaky_relu", "elu"};
+  const std::vector<std::string> ops{"relu",        "relu6", "sigmoid",    "tanh", "hardswish",
+                                     "hardsigmoid", "gelu",  "leaky_relu", "elu"};
   expect_exact(2000, [&](Generator& g) {
     const std::string& op = ops[g.integer(0, static_cast<int64_t>(ops.size()) - 1)];
     Tensor x = g.activation({g.integer(1, 3), g.integer(1, 70), g.integer(1, 5), g.integer(1, 5)});
@@ -373,12 +455,15 @@ TEST(Exactness, QuantizeDequantizeRequantize) {
     Shape shape{g.integer(1, 3), g.integer(1, 40), g.integer(1, 5), g.integer(1, 5)};
     Tensor x = g.activation(shape);
     switch (g.integer(0, 2)) {
-      case 0: return Case{"dequantize", {x}, {}, std::nullopt};
-      case 1: return Case{"requantize", {x}, {}, g.result()};
+      case 0:
+        return Case{"dequantize", {x}, {}, std::nullopt};
+      case 1:
+        return Case{"requantize", {x}, {}, g.result()};
       default: {
         Tensor v = Tensor::rand(shape, static_cast<uint64_t>(g.integer(0, 1 << 30)), -300, 300);
         float* data = v.data<float>();
-        const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 0.5f, -0.5f, 1.5f, 2.5f, -0.0f, 1e-40f};
+        const float odd[] = {NAN,   INFINITY, -INFINITY, 3e38f, -3e38f, 0.5f,
+                             -0.5f, 1.5f,     2.5f,      -0.0f, 1e-40f};
         for (int64_t i = 0; i < v.numel(); i += 3) data[i] = odd[g.integer(0, 10)];
         return Case{"quantize", {v}, {}, g.result()};
       }
@@ -396,7 +481,8 @@ TEST(Exactness, BatchSizeDoesNotMatter) {
     for (int64_t n = 0; n < c.inputs[0].size(0); ++n) {
       Case one = c;
       one.inputs[0] = c.inputs[0].slice(0, n, n + 1);
-      ASSERT_TRUE(equal(evaluate(one)[0], whole.slice(0, n, n + 1))) << "seed " << seed << ", sample " << n;
+      ASSERT_TRUE(equal(evaluate(one)[0], whole.slice(0, n, n + 1)))
+          << "seed " << seed << ", sample " << n;
     }
   }
 }

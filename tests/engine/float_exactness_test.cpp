@@ -1,5 +1,5 @@
-// Float inference gives the bits of the reference engine's chains of multiply-adds on every instruction
-// set, with every number of threads, for every batch. A failing case names its seed.
+// Float inference gives the bits of the reference engine's chains of multiply-adds on every
+// instruction set, with every number of threads, for every batch. A failing case names its seed.
 #include <gtest/gtest.h>
 
 #include <fmt/format.h>
@@ -38,7 +38,9 @@ class Generator {
     const double spread = chance(0.3) ? 20 : 1;
     for (int64_t i = 0; i < t.numel(); ++i) {
       const double magnitude = std::pow(10.0, random_.uniform(-spread, 1));
-      x[i] = static_cast<float>(chance(0.05) ? (chance(0.5) ? 0.0 : -0.0) : chance(0.5) ? magnitude : -magnitude);
+      x[i] = static_cast<float>(chance(0.05)  ? (chance(0.5) ? 0.0 : -0.0)
+                                : chance(0.5) ? magnitude
+                                              : -magnitude);
     }
     return t.dim() == 4 && chance(0.5) ? t.contiguous(MemoryFormat::channels_last) : t;
   }
@@ -67,17 +69,20 @@ void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
       set_isa(isa);
       const auto got = ops::call_all(c.op, c.inputs, c.attrs);
       ASSERT_TRUE(equal(got[0], expected[0]))
-          << c.op << ", seed " << seed << ", " << to_string(isa) << ", " << num_threads() << " threads: x "
-          << to_string(c.inputs[0].type()) << ", y " << to_string(expected[0].type());
+          << c.op << ", seed " << seed << ", " << to_string(isa) << ", " << num_threads()
+          << " threads: x " << to_string(c.inputs[0].type()) << ", y "
+          << to_string(expected[0].type());
     }
   }
 }
 
 // Sizes of an image that a window of these sizes fits.
-Shape image(Generator& g, int64_t channels, const std::vector<int64_t>& kernel, const std::vector<int64_t>& dilation) {
+Shape image(Generator& g, int64_t channels, const std::vector<int64_t>& kernel,
+            const std::vector<int64_t>& dilation) {
   Shape shape{g.integer(1, 3), channels};
   for (size_t d = 0; d < kernel.size(); ++d)
-    shape.push_back(std::max<int64_t>(dilation[d] * (kernel[d] - 1) + 1, g.integer(1, kernel.size() == 2 ? 9 : 5)));
+    shape.push_back(std::max<int64_t>(dilation[d] * (kernel[d] - 1) + 1,
+                                      g.integer(1, kernel.size() == 2 ? 9 : 5)));
   return shape;
 }
 
@@ -96,7 +101,8 @@ Case conv(Generator& g, size_t spatial, int64_t in, int64_t out, int64_t groups)
 }
 
 Case transposed(Generator& g, size_t spatial) {
-  const int64_t groups = g.integer(1, 3), in = g.integer(1, 5), out = g.chance(0.3) ? 1 : g.integer(1, 40);
+  const int64_t groups = g.integer(1, 3), in = g.integer(1, 5),
+                out = g.chance(0.3) ? 1 : g.integer(1, 40);
   const auto kernel = g.integers(spatial, 1, 3), stride = g.integers(spatial, 1, 3);
   std::vector<int64_t> output_padding;
   for (int64_t s : stride) output_padding.push_back(g.integer(0, s - 1));
@@ -120,7 +126,8 @@ TEST(FloatExactness, Conv2d) {
 }
 TEST(FloatExactness, GroupedAndDepthwiseConv2d) {
   expect_exact(300, [](Generator& g) {
-    return g.chance(0.5) ? conv(g, 2, 1, 1, g.integer(1, 80)) : conv(g, 2, g.integer(1, 6), g.integer(1, 20), g.integer(1, 4));
+    return g.chance(0.5) ? conv(g, 2, 1, 1, g.integer(1, 80))
+                         : conv(g, 2, g.integer(1, 6), g.integer(1, 20), g.integer(1, 4));
   });
 }
 TEST(FloatExactness, WideDepthwiseWindows) {  // more taps than the kernel keeps addresses of
@@ -132,7 +139,9 @@ TEST(FloatExactness, WideDepthwiseWindows) {  // more taps than the kernel keeps
   });
 }
 TEST(FloatExactness, Conv3d) {
-  expect_exact(100, [](Generator& g) { return conv(g, 3, g.integer(1, 5), g.integer(1, 20), g.integer(1, 2)); });
+  expect_exact(100, [](Generator& g) {
+    return conv(g, 3, g.integer(1, 5), g.integer(1, 20), g.integer(1, 2));
+  });
 }
 TEST(FloatExactness, ConvTranspose2d) {
   expect_exact(300, [](Generator& g) { return transposed(g, 2); });
@@ -144,15 +153,19 @@ TEST(FloatExactness, Linear) {
   expect_exact(300, [](Generator& g) {
     const int64_t n = g.chance(0.2) ? g.integer(100, 300) : g.integer(1, 80), k = g.integer(1, 100);
     return Case{"linear",
-                {g.floats({g.chance(0.5) ? g.integer(1, 4) : g.integer(1, 40), k}), g.floats({n, k}), g.bias(n)},
+                {g.floats({g.chance(0.5) ? g.integer(1, 4) : g.integer(1, 40), k}),
+                 g.floats({n, k}), g.bias(n)},
                 {{"activation", g.activation()}}};
   });
 }
 TEST(FloatExactness, Matmul) {
   expect_exact(300, [](Generator& g) {
-    const int64_t m = g.integer(1, 30), k = g.integer(1, 50), n = g.integer(1, 70), b = g.integer(1, 3), h = g.integer(1, 3);
+    const int64_t m = g.integer(1, 30), k = g.integer(1, 50), n = g.integer(1, 70),
+                  b = g.integer(1, 3), h = g.integer(1, 3);
     const Shape batch = g.chance(0.5) ? Shape{b, h} : Shape{};
-    Shape x = batch, w = g.chance(0.3) ? Shape{} : g.chance(0.3) && !batch.empty() ? Shape{1, h} : batch;
+    Shape x = batch, w = g.chance(0.3)                     ? Shape{}
+                         : g.chance(0.3) && !batch.empty() ? Shape{1, h}
+                                                           : batch;
     x.insert(x.end(), {m, k});
     w.insert(w.end(), {k, n});
     return Case{"matmul", {g.floats(x), g.floats(w)}, {}};
@@ -165,11 +178,15 @@ TEST(FloatExactness, Pools) {
     const bool max = g.chance(0.5), adaptive = g.chance(0.3);
     const Tensor x = g.floats(image(g, g.integer(1, 70), kernel, std::vector<int64_t>(spatial, 1)));
     const std::string name = fmt::format("{}_pool{}d", max ? "max" : "avg", spatial);
-    if (adaptive) return Case{"adaptive_" + name, {x}, {{"output_size", g.integers(spatial, 1, 4)}}};
+    if (adaptive)
+      return Case{"adaptive_" + name, {x}, {{"output_size", g.integers(spatial, 1, 4)}}};
     std::vector<int64_t> pads;
     for (int64_t k : kernel) pads.push_back(g.integer(0, k / 2));
     pads.insert(pads.end(), pads.begin(), pads.begin() + static_cast<std::ptrdiff_t>(spatial));
-    Attrs attrs{{"kernel", kernel}, {"stride", g.integers(spatial, 1, 3)}, {"padding", pads}, {"ceil_mode", g.chance(0.5)}};
+    Attrs attrs{{"kernel", kernel},
+                {"stride", g.integers(spatial, 1, 3)},
+                {"padding", pads},
+                {"ceil_mode", g.chance(0.5)}};
     if (!max) attrs.set("count_include_pad", g.chance(0.5));
     return Case{name, {x}, attrs};
   });
@@ -177,9 +194,14 @@ TEST(FloatExactness, Pools) {
 TEST(FloatExactness, ArithmeticAndClamps) {
   expect_exact(300, [](Generator& g) {
     const Shape shape{g.integer(1, 3), g.integer(1, 50)};
-    if (g.chance(0.5)) return Case{g.chance(0.5) ? "add" : "mul", {g.floats(shape), g.floats(shape)}, {{"activation", g.activation()}}};
+    if (g.chance(0.5))
+      return Case{g.chance(0.5) ? "add" : "mul",
+                  {g.floats(shape), g.floats(shape)},
+                  {{"activation", g.activation()}}};
     if (g.chance(0.5)) return Case{g.chance(0.5) ? "relu" : "relu6", {g.floats(shape)}, {}};
-    return Case{"clamp", {g.floats(shape)}, {{"min", g.chance(0.5) ? 0.5 : -1.0}, {"max", g.chance(0.5) ? -0.5 : 1.0}}};
+    return Case{"clamp",
+                {g.floats(shape)},
+                {{"min", g.chance(0.5) ? 0.5 : -1.0}, {"max", g.chance(0.5) ? -0.5 : 1.0}}};
   });
 }
 
@@ -190,9 +212,11 @@ TEST(FloatExactness, ResultsDoNotDependOnTheBatch) {
     set_isa(isa);
     const Tensor x = Tensor::randn({5, 7, 9, 9}, 1), w = Tensor::randn({33, 7, 3, 3}, 2);
     const Attrs attrs{{"padding", std::vector<int64_t>(4, 1)}};
-    EXPECT_TRUE(equal(ops::call("conv2d", {x, w}, attrs).slice(0, 0, 1), ops::call("conv2d", {x.slice(0, 0, 1), w}, attrs)));
+    EXPECT_TRUE(equal(ops::call("conv2d", {x, w}, attrs).slice(0, 0, 1),
+                      ops::call("conv2d", {x.slice(0, 0, 1), w}, attrs)));
     const Tensor rows = Tensor::randn({29, 65}, 3), v = Tensor::randn({70, 65}, 4);
-    EXPECT_TRUE(equal(ops::call("linear", {rows, v}).slice(0, 0, 1), ops::call("linear", {rows.slice(0, 0, 1), v})));
+    EXPECT_TRUE(equal(ops::call("linear", {rows, v}).slice(0, 0, 1),
+                      ops::call("linear", {rows.slice(0, 0, 1), v})));
   }
 }
 
@@ -200,7 +224,8 @@ TEST(FloatExactness, ResultsDoNotDependOnTheBatch) {
 TEST(FloatExactness, InfiniteWeightsMeetNoPadding) {
   Defaults defaults;
   const Tensor w = Tensor::full({1, 1, 3, 3}, std::numeric_limits<double>::infinity());
-  const Tensor y = ops::call("conv2d", {Tensor::ones({1, 1, 3, 3}), w}, {{"padding", std::vector<int64_t>(4, 1)}});
+  const Tensor y = ops::call("conv2d", {Tensor::ones({1, 1, 3, 3}), w},
+                             {{"padding", std::vector<int64_t>(4, 1)}});
   for (float v : y.to_vector<float>()) EXPECT_EQ(v, std::numeric_limits<float>::infinity());
 }
 
@@ -209,7 +234,9 @@ TEST(FloatExactness, ActivationsLetNanPass) {
   for (const char* engine : {"native", "reference"}) {
     Defaults defaults;
     set_engine(engine);
-    const Tensor y = ops::call("linear", {Tensor::from<float>({nan}).reshape({1, 1}), Tensor::ones({3, 1})}, {{"activation", "relu"}});
+    const Tensor y =
+        ops::call("linear", {Tensor::from<float>({nan}).reshape({1, 1}), Tensor::ones({3, 1})},
+                  {{"activation", "relu"}});
     for (float v : y.to_vector<float>()) EXPECT_TRUE(std::isnan(v)) << engine;
   }
 }

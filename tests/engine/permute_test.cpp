@@ -17,10 +17,13 @@ TEST(Permute, EveryOrderOfSizesSmallAndLargeIsTheViewsCopy) {
       do {
         Shape result;
         for (int64_t d : order) result.push_back(shape[static_cast<size_t>(d)]);
-        const OpSpec spec = ops::make_spec(ops::get("permute"), {{"dims", order}}, {x.type()}, {}, {TensorType(x.type().dtype, result, x.quantizer())}, "p");
+        const OpSpec spec =
+            ops::make_spec(ops::get("permute"), {{"dims", order}}, {x.type()}, {},
+                           {TensorType(x.type().dtype, result, x.quantizer())}, "p");
         auto kernel = make_kernel(spec, "native");
         ASSERT_TRUE(kernel);
-        EXPECT_TRUE(equal(run_kernel(*kernel, spec, {x})[0], x.permute(order).contiguous())) << to_string(dtype) << to_string(shape) << to_string(Shape(order));
+        EXPECT_TRUE(equal(run_kernel(*kernel, spec, {x})[0], x.permute(order).contiguous()))
+            << to_string(dtype) << to_string(shape) << to_string(Shape(order));
       } while (std::next_permutation(order.begin(), order.end()));
     }
 }

@@ -9,18 +9,23 @@ namespace {
 TEST(ThroughFloat, IsDequantizeFloatOperatorQuantize) {
   for (DType dtype : {DType::quint8, DType::qint8})
     for (const char* op : {"sub", "div"})
-      for (auto [a_shape, b_shape] : {std::pair<Shape, Shape>{{2, 3}, {2, 3}}, {{2, 5, 3}, {2, 5, 1}}, {{3, 17, 33}, {33}}}) {
+      for (auto [a_shape, b_shape] :
+           {std::pair<Shape, Shape>{{2, 3}, {2, 3}}, {{2, 5, 3}, {2, 5, 1}}, {{3, 17, 33}, {33}}}) {
         const int64_t zero = dtype == DType::quint8 ? 120 : -3;
-        Tensor a = quantize_per_tensor(Tensor::randn(a_shape, 1), 0.05, zero, dtype), b = quantize_per_tensor(Tensor::randn(b_shape, 2), 0.04, zero, dtype);
+        Tensor a = quantize_per_tensor(Tensor::randn(a_shape, 1), 0.05, zero, dtype),
+               b = quantize_per_tensor(Tensor::randn(b_shape, 2), 0.04, zero, dtype);
         ops::QType want{dtype, Quantizer::per_tensor(0.1, zero, dtype)};
-        Tensor expected = quantize(ops::call(op, {a.dequantize(), b.dequantize()}), want.quantizer, dtype);
+        Tensor expected =
+            quantize(ops::call(op, {a.dequantize(), b.dequantize()}), want.quantizer, dtype);
         EXPECT_TRUE(equal(ops::call(op, {a, b}, {}, want), expected)) << op << to_string(a_shape);
       }
 }
 
 TEST(ThroughFloat, ItsKernelSaysSo) {
-  const TensorType codes(DType::quint8, Shape{2, 8, 8}, Quantizer::per_tensor(0.1, 3, DType::quint8));
-  const OpSpec spec = ops::make_spec(ops::get("sub"), {}, {codes, codes}, {}, {codes}, "difference");
+  const TensorType codes(DType::quint8, Shape{2, 8, 8},
+                         Quantizer::per_tensor(0.1, 3, DType::quint8));
+  const OpSpec spec =
+      ops::make_spec(ops::get("sub"), {}, {codes, codes}, {}, {codes}, "difference");
   auto kernel = make_kernel(spec, "native");
   ASSERT_TRUE(kernel);
   EXPECT_EQ(kernel->name().rfind("sub in float", 0), 0u) << kernel->name();

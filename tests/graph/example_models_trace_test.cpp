@@ -14,8 +14,9 @@ namespace octet::testing {
 namespace {
 
 size_t module_calls(const graph::Graph& g) {
-  return static_cast<size_t>(std::count_if(g.nodes().begin(), g.nodes().end(),
-                                           [](const auto& node) { return node.kind == graph::NodeKind::module; }));
+  return static_cast<size_t>(
+      std::count_if(g.nodes().begin(), g.nodes().end(),
+                    [](const auto& node) { return node.kind == graph::NodeKind::module; }));
 }
 
 TEST(TraceExampleModels, ComputeWhatTheModelsDoForAnyBatch) {
@@ -38,13 +39,17 @@ TEST(TraceExampleModels, LayersAreModuleCalls) {
       {"ResNet18", 20 + 20 + 17 + 2 + 1},  // convolutions, batch norms, ReLUs, pools, Linear
       {"MobileNetV2",
        3 + 5 + 3 * 8 + 3 +
-           2},  // stem, a block without and three with expansion, the last convolution, Dropout and Linear
-      {"Bert", 3 + 2 + 2 * (6 + 2 + 3)},  // embeddings, norm and dropout; layers of 6 Linear, 2 norms and 3 dropouts
+           // stem, a block without and three with expansion, the last convolution, Dropout and
+           // Linear
+           2},
+      // embeddings, norm and dropout; layers of 6 Linear, 2 norms and 3 dropouts
+      {"Bert", 3 + 2 + 2 * (6 + 2 + 3)},
       {"BiLSTM", 3}};
   for (const SmallModel& m : small_models()) {
     m.model->eval();
     auto traced = graph::trace(*m.model, std::vector<Tensor>{m.x(2, 1)});
-    EXPECT_EQ(module_calls(traced->graph()), expected.at(m.name)) << m.name << "\n" << print(traced->graph());
+    EXPECT_EQ(module_calls(traced->graph()), expected.at(m.name)) << m.name << "\n"
+                                                                  << print(traced->graph());
   }
 }
 
@@ -64,8 +69,8 @@ TEST(TraceExampleModels, BertTakesAMask) {
   autograd::NoGrad no_grad;
   const SmallModel m = small_models()[2];
   m.model->eval();
-  auto traced = graph::trace(
-      *m.model, {TensorType(DType::int64, {Dim("N"), 6}), TensorType(DType::float32, {Dim("N"), 1, 1, 6})});
+  auto traced = graph::trace(*m.model, {TensorType(DType::int64, {Dim("N"), 6}),
+                                        TensorType(DType::float32, {Dim("N"), 1, 1, 6})});
   std::vector<Tensor> inputs{token_ids(3, 6, 40, 7), Tensor::zeros({3, 1, 1, 6})};
   inputs[1].data<float>()[0] = -10000;
   EXPECT_TRUE(equal(traced->forward(inputs)[0], m.model->forward(inputs)[0]));
@@ -83,7 +88,8 @@ TEST(TraceExampleModels, ParametersAreTheModelsAndAreTrained) {
     }
     Tensor y = (*traced)(m.x(2, 1));
     autograd::backward(functional::sum(y * y));
-    for (auto& [name, p] : traced->named_parameters()) EXPECT_TRUE(autograd::grad(*p).defined()) << name;
+    for (auto& [name, p] : traced->named_parameters())
+      EXPECT_TRUE(autograd::grad(*p).defined()) << name;
   }
 }
 
@@ -93,7 +99,8 @@ TEST(TraceExampleModels, TheirGraphsOfOperatorsCompile) {
     SCOPED_TRACE(m.name);
     m.model->eval();
     Tensor x = m.x(2, 1);
-    auto traced = graph::trace(*m.model, {x.type()});  // of one batch: an LSTM's first states are made for it
+    // of one batch: an LSTM's first states are made for it
+    auto traced = graph::trace(*m.model, {x.type()});
     Tensor got = runtime::compile(traced->to_graph()).run({x})[0];
     EXPECT_TRUE(allclose(got, (*m.model)(x), 1e-4, 1e-5));
   }

@@ -30,14 +30,16 @@ Built build(const Case& c) {
   int64_t channels = c.weight[0];
   ValueId x = b.g.add_input("x", TensorType(DType::float32, c.x));
   ValueId w = b.g.add_constant("conv.weight", Tensor::randn(c.weight, 1));
-  ValueId bias = c.bias ? b.g.add_constant("conv.bias", Tensor::randn({channels}, 2)) : graph::kNone;
+  ValueId bias =
+      c.bias ? b.g.add_constant("conv.bias", Tensor::randn({channels}, 2)) : graph::kNone;
   b.layer = b.g.add_call("h", c.op, {x, w, bias}, c.attrs, std::nullopt, "layer.conv");
   std::vector<ValueId> stats;
   for (int i = 0; i < 4; ++i)
-    stats.push_back(b.g.add_constant("bn." + std::to_string(i),
-                                     i == 3 ? Tensor::rand({channels}, 9, 0.5, 2) : Tensor::randn({channels}, 10 + i)));
-  b.norm = b.g.add_call("y", "batch_norm", {b.layer, stats[0], stats[1], stats[2], stats[3]}, {{"eps", c.eps}},
-                        std::nullopt, "layer.bn");
+    stats.push_back(
+        b.g.add_constant("bn." + std::to_string(i), i == 3 ? Tensor::rand({channels}, 9, 0.5, 2)
+                                                           : Tensor::randn({channels}, 10 + i)));
+  b.norm = b.g.add_call("y", "batch_norm", {b.layer, stats[0], stats[1], stats[2], stats[3]},
+                        {{"eps", c.eps}}, std::nullopt, "layer.bn");
   b.g.set_outputs({b.norm});
   return b;
 }
@@ -64,10 +66,11 @@ TEST(FoldBatchNorm, RoundsOnceFromDouble) {
   Built b = build({});
   Graph folded = graph::fold_batch_norm(b.g);
   auto value = [&](const char* name) { return b.g.constant(*b.g.find(name)).to_vector<float>(); };
-  auto w = value("conv.weight"), bias = value("conv.bias"), gamma = value("bn.0"), beta = value("bn.1"),
-       mean = value("bn.2"), var = value("bn.3");
+  auto w = value("conv.weight"), bias = value("conv.bias"), gamma = value("bn.0"),
+       beta = value("bn.1"), mean = value("bn.2"), var = value("bn.3");
   double scale = gamma[1] / std::sqrt(static_cast<double>(var[1]) + 1e-5);
-  EXPECT_EQ(folded.constant(*folded.find("conv.weight")).to_vector<float>()[36], static_cast<float>(w[36] * scale));
+  EXPECT_EQ(folded.constant(*folded.find("conv.weight")).to_vector<float>()[36],
+            static_cast<float>(w[36] * scale));
   EXPECT_EQ(folded.constant(*folded.find("conv.bias")).to_vector<float>()[1],
             static_cast<float>((static_cast<double>(bias[1]) - mean[1]) * scale + beta[1]));
 }
@@ -98,7 +101,8 @@ TEST(FoldBatchNorm, NotBehindAnActivation) {
   expect_folds({.attrs = {{"activation", std::string("relu")}}}, "conv2d batch_norm");
 }
 
-TEST(FoldBatchNorm, NotOverTheSequenceOfALinearLayer) {  // its channels are dimension 1, not the features
+// its channels are dimension 1, not the features
+TEST(FoldBatchNorm, NotOverTheSequenceOfALinearLayer) {
   expect_folds({.op = "linear", .x = {2, 6, 4}, .weight = {6, 4}}, "linear batch_norm");
 }
 
@@ -120,7 +124,8 @@ TEST(FoldBatchNorm, GammaOfZero) {
   Graph g;
   ValueId x = g.add_input("x", TensorType(DType::float32, Shape{1, 1, 2, 2})),
           w = g.add_constant("w", Tensor::ones({1, 1, 1, 1}));
-  ValueId zero = g.add_constant("zero", Tensor::zeros({1})), two = g.add_constant("two", Tensor::full({1}, 2));
+  ValueId zero = g.add_constant("zero", Tensor::zeros({1})),
+          two = g.add_constant("two", Tensor::full({1}, 2));
   ValueId h = g.add_call("h", "conv2d", {x, w});
   g.set_outputs({g.add_call("y", "batch_norm", {h, zero, two, two, two})});
   EXPECT_EQ(run_one(graph::fold_batch_norm(g), {Tensor::ones({1, 1, 2, 2})}).to_vector<float>(),

@@ -47,10 +47,13 @@ TEST(FuseLookups, TheTableHoldsWhatTheOperatorsCompute) {
     if (node.kind != NodeKind::call) continue;
     std::vector<Tensor> operands;
     for (ValueId v : node.inputs) operands.push_back(values[static_cast<size_t>(v)]);
-    values[static_cast<size_t>(node.outputs[0])] = ops::call(node.op, operands, node.attrs, want_of(g, node));
+    values[static_cast<size_t>(node.outputs[0])] =
+        ops::call(node.op, operands, node.attrs, want_of(g, node));
   }
   for (const char* engine : {"native", "reference"})
-    EXPECT_TRUE(equal(runtime::compile(g, {engine}).run({x})[0], values[static_cast<size_t>(g.outputs()[0])])) << engine;
+    EXPECT_TRUE(equal(runtime::compile(g, {engine}).run({x})[0],
+                      values[static_cast<size_t>(g.outputs()[0])]))
+        << engine;
 }
 
 TEST(FuseLookups, OtherOperandsAndSingleOperatorsStay) {

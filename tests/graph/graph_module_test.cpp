@@ -19,10 +19,14 @@ Graph small() {
   Graph g;
   ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(3)}));
   auto constant = [&](const char* name, const Tensor& t) { return g.add_constant(name, t); };
-  ValueId n = g.add_call("n", "batch_norm", {x, constant("bn.weight", Tensor::ones({3})), constant("bn.bias", Tensor::zeros({3})),
-                                             constant("bn.mean", Tensor::zeros({3})), constant("bn.var", Tensor::ones({3}))});
+  ValueId n = g.add_call(
+      "n", "batch_norm",
+      {x, constant("bn.weight", Tensor::ones({3})), constant("bn.bias", Tensor::zeros({3})),
+       constant("bn.mean", Tensor::zeros({3})), constant("bn.var", Tensor::ones({3}))});
   ValueId r = g.add_call("r", "relu", {n});
-  ValueId y = g.add_call("y", "linear", {r, constant("fc.weight", Tensor::randn({2, 3}, 1)), constant("fc.bias", Tensor::zeros({2}))});
+  ValueId y = g.add_call("y", "linear",
+                         {r, constant("fc.weight", Tensor::randn({2, 3}, 1)),
+                          constant("fc.bias", Tensor::zeros({2}))});
   g.set_outputs({g.add_call("p", "softmax", {y}, {{"dim", int64_t{1}}})});
   return g;
 }
@@ -35,7 +39,8 @@ TEST(GraphModule, ComputesWhatTheGraphDoes) {
     Tensor x = Tensor::randn({2, 3, 6, 6}, seed);
     auto expected = testing::evaluate(g, {x}), got = module->forward(std::vector<Tensor>{x});
     ASSERT_EQ(expected.size(), got.size());
-    for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(allclose(got[i].detach(), expected[i], 1e-5, 1e-5)) << seed;
+    for (size_t i = 0; i < got.size(); ++i)
+      EXPECT_TRUE(allclose(got[i].detach(), expected[i], 1e-5, 1e-5)) << seed;
   }
 }
 
@@ -68,14 +73,18 @@ TEST(GraphModule, TrainingChangesTheGraphThatComesBackAndNotTheOneGiven) {
   Graph trained = module->with_values(g);
   EXPECT_EQ(trained.value(trained.outputs()[0]).name, "p") << "the softmax is there again";
   EXPECT_FALSE(equal(before, trained.constant(*trained.find("fc.weight"))));
-  EXPECT_GT(trained.constant(*trained.find("bn.mean")).at({0}), 1) << "running statistics followed the data";
+  EXPECT_GT(trained.constant(*trained.find("bn.mean")).at({0}), 1)
+      << "running statistics followed the data";
 }
 
 TEST(GraphModule, AQuantizedGraphIsRefused) {
   Graph g;
   ValueId x = g.add_input("x", TensorType(DType::float32, Shape{1}));
-  g.set_outputs({g.add_call("q", "quantize", {x}, {}, ops::QType{DType::quint8, Quantizer::per_tensor(1, 0, DType::quint8)})});
-  expect_error(ErrorCode::invalid_argument, {"%q", "QUInt8", "cannot be trained"}, [&] { GraphModule module(g); });
+  g.set_outputs(
+      {g.add_call("q", "quantize", {x}, {},
+                  ops::QType{DType::quint8, Quantizer::per_tensor(1, 0, DType::quint8)})});
+  expect_error(ErrorCode::invalid_argument, {"%q", "QUInt8", "cannot be trained"},
+               [&] { GraphModule module(g); });
 }
 
 }  // namespace

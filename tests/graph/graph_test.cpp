@@ -55,16 +55,18 @@ TEST(Graph, NamesAreMadeUniqueAndPrintable) {
                {"x y%(,)", "x_y____"},
                {"m/n.o:p-q_r", "m/n.o:p-q_r"},
                {"\xc3\xa4", "__"}};
-  for (const auto& c : cases) EXPECT_EQ(g.value(g.add_input(c.wanted, kFloat23)).name, c.got) << c.wanted;
-  auto parts = g.add_calls("p", "split", {0}, {{"sizes", std::vector<int64_t>{1, 2}}, {"dim", int64_t{1}}});
+  for (const auto& c : cases)
+    EXPECT_EQ(g.value(g.add_input(c.wanted, kFloat23)).name, c.got) << c.wanted;
+  auto parts =
+      g.add_calls("p", "split", {0}, {{"sizes", std::vector<int64_t>{1, 2}}, {"dim", int64_t{1}}});
   EXPECT_EQ(g.value(parts[0]).name, "p");
   EXPECT_EQ(g.value(parts[1]).name, "p_1");
 }
 
 TEST(Graph, NamesOfSizesAreMadePrintable) {
   Graph g;
-  ValueId x =
-      g.add_input("x", TensorType(DType::float32, {Dim("batch size"), Dim("a,b)"), Dim("7"), Dim(""), Dim("[N+1]*2")}));
+  ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("batch size"), Dim("a,b)"), Dim("7"),
+                                                           Dim(""), Dim("[N+1]*2")}));
   EXPECT_EQ(to_string(g.type(x)), "Float(batch_size, a_b_, size7, size, [N+1]*2)");
 }
 
@@ -81,13 +83,20 @@ TEST(Graph, RenameWantsAFreePrintableName) {
 TEST(Graph, ErrorsOfAddCallNameTheNode) {
   Small s;
   expect_error(ErrorCode::invalid_argument, {"layer1.fc", "linear", "3 features", "5"}, [&] {
-    s.g.add_call("z", "linear", {s.r, s.g.add_constant("v", Tensor::ones({4, 5}))}, {}, std::nullopt, "layer1.fc");
+    s.g.add_call("z", "linear", {s.r, s.g.add_constant("v", Tensor::ones({4, 5}))}, {},
+                 std::nullopt, "layer1.fc");
   });
-  expect_error(ErrorCode::invalid_argument, {"bad", "relu"}, [&] { s.g.add_call("bad", "relu", {}); });
-  expect_error(ErrorCode::invalid_argument, {"bad", "99"}, [&] { s.g.add_call("bad", "relu", {99}); });
-  expect_error(ErrorCode::invalid_argument, {"bad", "-2"}, [&] { s.g.add_call("bad", "relu", {-2}); });
-  expect_error(ErrorCode::unsupported, {"'relo'", "did you mean 'relu'"}, [&] { s.g.add_call("bad", "relo", {s.x}); });
-  expect_error(ErrorCode::invalid_argument, {"'slope'"}, [&] { s.g.add_call("bad", "relu", {s.x}, {{"slope", 1.0}}); });
+  expect_error(ErrorCode::invalid_argument, {"bad", "relu"},
+               [&] { s.g.add_call("bad", "relu", {}); });
+  expect_error(ErrorCode::invalid_argument, {"bad", "99"},
+               [&] { s.g.add_call("bad", "relu", {99}); });
+  expect_error(ErrorCode::invalid_argument, {"bad", "-2"},
+               [&] { s.g.add_call("bad", "relu", {-2}); });
+  expect_error(ErrorCode::unsupported, {"'relo'", "did you mean 'relu'"},
+               [&] { s.g.add_call("bad", "relo", {s.x}); });
+  expect_error(ErrorCode::invalid_argument, {"'slope'"}, [&] {
+    s.g.add_call("bad", "relu", {s.x}, {{"slope", 1.0}});
+  });
   expect_error(ErrorCode::invalid_argument, {"bad", "split", "2 results"}, [&] {
     Small t;
     t.g.add_call("bad", "split", {t.x}, {{"sizes", std::vector<int64_t>{1, 1}}});
@@ -106,15 +115,23 @@ TEST(Graph, CheckFindsEveryKindOfDamage) {
     std::function<void(Small&)> damage;
     std::vector<std::string> parts;
   } cases[] = {
-      {"an operand that comes later", [](Small& s) { s.node(s.r).inputs[0] = s.y; }, {"%r = relu", "before its use"}},
-      {"an operand that is the result", [](Small& s) { s.node(s.r).inputs[0] = s.r; }, {"%r = relu", "before its use"}},
+      {"an operand that comes later",
+       [](Small& s) { s.node(s.r).inputs[0] = s.y; },
+       {"%r = relu", "before its use"}},
+      {"an operand that is the result",
+       [](Small& s) { s.node(s.r).inputs[0] = s.r; },
+       {"%r = relu", "before its use"}},
       {"an operand out of range", [](Small& s) { s.node(s.r).inputs[0] = 77; }, {"%r = relu"}},
       {"a negative operand", [](Small& s) { s.node(s.r).inputs[0] = -5; }, {"%r = relu"}},
       {"a missing operand", [](Small& s) { s.node(s.r).inputs.clear(); }, {"%r = relu", "missing"}},
       {"an unknown operator", [](Small& s) { s.node(s.r).op = "rule"; }, {"%r = rule", "'rule'"}},
       {"another operator", [](Small& s) { s.node(s.r).op = "argmax"; }, {"%r = argmax"}},
-      {"an unknown attribute", [](Small& s) { s.node(s.r).attrs.set("k", int64_t{1}); }, {"%r = relu", "'k'"}},
-      {"a missing attribute", [](Small& s) { s.node(s.y).attrs.erase("activation"); }, {"%y = linear", "incomplete"}},
+      {"an unknown attribute",
+       [](Small& s) { s.node(s.r).attrs.set("k", int64_t{1}); },
+       {"%r = relu", "'k'"}},
+      {"a missing attribute",
+       [](Small& s) { s.node(s.y).attrs.erase("activation"); },
+       {"%y = linear", "incomplete"}},
       {"an attribute of another kind",
        [](Small& s) { s.node(s.y).attrs.set("activation", 1.0); },
        {"%y = linear", "activation"}},
@@ -128,14 +145,18 @@ TEST(Graph, CheckFindsEveryKindOfDamage) {
          s.node(s.w).value = Tensor::ones({4, 3}, DType::int64);
        },
        {"%w", "Long"}},
-      {"a constant without data", [](Small& s) { s.node(s.w).value = Tensor(); }, {"%w", "missing"}},
+      {"a constant without data",
+       [](Small& s) { s.node(s.w).value = Tensor(); },
+       {"%w", "missing"}},
       {"a constant with operands", [](Small& s) { s.node(s.w).inputs = {s.x}; }, {"%w = constant"}},
       {"a result less", [](Small& s) { s.node(s.r).outputs.clear(); }, {"no results"}},
       {"a result of another node", [](Small& s) { s.node(s.y).outputs = {s.r}; }, {"result"}},
       {"a result too many", [](Small& s) { s.node(s.y).outputs.push_back(s.y); }, {"%y"}},
       {"a result out of range", [](Small& s) { s.node(s.y).outputs = {50}; }, {"50"}},
       {"a call that became an input", [](Small& s) { s.node(s.r).kind = NodeKind::input; }, {"%r"}},
-      {"an input that became a constant", [](Small& s) { s.node(s.x).kind = NodeKind::constant; }, {"%x"}},
+      {"an input that became a constant",
+       [](Small& s) { s.node(s.x).kind = NodeKind::constant; },
+       {"%x"}},
       {"an output that is not there",
        [](Small& s) {
          s.g.set_outputs({s.y, 9});
@@ -165,7 +186,9 @@ TEST(Graph, CheckComparesRecordedTypesWithInference) {
   expect_error(ErrorCode::corrupt, {"%y = relu", "Float(2, 4)", "Float(2, 3)"}, [&] {
     graph_with({DType::float32, Shape{2, 4}}).check();
   });
-  expect_error(ErrorCode::corrupt, {"%y"}, [&] { graph_with({DType::float64, Shape{2, 3}}).check(); });
+  expect_error(ErrorCode::corrupt, {"%y"}, [&] {
+    graph_with({DType::float64, Shape{2, 3}}).check();
+  });
   expect_error(ErrorCode::corrupt, {"%y", "without qparams"}, [&] {
     graph_with({DType::quint8, Shape{2, 3}}).check();
   });
@@ -183,7 +206,8 @@ TEST(Graph, AddRawRefusesTakenAndOddNames) {
   Small s;
   Node node;
   node.kind = NodeKind::input;
-  for (const char* name : {"x", "", "a b", "a\n"}) EXPECT_THROW(s.g.add_raw(node, {{name, kFloat23}}), Error) << name;
+  for (const char* name : {"x", "", "a b", "a\n"})
+    EXPECT_THROW(s.g.add_raw(node, {{name, kFloat23}}), Error) << name;
 }
 
 TEST(Graph, CountsUsesAndFindsUsers) {
@@ -209,7 +233,8 @@ TEST(Rewriter, CopiesEverything) {
   Graph copy = Rewriter(s.g).run([](Rewriter&, const Node&) { return false; });
   EXPECT_EQ(print(copy, {.full = true}), print(s.g, {.full = true}));
   EXPECT_EQ(copy.metadata, s.g.metadata);
-  EXPECT_EQ(copy.constant(*copy.find("w")).raw_data(), s.g.constant(s.w).raw_data()) << "constants are shared";
+  EXPECT_EQ(copy.constant(*copy.find("w")).raw_data(), s.g.constant(s.w).raw_data())
+      << "constants are shared";
   copy.check();
 }
 
@@ -222,8 +247,9 @@ TEST(Rewriter, ReplacesAndLeavesOut) {
   });
   EXPECT_EQ(out.nodes().size(), 3u);
   EXPECT_EQ(out.producer(*out.find("y")).inputs[0], *out.find("x"));
-  expect_error(ErrorCode::internal, {"%r", "dropped"},
-               [&] { Rewriter(s.g).run([](Rewriter&, const Node& node) { return node.op == "relu"; }); });
+  expect_error(ErrorCode::internal, {"%r", "dropped"}, [&] {
+    Rewriter(s.g).run([](Rewriter&, const Node& node) { return node.op == "relu"; });
+  });
 }
 
 TEST(Rewriter, KeepsTheNamesOfSeveralResults) {

@@ -20,7 +20,8 @@ std::string merged(const std::string& text) { return body(merge_qdq(parsed(text)
 // %a: codes of an image and %d, their numbers; weights %w.
 const std::string kCodes = "  %a: QUInt8(1, 2, 4, 4) scale=0.5 zero_point=128 = input\n";
 const std::string kD = "  %d: Float(1, 2, 4, 4) = dequantize(%a)\n";
-const std::string kWeight = "  %w: QInt8(2, 2, 1, 1) axis=0 scale=[0.5, 0.25] zero_point=0 = constant\n";
+const std::string kWeight =
+    "  %w: QInt8(2, 2, 1, 1) axis=0 scale=[0.5, 0.25] zero_point=0 = constant\n";
 const std::string kW = "  %wd: Float(2, 2, 1, 1) = dequantize(%w)\n";
 const std::string kOut = "QUInt8(1, 2, 4, 4) scale=0.25 zero_point=3";
 
@@ -130,53 +131,65 @@ TEST(MergeQdq, StaysFloat) {
     std::string text;
   } cases[] = {
       {"the float result is a result of the graph",
-       kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut + " = quantize(%f)\n  return (%y, %f)\n"},
+       kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut +
+           " = quantize(%f)\n  return (%y, %f)\n"},
       {"the float result has another use",
        kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut +
            " = quantize(%f)\n  %e: Float(1, 2, 4, 4) = exp(%f)\n  return (%y, %e)\n"},
       {"two quantize nodes that differ",
        kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut +
-           " = quantize(%f)\n  %z: QUInt8(1, 2, 4, 4) scale=0.125 zero_point=3 = quantize(%f)\n  return (%y, %z)\n"},
+           " = quantize(%f)\n  %z: QUInt8(1, 2, 4, 4) scale=0.125 zero_point=3 = quantize(%f)\n  "
+           "return (%y, %z)\n"},
       {"an operand is float",
-       kCodes + kD + "  %x: Float(1, 2, 4, 4) = input\n  %f: Float(1, 2, 4, 4) = add(%d, %x)\n  %y: " + kOut +
+       kCodes + kD +
+           "  %x: Float(1, 2, 4, 4) = input\n  %f: Float(1, 2, 4, 4) = add(%d, %x)\n  %y: " + kOut +
            " = quantize(%f)\n  return (%y)\n"},
       {"a constant operand is float",
-       kCodes + kD + "  %x: Float(1) = constant [2]\n  %f: Float(1, 2, 4, 4) = mul(%d, %x)\n  %y: " + kOut +
+       kCodes + kD +
+           "  %x: Float(1) = constant [2]\n  %f: Float(1, 2, 4, 4) = mul(%d, %x)\n  %y: " + kOut +
            " = quantize(%f)\n  return (%y)\n"},
       {"per-channel weights along the inputs",
-       "  %a: QUInt8(1, 2) scale=0.5 zero_point=128 = input\n  %d: Float(1, 2) = dequantize(%a)\n  %w: QInt8(2, 2) "
+       "  %a: QUInt8(1, 2) scale=0.5 zero_point=128 = input\n  %d: Float(1, 2) = dequantize(%a)\n  "
+       "%w: QInt8(2, 2) "
        "axis=1 scale=[0.5, 0.25] zero_point=0 = constant\n  %wd: Float(2, 2) = dequantize(%w)\n"
-       "  %f: Float(1, 2) = linear(%d, %wd)\n  %y: QUInt8(1, 2) scale=0.5 zero_point=128 = quantize(%f)\n  return "
+       "  %f: Float(1, 2) = linear(%d, %wd)\n  %y: QUInt8(1, 2) scale=0.5 zero_point=128 = "
+       "quantize(%f)\n  return "
        "(%y)\n"},
       {"per-channel activations",
-       "  %a: QUInt8(1, 2) axis=1 scale=[0.5, 0.25] zero_point=128 = input\n  %d: Float(1, 2) = dequantize(%a)\n  %f: "
-       "Float(1, 2) = relu(%d)\n  %y: QUInt8(1, 2) scale=0.5 zero_point=128 = quantize(%f)\n  return (%y)\n"},
-      {"nothing is quantized", "  %x: Float(2) = input\n  %y: Float(2) = relu(%x)\n  return (%y)\n"},
+       "  %a: QUInt8(1, 2) axis=1 scale=[0.5, 0.25] zero_point=128 = input\n  %d: Float(1, 2) = "
+       "dequantize(%a)\n  %f: "
+       "Float(1, 2) = relu(%d)\n  %y: QUInt8(1, 2) scale=0.5 zero_point=128 = quantize(%f)\n  "
+       "return (%y)\n"},
+      {"nothing is quantized",
+       "  %x: Float(2) = input\n  %y: Float(2) = relu(%x)\n  return (%y)\n"},
   };
   for (const auto& c : cases) EXPECT_EQ(merged(c.text), c.text) << c.name;
 }
 
 TEST(MergeQdq, ThePredicateDecides) {
-  Graph g = parsed(
-      kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut +
-      " = quantize(%f)\n  %e: Float(1, 2, 4, 4) = dequantize(%y)\n  %h: Float(1, 2, 4, 4) = mul(%e, %e)\n  %z: " +
-      kOut + " = quantize(%h)\n  return (%z)\n");
-  EXPECT_EQ(
-      body(merge_qdq(g, [](const Graph&, const Node& node) { return node.op != "mul"; })),
-      kCodes + "  %y: " + kOut +
-          " = add(%a, %a)\n  %e: Float(1, 2, 4, 4) = dequantize(%y)\n  %h: Float(1, 2, 4, 4) = mul(%e, %e)\n  %z: " +
-          kOut + " = quantize(%h)\n  return (%z)\n");
+  Graph g = parsed(kCodes + kD + "  %f: Float(1, 2, 4, 4) = add(%d, %d)\n  %y: " + kOut +
+                   " = quantize(%f)\n  %e: Float(1, 2, 4, 4) = dequantize(%y)\n  %h: Float(1, 2, "
+                   "4, 4) = mul(%e, %e)\n  %z: " +
+                   kOut + " = quantize(%h)\n  return (%z)\n");
+  EXPECT_EQ(body(merge_qdq(g, [](const Graph&, const Node& node) { return node.op != "mul"; })),
+            kCodes + "  %y: " + kOut +
+                " = add(%a, %a)\n  %e: Float(1, 2, 4, 4) = dequantize(%y)\n  %h: Float(1, 2, 4, 4) "
+                "= mul(%e, %e)\n  %z: " +
+                kOut + " = quantize(%h)\n  return (%z)\n");
 }
 
 TEST(RemoveDead, DropsWhatNothingUsesButKeepsInputs) {
   EXPECT_EQ(
-      body(remove_dead(parsed("  %x: Float(4) = input\n  %u: Float(1) = input\n  %c: Float(1) = constant [1]\n  %a: "
-                              "Float(4) = exp(%x)\n  %b: Float(4) = relu(%a)\n"
-                              "  %v: Float(2), %i: Long(2) = topk(%x, k=2)\n  return (%i)\n"))),
-      "  %x: Float(4) = input\n  %u: Float(1) = input\n  %v: Float(2), %i: Long(2) = topk(%x, k=2)\n  return (%i)\n");
+      body(remove_dead(parsed(
+          "  %x: Float(4) = input\n  %u: Float(1) = input\n  %c: Float(1) = constant [1]\n  %a: "
+          "Float(4) = exp(%x)\n  %b: Float(4) = relu(%a)\n"
+          "  %v: Float(2), %i: Long(2) = topk(%x, k=2)\n  return (%i)\n"))),
+      "  %x: Float(4) = input\n  %u: Float(1) = input\n  %v: Float(2), %i: Long(2) = topk(%x, "
+      "k=2)\n  return (%i)\n");
 }
 
-// One operator between codes: merged and unmerged differ by a step at most, for qparams that are alike or far apart.
+// One operator between codes: merged and unmerged differ by a step at most, for qparams that are
+// alike or far apart.
 TEST(MergeQdq, OperatorsStayWithinOneStep) {
   const char* const calls[] = {
       "relu(%d)",
@@ -219,9 +232,10 @@ TEST(MergeQdq, OperatorsStayWithinOneStep) {
       "identity(%d)",
       "prelu(%d, %s)",
   };
-  const char* const qparams[][3] = {{"QUInt8", "scale=0.05 zero_point=100", "scale=0.05 zero_point=100"},
-                                    {"QUInt8", "scale=0.05 zero_point=128", "scale=0.004 zero_point=100"},
-                                    {"QInt8", "scale=0.02 zero_point=-3", "scale=0.4 zero_point=5"}};
+  const char* const qparams[][3] = {
+      {"QUInt8", "scale=0.05 zero_point=100", "scale=0.05 zero_point=100"},
+      {"QUInt8", "scale=0.05 zero_point=128", "scale=0.004 zero_point=100"},
+      {"QInt8", "scale=0.02 zero_point=-3", "scale=0.4 zero_point=5"}};
   for (const char* call : calls)
     for (const auto& q : qparams)
       for (const char* out : {"QUInt8", "QInt8"}) {
@@ -231,11 +245,13 @@ TEST(MergeQdq, OperatorsStayWithinOneStep) {
           return parse_type(type_name(dtype) + "(1) " + text).quantizer;
         };
         ValueId a = g.add_input("a", TensorType(in, Shape{2, 2, 4, 4}, quantizer(q[1], in)));
-        ValueId b = g.add_input("b", TensorType(in, Shape{2, 2, 4, 4}, quantizer("scale=0.3 zero_point=10", in)));
+        ValueId b = g.add_input(
+            "b", TensorType(in, Shape{2, 2, 4, 4}, quantizer("scale=0.3 zero_point=10", in)));
         ValueId d = g.add_call("d", "dequantize", {a}), e = g.add_call("e", "dequantize", {b});
         ValueId s = g.add_call(
             "s", "dequantize",
-            {g.add_constant("slope", quantize_per_tensor(Tensor::from<float>({0.2f}), 0.01, 0, DType::qint8))});
+            {g.add_constant(
+                "slope", quantize_per_tensor(Tensor::from<float>({0.2f}), 0.01, 0, DType::qint8))});
         std::string name(call, std::string(call).find('('));
         std::string list(call);
         std::vector<ValueId> operands;
@@ -247,7 +263,8 @@ TEST(MergeQdq, OperatorsStayWithinOneStep) {
         while ((eq = rest.find('=')) != std::string::npos) {
           size_t start = rest.find_last_of(' ', eq),
                  end = rest[eq + 1] == '[' ? rest.find(']', eq) + 1 : rest.find_first_of(",)", eq);
-          attrs.set(rest.substr(start + 1, eq - start - 1), parse_attr(rest.substr(eq + 1, end - eq - 1)));
+          attrs.set(rest.substr(start + 1, eq - start - 1),
+                    parse_attr(rest.substr(eq + 1, end - eq - 1)));
           rest = rest.substr(end);
         }
         ValueId f = g.add_call("f", name, operands, attrs);
@@ -255,13 +272,16 @@ TEST(MergeQdq, OperatorsStayWithinOneStep) {
         g.set_outputs({y});
         Graph m = merge_qdq(g);
         m.check();
-        for (const Node& node : m.nodes()) EXPECT_NE(node.op, "dequantize") << call << "\n" << print(m);
-        std::vector<Tensor> inputs{quantize(Tensor::rand({2, 2, 4, 4}, 1, -5, 5), g.type(a).quantizer, in),
-                                   quantize(Tensor::rand({2, 2, 4, 4}, 2, -30, 30), g.type(b).quantizer, in)};
+        for (const Node& node : m.nodes())
+          EXPECT_NE(node.op, "dequantize") << call << "\n" << print(m);
+        std::vector<Tensor> inputs{
+            quantize(Tensor::rand({2, 2, 4, 4}, 1, -5, 5), g.type(a).quantizer, in),
+            quantize(Tensor::rand({2, 2, 4, 4}, 2, -30, 30), g.type(b).quantizer, in)};
         Tensor want = testing::evaluate(g, inputs)[0], got = testing::evaluate(m, inputs)[0];
         ASSERT_EQ(got.type(), want.type()) << call;
         double step = want.q_scale() * 1.001;
-        EXPECT_TRUE(allclose(got, want, 0, step)) << call << " " << q[0] << " " << q[1] << " -> " << out << " " << q[2];
+        EXPECT_TRUE(allclose(got, want, 0, step))
+            << call << " " << q[0] << " " << q[1] << " -> " << out << " " << q[2];
       }
 }
 

@@ -38,7 +38,8 @@ TEST(MoveCodes, ResultsAreTheSameBitsAndKeepTheirNames) {
   std::vector<uint8_t> codes(240);
   for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 7);
   const Tensor x = make_quantized(Tensor::from(codes, {2, 6, 20}), g.type(g.inputs()[0]).quantizer);
-  const auto expected = runtime::compile(g, {.engine = "reference", .every_value = true}).run({x}), got = runtime::compile(moved).run({x});
+  const auto expected = runtime::compile(g, {.engine = "reference", .every_value = true}).run({x}),
+             got = runtime::compile(moved).run({x});
   for (size_t i = 0; i < 3; ++i) {
     EXPECT_TRUE(equal(got[i], expected[i])) << i;
     EXPECT_EQ(moved.value(moved.outputs()[i]).name, g.value(g.outputs()[i]).name);

@@ -11,15 +11,17 @@
 
 namespace octet::testing {
 
-// A float network of convolutions, activations, pools, adds, muls and cats over images, with a linear head or an image
-// as its result, and perhaps a second result. Its input is (N or 2, 3, 6, 6).
+// A float network of convolutions, activations, pools, adds, muls and cats over images, with a
+// linear head or an image as its result, and perhaps a second result. Its input is (N or 2, 3, 6,
+// 6).
 inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int nodes = 8) {
   using graph::ValueId;
   Random random(seed);
   graph::Graph g;
   g.name = "net" + std::to_string(seed);
   Dim batch = symbolic_batch ? Dim("N") : Dim(2);
-  std::vector<ValueId> images{g.add_input("x", TensorType(DType::float32, {batch, Dim(3), Dim(6), Dim(6)}))};
+  std::vector<ValueId> images{
+      g.add_input("x", TensorType(DType::float32, {batch, Dim(3), Dim(6), Dim(6)}))};
   auto channels = [&](ValueId v) { return g.type(v).dims[1].size(); };
   auto pick = [&] {
     return images[random.integer(std::max<int64_t>(0, static_cast<int64_t>(images.size()) - 3),
@@ -40,12 +42,14 @@ inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int n
         Attrs attrs{{"padding", std::vector<int64_t>{p, p, p, p}}};
         std::vector<ValueId> operands{x, weight(name + ".weight", {out, c, k, k}, 0.5)};
         if (random.integer(0, 2)) operands.push_back(weight(name + ".bias", {out}, 0.5));
-        images.push_back(g.add_call(name, "conv2d", operands, attrs, std::nullopt, "conv" + std::to_string(i)));
+        images.push_back(
+            g.add_call(name, "conv2d", operands, attrs, std::nullopt, "conv" + std::to_string(i)));
         break;
       }
       case 3:
-        images.push_back(g.add_call(name, "conv2d", {x, weight(name + ".weight", {c, 1, 3, 3}, 0.5)},
-                                    {{"padding", std::vector<int64_t>{1, 1, 1, 1}}, {"groups", c}}));
+        images.push_back(
+            g.add_call(name, "conv2d", {x, weight(name + ".weight", {c, 1, 3, 3}, 0.5)},
+                       {{"padding", std::vector<int64_t>{1, 1, 1, 1}}, {"groups", c}}));
         break;
       case 4:
         images.push_back(g.add_call(name, "relu", {x}));
@@ -64,7 +68,8 @@ inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int n
       case 7:
       case 8: {
         ValueId y = pick();
-        if (channels(y) == c) images.push_back(g.add_call(name, random.integer(0, 2) ? "add" : "mul", {x, y}));
+        if (channels(y) == c)
+          images.push_back(g.add_call(name, random.integer(0, 2) ? "add" : "mul", {x, y}));
         break;
       }
       case 9:
@@ -74,8 +79,10 @@ inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int n
         images.push_back(g.add_call(name, "identity", {x}));
         break;
       default: {  // away from an image and back
-        ValueId flat = g.add_call(name + ".flat", "reshape", {x}, {{"shape", std::vector<int64_t>{0, c, 36}}});
-        images.push_back(g.add_call(name, "reshape", {flat}, {{"shape", std::vector<int64_t>{0, c, 6, 6}}}));
+        ValueId flat =
+            g.add_call(name + ".flat", "reshape", {x}, {{"shape", std::vector<int64_t>{0, c, 36}}});
+        images.push_back(
+            g.add_call(name, "reshape", {flat}, {{"shape", std::vector<int64_t>{0, c, 6, 6}}}));
       }
     }
   }
@@ -84,7 +91,8 @@ inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int n
     ValueId pooled = g.add_call("pooled", "adaptive_avg_pool2d", {images.back()});
     ValueId flat = g.add_call("flat", "flatten", {pooled});
     outputs = {g.add_call("logits", "linear",
-                          {flat, weight("fc.weight", {5, channels(images.back())}, 0.5), weight("fc.bias", {5}, 0.5)})};
+                          {flat, weight("fc.weight", {5, channels(images.back())}, 0.5),
+                           weight("fc.bias", {5}, 0.5)})};
   }
   if (random.integer(0, 2) == 0) outputs.push_back(pick());
   g.set_outputs(outputs);
@@ -92,7 +100,8 @@ inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int n
 }
 
 // Every value of a graph, node by node.
-inline std::vector<Tensor> evaluate_values(const graph::Graph& g, const std::vector<Tensor>& inputs) {
+inline std::vector<Tensor> evaluate_values(const graph::Graph& g,
+                                           const std::vector<Tensor>& inputs) {
   std::vector<Tensor> values(g.values().size());
   size_t next = 0;
   for (const graph::Node& node : g.nodes()) {
@@ -102,7 +111,8 @@ inline std::vector<Tensor> evaluate_values(const graph::Graph& g, const std::vec
       values[node.outputs[0]] = node.value;
     else {
       std::vector<Tensor> operands;
-      for (graph::ValueId v : node.inputs) operands.push_back(v == graph::kNone ? Tensor() : values[v]);
+      for (graph::ValueId v : node.inputs)
+        operands.push_back(v == graph::kNone ? Tensor() : values[v]);
       auto results = ops::call_all(node.op, operands, node.attrs, graph::want_of(g, node));
       for (size_t i = 0; i < results.size(); ++i) values[node.outputs[i]] = results[i];
     }

@@ -29,7 +29,8 @@ void expect_round_trip(const Graph& g) {
     EXPECT_EQ(a.attrs, b.attrs) << text;
     EXPECT_EQ(a.scope, b.scope) << text;
     EXPECT_EQ(a.note, b.note) << text;
-    for (size_t k = 0; k < a.outputs.size(); ++k) EXPECT_EQ(g.type(a.outputs[k]), again.type(b.outputs[k])) << text;
+    for (size_t k = 0; k < a.outputs.size(); ++k)
+      EXPECT_EQ(g.type(a.outputs[k]), again.type(b.outputs[k])) << text;
   }
 }
 
@@ -39,7 +40,8 @@ const char* const kNet =
     "  %w: QInt8(2, 3, 3, 3) axis=0 scale=[0.5, 0.25] zero_point=0 = constant\n"
     "  %b: Float(2) = constant [0.5, -inf]\n"
     "  %q: QUInt8(N, 3, 8, 8) scale=0.1 zero_point=3 = quantize(%x)\n"
-    "  %y: QUInt8(N, 2, 8, 8) scale=0.2 zero_point=0 = conv2d(%q, %w, %b, activation=\"relu\", padding=[1, 1, 1, 1])  "
+    "  %y: QUInt8(N, 2, 8, 8) scale=0.2 zero_point=0 = conv2d(%q, %w, %b, activation=\"relu\", "
+    "padding=[1, 1, 1, 1])  "
     "@ layer.0  # a note\n"
     "  %d: Float(N, 2, 8, 8) = dequantize(%y)\n"
     "  %n: Float(N, 2, 8, 8) = layer_norm(%d, none, none)\n"
@@ -63,20 +65,28 @@ TEST(Text, AWrittenGraphReadsAndPrintsTheSame) {
 }
 
 TEST(Text, RandomNetworksRoundTrip) {
-  for (uint64_t seed = 0; seed < 100; ++seed) expect_round_trip(testing::random_net(seed, seed % 2));
+  for (uint64_t seed = 0; seed < 100; ++seed)
+    expect_round_trip(testing::random_net(seed, seed % 2));
 }
 
 TEST(Text, ConstantsCanBeLeftOut) {
-  EXPECT_EQ(print(parse(kNet), {.full = true, .constants = false}).find("= constant"), std::string::npos);
+  EXPECT_EQ(print(parse(kNet), {.full = true, .constants = false}).find("= constant"),
+            std::string::npos);
 }
 
 TEST(Text, EveryKindOfAttributeRoundTrips) {
   Graph g;
   ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(3), Dim(4), Dim(4)}));
-  const double values[] = {
-      0.1, -0.0, 1e300, 5e-324, 3, std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()};
+  const double values[] = {0.1,
+                           -0.0,
+                           1e300,
+                           5e-324,
+                           3,
+                           std::numeric_limits<double>::infinity(),
+                           -std::numeric_limits<double>::infinity()};
   for (double v : values) g.add_call("c", "clamp", {x}, {{"min", v}});
-  g.add_call("i", "interpolate", {x}, {{"scales", std::vector<double>{2, 0.5}}, {"mode", std::string("linear")}});
+  g.add_call("i", "interpolate", {x},
+             {{"scales", std::vector<double>{2, 0.5}}, {"mode", std::string("linear")}});
   g.add_call("i", "interpolate", {x}, {{"size", std::vector<int64_t>{3, 9}}});
   g.add_call("m", "mean", {x}, {{"dim", std::vector<int64_t>{1, -1}}, {"keepdim", false}});
   g.add_call("s", "slice", {x},
@@ -98,8 +108,8 @@ TEST(Text, InlineConstantsKeepEveryBit) {
   const std::vector<Tensor> constants{
       Tensor::from<float>({0.1f, -0.0f, inf, -inf, 1e-45f, 3.4028235e38f, std::nanf("")}),
       Tensor::from<double>({0.1, -0.0, 1e308, 5e-324, 1.0 / 3}),
-      Tensor::from<int64_t>(
-          {std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min(), (int64_t{1} << 53) + 1, -1}),
+      Tensor::from<int64_t>({std::numeric_limits<int64_t>::max(),
+                             std::numeric_limits<int64_t>::min(), (int64_t{1} << 53) + 1, -1}),
       Tensor::from<int32_t>({INT32_MAX, INT32_MIN, 0}),
       Tensor::from<int16_t>({-32768, 32767}),
       Tensor::from<int8_t>({-128, 127}),
@@ -127,13 +137,16 @@ TEST(Text, InlineConstantsKeepEveryBit) {
 
 TEST(Text, QparamsRoundTripExactly) {
   Graph g;
-  auto input = [&](DType dtype, const QuantizerPtr& q) { g.add_input("x", TensorType(dtype, {Dim("N"), Dim(6)}, q)); };
+  auto input = [&](DType dtype, const QuantizerPtr& q) {
+    g.add_input("x", TensorType(dtype, {Dim("N"), Dim(6)}, q));
+  };
   for (double scale : {0.1, static_cast<double>(0.1f), 1.0 / 3, 1.0, 1e-30, 123456789.0, 0x1p-23})
     input(DType::quint8, Quantizer::per_tensor(scale, 7, DType::quint8));
   input(DType::qint32, Quantizer::per_tensor(0.1, -2147483648LL, DType::qint32));
+  input(DType::qint8, Quantizer::per_channel({0.1, 0.1f, 1, 2, 1e-9, 1.0 / 7},
+                                             {0, -128, 127, 1, 2, 3}, 1, DType::qint8));
   input(DType::qint8,
-        Quantizer::per_channel({0.1, 0.1f, 1, 2, 1e-9, 1.0 / 7}, {0, -128, 127, 1, 2, 3}, 1, DType::qint8));
-  input(DType::qint8, Quantizer::per_channel({1, 2, 3, 4, 5, 6}, {9, 9, 9, 9, 9, 9}, 1, DType::qint8));
+        Quantizer::per_channel({1, 2, 3, 4, 5, 6}, {9, 9, 9, 9, 9, 9}, 1, DType::qint8));
   expect_round_trip(g);
 }
 
@@ -274,7 +287,10 @@ TEST(FuzzText, DamagedTextIsReadOrRefused) {
           text.insert(at, pieces[random.integer(0, std::size(pieces) - 1)]);
           break;
         case 3:
-          text.insert(at, text.substr(static_cast<size_t>(random.integer(0, static_cast<int64_t>(text.size()))), 20));
+          text.insert(
+              at,
+              text.substr(static_cast<size_t>(random.integer(0, static_cast<int64_t>(text.size()))),
+                          20));
           break;
         default:
           if (random.integer(0, 9) == 0) text.resize(at);

@@ -27,7 +27,8 @@ std::string calls(const graph::Graph& g) {
   std::string text;
   for (const auto& node : g.nodes()) {
     if (node.kind == NodeKind::input || node.kind == NodeKind::constant) continue;
-    text += (text.empty() ? "" : " ") + std::string(node.kind == NodeKind::module ? "module " : "") + node.op;
+    text += (text.empty() ? "" : " ") +
+            std::string(node.kind == NodeKind::module ? "module " : "") + node.op;
     if (!node.scope.empty()) text += "@" + node.scope;
   }
   return text;
@@ -52,7 +53,8 @@ TEST(Trace, LayersStayModuleCallsAndOperatorsAndUsersModulesAreFollowed) {
   auto model = nn::make<Net>();
   auto traced = trace(*model, {images()});
   EXPECT_EQ(calls(traced->graph()),
-            "module Conv2d@block.conv module ReLU@block.relu add@block relu@block module MaxPool2d@pool.0 module ReLU@pool.1 flatten "
+            "module Conv2d@block.conv module ReLU@block.relu add@block relu@block module "
+            "MaxPool2d@pool.0 module ReLU@pool.1 flatten "
             "module Linear@fc mul");
   EXPECT_EQ(to_string(traced->graph().type(traced->graph().outputs()[0])), "Float(N, 5)");
 }
@@ -92,7 +94,9 @@ TEST(Trace, IntoLayersGivesAGraphOfOperatorsThatCompiles) {
 TEST(Trace, TextOfATracedGraphReadsBack) {
   auto model = nn::make<Net>();
   std::string text = print(trace(*model, {images()})->graph(), {.full = true});
-  EXPECT_NE(text.find("%block.conv: Float(N, 3, 8, 8) = module Conv2d(%x)  @ block.conv"), std::string::npos) << text;
+  EXPECT_NE(text.find("%block.conv: Float(N, 3, 8, 8) = module Conv2d(%x)  @ block.conv"),
+            std::string::npos)
+      << text;
   EXPECT_EQ(print(graph::parse(text), {.full = true}), text);
 }
 
@@ -124,7 +128,8 @@ struct Outer : nn::Module {
 TEST(Trace, ControlFlowOnATracedValueNamesTheOperatorThePathTheLineAndTheWaysOut) {
   auto model = nn::make<Outer>();
   expect_error(ErrorCode::invalid_argument,
-               {"'inner' (Reads)", "trace_test.cpp:", "the result of sum in 'inner'", "leaf", "set_non_traceable"},
+               {"'inner' (Reads)", "trace_test.cpp:", "the result of sum in 'inner'", "leaf",
+                "set_non_traceable"},
                [&] { trace(*model, {images()}); });
 }
 
@@ -140,7 +145,8 @@ TEST(Trace, ALeafIsNotFollowedAndItsTypesAreFoundByRunningIt) {
   EXPECT_EQ(calls(trace(*model, {images()}, by_class)->graph()), "module Reads@inner");
   TraceOptions wrong;
   wrong.leaf_modules = {"iner"};
-  expect_error(ErrorCode::not_found, {"'iner'", "inner"}, [&] { trace(*model, {images()}, wrong); });
+  expect_error(ErrorCode::not_found, {"'iner'", "inner"},
+               [&] { trace(*model, {images()}, wrong); });
 }
 
 struct BySize : nn::Module {
@@ -162,19 +168,24 @@ TEST(Trace, SizesThatTheModelReadsStayOpenWhereTheGraphCanSayThem) {
   EXPECT_EQ(type_of([](Tensor x) { return x.reshape({x.size(0) * 4, 6}); }), "Float(N*4, 6)");
   EXPECT_EQ(type_of([](Tensor x) { return x.slice(0, 0, x.size(0)); }), "Float(N, 4, 6)");
   EXPECT_EQ(type_of([](Tensor x) { return x.select(0, -1); }), "Float(4, 6)");
-  EXPECT_EQ(type_of([](Tensor x) { return x.slice(1, 0, 1).expand({x.size(0), 4, 6}) + x; }), "Float(N, 4, 6)");
+  EXPECT_EQ(type_of([](Tensor x) {
+              return x.slice(1, 0, 1).expand({x.size(0), 4, 6}) + x;
+            }),
+            "Float(N, 4, 6)");
 }
 
 TEST(Trace, WhatDependsOnASizeOtherwiseIsAnErrorThatSaysSo) {
   auto model = nn::make<BySize>();
   TensorType type(DType::float32, {Dim("N"), 4});
   model->fn = [](Tensor x) { return x / static_cast<double>(x.size(0)); };
-  expect_error(ErrorCode::unsupported, {"depends on a size", "N=2", "N=3"}, [&] { trace(*model, {type}); });
+  expect_error(ErrorCode::unsupported, {"depends on a size", "N=2", "N=3"},
+               [&] { trace(*model, {type}); });
   model->fn = [](Tensor x) {
     for (int64_t i = 0; i < x.size(0); ++i) x = F::relu(x);
     return x;
   };
-  expect_error(ErrorCode::unsupported, {"depends on a size", "N=2"}, [&] { trace(*model, {type}); });
+  expect_error(ErrorCode::unsupported, {"depends on a size", "N=2"},
+               [&] { trace(*model, {type}); });
   // With example inputs such a model is traced for their size.
   auto fixed = trace(*model, std::vector<Tensor>{Tensor::ones({4, 4})});
   EXPECT_EQ(calls(fixed->graph()), "relu relu relu relu");
@@ -231,7 +242,7 @@ TEST(Trace, TrainingModeIsTracedWithoutMovingStatistics) {
   EXPECT_TRUE(traced->training());
 }
 
-// -- users' own value types ------------------------------------------------------------------------------
+// -- users' own value types -----------------------------------------------------------------------
 
 struct Points {
   Tensor features, indices;
@@ -241,7 +252,9 @@ struct Points {
 
 template <>
 struct octet::nn::Value<octet::trace_test::Points> {
-  static std::vector<Tensor> tensors(const trace_test::Points& p) { return {p.features, p.indices}; }
+  static std::vector<Tensor> tensors(const trace_test::Points& p) {
+    return {p.features, p.indices};
+  }
   static trace_test::Points from(const std::vector<Tensor>& t) { return {t.at(0), t.at(1)}; }
   static std::vector<std::string> names() { return {"features", "indices"}; }
 };
@@ -255,10 +268,12 @@ struct Keep : nn::ValueModule<Points> {
     for (int64_t i = 0; i < p.features.size(0); ++i)
       if (p.features.at({i, 0}) > 0) kept.push_back(i);
     Tensor index = Tensor::from(kept, {static_cast<int64_t>(kept.size())});
-    return {ops::call("index_select", {p.features, index}, {{"dim", 0}}), ops::call("index_select", {p.indices, index}, {{"dim", 0}})};
+    return {ops::call("index_select", {p.features, index}, {{"dim", 0}}),
+            ops::call("index_select", {p.indices, index}, {{"dim", 0}})};
   }
   std::optional<std::vector<TensorType>> infer(const std::vector<TensorType>& in) const override {
-    return std::vector<TensorType>{{in[0].dtype, {Dim("kept"), in[0].dims[1]}}, {in[1].dtype, {Dim("kept"), in[1].dims[1]}}};
+    return std::vector<TensorType>{{in[0].dtype, {Dim("kept"), in[0].dims[1]}},
+                                   {in[1].dtype, {Dim("kept"), in[1].dims[1]}}};
   }
 };
 struct Cloud : nn::Module {
@@ -274,9 +289,12 @@ TEST(Trace, UsersValueTypesAreTakenApartAndSizesThatDependOnNumbersHaveNames) {
   auto model = nn::make<Cloud>();
   TraceOptions options;
   options.leaf_classes.insert(typeid(Keep));
-  auto traced = trace(*model, {TensorType(DType::float32, {Dim("P"), 3}), TensorType(DType::int64, {Dim("P"), 2})}, options);
+  auto traced = trace(
+      *model, {TensorType(DType::float32, {Dim("P"), 3}), TensorType(DType::int64, {Dim("P"), 2})},
+      options);
   std::string text = print(traced->graph());
-  EXPECT_NE(text.find("%keep.features: Float(keep.kept, 3), %keep.indices: Long(keep.kept, 2) = module Keep(%x0, %x1)  @ keep"),
+  EXPECT_NE(text.find("%keep.features: Float(keep.kept, 3), %keep.indices: Long(keep.kept, 2) = "
+                      "module Keep(%x0, %x1)  @ keep"),
             std::string::npos)
       << text;
   EXPECT_EQ(to_string(traced->graph().type(traced->graph().outputs()[0])), "Float(keep.kept, 2)");
@@ -288,8 +306,10 @@ TEST(Trace, UsersValueTypesAreTakenApartAndSizesThatDependOnNumbersHaveNames) {
 TEST(Trace, AModuleThatSaysItsTypesIsNotFollowed) {
   auto model = nn::make<Cloud>();
   model->eval();
-  auto traced = trace(*model, {TensorType(DType::float32, {Dim("P"), 3}), TensorType(DType::int64, {Dim("P"), 2})});
-  EXPECT_NE(print(traced->graph()).find("= module Keep(%x0, %x1)  @ keep"), std::string::npos) << print(traced->graph());
+  auto traced = trace(
+      *model, {TensorType(DType::float32, {Dim("P"), 3}), TensorType(DType::int64, {Dim("P"), 2})});
+  EXPECT_NE(print(traced->graph()).find("= module Keep(%x0, %x1)  @ keep"), std::string::npos)
+      << print(traced->graph());
   // Nor in the graph of operators.
   const std::string text = print(traced->to_graph());
   EXPECT_NE(text.find("= module Keep(%x0, %x1)  @ keep"), std::string::npos) << text;

@@ -1,5 +1,6 @@
 #pragma once
-// The names that the code in header comments uses without declaring them. It is compiled, never linked nor run.
+// The names that the code in header comments uses without declaring them. It is compiled, never
+// linked nor run.
 
 #include <iostream>
 #include <memory>

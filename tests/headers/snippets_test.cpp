@@ -1,4 +1,5 @@
-// The code in header comments: that extract.awk finds it, and that the compiler would find it wrong.
+// The code in header comments: that extract.awk finds it, and that the compiler would find it
+// wrong.
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -23,7 +24,8 @@ RunResult extract_text(const TempDir& dir, const std::string& text) {
 // The compiler's verdict on what was extracted.
 int compiles(const TempDir& dir, const std::string& code) {
   std::ofstream(dir.path() / "code.cpp") << code;
-  return run_process({OCTET_CXX, "-std=c++20", "-fsyntax-only", (dir.path() / "code.cpp").string()}).code;
+  return run_process({OCTET_CXX, "-std=c++20", "-fsyntax-only", (dir.path() / "code.cpp").string()})
+      .code;
 }
 
 // What test_headers was built with, so what the compiler has accepted.
@@ -42,9 +44,10 @@ TEST(HeaderSnippets, AllHeadersAreCompiled) {
 
 TEST(HeaderSnippets, CodeIsTakenAndTextIsNot) {
   TempDir dir;
-  RunResult r = extract_text(dir,
-                             "// Says what it does:\n//   int a = 1;\n//   if (a)\n//     a = 2;\n//\n//   int a = 3;\n"
-                             "//  no code here\n//    nor here\nint b;\n  //   struct S { int c; };\n  // text\n");
+  RunResult r = extract_text(
+      dir,
+      "// Says what it does:\n//   int a = 1;\n//   if (a)\n//     a = 2;\n//\n//   int a = 3;\n"
+      "//  no code here\n//    nor here\nint b;\n  //   struct S { int c; };\n  // text\n");
   ASSERT_EQ(r.code, 0) << r.err;
   EXPECT_NE(r.out.find("if (a)\n  a = 2;\n}\n}\n"), std::string::npos) << r.out;
   EXPECT_NE(r.out.find("block_3 {\n#line 10"), std::string::npos) << r.out;

@@ -13,9 +13,11 @@
 
 namespace octet::testing {
 
-// Calls `read` with a damaged copy of the file `rounds` times: cut short, or with one to four flipped bits, most of them in
-// the header. It may succeed or throw an octet::Error. How often it threw.
-inline int damage_file(const std::filesystem::path& file, int rounds, const std::function<void(const std::filesystem::path&)>& read) {
+// Calls `read` with a damaged copy of the file `rounds` times: cut short, or with one to four
+// flipped bits, most of them in the header. It may succeed or throw an octet::Error. How often it
+// threw.
+inline int damage_file(const std::filesystem::path& file, int rounds,
+                       const std::function<void(const std::filesystem::path&)>& read) {
   const std::string whole = slurp(file);
   const std::filesystem::path bad = file.parent_path() / "damaged";
   Random random(1);

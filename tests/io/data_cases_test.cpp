@@ -1,6 +1,6 @@
-// Inputs of public reports: models with inputs and the results they must give, run as `octet run` runs them, quantized
-// with the inputs as calibration data, and written and read again in both formats. Where a file has no results, they
-// are computed here by ONNX's definition.
+// Inputs of public reports: models with inputs and the results they must give, run as `octet run`
+// runs them, quantized with the inputs as calibration data, and written and read again in both
+// formats. Where a file has no results, they are computed here by ONNX's definition.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -24,8 +24,9 @@ namespace fs = std::filesystem;
 
 fs::path case_file(const std::string& name) { return data_dir() / ".." / "cases" / name; }
 
-#define OCTET_NEED_CASE(name) \
-  if (!fs::exists(case_file(std::string(name) + ".onnx"))) GTEST_SKIP() << "no " << case_file(name).string() << ".onnx"
+#define OCTET_NEED_CASE(name)                              \
+  if (!fs::exists(case_file(std::string(name) + ".onnx"))) \
+  GTEST_SKIP() << "no " << case_file(name).string() << ".onnx"
 
 using Arrays = std::map<std::string, Tensor>;
 
@@ -77,12 +78,15 @@ void expect_same(const Tensor& got, const Tensor& want, const std::string& what)
   ASSERT_EQ(got.shape(), want.shape()) << what;
   ASSERT_EQ(got.dtype(), want.dtype()) << what;
   if (!is_floating(want.dtype())) {
-    EXPECT_TRUE(equal(got, want)) << what << ":\n" << to_string(got) << "\nexpected\n" << to_string(want);
+    EXPECT_TRUE(equal(got, want)) << what << ":\n"
+                                  << to_string(got) << "\nexpected\n"
+                                  << to_string(want);
     return;
   }
-  EXPECT_TRUE(allclose(got, want, 0, 1e-4 * value_range(want) + 1e-30)) << what << ":\n"
-                                                                        << to_string(got) << "\nexpected\n"
-                                                                        << to_string(want);
+  EXPECT_TRUE(allclose(got, want, 0, 1e-4 * value_range(want) + 1e-30))
+      << what << ":\n"
+      << to_string(got) << "\nexpected\n"
+      << to_string(want);
 }
 
 void expect_all(const Arrays& got, const Arrays& want, const std::string& what) {
@@ -140,15 +144,16 @@ Quantized quantize(const Case& c) {
   return q;
 }
 
-// Quantized with its inputs as calibration data, the first output comes within `db` of the right one, with `integer`
-// running in 8 bits; and the files of both formats give the same.
+// Quantized with its inputs as calibration data, the first output comes within `db` of the right
+// one, with `integer` running in 8 bits; and the files of both formats give the same.
 void check_quantized(const std::string& name, double db, const std::string& integer) {
   Case c(name);
   Quantized q = quantize(c);
   const std::string first = c.graph.value(c.graph.outputs()[0]).name;
   const Arrays got = run(q.graph, c.in);
   EXPECT_GE(sqnr_db(c.out.at(first), got.at(first)), db) << graph::print(q.graph);
-  EXPECT_TRUE(q.graph.type(node_of(q.graph, integer).outputs[0]).is_quantized()) << graph::print(q.graph);
+  EXPECT_TRUE(q.graph.type(node_of(q.graph, integer).outputs[0]).is_quantized())
+      << graph::print(q.graph);
   TempDir dir;
   io::save_octet(q.graph, dir / "q.octet");
   io::export_onnx(q.graph, dir / "q.onnx");
@@ -165,7 +170,7 @@ void check(const std::string& name, double db, const std::string& integer) {
   check_quantized(name, db, integer);
 }
 
-// -- transposed convolutions -----------------------------------------------------------------------------------
+// -- transposed convolutions ----------------------------------------------------------------------
 
 TEST(DataCases, ConvTranspose1d) {
   OCTET_NEED_CASE("convtranspose.c1d");
@@ -208,7 +213,7 @@ TEST(DataCases, ConvTransposeQdqRunsInIntegers) {
   EXPECT_EQ(ops_of(Case("convtranspose.qdq").graph), "quantize conv_transpose2d dequantize");
 }
 
-// -- recurrent layers, resizing, graphs ------------------------------------------------------------------------
+// -- recurrent layers, resizing, graphs -----------------------------------------------------------
 
 TEST(DataCases, RecurrentLayer) {
   OCTET_NEED_CASE("gru-lstm.m");
@@ -266,7 +271,7 @@ TEST(DataCases, Uint8InAndOut) {
   check_float("uint8-io.full");
 }
 
-// -- integer operators ----------------------------------------------------------------------------------------
+// -- integer operators ----------------------------------------------------------------------------
 
 TEST(DataCases, DequantizeInBlocks) {
   OCTET_NEED_CASE("integer-ops.block_dq21");
@@ -288,9 +293,10 @@ TEST(DataCases, AddOfCodes) {
   check_float("integer-ops.qlinearadd");
 }
 
-// (N, C, H, W) of which only whole windows count, x and w as whole numbers: the sum of products at an output.
-int64_t window_sum(const Tensor& x, int64_t x_zero, const Tensor& w, int64_t w_zero, int64_t pad, int64_t groups,
-                   const std::vector<int64_t>& at) {
+// (N, C, H, W) of which only whole windows count, x and w as whole numbers: the sum of products at
+// an output.
+int64_t window_sum(const Tensor& x, int64_t x_zero, const Tensor& w, int64_t w_zero, int64_t pad,
+                   int64_t groups, const std::vector<int64_t>& at) {
   int64_t sum = 0;
   const int64_t group = at[1] / (w.size(0) / groups);
   for (int64_t c = 0; c < w.size(1); ++c)
@@ -310,7 +316,8 @@ TEST(DataCases, ConvInteger) {
   const Tensor &x = c.in.at("a"), w = c.initializer("w");
   Tensor want = Tensor::zeros({1, 4, 8, 8}, DType::int32);
   for (int64_t i = 0; i < want.numel(); ++i)
-    want.data<int32_t>()[i] = static_cast<int32_t>(window_sum(x, 120, w, 0, 1, 1, {0, i / 64, i / 8 % 8, i % 8}));
+    want.data<int32_t>()[i] =
+        static_cast<int32_t>(window_sum(x, 120, w, 0, 1, 1, {0, i / 64, i / 8 % 8, i % 8}));
   expect_same(run(c.graph, c.in).at("y"), want, "y");
   expect_survives_files(c.graph, c.in, {{"y", want}});
 }
@@ -318,14 +325,16 @@ TEST(DataCases, ConvInteger) {
 TEST(DataCases, QLinearConv) {
   OCTET_NEED_CASE("integer-ops.qlinearconv");
   Case c("integer-ops.qlinearconv");
-  const Tensor &x = c.in.at("a"), w = c.initializer("w"), ws = c.initializer("ws"), b = c.initializer("b");
+  const Tensor &x = c.in.at("a"), w = c.initializer("w"), ws = c.initializer("ws"),
+               b = c.initializer("b");
   Tensor want = Tensor::zeros({1, 6, 8, 8}, DType::uint8);
   for (int64_t i = 0; i < want.numel(); ++i) {
     const int64_t channel = i / 64;
-    const int64_t sum = window_sum(x, 120, w, 0, 1, 3, {0, channel, i / 8 % 8, i % 8}) + b.data<int32_t>()[channel];
+    const int64_t sum =
+        window_sum(x, 120, w, 0, 1, 3, {0, channel, i / 8 % 8, i % 8}) + b.data<int32_t>()[channel];
     const float scale = 0.02f * ws.data<float>()[channel] / 0.05f;
-    want.data<uint8_t>()[i] =
-        static_cast<uint8_t>(std::clamp(std::nearbyint(static_cast<float>(sum) * scale) + 99.0f, 0.0f, 255.0f));
+    want.data<uint8_t>()[i] = static_cast<uint8_t>(
+        std::clamp(std::nearbyint(static_cast<float>(sum) * scale) + 99.0f, 0.0f, 255.0f));
   }
   expect_same(run(c.graph, c.in).at("y"), want, "y");
   EXPECT_TRUE(c.graph.type(node_of(c.graph, "conv2d").outputs[0]).is_quantized());
@@ -347,16 +356,19 @@ TEST(DataCases, DynamicQuantizeLinearAndMatMulInteger) {
     for (int64_t j = 0; j < columns; ++j) {
       int32_t sum = 0;
       for (int64_t p = 0; p < k; ++p) {
-        const float code = std::clamp(std::nearbyint(x.data<float>()[i * k + p] / scale) + zero, 0.0f, 255.0f);
-        sum += (static_cast<int32_t>(code) - static_cast<int32_t>(zero)) * w.data<int8_t>()[p * columns + j];
+        const float code =
+            std::clamp(std::nearbyint(x.data<float>()[i * k + p] / scale) + zero, 0.0f, 255.0f);
+        sum += (static_cast<int32_t>(code) - static_cast<int32_t>(zero)) *
+               w.data<int8_t>()[p * columns + j];
       }
       want.data<float>()[i * columns + j] = static_cast<float>(sum) * (scale * ws);
     }
-  EXPECT_TRUE(equal(run(c.graph, c.in).at("y"), want)) << to_string(run(c.graph, c.in).at("y")) << to_string(want);
+  EXPECT_TRUE(equal(run(c.graph, c.in).at("y"), want))
+      << to_string(run(c.graph, c.in).at("y")) << to_string(want);
   expect_survives_files(c.graph, c.in, {{"y", want}});
 }
 
-// -- quantization: biases, slopes, joined scales ----------------------------------------------------------------
+// -- quantization: biases, slopes, joined scales --------------------------------------------------
 
 TEST(DataCases, PrunedChannelKeepsItsBias) {
   OCTET_NEED_CASE("dead-channel-bias.m_zero");

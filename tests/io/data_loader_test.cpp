@@ -38,8 +38,8 @@ std::string little(uint32_t v, int bytes) {
 // A gzip file of one stored block.
 std::string gzip(const std::string& bytes) {
   auto n = static_cast<uint32_t>(bytes.size());
-  return std::string("\x1f\x8b\x08\0\0\0\0\0\0\x03", 10) + "\x01" + little(n, 2) + little(~n, 2) + bytes +
-         little(testing::crc32(bytes), 4) + little(n, 4);
+  return std::string("\x1f\x8b\x08\0\0\0\0\0\0\x03", 10) + "\x01" + little(n, 2) + little(~n, 2) +
+         bytes + little(testing::crc32(bytes), 4) + little(n, 4);
 }
 
 void spit(const std::filesystem::path& path, const std::string& bytes, bool compressed = false) {
@@ -69,7 +69,8 @@ TEST(Idx, DamagedFilesAreErrors) {
   spit(dir / "huge", idx(0x08, {0xffffffff, 0xffffffff}, {1, 2}));
   expect_error(ErrorCode::corrupt, {"huge", "shape"}, [&] { read_idx(dir / "huge"); });
   spit(dir / "other", "PK\x03\x04");
-  expect_error(ErrorCode::corrupt, {"not an IDX file", "50 4b 03 04"}, [&] { read_idx(dir / "other"); });
+  expect_error(ErrorCode::corrupt, {"not an IDX file", "50 4b 03 04"},
+               [&] { read_idx(dir / "other"); });
   spit(dir / "cut", idx(0x08, {2, 2}, "abcd"), true);
   std::filesystem::resize_file(dir / "cut", 20);
   expect_error(ErrorCode::corrupt, {"cut"}, [&] { read_idx(dir / "cut"); });
@@ -132,13 +133,15 @@ TEST(Dataset, SubdirectoriesOfPicturesAreClasses) {
   EXPECT_EQ(data.size(), 3);
   EXPECT_EQ(data.classes(), (std::vector<std::string>{"cat", "dog"}));
   EXPECT_EQ(data.get(0, 3).labels.to_vector<int64_t>(), (Ints{0, 1, 1}));
-  expect_error(ErrorCode::invalid_argument, {"height and width"}, [&] { Dataset::open_images(dir.path()); });
+  expect_error(ErrorCode::invalid_argument, {"height and width"},
+               [&] { Dataset::open_images(dir.path()); });
 }
 
 // n pictures of one channel, 1 x size: picture i is i*10, i*10+1, ...; its label is i.
 Dataset numbered(const TempDir& dir, int64_t n, int64_t size, const Preprocess& p = {}) {
   Tensor images = Tensor::empty({n, 1, 1, size}), labels = Tensor::arange(n);
-  for (int64_t i = 0; i < n * size; ++i) images.data<float>()[i] = static_cast<float>(i / size * 10 + i % size);
+  for (int64_t i = 0; i < n * size; ++i)
+    images.data<float>()[i] = static_cast<float>(i / size * 10 + i % size);
   write_npz(dir / "a.npz", {{"images", images}, {"labels", labels}});
   return Dataset::open_images(dir / "a.npz", p);
 }
@@ -167,7 +170,9 @@ TEST(DataLoader, GivesEverySampleOnceAndWhatIsLeftLast) {
 
 TEST(DataLoader, ShufflesAnewInEachEpochAndAgainFromTheSameSeed) {
   TempDir dir;
-  auto make = [&](uint64_t seed) { return DataLoader(numbered(dir, 20, 1), {.batch_size = 3, .shuffle = true, .seed = seed}); };
+  auto make = [&](uint64_t seed) {
+    return DataLoader(numbered(dir, 20, 1), {.batch_size = 3, .shuffle = true, .seed = seed});
+  };
   DataLoader a = make(1), b = make(1), c = make(2);
   Ints first = labels_of(a), second = labels_of(a);
   EXPECT_NE(first, second);
@@ -182,17 +187,20 @@ TEST(DataLoader, PicturesAndLabelsStayTogether) {
   TempDir dir;
   DataLoader loader(numbered(dir, 9, 1), {.batch_size = 2, .shuffle = true});
   for (const Batch& b : loader)
-    for (int64_t i = 0; i < b.size; ++i) EXPECT_EQ(b.inputs.at("images").at({i, 0, 0, 0}), 10 * b.labels.at({i}));
+    for (int64_t i = 0; i < b.size; ++i)
+      EXPECT_EQ(b.inputs.at("images").at({i, 0, 0, 0}), 10 * b.labels.at({i}));
 }
 
 TEST(DataLoader, FlipsHalfOfThePictures) {
   TempDir dir;
-  DataLoader loader(numbered(dir, 100, 3), {.batch_size = 100, .augmentation = {.horizontal_flip = true}});
+  DataLoader loader(numbered(dir, 100, 3),
+                    {.batch_size = 100, .augmentation = {.horizontal_flip = true}});
   int flipped = 0;
   for (const Batch& b : loader)
     for (int64_t i = 0; i < 100; ++i) {
       double first = b.inputs.at("images").at({i, 0, 0, 0}) - 10 * static_cast<double>(i);
-      EXPECT_EQ(b.inputs.at("images").at({i, 0, 0, 1}), 10 * static_cast<double>(i) + 1) << "the middle stays";
+      EXPECT_EQ(b.inputs.at("images").at({i, 0, 0, 1}), 10 * static_cast<double>(i) + 1)
+          << "the middle stays";
       EXPECT_TRUE(first == 0 || first == 2);
       flipped += first == 2;
     }
@@ -202,17 +210,21 @@ TEST(DataLoader, FlipsHalfOfThePictures) {
 
 TEST(DataLoader, CropsWithABorderOfBlackAfterPreprocessing) {
   TempDir dir;
-  DataLoader loader(numbered(dir, 200, 4, {1, {3}, {2}}), {.batch_size = 7, .augmentation = {.crop_padding = 1}});
+  DataLoader loader(numbered(dir, 200, 4, {1, {3}, {2}}),
+                    {.batch_size = 7, .augmentation = {.crop_padding = 1}});
   std::set<int64_t> moves;
   for (const Batch& b : loader)
     for (int64_t i = 0; i < b.size; ++i) {
       Floats row = b.inputs.at("images").select(0, i).contiguous().to_vector<float>();
-      bool outside = row == Floats{-1.5, -1.5, -1.5, -1.5};  // moved up or down: a picture has one line
+      // moved up or down: a picture has one line
+      bool outside = row == Floats{-1.5, -1.5, -1.5, -1.5};
       for (int64_t move : {-1, 0, 1}) {
         bool match = true;
         for (int64_t x = 0; x < 4; ++x) {
           int64_t from = x + move;
-          float value = from < 0 || from > 3 ? 0 : static_cast<float>(b.labels.at({i}) * 10) + static_cast<float>(from);
+          float value = from < 0 || from > 3
+                            ? 0
+                            : static_cast<float>(b.labels.at({i}) * 10) + static_cast<float>(from);
           match = match && row[static_cast<size_t>(x)] == (value - 3) / 2;
         }
         if (match) moves.insert(move);
@@ -226,7 +238,10 @@ TEST(DataLoader, CropsWithABorderOfBlackAfterPreprocessing) {
 TEST(DataLoader, WhatASampleBecomesDoesNotDependOnTheBatch) {
   TempDir dir;
   auto all = [&](int64_t batch) {
-    DataLoader loader(numbered(dir, 11, 5), {.batch_size = batch, .seed = 5, .augmentation = {.horizontal_flip = true, .crop_padding = 2}});
+    DataLoader loader(numbered(dir, 11, 5),
+                      {.batch_size = batch,
+                       .seed = 5,
+                       .augmentation = {.horizontal_flip = true, .crop_padding = 2}});
     Floats values;
     for (const Batch& b : loader)
       for (float v : b.inputs.at("images").to_vector<float>()) values.push_back(v);
@@ -238,11 +253,13 @@ TEST(DataLoader, WhatASampleBecomesDoesNotDependOnTheBatch) {
 
 TEST(DataLoader, RefusesOptionsThatMakeNoSense) {
   TempDir dir;
-  expect_error(ErrorCode::invalid_argument, {"batch_size=0"}, [&] { DataLoader(numbered(dir, 3, 1), {.batch_size = 0}); });
+  expect_error(ErrorCode::invalid_argument, {"batch_size=0"},
+               [&] { DataLoader(numbered(dir, 3, 1), {.batch_size = 0}); });
   expect_error(ErrorCode::invalid_argument, {"crop_padding=-1"},
                [&] { DataLoader(numbered(dir, 3, 1), {.augmentation = {.crop_padding = -1}}); });
   Dataset fixed = Dataset::open(dir / "a.npz", {{"images", parse_type("Float(1, 1, 1, 1)")}});
-  expect_error(ErrorCode::invalid_argument, {"batches of 1"}, [&] { DataLoader(fixed, {.batch_size = 2}); });
+  expect_error(ErrorCode::invalid_argument, {"batches of 1"},
+               [&] { DataLoader(fixed, {.batch_size = 2}); });
 }
 
 }  // namespace

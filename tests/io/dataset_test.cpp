@@ -22,15 +22,20 @@ using testing::TempDir;
 using Floats = std::vector<float>;
 using Ints = std::vector<int64_t>;
 
-InputSpec input(const std::string& name, const std::string& type) { return {name, parse_type(type)}; }
+InputSpec input(const std::string& name, const std::string& type) {
+  return {name, parse_type(type)};
+}
 const std::vector<InputSpec> kOne = {input("x", "Float(N, 2, 1, 2)")};
 
 // 3 samples of 2 x 1 x 2: 0, 1, 2, ...
-Tensor three(DType dtype = DType::uint8) { return Tensor::arange(12).to(dtype).reshape({3, 2, 1, 2}); }
+Tensor three(DType dtype = DType::uint8) {
+  return Tensor::arange(12).to(dtype).reshape({3, 2, 1, 2});
+}
 
 TEST(Dataset, ImagesWithLabels) {
   TempDir dir;
-  write_npz(dir / "a.npz", {{"images", three()}, {"labels", Tensor::from({int64_t{5}, int64_t{6}, int64_t{7}})}});
+  write_npz(dir / "a.npz",
+            {{"images", three()}, {"labels", Tensor::from({int64_t{5}, int64_t{6}, int64_t{7}})}});
   Dataset data = Dataset::open(dir / "a.npz", kOne);
   EXPECT_EQ(data.size(), 3);
   EXPECT_TRUE(data.has_labels());
@@ -41,7 +46,8 @@ TEST(Dataset, ImagesWithLabels) {
   EXPECT_EQ(batch.size, 2);
   EXPECT_EQ(batch.inputs.size(), 1u);
   EXPECT_EQ(batch.inputs.at("x").type(), TensorType(DType::float32, Shape{2, 2, 1, 2}));
-  EXPECT_EQ(batch.inputs.at("x").to_vector<float>(), (Floats{4, 5, 6, 7, 8, 9, 10, 11})) << "uint8 is not scaled";
+  EXPECT_EQ(batch.inputs.at("x").to_vector<float>(), (Floats{4, 5, 6, 7, 8, 9, 10, 11}))
+      << "uint8 is not scaled";
   EXPECT_EQ(batch.labels.to_vector<int64_t>(), (Ints{6, 7}));
 }
 
@@ -97,7 +103,9 @@ TEST(Dataset, Preprocess) {
   expect_error(ErrorCode::invalid_argument, {"mean has 3 values", "'x' has 2 channels"}, [&] {
     open({1, {1, 2, 3}, {}});
   });
-  expect_error(ErrorCode::invalid_argument, {"std has 3 values"}, [&] { open({1, {}, {1, 2, 3}}); });
+  expect_error(ErrorCode::invalid_argument, {"std has 3 values"}, [&] {
+    open({1, {}, {1, 2, 3}});
+  });
   expect_error(ErrorCode::invalid_argument, {"std 0"}, [&] { open({1, {}, {0}}); });
   expect_error(ErrorCode::invalid_argument, {"scale"}, [&] { open({NAN, {}, {}}); });
   expect_error(ErrorCode::invalid_argument, {"mean"}, [&] { open({1, {INFINITY}, {}}); });
@@ -110,11 +118,13 @@ TEST(Dataset, ArraysByInputName) {
                             {"weight", Tensor::from({1.0f, 2.0f, 3.0f, 4.0f})},
                             {"labels", Tensor::arange(4)},
                             {"unused", Tensor::ones({9})}});
-  Dataset data = Dataset::open(
-      dir / "a.npz", {input("tokens", "Long(N, seq)"), input("mask", "Bool(N, seq)"), input("weight", "Float(N)")});
+  Dataset data =
+      Dataset::open(dir / "a.npz", {input("tokens", "Long(N, seq)"), input("mask", "Bool(N, seq)"),
+                                    input("weight", "Float(N)")});
   EXPECT_EQ(data.size(), 4);
   Batch batch = data.get(2, 2);
-  EXPECT_EQ(batch.inputs.at("tokens").to_vector<int64_t>(), (Ints{4, 5, 6, 7})) << "int32 widens, and stays integer";
+  EXPECT_EQ(batch.inputs.at("tokens").to_vector<int64_t>(), (Ints{4, 5, 6, 7}))
+      << "int32 widens, and stays integer";
   EXPECT_EQ(batch.inputs.at("mask").dtype(), DType::bool_);
   EXPECT_EQ(batch.inputs.at("weight").to_vector<float>(), (Floats{3, 4}));
   EXPECT_EQ(batch.labels.to_vector<int64_t>(), (Ints{2, 3}));
@@ -127,7 +137,8 @@ TEST(Dataset, ScalarsAndFixedStatesAreGivenWhole) {
                             {"state", Tensor::full({2, 1, 3}, 7)},
                             {"rate", Tensor::scalar(16000, DType::int64)}});
   Dataset data = Dataset::open(
-      dir / "a.npz", {input("audio", "Float(N, 8)"), input("state", "Float(2, 1, 3)"), input("rate", "Long()")},
+      dir / "a.npz",
+      {input("audio", "Float(N, 8)"), input("state", "Float(2, 1, 3)"), input("rate", "Long()")},
       {2, {}, {}});
   EXPECT_EQ(data.size(), 5);
   Batch batch = data.get(3, 1);
@@ -140,7 +151,8 @@ TEST(Dataset, ScalarsAndFixedStatesAreGivenWhole) {
 TEST(Dataset, AStateIsWholeThoughItsSizeIsTheNumberOfSamples) {
   TempDir dir;
   write_npz(dir / "a.npz", {{"audio", Tensor::randn({2, 8}, 1)}, {"state", Tensor::ones({2, 3})}});
-  Dataset data = Dataset::open(dir / "a.npz", {input("state", "Float(2, 3)"), input("audio", "Float(N, 8)")});
+  Dataset data =
+      Dataset::open(dir / "a.npz", {input("state", "Float(2, 3)"), input("audio", "Float(N, 8)")});
   EXPECT_EQ(data.get(0, 1).inputs.at("state").shape(), (Shape{2, 3}));
   EXPECT_EQ(data.get(0, 1).inputs.at("audio").shape(), (Shape{1, 8}));
 }
@@ -196,14 +208,20 @@ TEST(Dataset, LabelsAreCheckedAgainstTheNumberOfClasses) {
 TEST(Dataset, InputsOfOtherFloatingDtypes) {
   TempDir dir;
   write_npz(dir / "a.npz", {{"images", three()}});
-  EXPECT_EQ(Dataset::open(dir / "a.npz", {input("x", "Half(N, 2, 1, 2)")}).get(0, 1).inputs.at("x").dtype(),
+  EXPECT_EQ(Dataset::open(dir / "a.npz", {input("x", "Half(N, 2, 1, 2)")})
+                .get(0, 1)
+                .inputs.at("x")
+                .dtype(),
             DType::float16);
   EXPECT_EQ(Dataset::open(dir / "a.npz", {input("x", "QUInt8(N, 2, 1, 2) scale=1 zero_point=0")})
                 .get(0, 1)
                 .inputs.at("x")
                 .dtype(),
             DType::float32);
-  EXPECT_EQ(Dataset::open(dir / "a.npz", {input("x", "Byte(N, 2, 1, 2)")}).get(0, 1).inputs.at("x").dtype(),
+  EXPECT_EQ(Dataset::open(dir / "a.npz", {input("x", "Byte(N, 2, 1, 2)")})
+                .get(0, 1)
+                .inputs.at("x")
+                .dtype(),
             DType::uint8);
 }
 
@@ -218,7 +236,8 @@ TEST(Dataset, LabelsMayBeAnInput) {
 // Each mistake is one line that says what there is and what the model wants.
 TEST(Dataset, MistakesAreNamed) {
   TempDir dir;
-  auto check = [&](ErrorCode code, std::vector<std::string> parts, const std::map<std::string, Tensor>& arrays,
+  auto check = [&](ErrorCode code, std::vector<std::string> parts,
+                   const std::map<std::string, Tensor>& arrays,
                    const std::vector<InputSpec>& inputs = kOne) {
     write_npz(dir / "a.npz", arrays);
     parts.push_back("a.npz");
@@ -226,22 +245,26 @@ TEST(Dataset, MistakesAreNamed) {
   };
   const auto bad = ErrorCode::invalid_argument;
   Tensor images = three();
-  check(ErrorCode::not_found, {"'images'", "'x'", "'pictures' uint8 (3, 2, 1, 2)", "Float(N, 2, 1, 2)"},
+  check(ErrorCode::not_found,
+        {"'images'", "'x'", "'pictures' uint8 (3, 2, 1, 2)", "Float(N, 2, 1, 2)"},
         {{"pictures", images}});
   check(ErrorCode::not_found, {"'b'", "'a' uint8"}, {{"a", images}},
         {input("a", "Float(N, 2, 1, 2)"), input("b", "Float(N)")});
-  check(bad, {"'images'", "(3, 2, 1, 2)", "'x'", "Float(N, 3, 1, 2)", "resize"}, {{"images", images}},
-        {input("x", "Float(N, 3, 1, 2)")});
+  check(bad, {"'images'", "(3, 2, 1, 2)", "'x'", "Float(N, 3, 1, 2)", "resize"},
+        {{"images", images}}, {input("x", "Float(N, 3, 1, 2)")});
   check(bad, {"(3, 1, 2, 2)", "transpose(0, 3, 1, 2)"}, {{"images", images.reshape({3, 1, 2, 2})}},
         {input("x", "Float(N, 2, 1, 2)")});
   check(bad, {"a[None]"}, {{"images", images.select(0, 0)}});
   check(bad, {"a[:, None]"}, {{"images", images.select(1, 0)}}, {input("x", "Float(N, 1, 1, 2)")});
   check(bad, {"float64", "astype('float32')"}, {{"images", images.to(DType::float64)}});
   check(bad, {"int64", "astype('float32')"}, {{"images", images.to(DType::int64)}});
-  check(bad, {"'ids'", "float32", "takes int64"}, {{"ids", Tensor::ones({3})}}, {input("ids", "Long(N)")});
-  check(bad, {"'ids'", "int64", "takes int32"}, {{"ids", Tensor::arange(3)}}, {input("ids", "Int(N)")});
+  check(bad, {"'ids'", "float32", "takes int64"}, {{"ids", Tensor::ones({3})}},
+        {input("ids", "Long(N)")});
+  check(bad, {"'ids'", "int64", "takes int32"}, {{"ids", Tensor::arange(3)}},
+        {input("ids", "Int(N)")});
   check(bad, {"'labels'", "(2)", "(3)"}, {{"images", images}, {"labels", Tensor::arange(2)}});
-  check(bad, {"'labels'", "(3, 1)", "(3)"}, {{"images", images}, {"labels", Tensor::arange(3).reshape({3, 1})}});
+  check(bad, {"'labels'", "(3, 1)", "(3)"},
+        {{"images", images}, {"labels", Tensor::arange(3).reshape({3, 1})}});
   check(bad, {"'labels'", "float32", "int64"}, {{"images", images}, {"labels", Tensor::ones({3})}});
   check(bad, {"no samples"}, {{"images", Tensor::zeros({0, 2, 1, 2})}});
   check(bad, {"'b'", "2 samples", "3"}, {{"a", images}, {"b", Tensor::ones({2})}},
@@ -251,15 +274,17 @@ TEST(Dataset, MistakesAreNamed) {
 
 TEST(Dataset, BadFilesAreNamed) {
   TempDir dir;
-  expect_error(ErrorCode::not_found, {"none.npz", "no such file"}, [&] { Dataset::open(dir / "none.npz", kOne); });
+  expect_error(ErrorCode::not_found, {"none.npz", "no such file"},
+               [&] { Dataset::open(dir / "none.npz", kOne); });
   spill(dir / "a.npz", "not a zip");
-  expect_error(ErrorCode::corrupt, {"a.npz", "not an .npz"}, [&] { Dataset::open(dir / "a.npz", kOne); });
+  expect_error(ErrorCode::corrupt, {"a.npz", "not an .npz"},
+               [&] { Dataset::open(dir / "a.npz", kOne); });
   write_npy(dir / "a.npy", three());
   expect_error(ErrorCode::invalid_argument, {"a.npy", "single array", "np.savez"},
                [&] { Dataset::open(dir / "a.npy", kOne); });
 }
 
-// -- directories ---------------------------------------------------------------------------------------
+// -- directories ----------------------------------------------------------------------------------
 
 const std::vector<InputSpec> kPicture = {input("x", "Float(N, 3, 2, 2)")};
 
@@ -277,34 +302,43 @@ TEST(Dataset, ADirectoryOfPictures) {
   Tensor x = data.get(0, 3).inputs.at("x");
   EXPECT_EQ(x.shape(), (Shape{3, 3, 2, 2}));
   for (int64_t n = 0; n < 3; ++n)  // by name: a, b, c
-    for (int64_t c = 0; c < 3; ++c) EXPECT_EQ(x.at({n, c, 1, 1}), static_cast<double>(3 * n + c + 1));
+    for (int64_t c = 0; c < 3; ++c)
+      EXPECT_EQ(x.at({n, c, 1, 1}), static_cast<double>(3 * n + c + 1));
   EXPECT_EQ(data.get(2, 5).size, 1);
-  Tensor y = Dataset::open(dir.path(), kPicture, {0.5f, {0, 0, 1}, {1, 1, 2}}).get(0, 1).inputs.at("x");
+  Tensor y =
+      Dataset::open(dir.path(), kPicture, {0.5f, {0, 0, 1}, {1, 1, 2}}).get(0, 1).inputs.at("x");
   EXPECT_EQ(y.at({0, 1, 0, 0}), 1);
   EXPECT_EQ(y.at({0, 2, 0, 0}), 0.25);
 }
 
 TEST(Dataset, PicturesAreResizedBilinearly) {
   TempDir dir;
-  std::string file = png(4, 4, 1, {0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140, 150});
+  std::string file =
+      png(4, 4, 1, {0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140, 150});
   spill(dir / "a.png", file);
   Tensor x = Dataset::open(dir.path(), {input("x", "Float(N, 1, 2, 2)")}).get(0, 1).inputs.at("x");
   EXPECT_EQ(x.to_vector<float>(), (Floats{25, 45, 105, 125}));
-  Tensor rgb = Dataset::open(dir.path(), {input("x", "Float(N, C, 2, 2)")}).get(0, 1).inputs.at("x");
+  Tensor rgb =
+      Dataset::open(dir.path(), {input("x", "Float(N, C, 2, 2)")}).get(0, 1).inputs.at("x");
   EXPECT_EQ(rgb.shape(), (Shape{1, 3, 2, 2})) << "an open number of channels is RGB";
 }
 
 TEST(Dataset, DirectoryMistakesAreNamed) {
   TempDir dir;
-  auto open = [&](const std::vector<InputSpec>& inputs) { return Dataset::open(dir.path(), inputs); };
+  auto open = [&](const std::vector<InputSpec>& inputs) {
+    return Dataset::open(dir.path(), inputs);
+  };
   const auto bad = ErrorCode::invalid_argument;
   expect_error(bad, {dir.path().string(), "no pictures", ".png"}, [&] { open(kPicture); });
   spill(dir / "a.png", png(2, 2, 3, plain(2, 2, {1, 2, 3})));
   spill(dir / "b.jpg", "this is no picture");
-  for (const char* type : {"Float(N, 4, 2, 2)", "Float(N, 3, H, 2)", "Float(N, 12)", "Long(N, 3, 2, 2)"})
+  for (const char* type :
+       {"Float(N, 4, 2, 2)", "Float(N, 3, H, 2)", "Float(N, 12)", "Long(N, 3, 2, 2)"})
     expect_error(bad, {"'x'", type}, [&] { open({input("x", type)}); });
   expect_error(bad, {"'y'"}, [&] { open({kPicture[0], input("y", "Float(N)")}); });
-  expect_error(bad, {"mean has 2 values"}, [&] { Dataset::open(dir.path(), kPicture, {1, {1, 2}, {}}); });
+  expect_error(bad, {"mean has 2 values"}, [&] {
+    Dataset::open(dir.path(), kPicture, {1, {1, 2}, {}});
+  });
   expect_error(bad, {"mean has 2 values", "3 channels"}, [&] {
     Dataset::open(dir.path(), {input("x", "Float(N, C, 2, 2)")}, {1, {1, 2}, {}});
   });
@@ -313,26 +347,30 @@ TEST(Dataset, DirectoryMistakesAreNamed) {
   expect_error(ErrorCode::corrupt, {"b.jpg"}, [&] { data.get(0, 2); });
 }
 
-// -- data ----------------------------------------------------------------------------------------------
+// -- data -----------------------------------------------------------------------------------------
 
 TEST(DataDataset, Cifar10) {
   OCTET_NEED_DATA("cifar10/test2000.npz");
-  Dataset data = Dataset::open(testing::data_dir() / "cifar10/test2000.npz", {input("input", "Float(N, 3, 32, 32)")});
+  Dataset data = Dataset::open(testing::data_dir() / "cifar10/test2000.npz",
+                               {input("input", "Float(N, 3, 32, 32)")});
   EXPECT_EQ(data.size(), 2000);
   Batch batch = data.get(1990, 100);
   EXPECT_EQ(batch.inputs.at("input").shape(), (Shape{10, 3, 32, 32}));
   EXPECT_EQ(batch.labels.shape(), Shape{10});
-  for (float v : batch.inputs.at("input").to_vector<float>()) ASSERT_TRUE(v >= 0 && v <= 255 && v == std::floor(v));
+  for (float v : batch.inputs.at("input").to_vector<float>())
+    ASSERT_TRUE(v >= 0 && v <= 255 && v == std::floor(v));
 }
 
 TEST(DataDataset, Photos) {
   OCTET_NEED_DATA("images/face-1.jpg");
-  Dataset data = Dataset::open(testing::data_dir() / "images", {input("input", "Float(1, 3, 240, 320)")},
-                               {1 / 128.0f, {127 / 128.0f}, {}});
+  Dataset data =
+      Dataset::open(testing::data_dir() / "images", {input("input", "Float(1, 3, 240, 320)")},
+                    {1 / 128.0f, {127 / 128.0f}, {}});
   EXPECT_EQ(data.size(), 10);
   EXPECT_EQ(data.fixed_batch(), 1);
   for (int64_t i = 0; i < 3; ++i)
-    for (float v : data.get(i, 1).inputs.at("input").to_vector<float>()) ASSERT_TRUE(v >= -1 && v <= 1);
+    for (float v : data.get(i, 1).inputs.at("input").to_vector<float>())
+      ASSERT_TRUE(v >= -1 && v <= 1);
   // In name order: face-1.jpg, face-10.jpg, ...
   Tensor second = resize_bilinear(read_image(testing::data_dir() / "images/face-10.jpg"), 240, 320);
   EXPECT_EQ(data.get(1, 1).inputs.at("input").at({0, 0, 5, 5}),

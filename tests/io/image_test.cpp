@@ -42,8 +42,10 @@ TEST(Image, DecodesToPlanes) {
 TEST(Image, GrayAndColour) {
   std::string gray = png(2, 1, 1, {10, 200}), colour = png(1, 1, 3, {255, 0, 0});
   EXPECT_EQ(decode_image(gray.data(), gray.size(), 1, "g").to_vector<uint8_t>(), (Bytes{10, 200}));
-  EXPECT_EQ(decode_image(gray.data(), gray.size(), 3, "g").to_vector<uint8_t>(), (Bytes{10, 200, 10, 200, 10, 200}));
-  EXPECT_EQ(decode_image(colour.data(), colour.size(), 1, "c").to_vector<uint8_t>(), (Bytes{255 * 77 / 256}));
+  EXPECT_EQ(decode_image(gray.data(), gray.size(), 3, "g").to_vector<uint8_t>(),
+            (Bytes{10, 200, 10, 200, 10, 200}));
+  EXPECT_EQ(decode_image(colour.data(), colour.size(), 1, "c").to_vector<uint8_t>(),
+            (Bytes{255 * 77 / 256}));
 }
 
 TEST(Image, AlphaIsDropped) {
@@ -54,13 +56,14 @@ TEST(Image, AlphaIsDropped) {
 TEST(Image, WhatCannotBeDecodedIsNamed) {
   TempDir dir;
   std::string whole = png(3, 2, 3, kPixels);
-  for (const std::string& bytes :
-       {std::string(), std::string("hello"), whole.substr(0, 20), whole.substr(0, whole.size() - 30)}) {
+  for (const std::string& bytes : {std::string(), std::string("hello"), whole.substr(0, 20),
+                                   whole.substr(0, whole.size() - 30)}) {
     spill(dir / "bad.png", bytes);
     expect_error(ErrorCode::corrupt, {"bad.png"}, [&] { read_image(dir / "bad.png"); });
   }
   expect_error(ErrorCode::not_found, {"none.png"}, [&] { read_image(dir / "none.png"); });
-  expect_error(ErrorCode::invalid_argument, {"2 channels"}, [&] { decode_image(whole.data(), whole.size(), 2, "a"); });
+  expect_error(ErrorCode::invalid_argument, {"2 channels"},
+               [&] { decode_image(whole.data(), whole.size(), 2, "a"); });
   // A header that claims 20000 x 17000 pixels must not make us allocate them.
   std::string huge = whole;
   huge.replace(8, 25,
@@ -271,7 +274,8 @@ double bilinear(const Tensor& t, int64_t plane, double y, double x) {
   };
   auto i = static_cast<int64_t>(std::floor(y)), j = static_cast<int64_t>(std::floor(x));
   double u = y - static_cast<double>(i), v = x - static_cast<double>(j);
-  return (1 - u) * ((1 - v) * at(i, j) + v * at(i, j + 1)) + u * ((1 - v) * at(i + 1, j) + v * at(i + 1, j + 1));
+  return (1 - u) * ((1 - v) * at(i, j) + v * at(i, j + 1)) +
+         u * ((1 - v) * at(i + 1, j) + v * at(i + 1, j + 1));
 }
 
 TEST(Resize, FollowsTheDefinition) {
@@ -292,8 +296,12 @@ TEST(Resize, FollowsTheDefinition) {
       for (int64_t c = 0; c < 2; ++c)
         for (int64_t i = 0; i < height; ++i)
           for (int64_t j = 0; j < width; ++j) {
-            double sy = (static_cast<double>(i) + 0.5) * static_cast<double>(h) / static_cast<double>(height) - 0.5;
-            double sx = (static_cast<double>(j) + 0.5) * static_cast<double>(w) / static_cast<double>(width) - 0.5;
+            double sy = (static_cast<double>(i) + 0.5) * static_cast<double>(h) /
+                            static_cast<double>(height) -
+                        0.5;
+            double sx = (static_cast<double>(j) + 0.5) * static_cast<double>(w) /
+                            static_cast<double>(width) -
+                        0.5;
             ASSERT_NEAR(y.at({c, i, j}), bilinear(in, c, sy, sx), tolerance);
           }
     }
@@ -302,24 +310,33 @@ TEST(Resize, FollowsTheDefinition) {
 
 TEST(Resize, KnownValues) {
   // torch.nn.functional.interpolate(torch.tensor([[[[0., 1.]]]]), size=(1, 4), mode="bilinear")
-  EXPECT_EQ(resize_bilinear(Tensor::from(std::vector<float>{0, 1}, {1, 2}), 1, 4).to_vector<float>(),
-            (std::vector<float>{0, 0.25f, 0.75f, 1}));
+  EXPECT_EQ(
+      resize_bilinear(Tensor::from(std::vector<float>{0, 1}, {1, 2}), 1, 4).to_vector<float>(),
+      (std::vector<float>{0, 0.25f, 0.75f, 1}));
   // Halving is the mean of 2 x 2; rounding is half to even.
-  EXPECT_EQ(resize_bilinear(Tensor::from(Bytes{1, 2, 3, 4, 1, 1, 2, 3}, {2, 4}), 1, 2).to_vector<uint8_t>(),
+  EXPECT_EQ(resize_bilinear(Tensor::from(Bytes{1, 2, 3, 4, 1, 1, 2, 3}, {2, 4}), 1, 2)
+                .to_vector<uint8_t>(),
             (Bytes{1, 3}));
-  EXPECT_EQ(resize_bilinear(Tensor::from(Bytes{0, 1, 1, 2}, {1, 4}), 1, 2).to_vector<uint8_t>(), (Bytes{0, 2}));
+  EXPECT_EQ(resize_bilinear(Tensor::from(Bytes{0, 1, 1, 2}, {1, 4}), 1, 2).to_vector<uint8_t>(),
+            (Bytes{0, 2}));
 }
 
 TEST(Resize, TheSameSizeIsTheSameImage) {
   Tensor x = Tensor::rand({3, 4, 5}, 1);
   EXPECT_TRUE(equal(resize_bilinear(x, 4, 5), x));
-  EXPECT_TRUE(equal(resize_bilinear(x.transpose(1, 2), 2, 2), resize_bilinear(x.transpose(1, 2).contiguous(), 2, 2)));
+  EXPECT_TRUE(equal(resize_bilinear(x.transpose(1, 2), 2, 2),
+                    resize_bilinear(x.transpose(1, 2).contiguous(), 2, 2)));
 }
 
 TEST(Resize, ImpossibleSizesAreErrors) {
-  expect_error(ErrorCode::invalid_argument, {"0x5"}, [] { resize_bilinear(Tensor::zeros({2, 2}), 0, 5); });
-  expect_error(ErrorCode::invalid_argument, {"(2)"}, [] { resize_bilinear(Tensor::zeros({2}), 1, 5); });
-  expect_error(ErrorCode::invalid_argument, {"(2, 0)"}, [] { resize_bilinear(Tensor::zeros({2, 0}), 1, 5); });
+  expect_error(ErrorCode::invalid_argument, {"0x5"}, [] {
+    resize_bilinear(Tensor::zeros({2, 2}), 0, 5);
+  });
+  expect_error(ErrorCode::invalid_argument, {"(2)"},
+               [] { resize_bilinear(Tensor::zeros({2}), 1, 5); });
+  expect_error(ErrorCode::invalid_argument, {"(2, 0)"}, [] {
+    resize_bilinear(Tensor::zeros({2, 0}), 1, 5);
+  });
   expect_error(ErrorCode::invalid_argument, {"int64"}, [] {
     resize_bilinear(Tensor::zeros({2, 2}, DType::int64), 1, 5);
   });
@@ -327,7 +344,8 @@ TEST(Resize, ImpossibleSizesAreErrors) {
 
 TEST(DataImage, DecodesPhotos) {
   OCTET_NEED_DATA("images/face-1.jpg");
-  // Size and mean of each plane as Pillow decodes them (libjpeg); decoders differ by about one step.
+  // Size and mean of each plane as Pillow decodes them (libjpeg); decoders differ by about one
+  // step.
   const struct {
     const char* name;
     int64_t w, h;
@@ -340,7 +358,8 @@ TEST(DataImage, DecodesPhotos) {
     ASSERT_EQ(t.shape(), (Shape{3, row.h, row.w})) << row.name;
     for (int64_t c = 0; c < 3; ++c) {
       Bytes plane = t.select(0, c).to_vector<uint8_t>();
-      double mean = std::accumulate(plane.begin(), plane.end(), 0.0) / static_cast<double>(plane.size());
+      double mean =
+          std::accumulate(plane.begin(), plane.end(), 0.0) / static_cast<double>(plane.size());
       EXPECT_NEAR(mean, row.mean[c], 0.6) << row.name << " plane " << c;
     }
     EXPECT_EQ(resize_bilinear(t, 240, 320).shape(), (Shape{3, 240, 320}));
@@ -349,12 +368,15 @@ TEST(DataImage, DecodesPhotos) {
 
 TEST(FuzzImage, AnyBytesDecodeOrAreAnError) {
   Random random(1);
-  std::vector<std::string> seeds = {png(3, 2, 3, kPixels), bmp(3, 2, kPixels), png(40, 30, 1, Bytes(1200, 7))};
+  std::vector<std::string> seeds = {png(3, 2, 3, kPixels), bmp(3, 2, kPixels),
+                                    png(40, 30, 1, Bytes(1200, 7))};
   for (int i = 0; i < 3000; ++i) {
     std::string s = seeds[static_cast<size_t>(i) % seeds.size()];
     for (int64_t n = random.integer(1, 4); n > 0; --n)
-      s[static_cast<size_t>(random.integer(0, static_cast<int64_t>(s.size()) - 1))] = static_cast<char>(random.next());
-    if (i % 5 == 0) s.resize(static_cast<size_t>(random.integer(0, static_cast<int64_t>(s.size()))));
+      s[static_cast<size_t>(random.integer(0, static_cast<int64_t>(s.size()) - 1))] =
+          static_cast<char>(random.next());
+    if (i % 5 == 0)
+      s.resize(static_cast<size_t>(random.integer(0, static_cast<int64_t>(s.size()))));
     try {
       decode_image(s.data(), s.size(), i % 2 ? 1 : 3, "fuzz");
     } catch (const Error&) {

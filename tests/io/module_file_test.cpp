@@ -38,15 +38,18 @@ using testing::TempDir;
 using Json = nlohmann::ordered_json;
 namespace nnq = nn::quantized;
 
-// -- the users' classes ------------------------------------------------------------------------------------
+// -- the users' classes ---------------------------------------------------------------------------
 
 struct Block : nn::Module {
-  explicit Block(int64_t channels = 2) : conv(slot("conv", nn::Conv2d(channels, channels, 3, {.padding = 1}))) {}
+  explicit Block(int64_t channels = 2)
+      : conv(slot("conv", nn::Conv2d(channels, channels, 3, {.padding = 1}))) {}
   nn::Slot conv;
   nn::Slot bn = slot("bn", nn::BatchNorm2d(2));
   nn::Slot relu = slot("relu", nn::ReLU());
   nn::Slot skip = slot("skip", nnq::FloatFunctional());
-  Tensor forward(Tensor x) override { return skip.as<nnq::FloatFunctional>().add(x, relu(bn(conv(x)))); }
+  Tensor forward(Tensor x) override {
+    return skip.as<nnq::FloatFunctional>().add(x, relu(bn(conv(x))));
+  }
 };
 OCTET_MODULE(Block)
 
@@ -63,9 +66,13 @@ OCTET_MODULE(Net)
 struct Shaped : nn::Module {
   explicit Shaped(int64_t n) : n(n), weight(parameter("weight", Tensor::ones({n}))) {}
   Attrs config() const override { return {{"n", n}}; }
-  static std::shared_ptr<Shaped> from_config(const Attrs& c) { return nn::make<Shaped>(c.get_int("n")); }
+  static std::shared_ptr<Shaped> from_config(const Attrs& c) {
+    return nn::make<Shaped>(c.get_int("n"));
+  }
   std::map<std::string, Tensor> extra_state() const override { return {{"seen", seen}}; }
-  void set_extra_state(const std::map<std::string, Tensor>& state) override { seen = state.at("seen").clone(); }
+  void set_extra_state(const std::map<std::string, Tensor>& state) override {
+    seen = state.at("seen").clone();
+  }
   Tensor forward(Tensor x) override { return down.get() ? down(x * weight) : x * weight; }
   int64_t n;
   nn::Parameter weight;
@@ -88,11 +95,17 @@ OCTET_MODULE(Tied)
 
 // One module of several inputs and results on codes.
 struct OnCodes : nn::Module {
-  explicit OnCodes(nn::ModulePtr m = nn::make<nn::Identity>(), int64_t inputs = 1) : inputs(inputs) { add_child("inner", std::move(m)); }
+  explicit OnCodes(nn::ModulePtr m = nn::make<nn::Identity>(), int64_t inputs = 1)
+      : inputs(inputs) {
+    add_child("inner", std::move(m));
+  }
   Attrs config() const override { return {{"inputs", inputs}}; }
-  static std::shared_ptr<OnCodes> from_config(const Attrs& c) { return nn::make<OnCodes>(nn::make<nn::Identity>(), c.get_int("inputs")); }
+  static std::shared_ptr<OnCodes> from_config(const Attrs& c) {
+    return nn::make<OnCodes>(nn::make<nn::Identity>(), c.get_int("inputs"));
+  }
   std::vector<Tensor> forward(std::vector<Tensor> in) override {
-    std::vector<Tensor> out = (*submodule("inner"))(std::vector<Tensor>(static_cast<size_t>(inputs), quant(in.at(0))));
+    std::vector<Tensor> out =
+        (*submodule("inner"))(std::vector<Tensor>(static_cast<size_t>(inputs), quant(in.at(0))));
     for (Tensor& y : out) y = dequant(y);
     return out;
   }
@@ -176,16 +189,19 @@ std::shared_ptr<Net> prepared_net() {
 std::shared_ptr<Net> qat_net() {
   auto model = net(true);
   model->qconfig = quant::get_default_qat_qconfig();
-  return quant::prepare_qat(quant::fuse_modules_qat(model, {{"block.conv", "block.bn", "block.relu"}}));
+  return quant::prepare_qat(
+      quant::fuse_modules_qat(model, {{"block.conv", "block.bn", "block.relu"}}));
 }
 
-void expect_same_outputs(nn::Module& a, nn::Module& b, const Tensor& x) { EXPECT_TRUE(equal(a(x).detach(), b(x).detach())); }
+void expect_same_outputs(nn::Module& a, nn::Module& b, const Tensor& x) {
+  EXPECT_TRUE(equal(a(x).detach(), b(x).detach()));
+}
 
-// -- every registered class --------------------------------------------------------------------------------
+// -- every registered class -----------------------------------------------------------------------
 
 struct Sample {
   nn::ModulePtr module;
-  Tensor input;  // undefined: it is not called
+  Tensor input;                   // undefined: it is not called
   std::vector<Tensor> more = {};  // inputs
 };
 
@@ -196,18 +212,24 @@ nn::ModulePtr made(Args&&... args) {
 
 // The float and fused modules that others are made from.
 std::vector<Sample> float_modules() {
-  Tensor x2 = Tensor::randn({3, 4}, 1), x3 = Tensor::randn({2, 4, 6}, 2), x4 = Tensor::randn({2, 4, 5, 5}, 3),
-         x5 = Tensor::randn({1, 4, 4, 4, 4}, 4);
+  Tensor x2 = Tensor::randn({3, 4}, 1), x3 = Tensor::randn({2, 4, 6}, 2),
+         x4 = Tensor::randn({2, 4, 5, 5}, 3), x5 = Tensor::randn({1, 4, 4, 4, 4}, 4);
   Tensor indices = Tensor::from<int64_t>({3, 0, 2, 2, 1, 4}).reshape({2, 3});
   auto linear = [] { return made<nn::Linear>(4, 3); };
-  auto conv1 = [] { return made<nn::Conv1d>(4, 4, 3, nn::ConvOptions<1>{.stride = 2, .groups = 2}); };
-  auto conv2 = [] { return made<nn::Conv2d>(4, 4, 3, nn::ConvOptions<2>{.padding = 1, .bias = false}); };
+  auto conv1 = [] {
+    return made<nn::Conv1d>(4, 4, 3, nn::ConvOptions<1>{.stride = 2, .groups = 2});
+  };
+  auto conv2 = [] {
+    return made<nn::Conv2d>(4, 4, 3, nn::ConvOptions<2>{.padding = 1, .bias = false});
+  };
   auto conv3 = [] { return made<nn::Conv3d>(4, 4, 2); };
   auto bn1 = [] { return made<nn::BatchNorm1d>(4); };
   auto bn2 = [] { return made<nn::BatchNorm2d>(4, nn::BatchNormOptions{.eps = 1e-3}); };
   auto bn3 = [] { return made<nn::BatchNorm3d>(4); };
   auto relu = [] { return made<nn::ReLU>(); };
-  auto fused = []<typename M>(M*, std::vector<nn::ModulePtr> parts) { return made<M>(std::move(parts)); };
+  auto fused = []<typename M>(M*, std::vector<nn::ModulePtr> parts) {
+    return made<M>(std::move(parts));
+  };
   namespace ni = nn::intrinsic;
 #define OCTET_FUSED(Name, ...) fused(static_cast<ni::Name*>(nullptr), {__VA_ARGS__})
   return {
@@ -217,7 +239,8 @@ std::vector<Sample> float_modules() {
       {conv2(), x4},
       {conv3(), x5},
       {made<nn::ConvTranspose1d>(4, 2, 3), x3},
-      {made<nn::ConvTranspose2d>(4, 2, 3, nn::ConvOptions<2>{.stride = 2, .output_padding = 1}), x4},
+      {made<nn::ConvTranspose2d>(4, 2, 3, nn::ConvOptions<2>{.stride = 2, .output_padding = 1}),
+       x4},
       {made<nn::ConvTranspose3d>(4, 2, 2), x5},
       {bn1(), x3},
       {bn2(), x4},
@@ -261,10 +284,14 @@ std::vector<Sample> float_modules() {
       {made<nn::LayerNorm>(4, 1e-3, false), x2},
       {made<nn::GroupNorm>(2, 4), x4},
       {made<nn::InstanceNorm1d>(4), x3},
-      {made<nn::InstanceNorm2d>(4, nn::InstanceNormOptions{.affine = true, .track_running_stats = true}), x4},
+      {made<nn::InstanceNorm2d>(
+           4, nn::InstanceNormOptions{.affine = true, .track_running_stats = true}),
+       x4},
       {made<nn::InstanceNorm3d>(4), x5},
       {made<nn::NonDynamicallyQuantizableLinear>(4, 2), x2},
-      {made<nn::LSTM>(4, 5, nn::RecurrentOptions{.num_layers = 2, .bidirectional = true, .proj_size = 3}), x3.transpose(1, 2)},
+      {made<nn::LSTM>(4, 5,
+                      nn::RecurrentOptions{.num_layers = 2, .bidirectional = true, .proj_size = 3}),
+       x3.transpose(1, 2)},
       {made<nn::GRU>(6, 5, nn::RecurrentOptions{.bias = false, .batch_first = true}), x3},
       {made<nn::RNN>(6, 5, nn::RecurrentOptions{.nonlinearity = "relu"}), x3},
       {made<nn::LSTMCell>(4, 5), x2},
@@ -272,7 +299,8 @@ std::vector<Sample> float_modules() {
       {made<nn::RNNCell>(4, 5, true, "relu"), x2},
       {made<nn::Embedding>(5, 3), indices},
       {made<nn::Embedding>(5, 3, 2), indices},
-      {made<nn::EmbeddingBag>(5, 3, nn::EmbeddingBagOptions{.mode = "max", .padding_idx = 1}), indices},
+      {made<nn::EmbeddingBag>(5, 3, nn::EmbeddingBagOptions{.mode = "max", .padding_idx = 1}),
+       indices},
   };
 #undef OCTET_FUSED
 }
@@ -317,11 +345,13 @@ std::vector<Sample> made_from(const Sample& s) {
   }
   bool stub = s.module->type_name() == "QuantStub";
   nn::ModulePtr done = observed(s.module->clone(), quant::get_default_qconfig());
-  add(quant::get_default_static_quant_module_mappings(), *done, !s.input.defined() || stub ? s.input : quantized(s.input));
+  add(quant::get_default_static_quant_module_mappings(), *done,
+      !s.input.defined() || stub ? s.input : quantized(s.input));
   add(quant::get_default_static_quant_reference_module_mappings(), *done, s.input);
   add(quant::get_default_weight_only_quant_module_mappings(), *done, s.input);
   for (const quant::QConfig& qconfig :
-       {quant::default_dynamic_qconfig(), quant::per_channel_dynamic_qconfig(), quant::float16_dynamic_qconfig()}) {
+       {quant::default_dynamic_qconfig(), quant::per_channel_dynamic_qconfig(),
+        quant::float16_dynamic_qconfig()}) {
     done->qconfig = qconfig;
     add(quant::get_default_dynamic_quant_module_mappings(), *done, s.input);
   }
@@ -338,7 +368,8 @@ std::vector<Sample> observers() {
     if (name != "RecordingObserver") (*used)(x);  // its recordings are not state
     all.push_back({fresh, x});
     all.push_back({used, x});
-    for (const char* fake : {"FakeQuantize", "FixedQParamsFakeQuantize", "FusedMovingAvgObsFakeQuantize", "LearnableFakeQuantize"}) {
+    for (const char* fake : {"FakeQuantize", "FixedQParamsFakeQuantize",
+                             "FusedMovingAvgObsFakeQuantize", "LearnableFakeQuantize"}) {
       nn::ModulePtr fq;
       try {
         fq = factory.fake_quantize(fake).make_module("fq");
@@ -350,7 +381,8 @@ std::vector<Sample> observers() {
       all.push_back({fq, x});
     }
   }
-  for (nn::ModulePtr observer : {nn::ModulePtr(nn::make<quant::ModelReportObserver>()), nn::ModulePtr(nn::make<quant::InputEqualizationObserver>())}) {
+  for (nn::ModulePtr observer : {nn::ModulePtr(nn::make<quant::ModelReportObserver>()),
+                                 nn::ModulePtr(nn::make<quant::InputEqualizationObserver>())}) {
     (*observer)(x);
     all.push_back({observer, x});
   }
@@ -359,8 +391,8 @@ std::vector<Sample> observers() {
 
 // Layers that eager quantization leaves as they are, or makes no modules of.
 std::vector<Sample> other_layers() {
-  Tensor x2 = Tensor::randn({3, 4}, 1), x3 = Tensor::randn({2, 4, 6}, 2), x4 = Tensor::randn({2, 4, 5, 5}, 3),
-         x5 = Tensor::randn({1, 4, 4, 4, 4}, 4);
+  Tensor x2 = Tensor::randn({3, 4}, 1), x3 = Tensor::randn({2, 4, 6}, 2),
+         x4 = Tensor::randn({2, 4, 5, 5}, 3), x5 = Tensor::randn({1, 4, 4, 4, 4}, 4);
   std::vector<Sample> all{
       {made<nn::Bilinear>(4, 4, 2), x2, {x2}},
       {made<nn::Dropout>(0.3), x2},
@@ -371,7 +403,10 @@ std::vector<Sample> other_layers() {
       {made<nn::MaxPool2d>(2, nn::MaxPoolOptions<2>{.stride = 1, .ceil_mode = true}), x4},
       {made<nn::MaxPool3d>(2), x5},
       {made<nn::AvgPool1d>(3), x3},
-      {made<nn::AvgPool2d>(3, nn::AvgPoolOptions<2>{.padding = 1, .count_include_pad = false, .divisor_override = 4}), x4},
+      {made<nn::AvgPool2d>(
+           3,
+           nn::AvgPoolOptions<2>{.padding = 1, .count_include_pad = false, .divisor_override = 4}),
+       x4},
       {made<nn::AvgPool3d>(2), x5},
       {made<nn::AdaptiveAvgPool1d>(2), x3},
       {made<nn::AdaptiveAvgPool2d>(Sizes<2>{3, 2}), x4},
@@ -384,11 +419,20 @@ std::vector<Sample> other_layers() {
       {made<nn::PixelShuffle>(2), x4},
       {made<nn::PixelUnshuffle>(2), Tensor::randn({1, 1, 4, 4}, 5)},
       {made<nn::ChannelShuffle>(2), x4},
-      {made<nn::Upsample>(functional::InterpolateOptions{.scale_factor = {2, 1.5}, .mode = "bilinear"}), x4},
+      {made<nn::Upsample>(
+           functional::InterpolateOptions{.scale_factor = {2, 1.5}, .mode = "bilinear"}),
+       x4},
       {made<nn::Upsample>(functional::InterpolateOptions{.size = {3, 7}}), x4},
       {made<nn::MultiheadAttention>(6, 2), x3, {x3, x3}},
-      {made<nn::MultiheadAttention>(6, 2, nn::AttentionOptions{.bias = false, .add_bias_kv = true, .kdim = 6, .vdim = 5, .batch_first = true,
-                                                               .need_weights = false}), x3, {x3, Tensor::randn({2, 4, 5}, 1)}},
+      {made<nn::MultiheadAttention>(6, 2,
+                                    nn::AttentionOptions{.bias = false,
+                                                         .add_bias_kv = true,
+                                                         .kdim = 6,
+                                                         .vdim = 5,
+                                                         .batch_first = true,
+                                                         .need_weights = false}),
+       x3,
+       {x3, Tensor::randn({2, 4, 5}, 1)}},
   };
   for (Sample& s : all) s.module->eval();
   return all;
@@ -398,11 +442,17 @@ std::vector<Sample> other_layers() {
 std::vector<Sample> composites() {
   Tensor x2 = Tensor::randn({3, 4}, 1), x3 = Tensor::randn({2, 4, 6}, 2);
   std::vector<Sample> all;
-  for (const Sample& s : {Sample{made<nn::LSTM>(6, 4, nn::RecurrentOptions{.num_layers = 2, .bidirectional = true, .proj_size = 3}), x3},
-                          Sample{made<nn::LSTM>(6, 4, nn::RecurrentOptions{.bias = false, .batch_first = true}), x3},
-                          Sample{made<nn::LSTMCell>(4, 3), x2},
-                          Sample{made<nn::MultiheadAttention>(6, 2, nn::AttentionOptions{.add_bias_kv = true}), x3},
-                          Sample{made<nn::MultiheadAttention>(6, 2, nn::AttentionOptions{.bias = false, .need_weights = false}), x3}})
+  for (const Sample& s :
+       {Sample{
+            made<nn::LSTM>(
+                6, 4, nn::RecurrentOptions{.num_layers = 2, .bidirectional = true, .proj_size = 3}),
+            x3},
+        Sample{made<nn::LSTM>(6, 4, nn::RecurrentOptions{.bias = false, .batch_first = true}), x3},
+        Sample{made<nn::LSTMCell>(4, 3), x2},
+        Sample{made<nn::MultiheadAttention>(6, 2, nn::AttentionOptions{.add_bias_kv = true}), x3},
+        Sample{made<nn::MultiheadAttention>(
+                   6, 2, nn::AttentionOptions{.bias = false, .need_weights = false}),
+               x3}})
     for (bool qat : {false, true}) {
       const bool attention = s.module->type_name() == "MultiheadAttention";
       auto model = nn::make<OnCodes>(s.module->clone(), attention ? 3 : 1);
@@ -413,13 +463,19 @@ std::vector<Sample> composites() {
       prepared->eval();
       all.push_back({prepared->clone(), s.input});
       all.push_back({quant::convert(prepared), s.input});
-      if (attention) all.push_back({quant::quantize_dynamic<nn::Module>(s.module, {}, qat ? DType::float16 : DType::qint8), x3, {x3, x3}});
+      if (attention)
+        all.push_back(
+            {quant::quantize_dynamic<nn::Module>(s.module, {}, qat ? DType::float16 : DType::qint8),
+             x3,
+             {x3, x3}});
     }
   return all;
 }
 
 std::vector<Sample> losses() {
-  return {{made<nn::CrossEntropyLoss>(functional::CrossEntropyOptions{.weight = Tensor::rand({3}, 1), .label_smoothing = 0.1}), {}},
+  return {{made<nn::CrossEntropyLoss>(functional::CrossEntropyOptions{
+               .weight = Tensor::rand({3}, 1), .label_smoothing = 0.1}),
+           {}},
           {made<nn::CrossEntropyLoss>(), {}},
           {made<nn::NLLLoss>(Tensor::rand({3}, 1), 2, "sum"), {}},
           {made<nn::MSELoss>("sum"), {}},
@@ -439,7 +495,9 @@ std::vector<Sample> containers() {
   dict->insert("b", nn::Linear(2, 2)).insert("a", nn::ReLU());
   Tensor x = Tensor::randn({1, 2, 4, 4}, 1);
   return {{sequence, x},
-          {nn::make<nn::BatchNorm2d>(2, nn::BatchNormOptions{.affine = false, .track_running_stats = false}), x},
+          {nn::make<nn::BatchNorm2d>(
+               2, nn::BatchNormOptions{.affine = false, .track_running_stats = false}),
+           x},
           {list, {}},
           {dict, {}},
           {nn::make<quant::QuantWrapper>(nn::make<nn::Linear>(2, 3)), Tensor::randn({4, 2}, 1)}};
@@ -449,16 +507,20 @@ std::vector<Sample> containers() {
 struct Traced : nn::Module {
   nn::Slot body = slot("body", nn::Sequential(nn::Conv2d(2, 3, 3), nn::ReLU()));
   nn::Parameter scale = parameter("scale", Tensor::full({3, 1, 1}, 0.5));
-  Tensor forward(Tensor x) override { return functional::sigmoid(body(x) * scale + Tensor::full({3, 1, 1}, 0.25)); }
+  Tensor forward(Tensor x) override {
+    return functional::sigmoid(body(x) * scale + Tensor::full({3, 1, 1}, 0.25));
+  }
 };
 std::vector<Sample> graphs() {
   Tensor x = Tensor::randn({2, 2, 6, 6}, 1);
   auto model = nn::make<Traced>();
-  auto trained = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping(), std::vector<Tensor>{x});
+  auto trained = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping(),
+                                       std::vector<Tensor>{x});
   (*trained)(x);
   trained->eval();
   model->eval();
-  auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(), std::vector<Tensor>{x});
+  auto prepared =
+      quant::prepare_fx(model, quant::get_default_qconfig_mapping(), std::vector<Tensor>{x});
   (*prepared)(x);
   auto reference = quant::convert_to_reference_fx(prepared);
   return {{graph::trace(*model, {x}), x},
@@ -466,7 +528,9 @@ std::vector<Sample> graphs() {
           {trained, x},
           {reference, x},
           {quant::lower(reference), x},
-          {quant::convert_fx(quant::prepare_fx(model, quant::default_dynamic_qconfig(), std::vector<Tensor>{x})), x}};
+          {quant::convert_fx(
+               quant::prepare_fx(model, quant::default_dynamic_qconfig(), std::vector<Tensor>{x})),
+           x}};
 }
 
 }  // namespace
@@ -485,7 +549,8 @@ void expect_each_comes_back(const std::vector<Sample>& samples) {
     inputs.insert(inputs.end(), s.more.begin(), s.more.end());
     auto expected = (*s.module)(inputs), got = (*back)(inputs);
     ASSERT_EQ(expected.size(), got.size());
-    for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(equal(expected[i].detach(), got[i].detach())) << "result " << i;
+    for (size_t i = 0; i < got.size(); ++i)
+      EXPECT_TRUE(equal(expected[i].detach(), got[i].detach())) << "result " << i;
   }
 }
 // The samples of one kind of those made from float modules.
@@ -493,7 +558,8 @@ std::vector<Sample> made_of(const std::string& room) {
   std::vector<Sample> all;
   for (const Sample& s : float_modules())
     for (Sample& made : made_from(s))
-      if (nn::registered_name(*made.module).starts_with("octet::nn::" + room)) all.push_back(std::move(made));
+      if (nn::registered_name(*made.module).starts_with("octet::nn::" + room))
+        all.push_back(std::move(made));
   return all;
 }
 }  // namespace
@@ -503,14 +569,21 @@ TEST(ModuleFile, QatModulesComeBack) { expect_each_comes_back(made_of("qat::"));
 TEST(ModuleFile, StaticModulesComeBack) {
   std::vector<Sample> all;
   for (Sample& s : made_of("quantized::"))
-    if (std::string name = nn::registered_name(*s.module); name.rfind(':') == std::string("octet::nn::quantized:").size())
+    if (std::string name = nn::registered_name(*s.module);
+        name.rfind(':') == std::string("octet::nn::quantized:").size())
       all.push_back(std::move(s));
   EXPECT_GT(all.size(), 40u);
   expect_each_comes_back(all);
 }
-TEST(ModuleFile, DynamicModulesComeBack) { expect_each_comes_back(made_of("quantized::dynamic::")); }
-TEST(ModuleFile, WeightOnlyModulesComeBack) { expect_each_comes_back(made_of("quantized::weight_only::")); }
-TEST(ModuleFile, ReferenceModulesComeBack) { expect_each_comes_back(made_of("quantized::reference::")); }
+TEST(ModuleFile, DynamicModulesComeBack) {
+  expect_each_comes_back(made_of("quantized::dynamic::"));
+}
+TEST(ModuleFile, WeightOnlyModulesComeBack) {
+  expect_each_comes_back(made_of("quantized::weight_only::"));
+}
+TEST(ModuleFile, ReferenceModulesComeBack) {
+  expect_each_comes_back(made_of("quantized::reference::"));
+}
 TEST(ModuleFile, ObserversAndFakeQuantizeModulesComeBack) { expect_each_comes_back(observers()); }
 TEST(ModuleFile, OtherLayersComeBack) { expect_each_comes_back(other_layers()); }
 TEST(ModuleFile, NetworksOfObservedPartsComeBack) { expect_each_comes_back(composites()); }
@@ -520,16 +593,19 @@ TEST(ModuleFile, GraphsOfModulesComeBack) { expect_each_comes_back(graphs()); }
 
 TEST(ModuleFile, TheseAreAllClassesThatAreRegistered) {
   std::set<std::string> covered;
-  for (const auto& list : {float_modules(), made_of(""), other_layers(), composites(), observers(), losses(), containers(), graphs()})
+  for (const auto& list : {float_modules(), made_of(""), other_layers(), composites(), observers(),
+                           losses(), containers(), graphs()})
     for (const Sample& s : list)
-      for (auto& [path, module] : s.module->named_modules()) covered.insert(nn::registered_name(*module));
+      for (auto& [path, module] : s.module->named_modules())
+        covered.insert(nn::registered_name(*module));
   for (const std::string& name : nn::registered_names()) {
     if (name.find("_test::") != std::string::npos) continue;
-    EXPECT_TRUE(covered.count(name)) << name << " is registered but not among the samples above: add one";
+    EXPECT_TRUE(covered.count(name))
+        << name << " is registered but not among the samples above: add one";
   }
 }
 
-// -- whole models ------------------------------------------------------------------------------------------
+// -- whole models ---------------------------------------------------------------------------------
 
 TEST(ModuleFile, AFloatModelOfAUsersClassComesBack) {
   auto model = net();
@@ -551,7 +627,9 @@ TEST(ModuleFile, ATrainedModelGoesOnTraining) {
   for (size_t i = 0; i < a.size(); ++i) {
     Tensor x = autograd::grad(*a[i].second), y = autograd::grad(*b[i].second);
     ASSERT_EQ(x.defined(), y.defined()) << a[i].first;
-    if (x.defined()) { EXPECT_TRUE(equal(x, y)) << a[i].first; }
+    if (x.defined()) {
+      EXPECT_TRUE(equal(x, y)) << a[i].first;
+    }
   }
   expect_same_state(*model, *back);
 }
@@ -592,7 +670,8 @@ TEST(ModuleFile, AQatModelGoesOnTrainingAndConverts) {
   expect_same_outputs(*x, *y, batch(9));
 }
 
-// "Saving a whole quantized module breaks": PyTorch's 'LinearPackedParams' object has no attribute '_modules'.
+// "Saving a whole quantized module breaks": PyTorch's 'LinearPackedParams' object has no attribute
+// '_modules'.
 TEST(ModuleFileTraps, SavingAWholeQuantizedModule) {
   TempDir dir;
   auto prepared = prepared_net();
@@ -603,12 +682,14 @@ TEST(ModuleFileTraps, SavingAWholeQuantizedModule) {
   save_model(dir / "a.octet", *int8);
   auto typed = load_model<Net>(dir / "a.octet");
   EXPECT_EQ(typed->block.as<Block>().conv->type_name(), "QuantizedConvReLU2d");
-  expect_error(ErrorCode::invalid_argument, {"Net", "not a Tied"}, [&] { load_model<Tied>(dir / "a.octet"); });
+  expect_error(ErrorCode::invalid_argument, {"Net", "not a Tied"},
+               [&] { load_model<Tied>(dir / "a.octet"); });
 }
 
 TEST(ModuleFile, DynamicAndWeightOnlyModelsComeBack) {
   for (const std::shared_ptr<Net>& model :
-       {quant::quantize_dynamic(net()), quant::quantize_dynamic(net(), quant::types<nn::Linear>(DType::float16)),
+       {quant::quantize_dynamic(net()),
+        quant::quantize_dynamic(net(), quant::types<nn::Linear>(DType::float16)),
         quant::quantize_weight_only(net())}) {
     auto back = round_trip(*model);
     expect_same_outputs(*model, *back, batch(5));
@@ -625,7 +706,8 @@ TEST(ModuleFile, WhatCalibrationFoundWrongIsStillKnown) {
   auto late = round_trip(*prepared);
   early->forward(batch(1));
   for (const nn::ModulePtr& m : {nn::ModulePtr(prepared), early, late})
-    expect_error(ErrorCode::invalid_argument, {"'fc' (Linear) stays float", "DeQuantStub"}, [&] { quant::convert(m); });
+    expect_error(ErrorCode::invalid_argument, {"'fc' (Linear) stays float", "DeQuantStub"},
+                 [&] { quant::convert(m); });
 }
 
 TEST(ModuleFile, AFloatFunctionalUsedWithNumbersOnlyNeedsNoData) {
@@ -638,13 +720,20 @@ TEST(ModuleFile, AFloatFunctionalUsedWithNumbersOnlyNeedsNoData) {
 TEST(ModuleFile, QconfigsComeBackExactly) {
   auto model = nn::make<nn::Sequential>();
   std::vector<std::any> configs{std::any(), std::any(nullptr), quant::QConfig()};
-  for (const std::string& name : quant::qconfig_names()) configs.push_back(quant::get_default_qconfig(name));
-  quant::ObserverFactory odd = quant::ObserverFactory("PercentileObserver").with_percentile(99.1).with_eps(0x1.23456789abcdep-20);
+  for (const std::string& name : quant::qconfig_names())
+    configs.push_back(quant::get_default_qconfig(name));
+  quant::ObserverFactory odd = quant::ObserverFactory("PercentileObserver")
+                                   .with_percentile(99.1)
+                                   .with_eps(0x1.23456789abcdep-20);
   configs.push_back(quant::QConfig{odd, quant::ObserverFactory()});
-  configs.push_back(quant::QConfig{quant::ObserverFactory(), odd.with_dtype(DType::qint8).with_quant_range(-100, 100)});
-  configs.push_back(quant::QConfig{
-      quant::ObserverFactory("MinMaxObserver").fake_quantize("LearnableFakeQuantize").with_grad_scaling(true),
-      quant::ObserverFactory("FixedQParamsObserver").with_fixed_qparams(1.0 / 3, 7).fake_quantize("FixedQParamsFakeQuantize")});
+  configs.push_back(quant::QConfig{quant::ObserverFactory(),
+                                   odd.with_dtype(DType::qint8).with_quant_range(-100, 100)});
+  configs.push_back(quant::QConfig{quant::ObserverFactory("MinMaxObserver")
+                                       .fake_quantize("LearnableFakeQuantize")
+                                       .with_grad_scaling(true),
+                                   quant::ObserverFactory("FixedQParamsObserver")
+                                       .with_fixed_qparams(1.0 / 3, 7)
+                                       .fake_quantize("FixedQParamsFakeQuantize")});
   for (const std::any& q : configs) {
     auto m = nn::make<nn::Linear>(2, 2);
     m->qconfig = q;
@@ -661,7 +750,8 @@ TEST(ModuleFile, QconfigsComeBackExactly) {
   }
   model->qconfig = 3;
   TempDir dir;
-  expect_error(ErrorCode::invalid_argument, {"the model (Sequential)", "qconfig", "int"}, [&] { save_model(dir / "a", *model); });
+  expect_error(ErrorCode::invalid_argument, {"the model (Sequential)", "qconfig", "int"},
+               [&] { save_model(dir / "a", *model); });
 }
 
 TEST(ModuleFile, SharedModulesAndTiedTensorsStayShared) {
@@ -740,13 +830,15 @@ TEST(ModuleFile, WritesAtomically) {
   save_model(dir / "a.octet", *nn::make<Tied>());
   expect_same_state(*model, *loaded);
   std::string before = slurp(dir / "a.octet");
-  expect_error(ErrorCode::unsupported, {"a.octet", "module '0' (Unregistered)", "OCTET_MODULE(octet::module_file_test::Unregistered)"},
+  expect_error(ErrorCode::unsupported,
+               {"a.octet", "module '0' (Unregistered)",
+                "OCTET_MODULE(octet::module_file_test::Unregistered)"},
                [&] { save_model(dir / "a.octet", *nn::make<nn::Sequential>(Unregistered())); });
   EXPECT_EQ(slurp(dir / "a.octet"), before);
   EXPECT_EQ(testing::count_files(dir.path()), 1u) << "no temporary file stays";
 }
 
-// -- errors ------------------------------------------------------------------------------------------------
+// -- errors ---------------------------------------------------------------------------------------
 
 TEST(ModuleFile, FilesThatAreNoModelsSayWhatTheyAre) {
   TempDir dir;
@@ -754,9 +846,12 @@ TEST(ModuleFile, FilesThatAreNoModelsSayWhatTheyAre) {
   io::save_octet(graph::Graph(), dir / "graph.octet");
   save_model(dir / "model.octet", *nn::make<nn::ReLU>());
   EXPECT_FALSE(io::is_model_file(dir / "graph.octet"));
-  expect_error(ErrorCode::corrupt, {"state.octet", "load_state_dict"}, [&] { load_model(dir / "state.octet"); });
-  expect_error(ErrorCode::corrupt, {"graph.octet", "load_octet"}, [&] { load_model(dir / "graph.octet"); });
-  expect_error(ErrorCode::unsupported, {"model.octet", "load_model"}, [&] { io::load_octet(dir / "model.octet"); });
+  expect_error(ErrorCode::corrupt, {"state.octet", "load_state_dict"},
+               [&] { load_model(dir / "state.octet"); });
+  expect_error(ErrorCode::corrupt, {"graph.octet", "load_octet"},
+               [&] { load_model(dir / "graph.octet"); });
+  expect_error(ErrorCode::unsupported, {"model.octet", "load_model"},
+               [&] { io::load_octet(dir / "model.octet"); });
   expect_error(ErrorCode::not_found, {"none.octet"}, [&] { load_model(dir / "none.octet"); });
 }
 
@@ -766,13 +861,16 @@ TEST(ModuleFile, AClassThatHasChangedIsAnErrorThatNamesTheDifference) {
   save_model(dir / "grown.octet", *nn::make<Growing>());
   g_grown = false;
   save_model(dir / "plain.octet", *nn::make<Growing>());
-  EXPECT_EQ(load_model(dir / "grown.octet")->children().size(), 1u) << "more than the constructor makes is what prepare() adds";
+  EXPECT_EQ(load_model(dir / "grown.octet")->children().size(), 1u)
+      << "more than the constructor makes is what prepare() adds";
   g_grown = true;
-  expect_error(ErrorCode::corrupt, {"plain.octet", "the model (Growing)", "submodule new", "not as it was"},
+  expect_error(ErrorCode::corrupt,
+               {"plain.octet", "the model (Growing)", "submodule new", "not as it was"},
                [&] { load_model(dir / "plain.octet"); });
   g_grown = false;
   save_model(dir / "wide.octet", *nn::make<nn::Sequential>(WiderWithoutConfig(7)));
-  expect_error(ErrorCode::corrupt, {"module '0' (WiderWithoutConfig)", "'weight' of shape (2)", "(7)", "from_config"},
+  expect_error(ErrorCode::corrupt,
+               {"module '0' (WiderWithoutConfig)", "'weight' of shape (2)", "(7)", "from_config"},
                [&] { load_model(dir / "wide.octet"); });
 }
 
@@ -788,42 +886,102 @@ TEST(ModuleFile, DamageNamesFileModuleAndField) {
     ErrorCode code = ErrorCode::corrupt;
   };
   const Case cases[] = {
-      {"unknown class", [](Json& m, auto&) { m[0]["class"] = "octet::nn::Linea"; },
-       {"module '0'", "octet::nn::Linea", "did you mean 'octet::nn::Linear'", "OCTET_MODULE"}, ErrorCode::not_found},
-      {"no modules", [](Json& m, auto&) { m = Json::array(); }, {"'modules' is not a list of modules"}},
+      {"unknown class",
+       [](Json& m, auto&) { m[0]["class"] = "octet::nn::Linea"; },
+       {"module '0'", "octet::nn::Linea", "did you mean 'octet::nn::Linear'", "OCTET_MODULE"},
+       ErrorCode::not_found},
+      {"no modules",
+       [](Json& m, auto&) { m = Json::array(); },
+       {"'modules' is not a list of modules"}},
       {"no object", [](Json& m, auto&) { m[1] = 3; }, {"module 1", "expected an object"}},
       {"no class", [](Json& m, auto&) { m[1].erase("class"); }, {"module 1", "'class' is missing"}},
-      {"no mode", [](Json& m, auto&) { m[1].erase("training"); }, {"module 1", "'training' is missing"}},
+      {"no mode",
+       [](Json& m, auto&) { m[1].erase("training"); },
+       {"module 1", "'training' is missing"}},
       {"mode", [](Json& m, auto&) { m[1]["training"] = "yes"; }, {"module 1", "'training'"}},
-      {"children", [](Json& m, auto&) { m[2]["children"] = 1; }, {"module 2", "'children' is not a list"}},
-      {"later child", [](Json& m, auto&) { m[2]["children"][0][1] = 2; }, {"module 2", "'children'", "earlier"}},
-      {"negative child", [](Json& m, auto&) { m[2]["children"][0][1] = -1; }, {"module 2", "'children'", "earlier"}},
-      {"child of one", [](Json& m, auto&) { m[2]["children"][0] = Json::array({"0"}); }, {"module 2", "'children'"}},
-      {"empty place", [](Json& m, auto&) { m[2]["children"][0][1] = nullptr; }, {"the model (Sequential)", "no place '0'"}},
-      {"same name", [](Json& m, auto&) { m[2]["children"][0][0] = "1"; }, {"the model (Sequential)", "'1'"}},
-      {"bad name", [](Json& m, auto&) { m[2]["children"][0][0] = "a.b"; }, {"the model (Sequential)", "'a.b'"}},
-      {"lost child", [](Json& m, auto&) { m[2]["children"].erase(1); }, {"module 1 is in no place"}},
-      {"no config", [](Json& m, auto&) { m[0].erase("config"); }, {"module '0' (Linear)", "attribute 'bias' is missing"}},
-      {"config", [](Json& m, auto&) { m[0]["config"]["bias"] = "5"; }, {"module '0' (Linear)", "bias=5"}},
-      {"config text", [](Json& m, auto&) { m[0]["config"]["bias"] = "ye"; }, {"module 0", "'bias'"}},
-      {"config kind", [](Json& m, auto&) { m[0]["config"] = 7; }, {"module 0", "'config' is not an object"}},
-      {"too small", [](Json& m, auto&) { m[0]["config"]["in_features"] = "0"; }, {"module '0' (Linear)", "0 inputs"}},
-      {"too large", [](Json& m, auto&) { m[0]["config"]["in_features"] = "4611686018427387904"; }, {"module '0' (Linear)"}},
-      {"other size", [](Json& m, auto&) { m[0]["config"]["in_features"] = "3"; }, {"module '0'", "'weight' of shape (2, 3)", "(2, 2)"}},
-      {"no tensor", [](Json&, auto& t) { t.erase("0.weight"); }, {"module '0'", "'0.weight' is not in the file"}},
-      {"tensor missing", [](Json& m, auto&) { m[0]["tensors"].erase("bias"), m[0].erase("requires_grad"); },
+      {"children",
+       [](Json& m, auto&) { m[2]["children"] = 1; },
+       {"module 2", "'children' is not a list"}},
+      {"later child",
+       [](Json& m, auto&) { m[2]["children"][0][1] = 2; },
+       {"module 2", "'children'", "earlier"}},
+      {"negative child",
+       [](Json& m, auto&) { m[2]["children"][0][1] = -1; },
+       {"module 2", "'children'", "earlier"}},
+      {"child of one",
+       [](Json& m, auto&) { m[2]["children"][0] = Json::array({"0"}); },
+       {"module 2", "'children'"}},
+      {"empty place",
+       [](Json& m, auto&) { m[2]["children"][0][1] = nullptr; },
+       {"the model (Sequential)", "no place '0'"}},
+      {"same name",
+       [](Json& m, auto&) { m[2]["children"][0][0] = "1"; },
+       {"the model (Sequential)", "'1'"}},
+      {"bad name",
+       [](Json& m, auto&) { m[2]["children"][0][0] = "a.b"; },
+       {"the model (Sequential)", "'a.b'"}},
+      {"lost child",
+       [](Json& m, auto&) { m[2]["children"].erase(1); },
+       {"module 1 is in no place"}},
+      {"no config",
+       [](Json& m, auto&) { m[0].erase("config"); },
+       {"module '0' (Linear)", "attribute 'bias' is missing"}},
+      {"config",
+       [](Json& m, auto&) { m[0]["config"]["bias"] = "5"; },
+       {"module '0' (Linear)", "bias=5"}},
+      {"config text",
+       [](Json& m, auto&) { m[0]["config"]["bias"] = "ye"; },
+       {"module 0", "'bias'"}},
+      {"config kind",
+       [](Json& m, auto&) { m[0]["config"] = 7; },
+       {"module 0", "'config' is not an object"}},
+      {"too small",
+       [](Json& m, auto&) { m[0]["config"]["in_features"] = "0"; },
+       {"module '0' (Linear)", "0 inputs"}},
+      {"too large",
+       [](Json& m, auto&) { m[0]["config"]["in_features"] = "4611686018427387904"; },
+       {"module '0' (Linear)"}},
+      {"other size",
+       [](Json& m, auto&) { m[0]["config"]["in_features"] = "3"; },
+       {"module '0'", "'weight' of shape (2, 3)", "(2, 2)"}},
+      {"no tensor",
+       [](Json&, auto& t) { t.erase("0.weight"); },
+       {"module '0'", "'0.weight' is not in the file"}},
+      {"tensor missing",
+       [](Json& m, auto&) { m[0]["tensors"].erase("bias"), m[0].erase("requires_grad"); },
        {"module '0'", "missing: bias; unexpected: none"}},
-      {"tensor too many", [](Json& m, auto&) { m[1]["tensors"]["w"] = "0.bias"; }, {"module '1'", "missing: none; unexpected: w"}},
+      {"tensor too many",
+       [](Json& m, auto&) { m[1]["tensors"]["w"] = "0.bias"; },
+       {"module '1'", "missing: none; unexpected: w"}},
       {"tensors", [](Json& m, auto&) { m[0]["tensors"]["bias"] = 1; }, {"module 0", "'tensors'"}},
-      {"trained", [](Json& m, auto&) { m[0]["requires_grad"][0] = "x"; }, {"module 0", "'requires_grad' names 'x'"}},
-      {"trained integer", [](Json&, auto& t) { t["0.bias"] = Tensor::ones({2}, DType::int64); }, {"module '0'", "int64"}},
-      {"extra", [](Json& m, auto&) { m[1]["extra"]["s"] = "0.bias"; }, {"module '1'", "extra state", "unexpected: s"}},
-      {"annotation", [](Json& m, auto&) { m[2]["annotations"]["colour"] = Json::object(); }, {"the model", "'colour'"},
+      {"trained",
+       [](Json& m, auto&) { m[0]["requires_grad"][0] = "x"; },
+       {"module 0", "'requires_grad' names 'x'"}},
+      {"trained integer",
+       [](Json&, auto& t) { t["0.bias"] = Tensor::ones({2}, DType::int64); },
+       {"module '0'", "int64"}},
+      {"extra",
+       [](Json& m, auto&) { m[1]["extra"]["s"] = "0.bias"; },
+       {"module '1'", "extra state", "unexpected: s"}},
+      {"annotation",
+       [](Json& m, auto&) { m[2]["annotations"]["colour"] = Json::object(); },
+       {"the model", "'colour'"},
        ErrorCode::unsupported},
-      {"qconfig", [](Json& m, auto&) { m[2]["annotations"]["qconfig"]["activation.observer"] = "\"Histogram\""; },
-       {"the model", "Histogram"}, ErrorCode::not_found},
-      {"role", [](Json& m, auto&) { m[1]["annotations"]["prepared"] = {{"role", "\"x\""}, {"path", "\"\""}}; }, {"module '1'", "role 'x'"}},
-      {"functional", [](Json& m, auto&) { m[1]["annotations"]["prepared"] = {{"role", "\"functional\""}, {"path", "\"\""}}; },
+      {"qconfig",
+       [](Json& m, auto&) {
+         m[2]["annotations"]["qconfig"]["activation.observer"] = "\"Histogram\"";
+       },
+       {"the model", "Histogram"},
+       ErrorCode::not_found},
+      {"role",
+       [](Json& m, auto&) {
+         m[1]["annotations"]["prepared"] = {{"role", "\"x\""}, {"path", "\"\""}};
+       },
+       {"module '1'", "role 'x'"}},
+      {"functional",
+       [](Json& m, auto&) {
+         m[1]["annotations"]["prepared"] = {{"role", "\"functional\""}, {"path", "\"\""}};
+       },
        {"module '1'", "FloatFunctional"}},
   };
   for (const Case& c : cases) {
@@ -848,7 +1006,9 @@ TEST(ModuleFile, ANewerFormatSaysSo) {
   entry["format"] = 3;
   file.metadata["octet.model"] = entry.dump();
   write_safetensors(dir / "b.octet", file.tensors, file.metadata);
-  expect_error(ErrorCode::unsupported, {"b.octet", "file format 3", "reads up to 2", "update octet"}, [&] { load_model(dir / "b.octet"); });
+  expect_error(ErrorCode::unsupported,
+               {"b.octet", "file format 3", "reads up to 2", "update octet"},
+               [&] { load_model(dir / "b.octet"); });
 }
 
 // Without limits these would overflow the stack, or take for ever.
@@ -857,13 +1017,20 @@ TEST(ModuleFile, HostileTreesAreRefused) {
   for (bool deep : {true, false}) {
     Json modules = Json::array();
     for (int i = 0; i < (deep ? 5000 : 64); ++i) {
-      Json m{{"class", "octet::nn::Sequential"}, {"type", "Sequential"}, {"training", true}, {"children", Json::array()}};
-      for (int k = 0; i > 0 && k < (deep ? 1 : 2); ++k) m["children"].push_back(Json::array({std::to_string(k), i - 1}));
+      Json m{{"class", "octet::nn::Sequential"},
+             {"type", "Sequential"},
+             {"training", true},
+             {"children", Json::array()}};
+      for (int k = 0; i > 0 && k < (deep ? 1 : 2); ++k)
+        m["children"].push_back(Json::array({std::to_string(k), i - 1}));
       modules.push_back(std::move(m));
     }
-    write_safetensors(dir / "bad.octet", {}, {{"octet.model", Json{{"format", 1}, {"modules", modules}}.dump()}});
-    expect_error(ErrorCode::corrupt, {"too deep, or there are too many"}, [&] { load_model(dir / "bad.octet"); });
-    expect_error(ErrorCode::corrupt, {"too deep, or there are too many"}, [&] { io::describe_model(dir / "bad.octet"); });
+    write_safetensors(dir / "bad.octet", {},
+                      {{"octet.model", Json{{"format", 1}, {"modules", modules}}.dump()}});
+    expect_error(ErrorCode::corrupt, {"too deep, or there are too many"},
+                 [&] { load_model(dir / "bad.octet"); });
+    expect_error(ErrorCode::corrupt, {"too deep, or there are too many"},
+                 [&] { io::describe_model(dir / "bad.octet"); });
   }
 }
 
@@ -876,7 +1043,8 @@ TEST(ModuleFile, UnknownClassesAreDescribedAllTheSame) {
   file.metadata["octet.model"] = entry.dump();
   write_safetensors(dir / "b.octet", file.tensors, file.metadata);
   EXPECT_EQ(io::describe_model(dir / "b.octet"), nn::to_string(*net()));
-  expect_error(ErrorCode::not_found, {"theirs::Net", "OCTET_MODULE"}, [&] { load_model(dir / "b.octet"); });
+  expect_error(ErrorCode::not_found, {"theirs::Net", "OCTET_MODULE"},
+               [&] { load_model(dir / "b.octet"); });
 }
 
 // Bits flip in names, numbers and weights: what loads must also run or say why not.
@@ -884,7 +1052,9 @@ TEST(FuzzModuleFile, DamagedFilesAreErrorsOrModels) {
   TempDir dir;
   auto prepared = prepared_net();
   prepared->forward(batch(1));
-  for (const nn::ModulePtr& model : {nn::ModulePtr(prepared), nn::ModulePtr(quant::convert(prepared)), nn::ModulePtr(qat_net())}) {
+  for (const nn::ModulePtr& model :
+       {nn::ModulePtr(prepared), nn::ModulePtr(quant::convert(prepared)),
+        nn::ModulePtr(qat_net())}) {
     save_model(dir / "a.octet", *model);
     testing::spill(dir / "a.octet", testing::without_checksums(testing::slurp(dir / "a.octet")));
     int refused = testing::damage_file(dir / "a.octet", 400, [](const std::filesystem::path& path) {

@@ -39,7 +39,8 @@ std::string mutate(std::string s, Random& random) {
         s.erase(at, static_cast<size_t>(random.integer(1, 16)));
         break;
       case 5:
-        s.insert(at, s.substr(static_cast<size_t>(random.integer(0, static_cast<int64_t>(at))), 16));
+        s.insert(at,
+                 s.substr(static_cast<size_t>(random.integer(0, static_cast<int64_t>(at))), 16));
         break;
       default:
         for (size_t i = at; i < std::min(at + 4, s.size()); ++i) s[i] = static_cast<char>(0xff);
@@ -82,7 +83,8 @@ TEST(FuzzNpz, DeflatedArchives) {
 TEST(FuzzNpz, Zip64Archives) {
   Zip zip;
   zip.zip64 = true;
-  zip.central_extra = Zip::n(1, 2) + Zip::n(24, 2) + Zip::n(zip.size, 8) + Zip::n(zip.packed, 8) + Zip::n(0, 8);
+  zip.central_extra =
+      Zip::n(1, 2) + Zip::n(24, 2) + Zip::n(zip.size, 8) + Zip::n(zip.packed, 8) + Zip::n(0, 8);
   zip.size = zip.packed = zip.offset = 0xffffffff;
   fuzz(zip.str(), 3, 3000);
 }

@@ -20,7 +20,7 @@ using testing::spill;
 using testing::TempDir;
 using testing::Zip;
 
-// -- .npy ----------------------------------------------------------------------------------------------
+// -- .npy -----------------------------------------------------------------------------------------
 
 TEST(Npy, ReadsEveryDtype) {
   TempDir dir;
@@ -51,10 +51,11 @@ TEST(Npy, ReadsEveryVersionAndHeaderStyle) {
   TempDir dir;
   std::string data = bytes<int32_t>({1, 2, 3, 4, 5, 6});
   for (int version : {1, 2, 3})
-    for (const char* header : {"{'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }   \n",
-                               "{'shape': (2L, 3L), 'descr': \"<i4\", 'fortran_order': False}\n",
-                               "{'descr':'<i4','fortran_order':False,'shape':(2,3)}",
-                               "{ 'fortran_order' : False , 'shape' : ( 2 , 3 , ) , 'descr' : '=i4' , } \n"}) {
+    for (const char* header :
+         {"{'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }   \n",
+          "{'shape': (2L, 3L), 'descr': \"<i4\", 'fortran_order': False}\n",
+          "{'descr':'<i4','fortran_order':False,'shape':(2,3)}",
+          "{ 'fortran_order' : False , 'shape' : ( 2 , 3 , ) , 'descr' : '=i4' , } \n"}) {
       spill(dir / "a.npy", npy(header, data, version));
       Tensor t = read_npy(dir / "a.npy");
       EXPECT_EQ(t.shape(), (Shape{2, 3})) << header;
@@ -93,11 +94,14 @@ TEST(Npy, BoolsBecomeZeroOrOne) {
 
 TEST(Npy, DtypesOctetLacksAreNamed) {
   TempDir dir;
-  for (const char* descr : {">f4", "<u2", "<u4", "<u8", "<c8", "|S3", "<U3", "|O", "<f16", "|V2", "", "f", "<M8[ns]"}) {
+  for (const char* descr :
+       {">f4", "<u2", "<u4", "<u8", "<c8", "|S3", "<U3", "|O", "<f16", "|V2", "", "f", "<M8[ns]"}) {
     spill(dir / "a.npy", npy(dict(descr, "(1,)"), "0000000000000000"));
-    expect_error(ErrorCode::unsupported, {"a.npy", std::string("'") + descr + "'"}, [&] { read_npy(dir / "a.npy"); });
+    expect_error(ErrorCode::unsupported, {"a.npy", std::string("'") + descr + "'"},
+                 [&] { read_npy(dir / "a.npy"); });
   }
-  spill(dir / "a.npy", npy("{'descr': [('x', '<f4')], 'fortran_order': False, 'shape': (1,), }\n", "0000"));
+  spill(dir / "a.npy",
+        npy("{'descr': [('x', '<f4')], 'fortran_order': False, 'shape': (1,), }\n", "0000"));
   expect_error(ErrorCode::unsupported, {"structures"}, [&] { read_npy(dir / "a.npy"); });
 }
 
@@ -135,8 +139,8 @@ TEST(Npy, DamageIsNamed) {
 
 std::map<std::string, Tensor> of_every_dtype() {
   std::map<std::string, Tensor> tensors;
-  for (DType d : {DType::float32, DType::float64, DType::float16, DType::int64, DType::int32, DType::int16, DType::int8,
-                  DType::uint8, DType::bool_})
+  for (DType d : {DType::float32, DType::float64, DType::float16, DType::int64, DType::int32,
+                  DType::int16, DType::int8, DType::uint8, DType::bool_})
     tensors[to_string(d)] = Tensor::rand({3, 5}, 1, 0, 100).to(d);
   tensors["scalar"] = Tensor::scalar(3);
   tensors["empty"] = Tensor::zeros({0, 4});
@@ -167,14 +171,15 @@ TEST(Npy, WritesWhatNumPyWrites) {
 TEST(Npy, DtypesNumPyLacksAreAnError) {
   TempDir dir;
   Tensor q = quantize_per_tensor(Tensor::ones({2}), 1, 0, DType::qint8);
-  expect_error(ErrorCode::invalid_argument, {"a.npy", "qint8", "int_repr"}, [&] { write_npy(dir / "a.npy", q); });
+  expect_error(ErrorCode::invalid_argument, {"a.npy", "qint8", "int_repr"},
+               [&] { write_npy(dir / "a.npy", q); });
   expect_error(ErrorCode::invalid_argument, {"array 'x'", "bfloat16"}, [&] {
     write_npz(dir / "a.npz", {{"x", Tensor::ones({2}, DType::bfloat16)}});
   });
   EXPECT_EQ(count_files(dir.path()), 0u);
 }
 
-// -- .npz ----------------------------------------------------------------------------------------------
+// -- .npz -----------------------------------------------------------------------------------------
 
 TEST(Npz, RoundTripsStoredAndDeflated) {
   TempDir dir;
@@ -222,13 +227,14 @@ TEST(Npz, ReadsArchivesOfOtherWriters) {
   local_extra.local_extra = std::string("\x01\x00\x04\x00wxyz", 8);
   comment.comment = "a comment with PK\5\6 in it";
   zip64.zip64 = true;
-  zip64_sizes.central_extra =
-      Zip::n(1, 2) + Zip::n(24, 2) + Zip::n(zip64_sizes.size, 8) + Zip::n(zip64_sizes.packed, 8) + Zip::n(0, 8);
+  zip64_sizes.central_extra = Zip::n(1, 2) + Zip::n(24, 2) + Zip::n(zip64_sizes.size, 8) +
+                              Zip::n(zip64_sizes.packed, 8) + Zip::n(0, 8);
   zip64_sizes.size = zip64_sizes.packed = zip64_sizes.offset = 0xffffffff;
   zip64_sizes.zip64 = true;
   for (const Zip* zip : {&plain, &local_extra, &comment, &zip64, &zip64_sizes}) {
     spill(dir / "a.npz", zip->str());
-    EXPECT_EQ(read_npz(dir / "a.npz").at("a").to_vector<uint8_t>(), (std::vector<uint8_t>{'a', 'b', 'c'}));
+    EXPECT_EQ(read_npz(dir / "a.npz").at("a").to_vector<uint8_t>(),
+              (std::vector<uint8_t>{'a', 'b', 'c'}));
   }
 }
 
@@ -269,17 +275,19 @@ TEST(Npz, DamageIsNamed) {
   check(ErrorCode::corrupt, "zip header", bent([](Zip& z) { z.offset = 0xfffffff0; }));
   check(ErrorCode::corrupt, "truncated", bent([](Zip& z) { z.packed = z.size = 100000; }));
   check(ErrorCode::corrupt, "cannot come from", bent([](Zip& z) { z.size += 1; }));
-  check(ErrorCode::corrupt, "cannot come from", bent([](Zip& z) { z.method = 8, z.size = 0xfffffff0; }));
+  check(ErrorCode::corrupt, "cannot come from",
+        bent([](Zip& z) { z.method = 8, z.size = 0xfffffff0; }));
   check(ErrorCode::corrupt, "compressed data is damaged", bent([](Zip& z) { z.method = 8; }));
-  check(ErrorCode::corrupt, "zip64",
-        bent([](Zip& z) { z.size = 0xffffffff, z.central_extra = std::string("\x01\x00\x04\x00wxyz", 8); }));
+  check(ErrorCode::corrupt, "zip64", bent([](Zip& z) {
+          z.size = 0xffffffff, z.central_extra = std::string("\x01\x00\x04\x00wxyz", 8);
+        }));
   check(ErrorCode::corrupt, "extra field",
         bent([](Zip& z) { z.central_extra = std::string("\x01\x00\xff\x00wxyz", 8); }));
   check(ErrorCode::unsupported, "encrypted", bent([](Zip& z) { z.flags = 1; }));
   check(ErrorCode::unsupported, "compression method 12", bent([](Zip& z) { z.method = 12; }));
 }
 
-// -- data ----------------------------------------------------------------------------------------------
+// -- data -----------------------------------------------------------------------------------------
 
 TEST(DataNpz, ReadsWhatNumPyWrote) {
   OCTET_NEED_DATA("cifar10/test2000.npz");
@@ -287,7 +295,8 @@ TEST(DataNpz, ReadsWhatNumPyWrote) {
   EXPECT_EQ(arrays.at("images").type(), TensorType(DType::uint8, Shape{2000, 3, 32, 32}));
   EXPECT_EQ(arrays.at("labels").type(), TensorType(DType::int64, Shape{2000}));
   std::vector<int> count(10);
-  for (int64_t label : arrays.at("labels").to_vector<int64_t>()) ++count.at(static_cast<size_t>(label));
+  for (int64_t label : arrays.at("labels").to_vector<int64_t>())
+    ++count.at(static_cast<size_t>(label));
   for (int n : count) EXPECT_GT(n, 150);
 }
 

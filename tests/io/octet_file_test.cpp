@@ -32,7 +32,8 @@ void expect_same(const Graph& a, const Graph& b) {
   ASSERT_EQ(a.nodes().size(), b.nodes().size());
   for (size_t i = 0; i < a.nodes().size(); ++i)
     if (a.nodes()[i].kind == NodeKind::constant) {
-      EXPECT_TRUE(equal(a.nodes()[i].value, b.nodes()[i].value)) << a.value(a.nodes()[i].outputs[0]).name;
+      EXPECT_TRUE(equal(a.nodes()[i].value, b.nodes()[i].value))
+          << a.value(a.nodes()[i].outputs[0]).name;
     }
 }
 
@@ -42,8 +43,8 @@ Graph constants_graph() {
   g.name = "all \"dtypes\"\n";
   g.metadata = {{"producer", "test"}, {"", "empty key"}, {"newline\n", "\xc3\xa9"}};
   ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(3)}));
-  for (DType dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int64, DType::int32,
-                      DType::int16, DType::int8, DType::uint8, DType::bool_})
+  for (DType dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int64,
+                      DType::int32, DType::int16, DType::int8, DType::uint8, DType::bool_})
     g.add_constant(to_string(dtype), Tensor::rand({3, 5}, 1, 0, 3).to(dtype));
   g.add_constant("scalar", Tensor::scalar(2.5));
   g.add_constant("empty", Tensor::empty({0, 4}));
@@ -52,21 +53,28 @@ Graph constants_graph() {
   g.add_constant("w.scale", Tensor::ones({1}));
   g.add_constant("w.zero_point", Tensor::ones({2}));
   g.add_constant("w.scale_", quantize_per_tensor(w, 0.25, -3, DType::qint8));
-  g.add_constant("channels", quantize_per_channel(w, {0.1, 0.2, 1.0 / 3}, {0, -128, 127}, 0, DType::qint8));
-  g.add_constant("channels1", quantize_per_channel(w, {0.5, 0.25, 1, 2}, {0, 0, 0, 1}, 1, DType::quint8));
+  g.add_constant("channels",
+                 quantize_per_channel(w, {0.1, 0.2, 1.0 / 3}, {0, -128, 127}, 0, DType::qint8));
+  g.add_constant("channels1",
+                 quantize_per_channel(w, {0.5, 0.25, 1, 2}, {0, 0, 0, 1}, 1, DType::quint8));
   g.add_constant("bias", quantize_per_tensor(w, 1e-6, 2147483647, DType::qint32));
   g.add_constant("strided", w.transpose(0, 1));
   ValueId q = g.add_call("q", "quantize", {x}, {},
-                         ops::QType{DType::quint8, Quantizer::per_tensor(0.1, 9, DType::quint8)}, "s \"c\" \\");
-  g.add_input(
-      "p", TensorType(DType::qint8, {Dim(2), Dim("M")}, Quantizer::per_channel({0.1, 0.5}, {1, 2}, 0, DType::qint8)));
-  g.add_constant("bytes", quantize_per_channel_float(Tensor::randn({2, 3}, 2), {0.1, 0.5}, {1.25, -2}, 0, DType::quint8));
-  g.add_constant("packed", quantize_per_channel_float(Tensor::randn({2, 3}, 3), {0.1, 0.5}, {1.25, -2}, 0, DType::quint4x2));
-  g.add_constant("packed_signed", quantize_per_tensor(Tensor::randn({3, 3}, 4), 0.25, -1, DType::qint4x2));
+                         ops::QType{DType::quint8, Quantizer::per_tensor(0.1, 9, DType::quint8)},
+                         "s \"c\" \\");
+  g.add_input("p", TensorType(DType::qint8, {Dim(2), Dim("M")},
+                              Quantizer::per_channel({0.1, 0.5}, {1, 2}, 0, DType::qint8)));
+  g.add_constant("bytes", quantize_per_channel_float(Tensor::randn({2, 3}, 2), {0.1, 0.5},
+                                                     {1.25, -2}, 0, DType::quint8));
+  g.add_constant("packed", quantize_per_channel_float(Tensor::randn({2, 3}, 3), {0.1, 0.5},
+                                                      {1.25, -2}, 0, DType::quint4x2));
+  g.add_constant("packed_signed",
+                 quantize_per_tensor(Tensor::randn({3, 3}, 4), 0.25, -1, DType::qint4x2));
   g.node(g.value(q).producer).note = "note\nof two lines";
   auto top = g.add_calls("top", "topk", {x}, {{"k", int64_t{2}}});
   ValueId n =
-      g.add_call("n", "layer_norm", {x, graph::kNone, *g.find("scalar") == 0 ? x : graph::kNone}, {{"eps", 0.1}});
+      g.add_call("n", "layer_norm", {x, graph::kNone, *g.find("scalar") == 0 ? x : graph::kNone},
+                 {{"eps", 0.1}});
   ValueId i = g.add_call("i", "clamp", {n}, {{"min", -0.0}});
   g.set_outputs({top[1], q, i, q});
   return g;
@@ -82,9 +90,12 @@ Graph quantized_graph() {
 // A small file and its parts.
 Graph small_graph() {
   return graph::parse(
-      "graph small {\n%x: Float(N, 2) = input\n%q: QUInt8(N, 2) scale=0.5 zero_point=3 = quantize(%x)  @ s  # n\n"
-      "%w: QInt8(3, 2) axis=0 scale=[0.5, 0.25, 1] zero_point=0 = constant\n%b: Float(3) = constant [1, 2, 3]\n"
-      "%y: QUInt8(N, 3) scale=0.25 zero_point=1 = linear(%q, %w, %b, activation=\"relu\")\nreturn (%y)\n}");
+      "graph small {\n%x: Float(N, 2) = input\n%q: QUInt8(N, 2) scale=0.5 zero_point=3 = "
+      "quantize(%x)  @ s  # n\n"
+      "%w: QInt8(3, 2) axis=0 scale=[0.5, 0.25, 1] zero_point=0 = constant\n%b: Float(3) = "
+      "constant [1, 2, 3]\n"
+      "%y: QUInt8(N, 3) scale=0.25 zero_point=1 = linear(%q, %w, %b, activation=\"relu\")\nreturn "
+      "(%y)\n}");
 }
 
 struct Parts {
@@ -109,7 +120,8 @@ TEST(OctetFile, SavedAndLoadedGraphsAreTheSame) {
     Graph back = load_octet(dir / "a.octet");
     expect_same(g, back);
     save_octet(back, dir / "b.octet");
-    EXPECT_EQ(slurp(dir / "a.octet"), slurp(dir / "b.octet")) << "saving again gives the same bytes";
+    EXPECT_EQ(slurp(dir / "a.octet"), slurp(dir / "b.octet"))
+        << "saving again gives the same bytes";
   }
 }
 
@@ -152,7 +164,8 @@ TEST(OctetFile, WritesAtomically) {
   expect_same(loaded, small_graph());
   expect_same(load_octet(dir / "a.octet"), constants_graph());
   EXPECT_EQ(testing::count_files(dir.path()), 1u) << "no temporary file stays";
-  expect_error(ErrorCode::io, {"missing"}, [&] { save_octet(small_graph(), dir / "missing" / "a.octet"); });
+  expect_error(ErrorCode::io, {"missing"},
+               [&] { save_octet(small_graph(), dir / "missing" / "a.octet"); });
 }
 
 TEST(OctetFile, WeightsLieInTheMappedFile) {
@@ -187,10 +200,12 @@ TEST(OctetFile, TextThatIsNotUtf8IsAnErrorThatSaysWhere) {
   TempDir dir;
   Graph g = small_graph();
   g.node(1).scope = "\xff";
-  expect_error(ErrorCode::invalid_argument, {"%q", "UTF-8"}, [&] { save_octet(g, dir / "a.octet"); });
+  expect_error(ErrorCode::invalid_argument, {"%q", "UTF-8"},
+               [&] { save_octet(g, dir / "a.octet"); });
   g = small_graph();
   g.metadata["k"] = "\xff";
-  expect_error(ErrorCode::invalid_argument, {"metadata", "UTF-8"}, [&] { save_octet(g, dir / "a.octet"); });
+  expect_error(ErrorCode::invalid_argument, {"metadata", "UTF-8"},
+               [&] { save_octet(g, dir / "a.octet"); });
 }
 
 TEST(OctetFile, NewerFormatsAreRefused) {

@@ -22,7 +22,9 @@ Message branch(const std::string& op, const std::string& with = "c") {
 OnnxModel with_if(const Message& then_branch, const Message& else_branch) {
   OnnxModel m;
   m.input("x", {"N", 2}).node("Neg", {"x"}, {"c"});
-  return m.node("If", {"condition"}, {"y"}, {{"then_branch", then_branch}, {"else_branch", else_branch}}, "if")
+  return m
+      .node("If", {"condition"}, {"y"},
+            {{"then_branch", then_branch}, {"else_branch", else_branch}}, "if")
       .output("y");
 }
 
@@ -33,7 +35,8 @@ TEST(OnnxIf, AKnownConditionTakesOneBranch) {
     OnnxModel m = with_if(branch("Relu"), branch("Abs"));
     graph::Graph g = m.constant("condition", Tensor::scalar(value, DType::bool_)).import();
     EXPECT_EQ(ops_of(g), value ? "neg add relu" : "neg add abs");
-    EXPECT_EQ(run_one(g, {x()}).to_vector<float>(), value ? (std::vector<float>{5, 0}) : (std::vector<float>{5, 2}));
+    EXPECT_EQ(run_one(g, {x()}).to_vector<float>(),
+              value ? (std::vector<float>{5, 0}) : (std::vector<float>{5, 2}));
   }
 }
 
@@ -53,7 +56,9 @@ TEST(OnnxIf, AnUnknownConditionChoosesAtRunTime) {
 
 TEST(OnnxIf, BranchesInBranches) {
   OnnxModel inner;
-  inner.node("If", {"condition"}, {"deep"}, {{"then_branch", branch("Neg")}, {"else_branch", branch("Abs")}})
+  inner
+      .node("If", {"condition"}, {"deep"},
+            {{"then_branch", branch("Neg")}, {"else_branch", branch("Abs")}})
       .output("deep");
   OnnxModel m = with_if(inner.graph(), branch("Relu"));
   graph::Graph g = m.constant("condition", Tensor::scalar(true, DType::bool_)).import();
@@ -66,21 +71,26 @@ TEST(OnnxIf, ABranchOfConstantsOrOfAValueAround) {
   around.output("c");
   OnnxModel m = with_if(constant.graph(), around.graph());
   m.constant("condition", Tensor::scalar(true, DType::bool_));
-  EXPECT_EQ(runtime::compile(m.import()).run({x()})[0].to_vector<float>(), (std::vector<float>{7, 8}));
+  EXPECT_EQ(runtime::compile(m.import()).run({x()})[0].to_vector<float>(),
+            (std::vector<float>{7, 8}));
   OnnxModel other = with_if(constant.graph(), around.graph());
   other.constant("condition", Tensor::scalar(false, DType::bool_));
-  EXPECT_EQ(runtime::compile(other.import()).run({x()})[0].to_vector<float>(), (std::vector<float>{4, -3}));
+  EXPECT_EQ(runtime::compile(other.import()).run({x()})[0].to_vector<float>(),
+            (std::vector<float>{4, -3}));
 }
 
 TEST(OnnxIf, WhatCannotBeIsNamed) {
   OnnxModel scalar;
   scalar.constant("k", Tensor::scalar(7)).output("k");
   OnnxModel shapes = with_if(scalar.graph(), branch("Relu"));
-  expect_error(ErrorCode::unsupported,
-               {"If with a condition known only at run time and branches that give Float() and Float(N, 2)", "\"if\""},
-               [&] { shapes.input("condition", {}, kBool).import(); });
+  expect_error(
+      ErrorCode::unsupported,
+      {"If with a condition known only at run time and branches that give Float() and Float(N, 2)",
+       "\"if\""},
+      [&] { shapes.input("condition", {}, kBool).import(); });
   OnnxModel inside = with_if(branch("NonMaxSuppression"), branch("Relu"));
-  expect_error(ErrorCode::unsupported, {"1 operator is not supported: NonMaxSuppression (node \"out\")"},
+  expect_error(ErrorCode::unsupported,
+               {"1 operator is not supported: NonMaxSuppression (node \"out\")"},
                [&] { inside.input("condition", {}, kBool).import(); });
   OnnxModel many = with_if(branch("Relu"), branch("Relu"));
   expect_error(ErrorCode::corrupt, {"'if' (If)", "its condition is Bool(2); expected one bool"},
@@ -92,7 +102,10 @@ TEST(OnnxIf, WhatCannotBeIsNamed) {
 
 TEST(OnnxGraphs, InputsConstantsAndTheSameValueAsOutputs) {
   OnnxModel m;
-  m.input("x", {"N", 2}).constant("k", floats({1, 2})).node("Relu", {"x"}, {"y"}).node("Identity", {"y"}, {"y2"});
+  m.input("x", {"N", 2})
+      .constant("k", floats({1, 2}))
+      .node("Relu", {"x"}, {"y"})
+      .node("Identity", {"y"}, {"y2"});
   graph::Graph g = m.output("x").output("y").output("y2").output("k").import();
   auto check = [](const graph::Graph& graph) {
     std::map<std::string, Tensor> got = runtime::compile(graph).run({{"x", x()}});

@@ -43,7 +43,8 @@ Tensor by_definition(const Tensor& x, const Tensor& w, const Tensor& bias, const
     for (size_t d = 0; d < at.size(); ++d) i = i * t.size(static_cast<int64_t>(d)) + at[d];
     return i;
   };
-  each(y.shape(), [&](const Ints& at) { y.data<float>()[flat(y, at)] = bias.data<float>()[at[1]]; });
+  each(y.shape(),
+       [&](const Ints& at) { y.data<float>()[flat(y, at)] = bias.data<float>()[at[1]]; });
   each(x.shape(), [&](const Ints& from) {
     each(Ints(w.shape().begin() + 1, w.shape().end()), [&](const Ints& tap) {
       Ints to{from[0], from[1] / rows * columns + tap[0]};
@@ -62,7 +63,15 @@ Tensor by_definition(const Tensor& x, const Tensor& w, const Tensor& bias, const
 std::vector<Form> forms() {
   const std::string upper = "SAME_UPPER", lower = "SAME_LOWER";
   return {
-      {"1d", {2, 3, 5}, {3, 2, 4}, {{"strides", Ints{2}}, {"pads", Ints{1, 0}}}, {2, 2, 11}, {1}, 1, {2}, {1}},
+      {"1d",
+       {2, 3, 5},
+       {3, 2, 4},
+       {{"strides", Ints{2}}, {"pads", Ints{1, 0}}},
+       {2, 2, 11},
+       {1},
+       1,
+       {2},
+       {1}},
       {"3d",
        {1, 2, 2, 3, 2},
        {2, 3, 2, 1, 3},
@@ -72,7 +81,15 @@ std::vector<Form> forms() {
        1,
        {1, 2, 2},
        {1, 1, 1}},
-      {"groups", {1, 4, 3, 3}, {4, 3, 2, 2}, {{"group", int64_t{2}}}, {1, 6, 4, 4}, {0, 0}, 2, {1, 1}, {1, 1}},
+      {"groups",
+       {1, 4, 3, 3},
+       {4, 3, 2, 2},
+       {{"group", int64_t{2}}},
+       {1, 6, 4, 4},
+       {0, 0},
+       2,
+       {1, 1},
+       {1, 1}},
       {"depthwise",
        {1, 3, 3, 4},
        {3, 1, 3, 3},
@@ -186,11 +203,13 @@ OnnxModel model_of(const Form& f, const Tensor& w, const Tensor& bias) {
 TEST(OnnxConvTranspose, GivesWhatTheDefinitionGives) {
   for (const Form& f : forms()) {
     SCOPED_TRACE(f.what);
-    Tensor x = Tensor::randn(f.x, 1), w = Tensor::randn(f.w, 2), b = Tensor::randn({f.w[1] * f.groups}, 3);
+    Tensor x = Tensor::randn(f.x, 1), w = Tensor::randn(f.w, 2),
+           b = Tensor::randn({f.w[1] * f.groups}, 3);
     graph::Graph g = model_of(f, w, b).import();
     Tensor want = by_definition(x, w, b, f);
     ASSERT_EQ(to_string(g.type(g.outputs()[0])), to_string(want.type()));
-    EXPECT_TRUE(allclose(run_one(g, {x}), want, 1e-5, 1e-5)) << to_string(run_one(g, {x})) << to_string(want);
+    EXPECT_TRUE(allclose(run_one(g, {x}), want, 1e-5, 1e-5))
+        << to_string(run_one(g, {x})) << to_string(want);
     graph::Graph back = io::import_onnx_bytes(io::to_onnx_bytes(g));
     EXPECT_EQ(ops_of(back), ops_of(g));
     EXPECT_TRUE(allclose(run_one(back, {x}), want, 1e-5, 1e-5));
@@ -208,33 +227,39 @@ double sqnr_db(const Tensor& want, const Tensor& got) {
   return noise == 0 ? INFINITY : 10 * std::log10(signal / noise);
 }
 
-// Channels of very different sizes need scales of their own, along the axis where the output channels lie.
+// Channels of very different sizes need scales of their own, along the axis where the output
+// channels lie.
 TEST(OnnxConvTranspose, QuantizesPerOutputChannelAndComesBackFromQdq) {
   for (const Form& f : forms()) {
     SCOPED_TRACE(f.what);
-    Tensor x = Tensor::randn(f.x, 1), w = Tensor::randn(f.w, 2).clone(), b = Tensor::randn({f.w[1] * f.groups}, 3);
+    Tensor x = Tensor::randn(f.x, 1), w = Tensor::randn(f.w, 2).clone(),
+           b = Tensor::randn({f.w[1] * f.groups}, 3);
     const bool depthwise = f.w[1] == 1 && f.groups == f.w[0];
     const int64_t inner = numel(Ints(f.w.begin() + 2, f.w.end()));
     for (int64_t i = 0; i < w.numel(); ++i)
-      w.data<float>()[i] *= static_cast<float>(std::pow(0.2, depthwise ? i / inner : i / inner % f.w[1]));
+      w.data<float>()[i] *=
+          static_cast<float>(std::pow(0.2, depthwise ? i / inner : i / inner % f.w[1]));
     graph::Graph g = model_of(f, w, b).import();
     quant::PreparedGraph prepared = quant::prepare_fx(g, quant::get_default_qconfig("native"));
     Tensor want = prepared.forward({x})[0];
     graph::Graph integer = quant::convert_fx(prepared);
-    const graph::Node& node = node_of(integer, "conv_transpose" + std::to_string(f.x.size() - 2) + "d");
+    const graph::Node& node =
+        node_of(integer, "conv_transpose" + std::to_string(f.x.size() - 2) + "d");
     const TensorType& type = integer.type(node.inputs[1]);
     EXPECT_EQ(type.quantizer->axis(), depthwise ? 0 : 1) << to_string(type);
     Tensor got = runtime::compile(integer).run({x})[0];
     EXPECT_GT(sqnr_db(want, got), 30);
     EXPECT_TRUE(equal(runtime::compile(integer, {.engine = "reference"}).run({x})[0], got));
-    graph::Graph back = graph::merge_qdq(graph::fuse_activations(io::import_onnx_bytes(io::to_onnx_bytes(integer))));
+    graph::Graph back = graph::merge_qdq(
+        graph::fuse_activations(io::import_onnx_bytes(io::to_onnx_bytes(integer))));
     EXPECT_EQ(ops_of(back), ops_of(integer));
     EXPECT_TRUE(equal(runtime::compile(back).run({x})[0], got));
   }
 }
 
 TEST(OnnxConvTranspose, BatchNormFoldsIntoTheColumnsOfItsWeight) {
-  Tensor x = Tensor::randn({1, 4, 3, 3}, 1), w = Tensor::randn({4, 3, 2, 2}, 2), p = Tensor::rand({6}, 3, 0.5, 2);
+  Tensor x = Tensor::randn({1, 4, 3, 3}, 1), w = Tensor::randn({4, 3, 2, 2}, 2),
+         p = Tensor::rand({6}, 3, 0.5, 2);
   OnnxModel m;
   m.input("x", {1, 4, 3, 3}).constant("w", w).constant("p", p);
   m.node("ConvTranspose", {"x", "w"}, {"h"}, {{"group", int64_t{2}}});
@@ -253,10 +278,14 @@ TEST(OnnxConvTranspose, Mistakes) {
   auto import = [&](const std::vector<std::pair<std::string, OnnxAttr>>& attrs) {
     return [=] { model(attrs).import(); };
   };
-  expect_error(ErrorCode::corrupt, {"output_padding", "1 values; expected 2"}, import({{"output_padding", Ints{1}}}));
-  expect_error(ErrorCode::corrupt, {"output_shape", "3 values; expected 2"}, import({{"output_shape", Ints{1, 2, 3}}}));
-  expect_error(ErrorCode::unsupported, {"output_shape that no window reaches"}, import({{"output_shape", Ints{9, 9}}}));
-  expect_error(ErrorCode::corrupt, {"auto_pad 'SAME'"}, import({{"auto_pad", std::string("SAME")}}));
+  expect_error(ErrorCode::corrupt, {"output_padding", "1 values; expected 2"},
+               import({{"output_padding", Ints{1}}}));
+  expect_error(ErrorCode::corrupt, {"output_shape", "3 values; expected 2"},
+               import({{"output_shape", Ints{1, 2, 3}}}));
+  expect_error(ErrorCode::unsupported, {"output_shape that no window reaches"},
+               import({{"output_shape", Ints{9, 9}}}));
+  expect_error(ErrorCode::corrupt, {"auto_pad 'SAME'"},
+               import({{"auto_pad", std::string("SAME")}}));
 }
 
 }  // namespace

@@ -23,18 +23,26 @@ TEST(OnnxImport, KeepsNamesAndScopes) {
 }
 
 TEST(OnnxImport, ScopeOfAnUnnamedNodeIsItsOutput) {
-  EXPECT_EQ(node_of(OnnxModel().input("x", {2}).node("Relu", {"x"}, {"y"}).output("y").import(), "relu").scope, "y");
+  EXPECT_EQ(
+      node_of(OnnxModel().input("x", {2}).node("Relu", {"x"}, {"y"}).output("y").import(), "relu")
+          .scope,
+      "y");
 }
 
 TEST(OnnxImport, NamesThatBecomeTheSameAreToldApart) {
-  graph::Graph g =
-      OnnxModel().input("a b", {2}).node("Relu", {"a b"}, {"a_b"}).node("Abs", {"a_b"}, {"a,b"}).output("a,b").import();
+  graph::Graph g = OnnxModel()
+                       .input("a b", {2})
+                       .node("Relu", {"a b"}, {"a_b"})
+                       .node("Abs", {"a_b"}, {"a,b"})
+                       .output("a,b")
+                       .import();
   EXPECT_EQ(ops_of(g), "relu abs");
   EXPECT_EQ(g.value(g.inputs()[0]).name, "a_b");
 }
 
 TEST(OnnxImport, UnnamedDimensionsGetTheInputsName) {
-  graph::Graph g = OnnxModel().input("x", {"", 3, ""}).node("Relu", {"x"}, {"y"}).output("y").import();
+  graph::Graph g =
+      OnnxModel().input("x", {"", 3, ""}).node("Relu", {"x"}, {"y"}).output("y").import();
   EXPECT_EQ(to_string(g.type(g.outputs()[0])), "Float(x_0, 3, x_2)");
 }
 
@@ -46,8 +54,11 @@ TEST(OnnxImport, SymbolicDimensionsCanBeGivenSizes) {
 }
 
 TEST(OnnxImport, InputsCanBeMadeConstants) {
-  OnnxModel m =
-      OnnxModel().input("x", {2, 3}).input("shape", {1}, kInt64).node("Reshape", {"x", "shape"}, {"y"}).output("y");
+  OnnxModel m = OnnxModel()
+                    .input("x", {2, 3})
+                    .input("shape", {1}, kInt64)
+                    .node("Reshape", {"x", "shape"}, {"y"})
+                    .output("y");
   expect_error(ErrorCode::unsupported, {"shape ('shape') must be a constant"}, [&] { m.import(); });
   io::OnnxImportOptions options;
   options.constants["shape"] = longs({6});
@@ -58,7 +69,11 @@ TEST(OnnxImport, InputsCanBeMadeConstants) {
 
 TEST(OnnxImport, WeightsListedAmongInputsAreConstants) {  // IR versions below 4
   OnnxModel m(9, 3);
-  m.input("x", {1, 2}).input("w", {2}).constant("w", floats({1, 2})).node("Add", {"x", "w"}, {"y"}).output("y");
+  m.input("x", {1, 2})
+      .input("w", {2})
+      .constant("w", floats({1, 2}))
+      .node("Add", {"x", "w"}, {"y"})
+      .output("y");
   graph::Graph g = m.import();
   EXPECT_EQ(g.inputs().size(), 1u);
   EXPECT_TRUE(g.is_constant(*g.find("w")));
@@ -66,18 +81,33 @@ TEST(OnnxImport, WeightsListedAmongInputsAreConstants) {  // IR versions below 4
 
 TEST(OnnxImport, DeadNodesAndUnusedInitializersVanish) {
   OnnxModel m;
-  m.input("x", {2}).constant("unused", floats({1})).node("Abs", {"x"}, {"dead"}).node("Relu", {"x"}, {"y"}).output("y");
+  m.input("x", {2})
+      .constant("unused", floats({1}))
+      .node("Abs", {"x"}, {"dead"})
+      .node("Relu", {"x"}, {"y"})
+      .output("y");
   EXPECT_EQ(m.import().nodes().size(), 2u);
 }
 
 TEST(OnnxImport, UnusedInputsStay) {
-  EXPECT_EQ(OnnxModel().input("x", {2}).input("z", {2}).node("Relu", {"x"}, {"y"}).output("y").import().inputs().size(),
+  EXPECT_EQ(OnnxModel()
+                .input("x", {2})
+                .input("z", {2})
+                .node("Relu", {"x"}, {"y"})
+                .output("y")
+                .import()
+                .inputs()
+                .size(),
             2u);
 }
 
 TEST(OnnxImport, NodesMayStandInAnyOrder) {
   OnnxModel m;
-  m.input("x", {2}).node("Relu", {"b"}, {"c"}).node("Neg", {"x"}, {"a"}).node("Exp", {"a"}, {"b"}).output("c");
+  m.input("x", {2})
+      .node("Relu", {"b"}, {"c"})
+      .node("Neg", {"x"}, {"a"})
+      .node("Exp", {"a"}, {"b"})
+      .output("c");
   EXPECT_EQ(ops_of(m.import()), "neg exp relu");
 }
 
@@ -101,15 +131,23 @@ TEST(OnnxImport, AnInputThatIsAnOutput) {
 
 TEST(OnnxImport, OneValueUnderTwoOutputNames) {
   OnnxModel m;
-  m.input("x", {2}).node("Relu", {"x"}, {"a"}).node("Identity", {"a"}, {"b"}).output("a").output("b");
+  m.input("x", {2})
+      .node("Relu", {"x"}, {"a"})
+      .node("Identity", {"a"}, {"b"})
+      .output("a")
+      .output("b");
   graph::Graph g = m.import();
   EXPECT_EQ(g.value(g.outputs()[0]).name, "a");
   EXPECT_EQ(g.value(g.outputs()[1]).name, "b");
 }
 
 TEST(OnnxImport, ConstantOutput) {
-  graph::Graph g =
-      OnnxModel().input("x", {2}).constant("c", floats({1, 2})).node("Neg", {"c"}, {"y"}).output("y").import();
+  graph::Graph g = OnnxModel()
+                       .input("x", {2})
+                       .constant("c", floats({1, 2}))
+                       .node("Neg", {"c"}, {"y"})
+                       .output("y")
+                       .import();
   EXPECT_EQ(run_one(g, {Tensor::zeros({2})}).to_vector<float>(), (std::vector<float>{-1, -2}));
 }
 
@@ -133,7 +171,8 @@ TEST(OnnxImport, HalfAndDoubleAreComputedInFloat) {
 
 TEST(OnnxImport, InitializersInTypedFields) {
   std::string payload(reinterpret_cast<const char*>(std::vector<float>{1.5f, -2}.data()), 8);
-  Message t = Message().number(1, 2).number(2, kFloat).text(8, "w").text(4, payload);  // packed float_data
+  // packed float_data
+  Message t = Message().number(1, 2).number(2, kFloat).text(8, "w").text(4, payload);
   Message i = Message().number(1, 2).number(2, kInt64).text(8, "s").number(7, 2).number(7, 1);
   OnnxModel m;
   m.input("x", {2})
@@ -150,13 +189,23 @@ TEST(OnnxImport, InitializersInTypedFields) {
 TEST(OnnxImport, ExternalData) {
   TempDir dir;
   spill(dir / "w.bin",
-        std::string("pad!") + std::string(reinterpret_cast<const char*>(std::vector<float>{3, 4}.data()), 8));
-  auto entry = [](const char* key, const char* value) { return Message().text(1, key).text(2, value); };
+        std::string("pad!") +
+            std::string(reinterpret_cast<const char*>(std::vector<float>{3, 4}.data()), 8));
+  auto entry = [](const char* key, const char* value) {
+    return Message().text(1, key).text(2, value);
+  };
   Message t = Message().number(1, 2).number(2, kFloat).text(8, "w").number(14, 1);
-  t.message(13, entry("location", "w.bin")).message(13, entry("offset", "4")).message(13, entry("length", "8"));
-  spill(dir / "m.onnx",
-        OnnxModel().input("x", {2}).raw_initializer(t).node("Add", {"x", "w"}, {"y"}).output("y").bytes());
-  EXPECT_EQ(run_one(io::import_onnx(dir / "m.onnx"), {floats({1, 1})}).to_vector<float>(), (std::vector<float>{4, 5}));
+  t.message(13, entry("location", "w.bin"))
+      .message(13, entry("offset", "4"))
+      .message(13, entry("length", "8"));
+  spill(dir / "m.onnx", OnnxModel()
+                            .input("x", {2})
+                            .raw_initializer(t)
+                            .node("Add", {"x", "w"}, {"y"})
+                            .output("y")
+                            .bytes());
+  EXPECT_EQ(run_one(io::import_onnx(dir / "m.onnx"), {floats({1, 1})}).to_vector<float>(),
+            (std::vector<float>{4, 5}));
 }
 
 TEST(OnnxImport, OperatorListIsSortedAndHasTheBasics) {

@@ -1,4 +1,5 @@
-// Operators on plain integers and codes that octet has no type for: exact by ONNX's definition, whatever the sizes.
+// Operators on plain integers and codes that octet has no type for: exact by ONNX's definition,
+// whatever the sizes.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -42,7 +43,8 @@ TEST(OnnxInteger, MatMulIntegerIsExactForAnyDepth) {
       SCOPED_TRACE(k);
       Tensor a = codes({3, k}, 1, DType::uint8), b = codes({k, 4}, 2, DType::uint8);
       OnnxModel m;
-      m.input("a", {3, static_cast<int>(k)}, kUint8).constant("az", Tensor::from(std::vector<uint8_t>{255, 0, 7}, {3}));
+      m.input("a", {3, static_cast<int>(k)}, kUint8)
+          .constant("az", Tensor::from(std::vector<uint8_t>{255, 0, 7}, {3}));
       m.constant("bz", Tensor::from(std::vector<uint8_t>{0, 1, 200, 255}, {4}));
       if (constant)
         m.constant("b", b);
@@ -77,17 +79,21 @@ TEST(OnnxInteger, ConvIntegerIsExactForAnyDepthInAnyGroups) {
   struct Row {
     int64_t groups, inputs, outputs, kernel;
   };
-  for (const Row& r : {Row{1, 3, 2, 3}, Row{1, 70, 2, 3}, Row{2, 70, 4, 3}, Row{70, 70, 70, 3}, Row{1, 2, 1, 15}})
+  for (const Row& r :
+       {Row{1, 3, 2, 3}, Row{1, 70, 2, 3}, Row{2, 70, 4, 3}, Row{70, 70, 70, 3}, Row{1, 2, 1, 15}})
     for (DType dtype : {DType::uint8, DType::int8}) {
       SCOPED_TRACE(r.inputs);
       const int64_t per_group = r.inputs / r.groups, size = r.kernel + 1;
       Tensor x = codes({1, r.inputs, size, size}, 1, DType::uint8),
              w = codes({r.outputs, per_group, r.kernel, r.kernel}, 2, dtype);
       OnnxModel m;
-      m.input("x", {1, static_cast<int>(r.inputs), static_cast<int>(size), static_cast<int>(size)}, kUint8)
+      m.input("x", {1, static_cast<int>(r.inputs), static_cast<int>(size), static_cast<int>(size)},
+              kUint8)
           .constant("w", w);
-      m.constant("xz", Tensor::scalar(250, DType::uint8)).constant("wz", Tensor::full({r.outputs}, 3, dtype));
-      m.node("ConvInteger", {"x", "w", "xz", "wz"}, {"y"}, {{"group", r.groups}, {"pads", Ints{1, 1, 0, 0}}})
+      m.constant("xz", Tensor::scalar(250, DType::uint8))
+          .constant("wz", Tensor::full({r.outputs}, 3, dtype));
+      m.node("ConvInteger", {"x", "w", "xz", "wz"}, {"y"},
+             {{"group", r.groups}, {"pads", Ints{1, 1, 0, 0}}})
           .output("y", kInt32);
       Tensor want = Tensor::zeros({1, r.outputs, 3, 3}, DType::int32);
       for (int64_t o = 0; o < r.outputs; ++o)
@@ -95,10 +101,11 @@ TEST(OnnxInteger, ConvIntegerIsExactForAnyDepthInAnyGroups) {
           for (int64_t c = 0; c < per_group; ++c)
             for (int64_t i = 0; i < r.kernel * r.kernel; ++i) {
               const int64_t row = at / 3 + i / r.kernel - 1, column = at % 3 + i % r.kernel - 1;
-              if (row < 0 || row >= size || column < 0 || column >= size) continue;  // padding is the zero point
-              want.data<int32_t>()[o * 9 + at] +=
-                  static_cast<int32_t>((value(x, {0, o / (r.outputs / r.groups) * per_group + c, row, column}) - 250) *
-                                       (value(w, {o, c, i / r.kernel, i % r.kernel}) - 3));
+              // padding is the zero point
+              if (row < 0 || row >= size || column < 0 || column >= size) continue;
+              want.data<int32_t>()[o * 9 + at] += static_cast<int32_t>(
+                  (value(x, {0, o / (r.outputs / r.groups) * per_group + c, row, column}) - 250) *
+                  (value(w, {o, c, i / r.kernel, i % r.kernel}) - 3));
             }
       expect_gives(m.import(), {x}, want);
     }
@@ -106,7 +113,9 @@ TEST(OnnxInteger, ConvIntegerIsExactForAnyDepthInAnyGroups) {
 
 TEST(OnnxInteger, CodesOfAQuantizeLinearAreIntegersToo) {
   OnnxModel m;
-  m.input("x", {1, 4}).constant("s", Tensor::scalar(0.1)).constant("z", Tensor::scalar(100, DType::uint8));
+  m.input("x", {1, 4})
+      .constant("s", Tensor::scalar(0.1))
+      .constant("z", Tensor::scalar(100, DType::uint8));
   m.node("QuantizeLinear", {"x", "s", "z"}, {"q"})
       .constant("w", Tensor::from(std::vector<int8_t>{1, -2, 3, 4}, {4, 1}));
   m.node("MatMulInteger", {"q", "w"}, {"y"}).output("y", kInt32);
@@ -140,10 +149,15 @@ TEST(OnnxInteger, MatMulIntegerToFloat) {
   m.input("a", {1, 2}, kUint8)
       .constant("b", Tensor::from(std::vector<int8_t>{1, 2, 3, 4}, {2, 2}))
       .constant("as", Tensor::scalar(0.5));
-  m.constant("bs", floats({2, 4})).constant("az", Tensor::scalar(1, DType::uint8)).constant("bias", floats({10, 20}));
-  m.node("MatMulIntegerToFloat", {"a", "b", "as", "bs", "az", "", "bias"}, {"y"}, {}, "", "com.microsoft").output("y");
-  EXPECT_EQ(run_one(m.import(), {Tensor::from(std::vector<uint8_t>{3, 2}, {1, 2})}).to_vector<float>(),
-            (Floats{15, 36}));
+  m.constant("bs", floats({2, 4}))
+      .constant("az", Tensor::scalar(1, DType::uint8))
+      .constant("bias", floats({10, 20}));
+  m.node("MatMulIntegerToFloat", {"a", "b", "as", "bs", "az", "", "bias"}, {"y"}, {}, "",
+         "com.microsoft")
+      .output("y");
+  EXPECT_EQ(
+      run_one(m.import(), {Tensor::from(std::vector<uint8_t>{3, 2}, {1, 2})}).to_vector<float>(),
+      (Floats{15, 36}));
 }
 
 TEST(OnnxInteger, DynamicQuantizeMatMul) {
@@ -153,8 +167,10 @@ TEST(OnnxInteger, DynamicQuantizeMatMul) {
         .constant("b", codes({5, 3}, 1, DType::int8))
         .constant("bs", Tensor::scalar(0.25))
         .constant("bias", floats({1, 2, 3}));
-  m.node("DynamicQuantizeMatMul", {"x", "b", "bs", "", "bias"}, {"y"}, {}, "", "com.microsoft").output("y");
-  parts.node("DynamicQuantizeLinear", {"x"}, {"q", "s", "z"}).node("MatMulInteger", {"q", "b", "z"}, {"i"});
+  m.node("DynamicQuantizeMatMul", {"x", "b", "bs", "", "bias"}, {"y"}, {}, "", "com.microsoft")
+      .output("y");
+  parts.node("DynamicQuantizeLinear", {"x"}, {"q", "s", "z"})
+      .node("MatMulInteger", {"q", "b", "z"}, {"i"});
   parts.node("Cast", {"i"}, {"f"}, {{"to", int64_t{kFloat}}})
       .node("Mul", {"s", "bs"}, {"ss"})
       .node("Mul", {"f", "ss"}, {"p"});
@@ -173,7 +189,8 @@ TEST(OnnxInteger, MatMulNBits) {
                       zero_bytes = (blocks * bits + 7) / 8;
         Tensor b = Tensor::zeros({n, blocks, block * bits / 8}, DType::uint8),
                z = Tensor::zeros({n * zero_bytes}, DType::uint8);
-        Tensor scales = Tensor::rand({n * blocks}, 1, 0.5, 2), float_zeros = Tensor::rand({n * blocks}, 2, 0, 3);
+        Tensor scales = Tensor::rand({n * blocks}, 1, 0.5, 2),
+               float_zeros = Tensor::rand({n * blocks}, 2, 0, 3);
         auto put = [&](uint8_t* row, int64_t i, int64_t code) {
           row[i * bits / 8] |= static_cast<uint8_t>(code << (i * bits % 8));
         };
@@ -188,7 +205,8 @@ TEST(OnnxInteger, MatMulNBits) {
             const float shift = zeros == 0   ? middle
                                 : zeros == 1 ? static_cast<float>(zero)
                                              : float_zeros.data<float>()[at];
-            w.data<float>()[r * k + i] = (static_cast<float>(code) - shift) * scales.data<float>()[at];
+            w.data<float>()[r * k + i] =
+                (static_cast<float>(code) - shift) * scales.data<float>()[at];
           }
         OnnxModel m;
         m.input("x", {2, static_cast<int>(k)})
@@ -197,8 +215,12 @@ TEST(OnnxInteger, MatMulNBits) {
             .constant("z", zeros == 2 ? float_zeros : z);
         m.constant("bias", floats({1, 2, 3}));
         m.node("MatMulNBits", {"x", "b", "s", zeros ? "z" : "", "", "bias"}, {"y"},
-               {{"K", k}, {"N", n}, {"bits", bits}, {"block_size", block}, {"accuracy_level", int64_t{4}}}, "",
-               "com.microsoft");
+               {{"K", k},
+                {"N", n},
+                {"bits", bits},
+                {"block_size", block},
+                {"accuracy_level", int64_t{4}}},
+               "", "com.microsoft");
         Tensor x = Tensor::randn({2, k}, 3);
         Tensor want = ops::call("linear", {x, w, floats({1, 2, 3})});
         EXPECT_TRUE(allclose(run_one(m.output("y").import(), {x}), want, 1e-6, 1e-6));
@@ -214,7 +236,8 @@ TEST(OnnxInteger, MatMulNBitsThatDoesNotFitItsShape) {
           .constant("s", Tensor::ones({6}));
       m.constant("g", Tensor::zeros({k}, DType::int32));
       m.node("MatMulNBits", {"x", "b", "s", "", group_index ? "g" : ""}, {"y"},
-             {{"K", k}, {"N", int64_t{3}}, {"bits", bits}, {"block_size", int64_t{16}}}, "", "com.microsoft");
+             {{"K", k}, {"N", int64_t{3}}, {"bits", bits}, {"block_size", int64_t{16}}}, "",
+             "com.microsoft");
       m.output("y").import();
     };
   };
@@ -224,7 +247,8 @@ TEST(OnnxInteger, MatMulNBitsThatDoesNotFitItsShape) {
 }
 
 // An initializer of an element type that octet has not: its number, and its raw bytes.
-Message raw_tensor(const std::string& name, const Ints& shape, int64_t type, const std::string& bytes) {
+Message raw_tensor(const std::string& name, const Ints& shape, int64_t type,
+                   const std::string& bytes) {
   Message t;
   for (int64_t d : shape) t.number(1, d);
   return t.number(2, type).text(8, name).text(9, bytes);
@@ -232,7 +256,8 @@ Message raw_tensor(const std::string& name, const Ints& shape, int64_t type, con
 
 TEST(OnnxInteger, SixteenBitCodes) {
   for (bool is_signed : {false, true}) {
-    const std::string zero = is_signed ? std::string("\x18\xfc", 2) : std::string("\x30\x75", 2);  // -1000; 30000
+    // -1000; 30000
+    const std::string zero = is_signed ? std::string("\x18\xfc", 2) : std::string("\x30\x75", 2);
     OnnxModel m(21);
     m.input("x", {4}).constant("s", Tensor::scalar(0.5));
     m.raw_initializer(raw_tensor("z", {}, is_signed ? kInt16Type : kUint16Type, zero));
@@ -240,7 +265,8 @@ TEST(OnnxInteger, SixteenBitCodes) {
         .node("Identity", {"q"}, {"i"})
         .node("DequantizeLinear", {"i", "s", "z"}, {"y"})
         .output("y");
-    const Floats want = is_signed ? Floats{0.5f, 16883.5f, -15884, 2} : Floats{0.5f, 17767.5f, -15000, 2};
+    const Floats want =
+        is_signed ? Floats{0.5f, 16883.5f, -15884, 2} : Floats{0.5f, 17767.5f, -15000, 2};
     expect_gives(m.import(), {floats({0.6f, 1e6f, -1e6f, 2.25f})}, floats(want));
   }
 }
@@ -262,7 +288,8 @@ TEST(OnnxInteger, FourBitWeightsInBlocks) {
       .node("DequantizeLinear", {"w", "s", "z"}, {"d"})
       .node("Add", {"x", "d"}, {"y"})
       .output("y");
-  EXPECT_EQ(run_one(zeros.import(), {Tensor::zeros({1, 3})}).to_vector<float>(), (Floats{3.5f, -3.5f, 0}));
+  EXPECT_EQ(run_one(zeros.import(), {Tensor::zeros({1, 3})}).to_vector<float>(),
+            (Floats{3.5f, -3.5f, 0}));
 }
 
 TEST(OnnxInteger, QuantizesInBlocks) {
@@ -271,13 +298,14 @@ TEST(OnnxInteger, QuantizesInBlocks) {
     OnnxModel m(21);
     m.input("x", {3, 3}).constant("s", Tensor::from(Floats{1, 2, 4, 0.5f, 1, 3}, of_scales));
     m.constant("z", Tensor::from(std::vector<int8_t>{0, 1, 2, 3, 4, 5}, of_scales));
-    m.node("QuantizeLinear", {"x", "s", "z"}, {"q"}, {{"axis", axis}, {"block_size", int64_t{2}}}).output("q", kInt8);
+    m.node("QuantizeLinear", {"x", "s", "z"}, {"q"}, {{"axis", axis}, {"block_size", int64_t{2}}})
+        .output("q", kInt8);
     Tensor x = Tensor::randn({3, 3}, 1), want = Tensor::zeros({3, 3}, DType::int8);
     const Floats s{1, 2, 4, 0.5f, 1, 3};
     for (int64_t i = 0; i < 9; ++i) {
       const int64_t at = axis == 0 ? i / 3 / 2 * 3 + i % 3 : i / 3 * 2 + i % 3 / 2;
-      want.data<int8_t>()[i] =
-          static_cast<int8_t>(std::nearbyint(x.data<float>()[i] / s[static_cast<size_t>(at)]) + static_cast<float>(at));
+      want.data<int8_t>()[i] = static_cast<int8_t>(
+          std::nearbyint(x.data<float>()[i] / s[static_cast<size_t>(at)]) + static_cast<float>(at));
     }
     expect_gives(m.import(), {x}, want);
   }
@@ -286,12 +314,15 @@ TEST(OnnxInteger, QuantizesInBlocks) {
 TEST(OnnxInteger, ScalesThatDataDecides) {
   OnnxModel m;
   m.input("x", {3}).input("s", {}).constant("z", Tensor::scalar(10, DType::uint8));
-  m.node("QuantizeLinear", {"x", "s", "z"}, {"q"}).node("DequantizeLinear", {"q", "s", "z"}, {"y"}).output("y");
+  m.node("QuantizeLinear", {"x", "s", "z"}, {"q"})
+      .node("DequantizeLinear", {"q", "s", "z"}, {"y"})
+      .output("y");
   expect_gives(m.import(), {floats({1, -100, 2.6f}), Tensor::scalar(0.5)}, floats({1, -5, 2.5f}));
 }
 
 TEST(OnnxInteger, CodesGivenAsInputsRunInIntegers) {
-  // 8-bit codes that are an input of the graph are quantized values: the layer behind them runs in integers.
+  // 8-bit codes that are an input of the graph are quantized values: the layer behind them runs in
+  // integers.
   Tensor x = codes({1, 2, 3, 3}, 1, DType::uint8), w = codes({2, 2, 2, 2}, 2, DType::int8);
   OnnxModel m;
   m.input("x", {1, 2, 3, 3}, kUint8)
@@ -303,7 +334,8 @@ TEST(OnnxInteger, CodesGivenAsInputsRunInIntegers) {
       .constant("ys", Tensor::scalar(0.9))
       .constant("yz", Tensor::scalar(99, DType::uint8));
   m.constant("b", Tensor::from(std::vector<int32_t>{1000, -2000}, {2}));
-  m.node("QLinearConv", {"x", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"}, {"y"}).output("y", kUint8);
+  m.node("QLinearConv", {"x", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"}, {"y"})
+      .output("y", kUint8);
   graph::Graph g = graph::merge_qdq(graph::fuse_activations(m.import()));
   EXPECT_TRUE(g.type(node_of(g, "conv2d").outputs[0]).is_quantized());
   Tensor got = run_one(g, {x});
@@ -314,8 +346,9 @@ TEST(OnnxInteger, CodesGivenAsInputsRunInIntegers) {
       sum += (value(x, {0, k / 4, i / 2 % 2 + k / 2 % 2, i % 2 + k % 2}) - 120) *
              value(w, {i / 4, k / 4, k / 2 % 2, k % 2});
     const float multiplier = 0.02f * (i < 4 ? 0.01f : 0.003f) / 0.9f;
-    EXPECT_EQ(got.data<uint8_t>()[i],
-              std::clamp(std::nearbyint(static_cast<float>(sum) * multiplier) + 99.0f, 0.0f, 255.0f))
+    EXPECT_EQ(
+        got.data<uint8_t>()[i],
+        std::clamp(std::nearbyint(static_cast<float>(sum) * multiplier) + 99.0f, 0.0f, 255.0f))
         << i;
   }
 }
@@ -324,7 +357,8 @@ TEST(OnnxInteger, MicrosoftsOperatorsOnCodes) {
   Tensor a = Tensor::from(std::vector<uint8_t>{0, 100, 130, 255}, {1, 1, 2, 2}),
          b = Tensor::from(std::vector<uint8_t>{10, 20, 30, 42}, {1, 1, 2, 2});
   // a: -2, 0, 0.6, 3.1; b: 0, 0.5, 1, 1.6; the result's codes are value / 0.1 + 50.
-  auto run = [&](const std::string& op, int operands, const std::vector<std::pair<std::string, OnnxAttr>>& attrs = {}) {
+  auto run = [&](const std::string& op, int operands,
+                 const std::vector<std::pair<std::string, OnnxAttr>>& attrs = {}) {
     OnnxModel m;
     m.input("a", {1, 1, 2, 2}, kUint8).input("b", {1, 1, 2, 2}, kUint8);
     m.constant("as", Tensor::scalar(0.02))
@@ -346,28 +380,34 @@ TEST(OnnxInteger, MicrosoftsOperatorsOnCodes) {
   EXPECT_EQ(run("QLinearAdd", 2), (std::vector<int>{30, 55, 66, 97}));
   EXPECT_EQ(run("QLinearMul", 2), (std::vector<int>{50, 50, 56, 100}));
   EXPECT_EQ(run("QLinearLeakyRelu", 1, {{"alpha", 0.5}}), (std::vector<int>{40, 50, 56, 81}));
-  EXPECT_EQ(run("QLinearConcat", 2, {{"axis", int64_t{1}}}), (std::vector<int>{30, 50, 56, 81, 50, 55, 60, 66}));
+  EXPECT_EQ(run("QLinearConcat", 2, {{"axis", int64_t{1}}}),
+            (std::vector<int>{30, 50, 56, 81, 50, 55, 60, 66}));
   EXPECT_EQ(run("QLinearGlobalAveragePool", 1), (std::vector<int>{54}));
-  EXPECT_EQ(run("QLinearAveragePool", 1, {{"kernel_shape", Ints{1, 2}}}), (std::vector<int>{40, 68}));
+  EXPECT_EQ(run("QLinearAveragePool", 1, {{"kernel_shape", Ints{1, 2}}}),
+            (std::vector<int>{40, 68}));
   EXPECT_EQ(run("QLinearReduceMean", 1, {{"axes", Ints{3}}}), (std::vector<int>{40, 68}));
   EXPECT_EQ(run("QLinearSigmoid", 1), (std::vector<int>{51, 55, 56, 60}));
 }
 
 TEST(OnnxInteger, QGemm) {
   OnnxModel m;
-  m.input("a", {1, 2}, kUint8).constant("as", Tensor::scalar(0.5)).constant("az", Tensor::scalar(10, DType::uint8));
+  m.input("a", {1, 2}, kUint8)
+      .constant("as", Tensor::scalar(0.5))
+      .constant("az", Tensor::scalar(10, DType::uint8));
   m.constant("b", Tensor::from(std::vector<int8_t>{1, 2, 3, 4}, {2, 2}))
       .constant("bs", floats({0.1f, 0.2f}))
       .constant("bz", Tensor::zeros({2}, DType::int8));
   m.constant("c", Tensor::from(std::vector<int32_t>{100, -50}, {2}))
       .constant("ys", Tensor::scalar(0.25))
       .constant("yz", Tensor::scalar(3, DType::uint8));
-  m.node("QGemm", {"a", "as", "az", "b", "bs", "bz", "c", "ys", "yz"}, {"y"}, {{"transB", int64_t{1}}}, "",
-         "com.microsoft")
+  m.node("QGemm", {"a", "as", "az", "b", "bs", "bz", "c", "ys", "yz"}, {"y"},
+         {{"transB", int64_t{1}}}, "", "com.microsoft")
       .output("y", kUint8);
-  Tensor y = run_one(graph::merge_qdq(m.import()), {Tensor::from(std::vector<uint8_t>{20, 50}, {1, 2})});
+  Tensor y =
+      run_one(graph::merge_qdq(m.import()), {Tensor::from(std::vector<uint8_t>{20, 50}, {1, 2})});
   // 10 * 1 + 40 * 2 + 100 = 190 of 0.05; 10 * 3 + 40 * 4 - 50 = 140 of 0.1.
-  EXPECT_EQ((y.is_quantized() ? y.int_repr() : y).to_vector<uint8_t>(), (std::vector<uint8_t>{41, 59}));
+  EXPECT_EQ((y.is_quantized() ? y.int_repr() : y).to_vector<uint8_t>(),
+            (std::vector<uint8_t>{41, 59}));
 }
 
 }  // namespace

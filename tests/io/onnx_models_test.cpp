@@ -25,8 +25,10 @@ TEST(DataOnnxModels, Resnet8KnowsCifar10) {
   graph::Graph g = io::import_onnx(data_dir() / "models" / "resnet8-cifar10.onnx");
   auto data = read_npz(data_dir() / "cifar10" / "test2000.npz", {"images", "labels"});
   Tensor images = data["images"].slice(0, 0, 200).to(DType::float32);
-  std::vector<int64_t> labels = data["labels"].slice(0, 0, 200).to(DType::int64).to_vector<int64_t>();
-  Tensor best = ops::call("argmax", {run_one(g, {images})}, {{"dim", int64_t{1}}, {"keepdim", false}});
+  std::vector<int64_t> labels =
+      data["labels"].slice(0, 0, 200).to(DType::int64).to_vector<int64_t>();
+  Tensor best =
+      ops::call("argmax", {run_one(g, {images})}, {{"dim", int64_t{1}}, {"keepdim", false}});
   int right = 0;
   for (size_t i = 0; i < labels.size(); ++i) right += best.to_vector<int64_t>()[i] == labels[i];
   EXPECT_NEAR(right, 155, 1);  // what ONNX Runtime 1.30 has of these 200; one may be a near tie
@@ -35,9 +37,11 @@ TEST(DataOnnxModels, Resnet8KnowsCifar10) {
 TEST(DataOnnxModels, FaceDetectorsShapeArithmeticFolds) {
   OCTET_NEED_DATA("models/face-rfb-320.onnx");
   graph::Graph g = io::import_onnx(data_dir() / "models" / "face-rfb-320.onnx");
-  EXPECT_EQ(g.inputs().size(), 1u);  // weights are listed among the model's inputs (IR version 4 and older)
+  // weights are listed among the model's inputs (IR version 4 and older)
+  EXPECT_EQ(g.inputs().size(), 1u);
   EXPECT_EQ(count_ops(g, "conv2d"), 52);
-  for (const char* op : {"batch_norm", "unsqueeze", "expand", "to"}) EXPECT_EQ(count_ops(g, op), 0) << op;
+  for (const char* op : {"batch_norm", "unsqueeze", "expand", "to"})
+    EXPECT_EQ(count_ops(g, op), 0) << op;
   EXPECT_EQ(to_string(g.type(*g.find("scores"))), "Float(1, 4420, 2)");
   EXPECT_EQ(to_string(g.type(*g.find("boxes"))), "Float(1, 4420, 4)");
 }

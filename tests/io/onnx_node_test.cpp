@@ -1,4 +1,5 @@
-// ONNX's own backend node tests: one operator per model, with inputs and the outputs they must give.
+// ONNX's own backend node tests: one operator per model, with inputs and the outputs they must
+// give.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -14,7 +15,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Those that import refuses, each with a word of its reason that the message must hold: the list cannot go stale.
+// Those that import refuses, each with a word of its reason that the message must hold: the list
+// cannot go stale.
 const std::map<std::string, std::string> kUnsupported = {
     // A form that octet's operator lacks.
     {"test_lstm_with_peepholes", "P ('P')"},
@@ -32,9 +34,9 @@ const std::map<std::string, std::string> kUnsupported = {
     {"test_pow_types_float32_uint64", "UINT64"},
 };
 
-// Imports a model. Most of these models have no constants: shapes, axes and scales are inputs. Those that import asks
-// for
-// ("shape ('shape') must be a constant") are given to it, and taken out of `inputs`.
+// Imports a model. Most of these models have no constants: shapes, axes and scales are inputs.
+// Those that import asks for ("shape ('shape') must be a constant") are given to it, and taken out
+// of `inputs`.
 graph::Graph import_with(const fs::path& model, std::vector<Tensor>& inputs) {
   io::OnnxImportOptions options;
   std::vector<std::string> names;  // of the inputs, in order
@@ -59,7 +61,8 @@ graph::Graph import_with(const fs::path& model, std::vector<Tensor>& inputs) {
 // Where octet computes something else, on purpose.
 const std::map<std::string, std::string> kDifferent = {
     {"test_resize_downsample_scales_cubic_align_corners",
-     "ONNX's reference aligns the corners of a result of in * scale = 3.2 pixels; octet, PyTorch and ONNX Runtime "
+     "ONNX's reference aligns the corners of a result of in * scale = 3.2 pixels; octet, PyTorch "
+     "and ONNX Runtime "
      "(which "
      "leaves this test out too) those of the 3 pixels there are"},
 };
@@ -74,11 +77,15 @@ std::vector<Tensor> read_all(const fs::path& dir, const std::string& prefix) {
 std::string difference(const Tensor& got_any, const Tensor& want) {
   // Codes are compared as the plain integers ONNX has.
   Tensor got = got_any.is_quantized() ? got_any.int_repr() : got_any;
-  if (got.dtype() != want.dtype()) return "dtype " + to_string(got.dtype()) + ", expected " + to_string(want.dtype());
-  if (got.shape() != want.shape()) return "shape " + to_string(got.shape()) + ", expected " + to_string(want.shape());
-  // ONNX's own runner (onnx/backend/test/runner) compares with rtol=1e-3, atol=1e-7; its expected values come from
-  // NumPy in float64 at places, and 1e-5 absolute is what float32 sums of a few hundred numbers around 1 can differ by.
-  if (!allclose(got, want, 1e-3, 1e-5)) return "values\n" + to_string(got) + "\nexpected\n" + to_string(want);
+  if (got.dtype() != want.dtype())
+    return "dtype " + to_string(got.dtype()) + ", expected " + to_string(want.dtype());
+  if (got.shape() != want.shape())
+    return "shape " + to_string(got.shape()) + ", expected " + to_string(want.shape());
+  // ONNX's own runner (onnx/backend/test/runner) compares with rtol=1e-3, atol=1e-7; its expected
+  // values come from NumPy in float64 at places, and 1e-5 absolute is what float32 sums of a few
+  // hundred numbers around 1 can differ by.
+  if (!allclose(got, want, 1e-3, 1e-5))
+    return "values\n" + to_string(got) + "\nexpected\n" + to_string(want);
   return "";
 }
 
@@ -86,7 +93,8 @@ TEST(DataOnnxNodes, GiveTheExpectedOutputs) {
   OCTET_NEED_DATA("onnx-node-tests");
   size_t passed = 0;
   std::vector<fs::path> dirs;
-  for (const auto& entry : fs::directory_iterator(data_dir() / "onnx-node-tests")) dirs.push_back(entry.path());
+  for (const auto& entry : fs::directory_iterator(data_dir() / "onnx-node-tests"))
+    dirs.push_back(entry.path());
   std::sort(dirs.begin(), dirs.end());
   for (const fs::path& dir : dirs) {
     std::string name = dir.filename().string();

@@ -19,13 +19,19 @@ const graph::Node& only_call(const graph::Graph& g) {
 
 TEST(OnnxImport, ConvAttributes) {
   OnnxModel m;
-  m.input("x", {"N", 4, 9, 9}).constant("w", Tensor::zeros({6, 2, 3, 2})).constant("b", Tensor::zeros({6}));
+  m.input("x", {"N", 4, 9, 9})
+      .constant("w", Tensor::zeros({6, 2, 3, 2}))
+      .constant("b", Tensor::zeros({6}));
   m.node("Conv", {"x", "w", "b"}, {"y"},
-         {{"pads", ints({1, 2, 3, 4})}, {"strides", ints({2, 1})}, {"dilations", ints({1, 2})}, {"group", int64_t{2}}});
+         {{"pads", ints({1, 2, 3, 4})},
+          {"strides", ints({2, 1})},
+          {"dilations", ints({1, 2})},
+          {"group", int64_t{2}}});
   graph::Graph g = m.output("y").import();
   const graph::Node& n = only_call(g);
   EXPECT_EQ(n.op, "conv2d");
-  EXPECT_EQ(n.attrs.get_ints("padding"), (std::vector<int64_t>{1, 2, 3, 4}));  // top, left, bottom, right
+  // top, left, bottom, right
+  EXPECT_EQ(n.attrs.get_ints("padding"), (std::vector<int64_t>{1, 2, 3, 4}));
   EXPECT_EQ(n.attrs.get_ints("stride"), (std::vector<int64_t>{2, 1}));
   EXPECT_EQ(n.attrs.get_ints("dilation"), (std::vector<int64_t>{1, 2}));
   EXPECT_EQ(n.attrs.get_int("groups"), 2);
@@ -56,9 +62,11 @@ TEST(OnnxImport, AutoPadBecomesExplicit) {
   for (const Case& c : cases) {
     OnnxModel m;
     m.input("x", {1, 1, c.size, c.size}).constant("w", Tensor::zeros({1, 1, 3, 3}));
-    m.node("Conv", {"x", "w"}, {"y"}, {{"auto_pad", std::string(c.mode)}, {"strides", ints({c.stride, c.stride})}})
+    m.node("Conv", {"x", "w"}, {"y"},
+           {{"auto_pad", std::string(c.mode)}, {"strides", ints({c.stride, c.stride})}})
         .output("y");
-    EXPECT_EQ(only_call(m.import()).attrs.get_ints("padding"), c.pads) << c.mode << " " << c.size << "/" << c.stride;
+    EXPECT_EQ(only_call(m.import()).attrs.get_ints("padding"), c.pads)
+        << c.mode << " " << c.size << "/" << c.stride;
   }
 }
 
@@ -70,8 +78,9 @@ TEST(OnnxImport, GemmFoldsItsAttributesIntoConstants) {
   graph::Graph g = m.import();
   EXPECT_EQ(ops_of(g), "linear");
   EXPECT_EQ(g.constant(*g.find("w")).shape(), (Shape{2, 3}));
-  Tensor want =
-      ops::call("add", {ops::call("mul", {ops::call("matmul", {x, w}), Tensor::scalar(2)}), floats({0.5f, 1})});
+  Tensor want = ops::call(
+      "add",
+      {ops::call("mul", {ops::call("matmul", {x, w}), Tensor::scalar(2)}), floats({0.5f, 1})});
   EXPECT_TRUE(allclose(run_one(g, {x}), want, 1e-6, 1e-6));
 }
 
@@ -90,7 +99,8 @@ TEST(OnnxImport, GemmBiasOfOtherShapes) {
   column.input("x", {2, 3})
       .constant("w", Tensor::ones({2, 3}))
       .constant("b", Tensor::from(std::vector<float>{1, 2}, {2, 1}));
-  graph::Graph g = column.node("Gemm", {"x", "w", "b"}, {"y"}, {{"transB", int64_t{1}}}).output("y").import();
+  graph::Graph g =
+      column.node("Gemm", {"x", "w", "b"}, {"y"}, {{"transB", int64_t{1}}}).output("y").import();
   EXPECT_EQ(ops_of(g), "linear add");
 }
 
@@ -111,7 +121,10 @@ TEST(OnnxImport, MatMulWithAConstantMatrixIsLinear) {
   EXPECT_EQ(ops_of(g), "linear");
   EXPECT_TRUE(allclose(run_one(g, {x}), ops::call("matmul", {x, w}), 1e-5, 1e-6));
   OnnxModel batch;
-  batch.input("x", {2, 3, 4}).constant("w", Tensor::randn({2, 4, 5}, 1)).node("MatMul", {"x", "w"}, {"y"}).output("y");
+  batch.input("x", {2, 3, 4})
+      .constant("w", Tensor::randn({2, 4, 5}, 1))
+      .node("MatMul", {"x", "w"}, {"y"})
+      .output("y");
   EXPECT_EQ(ops_of(batch.import()), "matmul");
 }
 
@@ -141,7 +154,8 @@ TEST(OnnxImport, ClipForms) {
     if (opset < 11) in.resize(1);
     graph::Graph g = m.node("Clip", in, {"y"}, attrs).output("y").import();
     const graph::Node& n = only_call(g);
-    return n.op == "clamp" ? to_string(n.attrs.get("min")) + " " + to_string(n.attrs.get("max")) : n.op;
+    return n.op == "clamp" ? to_string(n.attrs.get("min")) + " " + to_string(n.attrs.get("max"))
+                           : n.op;
   };
   for (int64_t opset : {7, 13}) {
     EXPECT_EQ(clip({{"min", 0}, {"max", 6}}, opset), "relu6");
@@ -192,7 +206,10 @@ TEST(OnnxImport, ReduceOverNothing) {
 // "No reduction is applied, but other operations will be performed."
 TEST(OnnxImport, ReduceOverNothingStillSquaresAndTakesMagnitudes) {
   const std::vector<std::pair<const char*, std::vector<float>>> table = {
-      {"ReduceL1", {4, 3}}, {"ReduceL2", {4, 3}}, {"ReduceSumSquare", {16, 9}}, {"ReduceMax", {-4, 3}}};
+      {"ReduceL1", {4, 3}},
+      {"ReduceL2", {4, 3}},
+      {"ReduceSumSquare", {16, 9}},
+      {"ReduceMax", {-4, 3}}};
   for (const auto& [op, want] : table) {
     OnnxModel m(18);
     m.input("x", {2}).node(op, {"x"}, {"y"}, {{"noop_with_empty_axes", int64_t{1}}}).output("y");
@@ -234,7 +251,8 @@ TEST(OnnxImport, PoolsOverOtherRanks) {
       .output("y");
   EXPECT_EQ(ops_of(line.import()), "unsqueeze avg_pool2d squeeze");
   volume.input("x", {"N", 2, 4, 6, 8})
-      .node("MaxPool", {"x"}, {"y"}, {{"kernel_shape", ints({2, 3, 4})}, {"strides", ints({2, 3, 4})}});
+      .node("MaxPool", {"x"}, {"y"},
+            {{"kernel_shape", ints({2, 3, 4})}, {"strides", ints({2, 3, 4})}});
   graph::Graph g = volume.output("y").import();
   EXPECT_EQ(to_string(g.type(g.outputs()[0])), "Float(N, 2, 2, 2, 2)");
 }
@@ -252,7 +270,8 @@ TEST(OnnxImport, SplitForms) {
 TEST(OnnxImport, SlicesThatTakeEverythingVanish) {
   OnnxModel m(9);
   m.input("x", {"N", 4})
-      .node("Slice", {"x"}, {"a"}, {{"starts", ints({0, 0})}, {"ends", ints({INT64_MAX, 4})}, {"axes", ints({0, 1})}});
+      .node("Slice", {"x"}, {"a"},
+            {{"starts", ints({0, 0})}, {"ends", ints({INT64_MAX, 4})}, {"axes", ints({0, 1})}});
   EXPECT_EQ(ops_of(m.node("Relu", {"a"}, {"y"}).output("y").import()), "relu");
 }
 
@@ -264,7 +283,10 @@ TEST(OnnxImport, ResizeForms) {
   graph::Graph g = upsample.output("y").import();
   EXPECT_EQ(only_call(g).attrs.get_string("coordinates"), "asymmetric");
   EXPECT_EQ(to_string(g.type(g.outputs()[0])), "Float(1, 2, 6, 6)");
-  sizes.input("x", {"N", 2, 3, 3}).node("Shape", {"x"}, {"sh"}).constant("0", longs({0})).constant("2", longs({2}));
+  sizes.input("x", {"N", 2, 3, 3})
+      .node("Shape", {"x"}, {"sh"})
+      .constant("0", longs({0}))
+      .constant("2", longs({2}));
   sizes.node("Slice", {"sh", "0", "2"}, {"nc"})
       .constant("hw", longs({5, 7}))
       .node("Concat", {"nc", "hw"}, {"sz"}, {{"axis", int64_t{0}}});
@@ -279,7 +301,8 @@ TEST(OnnxImport, DepthToSpaceIsPixelShuffleInItsCrdMode) {
       .output("y");
   Tensor x = Tensor::randn({1, 8, 2, 3}, 1);
   EXPECT_TRUE(
-      equal(run_one(m.import(), {x}), ops::call("pixel_shuffle", {x}, {{"upscale_factor", int64_t{2}}}).contiguous()));
+      equal(run_one(m.import(), {x}),
+            ops::call("pixel_shuffle", {x}, {{"upscale_factor", int64_t{2}}}).contiguous()));
   OnnxModel back;
   back.input("x", {1, 2, 4, 6}).node("SpaceToDepth", {"x"}, {"d"}, {{"blocksize", int64_t{2}}});
   back.node("DepthToSpace", {"d"}, {"y"}, {{"blocksize", int64_t{2}}}).output("y");
@@ -292,18 +315,24 @@ TEST(OnnxImport, CumSumForms) {
     for (int reverse : {0, 1}) {
       OnnxModel m;
       m.input("x", {3}).constant("axis", Tensor::from(std::vector<int64_t>{0}, {}));
-      m.node("CumSum", {"x", "axis"}, {"y"}, {{"exclusive", int64_t{exclusive}}, {"reverse", int64_t{reverse}}})
+      m.node("CumSum", {"x", "axis"}, {"y"},
+             {{"exclusive", int64_t{exclusive}}, {"reverse", int64_t{reverse}}})
           .output("y");
-      std::vector<float> want = reverse ? (exclusive ? std::vector<float>{5, 3, 0} : std::vector<float>{6, 5, 3})
-                                        : (exclusive ? std::vector<float>{0, 1, 3} : std::vector<float>{1, 3, 6});
-      EXPECT_EQ(run_one(m.import(), {floats({1, 2, 3})}).to_vector<float>(), want) << exclusive << reverse;
+      std::vector<float> want =
+          reverse ? (exclusive ? std::vector<float>{5, 3, 0} : std::vector<float>{6, 5, 3})
+                  : (exclusive ? std::vector<float>{0, 1, 3} : std::vector<float>{1, 3, 6});
+      EXPECT_EQ(run_one(m.import(), {floats({1, 2, 3})}).to_vector<float>(), want)
+          << exclusive << reverse;
     }
 }
 
 TEST(OnnxImport, BatchNormStaysWhereItCannotBeFolded) {
   OnnxModel m;
   Tensor c = Tensor::ones({2});
-  m.input("x", {1, 2, 3, 3}).constant("c", c).node("BatchNormalization", {"x", "c", "c", "c", "c"}, {"y"}).output("y");
+  m.input("x", {1, 2, 3, 3})
+      .constant("c", c)
+      .node("BatchNormalization", {"x", "c", "c", "c", "c"}, {"y"})
+      .output("y");
   EXPECT_EQ(ops_of(m.import()), "batch_norm");
 }
 
@@ -320,7 +349,10 @@ TEST(OnnxImport, EpsilonsReadAsTheyWereWritten) {
 TEST(OnnxImport, FoldingCanBeTurnedOff) {
   OnnxModel m;
   Tensor c = Tensor::ones({2});
-  m.input("x", {1, 1, 3, 3}).constant("w", Tensor::ones({2, 1, 1, 1})).constant("c", c).node("Conv", {"x", "w"}, {"h"});
+  m.input("x", {1, 1, 3, 3})
+      .constant("w", Tensor::ones({2, 1, 1, 1}))
+      .constant("c", c)
+      .node("Conv", {"x", "w"}, {"h"});
   m.node("BatchNormalization", {"h", "c", "c", "c", "c"}, {"y"}).output("y");
   EXPECT_EQ(ops_of(m.import()), "conv2d");
   io::OnnxImportOptions options;

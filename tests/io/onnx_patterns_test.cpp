@@ -8,7 +8,8 @@ namespace {
 
 Tensor constant(double v) { return Tensor::scalar(v); }
 
-// Imports with and without the patterns; both must compute the same. Returns the operators with them.
+// Imports with and without the patterns; both must compute the same. Returns the operators with
+// them.
 std::string fused_ops(const OnnxModel& m, const Tensor& x) {
   graph::Graph fused = m.import();
   io::OnnxImportOptions plain;
@@ -62,7 +63,9 @@ TEST(OnnxPatterns, LayerNorm) {
 
 TEST(OnnxPatterns, AlmostLayerNorms) {
   EXPECT_EQ(count_ops(layer_norm({.exponent = 3}).import(), "layer_norm"), 0);
-  EXPECT_EQ(count_ops(layer_norm({.weight = false, .bias = false, .axes = {1}}).import(), "layer_norm"), 0);
+  EXPECT_EQ(
+      count_ops(layer_norm({.weight = false, .bias = false, .axes = {1}}).import(), "layer_norm"),
+      0);
 }
 
 enum class Order { late_half, early_half, half_on_gate };
@@ -73,10 +76,14 @@ OnnxModel erf_gelu(Order order, bool divide) {
       .constant("c", constant(divide ? 1.41421356 : 0.70710678))
       .constant("one", constant(1))
       .constant("half", constant(0.5));
-  m.node(divide ? "Div" : "Mul", {"x", "c"}, {"s"}).node("Erf", {"s"}, {"e"}).node("Add", {"e", "one"}, {"g"});
+  m.node(divide ? "Div" : "Mul", {"x", "c"}, {"s"})
+      .node("Erf", {"s"}, {"e"})
+      .node("Add", {"e", "one"}, {"g"});
   if (order == Order::late_half) m.node("Mul", {"x", "g"}, {"p"}).node("Mul", {"p", "half"}, {"y"});
-  if (order == Order::early_half) m.node("Mul", {"half", "x"}, {"p"}).node("Mul", {"p", "g"}, {"y"});
-  if (order == Order::half_on_gate) m.node("Mul", {"g", "half"}, {"p"}).node("Mul", {"x", "p"}, {"y"});
+  if (order == Order::early_half)
+    m.node("Mul", {"half", "x"}, {"p"}).node("Mul", {"p", "g"}, {"y"});
+  if (order == Order::half_on_gate)
+    m.node("Mul", {"g", "half"}, {"p"}).node("Mul", {"x", "p"}, {"y"});
   return m.output("y");
 }
 
@@ -102,7 +109,10 @@ TEST(OnnxPatterns, TanhGelu) {
         .node("Add", {"x", "t"}, {"i"})
         .node("Mul", {"i", "b"}, {"u"})
         .node("Tanh", {"u"}, {"h"});
-    m.node("Add", {"h", "one"}, {"g"}).node("Mul", {"x", "half"}, {"p"}).node("Mul", {"p", "g"}, {"y"}).output("y");
+    m.node("Add", {"h", "one"}, {"g"})
+        .node("Mul", {"x", "half"}, {"p"})
+        .node("Mul", {"p", "g"}, {"y"})
+        .output("y");
     EXPECT_EQ(fused_ops(m, Tensor::randn({2, 3}, 1)), "gelu");
     EXPECT_EQ(node_of(m.import(), "gelu").attrs.get_string("approximate"), "tanh");
   }
@@ -131,7 +141,10 @@ TEST(OnnxPatterns, HardSwish) {
       .constant("0", constant(0))
       .constant("6", constant(6))
       .node("Add", {"x", "3"}, {"a"});
-  clip.node("Clip", {"a", "0", "6"}, {"c"}).node("Mul", {"x", "c"}, {"p"}).node("Div", {"p", "6"}, {"y"}).output("y");
+  clip.node("Clip", {"a", "0", "6"}, {"c"})
+      .node("Mul", {"x", "c"}, {"p"})
+      .node("Div", {"p", "6"}, {"y"})
+      .output("y");
   EXPECT_EQ(fused_ops(clip, x), "hardswish");
   sigmoid.input("x", {2, 3})
       .node("HardSigmoid", {"x"}, {"s"}, {{"alpha", 1.0 / 6}})
@@ -143,7 +156,9 @@ TEST(OnnxPatterns, HardSwish) {
 TEST(OnnxPatterns, MatMulAndBias) {
   for (const Shape& shape : {Shape{5}, Shape{1, 5}}) {
     OnnxModel m;
-    m.input("x", {2, 4}).constant("w", Tensor::randn({4, 5}, 1)).constant("b", Tensor::randn(shape, 2));
+    m.input("x", {2, 4})
+        .constant("w", Tensor::randn({4, 5}, 1))
+        .constant("b", Tensor::randn(shape, 2));
     m.node("MatMul", {"x", "w"}, {"h"}).node("Add", {"b", "h"}, {"y"}, {}, "sum").output("y");
     EXPECT_EQ(fused_ops(m, Tensor::randn({2, 4}, 3)), "linear");
     EXPECT_EQ(node_of(m.import(), "linear").inputs.size(), 3u);
@@ -165,9 +180,12 @@ TEST(OnnxPatterns, ZeroPaddingBeforeAConvolution) {
   m.input("x", {1, 2, 5, 5})
       .constant("p", longs({0, 0, 1, 0, 0, 0, 2, 1}))
       .constant("w", Tensor::randn({3, 2, 3, 3}, 1));
-  m.node("Pad", {"x", "p"}, {"a"}).node("Conv", {"a", "w"}, {"y"}, {{"pads", ints({0, 1, 0, 0})}}).output("y");
+  m.node("Pad", {"x", "p"}, {"a"})
+      .node("Conv", {"a", "w"}, {"y"}, {{"pads", ints({0, 1, 0, 0})}})
+      .output("y");
   EXPECT_EQ(fused_ops(m, Tensor::randn({1, 2, 5, 5}, 2)), "conv2d");
-  EXPECT_EQ(node_of(m.import(), "conv2d").attrs.get_ints("padding"), (std::vector<int64_t>{1, 1, 2, 1}));
+  EXPECT_EQ(node_of(m.import(), "conv2d").attrs.get_ints("padding"),
+            (std::vector<int64_t>{1, 1, 2, 1}));
 }
 
 TEST(OnnxPatterns, OtherPaddingStays) {
@@ -175,7 +193,9 @@ TEST(OnnxPatterns, OtherPaddingStays) {
   m.input("x", {1, 2, 5, 5})
       .constant("p", longs({0, 0, 1, 1, 0, 0, 1, 1}))
       .constant("w", Tensor::randn({3, 2, 3, 3}, 1));
-  m.node("Pad", {"x", "p"}, {"a"}, {{"mode", std::string("edge")}}).node("Conv", {"a", "w"}, {"y"}).output("y");
+  m.node("Pad", {"x", "p"}, {"a"}, {{"mode", std::string("edge")}})
+      .node("Conv", {"a", "w"}, {"y"})
+      .output("y");
   EXPECT_EQ(ops_of(m.import()), "pad conv2d");
 }
 

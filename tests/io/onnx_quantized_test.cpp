@@ -10,7 +10,9 @@ namespace octet::testing {
 namespace {
 
 Tensor codes8(const Shape& shape, int seed, DType dtype = DType::int8) {
-  return Tensor::rand(shape, seed, dtype == DType::int8 ? -100 : 0, dtype == DType::int8 ? 100 : 200).to(dtype);
+  return Tensor::rand(shape, seed, dtype == DType::int8 ? -100 : 0,
+                      dtype == DType::int8 ? 100 : 200)
+      .to(dtype);
 }
 Tensor byte(int v) { return Tensor::scalar(v, DType::uint8); }
 
@@ -24,11 +26,13 @@ OnnxModel& pair(OnnxModel& m, const std::string& name, double scale = 0.05, int 
 // A per-channel int8 weight: name -> name.dq.
 OnnxModel& weight(OnnxModel& m, const std::string& name, const Tensor& codes, int64_t axis) {
   std::vector<float> scales;
-  for (int64_t i = 0; i < codes.size(axis); ++i) scales.push_back(0.01f * static_cast<float>(i + 1));
+  for (int64_t i = 0; i < codes.size(axis); ++i)
+    scales.push_back(0.01f * static_cast<float>(i + 1));
   m.constant(name, codes)
       .constant(name + ".s", floats(scales))
       .constant(name + ".z", Tensor::zeros({codes.size(axis)}, DType::int8));
-  return m.node("DequantizeLinear", {name, name + ".s", name + ".z"}, {name + ".dq"}, {{"axis", axis}});
+  return m.node("DequantizeLinear", {name, name + ".s", name + ".z"}, {name + ".dq"},
+                {{"axis", axis}});
 }
 
 OnnxModel& int_bias(OnnxModel& m, const std::string& name, int64_t n, float x_scale) {
@@ -60,7 +64,9 @@ TEST(OnnxQuantized, ZeroPointDecidesTheDtype) {
       .node("QuantizeLinear", {"x", "s"}, {"q"})
       .node("DequantizeLinear", {"q", "s"}, {"y"});
   EXPECT_EQ(none.output("y").import().type(1).dtype, DType::quint8);
-  sint.input("x", {4}).constant("s", Tensor::scalar(0.5)).constant("z", Tensor::scalar(-3, DType::int8));
+  sint.input("x", {4})
+      .constant("s", Tensor::scalar(0.5))
+      .constant("z", Tensor::scalar(-3, DType::int8));
   sint.node("QuantizeLinear", {"x", "s", "z"}, {"q"}).output("q", kInt8);
   graph::Graph g = sint.import();
   EXPECT_EQ(to_string(g.type(g.outputs()[0])), "QInt8(4) scale=0.5 zero_point=-3");
@@ -74,9 +80,11 @@ TEST(OnnxQuantized, ConvWithPerChannelWeightAndIntBias) {
   pair(m, "r", 0.1, 0).output("r.dq");
   graph::Graph g = m.import();
   EXPECT_EQ(ops_of(g), "quantize dequantize dequantize dequantize conv2d relu quantize dequantize");
-  EXPECT_EQ(to_string(g.type(*g.find("w"))), "QInt8(3, 2, 3, 3) axis=0 scale=[0.01, 0.02, 0.03] zero_point=0");
+  EXPECT_EQ(to_string(g.type(*g.find("w"))),
+            "QInt8(3, 2, 3, 3) axis=0 scale=[0.01, 0.02, 0.03] zero_point=0");
   EXPECT_EQ(g.type(*g.find("b")).dtype, DType::qint32);
-  EXPECT_EQ(g.constant(*g.find("b")).int_repr().to_vector<int32_t>(), (std::vector<int32_t>{0, 1, 2}));
+  EXPECT_EQ(g.constant(*g.find("b")).int_repr().to_vector<int32_t>(),
+            (std::vector<int32_t>{0, 1, 2}));
   graph::Graph integer = merged(m);
   EXPECT_EQ(ops_of(integer), "quantize conv2d dequantize");
   Tensor x = Tensor::randn({1, 2, 5, 5}, 2);
@@ -142,18 +150,22 @@ TEST(OnnxQuantized, FloatWeightsThroughAPairBecomeCodes) {
       .constant("wf", Tensor::randn({3, 4}, 1))
       .constant("s", Tensor::scalar(0.1))
       .constant("z", Tensor::scalar(0, DType::int8));
-  pair(m, "x").node("QuantizeLinear", {"wf", "s", "z"}, {"wq"}).node("DequantizeLinear", {"wq", "s", "z"}, {"wd"});
+  pair(m, "x")
+      .node("QuantizeLinear", {"wf", "s", "z"}, {"wq"})
+      .node("DequantizeLinear", {"wq", "s", "z"}, {"wd"});
   m.node("Gemm", {"x.dq", "wd"}, {"h"}, {{"transB", int64_t{1}}});
   pair(m, "h").output("h.dq");
   graph::Graph g = merged(m);
   EXPECT_EQ(ops_of(g), "quantize linear dequantize");
-  EXPECT_TRUE(equal(g.constant(*g.find("wq")), quantize_per_tensor(Tensor::randn({3, 4}, 1), 0.1f, 0, DType::qint8)));
+  EXPECT_TRUE(equal(g.constant(*g.find("wq")),
+                    quantize_per_tensor(Tensor::randn({3, 4}, 1), 0.1f, 0, DType::qint8)));
 }
 
 TEST(OnnxQuantized, OperatorsBetweenPairs) {
   OnnxModel m;
   m.input("x", {1, 2, 4, 4});
-  pair(m, "x").node("MaxPool", {"x.dq"}, {"p"}, {{"kernel_shape", ints({2, 2})}, {"strides", ints({2, 2})}});
+  pair(m, "x").node("MaxPool", {"x.dq"}, {"p"},
+                    {{"kernel_shape", ints({2, 2})}, {"strides", ints({2, 2})}});
   pair(m, "p").node("GlobalAveragePool", {"p.dq"}, {"a"});
   pair(m, "a", 0.02).node("Flatten", {"a.dq"}, {"f"});
   pair(m, "f", 0.02).node("Add", {"f.dq", "f.dq"}, {"s"});
@@ -163,7 +175,9 @@ TEST(OnnxQuantized, OperatorsBetweenPairs) {
 
 TEST(OnnxQuantized, DequantizedInputOfPlainCodes) {
   OnnxModel m;
-  m.input("x", {2, 3}, kUint8).constant("s", floats({0.5f, 1, 2})).constant("z", Tensor::full({3}, 10, DType::uint8));
+  m.input("x", {2, 3}, kUint8)
+      .constant("s", floats({0.5f, 1, 2}))
+      .constant("z", Tensor::full({3}, 10, DType::uint8));
   m.node("DequantizeLinear", {"x", "s", "z"}, {"y"}, {{"axis", int64_t{-1}}}).output("y");
   Tensor y = run_one(m.import(), {Tensor::full({2, 3}, 12, DType::uint8)});
   EXPECT_EQ(y.to_vector<float>(), (std::vector<float>{1, 2, 4, 1, 2, 4}));
@@ -176,8 +190,11 @@ TEST(OnnxQuantized, QLinearConvIsDequantizeConvQuantize) {
       .constant("w", codes8({3, 2, 3, 3}, 1))
       .constant("ws", floats({0.01f, 0.02f, 0.03f}))
       .constant("wz", Tensor::zeros({3}, DType::int8));
-  m.constant("ys", Tensor::scalar(0.2)).constant("yz", byte(100)).constant("b", Tensor::arange(3, DType::int32));
-  m.node("QLinearConv", {"x.q", "x.s", "x.z", "w", "ws", "wz", "ys", "yz", "b"}, {"y"}, {{"pads", ints({1, 1, 1, 1})}})
+  m.constant("ys", Tensor::scalar(0.2))
+      .constant("yz", byte(100))
+      .constant("b", Tensor::arange(3, DType::int32));
+  m.node("QLinearConv", {"x.q", "x.s", "x.z", "w", "ws", "wz", "ys", "yz", "b"}, {"y"},
+         {{"pads", ints({1, 1, 1, 1})}})
       .output("y", kUint8);
   graph::Graph g = merged(m);
   EXPECT_EQ(ops_of(g), "quantize conv2d");
@@ -192,7 +209,8 @@ TEST(OnnxQuantized, QLinearMatMulIsLinearForConstants) {
       .constant("w", codes8({4, 3}, 1, DType::uint8))
       .constant("ws", Tensor::scalar(0.01))
       .constant("wz", byte(100));
-  m.node("QLinearMatMul", {"x.q", "x.s", "x.z", "w", "ws", "wz", "x.s", "x.z"}, {"y"}).output("y", kUint8);
+  m.node("QLinearMatMul", {"x.q", "x.s", "x.z", "w", "ws", "wz", "x.s", "x.z"}, {"y"})
+      .output("y", kUint8);
   EXPECT_EQ(ops_of(merged(m)), "quantize linear");
 }
 
@@ -206,7 +224,8 @@ TEST(OnnxQuantized, Mistakes) {
     return m.output("y", kUint8);
   };
   auto import = [&](const OnnxModel& m) { return [m] { m.import(); }; };
-  expect_error(ErrorCode::invalid_argument, {"'q'", "scale 0"}, import(model(Tensor::scalar(0), byte(0))));
+  expect_error(ErrorCode::invalid_argument, {"'q'", "scale 0"},
+               import(model(Tensor::scalar(0), byte(0))));
   expect_error(ErrorCode::corrupt, {"'q'", "4 scales along axis 1, which has size 3"},
                import(model(floats({1, 1, 1, 1}), Tensor::zeros({4}, DType::uint8))));
   expect_error(ErrorCode::corrupt, {"'q'", "axis 5"},
@@ -217,7 +236,10 @@ TEST(OnnxQuantized, Mistakes) {
 
 TEST(OnnxQuantized, CodesMayBeReadWithAnotherScale) {
   OnnxModel m;
-  m.input("x", {2}).constant("s", Tensor::scalar(1)).constant("t", Tensor::scalar(2)).constant("z", byte(0));
+  m.input("x", {2})
+      .constant("s", Tensor::scalar(1))
+      .constant("t", Tensor::scalar(2))
+      .constant("z", byte(0));
   m.constant("three", byte(3)).node("QuantizeLinear", {"x", "s", "z"}, {"q"});
   m.node("DequantizeLinear", {"q", "t", "three"}, {"y"}).output("y");
   EXPECT_EQ(run_one(m.import(), {floats({1, 7})}).to_vector<float>(), (std::vector<float>{-4, 8}));

@@ -25,8 +25,9 @@ struct Layer {
   int64_t gates() const { return op == "LSTM" ? 4 : op == "GRU" ? 3 : 1; }
   int64_t directions() const { return direction == "bidirectional" ? 2 : 1; }
   std::string what() const {
-    return op + " " + direction + (bias ? " bias" : "") + (lengths ? " lengths" : "") + (states ? " states" : "") +
-           (batch_first ? " layout" : "") + (reset_after ? " linear_before_reset" : "");
+    return op + " " + direction + (bias ? " bias" : "") + (lengths ? " lengths" : "") +
+           (states ? " states" : "") + (batch_first ? " layout" : "") +
+           (reset_after ? " linear_before_reset" : "");
   }
 };
 
@@ -48,13 +49,15 @@ double sigmoid(double v) { return 1 / (1 + std::exp(-v)); }
 // Y (steps, directions, batch, hidden), Y_h and Y_c (directions, batch, hidden).
 std::vector<Tensor> by_definition(const Layer& l, const Operands& o) {
   const int64_t d_count = l.directions(), rows = l.gates() * kHidden;
-  Tensor y = Tensor::zeros({kSteps, d_count, kBatch, kHidden}), yh = Tensor::zeros({d_count, kBatch, kHidden}),
+  Tensor y = Tensor::zeros({kSteps, d_count, kBatch, kHidden}),
+         yh = Tensor::zeros({d_count, kBatch, kHidden}),
          yc = Tensor::zeros({d_count, kBatch, kHidden});
   auto at = [](const Tensor& t, std::vector<int64_t> i) { return static_cast<double>(t.at(i)); };
   for (int64_t d = 0; d < d_count; ++d)
     for (int64_t n = 0; n < kBatch; ++n) {
       std::vector<double> h(kHidden), c(kHidden);
-      for (int64_t j = 0; j < kHidden && l.states; ++j) h[j] = at(o.h, {d, n, j}), c[j] = at(o.c, {d, n, j});
+      for (int64_t j = 0; j < kHidden && l.states; ++j)
+        h[j] = at(o.h, {d, n, j}), c[j] = at(o.c, {d, n, j});
       const int64_t length = l.lengths ? kLengths[static_cast<size_t>(n)] : kSteps;
       const bool back = l.direction == "reverse" || d == 1;
       for (int64_t step = 0; step < length; ++step) {
@@ -88,7 +91,8 @@ std::vector<Tensor> by_definition(const Layer& l, const Operands& o) {
         }
         h = next;
         for (int64_t j = 0; j < kHidden; ++j)
-          y.data<float>()[((t * d_count + d) * kBatch + n) * kHidden + j] = static_cast<float>(h[j]);
+          y.data<float>()[((t * d_count + d) * kBatch + n) * kHidden + j] =
+              static_cast<float>(h[j]);
       }
       for (int64_t j = 0; j < kHidden; ++j) {
         yh.data<float>()[(d * kBatch + n) * kHidden + j] = static_cast<float>(h[j]);
@@ -101,21 +105,29 @@ std::vector<Tensor> by_definition(const Layer& l, const Operands& o) {
   return {y, yh, yc};
 }
 
-OnnxModel model_of(const Layer& l, const Operands& o, const OnnxDim& batch = static_cast<int>(kBatch)) {
+OnnxModel model_of(const Layer& l, const Operands& o,
+                   const OnnxDim& batch = static_cast<int>(kBatch)) {
   OnnxModel m(14);
-  auto states = [&](const Tensor& t) { return l.batch_first ? t.permute({1, 0, 2}).contiguous() : t; };
+  auto states = [&](const Tensor& t) {
+    return l.batch_first ? t.permute({1, 0, 2}).contiguous() : t;
+  };
   if (l.batch_first)
     m.input("x", {batch, static_cast<int>(kSteps), static_cast<int>(kIn)});
   else
     m.input("x", {static_cast<int>(kSteps), batch, static_cast<int>(kIn)});
-  m.constant("W", o.w).constant("R", o.r).constant("B", o.b).constant("h", states(o.h)).constant("c", states(o.c));
+  m.constant("W", o.w)
+      .constant("R", o.r)
+      .constant("B", o.b)
+      .constant("h", states(o.h))
+      .constant("c", states(o.c));
   m.constant("lengths", Tensor::from(kLengths, {kBatch}));
   Attrs attrs = l.attrs;
   attrs.push_back({"direction", l.direction});
   attrs.push_back({"hidden_size", kHidden});
   if (l.batch_first) attrs.push_back({"layout", int64_t{1}});
   if (l.reset_after) attrs.push_back({"linear_before_reset", int64_t{1}});
-  std::vector<std::string> in{"x", "W", "R", l.bias ? "B" : "", l.lengths ? "lengths" : "", l.states ? "h" : ""};
+  std::vector<std::string> in{
+      "x", "W", "R", l.bias ? "B" : "", l.lengths ? "lengths" : "", l.states ? "h" : ""};
   if (l.op == "LSTM") in.push_back(l.states ? "c" : "");
   std::vector<std::string> out{"Y", "Y_h"};
   if (l.op == "LSTM") out.push_back("Y_c");
@@ -135,7 +147,8 @@ std::vector<Layer> layers() {
     }
   for (const char* direction : {"forward", "bidirectional"})
     all.push_back({.op = "GRU", .direction = direction, .lengths = true, .reset_after = true});
-  all.push_back({.op = "RNN", .attrs = {{"activations", std::vector<std::string>{"Relu"}}}, .relu = true});
+  all.push_back(
+      {.op = "RNN", .attrs = {{"activations", std::vector<std::string>{"Relu"}}}, .relu = true});
   return all;
 }
 
@@ -145,11 +158,13 @@ TEST(OnnxRecurrent, GivesWhatTheDefinitionGivesAndComesBack) {
     Operands o(l);
     graph::Graph g = model_of(l, o).import();
     Tensor x = l.batch_first ? o.x.permute({1, 0, 2}).contiguous() : o.x;
-    std::vector<Tensor> want = by_definition(l, o), got = run_graph(g, {x}), compiled = runtime::compile(g).run({x});
+    std::vector<Tensor> want = by_definition(l, o), got = run_graph(g, {x}),
+                        compiled = runtime::compile(g).run({x});
     graph::Graph back = io::import_onnx_bytes(io::to_onnx_bytes(g));
     std::vector<Tensor> again = run_graph(back, {x});
     for (size_t i = 0; i < got.size(); ++i) {
-      EXPECT_TRUE(allclose(got[i], want[i], 1e-5, 1e-5)) << i << to_string(got[i]) << to_string(want[i]);
+      EXPECT_TRUE(allclose(got[i], want[i], 1e-5, 1e-5))
+          << i << to_string(got[i]) << to_string(want[i]);
       EXPECT_TRUE(allclose(compiled[i], want[i], 1e-5, 1e-5)) << i;
       EXPECT_TRUE(allclose(again[i], want[i], 1e-5, 1e-5)) << i;
     }
@@ -202,7 +217,8 @@ TEST(OnnxRecurrent, DynamicQuantizationTakesItsWeights) {
       for (char& c : lower) c = static_cast<char>(std::tolower(c));
       const graph::Node& node = node_of(dynamic, lower);
       int codes = 0;
-      for (graph::ValueId v : node.inputs) codes += v != graph::kNone && dynamic.type(v).is_quantized();
+      for (graph::ValueId v : node.inputs)
+        codes += v != graph::kNone && dynamic.type(v).is_quantized();
       EXPECT_EQ(codes, 2);
       Tensor want = by_definition(l, o)[0], got = runtime::compile(dynamic).run({o.x})[0];
       EXPECT_TRUE(allclose(got, want, 0, 0.1)) << to_string(got) << to_string(want);
@@ -215,13 +231,16 @@ TEST(OnnxRecurrent, DynamicQuantizationTakesItsWeights) {
 TEST(OnnxRecurrent, FormsThatAreNotThereAreNamed) {
   auto import = [](const Layer& l) { return [=] { model_of(l, Operands(l)).import(); }; };
   expect_error(ErrorCode::unsupported, {"LSTM with clip"}, import({.attrs = {{"clip", 3.0}}}));
-  expect_error(ErrorCode::unsupported, {"LSTM with input_forget"}, import({.attrs = {{"input_forget", int64_t{1}}}}));
-  expect_error(ErrorCode::unsupported, {"GRU with the activation HardSigmoid"},
-               import({.op = "GRU", .attrs = {{"activations", std::vector<std::string>{"HardSigmoid", "Tanh"}}}}));
+  expect_error(ErrorCode::unsupported, {"LSTM with input_forget"},
+               import({.attrs = {{"input_forget", int64_t{1}}}}));
   expect_error(
-      ErrorCode::corrupt, {"1 activations for 2 directions; expected 2"},
-      import(
-          {.op = "RNN", .direction = "bidirectional", .attrs = {{"activations", std::vector<std::string>{"Tanh"}}}}));
+      ErrorCode::unsupported, {"GRU with the activation HardSigmoid"},
+      import({.op = "GRU",
+              .attrs = {{"activations", std::vector<std::string>{"HardSigmoid", "Tanh"}}}}));
+  expect_error(ErrorCode::corrupt, {"1 activations for 2 directions; expected 2"},
+               import({.op = "RNN",
+                       .direction = "bidirectional",
+                       .attrs = {{"activations", std::vector<std::string>{"Tanh"}}}}));
   expect_error(ErrorCode::corrupt, {"direction 'both'"}, import({.direction = "both"}));
   Layer l;
   Operands o(l);

@@ -1,6 +1,7 @@
 #pragma once
-// For the ONNX tests: ONNX's wire format written and read by hand, so that models can be made and looked at without the
-// protobuf library that octet uses, and an interpreter that walks a graph node by node.
+// For the ONNX tests: ONNX's wire format written and read by hand, so that models can be made and
+// looked at without the protobuf library that octet uses, and an interpreter that walks a graph
+// node by node.
 
 #include <cstdint>
 #include <cstring>
@@ -16,7 +17,7 @@
 
 namespace octet::testing {
 
-// -- running -------------------------------------------------------------------------------------------
+// -- running --------------------------------------------------------------------------------------
 
 inline std::vector<Tensor> run_graph(const graph::Graph& g, const std::vector<Tensor>& inputs) {
   std::vector<Tensor> values(g.values().size());
@@ -26,8 +27,10 @@ inline std::vector<Tensor> run_graph(const graph::Graph& g, const std::vector<Te
     if (node.kind == graph::NodeKind::constant) values[node.outputs[0]] = node.value;
     if (node.kind != graph::NodeKind::call) continue;
     std::vector<Tensor> operands;
-    for (graph::ValueId id : node.inputs) operands.push_back(id == graph::kNone ? Tensor() : values[id]);
-    std::vector<Tensor> results = ops::call_all(node.op, operands, node.attrs, graph::want_of(g, node));
+    for (graph::ValueId id : node.inputs)
+      operands.push_back(id == graph::kNone ? Tensor() : values[id]);
+    std::vector<Tensor> results =
+        ops::call_all(node.op, operands, node.attrs, graph::want_of(g, node));
     for (size_t i = 0; i < results.size(); ++i) values[node.outputs[i]] = results[i];
   }
   std::vector<Tensor> outputs;
@@ -35,12 +38,15 @@ inline std::vector<Tensor> run_graph(const graph::Graph& g, const std::vector<Te
   return outputs;
 }
 
-inline Tensor run_one(const graph::Graph& g, const std::vector<Tensor>& inputs) { return run_graph(g, inputs).at(0); }
+inline Tensor run_one(const graph::Graph& g, const std::vector<Tensor>& inputs) {
+  return run_graph(g, inputs).at(0);
+}
 
 // How often an operator occurs.
 inline int count_ops(const graph::Graph& g, const std::string& op) {
   int n = 0;
-  for (const graph::Node& node : g.nodes()) n += node.kind == graph::NodeKind::call && node.op == op;
+  for (const graph::Node& node : g.nodes())
+    n += node.kind == graph::NodeKind::call && node.op == op;
   return n;
 }
 
@@ -58,7 +64,7 @@ inline const graph::Node& node_of(const graph::Graph& g, const std::string& op) 
   throw std::runtime_error("no " + op + " in " + graph::print(g));
 }
 
-// -- writing -------------------------------------------------------------------------------------------
+// -- writing --------------------------------------------------------------------------------------
 
 // A protobuf message being written, field by field.
 class Message {
@@ -91,7 +97,16 @@ class Message {
 };
 
 // TensorProto::DataType
-enum : int64_t { kFloat = 1, kUint8 = 2, kInt8 = 3, kInt32 = 6, kInt64 = 7, kBool = 9, kHalf = 10, kDouble = 11 };
+enum : int64_t {
+  kFloat = 1,
+  kUint8 = 2,
+  kInt8 = 3,
+  kInt32 = 6,
+  kInt64 = 7,
+  kBool = 9,
+  kHalf = 10,
+  kDouble = 11
+};
 
 inline int64_t onnx_type(DType dtype) {
   switch (dtype) {
@@ -119,13 +134,14 @@ inline Message tensor_message(const Tensor& t, const std::string& name = "") {
   for (int64_t d : t.shape()) m.number(1, d);
   m.number(2, onnx_type(t.dtype()));
   if (!name.empty()) m.text(8, name);
-  return m.text(9, std::string_view(static_cast<const char*>(t.raw_data()), static_cast<size_t>(t.nbytes())));
+  return m.text(
+      9, std::string_view(static_cast<const char*>(t.raw_data()), static_cast<size_t>(t.nbytes())));
 }
 
 using OnnxDim = std::variant<int, std::string>;
 // A Message is a graph (OnnxModel::graph).
-using OnnxAttr = std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>,
-                              std::vector<std::string>, Tensor, Message>;
+using OnnxAttr = std::variant<int64_t, double, std::string, std::vector<int64_t>,
+                              std::vector<double>, std::vector<std::string>, Tensor, Message>;
 
 inline std::vector<int64_t> ints(std::vector<int64_t> values) { return values; }
 inline Tensor longs(const std::vector<int64_t>& values) {
@@ -138,9 +154,11 @@ inline Tensor floats(const std::vector<float>& values) {
 // A model being made: OnnxModel(13).input("x", {1, 3}).node("Relu", {"x"}, {"y"}).output("y").
 class OnnxModel {
  public:
-  explicit OnnxModel(int64_t opset = 13, int64_t ir_version = 7) : opset_(opset), ir_version_(ir_version) {}
+  explicit OnnxModel(int64_t opset = 13, int64_t ir_version = 7)
+      : opset_(opset), ir_version_(ir_version) {}
 
-  OnnxModel& input(const std::string& name, const std::vector<OnnxDim>& dims, int64_t type = kFloat) {
+  OnnxModel& input(const std::string& name, const std::vector<OnnxDim>& dims,
+                   int64_t type = kFloat) {
     graph_.message(11, value_info(name, dims, type));
     return *this;
   }
@@ -159,8 +177,8 @@ class OnnxModel {
   }
   OnnxModel& node(const std::string& op, const std::vector<std::string>& inputs,
                   const std::vector<std::string>& outputs,
-                  const std::vector<std::pair<std::string, OnnxAttr>>& attrs = {}, const std::string& name = "",
-                  const std::string& domain = "") {
+                  const std::vector<std::pair<std::string, OnnxAttr>>& attrs = {},
+                  const std::string& name = "", const std::string& domain = "") {
     Message n;
     for (const auto& i : inputs) n.text(1, i);
     for (const auto& o : outputs) n.text(2, o);
@@ -186,7 +204,8 @@ class OnnxModel {
   }
 
  private:
-  static Message value_info(const std::string& name, const std::vector<OnnxDim>& dims, int64_t type) {
+  static Message value_info(const std::string& name, const std::vector<OnnxDim>& dims,
+                            int64_t type) {
     Message shape;
     for (const OnnxDim& d : dims) {
       Message dim;
@@ -202,9 +221,11 @@ class OnnxModel {
   static Message attribute(const std::string& name, const OnnxAttr& value) {
     Message a = Message().text(1, name);
     if (auto* i = std::get_if<int64_t>(&value)) return a.number(3, *i).number(20, 2);
-    if (auto* f = std::get_if<double>(&value)) return a.real(2, static_cast<float>(*f)).number(20, 1);
+    if (auto* f = std::get_if<double>(&value))
+      return a.real(2, static_cast<float>(*f)).number(20, 1);
     if (auto* s = std::get_if<std::string>(&value)) return a.text(4, *s).number(20, 3);
-    if (auto* t = std::get_if<Tensor>(&value)) return a.message(5, tensor_message(*t)).number(20, 4);
+    if (auto* t = std::get_if<Tensor>(&value))
+      return a.message(5, tensor_message(*t)).number(20, 4);
     if (auto* graph = std::get_if<Message>(&value)) return a.message(6, *graph).number(20, 5);
     if (auto* texts = std::get_if<std::vector<std::string>>(&value)) {
       for (const std::string& s : *texts) a.text(9, s);
@@ -221,7 +242,7 @@ class OnnxModel {
   Message graph_;
 };
 
-// -- reading -------------------------------------------------------------------------------------------
+// -- reading --------------------------------------------------------------------------------------
 
 // One field of a message: its number, and a varint or the bytes.
 struct Field {

@@ -133,7 +133,8 @@ inline std::string bmp(int w, int h, const std::vector<uint8_t>& pixels) {
   std::string rows;
   for (int y = h; y-- > 0;) {  // bottom to top, blue first, padded to 4 bytes
     for (int x = 0; x < w; ++x)
-      for (int c = 2; c >= 0; --c) rows += static_cast<char>(pixels[static_cast<size_t>((y * w + x) * 3 + c)]);
+      for (int c = 2; c >= 0; --c)
+        rows += static_cast<char>(pixels[static_cast<size_t>((y * w + x) * 3 + c)]);
     rows.resize((rows.size() + 3) / 4 * 4);
   }
   auto u = [](int v) { return static_cast<uint32_t>(v); };

@@ -24,8 +24,9 @@ std::string file_of(const std::string& header, const std::string& data) {
   return out + header + data;
 }
 
-constexpr DType kDtypes[] = {DType::float64, DType::float32, DType::float16, DType::bfloat16, DType::int64,
-                             DType::int32,   DType::int16,   DType::int8,    DType::uint8,    DType::bool_};
+constexpr DType kDtypes[] = {DType::float64, DType::float32, DType::float16, DType::bfloat16,
+                             DType::int64,   DType::int32,   DType::int16,   DType::int8,
+                             DType::uint8,   DType::bool_};
 
 std::map<std::string, Tensor> of_every_dtype() {
   std::map<std::string, Tensor> tensors;
@@ -49,7 +50,8 @@ TEST(Safetensors, RoundTrips) {
   SafetensorsFile back = read_safetensors(dir / "a");
   EXPECT_EQ(back.metadata, metadata);
   ASSERT_EQ(back.tensors.size(), tensors.size());
-  for (const auto& [name, tensor] : tensors) EXPECT_TRUE(equal(back.tensors.at(name), tensor)) << name;
+  for (const auto& [name, tensor] : tensors)
+    EXPECT_TRUE(equal(back.tensors.at(name), tensor)) << name;
   EXPECT_EQ(count_files(dir.path()), 1u);
 
   write_safetensors(dir / "b", back.tensors, back.metadata);
@@ -74,7 +76,8 @@ TEST(Safetensors, TensorsAreAlignedAndNotCopied) {
     low = std::min(low, address);
     high = std::max(high, address + static_cast<uintptr_t>(t.nbytes()));
   }
-  EXPECT_LE(high - low, std::filesystem::file_size(dir / "a")) << "all lie in one mapping of the file";
+  EXPECT_LE(high - low, std::filesystem::file_size(dir / "a"))
+      << "all lie in one mapping of the file";
 }
 
 TEST(Safetensors, TensorsOutliveTheFileAndMayBeWrittenTo) {
@@ -84,7 +87,8 @@ TEST(Safetensors, TensorsOutliveTheFileAndMayBeWrittenTo) {
   Tensor x = read_safetensors(dir / "a").tensors.at("x");
   x.data<float>()[0] = 5;
   EXPECT_EQ(slurp(dir / "a"), before);
-  write_safetensors(dir / "a", {{"x", Tensor::zeros({4})}});  // also onto the file it is mapped from
+  // also onto the file it is mapped from
+  write_safetensors(dir / "a", {{"x", Tensor::zeros({4})}});
   EXPECT_EQ(x.to_vector<float>(), (std::vector<float>{5, 1, 1, 1}));
   EXPECT_EQ(read_safetensors(dir / "a").tensors.at("x").at({0}), 0);
 }
@@ -157,13 +161,16 @@ TEST(Safetensors, DamageIsNamed) {
       {R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})",
        "123456",
        {"2 bytes after the last tensor"}},
-      {R"({"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"y":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})",
+      {R"({"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
+       R"("y":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})",
        "123456",
        {"'y'", "overlap"}},
-      {R"({"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"y":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
+      {R"({"x":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
+       R"("y":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
        "1234",
        {"'y'", "overlap"}},
-      {R"({"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+      {R"({"x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
+       R"("x":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
        "1",
        {"'x'", "twice"}},
       {R"({"x":{"dtype":"BOOL","shape":[2],"data_offsets":[0,2]}})",
@@ -204,7 +211,8 @@ TEST(Safetensors, HeaderLengthsAreChecked) {
 
 TEST(Safetensors, HeadersMayBePaddedAndDataMayBeEmpty) {
   TempDir dir;
-  spill(dir / "a", file_of(R"({"x":{"dtype":"F32","shape":[0,5],"data_offsets":[0,0]}}      )", ""));
+  spill(dir / "a",
+        file_of(R"({"x":{"dtype":"F32","shape":[0,5],"data_offsets":[0,0]}}      )", ""));
   EXPECT_EQ(read_safetensors(dir / "a").tensors.at("x").shape(), (Shape{0, 5}));
 }
 
@@ -217,8 +225,12 @@ TEST(Safetensors, WhatCannotBeWrittenIsAnError) {
   expect_error(ErrorCode::invalid_argument, {"__metadata__"}, [&] {
     write_safetensors(dir / "a", {{"__metadata__", one}});
   });
-  expect_error(ErrorCode::invalid_argument, {"UTF-8"}, [&] { write_safetensors(dir / "a", {{"\xff", one}}); });
-  expect_error(ErrorCode::invalid_argument, {"UTF-8"}, [&] { write_safetensors(dir / "a", {}, {{"k", "\xff"}}); });
+  expect_error(ErrorCode::invalid_argument, {"UTF-8"}, [&] {
+    write_safetensors(dir / "a", {{"\xff", one}});
+  });
+  expect_error(ErrorCode::invalid_argument, {"UTF-8"}, [&] {
+    write_safetensors(dir / "a", {}, {{"k", "\xff"}});
+  });
   EXPECT_EQ(count_files(dir.path()), 0u);
 }
 
@@ -240,7 +252,9 @@ TEST(DataSafetensors, ReadsSilero) {
 TEST(FuzzSafetensors, AnyBytesAreReadOrAnError) {
   TempDir dir;
   write_safetensors(dir / "seed",
-                    {{"x", Tensor::arange(3)}, {"y", Tensor::ones({2, 2})}, {"z", Tensor::ones({5}, DType::bool_)}},
+                    {{"x", Tensor::arange(3)},
+                     {"y", Tensor::ones({2, 2})},
+                     {"z", Tensor::ones({5}, DType::bool_)}},
                     {{"k", "v"}});
   std::string whole = testing::without_checksums(slurp(dir / "seed"));
   size_t header_end = whole.find_last_of('}') + 1;
@@ -266,20 +280,24 @@ TEST(FuzzSafetensors, AnyBytesAreReadOrAnError) {
           s.erase(at, static_cast<size_t>(random.integer(1, 16)));
           break;
         case 4:
-          s.insert(at, s.substr(static_cast<size_t>(random.integer(0, static_cast<int64_t>(at))), 16));
+          s.insert(at,
+                   s.substr(static_cast<size_t>(random.integer(0, static_cast<int64_t>(at))), 16));
           break;
         default:
           s[at] = static_cast<char>(random.next());
       }
       // Keeps the length right half of the time, so that the JSON is reached.
       if (s.size() > 8 && random.integer(0, 1)) {
-        uint64_t length = s.size() > whole.size() - header_end ? s.size() - (whole.size() - header_end) - 8 : 0;
-        for (int b = 0; b < 8; ++b) s[static_cast<size_t>(b)] = static_cast<char>(length >> 8 * b & 255);
+        uint64_t length =
+            s.size() > whole.size() - header_end ? s.size() - (whole.size() - header_end) - 8 : 0;
+        for (int b = 0; b < 8; ++b)
+          s[static_cast<size_t>(b)] = static_cast<char>(length >> 8 * b & 255);
       }
     }
     spill(dir / "a", s);
     try {
-      for (const auto& [name, t] : read_safetensors(dir / "a").tensors) read += t.clone().numel() >= 0;
+      for (const auto& [name, t] : read_safetensors(dir / "a").tensors)
+        read += t.clone().numel() >= 0;
     } catch (const Error& e) {
       ASSERT_EQ(e.code(), ErrorCode::corrupt) << e.what();
     }

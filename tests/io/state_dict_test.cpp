@@ -43,8 +43,8 @@ void expect_same(const State& a, const State& b) {
 
 State all_dtypes() {
   State state;
-  for (DType dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int64, DType::int32, DType::int16,
-                      DType::int8, DType::uint8, DType::bool_})
+  for (DType dtype : {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int64,
+                      DType::int32, DType::int16, DType::int8, DType::uint8, DType::bool_})
     state[to_string(dtype)] = Tensor::rand({3, 5}, 1, 0, 3).to(dtype);
   Tensor w = Tensor::randn({3, 4}, 2);
   state["quint8"] = quantize_per_tensor(w, 0.1, 3, DType::quint8);
@@ -52,11 +52,15 @@ State all_dtypes() {
   state["qint32"] = quantize_per_tensor(w, 1e-6, 2147483647, DType::qint32);
   state["channels"] = quantize_per_channel(w, {0.1, 0.2, 1.0 / 3}, {0, -128, 127}, 0, DType::qint8);
   state["axis 1"] = quantize_per_channel(w, {0.5, 0.25, 1, 2}, {0, 0, 0, 1}, 1, DType::quint8);
-  state["strided"] = quantize_per_channel(w, {0.5, 0.25, 1}, {0, 0, 0}, 0, DType::qint8).transpose(0, 1);
-  state["rows"] = quantize(w, Quantizer::per_channel_float({0.1, 0.25, 1}, {0.5, 1.0 / 3, -7}, 0, DType::quint8), DType::quint8);
+  state["strided"] =
+      quantize_per_channel(w, {0.5, 0.25, 1}, {0, 0, 0}, 0, DType::qint8).transpose(0, 1);
+  state["rows"] = quantize(
+      w, Quantizer::per_channel_float({0.1, 0.25, 1}, {0.5, 1.0 / 3, -7}, 0, DType::quint8),
+      DType::quint8);
   for (DType dtype : {DType::quint4x2, DType::qint4x2}) {
     state[to_string(dtype)] = quantize_per_tensor(Tensor::randn({3, 5}, 3), 0.2, 1, dtype);
-    state[to_string(dtype) + " rows"] = quantize(w, Quantizer::per_channel_float({0.1, 0.25, 1}, {0.5, 0.25, -7}, 0, dtype), dtype);
+    state[to_string(dtype) + " rows"] =
+        quantize(w, Quantizer::per_channel_float({0.1, 0.25, 1}, {0.5, 0.25, -7}, 0, dtype), dtype);
     state[to_string(dtype) + " turned"] = quantize_per_tensor(w, 0.2, 1, dtype).transpose(0, 1);
   }
   state["scalar"] = Tensor::scalar(2.5);
@@ -65,7 +69,8 @@ State all_dtypes() {
 }
 
 State small() {
-  return {{"conv.weight", quantize_per_channel(Tensor::randn({2, 3}, 1), {0.5, 0.25}, {0, 1}, 0, DType::qint8)},
+  return {{"conv.weight",
+           quantize_per_channel(Tensor::randn({2, 3}, 1), {0.5, 0.25}, {0, 1}, 0, DType::qint8)},
           {"conv.bias", Tensor::ones({2})},
           {"x", quantize_per_tensor(Tensor::randn({4}, 2), 0.5, 3, DType::quint8)},
           {"y", quantize_per_tensor(Tensor::randn({3}, 2), 0.5, 3, DType::quint4x2)}};
@@ -105,7 +110,8 @@ TEST(StateDict, EveryDtypeAndSchemeSurvives) {
     State back = load_state_dict(dir / "a.safetensors");
     expect_same(state, back);
     save_state_dict(dir / "b.safetensors", back);
-    EXPECT_EQ(slurp(dir / "a.safetensors"), slurp(dir / "b.safetensors")) << "saving again gives the same bytes";
+    EXPECT_EQ(slurp(dir / "a.safetensors"), slurp(dir / "b.safetensors"))
+        << "saving again gives the same bytes";
   }
 }
 
@@ -129,11 +135,13 @@ TEST(StateDict, CodesOfFourBitsLieTwoToAByte) {
   save_state_dict(dir / "a.safetensors", {{"w", w}});
   SafetensorsFile file = read_safetensors(dir / "a.safetensors");
   EXPECT_EQ(file.tensors.at("w").shape(), Shape{8});
-  for (const char* shape : {"[3,6]", "[-3,-5]", "[4611686018427387904,4]", "15", "[]", "[3.0,5.0]", "[true,15]", "[3,\"5\"]"}) {
+  for (const char* shape : {"[3,6]", "[-3,-5]", "[4611686018427387904,4]", "15", "[]", "[3.0,5.0]",
+                            "[true,15]", "[3,\"5\"]"}) {
     Json entry = Json::parse(file.metadata.at("octet.state"));
     entry["quantized"][0]["shape"] = Json::parse(shape);
     write_safetensors(dir / "b.safetensors", file.tensors, {{"octet.state", entry.dump()}});
-    expect_error(ErrorCode::corrupt, {"b.safetensors", "'w'"}, [&] { load_state_dict(dir / "b.safetensors"); });
+    expect_error(ErrorCode::corrupt, {"b.safetensors", "'w'"},
+                 [&] { load_state_dict(dir / "b.safetensors"); });
   }
 }
 
@@ -165,17 +173,21 @@ TEST(StateDict, LoadedTensorsMayBeWrittenTo) {
 TEST(StateDict, WritesAtomically) {
   TempDir dir;
   save_state_dict(dir / "a.safetensors", small());
-  State loaded = load_state_dict(dir / "a.safetensors");  // mapped: replacing the file must not change it
+  // mapped: replacing the file must not change it
+  State loaded = load_state_dict(dir / "a.safetensors");
   save_state_dict(dir / "a.safetensors", all_dtypes());
   expect_same(loaded, small());
   EXPECT_EQ(testing::count_files(dir.path()), 1u) << "no temporary file stays";
-  expect_error(ErrorCode::invalid_argument, {"'z'", "undefined"},
-               [&] { save_state_dict(dir / "a.safetensors", {{"z", Tensor()}}); });
+  expect_error(ErrorCode::invalid_argument, {"'z'", "undefined"}, [&] {
+    save_state_dict(dir / "a.safetensors", {{"z", Tensor()}});
+  });
   expect_same(load_state_dict(dir / "a.safetensors"), all_dtypes());
   expect_error(ErrorCode::invalid_argument, {"UTF-8"}, [&] {
-    save_state_dict(dir / "a.safetensors", {{"\xff", quantize_per_tensor(Tensor::ones({1}), 1, 0, DType::qint8)}});
+    save_state_dict(dir / "a.safetensors",
+                    {{"\xff", quantize_per_tensor(Tensor::ones({1}), 1, 0, DType::qint8)}});
   });
-  expect_error(ErrorCode::not_found, {"nothing.safetensors"}, [&] { load_state_dict(dir / "nothing.safetensors"); });
+  expect_error(ErrorCode::not_found, {"nothing.safetensors"},
+               [&] { load_state_dict(dir / "nothing.safetensors"); });
 }
 
 TEST(StateDict, DamageNamesFileAndField) {
@@ -188,32 +200,67 @@ TEST(StateDict, DamageNamesFileAndField) {
     ErrorCode code = ErrorCode::corrupt;
   };
   const Case cases[] = {
-      {"no list", [](Json& j, auto&) { j["quantized"] = 3; }, {"octet.state", "'quantized' is not a list"}},
+      {"no list",
+       [](Json& j, auto&) { j["quantized"] = 3; },
+       {"octet.state", "'quantized' is not a list"}},
       {"no format", [](Json& j, auto&) { j.erase("format"); }, {"'format' is missing"}},
-      {"newer", [](Json& j, auto&) { j["format"] = 3; }, {"file format 3", "reads up to 2", "update octet"}, ErrorCode::unsupported},
-      {"no name", [](Json& j, auto&) { j["quantized"][0].erase("name"); }, {"quantized tensor 0", "'name' is missing"}},
-      {"unknown dtype", [](Json& j, auto&) { j["quantized"][0]["dtype"] = "qint7"; }, {"'conv.weight'", "qint7"}},
-      {"plain dtype", [](Json& j, auto&) { j["quantized"][0]["dtype"] = "float32"; }, {"'conv.weight'", "float32"}},
-      {"other dtype", [](Json& j, auto&) { j["quantized"][0]["dtype"] = "quint8"; }, {"'conv.weight'", "int8", "uint8"}},
-      {"unknown scheme", [](Json& j, auto&) { j["quantized"][0]["qscheme"] = "per_row"; }, {"'conv.weight'", "per_row"}},
-      {"per tensor", [](Json& j, auto&) { j["quantized"][0]["qscheme"] = "per_tensor_affine"; }, {"'conv.weight'", "2 scales"}},
-      {"no axis", [](Json& j, auto&) { j["quantized"][0].erase("axis"); }, {"'conv.weight'", "'axis' is missing"}},
+      {"newer",
+       [](Json& j, auto&) { j["format"] = 3; },
+       {"file format 3", "reads up to 2", "update octet"},
+       ErrorCode::unsupported},
+      {"no name",
+       [](Json& j, auto&) { j["quantized"][0].erase("name"); },
+       {"quantized tensor 0", "'name' is missing"}},
+      {"unknown dtype",
+       [](Json& j, auto&) { j["quantized"][0]["dtype"] = "qint7"; },
+       {"'conv.weight'", "qint7"}},
+      {"plain dtype",
+       [](Json& j, auto&) { j["quantized"][0]["dtype"] = "float32"; },
+       {"'conv.weight'", "float32"}},
+      {"other dtype",
+       [](Json& j, auto&) { j["quantized"][0]["dtype"] = "quint8"; },
+       {"'conv.weight'", "int8", "uint8"}},
+      {"unknown scheme",
+       [](Json& j, auto&) { j["quantized"][0]["qscheme"] = "per_row"; },
+       {"'conv.weight'", "per_row"}},
+      {"per tensor",
+       [](Json& j, auto&) { j["quantized"][0]["qscheme"] = "per_tensor_affine"; },
+       {"'conv.weight'", "2 scales"}},
+      {"no axis",
+       [](Json& j, auto&) { j["quantized"][0].erase("axis"); },
+       {"'conv.weight'", "'axis' is missing"}},
       {"bad axis", [](Json& j, auto&) { j["quantized"][0]["axis"] = 1; }, {"'conv.weight'"}},
       {"far axis", [](Json& j, auto&) { j["quantized"][0]["axis"] = 9; }, {"'conv.weight'"}},
-      {"negative axis", [](Json& j, auto&) { j["quantized"][0]["axis"] = -1; }, {"'conv.weight'", "axis -1"}},
-      {"no scale", [](Json&, auto& t) { t.erase("conv.weight.scale"); }, {"'conv.weight'", "'conv.weight.scale' is not in the file"}},
+      {"negative axis",
+       [](Json& j, auto&) { j["quantized"][0]["axis"] = -1; },
+       {"'conv.weight'", "axis -1"}},
+      {"no scale",
+       [](Json&, auto& t) { t.erase("conv.weight.scale"); },
+       {"'conv.weight'", "'conv.weight.scale' is not in the file"}},
       {"no codes", [](Json&, auto& t) { t.erase("x"); }, {"'x'", "not in the file"}},
-      {"integer scale", [](Json&, auto& t) { t["x.scale"] = Tensor::ones({}, DType::int32); }, {"'x'", "expected float64 or float32"}},
+      {"integer scale",
+       [](Json&, auto& t) { t["x.scale"] = Tensor::ones({}, DType::int32); },
+       {"'x'", "expected float64 or float32"}},
       {"zero scale", [](Json&, auto& t) { t["x.scale"] = Tensor::zeros({}); }, {"'x'", "scale 0"}},
-      {"NaN scale", [](Json&, auto& t) { t["x.scale"] = Tensor::full({}, std::nan("")); }, {"'x'", "nan"}},
-      {"zero point", [](Json&, auto& t) { t["x.zero_point"] = Tensor::full({}, 256, DType::int32); }, {"'x'", "zero_point 256"}},
-      {"missing channel", [](Json&, auto& t) { t["conv.weight.scale"] = Tensor::ones({1}); }, {"'conv.weight'"}},
-      {"twice", [](Json& j, auto&) { j["quantized"].push_back(j["quantized"][0]); }, {"'conv.weight' occurs twice"}},
-      {"both", [](Json& j, auto& t) {
+      {"NaN scale",
+       [](Json&, auto& t) { t["x.scale"] = Tensor::full({}, std::nan("")); },
+       {"'x'", "nan"}},
+      {"zero point",
+       [](Json&, auto& t) { t["x.zero_point"] = Tensor::full({}, 256, DType::int32); },
+       {"'x'", "zero_point 256"}},
+      {"missing channel",
+       [](Json&, auto& t) { t["conv.weight.scale"] = Tensor::ones({1}); },
+       {"'conv.weight'"}},
+      {"twice",
+       [](Json& j, auto&) { j["quantized"].push_back(j["quantized"][0]); },
+       {"'conv.weight' occurs twice"}},
+      {"both",
+       [](Json& j, auto& t) {
          t["x"] = Tensor::ones({2}, DType::int32);
          j["quantized"][1]["dtype"] = "qint32";
          j["quantized"][0]["zero_point"] = "x";
-       }, {"'x' is both"}},
+       },
+       {"'x' is both"}},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.what);
@@ -229,22 +276,25 @@ TEST(StateDict, DamageNamesFileAndField) {
   SafetensorsFile file = read_safetensors(dir / "a.safetensors");
   file.metadata["octet.state"] = "{";
   write_safetensors(dir / "bad.safetensors", file.tensors, file.metadata);
-  expect_error(ErrorCode::corrupt, {"octet.state", "not valid JSON"}, [&] { load_state_dict(dir / "bad.safetensors"); });
+  expect_error(ErrorCode::corrupt, {"octet.state", "not valid JSON"},
+               [&] { load_state_dict(dir / "bad.safetensors"); });
 }
 
-// -- traps.md --------------------------------------------------------------------------------------------
+// -- traps.md -------------------------------------------------------------------------------------
 
 TEST(StateDictTraps, SaveAndLoadLosesDtypes) {
   TempDir dir;
   State state = quant::convert(prepared_net(1))->state_dict();
   save_state_dict(dir / "a.safetensors", state);
   State back = load_state_dict(dir / "a.safetensors");
-  for (const auto& [name, tensor] : state) EXPECT_EQ(to_string(tensor), to_string(back.at(name))) << name;
+  for (const auto& [name, tensor] : state)
+    EXPECT_EQ(to_string(tensor), to_string(back.at(name))) << name;
   EXPECT_EQ(back.at("conv.weight").dtype(), DType::qint8);
   EXPECT_EQ(back.at("conv.weight").qscheme(), QScheme::per_channel_affine);
 }
 
-// The users' "Saving and Loading Quantized models": the state of one model in another that was prepared and converted anew.
+// The users' "Saving and Loading Quantized models": the state of one model in another that was
+// prepared and converted anew.
 TEST(StateDictTraps, AQuantizedStateDictLoadsIntoAFreshlyConvertedModel) {
   TempDir dir;
   auto original = quant::convert(prepared_net(1));
@@ -263,11 +313,13 @@ TEST(StateDictTraps, LoadingAFloatStateDictIntoAQuantizedModelOrTheReverse) {
   save_state_dict(dir / "int8.safetensors", int8->state_dict());
   Tensor before = int8->forward(batch(2));
   expect_error(ErrorCode::invalid_argument,
-               {"fc.weight is float32 in the state dict and qint8 in the model", "load it before prepare and convert", "fc.scale"},
+               {"fc.weight is float32 in the state dict and qint8 in the model",
+                "load it before prepare and convert", "fc.scale"},
                [&] { int8->load_state_dict(load_state_dict(dir / "float.safetensors")); });
   EXPECT_TRUE(equal(int8->forward(batch(2)), before)) << "nothing was changed";
   expect_error(ErrorCode::invalid_argument,
-               {"fc.weight is qint8 in the state dict and float32 in the model", "prepare and convert the model first", "fc.scale"},
+               {"fc.weight is qint8 in the state dict and float32 in the model",
+                "prepare and convert the model first", "fc.scale"},
                [&] { net->load_state_dict(load_state_dict(dir / "int8.safetensors")); });
 }
 
@@ -278,10 +330,11 @@ TEST(StateDictTraps, APreparedStateDictGoesOnWhereCalibrationWas) {
   fresh->load_state_dict(load_state_dict(dir / "a.safetensors"));
   for (auto& model : {original, fresh}) model->forward(batch(9));
   expect_same(original->state_dict(), fresh->state_dict());
-  EXPECT_TRUE(equal(quant::convert(original)->forward(batch(5)), quant::convert(fresh)->forward(batch(5))));
+  EXPECT_TRUE(
+      equal(quant::convert(original)->forward(batch(5)), quant::convert(fresh)->forward(batch(5))));
 }
 
-// -- other tools, damage ---------------------------------------------------------------------------------
+// -- other tools, damage --------------------------------------------------------------------------
 
 TEST(DataStateDict, AFileMadeByPyTorchLoads) {
   OCTET_NEED_DATA("models/silero_vad_16k.safetensors");
@@ -299,10 +352,12 @@ TEST(DataStateDict, AFileMadeByPyTorchLoads) {
 TEST(FuzzStateDict, DamagedFilesAreErrorsOrTensors) {
   TempDir dir;
   save_state_dict(dir / "a.safetensors", small());
-  testing::spill(dir / "a.safetensors", testing::without_checksums(testing::slurp(dir / "a.safetensors")));
-  int refused = testing::damage_file(dir / "a.safetensors", 1500, [](const std::filesystem::path& path) {
-    for (const auto& [name, tensor] : load_state_dict(path)) to_string(tensor);
-  });
+  testing::spill(dir / "a.safetensors",
+                 testing::without_checksums(testing::slurp(dir / "a.safetensors")));
+  int refused =
+      testing::damage_file(dir / "a.safetensors", 1500, [](const std::filesystem::path& path) {
+        for (const auto& [name, tensor] : load_state_dict(path)) to_string(tensor);
+      });
   EXPECT_GT(refused, 700);
 }
 

@@ -14,10 +14,12 @@ inline std::string npy(const std::string& dict, const std::string& data, int ver
   std::string out = "\x93NUMPY";
   out += static_cast<char>(version);
   out += '\0';
-  for (int i = 0; i < (version == 1 ? 2 : 4); ++i) out += static_cast<char>(dict.size() >> 8 * i & 255);
+  for (int i = 0; i < (version == 1 ? 2 : 4); ++i)
+    out += static_cast<char>(dict.size() >> 8 * i & 255);
   return out + dict + data;
 }
-inline std::string dict(const std::string& descr, const std::string& shape, const std::string& fortran = "False") {
+inline std::string dict(const std::string& descr, const std::string& shape,
+                        const std::string& fortran = "False") {
   return "{'descr': '" + descr + "', 'fortran_order': " + fortran + ", 'shape': " + shape + ", }\n";
 }
 template <typename T>
@@ -27,7 +29,8 @@ std::string bytes(std::initializer_list<T> values) {
 
 // A zip archive of one stored member, with every number that a test may want to bend.
 struct Zip {
-  std::string name = "a.npy", contents = npy(dict("|u1", "(3,)"), "abc"), local_extra, central_extra, comment;
+  std::string name = "a.npy", contents = npy(dict("|u1", "(3,)"), "abc"), local_extra,
+              central_extra, comment;
   uint32_t crc = 0, packed = 0, size = 0, offset = 0, count = 1;
   uint16_t method = 0, flags = 0;
   bool zip64 = false;
@@ -44,21 +47,23 @@ struct Zip {
   }
   std::string str() const {
     std::string sizes = n(crc, 4) + n(packed, 4) + n(size, 4);
-    std::string out = "PK\3\4" + n(20, 2) + n(flags, 2) + n(method, 2) + n(0, 4) + sizes + n(name.size(), 2) +
-                      n(local_extra.size(), 2) + name + local_extra + contents;
+    std::string out = "PK\3\4" + n(20, 2) + n(flags, 2) + n(method, 2) + n(0, 4) + sizes +
+                      n(name.size(), 2) + n(local_extra.size(), 2) + name + local_extra + contents;
     size_t start = out.size();
-    out += "PK\1\2" + n(20, 2) + n(20, 2) + n(flags, 2) + n(method, 2) + n(0, 4) + sizes + n(name.size(), 2) +
-           n(central_extra.size(), 2) + n(0, 10) + n(offset, 4) + name + central_extra;
+    out += "PK\1\2" + n(20, 2) + n(20, 2) + n(flags, 2) + n(method, 2) + n(0, 4) + sizes +
+           n(name.size(), 2) + n(central_extra.size(), 2) + n(0, 10) + n(offset, 4) + name +
+           central_extra;
     size_t length = out.size() - start;
     if (zip64) {
       size_t end64 = out.size();
-      out +=
-          "PK\6\6" + n(44, 8) + n(45, 2) + n(45, 2) + n(0, 8) + n(count, 8) + n(count, 8) + n(length, 8) + n(start, 8);
+      out += "PK\6\6" + n(44, 8) + n(45, 2) + n(45, 2) + n(0, 8) + n(count, 8) + n(count, 8) +
+             n(length, 8) + n(start, 8);
       out += "PK\6\7" + n(0, 4) + n(end64, 8) + n(1, 4);
-      return out + "PK\5\6" + n(0, 4) + n(0xffff, 2) + n(0xffff, 2) + n(0xffffffff, 4) + n(0xffffffff, 4) + n(0, 2);
+      return out + "PK\5\6" + n(0, 4) + n(0xffff, 2) + n(0xffff, 2) + n(0xffffffff, 4) +
+             n(0xffffffff, 4) + n(0, 2);
     }
-    return out + "PK\5\6" + n(0, 4) + n(count, 2) + n(count, 2) + n(length, 4) + n(start, 4) + n(comment.size(), 2) +
-           comment;
+    return out + "PK\5\6" + n(0, 4) + n(count, 2) + n(count, 2) + n(length, 4) + n(start, 4) +
+           n(comment.size(), 2) + comment;
   }
 };
 

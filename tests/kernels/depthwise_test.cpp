@@ -17,11 +17,13 @@ struct Convolution {
       : pixels(pixels_), channels(channels_), taps(taps_) {
     const int64_t bytes = channels * random.integer(1, 20) + random.integer(0, 10);
     image = with_slack(random.bytes(static_cast<size_t>(bytes)), random);
-    pad = with_slack(std::vector<uint8_t>(static_cast<size_t>(channels), static_cast<uint8_t>(random.integer(0, 255))),
+    pad = with_slack(std::vector<uint8_t>(static_cast<size_t>(channels),
+                                          static_cast<uint8_t>(random.integer(0, 255))),
                      random);
     w = random.weights(static_cast<size_t>(taps * channels));
     for (int64_t i = 0; i < pixels * taps; ++i)
-      offsets.push_back(random.chance(0.2) ? -1 : static_cast<int32_t>(random.integer(0, bytes - channels)));
+      offsets.push_back(
+          random.chance(0.2) ? -1 : static_cast<int32_t>(random.integer(0, bytes - channels)));
     for (int64_t c = 0; c < channels; ++c) {
       bias.push_back(static_cast<int32_t>(random.integer(-50000, 50000)));
       multiplier.push_back(random.magnitude(1e-4f, 1e-1f));
@@ -50,7 +52,8 @@ struct Convolution {
           acc += (offset < 0 ? pad[c] : image[offset + c]) * w[t * channels + c];
         }
         const float v = static_cast<float>(static_cast<int32_t>(acc)) * multiplier[c];
-        expected.put(static_cast<size_t>(p * args.ldc + c), reference_code(v, args.zero_point, args.lo, args.hi));
+        expected.put(static_cast<size_t>(p * args.ldc + c),
+                     reference_code(v, args.zero_point, args.lo, args.hi));
       }
     }
   }
@@ -67,8 +70,8 @@ struct Convolution {
   }
 
   std::string describe() const {
-    return std::to_string(pixels) + " pixels, " + std::to_string(channels) + " channels, " + std::to_string(taps) +
-           " taps";
+    return std::to_string(pixels) + " pixels, " + std::to_string(channels) + " channels, " +
+           std::to_string(taps) + " taps";
   }
 };
 
@@ -119,7 +122,8 @@ TEST_P(DepthwiseTest, ThousandsOfTapsAreExact) {
 
 TEST_P(DepthwiseTest, MultipliersOfEveryMagnitudeClampToTheRange) {
   Random random(7);
-  for (float multiplier : {0.0f, 1e-30f, 0.99999994f, 1.0f, 3.0f, 1e6f, 1e20f, 3e38f, INFINITY, -1.0f, -3e38f}) {
+  for (float multiplier :
+       {0.0f, 1e-30f, 0.99999994f, 1.0f, 3.0f, 1e6f, 1e20f, 3e38f, INFINITY, -1.0f, -3e38f}) {
     Convolution conv(random, 3, 70, 9);
     std::fill(conv.multiplier.begin(), conv.multiplier.end(), multiplier);
     conv.bias[3] = INT32_MAX, conv.bias[4] = INT32_MIN, conv.bias[5] = 0;
@@ -143,7 +147,8 @@ TEST_P(DepthwiseTest, ExtremeCodesOverManyTapsDoNotSaturate) {
       const Guarded y = conv.run(kernels());
       Guarded expected(conv.output_bytes());
       for (int64_t p = 0; p < 4; ++p)
-        for (int64_t c = 0; c < 70; ++c) expected.put(static_cast<size_t>(p * conv.args.ldc + c), uint8_t{7});
+        for (int64_t c = 0; c < 70; ++c)
+          expected.put(static_cast<size_t>(p * conv.args.ldc + c), uint8_t{7});
       ASSERT_SAME_BYTES(y, expected) << conv.describe();
     }
   }
@@ -152,7 +157,8 @@ TEST_P(DepthwiseTest, ExtremeCodesOverManyTapsDoNotSaturate) {
 TEST_P(DepthwiseTest, SplittingThePixelsChangesNothing) {
   Random random(5);
   for (int i = 0; i < 40; ++i) {
-    Convolution conv(random, random.integer(2, 40), random.integer(1, 100), random.one_of<int64_t>({3, 9, 16}));
+    Convolution conv(random, random.integer(2, 40), random.integer(1, 100),
+                     random.one_of<int64_t>({3, 9, 16}));
     conv.compute_expected();
     const Guarded y = conv.run(kernels(), random.integer(1, 7));
     ASSERT_SAME_BYTES(y, conv.expected) << conv.describe();
@@ -163,21 +169,25 @@ TEST_P(DepthwiseTest, SlidingWindowsAreExactForAnySplit) {
   Random random(8);
   for (int i = 0; i < 200; ++i) {
     // Rows of windows whose columns are anywhere, or outside.
-    const int64_t slide = random.integer(1, 2), width = random.integer(1, 20), rows = random.integer(1, 8);
+    const int64_t slide = random.integer(1, 2), width = random.integer(1, 20),
+                  rows = random.integer(1, 8);
     Convolution conv(random, rows * width, random.integer(1, 150), 9);
     const int64_t columns = (width - 1) * slide + 3;
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t ky = 0; ky < 3; ++ky) {
         std::vector<int32_t> row;
-        for (int64_t c = 0; c < columns; ++c) row.push_back(conv.offsets[static_cast<size_t>(random.integer(0, rows * width * 9 - 1))]);
+        for (int64_t c = 0; c < columns; ++c)
+          row.push_back(conv.offsets[static_cast<size_t>(random.integer(0, rows * width * 9 - 1))]);
         for (int64_t x = 0; x < width; ++x)
           for (int64_t kx = 0; kx < 3; ++kx)
-            conv.offsets[static_cast<size_t>((r * width + x) * 9 + ky * 3 + kx)] = row[static_cast<size_t>(x * slide + kx)];
+            conv.offsets[static_cast<size_t>((r * width + x) * 9 + ky * 3 + kx)] =
+                row[static_cast<size_t>(x * slide + kx)];
       }
     conv.args.slide = slide, conv.args.width = width;
     conv.compute_expected();
     const Guarded y = conv.run(kernels(), random.chance(0.5) ? 0 : random.integer(1, 30));
-    ASSERT_SAME_BYTES(y, conv.expected) << " in case " << i << ": " << conv.describe() << ", slide " << slide << ", width " << width;
+    ASSERT_SAME_BYTES(y, conv.expected) << " in case " << i << ": " << conv.describe() << ", slide "
+                                        << slide << ", width " << width;
   }
 }
 

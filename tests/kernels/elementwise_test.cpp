@@ -15,22 +15,27 @@ std::vector<float> random_floats(Random& random, size_t n, float scale) {
     v = random.real(-200, 200) * scale;
     if (random.chance(0.3)) v = (static_cast<float>(random.integer(-300, 300)) + 0.5f) * scale;
     if (random.chance(0.1))
-      v = random.one_of({0.0f, -0.0f, kInf, -kInf, kNan, 3e38f, -3e38f, 1e-42f, 3e9f, -3e9f, 2147483648.0f});
+      v = random.one_of(
+          {0.0f, -0.0f, kInf, -kInf, kNan, 3e38f, -3e38f, 1e-42f, 3e9f, -3e9f, 2147483648.0f});
   }
   return x;
 }
 
-int64_t random_length(Random& random) { return random.chance(0.5) ? random.integer(1, 70) : random.integer(1, 400); }
+int64_t random_length(Random& random) {
+  return random.chance(0.5) ? random.integer(1, 70) : random.integer(1, 400);
+}
 
 class ElementwiseTest : public EveryIsa {
  protected:
   // Random operands through add or mul; `combine` is the contract's formula up to the rounding.
   template <typename Combine>
-  void expect_binary(void (*kernel)(const BinaryArgs&, int64_t, int64_t), uint32_t seed, Combine combine) {
+  void expect_binary(void (*kernel)(const BinaryArgs&, int64_t, int64_t), uint32_t seed,
+                     Combine combine) {
     Random random(seed);
     for (int i = 0; i < 700; ++i) {
       const int64_t n = random_length(random);
-      const Range ra = random_range(random, random.chance(0.5)), rb = random_range(random, ra.is_signed);
+      const Range ra = random_range(random, random.chance(0.5)),
+                  rb = random_range(random, ra.is_signed);
       const Range ry = random_range(random, ra.is_signed);
       BinaryArgs g;
       g.b_step = random.chance(0.2) ? 0 : 1;
@@ -52,29 +57,33 @@ class ElementwiseTest : public EveryIsa {
       for (int64_t j = i0; j < i1; ++j) {
         const int32_t qa = code_at(a.data(), j, g.is_signed) - g.qa.zero_point;
         const int32_t qb = code_at(b.data(), j * g.b_step, g.is_signed) - g.qb.zero_point;
-        expected.put(static_cast<size_t>(j), reference_code(combine(g, qa, qb), g.zero_point, g.lo, g.hi));
+        expected.put(static_cast<size_t>(j),
+                     reference_code(combine(g, qa, qb), g.zero_point, g.lo, g.hi));
       }
-      ASSERT_SAME_BYTES(y, expected) << " in case " << i << ", elements " << i0 << ".." << i1 << ", b_step "
-                                     << g.b_step;
+      ASSERT_SAME_BYTES(y, expected)
+          << " in case " << i << ", elements " << i0 << ".." << i1 << ", b_step " << g.b_step;
     }
   }
 };
 
 TEST_P(ElementwiseTest, AddOfRandomCodesIsExactAndWritesNothingElse) {
   expect_binary(kernels().add, 1, [](const BinaryArgs& g, int32_t a, int32_t b) {
-    const float x = g.qa.scale * static_cast<float>(a), z = g.qb.scale * static_cast<float>(b), sum = x + z;
+    const float x = g.qa.scale * static_cast<float>(a), z = g.qb.scale * static_cast<float>(b),
+                sum = x + z;
     return sum * g.inv_scale;
   });
 }
 
 TEST_P(ElementwiseTest, MulOfRandomCodesIsExactAndWritesNothingElse) {
-  expect_binary(kernels().mul, 2,
-                [](const BinaryArgs& g, int32_t a, int32_t b) { return static_cast<float>(a * b) * g.multiplier; });
+  expect_binary(kernels().mul, 2, [](const BinaryArgs& g, int32_t a, int32_t b) {
+    return static_cast<float>(a * b) * g.multiplier;
+  });
 }
 
 TEST_P(ElementwiseTest, AddOfEveryPairOfCodesIsExact) {
   std::vector<uint8_t> a, b;
-  for (int i = 0; i < 65536; ++i) a.push_back(static_cast<uint8_t>(i >> 8)), b.push_back(static_cast<uint8_t>(i));
+  for (int i = 0; i < 65536; ++i)
+    a.push_back(static_cast<uint8_t>(i >> 8)), b.push_back(static_cast<uint8_t>(i));
   a.resize(a.size() + 64), b.resize(b.size() + 64);
   for (bool is_signed : {false, true}) {
     // Equal scales and a halving output make every odd sum a tie.
@@ -125,7 +134,8 @@ TEST_P(ElementwiseTest, LookupReplacesEveryCodeByItsEntry) {
 
 TEST_P(ElementwiseTest, LookupKnowsAll256Codes) {
   std::vector<uint8_t> x(256 + 64), entries(256);
-  for (int i = 0; i < 256; ++i) x[i] = static_cast<uint8_t>(i), entries[i] = static_cast<uint8_t>(i * 167 + 13);
+  for (int i = 0; i < 256; ++i)
+    x[i] = static_cast<uint8_t>(i), entries[i] = static_cast<uint8_t>(i * 167 + 13);
   Guarded y(256), expected(256);
   kernels().lookup(x.data(), y.data(), 256, entries.data());
   std::copy(entries.begin(), entries.end(), expected.data());
@@ -152,7 +162,8 @@ TEST_P(ElementwiseTest, QuantizeOfRandomFloatsIsExactAndWritesNothingElse) {
     Guarded y(static_cast<size_t>(n)), expected(static_cast<size_t>(n));
     kernels().quantize(x.data(), y.data(), n, 1 / scale, r.zero_point, r.lo, r.hi);
     for (int64_t j = 0; j < n; ++j)
-      expected.put(static_cast<size_t>(j), reference_quantize(x[j], 1 / scale, r.zero_point, r.lo, r.hi));
+      expected.put(static_cast<size_t>(j),
+                   reference_quantize(x[j], 1 / scale, r.zero_point, r.lo, r.hi));
     ASSERT_SAME_BYTES(y, expected) << " in case " << i << " of " << n;
   }
 }
@@ -161,18 +172,21 @@ TEST_P(ElementwiseTest, QuantizeSendsNanToTheZeroPointAndInfinitiesToTheEnds) {
   const std::vector<float> x = {kNan, -kNan, kInf, -kInf, 3e38f, -3e38f, 0.0f, -0.0f};
   Guarded y(8);
   kernels().quantize(x.data(), y.data(), 8, 10, 77, 0, 255);
-  EXPECT_EQ(std::vector<int>(y.data(), y.data() + 8), (std::vector<int>{77, 77, 255, 0, 255, 0, 77, 77}));
+  EXPECT_EQ(std::vector<int>(y.data(), y.data() + 8),
+            (std::vector<int>{77, 77, 255, 0, 255, 0, 77, 77}));
   kernels().quantize(x.data(), y.data(), 8, 10, -5, -128, 127);
   EXPECT_EQ(std::vector<int>(y.signed_data(), y.signed_data() + 8),
             (std::vector<int>{-5, -5, 127, -128, 127, -128, -5, -5}));
   kernels().quantize(x.data(), y.data(), 8, 10, 3, 10, 20);  // the zero point itself is clamped
-  EXPECT_EQ(std::vector<int>(y.data(), y.data() + 8), (std::vector<int>{10, 10, 20, 10, 20, 10, 10, 10}));
+  EXPECT_EQ(std::vector<int>(y.data(), y.data() + 8),
+            (std::vector<int>{10, 10, 20, 10, 20, 10, 10, 10}));
 }
 
 TEST_P(ElementwiseTest, QuantizeRoundsTiesToEven) {
   std::vector<float> x;
   std::vector<int> expected;
-  for (int i = -100; i < 100; ++i) x.push_back(static_cast<float>(i) + 0.5f), expected.push_back(100 + i + (i & 1));
+  for (int i = -100; i < 100; ++i)
+    x.push_back(static_cast<float>(i) + 0.5f), expected.push_back(100 + i + (i & 1));
   Guarded y(200);
   kernels().quantize(x.data(), y.data(), 200, 1, 100, 0, 255);
   EXPECT_EQ(std::vector<int>(y.data(), y.data() + 200), expected);
@@ -198,15 +212,20 @@ TEST_P(ElementwiseTest, RequantizeIsDequantizeThenQuantize) {
   Random random(8);
   for (int i = 0; i < 700; ++i) {
     const int64_t n = random_length(random);
-    const Range from = random_range(random, random.chance(0.5)), to = random_range(random, from.is_signed);
+    const Range from = random_range(random, random.chance(0.5)),
+                to = random_range(random, from.is_signed);
     const QParams q{random.magnitude(1e-3f, 1), from.zero_point};
-    const float inv_scale = random.chance(0.3) ? 1 / (2 * q.scale) : random.one_of({random.magnitude(1, 1e3f), kInf});
+    const float inv_scale =
+        random.chance(0.3) ? 1 / (2 * q.scale) : random.one_of({random.magnitude(1, 1e3f), kInf});
     const auto x = with_slack(random.bytes(static_cast<size_t>(n)), random);
     Guarded y(static_cast<size_t>(n)), expected(static_cast<size_t>(n));
-    kernels().requantize(x.data(), y.data(), n, q, inv_scale, to.zero_point, to.lo, to.hi, from.is_signed);
+    kernels().requantize(x.data(), y.data(), n, q, inv_scale, to.zero_point, to.lo, to.hi,
+                         from.is_signed);
     for (int64_t j = 0; j < n; ++j) {
-      const float value = q.scale * static_cast<float>(code_at(x.data(), j, from.is_signed) - q.zero_point);
-      expected.put(static_cast<size_t>(j), reference_quantize(value, inv_scale, to.zero_point, to.lo, to.hi));
+      const float value =
+          q.scale * static_cast<float>(code_at(x.data(), j, from.is_signed) - q.zero_point);
+      expected.put(static_cast<size_t>(j),
+                   reference_quantize(value, inv_scale, to.zero_point, to.lo, to.hi));
     }
     ASSERT_SAME_BYTES(y, expected) << " in case " << i << " of " << n;
   }
@@ -215,28 +234,32 @@ TEST_P(ElementwiseTest, RequantizeIsDequantizeThenQuantize) {
 TEST_P(ElementwiseTest, PlanesQuantizeIntoPixelsExactlyAndWriteNothingElse) {
   Random random(9);
   for (int i = 0; i < 700; ++i) {
-    const int64_t channels = random.chance(0.4) ? random.one_of<int64_t>({1, 2, 3, 4, 16, 32}) : random.integer(1, 70);
+    const int64_t channels =
+        random.chance(0.4) ? random.one_of<int64_t>({1, 2, 3, 4, 16, 32}) : random.integer(1, 70);
     const int64_t pixels = random.integer(1, 150);
     const float scale = random.magnitude(1e-3f, 1);
     const auto x = random_floats(random, static_cast<size_t>(channels * pixels), scale);
     const Range r = random_range(random, random.chance(0.5));
     const int64_t p0 = random.chance(0.5) ? 0 : random.integer(0, pixels - 1);
     const int64_t p1 = random.chance(0.5) ? pixels : random.integer(p0, pixels);
-    Guarded y(static_cast<size_t>(channels * pixels)), expected(static_cast<size_t>(channels * pixels));
-    kernels().quantize_nchw_to_nhwc(x.data(), y.data(), channels, pixels, 1 / scale, r.zero_point, r.lo, r.hi, p0, p1);
+    Guarded y(static_cast<size_t>(channels * pixels)),
+        expected(static_cast<size_t>(channels * pixels));
+    kernels().quantize_nchw_to_nhwc(x.data(), y.data(), channels, pixels, 1 / scale, r.zero_point,
+                                    r.lo, r.hi, p0, p1);
     for (int64_t p = p0; p < p1; ++p)
       for (int64_t c = 0; c < channels; ++c)
         expected.put(static_cast<size_t>(p * channels + c),
                      reference_quantize(x[c * pixels + p], 1 / scale, r.zero_point, r.lo, r.hi));
-    ASSERT_SAME_BYTES(y, expected) << " in case " << i << ": " << channels << " channels, pixels " << p0 << ".." << p1
-                                   << " of " << pixels;
+    ASSERT_SAME_BYTES(y, expected) << " in case " << i << ": " << channels << " channels, pixels "
+                                   << p0 << ".." << p1 << " of " << pixels;
   }
 }
 
 TEST_P(ElementwiseTest, TransposeTurnsEveryByteAndWritesNothingElse) {
   Random random(12);
   for (int i = 0; i < 300; ++i) {
-    const int64_t rows = random.integer(1, 70), columns = random.chance(0.5) ? random.integer(1, 30) : random.integer(1, 150);
+    const int64_t rows = random.integer(1, 70),
+                  columns = random.chance(0.5) ? random.integer(1, 30) : random.integer(1, 150);
     const auto x = random.bytes(static_cast<size_t>(rows * columns));
     Guarded y(x.size()), expected(x.size());
     kernels().transpose(x.data(), columns, y.data(), rows, rows, columns);
@@ -299,14 +322,18 @@ TEST_P(ElementwiseTest, MinMaxOfMixedZerosIsPositiveZero) {
 }
 
 TEST_P(ElementwiseTest, TransposeOfAPartOfAMatrixLeavesTheRest) {
-  for (auto [rows, columns] : {std::pair<int64_t, int64_t>{1, 1}, {16, 16}, {17, 40}, {64, 31}, {5, 100}}) {
+  for (auto [rows, columns] :
+       {std::pair<int64_t, int64_t>{1, 1}, {16, 16}, {17, 40}, {64, 31}, {5, 100}}) {
     const int64_t ldx = columns + 3, ldy = rows + 2;
-    std::vector<uint8_t> x(static_cast<size_t>(rows * ldx)), y(static_cast<size_t>(columns * ldy), 7);
+    std::vector<uint8_t> x(static_cast<size_t>(rows * ldx)),
+        y(static_cast<size_t>(columns * ldy), 7);
     for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<uint8_t>(i * 37 + i / 11);
     kernels().transpose(x.data(), ldx, y.data(), ldy, rows, columns);
     for (int64_t c = 0; c < columns; ++c)
       for (int64_t r = 0; r < ldy; ++r)
-        ASSERT_EQ(y[static_cast<size_t>(c * ldy + r)], r < rows ? x[static_cast<size_t>(r * ldx + c)] : 7) << rows << "x" << columns;
+        ASSERT_EQ(y[static_cast<size_t>(c * ldy + r)],
+                  r < rows ? x[static_cast<size_t>(r * ldx + c)] : 7)
+            << rows << "x" << columns;
   }
 }
 

@@ -3,7 +3,9 @@
 namespace octet::kernels {
 namespace {
 
-int32_t wrapped(int64_t x) { return static_cast<int32_t>(static_cast<uint32_t>(static_cast<uint64_t>(x))); }
+int32_t wrapped(int64_t x) {
+  return static_cast<int32_t>(static_cast<uint32_t>(static_cast<uint64_t>(x)));
+}
 
 size_t element_size(Epilogue epilogue) { return epilogue == Epilogue::requantize ? 1 : 4; }
 
@@ -30,11 +32,13 @@ struct Product {
     if (four_bit)
       for (int8_t& q : w) q &= 15;
     a = with_slack(std::move(a), random);
-    pad =
-        with_slack(std::vector<uint8_t>(static_cast<size_t>(k), static_cast<uint8_t>(random.integer(0, 255))), random);
+    pad = with_slack(
+        std::vector<uint8_t>(static_cast<size_t>(k), static_cast<uint8_t>(random.integer(0, 255))),
+        random);
     if (indirect)
       for (int64_t i = 0; i < m * taps; ++i)
-        offsets.push_back(random.chance(0.2) ? -1 : static_cast<int32_t>(random.integer(0, image - k)));
+        offsets.push_back(random.chance(0.2) ? -1
+                                             : static_cast<int32_t>(random.integer(0, image - k)));
     const float typical = 200.0f / (std::sqrt(static_cast<float>(k * taps)) * 128 * 73);
     for (int64_t i = 0; i < n; ++i) {
       bias.push_back(static_cast<int32_t>(random.integer(-100000, 100000)));
@@ -43,7 +47,8 @@ struct Product {
       b_zero_points.push_back(static_cast<int32_t>(random.integer(-128, 127)));
     }
     if (with_zero_points)
-      for (int64_t i = 0; i < m; ++i) row_sums.push_back(static_cast<int32_t>(random.integer(0, 255 * k * taps)));
+      for (int64_t i = 0; i < m; ++i)
+        row_sums.push_back(static_cast<int32_t>(random.integer(0, 255 * k * taps)));
     const Range y = random_range(random, random.chance(0.4));
     g.zero_point = y.zero_point, g.lo = y.lo, g.hi = y.hi;
     g.relu = random.chance(0.3);
@@ -69,7 +74,9 @@ struct Product {
     return offset < 0 ? pad.data() : a.data() + offset;
   }
 
-  size_t output_bytes() const { return static_cast<size_t>(m * args.ldc) * element_size(args.epilogue); }
+  size_t output_bytes() const {
+    return static_cast<size_t>(m * args.ldc) * element_size(args.epilogue);
+  }
 
   void compute_expected() {
     const auto [n, k, taps] = args.shape;
@@ -78,7 +85,8 @@ struct Product {
       for (int64_t j = 0; j < n; ++j) {
         int64_t exact = bias[j];
         for (int64_t t = 0; t < taps; ++t)
-          for (int64_t q = 0; q < k; ++q) exact += row(i, t)[q] * int64_t{w[(j * taps + t) * k + q]};
+          for (int64_t q = 0; q < k; ++q)
+            exact += row(i, t)[q] * int64_t{w[(j * taps + t) * k + q]};
         if (args.row_sums) exact -= int64_t{row_sums[i]} * b_zero_points[j];
         const int32_t acc = wrapped(exact);
         const size_t at = static_cast<size_t>(i * args.ldc + j);
@@ -111,23 +119,27 @@ struct Product {
     if (columns == 0) columns = n;
     for (int64_t n0 = 0; n0 < n; n0 += columns)
       for (int64_t m0 = 0; m0 < m; m0 += rows)
-        (four_bit ? kernels.gemm4 : kernels.gemm)(g, m0, std::min(m, m0 + rows), n0, std::min(n, n0 + columns));
+        (four_bit ? kernels.gemm4 : kernels.gemm)(g, m0, std::min(m, m0 + rows), n0,
+                                                  std::min(n, n0 + columns));
     return y;
   }
 
   std::string describe() const {
-    return std::string(four_bit ? "4 bits " : "") + "m " + std::to_string(m) + " n " + std::to_string(args.shape.n) + " k " + std::to_string(args.shape.k) +
-           " taps " + std::to_string(args.shape.taps) + (indirect ? " indirect" : " dense") + " epilogue " +
-           std::to_string(static_cast<int>(args.epilogue)) + " lo " + std::to_string(args.lo) + " hi " +
-           std::to_string(args.hi) + " zero point " + std::to_string(args.zero_point);
+    return std::string(four_bit ? "4 bits " : "") + "m " + std::to_string(m) + " n " +
+           std::to_string(args.shape.n) + " k " + std::to_string(args.shape.k) + " taps " +
+           std::to_string(args.shape.taps) + (indirect ? " indirect" : " dense") + " epilogue " +
+           std::to_string(static_cast<int>(args.epilogue)) + " lo " + std::to_string(args.lo) +
+           " hi " + std::to_string(args.hi) + " zero point " + std::to_string(args.zero_point);
   }
 };
 
-Product random_product(Random& random, Epilogue epilogue, bool with_zero_points, bool four_bit = false) {
+Product random_product(Random& random, Epilogue epilogue, bool with_zero_points,
+                       bool four_bit = false) {
   Product p;
   p.four_bit = four_bit;
   p.m = random.chance(0.2) ? random.integer(1, 3) : random.integer(1, 40);
-  p.args.shape.n = random.chance(0.2) ? random.one_of({1, 8, 10, 16, 17, 32, 33, 48, 64}) : random.integer(1, 80);
+  p.args.shape.n = random.chance(0.2) ? random.one_of({1, 8, 10, 16, 17, 32, 33, 48, 64})
+                                      : random.integer(1, 80);
   p.indirect = !four_bit && random.chance(0.5);
   p.args.shape.taps = p.indirect ? random.integer(1, 9) : 1;
   p.args.shape.k = random.integer(1, p.indirect ? 20 : 90);
@@ -139,7 +151,8 @@ Product random_product(Random& random, Epilogue epilogue, bool with_zero_points,
 
 class GemmTest : public EveryIsa {
  protected:
-  void expect_equal_on_random_products(uint32_t seed, int count, Epilogue epilogue, bool with_zero_points, bool four_bit = false) {
+  void expect_equal_on_random_products(uint32_t seed, int count, Epilogue epilogue,
+                                       bool with_zero_points, bool four_bit = false) {
     Random random(seed);
     for (int i = 0; i < count; ++i) {
       Product p = random_product(random, epilogue, with_zero_points, four_bit);
@@ -170,7 +183,8 @@ TEST_P(GemmTest, WeightZeroPointsAreTakenOffInEveryEpilogue) {
 TEST_P(GemmTest, FourBitWeightsOfRandomShapesAreExactAndWriteNothingElse) {
   for (const auto epilogue : {Epilogue::requantize, Epilogue::int32, Epilogue::dynamic})
     for (const bool with_zero_points : {false, true})
-      expect_equal_on_random_products(16 + static_cast<uint32_t>(epilogue), 60, epilogue, with_zero_points, true);
+      expect_equal_on_random_products(16 + static_cast<uint32_t>(epilogue), 60, epilogue,
+                                      with_zero_points, true);
 }
 
 TEST_P(GemmTest, FourBitWeightsPackToHalfTheBytes) {
@@ -217,7 +231,8 @@ TEST_P(GemmTest, ProductsOfFewBytesAreExactForAnyRowsAndWidth) {
     Product p;
     p.indirect = random.chance(0.4);
     p.m = random.chance(0.3) ? random.integer(100, 900) : random.integer(1, 40);
-    p.args.shape = {random.integer(1, 140), p.indirect ? random.integer(7, 14) : random.integer(1, 36), p.indirect ? 3 : 1};
+    p.args.shape = {random.integer(1, 140),
+                    p.indirect ? random.integer(7, 14) : random.integer(1, 36), p.indirect ? 3 : 1};
     p.randomize(random, random.chance(0.1));
     p.compute_expected();
     const Guarded y = p.run(kernels());
@@ -259,7 +274,8 @@ TEST_P(GemmTest, AccumulatorsWrapAround) {
 
 TEST_P(GemmTest, MultipliersOfEveryMagnitudeClampToTheRange) {
   Random random(11);
-  for (float multiplier : {0.0f, 1e-30f, 0.5f, 0.99999994f, 1.0f, 3.0f, 1e6f, 1e20f, 3e38f, INFINITY, -1.0f, -3e38f}) {
+  for (float multiplier :
+       {0.0f, 1e-30f, 0.5f, 0.99999994f, 1.0f, 3.0f, 1e6f, 1e20f, 3e38f, INFINITY, -1.0f, -3e38f}) {
     for (bool is_signed : {false, true}) {
       Product p;
       p.m = 14;
@@ -301,8 +317,8 @@ TEST_P(GemmTest, TiesRoundToEven) {
 TEST_P(GemmTest, SplittingTheRangesChangesNothing) {
   Random random(12);
   for (int i = 0; i < 60; ++i) {
-    Product p =
-        random_product(random, random.one_of({Epilogue::requantize, Epilogue::int32, Epilogue::dynamic}), false);
+    Product p = random_product(
+        random, random.one_of({Epilogue::requantize, Epilogue::int32, Epilogue::dynamic}), false);
     const int64_t rows = random.integer(1, p.m), columns = random.integer(1, 3) * kernels().gemm_nr;
     const Guarded y = p.run(kernels(), rows, columns);
     ASSERT_SAME_BYTES(y, p.expected) << p.describe() << " rows " << rows << " columns " << columns;
@@ -315,12 +331,13 @@ TEST_P(GemmTest, SplittingTheRangesChangesNothing) {
 TEST_P(GemmTest, RangesMayEndInsideAPanelAndLeaveTheRestAlone) {
   Random random(13);
   for (int i = 0; i < 40; ++i) {
-    Product p =
-        random_product(random, random.one_of({Epilogue::requantize, Epilogue::int32, Epilogue::dynamic}), false);
+    Product p = random_product(
+        random, random.one_of({Epilogue::requantize, Epilogue::int32, Epilogue::dynamic}), false);
     const int64_t m0 = random.integer(0, p.m), m1 = random.integer(m0, p.m);
     const int64_t n0 = random.integer(0, p.args.shape.n / kernels().gemm_nr) * kernels().gemm_nr;
     const int64_t n1 = random.integer(n0, std::max(n0, p.args.shape.n));
-    Guarded packed(kernels().gemm_packed_bytes(p.args.shape)), y(p.output_bytes()), expected(p.output_bytes());
+    Guarded packed(kernels().gemm_packed_bytes(p.args.shape)), y(p.output_bytes()),
+        expected(p.output_bytes());
     kernels().gemm_pack(p.args.shape, p.w.data(), packed.data());
     GemmArgs g = p.args;
     g.b = packed.data();
@@ -328,9 +345,11 @@ TEST_P(GemmTest, RangesMayEndInsideAPanelAndLeaveTheRestAlone) {
     if (n0 < p.args.shape.n) kernels().gemm(g, m0, m1, n0, n1);
     const size_t size = element_size(g.epilogue);
     for (int64_t r = m0; r < m1; ++r)
-      for (size_t b = static_cast<size_t>(r * g.ldc + n0) * size; b < static_cast<size_t>(r * g.ldc + n1) * size; ++b)
+      for (size_t b = static_cast<size_t>(r * g.ldc + n0) * size;
+           b < static_cast<size_t>(r * g.ldc + n1) * size; ++b)
         expected.data()[b] = p.expected.data()[b];
-    ASSERT_SAME_BYTES(y, expected) << p.describe() << " rows " << m0 << ".." << m1 << " columns " << n0 << ".." << n1;
+    ASSERT_SAME_BYTES(y, expected)
+        << p.describe() << " rows " << m0 << ".." << m1 << " columns " << n0 << ".." << n1;
   }
 }
 
@@ -340,7 +359,8 @@ TEST_P(GemmTest, PackingFillsExactlyTheBytesItAsksFor) {
     const GemmShape shape{random.integer(1, 70), random.integer(1, 20), random.integer(1, 9)};
     const auto w = random.weights(static_cast<size_t>(shape.n * shape.k * shape.taps));
     const size_t bytes = kernels().gemm_packed_bytes(shape);
-    // Whatever the memory held before, the packed bytes are the same: they may be compared and cached.
+    // Whatever the memory held before, the packed bytes are the same: they may be compared and
+    // cached.
     std::vector<uint8_t> packed(bytes, 0x11);
     kernels().gemm_pack(shape, w.data(), packed.data());
     Guarded again(bytes), expected(bytes);
@@ -368,7 +388,8 @@ TEST_P(GemmTest, RowSumsAddUpEveryTapAndThePadding) {
 }
 
 TEST_P(GemmTest, PackingColumnsIsPackingTheTransposedMatrix) {
-  for (auto [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {64, 128}, {33, 7}, {16, 4}, {50, 65}, {40, 10}})
+  for (auto [n, k] :
+       {std::pair<int64_t, int64_t>{1, 1}, {64, 128}, {33, 7}, {16, 4}, {50, 65}, {40, 10}})
     for (uint8_t flip : {0, 0x80}) {
       const GemmShape shape{n, k, 1};
       std::vector<uint8_t> b(static_cast<size_t>(n * k + 64));
@@ -377,7 +398,8 @@ TEST_P(GemmTest, PackingColumnsIsPackingTheTransposedMatrix) {
       std::vector<int32_t> expected(static_cast<size_t>(n)), sums(static_cast<size_t>(n), 5);
       for (int64_t i = 0; i < n; ++i)
         for (int64_t j = 0; j < k; ++j) {
-          w[static_cast<size_t>(i * k + j)] = static_cast<int8_t>(b[static_cast<size_t>(j * n + i)] ^ flip);
+          w[static_cast<size_t>(i * k + j)] =
+              static_cast<int8_t>(b[static_cast<size_t>(j * n + i)] ^ flip);
           expected[static_cast<size_t>(i)] += w[static_cast<size_t>(i * k + j)];
         }
       std::vector<char> one(kernels().gemm_packed_bytes(shape)), other(one.size(), 1);

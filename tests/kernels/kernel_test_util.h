@@ -1,6 +1,7 @@
 #pragma once
-// What the kernel tests share: one run per instruction set, buffers that catch stray writes, and the arithmetic of the
-// contract written once more, as plainly as possible and in other words than octet/kernels/isa/scalar.cpp.
+// What the kernel tests share: one run per instruction set, buffers that catch stray writes, and
+// the arithmetic of the contract written once more, as plainly as possible and in other words than
+// octet/kernels/isa/scalar.cpp.
 
 #include <gtest/gtest.h>
 
@@ -22,17 +23,20 @@ inline void PrintTo(Isa isa, std::ostream* out) { *out << to_string(isa); }
 
 namespace octet::kernels {
 
-// A suite derived from this runs every test once per instruction set; those this CPU lacks are skipped, and say so.
+// A suite derived from this runs every test once per instruction set; those this CPU lacks are
+// skipped, and say so.
 class EveryIsa : public testing::TestWithParam<Isa> {
  protected:
   void SetUp() override {
-    if (!cpu_supports(GetParam())) GTEST_SKIP() << "this CPU does not have " << to_string(GetParam());
+    if (!cpu_supports(GetParam()))
+      GTEST_SKIP() << "this CPU does not have " << to_string(GetParam());
   }
   const KernelTable& kernels() const { return table(GetParam()); }
 };
 
-#define OCTET_FOR_EVERY_ISA(suite)                                                                             \
-  INSTANTIATE_TEST_SUITE_P(Isa, suite, testing::Values(Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512vnni), \
+#define OCTET_FOR_EVERY_ISA(suite)                                                                 \
+  INSTANTIATE_TEST_SUITE_P(Isa, suite,                                                             \
+                           testing::Values(Isa::scalar, Isa::avx2, Isa::avxvnni, Isa::avx512vnni), \
                            [](const auto& info) { return std::string(to_string(info.param)); })
 
 // Reproducible random numbers.
@@ -40,7 +44,9 @@ class Random {
  public:
   explicit Random(uint32_t seed) : engine_(seed) {}
   // A whole number from lo to hi, both included.
-  int64_t integer(int64_t lo, int64_t hi) { return std::uniform_int_distribution<int64_t>(lo, hi)(engine_); }
+  int64_t integer(int64_t lo, int64_t hi) {
+    return std::uniform_int_distribution<int64_t>(lo, hi)(engine_);
+  }
   bool chance(double p) { return std::bernoulli_distribution(p)(engine_); }
   float real(float lo, float hi) { return std::uniform_real_distribution<float>(lo, hi)(engine_); }
   // Of every magnitude between the two.
@@ -53,13 +59,15 @@ class Random {
   std::vector<uint8_t> bytes(size_t n) {
     std::vector<uint8_t> result(n);
     const int style = static_cast<int>(integer(0, 4));
-    for (auto& x : result) x = static_cast<uint8_t>(style == 0 ? one_of({0, 255, 127, 128}) : integer(0, 255));
+    for (auto& x : result)
+      x = static_cast<uint8_t>(style == 0 ? one_of({0, 255, 127, 128}) : integer(0, 255));
     return result;
   }
   std::vector<int8_t> weights(size_t n) {
     std::vector<int8_t> result(n);
     const int style = static_cast<int>(integer(0, 4));
-    for (auto& x : result) x = static_cast<int8_t>(style == 0 ? one_of({-128, 127}) : integer(-128, 127));
+    for (auto& x : result)
+      x = static_cast<int8_t>(style == 0 ? one_of({-128, 127}) : integer(-128, 127));
     return result;
   }
 
@@ -67,7 +75,8 @@ class Random {
   std::mt19937 engine_;
 };
 
-// Input bytes as a Buffer gives them: 64 readable bytes after the end, of which nothing must come of.
+// Input bytes as a Buffer gives them: 64 readable bytes after the end, of which nothing must come
+// of.
 inline std::vector<uint8_t> with_slack(std::vector<uint8_t> data, Random& random) {
   for (int i = 0; i < 64; ++i) data.push_back(static_cast<uint8_t>(random.integer(0, 255)));
   return data;
@@ -92,8 +101,9 @@ class Guarded {
   std::string difference(const Guarded& expected) const {
     for (size_t i = 0; i < bytes_.size(); ++i)
       if (bytes_[i] != expected.bytes_[i])
-        return "byte " + std::to_string(static_cast<int64_t>(i) - static_cast<int64_t>(kWall)) + " is " +
-               std::to_string(bytes_[i]) + ", expected " + std::to_string(expected.bytes_[i]);
+        return "byte " + std::to_string(static_cast<int64_t>(i) - static_cast<int64_t>(kWall)) +
+               " is " + std::to_string(bytes_[i]) + ", expected " +
+               std::to_string(expected.bytes_[i]);
     return "no difference";
   }
 
@@ -102,8 +112,10 @@ class Guarded {
   std::vector<uint8_t> bytes_;
 };
 
-#define EXPECT_SAME_BYTES(got, expected) EXPECT_TRUE((got) == (expected)) << (got).difference(expected)
-#define ASSERT_SAME_BYTES(got, expected) ASSERT_TRUE((got) == (expected)) << (got).difference(expected)
+#define EXPECT_SAME_BYTES(got, expected) \
+  EXPECT_TRUE((got) == (expected)) << (got).difference(expected)
+#define ASSERT_SAME_BYTES(got, expected) \
+  ASSERT_TRUE((got) == (expected)) << (got).difference(expected)
 
 // clamp(rne(v) + zero_point, lo, hi), in double where nothing overflows; NaN is lo.
 inline uint8_t reference_code(float v, int32_t zero_point, int32_t lo, int32_t hi) {

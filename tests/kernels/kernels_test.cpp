@@ -15,8 +15,10 @@ TEST(KernelTableTest, EveryTableNamesItsIsaAndIsComplete) {
     EXPECT_TRUE(t.depthwise_packed_bytes && t.depthwise_pack && t.depthwise);
     EXPECT_TRUE(t.max_pool && t.average_pool);
     EXPECT_TRUE(t.add && t.mul && t.lookup);
-    EXPECT_TRUE(t.quantize && t.dequantize && t.requantize && t.quantize_nchw_to_nhwc && t.transpose);
-    EXPECT_TRUE(t.arithmetic && t.sum && t.softmax && t.exp_sum && t.lstm_gates && t.min_max && t.histogram);
+    EXPECT_TRUE(t.quantize && t.dequantize && t.requantize && t.quantize_nchw_to_nhwc &&
+                t.transpose);
+    EXPECT_TRUE(t.arithmetic && t.sum && t.softmax && t.exp_sum && t.lstm_gates && t.min_max &&
+                t.histogram);
   }
 }
 

@@ -1,4 +1,5 @@
-// Exponentials: the same bits on every instruction set, and what libm gives to within float rounding.
+// Exponentials: the same bits on every instruction set, and what libm gives to within float
+// rounding.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -15,7 +16,8 @@ class MathTest : public EveryIsa {};
 
 std::vector<float> numbers(size_t n) {
   std::vector<float> x(n);
-  for (size_t i = 0; i < n; ++i) x[i] = -0.37f * static_cast<float>(i % 300) + 0.011f * static_cast<float>(i);
+  for (size_t i = 0; i < n; ++i)
+    x[i] = -0.37f * static_cast<float>(i % 300) + 0.011f * static_cast<float>(i);
   return x;
 }
 
@@ -24,15 +26,18 @@ TEST_P(MathTest, ExponentialsAreLibmsAndTheSameBitsEverywhere) {
     const std::vector<float> x = numbers(n);
     std::vector<double> y(n), plain(n);
     const double sum = kernels().exp_sum(x.data(), 12.5f, y.data(), static_cast<int64_t>(n));
-    const double expected = table(Isa::scalar).exp_sum(x.data(), 12.5f, plain.data(), static_cast<int64_t>(n));
+    const double expected =
+        table(Isa::scalar).exp_sum(x.data(), 12.5f, plain.data(), static_cast<int64_t>(n));
     EXPECT_EQ(sum, expected);
     EXPECT_EQ(y, plain);
-    for (size_t i = 0; i < n; ++i) EXPECT_NEAR(y[i] / std::exp(static_cast<double>(x[i]) - 12.5), 1, 1e-15) << x[i];
+    for (size_t i = 0; i < n; ++i)
+      EXPECT_NEAR(y[i] / std::exp(static_cast<double>(x[i]) - 12.5), 1, 1e-15) << x[i];
   }
 }
 
 TEST_P(MathTest, ExponentialsOfTheEndsOfTheLine) {
-  constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float kInf = std::numeric_limits<float>::infinity(),
+                  kNan = std::numeric_limits<float>::quiet_NaN();
   const std::vector<float> x{0, -kInf, -800, kNan, -700, -0.0f};
   std::vector<double> y(x.size());
   EXPECT_TRUE(std::isnan(kernels().exp_sum(x.data(), 0, y.data(), static_cast<int64_t>(x.size()))));
@@ -57,7 +62,8 @@ TEST_P(MathTest, SoftmaxIsLibmsToFloatRoundingAndTheSameBitsEverywhere) {
     const auto top = static_cast<double>(*std::max_element(x.begin(), x.end()));
     for (float v : x) sum += std::exp(static_cast<double>(v) - top);
     for (size_t i = 0; i < n; ++i) {
-      // A unit of the exponential, half of one of the scale and the product; and what half a unit of the difference is worth.
+      // A unit of the exponential, half of one of the scale and the product; and what half a unit
+      // of the difference is worth.
       const double difference = static_cast<double>(x[i]) - top;
       const double expected = std::exp(difference) / sum;
       EXPECT_NEAR(y[i], expected, (2 * 0x1p-23 - difference * 0x1p-24) * expected + 1e-38) << x[i];
@@ -66,8 +72,10 @@ TEST_P(MathTest, SoftmaxIsLibmsToFloatRoundingAndTheSameBitsEverywhere) {
 }
 
 TEST_P(MathTest, SoftmaxOfRowsWithoutANumberIsNan) {
-  constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
-  for (const std::vector<float>& x : {std::vector<float>{-kInf, -kInf}, {1, kNan, 2}, {kNan}, {kInf, 0}}) {
+  constexpr float kInf = std::numeric_limits<float>::infinity(),
+                  kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const std::vector<float>& x :
+       {std::vector<float>{-kInf, -kInf}, {1, kNan, 2}, {kNan}, {kInf, 0}}) {
     std::vector<float> y(x.size());
     kernels().softmax(x.data(), y.data(), static_cast<int64_t>(x.size()));
     for (float v : y) EXPECT_TRUE(std::isnan(v));
@@ -88,7 +96,10 @@ TEST_P(MathTest, ArithmeticIsOneRoundedOperation) {
         kernels().arithmetic(op, a.data(), sa, second.data(), sb, y.data(), n);
         for (int64_t i = 0; i < n; ++i) {
           const float p = a[static_cast<size_t>(i * sa)], q = second[static_cast<size_t>(i * sb)];
-          const float expected = op == Arithmetic::add ? p + q : op == Arithmetic::sub ? p - q : op == Arithmetic::mul ? p * q : p / q;
+          const float expected = op == Arithmetic::add   ? p + q
+                                 : op == Arithmetic::sub ? p - q
+                                 : op == Arithmetic::mul ? p * q
+                                                         : p / q;
           const float got = y[static_cast<size_t>(i)];
           EXPECT_TRUE(got == expected || (std::isnan(got) && std::isnan(expected)));
         }
@@ -111,7 +122,8 @@ TEST_P(MathTest, GeluIsItsDefinitionAndTheSameBitsEverywhere) {
 
 TEST_P(MathTest, GeluAtTheEndsOfTheLine) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
-  const std::vector<float> x{0, -0.0f, kInf, -kInf, std::numeric_limits<float>::quiet_NaN(), 3e38f, -3e38f};
+  const std::vector<float> x{0,     -0.0f, kInf, -kInf, std::numeric_limits<float>::quiet_NaN(),
+                             3e38f, -3e38f};
   std::vector<float> y(x.size());
   kernels().gelu(x.data(), y.data(), static_cast<int64_t>(x.size()));
   EXPECT_EQ(y[0], 0);
@@ -128,10 +140,13 @@ TEST_P(MathTest, LayerNormIsItsFormulaInDouble) {
     const std::vector<float> x = numbers(n), weight(x.rbegin(), x.rend());
     std::vector<float> y(n), bias(n, 0.25f);
     for (bool affine : {false, true}) {
-      kernels().layer_norm(x.data(), affine ? weight.data() : nullptr, affine ? bias.data() : nullptr, 1e-5, y.data(), static_cast<int64_t>(n));
+      kernels().layer_norm(x.data(), affine ? weight.data() : nullptr,
+                           affine ? bias.data() : nullptr, 1e-5, y.data(), static_cast<int64_t>(n));
       double mean = 0, variance = 0;
       for (float v : x) mean += static_cast<double>(v) / static_cast<double>(n);
-      for (float v : x) variance += (static_cast<double>(v) - mean) * (static_cast<double>(v) - mean) / static_cast<double>(n);
+      for (float v : x)
+        variance += (static_cast<double>(v) - mean) * (static_cast<double>(v) - mean) /
+                    static_cast<double>(n);
       for (size_t i = 0; i < n; ++i) {
         const double normal = (static_cast<double>(x[i]) - mean) / std::sqrt(variance + 1e-5);
         const double expected = affine ? normal * static_cast<double>(weight[i]) + 0.25 : normal;
@@ -148,7 +163,8 @@ TEST_P(MathTest, PartsOfAnLstmsUnitsAreTheBitsOfAllOfThem) {
   std::vector<float> g2 = g, cell2 = cell, h2(kUnits);
   kernels().lstm_gates(g.data(), r.data(), kUnits, cell.data(), h.data(), kUnits);
   for (size_t j : {size_t{0}, size_t{23}})
-    kernels().lstm_gates(g2.data() + j, r.data() + j, kUnits, cell2.data() + j, h2.data() + j, j == 0 ? 23 : kUnits - 23);
+    kernels().lstm_gates(g2.data() + j, r.data() + j, kUnits, cell2.data() + j, h2.data() + j,
+                         j == 0 ? 23 : kUnits - 23);
   EXPECT_EQ(g, g2);
   EXPECT_EQ(cell, cell2);
   EXPECT_EQ(h, h2);
@@ -159,7 +175,8 @@ TEST_P(MathTest, DynamicTermsWrapAndRoundOnce) {
   const std::vector<float> scales{0.1f, 0.2f, 0.3f, 1e-3f, 7, 0.7f};
   std::vector<int32_t> bias(6);
   std::vector<float> multiplier(6);
-  kernels().dynamic_terms(255, 0.037f, sums.data(), scales.data(), bias.data(), multiplier.data(), 6);
+  kernels().dynamic_terms(255, 0.037f, sums.data(), scales.data(), bias.data(), multiplier.data(),
+                          6);
   for (size_t i = 0; i < 6; ++i) {
     EXPECT_EQ(static_cast<uint32_t>(bias[i]), static_cast<uint32_t>(int64_t{-255} * sums[i]));
     EXPECT_EQ(multiplier[i], 0.037f * scales[i]);
@@ -182,17 +199,24 @@ TEST_P(MathTest, AStepOfAnLstmIsItsFormulaAndTheSameBitsEverywhere) {
   for (size_t n : {1, 5, 16, 100}) {
     std::vector<float> g = numbers(4 * n), r(4 * n), cell = numbers(n), h(n);
     for (size_t i = 0; i < r.size(); ++i) r[i] = 0.13f * static_cast<float>(i % 37) - 2;
-    if (n > 4) g[0] = kInf, g[n + 1] = -kInf, g[2 * n + 2] = 1e-3f, r[2 * n + 2] = 0, g[3 * n + 3] = 900;
+    if (n > 4)
+      g[0] = kInf, g[n + 1] = -kInf, g[2 * n + 2] = 1e-3f, r[2 * n + 2] = 0, g[3 * n + 3] = 900;
     std::vector<float> g2 = g, cell2 = cell, h2(n), g3 = g, cell3 = cell;
-    kernels().lstm_gates(g.data(), r.data(), static_cast<int64_t>(n), cell.data(), h.data(), static_cast<int64_t>(n));
-    table(Isa::scalar).lstm_gates(g2.data(), r.data(), static_cast<int64_t>(n), cell2.data(), h2.data(), static_cast<int64_t>(n));
+    kernels().lstm_gates(g.data(), r.data(), static_cast<int64_t>(n), cell.data(), h.data(),
+                         static_cast<int64_t>(n));
+    table(Isa::scalar)
+        .lstm_gates(g2.data(), r.data(), static_cast<int64_t>(n), cell2.data(), h2.data(),
+                    static_cast<int64_t>(n));
     EXPECT_EQ(g, g2);
     EXPECT_EQ(cell, cell2);
     EXPECT_EQ(h, h2);
-    auto sigmoid = [](float x) { return static_cast<float>(1 / (1 + std::exp(-static_cast<double>(x)))); };
+    auto sigmoid = [](float x) {
+      return static_cast<float>(1 / (1 + std::exp(-static_cast<double>(x))));
+    };
     auto tanh = [](float x) { return static_cast<float>(std::tanh(static_cast<double>(x))); };
     for (size_t j = 0; j < n; ++j) {
-      const float in = sigmoid(r[j] + g3[j]), forget = sigmoid(r[n + j] + g3[n + j]), out = sigmoid(r[3 * n + j] + g3[3 * n + j]);
+      const float in = sigmoid(r[j] + g3[j]), forget = sigmoid(r[n + j] + g3[n + j]),
+                  out = sigmoid(r[3 * n + j] + g3[3 * n + j]);
       const float c = forget * cell3[j] + in * tanh(r[2 * n + j] + g3[2 * n + j]);
       EXPECT_NEAR(cell[j], c, 1e-6f * std::fabs(c) + 1e-12f);
       EXPECT_NEAR(h[j], out * tanh(c), 1e-6f);

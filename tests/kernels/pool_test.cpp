@@ -17,9 +17,11 @@ struct Pooling {
     for (int64_t p = 0; p < pixels; ++p) {
       const int64_t inside = random.integer(0, taps - 1);  // at least this one
       for (int64_t t = 0; t < taps; ++t)
-        offsets.push_back(
-            t != inside && random.chance(0.3) ? -1 : static_cast<int32_t>(random.integer(0, bytes - channels)));
-      multiplier.push_back(random.one_of({1.0f / static_cast<float>(taps), 0.5f, random.magnitude(1e-4f, 1.0f)}));
+        offsets.push_back(t != inside && random.chance(0.3)
+                              ? -1
+                              : static_cast<int32_t>(random.integer(0, bytes - channels)));
+      multiplier.push_back(
+          random.one_of({1.0f / static_cast<float>(taps), 0.5f, random.magnitude(1e-4f, 1.0f)}));
     }
     const Range y = random_range(random, random.chance(0.5));
     args.channels = channels;
@@ -33,10 +35,12 @@ struct Pooling {
     args.zero_point = y.zero_point, args.lo = y.lo, args.hi = y.hi;
   }
 
-  // Runs a kernel of pools, `step` pixels at a time, and compares with reduce(codes of the taps inside, pixel).
+  // Runs a kernel of pools, `step` pixels at a time, and compares with reduce(codes of the taps
+  // inside, pixel).
   template <typename Reduce>
   void expect(void (*kernel)(const PoolArgs&, int64_t, int64_t), int64_t step, Reduce reduce) {
-    Guarded y(static_cast<size_t>(pixels * args.ldy)), expected(static_cast<size_t>(pixels * args.ldy));
+    Guarded y(static_cast<size_t>(pixels * args.ldy)),
+        expected(static_cast<size_t>(pixels * args.ldy));
     args.y = y.data();
     for (int64_t p = 0; p < pixels; p += step) kernel(args, p, std::min(pixels, p + step));
     for (int64_t p = 0; p < pixels; ++p) {
@@ -45,22 +49,26 @@ struct Pooling {
         for (int64_t t = 0; t < taps; ++t)
           if (const int32_t offset = offsets[p * taps + t]; offset >= 0)
             inside.push_back(code_at(image.data(), offset + c, args.is_signed));
-        expected.put(static_cast<size_t>(p * args.ldy + c), static_cast<uint8_t>(reduce(inside, p)));
+        expected.put(static_cast<size_t>(p * args.ldy + c),
+                     static_cast<uint8_t>(reduce(inside, p)));
       }
     }
-    ASSERT_SAME_BYTES(y, expected) << pixels << " pixels, " << channels << " channels, " << taps << " taps";
+    ASSERT_SAME_BYTES(y, expected)
+        << pixels << " pixels, " << channels << " channels, " << taps << " taps";
   }
 
   void expect_maximum(const KernelTable& kernels, int64_t step) {
-    expect(kernels.max_pool, step,
-           [](const std::vector<int32_t>& codes, int64_t) { return *std::max_element(codes.begin(), codes.end()); });
+    expect(kernels.max_pool, step, [](const std::vector<int32_t>& codes, int64_t) {
+      return *std::max_element(codes.begin(), codes.end());
+    });
   }
 
   void expect_average(const KernelTable& kernels, int64_t step) {
     expect(kernels.average_pool, step, [&](const std::vector<int32_t>& codes, int64_t p) {
       int32_t sum = 0;
       for (int32_t q : codes) sum += q - args.zx;
-      return reference_code(static_cast<float>(sum) * multiplier[p], args.zero_point, args.lo, args.hi);
+      return reference_code(static_cast<float>(sum) * multiplier[p], args.zero_point, args.lo,
+                            args.hi);
     });
   }
 };

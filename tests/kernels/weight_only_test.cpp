@@ -8,23 +8,29 @@ class WeightOnlyTest : public EveryIsa {};
 TEST_P(WeightOnlyTest, PlanesHoldTheFixedPointNumbersByteByByte) {
   Random random(1);
   for (int i = 0; i < 200; ++i) {
-    const int64_t n = random.chance(0.3) ? random.integer(250, 1030) : random.integer(1, 70), stride = n + random.integer(0, 9);
+    const int64_t n = random.chance(0.3) ? random.integer(250, 1030) : random.integer(1, 70),
+                  stride = n + random.integer(0, 9);
     const int exponent = static_cast<int>(random.integer(-100, 140));  // of the scale
     std::vector<float> x(static_cast<size_t>(n));
     for (float& v : x) {
       double number = static_cast<double>(random.integer(-8388607, 8388607));
       if (random.chance(0.3)) number = static_cast<double>(random.integer(-100, 100)) + 0.5;
-      if (random.chance(0.1)) number = random.one_of({0.0, -0.0, 8388607.0, 8388607.5, -8388607.5, 1e-9});
+      if (random.chance(0.1))
+        number = random.one_of({0.0, -0.0, 8388607.0, 8388607.5, -8388607.5, 1e-9});
       v = static_cast<float>(std::ldexp(number, -exponent));
     }
-    Guarded planes(static_cast<size_t>(2 * stride + n)), expected(static_cast<size_t>(2 * stride + n));
-    const int64_t sum = kernels().split_planes(x.data(), n, std::ldexp(1.0, exponent), planes.data(), stride);
+    Guarded planes(static_cast<size_t>(2 * stride + n)),
+        expected(static_cast<size_t>(2 * stride + n));
+    const int64_t sum =
+        kernels().split_planes(x.data(), n, std::ldexp(1.0, exponent), planes.data(), stride);
     int64_t expected_sum = 0;
     for (int64_t k = 0; k < n; ++k) {
-      const double number = std::nearbyint(std::ldexp(static_cast<double>(x[k]), exponent)) + 8388608;
+      const double number =
+          std::nearbyint(std::ldexp(static_cast<double>(x[k]), exponent)) + 8388608;
       const auto u = std::min<int64_t>(static_cast<int64_t>(number), 16777215);
       expected_sum += u;
-      for (int p = 0; p < 3; ++p) expected.put(static_cast<size_t>(p * stride + k), static_cast<uint8_t>(u >> 8 * p));
+      for (int p = 0; p < 3; ++p)
+        expected.put(static_cast<size_t>(p * stride + k), static_cast<uint8_t>(u >> 8 * p));
     }
     ASSERT_SAME_BYTES(planes, expected) << n << " numbers, case " << i;
     ASSERT_EQ(sum, expected_sum);
@@ -34,7 +40,8 @@ TEST_P(WeightOnlyTest, PlanesHoldTheFixedPointNumbersByteByByte) {
 TEST_P(WeightOnlyTest, SumsOfPlanesBecomeFloatsExactly) {
   Random random(2);
   for (int i = 0; i < 300; ++i) {
-    const int64_t n0 = random.integer(0, 40), n1 = n0 + random.integer(1, 70), ld = n1 - n0 + random.integer(0, 5);
+    const int64_t n0 = random.integer(0, 40), n1 = n0 + random.integer(1, 70),
+                  ld = n1 - n0 + random.integer(0, 5);
     std::vector<int32_t> sums(static_cast<size_t>(3 * ld));
     for (auto& s : sums) s = static_cast<int32_t>(random.integer(INT32_MIN, INT32_MAX));
     std::vector<double> zero_points, offsets, scales;
@@ -58,7 +65,8 @@ TEST_P(WeightOnlyTest, SumsOfPlanesBecomeFloatsExactly) {
     kernels().join_planes(a, n0, n1);
     for (int64_t n = n0; n < n1; ++n) {
       const int64_t k = n - n0, z = static_cast<int64_t>(zero_points[n]);
-      const int64_t exact = sums[k] + 256 * int64_t{sums[ld + k]} + 65536 * int64_t{sums[2 * ld + k]} -
+      const int64_t exact = sums[k] + 256 * int64_t{sums[ld + k]} +
+                            65536 * int64_t{sums[2 * ld + k]} -
                             z * static_cast<int64_t>(a.row_sum) - static_cast<int64_t>(offsets[n]);
       double v = static_cast<double>(exact) * scales[n] * a.row_scale;
       if (a.bias) v += static_cast<double>(bias[n]);

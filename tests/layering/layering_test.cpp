@@ -30,9 +30,11 @@ const std::map<std::string, std::set<std::string>>& floors() {
     // docs/adr/0001: calibration runs programs.
     a["quant/observe"] = {"base", "tensor", "kernels", "engine", "autograd", "ops", "nn"};
     a["quant/modules"] = {"base", "tensor", "engine", "autograd", "ops", "nn", "quant/observe"};
-    a["quant/backend"] = {"base", "tensor", "engine", "ops", "nn", "graph", "quant/observe", "quant/modules"};
-    a["quant/workflow"] = {"base", "tensor", "engine", "autograd", "ops", "nn", "graph", "runtime",
-                           "quant/observe", "quant/modules", "quant/backend"};
+    a["quant/backend"] = {"base", "tensor", "engine",        "ops",
+                          "nn",   "graph",  "quant/observe", "quant/modules"};
+    a["quant/workflow"] = {"base",         "tensor", "engine",  "autograd",      "ops",
+                           "nn",           "graph",  "runtime", "quant/observe", "quant/modules",
+                           "quant/backend"};
     a["quant/algorithms"] = a["quant/workflow"];
     a["quant/algorithms"].insert("quant/workflow");
     return a;
@@ -61,7 +63,8 @@ std::vector<std::string> includes(const fs::path& file) {
 std::vector<fs::path> sources() {
   std::vector<fs::path> files;
   for (const auto& entry : fs::recursive_directory_iterator("octet"))
-    if (entry.path().extension() == ".h" || entry.path().extension() == ".cpp") files.push_back(entry.path());
+    if (entry.path().extension() == ".h" || entry.path().extension() == ".cpp")
+      files.push_back(entry.path());
   return files;
 }
 
@@ -77,8 +80,8 @@ TEST(Layering, IncludesOnlyPointDown) {
     for (const std::string& name : includes(file)) {
       std::string target = floor_of(name.substr(1));
       if (target.empty() || target == floor) continue;
-      EXPECT_TRUE(floors().at(floor).count(target)) << file << " includes " << name.substr(1) << ": " << floor
-                                                    << " must not know " << target;
+      EXPECT_TRUE(floors().at(floor).count(target))
+          << file << " includes " << name.substr(1) << ": " << floor << " must not know " << target;
     }
   }
 }
@@ -94,7 +97,8 @@ TEST(Layering, PublicHeadersIncludeOnlyTheStandardLibraryAndOctet) {
         EXPECT_FALSE(target.ends_with("_impl.h")) << file << " is public and includes " << target;
       } else {
         // Standard headers have neither a directory nor an extension.
-        EXPECT_EQ(target.find_first_of("/."), std::string::npos) << file << " includes <" << target << ">";
+        EXPECT_EQ(target.find_first_of("/."), std::string::npos)
+            << file << " includes <" << target << ">";
       }
     }
   }
@@ -120,12 +124,13 @@ TEST(Layering, EachParserIsBehindOneReader) {
 TEST(Layering, IntrinsicsStayOnTheKernelFloor) {
   for (const fs::path& file : sources()) {
     if (floor_of(file.generic_string()) == "kernels") continue;
-    for (const std::string& include : includes(file)) EXPECT_EQ(include.find("intrin.h"), std::string::npos) << file;
+    for (const std::string& include : includes(file))
+      EXPECT_EQ(include.find("intrin.h"), std::string::npos) << file;
   }
 }
 
-// fmt::print to standard error and std::cerr's kin may throw, or leave a line unwritten and go on: messages go by
-// octet::cli::say, and the library has no messages of its own.
+// fmt::print to standard error and std::cerr's kin may throw, or leave a line unwritten and go on:
+// messages go by octet::cli::say, and the library has no messages of its own.
 TEST(Layering, NothingButSayWritesToStandardError) {
   auto files = sources();
   for (const auto& entry : fs::directory_iterator("cli")) files.push_back(entry.path());

@@ -1,4 +1,5 @@
-// A small network learns to read digits, with everything that training takes: loader, augmentation, optimizer, schedule.
+// A small network learns to read digits, with everything that training takes: loader, augmentation,
+// optimizer, schedule.
 #include <gtest/gtest.h>
 
 #include "octet/autograd/autograd.h"
@@ -18,15 +19,17 @@ TEST(DataTrain, ASmallNetworkReadsDigitsAfterAHundredBatches) {
   auto file = [](const char* name) { return testing::data_dir() / "mnist" / name; };
   DataLoader train(Dataset::open_images(file("train20000.npz"), preprocess),
                    {.batch_size = 64, .shuffle = true, .augmentation = {.crop_padding = 1}});
-  auto model = nn::make<nn::Sequential>(nn::Conv2d(1, 8, 3, {.stride = 2}), nn::BatchNorm2d(8), nn::ReLU(), nn::Conv2d(8, 16, 3),
-                                        nn::BatchNorm2d(16), nn::ReLU(), nn::MaxPool2d(2), nn::Flatten(), nn::Linear(400, 10));
+  auto model = nn::make<nn::Sequential>(
+      nn::Conv2d(1, 8, 3, {.stride = 2}), nn::BatchNorm2d(8), nn::ReLU(), nn::Conv2d(8, 16, 3),
+      nn::BatchNorm2d(16), nn::ReLU(), nn::MaxPool2d(2), nn::Flatten(), nn::Linear(400, 10));
   const int64_t steps = 100;
   nn::optim::AdamW optimizer(model->parameters());
   nn::optim::OneCycleLR schedule(optimizer, {.max_lr = 0.02, .total_steps = steps});
   int64_t step = 0;
   for (const Batch& batch : train) {
     optimizer.zero_grad();
-    autograd::backward(functional::cross_entropy((*model)(batch.inputs.at("images")), batch.labels));
+    autograd::backward(
+        functional::cross_entropy((*model)(batch.inputs.at("images")), batch.labels));
     nn::optim::clip_grad_norm(model->parameters(), 5);
     optimizer.step();
     if (++step == steps) break;
@@ -37,7 +40,8 @@ TEST(DataTrain, ASmallNetworkReadsDigitsAfterAHundredBatches) {
   Batch test = Dataset::open_images(file("test5000.npz"), preprocess).get(0, 1000);
   Tensor guess = functional::argmax((*model)(test.inputs.at("images")), 1);
   int64_t right = 0;
-  for (int64_t i = 0; i < test.size; ++i) right += guess.data<int64_t>()[i] == test.labels.data<int64_t>()[i];
+  for (int64_t i = 0; i < test.size; ++i)
+    right += guess.data<int64_t>()[i] == test.labels.data<int64_t>()[i];
   EXPECT_GE(right, 950) << "of 1000";
 }
 

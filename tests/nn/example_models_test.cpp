@@ -1,5 +1,5 @@
-// The models of examples/models against torchvision's and PyTorch's (tests/golden/example_models.json, made by
-// scripts/oracle/example_models.py).
+// The models of examples/models against torchvision's and PyTorch's
+// (tests/golden/example_models.json, made by scripts/oracle/example_models.py).
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -21,9 +21,11 @@ nn::ModulePtr model_of(const json& c) {
   const json& o = c["options"];
   auto number = [&](const char* key) { return o[key].get<int64_t>(); };
   if (model == "resnet18")
-    return nn::make<models::ResNet18>(models::ResNet18Options{number("num_classes"), number("width")});
+    return nn::make<models::ResNet18>(
+        models::ResNet18Options{number("num_classes"), number("width")});
   if (model == "mobilenet_v2") {
-    models::MobileNetV2Options options{.num_classes = number("num_classes"), .width_mult = o["width_mult"]};
+    models::MobileNetV2Options options{.num_classes = number("num_classes"),
+                                       .width_mult = o["width_mult"]};
     if (o.contains("stages")) {
       options.stages.clear();
       for (const json& s : o["stages"]) options.stages.push_back({s[0], s[1], s[2], s[3]});
@@ -56,7 +58,8 @@ void fill(nn::Module& model, uint64_t seed) {
       scale = 0.25, offset = 1.25;
     else if (t.dim() == 1)
       scale = name.ends_with("weight") ? 0.25 : 0.2, offset = name.ends_with("weight") ? 1 : 0;
-    t.detach().copy_from(Tensor::from(golden_values("uniform", k, t.numel(), scale, offset), t.shape()));
+    t.detach().copy_from(
+        Tensor::from(golden_values("uniform", k, t.numel(), scale, offset), t.shape()));
   }
 }
 
@@ -67,7 +70,8 @@ std::vector<Tensor> inputs_of(const json& c) {
     return {Tensor::from(golden_values("normal", seed, numel(shape), 1, 0), shape)};
   Random random(seed);
   std::vector<int64_t> ids(static_cast<size_t>(numel(shape)));
-  for (int64_t& id : ids) id = static_cast<int64_t>(random.uniform() * c["options"]["vocabulary"].get<double>());
+  for (int64_t& id : ids)
+    id = static_cast<int64_t>(random.uniform() * c["options"]["vocabulary"].get<double>());
   std::vector<Tensor> inputs{Tensor::from(ids, shape)};
   if (c["mask"]) {
     inputs.push_back(Tensor::zeros({shape[0], 1, 1, shape[1]}));
@@ -123,7 +127,8 @@ TEST(ExampleModels, HaveAsManyParametersAsThePapersSay) {
   nn::init::Skip no_random_numbers;
   EXPECT_EQ(parameters(*nn::make<models::ResNet18>()), 11'689'512);
   EXPECT_EQ(parameters(*nn::make<models::MobileNetV2>()), 3'504'872);
-  EXPECT_EQ(parameters(*nn::make<models::Bert>()), 109'482'240 - 768 * 769);  // without the pooling layer
+  // without the pooling layer
+  EXPECT_EQ(parameters(*nn::make<models::Bert>()), 109'482'240 - 768 * 769);
 }
 
 // The first and the last parameter of each get a gradient, in training mode.

@@ -1,5 +1,6 @@
-// A direct call of forward goes where operator() goes, whatever the class and however it is reached; from within a call
-// of the module it is the plain function. And modules that nn::make did not make.
+// A direct call of forward goes where operator() goes, whatever the class and however it is
+// reached; from within a call of the module it is the plain function. And modules that nn::make did
+// not make.
 #include <gtest/gtest.h>
 
 #include <thread>
@@ -20,7 +21,8 @@ using testing::expect_error;
 template <typename M>
 std::shared_ptr<int> count_calls(M& module) {
   auto count = std::make_shared<int>(0);
-  module.add_forward_hook("count", [count](Module&, const std::vector<Tensor>&, std::vector<Tensor>&) { ++*count; });
+  module.add_forward_hook(
+      "count", [count](Module&, const std::vector<Tensor>&, std::vector<Tensor>&) { ++*count; });
   return count;
 }
 
@@ -30,10 +32,13 @@ struct One : Module {
   Tensor forward(Tensor x) override { return x * 2.0; }
 };
 struct Several : Module {
-  std::vector<Tensor> forward(std::vector<Tensor> inputs) override { return {inputs.at(0) + inputs.at(1)}; }
+  std::vector<Tensor> forward(std::vector<Tensor> inputs) override {
+    return {inputs.at(0) + inputs.at(1)};
+  }
 };
 struct Both : Module {
-  Tensor forward(Tensor x) override { return forward(std::vector<Tensor>{x}).at(0); }  // its own other form
+  // its own other form
+  Tensor forward(Tensor x) override { return forward(std::vector<Tensor>{x}).at(0); }
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override { return {inputs.at(0) * 3.0}; }
 };
 // Inherits both forms and overrides one, calling the base's.
@@ -105,9 +110,13 @@ TEST(Forward, RunsHooksThroughASlotAPointerAContainerAndAReference) {
 TEST(Forward, RunsHooksOnceForEveryKindOfClass) {
   auto check = [](auto module, std::vector<float> expected) {
     auto calls = count_calls(*module);
-    EXPECT_EQ(static_cast<Module&>(*module).forward(x()).template to_vector<float>(), expected) << module->type_name();
+    EXPECT_EQ(static_cast<Module&>(*module).forward(x()).template to_vector<float>(), expected)
+        << module->type_name();
     EXPECT_EQ(*calls, 1) << module->type_name();
-    EXPECT_EQ(static_cast<Module&>(*module).forward(std::vector{x()}).at(0).template to_vector<float>(), expected) << module->type_name();
+    EXPECT_EQ(
+        static_cast<Module&>(*module).forward(std::vector{x()}).at(0).template to_vector<float>(),
+        expected)
+        << module->type_name();
     EXPECT_EQ(*calls, 2) << module->type_name();
     EXPECT_EQ((*module)(x()).template to_vector<float>(), expected) << module->type_name();
     EXPECT_EQ(*calls, 3) << module->type_name();
@@ -133,7 +142,8 @@ TEST(Forward, ABasesForwardIsThePlainFunction) {
   auto module = make<Derived>();
   auto calls = count_calls(*module);
   EXPECT_EQ(module->forward(x()).to_vector<float>(), (std::vector<float>{4, -5}));
-  EXPECT_EQ(*calls, 1) << "Both::forward(x) in Derived::forward, and what that calls, are not calls of the module";
+  EXPECT_EQ(*calls, 1)
+      << "Both::forward(x) in Derived::forward, and what that calls, are not calls of the module";
 }
 
 TEST(Forward, RecursionIntoItselfIsThePlainFunction) {
@@ -146,10 +156,11 @@ TEST(Forward, RecursionIntoItselfIsThePlainFunction) {
 TEST(Forward, AHookMayCallIt) {
   auto module = make<One>();
   int calls = 0;
-  module->add_forward_hook("again", [&](Module& m, const std::vector<Tensor>& in, std::vector<Tensor>& out) {
-    ++calls;
-    out[0] = out[0] + m.forward(in[0]);
-  });
+  module->add_forward_hook("again",
+                           [&](Module& m, const std::vector<Tensor>& in, std::vector<Tensor>& out) {
+                             ++calls;
+                             out[0] = out[0] + m.forward(in[0]);
+                           });
   EXPECT_EQ(module->forward(x()).to_vector<float>(), (std::vector<float>{4, -8}));
   EXPECT_EQ(calls, 1);
 }
@@ -159,7 +170,9 @@ TEST(Forward, OneModuleInsideAnotherOfItsClass) {
     explicit Nested(int depth) {
       if (depth > 0) add_child("inner", make<Nested>(depth - 1));
     }
-    Tensor forward(Tensor x) override { return has_submodule("inner") ? submodule("inner")->forward(x) * 2.0 : x; }
+    Tensor forward(Tensor x) override {
+      return has_submodule("inner") ? submodule("inner")->forward(x) * 2.0 : x;
+    }
   };
   auto module = make<Nested>(2);
   auto outer = count_calls(*module), middle = count_calls(*module->submodule("inner")),
@@ -180,7 +193,8 @@ TEST(Forward, AnExceptionLeavesNothingBehind) {
 TEST(Forward, IsToldApartByThread) {
   struct Slow : Module {
     Tensor forward(Tensor x) override {
-      if (++entered == 1) std::thread([&] { forward(x); }).join();  // while this thread is inside, the other is not
+      // while this thread is inside, the other is not
+      if (++entered == 1) std::thread([&] { forward(x); }).join();
       return x;
     }
     int entered = 0;
@@ -228,11 +242,12 @@ TEST(Forward, OfASubmoduleIsAModuleCallInATrace) {
   auto traced = graph::trace(*make<Net>(), {TensorType(DType::float32, {Dim("N"), 2})});
   std::vector<std::string> calls;
   for (const graph::Node& node : traced->graph().nodes())
-    if (node.kind == graph::NodeKind::module || node.kind == graph::NodeKind::call) calls.push_back(node.op + "@" + node.scope);
+    if (node.kind == graph::NodeKind::module || node.kind == graph::NodeKind::call)
+      calls.push_back(node.op + "@" + node.scope);
   EXPECT_EQ(calls, (std::vector<std::string>{"Linear@fc", "mul@act"}));
 }
 
-// -- users' own types --------------------------------------------------------------------------------------
+// -- users' own types -----------------------------------------------------------------------------
 
 struct Pair {
   Tensor a, b;
@@ -274,7 +289,7 @@ TEST(Forward, OfUsersTypesRunsHooksInEveryForm) {
   EXPECT_EQ(*inside, 2);
 }
 
-// -- modules that nn::make did not make --------------------------------------------------------------------
+// -- modules that nn::make did not make -----------------------------------------------------------
 
 TEST(NotMade, AnObjectOnTheStackComputes) {
   Mixed net;
@@ -304,12 +319,16 @@ TEST(NotMade, APointerThatNobodyElseHasMovesIntoASlotOrAContainer) {
 TEST(NotMade, ASharedPointerIsRefusedAtOnceWithTheWayOut) {
   auto fc = std::make_shared<Linear>(2, 3);
   auto list = make<Sequential>();
-  const std::vector<std::string> words{"head: this Linear was not made by nn::make", "nn::make<Linear>(...)"};
+  const std::vector<std::string> words{"head: this Linear was not made by nn::make",
+                                       "nn::make<Linear>(...)"};
   expect_error(ErrorCode::invalid_argument, words, [&] { list->append("head", fc); });
   auto net = make<Mixed>();
-  expect_error(ErrorCode::invalid_argument, {"fc: this Linear was not made"}, [&] { net->fc.set(fc); });
-  expect_error(ErrorCode::invalid_argument, {"fc: this Linear was not made"}, [&] { net->set_submodule("fc", fc); });
-  expect_error(ErrorCode::invalid_argument, {"clone: this Linear was not made"}, [&] { fc->clone(); });
+  expect_error(ErrorCode::invalid_argument, {"fc: this Linear was not made"},
+               [&] { net->fc.set(fc); });
+  expect_error(ErrorCode::invalid_argument, {"fc: this Linear was not made"},
+               [&] { net->set_submodule("fc", fc); });
+  expect_error(ErrorCode::invalid_argument, {"clone: this Linear was not made"},
+               [&] { fc->clone(); });
   EXPECT_EQ(list->size(), 0u);
 }
 

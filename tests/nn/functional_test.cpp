@@ -1,4 +1,5 @@
-// functional:: of every layer that has a module, with PyTorch's order of arguments: what the module computes.
+// functional:: of every layer that has a module, with PyTorch's order of arguments: what the module
+// computes.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -22,25 +23,32 @@ Tensor normal(const Shape& shape, uint64_t seed = 1) { return Tensor::randn(shap
 template <typename M>
 void same(const std::shared_ptr<M>& module, const Tensor& x, const Tensor& by_function) {
   const Tensor y = (*module)(x);
-  EXPECT_TRUE(equal(y.detach(), by_function.detach())) << to_string(*module) << " of " << octet::to_string(x.type());
+  EXPECT_TRUE(equal(y.detach(), by_function.detach()))
+      << to_string(*module) << " of " << octet::to_string(x.type());
 }
 
 // Every element is f of x's, to float32's accuracy.
-void by_element(const std::string& what, const Tensor& x, const Tensor& y, const std::function<double(double)>& f) {
+void by_element(const std::string& what, const Tensor& x, const Tensor& y,
+                const std::function<double(double)>& f) {
   ASSERT_EQ(x.shape(), y.shape()) << what;
   const std::vector<float> in = x.to_vector<float>(), out = y.to_vector<float>();
   for (size_t i = 0; i < in.size(); ++i)
-    EXPECT_NEAR(out[i], f(in[i]), 1e-6 * std::max(1.0, std::fabs(f(in[i])))) << what << " of " << in[i];
+    EXPECT_NEAR(out[i], f(in[i]), 1e-6 * std::max(1.0, std::fabs(f(in[i]))))
+        << what << " of " << in[i];
 }
 
 TEST(Functional, ActivationsAreTheirFormulas) {
   const Tensor x = normal({3, 50}) * 3;
   auto sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
-  by_element("mish", x, F::mish(x), [](double v) { return v * std::tanh(std::log1p(std::exp(v))); });
+  by_element("mish", x, F::mish(x),
+             [](double v) { return v * std::tanh(std::log1p(std::exp(v))); });
   by_element("logsigmoid", x, F::logsigmoid(x), [&](double v) { return std::log(sigmoid(v)); });
   by_element("tanhshrink", x, F::tanhshrink(x), [](double v) { return v - std::tanh(v); });
-  by_element("softshrink", x, F::softshrink(x), [](double v) { return v > 0.5 ? v - 0.5 : v < -0.5 ? v + 0.5 : 0; });
-  by_element("hardshrink", x, F::hardshrink(x, 1), [](double v) { return std::fabs(v) > 1 ? v : 0; });
+  by_element("softshrink", x, F::softshrink(x), [](double v) {
+    return v > 0.5 ? v - 0.5 : v < -0.5 ? v + 0.5 : 0;
+  });
+  by_element("hardshrink", x, F::hardshrink(x, 1),
+             [](double v) { return std::fabs(v) > 1 ? v : 0; });
   by_element("threshold", x, F::threshold(x, 0.1, 20), [](double v) { return v > 0.1f ? v : 20; });
   by_element("softsign", x, F::softsign(x), [](double v) { return v / (1 + std::fabs(v)); });
   const Tensor half = F::glu(x);
@@ -48,7 +56,8 @@ TEST(Functional, ActivationsAreTheirFormulas) {
   EXPECT_NEAR(half.at({2, 7}), x.at({2, 7}) * sigmoid(x.at({2, 32})), 1e-6);
   EXPECT_TRUE(equal(F::softmin(x, 1), F::softmax(-x, 1)));
   expect_error(ErrorCode::invalid_argument, {"glu", "even size"}, [] { F::glu(normal({2, 3})); });
-  expect_error(ErrorCode::invalid_argument, {"softshrink", "lambda=-1"}, [&] { F::softshrink(x, -1); });
+  expect_error(ErrorCode::invalid_argument, {"softshrink", "lambda=-1"},
+               [&] { F::softshrink(x, -1); });
   // At 1000 and -1000 too.
   const Tensor far = Tensor::from<float>({1000, -1000});
   by_element("logsigmoid", far, F::logsigmoid(far), [](double v) { return std::min(v, 0.0); });
@@ -78,14 +87,16 @@ TEST(Functional, ActivationsAreTheirModules) {
   same(prelu, x, F::prelu(x, prelu->weight));
 }
 
-// PyTorch's order: (x, weight, bias, stride, padding, dilation, groups), and for transposed ones (x, weight, bias,
-// stride, padding, output_padding, groups, dilation).
+// PyTorch's order: (x, weight, bias, stride, padding, dilation, groups), and for transposed ones
+// (x, weight, bias, stride, padding, output_padding, groups, dilation).
 TEST(Functional, Convolutions) {
-  auto one = make<Conv1d>(4, 6, 3, ConvOptions<1>{.stride = 2, .padding = 1, .dilation = 2, .groups = 2});
+  auto one =
+      make<Conv1d>(4, 6, 3, ConvOptions<1>{.stride = 2, .padding = 1, .dilation = 2, .groups = 2});
   const Tensor line = normal({2, 4, 11});
   same(one, line, F::conv1d(line, one->weight, one->bias, 2, 1, 2, 2));
-  auto two = make<Conv2d>(4, 6, Sizes<2>{3, 2},
-                          ConvOptions<2>{.stride = {2, 1}, .padding = {1, 0}, .dilation = {1, 2}, .groups = 2});
+  auto two = make<Conv2d>(
+      4, 6, Sizes<2>{3, 2},
+      ConvOptions<2>{.stride = {2, 1}, .padding = {1, 0}, .dilation = {1, 2}, .groups = 2});
   const Tensor image = normal({2, 4, 9, 8});
   same(two, image, F::conv2d(image, two->weight, two->bias, {2, 1}, {1, 0}, {1, 2}, 2));
   auto three = make<Conv3d>(4, 6, 3, ConvOptions<3>{.padding = {1, 0, 2}, .bias = false});
@@ -93,10 +104,11 @@ TEST(Functional, Convolutions) {
   same(three, volume, F::conv3d(volume, three->weight, {}, 1, {1, 0, 2}));
 
   auto t1 = make<ConvTranspose1d>(
-      4, 6, 3, ConvOptions<1>{.stride = 3, .padding = 1, .dilation = 2, .groups = 2, .output_padding = 2});
+      4, 6, 3,
+      ConvOptions<1>{.stride = 3, .padding = 1, .dilation = 2, .groups = 2, .output_padding = 2});
   same(t1, line, F::conv_transpose1d(line, t1->weight, t1->bias, 3, 1, 2, 2, 2));
-  auto t2 =
-      make<ConvTranspose2d>(4, 6, 3, ConvOptions<2>{.stride = {2, 3}, .padding = {1, 0}, .output_padding = {1, 2}});
+  auto t2 = make<ConvTranspose2d>(
+      4, 6, 3, ConvOptions<2>{.stride = {2, 3}, .padding = {1, 0}, .output_padding = {1, 2}});
   same(t2, image, F::conv_transpose2d(image, t2->weight, t2->bias, {2, 3}, {1, 0}, {1, 2}));
   auto t3 = make<ConvTranspose3d>(4, 6, 2, ConvOptions<3>{.stride = 2});
   same(t3, volume, F::conv_transpose3d(volume, t3->weight, t3->bias, 2));
@@ -108,13 +120,16 @@ TEST(Functional, Convolutions) {
 }
 
 TEST(Functional, Pools) {
-  const Tensor line = normal({2, 4, 11}), image = normal({2, 4, 9, 8}), volume = normal({2, 4, 5, 6, 4});
-  same(make<MaxPool1d>(3, MaxPoolOptions<1>{.stride = 2, .padding = 1, .dilation = 2, .ceil_mode = true}), line,
-       F::max_pool1d(line, 3, 2, 1, 2, true));
+  const Tensor line = normal({2, 4, 11}), image = normal({2, 4, 9, 8}),
+               volume = normal({2, 4, 5, 6, 4});
+  same(make<MaxPool1d>(
+           3, MaxPoolOptions<1>{.stride = 2, .padding = 1, .dilation = 2, .ceil_mode = true}),
+       line, F::max_pool1d(line, 3, 2, 1, 2, true));
   same(make<MaxPool2d>(Sizes<2>{3, 2}), image, F::max_pool2d(image, {3, 2}));
-  same(make<MaxPool3d>(2, MaxPoolOptions<3>{.stride = {1, 2, 1}}), volume, F::max_pool3d(volume, 2, {1, 2, 1}));
-  same(make<AvgPool1d>(3, AvgPoolOptions<1>{.stride = 2, .padding = 1, .count_include_pad = false}), line,
-       F::avg_pool1d(line, 3, 2, 1, false, false));
+  same(make<MaxPool3d>(2, MaxPoolOptions<3>{.stride = {1, 2, 1}}), volume,
+       F::max_pool3d(volume, 2, {1, 2, 1}));
+  same(make<AvgPool1d>(3, AvgPoolOptions<1>{.stride = 2, .padding = 1, .count_include_pad = false}),
+       line, F::avg_pool1d(line, 3, 2, 1, false, false));
   same(make<AvgPool2d>(3, AvgPoolOptions<2>{.padding = 1, .ceil_mode = true}), image,
        F::avg_pool2d(image, 3, {}, 1, true));
   same(make<AvgPool2d>(2, AvgPoolOptions<2>{.divisor_override = 3}), image,
@@ -148,14 +163,16 @@ TEST(Functional, BatchNormMovesTheStatisticsItIsGiven) {
       const double v = x.at({n, 0, i / 3, i % 3});
       sum += v, squares += v * v;
     }
-  EXPECT_NEAR(var.at({0}), 0.49 + 0.51 * (squares - sum * sum / 45) / 44, 1e-5) << "0.7 * (0.7 + 0.3 v) + 0.3 v";
+  EXPECT_NEAR(var.at({0}), 0.49 + 0.51 * (squares - sum * sum / 45) / 44, 1e-5)
+      << "0.7 * (0.7 + 0.3 v) + 0.3 v";
   norm->eval();
   same(norm, x, F::batch_norm(x, mean, var, norm->weight, norm->bias, false, 0.3, 1e-3));
   EXPECT_TRUE(equal(mean, norm->running_mean.detach())) << "not in eval mode";
-  EXPECT_TRUE(allclose(F::batch_norm(x, {}, {}, {}, {}, true),
-                       (x - F::mean(x, {0, 2, 3}, true)) /
-                           F::sqrt(F::mean((x - F::mean(x, {0, 2, 3}, true)).pow(2), {0, 2, 3}, true) + 1e-5),
-                       1e-4, 1e-5));
+  EXPECT_TRUE(allclose(
+      F::batch_norm(x, {}, {}, {}, {}, true),
+      (x - F::mean(x, {0, 2, 3}, true)) /
+          F::sqrt(F::mean((x - F::mean(x, {0, 2, 3}, true)).pow(2), {0, 2, 3}, true) + 1e-5),
+      1e-4, 1e-5));
   expect_error(ErrorCode::invalid_argument, {"batch_norm", "running_mean and running_var"},
                [&] { F::batch_norm(x, {}, {}); });
   expect_error(ErrorCode::invalid_argument, {"batch_norm", "4 channels", "weight has shape (3)"},
@@ -164,8 +181,8 @@ TEST(Functional, BatchNormMovesTheStatisticsItIsGiven) {
 
 TEST(Functional, OtherNormalizations) {
   const Tensor x = normal({3, 4, 5}) * 2 + 1;
-  auto instance =
-      make<InstanceNorm1d>(4, InstanceNormOptions{.momentum = 0.2, .affine = true, .track_running_stats = true});
+  auto instance = make<InstanceNorm1d>(
+      4, InstanceNormOptions{.momentum = 0.2, .affine = true, .track_running_stats = true});
   instance->weight = Tensor::rand({4}, 7);
   Tensor mean = Tensor::zeros({4}), var = Tensor::ones({4});
   same(instance, x, F::instance_norm(x, mean, var, instance->weight, instance->bias, true, 0.2));
@@ -180,15 +197,18 @@ TEST(Functional, OtherNormalizations) {
   auto layer = make<LayerNorm>(Shape{4, 5});
   layer->weight = Tensor::rand({4, 5}, 10);
   same(layer, x, F::layer_norm(x, {4, 5}, layer->weight, layer->bias));
-  expect_error(ErrorCode::invalid_argument, {"layer_norm", "(3, 4, 5)", "(5, 4)"}, [&] { F::layer_norm(x, {5, 4}); });
+  expect_error(ErrorCode::invalid_argument, {"layer_norm", "(3, 4, 5)", "(5, 4)"}, [&] {
+    F::layer_norm(x, {5, 4});
+  });
   // Vectors of length 1.
-  const Tensor unit = F::normalize(x), flat = F::normalize(x, 1, -1), top = F::normalize(x, INFINITY, 0),
-               cube = F::normalize(x, 3, 2);
+  const Tensor unit = F::normalize(x), flat = F::normalize(x, 1, -1),
+               top = F::normalize(x, INFINITY, 0), cube = F::normalize(x, 3, 2);
   EXPECT_TRUE(allclose(F::sum(unit * unit, {1}), Tensor::ones({3, 5})));
   EXPECT_TRUE(allclose(F::sum(F::abs(flat), {2}), Tensor::ones({3, 4})));
   EXPECT_TRUE(allclose(F::amax(F::abs(top), {0}), Tensor::ones({4, 5})));
   EXPECT_TRUE(allclose(F::sum(F::abs(cube).pow(3), {2}), Tensor::ones({3, 4})));
-  EXPECT_TRUE(equal(F::normalize(Tensor::zeros({2, 3})), Tensor::zeros({2, 3}))) << "eps keeps 0 from 0/0";
+  EXPECT_TRUE(equal(F::normalize(Tensor::zeros({2, 3})), Tensor::zeros({2, 3})))
+      << "eps keeps 0 from 0/0";
 }
 
 TEST(Functional, Tables) {
@@ -196,24 +216,30 @@ TEST(Functional, Tables) {
   const Tensor index = Tensor::from<int64_t>({0, 3, 4, 3}).reshape({2, 2});
   same(table, index, F::embedding(index, table->weight, -2));
   autograd::backward(F::sum(F::embedding(index, table->weight, -2)));
-  EXPECT_EQ(autograd::grad(table->weight).select(0, 3).contiguous().to_vector<float>(), (std::vector<float>{0, 0, 0}));
-  EXPECT_EQ(autograd::grad(table->weight).select(0, 4).contiguous().to_vector<float>(), (std::vector<float>{1, 1, 1}));
+  EXPECT_EQ(autograd::grad(table->weight).select(0, 3).contiguous().to_vector<float>(),
+            (std::vector<float>{0, 0, 0}));
+  EXPECT_EQ(autograd::grad(table->weight).select(0, 4).contiguous().to_vector<float>(),
+            (std::vector<float>{1, 1, 1}));
   expect_error(ErrorCode::invalid_argument, {"embedding", "padding_idx=5"},
                [&] { F::embedding(index, table->weight, 5); });
 
-  const Tensor flat = index.reshape({4}), offsets = Tensor::from<int64_t>({0, 1, 4}), weights = Tensor::rand({4}, 3);
-  auto bags =
-      make<EmbeddingBag>(5, 3, EmbeddingBagOptions{.mode = "sum", .include_last_offset = true, .padding_idx = 3});
+  const Tensor flat = index.reshape({4}), offsets = Tensor::from<int64_t>({0, 1, 4}),
+               weights = Tensor::rand({4}, 3);
+  auto bags = make<EmbeddingBag>(
+      5, 3, EmbeddingBagOptions{.mode = "sum", .include_last_offset = true, .padding_idx = 3});
   const Tensor by_module = (*bags)(std::vector<Tensor>{flat, offsets, weights}).at(0);
-  const Tensor by_function = F::embedding_bag(flat, bags->weight, offsets, "sum", weights, true, -2);
+  const Tensor by_function =
+      F::embedding_bag(flat, bags->weight, offsets, "sum", weights, true, -2);
   EXPECT_TRUE(equal(by_module.detach(), by_function.detach()));
   EXPECT_EQ(by_function.shape(), (Shape{2, 3}));
-  same(make<EmbeddingBag>(*bags), index, F::embedding_bag(index, bags->weight, {}, "sum", {}, true, 3));
+  same(make<EmbeddingBag>(*bags), index,
+       F::embedding_bag(index, bags->weight, {}, "sum", {}, true, 3));
 
-  EXPECT_TRUE(
-      equal(F::one_hot(index, 5).select(0, 1), Tensor::from<int64_t>({0, 0, 0, 0, 1, 0, 0, 0, 1, 0}).reshape({2, 5})));
+  EXPECT_TRUE(equal(F::one_hot(index, 5).select(0, 1),
+                    Tensor::from<int64_t>({0, 0, 0, 0, 1, 0, 0, 0, 1, 0}).reshape({2, 5})));
   EXPECT_EQ(F::one_hot(index).shape(), (Shape{2, 2, 5}));
-  expect_error(ErrorCode::invalid_argument, {"one_hot", "index 4", "num_classes=4"}, [&] { F::one_hot(index, 4); });
+  expect_error(ErrorCode::invalid_argument, {"one_hot", "index 4", "num_classes=4"},
+               [&] { F::one_hot(index, 4); });
 }
 
 TEST(Functional, ShapesProductsAndDropout) {
@@ -222,12 +248,17 @@ TEST(Functional, ShapesProductsAndDropout) {
   same(make<PixelUnshuffle>(1), x, F::pixel_unshuffle(x, 1));
   same(make<ChannelShuffle>(4), x, F::channel_shuffle(x, 4));
   same(make<Unflatten>(1, std::vector<int64_t>{2, -1}), x, F::unflatten(x, 1, {2, -1}));
-  same(make<Upsample>(F::InterpolateOptions{.scale_factor = {2}}), x, F::upsample(x, {.scale_factor = {2}}));
+  same(make<Upsample>(F::InterpolateOptions{.scale_factor = {2}}), x,
+       F::upsample(x, {.scale_factor = {2}}));
   auto bilinear = make<Bilinear>(3, 5, 2);
   const Tensor a = normal({4, 3}), b = normal({4, 5});
-  EXPECT_TRUE(equal((*bilinear)({a, b}).at(0).detach(), F::bilinear(a, b, bilinear->weight, bilinear->bias).detach()));
-  EXPECT_TRUE(equal(F::bmm(normal({2, 3, 4}), normal({2, 4, 5})), F::matmul(normal({2, 3, 4}), normal({2, 4, 5}))));
-  expect_error(ErrorCode::invalid_argument, {"bmm", "(3, 4)"}, [] { F::bmm(normal({3, 4}), normal({2, 4, 5})); });
+  EXPECT_TRUE(equal((*bilinear)({a, b}).at(0).detach(),
+                    F::bilinear(a, b, bilinear->weight, bilinear->bias).detach()));
+  EXPECT_TRUE(equal(F::bmm(normal({2, 3, 4}), normal({2, 4, 5})),
+                    F::matmul(normal({2, 3, 4}), normal({2, 4, 5}))));
+  expect_error(ErrorCode::invalid_argument, {"bmm", "(3, 4)"}, [] {
+    F::bmm(normal({3, 4}), normal({2, 4, 5}));
+  });
   manual_seed(5);
   const Tensor dropped = F::dropout2d(x, 0.5);
   manual_seed(5);
@@ -240,7 +271,9 @@ TEST(Functional, ShapesProductsAndDropout) {
   EXPECT_EQ(padded("reflect"), (std::vector<float>{3, 2, 1, 2, 3, 2}));
   EXPECT_EQ(padded("replicate"), (std::vector<float>{1, 1, 1, 2, 3, 3}));
   EXPECT_EQ(padded("circular"), (std::vector<float>{2, 3, 1, 2, 3, 1}));
-  expect_error(ErrorCode::invalid_argument, {"pad", "edge", "replicate"}, [&] { F::pad(line, {1, 1}, "edge"); });
+  expect_error(ErrorCode::invalid_argument, {"pad", "edge", "replicate"}, [&] {
+    F::pad(line, {1, 1}, "edge");
+  });
 }
 
 }  // namespace

@@ -25,7 +25,8 @@ Tensor tensor_of(const json& j) {
   if (dtype == "int64") return Tensor::from(j["data"].get<std::vector<int64_t>>(), shape);
   if (dtype == "bool") {
     Tensor t = Tensor::empty(shape, DType::bool_);
-    for (int64_t i = 0; i < t.numel(); ++i) t.data<bool>()[i] = j["data"][static_cast<size_t>(i)].get<bool>();
+    for (int64_t i = 0; i < t.numel(); ++i)
+      t.data<bool>()[i] = j["data"][static_cast<size_t>(i)].get<bool>();
     return t;
   }
   return Tensor::from(j["data"].get<std::vector<float>>(), shape);
@@ -41,16 +42,19 @@ Attr attr_of(const json& j) {
 }
 
 // Every element within `tolerance` of the largest expected one (or of 1).
-void expect_close(const Tensor& got, const json& expected, const std::string& what, double tolerance = 1e-5) {
+void expect_close(const Tensor& got, const json& expected, const std::string& what,
+                  double tolerance = 1e-5) {
   Tensor e = tensor_of(expected);
   ASSERT_EQ(got.defined(), e.defined()) << what;
   if (!e.defined()) return;
   ASSERT_EQ(got.shape(), e.shape()) << what;
-  std::vector<float> g = got.to(DType::float32).to_vector<float>(), w = e.to(DType::float32).to_vector<float>();
+  std::vector<float> g = got.to(DType::float32).to_vector<float>(),
+                     w = e.to(DType::float32).to_vector<float>();
   double scale = 1;
   for (float v : w) scale = std::max(scale, std::abs(static_cast<double>(v)));
   for (size_t i = 0; i < w.size(); ++i)
-    ASSERT_NEAR(g[i], w[i], tolerance * scale) << what << ", element " << i << "\n" << octet::to_string(got) << octet::to_string(e);
+    ASSERT_NEAR(g[i], w[i], tolerance * scale) << what << ", element " << i << "\n"
+                                               << octet::to_string(got) << octet::to_string(e);
 }
 
 void run_case(const json& c, const std::string& what) {
@@ -64,12 +68,15 @@ void run_case(const json& c, const std::string& what) {
   if (c.contains("printed")) {
     EXPECT_EQ(to_string(*module), c["printed"].get<std::string>()) << what;
   }
-  EXPECT_EQ(to_string(*make_registered(registered_name(*module), module->config())), to_string(*module)) << what;
+  EXPECT_EQ(to_string(*make_registered(registered_name(*module), module->config())),
+            to_string(*module))
+      << what;
 
   std::vector<Tensor> inputs;
   for (const json& x : c["inputs"]) {
     inputs.push_back(tensor_of(x));
-    if (inputs.back().defined() && is_floating(inputs.back().dtype())) autograd::set_requires_grad(inputs.back());
+    if (inputs.back().defined() && is_floating(inputs.back().dtype()))
+      autograd::set_requires_grad(inputs.back());
   }
   std::vector<Tensor> outputs = module->clone()->forward(inputs);  // a copy computes the same ...
   std::vector<Tensor> again = (*module)(inputs);                   // ... as the module
@@ -81,11 +88,15 @@ void run_case(const json& c, const std::string& what) {
   }
   for (size_t i = 0; i < inputs.size(); ++i)
     if (inputs[i].defined() && !c["input_grads"][i].is_null())
-      expect_close(autograd::grad(inputs[i]), c["input_grads"][i], what + " gradient of input " + std::to_string(i), 2e-5);
+      expect_close(autograd::grad(inputs[i]), c["input_grads"][i],
+                   what + " gradient of input " + std::to_string(i), 2e-5);
   for (auto& [name, parameter] : module->named_parameters())
-    if (!c["grads"][name].is_null()) expect_close(autograd::grad(*parameter), c["grads"][name], what + " gradient of " + name, 2e-5);
+    if (!c["grads"][name].is_null())
+      expect_close(autograd::grad(*parameter), c["grads"][name], what + " gradient of " + name,
+                   2e-5);
   if (c.contains("buffers"))
-    for (auto& [name, expected] : c["buffers"].items()) expect_close(module->state_dict().at(name), expected, what + " " + name);
+    for (auto& [name, expected] : c["buffers"].items())
+      expect_close(module->state_dict().at(name), expected, what + " " + name);
 }
 
 class GoldenLayers : public ::testing::TestWithParam<const char*> {};
@@ -94,12 +105,13 @@ TEST_P(GoldenLayers, ComputePrintAndDifferentiateAsPyTorch) {
   json cases = load(std::string("layers_") + GetParam());
   ASSERT_GT(cases.size(), 20u);
   for (size_t i = 0; i < cases.size(); ++i)
-    run_case(cases[i], std::string(GetParam()) + "[" + std::to_string(i) + "] " + cases[i]["class"].get<std::string>() + " " +
-                           cases[i]["config"].dump());
+    run_case(cases[i], std::string(GetParam()) + "[" + std::to_string(i) + "] " +
+                           cases[i]["class"].get<std::string>() + " " + cases[i]["config"].dump());
 }
 
 INSTANTIATE_TEST_SUITE_P(, GoldenLayers,
-                         ::testing::Values("conv", "linear", "norm", "activation", "pool", "recurrent", "attention", "loss"),
+                         ::testing::Values("conv", "linear", "norm", "activation", "pool",
+                                           "recurrent", "attention", "loss"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(GoldenOptimizers, StepAsPyTorch) {
@@ -115,10 +127,12 @@ TEST(GoldenOptimizers, StepAsPyTorch) {
     std::unique_ptr<optim::Optimizer> optimizer;
     if (name == "SGD") {
       optimizer = std::make_unique<optim::SGD>(
-          std::vector<Tensor>{params[0]}, optim::SGDOptions{.lr = o.value("lr", 1e-3), .momentum = o.value("momentum", 0.0),
-                                                            .dampening = o.value("dampening", 0.0),
-                                                            .weight_decay = o.value("weight_decay", 0.0),
-                                                            .nesterov = o.value("nesterov", 0.0) != 0});
+          std::vector<Tensor>{params[0]},
+          optim::SGDOptions{.lr = o.value("lr", 1e-3),
+                            .momentum = o.value("momentum", 0.0),
+                            .dampening = o.value("dampening", 0.0),
+                            .weight_decay = o.value("weight_decay", 0.0),
+                            .nesterov = o.value("nesterov", 0.0) != 0});
     } else {
       optim::AdamOptions a = name == "Adam" ? optim::AdamOptions() : optim::AdamWOptions();
       a.lr = o.value("lr", a.lr);
@@ -127,8 +141,10 @@ TEST(GoldenOptimizers, StepAsPyTorch) {
       a.eps = o.value("eps", a.eps);
       a.weight_decay = o.value("weight_decay", a.weight_decay);
       a.amsgrad = o.value("amsgrad", 0.0) != 0;
-      if (name == "Adam") optimizer = std::make_unique<optim::Adam>(std::vector<Tensor>{params[0]}, a);
-      else optimizer = std::make_unique<optim::AdamW>(std::vector<Tensor>{params[0]}, a);
+      if (name == "Adam")
+        optimizer = std::make_unique<optim::Adam>(std::vector<Tensor>{params[0]}, a);
+      else
+        optimizer = std::make_unique<optim::AdamW>(std::vector<Tensor>{params[0]}, a);
     }
     optimizer->add_param_group({{params[1]}, {{"weight_decay", 0.05}}});
     for (size_t s = 0; s < c["steps"].size(); ++s) {
@@ -150,25 +166,35 @@ TEST(GoldenOptimizers, SchedulesAreAsPyTorchs) {
     const json& o = c["arguments"];
     std::string name = c["schedule"];
     std::unique_ptr<optim::LRScheduler> schedule;
-    if (name == "StepLR") schedule = std::make_unique<optim::StepLR>(optimizer, o["step_size"], o.value("gamma", 0.1));
+    if (name == "StepLR")
+      schedule = std::make_unique<optim::StepLR>(optimizer, o["step_size"], o.value("gamma", 0.1));
     if (name == "MultiStepLR")
-      schedule = std::make_unique<optim::MultiStepLR>(optimizer, o["milestones"].get<std::vector<int64_t>>(), o.value("gamma", 0.1));
-    if (name == "CosineAnnealingLR") schedule = std::make_unique<optim::CosineAnnealingLR>(optimizer, o["T_max"], o.value("eta_min", 0.0));
+      schedule = std::make_unique<optim::MultiStepLR>(
+          optimizer, o["milestones"].get<std::vector<int64_t>>(), o.value("gamma", 0.1));
+    if (name == "CosineAnnealingLR")
+      schedule = std::make_unique<optim::CosineAnnealingLR>(optimizer, o["T_max"],
+                                                            o.value("eta_min", 0.0));
     if (name == "LinearLR")
-      schedule = std::make_unique<optim::LinearLR>(optimizer, o.value("start_factor", 1.0 / 3), o.value("end_factor", 1.0),
-                                                   o.value("total_iters", 5));
+      schedule =
+          std::make_unique<optim::LinearLR>(optimizer, o.value("start_factor", 1.0 / 3),
+                                            o.value("end_factor", 1.0), o.value("total_iters", 5));
     if (name == "OneCycleLR")
       schedule = std::make_unique<optim::OneCycleLR>(
-          optimizer, optim::OneCycleOptions{.max_lr = o["max_lr"], .total_steps = o["total_steps"],
-                                            .pct_start = o.value("pct_start", 0.3),
-                                            .linear = o.value("anneal_strategy", "cos") == std::string("linear"),
-                                            .div_factor = o.value("div_factor", 25.0),
-                                            .final_div_factor = o.value("final_div_factor", 1e4)});
+          optimizer, optim::OneCycleOptions{
+                         .max_lr = o["max_lr"],
+                         .total_steps = o["total_steps"],
+                         .pct_start = o.value("pct_start", 0.3),
+                         .linear = o.value("anneal_strategy", "cos") == std::string("linear"),
+                         .div_factor = o.value("div_factor", 25.0),
+                         .final_div_factor = o.value("final_div_factor", 1e4)});
     for (size_t i = 0; i < c["lrs"].size(); ++i) {
       if (i > 0) schedule->step();
       for (size_t g = 0; g < 2; ++g)
-        EXPECT_NEAR(schedule->get_last_lr()[g], c["lrs"][i][g].get<double>(), 1e-12) << name << o.dump() << " step " << i;
-      EXPECT_NEAR(optimizer.param_groups()[0].options.at("momentum"), c["momenta"][i].get<double>(), 1e-12) << name << " step " << i;
+        EXPECT_NEAR(schedule->get_last_lr()[g], c["lrs"][i][g].get<double>(), 1e-12)
+            << name << o.dump() << " step " << i;
+      EXPECT_NEAR(optimizer.param_groups()[0].options.at("momentum"), c["momenta"][i].get<double>(),
+                  1e-12)
+          << name << " step " << i;
     }
   }
 }
@@ -182,9 +208,11 @@ TEST(GoldenOptimizers, ClippingAndDistillationAreAsPyTorchs) {
       autograd::set_requires_grad(params[p]);
       autograd::set_grad(params[p], tensor_of(file["grads"][0][p]));
     }
-    double norm = optim::clip_grad_norm(params, c["max_norm"], std::stod(c["norm_type"].get<std::string>()));
+    double norm =
+        optim::clip_grad_norm(params, c["max_norm"], std::stod(c["norm_type"].get<std::string>()));
     EXPECT_NEAR(norm, c["norm"].get<double>(), 1e-5 * norm);
-    for (size_t p = 0; p < 2; ++p) expect_close(autograd::grad(params[p]), c["grads"][p], "clip_grad_norm", 1e-6);
+    for (size_t p = 0; p < 2; ++p)
+      expect_close(autograd::grad(params[p]), c["grads"][p], "clip_grad_norm", 1e-6);
   }
   const json& d = file["distillation"];
   Tensor student = tensor_of(d["student"]);

@@ -45,13 +45,15 @@ TEST(Dropout, WholeChannelsAreZeroed) {
     }
   EXPECT_GT(zeros, 30);
   EXPECT_LT(zeros, 98);
-  EXPECT_EQ(make<Dropout1d>(0.5)->forward(Tensor::ones({4, 3})).shape(), (Shape{4, 3})) << "without a batch";
+  EXPECT_EQ(make<Dropout1d>(0.5)->forward(Tensor::ones({4, 3})).shape(), (Shape{4, 3}))
+      << "without a batch";
 }
 
 TEST(Embedding, TheRowOfPaddingStartsZero) {
   Embedding layer(4, 3, -2);
   EXPECT_EQ(layer.padding_idx, 2);
-  EXPECT_EQ(layer.weight.detach().select(0, 2).contiguous().to_vector<float>(), (std::vector<float>{0, 0, 0}));
+  EXPECT_EQ(layer.weight.detach().select(0, 2).contiguous().to_vector<float>(),
+            (std::vector<float>{0, 0, 0}));
   expect_error(ErrorCode::invalid_argument, {"padding_idx=4"}, [] { Embedding(4, 3, 4); });
 }
 
@@ -82,37 +84,56 @@ TEST(Recurrent, ParametersHavePyTorchsNames) {
 TEST(Recurrent, WrongArgumentsAreErrors) {
   expect_error(ErrorCode::invalid_argument, {"proj_size=4"}, [] { LSTM(3, 4, {.proj_size = 4}); });
   expect_error(ErrorCode::invalid_argument, {"proj_size=2"}, [] { GRU(3, 4, {.proj_size = 2}); });
-  expect_error(ErrorCode::invalid_argument, {"sigmoid", "tanh"}, [] { RNN(3, 4, {.nonlinearity = "sigmoid"}); });
+  expect_error(ErrorCode::invalid_argument, {"sigmoid", "tanh"},
+               [] { RNN(3, 4, {.nonlinearity = "sigmoid"}); });
   LSTM lstm(3, 4);
-  expect_error(ErrorCode::invalid_argument, {"LSTM", "(5, 2, 2)", "3"}, [&] { lstm.forward(normal({5, 2, 2})); });
-  expect_error(ErrorCode::invalid_argument, {"LSTM", "state 0", "(1, 3, 4)", "(1, 2, 4)"},
-               [&] { lstm.forward({normal({5, 2, 3}), Tensor::zeros({1, 3, 4})}); });
+  expect_error(ErrorCode::invalid_argument, {"LSTM", "(5, 2, 2)", "3"}, [&] {
+    lstm.forward(normal({5, 2, 2}));
+  });
+  expect_error(ErrorCode::invalid_argument, {"LSTM", "state 0", "(1, 3, 4)", "(1, 2, 4)"}, [&] {
+    lstm.forward({normal({5, 2, 3}), Tensor::zeros({1, 3, 4})});
+  });
   expect_error(ErrorCode::invalid_argument, {"GRUCell", "3 inputs"}, [] {
     GRUCell(2, 2).forward({normal({1, 2}), Tensor::zeros({1, 2}), Tensor::zeros({1, 2})});
   });
 }
 
 TEST(Attention, WrongArgumentsAreErrors) {
-  expect_error(ErrorCode::invalid_argument, {"embed_dim=5", "num_heads=2"}, [] { MultiheadAttention(5, 2); });
+  expect_error(ErrorCode::invalid_argument, {"embed_dim=5", "num_heads=2"},
+               [] { MultiheadAttention(5, 2); });
   auto layer = make<MultiheadAttention>(4, 2);
   Tensor x = normal({3, 2, 4});
   expect_error(ErrorCode::invalid_argument, {"2 inputs"}, [&] { layer->forward({x, x}); });
-  expect_error(ErrorCode::invalid_argument, {"key"}, [&] { layer->forward({x, normal({3, 1, 4}), x}); });
-  expect_error(ErrorCode::invalid_argument, {"attn_mask"}, [&] { layer->forward({x, x, x, {}, Tensor::zeros({3, 3, 3})}); });
+  expect_error(ErrorCode::invalid_argument, {"key"}, [&] {
+    layer->forward({x, normal({3, 1, 4}), x});
+  });
+  expect_error(ErrorCode::invalid_argument, {"attn_mask"}, [&] {
+    layer->forward({x, x, x, {}, Tensor::zeros({3, 3, 3})});
+  });
 }
 
 TEST(Layers, WrongShapesAreErrorsThatNameTheLayer) {
-  expect_error(ErrorCode::invalid_argument, {"LayerNorm", "(3, 4)"}, [] { LayerNorm(Shape{3, 4}).forward(normal({2, 4, 3})); });
+  expect_error(ErrorCode::invalid_argument, {"LayerNorm", "(3, 4)"}, [] {
+    LayerNorm(Shape{3, 4}).forward(normal({2, 4, 3}));
+  });
   expect_error(ErrorCode::invalid_argument, {"GroupNorm", "3 groups"}, [] { GroupNorm(3, 4); });
-  expect_error(ErrorCode::invalid_argument, {"GroupNorm", "4 channels"}, [] { GroupNorm(2, 4).forward(normal({2, 6, 2})); });
-  expect_error(ErrorCode::invalid_argument, {"InstanceNorm2d", "4 channels"},
-               [] { make<InstanceNorm2d>(4)->forward(normal({1, 3, 2, 2})); });
-  expect_error(ErrorCode::invalid_argument, {"InstanceNorm1d", "more than one value"},
-               [] { make<InstanceNorm1d>(4)->forward(normal({2, 4, 1})); });
+  expect_error(ErrorCode::invalid_argument, {"GroupNorm", "4 channels"}, [] {
+    GroupNorm(2, 4).forward(normal({2, 6, 2}));
+  });
+  expect_error(ErrorCode::invalid_argument, {"InstanceNorm2d", "4 channels"}, [] {
+    make<InstanceNorm2d>(4)->forward(normal({1, 3, 2, 2}));
+  });
+  expect_error(ErrorCode::invalid_argument, {"InstanceNorm1d", "more than one value"}, [] {
+    make<InstanceNorm1d>(4)->forward(normal({2, 4, 1}));
+  });
   expect_error(ErrorCode::invalid_argument, {"size or scale_factor"}, [] { Upsample({}); });
-  expect_error(ErrorCode::invalid_argument, {"bilinear"},
-               [] { make<Upsample>(functional::InterpolateOptions{.size = {2}, .mode = "bilinear"})->forward(normal({1, 2, 3})); });
-  expect_error(ErrorCode::invalid_argument, {"Bilinear", "1 inputs"}, [] { Bilinear(2, 2, 2).forward(std::vector{normal({1, 2})}); });
+  expect_error(ErrorCode::invalid_argument, {"bilinear"}, [] {
+    make<Upsample>(functional::InterpolateOptions{.size = {2}, .mode = "bilinear"})
+        ->forward(normal({1, 2, 3}));
+  });
+  expect_error(ErrorCode::invalid_argument, {"Bilinear", "1 inputs"}, [] {
+    Bilinear(2, 2, 2).forward(std::vector{normal({1, 2})});
+  });
   expect_error(ErrorCode::invalid_argument, {"p=2"}, [] { Dropout(2); });
 }
 
@@ -125,14 +146,18 @@ TEST(Loss, IgnoredTargetsMayHaveAnyScore) {
 TEST(Loss, WrongArgumentsAreErrors) {
   Tensor x = normal({2, 3});
   auto classes = [](int64_t a, int64_t b) { return Tensor::from({a, b}); };
-  expect_error(ErrorCode::invalid_argument, {"cross_entropy", "target 3", "3 classes"}, [&] { functional::cross_entropy(x, classes(0, 3)); });
+  expect_error(ErrorCode::invalid_argument, {"cross_entropy", "target 3", "3 classes"},
+               [&] { functional::cross_entropy(x, classes(0, 3)); });
   expect_error(ErrorCode::invalid_argument, {"cross_entropy", "(2)"},
                [&] { functional::cross_entropy(x, Tensor::from({int64_t{1}})); });
   expect_error(ErrorCode::invalid_argument, {"label_smoothing=2"},
                [&] { functional::cross_entropy(x, classes(0, 1), {.label_smoothing = 2}); });
-  expect_error(ErrorCode::invalid_argument, {"median"}, [&] { functional::mse_loss(x, x, "median"); });
-  expect_error(ErrorCode::invalid_argument, {"mse_loss", "one shape"}, [&] { functional::mse_loss(x, normal({3})); });
-  expect_error(ErrorCode::invalid_argument, {"MSELoss", "1 inputs"}, [&] { make<MSELoss>()->forward(std::vector{x}); });
+  expect_error(ErrorCode::invalid_argument, {"median"},
+               [&] { functional::mse_loss(x, x, "median"); });
+  expect_error(ErrorCode::invalid_argument, {"mse_loss", "one shape"},
+               [&] { functional::mse_loss(x, normal({3})); });
+  expect_error(ErrorCode::invalid_argument, {"MSELoss", "1 inputs"},
+               [&] { make<MSELoss>()->forward(std::vector{x}); });
 }
 
 TEST(Loss, NoGradientFlowsToTheTeacher) {

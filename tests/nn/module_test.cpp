@@ -41,9 +41,11 @@ TEST(Module, NamesModulesParametersAndBuffersByPath) {
   auto net = make<Block>();
   std::vector<std::string> modules;
   for (auto& [name, module] : net->named_modules()) modules.push_back(name);
-  EXPECT_EQ(modules, (std::vector<std::string>{"", "inner", "inner.conv", "inner.relu", "inner.fc"}));
-  EXPECT_EQ(names(net->named_parameters()), (std::vector<std::string>{"gain", "inner.conv.weight", "inner.conv.bias",
-                                                                      "inner.fc.weight", "inner.fc.bias"}));
+  EXPECT_EQ(modules,
+            (std::vector<std::string>{"", "inner", "inner.conv", "inner.relu", "inner.fc"}));
+  EXPECT_EQ(names(net->named_parameters()),
+            (std::vector<std::string>{"gain", "inner.conv.weight", "inner.conv.bias",
+                                      "inner.fc.weight", "inner.fc.bias"}));
   EXPECT_EQ(names(net->named_buffers()), std::vector<std::string>{"count"});
 }
 
@@ -78,7 +80,8 @@ TEST(Module, WhatIsSharedInsideIsSharedInsideTheClone) {
   auto copy = model->clone();
   EXPECT_EQ(copy->submodule("0"), copy->submodule("2"));
   EXPECT_NE(copy->submodule("0"), model->submodule("0"));
-  EXPECT_EQ(copy->submodule("0")->as<Linear>().weight.id(), copy->submodule("3")->as<Linear>().weight.id());
+  EXPECT_EQ(copy->submodule("0")->as<Linear>().weight.id(),
+            copy->submodule("3")->as<Linear>().weight.id());
   EXPECT_NE(copy->submodule("0")->as<Linear>().weight.id(), shared->weight.id());
   EXPECT_EQ(copy->named_modules().size(), 4u) << "a shared module is named once";
 }
@@ -108,15 +111,20 @@ TEST(Module, AStateDictThatDoesNotFitIsRefusedWholeWithEveryReason) {
   state["fc.wieght"] = Tensor::zeros({1});
   state["conv.bias"] = Tensor::zeros({5});
   state["fc.weight"] = quantize_per_tensor(Tensor::zeros({3, 8}), 1, 0, DType::qint8);
-  expect_error(ErrorCode::invalid_argument, {"missing: fc.bias", "unexpected: fc.wieght", "fc.weight", "conv.bias has shape (5) in the state dict and (2)",
-                "fc.weight is qint8 in the state dict and float32 in the model"}, [&] { net->load_state_dict(state); });
+  expect_error(ErrorCode::invalid_argument,
+               {"missing: fc.bias", "unexpected: fc.wieght", "fc.weight",
+                "conv.bias has shape (5) in the state dict and (2)",
+                "fc.weight is qint8 in the state dict and float32 in the model"},
+               [&] { net->load_state_dict(state); });
   EXPECT_TRUE(equal(before, net->conv.as<Conv2d>().weight)) << "nothing was changed";
 }
 
 TEST(Module, AnUnknownPathIsAnErrorWithTheNearestName) {
   auto net = make<Net>();
-  expect_error(ErrorCode::not_found, {"Net has no submodule 'cnv'", "conv"}, [&] { net->submodule("cnv"); });
-  expect_error(ErrorCode::invalid_argument, {"this module is a Conv2d, not a Linear"}, [&] { net->conv.as<Linear>(); });
+  expect_error(ErrorCode::not_found, {"Net has no submodule 'cnv'", "conv"},
+               [&] { net->submodule("cnv"); });
+  expect_error(ErrorCode::invalid_argument, {"this module is a Conv2d, not a Linear"},
+               [&] { net->conv.as<Linear>(); });
 }
 
 TEST(Module, SetSubmoduleSwapsWhatIsThere) {
@@ -132,10 +140,11 @@ TEST(Module, HooksSeeInputsAndOutputsAndMayReplaceThem) {
     seen.push_back("before " + m.type_name());
     in[0] = in[0] * 0.0;
   });
-  net->relu->add_forward_hook("after", [&](Module& m, const std::vector<Tensor>& in, std::vector<Tensor>& out) {
-    seen.push_back("after " + m.type_name() + " " + octet::to_string(in[0].shape()));
-    out[0] = out[0] + 1.0;
-  });
+  net->relu->add_forward_hook(
+      "after", [&](Module& m, const std::vector<Tensor>& in, std::vector<Tensor>& out) {
+        seen.push_back("after " + m.type_name() + " " + octet::to_string(in[0].shape()));
+        out[0] = out[0] + 1.0;
+      });
   Tensor y = net->relu(Tensor::full({2}, 7));
   EXPECT_EQ(y.to_vector<float>(), (std::vector<float>{1, 1}));
   EXPECT_EQ(seen, (std::vector<std::string>{"before ReLU", "after ReLU (2)"}));
@@ -145,7 +154,8 @@ TEST(Module, HooksSeeInputsAndOutputsAndMayReplaceThem) {
 
 TEST(Module, PrintsAsPyTorchDoes) {
   EXPECT_EQ(to_string(*make<Net>()),
-            "Net(\n  (conv): Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))\n  (relu): ReLU()\n"
+            "Net(\n  (conv): Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))\n  "
+            "(relu): ReLU()\n"
             "  (fc): Linear(in_features=8, out_features=3, bias=True)\n)");
   EXPECT_EQ(to_string(*make<BatchNorm2d>(4)),
             "BatchNorm2d(4, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)");
@@ -159,12 +169,15 @@ TEST(Module, ApplyVisitsSubmodulesFirst) {
 }
 
 TEST(Module, ARegisteredClassIsMadeAgainFromItsConfig) {
-  auto conv = make<Conv2d>(4, 8, Sizes<2>{3, 5}, ConvOptions<2>{.stride = 2, .groups = 2, .bias = false});
+  auto conv =
+      make<Conv2d>(4, 8, Sizes<2>{3, 5}, ConvOptions<2>{.stride = 2, .groups = 2, .bias = false});
   auto again = make_registered(registered_name(*conv), conv->config());
   EXPECT_EQ(to_string(*conv), to_string(*again));
   EXPECT_EQ(again->as<Conv2d>().weight.shape(), (Shape{8, 2, 3, 5}));
-  expect_error(ErrorCode::unsupported, {"Net is not registered", "OCTET_MODULE"}, [] { registered_name(*make<Net>()); });
-  expect_error(ErrorCode::not_found, {"octet::nn::Conv2d"}, [] { make_registered("octet::nn::Conv2", {}); });
+  expect_error(ErrorCode::unsupported, {"Net is not registered", "OCTET_MODULE"},
+               [] { registered_name(*make<Net>()); });
+  expect_error(ErrorCode::not_found, {"octet::nn::Conv2d"},
+               [] { make_registered("octet::nn::Conv2", {}); });
 }
 
 TEST(Module, BadSizesAreErrors) {
@@ -175,18 +188,21 @@ TEST(Module, BadSizesAreErrors) {
 TEST(Module, ParametersMayBeRegisteredByName) {
   struct Many : Module {
     explicit Many(int n) {
-      for (int i = 0; i < n; ++i) register_parameter("weight_" + std::to_string(i), Tensor::full({1}, i));
+      for (int i = 0; i < n; ++i)
+        register_parameter("weight_" + std::to_string(i), Tensor::full({1}, i));
       register_buffer("seen", Tensor::zeros({1}));
     }
     Tensor forward(Tensor x) override { return x * tensor("weight_1"); }
   };
   auto many = make<Many>(3);
-  EXPECT_EQ(names(many->named_parameters()), (std::vector<std::string>{"weight_0", "weight_1", "weight_2"}));
+  EXPECT_EQ(names(many->named_parameters()),
+            (std::vector<std::string>{"weight_0", "weight_1", "weight_2"}));
   auto copy = many->clone();
   copy->tensor("weight_1").data<float>()[0] = 5;
   EXPECT_EQ(many->forward(Tensor::ones({1})).item(), 1);
   EXPECT_EQ(copy->forward(Tensor::ones({1})).item(), 5);
-  expect_error(ErrorCode::invalid_argument, {"two parameters are named 'seen'"}, [&] { many->register_buffer("seen", Tensor()); });
+  expect_error(ErrorCode::invalid_argument, {"two parameters are named 'seen'"},
+               [&] { many->register_buffer("seen", Tensor()); });
   expect_error(ErrorCode::not_found, {"weight_9", "weight_0"}, [&] { many->tensor("weight_9"); });
 }
 

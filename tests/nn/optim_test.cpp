@@ -34,10 +34,19 @@ TEST(Optim, EveryOptimizerFindsAMinimum) {
     EXPECT_TRUE(allclose(x.detach(), goal, 0, 1e-2)) << to_string(x);
   };
   run([](const Tensor& x) { return std::make_unique<SGD>(std::vector{x}, SGDOptions{.lr = 0.1}); });
-  run([](const Tensor& x) { return std::make_unique<SGD>(std::vector{x}, SGDOptions{.lr = 0.02, .momentum = 0.9, .nesterov = true}); });
-  run([](const Tensor& x) { return std::make_unique<Adam>(std::vector{x}, AdamOptions{.lr = 0.1}); });
-  run([](const Tensor& x) { return std::make_unique<Adam>(std::vector{x}, AdamOptions{.lr = 0.1, .amsgrad = true}); });
-  run([](const Tensor& x) { return std::make_unique<AdamW>(std::vector{x}, AdamOptions{.lr = 0.1, .weight_decay = 1e-5}); });
+  run([](const Tensor& x) {
+    return std::make_unique<SGD>(std::vector{x},
+                                 SGDOptions{.lr = 0.02, .momentum = 0.9, .nesterov = true});
+  });
+  run([](const Tensor& x) {
+    return std::make_unique<Adam>(std::vector{x}, AdamOptions{.lr = 0.1});
+  });
+  run([](const Tensor& x) {
+    return std::make_unique<Adam>(std::vector{x}, AdamOptions{.lr = 0.1, .amsgrad = true});
+  });
+  run([](const Tensor& x) {
+    return std::make_unique<AdamW>(std::vector{x}, AdamOptions{.lr = 0.1, .weight_decay = 1e-5});
+  });
 }
 
 TEST(Optim, ParametersWithoutAGradientStay) {
@@ -71,8 +80,12 @@ TEST(Optim, AnInterruptedTrainingGoesOnAsIfItWasNot) {
     for (int i = 0; i < 3; ++i) step(*a, straight, goal), step(*c, after, goal);
     EXPECT_TRUE(equal(straight.detach(), after.detach()));
   };
-  check([](const Tensor& x) { return std::make_unique<SGD>(std::vector{x}, SGDOptions{.lr = 0.1, .momentum = 0.9}); });
-  check([](const Tensor& x) { return std::make_unique<Adam>(std::vector{x}, AdamOptions{.lr = 0.1, .amsgrad = true}); });
+  check([](const Tensor& x) {
+    return std::make_unique<SGD>(std::vector{x}, SGDOptions{.lr = 0.1, .momentum = 0.9});
+  });
+  check([](const Tensor& x) {
+    return std::make_unique<Adam>(std::vector{x}, AdamOptions{.lr = 0.1, .amsgrad = true});
+  });
 }
 
 TEST(Optim, StateDictsOfOthersAreErrorsAndChangeNothing) {
@@ -80,9 +93,11 @@ TEST(Optim, StateDictsOfOthersAreErrorsAndChangeNothing) {
   SGD one({a}, {.lr = 0.1, .momentum = 0.9}), other({b}, {.lr = 0.2, .momentum = 0.9});
   Adam adam({a}, {});
   step(other, b, Tensor::zeros({3}));
-  expect_error(ErrorCode::invalid_argument, {"SGD", "state.0.momentum_buffer", "(3)", "(2)"}, [&] { one.load_state_dict(other.state_dict()); });
+  expect_error(ErrorCode::invalid_argument, {"SGD", "state.0.momentum_buffer", "(3)", "(2)"},
+               [&] { one.load_state_dict(other.state_dict()); });
   EXPECT_EQ(one.param_groups()[0].options.at("lr"), 0.1);
-  expect_error(ErrorCode::invalid_argument, {"Adam", "param_groups.0.amsgrad"}, [&] { adam.load_state_dict(one.state_dict()); });
+  expect_error(ErrorCode::invalid_argument, {"Adam", "param_groups.0.amsgrad"},
+               [&] { adam.load_state_dict(one.state_dict()); });
   auto more = one.state_dict();
   more["extra"] = Tensor::scalar(1);
   expect_error(ErrorCode::invalid_argument, {"entries"}, [&] { one.load_state_dict(more); });
@@ -95,12 +110,17 @@ TEST(Optim, WrongArgumentsAreErrors) {
   expect_error(ErrorCode::invalid_argument, {"lr=-1"}, [&] { SGD({a}, {.lr = -1}); });
   expect_error(ErrorCode::invalid_argument, {"beta1=1"}, [&] { Adam({a}, {.beta1 = 1}); });
   SGD optimizer({a}, {});
-  expect_error(ErrorCode::invalid_argument, {"two groups"}, [&] { optimizer.add_param_group({{a}, {}}); });
-  expect_error(ErrorCode::invalid_argument, {"momentun", "momentum"}, [&] { optimizer.add_param_group({{leaf({1})}, {{"momentun", 0.9}}}); });
+  expect_error(ErrorCode::invalid_argument, {"two groups"}, [&] {
+    optimizer.add_param_group({{a}, {}});
+  });
+  expect_error(ErrorCode::invalid_argument, {"momentun", "momentum"}, [&] {
+    optimizer.add_param_group({{leaf({1})}, {{"momentun", 0.9}}});
+  });
   StepLR schedule(optimizer, 2);
   optimizer.add_param_group({{leaf({1})}, {}});
   expect_error(ErrorCode::invalid_argument, {"1 groups", "2 now"}, [&] { schedule.step(); });
-  expect_error(ErrorCode::invalid_argument, {"OneCycleLR", "total_steps=0"}, [&] { OneCycleLR(optimizer, {}); });
+  expect_error(ErrorCode::invalid_argument, {"OneCycleLR", "total_steps=0"},
+               [&] { OneCycleLR(optimizer, {}); });
 }
 
 TEST(Optim, SchedulesCanGoOnToo) {

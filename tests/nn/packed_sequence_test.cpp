@@ -50,13 +50,16 @@ TEST(PackedSequence, SortsAndPutsBackWhatIsNotSorted) {
   EXPECT_EQ(ints(p.batch_sizes), (Ints{3, 2, 2}));
   auto [y, lengths] = utils::pad_packed_sequence(p, true, 0, 5);
   EXPECT_EQ(y.shape(), (Shape{3, 5}));
-  EXPECT_EQ(y.to_vector<float>(), (std::vector<float>{0, 0, 0, 0, 0, 10, 11, 12, 0, 0, 20, 21, 22, 0, 0}));
+  EXPECT_EQ(y.to_vector<float>(),
+            (std::vector<float>{0, 0, 0, 0, 0, 10, 11, 12, 0, 0, 20, 21, 22, 0, 0}));
   EXPECT_EQ(ints(lengths), (Ints{1, 3, 3}));
 }
 
 TEST(PackedSequence, OfSequencesEachItsOwn) {
-  const Tensor a = Tensor::from<float>({1, 2, 3}), b = Tensor::from<float>({4, 5}), c = Tensor::from<float>({6});
-  EXPECT_EQ(utils::pad_sequence({b, a}, true, 9).to_vector<float>(), (std::vector<float>{4, 5, 9, 1, 2, 3}));
+  const Tensor a = Tensor::from<float>({1, 2, 3}), b = Tensor::from<float>({4, 5}),
+               c = Tensor::from<float>({6});
+  EXPECT_EQ(utils::pad_sequence({b, a}, true, 9).to_vector<float>(),
+            (std::vector<float>{4, 5, 9, 1, 2, 3}));
   PackedSequence p = utils::pack_sequence({a, b, c});
   EXPECT_EQ(p.data.to_vector<float>(), (std::vector<float>{1, 4, 6, 2, 5, 3}));
   PackedSequence q = utils::pack_sequence({b, c, a}, false);
@@ -72,9 +75,10 @@ TEST(PackedSequence, OfSequencesEachItsOwn) {
 
 TEST(PackedSequence, Errors) {
   const Tensor x = Tensor::zeros({4, 3, 2});
-  expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "increase", "enforce_sorted"}, [&] {
-    utils::pack_padded_sequence(x, {1, 2, 3});
-  });
+  expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "increase", "enforce_sorted"},
+               [&] {
+                 utils::pack_padded_sequence(x, {1, 2, 3});
+               });
   expect_error(ErrorCode::invalid_argument, {"pack_padded_sequence", "length 0"}, [&] {
     utils::pack_padded_sequence(x, {2, 1, 0});
   });
@@ -98,7 +102,8 @@ TEST(PackedSequence, Errors) {
                [&] { utils::pad_packed_sequence(broken); });
   broken = p;
   broken.sorted_indices = Tensor::from<int64_t>({0, 1, 1});
-  expect_error(ErrorCode::invalid_argument, {"sorted_indices"}, [&] { utils::pad_packed_sequence(broken); });
+  expect_error(ErrorCode::invalid_argument, {"sorted_indices"},
+               [&] { utils::pad_packed_sequence(broken); });
   LSTM lstm(2, 3);
   expect_error(ErrorCode::invalid_argument, {"LSTM", "state 1", "(1, 2, 3)", "3 sequences"}, [&] {
     lstm.forward(p.with(Tensor::zeros({1, 3, 3}), Tensor::zeros({1, 2, 3})));
@@ -110,7 +115,8 @@ TEST(PackedSequence, Errors) {
                [&] { PackedOutput out(lstm.forward(std::vector{x})); });
 }
 
-// What the network gives for every sequence alone, in every form, packed sorted or not, with states or without.
+// What the network gives for every sequence alone, in every form, packed sorted or not, with states
+// or without.
 template <typename M>
 void expect_alone(const M& made, bool has_cell) {
   auto network = make<M>(made);
@@ -120,13 +126,15 @@ void expect_alone(const M& made, bool has_cell) {
   for (bool sorted : {false, true}) {
     Ints order{0, 1, 2, 3, 4};
     if (sorted)
-      std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
+      std::stable_sort(order.begin(), order.end(),
+                       [&](int64_t a, int64_t b) { return lengths[a] > lengths[b]; });
     std::vector<Tensor> sequences;
     for (int64_t n : order) sequences.push_back(x.select(1, n).slice(0, 0, lengths[n]));
     const PackedSequence packed = utils::pack_sequence(sequences, sorted);
     for (bool states : {false, true}) {
       const Tensor h0 = states ? Tensor::randn({count, 5, network->output_size()}, 2) : Tensor(),
-                   c0 = states && has_cell ? Tensor::randn({count, 5, network->hidden_size}, 3) : Tensor();
+                   c0 = states && has_cell ? Tensor::randn({count, 5, network->hidden_size}, 3)
+                                           : Tensor();
       const PackedOutput out = states ? (*network)(packed.with(h0, c0)) : (*network)(packed);
       auto [y, given] = utils::pad_packed_sequence(out.output, true);
       for (size_t n = 0; n < sequences.size(); ++n) {
@@ -136,12 +144,15 @@ void expect_alone(const M& made, bool has_cell) {
         if (states && has_cell) one.push_back(c0.select(1, at));
         const std::vector<Tensor> alone = (*network)(one);
         ASSERT_EQ(given.at({at}), static_cast<double>(sequences[n].size(0)));
-        EXPECT_TRUE(equal(y.detach().select(0, at).slice(0, 0, sequences[n].size(0)), alone[0].detach()))
+        EXPECT_TRUE(
+            equal(y.detach().select(0, at).slice(0, 0, sequences[n].size(0)), alone[0].detach()))
             << to_string(*network);
-        EXPECT_TRUE(equal(out.h_n.detach().select(1, at), alone[1].detach())) << to_string(*network);
+        EXPECT_TRUE(equal(out.h_n.detach().select(1, at), alone[1].detach()))
+            << to_string(*network);
         EXPECT_EQ(out.c_n.defined(), has_cell);
         if (has_cell) {
-          EXPECT_TRUE(equal(out.c_n.detach().select(1, at), alone[2].detach())) << to_string(*network);
+          EXPECT_TRUE(equal(out.c_n.detach().select(1, at), alone[2].detach()))
+              << to_string(*network);
         }
       }
     }
@@ -150,13 +161,15 @@ void expect_alone(const M& made, bool has_cell) {
 
 TEST(PackedSequence, NetworksGiveWhatTheyGiveForEverySequenceAlone) {
   for (int bits = 0; bits < 8; ++bits) {
-    const RecurrentOptions o{
-        .num_layers = bits & 1 ? 2 : 1, .batch_first = (bits & 2) != 0, .bidirectional = (bits & 4) != 0};
+    const RecurrentOptions o{.num_layers = bits & 1 ? 2 : 1,
+                             .batch_first = (bits & 2) != 0,
+                             .bidirectional = (bits & 4) != 0};
     expect_alone(LSTM(3, 4, o), true);
     expect_alone(GRU(3, 4, o), false);
     expect_alone(RNN(3, 4, o), false);
   }
-  expect_alone(LSTM(3, 4, {.num_layers = 2, .bias = false, .bidirectional = true, .proj_size = 2}), true);
+  expect_alone(LSTM(3, 4, {.num_layers = 2, .bias = false, .bidirectional = true, .proj_size = 2}),
+               true);
   expect_alone(RNN(3, 4, {.nonlinearity = "relu"}), false);
 }
 
@@ -185,7 +198,9 @@ TEST(PackedSequence, GradientsAreThoseOfTheSequencesAlone) {
 
 struct Wrapped : Module {
   Slot lstm = slot("lstm", LSTM(3, 4));
-  std::vector<Tensor> forward(std::vector<Tensor> inputs) override { return {PackedOutput(lstm(inputs)).h_n}; }
+  std::vector<Tensor> forward(std::vector<Tensor> inputs) override {
+    return {PackedOutput(lstm(inputs)).h_n};
+  }
 };
 
 TEST(PackedSequence, TracingSaysThatItCannot) {

@@ -26,8 +26,8 @@ int64_t source(int64_t i, int64_t n, const std::string& mode) {
 }
 
 // One output channel of one image (C, H, W) by loops, with `before` rows and columns in front.
-double conv_at(const Tensor& x, const Tensor& w, int64_t o, int64_t row, int64_t column, const Shape& before,
-               int64_t stride, int64_t dilation, const std::string& mode) {
+double conv_at(const Tensor& x, const Tensor& w, int64_t o, int64_t row, int64_t column,
+               const Shape& before, int64_t stride, int64_t dilation, const std::string& mode) {
   double sum = 0;
   for (int64_t c = 0; c < w.size(1); ++c)
     for (int64_t i = 0; i < w.size(2); ++i)
@@ -43,10 +43,11 @@ void expect_conv(const Conv2d& conv, const Tensor& x, const Tensor& y, const Sha
   for (int64_t o = 0; o < y.size(1); ++o)
     for (int64_t i = 0; i < y.size(2); ++i)
       for (int64_t j = 0; j < y.size(3); ++j)
-        ASSERT_NEAR(y.at({1, o, i, j}),
-                    conv_at(x.select(0, 1), conv.weight.detach(), o, i, j, before, conv.options.stride[0],
-                            conv.options.dilation[0], conv.options.padding_mode),
-                    1e-5)
+        ASSERT_NEAR(
+            y.at({1, o, i, j}),
+            conv_at(x.select(0, 1), conv.weight.detach(), o, i, j, before, conv.options.stride[0],
+                    conv.options.dilation[0], conv.options.padding_mode),
+            1e-5)
             << to_string(conv) << " at " << o << ", " << i << ", " << j;
 }
 
@@ -55,11 +56,13 @@ TEST(PaddingMode, EveryModeByLoops) {
   for (const char* mode : {"zeros", "reflect", "replicate", "circular"}) {
     auto conv = make<Conv2d>(
         3, 4, Sizes<2>{3, 2},
-        ConvOptions<2>{.stride = 2, .padding = {2, 1}, .dilation = 2, .bias = false, .padding_mode = mode});
+        ConvOptions<2>{
+            .stride = 2, .padding = {2, 1}, .dilation = 2, .bias = false, .padding_mode = mode});
     const Tensor y = (*conv)(x).detach();
     ASSERT_EQ(y.shape(), (Shape{2, 4, 3, 4})) << mode;
     expect_conv(*conv, x, y, {2, 1});
-    EXPECT_TRUE(equal((*conv)(x.select(0, 1)).detach(), y.select(0, 1))) << "without the batch dimension";
+    EXPECT_TRUE(equal((*conv)(x.select(0, 1)).detach(), y.select(0, 1)))
+        << "without the batch dimension";
   }
 }
 
@@ -95,23 +98,28 @@ TEST(PaddingMode, SameKeepsTheSizeAndPadsTheOddElementBehind) {
   const Tensor x = Tensor::randn({2, 3, 6, 7}, 1);
   for (const char* mode : {"zeros", "reflect", "replicate", "circular"}) {
     auto conv =
-        make<Conv2d>(3, 4, Sizes<2>{4, 2}, ConvOptions<2>{.padding = "same", .bias = false, .padding_mode = mode});
+        make<Conv2d>(3, 4, Sizes<2>{4, 2},
+                     ConvOptions<2>{.padding = "same", .bias = false, .padding_mode = mode});
     const Tensor y = (*conv)(x).detach();
     ASSERT_EQ(y.shape(), (Shape{2, 4, 6, 7})) << mode;
     expect_conv(*conv, x, y, {1, 0});
   }
   auto even = make<Conv1d>(3, 4, 3, ConvOptions<1>{.padding = "same", .dilation = 2});
   const Tensor line = Tensor::randn({2, 3, 9}, 2);
-  EXPECT_TRUE(equal((*even)(line).detach(), F::conv1d(line, even->weight, even->bias, 1, 2, 2).detach()));
-  EXPECT_TRUE(equal((*even)(line).detach(), F::conv1d(line, even->weight, even->bias, 1, "same", 2).detach()));
+  EXPECT_TRUE(
+      equal((*even)(line).detach(), F::conv1d(line, even->weight, even->bias, 1, 2, 2).detach()));
+  EXPECT_TRUE(equal((*even)(line).detach(),
+                    F::conv1d(line, even->weight, even->bias, 1, "same", 2).detach()));
   auto valid = make<Conv3d>(3, 4, 2, ConvOptions<3>{.stride = 2, .padding = "valid"});
   const Tensor volume = Tensor::randn({1, 3, 4, 4, 5}, 3);
-  EXPECT_TRUE(equal((*valid)(volume).detach(), F::conv3d(volume, valid->weight, valid->bias, 2).detach()));
+  EXPECT_TRUE(
+      equal((*valid)(volume).detach(), F::conv3d(volume, valid->weight, valid->bias, 2).detach()));
 }
 
 TEST(PaddingMode, IsPrintedAsPyTorchDoes) {
   EXPECT_EQ(to_string(Conv2d(3, 4, 3, {.padding = 1, .bias = false, .padding_mode = "circular"})),
-            "Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False, padding_mode=circular)");
+            "Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False, "
+            "padding_mode=circular)");
   EXPECT_EQ(to_string(Conv1d(3, 4, 3, {.padding = "same", .padding_mode = "reflect"})),
             "Conv1d(3, 4, kernel_size=(3,), stride=(1,), padding=same, padding_mode=reflect)");
   EXPECT_EQ(to_string(Conv3d(3, 4, 1, {.padding = "valid"})),
@@ -149,7 +157,8 @@ TEST(PaddingMode, Errors) {
                [] { ConvTranspose2d(3, 4, 3, {.padding_mode = "circular"}); });
   expect_error(ErrorCode::invalid_argument, {"ConvTranspose1d", "padding=same"},
                [] { ConvTranspose1d(3, 4, 3, {.padding = "same"}); });
-  expect_error(ErrorCode::invalid_argument, {"Conv2d", "padding=(-1, -1)"}, [] { Conv2d(3, 4, 3, {.padding = -1}); });
+  expect_error(ErrorCode::invalid_argument, {"Conv2d", "padding=(-1, -1)"},
+               [] { Conv2d(3, 4, 3, {.padding = -1}); });
   expect_error(ErrorCode::invalid_argument, {"conv2d", "\"same\"", "stride=(2, 2)"}, [] {
     F::conv2d(Tensor::zeros({1, 3, 5, 5}), Tensor::zeros({4, 3, 3, 3}), {}, 2, "same");
   });
@@ -157,7 +166,8 @@ TEST(PaddingMode, Errors) {
   auto forward = [](const char* mode, int64_t size) {
     Conv1d(3, 4, 3, {.padding = 3, .padding_mode = mode}).forward(Tensor::zeros({1, 3, size}));
   };
-  expect_error(ErrorCode::invalid_argument, {"pad", "reflect", "3"}, [&] { forward("reflect", 3); });
+  expect_error(ErrorCode::invalid_argument, {"pad", "reflect", "3"},
+               [&] { forward("reflect", 3); });
   expect_error(ErrorCode::invalid_argument, {"pad", "wrap", "3"}, [&] { forward("circular", 2); });
   forward("reflect", 4);
   forward("circular", 3);

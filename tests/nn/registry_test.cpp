@@ -38,11 +38,14 @@ TEST(Registry, NamesAreSortedAndQualified) {
 }
 
 TEST(Registry, AnnotationsHaveNamesOfTheirOwn) {
-  Annotation annotation{[](const Module&) -> std::optional<Attrs> { return std::nullopt; }, [](Module&, Module&, const Attrs&) {}};
+  Annotation annotation{[](const Module&) -> std::optional<Attrs> { return std::nullopt; },
+                        [](Module&, Module&, const Attrs&) {}};
   register_annotation("registry_test", annotation);
   auto all = annotations();
-  EXPECT_TRUE(std::any_of(all.begin(), all.end(), [](const auto& a) { return a.first == "registry_test"; }));
-  expect_error(ErrorCode::invalid_argument, {"'registry_test' is registered twice"}, [&] { register_annotation("registry_test", annotation); });
+  EXPECT_TRUE(std::any_of(all.begin(), all.end(),
+                          [](const auto& a) { return a.first == "registry_test"; }));
+  expect_error(ErrorCode::invalid_argument, {"'registry_test' is registered twice"},
+               [&] { register_annotation("registry_test", annotation); });
 }
 
 TEST(Registry, SkippedInitialValuesDrawNoRandomNumbers) {
@@ -64,7 +67,8 @@ TEST(Registry, SkippedInitialValuesDrawNoRandomNumbers) {
 TEST(Slot, AnEmptyPlaceIsAnErrorThatNamesIt) {
   auto module = make<Empty>();
   EXPECT_EQ(module->place.get(), nullptr);
-  expect_error(ErrorCode::invalid_argument, {"Empty", "'place'"}, [&] { module->forward(Tensor::ones({1})); });
+  expect_error(ErrorCode::invalid_argument, {"Empty", "'place'"},
+               [&] { module->forward(Tensor::ones({1})); });
   expect_error(ErrorCode::invalid_argument, {"'place'"}, [&] { module->place.as<Linear>(); });
   expect_error(ErrorCode::invalid_argument, {"'place'"}, [&] { module->place->type_name(); });
 }
@@ -75,7 +79,8 @@ TEST(Module, KnowsItsHooksAndItsOwnTensors) {
   ASSERT_EQ(own.size(), 2u);
   EXPECT_EQ(own[1].first, "bias");
   EXPECT_FALSE(own[1].second->defined());
-  module->add_forward_hook("after", [](Module&, const std::vector<Tensor>&, std::vector<Tensor>&) {});
+  module->add_forward_hook("after",
+                           [](Module&, const std::vector<Tensor>&, std::vector<Tensor>&) {});
   module->add_forward_pre_hook("before", [](Module&, std::vector<Tensor>&) {});
   EXPECT_TRUE(module->has_forward_hook("after"));
   EXPECT_TRUE(module->has_forward_hook("before"));

@@ -28,7 +28,8 @@ std::pair<Tensor, Tensor> quarters(int64_t n, int64_t size, uint64_t seed) {
 TEST(Train, ASmallResNetLearnsInAFewSteps) {
   manual_seed(1);
   auto model = nn::make<models::ResNet8>();
-  nn::optim::SGD optimizer(model->parameters(), {.lr = 0.05, .momentum = 0.9, .weight_decay = 1e-4, .nesterov = true});
+  nn::optim::SGD optimizer(model->parameters(),
+                           {.lr = 0.05, .momentum = 0.9, .weight_decay = 1e-4, .nesterov = true});
   double first = 0, last = 0;
   for (int i = 0; i < 15; ++i) {
     auto [x, y] = quarters(16, 16, static_cast<uint64_t>(i));
@@ -49,7 +50,8 @@ TEST(Train, ASmallResNetLearnsInAFewSteps) {
 
 TEST(Train, ActivationsStayChannelsLast) {
   auto model = nn::make<models::ResNet8>();
-  Tensor y = model->submodule("layer1")->forward(model->submodule("conv1")->forward(Tensor::randn({2, 3, 8, 8}, 1)));
+  Tensor y = model->submodule("layer1")->forward(
+      model->submodule("conv1")->forward(Tensor::randn({2, 3, 8, 8}, 1)));
   EXPECT_TRUE(y.is_contiguous(MemoryFormat::channels_last));
   EXPECT_FALSE(y.is_contiguous());
 }

@@ -8,14 +8,17 @@ namespace {
 
 using Ints = std::vector<int64_t>;
 
-// A convolution by its definition, in double: every product is visited from the side of x and weight, not of y.
+// A convolution by its definition, in double: every product is visited from the side of x and
+// weight, not of y.
 struct Direct {
   bool transposed;
   Ints stride, padding, dilation;
   int64_t groups;
 
-  // Calls fn(n, c_in, c_out, place in x, place in weight, place in y) for every product whose places are inside.
-  void each(const Shape& x, const Shape& w, const Shape& y, const std::function<void(const Ints&, const Ints&, const Ints&)>& fn) const {
+  // Calls fn(n, c_in, c_out, place in x, place in weight, place in y) for every product whose
+  // places are inside.
+  void each(const Shape& x, const Shape& w, const Shape& y,
+            const std::function<void(const Ints&, const Ints&, const Ints&)>& fn) const {
     const size_t spatial = stride.size();
     const int64_t in = x[1] / groups, out = y[1] / groups;
     Shape loop{x[0], groups, in, out};
@@ -28,7 +31,8 @@ struct Direct {
       Ints &near = transposed ? a : b, &far = transposed ? b : a;
       const Shape& limit = transposed ? y : x;
       for (size_t d = 0; d < spatial; ++d) {
-        int64_t o = i[4 + d], tap = i[4 + spatial + d], place = o * stride[d] - padding[d] + tap * dilation[d];
+        int64_t o = i[4 + d], tap = i[4 + spatial + d],
+                place = o * stride[d] - padding[d] + tap * dilation[d];
         if (place < 0 || place >= limit[d + 2]) return;
         near.push_back(o);
         far.push_back(place);
@@ -71,7 +75,8 @@ RandomConv random_conv(Random& random, int64_t spatial, bool transposed) {
   }
   Ints padding = d.padding;
   padding.insert(padding.end(), end.begin(), end.end());
-  c.attrs = {{"stride", d.stride}, {"padding", padding}, {"dilation", d.dilation}, {"groups", d.groups}};
+  c.attrs = {
+      {"stride", d.stride}, {"padding", padding}, {"dilation", d.dilation}, {"groups", d.groups}};
   if (transposed) c.attrs.set("output_padding", output_padding);
   return c;
 }
@@ -103,12 +108,15 @@ TEST_P(Dimensions, FloatEqualsTheDefinition) {
         return at;
       };
       for_each_index(y.shape(), [&](const Ints& i) { sums[place(i)] = bias.at({i[1]}); });
-      c.direct.each(c.x, c.w, y.shape(), [&](const Ints& a, const Ints& k, const Ints& b) { sums[place(b)] += x.at(a) * w.at(k); });
+      c.direct.each(c.x, c.w, y.shape(), [&](const Ints& a, const Ints& k, const Ints& b) {
+        sums[place(b)] += x.at(a) * w.at(k);
+      });
       for_each_index(y.shape(), [&](const Ints& i) {
         double expected = sums[place(i)];
         if (activation != "none") expected = std::max(0.0, expected);
         if (activation == "relu6") expected = std::min(6.0, expected);
-        ASSERT_NEAR(y.at(i), expected, 1e-5) << engine << " " << c.op << " trial " << trial << " " << to_string(c.x) << to_string(c.w);
+        ASSERT_NEAR(y.at(i), expected, 1e-5) << engine << " " << c.op << " trial " << trial << " "
+                                             << to_string(c.x) << to_string(c.w);
       });
     }
   }
@@ -128,7 +136,8 @@ TEST_P(Dimensions, QuantizedEqualsTheContract) {
       zeros.push_back(random.integer(-5, 5));
     }
     Tensor x = random_codes(random, c.x, tx);
-    Tensor w = random_codes(random, c.w, {DType::qint8, Quantizer::per_channel(scales, zeros, axis, DType::qint8)});
+    Tensor w = random_codes(
+        random, c.w, {DType::qint8, Quantizer::per_channel(scales, zeros, axis, DType::qint8)});
     Tensor bias = Tensor::rand({c.out_channels}, random.next(), -2, 2);
     bool relu = random.integer(0, 1);
     if (relu) c.attrs.set("activation", "relu");
@@ -145,10 +154,12 @@ TEST_P(Dimensions, QuantizedEqualsTheContract) {
     const Tensor xc = x.int_repr(), wc = w.int_repr(), yc = y.int_repr();
     auto zx = static_cast<int32_t>(x.q_zero_point());
     c.direct.each(c.x, c.w, y.shape(), [&](const Ints& a, const Ints& k, const Ints& b) {
-      acc[place(b)] += (static_cast<int32_t>(xc.at(a)) - zx) * (static_cast<int32_t>(wc.at(k)) - static_cast<int32_t>(zeros[k[axis]]));
+      acc[place(b)] += (static_cast<int32_t>(xc.at(a)) - zx) *
+                       (static_cast<int32_t>(wc.at(k)) - static_cast<int32_t>(zeros[k[axis]]));
     });
     const auto sx = static_cast<float>(x.q_scale()), sy = static_cast<float>(y.q_scale());
-    const auto zy = static_cast<int32_t>(y.q_zero_point()), lo = static_cast<int32_t>(qmin(ty.dtype)), hi = static_cast<int32_t>(qmax(ty.dtype));
+    const auto zy = static_cast<int32_t>(y.q_zero_point()),
+               lo = static_cast<int32_t>(qmin(ty.dtype)), hi = static_cast<int32_t>(qmax(ty.dtype));
     for_each_index(y.shape(), [&](const Ints& i) {
       const int64_t j = transposed ? i[1] % c.w[1] : i[1];
       const auto sw = static_cast<float>(scales[j]);
@@ -161,17 +172,27 @@ TEST_P(Dimensions, QuantizedEqualsTheContract) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Conv, Dimensions, ::testing::Combine(::testing::Values(1, 2, 3), ::testing::Bool()), [](const auto& i) {
-  return (std::get<1>(i.param) ? std::string("Transposed") : std::string("Plain")) + std::to_string(std::get<0>(i.param)) + "d";
-});
+INSTANTIATE_TEST_SUITE_P(Conv, Dimensions,
+                         ::testing::Combine(::testing::Values(1, 2, 3), ::testing::Bool()),
+                         [](const auto& i) {
+                           return (std::get<1>(i.param) ? std::string("Transposed")
+                                                        : std::string("Plain")) +
+                                  std::to_string(std::get<0>(i.param)) + "d";
+                         });
 
 TEST(ConvTypes, TransposedSizesFollowPyTorchs) {
-  EXPECT_EQ(infer_text("conv_transpose2d", {"Float(N, 4, 5, 6)", "Float(4, 3, 3, 2)"},
-                       {{"stride", Ints{2, 3}}, {"padding", Ints{1, 0, 1, 0}}, {"output_padding", Ints{1, 2}}}),
-            "Float(N, 3, 10, 19)");
-  EXPECT_EQ(infer_text("conv_transpose1d", {"Float(N, 4, 5)", "Float(4, 2, 3)"}, {{"groups", int64_t{2}}}), "Float(N, 4, 7)");
-  EXPECT_EQ(infer_text("conv_transpose3d", {"Float(N, 4, 2, 2, 2)", "Float(4, 2, 3, 3, 3)"}), "Float(N, 2, 4, 4, 4)");
-  EXPECT_EQ(infer_text("conv3d", {"Float(N, 4, 5, 5, 5)", "Float(2, 4, 3, 2, 1)"}), "Float(N, 2, 3, 4, 5)");
+  EXPECT_EQ(
+      infer_text(
+          "conv_transpose2d", {"Float(N, 4, 5, 6)", "Float(4, 3, 3, 2)"},
+          {{"stride", Ints{2, 3}}, {"padding", Ints{1, 0, 1, 0}}, {"output_padding", Ints{1, 2}}}),
+      "Float(N, 3, 10, 19)");
+  EXPECT_EQ(infer_text("conv_transpose1d", {"Float(N, 4, 5)", "Float(4, 2, 3)"},
+                       {{"groups", int64_t{2}}}),
+            "Float(N, 4, 7)");
+  EXPECT_EQ(infer_text("conv_transpose3d", {"Float(N, 4, 2, 2, 2)", "Float(4, 2, 3, 3, 3)"}),
+            "Float(N, 2, 4, 4, 4)");
+  EXPECT_EQ(infer_text("conv3d", {"Float(N, 4, 5, 5, 5)", "Float(2, 4, 3, 2, 1)"}),
+            "Float(N, 2, 3, 4, 5)");
 }
 
 TEST(ConvTypes, ErrorsSayWhatIsExpected) {
@@ -179,14 +200,19 @@ TEST(ConvTypes, ErrorsSayWhatIsExpected) {
                   const std::vector<std::string>& parts) {
     expect_error(ErrorCode::invalid_argument, parts, [&] { infer_text(op, inputs, attrs); });
   };
-  fails("conv_transpose2d", {"Float(1, 4, 5, 5)", "Float(3, 4, 3, 3)"}, {}, {"conv_transpose2d", "4 channels", "expects 3"});
-  fails("conv_transpose2d", {"Float(1, 4, 5, 5)", "Float(4, 2, 3, 3)"}, {{"groups", int64_t{3}}}, {"4 input channels in 3 groups"});
-  fails("conv_transpose2d", {"Float(1, 4, 5, 5)", "Float(4, 2, 3, 3)"}, {{"output_padding", Ints{1, 0}}},
-        {"output_padding 1", "less than the stride 1"});
-  fails("conv_transpose2d", {"Float(1, 4, 1, 1)", "Float(4, 2, 3, 3)"}, {{"padding", Ints{2, 2, 2, 2}}}, {"leaves nothing"});
-  fails("conv_transpose2d", {"Float(1, 4, 5, 5)", "Float(4, 2, 3, 3)", "Float(4)"}, {}, {"bias", "2 output channels"});
+  fails("conv_transpose2d", {"Float(1, 4, 5, 5)", "Float(3, 4, 3, 3)"}, {},
+        {"conv_transpose2d", "4 channels", "expects 3"});
+  fails("conv_transpose2d", {"Float(1, 4, 5, 5)", "Float(4, 2, 3, 3)"}, {{"groups", int64_t{3}}},
+        {"4 input channels in 3 groups"});
+  fails("conv_transpose2d", {"Float(1, 4, 5, 5)", "Float(4, 2, 3, 3)"},
+        {{"output_padding", Ints{1, 0}}}, {"output_padding 1", "less than the stride 1"});
+  fails("conv_transpose2d", {"Float(1, 4, 1, 1)", "Float(4, 2, 3, 3)"},
+        {{"padding", Ints{2, 2, 2, 2}}}, {"leaves nothing"});
+  fails("conv_transpose2d", {"Float(1, 4, 5, 5)", "Float(4, 2, 3, 3)", "Float(4)"}, {},
+        {"bias", "2 output channels"});
   fails("conv3d", {"Float(1, 4, 5, 5)", "Float(4, 2, 3, 3)"}, {}, {"conv3d", "5-d input"});
-  fails("conv3d", {"Float(1, 4, 5, 5, 5)", "Float(4, 4, 3, 3, 3)"}, {{"padding", Ints{1, 1, 1}}}, {"padding", "expected 6 numbers"});
+  fails("conv3d", {"Float(1, 4, 5, 5, 5)", "Float(4, 4, 3, 3, 3)"}, {{"padding", Ints{1, 1, 1}}},
+        {"padding", "expected 6 numbers"});
 }
 
 TEST(ConvTypes, TheAxisOfPerChannelWeightsIsTheOutputChannels) {
@@ -196,9 +222,12 @@ TEST(ConvTypes, TheAxisOfPerChannelWeightsIsTheOutputChannels) {
   std::string along1 = "QInt8(2, 2, 3, 3) axis=1 scale=[1.0, 2.0] zero_point=0";
   EXPECT_NO_THROW(infer_text("conv2d", {x, along0}, {}, want));
   EXPECT_NO_THROW(infer_text("conv_transpose2d", {x, along1}, {}, want));
-  expect_error(ErrorCode::invalid_argument, {"axis 1", "(2, 2, 3, 3)", "axis 0"}, [&] { infer_text("conv2d", {x, along1}, {}, want); });
-  expect_error(ErrorCode::invalid_argument, {"axis 0", "(2, 2, 3, 3)", "axis 1"},
-               [&] { infer_text("conv_transpose2d", {x, along0}, {}, want); });
+  expect_error(ErrorCode::invalid_argument, {"axis 1", "(2, 2, 3, 3)", "axis 0"}, [&] {
+    infer_text("conv2d", {x, along1}, {}, want);
+  });
+  expect_error(ErrorCode::invalid_argument, {"axis 0", "(2, 2, 3, 3)", "axis 1"}, [&] {
+    infer_text("conv_transpose2d", {x, along0}, {}, want);
+  });
 }
 
 }  // namespace

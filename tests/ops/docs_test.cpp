@@ -1,4 +1,5 @@
-// docs/operators.md is made from the registry: OCTET_UPDATE_DOCS=1 build/bin/test_ops --gtest_filter=Docs.* writes it anew.
+// docs/operators.md is made from the registry: OCTET_UPDATE_DOCS=1 build/bin/test_ops
+// --gtest_filter=Docs.* writes it anew.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -16,12 +17,18 @@ namespace {
 std::string operator_table() {
   std::ostringstream out;
   out << "# Operators\n"
-         "Made from the registry by `OCTET_UPDATE_DOCS=1 build/bin/test_ops --gtest_filter=Docs.*`; do not edit.\n\n"
-         "Quantized: `same` works on codes and keeps the operand's qparams; `own` has qparams of its own; `fixed` has fixed ones;\n"
-         "`weights` has a float result, of weights that may be quantized; `no` has no form for codes.\n\n"
-         "ONNX: what static quantization of networks from ONNX files (`octet quantize`) does. `yes`: it runs on codes where its\n"
-         "operands are codes; `not yet`: it stays float there, though graph mode or eager mode may run it on codes; `range`: it\n"
-         "stays float, for its results range too widely for 8 bits; `weights`: only in dynamic and weight-only quantization.\n\n"
+         "Made from the registry by `OCTET_UPDATE_DOCS=1 build/bin/test_ops "
+         "--gtest_filter=Docs.*`; do not edit.\n\n"
+         "Quantized: `same` works on codes and keeps the operand's qparams; `own` has qparams of "
+         "its own; `fixed` has fixed ones;\n"
+         "`weights` has a float result, of weights that may be quantized; `no` has no form for "
+         "codes.\n\n"
+         "ONNX: what static quantization of networks from ONNX files (`octet quantize`) does. "
+         "`yes`: it runs on codes where its\n"
+         "operands are codes; `not yet`: it stays float there, though graph mode or eager mode may "
+         "run it on codes; `range`: it\n"
+         "stays float, for its results range too widely for 8 bits; `weights`: only in dynamic and "
+         "weight-only quantization.\n\n"
          "| operator | quantized | ONNX | what it does |\n|---|---|---|---|\n";
   for (const ops::Op* op : ops::all()) {
     const char* rule[] = {"no", "weights", "same", "own", "fixed"};
@@ -29,7 +36,8 @@ std::string operator_table() {
     out << "| `" << op->schema() << "` | " << rule[static_cast<int>(op->rule())] << " | "
         << placed[static_cast<int>(quant::placeable(op->name()))] << " | " << op->doc() << " |\n";
   }
-  out << "\n## ONNX operators\n`octet` reads these, in the forms that inference uses (opsets 7 to 23):\n";
+  out << "\n## ONNX operators\n`octet` reads these, in the forms that inference uses (opsets 7 to "
+         "23):\n";
   size_t column = 0;
   for (const std::string& name : io::onnx_operators()) {
     out << (column == 0 ? "" : column > 100 ? "\n" : " ") << name;
@@ -50,7 +58,8 @@ std::string contents(const char* path) {
 std::string unindented(const std::string& text) {
   std::istringstream in(text);
   std::string line, out;
-  while (std::getline(in, line)) out += line.substr(std::min(line.find_first_not_of(' '), line.size())) + "\n";
+  while (std::getline(in, line))
+    out += line.substr(std::min(line.find_first_not_of(' '), line.size())) + "\n";
   return out;
 }
 
@@ -69,7 +78,8 @@ TEST(Docs, TheReadmesCodeIsTheExamples) {
   ASSERT_NE(at, std::string::npos);
   at += begin.size();
   std::string code = unindented(readme.substr(at, readme.find("```", at) - at));
-  EXPECT_NE(unindented(contents("examples/quantize_onnx.cpp")).find(code), std::string::npos) << code;
+  EXPECT_NE(unindented(contents("examples/quantize_onnx.cpp")).find(code), std::string::npos)
+      << code;
 }
 
 TEST(Docs, EveryOperatorIsDescribed) {

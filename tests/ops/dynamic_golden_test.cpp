@@ -1,4 +1,5 @@
-// Dynamic quantization against PyTorch 1.13: tests/golden/dynamic_*.json, made by scripts/oracle/dynamic.py.
+// Dynamic quantization against PyTorch 1.13: tests/golden/dynamic_*.json, made by
+// scripts/oracle/dynamic.py.
 #include <gtest/gtest.h>
 
 #include "octet/engine/engine.h"
@@ -11,7 +12,8 @@ namespace {
 using nlohmann::json;
 
 Tensor golden_tensor(const json& c, const Shape& shape) {
-  return Tensor::from(golden_values(c["kind"], c["seed"], numel(shape), c["scale"], c["offset"]), shape);
+  return Tensor::from(golden_values(c["kind"], c["seed"], numel(shape), c["scale"], c["offset"]),
+                      shape);
 }
 
 TEST(GoldenDynamic, RunTimeQparamsAndCodesArePyTorchs) {
@@ -25,7 +27,9 @@ TEST(GoldenDynamic, RunTimeQparamsAndCodesArePyTorchs) {
     EXPECT_EQ(q.scale, std::strtod(c["s"].get<std::string>().c_str(), nullptr)) << c;
     EXPECT_EQ(q.zero_point, c["z"].get<int32_t>()) << c;
     for (int64_t i = 0; i < x.numel(); ++i)
-      EXPECT_EQ(affine::quantize(v[i], static_cast<float>(q.scale), q.zero_point, 0, 255), c["codes"][i].get<int32_t>()) << c;
+      EXPECT_EQ(affine::quantize(v[i], static_cast<float>(q.scale), q.zero_point, 0, 255),
+                c["codes"][i].get<int32_t>())
+          << c;
   }
 }
 
@@ -39,11 +43,16 @@ TEST(GoldenDynamic, LinearEqualsQnnpacksBitForBit) {
       const uint64_t seed = c["seed"];
       Tensor w = Tensor::from(golden_codes(seed + 1, n * k), {n, k});
       auto scales = golden_scales(seed + 2, c["per_channel"] ? n : 1);
-      w = make_quantized(w, c["per_channel"] ? Quantizer::per_channel(scales, std::vector<int64_t>(n, 0), 0, DType::qint8)
-                                             : Quantizer::per_tensor(scales[0], 0, DType::qint8));
-      Tensor bias = c["bias"] ? Tensor::from(golden_values("normal", seed + 3, n, 1, 0), {n}) : Tensor();
-      Tensor y = ops::call("linear_dynamic", {golden_tensor(c, {m, k}), w, bias}, {{"activation", c["relu"] ? "relu" : "none"}});
-      expect_equal(y, Tensor::from(from_bits(c["y"]), {m, n}), std::string(engine) + " " + c.dump());
+      w = make_quantized(
+          w, c["per_channel"]
+                 ? Quantizer::per_channel(scales, std::vector<int64_t>(n, 0), 0, DType::qint8)
+                 : Quantizer::per_tensor(scales[0], 0, DType::qint8));
+      Tensor bias =
+          c["bias"] ? Tensor::from(golden_values("normal", seed + 3, n, 1, 0), {n}) : Tensor();
+      Tensor y = ops::call("linear_dynamic", {golden_tensor(c, {m, k}), w, bias},
+                           {{"activation", c["relu"] ? "relu" : "none"}});
+      expect_equal(y, Tensor::from(from_bits(c["y"]), {m, n}),
+                   std::string(engine) + " " + c.dump());
     }
     set_engine("native");
   }

@@ -13,9 +13,12 @@ TEST(BatchNorm, FollowsTheFormulaInAnyLayout) {
   for (int trial = 0; trial < 100; ++trial) {
     Tensor x = Tensor::randn(random_shape(random, 2, 5), random.next());
     int64_t channels = x.size(1);
-    Tensor w = Tensor::randn({channels}, random.next()), b = Tensor::randn({channels}, random.next()),
-           mean = Tensor::randn({channels}, random.next()), var = positive({channels}, random.next());
-    Tensor y = ops::call("batch_norm", {random_layout(random, x), w, b, mean, var}, {{"eps", 1e-3}});
+    Tensor w = Tensor::randn({channels}, random.next()),
+           b = Tensor::randn({channels}, random.next()),
+           mean = Tensor::randn({channels}, random.next()),
+           var = positive({channels}, random.next());
+    Tensor y =
+        ops::call("batch_norm", {random_layout(random, x), w, b, mean, var}, {{"eps", 1e-3}});
     for_each_index(x.shape(), [&](const std::vector<int64_t>& i) {
       std::vector<int64_t> k{i[1]};
       double expected = (x.at(i) - mean.at(k)) / std::sqrt(var.at(k) + 1e-3) * w.at(k) + b.at(k);
@@ -26,21 +29,27 @@ TEST(BatchNorm, FollowsTheFormulaInAnyLayout) {
 
 TEST(BatchNorm, ChannelsLastGivesTheSameBits) {
   Tensor x = Tensor::randn({2, 5, 4, 3}, 2);
-  std::vector<Tensor> rest{Tensor::randn({5}, 3), Tensor::randn({5}, 4), Tensor::randn({5}, 5), positive({5}, 6)};
-  auto run = [&](const Tensor& t) { return ops::call("batch_norm", {t, rest[0], rest[1], rest[2], rest[3]}); };
+  std::vector<Tensor> rest{Tensor::randn({5}, 3), Tensor::randn({5}, 4), Tensor::randn({5}, 5),
+                           positive({5}, 6)};
+  auto run = [&](const Tensor& t) {
+    return ops::call("batch_norm", {t, rest[0], rest[1], rest[2], rest[3]});
+  };
   Tensor y = run(x.clone(MemoryFormat::channels_last));
   EXPECT_TRUE(y.is_contiguous(MemoryFormat::channels_last));
   expect_equal(y, run(x));
 }
 
 // (x - mean) / sqrt(var + eps) over the elements for which same(i, j) holds.
-Tensor normalized(const Tensor& x, double eps,
-                  const std::function<bool(const std::vector<int64_t>&, const std::vector<int64_t>&)>& same) {
+Tensor normalized(
+    const Tensor& x, double eps,
+    const std::function<bool(const std::vector<int64_t>&, const std::vector<int64_t>&)>& same) {
   Tensor y = Tensor::empty(x.shape());
   int64_t at = 0;
   for_each_index(x.shape(), [&](const std::vector<int64_t>& i) {
     double sum = 0, squares = 0, n = 0;
-    for_each_index(x.shape(), [&](const std::vector<int64_t>& j) { if (same(i, j)) sum += x.at(j), ++n; });
+    for_each_index(x.shape(), [&](const std::vector<int64_t>& j) {
+      if (same(i, j)) sum += x.at(j), ++n;
+    });
     for_each_index(x.shape(), [&](const std::vector<int64_t>& j) {
       if (same(i, j)) squares += (x.at(j) - sum / n) * (x.at(j) - sum / n);
     });
@@ -73,9 +82,11 @@ TEST(LayerNorm, NormalizesTheLastDimensions) {
 
 TEST(InstanceNorm, NormalizesEachPlane) {
   Tensor x = Tensor::randn({2, 3, 4, 5}, 3), w = Tensor::randn({3}, 4), b = Tensor::randn({3}, 5);
-  Tensor expected = normalized(x, 1e-5, [](const auto& i, const auto& j) { return i[0] == j[0] && i[1] == j[1]; });
+  Tensor expected = normalized(
+      x, 1e-5, [](const auto& i, const auto& j) { return i[0] == j[0] && i[1] == j[1]; });
   expect_close(ops::call("instance_norm", {x}), expected);
-  Tensor scaled = ops::call("add", {ops::call("mul", {expected, w.reshape({3, 1, 1})}), b.reshape({3, 1, 1})});
+  Tensor scaled =
+      ops::call("add", {ops::call("mul", {expected, w.reshape({3, 1, 1})}), b.reshape({3, 1, 1})});
   expect_close(ops::call("instance_norm", {x.clone(MemoryFormat::channels_last), w, b}), scaled);
 }
 
@@ -85,7 +96,8 @@ TEST(GroupNorm, NormalizesGroupsOfChannels) {
     Tensor expected = normalized(x, 1e-5, [&](const auto& i, const auto& j) {
       return i[0] == j[0] && i[1] / (6 / groups) == j[1] / (6 / groups);
     });
-    Tensor scaled = ops::call("add", {ops::call("mul", {expected, w.reshape({6, 1})}), b.reshape({6, 1})});
+    Tensor scaled =
+        ops::call("add", {ops::call("mul", {expected, w.reshape({6, 1})}), b.reshape({6, 1})});
     expect_close(ops::call("group_norm", {x, w, b}, {{"groups", groups}}), scaled);
   }
 }
@@ -110,10 +122,13 @@ TEST(NormalizationQuantized, IsFloatArithmetic) {
   Random random(10);
   for (int trial = 0; trial < 200; ++trial) {
     QType ty = random_qtype(random, random_byte_dtype(random));
-    Tensor x = random_codes(random, random_shape(random, 2, 4), random_qtype(random, random_byte_dtype(random)));
+    Tensor x = random_codes(random, random_shape(random, 2, 4),
+                            random_qtype(random, random_byte_dtype(random)));
     Tensor w = positive({x.size(1)}, random.next()), b = Tensor::randn({x.size(1)}, random.next());
-    expect_equal(ops::call("batch_norm", {x, w, b, b, w}, {}, ty), by_float("batch_norm", {x, w, b, b, w}, {}, ty));
-    expect_equal(ops::call("instance_norm", {x, w, b}, {}, ty), by_float("instance_norm", {x, w, b}, {}, ty));
+    expect_equal(ops::call("batch_norm", {x, w, b, b, w}, {}, ty),
+                 by_float("batch_norm", {x, w, b, b, w}, {}, ty));
+    expect_equal(ops::call("instance_norm", {x, w, b}, {}, ty),
+                 by_float("instance_norm", {x, w, b}, {}, ty));
     expect_equal(ops::call("layer_norm", {x}, {}, ty), by_float("layer_norm", {x}, {}, ty));
   }
 }
@@ -123,19 +138,24 @@ TEST(NormalizationTypes, SymbolicDimsPass) {
   EXPECT_EQ(infer_text("batch_norm", {"Float(N, 3, H, W)", v, v, v, v}), "Float(N, 3, H, W)");
   EXPECT_EQ(infer_text("layer_norm", {"Float(N, T, 3)", v, v}), "Float(N, T, 3)");
   EXPECT_EQ(infer_text("instance_norm", {"Float(N, 3, W)", v, v}), "Float(N, 3, W)");
-  EXPECT_EQ(infer_text("group_norm", {"Float(N, C, W)", v, v}, {{"groups", int64_t{3}}}), "Float(N, C, W)");
+  EXPECT_EQ(infer_text("group_norm", {"Float(N, C, W)", v, v}, {{"groups", int64_t{3}}}),
+            "Float(N, C, W)");
 }
 
 TEST(NormalizationTypes, ErrorsNameTheOperatorAndTheOperand) {
   std::string v = "Float(3)";
-  expect_error(ErrorCode::invalid_argument, {"batch_norm", "running_var", "(4)", "(N, 3, 8)"},
-               [&] { infer_text("batch_norm", {"Float(N, 3, 8)", v, v, v, "Float(4)"}); });
-  expect_error(ErrorCode::invalid_argument, {"batch_norm", "(3)", "(N, C, ...)"},
-               [&] { infer_text("batch_norm", {v, v, v, v, v}); });
-  expect_error(ErrorCode::invalid_argument, {"group_norm", "groups=4", "6"},
-               [&] { infer_text("group_norm", {"Float(1, 6, 2)"}, {{"groups", int64_t{4}}}); });
-  expect_error(ErrorCode::invalid_argument, {"layer_norm", "weight", "(3)", "(3, 4)"},
-               [&] { infer_text("layer_norm", {"Float(2, 3, 4)", v}, {{"axis", int64_t{1}}}); });
+  expect_error(ErrorCode::invalid_argument, {"batch_norm", "running_var", "(4)", "(N, 3, 8)"}, [&] {
+    infer_text("batch_norm", {"Float(N, 3, 8)", v, v, v, "Float(4)"});
+  });
+  expect_error(ErrorCode::invalid_argument, {"batch_norm", "(3)", "(N, C, ...)"}, [&] {
+    infer_text("batch_norm", {v, v, v, v, v});
+  });
+  expect_error(ErrorCode::invalid_argument, {"group_norm", "groups=4", "6"}, [&] {
+    infer_text("group_norm", {"Float(1, 6, 2)"}, {{"groups", int64_t{4}}});
+  });
+  expect_error(ErrorCode::invalid_argument, {"layer_norm", "weight", "(3)", "(3, 4)"}, [&] {
+    infer_text("layer_norm", {"Float(2, 3, 4)", v}, {{"axis", int64_t{1}}});
+  });
 }
 
 }  // namespace

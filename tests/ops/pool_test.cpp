@@ -46,17 +46,23 @@ RandomPool random_pool(Random& random, int64_t spatial, Kind kind) {
   }
   Ints padding = p.begin;
   padding.insert(padding.end(), p.end.begin(), p.end.end());
-  p.attrs = {{"kernel", p.kernel}, {"stride", p.stride}, {"padding", padding}, {"ceil_mode", random.integer(0, 1) == 1}};
-  if (kind == Kind::max) p.attrs.set("dilation", p.dilation);
+  p.attrs = {{"kernel", p.kernel},
+             {"stride", p.stride},
+             {"padding", padding},
+             {"ceil_mode", random.integer(0, 1) == 1}};
+  if (kind == Kind::max)
+    p.attrs.set("dilation", p.dilation);
   else {
     p.include_pad = random.integer(0, 1);
     p.attrs.set("count_include_pad", p.include_pad);
-    if (spatial > 1 && random.integer(0, 1)) p.attrs.set("divisor_override", p.divisor = random.integer(1, 9));
+    if (spatial > 1 && random.integer(0, 1))
+      p.attrs.set("divisor_override", p.divisor = random.integer(1, 9));
   }
   return p;
 }
 
-// The elements of output `at`'s window (channel and image included), and the number an average divides by.
+// The elements of output `at`'s window (channel and image included), and the number an average
+// divides by.
 struct Cell {
   std::vector<Ints> elements;
   int64_t count = 0;
@@ -72,7 +78,8 @@ Cell cell(const RandomPool& p, const Shape& y, const Ints& at) {
     const int64_t size = p.x[d + 2];
     if (p.adaptive()) {
       for (int64_t i = 0; i < size; ++i)  // where [i, i+1) overlaps [o*size/n, (o+1)*size/n)
-        if ((i + 1) * y[d + 2] > at[d + 2] * size && i * y[d + 2] < (at[d + 2] + 1) * size) inside.push_back(i);
+        if ((i + 1) * y[d + 2] > at[d + 2] * size && i * y[d + 2] < (at[d + 2] + 1) * size)
+          inside.push_back(i);
     } else {
       int64_t counted = 0;
       for (int64_t k = 0; k < p.kernel[d]; ++k) {
@@ -91,7 +98,9 @@ Cell cell(const RandomPool& p, const Shape& y, const Ints& at) {
     for (size_t d = 0; d < i.size(); ++d) e.push_back(places[d][i[d]]);
     c.elements.push_back(e);
   });
-  c.count = p.divisor ? p.divisor : p.include_pad ? with_padding : static_cast<int64_t>(c.elements.size());
+  c.count = p.divisor       ? p.divisor
+            : p.include_pad ? with_padding
+                            : static_cast<int64_t>(c.elements.size());
   return c;
 }
 
@@ -104,7 +113,8 @@ TEST_P(Pools, FloatEqualsTheDefinition) {
     Random random(11);
     for (int trial = 0; trial < 80; ++trial) {
       RandomPool p = random_pool(random, spatial, kind);
-      Tensor x = Tensor::randn(p.x, random.next()), y = ops::call(p.op, {random_layout(random, x)}, p.attrs);
+      Tensor x = Tensor::randn(p.x, random.next()),
+             y = ops::call(p.op, {random_layout(random, x)}, p.attrs);
       for_each_index(y.shape(), [&](const Ints& at) {
         Cell c = cell(p, y.shape(), at);
         double best = -std::numeric_limits<double>::infinity(), sum = 0;
@@ -128,7 +138,8 @@ TEST_P(Pools, QuantizedEqualsTheContract) {
     for (int trial = 0; trial < 80; ++trial) {
       RandomPool p = random_pool(random, spatial, kind);
       QType t = random_qtype(random, random_byte_dtype(random));
-      Tensor x = random_codes(random, p.x, t), y = ops::call(p.op, {random_layout(random, x)}, p.attrs);
+      Tensor x = random_codes(random, p.x, t),
+             y = ops::call(p.op, {random_layout(random, x)}, p.attrs);
       ASSERT_EQ(*y.quantizer(), *t.quantizer);
       const Tensor xc = x.int_repr(), yc = y.int_repr();
       const auto z = static_cast<int32_t>(x.q_zero_point());
@@ -139,9 +150,11 @@ TEST_P(Pools, QuantizedEqualsTheContract) {
           best = std::max(best, static_cast<int32_t>(xc.at(e)));
           sum += static_cast<int32_t>(xc.at(e)) - z;
         }
-        const int32_t mean = affine::round_and_clamp(static_cast<float>(sum) * (1.0f / static_cast<float>(c.count)), z,
-                                                     static_cast<int32_t>(qmin(t.dtype)), static_cast<int32_t>(qmax(t.dtype)));
-        ASSERT_EQ(static_cast<int32_t>(yc.at(at)), p.is_max() ? best : mean) << engine << " " << p.op << " trial " << trial;
+        const int32_t mean = affine::round_and_clamp(
+            static_cast<float>(sum) * (1.0f / static_cast<float>(c.count)), z,
+            static_cast<int32_t>(qmin(t.dtype)), static_cast<int32_t>(qmax(t.dtype)));
+        ASSERT_EQ(static_cast<int32_t>(yc.at(at)), p.is_max() ? best : mean)
+            << engine << " " << p.op << " trial " << trial;
       });
     }
     set_engine("native");
@@ -155,28 +168,40 @@ std::string pool_name(const ::testing::TestParamInfo<Pools::ParamType>& i) {
 
 INSTANTIATE_TEST_SUITE_P(Pool, Pools,
                          ::testing::Combine(::testing::Values(1, 2, 3),
-                                            ::testing::Values(Kind::max, Kind::average, Kind::adaptive_max, Kind::adaptive_average)),
+                                            ::testing::Values(Kind::max, Kind::average,
+                                                              Kind::adaptive_max,
+                                                              Kind::adaptive_average)),
                          pool_name);
 
 TEST(PoolTypes, SymbolicBatchesPass) {
-  EXPECT_EQ(infer_text("max_pool3d", {"Float(N, 2, 5, 6, 7)"}, {{"kernel", Ints{2, 2, 2}}, {"stride", Ints{2, 2, 2}}}),
+  EXPECT_EQ(infer_text("max_pool3d", {"Float(N, 2, 5, 6, 7)"},
+                       {{"kernel", Ints{2, 2, 2}}, {"stride", Ints{2, 2, 2}}}),
             "Float(N, 2, 2, 3, 3)");
-  EXPECT_EQ(infer_text("avg_pool1d", {"Float(N, 2, 5)"}, {{"kernel", Ints{2}}, {"stride", Ints{2}}, {"ceil_mode", true}}),
+  EXPECT_EQ(infer_text("avg_pool1d", {"Float(N, 2, 5)"},
+                       {{"kernel", Ints{2}}, {"stride", Ints{2}}, {"ceil_mode", true}}),
             "Float(N, 2, 3)");
-  EXPECT_EQ(infer_text("adaptive_max_pool2d", {"Float(N, C, H, W)"}, {{"output_size", Ints{3, 2}}}), "Float(N, C, 3, 2)");
+  EXPECT_EQ(infer_text("adaptive_max_pool2d", {"Float(N, C, H, W)"}, {{"output_size", Ints{3, 2}}}),
+            "Float(N, C, 3, 2)");
 }
 
 TEST(PoolTypes, ErrorsSayWhatIsExpected) {
-  auto fails = [](const std::string& op, const std::string& x, const Attrs& attrs, const std::vector<std::string>& parts) {
+  auto fails = [](const std::string& op, const std::string& x, const Attrs& attrs,
+                  const std::vector<std::string>& parts) {
     expect_error(ErrorCode::invalid_argument, parts, [&] { infer_text(op, {x}, attrs); });
   };
   Attrs window{{"kernel", Ints{2, 2}}, {"stride", Ints{2, 2}}};
-  fails("avg_pool2d", "Float(1, 2, 4)", window, {"avg_pool2d", "4-d input (N, C, H, W)", "Float(1, 2, 4)"});
-  fails("max_pool3d", "Float(1, 2, 4, 4, 4)", window, {"max_pool3d", "kernel=[2, 2]", "expected 3 numbers"});
-  fails("avg_pool2d", "Float(1, 2, 4, 4)", Attrs(window).set("padding", Ints{2, 0, 0, 0}), {"padding 2", "window 2"});
-  fails("avg_pool2d", "Float(1, 2, 4, 4)", Attrs(window).set("divisor_override", int64_t{-1}), {"divisor_override=-1"});
-  fails("adaptive_avg_pool1d", "Float(1, 2, 4)", {{"output_size", Ints{0}}}, {"adaptive_avg_pool1d", "output_size 0"});
-  fails("adaptive_max_pool3d", "Float(1, 2, 4)", {{"output_size", Ints{1, 1, 1}}}, {"5-d input (N, C, D, H, W)"});
+  fails("avg_pool2d", "Float(1, 2, 4)", window,
+        {"avg_pool2d", "4-d input (N, C, H, W)", "Float(1, 2, 4)"});
+  fails("max_pool3d", "Float(1, 2, 4, 4, 4)", window,
+        {"max_pool3d", "kernel=[2, 2]", "expected 3 numbers"});
+  fails("avg_pool2d", "Float(1, 2, 4, 4)", Attrs(window).set("padding", Ints{2, 0, 0, 0}),
+        {"padding 2", "window 2"});
+  fails("avg_pool2d", "Float(1, 2, 4, 4)", Attrs(window).set("divisor_override", int64_t{-1}),
+        {"divisor_override=-1"});
+  fails("adaptive_avg_pool1d", "Float(1, 2, 4)", {{"output_size", Ints{0}}},
+        {"adaptive_avg_pool1d", "output_size 0"});
+  fails("adaptive_max_pool3d", "Float(1, 2, 4)", {{"output_size", Ints{1, 1, 1}}},
+        {"5-d input (N, C, D, H, W)"});
 }
 
 }  // namespace

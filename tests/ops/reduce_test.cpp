@@ -21,22 +21,32 @@ double total(const std::vector<double>& v, const std::function<double(double)>& 
 const std::vector<Case>& cases() {
   using V = std::vector<double>;
   static const std::vector<Case> all = {
-      {"mean", [](const V& v) { return total(v, [](double x) { return x; }) / static_cast<double>(v.size()); }},
+      {"mean",
+       [](const V& v) {
+         return total(v, [](double x) { return x; }) / static_cast<double>(v.size());
+       }},
       {"sum", [](const V& v) { return total(v, [](double x) { return x; }); }},
-      {"prod", [](const V& v) { double p = 1; for (double x : v) p *= x; return p; }},
+      {"prod",
+       [](const V& v) {
+         double p = 1;
+         for (double x : v) p *= x;
+         return p;
+       }},
       {"amax", [](const V& v) { return *std::max_element(v.begin(), v.end()); }},
       {"amin", [](const V& v) { return *std::min_element(v.begin(), v.end()); }},
       {"reduce_l1", [](const V& v) { return total(v, [](double x) { return std::fabs(x); }); }},
       {"reduce_l2", [](const V& v) { return std::sqrt(total(v, [](double x) { return x * x; })); }},
       {"sum_square", [](const V& v) { return total(v, [](double x) { return x * x; }); }},
       {"log_sum", [](const V& v) { return std::log(total(v, [](double x) { return x; })); }},
-      {"log_sum_exp", [](const V& v) { return std::log(total(v, [](double x) { return std::exp(x); })); }},
+      {"log_sum_exp",
+       [](const V& v) { return std::log(total(v, [](double x) { return std::exp(x); })); }},
   };
   return all;
 }
 
 // The elements that are reduced to the result's element at `index` (of a result with keepdim).
-std::vector<double> gather(const Tensor& x, const std::vector<bool>& reduced, const std::vector<int64_t>& index) {
+std::vector<double> gather(const Tensor& x, const std::vector<bool>& reduced,
+                           const std::vector<int64_t>& index) {
   std::vector<double> values;
   for_each_index(x.shape(), [&](const std::vector<int64_t>& i) {
     for (size_t d = 0; d < i.size(); ++d)
@@ -57,7 +67,8 @@ Dims random_dims(Random& random, const Shape& shape) {
   for (size_t i = 0; i < shape.size(); ++i)
     if (random.integer(0, 1)) {
       d.reduced[i] = true;
-      d.dim.push_back(static_cast<int64_t>(i) - (random.integer(0, 1) ? static_cast<int64_t>(shape.size()) : 0));
+      d.dim.push_back(static_cast<int64_t>(i) -
+                      (random.integer(0, 1) ? static_cast<int64_t>(shape.size()) : 0));
     }
   if (d.dim.empty()) d.reduced.assign(shape.size(), true);
   d.kept = shape;
@@ -73,7 +84,8 @@ TEST(Reduce, FollowsTheFormulaOverAnyDimensionsAndLayouts) {
     Tensor x = Tensor::rand(random_shape(random, 0, 4, 5), random.next(), 0.1, 2);
     Dims dims = random_dims(random, x.shape());
     bool keepdim = random.integer(0, 1);
-    Tensor y = ops::call(c.op, {random_layout(random, x)}, {{"dim", dims.dim}, {"keepdim", keepdim}});
+    Tensor y =
+        ops::call(c.op, {random_layout(random, x)}, {{"dim", dims.dim}, {"keepdim", keepdim}});
     if (!keepdim) {
       int64_t rank = 0;
       for (bool r : dims.reduced) rank += !r;
@@ -115,19 +127,23 @@ TEST(Reduce, Integers) {
                longs({1, 4}, {2, 1}).to(DType::int8));
   expect_equal(ops::call("reduce_l1", {x}), longs({10}, {1, 1}));
   int64_t big = int64_t{1} << 60;
-  expect_equal(ops::call("sum", {longs({big + 1, big})}), longs({2 * big + 1}));  // more digits than a double
+  // more digits than a double
+  expect_equal(ops::call("sum", {longs({big + 1, big})}), longs({2 * big + 1}));
 }
 
 TEST(Reduce, SpecialNumbers) {
-  const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  const float inf = std::numeric_limits<float>::infinity(),
+              nan = std::numeric_limits<float>::quiet_NaN();
   for (const char* op : {"amax", "amin", "mean", "sum"})
     EXPECT_TRUE(std::isnan(ops::call(op, {floats({1, nan, 2})}).item())) << op;
-  EXPECT_EQ(ops::call("log_sum_exp", {floats({1000, 1000})}).item(), static_cast<float>(1000 + std::log(2.0)));
+  EXPECT_EQ(ops::call("log_sum_exp", {floats({1000, 1000})}).item(),
+            static_cast<float>(1000 + std::log(2.0)));
   EXPECT_EQ(ops::call("log_sum_exp", {floats({-inf, -inf})}).item(), -inf);
   EXPECT_EQ(ops::call("log_sum_exp", {floats({0, inf})}).item(), inf);
   EXPECT_EQ(ops::call("sum", {Tensor::zeros({0})}).item(), 0);
-  expect_error(ErrorCode::invalid_argument, {"amax", "(0, 3)"},
-               [] { ops::call("amax", {Tensor::zeros({0, 3})}, {{"dim", std::vector<int64_t>{0}}}); });
+  expect_error(ErrorCode::invalid_argument, {"amax", "(0, 3)"}, [] {
+    ops::call("amax", {Tensor::zeros({0, 3})}, {{"dim", std::vector<int64_t>{0}}});
+  });
 }
 
 TEST(Reduce, HalfPrecision) {
@@ -139,10 +155,12 @@ TEST(Reduce, HalfPrecision) {
 TEST(Reduce, ArgmaxTakesTheFirstOrTheLastOfEquals) {
   Tensor x = floats({1, 5, 5, 2, 0, 0, -1, -1}, {2, 4});
   expect_equal(ops::call("argmax", {x}, {{"dim", int64_t{1}}}), longs({1, 0}, {2, 1}));
-  expect_equal(ops::call("argmax", {x}, {{"dim", int64_t{-1}}, {"keepdim", false}, {"select_last", true}}),
-               longs({2, 1}));
+  expect_equal(
+      ops::call("argmax", {x}, {{"dim", int64_t{-1}}, {"keepdim", false}, {"select_last", true}}),
+      longs({2, 1}));
   expect_equal(ops::call("argmin", {x}, {{"dim", int64_t{1}}}), longs({0, 2}, {2, 1}));
-  expect_equal(ops::call("argmin", {x}, {{"dim", int64_t{0}}, {"keepdim", false}}), longs({1, 1, 1, 1}));
+  expect_equal(ops::call("argmin", {x}, {{"dim", int64_t{0}}, {"keepdim", false}}),
+               longs({1, 1, 1, 1}));
   Tensor q = quantize_per_tensor(x, 0.5, 7, DType::qint8);
   expect_equal(ops::call("argmax", {q}, {{"dim", int64_t{1}}}), longs({1, 0}, {2, 1}));
   // Codes of several channels do not compare; their values do.
@@ -153,11 +171,13 @@ TEST(Reduce, ArgmaxTakesTheFirstOrTheLastOfEquals) {
 TEST(Reduce, Cumsum) {
   Tensor x = longs({1, 2, 3, 4, 5, 6}, {2, 3});
   expect_equal(ops::call("cumsum", {x}, {{"dim", int64_t{1}}}), longs({1, 3, 6, 4, 9, 15}, {2, 3}));
-  expect_equal(ops::call("cumsum", {x.transpose(0, 1)}, {{"dim", int64_t{1}}}), longs({1, 5, 2, 7, 3, 9}, {3, 2}));
-  expect_equal(ops::call("cumsum", {x.to(DType::float32)}, {{"dim", int64_t{-2}}}), floats({1, 2, 3, 5, 7, 9}, {2, 3}));
+  expect_equal(ops::call("cumsum", {x.transpose(0, 1)}, {{"dim", int64_t{1}}}),
+               longs({1, 5, 2, 7, 3, 9}, {3, 2}));
+  expect_equal(ops::call("cumsum", {x.to(DType::float32)}, {{"dim", int64_t{-2}}}),
+               floats({1, 2, 3, 5, 7, 9}, {2, 3}));
 }
 
-// -- quantized ---------------------------------------------------------------------------------------------
+// -- quantized ------------------------------------------------------------------------------------
 
 TEST(ReduceQuantized, MeanIsAnIntegerSum) {
   Random random(4);
@@ -179,9 +199,10 @@ TEST(ReduceQuantized, MeanIsAnIntegerSum) {
       for (double v : q) sum += v - static_cast<double>(x.q_zero_point());
       float m = 1.0f / static_cast<float>(q.size());
       if (other) m = static_cast<float>(x.q_scale()) * m / static_cast<float>(y.q_scale());
-      ASSERT_EQ(result.at(i),
-                affine::round_and_clamp(static_cast<float>(sum) * m, static_cast<int32_t>(y.q_zero_point()),
-                                        static_cast<int32_t>(qmin(y.dtype())), static_cast<int32_t>(qmax(y.dtype()))));
+      ASSERT_EQ(result.at(i), affine::round_and_clamp(static_cast<float>(sum) * m,
+                                                      static_cast<int32_t>(y.q_zero_point()),
+                                                      static_cast<int32_t>(qmin(y.dtype())),
+                                                      static_cast<int32_t>(qmax(y.dtype()))));
     });
   }
 }
@@ -206,30 +227,36 @@ TEST(ReduceQuantized, OthersAreFloatArithmetic) {
     QType t = random_qtype(random, DType::quint8), ty = random_qtype(random, DType::quint8);
     Tensor x = random_codes(random, random_shape(random), t);
     Dims dims = random_dims(random, x.shape());
-    expect_equal(ops::call(c.op, {x}, {{"dim", dims.dim}}, ty), by_float(c.op, {x}, {{"dim", dims.dim}}, ty), c.op);
+    expect_equal(ops::call(c.op, {x}, {{"dim", dims.dim}}, ty),
+                 by_float(c.op, {x}, {{"dim", dims.dim}}, ty), c.op);
   }
 }
 
 TEST(ReduceQuantized, PerChannelAxesFollow) {
-  Tensor x = quantize_per_channel(Tensor::randn({2, 3, 4}, 7), {0.1, 0.2, 0.3}, {0, 1, 2}, 1, DType::qint8);
+  Tensor x = quantize_per_channel(Tensor::randn({2, 3, 4}, 7), {0.1, 0.2, 0.3}, {0, 1, 2}, 1,
+                                  DType::qint8);
   Attrs last{{"dim", std::vector<int64_t>{2}}, {"keepdim", false}},
       first{{"dim", std::vector<int64_t>{0}}, {"keepdim", false}};
   EXPECT_EQ(ops::call("amax", {x}, last).q_per_channel_axis(), 1);
   EXPECT_EQ(ops::call("amax", {x}, first).q_per_channel_axis(), 0);
-  expect_equal(ops::call("amax", {x}, first).dequantize(), ops::call("amax", {x.dequantize()}, first));
-  expect_error(ErrorCode::invalid_argument, {"amax", "per channel", "dimension 1"}, [&] { ops::call("amax", {x}); });
+  expect_equal(ops::call("amax", {x}, first).dequantize(),
+               ops::call("amax", {x.dequantize()}, first));
+  expect_error(ErrorCode::invalid_argument, {"amax", "per channel", "dimension 1"},
+               [&] { ops::call("amax", {x}); });
   QType t{DType::quint8, Quantizer::per_tensor(0.1, 3, DType::quint8)};
   expect_equal(ops::call("amax", {x}, {}, t), by_float("amax", {x}, {}, t));
   expect_equal(ops::call("mean", {x}, {}, t), by_float("mean", {x}, {}, t));
 }
 
-// -- types -------------------------------------------------------------------------------------------------
+// -- types ----------------------------------------------------------------------------------------
 
 TEST(ReduceTypes, SymbolicDimsPass) {
   std::vector<int64_t> planes{2, 3}, first{0};
   for (const Case& c : cases()) {
-    EXPECT_EQ(infer_text(c.op, {"Float(N, 3, H, W)"}, {{"dim", planes}}), "Float(N, 3, 1, 1)") << c.op;
-    EXPECT_EQ(infer_text(c.op, {"Float(N, 3, H, W)"}, {{"dim", planes}, {"keepdim", false}}), "Float(N, 3)");
+    EXPECT_EQ(infer_text(c.op, {"Float(N, 3, H, W)"}, {{"dim", planes}}), "Float(N, 3, 1, 1)")
+        << c.op;
+    EXPECT_EQ(infer_text(c.op, {"Float(N, 3, H, W)"}, {{"dim", planes}, {"keepdim", false}}),
+              "Float(N, 3)");
     EXPECT_EQ(infer_text(c.op, {"Float(N, 3)"}, {{"keepdim", false}}), "Float()");
   }
   EXPECT_EQ(infer_text("mean", {"QUInt8(N, 3) scale=0.5 zero_point=3"}, {{"dim", first}}),
@@ -240,13 +267,16 @@ TEST(ReduceTypes, SymbolicDimsPass) {
 
 TEST(ReduceTypes, ErrorsNameTheOperator) {
   auto fails = [](const char* op, std::vector<int64_t> dim, const std::vector<std::string>& parts) {
-    expect_error(ErrorCode::invalid_argument, parts, [&] { infer_text(op, {"Float(2, 3)"}, {{"dim", dim}}); });
+    expect_error(ErrorCode::invalid_argument, parts, [&] {
+      infer_text(op, {"Float(2, 3)"}, {{"dim", dim}});
+    });
   };
   fails("mean", {2}, {"mean", "dimension 2", "2-d"});
   fails("sum", {-3}, {"sum", "dimension -3"});
   fails("prod", {1, -1}, {"prod", "dimension -1", "twice"});
-  expect_error(ErrorCode::invalid_argument, {"argmax", "dimension 5"},
-               [] { infer_text("argmax", {"Float(2, 3)"}, {{"dim", int64_t{5}}}); });
+  expect_error(ErrorCode::invalid_argument, {"argmax", "dimension 5"}, [] {
+    infer_text("argmax", {"Float(2, 3)"}, {{"dim", int64_t{5}}});
+  });
   expect_error(ErrorCode::invalid_argument, {"sum", "scale and zero point"},
                [] { infer_text("sum", {"QUInt8(2) scale=1 zero_point=0"}); });
 }

@@ -29,16 +29,20 @@ TEST(Triangles, QuantizedZeroIsTheZeroPoint) {
     QType t = random_qtype(random, random_byte_dtype(random));
     Tensor x = random_codes(random, {2, 4, 5}, t);
     expect_equal(ops::call(op, {x}), by_float(op, {x}, {}, t));
-    Tensor channels = quantize_per_channel(Tensor::randn({2, 3}, 3), {0.1, 0.2}, {3, 5}, 0, DType::qint8);
+    Tensor channels =
+        quantize_per_channel(Tensor::randn({2, 3}, 3), {0.1, 0.2}, {3, 5}, 0, DType::qint8);
     expect_equal(ops::call(op, {channels}).dequantize(), ops::call(op, {channels.dequantize()}));
   }
   EXPECT_EQ(infer_text("triu", {"Float(N, T, T)"}), "Float(N, T, T)");
-  expect_error(ErrorCode::invalid_argument, {"triu", "(3)"}, [] { infer_text("triu", {"Float(3)"}); });
+  expect_error(ErrorCode::invalid_argument, {"triu", "(3)"},
+               [] { infer_text("triu", {"Float(3)"}); });
 }
 
 TEST(Topk, SortsAndKeepsTheFirstOfEquals) {
   Tensor x = longs({3, 1, 3, 5, 1, 2}, {1, 6});
-  auto top = [&](int64_t k, bool largest) { return ops::call_all("topk", {x}, {{"k", k}, {"largest", largest}}); };
+  auto top = [&](int64_t k, bool largest) {
+    return ops::call_all("topk", {x}, {{"k", k}, {"largest", largest}});
+  };
   expect_equal(top(4, true)[0], longs({5, 3, 3, 2}, {1, 4}));
   expect_equal(top(4, true)[1], longs({3, 0, 2, 5}, {1, 4}));
   expect_equal(top(3, false)[0], longs({1, 1, 2}, {1, 3}));
@@ -51,7 +55,8 @@ TEST(Topk, AnyDimensionAndLayout) {
   for (int trial = 0; trial < 150; ++trial) {
     Tensor x = Tensor::randn(random_shape(random), random.next());
     int64_t dim = random.integer(0, x.dim() - 1), k = random.integer(1, x.size(dim));
-    auto top = ops::call_all("topk", {random_layout(random, x)}, {{"k", k}, {"dim", dim - (trial % 2) * x.dim()}});
+    auto top = ops::call_all("topk", {random_layout(random, x)},
+                             {{"k", k}, {"dim", dim - (trial % 2) * x.dim()}});
     for_each_index(top[0].shape(), [&](const std::vector<int64_t>& i) {
       auto at = i;
       std::vector<double> row;
@@ -69,8 +74,9 @@ TEST(Topk, NanIsTheLargest) {
   auto top = ops::call_all("topk", {floats({1, nan, 3})}, {{"k", int64_t{2}}});
   EXPECT_TRUE(std::isnan(top[0].at({0})));
   expect_equal(top[1], longs({1, 2}));
-  expect_equal(ops::call_all("topk", {floats({1, nan, 3})}, {{"k", int64_t{2}}, {"largest", false}})[0],
-               floats({1, 3}));
+  expect_equal(
+      ops::call_all("topk", {floats({1, nan, 3})}, {{"k", int64_t{2}}, {"largest", false}})[0],
+      floats({1, 3}));
 }
 
 TEST(Topk, QuantizedValuesAreCodes) {
@@ -83,19 +89,22 @@ TEST(Topk, QuantizedValuesAreCodes) {
     expect_equal(codes[0], quantize(real[0], t.quantizer, t.dtype));
     expect_equal(codes[1], real[1]);
   }
-  Tensor channels = quantize_per_channel(Tensor::randn({2, 3}, 3), {0.1, 0.2}, {3, 5}, 0, DType::qint8);
+  Tensor channels =
+      quantize_per_channel(Tensor::randn({2, 3}, 3), {0.1, 0.2}, {3, 5}, 0, DType::qint8);
   expect_equal(ops::call_all("topk", {channels}, {{"k", int64_t{2}}})[0].dequantize(),
                ops::call_all("topk", {channels.dequantize()}, {{"k", int64_t{2}}})[0]);
-  expect_error(ErrorCode::invalid_argument, {"topk", "per channel", "dimension 0"},
-               [&] { ops::call_all("topk", {channels}, {{"k", int64_t{1}}, {"dim", int64_t{0}}}); });
+  expect_error(ErrorCode::invalid_argument, {"topk", "per channel", "dimension 0"}, [&] {
+    ops::call_all("topk", {channels}, {{"k", int64_t{1}}, {"dim", int64_t{0}}});
+  });
 }
 
 TEST(Topk, TypesAndErrors) {
   auto types = infer_types("topk", {"Float(N, 10)"}, {{"k", int64_t{3}}});
   EXPECT_EQ(to_string(types.at(0)), "Float(N, 3)");
   EXPECT_EQ(to_string(types.at(1)), "Long(N, 3)");
-  expect_error(ErrorCode::invalid_argument, {"topk", "k=11", "(N, 10)"},
-               [] { infer_types("topk", {"Float(N, 10)"}, {{"k", int64_t{11}}}); });
+  expect_error(ErrorCode::invalid_argument, {"topk", "k=11", "(N, 10)"}, [] {
+    infer_types("topk", {"Float(N, 10)"}, {{"k", int64_t{11}}});
+  });
   Tensor half = Tensor::randn({9}, 6).to(DType::float16);
   EXPECT_EQ(ops::call_all("topk", {half}, {{"k", int64_t{2}}})[0].dtype(), DType::float16);
 }

@@ -52,7 +52,8 @@ TEST(SoftmaxQuantized, FixedQParamsUnlessOthersAreGiven) {
   for (int trial = 0; trial < 300; ++trial) {
     const char* op = trial % 2 ? "softmax" : "log_softmax";
     QType ty = random_qtype(random, random_byte_dtype(random));
-    Tensor x = random_codes(random, random_shape(random), random_qtype(random, random_byte_dtype(random)));
+    Tensor x =
+        random_codes(random, random_shape(random), random_qtype(random, random_byte_dtype(random)));
     expect_equal(ops::call(op, {random_layout(random, x)}, {}, ty), by_float(op, {x}, {}, ty), op);
   }
 }
@@ -60,9 +61,11 @@ TEST(SoftmaxQuantized, FixedQParamsUnlessOthersAreGiven) {
 TEST(SoftmaxTypes, DimensionsAndErrors) {
   EXPECT_EQ(infer_text("softmax", {"Float(N, 10)"}), "Float(N, 10)");
   EXPECT_EQ(infer_text("log_softmax", {"Double(N, 10)"}, {{"dim", int64_t{0}}}), "Double(N, 10)");
-  expect_error(ErrorCode::invalid_argument, {"softmax", "dimension 2", "2-d"},
-               [] { infer_text("softmax", {"Float(N, 10)"}, {{"dim", int64_t{2}}}); });
-  expect_error(ErrorCode::invalid_argument, {"softmax", "Long(3)"}, [] { infer_text("softmax", {"Long(3)"}); });
+  expect_error(ErrorCode::invalid_argument, {"softmax", "dimension 2", "2-d"}, [] {
+    infer_text("softmax", {"Float(N, 10)"}, {{"dim", int64_t{2}}});
+  });
+  expect_error(ErrorCode::invalid_argument, {"softmax", "Long(3)"},
+               [] { infer_text("softmax", {"Long(3)"}); });
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The operators that are methods of Tensor: the functions of the same names, recorded and traced like them.
+// The operators that are methods of Tensor: the functions of the same names, recorded and traced
+// like them.
 #include "octet/autograd/autograd.h"
 #include "octet/graph/trace.h"
 #include "octet/nn/module.h"
@@ -11,7 +12,8 @@ namespace {
 namespace F = functional;
 
 TEST(TensorMethods, AreTheFunctionsOfTheirNames) {
-  const Tensor x = Tensor::randn({4, 6}, 1), y = Tensor::randn({4, 6}, 2), positive = F::abs(x) + 0.1;
+  const Tensor x = Tensor::randn({4, 6}, 1), y = Tensor::randn({4, 6}, 2),
+               positive = F::abs(x) + 0.1;
   expect_equal(x.relu(), F::relu(x));
   expect_equal(x.sigmoid(), F::sigmoid(x));
   expect_equal(x.tanh(), F::tanh(x));
@@ -48,7 +50,9 @@ TEST(TensorMethods, TTransposesTwoDimensionsAtMost) {
   const Tensor line = Tensor::randn({3}, 1);
   expect_equal(line.t(), line);
   EXPECT_EQ(Tensor::zeros({2, 5}).t().shape(), (Shape{5, 2}));
-  expect_error(ErrorCode::invalid_argument, {"t:", "(1, 2, 3)", "transpose"}, [] { Tensor::zeros({1, 2, 3}).t(); });
+  expect_error(ErrorCode::invalid_argument, {"t:", "(1, 2, 3)", "transpose"}, [] {
+    Tensor::zeros({1, 2, 3}).t();
+  });
 }
 
 TEST(TensorMethods, AssignmentMakesANewTensorAndLeavesOtherHandlesAlone) {
@@ -99,8 +103,8 @@ TEST(TensorMethods, AreTraced) {
   std::vector<std::string> ops;
   for (const graph::Node& node : traced->graph().nodes())
     if (node.kind == graph::NodeKind::call) ops.push_back(node.op);
-  EXPECT_EQ(ops,
-            (std::vector<std::string>{"relu", "mean", "amax", "add", "mul", "reshape", "softmax", "sum", "matmul"}));
+  EXPECT_EQ(ops, (std::vector<std::string>{"relu", "mean", "amax", "add", "mul", "reshape",
+                                           "softmax", "sum", "matmul"}));
   const Tensor other = Tensor::randn({7, 4, 5, 5}, 4);
   expect_equal((*traced)(other), (*model)(other));
 }

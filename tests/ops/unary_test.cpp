@@ -22,7 +22,9 @@ const std::vector<Case>& cases() {
   static const std::vector<Case> all = {
       {"relu", {}, [](double x) { return std::max(x, 0.0); }},
       {"relu6", {}, [](double x) { return std::min(std::max(x, 0.0), 6.0); }},
-      {"clamp", {{"min", -1.0}, {"max", 1.5}}, [](double x) { return std::min(std::max(x, -1.0), 1.5); }},
+      {"clamp",
+       {{"min", -1.0}, {"max", 1.5}},
+       [](double x) { return std::min(std::max(x, -1.0), 1.5); }},
       {"clamp", {{"min", 0.25}}, [](double x) { return std::max(x, 0.25); }},
       {"sigmoid", {}, [](double x) { return 1 / (1 + std::exp(-x)); }},
       {"tanh", {}, [](double x) { return std::tanh(x); }},
@@ -47,7 +49,9 @@ const std::vector<Case>& cases() {
       {"gelu", {}, [](double x) { return x * 0.5 * (1 + std::erf(x / std::sqrt(2.0))); }},
       {"gelu",
        {{"approximate", "tanh"}},
-       [](double x) { return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))); }},
+       [](double x) {
+         return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+       }},
       {"hardswish", {}, [](double x) { return x * std::min(std::max(x + 3, 0.0), 6.0) / 6; }},
       {"hardsigmoid", {}, [](double x) { return std::min(std::max(x / 6 + 0.5, 0.0), 1.0); }},
       {"hardsigmoid",
@@ -57,8 +61,14 @@ const std::vector<Case>& cases() {
       {"leaky_relu", {{"negative_slope", 0.2}}, [](double x) { return x >= 0 ? x : 0.2 * x; }},
       {"elu", {{"alpha", 0.7}}, [](double x) { return x > 0 ? x : 0.7 * std::expm1(x); }},
       {"celu", {{"alpha", 0.7}}, [](double x) { return x > 0 ? x : 0.7 * std::expm1(x / 0.7); }},
-      {"selu", {}, [](double x) { return 1.0507009873554805 * (x > 0 ? x : 1.6732632423543772 * std::expm1(x)); }},
-      {"threshold", {{"threshold", 0.5}, {"value", 20.0}}, [](double x) { return x > 0.5 ? x : 20.0; }},
+      {"selu",
+       {},
+       [](double x) {
+         return 1.0507009873554805 * (x > 0 ? x : 1.6732632423543772 * std::expm1(x));
+       }},
+      {"threshold",
+       {{"threshold", 0.5}, {"value", 20.0}},
+       [](double x) { return x > 0.5 ? x : 20.0; }},
   };
   return all;
 }
@@ -72,8 +82,10 @@ TEST(Unary, FollowsTheFormula) {
     ASSERT_EQ(y.shape(), x.shape());
     for (int64_t i = 0; i < x.numel(); ++i) {
       double v = x.data<float>()[i], expected = c.f(v), got = y.data<float>()[i];
-      if (std::isnan(expected)) EXPECT_TRUE(std::isnan(got)) << c.op << " of " << v;
-      else EXPECT_NEAR(got, expected, 1e-6 * (1 + std::fabs(expected))) << c.op << " of " << v;
+      if (std::isnan(expected))
+        EXPECT_TRUE(std::isnan(got)) << c.op << " of " << v;
+      else
+        EXPECT_NEAR(got, expected, 1e-6 * (1 + std::fabs(expected))) << c.op << " of " << v;
     }
   }
 }
@@ -81,11 +93,14 @@ TEST(Unary, FollowsTheFormula) {
 TEST(Unary, ComputesInDoubleForDoubles) {
   Tensor x = Tensor::rand({97}, 2, 0.1, 4).to(DType::float64);
   for (const Case& c : cases()) {
-    if (c.op == "hardsigmoid" && c.attrs.size() == 0) continue;  // its default alpha is 0.16666667, not 1/6
+    // its default alpha is 0.16666667, not 1/6
+    if (c.op == "hardsigmoid" && c.attrs.size() == 0) continue;
     Tensor y = ops::call(c.op, {x}, c.attrs);
     ASSERT_EQ(y.dtype(), DType::float64);
     for (int64_t i = 0; i < x.numel(); ++i)
-      EXPECT_NEAR(y.data<double>()[i], c.f(x.data<double>()[i]), 1e-13 * (1 + std::fabs(y.data<double>()[i]))) << c.op;
+      EXPECT_NEAR(y.data<double>()[i], c.f(x.data<double>()[i]),
+                  1e-13 * (1 + std::fabs(y.data<double>()[i])))
+          << c.op;
   }
 }
 
@@ -112,7 +127,8 @@ TEST(Unary, AnyLayoutGivesTheSameNumbers) {
   for (int trial = 0; trial < 300; ++trial) {
     const Case& c = cases()[random.integer(0, static_cast<int64_t>(cases().size()) - 1)];
     Tensor x = Tensor::rand(random_shape(random, 0, 5), random.next(), -5, 5);
-    expect_equal(ops::call(c.op, {random_layout(random, x)}, c.attrs), ops::call(c.op, {x}, c.attrs), c.op);
+    expect_equal(ops::call(c.op, {random_layout(random, x)}, c.attrs),
+                 ops::call(c.op, {x}, c.attrs), c.op);
   }
 }
 
@@ -123,7 +139,8 @@ TEST(Unary, ChannelsLastStaysChannelsLast) {
 
 TEST(Unary, NanPassesThroughAndInfinitiesClamp) {
   Tensor x = floats({kNan, kInf, -kInf});
-  for (const char* op : {"relu", "relu6", "hardsigmoid", "sigmoid", "tanh", "leaky_relu", "gelu", "sign", "abs"})
+  for (const char* op :
+       {"relu", "relu6", "hardsigmoid", "sigmoid", "tanh", "leaky_relu", "gelu", "sign", "abs"})
     EXPECT_TRUE(std::isnan(ops::call(op, {x}).at({0}))) << op;
   EXPECT_EQ(ops::call("relu6", {x}).at({1}), 6);
   EXPECT_EQ(ops::call("relu", {x}).at({2}), 0);
@@ -146,8 +163,10 @@ TEST(Unary, IntegersWhereItIsExact) {
   expect_equal(ops::call("abs", {x.to(DType::int8)}), longs({3, 0, 5, 9}).to(DType::int8));
   expect_equal(ops::call("sign", {x.to(DType::int32)}), longs({-1, 0, 1, 1}).to(DType::int32));
   expect_equal(ops::call("floor", {x}), x);
-  expect_equal(ops::call("clamp", {x}, {{"min", -1.0}}), longs({-1, 0, 5, 9}));  // max=inf saturates
-  expect_error(ErrorCode::invalid_argument, {"exp", "'x'", "Long(4)", "to()"}, [&] { ops::call("exp", {x}); });
+  // max=inf saturates
+  expect_equal(ops::call("clamp", {x}, {{"min", -1.0}}), longs({-1, 0, 5, 9}));
+  expect_error(ErrorCode::invalid_argument, {"exp", "'x'", "Long(4)", "to()"},
+               [&] { ops::call("exp", {x}); });
 }
 
 TEST(Unary, HalfPrecisionComputesInFloat32) {
@@ -173,25 +192,28 @@ TEST(Unary, LogicalNot) {
   EXPECT_EQ(ops::call("logical_not", {Tensor::ones({1}, DType::bool_)}).item(), 0);
 }
 
-// -- quantized ---------------------------------------------------------------------------------------------
+// -- quantized ------------------------------------------------------------------------------------
 
 TEST(UnaryQuantized, EveryByteIsQuantizeOfFOfDequantize) {
   Random random(8);
   for (int trial = 0; trial < 2500; ++trial) {
     const Case& c = cases()[trial % cases().size()];
-    QType from = random_qtype(random, random_byte_dtype(random)), to = random_qtype(random, random_byte_dtype(random));
+    QType from = random_qtype(random, random_byte_dtype(random)),
+          to = random_qtype(random, random_byte_dtype(random));
     Tensor x = random_codes(random, random_shape(random, 1, 4, 5), from);
     Tensor y = ops::call(c.op, {random_layout(random, x)}, c.attrs, to);
     auto f = ops::unary_function(c.op, complete(c));
     Tensor expected = Tensor::empty(x.shape(), to.dtype, to.quantizer);
     Tensor real = x.dequantize();
     for (int64_t i = 0; i < x.numel(); ++i) {
-      int32_t q = affine::quantize(f(real.data<float>()[i]), static_cast<float>(to.quantizer->scale()),
-                                   static_cast<int32_t>(to.quantizer->zero_point()),
-                                   static_cast<int32_t>(qmin(to.dtype)), static_cast<int32_t>(qmax(to.dtype)));
+      int32_t q = affine::quantize(
+          f(real.data<float>()[i]), static_cast<float>(to.quantizer->scale()),
+          static_cast<int32_t>(to.quantizer->zero_point()), static_cast<int32_t>(qmin(to.dtype)),
+          static_cast<int32_t>(qmax(to.dtype)));
       static_cast<uint8_t*>(expected.raw_data())[i] = static_cast<uint8_t>(q);
     }
-    ASSERT_TRUE(equal(y, expected)) << c.op << " " << to_string(x.type()) << " -> " << to_string(y.type());
+    ASSERT_TRUE(equal(y, expected))
+        << c.op << " " << to_string(x.type()) << " -> " << to_string(y.type());
   }
 }
 
@@ -205,19 +227,23 @@ TEST(UnaryQuantized, ReluAndClampKeepQParamsAndClampCodes) {
   };
   EXPECT_EQ(codes("relu"), (std::vector<uint8_t>{10, 10, 10, 11, 22, 23, 255}));
   EXPECT_EQ(codes("relu6"), (std::vector<uint8_t>{10, 10, 10, 11, 22, 22, 22}));
-  EXPECT_EQ(codes("clamp", {{"min", -0.5}, {"max", 6.5}}), (std::vector<uint8_t>{9, 9, 10, 11, 22, 23, 23}));
+  EXPECT_EQ(codes("clamp", {{"min", -0.5}, {"max", 6.5}}),
+            (std::vector<uint8_t>{9, 9, 10, 11, 22, 23, 23}));
   EXPECT_EQ(codes("clamp"), (std::vector<uint8_t>{0, 9, 10, 11, 22, 23, 255}));
 }
 
 TEST(UnaryQuantized, PerChannelAndInt32CodesClampExactly) {
   auto q = Quantizer::per_channel({0.5, 0.1}, {1, -3}, 1, DType::qint8);
   Tensor x = make_quantized(Tensor::from<int8_t>({-5, -5, 0, 0, 100, 100}).reshape({3, 2}), q);
-  EXPECT_EQ(ops::call("relu", {x}).to_vector<int8_t>(), (std::vector<int8_t>{1, -3, 1, 0, 100, 100}));
-  EXPECT_EQ(ops::call("relu6", {x}).to_vector<int8_t>(), (std::vector<int8_t>{1, -3, 1, 0, 13, 57}));
+  EXPECT_EQ(ops::call("relu", {x}).to_vector<int8_t>(),
+            (std::vector<int8_t>{1, -3, 1, 0, 100, 100}));
+  EXPECT_EQ(ops::call("relu6", {x}).to_vector<int8_t>(),
+            (std::vector<int8_t>{1, -3, 1, 0, 13, 57}));
   // float32 cannot tell these codes apart; clamping them must.
   Tensor wide = make_quantized(Tensor::from<int32_t>({-7, 2147483647, 2147483646}),
                                Quantizer::per_tensor(1e-3, 0, DType::qint32));
-  EXPECT_EQ(ops::call("relu", {wide}).to_vector<int32_t>(), (std::vector<int32_t>{0, 2147483647, 2147483646}));
+  EXPECT_EQ(ops::call("relu", {wide}).to_vector<int32_t>(),
+            (std::vector<int32_t>{0, 2147483647, 2147483646}));
 }
 
 TEST(UnaryQuantized, BoundedFunctionsHaveFixedQParams) {
@@ -225,8 +251,10 @@ TEST(UnaryQuantized, BoundedFunctionsHaveFixedQParams) {
             "QUInt8(N, 3) scale=0.00390625 zero_point=0");
   EXPECT_EQ(infer_text("hardsigmoid", {"QInt8(4) scale=0.1 zero_point=7"}),
             "QInt8(4) scale=0.00390625 zero_point=-128");
-  EXPECT_EQ(infer_text("tanh", {"QUInt8(4) scale=0.1 zero_point=7"}), "QUInt8(4) scale=0.0078125 zero_point=128");
-  EXPECT_EQ(infer_text("tanh", {"QInt8(4) scale=0.1 zero_point=7"}), "QInt8(4) scale=0.0078125 zero_point=0");
+  EXPECT_EQ(infer_text("tanh", {"QUInt8(4) scale=0.1 zero_point=7"}),
+            "QUInt8(4) scale=0.0078125 zero_point=128");
+  EXPECT_EQ(infer_text("tanh", {"QInt8(4) scale=0.1 zero_point=7"}),
+            "QInt8(4) scale=0.0078125 zero_point=0");
   QType other{DType::quint8, Quantizer::per_tensor(0.01, 3, DType::quint8)};
   EXPECT_EQ(infer_text("sigmoid", {"QUInt8(4) scale=0.1 zero_point=7"}, {}, other),
             "QUInt8(4) scale=0.01 zero_point=3");
@@ -235,7 +263,8 @@ TEST(UnaryQuantized, BoundedFunctionsHaveFixedQParams) {
 
 TEST(UnaryQuantized, OthersNeedQParams) {
   Tensor x = quantize_per_tensor(Tensor::randn({4}, 9), 0.1, 128, DType::quint8);
-  expect_error(ErrorCode::invalid_argument, {"gelu", "scale and zero point"}, [&] { ops::call("gelu", {x}); });
+  expect_error(ErrorCode::invalid_argument, {"gelu", "scale and zero point"},
+               [&] { ops::call("gelu", {x}); });
 }
 
 TEST(UnaryTypes, SymbolicDimsPass) {
@@ -247,10 +276,12 @@ TEST(UnaryTypes, SymbolicDimsPass) {
 }
 
 TEST(UnaryTypes, BadAttributesAreErrors) {
-  expect_error(ErrorCode::invalid_argument, {"gelu", "approximate=\"fast\"", "\"tanh\""},
-               [] { infer_text("gelu", {"Float(3)"}, {{"approximate", "fast"}}); });
-  expect_error(ErrorCode::invalid_argument, {"threshold", "value"},
-               [] { infer_text("threshold", {"Float(3)"}, {{"threshold", 1.0}}); });
+  expect_error(ErrorCode::invalid_argument, {"gelu", "approximate=\"fast\"", "\"tanh\""}, [] {
+    infer_text("gelu", {"Float(3)"}, {{"approximate", "fast"}});
+  });
+  expect_error(ErrorCode::invalid_argument, {"threshold", "value"}, [] {
+    infer_text("threshold", {"Float(3)"}, {{"threshold", 1.0}});
+  });
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// Runs a few kernels of the AVX2 table once each, for instruction_count_test.cpp to count their instructions: perf_kernels [NAME ...]
-// Each is called through measured_NAME, whose name valgrind is told (the sizes are small: valgrind is some fifty times slower).
+// Runs a few kernels of the AVX2 table once each, for instruction_count_test.cpp to count their
+// instructions: perf_kernels [NAME ...] Each is called through measured_NAME, whose name valgrind
+// is told (the sizes are small: valgrind is some fifty times slower).
 #include <cstdio>
 #include <cstring>
 #include <vector>
@@ -20,7 +21,8 @@ std::vector<uint8_t> bytes(size_t n) {
 }
 std::vector<float> floats(size_t n) {
   std::vector<float> r(n);
-  for (size_t i = 0; i < n; ++i) r[i] = static_cast<float>(static_cast<int>(i * 2654435761u >> 20) - 2048) * 0.002f;
+  for (size_t i = 0; i < n; ++i)
+    r[i] = static_cast<float>(static_cast<int>(i * 2654435761u >> 20) - 2048) * 0.002f;
   return r;
 }
 // The 3x3 windows of a 14x14 image with padding 1.
@@ -42,9 +44,13 @@ OCTET_MEASURED(gemm)(const kernels::GemmArgs& g, int64_t m) { table().gemm(g, 0,
 OCTET_MEASURED(gemv)(const kernels::GemmArgs& g) { table().gemm(g, 0, 1, 0, g.shape.n); }
 OCTET_MEASURED(depthwise)(const kernels::DepthwiseArgs& d) { table().depthwise(d, 0, kPixels); }
 OCTET_MEASURED(add)(const kernels::BinaryArgs& b, int64_t n) { table().add(b, 0, n); }
-OCTET_MEASURED(quantize)(const float* x, void* y, int64_t n) { table().quantize(x, y, n, 20, 128, 0, 255); }
+OCTET_MEASURED(quantize)(const float* x, void* y, int64_t n) {
+  table().quantize(x, y, n, 20, 128, 0, 255);
+}
 OCTET_MEASURED(exp_sum)(const float* x, double* y, int64_t n) { table().exp_sum(x, 5, y, n); }
-OCTET_MEASURED(lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) { table().lstm_gates(g, r, n, cell, h, n); }
+OCTET_MEASURED(lstm_gates)(float* g, const float* r, float* cell, float* h, int64_t n) {
+  table().lstm_gates(g, r, n, cell, h, n);
+}
 
 void matrix_products(bool requantized) {
   constexpr int64_t kIn = 64, kOut = 64;
@@ -54,7 +60,8 @@ void matrix_products(bool requantized) {
   const std::vector<float> multiplier(kOut * 4, 1e-4f);
   std::vector<float> y(kPixels * kOut);
   kernels::GemmArgs g;
-  g.shape = requantized ? kernels::GemmShape{kOut, kIn, 9} : kernels::GemmShape{kOut * 3, kIn * 3, 1};
+  g.shape =
+      requantized ? kernels::GemmShape{kOut, kIn, 9} : kernels::GemmShape{kOut * 3, kIn * 3, 1};
   std::vector<uint8_t> packed = bytes(table().gemm_packed_bytes(g.shape));
   table().gemm_pack(g.shape, reinterpret_cast<const int8_t*>(w.data()), packed.data());
   g.a = a.data();
@@ -80,9 +87,11 @@ void depthwise() {
   const auto offsets = windows(kChannels);
   const std::vector<int32_t> bias(kChannels, 1);
   const std::vector<float> multiplier(kChannels, 1e-3f);
-  std::vector<uint8_t> packed = bytes(table().depthwise_packed_bytes(kChannels, 9)), y = bytes(kPixels * kChannels);
+  std::vector<uint8_t> packed = bytes(table().depthwise_packed_bytes(kChannels, 9)),
+                       y = bytes(kPixels * kChannels);
   table().depthwise_pack(kChannels, 9, reinterpret_cast<const int8_t*>(w.data()), packed.data());
-  measured_depthwise({kChannels, 9, a.data(), offsets.data(), pad.data(), packed.data(), y.data(), kChannels, bias.data(), multiplier.data(), 3, 0, 255, 1, kSide});
+  measured_depthwise({kChannels, 9, a.data(), offsets.data(), pad.data(), packed.data(), y.data(),
+                      kChannels, bias.data(), multiplier.data(), 3, 0, 255, 1, kSide});
 }
 
 }  // namespace

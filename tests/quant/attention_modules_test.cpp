@@ -1,5 +1,5 @@
-// Static LSTM and MultiheadAttention: as prepare() observes them they compute what the float ones do, as convert() makes them
-// they are near; and dynamic attention.
+// Static LSTM and MultiheadAttention: as prepare() observes them they compute what the float ones
+// do, as convert() makes them they are near; and dynamic attention.
 #include "octet/quant/modules/attention.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +19,8 @@ namespace {
 
 using Tensors = std::vector<Tensor>;
 
-// A module of several inputs and results between stubs: those that are float are quantized on the way in and back.
+// A module of several inputs and results between stubs: those that are float are quantized on the
+// way in and back.
 struct Between : nn::Module {
   explicit Between(nn::ModulePtr m) { add_child("inner", std::move(m)); }
   nn::Slot quant = slot("quant", quant::QuantStub());
@@ -28,8 +29,10 @@ struct Between : nn::Module {
   bool attention = false;  // inputs 3 and 4 are masks
   Tensors forward(Tensors in) override {
     for (size_t i = 0; i < in.size(); ++i)
-      if (i < (attention ? 3u : 1u)) in[i] = quant(in[i]);
-      else if (!attention) in[i] = quant_state(in[i]);
+      if (i < (attention ? 3u : 1u))
+        in[i] = quant(in[i]);
+      else if (!attention)
+        in[i] = quant_state(in[i]);
     Tensors out = (*submodule("inner"))(in);
     for (Tensor& y : out) y = dequant(y);
     return out;
@@ -41,7 +44,8 @@ std::shared_ptr<Between> prepared(const nn::ModulePtr& m, bool attention, bool q
   model->attention = attention;
   model->train(qat);
   // Observers of extremes are quick; histograms gain little on a few numbers.
-  quant::QConfig minmax{quant::ObserverFactory("MinMaxObserver"), quant::get_default_qconfig().weight};
+  quant::QConfig minmax{quant::ObserverFactory("MinMaxObserver"),
+                        quant::get_default_qconfig().weight};
   model->qconfig = qat ? quant::get_default_qat_qconfig() : minmax;
   if (attention) model->quant_state->qconfig = nullptr;
   return qat ? quant::prepare_qat(model) : quant::prepare(model);
@@ -53,8 +57,10 @@ std::shared_ptr<Between> converted(const nn::ModulePtr& m, const Tensors& inputs
   Tensors expected = (*m)(inputs), observed = (*model)(inputs);
   EXPECT_EQ(expected.size(), observed.size());
   for (size_t i = 0; i < expected.size(); ++i)
-    EXPECT_TRUE(allclose(observed[i].detach(), expected[i].detach(), 1e-5, 1e-6)) << "observed, result " << i;
-  if (!attention && inputs.size() == 1) (*model->quant_state.get())(inputs[0]);  // not used: calibrated all the same
+    EXPECT_TRUE(allclose(observed[i].detach(), expected[i].detach(), 1e-5, 1e-6))
+        << "observed, result " << i;
+  // not used: calibrated all the same
+  if (!attention && inputs.size() == 1) (*model->quant_state.get())(inputs[0]);
   return quant::convert(model);
 }
 
@@ -64,15 +70,19 @@ void expect_near(const nn::ModulePtr& m, const Tensors& inputs, bool attention, 
   ASSERT_EQ(expected.size(), got.size());
   for (size_t i = 0; i < got.size(); ++i) {
     ASSERT_EQ(expected[i].shape(), got[i].shape());
-    EXPECT_GT(sqnr(expected[i], got[i]), decibels) << "result " << i << " of " << nn::to_string(*m) << " with " << inputs.size() << " inputs";
+    EXPECT_GT(sqnr(expected[i], got[i]), decibels)
+        << "result " << i << " of " << nn::to_string(*m) << " with " << inputs.size() << " inputs";
   }
 }
 
 TEST(StaticLstm, EveryFormIsNearTheFloatOne) {
   manual_seed(1);
   for (int bits = 0; bits < 32; ++bits) {
-    nn::RecurrentOptions o{.num_layers = bits & 1 ? 2 : 1, .bias = !(bits & 2), .batch_first = (bits & 4) != 0,
-                           .bidirectional = (bits & 8) != 0, .proj_size = bits & 16 ? 6 : 0};
+    nn::RecurrentOptions o{.num_layers = bits & 1 ? 2 : 1,
+                           .bias = !(bits & 2),
+                           .batch_first = (bits & 4) != 0,
+                           .bidirectional = (bits & 8) != 0,
+                           .proj_size = bits & 16 ? 6 : 0};
     nn::ModulePtr lstm = nn::make<nn::LSTM>(8, 16, o);
     lstm->eval();
     Tensor x = Tensor::randn({5, 4, 8}, 2);
@@ -103,16 +113,20 @@ TEST(StaticLstm, TheNetworksAreMadeOfPyTorchsParts) {
   EXPECT_EQ(model->submodule("inner")->type_name(), "QuantizableLSTM");
   EXPECT_EQ(model->submodule("inner.layers.0")->type_name(), "_LSTMLayer");
   EXPECT_EQ(model->submodule("inner.layers.0.layer_fw.cell")->type_name(), "QuantizableLSTMCell");
-  for (const char* part : {"igates", "hgates", "gates", "fgate_cx", "igate_cgate", "fgate_cx_igate_cgate", "ogate_cy"})
-    EXPECT_TRUE(model->has_submodule(std::string("inner.layers.0.layer_fw.cell.") + part + ".activation_post_process")) << part;
+  for (const char* part :
+       {"igates", "hgates", "gates", "fgate_cx", "igate_cgate", "fgate_cx_igate_cgate", "ogate_cy"})
+    EXPECT_TRUE(model->has_submodule(std::string("inner.layers.0.layer_fw.cell.") + part +
+                                     ".activation_post_process"))
+        << part;
   Tensor x = Tensor::randn({2, 1, 3}, 1);
   (*model)({x, Tensor::zeros({1, 1, 4}), Tensor::zeros({1, 1, 4})});
   auto int8 = quant::convert(model);
   EXPECT_EQ(int8->submodule("inner")->type_name(), "QuantizedLSTM");
   EXPECT_EQ(int8->submodule("inner.layers.0.layer_fw.cell.igates")->type_name(), "QuantizedLinear");
   EXPECT_EQ(int8->submodule("inner.layers.0.layer_fw.cell.gates")->type_name(), "QFunctional");
-  expect_error(ErrorCode::invalid_argument, {"QuantizedLSTM: state 0", "expected codes"},
-               [&] { (*int8->submodule("inner"))({(*int8->quant)(x), Tensor::zeros({1, 1, 4})}); });
+  expect_error(ErrorCode::invalid_argument, {"QuantizedLSTM: state 0", "expected codes"}, [&] {
+    (*int8->submodule("inner"))({(*int8->quant)(x), Tensor::zeros({1, 1, 4})});
+  });
 }
 
 TEST(StaticLstm, AFloatInputIsAProblemThatConvertNames) {
@@ -121,7 +135,8 @@ TEST(StaticLstm, AFloatInputIsAProblemThatConvertNames) {
   model->qconfig = quant::get_default_qconfig();
   auto observed = quant::prepare(model);
   observed->forward(Tensor::randn({2, 1, 3}, 1));
-  expect_error(ErrorCode::invalid_argument, {"'0' (QuantizableLSTM) will be quantized but its input stays float32"},
+  expect_error(ErrorCode::invalid_argument,
+               {"'0' (QuantizableLSTM) will be quantized but its input stays float32"},
                [&] { quant::convert(observed); });
 }
 
@@ -132,13 +147,14 @@ TEST(StaticLstm, TrainingReachesItsWeights) {
   Tensors inputs{Tensor::randn({3, 2, 4}, 1), Tensor::zeros({1, 2, 8}), Tensor::zeros({1, 2, 8})};
   Tensor y = (*model)(inputs)[0];
   autograd::backward(y, Tensor::ones(y.shape()));
-  for (auto& [name, p] : model->submodule("inner")->named_parameters()) EXPECT_TRUE(autograd::grad(*p).defined()) << name;
+  for (auto& [name, p] : model->submodule("inner")->named_parameters())
+    EXPECT_TRUE(autograd::grad(*p).defined()) << name;
   model->eval();
   Tensors trained = (*model)(inputs);
   EXPECT_GT(sqnr(trained[0], (*quant::convert(model))(inputs)[0]), 30);
 }
 
-// -- attention -----------------------------------------------------------------------------------------
+// -- attention ------------------------------------------------------------------------------------
 
 struct AttentionCase {
   nn::AttentionOptions options;
@@ -178,10 +194,12 @@ Tensors attention_inputs(const AttentionCase& c, int64_t heads) {
   auto mask = [&](const Shape& shape, uint64_t seed) {  // never a whole row
     Tensor m = Tensor::zeros(shape, DType::bool_);
     Random random(seed);
-    for (int64_t i = 0; i < m.numel(); ++i) static_cast<bool*>(m.raw_data())[i] = i % steps != 0 && random.uniform() < 0.3;
+    for (int64_t i = 0; i < m.numel(); ++i)
+      static_cast<bool*>(m.raw_data())[i] = i % steps != 0 && random.uniform() < 0.3;
     return m;
   };
-  if (c.padding || c.mask) in.push_back(c.padding ? mask(c.unbatched ? Shape{steps} : Shape{batch, steps}, 4) : Tensor());
+  if (c.padding || c.mask)
+    in.push_back(c.padding ? mask(c.unbatched ? Shape{steps} : Shape{batch, steps}, 4) : Tensor());
   if (c.mask == 1) in.push_back(mask({length, steps}, 5));
   if (c.mask == 2) in.push_back(Tensor::randn({length, steps}, 5));
   if (c.mask == 3) in.push_back(mask({batch * heads, length, steps}, 5));
@@ -197,17 +215,24 @@ nn::ModulePtr attention_of(const AttentionCase& c) {
 // Traps: "static MultiheadAttention with batch_first gives 0.4 dB".
 TEST(StaticAttentionTraps, EveryFormIsNearTheFloatOne) {
   manual_seed(4);
-  for (const AttentionCase& c : attention_cases()) expect_near(attention_of(c), attention_inputs(c, 2), true, 25);
+  for (const AttentionCase& c : attention_cases())
+    expect_near(attention_of(c), attention_inputs(c, 2), true, 25);
 }
 
 TEST(StaticAttention, IsMadeOfPyTorchsParts) {
   auto int8 = converted(attention_of({}), attention_inputs({}, 2), true);
   auto inner = int8->submodule("inner");
   EXPECT_EQ(inner->type_name(), "QuantizedMultiheadAttention");
-  const std::pair<const char*, const char*> parts[] = {
-      {"out_proj", "QuantizedLinear"}, {"linear_Q", "QuantizedLinear"}, {"linear_K", "QuantizedLinear"}, {"linear_V", "QuantizedLinear"},
-      {"q_scaling_product", "QFunctional"}, {"quant_attn_output", "Quantize"}, {"quant_attn_output_weights", "Quantize"},
-      {"dequant_q", "DeQuantize"}, {"dequant_k", "DeQuantize"}, {"dequant_v", "DeQuantize"}};
+  const std::pair<const char*, const char*> parts[] = {{"out_proj", "QuantizedLinear"},
+                                                       {"linear_Q", "QuantizedLinear"},
+                                                       {"linear_K", "QuantizedLinear"},
+                                                       {"linear_V", "QuantizedLinear"},
+                                                       {"q_scaling_product", "QFunctional"},
+                                                       {"quant_attn_output", "Quantize"},
+                                                       {"quant_attn_output_weights", "Quantize"},
+                                                       {"dequant_q", "DeQuantize"},
+                                                       {"dequant_k", "DeQuantize"},
+                                                       {"dequant_v", "DeQuantize"}};
   ASSERT_EQ(inner->children().size(), std::size(parts));
   for (size_t i = 0; i < std::size(parts); ++i) {
     EXPECT_EQ(inner->children()[i].first, parts[i].first);
@@ -223,7 +248,8 @@ TEST(StaticAttention, TrainingReachesItsWeights) {
   Tensors inputs = attention_inputs(c, 2);
   Tensor y = (*model)(inputs)[0];
   autograd::backward(y, Tensor::ones(y.shape()));
-  for (auto& [name, p] : model->submodule("inner")->named_parameters()) EXPECT_TRUE(autograd::grad(*p).defined()) << name;
+  for (auto& [name, p] : model->submodule("inner")->named_parameters())
+    EXPECT_TRUE(autograd::grad(*p).defined()) << name;
   model->eval();
   Tensors trained = (*model)(inputs);
   EXPECT_GT(sqnr(trained[0], (*quant::convert(model))(inputs)[0]), 30);
@@ -245,12 +271,15 @@ TEST(DynamicAttention, EveryFormIsNearTheFloatOne) {
   manual_seed(6);
   for (const AttentionCase& c : attention_cases())
     for (DType dtype : {DType::qint8, DType::float16}) {
-      nn::ModulePtr attention = attention_of(c), dynamic = quant::quantize_dynamic(attention, {}, dtype);
+      nn::ModulePtr attention = attention_of(c),
+                    dynamic = quant::quantize_dynamic(attention, {}, dtype);
       EXPECT_EQ(dynamic->type_name(), "DynamicQuantizedMultiheadAttention");
       EXPECT_EQ(dynamic->submodule("linear_Q")->type_name(), "DynamicQuantizedLinear");
-      Tensors inputs = attention_inputs(c, 2), expected = (*attention)(inputs), got = (*dynamic)(inputs);
+      Tensors inputs = attention_inputs(c, 2), expected = (*attention)(inputs),
+              got = (*dynamic)(inputs);
       ASSERT_EQ(expected.size(), got.size());
-      for (size_t i = 0; i < got.size(); ++i) EXPECT_GT(sqnr(expected[i], got[i]), dtype == DType::qint8 ? 30 : 55);
+      for (size_t i = 0; i < got.size(); ++i)
+        EXPECT_GT(sqnr(expected[i], got[i]), dtype == DType::qint8 ? 30 : 55);
     }
 }
 

@@ -34,7 +34,8 @@ Floats relu(Floats x) {
   return x;
 }
 
-// KL by the definition of entropy_range's comment, for data >= 0 and one window of `t` bins of equal width.
+// KL by the definition of entropy_range's comment, for data >= 0 and one window of `t` bins of
+// equal width.
 double divergence(std::vector<double> c, size_t t, size_t levels) {
   std::vector<double> p(c.begin(), c.begin() + static_cast<std::ptrdiff_t>(t)), q(t, 0.0);
   for (size_t k = t; k < c.size(); ++k) p[t - 1] += c[k];
@@ -124,7 +125,8 @@ TEST(PercentileRange, IsExactOnUniformData) {
   Range r = percentile_range(histogram_of(x), {.percentile = 50});
   EXPECT_NEAR(r.min, 1, 1e-3);
   EXPECT_NEAR(r.max, 3, 1e-3);
-  EXPECT_NEAR(percentile_range(histogram_of(x), {.qscheme = kSymmetric, .percentile = 50}).max, 2, 1e-3);
+  EXPECT_NEAR(percentile_range(histogram_of(x), {.qscheme = kSymmetric, .percentile = 50}).max, 2,
+              1e-3);
   EXPECT_EQ(percentile_range(histogram_of({2, 2}), {.percentile = 50}), (Range{2, 2}));
 }
 
@@ -147,7 +149,8 @@ TEST(MSERange, IsTheBestShareOfTheFullRange) {
       double best = INFINITY;
       for (int k = 1; k <= 100; ++k) {
         double share = k / 100.0;
-        best = std::min(best, error({static_cast<float>(lo * share), static_cast<float>(hi * share)}));
+        best =
+            std::min(best, error({static_cast<float>(lo * share), static_cast<float>(hi * share)}));
       }
       double ours = error(mse_range(h, options));
       EXPECT_NEAR(ours, best, 1e-9 * best);

@@ -16,10 +16,12 @@ using testing::expect_error;
 // The range -3..3, whatever the data.
 class ThreeObserver : public Observer {
  public:
-  explicit ThreeObserver(ObserverOptions options = {}, std::string label = "") : Observer(options, std::move(label)) {}
+  explicit ThreeObserver(ObserverOptions options = {}, std::string label = "")
+      : Observer(options, std::move(label)) {}
   bool empty() const override { return !seen_; }
   QParams calculate_qparams() const override {
-    return quant::calculate_qparams(std::vector<float>{-3}, std::vector<float>{3}, options(), label());
+    return quant::calculate_qparams(std::vector<float>{-3}, std::vector<float>{3}, options(),
+                                    label());
   }
   void reset() override { seen_ = false; }
 
@@ -33,7 +35,8 @@ class ThreeObserver : public Observer {
 OCTET_OBSERVER(ThreeObserver)
 
 TEST(CustomObserver, StandsInQConfigsLikeOctetsOwn) {
-  QConfig qconfig{ObserverFactory("ThreeObserver").with_dtype(DType::quint8), default_weight_observer()};
+  QConfig qconfig{ObserverFactory("ThreeObserver").with_dtype(DType::quint8),
+                  default_weight_observer()};
   EXPECT_EQ(to_string(qconfig.activation), "ThreeObserver()");
   auto model = nn::make<QuantWrapper>(nn::make<nn::Linear>(4, 2));
   model->eval();

@@ -1,11 +1,12 @@
-// The face detector (Ultra-Light-Fast-Generic-Face-Detector, 320 x 240) on photographs: what int8 finds of the faces
-// that float finds, and what it invents.
+// The face detector (Ultra-Light-Fast-Generic-Face-Detector, 320 x 240) on photographs: what int8
+// finds of the faces that float finds, and what it invents.
 //
-// The network gives for each of 4420 priors the probability of a face (scores, column 1) and a box (corners, as parts
-// of the picture). A detection is a score above 0.7 that no better detection overlaps (non-maximum suppression at IoU
-// 0.3, as the model's authors do). A float detection is found if an int8 one has IoU > 0.5 with it. An int8 detection
-// is invented if float has no box of IoU > 0.5 with it and a score above 0.5: a face that float gives 0.69 and int8
-// 0.71 was not made up.
+// The network gives for each of 4420 priors the probability of a face (scores, column 1) and a box
+// (corners, as parts of the picture). A detection is a score above 0.7 that no better detection
+// overlaps (non-maximum suppression at IoU 0.3, as the model's authors do). A float detection is
+// found if an int8 one has IoU > 0.5 with it. An int8 detection is invented if float has no box of
+// IoU > 0.5 with it and a score above 0.5: a face that float gives 0.69 and int8 0.71 was not made
+// up.
 #include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -28,14 +29,16 @@ struct Box {
 };
 
 float iou(const Box& a, const Box& b) {
-  float w = std::min(a.x1, b.x1) - std::max(a.x0, b.x0), h = std::min(a.y1, b.y1) - std::max(a.y0, b.y0);
+  float w = std::min(a.x1, b.x1) - std::max(a.x0, b.x0),
+        h = std::min(a.y1, b.y1) - std::max(a.y0, b.y0);
   if (w <= 0 || h <= 0) return 0;
   float both = w * h;
   return both / ((a.x1 - a.x0) * (a.y1 - a.y0) + (b.x1 - b.x0) * (b.y1 - b.y0) - both);
 }
 
 bool any_overlaps(const std::vector<Box>& boxes, const Box& box, float threshold) {
-  return std::any_of(boxes.begin(), boxes.end(), [&](const Box& b) { return iou(b, box) > threshold; });
+  return std::any_of(boxes.begin(), boxes.end(),
+                     [&](const Box& b) { return iou(b, box) > threshold; });
 }
 
 // Candidates above a score, best first.
@@ -44,8 +47,10 @@ std::vector<Box> above(const std::vector<Tensor>& outputs, float threshold) {
   std::vector<Box> boxes;
   for (size_t i = 0; i < scores.size() / 2; ++i)
     if (scores[2 * i + 1] > threshold)
-      boxes.push_back({scores[2 * i + 1], corners[4 * i], corners[4 * i + 1], corners[4 * i + 2], corners[4 * i + 3]});
-  std::stable_sort(boxes.begin(), boxes.end(), [](const Box& a, const Box& b) { return a.score > b.score; });
+      boxes.push_back({scores[2 * i + 1], corners[4 * i], corners[4 * i + 1], corners[4 * i + 2],
+                       corners[4 * i + 3]});
+  std::stable_sort(boxes.begin(), boxes.end(),
+                   [](const Box& a, const Box& b) { return a.score > b.score; });
   return boxes;
 }
 
@@ -57,8 +62,8 @@ std::vector<Box> detections(const std::vector<Tensor>& outputs) {
 }
 
 RunResult quantize(const std::string& out) {
-  return run_octet({"quantize", data_dir() / "models/face-rfb-320.onnx", "--calibrate", data_dir() / "images", "--mean",
-                    "127", "--std", "128", "-o", out, "--json"});
+  return run_octet({"quantize", data_dir() / "models/face-rfb-320.onnx", "--calibrate",
+                    data_dir() / "images", "--mean", "127", "--std", "128", "-o", out, "--json"});
 }
 
 TEST(DataFaces, Int8FindsTheFacesAndInventsNone) {
@@ -74,8 +79,8 @@ TEST(DataFaces, Int8FindsTheFacesAndInventsNone) {
   runtime::Program before = runtime::compile(graph::fuse_activations(source));
   runtime::Program after = runtime::compile(io::load_octet(dir / "face.octet"));
   graph::ValueId input = source.inputs().at(0);
-  Dataset pictures =
-      Dataset::open(data_dir() / "images", {{source.value(input).name, source.type(input)}}, {1, {127}, {128}});
+  Dataset pictures = Dataset::open(
+      data_dir() / "images", {{source.value(input).name, source.type(input)}}, {1, {127}, {128}});
   size_t faces = 0, found = 0, detected = 0, invented = 0;
   for (int64_t i = 0; i < pictures.size(); ++i) {
     std::vector<Tensor> x{pictures.get(i, 1).inputs.begin()->second};
@@ -86,8 +91,9 @@ TEST(DataFaces, Int8FindsTheFacesAndInventsNone) {
     for (const Box& face : truth) found += any_overlaps(mine, face, 0.5f);
     for (const Box& face : mine) invented += !any_overlaps(likely, face, 0.5f);
   }
-  std::string what = "float finds " + std::to_string(faces) + ", int8 " + std::to_string(detected) + ": " +
-                     std::to_string(found) + " of the same, " + std::to_string(invented) + " invented";
+  std::string what = "float finds " + std::to_string(faces) + ", int8 " + std::to_string(detected) +
+                     ": " + std::to_string(found) + " of the same, " + std::to_string(invented) +
+                     " invented";
   RecordProperty("faces", what);
   std::cout << what << "\n";
   EXPECT_GT(faces, 50u) << what;

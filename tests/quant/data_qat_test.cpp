@@ -1,5 +1,5 @@
-// Quantization-aware training on CIFAR-10, as a user runs it: ResNet-8 with weights of 4 bits, where calibration alone loses
-// more than 5 points.
+// Quantization-aware training on CIFAR-10, as a user runs it: ResNet-8 with weights of 4 bits,
+// where calibration alone loses more than 5 points.
 #include <nlohmann/json.hpp>
 
 #include "tests/data.h"
@@ -20,13 +20,18 @@ struct Loss {
   double calibrated, trained;
 };
 Loss measure(const std::vector<std::string>& more) {
-  std::string model = data_dir() / "models/resnet8-cifar10.onnx", train = data_dir() / "cifar10/train10000.npz",
+  std::string model = data_dir() / "models/resnet8-cifar10.onnx",
+              train = data_dir() / "cifar10/train10000.npz",
               test = data_dir() / "cifar10/test2000.npz";
   TempDir dir;
-  auto top1 = [&](const std::string& file) { return json_of({"eval", file, "--data", test, "--json"})["top1"].get<double>(); };
-  json_of({"quantize", model, "--calibrate", train, "--samples", "256", "--weight-bits", "4", "-o", dir / "ptq.octet", "--json"});
-  std::vector<std::string> qat{"qat", model, "--data", train, "--samples", "4000", "--epochs", "1", "--weight-bits", "4",
-                               "-o", dir / "qat.octet", "--json"};
+  auto top1 = [&](const std::string& file) {
+    return json_of({"eval", file, "--data", test, "--json"})["top1"].get<double>();
+  };
+  json_of({"quantize", model, "--calibrate", train, "--samples", "256", "--weight-bits", "4", "-o",
+           dir / "ptq.octet", "--json"});
+  std::vector<std::string> qat{
+      "qat", model,           "--data", train, "--samples",       "4000",  "--epochs",
+      "1",   "--weight-bits", "4",      "-o",  dir / "qat.octet", "--json"};
   qat.insert(qat.end(), more.begin(), more.end());
   json_of(qat);
   double before = top1(model);

@@ -1,7 +1,7 @@
 // ResNet-8 on CIFAR-10, as a user runs it: float accuracy, int8 accuracy, both file formats.
 //
-// The float number is ONNX Runtime's: onnxruntime-node on the same 2000 images as raw 0..255 floats, batches of 100,
-// largest of the 10 outputs against the label: 1547 right, 0.7735.
+// The float number is ONNX Runtime's: onnxruntime-node on the same 2000 images as raw 0..255
+// floats, batches of 100, largest of the 10 outputs against the label: 1547 right, 0.7735.
 #include <nlohmann/json.hpp>
 
 #include "tests/data.h"
@@ -23,7 +23,8 @@ nlohmann::json json_of(const std::vector<std::string>& args) {
 
 struct ResNet8 {
   std::string model = data_dir() / "models/resnet8-cifar10.onnx";
-  std::string test = data_dir() / "cifar10/test2000.npz", train = data_dir() / "cifar10/train10000.npz";
+  std::string test = data_dir() / "cifar10/test2000.npz",
+              train = data_dir() / "cifar10/train10000.npz";
 
   double top1(const std::string& file) const {
     auto json = json_of({"eval", file, "--data", test, "--json"});
@@ -31,7 +32,8 @@ struct ResNet8 {
     return json["top1"];
   }
   nlohmann::json quantize(const std::string& out) const {
-    return json_of({"quantize", model, "--calibrate", train, "--samples", "512", "-o", out, "--json"});
+    return json_of(
+        {"quantize", model, "--calibrate", train, "--samples", "512", "-o", out, "--json"});
   }
 };
 

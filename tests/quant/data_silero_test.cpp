@@ -19,7 +19,8 @@ TEST(DataSilero, SpeechProbabilitiesStayWithinTwoHundredthsOnAverage) {
   EXPECT_EQ(quantized->lstm_cell->type_name(), "DynamicQuantizedLSTMCell");
   EXPECT_EQ(quantized->conv1->type_name(), "DynamicQuantizedConv1d");
   auto sound = silero::read_wav((data_dir() / "models/silero_test.wav").string());
-  auto expected = silero::speech_probabilities(*model, sound), got = silero::speech_probabilities(*quantized, sound);
+  auto expected = silero::speech_probabilities(*model, sound),
+       got = silero::speech_probabilities(*quantized, sound);
   ASSERT_EQ(got.size(), 1875u);
   double sum = 0, speech = 0;
   for (size_t i = 0; i < got.size(); ++i) {

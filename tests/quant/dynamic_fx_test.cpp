@@ -1,4 +1,5 @@
-// Dynamic and weight-only quantization of graphs: which nodes change, and that results are those of the modules.
+// Dynamic and weight-only quantization of graphs: which nodes change, and that results are those of
+// the modules.
 #include "octet/quant/workflow/dynamic_fx.h"
 
 #include <gtest/gtest.h>
@@ -18,7 +19,8 @@ using testing::expect_error;
 graph::Graph tied(const nn::Linear& layer) {
   graph::Graph g;
   auto x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(layer.weight.size(1))}));
-  auto w = g.add_constant("w", layer.weight.detach().clone()), b = g.add_constant("b", layer.bias.detach().clone());
+  auto w = g.add_constant("w", layer.weight.detach().clone()),
+       b = g.add_constant("b", layer.bias.detach().clone());
   auto y = g.add_call("y", "linear", {x, w, b});
   g.set_outputs({g.add_call("z", "linear", {y, w, b})});
   return g;
@@ -36,7 +38,8 @@ TEST(DynamicFx, GivesTheModulesBits) {
 TEST(DynamicFx, AWeightOfTwoNodesIsQuantizedOnce) {
   graph::Graph g = quantize_dynamic_fx(tied(nn::Linear(4, 4)));
   int weights = 0;
-  for (const auto& node : g.nodes()) weights += node.kind == graph::NodeKind::constant && node.value.is_quantized();
+  for (const auto& node : g.nodes())
+    weights += node.kind == graph::NodeKind::constant && node.value.is_quantized();
   EXPECT_EQ(weights, 1);
 }
 
@@ -57,19 +60,23 @@ TEST(DynamicFx, WeightOnlyIsTheFloatGraphOnDequantizedWeights) {
   }
 }
 
-// Two codes to a byte, in the graph and in its file; the numbers are those of the same codes in bytes.
+// Two codes to a byte, in the graph and in its file; the numbers are those of the same codes in
+// bytes.
 TEST(DynamicFx, LinearWeightsOfFourBitsAreKeptInFour) {
   const graph::Graph source = tied(nn::Linear(40, 40));
   const Tensor x = Tensor::randn({3, 40}, 1);
   const ObserverFactory weight = default_per_channel_weight_observer().with_quant_range(-8, 7);
   for (const bool dynamic : {true, false}) {
-    const graph::Graph g = dynamic ? quantize_dynamic_fx(source, {ObserverFactory(), weight}) : quantize_weight_only_fx(source, weight);
+    const graph::Graph g = dynamic ? quantize_dynamic_fx(source, {ObserverFactory(), weight})
+                                   : quantize_weight_only_fx(source, weight);
     Tensor packed;
     graph::Rewriter rewriter(g);
     const graph::Graph bytes = rewriter.run([&](graph::Rewriter& r, const graph::Node& node) {
       if (node.kind != graph::NodeKind::constant || !node.value.is_quantized()) return false;
       packed = node.value;
-      r.map(node.outputs[0], r.out().add_constant("bytes", make_quantized(packed.int_repr(), packed.quantizer(), DType::qint8)));
+      r.map(node.outputs[0],
+            r.out().add_constant(
+                "bytes", make_quantized(packed.int_repr(), packed.quantizer(), DType::qint8)));
       return true;
     });
     ASSERT_TRUE(packed.defined());
@@ -90,8 +97,10 @@ TEST(DynamicFx, WhatIsSkippedAndWhatCannotBeIsReported) {
   ASSERT_EQ(report.entries.size(), 2u);
   EXPECT_EQ(report.entries[0].reason, "skipped by 'y'");
   EXPECT_TRUE(report.entries[1].quantized);
-  expect_error(ErrorCode::invalid_argument, {"nothing in", "linear, recurrent or convolution", "not skipped"},
-               [&] { quantize_dynamic_fx(source, default_dynamic_qconfig(), {{"*"}, ""}); });
+  expect_error(ErrorCode::invalid_argument,
+               {"nothing in", "linear, recurrent or convolution", "not skipped"}, [&] {
+                 quantize_dynamic_fx(source, default_dynamic_qconfig(), {{"*"}, ""});
+               });
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Whole models through eager mode against PyTorch 1.13's: tests/golden/eager_*.json, made by scripts/oracle/eager.py.
+// Whole models through eager mode against PyTorch 1.13's: tests/golden/eager_*.json, made by
+// scripts/oracle/eager.py.
 #include <gtest/gtest.h>
 
 #include "octet/autograd/autograd.h"
@@ -16,11 +17,13 @@ using quant::QConfig;
 
 // qconfig() of scripts/oracle/eager.py.
 QConfig qconfig_named(const std::string& name) {
-  const ObserverFactory full("MinMaxObserver"), weight = quant::default_weight_observer(),
-                        channel = quant::default_per_channel_weight_observer();
+  const ObserverFactory full("MinMaxObserver"),
+      weight = quant::default_weight_observer(),
+      channel = quant::default_per_channel_weight_observer();
   if (name == "minmax") return {full, weight};
   if (name == "minmax_per_channel") return {full, channel};
-  if (name == "moving_average") return {ObserverFactory("MovingAverageMinMaxObserver").with_averaging_constant(0.25), weight};
+  if (name == "moving_average")
+    return {ObserverFactory("MovingAverageMinMaxObserver").with_averaging_constant(0.25), weight};
   return quant::get_default_qconfig(name);
 }
 
@@ -47,7 +50,8 @@ void expect_models(const std::string& file, size_t count) {
   json cases = load_golden(file);
   ASSERT_EQ(cases.size(), count);
   for (const json& c : cases) {
-    SCOPED_TRACE(c["model"].get<std::string>() + " " + c["qconfig"].get<std::string>() + " seed " + c["seed"].dump());
+    SCOPED_TRACE(c["model"].get<std::string>() + " " + c["qconfig"].get<std::string>() + " seed " +
+                 c["seed"].dump());
     nn::ModulePtr int8 = converted(c);
     models::expect_qparams(c, *int8);
     models::expect_outputs(c, *int8);
@@ -57,8 +61,9 @@ void expect_models(const std::string& file, size_t count) {
 TEST(GoldenEager, StaticModelsAreQnnpacksBitForBit) { expect_models("eager_qnnpack.json", 121); }
 TEST(GoldenEager, StaticModelsAreWithinAStepOfOnednn) { expect_models("eager_onednn.json", 40); }
 
-// Their histogram observer is another one (docs/numerics.md), and so are the qparams. On these small models chance decides
-// which rounds better: over all of them (geometric mean) octet's squared error is no larger than PyTorch's, in none by half.
+// Their histogram observer is another one (docs/numerics.md), and so are the qparams. On these
+// small models chance decides which rounds better: over all of them (geometric mean) octet's
+// squared error is no larger than PyTorch's, in none by half.
 TEST(GoldenEager, NamedQconfigsAreAsAccurateAsPyTorchs) {
   autograd::NoGrad no_grad;
   json cases = load_golden("eager_named.json");
@@ -71,7 +76,8 @@ TEST(GoldenEager, NamedQconfigsAreAsAccurateAsPyTorchs) {
     for (int b = 0; b < c["batches"].get<int>(); ++b) {
       std::vector<float> y = int8->forward(models::batch(c, b)).detach().to_vector<float>();
       std::vector<float> expected = model->forward(models::batch(c, b)).detach().to_vector<float>();
-      for (size_t i = 0; i < y.size(); ++i) sum += std::pow(static_cast<double>(y[i]) - expected[i], 2);
+      for (size_t i = 0; i < y.size(); ++i)
+        sum += std::pow(static_cast<double>(y[i]) - expected[i], 2);
       n += static_cast<double>(y.size());
     }
     const double ratio = sum / n / c["error"].get<double>();
@@ -86,7 +92,8 @@ TEST(GoldenEager, DynamicModelsAreQnnpacksBitForBit) {
   json cases = load_golden("eager_dynamic.json");
   ASSERT_EQ(cases.size(), 36u);
   for (const json& c : cases) {
-    SCOPED_TRACE(c["model"].get<std::string>() + " " + c["qconfig"].get<std::string>() + " seed " + c["seed"].dump());
+    SCOPED_TRACE(c["model"].get<std::string>() + " " + c["qconfig"].get<std::string>() + " seed " +
+                 c["seed"].dump());
     nn::ModulePtr model = models::make_model(c["model"]);
     models::fill(*model, c["parameters"]);
     model->eval();
@@ -94,7 +101,8 @@ TEST(GoldenEager, DynamicModelsAreQnnpacksBitForBit) {
     spec.set_type<nn::Linear>(quant::get_default_qconfig(c["qconfig"].get<std::string>()));
     nn::ModulePtr int8 = quant::quantize_dynamic(model, spec);
     for (const auto& [path, codes] : c["weights"].items())
-      expect_codes(int8->submodule(path)->as<nn::quantized::WeightedModule>().weight(), codes, 0, path);
+      expect_codes(int8->submodule(path)->as<nn::quantized::WeightedModule>().weight(), codes, 0,
+                   path);
     Tensor y = int8->forward(models::batch(c, -1)).detach();
     EXPECT_TRUE(equal(y, floats_from_base64(c["y"], y.shape())));
   }

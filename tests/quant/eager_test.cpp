@@ -59,22 +59,26 @@ std::shared_ptr<Net> calibrated(const char* qconfig = "native") {
 double error(const Tensor& a, const Tensor& b) {
   double most = 0;
   auto x = a.detach().to_vector<float>(), y = b.detach().to_vector<float>();
-  for (size_t i = 0; i < x.size(); ++i) most = std::max(most, std::abs(static_cast<double>(x[i]) - y[i]));
+  for (size_t i = 0; i < x.size(); ++i)
+    most = std::max(most, std::abs(static_cast<double>(x[i]) - y[i]));
   return most;
 }
 
-// -- prepare and convert -------------------------------------------------------------------------------
+// -- prepare and convert --------------------------------------------------------------------------
 
 TEST(Eager, PrepareObservesWhatWillBeQuantizedAndLeavesTheModelAlone) {
   auto net = ready();
   auto prepared = prepare(net);
   EXPECT_FALSE(net->has_submodule("conv.activation_post_process"));
   for (const char* path : {"quant", "conv", "fc"})
-    EXPECT_EQ(prepared->submodule(std::string(path) + ".activation_post_process")->type_name(), "HistogramObserver") << path;
+    EXPECT_EQ(prepared->submodule(std::string(path) + ".activation_post_process")->type_name(),
+              "HistogramObserver")
+        << path;
   for (const char* path : {"dequant", "relu", "bn"})
     EXPECT_FALSE(prepared->has_submodule(std::string(path) + ".activation_post_process")) << path;
   Tensor x = batch(1);
-  EXPECT_TRUE(equal(net->forward(x).detach(), prepared->forward(x).detach())) << "observers change nothing";
+  EXPECT_TRUE(equal(net->forward(x).detach(), prepared->forward(x).detach()))
+      << "observers change nothing";
 }
 
 TEST(Eager, ConvertPutsQuantizedModulesInTheSamePlaces) {
@@ -146,8 +150,10 @@ TEST(Eager, QconfigsOfPartsOverrideThoseAround) {
 TEST(Eager, PropagateQconfigTakesPathsBeforeClasses) {
   auto net = nn::make<Net>();
   QConfigSpec spec;
-  spec.set("", default_qconfig()).set("fc", std::nullopt).set_type<nn::Linear>(default_qconfig()).set_type<nn::Conv2d>(
-      default_per_channel_qconfig());
+  spec.set("", default_qconfig())
+      .set("fc", std::nullopt)
+      .set_type<nn::Linear>(default_qconfig())
+      .set_type<nn::Conv2d>(default_per_channel_qconfig());
   propagate_qconfig(*net, spec);
   EXPECT_EQ(std::any_cast<QConfig>(net->relu->qconfig), default_qconfig());
   EXPECT_EQ(std::any_cast<QConfig>(net->conv->qconfig), default_per_channel_qconfig());
@@ -179,7 +185,8 @@ TEST(Eager, OneModuleInTwoPlacesStaysOne) {
 TEST(Eager, HooksOfUsersSurviveTheSwap) {
   auto net = ready();
   int calls = 0;
-  net->fc->add_forward_hook("mine", [&](nn::Module&, const std::vector<Tensor>&, std::vector<Tensor>&) { ++calls; });
+  net->fc->add_forward_hook(
+      "mine", [&](nn::Module&, const std::vector<Tensor>&, std::vector<Tensor>&) { ++calls; });
   auto prepared = prepare(net);
   prepared->forward(batch(1));
   auto int8 = convert(prepared);
@@ -205,10 +212,12 @@ TEST(Eager, LoadingAFloatStateDictIntoAQuantizedModelSaysWhatToDo) {
   auto net = ready();
   auto int8 = convert(calibrated());
   expect_error(ErrorCode::invalid_argument,
-               {"fc.weight is float32 in the state dict and qint8 in the model", "before prepare and convert"},
+               {"fc.weight is float32 in the state dict and qint8 in the model",
+                "before prepare and convert"},
                [&] { int8->load_state_dict(net->state_dict()); });
   expect_error(ErrorCode::invalid_argument,
-               {"fc.weight is qint8 in the state dict and float32 in the model", "prepare and convert the model first"},
+               {"fc.weight is qint8 in the state dict and float32 in the model",
+                "prepare and convert the model first"},
                [&] { net->load_state_dict(int8->state_dict()); });
 }
 
@@ -261,7 +270,7 @@ TEST(Eager, AQuantWrapperSuppliesTheStubs) {
   EXPECT_LT(error(int8->forward(x), conv->forward(x)), 0.05);
 }
 
-// -- FloatFunctional -----------------------------------------------------------------------------------
+// -- FloatFunctional ------------------------------------------------------------------------------
 
 struct Residual : nn::Module {
   nn::Slot quant = slot("quant", QuantStub());
@@ -302,7 +311,7 @@ TEST(Eager, NumbersChangeQParamsAsInPyTorch) {
   EXPECT_EQ(y.int_repr().to_vector<uint8_t>(), (std::vector<uint8_t>{245, 195, 170, 95}));
 }
 
-// -- dynamic and weight-only ---------------------------------------------------------------------------
+// -- dynamic and weight-only ----------------------------------------------------------------------
 
 TEST(Eager, DynamicQuantizationSelectsByClassOrPath) {
   auto seq = nn::make<nn::Sequential>(nn::Linear(4, 4), nn::ReLU(), nn::Linear(4, 2));
@@ -311,7 +320,8 @@ TEST(Eager, DynamicQuantizationSelectsByClassOrPath) {
   EXPECT_EQ(all->submodule("2")->type_name(), "DynamicQuantizedLinear");
   auto one = quantize_dynamic(seq, QConfigSpec().set("2", per_channel_dynamic_qconfig()));
   EXPECT_EQ(one->submodule("0")->type_name(), "Linear");
-  EXPECT_TRUE(one->submodule("2")->as<nnq::dynamic::Linear>().weight().quantizer()->is_per_channel());
+  EXPECT_TRUE(
+      one->submodule("2")->as<nnq::dynamic::Linear>().weight().quantizer()->is_per_channel());
   Tensor x = Tensor::randn({5, 4}, 3);
   EXPECT_LT(error(all->forward(x), seq->forward(x)), 0.05);
 }
@@ -343,14 +353,16 @@ TEST(Eager, WeightOnlyComputesInFloatOnDequantizedWeights) {
 
 TEST(Eager, AClassWithoutADynamicFormIsAnError) {
   auto seq = nn::make<nn::Sequential>(nn::Linear(4, 4), nn::ReLU());
-  expect_error(ErrorCode::unsupported, {"ReLU modules cannot be quantized so", "Linear"},
-               [&] { quantize_dynamic(seq, QConfigSpec().set_type<nn::ReLU>(default_dynamic_qconfig())); });
-  expect_error(ErrorCode::not_found, {"class Conv2d", "has no such module"}, [&] { quantize_dynamic(seq, types<nn::Conv2d>()); });
+  expect_error(ErrorCode::unsupported, {"ReLU modules cannot be quantized so", "Linear"}, [&] {
+    quantize_dynamic(seq, QConfigSpec().set_type<nn::ReLU>(default_dynamic_qconfig()));
+  });
+  expect_error(ErrorCode::not_found, {"class Conv2d", "has no such module"},
+               [&] { quantize_dynamic(seq, types<nn::Conv2d>()); });
   expect_error(ErrorCode::invalid_argument, {"no module that can be quantized"},
                [] { quantize_dynamic(nn::make<nn::Sequential>(nn::ReLU())); });
 }
 
-// -- custom modules ------------------------------------------------------------------------------------
+// -- custom modules -------------------------------------------------------------------------------
 
 struct CustomModule : nn::Module {
   nn::Slot linear = slot("linear", nn::Linear(3, 3));
@@ -386,7 +398,8 @@ struct QuantCustomModule : nn::Module {
 EagerOptions custom_options() {
   EagerOptions options;
   options.custom.float_to_observed_custom_module_class<CustomModule, ObservedCustomModule>();
-  options.custom.observed_to_quantized_custom_module_class<ObservedCustomModule, QuantCustomModule>();
+  options.custom
+      .observed_to_quantized_custom_module_class<ObservedCustomModule, QuantCustomModule>();
   return options;
 }
 
@@ -416,19 +429,21 @@ TEST(Eager, EveryResultOfACustomModuleIsObserved) {
   EXPECT_EQ(2 * first.max_val().item(), second.max_val().item());
 }
 
-// -- errors, each a trap of docs/traps.md --------------------------------------------------------------
+// -- errors, each a trap of docs/traps.md ---------------------------------------------------------
 
 TEST(EagerTraps, ConvertWithoutCalibration) {
   auto prepared = prepare(ready());
   expect_error(ErrorCode::not_calibrated,
-               {"3 observers saw no data", "quant (HistogramObserver)", "conv (HistogramObserver)", "fc (HistogramObserver)"},
+               {"3 observers saw no data", "quant (HistogramObserver)", "conv (HistogramObserver)",
+                "fc (HistogramObserver)"},
                [&] { convert(prepared); });
 }
 
 TEST(EagerTraps, ModelWithoutAnyQconfig) {
   auto net = nn::make<Net>();
   net->eval();
-  expect_error(ErrorCode::invalid_argument, {"no module of Net has a qconfig", "get_default_qconfig"}, [&] { prepare(net); });
+  expect_error(ErrorCode::invalid_argument,
+               {"no module of Net has a qconfig", "get_default_qconfig"}, [&] { prepare(net); });
   expect_error(ErrorCode::invalid_argument, {"nothing in Net was prepared"}, [&] { convert(net); });
 }
 
@@ -440,7 +455,8 @@ TEST(EagerTraps, ANameInTheMappingThatMatchesNothing) {
 
 TEST(EagerTraps, PrepareTwice) {
   auto prepared = prepare(ready());
-  expect_error(ErrorCode::invalid_argument, {"prepared already", "activation_post_process"}, [&] { prepare(prepared); });
+  expect_error(ErrorCode::invalid_argument, {"prepared already", "activation_post_process"},
+               [&] { prepare(prepared); });
 }
 
 TEST(EagerTraps, TheWrongMode) {
@@ -463,7 +479,8 @@ TEST(EagerTraps, AFloatTensorIntoAQuantizedModule) {
   m->qconfig = get_default_qconfig();
   auto prepared = prepare(m);
   prepared->forward(Tensor::randn({1, 1, 2, 2}, 1));
-  expect_error(ErrorCode::invalid_argument, {"'conv' (Conv2d) will be quantized but its input stays float32", "QuantStub"},
+  expect_error(ErrorCode::invalid_argument,
+               {"'conv' (Conv2d) will be quantized but its input stays float32", "QuantStub"},
                [&] { convert(prepared); });
 }
 
@@ -481,9 +498,10 @@ TEST(EagerTraps, AQuantizedTensorIntoAFloatModule) {
   m->conv2->qconfig = nullptr;
   auto prepared = prepare(m);
   prepared->forward(Tensor::randn({1, 1, 2, 2}, 1));
-  expect_error(ErrorCode::invalid_argument,
-               {"'conv2' (Conv2d) stays float but its input will be quantized, from 'conv1'", "DeQuantStub"},
-               [&] { convert(prepared); });
+  expect_error(
+      ErrorCode::invalid_argument,
+      {"'conv2' (Conv2d) stays float but its input will be quantized, from 'conv1'", "DeQuantStub"},
+      [&] { convert(prepared); });
 }
 
 TEST(EagerTraps, AdditionWithoutAFloatFunctional) {
@@ -503,18 +521,20 @@ TEST(EagerTraps, AdditionWithoutAFloatFunctional) {
   auto prepared = prepare(m);
   prepared->forward(Tensor::randn({2, 2}, 1));
   expect_error(ErrorCode::invalid_argument,
-               {"add in 'block' gets operands that will be (quantized from 'block.a', quantized from 'quant')",
+               {"add in 'block' gets operands that will be (quantized from 'block.a', quantized "
+                "from 'quant')",
                 "FloatFunctional::add"},
                [&] { convert(prepared); });
 }
 
 TEST(EagerTraps, AQuantizedModuleGivenFloatsSaysSo) {
   auto int8 = convert(calibrated());
-  expect_error(ErrorCode::invalid_argument, {"QuantizedLinear", "Float(1, 64)", "QuantStub"},
-               [&] { int8->fc(Tensor::randn({1, 64}, 1)); });
+  expect_error(ErrorCode::invalid_argument, {"QuantizedLinear", "Float(1, 64)", "QuantStub"}, [&] {
+    int8->fc(Tensor::randn({1, 64}, 1));
+  });
 }
 
-// -- QAT -----------------------------------------------------------------------------------------------
+// -- QAT ------------------------------------------------------------------------------------------
 
 std::shared_ptr<Net> qat_ready() {
   manual_seed(1);
@@ -529,14 +549,17 @@ TEST(EagerQat, PrepareFakeQuantizesWeightsAndResults) {
   EXPECT_EQ(prepared->conv->type_name(), "ConvBnReLU2d");
   EXPECT_TRUE(dynamic_cast<nn::qat::ConvBnReLU2d*>(prepared->conv.get().get()));
   EXPECT_EQ(prepared->fc->type_name(), "Linear");
-  EXPECT_EQ(prepared->submodule("fc.weight_fake_quant")->type_name(), "FusedMovingAvgObsFakeQuantize");
-  EXPECT_EQ(prepared->submodule("quant.activation_post_process")->type_name(), "FusedMovingAvgObsFakeQuantize");
+  EXPECT_EQ(prepared->submodule("fc.weight_fake_quant")->type_name(),
+            "FusedMovingAvgObsFakeQuantize");
+  EXPECT_EQ(prepared->submodule("quant.activation_post_process")->type_name(),
+            "FusedMovingAvgObsFakeQuantize");
 }
 
 TEST(EagerQat, GradientsReachTheParameters) {
   auto prepared = prepare_qat(qat_ready());
   autograd::backward(functional::sum(prepared->forward(batch(1)) * Tensor::randn({4, 5}, 2)));
-  for (const char* name : {"conv.weight", "conv.bias", "conv.bn.weight", "conv.bn.bias", "fc.weight", "fc.bias"}) {
+  for (const char* name :
+       {"conv.weight", "conv.bias", "conv.bn.weight", "conv.bn.bias", "fc.weight", "fc.bias"}) {
     Tensor* found = nullptr;
     for (auto& [path, tensor] : prepared->named_parameters())
       if (path == name) found = tensor;
@@ -554,7 +577,8 @@ TEST(EagerQat, TheConvertedModelIsTheTrainedOneToAStep) {
   EXPECT_EQ(int8->conv->type_name(), "QuantizedConvReLU2d");
   for (uint64_t i = 0; i < 5; ++i) {
     Tensor x = batch(10 + i);
-    EXPECT_LE(error(int8->forward(x), prepared->forward(x)), 1.01 * int8->fc.as<nnq::Linear>().scale);
+    EXPECT_LE(error(int8->forward(x), prepared->forward(x)),
+              1.01 * int8->fc.as<nnq::Linear>().scale);
   }
 }
 
@@ -591,7 +615,8 @@ TEST(EagerQat, AQconfigWithoutFakeQuantizeIsRefused) {
   net->qconfig = get_default_qconfig();
   for (auto& [path, module] : net->named_modules())
     if (!path.empty()) module->qconfig.reset();
-  expect_error(ErrorCode::invalid_argument, {"weight is fake-quantized", "get_default_qat_qconfig"}, [&] { prepare_qat(net); });
+  expect_error(ErrorCode::invalid_argument, {"weight is fake-quantized", "get_default_qat_qconfig"},
+               [&] { prepare_qat(net); });
 }
 
 TEST(EagerQat, QuantizeQatRunsTheWholeRoad) {

@@ -1,5 +1,6 @@
-// Tables of embeddings with quantized rows, against PyTorch 1.13 (tests/golden/modules_embedding.json, made by
-// scripts/oracle/embedding_modules.py) and, where PyTorch is wrong, against the dequantized table.
+// Tables of embeddings with quantized rows, against PyTorch 1.13
+// (tests/golden/modules_embedding.json, made by scripts/oracle/embedding_modules.py) and, where
+// PyTorch is wrong, against the dequantized table.
 #include "octet/quant/modules/embedding.h"
 
 #include <gtest/gtest.h>
@@ -28,7 +29,9 @@ Tensor longs(std::vector<int64_t> v) {
 }
 
 QConfig rows_qconfig(DType dtype, bool qat) {
-  if (qat) return dtype == DType::quint8 ? quant::default_embedding_qat_qconfig() : quant::default_embedding_qat_qconfig_4bit();
+  if (qat)
+    return dtype == DType::quint8 ? quant::default_embedding_qat_qconfig()
+                                  : quant::default_embedding_qat_qconfig_4bit();
   return quant::dynamic_qconfig_for(dtype);
 }
 
@@ -41,12 +44,16 @@ TEST(GoldenEmbeddingModules, EveryWayToATableGivesPyTorchsNumbers) {
     const uint64_t seed = c["seed"];
     const Shape shape{c["rows"], c["columns"]};
     nn::ModulePtr table;
-    if (bag) table = nn::make<nn::EmbeddingBag>(shape[0], shape[1], nn::EmbeddingBagOptions{"sum"});
-    else table = nn::make<nn::Embedding>(shape[0], shape[1]);
-    table->tensor("weight").detach().copy_from(Tensor::from(golden_values("normal", seed, numel(shape), c["scale"], 0), shape));
+    if (bag)
+      table = nn::make<nn::EmbeddingBag>(shape[0], shape[1], nn::EmbeddingBagOptions{"sum"});
+    else
+      table = nn::make<nn::Embedding>(shape[0], shape[1]);
+    table->tensor("weight").detach().copy_from(
+        Tensor::from(golden_values("normal", seed, numel(shape), c["scale"], 0), shape));
     Random indices(seed + 1), weights(seed + 2);
     std::vector<int64_t> index(bag ? 7 : 4);
-    for (int64_t& i : index) i = static_cast<int64_t>(std::floor(indices.uniform() * static_cast<double>(shape[0])));
+    for (int64_t& i : index)
+      i = static_cast<int64_t>(std::floor(indices.uniform() * static_cast<double>(shape[0])));
     Tensors inputs{longs(index)};
     if (bag) {
       inputs.push_back(longs({0, 2, 2, 5}));
@@ -62,14 +69,18 @@ TEST(GoldenEmbeddingModules, EveryWayToATableGivesPyTorchsNumbers) {
       table->train(qat);
       nn::ModulePtr prepared = qat ? quant::prepare_qat(table) : quant::prepare(table);
       Tensor y = (*prepared)(inputs)[0];
-      if (qat) { EXPECT_TRUE(allclose(y.detach(), floats_from_base64(c["trained"], y.shape()), 1e-6, 1e-6)) << c; }
+      if (qat) {
+        EXPECT_TRUE(allclose(y.detach(), floats_from_base64(c["trained"], y.shape()), 1e-6, 1e-6))
+            << c;
+      }
       prepared->eval();
       quantized = quant::convert(prepared);
     }
     EXPECT_EQ(nn::to_string(*quantized), c["repr"].get<std::string>());
     Tensor y = (*quantized)(inputs)[0], expected = floats_from_base64(c["out"], y.shape());
-    // Rows alone: PyTorch's y = s*q + b with b = f(-z*s) in place of (q-z)*s: roundings of numbers as large as z*s. Its sums
-    // are in float32; the s and b of its 4-bit tables in float16, a hundredth of a step of the codes.
+    // Rows alone: PyTorch's y = s*q + b with b = f(-z*s) in place of (q-z)*s: roundings of numbers
+    // as large as z*s. Its sums are in float32; the s and b of its 4-bit tables in float16, a
+    // hundredth of a step of the codes.
     const double scale = c["scale"], tolerance = dtype == DType::quint8 ? 1e-5 : 5e-3;
     EXPECT_TRUE(allclose(y, expected, 0, tolerance * scale)) << c;
     if (HasFailure()) return;
@@ -86,13 +97,17 @@ TEST(EmbeddingModulesTraps, EveryModeAndWidthIsThatOfTheDequantizedTable) {
     EXPECT_TRUE(equal((*table)(index), functional::embedding(index, numbers)));
     for (const char* mode : {"sum", "mean", "max"})
       for (std::optional<int64_t> padding : {std::optional<int64_t>(), std::optional<int64_t>(5)}) {
-        auto bag = quant::quantize_dynamic<nn::Module>(nn::make<nn::EmbeddingBag>(6, 5, nn::EmbeddingBagOptions{mode, false, padding}), {}, dtype);
+        auto bag = quant::quantize_dynamic<nn::Module>(
+            nn::make<nn::EmbeddingBag>(6, 5, nn::EmbeddingBagOptions{mode, false, padding}), {},
+            dtype);
         nn::EmbeddingBag plain(6, 5, {mode, false, padding});
         plain.weight = bag->as<nnq::EmbeddingBag>().weight().dequantize();
         Tensors inputs{index, longs({0, 2, 2, 5})};
         EXPECT_TRUE(equal((*bag)(inputs)[0], plain.forward(inputs)[0])) << mode;
-        EXPECT_TRUE(equal((*bag)(index.reshape({1, 7})), plain.forward(index.reshape({1, 7})))) << mode;
-        bag->as<nnq::EmbeddingBag>().options.include_last_offset = plain.options.include_last_offset = true;
+        EXPECT_TRUE(equal((*bag)(index.reshape({1, 7})), plain.forward(index.reshape({1, 7}))))
+            << mode;
+        bag->as<nnq::EmbeddingBag>().options.include_last_offset =
+            plain.options.include_last_offset = true;
         inputs[1] = longs({0, 2, 2, 5, 7});
         EXPECT_TRUE(equal((*bag)(inputs)[0], plain.forward(inputs)[0])) << mode;
       }
@@ -144,25 +159,29 @@ TEST(EmbeddingModules, UnderAQconfigForOtherLayersATableStaysFloatAndSaysWhy) {
   EXPECT_EQ(int8->embed->type_name(), "Embedding");
   ASSERT_EQ(report.left_float().size(), 1u);
   EXPECT_EQ(report.left_float()[0].node, "embed");
-  EXPECT_NE(report.left_float()[0].reason.find("float_qparams_weight_only_qconfig"), std::string::npos);
+  EXPECT_NE(report.left_float()[0].reason.find("float_qparams_weight_only_qconfig"),
+            std::string::npos);
   EXPECT_GT(sqnr(model->forward(index).detach(), int8->forward(index)), 30);
 }
 
 TEST(EmbeddingModules, DynamicQuantizationTakesTablesByTheirDtypes) {
   auto model = nn::make<nn::Sequential>(nn::Embedding(5, 4), nn::Linear(4, 2));
-  auto rows = quant::quantize_dynamic(model, {}, DType::quint8), layers = quant::quantize_dynamic(model);
+  auto rows = quant::quantize_dynamic(model, {}, DType::quint8),
+       layers = quant::quantize_dynamic(model);
   EXPECT_EQ(rows->submodule("0")->type_name(), "QuantizedEmbedding");
   EXPECT_EQ(rows->submodule("1")->type_name(), "Linear");
   EXPECT_EQ(layers->submodule("0")->type_name(), "Embedding");
   EXPECT_EQ(layers->submodule("1")->type_name(), "DynamicQuantizedLinear");
-  expect_error(ErrorCode::invalid_argument, {"'0' (Embedding)", "float zero points", "quint8 or quint4x2"},
+  expect_error(ErrorCode::invalid_argument,
+               {"'0' (Embedding)", "float zero points", "quint8 or quint4x2"},
                [&] { quant::quantize_dynamic(model, quant::types<nn::Embedding>()); });
   expect_error(ErrorCode::invalid_argument, {"1: Linear: float zero points are for embeddings"},
                [&] { quant::quantize_dynamic(model, quant::types<nn::Linear>(DType::quint8)); });
   auto float_rows = model->clone();
   float_rows->eval();
   float_rows->submodule("1")->qconfig = quant::float_qparams_weight_only_qconfig();
-  expect_error(ErrorCode::invalid_argument, {"1: float zero points are for embeddings"}, [&] { quant::prepare(float_rows); });
+  expect_error(ErrorCode::invalid_argument, {"1: float zero points are for embeddings"},
+               [&] { quant::prepare(float_rows); });
 }
 
 TEST(EmbeddingModules, TrainingReachesTheRowsButNotThoseOfPadding) {
@@ -178,17 +197,21 @@ TEST(EmbeddingModules, TrainingReachesTheRowsButNotThoseOfPadding) {
   qat->eval();
   auto int8 = quant::convert(qat);
   EXPECT_EQ(int8->type_name(), "QuantizedEmbedding");
-  EXPECT_TRUE(allclose((*int8)(longs({1, 2, 1})), y.detach(), 1e-6, 1e-6)) << "what was trained is what is kept";
+  EXPECT_TRUE(allclose((*int8)(longs({1, 2, 1})), y.detach(), 1e-6, 1e-6))
+      << "what was trained is what is kept";
 }
 
 TEST(EmbeddingModules, OnlyTablesThatFitAreLoaded) {
   auto a = quant::quantize_dynamic<nn::Module>(nn::make<nn::Embedding>(4, 3), {}, DType::quint8);
   auto& table = a->as<nnq::Embedding>();
-  expect_error(ErrorCode::invalid_argument, {"QuantizedEmbedding", "float qparams per row"},
-               [&] { table.set_weight(quantize_per_tensor(Tensor::zeros({4, 3}), 1, 0, DType::quint8)); });
+  expect_error(ErrorCode::invalid_argument, {"QuantizedEmbedding", "float qparams per row"}, [&] {
+    table.set_weight(quantize_per_tensor(Tensor::zeros({4, 3}), 1, 0, DType::quint8));
+  });
   auto wrong = nn::make<nn::Embedding>(4, 3);
   wrong->qconfig = quant::default_dynamic_qconfig();
-  expect_error(ErrorCode::invalid_argument, {"Embedding: rows of embeddings have float zero points", "float_qparams_weight_only_qconfig()"},
+  expect_error(ErrorCode::invalid_argument,
+               {"Embedding: rows of embeddings have float zero points",
+                "float_qparams_weight_only_qconfig()"},
                [&] { nnq::Embedding::from_float(*wrong); });
 }
 

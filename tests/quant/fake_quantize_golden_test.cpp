@@ -1,4 +1,5 @@
-// Fake quantization against PyTorch 1.13: tests/golden/fake_quantize_*.json, made by scripts/oracle/fake_quantize.py.
+// Fake quantization against PyTorch 1.13: tests/golden/fake_quantize_*.json, made by
+// scripts/oracle/fake_quantize.py.
 
 #include <gtest/gtest.h>
 
@@ -29,13 +30,15 @@ std::string hash_of(const Tensor& t) {
 
 Tensor data(const json& c, uint64_t batch) {
   Shape shape = c["shape"].get<Shape>();
-  return Tensor::from(values(c["kind"], c["seed"].get<uint64_t>() + batch, numel(shape), c["scale"], c["offset"]),
-                      shape);
+  return Tensor::from(
+      values(c["kind"], c["seed"].get<uint64_t>() + batch, numel(shape), c["scale"], c["offset"]),
+      shape);
 }
 
 Tensor upstream(const json& c) {
   Shape shape = c["shape"].get<Shape>();
-  return Tensor::from(values("normal", c["seed"].get<uint64_t>() + 9999, numel(shape), 1, 0), shape);
+  return Tensor::from(values("normal", c["seed"].get<uint64_t>() + 9999, numel(shape), 1, 0),
+                      shape);
 }
 
 Tensor floats(const json& hexes) {
@@ -64,7 +67,8 @@ TEST(GoldenFakeQuantize, OperatorsForwardAndBackward) {
     Tensor x = data(c, 0), scale = floats(c["scales"]), zero_point = floats(c["zero_points"]);
     if (!learnable && form != "float_qparams") zero_point = zero_point.to(DType::int32);
     autograd::set_requires_grad(x);
-    Attrs attrs{{"quant_min", c["quant_min"].get<int64_t>()}, {"quant_max", c["quant_max"].get<int64_t>()}};
+    Attrs attrs{{"quant_min", c["quant_min"].get<int64_t>()},
+                {"quant_max", c["quant_max"].get<int64_t>()}};
     if (!per_tensor) attrs.set("axis", c["axis"].get<int64_t>());
     if (learnable) {
       autograd::set_requires_grad(scale);
@@ -79,11 +83,12 @@ TEST(GoldenFakeQuantize, OperatorsForwardAndBackward) {
     EXPECT_EQ(hash_of(y.detach()), c["y"]);
     EXPECT_EQ(hash_of(autograd::grad(x)), c["dx"]);
     if (learnable) {
-      double codes =
-          static_cast<double>(std::max(std::abs(c["quant_min"].get<int64_t>()), c["quant_max"].get<int64_t>()));
+      double codes = static_cast<double>(
+          std::max(std::abs(c["quant_min"].get<int64_t>()), c["quant_max"].get<int64_t>()));
       double factor = c["grad_factor"].get<double>();
       expect_sums(c["dscale"], autograd::grad(scale), codes * factor, "dscale");
-      expect_sums(c["dzero_point"], autograd::grad(zero_point), scale.to_vector<float>()[0] * factor, "dzero_point");
+      expect_sums(c["dzero_point"], autograd::grad(zero_point),
+                  scale.to_vector<float>()[0] * factor, "dzero_point");
     }
     if (::testing::Test::HasFailure()) return;
   }
@@ -107,7 +112,8 @@ TEST(GoldenFakeQuantize, ModulesOverSeveralBatches) {
       auto state = module->state_dict();
       Tensor scale = state.at("scale").detach(), zero_point = state.at("zero_point").detach();
       EXPECT_TRUE(equal(scale, floats(step["scales"]))) << octet::to_string(scale);
-      EXPECT_TRUE(equal(zero_point.to(DType::float32), floats(step["zero_points"]))) << octet::to_string(zero_point);
+      EXPECT_TRUE(equal(zero_point.to(DType::float32), floats(step["zero_points"])))
+          << octet::to_string(zero_point);
       EXPECT_EQ(hash_of(y.detach()), step["y"]);
       if (step.contains("dx")) {
         EXPECT_EQ(hash_of(autograd::grad(x)), step["dx"]);

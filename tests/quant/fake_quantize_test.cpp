@@ -33,7 +33,8 @@ std::vector<std::pair<const char*, ObserverFactory>> all_kinds() {
           {"FakeQuantize", default_histogram_fake_quant()},
           {"FusedMovingAvgObsFakeQuantize", default_fused_act_fake_quant()},
           {"FusedMovingAvgObsFakeQuantize", default_fused_per_channel_wt_fake_quant()},
-          {"LearnableFakeQuantize", moving.fake_quantize("LearnableFakeQuantize").with_grad_scaling(true)},
+          {"LearnableFakeQuantize",
+           moving.fake_quantize("LearnableFakeQuantize").with_grad_scaling(true)},
           {"FixedQParamsFakeQuantize", default_fixed_qparams_range_neg1to1_fake_quant()}};
 }
 
@@ -51,15 +52,18 @@ TEST(FakeQuantizeOperators, AreQuantizeThenDequantize) {
 
   std::vector<double> scales = {0.01f, 0.5f, 0.02f, 3.0f};
   Tensor z = Tensor::from<int32_t>({0, 10, 128, 255});
-  Tensor c = ops::call("fake_quantize_per_channel", {x, Tensor::from<float>({0.01f, 0.5f, 0.02f, 3.0f}), z},
+  Tensor c = ops::call("fake_quantize_per_channel",
+                       {x, Tensor::from<float>({0.01f, 0.5f, 0.02f, 3.0f}), z},
                        Attrs(codes).set("axis", int64_t{1}));
-  EXPECT_TRUE(equal(c, quantize_per_channel(x, scales, {0, 10, 128, 255}, 1, DType::quint8).dequantize()));
+  EXPECT_TRUE(
+      equal(c, quantize_per_channel(x, scales, {0, 10, 128, 255}, 1, DType::quint8).dequantize()));
 }
 
 TEST(FakeQuantizeOperators, DoNotDependOnLayoutAndThreads) {
   Tensor x = Tensor::randn({4, 6, 50, 70}, 2), dy = Tensor::randn({4, 6, 50, 70}, 3);
   auto run = [&](const Tensor& given, int64_t axis) {
-    Tensor v = given.detach(), n = Tensor::full({axis < 0 ? 1 : 6}, 0.03), z = Tensor::full({axis < 0 ? 1 : 6}, 3);
+    Tensor v = given.detach(), n = Tensor::full({axis < 0 ? 1 : 6}, 0.03),
+           z = Tensor::full({axis < 0 ? 1 : 6}, 3);
     for (const Tensor* t : {&v, &n, &z}) autograd::set_requires_grad(*t);
     Tensor y = ops::call("fake_quantize_learnable", {v, n, z},
                          {{"axis", axis}, {"quant_min", int64_t{-8}}, {"quant_max", int64_t{7}}});
@@ -71,8 +75,8 @@ TEST(FakeQuantizeOperators, DoNotDependOnLayoutAndThreads) {
     auto expected = run(x, axis);
     for (int t : {1, 3}) {
       set_num_threads(t);
-      for (const Tensor& given :
-           {x, x.contiguous(MemoryFormat::channels_last), x.permute({3, 2, 1, 0}).clone().permute({3, 2, 1, 0})}) {
+      for (const Tensor& given : {x, x.contiguous(MemoryFormat::channels_last),
+                                  x.permute({3, 2, 1, 0}).clone().permute({3, 2, 1, 0})}) {
         auto got = run(given, axis);
         for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(equal(got[i], expected[i])) << i;
       }
@@ -82,7 +86,8 @@ TEST(FakeQuantizeOperators, DoNotDependOnLayoutAndThreads) {
 }
 
 TEST(FakeQuantizeOperators, TheGradientPassesWhereTheCodeIsNotClamped) {
-  Tensor x = Tensor::from({-3.0f, -2.4f, 0.0f, 3.4f, 4.0f});  // codes -3 (clamped) -2 0 3 4 (clamped)
+  // codes -3 (clamped) -2 0 3 4 (clamped)
+  Tensor x = Tensor::from({-3.0f, -2.4f, 0.0f, 3.4f, 4.0f});
   autograd::set_requires_grad(x);
   Tensor y = ops::call("fake_quantize_per_tensor", {x, scale_of(1), zero_of(0)},
                        {{"quant_min", int64_t{-2}}, {"quant_max", int64_t{3}}});
@@ -93,10 +98,12 @@ TEST(FakeQuantizeOperators, TheGradientPassesWhereTheCodeIsNotClamped) {
 
 TEST(FakeQuantizeOperators, LearnedStepsFollowTheFormulas) {
   // s = 0.5, z = -1 (a negative one, which PyTorch's backward rounds otherwise), codes -4..3.
-  Tensor x = Tensor::from({-9.0f, -0.3f, 0.6f, 9.0f}), s = scale_of(0.5f), z = Tensor::from({-1.2f});
+  Tensor x = Tensor::from({-9.0f, -0.3f, 0.6f, 9.0f}), s = scale_of(0.5f),
+         z = Tensor::from({-1.2f});
   for (const Tensor* t : {&x, &s, &z}) autograd::set_requires_grad(*t);
-  Tensor y = ops::call("fake_quantize_learnable", {x, s, z},
-                       {{"quant_min", int64_t{-4}}, {"quant_max", int64_t{3}}, {"grad_factor", 0.5}});
+  Tensor y =
+      ops::call("fake_quantize_learnable", {x, s, z},
+                {{"quant_min", int64_t{-4}}, {"quant_max", int64_t{3}}, {"grad_factor", 0.5}});
   EXPECT_EQ(y.detach().to_vector<float>(), (Floats{-1.5f, -0.5f, 0.5f, 2}));
   autograd::backward(y, Tensor::from({1.0f, 1.0f, 1.0f, 10.0f}));
   EXPECT_EQ(autograd::grad(x).to_vector<float>(), (Floats{0, 1, 1, 0}));
@@ -107,17 +114,22 @@ TEST(FakeQuantizeOperators, LearnedStepsFollowTheFormulas) {
 
 TEST(FakeQuantizeOperators, RefuseQParamsThatAreNone) {
   Tensor x = Tensor::ones({2, 3});
-  auto call = [&](const char* op, Tensor s, Tensor z, Attrs attrs = {}) { return ops::call(op, {x, s, z}, attrs); };
+  auto call = [&](const char* op, Tensor s, Tensor z, Attrs attrs = {}) {
+    return ops::call(op, {x, s, z}, attrs);
+  };
   auto refuse = [&](std::vector<std::string> parts, auto&&... args) {
     expect_error(ErrorCode::invalid_argument, parts, [&] { call(args...); });
   };
-  refuse({"fake_quantize_per_tensor", "the scale is 0"}, "fake_quantize_per_tensor", scale_of(0), zero_of(0));
+  refuse({"fake_quantize_per_tensor", "the scale is 0"}, "fake_quantize_per_tensor", scale_of(0),
+         zero_of(0));
   refuse({"the scale is nan"}, "fake_quantize_per_tensor", scale_of(NAN), zero_of(0));
-  refuse({"the zero point is 256", "0..255"}, "fake_quantize_per_tensor", scale_of(1), zero_of(256));
+  refuse({"the zero point is 256", "0..255"}, "fake_quantize_per_tensor", scale_of(1),
+         zero_of(256));
   refuse({"2 scales", "expected 1 of each"}, "fake_quantize_per_tensor", Tensor::ones({2}),
          Tensor::zeros({2}, DType::int32));
-  refuse({"2 scales", "expected 3 of each", "dimension 1 of shape (2, 3)"}, "fake_quantize_per_channel",
-         Tensor::ones({2}), Tensor::zeros({2}, DType::int32), Attrs{{"axis", int64_t{1}}});
+  refuse({"2 scales", "expected 3 of each", "dimension 1 of shape (2, 3)"},
+         "fake_quantize_per_channel", Tensor::ones({2}), Tensor::zeros({2}, DType::int32),
+         Attrs{{"axis", int64_t{1}}});
   refuse({"the scale of channel 1 is -1"}, "fake_quantize_per_channel", Tensor::from({1.0f, -1.0f}),
          Tensor::zeros({2}, DType::int32));
   refuse({"codes 5..5"}, "fake_quantize_per_tensor", scale_of(1), zero_of(0),
@@ -139,11 +151,14 @@ TEST(FakeQuantize, ObservesAndFakeQuantizes) {
     if (q.quantizer) {
       Tensor codes = quantize(x, q.quantizer, q.dtype).int_repr().to(DType::int32);
       for (int32_t& v : std::span(codes.data<int32_t>(), 24))
-        v = std::clamp<int32_t>(v, static_cast<int32_t>(q.quant_min), static_cast<int32_t>(q.quant_max));
+        v = std::clamp<int32_t>(v, static_cast<int32_t>(q.quant_min),
+                                static_cast<int32_t>(q.quant_max));
       Tensor numbers = make_quantized(codes.to(code_dtype(q.dtype)), q.quantizer).dequantize();
-      // With float zero points PyTorch's two products differ: in float of tensors, in double of fake quantization.
+      // With float zero points PyTorch's two products differ: in float of tensors, in double of
+      // fake quantization.
       const bool rows = q.quantizer->has_float_zero_points();
-      EXPECT_TRUE(rows ? allclose(numbers, y, 1e-6, 1e-6) : equal(numbers, y)) << to_string(*module);
+      EXPECT_TRUE(rows ? allclose(numbers, y, 1e-6, 1e-6) : equal(numbers, y))
+          << to_string(*module);
     }
     f.disable_observer();
     f.forward(x * 100.0);
@@ -158,13 +173,15 @@ TEST(FakeQuantize, WithoutDataIsNotCalibrated) {
   for (auto& [name, factory] : all_kinds()) {
     if (std::string(name) == "FixedQParamsFakeQuantize") continue;
     auto module = factory.make_module("conv1");
-    expect_error(ErrorCode::not_calibrated, {name, "of 'conv1' has no scale yet", "enable_observer"},
+    expect_error(ErrorCode::not_calibrated,
+                 {name, "of 'conv1' has no scale yet", "enable_observer"},
                  [&] { qparams_of(*module); });
     EXPECT_NE(nn::to_string(*module).find("scale=None"), std::string::npos);
   }
   auto module = default_fake_quant().make_module("x");
   disable_observer(*module);
-  expect_error(ErrorCode::not_calibrated, {"FakeQuantize of 'x'"}, [&] { (*module)(Tensor::ones({2})); });
+  expect_error(ErrorCode::not_calibrated, {"FakeQuantize of 'x'"},
+               [&] { (*module)(Tensor::ones({2})); });
 }
 
 TEST(FakeQuantize, AStateDictGoesOnWhereTheOtherWas) {
@@ -246,16 +263,19 @@ TEST(FakeQuantize, PrintsLikePyTorch) {
   auto module = ObserverFactory("minmax").fake_quantize().make_module();
   (*module)(Tensor::from({-1.0f, 4.1f}));
   EXPECT_EQ(nn::to_string(*module),
-            "FakeQuantize(fake_quant_enabled=1, observer_enabled=1, quant_min=0, quant_max=255, dtype=quint8, "
+            "FakeQuantize(fake_quant_enabled=1, observer_enabled=1, quant_min=0, quant_max=255, "
+            "dtype=quint8, "
             "qscheme=per_tensor_affine, scale=0.02 zero_point=50\n"
             "  (activation_post_process): MinMaxObserver(min_val=-1, max_val=4.1)\n)");
 }
 
 TEST(FakeQuantize, RefusesWhatItCannotDo) {
-  expect_error(ErrorCode::invalid_argument, {"conv1", "20 bits"},
-               [] { ObserverFactory("minmax").with_dtype(DType::qint32).fake_quantize().make_module("conv1"); });
-  expect_error(ErrorCode::unsupported, {"LearnableFakeQuantize", "float qparams"},
-               [] { default_float_qparams_observer().fake_quantize("LearnableFakeQuantize").make_module(); });
+  expect_error(ErrorCode::invalid_argument, {"conv1", "20 bits"}, [] {
+    ObserverFactory("minmax").with_dtype(DType::qint32).fake_quantize().make_module("conv1");
+  });
+  expect_error(ErrorCode::unsupported, {"LearnableFakeQuantize", "float qparams"}, [] {
+    default_float_qparams_observer().fake_quantize("LearnableFakeQuantize").make_module();
+  });
   expect_error(ErrorCode::invalid_argument, {"Linear", "expected an observer"},
                [] { qparams_of(*nn::make<nn::Linear>(1, 1)); });
 }

@@ -1,5 +1,6 @@
-// Converting a model that was never calibrated, to load a state dict into it; calls of forward on prepared models; weights
-// that need no data; Slot::add and its like; and models that nn::make did not make.
+// Converting a model that was never calibrated, to load a state dict into it; calls of forward on
+// prepared models; weights that need no data; Slot::add and its like; and models that nn::make did
+// not make.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -51,14 +52,15 @@ std::shared_ptr<Net> ready() {
   model->qconfig = quant::get_default_qconfig();
   return model;
 }
-const quant::QConfigMapping mapping = quant::QConfigMapping().set_global(quant::get_default_qconfig());
+const quant::QConfigMapping mapping =
+    quant::QConfigMapping().set_global(quant::get_default_qconfig());
 
 std::vector<uint8_t> bytes(const Tensor& x) {
   const auto* p = reinterpret_cast<const uint8_t*>(x.data<float>());
   return {p, p + x.numel() * 4};
 }
 
-// -- forward on prepared models ------------------------------------------------------------------------------
+// -- forward on prepared models -------------------------------------------------------------------
 
 TEST(ForwardCalls, CalibrateEveryEagerObserver) {
   auto called = ready<Skip>();
@@ -70,14 +72,16 @@ TEST(ForwardCalls, CalibrateEveryEagerObserver) {
   EXPECT_GT(int8->forward(data(1)).numel(), 0);
 }
 
-// Its observer sees the data: what is wrong with such a model is said, and it is not that it has seen none.
+// Its observer sees the data: what is wrong with such a model is said, and it is not that it has
+// seen none.
 TEST(ForwardCalls, CalibrateAModelThatIsALayerItself) {
   auto fc = nn::make<nn::Linear>(5, 5);
   fc->eval();
   fc->qconfig = quant::get_default_qconfig();
   auto prepared = quant::prepare(nn::ModulePtr(fc));
   prepared->forward(data(1));
-  expect_error(ErrorCode::invalid_argument, {"put a QuantStub before it"}, [&] { quant::convert(prepared); });
+  expect_error(ErrorCode::invalid_argument, {"put a QuantStub before it"},
+               [&] { quant::convert(prepared); });
 }
 
 TEST(ForwardCalls, CalibrateAModelThatIsAStubItself) {
@@ -90,7 +94,8 @@ TEST(ForwardCalls, CalibrateAModelThatIsAStubItself) {
   EXPECT_EQ(int8->forward(data(1)).dtype(), DType::quint8);
 }
 
-// A stub and an observer give the tensor that they were given, but what follows it inside is not on the caller's.
+// A stub and an observer give the tensor that they were given, but what follows it inside is not on
+// the caller's.
 TEST(ForwardCalls, LeaveTheCallersTensorAsItWas) {
   auto prepared = quant::prepare(ready<Skip>());
   Tensor x = data(1);
@@ -127,7 +132,7 @@ TEST(ForwardCalls, TrainQatModules) {
   EXPECT_EQ(quant::convert(prepared)->linear->type_name(), "QuantizedLinear");
 }
 
-// -- convert to load -----------------------------------------------------------------------------------------
+// -- convert to load ------------------------------------------------------------------------------
 
 TEST(ForLoading, EagerModelsComputeWhatTheSavedOneDoes) {
   auto original = quant::prepare(ready<Skip>());
@@ -144,7 +149,8 @@ TEST(ForLoading, GraphModeModelsComputeWhatTheSavedOneDoesThroughAFileToo) {
   auto saved = quant::convert_fx(original);
   TempDir dir;
   save_state_dict(dir / "model.safetensors", saved->state_dict());
-  auto int8 = quant::convert_fx(quant::prepare_fx(ready<M>(), mapping, {data(1)}), {.for_loading = true});
+  auto int8 =
+      quant::convert_fx(quant::prepare_fx(ready<M>(), mapping, {data(1)}), {.for_loading = true});
   int8->load_state_dict(load_state_dict(dir / "model.safetensors"));
   EXPECT_EQ(bytes(int8->forward(data(2))), bytes(saved->forward(data(2))));
   EXPECT_EQ(print(int8->to_graph()), print(saved->to_graph()));
@@ -152,8 +158,10 @@ TEST(ForLoading, GraphModeModelsComputeWhatTheSavedOneDoesThroughAFileToo) {
 
 TEST(ForLoading, RunningSavingCompilingAndReadingBeforeAreErrorsThatNameWhatIsUnset) {
   auto eager = quant::convert(quant::prepare(ready<Skip>()), {.for_loading = true});
-  auto fx = quant::convert_fx(quant::prepare_fx(ready<M>(), mapping, {data(1)}), {.for_loading = true});
-  const std::vector<std::string> in_eager{"quant, linear, skip are unset", "call load_state_dict first"};
+  auto fx =
+      quant::convert_fx(quant::prepare_fx(ready<M>(), mapping, {data(1)}), {.for_loading = true});
+  const std::vector<std::string> in_eager{"quant, linear, skip are unset",
+                                          "call load_state_dict first"};
   const std::vector<std::string> in_fx{"%x, %linear are unset", "call load_state_dict first"};
   TempDir dir;
   expect_error(ErrorCode::not_calibrated, in_eager, [&] { eager->forward(data(1)); });
@@ -176,13 +184,15 @@ TEST(ForLoading, AStateDictThatDoesNotFitLeavesTheValuesUnset) {
 
 TEST(ForLoading, WithoutTheOptionItIsAnErrorAndCalibratedModelsNeedNoLoading) {
   auto prepared = quant::prepare(ready<Skip>());
-  expect_error(ErrorCode::not_calibrated, {"3 observers saw no data", "quant", "linear", "skip", "for_loading"},
+  expect_error(ErrorCode::not_calibrated,
+               {"3 observers saw no data", "quant", "linear", "skip", "for_loading"},
                [&] { quant::convert(prepared); });
   prepared->forward(data(1));
   auto plain = quant::convert(prepared), loadable = quant::convert(prepared, {.for_loading = true});
   EXPECT_EQ(bytes(plain->forward(data(1))), bytes(loadable->forward(data(1))));
   auto fx = quant::prepare_fx(ready<M>(), mapping, {data(1)});
-  expect_error(ErrorCode::not_calibrated, {"saw no data", "for_loading"}, [&] { quant::convert_fx(fx); });
+  expect_error(ErrorCode::not_calibrated, {"saw no data", "for_loading"},
+               [&] { quant::convert_fx(fx); });
 }
 
 TEST(ForLoading, TheReferenceModelAndQatModelsToo) {
@@ -195,7 +205,8 @@ TEST(ForLoading, TheReferenceModelAndQatModelsToo) {
   expect_error(ErrorCode::not_calibrated, {"unset"}, [&] { loaded->forward(data(1)); });
   loaded->load_state_dict(saved->state_dict());
   EXPECT_EQ(bytes(loaded->forward(data(2))), bytes(saved->forward(data(2))));
-  EXPECT_EQ(bytes(quant::lower(loaded)->forward(data(2))), bytes(quant::lower(saved)->forward(data(2))));
+  EXPECT_EQ(bytes(quant::lower(loaded)->forward(data(2))),
+            bytes(quant::lower(saved)->forward(data(2))));
 
   auto qat = [](bool run) {
     auto model = nn::make<Skip>();
@@ -206,7 +217,8 @@ TEST(ForLoading, TheReferenceModelAndQatModelsToo) {
     return quant::convert(prepared, {.for_loading = !run});
   };
   auto trained = qat(true), empty = qat(false);
-  expect_error(ErrorCode::not_calibrated, {"quant, linear, skip are unset"}, [&] { empty->forward(data(1)); });
+  expect_error(ErrorCode::not_calibrated, {"quant, linear, skip are unset"},
+               [&] { empty->forward(data(1)); });
   empty->load_state_dict(trained->state_dict());
   EXPECT_EQ(bytes(empty->forward(data(2))), bytes(trained->forward(data(2))));
 }
@@ -224,12 +236,13 @@ TEST(ForLoading, RecurrentNetworks) {
   auto saved = quant::convert(calibrated);
   auto loaded = quant::convert(quant::prepare(ready<Net>()), {.for_loading = true});
   expect_error(ErrorCode::not_calibrated, {"unset"}, [&] { loaded->forward(x); });
-  expect_error(ErrorCode::not_calibrated, {"unset"}, [&] { loaded->lstm->forward(std::vector{x}); });
+  expect_error(ErrorCode::not_calibrated, {"unset"},
+               [&] { loaded->lstm->forward(std::vector{x}); });
   loaded->load_state_dict(saved->state_dict());
   EXPECT_EQ(bytes(loaded->forward(x)), bytes(saved->forward(x)));
 }
 
-// -- weights need no data ------------------------------------------------------------------------------------
+// -- weights need no data -------------------------------------------------------------------------
 
 struct Functional : nn::Module {
   nn::Parameter weight = parameter("weight", Tensor::randn({4, 5}, 3));
@@ -255,24 +268,29 @@ TEST(WeightObservers, OfFunctionalLinearsSeeTheWeightAtConvert) {
     auto model = nn::make<Functional>();
     model->train(c.qat);
     auto one = quant::QConfigMapping().set_global(c.qconfig);
-    auto prepared = c.qat ? quant::prepare_qat_fx(model, one, {data(1)}) : quant::prepare_fx(model, one, {data(1)});
+    auto prepared = c.qat ? quant::prepare_qat_fx(model, one, {data(1)})
+                          : quant::prepare_fx(model, one, {data(1)});
     auto converted = quant::convert_fx(prepared);
     EXPECT_EQ(converted->graph().producer(converted->graph().outputs()[0]).op, c.op);
     Tensor y = converted->forward(data(1));
-    for (int64_t i = 0; i < y.numel(); ++i) EXPECT_NEAR(y.data<float>()[i], expected.data<float>()[i], c.tolerance) << c.op;
+    for (int64_t i = 0; i < y.numel(); ++i)
+      EXPECT_NEAR(y.data<float>()[i], expected.data<float>()[i], c.tolerance) << c.op;
     auto again = quant::convert_fx(prepared);  // the prepared model is as it was
     EXPECT_EQ(bytes(again->forward(data(1))), bytes(y));
   }
 }
 
-// -- Slot::add and its like ----------------------------------------------------------------------------------
+// -- Slot::add and its like -----------------------------------------------------------------------
 
 TEST(SlotOperations, EachIsTheFloatFunctionalsBeforeAndAfterConvert) {
   struct Net : nn::Module {
     nn::Slot quant = slot("quant", quant::QuantStub());
-    nn::Slot add = slot("add", quant::FloatFunctional()), sub = slot("sub", quant::FloatFunctional()),
-             mul = slot("mul", quant::FloatFunctional()), cat = slot("cat", quant::FloatFunctional()),
-             relu = slot("relu", quant::FloatFunctional()), matmul = slot("matmul", quant::FloatFunctional()),
+    nn::Slot add = slot("add", quant::FloatFunctional()),
+             sub = slot("sub", quant::FloatFunctional()),
+             mul = slot("mul", quant::FloatFunctional()),
+             cat = slot("cat", quant::FloatFunctional()),
+             relu = slot("relu", quant::FloatFunctional()),
+             matmul = slot("matmul", quant::FloatFunctional()),
              number = slot("number", quant::FloatFunctional());
     nn::Slot dequant = slot("dequant", quant::DeQuantStub());
     Tensor forward(Tensor x) override {
@@ -291,23 +309,26 @@ TEST(SlotOperations, EachIsTheFloatFunctionalsBeforeAndAfterConvert) {
   Tensor after = int8->forward(x);
   double worst = 0;
   for (int64_t i = 0; i < after.numel(); ++i)
-    worst = std::max(worst, std::abs(double(after.data<float>()[i]) - double(before.data<float>()[i])));
+    worst =
+        std::max(worst, std::abs(double(after.data<float>()[i]) - double(before.data<float>()[i])));
   EXPECT_LT(worst, 0.5);
   EXPECT_EQ(int8->mul->type_name(), "QFunctional");
 }
 
 TEST(SlotOperations, OfAnotherModuleAreAnErrorThatNamesPlaceAndClass) {
   auto model = ready<M>();
-  expect_error(ErrorCode::invalid_argument, {"linear.add: a Linear has no operation 'add'", "quant::FloatFunctional"},
+  expect_error(ErrorCode::invalid_argument,
+               {"linear.add: a Linear has no operation 'add'", "quant::FloatFunctional"},
                [&] { model->linear.add(data(1), data(2)); });
   auto int8 = quant::convert(quant::prepare(ready<Skip>()), {.for_loading = true});
   auto calibrated = quant::prepare(ready<Skip>());
   calibrated->forward(data(1));
   int8->load_state_dict(quant::convert(calibrated)->state_dict());
-  expect_error(ErrorCode::invalid_argument, {"skip.mul", "expected quantized tensors"}, [&] { int8->skip.mul(data(1), data(1)); });
+  expect_error(ErrorCode::invalid_argument, {"skip.mul", "expected quantized tensors"},
+               [&] { int8->skip.mul(data(1), data(1)); });
 }
 
-// -- models that nn::make did not make -----------------------------------------------------------------------
+// -- models that nn::make did not make ------------------------------------------------------------
 
 TEST(NotMadeModels, EagerModeWorksOnACopy) {
   auto model = std::make_shared<Skip>();
@@ -317,13 +338,15 @@ TEST(NotMadeModels, EagerModeWorksOnACopy) {
   prepared->forward(data(1));
   auto int8 = quant::convert(prepared);
   EXPECT_EQ(int8->linear->type_name(), "QuantizedLinear");
-  EXPECT_EQ(quant::quantize_dynamic(model, quant::types<nn::Linear>())->linear->type_name(), "DynamicQuantizedLinear");
+  EXPECT_EQ(quant::quantize_dynamic(model, quant::types<nn::Linear>())->linear->type_name(),
+            "DynamicQuantizedLinear");
   auto layer = std::make_shared<nn::Linear>(5, 5);  // one whose own forward is observed
   layer->eval();
   layer->qconfig = quant::get_default_qconfig();
   auto leaf = quant::prepare(layer);
   leaf->forward(data(1));
-  expect_error(ErrorCode::invalid_argument, {"put a QuantStub before it"}, [&] { quant::convert_module(leaf, {}); });
+  expect_error(ErrorCode::invalid_argument, {"put a QuantStub before it"},
+               [&] { quant::convert_module(leaf, {}); });
 }
 
 TEST(NotMadeModels, InPlaceAndInGraphModeAreErrorsThatSayHow) {
@@ -331,8 +354,10 @@ TEST(NotMadeModels, InPlaceAndInGraphModeAreErrorsThatSayHow) {
   model->eval();
   model->qconfig = quant::get_default_qconfig();
   const std::vector<std::string> words{"this M was not made by nn::make", "nn::make<M>(...)"};
-  expect_error(ErrorCode::invalid_argument, words, [&] { quant::prepare(model, {.inplace = true}); });
-  expect_error(ErrorCode::invalid_argument, words, [&] { quant::prepare_fx(model, mapping, {data(1)}); });
+  expect_error(ErrorCode::invalid_argument, words,
+               [&] { quant::prepare(model, {.inplace = true}); });
+  expect_error(ErrorCode::invalid_argument, words,
+               [&] { quant::prepare_fx(model, mapping, {data(1)}); });
 }
 
 }  // namespace

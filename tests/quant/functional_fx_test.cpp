@@ -1,4 +1,5 @@
-// Graph mode on models whose layers are functions: convolutions and norms are quantized as modules are.
+// Graph mode on models whose layers are functions: convolutions and norms are quantized as modules
+// are.
 #include <gtest/gtest.h>
 
 #include "octet/base/random.h"
@@ -22,12 +23,13 @@ std::vector<std::string> calls(const graph::Graph& g) {
   return ops;
 }
 
-// prepare_fx, some batches, convert_fx; the quantized model is close to the float one, and compiled it gives the same
-// bits.
+// prepare_fx, some batches, convert_fx; the quantized model is close to the float one, and compiled
+// it gives the same bits.
 std::shared_ptr<GraphModule> quantized(const nn::ModulePtr& model, const Shape& shape, double least,
                                        ConversionReport* report) {
   model->eval();
-  auto prepared = prepare_fx(model, get_default_qconfig_mapping(), std::vector<Tensor>{Tensor::randn(shape, 1)});
+  auto prepared = prepare_fx(model, get_default_qconfig_mapping(),
+                             std::vector<Tensor>{Tensor::randn(shape, 1)});
   for (uint64_t seed = 1; seed < 12; ++seed) (*prepared)(Tensor::randn(shape, seed));
   auto int8 = convert_fx(prepared, {}, get_native_backend_config(), report);
   const Tensor x = Tensor::randn(shape, 9), y = (*int8)(x);
@@ -51,8 +53,9 @@ struct Volumes : nn::Module {
 TEST(FunctionalFx, VolumesAreQuantizedThroughout) {
   ConversionReport report;
   auto int8 = quantized(nn::make<Volumes>(), {4, 3, 4, 6, 4}, 25, &report);
-  EXPECT_EQ(calls(int8->graph()), (std::vector<std::string>{"quantize", "conv3d", "max_pool3d", "conv_transpose3d",
-                                                            "adaptive_avg_pool3d", "dequantize"}));
+  EXPECT_EQ(calls(int8->graph()),
+            (std::vector<std::string>{"quantize", "conv3d", "max_pool3d", "conv_transpose3d",
+                                      "adaptive_avg_pool3d", "dequantize"}));
   EXPECT_TRUE(report.left_float().empty());
 }
 
@@ -61,7 +64,8 @@ struct Lines : nn::Module {
   nn::Parameter w2 = parameter("w2", Tensor::rand({4, 4, 4}, 3, -0.5, 0.5));
   nn::Parameter gamma = parameter("gamma", Tensor::rand({4}, 4, 0.5, 2)),
                 beta = parameter("beta", Tensor::rand({4}, 5));
-  nn::Parameter mean = buffer("mean", Tensor::rand({4}, 6)), var = buffer("var", Tensor::rand({4}, 7, 0.5, 2));
+  nn::Parameter mean = buffer("mean", Tensor::rand({4}, 6)),
+                var = buffer("var", Tensor::rand({4}, 7, 0.5, 2));
   Tensor forward(Tensor x) override {
     x = F::conv1d(F::pad(x, {1, 1}, "circular"), w1);
     x = F::relu(F::batch_norm(x, mean, var, gamma, beta));
@@ -75,7 +79,8 @@ struct Lines : nn::Module {
 TEST(FunctionalFx, LinesAreQuantizedThroughout) {
   ConversionReport report;
   auto int8 = quantized(nn::make<Lines>(), {16, 3, 24}, 25, &report);
-  EXPECT_TRUE(report.left_float().empty()) << report.left_float().at(0).op << ": " << report.left_float().at(0).reason;
+  EXPECT_TRUE(report.left_float().empty())
+      << report.left_float().at(0).op << ": " << report.left_float().at(0).reason;
   for (const graph::Node& node : int8->graph().nodes())
     if (node.kind == graph::NodeKind::call && node.op != "dequantize") {
       EXPECT_TRUE(int8->graph().type(node.outputs[0]).is_quantized()) << node.op;
@@ -97,7 +102,8 @@ TEST(FunctionalFx, TablesAndClassesAreTraced) {
   const Tensor index = Tensor::from<int64_t>({0, 2, 1, 1}).reshape({2, 2});
   auto traced = graph::trace(*model, {index});
   EXPECT_EQ(calls(traced->graph()),
-            (std::vector<std::string>{"embedding", "layer_norm", "unsqueeze", "equal", "to", "to", "linear", "mul"}));
+            (std::vector<std::string>{"embedding", "layer_norm", "unsqueeze", "equal", "to", "to",
+                                      "linear", "mul"}));
   EXPECT_TRUE(equal((*traced)(index).detach(), (*model)(index).detach()));
 }
 
@@ -105,7 +111,8 @@ struct Drops : nn::Module {
   nn::Parameter w = parameter("w", Tensor::rand({3, 50}, 2));
   bool channels = false;
   Tensor forward(Tensor x) override {
-    return F::linear(channels ? F::dropout1d(x, 0.5, training()) : F::dropout(x, 0.5, training()), w);
+    return F::linear(channels ? F::dropout1d(x, 0.5, training()) : F::dropout(x, 0.5, training()),
+                     w);
   }
 };
 
@@ -121,7 +128,8 @@ TEST(FunctionalFx, ATracedDropoutDrawsAnewInTraining) {
   EXPECT_TRUE(equal((*traced)(x).detach(), (*model)(x).detach()));
   model->train();
   model->channels = true;
-  testing::expect_error(ErrorCode::unsupported, {"dropout1d", "nn::Dropout1d"}, [&] { graph::trace(*model, {x}); });
+  testing::expect_error(ErrorCode::unsupported, {"dropout1d", "nn::Dropout1d"},
+                        [&] { graph::trace(*model, {x}); });
 }
 
 }  // namespace

@@ -31,7 +31,9 @@ Norm lively(int64_t features, uint64_t seed) {
   return bn;
 }
 
-void expect_near(const Tensor& a, const Tensor& b) { EXPECT_TRUE(allclose(a.detach(), b.detach(), 1e-4, 1e-5)); }
+void expect_near(const Tensor& a, const Tensor& b) {
+  EXPECT_TRUE(allclose(a.detach(), b.detach(), 1e-4, 1e-5));
+}
 
 template <typename Layer, typename Norm>
 void check_folding(Layer layer, const Shape& input, const char* with_relu) {
@@ -51,19 +53,24 @@ void check_folding(Layer layer, const Shape& input, const char* with_relu) {
 }
 
 TEST(FuseModules, BatchNormsAreFoldedInEvalMode) {
-  check_folding<nn::Conv1d, nn::BatchNorm1d>(nn::Conv1d(4, 6, 3, {.groups = 2}), {2, 4, 9}, "ConvReLU1d");
-  check_folding<nn::Conv2d, nn::BatchNorm2d>(nn::Conv2d(4, 6, 3, {.groups = 2}), {2, 4, 5, 5}, "ConvReLU2d");
-  check_folding<nn::Conv2d, nn::BatchNorm2d>(nn::Conv2d(4, 6, 3, {.bias = false}), {2, 4, 5, 5}, "ConvReLU2d");
+  check_folding<nn::Conv1d, nn::BatchNorm1d>(nn::Conv1d(4, 6, 3, {.groups = 2}), {2, 4, 9},
+                                             "ConvReLU1d");
+  check_folding<nn::Conv2d, nn::BatchNorm2d>(nn::Conv2d(4, 6, 3, {.groups = 2}), {2, 4, 5, 5},
+                                             "ConvReLU2d");
+  check_folding<nn::Conv2d, nn::BatchNorm2d>(nn::Conv2d(4, 6, 3, {.bias = false}), {2, 4, 5, 5},
+                                             "ConvReLU2d");
   check_folding<nn::Conv3d, nn::BatchNorm3d>(nn::Conv3d(2, 3, 2), {2, 2, 4, 4, 4}, "ConvReLU3d");
 }
 
 TEST(FuseModules, TransposedConvolutionsFoldAlongTheirOwnAxis) {
   // Trap: with groups the output channels are spread over both of the weight's first dimensions.
   for (int64_t groups : {1, 2}) {
-    check_folding<nn::ConvTranspose1d, nn::BatchNorm1d>(nn::ConvTranspose1d(4, 6, 3, {.groups = groups}), {2, 4, 5}, nullptr);
-    check_folding<nn::ConvTranspose2d, nn::BatchNorm2d>(nn::ConvTranspose2d(4, 6, 3, {.stride = 2, .groups = groups}), {2, 4, 5, 5},
-                                                        nullptr);
-    check_folding<nn::ConvTranspose3d, nn::BatchNorm3d>(nn::ConvTranspose3d(4, 4, 2, {.groups = groups}), {1, 4, 3, 3, 3}, nullptr);
+    check_folding<nn::ConvTranspose1d, nn::BatchNorm1d>(
+        nn::ConvTranspose1d(4, 6, 3, {.groups = groups}), {2, 4, 5}, nullptr);
+    check_folding<nn::ConvTranspose2d, nn::BatchNorm2d>(
+        nn::ConvTranspose2d(4, 6, 3, {.stride = 2, .groups = groups}), {2, 4, 5, 5}, nullptr);
+    check_folding<nn::ConvTranspose3d, nn::BatchNorm3d>(
+        nn::ConvTranspose3d(4, 4, 2, {.groups = groups}), {1, 4, 3, 3, 3}, nullptr);
   }
 }
 
@@ -77,8 +84,9 @@ TEST(FuseModules, LinearAndBatchNorm) {
 }
 
 TEST(FuseModules, InTrainingModeTheBatchNormStaysAPart) {
-  auto model = nn::make<nn::Sequential>(nn::Conv2d(1, 2, 3), nn::BatchNorm2d(2), nn::ReLU(), nn::Linear(3, 3), nn::ReLU(),
-                                        nn::BatchNorm2d(2), nn::ReLU());
+  auto model =
+      nn::make<nn::Sequential>(nn::Conv2d(1, 2, 3), nn::BatchNorm2d(2), nn::ReLU(),
+                               nn::Linear(3, 3), nn::ReLU(), nn::BatchNorm2d(2), nn::ReLU());
   auto fused = fuse_modules_qat(model, {{"0", "1", "2"}, {"3", "4"}, {"5", "6"}});
   EXPECT_EQ(fused->submodule("0")->type_name(), "ConvBnReLU2d");
   EXPECT_EQ(fused->submodule("3")->type_name(), "LinearReLU");
@@ -98,34 +106,54 @@ TEST(FuseModules, UsersAddTheirOwn) {
 }
 
 TEST(FuseModulesTraps, ErrorsNameTheModulesAndTheirMode) {
-  auto model = nn::make<nn::Sequential>(nn::Conv2d(1, 2, 3), nn::BatchNorm2d(2), nn::ReLU(), nn::Sigmoid());
+  auto model =
+      nn::make<nn::Sequential>(nn::Conv2d(1, 2, 3), nn::BatchNorm2d(2), nn::ReLU(), nn::Sigmoid());
   model->eval();
-  expect_error(ErrorCode::invalid_argument, {"fuse_modules_qat", "0 (Conv2d, eval mode)", "train()"},
-               [&] { fuse_modules_qat(model, {{"0", "1"}}); });
-  expect_error(ErrorCode::unsupported, {"no fusion is known for", "2 (ReLU, eval mode)", "3 (Sigmoid, eval mode)"},
-               [&] { fuse_modules(model, {{"2", "3"}}); });
-  expect_error(ErrorCode::not_found, {"no submodule 'bn1'"}, [&] { fuse_modules(model, {{"0", "bn1"}}); });
-  expect_error(ErrorCode::invalid_argument, {"'1' is fused already"}, [&] { fuse_modules(model, {{"0", "1"}, {"1", "2"}}); });
+  expect_error(ErrorCode::invalid_argument,
+               {"fuse_modules_qat", "0 (Conv2d, eval mode)", "train()"}, [&] {
+                 fuse_modules_qat(model, {{"0", "1"}});
+               });
+  expect_error(ErrorCode::unsupported,
+               {"no fusion is known for", "2 (ReLU, eval mode)", "3 (Sigmoid, eval mode)"}, [&] {
+                 fuse_modules(model, {{"2", "3"}});
+               });
+  expect_error(ErrorCode::not_found, {"no submodule 'bn1'"}, [&] {
+    fuse_modules(model, {{"0", "bn1"}});
+  });
+  expect_error(ErrorCode::invalid_argument, {"'1' is fused already"}, [&] {
+    fuse_modules(model, {{"0", "1"}, {"1", "2"}});
+  });
   model->submodule("1")->train();
-  expect_error(ErrorCode::invalid_argument, {"different modes", "0 (Conv2d, eval mode)", "1 (BatchNorm2d, training mode)"},
-               [&] { fuse_modules(model, {{"0", "1"}}); });
+  expect_error(ErrorCode::invalid_argument,
+               {"different modes", "0 (Conv2d, eval mode)", "1 (BatchNorm2d, training mode)"}, [&] {
+                 fuse_modules(model, {{"0", "1"}});
+               });
   model->eval();
   model->submodule("0")->qconfig = get_default_qconfig();
   model->submodule("1")->qconfig = get_default_qconfig("qnnpack");
-  expect_error(ErrorCode::invalid_argument, {"'0' and '1' have different qconfigs"}, [&] { fuse_modules(model, {{"0", "1"}}); });
+  expect_error(ErrorCode::invalid_argument, {"'0' and '1' have different qconfigs"}, [&] {
+    fuse_modules(model, {{"0", "1"}});
+  });
   auto relu = nn::make<nn::ReLU>();
   auto shared = nn::make<nn::Sequential>(nn::Conv2d(1, 1, 1), relu, nn::Conv2d(1, 1, 1), relu);
   shared->eval();
-  expect_error(ErrorCode::invalid_argument, {"'1' stands in 2 places"}, [&] { fuse_modules(shared, {{"0", "1"}}); });
+  expect_error(ErrorCode::invalid_argument, {"'1' stands in 2 places"}, [&] {
+    fuse_modules(shared, {{"0", "1"}});
+  });
 }
 
 TEST(FuseModulesTraps, ABatchNormOfOtherChannelsOrWithoutStatistics) {
   auto model = nn::make<nn::Sequential>(nn::Conv2d(1, 2, 3), nn::BatchNorm2d(3));
   model->eval();
-  expect_error(ErrorCode::invalid_argument, {"2 output channels", "3 features"}, [&] { fuse_modules(model, {{"0", "1"}}); });
-  auto bare = nn::make<nn::Sequential>(nn::Conv2d(1, 2, 3), nn::BatchNorm2d(2, {.track_running_stats = false}));
+  expect_error(ErrorCode::invalid_argument, {"2 output channels", "3 features"}, [&] {
+    fuse_modules(model, {{"0", "1"}});
+  });
+  auto bare = nn::make<nn::Sequential>(nn::Conv2d(1, 2, 3),
+                                       nn::BatchNorm2d(2, {.track_running_stats = false}));
   bare->eval();
-  expect_error(ErrorCode::invalid_argument, {"no running statistics"}, [&] { fuse_modules(bare, {{"0", "1"}}); });
+  expect_error(ErrorCode::invalid_argument, {"no running statistics"}, [&] {
+    fuse_modules(bare, {{"0", "1"}});
+  });
 }
 
 }  // namespace

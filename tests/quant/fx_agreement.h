@@ -15,7 +15,8 @@ namespace octet::testing {
 // Keeps what each value of the lowered graph was.
 struct Recorder : graph::GraphModule {
   using GraphModule::forward;
-  Recorder(const graph::GraphModule& lowered) : GraphModule(lowered.graph(), const_cast<graph::GraphModule&>(lowered)) {}
+  Recorder(const graph::GraphModule& lowered)
+      : GraphModule(lowered.graph(), const_cast<graph::GraphModule&>(lowered)) {}
   std::map<std::string, Tensor> seen;
   Tensor result(graph::ValueId id, Tensor value) override {
     seen[graph().value(id).name] = value;
@@ -23,11 +24,13 @@ struct Recorder : graph::GraphModule {
   }
 };
 
-// Runs the reference graph, compares each quantized value with the lowered graph's of that name, and goes on with the latter.
+// Runs the reference graph, compares each quantized value with the lowered graph's of that name,
+// and goes on with the latter.
 struct Compared : graph::GraphModule {
   using GraphModule::forward;
   Compared(const graph::GraphModule& reference, std::map<std::string, Tensor> lowered)
-      : GraphModule(reference.graph(), const_cast<graph::GraphModule&>(reference)), lowered(std::move(lowered)) {}
+      : GraphModule(reference.graph(), const_cast<graph::GraphModule&>(reference)),
+        lowered(std::move(lowered)) {}
   std::map<std::string, Tensor> lowered;
   int64_t values = 0, differ = 0;
   int worst = 0;
@@ -36,7 +39,8 @@ struct Compared : graph::GraphModule {
     auto it = lowered.find(graph().value(id).name);
     if (!value.is_quantized() || it == lowered.end() || !it->second.is_quantized()) return value;
     EXPECT_EQ(*value.quantizer(), *it->second.quantizer()) << it->first;
-    auto a = value.int_repr().to(DType::int32).to_vector<int32_t>(), b = it->second.int_repr().to(DType::int32).to_vector<int32_t>();
+    auto a = value.int_repr().to(DType::int32).to_vector<int32_t>(),
+         b = it->second.int_repr().to(DType::int32).to_vector<int32_t>();
     for (size_t i = 0; i < a.size(); ++i) {
       int d = std::abs(a[i] - b[i]);
       ++values;

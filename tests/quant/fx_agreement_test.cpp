@@ -1,5 +1,5 @@
-// What the reference graph computes in float on dequantized values and what the lowered one computes in integers: within one step at
-// every value, given the same operands.
+// What the reference graph computes in float on dequantized values and what the lowered one
+// computes in integers: within one step at every value, given the same operands.
 #include <gtest/gtest.h>
 
 #include "tests/example_models.h"

@@ -14,7 +14,7 @@ namespace octet::testing::fx_models {
 
 namespace F = functional;
 
-// -- layers and what fuses with them -------------------------------------------------------------------
+// -- layers and what fuses with them --------------------------------------------------------------
 
 struct ConvAlone : nn::Module {
   nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3));
@@ -111,12 +111,14 @@ struct FunctionalConv : nn::Module {
   Tensor forward(Tensor x) override { return F::conv2d(x, w, b); }
 };
 
-// -- operations between tensors ----------------------------------------------------------------------
+// -- operations between tensors -------------------------------------------------------------------
 
 // A module of two inputs and one result.
 struct Binary : nn::Module {
   using nn::Module::forward;
-  std::vector<Tensor> forward(std::vector<Tensor> inputs) override { return {of(inputs.at(0), inputs.at(1))}; }
+  std::vector<Tensor> forward(std::vector<Tensor> inputs) override {
+    return {of(inputs.at(0), inputs.at(1))};
+  }
   virtual Tensor of(const Tensor& x, const Tensor& y) = 0;
 };
 
@@ -197,7 +199,7 @@ struct Bmm : nn::Module {
   }
 };
 
-// -- pools, shapes, activations, norms ------------------------------------------------------------------
+// -- pools, shapes, activations, norms ------------------------------------------------------------
 
 struct Pools : nn::Module {
   nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3, {.padding = 1}));
@@ -343,7 +345,9 @@ struct Dropout : nn::Module {
 struct Interpolate : nn::Module {
   nn::Slot conv1 = slot("conv1", nn::Conv2d(3, 4, 1));
   nn::Slot conv2 = slot("conv2", nn::Conv2d(4, 2, 1));
-  Tensor forward(Tensor x) override { return conv2(F::interpolate(conv1(x), {.scale_factor = {2.0}})); }
+  Tensor forward(Tensor x) override {
+    return conv2(F::interpolate(conv1(x), {.scale_factor = {2.0}}));
+  }
 };
 
 struct FloatInTheMiddle : nn::Module {
@@ -352,7 +356,7 @@ struct FloatInTheMiddle : nn::Module {
   Tensor forward(Tensor x) override { return fc2(F::exp(fc1(x))); }
 };
 
-// -- dynamic and weight-only -----------------------------------------------------------------------------
+// -- dynamic and weight-only ----------------------------------------------------------------------
 
 struct EmbeddingNet : nn::Module {
   nn::Slot embedding = slot("embedding", nn::Embedding(10, 12));
@@ -398,7 +402,7 @@ struct ThreeLayers : nn::Module {
 
 struct DynamicAndStatic : ThreeLayers {};
 
-// -- which parts --------------------------------------------------------------------------------------
+// -- which parts ----------------------------------------------------------------------------------
 
 struct OnlyByName : ThreeLayers {};
 
@@ -437,7 +441,7 @@ struct PerChannel : nn::Module {
   Tensor forward(Tensor x) override { return fc(F::mean(F::relu(conv(x)), {2, 3})); }
 };
 
-// -- inputs, results, structure --------------------------------------------------------------------------
+// -- inputs, results, structure -------------------------------------------------------------------
 
 struct TwoInputs : Binary {
   nn::Slot fc1 = slot("fc1", nn::Linear(5, 3));
@@ -524,7 +528,8 @@ struct CustomModule : nn::Module {
 };
 
 struct ObservedCustomModule : nn::Module {
-  explicit ObservedCustomModule(nn::ModulePtr float_linear) : linear(slot("linear", std::move(float_linear))) {}
+  explicit ObservedCustomModule(nn::ModulePtr float_linear)
+      : linear(slot("linear", std::move(float_linear))) {}
   Tensor forward(Tensor x) override { return linear(x); }
   static std::shared_ptr<ObservedCustomModule> from_float(CustomModule& float_module) {
     auto observed = nn::make<ObservedCustomModule>(float_module.linear.get());
@@ -535,11 +540,15 @@ struct ObservedCustomModule : nn::Module {
 };
 
 struct StaticQuantCustomModule : nn::Module {
-  explicit StaticQuantCustomModule(nn::ModulePtr quantized_linear) : linear(slot("linear", std::move(quantized_linear))) {}
+  explicit StaticQuantCustomModule(nn::ModulePtr quantized_linear)
+      : linear(slot("linear", std::move(quantized_linear))) {}
   Tensor forward(Tensor x) override { return linear(x); }
-  static std::shared_ptr<StaticQuantCustomModule> from_observed(ObservedCustomModule& observed_module) {
-    observed_module.linear->add_child("activation_post_process", observed_module.submodule("activation_post_process"));
-    return nn::make<StaticQuantCustomModule>(nn::quantized::Linear::from_float(*observed_module.linear));
+  static std::shared_ptr<StaticQuantCustomModule> from_observed(
+      ObservedCustomModule& observed_module) {
+    observed_module.linear->add_child("activation_post_process",
+                                      observed_module.submodule("activation_post_process"));
+    return nn::make<StaticQuantCustomModule>(
+        nn::quantized::Linear::from_float(*observed_module.linear));
   }
   nn::Slot linear;
 };
@@ -558,8 +567,10 @@ struct CustomInTheMiddle : nn::Module {
 };
 
 struct NestedSequential : nn::Module {
-  nn::Slot features = slot("features", nn::Sequential(nn::Sequential(nn::Conv2d(3, 4, 3), nn::BatchNorm2d(4), nn::ReLU()), nn::MaxPool2d(2),
-                                                      nn::Sequential(nn::Conv2d(4, 5, 2), nn::ReLU())));
+  nn::Slot features =
+      slot("features",
+           nn::Sequential(nn::Sequential(nn::Conv2d(3, 4, 3), nn::BatchNorm2d(4), nn::ReLU()),
+                          nn::MaxPool2d(2), nn::Sequential(nn::Conv2d(4, 5, 2), nn::ReLU())));
   nn::Slot head = slot("head", nn::Sequential(nn::Flatten(), nn::Linear(5, 3)));
   Tensor forward(Tensor x) override { return head(features(x)); }
 };
@@ -577,7 +588,7 @@ struct Nothing : nn::Module {
   Tensor forward(Tensor x) override { return F::exp(x); }
 };
 
-// -- training -------------------------------------------------------------------------------------------
+// -- training -------------------------------------------------------------------------------------
 
 struct QatConvAlone : ConvAlone {};
 struct QatConvRelu : ConvRelu {};
@@ -597,24 +608,103 @@ struct Maker {
 };
 inline const std::vector<Maker>& makers() {
   static const std::vector<Maker> all = {
-#define MODEL(M) {#M, []() -> nn::ModulePtr { return nn::make<M>(); }}
-      MODEL(ConvAlone), MODEL(LinearAlone), MODEL(ConvRelu), MODEL(ConvReluFunctional), MODEL(ConvBn), MODEL(ConvBnRelu),
-      MODEL(LinearRelu), MODEL(LinearBn), MODEL(BnRelu), MODEL(BnAlone), MODEL(Conv1dBnRelu), MODEL(Conv3dRelu),
-      MODEL(ConvTransposed), MODEL(ConvTransposedBn), MODEL(FunctionalLinear), MODEL(FunctionalConv), MODEL(Add),
-      MODEL(AddRelu), MODEL(Mul), MODEL(MulRelu), MODEL(Cat), MODEL(CatOfConvs), MODEL(Residual), MODEL(ScalarAdd),
-      MODEL(ScalarMul), MODEL(ScalarAddRelu), MODEL(Matmul), MODEL(Bmm), MODEL(Pools), MODEL(PoolsFunctional),
-      MODEL(AdaptivePool), MODEL(PoolOfInput), MODEL(Mean), MODEL(Reshape), MODEL(Flatten), MODEL(Transposes), MODEL(Slice),
-      MODEL(Chunk), MODEL(Squeezes), MODEL(Activations), MODEL(ActivationsFunctional), MODEL(PRelu), MODEL(Clamps),
-      MODEL(FixedRanges), MODEL(FixedRangesFunctional), MODEL(LayerNorm), MODEL(GroupNorm), MODEL(InstanceNorm),
-      MODEL(Dropout), MODEL(Interpolate), MODEL(FloatInTheMiddle), MODEL(EmbeddingNet), MODEL(EmbeddingBagNet),
-      MODEL(DynamicLinear), MODEL(DynamicFunctional), MODEL(DynamicLstm), MODEL(DynamicAndStatic), MODEL(OnlyByName),
-      MODEL(OnlyByType), MODEL(NoneInTheMiddle), MODEL(NoneByType), MODEL(NoneByOperator), MODEL(OnlyByRegex), MODEL(NameTypeOrder),
-      MODEL(Precedence), MODEL(PerChannel), MODEL(TwoInputs), MODEL(TwoOutputs), MODEL(SharedModule),
-      MODEL(SharedModuleOneRelu), MODEL(SharedValue), MODEL(InputQuantized), MODEL(OutputQuantized), MODEL(BothQuantized),
-      MODEL(Preserved), MODEL(NonTraceableName), MODEL(NonTraceableClass), MODEL(Standalone), MODEL(StandaloneQuantized),
-      MODEL(Custom), MODEL(CustomInTheMiddle), MODEL(NestedSequential), MODEL(UnusedBranch), MODEL(Nothing),
-      MODEL(QatConvAlone), MODEL(QatConvRelu), MODEL(QatConvBn), MODEL(QatConvBnRelu), MODEL(QatLinearRelu),
-      MODEL(QatLinearBn), MODEL(QatResidual), MODEL(QatFixedRanges), MODEL(QatFunctional)};
+#define MODEL(M)                                        \
+  {                                                     \
+#M, []() -> nn::ModulePtr { return nn::make<M>(); } \
+  }
+      MODEL(ConvAlone),
+      MODEL(LinearAlone),
+      MODEL(ConvRelu),
+      MODEL(ConvReluFunctional),
+      MODEL(ConvBn),
+      MODEL(ConvBnRelu),
+      MODEL(LinearRelu),
+      MODEL(LinearBn),
+      MODEL(BnRelu),
+      MODEL(BnAlone),
+      MODEL(Conv1dBnRelu),
+      MODEL(Conv3dRelu),
+      MODEL(ConvTransposed),
+      MODEL(ConvTransposedBn),
+      MODEL(FunctionalLinear),
+      MODEL(FunctionalConv),
+      MODEL(Add),
+      MODEL(AddRelu),
+      MODEL(Mul),
+      MODEL(MulRelu),
+      MODEL(Cat),
+      MODEL(CatOfConvs),
+      MODEL(Residual),
+      MODEL(ScalarAdd),
+      MODEL(ScalarMul),
+      MODEL(ScalarAddRelu),
+      MODEL(Matmul),
+      MODEL(Bmm),
+      MODEL(Pools),
+      MODEL(PoolsFunctional),
+      MODEL(AdaptivePool),
+      MODEL(PoolOfInput),
+      MODEL(Mean),
+      MODEL(Reshape),
+      MODEL(Flatten),
+      MODEL(Transposes),
+      MODEL(Slice),
+      MODEL(Chunk),
+      MODEL(Squeezes),
+      MODEL(Activations),
+      MODEL(ActivationsFunctional),
+      MODEL(PRelu),
+      MODEL(Clamps),
+      MODEL(FixedRanges),
+      MODEL(FixedRangesFunctional),
+      MODEL(LayerNorm),
+      MODEL(GroupNorm),
+      MODEL(InstanceNorm),
+      MODEL(Dropout),
+      MODEL(Interpolate),
+      MODEL(FloatInTheMiddle),
+      MODEL(EmbeddingNet),
+      MODEL(EmbeddingBagNet),
+      MODEL(DynamicLinear),
+      MODEL(DynamicFunctional),
+      MODEL(DynamicLstm),
+      MODEL(DynamicAndStatic),
+      MODEL(OnlyByName),
+      MODEL(OnlyByType),
+      MODEL(NoneInTheMiddle),
+      MODEL(NoneByType),
+      MODEL(NoneByOperator),
+      MODEL(OnlyByRegex),
+      MODEL(NameTypeOrder),
+      MODEL(Precedence),
+      MODEL(PerChannel),
+      MODEL(TwoInputs),
+      MODEL(TwoOutputs),
+      MODEL(SharedModule),
+      MODEL(SharedModuleOneRelu),
+      MODEL(SharedValue),
+      MODEL(InputQuantized),
+      MODEL(OutputQuantized),
+      MODEL(BothQuantized),
+      MODEL(Preserved),
+      MODEL(NonTraceableName),
+      MODEL(NonTraceableClass),
+      MODEL(Standalone),
+      MODEL(StandaloneQuantized),
+      MODEL(Custom),
+      MODEL(CustomInTheMiddle),
+      MODEL(NestedSequential),
+      MODEL(UnusedBranch),
+      MODEL(Nothing),
+      MODEL(QatConvAlone),
+      MODEL(QatConvRelu),
+      MODEL(QatConvBn),
+      MODEL(QatConvBnRelu),
+      MODEL(QatLinearRelu),
+      MODEL(QatLinearBn),
+      MODEL(QatResidual),
+      MODEL(QatFixedRanges),
+      MODEL(QatFunctional)};
 #undef MODEL
   return all;
 }

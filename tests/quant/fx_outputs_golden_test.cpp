@@ -1,5 +1,6 @@
-// What the graphs of small models (fx_models.h) compute, against PyTorch (scripts/oracle/fx_outputs.py): the ranges and qparams of
-// every observed value, the codes of every value of the lowered graph, the results of the lowered and of the reference graph.
+// What the graphs of small models (fx_models.h) compute, against PyTorch
+// (scripts/oracle/fx_outputs.py): the ranges and qparams of every observed value, the codes of
+// every value of the lowered graph, the results of the lowered and of the reference graph.
 #include <gtest/gtest.h>
 
 #include <fmt/format.h>
@@ -62,7 +63,8 @@ void fill(nn::Module& model) {
 std::vector<Tensor> data(const json& c, uint64_t seed) {
   std::vector<Tensor> inputs = inputs_of(c);
   for (size_t k = 0; k < inputs.size(); ++k)
-    if (is_floating(inputs[k].dtype())) inputs[k] = make_tensor("steps", seed + k, inputs[k].shape(), 1, 0);
+    if (is_floating(inputs[k].dtype()))
+      inputs[k] = make_tensor("steps", seed + k, inputs[k].shape(), 1, 0);
   return inputs;
 }
 
@@ -73,14 +75,17 @@ void watch_min_and_max(nn::Module& prepared) {
     auto* observer = dynamic_cast<quant::Observer*>(m);
     auto* fake = dynamic_cast<quant::FakeQuantizeBase*>(m);
     if (observer && observer->type_name() == "HistogramObserver")
-      made.emplace_back(path, quant::ObserverFactory("MinMaxObserver", observer->options()).make_module());
+      made.emplace_back(
+          path, quant::ObserverFactory("MinMaxObserver", observer->options()).make_module());
     if (fake && fake->type_name() == "FusedMovingAvgObsFakeQuantize")
-      made.emplace_back(path, quant::ObserverFactory("MinMaxObserver", fake->options()).fake_quantize().make_module());
+      made.emplace_back(
+          path,
+          quant::ObserverFactory("MinMaxObserver", fake->options()).fake_quantize().make_module());
   }
   for (auto& [path, m] : made) prepared.set_submodule(path, m);
 }
 
-// -- values by the oracle's keys --------------------------------------------------------------------------------
+// -- values by the oracle's keys ------------------------------------------------------------------
 
 std::string base_of(const std::vector<FlatNode>& nodes, std::pair<int, int> at) {
   const FlatNode& n = nodes[static_cast<size_t>(at.first)];
@@ -99,9 +104,10 @@ struct Keys {
   }
 };
 
-// -- what differs on purpose --------------------------------------------------------------------------------------
+// -- what differs on purpose ----------------------------------------------------------------------
 
-// difference: the keys of all values that differ, or how many of the results' values do, and by how much.
+// difference: the keys of all values that differ, or how many of the results' values do, and by how
+// much.
 struct Difference {
   const char *model, *stage, *reason, *difference;
 };
@@ -111,7 +117,8 @@ const std::vector<Difference> kDifferences = {
 };
 
 // Nothing differs, or exactly what the table says.
-void expect_difference(const std::string& model, const std::string& stage, const std::string& difference) {
+void expect_difference(const std::string& model, const std::string& stage,
+                       const std::string& difference) {
   for (const Difference& d : kDifferences) {
     if (model != d.model || stage != d.stage) continue;
     EXPECT_EQ(difference, d.difference) << "differs from PyTorch: " << d.reason;
@@ -120,7 +127,7 @@ void expect_difference(const std::string& model, const std::string& stage, const
   EXPECT_EQ(difference, "") << "of " << stage << ", against PyTorch's";
 }
 
-// -- the tests ----------------------------------------------------------------------------------------------------
+// -- the tests ------------------------------------------------------------------------------------
 
 class GoldenFxOutputs : public ::testing::TestWithParam<Maker> {
  protected:
@@ -145,8 +152,8 @@ class GoldenFxOutputs : public ::testing::TestWithParam<Maker> {
     }
   }
 
-  // How the results differ; "" if codes (of the lowered graph), and what dynamic layers give, are equal,
-  // reference results but for one in 50 on a tie, floats to 1e-6 of the largest.
+  // How the results differ; "" if codes (of the lowered graph), and what dynamic layers give, are
+  // equal, reference results but for one in 50 on a tie, floats to 1e-6 of the largest.
   std::string difference_of(GraphModule& model, const json& expected, bool is_reference) {
     std::vector<Tensor> results = model.forward(inputs);
     EXPECT_EQ(results.size(), expected.size());
@@ -154,12 +161,17 @@ class GoldenFxOutputs : public ::testing::TestWithParam<Maker> {
     for (size_t k = 0; k < expected.size(); ++k) {
       const graph::Graph& g = model.graph();
       const graph::Node& producer = g.producer(g.outputs()[k]);
-      const Tensor y = (results[k].is_quantized() ? results[k].dequantize() : results[k]).detach().contiguous();
-      const QuantizerPtr quantizer = results[k].is_quantized()      ? results[k].quantizer()
-                                     : producer.op == "dequantize" ? g.type(producer.inputs[0]).quantizer
-                                                                   : nullptr;
-      const bool dynamic = producer.op.starts_with("DynamicQuantizedLinear") || producer.op == "linear_dynamic";
-      const std::vector<float> got = y.to_vector<float>(), wanted = floats_from_base64(expected[k], y.shape()).to_vector<float>();
+      const Tensor y =
+          (results[k].is_quantized() ? results[k].dequantize() : results[k]).detach().contiguous();
+      const QuantizerPtr quantizer = results[k].is_quantized() ? results[k].quantizer()
+                                     : producer.op == "dequantize"
+                                         ? g.type(producer.inputs[0]).quantizer
+                                         : nullptr;
+      const bool dynamic =
+          producer.op.starts_with("DynamicQuantizedLinear") || producer.op == "linear_dynamic";
+      const std::vector<float> got = y.to_vector<float>(),
+                               wanted =
+                                   floats_from_base64(expected[k], y.shape()).to_vector<float>();
       double largest = 0, most = 0;
       for (float v : wanted) largest = std::max(largest, std::abs(static_cast<double>(v)));
       // Codes are equal; their scales are to 1e-6 (Observers).
@@ -171,10 +183,12 @@ class GoldenFxOutputs : public ::testing::TestWithParam<Maker> {
         most = std::max(most, d);
       }
       const double steps = quantizer ? most / quantizer->scales()[0] : 0;
-      if (differ == 0 || (is_reference && quantizer && steps < 1.001 && 50 * differ <= y.numel())) continue;
+      if (differ == 0 || (is_reference && quantizer && steps < 1.001 && 50 * differ <= y.numel()))
+        continue;
       text += text.empty() ? "" : "; ";
       text += fmt::format("{} of {} by up to ", differ, got.size());
-      text += quantizer ? fmt::format("{:.1f} steps", steps) : fmt::format("{:.4f} of {:.4f}", most, largest);
+      text += quantizer ? fmt::format("{:.1f} steps", steps)
+                        : fmt::format("{:.4f} of {:.4f}", most, largest);
     }
     return text;
   }
@@ -214,12 +228,15 @@ TEST_P(GoldenFxOutputs, Observers) {
     }
     const quant::QParams q = quant::qparams_of(*module);
     const json& e = expected[key];
-    // Ranges of float layers' results end in what PyTorch's order of summation gives on its machine.
+    // Ranges of float layers' results end in what PyTorch's order of summation gives on its
+    // machine.
     bool equal = std::abs(q.scales[0] - e[0].get<double>()) <= 1e-6 * e[0].get<double>() &&
                  q.zero_points[0] == e[1].get<double>();
     if (e.size() > 2) {
-      const double least = e[2], greatest = e[3], tolerance = 1e-6 * std::max(std::abs(least), std::abs(greatest));
-      equal &= std::abs(observer.min_val().item() - least) <= tolerance && std::abs(observer.max_val().item() - greatest) <= tolerance;
+      const double least = e[2], greatest = e[3],
+                   tolerance = 1e-6 * std::max(std::abs(least), std::abs(greatest));
+      equal &= std::abs(observer.min_val().item() - least) <= tolerance &&
+               std::abs(observer.max_val().item() - greatest) <= tolerance;
     }
     if (equal) differ.erase(key);
   }
@@ -232,7 +249,8 @@ TEST_P(GoldenFxOutputs, Codes) {
   (void)recorder->forward(inputs);
   std::vector<FlatNode> nodes = flat_of(lowered->graph(), *lowered);
   for (FlatNode& n : nodes)  // the second call of a module is a module of its own here
-    if (n.kind == "module" && n.target.ends_with("_1") && lowered->has_submodule(n.target.substr(0, n.target.size() - 2)))
+    if (n.kind == "module" && n.target.ends_with("_1") &&
+        lowered->has_submodule(n.target.substr(0, n.target.size() - 2)))
       n.target.resize(n.target.size() - 2);
   Keys keys{nodes};
   std::set<std::string> differ;
@@ -243,18 +261,25 @@ TEST_P(GoldenFxOutputs, Codes) {
     if (node.kind == graph::NodeKind::constant) continue;
     for (size_t k = 0; k < node.outputs.size(); ++k) {
       auto it = recorder->seen.find(lowered->graph().value(node.outputs[k]).name);
-      const Tensor value = node.kind == graph::NodeKind::input                ? inputs.at(static_cast<size_t>(std::stoi(nodes[i].target)))
-                           : it == recorder->seen.end() ? Tensor() : it->second;
+      const Tensor value = node.kind == graph::NodeKind::input
+                               ? inputs.at(static_cast<size_t>(std::stoi(nodes[i].target)))
+                           : it == recorder->seen.end() ? Tensor()
+                                                        : it->second;
       if (!value.defined() || !value.is_quantized()) continue;
-      const std::string key = keys.of({static_cast<int>(i), node.outputs.size() > 1 ? static_cast<int>(k) : -1});
-      if (expected.contains(key) && expected[key] == hash_of_codes(value.contiguous())) differ.erase(key);
-      else differ.insert(key);
+      const std::string key =
+          keys.of({static_cast<int>(i), node.outputs.size() > 1 ? static_cast<int>(k) : -1});
+      if (expected.contains(key) && expected[key] == hash_of_codes(value.contiguous()))
+        differ.erase(key);
+      else
+        differ.insert(key);
     }
   }
   expect_difference(name, "codes", fmt::format("{}", fmt::join(differ, ", ")));
 }
 
-TEST_P(GoldenFxOutputs, Lowered) { expect_difference(name, "lowered", difference_of(*lowered, answers["lowered"], false)); }
+TEST_P(GoldenFxOutputs, Lowered) {
+  expect_difference(name, "lowered", difference_of(*lowered, answers["lowered"], false));
+}
 
 TEST_P(GoldenFxOutputs, Reference) {
   const json& expected = answers.contains("reference") ? answers["reference"] : answers["lowered"];

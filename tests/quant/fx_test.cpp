@@ -6,14 +6,14 @@
 #include <cmath>
 #include <functional>
 
+#include "octet/autograd/autograd.h"
 #include "octet/io/module_file.h"
 #include "octet/nn/nn.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/modules/dynamic.h"
-#include "octet/quant/modules/quantized.h"
-#include "octet/autograd/autograd.h"
 #include "octet/quant/modules/float_functional.h"
+#include "octet/quant/modules/quantized.h"
 #include "octet/quant/modules/stubs.h"
 #include "octet/quant/workflow/eager.h"
 #include "octet/quant/workflow/fuse.h"
@@ -62,7 +62,8 @@ std::shared_ptr<Net> net() {
 }
 Tensor batch(uint64_t seed = 1, int64_t n = 4) { return Tensor::randn({n, 3, 6, 6}, seed); }
 
-std::shared_ptr<quant::ObservedGraphModule> calibrated(const nn::ModulePtr& model, const quant::QConfigMapping& mapping) {
+std::shared_ptr<quant::ObservedGraphModule> calibrated(const nn::ModulePtr& model,
+                                                       const quant::QConfigMapping& mapping) {
   auto prepared = quant::prepare_fx(model, mapping, std::vector<Tensor>{batch()});
   for (uint64_t s = 1; s < 4; ++s) (*prepared)(batch(s));
   return prepared;
@@ -71,23 +72,31 @@ std::shared_ptr<quant::ObservedGraphModule> calibrated(const nn::ModulePtr& mode
 double sqnr(const Tensor& want, const Tensor& got) {
   double signal = 0, noise = 0;
   auto a = want.detach().to_vector<float>(), b = got.detach().to_vector<float>();
-  for (size_t i = 0; i < a.size(); ++i) signal += double(a[i]) * a[i], noise += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
+  for (size_t i = 0; i < a.size(); ++i)
+    signal += double(a[i]) * a[i], noise += (double(a[i]) - b[i]) * (double(a[i]) - b[i]);
   return 10 * std::log10(signal / noise);
 }
 
 TEST(PrepareFx, FusesAndObservesEachValueOnce) {
-  auto prepared = quant::prepare_fx(net(), quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch()});
+  auto prepared =
+      quant::prepare_fx(net(), quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch()});
   EXPECT_EQ(calls(prepared->graph()),
-            "HistogramObserver@activation_post_process_0 ConvReLU2d@conv HistogramObserver@activation_post_process_1 Conv2d@conv2 "
-            "HistogramObserver@activation_post_process_2 add HistogramObserver@activation_post_process_3 AdaptiveAvgPool2d@pool "
-            "HistogramObserver@activation_post_process_3 flatten HistogramObserver@activation_post_process_3 Linear@fc "
+            "HistogramObserver@activation_post_process_0 ConvReLU2d@conv "
+            "HistogramObserver@activation_post_process_1 Conv2d@conv2 "
+            "HistogramObserver@activation_post_process_2 add "
+            "HistogramObserver@activation_post_process_3 AdaptiveAvgPool2d@pool "
+            "HistogramObserver@activation_post_process_3 flatten "
+            "HistogramObserver@activation_post_process_3 Linear@fc "
             "HistogramObserver@activation_post_process_4");
 }
 
 TEST(ConvertFx, TheReferenceGraphHasQuantizeAndDequantizeAroundFloatLayers) {
-  auto reference = quant::convert_to_reference_fx(calibrated(net(), quant::get_default_qconfig_mapping()));
+  auto reference =
+      quant::convert_to_reference_fx(calibrated(net(), quant::get_default_qconfig_mapping()));
   std::string text = calls(reference->graph());
-  EXPECT_NE(text.find("quantize dequantize QuantizedReferenceConvReLU2d@conv quantize dequantize"), std::string::npos) << text;
+  EXPECT_NE(text.find("quantize dequantize QuantizedReferenceConvReLU2d@conv quantize dequantize"),
+            std::string::npos)
+      << text;
 }
 
 TEST(ConvertFx, TheLoweredGraphComputesInCodes) {
@@ -95,7 +104,8 @@ TEST(ConvertFx, TheLoweredGraphComputesInCodes) {
   auto prepared = calibrated(model, quant::get_default_qconfig_mapping());
   auto int8 = quant::convert_fx(prepared);
   EXPECT_EQ(calls(int8->graph()),
-            "quantize QuantizedConvReLU2d@conv QuantizedConv2d@conv2 add AdaptiveAvgPool2d@pool flatten QuantizedLinear@fc dequantize");
+            "quantize QuantizedConvReLU2d@conv QuantizedConv2d@conv2 add AdaptiveAvgPool2d@pool "
+            "flatten QuantizedLinear@fc dequantize");
   Tensor x = batch(9);
   EXPECT_GT(sqnr((*model)(x), (*int8)(x)), 25);
 }
@@ -110,28 +120,36 @@ TEST(ConvertFx, ReferenceAndLoweredAgreeWithinAStep) {
   ASSERT_GT(step, 0);
   Tensor x = batch(9), a = (*reference)(x), b = (*int8)(x);
   for (int64_t i = 0; i < a.size(0); ++i)
-    for (int64_t j = 0; j < a.size(1); ++j) EXPECT_LE(std::abs(a.at({i, j}) - b.at({i, j})), 2 * step * 1.0001);
+    for (int64_t j = 0; j < a.size(1); ++j)
+      EXPECT_LE(std::abs(a.at({i, j}) - b.at({i, j})), 2 * step * 1.0001);
 }
 
 TEST(ConvertFx, TheLoweredModelCompilesToTheSameBits) {
   auto int8 = quant::convert_fx(calibrated(net(), quant::get_default_qconfig_mapping()));
   graph::Graph g = int8->to_graph();
   EXPECT_NO_THROW(g.check());
-  for (int64_t n : {1, 3}) EXPECT_TRUE(equal(runtime::compile(g).run({batch(7, n)})[0], (*int8)(batch(7, n))));
+  for (int64_t n : {1, 3})
+    EXPECT_TRUE(equal(runtime::compile(g).run({batch(7, n)})[0], (*int8)(batch(7, n))));
 }
 
 TEST(ConvertFx, DynamicAndWeightOnlyAndTheirReports) {
   auto model = net();
-  auto dynamic = quant::prepare_fx(model, quant::default_dynamic_qconfig(), std::vector<Tensor>{batch()});
+  auto dynamic =
+      quant::prepare_fx(model, quant::default_dynamic_qconfig(), std::vector<Tensor>{batch()});
   quant::ConversionReport report;
   auto converted = quant::convert_fx(dynamic, {}, quant::get_native_backend_config(), &report);
-  EXPECT_EQ(calls(converted->graph()), "DynamicQuantizedConvReLU2d@conv DynamicQuantizedConv2d@conv2 add AdaptiveAvgPool2d@pool flatten "
-                                       "DynamicQuantizedLinear@fc");
+  EXPECT_EQ(calls(converted->graph()),
+            "DynamicQuantizedConvReLU2d@conv DynamicQuantizedConv2d@conv2 add "
+            "AdaptiveAvgPool2d@pool flatten "
+            "DynamicQuantizedLinear@fc");
   EXPECT_EQ(report.quantized(), 3);
-  auto weights = quant::convert_fx(
-      quant::prepare_fx(model, quant::QConfig{quant::ObserverFactory(), quant::default_per_channel_weight_observer()}, std::vector<Tensor>{batch()}));
-  EXPECT_EQ(calls(weights->graph()), "WeightOnlyQuantizedConvReLU2d@conv WeightOnlyQuantizedConv2d@conv2 add AdaptiveAvgPool2d@pool flatten "
-                                     "WeightOnlyQuantizedLinear@fc");
+  auto weights = quant::convert_fx(quant::prepare_fx(
+      model, quant::QConfig{quant::ObserverFactory(), quant::default_per_channel_weight_observer()},
+      std::vector<Tensor>{batch()}));
+  EXPECT_EQ(calls(weights->graph()),
+            "WeightOnlyQuantizedConvReLU2d@conv WeightOnlyQuantizedConv2d@conv2 add "
+            "AdaptiveAvgPool2d@pool flatten "
+            "WeightOnlyQuantizedLinear@fc");
   Tensor x = batch(8);
   EXPECT_GT(sqnr((*model)(x), (*converted)(x)), 25);
   EXPECT_GT(sqnr((*model)(x), (*weights)(x)), 35);
@@ -139,8 +157,10 @@ TEST(ConvertFx, DynamicAndWeightOnlyAndTheirReports) {
 
 TEST(ConvertFx, QatTrainsAndConverts) {
   auto model = nn::make<Net>();
-  auto prepared = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping(), std::vector<Tensor>{batch()});
-  EXPECT_NE(calls(prepared->graph()).find("ConvBnReLU2d@conv"), std::string::npos) << calls(prepared->graph());
+  auto prepared = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping(),
+                                        std::vector<Tensor>{batch()});
+  EXPECT_NE(calls(prepared->graph()).find("ConvBnReLU2d@conv"), std::string::npos)
+      << calls(prepared->graph());
   nn::optim::SGD optimizer(prepared->parameters(), {.lr = 0.01});
   for (uint64_t s = 0; s < 4; ++s) {
     optimizer.zero_grad();
@@ -150,26 +170,34 @@ TEST(ConvertFx, QatTrainsAndConverts) {
   }
   prepared->eval();
   auto int8 = quant::convert_fx(prepared);
-  EXPECT_NE(calls(int8->graph()).find("QuantizedConvReLU2d@conv"), std::string::npos) << calls(int8->graph());
+  EXPECT_NE(calls(int8->graph()).find("QuantizedConvReLU2d@conv"), std::string::npos)
+      << calls(int8->graph());
   EXPECT_GT(sqnr((*prepared)(batch(5)), (*int8)(batch(5))), 25);
 }
 
 TEST(ConvertFx, AModelThatWasNotCalibratedIsAnErrorNamingEveryObserver) {
-  auto prepared = quant::prepare_fx(net(), quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch()});
-  expect_error(ErrorCode::not_calibrated, {"5 of 5", "activation_post_process_0 of %x", "calibration"}, [&] { quant::convert_fx(prepared); });
+  auto prepared =
+      quant::prepare_fx(net(), quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch()});
+  expect_error(ErrorCode::not_calibrated,
+               {"5 of 5", "activation_post_process_0 of %x", "calibration"},
+               [&] { quant::convert_fx(prepared); });
 }
 
 TEST(PrepareFx, PartsStayFloatAndTheReportSaysWhy) {
   auto mapping = quant::get_default_qconfig_mapping().set_module_name("conv2", std::nullopt);
   quant::ConversionReport report;
-  auto int8 = quant::convert_fx(calibrated(net(), mapping), {}, quant::get_native_backend_config(), &report);
+  auto int8 = quant::convert_fx(calibrated(net(), mapping), {}, quant::get_native_backend_config(),
+                                &report);
   EXPECT_EQ(calls(int8->graph()),
-            "quantize QuantizedConvReLU2d@conv dequantize Conv2d@conv2 quantize add AdaptiveAvgPool2d@pool flatten QuantizedLinear@fc dequantize");
+            "quantize QuantizedConvReLU2d@conv dequantize Conv2d@conv2 quantize add "
+            "AdaptiveAvgPool2d@pool flatten QuantizedLinear@fc dequantize");
   bool said = false;
-  for (const auto& e : report.left_float()) said = said || (e.node == "conv2" && e.reason.find("qconfig") != std::string::npos);
+  for (const auto& e : report.left_float())
+    said = said || (e.node == "conv2" && e.reason.find("qconfig") != std::string::npos);
   EXPECT_TRUE(said);
   expect_error(ErrorCode::unsupported, {"conv2"}, [&] {
-    quant::convert_fx(calibrated(net(), mapping), {}, quant::get_native_backend_config(), nullptr, true);
+    quant::convert_fx(calibrated(net(), mapping), {}, quant::get_native_backend_config(), nullptr,
+                      true);
   });
 }
 
@@ -193,18 +221,23 @@ TEST(PrepareFx, DecisionsAndScopesOfNodesArePublic) {
   EXPECT_FALSE(prepared->qconfig_map().at("inner.add").has_value());
   EXPECT_EQ(prepared->decisions().at("inner.fc").mode, quant::QuantMode::statically);
   EXPECT_EQ(prepared->decisions().at("inner.add").reason, "it has no qconfig");
-  // The class of the module whose forward calls an operator goes before the operator's own entry, as in PyTorch.
-  auto by_class = quant::get_default_qconfig_mapping().set_object_type("add", std::nullopt).set_object_type<Inner>(quant::get_default_qconfig());
+  // The class of the module whose forward calls an operator goes before the operator's own entry,
+  // as in PyTorch.
+  auto by_class = quant::get_default_qconfig_mapping()
+                      .set_object_type("add", std::nullopt)
+                      .set_object_type<Inner>(quant::get_default_qconfig());
   auto whole = quant::prepare_fx(model, by_class, std::vector<Tensor>{Tensor::ones({2, 4})});
   EXPECT_TRUE(whole->qconfig_map().at("inner.add").has_value());
 }
 
 TEST(PrepareFx, NamesThatMatchNothingAreErrors) {
   auto mapping = quant::get_default_qconfig_mapping().set_module_name("con2", std::nullopt);
-  expect_error(ErrorCode::not_found, {"con2", "conv2"}, [&] { quant::prepare_fx(net(), mapping, std::vector<Tensor>{batch()}); });
+  expect_error(ErrorCode::not_found, {"con2", "conv2"},
+               [&] { quant::prepare_fx(net(), mapping, std::vector<Tensor>{batch()}); });
 }
 
-// A result that shares its operand's observer and may lie outside the operand's range is shown to it.
+// A result that shares its operand's observer and may lie outside the operand's range is shown to
+// it.
 TEST(PrepareFx, SharedObserversSeeResultsOutsideTheOperandsRange) {
   struct Widening {
     const char* name;
@@ -212,7 +245,8 @@ TEST(PrepareFx, SharedObserversSeeResultsOutsideTheOperandsRange) {
     std::function<Tensor(const Tensor&)> operation;  // of the conv's result
   };
   struct One : nn::Module {
-    explicit One(const Widening& w) : widening(w), layer(slot("layer", w.layer ? w.layer : nn::make<nn::Identity>())) {}
+    explicit One(const Widening& w)
+        : widening(w), layer(slot("layer", w.layer ? w.layer : nn::make<nn::Identity>())) {}
     Widening widening;
     nn::Slot conv = slot("conv", nn::Conv2d(3, 3, 1));
     nn::Slot layer;
@@ -222,11 +256,22 @@ TEST(PrepareFx, SharedObserversSeeResultsOutsideTheOperandsRange) {
     }
   };
   const std::vector<Widening> widenings = {
-      {"conv in cat", {}, {}},  // operand and result of the conv have one observer, but that is not a rule of the conv
-      {"interpolate", {}, [](const Tensor& x) { return F::interpolate(x, {.scale_factor = {2.0}, .mode = "bicubic"}); }},
+      // operand and result of the conv have one observer, but that is not a rule of the conv
+      {"conv in cat", {}, {}},
+      {"interpolate",
+       {},
+       [](const Tensor& x) {
+         return F::interpolate(x, {.scale_factor = {2.0}, .mode = "bicubic"});
+       }},
       {"clamp", {}, [](const Tensor& x) { return F::clamp(x, 20, 30); }},
-      {"pad", {}, [](const Tensor& x) { return F::pad(x, {1, 1}, "constant", 20); }},
-      {"Upsample", nn::make<nn::Upsample>(F::InterpolateOptions{.scale_factor = {2.0}, .mode = "bicubic"}), {}},
+      {"pad",
+       {},
+       [](const Tensor& x) {
+         return F::pad(x, {1, 1}, "constant", 20);
+       }},
+      {"Upsample",
+       nn::make<nn::Upsample>(F::InterpolateOptions{.scale_factor = {2.0}, .mode = "bicubic"}),
+       {}},
       {"AvgPool2d", nn::make<nn::AvgPool2d>(2, nn::AvgPoolOptions<2>{.divisor_override = 1}), {}},
       {"Hardtanh", nn::make<nn::Hardtanh>(20, 30), {}},
   };
@@ -236,7 +281,8 @@ TEST(PrepareFx, SharedObserversSeeResultsOutsideTheOperandsRange) {
     auto state = model->state_dict();
     state["conv.weight"] = state.at("conv.weight") * (w.layer || w.operation ? 1.0 : 10.0);
     model->load_state_dict(state);
-    auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch()});
+    auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(),
+                                      std::vector<Tensor>{batch()});
     const std::vector<float> y = (*prepared)(batch()).to_vector<float>();
     const Node& last = prepared->graph().producer(prepared->graph().outputs()[0]);
     const auto& observer = prepared->submodule(last.scope)->as<quant::Observer>();
@@ -248,9 +294,11 @@ TEST(PrepareFx, SharedObserversSeeResultsOutsideTheOperandsRange) {
 TEST(PrepareFx, WrongModeAndTwiceAreErrors) {
   auto training = nn::make<Net>();
   auto mapping = quant::get_default_qconfig_mapping();
-  expect_error(ErrorCode::invalid_argument, {"prepare_fx", "eval()"}, [&] { quant::prepare_fx(training, mapping, std::vector<Tensor>{batch()}); });
+  expect_error(ErrorCode::invalid_argument, {"prepare_fx", "eval()"},
+               [&] { quant::prepare_fx(training, mapping, std::vector<Tensor>{batch()}); });
   auto prepared = quant::prepare_fx(net(), mapping, std::vector<Tensor>{batch()});
-  expect_error(ErrorCode::invalid_argument, {"prepared already"}, [&] { quant::prepare_fx(prepared, mapping, std::vector<Tensor>{batch()}); });
+  expect_error(ErrorCode::invalid_argument, {"prepared already"},
+               [&] { quant::prepare_fx(prepared, mapping, std::vector<Tensor>{batch()}); });
 }
 
 TEST(SaveFx, PreparedReferenceAndLoweredGraphsComeBackWithTheirTypes) {
@@ -258,7 +306,8 @@ TEST(SaveFx, PreparedReferenceAndLoweredGraphsComeBackWithTheirTypes) {
   auto reference = quant::convert_to_reference_fx(prepared);
   auto int8 = quant::lower(reference);
   testing::TempDir dir;
-  for (const std::shared_ptr<GraphModule>& model : {std::static_pointer_cast<GraphModule>(prepared), reference, int8}) {
+  for (const std::shared_ptr<GraphModule>& model :
+       {std::static_pointer_cast<GraphModule>(prepared), reference, int8}) {
     save_model(dir / "model.octet", *model);
     auto loaded = load_model<GraphModule>(dir / "model.octet");
     EXPECT_EQ(print(loaded->graph()), print(model->graph()));
@@ -275,12 +324,15 @@ TEST(ConvertFx, FunctionalLayersAndAWeightUsedTwice) {
   struct Functional : nn::Module {
     nn::Parameter weight = parameter("weight", Tensor::randn({6, 6}, 1));
     nn::Parameter bias = parameter("bias", Tensor::randn({6}, 2));
-    Tensor forward(Tensor x) override { return F::linear(F::relu(F::linear(x, weight, bias)), weight); }
+    Tensor forward(Tensor x) override {
+      return F::linear(F::relu(F::linear(x, weight, bias)), weight);
+    }
   };
   auto model = nn::make<Functional>();
   model->eval();
   Tensor x = Tensor::randn({5, 6}, 3);
-  auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(), std::vector<Tensor>{x});
+  auto prepared =
+      quant::prepare_fx(model, quant::get_default_qconfig_mapping(), std::vector<Tensor>{x});
   (*prepared)(x);
   auto int8 = quant::convert_fx(prepared);
   EXPECT_EQ(calls(int8->graph()), "quantize linear linear dequantize");
@@ -309,7 +361,8 @@ TEST(ConvertFx, EagerAndGraphModeGiveTheSameBits) {
   graph->eval();
   eager->qconfig = quant::get_default_qconfig();
   auto prepared = quant::prepare(quant::fuse_modules(eager, {{"conv", "relu"}}));
-  auto prepared_fx = quant::prepare_fx(graph, quant::get_default_qconfig(), std::vector<Tensor>{batch()});
+  auto prepared_fx =
+      quant::prepare_fx(graph, quant::get_default_qconfig(), std::vector<Tensor>{batch()});
   for (uint64_t s = 1; s < 4; ++s) {
     (*prepared)(batch(s));
     (*prepared_fx)(batch(s));
@@ -354,16 +407,19 @@ TEST(ConvertFx, EagerAndGraphModeGiveTheSameBitsForAResidualBlock) {
   for (const char* name : {"native", "qnnpack", "fbgemm"}) {
     eager->qconfig = quant::get_default_qconfig(name);
     auto prepared = quant::prepare(quant::fuse_modules(eager, {{"conv1", "bn1", "relu"}}));
-    auto prepared_fx = quant::prepare_fx(graph, quant::get_default_qconfig(name), std::vector<Tensor>{batch()});
+    auto prepared_fx =
+        quant::prepare_fx(graph, quant::get_default_qconfig(name), std::vector<Tensor>{batch()});
     for (uint64_t s = 1; s < 4; ++s) {
       (*prepared)(batch(s));
       (*prepared_fx)(batch(s));
     }
-    EXPECT_TRUE(equal((*quant::convert(prepared))(batch(7)), (*quant::convert_fx(prepared_fx))(batch(7)))) << name;
+    EXPECT_TRUE(
+        equal((*quant::convert(prepared))(batch(7)), (*quant::convert_fx(prepared_fx))(batch(7))))
+        << name;
   }
 }
 
-// -- custom, standalone, preserved -----------------------------------------------------------------------
+// -- custom, standalone, preserved ----------------------------------------------------------------
 
 struct Custom : nn::Module {
   nn::Slot linear = slot("linear", nn::Linear(4, 4));
@@ -425,9 +481,12 @@ TEST(CustomFx, AModuleOfSeveralResultsIsObservedAndConvertedByItsAuthor) {
   convert.set_observed_to_quantized_mapping<ObservedTwo, QuantizedTwo>();
   auto prepared = quant::prepare_fx(model, quant::get_default_qconfig(), x, prepare);
   (*prepared)(x);
-  expect_error(ErrorCode::invalid_argument, {"'two'", "ObservedTwo", "set_observed_to_quantized_mapping"}, [&] { quant::convert_fx(prepared); });
+  expect_error(ErrorCode::invalid_argument,
+               {"'two'", "ObservedTwo", "set_observed_to_quantized_mapping"},
+               [&] { quant::convert_fx(prepared); });
   auto int8 = quant::convert_fx(prepared, convert);
-  EXPECT_EQ(calls(int8->graph()), "quantize QuantizedTwo@two dequantize QuantizedLinear@fc dequantize");
+  EXPECT_EQ(calls(int8->graph()),
+            "quantize QuantizedTwo@two dequantize QuantizedLinear@fc dequantize");
   auto want = model->forward(x), got = (*int8)(x);
   EXPECT_GT(sqnr(want[0], got[0]), 25);
   EXPECT_GT(sqnr(want[1], got[1]), 25);
@@ -440,8 +499,10 @@ TEST(CustomFx, DynamicallyQuantizedModulesOfUsersTakeAndGiveFloats) {
   quant::PrepareCustomConfig prepare;
   prepare.set_float_to_observed_mapping<Custom, DynamicCustom>(quant::QuantMode::dynamically);
   quant::ConvertCustomConfig convert;
-  convert.set_observed_to_quantized_mapping<DynamicCustom, DynamicCustom>(quant::QuantMode::dynamically);
-  auto int8 = quant::convert_fx(quant::prepare_fx(model, quant::default_dynamic_qconfig(), x, prepare), convert);
+  convert.set_observed_to_quantized_mapping<DynamicCustom, DynamicCustom>(
+      quant::QuantMode::dynamically);
+  auto int8 = quant::convert_fx(
+      quant::prepare_fx(model, quant::default_dynamic_qconfig(), x, prepare), convert);
   EXPECT_EQ(calls(int8->graph()), "DynamicCustom@0 ReLU@1");
   EXPECT_EQ(int8->submodule("0.linear")->type_name(), "DynamicQuantizedLinear");
   EXPECT_GT(sqnr((*model)(x[0]), (*int8)(x)[0]), 25);
@@ -484,7 +545,8 @@ TEST(CustomFx, AStandaloneModuleIsAUnitWithItsOwnInterface) {
   auto prepared = quant::prepare_fx(model, quant::get_default_qconfig(), x, custom);
   (*prepared)(x);
   auto int8 = quant::convert_fx(prepared);
-  EXPECT_EQ(calls(int8->graph()), "quantize QuantizedLinear@0 GraphModule@1 QuantizedLinear@2 dequantize");
+  EXPECT_EQ(calls(int8->graph()),
+            "quantize QuantizedLinear@0 GraphModule@1 QuantizedLinear@2 dequantize");
   auto& unit = int8->submodule("1")->as<GraphModule>();
   EXPECT_EQ(calls(unit.graph()), "QuantizedLinear@linear");
   EXPECT_TRUE(unit.graph().type(unit.graph().inputs()[0]).is_quantized());
@@ -512,29 +574,41 @@ TEST(CustomFx, InputsAndResultsMayBeCodes) {
   });
 }
 
-// -- backends --------------------------------------------------------------------------------------------
+// -- backends -------------------------------------------------------------------------------------
 
 TEST(BackendsFx, TensorRTsGraphsStayExplicit) {
   quant::BackendConfig tensorrt = quant::get_tensorrt_backend_config();
-  quant::QConfig qconfig{quant::ObserverFactory("HistogramObserver").with_dtype(DType::qint8).with_qscheme(quant::ObserverScheme::per_tensor_symmetric),
+  quant::QConfig qconfig{quant::ObserverFactory("HistogramObserver")
+                             .with_dtype(DType::qint8)
+                             .with_qscheme(quant::ObserverScheme::per_tensor_symmetric),
                          quant::default_per_channel_weight_observer()};
   auto prepared = quant::prepare_fx(net(), qconfig, std::vector<Tensor>{batch()}, {}, tensorrt);
   (*prepared)(batch());
   auto reference = quant::convert_to_reference_fx(prepared, {}, tensorrt);
   auto lowered = quant::lower(reference, tensorrt);
-  EXPECT_NE(calls(lowered->graph()).find("dequantize QuantizedReferenceConv2d@conv2 quantize"), std::string::npos) << calls(lowered->graph());
+  EXPECT_NE(calls(lowered->graph()).find("dequantize QuantizedReferenceConv2d@conv2 quantize"),
+            std::string::npos)
+      << calls(lowered->graph());
   EXPECT_EQ(calls(lowered->graph()).find(" QuantizedConv"), std::string::npos);
   for (const Node& node : reference->graph().nodes())
-    if (node.op == "quantize") EXPECT_EQ(reference->graph().type(node.outputs[0]).quantizer->zero_point(), 0);
+    if (node.op == "quantize")
+      EXPECT_EQ(reference->graph().type(node.outputs[0]).quantizer->zero_point(), 0);
 }
 
 TEST(BackendsFx, OneRuleIsTakenAwayOrOneNodeIsLeft) {
   auto prepared = calibrated(net(), quant::get_default_qconfig_mapping());
   auto reference = quant::convert_to_reference_fx(prepared);
-  auto no_linear = quant::lower(reference, quant::get_native_backend_config().do_not_lower<nnq::reference::Linear>());
-  EXPECT_NE(calls(no_linear->graph()).find("dequantize QuantizedReferenceLinear@fc quantize"), std::string::npos) << calls(no_linear->graph());
-  auto without_conv2 = quant::lower(reference, quant::get_native_backend_config(), [](const graph::Graph&, const Node& node) { return node.scope != "conv2"; });
-  EXPECT_NE(calls(without_conv2->graph()).find("dequantize QuantizedReferenceConv2d@conv2 quantize"), std::string::npos);
+  auto no_linear = quant::lower(
+      reference, quant::get_native_backend_config().do_not_lower<nnq::reference::Linear>());
+  EXPECT_NE(calls(no_linear->graph()).find("dequantize QuantizedReferenceLinear@fc quantize"),
+            std::string::npos)
+      << calls(no_linear->graph());
+  auto without_conv2 =
+      quant::lower(reference, quant::get_native_backend_config(),
+                   [](const graph::Graph&, const Node& node) { return node.scope != "conv2"; });
+  EXPECT_NE(
+      calls(without_conv2->graph()).find("dequantize QuantizedReferenceConv2d@conv2 quantize"),
+      std::string::npos);
 }
 
 }  // namespace octet::fx_test

@@ -1,5 +1,6 @@
 #pragma once
-// What the tests against PyTorch share: reading tests/golden and making the data of scripts/oracle/observers.py.
+// What the tests against PyTorch share: reading tests/golden and making the data of
+// scripts/oracle/observers.py.
 
 #include <gtest/gtest.h>
 
@@ -17,9 +18,12 @@ using nlohmann::json;
 
 inline json load(const std::string& name) { return testing::load_golden(name); }
 
-inline double exact(const json& hex) { return std::strtod(hex.get<std::string>().c_str(), nullptr); }
+inline double exact(const json& hex) {
+  return std::strtod(hex.get<std::string>().c_str(), nullptr);
+}
 
-inline std::vector<float> values(const std::string& kind, uint64_t seed, int64_t n, double scale, double offset) {
+inline std::vector<float> values(const std::string& kind, uint64_t seed, int64_t n, double scale,
+                                 double offset) {
   return testing::golden_values(kind, seed, n, scale, offset);
 }
 

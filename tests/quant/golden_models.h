@@ -91,7 +91,8 @@ struct Block : nn::Module {
         relu1(slot("relu1", nn::ReLU())),
         conv2(slot("conv2", nn::Conv2d(out, out, 3, {.padding = 1}))),
         bn2(slot("bn2", nn::BatchNorm2d(out, kNorm))),
-        down(slot("down", stride > 1 ? nn::ModulePtr(nn::make<nn::Conv2d>(in, out, 1, nn::ConvOptions<2>{.stride = stride}))
+        down(slot("down", stride > 1 ? nn::ModulePtr(nn::make<nn::Conv2d>(
+                                           in, out, 1, nn::ConvOptions<2>{.stride = stride}))
                                      : nn::ModulePtr(nn::make<nn::Identity>()))),
         skip(slot("skip", FloatFunctional())) {}
   nn::Slot conv1, bn1, relu1, conv2, bn2, down, skip;
@@ -119,7 +120,9 @@ struct Activations : Model {
   nn::Slot leaky = slot("leaky", nn::LeakyReLU(0.2));
   nn::Slot elu = slot("elu", nn::ELU(0.75));
   nn::Slot sigmoid = slot("sigmoid", nn::Sigmoid());
-  Tensor forward(Tensor x) override { return dequant(sigmoid(elu(leaky(hardswish(fc(quant(x))))))); }
+  Tensor forward(Tensor x) override {
+    return dequant(sigmoid(elu(leaky(hardswish(fc(quant(x)))))));
+  }
 };
 
 struct Conv1dNet : Model {
@@ -193,7 +196,10 @@ struct Fc4 : nn::Module {
 
 inline nn::ModulePtr make_model(const std::string& name) {
   static const std::map<std::string, nn::ModulePtr (*)()> makers = {
-#define MODEL(M) {#M, []() -> nn::ModulePtr { return nn::make<M>(); }}
+#define MODEL(M)                                        \
+  {                                                     \
+#M, []() -> nn::ModulePtr { return nn::make<M>(); } \
+  }
       MODEL(Static),      MODEL(ConvBnRelu), MODEL(Mixed),     MODEL(LinearRelu), MODEL(Mlp),
       MODEL(Residual),    MODEL(ResNet),     MODEL(Conv1dNet), MODEL(Conv3dNet),  MODEL(Decoder),
       MODEL(Activations), MODEL(Pools),      MODEL(Norms),     MODEL(Fc),         MODEL(Fc4),
@@ -203,12 +209,16 @@ inline nn::ModulePtr make_model(const std::string& name) {
 }
 
 // tensor() of scripts/oracle/eager.py.
-inline Tensor make_tensor(const std::string& how, uint64_t seed, const Shape& shape, double size, double offset) {
+inline Tensor make_tensor(const std::string& how, uint64_t seed, const Shape& shape, double size,
+                          double offset) {
   const int64_t n = numel(shape);
   std::vector<float> v;
   if (how == "sparse" || how == "power") {
-    v = golden_values(how == "sparse" ? "normal" : "uniform", seed, n, how == "sparse" ? 0.6 : 1, 0);
-    for (float& x : v) x = (how == "sparse" ? std::nearbyint(x) : std::exp2(std::nearbyint(x))) * static_cast<float>(size);
+    v = golden_values(how == "sparse" ? "normal" : "uniform", seed, n, how == "sparse" ? 0.6 : 1,
+                      0);
+    for (float& x : v)
+      x = (how == "sparse" ? std::nearbyint(x) : std::exp2(std::nearbyint(x))) *
+          static_cast<float>(size);
   } else if (how == "constant") {
     v.assign(static_cast<size_t>(n), static_cast<float>(offset));
   } else {
@@ -231,8 +241,10 @@ inline std::string hash_of_codes(const Tensor& y) {
   auto add = [&](auto codes) {
     for (auto q : codes) h = (h ^ static_cast<uint8_t>(q)) * 0x100000001B3;
   };
-  if (y.dtype() == DType::qint8) add(y.to_vector<int8_t>());
-  else add(y.to_vector<uint8_t>());
+  if (y.dtype() == DType::qint8)
+    add(y.to_vector<int8_t>());
+  else
+    add(y.to_vector<uint8_t>());
   char text[17];
   std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(h));
   return text;
@@ -240,17 +252,19 @@ inline std::string hash_of_codes(const Tensor& y) {
 
 // batch() of scripts/oracle/eager.py.
 inline Tensor batch(const json& c, int index) {
-  return make_tensor(c["exact"] ? "steps" : "normal", c["seed"].get<uint64_t>() + 7000 + static_cast<uint64_t>(index),
-                             c["shape"].get<Shape>(), 1, 0);
+  return make_tensor(c["exact"] ? "steps" : "normal",
+                     c["seed"].get<uint64_t>() + 7000 + static_cast<uint64_t>(index),
+                     c["shape"].get<Shape>(), 1, 0);
 }
 
-// Weights bit for bit; scales and zero points so too, or (where calibration sums floats in another order) up to the
-// rounding of float32. Then PyTorch's qparams are put in.
+// Weights bit for bit; scales and zero points so too, or (where calibration sums floats in another
+// order) up to the rounding of float32. Then PyTorch's qparams are put in.
 inline void expect_qparams(const json& c, nn::Module& int8) {
   auto state = int8.state_dict();
   for (const auto& [path, m] : c["modules"].items()) {
     const double scale = m["scale"];
-    ASSERT_TRUE(state.count(path + ".scale")) << path << " is a " << int8.submodule(path)->type_name();
+    ASSERT_TRUE(state.count(path + ".scale"))
+        << path << " is a " << int8.submodule(path)->type_name();
     EXPECT_NEAR(state.at(path + ".scale").item(), scale, c["exact"] ? 0 : 2e-6 * scale) << path;
     EXPECT_EQ(state.at(path + ".zero_point").item(), m["zero_point"].get<double>()) << path;
     state[path + ".scale"] = Tensor::scalar(scale, DType::float64);
@@ -262,15 +276,16 @@ inline void expect_qparams(const json& c, nn::Module& int8) {
   int8.load_state_dict(state);
 }
 
-// Every module's codes, and the model's output. steps > 0: each module is then given PyTorch's inputs, so that steps do not
-// add up.
+// Every module's codes, and the model's output. steps > 0: each module is then given PyTorch's
+// inputs, so that steps do not add up.
 inline void expect_outputs(const json& c, nn::Module& int8) {
   const int steps = c["steps"];
   for (const auto& item : c["modules"].items()) {
     const std::string path = item.key();
     const json& m = item.value();
     if (!m.contains("codes")) continue;
-    auto compare = [&m, path, steps](nn::Module&, const std::vector<Tensor>&, std::vector<Tensor>& outputs) {
+    auto compare = [&m, path, steps](nn::Module&, const std::vector<Tensor>&,
+                                     std::vector<Tensor>& outputs) {
       Tensor& y = outputs.at(0);
       if (m["codes"].get<std::string>().size() == 16) {
         EXPECT_EQ(hash_of_codes(y), m["codes"]) << path;
@@ -282,10 +297,13 @@ inline void expect_outputs(const json& c, nn::Module& int8) {
     int8.submodule(path)->add_forward_hook("golden", compare);
   }
   Tensor y = int8.forward(batch(c, -1)).detach(), expected = floats_from_base64(c["y"], y.shape());
-  // The codes are PyTorch's, or an output would be a step off; float layers sum in another order than PyTorch's.
+  // The codes are PyTorch's, or an output would be a step off; float layers sum in another order
+  // than PyTorch's.
   double largest = 0;
-  for (float v : expected.to_vector<float>()) largest = std::max(largest, std::abs(static_cast<double>(v)));
-  EXPECT_TRUE(steps > 0 || allclose(y, expected, 0, 1e-6 * largest)) << octet::to_string(y) << octet::to_string(expected);
+  for (float v : expected.to_vector<float>())
+    largest = std::max(largest, std::abs(static_cast<double>(v)));
+  EXPECT_TRUE(steps > 0 || allclose(y, expected, 0, 1e-6 * largest))
+      << octet::to_string(y) << octet::to_string(expected);
 }
 
 }  // namespace octet::testing::models

@@ -1,5 +1,6 @@
 #pragma once
-// What the tests of modules and models against PyTorch share (scripts/oracle/{modules,eager,qat,fold}.py).
+// What the tests of modules and models against PyTorch share
+// (scripts/oracle/{modules,eager,qat,fold}.py).
 
 #include <gtest/gtest.h>
 
@@ -16,7 +17,8 @@ namespace octet::testing {
 using nlohmann::json;
 
 inline std::vector<uint8_t> from_base64(const std::string& text) {
-  static const std::string digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  static const std::string digits =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::vector<uint8_t> bytes;
   uint32_t bits = 0, count = 0;
   for (char c : text) {
@@ -52,11 +54,16 @@ inline Tensor golden_codes_of(uint64_t seed, const Shape& shape, const json& qpa
 inline Attrs attrs_of(const json& object) {
   Attrs attrs;
   for (const auto& [name, value] : object.items()) {
-    if (value.is_boolean()) attrs.set(name, value.get<bool>());
-    else if (value.is_number_integer()) attrs.set(name, value.get<int64_t>());
-    else if (value.is_number()) attrs.set(name, value.get<double>());
-    else if (value.is_string()) attrs.set(name, value.get<std::string>());
-    else attrs.set(name, value.get<std::vector<int64_t>>());
+    if (value.is_boolean())
+      attrs.set(name, value.get<bool>());
+    else if (value.is_number_integer())
+      attrs.set(name, value.get<int64_t>());
+    else if (value.is_number())
+      attrs.set(name, value.get<double>());
+    else if (value.is_string())
+      attrs.set(name, value.get<std::string>());
+    else
+      attrs.set(name, value.get<std::vector<int64_t>>());
   }
   return attrs;
 }
@@ -71,7 +78,9 @@ inline void expect_codes(const Tensor& y, const json& base64, int steps, const s
   for (size_t i = 0; i < expected.size(); ++i) {
     int got = is_signed ? signed_codes[i] : unsigned_codes[i];
     int wanted = is_signed ? static_cast<int8_t>(expected[i]) : expected[i];
-    ASSERT_LE(std::abs(got - wanted), steps) << "at " << i << ": " << got << ", PyTorch " << wanted << "\n" << what;
+    ASSERT_LE(std::abs(got - wanted), steps)
+        << "at " << i << ": " << got << ", PyTorch " << wanted << "\n"
+        << what;
   }
 }
 

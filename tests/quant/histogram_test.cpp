@@ -40,15 +40,18 @@ void expect_counts_by_definition(const Histogram& h, const Floats& x) {
     double k = std::floor(std::ldexp(static_cast<double>(v), -h.exponent()));
     ++counts.at(static_cast<size_t>(static_cast<int64_t>(k) - h.first_bin()));
   }
-  for (int64_t i = 0; i < h.size(); ++i) ASSERT_EQ(h.count(i), counts[static_cast<size_t>(i)]) << "bin " << i;
+  for (int64_t i = 0; i < h.size(); ++i)
+    ASSERT_EQ(h.count(i), counts[static_cast<size_t>(i)]) << "bin " << i;
 }
 
 double real_error(const Floats& x, const ScaleZeroPoint& q, CodeRange codes) {
   double sum = 0;
   for (float v : x) {
     int32_t code = affine::quantize(v, q.scale, static_cast<int32_t>(q.zero_point),
-                                    static_cast<int32_t>(codes.quant_min), static_cast<int32_t>(codes.quant_max));
-    double d = static_cast<double>(v) - static_cast<double>(code - q.zero_point) * static_cast<double>(q.scale);
+                                    static_cast<int32_t>(codes.quant_min),
+                                    static_cast<int32_t>(codes.quant_max));
+    double d = static_cast<double>(v) -
+               static_cast<double>(code - q.zero_point) * static_cast<double>(q.scale);
     sum += d * d;
   }
   return sum;
@@ -56,7 +59,8 @@ double real_error(const Floats& x, const ScaleZeroPoint& q, CodeRange codes) {
 
 // Data of every kind of range.
 std::vector<Floats> all_sorts() {
-  const float tiny = std::numeric_limits<float>::denorm_min(), huge = std::numeric_limits<float>::max();
+  const float tiny = std::numeric_limits<float>::denorm_min(),
+              huge = std::numeric_limits<float>::max();
   Floats wild = {1e-30f, -1e-30f, 1e30f, -3e29f, 0.0f, 1.0f, -tiny};
   return {normals(3000, 1),
           normals(3000, 2, 1e-3, 5),   // far from 0 for its width
@@ -128,8 +132,10 @@ TEST(Histogram, TakesInNothingOfABatchThatIsNotFinite) {
       Histogram empty;
       EXPECT_FALSE(empty.add(y.data(), static_cast<int64_t>(n)));
       EXPECT_EQ(empty, Histogram());
-      EXPECT_TRUE(h.add(x.data(), static_cast<int64_t>(x.size())));  // nor is anything left over for the next one
-      for (int64_t i = 0; i < h.size(); ++i) ASSERT_EQ(h.count(i), 2 * before.count(i)) << "bin " << i;
+      // nor is anything left over for the next one
+      EXPECT_TRUE(h.add(x.data(), static_cast<int64_t>(x.size())));
+      for (int64_t i = 0; i < h.size(); ++i)
+        ASSERT_EQ(h.count(i), 2 * before.count(i)) << "bin " << i;
     }
   }
 }
@@ -288,7 +294,8 @@ TEST(HistogramObserver, ErrorAndRangeMatchWhatQuantizingTheDataCosts) {
       ScaleZeroPoint q = choose_qparams(best.min, best.max, options);
       double real = real_error(x, q, codes);
       EXPECT_NEAR(best.error / real, 1, 0.01);
-      EXPECT_DOUBLE_EQ(best.error, expected_error(h, q.scale, q.zero_point, codes.quant_min, codes.quant_max));
+      EXPECT_DOUBLE_EQ(best.error,
+                       expected_error(h, q.scale, q.zero_point, codes.quant_min, codes.quant_max));
       double full = real_error(x, choose_qparams(h.min(), h.max(), options), codes);
       EXPECT_LE(real, full);
       if (!is_symmetric(options.qscheme)) {
@@ -298,9 +305,10 @@ TEST(HistogramObserver, ErrorAndRangeMatchWhatQuantizingTheDataCosts) {
       // No range on a grid of its own is much better.
       for (int i = 0; i <= 40; ++i)
         for (int j = 0; j <= 40; ++j) {
-          ScaleZeroPoint p =
-              choose_qparams(h.min() * static_cast<float>(i) / 40, h.max() * static_cast<float>(j) / 40, options);
-          EXPECT_GE(expected_error(h, p.scale, p.zero_point, codes.quant_min, codes.quant_max), best.error * 0.985);
+          ScaleZeroPoint p = choose_qparams(h.min() * static_cast<float>(i) / 40,
+                                            h.max() * static_cast<float>(j) / 40, options);
+          EXPECT_GE(expected_error(h, p.scale, p.zero_point, codes.quant_min, codes.quant_max),
+                    best.error * 0.985);
         }
     }
 }
@@ -340,9 +348,11 @@ TEST(HistogramObserver, HandlesConstantsAndExtremes) {
     bool warns;
   };
   const float huge = std::numeric_limits<float>::max();
-  for (const Case& c : {Case{{0, 0, 0}, true}, Case{{5, 5}, true}, Case{{-5}, true}, Case{{1e-12f, -2e-12f}, true},
-                        Case{{huge, -huge}, false}, Case{{1e-30f, 1e30f, -1e30f}, false}, Case{{1, 1.0000001f}, false}})
-    for (ObserverScheme scheme : {ObserverScheme::per_tensor_affine, ObserverScheme::per_tensor_symmetric}) {
+  for (const Case& c : {Case{{0, 0, 0}, true}, Case{{5, 5}, true}, Case{{-5}, true},
+                        Case{{1e-12f, -2e-12f}, true}, Case{{huge, -huge}, false},
+                        Case{{1e-30f, 1e30f, -1e30f}, false}, Case{{1, 1.0000001f}, false}})
+    for (ObserverScheme scheme :
+         {ObserverScheme::per_tensor_affine, ObserverScheme::per_tensor_symmetric}) {
       HistogramObserver o({.dtype = DType::qint8, .qscheme = scheme}, "conv1");
       o.observe(tensor(c.values));
       QParams q = o.calculate_qparams();
@@ -370,10 +380,10 @@ TEST(HistogramObserver, RejectsWhatItCannotDo) {
     o.observe(Tensor::from({1.0f, NAN, 9.0f, INFINITY, -INFINITY}));
     FAIL();
   } catch (const Error& e) {
-    EXPECT_STREQ(
-        e.what(),
-        "HistogramObserver of 'fc': 1 NaN and 2 infinite among 5 values (shape (5)); a range cannot be chosen: "
-        "find the layer or the input they come from");
+    EXPECT_STREQ(e.what(),
+                 "HistogramObserver of 'fc': 1 NaN and 2 infinite among 5 values (shape (5)); a "
+                 "range cannot be chosen: "
+                 "find the layer or the input they come from");
   }
   EXPECT_EQ(o.histogram(), before);  // nothing was taken in
 }

@@ -1,4 +1,5 @@
-// Input-weight equalization in graph mode: against PyTorch (tests/golden/input_weight_equalization.json, made by
+// Input-weight equalization in graph mode: against PyTorch
+// (tests/golden/input_weight_equalization.json, made by
 // scripts/oracle/input_weight_equalization.py), and what octet does where PyTorch cannot.
 #include "octet/quant/algorithms/input_weight_equalization.h"
 
@@ -37,7 +38,9 @@ struct Functional : nn::Module {
 };
 
 // One scale per weight, which makes unlike channels hard.
-quant::QConfig per_tensor() { return {quant::ObserverFactory("MinMaxObserver"), quant::default_weight_observer()}; }
+quant::QConfig per_tensor() {
+  return {quant::ObserverFactory("MinMaxObserver"), quant::default_weight_observer()};
+}
 
 Prepared calibrated(const nn::ModulePtr& model, const std::vector<Tensor>& batches,
                     const QConfigMapping& which = QConfigMapping(default_equalization_qconfig()),
@@ -49,7 +52,8 @@ Prepared calibrated(const nn::ModulePtr& model, const std::vector<Tensor>& batch
 }
 
 void expect_floats(const Tensor& got, const std::string& packed) {
-  EXPECT_TRUE(allclose(got.detach(), floats_from_base64(packed, got.shape()), 1e-6, 1e-9)) << to_string(got);
+  EXPECT_TRUE(allclose(got.detach(), floats_from_base64(packed, got.shape()), 1e-6, 1e-9))
+      << to_string(got);
 }
 
 nn::Module& layer_of(ObservedGraphModule& model, const std::string& path) {
@@ -71,7 +75,8 @@ TEST(GoldenInputWeightEqualization, ScalesAndWeightsArePyTorchs) {
   for (const json& c : cases) {
     SCOPED_TRACE(c["name"].get<std::string>());
     const bool functional = c.contains("functional");
-    nn::ModulePtr model = functional ? nn::ModulePtr(nn::make<Functional>()) : build_model(c["layers"]);
+    nn::ModulePtr model =
+        functional ? nn::ModulePtr(nn::make<Functional>()) : build_model(c["layers"]);
     set_parameters(*model, c["seed"]);
     const auto batches = golden_batches(c);
     auto prepared = calibrated(model, batches);
@@ -85,7 +90,8 @@ TEST(GoldenInputWeightEqualization, ScalesAndWeightsArePyTorchs) {
       if (!functional) {
         EXPECT_EQ(entry.path, l["path"].get<std::string>());
       }
-      expect_floats(Tensor::from(entry.scale, {static_cast<int64_t>(entry.scale.size())}), l["scale"]);
+      expect_floats(Tensor::from(entry.scale, {static_cast<int64_t>(entry.scale.size())}),
+                    l["scale"]);
       EXPECT_EQ(entry.absorbed_by.empty(), l["mul"].get<bool>());
       nn::Module& owner = functional ? *equalized : layer_of(*equalized, entry.path);
       const std::string k = functional ? std::to_string(i + 1) : "";
@@ -97,7 +103,8 @@ TEST(GoldenInputWeightEqualization, ScalesAndWeightsArePyTorchs) {
         return functional ? !node.outputs.empty() && g.value(node.outputs[0]).name == entry.path
                           : node.kind == graph::NodeKind::module && node.scope == entry.path;
       });
-      auto& observer = equalized->submodule(g.producer(call->inputs[0]).scope)->as<quant::Observer>();
+      auto& observer =
+          equalized->submodule(g.producer(call->inputs[0]).scope)->as<quant::Observer>();
       EXPECT_NEAR(observer.min_val().item(), l["range"][0].get<double>(), 1e-5);
       EXPECT_NEAR(observer.max_val().item(), l["range"][1].get<double>(), 1e-5);
     }
@@ -140,9 +147,9 @@ TEST(InputWeightEqualization, TheFloatModelComputesWhatItDid) {
     nn::ModulePtr model;
     std::vector<Tensor> batches;
   };
-  for (const Case& c :
-       {Case{nn::make<Residual>(), unlike(4, {2, 4, 6, 6}, 1)}, Case{nn::make<Tokens>(), unlike(6, {2, 5, 6}, 2)},
-        Case{nn::make<Functional>(), unlike(8, {7, 8}, 1)}}) {
+  for (const Case& c : {Case{nn::make<Residual>(), unlike(4, {2, 4, 6, 6}, 1)},
+                        Case{nn::make<Tokens>(), unlike(6, {2, 5, 6}, 2)},
+                        Case{nn::make<Functional>(), unlike(8, {7, 8}, 1)}}) {
     set_parameters(*c.model, 3);
     auto prepared = calibrated(c.model, c.batches);
     Tensor before = (*c.model)(c.batches[0]);
@@ -178,7 +185,9 @@ TEST(InputWeightEqualization, TheLayerBeforeTakesTheScaleEvenIfItIsNotEqualized)
   const auto batches = unlike(8, {16, 8}, 1);
   quant::EqualizationReport report;
   auto equalized = convert_equalization_fx(
-      calibrated(model, batches, QConfigMapping().set_module_name("2", default_equalization_qconfig())), &report);
+      calibrated(model, batches,
+                 QConfigMapping().set_module_name("2", default_equalization_qconfig())),
+      &report);
   ASSERT_EQ(report.entries.size(), 1u);
   EXPECT_EQ(report.entries[0].absorbed_by, "0");
   EXPECT_EQ(calls(equalized->graph()).find("mul"), std::string::npos);
@@ -187,14 +196,16 @@ TEST(InputWeightEqualization, TheLayerBeforeTakesTheScaleEvenIfItIsNotEqualized)
 
 // The equalized model sees the data again: its observers must have known the ranges.
 TEST(InputWeightEqualization, ObserversKnowTheScaledRanges) {
-  auto model = build_model(json::parse(R"([["Linear", 8, 6], ["Linear", 6, 5], ["ReLU"], ["Linear", 5, 3]])"));
+  auto model = build_model(
+      json::parse(R"([["Linear", 8, 6], ["Linear", 6, 5], ["ReLU"], ["Linear", 5, 3]])"));
   set_parameters(*model, 5);
   const auto batches = unlike(8, {16, 8}, 1);
   auto equalized = convert_equalization_fx(calibrated(model, batches));
   auto ranges = [&] {
     std::map<std::string, std::pair<double, double>> result;
     for (auto& [path, module] : equalized->named_modules())
-      if (auto* o = dynamic_cast<quant::Observer*>(module)) result[path] = {o->min_val().item(), o->max_val().item()};
+      if (auto* o = dynamic_cast<quant::Observer*>(module))
+        result[path] = {o->min_val().item(), o->max_val().item()};
     return result;
   };
   auto before = ranges();
@@ -214,7 +225,9 @@ TEST(InputWeightEqualization, ValuesWithOtherUsersKeepTheirObserver) {
   const auto batches = unlike(4, {2, 4, 6, 6}, 1);
   quant::EqualizationReport report;
   auto equalized = convert_equalization_fx(
-      calibrated(model, batches, QConfigMapping().set_module_name("conv2", default_equalization_qconfig())), &report);
+      calibrated(model, batches,
+                 QConfigMapping().set_module_name("conv2", default_equalization_qconfig())),
+      &report);
   EXPECT_EQ(report.entries.at(0).absorbed_by, "") << "conv3 uses conv1's result, too";
   EXPECT_NE(calls(equalized->graph()).find("ConvReLU2d MinMaxObserver"), std::string::npos)
       << calls(equalized->graph());
@@ -241,8 +254,9 @@ TEST(InputWeightEqualization, UsersLayersDoNotTakeTheScale) {
   const auto batches = unlike(6, {16, 6}, 1);
   quant::PrepareCustomConfig custom;
   custom.set_non_traceable_module_classes<Shifted>();
-  auto prepared = prepare_equalization_fx(quant::prepare_fx(model, QConfigMapping(per_tensor()), {batches[0]}, custom),
-                                          QConfigMapping().set_object_type<nn::Linear>(default_equalization_qconfig()));
+  auto prepared = prepare_equalization_fx(
+      quant::prepare_fx(model, QConfigMapping(per_tensor()), {batches[0]}, custom),
+      QConfigMapping().set_object_type<nn::Linear>(default_equalization_qconfig()));
   for (const Tensor& x : batches) (*prepared)(x);
   quant::EqualizationReport report;
   auto equalized = convert_equalization_fx(prepared, &report);
@@ -268,7 +282,9 @@ struct FunctionalConv : nn::Module {
   nn::Parameter w1 = parameter("w1", Tensor::zeros({8, 4, 3, 3}));
   nn::Parameter b1 = parameter("b1", Tensor::zeros({8}));
   nn::Parameter w2 = parameter("w2", Tensor::zeros({6, 4, 1, 1}));
-  Tensor forward(Tensor x) override { return F::conv2d(F::relu(F::conv2d(x, w1, b1, 1, 1)), w2, {}, 1, 0, 1, 2); }
+  Tensor forward(Tensor x) override {
+    return F::conv2d(F::relu(F::conv2d(x, w1, b1, 1, 1)), w2, {}, 1, 0, 1, 2);
+  }
 };
 
 TEST(InputWeightEqualization, OperatorsOnParametersAreEqualizedWithTheirGroups) {
@@ -289,8 +305,9 @@ TEST(InputWeightEqualization, TheQuantizedModelCompiles) {
   auto model = nn::make<Residual>();
   set_parameters(*model, 3);
   const auto batches = unlike(4, {2, 4, 6, 6}, 1);
-  auto int8 = convert_fx(convert_equalization_fx(calibrated(
-      model, batches, QConfigMapping(default_equalization_qconfig()), quant::get_default_qconfig_mapping())));
+  auto int8 = convert_fx(convert_equalization_fx(
+      calibrated(model, batches, QConfigMapping(default_equalization_qconfig()),
+                 quant::get_default_qconfig_mapping())));
   runtime::Program program = runtime::compile(int8->to_graph());
   EXPECT_TRUE(equal(program.run({batches[0]})[0], (*int8)(batches[0])));
   EXPECT_GT(sqnr((*model)(batches[0]), (*int8)(batches[0])), 25);
@@ -301,14 +318,15 @@ TEST(InputWeightEqualization, GoesTogetherWithAModelReport) {
   set_parameters(*model, 3);
   model->eval();
   const auto batches = unlike(4, {2, 4, 6, 6}, 1);
-  quant::ModelReport report(
-      quant::prepare_fx(model, QConfigMapping(per_tensor()), {batches[0]}),
-      {std::make_shared<quant::OutlierDetector>(), std::make_shared<quant::DynamicStaticDetector>()});
-  auto both =
-      prepare_equalization_fx(report.prepare_detailed_calibration(), QConfigMapping(default_equalization_qconfig()));
+  quant::ModelReport report(quant::prepare_fx(model, QConfigMapping(per_tensor()), {batches[0]}),
+                            {std::make_shared<quant::OutlierDetector>(),
+                             std::make_shared<quant::DynamicStaticDetector>()});
+  auto both = prepare_equalization_fx(report.prepare_detailed_calibration(),
+                                      QConfigMapping(default_equalization_qconfig()));
   for (const Tensor& x : batches) (*both)(x);
   auto expected = convert_fx(convert_equalization_fx(calibrated(model, batches)));
-  EXPECT_TRUE(equal((*convert_fx(convert_equalization_fx(both)))(batches[0]), (*expected)(batches[0])));
+  EXPECT_TRUE(
+      equal((*convert_fx(convert_equalization_fx(both)))(batches[0]), (*expected)(batches[0])));
 }
 
 TEST(InputWeightEqualization, WithoutConvertingItTheModelIsQuantizedAsBefore) {
@@ -318,7 +336,8 @@ TEST(InputWeightEqualization, WithoutConvertingItTheModelIsQuantizedAsBefore) {
   const auto batches = unlike(4, {2, 4, 6, 6}, 1);
   auto plain = quant::prepare_fx(model, QConfigMapping(per_tensor()), {batches[0]});
   for (const Tensor& x : batches) (*plain)(x);
-  EXPECT_EQ(print(convert_fx(calibrated(model, batches))->graph()), print(convert_fx(plain)->graph()));
+  EXPECT_EQ(print(convert_fx(calibrated(model, batches))->graph()),
+            print(convert_fx(plain)->graph()));
 }
 
 TEST(InputWeightEqualization, APreparedModelCanBeSavedInBetween) {
@@ -345,7 +364,8 @@ struct Twice : nn::Module {
 TEST(InputWeightEqualization, WhatCannotBeEqualizedIsAnErrorThatSaysWhy) {
   const auto bad = ErrorCode::invalid_argument;
   const QConfigMapping all(default_equalization_qconfig());
-  auto prepare = [](nn::ModulePtr model, Shape shape, const QConfigMapping& mapping = QConfigMapping(per_tensor())) {
+  auto prepare = [](nn::ModulePtr model, Shape shape,
+                    const QConfigMapping& mapping = QConfigMapping(per_tensor())) {
     model->eval();
     return quant::prepare_fx(model, mapping, {Tensor::randn(shape, 1)});
   };
@@ -356,7 +376,8 @@ TEST(InputWeightEqualization, WhatCannotBeEqualizedIsAnErrorThatSaysWhy) {
   expect_error(bad, {"nothing to equalize", "the mapping names nothing"},
                [&] { prepare_equalization_fx(net, QConfigMapping()); });
   expect_error(ErrorCode::not_found, {"upp", "up"}, [&] {
-    prepare_equalization_fx(net, QConfigMapping().set_module_name("upp", default_equalization_qconfig()));
+    prepare_equalization_fx(
+        net, QConfigMapping().set_module_name("upp", default_equalization_qconfig()));
   });
   auto float_up = QConfigMapping(per_tensor()).set_module_name("up", std::nullopt);
   expect_error(bad, {"up: it stays float"}, [&] {
@@ -365,11 +386,13 @@ TEST(InputWeightEqualization, WhatCannotBeEqualizedIsAnErrorThatSaysWhy) {
   });
   auto watched = prepare_equalization_fx(net, all);
   expect_error(bad, {"observers already"}, [&] { prepare_equalization_fx(watched, all); });
-  expect_error(ErrorCode::not_calibrated, {"'up'", "calibration data"}, [&] { convert_equalization_fx(watched); });
-  expect_error(bad, {"prepare_equalization_fx before calibration"}, [&] { convert_equalization_fx(net); });
+  expect_error(ErrorCode::not_calibrated, {"'up'", "calibration data"},
+               [&] { convert_equalization_fx(watched); });
+  expect_error(bad, {"prepare_equalization_fx before calibration"},
+               [&] { convert_equalization_fx(net); });
   auto qat = nn::make<Tokens>();
-  auto prepared_qat =
-      quant::prepare_qat_fx(qat, quant::get_default_qat_qconfig_mapping(), {Tensor::randn({2, 5, 6}, 1)});
+  auto prepared_qat = quant::prepare_qat_fx(qat, quant::get_default_qat_qconfig_mapping(),
+                                            {Tensor::randn({2, 5, 6}, 1)});
   expect_error(bad, {"being trained"}, [&] { prepare_equalization_fx(prepared_qat, all); });
 }
 

@@ -50,7 +50,8 @@ inline std::vector<Tensor> golden_batches(const json& c) {
   for (const json& d : c["data"]) {
     std::vector<float> x = golden_values(d[0], seed++, numel(shape), d[1], d[2]);
     for (size_t i = 0; i < x.size(); ++i)
-      x[i] *= std::exp2(spread * static_cast<float>(static_cast<int64_t>(i) / inner % shape[1] % 8));
+      x[i] *=
+          std::exp2(spread * static_cast<float>(static_cast<int64_t>(i) / inner % shape[1] % 8));
     result.push_back(Tensor::from(x, shape));
   }
   return result;

@@ -25,11 +25,15 @@ using quant::ModelReportObserver;
 using Detectors = std::vector<std::shared_ptr<quant::Detector>>;
 
 Detectors all_detectors() {
-  return {std::make_shared<quant::PerChannelDetector>(), std::make_shared<quant::DynamicStaticDetector>(),
-          std::make_shared<quant::InputWeightEqualizationDetector>(), std::make_shared<quant::OutlierDetector>()};
+  return {std::make_shared<quant::PerChannelDetector>(),
+          std::make_shared<quant::DynamicStaticDetector>(),
+          std::make_shared<quant::InputWeightEqualizationDetector>(),
+          std::make_shared<quant::OutlierDetector>()};
 }
 
-double number(const json& v) { return v.is_string() ? std::stod(v.get<std::string>()) : v.get<double>(); }
+double number(const json& v) {
+  return v.is_string() ? std::stod(v.get<std::string>()) : v.get<double>();
+}
 
 void expect_number(double got, double expected, const std::string& what) {
   if (std::abs(expected) > 1e38)
@@ -49,19 +53,22 @@ struct SameAs {
   template <typename T>
   void operator()(const std::vector<T>& v) const {
     ASSERT_EQ(v.size(), expected.size()) << what;
-    for (size_t i = 0; i < v.size(); ++i) SameAs{expected[i], what + " " + std::to_string(i)}(T(v[i]));
+    for (size_t i = 0; i < v.size(); ++i)
+      SameAs{expected[i], what + " " + std::to_string(i)}(T(v[i]));
   }
 };
 
-// What octet says otherwise than PyTorch on purpose (detector.h has the reasons). Returns true for columns that are not
-// to be compared as they are.
-bool differs_on_purpose(const quant::ReportRow& row, const json& expected, const std::string& column) {
+// What octet says otherwise than PyTorch on purpose (detector.h has the reasons). Returns true for
+// columns that are not to be compared as they are.
+bool differs_on_purpose(const quant::ReportRow& row, const json& expected,
+                        const std::string& column) {
   if (column == "backend") return true;    // octet's has its own name
   if (column == "is_dynamic_supported") {  // octet has dynamic convolutions
     EXPECT_TRUE(row.get<bool>(column));
     return true;
   }
-  if (column == "input_weight_equalization_recommended") {  // PyTorch recommends where there is nothing to gain
+  // PyTorch recommends where there is nothing to gain
+  if (column == "input_weight_equalization_recommended") {
     const auto& got = row.get<std::vector<bool>>(column);
     const auto& s = row.get<std::vector<double>>("input_weight_channel_comparison_metrics");
     for (size_t i = 0; i < got.size(); ++i)
@@ -80,8 +87,8 @@ TEST(GoldenModelReport, DetectorsSayWhatPyTorchsDo) {
     set_parameters(*model, c["seed"]);
     model->eval();
     const auto batches = golden_batches(c);
-    auto prepared =
-        quant::prepare_fx(model, quant::get_default_qconfig_mapping(c.value("mapping", "qnnpack")), {batches[0]});
+    auto prepared = quant::prepare_fx(
+        model, quant::get_default_qconfig_mapping(c.value("mapping", "qnnpack")), {batches[0]});
     ModelReport report(prepared, all_detectors());
     auto watched = report.prepare_detailed_calibration();
     for (const Tensor& x : batches) (*watched)(x);
@@ -121,19 +128,22 @@ TEST(GoldenModelReport, DetectorsSayWhatPyTorchsDo) {
     ASSERT_EQ(mapping.module_name_qconfigs().size(), c["mapping_says"].size());
     for (const auto& entry : mapping.module_name_qconfigs()) {
       const json& expected = c["mapping_says"].at(entry.name);
-      EXPECT_EQ(quant::mode_of(*entry.qconfig) == quant::QuantMode::dynamically, expected["dynamic"].get<bool>())
+      EXPECT_EQ(quant::mode_of(*entry.qconfig) == quant::QuantMode::dynamically,
+                expected["dynamic"].get<bool>())
           << entry.name;
-      EXPECT_EQ(quant::is_per_channel(entry.qconfig->weight.options().qscheme), expected["per_channel"].get<bool>())
+      EXPECT_EQ(quant::is_per_channel(entry.qconfig->weight.options().qscheme),
+                expected["per_channel"].get<bool>())
           << entry.name;
     }
   }
 }
 
-// -- the observer --------------------------------------------------------------------------------------
+// -- the observer ---------------------------------------------------------------------------------
 
 TEST(ModelReportObserver, KeepsTheStatisticsOfBatchesAndChannels) {
   ModelReportObserver observer({.ch_axis = 1, .percentile = 50});
-  Tensor a = Tensor::from<float>({1, 5, 2, 5, 8, 5}, {3, 2}), b = Tensor::from<float>({0, -1, 0, 2, 0, 3}, {3, 2});
+  Tensor a = Tensor::from<float>({1, 5, 2, 5, 8, 5}, {3, 2}),
+         b = Tensor::from<float>({0, -1, 0, 2, 0, 3}, {3, 2});
   EXPECT_TRUE(equal(observer(a), a));
   observer(b);
   EXPECT_EQ(observer.num_batches_tracked(), 2);
@@ -171,26 +181,32 @@ TEST(ModelReportObserver, MergingIsObservingBothAndTheStateIsKept) {
   }
   a.merge(b);
   for (const auto& [name, t] : both.extra_state())
-    EXPECT_TRUE(allclose(a.extra_state().at(name).to(DType::float64), t.to(DType::float64), 1e-12, 0)) << name;
+    EXPECT_TRUE(
+        allclose(a.extra_state().at(name).to(DType::float64), t.to(DType::float64), 1e-12, 0))
+        << name;
   ModelReportObserver loaded;
   loaded.set_extra_state(both.extra_state());
-  for (const auto& [name, t] : both.extra_state()) EXPECT_TRUE(equal(loaded.extra_state().at(name), t)) << name;
+  for (const auto& [name, t] : both.extra_state())
+    EXPECT_TRUE(equal(loaded.extra_state().at(name), t)) << name;
 }
 
 TEST(ModelReportObserver, WhatItCannotTakeIsAnError) {
   ModelReportObserver observer({.ch_axis = 1, .percentile = 90}, "fc (input)");
-  expect_error(ErrorCode::not_calibrated, {"fc (input)"}, [&] { (void)observer.get_batch_to_epoch_ratio(); });
+  expect_error(ErrorCode::not_calibrated, {"fc (input)"},
+               [&] { (void)observer.get_batch_to_epoch_ratio(); });
   observer(Tensor::randn({4, 3}, 1));
-  expect_error(ErrorCode::invalid_argument, {"fc (input)", "4 channels along axis 1, before there were 3", "ch_axis"},
-               [&] {
+  expect_error(ErrorCode::invalid_argument,
+               {"fc (input)", "4 channels along axis 1, before there were 3", "ch_axis"}, [&] {
                  observer(Tensor::randn({4, 4}, 1));
                });
-  expect_error(ErrorCode::invalid_argument, {"ch_axis is 1", "shape"}, [&] { observer(Tensor::randn({4}, 1)); });
-  expect_error(ErrorCode::invalid_argument, {"percentile 101"}, [] { ModelReportObserver({.percentile = 101}); });
+  expect_error(ErrorCode::invalid_argument, {"ch_axis is 1", "shape"},
+               [&] { observer(Tensor::randn({4}, 1)); });
+  expect_error(ErrorCode::invalid_argument, {"percentile 101"},
+               [] { ModelReportObserver({.percentile = 101}); });
   EXPECT_EQ(observer.num_batches_tracked(), 1);
 }
 
-// -- the report ----------------------------------------------------------------------------------------
+// -- the report -----------------------------------------------------------------------------------
 
 struct Net : nn::Module {
   nn::Slot fc1 = slot("fc1", nn::Linear(4, 6));
@@ -222,14 +238,15 @@ TEST(ModelReport, TheWatchedModelCalibratesAndConvertsAsBefore) {
   report.generate_model_report(true);
   EXPECT_EQ(print(watched->graph()), print(prepared->graph()));
   EXPECT_TRUE(equal((*quant::convert_fx(watched))(x), expected));
-  for (auto& [path, module] : watched->named_modules()) EXPECT_EQ(path.find("model_report"), std::string::npos) << path;
+  for (auto& [path, module] : watched->named_modules())
+    EXPECT_EQ(path.find("model_report"), std::string::npos) << path;
 }
 
 TEST(ModelReport, ModelsInTrainingAreReportedToo) {
   auto model = nn::make<Net>();
   set_parameters(*model, 7);
-  auto prepared =
-      quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping("qnnpack"), {Tensor::randn({8, 4}, 1)});
+  auto prepared = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping("qnnpack"),
+                                        {Tensor::randn({8, 4}, 1)});
   ModelReport report(prepared, all_detectors());
   auto watched = report.prepare_detailed_calibration();
   for (int k = 0; k < 8; ++k) (*watched)(Tensor::randn({8, 4}, 1) * static_cast<float>(1 << k));
@@ -237,9 +254,11 @@ TEST(ModelReport, ModelsInTrainingAreReportedToo) {
   for (const char* detector :
        {"per_channel_detector", "dynamic_vs_static_detector", "input_weight_equalization_detector"})
     EXPECT_EQ(reports.at(detector).rows.size(), 2u) << detector;
-  auto again = quant::prepare_qat_fx(model, report.generate_qconfig_mapping(), {Tensor::randn({8, 4}, 1)});
+  auto again =
+      quant::prepare_qat_fx(model, report.generate_qconfig_mapping(), {Tensor::randn({8, 4}, 1)});
   EXPECT_EQ(again->decisions().at("fc1").mode, quant::QuantMode::dynamically);
-  EXPECT_TRUE(quant::is_per_channel(again->decisions().at("fc1").qconfig->weight.options().qscheme));
+  EXPECT_TRUE(
+      quant::is_per_channel(again->decisions().at("fc1").qconfig->weight.options().qscheme));
   (*again)(Tensor::randn({8, 4}, 1));
   again->eval();
   quant::convert_fx(again);
@@ -248,9 +267,10 @@ TEST(ModelReport, ModelsInTrainingAreReportedToo) {
 TEST(ModelReport, DetectorsShareTheObserversThatFitThem) {
   ModelReport report(prepared_net(), all_detectors());
   report.prepare_detailed_calibration();
-  EXPECT_EQ(report.get_desired_reports_names(),
-            (std::set<std::string>{"dynamic_vs_static_detector", "input_weight_equalization_detector",
-                                   "outlier_detector", "per_channel_detector"}));
+  EXPECT_EQ(
+      report.get_desired_reports_names(),
+      (std::set<std::string>{"dynamic_vs_static_detector", "input_weight_equalization_detector",
+                             "outlier_detector", "per_channel_detector"}));
   auto observers = report.get_observers_of_interest();
   EXPECT_EQ(observers.at("per_channel_detector").size(), 0u);
   EXPECT_EQ(observers.at("dynamic_vs_static_detector").size(), 4u);
@@ -260,10 +280,11 @@ TEST(ModelReport, DetectorsShareTheObserversThatFitThem) {
 }
 
 TEST(ModelReport, AMappingFollowsFromTheReports) {
-  ModelReport report(prepared_net(),
-                     {std::make_shared<quant::PerChannelDetector>(), std::make_shared<quant::DynamicStaticDetector>()});
+  ModelReport report(prepared_net(), {std::make_shared<quant::PerChannelDetector>(),
+                                      std::make_shared<quant::DynamicStaticDetector>()});
   auto watched = report.prepare_detailed_calibration();
-  for (int k = 0; k < 8; ++k) (*watched)(Tensor::randn({8, 4}, 1) * static_cast<float>(1 << k));  // louder and louder
+  // louder and louder
+  for (int k = 0; k < 8; ++k) (*watched)(Tensor::randn({8, 4}, 1) * static_cast<float>(1 << k));
   auto reports = report.generate_model_report(true);
   EXPECT_NE(reports.at("dynamic_vs_static_detector").text.find("fc1: dynamic"), std::string::npos)
       << reports.at("dynamic_vs_static_detector").text;
@@ -280,19 +301,22 @@ TEST(ModelReport, AMappingFollowsFromTheReports) {
 TEST(ModelReport, AMappingKeepsWhatIsGoodAlready) {
   const auto q = quant::get_default_qconfig();
   ModelReport report(prepared_net(quant::QConfigMapping(q)),
-                     {std::make_shared<quant::PerChannelDetector>(), std::make_shared<quant::DynamicStaticDetector>()});
+                     {std::make_shared<quant::PerChannelDetector>(),
+                      std::make_shared<quant::DynamicStaticDetector>()});
   auto watched = report.prepare_detailed_calibration();
   for (int k = 0; k < 3; ++k) (*watched)(Tensor::randn({8, 4}, 1));
   report.generate_model_report(false);
   const auto mapping = report.generate_qconfig_mapping();
   ASSERT_EQ(mapping.module_name_qconfigs().size(), 2u);
-  for (const auto& entry : mapping.module_name_qconfigs()) EXPECT_EQ(*entry.qconfig, q) << entry.name;
+  for (const auto& entry : mapping.module_name_qconfigs())
+    EXPECT_EQ(*entry.qconfig, q) << entry.name;
 }
 
-// Where channels of the input are large that meet large weights, PyTorch would equalize, and nothing is gained; where
-// large ones meet small weights there is much to gain.
+// Where channels of the input are large that meet large weights, PyTorch would equalize, and
+// nothing is gained; where large ones meet small weights there is much to gain.
 TEST(ModelReport, EqualizationIsSuggestedWhereItHelps) {
-  Tensor factors = Tensor::from<float>({100, 1, 100, 1}, {4}), x = Tensor::randn({64, 4}, 1) * factors;
+  Tensor factors = Tensor::from<float>({100, 1, 100, 1}, {4}),
+         x = Tensor::randn({64, 4}, 1) * factors;
   for (const bool unlike : {false, true}) {
     auto model = nn::make<nn::Sequential>();
     model->append(nn::Linear(4, 8));
@@ -307,14 +331,16 @@ TEST(ModelReport, EqualizationIsSuggestedWhereItHelps) {
     auto watched = report.prepare_detailed_calibration();
     (*watched)(x);
     auto rows = report.generate_model_report(true);
-    EXPECT_EQ(report.generate_equalization_mapping().module_name_qconfigs().size(), unlike ? 1u : 0u);
+    EXPECT_EQ(report.generate_equalization_mapping().module_name_qconfigs().size(),
+              unlike ? 1u : 0u);
 
-    auto equalizing =
-        quant::prepare_equalization_fx(prepared, quant::QConfigMapping(quant::default_equalization_qconfig()));
+    auto equalizing = quant::prepare_equalization_fx(
+        prepared, quant::QConfigMapping(quant::default_equalization_qconfig()));
     (*equalizing)(x);
     Tensor expected = (*model)(x);
     const double before = sqnr(expected, (*quant::convert_fx(equalizing))(x));
-    const double after = sqnr(expected, (*quant::convert_fx(quant::convert_equalization_fx(equalizing)))(x));
+    const double after =
+        sqnr(expected, (*quant::convert_fx(quant::convert_equalization_fx(equalizing)))(x));
     EXPECT_EQ(after > before + 6, unlike) << before << " dB before, " << after << " after";
   }
 }
@@ -343,13 +369,15 @@ struct Tokens : nn::Module {
   }
 };
 
-// Channels of Linear are the last dimension; what PyTorch looks at, the tokens, would differ in number.
+// Channels of Linear are the last dimension; what PyTorch looks at, the tokens, would differ in
+// number.
 TEST(ModelReport, TokensGroupsAndLayersCalledTwiceAreWatched) {
   auto model = nn::make<Tokens>();
   model->eval();
   auto ids = [](int64_t n) { return Tensor::full({2, n}, 3.0, DType::int64); };
-  auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(),
-                                    std::vector<TensorType>{TensorType(DType::int64, {Dim("N"), Dim("T")})});
+  auto prepared =
+      quant::prepare_fx(model, quant::get_default_qconfig_mapping(),
+                        std::vector<TensorType>{TensorType(DType::int64, {Dim("N"), Dim("T")})});
   ModelReport report(prepared, {std::make_shared<quant::InputWeightEqualizationDetector>(),
                                 std::make_shared<quant::DynamicStaticDetector>()});
   auto watched = report.prepare_detailed_calibration();
@@ -359,7 +387,9 @@ TEST(ModelReport, TokensGroupsAndLayersCalledTwiceAreWatched) {
   EXPECT_EQ(rows.at("fc").get<int64_t>("input_weight_channel_axis"), 2);
   EXPECT_EQ(rows.at("conv").get<std::vector<double>>("weight_per_channel_max").size(), 8u);
   auto* seen = dynamic_cast<ModelReportObserver*>(
-      watched->submodule(*report.get_observers_of_interest().at("dynamic_vs_static_detector").begin()).get());
+      watched
+          ->submodule(*report.get_observers_of_interest().at("dynamic_vs_static_detector").begin())
+          .get());
   ASSERT_TRUE(seen);
   EXPECT_EQ(seen->num_batches_tracked(), 4);
 }
@@ -373,7 +403,8 @@ TEST(ModelReport, AChannelOfZerosHasNoOutliers) {
   EXPECT_FALSE(row.get<std::vector<bool>>("outliers_detected")[1]);
   EXPECT_FALSE(row.get<std::vector<bool>>("outlier_detection_is_sufficient_batches")[1]);
   EXPECT_EQ(row.get<std::vector<int64_t>>("constant_batch_counts")[1], 1);
-  EXPECT_NE(reports.at("outlier_detector").text.find("fc1 channel 1: constant in 1 of 1 batches"), std::string::npos);
+  EXPECT_NE(reports.at("outlier_detector").text.find("fc1 channel 1: constant in 1 of 1 batches"),
+            std::string::npos);
 }
 
 // Users' own: which layers see values beyond a limit.
@@ -382,32 +413,37 @@ struct LimitDetector : quant::Detector {
   std::vector<quant::ObserverRequest> determine_observer_insert_points(
       const quant::ReportedModel& model) const override {
     std::vector<quant::ObserverRequest> requests;
-    for (const auto& layer : model.layers()) requests.push_back({.path = layer.path, .is_post_observer = true});
+    for (const auto& layer : model.layers())
+      requests.push_back({.path = layer.path, .is_post_observer = true});
     return requests;
   }
   quant::DetectorReport generate_detector_report(const quant::ReportedModel& model) const override {
     quant::DetectorReport report;
     for (const auto& layer : model.layers()) {
-      const float most = model.observer({.path = layer.path, .is_post_observer = true})->epoch_activation_max();
+      const float most =
+          model.observer({.path = layer.path, .is_post_observer = true})->epoch_activation_max();
       report.rows.push_back({layer.path, {{"beyond_limit", most > 2}}});
     }
     return report;
   }
-  std::map<std::string, quant::DetectorQConfigInfo> get_qconfig_info(const quant::ReportedModel&) const override {
+  std::map<std::string, quant::DetectorQConfigInfo> get_qconfig_info(
+      const quant::ReportedModel&) const override {
     return {{"fc2", {.is_activation_dynamic = true}}};
   }
 };
 
 TEST(ModelReport, UsersDetectorsTakePart) {
-  ModelReport report(prepared_net(),
-                     {std::make_shared<LimitDetector>(), std::make_shared<quant::DynamicStaticDetector>()});
+  ModelReport report(prepared_net(), {std::make_shared<LimitDetector>(),
+                                      std::make_shared<quant::DynamicStaticDetector>()});
   auto watched = report.prepare_detailed_calibration();
   (*watched)(Tensor::randn({8, 4}, 1));
   auto reports = report.generate_model_report(true);
   EXPECT_TRUE(reports.at("limit_detector").at("fc1").get<bool>("beyond_limit"));
   EXPECT_FALSE(reports.at("dynamic_vs_static_detector").at("fc2").get<bool>("dynamic_recommended"));
-  for (const auto mapping = report.generate_qconfig_mapping(); const auto& entry : mapping.module_name_qconfigs())
-    EXPECT_EQ(quant::mode_of(*entry.qconfig) == quant::QuantMode::dynamically, entry.name == "fc2") << entry.name;
+  for (const auto mapping = report.generate_qconfig_mapping();
+       const auto& entry : mapping.module_name_qconfigs())
+    EXPECT_EQ(quant::mode_of(*entry.qconfig) == quant::QuantMode::dynamically, entry.name == "fc2")
+        << entry.name;
 }
 
 TEST(ModelReport, LayersThatStayFloatAreReportedButNotMapped) {
@@ -466,15 +502,17 @@ TEST(ModelReport, MisuseIsAnErrorThatSaysWhatToDo) {
   const auto bad = ErrorCode::invalid_argument;
   expect_error(bad, {"expected one detector"}, [] { ModelReport(prepared_net(), {}); });
   expect_error(bad, {"two detectors called 'outlier_detector'"}, [] {
-    ModelReport(prepared_net(),
-                {std::make_shared<quant::OutlierDetector>(), std::make_shared<quant::OutlierDetector>()});
+    ModelReport(prepared_net(), {std::make_shared<quant::OutlierDetector>(),
+                                 std::make_shared<quant::OutlierDetector>()});
   });
   expect_error(bad, {"ratio_threshold 1"}, [] { quant::InputWeightEqualizationDetector(1.0); });
-  expect_error(bad, {"reference_percentile 97.5", "0 to 1"}, [] { quant::OutlierDetector(3.5, 97.5); });
+  expect_error(bad, {"reference_percentile 97.5", "0 to 1"},
+               [] { quant::OutlierDetector(3.5, 97.5); });
   ModelReport report(prepared_net(), all_detectors());
   expect_error(bad, {"prepare_detailed_calibration"}, [&] { report.generate_model_report(false); });
   auto watched = report.prepare_detailed_calibration();
-  expect_error(bad, {"observers of a report already", "prepare_fx"}, [&] { ModelReport(watched, all_detectors()); });
+  expect_error(bad, {"observers of a report already", "prepare_fx"},
+               [&] { ModelReport(watched, all_detectors()); });
   expect_error(bad, {"called before"}, [&] { report.prepare_detailed_calibration(); });
   expect_error(bad, {"generate_model_report", "to_table"}, [&] { (void)report.to_table(); });
   expect_error(ErrorCode::not_calibrated, {"fc1 (input)", "calibration data"},
@@ -482,11 +520,13 @@ TEST(ModelReport, MisuseIsAnErrorThatSaysWhatToDo) {
   (*watched)(Tensor::randn({8, 4}, 1));
   auto reports = report.generate_model_report(true);
   expect_error(bad, {"removed"}, [&] { report.generate_model_report(false); });
-  expect_error(ErrorCode::not_found, {"'fc3'", "fc1"}, [&] { (void)reports.at("outlier_detector").at("fc3"); });
+  expect_error(ErrorCode::not_found, {"'fc3'", "fc1"},
+               [&] { (void)reports.at("outlier_detector").at("fc3"); });
   expect_error(ErrorCode::not_found, {"'outlier_detected'", "outliers_detected"},
                [&] { (void)reports.at("outlier_detector").at("fc1").at("outlier_detected"); });
-  expect_error(bad, {"std::vector<bool>"},
-               [&] { (void)reports.at("outlier_detector").at("fc1").get<bool>("outliers_detected"); });
+  expect_error(bad, {"std::vector<bool>"}, [&] {
+    (void)reports.at("outlier_detector").at("fc1").get<bool>("outliers_detected");
+  });
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
-// Quantized modules against PyTorch 1.13's: tests/golden/modules_*.json, made by scripts/oracle/modules.py. A module is
-// made from its class's name, its configuration and its state, as a file's is; every engine must give PyTorch's codes (a
-// case's "steps" says where PyTorch's own are one step off now and then).
+// Quantized modules against PyTorch 1.13's: tests/golden/modules_*.json, made by
+// scripts/oracle/modules.py. A module is made from its class's name, its configuration and its
+// state, as a file's is; every engine must give PyTorch's codes (a case's "steps" says where
+// PyTorch's own are one step off now and then).
 #include <gtest/gtest.h>
 
 #include "octet/engine/engine.h"
@@ -14,31 +15,36 @@ namespace octet::testing {
 namespace {
 
 Tensor input(const json& c) {
-  return golden_codes_of(c["seed"], c["shape"].get<Shape>(), c["x"], dtype_or(c, "dtype", DType::quint8));
+  return golden_codes_of(c["seed"], c["shape"].get<Shape>(), c["x"],
+                         dtype_or(c, "dtype", DType::quint8));
 }
 
 Tensor weight(const json& c, const Shape& shape, int64_t axis) {
   Tensor w = Tensor::from(golden_codes(c["seed"].get<uint64_t>() + 1, numel(shape)), shape);
   bool per_channel = c["per_channel"];
-  auto scales = golden_scales(c["seed"].get<uint64_t>() + 2, per_channel ? shape[static_cast<size_t>(axis)] : 1);
+  auto scales = golden_scales(c["seed"].get<uint64_t>() + 2,
+                              per_channel ? shape[static_cast<size_t>(axis)] : 1);
   const std::vector<int64_t> zeros(scales.size(), 0);
-  return make_quantized(w, per_channel ? Quantizer::per_channel(scales, zeros, axis, DType::qint8)
-                                       : Quantizer::per_tensor(scales[0], c["weight_zero_point"], DType::qint8));
+  return make_quantized(
+      w, per_channel ? Quantizer::per_channel(scales, zeros, axis, DType::qint8)
+                     : Quantizer::per_tensor(scales[0], c["weight_zero_point"], DType::qint8));
 }
 
 // A module of nn::quantized with the case's weight, bias and qparams.
 nn::ModulePtr layer(const json& c) {
   Attrs config = attrs_of(c["config"]);
   config.set("dtype", std::string("quint8"));
-  nn::ModulePtr module = nn::make_registered("octet::nn::quantized::" + c["module"].get<std::string>(), config);
+  nn::ModulePtr module =
+      nn::make_registered("octet::nn::quantized::" + c["module"].get<std::string>(), config);
   auto state = module->state_dict();
   const Shape shape = state.at("weight").shape();
   const uint64_t seed = c["seed"];
   const bool transposed = c["module"].get<std::string>().find("Transpose") != std::string::npos;
   state["weight"] = weight(c, shape, transposed ? 1 : 0);
   if (c["config"]["bias"])
-    state["bias"] = Tensor::from(golden_values("normal", seed + 3, state.at("bias").numel(), c["bias_scale"], 0),
-                                 state.at("bias").shape());
+    state["bias"] = Tensor::from(
+        golden_values("normal", seed + 3, state.at("bias").numel(), c["bias_scale"], 0),
+        state.at("bias").shape());
   state["scale"] = Tensor::scalar(c["y"][0], DType::float64);
   state["zero_point"] = Tensor::scalar(c["y"][1], DType::int64);
   module->load_state_dict(state);
@@ -56,7 +62,8 @@ void expect_results(const json& c, const std::function<Tensor()>& run) {
 }
 
 // Calls run for each case of a file, in each engine.
-void expect_all(const std::string& file, size_t count, const std::function<Tensor(const json&)>& run) {
+void expect_all(const std::string& file, size_t count,
+                const std::function<Tensor(const json&)>& run) {
   json cases = load_golden(file);
   ASSERT_EQ(cases.size(), count);
   for (const json& c : cases) {
@@ -72,32 +79,42 @@ std::optional<ops::QType> result_type(const json& c, const char* key) {
 }
 
 Tensor normal(const json& c, uint64_t seed, const Shape& shape) {
-  return Tensor::from(golden_values("normal", c["seed"].get<uint64_t>() + seed, numel(shape), 1, 0), shape);
+  return Tensor::from(golden_values("normal", c["seed"].get<uint64_t>() + seed, numel(shape), 1, 0),
+                      shape);
 }
 
 Tensor run_layer(const json& c) { return layer(c)->forward(input(c)); }
 
-TEST(GoldenModules, LinearLayersGivePyTorchsCodes) { expect_all("modules_linear.json", 135, run_layer); }
-TEST(GoldenModules, ConvolutionsGivePyTorchsCodes) { expect_all("modules_conv.json", 360, run_layer); }
-TEST(GoldenModules, TransposedConvolutionsGivePyTorchsCodes) { expect_all("modules_conv_transpose.json", 140, run_layer); }
-
+TEST(GoldenModules, LinearLayersGivePyTorchsCodes) {
+  expect_all("modules_linear.json", 135, run_layer);
+}
+TEST(GoldenModules, ConvolutionsGivePyTorchsCodes) {
+  expect_all("modules_conv.json", 360, run_layer);
+}
+TEST(GoldenModules, TransposedConvolutionsGivePyTorchsCodes) {
+  expect_all("modules_conv_transpose.json", 140, run_layer);
+}
 
 TEST(GoldenModules, ActivationsAndBatchNormsGivePyTorchsCodes) {
   expect_all("modules_activations.json", 200, [](const json& c) {
     Attrs config = attrs_of(c["config"]);
     config.set("dtype", c["dtype"].get<std::string>());
-    nn::ModulePtr module = nn::make_registered("octet::nn::quantized::" + c["module"].get<std::string>(), config);
+    nn::ModulePtr module =
+        nn::make_registered("octet::nn::quantized::" + c["module"].get<std::string>(), config);
     auto state = module->state_dict();
     state["scale"] = Tensor::scalar(c["y"][0], DType::float64);
     state["zero_point"] = Tensor::scalar(c["y"][1], DType::int64);
-    if (c.contains("weight")) state["weight"] = Tensor::from(c["weight"].get<std::vector<float>>(), state["weight"].shape());
+    if (c.contains("weight"))
+      state["weight"] =
+          Tensor::from(c["weight"].get<std::vector<float>>(), state["weight"].shape());
     if (state.count("running_var")) {
       const Shape channels = state["weight"].shape();
       state["weight"] = normal(c, 3, channels);
       state["bias"] = normal(c, 4, channels);
       state["running_mean"] = normal(c, 5, channels);
-      state["running_var"] =
-          Tensor::from(golden_values("uniform", c["seed"].get<uint64_t>() + 6, numel(channels), 0.5, 0.75), channels);
+      state["running_var"] = Tensor::from(
+          golden_values("uniform", c["seed"].get<uint64_t>() + 6, numel(channels), 0.5, 0.75),
+          channels);
     }
     module->load_state_dict(state);
     module->eval();
@@ -107,7 +124,8 @@ TEST(GoldenModules, ActivationsAndBatchNormsGivePyTorchsCodes) {
 
 TEST(GoldenModules, OperatorsOnCodesGivePyTorchs) {
   expect_all("modules_operators.json", 232, [](const json& c) {
-    Tensor y = ops::call(c["op"].get<std::string>(), {input(c)}, attrs_of(c["attrs"]), result_type(c, "want"));
+    Tensor y = ops::call(c["op"].get<std::string>(), {input(c)}, attrs_of(c["attrs"]),
+                         result_type(c, "want"));
     EXPECT_EQ(y.q_scale(), c["y"][0].get<double>()) << c;
     EXPECT_EQ(y.q_zero_point(), c["y"][1].get<int64_t>()) << c;
     return y;
@@ -150,8 +168,10 @@ TEST(GoldenModules, QuantizeAndDeQuantizeGivePyTorchsBits) {
       EXPECT_TRUE(equal(y, floats_from_base64(c["result"], shape))) << c;
     } else if (c.contains("quantize")) {
       ++seen;
-      Tensor x = Tensor::from(golden_values(c["data"][0], c["seed"], numel(shape), c["data"][1], 0), shape);
-      nn::quantized::Quantize module(c["y"][0], c["y"][1], parse_dtype(c["dtype"].get<std::string>()));
+      Tensor x = Tensor::from(golden_values(c["data"][0], c["seed"], numel(shape), c["data"][1], 0),
+                              shape);
+      nn::quantized::Quantize module(c["y"][0], c["y"][1],
+                                     parse_dtype(c["dtype"].get<std::string>()));
       expect_codes(module.forward(x), c["result"], 0, c.dump());
     }
   }
@@ -164,16 +184,19 @@ TEST(GoldenModules, DynamicLinearLayersGivePyTorchsBits) {
   for (const json& c : cases) {
     Attrs config = attrs_of(c["config"]);
     config.set("reduce_range", false);
-    nn::ModulePtr module = nn::make_registered("octet::nn::quantized::" + c["module"].get<std::string>(), config);
+    nn::ModulePtr module =
+        nn::make_registered("octet::nn::quantized::" + c["module"].get<std::string>(), config);
     auto state = module->state_dict();
     const Shape weight_shape = state.at("weight").shape();
     state["weight"] = weight(c, weight_shape, 0);
     if (c["config"]["bias"])
-      state["bias"] = Tensor::from(
-          golden_values("normal", c["seed"].get<uint64_t>() + 3, weight_shape[0], c["bias_scale"], 0), {weight_shape[0]});
+      state["bias"] = Tensor::from(golden_values("normal", c["seed"].get<uint64_t>() + 3,
+                                                 weight_shape[0], c["bias_scale"], 0),
+                                   {weight_shape[0]});
     module->load_state_dict(state);
     const Shape shape = c["shape"].get<Shape>();
-    Tensor x = Tensor::from(golden_values(c["data"][0], c["seed"], numel(shape), c["data"][1], 0), shape);
+    Tensor x =
+        Tensor::from(golden_values(c["data"][0], c["seed"], numel(shape), c["data"][1], 0), shape);
     Tensor y = module->forward(x);
     EXPECT_TRUE(equal(y, floats_from_base64(c["result"], y.shape()))) << c;
   }
@@ -184,21 +207,27 @@ TEST(GoldenModules, ReferenceLayersComputeInFloatOnPyTorchsWeights) {
   ASSERT_EQ(cases.size(), 56u);
   for (const json& c : cases) {
     const std::string name = c["module"];
-    nn::ModulePtr module = nn::make_registered("octet::nn::quantized::" + name, attrs_of(c["config"]));
+    nn::ModulePtr module =
+        nn::make_registered("octet::nn::quantized::" + name, attrs_of(c["config"]));
     auto state = module->state_dict();
     const Shape weight_shape = state.at("weight").shape(), bias_shape = state.at("bias").shape();
     const uint64_t seed = c["seed"];
     const bool per_channel = c["per_channel"];
     const int64_t axis = c["axis"];
     auto s = golden_scales(seed + 2, per_channel ? weight_shape[static_cast<size_t>(axis)] : 1);
-    Tensor w = Tensor::from(golden_values("normal", seed + 1, numel(weight_shape), 0.2, 0), weight_shape);
-    state["weight"] = per_channel ? quantize_per_channel(w, s, std::vector<int64_t>(s.size(), 0), axis, DType::qint8)
+    Tensor w =
+        Tensor::from(golden_values("normal", seed + 1, numel(weight_shape), 0.2, 0), weight_shape);
+    state["weight"] = per_channel ? quantize_per_channel(w, s, std::vector<int64_t>(s.size(), 0),
+                                                         axis, DType::qint8)
                                   : quantize_per_tensor(w, s[0], 0, DType::qint8);
-    state["bias"] = Tensor::from(golden_values("normal", seed + 3, numel(bias_shape), 0.2, 0), bias_shape);
-    EXPECT_TRUE(equal(state["weight"].dequantize(), floats_from_base64(c["weight"], weight_shape))) << c;
+    state["bias"] =
+        Tensor::from(golden_values("normal", seed + 3, numel(bias_shape), 0.2, 0), bias_shape);
+    EXPECT_TRUE(equal(state["weight"].dequantize(), floats_from_base64(c["weight"], weight_shape)))
+        << c;
     module->load_state_dict(state);
     const Shape shape = c["shape"].get<Shape>();
-    Tensor y = module->forward(Tensor::from(golden_values("normal", seed, numel(shape), 1, 0), shape));
+    Tensor y =
+        module->forward(Tensor::from(golden_values("normal", seed, numel(shape), 1, 0), shape));
     EXPECT_TRUE(allclose(y, floats_from_base64(c["result"], y.shape()), 1e-5, 1e-5)) << c;
   }
 }

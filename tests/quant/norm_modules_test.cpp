@@ -1,5 +1,5 @@
-// Every layer between a QuantStub and a DeQuantStub: prepared, calibrated and converted it is near the float one, or an
-// Error says why not.
+// Every layer between a QuantStub and a DeQuantStub: prepared, calibrated and converted it is near
+// the float one, or an Error says why not.
 #include <gtest/gtest.h>
 
 #include <set>
@@ -37,7 +37,9 @@ nn::ModulePtr random(nn::ModulePtr m, uint64_t seed) {
   auto fill = [&](std::vector<std::pair<std::string, Tensor*>> tensors) {
     for (auto& [name, t] : tensors)
       if (is_floating(t->dtype())) {
-        Tensor value = name.find("var") != std::string::npos ? Tensor::rand(t->shape(), seed++) + Tensor::scalar(0.5) : Tensor::randn(t->shape(), seed++);
+        Tensor value = name.find("var") != std::string::npos
+                           ? Tensor::rand(t->shape(), seed++) + Tensor::scalar(0.5)
+                           : Tensor::randn(t->shape(), seed++);
         t->detach().copy_from(value);
       }
   };
@@ -49,7 +51,8 @@ nn::ModulePtr random(nn::ModulePtr m, uint64_t seed) {
 std::vector<Case> cases() {
   const Shape flat{6, 8}, line{2, 8, 9}, image{2, 8, 6, 6}, volume{2, 8, 4, 4, 4};
   using Up = functional::InterpolateOptions;
-  const nn::InstanceNormOptions affine{.affine = true}, tracked{.affine = true, .track_running_stats = true};
+  const nn::InstanceNormOptions affine{.affine = true},
+      tracked{.affine = true, .track_running_stats = true};
   return {
       {made<nn::Linear>(8, 5), flat, "QuantizedLinear"},
       {made<nn::NonDynamicallyQuantizableLinear>(8, 5), flat, "QuantizedLinear"},
@@ -98,7 +101,8 @@ std::vector<Case> cases() {
       {made<nn::MaxPool2d>(2), image, ""},
       {made<nn::MaxPool3d>(2), volume, ""},
       {made<nn::AvgPool1d>(2), line, ""},
-      {made<nn::AvgPool2d>(3, nn::AvgPoolOptions<2>{.padding = 1, .count_include_pad = false}), image, ""},
+      {made<nn::AvgPool2d>(3, nn::AvgPoolOptions<2>{.padding = 1, .count_include_pad = false}),
+       image, ""},
       {made<nn::AvgPool3d>(2), volume, ""},
       {made<nn::AdaptiveAvgPool1d>(3), line, ""},
       {made<nn::AdaptiveAvgPool2d>(3), image, ""},
@@ -112,7 +116,8 @@ std::vector<Case> cases() {
       {made<nn::PixelUnshuffle>(2), image, ""},
       {made<nn::ChannelShuffle>(2), image, ""},
       {made<nn::Upsample>(Up{.scale_factor = {2}}), image, ""},
-      {made<nn::Upsample>(Up{.size = {9, 7}, .mode = "bilinear", .align_corners = true}), image, ""},
+      {made<nn::Upsample>(Up{.size = {9, 7}, .mode = "bilinear", .align_corners = true}), image,
+       ""},
       {made<nn::Upsample>(Up{.scale_factor = {1.5}, .mode = "bicubic"}), image, ""},
   };
 }
@@ -136,9 +141,12 @@ TEST(StaticModules, EveryLayerBetweenStubsIsNearTheFloatOne) {
       copy->train(qat);
       copy->qconfig = qat ? quant::get_default_qat_qconfig() : quant::get_default_qconfig();
       auto prepared = qat ? quant::prepare_qat(copy) : quant::prepare(copy);
-      if (qat) {  // as the last epoch: averages near their end, the statistics of batches no longer moving
+      // as the last epoch: averages near their end, the statistics of batches no longer moving
+      if (qat) {
         for (auto& [name, m] : prepared->named_modules())
-          if (dynamic_cast<nn::BatchNorm*>(m) || dynamic_cast<nn::InstanceNorm*>(m) || dynamic_cast<nn::Dropout*>(m)) m->eval();
+          if (dynamic_cast<nn::BatchNorm*>(m) || dynamic_cast<nn::InstanceNorm*>(m) ||
+              dynamic_cast<nn::Dropout*>(m))
+            m->eval();
       }
       prepared->forward(x);
       prepared->eval();
@@ -161,7 +169,8 @@ TEST(GoldenNormModules, NormalizationsGivePyTorchsCodes) {
   for (const json& c : golden) {
     Attrs config = attrs_of(c["config"]);
     config.set("dtype", c["dtype"].get<std::string>());
-    nn::ModulePtr module = nn::make_registered("octet::nn::quantized::" + c["module"].get<std::string>(), config);
+    nn::ModulePtr module =
+        nn::make_registered("octet::nn::quantized::" + c["module"].get<std::string>(), config);
     module->eval();
     auto state = module->state_dict();
     const uint64_t seed = c["seed"];
@@ -171,7 +180,8 @@ TEST(GoldenNormModules, NormalizationsGivePyTorchsCodes) {
     state["weight"] = Tensor::from(golden_values("normal", seed + 3, numel(shape), 1, 0), shape);
     state["bias"] = Tensor::from(golden_values("normal", seed + 4, numel(shape), 1, 0), shape);
     module->load_state_dict(state);
-    Tensor x = golden_codes_of(seed, c["shape"].get<Shape>(), c["x"], parse_dtype(c["dtype"].get<std::string>()));
+    Tensor x = golden_codes_of(seed, c["shape"].get<Shape>(), c["x"],
+                               parse_dtype(c["dtype"].get<std::string>()));
     expect_codes(module->forward(x), c["result"], c["steps"], c.dump());
     if (HasFailure()) return;
   }
@@ -180,12 +190,15 @@ TEST(GoldenNormModules, NormalizationsGivePyTorchsCodes) {
 TEST(StaticModules, TheseAreAllLayersOfOneInput) {
   std::set<std::string> covered{
       // Of indices, of several inputs, or observed in pieces: tests of their own.
-      "Embedding", "EmbeddingBag", "Bilinear", "LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell", "MultiheadAttention",
-      "Module", "Sequential", "ModuleList", "ModuleDict"};
+      "Embedding", "EmbeddingBag", "Bilinear",   "LSTM",      "GRU",
+      "RNN",       "LSTMCell",     "GRUCell",    "RNNCell",   "MultiheadAttention",
+      "Module",    "Sequential",   "ModuleList", "ModuleDict"};
   for (const Case& c : cases()) covered.insert(c.layer->type_name());
   for (const std::string& name : nn::registered_names()) {
     const std::string room = "octet::nn::";
-    if (!name.starts_with(room) || name.find(':', room.size()) != std::string::npos || name.ends_with("Loss")) continue;
+    if (!name.starts_with(room) || name.find(':', room.size()) != std::string::npos ||
+        name.ends_with("Loss"))
+      continue;
     EXPECT_TRUE(covered.count(name.substr(room.size()))) << name << ": add it to the table above";
   }
 }
@@ -219,7 +232,9 @@ TEST(StaticModulesTraps, LayersWithoutAStaticFormSayWhatToDo) {
   model->qconfig = quant::get_default_qconfig();
   auto prepared = quant::prepare(model);
   prepared->forward(Tensor::randn({3, 2, 4}, 1));
-  expect_error(ErrorCode::invalid_argument, {"'gru' (GRU) stays float but its input will be quantized, from 'quant': put a DeQuantStub between"},
+  expect_error(ErrorCode::invalid_argument,
+               {"'gru' (GRU) stays float but its input will be quantized, from 'quant': put a "
+                "DeQuantStub between"},
                [&] { quant::convert(prepared); });
 }
 

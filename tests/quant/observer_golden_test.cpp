@@ -1,4 +1,5 @@
-// Observers against PyTorch 1.13: tests/golden/observers_*.json, made by scripts/oracle/observers.py.
+// Observers against PyTorch 1.13: tests/golden/observers_*.json, made by
+// scripts/oracle/observers.py.
 
 #include <gtest/gtest.h>
 
@@ -19,8 +20,8 @@ ObserverPtr observed(const json& c) {
   Shape shape = c["shape"].get<Shape>();
   double scale = c["scale"];
   for (uint64_t b = 0; b < c["batches"]; ++b) {
-    observer->observe(
-        Tensor::from(values(c["kind"], c["seed"].get<uint64_t>() + b, numel(shape), scale, c["offset"]), shape));
+    observer->observe(Tensor::from(
+        values(c["kind"], c["seed"].get<uint64_t>() + b, numel(shape), scale, c["offset"]), shape));
     scale = scale * c["growth"].get<double>();
   }
   return observer;
@@ -66,8 +67,9 @@ void compare_all(const std::string& file) {
 double real_error(const std::vector<float>& x, float scale, int64_t z, CodeRange codes) {
   double sum = 0;
   for (float v : x) {
-    int32_t q = affine::quantize(v, scale, static_cast<int32_t>(z), static_cast<int32_t>(codes.quant_min),
-                                 static_cast<int32_t>(codes.quant_max));
+    int32_t q =
+        affine::quantize(v, scale, static_cast<int32_t>(z), static_cast<int32_t>(codes.quant_min),
+                         static_cast<int32_t>(codes.quant_max));
     double d = static_cast<double>(v) - static_cast<double>(q - z) * static_cast<double>(scale);
     sum += d * d;
   }
@@ -78,9 +80,13 @@ double real_error(const std::vector<float>& x, float scale, int64_t z, CodeRange
 
 TEST(GoldenObserver, MinMaxAndMovingAverage) { compare_all("observers_min_max.json"); }
 
-TEST(GoldenObserver, PerChannelAndMovingAveragePerChannel) { compare_all("observers_per_channel.json"); }
+TEST(GoldenObserver, PerChannelAndMovingAveragePerChannel) {
+  compare_all("observers_per_channel.json");
+}
 
-TEST(GoldenObserver, FixedQParamsFloatQParamsAndTheQnnpackFamily) { compare_all("observers_more.json"); }
+TEST(GoldenObserver, FixedQParamsFloatQParamsAndTheQnnpackFamily) {
+  compare_all("observers_more.json");
+}
 
 TEST(GoldenHistogramObserver, QuantizesAtLeastAsWellAsPyTorchsSearch) {
   double gain = 0;
@@ -91,7 +97,8 @@ TEST(GoldenHistogramObserver, QuantizesAtLeastAsWellAsPyTorchsSearch) {
     QParams q = observed(c)->calculate_qparams();
     CodeRange codes{q.quant_min, q.quant_max};
     EXPECT_EQ(codes, (CodeRange{c["codes"][0], c["codes"][1]}));
-    double theirs = real_error(x, static_cast<float>(exact(c["scales"][0])), c["zero_points"][0], codes);
+    double theirs =
+        real_error(x, static_cast<float>(exact(c["scales"][0])), c["zero_points"][0], codes);
     EXPECT_NEAR(theirs, c["error"].get<double>(), 1e-9 * theirs);
     // Both as they run: with reduce_range codes go beyond those that the scale was made for.
     const CodeRange running = running_codes(observed(c)->options());

@@ -1,4 +1,5 @@
-// Quantized recurrent networks on sequences of different lengths: what they give for every sequence alone, bit for bit.
+// Quantized recurrent networks on sequences of different lengths: what they give for every sequence
+// alone, bit for bit.
 #include "octet/nn/packed_sequence.h"
 
 #include <gtest/gtest.h>
@@ -25,7 +26,8 @@ const std::vector<int64_t> kLengths = {2, 6, 1, 4};
 std::vector<Tensor> sequences() {
   std::vector<Tensor> xs;
   for (size_t n = 0; n < kLengths.size(); ++n)
-    xs.push_back(Tensor::randn({kLengths[n], 3}, n + 1) * (n == 2 ? 50.0 : 0.3 * static_cast<double>(n + 1)));
+    xs.push_back(Tensor::randn({kLengths[n], 3}, n + 1) *
+                 (n == 2 ? 50.0 : 0.3 * static_cast<double>(n + 1)));
   return xs;
 }
 
@@ -40,7 +42,8 @@ void expect_alone(nn::Module& network, const std::vector<Tensor>& xs, bool cell)
     for (size_t n = 0; n < given.size(); ++n) {
       const auto at = static_cast<int64_t>(n);
       const std::vector<Tensor> alone = network(std::vector<Tensor>{given[n]});
-      EXPECT_TRUE(equal(y.select(1, at).slice(0, 0, given[n].size(0)), alone[0])) << nn::to_string(network);
+      EXPECT_TRUE(equal(y.select(1, at).slice(0, 0, given[n].size(0)), alone[0]))
+          << nn::to_string(network);
       EXPECT_TRUE(equal(out.h_n.select(1, at), alone[1])) << nn::to_string(network);
       if (cell) {
         EXPECT_TRUE(equal(out.c_n.select(1, at), alone[2])) << nn::to_string(network);
@@ -56,8 +59,10 @@ TEST(QuantizedPackedSequence, DynamicNetworksGiveWhatTheyGiveForEverySequenceAlo
       auto lstm = quantize_dynamic<nn::Module>(nn::make<nn::LSTM>(3, 8, o), {}, dtype);
       ASSERT_EQ(lstm->type_name(), "DynamicQuantizedLSTM");
       expect_alone(*lstm, sequences(), true);
-      expect_alone(*quantize_dynamic<nn::Module>(nn::make<nn::GRU>(3, 8, o), {}, dtype), sequences(), false);
-      expect_alone(*quantize_dynamic<nn::Module>(nn::make<nn::RNN>(3, 8, o), {}, dtype), sequences(), false);
+      expect_alone(*quantize_dynamic<nn::Module>(nn::make<nn::GRU>(3, 8, o), {}, dtype),
+                   sequences(), false);
+      expect_alone(*quantize_dynamic<nn::Module>(nn::make<nn::RNN>(3, 8, o), {}, dtype),
+                   sequences(), false);
     }
   auto projected = nn::make<nn::LSTM>(3, 8, RecurrentOptions{.proj_size = 4});
   expect_alone(*quantize_dynamic<nn::Module>(projected), sequences(), true);

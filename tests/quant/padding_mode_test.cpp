@@ -1,5 +1,5 @@
-// Quantized convolutions whose padding is not zeros: in every form they are the convolution without padding of what
-// functional::pad makes, on the same codes.
+// Quantized convolutions whose padding is not zeros: in every form they are the convolution without
+// padding of what functional::pad makes, on the same codes.
 #include <gtest/gtest.h>
 
 #include "octet/base/random.h"
@@ -52,7 +52,9 @@ std::vector<int64_t> pads() {
 template <typename Conv>
 struct Net : nn::Module {
   explicit Net(const std::string& mode)
-      : conv(slot("conv", Conv(3, 4, 3, {.padding = padding<Conv::spatial_dims>(), .padding_mode = mode}))) {}
+      : conv(slot("conv", Conv(3, 4, 3,
+                               {.padding = padding<Conv::spatial_dims>(), .padding_mode = mode}))) {
+  }
   nn::Slot quant = slot("quant", QuantStub());
   nn::Slot conv;
   nn::Slot relu = slot("relu", nn::ReLU());
@@ -70,11 +72,12 @@ nn::ModulePtr unpadded(nn::Module& module, size_t spatial) {
   return twin;
 }
 
-void expect_pad_before(nn::Module& conv, size_t spatial, const std::string& mode, const std::vector<int64_t>& around,
-                       const Tensor& x) {
+void expect_pad_before(nn::Module& conv, size_t spatial, const std::string& mode,
+                       const std::vector<int64_t>& around, const Tensor& x) {
   const nn::ModulePtr twin = unpadded(conv, spatial);
   EXPECT_TRUE(equal(conv(x), (*twin)(F::pad(x, around, mode)))) << nn::to_string(conv);
-  EXPECT_NE(nn::to_string(conv).find("padding_mode=" + mode), std::string::npos) << nn::to_string(conv);
+  EXPECT_NE(nn::to_string(conv).find("padding_mode=" + mode), std::string::npos)
+      << nn::to_string(conv);
   const Tensor alone = x.select(0, 0);
   EXPECT_TRUE(equal(conv(alone), (*twin)(F::pad(alone, around, mode))))
       << "without the batch dimension: " << nn::to_string(conv);
@@ -99,8 +102,8 @@ void expect_every_form() {
     EXPECT_EQ(int8->conv(codes).shape(), want.shape());
     EXPECT_GT(sqnr(want, (*int8)(x)), 25) << mode;
     // Others.
-    for (const nn::ModulePtr& form :
-         {quantize_dynamic<nn::Module>(net, types<Conv>()), quantize_weight_only<nn::Module>(net)}) {
+    for (const nn::ModulePtr& form : {quantize_dynamic<nn::Module>(net, types<Conv>()),
+                                      quantize_weight_only<nn::Module>(net)}) {
       ASSERT_NE(form->submodule("conv")->type_name(), net->conv->type_name());
       expect_pad_before(*form->submodule("conv"), N, mode, pads<N>(), x);
       EXPECT_GT(sqnr(want, (*form)(x)), 25) << mode;
@@ -118,7 +121,8 @@ TEST(QuantizedPaddingMode, EveryFormPadsWhatItIsGiven3d) { expect_every_form<nn:
 
 struct TrainNet : nn::Module {
   nn::Slot quant = slot("quant", QuantStub());
-  nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3, {.padding = "same", .padding_mode = "circular"}));
+  nn::Slot conv =
+      slot("conv", nn::Conv2d(3, 4, 3, {.padding = "same", .padding_mode = "circular"}));
   nn::Slot bn = slot("bn", nn::BatchNorm2d(4));
   nn::Slot dequant = slot("dequant", DeQuantStub());
   Tensor forward(Tensor x) override { return dequant(bn(conv(quant(x)))); }
@@ -135,7 +139,8 @@ TEST(QuantizedPaddingMode, TrainingAndWhatComesOfItStayCircular) {
   prepared->apply(disable_observer);
   const Tensor x = image<2>(9), rolled = F::cat({x.slice(3, 2, 5), x.slice(3, 0, 2)}, 3);
   auto roll_back = [](const Tensor& y) { return F::cat({y.slice(3, 3, 5), y.slice(3, 0, 3)}, 3); };
-  EXPECT_TRUE(allclose((*prepared)(x).detach(), roll_back((*prepared)(rolled).detach()), 1e-4, 1e-4));
+  EXPECT_TRUE(
+      allclose((*prepared)(x).detach(), roll_back((*prepared)(rolled).detach()), 1e-4, 1e-4));
   auto int8 = convert(prepared);
   EXPECT_NE(nn::to_string(*int8).find("padding=same"), std::string::npos) << nn::to_string(*int8);
   EXPECT_TRUE(equal((*int8)(x), roll_back((*int8)(rolled))));
@@ -143,7 +148,8 @@ TEST(QuantizedPaddingMode, TrainingAndWhatComesOfItStayCircular) {
 }
 
 struct GraphNet : nn::Module {
-  nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3, {.padding = {1, 2}, .padding_mode = "circular"}));
+  nn::Slot conv =
+      slot("conv", nn::Conv2d(3, 4, 3, {.padding = {1, 2}, .padding_mode = "circular"}));
   nn::Slot bn = slot("bn", nn::BatchNorm2d(4));
   nn::Slot relu = slot("relu", nn::ReLU());
   nn::Slot conv2 = slot("conv2", nn::Conv2d(4, 4, 3, {.padding = 1, .padding_mode = "reflect"}));
@@ -154,7 +160,8 @@ TEST(QuantizedPaddingMode, GraphModeKeepsItAndCompilesToTheSameBits) {
   manual_seed(3);
   auto model = nn::make<GraphNet>();
   model->eval();
-  auto prepared = prepare_fx(model, get_default_qconfig_mapping(), std::vector<Tensor>{image<2>(1)});
+  auto prepared =
+      prepare_fx(model, get_default_qconfig_mapping(), std::vector<Tensor>{image<2>(1)});
   for (uint64_t seed = 1; seed < 4; ++seed) (*prepared)(image<2>(seed));
   auto int8 = convert_fx(prepared);
   EXPECT_EQ(int8->submodule("conv")->type_name(), "QuantizedConvReLU2d");
@@ -165,7 +172,8 @@ TEST(QuantizedPaddingMode, GraphModeKeepsItAndCompilesToTheSameBits) {
   std::vector<std::string> ops;
   for (const graph::Node& node : g.nodes())
     if (node.kind == graph::NodeKind::call) ops.push_back(node.op);
-  EXPECT_EQ(ops, (std::vector<std::string>{"quantize", "pad", "conv2d", "pad", "conv2d", "dequantize"}));
+  EXPECT_EQ(ops,
+            (std::vector<std::string>{"quantize", "pad", "conv2d", "pad", "conv2d", "dequantize"}));
   EXPECT_TRUE(equal(runtime::compile(g).run({x})[0], (*int8)(x)));
 }
 

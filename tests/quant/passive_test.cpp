@@ -39,15 +39,17 @@ TEST(FixedQParamsObserver, ChecksItsQParams) {
       {{.scale = 0.1, .zero_point = 256},
        "FixedQParamsObserver of 'x': zero_point 256; expected one of the codes 0..255"},
       {{.qscheme = ObserverScheme::per_channel_affine, .scale = 0.1, .zero_point = 0},
-       "FixedQParamsObserver of 'x': qscheme per_channel_affine; expected per_tensor_affine or per_tensor_symmetric"},
+       "FixedQParamsObserver of 'x': qscheme per_channel_affine; expected per_tensor_affine or "
+       "per_tensor_symmetric"},
       {{.dtype = DType::float32, .scale = 0.1, .zero_point = 0},
        "FixedQParamsObserver of 'x': dtype float32; expected quint8, qint8 or qint32"}};
   for (const auto& [options, message] : table)
     EXPECT_STREQ(error_of([&] { FixedQParamsObserver o(options, "x"); }).what(), message);
   EXPECT_THROW(FixedQParamsObserver({.scale = -1.0, .zero_point = 0}), Error);
-  EXPECT_NE(std::string(error_of([] { make_observer("minmax", {.scale = 0.1, .zero_point = 0}); }).what())
-                .find("for FixedQParamsObserver"),
-            std::string::npos);
+  EXPECT_NE(
+      std::string(error_of([] { make_observer("minmax", {.scale = 0.1, .zero_point = 0}); }).what())
+          .find("for FixedQParamsObserver"),
+      std::string::npos);
 }
 
 TEST(PassiveObservers, CarryTheirOptionsAndChooseNothing) {

@@ -27,7 +27,8 @@ std::string image(const std::string& name, const std::string& call) {
 struct Placed {
   Graph g;
   Placement p;
-  explicit Placed(const std::string& body, const std::vector<std::string>& skip = {}, DType dtype = DType::quint8)
+  explicit Placed(const std::string& body, const std::vector<std::string>& skip = {},
+                  DType dtype = DType::quint8)
       : g(parse(body)), p(place(g, skip, dtype)) {}
   ValueId id(const std::string& name) const { return *g.find(name); }
   bool quantized(const std::string& name) const { return p.quantized[g.value(id(name)).producer]; }
@@ -47,7 +48,8 @@ using Names = std::set<std::string>;
 TEST(Placement, OperatorsThatKeepQparamsShareAGroup) {
   Placed p(kConv + image("r", "relu(%y)") +
            image("m", "max_pool2d(%r, kernel=[3, 3], padding=[1, 1, 1, 1], stride=[1, 1])") +
-           "%f: Float(1, 32) = reshape(%m, shape=[1, 32])\n%v: Float(3, 32) = constant\n%z: Float(1, 3) = linear(%f, "
+           "%f: Float(1, 32) = reshape(%m, shape=[1, 32])\n%v: Float(3, 32) = constant\n%z: "
+           "Float(1, 3) = linear(%f, "
            "%v)\nreturn (%z)");
   for (const char* name : {"r", "m", "f"}) EXPECT_EQ(p.group(name), p.group("y")) << name;
   EXPECT_NE(p.group("x"), p.group("y"));
@@ -57,25 +59,34 @@ TEST(Placement, OperatorsThatKeepQparamsShareAGroup) {
 }
 
 TEST(Placement, CatSharesOneScaleWithItsOperands) {
-  Placed p(kConv + image("z", "conv2d(%y, %w)") + "%c: Float(1, 4, 4, 4) = cat(%y, %z, dim=1)\nreturn (%c)");
+  Placed p(kConv + image("z", "conv2d(%y, %w)") +
+           "%c: Float(1, 4, 4, 4) = cat(%y, %z, dim=1)\nreturn (%c)");
   EXPECT_EQ(p.group("c"), p.group("y"));
   EXPECT_EQ(p.group("c"), p.group("z"));
   EXPECT_EQ(p.watched("c"), (Names{"y", "z"}));
 }
 
 TEST(Placement, ResultsThatLeaveTheOperandsRangeAreWatchedToo) {
-  EXPECT_EQ(Placed(kConv + "%p: Float(1, 2, 6, 6) = pad(%y, pads=[0, 0, 1, 1, 0, 0, 1, 1], value=9.)\nreturn (%p)")
-                .watched("p"),
-            (Names{"y", "p"}));
-  EXPECT_EQ(Placed(kConv + "%p: Float(1, 2, 6, 6) = pad(%y, pads=[0, 0, 1, 1, 0, 0, 1, 1])\nreturn (%p)").watched("p"),
+  EXPECT_EQ(
+      Placed(
+          kConv +
+          "%p: Float(1, 2, 6, 6) = pad(%y, pads=[0, 0, 1, 1, 0, 0, 1, 1], value=9.)\nreturn (%p)")
+          .watched("p"),
+      (Names{"y", "p"}));
+  EXPECT_EQ(
+      Placed(kConv + "%p: Float(1, 2, 6, 6) = pad(%y, pads=[0, 0, 1, 1, 0, 0, 1, 1])\nreturn (%p)")
+          .watched("p"),
+      Names{"y"});
+  EXPECT_EQ(Placed(kConv + image("c", "clamp(%y, max=3., min=1.)") + "return (%c)").watched("c"),
+            (Names{"y", "c"}));
+  EXPECT_EQ(Placed(kConv + image("c", "clamp(%y, max=3., min=-1.)") + "return (%c)").watched("c"),
             Names{"y"});
-  EXPECT_EQ(Placed(kConv + image("c", "clamp(%y, max=3., min=1.)") + "return (%c)").watched("c"), (Names{"y", "c"}));
-  EXPECT_EQ(Placed(kConv + image("c", "clamp(%y, max=3., min=-1.)") + "return (%c)").watched("c"), Names{"y"});
 }
 
 TEST(Placement, BoundedOperatorsHaveFixedQparams) {
   for (DType dtype : {DType::quint8, DType::qint8}) {
-    Placed p(kConv + image("s", "sigmoid(%y)") + image("t", "tanh(%y)") + "return (%s, %t)", {}, dtype);
+    Placed p(kConv + image("s", "sigmoid(%y)") + image("t", "tanh(%y)") + "return (%s, %t)", {},
+             dtype);
     ASSERT_TRUE(p.p.fixed[p.group("s")] && p.p.fixed[p.group("t")]);
     EXPECT_EQ(*p.p.fixed[p.group("s")]->quantizer,
               *Quantizer::per_tensor(1.0 / 256, dtype == DType::qint8 ? -128 : 0, dtype));
@@ -83,7 +94,8 @@ TEST(Placement, BoundedOperatorsHaveFixedQparams) {
               *Quantizer::per_tensor(1.0 / 128, dtype == DType::qint8 ? 0 : 128, dtype));
     EXPECT_TRUE(p.watched("s").empty());
   }
-  Placed mixed(kConv + image("s", "sigmoid(%y)") + "%c: Float(1, 4, 4, 4) = cat(%y, %s, dim=1)\nreturn (%c)");
+  Placed mixed(kConv + image("s", "sigmoid(%y)") +
+               "%c: Float(1, 4, 4, 4) = cat(%y, %s, dim=1)\nreturn (%c)");
   EXPECT_FALSE(mixed.p.fixed[mixed.group("c")]);
   EXPECT_EQ(mixed.watched("c"), (Names{"s", "y"}));
 }
@@ -147,7 +159,8 @@ TEST(Placement, WhatStaysFloatHasAReason) {
     Placed p(c.body);
     EXPECT_FALSE(p.quantized(c.node));
     EXPECT_EQ(p.group(c.node), -1);
-    for (const auto& part : c.parts) EXPECT_NE(p.reason(c.node).find(part), std::string::npos) << p.reason(c.node);
+    for (const auto& part : c.parts)
+      EXPECT_NE(p.reason(c.node).find(part), std::string::npos) << p.reason(c.node);
     EXPECT_TRUE(p.quantized("y"));
     EXPECT_EQ(p.reason("y"), "");
   }
@@ -197,7 +210,8 @@ TEST(Placement, PreluRunsOnCodesOnlyWhereSomebodyTakesThem) {
 
 TEST(Placement, KeepersBeforeAQuantizedLayerAreQuantized) {
   Placed p(
-      "%x: Float(1, 2, 4, 4) = input\n%m: Float(1, 2, 2, 2) = max_pool2d(%x, kernel=[2, 2], stride=[2, 2])\n%w: "
+      "%x: Float(1, 2, 4, 4) = input\n%m: Float(1, 2, 2, 2) = max_pool2d(%x, kernel=[2, 2], "
+      "stride=[2, 2])\n%w: "
       "Float(2, 2, 1, 1) = constant [1, 2, 3, 4]\n"
       "%y: Float(1, 2, 2, 2) = conv2d(%m, %w)\nreturn (%y)");
   EXPECT_TRUE(p.quantized("m"));
@@ -209,8 +223,9 @@ TEST(Placement, SkipsByNameGlobAndExpression) {
   const struct {
     const char* pattern;
     bool y, z;
-  } cases[] = {{"net.conv", false, true},        {"net.head.*", true, false}, {"*conv", false, false},
-               {"re:^net\\.conv$", false, true}, {"re:head", true, false},    {"z", true, false}};
+  } cases[] = {{"net.conv", false, true}, {"net.head.*", true, false},
+               {"*conv", false, false},   {"re:^net\\.conv$", false, true},
+               {"re:head", true, false},  {"z", true, false}};
   for (const auto& c : cases) {
     Placed p(body, {c.pattern});
     EXPECT_EQ(p.quantized("y"), c.y) << c.pattern;

@@ -1,4 +1,5 @@
-// Quantization-aware training of a graph: what is fake-quantized, and that the converted graph is what was trained.
+// Quantization-aware training of a graph: what is fake-quantized, and that the converted graph is
+// what was trained.
 #include "octet/quant/workflow/qat_fx.h"
 
 #include <gtest/gtest.h>
@@ -37,7 +38,8 @@ TEST(QatFx, TheConvertedGraphIsTheTrainedOneToAStep) {
       continue;  // nothing to quantize in this net
     }
     ++tried;
-    for (uint64_t i = 0; i < 3; ++i) model->forward(std::vector<Tensor>{Tensor::randn({2, 3, 6, 6}, 10 * seed + i)});
+    for (uint64_t i = 0; i < 3; ++i)
+      model->forward(std::vector<Tensor>{Tensor::randn({2, 3, 6, 6}, 10 * seed + i)});
     model->eval();
     disable_observer(*model);
     graph::Graph int8 = convert_fx(*model);
@@ -46,12 +48,14 @@ TEST(QatFx, TheConvertedGraphIsTheTrainedOneToAStep) {
     auto expected = model->forward(std::vector<Tensor>{x});
     for (size_t k = 0; k < got.size(); ++k) {
       double most = 0, range = 0;
-      auto a = got[k].dequantize().contiguous().to_vector<float>(), b = expected[k].detach().contiguous().to_vector<float>();
+      auto a = got[k].dequantize().contiguous().to_vector<float>(),
+           b = expected[k].detach().contiguous().to_vector<float>();
       for (size_t i = 0; i < a.size(); ++i) {
         most = std::max(most, std::abs(static_cast<double>(a[i]) - b[i]));
         range = std::max(range, std::abs(static_cast<double>(b[i])));
       }
-      EXPECT_LE(most, 0.03 * range + 1e-5) << seed;  // a few steps of 1/255: rounding differs where float sums do
+      // a few steps of 1/255: rounding differs where float sums do
+      EXPECT_LE(most, 0.03 * range + 1e-5) << seed;
     }
   }
   EXPECT_GE(tried, 10);
@@ -71,7 +75,9 @@ TEST(QatFx, ErrorsComeBeforeTheWork) {
   graph::Graph source = a_net();
   expect_error(ErrorCode::invalid_argument, {"must fake-quantize", "get_default_qat_qconfig"},
                [&] { prepare_qat_fx(source, get_default_qconfig()); });
-  expect_error(ErrorCode::not_found, {"'nothing.*'"}, [&] { prepare_qat_fx(source, get_default_qat_qconfig(), {{"nothing.*"}, ""}); });
+  expect_error(ErrorCode::not_found, {"'nothing.*'"}, [&] {
+    prepare_qat_fx(source, get_default_qat_qconfig(), {{"nothing.*"}, ""});
+  });
   auto model = prepare_qat_fx(source, get_default_qat_qconfig());
   expect_error(ErrorCode::not_calibrated, {"was not trained"}, [&] { convert_fx(*model); });
 }

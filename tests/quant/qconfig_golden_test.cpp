@@ -16,13 +16,11 @@ json definition(const ObserverFactory& factory, const json& theirs) {
   const ObserverOptions& o = factory.options();
   json d = {{"class", factory.name()}};
   if (!factory.fake_quantize_name().empty()) d["fake_quantize"] = factory.fake_quantize_name();
-  const std::map<std::string, json> fields = {{"dtype", to_string(o.dtype)},
-                                              {"qscheme", to_string(o.qscheme)},
-                                              {"reduce_range", o.reduce_range},
-                                              {"averaging_constant", o.averaging_constant},
-                                              {"ch_axis", o.ch_axis},
-                                              {"eps", o.eps},
-                                              {"is_dynamic", o.is_dynamic}};
+  const std::map<std::string, json> fields = {
+      {"dtype", to_string(o.dtype)},    {"qscheme", to_string(o.qscheme)},
+      {"reduce_range", o.reduce_range}, {"averaging_constant", o.averaging_constant},
+      {"ch_axis", o.ch_axis},           {"eps", o.eps},
+      {"is_dynamic", o.is_dynamic}};
   for (const auto& [key, value] : fields)
     if (theirs.contains(key)) d[key] = value;
   if (theirs.contains("quant_min")) {
@@ -42,7 +40,8 @@ TEST(GoldenQConfig, EveryNamedConfigurationIsPyTorchs) {
     if (!c.contains("qconfig")) continue;
     SCOPED_TRACE(c.dump());
     std::string name = c["qconfig"];
-    QConfig q = c.contains("version") ? get_default_qat_qconfig(name, c["version"]) : get_default_qconfig(name);
+    QConfig q = c.contains("version") ? get_default_qat_qconfig(name, c["version"])
+                                      : get_default_qconfig(name);
     EXPECT_EQ(definition(q.activation, c["activation"]), c["activation"]);
     EXPECT_EQ(definition(q.weight, c["weight"]), c["weight"]);
     ++seen;

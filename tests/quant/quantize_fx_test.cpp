@@ -36,16 +36,19 @@ Graph conv_net(uint64_t seed = 1) {
   };
   Attrs pad{{"padding", std::vector<int64_t>{1, 1, 1, 1}}};
   ValueId x = g.add_input("image", TensorType(DType::float32, {Dim("N"), Dim(3), Dim(8), Dim(8)}));
-  ValueId a = g.add_call("a", "conv2d", {x, weight("conv1.weight", {8, 3, 3, 3}), weight("conv1.bias", {8})}, pad,
+  ValueId a = g.add_call("a", "conv2d",
+                         {x, weight("conv1.weight", {8, 3, 3, 3}), weight("conv1.bias", {8})}, pad,
                          std::nullopt, "conv1");
   ValueId r = g.add_call("r", "relu", {a}, {}, std::nullopt, "relu1");
-  ValueId b = g.add_call("b", "conv2d", {r, weight("conv2.weight", {8, 8, 3, 3})}, pad, std::nullopt, "conv2");
+  ValueId b = g.add_call("b", "conv2d", {r, weight("conv2.weight", {8, 8, 3, 3})}, pad,
+                         std::nullopt, "conv2");
   ValueId s = g.add_call("s", "add", {b, r}, {}, std::nullopt, "sum");
-  ValueId p =
-      g.add_call("p", "adaptive_avg_pool2d", {s}, {{"output_size", std::vector<int64_t>{2, 2}}}, std::nullopt, "pool");
+  ValueId p = g.add_call("p", "adaptive_avg_pool2d", {s},
+                         {{"output_size", std::vector<int64_t>{2, 2}}}, std::nullopt, "pool");
   ValueId f = g.add_call("f", "flatten", {p}, {}, std::nullopt, "flat");
-  ValueId y = g.add_call("logits", "linear", {f, weight("fc.weight", {10, 32}), weight("fc.bias", {10})}, {},
-                         std::nullopt, "fc");
+  ValueId y =
+      g.add_call("logits", "linear", {f, weight("fc.weight", {10, 32}), weight("fc.bias", {10})},
+                 {}, std::nullopt, "fc");
   g.set_outputs({y});
   return g;
 }
@@ -81,9 +84,11 @@ TEST(PrepareFx, RefusesBeforeAnyDataIsSeen) {
                [&] { prepare_fx(g, default_dynamic_qconfig()); });
   QConfig q = kNative;
   q.weight = default_float_qparams_observer();
-  expect_error(ErrorCode::invalid_argument, {"float zero points", "embeddings"}, [&] { prepare_fx(g, q); });
+  expect_error(ErrorCode::invalid_argument, {"float zero points", "embeddings"},
+               [&] { prepare_fx(g, q); });
   q.activation = ObserverFactory("PerChannelMinMaxObserver");
-  expect_error(ErrorCode::invalid_argument, {"activations", "per tensor", "PerChannelMinMaxObserver"},
+  expect_error(ErrorCode::invalid_argument,
+               {"activations", "per tensor", "PerChannelMinMaxObserver"},
                [&] { prepare_fx(g, q); });
   q = kNative;
   q.activation = ObserverFactory("MinMaxObserver").with_dtype(DType::qint32);
@@ -91,18 +96,23 @@ TEST(PrepareFx, RefusesBeforeAnyDataIsSeen) {
   q = kNative;
   q.weight = kNative.weight.with_ch_axis(1);
   expect_error(ErrorCode::invalid_argument, {"axis 0", "ch_axis=1"}, [&] { prepare_fx(g, q); });
-  expect_error(ErrorCode::not_found, {"'conv3'", "did you mean"}, [&] { prepare_fx(g, kNative, {{"conv3"}, ""}); });
+  expect_error(ErrorCode::not_found, {"'conv3'", "did you mean"}, [&] {
+    prepare_fx(g, kNative, {{"conv3"}, ""});
+  });
   expect_error(ErrorCode::invalid_argument,
                {"nothing in g can be quantized", "z: exp could run on codes"}, [&] {
                  prepare_fx(parse("%x: Float(2) = input\n%z: Float(2) = exp(%x)\nreturn (%z)"),
                             kNative);
                });
-  expect_error(ErrorCode::invalid_argument, {"skipped by"}, [&] { prepare_fx(g, kNative, {{"*"}, ""}); });
+  expect_error(ErrorCode::invalid_argument, {"skipped by"}, [&] {
+    prepare_fx(g, kNative, {{"*"}, ""});
+  });
   Graph bad = conv_net();
   Tensor w = bad.constant(*bad.find("conv2.weight")).clone();
   w.data<float>()[3] = std::nanf("");
   bad.node(bad.value(*bad.find("conv2.weight")).producer).value = w;
-  expect_error(ErrorCode::invalid_argument, {"conv2.weight", "NaN"}, [&] { prepare_fx(bad, kNative); });
+  expect_error(ErrorCode::invalid_argument, {"conv2.weight", "NaN"},
+               [&] { prepare_fx(bad, kNative); });
 }
 
 TEST(ConvertFx, SlopesOfPreluStayFloatInAnyShape) {
@@ -166,7 +176,8 @@ TEST(ConvertFx, WithoutCalibrationNamesEveryObserver) {
 }
 
 TEST(ConvertFx, Int8ResultsAreCloseToFloat) {
-  // Eight bits per activation give 30 dB; the others here use seven, or one scale for all channels of a weight.
+  // Eight bits per activation give 30 dB; the others here use seven, or one scale for all channels
+  // of a weight.
   const std::pair<const char*, double> expected[] = {
       {"native", 30}, {"onednn", 30}, {"fbgemm", 25}, {"qnnpack", 25}, {"default_qconfig", 20}};
   for (auto [name, least] : expected) {
@@ -174,7 +185,8 @@ TEST(ConvertFx, Int8ResultsAreCloseToFloat) {
     auto prepared = prepare_fx(g, get_default_qconfig(name));
     for (uint64_t i = 0; i < 8; ++i) prepared.forward({batch(8, i)});
     Tensor x = batch(16, 100);
-    double quality = sqnr(runtime::compile(g).run({x})[0], runtime::compile(convert_fx(prepared)).run({x})[0]);
+    double quality =
+        sqnr(runtime::compile(g).run({x})[0], runtime::compile(convert_fx(prepared)).run({x})[0]);
     EXPECT_GT(quality, least) << name;
   }
 }
@@ -221,7 +233,8 @@ TEST(ConvertFx, IntegerAndReferenceGraphsAgreeWithinAStepPerOperator) {
                          : int8.is_constant(v) ? int8.constant(v)
                                                : want[*reference.find(int8.value(v).name)]);
     const std::string& name = int8.value(node.outputs[0]).name;
-    Tensor got = ops::call(node.op, operands, node.attrs, graph::want_of(int8, node)), r = want[*reference.find(name)];
+    Tensor got = ops::call(node.op, operands, node.attrs, graph::want_of(int8, node)),
+           r = want[*reference.find(name)];
     EXPECT_TRUE(allclose(got, r, 0, r.q_scale() * 1.001)) << name;
     ++compared;
   }
@@ -231,7 +244,8 @@ TEST(ConvertFx, IntegerAndReferenceGraphsAgreeWithinAStepPerOperator) {
 TEST(ConvertFx, AWeightOfTwoLayersIsQuantizedOnceAndShared) {
   Graph g = parse(
       "%x: Float(1, 2, 4, 4) = input\n%w: Float(2, 2, 1, 1) = constant [1, 2, 3, 4]\n"
-      "%y: Float(1, 2, 4, 4) = conv2d(%x, %w)\n%z: Float(1, 2, 4, 4) = conv2d(%y, %w)\nreturn (%z)");
+      "%y: Float(1, 2, 4, 4) = conv2d(%x, %w)\n%z: Float(1, 2, 4, 4) = conv2d(%y, %w)\nreturn "
+      "(%z)");
   auto prepared = prepare_fx(g, kNative);
   prepared.forward({Tensor::randn({1, 2, 4, 4}, 1)});
   Graph int8 = convert_fx(prepared);
@@ -254,12 +268,14 @@ TEST(ConvertFx, AQatConfigurationCalibratesWithItsObservers) {
 TEST(ConvertFx, SigmoidHasFixedQparams) {
   Graph g = parse(
       "%x: Float(1, 2, 4, 4) = input\n%w: Float(2, 2, 1, 1) = constant [1, 2, 3, 4]\n"
-      "%y: Float(1, 2, 4, 4) = conv2d(%x, %w)\n%s: Float(1, 2, 4, 4) = sigmoid(%y)\n%z: Float(1, 2, 4, 4) = conv2d(%s, "
+      "%y: Float(1, 2, 4, 4) = conv2d(%x, %w)\n%s: Float(1, 2, 4, 4) = sigmoid(%y)\n%z: Float(1, "
+      "2, 4, 4) = conv2d(%s, "
       "%w)\nreturn (%z)");
   auto prepared = prepare_fx(g, kNative);
   prepared.forward({Tensor::randn({1, 2, 4, 4}, 1)});
   Graph int8 = convert_fx(prepared);
-  EXPECT_EQ(to_string(int8.type(*int8.find("s"))), "QUInt8(1, 2, 4, 4) scale=0.00390625 zero_point=0");
+  EXPECT_EQ(to_string(int8.type(*int8.find("s"))),
+            "QUInt8(1, 2, 4, 4) scale=0.00390625 zero_point=0");
 }
 
 TEST(ConvertFx, QparamsDoNotDependOnBatchingOrThreads) {
@@ -273,7 +289,8 @@ TEST(ConvertFx, QparamsDoNotDependOnBatchingOrThreads) {
       for (int threads : {1, 2, 3}) {
         set_num_threads(threads);
         auto prepared = prepare_fx(conv_net(), q);
-        for (int64_t i = 0; i < 12; i += size) prepared.forward({data.slice(0, i, i + size).contiguous()});
+        for (int64_t i = 0; i < 12; i += size)
+          prepared.forward({data.slice(0, i, i + size).contiguous()});
         texts.insert(graph::print(convert_fx(prepared), {.full = true}));
       }
     set_num_threads(before);
@@ -304,9 +321,11 @@ TEST(ConversionReport, ListsEveryNodeOnce) {
   convert_fx(prepared, &report);
   convert_fx(prepared, &report);
   std::vector<std::string> lines;
-  for (const auto& e : report.entries) lines.push_back(e.node + " " + e.op + (e.quantized ? "" : ": " + e.reason));
-  EXPECT_EQ(lines, (std::vector<std::string>{"conv1 conv2d", "conv2 conv2d: skipped by 'conv2'", "sum add",
-                                             "pool adaptive_avg_pool2d", "flat flatten", "fc linear"}));
+  for (const auto& e : report.entries)
+    lines.push_back(e.node + " " + e.op + (e.quantized ? "" : ": " + e.reason));
+  EXPECT_EQ(lines,
+            (std::vector<std::string>{"conv1 conv2d", "conv2 conv2d: skipped by 'conv2'", "sum add",
+                                      "pool adaptive_avg_pool2d", "flat flatten", "fc linear"}));
   EXPECT_EQ(report.quantized(), 5);
   ASSERT_EQ(report.left_float().size(), 1u);
   EXPECT_EQ(report.left_float()[0].node, "conv2");
@@ -323,7 +342,8 @@ TEST(ConversionReport, WhatIsCalledQuantizedIsInInteger) {
       int8.check();
       int64_t integer = 0;
       for (const Node& node : int8.nodes())
-        if (node.kind == NodeKind::call && node.op != "quantize" && node.op != "dequantize" && node.op != "requantize")
+        if (node.kind == NodeKind::call && node.op != "quantize" && node.op != "dequantize" &&
+            node.op != "requantize")
           integer += int8.type(node.outputs[0]).is_quantized();
       // Dead nodes are listed but not there; random_net leaves some.
       EXPECT_LE(integer, report.quantized());
@@ -340,7 +360,8 @@ TEST(ConversionReport, WhatIsCalledQuantizedIsInInteger) {
 
 TEST(ConvertFx, StrictRefusesFloat) {
   Graph g = conv_net();
-  g.set_outputs({g.add_call("probabilities", "softmax", {*g.find("logits")}, {}, std::nullopt, "head.softmax")});
+  g.set_outputs({g.add_call("probabilities", "softmax", {*g.find("logits")}, {}, std::nullopt,
+                            "head.softmax")});
   auto prepared = prepare_fx(g, kNative);
   prepared.forward({batch(2, 1)});
   EXPECT_NO_THROW(convert_fx(prepared));
@@ -353,10 +374,13 @@ TEST(ConvertFx, StrictRefusesFloat) {
 
 TEST(ConvertFx, FloatOperatorsBetweenQuantizedOnesReadNumbers) {
   Graph g = parse(
-      "%x: Float(1, 2, 4, 4) = input\n%w: Float(2, 2, 1, 1) = constant [0.5, -0.25, 0.125, 1]\n%c: Float(1) = constant "
+      "%x: Float(1, 2, 4, 4) = input\n%w: Float(2, 2, 1, 1) = constant [0.5, -0.25, 0.125, 1]\n%c: "
+      "Float(1) = constant "
       "[0.5]\n"
-      "%y: Float(1, 2, 4, 4) = conv2d(%x, %w)\n%m: Float(1, 2, 4, 4) = mul(%y, %c)\n%e: Float(1, 2, 4, 4) = tanh(%m)\n"
-      "%z: Float(1, 2, 4, 4) = conv2d(%e, %w)\n%s: Float(1, 1, 4, 4), %t: Float(1, 1, 4, 4) = split(%z, dim=1, "
+      "%y: Float(1, 2, 4, 4) = conv2d(%x, %w)\n%m: Float(1, 2, 4, 4) = mul(%y, %c)\n%e: Float(1, "
+      "2, 4, 4) = tanh(%m)\n"
+      "%z: Float(1, 2, 4, 4) = conv2d(%e, %w)\n%s: Float(1, 1, 4, 4), %t: Float(1, 1, 4, 4) = "
+      "split(%z, dim=1, "
       "sizes=[1, 1])\n"
       "%u: Float(1, 1, 4, 4) = add(%s, %t)\nreturn (%u, %y, %y)");
   auto prepared = prepare_fx(g, kNative);
@@ -365,7 +389,8 @@ TEST(ConvertFx, FloatOperatorsBetweenQuantizedOnesReadNumbers) {
   Graph int8 = convert_fx(prepared);
   int8.check();
   auto got = runtime::compile(int8).run({x}), want = testing::evaluate(g, {x});
-  for (size_t i = 0; i < got.size(); ++i) EXPECT_GT(sqnr(want[i], got[i]), 25) << i << "\n" << graph::print(int8);
+  for (size_t i = 0; i < got.size(); ++i)
+    EXPECT_GT(sqnr(want[i], got[i]), 25) << i << "\n" << graph::print(int8);
 }
 
 }  // namespace octet::quant

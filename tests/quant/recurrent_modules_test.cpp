@@ -1,5 +1,6 @@
-// Recurrent networks with quantized weights, against PyTorch 1.13 (tests/golden/modules_recurrent.json, made by
-// scripts/oracle/recurrent_modules.py) and, in the forms that PyTorch has not, against the float networks.
+// Recurrent networks with quantized weights, against PyTorch 1.13
+// (tests/golden/modules_recurrent.json, made by scripts/oracle/recurrent_modules.py) and, in the
+// forms that PyTorch has not, against the float networks.
 #include "octet/quant/modules/recurrent.h"
 
 #include <gtest/gtest.h>
@@ -23,21 +24,29 @@ using Tensors = std::vector<Tensor>;
 // The network of a golden case.
 nn::ModulePtr golden_network(const json& c) {
   const std::string kind = c["kind"];
-  Attrs config{{"input_size", c["input_size"].get<int64_t>()}, {"hidden_size", c["hidden_size"].get<int64_t>()}, {"bias", true}};
-  config.set("nonlinearity", c.contains("nonlinearity") ? c["nonlinearity"].get<std::string>() : "tanh");
+  Attrs config{{"input_size", c["input_size"].get<int64_t>()},
+               {"hidden_size", c["hidden_size"].get<int64_t>()},
+               {"bias", true}};
+  config.set("nonlinearity",
+             c.contains("nonlinearity") ? c["nonlinearity"].get<std::string>() : "tanh");
   if (!kind.ends_with("Cell")) {
-    config.set("num_layers", c["num_layers"].get<int64_t>()).set("batch_first", c["batch_first"].get<bool>());
-    config.set("bidirectional", c["bidirectional"].get<bool>()).set("dropout", 0.0).set("proj_size", int64_t{0});
+    config.set("num_layers", c["num_layers"].get<int64_t>())
+        .set("batch_first", c["batch_first"].get<bool>());
+    config.set("bidirectional", c["bidirectional"].get<bool>())
+        .set("dropout", 0.0)
+        .set("proj_size", int64_t{0});
   }
   nn::ModulePtr network = nn::make_registered("octet::nn::" + kind, config);
   uint64_t seed = c["seed"].get<uint64_t>() + 10;
   for (auto& [name, w] : network->named_parameters())
-    w->detach().copy_from(Tensor::from(golden_values("uniform", seed++, w->numel(), 0.5, 0), w->shape()));
+    w->detach().copy_from(
+        Tensor::from(golden_values("uniform", seed++, w->numel(), 0.5, 0), w->shape()));
   return network;
 }
 
-// As the operators' (tests/ops/recurrent_test.cpp): sigmoid and tanh are rounded from double here, by approximations of
-// float32 there; an ulp of a hidden state may move it, and what follows, but it does not add up.
+// As the operators' (tests/ops/recurrent_test.cpp): sigmoid and tanh are rounded from double here,
+// by approximations of float32 there; an ulp of a hidden state may move it, and what follows, but
+// it does not add up.
 constexpr double kTolerance = 5e-7;
 
 TEST(GoldenRecurrentModules, DynamicNetworksGivePyTorchsNumbers) {
@@ -54,12 +63,15 @@ TEST(GoldenRecurrentModules, DynamicNetworksGivePyTorchsNumbers) {
     if (c["states"])
       for (size_t i = first; i < zero_states.size(); ++i) {
         const Shape state = zero_states[i].shape();
-        inputs.push_back(Tensor::from(golden_values("uniform", seed + inputs.size(), numel(state), 0.7, 0), state));
+        inputs.push_back(Tensor::from(
+            golden_values("uniform", seed + inputs.size(), numel(state), 0.7, 0), state));
       }
     Tensors results = (*network)(inputs);
     ASSERT_EQ(results.size(), c["out"].size());
     for (size_t i = 0; i < results.size(); ++i)
-      EXPECT_TRUE(allclose(results[i], floats_from_base64(c["out"][i], results[i].shape()), 0, kTolerance)) << i << " of " << c;
+      EXPECT_TRUE(
+          allclose(results[i], floats_from_base64(c["out"][i], results[i].shape()), 0, kTolerance))
+          << i << " of " << c;
   }
 }
 
@@ -92,7 +104,8 @@ std::vector<nn::ModulePtr> networks() {
 }
 
 Tensor input_of(const nn::Module& network, uint64_t seed) {
-  return dynamic_cast<const nn::RNNBase*>(&network) ? Tensor::randn({4, 3, 6}, seed) : Tensor::randn({3, 6}, seed);
+  return dynamic_cast<const nn::RNNBase*>(&network) ? Tensor::randn({4, 3, 6}, seed)
+                                                    : Tensor::randn({3, 6}, seed);
 }
 
 // Traps: "LSTM without bias, with projection, unbatched fails".
@@ -114,8 +127,10 @@ TEST(RecurrentModulesTraps, EveryFormOfNetworkIsQuantizedAndNearTheFloatOne) {
     if (x.dim() == 3) states.erase(states.begin());
     states.insert(states.begin(), x);
     expect_near(states);
-    const bool batch_first = x.dim() == 3 && dynamic_cast<nn::RNNBase&>(*network).options.batch_first;
-    expect_near({x.dim() == 2 ? x.select(0, 0) : x.select(batch_first ? 0 : 1, 0)});  // without a batch
+    const bool batch_first =
+        x.dim() == 3 && dynamic_cast<nn::RNNBase&>(*network).options.batch_first;
+    // without a batch
+    expect_near({x.dim() == 2 ? x.select(0, 0) : x.select(batch_first ? 0 : 1, 0)});
   }
 }
 
@@ -138,7 +153,8 @@ TEST(RecurrentModules, Float16NetworksComputeInFloatOnRoundedWeights) {
   for (const nn::ModulePtr& network : networks()) {
     nn::ModulePtr half = quantize_dynamic(network, {}, DType::float16), rounded = network->clone();
     for (auto& [name, w] : rounded->named_parameters())
-      if (name.find("weight") != std::string::npos) w->detach().copy_from(w->detach().to(DType::float16).to(DType::float32));
+      if (name.find("weight") != std::string::npos)
+        w->detach().copy_from(w->detach().to(DType::float16).to(DType::float32));
     Tensor x = input_of(*network, 4);
     EXPECT_TRUE(equal((*half)(x), (*rounded)(x).detach())) << nn::to_string(*network);
   }
@@ -185,11 +201,13 @@ TEST(RecurrentModules, ReferenceNetworksComputeOnDequantizedWeights) {
   for (const nn::ModulePtr& network : networks()) {
     nn::ModulePtr source = network->clone();
     source->qconfig = quant::default_dynamic_qconfig();
-    nn::ModulePtr reference = quant::get_default_static_quant_reference_module_mappings().make(*source);
+    nn::ModulePtr reference =
+        quant::get_default_static_quant_reference_module_mappings().make(*source);
     ASSERT_TRUE(reference);
     EXPECT_EQ(reference->type_name(), "QuantizedReference" + network->type_name());
     for (auto& [name, w] : source->named_parameters())
-      if (name.find("weight") != std::string::npos) w->detach().copy_from(reference->extra_state().at(name).dequantize());
+      if (name.find("weight") != std::string::npos)
+        w->detach().copy_from(reference->extra_state().at(name).dequantize());
     Tensor x = input_of(*network, 8);
     EXPECT_TRUE(equal((*reference)(x), (*source)(x).detach())) << nn::to_string(*network);
   }
@@ -208,12 +226,15 @@ TEST(RecurrentModules, ModelsKeepTheirOtherLayers) {
 
 TEST(RecurrentModules, StatesThatDoNotFitAreErrors) {
   auto network = nn::make<nn::LSTM>(4, 5);
-  auto a = quantize_dynamic<nn::Module>(network), b = quantize_dynamic<nn::Module>(nn::make<nn::LSTM>(4, 6));
+  auto a = quantize_dynamic<nn::Module>(network),
+       b = quantize_dynamic<nn::Module>(nn::make<nn::LSTM>(4, 6));
   auto state = a->state_dict();
   EXPECT_EQ(state.size(), 4u);
   EXPECT_EQ(state.at("weight_ih_l0").dtype(), DType::qint8);
-  expect_error(ErrorCode::invalid_argument, {"DynamicQuantizedLSTM", "expected"}, [&] { a->load_state_dict(b->state_dict()); });
-  expect_error(ErrorCode::invalid_argument, {"weight_hh_l0 is float32 in the state dict and qint8 in the model"},
+  expect_error(ErrorCode::invalid_argument, {"DynamicQuantizedLSTM", "expected"},
+               [&] { a->load_state_dict(b->state_dict()); });
+  expect_error(ErrorCode::invalid_argument,
+               {"weight_hh_l0 is float32 in the state dict and qint8 in the model"},
                [&] { a->load_state_dict(network->state_dict()); });
   expect_error(ErrorCode::invalid_argument, {"GRU: from_float was given a LSTM; expected a GRU"},
                [&] { nnqd::GRU::from_float(*network); });

@@ -1,5 +1,5 @@
-// The models of examples/models through all six types of quantization in graph mode: {post-training, QAT} x
-// {weight-only, dynamic, static}.
+// The models of examples/models through all six types of quantization in graph mode:
+// {post-training, QAT} x {weight-only, dynamic, static}.
 #include <gtest/gtest.h>
 
 #include <cctype>
@@ -37,16 +37,19 @@ const std::vector<Type>& six_types() {
   static const std::vector<Type> types = {
       {"weight-only", weight_only, false, "WeightOnlyQuantized",
        [] {
-         return QConfigMapping({quant::ObserverFactory(), quant::default_per_channel_weight_observer()});
+         return QConfigMapping(
+             {quant::ObserverFactory(), quant::default_per_channel_weight_observer()});
        }},
       {"dynamic", dynamic, false, "DynamicQuantized",
        [] { return QConfigMapping(quant::per_channel_dynamic_qconfig()); }},
-      {"static", statically, false, "Quantized", [] { return quant::get_default_qconfig_mapping(); }},
+      {"static", statically, false, "Quantized",
+       [] { return quant::get_default_qconfig_mapping(); }},
       {"QAT weight-only", weight_only, true, "WeightOnlyQuantized",
        [] { return QConfigMapping(quant::default_weight_only_qconfig()); }},
       {"QAT dynamic", dynamic, true, "DynamicQuantized",
        [] { return QConfigMapping(quant::default_dynamic_qat_qconfig()); }},
-      {"QAT static", statically, true, "Quantized", [] { return quant::get_default_qat_qconfig_mapping(); }},
+      {"QAT static", statically, true, "Quantized",
+       [] { return quant::get_default_qat_qconfig_mapping(); }},
   };
   return types;
 }
@@ -86,14 +89,16 @@ Quantized quantize(const SmallModel& m, const Type& type) {
   q.x = m.x(8, 1000);
   std::vector<TensorType> types{q.x.type()};
   if (m.name != "BiLSTM")
-    types[0].dims[0] = Dim("N");  // a graph of operators has an LSTM's first states, of one batch's size
+    // a graph of operators has an LSTM's first states, of one batch's size
+    types[0].dims[0] = Dim("N");
   std::shared_ptr<quant::ObservedGraphModule> prepared;
   if (type.qat) {
     nn::ModulePtr model = m.model->clone();
     model->train();
     prepared = quant::prepare_qat_fx(model, type.mapping(), types);
-    // As late in training: statistics of 8 samples, of one pixel each in ResNet's last stage, are far from the running
-    // ones, and so would be the ranges; in these few steps moving averages keep up with small changes only.
+    // As late in training: statistics of 8 samples, of one pixel each in ResNet's last stage, are
+    // far from the running ones, and so would be the ranges; in these few steps moving averages
+    // keep up with small changes only.
     quant::freeze_bn_stats(*prepared);
     train(*prepared, m, 6, 1e-5);
     quant::disable_observer(*prepared);
@@ -121,8 +126,8 @@ std::map<std::string, int> quantized_layers(const graph::Graph& g, const std::st
 // Which layers become quantized ones, without the prefix of the type.
 const std::map<std::string, std::map<std::string, int>>& expected_layers() {
   static const std::map<std::string, std::map<std::string, int>> layers = {
-      // The first convolution and the first of each of 8 blocks have a ReLU behind them; the others are added to
-      // something.
+      // The first convolution and the first of each of 8 blocks have a ReLU behind them; the others
+      // are added to something.
       {"ResNet18", {{"ConvReLU2d", 9}, {"Conv2d", 11}, {"Linear", 1}}},
       // ReLU6 is not fused. Stem, 2 + 3 * 3 in blocks, the last one.
       {"MobileNetV2", {{"Conv2d", 13}, {"Linear", 1}}},
@@ -136,9 +141,9 @@ class SixTypes : public ::testing::TestWithParam<size_t> {
   const Type& type() const { return six_types()[GetParam()]; }
 };
 
-// 8 bits over a range of 4 standard deviations on both sides are 41 dB (6.02 * 8 - 20 log10(4 / sqrt(3))); the noise of
-// layers one after the other adds up; results and inputs in codes, with ranges seen before, cost another 6 dB.
-// Measured: 4 dB above it (Bert, static) to 30 (BiLSTM).
+// 8 bits over a range of 4 standard deviations on both sides are 41 dB (6.02 * 8 - 20 log10(4 /
+// sqrt(3))); the noise of layers one after the other adds up; results and inputs in codes, with
+// ranges seen before, cost another 6 dB. Measured: 4 dB above it (Bert, static) to 30 (BiLSTM).
 double least_sqnr(const std::string& model, Kind kind) {
   static const std::map<std::string, double> depths = {
       {"ResNet18", 18}, {"MobileNetV2", 14}, {"Bert", 2 * 6}, {"BiLSTM", 3}};
@@ -157,14 +162,18 @@ TEST_P(SixTypes, AllModelsAreQuantizedAndRun) {
     EXPECT_EQ(got, layers);
 
     for (const graph::Node& node : q.model->graph().nodes())
-      EXPECT_TRUE(type().kind == statically || node.op != "quantize") << "a range of training before " << node.scope;
+      EXPECT_TRUE(type().kind == statically || node.op != "quantize")
+          << "a range of training before " << node.scope;
 
     Tensor y = (*q.model)(q.x);
-    // The last bits of oneDNN's gradients depend on the number of threads and on the instruction set, and ResNet18's
-    // batch norms over 8 single pixels make other weights of them: 21.5 to 37 dB over 1 and 2 threads, AVX2 and AVX-512.
+    // The last bits of oneDNN's gradients depend on the number of threads and on the instruction
+    // set, and ResNet18's batch norms over 8 single pixels make other weights of them: 21.5 to 37
+    // dB over 1 and 2 threads, AVX2 and AVX-512.
     EXPECT_GT(sqnr(q.expected, y), least_sqnr(m.name, type().kind) - (type().qat ? 6 : 0));
-    // What was trained is what is converted, to a step of the result. Dynamic ranges are those of x itself.
-    if (type().qat && type().kind != dynamic) EXPECT_GT(sqnr(q.simulated, y), type().kind == statically ? 18 : 80);
+    // What was trained is what is converted, to a step of the result. Dynamic ranges are those of x
+    // itself.
+    if (type().qat && type().kind != dynamic)
+      EXPECT_GT(sqnr(q.simulated, y), type().kind == statically ? 18 : 80);
 
     Tensor compiled = runtime::compile(q.model->to_graph()).run({q.x})[0];
     if (type().kind == statically)
@@ -181,7 +190,8 @@ INSTANTIATE_TEST_SUITE_P(, SixTypes, ::testing::Range(size_t{0}, size_t{6}), [](
   return name;
 });
 
-// As in PyTorch: an LSTM has a static form only as a custom module, and none with float activations.
+// As in PyTorch: an LSTM has a static form only as a custom module, and none with float
+// activations.
 TEST(SixTypesReport, AnLstmLeftFloatIsReported) {
   for (const Type& type : six_types()) {
     if (type.kind == dynamic) continue;

@@ -7,9 +7,11 @@
 
 namespace octet::testing {
 
-// Signal to quantization noise in decibels: 10 log10(sum x^2 / sum (x - y)^2), infinite if they are equal.
+// Signal to quantization noise in decibels: 10 log10(sum x^2 / sum (x - y)^2), infinite if they are
+// equal.
 inline double sqnr(const Tensor& expected, const Tensor& got) {
-  auto x = expected.detach().to(DType::float64).to_vector<double>(), y = got.detach().to(DType::float64).to_vector<double>();
+  auto x = expected.detach().to(DType::float64).to_vector<double>(),
+       y = got.detach().to(DType::float64).to_vector<double>();
   double signal = 0, noise = 0;
   for (size_t i = 0; i < x.size(); ++i) {
     signal += x[i] * x[i];

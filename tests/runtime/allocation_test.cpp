@@ -1,4 +1,5 @@
-// What runs allocate: malloc and its kin, counted, for small networks of native steps in the shapes of known ones.
+// What runs allocate: malloc and its kin, counted, for small networks of native steps in the shapes
+// of known ones.
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -30,7 +31,9 @@ void* malloc(size_t n) { return ++g_allocations, __libc_malloc(n); }
 void* calloc(size_t n, size_t m) { return ++g_allocations, __libc_calloc(n, m); }
 void* realloc(void* p, size_t n) { return ++g_allocations, __libc_realloc(p, n); }
 void* aligned_alloc(size_t a, size_t n) { return ++g_allocations, __libc_memalign(a, n); }
-int posix_memalign(void** p, size_t a, size_t n) { return ++g_allocations, (*p = __libc_memalign(a, n)) ? 0 : ENOMEM; }
+int posix_memalign(void** p, size_t a, size_t n) {
+  return ++g_allocations, (*p = __libc_memalign(a, n)) ? 0 : ENOMEM;
+}
 }
 #endif
 
@@ -52,15 +55,18 @@ struct Net {
   explicit Net(TensorType input) { x = g.add_input("x", std::move(input)); }
   ValueId weight(Shape shape) {
     ++count;
-    return g.add_constant("w" + std::to_string(count), Tensor::rand(shape, static_cast<uint64_t>(count), -0.5, 0.5));
+    return g.add_constant("w" + std::to_string(count),
+                          Tensor::rand(shape, static_cast<uint64_t>(count), -0.5, 0.5));
   }
   ValueId call(const std::string& op, std::vector<ValueId> operands, const Attrs& attrs = {}) {
     return g.add_call("v" + std::to_string(++count), op, std::move(operands), attrs);
   }
-  ValueId conv(ValueId v, int64_t in, int64_t out, int64_t k, int64_t groups = 1, int64_t stride = 1) {
+  ValueId conv(ValueId v, int64_t in, int64_t out, int64_t k, int64_t groups = 1,
+               int64_t stride = 1) {
     const int64_t p = k / 2;
-    return call("conv2d", {v, weight({out, in / groups, k, k}), weight({out})},
-                {{"padding", List{p, p, p, p}}, {"stride", List{stride, stride}}, {"groups", groups}});
+    return call(
+        "conv2d", {v, weight({out, in / groups, k, k}), weight({out})},
+        {{"padding", List{p, p, p, p}}, {"stride", List{stride, stride}}, {"groups", groups}});
   }
   // Of 8 bits throughout.
   Graph quantized(ValueId y, const Tensor& sample) {
@@ -79,10 +85,13 @@ Tensor image() { return Tensor::randn({1, 3, 16, 16}, 1); }
 Graph resnet() {
   Net n(TensorType(DType::float32, {Dim(1), Dim(3), Dim(16), Dim(16)}));
   ValueId v = n.call("relu", {n.conv(n.x, 3, 8, 7, 1, 2)});
-  v = n.call("max_pool2d", {v}, {{"kernel", List{3, 3}}, {"stride", List{2, 2}}, {"padding", List{1, 1, 1, 1}}});
-  ValueId y = n.conv(n.call("relu", {n.conv(n.call("relu", {n.conv(v, 8, 4, 1)}), 4, 4, 3)}), 4, 8, 1);
+  v = n.call("max_pool2d", {v},
+             {{"kernel", List{3, 3}}, {"stride", List{2, 2}}, {"padding", List{1, 1, 1, 1}}});
+  ValueId y =
+      n.conv(n.call("relu", {n.conv(n.call("relu", {n.conv(v, 8, 4, 1)}), 4, 4, 3)}), 4, 8, 1);
   y = n.call("relu", {n.call("add", {y, v})});
-  y = n.call("flatten", {n.call("adaptive_avg_pool2d", {y}, {{"output_size", List{1, 1}}})}, {{"start_dim", int64_t{1}}});
+  y = n.call("flatten", {n.call("adaptive_avg_pool2d", {y}, {{"output_size", List{1, 1}}})},
+             {{"start_dim", int64_t{1}}});
   return n.quantized(n.call("linear", {y, n.weight({10, 8}), n.weight({10})}), image());
 }
 
@@ -109,12 +118,14 @@ TEST(Allocation, RunsOfNativeStepsAllocateOnlyTheirResultsAndRunIntoNothing) {
   const int before = num_threads();
   for (int threads : {1, 2}) {
     set_num_threads(threads);
-    for (const auto& [name, graph, x] : {std::tuple("resnet", resnet(), image()), std::tuple("mobilenet", mobilenet(), image()),
-                                         std::tuple("feed forward", feed_forward(), Tensor::randn({1, 6, 16}, 2))}) {
+    for (const auto& [name, graph, x] :
+         {std::tuple("resnet", resnet(), image()), std::tuple("mobilenet", mobilenet(), image()),
+          std::tuple("feed forward", feed_forward(), Tensor::randn({1, 6, 16}, 2))}) {
       SCOPED_TRACE(name + std::string(", threads: ") + std::to_string(threads));
       Program p = compile(graph);
       for (const StepInfo& step : p.steps())
-        EXPECT_TRUE(step.engine == "native" || step.engine == "layout" || step.engine == "alias") << step.kernel << " " << step.engine;
+        EXPECT_TRUE(step.engine == "native" || step.engine == "layout" || step.engine == "alias")
+            << step.kernel << " " << step.engine;
       const std::vector<Tensor> inputs{x};
       const auto want = p.run(inputs);
       std::vector<Tensor> got{Tensor::empty(want[0].shape(), want[0].dtype(), want[0].quantizer())};
@@ -134,12 +145,15 @@ TEST(Allocation, TheCounterCounts) {
 }
 
 TEST(RunInto, WritesAnyLayoutAndResultsThatAreInputsOrRepeat) {
-  Graph g = graph::parse("graph g {\n%x: Float(2, 3, 4, 4) = input\n%y: Float(2, 3, 4, 4) = relu(%x)\nreturn (%y, %x, %y)\n}\n");
+  Graph g = graph::parse(
+      "graph g {\n%x: Float(2, 3, 4, 4) = input\n%y: Float(2, 3, 4, 4) = relu(%x)\nreturn (%y, %x, "
+      "%y)\n}\n");
   Program p = compile(g);
   Tensor x = Tensor::randn({2, 3, 4, 4}, 3);
   auto want = p.run({x});
   std::vector<Tensor> got;
-  for (int i = 0; i < 3; ++i) got.push_back(Tensor::empty(x.shape(), DType::float32, nullptr, MemoryFormat::channels_last));
+  for (int i = 0; i < 3; ++i)
+    got.push_back(Tensor::empty(x.shape(), DType::float32, nullptr, MemoryFormat::channels_last));
   p.run_into({x}, got);
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(equal(got[i], want[i])) << i;
 }
@@ -148,8 +162,13 @@ TEST(RunInto, SaysWhichResultDoesNotFit) {
   Program p = compile(feed_forward());
   Tensor x = Tensor::randn({1, 6, 16}, 2);
   auto results = p.run({x});
-  expect_error(ErrorCode::invalid_argument, {"2 results given; expected 1"}, [&] { p.run_into({x}, {results[0], results[0]}); });
-  expect_error(ErrorCode::invalid_argument, {"result '", "(1, 6, 15)", "expected Float(1, 6, 16)"}, [&] { p.run_into({x}, {Tensor::zeros({1, 6, 15})}); });
+  expect_error(ErrorCode::invalid_argument, {"2 results given; expected 1"}, [&] {
+    p.run_into({x}, {results[0], results[0]});
+  });
+  expect_error(ErrorCode::invalid_argument, {"result '", "(1, 6, 15)", "expected Float(1, 6, 16)"},
+               [&] {
+                 p.run_into({x}, {Tensor::zeros({1, 6, 15})});
+               });
 }
 
 }  // namespace octet::runtime

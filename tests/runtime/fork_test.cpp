@@ -1,4 +1,5 @@
-// A process that forks after networks ran on several threads: parent and child go on, with equal results.
+// A process that forks after networks ran on several threads: parent and child go on, with equal
+// results.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -21,7 +22,8 @@ graph::Graph two_convolutions() {
   auto w2 = g.add_constant("w2", Tensor::rand({16, 32, 3, 3}, 2, -0.5, 0.5));
   auto y = g.add_call("y", "conv2d", {x, w1}, {{"padding", std::vector<int64_t>{1, 1, 1, 1}}});
   auto r = g.add_call("r", "relu", {y});
-  g.set_outputs({g.add_call("z", "conv2d", {r, w2}, {{"padding", std::vector<int64_t>{1, 1, 1, 1}}})});
+  g.set_outputs(
+      {g.add_call("z", "conv2d", {r, w2}, {{"padding", std::vector<int64_t>{1, 1, 1, 1}}})});
   return g;
 }
 
@@ -61,7 +63,8 @@ TEST(ProgramFork, FloatAndQuantizedProgramsRunInParentAndChild) {
     for (int round = 0; round < 2; ++round) {
       EXPECT_EQ(in_child([&] {
                   bool equal = true;
-                  for (int i = 0; i < 3; ++i) equal &= program.run({x})[0].to_vector<float>() == expected;
+                  for (int i = 0; i < 3; ++i)
+                    equal &= program.run({x})[0].to_vector<float>() == expected;
                   equal &= compile(*network).run({x})[0].to_vector<float>() == expected;
                   return equal ? 7 : 8;
                 }),
@@ -73,7 +76,8 @@ TEST(ProgramFork, FloatAndQuantizedProgramsRunInParentAndChild) {
 
 TEST(ProgramFork, TrainingRunsInParentAndChild) {
   ThreeThreads scope;
-  Tensor x = Tensor::rand({8, 16, 32, 32}, 3, -1, 1), w = Tensor::rand({32, 16, 3, 3}, 1, -0.5, 0.5);
+  Tensor x = Tensor::rand({8, 16, 32, 32}, 3, -1, 1),
+         w = Tensor::rand({32, 16, 3, 3}, 1, -0.5, 0.5);
   auto gradient = [&] {
     Tensor weight = w.clone();
     autograd::set_requires_grad(weight);

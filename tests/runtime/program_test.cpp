@@ -50,14 +50,18 @@ struct ThreadGuard {
   ~ThreadGuard() { set_num_threads(before); }
 };
 
-void expect_equal(const std::vector<Tensor>& got, const std::vector<Tensor>& want, const std::string& what) {
-  ASSERT_EQ(got.size(), want.size()) << what;
-  for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(equal(got[i], want[i])) << what << " result " << i;
-}
-void expect_close(const std::vector<Tensor>& got, const std::vector<Tensor>& want, const std::string& what) {
+void expect_equal(const std::vector<Tensor>& got, const std::vector<Tensor>& want,
+                  const std::string& what) {
   ASSERT_EQ(got.size(), want.size()) << what;
   for (size_t i = 0; i < got.size(); ++i)
-    EXPECT_TRUE(got[i].type() == want[i].type() && allclose(got[i], want[i], 1e-4, 1e-5)) << what << " result " << i;
+    EXPECT_TRUE(equal(got[i], want[i])) << what << " result " << i;
+}
+void expect_close(const std::vector<Tensor>& got, const std::vector<Tensor>& want,
+                  const std::string& what) {
+  ASSERT_EQ(got.size(), want.size()) << what;
+  for (size_t i = 0; i < got.size(); ++i)
+    EXPECT_TRUE(got[i].type() == want[i].type() && allclose(got[i], want[i], 1e-4, 1e-5))
+        << what << " result " << i;
 }
 
 Graph parse(const std::string& body) { return graph::parse("graph g {\n" + body + "\n}\n"); }
@@ -70,7 +74,8 @@ TEST(Program, FloatNetworksGiveWhatTheirOperatorsGive) {
     for (uint64_t seed = 0; seed < 60; ++seed) {
       Graph g = random_net(seed);
       Tensor x = image(2, seed);
-      expect_close(compile(g, {engine}).run({x}), evaluate(g, {x}), std::string(engine) + " " + graph::print(g));
+      expect_close(compile(g, {engine}).run({x}), evaluate(g, {x}),
+                   std::string(engine) + " " + graph::print(g));
     }
   }
 }
@@ -108,7 +113,8 @@ TEST(Program, BatchSizeDoesNotChangeAQuantizedResult) {
     for (int64_t i : {0, 4, 2}) {
       auto one = p.run({x.slice(0, i, i + 1).contiguous()});
       for (size_t k = 0; k < whole.size(); ++k)
-        EXPECT_TRUE(equal(one[k].contiguous(), whole[k].slice(0, i, i + 1).contiguous())) << graph::print(*g);
+        EXPECT_TRUE(equal(one[k].contiguous(), whole[k].slice(0, i, i + 1).contiguous()))
+            << graph::print(*g);
     }
   }
 }
@@ -136,7 +142,8 @@ TEST(Program, EveryIsaAndThreadCountGivesTheSameBits) {
       for (int threads : {1, 2, 3}) {
         set_isa(isa);
         set_num_threads(threads);
-        expect_equal(compile(*g).run({x}), want, std::string(to_string(isa)) + " threads " + std::to_string(threads));
+        expect_equal(compile(*g).run({x}), want,
+                     std::string(to_string(isa)) + " threads " + std::to_string(threads));
       }
   }
 }
@@ -166,10 +173,12 @@ TEST(ProgramThreads, OneProgramMayRunInSeveralThreadsAtOnce) {
   }
 }
 
-// Graphs made to break memory reuse and aliases: each is compared with its operators, watched and not.
+// Graphs made to break memory reuse and aliases: each is compared with its operators, watched and
+// not.
 TEST(Program, AdversarialGraphs) {
   const char* const q = "QUInt8(2, 4, 3, 3) scale=0.05 zero_point=100";
-  const std::string codes = std::string("%x: Float(2, 4, 3, 3) = input\n%a: ") + q + " = quantize(%x)\n";
+  const std::string codes =
+      std::string("%x: Float(2, 4, 3, 3) = input\n%a: ") + q + " = quantize(%x)\n";
   auto val = [&](const std::string& name, const std::string& call) {
     return "%" + name + ": " + q + " = " + call + "\n";
   };
@@ -180,59 +189,77 @@ TEST(Program, AdversarialGraphs) {
   } cases[] = {
       {"a value used after the operator that could overwrite it",
        codes + val("b", "relu(%a)") + val("c", "add(%a, %b)") + "return (%c)"},
-      {"the same operand twice",
-       codes + val("b", "add(%a, %a)") + val("c", "relu(%b)") + val("d", "add(%c, %c)") + "return (%d)"},
-      {"a result that is also used",
-       codes + val("b", "relu(%a)") + val("c", "sigmoid(%b)") + val("d", "add(%b, %c)") + "return (%b, %d)"},
+      {"the same operand twice", codes + val("b", "add(%a, %a)") + val("c", "relu(%b)") +
+                                     val("d", "add(%c, %c)") + "return (%d)"},
+      {"a result that is also used", codes + val("b", "relu(%a)") + val("c", "sigmoid(%b)") +
+                                         val("d", "add(%b, %c)") + "return (%b, %d)"},
       {"the same result twice", codes + val("b", "relu(%a)") + "return (%b, %b, %b)"},
-      {"results that are inputs", "%x: Float(2, 3) = input\n%y: Long(2) = input\nreturn (%y, %x, %x)"},
+      {"results that are inputs",
+       "%x: Float(2, 3) = input\n%y: Long(2) = input\nreturn (%y, %x, %x)"},
       {"a result that is a constant",
-       "%x: Float(2) = input\n%c: Float(2) = constant [1, 2]\n%y: Float(2) = add(%x, %c)\nreturn (%c, %y, %c)"},
+       "%x: Float(2) = input\n%c: Float(2) = constant [1, 2]\n%y: Float(2) = add(%x, %c)\nreturn "
+       "(%c, %y, %c)"},
       {"results that are views of an input",
-       "%x: Float(2, 3) = input\n%y: Float(6) = reshape(%x, shape=[6])\n%z: Float(6, 1) = unsqueeze(%y, dim=1)\nreturn "
+       "%x: Float(2, 3) = input\n%y: Float(6) = reshape(%x, shape=[6])\n%z: Float(6, 1) = "
+       "unsqueeze(%y, dim=1)\nreturn "
        "(%y, %x, %z)"},
       {"results that are views of each other",
-       codes + val("b", "relu(%a)") + "%c: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\nreturn (%b, %c, %b)"},
+       codes + val("b", "relu(%a)") +
+           "%c: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\nreturn (%b, %c, %b)"},
       {"a view of what the next operator overwrites",
-       codes + val("b", "relu(%a)") + "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" +
-           val("c", "sigmoid(%b)") + val("d", "tanh(%c)") +
+       codes + val("b", "relu(%a)") +
+           "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" + val("c", "sigmoid(%b)") +
+           val("d", "tanh(%c)") +
            "%e: QUInt8(2, 36) scale=0.05 zero_point=100 = relu(%v)\nreturn (%d, %e)"},
-      {"an unused view", codes + val("b", "relu(%a)") + "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" +
+      {"an unused view", codes + val("b", "relu(%a)") +
+                             "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" +
                              val("c", "sigmoid(%b)") + val("d", "tanh(%c)") + "return (%d)"},
-      {"a view of an NHWC value", codes + conv + val("b", "conv2d(%a, %w)") +
-                                      "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" +
-                                      val("c", "relu(%b)") + val("d", "reshape(%v, shape=[2, 4, 3, 3])") +
-                                      val("e", "add(%c, %d)") + "return (%v, %e, %b)"},
-      {"two views of an NHWC value far apart", codes + conv + val("b", "conv2d(%a, %w)") + val("i", "identity(%b)") +
-                                                   val("c", "sigmoid(%i)") + val("d", "conv2d(%c, %w)") +
-                                                   val("j", "identity(%b)") + val("e", "add(%j, %d)") + "return (%e)"},
-      {"NHWC and row-major operands of one add", codes + conv + val("b", "conv2d(%a, %w)") + val("c", "add(%a, %b)") +
+      {"a view of an NHWC value",
+       codes + conv + val("b", "conv2d(%a, %w)") +
+           "%v: QUInt8(2, 36) scale=0.05 zero_point=100 = flatten(%b)\n" + val("c", "relu(%b)") +
+           val("d", "reshape(%v, shape=[2, 4, 3, 3])") + val("e", "add(%c, %d)") +
+           "return (%v, %e, %b)"},
+      {"two views of an NHWC value far apart",
+       codes + conv + val("b", "conv2d(%a, %w)") + val("i", "identity(%b)") +
+           val("c", "sigmoid(%i)") + val("d", "conv2d(%c, %w)") + val("j", "identity(%b)") +
+           val("e", "add(%j, %d)") + "return (%e)"},
+      {"NHWC and row-major operands of one add", codes + conv + val("b", "conv2d(%a, %w)") +
+                                                     val("c", "add(%a, %b)") +
                                                      val("d", "add(%b, %a)") + "return (%c, %d)"},
-      {"an operand and its view in one add",
-       codes + val("b", "relu(%a)") + val("v", "identity(%b)") + val("c", "add(%b, %v)") + "return (%c)"},
+      {"an operand and its view in one add", codes + val("b", "relu(%a)") +
+                                                 val("v", "identity(%b)") +
+                                                 val("c", "add(%b, %v)") + "return (%c)"},
       {"a pixel image, whose layouts are the same bytes",
-       "%x: Float(2, 4, 1, 1) = input\n%w: Float(4, 4, 1, 1) = constant\n%y: Float(2, 4, 1, 1) = conv2d(%x, %w)\n%r: "
-       "Float(2, 4, 1, 1) = relu(%y)\n%s: Float(2, 4, 1, 1) = add(%y, %r)\n%f: Float(2, 4) = flatten(%s)\nreturn (%f, "
+       "%x: Float(2, 4, 1, 1) = input\n%w: Float(4, 4, 1, 1) = constant\n%y: Float(2, 4, 1, 1) = "
+       "conv2d(%x, %w)\n%r: "
+       "Float(2, 4, 1, 1) = relu(%y)\n%s: Float(2, 4, 1, 1) = add(%y, %r)\n%f: Float(2, 4) = "
+       "flatten(%s)\nreturn (%f, "
        "%y)"},
       {"a view that changes qparams is no view",
        codes + "%b: QUInt8(2, 36) scale=0.1 zero_point=10 = flatten(%a)\nreturn (%b)"},
       {"views of constants",
-       "%x: Float(1) = input\n%c: Float(4) = constant [1, 2, 3, 4]\n%v: Float(2, 2) = reshape(%c, shape=[2, 2])\n%y: "
+       "%x: Float(1) = input\n%c: Float(4) = constant [1, 2, 3, 4]\n%v: Float(2, 2) = reshape(%c, "
+       "shape=[2, 2])\n%y: "
        "Float(2, 2) = add(%v, %x)\nreturn (%v, %y)"},
       {"broadcasting may not be done in place",
-       "%x: Float(2, 1) = input\n%y: Float(2, 3) = input\n%a: Float(2, 1) = relu(%x)\n%b: Float(2, 3) = relu(%y)\n%c: "
+       "%x: Float(2, 1) = input\n%y: Float(2, 3) = input\n%a: Float(2, 1) = relu(%x)\n%b: Float(2, "
+       "3) = relu(%y)\n%c: "
        "Float(2, 3) = add(%a, %b)\n%d: Float(2, 3) = add(%c, %a)\nreturn (%d)"},
       {"several results",
-       "%x: Float(2, 6) = input\n%r: Float(2, 6) = relu(%x)\n%a: Float(2, 2), %b: Float(2, 4) = split(%r, sizes=[2, "
+       "%x: Float(2, 6) = input\n%r: Float(2, 6) = relu(%x)\n%a: Float(2, 2), %b: Float(2, 4) = "
+       "split(%r, sizes=[2, "
        "4], dim=1)\n%v: Float(2, 3), %i: Long(2, 3) = topk(%b, k=3)\nreturn (%i, %a, %v)"},
-      {"a chain in place to a result",
-       codes + val("b", "relu(%a)") + val("c", "sigmoid(%b)") + val("d", "tanh(%c)") + "return (%d)"},
+      {"a chain in place to a result", codes + val("b", "relu(%a)") + val("c", "sigmoid(%b)") +
+                                           val("d", "tanh(%c)") + "return (%d)"},
       {"a weight that is computed",
-       "%x: Float(2, 3) = input\n%w: Float(4, 3) = input\n%v: Float(4, 3) = relu(%w)\n%y: Float(2, 4) = linear(%x, "
+       "%x: Float(2, 3) = input\n%w: Float(4, 3) = input\n%v: Float(4, 3) = relu(%w)\n%y: Float(2, "
+       "4) = linear(%x, "
        "%v)\nreturn (%y)"},
       {"a quantized weight that is computed",
-       "%x: Float(2, 3) = input\n%w: Float(4, 3) = input\n%a: QUInt8(2, 3) scale=0.02 zero_point=128 = "
-       "quantize(%x)\n%v: QInt8(4, 3) scale=0.02 zero_point=0 = quantize(%w)\n%y: QUInt8(2, 4) scale=0.05 "
+       "%x: Float(2, 3) = input\n%w: Float(4, 3) = input\n%a: QUInt8(2, 3) scale=0.02 "
+       "zero_point=128 = "
+       "quantize(%x)\n%v: QInt8(4, 3) scale=0.02 zero_point=0 = quantize(%w)\n%y: QUInt8(2, 4) "
+       "scale=0.05 "
        "zero_point=128 = linear(%a, %v)\nreturn (%y)"},
   };
   for (const auto& c : cases) {
@@ -241,7 +268,9 @@ TEST(Program, AdversarialGraphs) {
       if (node.kind == graph::NodeKind::constant && node.value.numel() > 8) {
         Tensor values = Tensor::randn(node.value.shape(), 5);
         graph::Node& mine = g.node(g.value(node.outputs[0]).producer);
-        mine.value = node.value.is_quantized() ? quantize(values, node.value.quantizer(), node.value.dtype()) : values;
+        mine.value = node.value.is_quantized()
+                         ? quantize(values, node.value.quantizer(), node.value.dtype())
+                         : values;
       }
     std::vector<Tensor> inputs;
     for (ValueId id : g.inputs()) {
@@ -254,7 +283,8 @@ TEST(Program, AdversarialGraphs) {
       auto want = evaluate_values(g, inputs);
       std::vector<Tensor> outputs;
       for (ValueId id : g.outputs()) outputs.push_back(want[id]);
-      for (int round = 0; round < 2; ++round) expect_close(p.run(inputs), outputs, std::string(engine) + ": " + c.name);
+      for (int round = 0; round < 2; ++round)
+        expect_close(p.run(inputs), outputs, std::string(engine) + ": " + c.name);
       std::vector<ValueId> all;
       for (size_t v = 0; v < g.values().size(); ++v) all.push_back(static_cast<ValueId>(v));
       std::map<ValueId, int> seen;
@@ -265,7 +295,8 @@ TEST(Program, AdversarialGraphs) {
       });
       expect_close(watched, outputs, std::string(engine) + ": " + c.name + ", watched");
       EXPECT_EQ(seen.size(), all.size()) << engine << ": " << c.name;
-      for (auto [id, times] : seen) EXPECT_EQ(times, 1) << engine << ": " << c.name << ": %" << g.value(id).name;
+      for (auto [id, times] : seen)
+        EXPECT_EQ(times, 1) << engine << ": " << c.name << ": %" << g.value(id).name;
     }
   }
 }
@@ -285,7 +316,8 @@ TEST(Program, WatchShowsEachWantedValueOnceAndNoOther) {
       EXPECT_TRUE(allclose(t, want[id], 1e-4, 1e-5)) << seed << " %" << g.value(id).name;
     });
     EXPECT_EQ(seen.size(), std::set<ValueId>(wanted.begin(), wanted.end()).size());
-    for (auto [id, times] : seen) EXPECT_TRUE(times == 1 && id % 2 == 0) << seed << " %" << g.value(id).name;
+    for (auto [id, times] : seen)
+      EXPECT_TRUE(times == 1 && id % 2 == 0) << seed << " %" << g.value(id).name;
   }
 }
 
@@ -312,17 +344,20 @@ TEST(Program, StridedInputsAreTaken) {
   Tensor x = image(2, 5), nhwc = x.contiguous(MemoryFormat::channels_last);
   Program p = compile(g);
   expect_equal(p.run({nhwc}), p.run({x}), "channels last");
-  expect_equal(p.run({image(4, 6).slice(0, 0, 4, 2)}), p.run({image(4, 6).slice(0, 0, 4, 2).contiguous()}), "sliced");
+  expect_equal(p.run({image(4, 6).slice(0, 0, 4, 2)}),
+               p.run({image(4, 6).slice(0, 0, 4, 2).contiguous()}), "sliced");
 }
 
 TEST(Program, WrongInputsAreErrorsThatNameTheInput) {
   Graph g;
   ValueId a = g.add_input("a", TensorType(DType::float32, {Dim("N"), Dim(3)}));
   ValueId b = g.add_input("b", TensorType(DType::float32, {Dim("N"), Dim(3)}));
-  ValueId q = g.add_input("q", TensorType(DType::quint8, {Dim(2)}, Quantizer::per_tensor(0.5, 1, DType::quint8)));
+  ValueId q = g.add_input(
+      "q", TensorType(DType::quint8, {Dim(2)}, Quantizer::per_tensor(0.5, 1, DType::quint8)));
   g.set_outputs({g.add_call("y", "add", {a, b}), q});
   Program p = compile(g);
-  Tensor x = Tensor::ones({2, 3}), codes = quantize_per_tensor(Tensor::ones({2}), 0.5, 1, DType::quint8);
+  Tensor x = Tensor::ones({2, 3}),
+         codes = quantize_per_tensor(Tensor::ones({2}), 0.5, 1, DType::quint8);
   const struct {
     std::vector<Tensor> inputs;
     std::vector<std::string> parts;
@@ -337,7 +372,8 @@ TEST(Program, WrongInputsAreErrorsThatNameTheInput) {
       {{Tensor::ones({3}), x, codes}, {"'a'"}},
       {{x, Tensor::ones({4, 3}), codes}, {"'b'", "'N'", "4", "2"}},
       {{Tensor::ones({0, 3}), Tensor::ones({0, 3}), codes}, {"'a'", "'N'", "1 or more"}},
-      {{x, x, quantize_per_tensor(Tensor::ones({2}), 0.25, 1, DType::quint8)}, {"'q'", "scale=0.25", "scale=0.5"}},
+      {{x, x, quantize_per_tensor(Tensor::ones({2}), 0.25, 1, DType::quint8)},
+       {"'q'", "scale=0.25", "scale=0.5"}},
       {{x, x, Tensor::ones({2}, DType::uint8)}, {"'q'", "Byte(2)"}},
   };
   for (const auto& c : cases) {
@@ -347,7 +383,9 @@ TEST(Program, WrongInputsAreErrorsThatNameTheInput) {
     });
     EXPECT_TRUE(equal(p.run({x, x, codes})[0], Tensor::full({2, 3}, 2))) << "after an error";
   }
-  expect_error(ErrorCode::not_found, {"'b'", "Float(N, 3)"}, [&] { p.run({{"a", x}, {"q", codes}}); });
+  expect_error(ErrorCode::not_found, {"'b'", "Float(N, 3)"}, [&] {
+    p.run({{"a", x}, {"q", codes}});
+  });
   expect_error(ErrorCode::not_found, {"'aa'", "a, b, q", "did you mean 'a'"}, [&] {
     p.run({{"a", x}, {"aa", x}, {"b", x}, {"q", codes}});
   });
@@ -375,8 +413,8 @@ TEST(Program, WhatCannotRunIsSaidWhenCompilingAllOfIt) {
       "%x: Double(1, 2, 4, 4) = input\n%w: Double(1, 2, 1, 1) = constant [1, 2]\n"
       "%y: Float(1, 1, 4, 4) = conv2d(%x, %w)  @ first.conv\n"
       "%z: Float(1, 1, 2, 2) = conv2d(%x, %w, stride=[2, 2])  @ second.conv\nreturn (%y, %z)");
-  expect_error(ErrorCode::unsupported, {"2 nodes", "first.conv", "Double(1, 2, 4, 4)", "second.conv"},
-               [&] { compile(g); });
+  expect_error(ErrorCode::unsupported,
+               {"2 nodes", "first.conv", "Double(1, 2, 4, 4)", "second.conv"}, [&] { compile(g); });
   expect_error(ErrorCode::invalid_argument, {"unknown engine 'nativ'", "native"},
                [&] { compile(random_net(1), {"nativ"}); });
 }
@@ -387,7 +425,9 @@ TEST(Program, StepsTellWhatRuns) {
   ASSERT_FALSE(p.steps().empty());
   for (const StepInfo& s : p.steps()) {
     EXPECT_FALSE(s.kernel.empty());
-    EXPECT_TRUE((std::set<std::string>{"native", "onednn", "reference", "op", "layout"}.count(s.engine))) << s.engine;
+    EXPECT_TRUE(
+        (std::set<std::string>{"native", "onednn", "reference", "op", "layout"}.count(s.engine)))
+        << s.engine;
     EXPECT_GE(s.node, 0);
   }
   EXPECT_EQ(p.profile({image(2, 1)}).size(), p.steps().size());

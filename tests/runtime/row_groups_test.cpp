@@ -7,7 +7,8 @@
 namespace octet::runtime {
 namespace {
 
-// A normalization and an attention's softmax, spelled out, with codes on the way and a value that leaves in the middle.
+// A normalization and an attention's softmax, spelled out, with codes on the way and a value that
+// leaves in the middle.
 constexpr const char* kRows = R"(graph rows {
   %x: QUInt8(N, 33, 96) scale=0.02 zero_point=131 = input
   %row: Float(N, 33, 1) = input
@@ -39,7 +40,8 @@ constexpr const char* kRows = R"(graph rows {
 std::vector<Tensor> operands(int64_t n) {
   std::vector<uint8_t> codes(static_cast<size_t>(n * 33 * 96));
   for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i * 31 + i / 96 * 17);
-  return {make_quantized(Tensor::from(codes, {n, 33, 96}), graph::parse(kRows).type(0).quantizer), Tensor::randn({n, 33, 1}, 3), Tensor::randn({96}, 4)};
+  return {make_quantized(Tensor::from(codes, {n, 33, 96}), graph::parse(kRows).type(0).quantizer),
+          Tensor::randn({n, 33, 1}, 3), Tensor::randn({96}, 4)};
 }
 
 TEST(RowGroups, AreTheBitsOfTheReferenceEngineForEveryBatchAndNumberOfThreads) {
@@ -53,7 +55,9 @@ TEST(RowGroups, AreTheBitsOfTheReferenceEngineForEveryBatchAndNumberOfThreads) {
       const auto expected = reference.run(x);
       for (int again = 0; again < 2; ++again) {
         const auto got = native.run(x);
-        for (size_t i = 0; i < 2; ++i) EXPECT_TRUE(equal(got[i], expected[i])) << "result " << i << ", batch " << n << ", " << t << " threads";
+        for (size_t i = 0; i < 2; ++i)
+          EXPECT_TRUE(equal(got[i], expected[i]))
+              << "result " << i << ", batch " << n << ", " << t << " threads";
       }
     }
   }
@@ -64,7 +68,8 @@ TEST(RowGroups, AllStepsButTheFirstSayThatTheyRunWithIt) {
   const Program program = compile(graph::parse(kRows));
   ASSERT_GT(program.steps().size(), 10u);
   EXPECT_FALSE(program.steps()[0].with_previous);
-  for (size_t i = 1; i < program.steps().size(); ++i) EXPECT_TRUE(program.steps()[i].with_previous) << program.steps()[i].kernel;
+  for (size_t i = 1; i < program.steps().size(); ++i)
+    EXPECT_TRUE(program.steps()[i].with_previous) << program.steps()[i].kernel;
   const auto seconds = program.profile(operands(2));
   EXPECT_GT(seconds[0], 0);
   EXPECT_EQ(seconds[3], 0);
@@ -77,7 +82,8 @@ TEST(RowGroups, ValuesInsideCanBeWatchedAndNeedMemoryOnlyThen) {
   const graph::ValueId centred = *program.graph().find("centred");
   Tensor seen, expected;
   program.run_watched(x, {centred}, [&](graph::ValueId, const Tensor& t) { seen = t.clone(); });
-  reference.run_watched(x, {*reference.graph().find("centred")}, [&](graph::ValueId, const Tensor& t) { expected = t.clone(); });
+  reference.run_watched(x, {*reference.graph().find("centred")},
+                        [&](graph::ValueId, const Tensor& t) { expected = t.clone(); });
   EXPECT_TRUE(equal(seen, expected));
   // A few rows of each value in place of 40 * 33.
   EXPECT_LT(program.arena_bytes(operands(40)), size_t{40 * 33 * 96 * 4});
@@ -93,7 +99,8 @@ TEST(RowGroups, LayerNormAndGeluAreTheBitsOfTheirOperators) {
   %y: Float(5, 9, 40) = gelu(%p)
   return (%n, %y)
 })");
-  const std::vector<Tensor> x{Tensor::randn({5, 9, 40}, 1), Tensor::randn({40}, 2), Tensor::randn({40}, 3)};
+  const std::vector<Tensor> x{Tensor::randn({5, 9, 40}, 1), Tensor::randn({40}, 2),
+                              Tensor::randn({40}, 3)};
   const Program native = compile(g);
   EXPECT_EQ(native.steps()[0].engine, "native");
   EXPECT_EQ(native.steps()[2].engine, "native");

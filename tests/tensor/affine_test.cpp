@@ -12,7 +12,8 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-constexpr int32_t kMin = std::numeric_limits<int32_t>::min(), kMax = std::numeric_limits<int32_t>::max();
+constexpr int32_t kMin = std::numeric_limits<int32_t>::min(),
+                  kMax = std::numeric_limits<int32_t>::max();
 
 TEST(Affine, RoundsHalfToEven) {
   const struct {
@@ -46,7 +47,8 @@ TEST(Affine, RoundAndClampHoldsForAnyFloat) {
               {-2147483648.f, 0, kMin, kMax, kMin},
               {-2147483648.f, 1, kMin, kMax, kMin + 1},
               {-2147483648.f, -1, kMin, kMax, kMin}};
-  for (auto [v, z, lo, hi, out] : rows) EXPECT_EQ(round_and_clamp(v, z, lo, hi), out) << v << " + " << z;
+  for (auto [v, z, lo, hi, out] : rows)
+    EXPECT_EQ(round_and_clamp(v, z, lo, hi), out) << v << " + " << z;
 }
 
 // The definition, in exact arithmetic but for the two float32 roundings that numerics.md names.
@@ -54,7 +56,8 @@ int32_t quantize_by_definition(float x, float scale, int64_t z, int64_t lo, int6
   float inverse = 1.0f / scale;
   volatile float product = x * inverse;
   double q = std::nearbyint(static_cast<double>(product)) + static_cast<double>(z);
-  return static_cast<int32_t>(std::min<double>(std::max<double>(q, static_cast<double>(lo)), static_cast<double>(hi)));
+  return static_cast<int32_t>(
+      std::min<double>(std::max<double>(q, static_cast<double>(lo)), static_cast<double>(hi)));
 }
 
 TEST(Affine, QuantizeFollowsTheDefinition) {
@@ -63,8 +66,10 @@ TEST(Affine, QuantizeFollowsTheDefinition) {
     auto scale = static_cast<float>(std::exp(random.uniform(-12, 6)));
     auto x = static_cast<float>(random.normal() * std::exp(random.uniform(-8, 8)));
     auto z = static_cast<int32_t>(random.integer(0, 255));
-    ASSERT_EQ(quantize(x, scale, z, 0, 255), quantize_by_definition(x, scale, z, 0, 255)) << x << " / " << scale;
-    ASSERT_EQ(quantize(x, scale, z - 128, -128, 127), quantize_by_definition(x, scale, z - 128, -128, 127));
+    ASSERT_EQ(quantize(x, scale, z, 0, 255), quantize_by_definition(x, scale, z, 0, 255))
+        << x << " / " << scale;
+    ASSERT_EQ(quantize(x, scale, z - 128, -128, 127),
+              quantize_by_definition(x, scale, z - 128, -128, 127));
   }
 }
 

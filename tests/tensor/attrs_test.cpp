@@ -38,30 +38,31 @@ TEST(Attr, Prints) {
 
 TEST(Attr, ReadsBackTheSameValueAndType) {
   Random random(5);
-  std::vector<Attr> attrs = {int64_t{0},
-                             INT64_MAX,
-                             INT64_MIN,
-                             0.0,
-                             -1.0,
-                             1e300,
-                             5e-324,
-                             1.0 / 3,
-                             123456789012345678.0,
-                             true,
-                             false,
-                             std::string(""),
-                             std::string("x y"),
-                             std::string("\\"),
-                             std::string("\""),
-                             std::string("\\\""),
-                             std::string("[1]"),
-                             std::string("true"),
-                             Ints{},
-                             Ints{-1},
-                             Ints{INT64_MIN, 0, INT64_MAX},
-                             Reals{1},
-                             Reals{0.1, 1e-9, 3},
-                             Reals{std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()}};
+  std::vector<Attr> attrs = {
+      int64_t{0},
+      INT64_MAX,
+      INT64_MIN,
+      0.0,
+      -1.0,
+      1e300,
+      5e-324,
+      1.0 / 3,
+      123456789012345678.0,
+      true,
+      false,
+      std::string(""),
+      std::string("x y"),
+      std::string("\\"),
+      std::string("\""),
+      std::string("\\\""),
+      std::string("[1]"),
+      std::string("true"),
+      Ints{},
+      Ints{-1},
+      Ints{INT64_MIN, 0, INT64_MAX},
+      Reals{1},
+      Reals{0.1, 1e-9, 3},
+      Reals{std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()}};
   for (int i = 0; i < 2000; ++i) {
     double v = std::bit_cast<double>(random.next());
     if (std::isfinite(v)) attrs.emplace_back(v);
@@ -75,8 +76,8 @@ TEST(Attr, ReadsBackTheSameValueAndType) {
 }
 
 TEST(Attr, BadTextIsAnError) {
-  for (const char* text : {"", "x", "1x", "1.5x", "[", "[1", "[1,]x", "[1,,2]", "[,1]", "[1, 2.]", "\"", "\"a", "[x]",
-                           "truex", "--1", "99999999999999999999"})
+  for (const char* text : {"", "x", "1x", "1.5x", "[", "[1", "[1,]x", "[1,,2]", "[,1]", "[1, 2.]",
+                           "\"", "\"a", "[x]", "truex", "--1", "99999999999999999999"})
     EXPECT_THROW(parse_attr(text), Error) << text;
 }
 
@@ -91,8 +92,10 @@ TEST(Attrs, GetsByTypeOrSaysWhy) {
   EXPECT_EQ(attrs.get_ints("pads"), (Ints{1, 2}));
   EXPECT_EQ(attrs.get_doubles("scales"), (Reals{0.5}));
   EXPECT_EQ(attrs.get_doubles("pads"), (Reals{1, 2}));
-  expect_error(ErrorCode::invalid_argument, {"'stride'", "missing", "axis"}, [&] { attrs.get_int("stride"); });
-  expect_error(ErrorCode::invalid_argument, {"alpha=0.5", "an integer"}, [&] { attrs.get_int("alpha"); });
+  expect_error(ErrorCode::invalid_argument, {"'stride'", "missing", "axis"},
+               [&] { attrs.get_int("stride"); });
+  expect_error(ErrorCode::invalid_argument, {"alpha=0.5", "an integer"},
+               [&] { attrs.get_int("alpha"); });
   expect_error(ErrorCode::invalid_argument, {"mode"}, [&] { attrs.get_double("mode"); });
   expect_error(ErrorCode::invalid_argument, {"axis=1"}, [&] { attrs.get_bool("axis"); });
   expect_error(ErrorCode::invalid_argument, {"axis=1"}, [&] { attrs.get_ints("axis"); });

@@ -15,9 +15,10 @@ namespace {
 
 using testing::expect_error;
 
-constexpr DType kAll[] = {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int64,
-                          DType::int32,   DType::int16,   DType::int8,    DType::uint8,    DType::bool_,
-                          DType::quint8,  DType::qint8,   DType::qint32};
+constexpr DType kAll[] = {DType::float32, DType::float64, DType::float16, DType::bfloat16,
+                          DType::int64,   DType::int32,   DType::int16,   DType::int8,
+                          DType::uint8,   DType::bool_,   DType::quint8,  DType::qint8,
+                          DType::qint32};
 
 TEST(DType, NamesRoundTrip) {
   for (DType d : kAll) {
@@ -30,20 +31,24 @@ TEST(DType, NamesRoundTrip) {
 }
 
 TEST(DType, UnknownNamesListTheKnown) {
-  expect_error(ErrorCode::invalid_argument, {"'int9'", "float32", "qint32"}, [] { parse_dtype("int9"); });
-  expect_error(ErrorCode::invalid_argument, {"'Flot'", "Float", "QInt32"}, [] { parse_type_name("Flot"); });
+  expect_error(ErrorCode::invalid_argument, {"'int9'", "float32", "qint32"},
+               [] { parse_dtype("int9"); });
+  expect_error(ErrorCode::invalid_argument, {"'Flot'", "Float", "QInt32"},
+               [] { parse_type_name("Flot"); });
   expect_error(ErrorCode::invalid_argument, {"''"}, [] { parse_dtype(""); });
 }
 
 TEST(DType, Sizes) {
   const size_t sizes[] = {4, 8, 2, 2, 8, 4, 2, 1, 1, 1, 1, 1, 4};
-  for (size_t i = 0; i < std::size(kAll); ++i) EXPECT_EQ(element_size(kAll[i]), sizes[i]) << to_string(kAll[i]);
+  for (size_t i = 0; i < std::size(kAll); ++i)
+    EXPECT_EQ(element_size(kAll[i]), sizes[i]) << to_string(kAll[i]);
 }
 
 TEST(DType, CodesAndKinds) {
   for (DType d : kAll) {
     bool quantized = d == DType::quint8 || d == DType::qint8 || d == DType::qint32;
-    bool floating = d == DType::float32 || d == DType::float64 || d == DType::float16 || d == DType::bfloat16;
+    bool floating =
+        d == DType::float32 || d == DType::float64 || d == DType::float16 || d == DType::bfloat16;
     EXPECT_EQ(is_quantized(d), quantized);
     EXPECT_EQ(is_floating(d), floating);
     if (quantized) continue;
@@ -62,7 +67,7 @@ TEST(DType, CodesAndKinds) {
   EXPECT_EQ(code_dtype(DType::qint32), DType::int32);
 }
 
-// -- half and bfloat16 against an oracle in double -----------------------------------------------------
+// -- half and bfloat16 against an oracle in double ------------------------------------------------
 
 // A 16-bit float format: 1 sign bit, `exponent` bits, the rest mantissa.
 struct Format {
@@ -73,19 +78,23 @@ struct Format {
   double value(uint16_t bits) const {
     double sign = bits >> 15 ? -1 : 1;
     int e = bits >> mantissa & ((1 << exponent) - 1), m = bits & ((1 << mantissa) - 1);
-    if (e == (1 << exponent) - 1) return m ? std::nan("") : sign * std::numeric_limits<double>::infinity();
+    if (e == (1 << exponent) - 1)
+      return m ? std::nan("") : sign * std::numeric_limits<double>::infinity();
     if (e == 0) return sign * std::ldexp(m, 1 - bias() - mantissa);
     return sign * std::ldexp((1 << mantissa) + m, e - bias() - mantissa);
   }
 
-  // The nearest number of the format, ties to the one with an even last bit. Neighbouring finite numbers are
-  // neighbouring bit patterns, and infinity comes after the largest as if it were the next power of two.
+  // The nearest number of the format, ties to the one with an even last bit. Neighbouring finite
+  // numbers are neighbouring bit patterns, and infinity comes after the largest as if it were the
+  // next power of two.
   uint16_t nearest(double x) const {
     uint16_t sign = std::signbit(x) ? 0x8000 : 0;
     x = std::abs(x);
     int top = ((1 << exponent) - 1) << mantissa;  // infinity's pattern
     int low = 0, high = top;                      // value(low) <= x
-    auto at = [&](int bits) { return bits == top ? std::ldexp(1.0, bias() + 1) : value(static_cast<uint16_t>(bits)); };
+    auto at = [&](int bits) {
+      return bits == top ? std::ldexp(1.0, bias() + 1) : value(static_cast<uint16_t>(bits));
+    };
     if (x >= at(top)) return static_cast<uint16_t>(sign | top);
     while (high - low > 1) {
       int middle = (low + high) / 2;
@@ -113,12 +122,16 @@ void check_decoding(const Format& format, float (*decode)(uint16_t)) {
 }
 
 void check_encoding(const Format& format, uint16_t (*encode)(float), float (*decode)(uint16_t)) {
-  auto check = [&](float x) { ASSERT_EQ(encode(x), format.nearest(x)) << x << " bits " << std::bit_cast<uint32_t>(x); };
+  auto check = [&](float x) {
+    ASSERT_EQ(encode(x), format.nearest(x)) << x << " bits " << std::bit_cast<uint32_t>(x);
+  };
   int top = ((1 << format.exponent) - 1) << format.mantissa;
   for (int bits = 0; bits < top; ++bits) {
     float x = decode(static_cast<uint16_t>(bits));
-    // Each number, the tie between it and the next (exact in float32: one more bit), and the floats around both.
-    double next = bits + 1 == top ? std::ldexp(1.0, format.bias() + 1) : format.value(static_cast<uint16_t>(bits + 1));
+    // Each number, the tie between it and the next (exact in float32: one more bit), and the floats
+    // around both.
+    double next = bits + 1 == top ? std::ldexp(1.0, format.bias() + 1)
+                                  : format.value(static_cast<uint16_t>(bits + 1));
     auto tie = static_cast<float>((static_cast<double>(x) + next) / 2);
     for (float v : {x, tie})
       for (float w : {v, std::nextafter(v, 0.0f), std::nextafter(v, INFINITY)}) {
@@ -134,8 +147,8 @@ void check_encoding(const Format& format, uint16_t (*encode)(float), float (*dec
     else
       check(x);
   }
-  for (float x :
-       {0.0f, -0.0f, INFINITY, -INFINITY, std::numeric_limits<float>::max(), std::numeric_limits<float>::denorm_min()})
+  for (float x : {0.0f, -0.0f, INFINITY, -INFINITY, std::numeric_limits<float>::max(),
+                  std::numeric_limits<float>::denorm_min()})
     check(x);
   for (uint32_t nan : {0x7fc00000u, 0x7f800001u, 0xffffffffu, 0x7fffffffu, 0xff800001u}) {
     uint16_t bits = encode(std::bit_cast<float>(nan));
@@ -147,7 +160,9 @@ void check_encoding(const Format& format, uint16_t (*encode)(float), float (*dec
 TEST(Half, DecodesEveryPattern) { check_decoding(kHalf, half_to_float); }
 TEST(Half, EncodesToTheNearest) { check_encoding(kHalf, float_to_half, half_to_float); }
 TEST(BFloat16, DecodesEveryPattern) { check_decoding(kBfloat16, bfloat16_to_float); }
-TEST(BFloat16, EncodesToTheNearest) { check_encoding(kBfloat16, float_to_bfloat16, bfloat16_to_float); }
+TEST(BFloat16, EncodesToTheNearest) {
+  check_encoding(kBfloat16, float_to_bfloat16, bfloat16_to_float);
+}
 
 TEST(Half, KnownValues) {
   EXPECT_EQ(float_to_half(1.0f), 0x3c00);

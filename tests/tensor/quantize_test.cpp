@@ -33,15 +33,17 @@ TEST(Quantize, PerTensorFollowsTheFormula) {
     Tensor codes = q.int_repr(), back = q.dequantize();
     EXPECT_EQ(codes.dtype(), code_dtype(dtype));
     for (int64_t i = 0; i < x.numel(); ++i) {
-      int32_t expected = affine::quantize(values[static_cast<size_t>(i)], 0.5f, static_cast<int32_t>(z),
-                                          static_cast<int32_t>(qmin(dtype)), static_cast<int32_t>(qmax(dtype)));
+      int32_t expected =
+          affine::quantize(values[static_cast<size_t>(i)], 0.5f, static_cast<int32_t>(z),
+                           static_cast<int32_t>(qmin(dtype)), static_cast<int32_t>(qmax(dtype)));
       EXPECT_EQ(codes.at({i}), expected) << values[static_cast<size_t>(i)];
       EXPECT_EQ(back.at({i}), affine::dequantize(expected, 0.5f, static_cast<int32_t>(z)));
       EXPECT_EQ(q.at({i}), back.at({i}));
     }
   }
   Tensor q = quantize_per_tensor(x, 0.5, 10, DType::quint8);
-  EXPECT_EQ(q.int_repr().to_vector<uint8_t>(), (std::vector<uint8_t>{10, 10, 12, 10, 255, 0, 255, 0, 10, 11, 12}));
+  EXPECT_EQ(q.int_repr().to_vector<uint8_t>(),
+            (std::vector<uint8_t>{10, 10, 12, 10, 255, 0, 255, 0, 10, 11, 12}));
 }
 
 TEST(Quantize, PerChannelAlongEveryAxis) {
@@ -65,8 +67,9 @@ TEST(Quantize, PerChannelAlongEveryAxis) {
         for (int64_t j = 0; j < 4; ++j)
           for (int64_t k = 0; k < 5; ++k) {
             auto c = static_cast<size_t>(a == 0 ? i : a == 1 ? j : k);
-            int32_t code = affine::quantize(static_cast<float>(x.at({i, j, k})), static_cast<float>(scales[c]),
-                                            static_cast<int32_t>(zeros[c]), -128, 127);
+            int32_t code =
+                affine::quantize(static_cast<float>(x.at({i, j, k})), static_cast<float>(scales[c]),
+                                 static_cast<int32_t>(zeros[c]), -128, 127);
             ASSERT_EQ(q.int_repr().at({i, j, k}), code);
             auto value = static_cast<float>(static_cast<double>(code - zeros[c]) * scales[c]);
             ASSERT_EQ(back.at({i, j, k}), value);
@@ -76,11 +79,14 @@ TEST(Quantize, PerChannelAlongEveryAxis) {
   }
 }
 
-// A per-channel tensor whose every element tells its channel: quantizing 1 with scale 1/(c+1) gives code c+1.
+// A per-channel tensor whose every element tells its channel: quantizing 1 with scale 1/(c+1) gives
+// code c+1.
 Tensor marked(const Shape& shape, int64_t axis) {
   std::vector<double> scales;
-  for (int64_t c = 0; c < shape[static_cast<size_t>(axis)]; ++c) scales.push_back(1.0 / static_cast<double>(c + 1));
-  return quantize_per_channel(Tensor::ones(shape), scales, Ints(scales.size(), 0), axis, DType::qint8);
+  for (int64_t c = 0; c < shape[static_cast<size_t>(axis)]; ++c)
+    scales.push_back(1.0 / static_cast<double>(c + 1));
+  return quantize_per_channel(Tensor::ones(shape), scales, Ints(scales.size(), 0), axis,
+                              DType::qint8);
 }
 
 // Every element still dequantizes to 1 with the qparams the view says it has.
@@ -115,11 +121,13 @@ TEST(Quantize, ViewsKeepTheChannelAxis) {
               {marked({3, 4, 1}, 1).expand({3, 4, 6}), 1}};
   for (const auto& [view, axis] : rows) {
     EXPECT_EQ(view.q_per_channel_axis(), axis) << to_string(view.shape());
-    EXPECT_EQ(static_cast<int64_t>(view.q_per_channel_scales().size()), view.size(axis)) << to_string(view.shape());
+    EXPECT_EQ(static_cast<int64_t>(view.q_per_channel_scales().size()), view.size(axis))
+        << to_string(view.shape());
     expect_ones(view);
     expect_ones(view.clone());
   }
-  expect_error(ErrorCode::invalid_argument, {"channel axis 1", "(3, 4, 5)"}, [&] { q.reshape({60}); });
+  expect_error(ErrorCode::invalid_argument, {"channel axis 1", "(3, 4, 5)"},
+               [&] { q.reshape({60}); });
   expect_error(ErrorCode::invalid_argument, {"channel axis"}, [&] { q.reshape({12, 5}); });
 }
 
@@ -144,16 +152,20 @@ TEST(Quantize, IntReprSharesMemoryAndMakeQuantizedTakesItBack) {
   EXPECT_TRUE(equal(again, q));
   Tensor slice = make_quantized(q.int_repr().slice(0, 1, 3), q.quantizer());
   EXPECT_TRUE(equal(slice, q.slice(0, 1, 3)));
-  EXPECT_TRUE(equal(make_quantized(q.int_repr().transpose(0, 1), q.quantizer()), q.transpose(0, 1)));
-  expect_error(ErrorCode::invalid_argument, {"float32"},
-               [] { make_quantized(Tensor::zeros({2}), Quantizer::per_tensor(1, 0, DType::qint8)); });
+  EXPECT_TRUE(
+      equal(make_quantized(q.int_repr().transpose(0, 1), q.quantizer()), q.transpose(0, 1)));
+  expect_error(ErrorCode::invalid_argument, {"float32"}, [] {
+    make_quantized(Tensor::zeros({2}), Quantizer::per_tensor(1, 0, DType::qint8));
+  });
 }
 
 TEST(Quantize, AsksForQparamsOnlyWhereTheyAre) {
-  Tensor plain = Tensor::zeros({2}), whole = quantize_per_tensor(plain, 1, 0, DType::qint8), split = marked({2}, 0);
+  Tensor plain = Tensor::zeros({2}), whole = quantize_per_tensor(plain, 1, 0, DType::qint8),
+         split = marked({2}, 0);
   expect_error(ErrorCode::invalid_argument, {"q_scale", "float32"}, [&] { plain.q_scale(); });
   expect_error(ErrorCode::invalid_argument, {"q_scale", "per channel"}, [&] { split.q_scale(); });
-  expect_error(ErrorCode::invalid_argument, {"q_per_channel_axis", "per tensor"}, [&] { whole.q_per_channel_axis(); });
+  expect_error(ErrorCode::invalid_argument, {"q_per_channel_axis", "per tensor"},
+               [&] { whole.q_per_channel_axis(); });
   expect_error(ErrorCode::invalid_argument, {"int_repr"}, [&] { plain.int_repr(); });
   expect_error(ErrorCode::invalid_argument, {"qscheme"}, [&] { plain.qscheme(); });
   EXPECT_EQ(plain.quantizer(), nullptr);
@@ -168,7 +180,8 @@ TEST(Quantize, AsksForQparamsOnlyWhereTheyAre) {
 
 TEST(Quantize, TakesEveryFloatingDtype) {
   for (DType d : {DType::float64, DType::float16, DType::bfloat16})
-    EXPECT_EQ(quantize_per_tensor(Tensor::full({2}, 1.5, d), 0.5, 0, DType::qint8).int_repr().at({1}), 3);
+    EXPECT_EQ(
+        quantize_per_tensor(Tensor::full({2}, 1.5, d), 0.5, 0, DType::qint8).int_repr().at({1}), 3);
 }
 
 }  // namespace

@@ -18,13 +18,15 @@ using Ints = std::vector<int64_t>;
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
 // 0, 1, 2, ... as float32 of a shape.
-Tensor counting(const Shape& shape) { return Tensor::arange(numel(shape), DType::float32).reshape(shape); }
+Tensor counting(const Shape& shape) {
+  return Tensor::arange(numel(shape), DType::float32).reshape(shape);
+}
 
-// -- making --------------------------------------------------------------------------------------------
+// -- making ---------------------------------------------------------------------------------------
 
 TEST(Tensor, MakersFillEveryDtype) {
-  for (DType d : {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int64, DType::int32,
-                  DType::int16, DType::int8, DType::uint8, DType::bool_}) {
+  for (DType d : {DType::float32, DType::float64, DType::float16, DType::bfloat16, DType::int64,
+                  DType::int32, DType::int16, DType::int8, DType::uint8, DType::bool_}) {
     Tensor t = Tensor::ones({2, 3}, d);
     EXPECT_EQ(t.dtype(), d);
     EXPECT_EQ(t.nbytes(), static_cast<int64_t>(6 * element_size(d)));
@@ -48,10 +50,17 @@ TEST(Tensor, RandomTensorsDependOnTheSeedAlone) {
 
 TEST(Tensor, ImpossibleMakingIsAnError) {
   expect_error(ErrorCode::invalid_argument, {"(2, -1)"}, [] { Tensor::empty({2, -1}); });
-  expect_error(ErrorCode::invalid_argument, {"too many"}, [] { Tensor::empty({1LL << 40, 1LL << 40}); });
-  expect_error(ErrorCode::invalid_argument, {"too many"}, [] { Tensor::empty({1LL << 40, 1LL << 40, 0}); });
-  expect_error(ErrorCode::invalid_argument, {"2 values", "(3)"}, [] { Tensor::from(Floats{1, 2}, {3}); });
-  expect_error(ErrorCode::invalid_argument, {"qint8", "needs"}, [] { Tensor::empty({2}, DType::qint8); });
+  expect_error(ErrorCode::invalid_argument, {"too many"}, [] {
+    Tensor::empty({1LL << 40, 1LL << 40});
+  });
+  expect_error(ErrorCode::invalid_argument, {"too many"}, [] {
+    Tensor::empty({1LL << 40, 1LL << 40, 0});
+  });
+  expect_error(ErrorCode::invalid_argument, {"2 values", "(3)"}, [] {
+    Tensor::from(Floats{1, 2}, {3});
+  });
+  expect_error(ErrorCode::invalid_argument, {"qint8", "needs"},
+               [] { Tensor::empty({2}, DType::qint8); });
   expect_error(ErrorCode::invalid_argument, {"cannot have"},
                [] { Tensor::empty({2}, DType::int8, Quantizer::per_tensor(1, 0, DType::qint8)); });
   expect_error(ErrorCode::invalid_argument, {"2 scales", "axis 0", "(3)"}, [] {
@@ -67,7 +76,8 @@ TEST(Tensor, WrapSharesMemoryAndChecksItsSize) {
   EXPECT_EQ(t.at({1, 2}), 60);
   Tensor strided = Tensor::wrap(buffer, {3, 2}, DType::float32, nullptr, {1, 3});
   EXPECT_EQ(strided.to_vector<float>(), (Floats{1, 4, 2, 5, 3, 60}));
-  expect_error(ErrorCode::invalid_argument, {"24 bytes", "(7)"}, [&] { Tensor::wrap(buffer, {7}, DType::float32); });
+  expect_error(ErrorCode::invalid_argument, {"24 bytes", "(7)"},
+               [&] { Tensor::wrap(buffer, {7}, DType::float32); });
   expect_error(ErrorCode::invalid_argument, {"24 bytes"}, [&] {
     Tensor::wrap(buffer, {3, 2}, DType::float32, nullptr, {2, 2});
   });
@@ -86,16 +96,17 @@ TEST(Tensor, BuffersAreAlignedAndHaveSlack) {
 TEST(Tensor, UndefinedTensorsSaySo) {
   Tensor t;
   EXPECT_FALSE(t.defined());
-  for (auto use : {+[](const Tensor& u) { u.shape(); }, +[](const Tensor& u) { u.dtype(); },
-                   +[](const Tensor& u) { u.raw_data(); }, +[](const Tensor& u) { u.clone(); },
-                   +[](const Tensor& u) { u.reshape({1}); }, +[](const Tensor& u) { u.permute({}); },
-                   +[](const Tensor& u) { u.slice(0, 0, 1); }, +[](const Tensor& u) { u.dequantize(); },
-                   +[](const Tensor& u) { u.type(); }, +[](const Tensor& u) { u.unsqueeze(0); },
-                   +[](const Tensor& u) { u.int_repr(); }, +[](const Tensor& u) { u.expand({2}); }})
+  for (auto use :
+       {+[](const Tensor& u) { u.shape(); }, +[](const Tensor& u) { u.dtype(); },
+        +[](const Tensor& u) { u.raw_data(); }, +[](const Tensor& u) { u.clone(); },
+        +[](const Tensor& u) { u.reshape({1}); }, +[](const Tensor& u) { u.permute({}); },
+        +[](const Tensor& u) { u.slice(0, 0, 1); }, +[](const Tensor& u) { u.dequantize(); },
+        +[](const Tensor& u) { u.type(); }, +[](const Tensor& u) { u.unsqueeze(0); },
+        +[](const Tensor& u) { u.int_repr(); }, +[](const Tensor& u) { u.expand({2}); }})
     expect_error(ErrorCode::invalid_argument, {"undefined"}, [&] { use(t); });
 }
 
-// -- data ----------------------------------------------------------------------------------------------
+// -- data -----------------------------------------------------------------------------------------
 
 TEST(Tensor, CopiesShareClonesDoNot) {
   Tensor a = counting({2, 2}), b = a, c = a.clone();
@@ -124,15 +135,21 @@ TEST(Tensor, AtAndItemCheckTheirIndex) {
 
 TEST(Tensor, ConvertsBetweenDtypes) {
   Tensor t = Tensor::from({-1.7f, 0.0f, 1.7f, 300.0f, kInf, -kInf, std::nanf("")});
-  EXPECT_EQ(t.to(DType::int32).to_vector<int32_t>(), (std::vector<int32_t>{-1, 0, 1, 300, INT32_MAX, INT32_MIN, 0}));
-  EXPECT_EQ(t.to(DType::uint8).to_vector<uint8_t>(), (std::vector<uint8_t>{0, 0, 1, 255, 255, 0, 0}));
-  EXPECT_EQ(t.to(DType::bool_).to_vector<bool>(), (std::vector<bool>{true, false, true, true, true, true, true}));
-  EXPECT_EQ(Tensor::from({int64_t{9007199254740993}}).to(DType::int64).to_vector<int64_t>(), (Ints{9007199254740993}));
+  EXPECT_EQ(t.to(DType::int32).to_vector<int32_t>(),
+            (std::vector<int32_t>{-1, 0, 1, 300, INT32_MAX, INT32_MIN, 0}));
+  EXPECT_EQ(t.to(DType::uint8).to_vector<uint8_t>(),
+            (std::vector<uint8_t>{0, 0, 1, 255, 255, 0, 0}));
+  EXPECT_EQ(t.to(DType::bool_).to_vector<bool>(),
+            (std::vector<bool>{true, false, true, true, true, true, true}));
+  EXPECT_EQ(Tensor::from({int64_t{9007199254740993}}).to(DType::int64).to_vector<int64_t>(),
+            (Ints{9007199254740993}));
   EXPECT_EQ(Tensor::from({int32_t{-5}}).to(DType::int64).item(), -5);
   EXPECT_EQ(Tensor::from({1.0f / 3}).to(DType::float16).to(DType::float32).item(),
             half_to_float(float_to_half(1.0f / 3)));
-  EXPECT_EQ(Tensor::from({1.0f / 3}).to(DType::bfloat16).item(), bfloat16_to_float(float_to_bfloat16(1.0f / 3)));
-  EXPECT_EQ(counting({2, 3}).transpose(0, 1).to(DType::int64).to_vector<int64_t>(), (Ints{0, 3, 1, 4, 2, 5}));
+  EXPECT_EQ(Tensor::from({1.0f / 3}).to(DType::bfloat16).item(),
+            bfloat16_to_float(float_to_bfloat16(1.0f / 3)));
+  EXPECT_EQ(counting({2, 3}).transpose(0, 1).to(DType::int64).to_vector<int64_t>(),
+            (Ints{0, 3, 1, 4, 2, 5}));
   expect_error(ErrorCode::invalid_argument, {"qint8", "quantize"}, [&] { t.to(DType::qint8); });
 }
 
@@ -143,21 +160,27 @@ TEST(Tensor, CopyFrom) {
   Tensor column = a.slice(1, 1, 2);
   column.copy_from(Tensor::from(Floats{7, 8}, {2, 1}));
   EXPECT_EQ(a.to_vector<float>(), (Floats{0, 7, 4, 1, 8, 5}));
-  expect_error(ErrorCode::invalid_argument, {"(3, 2)", "(2, 3)"}, [&] { a.copy_from(Tensor::zeros({3, 2})); });
-  expect_error(ErrorCode::invalid_argument, {"int64"}, [&] { a.copy_from(Tensor::zeros({2, 3}, DType::int64)); });
+  expect_error(ErrorCode::invalid_argument, {"(3, 2)", "(2, 3)"}, [&] {
+    a.copy_from(Tensor::zeros({3, 2}));
+  });
+  expect_error(ErrorCode::invalid_argument, {"int64"}, [&] {
+    a.copy_from(Tensor::zeros({2, 3}, DType::int64));
+  });
 }
 
-// -- views ---------------------------------------------------------------------------------------------
+// -- views ----------------------------------------------------------------------------------------
 
 TEST(View, Reshape) {
   Tensor t = counting({2, 6});
   EXPECT_EQ(t.reshape({3, 4}).at({2, 1}), 9);
   EXPECT_EQ(t.reshape({-1, 3}).shape(), (Shape{4, 3}));
   EXPECT_EQ(t.reshape({3, 4}).raw_data(), t.raw_data()) << "a view";
-  EXPECT_EQ(t.transpose(0, 1).reshape({12}).to_vector<float>(), (Floats{0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11}));
+  EXPECT_EQ(t.transpose(0, 1).reshape({12}).to_vector<float>(),
+            (Floats{0, 6, 1, 7, 2, 8, 3, 9, 4, 10, 5, 11}));
   EXPECT_EQ(Tensor::scalar(3).reshape({1, 1}).item(), 3);
   EXPECT_EQ(Tensor::zeros({0, 3}).reshape({3, 0}).shape(), (Shape{3, 0}));
-  for (const Shape& bad : {Shape{5}, Shape{-1, 5}, Shape{-1, -1}, Shape{-1, 0}, Shape{-2, -6}, Shape{-3, -4}})
+  for (const Shape& bad :
+       {Shape{5}, Shape{-1, 5}, Shape{-1, -1}, Shape{-1, 0}, Shape{-2, -6}, Shape{-3, -4}})
     expect_error(ErrorCode::invalid_argument, {"reshape"}, [&] { t.reshape(bad); });
 }
 
@@ -224,11 +247,12 @@ TEST(View, ChannelsLast) {
   EXPECT_TRUE(equal(n, t));
   EXPECT_TRUE(equal(n.contiguous(), t));
   EXPECT_EQ(n.contiguous(MemoryFormat::channels_last).raw_data(), n.raw_data());
-  EXPECT_TRUE(Tensor::zeros({2, 1, 4, 5}).is_contiguous(MemoryFormat::channels_last)) << "one channel is both";
+  EXPECT_TRUE(Tensor::zeros({2, 1, 4, 5}).is_contiguous(MemoryFormat::channels_last))
+      << "one channel is both";
   expect_error(ErrorCode::invalid_argument, {"(2, 3)"}, [] { channels_last_strides({2, 3}); });
 }
 
-// -- comparing -----------------------------------------------------------------------------------------
+// -- comparing ------------------------------------------------------------------------------------
 
 TEST(Compare, Equal) {
   Tensor a = counting({2, 3});
@@ -238,7 +262,8 @@ TEST(Compare, Equal) {
   EXPECT_TRUE(equal(Tensor::from({std::nanf("1")}), Tensor::from({-std::nanf("2")})));
   Tensor q = quantize_per_tensor(a, 1, 0, DType::quint8);
   EXPECT_FALSE(equal(q, quantize_per_tensor(a, 1, 1, DType::quint8)));
-  EXPECT_FALSE(equal(q, make_quantized(q.int_repr(), Quantizer::per_tensor(0.5, 0, DType::quint8))));
+  EXPECT_FALSE(
+      equal(q, make_quantized(q.int_repr(), Quantizer::per_tensor(0.5, 0, DType::quint8))));
   EXPECT_TRUE(equal(Tensor::zeros({0}), Tensor::zeros({0})));
 }
 
@@ -250,7 +275,8 @@ TEST(Compare, Allclose) {
   EXPECT_TRUE(allclose(Tensor::from({kInf}), Tensor::from({kInf})));
   EXPECT_FALSE(allclose(Tensor::from({kInf}), Tensor::from({-kInf})));
   EXPECT_FALSE(allclose(Tensor::from({std::nanf("")}), Tensor::from({0.0f})));
-  EXPECT_TRUE(allclose(quantize_per_tensor(Tensor::ones({2}), 0.5, 0, DType::qint8), Tensor::ones({2})));
+  EXPECT_TRUE(
+      allclose(quantize_per_tensor(Tensor::ones({2}), 0.5, 0, DType::qint8), Tensor::ones({2})));
 }
 
 }  // namespace

@@ -89,7 +89,8 @@ TEST(TensorType, RoundTripsEveryScale) {
       scales.push_back(std::exp(random.uniform(-20, 20)));
       zeros.push_back(i % 2 ? 0 : random.integer(INT32_MIN, INT32_MAX));
     }
-    TensorType type(DType::qint32, Shape{2, 7}, Quantizer::per_channel(scales, zeros, 1, DType::qint32));
+    TensorType type(DType::qint32, Shape{2, 7},
+                    Quantizer::per_channel(scales, zeros, 1, DType::qint32));
     ASSERT_EQ(parse_type(to_string(type, false)), type);
   }
 }
@@ -101,9 +102,11 @@ TEST(TensorType, OneChannelStaysPerChannel) {
 
 TEST(TensorType, AbridgedTextIsNotReadBack) {
   TensorType type(DType::qint8, Shape{9},
-                  Quantizer::per_channel(std::vector<double>(9, 0.5), std::vector<int64_t>(9, 0), 0, DType::qint8));
+                  Quantizer::per_channel(std::vector<double>(9, 0.5), std::vector<int64_t>(9, 0), 0,
+                                         DType::qint8));
   EXPECT_EQ(parse_type(to_string(type, false)), type);
-  expect_error(ErrorCode::invalid_argument, {"abridged"}, [&] { parse_type(to_string(type, true)); });
+  expect_error(ErrorCode::invalid_argument, {"abridged"},
+               [&] { parse_type(to_string(type, true)); });
 }
 
 TEST(TensorType, BadTextIsAnError) {

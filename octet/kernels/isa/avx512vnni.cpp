@@ -1,6 +1,7 @@
 // 512-bit vectors: AVX-512 F, BW, VL, DQ and VNNI.
 
-// GCC 12's AVX-512 headers start "undefined" vectors from themselves and warn about it (GCC bug 105593).
+// GCC 12's AVX-512 headers start "undefined" vectors from themselves and warn about it (GCC bug
+// 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
 
@@ -24,7 +25,9 @@ struct Vnni512 {
   static OCTET_INLINE __m512i half(__m512i x) {
     return x;
   }
-  static OCTET_INLINE __m512i dot(__m512i acc, __m512i x, __m512i w) { return _mm512_dpbusd_epi32(acc, x, w); }
+  static OCTET_INLINE __m512i dot(__m512i acc, __m512i x, __m512i w) {
+    return _mm512_dpbusd_epi32(acc, x, w);
+  }
   static OCTET_INLINE void put(char* vector, int lane, const int8_t (&quad)[4]) {
     __builtin_memcpy(vector + 4 * lane, quad, 4);
   }
@@ -48,7 +51,9 @@ struct Vnni256 {
   static OCTET_INLINE __m256i half(__m256i x) {
     return x;
   }
-  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) { return _mm256_dpbusd_epi32(acc, x, w); }
+  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) {
+    return _mm256_dpbusd_epi32(acc, x, w);
+  }
   static OCTET_INLINE void put(char* vector, int lane, const int8_t (&quad)[4]) {
     __builtin_memcpy(vector + 4 * lane, quad, 4);
   }

@@ -10,7 +10,8 @@ namespace {
 // acc[lane] += sum over i < 4 of x[lane][i] * w[lane][i], unsigned times signed, exactly: vpdpbusd.
 struct AvxVnni {
   using V = Simd256;
-  static constexpr int kRows = 6;  // 12 accumulators, 2 vectors of weights, 1 of activations: 15 of 16 registers
+  // 12 accumulators, 2 vectors of weights, 1 of activations: 15 of 16 registers
+  static constexpr int kRows = 6;
   static constexpr int kHalves = 1;
   static constexpr int kVectorBytes = 32;
   static constexpr bool kManyRegisters = false;
@@ -19,7 +20,9 @@ struct AvxVnni {
   static OCTET_INLINE __m256i half(__m256i x) {
     return x;
   }
-  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) { return _mm256_dpbusd_avx_epi32(acc, x, w); }
+  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) {
+    return _mm256_dpbusd_avx_epi32(acc, x, w);
+  }
   static OCTET_INLINE void put(char* vector, int lane, const int8_t (&quad)[4]) {
     __builtin_memcpy(vector + 4 * lane, quad, 4);
   }

@@ -1,18 +1,20 @@
-// The definition of every kernel, one plain loop each. The other tables are faster and give the same bits.
+// The definition of every kernel, one plain loop each. The other tables are faster and give the
+// same bits.
 
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "octet/kernels/float_scalar_impl.h"
-#include "octet/kernels/math_impl.h"
 #include "octet/kernels/isa/tables_impl.h"
+#include "octet/kernels/math_impl.h"
 #include "octet/kernels/weight_only_impl.h"
 
 namespace octet::kernels {
 namespace {
 
-// int32 that wraps: overflow of an accumulator is defined, and the same for every order of summation.
+// int32 that wraps: overflow of an accumulator is defined, and the same for every order of
+// summation.
 int32_t wrap_add(int32_t a, int32_t b) {
   return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
 }
@@ -20,8 +22,8 @@ int32_t wrap_mul(int32_t a, int32_t b) {
   return static_cast<int32_t>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b));
 }
 
-// clamp(rne(v) + zero_point, lo, hi). The bounds are whole numbers, so clamping before rounding gives the same code as
-// after it, and the conversion cannot overflow. NaN gives lo.
+// clamp(rne(v) + zero_point, lo, hi). The bounds are whole numbers, so clamping before rounding
+// gives the same code as after it, and the conversion cannot overflow. NaN gives lo.
 int32_t to_code(float v, int32_t zero_point, int32_t lo, int32_t hi) {
   if (!(v > static_cast<float>(lo - zero_point))) return lo;
   if (v >= static_cast<float>(hi - zero_point)) return hi;
@@ -38,9 +40,11 @@ int32_t code_at(const void* x, int64_t i, bool is_signed) {
 }
 
 // The low byte, which is the code whether y holds uint8 or int8.
-void store_code(void* y, int64_t i, int32_t code) { static_cast<uint8_t*>(y)[i] = static_cast<uint8_t>(code); }
+void store_code(void* y, int64_t i, int32_t code) {
+  static_cast<uint8_t*>(y)[i] = static_cast<uint8_t>(code);
+}
 
-// -- matrix products and convolutions --------------------------------------------------------------
+// -- matrix products and convolutions -------------------------------------------------------------
 
 const uint8_t* row_of(const GemmArgs& g, int64_t m, int64_t tap) {
   if (!g.offsets) return g.a + m * g.lda;
@@ -50,9 +54,12 @@ const uint8_t* row_of(const GemmArgs& g, int64_t m, int64_t tap) {
 
 size_t gemm_packed_bytes(const GemmShape& s) { return static_cast<size_t>(s.n * s.taps * s.k); }
 
-void gemm_pack(const GemmShape& s, const int8_t* w, void* packed) { std::memcpy(packed, w, gemm_packed_bytes(s)); }
+void gemm_pack(const GemmShape& s, const int8_t* w, void* packed) {
+  std::memcpy(packed, w, gemm_packed_bytes(s));
+}
 
-void gemm_pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void* packed, int32_t* sums) {
+void gemm_pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void* packed,
+                       int32_t* sums) {
   auto* to = static_cast<int8_t*>(packed);
   for (int64_t n = 0; n < s.n; ++n) {
     sums[n] = 0;
@@ -75,12 +82,14 @@ void gemm(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
         for (int64_t i = 0; i < k; ++i) sum = wrap_add(sum, x[i] * w[i]);
         acc = wrap_add(acc, sum);
       }
-      if (g.row_sums) acc = wrap_add(acc, wrap_mul(wrap_mul(g.row_sums[m], g.b_zero_points[n]), -1));
+      if (g.row_sums)
+        acc = wrap_add(acc, wrap_mul(wrap_mul(g.row_sums[m], g.b_zero_points[n]), -1));
       acc = wrap_add(acc, g.bias[n]);
       const int64_t at = m * g.ldc + n;
       switch (g.epilogue) {
         case Epilogue::requantize:
-          store_code(g.c, at, to_code(static_cast<float>(acc) * g.multiplier[n], g.zero_point, g.lo, g.hi));
+          store_code(g.c, at,
+                     to_code(static_cast<float>(acc) * g.multiplier[n], g.zero_point, g.lo, g.hi));
           break;
         case Epilogue::int32:
           static_cast<int32_t*>(g.c)[at] = acc;
@@ -108,7 +117,9 @@ void row_sums(const GemmArgs& g, int32_t* sums, int64_t m0, int64_t m1) {
   }
 }
 
-size_t depthwise_packed_bytes(int64_t channels, int64_t taps) { return static_cast<size_t>(channels * taps); }
+size_t depthwise_packed_bytes(int64_t channels, int64_t taps) {
+  return static_cast<size_t>(channels * taps);
+}
 
 void depthwise_pack(int64_t channels, int64_t taps, const int8_t* w, void* packed) {
   std::memcpy(packed, w, depthwise_packed_bytes(channels, taps));
@@ -123,12 +134,13 @@ void depthwise(const DepthwiseArgs& d, int64_t p0, int64_t p1) {
         const uint8_t* x = offset < 0 ? d.pad : d.a + offset;
         acc = wrap_add(acc, x[c] * static_cast<const int8_t*>(d.weights)[t * d.channels + c]);
       }
-      store_code(d.c, p * d.ldc + c, to_code(static_cast<float>(acc) * d.multiplier[c], d.zero_point, d.lo, d.hi));
+      store_code(d.c, p * d.ldc + c,
+                 to_code(static_cast<float>(acc) * d.multiplier[c], d.zero_point, d.lo, d.hi));
     }
   }
 }
 
-// -- pools -------------------------------------------------------------------------------------------
+// -- pools ----------------------------------------------------------------------------------------
 
 void max_pool(const PoolArgs& a, int64_t p0, int64_t p1) {
   for (int64_t p = p0; p < p1; ++p) {
@@ -153,17 +165,19 @@ void average_pool(const PoolArgs& a, int64_t p0, int64_t p1) {
         const int32_t offset = a.offsets[p * a.taps + t];
         if (offset >= 0) sum = wrap_add(sum, code_at(a.a, offset + c, a.is_signed) - a.zx);
       }
-      store_code(a.y, p * a.ldy + c, to_code(static_cast<float>(sum) * a.multiplier[p], a.zero_point, a.lo, a.hi));
+      store_code(a.y, p * a.ldy + c,
+                 to_code(static_cast<float>(sum) * a.multiplier[p], a.zero_point, a.lo, a.hi));
     }
   }
 }
 
-// -- element by element ------------------------------------------------------------------------------
+// -- element by element ---------------------------------------------------------------------------
 
 void add(const BinaryArgs& g, int64_t i0, int64_t i1) {
   for (int64_t i = i0; i < i1; ++i) {
     const float a = g.qa.scale * static_cast<float>(code_at(g.a, i, g.is_signed) - g.qa.zero_point);
-    const float b = g.qb.scale * static_cast<float>(code_at(g.b, i * g.b_step, g.is_signed) - g.qb.zero_point);
+    const float b =
+        g.qb.scale * static_cast<float>(code_at(g.b, i * g.b_step, g.is_signed) - g.qb.zero_point);
     store_code(g.y, i, to_code((a + b) * g.inv_scale, g.zero_point, g.lo, g.hi));
   }
 }
@@ -180,7 +194,8 @@ void lookup(const uint8_t* x, uint8_t* y, int64_t n, const uint8_t table[256]) {
   for (int64_t i = 0; i < n; ++i) y[i] = table[x[i]];
 }
 
-void quantize(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo, int32_t hi) {
+void quantize(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo,
+              int32_t hi) {
   for (int64_t i = 0; i < n; ++i) store_code(y, i, quantize_one(x[i], inv_scale, zp, lo, hi));
 }
 
@@ -188,21 +203,23 @@ void dequantize(const void* x, float* y, int64_t n, float scale, int32_t zp, boo
   for (int64_t i = 0; i < n; ++i) y[i] = scale * static_cast<float>(code_at(x, i, is_signed) - zp);
 }
 
-void requantize(const void* x, void* y, int64_t n, QParams from, float inv_scale, int32_t zp, int32_t lo, int32_t hi,
-                bool is_signed) {
+void requantize(const void* x, void* y, int64_t n, QParams from, float inv_scale, int32_t zp,
+                int32_t lo, int32_t hi, bool is_signed) {
   for (int64_t i = 0; i < n; ++i) {
     const float value = from.scale * static_cast<float>(code_at(x, i, is_signed) - from.zero_point);
     store_code(y, i, quantize_one(value, inv_scale, zp, lo, hi));
   }
 }
 
-void transpose_bytes(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows, int64_t columns) {
+void transpose_bytes(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows,
+                     int64_t columns) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < columns; ++c) y[c * ldy + r] = x[r * ldx + c];
 }
 
-void quantize_nchw_to_nhwc(const float* x, void* y, int64_t channels, int64_t pixels, float inv_scale, int32_t zp,
-                           int32_t lo, int32_t hi, int64_t p0, int64_t p1) {
+void quantize_nchw_to_nhwc(const float* x, void* y, int64_t channels, int64_t pixels,
+                           float inv_scale, int32_t zp, int32_t lo, int32_t hi, int64_t p0,
+                           int64_t p1) {
   for (int64_t p = p0; p < p1; ++p)
     for (int64_t c = 0; c < channels; ++c)
       store_code(y, p * channels + c, quantize_one(x[c * pixels + p], inv_scale, zp, lo, hi));

@@ -1,6 +1,6 @@
 #pragma once
-// The tables that the files of this folder define, one each. Only kernels.cpp reads them. They are constants, so
-// nothing of an ISA's file runs before the CPU was checked.
+// The tables that the files of this folder define, one each. Only kernels.cpp reads them. They are
+// constants, so nothing of an ISA's file runs before the CPU was checked.
 
 #include "octet/kernels/kernels.h"
 

@@ -1,8 +1,8 @@
 #pragma once
-// What a ModelReport (model_report.h) is made of: detectors, each of which looks at the layers of a prepared model and
-// at what it has observed there, and says how they are better quantized
-// (torch.ao.quantization.fx._model_report.detector). The names of columns are PyTorch's. Users' own detectors derive
-// from Detector.
+// What a ModelReport (model_report.h) is made of: detectors, each of which looks at the layers of a
+// prepared model and at what it has observed there, and says how they are better quantized
+// (torch.ao.quantization.fx._model_report.detector). The names of columns are PyTorch's. Users' own
+// detectors derive from Detector.
 
 #include <map>
 #include <memory>
@@ -17,11 +17,11 @@
 
 namespace octet::quant {
 
-// -- results -------------------------------------------------------------------------------------------
+// -- results --------------------------------------------------------------------------------------
 
 // One cell: of the layer, or (vectors) of each channel.
-using ReportValue =
-    std::variant<bool, int64_t, double, std::string, std::vector<bool>, std::vector<int64_t>, std::vector<double>>;
+using ReportValue = std::variant<bool, int64_t, double, std::string, std::vector<bool>,
+                                 std::vector<int64_t>, std::vector<double>>;
 
 // What a detector says of one layer, in columns.
 struct ReportRow {
@@ -47,25 +47,29 @@ struct DetectorReport {
   const ReportRow& at(const std::string& path) const;
 };
 
-// What a detector has found out about a layer (PyTorch's DetectorQConfigInfo); nullopt: it does not know.
+// What a detector has found out about a layer (PyTorch's DetectorQConfigInfo); nullopt: it does not
+// know.
 struct DetectorQConfigInfo {
-  std::optional<bool> is_activation_dynamic = {}, is_weight_per_channel = {}, is_equalization_recommended = {};
+  std::optional<bool> is_activation_dynamic = {}, is_weight_per_channel = {},
+                      is_equalization_recommended = {};
 };
 
-// -- the model -----------------------------------------------------------------------------------------
+// -- the model ------------------------------------------------------------------------------------
 
 // A module that the model calls.
 struct ReportLayer {
-  std::string path;                     // as ReportRow's
-  nn::Module* module = nullptr;         // what is called: the layer itself, its fused or its QAT form
-  nn::Module* layer = nullptr;          // the float layer: of fused modules the first part
-  std::optional<QConfig> qconfig = {};  // how prepare_fx will have it quantized; nullopt: it stays float
-  TensorType input = {}, output = {};   // of its first operand and result
+  std::string path;  // as ReportRow's
+  // what is called: the layer itself, its fused or its QAT form
+  nn::Module* module = nullptr;
+  nn::Module* layer = nullptr;  // the float layer: of fused modules the first part
+  // how prepare_fx will have it quantized; nullopt: it stays float
+  std::optional<QConfig> qconfig = {};
+  TensorType input = {}, output = {};  // of its first operand and result
 
   // A Linear, Conv1d, 2d or 3d, transposed or not: a layer with a weight.
   bool has_weight() const;
-  // The dimension of the input (or result) that holds channels: the last of Linear's and where dimension 1 varies, 1 of
-  // others.
+  // The dimension of the input (or result) that holds channels: the last of Linear's and where
+  // dimension 1 varies, 1 of others.
   int64_t channel_axis(bool of_result = false) const;
 };
 
@@ -84,7 +88,8 @@ class ReportedModel {
   ObservedGraphModule& model() const { return *model_; }
   // Each once, in the order of their (first) calls; observers are not among them.
   const std::vector<ReportLayer>& layers() const { return layers_; }
-  // The observer that was put in for a request; null if there is none. Error not_calibrated if it saw no data.
+  // The observer that was put in for a request; null if there is none. Error not_calibrated if it
+  // saw no data.
   const ModelReportObserver* observer(const ObserverRequest& request) const;
 
  private:
@@ -98,50 +103,63 @@ class ReportedModel {
   std::vector<Placed> observers_;
 };
 
-// -- detectors -----------------------------------------------------------------------------------------
+// -- detectors ------------------------------------------------------------------------------------
 
 class Detector {
  public:
   virtual ~Detector() = default;
   virtual std::string get_detector_name() const = 0;
   // What it needs to have observed in the layers of a model that has none of it yet.
-  virtual std::vector<ObserverRequest> determine_observer_insert_points(const ReportedModel& model) const = 0;
+  virtual std::vector<ObserverRequest> determine_observer_insert_points(
+      const ReportedModel& model) const = 0;
   // After calibration.
   virtual DetectorReport generate_detector_report(const ReportedModel& model) const = 0;
   // By path.
-  virtual std::map<std::string, DetectorQConfigInfo> get_qconfig_info(const ReportedModel& model) const = 0;
+  virtual std::map<std::string, DetectorQConfigInfo> get_qconfig_info(
+      const ReportedModel& model) const = 0;
 };
 
-// Which layers have one scale per weight although the backend can give each output channel its own. Needs no data.
-// Columns:
+// Which layers have one scale per weight although the backend can give each output channel its own.
+// Needs no data. Columns:
 //  backend (text), per_channel_quantization_supported, per_channel_quantization_used (yes or no)
 // Rows: layers with weights that will be quantized.
 class PerChannelDetector : public Detector {
  public:
-  explicit PerChannelDetector(BackendConfig backend = get_native_backend_config()) : backend_(std::move(backend)) {}
+  explicit PerChannelDetector(BackendConfig backend = get_native_backend_config())
+      : backend_(std::move(backend)) {}
   std::string get_detector_name() const override { return "per_channel_detector"; }
-  std::vector<ObserverRequest> determine_observer_insert_points(const ReportedModel&) const override { return {}; }
+  std::vector<ObserverRequest> determine_observer_insert_points(
+      const ReportedModel&) const override {
+    return {};
+  }
   DetectorReport generate_detector_report(const ReportedModel& model) const override;
-  std::map<std::string, DetectorQConfigInfo> get_qconfig_info(const ReportedModel& model) const override;
+  std::map<std::string, DetectorQConfigInfo> get_qconfig_info(
+      const ReportedModel& model) const override;
 
  private:
   BackendConfig backend_;
 };
 
-// Whether the data around a layer is stationary, S > tolerance with S = average range of a batch / range of all data
-// (ModelReportObserver::get_batch_to_epoch_ratio). A result that is not is better quantized at run time. Columns:
-//  dynamic_static_tolerance, dynamic_recommended (the result's S <= tolerance), is_dynamic_supported (by the backend),
+// Whether the data around a layer is stationary, S > tolerance with S = average range of a batch /
+// range of all data (ModelReportObserver::get_batch_to_epoch_ratio). A result that is not is better
+// quantized at run time. Columns:
+//  dynamic_static_tolerance, dynamic_recommended (the result's S <= tolerance),
+//  is_dynamic_supported (by the backend),
 //  {input,output}_activation_dynamic_static_comp_stat (S),
 //  {input,output}_activation_dynamic_static_data_classification
 //  ("stationary" or "non-stationary")
-// Rows: layers with weights; transposed convolutions are not among them, which have no dynamic form.
+// Rows: layers with weights; transposed convolutions are not among them, which have no dynamic
+// form.
 class DynamicStaticDetector : public Detector {
  public:
-  explicit DynamicStaticDetector(double tolerance = 0.5, BackendConfig backend = get_native_backend_config());
+  explicit DynamicStaticDetector(double tolerance = 0.5,
+                                 BackendConfig backend = get_native_backend_config());
   std::string get_detector_name() const override { return "dynamic_vs_static_detector"; }
-  std::vector<ObserverRequest> determine_observer_insert_points(const ReportedModel& model) const override;
+  std::vector<ObserverRequest> determine_observer_insert_points(
+      const ReportedModel& model) const override;
   DetectorReport generate_detector_report(const ReportedModel& model) const override;
-  std::map<std::string, DetectorQConfigInfo> get_qconfig_info(const ReportedModel& model) const override;
+  std::map<std::string, DetectorQConfigInfo> get_qconfig_info(
+      const ReportedModel& model) const override;
 
  private:
   double tolerance_;
@@ -150,50 +168,61 @@ class DynamicStaticDetector : public Detector {
 
 // Whether input-weight equalization (input_weight_equalization.h) would help. Per input channel c,
 //  s_c = sqrt(w_c / W) / sqrt(i_c / I)
-// with the ranges (max - min) w_c of the weights that meet the channel, W of all weights, i_c of the channel's inputs
-// and I of all inputs. Equalizing multiplies channel c by a number in proportion to s_c: if all are alike it does
-// nothing. A channel is said to gain where s_c < ratio_threshold or s_c > 1 / ratio_threshold (channels that are
-// constant or have no weights do not), and a layer where 40 % of its channels do.
+// with the ranges (max - min) w_c of the weights that meet the channel, W of all weights, i_c of
+// the channel's inputs and I of all inputs. Equalizing multiplies channel c by a number in
+// proportion to s_c: if all are alike it does nothing. A channel is said to gain where s_c <
+// ratio_threshold or s_c > 1 / ratio_threshold (channels that are constant or have no weights do
+// not), and a layer where 40 % of its channels do.
 //
-// PyTorch says so of the channels between the two, where there is nothing to gain: its documentation has the condition
-// as "s_c >= threshold or <= 1 / threshold", its code as "and". So the recommendation is the opposite of PyTorch's, on
-// purpose. Columns:
-//  input_weight_equalization_recommended (per channel), input_weight_channel_comparison_metrics (s_c),
+// PyTorch says so of the channels between the two, where there is nothing to gain: its
+// documentation has the condition as "s_c >= threshold or <= 1 / threshold", its code as "and". So
+// the recommendation is the opposite of PyTorch's, on purpose. Columns:
+//  input_weight_equalization_recommended (per channel), input_weight_channel_comparison_metrics
+//  (s_c),
 //  input_weight_threshold, input_weight_channel_axis,
 //  {input_activation,weight}_{per_channel_max,per_channel_min,global_max,global_min}
-// Rows: Linear, Conv1d, 2d and 3d. With groups, the weights that meet a channel are those of its group (PyTorch: of
-// all).
+// Rows: Linear, Conv1d, 2d and 3d. With groups, the weights that meet a channel are those of its
+// group (PyTorch: of all).
 class InputWeightEqualizationDetector : public Detector {
  public:
-  explicit InputWeightEqualizationDetector(double ratio_threshold = 0.5, std::optional<int64_t> ch_axis = {});
+  explicit InputWeightEqualizationDetector(double ratio_threshold = 0.5,
+                                           std::optional<int64_t> ch_axis = {});
   std::string get_detector_name() const override { return "input_weight_equalization_detector"; }
-  std::vector<ObserverRequest> determine_observer_insert_points(const ReportedModel& model) const override;
+  std::vector<ObserverRequest> determine_observer_insert_points(
+      const ReportedModel& model) const override;
   DetectorReport generate_detector_report(const ReportedModel& model) const override;
-  std::map<std::string, DetectorQConfigInfo> get_qconfig_info(const ReportedModel& model) const override;
+  std::map<std::string, DetectorQConfigInfo> get_qconfig_info(
+      const ReportedModel& model) const override;
 
  private:
   double ratio_threshold_;
   std::optional<int64_t> ch_axis_;
 };
 
-// Whether a few values of a layer's input lie far beyond the others, so that a scale for all leaves these few codes.
-// Per channel, the mean over the batches of max / percentile (ModelReportObserver::average_percentile_ratio), as its
-// magnitude and 1 or more (r < 1 counts as 1 / r), is compared with ratio_threshold. Batches in which both are 0 do not
-// count; if fewer than fraction_batches_used_threshold of them count, the channel's number means little. Columns, per
+// Whether a few values of a layer's input lie far beyond the others, so that a scale for all leaves
+// these few codes. Per channel, the mean over the batches of max / percentile
+// (ModelReportObserver::average_percentile_ratio), as its magnitude and 1 or more (r < 1 counts as
+// 1 / r), is compared with ratio_threshold. Batches in which both are 0 do not count; if fewer than
+// fraction_batches_used_threshold of them count, the channel's number means little. Columns, per
 // channel:
 //  outliers_detected, outlier_detection_percentile_ratios, outlier_detection_batches_used,
 //  outlier_detection_is_sufficient_batches, constant_batch_counts, input_activation_per_channel_max
-// and outlier_detection_ratio_threshold, outlier_detection_reference_percentile, outlier_detection_channel_axis.
-// Rows: all modules that the model calls on float tensors. Channels whose ratio is 0 (all batches zero, or never above
-// 0) have no outliers; PyTorch divides 1 by that ratio and finds outliers there.
+// and outlier_detection_ratio_threshold, outlier_detection_reference_percentile,
+// outlier_detection_channel_axis. Rows: all modules that the model calls on float tensors. Channels
+// whose ratio is 0 (all batches zero, or never above 0) have no outliers; PyTorch divides 1 by that
+// ratio and finds outliers there.
 class OutlierDetector : public Detector {
  public:
   explicit OutlierDetector(double ratio_threshold = 3.5, double reference_percentile = 0.975,
-                           double fraction_batches_used_threshold = 0.95, std::optional<int64_t> ch_axis = {});
+                           double fraction_batches_used_threshold = 0.95,
+                           std::optional<int64_t> ch_axis = {});
   std::string get_detector_name() const override { return "outlier_detector"; }
-  std::vector<ObserverRequest> determine_observer_insert_points(const ReportedModel& model) const override;
+  std::vector<ObserverRequest> determine_observer_insert_points(
+      const ReportedModel& model) const override;
   DetectorReport generate_detector_report(const ReportedModel& model) const override;
-  std::map<std::string, DetectorQConfigInfo> get_qconfig_info(const ReportedModel&) const override { return {}; }
+  std::map<std::string, DetectorQConfigInfo> get_qconfig_info(const ReportedModel&) const override {
+    return {};
+  }
 
  private:
   ObserverRequest request(const ReportLayer& layer) const;

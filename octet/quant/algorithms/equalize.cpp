@@ -34,18 +34,20 @@ struct Layer {
   // fn(input channel, output channel, weight) for each of the weights.
   template <typename Fn>
   void for_each(Fn&& fn) {
-    const int64_t rows = weight->size(0), columns = weight->size(1), inner = weight->numel() / (rows * columns);
+    const int64_t rows = weight->size(0), columns = weight->size(1),
+                  inner = weight->numel() / (rows * columns);
     double* p = w.data();
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t c = 0; c < columns; ++c) {
-        const int64_t other = r / (rows / groups) * columns + c;  // a group's rows meet its own columns only
+        // a group's rows meet its own columns only
+        const int64_t other = r / (rows / groups) * columns + c;
         for (int64_t i = 0; i < inner; ++i, ++p) transposed ? fn(r, other, *p) : fn(other, r, *p);
       }
   }
 };
 
-// Layers through which each channel goes by itself; all but the first and the last are depthwise. The last takes
-// `spread` of its input channels from each channel.
+// Layers through which each channel goes by itself; all but the first and the last are depthwise.
+// The last takes `spread` of its input channels from each channel.
 struct Chain {
   std::vector<Layer*> layers;
   int64_t channels, spread = 1;
@@ -56,9 +58,11 @@ std::string describe(const std::vector<std::string>& list) {
 }
 
 bool passes_scales(nn::Module& m) {
-  if (dynamic_cast<nn::Activation*>(&m)) return dynamic_cast<nn::ReLU*>(&m) || dynamic_cast<nn::LeakyReLU*>(&m);
-  return !(dynamic_cast<nn::SiLU*>(&m) || dynamic_cast<nn::BatchNorm*>(&m) || dynamic_cast<nn::LayerNorm*>(&m) ||
-           dynamic_cast<nn::GroupNorm*>(&m) || dynamic_cast<nn::InstanceNorm*>(&m));
+  if (dynamic_cast<nn::Activation*>(&m))
+    return dynamic_cast<nn::ReLU*>(&m) || dynamic_cast<nn::LeakyReLU*>(&m);
+  return !(dynamic_cast<nn::SiLU*>(&m) || dynamic_cast<nn::BatchNorm*>(&m) ||
+           dynamic_cast<nn::LayerNorm*>(&m) || dynamic_cast<nn::GroupNorm*>(&m) ||
+           dynamic_cast<nn::InstanceNorm*>(&m));
 }
 
 class Equalizer {
@@ -81,7 +85,8 @@ class Equalizer {
       auto* bn = dynamic_cast<nn::BatchNorm*>(module.get());
       if (!bn) continue;
       const std::string who = describe(list);
-      OCTET_CHECK(i > 0, invalid_argument, "{}: expected a layer before the batch norm '{}'", who, list[i]);
+      OCTET_CHECK(i > 0, invalid_argument, "{}: expected a layer before the batch norm '{}'", who,
+                  list[i]);
       OCTET_CHECK(!bn->training(), invalid_argument,
                   "{}: '{}' is in training mode; a batch norm is folded with its running "
                   "statistics: call eval() first",
@@ -107,13 +112,14 @@ class Equalizer {
                   "{}: '{}' is named twice", who, path);
       layers.push_back(layer);
     }
-    for (size_t i = 1; check_between && i < paths.size(); ++i) check_declared_between(paths[i - 1], paths[i], who);
+    for (size_t i = 1; check_between && i < paths.size(); ++i)
+      check_declared_between(paths[i - 1], paths[i], who);
     size_t first = 0;
     for (size_t i = 1; i < layers.size(); ++i)
       if (!layers[i]->depthwise() || i + 1 == layers.size()) {
-        add_chain(
-            {layers.begin() + static_cast<std::ptrdiff_t>(first), layers.begin() + static_cast<std::ptrdiff_t>(i) + 1},
-            who);
+        add_chain({layers.begin() + static_cast<std::ptrdiff_t>(first),
+                   layers.begin() + static_cast<std::ptrdiff_t>(i) + 1},
+                  who);
         first = i;
       }
   }
@@ -157,10 +163,11 @@ class Equalizer {
     check_used_once(*module, path, who);
     nn::Module* inner = module.get();
     if (auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(inner)) {
-      OCTET_CHECK(fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1]), invalid_argument,
-                  "{}: '{}' is a {}: only layers "
-                  "fused with ReLU are scaled: fold batch norms first, by fuse_modules in eval mode",
-                  who, path, module->type_name());
+      OCTET_CHECK(
+          fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1]), invalid_argument,
+          "{}: '{}' is a {}: only layers "
+          "fused with ReLU are scaled: fold batch norms first, by fuse_modules in eval mode",
+          who, path, module->type_name());
       inner = &(*fused)[0];
     }
     Layer layer{.path = path};
@@ -187,31 +194,38 @@ class Equalizer {
     return &(layers_[path] = std::move(layer));
   }
 
-  static std::vector<double> load(const Tensor& t, const std::string& path, const std::string& who) {
+  static std::vector<double> load(const Tensor& t, const std::string& path,
+                                  const std::string& who) {
     std::vector<double> values = t.detach().to(DType::float64).to_vector<double>();
-    int64_t bad = std::count_if(values.begin(), values.end(), [](double v) { return !std::isfinite(v); });
-    OCTET_CHECK(bad == 0, invalid_argument, "{}: '{}' has {} weights that are NaN or infinite", who, path, bad);
+    int64_t bad =
+        std::count_if(values.begin(), values.end(), [](double v) { return !std::isfinite(v); });
+    OCTET_CHECK(bad == 0, invalid_argument, "{}: '{}' has {} weights that are NaN or infinite", who,
+                path, bad);
     return values;
   }
 
   static void store(nn::Parameter& parameter, const std::vector<double>& values) {
     const bool trained = autograd::requires_grad(parameter);
     const DType dtype = parameter.dtype();
-    parameter = Tensor::from(values, parameter.shape()).to(dtype);  // a new one: others may share the old
+    // a new one: others may share the old
+    parameter = Tensor::from(values, parameter.shape()).to(dtype);
     autograd::set_requires_grad(parameter, trained);
   }
 
-  void check_declared_between(const std::string& from, const std::string& to, const std::string& who) {
+  void check_declared_between(const std::string& from, const std::string& to,
+                              const std::string& who) {
     bool between = false;
     for (auto& [path, module] : model_.named_modules()) {
       if (path == to) break;
       OCTET_CHECK(!between || passes_scales(*module), invalid_argument,
                   "{}: '{}' ({}) is declared "
-                  "between '{}' and '{}' and does not let a scale pass: {}, or give a sample, by which the result is "
+                  "between '{}' and '{}' and does not let a scale pass: {}, or give a sample, by "
+                  "which the result is "
                   "checked instead",
                   who, path, module->type_name(), from, to,
-                  dynamic_cast<nn::BatchNorm*>(module) ? "name it in the list to fold it, or use fuse_modules"
-                                                       : "leave the pair out or, of a ReLU6, put a ReLU there");
+                  dynamic_cast<nn::BatchNorm*>(module)
+                      ? "name it in the list to fold it, or use fuse_modules"
+                      : "leave the pair out or, of a ReLU6, put a ReLU there");
       between = between || path == from;
     }
   }
@@ -220,16 +234,17 @@ class Equalizer {
     Layer &first = *layers.front(), &last = *layers.back();
     for (size_t i = 1; i < layers.size(); ++i) {
       const bool flattened = first.weight->dim() > 2 && layers[i]->weight->dim() == 2;
-      OCTET_CHECK(flattened ? layers[i]->in % first.out == 0 : layers[i]->in == first.out, invalid_argument,
-                  "{}: '{}' gives {} channels and '{}' takes {}", who, first.path, first.out, layers[i]->path,
-                  layers[i]->in);
+      OCTET_CHECK(flattened ? layers[i]->in % first.out == 0 : layers[i]->in == first.out,
+                  invalid_argument, "{}: '{}' gives {} channels and '{}' takes {}", who, first.path,
+                  first.out, layers[i]->path, layers[i]->in);
     }
     for (size_t i = 0; i + 1 < layers.size(); ++i) {
       auto [it, fresh] = towards_.emplace(layers[i]->path, layers[i + 1]->path);
-      OCTET_CHECK(fresh, invalid_argument,
-                  "{}: '{}' is followed by '{}' in another place: what a layer gives can be scaled for "
-                  "one follower only",
-                  who, layers[i]->path, it->second);
+      OCTET_CHECK(
+          fresh, invalid_argument,
+          "{}: '{}' is followed by '{}' in another place: what a layer gives can be scaled for "
+          "one follower only",
+          who, layers[i]->path, it->second);
       auto [back, first_time] = from_.emplace(layers[i + 1]->path, layers[i]->path);
       OCTET_CHECK(first_time, invalid_argument,
                   "{}: '{}' follows '{}' in another place: what a layer takes can come from one "
@@ -259,17 +274,20 @@ class Equalizer {
       });
       for (size_t c = 0; c < channels; ++c) ranges[k].push_back(high[c] - low[c]);
     }
-    // factors[k][c]: what the weights of channel c in layer k are multiplied by. Their product over k is 1.
+    // factors[k][c]: what the weights of channel c in layer k are multiplied by. Their product over
+    // k is 1.
     std::vector<std::vector<double>> factors(n, std::vector<double>(channels, 1.0));
     for (size_t c = 0; c < channels; ++c) {
       double logs = 0;
       bool alive = true;
       for (size_t k = 0; k < n; ++k) {
         // What is smaller than the others' rounding does nothing, and would be blown up.
-        alive = alive && ranges[k][c] > 0x1p-23 * *std::max_element(ranges[k].begin(), ranges[k].end());
+        alive =
+            alive && ranges[k][c] > 0x1p-23 * *std::max_element(ranges[k].begin(), ranges[k].end());
         logs += std::log(ranges[k][c]);
       }
-      for (size_t k = 0; alive && k < n; ++k) factors[k][c] = std::exp(logs / static_cast<double>(n)) / ranges[k][c];
+      for (size_t k = 0; alive && k < n; ++k)
+        factors[k][c] = std::exp(logs / static_cast<double>(n)) / ranges[k][c];
     }
     std::vector<double> so_far(channels, 1.0);
     for (size_t k = 0; k < n; ++k) {
@@ -293,14 +311,16 @@ class Equalizer {
 };
 
 // Without `scale` only what can fail is done.
-void equalize_lists(nn::Module& model, const FuseList& lists, const EqualizeOptions& options, bool scale = true) {
+void equalize_lists(nn::Module& model, const FuseList& lists, const EqualizeOptions& options,
+                    bool scale = true) {
   Equalizer equalizer(model);
   for (const auto& list : lists) equalizer.fold(list);
   for (const auto& list : lists) equalizer.add(list, options.sample.empty());
   if (scale) equalizer.run(options.threshold);
 }
 
-// The largest difference that equalizing makes to the model's first result, relative to its largest element.
+// The largest difference that equalizing makes to the model's first result, relative to its largest
+// element.
 double change(const nn::Module& model, const FuseList& lists, const EqualizeOptions& options) {
   autograd::NoGrad no_grad;
   ModulePtr before = model.clone(), after = model.clone();
@@ -319,20 +339,25 @@ double change(const nn::Module& model, const FuseList& lists, const EqualizeOpti
 
 }  // namespace
 
-ModulePtr equalize_untyped(const ModulePtr& model, const FuseList& lists, const EqualizeOptions& options) {
+ModulePtr equalize_untyped(const ModulePtr& model, const FuseList& lists,
+                           const EqualizeOptions& options) {
   constexpr double kRounding = 1e-3;  // of float32, through many layers
-  OCTET_CHECK(options.threshold >= 0, invalid_argument, "equalize: expected a threshold of 0 or more, got {}",
-              options.threshold);
+  OCTET_CHECK(options.threshold >= 0, invalid_argument,
+              "equalize: expected a threshold of 0 or more, got {}", options.threshold);
   if (!options.sample.empty() && change(*model, lists, options) > kRounding) {
     std::vector<std::string> wrong;
     for (const auto& list : lists)
-      if (change(*model, {list}, options) > kRounding) wrong.push_back(fmt::format("{{{}}}", fmt::join(list, ", ")));
+      if (change(*model, {list}, options) > kRounding)
+        wrong.push_back(fmt::format("{{{}}}", fmt::join(list, ", ")));
     OCTET_FAIL(invalid_argument,
-               "equalize: the model computes something else afterwards, by {}: what stands between these layers "
-               "does not let a scale pass, or the first one's result is used elsewhere too: leave them out",
+               "equalize: the model computes something else afterwards, by {}: what stands between "
+               "these layers "
+               "does not let a scale pass, or the first one's result is used elsewhere too: leave "
+               "them out",
                wrong.empty() ? "the lists together" : fmt::format("{}", fmt::join(wrong, ", ")));
   }
-  if (options.inplace) equalize_lists(*model->clone(), lists, options, false);  // an Error leaves the model as it was
+  // an Error leaves the model as it was
+  if (options.inplace) equalize_lists(*model->clone(), lists, options, false);
   ModulePtr result = options.inplace ? model : model->clone();
   equalize_lists(*result, lists, options);
   return result;

@@ -32,8 +32,8 @@ constexpr const char* kPrefix = "input_equalization_observer_";
   nn::register_module(typeid(InputEqualizationObserver), [](const Attrs& config) -> nn::ModulePtr {
     Attrs options = config;
     options.erase("label");
-    return nn::make<InputEqualizationObserver>(options_from(options),
-                                               config.has("label") ? config.get_string("label") : std::string());
+    return nn::make<InputEqualizationObserver>(
+        options_from(options), config.has("label") ? config.get_string("label") : std::string());
   });
   return true;
 }();
@@ -61,7 +61,9 @@ struct Weights {
 };
 
 // The dimension of the input, or of the result, that holds channels.
-int64_t channel_axis(const Weights& w, const TensorType& type) { return w.linear ? type.dim() - 1 : 1; }
+int64_t channel_axis(const Weights& w, const TensorType& type) {
+  return w.linear ? type.dim() - 1 : 1;
+}
 
 std::optional<Weights> weights_of(nn::Module& layer) {
   std::optional<Weights> result;
@@ -75,12 +77,14 @@ std::optional<Weights> weights_of(nn::Module& layer) {
   return result;
 }
 
-// The same for a call of a module or operator; nullopt and the reason if it has none that may be scaled.
+// The same for a call of a module or operator; nullopt and the reason if it has none that may be
+// scaled.
 std::optional<Weights> weights_of(GraphModule& model, const Node& node, std::string& why) {
   const Graph& g = model.graph();
   if (nn::Module* module = module_of(model, node)) {
-    const int64_t calls =
-        std::count_if(g.nodes().begin(), g.nodes().end(), [&](const Node& n) { return module_of(model, n) == module; });
+    const int64_t calls = std::count_if(g.nodes().begin(), g.nodes().end(), [&](const Node& n) {
+      return module_of(model, n) == module;
+    });
     nn::Module* layer = module;
     if (auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(module);
         fused && fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1]))
@@ -111,14 +115,16 @@ std::optional<Weights> weights_of(GraphModule& model, const Node& node, std::str
     return nullptr;
   };
   ValueId weight = node.inputs.at(1);
-  if (const Node& observer = g.producer(weight); is_observer_call(model, observer) && g.users(weight).size() == 1) {
+  if (const Node& observer = g.producer(weight);
+      is_observer_call(model, observer) && g.users(weight).size() == 1) {
     w.observer = observer.scope;
     weight = observer.inputs[0];
   }
   w.weight = parameter(weight);
   const ValueId bias = node.inputs.size() > 2 ? node.inputs[2] : kNone;
   if (bias != kNone) w.bias = parameter(bias);
-  if (!w.weight || (bias != kNone && !w.bias)) why = "its weight or bias is no parameter, or has other users";
+  if (!w.weight || (bias != kNone && !w.bias))
+    why = "its weight or bias is no parameter, or has other users";
   return why.empty() ? std::optional(w) : std::nullopt;
 }
 
@@ -158,17 +164,19 @@ std::vector<NodeId> true_users(const Graph& g, ValueId v) {
     const Node& node = g.node(user);
     bool taken = node.kind != NodeKind::module;
     for (ValueId y : node.outputs)
-      taken = taken || !g.users(y).empty() || std::count(g.outputs().begin(), g.outputs().end(), y) > 0;
+      taken =
+          taken || !g.users(y).empty() || std::count(g.outputs().begin(), g.outputs().end(), y) > 0;
     if (taken) users.push_back(user);
   }
   return users;
 }
 
 bool only_user(const Graph& g, ValueId v, NodeId user) {
-  return true_users(g, v) == std::vector<NodeId>{user} && std::count(g.outputs().begin(), g.outputs().end(), v) == 0;
+  return true_users(g, v) == std::vector<NodeId>{user} &&
+         std::count(g.outputs().begin(), g.outputs().end(), v) == 0;
 }
 
-// -- convert -------------------------------------------------------------------------------------------
+// -- convert --------------------------------------------------------------------------------------
 
 class InputWeightEqualizer {
  public:
@@ -187,12 +195,14 @@ class InputWeightEqualizer {
     for (auto& [id, layer] : layers_) place(id, layer);
     for (auto& [id, layer] : layers_) scale_weights(layer);
     graph::Rewriter rewriter(g_);
-    Graph equalized = rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
+    Graph equalized =
+        rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
     for (const auto& [id, layer] : layers_)
-      report.entries.push_back(
-          {path_of(g_, g_.node(id)), layer.scale, layer.before ? path_of(g_, g_.node(layer.producer)) : ""});
-    return nn::make<ObservedGraphModule>(std::move(equalized), *root_, std::move(decisions_), prepared_.class_names(),
-                                         prepared_.input_quantized_indexes(), prepared_.output_quantized_indexes());
+      report.entries.push_back({path_of(g_, g_.node(id)), layer.scale,
+                                layer.before ? path_of(g_, g_.node(layer.producer)) : ""});
+    return nn::make<ObservedGraphModule>(
+        std::move(equalized), *root_, std::move(decisions_), prepared_.class_names(),
+        prepared_.input_quantized_indexes(), prepared_.output_quantized_indexes());
   }
 
  private:
@@ -212,18 +222,21 @@ class InputWeightEqualizer {
     const auto id = g_.value(*g_.find(seen.label())).producer;
     const Node& node = g_.node(id);
     OCTET_CHECK(!seen.empty(), not_calibrated,
-                "convert_equalization_fx: the input of '{}' was not seen: run the prepared model on calibration "
+                "convert_equalization_fx: the input of '{}' was not seen: run the prepared model "
+                "on calibration "
                 "data first",
                 path_of(g_, node));
     std::string why;
     auto weights = weights_of(*root_, node, why);
-    OCTET_CHECK(weights, invalid_argument, "convert_equalization_fx: '{}': {}", path_of(g_, node), why);
+    OCTET_CHECK(weights, invalid_argument, "convert_equalization_fx: '{}': {}", path_of(g_, node),
+                why);
     Layer layer{.weights = *weights};
     const WeightColumns columns = columns_of(*weights);
-    const std::vector<float> low = seen.min_val().to_vector<float>(), high = seen.max_val().to_vector<float>();
+    const std::vector<float> low = seen.min_val().to_vector<float>(),
+                             high = seen.max_val().to_vector<float>();
     OCTET_CHECK(low.size() == columns.min.size(), invalid_argument,
-                "convert_equalization_fx: '{}' takes {} channels, its input had {}", path_of(g_, node),
-                columns.min.size(), low.size());
+                "convert_equalization_fx: '{}' takes {} channels, its input had {}",
+                path_of(g_, node), columns.min.size(), low.size());
     layer.min = std::numeric_limits<float>::infinity(), layer.max = -layer.min;
     for (size_t c = 0; c < low.size(); ++c) {
       float s = std::sqrt((columns.max[c] - columns.min[c]) / (high[c] - low[c]));
@@ -249,20 +262,25 @@ class InputWeightEqualizer {
     std::string why;
     if (producer.kind != NodeKind::module && producer.kind != NodeKind::call) return;
     auto before = weights_of(*root_, producer, why);
-    if (!before || before->linear != layer.weights.linear || before->rows() != layer.weights.inputs()) return;
+    if (!before || before->linear != layer.weights.linear ||
+        before->rows() != layer.weights.inputs())
+      return;
     layer.before = before;
     layer.producer = g_.value(layer.plain).producer;
   }
 
   int64_t calls(const std::string& path) const {
-    return std::count_if(g_.nodes().begin(), g_.nodes().end(),
-                         [&](const Node& n) { return n.kind == NodeKind::module && n.scope == path; });
+    return std::count_if(g_.nodes().begin(), g_.nodes().end(), [&](const Node& n) {
+      return n.kind == NodeKind::module && n.scope == path;
+    });
   }
 
   void scale_weights(const Layer& layer) {
-    change(layer.weights, [&](int64_t, int64_t in, float& w) { w *= 1 / layer.scale[static_cast<size_t>(in)]; });
+    change(layer.weights,
+           [&](int64_t, int64_t in, float& w) { w *= 1 / layer.scale[static_cast<size_t>(in)]; });
     if (!layer.before) return;
-    change(*layer.before, [&](int64_t out, int64_t, float& w) { w *= layer.scale[static_cast<size_t>(out)]; });
+    change(*layer.before,
+           [&](int64_t out, int64_t, float& w) { w *= layer.scale[static_cast<size_t>(out)]; });
     if (!layer.before->bias || !layer.before->bias->defined()) return;
     std::vector<float> bias = layer.before->bias->detach().to_vector<float>();
     for (size_t c = 0; c < bias.size(); ++c) bias[c] *= layer.scale[c];
@@ -274,7 +292,8 @@ class InputWeightEqualizer {
     std::vector<float> values = w.weight->detach().to_vector<float>();
     w.for_each(values, fn);
     store(*w.weight, values);
-    // An operator's weight was observed as it was; convert shows it to an observer that has seen nothing.
+    // An operator's weight was observed as it was; convert shows it to an observer that has seen
+    // nothing.
     if (!w.observer.empty()) root_->submodule(w.observer)->as<Observer>().reset();
   }
 
@@ -290,7 +309,8 @@ class InputWeightEqualizer {
                                                              .reduce_range = o.reduce_range,
                                                              .eps = o.eps},
                                              module->as<Observer>().label());
-    observer->set_extra_state({{"min_val", Tensor::scalar(layer.min)}, {"max_val", Tensor::scalar(layer.max)}});
+    observer->set_extra_state(
+        {{"min_val", Tensor::scalar(layer.min)}, {"max_val", Tensor::scalar(layer.max)}});
     observer->train(module->training());
     return observer;
   }
@@ -328,9 +348,11 @@ class InputWeightEqualizer {
   }
 
   // A call of an observer in place of `node`.
-  void put(graph::Rewriter& r, const Node& node, const std::string& path, const nn::ModulePtr& module, ValueId x) {
+  void put(graph::Rewriter& r, const Node& node, const std::string& path,
+           const nn::ModulePtr& module, ValueId x) {
     root_->put_module(path, module);
-    r.map(node.outputs[0], r.out().add_module(name_of(g_, node), path, module->type_name(), {x}, {r.out().type(x)})[0]);
+    r.map(node.outputs[0], r.out().add_module(name_of(g_, node), path, module->type_name(), {x},
+                                              {r.out().type(x)})[0]);
   }
 
   void multiply(graph::Rewriter& r, const Node& node, const Layer& layer) {
@@ -338,11 +360,15 @@ class InputWeightEqualizer {
     Shape shape(static_cast<size_t>(type.dim()), 1);
     shape[static_cast<size_t>(channel_axis(layer.weights, type))] = layer.weights.inputs();
     const std::string name = name_of(g_, node) + ".input";
-    ValueId scale = r.out().add_constant(name + "_equalization_scale", Tensor::from(layer.scale, shape));
-    ValueId x = r.out().add_call(name + "_equalized", "mul", {r(layer.plain), scale}, {}, std::nullopt, node.scope);
-    decisions_[r.out().value(x).name].reason = "it multiplies by the scale of input-weight equalization";
+    ValueId scale =
+        r.out().add_constant(name + "_equalization_scale", Tensor::from(layer.scale, shape));
+    ValueId x = r.out().add_call(name + "_equalized", "mul", {r(layer.plain), scale}, {},
+                                 std::nullopt, node.scope);
+    decisions_[r.out().value(x).name].reason =
+        "it multiplies by the scale of input-weight equalization";
     if (layer.observer >= 0) {
-      const std::string path = fmt::format("equalized_activation_post_process_{}", next_observer_++);
+      const std::string path =
+          fmt::format("equalized_activation_post_process_{}", next_observer_++);
       nn::ModulePtr observer = scaled_observer(g_.node(layer.observer).scope, layer);
       root_->put_module(path, observer);
       x = r.out().add_module(path, path, observer->type_name(), {x}, {r.out().type(x)})[0];
@@ -366,8 +392,8 @@ class InputWeightEqualizer {
 
 WeightColumns weight_columns(nn::Module& layer) {
   auto weights = weights_of(layer);
-  OCTET_CHECK(weights, invalid_argument, "weight_columns: {}; expected Linear, Conv1d, Conv2d or Conv3d",
-              layer.type_name());
+  OCTET_CHECK(weights, invalid_argument,
+              "weight_columns: {}; expected Linear, Conv1d, Conv2d or Conv3d", layer.type_name());
   return columns_of(*weights);
 }
 
@@ -376,8 +402,8 @@ QConfig default_equalization_qconfig() {
           ObserverFactory("PerChannelMinMaxObserver").with_dtype(DType::qint8)};
 }
 
-std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
-                                                             const QConfigMapping& which) {
+std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(
+    const std::shared_ptr<ObservedGraphModule>& prepared, const QConfigMapping& which) {
   const char* who = "prepare_equalization_fx";
   OCTET_CHECK(prepared, invalid_argument, "{}: no model", who);
   auto model = std::static_pointer_cast<ObservedGraphModule>(prepared->clone());
@@ -388,9 +414,10 @@ std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(const std::shared_p
   std::map<NodeId, int64_t> axes;  // of the layers to be equalized
   for (size_t n = 0; n < g.nodes().size(); ++n) {
     const Node& node = g.nodes()[n];
-    OCTET_CHECK(!watcher(*model, node), invalid_argument, "{}: the model has such observers already", who);
-    if ((node.kind != NodeKind::call && node.kind != NodeKind::module) || is_observer_call(*model, node) ||
-        !which.find(targets[n]))
+    OCTET_CHECK(!watcher(*model, node), invalid_argument,
+                "{}: the model has such observers already", who);
+    if ((node.kind != NodeKind::call && node.kind != NodeKind::module) ||
+        is_observer_call(*model, node) || !which.find(targets[n]))
       continue;
     std::string why;
     auto it = model->decisions().find(name_of(g, node));
@@ -403,16 +430,19 @@ std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(const std::shared_p
       if (observer) source = &g.producer(observer->inputs[0]);
       auto made_by = model->decisions().find(name_of(g, *source));
       const auto& codes = model->input_quantized_indexes();
-      const auto index = std::find(g.inputs().begin(), g.inputs().end(), source->outputs[0]) - g.inputs().begin();
+      const auto index =
+          std::find(g.inputs().begin(), g.inputs().end(), source->outputs[0]) - g.inputs().begin();
       if (!d || !d->mode || d->custom || d->standalone)
         why = "it stays float";
       else if (g.type(x).dtype != DType::float32)
         why = "its input is not float32";
       else if (std::find(codes.begin(), codes.end(), static_cast<int>(index)) != codes.end() ||
-               (made_by != model->decisions().end() && (made_by->second.standalone || made_by->second.custom)))
+               (made_by != model->decisions().end() &&
+                (made_by->second.standalone || made_by->second.custom)))
         why = "its input comes as codes";
-      else if (observer && (!dynamic_cast<Observer*>(module_of(*model, *observer)) ||
-                            is_per_channel(module_of(*model, *observer)->as<Observer>().options().qscheme)))
+      else if (observer &&
+               (!dynamic_cast<Observer*>(module_of(*model, *observer)) ||
+                is_per_channel(module_of(*model, *observer)->as<Observer>().options().qscheme)))
         why = "its input is fake-quantized: equalize before prepare_qat_fx";
     }
     if (why.empty())
@@ -420,8 +450,9 @@ std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(const std::shared_p
     else
       reasons.push_back(fmt::format("{}: {}", path_of(g, node), why));
   }
-  OCTET_CHECK(!axes.empty(), invalid_argument, "{}: there is nothing to equalize: {}", who,
-              reasons.empty() ? "the mapping names nothing" : fmt::format("{}", fmt::join(reasons, "; ")));
+  OCTET_CHECK(
+      !axes.empty(), invalid_argument, "{}: there is nothing to equalize: {}", who,
+      reasons.empty() ? "the mapping names nothing" : fmt::format("{}", fmt::join(reasons, "; ")));
   int next = 0;
   graph::Rewriter rewriter(g);
   Graph watched = rewriter.run([&](graph::Rewriter& r, const Node& node) {
@@ -440,8 +471,8 @@ std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(const std::shared_p
   return model;
 }
 
-std::shared_ptr<ObservedGraphModule> convert_equalization_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
-                                                             EqualizationReport* report) {
+std::shared_ptr<ObservedGraphModule> convert_equalization_fx(
+    const std::shared_ptr<ObservedGraphModule>& prepared, EqualizationReport* report) {
   OCTET_CHECK(prepared, invalid_argument, "convert_equalization_fx: no model");
   EqualizationReport ignored;
   return InputWeightEqualizer(*prepared).run(report ? *report : ignored);

@@ -11,14 +11,15 @@
 namespace octet::quant {
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity(), kLargest = std::numeric_limits<float>::max();
+constexpr float kInf = std::numeric_limits<float>::infinity(),
+                kLargest = std::numeric_limits<float>::max();
 
 [[maybe_unused]] const bool g_registered = [] {
   nn::register_module(typeid(ModelReportObserver), [](const Attrs& config) -> nn::ModulePtr {
     Attrs options = config;
     options.erase("label");
-    return nn::make<ModelReportObserver>(options_from(options),
-                                         config.has("label") ? config.get_string("label") : std::string());
+    return nn::make<ModelReportObserver>(
+        options_from(options), config.has("label") ? config.get_string("label") : std::string());
   });
   return true;
 }();
@@ -28,7 +29,9 @@ double mean(double average, int64_t n, double value) {
   return (average * static_cast<double>(n) + value) / static_cast<double>(n + 1);
 }
 double mean_of(double a, int64_t n, double b, int64_t m) {
-  return n + m == 0 ? 0 : (a * static_cast<double>(n) + b * static_cast<double>(m)) / static_cast<double>(n + m);
+  return n + m == 0 ? 0
+                    : (a * static_cast<double>(n) + b * static_cast<double>(m)) /
+                          static_cast<double>(n + m);
 }
 
 std::vector<int64_t> whole(const std::map<std::string, Tensor>& state, const std::string& key) {
@@ -37,10 +40,12 @@ std::vector<int64_t> whole(const std::map<std::string, Tensor>& state, const std
 
 }  // namespace
 
-ModelReportObserver::ModelReportObserver(ObserverOptions options, std::string label) : Observer(options, label) {
+ModelReportObserver::ModelReportObserver(ObserverOptions options, std::string label)
+    : Observer(options, label) {
   OCTET_CHECK(options.percentile >= 0 && options.percentile <= 100, invalid_argument,
               "{}: percentile {}; expected 0 to 100", title(), options.percentile);
-  OCTET_CHECK(options.ch_axis >= 0, invalid_argument, "{}: ch_axis {}; expected 0 or more", title(), options.ch_axis);
+  OCTET_CHECK(options.ch_axis >= 0, invalid_argument, "{}: ch_axis {}; expected 0 or more", title(),
+              options.ch_axis);
   ModelReportObserver::reset();
 }
 
@@ -61,10 +66,11 @@ void ModelReportObserver::check_channels(size_t channels) const {
 
 void ModelReportObserver::observe_floats(const Tensor& x) {
   const int64_t axis = options().ch_axis;
-  OCTET_CHECK(axis < x.dim(), invalid_argument,
-              "{}: ch_axis is {}, but the tensor has shape {}: give the detector the ch_axis that holds "
-              "channels",
-              title(), axis, octet::to_string(x.shape()));
+  OCTET_CHECK(
+      axis < x.dim(), invalid_argument,
+      "{}: ch_axis is {}, but the tensor has shape {}: give the detector the ch_axis that holds "
+      "channels",
+      title(), axis, octet::to_string(x.shape()));
   const auto channels = static_cast<size_t>(x.size(axis));
   check_channels(channels);
   Tensor d = x.detach().contiguous();
@@ -86,10 +92,12 @@ void ModelReportObserver::observe_floats(const Tensor& x) {
   for (int64_t i = axis + 1; i < x.dim(); ++i) inner *= x.size(i);
   std::vector<float> values(static_cast<size_t>(outer * inner));
   const auto rank = static_cast<std::ptrdiff_t>(std::floor(
-      static_cast<float>(options().percentile / 100) * static_cast<float>(values.size() - 1)));  // float32, as PyTorch
+      // float32, as PyTorch
+      static_cast<float>(options().percentile / 100) * static_cast<float>(values.size() - 1)));
   for (size_t c = 0; c < channels; ++c) {
     for (int64_t o = 0; o < outer; ++o) {
-      const float* from = p + (o * static_cast<int64_t>(channels) + static_cast<int64_t>(c)) * inner;
+      const float* from =
+          p + (o * static_cast<int64_t>(channels) + static_cast<int64_t>(c)) * inner;
       std::copy(from, from + inner, values.begin() + o * inner);
     }
     const auto [low, high] = std::minmax_element(values.begin(), values.end());
@@ -133,11 +141,16 @@ double ModelReportObserver::get_batch_to_epoch_ratio() const {
 
 QParams ModelReportObserver::calculate_qparams() const { fail_no_qparams(); }
 
-Tensor ModelReportObserver::min_val() const { return Tensor::from(min_, {static_cast<int64_t>(min_.size())}); }
-Tensor ModelReportObserver::max_val() const { return Tensor::from(max_, {static_cast<int64_t>(max_.size())}); }
+Tensor ModelReportObserver::min_val() const {
+  return Tensor::from(min_, {static_cast<int64_t>(min_.size())});
+}
+Tensor ModelReportObserver::max_val() const {
+  return Tensor::from(max_, {static_cast<int64_t>(max_.size())});
+}
 
 std::string ModelReportObserver::extra_repr() const {
-  return fmt::format("ch_axis={}, percentile={}, batches={}", options().ch_axis, options().percentile, batches_);
+  return fmt::format("ch_axis={}, percentile={}, batches={}", options().ch_axis,
+                     options().percentile, batches_);
 }
 
 std::map<std::string, Tensor> ModelReportObserver::extra_state() const {
@@ -158,17 +171,20 @@ void ModelReportObserver::set_extra_state(const std::map<std::string, Tensor>& s
   std::vector<float> min = floats_of(state, "min_val", -1);
   const auto channels = static_cast<int64_t>(min.size());
   std::vector<float> max = floats_of(state, "max_val", channels);
-  std::vector<double> ratio = state.at("average_percentile_ratio").to(DType::float64).to_vector<double>();
+  std::vector<double> ratio =
+      state.at("average_percentile_ratio").to(DType::float64).to_vector<double>();
   std::vector<int64_t> ratio_batches = whole(state, "percentile_batches_tracked"),
                        constant = whole(state, "constant_channels");
   if (batches < 0 || (batches == 0) != min.empty())
     fail_state(fmt::format("{} batches, {} channels", batches, channels));
-  if (ratio.size() != min.size() || ratio_batches.size() != min.size() || constant.size() != min.size())
+  if (ratio.size() != min.size() || ratio_batches.size() != min.size() ||
+      constant.size() != min.size())
     fail_state(fmt::format("{} channels in min_val, others elsewhere", channels));
   if (batches > 0) check_range(min, max);
   const float low = floats_of(state, "epoch_activation_min", 1)[0],
               high = floats_of(state, "epoch_activation_max", 1)[0];
-  average_range_ = state.at("average_batch_activation_range").to(DType::float64).to_vector<double>().at(0);
+  average_range_ =
+      state.at("average_batch_activation_range").to(DType::float64).to_vector<double>().at(0);
   batches_ = batches;
   epoch_min_ = low, epoch_max_ = high;
   min_ = std::move(min), max_ = std::move(max), ratio_ = std::move(ratio);

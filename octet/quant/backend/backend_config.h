@@ -1,11 +1,12 @@
 #pragma once
-// BackendConfig: what a backend can quantize, and how (torch.ao.quantization.backend_config). prepare_fx, convert_fx and
-// lowering are driven by it; docs/backends.md shows how to write one.
+// BackendConfig: what a backend can quantize, and how (torch.ao.quantization.backend_config).
+// prepare_fx, convert_fx and lowering are driven by it; docs/backends.md shows how to write one.
 //
 //   quant::BackendConfig backend("mine");
 //   backend.set_backend_pattern_config(
 //       quant::BackendPatternConfig({typeid(nn::Linear), "relu"})
-//           .add_dtype_config({.input_dtype = {DType::quint8}, .output_dtype = {DType::quint8}, .weight_dtype = {DType::qint8}})
+//           .add_dtype_config({.input_dtype = {DType::quint8}, .output_dtype = {DType::quint8},
+//           .weight_dtype = {DType::qint8}})
 //           .set_fuser_method("LinearReLU").set_fused_module<nn::intrinsic::LinearReLU>());
 
 #include <functional>
@@ -24,20 +25,21 @@
 
 namespace octet::quant {
 
-// -- dtypes ----------------------------------------------------------------------------------------------
+// -- dtypes ---------------------------------------------------------------------------------------
 
 // A dtype and what the backend asks of its qparams; nullopt: anything.
 struct DTypeWithConstraints {
   std::optional<DType> dtype = {};
-  std::optional<int64_t> quant_min_lower_bound = {}, quant_max_upper_bound = {};  // the codes in use, inclusive
+  // the codes in use, inclusive
+  std::optional<int64_t> quant_min_lower_bound = {}, quant_max_upper_bound = {};
   std::optional<double> scale_min_lower_bound = {}, scale_max_upper_bound = {};
   std::optional<double> scale_exact_match = {};
   std::optional<int64_t> zero_point_exact_match = {};
   bool operator==(const DTypeWithConstraints&) const = default;
 };
 
-// One set of dtypes that a pattern runs in. No input or output dtype: float32. No weight or bias dtype: the pattern has no such
-// operand, or leaves it float whatever the QConfig says.
+// One set of dtypes that a pattern runs in. No input or output dtype: float32. No weight or bias
+// dtype: the pattern has no such operand, or leaves it float whatever the QConfig says.
 struct DTypeConfig {
   DTypeWithConstraints input_dtype = {}, output_dtype = {}, weight_dtype = {};
   std::optional<DType> bias_dtype = {};
@@ -55,40 +57,49 @@ const char* to_string(QuantMode mode);  // "static", "dynamic", "weight-only"
 QuantMode mode_of(const DTypeConfig& config);
 // What a QConfig asks for; nullopt: nothing is quantized.
 std::optional<QuantMode> mode_of(const QConfig& qconfig);
-// The dtype that a QConfig's activations have when they reach an operator: float32 unless they are quantized (or rounded to float16).
+// The dtype that a QConfig's activations have when they reach an operator: float32 unless they are
+// quantized (or rounded to float16).
 DType activation_dtype(const QConfig& qconfig);
 DType weight_dtype(const QConfig& qconfig);
 
-// Do a QConfig's observers give what a dtype config takes (PyTorch's _activation_post_process_satisfies_dtype_config_constraints and
-// is_qconfig_supported_by_dtype_configs)? If not, `why` (unless null) is a reason: "activation dtype qint8; the backend takes
-// quint8". Bounds of scales are compared with the observer's eps and, where qparams are fixed, with those; an exact scale
-// needs a fixed one, an exact zero point a fixed or a symmetric one. Other scales are known after calibration only: satisfies().
+// Do a QConfig's observers give what a dtype config takes (PyTorch's
+// _activation_post_process_satisfies_dtype_config_constraints and
+// is_qconfig_supported_by_dtype_configs)? If not, `why` (unless null) is a reason: "activation
+// dtype qint8; the backend takes quint8". Bounds of scales are compared with the observer's eps
+// and, where qparams are fixed, with those; an exact scale needs a fixed one, an exact zero point a
+// fixed or a symmetric one. Other scales are known after calibration only: satisfies().
 bool check(const QConfig& qconfig, const DTypeConfig& config, std::string* why = nullptr);
 // Do chosen qparams keep the constraints?
-bool satisfies(const QParams& qparams, const DTypeWithConstraints& constraints, std::string* why = nullptr);
+bool satisfies(const QParams& qparams, const DTypeWithConstraints& constraints,
+               std::string* why = nullptr);
 
-// -- patterns ----------------------------------------------------------------------------------------------
+// -- patterns -------------------------------------------------------------------------------------
 
 enum class ObservationType {
   output_use_different_observer_as_input,  // conv, linear, add
-  output_share_observer_with_input,        // one observer for all operands and the result: cat, max pools, reshape
-  input_output_not_observed,               // floats (or indices) in, floats out: embeddings
+  // one observer for all operands and the result: cat, max pools, reshape
+  output_share_observer_with_input,
+  input_output_not_observed,  // floats (or indices) in, floats out: embeddings
 };
 const char* to_string(ObservationType type);  // the names above
 ObservationType parse_observation_type(std::string_view name);
 
-// Makes the module that takes a module's place. `result`: the qparams of its result, in static quantization; null otherwise.
+// Makes the module that takes a module's place. `result`: the qparams of its result, in static
+// quantization; null otherwise.
 using MakeModule = std::function<nn::ModulePtr(nn::Module& module, const QParams* result)>;
 
 namespace detail {
-// make(module) while the module's activation_post_process is an observer that chose `result`: what from_float looks at.
-nn::ModulePtr with_result(nn::Module& module, const QParams* result, nn::ModulePtr (*make)(nn::Module& module));
+// make(module) while the module's activation_post_process is an observer that chose `result`: what
+// from_float looks at.
+nn::ModulePtr with_result(nn::Module& module, const QParams* result,
+                          nn::ModulePtr (*make)(nn::Module& module));
 void register_replacement(std::type_index type, MakeModule make);
 const MakeModule* find_replacement(std::type_index type);  // null if there is none
 template <typename To>
 MakeModule from_float() {
   return [](nn::Module& module, const QParams* result) {
-    return with_result(module, result, [](nn::Module& m) -> nn::ModulePtr { return To::from_float(m); });
+    return with_result(module, result,
+                       [](nn::Module& m) -> nn::ModulePtr { return To::from_float(m); });
   };
 }
 }  // namespace detail
@@ -96,12 +107,14 @@ MakeModule from_float() {
 // A class of modules that takes the place of another, and how it is made.
 class Replacement {
  public:
-  // `To` has `static std::shared_ptr<To> from_float(nn::Module&)`, which reads the module's qconfig and, in static quantization, its
-  // activation_post_process (quant/modules/qparams.h). octet's quantized classes take float, fused, QAT and reference modules.
+  // `To` has `static std::shared_ptr<To> from_float(nn::Module&)`, which reads the module's qconfig
+  // and, in static quantization, its activation_post_process (quant/modules/qparams.h). octet's
+  // quantized classes take float, fused, QAT and reference modules.
   template <typename To>
   static Replacement of() {
     const MakeModule* known = detail::find_replacement(typeid(To));
-    return {typeid(To), std::make_shared<MakeModule>(known ? *known : detail::from_float<To>()), true};
+    return {typeid(To), std::make_shared<MakeModule>(known ? *known : detail::from_float<To>()),
+            true};
   }
   // By its own function. Such a one cannot be kept as JSON, and equals only its copies.
   template <typename To>
@@ -113,8 +126,11 @@ class Replacement {
 
   std::type_index type() const { return type_; }
   // Error as that of the class's function.
-  nn::ModulePtr operator()(nn::Module& module, const QParams* result = nullptr) const { return (*make_)(module, result); }
-  // The name that named() takes. Error if it was made of a function, or if its class lacks OCTET_MODULE or OCTET_REPLACEMENT.
+  nn::ModulePtr operator()(nn::Module& module, const QParams* result = nullptr) const {
+    return (*make_)(module, result);
+  }
+  // The name that named() takes. Error if it was made of a function, or if its class lacks
+  // OCTET_MODULE or OCTET_REPLACEMENT.
   std::string name() const;
   bool operator==(const Replacement& other) const {
     return type_ == other.type_ && (by_class_ ? other.by_class_ : make_ == other.make_);
@@ -128,31 +144,38 @@ class Replacement {
   bool by_class_;
 };
 
-// In a .cpp file beside OCTET_MODULE(M): backend configs that name M can be kept as JSON and read again.
-#define OCTET_REPLACEMENT(...) \
-  static const ::octet::quant::ReplacementRegistration<__VA_ARGS__> OCTET_MODULE_JOIN(octet_replacement_, __LINE__);
+// In a .cpp file beside OCTET_MODULE(M): backend configs that name M can be kept as JSON and read
+// again.
+#define OCTET_REPLACEMENT(...)                                                         \
+  static const ::octet::quant::ReplacementRegistration<__VA_ARGS__> OCTET_MODULE_JOIN( \
+      octet_replacement_, __LINE__);
 template <typename To>
 struct ReplacementRegistration {
   ReplacementRegistration() { detail::register_replacement(typeid(To), detail::from_float<To>()); }
 };
 
-// Makes one module of the modules of a pattern (an operator stands as the nn module that calls it: "relu" as nn::ReLU). `qat`:
-// they are in training mode.
+// Makes one module of the modules of a pattern (an operator stands as the nn module that calls it:
+// "relu" as nn::ReLU). `qat`: they are in training mode.
 class FuserMethod {
  public:
   using Fuse = std::function<nn::ModulePtr(bool qat, const std::vector<nn::ModulePtr>& parts)>;
-  // By name, as octet's own are: "ConvBnReLU2d" (fuser_method_names()). Error not_found with the nearest names.
+  // By name, as octet's own are: "ConvBnReLU2d" (fuser_method_names()). Error not_found with the
+  // nearest names.
   FuserMethod(std::string_view name);
   FuserMethod(const char* name) : FuserMethod(std::string_view(name)) {}
   FuserMethod(const std::string& name) : FuserMethod(std::string_view(name)) {}
   // A function. It cannot be kept as JSON, and equals only its copies.
   template <typename F>
-    requires std::is_invocable_r_v<nn::ModulePtr, F, bool, const std::vector<nn::ModulePtr>&>
-  FuserMethod(F fuse) : fuse_(std::make_shared<Fuse>(std::move(fuse))) {}
+  requires std::is_invocable_r_v < nn::ModulePtr, F, bool, const std::vector<nn::ModulePtr>
+  & > FuserMethod(F fuse) : fuse_(std::make_shared<Fuse>(std::move(fuse))) {}
 
-  nn::ModulePtr operator()(bool qat, const std::vector<nn::ModulePtr>& parts) const { return (*fuse_)(qat, parts); }
+  nn::ModulePtr operator()(bool qat, const std::vector<nn::ModulePtr>& parts) const {
+    return (*fuse_)(qat, parts);
+  }
   const std::string& name() const { return name_; }  // "" for functions
-  bool operator==(const FuserMethod& other) const { return name_ == other.name_ && (!name_.empty() || fuse_ == other.fuse_); }
+  bool operator==(const FuserMethod& other) const {
+    return name_ == other.name_ && (!name_.empty() || fuse_ == other.fuse_);
+  }
 
  private:
   std::string name_;
@@ -162,14 +185,16 @@ class FuserMethod {
 void register_fuser_method(const std::string& name, FuserMethod::Fuse fuse);
 std::vector<std::string> fuser_method_names();
 
-// What a pattern of operators becomes when it is lowered: one call with these attributes beside its own.
+// What a pattern of operators becomes when it is lowered: one call with these attributes beside its
+// own.
 struct LoweredOp {
   std::string op;
   Attrs attrs;
   bool operator==(const LoweredOp&) const = default;
 };
 
-// How one pattern is quantized. The setters return *this; the members are data and may be read and changed.
+// How one pattern is quantized. The setters return *this; the members are data and may be read and
+// changed.
 struct BackendPatternConfig {
   BackendPatternConfig() = default;
   BackendPatternConfig(Pattern pattern) : pattern(std::move(pattern)) {}
@@ -182,18 +207,22 @@ struct BackendPatternConfig {
   std::optional<std::type_index> root_module;
   // Taken in training; and in reference graphs, which compute in float on dequantized operands.
   std::optional<Replacement> qat_module, reference_quantized_module;
-  // What the pattern is fused to: always in training mode; in eval mode the fuser method may give a class with the batch norm folded in.
+  // What the pattern is fused to: always in training mode; in eval mode the fuser method may give a
+  // class with the batch norm folded in.
   std::optional<std::type_index> fused_module;
   std::optional<FuserMethod> fuser_method;
-  // By the number of operands that are tensors, where that matters: add of a tensor and a number keeps qparams.
+  // By the number of operands that are tensors, where that matters: add of a tensor and a number
+  // keeps qparams.
   std::map<int, ObservationType> num_tensor_args_to_observation_type;
   // Which operands of an operator are weights and biases: {"weight", 1}, {"bias", 2}. A bias, and a
   // {"slope", 1} (prelu's), stays float.
   std::map<std::string, int> input_type_to_index;
-  // The observer of the result whatever the QConfig says (sigmoid: 1/256, 0); result_observer() below.
+  // The observer of the result whatever the QConfig says (sigmoid: 1/256, 0); result_observer()
+  // below.
   ObserverFactory overwrite_output_observer;
-  // Lowering: the module (of module patterns) or operator (of operator patterns) that runs quantized, by mode. Without one the
-  // pattern stays as it is between quantize and dequantize, which merge_qdq makes integer where the operator can be.
+  // Lowering: the module (of module patterns) or operator (of operator patterns) that runs
+  // quantized, by mode. Without one the pattern stays as it is between quantize and dequantize,
+  // which merge_qdq makes integer where the operator can be.
   std::map<QuantMode, Replacement> quantized_modules;
   std::map<QuantMode, LoweredOp> quantized_ops;
 
@@ -221,7 +250,8 @@ struct BackendPatternConfig {
     return *this;
   }
   BackendPatternConfig& set_fuser_method(FuserMethod method);
-  BackendPatternConfig& set_num_tensor_args_to_observation_type(std::map<int, ObservationType> types);
+  BackendPatternConfig& set_num_tensor_args_to_observation_type(
+      std::map<int, ObservationType> types);
   BackendPatternConfig& set_input_type_to_index(std::map<std::string, int> indices);
   BackendPatternConfig& set_overwrite_output_observer(ObserverFactory observer);
   BackendPatternConfig& set_quantized_module(QuantMode mode, Replacement module);
@@ -237,17 +267,19 @@ struct BackendPatternConfig {
   const LoweredOp* quantized_op(QuantMode mode) const;
   // The observation type of a call with so many tensors.
   ObservationType observation_type_of(int tensor_args) const;
-  // The first dtype config that the QConfig's observers satisfy; null if none does: then `why` has each one's reason.
+  // The first dtype config that the QConfig's observers satisfy; null if none does: then `why` has
+  // each one's reason.
   const DTypeConfig* find_dtype_config(const QConfig& qconfig, std::string* why = nullptr) const;
 
   bool operator==(const BackendPatternConfig&) const = default;
 };
 
-// The observer that a QConfig puts on the result of a pattern: its activation's, or the pattern's fixed one, for qint8 with the
-// zero point moved by 128, and in a FixedQParamsFakeQuantize where the QConfig fake-quantizes.
+// The observer that a QConfig puts on the result of a pattern: its activation's, or the pattern's
+// fixed one, for qint8 with the zero point moved by 128, and in a FixedQParamsFakeQuantize where
+// the QConfig fake-quantizes.
 ObserverFactory result_observer(const BackendPatternConfig& config, const QConfig& qconfig);
 
-// -- backends ----------------------------------------------------------------------------------------------
+// -- backends -------------------------------------------------------------------------------------
 
 class BackendConfig {
  public:
@@ -261,15 +293,16 @@ class BackendConfig {
   // Error not_found, with the backend's patterns of the same first item, if it has no such pattern.
   BackendConfig& remove(const Pattern& pattern);
 
-  // Takes away what lowering makes of a class of modules, reference or float, in every pattern that has it: they stay between dequantize
-  // and quantize. Error not_found if no pattern has.
+  // Takes away what lowering makes of a class of modules, reference or float, in every pattern that
+  // has it: they stay between dequantize and quantize. Error not_found if no pattern has.
   template <typename M>
   BackendConfig& do_not_lower() {
     return do_not_lower(typeid(M));
   }
   BackendConfig& do_not_lower(std::type_index type);
 
-  const std::vector<BackendPatternConfig>& configs() const { return configs_; }  // in the order they were added
+  // in the order they were added
+  const std::vector<BackendPatternConfig>& configs() const { return configs_; }
   // The longest first; of one length the last added first: the order in which patterns are tried.
   std::vector<const BackendPatternConfig*> by_length() const;
   // Null if there is none. A class or an operator alone is the pattern of this one item.
@@ -278,9 +311,10 @@ class BackendConfig {
   const BackendPatternConfig* find_module(std::type_index type) const;
   const BackendPatternConfig* find_op(std::string_view op) const;
 
-  // Classes are kept by their registered names, functions by those of OCTET_REPLACEMENT and register_fuser_method (octet's own
-  // have both). to_json: Error for a class that is not registered and for a function without a name, naming the pattern. from_json:
-  // Error on unknown keys, names and forms; what it gives equals what was kept.
+  // Classes are kept by their registered names, functions by those of OCTET_REPLACEMENT and
+  // register_fuser_method (octet's own have both). to_json: Error for a class that is not
+  // registered and for a function without a name, naming the pattern. from_json: Error on unknown
+  // keys, names and forms; what it gives equals what was kept.
   std::string to_json() const;
   static BackendConfig from_json(std::string_view text);
 
@@ -291,17 +325,20 @@ class BackendConfig {
   std::vector<BackendPatternConfig> configs_;
 };
 
-// octet's own backend. Activations quint8 or qint8; weights qint8, per tensor or per channel; dynamic (also with float16
-// weights) and weight-only layers; tables of embeddings with 8 and 4 bits.
+// octet's own backend. Activations quint8 or qint8; weights qint8, per tensor or per channel;
+// dynamic (also with float16 weights) and weight-only layers; tables of embeddings with 8 and 4
+// bits.
 BackendConfig get_native_backend_config();
 // The same patterns and kernels under the names PyTorch's users know.
 BackendConfig get_fbgemm_backend_config();
 BackendConfig get_onednn_backend_config();  // activations quint8 only
-// quint8 activations as native; qint8 ones and their weights as XNNPACK has them: scales of 2^-12 and more, weights -127..127.
+// quint8 activations as native; qint8 ones and their weights as XNNPACK has them: scales of 2^-12
+// and more, weights -127..127.
 BackendConfig get_qnnpack_backend_config();
 // Q/DQ only: qint8 with zero point 0, nothing is lowered.
 BackendConfig get_tensorrt_backend_config();
-// By name: native, fbgemm, onednn, qnnpack (also called xnnpack), tensorrt. Error not_found with the nearest.
+// By name: native, fbgemm, onednn, qnnpack (also called xnnpack), tensorrt. Error not_found with
+// the nearest.
 BackendConfig get_backend_config(std::string_view name);
 std::vector<std::string> backend_config_names();
 

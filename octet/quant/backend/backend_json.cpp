@@ -8,21 +8,37 @@ namespace octet::quant {
 namespace {
 
 constexpr const char* kModes[] = {"static", "dynamic", "weight-only"};
-const std::vector<std::string> kConstraintKeys = {"dtype", "quant_min_lower_bound", "quant_max_upper_bound", "scale_min_lower_bound",
-                                                  "scale_max_upper_bound", "scale_exact_match", "zero_point_exact_match"};
-const std::vector<std::string> kDtypeKeys = {"input_dtype", "output_dtype", "weight_dtype", "bias_dtype", "is_dynamic"};
-const std::vector<std::string> kPatternKeys = {
-    "pattern", "observation_type", "dtype_configs", "root_module", "qat_module", "reference_quantized_module", "fused_module",
-    "fuser_method", "num_tensor_args_to_observation_type", "input_type_to_index", "overwrite_output_observer", "quantized_modules",
-    "quantized_ops"};
+const std::vector<std::string> kConstraintKeys = {"dtype",
+                                                  "quant_min_lower_bound",
+                                                  "quant_max_upper_bound",
+                                                  "scale_min_lower_bound",
+                                                  "scale_max_upper_bound",
+                                                  "scale_exact_match",
+                                                  "zero_point_exact_match"};
+const std::vector<std::string> kDtypeKeys = {"input_dtype", "output_dtype", "weight_dtype",
+                                             "bias_dtype", "is_dynamic"};
+const std::vector<std::string> kPatternKeys = {"pattern",
+                                               "observation_type",
+                                               "dtype_configs",
+                                               "root_module",
+                                               "qat_module",
+                                               "reference_quantized_module",
+                                               "fused_module",
+                                               "fuser_method",
+                                               "num_tensor_args_to_observation_type",
+                                               "input_type_to_index",
+                                               "overwrite_output_observer",
+                                               "quantized_modules",
+                                               "quantized_ops"};
 
 QuantMode mode_at(const std::string& name, const std::string& who) {
   for (QuantMode mode : {QuantMode::statically, QuantMode::dynamically, QuantMode::weight_only})
     if (name == to_string(mode)) return mode;
-  OCTET_FAIL(not_found, "{}: unknown way of quantizing '{}' (known: {})", who, name, fmt::join(kModes, ", "));
+  OCTET_FAIL(not_found, "{}: unknown way of quantizing '{}' (known: {})", who, name,
+             fmt::join(kModes, ", "));
 }
 
-// -- writing ---------------------------------------------------------------------------------------------
+// -- writing --------------------------------------------------------------------------------------
 
 template <typename T>
 void put(OrderedJson& json, const char* key, const std::optional<T>& value) {
@@ -72,24 +88,29 @@ OrderedJson pattern_to_json(const BackendPatternConfig& c) {
   for (const DTypeConfig& d : c.dtype_configs) json["dtype_configs"].push_back(dtypes_to_json(d));
   if (c.root_module) json["root_module"] = nn::registered_name(*c.root_module);
   if (c.qat_module) json["qat_module"] = c.qat_module->name();
-  if (c.reference_quantized_module) json["reference_quantized_module"] = c.reference_quantized_module->name();
+  if (c.reference_quantized_module)
+    json["reference_quantized_module"] = c.reference_quantized_module->name();
   if (c.fused_module) json["fused_module"] = nn::registered_name(*c.fused_module);
   if (c.fuser_method) {
-    OCTET_CHECK(!c.fuser_method->name().empty(), unsupported, "its fuser method is a function without a name: give it one with "
+    OCTET_CHECK(!c.fuser_method->name().empty(), unsupported,
+                "its fuser method is a function without a name: give it one with "
                 "register_fuser_method");
     json["fuser_method"] = c.fuser_method->name();
   }
   for (const auto& [n, type] : c.num_tensor_args_to_observation_type)
     json["num_tensor_args_to_observation_type"][std::to_string(n)] = to_string(type);
   for (const auto& [name, index] : c.input_type_to_index) json["input_type_to_index"][name] = index;
-  if (c.overwrite_output_observer) json["overwrite_output_observer"] = qconfig_to_json({c.overwrite_output_observer, {}});
-  for (const auto& [mode, module] : c.quantized_modules) json["quantized_modules"][to_string(mode)] = module.name();
+  if (c.overwrite_output_observer)
+    json["overwrite_output_observer"] = qconfig_to_json({c.overwrite_output_observer, {}});
+  for (const auto& [mode, module] : c.quantized_modules)
+    json["quantized_modules"][to_string(mode)] = module.name();
   for (const auto& [mode, lowered] : c.quantized_ops)
-    json["quantized_ops"][to_string(mode)] = {{"op", lowered.op}, {"attrs", attrs_to_json(lowered.attrs)}};
+    json["quantized_ops"][to_string(mode)] = {{"op", lowered.op},
+                                              {"attrs", attrs_to_json(lowered.attrs)}};
   return json;
 }
 
-// -- reading ---------------------------------------------------------------------------------------------
+// -- reading --------------------------------------------------------------------------------------
 
 DTypeWithConstraints constraints_from_json(const Json& json, const std::string& who) {
   if (json.is_string()) return {.dtype = parse_dtype(json.get<std::string>())};
@@ -114,10 +135,14 @@ DTypeWithConstraints constraints_from_json(const Json& json, const std::string& 
 DTypeConfig dtypes_from_json(const Json& json, const std::string& who) {
   check_keys(json, kDtypeKeys, who);
   DTypeConfig c;
-  if (json.contains("input_dtype")) c.input_dtype = constraints_from_json(json["input_dtype"], who + ": input_dtype");
-  if (json.contains("output_dtype")) c.output_dtype = constraints_from_json(json["output_dtype"], who + ": output_dtype");
-  if (json.contains("weight_dtype")) c.weight_dtype = constraints_from_json(json["weight_dtype"], who + ": weight_dtype");
-  if (json.contains("bias_dtype")) c.bias_dtype = parse_dtype(text_of(json["bias_dtype"], who + ": bias_dtype"));
+  if (json.contains("input_dtype"))
+    c.input_dtype = constraints_from_json(json["input_dtype"], who + ": input_dtype");
+  if (json.contains("output_dtype"))
+    c.output_dtype = constraints_from_json(json["output_dtype"], who + ": output_dtype");
+  if (json.contains("weight_dtype"))
+    c.weight_dtype = constraints_from_json(json["weight_dtype"], who + ": weight_dtype");
+  if (json.contains("bias_dtype"))
+    c.bias_dtype = parse_dtype(text_of(json["bias_dtype"], who + ": bias_dtype"));
   if (json.contains("is_dynamic")) c.is_dynamic = bool_of(json["is_dynamic"], who + ": is_dynamic");
   return c;
 }
@@ -134,7 +159,8 @@ void each_field(const Json& json, const char* key, const std::string& who, Fn fn
 
 std::type_index class_from_json(const Json& json, const std::string& who) {
   ObjectType type(text_of(json, who));
-  OCTET_CHECK(type.is_module(), invalid_argument, "{}: '{}' is an operator; expected a class of modules", who, type.op());
+  OCTET_CHECK(type.is_module(), invalid_argument,
+              "{}: '{}' is an operator; expected a class of modules", who, type.op());
   return *type.type();
 }
 
@@ -142,14 +168,16 @@ LoweredOp lowered_from_json(const Json& json, const std::string& who) {
   check_keys(json, {"op", "attrs"}, who);
   OCTET_CHECK(json.contains("op"), invalid_argument, "{}: 'op' is missing", who);
   LoweredOp lowered{ops::get(text_of(json["op"], who + ": op")).name(), {}};
-  each_field(json, "attrs", who, [&](const std::string& name, const Json& value, const std::string& where) {
-    lowered.attrs.set(name, parse_attr(text_of(value, where)));
-  });
+  each_field(json, "attrs", who,
+             [&](const std::string& name, const Json& value, const std::string& where) {
+               lowered.attrs.set(name, parse_attr(text_of(value, where)));
+             });
   return lowered;
 }
 
 int number_of_tensors(const std::string& text, const std::string& who) {
-  bool digits = !text.empty() && text.size() < 9 && text.find_first_not_of("0123456789") == std::string::npos;
+  bool digits =
+      !text.empty() && text.size() < 9 && text.find_first_not_of("0123456789") == std::string::npos;
   OCTET_CHECK(digits, invalid_argument, "{}: '{}' is not a number of tensors", who, text);
   return std::stoi(text);
 }
@@ -158,33 +186,46 @@ BackendPatternConfig pattern_from_json(const Json& json, const std::string& who)
   check_keys(json, kPatternKeys, who);
   OCTET_CHECK(json.contains("pattern"), invalid_argument, "{}: 'pattern' is missing", who);
   BackendPatternConfig c;
-  for (const Json& item : list_of(json["pattern"], who + ": pattern")) c.pattern.emplace_back(text_of(item, who + ": pattern"));
+  for (const Json& item : list_of(json["pattern"], who + ": pattern"))
+    c.pattern.emplace_back(text_of(item, who + ": pattern"));
   auto at = [&](const char* key) { return fmt::format("{}: {}", who, key); };
   auto text = [&](const char* key) { return text_of(json[key], at(key)); };
-  if (json.contains("observation_type")) c.observation_type = parse_observation_type(text("observation_type"));
+  if (json.contains("observation_type"))
+    c.observation_type = parse_observation_type(text("observation_type"));
   if (json.contains("dtype_configs"))
     for (const Json& d : list_of(json["dtype_configs"], at("dtype_configs")))
       c.dtype_configs.push_back(dtypes_from_json(d, at("dtype_configs")));
-  if (json.contains("root_module")) c.root_module = class_from_json(json["root_module"], at("root_module"));
+  if (json.contains("root_module"))
+    c.root_module = class_from_json(json["root_module"], at("root_module"));
   if (json.contains("qat_module")) c.qat_module = Replacement::named(text("qat_module"));
-  if (json.contains("reference_quantized_module")) c.reference_quantized_module = Replacement::named(text("reference_quantized_module"));
-  if (json.contains("fused_module")) c.fused_module = class_from_json(json["fused_module"], at("fused_module"));
+  if (json.contains("reference_quantized_module"))
+    c.reference_quantized_module = Replacement::named(text("reference_quantized_module"));
+  if (json.contains("fused_module"))
+    c.fused_module = class_from_json(json["fused_module"], at("fused_module"));
   if (json.contains("fuser_method")) c.fuser_method = FuserMethod(text("fuser_method"));
-  each_field(json, "num_tensor_args_to_observation_type", who, [&](const std::string& n, const Json& type, const std::string& where) {
-    c.num_tensor_args_to_observation_type[number_of_tensors(n, where)] = parse_observation_type(text_of(type, where));
-  });
+  each_field(json, "num_tensor_args_to_observation_type", who,
+             [&](const std::string& n, const Json& type, const std::string& where) {
+               c.num_tensor_args_to_observation_type[number_of_tensors(n, where)] =
+                   parse_observation_type(text_of(type, where));
+             });
   each_field(json, "input_type_to_index", who,
              [&](const std::string& name, const Json& index, const std::string& where) {
                c.input_type_to_index[name] = int_of(index, where);
              });
   if (json.contains("overwrite_output_observer"))
-    c.overwrite_output_observer = qconfig_from_json(json["overwrite_output_observer"], at("overwrite_output_observer")).activation;
-  each_field(json, "quantized_modules", who, [&](const std::string& mode, const Json& name, const std::string& where) {
-    c.set_quantized_module(mode_at(mode, where), Replacement::named(text_of(name, where)));
-  });
-  each_field(json, "quantized_ops", who, [&](const std::string& mode, const Json& lowered, const std::string& where) {
-    c.quantized_ops.insert_or_assign(mode_at(mode, where), lowered_from_json(lowered, where));
-  });
+    c.overwrite_output_observer =
+        qconfig_from_json(json["overwrite_output_observer"], at("overwrite_output_observer"))
+            .activation;
+  each_field(json, "quantized_modules", who,
+             [&](const std::string& mode, const Json& name, const std::string& where) {
+               c.set_quantized_module(mode_at(mode, where),
+                                      Replacement::named(text_of(name, where)));
+             });
+  each_field(json, "quantized_ops", who,
+             [&](const std::string& mode, const Json& lowered, const std::string& where) {
+               c.quantized_ops.insert_or_assign(mode_at(mode, where),
+                                                lowered_from_json(lowered, where));
+             });
   return c;
 }
 
@@ -221,7 +262,8 @@ BackendConfig BackendConfig::from_json(std::string_view text) {
   size_t i = 0;
   for (const Json& json : list_of(root["configs"], who + ": configs")) {
     std::string where = fmt::format("{}: configs[{}]", who, i++);
-    backend.set_backend_pattern_config(within(where, [&] { return pattern_from_json(json, where); }));
+    backend.set_backend_pattern_config(
+        within(where, [&] { return pattern_from_json(json, where); }));
   }
   return backend;
 }

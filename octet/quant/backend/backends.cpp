@@ -23,47 +23,62 @@ namespace nnqw = nn::quantized::weight_only;
 namespace {
 
 using Config = BackendPatternConfig;
-constexpr QuantMode kStatic = QuantMode::statically, kDynamic = QuantMode::dynamically, kWeightOnly = QuantMode::weight_only;
+constexpr QuantMode kStatic = QuantMode::statically, kDynamic = QuantMode::dynamically,
+                    kWeightOnly = QuantMode::weight_only;
 
-// -- dtypes ----------------------------------------------------------------------------------------------
+// -- dtypes ---------------------------------------------------------------------------------------
 
 struct DTypes {
-  std::vector<DTypeConfig> layers;      // conv and linear
-  std::vector<DTypeConfig> operators;   // without weights, or with float ones
+  std::vector<DTypeConfig> layers;     // conv and linear
+  std::vector<DTypeConfig> operators;  // without weights, or with float ones
   std::vector<DTypeConfig> recurrent;
   std::vector<DTypeConfig> embeddings;
 };
 
-DTypeConfig static_layer(const DTypeWithConstraints& activation, const DTypeWithConstraints& weight) {
-  return {.input_dtype = activation, .output_dtype = activation, .weight_dtype = weight, .bias_dtype = DType::float32};
+DTypeConfig static_layer(const DTypeWithConstraints& activation,
+                         const DTypeWithConstraints& weight) {
+  return {.input_dtype = activation,
+          .output_dtype = activation,
+          .weight_dtype = weight,
+          .bias_dtype = DType::float32};
 }
 DTypeConfig dynamic_layer(DType activation, DType weight) {
-  return {.input_dtype = {activation}, .output_dtype = {DType::float32}, .weight_dtype = {weight}, .bias_dtype = DType::float32,
+  return {.input_dtype = {activation},
+          .output_dtype = {DType::float32},
+          .weight_dtype = {weight},
+          .bias_dtype = DType::float32,
           .is_dynamic = true};
 }
 DTypeConfig weight_only_layer(DType weight) {
-  return {.input_dtype = {DType::float32}, .output_dtype = {DType::float32}, .weight_dtype = {weight}};
+  return {
+      .input_dtype = {DType::float32}, .output_dtype = {DType::float32}, .weight_dtype = {weight}};
 }
-DTypeConfig activations_only(const DTypeWithConstraints& activation) { return {.input_dtype = activation, .output_dtype = activation}; }
+DTypeConfig activations_only(const DTypeWithConstraints& activation) {
+  return {.input_dtype = activation, .output_dtype = activation};
+}
 
-// Each of these activations, for layers with the weight beside it; and what all of octet's kernels can besides.
-DTypes dtypes(const std::vector<std::pair<DTypeWithConstraints, DTypeWithConstraints>>& activations_and_weights) {
+// Each of these activations, for layers with the weight beside it; and what all of octet's kernels
+// can besides.
+DTypes dtypes(const std::vector<std::pair<DTypeWithConstraints, DTypeWithConstraints>>&
+                  activations_and_weights) {
   DTypes d;
   for (const auto& [activation, weight] : activations_and_weights) {
     d.layers.push_back(static_layer(activation, weight));
     d.operators.push_back(activations_only(activation));
   }
-  d.recurrent = {dynamic_layer(DType::quint8, DType::qint8), dynamic_layer(DType::float16, DType::float16)};
+  d.recurrent = {dynamic_layer(DType::quint8, DType::qint8),
+                 dynamic_layer(DType::float16, DType::float16)};
   d.layers.insert(d.layers.end(), d.recurrent.begin(), d.recurrent.end());
   d.layers.push_back(weight_only_layer(DType::qint8));
   d.embeddings = {weight_only_layer(DType::quint8), weight_only_layer(DType::quint4x2)};
   return d;
 }
 
-// -- layers with weights -----------------------------------------------------------------------------------
+// -- layers with weights --------------------------------------------------------------------------
 
 // A pattern whose weight lies in a Float, with all that can become of it.
-template <typename Float, typename Reference, typename Static, typename Dynamic, typename WeightOnly>
+template <typename Float, typename Reference, typename Static, typename Dynamic,
+          typename WeightOnly>
 Config weighted(Pattern pattern, const DTypes& d) {
   Config c(std::move(pattern));
   c.set_dtype_configs(d.layers).template set_root_module<Float>();
@@ -87,35 +102,35 @@ void add_layer_op(BackendConfig& b, const DTypes& d, const std::string& op) {
 }
 
 // A layer's class and its forms; its fusions with a relu; with a batch norm.
-#define OCTET_LAYER(Name)            \
-  using Layer = nn::Name;            \
-  using Qat = nnqat::Name;           \
-  using Reference = nnqr::Name;      \
-  using Static = nnq::Name;          \
-  using Dynamic = nnqd::Name;        \
+#define OCTET_LAYER(Name)       \
+  using Layer = nn::Name;       \
+  using Qat = nnqat::Name;      \
+  using Reference = nnqr::Name; \
+  using Static = nnq::Name;     \
+  using Dynamic = nnqd::Name;   \
   using WeightOnly = nnqw::Name;
-#define OCTET_LAYER_RELU(Name)       \
-  using LayerReLU = nni::Name;       \
-  using QatReLU = nnqat::Name;       \
-  using ReferenceReLU = nnqr::Name;  \
-  using StaticReLU = nnq::Name;      \
-  using DynamicReLU = nnqd::Name;    \
+#define OCTET_LAYER_RELU(Name)      \
+  using LayerReLU = nni::Name;      \
+  using QatReLU = nnqat::Name;      \
+  using ReferenceReLU = nnqr::Name; \
+  using StaticReLU = nnq::Name;     \
+  using DynamicReLU = nnqd::Name;   \
   using WeightOnlyReLU = nnqw::Name;
-#define OCTET_LAYER_BN(Name)         \
-  using LayerBn = nni::Name;         \
+#define OCTET_LAYER_BN(Name) \
+  using LayerBn = nni::Name; \
   using QatBn = nnqat::Name;
-#define OCTET_CONV(N)                                        \
-  struct Conv##N##dForms {                                   \
-    OCTET_LAYER(Conv##N##d)                                  \
-    OCTET_LAYER_RELU(ConvReLU##N##d)                         \
-    OCTET_LAYER_BN(ConvBn##N##d)                             \
-    using Norm = nn::BatchNorm##N##d;                        \
-    using LayerBnReLU = nni::ConvBnReLU##N##d;               \
-    using QatBnReLU = nnqat::ConvBnReLU##N##d;               \
-  };                                                         \
-  struct ConvTranspose##N##dForms {                          \
-    OCTET_LAYER(ConvTranspose##N##d)                         \
-    using Norm = nn::BatchNorm##N##d;                        \
+#define OCTET_CONV(N)                          \
+  struct Conv##N##dForms {                     \
+    OCTET_LAYER(Conv##N##d)                    \
+    OCTET_LAYER_RELU(ConvReLU##N##d)           \
+    OCTET_LAYER_BN(ConvBn##N##d)               \
+    using Norm = nn::BatchNorm##N##d;          \
+    using LayerBnReLU = nni::ConvBnReLU##N##d; \
+    using QatBnReLU = nnqat::ConvBnReLU##N##d; \
+  };                                           \
+  struct ConvTranspose##N##dForms {            \
+    OCTET_LAYER(ConvTranspose##N##d)           \
+    using Norm = nn::BatchNorm##N##d;          \
   };
 OCTET_CONV(1)
 OCTET_CONV(2)
@@ -130,27 +145,30 @@ struct LinearForms {
 // One module that holds a weight, without and with a relu.
 template <typename F>
 Config layer(Pattern pattern, const DTypes& d) {
-  return weighted<typename F::Layer, typename F::Reference, typename F::Static, typename F::Dynamic, typename F::WeightOnly>(
-      std::move(pattern), d);
+  return weighted<typename F::Layer, typename F::Reference, typename F::Static, typename F::Dynamic,
+                  typename F::WeightOnly>(std::move(pattern), d);
 }
 template <typename F>
 Config layer_relu(Pattern pattern, const DTypes& d) {
-  return weighted<typename F::Layer, typename F::ReferenceReLU, typename F::StaticReLU, typename F::DynamicReLU,
-                  typename F::WeightOnlyReLU>(std::move(pattern), d);
+  return weighted<typename F::Layer, typename F::ReferenceReLU, typename F::StaticReLU,
+                  typename F::DynamicReLU, typename F::WeightOnlyReLU>(std::move(pattern), d);
 }
 
 // Fused with a batch norm, which stays a part of its own until training is over.
 template <typename F, typename Fused, typename Qat>
 Config until_trained(const DTypes& d) {
   Config c(typeid(Fused));
-  return c.set_dtype_configs(d.layers).template set_root_module<typename F::Layer>().template set_qat_module<Qat>();
+  return c.set_dtype_configs(d.layers)
+      .template set_root_module<typename F::Layer>()
+      .template set_qat_module<Qat>();
 }
 
 // intrinsic::ConvReLU2d is made by the fuser method "ConvReLU2d".
 template <typename Fused>
 Config fusion(Pattern pattern, const std::vector<DTypeConfig>& dtypes) {
   Config c(std::move(pattern));
-  return c.set_dtype_configs(dtypes).template set_fused_module<Fused>().set_fuser_method(nn::class_name(typeid(Fused)));
+  return c.set_dtype_configs(dtypes).template set_fused_module<Fused>().set_fuser_method(
+      nn::class_name(typeid(Fused)));
 }
 
 const std::vector<ObjectType>& relus() {
@@ -164,8 +182,10 @@ void add_layer(BackendConfig& b, const DTypes& d) {
   b.set_backend_pattern_config(layer<F>({root}, d).template set_qat_module<typename F::Qat>());
   b.set_backend_pattern_config(layer<F>({typeid(typename F::Qat)}, d));
   if constexpr (requires { typename F::LayerReLU; }) {
-    for (const ObjectType& relu : relus()) b.set_backend_pattern_config(fusion<typename F::LayerReLU>({root, relu}, d.layers));
-    b.set_backend_pattern_config(layer_relu<F>({typeid(typename F::LayerReLU)}, d).template set_qat_module<typename F::QatReLU>());
+    for (const ObjectType& relu : relus())
+      b.set_backend_pattern_config(fusion<typename F::LayerReLU>({root, relu}, d.layers));
+    b.set_backend_pattern_config(layer_relu<F>({typeid(typename F::LayerReLU)}, d)
+                                     .template set_qat_module<typename F::QatReLU>());
     b.set_backend_pattern_config(layer_relu<F>({typeid(typename F::QatReLU)}, d));
   }
   if constexpr (requires { typename F::LayerBn; }) {
@@ -176,8 +196,10 @@ void add_layer(BackendConfig& b, const DTypes& d) {
     b.set_backend_pattern_config(layer<F>({root, norm}, d).set_fuser_method("ConvTransposeBn"));
   }
   if constexpr (requires { typename F::LayerBnReLU; }) {
-    for (const ObjectType& relu : relus()) b.set_backend_pattern_config(fusion<typename F::LayerBnReLU>({root, norm, relu}, d.layers));
-    b.set_backend_pattern_config(until_trained<F, typename F::LayerBnReLU, typename F::QatBnReLU>(d));
+    for (const ObjectType& relu : relus())
+      b.set_backend_pattern_config(fusion<typename F::LayerBnReLU>({root, norm, relu}, d.layers));
+    b.set_backend_pattern_config(
+        until_trained<F, typename F::LayerBnReLU, typename F::QatBnReLU>(d));
     b.set_backend_pattern_config(layer_relu<F>({typeid(typename F::QatBnReLU)}, d));
   }
 }
@@ -190,7 +212,8 @@ void add_layers(BackendConfig& b, const DTypes& d) {
   add_layer<ConvTranspose2dForms>(b, d);
   add_layer<ConvTranspose3dForms>(b, d);
   add_layer<LinearForms>(b, d);
-  for (const char* op : {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"})
+  for (const char* op : {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
+                         "conv_transpose3d", "linear"})
     add_layer_op(b, d, op);
   // The last layer of attention, which dynamic quantization leaves float.
   std::vector<DTypeConfig> only_static = d.layers;
@@ -200,12 +223,13 @@ void add_layers(BackendConfig& b, const DTypes& d) {
                                    .set_qat_module<nnqat::Linear>());
 }
 
-// -- operators without weights -----------------------------------------------------------------------------
+// -- operators without weights --------------------------------------------------------------------
 
 // Operands and result share one scale. Modules run on codes as they are.
 Config sharing(Pattern pattern, const DTypes& d) {
   Config c(std::move(pattern));
-  return c.set_dtype_configs(d.operators).set_observation_type(ObservationType::output_share_observer_with_input);
+  return c.set_dtype_configs(d.operators)
+      .set_observation_type(ObservationType::output_share_observer_with_input);
 }
 
 // The result has qparams of its own.
@@ -215,10 +239,13 @@ Config own(Pattern pattern, const DTypes& d) {
 }
 
 void add_binary(BackendConfig& b, const DTypes& d) {
-  auto different = ObservationType::output_use_different_observer_as_input, share = ObservationType::output_share_observer_with_input;
+  auto different = ObservationType::output_use_different_observer_as_input,
+       share = ObservationType::output_share_observer_with_input;
   for (const char* op : {"add", "mul"}) {
     auto add = [&](Pattern pattern, const Attrs& attrs) {
-      Config c = own(std::move(pattern), d).set_num_tensor_args_to_observation_type({{0, different}, {1, share}, {2, different}});
+      Config c = own(std::move(pattern), d)
+                     .set_num_tensor_args_to_observation_type(
+                         {{0, different}, {1, share}, {2, different}});
       b.set_backend_pattern_config(c.set_quantized_op(kStatic, op, attrs));
     };
     add({op}, {});
@@ -235,7 +262,8 @@ void add_binary(BackendConfig& b, const DTypes& d) {
 // `Quantized` takes the module's place.
 template <typename Module, typename Quantized>
 void add_own(BackendConfig& b, const DTypes& d) {
-  b.set_backend_pattern_config(own({typeid(Module)}, d).template set_quantized_module<Quantized>(kStatic));
+  b.set_backend_pattern_config(
+      own({typeid(Module)}, d).template set_quantized_module<Quantized>(kStatic));
 }
 
 // Operators whose ranges suit 8 bits. exp, log, div, comparisons and the like stay float.
@@ -256,11 +284,13 @@ void add_own_ops(BackendConfig& b, const DTypes& d) {
   add_own<nn::InstanceNorm3d, nnq::InstanceNorm3d>(b, d);
   add_own<nn::GroupNorm, nnq::GroupNorm>(b, d);
   add_own<nn::LayerNorm, nnq::LayerNorm>(b, d);
-  for (const char* op : {"sub", "elu", "celu", "gelu", "selu", "softplus", "softsign", "log_softmax", "leaky_relu", "hardswish"})
+  for (const char* op : {"sub", "elu", "celu", "gelu", "selu", "softplus", "softsign",
+                         "log_softmax", "leaky_relu", "hardswish"})
     b.set_backend_pattern_config(own({op}, d));
   b.set_backend_pattern_config(own({"prelu"}, d).set_input_type_to_index({{"slope", 1}}));
   for (const char* op : {"instance_norm", "group_norm", "layer_norm"})
-    b.set_backend_pattern_config(own({op}, d).set_input_type_to_index({{"weight", 1}, {"bias", 2}}));
+    b.set_backend_pattern_config(
+        own({op}, d).set_input_type_to_index({{"weight", 1}, {"bias", 2}}));
 }
 
 template <typename Module, typename Quantized>
@@ -271,32 +301,39 @@ void add_fixed(BackendConfig& b, const DTypes& d, const char* op, const Observer
 }
 
 void add_fixed_qparams_ops(BackendConfig& b, const DTypes& d) {
-  add_fixed<nn::Sigmoid, nnq::Sigmoid>(b, d, "sigmoid", default_fixed_qparams_range_0to1_observer());
-  add_fixed<nn::Hardsigmoid, nnq::Hardsigmoid>(b, d, "hardsigmoid", default_fixed_qparams_range_0to1_observer());
-  add_fixed<nn::Softmax, nnq::Softmax>(b, d, "softmax", default_fixed_qparams_range_0to1_observer());
+  add_fixed<nn::Sigmoid, nnq::Sigmoid>(b, d, "sigmoid",
+                                       default_fixed_qparams_range_0to1_observer());
+  add_fixed<nn::Hardsigmoid, nnq::Hardsigmoid>(b, d, "hardsigmoid",
+                                               default_fixed_qparams_range_0to1_observer());
+  add_fixed<nn::Softmax, nnq::Softmax>(b, d, "softmax",
+                                       default_fixed_qparams_range_0to1_observer());
   add_fixed<nn::Tanh, nnq::Tanh>(b, d, "tanh", default_fixed_qparams_range_neg1to1_observer());
 }
 
 void add_sharing(BackendConfig& b, const DTypes& d) {
   const std::vector<ObjectType> types = {
-      typeid(nn::AdaptiveAvgPool1d), typeid(nn::AdaptiveAvgPool2d), typeid(nn::AdaptiveAvgPool3d), typeid(nn::AdaptiveMaxPool1d),
-      typeid(nn::AdaptiveMaxPool2d), typeid(nn::AdaptiveMaxPool3d), typeid(nn::AvgPool1d), typeid(nn::AvgPool2d), typeid(nn::AvgPool3d),
-      typeid(nn::MaxPool1d), typeid(nn::MaxPool2d), typeid(nn::MaxPool3d), typeid(nn::Hardtanh), typeid(nn::Identity), typeid(nn::ReLU),
-      typeid(nn::ReLU6), typeid(nn::Flatten), typeid(nn::Unflatten), typeid(nn::PixelShuffle), typeid(nn::PixelUnshuffle),
-      typeid(nn::ChannelShuffle), typeid(nn::Upsample),
+      typeid(nn::AdaptiveAvgPool1d), typeid(nn::AdaptiveAvgPool2d), typeid(nn::AdaptiveAvgPool3d),
+      typeid(nn::AdaptiveMaxPool1d), typeid(nn::AdaptiveMaxPool2d), typeid(nn::AdaptiveMaxPool3d),
+      typeid(nn::AvgPool1d), typeid(nn::AvgPool2d), typeid(nn::AvgPool3d), typeid(nn::MaxPool1d),
+      typeid(nn::MaxPool2d), typeid(nn::MaxPool3d), typeid(nn::Hardtanh), typeid(nn::Identity),
+      typeid(nn::ReLU), typeid(nn::ReLU6), typeid(nn::Flatten), typeid(nn::Unflatten),
+      typeid(nn::PixelShuffle), typeid(nn::PixelUnshuffle), typeid(nn::ChannelShuffle),
+      typeid(nn::Upsample),
       // PyTorch gives dropout's result an observer of its own; after training it is its operand.
-      typeid(nn::Dropout), typeid(nn::Dropout1d), typeid(nn::Dropout2d), typeid(nn::Dropout3d), "dropout",
-      "cat", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d",
-      "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "mean", "amax", "amin",
-      "maximum", "minimum", "relu", "relu6", "clamp", "interpolate", "pad", "identity", "clone", "expand", "tile", "flatten", "reshape",
-      "permute", "squeeze", "unsqueeze", "slice", "split", "index_select", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "tril",
-      "triu"};
+      typeid(nn::Dropout), typeid(nn::Dropout1d), typeid(nn::Dropout2d), typeid(nn::Dropout3d),
+      "dropout", "cat", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+      "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d", "avg_pool1d",
+      "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d", "mean", "amax", "amin",
+      "maximum", "minimum", "relu", "relu6", "clamp", "interpolate", "pad", "identity", "clone",
+      "expand", "tile", "flatten", "reshape", "permute", "squeeze", "unsqueeze", "slice", "split",
+      "index_select", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "tril", "triu"};
   for (const ObjectType& type : types) b.set_backend_pattern_config(sharing({type}, d));
 }
 
 template <typename Norm, typename NormReLU, typename Static>
 void add_norm_relu(BackendConfig& b, const DTypes& d) {
-  for (const ObjectType& relu : relus()) b.set_backend_pattern_config(fusion<NormReLU>({typeid(Norm), relu}, d.operators));
+  for (const ObjectType& relu : relus())
+    b.set_backend_pattern_config(fusion<NormReLU>({typeid(Norm), relu}, d.operators));
   add_own<NormReLU, Static>(b, d);
 }
 
@@ -307,15 +344,19 @@ void add_batch_norms(BackendConfig& b, const DTypes& d) {
   add_norm_relu<nn::BatchNorm2d, nni::BNReLU2d, nnq::BNReLU2d>(b, d);
   add_norm_relu<nn::BatchNorm3d, nni::BNReLU3d, nnq::BNReLU3d>(b, d);
   b.set_backend_pattern_config(
-      own({"batch_norm"}, d).set_input_type_to_index({{"weight", 1}, {"bias", 2}, {"running_mean", 3}, {"running_var", 4}}));
+      own({"batch_norm"}, d)
+          .set_input_type_to_index(
+              {{"weight", 1}, {"bias", 2}, {"running_mean", 3}, {"running_var", 4}}));
 }
 
-// -- floats in and out ---------------------------------------------------------------------------------------
+// -- floats in and out ----------------------------------------------------------------------------
 
 template <typename Network, typename Reference, typename Dynamic>
 void add_recurrent(BackendConfig& b, const DTypes& d) {
   Config c(typeid(Network));
-  c.set_dtype_configs(d.recurrent).template set_root_module<Network>().template set_reference_quantized_module<Reference>();
+  c.set_dtype_configs(d.recurrent)
+      .template set_root_module<Network>()
+      .template set_reference_quantized_module<Reference>();
   b.set_backend_pattern_config(c.template set_quantized_module<Dynamic>(kDynamic));
 }
 
@@ -327,13 +368,15 @@ void add_recurrent_networks(BackendConfig& b, const DTypes& d) {
   add_recurrent<nn::GRUCell, nnqr::GRUCell, nnqd::GRUCell>(b, d);
   add_recurrent<nn::RNNCell, nnqr::RNNCell, nnqd::RNNCell>(b, d);
   Config attention(typeid(nn::MultiheadAttention));
-  b.set_backend_pattern_config(attention.set_dtype_configs(d.recurrent).set_quantized_module<nnqd::MultiheadAttention>(kDynamic));
+  b.set_backend_pattern_config(attention.set_dtype_configs(d.recurrent)
+                                   .set_quantized_module<nnqd::MultiheadAttention>(kDynamic));
 }
 
 template <typename Table, typename Qat, typename Reference, typename Quantized>
 void add_table(BackendConfig& b, const DTypes& d) {
   Config c(typeid(Qat));
-  c.set_dtype_configs(d.embeddings).set_observation_type(ObservationType::input_output_not_observed);
+  c.set_dtype_configs(d.embeddings)
+      .set_observation_type(ObservationType::input_output_not_observed);
   c.template set_root_module<Table>().template set_reference_quantized_module<Reference>();
   b.set_backend_pattern_config(c.template set_quantized_module<Quantized>(kWeightOnly));
   c.pattern = {typeid(Table)};
@@ -345,7 +388,7 @@ void add_embeddings(BackendConfig& b, const DTypes& d) {
   add_table<nn::EmbeddingBag, nnqat::EmbeddingBag, nnqr::EmbeddingBag, nnq::EmbeddingBag>(b, d);
 }
 
-// -- whole backends --------------------------------------------------------------------------------------------
+// -- whole backends -------------------------------------------------------------------------------
 
 BackendConfig everything(const char* name, const DTypes& d) {
   BackendConfig b(name);
@@ -367,21 +410,28 @@ struct Builtin {
   BackendConfig (*make)();
 };
 constexpr Builtin kBuiltins[] = {
-    {"native", get_native_backend_config},   {"fbgemm", get_fbgemm_backend_config},     {"onednn", get_onednn_backend_config},
-    {"qnnpack", get_qnnpack_backend_config}, {"tensorrt", get_tensorrt_backend_config},
+    {"native", get_native_backend_config},     {"fbgemm", get_fbgemm_backend_config},
+    {"onednn", get_onednn_backend_config},     {"qnnpack", get_qnnpack_backend_config},
+    {"tensorrt", get_tensorrt_backend_config},
 };
 
 }  // namespace
 
-BackendConfig get_native_backend_config() { return everything("native", dtypes({{kQUInt8, kQInt8}, {kQInt8, kQInt8}})); }
+BackendConfig get_native_backend_config() {
+  return everything("native", dtypes({{kQUInt8, kQInt8}, {kQInt8, kQInt8}}));
+}
 BackendConfig get_fbgemm_backend_config() { return get_native_backend_config().set_name("fbgemm"); }
-BackendConfig get_onednn_backend_config() { return everything("onednn", dtypes({{kQUInt8, kQInt8}})); }
+BackendConfig get_onednn_backend_config() {
+  return everything("onednn", dtypes({{kQUInt8, kQInt8}}));
+}
 
 BackendConfig get_qnnpack_backend_config() {
   // XNNPACK requantizes by multipliers that must not be smaller, and its weights leave out -128.
   const DTypeWithConstraints activation = {.dtype = DType::qint8, .scale_min_lower_bound = 0x1p-12};
-  const DTypeWithConstraints weight = {
-      .dtype = DType::qint8, .quant_min_lower_bound = -127, .quant_max_upper_bound = 127, .scale_min_lower_bound = 0x1p-12};
+  const DTypeWithConstraints weight = {.dtype = DType::qint8,
+                                       .quant_min_lower_bound = -127,
+                                       .quant_max_upper_bound = 127,
+                                       .scale_min_lower_bound = 0x1p-12};
   return everything("qnnpack", dtypes({{activation, weight}, {kQUInt8, kQInt8}}));
 }
 
@@ -406,8 +456,8 @@ BackendConfig get_backend_config(std::string_view name) {
   if (name == "xnnpack") name = "qnnpack";  // the library behind PyTorch's qnnpack of today
   for (const Builtin& builtin : kBuiltins)
     if (name == builtin.name) return builtin.make();
-  OCTET_FAIL(not_found, "unknown backend '{}'{} (known: {})", name, did_you_mean(name, backend_config_names()),
-             fmt::join(backend_config_names(), ", "));
+  OCTET_FAIL(not_found, "unknown backend '{}'{} (known: {})", name,
+             did_you_mean(name, backend_config_names()), fmt::join(backend_config_names(), ", "));
 }
 
 std::vector<std::string> backend_config_names() {

@@ -29,7 +29,8 @@ bool has_relu(nn::Module& module) {
   using Norm = typename NormOf<Float, true>::type;
   if constexpr (!std::is_void_v<Norm> && !std::is_same_v<Float, nn::Linear>)
     if (dynamic_cast<nnqat::QatBnLayer<Float, Norm, true>*>(&module)) return true;
-  return dynamic_cast<nni::FusedModule*>(&module) || dynamic_cast<nnqat::QatLayer<Float, true>*>(&module) ||
+  return dynamic_cast<nni::FusedModule*>(&module) ||
+         dynamic_cast<nnqat::QatLayer<Float, true>*>(&module) ||
          dynamic_cast<nnqw::WeightOnlyLayer<Float, true>*>(&module);
 }
 
@@ -44,14 +45,17 @@ std::shared_ptr<Float> float_layer(const Attrs& config) {
 template <typename Q, typename... Result>
 ModulePtr convert_layer(nn::Module& module, const Result&... result) {
   using Float = typename Q::FloatModule;
-  OCTET_CHECK(has_relu<Float>(module) == Q::fused_relu, invalid_argument, "{}: it has {} relu and cannot become a {}", module.type_name(),
+  OCTET_CHECK(has_relu<Float>(module) == Q::fused_relu, invalid_argument,
+              "{}: it has {} relu and cannot become a {}", module.type_name(),
               Q::fused_relu ? "no" : "a", nn::class_name(typeid(Q)));
   ModulePtr made;
   if (auto* reference = dynamic_cast<nnqw::WeightOnlyLayer<Float, Q::fused_relu>*>(&module)) {
-    made = nn::make<Q>(*float_layer<Float>(reference->config()), reference->weight(), reference->bias(), result...);
+    made = nn::make<Q>(*float_layer<Float>(reference->config()), reference->weight(),
+                       reference->bias(), result...);
   } else {
     auto source = weight_source<Float, Q::fused_relu>(module, nn::class_name(typeid(Q)));
-    Tensor weight = quantize_weight(source.weight, module, source.weight_fake_quant, weight_scale_axis(*source.layer));
+    Tensor weight = quantize_weight(source.weight, module, source.weight_fake_quant,
+                                    weight_scale_axis(*source.layer));
     made = nn::make<Q>(*source.layer, weight, source.bias, result...);
   }
   made->train(module.training());
@@ -82,16 +86,18 @@ ModulePtr to_dynamic_recurrent(nn::Module& module, const QParams*) {
 }
 
 ModulePtr to_embedding(nn::Module& module, const QParams*) {
-  if (auto* table = dynamic_cast<nnq::Embedding*>(&module)) return nn::make<nnq::Embedding>(table->weight());
+  if (auto* table = dynamic_cast<nnq::Embedding*>(&module))
+    return nn::make<nnq::Embedding>(table->weight());
   return nnq::Embedding::from_float(module);
 }
 
 ModulePtr to_embedding_bag(nn::Module& module, const QParams*) {
-  if (auto* table = dynamic_cast<nnq::EmbeddingBag*>(&module)) return nn::make<nnq::EmbeddingBag>(table->weight(), table->options);
+  if (auto* table = dynamic_cast<nnq::EmbeddingBag*>(&module))
+    return nn::make<nnq::EmbeddingBag>(table->weight(), table->options);
   return nnq::EmbeddingBag::from_float(module);
 }
 
-// -- fusions ---------------------------------------------------------------------------------------------
+// -- fusions --------------------------------------------------------------------------------------
 
 using Parts = std::vector<ModulePtr>;
 
@@ -100,7 +106,9 @@ ModulePtr fuse(bool, const Parts& parts) {
   return nn::make<Fused>(parts);
 }
 
-ModulePtr fold(const Parts& parts) { return fuse_conv_bn_eval(*parts.at(0), parts.at(1)->as<nn::BatchNorm>()); }
+ModulePtr fold(const Parts& parts) {
+  return fuse_conv_bn_eval(*parts.at(0), parts.at(1)->as<nn::BatchNorm>());
+}
 
 template <typename LayerBn>
 ModulePtr fuse_bn(bool qat, const Parts& parts) {
@@ -114,7 +122,8 @@ ModulePtr fuse_bn_relu(bool qat, const Parts& parts) {
 }
 
 ModulePtr fuse_transposed_bn(bool qat, const Parts& parts) {
-  OCTET_CHECK(!qat, unsupported, "fuse: {} and {} are fused in eval mode only: train them apart, or call eval() first",
+  OCTET_CHECK(!qat, unsupported,
+              "fuse: {} and {} are fused in eval mode only: train them apart, or call eval() first",
               parts.at(0)->type_name(), parts.at(1)->type_name());
   return fold(parts);
 }
@@ -123,34 +132,48 @@ ModulePtr fuse_transposed_bn(bool qat, const Parts& parts) {
 
 void add_builtins(std::map<std::type_index, MakeModule>& replacements,
                   std::map<std::string, FuserMethod::Fuse, std::less<>>& fusers) {
-  auto add = [&]<typename... Ms>(auto make) { (replacements.emplace(typeid(Ms), make.template operator()<Ms>()), ...); };
+  auto add = [&]<typename... Ms>(auto make) {
+    (replacements.emplace(typeid(Ms), make.template operator()<Ms>()), ...);
+  };
   auto from_float = []<typename M>() { return detail::from_float<M>(); };
   auto layer = []<typename M>() { return MakeModule(to_layer<M>); };
   auto stat = []<typename M>() { return MakeModule(to_static<M>); };
   auto recurrent = []<typename M>() { return MakeModule(to_dynamic_recurrent<M>); };
 
-  add.template operator()<nnqat::Linear, nnqat::Conv1d, nnqat::Conv2d, nnqat::Conv3d, nnqat::ConvTranspose1d, nnqat::ConvTranspose2d,
-                          nnqat::ConvTranspose3d, nnqat::LinearReLU, nnqat::ConvReLU1d, nnqat::ConvReLU2d, nnqat::ConvReLU3d,
-                          nnqat::LinearBn1d, nnqat::ConvBn1d, nnqat::ConvBn2d, nnqat::ConvBn3d, nnqat::ConvBnReLU1d, nnqat::ConvBnReLU2d,
-                          nnqat::ConvBnReLU3d, nnqat::Embedding, nnqat::EmbeddingBag>(from_float);
-  add.template operator()<nnqr::LinearReLU, nnqr::ConvReLU1d, nnqr::ConvReLU2d, nnqr::ConvReLU3d>(layer);
-  add.template operator()<nnqr::Linear, nnqr::Conv1d, nnqr::Conv2d, nnqr::Conv3d, nnqr::ConvTranspose1d, nnqr::ConvTranspose2d,
-                          nnqr::ConvTranspose3d>(layer);
-  add.template operator()<nnqr::LSTM, nnqr::GRU, nnqr::RNN, nnqr::LSTMCell, nnqr::GRUCell, nnqr::RNNCell, nnqr::Embedding,
-                          nnqr::EmbeddingBag>(from_float);
-  add.template operator()<nnq::Linear, nnq::Conv1d, nnq::Conv2d, nnq::Conv3d, nnq::ConvTranspose1d, nnq::ConvTranspose2d,
-                          nnq::ConvTranspose3d, nnq::LinearReLU, nnq::ConvReLU1d, nnq::ConvReLU2d, nnq::ConvReLU3d>(stat);
-  add.template operator()<nnq::ELU, nnq::CELU, nnq::GELU, nnq::Hardswish, nnq::LeakyReLU, nnq::PReLU, nnq::Sigmoid, nnq::Hardsigmoid,
-                          nnq::Tanh, nnq::Softmax, nnq::LogSoftmax, nnq::SELU, nnq::SiLU, nnq::Softplus, nnq::Softsign, nnq::BatchNorm1d,
-                          nnq::BatchNorm2d, nnq::BatchNorm3d, nnq::BNReLU2d, nnq::BNReLU3d, nnq::LayerNorm, nnq::GroupNorm,
-                          nnq::InstanceNorm1d, nnq::InstanceNorm2d, nnq::InstanceNorm3d>(from_float);
-  add.template operator()<nnqd::Linear, nnqd::LinearReLU, nnqd::ConvReLU1d, nnqd::ConvReLU2d, nnqd::ConvReLU3d, nnqd::Conv1d,
-                          nnqd::Conv2d, nnqd::Conv3d, nnqd::ConvTranspose1d, nnqd::ConvTranspose2d, nnqd::ConvTranspose3d>(layer);
-  add.template operator()<nnqd::LSTM, nnqd::GRU, nnqd::RNN, nnqd::LSTMCell, nnqd::GRUCell, nnqd::RNNCell>(recurrent);
+  add.template
+  operator()<nnqat::Linear, nnqat::Conv1d, nnqat::Conv2d, nnqat::Conv3d, nnqat::ConvTranspose1d,
+             nnqat::ConvTranspose2d, nnqat::ConvTranspose3d, nnqat::LinearReLU, nnqat::ConvReLU1d,
+             nnqat::ConvReLU2d, nnqat::ConvReLU3d, nnqat::LinearBn1d, nnqat::ConvBn1d,
+             nnqat::ConvBn2d, nnqat::ConvBn3d, nnqat::ConvBnReLU1d, nnqat::ConvBnReLU2d,
+             nnqat::ConvBnReLU3d, nnqat::Embedding, nnqat::EmbeddingBag>(from_float);
+  add.template operator()<nnqr::LinearReLU, nnqr::ConvReLU1d, nnqr::ConvReLU2d, nnqr::ConvReLU3d>(
+      layer);
+  add.template operator()<nnqr::Linear, nnqr::Conv1d, nnqr::Conv2d, nnqr::Conv3d,
+                          nnqr::ConvTranspose1d, nnqr::ConvTranspose2d, nnqr::ConvTranspose3d>(
+      layer);
+  add.template operator()<nnqr::LSTM, nnqr::GRU, nnqr::RNN, nnqr::LSTMCell, nnqr::GRUCell,
+                          nnqr::RNNCell, nnqr::Embedding, nnqr::EmbeddingBag>(from_float);
+  add.template operator()<nnq::Linear, nnq::Conv1d, nnq::Conv2d, nnq::Conv3d, nnq::ConvTranspose1d,
+                          nnq::ConvTranspose2d, nnq::ConvTranspose3d, nnq::LinearReLU,
+                          nnq::ConvReLU1d, nnq::ConvReLU2d, nnq::ConvReLU3d>(stat);
+  add.template
+  operator()<nnq::ELU, nnq::CELU, nnq::GELU, nnq::Hardswish, nnq::LeakyReLU, nnq::PReLU,
+             nnq::Sigmoid, nnq::Hardsigmoid, nnq::Tanh, nnq::Softmax, nnq::LogSoftmax, nnq::SELU,
+             nnq::SiLU, nnq::Softplus, nnq::Softsign, nnq::BatchNorm1d, nnq::BatchNorm2d,
+             nnq::BatchNorm3d, nnq::BNReLU2d, nnq::BNReLU3d, nnq::LayerNorm, nnq::GroupNorm,
+             nnq::InstanceNorm1d, nnq::InstanceNorm2d, nnq::InstanceNorm3d>(from_float);
+  add.template operator()<nnqd::Linear, nnqd::LinearReLU, nnqd::ConvReLU1d, nnqd::ConvReLU2d,
+                          nnqd::ConvReLU3d, nnqd::Conv1d, nnqd::Conv2d, nnqd::Conv3d,
+                          nnqd::ConvTranspose1d, nnqd::ConvTranspose2d, nnqd::ConvTranspose3d>(
+      layer);
+  add.template operator()<nnqd::LSTM, nnqd::GRU, nnqd::RNN, nnqd::LSTMCell, nnqd::GRUCell,
+                          nnqd::RNNCell>(recurrent);
   add.template operator()<nnqd::MultiheadAttention>(from_float);
-  add.template operator()<nnqw::LinearReLU, nnqw::ConvReLU1d, nnqw::ConvReLU2d, nnqw::ConvReLU3d>(layer);
-  add.template operator()<nnqw::Linear, nnqw::Conv1d, nnqw::Conv2d, nnqw::Conv3d, nnqw::ConvTranspose1d, nnqw::ConvTranspose2d,
-                          nnqw::ConvTranspose3d>(layer);
+  add.template operator()<nnqw::LinearReLU, nnqw::ConvReLU1d, nnqw::ConvReLU2d, nnqw::ConvReLU3d>(
+      layer);
+  add.template operator()<nnqw::Linear, nnqw::Conv1d, nnqw::Conv2d, nnqw::Conv3d,
+                          nnqw::ConvTranspose1d, nnqw::ConvTranspose2d, nnqw::ConvTranspose3d>(
+      layer);
   replacements.emplace(typeid(nnq::Embedding), to_embedding);
   replacements.emplace(typeid(nnq::EmbeddingBag), to_embedding_bag);
 

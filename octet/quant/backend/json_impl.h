@@ -13,12 +13,14 @@
 namespace octet::quant {
 
 // Error unless it is an object with no other keys than these.
-inline void check_keys(const Json& json, const std::vector<std::string>& known, const std::string& who) {
+inline void check_keys(const Json& json, const std::vector<std::string>& known,
+                       const std::string& who) {
   OCTET_CHECK(json.is_object(), invalid_argument, "{}: expected an object, got {}", who,
               brief(json));
   for (const auto& [key, value] : json.items())
-    OCTET_CHECK(std::find(known.begin(), known.end(), key) != known.end(), not_found, "{}: unknown key '{}'{} (known: '{}')", who, key,
-                did_you_mean(key, known), fmt::join(known, "', '"));
+    OCTET_CHECK(std::find(known.begin(), known.end(), key) != known.end(), not_found,
+                "{}: unknown key '{}'{} (known: '{}')", who, key, did_you_mean(key, known),
+                fmt::join(known, "', '"));
 }
 
 inline std::string text_of(const Json& json, const std::string& who) {
@@ -71,10 +73,14 @@ inline QConfig qconfig_from_json(const Json& json, const std::string& who) {
                 "expected the name of a qconfig, its attributes, or null, got {}", brief(json));
     Attrs attrs;
     for (const auto& [name, value] : json.items()) {
-      if (value.is_boolean()) attrs.set(name, value.get<bool>());
-      else if (value.is_number_integer()) attrs.set(name, value.get<int64_t>());
-      else if (value.is_number()) attrs.set(name, value.get<double>());
-      else attrs.set(name, text_of(value, "'" + name + "'"));
+      if (value.is_boolean())
+        attrs.set(name, value.get<bool>());
+      else if (value.is_number_integer())
+        attrs.set(name, value.get<int64_t>());
+      else if (value.is_number())
+        attrs.set(name, value.get<double>());
+      else
+        attrs.set(name, text_of(value, "'" + name + "'"));
     }
     return qconfig_from(attrs);
   } catch (const Error& e) {

@@ -1,6 +1,6 @@
 #pragma once
-// Which class of module becomes which (torch.ao.quantization.quantization_mappings). A mapping is a value: take a default,
-// change it, hand it to prepare_qat or convert.
+// Which class of module becomes which (torch.ao.quantization.quantization_mappings). A mapping is a
+// value: take a default, change it, hand it to prepare_qat or convert.
 
 #include <map>
 #include <string>
@@ -19,8 +19,9 @@ class ModuleMapping {
   // `To` has `static std::shared_ptr<To> from_float(nn::Module&)`. Replaces what was there.
   template <typename From, typename To>
   ModuleMapping& map() {
-    entries_[std::type_index(typeid(From))] = {nn::class_name(typeid(From)), nn::class_name(typeid(To)),
-                                               [](nn::Module& m) -> nn::ModulePtr { return To::from_float(m); }};
+    entries_[std::type_index(typeid(From))] = {
+        nn::class_name(typeid(From)), nn::class_name(typeid(To)),
+        [](nn::Module& m) -> nn::ModulePtr { return To::from_float(m); }};
     return *this;
   }
   template <typename From>
@@ -28,7 +29,9 @@ class ModuleMapping {
     entries_.erase(std::type_index(typeid(From)));
     return *this;
   }
-  bool has(const nn::Module& module) const { return entries_.count(std::type_index(module.class_type())) != 0; }
+  bool has(const nn::Module& module) const {
+    return entries_.count(std::type_index(module.class_type())) != 0;
+  }
   bool has(std::type_index type) const { return entries_.count(type) != 0; }
   // The replacement; null if the class is not mapped.
   nn::ModulePtr make(nn::Module& module) const;

@@ -37,7 +37,8 @@ ObjectType::ObjectType(std::string_view name) {
   }
   for (const char* prefix : {"", "octet::nn::", "octet::"})
     if ((type_ = nn::registered_type(prefix + std::string(name)))) return;
-  OCTET_FAIL(not_found, "'{}' is neither an operator nor a registered class of modules{}", name, did_you_mean(name, known_names()));
+  OCTET_FAIL(not_found, "'{}' is neither an operator nor a registered class of modules{}", name,
+             did_you_mean(name, known_names()));
 }
 
 std::string ObjectType::name() const { return type_ ? nn::registered_name(*type_) : op_; }

@@ -1,5 +1,6 @@
 #pragma once
-// What a node of a model calls, as a value: a class of modules or an operator. QConfigMappings and patterns are made of them.
+// What a node of a model calls, as a value: a class of modules or an operator. QConfigMappings and
+// patterns are made of them.
 
 #include <optional>
 #include <string>
@@ -13,8 +14,8 @@ namespace octet::quant {
 
 class ObjectType {
  public:
-  // An operator ("add"), or a registered class of modules by its name ("octet::nn::Conv2d", "nn::Conv2d" or "Conv2d"). Error
-  // not_found with the nearest names if it is neither.
+  // An operator ("add"), or a registered class of modules by its name ("octet::nn::Conv2d",
+  // "nn::Conv2d" or "Conv2d"). Error not_found with the nearest names if it is neither.
   ObjectType(std::string_view name);
   ObjectType(const char* name) : ObjectType(std::string_view(name)) {}
   ObjectType(const std::string& name) : ObjectType(std::string_view(name)) {}
@@ -24,8 +25,10 @@ class ObjectType {
 
   bool is_module() const { return type_.has_value(); }
   const std::optional<std::type_index>& type() const { return type_; }  // of modules
-  const std::string& op() const { return op_; }                        // of operators; "" for modules
-  // What the constructor reads: "add", "octet::nn::Conv2d". Error if the class is not registered (OCTET_MODULE).
+  // of operators; "" for modules
+  const std::string& op() const { return op_; }
+  // What the constructor reads: "add", "octet::nn::Conv2d". Error if the class is not registered
+  // (OCTET_MODULE).
   std::string name() const;
   bool operator==(const ObjectType&) const = default;
 

@@ -19,26 +19,57 @@ using graph::NodeKind;
 using graph::ValueId;
 
 const std::set<std::string>& weighted() {
-  static const std::set<std::string> ops{"conv1d",           "conv2d",           "conv3d", "conv_transpose1d",
-                                         "conv_transpose2d", "conv_transpose3d", "linear"};
+  static const std::set<std::string> ops{
+      "conv1d",           "conv2d",           "conv3d", "conv_transpose1d",
+      "conv_transpose2d", "conv_transpose3d", "linear"};
   return ops;
 }
 // Keep their operand's qparams.
 const std::set<std::string>& keepers() {
-  static const std::set<std::string> ops{
-      "relu",          "relu6",           "clamp",       "max_pool1d", "max_pool2d", "max_pool3d",
-      "avg_pool1d",    "avg_pool2d",      "avg_pool3d",  "mean",       "amax",       "amin",
-      "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-      "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
-      "interpolate",   "pixel_shuffle",   "pixel_unshuffle", "channel_shuffle", "tril", "triu",
-      "reshape",       "flatten",         "permute",     "unsqueeze",  "squeeze",    "slice",
-      "split",         "pad",             "expand",      "tile",       "identity",   "dropout",
-      "clone",         "index_select"};
+  static const std::set<std::string> ops{"relu",
+                                         "relu6",
+                                         "clamp",
+                                         "max_pool1d",
+                                         "max_pool2d",
+                                         "max_pool3d",
+                                         "avg_pool1d",
+                                         "avg_pool2d",
+                                         "avg_pool3d",
+                                         "mean",
+                                         "amax",
+                                         "amin",
+                                         "adaptive_avg_pool1d",
+                                         "adaptive_avg_pool2d",
+                                         "adaptive_avg_pool3d",
+                                         "adaptive_max_pool1d",
+                                         "adaptive_max_pool2d",
+                                         "adaptive_max_pool3d",
+                                         "interpolate",
+                                         "pixel_shuffle",
+                                         "pixel_unshuffle",
+                                         "channel_shuffle",
+                                         "tril",
+                                         "triu",
+                                         "reshape",
+                                         "flatten",
+                                         "permute",
+                                         "unsqueeze",
+                                         "squeeze",
+                                         "slice",
+                                         "split",
+                                         "pad",
+                                         "expand",
+                                         "tile",
+                                         "identity",
+                                         "dropout",
+                                         "clone",
+                                         "index_select"};
   return ops;
 }
 const std::set<std::string>& activations() {
-  static const std::set<std::string> ops{"hardswish", "gelu",    "leaky_relu",  "elu",  "celu",     "prelu",
-                                         "sigmoid",   "tanh",    "hardsigmoid", "selu", "softplus", "softsign"};
+  static const std::set<std::string> ops{"hardswish",   "gelu",  "leaky_relu", "elu",
+                                         "celu",        "prelu", "sigmoid",    "tanh",
+                                         "hardsigmoid", "selu",  "softplus",   "softsign"};
   return ops;
 }
 const std::set<std::string>& binaries() {
@@ -48,8 +79,9 @@ const std::set<std::string>& binaries() {
 
 // Results so large, so small or so many-sized that one scale with 256 codes does not hold them.
 const std::set<std::string>& wide() {
-  static const std::set<std::string> ops{"exp", "log",  "sqrt",       "rsqrt",   "reciprocal",  "pow",        "div",
-                                         "fmod", "prod", "remainder", "log_sum", "log_sum_exp", "sum_square", "cumsum"};
+  static const std::set<std::string> ops{
+      "exp",  "log",  "sqrt",      "rsqrt",   "reciprocal",  "pow",        "div",
+      "fmod", "prod", "remainder", "log_sum", "log_sum_exp", "sum_square", "cumsum"};
   return ops;
 }
 
@@ -78,14 +110,17 @@ class Placer {
   }
 
  private:
-  bool float_activation(ValueId v) const { return v != kNone && g_.type(v).dtype == DType::float32 && !g_.is_constant(v); }
+  bool float_activation(ValueId v) const {
+    return v != kNone && g_.type(v).dtype == DType::float32 && !g_.is_constant(v);
+  }
 
   bool weight_fits(const Node& node, std::string* why) const {
     if (!g_.is_constant(node.inputs[1]) || g_.type(node.inputs[1]).dtype != DType::float32)
       return *why = "its weight is not a float32 constant", false;
     if (node.inputs.size() > 2 && node.inputs[2] != kNone && !g_.is_constant(node.inputs[2]))
       return *why = "its bias is not constant", false;
-    return float_activation(node.inputs[0]) || (*why = "its input is not a float32 activation", false);
+    return float_activation(node.inputs[0]) ||
+           (*why = "its input is not a float32 activation", false);
   }
 
   // Backwards: values whose every use is a quantized weighted layer, directly or through keepers.
@@ -134,31 +169,42 @@ class Placer {
       if (weight_fits(node, &why)) accept(i, {x});
     } else if (binaries().count(node.op)) {
       ValueId b = node.inputs[1];
-      if (!float_activation(x) || !float_activation(b)) why = "an operand is constant, and 8 bits would cost its precision";
-      else if (!has_codes(x) && !has_codes(b)) why = "no operand is quantized";
-      else accept(i, {x, b});
+      if (!float_activation(x) || !float_activation(b))
+        why = "an operand is constant, and 8 bits would cost its precision";
+      else if (!has_codes(x) && !has_codes(b))
+        why = "no operand is quantized";
+      else
+        accept(i, {x, b});
     } else if (node.op == "cat") {
       bool all = true, some = false;
       for (ValueId v : node.inputs) {
         all &= float_activation(v) && (coded_[v] || g_.producer(v).kind == NodeKind::input);
         some |= float_activation(v) && has_codes(v);
       }
-      if (!all || !some) why = "an operand is float";
+      if (!all || !some)
+        why = "an operand is float";
       else {
         accept(i, node.inputs);
         for (ValueId v : node.inputs) unite(v, y);
       }
     } else if (activations().count(node.op)) {
       bool plain = true;  // prelu's slopes
-      for (size_t k = 1; k < node.inputs.size(); ++k) plain &= node.inputs[k] == kNone || g_.is_constant(node.inputs[k]);
-      if (!float_activation(x) || !has_codes(x)) why = "its operand is float";
-      else if (!plain) why = "its weight is not constant";
-      else accept(i, {x});
+      for (size_t k = 1; k < node.inputs.size(); ++k)
+        plain &= node.inputs[k] == kNone || g_.is_constant(node.inputs[k]);
+      if (!float_activation(x) || !has_codes(x))
+        why = "its operand is float";
+      else if (!plain)
+        why = "its weight is not constant";
+      else
+        accept(i, {x});
     } else if (keepers().count(node.op)) {
       bool plain = true;  // further operands must be constant (an index)
-      for (size_t k = 1; k < node.inputs.size(); ++k) plain &= node.inputs[k] == kNone || g_.is_constant(node.inputs[k]);
-      if (!plain || !float_activation(x)) why = "its operand is not a float32 activation";
-      else if (!has_codes(x) && !all_wanted(node)) why = "its operand is float";
+      for (size_t k = 1; k < node.inputs.size(); ++k)
+        plain &= node.inputs[k] == kNone || g_.is_constant(node.inputs[k]);
+      if (!plain || !float_activation(x))
+        why = "its operand is not a float32 activation";
+      else if (!has_codes(x) && !all_wanted(node))
+        why = "its operand is float";
       else {
         accept(i, {x});
         for (ValueId part : node.outputs) unite(x, part);
@@ -166,8 +212,8 @@ class Placer {
     }
   }
 
-  // prelu on codes is computed in float, between a dequantize and a quantize; where nobody takes its codes, the quantize would
-  // only cost precision, of the negative side above all.
+  // prelu on codes is computed in float, between a dequantize and a quantize; where nobody takes
+  // its codes, the quantize would only cost precision, of the negative side above all.
   void take_back() {
     std::vector<bool> read(g_.values().size(), false);
     for (ValueId v : g_.outputs()) read[v] = true;
@@ -188,7 +234,8 @@ class Placer {
     for (ValueId v : g_.nodes()[i].outputs) coded_[v] = true;
   }
   bool has_codes(ValueId v) const {
-    return coded_[v] || (codes_in_ && float_activation(v) && g_.producer(v).kind == NodeKind::input);
+    return coded_[v] ||
+           (codes_in_ && float_activation(v) && g_.producer(v).kind == NodeKind::input);
   }
 
   int find(int v) { return parent_[v] == v ? v : parent_[v] = find(parent_[v]); }
@@ -207,7 +254,8 @@ class Placer {
       p_.group[v] = index[root];
       NodeId producer = g_.values()[v].producer;
       const Node& node = g_.node(producer);
-      bool rearranges = p_.quantized[producer] && ((keepers().count(node.op) && !widens(node)) || node.op == "cat");
+      bool rearranges = p_.quantized[producer] &&
+                        ((keepers().count(node.op) && !widens(node)) || node.op == "cat");
       if (!rearranges) p_.watch[index[root]].push_back(static_cast<ValueId>(v));
     }
     for (size_t i = 0; i < g_.nodes().size(); ++i) {
@@ -215,7 +263,8 @@ class Placer {
       if (!p_.quantized[i]) continue;
       auto fixed = ops::fixed_qtype(node.op, dtype_);
       int group = p_.group[node.outputs[0]];
-      // A group of a fixed result and others (a cat of two sigmoids and a conv) is observed like any other.
+      // A group of a fixed result and others (a cat of two sigmoids and a conv) is observed like
+      // any other.
       if (fixed && p_.watch[group].size() == 1) {
         p_.fixed[group] = fixed;
         p_.watch[group].clear();
@@ -239,23 +288,30 @@ Placeable placeable(const std::string& op) {
     if (placed->count(op)) return Placeable::yes;
   if (op == "cat") return Placeable::yes;
   switch (ops::get(op).rule()) {
-    case ops::QRule::float_only: return Placeable::no;
-    case ops::QRule::weights: return Placeable::weights_only;
-    default: return wide().count(op) ? Placeable::wide_range : Placeable::not_yet;
+    case ops::QRule::float_only:
+      return Placeable::no;
+    case ops::QRule::weights:
+      return Placeable::weights_only;
+    default:
+      return wide().count(op) ? Placeable::wide_range : Placeable::not_yet;
   }
 }
 
 std::string why_not_placed(const std::string& op) {
   switch (placeable(op)) {
-    case Placeable::yes: return "";
+    case Placeable::yes:
+      return "";
     case Placeable::not_yet:
-      return fmt::format("{} could run on codes, but networks that come as graphs (ONNX) do not "
-                         "place it there yet", op);
+      return fmt::format(
+          "{} could run on codes, but networks that come as graphs (ONNX) do not "
+          "place it there yet",
+          op);
     case Placeable::wide_range:
       return fmt::format("{} could run on codes, but its results range too widely for 8 bits", op);
     case Placeable::weights_only:
       return fmt::format("{} takes codes for its weights only (--mode dynamic, weight-only)", op);
-    case Placeable::no: return fmt::format("{} has no integer form", op);
+    case Placeable::no:
+      return fmt::format("{} has no integer form", op);
   }
   return "";
 }
@@ -265,10 +321,13 @@ bool has_weight(const Node& node) { return weighted().count(node.op) != 0; }
 bool widens(const Node& node) {
   if (node.op == "add_scalar" || node.op == "mul_scalar") return true;
   if (node.op == "interpolate")
-    return node.attrs.get_string("mode") == "cubic" || node.attrs.get_string("coordinates") == "tf_crop_and_resize";
-  if (node.op.starts_with("avg_pool")) return node.attrs.has("divisor_override") && node.attrs.get_int("divisor_override") != 0;
+    return node.attrs.get_string("mode") == "cubic" ||
+           node.attrs.get_string("coordinates") == "tf_crop_and_resize";
+  if (node.op.starts_with("avg_pool"))
+    return node.attrs.has("divisor_override") && node.attrs.get_int("divisor_override") != 0;
   if (node.op == "pad") return node.attrs.get_double("value") != 0;
-  return node.op == "clamp" && (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);
+  return node.op == "clamp" &&
+         (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);
 }
 
 std::vector<std::string> skipped_nodes(const Graph& graph, const std::vector<std::string>& skip) {
@@ -281,12 +340,14 @@ std::vector<std::string> skipped_nodes(const Graph& graph, const std::vector<std
       const Node& node = graph.nodes()[i];
       if (node.kind != NodeKind::call) continue;
       names.push_back(node_name(graph, node));
-      bool hit = compiled.matches(names.back()) || compiled.matches(graph.value(node.outputs[0]).name);
+      bool hit =
+          compiled.matches(names.back()) || compiled.matches(graph.value(node.outputs[0]).name);
       if (hit) skipped[i] = pattern;
       any |= hit;
     }
-    OCTET_CHECK(any, not_found, "skip '{}' matches no node of {}{}; `octet inspect` lists the nodes", pattern, graph.name,
-                did_you_mean(pattern, names));
+    OCTET_CHECK(any, not_found,
+                "skip '{}' matches no node of {}{}; `octet inspect` lists the nodes", pattern,
+                graph.name, did_you_mean(pattern, names));
   }
   return skipped;
 }

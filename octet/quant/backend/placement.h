@@ -25,8 +25,9 @@ struct Placement {
   // By value: the group of values that share one observer and one scale; -1: float.
   std::vector<int> group;
   int groups = 0;
-  // By group: the values to watch during calibration (results that stay within the range of their operand's are left out), and
-  // fixed qparams where the operator dictates them (sigmoid, tanh); then nothing is watched.
+  // By group: the values to watch during calibration (results that stay within the range of their
+  // operand's are left out), and fixed qparams where the operator dictates them (sigmoid, tanh);
+  // then nothing is watched.
   std::vector<std::vector<graph::ValueId>> watch;
   std::vector<std::optional<ops::QType>> fixed;
   // By node: whether it runs on codes; and for calls that do not, why.
@@ -34,15 +35,17 @@ struct Placement {
   std::vector<std::string> reason;
 };
 
-// `skip` are node patterns (base/text.h matches) of nodes that stay float; a pattern that matches no node is an Error with
-// the nearest names. `dtype` is that of the activations.
+// `skip` are node patterns (base/text.h matches) of nodes that stay float; a pattern that matches
+// no node is an Error with the nearest names. `dtype` is that of the activations.
 Placement place(const graph::Graph& graph, const std::vector<std::string>& skip, DType dtype);
 
 // By node: the pattern that skips it, or "". Error as of place().
-std::vector<std::string> skipped_nodes(const graph::Graph& graph, const std::vector<std::string>& skip);
+std::vector<std::string> skipped_nodes(const graph::Graph& graph,
+                                       const std::vector<std::string>& skip);
 
-// Whether an operator that keeps qparams may give values outside the range of its operand (which always includes 0): a pad with another
-// value than 0, a clamp that does not hold 0, cubic interpolation, an average with a divisor of its own, a number added or multiplied.
+// Whether an operator that keeps qparams may give values outside the range of its operand (which
+// always includes 0): a pad with another value than 0, a clamp that does not hold 0, cubic
+// interpolation, an average with a divisor of its own, a number added or multiplied.
 bool widens(const graph::Node& node);
 
 // What static quantization of graphs (networks from ONNX files) does with an operator.

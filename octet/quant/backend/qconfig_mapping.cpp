@@ -45,14 +45,16 @@ bool is_order(const Target& t, const QConfigMapping::ByOrder& entry) {
 }
 
 std::string describe(const QConfigMapping::ByOrder& e) {
-  return fmt::format("module_name_object_type_order ('{}', {}, {})", e.path, to_string(e.type), e.index);
+  return fmt::format("module_name_object_type_order ('{}', {}, {})", e.path, to_string(e.type),
+                     e.index);
 }
 
 // Equal, in any order. Keys are unique, so equal sizes and one inclusion do.
 template <typename Entry>
 bool same_entries(const std::vector<Entry>& a, const std::vector<Entry>& b) {
-  return a.size() == b.size() &&
-         std::all_of(a.begin(), a.end(), [&](const Entry& e) { return std::find(b.begin(), b.end(), e) != b.end(); });
+  return a.size() == b.size() && std::all_of(a.begin(), a.end(), [&](const Entry& e) {
+           return std::find(b.begin(), b.end(), e) != b.end();
+         });
 }
 
 }  // namespace
@@ -67,7 +69,8 @@ QConfigMapping& QConfigMapping::set_object_type(const ObjectType& type, MaybeQCo
   return *this;
 }
 
-QConfigMapping& QConfigMapping::set_module_name_regex(const std::string& regex, MaybeQConfig qconfig) {
+QConfigMapping& QConfigMapping::set_module_name_regex(const std::string& regex,
+                                                      MaybeQConfig qconfig) {
   try {
     Regex compiled(regex);
     put(regexes_, {regex, std::move(qconfig)}, [&](const ByName& e) { return e.name == regex; });
@@ -79,15 +82,18 @@ QConfigMapping& QConfigMapping::set_module_name_regex(const std::string& regex, 
 }
 
 QConfigMapping& QConfigMapping::set_module_name(const std::string& path, MaybeQConfig qconfig) {
-  OCTET_CHECK(!path.empty(), invalid_argument, "set_module_name: \"\" is the whole model; use set_global");
+  OCTET_CHECK(!path.empty(), invalid_argument,
+              "set_module_name: \"\" is the whole model; use set_global");
   put(names_, {path, std::move(qconfig)}, [&](const ByName& e) { return e.name == path; });
   return *this;
 }
 
-QConfigMapping& QConfigMapping::set_module_name_object_type_order(const std::string& path, const ObjectType& type, int index,
+QConfigMapping& QConfigMapping::set_module_name_object_type_order(const std::string& path,
+                                                                  const ObjectType& type, int index,
                                                                   MaybeQConfig qconfig) {
-  OCTET_CHECK(index >= 0, invalid_argument, "set_module_name_object_type_order('{}', {}): index {}; calls are counted from 0", path,
-              to_string(type), index);
+  OCTET_CHECK(index >= 0, invalid_argument,
+              "set_module_name_object_type_order('{}', {}): index {}; calls are counted from 0",
+              path, to_string(type), index);
   put(orders_, {path, type, index, std::move(qconfig)},
       [&](const ByOrder& e) { return e.path == path && e.type == type && e.index == index; });
   return *this;
@@ -120,11 +126,13 @@ std::vector<std::string> QConfigMapping::unmatched(const std::vector<Target>& ta
     if (std::none_of(targets.begin(), targets.end(), fits)) result.push_back(entry);
   };
   for (const ByName& e : names_)
-    check(fmt::format("module_name '{}'", e.name), [&](const Target& t) { return is_inside(t.module_path, e.name); });
+    check(fmt::format("module_name '{}'", e.name),
+          [&](const Target& t) { return is_inside(t.module_path, e.name); });
   for (size_t i = 0; i < regexes_.size(); ++i)
     check(fmt::format("module_name_regex '{}'", regexes_[i].name),
           [&](const Target& t) { return compiled_[i].begins(t.module_path); });
-  for (const ByOrder& e : orders_) check(describe(e), [&](const Target& t) { return is_order(t, e); });
+  for (const ByOrder& e : orders_)
+    check(describe(e), [&](const Target& t) { return is_order(t, e); });
   return result;
 }
 
@@ -134,30 +142,36 @@ void QConfigMapping::require_matched(const std::vector<Target>& targets) const {
   // All modules: those called, and those around them.
   std::set<std::string> paths;
   for (const Target& t : targets)
-    for (std::string path = t.module_path; !path.empty() && paths.insert(path).second; path = parent_of(path)) {}
+    for (std::string path = t.module_path; !path.empty() && paths.insert(path).second;
+         path = parent_of(path)) {
+    }
   std::vector<std::string> known(paths.begin(), paths.end());
   auto hint = [&](const std::string& entry) -> std::string {
     for (const ByName& e : names_)
       if (entry == fmt::format("module_name '{}'", e.name)) return did_you_mean(e.name, known);
     for (const ByOrder& e : orders_) {
       if (entry != describe(e)) continue;
-      auto calls = std::count_if(targets.begin(), targets.end(),
-                                 [&](const Target& t) { return caller(t) == e.path && is_type(t, e.type); });
-      if (e.path.empty() || paths.count(e.path)) return fmt::format(": it makes {} such call{}", calls, calls == 1 ? "" : "s");
+      auto calls = std::count_if(targets.begin(), targets.end(), [&](const Target& t) {
+        return caller(t) == e.path && is_type(t, e.type);
+      });
+      if (e.path.empty() || paths.count(e.path))
+        return fmt::format(": it makes {} such call{}", calls, calls == 1 ? "" : "s");
       return did_you_mean(e.path, known);
     }
     return "";
   };
   for (std::string& entry : missing) entry += hint(entry);
-  OCTET_FAIL(not_found, "QConfigMapping: no call of the model fits {}", fmt::join(missing, "; nor "));
+  OCTET_FAIL(not_found, "QConfigMapping: no call of the model fits {}",
+             fmt::join(missing, "; nor "));
 }
 
 bool QConfigMapping::operator==(const QConfigMapping& other) const {
-  return global_ == other.global_ && same_entries(types_, other.types_) && regexes_ == other.regexes_ &&
-         same_entries(names_, other.names_) && same_entries(orders_, other.orders_);
+  return global_ == other.global_ && same_entries(types_, other.types_) &&
+         regexes_ == other.regexes_ && same_entries(names_, other.names_) &&
+         same_entries(orders_, other.orders_);
 }
 
-// -- JSON ----------------------------------------------------------------------------------------------
+// -- JSON -----------------------------------------------------------------------------------------
 
 namespace {
 
@@ -229,7 +243,7 @@ std::string QConfigMapping::to_json() const {
   return root.dump(2);
 }
 
-// -- defaults ------------------------------------------------------------------------------------------
+// -- defaults -------------------------------------------------------------------------------------
 
 namespace {
 
@@ -258,8 +272,9 @@ QConfigMapping default_mapping(const QConfig& qconfig, bool qat) {
 QConfigMapping get_default_qconfig_mapping(std::string_view name) {
   static const std::vector<std::string> known = {"native", "fbgemm", "x86", "onednn", "qnnpack"};
   OCTET_CHECK(std::find(known.begin(), known.end(), name) != known.end(), not_found,
-              "get_default_qconfig_mapping: unknown backend '{}'{} (known: {}); of another qconfig make QConfigMapping(qconfig)", name,
-              did_you_mean(name, known), fmt::join(known, ", "));
+              "get_default_qconfig_mapping: unknown backend '{}'{} (known: {}); of another qconfig "
+              "make QConfigMapping(qconfig)",
+              name, did_you_mean(name, known), fmt::join(known, ", "));
   return default_mapping(get_default_qconfig(name), false);
 }
 

@@ -25,7 +25,8 @@ std::shared_ptr<Linear> linear_with(const Tensor& weight, const Tensor& bias) {
 // Makes the projections that are inside an attention module its children.
 class Projections : public nn::MultiheadAttention {
  public:
-  explicit Projections(const nn::MultiheadAttention& attention) : nn::MultiheadAttention(attention) {}
+  explicit Projections(const nn::MultiheadAttention& attention)
+      : nn::MultiheadAttention(attention) {}
   std::vector<ModulePtr> linears() {
     std::vector<ModulePtr> all;
     for (int64_t part = 0; part < 3; ++part) {
@@ -40,12 +41,14 @@ class Projections : public nn::MultiheadAttention {
 
 // Leaves bias_k and bias_v.
 void drop_projections(nn::MultiheadAttention& attention) {
-  for (const char* name : {"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias"})
+  for (const char* name :
+       {"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight", "in_proj_bias"})
     attention.tensor(name) = Tensor();
 }
 
 void place_projections(nn::MultiheadAttention& attention, std::vector<ModulePtr> linears) {
-  for (size_t part = 0; part < 3; ++part) attention.add_child(kLinear[part], std::move(linears[part]));
+  for (size_t part = 0; part < 3; ++part)
+    attention.add_child(kLinear[part], std::move(linears[part]));
   attention.out_proj.set(std::move(linears[3]));
 }
 
@@ -55,7 +58,8 @@ namespace quantizable {
 
 OCTET_MODULE(MultiheadAttention)
 
-MultiheadAttention::MultiheadAttention(const nn::MultiheadAttention& attention) : nn::MultiheadAttention(attention) {
+MultiheadAttention::MultiheadAttention(const nn::MultiheadAttention& attention)
+    : nn::MultiheadAttention(attention) {
   if (has_submodule(kLinear[0])) return;  // one of these already
   place_projections(*this, Projections(attention).linears());
   drop_projections(*this);
@@ -65,7 +69,8 @@ MultiheadAttention::MultiheadAttention(const nn::MultiheadAttention& attention) 
   for (const char* name : kDequant) add_child(name, make<quant::DeQuantStub>());
 }
 
-std::shared_ptr<MultiheadAttention> MultiheadAttention::from_float(nn::MultiheadAttention& attention) {
+std::shared_ptr<MultiheadAttention> MultiheadAttention::from_float(
+    nn::MultiheadAttention& attention) {
   auto observed = make<MultiheadAttention>(attention);
   observed->train(attention.training());
   return observed;
@@ -79,14 +84,19 @@ std::string MultiheadAttention::type_name() const { return "QuantizableMultihead
 
 Tensor MultiheadAttention::project(const Tensor& x, int64_t part) {
   Tensor y = (*submodule(kLinear[part]))(x);
-  if (part == 0) y = submodule("q_scaling_product")->as<quantized::FloatFunctional>().mul_scalar(y, scaling());
+  if (part == 0)
+    y = submodule("q_scaling_product")->as<quantized::FloatFunctional>().mul_scalar(y, scaling());
   return (*submodule(kDequant[part]))(y);
 }
 
-Tensor MultiheadAttention::joined_heads(const Tensor& heads) { return (*submodule("quant_attn_output"))(heads); }
+Tensor MultiheadAttention::joined_heads(const Tensor& heads) {
+  return (*submodule("quant_attn_output"))(heads);
+}
 
 Tensor MultiheadAttention::result_weights(const Tensor& weights) {
-  return has_submodule("quant_attn_output_weights") ? (*submodule("quant_attn_output_weights"))(weights) : weights;
+  return has_submodule("quant_attn_output_weights")
+             ? (*submodule("quant_attn_output_weights"))(weights)
+             : weights;
 }
 
 }  // namespace quantizable
@@ -95,7 +105,8 @@ namespace quantized {
 
 OCTET_MODULE(MultiheadAttention)
 
-std::shared_ptr<MultiheadAttention> MultiheadAttention::from_observed(quantizable::MultiheadAttention& observed) {
+std::shared_ptr<MultiheadAttention> MultiheadAttention::from_observed(
+    quantizable::MultiheadAttention& observed) {
   auto made = make<MultiheadAttention>(observed);
   made->qconfig.reset();
   made->prepared.reset();
@@ -113,7 +124,8 @@ namespace dynamic {
 
 OCTET_MODULE(MultiheadAttention)
 
-MultiheadAttention::MultiheadAttention(const nn::MultiheadAttention& attention, std::vector<ModulePtr> projections)
+MultiheadAttention::MultiheadAttention(const nn::MultiheadAttention& attention,
+                                       std::vector<ModulePtr> projections)
     : nn::MultiheadAttention(attention) {
   place_projections(*this, std::move(projections));
   drop_projections(*this);
@@ -123,8 +135,10 @@ MultiheadAttention::MultiheadAttention(const nn::MultiheadAttention& attention, 
 
 std::shared_ptr<MultiheadAttention> MultiheadAttention::from_float(Module& module) {
   auto* attention = dynamic_cast<nn::MultiheadAttention*>(&module);
-  OCTET_CHECK(attention, invalid_argument, "dynamic::MultiheadAttention: from_float was given a {}; expected a MultiheadAttention",
-              module.type_name());
+  OCTET_CHECK(
+      attention, invalid_argument,
+      "dynamic::MultiheadAttention: from_float was given a {}; expected a MultiheadAttention",
+      module.type_name());
   std::vector<ModulePtr> projections = Projections(*attention).linears();
   for (ModulePtr& p : projections) {
     p->qconfig = module.qconfig;

@@ -1,9 +1,12 @@
 #pragma once
-// Multi-head attention whose projections are quantized. The products of queries, keys and values and the softmax between them
-// stay in float32, as in PyTorch: their operands are dequantized, what comes out is quantized again.
+// Multi-head attention whose projections are quantized. The products of queries, keys and values
+// and the softmax between them stay in float32, as in PyTorch: their operands are dequantized, what
+// comes out is quantized again.
 //
-//  nn::quantizable::MultiheadAttention          as prepare() observes it: the projections are Linear modules of their own
-//  nn::quantized::MultiheadAttention            what convert() makes of it: quantized tensors in and out
+//  nn::quantizable::MultiheadAttention          as prepare() observes it: the projections are
+//                                               Linear modules of their own
+//  nn::quantized::MultiheadAttention            what convert() makes of it: quantized tensors in
+//                                               and out
 //  nn::quantized::dynamic::MultiheadAttention   float32 in and out, the projections dynamic Linears
 //
 // Inputs, results and options are nn::MultiheadAttention's, masks float or bool.
@@ -26,8 +29,8 @@ class MultiheadAttention : public nn::MultiheadAttention {
   static std::shared_ptr<MultiheadAttention> from_config(const Attrs& config);
   std::string type_name() const override;  // "QuantizableMultiheadAttention"
 
-  // Children: linear_Q, linear_K, linear_V, q_scaling_product, quant_attn_output, quant_attn_output_weights (if
-  // need_weights), dequant_q, dequant_k, dequant_v.
+  // Children: linear_Q, linear_K, linear_V, q_scaling_product, quant_attn_output,
+  // quant_attn_output_weights (if need_weights), dequant_q, dequant_k, dequant_v.
 
  protected:
   Tensor project(const Tensor& x, int64_t part) override;
@@ -43,7 +46,8 @@ class MultiheadAttention : public quantizable::MultiheadAttention {
  public:
   using quantizable::MultiheadAttention::MultiheadAttention;
   // Takes over the observed module's children, which were converted before.
-  static std::shared_ptr<MultiheadAttention> from_observed(quantizable::MultiheadAttention& observed);
+  static std::shared_ptr<MultiheadAttention> from_observed(
+      quantizable::MultiheadAttention& observed);
   static std::shared_ptr<MultiheadAttention> from_config(const Attrs& config);
   std::string type_name() const override;  // "QuantizedMultiheadAttention"
 };

@@ -22,7 +22,8 @@ template <typename Layer>
 std::shared_ptr<Layer> layer_from_config(const Attrs& config) {
   auto layer = Layer::FloatModule::from_config(config);
   auto made = make<Layer>(*layer, quant::placeholder_weight(layer->weight, config), layer->bias);
-  if constexpr (requires { made->set_reduce_range(true); }) made->set_reduce_range(config.get_bool("reduce_range"));
+  if constexpr (requires { made->set_reduce_range(true); })
+    made->set_reduce_range(config.get_bool("reduce_range"));
   return made;
 }
 
@@ -30,10 +31,13 @@ std::shared_ptr<Layer> layer_from_config(const Attrs& config) {
 
 namespace dynamic {
 
-std::string DynamicModule::type_name() const { return "DynamicQuantized" + class_name(this->class_type()); }
+std::string DynamicModule::type_name() const {
+  return "DynamicQuantized" + class_name(this->class_type());
+}
 
 std::string DynamicModule::extra_repr() const {
-  std::string s = WeightedModule::extra_repr() + fmt::format(", dtype=torch.{}", octet::to_string(weight().dtype()));
+  std::string s = WeightedModule::extra_repr() +
+                  fmt::format(", dtype=torch.{}", octet::to_string(weight().dtype()));
   return weight().is_quantized() ? s + ", qscheme=" + qscheme_repr() : s;
 }
 
@@ -44,14 +48,19 @@ Attrs DynamicModule::config() const {
 
 template <typename Float, bool with_relu>
 DynamicLayer<Float, with_relu>::DynamicLayer(const Float& layer, Tensor weight, Tensor bias)
-    : DynamicModule(quant::layer_op<Float>() + "_dynamic", quant::layer_attrs(layer, with_relu), quant::layer_pads(layer),
-                    layer.Float::extra_repr(), layer.Float::config(), std::move(weight), std::move(bias)) {}
+    : DynamicModule(quant::layer_op<Float>() + "_dynamic", quant::layer_attrs(layer, with_relu),
+                    quant::layer_pads(layer), layer.Float::extra_repr(), layer.Float::config(),
+                    std::move(weight), std::move(bias)) {}
 
-#define OCTET_DYNAMIC(Name)                                                                                  \
-  OCTET_MODULE(Name)                                                                                         \
-  template class DynamicLayer<Name::FloatModule, Name::fused_relu>;                                          \
-  std::shared_ptr<Name> Name::from_float(Module& module) { return layer_from_float<Name>(module); }          \
-  std::shared_ptr<Name> Name::from_config(const Attrs& config) { return layer_from_config<Name>(config); }
+#define OCTET_DYNAMIC(Name)                                         \
+  OCTET_MODULE(Name)                                                \
+  template class DynamicLayer<Name::FloatModule, Name::fused_relu>; \
+  std::shared_ptr<Name> Name::from_float(Module& module) {          \
+    return layer_from_float<Name>(module);                          \
+  }                                                                 \
+  std::shared_ptr<Name> Name::from_config(const Attrs& config) {    \
+    return layer_from_config<Name>(config);                         \
+  }
 OCTET_DYNAMIC(Linear)
 OCTET_DYNAMIC(LinearReLU)
 OCTET_DYNAMIC(Conv1d)
@@ -71,8 +80,10 @@ namespace weight_only {
 
 template <typename Float, bool with_relu>
 WeightOnlyLayer<Float, with_relu>::WeightOnlyLayer(const Float& layer, Tensor weight, Tensor bias)
-    : WeightedModule(quant::layer_op<Float>() + "_weight_only", quant::layer_attrs(layer, with_relu), quant::layer_pads(layer),
-                     layer.Float::extra_repr(), layer.Float::config(), std::move(weight), std::move(bias)) {}
+    : WeightedModule(quant::layer_op<Float>() + "_weight_only",
+                     quant::layer_attrs(layer, with_relu), quant::layer_pads(layer),
+                     layer.Float::extra_repr(), layer.Float::config(), std::move(weight),
+                     std::move(bias)) {}
 
 template <typename Float, bool with_relu>
 std::string WeightOnlyLayer<Float, with_relu>::type_name() const {
@@ -81,15 +92,20 @@ std::string WeightOnlyLayer<Float, with_relu>::type_name() const {
 
 template <typename Float, bool with_relu>
 std::string WeightOnlyLayer<Float, with_relu>::extra_repr() const {
-  return WeightedModule::extra_repr() +
-         fmt::format(", dtype=torch.{}, qscheme={}", octet::to_string(weight().dtype()), qscheme_repr());
+  return WeightedModule::extra_repr() + fmt::format(", dtype=torch.{}, qscheme={}",
+                                                    octet::to_string(weight().dtype()),
+                                                    qscheme_repr());
 }
 
-#define OCTET_WEIGHT_ONLY(Name)                                                                              \
-  OCTET_MODULE(Name)                                                                                         \
-  template class WeightOnlyLayer<Name::FloatModule, Name::fused_relu>;                                                         \
-  std::shared_ptr<Name> Name::from_float(Module& module) { return layer_from_float<Name>(module); }          \
-  std::shared_ptr<Name> Name::from_config(const Attrs& config) { return layer_from_config<Name>(config); }
+#define OCTET_WEIGHT_ONLY(Name)                                        \
+  OCTET_MODULE(Name)                                                   \
+  template class WeightOnlyLayer<Name::FloatModule, Name::fused_relu>; \
+  std::shared_ptr<Name> Name::from_float(Module& module) {             \
+    return layer_from_float<Name>(module);                             \
+  }                                                                    \
+  std::shared_ptr<Name> Name::from_config(const Attrs& config) {       \
+    return layer_from_config<Name>(config);                            \
+  }
 OCTET_WEIGHT_ONLY(Linear)
 OCTET_WEIGHT_ONLY(Conv1d)
 OCTET_WEIGHT_ONLY(Conv2d)
@@ -107,10 +123,14 @@ OCTET_WEIGHT_ONLY(ConvReLU3d)
 
 namespace reference {
 
-#define OCTET_REFERENCE(Name)                                                                                \
-  OCTET_MODULE(Name)                                                                                         \
-  std::shared_ptr<Name> Name::from_float(Module& module) { return layer_from_float<Name>(module); }          \
-  std::shared_ptr<Name> Name::from_config(const Attrs& config) { return layer_from_config<Name>(config); }   \
+#define OCTET_REFERENCE(Name)                                    \
+  OCTET_MODULE(Name)                                             \
+  std::shared_ptr<Name> Name::from_float(Module& module) {       \
+    return layer_from_float<Name>(module);                       \
+  }                                                              \
+  std::shared_ptr<Name> Name::from_config(const Attrs& config) { \
+    return layer_from_config<Name>(config);                      \
+  }                                                              \
   std::string Name::type_name() const { return "QuantizedReference" #Name; }
 OCTET_REFERENCE(Linear)
 OCTET_REFERENCE(Conv1d)

@@ -1,10 +1,11 @@
 #pragma once
-// Tables of embeddings with quantized rows (torch.nn.quantized.Embedding, EmbeddingBag): 8- or 4-bit codes with a float scale
-// and a float zero point per row (docs/numerics.md, "float qparams"). Indices in, float32 out: only the rows that are asked
-// for are dequantized. Beside them the forms for training, whose rows are fake-quantized.
+// Tables of embeddings with quantized rows (torch.nn.quantized.Embedding, EmbeddingBag): 8- or
+// 4-bit codes with a float scale and a float zero point per row (docs/numerics.md, "float
+// qparams"). Indices in, float32 out: only the rows that are asked for are dequantized. Beside them
+// the forms for training, whose rows are fake-quantized.
 //
-// from_float(module) takes the float table with float_qparams_weight_only_qconfig (or its _4bit) or, in training,
-// default_embedding_qat_qconfig; Error if the qconfig's weight has another scheme.
+// from_float(module) takes the float table with float_qparams_weight_only_qconfig (or its _4bit)
+// or, in training, default_embedding_qat_qconfig; Error if the qconfig's weight has another scheme.
 
 #include <memory>
 #include <string>
@@ -46,7 +47,9 @@ class Table : public Module {
   // Error unless it has the shape it had and float qparams per row.
   void set_weight(Tensor weight);
   std::map<std::string, Tensor> extra_state() const override { return {{"weight", weight_}}; }
-  void set_extra_state(const std::map<std::string, Tensor>& state) override { set_weight(state.at("weight")); }
+  void set_extra_state(const std::map<std::string, Tensor>& state) override {
+    set_weight(state.at("weight"));
+  }
   std::string type_name() const override;  // "QuantizedEmbedding"
   std::string extra_repr() const override;
   Attrs config() const override;
@@ -70,7 +73,8 @@ class Embedding : public Table {
 
 class EmbeddingBag : public Table {
  public:
-  EmbeddingBag(Tensor weight, EmbeddingBagOptions options) : Table(std::move(weight)), options(std::move(options)) {}
+  EmbeddingBag(Tensor weight, EmbeddingBagOptions options)
+      : Table(std::move(weight)), options(std::move(options)) {}
   Tensor forward(Tensor indices) override;
   // As nn::EmbeddingBag's: indices, offsets, per_sample_weights.
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override;

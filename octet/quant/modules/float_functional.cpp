@@ -11,20 +11,24 @@ OCTET_MODULE(FloatFunctional)
 OCTET_MODULE(QFunctional)
 
 Tensor FloatFunctional::forward(Tensor) {
-  OCTET_FAIL(invalid_argument, "{}: forward is not defined: call add, mul, cat, ... instead", type_name());
+  OCTET_FAIL(invalid_argument, "{}: forward is not defined: call add, mul, cat, ... instead",
+             type_name());
 }
 
-Tensor FloatFunctional::operation(const char* op, const std::vector<Tensor>& operands, const Attrs& attrs) {
+Tensor FloatFunctional::operation(const char* op, const std::vector<Tensor>& operands,
+                                  const Attrs& attrs) {
   if (attrs.has("value")) return apply_scalar(op, operands.at(0), attrs.get_double("value"));
   return apply(op, operands, attrs);
 }
 
-Tensor FloatFunctional::apply(const char* op, const std::vector<Tensor>& given, const Attrs& attrs) {
+Tensor FloatFunctional::apply(const char* op, const std::vector<Tensor>& given,
+                              const Attrs& attrs) {
   tensors_ = true;
   std::vector<Tensor> operands = given;
   if (before_) before_(op, operands);
   Tensor y = ops::call(op, operands, attrs);
-  if (has_submodule(quant::kActivationPostProcess)) y = (*submodule(quant::kActivationPostProcess))(y);
+  if (has_submodule(quant::kActivationPostProcess))
+    y = (*submodule(quant::kActivationPostProcess))(y);
   if (after_) after_(y);
   return y;
 }
@@ -50,7 +54,8 @@ Tensor FloatFunctional::apply_scalar(const char* op, const Tensor& x, double y) 
 std::shared_ptr<QFunctional> QFunctional::from_float(Module& module) {
   // One that only adds or scales by numbers has seen nothing, and needs nothing.
   auto* functional = dynamic_cast<FloatFunctional*>(&module);
-  if (module.has_submodule(quant::kActivationPostProcess) && !(functional && functional->only_scalars())) {
+  if (module.has_submodule(quant::kActivationPostProcess) &&
+      !(functional && functional->only_scalars())) {
     quant::QParams q = quant::activation_qparams(module);
     return make<QFunctional>(q.quantizer->scale(), q.quantizer->zero_point(), q.dtype);
   }
@@ -60,12 +65,16 @@ std::shared_ptr<QFunctional> QFunctional::from_float(Module& module) {
 Tensor QFunctional::apply(const char* op, const std::vector<Tensor>& operands, const Attrs& attrs) {
   check_state();
   for (const Tensor& x : operands)
-    OCTET_CHECK(x.is_quantized(), invalid_argument, "QFunctional.{}: an operand is {}; expected quantized tensors: put a "
-                "QuantStub before it", op, octet::to_string(x.type()));
+    OCTET_CHECK(x.is_quantized(), invalid_argument,
+                "QFunctional.{}: an operand is {}; expected quantized tensors: put a "
+                "QuantStub before it",
+                op, octet::to_string(x.type()));
   return ops::call(op, operands, attrs, quant::result_type(scale, zero_point, dtype));
 }
 
-std::string QFunctional::extra_repr() const { return fmt::format("scale={}, zero_point={}", scale, zero_point); }
+std::string QFunctional::extra_repr() const {
+  return fmt::format("scale={}, zero_point={}", scale, zero_point);
+}
 
 std::map<std::string, Tensor> QFunctional::extra_state() const {
   std::map<std::string, Tensor> state;

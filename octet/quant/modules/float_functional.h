@@ -1,5 +1,6 @@
 #pragma once
-// Operations between tensors as modules, so that each has a place for its observer (torch.nn.quantized.FloatFunctional).
+// Operations between tensors as modules, so that each has a place for its observer
+// (torch.nn.quantized.FloatFunctional).
 //
 //   struct Block : nn::Module {
 //     nn::Slot conv = slot("conv", nn::Conv2d(8, 8, 1));
@@ -7,8 +8,8 @@
 //     Tensor forward(Tensor x) override { return skip.add(x, conv(x)); }
 //   };
 //
-// prepare() observes the results; convert() puts a QFunctional in the place, which is a FloatFunctional too: the same
-// forward then computes on quantized tensors.
+// prepare() observes the results; convert() puts a QFunctional in the place, which is a
+// FloatFunctional too: the same forward then computes on quantized tensors.
 
 #include <vector>
 
@@ -23,19 +24,25 @@ class FloatFunctional : public Module {
   Tensor sub(const Tensor& x, const Tensor& y) { return apply("sub", {x, y}); }
   Tensor mul(const Tensor& x, const Tensor& y) { return apply("mul", {x, y}); }
   Tensor mul_scalar(const Tensor& x, double y) { return apply_scalar("mul_scalar", x, y); }
-  Tensor cat(const std::vector<Tensor>& xs, int64_t dim = 0) { return apply("cat", xs, {{"dim", dim}}); }
-  Tensor add_relu(const Tensor& x, const Tensor& y) { return apply("add", {x, y}, {{"activation", std::string("relu")}}); }
+  Tensor cat(const std::vector<Tensor>& xs, int64_t dim = 0) {
+    return apply("cat", xs, {{"dim", dim}});
+  }
+  Tensor add_relu(const Tensor& x, const Tensor& y) {
+    return apply("add", {x, y}, {{"activation", std::string("relu")}});
+  }
   Tensor matmul(const Tensor& x, const Tensor& y) { return apply("matmul", {x, y}); }
   // Error: it has several operations, so there is no one forward.
   Tensor forward(Tensor x) override;
   // What Slot::add and its like call.
-  Tensor operation(const char* op, const std::vector<Tensor>& operands, const Attrs& attrs) override;
+  Tensor operation(const char* op, const std::vector<Tensor>& operands,
+                   const Attrs& attrs) override;
 
   Attrs config() const override;
   static std::shared_ptr<FloatFunctional> from_config(const Attrs& config);
   // Was it only used with numbers so far? Those need no observer.
   bool only_scalars() const { return scalars_ && !tensors_; }
-  // For prepare(): called with the operands before each operation, which it may replace, and with its result.
+  // For prepare(): called with the operands before each operation, which it may replace, and with
+  // its result.
   void set_follow(std::function<void(const char* op, std::vector<Tensor>& operands)> before,
                   std::function<void(Tensor& result)> after) {
     before_ = std::move(before);
@@ -44,8 +51,10 @@ class FloatFunctional : public Module {
 
  protected:
   // The operation, and then the observer if there is one.
-  virtual Tensor apply(const char* op, const std::vector<Tensor>& operands, const Attrs& attrs = {});
-  // The same with a number. A quantized result has qparams that follow from x's and the number, not the observer's.
+  virtual Tensor apply(const char* op, const std::vector<Tensor>& operands,
+                       const Attrs& attrs = {});
+  // The same with a number. A quantized result has qparams that follow from x's and the number, not
+  // the observer's.
   Tensor apply_scalar(const char* op, const Tensor& x, double y);
 
  private:
@@ -71,7 +80,8 @@ class QFunctional : public FloatFunctional {
   DType dtype;
 
  protected:
-  Tensor apply(const char* op, const std::vector<Tensor>& operands, const Attrs& attrs = {}) override;
+  Tensor apply(const char* op, const std::vector<Tensor>& operands,
+               const Attrs& attrs = {}) override;
 };
 
 }  // namespace octet::nn::quantized

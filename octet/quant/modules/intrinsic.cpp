@@ -35,26 +35,30 @@ Tensor FusedModule::forward(Tensor x) {
 }
 
 void FusedModule::expect_part(size_t i, bool (*fits)(Module&), const std::string& expected) const {
-  OCTET_CHECK(fits((*this)[i]), invalid_argument, "{}: part {} is a {}; expected a {}", type_name(), i, children()[i].second->type_name(),
-              expected);
+  OCTET_CHECK(fits((*this)[i]), invalid_argument, "{}: part {} is a {}; expected a {}", type_name(),
+              i, children()[i].second->type_name(), expected);
 }
 
 void FusedModule::expect_count(size_t given, size_t expected) {
-  OCTET_CHECK(given == expected, invalid_argument, "a fused module of {} parts was given {}", expected, given);
+  OCTET_CHECK(given == expected, invalid_argument, "a fused module of {} parts was given {}",
+              expected, given);
 }
 
 }  // namespace octet::nn::intrinsic
 
 namespace octet::quant {
 
-FoldedWeights fuse_conv_bn_weights(const Tensor& weight, const Tensor& bias, const nn::BatchNorm& bn, int64_t axis,
-                                   int64_t groups) {
+FoldedWeights fuse_conv_bn_weights(const Tensor& weight, const Tensor& bias,
+                                   const nn::BatchNorm& bn, int64_t axis, int64_t groups) {
   autograd::NoGrad no_grad;
-  OCTET_CHECK(bn.running_var.defined(), invalid_argument, "fuse: {} keeps no running statistics (track_running_stats is off): "
-              "it cannot be folded", bn.type_name());
+  OCTET_CHECK(bn.running_var.defined(), invalid_argument,
+              "fuse: {} keeps no running statistics (track_running_stats is off): "
+              "it cannot be folded",
+              bn.type_name());
   int64_t channels = weight.size(axis) * (axis == 1 ? groups : 1);
-  OCTET_CHECK(channels == bn.num_features, invalid_argument, "fuse: the layer has {} output channels and {} has {} features",
-              channels, bn.type_name(), bn.num_features);
+  OCTET_CHECK(channels == bn.num_features, invalid_argument,
+              "fuse: the layer has {} output channels and {} has {} features", channels,
+              bn.type_name(), bn.num_features);
   Tensor w = weight.detach().clone(), b = Tensor::empty({channels});
   auto eps = static_cast<float>(bn.options.eps);
   std::vector<float> factor(static_cast<size_t>(channels));
@@ -66,7 +70,8 @@ FoldedWeights fuse_conv_bn_weights(const Tensor& weight, const Tensor& bias, con
     factor[c] = gamma * spread;
     float centered = (bias.defined() ? bias.data<float>()[c] : 0.f) - mean;
     // PyTorch rounds the two in another order; so the same bits.
-    b.data<float>()[c] = (weight.dim() == 2 ? centered * factor[c] : centered * spread * gamma) + beta;
+    b.data<float>()[c] =
+        (weight.dim() == 2 ? centered * factor[c] : centered * spread * gamma) + beta;
   }
   int64_t inner = 1, here = w.size(axis), outer = axis == 0 ? 1 : w.size(0);
   for (int64_t d = axis + 1; d < w.dim(); ++d) inner *= w.size(d);
@@ -85,14 +90,16 @@ nn::ModulePtr fuse_conv_bn_eval(nn::Module& layer, const nn::BatchNorm& bn) {
     using Layer = std::decay_t<decltype(typed)>;
     int64_t groups = 1;
     if constexpr (is_conv<Layer>) groups = typed.options.groups;
-    FoldedWeights f = fuse_conv_bn_weights(typed.weight, typed.bias, bn, channel_axis<Layer>(), groups);
+    FoldedWeights f =
+        fuse_conv_bn_weights(typed.weight, typed.bias, bn, channel_axis<Layer>(), groups);
     auto copy = std::static_pointer_cast<Layer>(typed.clone());
     copy->weight = f.weight;
     copy->bias = f.bias;
     copy->requires_grad(true);
     fused = copy;
   });
-  OCTET_CHECK(known, invalid_argument, "fuse: a batch norm cannot be folded into a {}; expected a conv or linear layer",
+  OCTET_CHECK(known, invalid_argument,
+              "fuse: a batch norm cannot be folded into a {}; expected a conv or linear layer",
               layer.type_name());
   return fused;
 }

@@ -1,6 +1,7 @@
 #pragma once
-// Fused modules (torch.nn.intrinsic): what fuse_modules puts in place of a sequence. They compute what the sequence does and
-// tell prepare and convert that it becomes one quantized operator. Their parts are children "0", "1", "2".
+// Fused modules (torch.nn.intrinsic): what fuse_modules puts in place of a sequence. They compute
+// what the sequence does and tell prepare and convert that it becomes one quantized operator. Their
+// parts are children "0", "1", "2".
 
 #include <string>
 
@@ -12,7 +13,8 @@
 
 namespace octet::nn::intrinsic {
 
-// A sequence that is quantized as one. Its parts are "0", "1", ...; other children (its observer) are not run by forward.
+// A sequence that is quantized as one. Its parts are "0", "1", ...; other children (its observer)
+// are not run by forward.
 class FusedModule : public Sequential {
  public:
   using Sequential::Sequential;
@@ -25,7 +27,10 @@ class FusedModule : public Sequential {
   template <typename... Parts>
   void expect_parts() {
     size_t i = 0;
-    (expect_part(i++, [](Module& m) { return dynamic_cast<Parts*>(&m) != nullptr; }, class_name(typeid(Parts))), ...);
+    (expect_part(
+         i++, [](Module& m) { return dynamic_cast<Parts*>(&m) != nullptr; },
+         class_name(typeid(Parts))),
+     ...);
   }
 
   static void expect_count(size_t given, size_t expected);
@@ -46,10 +51,10 @@ class Fused : public FusedModule {
   }
 };
 
-#define OCTET_FUSED(Name, ...)                   \
-  class Name : public Fused<__VA_ARGS__> {       \
-   public:                                       \
-    using Fused::Fused;                          \
+#define OCTET_FUSED(Name, ...)             \
+  class Name : public Fused<__VA_ARGS__> { \
+   public:                                 \
+    using Fused::Fused;                    \
   };
 OCTET_FUSED(ConvReLU1d, Conv1d, ReLU)
 OCTET_FUSED(ConvReLU2d, Conv2d, ReLU)
@@ -71,17 +76,18 @@ OCTET_FUSED(LinearBn1d, Linear, BatchNorm1d)
 
 namespace octet::quant {
 
-// Conv, transposed conv or linear followed by batch norm as one layer (docs/numerics.md): w' = w * gamma / sqrt(var + eps)
-// along the output channels, b' = (b - mean) * gamma / sqrt(var + eps) + beta, computed in float32 as PyTorch does.
-// `channel_axis` is the dimension of w that holds output channels: 0, or 1 for transposed convs, where it holds those of one
-// of `groups` groups.
+// Conv, transposed conv or linear followed by batch norm as one layer (docs/numerics.md): w' = w *
+// gamma / sqrt(var + eps) along the output channels, b' = (b - mean) * gamma / sqrt(var + eps) +
+// beta, computed in float32 as PyTorch does. `channel_axis` is the dimension of w that holds output
+// channels: 0, or 1 for transposed convs, where it holds those of one of `groups` groups.
 struct FoldedWeights {
   Tensor weight, bias;
 };
-FoldedWeights fuse_conv_bn_weights(const Tensor& weight, const Tensor& bias, const nn::BatchNorm& bn, int64_t channel_axis = 0,
+FoldedWeights fuse_conv_bn_weights(const Tensor& weight, const Tensor& bias,
+                                   const nn::BatchNorm& bn, int64_t channel_axis = 0,
                                    int64_t groups = 1);
-// Copies of a conv (any class of nn/conv.h) or linear layer with the batch norm folded in. Error if the channels differ or
-// the batch norm has no running statistics.
+// Copies of a conv (any class of nn/conv.h) or linear layer with the batch norm folded in. Error if
+// the channels differ or the batch norm has no running statistics.
 nn::ModulePtr fuse_conv_bn_eval(nn::Module& layer, const nn::BatchNorm& bn);
 
 }  // namespace octet::quant

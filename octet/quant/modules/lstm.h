@@ -1,12 +1,14 @@
 #pragma once
-// LSTMs whose every step is made of modules that can be observed (torch.nn.quantizable), and what convert() makes of them:
-// quantized tensors in, between and out.
+// LSTMs whose every step is made of modules that can be observed (torch.nn.quantizable), and what
+// convert() makes of them: quantized tensors in, between and out.
 //
-//  nn::quantizable::LSTM, LSTMCell   as prepare() observes them; in float they compute what nn::LSTM does
+//  nn::quantizable::LSTM, LSTMCell   as prepare() observes them; in float they compute what
+//                                    nn::LSTM does
 //  nn::quantized::LSTM               the converted network (a converted cell stays an LSTMCell)
 //
-// Inputs, results and options are nn::LSTM's, projections too. States that are given must be quantized like x. Where two
-// directions, or the last states of several layers, are put into one tensor, that has the range of all of them.
+// Inputs, results and options are nn::LSTM's, projections too. States that are given must be
+// quantized like x. Where two directions, or the last states of several layers, are put into one
+// tensor, that has the range of all of them.
 
 #include <memory>
 #include <string>
@@ -17,7 +19,8 @@ namespace octet::nn {
 
 namespace quantizable {
 
-// One step. Inputs: x (N, input_size) or (input_size), then optionally the hidden and the cell state; results: both.
+// One step. Inputs: x (N, input_size) or (input_size), then optionally the hidden and the cell
+// state; results: both.
 class LSTMCell : public Module {
  public:
   LSTMCell(int64_t input_size, int64_t hidden_size, bool bias = true, int64_t proj_size = 0);
@@ -28,7 +31,8 @@ class LSTMCell : public Module {
   // The same for batches, with both states.
   std::vector<Tensor> step(const Tensor& x, const Tensor& h, const Tensor& c);
   // Copies of these; biases and weight_hr as the cell has them.
-  void set_weights(const Tensor& weight_ih, const Tensor& weight_hh, const Tensor& bias_ih, const Tensor& bias_hh, const Tensor& weight_hr);
+  void set_weights(const Tensor& weight_ih, const Tensor& weight_hh, const Tensor& bias_ih,
+                   const Tensor& bias_hh, const Tensor& weight_hr);
   std::string type_name() const override { return "QuantizableLSTMCell"; }
   Attrs config() const override;
 
@@ -58,7 +62,9 @@ class LSTMLayer : public Module {
   static std::shared_ptr<LSTMLayer> from_config(const Attrs& config);
   Attrs config() const override;
   std::string type_name() const override { return "_LSTMLayer"; }
-  LSTMSingleLayer& direction(bool reverse) const { return submodule(reverse ? "layer_bw" : "layer_fw")->as<LSTMSingleLayer>(); }
+  LSTMSingleLayer& direction(bool reverse) const {
+    return submodule(reverse ? "layer_bw" : "layer_fw")->as<LSTMSingleLayer>();
+  }
 };
 
 class LSTM : public Module {
@@ -70,7 +76,8 @@ class LSTM : public Module {
   Tensor forward(Tensor x) override { return forward(std::vector<Tensor>{std::move(x)}).at(0); }
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
   // Error for a PackedSequence: it cannot be traced.
-  std::optional<std::vector<TensorType>> infer(const std::vector<TensorType>& inputs) const override;
+  std::optional<std::vector<TensorType>> infer(
+      const std::vector<TensorType>& inputs) const override;
   std::string type_name() const override { return "QuantizableLSTM"; }
   Attrs config() const override;
   int64_t directions() const { return options.bidirectional ? 2 : 1; }

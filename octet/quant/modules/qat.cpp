@@ -12,21 +12,29 @@ namespace octet::nn::qat {
 namespace {
 
 template <typename Float>
-Tensor layer_forward(const Float& layer, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  if constexpr (quant::is_conv<Float>) return layer.conv_forward(x, weight, bias);
-  else return functional::linear(x, weight, bias);
+Tensor layer_forward(const Float& layer, const Tensor& x, const Tensor& weight,
+                     const Tensor& bias) {
+  if constexpr (quant::is_conv<Float>)
+    return layer.conv_forward(x, weight, bias);
+  else
+    return functional::linear(x, weight, bias);
 }
 
 // The fake-quantize module for a weight, per the qconfig of the module that holds it.
 template <typename Float>
 ModulePtr make_weight_fake_quant(const Float& layer, const Module& module, const char* who) {
   const quant::QConfig* qconfig = quant::qconfig_of(module);
-  OCTET_CHECK(qconfig && qconfig->weight, invalid_argument, "{}: from_float needs a module with a qconfig that says how to "
-              "quantize its weight", who);
+  OCTET_CHECK(qconfig && qconfig->weight, invalid_argument,
+              "{}: from_float needs a module with a qconfig that says how to "
+              "quantize its weight",
+              who);
   quant::ObserverFactory factory = qconfig->weight;
-  OCTET_CHECK(!factory.fake_quantize_name().empty(), invalid_argument, "{}: the qconfig's weight is {}, which does not fake-quantize: "
-              "use get_default_qat_qconfig(), or .fake_quantize() on the factory", who, to_string(factory));
-  if (is_per_channel(factory.options().qscheme)) factory = factory.with_ch_axis(quant::weight_scale_axis(layer));
+  OCTET_CHECK(!factory.fake_quantize_name().empty(), invalid_argument,
+              "{}: the qconfig's weight is {}, which does not fake-quantize: "
+              "use get_default_qat_qconfig(), or .fake_quantize() on the factory",
+              who, to_string(factory));
+  if (is_per_channel(factory.options().qscheme))
+    factory = factory.with_ch_axis(quant::weight_scale_axis(layer));
   return factory.make_module(std::string(who) + ".weight");
 }
 
@@ -35,18 +43,21 @@ const Float& expect_layer(Module& module, const char* who, size_t part, bool fus
   Module* place = &module;
   if (fused) {
     auto* sequence = dynamic_cast<intrinsic::FusedModule*>(&module);
-    OCTET_CHECK(sequence && part < sequence->size(), invalid_argument, "{}: from_float was given a {}; expected a fused module",
-                who, module.type_name());
+    OCTET_CHECK(sequence && part < sequence->size(), invalid_argument,
+                "{}: from_float was given a {}; expected a fused module", who, module.type_name());
     place = &(*sequence)[part];
   }
   auto* layer = dynamic_cast<Float*>(place);
-  OCTET_CHECK(layer, invalid_argument, "{}: from_float was given a {}; expected a {}", who, place->type_name(),
-              class_name(typeid(Float)));
+  OCTET_CHECK(layer, invalid_argument, "{}: from_float was given a {}; expected a {}", who,
+              place->type_name(), class_name(typeid(Float)));
   return *layer;
 }
 
-// A fake-quantize module to be replaced when the state is loaded: the config names the class and options of the real one.
-ModulePtr weight_fake_quant_from(const Attrs&) { return quant::default_weight_fake_quant().make_module("weight"); }
+// A fake-quantize module to be replaced when the state is loaded: the config names the class and
+// options of the real one.
+ModulePtr weight_fake_quant_from(const Attrs&) {
+  return quant::default_weight_fake_quant().make_module("weight");
+}
 
 template <typename Layer>
 std::shared_ptr<Layer> adopt(std::shared_ptr<Layer> layer, const Module& source) {
@@ -67,15 +78,16 @@ Tensor QatLayer<Float, relu>::forward(Tensor x) {
   return relu ? functional::relu(y) : y;
 }
 
-#define OCTET_QAT(Name)                                                                                              \
-  OCTET_MODULE(Name)                                                                                                 \
-  template class QatLayer<Name::FloatModule, Name::fused_relu>;                                                      \
-  std::shared_ptr<Name> Name::from_float(Module& module) {                                                           \
-    const auto& layer = expect_layer<FloatModule>(module, #Name, 0, fused_relu);                                     \
-    return adopt(make<Name>(layer, make_weight_fake_quant<FloatModule>(layer, module, #Name)), module);                     \
-  }                                                                                                                  \
-  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                                          \
-    return make<Name>(*FloatModule::from_config(c), weight_fake_quant_from(c));                                      \
+#define OCTET_QAT(Name)                                                                        \
+  OCTET_MODULE(Name)                                                                           \
+  template class QatLayer<Name::FloatModule, Name::fused_relu>;                                \
+  std::shared_ptr<Name> Name::from_float(Module& module) {                                     \
+    const auto& layer = expect_layer<FloatModule>(module, #Name, 0, fused_relu);               \
+    return adopt(make<Name>(layer, make_weight_fake_quant<FloatModule>(layer, module, #Name)), \
+                 module);                                                                      \
+  }                                                                                            \
+  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                    \
+    return make<Name>(*FloatModule::from_config(c), weight_fake_quant_from(c));                \
   }
 OCTET_QAT(Linear)
 OCTET_QAT(Conv1d)
@@ -90,14 +102,18 @@ OCTET_QAT(ConvReLU2d)
 OCTET_QAT(ConvReLU3d)
 #undef OCTET_QAT
 
-// -- with batch norm -----------------------------------------------------------------------------------
+// -- with batch norm ------------------------------------------------------------------------------
 
 template <typename Float, typename Norm, bool relu>
-QatBnLayer<Float, Norm, relu>::QatBnLayer(const Float& layer, const Norm& norm, ModulePtr fake_quant, bool freeze_bn)
-    : Float(layer), bn(Module::slot("bn", make<Norm>(norm))),
-      weight_fake_quant(Module::slot("weight_fake_quant", std::move(fake_quant))), frozen_(freeze_bn) {
+QatBnLayer<Float, Norm, relu>::QatBnLayer(const Float& layer, const Norm& norm,
+                                          ModulePtr fake_quant, bool freeze_bn)
+    : Float(layer),
+      bn(Module::slot("bn", make<Norm>(norm))),
+      weight_fake_quant(Module::slot("weight_fake_quant", std::move(fake_quant))),
+      frozen_(freeze_bn) {
   OCTET_CHECK(norm.options.affine && norm.options.track_running_stats, invalid_argument,
-              "qat: the batch norm needs affine parameters and running statistics, got {}", nn::to_string(norm));
+              "qat: the batch norm needs affine parameters and running statistics, got {}",
+              nn::to_string(norm));
 }
 
 template <typename Float, typename Norm, bool relu>
@@ -109,7 +125,8 @@ Tensor QatBnLayer<Float, Norm, relu>::forward(Tensor x) {
   Shape along_weight(static_cast<size_t>(this->weight.dim()), 1), along_result = along_weight;
   along_weight[0] = norm.num_features;
   along_result[this->weight.dim() > 2 ? 1 : along_result.size() - 1] = norm.num_features;
-  Tensor y = layer_forward<Float>(*this, x, weight_fake_quant(this->weight * factor.reshape(along_weight)), Tensor());
+  Tensor y = layer_forward<Float>(
+      *this, x, weight_fake_quant(this->weight * factor.reshape(along_weight)), Tensor());
   y = y / factor.reshape(along_result);
   if (this->bias.defined()) y = y + this->bias.reshape(along_result);
   y = bn(y);
@@ -156,17 +173,19 @@ Attrs part_of(const Attrs& config, const std::string& prefix) {
 }
 }  // namespace
 
-#define OCTET_QAT(Name, Norm)                                                                                        \
-  OCTET_MODULE(Name)                                                                                                 \
-  template class QatBnLayer<Name::FloatModule, nn::Norm, Name::fused_relu>;                                          \
-  std::shared_ptr<Name> Name::from_float(Module& module) {                                                           \
-    const auto& layer = expect_layer<FloatModule>(module, #Name, 0, true);                                           \
-    const auto& norm = expect_layer<nn::Norm>(module, #Name, 1, true);                                               \
-    return adopt(make<Name>(layer, norm, make_weight_fake_quant<FloatModule>(layer, module, #Name)), module);               \
-  }                                                                                                                  \
-  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                                          \
-    return make<Name>(*FloatModule::from_config(c), *nn::Norm::from_config(part_of(c, "bn.")),                       \
-                      weight_fake_quant_from(c), c.get_bool("freeze_bn"));                                           \
+#define OCTET_QAT(Name, Norm)                                                                  \
+  OCTET_MODULE(Name)                                                                           \
+  template class QatBnLayer<Name::FloatModule, nn::Norm, Name::fused_relu>;                    \
+  std::shared_ptr<Name> Name::from_float(Module& module) {                                     \
+    const auto& layer = expect_layer<FloatModule>(module, #Name, 0, true);                     \
+    const auto& norm = expect_layer<nn::Norm>(module, #Name, 1, true);                         \
+    return adopt(                                                                              \
+        make<Name>(layer, norm, make_weight_fake_quant<FloatModule>(layer, module, #Name)),    \
+        module);                                                                               \
+  }                                                                                            \
+  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                    \
+    return make<Name>(*FloatModule::from_config(c), *nn::Norm::from_config(part_of(c, "bn.")), \
+                      weight_fake_quant_from(c), c.get_bool("freeze_bn"));                     \
   }
 OCTET_QAT(ConvBn1d, BatchNorm1d)
 OCTET_QAT(ConvBn2d, BatchNorm2d)

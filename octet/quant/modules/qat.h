@@ -1,10 +1,10 @@
 #pragma once
-// Layers in quantization-aware training (torch.nn.qat, torch.nn.intrinsic.qat): float layers whose weight goes through a
-// fake-quantize module, the child `weight_fake_quant`. The result is fake-quantized by the activation_post_process that
-// prepare_qat adds.
+// Layers in quantization-aware training (torch.nn.qat, torch.nn.intrinsic.qat): float layers whose
+// weight goes through a fake-quantize module, the child `weight_fake_quant`. The result is
+// fake-quantized by the activation_post_process that prepare_qat adds.
 //
-// from_float(module) makes one from a float or fused layer with a qconfig whose weight has a fake-quantize module; the
-// parameters are shared with it, not copied.
+// from_float(module) makes one from a float or fused layer with a qconfig whose weight has a
+// fake-quantize module; the parameters are shared with it, not copied.
 
 #include <memory>
 #include <string>
@@ -25,12 +25,12 @@ class QatLayer : public Float {
   Slot weight_fake_quant;
 };
 
-#define OCTET_QAT(Name, Float, relu)                                 \
-  class Name : public QatLayer<Float, relu> {                        \
-   public:                                                           \
-    using QatLayer::QatLayer;                                        \
-    static std::shared_ptr<Name> from_float(Module& module);         \
-    static std::shared_ptr<Name> from_config(const Attrs& config);   \
+#define OCTET_QAT(Name, Float, relu)                               \
+  class Name : public QatLayer<Float, relu> {                      \
+   public:                                                         \
+    using QatLayer::QatLayer;                                      \
+    static std::shared_ptr<Name> from_float(Module& module);       \
+    static std::shared_ptr<Name> from_config(const Attrs& config); \
   };
 OCTET_QAT(Linear, nn::Linear, false)
 OCTET_QAT(Conv1d, nn::Conv1d, false)
@@ -53,15 +53,17 @@ class FreezableBatchNorm {
   virtual void update_bn_stats() = 0;  // the batch's own, in training mode
 };
 
-// A layer with a batch norm behind (child `bn`), and a relu if it was fused in. The weight is fake-quantized as it will be
-// when the batch norm is folded in: scaled by gamma / sqrt(running_var + eps); the result is divided by that again, then
-// normalized (docs/numerics.md). Where gamma is 0 the weight is left unscaled: nothing of it survives, and no NaN does.
+// A layer with a batch norm behind (child `bn`), and a relu if it was fused in. The weight is
+// fake-quantized as it will be when the batch norm is folded in: scaled by gamma / sqrt(running_var
+// + eps); the result is divided by that again, then normalized (docs/numerics.md). Where gamma is 0
+// the weight is left unscaled: nothing of it survives, and no NaN does.
 template <typename Float, typename Norm, bool relu>
 class QatBnLayer : public Float, public FreezableBatchNorm {
  public:
   using FloatModule = Float;
   static constexpr bool fused_relu = relu;
-  QatBnLayer(const Float& layer, const Norm& norm, ModulePtr weight_fake_quant, bool freeze_bn = false);
+  QatBnLayer(const Float& layer, const Norm& norm, ModulePtr weight_fake_quant,
+             bool freeze_bn = false);
   Tensor forward(Tensor x) override;
   Attrs config() const override;
   void train(bool mode = true) override;
@@ -77,12 +79,12 @@ class QatBnLayer : public Float, public FreezableBatchNorm {
   bool frozen_ = false;
 };
 
-#define OCTET_QAT(Name, Float, Norm, relu)                           \
-  class Name : public QatBnLayer<Float, Norm, relu> {                \
-   public:                                                           \
-    using QatBnLayer::QatBnLayer;                                    \
-    static std::shared_ptr<Name> from_float(Module& module);         \
-    static std::shared_ptr<Name> from_config(const Attrs& config);   \
+#define OCTET_QAT(Name, Float, Norm, relu)                         \
+  class Name : public QatBnLayer<Float, Norm, relu> {              \
+   public:                                                         \
+    using QatBnLayer::QatBnLayer;                                  \
+    static std::shared_ptr<Name> from_float(Module& module);       \
+    static std::shared_ptr<Name> from_config(const Attrs& config); \
   };
 OCTET_QAT(ConvBn1d, nn::Conv1d, nn::BatchNorm1d, false)
 OCTET_QAT(ConvBn2d, nn::Conv2d, nn::BatchNorm2d, false)

@@ -11,24 +11,29 @@ namespace octet::nn::quantized {
 
 using quant::QParams;
 
-// -- layers with a weight ------------------------------------------------------------------------------
+// -- layers with a weight -------------------------------------------------------------------------
 
-StaticModule::StaticModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config, Tensor weight, Tensor bias,
-                           const QParams& result)
-    : WeightedModule(std::move(op), std::move(attrs), std::move(pads), std::move(repr), std::move(config), std::move(weight),
-                     std::move(bias)),
-      scale(result.quantizer->scale()), zero_point(result.quantizer->zero_point()), dtype(result.dtype) {}
+StaticModule::StaticModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config,
+                           Tensor weight, Tensor bias, const QParams& result)
+    : WeightedModule(std::move(op), std::move(attrs), std::move(pads), std::move(repr),
+                     std::move(config), std::move(weight), std::move(bias)),
+      scale(result.quantizer->scale()),
+      zero_point(result.quantizer->zero_point()),
+      dtype(result.dtype) {}
 
 Tensor StaticModule::forward(Tensor x) {
-  OCTET_CHECK(x.is_quantized(), invalid_argument, "{}: the input is {}; expected a quantized tensor: put a QuantStub before "
-              "the layer, or leave it float (qconfig = nullptr)", type_name(), octet::to_string(x.type()));
+  OCTET_CHECK(x.is_quantized(), invalid_argument,
+              "{}: the input is {}; expected a quantized tensor: put a QuantStub before "
+              "the layer, or leave it float (qconfig = nullptr)",
+              type_name(), octet::to_string(x.type()));
   return call(x, quant::result_type(scale, zero_point, dtype));
 }
 
 std::string StaticModule::type_name() const { return "Quantized" + class_name(this->class_type()); }
 
 std::string StaticModule::extra_repr() const {
-  std::string s = WeightedModule::extra_repr() + fmt::format(", scale={}, zero_point={}", scale, zero_point);
+  std::string s =
+      WeightedModule::extra_repr() + fmt::format(", scale={}, zero_point={}", scale, zero_point);
   return op() == "linear" ? s + ", qscheme=" + qscheme_repr() : s;
 }
 
@@ -73,21 +78,28 @@ QParams placeholder_result(const Attrs& config) {
 template <typename Layer>
 std::shared_ptr<Layer> layer_from_config(const Attrs& config) {
   auto layer = Layer::FloatModule::from_config(config);
-  return make<Layer>(*layer, quant::placeholder_weight(layer->weight, config), layer->bias, placeholder_result(config));
+  return make<Layer>(*layer, quant::placeholder_weight(layer->weight, config), layer->bias,
+                     placeholder_result(config));
 }
 
 }  // namespace
 
 template <typename Float, bool relu>
-StaticLayer<Float, relu>::StaticLayer(const Float& layer, Tensor weight, Tensor bias, const QParams& result)
-    : StaticModule(quant::layer_op<Float>(), quant::layer_attrs(layer, relu), quant::layer_pads(layer),
-                   layer.Float::extra_repr(), layer.Float::config(), std::move(weight), std::move(bias), result) {}
+StaticLayer<Float, relu>::StaticLayer(const Float& layer, Tensor weight, Tensor bias,
+                                      const QParams& result)
+    : StaticModule(quant::layer_op<Float>(), quant::layer_attrs(layer, relu),
+                   quant::layer_pads(layer), layer.Float::extra_repr(), layer.Float::config(),
+                   std::move(weight), std::move(bias), result) {}
 
-#define OCTET_STATIC(Name)                                                                                   \
-  OCTET_MODULE(Name)                                                                                         \
-  template class StaticLayer<Name::FloatModule, Name::fused_relu>;                                           \
-  std::shared_ptr<Name> Name::from_float(Module& module) { return layer_from_float<Name>(module); }          \
-  std::shared_ptr<Name> Name::from_config(const Attrs& config) { return layer_from_config<Name>(config); }
+#define OCTET_STATIC(Name)                                         \
+  OCTET_MODULE(Name)                                               \
+  template class StaticLayer<Name::FloatModule, Name::fused_relu>; \
+  std::shared_ptr<Name> Name::from_float(Module& module) {         \
+    return layer_from_float<Name>(module);                         \
+  }                                                                \
+  std::shared_ptr<Name> Name::from_config(const Attrs& config) {   \
+    return layer_from_config<Name>(config);                        \
+  }
 OCTET_STATIC(Linear)
 OCTET_STATIC(Conv1d)
 OCTET_STATIC(Conv2d)
@@ -101,7 +113,7 @@ OCTET_STATIC(ConvReLU2d)
 OCTET_STATIC(ConvReLU3d)
 #undef OCTET_STATIC
 
-// -- layers without a quantized weight -----------------------------------------------------------------
+// -- layers without a quantized weight ------------------------------------------------------------
 
 template <typename Float>
 std::string WithQParams<Float>::type_name() const {
@@ -152,30 +164,32 @@ std::shared_ptr<Float> own_copy(const Module& layer) {
 template <typename Float>
 Float& expect_class(Module& module, const char* who) {
   auto* layer = dynamic_cast<Float*>(&module);
-  OCTET_CHECK(layer, invalid_argument, "{}: from_float was given a {}; expected a {}", who, module.type_name(),
-              class_name(typeid(Float)));
+  OCTET_CHECK(layer, invalid_argument, "{}: from_float was given a {}; expected a {}", who,
+              module.type_name(), class_name(typeid(Float)));
   return *layer;
 }
 
 // The float layer's class and configuration without the "dtype" of the result.
 template <typename Float>
 std::shared_ptr<Float> float_from(const Attrs& config) {
-  if constexpr (requires { Float::from_config(config); }) return Float::from_config(config);
-  else return make<Float>();
+  if constexpr (requires { Float::from_config(config); })
+    return Float::from_config(config);
+  else
+    return make<Float>();
 }
 
 }  // namespace
 
-#define OCTET_STATIC(Name, ...)                                                                              \
-  OCTET_MODULE(Name)                                                                                         \
-  template class WithQParams<nn::Name>;                                                                      \
-  std::shared_ptr<Name> Name::from_float(Module& module) {                                                   \
-    expect_class<nn::Name>(module, #Name);                                                                   \
-    return with_qparams<Name>(*own_copy<nn::Name>(module), quant::activation_qparams(module));               \
-  }                                                                                                          \
-  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                                  \
-    return with_qparams<Name>(*float_from<nn::Name>(c), placeholder_result(c));                              \
-  }                                                                                                          \
+#define OCTET_STATIC(Name, ...)                                                                \
+  OCTET_MODULE(Name)                                                                           \
+  template class WithQParams<nn::Name>;                                                        \
+  std::shared_ptr<Name> Name::from_float(Module& module) {                                     \
+    expect_class<nn::Name>(module, #Name);                                                     \
+    return with_qparams<Name>(*own_copy<nn::Name>(module), quant::activation_qparams(module)); \
+  }                                                                                            \
+  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                    \
+    return with_qparams<Name>(*float_from<nn::Name>(c), placeholder_result(c));                \
+  }                                                                                            \
   Tensor Name::forward(Tensor x) { return __VA_ARGS__; }
 #define OCTET_STATIC_UNARY(Name) OCTET_STATIC(Name, ops::call(op_name(), {x}, op_attrs(), result()))
 OCTET_STATIC_UNARY(ELU)
@@ -197,20 +211,24 @@ namespace {
 Tensor batch_norm(const BatchNorm& bn, const Tensor& x, const ops::QType& result) {
   Tensor gamma = bn.weight.defined() ? Tensor(bn.weight) : Tensor::ones({bn.num_features});
   Tensor beta = bn.bias.defined() ? Tensor(bn.bias) : Tensor::zeros({bn.num_features});
-  return ops::call("batch_norm", {x, gamma, beta, bn.running_mean, bn.running_var}, {{"eps", bn.options.eps}}, result);
+  return ops::call("batch_norm", {x, gamma, beta, bn.running_mean, bn.running_var},
+                   {{"eps", bn.options.eps}}, result);
 }
 
 // With running statistics it is a batch norm.
-Tensor instance_norm(const InstanceNorm& norm, int64_t spatial, const Tensor& given, const ops::QType& result) {
+Tensor instance_norm(const InstanceNorm& norm, int64_t spatial, const Tensor& given,
+                     const ops::QType& result) {
   const bool unbatched = given.dim() == spatial + 1;
   const Tensor x = unbatched ? given.unsqueeze(0) : given;
   Tensor y;
   if (norm.options.track_running_stats) {
     Tensor gamma = norm.weight.defined() ? Tensor(norm.weight) : Tensor::ones({norm.num_features});
     Tensor beta = norm.bias.defined() ? Tensor(norm.bias) : Tensor::zeros({norm.num_features});
-    y = ops::call("batch_norm", {x, gamma, beta, norm.running_mean, norm.running_var}, {{"eps", norm.options.eps}}, result);
+    y = ops::call("batch_norm", {x, gamma, beta, norm.running_mean, norm.running_var},
+                  {{"eps", norm.options.eps}}, result);
   } else {
-    y = ops::call("instance_norm", {x, norm.weight, norm.bias}, {{"eps", norm.options.eps}}, result);
+    y = ops::call("instance_norm", {x, norm.weight, norm.bias}, {{"eps", norm.options.eps}},
+                  result);
   }
   return unbatched ? y.squeeze(0) : y;
 }
@@ -225,9 +243,12 @@ Tensor silu(const Tensor& x, const ops::QType& result) {
 
 OCTET_STATIC(PReLU, ops::call("prelu", {x, weight.detach()}, {}, result()))
 OCTET_STATIC(SiLU, silu(x, result()))
-OCTET_STATIC(LayerNorm, ops::call("layer_norm", {x, weight, bias},
-                                  {{"axis", -static_cast<int64_t>(normalized_shape.size())}, {"eps", eps}}, result()))
-OCTET_STATIC(GroupNorm, ops::call("group_norm", {x, weight, bias}, {{"groups", num_groups}, {"eps", eps}}, result()))
+OCTET_STATIC(LayerNorm,
+             ops::call("layer_norm", {x, weight, bias},
+                       {{"axis", -static_cast<int64_t>(normalized_shape.size())}, {"eps", eps}},
+                       result()))
+OCTET_STATIC(GroupNorm, ops::call("group_norm", {x, weight, bias},
+                                  {{"groups", num_groups}, {"eps", eps}}, result()))
 OCTET_STATIC(InstanceNorm1d, instance_norm(*this, spatial(), x, result()))
 OCTET_STATIC(InstanceNorm2d, instance_norm(*this, spatial(), x, result()))
 OCTET_STATIC(InstanceNorm3d, instance_norm(*this, spatial(), x, result()))
@@ -237,16 +258,17 @@ OCTET_STATIC(BatchNorm3d, batch_norm(*this, x, result()))
 #undef OCTET_STATIC_UNARY
 #undef OCTET_STATIC
 
-// The result's zero point is where relu cuts: quantized values below it do not exist once they are clamped there.
-#define OCTET_STATIC_BN_RELU(Name, Norm)                                                                     \
-  OCTET_MODULE(Name)                                                                                         \
-  std::shared_ptr<Name> Name::from_float(Module& module) {                                                   \
-    auto& fused = expect_class<intrinsic::Name>(module, #Name);                                              \
-    return with_qparams<Name>(*own_copy<nn::Norm>(fused[0]), quant::activation_qparams(module));             \
-  }                                                                                                          \
-  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                                  \
-    return with_qparams<Name>(*nn::Norm::from_config(c), placeholder_result(c));                             \
-  }                                                                                                          \
+// The result's zero point is where relu cuts: quantized values below it do not exist once they are
+// clamped there.
+#define OCTET_STATIC_BN_RELU(Name, Norm)                                                         \
+  OCTET_MODULE(Name)                                                                             \
+  std::shared_ptr<Name> Name::from_float(Module& module) {                                       \
+    auto& fused = expect_class<intrinsic::Name>(module, #Name);                                  \
+    return with_qparams<Name>(*own_copy<nn::Norm>(fused[0]), quant::activation_qparams(module)); \
+  }                                                                                              \
+  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                      \
+    return with_qparams<Name>(*nn::Norm::from_config(c), placeholder_result(c));                 \
+  }                                                                                              \
   Tensor Name::forward(Tensor x) { return functional::relu(batch_norm(*this, x, result())); }
 OCTET_STATIC_BN_RELU(BNReLU2d, BatchNorm2d)
 OCTET_STATIC_BN_RELU(BNReLU3d, BatchNorm3d)

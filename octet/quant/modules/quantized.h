@@ -1,9 +1,11 @@
 #pragma once
-// Statically quantized modules (torch.nn.quantized, torch.nn.intrinsic.quantized): quantized tensors in and out, integer
-// arithmetic between (docs/numerics.md), one operator each. `scale` and `zero_point` are those of the result.
+// Statically quantized modules (torch.nn.quantized, torch.nn.intrinsic.quantized): quantized
+// tensors in and out, integer arithmetic between (docs/numerics.md), one operator each. `scale` and
+// `zero_point` are those of the result.
 //
-// from_float(module) makes one from a prepared module: a float layer with a qconfig and a calibrated activation_post_process,
-// or a QAT layer with a weight_fake_quant. Error naming what is missing.
+// from_float(module) makes one from a prepared module: a float layer with a qconfig and a
+// calibrated activation_post_process, or a QAT layer with a weight_fake_quant. Error naming what is
+// missing.
 
 #include <memory>
 #include <string>
@@ -15,7 +17,8 @@
 
 namespace octet::nn::quantized {
 
-// Linear and convolution layers with the activation that was fused into them, if any ("none", "relu").
+// Linear and convolution layers with the activation that was fused into them, if any ("none",
+// "relu").
 class StaticModule : public WeightedModule {
  public:
   Tensor forward(Tensor x) override;
@@ -30,8 +33,8 @@ class StaticModule : public WeightedModule {
   DType dtype;  // of the result
 
  protected:
-  StaticModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config, Tensor weight, Tensor bias,
-               const quant::QParams& result);
+  StaticModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config,
+               Tensor weight, Tensor bias, const quant::QParams& result);
 };
 
 // The quantized form of the float layer `Float`.
@@ -43,12 +46,12 @@ class StaticLayer : public StaticModule {
   StaticLayer(const Float& layer, Tensor weight, Tensor bias, const quant::QParams& result);
 };
 
-#define OCTET_STATIC(Name, Float, relu)                              \
-  class Name : public StaticLayer<Float, relu> {                     \
-   public:                                                           \
-    using StaticLayer::StaticLayer;                                  \
-    static std::shared_ptr<Name> from_float(Module& module);         \
-    static std::shared_ptr<Name> from_config(const Attrs& config);   \
+#define OCTET_STATIC(Name, Float, relu)                            \
+  class Name : public StaticLayer<Float, relu> {                   \
+   public:                                                         \
+    using StaticLayer::StaticLayer;                                \
+    static std::shared_ptr<Name> from_float(Module& module);       \
+    static std::shared_ptr<Name> from_config(const Attrs& config); \
   };
 OCTET_STATIC(Linear, nn::Linear, false)
 OCTET_STATIC(Conv1d, nn::Conv1d, false)
@@ -63,13 +66,17 @@ OCTET_STATIC(ConvReLU2d, nn::Conv2d, true)
 OCTET_STATIC(ConvReLU3d, nn::Conv3d, true)
 #undef OCTET_STATIC
 
-// Quantized forms of layers without a quantized weight: the float layer with qparams for its result. Its operator
-// dequantizes, computes in float32 and quantizes (or goes through a table of 256 codes).
+// Quantized forms of layers without a quantized weight: the float layer with qparams for its
+// result. Its operator dequantizes, computes in float32 and quantizes (or goes through a table of
+// 256 codes).
 template <typename Float>
 class WithQParams : public Float {
  public:
   WithQParams(const Float& layer, const quant::QParams& result)
-      : Float(layer), scale(result.quantizer->scale()), zero_point(result.quantizer->zero_point()), dtype(result.dtype) {
+      : Float(layer),
+        scale(result.quantizer->scale()),
+        zero_point(result.quantizer->zero_point()),
+        dtype(result.dtype) {
     this->qconfig.reset();
   }
   std::string type_name() const override;
@@ -86,13 +93,13 @@ class WithQParams : public Float {
   ops::QType result() const { return quant::result_type(scale, zero_point, dtype); }
 };
 
-#define OCTET_STATIC(Name)                                           \
-  class Name : public WithQParams<nn::Name> {                        \
-   public:                                                           \
-    using WithQParams::WithQParams;                                  \
-    Tensor forward(Tensor x) override;                               \
-    static std::shared_ptr<Name> from_float(Module& module);         \
-    static std::shared_ptr<Name> from_config(const Attrs& config);   \
+#define OCTET_STATIC(Name)                                         \
+  class Name : public WithQParams<nn::Name> {                      \
+   public:                                                         \
+    using WithQParams::WithQParams;                                \
+    Tensor forward(Tensor x) override;                             \
+    static std::shared_ptr<Name> from_float(Module& module);       \
+    static std::shared_ptr<Name> from_config(const Attrs& config); \
   };
 OCTET_STATIC(ELU)
 OCTET_STATIC(CELU)

@@ -23,23 +23,29 @@ template <typename Network>
 std::shared_ptr<Network> network_from_float(Module& module) {
   using Float = typename Network::FloatModule;
   auto* network = dynamic_cast<Float*>(&module);
-  OCTET_CHECK(network, invalid_argument, "{}: from_float was given a {}; expected a {}", class_name(typeid(Network)),
-              module.type_name(), class_name(typeid(Float)));
-  return make<Network>(*network, weights_of(*network, [&](const Tensor& w) { return quant::quantize_weight(w, module, nullptr, 0); }));
+  OCTET_CHECK(network, invalid_argument, "{}: from_float was given a {}; expected a {}",
+              class_name(typeid(Network)), module.type_name(), class_name(typeid(Float)));
+  return make<Network>(*network, weights_of(*network, [&](const Tensor& w) {
+    return quant::quantize_weight(w, module, nullptr, 0);
+  }));
 }
 
 template <typename Network>
 std::shared_ptr<Network> network_from_config(const Attrs& config) {
   auto network = Network::FloatModule::from_config(config);
-  auto made = make<Network>(*network, weights_of(*network, [&](const Tensor& w) { return quant::placeholder_weight(w, config); }));
-  if constexpr (requires { made->set_reduce_range(true); }) made->set_reduce_range(config.get_bool("reduce_range"));
+  auto made = make<Network>(*network, weights_of(*network, [&](const Tensor& w) {
+    return quant::placeholder_weight(w, config);
+  }));
+  if constexpr (requires { made->set_reduce_range(true); })
+    made->set_reduce_range(config.get_bool("reduce_range"));
   return made;
 }
 
 }  // namespace
 
 template <typename Float>
-QuantizedRecurrent<Float>::QuantizedRecurrent(const Float& network, std::map<std::string, Tensor> weights)
+QuantizedRecurrent<Float>::QuantizedRecurrent(const Float& network,
+                                              std::map<std::string, Tensor> weights)
     : Float(network), weights_(std::move(weights)) {
   this->qconfig.reset();
   for (auto& [name, tensor] : this->own_tensors()) *tensor = Tensor();
@@ -50,14 +56,16 @@ void QuantizedRecurrent<Float>::set_weights(std::map<std::string, Tensor> weight
   for (const auto& [name, mine] : weights_) {
     auto it = weights.find(name);
     const bool given = it != weights.end() && it->second.defined();
-    OCTET_CHECK(given && it->second.shape() == mine.shape() &&
-                    ((is_weight(name) && it->second.is_quantized()) || it->second.dtype() == mine.dtype()),
-                invalid_argument, "{}: {} is {}; expected {}{}", this->type_name(), name,
-                given ? octet::to_string(it->second.type()) : "none", is_weight(name) ? "codes or " : "",
-                octet::to_string(mine.type()));
+    OCTET_CHECK(
+        given && it->second.shape() == mine.shape() &&
+            ((is_weight(name) && it->second.is_quantized()) || it->second.dtype() == mine.dtype()),
+        invalid_argument, "{}: {} is {}; expected {}{}", this->type_name(), name,
+        given ? octet::to_string(it->second.type()) : "none", is_weight(name) ? "codes or " : "",
+        octet::to_string(mine.type()));
   }
-  OCTET_CHECK(weights.size() == weights_.size(), invalid_argument, "{}: {} weights and biases; expected {}", this->type_name(),
-              weights.size(), weights_.size());
+  OCTET_CHECK(weights.size() == weights_.size(), invalid_argument,
+              "{}: {} weights and biases; expected {}", this->type_name(), weights.size(),
+              weights_.size());
   weights_ = std::move(weights);
 }
 
@@ -65,7 +73,8 @@ template <typename Float>
 Attrs QuantizedRecurrent<Float>::config() const {
   Attrs c = Float::config();
   for (const auto& [name, tensor] : weights_)
-    if (is_weight(name) && !tensor.is_quantized()) c.set("weight_dtype", octet::to_string(tensor.dtype()));
+    if (is_weight(name) && !tensor.is_quantized())
+      c.set("weight_dtype", octet::to_string(tensor.dtype()));
   return c;
 }
 
@@ -95,11 +104,15 @@ Attrs DynamicRecurrent<Float>::op_attrs() const {
   return Float::op_attrs().set("reduce_range", reduce_range_);
 }
 
-#define OCTET_RECURRENT(Name)                                                                                  \
-  OCTET_MODULE(Name)                                                                                           \
-  template class DynamicRecurrent<nn::Name>;                                                                   \
-  std::shared_ptr<Name> Name::from_float(Module& module) { return network_from_float<Name>(module); }          \
-  std::shared_ptr<Name> Name::from_config(const Attrs& config) { return network_from_config<Name>(config); }
+#define OCTET_RECURRENT(Name)                                    \
+  OCTET_MODULE(Name)                                             \
+  template class DynamicRecurrent<nn::Name>;                     \
+  std::shared_ptr<Name> Name::from_float(Module& module) {       \
+    return network_from_float<Name>(module);                     \
+  }                                                              \
+  std::shared_ptr<Name> Name::from_config(const Attrs& config) { \
+    return network_from_config<Name>(config);                    \
+  }
 OCTET_RECURRENT(LSTM)
 OCTET_RECURRENT(GRU)
 OCTET_RECURRENT(RNN)
@@ -117,11 +130,15 @@ std::string ReferenceRecurrent<Float>::type_name() const {
   return "QuantizedReference" + class_name(this->class_type());
 }
 
-#define OCTET_RECURRENT(Name)                                                                                  \
-  OCTET_MODULE(Name)                                                                                           \
-  template class ReferenceRecurrent<nn::Name>;                                                                 \
-  std::shared_ptr<Name> Name::from_float(Module& module) { return network_from_float<Name>(module); }          \
-  std::shared_ptr<Name> Name::from_config(const Attrs& config) { return network_from_config<Name>(config); }
+#define OCTET_RECURRENT(Name)                                    \
+  OCTET_MODULE(Name)                                             \
+  template class ReferenceRecurrent<nn::Name>;                   \
+  std::shared_ptr<Name> Name::from_float(Module& module) {       \
+    return network_from_float<Name>(module);                     \
+  }                                                              \
+  std::shared_ptr<Name> Name::from_config(const Attrs& config) { \
+    return network_from_config<Name>(config);                    \
+  }
 OCTET_RECURRENT(LSTM)
 OCTET_RECURRENT(GRU)
 OCTET_RECURRENT(RNN)

@@ -1,7 +1,8 @@
 #pragma once
-// Recurrent networks with quantized weights (torch.nn.quantized.dynamic): the float classes with other weights. They compute
-// what those compute, in every form (layers, directions, projections, without biases, unbatched); x and the hidden state are
-// quantized at each step from their own range (docs/numerics.md, "lstm, gru, rnn"). float16 weights compute in float32.
+// Recurrent networks with quantized weights (torch.nn.quantized.dynamic): the float classes with
+// other weights. They compute what those compute, in every form (layers, directions, projections,
+// without biases, unbatched); x and the hidden state are quantized at each step from their own
+// range (docs/numerics.md, "lstm, gru, rnn"). float16 weights compute in float32.
 //
 // from_float(module) takes the float network with a qconfig whose weight says how.
 
@@ -13,8 +14,8 @@
 
 namespace octet::nn::quantized {
 
-// Float is LSTM, GRU, RNN or one of their cells. The weights and biases (not parameters: they are not trained) have the
-// names that the float network's parameters have.
+// Float is LSTM, GRU, RNN or one of their cells. The weights and biases (not parameters: they are
+// not trained) have the names that the float network's parameters have.
 template <typename Float>
 class QuantizedRecurrent : public Float {
  public:
@@ -22,7 +23,8 @@ class QuantizedRecurrent : public Float {
   // `weights` as Float's parameters by name: the weights quantized or float16, the biases float32.
   QuantizedRecurrent(const Float& network, std::map<std::string, Tensor> weights);
   const std::map<std::string, Tensor>& weights() const { return weights_; }
-  // Error unless the names and shapes are those it has, the weights quantized (or of their dtype), the biases float32.
+  // Error unless the names and shapes are those it has, the weights quantized (or of their dtype),
+  // the biases float32.
   void set_weights(std::map<std::string, Tensor> weights);
   std::map<std::string, Tensor> extra_state() const override { return weights_; }
   void set_extra_state(const std::map<std::string, Tensor>& state) override { set_weights(state); }
@@ -54,12 +56,12 @@ class DynamicRecurrent : public QuantizedRecurrent<Float> {
   bool reduce_range_ = false;
 };
 
-#define OCTET_RECURRENT(Name)                                        \
-  class Name : public DynamicRecurrent<nn::Name> {                   \
-   public:                                                           \
-    using DynamicRecurrent::DynamicRecurrent;                        \
-    static std::shared_ptr<Name> from_float(Module& module);         \
-    static std::shared_ptr<Name> from_config(const Attrs& config);   \
+#define OCTET_RECURRENT(Name)                                      \
+  class Name : public DynamicRecurrent<nn::Name> {                 \
+   public:                                                         \
+    using DynamicRecurrent::DynamicRecurrent;                      \
+    static std::shared_ptr<Name> from_float(Module& module);       \
+    static std::shared_ptr<Name> from_config(const Attrs& config); \
   };
 OCTET_RECURRENT(LSTM)
 OCTET_RECURRENT(GRU)
@@ -87,12 +89,12 @@ class ReferenceRecurrent : public QuantizedRecurrent<Float> {
   }
 };
 
-#define OCTET_RECURRENT(Name)                                        \
-  class Name : public ReferenceRecurrent<nn::Name> {                 \
-   public:                                                           \
-    using ReferenceRecurrent::ReferenceRecurrent;                    \
-    static std::shared_ptr<Name> from_float(Module& module);         \
-    static std::shared_ptr<Name> from_config(const Attrs& config);   \
+#define OCTET_RECURRENT(Name)                                      \
+  class Name : public ReferenceRecurrent<nn::Name> {               \
+   public:                                                         \
+    using ReferenceRecurrent::ReferenceRecurrent;                  \
+    static std::shared_ptr<Name> from_float(Module& module);       \
+    static std::shared_ptr<Name> from_config(const Attrs& config); \
   };
 OCTET_RECURRENT(LSTM)
 OCTET_RECURRENT(GRU)

@@ -1,5 +1,6 @@
 #pragma once
-// Where the weights of a quantized layer come from: a float layer, a fused one, or one in quantization-aware training.
+// Where the weights of a quantized layer come from: a float layer, a fused one, or one in
+// quantization-aware training.
 
 #include "octet/base/check_impl.h"
 #include "octet/nn/init.h"
@@ -11,7 +12,7 @@ namespace octet::quant {
 template <typename Float>
 struct WeightSource {
   const Float* layer = nullptr;
-  Tensor weight, bias;            // float; a batch norm is folded in
+  Tensor weight, bias;              // float; a batch norm is folded in
   nn::ModulePtr weight_fake_quant;  // null unless in training
   std::shared_ptr<Float> own;       // `layer`, if it is no part of the module
 };
@@ -21,10 +22,22 @@ template <typename Float, bool relu>
 struct NormOf {
   using type = void;
 };
-template <> struct NormOf<nn::Linear, false> { using type = nn::BatchNorm1d; };
-template <bool relu> struct NormOf<nn::Conv1d, relu> { using type = nn::BatchNorm1d; };
-template <bool relu> struct NormOf<nn::Conv2d, relu> { using type = nn::BatchNorm2d; };
-template <bool relu> struct NormOf<nn::Conv3d, relu> { using type = nn::BatchNorm3d; };
+template <>
+struct NormOf<nn::Linear, false> {
+  using type = nn::BatchNorm1d;
+};
+template <bool relu>
+struct NormOf<nn::Conv1d, relu> {
+  using type = nn::BatchNorm1d;
+};
+template <bool relu>
+struct NormOf<nn::Conv2d, relu> {
+  using type = nn::BatchNorm2d;
+};
+template <bool relu>
+struct NormOf<nn::Conv3d, relu> {
+  using type = nn::BatchNorm3d;
+};
 
 // The Float layer, with a relu behind if `relu`, that `module` is. Error if it is something else.
 template <typename Float, bool relu>
@@ -47,18 +60,20 @@ WeightSource<Float> weight_source(nn::Module& module, const std::string& who) {
   const Float* layer = nullptr;
   if constexpr (relu) {
     auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(&module);
-    if (fused && fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1])) layer = dynamic_cast<Float*>(&(*fused)[0]);
+    if (fused && fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1]))
+      layer = dynamic_cast<Float*>(&(*fused)[0]);
   } else {
     layer = dynamic_cast<Float*>(&module);
   }
-  OCTET_CHECK(layer, invalid_argument, "{}: from_float was given a {}; expected a {}{}", who, module.type_name(),
-              nn::class_name(typeid(Float)), relu ? " fused with a ReLU" : "");
+  OCTET_CHECK(layer, invalid_argument, "{}: from_float was given a {}; expected a {}{}", who,
+              module.type_name(), nn::class_name(typeid(Float)), relu ? " fused with a ReLU" : "");
   return {layer, layer->weight, layer->bias, nullptr};
 }
 
 // A weight of that shape to be replaced when the state is loaded.
 inline Tensor placeholder_weight(const Tensor& weight, const Attrs& config) {
-  if (config.has("weight_dtype")) return Tensor::zeros(weight.shape(), parse_dtype(config.get_string("weight_dtype")));
+  if (config.has("weight_dtype"))
+    return Tensor::zeros(weight.shape(), parse_dtype(config.get_string("weight_dtype")));
   return quantize_per_tensor(Tensor::zeros(weight.shape()), 1, 0, DType::qint8);
 }
 

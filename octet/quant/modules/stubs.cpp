@@ -31,17 +31,21 @@ namespace octet::nn::quantized {
 OCTET_MODULE(Quantize)
 OCTET_MODULE(DeQuantize)
 
-Quantize::Quantize(double scale, int64_t zero_point, DType dtype) : scale(scale), zero_point(zero_point), dtype(dtype) {}
+Quantize::Quantize(double scale, int64_t zero_point, DType dtype)
+    : scale(scale), zero_point(zero_point), dtype(dtype) {}
 
 std::shared_ptr<Quantize> Quantize::from_float(Module& stub) {
   quant::QParams q = quant::activation_qparams(stub);
   return make<Quantize>(q.quantizer->scale(), q.quantizer->zero_point(), q.dtype);
 }
 
-Tensor Quantize::forward(Tensor x) { return ops::call("quantize", {x}, {}, quant::result_type(scale, zero_point, dtype)); }
+Tensor Quantize::forward(Tensor x) {
+  return ops::call("quantize", {x}, {}, quant::result_type(scale, zero_point, dtype));
+}
 
 std::string Quantize::extra_repr() const {
-  return fmt::format("scale={}, zero_point={}, dtype={}", scale, zero_point, octet::to_string(dtype));
+  return fmt::format("scale={}, zero_point={}, dtype={}", scale, zero_point,
+                     octet::to_string(dtype));
 }
 
 std::map<std::string, Tensor> Quantize::extra_state() const {

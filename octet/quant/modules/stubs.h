@@ -8,8 +8,8 @@
 
 namespace octet::quant {
 
-// Marks where a float tensor becomes quantized: observed by prepare(), a nn::quantized::Quantize after convert(). Until then
-// it returns its input.
+// Marks where a float tensor becomes quantized: observed by prepare(), a nn::quantized::Quantize
+// after convert(). Until then it returns its input.
 class QuantStub : public nn::Module {
  public:
   QuantStub() = default;
@@ -24,7 +24,8 @@ class DeQuantStub : public nn::Module {
   Tensor forward(Tensor x) override { return x; }
 };
 
-// A module with a QuantStub before and a DeQuantStub behind: quantizes a model whose forward has no stubs.
+// A module with a QuantStub before and a DeQuantStub behind: quantizes a model whose forward has no
+// stubs.
 class QuantWrapper : public nn::Module {
  public:
   // Takes over the module's qconfig and mode.
@@ -44,7 +45,8 @@ namespace octet::nn::quantized {
 class Quantize : public Module {
  public:
   explicit Quantize(double scale = 1, int64_t zero_point = 0, DType dtype = DType::quint8);
-  // From a prepared QuantStub: the qparams of its activation_post_process. Error if that saw no data.
+  // From a prepared QuantStub: the qparams of its activation_post_process. Error if that saw no
+  // data.
   static std::shared_ptr<Quantize> from_float(Module& stub);
   Tensor forward(Tensor x) override;
   std::string extra_repr() const override;

@@ -13,21 +13,27 @@ inline constexpr bool is_conv = !std::is_same_v<Layer, nn::Linear>;
 // The dimension of the weight that holds output channels.
 template <typename Layer>
 constexpr int64_t channel_axis() {
-  if constexpr (is_conv<Layer>) return Layer::output_channel_axis();
-  else return 0;
+  if constexpr (is_conv<Layer>)
+    return Layer::output_channel_axis();
+  else
+    return 0;
 }
 
 // The dimension of the weight that per-channel scales lie along.
 template <typename Layer>
 int64_t weight_scale_axis(const Layer& layer) {
-  if constexpr (is_conv<Layer>) return ops::weight_scale_axis(Layer::is_transposed, layer.weight.type(), layer.options.groups);
-  else return 0;
+  if constexpr (is_conv<Layer>)
+    return ops::weight_scale_axis(Layer::is_transposed, layer.weight.type(), layer.options.groups);
+  else
+    return 0;
 }
 
 template <typename Layer>
 std::string layer_op() {
-  if constexpr (is_conv<Layer>) return Layer::op_name();
-  else return "linear";
+  if constexpr (is_conv<Layer>)
+    return Layer::op_name();
+  else
+    return "linear";
 }
 
 template <typename Layer>
@@ -40,8 +46,10 @@ Attrs layer_attrs(const Layer& layer, bool relu = false) {
 // Of the pad operator before the layer's; empty: there is none.
 template <typename Layer>
 Attrs layer_pads(const Layer& layer) {
-  if constexpr (is_conv<Layer>) return layer.pad_attrs();
-  else return {};
+  if constexpr (is_conv<Layer>)
+    return layer.pad_attrs();
+  else
+    return {};
 }
 
 // Calls fn with the layer as what it is; false if it is none of them.
@@ -54,7 +62,8 @@ bool visit_layer(nn::Module& module, Fn&& fn) {
   };
   return as(static_cast<nn::Linear*>(nullptr)) || as(static_cast<nn::Conv2d*>(nullptr)) ||
          as(static_cast<nn::Conv1d*>(nullptr)) || as(static_cast<nn::Conv3d*>(nullptr)) ||
-         as(static_cast<nn::ConvTranspose1d*>(nullptr)) || as(static_cast<nn::ConvTranspose2d*>(nullptr)) ||
+         as(static_cast<nn::ConvTranspose1d*>(nullptr)) ||
+         as(static_cast<nn::ConvTranspose2d*>(nullptr)) ||
          as(static_cast<nn::ConvTranspose3d*>(nullptr));
 }
 

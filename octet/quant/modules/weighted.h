@@ -1,5 +1,6 @@
 #pragma once
-// What the quantized forms of linear and convolution layers share: a quantized weight, and one operator called with it.
+// What the quantized forms of linear and convolution layers share: a quantized weight, and one
+// operator called with it.
 
 #include <map>
 #include <string>
@@ -10,27 +11,31 @@
 
 namespace octet::nn::quantized {
 
-// weight() is a quantized tensor (per tensor, or per channel along the output channels); bias() is float32 or undefined.
-// The operator packs the weight at its first use (ops/op.h), so it must not be changed in place: use set_weight_bias.
+// weight() is a quantized tensor (per tensor, or per channel along the output channels); bias() is
+// float32 or undefined. The operator packs the weight at its first use (ops/op.h), so it must not
+// be changed in place: use set_weight_bias.
 class WeightedModule : public Module {
  public:
   const Tensor& weight() const { return weight_; }
   const Tensor& bias() const { return bias_; }
-  // Error unless the weight has the shape it had and is quantized (or float16 where the class allows it).
+  // Error unless the weight has the shape it had and is quantized (or float16 where the class
+  // allows it).
   virtual void set_weight_bias(Tensor weight, Tensor bias);
 
-  const std::string& op() const { return op_; }           // "conv2d", "linear_dynamic", ...
+  const std::string& op() const { return op_; }  // "conv2d", "linear_dynamic", ...
   const Attrs& op_attrs() const { return attrs_; }
   std::map<std::string, Tensor> extra_state() const override;
   void set_extra_state(const std::map<std::string, Tensor>& state) override;
-  // The float layer's, as it was when it was converted, and "weight_dtype" if that is not a quantized one.
+  // The float layer's, as it was when it was converted, and "weight_dtype" if that is not a
+  // quantized one.
   Attrs config() const override;
   std::string extra_repr() const override;
 
  protected:
-  // `op` is the operator to call, `attrs` its attributes, `pads` those of the pad operator before it (empty: none); `repr`
-  // and `config` are the float layer's.
-  WeightedModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config, Tensor weight, Tensor bias);
+  // `op` is the operator to call, `attrs` its attributes, `pads` those of the pad operator before
+  // it (empty: none); `repr` and `config` are the float layer's.
+  WeightedModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config,
+                 Tensor weight, Tensor bias);
   // The operator on x, which for convolutions may lack the batch dimension.
   Tensor call(const Tensor& x, const std::optional<ops::QType>& want = std::nullopt) const;
   void set_op_attr(const std::string& name, Attr value) { attrs_.set(name, std::move(value)); }

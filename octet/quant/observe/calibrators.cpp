@@ -34,15 +34,17 @@ Counts coarser(const Histogram& h, int exponent, bool absolute) {
   const int64_t first = std::min<int64_t>(lo, 0), last = std::max<int64_t>(hi, -1);
   Counts all{std::vector<double>(static_cast<size_t>(last - first + 1), 0.0), -first};
   for (int64_t i = 0; i < h.size(); ++i)
-    all.c[static_cast<size_t>(((h.first_bin() + i) >> shift) - first)] += static_cast<double>(h.count(i));
+    all.c[static_cast<size_t>(((h.first_bin() + i) >> shift) - first)] +=
+        static_cast<double>(h.count(i));
   return all;
 }
 
 double x_log_x(double x) { return x > 0 ? x * std::log(x) : 0; }
 
-// KL(P || Q) of any window in `levels` look-ups. With N values in all, W in the window, and S_j values in m_j bins that
-// are not empty at level j:
-//   sum of P log(P / Q) = (sum of p log p) / N - log N - sum over j of P_j (log S_j - log m_j - log W),  p = N P.
+// KL(P || Q) of any window in `levels` look-ups. With N values in all, W in the window, and S_j
+// values in m_j bins that are not empty at level j:
+//   sum of P log(P / Q) = (sum of p log p) / N - log N
+//                         - sum over j of P_j (log S_j - log m_j - log W),  p = N P.
 class Divergence {
  public:
   explicit Divergence(std::vector<double> c)
@@ -56,8 +58,10 @@ class Divergence {
 
   // Of bins [a, b), b - a >= levels.
   double operator()(int64_t a, int64_t b, int64_t levels) const {
-    const double all = sum_.back(), below = at(sum_, a), inside = at(sum_, b) - below, above = all - below - inside;
-    if ((below > 0 && at(c_, a) == 0) || (above > 0 && at(c_, b - 1) == 0) || inside == 0) return kInfinity;
+    const double all = sum_.back(), below = at(sum_, a), inside = at(sum_, b) - below,
+                 above = all - below - inside;
+    if ((below > 0 && at(c_, a) == 0) || (above > 0 && at(c_, b - 1) == 0) || inside == 0)
+      return kInfinity;
     double entropy = at(entropy_, b) - at(entropy_, a);
     entropy += x_log_x(at(c_, a) + below) - x_log_x(at(c_, a));
     entropy += x_log_x(at(c_, b - 1) + above) - x_log_x(at(c_, b - 1));
@@ -83,13 +87,15 @@ class Cumulative {
  public:
   explicit Cumulative(const Histogram& h) : h_(h), below_(static_cast<size_t>(h.size()) + 1, 0.0) {
     for (int64_t i = 0; i < h.size(); ++i)
-      below_[static_cast<size_t>(i) + 1] = below_[static_cast<size_t>(i)] + static_cast<double>(h.count(i));
+      below_[static_cast<size_t>(i) + 1] =
+          below_[static_cast<size_t>(i)] + static_cast<double>(h.count(i));
   }
 
   double operator()(double t) const {
     if (t <= h_.min()) return 0;
     if (t >= h_.max()) return below_.back();
-    int64_t i = std::clamp<int64_t>(static_cast<int64_t>((t - h_.edge(0)) / h_.width()), 0, h_.size() - 1);
+    int64_t i =
+        std::clamp<int64_t>(static_cast<int64_t>((t - h_.edge(0)) / h_.width()), 0, h_.size() - 1);
     double from = lower(i), to = upper(i);
     double share = to > from ? std::clamp((t - from) / (to - from), 0.0, 1.0) : 1.0;
     return below_[static_cast<size_t>(i)] + share * static_cast<double>(h_.count(i));
@@ -120,11 +126,14 @@ Range entropy_range(const Histogram& h, const ObserverOptions& options) {
   if (h.constant()) return full;
   const CodeRange codes = code_range(options);
   const bool symmetric = is_symmetric(options.qscheme);
-  const double largest = std::max(std::abs(static_cast<double>(h.min())), std::abs(static_cast<double>(h.max())));
-  const int exponent = std::max(h.exponent(), std::ilogb(largest / static_cast<double>(options.bins)));
+  const double largest =
+      std::max(std::abs(static_cast<double>(h.min())), std::abs(static_cast<double>(h.max())));
+  const int exponent =
+      std::max(h.exponent(), std::ilogb(largest / static_cast<double>(options.bins)));
   auto [c, zero] = coarser(h, exponent, symmetric);
   const int64_t size = static_cast<int64_t>(c.size());
-  const int64_t all_codes = codes.quant_max - codes.quant_min + 1, levels = symmetric ? (all_codes + 1) / 2 : all_codes;
+  const int64_t all_codes = codes.quant_max - codes.quant_min + 1,
+                levels = symmetric ? (all_codes + 1) / 2 : all_codes;
   if (size < levels) return full;
   if (zero < size) {
     double left = zero > 0 ? c[static_cast<size_t>(zero - 1)] : 0,
@@ -165,7 +174,8 @@ Range percentile_range(const Histogram& h, const ObserverOptions& options) {
     return {lo, std::max(lo, hi)};
   }
   // Bisected: the count within [-t, t] never falls as t grows.
-  double lo = 0, hi = std::max(std::abs(static_cast<double>(h.min())), std::abs(static_cast<double>(h.max())));
+  double lo = 0, hi = std::max(std::abs(static_cast<double>(h.min())),
+                               std::abs(static_cast<double>(h.max())));
   for (int i = 0; i < 60; ++i) {
     double t = (lo + hi) / 2;
     (cumulative(t) - cumulative(-t) < inside ? lo : hi) = t;

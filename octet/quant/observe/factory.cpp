@@ -39,23 +39,26 @@ ObserverOptions plain() { return {}; }
 // octet's own, then those of users.
 std::list<ObserverClass>& classes() {
   static std::list<ObserverClass> all = {
-    {"MinMaxObserver", "minmax", Source::data, plain, make<MinMaxObserver>},
-    {"MovingAverageMinMaxObserver", "moving-average", Source::data, plain, make<MovingAverageMinMaxObserver>},
-    {"HistogramObserver", "histogram", Source::data, plain, make<HistogramObserver>},
-    {"PerChannelMinMaxObserver", "per-channel", Source::data_per_channel, PerChannelMinMaxObserver::default_options,
-     make<PerChannelMinMaxObserver>},
-    {"MovingAveragePerChannelMinMaxObserver", "moving-average-per-channel", Source::data_per_channel,
-     PerChannelMinMaxObserver::default_options, make<MovingAveragePerChannelMinMaxObserver>},
-    {"EntropyObserver", "entropy", Source::data, plain, make<EntropyObserver>},
-    {"PercentileObserver", "percentile", Source::data, plain, make<PercentileObserver>},
-    {"MSEObserver", "mse", Source::data, plain, make<MSEObserver>},
-    {"FixedQParamsObserver", "fixed", Source::fixed, plain, make<FixedQParamsObserver>},
-    {"PlaceholderObserver", "placeholder", Source::none, PlaceholderObserver::default_options,
-     make<PlaceholderObserver>},
-    {"NoopObserver", "noop", Source::none, NoopObserver::default_options, make<NoopObserver>},
-    {"RecordingObserver", "recording", Source::none, plain, make<RecordingObserver>},
-    {"ReuseInputObserver", "reuse-input", Source::none, plain, make<ReuseInputObserver>},
-    {"Identity", "identity", Source::none, IdentityObserver::default_options, make<IdentityObserver>},
+      {"MinMaxObserver", "minmax", Source::data, plain, make<MinMaxObserver>},
+      {"MovingAverageMinMaxObserver", "moving-average", Source::data, plain,
+       make<MovingAverageMinMaxObserver>},
+      {"HistogramObserver", "histogram", Source::data, plain, make<HistogramObserver>},
+      {"PerChannelMinMaxObserver", "per-channel", Source::data_per_channel,
+       PerChannelMinMaxObserver::default_options, make<PerChannelMinMaxObserver>},
+      {"MovingAveragePerChannelMinMaxObserver", "moving-average-per-channel",
+       Source::data_per_channel, PerChannelMinMaxObserver::default_options,
+       make<MovingAveragePerChannelMinMaxObserver>},
+      {"EntropyObserver", "entropy", Source::data, plain, make<EntropyObserver>},
+      {"PercentileObserver", "percentile", Source::data, plain, make<PercentileObserver>},
+      {"MSEObserver", "mse", Source::data, plain, make<MSEObserver>},
+      {"FixedQParamsObserver", "fixed", Source::fixed, plain, make<FixedQParamsObserver>},
+      {"PlaceholderObserver", "placeholder", Source::none, PlaceholderObserver::default_options,
+       make<PlaceholderObserver>},
+      {"NoopObserver", "noop", Source::none, NoopObserver::default_options, make<NoopObserver>},
+      {"RecordingObserver", "recording", Source::none, plain, make<RecordingObserver>},
+      {"ReuseInputObserver", "reuse-input", Source::none, plain, make<ReuseInputObserver>},
+      {"Identity", "identity", Source::none, IdentityObserver::default_options,
+       make<IdentityObserver>},
   };
   return all;
 }
@@ -68,17 +71,18 @@ bool register_all() {
                        [](const Attrs& config) -> nn::ModulePtr {
                          Attrs options = config;
                          options.erase("label");
-                         return nn::make<T>(options_from(options),
-                                            config.has("label") ? config.get_string("label") : std::string());
+                         return nn::make<T>(options_from(options), config.has("label")
+                                                                       ? config.get_string("label")
+                                                                       : std::string());
                        }),
    ...);
   return true;
 }
 [[maybe_unused]] const bool g_registered =
-    register_all<MinMaxObserver, MovingAverageMinMaxObserver, HistogramObserver, PerChannelMinMaxObserver,
-                 MovingAveragePerChannelMinMaxObserver, EntropyObserver, PercentileObserver, MSEObserver,
-                 FixedQParamsObserver, PlaceholderObserver, NoopObserver, RecordingObserver, ReuseInputObserver,
-                 IdentityObserver>();
+    register_all<MinMaxObserver, MovingAverageMinMaxObserver, HistogramObserver,
+                 PerChannelMinMaxObserver, MovingAveragePerChannelMinMaxObserver, EntropyObserver,
+                 PercentileObserver, MSEObserver, FixedQParamsObserver, PlaceholderObserver,
+                 NoopObserver, RecordingObserver, ReuseInputObserver, IdentityObserver>();
 
 template <typename Pick>
 std::vector<std::string> names_of(Pick pick) {
@@ -95,10 +99,11 @@ const ObserverClass& find_class(std::string_view name) {
     for (const ObserverClass& c : classes())
       if (name == c.name || (!c.short_name.empty() && name == c.short_name)) return c;
   }
-  std::vector<std::string> known = observer_short_names(), all = names_of([](const ObserverClass& c) { return c.name; });
+  std::vector<std::string> known = observer_short_names(),
+                           all = names_of([](const ObserverClass&c) { return c.name; });
   all.insert(all.end(), known.begin(), known.end());
-  OCTET_FAIL(not_found, "unknown observer '{}'{} (known: {}; or PyTorch's names: {})", name, did_you_mean(name, all),
-             fmt::join(known, ", "), fmt::join(observer_names(), ", "));
+  OCTET_FAIL(not_found, "unknown observer '{}'{} (known: {}; or PyTorch's names: {})", name,
+             did_you_mean(name, all), fmt::join(known, ", "), fmt::join(observer_names(), ", "));
 }
 
 // A changed copy of a factory.
@@ -111,18 +116,21 @@ ObserverFactory changed(const ObserverFactory& factory, Change change) {
 
 }  // namespace
 
-void detail::register_observer(const std::string& name, bool per_channel,
-                               std::function<ObserverPtr(const ObserverOptions&, std::string)> make) {
+void detail::register_observer(
+    const std::string& name, bool per_channel,
+    std::function<ObserverPtr(const ObserverOptions&, std::string)> make) {
   ObserverOptions defaults;
   if (per_channel) defaults = PerChannelMinMaxObserver::default_options();
   std::lock_guard lock(g_classes_mutex);
   for (const ObserverClass& c : classes())
-    OCTET_CHECK(c.name != name, invalid_argument, "OCTET_OBSERVER: there is an observer named {} already", name);
-  classes().push_back({name, "", per_channel ? Source::data_per_channel : Source::data, [defaults] { return defaults; }, std::move(make),
-                       true});
+    OCTET_CHECK(c.name != name, invalid_argument,
+                "OCTET_OBSERVER: there is an observer named {} already", name);
+  classes().push_back({name, "", per_channel ? Source::data_per_channel : Source::data,
+                       [defaults] { return defaults; }, std::move(make), true});
 }
 
-ObserverPtr make_observer(std::string_view name, const ObserverOptions& options, std::string label) {
+ObserverPtr make_observer(std::string_view name, const ObserverOptions& options,
+                          std::string label) {
   return find_class(name).make(options, std::move(label));
 }
 
@@ -140,10 +148,13 @@ std::vector<std::string> observer_short_names() {
 }
 
 std::vector<std::string> activation_observer_names() {
-  return names_of([](const ObserverClass& c) { return c.source == Source::data ? c.short_name : std::string(); });
+  return names_of([](const ObserverClass& c) {
+    return c.source == Source::data ? c.short_name : std::string();
+  });
 }
 
-ObserverFactory::ObserverFactory(std::string_view name) : ObserverFactory(name, find_class(name).defaults()) {}
+ObserverFactory::ObserverFactory(std::string_view name)
+    : ObserverFactory(name, find_class(name).defaults()) {}
 
 ObserverFactory::ObserverFactory(std::string_view name, ObserverOptions options)
     : name_(find_class(name).name), options_(std::move(options)) {}
@@ -206,16 +217,21 @@ ObserverFactory ObserverFactory::with_fixed_qparams(double scale, int64_t zero_p
 
 ObserverFactory ObserverFactory::fake_quantize(std::string_view name) const {
   static const std::vector<std::string> known = {"FakeQuantize", "FixedQParamsFakeQuantize",
-                                                 "FusedMovingAvgObsFakeQuantize", "LearnableFakeQuantize"};
+                                                 "FusedMovingAvgObsFakeQuantize",
+                                                 "LearnableFakeQuantize"};
   OCTET_CHECK(std::find(known.begin(), known.end(), name) != known.end(), not_found,
               "unknown fake-quantize class '{}'{} (known: {})", name, did_you_mean(name, known),
               fmt::join(known, ", "));
-  OCTET_CHECK(chooses_qparams(), invalid_argument, "{}: needs an observer that chooses qparams, got {}", name,
-              to_string(*this));
-  OCTET_CHECK((name == "FixedQParamsFakeQuantize") == (name_ == "FixedQParamsObserver"), invalid_argument,
-              "{}: its observer is {}; FixedQParamsObserver and FixedQParamsFakeQuantize go together", name, name_);
-  OCTET_CHECK(name != "FusedMovingAvgObsFakeQuantize" || name_.starts_with("MovingAverage"), invalid_argument,
-              "{}: its observer is {}; expected MovingAverageMinMaxObserver or MovingAveragePerChannelMinMaxObserver",
+  OCTET_CHECK(chooses_qparams(), invalid_argument,
+              "{}: needs an observer that chooses qparams, got {}", name, to_string(*this));
+  OCTET_CHECK(
+      (name == "FixedQParamsFakeQuantize") == (name_ == "FixedQParamsObserver"), invalid_argument,
+      "{}: its observer is {}; FixedQParamsObserver and FixedQParamsFakeQuantize go together", name,
+      name_);
+  OCTET_CHECK(name != "FusedMovingAvgObsFakeQuantize" || name_.starts_with("MovingAverage"),
+              invalid_argument,
+              "{}: its observer is {}; expected MovingAverageMinMaxObserver or "
+              "MovingAveragePerChannelMinMaxObserver",
               name, name_);
   ObserverFactory copy = *this;
   copy.fake_quantize_ = name;
@@ -237,26 +253,32 @@ ObserverFactory ObserverFactory::without_fake_quantize() const {
 
 nn::ModulePtr ObserverFactory::make_module(const std::string& label) const {
   if (fake_quantize_ == "FakeQuantize") return nn::make<FakeQuantize>(*this, label);
-  if (fake_quantize_ == "FixedQParamsFakeQuantize") return nn::make<FixedQParamsFakeQuantize>(*this, label);
-  if (fake_quantize_ == "FusedMovingAvgObsFakeQuantize") return nn::make<FusedMovingAvgObsFakeQuantize>(*this, label);
-  if (fake_quantize_ == "LearnableFakeQuantize") return nn::make<LearnableFakeQuantize>(*this, label, grad_scaling_);
+  if (fake_quantize_ == "FixedQParamsFakeQuantize")
+    return nn::make<FixedQParamsFakeQuantize>(*this, label);
+  if (fake_quantize_ == "FusedMovingAvgObsFakeQuantize")
+    return nn::make<FusedMovingAvgObsFakeQuantize>(*this, label);
+  if (fake_quantize_ == "LearnableFakeQuantize")
+    return nn::make<LearnableFakeQuantize>(*this, label, grad_scaling_);
   return make(label);
 }
 
 ObserverPtr ObserverFactory::make(std::string label) const {
-  OCTET_CHECK(!name_.empty(), invalid_argument, "{}: asked for an observer, but its qconfig has none",
+  OCTET_CHECK(!name_.empty(), invalid_argument,
+              "{}: asked for an observer, but its qconfig has none",
               label.empty() ? "ObserverFactory" : label);
   return find_class(name_).make(options_, std::move(label));
 }
 
-bool ObserverFactory::chooses_qparams() const { return *this && find_class(name_).source != Source::none; }
+bool ObserverFactory::chooses_qparams() const {
+  return *this && find_class(name_).source != Source::none;
+}
 
 std::string to_string(const ObserverFactory& factory) {
   if (!factory) return "None";
   std::string options = to_string(factory.options());
   if (factory.fake_quantize_name().empty()) return fmt::format("{}({})", factory.name(), options);
-  return fmt::format("{}(observer={}{}{})", factory.fake_quantize_name(), factory.name(), options.empty() ? "" : ", ",
-                     options);
+  return fmt::format("{}(observer={}{}{})", factory.fake_quantize_name(), factory.name(),
+                     options.empty() ? "" : ", ", options);
 }
 
 }  // namespace octet::quant

@@ -22,7 +22,8 @@ nn::ModulePtr checked(const ObserverFactory& factory, const std::string& label) 
               label.empty() ? "FakeQuantize" : label, to_string(plain));
   CodeRange codes = code_range(plain.options());
   OCTET_CHECK(codes.quant_max - codes.quant_min < (1 << 20), invalid_argument,
-              "{}: fake quantization to the codes {}..{}; expected 20 bits at most: give quant_min and quant_max",
+              "{}: fake quantization to the codes {}..{}; expected 20 bits at most: give quant_min "
+              "and quant_max",
               label.empty() ? "FakeQuantize" : label, codes.quant_min, codes.quant_max);
   ObserverPtr observer = plain.make(label);
   if (auto* histogram = dynamic_cast<HistogramObserver*>(observer.get()))
@@ -41,28 +42,34 @@ template <typename T>
 bool register_as() {
   nn::register_module(typeid(T), [](const Attrs& config) -> nn::ModulePtr {
     Attrs options = config;
-    for (const char* name : {"observer", "label", "use_grad_scaling", "channels"}) options.erase(name);
+    for (const char* name : {"observer", "label", "use_grad_scaling", "channels"})
+      options.erase(name);
     ObserverFactory observer(config.get_string("observer"), options_from(options));
     std::string label = config.has("label") ? config.get_string("label") : "";
     if constexpr (std::is_same_v<T, LearnableFakeQuantize>)
-      return nn::make<T>(observer, label, config.get_bool("use_grad_scaling"), config.get_int("channels"));
+      return nn::make<T>(observer, label, config.get_bool("use_grad_scaling"),
+                         config.get_int("channels"));
     else
       return nn::make<T>(observer, label);
   });
   return true;
 }
-[[maybe_unused]] const bool g_registered = register_as<FakeQuantize>() && register_as<FixedQParamsFakeQuantize>() &&
-                                           register_as<FusedMovingAvgObsFakeQuantize>() &&
-                                           register_as<LearnableFakeQuantize>();
+[[maybe_unused]] const bool g_registered =
+    register_as<FakeQuantize>() && register_as<FixedQParamsFakeQuantize>() &&
+    register_as<FusedMovingAvgObsFakeQuantize>() && register_as<LearnableFakeQuantize>();
 
 }  // namespace
 
-// -- what all share ------------------------------------------------------------------------------------
+// -- what all share -------------------------------------------------------------------------------
 FakeQuantizeBase::FakeQuantizeBase(const ObserverFactory& observer, const std::string& label)
     : activation_post_process(slot("activation_post_process", checked(observer, label))) {}
 
-void FakeQuantizeBase::enable_fake_quant(bool enabled) { fake_quant_enabled.data<uint8_t>()[0] = enabled; }
-void FakeQuantizeBase::enable_observer(bool enabled) { observer_enabled.data<uint8_t>()[0] = enabled; }
+void FakeQuantizeBase::enable_fake_quant(bool enabled) {
+  fake_quant_enabled.data<uint8_t>()[0] = enabled;
+}
+void FakeQuantizeBase::enable_observer(bool enabled) {
+  observer_enabled.data<uint8_t>()[0] = enabled;
+}
 bool FakeQuantizeBase::is_fake_quant_enabled() const { return flag(fake_quant_enabled); }
 bool FakeQuantizeBase::is_observer_enabled() const { return flag(observer_enabled); }
 
@@ -72,10 +79,10 @@ std::string FakeQuantizeBase::title() const {
 }
 
 void FakeQuantizeBase::fail_not_calibrated() const {
-  OCTET_FAIL(
-      not_calibrated,
-      "{} has no scale yet: run data through it with the observer enabled (enable_observer), or load a state dict",
-      title());
+  OCTET_FAIL(not_calibrated,
+             "{} has no scale yet: run data through it with the observer enabled "
+             "(enable_observer), or load a state dict",
+             title());
 }
 
 QParams FakeQuantizeBase::calculate_qparams() const {
@@ -93,9 +100,11 @@ std::string FakeQuantizeBase::extra_repr() const {
   Tensor scale = current_scale();
   std::string qparams = "scale=None";
   if (scale.numel() > 0) qparams = octet::to_string(*calculate_qparams().quantizer);
-  return fmt::format("fake_quant_enabled={}, observer_enabled={}, quant_min={}, quant_max={}, dtype={}, qscheme={}, {}",
-                     is_fake_quant_enabled() ? 1 : 0, is_observer_enabled() ? 1 : 0, codes.quant_min, codes.quant_max,
-                     octet::to_string(o.dtype), to_string(o.qscheme), qparams);
+  return fmt::format(
+      "fake_quant_enabled={}, observer_enabled={}, quant_min={}, quant_max={}, dtype={}, "
+      "qscheme={}, {}",
+      is_fake_quant_enabled() ? 1 : 0, is_observer_enabled() ? 1 : 0, codes.quant_min,
+      codes.quant_max, octet::to_string(o.dtype), to_string(o.qscheme), qparams);
 }
 
 Attrs FakeQuantizeBase::config() const {
@@ -104,12 +113,12 @@ Attrs FakeQuantizeBase::config() const {
   return a;
 }
 
-// -- FakeQuantize --------------------------------------------------------------------------------------
+// -- FakeQuantize ---------------------------------------------------------------------------------
 void FakeQuantize::set(const std::vector<double>& scales, const std::vector<double>& zero_points) {
   const Shape shape{static_cast<int64_t>(scales.size())};
   scale_ = Tensor::from(scales, shape).to(DType::float32);
-  zero_point_ =
-      Tensor::from(zero_points, shape).to(is_float_qparams(options().qscheme) ? DType::float32 : DType::int32);
+  zero_point_ = Tensor::from(zero_points, shape)
+                    .to(is_float_qparams(options().qscheme) ? DType::float32 : DType::int32);
 }
 
 void FakeQuantize::update(const Tensor& x) {
@@ -124,8 +133,10 @@ Tensor FakeQuantize::forward(Tensor x) {
   if (!is_fake_quant_enabled() || x.numel() == 0) return x;
   if (scale_.numel() == 0) fail_not_calibrated();
   Attrs attrs = codes_of(options());
-  if (!is_per_channel()) return ops::call("fake_quantize_per_tensor", {x, scale_, zero_point_}, attrs);
-  return ops::call("fake_quantize_per_channel", {x, scale_, zero_point_}, attrs.set("axis", options().ch_axis));
+  if (!is_per_channel())
+    return ops::call("fake_quantize_per_tensor", {x, scale_, zero_point_}, attrs);
+  return ops::call("fake_quantize_per_channel", {x, scale_, zero_point_},
+                   attrs.set("axis", options().ch_axis));
 }
 
 std::map<std::string, Tensor> FakeQuantize::extra_state() const {
@@ -135,60 +146,69 @@ std::map<std::string, Tensor> FakeQuantize::extra_state() const {
 void FakeQuantize::set_extra_state(const std::map<std::string, Tensor>& state) {
   std::vector<double> scales = state.at("scale").to(DType::float64).to_vector<double>();
   std::vector<double> zero_points = state.at("zero_point").to(DType::float64).to_vector<double>();
-  OCTET_CHECK(scales.size() == zero_points.size() && (is_per_channel() || scales.size() <= 1), invalid_argument,
-              "{}: the state dict has {} scales and {} zero points; expected {}", title(), scales.size(),
-              zero_points.size(), is_per_channel() ? "one of each per channel" : "one of each");
+  OCTET_CHECK(scales.size() == zero_points.size() && (is_per_channel() || scales.size() <= 1),
+              invalid_argument, "{}: the state dict has {} scales and {} zero points; expected {}",
+              title(), scales.size(), zero_points.size(),
+              is_per_channel() ? "one of each per channel" : "one of each");
   CodeRange codes = code_range(options());
   for (size_t i = 0; i < scales.size(); ++i) {
     double z = zero_points[i];
-    bool fits = is_float_qparams(options().qscheme)
-                    ? std::isfinite(z)
-                    : z >= static_cast<double>(codes.quant_min) && z <= static_cast<double>(codes.quant_max);
-    OCTET_CHECK(
-        std::isfinite(scales[i]) && scales[i] > 0 && fits, invalid_argument,
-        "{}: the state dict has scale {} and zero point {}; expected a positive scale and a zero point in {}..{}",
-        title(), scales[i], z, codes.quant_min, codes.quant_max);
+    bool fits = is_float_qparams(options().qscheme) ? std::isfinite(z)
+                                                    : z >= static_cast<double>(codes.quant_min) &&
+                                                          z <= static_cast<double>(codes.quant_max);
+    OCTET_CHECK(std::isfinite(scales[i]) && scales[i] > 0 && fits, invalid_argument,
+                "{}: the state dict has scale {} and zero point {}; expected a positive scale and "
+                "a zero point in {}..{}",
+                title(), scales[i], z, codes.quant_min, codes.quant_max);
   }
   set(scales, zero_points);
 }
 
-FixedQParamsFakeQuantize::FixedQParamsFakeQuantize(const ObserverFactory& observer, const std::string& label)
+FixedQParamsFakeQuantize::FixedQParamsFakeQuantize(const ObserverFactory& observer,
+                                                   const std::string& label)
     : FakeQuantize(observer, label) {
   OCTET_CHECK(dynamic_cast<const FixedQParamsObserver*>(&this->observer()), invalid_argument,
-              "FixedQParamsFakeQuantize: its observer is {}; expected FixedQParamsObserver", observer.name());
+              "FixedQParamsFakeQuantize: its observer is {}; expected FixedQParamsObserver",
+              observer.name());
   QParams q = this->observer().calculate_qparams();
   set(q.scales, q.zero_points);
 }
 
-FusedMovingAvgObsFakeQuantize::FusedMovingAvgObsFakeQuantize(const ObserverFactory& observer, const std::string& label)
+FusedMovingAvgObsFakeQuantize::FusedMovingAvgObsFakeQuantize(const ObserverFactory& observer,
+                                                             const std::string& label)
     : FakeQuantize(observer.fake_quantize("FusedMovingAvgObsFakeQuantize"), label) {}
 
 void FusedMovingAvgObsFakeQuantize::update(const Tensor& x) {
   if (is_float_qparams(options().qscheme)) return FakeQuantize::update(x);
   observe(x);
-  const std::vector<float> min = observer().min_val().to_vector<float>(), max = observer().max_val().to_vector<float>();
+  const std::vector<float> min = observer().min_val().to_vector<float>(),
+                           max = observer().max_val().to_vector<float>();
   const CodeRange codes = code_range(options());
   std::vector<double> scales, zero_points;
   for (size_t c = 0; c < min.size(); ++c) {
-    auto [s, z] =
-        affine::choose_qparams_dynamic(min[c], max[c], static_cast<int32_t>(codes.quant_min),
-                                       static_cast<int32_t>(codes.quant_max), false, is_symmetric(options().qscheme));
+    auto [s, z] = affine::choose_qparams_dynamic(
+        min[c], max[c], static_cast<int32_t>(codes.quant_min),
+        static_cast<int32_t>(codes.quant_max), false, is_symmetric(options().qscheme));
     scales.push_back(s);
     zero_points.push_back(z);
   }
   set(scales, zero_points);
 }
 
-// -- LearnableFakeQuantize -----------------------------------------------------------------------------
-LearnableFakeQuantize::LearnableFakeQuantize(const ObserverFactory& observer, const std::string& label,
-                                             bool use_grad_scaling, int64_t channels)
+// -- LearnableFakeQuantize ------------------------------------------------------------------------
+LearnableFakeQuantize::LearnableFakeQuantize(const ObserverFactory& observer,
+                                             const std::string& label, bool use_grad_scaling,
+                                             int64_t channels)
     : FakeQuantizeBase(observer, label),
       scale(parameter("scale", Tensor::ones({channels}))),
       zero_point(parameter("zero_point", Tensor::zeros({channels}))),
       use_grad_scaling_(use_grad_scaling) {
-  OCTET_CHECK(channels >= 1, invalid_argument, "{}: {} channels; expected 1 or more", title(), channels);
-  OCTET_CHECK(!is_float_qparams(options().qscheme), unsupported,
-              "{}: a learned zero point stands for a code; float qparams have none: use FakeQuantize", title());
+  OCTET_CHECK(channels >= 1, invalid_argument, "{}: {} channels; expected 1 or more", title(),
+              channels);
+  OCTET_CHECK(
+      !is_float_qparams(options().qscheme), unsupported,
+      "{}: a learned zero point stands for a code; float qparams have none: use FakeQuantize",
+      title());
 }
 
 void LearnableFakeQuantize::set_channels(int64_t channels) {
@@ -202,7 +222,8 @@ void LearnableFakeQuantize::set_channels(int64_t channels) {
 
 void LearnableFakeQuantize::clamp_scale() const {
   float* s = scale.detach().data<float>();
-  for (int64_t i = 0; i < scale.numel(); ++i) s[i] = std::max(s[i], static_cast<float>(options().eps));
+  for (int64_t i = 0; i < scale.numel(); ++i)
+    s[i] = std::max(s[i], static_cast<float>(options().eps));
 }
 
 Tensor LearnableFakeQuantize::forward(Tensor x) {
@@ -220,14 +241,15 @@ Tensor LearnableFakeQuantize::forward(Tensor x) {
   Attrs attrs = codes_of(options());
   if (is_per_channel()) attrs.set("axis", options().ch_axis);
   if (use_grad_scaling_)
-    attrs.set("grad_factor",
-              1 / std::sqrt(static_cast<double>(x.numel()) * std::max(attrs.get_double("quant_max"), 1.0)));
+    attrs.set("grad_factor", 1 / std::sqrt(static_cast<double>(x.numel()) *
+                                           std::max(attrs.get_double("quant_max"), 1.0)));
   Tensor z = is_symmetric(options().qscheme) ? zero_point.detach() : zero_point;
   return ops::call("fake_quantize_learnable", {x, scale, z}, attrs);
 }
 
 Tensor LearnableFakeQuantize::current_scale() const {
-  if (observer().empty() && is_observer_enabled()) return Tensor::zeros({0});  // the initial 1 means nothing
+  // the initial 1 means nothing
+  if (observer().empty() && is_observer_enabled()) return Tensor::zeros({0});
   clamp_scale();
   return scale.detach();
 }
@@ -236,7 +258,8 @@ Tensor LearnableFakeQuantize::current_zero_point() const {
   std::vector<float> z = zero_point.to_vector<float>();
   CodeRange codes = code_range(options());
   for (float& v : z)
-    v = std::clamp(affine::rne(v), static_cast<float>(codes.quant_min), static_cast<float>(codes.quant_max));
+    v = std::clamp(affine::rne(v), static_cast<float>(codes.quant_min),
+                   static_cast<float>(codes.quant_max));
   return Tensor::from(z, zero_point.shape()).to(DType::int32);
 }
 
@@ -265,10 +288,12 @@ void LearnableFakeQuantize::enable_static_observation() {
 }
 
 Attrs LearnableFakeQuantize::config() const {
-  return FakeQuantizeBase::config().set("use_grad_scaling", use_grad_scaling_).set("channels", scale.numel());
+  return FakeQuantizeBase::config()
+      .set("use_grad_scaling", use_grad_scaling_)
+      .set("channels", scale.numel());
 }
 
-// -- on models -----------------------------------------------------------------------------------------
+// -- on models ------------------------------------------------------------------------------------
 namespace {
 template <typename Fn>
 void each_fake_quantize(nn::Module& model, Fn fn) {
@@ -281,7 +306,8 @@ template <typename OnObserver, typename OnFakeQuantize>
 auto visit(const nn::Module& module, OnObserver on_observer, OnFakeQuantize on_fake_quantize) {
   if (auto* o = dynamic_cast<const Observer*>(&module)) return on_observer(*o);
   if (auto* f = dynamic_cast<const FakeQuantizeBase*>(&module)) return on_fake_quantize(*f);
-  OCTET_FAIL(invalid_argument, "{}: expected an observer or a fake-quantize module", module.type_name());
+  OCTET_FAIL(invalid_argument, "{}: expected an observer or a fake-quantize module",
+             module.type_name());
 }
 }  // namespace
 
@@ -304,7 +330,8 @@ bool is_activation_post_process(const nn::Module& module) {
 
 bool chooses_qparams(const nn::Module& module) {
   return visit(
-      module, [](const Observer& o) { return o.chooses_qparams(); }, [](const FakeQuantizeBase&) { return true; });
+      module, [](const Observer& o) { return o.chooses_qparams(); },
+      [](const FakeQuantizeBase&) { return true; });
 }
 
 QParams qparams_of(const nn::Module& module) {

@@ -4,11 +4,13 @@
 // (torch.ao.quantization.fake_quantize).
 //
 //   nn::ModulePtr fq = quant::default_fake_quant().make_module("conv1");
-//   Tensor y = (*fq)(x);                 // observes x; y has 256 values at most; the gradient passes through
+//   // Observes x; y has 256 values at most; the gradient passes through.
+//   Tensor y = (*fq)(x);
 //   model->apply(quant::disable_observer);
 //
-// State: scale and zero_point (empty before the first data; then one of each, or one per channel), the flags
-// fake_quant_enabled and observer_enabled (uint8), and that of the child activation_post_process, the observer.
+// State: scale and zero_point (empty before the first data; then one of each, or one per channel),
+// the flags fake_quant_enabled and observer_enabled (uint8), and that of the child
+// activation_post_process, the observer.
 
 #include <map>
 #include <string>
@@ -30,17 +32,17 @@ class FakeQuantizeBase : public nn::Module {
   bool is_fake_quant_enabled() const;
   bool is_observer_enabled() const;
 
-  // The qparams that forward uses, with the observer's warnings. Error not_calibrated if there are none yet.
-  // PyTorch's FusedMovingAvgObsFakeQuantize answers its observer's instead, which differ from those it was trained
-  // with: observer().calculate_qparams() gives them.
+  // The qparams that forward uses, with the observer's warnings. Error not_calibrated if there are
+  // none yet. PyTorch's FusedMovingAvgObsFakeQuantize answers its observer's instead, which differ
+  // from those it was trained with: observer().calculate_qparams() gives them.
   QParams calculate_qparams() const;
 
   Observer& observer() const { return activation_post_process.as<Observer>(); }
   const ObserverOptions& options() const { return observer().options(); }
   bool is_per_channel() const { return quant::is_per_channel(options().qscheme); }
 
-  // "fake_quant_enabled=1, observer_enabled=1, quant_min=0, quant_max=255, dtype=quint8, qscheme=per_tensor_affine,
-  // scale=0.1 zero_point=3".
+  // "fake_quant_enabled=1, observer_enabled=1, quant_min=0, quant_max=255, dtype=quint8,
+  // qscheme=per_tensor_affine, scale=0.1 zero_point=3".
   std::string extra_repr() const override;
   // What makes it again: the observer's class ("observer"), options and label.
   Attrs config() const override;
@@ -50,7 +52,8 @@ class FakeQuantizeBase : public nn::Module {
   nn::Slot activation_post_process;
 
  protected:
-  // `observer` makes the observer. Error unless it chooses qparams and its codes are of 20 bits at most.
+  // `observer` makes the observer. Error unless it chooses qparams and its codes are of 20 bits at
+  // most.
   FakeQuantizeBase(const ObserverFactory& observer, const std::string& label);
   // Scale (float32) and zero point (int32; float32 for float qparams); empty before the first data.
   virtual Tensor current_scale() const = 0;
@@ -62,11 +65,13 @@ class FakeQuantizeBase : public nn::Module {
   [[noreturn]] void fail_not_calibrated() const;
 };
 
-// Fake quantization with the observer's qparams, which follow the data as long as the observer is enabled.
+// Fake quantization with the observer's qparams, which follow the data as long as the observer is
+// enabled.
 class FakeQuantize : public FakeQuantizeBase {
  public:
-  explicit FakeQuantize(const ObserverFactory& observer = ObserverFactory("MovingAverageMinMaxObserver"),
-                        const std::string& label = "")
+  explicit FakeQuantize(
+      const ObserverFactory& observer = ObserverFactory("MovingAverageMinMaxObserver"),
+      const std::string& label = "")
       : FakeQuantizeBase(observer, label) {}
   Tensor forward(Tensor x) override;
   std::map<std::string, Tensor> extra_state() const override;
@@ -93,35 +98,41 @@ class FixedQParamsFakeQuantize : public FakeQuantize {
   void update(const Tensor&) override {}
 };
 
-// FakeQuantize with a moving-average observer and PyTorch's run-time choice of qparams, in double ("Run-time choice" in
-// docs/numerics.md): no scale is below 6.1e-5, the zero point is that of the end of the range with the smaller rounding
-// error, and symmetric schemes make the range of both signs as wide as the codes are.
+// FakeQuantize with a moving-average observer and PyTorch's run-time choice of qparams, in double
+// ("Run-time choice" in docs/numerics.md): no scale is below 6.1e-5, the zero point is that of the
+// end of the range with the smaller rounding error, and symmetric schemes make the range of both
+// signs as wide as the codes are.
 class FusedMovingAvgObsFakeQuantize : public FakeQuantize {
  public:
   explicit FusedMovingAvgObsFakeQuantize(
-      const ObserverFactory& observer = ObserverFactory("MovingAverageMinMaxObserver"), const std::string& label = "");
+      const ObserverFactory& observer = ObserverFactory("MovingAverageMinMaxObserver"),
+      const std::string& label = "");
 
  protected:
   void update(const Tensor& x) override;
 };
 
-// Learned step size quantization (S. Esser et al., "Learned Step Size Quantization", 2020; PyTorch's
-// _LearnableFakeQuantize): scale and zero_point are parameters, (1) or (channels). While the observer is enabled they
-// follow it; enable_param_learning() hands them to the optimizer. Symmetric schemes keep their zero point. State: also
-// learning_enabled (uint8).
+// Learned step size quantization (S. Esser et al., "Learned Step Size Quantization", 2020;
+// PyTorch's _LearnableFakeQuantize): scale and zero_point are parameters, (1) or (channels). While
+// the observer is enabled they follow it; enable_param_learning() hands them to the optimizer.
+// Symmetric schemes keep their zero point. State: also learning_enabled (uint8).
 class LearnableFakeQuantize : public FakeQuantizeBase {
  public:
-  // use_grad_scaling multiplies their gradients by 1 / sqrt(x.numel() * quant_max). Per-channel schemes need `channels`
-  // (or one forward with the observer enabled) before an optimizer is given the parameters.
-  explicit LearnableFakeQuantize(const ObserverFactory& observer = ObserverFactory("MovingAverageMinMaxObserver"),
-                                 const std::string& label = "", bool use_grad_scaling = false, int64_t channels = 1);
+  // use_grad_scaling multiplies their gradients by 1 / sqrt(x.numel() * quant_max). Per-channel
+  // schemes need `channels` (or one forward with the observer enabled) before an optimizer is given
+  // the parameters.
+  explicit LearnableFakeQuantize(
+      const ObserverFactory& observer = ObserverFactory("MovingAverageMinMaxObserver"),
+      const std::string& label = "", bool use_grad_scaling = false, int64_t channels = 1);
   Tensor forward(Tensor x) override;
   Attrs config() const override;
 
-  void enable_param_learning();      // learn scale and zero point; the observer is off, fake quantization on
+  // learn scale and zero point; the observer is off, fake quantization on
+  void enable_param_learning();
   void enable_static_estimate();     // take them from the observer; fake quantization on
   void enable_static_observation();  // only observe; forward returns x
-  // Makes scale and zero_point as long as this, with equal values. Optimizers must be given them anew.
+  // Makes scale and zero_point as long as this, with equal values. Optimizers must be given them
+  // anew.
   void set_channels(int64_t channels);
 
   nn::Parameter scale, zero_point;
@@ -137,7 +148,8 @@ class LearnableFakeQuantize : public FakeQuantizeBase {
   bool use_grad_scaling_;
 };
 
-// On all fake-quantize modules in a model (or on the module itself, so that they fit Module::apply).
+// On all fake-quantize modules in a model (or on the module itself, so that they fit
+// Module::apply).
 void enable_fake_quant(nn::Module& model);
 void disable_fake_quant(nn::Module& model);
 void enable_observer(nn::Module& model);

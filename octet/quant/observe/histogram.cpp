@@ -16,24 +16,28 @@
 namespace octet::quant {
 namespace {
 
-// HistogramObserver's bins per bin asked for. At 2048 to 4096 bins a code of 8 bits spans about ten, and what is
-// unknown about the values inside a bin hides differences between good ranges of some 0.05%; with four times as many it
-// does not.
+// HistogramObserver's bins per bin asked for. At 2048 to 4096 bins a code of 8 bits spans about
+// ten, and what is unknown about the values inside a bin hides differences between good ranges of
+// some 0.05%; with four times as many it does not.
 constexpr int64_t kFiner = 4;
 
 // The number of the bin of width 2^e that holds x. Exact: x * 2^-e and its floor are.
-int64_t bin_of(float x, int e) { return static_cast<int64_t>(std::floor(std::ldexp(static_cast<double>(x), -e))); }
+int64_t bin_of(float x, int e) {
+  return static_cast<int64_t>(std::floor(std::ldexp(static_cast<double>(x), -e)));
+}
 
 }  // namespace
 
 Histogram::Histogram(int64_t bins) : bins_(bins) {
-  OCTET_CHECK(bins >= 16 && bins <= (1 << 20), invalid_argument, "histogram: {} bins; expected 16 to 2^20", bins);
+  OCTET_CHECK(bins >= 16 && bins <= (1 << 20), invalid_argument,
+              "histogram: {} bins; expected 16 to 2^20", bins);
 }
 
 double Histogram::width() const { return size_ > 1 ? std::ldexp(1.0, exponent_) : 0.0; }
 
 double Histogram::edge(int64_t i) const {
-  return size_ > 1 ? std::ldexp(static_cast<double>(first_ + i), exponent_) : static_cast<double>(min_);
+  return size_ > 1 ? std::ldexp(static_cast<double>(first_ + i), exponent_)
+                   : static_cast<double>(min_);
 }
 
 void Histogram::clear() {
@@ -73,9 +77,11 @@ void Histogram::widen(float min, float max) {
     std::swap(c[0], c[bin_of(old_min, exponent_) - first_]);
     return;
   }
-  // Pair up neighbours, as often as the width doubled: bin k of the old grid lies in bin floor(k / 2^shift) of the new,
-  // which is what an arithmetic shift computes. No count moves up, so the lowest goes first.
-  int64_t used = old_size, shift = std::min(exponent_ - old_exponent, 62), first = old_first >> shift;
+  // Pair up neighbours, as often as the width doubled: bin k of the old grid lies in bin floor(k /
+  // 2^shift) of the new, which is what an arithmetic shift computes. No count moves up, so the
+  // lowest goes first.
+  int64_t used = old_size, shift = std::min(exponent_ - old_exponent, 62),
+          first = old_first >> shift;
   if (shift > 0) {
     for (int64_t i = 0; i < old_size; ++i) {
       uint64_t count = std::exchange(c[i], 0);
@@ -90,25 +96,32 @@ void Histogram::widen(float min, float max) {
   }
 }
 
-// Adds x[0..n) if all of it lies within [min_, max_]. False, with nothing added, if it does not, or where counting one by one
-// is as quick or the grid is not the kernel's: a narrow range far from 0, or one near float32's own limits.
+// Adds x[0..n) if all of it lies within [min_, max_]. False, with nothing added, if it does not, or
+// where counting one by one is as quick or the grid is not the kernel's: a narrow range far from 0,
+// or one near float32's own limits.
 bool Histogram::count_inside(const float* x, int64_t n) {
   constexpr int64_t kBig = int64_t{1} << 30;
   constexpr int64_t kGrain = 1 << 16;  // values for a thread: some 20 us
   constexpr int64_t kGroup = 16;
-  if (size_ < 2 || 4 * n < size_ || n > std::numeric_limits<uint32_t>::max() || std::abs(exponent_) > 126 || first_ <= -kBig ||
-      first_ + size_ >= kBig)
+  if (size_ < 2 || 4 * n < size_ || n > std::numeric_limits<uint32_t>::max() ||
+      std::abs(exponent_) > 126 || first_ <= -kBig || first_ + size_ >= kBig)
     return false;
   const int64_t stride = (size_ + kernels::HistogramArgs::kSpare + kGroup - 1) / kGroup * kGroup;
-  const int64_t grain = kGrain * wake_cost(), slices = std::clamp<int64_t>((n + grain - 1) / grain, 1, num_threads());
+  const int64_t grain = kGrain * wake_cost(),
+                slices = std::clamp<int64_t>((n + grain - 1) / grain, 1, num_threads());
   thread_local std::vector<uint32_t> scratch;  // counts of each slice, all 0 between calls
-  if (scratch.size() < static_cast<size_t>(stride * slices)) scratch.resize(static_cast<size_t>(stride * slices));
+  if (scratch.size() < static_cast<size_t>(stride * slices))
+    scratch.resize(static_cast<size_t>(stride * slices));
   uint32_t* const partial = scratch.data();
   std::atomic<bool> inside{true};
   parallel_for(slices, [&](int64_t i) {
     const int64_t begin = n * i / slices, end = n * (i + 1) / slices;
-    const kernels::HistogramArgs args{.lo = min_, .hi = max_, .inverse = std::ldexp(1.0f, -exponent_), .first = static_cast<int32_t>(first_),
-                                      .bins = static_cast<int32_t>(size_), .counts = partial + i * stride};
+    const kernels::HistogramArgs args{.lo = min_,
+                                      .hi = max_,
+                                      .inverse = std::ldexp(1.0f, -exponent_),
+                                      .first = static_cast<int32_t>(first_),
+                                      .bins = static_cast<int32_t>(size_),
+                                      .counts = partial + i * stride};
     if (!kernels::table().histogram(args, x + begin, end - begin)) inside = false;
   });
   if (!inside) {
@@ -122,7 +135,8 @@ bool Histogram::count_inside(const float* x, int64_t n) {
       for (int64_t j = 0; j < kGroup; ++j) any |= p[j];
       if (any == 0) continue;
       const int64_t used = std::min(kGroup, size_ - i);
-      for (int64_t j = 0; j < used; ++j) counts_[static_cast<size_t>(i + j)] += std::exchange(p[j], 0u);
+      for (int64_t j = 0; j < used; ++j)
+        counts_[static_cast<size_t>(i + j)] += std::exchange(p[j], 0u);
     }
   }
   total_ += static_cast<uint64_t>(n);
@@ -130,7 +144,8 @@ bool Histogram::count_inside(const float* x, int64_t n) {
 }
 
 bool Histogram::add(const float* x, int64_t n) {
-  // Ranges rarely grow after the first batches: a pass over the data to learn its range is spared then.
+  // Ranges rarely grow after the first batches: a pass over the data to learn its range is spared
+  // then.
   if (n <= 0 || count_inside(x, n)) return true;
   const detail::Extent e = detail::scan(x, n);
   if (!e.finite) return false;
@@ -143,12 +158,14 @@ bool Histogram::add(const float* x, int64_t n) {
   }
   const double inverse = std::ldexp(1.0, -exponent_);
   for (int64_t i = 0; i < n; ++i)
-    ++counts_[static_cast<size_t>(static_cast<int64_t>(std::floor(static_cast<double>(x[i]) * inverse)) - first_)];
+    ++counts_[static_cast<size_t>(
+        static_cast<int64_t>(std::floor(static_cast<double>(x[i]) * inverse)) - first_)];
   return true;
 }
 
 void Histogram::merge(const Histogram& other) {
-  OCTET_CHECK(bins_ == other.bins_, invalid_argument, "histogram: cannot merge {} bins with {}", bins_, other.bins_);
+  OCTET_CHECK(bins_ == other.bins_, invalid_argument, "histogram: cannot merge {} bins with {}",
+              bins_, other.bins_);
   if (other.empty()) return;
   if (&other == this) {
     merge(Histogram(other));
@@ -163,7 +180,8 @@ void Histogram::merge(const Histogram& other) {
   } else {
     int shift = std::min(exponent_ - other.exponent_, 62);
     for (int64_t i = 0; i < other.size_; ++i)
-      counts_[static_cast<size_t>(((other.first_ + i) >> shift) - first_)] += other.counts_[static_cast<size_t>(i)];
+      counts_[static_cast<size_t>(((other.first_ + i) >> shift) - first_)] +=
+          other.counts_[static_cast<size_t>(i)];
   }
 }
 
@@ -174,9 +192,11 @@ void Histogram::restore(float min, float max, const std::vector<int64_t>& counts
                 "histogram: range [{}, {}]; expected finite numbers, min <= max", min, max);
     h.widen(min, max);
     OCTET_CHECK(h.size_ == static_cast<int64_t>(counts.size()), invalid_argument,
-                "histogram: {} counts over [{}, {}]; expected {}", counts.size(), min, max, h.size_);
+                "histogram: {} counts over [{}, {}]; expected {}", counts.size(), min, max,
+                h.size_);
     for (size_t i = 0; i < counts.size(); ++i) {
-      OCTET_CHECK(counts[i] >= 0, invalid_argument, "histogram: bin {} counts {}; expected 0 or more", i, counts[i]);
+      OCTET_CHECK(counts[i] >= 0, invalid_argument,
+                  "histogram: bin {} counts {}; expected 0 or more", i, counts[i]);
       h.counts_[i] = static_cast<uint64_t>(counts[i]);
       h.total_ += h.counts_[i];
     }
@@ -187,20 +207,21 @@ void Histogram::restore(float min, float max, const std::vector<int64_t>& counts
 }
 
 bool Histogram::operator==(const Histogram& other) const {
-  return bins_ == other.bins_ && total_ == other.total_ && min_ == other.min_ && max_ == other.max_ &&
-         exponent_ == other.exponent_ && first_ == other.first_ && size_ == other.size_ &&
+  return bins_ == other.bins_ && total_ == other.total_ && min_ == other.min_ &&
+         max_ == other.max_ && exponent_ == other.exponent_ && first_ == other.first_ &&
+         size_ == other.size_ &&
          std::equal(counts_.begin(), counts_.begin() + size_, other.counts_.begin());
 }
 
-// -- the observer --------------------------------------------------------------------------------------
+// -- the observer ---------------------------------------------------------------------------------
 namespace {
 
 ObserverOptions check(const char* name, const ObserverOptions& options, const std::string& label) {
   std::string who = label.empty() ? name : fmt::format("{} of '{}'", name, label);
-  OCTET_CHECK(
-      !is_per_channel(options.qscheme), unsupported,
-      "{}: qscheme {}; expected per_tensor_affine or per_tensor_symmetric (per channel: PerChannelMinMaxObserver)", who,
-      to_string(options.qscheme));
+  OCTET_CHECK(!is_per_channel(options.qscheme), unsupported,
+              "{}: qscheme {}; expected per_tensor_affine or per_tensor_symmetric (per channel: "
+              "PerChannelMinMaxObserver)",
+              who, to_string(options.qscheme));
   validate(options, who);
   return options;
 }
@@ -225,7 +246,8 @@ void HistogramObserver::merge_same(const Observer& other) {
 QParams HistogramObserver::calculate_qparams() const {
   if (empty()) fail_not_calibrated();
   Range range = choose_range();
-  return quant::calculate_qparams(std::vector{range.min}, std::vector{range.max}, options(), label());
+  return quant::calculate_qparams(std::vector{range.min}, std::vector{range.max}, options(),
+                                  label());
 }
 
 Range HistogramObserver::choose_range() const {
@@ -235,7 +257,8 @@ Range HistogramObserver::choose_range() const {
 
 std::map<std::string, Tensor> HistogramObserver::extra_state() const {
   std::vector<int64_t> counts;
-  for (int64_t i = 0; i < histogram_.size(); ++i) counts.push_back(static_cast<int64_t>(histogram_.count(i)));
+  for (int64_t i = 0; i < histogram_.size(); ++i)
+    counts.push_back(static_cast<int64_t>(histogram_.count(i)));
   return {{"min_val", min_val()},
           {"max_val", max_val()},
           {"histogram", Tensor::from(counts, {static_cast<int64_t>(counts.size())})}};
@@ -244,7 +267,8 @@ std::map<std::string, Tensor> HistogramObserver::extra_state() const {
 void HistogramObserver::set_extra_state(const std::map<std::string, Tensor>& state) {
   float min = floats_of(state, "min_val", 1)[0], max = floats_of(state, "max_val", 1)[0];
   auto counts = state.find("histogram");
-  if (counts == state.end() || counts->second.dtype() != DType::int64) fail_state("histogram is not of int64");
+  if (counts == state.end() || counts->second.dtype() != DType::int64)
+    fail_state("histogram is not of int64");
   try {
     histogram_.restore(min, max, counts->second.to_vector<int64_t>());
   } catch (const Error& e) {

@@ -1,5 +1,6 @@
 #pragma once
-// A histogram that is the same whatever the order and batching of its data, and the observer built on it.
+// A histogram that is the same whatever the order and batching of its data, and the observer built
+// on it.
 
 #include <cstdint>
 #include <vector>
@@ -11,22 +12,24 @@ namespace octet::quant {
 // Exact counts of finite floats in bins of one grid: bin k of width w = 2^e holds the values with
 // k*w <= x < (k+1)*w. The width follows from the range of the data alone,
 //  e = floor(log2((max - min) / bins)),
-// so `bins` to 2*bins + 2 bins lie over [min, max]. When the range grows, e can only grow, and a bin of the coarser
-// grid is the exact union of two of the finer one; so the state is a function of the multiset of values seen, however
-// they were ordered, batched or merged. Memory is bounded by the number of bins, whatever the ranges.
+// so `bins` to 2*bins + 2 bins lie over [min, max]. When the range grows, e can only grow, and a
+// bin of the coarser grid is the exact union of two of the finer one; so the state is a function of
+// the multiset of values seen, however they were ordered, batched or merged. Memory is bounded by
+// the number of bins, whatever the ranges.
 class Histogram {
  public:
   // bins: the least number of bins, 16..2^20 (Error).
   explicit Histogram(int64_t bins = 2048);
 
-  // Adds x[0..n); false, with nothing added, if one is NaN or infinite. Large arrays are split over the threads. Allocates on
-  // the first call of a thread and where more threads or bins are needed than before.
+  // Adds x[0..n); false, with nothing added, if one is NaN or infinite. Large arrays are split over
+  // the threads. Allocates on the first call of a thread and where more threads or bins are needed
+  // than before.
   bool add(const float* x, int64_t n);
   // Adds all of other's counts; other has the same `bins` (Error).
   void merge(const Histogram& other);
   void clear();
-  // What was seen, from min(), max() and the counts of all bins, lowest first; as from an empty one if there are none.
-  // Error unless they are what a histogram of `bins` bins can hold.
+  // What was seen, from min(), max() and the counts of all bins, lowest first; as from an empty one
+  // if there are none. Error unless they are what a histogram of `bins` bins can hold.
   void restore(float min, float max, const std::vector<int64_t>& counts);
 
   bool empty() const { return total_ == 0; }
@@ -44,7 +47,8 @@ class Histogram {
   // The lower edge of bin i; edge(size()) is the upper edge of the last. Exact.
   double edge(int64_t i) const;
 
-  // Same values seen (as far as a histogram can tell): equal counts on equal bins, equal min, max and `bins`.
+  // Same values seen (as far as a histogram can tell): equal counts on equal bins, equal min, max
+  // and `bins`.
   bool operator==(const Histogram& other) const;
 
  private:
@@ -56,7 +60,8 @@ class Histogram {
   float min_ = 0, max_ = 0;
   int exponent_ = 0;
   int64_t first_ = 0, size_ = 0;
-  std::vector<uint64_t> counts_;  // [2 * bins_ + 3] once there is data; the first size_ in use, the rest 0
+  // [2 * bins_ + 3] once there is data; the first size_ in use, the rest 0
+  std::vector<uint64_t> counts_;
 };
 
 struct Range {
@@ -64,14 +69,15 @@ struct Range {
   bool operator==(const Range&) const = default;
 };
 
-// Keeps a histogram of all data and chooses the range [lo, hi] within [min, max] whose quantizer has the least expected
-// squared error on it (see range_search.h). Per-tensor schemes only (Error). Independent of order, batching and
-// threads; merge() is exact. Keeps at least 4 * options.bins bins over the data's range, in at most 64 bytes for each
-// of options.bins: 131 kB with the default 2048. Needs some 2 ms for calculate_qparams.
+// Keeps a histogram of all data and chooses the range [lo, hi] within [min, max] whose quantizer
+// has the least expected squared error on it (see range_search.h). Per-tensor schemes only (Error).
+// Independent of order, batching and threads; merge() is exact. Keeps at least 4 * options.bins
+// bins over the data's range, in at most 64 bytes for each of options.bins: 131 kB with the default
+// 2048. Needs some 2 ms for calculate_qparams.
 //
-// Differs from PyTorch's in that the counts are exact (PyTorch 1.13 drops the values beyond int(min) and int(max) and
-// redistributes counts when the range grows), in the width of bins, and in the search, which finds ranges at least as
-// good.
+// Differs from PyTorch's in that the counts are exact (PyTorch 1.13 drops the values beyond
+// int(min) and int(max) and redistributes counts when the range grows), in the width of bins, and
+// in the search, which finds ranges at least as good.
 class HistogramObserver : public Observer {
  public:
   explicit HistogramObserver(ObserverOptions options = {}, std::string label = "");
@@ -90,7 +96,8 @@ class HistogramObserver : public Observer {
   void clamp_to_code_range() { clamps_ = true; }
 
  protected:
-  // For observers that keep the same histogram and choose the range by another rule; `name` is the class's.
+  // For observers that keep the same histogram and choose the range by another rule; `name` is the
+  // class's.
   HistogramObserver(const char* name, ObserverOptions options, std::string label);
   // The range to quantize; the histogram is not empty.
   virtual Range choose_range() const;

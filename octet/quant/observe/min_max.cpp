@@ -12,12 +12,13 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
-ObserverOptions check(const ObserverOptions& options, const char* name, const std::string& label, bool per_channel) {
+ObserverOptions check(const ObserverOptions& options, const char* name, const std::string& label,
+                      bool per_channel) {
   std::string who = label.empty() ? name : fmt::format("{} of '{}'", name, label);
-  OCTET_CHECK(
-      is_per_channel(options.qscheme) == per_channel, invalid_argument, "{}: qscheme {}; expected {}", who,
-      to_string(options.qscheme),
-      per_channel ? "per_channel_affine or per_channel_symmetric" : "per_tensor_affine or per_tensor_symmetric");
+  OCTET_CHECK(is_per_channel(options.qscheme) == per_channel, invalid_argument,
+              "{}: qscheme {}; expected {}", who, to_string(options.qscheme),
+              per_channel ? "per_channel_affine or per_channel_symmetric"
+                          : "per_tensor_affine or per_tensor_symmetric");
   validate(options, who);
   return options;
 }
@@ -29,8 +30,8 @@ float move(float average, float value, float c) {
   return average + c * (value * 0.5f - average * 0.5f) * 2;
 }
 
-// The moving average over a's batches, then b's: b's recurrence, started from a's average in place of b's first value,
-// ends (1-c)^batches * (a - first) further on.
+// The moving average over a's batches, then b's: b's recurrence, started from a's average in place
+// of b's first value, ends (1-c)^batches * (a - first) further on.
 float chain(float a, float b, float b_first, int64_t b_batches, double c) {
   double keep = std::pow(1 - c, static_cast<double>(b_batches));
   return static_cast<float>(b + keep * (static_cast<double>(a) - b_first));
@@ -42,7 +43,7 @@ Tensor as_tensor(const std::vector<float>& values) {
 
 }  // namespace
 
-// -- per tensor ----------------------------------------------------------------------------------------
+// -- per tensor -----------------------------------------------------------------------------------
 MinMaxObserver::MinMaxObserver(ObserverOptions options, std::string label)
     : Observer(check(options, "MinMaxObserver", label, false), label) {}
 
@@ -129,7 +130,8 @@ std::map<std::string, Tensor> MovingAverageMinMaxObserver::extra_state() const {
 }
 
 void MovingAverageMinMaxObserver::set_extra_state(const std::map<std::string, Tensor>& state) {
-  float min = floats_of(state, "first_min_val", 1)[0], max = floats_of(state, "first_max_val", 1)[0];
+  float min = floats_of(state, "first_min_val", 1)[0],
+        max = floats_of(state, "first_max_val", 1)[0];
   int64_t batches = int_of(state, "num_batches");
   MinMaxObserver::set_extra_state(state);
   first_min_ = min;
@@ -137,19 +139,20 @@ void MovingAverageMinMaxObserver::set_extra_state(const std::map<std::string, Te
   batches_ = batches;
 }
 
-// -- per channel ---------------------------------------------------------------------------------------
+// -- per channel ----------------------------------------------------------------------------------
 PerChannelMinMaxObserver::PerChannelMinMaxObserver(ObserverOptions options, std::string label)
     : Observer(check(options, "PerChannelMinMaxObserver", label, true), label) {}
 
 void PerChannelMinMaxObserver::check_channels(size_t channels) const {
   OCTET_CHECK(empty() || min_.size() == channels, invalid_argument,
-              "{}: {} channels along axis {}, before there were {}", title(), channels, options().ch_axis, min_.size());
+              "{}: {} channels along axis {}, before there were {}", title(), channels,
+              options().ch_axis, min_.size());
 }
 
 void PerChannelMinMaxObserver::observe_floats(const Tensor& x) {
   int64_t axis = options().ch_axis;
-  OCTET_CHECK(axis < x.dim(), invalid_argument, "{}: ch_axis is {}, but the tensor has shape {}", title(), axis,
-              octet::to_string(x.shape()));
+  OCTET_CHECK(axis < x.dim(), invalid_argument, "{}: ch_axis is {}, but the tensor has shape {}",
+              title(), axis, octet::to_string(x.shape()));
   int64_t channels = x.size(axis);
   check_channels(static_cast<size_t>(channels));
   Tensor d = x.contiguous();
@@ -178,7 +181,8 @@ void PerChannelMinMaxObserver::observe_floats(const Tensor& x) {
   update(batch_min_, batch_max_);
 }
 
-void PerChannelMinMaxObserver::update(const std::vector<float>& min, const std::vector<float>& max) {
+void PerChannelMinMaxObserver::update(const std::vector<float>& min,
+                                      const std::vector<float>& max) {
   if (empty()) {
     min_ = min;
     max_ = max;
@@ -221,10 +225,13 @@ void PerChannelMinMaxObserver::set_extra_state(const std::map<std::string, Tenso
   max_ = std::move(max);
 }
 
-MovingAveragePerChannelMinMaxObserver::MovingAveragePerChannelMinMaxObserver(ObserverOptions options, std::string label)
-    : PerChannelMinMaxObserver(check(options, "MovingAveragePerChannelMinMaxObserver", label, true), label) {}
+MovingAveragePerChannelMinMaxObserver::MovingAveragePerChannelMinMaxObserver(
+    ObserverOptions options, std::string label)
+    : PerChannelMinMaxObserver(check(options, "MovingAveragePerChannelMinMaxObserver", label, true),
+                               label) {}
 
-void MovingAveragePerChannelMinMaxObserver::update(const std::vector<float>& min, const std::vector<float>& max) {
+void MovingAveragePerChannelMinMaxObserver::update(const std::vector<float>& min,
+                                                   const std::vector<float>& max) {
   if (empty()) {
     first_min_ = min_ = min;
     first_max_ = max_ = max;
@@ -267,7 +274,8 @@ std::map<std::string, Tensor> MovingAveragePerChannelMinMaxObserver::extra_state
   return state;
 }
 
-void MovingAveragePerChannelMinMaxObserver::set_extra_state(const std::map<std::string, Tensor>& state) {
+void MovingAveragePerChannelMinMaxObserver::set_extra_state(
+    const std::map<std::string, Tensor>& state) {
   std::vector<float> min = floats_of(state, "first_min_val", -1);
   std::vector<float> max = floats_of(state, "first_max_val", static_cast<int64_t>(min.size()));
   floats_of(state, "min_val", static_cast<int64_t>(min.size()));

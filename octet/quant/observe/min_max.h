@@ -29,8 +29,8 @@ class MinMaxObserver : public Observer {
 
 // The moving average of the batches' minima and maxima: the first batch's own, then, in float32,
 //  mn = f(mn + f(c * f(cur - mn)))   with c = averaging_constant.
-// Depends on the order and the size of batches by its nature. merge() gives what observing this one's batches and then
-// other's would, up to float32 rounding.
+// Depends on the order and the size of batches by its nature. merge() gives what observing this
+// one's batches and then other's would, up to float32 rounding.
 class MovingAverageMinMaxObserver : public MinMaxObserver {
  public:
   explicit MovingAverageMinMaxObserver(ObserverOptions options = {}, std::string label = "");
@@ -47,12 +47,15 @@ class MovingAverageMinMaxObserver : public MinMaxObserver {
   float first_min_ = 0, first_max_ = 0;  // of the first batch: what merge() needs
 };
 
-// The running minimum and maximum of each slice along ch_axis. Exact, as MinMaxObserver. Per-channel schemes only
-// (Error).
+// The running minimum and maximum of each slice along ch_axis. Exact, as MinMaxObserver.
+// Per-channel schemes only (Error).
 class PerChannelMinMaxObserver : public Observer {
  public:
-  static ObserverOptions default_options() { return {.qscheme = ObserverScheme::per_channel_affine}; }
-  explicit PerChannelMinMaxObserver(ObserverOptions options = default_options(), std::string label = "");
+  static ObserverOptions default_options() {
+    return {.qscheme = ObserverScheme::per_channel_affine};
+  }
+  explicit PerChannelMinMaxObserver(ObserverOptions options = default_options(),
+                                    std::string label = "");
   bool empty() const override { return min_.empty(); }
   QParams calculate_qparams() const override;
   Tensor min_val() const override;
@@ -75,7 +78,8 @@ class PerChannelMinMaxObserver : public Observer {
 // Per channel what MovingAverageMinMaxObserver is per tensor.
 class MovingAveragePerChannelMinMaxObserver : public PerChannelMinMaxObserver {
  public:
-  explicit MovingAveragePerChannelMinMaxObserver(ObserverOptions options = default_options(), std::string label = "");
+  explicit MovingAveragePerChannelMinMaxObserver(ObserverOptions options = default_options(),
+                                                 std::string label = "");
   void reset() override;
   std::map<std::string, Tensor> extra_state() const override;
   void set_extra_state(const std::map<std::string, Tensor>& state) override;

@@ -14,18 +14,22 @@
 namespace octet::quant {
 namespace {
 
-constexpr std::array<const char*, 5> kSchemes = {"per_tensor_affine", "per_tensor_symmetric", "per_channel_affine",
-                                                 "per_channel_symmetric", "per_channel_affine_float_qparams"};
+constexpr std::array<const char*, 5> kSchemes = {"per_tensor_affine", "per_tensor_symmetric",
+                                                 "per_channel_affine", "per_channel_symmetric",
+                                                 "per_channel_affine_float_qparams"};
 
 int64_t floor_half(int64_t v) { return v >= 0 ? v / 2 : -((1 - v) / 2); }
 
-// "conv1.weight channel 3", "conv1.weight channels 3, 5, 8, 9, ... (12 of 64)", "conv1" or "the tensor".
-std::string place(const std::string& label, const std::vector<size_t>& channels, size_t of, bool per_channel) {
+// "conv1.weight channel 3", "conv1.weight channels 3, 5, 8, 9, ... (12 of 64)", "conv1" or "the
+// tensor".
+std::string place(const std::string& label, const std::vector<size_t>& channels, size_t of,
+                  bool per_channel) {
   std::string name = label.empty() ? "the tensor" : label;
   if (!per_channel) return name;
   if (channels.size() == 1) return fmt::format("{} channel {}", name, channels[0]);
-  std::vector<size_t> shown(channels.begin(),
-                            channels.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(8, channels.size())));
+  std::vector<size_t> shown(
+      channels.begin(),
+      channels.begin() + static_cast<std::ptrdiff_t>(std::min<size_t>(8, channels.size())));
   return fmt::format("{} channels {}{} ({} of {})", name, fmt::join(shown, ", "),
                      shown.size() < channels.size() ? ", ..." : "", channels.size(), of);
 }
@@ -37,8 +41,9 @@ Oddity oddity(float min, float max, float scale, const ObserverOptions& options)
   if (min == 0 && max == 0) return Oddity::all_zero;
   // The scale that the range asks for, before eps.
   CodeRange codes = code_range(options);
-  double wanted = is_symmetric(options.qscheme) ? std::max(-static_cast<double>(min), static_cast<double>(max)) * 2
-                                                : std::max<double>(max, 0) - std::min<double>(min, 0);
+  double wanted = is_symmetric(options.qscheme)
+                      ? std::max(-static_cast<double>(min), static_cast<double>(max)) * 2
+                      : std::max<double>(max, 0) - std::min<double>(min, 0);
   wanted /= static_cast<double>(codes.quant_max - codes.quant_min);
   if (wanted < options.eps * 0.999) return Oddity::tiny;
   if (wanted > static_cast<double>(scale) * 1.001) return Oddity::huge;
@@ -64,17 +69,20 @@ ObserverScheme parse_observer_scheme(std::string_view name) {
 }
 
 bool is_per_channel(ObserverScheme scheme) {
-  return scheme == ObserverScheme::per_channel_affine || scheme == ObserverScheme::per_channel_symmetric ||
-         is_float_qparams(scheme);
+  return scheme == ObserverScheme::per_channel_affine ||
+         scheme == ObserverScheme::per_channel_symmetric || is_float_qparams(scheme);
 }
 
 bool is_symmetric(ObserverScheme scheme) {
-  return scheme == ObserverScheme::per_tensor_symmetric || scheme == ObserverScheme::per_channel_symmetric;
+  return scheme == ObserverScheme::per_tensor_symmetric ||
+         scheme == ObserverScheme::per_channel_symmetric;
 }
 
-bool is_float_qparams(ObserverScheme scheme) { return scheme == ObserverScheme::per_channel_affine_float_qparams; }
+bool is_float_qparams(ObserverScheme scheme) {
+  return scheme == ObserverScheme::per_channel_affine_float_qparams;
+}
 
-// -- options by name -----------------------------------------------------------------------------------
+// -- options by name ------------------------------------------------------------------------------
 namespace {
 
 // Calls fn(name, member) for every option, in the order in which they are printed.
@@ -106,7 +114,9 @@ Attr to_attr(const T& v) {
   return v;
 }
 
-void from_attr(const Attrs& a, const std::string& name, DType& v) { v = parse_dtype(a.get_string(name)); }
+void from_attr(const Attrs& a, const std::string& name, DType& v) {
+  v = parse_dtype(a.get_string(name));
+}
 void from_attr(const Attrs& a, const std::string& name, ObserverScheme& v) {
   v = parse_observer_scheme(a.get_string(name));
 }
@@ -159,44 +169,52 @@ std::string to_string(const ObserverOptions& options) {
 }
 
 void validate(const ObserverOptions& o, const std::string& who) {
-  OCTET_CHECK(is_quantized(o.dtype), invalid_argument, "{}: dtype {}; expected quint8, qint8 or qint32", who,
-              octet::to_string(o.dtype));
-  OCTET_CHECK(!is_packed(o.dtype) || is_float_qparams(o.qscheme), unsupported,
-              "{}: dtype {} with {}; 4 bits are for tables of embeddings, per_channel_affine_float_qparams", who,
-              octet::to_string(o.dtype), to_string(o.qscheme));
+  OCTET_CHECK(is_quantized(o.dtype), invalid_argument,
+              "{}: dtype {}; expected quint8, qint8 or qint32", who, octet::to_string(o.dtype));
+  OCTET_CHECK(
+      !is_packed(o.dtype) || is_float_qparams(o.qscheme), unsupported,
+      "{}: dtype {} with {}; 4 bits are for tables of embeddings, per_channel_affine_float_qparams",
+      who, octet::to_string(o.dtype), to_string(o.qscheme));
   OCTET_CHECK(o.quant_min.has_value() == o.quant_max.has_value(), invalid_argument,
-              "{}: {} is given without {}; give both or neither", who, o.quant_min ? "quant_min" : "quant_max",
-              o.quant_min ? "quant_max" : "quant_min");
+              "{}: {} is given without {}; give both or neither", who,
+              o.quant_min ? "quant_min" : "quant_max", o.quant_min ? "quant_max" : "quant_min");
   if (o.quant_min) {
     int64_t lo = qmin(o.dtype), hi = qmax(o.dtype);
-    OCTET_CHECK(*o.quant_min < *o.quant_max && *o.quant_min <= 0 && *o.quant_max >= 0, invalid_argument,
-                "{}: codes {}..{}; expected quant_min < quant_max with 0 between them", who, *o.quant_min,
-                *o.quant_max);
-    OCTET_CHECK(*o.quant_min >= lo && *o.quant_max <= hi, invalid_argument, "{}: codes {}..{}; {} holds {}..{}", who,
-                *o.quant_min, *o.quant_max, octet::to_string(o.dtype), lo, hi);
+    OCTET_CHECK(*o.quant_min < *o.quant_max && *o.quant_min <= 0 && *o.quant_max >= 0,
+                invalid_argument,
+                "{}: codes {}..{}; expected quant_min < quant_max with 0 between them", who,
+                *o.quant_min, *o.quant_max);
+    OCTET_CHECK(*o.quant_min >= lo && *o.quant_max <= hi, invalid_argument,
+                "{}: codes {}..{}; {} holds {}..{}", who, *o.quant_min, *o.quant_max,
+                octet::to_string(o.dtype), lo, hi);
   }
   if (o.reduce_range) {
-    OCTET_CHECK(o.dtype != DType::qint32, invalid_argument, "{}: reduce_range is for 8 bits; dtype is qint32", who);
+    OCTET_CHECK(o.dtype != DType::qint32, invalid_argument,
+                "{}: reduce_range is for 8 bits; dtype is qint32", who);
     OCTET_CHECK(!(is_symmetric(o.qscheme) && o.dtype == DType::quint8), unsupported,
-                "{}: reduce_range with {} and quint8 would leave codes without their middle; use qint8 or give "
+                "{}: reduce_range with {} and quint8 would leave codes without their middle; use "
+                "qint8 or give "
                 "quant_min and quant_max",
                 who, to_string(o.qscheme));
     CodeRange c = code_range(o);
-    OCTET_CHECK(c.quant_min < c.quant_max, invalid_argument, "{}: reduce_range leaves only the code {}", who,
-                c.quant_min);
+    OCTET_CHECK(c.quant_min < c.quant_max, invalid_argument,
+                "{}: reduce_range leaves only the code {}", who, c.quant_min);
   }
   OCTET_CHECK(std::isfinite(o.eps) && o.eps >= 0x1p-126 && o.eps <= 1e30, invalid_argument,
               "{}: eps {}; expected a number >= 2^-126 (1.18e-38) and <= 1e30", who, o.eps);
-  OCTET_CHECK(o.ch_axis >= 0, invalid_argument, "{}: ch_axis {}; count dimensions from the front, 0 or more", who,
-              o.ch_axis);
+  OCTET_CHECK(o.ch_axis >= 0, invalid_argument,
+              "{}: ch_axis {}; count dimensions from the front, 0 or more", who, o.ch_axis);
   OCTET_CHECK(o.averaging_constant > 0 && o.averaging_constant <= 1, invalid_argument,
-              "{}: averaging_constant {}; expected a number > 0 and <= 1", who, o.averaging_constant);
-  OCTET_CHECK(o.bins >= 16 && o.bins <= 65536, invalid_argument, "{}: bins {}; expected 16 to 65536", who, o.bins);
+              "{}: averaging_constant {}; expected a number > 0 and <= 1", who,
+              o.averaging_constant);
+  OCTET_CHECK(o.bins >= 16 && o.bins <= 65536, invalid_argument,
+              "{}: bins {}; expected 16 to 65536", who, o.bins);
   OCTET_CHECK(o.percentile > 0 && o.percentile <= 100, invalid_argument,
               "{}: percentile {}; expected a number > 0 and <= 100", who, o.percentile);
   OCTET_CHECK(!o.is_dynamic, invalid_argument, "{}: is_dynamic is for PlaceholderObserver", who);
-  OCTET_CHECK(!o.scale && !o.zero_point, invalid_argument,
-              "{}: scale and zero_point are for FixedQParamsObserver; this observer chooses its own", who);
+  OCTET_CHECK(
+      !o.scale && !o.zero_point, invalid_argument,
+      "{}: scale and zero_point are for FixedQParamsObserver; this observer chooses its own", who);
 }
 
 CodeRange code_range(const ObserverOptions& o) {
@@ -230,7 +248,8 @@ ScaleZeroPoint choose_qparams(float min, float max, const ObserverOptions& o) {
   float steps = static_cast<float>(hi - lo);
   float s = (pos - neg) / steps;
   if (!std::isfinite(s)) {  // pos - neg is beyond float32
-    double wide = (static_cast<double>(pos) - static_cast<double>(neg)) / static_cast<double>(steps);
+    double wide =
+        (static_cast<double>(pos) - static_cast<double>(neg)) / static_cast<double>(steps);
     s = static_cast<float>(std::min(wide, static_cast<double>(std::numeric_limits<float>::max())));
   }
   s = std::max(s, eps);
@@ -244,13 +263,15 @@ FloatQParams choose_float_qparams(float min, float max, const ObserverOptions& o
   float steps = static_cast<float>(hi - lo);
   float s = (max - min) / steps;
   if (!std::isfinite(s))  // max - min is beyond float32
-    s = static_cast<float>(std::min((static_cast<double>(max) - static_cast<double>(min)) / static_cast<double>(steps),
-                                    static_cast<double>(std::numeric_limits<float>::max())));
+    s = static_cast<float>(
+        std::min((static_cast<double>(max) - static_cast<double>(min)) / static_cast<double>(steps),
+                 static_cast<double>(std::numeric_limits<float>::max())));
   if (!(s > static_cast<float>(o.eps))) s = 1;
   return {s, -min / s};
 }
 
-QParams make_qparams(std::vector<double> scales, std::vector<double> zero_points, const ObserverOptions& options) {
+QParams make_qparams(std::vector<double> scales, std::vector<double> zero_points,
+                     const ObserverOptions& options) {
   QParams q;
   q.dtype = options.dtype;
   CodeRange codes = code_range(options);
@@ -260,30 +281,32 @@ QParams make_qparams(std::vector<double> scales, std::vector<double> zero_points
     q.quantizer = Quantizer::per_channel_float(scales, zero_points, options.ch_axis, options.dtype);
   } else {
     std::vector<int64_t> whole(zero_points.begin(), zero_points.end());
-    q.quantizer = is_per_channel(options.qscheme)
-                      ? Quantizer::per_channel(scales, std::move(whole), options.ch_axis, options.dtype)
-                      : Quantizer::per_tensor(scales.at(0), whole.at(0), options.dtype);
+    q.quantizer =
+        is_per_channel(options.qscheme)
+            ? Quantizer::per_channel(scales, std::move(whole), options.ch_axis, options.dtype)
+            : Quantizer::per_tensor(scales.at(0), whole.at(0), options.dtype);
   }
   q.scales = std::move(scales);
   q.zero_points = std::move(zero_points);
   return q;
 }
 
-QParams calculate_qparams(const std::vector<float>& min, const std::vector<float>& max, const ObserverOptions& options,
-                          const std::string& label) {
+QParams calculate_qparams(const std::vector<float>& min, const std::vector<float>& max,
+                          const ObserverOptions& options, const std::string& label) {
   const std::string who = label.empty() ? "calculate_qparams" : label;
   validate(options, who);
   bool per_channel = is_per_channel(options.qscheme);
-  OCTET_CHECK(min.size() == max.size() && !min.empty() && (per_channel || min.size() == 1), invalid_argument,
-              "{}: {} minima and {} maxima; {} needs {}", who, min.size(), max.size(), to_string(options.qscheme),
+  OCTET_CHECK(min.size() == max.size() && !min.empty() && (per_channel || min.size() == 1),
+              invalid_argument, "{}: {} minima and {} maxima; {} needs {}", who, min.size(),
+              max.size(), to_string(options.qscheme),
               per_channel ? "one of each per channel" : "one of each");
   const bool float_qparams = is_float_qparams(options.qscheme);
   std::vector<double> scales(min.size()), zero_points(min.size());
   std::array<std::vector<size_t>, static_cast<size_t>(Oddity::count)> odd;
   for (size_t c = 0; c < min.size(); ++c) {
-    OCTET_CHECK(std::isfinite(min[c]) && std::isfinite(max[c]) && min[c] <= max[c], invalid_argument,
-                "{}: range [{}, {}]{}; expected finite numbers, min <= max", who, min[c], max[c],
-                per_channel ? fmt::format(" of channel {}", c) : "");
+    OCTET_CHECK(std::isfinite(min[c]) && std::isfinite(max[c]) && min[c] <= max[c],
+                invalid_argument, "{}: range [{}, {}]{}; expected finite numbers, min <= max", who,
+                min[c], max[c], per_channel ? fmt::format(" of channel {}", c) : "");
     if (float_qparams) {  // any range can be quantized well
       auto [s, z] = choose_float_qparams(min[c], max[c], options);
       scales[c] = s;
@@ -302,19 +325,22 @@ QParams calculate_qparams(const std::vector<float>& min, const std::vector<float
     if (channels.empty()) return;
     warnings.push_back(place(label, channels, min.size(), per_channel) + ": " + text(channels[0]));
   };
-  // A line each, with the first channel's numbers. A layer of one value per channel is constant by its shape, so
-  // constants are only news if they are few.
-  warn(Oddity::all_zero, [&](size_t c) { return fmt::format("all zeros; scale set to {:.3g}", scales[c]); });
+  // A line each, with the first channel's numbers. A layer of one value per channel is constant by
+  // its shape, so constants are only news if they are few.
+  warn(Oddity::all_zero,
+       [&](size_t c) { return fmt::format("all zeros; scale set to {:.3g}", scales[c]); });
   warn(Oddity::tiny, [&](size_t c) {
-    return fmt::format("tiny range [{:.3g}, {:.3g}]; scale raised to eps, {:.3g}", min[c], max[c], scales[c]);
-  });
-  warn(Oddity::huge, [&](size_t c) {
-    return fmt::format("range [{:.3g}, {:.3g}] too wide for float32; scale capped at {:.3g}", min[c], max[c],
+    return fmt::format("tiny range [{:.3g}, {:.3g}]; scale raised to eps, {:.3g}", min[c], max[c],
                        scales[c]);
   });
+  warn(Oddity::huge, [&](size_t c) {
+    return fmt::format("range [{:.3g}, {:.3g}] too wide for float32; scale capped at {:.3g}",
+                       min[c], max[c], scales[c]);
+  });
   if (!per_channel || 2 * odd[static_cast<size_t>(Oddity::constant)].size() <= min.size())
-    warn(Oddity::constant,
-         [&](size_t c) { return fmt::format("all values are {:.6g}; scale set to {:.3g}", min[c], scales[c]); });
+    warn(Oddity::constant, [&](size_t c) {
+      return fmt::format("all values are {:.6g}; scale set to {:.3g}", min[c], scales[c]);
+    });
 
   QParams result = make_qparams(std::move(scales), std::move(zero_points), options);
   result.warnings = std::move(warnings);
@@ -323,8 +349,8 @@ QParams calculate_qparams(const std::vector<float>& min, const std::vector<float
 
 QParams calculate_qparams(const Tensor& min, const Tensor& max, const ObserverOptions& options,
                           const std::string& label) {
-  return calculate_qparams(min.to(DType::float32).to_vector<float>(), max.to(DType::float32).to_vector<float>(),
-                           options, label);
+  return calculate_qparams(min.to(DType::float32).to_vector<float>(),
+                           max.to(DType::float32).to_vector<float>(), options, label);
 }
 
 Attrs Observer::config() const {
@@ -342,8 +368,8 @@ void Observer::fail_state(const std::string& why) const {
   OCTET_FAIL(invalid_argument, "{}: its state in the state dict is damaged: {}", title(), why);
 }
 
-std::vector<float> Observer::floats_of(const std::map<std::string, Tensor>& state, const std::string& key,
-                                       int64_t size) const {
+std::vector<float> Observer::floats_of(const std::map<std::string, Tensor>& state,
+                                       const std::string& key, int64_t size) const {
   auto it = state.find(key);
   if (it == state.end()) fail_state(key + " is missing");
   const Tensor& t = it->second;
@@ -357,14 +383,16 @@ int64_t Observer::int_of(const std::map<std::string, Tensor>& state, const std::
   auto it = state.find(key);
   if (it == state.end()) fail_state(key + " is missing");
   if (it->second.dtype() != DType::int64 || it->second.numel() != 1)
-    fail_state(fmt::format("{} is {}; expected one int64", key, octet::to_string(it->second.type())));
+    fail_state(
+        fmt::format("{} is {}; expected one int64", key, octet::to_string(it->second.type())));
   return it->second.to_vector<int64_t>()[0];
 }
 
 void Observer::check_range(const std::vector<float>& min, const std::vector<float>& max) const {
   for (size_t c = 0; c < min.size(); ++c)
     if (!std::isfinite(min[c]) || !std::isfinite(max[c]) || min[c] > max[c])
-      fail_state(fmt::format("range [{}, {}]; expected finite numbers, min <= max", min[c], max[c]));
+      fail_state(
+          fmt::format("range [{}, {}]; expected finite numbers, min <= max", min[c], max[c]));
 }
 
 void Observer::observe(const Tensor& given) {
@@ -379,8 +407,8 @@ void Observer::observe(const Tensor& given) {
 }
 
 void Observer::merge(const Observer& other) {
-  OCTET_CHECK(class_type() == other.class_type(), invalid_argument, "{}: cannot merge a {}; the classes must be equal",
-              title(), other.title());
+  OCTET_CHECK(class_type() == other.class_type(), invalid_argument,
+              "{}: cannot merge a {}; the classes must be equal", title(), other.title());
   OCTET_CHECK(options_ == other.options_, invalid_argument,
               "{}: cannot merge an observer with other options: ({}), this one has ({})", title(),
               to_string(other.options_), to_string(options_));
@@ -399,12 +427,16 @@ std::string Observer::title() const {
 }
 
 void Observer::fail_not_calibrated() const {
-  OCTET_FAIL(not_calibrated, "{} has seen no data; calibrate first: run the prepared model on representative inputs",
-             title());
+  OCTET_FAIL(
+      not_calibrated,
+      "{} has seen no data; calibrate first: run the prepared model on representative inputs",
+      title());
 }
 
 void Observer::fail_no_qparams() const {
-  OCTET_FAIL(unsupported, "{} chooses no qparams; use an observer that does, such as HistogramObserver", title());
+  OCTET_FAIL(unsupported,
+             "{} chooses no qparams; use an observer that does, such as HistogramObserver",
+             title());
 }
 
 void Observer::fail_not_finite(const Tensor& x) const {
@@ -414,11 +446,11 @@ void Observer::fail_not_finite(const Tensor& x) const {
     nan += std::isnan(v);
     inf += std::isinf(v);
   }
-  OCTET_FAIL(
-      invalid_argument,
-      "{}: {} NaN and {} infinite among {} values (shape {}); a range cannot be chosen: find the layer or the input "
-      "they come from",
-      title(), nan, inf, values.size(), octet::to_string(x.shape()));
+  OCTET_FAIL(invalid_argument,
+             "{}: {} NaN and {} infinite among {} values (shape {}); a range cannot be chosen: "
+             "find the layer or the input "
+             "they come from",
+             title(), nan, inf, values.size(), octet::to_string(x.shape()));
 }
 
 std::string to_string(const Observer& observer) {

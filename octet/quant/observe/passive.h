@@ -1,5 +1,6 @@
 #pragma once
-// Observers that do not look at values: they carry a configuration, known qparams, or copies of what they saw.
+// Observers that do not look at values: they carry a configuration, known qparams, or copies of
+// what they saw.
 
 #include <vector>
 
@@ -7,8 +8,9 @@
 
 namespace octet::quant {
 
-// Qparams known beforehand, options.scale and options.zero_point (Error unless both are given and fit the dtype): for
-// operators of bounded range, such as sigmoid (1/256, 0). Needs no data and looks at none. Per tensor only (Error).
+// Qparams known beforehand, options.scale and options.zero_point (Error unless both are given and
+// fit the dtype): for operators of bounded range, such as sigmoid (1/256, 0). Needs no data and
+// looks at none. Per tensor only (Error).
 class FixedQParamsObserver : public Observer {
  public:
   explicit FixedQParamsObserver(ObserverOptions options, std::string label = "");
@@ -23,7 +25,8 @@ class FixedQParamsObserver : public Observer {
   void merge_same(const Observer&) override {}
 };
 
-// An observer that does nothing: what it says lies in its class and options, any dtype among them. It has no qparams.
+// An observer that does nothing: what it says lies in its class and options, any dtype among them.
+// It has no qparams.
 class PassiveObserver : public Observer {
  public:
   void observe(const Tensor&) override {}
@@ -34,13 +37,14 @@ class PassiveObserver : public Observer {
   void reset() override {}
 
  protected:
-  PassiveObserver(ObserverOptions options, std::string label) : Observer(std::move(options), std::move(label)) {}
+  PassiveObserver(ObserverOptions options, std::string label)
+      : Observer(std::move(options), std::move(label)) {}
   void observe_floats(const Tensor&) override {}
   void merge_same(const Observer&) override {}
 };
 
-// Stands for a dtype: a tensor to be converted to float16, or (is_dynamic) to be quantized at run time with qparams
-// chosen for each batch. float32 leaves it as it is.
+// Stands for a dtype: a tensor to be converted to float16, or (is_dynamic) to be quantized at run
+// time with qparams chosen for each batch. float32 leaves it as it is.
 class PlaceholderObserver : public PassiveObserver {
  public:
   static ObserverOptions default_options() { return {.dtype = DType::float32}; }
@@ -72,8 +76,8 @@ class IdentityObserver : public PassiveObserver {
   std::string type_name() const override { return "Identity"; }
 };
 
-// Keeps a copy of every tensor it is shown, NaN, empty and quantized ones included, for debugging. Memory grows with
-// the data. It has no qparams. merge() appends the other's tensors.
+// Keeps a copy of every tensor it is shown, NaN, empty and quantized ones included, for debugging.
+// Memory grows with the data. It has no qparams. merge() appends the other's tensors.
 class RecordingObserver : public Observer {
  public:
   explicit RecordingObserver(ObserverOptions options = {}, std::string label = "")

@@ -14,13 +14,16 @@ const char* const kFused = "FusedMovingAvgObsFakeQuantize";
 
 ObserverFactory histogram() { return ObserverFactory("HistogramObserver"); }
 ObserverFactory moving_average() { return ObserverFactory("MovingAverageMinMaxObserver"); }
-ObserverFactory moving_average_per_channel() { return ObserverFactory("MovingAveragePerChannelMinMaxObserver"); }
+ObserverFactory moving_average_per_channel() {
+  return ObserverFactory("MovingAveragePerChannelMinMaxObserver");
+}
 
 // Symmetric qint8, the scheme of weights.
 ObserverFactory symmetric(const ObserverFactory& observer) {
   bool per_channel = is_per_channel(observer.options().qscheme);
   return observer.with_dtype(DType::qint8)
-      .with_qscheme(per_channel ? ObserverScheme::per_channel_symmetric : ObserverScheme::per_tensor_symmetric);
+      .with_qscheme(per_channel ? ObserverScheme::per_channel_symmetric
+                                : ObserverScheme::per_tensor_symmetric);
 }
 
 // All codes, said outright, as PyTorch's fake-quantize modules do.
@@ -32,11 +35,17 @@ ObserverFactory float_qparams(const ObserverFactory& observer) {
   return observer.with_qscheme(ObserverScheme::per_channel_affine_float_qparams).with_ch_axis(0);
 }
 
-ObserverFactory float16_placeholder() { return default_placeholder_observer().with_dtype(DType::float16); }
+ObserverFactory float16_placeholder() {
+  return default_placeholder_observer().with_dtype(DType::float16);
+}
 
 // Our kernels never saturate, so activations use all codes.
-QConfig native() { return {histogram(), default_per_channel_weight_observer().with_quant_range(-127, 127)}; }
-QConfig fbgemm() { return {histogram().with_reduce_range(true), default_per_channel_weight_observer()}; }
+QConfig native() {
+  return {histogram(), default_per_channel_weight_observer().with_quant_range(-127, 127)};
+}
+QConfig fbgemm() {
+  return {histogram().with_reduce_range(true), default_per_channel_weight_observer()};
+}
 QConfig onednn() { return {histogram(), default_per_channel_weight_observer()}; }
 QConfig qnnpack() { return {histogram(), default_weight_observer()}; }
 
@@ -56,7 +65,8 @@ constexpr std::array<NamedQConfig, 26> kQConfigs = {{
     {"default_debug_qconfig", default_debug_qconfig},
     {"default_reuse_input_qconfig", default_reuse_input_qconfig},
     {"default_symmetric_qnnpack_qconfig", default_symmetric_qnnpack_qconfig},
-    {"default_per_channel_symmetric_qnnpack_qconfig", default_per_channel_symmetric_qnnpack_qconfig},
+    {"default_per_channel_symmetric_qnnpack_qconfig",
+     default_per_channel_symmetric_qnnpack_qconfig},
     {"default_dynamic_qconfig", default_dynamic_qconfig},
     {"per_channel_dynamic_qconfig", per_channel_dynamic_qconfig},
     {"float16_dynamic_qconfig", float16_dynamic_qconfig},
@@ -69,7 +79,8 @@ constexpr std::array<NamedQConfig, 26> kQConfigs = {{
     {"default_weight_only_qconfig", default_weight_only_qconfig},
     {"default_activation_only_qconfig", default_activation_only_qconfig},
     {"default_symmetric_qnnpack_qat_qconfig", default_symmetric_qnnpack_qat_qconfig},
-    {"default_per_channel_symmetric_qnnpack_qat_qconfig", default_per_channel_symmetric_qnnpack_qat_qconfig},
+    {"default_per_channel_symmetric_qnnpack_qat_qconfig",
+     default_per_channel_symmetric_qnnpack_qat_qconfig},
     {"default_embedding_qat_qconfig", default_embedding_qat_qconfig},
     {"default_embedding_qat_qconfig_4bit", default_embedding_qat_qconfig_4bit},
 }};
@@ -77,14 +88,15 @@ constexpr std::array<NamedQConfig, 26> kQConfigs = {{
 }  // namespace
 
 std::string to_string(const QConfig& qconfig) {
-  return fmt::format("QConfig(activation={}, weight={})", to_string(qconfig.activation), to_string(qconfig.weight));
+  return fmt::format("QConfig(activation={}, weight={})", to_string(qconfig.activation),
+                     to_string(qconfig.weight));
 }
 
 QConfig get_default_qconfig(std::string_view name) {
   for (const NamedQConfig& q : kQConfigs)
     if (name == q.name) return q.make();
-  OCTET_FAIL(not_found, "unknown qconfig '{}'{} (known: {})", name, did_you_mean(name, qconfig_names()),
-             fmt::join(qconfig_names(), ", "));
+  OCTET_FAIL(not_found, "unknown qconfig '{}'{} (known: {})", name,
+             did_you_mean(name, qconfig_names()), fmt::join(qconfig_names(), ", "));
 }
 
 std::vector<std::string> qconfig_names() {
@@ -96,37 +108,51 @@ std::vector<std::string> qconfig_names() {
 QConfig get_default_qat_qconfig(std::string_view name, int version) {
   static const std::vector<std::string> known = {"native", "fbgemm", "x86", "onednn", "qnnpack"};
   OCTET_CHECK(std::find(known.begin(), known.end(), name) != known.end(), not_found,
-              "unknown QAT qconfig '{}'{} (known: {})", name, did_you_mean(name, known), fmt::join(known, ", "));
+              "unknown QAT qconfig '{}'{} (known: {})", name, did_you_mean(name, known),
+              fmt::join(known, ", "));
   OCTET_CHECK(version == 0 || version == 1, invalid_argument,
-              "get_default_qat_qconfig: version {}; expected 0 (FakeQuantize) or 1 (fused)", version);
-  ObserverFactory activation = all_codes(moving_average()).with_reduce_range(name == "fbgemm" || name == "x86");
-  ObserverFactory weight = name == "qnnpack" ? default_weight_fake_quant() : default_per_channel_weight_fake_quant();
+              "get_default_qat_qconfig: version {}; expected 0 (FakeQuantize) or 1 (fused)",
+              version);
+  ObserverFactory activation =
+      all_codes(moving_average()).with_reduce_range(name == "fbgemm" || name == "x86");
+  ObserverFactory weight =
+      name == "qnnpack" ? default_weight_fake_quant() : default_per_channel_weight_fake_quant();
   if (name == "native") weight = weight.with_quant_range(-127, 127);
   const char* module = version == 0 ? "FakeQuantize" : kFused;
   return {activation.fake_quantize(module), weight.fake_quantize(module)};
 }
 
-// -- qconfigs ------------------------------------------------------------------------------------------
+// -- qconfigs -------------------------------------------------------------------------------------
 QConfig default_qconfig() { return {default_observer(), default_weight_observer()}; }
-QConfig default_per_channel_qconfig() { return {default_observer(), default_per_channel_weight_observer()}; }
+QConfig default_per_channel_qconfig() {
+  return {default_observer(), default_per_channel_weight_observer()};
+}
 QConfig default_debug_qconfig() { return {default_debug_observer(), default_weight_observer()}; }
-QConfig default_reuse_input_qconfig() { return {default_reuse_input_observer(), ObserverFactory("NoopObserver")}; }
+QConfig default_reuse_input_qconfig() {
+  return {default_reuse_input_observer(), ObserverFactory("NoopObserver")};
+}
 
 QConfig default_symmetric_qnnpack_qconfig() {
-  return {histogram().with_dtype(DType::qint8).with_eps(kQnnpackEps), weight_observer_range_neg_127_to_127()};
+  return {histogram().with_dtype(DType::qint8).with_eps(kQnnpackEps),
+          weight_observer_range_neg_127_to_127()};
 }
 
 QConfig default_per_channel_symmetric_qnnpack_qconfig() {
-  return {default_symmetric_qnnpack_qconfig().activation, per_channel_weight_observer_range_neg_127_to_127()};
+  return {default_symmetric_qnnpack_qconfig().activation,
+          per_channel_weight_observer_range_neg_127_to_127()};
 }
 
-QConfig default_dynamic_qconfig() { return {default_dynamic_quant_observer(), default_weight_observer()}; }
+QConfig default_dynamic_qconfig() {
+  return {default_dynamic_quant_observer(), default_weight_observer()};
+}
 
 QConfig per_channel_dynamic_qconfig() {
   return {default_dynamic_quant_observer(), default_per_channel_weight_observer()};
 }
 
-QConfig float16_dynamic_qconfig() { return {float16_placeholder().with_is_dynamic(true), float16_placeholder()}; }
+QConfig float16_dynamic_qconfig() {
+  return {float16_placeholder().with_is_dynamic(true), float16_placeholder()};
+}
 QConfig float16_static_qconfig() { return {float16_placeholder(), float16_placeholder()}; }
 
 QConfig float_qparams_weight_only_qconfig() {
@@ -138,33 +164,50 @@ QConfig float_qparams_weight_only_qconfig_4bit() {
 }
 
 QConfig default_qat_qconfig() { return {default_fake_quant(), default_weight_fake_quant()}; }
-QConfig default_qat_qconfig_v2() { return {default_fused_act_fake_quant(), default_fused_wt_fake_quant()}; }
-QConfig default_dynamic_qat_qconfig() { return {default_dynamic_fake_quant(), default_weight_fake_quant()}; }
-QConfig default_weight_only_qconfig() { return {ObserverFactory("Identity"), default_weight_fake_quant()}; }
-QConfig default_activation_only_qconfig() { return {default_fake_quant(), ObserverFactory("Identity")}; }
+QConfig default_qat_qconfig_v2() {
+  return {default_fused_act_fake_quant(), default_fused_wt_fake_quant()};
+}
+QConfig default_dynamic_qat_qconfig() {
+  return {default_dynamic_fake_quant(), default_weight_fake_quant()};
+}
+QConfig default_weight_only_qconfig() {
+  return {ObserverFactory("Identity"), default_weight_fake_quant()};
+}
+QConfig default_activation_only_qconfig() {
+  return {default_fake_quant(), ObserverFactory("Identity")};
+}
 
 QConfig default_symmetric_qnnpack_qat_qconfig() {
-  return {all_codes(moving_average().with_dtype(DType::qint8)).with_eps(kQnnpackEps).fake_quantize(kFused),
+  return {all_codes(moving_average().with_dtype(DType::qint8))
+              .with_eps(kQnnpackEps)
+              .fake_quantize(kFused),
           fused_wt_fake_quant_range_neg_127_to_127()};
 }
 
 QConfig default_per_channel_symmetric_qnnpack_qat_qconfig() {
-  return {default_symmetric_qnnpack_qat_qconfig().activation, fused_per_channel_wt_fake_quant_range_neg_127_to_127()};
+  return {default_symmetric_qnnpack_qat_qconfig().activation,
+          fused_per_channel_wt_fake_quant_range_neg_127_to_127()};
 }
 
 QConfig default_embedding_qat_qconfig() {
-  return {ObserverFactory("NoopObserver").with_dtype(DType::float32), default_embedding_fake_quant()};
+  return {ObserverFactory("NoopObserver").with_dtype(DType::float32),
+          default_embedding_fake_quant()};
 }
 
 QConfig default_embedding_qat_qconfig_4bit() {
-  return {ObserverFactory("NoopObserver").with_dtype(DType::float32), default_embedding_fake_quant_4bit()};
+  return {ObserverFactory("NoopObserver").with_dtype(DType::float32),
+          default_embedding_fake_quant_4bit()};
 }
 
-// -- observers -----------------------------------------------------------------------------------------
-ObserverFactory default_observer() { return ObserverFactory("MinMaxObserver").with_quant_range(0, 127); }
+// -- observers ------------------------------------------------------------------------------------
+ObserverFactory default_observer() {
+  return ObserverFactory("MinMaxObserver").with_quant_range(0, 127);
+}
 ObserverFactory default_histogram_observer() { return histogram().with_quant_range(0, 127); }
 ObserverFactory default_weight_observer() { return symmetric(ObserverFactory("MinMaxObserver")); }
-ObserverFactory default_per_channel_weight_observer() { return symmetric(ObserverFactory("PerChannelMinMaxObserver")); }
+ObserverFactory default_per_channel_weight_observer() {
+  return symmetric(ObserverFactory("PerChannelMinMaxObserver"));
+}
 
 ObserverFactory weight_observer_range_neg_127_to_127() {
   return default_weight_observer().with_quant_range(-127, 127).with_eps(kQnnpackEps);
@@ -181,7 +224,9 @@ ObserverFactory default_dynamic_quant_observer() {
   return default_placeholder_observer().with_dtype(DType::quint8).with_is_dynamic(true);
 }
 
-ObserverFactory default_float_qparams_observer() { return float_qparams(ObserverFactory("PerChannelMinMaxObserver")); }
+ObserverFactory default_float_qparams_observer() {
+  return float_qparams(ObserverFactory("PerChannelMinMaxObserver"));
+}
 
 ObserverFactory default_float_qparams_observer_4bit() {
   return default_float_qparams_observer().with_dtype(DType::quint4x2);
@@ -195,13 +240,21 @@ ObserverFactory default_fixed_qparams_range_neg1to1_observer() {
   return ObserverFactory("FixedQParamsObserver").with_fixed_qparams(2.0 / 256, 128);
 }
 
-ObserverFactory default_affine_fixed_qparams_observer() { return default_fixed_qparams_range_0to1_observer(); }
-ObserverFactory default_symmetric_fixed_qparams_observer() { return default_fixed_qparams_range_neg1to1_observer(); }
+ObserverFactory default_affine_fixed_qparams_observer() {
+  return default_fixed_qparams_range_0to1_observer();
+}
+ObserverFactory default_symmetric_fixed_qparams_observer() {
+  return default_fixed_qparams_range_neg1to1_observer();
+}
 ObserverFactory default_reuse_input_observer() { return ObserverFactory("ReuseInputObserver"); }
 
-// -- fake-quantize modules -----------------------------------------------------------------------------
-ObserverFactory default_fake_quant() { return all_codes(moving_average()).with_reduce_range(true).fake_quantize(); }
-ObserverFactory default_weight_fake_quant() { return all_codes(symmetric(moving_average())).fake_quantize(); }
+// -- fake-quantize modules ------------------------------------------------------------------------
+ObserverFactory default_fake_quant() {
+  return all_codes(moving_average()).with_reduce_range(true).fake_quantize();
+}
+ObserverFactory default_weight_fake_quant() {
+  return all_codes(symmetric(moving_average())).fake_quantize();
+}
 
 ObserverFactory default_per_channel_weight_fake_quant() {
   return all_codes(symmetric(moving_average_per_channel())).fake_quantize();
@@ -216,10 +269,14 @@ ObserverFactory default_histogram_fake_quant() {
 }
 
 ObserverFactory default_embedding_fake_quant() {
-  return all_codes(float_qparams(moving_average_per_channel())).with_averaging_constant(1).fake_quantize();
+  return all_codes(float_qparams(moving_average_per_channel()))
+      .with_averaging_constant(1)
+      .fake_quantize();
 }
 
-ObserverFactory default_embedding_fake_quant_4bit() { return all_codes(default_embedding_fake_quant().with_dtype(DType::quint4x2)); }
+ObserverFactory default_embedding_fake_quant_4bit() {
+  return all_codes(default_embedding_fake_quant().with_dtype(DType::quint4x2));
+}
 
 ObserverFactory default_fixed_qparams_range_0to1_fake_quant() {
   return default_fixed_qparams_range_0to1_observer().fake_quantize("FixedQParamsFakeQuantize");
@@ -229,12 +286,18 @@ ObserverFactory default_fixed_qparams_range_neg1to1_fake_quant() {
   return default_fixed_qparams_range_neg1to1_observer().fake_quantize("FixedQParamsFakeQuantize");
 }
 
-ObserverFactory default_affine_fixed_qparams_fake_quant() { return default_fixed_qparams_range_0to1_fake_quant(); }
+ObserverFactory default_affine_fixed_qparams_fake_quant() {
+  return default_fixed_qparams_range_0to1_fake_quant();
+}
 ObserverFactory default_symmetric_fixed_qparams_fake_quant() {
   return default_fixed_qparams_range_neg1to1_fake_quant();
 }
-ObserverFactory default_fused_act_fake_quant() { return all_codes(moving_average()).fake_quantize(kFused); }
-ObserverFactory default_fused_wt_fake_quant() { return default_weight_fake_quant().fake_quantize(kFused); }
+ObserverFactory default_fused_act_fake_quant() {
+  return all_codes(moving_average()).fake_quantize(kFused);
+}
+ObserverFactory default_fused_wt_fake_quant() {
+  return default_weight_fake_quant().fake_quantize(kFused);
+}
 
 ObserverFactory default_fused_per_channel_wt_fake_quant() {
   return default_per_channel_weight_fake_quant().fake_quantize(kFused);
@@ -245,7 +308,8 @@ ObserverFactory fused_wt_fake_quant_range_neg_127_to_127() {
 }
 
 ObserverFactory fused_per_channel_wt_fake_quant_range_neg_127_to_127() {
-  return default_fused_per_channel_wt_fake_quant().with_quant_range(-127, 127).with_eps(kQnnpackEps);
+  return default_fused_per_channel_wt_fake_quant().with_quant_range(-127, 127).with_eps(
+      kQnnpackEps);
 }
 
 }  // namespace octet::quant

@@ -40,13 +40,15 @@ std::optional<Attrs> save(const nn::Module& module) {
   if (!q.has_value()) return std::nullopt;
   if (q.type() == typeid(std::nullptr_t)) return Attrs{{kKind, std::string("none")}};
   const auto* qconfig = std::any_cast<QConfig>(&q);
-  OCTET_CHECK(qconfig, invalid_argument, "its qconfig holds a {}; expected a QConfig or nullptr", nn::class_name(q.type()));
+  OCTET_CHECK(qconfig, invalid_argument, "its qconfig holds a {}; expected a QConfig or nullptr",
+              nn::class_name(q.type()));
   return to_attrs(*qconfig).set(kKind, std::string("QConfig"));
 }
 
 void load(nn::Module&, nn::Module& module, const Attrs& data) {
   const std::string& kind = data.get_string(kKind);
-  OCTET_CHECK(kind == "none" || kind == "QConfig", invalid_argument, "qconfig: unknown kind '{}'", kind);
+  OCTET_CHECK(kind == "none" || kind == "QConfig", invalid_argument, "qconfig: unknown kind '{}'",
+              kind);
   Attrs attrs = data;
   attrs.erase(kKind);
   module.qconfig = kind == "none" ? std::any(nullptr) : std::any(qconfig_from(attrs));

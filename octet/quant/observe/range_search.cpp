@@ -13,16 +13,18 @@ namespace {
 
 // The expected error in closed form. Lengths are in bins, counted from the lower edge of bin 0.
 //
-// Let the codes' values be v_1 < ... < v_L, S apart, and t_b = (v_{b-1} + v_b) / 2 the boundaries between them. A value
-// x costs (x - v_L)^2 if it lies above all boundaries; each boundary above it changes that by
+// Let the codes' values be v_1 < ... < v_L, S apart, and t_b = (v_{b-1} + v_b) / 2 the boundaries
+// between them. A value x costs (x - v_L)^2 if it lies above all boundaries; each boundary above it
+// changes that by
 //   (x - v_{b-1})^2 - (x - v_b)^2 = -2 S (t_b - x),
 // and so, with G(t) = sum of (t - x) over the values x < t,
 //   error = sum of (x - v_L)^2  -  2 S * sum over b of G(t_b).
-// With uniform density inside a bin G is quadratic there: a + b u + c u^2, u in [0, 1). A range thus costs one look-up
-// per code, however many bins there are.
+// With uniform density inside a bin G is quadratic there: a + b u + c u^2, u in [0, 1). A range
+// thus costs one look-up per code, however many bins there are.
 class ErrorCurve {
  public:
-  explicit ErrorCurve(const Histogram& h) : width_(h.width()), first_(static_cast<double>(h.first_bin())) {
+  explicit ErrorCurve(const Histogram& h)
+      : width_(h.width()), first_(static_cast<double>(h.first_bin())) {
     int64_t n = h.size();
     low_ = static_cast<double>(h.min()) / width_ - first_;
     high_ = static_cast<double>(h.max()) / width_ - first_;
@@ -48,9 +50,11 @@ class ErrorCurve {
   double operator()(double scale, int64_t zero_point, int64_t lo, int64_t hi) const {
     double step = scale / width_;
     double last = step * static_cast<double>(hi - zero_point) - first_;
-    double t0 = step * (static_cast<double>(lo - zero_point) + 0.5) - first_;  // the lowest of hi - lo boundaries
+    // the lowest of hi - lo boundaries
+    double t0 = step * (static_cast<double>(lo - zero_point) + 0.5) - first_;
     int64_t count = hi - lo;
-    // Boundaries up to low_ add nothing; those beyond high_ add G(high) + N (t - high); [j0, j1) are between.
+    // Boundaries up to low_ add nothing; those beyond high_ add G(high) + N (t - high); [j0, j1)
+    // are between.
     int64_t j0 = steps_to(low_, t0, step, count), j1 = steps_to(high_, t0, step, count);
     double sums[4] = {0, 0, 0, 0};
     int64_t j = j0;
@@ -94,8 +98,9 @@ class ErrorCurve {
 };
 
 double constant_error(const Histogram& h, float scale, int64_t z, int64_t lo, int64_t hi) {
-  double q = std::clamp(std::nearbyint(static_cast<double>(h.min()) / scale) + static_cast<double>(z),
-                        static_cast<double>(lo), static_cast<double>(hi));
+  double q =
+      std::clamp(std::nearbyint(static_cast<double>(h.min()) / scale) + static_cast<double>(z),
+                 static_cast<double>(lo), static_cast<double>(hi));
   double d = static_cast<double>(h.min()) - (q - static_cast<double>(z)) * scale;
   return d * d * static_cast<double>(h.total());
 }
@@ -147,7 +152,8 @@ class Search {
       if (apart) starts.push_back(p);
     }
     for (const Point& p : starts) descend(p, 0.1);
-    // Few values, or values on a lattice of their own, make the error jagged: scales a little off may fit them better.
+    // Few values, or values on a lattice of their own, make the error jagged: scales a little off
+    // may fit them better.
     const Point around{best_.lo, best_.hi, best_.error};
     for (int k = -kFine; k <= kFine; ++k) {
       double factor = 1 + 0.025 * k / kFine;
@@ -161,7 +167,8 @@ class Search {
   static constexpr size_t kStarts = 3;
   static constexpr int kFine = 80;
 
-  // Candidate distances of one end from 0: the full one, then smaller by a factor each, down to the bins' width; and 0.
+  // Candidate distances of one end from 0: the full one, then smaller by a factor each, down to the
+  // bins' width; and 0.
   std::vector<double> ends(double full, bool other_side) const {
     // 2^(-1/4) if both ends move, else 2^(-1/64).
     double factor = other_side ? 0.8408964152537145 : 0.9892280131939755;
@@ -183,8 +190,8 @@ class Search {
     return p;
   }
 
-  // Pattern search (Hooke and Jeeves 1961): try the eight neighbours a step away, go to the best, halve the step.
-  // The first step is a fraction of the ends.
+  // Pattern search (Hooke and Jeeves 1961): try the eight neighbours a step away, go to the best,
+  // halve the step. The first step is a fraction of the ends.
   void descend(Point p, double fraction) {
     double step_lo = fraction * -p.lo, step_hi = fraction * p.hi;
     bool fixed_lo = min_ == 0;
@@ -218,20 +225,23 @@ class Search {
 double expected_error(const Histogram& h, float scale, int64_t zero_point, int64_t lo, int64_t hi) {
   OCTET_CHECK(!h.empty(), not_calibrated, "expected_error: the histogram is empty");
   OCTET_CHECK(scale > 0 && lo < hi && hi - lo < 65536, invalid_argument,
-              "expected_error: scale {}, codes {}..{}; expected scale > 0 and 2 to 65536 codes", scale, lo, hi);
+              "expected_error: scale {}, codes {}..{}; expected scale > 0 and 2 to 65536 codes",
+              scale, lo, hi);
   if (h.constant()) return constant_error(h, scale, zero_point, lo, hi);
   return ErrorCurve(h)(scale, zero_point, lo, hi);
 }
 
 namespace {
 
-// What needs no search: empty and constant histograms, and more codes than the histogram can tell apart.
+// What needs no search: empty and constant histograms, and more codes than the histogram can tell
+// apart.
 std::optional<RangeChoice> without_search(const Histogram& h, const ObserverOptions& options,
                                           CodeRange codes, const char* who) {
   OCTET_CHECK(!h.empty(), not_calibrated, "{}: the histogram is empty", who);
   if (h.constant()) {
     ScaleZeroPoint q = choose_qparams(h.min(), h.max(), options);
-    return RangeChoice{h.min(), h.max(), constant_error(h, q.scale, q.zero_point, codes.quant_min, codes.quant_max)};
+    return RangeChoice{h.min(), h.max(),
+                       constant_error(h, q.scale, q.zero_point, codes.quant_min, codes.quant_max)};
   }
   if (codes.quant_max - codes.quant_min >= 4096) {
     double s = choose_qparams(h.min(), h.max(), options).scale;

@@ -8,14 +8,17 @@
 namespace octet::quant {
 
 struct RangeChoice {
-  float min, max;  // within the data's range widened to 0 (symmetric: -m, m); pass to choose_qparams
-  double error;    // expected sum of (x - dequantize(quantize(x)))^2 over all values
+  // within the data's range widened to 0 (symmetric: -m, m); pass to choose_qparams
+  float min, max;
+  double error;  // expected sum of (x - dequantize(quantize(x)))^2 over all values
 };
 
-// Expected squared error of quantizing the histogram's values with scale s, zero point z and codes lo..hi, taking the
-// density as uniform inside a bin (as NormMinimization of Caffe2 and PyTorch's _compute_quantization_error do). The
-// grid is the real one, s*(q - z), clamping included. hi - lo < 65536 (Error).
-double expected_error(const Histogram& histogram, float scale, int64_t zero_point, int64_t lo, int64_t hi);
+// Expected squared error of quantizing the histogram's values with scale s, zero point z and codes
+// lo..hi, taking the density as uniform inside a bin (as NormMinimization of Caffe2 and PyTorch's
+// _compute_quantization_error do). The grid is the real one, s*(q - z), clamping included. hi - lo
+// < 65536 (Error).
+double expected_error(const Histogram& histogram, float scale, int64_t zero_point, int64_t lo,
+                      int64_t hi);
 
 // The range whose qparams (choose_qparams with these options) have the least expected_error over
 // the codes that the quantizer clamps to (by default running_codes: with reduce_range more than
@@ -26,7 +29,8 @@ double expected_error(const Histogram& histogram, float scale, int64_t zero_poin
 RangeChoice search_range(const Histogram& histogram, const ObserverOptions& options,
                          std::optional<CodeRange> codes = {});
 
-// The same with fewer ranges to try: the full range (widened to 0) shrunk to 1/steps, 2/steps, ... of itself.
+// The same with fewer ranges to try: the full range (widened to 0) shrunk to 1/steps, 2/steps, ...
+// of itself.
 RangeChoice shrink_range(const Histogram& histogram, const ObserverOptions& options,
                          int steps = 100, std::optional<CodeRange> codes = {});
 

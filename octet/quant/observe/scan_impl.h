@@ -15,8 +15,8 @@ struct Extent {
 // n >= 1. Large arrays are split over the threads.
 Extent scan(const float* x, int64_t n);
 
-// The same for each of `channels` columns of a row-major [rows][channels] block, merged into min[], max[]; false if a
-// value is not finite. -0 may remain.
+// The same for each of `channels` columns of a row-major [rows][channels] block, merged into min[],
+// max[]; false if a value is not finite. -0 may remain.
 bool scan_columns(const float* x, int64_t rows, int64_t channels, float* min, float* max);
 
 // x, or a copy of it, as float32 values that lie densely in memory, in any order.

@@ -22,7 +22,7 @@ namespace octet::quant {
 using nn::Module;
 using nn::ModulePtr;
 
-// -- qconfigs ------------------------------------------------------------------------------------------
+// -- qconfigs -------------------------------------------------------------------------------------
 
 QConfigSpec& QConfigSpec::set(const std::string& path, std::optional<QConfig> qconfig) {
   by_path_[path] = std::move(qconfig);
@@ -38,19 +38,28 @@ namespace {
 
 std::type_index type_of(const Module& m) { return std::type_index(m.class_type()); }
 
-std::string join(const std::string& prefix, const std::string& name) { return prefix.empty() ? name : prefix + "." + name; }
+std::string join(const std::string& prefix, const std::string& name) {
+  return prefix.empty() ? name : prefix + "." + name;
+}
 
-std::any as_any(const std::optional<QConfig>& qconfig) { return qconfig ? std::any(*qconfig) : std::any(nullptr); }
+std::any as_any(const std::optional<QConfig>& qconfig) {
+  return qconfig ? std::any(*qconfig) : std::any(nullptr);
+}
 
 // The order of precedence: the module's own, its path's, its class's, that of the module around it.
-void propagate(Module& m, const std::string& path, const QConfigSpec& spec, const std::any& around) {
+void propagate(Module& m, const std::string& path, const QConfigSpec& spec,
+               const std::any& around) {
   if (!m.qconfig.has_value()) {
-    if (auto it = spec.by_path().find(path); it != spec.by_path().end()) m.qconfig = as_any(it->second);
-    else if (auto t = spec.by_type().find(type_of(m)); t != spec.by_type().end()) m.qconfig = as_any(t->second.qconfig);
-    else m.qconfig = around;
+    if (auto it = spec.by_path().find(path); it != spec.by_path().end())
+      m.qconfig = as_any(it->second);
+    else if (auto t = spec.by_type().find(type_of(m)); t != spec.by_type().end())
+      m.qconfig = as_any(t->second.qconfig);
+    else
+      m.qconfig = around;
   }
   for (const auto& [name, child] : m.children())
-    if (child && !is_activation_post_process(*child)) propagate(*child, join(path, name), spec, m.qconfig);
+    if (child && !is_activation_post_process(*child))
+      propagate(*child, join(path, name), spec, m.qconfig);
 }
 
 }  // namespace
@@ -60,27 +69,32 @@ void propagate_qconfig(Module& model, const QConfigSpec& spec) {
   std::set<std::type_index> types;
   for (auto& [path, module] : model.named_modules()) {
     paths.push_back(path);
-    if (types.insert(type_of(*module)).second) classes.push_back(nn::class_name(module->class_type()));
+    if (types.insert(type_of(*module)).second)
+      classes.push_back(nn::class_name(module->class_type()));
   }
   for (const auto& [path, qconfig] : spec.by_path())
     OCTET_CHECK(std::find(paths.begin(), paths.end(), path) != paths.end(), not_found,
-                "qconfig for '{}': {} has no such submodule{}", path, model.type_name(), did_you_mean(path, paths));
+                "qconfig for '{}': {} has no such submodule{}", path, model.type_name(),
+                did_you_mean(path, paths));
   for (const auto& [type, entry] : spec.by_type())
-    OCTET_CHECK(types.count(type), not_found, "qconfig for the class {}: {} has no such module; its classes are {}", entry.name,
+    OCTET_CHECK(types.count(type), not_found,
+                "qconfig for the class {}: {} has no such module; its classes are {}", entry.name,
                 model.type_name(), fmt::join(classes, ", "));
   propagate(model, "", spec, {});
 }
 
-// -- what is done with a module ------------------------------------------------------------------------
+// -- what is done with a module -------------------------------------------------------------------
 
 const CustomModules& default_custom_modules() {
   static const CustomModules modules = [] {
     CustomModules c;
     c.float_to_observed_custom_module_class<nn::LSTM, nn::quantizable::LSTM>();
     c.float_to_observed_custom_module_class<nn::LSTMCell, nn::quantizable::LSTMCell>();
-    c.float_to_observed_custom_module_class<nn::MultiheadAttention, nn::quantizable::MultiheadAttention>();
+    c.float_to_observed_custom_module_class<nn::MultiheadAttention,
+                                            nn::quantizable::MultiheadAttention>();
     c.observed_to_quantized_custom_module_class<nn::quantizable::LSTM, nn::quantized::LSTM>();
-    c.observed_to_quantized_custom_module_class<nn::quantizable::MultiheadAttention, nn::quantized::MultiheadAttention>();
+    c.observed_to_quantized_custom_module_class<nn::quantizable::MultiheadAttention,
+                                                nn::quantized::MultiheadAttention>();
     return c;
   }();
   return modules;
@@ -97,7 +111,8 @@ Kind kind_of(const QConfig& q) {
   bool each_batch = q.activation.name() == "PlaceholderObserver" || a.is_dynamic ||
                     (!q.activation.fake_quantize_name().empty() && a.averaging_constant == 1);
   if (q.activation && each_batch) return q.weight ? Kind::dynamically : Kind::none;
-  if (q.activation && q.activation.name() != "NoopObserver" && q.activation.name() != "Identity") return Kind::statically;
+  if (q.activation && q.activation.name() != "NoopObserver" && q.activation.name() != "Identity")
+    return Kind::statically;
   return q.weight ? Kind::weight_only : Kind::none;
 }
 
@@ -117,14 +132,16 @@ Kind kind_of(const Module& m) {
 // Of its own: "weight", or several: "weight_ih_l0", "in_proj_weight".
 bool has_weight(const Module& m) {
   for (auto& [name, tensor] : const_cast<Module&>(m).own_tensors())
-    if (tensor->defined() && name.find("weight") != std::string::npos && tensor->dim() >= 2) return true;
+    if (tensor->defined() && name.find("weight") != std::string::npos && tensor->dim() >= 2)
+      return true;
   return false;
 }
 
-// Networks made of observed parts, which take and give codes as a whole. No tensor is followed inside them: the first states,
-// masks and what attention computes in float come from nowhere.
+// Networks made of observed parts, which take and give codes as a whole. No tensor is followed
+// inside them: the first states, masks and what attention computes in float come from nowhere.
 bool is_composite(const Module& m) {
-  return dynamic_cast<const nn::quantizable::LSTM*>(&m) || dynamic_cast<const nn::quantizable::LSTMCell*>(&m) ||
+  return dynamic_cast<const nn::quantizable::LSTM*>(&m) ||
+         dynamic_cast<const nn::quantizable::LSTMCell*>(&m) ||
          dynamic_cast<const nn::quantizable::MultiheadAttention*>(&m);
 }
 
@@ -133,24 +150,33 @@ void check_qconfig(const Module& m, const std::string& path, const QConfig& q, b
   std::string who = path.empty() ? m.type_name() : path;
   if (kind_of(q) == Kind::statically) {
     const ObserverOptions& a = q.activation.options();
-    OCTET_CHECK(!is_per_channel(a.qscheme), invalid_argument, "{}: results have one scale per tensor; got {}: use a per-tensor "
-                "observer for activations", who, to_string(q.activation));
-    OCTET_CHECK(!q.activation.chooses_qparams() || a.dtype == DType::quint8 || a.dtype == DType::qint8, unsupported,
-                "{}: results are quantized to quint8 or qint8; got {}", who, to_string(q.activation));
+    OCTET_CHECK(!is_per_channel(a.qscheme), invalid_argument,
+                "{}: results have one scale per tensor; got {}: use a per-tensor "
+                "observer for activations",
+                who, to_string(q.activation));
+    OCTET_CHECK(
+        !q.activation.chooses_qparams() || a.dtype == DType::quint8 || a.dtype == DType::qint8,
+        unsupported, "{}: results are quantized to quint8 or qint8; got {}", who,
+        to_string(q.activation));
   }
-  OCTET_CHECK(!quantizes_rows(q) || is_table(m) || !get_default_dynamic_quant_module_mappings().has(m), invalid_argument,
-              "{}: float zero points are for embeddings; got {}", who, to_string(q.weight));
+  OCTET_CHECK(
+      !quantizes_rows(q) || is_table(m) || !get_default_dynamic_quant_module_mappings().has(m),
+      invalid_argument, "{}: float zero points are for embeddings; got {}", who,
+      to_string(q.weight));
   if (!q.weight || !has_weight(m) || is_table(m)) return;
   OCTET_CHECK(!qat || !q.weight.fake_quantize_name().empty(), invalid_argument,
-              "{}: prepare_qat needs a qconfig whose weight is fake-quantized, got {}: use get_default_qat_qconfig()", who,
-              to_string(q));
+              "{}: prepare_qat needs a qconfig whose weight is fake-quantized, got {}: use "
+              "get_default_qat_qconfig()",
+              who, to_string(q));
 }
 
-// The observer of a module's result: that of its qconfig, or the fixed qparams of functions whose range is known.
+// The observer of a module's result: that of its qconfig, or the fixed qparams of functions whose
+// range is known.
 ModulePtr result_observer(const Module& m, const std::string& path) {
   const QConfig& q = *qconfig_of(m);
   ObserverFactory factory = q.activation;
-  bool unit = dynamic_cast<const nn::Sigmoid*>(&m) || dynamic_cast<const nn::Hardsigmoid*>(&m) || dynamic_cast<const nn::Softmax*>(&m);
+  bool unit = dynamic_cast<const nn::Sigmoid*>(&m) || dynamic_cast<const nn::Hardsigmoid*>(&m) ||
+              dynamic_cast<const nn::Softmax*>(&m);
   bool signed_unit = dynamic_cast<const nn::Tanh*>(&m);
   if ((unit || signed_unit) && factory.chooses_qparams()) {
     DType dtype = factory.options().dtype;
@@ -158,19 +184,31 @@ ModulePtr result_observer(const Module& m, const std::string& path) {
     int64_t zero = qmin(dtype) + (unit ? 0 : 128);
     ObserverFactory fixed("FixedQParamsObserver", ObserverOptions{.dtype = dtype});
     fixed = fixed.with_fixed_qparams(scale, zero);
-    factory = factory.fake_quantize_name().empty() ? fixed : fixed.fake_quantize("FixedQParamsFakeQuantize");
+    factory = factory.fake_quantize_name().empty()
+                  ? fixed
+                  : fixed.fake_quantize("FixedQParamsFakeQuantize");
   }
   return factory.make_module(path.empty() ? m.type_name() : path);
 }
 
-// -- hooks ---------------------------------------------------------------------------------------------
+// -- hooks ----------------------------------------------------------------------------------------
 
 constexpr const char* kFlowHook = "octet.flow";
 constexpr const char* kInputObserver = "activation_pre_process";  // of dynamic layers in training
 
 // What a module is to the tensors that flow through it in calibration.
-enum class Role { none, container, quantized, source, functional, floating, dequantizing, composite };
-constexpr const char* kRoles[] = {"none", "container", "quantized", "source", "functional", "floating", "dequantizing", "composite"};
+enum class Role {
+  none,
+  container,
+  quantized,
+  source,
+  functional,
+  floating,
+  dequantizing,
+  composite
+};
+constexpr const char* kRoles[] = {"none",       "container", "quantized",    "source",
+                                  "functional", "floating",  "dequantizing", "composite"};
 
 // What prepare() leaves with the model and with each module it follows.
 struct Prepared {
@@ -181,10 +219,12 @@ struct Prepared {
 
 // Result i's observer: "activation_post_process", then "activation_post_process_1", ...
 std::string observer_name(size_t i) {
-  return i == 0 ? kActivationPostProcess : std::string(kActivationPostProcess) + "_" + std::to_string(i);
+  return i == 0 ? kActivationPostProcess
+                : std::string(kActivationPostProcess) + "_" + std::to_string(i);
 }
 
-// Results go through the module's observers; those of further results are made when they are first seen.
+// Results go through the module's observers; those of further results are made when they are first
+// seen.
 void observe_results(Module& m, const std::vector<Tensor>&, std::vector<Tensor>& outputs) {
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (!outputs[i].defined() || !is_floating(outputs[i].dtype())) continue;
@@ -202,7 +242,9 @@ void attach_observer(Module& m, const std::string& path) {
   m.add_forward_hook(kActivationPostProcess, observe_results);
 }
 
-void observe_input(Module& m, std::vector<Tensor>& inputs) { inputs[0] = (*m.submodule(kInputObserver))(inputs[0]); }
+void observe_input(Module& m, std::vector<Tensor>& inputs) {
+  inputs[0] = (*m.submodule(kInputObserver))(inputs[0]);
+}
 
 // In training a dynamic layer sees the input that it will quantize at run time.
 void attach_input_observer(Module& m, const std::string& path) {
@@ -212,51 +254,66 @@ void attach_input_observer(Module& m, const std::string& path) {
 
 // Names the module while it runs.
 void follow_container(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow) {
-  m.add_forward_pre_hook(kFlowHook, [flow, path](Module&, std::vector<Tensor>&) { flow->running.push_back(path); });
-  m.add_forward_hook(kFlowHook, [flow, path](Module&, const std::vector<Tensor>&, std::vector<Tensor>&) {
-    while (!flow->running.empty() && flow->running.back() != path) flow->running.pop_back();  // left by an exception
-    if (!flow->running.empty()) flow->running.pop_back();
-  });
+  m.add_forward_pre_hook(
+      kFlowHook, [flow, path](Module&, std::vector<Tensor>&) { flow->running.push_back(path); });
+  m.add_forward_hook(kFlowHook,
+                     [flow, path](Module&, const std::vector<Tensor>&, std::vector<Tensor>&) {
+                       // left by an exception
+                       while (!flow->running.empty() && flow->running.back() != path)
+                         flow->running.pop_back();
+                       if (!flow->running.empty()) flow->running.pop_back();
+                     });
 }
 
-// A module that will be quantized: takes quantized inputs (the first `wanted`), gives quantized results.
-void follow_quantized(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow, size_t wanted) {
+// A module that will be quantized: takes quantized inputs (the first `wanted`), gives quantized
+// results.
+void follow_quantized(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow,
+                      size_t wanted) {
   m.add_forward_pre_hook(kFlowHook, [=](Module& module, std::vector<Tensor>& inputs) {
     const std::string source = inputs.empty() ? "" : Flow::scale_source(inputs[0]);
     if (!source.empty()) flow->scale_sources[path].insert(source);
     for (size_t i = 0; i < inputs.size(); ++i) {
       Tensor& x = inputs[i];
       if (i < wanted && x.defined() && is_floating(x.dtype()) && !Flow::marked(x))
-        flow->problem(fmt::format("'{}' ({}) will be quantized but its input stays {}: put a QuantStub before it, or leave it "
-                                  "float (qconfig = nullptr)", path, module.type_name(), octet::to_string(x.dtype())));
+        flow->problem(
+            fmt::format("'{}' ({}) will be quantized but its input stays {}: put a QuantStub "
+                        "before it, or leave it "
+                        "float (qconfig = nullptr)",
+                        path, module.type_name(), octet::to_string(x.dtype())));
       x = Flow::unmarked(x);
     }
   });
-  m.add_forward_hook(kFlowHook, [=](Module&, const std::vector<Tensor>&, std::vector<Tensor>& outputs) {
-    for (Tensor& y : outputs) flow->mark(y, path);
-  });
+  m.add_forward_hook(kFlowHook,
+                     [=](Module&, const std::vector<Tensor>&, std::vector<Tensor>& outputs) {
+                       for (Tensor& y : outputs) flow->mark(y, path);
+                     });
 }
 
 // A module whose inputs and results are float after convert().
-void follow_float(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow, bool dequantizes) {
+void follow_float(Module& m, const std::string& path, const std::shared_ptr<Flow>& flow,
+                  bool dequantizes) {
   m.add_forward_pre_hook(kFlowHook, [=](Module& module, std::vector<Tensor>& inputs) {
     for (Tensor& x : inputs) {
       if (!dequantizes && Flow::marked(x))
-        flow->problem(fmt::format("'{}' ({}) stays float but its input will be quantized, from '{}': put a DeQuantStub between",
-                                  path, module.type_name(), Flow::producer(x)));
+        flow->problem(
+            fmt::format("'{}' ({}) stays float but its input will be quantized, from '{}': put a "
+                        "DeQuantStub between",
+                        path, module.type_name(), Flow::producer(x)));
       x = Flow::unmarked(x);
     }
   });
 }
 
 // FloatFunctional observes its results itself.
-void follow_functional(nn::quantized::FloatFunctional& functional, const std::string& path, const std::shared_ptr<Flow>& flow) {
+void follow_functional(nn::quantized::FloatFunctional& functional, const std::string& path,
+                       const std::shared_ptr<Flow>& flow) {
   functional.set_follow(
       [flow, path](const char* op, std::vector<Tensor>& operands) {
         for (Tensor& x : operands) {
           if (!Flow::marked(x))
-            flow->problem(fmt::format("'{}.{}' will be quantized but an operand stays {}: put a QuantStub before it", path, op,
-                                      octet::to_string(x.dtype())));
+            flow->problem(fmt::format(
+                "'{}.{}' will be quantized but an operand stays {}: put a QuantStub before it",
+                path, op, octet::to_string(x.dtype())));
           x = Flow::unmarked(x);
         }
       },
@@ -266,14 +323,23 @@ void follow_functional(nn::quantized::FloatFunctional& functional, const std::st
 void follow(Module& m, const std::string& path, Role role, const std::shared_ptr<Flow>& flow) {
   m.prepared = Prepared{flow, role, path};
   switch (role) {
-    case Role::none: return;
-    case Role::container: return follow_container(m, path, flow);
-    case Role::quantized: return follow_quantized(m, path, flow, SIZE_MAX);
-    case Role::source: return follow_quantized(m, path, flow, 0);
-    case Role::composite: return follow_quantized(m, path, flow, 3);  // x and states; query, key and value: no masks
-    case Role::functional: return follow_functional(m.as<nn::quantized::FloatFunctional>(), path, flow);
-    case Role::floating: return follow_float(m, path, flow, false);
-    case Role::dequantizing: return follow_float(m, path, flow, true);
+    case Role::none:
+      return;
+    case Role::container:
+      return follow_container(m, path, flow);
+    case Role::quantized:
+      return follow_quantized(m, path, flow, SIZE_MAX);
+    case Role::source:
+      return follow_quantized(m, path, flow, 0);
+    // x and states; query, key and value: no masks
+    case Role::composite:
+      return follow_quantized(m, path, flow, 3);
+    case Role::functional:
+      return follow_functional(m.as<nn::quantized::FloatFunctional>(), path, flow);
+    case Role::floating:
+      return follow_float(m, path, flow, false);
+    case Role::dequantizing:
+      return follow_float(m, path, flow, true);
   }
 }
 
@@ -281,9 +347,11 @@ void follow(Module& m, const std::string& path, Role role, const std::shared_ptr
 std::optional<Attrs> save_prepared(const Module& m) {
   Attrs data;
   if (const auto* prepared = std::any_cast<Prepared>(&m.prepared)) {
-    data.set("role", std::string(kRoles[static_cast<size_t>(prepared->role)])).set("path", prepared->path);
+    data.set("role", std::string(kRoles[static_cast<size_t>(prepared->role)]))
+        .set("path", prepared->path);
     const auto& problems = prepared->flow->problems();
-    if (prepared->path.empty() && !problems.empty()) data.set("problems", fmt::format("{}", fmt::join(problems, "\n")));
+    if (prepared->path.empty() && !problems.empty())
+      data.set("problems", fmt::format("{}", fmt::join(problems, "\n")));
     const auto& sources = prepared->flow->scale_sources;
     if (auto it = sources.find(prepared->path); it != sources.end())
       data.set("scale_sources", fmt::format("{}", fmt::join(it->second, "\n")));
@@ -308,7 +376,8 @@ void load_prepared(Module& root, Module& m, const Attrs& data) {
   if (data.has("observes_input")) m.add_forward_pre_hook(kInputObserver, observe_input);
   if (!data.has("role")) return;
   const auto* role = std::find(std::begin(kRoles), std::end(kRoles), data.get_string("role"));
-  OCTET_CHECK(role != std::end(kRoles), invalid_argument, "prepared: unknown role '{}'", data.get_string("role"));
+  OCTET_CHECK(role != std::end(kRoles), invalid_argument, "prepared: unknown role '{}'",
+              data.get_string("role"));
   if (!std::any_cast<Prepared>(&root.prepared)) root.prepared = Prepared{std::make_shared<Flow>()};
   std::shared_ptr<Flow> flow = std::any_cast<Prepared>(&root.prepared)->flow;
   follow(m, data.get_string("path"), static_cast<Role>(role - kRoles), flow);
@@ -319,31 +388,38 @@ void load_prepared(Module& root, Module& m, const Attrs& data) {
       flow->scale_sources[data.get_string("path")].insert(line);
 }
 
-[[maybe_unused]] const bool g_registered = (nn::register_annotation("prepared", {save_prepared, load_prepared}), true);
+[[maybe_unused]] const bool g_registered =
+    (nn::register_annotation("prepared", {save_prepared, load_prepared}), true);
 
 // Takes away what prepare() added.
 void strip(Module& m) {
   for (size_t i = 0; m.remove_child(observer_name(i)); ++i) {
   }
   m.remove_child(kInputObserver);
-  for (const char* name : {kActivationPostProcess, kInputObserver, kFlowHook}) m.remove_forward_hook(name);
+  for (const char* name : {kActivationPostProcess, kInputObserver, kFlowHook})
+    m.remove_forward_hook(name);
   m.prepared.reset();
 }
 
-// -- prepare -------------------------------------------------------------------------------------------
+// -- prepare --------------------------------------------------------------------------------------
 
 class Preparer {
  public:
-  Preparer(const EagerOptions& options, bool qat) : options_(options), qat_(qat), flow_(std::make_shared<Flow>()) {}
+  Preparer(const EagerOptions& options, bool qat)
+      : options_(options), qat_(qat), flow_(std::make_shared<Flow>()) {}
 
   ModulePtr run(const ModulePtr& model) {
     const char* who = qat_ ? "prepare_qat" : "prepare";
     model->require_made(who);
     for (auto& [path, module] : model->named_modules())
-      OCTET_CHECK(!is_activation_post_process(*module) || path.find("weight_fake_quant") != std::string::npos, invalid_argument,
-                  "{}: the model is prepared already ('{}' is a {}): convert it, or prepare the float model", who, path,
-                  module->type_name());
-    OCTET_CHECK(model->training() == qat_, invalid_argument, "{}: the model is in {} mode: call {} first", who,
+      OCTET_CHECK(!is_activation_post_process(*module) ||
+                      path.find("weight_fake_quant") != std::string::npos,
+                  invalid_argument,
+                  "{}: the model is prepared already ('{}' is a {}): convert it, or prepare the "
+                  "float model",
+                  who, path, module->type_name());
+    OCTET_CHECK(model->training() == qat_, invalid_argument,
+                "{}: the model is in {} mode: call {} first", who,
                 model->training() ? "training" : "eval", qat_ ? "train()" : "eval()");
     ModulePtr root = options_.inplace ? model : model->clone();
     propagate_qconfig(*root);
@@ -353,11 +429,13 @@ class Preparer {
       any = any || q;
       if (q) check_qconfig(*module, path, *q, qat_);
     }
-    OCTET_CHECK(any, invalid_argument, "{}: no module of {} has a qconfig, so nothing was selected: set model->qconfig = "
-                "quant::{}() first, or that of the submodules to quantize", who, root->type_name(),
-                qat_ ? "get_default_qat_qconfig" : "get_default_qconfig");
+    OCTET_CHECK(any, invalid_argument,
+                "{}: no module of {} has a qconfig, so nothing was selected: set model->qconfig = "
+                "quant::{}() first, or that of the submodules to quantize",
+                who, root->type_name(), qat_ ? "get_default_qat_qconfig" : "get_default_qconfig");
     place(root, "");
-    OCTET_CHECK(selected_, invalid_argument, "{}: {} has a qconfig but no module that can be quantized", who, root->type_name());
+    OCTET_CHECK(selected_, invalid_argument,
+                "{}: {} has a qconfig but no module that can be quantized", who, root->type_name());
     if (!root->prepared.has_value()) follow(*root, "", Role::none);
     return root;
   }
@@ -379,9 +457,12 @@ class Preparer {
   void prepare(ModulePtr& at, const std::string& path) {
     Module& m = *at;
     Kind kind = kind_of(m);
-    if (auto it = options_.custom.float_to_observed.find(type_of(m)); it != options_.custom.float_to_observed.end() && kind != Kind::none) {
+    if (auto it = options_.custom.float_to_observed.find(type_of(m));
+        it != options_.custom.float_to_observed.end() && kind != Kind::none) {
       ModulePtr observed = it->second(m);
-      OCTET_CHECK(observed, invalid_argument, "{}: from_float of the observed custom module of a {} gave nothing", path, m.type_name());
+      OCTET_CHECK(observed, invalid_argument,
+                  "{}: from_float of the observed custom module of a {} gave nothing", path,
+                  m.type_name());
       if (!observed->qconfig.has_value()) observed->qconfig = m.qconfig;
       observed->train(m.training());
       at = observed;
@@ -397,7 +478,8 @@ class Preparer {
     if (dynamic_cast<nn::quantized::FloatFunctional*>(&m)) return prepare_functional(m, path, kind);
     const ModuleMapping& becomes = get_default_static_quant_module_mappings();
     if (qat_ && kind != Kind::none) {
-      const ModuleMapping& mapping = options_.mapping ? *options_.mapping : get_default_qat_module_mappings();
+      const ModuleMapping& mapping =
+          options_.mapping ? *options_.mapping : get_default_qat_module_mappings();
       if (ModulePtr qat = mapping.make(m)) {
         qat->take_hooks(m, m);
         at = qat;
@@ -414,7 +496,8 @@ class Preparer {
       attach_observer(*at, path);
       follow(*at, path, stub ? Role::source : Role::quantized);
     } else {
-      if (qat_ && kind == Kind::dynamically && qconfig_of(*at)->activation.chooses_qparams()) attach_input_observer(*at, path);
+      if (qat_ && kind == Kind::dynamically && qconfig_of(*at)->activation.chooses_qparams())
+        attach_input_observer(*at, path);
       follow(*at, path, Role::floating);
     }
   }
@@ -469,7 +552,7 @@ class Preparer {
   std::vector<ModulePtr> keep_;  // so that no new module gets the address of an old one
 };
 
-// -- convert -------------------------------------------------------------------------------------------
+// -- convert --------------------------------------------------------------------------------------
 
 class Converter {
  public:
@@ -487,14 +570,18 @@ class Converter {
     place(root, "");
     if (flow) raise_scales(*root, *flow);
     await_values(*root, unset);
-    OCTET_CHECK(converted_ > 0, invalid_argument, "{}: nothing in {} was prepared for quantization: call prepare() first, or "
-                "quantize_dynamic()", who, root->type_name());
+    OCTET_CHECK(converted_ > 0, invalid_argument,
+                "{}: nothing in {} was prepared for quantization: call prepare() first, or "
+                "quantize_dynamic()",
+                who, root->type_name());
     if (options_.report) *options_.report = report_;
     auto left = report_.left_float();
     if (options_.strict && !left.empty()) {
       std::vector<std::string> lines;
-      for (const auto& e : left) lines.push_back(fmt::format("{} ({}): {}", e.node, e.op, e.reason));
-      OCTET_FAIL(unsupported, "{}: strict, but {} modules stay float: {}", who, left.size(), fmt::join(lines, "; "));
+      for (const auto& e : left)
+        lines.push_back(fmt::format("{} ({}): {}", e.node, e.op, e.reason));
+      OCTET_FAIL(unsupported, "{}: strict, but {} modules stay float: {}", who, left.size(),
+                 fmt::join(lines, "; "));
     }
     return root;
   }
@@ -503,7 +590,8 @@ class Converter {
   static void check_flow(const Prepared& prepared, const char* who) {
     const auto& problems = prepared.flow->problems();
     if (problems.empty()) return;
-    std::vector<std::string> shown(problems.begin(), problems.begin() + std::min<std::ptrdiff_t>(3, std::ssize(problems)));
+    std::vector<std::string> shown(
+        problems.begin(), problems.begin() + std::min<std::ptrdiff_t>(3, std::ssize(problems)));
     OCTET_FAIL(invalid_argument, "{}: {}{}", who, fmt::join(shown, "; "),
                problems.size() > 3 ? fmt::format("; and {} more", problems.size() - 3) : "");
   }
@@ -522,12 +610,15 @@ class Converter {
     }
   }
 
-  // The paths of the modules whose observers saw no data: an Error unless they are to be loaded. Then these observers are
-  // shown a placeholder, each another one, so that no two of them have the same qparams.
+  // The paths of the modules whose observers saw no data: an Error unless they are to be loaded.
+  // Then these observers are shown a placeholder, each another one, so that no two of them have the
+  // same qparams.
   std::vector<std::string> check_calibrated(Module& root, const char* who) {
     std::vector<std::string> empty, owners;
     for (auto& [path, module] : root.named_modules()) {
-      if (path.find("weight_fake_quant") != std::string::npos || dynamic_cast<FakeQuantizeBase*>(module)) continue;
+      if (path.find("weight_fake_quant") != std::string::npos ||
+          dynamic_cast<FakeQuantizeBase*>(module))
+        continue;
       auto* observer = dynamic_cast<Observer*>(module);
       if (!observer || !observer->empty()) continue;
       std::string owner = path.substr(0, path.find(kActivationPostProcess));
@@ -535,15 +626,17 @@ class Converter {
       Module& layer = owner.empty() ? root : *root.submodule(owner);
       auto* functional = dynamic_cast<nn::quantized::FloatFunctional*>(&layer);
       if (functional && functional->only_scalars()) continue;
-      empty.push_back(fmt::format("{} ({})", owner.empty() ? root.type_name() : owner, observer->type_name()));
+      empty.push_back(
+          fmt::format("{} ({})", owner.empty() ? root.type_name() : owner, observer->type_name()));
       owners.push_back(owner);
       if (options_.for_loading) show_placeholder(root, path, static_cast<float>(owners.size()));
     }
     if (options_.for_loading) return owners;
-    OCTET_CHECK(empty.empty(), not_calibrated, "{}: {} observer{} saw no data: {}: run the prepared model on calibration data "
-                "first, or leave the part float (qconfig = nullptr); to load a state dict instead: {{.for_loading = true}}",
-                who, empty.size(), empty.size() == 1 ? "" : "s",
-                fmt::join(empty, ", "));
+    OCTET_CHECK(empty.empty(), not_calibrated,
+                "{}: {} observer{} saw no data: {}: run the prepared model on calibration data "
+                "first, or leave the part float (qconfig = nullptr); to load a state dict instead: "
+                "{{.for_loading = true}}",
+                who, empty.size(), empty.size() == 1 ? "" : "s", fmt::join(empty, ", "));
     return {};
   }
 
@@ -561,11 +654,15 @@ class Converter {
   // Until they are loaded, the modules that these have become refuse to run.
   static void await_values(Module& root, const std::vector<std::string>& owners) {
     std::vector<std::string> names;
-    for (const std::string& owner : owners) names.push_back(owner.empty() ? root.type_name() : owner);
-    const std::string message = fmt::format("convert was told for_loading, so scale and zero_point of {} are unset: call "
-                                            "load_state_dict first", fmt::join(names, ", "));
+    for (const std::string& owner : owners)
+      names.push_back(owner.empty() ? root.type_name() : owner);
+    const std::string message = fmt::format(
+        "convert was told for_loading, so scale and zero_point of {} are unset: call "
+        "load_state_dict first",
+        fmt::join(names, ", "));
     for (std::string path : owners) {
-      while (!path.empty() && !root.has_submodule(path)) path.resize(path.find('.') == std::string::npos ? 0 : path.rfind('.'));
+      while (!path.empty() && !root.has_submodule(path))
+        path.resize(path.find('.') == std::string::npos ? 0 : path.rfind('.'));
       (path.empty() ? root : *root.submodule(path)).await_state(message);
     }
   }
@@ -591,9 +688,11 @@ class Converter {
 
   void convert(ModulePtr& at, const std::string& path) {
     Module& m = *at;
-    if (auto it = options_.custom.observed_to_quantized.find(type_of(m)); it != options_.custom.observed_to_quantized.end()) {
+    if (auto it = options_.custom.observed_to_quantized.find(type_of(m));
+        it != options_.custom.observed_to_quantized.end()) {
       ModulePtr quantized = it->second(m);
-      OCTET_CHECK(quantized, invalid_argument, "{}: from_observed of the quantized custom module of a {} gave nothing", path,
+      OCTET_CHECK(quantized, invalid_argument,
+                  "{}: from_observed of the quantized custom module of a {} gave nothing", path,
                   m.type_name());
       return swap(at, quantized, path);
     }
@@ -602,7 +701,8 @@ class Converter {
     bool observed = m.has_submodule(kActivationPostProcess);
     if (stub || (kind == Kind::statically ? observed : kind != Kind::none)) {
       try {
-        if (ModulePtr quantized = mapping_for(stub ? Kind::statically : kind).make(m)) return swap(at, quantized, path);
+        if (ModulePtr quantized = mapping_for(stub ? Kind::statically : kind).make(m))
+          return swap(at, quantized, path);
       } catch (const Error& e) {
         throw Error(e.code(), fmt::format("{}: {}", path.empty() ? m.type_name() : path, e.what()));
       }
@@ -647,9 +747,12 @@ class Converter {
     if (is_table(m) && qconfig_of(m))
       reason = "rows of embeddings need float_qparams_weight_only_qconfig()";
     else if (has_weight(m))
-      reason = !qconfig_of(m) ? (m.qconfig.has_value() ? "its qconfig is nullptr" : "it has no qconfig")
-                              : fmt::format("{} has no {} form", m.type_name(),
-                                            kind == Kind::dynamically ? "dynamic" : kind == Kind::weight_only ? "weight-only" : "static");
+      reason = !qconfig_of(m)
+                   ? (m.qconfig.has_value() ? "its qconfig is nullptr" : "it has no qconfig")
+                   : fmt::format("{} has no {} form", m.type_name(),
+                                 kind == Kind::dynamically   ? "dynamic"
+                                 : kind == Kind::weight_only ? "weight-only"
+                                                             : "static");
     report_.entries.push_back({path, m.type_name(), reason.empty(), reason});
   }
 
@@ -662,20 +765,32 @@ class Converter {
 
 }  // namespace
 
-ModulePtr prepare_module(const ModulePtr& model, const EagerOptions& options) { return Preparer(options, false).run(model); }
-ModulePtr prepare_qat_module(const ModulePtr& model, const EagerOptions& options) { return Preparer(options, true).run(model); }
-ModulePtr convert_module(const ModulePtr& model, const EagerOptions& options) { return Converter(options).run(model, "convert"); }
+ModulePtr prepare_module(const ModulePtr& model, const EagerOptions& options) {
+  return Preparer(options, false).run(model);
+}
+ModulePtr prepare_qat_module(const ModulePtr& model, const EagerOptions& options) {
+  return Preparer(options, true).run(model);
+}
+ModulePtr convert_module(const ModulePtr& model, const EagerOptions& options) {
+  return Converter(options).run(model, "convert");
+}
 
-// -- without calibration -------------------------------------------------------------------------------
+// -- without calibration --------------------------------------------------------------------------
 
 QConfig dynamic_qconfig_for(DType dtype) {
   switch (dtype) {
-    case DType::qint8: return default_dynamic_qconfig();
-    case DType::float16: return float16_dynamic_qconfig();
-    case DType::quint8: return float_qparams_weight_only_qconfig();
-    case DType::quint4x2: return float_qparams_weight_only_qconfig_4bit();
+    case DType::qint8:
+      return default_dynamic_qconfig();
+    case DType::float16:
+      return float16_dynamic_qconfig();
+    case DType::quint8:
+      return float_qparams_weight_only_qconfig();
+    case DType::quint4x2:
+      return float_qparams_weight_only_qconfig_4bit();
     default:
-      OCTET_FAIL(invalid_argument, "quantize_dynamic: dtype {}; expected qint8 or float16 (or, for embeddings, quint8 or quint4x2)",
+      OCTET_FAIL(invalid_argument,
+                 "quantize_dynamic: dtype {}; expected qint8 or float16 (or, for embeddings, "
+                 "quint8 or quint4x2)",
                  to_string(dtype));
   }
 }
@@ -684,8 +799,8 @@ namespace {
 
 // `qconfig` is for all but tables of embeddings, `table` for those; nullopt: for none.
 ModulePtr quantize_now(const ModulePtr& model, QConfigSpec spec, const ModuleMapping& mapping,
-                       const std::optional<QConfig>& qconfig, const std::optional<QConfig>& table, const EagerOptions& options,
-                       const char* who) {
+                       const std::optional<QConfig>& qconfig, const std::optional<QConfig>& table,
+                       const EagerOptions& options, const char* who) {
   model->require_made(who);
   ModulePtr root = options.inplace ? model : model->clone();
   const ModuleMapping& used = options.mapping ? *options.mapping : mapping;
@@ -693,15 +808,18 @@ ModulePtr quantize_now(const ModulePtr& model, QConfigSpec spec, const ModuleMap
     std::set<std::type_index> present;
     for (auto& [path, module] : root->named_modules()) {
       const std::optional<QConfig>& given = is_table(*module) ? table : qconfig;
-      if (given && used.has(*module) && present.insert(type_of(*module)).second) spec.set_type(module->class_type(), given);
+      if (given && used.has(*module) && present.insert(type_of(*module)).second)
+        spec.set_type(module->class_type(), given);
     }
-    OCTET_CHECK(!spec.empty(), invalid_argument, "{}: {} has no module that can be quantized so", who, root->type_name());
+    OCTET_CHECK(!spec.empty(), invalid_argument, "{}: {} has no module that can be quantized so",
+                who, root->type_name());
   }
   for (const auto& [type, entry] : spec.by_type()) {
     std::set<std::string> known;  // QAT classes have the float ones' names
     for (const auto& [from, to] : used.names()) known.insert(from);
-    OCTET_CHECK(!entry.qconfig || used.has(type), unsupported, "{}: {} modules cannot be quantized so; those that can are {}", who,
-                entry.name, fmt::join(known, ", "));
+    OCTET_CHECK(!entry.qconfig || used.has(type), unsupported,
+                "{}: {} modules cannot be quantized so; those that can are {}", who, entry.name,
+                fmt::join(known, ", "));
   }
   root->eval();
   propagate_qconfig(*root, spec);
@@ -711,8 +829,9 @@ ModulePtr quantize_now(const ModulePtr& model, QConfigSpec spec, const ModuleMap
     const bool named = by_path != spec.by_path().end() || by_type != spec.by_type().end();
     if (const QConfig* q = qconfig_of(*module); named && q)
       OCTET_CHECK(!is_table(*module) || quantizes_rows(*q), invalid_argument,
-                  "{}: '{}' ({}): rows of embeddings have float zero points; got {}: use dtype quint8 or quint4x2", who, path,
-                  module->type_name(), to_string(*q));
+                  "{}: '{}' ({}): rows of embeddings have float zero points; got {}: use dtype "
+                  "quint8 or quint4x2",
+                  who, path, module->type_name(), to_string(*q));
   }
   EagerOptions convert_options = options;
   convert_options.inplace = true;
@@ -722,19 +841,22 @@ ModulePtr quantize_now(const ModulePtr& model, QConfigSpec spec, const ModuleMap
 
 }  // namespace
 
-ModulePtr quantize_dynamic_module(const ModulePtr& model, const QConfigSpec& spec, DType dtype, const EagerOptions& options) {
+ModulePtr quantize_dynamic_module(const ModulePtr& model, const QConfigSpec& spec, DType dtype,
+                                  const EagerOptions& options) {
   const bool tables = dtype == DType::quint8 || dtype == DType::quint4x2;
   std::optional<QConfig> qconfig = dynamic_qconfig_for(dtype), none;
-  return quantize_now(model, spec, get_default_dynamic_quant_module_mappings(), tables ? none : qconfig, tables ? qconfig : none,
-                      options, "quantize_dynamic");
+  return quantize_now(model, spec, get_default_dynamic_quant_module_mappings(),
+                      tables ? none : qconfig, tables ? qconfig : none, options,
+                      "quantize_dynamic");
 }
 
 ModulePtr quantize_weight_only_module(const ModulePtr& model, const QConfigSpec& spec, DType dtype,
                                       const EagerOptions& options) {
-  OCTET_CHECK(dtype == DType::qint8, unsupported, "quantize_weight_only: dtype {}; expected qint8", to_string(dtype));
+  OCTET_CHECK(dtype == DType::qint8, unsupported, "quantize_weight_only: dtype {}; expected qint8",
+              to_string(dtype));
   QConfig qconfig{ObserverFactory(), default_per_channel_weight_observer()};
-  return quantize_now(model, spec, get_default_weight_only_quant_module_mappings(), qconfig, float_qparams_weight_only_qconfig(),
-                      options, "quantize_weight_only");
+  return quantize_now(model, spec, get_default_weight_only_quant_module_mappings(), qconfig,
+                      float_qparams_weight_only_qconfig(), options, "quantize_weight_only");
 }
 
 void add_quant_dequant(Module& model) {
@@ -746,7 +868,8 @@ void add_quant_dequant(Module& model) {
     if (child->children().empty() && qconfig_of(*child) && !dynamic_cast<QuantStub*>(child.get()) &&
         !dynamic_cast<DeQuantStub*>(child.get()))
       model.set_submodule(name, nn::make<QuantWrapper>(child));
-    else add_quant_dequant(*child);
+    else
+      add_quant_dequant(*child);
   }
 }
 

@@ -1,5 +1,6 @@
 #pragma once
-// Eager mode: the modules of a model are swapped, its forward stays as written (torch.ao.quantization).
+// Eager mode: the modules of a model are swapped, its forward stays as written
+// (torch.ao.quantization).
 //
 //   model->eval();
 //   model->qconfig = quant::get_default_qconfig();
@@ -8,8 +9,9 @@
 //   for (const Tensor& batch : data) prepared->forward(batch);           // calibrate
 //   auto int8     = quant::convert(prepared);                            // quantized modules
 //
-// Each function works on a deep copy and returns it, unless `inplace`. A model is any nn::Module; the place of a submodule
-// (an nn::Slot, an entry of a Sequential) keeps its name while what fills it changes.
+// Each function works on a deep copy and returns it, unless `inplace`. A model is any nn::Module;
+// the place of a submodule (an nn::Slot, an entry of a Sequential) keeps its name while what fills
+// it changes.
 
 #include <functional>
 #include <map>
@@ -26,7 +28,8 @@
 
 namespace octet::quant {
 
-// QConfigs for parts of a model: by submodule path, or by class. nullopt leaves the part float. PyTorch's qconfig_dict.
+// QConfigs for parts of a model: by submodule path, or by class. nullopt leaves the part float.
+// PyTorch's qconfig_dict.
 class QConfigSpec {
  public:
   QConfigSpec() = default;
@@ -52,8 +55,9 @@ class QConfigSpec {
   std::map<std::type_index, ByType> by_type_;
 };
 
-// Gives every submodule without a qconfig of its own that of the spec (path before class), else that of the module around
-// it. `module.qconfig = nullptr` keeps a part float, and all in it. Error if a path or class of the spec is not in the model.
+// Gives every submodule without a qconfig of its own that of the spec (path before class), else
+// that of the module around it. `module.qconfig = nullptr` keeps a part float, and all in it. Error
+// if a path or class of the spec is not in the model.
 void propagate_qconfig(nn::Module& model, const QConfigSpec& spec = {});
 
 // Modules that users quantize themselves. `Observed` has
@@ -85,8 +89,9 @@ class CustomModules {
   std::map<std::type_index, Make> float_to_observed, observed_to_quantized;
 };
 
-// What prepare and convert do besides what the options say, unless those give a mapping: LSTM and LSTMCell become
-// nn::quantizable ones and MultiheadAttention too; convert makes nn::quantized ones of them.
+// What prepare and convert do besides what the options say, unless those give a mapping: LSTM and
+// LSTMCell become nn::quantizable ones and MultiheadAttention too; convert makes nn::quantized ones
+// of them.
 const CustomModules& default_custom_modules();
 
 struct EagerOptions {
@@ -94,57 +99,61 @@ struct EagerOptions {
   CustomModules custom;
   // What becomes what, in place of the default mappings; only these are swapped.
   std::optional<ModuleMapping> mapping = {};
-  // convert: the model need not be calibrated, because load_state_dict will set what calibration would have found. Observers
-  // that saw no data give values that are unset: until then, calling a module with such a value is an Error naming them.
+  // convert: the model need not be calibrated, because load_state_dict will set what calibration
+  // would have found. Observers that saw no data give values that are unset: until then, calling a
+  // module with such a value is an Error naming them.
   bool for_loading = false;
   // convert: what was done; and an Error that lists the modules that stayed float, if any computes.
   ConversionReport* report = nullptr;
   bool strict = false;
 };
 
-// The untyped forms of the functions below. They return the model, which is another object than the one given if the
-// model itself (and not a part of it) was swapped.
+// The untyped forms of the functions below. They return the model, which is another object than the
+// one given if the model itself (and not a part of it) was swapped.
 nn::ModulePtr prepare_module(const nn::ModulePtr& model, const EagerOptions& options);
 nn::ModulePtr prepare_qat_module(const nn::ModulePtr& model, const EagerOptions& options);
 nn::ModulePtr convert_module(const nn::ModulePtr& model, const EagerOptions& options);
-nn::ModulePtr quantize_dynamic_module(const nn::ModulePtr& model, const QConfigSpec& spec, DType dtype,
-                                      const EagerOptions& options);
-nn::ModulePtr quantize_weight_only_module(const nn::ModulePtr& model, const QConfigSpec& spec, DType dtype,
-                                          const EagerOptions& options);
+nn::ModulePtr quantize_dynamic_module(const nn::ModulePtr& model, const QConfigSpec& spec,
+                                      DType dtype, const EagerOptions& options);
+nn::ModulePtr quantize_weight_only_module(const nn::ModulePtr& model, const QConfigSpec& spec,
+                                          DType dtype, const EagerOptions& options);
 
 // The model as an M again. Error if it was swapped itself: ask for an nn::Module then.
 template <typename M>
 std::shared_ptr<M> typed(const nn::ModulePtr& model) {
   if (auto result = std::dynamic_pointer_cast<M>(model)) return result;
   fail(ErrorCode::invalid_argument, "the model itself became a " + model->type_name() +
-                                        ": hold it as std::shared_ptr<nn::Module>, not as " + nn::class_name(typeid(M)));
+                                        ": hold it as std::shared_ptr<nn::Module>, not as " +
+                                        nn::class_name(typeid(M)));
 }
 
-// The model, or a copy that nn::make made where it did not make the model (std::make_shared<Net>()). In place that is an
-// Error of the functions below.
+// The model, or a copy that nn::make made where it did not make the model
+// (std::make_shared<Net>()). In place that is an Error of the functions below.
 template <typename M>
 nn::ModulePtr working_on(const std::shared_ptr<M>& model, const EagerOptions& options) {
   return options.inplace ? model : nn::made_copy(model);
 }
 
-// Attaches an observer to the result of each module that will be quantized, as its qconfig says (child
-// "activation_post_process"). The model must be in eval mode. Error if no qconfig selects anything, if the model was
-// prepared before, or if a qconfig cannot be honoured: all before any data is seen.
+// Attaches an observer to the result of each module that will be quantized, as its qconfig says
+// (child "activation_post_process"). The model must be in eval mode. Error if no qconfig selects
+// anything, if the model was prepared before, or if a qconfig cannot be honoured: all before any
+// data is seen.
 template <typename M>
 std::shared_ptr<M> prepare(const std::shared_ptr<M>& model, const EagerOptions& options = {}) {
   return typed<M>(prepare_module(working_on(model, options), options));
 }
 
-// For quantization-aware training: layers become their QAT forms (their weights are fake-quantized), and results are
-// fake-quantized. The model must be in training mode.
+// For quantization-aware training: layers become their QAT forms (their weights are
+// fake-quantized), and results are fake-quantized. The model must be in training mode.
 template <typename M>
 std::shared_ptr<M> prepare_qat(const std::shared_ptr<M>& model, const EagerOptions& options = {}) {
   return typed<M>(prepare_qat_module(working_on(model, options), options));
 }
 
-// Puts quantized modules where prepared ones are. Modules whose qconfig has an activation observer become static ones;
-// those with a run-time (placeholder) activation dynamic; those with only a weight weight-only. Errors: not_calibrated,
-// naming every observer that saw no data (unless for_loading); a quantized tensor that would reach a float operator or the reverse (seen during
+// Puts quantized modules where prepared ones are. Modules whose qconfig has an activation observer
+// become static ones; those with a run-time (placeholder) activation dynamic; those with only a
+// weight weight-only. Errors: not_calibrated, naming every observer that saw no data (unless
+// for_loading); a quantized tensor that would reach a float operator or the reverse (seen during
 // calibration), naming both ends and what mends it.
 template <typename M>
 std::shared_ptr<M> convert(const std::shared_ptr<M>& model, const EagerOptions& options = {}) {
@@ -170,27 +179,30 @@ std::shared_ptr<M> quantize_qat(const std::shared_ptr<M>& model, const std::func
   return convert(prepared, options);
 }
 
-// Dynamic quantization: no calibration. `spec` says which parts, by class or path, with QConfigs; types<...>() with the
-// default ones for `dtype` (qint8, float16; quint8 and quint4x2 for embeddings). Empty: all Linear, recurrent (and, for
-// quint8 and quint4x2, embedding) modules. Error if nothing in the model fits.
+// Dynamic quantization: no calibration. `spec` says which parts, by class or path, with QConfigs;
+// types<...>() with the default ones for `dtype` (qint8, float16; quint8 and quint4x2 for
+// embeddings). Empty: all Linear, recurrent (and, for quint8 and quint4x2, embedding) modules.
+// Error if nothing in the model fits.
 template <typename M>
-std::shared_ptr<M> quantize_dynamic(const std::shared_ptr<M>& model, const QConfigSpec& spec = {}, DType dtype = DType::qint8,
-                                    const EagerOptions& options = {}) {
+std::shared_ptr<M> quantize_dynamic(const std::shared_ptr<M>& model, const QConfigSpec& spec = {},
+                                    DType dtype = DType::qint8, const EagerOptions& options = {}) {
   return typed<M>(quantize_dynamic_module(working_on(model, options), spec, dtype, options));
 }
 // PyTorch's {nn.Linear, nn.LSTM}: quantize_dynamic(model, quant::types<nn::Linear, nn::LSTM>()).
 template <typename... Ms>
 QConfigSpec types(DType dtype = DType::qint8);
 
-// Weights quantized, arithmetic in float32: smaller files, nothing to calibrate. Per-channel symmetric qint8 weights unless
-// the spec says otherwise; quint8 rows of embeddings.
+// Weights quantized, arithmetic in float32: smaller files, nothing to calibrate. Per-channel
+// symmetric qint8 weights unless the spec says otherwise; quint8 rows of embeddings.
 template <typename M>
-std::shared_ptr<M> quantize_weight_only(const std::shared_ptr<M>& model, const QConfigSpec& spec = {},
-                                        DType dtype = DType::qint8, const EagerOptions& options = {}) {
+std::shared_ptr<M> quantize_weight_only(const std::shared_ptr<M>& model,
+                                        const QConfigSpec& spec = {}, DType dtype = DType::qint8,
+                                        const EagerOptions& options = {}) {
   return typed<M>(quantize_weight_only_module(working_on(model, options), spec, dtype, options));
 }
 
-// The QConfig that quantize_dynamic uses for a dtype: qint8, float16, quint8 or quint4x2. Error for others.
+// The QConfig that quantize_dynamic uses for a dtype: qint8, float16, quint8 or quint4x2. Error for
+// others.
 QConfig dynamic_qconfig_for(DType dtype);
 
 template <typename... Ms>

@@ -23,17 +23,21 @@ class Mark final : public ops::TensorTrace {
     bool integer_result = true;
     for (const Tensor& y : results) integer_result = integer_result && !is_floating(y.dtype());
     if (integer_result) return results;  // shapes, indices, comparisons
-    std::string where = flow_->running.empty() ? "the model's forward" : fmt::format("'{}'", flow_->running.back());
+    std::string where =
+        flow_->running.empty() ? "the model's forward" : fmt::format("'{}'", flow_->running.back());
     std::vector<std::string> operands;
     for (const Tensor& x : call.inputs())
       if (x.defined())
         operands.push_back(Flow::marked(x) ? fmt::format("quantized from '{}'", Flow::producer(x))
                                            : fmt::format("{}", octet::to_string(x.dtype())));
     bool functional = op == "add" || op == "sub" || op == "mul" || op == "cat" || op == "matmul";
-    flow_->problem(fmt::format("{} in {} gets operands that will be ({}): {}", op, where, fmt::join(operands, ", "),
-                               functional ? fmt::format("use nn::quantized::FloatFunctional::{}, which has an observer for its "
-                                                        "result, or a DeQuantStub before it", op)
-                                          : "put a DeQuantStub before it, or give the module a qconfig"));
+    flow_->problem(fmt::format(
+        "{} in {} gets operands that will be ({}): {}", op, where, fmt::join(operands, ", "),
+        functional
+            ? fmt::format("use nn::quantized::FloatFunctional::{}, which has an observer for its "
+                          "result, or a DeQuantStub before it",
+                          op)
+            : "put a DeQuantStub before it, or give the module a qconfig"));
     return results;
   }
 
@@ -43,13 +47,16 @@ class Mark final : public ops::TensorTrace {
   bool same_scale_;
 };
 
-std::shared_ptr<Mark> mark_of(const Tensor& x) { return std::dynamic_pointer_cast<Mark>(ops::trace_of(x)); }
+std::shared_ptr<Mark> mark_of(const Tensor& x) {
+  return std::dynamic_pointer_cast<Mark>(ops::trace_of(x));
+}
 
 }  // namespace
 
 void Flow::mark(Tensor& x, const std::string& producer, bool same_scale) {
   if (!x.defined() || !is_floating(x.dtype())) return;
-  x = x.has_slots() ? unmarked(x) : x.detach();  // the handle may be the operand's own, and the caller's
+  // the handle may be the operand's own, and the caller's
+  x = x.has_slots() ? unmarked(x) : x.detach();
   ops::set_trace(x, std::make_shared<Mark>(shared_from_this(), producer, same_scale));
 }
 

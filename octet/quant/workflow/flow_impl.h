@@ -1,7 +1,7 @@
 #pragma once
-// Follows tensors through the calibration of an eager model, to know where a quantized tensor would reach a float operator
-// and where a float one a quantized module. Eager mode has no graph: without this the user learns it when the converted
-// model runs.
+// Follows tensors through the calibration of an eager model, to know where a quantized tensor would
+// reach a float operator and where a float one a quantized module. Eager mode has no graph: without
+// this the user learns it when the converted model runs.
 
 #include <map>
 #include <memory>

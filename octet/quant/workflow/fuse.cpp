@@ -17,10 +17,11 @@ const FuserMethods::Fuse* FuserMethods::find(const std::vector<ModulePtr>& parts
   for (size_t i = methods_.size(); i-- > 0;) {
     const Method& m = methods_[i];
     if (m.types.size() == parts.size() &&
-        std::equal(parts.begin(), parts.end(), m.types.begin(), [](const ModulePtr& p, const std::type_index& t) {
-          const nn::Module& module = *p;
-          return std::type_index(module.class_type()) == t;
-        }))
+        std::equal(parts.begin(), parts.end(), m.types.begin(),
+                   [](const ModulePtr& p, const std::type_index& t) {
+                     const nn::Module& module = *p;
+                     return std::type_index(module.class_type()) == t;
+                   }))
       return &m.fuse;
   }
   return nullptr;
@@ -34,7 +35,8 @@ const FuserMethods& default_fuser_methods() {
       std::vector<std::type_index> types;
       for (const ObjectType& item : config.pattern)
         if (item.is_module()) types.push_back(*item.type());
-      if (config.fuser_method && types.size() == config.pattern.size()) m.add(std::move(types), *config.fuser_method);
+      if (config.fuser_method && types.size() == config.pattern.size())
+        m.add(std::move(types), *config.fuser_method);
     }
     return m;
   }();
@@ -62,34 +64,47 @@ bool same_qconfig(const nn::Module& a, const nn::Module& b) {
   return a.qconfig.has_value() == b.qconfig.has_value() && !p == !q;
 }
 
-void fuse_list(nn::Module& model, const std::vector<std::string>& paths, bool qat, const FuserMethods& additional,
-               const std::map<const nn::Module*, int>& places, std::set<std::string>& used) {
+void fuse_list(nn::Module& model, const std::vector<std::string>& paths, bool qat,
+               const FuserMethods& additional, const std::map<const nn::Module*, int>& places,
+               std::set<std::string>& used) {
   std::string list = fmt::format("fuse_modules {{{}}}", fmt::join(paths, ", "));
   OCTET_CHECK(paths.size() >= 2, invalid_argument, "{}: expected two modules or more", list);
   std::vector<ModulePtr> parts;
   for (const std::string& path : paths) {
-    OCTET_CHECK(used.insert(path).second, invalid_argument, "{}: '{}' is fused already", list, path);
+    OCTET_CHECK(used.insert(path).second, invalid_argument, "{}: '{}' is fused already", list,
+                path);
     parts.push_back(model.submodule(path));
-    OCTET_CHECK(places.at(parts.back().get()) == 1, invalid_argument, "{}: '{}' stands in {} places of the model: what is "
-                "used elsewhere too cannot be fused", list, path, places.at(parts.back().get()));
+    OCTET_CHECK(places.at(parts.back().get()) == 1, invalid_argument,
+                "{}: '{}' stands in {} places of the model: what is "
+                "used elsewhere too cannot be fused",
+                list, path, places.at(parts.back().get()));
   }
   std::vector<std::string> described;
   for (size_t i = 0; i < parts.size(); ++i)
-    described.push_back(fmt::format("{} ({}, {} mode)", paths[i], parts[i]->type_name(), mode(*parts[i])));
+    described.push_back(
+        fmt::format("{} ({}, {} mode)", paths[i], parts[i]->type_name(), mode(*parts[i])));
   for (size_t i = 1; i < parts.size(); ++i) {
-    OCTET_CHECK(parts[i]->training() == parts[0]->training(), invalid_argument, "{}: modules in different modes: {}: call "
-                "train() or eval() on the whole model first", list, fmt::join(described, ", "));
-    OCTET_CHECK(same_qconfig(*parts[i], *parts[0]), invalid_argument, "{}: '{}' and '{}' have different qconfigs: a fused "
-                "module has one", list, paths[0], paths[i]);
+    OCTET_CHECK(parts[i]->training() == parts[0]->training(), invalid_argument,
+                "{}: modules in different modes: {}: call "
+                "train() or eval() on the whole model first",
+                list, fmt::join(described, ", "));
+    OCTET_CHECK(same_qconfig(*parts[i], *parts[0]), invalid_argument,
+                "{}: '{}' and '{}' have different qconfigs: a fused "
+                "module has one",
+                list, paths[0], paths[i]);
   }
   bool training = parts[0]->training();
-  OCTET_CHECK(training || !qat, invalid_argument, "fuse_modules_qat: {}: call train() first, or fuse_modules for a model in "
-              "eval mode", fmt::join(described, ", "));
+  OCTET_CHECK(training || !qat, invalid_argument,
+              "fuse_modules_qat: {}: call train() first, or fuse_modules for a model in "
+              "eval mode",
+              fmt::join(described, ", "));
   const FuserMethods::Fuse* method = additional.find(parts);
   if (!method) method = default_fuser_methods().find(parts);
-  OCTET_CHECK(method, unsupported, "{}: no fusion is known for {}: known are conv+bn, conv+bn+relu, conv+relu, linear+relu, "
-              "linear+bn, bn+relu, transposed conv+bn, and what FuseOptions::additional adds", list,
-              fmt::join(described, ", "));
+  OCTET_CHECK(
+      method, unsupported,
+      "{}: no fusion is known for {}: known are conv+bn, conv+bn+relu, conv+relu, linear+relu, "
+      "linear+bn, bn+relu, transposed conv+bn, and what FuseOptions::additional adds",
+      list, fmt::join(described, ", "));
   ModulePtr whole = (*method)(training, parts);
   whole->qconfig = parts[0]->qconfig;
   whole->take_hooks(*parts.front(), *parts.back());
@@ -103,7 +118,8 @@ void fuse_list(nn::Module& model, const std::vector<std::string>& paths, bool qa
 
 }  // namespace
 
-ModulePtr fuse_modules_untyped(const ModulePtr& model, const FuseList& lists, bool qat, const FuseOptions& options) {
+ModulePtr fuse_modules_untyped(const ModulePtr& model, const FuseList& lists, bool qat,
+                               const FuseOptions& options) {
   model->require_made(qat ? "fuse_modules_qat" : "fuse_modules");
   ModulePtr result = options.inplace ? model : model->clone();
   auto places = count_places(*result);

@@ -1,15 +1,18 @@
 #pragma once
-// Graph mode on models of modules (torch.ao.quantization.quantize_fx): the model is traced, its graph is rewritten.
+// Graph mode on models of modules (torch.ao.quantization.quantize_fx): the model is traced, its
+// graph is rewritten.
 //
 //   model->eval();
-//   auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(), {example});   // observers
-//   for (const Tensor& batch : data) (*prepared)(batch);                                         // calibrate
-//   auto int8 = quant::convert_fx(prepared);                                                     // quantized modules
+//   // Observers.
+//   auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(), {example});
+//   for (const Tensor& batch : data) (*prepared)(batch);  // calibrate
+//   auto int8 = quant::convert_fx(prepared);              // quantized modules
 //   runtime::Program fast = runtime::compile(int8->to_graph());
 //
-// What the model calls is found by graph::trace, so nothing in it needs stubs or FloatFunctionals. Everything is driven by a
-// QConfigMapping (what to quantize, how) and a BackendConfig (what can be). Each function works on a deep copy. For networks
-// that came as graphs (ONNX) see quantize_fx.h.
+// What the model calls is found by graph::trace, so nothing in it needs stubs or FloatFunctionals.
+// Everything is driven by a QConfigMapping (what to quantize, how) and a BackendConfig (what can
+// be). Each function works on a deep copy. For networks that came as graphs (ONNX) see
+// quantize_fx.h.
 
 #include <functional>
 #include <map>
@@ -31,19 +34,23 @@ namespace octet::quant {
 
 class PrepareCustomConfig;
 
-// How a standalone module is quantized: on its own, as one unit of the model around it. What is left out is taken from that.
+// How a standalone module is quantized: on its own, as one unit of the model around it. What is
+// left out is taken from that.
 struct StandaloneModuleConfig {
   std::optional<QConfigMapping> qconfig_mapping = {};
-  std::shared_ptr<const PrepareCustomConfig> prepare_custom_config = {};  // which of its inputs and outputs are codes
+  // which of its inputs and outputs are codes
+  std::shared_ptr<const PrepareCustomConfig> prepare_custom_config = {};
   std::optional<BackendConfig> backend_config = {};
 };
 
-// torch.ao.quantization.fx.custom_config.PrepareCustomConfig. Paths and classes that the model does not have are errors.
+// torch.ao.quantization.fx.custom_config.PrepareCustomConfig. Paths and classes that the model does
+// not have are errors.
 class PrepareCustomConfig {
  public:
   using Make = std::function<nn::ModulePtr(nn::Module&)>;
 
-  PrepareCustomConfig& set_standalone_module_name(const std::string& path, StandaloneModuleConfig config = {}) {
+  PrepareCustomConfig& set_standalone_module_name(const std::string& path,
+                                                  StandaloneModuleConfig config = {}) {
     standalone_names[path] = std::move(config);
     return *this;
   }
@@ -56,7 +63,8 @@ class PrepareCustomConfig {
   //   struct Observed : nn::Module {
   //     static std::shared_ptr<Observed> from_float(Float& module);
   //   };
-  // The float module's qconfig is set before. Its float results, however many there are, get observers.
+  // The float module's qconfig is set before. Its float results, however many there are, get
+  // observers.
   template <typename Float, typename Observed>
   PrepareCustomConfig& set_float_to_observed_mapping(QuantMode mode = QuantMode::statically) {
     float_to_observed[mode][std::type_index(typeid(Float))] = [](nn::Module& m) -> nn::ModulePtr {
@@ -64,8 +72,8 @@ class PrepareCustomConfig {
     };
     return *this;
   }
-  // Modules whose forward is not followed (TraceOptions); they stay float, unless the backend has a pattern for their class (such
-  // classes need not be named here).
+  // Modules whose forward is not followed (TraceOptions); they stay float, unless the backend has a
+  // pattern for their class (such classes need not be named here).
   PrepareCustomConfig& set_non_traceable_module_names(std::vector<std::string> paths) {
     non_traceable_names = std::move(paths);
     return *this;
@@ -75,7 +83,8 @@ class PrepareCustomConfig {
     (non_traceable_classes.insert(std::type_index(typeid(Ms))), ...);
     return *this;
   }
-  // Inputs that are codes and results that stay codes after convert, by number. During calibration they are floats.
+  // Inputs that are codes and results that stay codes after convert, by number. During calibration
+  // they are floats.
   PrepareCustomConfig& set_input_quantized_indexes(std::vector<int> indexes) {
     input_quantized_indexes = std::move(indexes);
     return *this;
@@ -106,44 +115,53 @@ class ConvertCustomConfig {
   //   struct Quantized : nn::Module {
   //     static std::shared_ptr<Quantized> from_observed(Observed& module);
   //   };
-  // The observed module's qconfig and its child activation_post_process (the observer of its first result) are there. In
-  // static quantization the quantized module takes and gives codes.
+  // The observed module's qconfig and its child activation_post_process (the observer of its first
+  // result) are there. In static quantization the quantized module takes and gives codes.
   template <typename Observed, typename Quantized>
   ConvertCustomConfig& set_observed_to_quantized_mapping(QuantMode mode = QuantMode::statically) {
-    observed_to_quantized[mode][std::type_index(typeid(Observed))] = [](nn::Module& m) -> nn::ModulePtr {
+    observed_to_quantized[mode][std::type_index(typeid(Observed))] =
+        [](nn::Module& m) -> nn::ModulePtr {
       return Quantized::from_observed(static_cast<Observed&>(m));
     };
     return *this;
   }
-  // The model need not be calibrated, because load_state_dict will set what calibration would have found. What observers
-  // that saw no data would have said is unset: until then, calling the model and reading its graph is an Error naming that.
+  // The model need not be calibrated, because load_state_dict will set what calibration would have
+  // found. What observers that saw no data would have said is unset: until then, calling the model
+  // and reading its graph is an Error naming that.
   bool for_loading = false;
   std::map<QuantMode, std::map<std::type_index, Make>> observed_to_quantized = {};
 };
 
 // What prepare_fx decided about one call of the graph.
 struct NodeDecision {
-  std::optional<QConfig> qconfig = {};   // what the mapping gives it
-  std::optional<QuantMode> mode = {};    // how it will be quantized; nullopt: it stays float
-  std::string reason = {};               // why it stays float
+  std::optional<QConfig> qconfig = {};  // what the mapping gives it
+  std::optional<QuantMode> mode = {};   // how it will be quantized; nullopt: it stays float
+  std::string reason = {};              // why it stays float
   bool custom = false, standalone = false;
-  bool keeps_qparams = false;            // its result shares its operand's observer, as the backend says
+  // its result shares its operand's observer, as the backend says
+  bool keeps_qparams = false;
 };
 
-// A traced model with observers (or fake-quantize modules) as module calls "activation_post_process_0", ...: what prepare_fx
-// returns. Calling it calibrates. Where an operator keeps qparams, its operand's observer stands behind its result too, but is not shown
+// A traced model with observers (or fake-quantize modules) as module calls
+// "activation_post_process_0", ...: what prepare_fx returns. Calling it calibrates. Where an
+// operator keeps qparams, its operand's observer stands behind its result too, but is not shown
 // that again: what a pool or a reshape gives lies within what it was given. (PyTorch shows it.)
 class ObservedGraphModule : public graph::GraphModule {
  public:
-  ObservedGraphModule(graph::Graph graph, nn::Module& root, std::map<std::string, NodeDecision> decisions,
-                      std::map<std::string, std::string> class_names, std::vector<int> input_quantized_indexes, std::vector<int> output_quantized_indexes);
+  ObservedGraphModule(graph::Graph graph, nn::Module& root,
+                      std::map<std::string, NodeDecision> decisions,
+                      std::map<std::string, std::string> class_names,
+                      std::vector<int> input_quantized_indexes,
+                      std::vector<int> output_quantized_indexes);
   using GraphModule::forward;
   // By the name of a call's (first) result in graph().
   const std::map<std::string, NodeDecision>& decisions() const { return decisions_; }
   std::map<std::string, std::optional<QConfig>> qconfig_map() const;
-  // The path and class of the module whose forward calls a node, or that it calls (graph::Node::scope).
+  // The path and class of the module whose forward calls a node, or that it calls
+  // (graph::Node::scope).
   std::map<std::string, std::pair<std::string, std::string>> node_name_to_scope() const;
-  const std::map<std::string, std::string>& class_names() const { return class_names_; }  // of the model's modules, by path
+  // of the model's modules, by path
+  const std::map<std::string, std::string>& class_names() const { return class_names_; }
   const std::vector<int>& input_quantized_indexes() const { return input_quantized_; }
   const std::vector<int>& output_quantized_indexes() const { return output_quantized_; }
 
@@ -151,7 +169,8 @@ class ObservedGraphModule : public graph::GraphModule {
   static std::shared_ptr<ObservedGraphModule> from_config(const Attrs& config);
 
  private:
-  std::vector<Tensor> call_module(const graph::Node& node, const std::vector<Tensor>& operands) override;
+  std::vector<Tensor> call_module(const graph::Node& node,
+                                  const std::vector<Tensor>& operands) override;
 
   std::map<std::string, NodeDecision> decisions_;
   std::map<std::string, std::string> class_names_;
@@ -160,51 +179,62 @@ class ObservedGraphModule : public graph::GraphModule {
 
 using graph::GraphModule;
 
-// The traced model with sequences fused as the backend's patterns say (conv + bn + relu ...): in eval mode batch norms are
-// folded, in training mode they stay parts of fused modules.
-std::shared_ptr<GraphModule> fuse_fx(const nn::ModulePtr& model, const std::vector<Tensor>& example_inputs,
-                                     const BackendConfig& backend = get_native_backend_config(), const PrepareCustomConfig& custom = {});
+// The traced model with sequences fused as the backend's patterns say (conv + bn + relu ...): in
+// eval mode batch norms are folded, in training mode they stay parts of fused modules.
+std::shared_ptr<GraphModule> fuse_fx(const nn::ModulePtr& model,
+                                     const std::vector<Tensor>& example_inputs,
+                                     const BackendConfig& backend = get_native_backend_config(),
+                                     const PrepareCustomConfig& custom = {});
 
-// Traces, fuses, decides and attaches observers: one per value, shared where an operator keeps qparams. The model must be in
-// eval mode; it is not changed. `example_inputs` only give types: their first dimension is the batch, which may have any size
-// later (graph::trace). Errors, all before any data is seen: those of graph::trace; a name of the mapping that matches
-// nothing; a model prepared already; nothing that can be quantized (with each reason).
-std::shared_ptr<ObservedGraphModule> prepare_fx(const nn::ModulePtr& model, const QConfigMapping& mapping,
-                                                const std::vector<Tensor>& example_inputs, const PrepareCustomConfig& custom = {},
-                                                const BackendConfig& backend = get_native_backend_config());
+// Traces, fuses, decides and attaches observers: one per value, shared where an operator keeps
+// qparams. The model must be in eval mode; it is not changed. `example_inputs` only give types:
+// their first dimension is the batch, which may have any size later (graph::trace). Errors, all
+// before any data is seen: those of graph::trace; a name of the mapping that matches nothing; a
+// model prepared already; nothing that can be quantized (with each reason).
+std::shared_ptr<ObservedGraphModule> prepare_fx(
+    const nn::ModulePtr& model, const QConfigMapping& mapping,
+    const std::vector<Tensor>& example_inputs, const PrepareCustomConfig& custom = {},
+    const BackendConfig& backend = get_native_backend_config());
 // With input types, whose dims may be named: TensorType(DType::float32, {Dim("N"), Dim("T"), 64}).
-std::shared_ptr<ObservedGraphModule> prepare_fx(const nn::ModulePtr& model, const QConfigMapping& mapping,
-                                                const std::vector<TensorType>& inputs, const PrepareCustomConfig& custom = {},
-                                                const BackendConfig& backend = get_native_backend_config());
+std::shared_ptr<ObservedGraphModule> prepare_fx(
+    const nn::ModulePtr& model, const QConfigMapping& mapping,
+    const std::vector<TensorType>& inputs, const PrepareCustomConfig& custom = {},
+    const BackendConfig& backend = get_native_backend_config());
 
-// For quantization-aware training: layers become their QAT forms, observers fake-quantize. The model must be in training mode.
-std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const nn::ModulePtr& model, const QConfigMapping& mapping,
-                                                    const std::vector<Tensor>& example_inputs, const PrepareCustomConfig& custom = {},
-                                                    const BackendConfig& backend = get_native_backend_config());
-std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const nn::ModulePtr& model, const QConfigMapping& mapping,
-                                                    const std::vector<TensorType>& inputs, const PrepareCustomConfig& custom = {},
-                                                    const BackendConfig& backend = get_native_backend_config());
+// For quantization-aware training: layers become their QAT forms, observers fake-quantize. The
+// model must be in training mode.
+std::shared_ptr<ObservedGraphModule> prepare_qat_fx(
+    const nn::ModulePtr& model, const QConfigMapping& mapping,
+    const std::vector<Tensor>& example_inputs, const PrepareCustomConfig& custom = {},
+    const BackendConfig& backend = get_native_backend_config());
+std::shared_ptr<ObservedGraphModule> prepare_qat_fx(
+    const nn::ModulePtr& model, const QConfigMapping& mapping,
+    const std::vector<TensorType>& inputs, const PrepareCustomConfig& custom = {},
+    const BackendConfig& backend = get_native_backend_config());
 
-// -- convert: three passes -------------------------------------------------------------------------------
+// -- convert: three passes ------------------------------------------------------------------------
 
-// 1. Observers become quantize and dequantize, layers with weights their reference forms: float arithmetic on dequantized
-// codes, which any backend can take. Dynamic and weight-only layers are there already as what they will be. Error
-// not_calibrated naming every observer that saw no data, unless custom.for_loading.
-std::shared_ptr<GraphModule> convert_to_reference_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
-                                                     const ConvertCustomConfig& custom = {},
-                                                     const BackendConfig& backend = get_native_backend_config(),
-                                                     ConversionReport* report = nullptr);
+// 1. Observers become quantize and dequantize, layers with weights their reference forms: float
+// arithmetic on dequantized codes, which any backend can take. Dynamic and weight-only layers are
+// there already as what they will be. Error not_calibrated naming every observer that saw no data,
+// unless custom.for_loading.
+std::shared_ptr<GraphModule> convert_to_reference_fx(
+    const std::shared_ptr<ObservedGraphModule>& prepared, const ConvertCustomConfig& custom = {},
+    const BackendConfig& backend = get_native_backend_config(), ConversionReport* report = nullptr);
 
-// 2. and 3. dequantize -> module -> quantize becomes the module that the backend's pattern names for it (quantized_modules);
-// modules that keep qparams take codes; dequantize -> operator -> quantize becomes the operator on codes (graph::merge_qdq).
-// `merge` may forbid it for single nodes, which then stay between dequantize and quantize. To change, add or take away one
-// rule, change that pattern of the backend.
+// 2. and 3. dequantize -> module -> quantize becomes the module that the backend's pattern names
+// for it (quantized_modules); modules that keep qparams take codes; dequantize -> operator ->
+// quantize becomes the operator on codes (graph::merge_qdq). `merge` may forbid it for single
+// nodes, which then stay between dequantize and quantize. To change, add or take away one rule,
+// change that pattern of the backend.
 std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference,
-                                   const BackendConfig& backend = get_native_backend_config(), const graph::MergePredicate& merge = nullptr);
+                                   const BackendConfig& backend = get_native_backend_config(),
+                                   const graph::MergePredicate& merge = nullptr);
 
 // All of them. With `strict`, an Error that lists the calls that stayed float, if any computes.
-std::shared_ptr<GraphModule> convert_fx(const std::shared_ptr<ObservedGraphModule>& prepared, const ConvertCustomConfig& custom = {},
-                                        const BackendConfig& backend = get_native_backend_config(), ConversionReport* report = nullptr,
-                                        bool strict = false);
+std::shared_ptr<GraphModule> convert_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
+                                        const ConvertCustomConfig& custom = {},
+                                        const BackendConfig& backend = get_native_backend_config(),
+                                        ConversionReport* report = nullptr, bool strict = false);
 
 }  // namespace octet::quant

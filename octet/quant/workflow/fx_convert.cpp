@@ -22,12 +22,17 @@ namespace {
 // How a node's note begins that stays float, also where its operands and results are codes.
 constexpr const char* kFloat = "float: ";
 
-// -- to the reference graph ----------------------------------------------------------------------------
+// -- to the reference graph -----------------------------------------------------------------------
 
 class Referencer {
  public:
-  Referencer(const ObservedGraphModule& prepared, const ConvertCustomConfig& custom, const BackendConfig& backend, ConversionReport& report)
-      : source_(prepared), g_(prepared.graph()), custom_(custom), backend_(backend), report_(report),
+  Referencer(const ObservedGraphModule& prepared, const ConvertCustomConfig& custom,
+             const BackendConfig& backend, ConversionReport& report)
+      : source_(prepared),
+        g_(prepared.graph()),
+        custom_(custom),
+        backend_(backend),
+        report_(report),
         root_(std::static_pointer_cast<GraphModule>(prepared.clone())) {
     root_->eval();
   }
@@ -35,27 +40,36 @@ class Referencer {
   std::shared_ptr<GraphModule> run() {
     choose_qparams();
     graph::Rewriter rewriter(g_);
-    Graph reference = rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
+    Graph reference =
+        rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
     std::vector<ValueId> outputs = reference.outputs();
     for (size_t i = 0; i < outputs.size(); ++i) {
       const auto& quantized = source_.output_quantized_indexes();
-      bool stays = std::find(quantized.begin(), quantized.end(), static_cast<int>(i)) != quantized.end();
+      bool stays =
+          std::find(quantized.begin(), quantized.end(), static_cast<int>(i)) != quantized.end();
       const Node& producer = reference.producer(outputs[i]);
-      if (stays && producer.kind == NodeKind::call && producer.op == "dequantize") outputs[i] = producer.inputs[0];
+      if (stays && producer.kind == NodeKind::call && producer.op == "dequantize")
+        outputs[i] = producer.inputs[0];
       else if (!stays && reference.type(outputs[i]).is_quantized())
-        outputs[i] = reference.add_call(reference.value(outputs[i]).name + ".dequantized", "dequantize", {outputs[i]});
+        outputs[i] = reference.add_call(reference.value(outputs[i]).name + ".dequantized",
+                                        "dequantize", {outputs[i]});
     }
     reference.set_outputs(std::move(outputs));
-    // Where nothing becomes codes, as in dynamic and weight-only quantization, nobody asks why the rest does not.
-    bool any = std::any_of(reference.nodes().begin(), reference.nodes().end(), [](const Node& n) { return n.op == "quantize"; });
+    // Where nothing becomes codes, as in dynamic and weight-only quantization, nobody asks why the
+    // rest does not.
+    bool any = std::any_of(reference.nodes().begin(), reference.nodes().end(),
+                           [](const Node& n) { return n.op == "quantize"; });
     for (size_t n = 0; !any && n < reference.nodes().size(); ++n)
-      if (reference.nodes()[n].note.starts_with(kFloat)) reference.node(static_cast<graph::NodeId>(n)).note.clear();
+      if (reference.nodes()[n].note.starts_with(kFloat))
+        reference.node(static_cast<graph::NodeId>(n)).note.clear();
     reference = raise_weight_scales(graph::remove_dead(reference), report_);
     auto result = nn::make<GraphModule>(std::move(reference), *root_);
     for (auto& [path, module] : result->named_modules()) module->qconfig.reset();
     if (!unset_.empty())
-      result->await_state(fmt::format("convert_fx was told for_loading, so scale and zero_point of {} are unset: call "
-                                      "load_state_dict first", fmt::join(unset_, ", ")));
+      result->await_state(fmt::format(
+          "convert_fx was told for_loading, so scale and zero_point of {} are unset: call "
+          "load_state_dict first",
+          fmt::join(unset_, ", ")));
     return result;
   }
 
@@ -75,7 +89,8 @@ class Referencer {
         show(module, g_.constant(x));  // a weight, as it is now
       } else if (custom_.for_loading && saw_nothing(module)) {
         unset_.push_back("%" + g_.value(x).name);
-        show(module, Tensor::from<float>({0, static_cast<float>(unset_.size())}));  // no two have the same qparams
+        // no two have the same qparams
+        show(module, Tensor::from<float>({0, static_cast<float>(unset_.size())}));
       }
       try {
         qparams_[node.scope] = octet::quant::qparams_of(module);
@@ -85,14 +100,18 @@ class Referencer {
         missing.push_back(fmt::format("{} of %{}", node.scope, g_.value(x).name));
       }
     }
-    OCTET_CHECK(missing.empty(), not_calibrated, "convert_fx: {} of {} observers saw no data: {}: run the prepared model on calibration data "
-                "first; to load a state dict instead: {{.for_loading = true}}", missing.size(), count, fmt::join(missing, ", "));
+    OCTET_CHECK(missing.empty(), not_calibrated,
+                "convert_fx: {} of {} observers saw no data: {}: run the prepared model on "
+                "calibration data "
+                "first; to load a state dict instead: {{.for_loading = true}}",
+                missing.size(), count, fmt::join(missing, ", "));
   }
 
   // Of an observer, or of a fake-quantize module, which has one.
   static bool saw_nothing(Module& module) {
     auto* fake_quantize = dynamic_cast<FakeQuantizeBase*>(&module);
-    return fake_quantize ? fake_quantize->observer().empty() && !has_qparams(*fake_quantize) : module.as<Observer>().empty();
+    return fake_quantize ? fake_quantize->observer().empty() && !has_qparams(*fake_quantize)
+                         : module.as<Observer>().empty();
   }
   static bool has_qparams(const FakeQuantizeBase& module) {
     try {
@@ -127,7 +146,8 @@ class Referencer {
   static ops::QType qtype(const QParams& q) { return {q.dtype, q.quantizer}; }
 
   bool visit(graph::Rewriter& r, const Node& node) {
-    if (node.kind == NodeKind::constant) return true;  // made where it is needed, as float or as codes
+    // made where it is needed, as float or as codes
+    if (node.kind == NodeKind::constant) return true;
     if (node.kind == NodeKind::input) return input(r, node);
     if (is_observer_call(source_, node)) return observer(r, node);
     const NodeDecision* d = decision(node);
@@ -136,7 +156,8 @@ class Referencer {
     report_.entries.push_back({label, node.op, quantized, quantized ? "" : d ? d->reason : ""});
     if (!quantized) {
       emit(r, node, node.op, floats(r, node), g_.value(node.outputs[0]).name);
-      if (d && !d->reason.empty()) r.out().node(r.out().value(r(node.outputs[0])).producer).note = kFloat + d->reason;
+      if (d && !d->reason.empty())
+        r.out().node(r.out().value(r(node.outputs[0])).producer).note = kFloat + d->reason;
       return true;
     }
     if (d->custom || d->standalone) {
@@ -165,37 +186,45 @@ class Referencer {
 
   // Inputs that are codes have their type from the observer that watched them.
   bool input(graph::Rewriter& r, const Node& node) {
-    auto index = static_cast<int>(std::find(g_.inputs().begin(), g_.inputs().end(), node.outputs[0]) - g_.inputs().begin());
+    auto index = static_cast<int>(
+        std::find(g_.inputs().begin(), g_.inputs().end(), node.outputs[0]) - g_.inputs().begin());
     const auto& quantized = source_.input_quantized_indexes();
     if (std::find(quantized.begin(), quantized.end(), index) == quantized.end()) return false;
     const QParams* q = qparams_behind(node.outputs[0]);
     OCTET_CHECK(q, internal, "convert_fx: input {} has no observer", index);
     TensorType type = g_.type(node.outputs[0]);
-    r.map(node.outputs[0], r.out().add_input(g_.value(node.outputs[0]).name, TensorType(q->dtype, type.dims, q->quantizer)));
+    r.map(node.outputs[0], r.out().add_input(g_.value(node.outputs[0]).name,
+                                             TensorType(q->dtype, type.dims, q->quantizer)));
     return true;
   }
 
   bool observer(graph::Rewriter& r, const Node& node) {
     ValueId x = node.inputs[0], y = node.outputs[0], now = g_.is_constant(x) ? kNone : r(x);
     auto it = qparams_.find(node.scope);
-    if (it == qparams_.end()) {  // it chooses nothing: a placeholder for what a dynamic layer does itself
+    // it chooses nothing: a placeholder for what a dynamic layer does itself
+    if (it == qparams_.end()) {
       r.map(y, value(r, x));
       return true;
     }
     const std::string& name = g_.value(x).name;
     ValueId codes = now;
-    if (g_.is_constant(x)) codes = r.out().add_constant(name, quantize_to(g_.constant(x), it->second));
-    else if (!r.out().type(now).is_quantized()) codes = r.out().add_call(code_name(r, name), "quantize", {now}, {}, qtype(it->second));
+    if (g_.is_constant(x))
+      codes = r.out().add_constant(name, quantize_to(g_.constant(x), it->second));
+    else if (!r.out().type(now).is_quantized())
+      codes = r.out().add_call(code_name(r, name), "quantize", {now}, {}, qtype(it->second));
     r.map(y, r.out().add_call(name + ".dequantized", "dequantize", {codes}));
     return true;
   }
 
   // The value's own name if that is free.
-  static std::string code_name(graph::Rewriter& r, const std::string& name) { return r.out().find(name) ? name + ".quantized" : name; }
+  static std::string code_name(graph::Rewriter& r, const std::string& name) {
+    return r.out().find(name) ? name + ".quantized" : name;
+  }
 
   // The value in the new graph.
   ValueId value(graph::Rewriter& r, ValueId v) {
-    if (v != kNone && g_.is_constant(v) && !r.mapped(v)) r.map(v, r.out().add_constant(g_.value(v).name, g_.constant(v)));
+    if (v != kNone && g_.is_constant(v) && !r.mapped(v))
+      r.map(v, r.out().add_constant(g_.value(v).name, g_.constant(v)));
     return r(v);
   }
 
@@ -204,12 +233,15 @@ class Referencer {
     const NodeDecision* d = decision(node);
     const bool at_run_time = d && d->mode && *d->mode != QuantMode::statically;
     std::vector<ValueId> operands;
-    for (ValueId v : node.inputs) operands.push_back(v == kNone ? kNone : as_float(r, value(r, at_run_time ? unobserved(v) : v)));
+    for (ValueId v : node.inputs)
+      operands.push_back(v == kNone ? kNone
+                                    : as_float(r, value(r, at_run_time ? unobserved(v) : v)));
     return operands;
   }
 
-  // What a layer reads that quantizes at run time, or not at all: the value itself and not what training made of it, whose
-  // range is that of the last batch. Results of static layers are codes all the same.
+  // What a layer reads that quantizes at run time, or not at all: the value itself and not what
+  // training made of it, whose range is that of the last batch. Results of static layers are codes
+  // all the same.
   ValueId unobserved(ValueId v) const {
     const Node& node = g_.producer(v);
     if (!is_observer_call(source_, node) || g_.is_constant(node.inputs[0])) return v;
@@ -221,7 +253,8 @@ class Referencer {
     return r.out().add_call(r.out().value(v).name + ".dequantized", "dequantize", {v});
   }
 
-  void emit(graph::Rewriter& r, const Node& node, const std::string& op, const std::vector<ValueId>& operands, const std::string& name) {
+  void emit(graph::Rewriter& r, const Node& node, const std::string& op,
+            const std::vector<ValueId>& operands, const std::string& name) {
     std::vector<ValueId> results;
     if (node.kind == NodeKind::module) {
       std::vector<TensorType> types;
@@ -237,17 +270,21 @@ class Referencer {
     }
   }
 
-  // The reference, dynamic or weight-only form of a layer with weights; the module itself if it has none.
+  // The reference, dynamic or weight-only form of a layer with weights; the module itself if it has
+  // none.
   nn::ModulePtr swap(const Node& node, const NodeDecision& d) {
     nn::ModulePtr module = root_->submodule(node.scope);
     if (done_.count(module.get())) return module;
-    const BackendPatternConfig* config = backend_.find_module(std::type_index(module->class_type()));
+    const BackendPatternConfig* config =
+        backend_.find_module(std::type_index(module->class_type()));
     nn::ModulePtr made;
     if (config && *d.mode == QuantMode::statically) {
       if (config->reference_quantized_module) made = (*config->reference_quantized_module)(*module);
     } else if (config) {
-      if (const Replacement* replacement = config->quantized_module(*d.mode)) made = (*replacement)(*module);
-      else if (config->reference_quantized_module) made = (*config->reference_quantized_module)(*module);
+      if (const Replacement* replacement = config->quantized_module(*d.mode))
+        made = (*replacement)(*module);
+      else if (config->reference_quantized_module)
+        made = (*config->reference_quantized_module)(*module);
     }
     if (!made) return module;
     made->take_hooks(*module, *module);
@@ -263,10 +300,13 @@ class Referencer {
     const BackendPatternConfig* config = backend_.find_op(node.op);
     const LoweredOp* lowered = config ? config->quantized_op(*d.mode) : nullptr;
     std::vector<ValueId> operands;
-    const bool half = lowered && d.qconfig->weight && d.qconfig->weight.options().dtype == DType::float16;
+    const bool half =
+        lowered && d.qconfig->weight && d.qconfig->weight.options().dtype == DType::float16;
     for (ValueId v : node.inputs) {
       const Node* observer = v == kNone ? nullptr : &g_.producer(v);
-      if (half && observer && is_observer_call(source_, *observer) && g_.is_constant(observer->inputs[0])) {  // the weight
+      // the weight
+      if (half && observer && is_observer_call(source_, *observer) &&
+          g_.is_constant(observer->inputs[0])) {
         ValueId w = observer->inputs[0];
         std::string name = g_.value(w).name;
         if (r.out().find(name)) name += ".float16";
@@ -275,15 +315,16 @@ class Referencer {
       }
       ValueId now = v == kNone ? kNone : value(r, unobserved(v));
       const Node* producer = now == kNone ? nullptr : &r.out().producer(now);
-      bool weight = lowered && producer && producer->kind == NodeKind::call && producer->op == "dequantize" &&
-                    r.out().is_constant(producer->inputs[0]);
+      bool weight = lowered && producer && producer->kind == NodeKind::call &&
+                    producer->op == "dequantize" && r.out().is_constant(producer->inputs[0]);
       operands.push_back(weight ? producer->inputs[0] : now);
     }
     Attrs attrs = node.attrs;
     if (lowered)
       for (const auto& [key, value] : lowered->attrs) attrs.set(key, value);
-    r.map(node.outputs[0], r.out().add_call(g_.value(node.outputs[0]).name, lowered ? lowered->op : node.op, operands, attrs, std::nullopt,
-                                            node.scope));
+    r.map(node.outputs[0],
+          r.out().add_call(g_.value(node.outputs[0]).name, lowered ? lowered->op : node.op,
+                           operands, attrs, std::nullopt, node.scope));
   }
 
   // Custom and standalone modules take and give codes; they say what types that makes.
@@ -299,14 +340,16 @@ class Referencer {
     std::vector<int> takes_codes;
     if (auto* inner = dynamic_cast<GraphModule*>(module.get()))
       for (size_t i = 0; i < inner->graph().inputs().size(); ++i)
-        if (inner->graph().type(inner->graph().inputs()[i]).is_quantized()) takes_codes.push_back(static_cast<int>(i));
+        if (inner->graph().type(inner->graph().inputs()[i]).is_quantized())
+          takes_codes.push_back(static_cast<int>(i));
     std::vector<ValueId> operands;
     std::vector<std::optional<TensorType>> types;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
       if (v != kNone) v = value(r, d.mode == QuantMode::statically ? v : unobserved(v));
-      bool codes = d.standalone ? std::count(takes_codes.begin(), takes_codes.end(), static_cast<int>(i)) > 0
-                                : *d.mode == QuantMode::statically;
+      bool codes = d.standalone
+                       ? std::count(takes_codes.begin(), takes_codes.end(), static_cast<int>(i)) > 0
+                       : *d.mode == QuantMode::statically;
       if (v != kNone && codes) {
         const Node& producer = r.out().producer(v);
         if (producer.kind == NodeKind::call && producer.op == "dequantize") v = producer.inputs[0];
@@ -315,8 +358,10 @@ class Referencer {
       types.push_back(v == kNone ? std::nullopt : std::optional(r.out().type(v)));
     }
     std::vector<TensorType> results = graph::infer_types(*module, types);
-    std::vector<ValueId> ids = r.out().add_module(g_.value(node.outputs[0]).name, node.scope, module->type_name(), operands, results);
-    OCTET_CHECK(ids.size() >= node.outputs.size(), invalid_argument, "convert_fx: '{}' ({}) gives {} results; its float form gave {}", node.scope,
+    std::vector<ValueId> ids = r.out().add_module(g_.value(node.outputs[0]).name, node.scope,
+                                                  module->type_name(), operands, results);
+    OCTET_CHECK(ids.size() >= node.outputs.size(), invalid_argument,
+                "convert_fx: '{}' ({}) gives {} results; its float form gave {}", node.scope,
                 module->type_name(), ids.size(), node.outputs.size());
     for (size_t i = 0; i < node.outputs.size(); ++i) r.map(node.outputs[i], ids[i]);
   }
@@ -335,19 +380,28 @@ class Referencer {
     auto of_mode = custom_.observed_to_quantized.find(*d.mode);
     const ConvertCustomConfig::Make* make = nullptr;
     if (of_mode != custom_.observed_to_quantized.end())
-      if (auto it = of_mode->second.find(std::type_index(module->class_type())); it != of_mode->second.end()) make = &it->second;
-    OCTET_CHECK(make, invalid_argument, "convert_fx: '{}' is the observed custom module {}, for which no quantized class is given: "
-                "ConvertCustomConfig::set_observed_to_quantized_mapping", node.scope, module->type_name());
+      if (auto it = of_mode->second.find(std::type_index(module->class_type()));
+          it != of_mode->second.end())
+        make = &it->second;
+    OCTET_CHECK(
+        make, invalid_argument,
+        "convert_fx: '{}' is the observed custom module {}, for which no quantized class is given: "
+        "ConvertCustomConfig::set_observed_to_quantized_mapping",
+        node.scope, module->type_name());
     // Its results' observers: the first is what the module knows as its own.
     for (size_t i = 0; i < node.outputs.size(); ++i)
       for (graph::NodeId user : g_.users(node.outputs[i])) {
         if (!is_observer_call(source_, g_.node(user))) continue;
-        std::string name = std::string(kActivationPostProcess) + (i == 0 ? "" : "_" + std::to_string(i));
-        if (!module->has_submodule(name)) module->add_child(name, root_->submodule(g_.node(user).scope)->clone());
+        std::string name =
+            std::string(kActivationPostProcess) + (i == 0 ? "" : "_" + std::to_string(i));
+        if (!module->has_submodule(name))
+          module->add_child(name, root_->submodule(g_.node(user).scope)->clone());
       }
     nn::ModulePtr made = (*make)(*module);
-    OCTET_CHECK(made, invalid_argument, "convert_fx: from_observed of the quantized custom module of '{}' ({}) gave nothing", node.scope,
-                module->type_name());
+    OCTET_CHECK(
+        made, invalid_argument,
+        "convert_fx: from_observed of the quantized custom module of '{}' ({}) gave nothing",
+        node.scope, module->type_name());
     made->eval();
     return made;
   }
@@ -364,12 +418,13 @@ class Referencer {
   std::vector<nn::ModulePtr> kept_;
 };
 
-// -- lowering ------------------------------------------------------------------------------------------
+// -- lowering -------------------------------------------------------------------------------------
 
 // dequantize -> module -> quantize to modules on codes.
 class ModuleLowerer {
  public:
-  ModuleLowerer(const GraphModule& reference, const BackendConfig& backend, const graph::MergePredicate& merge)
+  ModuleLowerer(const GraphModule& reference, const BackendConfig& backend,
+                const graph::MergePredicate& merge)
       : backend_(backend), merge_(merge), root_(without_awaiting(reference)), g_(root_->graph()) {}
 
   std::shared_ptr<GraphModule> run() {
@@ -390,45 +445,58 @@ class ModuleLowerer {
     return copy;
   }
 
-  static bool is(const Node& node, const char* op) { return node.kind == NodeKind::call && node.op == op; }
+  static bool is(const Node& node, const char* op) {
+    return node.kind == NodeKind::call && node.op == op;
+  }
 
   // The quantize nodes that all a value's uses are, if they have the same qparams.
   std::vector<graph::NodeId> only_quantizes(ValueId v) const {
     if (std::count(g_.outputs().begin(), g_.outputs().end(), v)) return {};
     std::vector<graph::NodeId> users = g_.users(v);
     for (graph::NodeId user : users)
-      if (!is(g_.node(user), "quantize") || !same_qparams(g_.type(g_.node(user).outputs[0]), g_.type(g_.node(users[0]).outputs[0]))) return {};
+      if (!is(g_.node(user), "quantize") ||
+          !same_qparams(g_.type(g_.node(user).outputs[0]), g_.type(g_.node(users[0]).outputs[0])))
+        return {};
     return users;
   }
 
   bool module(graph::Rewriter& r, const Node& node, std::vector<bool>& absorbed) {
-    if (auto inner = std::dynamic_pointer_cast<GraphModule>(root_->submodule(node.scope))) {  // a standalone module
+    // a standalone module
+    if (auto inner = std::dynamic_pointer_cast<GraphModule>(root_->submodule(node.scope))) {
       root_->put_module(node.scope, lower(inner, backend_, merge_));
       return false;
     }
     if (!merge_(g_, node)) return false;
     std::vector<ValueId> operands;
     for (ValueId v : node.inputs) {
-      if (v == kNone || !is_floating(g_.type(v).dtype)) operands.push_back(v == kNone ? kNone : r(v));
-      else if (is(g_.producer(v), "dequantize")) operands.push_back(r(g_.producer(v).inputs[0]));
-      else return false;
+      if (v == kNone || !is_floating(g_.type(v).dtype))
+        operands.push_back(v == kNone ? kNone : r(v));
+      else if (is(g_.producer(v), "dequantize"))
+        operands.push_back(r(g_.producer(v).inputs[0]));
+      else
+        return false;
     }
-    if (operands.empty() || operands[0] == kNone || !r.out().type(operands[0]).is_quantized()) return false;
+    if (operands.empty() || operands[0] == kNone || !r.out().type(operands[0]).is_quantized())
+      return false;
     std::vector<std::vector<graph::NodeId>> quantizes;
     for (ValueId v : node.outputs) {
-      quantizes.push_back(is_floating(g_.type(v).dtype) ? only_quantizes(v) : std::vector<graph::NodeId>{});
+      quantizes.push_back(is_floating(g_.type(v).dtype) ? only_quantizes(v)
+                                                        : std::vector<graph::NodeId>{});
       if (is_floating(g_.type(v).dtype) && quantizes.back().empty()) return false;
     }
     if (quantizes[0].empty()) return false;
     const TensorType& want = g_.type(g_.node(quantizes[0][0]).outputs[0]);
-    auto original = originals_.find(node.scope);  // of a module that another call has swapped already
-    nn::ModulePtr module = original != originals_.end() ? original->second : root_->submodule(node.scope);
+    // of a module that another call has swapped already
+    auto original = originals_.find(node.scope);
+    nn::ModulePtr module =
+        original != originals_.end() ? original->second : root_->submodule(node.scope);
     const std::string& name = g_.value(g_.node(quantizes[0][0]).outputs[0]).name;
     std::vector<ValueId> results;
     if (const Replacement* replacement = rule_for(*module)) {
       std::string path = node.scope;
       // One module that is called twice, with results of two scales: two modules.
-      if (auto it = results_of_.find(node.scope); it != results_of_.end() && !same_qparams(it->second, want)) {
+      if (auto it = results_of_.find(node.scope);
+          it != results_of_.end() && !same_qparams(it->second, want)) {
         path += "_" + std::to_string(++copies_[node.scope]);
         module = module->clone();
       } else if (it != results_of_.end()) {
@@ -438,11 +506,16 @@ class ModuleLowerer {
         results_of_[node.scope] = want;
       }
       if (module) {
-        QParams result{.quantizer = want.quantizer, .dtype = want.dtype, .quant_min = qmin(want.dtype), .quant_max = qmax(want.dtype),
+        QParams result{.quantizer = want.quantizer,
+                       .dtype = want.dtype,
+                       .quant_min = qmin(want.dtype),
+                       .quant_max = qmax(want.dtype),
                        .scales = want.quantizer->scales()};
-        for (int64_t z : want.quantizer->zero_points()) result.zero_points.push_back(static_cast<double>(z));
+        for (int64_t z : want.quantizer->zero_points())
+          result.zero_points.push_back(static_cast<double>(z));
         nn::ModulePtr made = (*replacement)(*module, &result);
-        OCTET_CHECK(made, invalid_argument, "lower: the quantized module of '{}' ({}) was not made", node.scope, module->type_name());
+        OCTET_CHECK(made, invalid_argument, "lower: the quantized module of '{}' ({}) was not made",
+                    node.scope, module->type_name());
         made->take_hooks(*module, *module);
         made->eval();
         root_->put_module(path, made);
@@ -450,7 +523,8 @@ class ModuleLowerer {
       results = call(r, node, path, operands, name, want);
     } else if (keeps_qparams(*module)) {
       std::vector<std::optional<TensorType>> types;
-      for (ValueId v : operands) types.push_back(v == kNone ? std::nullopt : std::optional(r.out().type(v)));
+      for (ValueId v : operands)
+        types.push_back(v == kNone ? std::nullopt : std::optional(r.out().type(v)));
       std::vector<TensorType> made;
       try {
         made = graph::infer_types(*module, types);
@@ -459,10 +533,15 @@ class ModuleLowerer {
       }
       if (made.size() < node.outputs.size() || !made[0].is_quantized()) return false;
       for (size_t i = 0; i < node.outputs.size(); ++i)
-        if (made[i].dim() == g_.type(node.outputs[i]).dim()) made[i].dims = g_.type(node.outputs[i]).dims;  // by their names here
+        // by their names here
+        if (made[i].dim() == g_.type(node.outputs[i]).dim())
+          made[i].dims = g_.type(node.outputs[i]).dims;
       bool same = same_qparams(made[0], want);
-      results = r.out().add_module(same ? name : name + ".codes", node.scope, node.op, operands, made);
-      if (!same) results[0] = r.out().add_call(name, "requantize", {results[0]}, {}, ops::QType{want.dtype, want.quantizer}, node.scope);
+      results =
+          r.out().add_module(same ? name : name + ".codes", node.scope, node.op, operands, made);
+      if (!same)
+        results[0] = r.out().add_call(name, "requantize", {results[0]}, {},
+                                      ops::QType{want.dtype, want.quantizer}, node.scope);
     } else {
       return false;
     }
@@ -478,25 +557,31 @@ class ModuleLowerer {
     return true;
   }
 
-  std::vector<ValueId> call(graph::Rewriter& r, const Node& node, const std::string& path, const std::vector<ValueId>& operands,
-                            const std::string& name, const TensorType& want) {
+  std::vector<ValueId> call(graph::Rewriter& r, const Node& node, const std::string& path,
+                            const std::vector<ValueId>& operands, const std::string& name,
+                            const TensorType& want) {
     std::vector<TensorType> types;
     for (ValueId v : node.outputs) {
       TensorType type = g_.type(v);
-      types.push_back(is_floating(type.dtype) ? TensorType(want.dtype, type.dims, want.quantizer) : type);
+      types.push_back(is_floating(type.dtype) ? TensorType(want.dtype, type.dims, want.quantizer)
+                                              : type);
     }
     return r.out().add_module(name, path, root_->submodule(path)->type_name(), operands, types);
   }
 
-  // What the backend makes of a reference (or float) module in static quantization; null if nothing.
+  // What the backend makes of a reference (or float) module in static quantization; null if
+  // nothing.
   const Replacement* rule_for(const Module& module) const {
     std::type_index type(module.class_type());
     for (const BackendPatternConfig* config : backend_.by_length()) {
       if (config->pattern.size() != 1) continue;
-      bool reference = config->reference_quantized_module && config->reference_quantized_module->type() == type;
-      bool itself = config->pattern[0].is_module() && *config->pattern[0].type() == type && !config->reference_quantized_module;
+      bool reference =
+          config->reference_quantized_module && config->reference_quantized_module->type() == type;
+      bool itself = config->pattern[0].is_module() && *config->pattern[0].type() == type &&
+                    !config->reference_quantized_module;
       if (!reference && !itself) continue;
-      if (const Replacement* replacement = config->quantized_module(QuantMode::statically)) return replacement;
+      if (const Replacement* replacement = config->quantized_module(QuantMode::statically))
+        return replacement;
     }
     return nullptr;
   }
@@ -517,8 +602,9 @@ class ModuleLowerer {
 
 }  // namespace
 
-std::shared_ptr<GraphModule> convert_to_reference_fx(const std::shared_ptr<ObservedGraphModule>& prepared, const ConvertCustomConfig& custom,
-                                                     const BackendConfig& backend, ConversionReport* report) {
+std::shared_ptr<GraphModule> convert_to_reference_fx(
+    const std::shared_ptr<ObservedGraphModule>& prepared, const ConvertCustomConfig& custom,
+    const BackendConfig& backend, ConversionReport* report) {
   OCTET_CHECK(prepared, invalid_argument, "convert_to_reference_fx: no model");
   ConversionReport local;
   ConversionReport& r = report ? *report : local;
@@ -526,7 +612,9 @@ std::shared_ptr<GraphModule> convert_to_reference_fx(const std::shared_ptr<Obser
   return Referencer(*prepared, custom, backend, r).run();
 }
 
-std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference, const BackendConfig& backend, const graph::MergePredicate& merge) {
+std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference,
+                                   const BackendConfig& backend,
+                                   const graph::MergePredicate& merge) {
   OCTET_CHECK(reference, invalid_argument, "lower: no model");
   const graph::MergePredicate allowed = [&](const Graph& g, const Node& node) {
     return !node.note.starts_with(kFloat) && (!merge || merge(g, node));
@@ -538,8 +626,10 @@ std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference
   return result;
 }
 
-std::shared_ptr<GraphModule> convert_fx(const std::shared_ptr<ObservedGraphModule>& prepared, const ConvertCustomConfig& custom,
-                                        const BackendConfig& backend, ConversionReport* report, bool strict) {
+std::shared_ptr<GraphModule> convert_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
+                                        const ConvertCustomConfig& custom,
+                                        const BackendConfig& backend, ConversionReport* report,
+                                        bool strict) {
   ConversionReport local;
   ConversionReport& r = report ? *report : local;
   auto reference = convert_to_reference_fx(prepared, custom, backend, &r);

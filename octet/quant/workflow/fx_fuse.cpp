@@ -33,7 +33,8 @@ std::type_index mapped_type(const Module& module) {
   return std::type_index(m.class_type());
 }
 
-std::vector<QConfigMapping::Target> targets_of(const GraphModule& model, const std::map<std::string, const std::type_info*>& classes) {
+std::vector<QConfigMapping::Target> targets_of(
+    const GraphModule& model, const std::map<std::string, const std::type_info*>& classes) {
   std::vector<QConfigMapping::Target> targets(model.graph().nodes().size());
   std::map<std::pair<std::string, std::string>, int> seen;  // parent and object type
   for (size_t i = 0; i < targets.size(); ++i) {
@@ -47,7 +48,8 @@ std::vector<QConfigMapping::Target> targets_of(const GraphModule& model, const s
       t.index = seen[{t.parent_path, t.module_type->name()}]++;
     } else if (node.kind == NodeKind::call) {
       t.op = node.op;
-      if (auto it = classes.find(node.scope); it != classes.end() && !node.scope.empty()) t.module_type = std::type_index(*it->second);
+      if (auto it = classes.find(node.scope); it != classes.end() && !node.scope.empty())
+        t.module_type = std::type_index(*it->second);
       t.parent_path = node.scope;
       t.index = seen[{node.scope, node.op}]++;
     }
@@ -55,8 +57,9 @@ std::vector<QConfigMapping::Target> targets_of(const GraphModule& model, const s
   return targets;
 }
 
-Traced trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<TensorType>>& inputs, const PrepareCustomConfig& custom,
-                  const BackendConfig& backend, const std::vector<Tensor>& examples) {
+Traced trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<TensorType>>& inputs,
+                  const PrepareCustomConfig& custom, const BackendConfig& backend,
+                  const std::vector<Tensor>& examples) {
   nn::ModulePtr copy = model->clone();
   graph::TraceOptions options;
   std::set<std::type_index> present;
@@ -69,25 +72,30 @@ Traced trace_copy(const nn::ModulePtr& model, const std::vector<std::optional<Te
   }
   for (const BackendPatternConfig& config : backend.configs())
     for (const ObjectType& item : config.pattern)
-      if (item.is_module() && present.count(*item.type()) && *item.type() != std::type_index(typeid(nn::Sequential)))
+      if (item.is_module() && present.count(*item.type()) &&
+          *item.type() != std::type_index(typeid(nn::Sequential)))
         options.leaf_classes.insert(*item.type());
   auto leaf_class = [&](std::type_index type, const char* what) {
-    OCTET_CHECK(present.count(type), not_found, "{}: {} has no module of the class that the custom config names as {}",
+    OCTET_CHECK(present.count(type), not_found,
+                "{}: {} has no module of the class that the custom config names as {}",
                 "prepare_fx", model->type_name(), what);
     options.leaf_classes.insert(type);
   };
   auto leaf_path = [&](const std::string& path, const char* what) {
-    OCTET_CHECK(std::find(paths.begin(), paths.end(), path) != paths.end(), not_found, "prepare_fx: {} '{}': {} has no such submodule{}",
-                what, path, model->type_name(), did_you_mean(path, paths));
+    OCTET_CHECK(std::find(paths.begin(), paths.end(), path) != paths.end(), not_found,
+                "prepare_fx: {} '{}': {} has no such submodule{}", what, path, model->type_name(),
+                did_you_mean(path, paths));
     options.leaf_modules.push_back(path);
   };
   for (const auto& type : custom.non_traceable_classes) leaf_class(type, "non-traceable");
   for (const auto& [type, config] : custom.standalone_classes) leaf_class(type, "standalone");
   for (const auto& [mode, mapping] : custom.float_to_observed)
     for (const auto& [type, make] : mapping) leaf_class(type, "custom");
-  for (const std::string& path : custom.non_traceable_names) leaf_path(path, "non-traceable module");
+  for (const std::string& path : custom.non_traceable_names)
+    leaf_path(path, "non-traceable module");
   for (const auto& [path, config] : custom.standalone_names) leaf_path(path, "standalone module");
-  auto traced = examples.empty() ? graph::trace(*copy, inputs, options) : graph::trace(*copy, examples, options);
+  auto traced = examples.empty() ? graph::trace(*copy, inputs, options)
+                                 : graph::trace(*copy, examples, options);
   for (const std::string& path : custom.preserved_attributes)
     if (!traced->has_submodule(path)) traced->put_module(path, copy->submodule(path));
   return {traced, std::move(classes)};
@@ -97,14 +105,18 @@ namespace {
 
 class Fuser {
  public:
-  Fuser(GraphModule& model, const BackendConfig& backend) : model_(model), g_(model.graph()), uses_(g_.use_counts()) {
+  Fuser(GraphModule& model, const BackendConfig& backend)
+      : model_(model), g_(model.graph()), uses_(g_.use_counts()) {
     for (const BackendPatternConfig* config : backend.by_length())
-      if (config->pattern.size() > 1 && (config->fuser_method || config->quantized_op(QuantMode::statically))) patterns_.push_back(config);
+      if (config->pattern.size() > 1 &&
+          (config->fuser_method || config->quantized_op(QuantMode::statically)))
+        patterns_.push_back(config);
     users_.resize(g_.values().size());
     for (size_t n = 0; n < g_.nodes().size(); ++n) {
       for (ValueId v : g_.nodes()[n].inputs)
         if (v != kNone) users_[v].push_back(static_cast<NodeId>(n));
-      if (g_.nodes()[n].kind == NodeKind::module) ++calls_[model.submodule(g_.nodes()[n].scope).get()];
+      if (g_.nodes()[n].kind == NodeKind::module)
+        ++calls_[model.submodule(g_.nodes()[n].scope).get()];
     }
   }
 
@@ -141,7 +153,8 @@ class Fuser {
   bool is(const Node& node, const ObjectType& type) const {
     if (!type.is_module()) return node.kind == NodeKind::call && node.op == type.op();
     const Module* module = module_of(model_, node);
-    return module && std::type_index(module->class_type()) == *type.type() && (calls_.at(module) == 1 || is_stateless(*module));
+    return module && std::type_index(module->class_type()) == *type.type() &&
+           (calls_.at(module) == 1 || is_stateless(*module));
   }
 
   // Called in several places, as torchvision calls one ReLU, each may have its own.
@@ -155,16 +168,18 @@ class Fuser {
       if (!is(g_.node(first), config->pattern[0])) continue;
       while (match.nodes.size() < config->pattern.size()) {
         const NodeId next = only_user(g_.node(match.nodes.back()));
-        if (next < 0 || taken[next] || !is(g_.node(next), config->pattern[match.nodes.size()])) break;
+        if (next < 0 || taken[next] || !is(g_.node(next), config->pattern[match.nodes.size()]))
+          break;
         match.nodes.push_back(next);
       }
-      if (match.nodes.size() == config->pattern.size() && fits(match)) return std::make_unique<Match>(std::move(match));
+      if (match.nodes.size() == config->pattern.size() && fits(match))
+        return std::make_unique<Match>(std::move(match));
     }
     return nullptr;
   }
 
-  // The node whose operands are this one's results, all of them (a value of several tensors) in their order, and nobody
-  // else's; -1 if there is none.
+  // The node whose operands are this one's results, all of them (a value of several tensors) in
+  // their order, and nobody else's; -1 if there is none.
   NodeId only_user(const Node& node) const {
     if (users_[node.outputs[0]].empty()) return -1;
     const NodeId next = users_[node.outputs[0]][0];
@@ -192,27 +207,34 @@ class Fuser {
       const LoweredOp& op = *match.config->quantized_op(QuantMode::statically);
       Attrs attrs = root.attrs;
       for (const auto& [key, value] : op.attrs) attrs.set(key, value);
-      r.map(last.outputs[0], r.out().add_call(name, op.op, r.operands(root), attrs, std::nullopt, root.scope));
+      r.map(last.outputs[0],
+            r.out().add_call(name, op.op, r.operands(root), attrs, std::nullopt, root.scope));
       return;
     }
     std::vector<nn::ModulePtr> parts;
     for (NodeId id : match.nodes) {
       const Node& node = g_.node(id);
       const Module* module = module_of(model_, node);
-      parts.push_back(!module ? activation(node) : calls_.at(module) == 1 ? model_.submodule(node.scope) : module->clone());
+      parts.push_back(!module                  ? activation(node)
+                      : calls_.at(module) == 1 ? model_.submodule(node.scope)
+                                               : module->clone());
     }
-    // Where the sequence starts with an operator there is no place of a module: the fuser method's is put beside its caller.
+    // Where the sequence starts with an operator there is no place of a module: the fuser method's
+    // is put beside its caller.
     std::string path = root.kind == NodeKind::module ? root.scope : name;
     nn::ModulePtr fused = (*match.config->fuser_method)(model_.training(), parts);
-    OCTET_CHECK(fused, invalid_argument, "fuse_fx: the fuser method of {} gave nothing for '{}'", to_string(match.config->pattern), path);
+    OCTET_CHECK(fused, invalid_argument, "fuse_fx: the fuser method of {} gave nothing for '{}'",
+                to_string(match.config->pattern), path);
     fused->qconfig = parts[0]->qconfig;
     fused->take_hooks(*parts.front(), *parts.back());
     for (size_t i = 1; i < match.nodes.size(); ++i)
-      if (g_.node(match.nodes[i]).kind == NodeKind::module) absorbed_.push_back(g_.node(match.nodes[i]).scope);
+      if (g_.node(match.nodes[i]).kind == NodeKind::module)
+        absorbed_.push_back(g_.node(match.nodes[i]).scope);
     model_.put_module(path, fused);
     std::vector<TensorType> types;
     for (ValueId v : last.outputs) types.push_back(g_.type(v));
-    std::vector<ValueId> results = r.out().add_module(name, path, fused->type_name(), r.operands(root), types);
+    std::vector<ValueId> results =
+        r.out().add_module(name, path, fused->type_name(), r.operands(root), types);
     for (size_t i = 0; i < results.size(); ++i) {
       if (i > 0) r.out().rename(results[i], g_.value(root.outputs[i]).name);
       r.map(last.outputs[i], results[i]);
@@ -221,7 +243,9 @@ class Fuser {
 
   nn::ModulePtr activation(const Node& node) const {
     nn::ModulePtr relu = nn::make<nn::ReLU>();
-    OCTET_CHECK(node.op == "relu", unsupported, "fuse_fx: the operator {} in '{}' has no module for a fuser method", node.op, node.scope);
+    OCTET_CHECK(node.op == "relu", unsupported,
+                "fuse_fx: the operator {} in '{}' has no module for a fuser method", node.op,
+                node.scope);
     relu->train(model_.training());
     return relu;
   }
@@ -229,10 +253,13 @@ class Fuser {
   // What was fused into another module is no longer there, unless it is called elsewhere too.
   void drop(const std::string& path) {
     const auto& nodes = model_.graph().nodes();
-    auto calls_it = [&](const Node& node) { return node.kind == NodeKind::module && node.scope == path; };
+    auto calls_it = [&](const Node& node) {
+      return node.kind == NodeKind::module && node.scope == path;
+    };
     if (std::any_of(nodes.begin(), nodes.end(), calls_it)) return;
     size_t dot = path.rfind('.');
-    Module* parent = dot == std::string::npos ? &model_ : model_.submodule(path.substr(0, dot)).get();
+    Module* parent =
+        dot == std::string::npos ? &model_ : model_.submodule(path.substr(0, dot)).get();
     parent->remove_child(dot == std::string::npos ? path : path.substr(dot + 1));
   }
 
@@ -247,9 +274,13 @@ class Fuser {
 
 }  // namespace
 
-void fuse_patterns(GraphModule& model, const BackendConfig& backend) { Fuser(model, backend).run(); }
+void fuse_patterns(GraphModule& model, const BackendConfig& backend) {
+  Fuser(model, backend).run();
+}
 
-std::shared_ptr<GraphModule> fuse_fx(const nn::ModulePtr& model, const std::vector<Tensor>& example_inputs, const BackendConfig& backend,
+std::shared_ptr<GraphModule> fuse_fx(const nn::ModulePtr& model,
+                                     const std::vector<Tensor>& example_inputs,
+                                     const BackendConfig& backend,
                                      const PrepareCustomConfig& custom) {
   auto traced = trace_copy(model, {}, custom, backend, example_inputs).model;
   fuse_patterns(*traced, backend);

@@ -18,13 +18,19 @@ using graph::NodeKind;
 using graph::ValueId;
 using nn::Module;
 
-// -- the result --------------------------------------------------------------------------------------
+// -- the result -----------------------------------------------------------------------------------
 
 OCTET_MODULE(ObservedGraphModule)
 
-ObservedGraphModule::ObservedGraphModule(Graph graph, Module& root, std::map<std::string, NodeDecision> decisions,
-                                         std::map<std::string, std::string> class_names, std::vector<int> input_quantized_indexes, std::vector<int> output_quantized_indexes)
-    : GraphModule(std::move(graph), root), decisions_(std::move(decisions)), class_names_(std::move(class_names)), input_quantized_(std::move(input_quantized_indexes)),
+ObservedGraphModule::ObservedGraphModule(Graph graph, Module& root,
+                                         std::map<std::string, NodeDecision> decisions,
+                                         std::map<std::string, std::string> class_names,
+                                         std::vector<int> input_quantized_indexes,
+                                         std::vector<int> output_quantized_indexes)
+    : GraphModule(std::move(graph), root),
+      decisions_(std::move(decisions)),
+      class_names_(std::move(class_names)),
+      input_quantized_(std::move(input_quantized_indexes)),
       output_quantized_(std::move(output_quantized_indexes)) {}
 
 std::map<std::string, std::optional<QConfig>> ObservedGraphModule::qconfig_map() const {
@@ -33,12 +39,14 @@ std::map<std::string, std::optional<QConfig>> ObservedGraphModule::qconfig_map()
   return result;
 }
 
-std::map<std::string, std::pair<std::string, std::string>> ObservedGraphModule::node_name_to_scope() const {
+std::map<std::string, std::pair<std::string, std::string>> ObservedGraphModule::node_name_to_scope()
+    const {
   std::map<std::string, std::pair<std::string, std::string>> result;
   for (const Node& node : graph().nodes()) {
     if (node.kind != NodeKind::call && node.kind != NodeKind::module) continue;
     auto known = class_names_.find(node.scope);
-    result[graph().value(node.outputs[0]).name] = {node.scope, known != class_names_.end() ? known->second : node.op};
+    result[graph().value(node.outputs[0]).name] = {
+        node.scope, known != class_names_.end() ? known->second : node.op};
   }
   return result;
 }
@@ -52,17 +60,22 @@ bool widens(const Module& module) {
 }
 }  // namespace
 
-std::vector<Tensor> ObservedGraphModule::call_module(const Node& node, const std::vector<Tensor>& operands) {
+std::vector<Tensor> ObservedGraphModule::call_module(const Node& node,
+                                                     const std::vector<Tensor>& operands) {
   const nn::ModulePtr module = submodule(node.scope);
   if (dynamic_cast<const Observer*>(module.get()) && !operands.empty()) {
     const Node& producer = graph().producer(node.inputs[0]);
     const bool made = producer.kind == NodeKind::call || producer.kind == NodeKind::module;
-    const auto decision = made ? decisions_.find(graph().value(producer.outputs[0]).name) : decisions_.end();
-    const bool may_widen = producer.kind == NodeKind::module ? widens(*submodule(producer.scope)) : widens(producer);
+    const auto decision =
+        made ? decisions_.find(graph().value(producer.outputs[0]).name) : decisions_.end();
+    const bool may_widen =
+        producer.kind == NodeKind::module ? widens(*submodule(producer.scope)) : widens(producer);
     // Not whatever has one observer before and behind it: in cat({conv(x), x}) the conv has.
-    if (decision != decisions_.end() && decision->second.keeps_qparams && !may_widen && producer.inputs[0] != kNone) {
+    if (decision != decisions_.end() && decision->second.keeps_qparams && !may_widen &&
+        producer.inputs[0] != kNone) {
       const Node& before = graph().producer(producer.inputs[0]);
-      if (before.kind == NodeKind::module && before.scope == node.scope) return operands;  // of what it has been shown
+      // of what it has been shown
+      if (before.kind == NodeKind::module && before.scope == node.scope) return operands;
     }
   }
   return (*module)(operands);
@@ -75,7 +88,8 @@ std::vector<int64_t> wide(const std::vector<int>& v) { return {v.begin(), v.end(
 std::vector<int> narrow(const std::vector<int64_t>& v) { return {v.begin(), v.end()}; }
 }  // namespace
 
-// Decisions as "decision.NAME" = "mode;number of the qconfig;flags;reason", QConfigs as "qconfig.NUMBER.ATTRIBUTE".
+// Decisions as "decision.NAME" = "mode;number of the qconfig;flags;reason", QConfigs as
+// "qconfig.NUMBER.ATTRIBUTE".
 Attrs ObservedGraphModule::config() const {
   Attrs c = GraphModule::config();
   std::vector<QConfig> qconfigs;
@@ -86,19 +100,24 @@ Attrs ObservedGraphModule::config() const {
       number = std::to_string(at - qconfigs.begin());
       if (at == qconfigs.end()) qconfigs.push_back(*d.qconfig);
     }
-    c.set("decision." + name, fmt::format("{};{};{}{}{};{}", d.mode ? kModes[static_cast<int>(*d.mode)] : "float", number,
-                                          d.custom ? "c" : "", d.standalone ? "s" : "", d.keeps_qparams ? "k" : "", d.reason));
+    c.set("decision." + name,
+          fmt::format("{};{};{}{}{};{}", d.mode ? kModes[static_cast<int>(*d.mode)] : "float",
+                      number, d.custom ? "c" : "", d.standalone ? "s" : "",
+                      d.keeps_qparams ? "k" : "", d.reason));
   }
   for (size_t i = 0; i < qconfigs.size(); ++i)
-    for (const auto& [key, value] : to_attrs(qconfigs[i])) c.set(fmt::format("qconfig.{}.{}", i, key), value);
+    for (const auto& [key, value] : to_attrs(qconfigs[i]))
+      c.set(fmt::format("qconfig.{}.{}", i, key), value);
   for (const auto& [path, name] : class_names_) c.set("class." + path, name);
-  return c.set("input_quantized_indexes", wide(input_quantized_)).set("output_quantized_indexes", wide(output_quantized_));
+  return c.set("input_quantized_indexes", wide(input_quantized_))
+      .set("output_quantized_indexes", wide(output_quantized_));
 }
 
 std::shared_ptr<ObservedGraphModule> ObservedGraphModule::from_config(const Attrs& config) {
   Attrs graph_config;
   std::map<int, Attrs> qconfigs;
-  for (const char* key : {"graph", "parameters", "buffers", "preserved"}) graph_config.set(key, config.get(key));
+  for (const char* key : {"graph", "parameters", "buffers", "preserved"})
+    graph_config.set(key, config.get(key));
   for (const auto& [key, value] : config) {
     if (!key.starts_with("qconfig.")) continue;
     size_t dot = key.find('.', 8);
@@ -121,7 +140,8 @@ std::shared_ptr<ObservedGraphModule> ObservedGraphModule::from_config(const Attr
       if (parts[0] == kModes[m]) d.mode = static_cast<QuantMode>(m);
     if (parts[1] != "none") {
       auto at = qconfigs.find(std::stoi(parts[1]));
-      OCTET_CHECK(at != qconfigs.end(), corrupt, "ObservedGraphModule: {} has no qconfig {}", key, parts[1]);
+      OCTET_CHECK(at != qconfigs.end(), corrupt, "ObservedGraphModule: {} has no qconfig {}", key,
+                  parts[1]);
       d.qconfig = qconfig_from(at->second);
     }
     d.custom = parts[2].find('c') != std::string::npos;
@@ -134,20 +154,29 @@ std::shared_ptr<ObservedGraphModule> ObservedGraphModule::from_config(const Attr
   for (const auto& [key, value] : config)
     if (key.starts_with("class.")) class_names[key.substr(6)] = std::get<std::string>(value);
   Module none;
-  auto module = nn::make<ObservedGraphModule>(Graph(), none, std::move(decisions), std::move(class_names), narrow(config.get_ints("input_quantized_indexes")),
-                                              narrow(config.get_ints("output_quantized_indexes")));
+  auto module =
+      nn::make<ObservedGraphModule>(Graph(), none, std::move(decisions), std::move(class_names),
+                                    narrow(config.get_ints("input_quantized_indexes")),
+                                    narrow(config.get_ints("output_quantized_indexes")));
   module->load_config(graph_config);
   return module;
 }
 
-// -- preparing ---------------------------------------------------------------------------------------
+// -- preparing ------------------------------------------------------------------------------------
 
 namespace {
 
 class FxPreparer {
  public:
-  FxPreparer(Traced traced, const QConfigMapping& mapping, const PrepareCustomConfig& custom, const BackendConfig& backend, bool qat)
-      : model_(std::move(traced.model)), classes_(std::move(traced.classes)), mapping_(mapping), custom_(custom), backend_(backend), qat_(qat), who_(qat ? "prepare_qat_fx" : "prepare_fx") {}
+  FxPreparer(Traced traced, const QConfigMapping& mapping, const PrepareCustomConfig& custom,
+             const BackendConfig& backend, bool qat)
+      : model_(std::move(traced.model)),
+        classes_(std::move(traced.classes)),
+        mapping_(mapping),
+        custom_(custom),
+        backend_(backend),
+        qat_(qat),
+        who_(qat ? "prepare_qat_fx" : "prepare_fx") {}
 
   std::shared_ptr<ObservedGraphModule> run() {
     check_is_float();
@@ -159,13 +188,15 @@ class FxPreparer {
     for (size_t n = 0; n < g_.nodes().size(); ++n) decide(n);
     require_something();
     graph::Rewriter rewriter(g_);
-    Graph observed = rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
+    Graph observed =
+        rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
     observe_outputs(observed);
     std::map<std::string, std::string> class_names;
     for (const auto& [path, type] : classes_) class_names[path] = nn::class_name(*type);
     for (const std::string& path : custom_.preserved_attributes) model_->preserve(path);
-    return nn::make<ObservedGraphModule>(std::move(observed), *model_, std::move(decisions_), std::move(class_names),
-                                         custom_.input_quantized_indexes, custom_.output_quantized_indexes);
+    return nn::make<ObservedGraphModule>(std::move(observed), *model_, std::move(decisions_),
+                                         std::move(class_names), custom_.input_quantized_indexes,
+                                         custom_.output_quantized_indexes);
   }
 
  private:
@@ -173,19 +204,23 @@ class FxPreparer {
 
   void check_is_float() const {
     for (auto& [path, module] : model_->named_modules())
-      OCTET_CHECK(!is_activation_post_process(*module), invalid_argument, "{}: the model is prepared already ('{}' is a {}): convert it, or "
-                  "prepare the float model", who_, path, module->type_name());
+      OCTET_CHECK(!is_activation_post_process(*module), invalid_argument,
+                  "{}: the model is prepared already ('{}' is a {}): convert it, or "
+                  "prepare the float model",
+                  who_, path, module->type_name());
     for (const Node& node : model_->graph().nodes())
       for (ValueId v : node.outputs)
-        OCTET_CHECK(!model_->graph().type(v).is_quantized(), invalid_argument, "{}: {} is quantized already (%{}: {})", who_,
-                    model_->graph().name, model_->graph().value(v).name, to_string(model_->graph().type(v)));
+        OCTET_CHECK(!model_->graph().type(v).is_quantized(), invalid_argument,
+                    "{}: {} is quantized already (%{}: {})", who_, model_->graph().name,
+                    model_->graph().value(v).name, to_string(model_->graph().type(v)));
   }
 
   void check_indexes() const {
     auto check = [&](const std::vector<int>& indexes, size_t count, const char* what) {
       for (int i : indexes)
-        OCTET_CHECK(i >= 0 && static_cast<size_t>(i) < count, invalid_argument, "{}: {}_quantized_indexes has {}; the model has {} {}s", who_,
-                    what, i, count, what);
+        OCTET_CHECK(i >= 0 && static_cast<size_t>(i) < count, invalid_argument,
+                    "{}: {}_quantized_indexes has {}; the model has {} {}s", who_, what, i, count,
+                    what);
     };
     check(custom_.input_quantized_indexes, g_.inputs().size(), "input");
     check(custom_.output_quantized_indexes, g_.outputs().size(), "output");
@@ -195,14 +230,16 @@ class FxPreparer {
   NodeDecision& decision(const Node& node) { return decisions_[name_of(node)]; }
 
   const BackendPatternConfig* config_of(const Node& node) const {
-    if (Module* module = module_of(*model_, node)) return backend_.find_module(std::type_index(module->class_type()));
+    if (Module* module = module_of(*model_, node))
+      return backend_.find_module(std::type_index(module->class_type()));
     return backend_.find_op(node.op);
   }
 
   const StandaloneModuleConfig* standalone(const Node& node) const {
     Module* module = module_of(*model_, node);
     if (!module) return nullptr;
-    if (auto it = custom_.standalone_names.find(node.scope); it != custom_.standalone_names.end()) return &it->second;
+    if (auto it = custom_.standalone_names.find(node.scope); it != custom_.standalone_names.end())
+      return &it->second;
     auto it = custom_.standalone_classes.find(std::type_index(module->class_type()));
     return it == custom_.standalone_classes.end() ? nullptr : &it->second;
   }
@@ -244,7 +281,8 @@ class FxPreparer {
     }
     const BackendPatternConfig* config = config_of(node);
     if (!config) {
-      d.reason = fmt::format("{} has no quantized form in the backend '{}'", node.op, backend_.name());
+      d.reason =
+          fmt::format("{} has no quantized form in the backend '{}'", node.op, backend_.name());
       return;
     }
     bool has_mode = !wanted;
@@ -264,8 +302,11 @@ class FxPreparer {
   bool fits(const Node& node, const BackendPatternConfig& config, NodeDecision& d) const {
     for (int weight : {index_of(&config, "weight"), index_of(&config, "slope")}) {
       if (weight < 0 || node.kind != NodeKind::call) continue;
-      ValueId w = static_cast<size_t>(weight) < node.inputs.size() ? node.inputs[static_cast<size_t>(weight)] : kNone;
-      const bool left_off = w == kNone && ops::get(node.op).params().at(static_cast<size_t>(weight)).optional;
+      ValueId w = static_cast<size_t>(weight) < node.inputs.size()
+                      ? node.inputs[static_cast<size_t>(weight)]
+                      : kNone;
+      const bool left_off =
+          w == kNone && ops::get(node.op).params().at(static_cast<size_t>(weight)).optional;
       if (!left_off && (w == kNone || !g_.is_constant(w) || g_.type(w).dtype != DType::float32)) {
         d.reason = "its weight is not a float32 parameter";
         return false;
@@ -274,7 +315,8 @@ class FxPreparer {
     if (config.observation_type == ObservationType::input_output_not_observed) return true;
     ValueId x = node.inputs.empty() ? kNone : node.inputs[0];
     if (x == kNone || g_.type(x).dtype != DType::float32) {
-      d.reason = x == kNone ? "it has no operand" : fmt::format("its operand is {}", to_string(g_.type(x).dtype));
+      d.reason = x == kNone ? "it has no operand"
+                            : fmt::format("its operand is {}", to_string(g_.type(x).dtype));
       return false;
     }
     for (ValueId v : node.outputs)
@@ -293,10 +335,11 @@ class FxPreparer {
                reasons.empty() ? "it calls nothing" : fmt::format("{}", fmt::join(reasons, "; ")));
   }
 
-  // -- observers ---------------------------------------------------------------------------------------
+  // -- observers ----------------------------------------------------------------------------------
 
   // A call of a new observer; its result.
-  ValueId observe(graph::Rewriter& r, ValueId value, const ObserverFactory& factory, bool training) {
+  ValueId observe(graph::Rewriter& r, ValueId value, const ObserverFactory& factory,
+                  bool training) {
     std::string path = kPrefix + std::to_string(next_observer_++);
     nn::ModulePtr module = factory.make_module(r.out().value(value).name);
     module->train(training);
@@ -305,23 +348,27 @@ class FxPreparer {
   }
 
   ValueId call_observer(graph::Rewriter& r, ValueId value, const std::string& path) {
-    ValueId y = r.out().add_module(path, path, model_->submodule(path)->type_name(), {value}, {r.out().type(value)})[0];
+    ValueId y = r.out().add_module(path, path, model_->submodule(path)->type_name(), {value},
+                                   {r.out().type(value)})[0];
     path_of_[y] = path;
     return y;
   }
 
   static DType dtype_of(const Module& post_process) {
-    if (auto* observer = dynamic_cast<const Observer*>(&post_process)) return observer->options().dtype;
+    if (auto* observer = dynamic_cast<const Observer*>(&post_process))
+      return observer->options().dtype;
     return dynamic_cast<const FakeQuantizeBase&>(post_process).options().dtype;
   }
 
-  // Operand `v` as codes of the qconfig's dtype: already observed so, or with an observer of its own, shared by all who need it.
+  // Operand `v` as codes of the qconfig's dtype: already observed so, or with an observer of its
+  // own, shared by all who need it.
   ValueId observed(graph::Rewriter& r, ValueId v, const ObserverFactory& factory) {
     ValueId now = r(v);
     if (inner_codes_.count(now)) return now;
     auto is_there = [&](ValueId id) {
       auto it = path_of_.find(id);
-      return it != path_of_.end() && dtype_of(*model_->submodule(it->second)) == factory.options().dtype &&
+      return it != path_of_.end() &&
+             dtype_of(*model_->submodule(it->second)) == factory.options().dtype &&
              chooses_qparams(*model_->submodule(it->second)) == factory.chooses_qparams();
     };
     if (is_there(now)) return now;
@@ -346,9 +393,11 @@ class FxPreparer {
     if (node.kind == NodeKind::constant) return false;
     if (node.kind == NodeKind::input) {
       r.copy(node);
-      auto index = std::find(g_.inputs().begin(), g_.inputs().end(), node.outputs[0]) - g_.inputs().begin();
+      auto index =
+          std::find(g_.inputs().begin(), g_.inputs().end(), node.outputs[0]) - g_.inputs().begin();
       const auto& quantized = custom_.input_quantized_indexes;
-      if (std::find(quantized.begin(), quantized.end(), static_cast<int>(index)) == quantized.end()) return true;
+      if (std::find(quantized.begin(), quantized.end(), static_cast<int>(index)) == quantized.end())
+        return true;
       r.map(node.outputs[0], observe(r, r(node.outputs[0]), input_factory(node.outputs[0]), qat_));
       return true;
     }
@@ -360,8 +409,10 @@ class FxPreparer {
     }
     if (Module* module = module_of(*model_, node)) module->qconfig = *d.qconfig;
     if (d.standalone) return emit_standalone(r, node);
-    if (*d.mode == QuantMode::statically) emit_static(r, node, d);
-    else emit_weights(r, node, d);
+    if (*d.mode == QuantMode::statically)
+      emit_static(r, node, d);
+    else
+      emit_weights(r, node, d);
     return true;
   }
 
@@ -369,11 +420,14 @@ class FxPreparer {
   ObserverFactory input_factory(ValueId input) {
     for (graph::NodeId user : g_.users(input)) {
       const NodeDecision& d = decisions_.at(name_of(g_.node(user)));
-      if (d.mode == QuantMode::statically && d.qconfig->activation.chooses_qparams()) return d.qconfig->activation;
+      if (d.mode == QuantMode::statically && d.qconfig->activation.chooses_qparams())
+        return d.qconfig->activation;
     }
     auto global = mapping_.global_qconfig();
-    OCTET_CHECK(global && global->activation.chooses_qparams(), invalid_argument, "{}: input %{} is to be quantized but nothing that uses "
-                "it is: set a global qconfig", who_, g_.value(input).name);
+    OCTET_CHECK(global && global->activation.chooses_qparams(), invalid_argument,
+                "{}: input %{} is to be quantized but nothing that uses "
+                "it is: set a global qconfig",
+                who_, g_.value(input).name);
     return global->activation;
   }
 
@@ -386,14 +440,17 @@ class FxPreparer {
   }
 
   // Adds the call with these operands; its results.
-  std::vector<ValueId> add(graph::Rewriter& r, const Node& node, const std::vector<ValueId>& operands) {
+  std::vector<ValueId> add(graph::Rewriter& r, const Node& node,
+                           const std::vector<ValueId>& operands) {
     std::vector<ValueId> results;
     if (node.kind == NodeKind::module) {
       std::vector<TensorType> types;
       for (ValueId v : node.outputs) types.push_back(g_.type(v));
-      results = r.out().add_module(name_of(node), node.scope, model_->submodule(node.scope)->type_name(), operands, types);
+      results = r.out().add_module(name_of(node), node.scope,
+                                   model_->submodule(node.scope)->type_name(), operands, types);
     } else {
-      results = r.out().add_calls(name_of(node), node.op, operands, node.attrs, std::nullopt, node.scope);
+      results =
+          r.out().add_calls(name_of(node), node.op, operands, node.attrs, std::nullopt, node.scope);
     }
     for (size_t i = 0; i < results.size(); ++i) {
       const std::string& own = g_.value(node.outputs[i]).name;
@@ -407,16 +464,19 @@ class FxPreparer {
   void emit_static(graph::Rewriter& r, const Node& node, NodeDecision& d) {
     const QConfig q = *d.qconfig;
     const BackendPatternConfig* config = d.custom ? nullptr : config_of(node);
-    int weight = index_of(config, "weight"), bias = index_of(config, "bias"), slope = index_of(config, "slope"), tensors = 0;
+    int weight = index_of(config, "weight"), bias = index_of(config, "bias"),
+        slope = index_of(config, "slope"), tensors = 0;
     for (ValueId v : node.inputs) tensors += v != kNone;
-    ObservationType type = config ? config->observation_type_of(tensors) : ObservationType::output_use_different_observer_as_input;
+    ObservationType type = config ? config->observation_type_of(tensors)
+                                  : ObservationType::output_use_different_observer_as_input;
     const bool reuses = q.activation.name() == "ReuseInputObserver";
     if (reuses) type = ObservationType::output_share_observer_with_input;
     std::vector<ValueId> operands;
     std::vector<std::string> paths;  // of the operands' observers
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
-      if (v == kNone || g_.type(v).dtype != DType::float32 || static_cast<int>(i) == bias || static_cast<int>(i) == slope) {
+      if (v == kNone || g_.type(v).dtype != DType::float32 || static_cast<int>(i) == bias ||
+          static_cast<int>(i) == slope) {
         operands.push_back(r(v));
         continue;
       }
@@ -452,12 +512,14 @@ class FxPreparer {
   }
 
   // A parameter that an operator takes as weight: one observer for all who use it.
-  ValueId observed_weight(graph::Rewriter& r, const Node& node, ValueId v, ObserverFactory factory) {
+  ValueId observed_weight(graph::Rewriter& r, const Node& node, ValueId v,
+                          ObserverFactory factory) {
     auto [it, fresh] = weights_.emplace(v, kNone);
     if (fresh) {
-      const int64_t axis = node.op.starts_with("conv_transpose")
-                               ? ops::weight_scale_axis(true, g_.type(v), node.attrs.get_int("groups"))
-                               : 0;
+      const int64_t axis =
+          node.op.starts_with("conv_transpose")
+              ? ops::weight_scale_axis(true, g_.type(v), node.attrs.get_int("groups"))
+              : 0;
       if (is_per_channel(factory.options().qscheme)) factory = factory.with_ch_axis(axis);
       it->second = observe(r, r(v), factory, qat_);
     }
@@ -472,10 +534,13 @@ class FxPreparer {
     std::vector<ValueId> operands;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
-      if (static_cast<int>(i) == weight) operands.push_back(observed_weight(r, node, v, q.weight));
-      else if (i == 0 && *d.mode == QuantMode::dynamically && v != kNone && g_.type(v).dtype == DType::float32)
+      if (static_cast<int>(i) == weight)
+        operands.push_back(observed_weight(r, node, v, q.weight));
+      else if (i == 0 && *d.mode == QuantMode::dynamically && v != kNone &&
+               g_.type(v).dtype == DType::float32)
         operands.push_back(observed(r, v, q.activation));
-      else operands.push_back(r(v));
+      else
+        operands.push_back(r(v));
     }
     swap(node, d, config);
     add(r, node, operands);
@@ -490,11 +555,15 @@ class FxPreparer {
       for (auto& [path, part] : module->named_modules())
         if (!part->qconfig.has_value()) part->qconfig = *d.qconfig;
       made = (*custom_make(node, *d.mode))(*module);
-      OCTET_CHECK(made, invalid_argument, "{}: from_float of the observed custom module of '{}' ({}) gave nothing", who_, node.scope,
-                  module->type_name());
-    } else if (qat_ && config && config->qat_module && module->qconfig.has_value() && d.qconfig->weight) {
-      OCTET_CHECK(!d.qconfig->weight.fake_quantize_name().empty(), invalid_argument, "{}: '{}': a qconfig whose weight is fake-quantized is "
-                  "needed, got {}: use get_default_qat_qconfig_mapping()", who_, node.scope, to_string(*d.qconfig));
+      OCTET_CHECK(made, invalid_argument,
+                  "{}: from_float of the observed custom module of '{}' ({}) gave nothing", who_,
+                  node.scope, module->type_name());
+    } else if (qat_ && config && config->qat_module && module->qconfig.has_value() &&
+               d.qconfig->weight) {
+      OCTET_CHECK(!d.qconfig->weight.fake_quantize_name().empty(), invalid_argument,
+                  "{}: '{}': a qconfig whose weight is fake-quantized is "
+                  "needed, got {}: use get_default_qat_qconfig_mapping()",
+                  who_, node.scope, to_string(*d.qconfig));
       made = (*config->qat_module)(*module);
     }
     if (!made) return;
@@ -507,32 +576,39 @@ class FxPreparer {
     swapped_.insert(made.get());
   }
 
-  // A unit of its own: prepared by itself, with its inputs and results as codes where its config says so.
+  // A unit of its own: prepared by itself, with its inputs and results as codes where its config
+  // says so.
   bool emit_standalone(graph::Rewriter& r, const Node& node) {
     const StandaloneModuleConfig& config = *standalone(node);
     NodeDecision& d = decision(node);
     static const PrepareCustomConfig none;
-    const PrepareCustomConfig& custom = config.prepare_custom_config ? *config.prepare_custom_config : none;
+    const PrepareCustomConfig& custom =
+        config.prepare_custom_config ? *config.prepare_custom_config : none;
     std::vector<std::optional<TensorType>> types;
     std::vector<ValueId> operands;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
       types.push_back(v == kNone ? std::nullopt : std::optional(g_.type(v)));
       const auto& quantized = custom.input_quantized_indexes;
-      bool codes = std::find(quantized.begin(), quantized.end(), static_cast<int>(i)) != quantized.end();
+      bool codes =
+          std::find(quantized.begin(), quantized.end(), static_cast<int>(i)) != quantized.end();
       operands.push_back(codes ? observed(r, v, d.qconfig->activation) : r(v));
     }
     nn::ModulePtr module = model_->submodule(node.scope);
-    QConfigMapping mapping = config.qconfig_mapping ? *config.qconfig_mapping : QConfigMapping(*d.qconfig);
+    QConfigMapping mapping =
+        config.qconfig_mapping ? *config.qconfig_mapping : QConfigMapping(*d.qconfig);
     BackendConfig backend = config.backend_config ? *config.backend_config : backend_;
-    auto prepared = FxPreparer(trace_copy(module, types, custom, backend), mapping, custom, backend, qat_).run();
+    auto prepared =
+        FxPreparer(trace_copy(module, types, custom, backend), mapping, custom, backend, qat_)
+            .run();
     kept_.push_back(module);
     model_->put_module(node.scope, prepared);
     add(r, node, operands);
     // A result that will be codes has been observed inside.
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       const auto& quantized = custom.output_quantized_indexes;
-      if (std::find(quantized.begin(), quantized.end(), static_cast<int>(i)) == quantized.end()) continue;
+      if (std::find(quantized.begin(), quantized.end(), static_cast<int>(i)) == quantized.end())
+        continue;
       inner_codes_.insert(r(node.outputs[i]));
     }
     return true;
@@ -545,8 +621,11 @@ class FxPreparer {
       ValueId& v = outputs[static_cast<size_t>(index)];
       if (path_of_.count(v)) continue;
       const Node& producer = g_.producer(g_.outputs()[static_cast<size_t>(index)]);
-      auto q = producer.kind == NodeKind::input ? mapping_.global_qconfig() : decisions_[g.value(g.node(g.value(v).producer).outputs[0]).name].qconfig;
-      OCTET_CHECK(q && q->activation.chooses_qparams(), invalid_argument, "{}: result {} is to be quantized but %{} has no qconfig", who_, index,
+      auto q = producer.kind == NodeKind::input
+                   ? mapping_.global_qconfig()
+                   : decisions_[g.value(g.node(g.value(v).producer).outputs[0]).name].qconfig;
+      OCTET_CHECK(q && q->activation.chooses_qparams(), invalid_argument,
+                  "{}: result {} is to be quantized but %{} has no qconfig", who_, index,
                   g.value(v).name);
       std::string path = kPrefix + std::to_string(next_observer_++);
       nn::ModulePtr module = q->activation.make_module(g.value(v).name);
@@ -569,43 +648,62 @@ class FxPreparer {
   std::map<std::string, NodeDecision> decisions_;
   int next_observer_ = 0;
   std::map<ValueId, std::string> path_of_;  // observed values of the new graph: their observer
-  std::map<std::tuple<ValueId, DType, bool>, ValueId> observed_;  // values of the new graph that got an observer for their users
+  // values of the new graph that got an observer for their users
+  std::map<std::tuple<ValueId, DType, bool>, ValueId> observed_;
   std::map<ValueId, ValueId> weights_;
   std::set<ValueId> inner_codes_;  // results of standalone modules that are codes
   std::set<const Module*> swapped_;
   std::vector<nn::ModulePtr> kept_;
 };
 
-std::shared_ptr<ObservedGraphModule> prepare(const nn::ModulePtr& model, const QConfigMapping& mapping, const std::vector<TensorType>* inputs,
-                                             const std::vector<Tensor>& examples, const PrepareCustomConfig& custom,
+std::shared_ptr<ObservedGraphModule> prepare(const nn::ModulePtr& model,
+                                             const QConfigMapping& mapping,
+                                             const std::vector<TensorType>* inputs,
+                                             const std::vector<Tensor>& examples,
+                                             const PrepareCustomConfig& custom,
                                              const BackendConfig& backend, bool qat) {
   const char* who = qat ? "prepare_qat_fx" : "prepare_fx";
   OCTET_CHECK(model, invalid_argument, "{}: no model", who);
-  OCTET_CHECK(model->training() == qat, invalid_argument, "{}: the model is in {} mode: call {} first", who,
+  OCTET_CHECK(model->training() == qat, invalid_argument,
+              "{}: the model is in {} mode: call {} first", who,
               model->training() ? "training" : "eval", qat ? "train()" : "eval()");
-  OCTET_CHECK(inputs || !examples.empty(), invalid_argument, "{}: example inputs are needed, one for each input of forward", who);
+  OCTET_CHECK(inputs || !examples.empty(), invalid_argument,
+              "{}: example inputs are needed, one for each input of forward", who);
   std::vector<std::optional<TensorType>> types;
   if (inputs) types.assign(inputs->begin(), inputs->end());
-  return FxPreparer(trace_copy(model, types, custom, backend, examples), mapping, custom, backend, qat).run();
+  return FxPreparer(trace_copy(model, types, custom, backend, examples), mapping, custom, backend,
+                    qat)
+      .run();
 }
 
 }  // namespace
 
-std::shared_ptr<ObservedGraphModule> prepare_fx(const nn::ModulePtr& model, const QConfigMapping& mapping, const std::vector<Tensor>& example_inputs,
-                                                const PrepareCustomConfig& custom, const BackendConfig& backend) {
+std::shared_ptr<ObservedGraphModule> prepare_fx(const nn::ModulePtr& model,
+                                                const QConfigMapping& mapping,
+                                                const std::vector<Tensor>& example_inputs,
+                                                const PrepareCustomConfig& custom,
+                                                const BackendConfig& backend) {
   return prepare(model, mapping, nullptr, example_inputs, custom, backend, false);
 }
-std::shared_ptr<ObservedGraphModule> prepare_fx(const nn::ModulePtr& model, const QConfigMapping& mapping, const std::vector<TensorType>& inputs,
-                                                const PrepareCustomConfig& custom, const BackendConfig& backend) {
+std::shared_ptr<ObservedGraphModule> prepare_fx(const nn::ModulePtr& model,
+                                                const QConfigMapping& mapping,
+                                                const std::vector<TensorType>& inputs,
+                                                const PrepareCustomConfig& custom,
+                                                const BackendConfig& backend) {
   return prepare(model, mapping, &inputs, {}, custom, backend, false);
 }
-std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const nn::ModulePtr& model, const QConfigMapping& mapping,
-                                                    const std::vector<Tensor>& example_inputs, const PrepareCustomConfig& custom,
+std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const nn::ModulePtr& model,
+                                                    const QConfigMapping& mapping,
+                                                    const std::vector<Tensor>& example_inputs,
+                                                    const PrepareCustomConfig& custom,
                                                     const BackendConfig& backend) {
   return prepare(model, mapping, nullptr, example_inputs, custom, backend, true);
 }
-std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const nn::ModulePtr& model, const QConfigMapping& mapping, const std::vector<TensorType>& inputs,
-                                                    const PrepareCustomConfig& custom, const BackendConfig& backend) {
+std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const nn::ModulePtr& model,
+                                                    const QConfigMapping& mapping,
+                                                    const std::vector<TensorType>& inputs,
+                                                    const PrepareCustomConfig& custom,
+                                                    const BackendConfig& backend) {
   return prepare(model, mapping, &inputs, {}, custom, backend, true);
 }
 

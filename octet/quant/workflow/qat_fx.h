@@ -11,7 +11,8 @@
 //   model->eval();
 //   graph::Graph int8 = quant::convert_fx(*model);
 //
-// Weights and the values that will be codes go through fake-quantize modules, in the places where prepare_fx puts observers.
+// Weights and the values that will be codes go through fake-quantize modules, in the places where
+// prepare_fx puts observers.
 
 #include <memory>
 #include <string>
@@ -22,8 +23,8 @@
 
 namespace octet::quant {
 
-// A float graph in quantization-aware training. Its fake-quantize modules are children: "activation_post_process_0", ... by
-// group of the placement, "weight_fake_quant_0", ... by weight.
+// A float graph in quantization-aware training. Its fake-quantize modules are children:
+// "activation_post_process_0", ... by group of the placement, "weight_fake_quant_0", ... by weight.
 class QatGraph : public graph::GraphModule {
  public:
   // For prepare_qat_fx.
@@ -44,17 +45,23 @@ class QatGraph : public graph::GraphModule {
 
   Placement placement_;
   std::map<graph::ValueId, std::string> weight_modules_;
-  std::vector<bool> watched_, by_quantized_;  // by value: shown to an observer; made by a quantized operator
-  std::vector<Tensor> fake_;                  // by value, during forward: what quantized operators read
+  // by value: shown to an observer; made by a quantized operator
+  std::vector<bool> watched_, by_quantized_;
+  // by value, during forward: what quantized operators read
+  std::vector<Tensor> fake_;
   int64_t batches_ = 0;
 };
 
-// Fuses, chooses what is quantized (as prepare_fx) and puts the qconfig's fake-quantize modules there. Batch norms should be
-// folded first (graph::fold_batch_norm). Errors as prepare_fx, and for a qconfig that does not fake-quantize.
-std::shared_ptr<QatGraph> prepare_qat_fx(const graph::Graph& graph, const QConfig& qconfig, const PrepareOptions& options = {});
+// Fuses, chooses what is quantized (as prepare_fx) and puts the qconfig's fake-quantize modules
+// there. Batch norms should be folded first (graph::fold_batch_norm). Errors as prepare_fx, and for
+// a qconfig that does not fake-quantize.
+std::shared_ptr<QatGraph> prepare_qat_fx(const graph::Graph& graph, const QConfig& qconfig,
+                                         const PrepareOptions& options = {});
 
-// The trained graph as a reference graph, and lowered to integer operators, as for calibrated ones (quantize_fx.h).
+// The trained graph as a reference graph, and lowered to integer operators, as for calibrated ones
+// (quantize_fx.h).
 graph::Graph convert_to_reference_fx(const QatGraph& trained, ConversionReport* report = nullptr);
-graph::Graph convert_fx(const QatGraph& trained, ConversionReport* report = nullptr, bool strict = false);
+graph::Graph convert_fx(const QatGraph& trained, ConversionReport* report = nullptr,
+                        bool strict = false);
 
 }  // namespace octet::quant

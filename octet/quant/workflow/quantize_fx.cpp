@@ -23,7 +23,8 @@ struct PreparedGraph::Impl {
   Placement placement;
   std::vector<ObserverPtr> observers;  // by group
   std::vector<ValueId> watched;
-  std::vector<bool> observed;  // by value: whether it is shown to its group's observer, not only watched
+  // by value: whether it is shown to its group's observer, not only watched
+  std::vector<bool> observed;
   runtime::Program program;
   int64_t batches = 0, samples = 0;
   SampleRanges ranges;
@@ -57,20 +58,27 @@ namespace {
 
 // What can be known to be wrong with the observers before any data is seen.
 void check_qconfig(const QConfig& qconfig) {
-  OCTET_CHECK(qconfig.activation.chooses_qparams() && qconfig.weight.chooses_qparams(), invalid_argument,
-              "prepare_fx: static quantization needs observers for activations and weights that choose qparams, got {}", to_string(qconfig));
+  OCTET_CHECK(qconfig.activation.chooses_qparams() && qconfig.weight.chooses_qparams(),
+              invalid_argument,
+              "prepare_fx: static quantization needs observers for activations and weights that "
+              "choose qparams, got {}",
+              to_string(qconfig));
   const ObserverOptions &a = qconfig.activation.options(), &w = qconfig.weight.options();
   OCTET_CHECK(!is_per_channel(a.qscheme), invalid_argument,
-              "prepare_fx: activations have one scale per tensor; got {}: use a per-tensor observer for them",
+              "prepare_fx: activations have one scale per tensor; got {}: use a per-tensor "
+              "observer for them",
               to_string(qconfig.activation));
   OCTET_CHECK(!is_float_qparams(w.qscheme), invalid_argument,
-              "prepare_fx: float zero points are for embeddings; got {} for weights", to_string(qconfig.weight));
+              "prepare_fx: float zero points are for embeddings; got {} for weights",
+              to_string(qconfig.weight));
   for (const ObserverOptions* o : {&a, &w})
     OCTET_CHECK(o->dtype == DType::quint8 || o->dtype == DType::qint8, invalid_argument,
-                "prepare_fx: {} are quantized to quint8 or qint8; got {}", o == &a ? "activations" : "weights",
+                "prepare_fx: {} are quantized to quint8 or qint8; got {}",
+                o == &a ? "activations" : "weights",
                 to_string(o == &a ? qconfig.activation : qconfig.weight));
   OCTET_CHECK(!is_per_channel(w.qscheme) || w.ch_axis == 0, invalid_argument,
-              "prepare_fx: the output channels of weights are axis 0; got {}: use ch_axis=0", to_string(qconfig.weight));
+              "prepare_fx: the output channels of weights are axis 0; got {}: use ch_axis=0",
+              to_string(qconfig.weight));
 }
 
 // The qparams of a constant weight.
@@ -82,27 +90,34 @@ QParams observe_weight(const Graph& g, ValueId weight, const QConfig& qconfig) {
 
 }  // namespace
 
-PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig, const PrepareOptions& options) {
+PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig,
+                         const PrepareOptions& options) {
   check_qconfig(qconfig);
   for (const Node& node : source.nodes())
     for (ValueId v : node.outputs)
-      OCTET_CHECK(!source.type(v).is_quantized(), invalid_argument, "prepare_fx: {} is quantized already (%{}: {})",
-                  source.name, source.value(v).name, to_string(source.type(v)));
+      OCTET_CHECK(!source.type(v).is_quantized(), invalid_argument,
+                  "prepare_fx: {} is quantized already (%{}: {})", source.name,
+                  source.value(v).name, to_string(source.type(v)));
   Graph fused = graph::fuse_activations(source);
   Placement placement = place(fused, options.skip, qconfig.activation.options().dtype);
-  bool any = std::find(placement.quantized.begin(), placement.quantized.end(), true) != placement.quantized.end();
+  bool any = std::find(placement.quantized.begin(), placement.quantized.end(), true) !=
+             placement.quantized.end();
   if (!any) {
     std::set<std::string> reasons;
     for (size_t i = 0; i < fused.nodes().size(); ++i)
       if (!placement.reason[i].empty())
-        reasons.insert(fmt::format("{}: {}", node_name(fused, fused.nodes()[i]), placement.reason[i]));
-    OCTET_FAIL(invalid_argument, "prepare_fx: nothing in {} can be quantized: {}", source.name, fmt::join(reasons, "; "));
+        reasons.insert(
+            fmt::format("{}: {}", node_name(fused, fused.nodes()[i]), placement.reason[i]));
+    OCTET_FAIL(invalid_argument, "prepare_fx: nothing in {} can be quantized: {}", source.name,
+               fmt::join(reasons, "; "));
   }
-  for (size_t i = 0; i < fused.nodes().size(); ++i) {  // a NaN in a weight is better known now than after calibration
+  // a NaN in a weight is better known now than after calibration
+  for (size_t i = 0; i < fused.nodes().size(); ++i) {
     const Node& node = fused.nodes()[i];
     if (placement.quantized[i] && has_weight(node)) observe_weight(fused, node.inputs[1], qconfig);
   }
-  runtime::Program program = runtime::compile(fused, {.engine = options.engine, .every_value = true});
+  runtime::Program program =
+      runtime::compile(fused, {.engine = options.engine, .every_value = true});
   std::vector<ObserverPtr> observers;
   std::vector<ValueId> watched;
   std::vector<bool> observed(fused.values().size(), false);
@@ -118,12 +133,12 @@ PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig, const Prep
   }
   for (ValueId v : compared_operands(fused))
     if (!observed[v]) watched.push_back(v);
-  return PreparedGraph(std::make_unique<PreparedGraph::Impl>(PreparedGraph::Impl{
-      std::move(fused), qconfig, std::move(placement), std::move(observers), std::move(watched), std::move(observed),
-      std::move(program)}));
+  return PreparedGraph(std::make_unique<PreparedGraph::Impl>(
+      PreparedGraph::Impl{std::move(fused), qconfig, std::move(placement), std::move(observers),
+                          std::move(watched), std::move(observed), std::move(program)}));
 }
 
-// -- convert -----------------------------------------------------------------------------------------
+// -- convert --------------------------------------------------------------------------------------
 
 namespace {
 
@@ -145,7 +160,8 @@ std::vector<ops::QType> observed_qtypes(const PreparedGraph& prepared, Conversio
     }
   }
   OCTET_CHECK(missing.empty(), not_calibrated,
-              "convert_fx: {} of {} observers saw no data ({}): calibrate first, by calling forward() on sample inputs",
+              "convert_fx: {} of {} observers saw no data ({}): calibrate first, by calling "
+              "forward() on sample inputs",
               missing.size(), observers.size(), fmt::join(missing, ", "));
   return qtypes;
 }
@@ -160,7 +176,8 @@ Graph convert_to_reference_fx(const PreparedGraph& prepared, ConversionReport* r
                 [&](ValueId v) { return observe_weight(prepared.graph(), v, prepared.qconfig()); }};
   const std::vector<int>& group = prepared.placement().group;
   for (std::string& line : lost_ranges(prepared.graph(), prepared.ranges(), [&](ValueId v) {
-         return group[v] < 0 ? std::nullopt : std::optional(chosen.qtypes[static_cast<size_t>(group[v])]);
+         return group[v] < 0 ? std::nullopt
+                             : std::optional(chosen.qtypes[static_cast<size_t>(group[v])]);
        }))
     r.warnings.push_back(std::move(line));
   return build_reference(chosen, r);

@@ -27,7 +27,8 @@ struct PrepareOptions {
 // A float graph with observers: what prepare_fx returns. Move-only.
 class PreparedGraph {
  public:
-  // Runs the float network on one batch and shows its values to the observers. Returns the float results.
+  // Runs the float network on one batch and shows its values to the observers. Returns the float
+  // results.
   std::vector<Tensor> forward(const std::vector<Tensor>& inputs);
 
   const graph::Graph& graph() const;  // float, activations fused
@@ -50,17 +51,22 @@ class PreparedGraph {
   std::unique_ptr<Impl> impl_;
 };
 
-// Fuses activations, chooses what is quantized, and attaches an observer of qconfig.activation to each value (or group of
-// values with one scale). Everything that can be wrong is reported here, before any sample is read: Error if nothing in the
-// graph can be quantized, if a skip pattern matches nothing, if the qconfig cannot be honoured.
-PreparedGraph prepare_fx(const graph::Graph& graph, const QConfig& qconfig, const PrepareOptions& options = {});
+// Fuses activations, chooses what is quantized, and attaches an observer of qconfig.activation to
+// each value (or group of values with one scale). Everything that can be wrong is reported here,
+// before any sample is read: Error if nothing in the graph can be quantized, if a skip pattern
+// matches nothing, if the qconfig cannot be honoured.
+PreparedGraph prepare_fx(const graph::Graph& graph, const QConfig& qconfig,
+                         const PrepareOptions& options = {});
 
-// The graph with explicit quantize and dequantize around float operators, weights as quantized constants: what runs in any
-// framework, and what lowers to integers. Inputs and results keep their names and are float. Error not_calibrated naming every observer that saw no data.
-graph::Graph convert_to_reference_fx(const PreparedGraph& prepared, ConversionReport* report = nullptr);
+// The graph with explicit quantize and dequantize around float operators, weights as quantized
+// constants: what runs in any framework, and what lowers to integers. Inputs and results keep their
+// names and are float. Error not_calibrated naming every observer that saw no data.
+graph::Graph convert_to_reference_fx(const PreparedGraph& prepared,
+                                     ConversionReport* report = nullptr);
 
-// The reference graph lowered to integer operators (graph::merge_qdq). With `strict`, an Error that lists the nodes that
-// stayed float, if any computes.
-graph::Graph convert_fx(const PreparedGraph& prepared, ConversionReport* report = nullptr, bool strict = false);
+// The reference graph lowered to integer operators (graph::merge_qdq). With `strict`, an Error that
+// lists the nodes that stayed float, if any computes.
+graph::Graph convert_fx(const PreparedGraph& prepared, ConversionReport* report = nullptr,
+                        bool strict = false);
 
 }  // namespace octet::quant

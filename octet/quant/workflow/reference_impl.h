@@ -1,5 +1,6 @@
 #pragma once
-// From a float graph and what was chosen for it to a reference graph: the same for calibrated and for trained graphs.
+// From a float graph and what was chosen for it to a reference graph: the same for calibrated and
+// for trained graphs.
 
 #include <functional>
 #include <vector>
@@ -15,7 +16,7 @@ namespace octet::quant {
 struct Chosen {
   const graph::Graph& graph;
   const Placement& placement;
-  std::vector<ops::QType> qtypes;                // by group
+  std::vector<ops::QType> qtypes;                         // by group
   std::function<QParams(graph::ValueId)> weight_qparams;  // of a constant weight
 };
 
@@ -25,8 +26,10 @@ graph::Graph build_reference(const Chosen& chosen, ConversionReport& report);
 // Error listing the nodes that stayed float, if any computes.
 void require_nothing_left_float(const ConversionReport& report);
 
-// The observer of a weight: per channel along the axis of its output channels, which transposed convolutions have in
-// another place. Depthwise ones have one output channel per input channel, along whose axis the scales are then.
-ObserverFactory weight_observer(const graph::Graph& graph, graph::ValueId weight, const ObserverFactory& factory);
+// The observer of a weight: per channel along the axis of its output channels, which transposed
+// convolutions have in another place. Depthwise ones have one output channel per input channel,
+// along whose axis the scales are then.
+ObserverFactory weight_observer(const graph::Graph& graph, graph::ValueId weight,
+                                const ObserverFactory& factory);
 
 }  // namespace octet::quant

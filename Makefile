@@ -27,7 +27,7 @@ bench: build
 	@bench/compare.py $(MODELS) --bin $(build_dir)/bin $(COMPARE)
 
 format:
-	@git ls-files '*.h' '*.cpp' | xargs clang-format -i
+	@scripts/format.sh
 
 clean:
 	@rm -rf build build-debug build-asan build-tsan

@@ -13,6 +13,8 @@ packages=(
   fonts-dejavu-core libstb-dev
   # testing
   libgtest-dev libbenchmark-dev valgrind
+  # the format check
+  clang-format
 )
 
 missing=()

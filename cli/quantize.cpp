@@ -90,10 +90,10 @@ void require_all_quantized(const quant::PreparedGraph& prepared) {
   const graph::Graph& g = prepared.graph();
   for (size_t i = 0; i < g.nodes().size(); ++i) {
     const auto& node = g.nodes()[i];
-    if (node.kind == graph::NodeKind::call && !prepared.placement().quantized[i])
-      fail(ErrorCode::unsupported,
-           fmt::format("--strict: {} ({}) stays float: {}", quant::node_name(g, node), node.op,
-                       prepared.placement().reason[i]));
+    const quant::NodeDecision& d = prepared.decisions().nodes[i];
+    if (node.kind == graph::NodeKind::call && !d.mode)
+      fail(ErrorCode::unsupported, fmt::format("--strict: {} ({}) stays float: {}",
+                                               quant::node_name(g, node), node.op, d.reason));
   }
 }
 

@@ -53,13 +53,11 @@ class Merger {
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
       ValueId codes = codes_of(v);
-      bool bias = i < op.params().size() && op.params()[i].name == "bias" && i == 2 &&
-                  op.param_index("weight") == size_t{1};
-      bool slope = i == 1 && node.op == "prelu";
+      // A constant may be a bias, slopes or statistics; whether the operator takes it, fits() says.
       bool plain = v != kNone && (!is_floating(g_.type(v).dtype));  // an index or a mask
       if (v == kNone || codes != kNone)
         operands.push_back(codes);
-      else if (((bias || slope) && g_.is_constant(v)) || plain)
+      else if (g_.is_constant(v) || plain)
         operands.push_back(v);
       else
         return {};

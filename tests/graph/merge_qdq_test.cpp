@@ -144,10 +144,6 @@ TEST(MergeQdq, StaysFloat) {
        kCodes + kD +
            "  %x: Float(1, 2, 4, 4) = input\n  %f: Float(1, 2, 4, 4) = add(%d, %x)\n  %y: " + kOut +
            " = quantize(%f)\n  return (%y)\n"},
-      {"a constant operand is float",
-       kCodes + kD +
-           "  %x: Float(1) = constant [2]\n  %f: Float(1, 2, 4, 4) = mul(%d, %x)\n  %y: " + kOut +
-           " = quantize(%f)\n  return (%y)\n"},
       {"per-channel weights along the inputs",
        "  %a: QUInt8(1, 2) scale=0.5 zero_point=128 = input\n  %d: Float(1, 2) = dequantize(%a)\n  "
        "%w: QInt8(2, 2) "

@@ -32,9 +32,11 @@ const std::map<std::string, std::set<std::string>>& floors() {
     a["quant/modules"] = {"base", "tensor", "engine", "autograd", "ops", "nn", "quant/observe"};
     a["quant/backend"] = {"base", "tensor", "engine",        "ops",
                           "nn",   "graph",  "quant/observe", "quant/modules"};
-    a["quant/workflow"] = {"base",         "tensor", "engine",  "autograd",      "ops",
-                           "nn",           "graph",  "runtime", "quant/observe", "quant/modules",
-                           "quant/backend"};
+    a["quant/decide"] = {"base",  "tensor",        "ops",           "nn",
+                         "graph", "quant/observe", "quant/modules", "quant/backend"};
+    a["quant/workflow"] = {
+        "base",  "tensor",  "engine",        "autograd",      "ops",           "nn",
+        "graph", "runtime", "quant/observe", "quant/modules", "quant/backend", "quant/decide"};
     a["quant/algorithms"] = a["quant/workflow"];
     a["quant/algorithms"].insert("quant/workflow");
     return a;

@@ -9,7 +9,7 @@
 
 #include "octet/io/onnx_import.h"
 #include "octet/ops/op.h"
-#include "octet/quant/backend/placement.h"
+#include "octet/quant/decide/decide.h"
 
 namespace octet {
 namespace {
@@ -23,18 +23,21 @@ std::string operator_table() {
          "its own; `fixed` has fixed ones;\n"
          "`weights` has a float result, of weights that may be quantized; `no` has no form for "
          "codes.\n\n"
-         "ONNX: what static quantization of networks from ONNX files (`octet quantize`) does. "
-         "`yes`: it runs on codes where its\n"
-         "operands are codes; `not yet`: it stays float there, though graph mode or eager mode may "
-         "run it on codes; `range`: it\n"
-         "stays float, for its results range too widely for 8 bits; `weights`: only in dynamic and "
-         "weight-only quantization.\n\n"
-         "| operator | quantized | ONNX | what it does |\n|---|---|---|---|\n";
+         "native: what the native backend does with it in static quantization. `yes`: it runs on "
+         "codes; `weights`: its weights\n"
+         "may be codes, in dynamic and weight-only quantization; `no`: it stays float.\n\n"
+         "| operator | quantized | native | what it does |\n|---|---|---|---|\n";
+  const quant::BackendConfig backend = quant::get_native_backend_config();
   for (const ops::Op* op : ops::all()) {
     const char* rule[] = {"no", "weights", "same", "own", "fixed"};
-    const char* placed[] = {"yes", "not yet", "range", "weights", "no"};
-    out << "| `" << op->schema() << "` | " << rule[static_cast<int>(op->rule())] << " | "
-        << placed[static_cast<int>(quant::placeable(op->name()))] << " | " << op->doc() << " |\n";
+    const quant::BackendPatternConfig* config = backend.find_op(op->name());
+    const char* native = config ? "weights" : "no";
+    if (config)
+      for (const quant::DTypeConfig& c : config->dtype_configs) {
+        if (quant::mode_of(c) == quant::QuantMode::statically) native = "yes";
+      }
+    out << "| `" << op->schema() << "` | " << rule[static_cast<int>(op->rule())] << " | " << native
+        << " | " << op->doc() << " |\n";
   }
   out << "\n## ONNX operators\n`octet` reads these, in the forms that inference uses (opsets 7 to "
          "23):\n";

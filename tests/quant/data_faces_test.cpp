@@ -118,7 +118,7 @@ TEST(DataFaces, InspectSaysWhatIsIn8BitsAndWhyTheRestIsNot) {
     EXPECT_EQ(node.value("note", "").rfind("float: ", 0), 0u) << node;
   }
   std::string text = run_octet({"inspect", dir / "face.octet"}).out;
-  EXPECT_NE(text.find("# float: softmax could run on codes, but"), std::string::npos);
+  EXPECT_NE(text.find("# float: nothing that reads its result takes codes"), std::string::npos);
   EXPECT_NE(text.find("in 8 bits"), std::string::npos);
 }
 

@@ -211,7 +211,9 @@ inline std::shared_ptr<quant::ObservedGraphModule> prepared_of(const Maker& make
                                                                const nn::ModulePtr& model) {
   const json& c = golden(maker.name);
   auto prepare = [&](auto function) {
-    return function(model, mapping_of(c["config"]), inputs_of(c), custom_of(c["config"]),
+    // PyTorch leaves no islands float.
+    return function(model, mapping_of(c["config"]), inputs_of(c),
+                    custom_of(c["config"]).set_leave_islands_float(false),
                     quant::get_native_backend_config());
   };
   using Function = std::shared_ptr<quant::ObservedGraphModule> (*)(

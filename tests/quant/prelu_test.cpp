@@ -83,8 +83,10 @@ TEST(Prelu, SlopesOfAModuleAndOfTheFunctionStayFloatInGraphMode) {
   for (const nn::ModulePtr& model :
        {nn::ModulePtr(with_module()), nn::ModulePtr(nn::make<WithFunction>())}) {
     model->eval();
+    // Nothing takes the codes of the model's result, so by default its prelu stays float.
     auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(),
-                                      std::vector<Tensor>{batch(1)});
+                                      std::vector<Tensor>{batch(1)},
+                                      quant::PrepareCustomConfig().set_leave_islands_float(false));
     for (uint64_t i = 0; i < 4; ++i) (*prepared)(batch(i));
     auto int8 = quant::convert_fx(prepared);
     expect_float_slopes(int8->to_graph());

@@ -92,7 +92,7 @@ TEST(PrepareFx, RefusesBeforeAnyDataIsSeen) {
                [&] { prepare_fx(g, q); });
   q = kNative;
   q.activation = ObserverFactory("MinMaxObserver").with_dtype(DType::qint32);
-  expect_error(ErrorCode::invalid_argument, {"activations", "qint32"}, [&] { prepare_fx(g, q); });
+  expect_error(ErrorCode::invalid_argument, {"activation dtype qint32"}, [&] { prepare_fx(g, q); });
   q = kNative;
   q.weight = kNative.weight.with_ch_axis(1);
   expect_error(ErrorCode::invalid_argument, {"axis 0", "ch_axis=1"}, [&] { prepare_fx(g, q); });
@@ -360,12 +360,11 @@ TEST(ConversionReport, WhatIsCalledQuantizedIsInInteger) {
 
 TEST(ConvertFx, StrictRefusesFloat) {
   Graph g = conv_net();
-  g.set_outputs({g.add_call("probabilities", "softmax", {*g.find("logits")}, {}, std::nullopt,
-                            "head.softmax")});
+  g.set_outputs({g.add_call("odds", "exp", {*g.find("logits")}, {}, std::nullopt, "head.exp")});
   auto prepared = prepare_fx(g, kNative);
   prepared.forward({batch(2, 1)});
   EXPECT_NO_THROW(convert_fx(prepared));
-  expect_error(ErrorCode::unsupported, {"1 nodes stay float", "head.softmax (softmax)"},
+  expect_error(ErrorCode::unsupported, {"1 nodes stay float", "head.exp (exp)"},
                [&] { convert_fx(prepared, nullptr, true); });
   auto all = prepare_fx(conv_net(), kNative);
   all.forward({batch(2, 1)});

@@ -289,8 +289,7 @@ void add_own_ops(BackendConfig& b, const DTypes& d) {
     b.set_backend_pattern_config(own({op}, d));
   b.set_backend_pattern_config(own({"prelu"}, d).set_input_type_to_index({{"slope", 1}}));
   for (const char* op : {"instance_norm", "group_norm", "layer_norm"})
-    b.set_backend_pattern_config(
-        own({op}, d).set_input_type_to_index({{"weight", 1}, {"bias", 2}}));
+    b.set_backend_pattern_config(own({op}, d).set_input_type_to_index({{"weight", 1}, {"bias", 2}}));
 }
 
 template <typename Module, typename Quantized>
@@ -367,6 +366,15 @@ void add_recurrent_networks(BackendConfig& b, const DTypes& d) {
   add_recurrent<nn::LSTMCell, nnqr::LSTMCell, nnqd::LSTMCell>(b, d);
   add_recurrent<nn::GRUCell, nnqr::GRUCell, nnqd::GRUCell>(b, d);
   add_recurrent<nn::RNNCell, nnqr::RNNCell, nnqd::RNNCell>(b, d);
+  for (const auto& [op, weight] :
+       {std::pair{"lstm", 3}, std::pair{"gru", 2}, std::pair{"rnn", 2}}) {
+    Config on_tensors(Pattern{ObjectType(op)});
+    std::map<std::string, int> weights = {{"w_ih", weight}, {"w_hh", weight + 1}};
+    if (op == std::string("lstm")) weights["w_hr"] = 7;
+    b.set_backend_pattern_config(on_tensors.set_dtype_configs(d.recurrent)
+                                     .set_input_type_to_index(std::move(weights))
+                                     .set_quantized_op(kDynamic, op));
+  }
   Config attention(typeid(nn::MultiheadAttention));
   b.set_backend_pattern_config(attention.set_dtype_configs(d.recurrent)
                                    .set_quantized_module<nnqd::MultiheadAttention>(kDynamic));

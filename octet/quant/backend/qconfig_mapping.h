@@ -83,7 +83,7 @@ class QConfigMapping {
   // QCONFIG is a name (get_default_qconfig), null for float, or the attributes of
   // to_attrs(QConfig):
   //  {"activation.observer": "HistogramObserver",
-  //   "weight.observer": "MinMaxObserver", "weight.dtype": "qint8"}
+  //  "weight.observer": "MinMaxObserver", "weight.dtype": "qint8"}
   // Error on unknown keys and names, with the nearest, and on anything else that is not of this
   // form.
   static QConfigMapping from_json(std::string_view text);

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "octet/base/check_impl.h"
-#include "octet/quant/backend/placement.h"
+#include "octet/quant/decide/decide.h"
 #include "octet/quant/observe/scan_impl.h"
 #include "octet/runtime/program.h"
 #include "octet/tensor/affine.h"
@@ -26,7 +26,7 @@ void SignalToNoise::add(const Tensor& expected, const Tensor& actual) {
   };
   Tensor x = numbers(expected), y = numbers(actual);
   OCTET_CHECK(x.shape() == y.shape(), invalid_argument, "signal to noise of shapes {} and {}",
-              to_string(x.shape()), to_string(y.shape()));
+              octet::to_string(x.shape()), octet::to_string(y.shape()));
   const float *px = x.data<float>(), *py = y.data<float>();
   for (int64_t i = 0; i < x.numel(); ++i) {
     if (!std::isfinite(px[i])) continue;

@@ -28,6 +28,7 @@
 #include "octet/graph/trace.h"
 #include "octet/quant/backend/backend_config.h"
 #include "octet/quant/backend/qconfig_mapping.h"
+#include "octet/quant/decide/decide.h"
 #include "octet/quant/workflow/report.h"
 
 namespace octet::quant {
@@ -99,6 +100,14 @@ class PrepareCustomConfig {
     return *this;
   }
 
+  // Operators and modules that exchange codes with no layer stay float (decide.h); PyTorch quantizes
+  // them.
+  PrepareCustomConfig& set_leave_islands_float(bool leave) {
+    leave_islands_float = leave;
+    return *this;
+  }
+
+  bool leave_islands_float = true;
   std::map<std::string, StandaloneModuleConfig> standalone_names;
   std::map<std::type_index, StandaloneModuleConfig> standalone_classes;
   std::map<QuantMode, std::map<std::type_index, Make>> float_to_observed;
@@ -130,16 +139,6 @@ class ConvertCustomConfig {
   // and reading its graph is an Error naming that.
   bool for_loading = false;
   std::map<QuantMode, std::map<std::type_index, Make>> observed_to_quantized = {};
-};
-
-// What prepare_fx decided about one call of the graph.
-struct NodeDecision {
-  std::optional<QConfig> qconfig = {};  // what the mapping gives it
-  std::optional<QuantMode> mode = {};   // how it will be quantized; nullopt: it stays float
-  std::string reason = {};              // why it stays float
-  bool custom = false, standalone = false;
-  // its result shares its operand's observer, as the backend says
-  bool keeps_qparams = false;
 };
 
 // A traced model with observers (or fake-quantize modules) as module calls

@@ -3,8 +3,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
 #include "octet/nn/registry.h"
-#include "octet/ops/conv_impl.h"
-#include "octet/quant/backend/placement.h"
+#include "octet/quant/decide/decide.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/fx_impl.h"
@@ -185,7 +184,7 @@ class FxPreparer {
     g_ = model_->graph();
     targets_ = targets_of(*model_, classes_);
     check_indexes();
-    for (size_t n = 0; n < g_.nodes().size(); ++n) decide(n);
+    decide_all();
     require_something();
     graph::Rewriter rewriter(g_);
     Graph observed =
@@ -252,77 +251,35 @@ class FxPreparer {
     return it == of_mode->second.end() ? nullptr : &it->second;
   }
 
-  // Which operand of an operator call is its weight; -1 if none is.
-  static int index_of(const BackendPatternConfig* config, const char* what) {
-    if (!config) return -1;
-    auto it = config->input_type_to_index.find(what);
-    return it == config->input_type_to_index.end() ? -1 : it->second;
+  void decide_all() {
+    std::vector<NodeDecision> decisions(g_.nodes().size());
+    for (size_t n = 0; n < decisions.size(); ++n) decisions[n] = decide(n);
+    if (custom_.leave_islands_float) leave_islands_float(g_, decisions);
+    for (size_t n = 0; n < decisions.size(); ++n)
+      if (is_call(g_.nodes()[n])) decision(g_.nodes()[n]) = std::move(decisions[n]);
   }
 
-  void decide(size_t n) {
+  static bool is_call(const Node& node) {
+    return node.kind == NodeKind::call || node.kind == NodeKind::module;
+  }
+
+  NodeDecision decide(size_t n) const {
     const Node& node = g_.nodes()[n];
-    if (node.kind != NodeKind::call && node.kind != NodeKind::module) return;
-    NodeDecision& d = decision(node);
+    NodeDecision d;
+    if (!is_call(node)) return d;
     d.qconfig = mapping_.find(targets_[n]);
-    if (!d.qconfig) {
-      d.reason = "it has no qconfig";
-      return;
-    }
-    if (standalone(node)) {
+    if (d.qconfig && standalone(node)) {
       d.standalone = true;
       d.mode = QuantMode::statically;
-      return;
+      return d;
     }
-    std::optional<QuantMode> wanted = mode_of(*d.qconfig);
+    const std::optional<QuantMode> wanted = d.qconfig ? mode_of(*d.qconfig) : std::nullopt;
     if (wanted && custom_make(node, *wanted)) {
       d.custom = true;
       d.mode = wanted;
-      return;
+      return d;
     }
-    const BackendPatternConfig* config = config_of(node);
-    if (!config) {
-      d.reason =
-          fmt::format("{} has no quantized form in the backend '{}'", node.op, backend_.name());
-      return;
-    }
-    bool has_mode = !wanted;
-    for (const DTypeConfig& c : config->dtype_configs) has_mode = has_mode || mode_of(c) == *wanted;
-    if (!has_mode) {
-      d.reason = fmt::format("{} has no {} form", node.op, to_string(*wanted));
-      return;
-    }
-    const DTypeConfig* dtypes = config->find_dtype_config(*d.qconfig, &d.reason);
-    if (!dtypes) return;
-    if (!fits(node, *config, d)) return;
-    d.reason.clear();
-    d.mode = mode_of(*dtypes);
-  }
-
-  // Whether its operands are what quantizing it takes.
-  bool fits(const Node& node, const BackendPatternConfig& config, NodeDecision& d) const {
-    for (int weight : {index_of(&config, "weight"), index_of(&config, "slope")}) {
-      if (weight < 0 || node.kind != NodeKind::call) continue;
-      ValueId w = static_cast<size_t>(weight) < node.inputs.size()
-                      ? node.inputs[static_cast<size_t>(weight)]
-                      : kNone;
-      const bool left_off =
-          w == kNone && ops::get(node.op).params().at(static_cast<size_t>(weight)).optional;
-      if (!left_off && (w == kNone || !g_.is_constant(w) || g_.type(w).dtype != DType::float32)) {
-        d.reason = "its weight is not a float32 parameter";
-        return false;
-      }
-    }
-    if (config.observation_type == ObservationType::input_output_not_observed) return true;
-    ValueId x = node.inputs.empty() ? kNone : node.inputs[0];
-    if (x == kNone || g_.type(x).dtype != DType::float32) {
-      d.reason = x == kNone ? "it has no operand"
-                            : fmt::format("its operand is {}", to_string(g_.type(x).dtype));
-      return false;
-    }
-    for (ValueId v : node.outputs)
-      if (g_.type(v).dtype == DType::float32) return true;
-    d.reason = "its result is not float32";
-    return false;
+    return decide_call(g_, node, d.qconfig, config_of(node), backend_);
   }
 
   void require_something() const {
@@ -464,26 +421,18 @@ class FxPreparer {
   void emit_static(graph::Rewriter& r, const Node& node, NodeDecision& d) {
     const QConfig q = *d.qconfig;
     const BackendPatternConfig* config = d.custom ? nullptr : config_of(node);
-    int weight = index_of(config, "weight"), bias = index_of(config, "bias"),
-        slope = index_of(config, "slope"), tensors = 0;
-    for (ValueId v : node.inputs) tensors += v != kNone;
-    ObservationType type = config ? config->observation_type_of(tensors)
-                                  : ObservationType::output_use_different_observer_as_input;
+    const ObservationType type = observation_type(node, config, q);
     const bool reuses = q.activation.name() == "ReuseInputObserver";
-    if (reuses) type = ObservationType::output_share_observer_with_input;
     std::vector<ValueId> operands;
     std::vector<std::string> paths;  // of the operands' observers
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
-      if (v == kNone || g_.type(v).dtype != DType::float32 || static_cast<int>(i) == bias ||
-          static_cast<int>(i) == slope) {
+      const OperandRole role = operand_role(g_, node, i, config);
+      if (role == OperandRole::weight)
+        operands.push_back(observed_weight(r, v, q.weight));
+      else if (role != OperandRole::activation)
         operands.push_back(r(v));
-        continue;
-      }
-      if (static_cast<int>(i) == weight) {
-        operands.push_back(observed_weight(r, node, v, q.weight));
-        continue;
-      }
+      if (role != OperandRole::activation) continue;
       ValueId x = reuses ? r(v) : observed(r, v, q.activation);
       if (auto it = path_of_.find(x); it != path_of_.end()) paths.push_back(it->second);
       operands.push_back(x);
@@ -512,17 +461,9 @@ class FxPreparer {
   }
 
   // A parameter that an operator takes as weight: one observer for all who use it.
-  ValueId observed_weight(graph::Rewriter& r, const Node& node, ValueId v,
-                          ObserverFactory factory) {
+  ValueId observed_weight(graph::Rewriter& r, ValueId v, const ObserverFactory& factory) {
     auto [it, fresh] = weights_.emplace(v, kNone);
-    if (fresh) {
-      const int64_t axis =
-          node.op.starts_with("conv_transpose")
-              ? ops::weight_scale_axis(true, g_.type(v), node.attrs.get_int("groups"))
-              : 0;
-      if (is_per_channel(factory.options().qscheme)) factory = factory.with_ch_axis(axis);
-      it->second = observe(r, r(v), factory, qat_);
-    }
+    if (fresh) it->second = observe(r, r(v), weight_observer(g_, v, factory), qat_);
     return it->second;
   }
 
@@ -530,12 +471,11 @@ class FxPreparer {
   void emit_weights(graph::Rewriter& r, const Node& node, NodeDecision& d) {
     const QConfig q = *d.qconfig;
     const BackendPatternConfig* config = d.custom ? nullptr : config_of(node);
-    int weight = index_of(config, "weight");
     std::vector<ValueId> operands;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
-      if (static_cast<int>(i) == weight)
-        operands.push_back(observed_weight(r, node, v, q.weight));
+      if (config && operand_role(g_, node, i, config) == OperandRole::weight)
+        operands.push_back(observed_weight(r, v, q.weight));
       else if (i == 0 && *d.mode == QuantMode::dynamically && v != kNone &&
                g_.type(v).dtype == DType::float32)
         operands.push_back(observed(r, v, q.activation));

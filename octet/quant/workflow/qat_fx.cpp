@@ -18,26 +18,26 @@ namespace {
 std::string group_module(int group) { return fmt::format("activation_post_process_{}", group); }
 }  // namespace
 
-QatGraph::QatGraph(Graph source, Placement placement, const QConfig& qconfig)
-    : GraphModule(std::move(source)), placement_(std::move(placement)) {
+QatGraph::QatGraph(Graph source, GraphDecisions decisions, BackendConfig backend)
+    : GraphModule(std::move(source)),
+      decisions_(std::move(decisions)),
+      backend_(std::move(backend)) {
   const Graph& g = graph();
   watched_.assign(g.values().size(), false);
   by_quantized_.assign(g.values().size(), false);
-  for (int i = 0; i < placement_.groups; ++i) {
-    if (placement_.watch[i].empty()) continue;  // fixed qparams
-    for (ValueId v : placement_.watch[i]) watched_[v] = true;
-    add_child(group_module(i),
-              qconfig.activation.make_module(g.value(placement_.watch[i][0]).name));
+  for (size_t i = 0; i < decisions_.groups.size(); ++i) {
+    const GraphDecisions::Group& group = decisions_.groups[i];
+    for (ValueId v : group.watch) watched_[static_cast<size_t>(v)] = true;
+    const std::string label = group.is_fixed() ? "" : g.value(group.watch[0]).name;
+    add_child(group_module(static_cast<int>(i)), group.observer.make_module(label));
   }
-  for (size_t n = 0; n < g.nodes().size(); ++n) {
-    const Node& node = g.nodes()[n];
-    if (!placement_.quantized[n] || node.kind != NodeKind::call) continue;
-    for (ValueId v : node.outputs) by_quantized_[v] = true;
-    if (!has_weight(node) || weight_modules_.count(node.inputs[1])) continue;
-    ValueId w = node.inputs[1];
-    std::string name = fmt::format("weight_fake_quant_{}", weight_modules_.size());
-    add_child(name, weight_observer(g, w, qconfig.weight).make_module(g.value(w).name));
-    weight_modules_[w] = name;
+  for (size_t n = 0; n < g.nodes().size(); ++n)
+    if (decisions_.is_static(static_cast<graph::NodeId>(n)))
+      for (ValueId v : g.nodes()[n].outputs) by_quantized_[static_cast<size_t>(v)] = true;
+  for (const auto& [constant, observer] : decisions_.constants) {
+    std::string name = fmt::format("weight_fake_quant_{}", constant_modules_.size());
+    add_child(name, observer.make_module(g.value(constant).name));
+    constant_modules_[constant] = name;
   }
 }
 
@@ -47,17 +47,19 @@ std::vector<Tensor> QatGraph::forward(std::vector<Tensor> inputs) {
   std::vector<Tensor> outputs = GraphModule::forward(std::move(inputs));
   for (size_t i = 0; i < outputs.size(); ++i) {  // a result that is codes leaves as their values
     ValueId v = graph().outputs()[i];
-    if (by_quantized_[v] && placement_.group[v] >= 0) outputs[i] = fake_quantized(v, outputs[i]);
+    if (by_quantized_[v] && decisions_.group[static_cast<size_t>(v)] >= 0)
+      outputs[i] = fake_quantized(v, outputs[i]);
   }
   fake_.clear();
   return outputs;
 }
 
 Tensor QatGraph::fake_quantized(ValueId id, const Tensor& value) {
-  Tensor& fake = fake_[id];
+  Tensor& fake = fake_[static_cast<size_t>(id)];
   if (fake.defined()) return fake;
-  int group = placement_.group[id];
-  if (watched_[id]) return fake = (*submodule(group_module(group)))(value);
+  const int group = decisions_.group[static_cast<size_t>(id)];
+  if (watched_[static_cast<size_t>(id)] || decisions_.groups[static_cast<size_t>(group)].is_fixed())
+    return fake = (*submodule(group_module(group)))(value);
   ops::QType q = group_qtype(group);
   return fake =
              ops::call("fake_quantize_per_tensor",
@@ -67,23 +69,26 @@ Tensor QatGraph::fake_quantized(ValueId id, const Tensor& value) {
 }
 
 Tensor QatGraph::operand(const Node& node, size_t i, const std::vector<Tensor>& values) {
-  ValueId v = node.inputs[i];
-  bool quantized =
-      placement_.quantized[static_cast<size_t>(graph().value(node.outputs[0]).producer)];
-  if (auto it = weight_modules_.find(v); it != weight_modules_.end() && quantized && i == 1)
-    return (*submodule(it->second))(values[v]);
+  const ValueId v = node.inputs[i];
+  const graph::NodeId id = graph().value(node.outputs[0]).producer;
+  const bool quantized = decisions_.nodes[static_cast<size_t>(id)].mode.has_value();
+  if (auto it = constant_modules_.find(v);
+      it != constant_modules_.end() && quantized &&
+      operand_role(graph(), node, i, backend_.find_op(node.op)) != OperandRole::parameter)
+    return (*submodule(it->second))(values[static_cast<size_t>(v)]);
   // Quantized operators read codes; float ones too, where only codes are there.
-  if (graph().is_constant(v) || placement_.group[v] < 0 || !(quantized || by_quantized_[v]))
-    return values[v];
-  return fake_quantized(v, values[v]);
+  const size_t at = static_cast<size_t>(v);
+  if (graph().is_constant(v) || decisions_.group[at] < 0 ||
+      !(decisions_.is_static(id) || by_quantized_[at]))
+    return values[at];
+  return fake_quantized(v, values[at]);
 }
 
-QParams QatGraph::weight_qparams(ValueId weight) const {
-  return qparams_of(*submodule(weight_modules_.at(weight)));
+QParams QatGraph::constant_qparams(ValueId constant) const {
+  return qparams_of(*submodule(constant_modules_.at(constant)));
 }
 
 ops::QType QatGraph::group_qtype(int group) const {
-  if (placement_.watch[group].empty()) return *placement_.fixed[group];
   QParams q = qparams_of(*submodule(group_module(group)));
   return {q.dtype, q.quantizer};
 }
@@ -96,13 +101,16 @@ std::shared_ptr<QatGraph> prepare_qat_fx(const Graph& source, const QConfig& qco
               "prepare_qat_fx: the qconfig must fake-quantize activations and weights, got {}: use "
               "get_default_qat_qconfig()",
               to_string(qconfig));
+  return prepare_qat_fx(source, QConfigMapping(qconfig), options);
+}
+
+std::shared_ptr<QatGraph> prepare_qat_fx(const Graph& source, const QConfigMapping& mapping,
+                                         const PrepareOptions& options) {
   // what nothing uses would see no data
   Graph fused = graph::remove_dead(graph::fuse_activations(source));
-  Placement placement = place(fused, options.skip, qconfig.activation.options().dtype);
-  OCTET_CHECK(std::find(placement.quantized.begin(), placement.quantized.end(), true) !=
-                  placement.quantized.end(),
-              invalid_argument, "prepare_qat_fx: nothing in {} can be quantized", source.name);
-  return nn::make<QatGraph>(std::move(fused), std::move(placement), qconfig);
+  GraphDecisions decisions = decide(fused, mapping, options.backend, {options.skip});
+  require_something_quantized(fused, decisions, "prepare_qat_fx");
+  return nn::make<QatGraph>(std::move(fused), std::move(decisions), options.backend);
 }
 
 Graph convert_to_reference_fx(const QatGraph& trained, ConversionReport* report) {
@@ -113,10 +121,12 @@ Graph convert_to_reference_fx(const QatGraph& trained, ConversionReport* report)
   ConversionReport& r = report ? *report : local;
   r = {};
   Graph g = trained.to_graph();
-  Chosen chosen{g, trained.placement(), {}, [&](ValueId v) { return trained.weight_qparams(v); }};
-  for (int i = 0; i < trained.placement().groups; ++i)
-    chosen.qtypes.push_back(trained.group_qtype(i));
-  return build_reference(chosen, r);
+  ReferenceSource source{g, trained.decisions(), trained.backend(), {}, [&](ValueId v) {
+                           return trained.constant_qparams(v);
+                         }};
+  for (size_t i = 0; i < trained.decisions().groups.size(); ++i)
+    source.qtypes.push_back(trained.group_qtype(static_cast<int>(i)));
+  return build_reference(source, r);
 }
 
 Graph convert_fx(const QatGraph& trained, ConversionReport* report, bool strict) {
@@ -124,7 +134,7 @@ Graph convert_fx(const QatGraph& trained, ConversionReport* report, bool strict)
   ConversionReport& r = report ? *report : local;
   Graph reference = convert_to_reference_fx(trained, &r);
   if (strict) require_nothing_left_float(r);
-  return graph::merge_qdq(reference);
+  return lower_reference(reference, trained.graph(), trained.decisions());
 }
 
 }  // namespace octet::quant

@@ -24,14 +24,15 @@
 namespace octet::quant {
 
 // A float graph in quantization-aware training. Its fake-quantize modules are children:
-// "activation_post_process_0", ... by group of the placement, "weight_fake_quant_0", ... by weight.
+// "activation_post_process_0", ... by group of the decisions, "weight_fake_quant_0", ... by weight.
 class QatGraph : public graph::GraphModule {
  public:
   // For prepare_qat_fx.
-  QatGraph(graph::Graph graph, Placement placement, const QConfig& qconfig);
-  const Placement& placement() const { return placement_; }
-  // The qparams of a constant weight and of a group of values, as they are now.
-  QParams weight_qparams(graph::ValueId weight) const;
+  QatGraph(graph::Graph graph, GraphDecisions decisions, BackendConfig backend);
+  const GraphDecisions& decisions() const { return decisions_; }
+  const BackendConfig& backend() const { return backend_; }
+  // The qparams of a constant and of a group of values, as they are now.
+  QParams constant_qparams(graph::ValueId constant) const;
   ops::QType group_qtype(int group) const;
   bool has_seen_data() const { return batches_ > 0; }
   using GraphModule::forward;
@@ -43,8 +44,9 @@ class QatGraph : public graph::GraphModule {
  private:
   Tensor fake_quantized(graph::ValueId id, const Tensor& value);
 
-  Placement placement_;
-  std::map<graph::ValueId, std::string> weight_modules_;
+  GraphDecisions decisions_;
+  BackendConfig backend_;
+  std::map<graph::ValueId, std::string> constant_modules_;
   // by value: shown to an observer; made by a quantized operator
   std::vector<bool> watched_, by_quantized_;
   // by value, during forward: what quantized operators read
@@ -55,6 +57,9 @@ class QatGraph : public graph::GraphModule {
 // Fuses, chooses what is quantized (as prepare_fx) and puts the qconfig's fake-quantize modules
 // there. Batch norms should be folded first (graph::fold_batch_norm). Errors as prepare_fx, and for
 // a qconfig that does not fake-quantize.
+std::shared_ptr<QatGraph> prepare_qat_fx(const graph::Graph& graph, const QConfigMapping& mapping,
+                                         const PrepareOptions& options = {});
+// With QConfigMapping(qconfig): this one for every call.
 std::shared_ptr<QatGraph> prepare_qat_fx(const graph::Graph& graph, const QConfig& qconfig,
                                          const PrepareOptions& options = {});
 

@@ -1,7 +1,6 @@
 #include "octet/quant/workflow/quantize_fx.h"
 
 #include <algorithm>
-#include <set>
 
 #include "octet/base/check_impl.h"
 #include "octet/graph/fuse.h"
@@ -19,8 +18,8 @@ using graph::ValueId;
 
 struct PreparedGraph::Impl {
   Graph graph;
-  QConfig qconfig;
-  Placement placement;
+  GraphDecisions decisions;
+  BackendConfig backend;
   std::vector<ObserverPtr> observers;  // by group
   std::vector<ValueId> watched;
   // by value: whether it is shown to its group's observer, not only watched
@@ -36,8 +35,8 @@ PreparedGraph& PreparedGraph::operator=(PreparedGraph&&) noexcept = default;
 PreparedGraph::~PreparedGraph() = default;
 
 const Graph& PreparedGraph::graph() const { return impl_->graph; }
-const Placement& PreparedGraph::placement() const { return impl_->placement; }
-const QConfig& PreparedGraph::qconfig() const { return impl_->qconfig; }
+const GraphDecisions& PreparedGraph::decisions() const { return impl_->decisions; }
+const BackendConfig& PreparedGraph::backend() const { return impl_->backend; }
 const std::vector<ObserverPtr>& PreparedGraph::observers() const { return impl_->observers; }
 int64_t PreparedGraph::batches() const { return impl_->batches; }
 const SampleRanges& PreparedGraph::ranges() const { return impl_->ranges; }
@@ -46,7 +45,8 @@ std::vector<Tensor> PreparedGraph::forward(const std::vector<Tensor>& inputs) {
   Impl& p = *impl_;
   const int64_t batch = inputs.empty() || inputs[0].dim() == 0 ? 1 : inputs[0].size(0);
   auto results = p.program.run_watched(inputs, p.watched, [&](ValueId id, const Tensor& value) {
-    if (p.observed[id]) p.observers[p.placement.group[id]]->observe(value);
+    if (p.observed[id])
+      p.observers[static_cast<size_t>(p.decisions.group[static_cast<size_t>(id)])]->observe(value);
     p.ranges.add(id, value, p.samples, batch);
   });
   ++p.batches;
@@ -56,86 +56,68 @@ std::vector<Tensor> PreparedGraph::forward(const std::vector<Tensor>& inputs) {
 
 namespace {
 
-// What can be known to be wrong with the observers before any data is seen.
+// What can be known to be wrong with a qconfig before any data is seen.
 void check_qconfig(const QConfig& qconfig) {
-  OCTET_CHECK(qconfig.activation.chooses_qparams() && qconfig.weight.chooses_qparams(),
-              invalid_argument,
-              "prepare_fx: static quantization needs observers for activations and weights that "
-              "choose qparams, got {}",
-              to_string(qconfig));
   const ObserverOptions &a = qconfig.activation.options(), &w = qconfig.weight.options();
-  OCTET_CHECK(!is_per_channel(a.qscheme), invalid_argument,
-              "prepare_fx: activations have one scale per tensor; got {}: use a per-tensor "
-              "observer for them",
-              to_string(qconfig.activation));
+  if (qconfig.activation.chooses_qparams())
+    OCTET_CHECK(!is_per_channel(a.qscheme), invalid_argument,
+                "prepare_fx: activations have one scale per tensor; got {}: use a per-tensor "
+                "observer for them",
+                to_string(qconfig.activation));
+  if (!qconfig.weight.chooses_qparams()) return;
   OCTET_CHECK(!is_float_qparams(w.qscheme), invalid_argument,
               "prepare_fx: float zero points are for embeddings; got {} for weights",
               to_string(qconfig.weight));
-  for (const ObserverOptions* o : {&a, &w})
-    OCTET_CHECK(o->dtype == DType::quint8 || o->dtype == DType::qint8, invalid_argument,
-                "prepare_fx: {} are quantized to quint8 or qint8; got {}",
-                o == &a ? "activations" : "weights",
-                to_string(o == &a ? qconfig.activation : qconfig.weight));
   OCTET_CHECK(!is_per_channel(w.qscheme) || w.ch_axis == 0, invalid_argument,
               "prepare_fx: the output channels of weights are axis 0; got {}: use ch_axis=0",
               to_string(qconfig.weight));
-}
-
-// The qparams of a constant weight.
-QParams observe_weight(const Graph& g, ValueId weight, const QConfig& qconfig) {
-  auto observer = weight_observer(g, weight, qconfig.weight).make(g.value(weight).name);
-  observer->observe(g.constant(weight));
-  return observer->calculate_qparams();
 }
 
 }  // namespace
 
 PreparedGraph prepare_fx(const Graph& source, const QConfig& qconfig,
                          const PrepareOptions& options) {
+  OCTET_CHECK(qconfig.activation.chooses_qparams() && qconfig.weight.chooses_qparams(),
+              invalid_argument,
+              "prepare_fx: static quantization needs observers for activations and weights that "
+              "choose qparams, got {}",
+              to_string(qconfig));
   check_qconfig(qconfig);
+  return prepare_fx(source, QConfigMapping(qconfig), options);
+}
+
+PreparedGraph prepare_fx(const Graph& source, const QConfigMapping& mapping,
+                         const PrepareOptions& options) {
   for (const Node& node : source.nodes())
     for (ValueId v : node.outputs)
       OCTET_CHECK(!source.type(v).is_quantized(), invalid_argument,
                   "prepare_fx: {} is quantized already (%{}: {})", source.name,
                   source.value(v).name, to_string(source.type(v)));
   Graph fused = graph::fuse_activations(source);
-  Placement placement = place(fused, options.skip, qconfig.activation.options().dtype);
-  bool any = std::find(placement.quantized.begin(), placement.quantized.end(), true) !=
-             placement.quantized.end();
-  if (!any) {
-    std::set<std::string> reasons;
-    for (size_t i = 0; i < fused.nodes().size(); ++i)
-      if (!placement.reason[i].empty())
-        reasons.insert(
-            fmt::format("{}: {}", node_name(fused, fused.nodes()[i]), placement.reason[i]));
-    OCTET_FAIL(invalid_argument, "prepare_fx: nothing in {} can be quantized: {}", source.name,
-               fmt::join(reasons, "; "));
-  }
+  GraphDecisions decisions = decide(fused, mapping, options.backend, {options.skip});
+  require_something_quantized(fused, decisions, "prepare_fx");
+  for (const NodeDecision& d : decisions.nodes)
+    if (d.mode) check_qconfig(*d.qconfig);
   // a NaN in a weight is better known now than after calibration
-  for (size_t i = 0; i < fused.nodes().size(); ++i) {
-    const Node& node = fused.nodes()[i];
-    if (placement.quantized[i] && has_weight(node)) observe_weight(fused, node.inputs[1], qconfig);
-  }
+  for (const auto& [constant, observer] : decisions.constants)
+    observe_constant(fused, decisions, constant);
   runtime::Program program =
       runtime::compile(fused, {.engine = options.engine, .every_value = true});
   std::vector<ObserverPtr> observers;
   std::vector<ValueId> watched;
   std::vector<bool> observed(fused.values().size(), false);
-  for (int g = 0; g < placement.groups; ++g) {
-    const auto& values = placement.watch[g];
-    if (values.empty()) {
-      observers.push_back(nullptr);
-      continue;
-    }
-    observers.push_back(qconfig.activation.make(fused.value(values[0]).name));
-    watched.insert(watched.end(), values.begin(), values.end());
-    for (ValueId v : values) observed[v] = true;
+  for (size_t g = 0; g < decisions.groups.size(); ++g) {
+    const GraphDecisions::Group& group = decisions.groups[g];
+    observers.push_back(group.observer.without_fake_quantize().make(
+        group.is_fixed() ? "" : fused.value(group.watch[0]).name));
+    watched.insert(watched.end(), group.watch.begin(), group.watch.end());
+    for (ValueId v : group.watch) observed[static_cast<size_t>(v)] = true;
   }
   for (ValueId v : compared_operands(fused))
-    if (!observed[v]) watched.push_back(v);
-  return PreparedGraph(std::make_unique<PreparedGraph::Impl>(
-      PreparedGraph::Impl{std::move(fused), qconfig, std::move(placement), std::move(observers),
-                          std::move(watched), std::move(observed), std::move(program)}));
+    if (!observed[static_cast<size_t>(v)]) watched.push_back(v);
+  return PreparedGraph(std::make_unique<PreparedGraph::Impl>(PreparedGraph::Impl{
+      std::move(fused), std::move(decisions), options.backend, std::move(observers),
+      std::move(watched), std::move(observed), std::move(program)}));
 }
 
 // -- convert --------------------------------------------------------------------------------------
@@ -148,16 +130,14 @@ std::vector<ops::QType> observed_qtypes(const PreparedGraph& prepared, Conversio
   std::vector<std::string> missing;
   const auto& observers = prepared.observers();
   for (size_t g = 0; g < observers.size(); ++g) {
-    if (!observers[g]) {
-      qtypes.push_back(*prepared.placement().fixed[g]);
-    } else if (observers[g]->empty()) {
+    if (!prepared.decisions().groups[g].is_fixed() && observers[g]->empty()) {
       missing.push_back(observers[g]->label());
       qtypes.push_back({});
-    } else {
-      QParams q = observers[g]->calculate_qparams();
-      report.warnings.insert(report.warnings.end(), q.warnings.begin(), q.warnings.end());
-      qtypes.push_back({q.dtype, q.quantizer});
+      continue;
     }
+    QParams q = observers[g]->calculate_qparams();
+    report.warnings.insert(report.warnings.end(), q.warnings.begin(), q.warnings.end());
+    qtypes.push_back({q.dtype, q.quantizer});
   }
   OCTET_CHECK(missing.empty(), not_calibrated,
               "convert_fx: {} of {} observers saw no data ({}): calibrate first, by calling "
@@ -172,15 +152,17 @@ Graph convert_to_reference_fx(const PreparedGraph& prepared, ConversionReport* r
   ConversionReport local;
   ConversionReport& r = report ? *report : local;
   r = {};
-  Chosen chosen{prepared.graph(), prepared.placement(), observed_qtypes(prepared, r),
-                [&](ValueId v) { return observe_weight(prepared.graph(), v, prepared.qconfig()); }};
-  const std::vector<int>& group = prepared.placement().group;
+  const GraphDecisions& decisions = prepared.decisions();
+  ReferenceSource source{
+      prepared.graph(), decisions, prepared.backend(), observed_qtypes(prepared, r),
+      [&](ValueId v) { return observe_constant(prepared.graph(), decisions, v); }};
+  const std::vector<int>& group = decisions.group;
   for (std::string& line : lost_ranges(prepared.graph(), prepared.ranges(), [&](ValueId v) {
          return group[v] < 0 ? std::nullopt
-                             : std::optional(chosen.qtypes[static_cast<size_t>(group[v])]);
+                             : std::optional(source.qtypes[static_cast<size_t>(group[v])]);
        }))
     r.warnings.push_back(std::move(line));
-  return build_reference(chosen, r);
+  return build_reference(source, r);
 }
 
 Graph convert_fx(const PreparedGraph& prepared, ConversionReport* report, bool strict) {
@@ -188,7 +170,7 @@ Graph convert_fx(const PreparedGraph& prepared, ConversionReport* report, bool s
   ConversionReport& r = report ? *report : local;
   Graph reference = convert_to_reference_fx(prepared, &r);
   if (strict) require_nothing_left_float(r);
-  return graph::merge_qdq(reference);
+  return lower_reference(reference, prepared.graph(), prepared.decisions());
 }
 
 }  // namespace octet::quant

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "octet/graph/graph.h"
-#include "octet/quant/backend/placement.h"
+#include "octet/quant/decide/decide.h"
 #include "octet/quant/observe/qconfig.h"
 #include "octet/quant/workflow/findings.h"
 #include "octet/quant/workflow/report.h"
@@ -20,8 +20,9 @@
 namespace octet::quant {
 
 struct PrepareOptions {
-  std::vector<std::string> skip;  // nodes that stay float: exact names, globs, or re:expressions
-  std::string engine;             // the engine that calibrates; "" is the process's choice
+  std::vector<std::string> skip = {};  // nodes that stay float: names, globs, or re:expressions
+  std::string engine = {};             // the engine that calibrates; "" is the process's choice
+  BackendConfig backend = get_native_backend_config();  // what can be quantized
 };
 
 // A float graph with observers: what prepare_fx returns. Move-only.
@@ -32,9 +33,9 @@ class PreparedGraph {
   std::vector<Tensor> forward(const std::vector<Tensor>& inputs);
 
   const graph::Graph& graph() const;  // float, activations fused
-  const Placement& placement() const;
-  const QConfig& qconfig() const;
-  // By group of the placement; null where qparams are fixed.
+  const GraphDecisions& decisions() const;
+  const BackendConfig& backend() const;
+  // By group of the decisions.
   const std::vector<ObserverPtr>& observers() const;
   int64_t batches() const;  // seen so far
   // Of the observed values and of operands of cat, add and sub; convert_fx warns of what they show
@@ -51,10 +52,15 @@ class PreparedGraph {
   std::unique_ptr<Impl> impl_;
 };
 
-// Fuses activations, chooses what is quantized, and attaches an observer of qconfig.activation to
-// each value (or group of values with one scale). Everything that can be wrong is reported here,
-// before any sample is read: Error if nothing in the graph can be quantized, if a skip pattern
-// matches nothing, if the qconfig cannot be honoured.
+// Fuses activations, decides what is quantized (decide.h) and attaches an observer to each value (or
+// group of values with one scale) that becomes codes. A call of the graph is known to the mapping by
+// its name (module name), its operator (object type) and its number among the calls of that
+// operator. Everything that can be wrong is reported here, before any sample is read: Error if
+// nothing in the graph can be quantized, if a name or pattern matches nothing, if a qconfig cannot
+// be honoured.
+PreparedGraph prepare_fx(const graph::Graph& graph, const QConfigMapping& mapping,
+                         const PrepareOptions& options = {});
+// With QConfigMapping(qconfig): this one for every call.
 PreparedGraph prepare_fx(const graph::Graph& graph, const QConfig& qconfig,
                          const PrepareOptions& options = {});
 

@@ -4,7 +4,6 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/graph/merge_qdq.h"
-#include "octet/ops/conv_impl.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/workflow/reference_impl.h"
 #include "octet/quant/workflow/weight_scales_impl.h"
@@ -17,16 +16,11 @@ using graph::Node;
 using graph::NodeKind;
 using graph::ValueId;
 
-ObserverFactory weight_observer(const Graph& graph, ValueId weight,
-                                const ObserverFactory& factory) {
-  if (!is_per_channel(factory.options().qscheme)) return factory;
-  for (graph::NodeId user : graph.users(weight)) {
-    const Node& node = graph.node(user);
-    if (!node.op.starts_with("conv_transpose") || node.inputs[1] != weight) continue;
-    return factory.with_ch_axis(
-        ops::weight_scale_axis(true, graph.type(weight), node.attrs.get_int("groups")));
-  }
-  return factory;
+QParams observe_constant(const Graph& graph, const GraphDecisions& decisions, ValueId constant) {
+  auto observer =
+      decisions.constants.at(constant).without_fake_quantize().make(graph.value(constant).name);
+  observer->observe(graph.constant(constant));
+  return observer->calculate_qparams();
 }
 
 namespace {
@@ -35,27 +29,26 @@ namespace {
 // first asked for.
 class ReferenceBuilder {
  public:
-  ReferenceBuilder(const Chosen& chosen, ConversionReport& report)
-      : chosen_(chosen),
-        g_(chosen.graph),
+  ReferenceBuilder(const ReferenceSource& source, ConversionReport& report)
+      : source_(source),
+        g_(source.graph),
         report_(report),
         as_float_(g_.values().size(), kNone),
         as_codes_(g_.values().size(), kNone),
         is_output_(g_.values().size(), false) {
-    for (ValueId v : g_.outputs()) is_output_[v] = true;
+    for (ValueId v : g_.outputs()) is_output_[static_cast<size_t>(v)] = true;
   }
 
   Graph build() {
     out_.name = g_.name;
     out_.metadata = g_.metadata;
-    const Placement& p = chosen_.placement;
-    for (size_t i = 0; i < g_.nodes().size(); ++i) {
-      const Node& node = g_.nodes()[i];
+    for (size_t n = 0; n < g_.nodes().size(); ++n) {
+      const Node& node = g_.nodes()[n];
       ValueId y = node.outputs[0];
       if (node.kind == NodeKind::input)
-        as_float_[y] = out_.add_input(g_.value(y).name, g_.type(y));
+        as_float_[static_cast<size_t>(y)] = out_.add_input(g_.value(y).name, g_.type(y));
       else if (node.kind == NodeKind::call)
-        call(node, p.quantized[i], p.reason[i]);
+        call(node, source_.decisions.nodes[n]);
     }
     std::vector<ValueId> outputs;
     for (ValueId v : g_.outputs()) outputs.push_back(float_of(v));
@@ -64,7 +57,9 @@ class ReferenceBuilder {
   }
 
  private:
-  const ops::QType& qtype(ValueId v) const { return chosen_.qtypes[chosen_.placement.group[v]]; }
+  const ops::QType& qtype(ValueId v) const {
+    return source_.qtypes[static_cast<size_t>(source_.decisions.group[static_cast<size_t>(v)])];
+  }
 
   // Codes have the value's name, but for results of the graph: there the float result has it, as in
   // the float graph.
@@ -84,44 +79,56 @@ class ReferenceBuilder {
 
   // dequantize(quantize(v)): what a quantized operator reads.
   ValueId dequantized(ValueId v) {
-    if (as_codes_[v] == kNone)
+    if (as_codes_[v] == kNone && g_.is_constant(v))
+      as_codes_[v] = out_.add_constant(
+          g_.value(v).name, quantize(g_.constant(v), qtype(v).quantizer, qtype(v).dtype));
+    else if (as_codes_[v] == kNone)
       as_codes_[v] =
           out_.add_call(g_.value(v).name + ".quantized", "quantize", {as_float_[v]}, {}, qtype(v));
     return out_.add_call(g_.value(v).name + ".dequantized", "dequantize", {as_codes_[v]});
   }
 
-  ValueId quantized_weight(ValueId v, const std::string& node) {
-    auto [it, fresh] = weights_.emplace(v, kNone);
+  // The codes of a constant. Those of a linear layer's weight that is used with float arithmetic
+  // are kept two to a byte if they are of 4 bits.
+  ValueId quantized_constant(ValueId v, const std::string& node, bool in_four_bits) {
+    auto [it, fresh] = constants_.emplace(v, kNone);
     if (fresh) {
-      const std::string& name = g_.value(v).name;
-      QParams q = chosen_.weight_qparams(v);
+      QParams q = source_.constant_qparams(v);
       for (const std::string& w : q.warnings)
         report_.warnings.push_back(fmt::format("{}: {}", node, w));
-      it->second = out_.add_constant(name, quantize_to(g_.constant(v), q));
+      Tensor codes = quantize_to(g_.constant(v), q);
+      it->second = out_.add_constant(g_.value(v).name, in_four_bits ? packed(codes, q) : codes);
     }
-    return out_.add_call(g_.value(v).name + ".dequantized", "dequantize", {it->second});
+    return it->second;
   }
 
-  void call(const Node& node, bool quantized, const std::string& reason) {
-    std::string label = node_name(g_, node);
-    report_.entries.push_back({label, node.op, quantized, reason});
+  static Tensor packed(const Tensor& codes, const QParams& q) {
+    for (const auto& [wide, four] :
+         {std::pair{DType::qint8, DType::qint4x2}, std::pair{DType::quint8, DType::quint4x2}})
+      if (codes.dtype() == wide && q.quant_min >= qmin(four) && q.quant_max <= qmax(four))
+        return make_quantized(codes.int_repr(), q.quantizer, four);
+    return codes;
+  }
+
+  void call(const Node& node, const NodeDecision& d) {
+    const std::string label = node_name(g_, node);
+    report_.entries.push_back({label, node.op, d.mode.has_value(), d.reason});
+    if (d.mode == QuantMode::statically)
+      on_codes(node, label);
+    else
+      on_floats(node, d, label);
+  }
+
+  // dequantize -> the operator -> quantize.
+  void on_codes(const Node& node, const std::string& label) {
     const std::string& name = g_.value(node.outputs[0]).name;
+    const BackendPatternConfig* config = source_.backend.find_op(node.op);
     std::vector<ValueId> operands;
-    if (!quantized) {
-      for (ValueId v : node.inputs) operands.push_back(float_of(v));
-      auto results = out_.add_calls(name, node.op, operands, node.attrs, std::nullopt, node.scope);
-      out_.node(out_.value(results[0]).producer).note = "float: " + reason;
-      for (size_t i = 0; i < results.size(); ++i) as_float_[node.outputs[i]] = results[i];
-      return;
-    }
-    bool weighted = has_weight(node);
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       ValueId v = node.inputs[i];
-      if (v == kNone)
-        operands.push_back(kNone);
-      else if (weighted && i == 1)
-        operands.push_back(quantized_weight(v, label));
-      else if (g_.is_constant(v))
+      if (becomes_codes(node, i, config))
+        operands.push_back(dequantized_constant(v, label));
+      else if (v == kNone || group(v) < 0)
         operands.push_back(float_of(v));
       else
         operands.push_back(dequantized(v));
@@ -130,17 +137,58 @@ class ReferenceBuilder {
         out_.add_calls(name + ".float", node.op, operands, node.attrs, std::nullopt, node.scope);
     for (size_t i = 0; i < results.size(); ++i) {
       ValueId v = node.outputs[i];
-      as_codes_[v] = out_.add_call(code_name(v), "quantize", {results[i]}, {}, qtype(v));
+      if (group(v) < 0)
+        as_float_[static_cast<size_t>(v)] = results[i];
+      else
+        as_codes_[static_cast<size_t>(v)] =
+            out_.add_call(code_name(v), "quantize", {results[i]}, {}, qtype(v));
     }
   }
 
-  const Chosen& chosen_;
+  // An operator that stays float, or whose weights alone are codes.
+  void on_floats(const Node& node, const NodeDecision& d, const std::string& label) {
+    const BackendPatternConfig* config = source_.backend.find_op(node.op);
+    const LoweredOp* lowered = d.mode && config ? config->quantized_op(*d.mode) : nullptr;
+    const std::string op = lowered ? lowered->op : node.op;
+    Attrs attrs = node.attrs;
+    if (lowered)
+      for (const auto& [key, value] : lowered->attrs) attrs.set(key, value);
+    std::vector<ValueId> operands;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      ValueId v = node.inputs[i];
+      if (!d.mode || !becomes_codes(node, i, config))
+        operands.push_back(float_of(v));
+      else
+        operands.push_back(lowered ? quantized_constant(v, label, node.op == "linear")
+                                   : dequantized_constant(v, label));
+    }
+    auto results = out_.add_calls(g_.value(node.outputs[0]).name, op, operands, attrs, std::nullopt,
+                                  node.scope);
+    if (!d.mode) out_.node(out_.value(results[0]).producer).note = "float: " + d.reason;
+    for (size_t i = 0; i < results.size(); ++i)
+      as_float_[static_cast<size_t>(node.outputs[i])] = results[i];
+  }
+
+  // Whether an operand is a constant that was decided to become codes.
+  bool becomes_codes(const Node& node, size_t i, const BackendPatternConfig* config) const {
+    const ValueId v = node.inputs[i];
+    return v != kNone && source_.decisions.constants.count(v) &&
+           operand_role(g_, node, i, config) != OperandRole::parameter;
+  }
+  ValueId dequantized_constant(ValueId v, const std::string& label) {
+    return out_.add_call(g_.value(v).name + ".dequantized", "dequantize",
+                         {quantized_constant(v, label, false)});
+  }
+
+  int group(ValueId v) const { return source_.decisions.group[static_cast<size_t>(v)]; }
+
+  const ReferenceSource& source_;
   const Graph& g_;
   ConversionReport& report_;
   Graph out_;
   std::vector<ValueId> as_float_, as_codes_;
   std::vector<bool> is_output_;
-  std::map<ValueId, ValueId> weights_;  // weight -> its codes, shared by all uses
+  std::map<ValueId, ValueId> constants_;  // a constant -> its codes, shared by all uses
 };
 
 bool only_moves(const std::string& op) {
@@ -152,8 +200,32 @@ bool only_moves(const std::string& op) {
 
 }  // namespace
 
-Graph build_reference(const Chosen& chosen, ConversionReport& report) {
-  return raise_weight_scales(graph::remove_dead(ReferenceBuilder(chosen, report).build()), report);
+Graph build_reference(const ReferenceSource& source, ConversionReport& report) {
+  return raise_weight_scales(graph::remove_dead(ReferenceBuilder(source, report).build()), report);
+}
+
+Graph lower_reference(const Graph& reference, const Graph& source,
+                      const GraphDecisions& decisions) {
+  std::set<std::string> stay_float;
+  for (size_t n = 0; n < decisions.nodes.size(); ++n)
+    if (source.nodes()[n].kind == NodeKind::call && !decisions.nodes[n].mode)
+      stay_float.insert(source.value(source.nodes()[n].outputs[0]).name);
+  return graph::merge_qdq(reference, [&](const Graph& g, const Node& node) {
+    return !stay_float.count(g.value(node.outputs[0]).name);
+  });
+}
+
+void require_something_quantized(const Graph& graph, const GraphDecisions& decisions,
+                                 const char* who) {
+  std::set<std::string> reasons;
+  for (size_t n = 0; n < decisions.nodes.size(); ++n) {
+    if (decisions.nodes[n].mode) return;
+    if (graph.nodes()[n].kind == NodeKind::call)
+      reasons.insert(
+          fmt::format("{}: {}", node_name(graph, graph.nodes()[n]), decisions.nodes[n].reason));
+  }
+  OCTET_FAIL(invalid_argument, "{}: nothing in {} can be quantized: {}", who, graph.name,
+             reasons.empty() ? "it calls nothing" : fmt::format("{}", fmt::join(reasons, "; ")));
 }
 
 void require_nothing_left_float(const ConversionReport& report) {

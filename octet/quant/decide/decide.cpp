@@ -1,0 +1,423 @@
+#include "octet/quant/decide/decide.h"
+
+#include <algorithm>
+#include <numeric>
+#include <set>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/text.h"
+#include "octet/ops/conv_impl.h"
+
+namespace octet::quant {
+
+using graph::Graph;
+using graph::kNone;
+using graph::Node;
+using graph::NodeId;
+using graph::NodeKind;
+using graph::ValueId;
+
+// -- one call -------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr const char* kWeights[] = {"weight", "w_ih", "w_hh", "w_hr"};
+
+// Results so large, so small or so many-sized that one scale with 256 codes does not hold them.
+bool ranges_too_widely(const std::string& op) {
+  static const std::set<std::string> ops{
+      "exp",  "log",  "sqrt",      "rsqrt",   "reciprocal",  "pow",        "div",
+      "fmod", "prod", "remainder", "log_sum", "log_sum_exp", "sum_square", "cumsum"};
+  return ops.count(op) != 0;
+}
+
+bool is_operand(const BackendPatternConfig& config, const char* what, size_t i) {
+  auto it = config.input_type_to_index.find(what);
+  return it != config.input_type_to_index.end() && it->second == static_cast<int>(i);
+}
+
+// Whether an operator on codes takes this constant as it is: mul by a float per channel, say.
+bool takes_float_constant(const Graph& g, const Node& node, size_t i) {
+  if (i == 0 || node.kind != NodeKind::call || !g.is_constant(node.inputs[i])) return false;
+  const ops::QType any{DType::quint8, Quantizer::per_tensor(1, 0, DType::quint8)};
+  std::vector<std::optional<TensorType>> types;
+  for (ValueId v : node.inputs) {
+    if (v == kNone) {
+      types.push_back(std::nullopt);
+      continue;
+    }
+    const TensorType& type = g.type(v);
+    const bool codes = type.dtype == DType::float32 && !g.is_constant(v);
+    types.push_back(codes ? TensorType(any.dtype, type.dims, any.quantizer) : type);
+  }
+  if (!types[0] || !types[0]->is_quantized()) return false;
+  try {
+    ops::get(node.op).infer(types, node.attrs, any, "");
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// Whether a call's operands are what quantizing it takes. Weights, biases and slopes are constants.
+bool operands_fit(const Graph& g, const Node& node, const BackendPatternConfig& config,
+                  std::string* why) {
+  for (const auto& [what, index] : config.input_type_to_index) {
+    if (node.kind != NodeKind::call) break;
+    const auto i = static_cast<size_t>(index);
+    const ValueId v = i < node.inputs.size() ? node.inputs[i] : kNone;
+    if (v == kNone && (i >= node.inputs.size() || ops::get(node.op).params().at(i).optional))
+      continue;
+    if (v == kNone || !g.is_constant(v) || g.type(v).dtype != DType::float32) {
+      *why = fmt::format("its {} is not a float32 {}", what,
+                         what == "bias" ? "constant" : "parameter");
+      return false;
+    }
+  }
+  if (config.observation_type == ObservationType::input_output_not_observed) return true;
+  const ValueId x = node.inputs.empty() ? kNone : node.inputs[0];
+  if (x == kNone || g.type(x).dtype != DType::float32) {
+    *why = x == kNone ? "it has no operand"
+                      : fmt::format("its operand is {}", to_string(g.type(x).dtype));
+    return false;
+  }
+  for (ValueId v : node.outputs)
+    if (g.type(v).dtype == DType::float32) return true;
+  *why = "its result is not float32";
+  return false;
+}
+
+// A layer with weights, or what else multiplies matrices; modules that users quantize count.
+bool is_layer(const Node& node, const NodeDecision& d) {
+  return d.custom || d.standalone || d.has_weights || d.mode != QuantMode::statically ||
+         node.op == "matmul";
+}
+
+// Whether quantizing a call whose codes nobody takes would only cost precision: it has no integer
+// arithmetic. Results of the graph are as good in float, but for a prelu's, whose codes are smaller.
+bool computes_in_float(const Graph& graph, const Node& node) {
+  const auto is = [&](std::initializer_list<const char*> names) {
+    return std::any_of(names.begin(), names.end(),
+                       [&](const char* name) { return node.op == name; });
+  };
+  if (is({"softmax", "log_softmax", "Softmax", "LogSoftmax"})) return true;
+  const bool is_result =
+      std::count(graph.outputs().begin(), graph.outputs().end(), node.outputs[0]) > 0;
+  return !is_result && is({"prelu", "PReLU"});
+}
+
+}  // namespace
+
+std::string why_no_pattern(const std::string& op, const BackendConfig& backend) {
+  if (ops::find(op) && ops::get(op).rule() != ops::QRule::float_only && ranges_too_widely(op))
+    return fmt::format("{} could run on codes, but its results range too widely for 8 bits", op);
+  return fmt::format("{} has no quantized form in the backend '{}'", op, backend.name());
+}
+
+NodeDecision decide_call(const Graph& graph, const Node& node,
+                         const std::optional<QConfig>& qconfig, const BackendPatternConfig* config,
+                         const BackendConfig& backend) {
+  NodeDecision d;
+  d.qconfig = qconfig;
+  if (!qconfig) {
+    d.reason = "it has no qconfig";
+    return d;
+  }
+  if (!config) {
+    d.reason = why_no_pattern(node.op, backend);
+    return d;
+  }
+  const std::optional<QuantMode> wanted = mode_of(*qconfig);
+  bool has_mode = !wanted;
+  for (const DTypeConfig& c : config->dtype_configs) has_mode = has_mode || mode_of(c) == *wanted;
+  if (!has_mode) {
+    d.reason = fmt::format("{} has no {} form", node.op, to_string(*wanted));
+    return d;
+  }
+  const DTypeConfig* dtypes = config->find_dtype_config(*qconfig, &d.reason);
+  if (!dtypes || !operands_fit(graph, node, *config, &d.reason)) return d;
+  d.reason.clear();
+  d.mode = mode_of(*dtypes);
+  d.has_weights = dtypes->weight_dtype.dtype.has_value();
+  return d;
+}
+
+OperandRole operand_role(const Graph& graph, const Node& node, size_t i,
+                         const BackendPatternConfig* config) {
+  const ValueId v = node.inputs[i];
+  if (v == kNone || graph.type(v).dtype != DType::float32) return OperandRole::other;
+  if (!config) return OperandRole::activation;
+  // Where no dtypes are given for weights (norms), they stay float.
+  const bool quantizes_weights =
+      std::any_of(config->dtype_configs.begin(), config->dtype_configs.end(),
+                  [](const DTypeConfig& c) { return c.weight_dtype.dtype.has_value(); });
+  for (const char* weight : kWeights)
+    if (quantizes_weights && is_operand(*config, weight, i)) return OperandRole::weight;
+  for (const auto& [what, index] : config->input_type_to_index)
+    if (index == static_cast<int>(i)) return OperandRole::parameter;
+  // What shares its operands' scale (cat) takes constants as codes of it.
+  const bool shares = config->observation_type == ObservationType::output_share_observer_with_input;
+  return !shares && takes_float_constant(graph, node, i) ? OperandRole::parameter
+                                                         : OperandRole::activation;
+}
+
+ObservationType observation_type(const Node& node, const BackendPatternConfig* config,
+                                 const QConfig& qconfig) {
+  if (qconfig.activation.name() == "ReuseInputObserver")
+    return ObservationType::output_share_observer_with_input;
+  if (!config) return ObservationType::output_use_different_observer_as_input;
+  const auto tensors =
+      std::count_if(node.inputs.begin(), node.inputs.end(), [](ValueId v) { return v != kNone; });
+  return config->observation_type_of(static_cast<int>(tensors));
+}
+
+void leave_islands_float(const Graph& graph, std::vector<NodeDecision>& decisions) {
+  const auto is_static = [&](NodeId n) {
+    return decisions[static_cast<size_t>(n)].mode == QuantMode::statically;
+  };
+  // Nodes that hand codes to one another.
+  std::vector<NodeId> parent(decisions.size());
+  std::iota(parent.begin(), parent.end(), 0);
+  const auto find = [&](NodeId n) {
+    while (parent[static_cast<size_t>(n)] != n) n = parent[static_cast<size_t>(n)];
+    return n;
+  };
+  std::vector<bool> read(graph.values().size(), false);  // by an operator on codes
+  for (size_t n = 0; n < decisions.size(); ++n) {
+    if (!is_static(static_cast<NodeId>(n))) continue;
+    for (ValueId v : graph.nodes()[n].inputs) {
+      if (v == kNone) continue;
+      read[static_cast<size_t>(v)] = true;
+      const NodeId producer = graph.value(v).producer;
+      if (is_static(producer))
+        parent[static_cast<size_t>(find(static_cast<NodeId>(n)))] = find(producer);
+    }
+  }
+  std::vector<bool> computes(decisions.size(), false);
+  bool any = false;
+  for (size_t n = 0; n < decisions.size(); ++n) {
+    if (!decisions[n].mode || !is_layer(graph.nodes()[n], decisions[n])) continue;
+    computes[static_cast<size_t>(find(static_cast<NodeId>(n)))] = any = true;
+  }
+  if (!any) return;
+  for (size_t n = 0; n < decisions.size(); ++n) {
+    if (!is_static(static_cast<NodeId>(n))) continue;
+    const Node& node = graph.nodes()[n];
+    if (!computes[static_cast<size_t>(find(static_cast<NodeId>(n)))])
+      decisions[n].reason = "no quantized layer gives it codes or takes them";
+    else if (!read[static_cast<size_t>(node.outputs[0])] && computes_in_float(graph, node))
+      decisions[n].reason = "nothing that reads its result takes codes";
+    if (!decisions[n].reason.empty()) decisions[n].mode.reset();
+  }
+}
+
+// -- a graph --------------------------------------------------------------------------------------
+
+bool GraphDecisions::any(QuantMode mode) const {
+  return std::any_of(nodes.begin(), nodes.end(),
+                     [&](const NodeDecision& d) { return d.mode == mode; });
+}
+
+namespace {
+
+// The groups of values that share one observer.
+class Observers {
+ public:
+  Observers(const Graph& g, const BackendConfig& backend, GraphDecisions& d)
+      : g_(g), backend_(backend), d_(d), parent_(g.values().size()), factory_(g.values().size()) {
+    std::iota(parent_.begin(), parent_.end(), 0);
+    for (size_t n = 0; n < g.nodes().size(); ++n)
+      if (d.is_static(static_cast<NodeId>(n)))
+        add(g.nodes()[n], d.nodes[n]);
+      else if (d.nodes[n].mode)
+        add_weights(g.nodes()[n], d.nodes[n]);
+  }
+
+  void form_groups() {
+    d_.group.assign(g_.values().size(), -1);
+    std::vector<int> index(g_.values().size(), -1);
+    for (size_t v = 0; v < factory_.size(); ++v) {
+      if (!factory_[v]) continue;
+      int& group = index[static_cast<size_t>(find(static_cast<ValueId>(v)))];
+      if (group < 0) {
+        group = static_cast<int>(d_.groups.size());
+        d_.groups.push_back({{}, *factory_[v]});
+      }
+      d_.group[v] = group;
+      if (lies_within_operands(static_cast<ValueId>(v))) continue;
+      GraphDecisions::Group& g = d_.groups[static_cast<size_t>(group)];
+      if (g.watch.empty() || is_fixed(g.observer)) g.observer = *factory_[v];
+      g.watch.push_back(static_cast<ValueId>(v));
+    }
+    // A group of a fixed result and others (a cat of two sigmoids and a conv) is observed.
+    for (GraphDecisions::Group& g : d_.groups)
+      if (g.watch.size() == 1 && is_fixed(g.observer))
+        g.watch.clear();
+      else if (is_fixed(g.observer))
+        g.observer = watching(g);
+  }
+
+ private:
+  static bool is_fixed(const ObserverFactory& f) { return f.options().scale.has_value(); }
+
+  // Several fixed results in one group have no scale in common: what any of their users has, does.
+  ObserverFactory watching(const GraphDecisions::Group& g) const {
+    for (ValueId v : g.watch) {
+      const NodeDecision& d = d_.nodes[static_cast<size_t>(g_.value(v).producer)];
+      if (d.qconfig && !is_fixed(d.qconfig->activation)) return d.qconfig->activation;
+    }
+    return g.observer;
+  }
+
+  void add_weights(const Node& node, const NodeDecision& d) {
+    const BackendPatternConfig* config = backend_.find_op(node.op);
+    for (size_t i = 0; i < node.inputs.size(); ++i)
+      if (operand_role(g_, node, i, config) == OperandRole::weight && d.qconfig->weight)
+        d_.constants.emplace(node.inputs[i],
+                             weight_observer(g_, node.inputs[i], d.qconfig->weight));
+  }
+
+  void add(const Node& node, NodeDecision& d) {
+    const BackendPatternConfig* config = backend_.find_op(node.op);
+    const QConfig& q = *d.qconfig;
+    const ObservationType type = observation_type(node, config, q);
+    const bool reuses = q.activation.name() == "ReuseInputObserver";
+    if (q.weight && q.weight.chooses_qparams()) add_weights(node, d);
+    std::vector<ValueId> operands;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const ValueId v = node.inputs[i];
+      if (operand_role(g_, node, i, config) != OperandRole::activation) continue;
+      if (g_.is_constant(v) && type != ObservationType::output_share_observer_with_input) {
+        d_.constants.emplace(v, q.activation);
+        continue;
+      }
+      if (!factory_[static_cast<size_t>(v)]) {
+        if (reuses) continue;
+        factory_[static_cast<size_t>(v)] = q.activation;
+      }
+      operands.push_back(v);
+    }
+    const bool share = type == ObservationType::output_share_observer_with_input;
+    d.keeps_qparams = share;
+    if (reuses && operands.empty()) {
+      d.mode.reset();
+      d.reason = "its operand is float";
+      return;
+    }
+    const ObserverFactory result = config && !share ? result_observer(*config, q) : q.activation;
+    for (ValueId v : node.outputs) {
+      if (g_.type(v).dtype != DType::float32) continue;
+      factory_[static_cast<size_t>(v)] =
+          reuses ? factory_[static_cast<size_t>(operands[0])] : result;
+      for (ValueId x : operands)
+        if (share) parent_[static_cast<size_t>(find(x))] = find(v);
+    }
+  }
+
+  // Constants, and what only rearranges values that are observed already.
+  bool lies_within_operands(ValueId v) const {
+    const NodeId producer = g_.value(v).producer;
+    const Node& node = g_.node(producer);
+    if (node.kind == NodeKind::constant) return true;
+    return d_.is_static(producer) && d_.nodes[static_cast<size_t>(producer)].keeps_qparams &&
+           !widens(node) && std::none_of(node.inputs.begin(), node.inputs.end(), [&](ValueId x) {
+             return x != kNone && g_.is_constant(x) && g_.type(x).dtype == DType::float32;
+           });
+  }
+
+  ValueId find(ValueId v) {
+    ValueId& parent = parent_[static_cast<size_t>(v)];
+    return parent == v ? v : parent = find(parent);
+  }
+
+  const Graph& g_;
+  const BackendConfig& backend_;
+  GraphDecisions& d_;
+  std::vector<ValueId> parent_;
+  std::vector<std::optional<ObserverFactory>> factory_;  // of values that become codes
+};
+
+}  // namespace
+
+GraphDecisions decide(const Graph& graph, const QConfigMapping& mapping,
+                      const BackendConfig& backend, const DecideOptions& options) {
+  const std::vector<std::string> skipped = skipped_nodes(graph, options.skip);
+  GraphDecisions d;
+  d.nodes.resize(graph.nodes().size());
+  std::vector<QConfigMapping::Target> targets;
+  std::map<std::string, int> calls;
+  for (const Node& node : graph.nodes()) {
+    QConfigMapping::Target target;
+    if (node.kind == NodeKind::call) {
+      target.module_path = node_name(graph, node);
+      target.op = node.op;
+      target.index = calls[node.op]++;
+    }
+    targets.push_back(std::move(target));
+  }
+  mapping.require_matched(targets);
+  for (size_t n = 0; n < graph.nodes().size(); ++n) {
+    const Node& node = graph.nodes()[n];
+    if (node.kind != NodeKind::call) continue;
+    if (skipped[n].empty())
+      d.nodes[n] =
+          decide_call(graph, node, mapping.find(targets[n]), backend.find_op(node.op), backend);
+    else
+      d.nodes[n].reason = fmt::format("skipped by '{}'", skipped[n]);
+  }
+  if (options.leave_islands_float) leave_islands_float(graph, d.nodes);
+  Observers(graph, backend, d).form_groups();
+  return d;
+}
+
+std::vector<std::string> skipped_nodes(const Graph& graph, const std::vector<std::string>& skip) {
+  std::vector<std::string> skipped(graph.nodes().size());
+  for (const std::string& pattern : skip) {
+    bool any = false;
+    std::vector<std::string> names;
+    const NamePattern compiled(pattern);
+    for (size_t i = 0; i < graph.nodes().size(); ++i) {
+      const Node& node = graph.nodes()[i];
+      if (node.kind != NodeKind::call) continue;
+      names.push_back(node_name(graph, node));
+      bool hit =
+          compiled.matches(names.back()) || compiled.matches(graph.value(node.outputs[0]).name);
+      if (hit) skipped[i] = pattern;
+      any |= hit;
+    }
+    OCTET_CHECK(any, not_found,
+                "skip '{}' matches no node of {}{}; `octet inspect` lists the nodes", pattern,
+                graph.name, did_you_mean(pattern, names));
+  }
+  return skipped;
+}
+
+bool widens(const Node& node) {
+  if (node.op == "add_scalar" || node.op == "mul_scalar") return true;
+  if (node.op == "interpolate")
+    return node.attrs.get_string("mode") == "cubic" ||
+           node.attrs.get_string("coordinates") == "tf_crop_and_resize";
+  if (node.op.starts_with("avg_pool"))
+    return node.attrs.has("divisor_override") && node.attrs.get_int("divisor_override") != 0;
+  if (node.op == "pad") return node.attrs.get_double("value") != 0;
+  return node.op == "clamp" &&
+         (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);
+}
+
+std::string node_name(const Graph& graph, const Node& node) {
+  return node.scope.empty() ? graph.value(node.outputs[0]).name : node.scope;
+}
+
+ObserverFactory weight_observer(const Graph& graph, ValueId weight,
+                                const ObserverFactory& factory) {
+  if (!is_per_channel(factory.options().qscheme)) return factory;
+  for (NodeId user : graph.users(weight)) {
+    const Node& node = graph.node(user);
+    if (!node.op.starts_with("conv_transpose") || node.inputs[1] != weight) continue;
+    return factory.with_ch_axis(
+        ops::weight_scale_axis(true, graph.type(weight), node.attrs.get_int("groups")));
+  }
+  return factory;
+}
+
+}  // namespace octet::quant

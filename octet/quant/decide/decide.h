@@ -1,0 +1,113 @@
+#pragma once
+// The one place that says what is quantized, how, and why the rest stays float. It asks two things:
+// the QConfigMapping for what the user wants of a call, and the BackendConfig for what can be done
+// with it. Graph mode asks call by call, for modules and operators alike; a graph of operators (a
+// network from ONNX, say) is decided as a whole:
+//
+//   quant::GraphDecisions d = quant::decide(graph, quant::get_default_qconfig_mapping(),
+//                                           quant::get_native_backend_config());
+//   for (size_t n = 0; n < graph.nodes().size(); ++n)
+//     if (!d.nodes[n].mode) std::cout << d.nodes[n].reason << "\n";
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "octet/graph/graph.h"
+#include "octet/quant/backend/backend_config.h"
+#include "octet/quant/backend/qconfig_mapping.h"
+
+namespace octet::quant {
+
+// What was decided about one call.
+struct NodeDecision {
+  std::optional<QConfig> qconfig = {};  // what the mapping gives it
+  std::optional<QuantMode> mode = {};   // how it will be quantized; nullopt: it stays float
+  std::string reason = {};              // why it stays float; "" if it does not
+  bool custom = false, standalone = false;
+  bool has_weights = false;  // which become codes
+  // its result shares its operand's observer, as the backend says
+  bool keeps_qparams = false;
+};
+
+// The decision about a call of an operator or module, of which the backend has `config` (null: no
+// pattern fits) and to which the mapping gives `qconfig`.
+NodeDecision decide_call(const graph::Graph& graph, const graph::Node& node,
+                         const std::optional<QConfig>& qconfig, const BackendPatternConfig* config,
+                         const BackendConfig& backend);
+
+// What a quantized call does with an operand.
+enum class OperandRole {
+  other,       // it is absent, or no float32: an index, a mask
+  activation,  // it becomes codes with qparams from calibration (or from itself: a constant)
+  weight,      // it becomes codes with qparams from itself
+  parameter,   // it stays float: a bias, slopes, statistics, the constant of an add or mul
+};
+OperandRole operand_role(const graph::Graph& graph, const graph::Node& node, size_t i,
+                         const BackendPatternConfig* config);
+
+// How the results of a call with that many tensors for operands are observed.
+ObservationType observation_type(const graph::Node& node, const BackendPatternConfig* config,
+                                 const QConfig& qconfig);
+
+// The second pass: leaves float what no layer with weights and no matmul is connected with through
+// codes, for making codes of its operands costs more than it gains; and softmax and prelu, which
+// compute in float, where no operator takes their codes (a prelu that is a result of the graph stays
+// quantized). Does nothing where no layer is quantized. Graph mode and graphs have it on unless told
+// otherwise. `decisions` by node.
+void leave_islands_float(const graph::Graph& graph, std::vector<NodeDecision>& decisions);
+
+struct DecideOptions {
+  // Nodes that stay float: exact names, globs, or re:expressions (base/text.h NamePattern). A
+  // pattern that matches no node is an Error with the nearest names.
+  std::vector<std::string> skip;
+  bool leave_islands_float = true;
+};
+
+// All decisions about a graph without module calls.
+struct GraphDecisions {
+  // Values that share one observer and one scale.
+  struct Group {
+    // The values that the observer is shown: not those that lie within the range of others.
+    std::vector<graph::ValueId> watch;
+    ObserverFactory observer;  // if it is of fixed qparams, nothing is watched
+    bool is_fixed() const { return watch.empty(); }
+  };
+  std::vector<NodeDecision> nodes;  // by node
+  std::vector<int> group;           // by value; -1: float, or one of `constants`
+  std::vector<Group> groups;
+  // Constants that become codes with qparams of their own, and what chooses these.
+  std::map<graph::ValueId, ObserverFactory> constants;
+
+  bool any(QuantMode mode) const;
+  bool is_static(graph::NodeId node) const {
+    return nodes[static_cast<size_t>(node)].mode == QuantMode::statically;
+  }
+};
+GraphDecisions decide(const graph::Graph& graph, const QConfigMapping& mapping,
+                      const BackendConfig& backend, const DecideOptions& options = {});
+
+// By node of a graph without module calls: the pattern that skips it, or "".
+std::vector<std::string> skipped_nodes(const graph::Graph& graph,
+                                       const std::vector<std::string>& skip);
+
+// Whether an operator that keeps qparams may give values outside the range of its operand (which
+// always includes 0): a pad with another value than 0, a clamp that does not hold 0, cubic
+// interpolation, an average with a divisor of its own, a number added or multiplied.
+bool widens(const graph::Node& node);
+
+// The name users know a node by: its scope (module path or ONNX node name), or its result's name.
+std::string node_name(const graph::Graph& graph, const graph::Node& node);
+
+// The observer of a weight: per channel along the axis of its output channels, which transposed
+// convolutions have in another place. Depthwise ones have one output channel per input channel,
+// along whose axis the scales are then.
+ObserverFactory weight_observer(const graph::Graph& graph, graph::ValueId weight,
+                                const ObserverFactory& factory);
+
+// Why a call of an operator for which the backend has no pattern stays float: it has no form on
+// codes, or its results range too widely for 8 bits, or the backend leaves it.
+std::string why_no_pattern(const std::string& op, const BackendConfig& backend);
+
+}  // namespace octet::quant

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "bench/ceilings.h"
-#include "octet/engine/native_impl.h"
+#include "octet/engine/native/native_impl.h"
 #include "octet/kernels/kernels.h"
 #include "octet/tensor/tensor.h"
 
@@ -91,7 +91,7 @@ struct Product {
 void gemm(benchmark::State& state, const Product& p, int threads) {
   set_num_threads(threads);
   // Of few channels a row of the window is a tap, over an image with its padding written out
-  // (engine/native_conv.cpp).
+  // (engine/native/conv.cpp).
   const bool joined = p.height && p.k < 4;
   const int64_t taps = joined ? p.kernel : p.kernel * p.kernel, k = joined ? p.kernel * p.k : p.k;
   const int64_t padded = p.height + 2 * (p.kernel / 2),

@@ -7,7 +7,7 @@
 #include "octet/base/text.h"
 #include "octet/engine/engines_impl.h"
 #include "octet/engine/geometry_impl.h"
-#include "octet/engine/native_impl.h"
+#include "octet/engine/native/native_impl.h"
 
 namespace octet {
 namespace {

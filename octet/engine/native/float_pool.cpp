@@ -1,6 +1,6 @@
 // Float pools of two and three spatial dimensions, on images whose channels lie together.
 #include "octet/engine/geometry_impl.h"
-#include "octet/engine/native_float_impl.h"
+#include "octet/engine/native/float_impl.h"
 #include "octet/engine/pool_taps_impl.h"
 #include "octet/engine/reorder.h"
 

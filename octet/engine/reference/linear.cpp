@@ -1,6 +1,6 @@
 // The reference engine: the definitions of docs/numerics.md in the plainest loops, row-major, one
 // thread. It is the oracle of every other engine, so nothing here is clever.
-#include "octet/engine/reference_impl.h"
+#include "octet/engine/reference/reference_impl.h"
 
 #include <algorithm>
 #include <cmath>

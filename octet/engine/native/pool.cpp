@@ -5,7 +5,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
-#include "octet/engine/native_impl.h"
+#include "octet/engine/native/native_impl.h"
 #include "octet/engine/pool_taps_impl.h"
 #include "octet/kernels/kernels.h"
 #include "octet/tensor/affine.h"

@@ -15,9 +15,9 @@ namespace octet::reference {
 // takes.
 // reference.cpp: linear, linear_dynamic, and gradients
 std::unique_ptr<Kernel> make_linear(const OpSpec& spec);
-// reference_conv.cpp: conv*, conv_transpose*, their dynamic forms and gradients
+// conv.cpp: conv*, conv_transpose*, their dynamic forms and gradients
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec);
-std::unique_ptr<Kernel> make_pool(const OpSpec& spec);  // reference_pool.cpp
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec);  // pool.cpp
 
 using RunFn = std::function<void(std::span<const void* const>, std::span<void* const>)>;
 

@@ -1,6 +1,6 @@
 // Quantized linear: y = requantize(x * weight^T), a dense matrix product.
 #include "octet/base/check_impl.h"
-#include "octet/engine/native_matrix_impl.h"
+#include "octet/engine/native/matrix_impl.h"
 
 namespace octet::native {
 namespace {

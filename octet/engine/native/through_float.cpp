@@ -2,7 +2,7 @@
 // kernel: the three steps as one kernel, planned once.
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
-#include "octet/engine/native_impl.h"
+#include "octet/engine/native/native_impl.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::native {

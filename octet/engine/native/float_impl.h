@@ -11,7 +11,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
-#include "octet/engine/native_impl.h"
+#include "octet/engine/native/native_impl.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::native {

@@ -9,7 +9,7 @@
 #include <limits>
 
 #include "octet/base/check_impl.h"
-#include "octet/engine/native_matrix_impl.h"
+#include "octet/engine/native/matrix_impl.h"
 
 namespace octet::native {
 namespace {

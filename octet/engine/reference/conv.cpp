@@ -1,7 +1,7 @@
 // Convolutions of one to three spatial dimensions, plain and transposed.
 #include <cmath>
 
-#include "octet/engine/reference_impl.h"
+#include "octet/engine/reference/reference_impl.h"
 
 namespace octet::reference {
 namespace {

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "octet/base/parallel.h"
-#include "octet/engine/native_impl.h"
+#include "octet/engine/native/native_impl.h"
 
 namespace octet::native {
 

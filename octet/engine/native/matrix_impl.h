@@ -8,9 +8,9 @@
 #include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
-#include "octet/engine/native_image_impl.h"
-#include "octet/engine/native_impl.h"
-#include "octet/engine/native_wide_impl.h"
+#include "octet/engine/native/image_impl.h"
+#include "octet/engine/native/native_impl.h"
+#include "octet/engine/native/wide_impl.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::native {

@@ -41,29 +41,29 @@ class ScratchParts {
 };
 
 // Each maker returns null when the call is not one it takes.
-// native_conv.cpp: conv2d, conv_transpose2d
+// conv.cpp: conv2d, conv_transpose2d
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec);
-std::unique_ptr<Kernel> make_linear(const OpSpec& spec);  // native_linear.cpp
-// native_dynamic.cpp: linear, conv2d and conv_transpose2d _dynamic
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec);  // linear.cpp
+// dynamic.cpp: linear, conv2d and conv_transpose2d _dynamic
 std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);
-// native_weight_only.cpp: linear_weight_only
+// weight_only.cpp: linear_weight_only
 std::unique_ptr<Kernel> make_weight_only(const OpSpec& spec);
-std::unique_ptr<Kernel> make_lstm(const OpSpec& spec);  // native_lstm.cpp: dynamic
-// native_pool.cpp: max_pool2d, avg_pool2d, adaptive_avg_pool2d
+std::unique_ptr<Kernel> make_lstm(const OpSpec& spec);  // lstm.cpp: dynamic
+// pool.cpp: max_pool2d, avg_pool2d, adaptive_avg_pool2d
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec);
-// native_elementwise.cpp: add, mul, unary, (de|re)quantize
+// elementwise.cpp: add, mul, unary, (de|re)quantize
 std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec);
-// native_rows.cpp: float arithmetic, mean, softmax
+// rows.cpp: float arithmetic, mean, softmax
 std::unique_ptr<Kernel> make_rows(const OpSpec& spec);
-std::unique_ptr<Kernel> make_cat(const OpSpec& spec);      // native_cat.cpp
-std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);   // native_matmul.cpp
-std::unique_ptr<Kernel> make_permute(const OpSpec& spec);  // native_permute.cpp
-// native_float_conv.cpp: conv2d, conv3d, transposed
+std::unique_ptr<Kernel> make_cat(const OpSpec& spec);      // cat.cpp
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);   // matmul.cpp
+std::unique_ptr<Kernel> make_permute(const OpSpec& spec);  // permute.cpp
+// float_conv.cpp: conv2d, conv3d, transposed
 std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec);
-// native_float_product.cpp: linear, matmul
+// float_product.cpp: linear, matmul
 std::unique_ptr<Kernel> make_float_product(const OpSpec& spec);
-std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec);  // native_float_pool.cpp
-// native_through_float.cpp: what is defined as dequantize, float operator, quantize and has a float
+std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec);  // float_pool.cpp
+// through_float.cpp: what is defined as dequantize, float operator, quantize and has a float
 // kernel. Asked last.
 std::unique_ptr<Kernel> make_through_float(const OpSpec& spec);
 

@@ -7,8 +7,8 @@
 #include <map>
 
 #include "octet/base/check_impl.h"
-#include "octet/engine/native_float_impl.h"
-#include "octet/engine/native_rows_impl.h"
+#include "octet/engine/native/float_impl.h"
+#include "octet/engine/native/rows_impl.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::native {

@@ -6,7 +6,7 @@
 #include <mutex>
 
 #include "octet/base/check_impl.h"
-#include "octet/engine/native_dynamic_impl.h"
+#include "octet/engine/native/dynamic_impl.h"
 
 namespace octet::native {
 namespace {

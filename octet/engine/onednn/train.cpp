@@ -8,7 +8,7 @@
 #include <unordered_map>
 
 #include "octet/base/check_impl.h"
-#include "octet/engine/onednn_impl.h"
+#include "octet/engine/onednn/onednn_impl.h"
 
 namespace octet::onednn {
 namespace {

@@ -1,7 +1,7 @@
 #pragma once
 // The weights of dynamic layers, which quantize their operand at run time.
 
-#include "octet/engine/native_matrix_impl.h"
+#include "octet/engine/native/matrix_impl.h"
 
 namespace octet::native {
 

@@ -1,5 +1,5 @@
 #pragma once
-// What the oneDNN kernels for inference (onednn.cpp) and training (onednn_train.cpp) share.
+// What the oneDNN kernels for inference (infer.cpp) and training (train.cpp) share.
 
 #include <dnnl.hpp>
 

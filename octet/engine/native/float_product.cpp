@@ -1,7 +1,7 @@
 // Float linear and matmul: dense products. A constant second operand is packed once, others at each
 // run.
 #include "octet/engine/geometry_impl.h"
-#include "octet/engine/native_float_impl.h"
+#include "octet/engine/native/float_impl.h"
 
 namespace octet::native {
 namespace {

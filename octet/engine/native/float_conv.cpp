@@ -5,8 +5,8 @@
 // output's place modulo the stride: outputs of one residue meet the same taps of the window.
 #include <map>
 
-#include "octet/engine/native_float_impl.h"
-#include "octet/engine/native_image_impl.h"
+#include "octet/engine/native/float_impl.h"
+#include "octet/engine/native/image_impl.h"
 #include "octet/engine/reorder.h"
 
 namespace octet::native {

@@ -5,7 +5,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/engine/geometry_impl.h"
-#include "octet/engine/native_rows_impl.h"
+#include "octet/engine/native/rows_impl.h"
 #include "octet/kernels/kernels.h"
 
 namespace octet::native {

@@ -4,8 +4,8 @@
 // Convolution Algorithm", 2019), so that no im2col copy is made. Images of few channels are copied
 // with their padding written out, for then a row of the window lies together and is one tap.
 #include "octet/base/check_impl.h"
-#include "octet/engine/native_image_impl.h"
-#include "octet/engine/native_matrix_impl.h"
+#include "octet/engine/native/image_impl.h"
+#include "octet/engine/native/matrix_impl.h"
 
 namespace octet::native {
 namespace {

@@ -11,7 +11,7 @@
 #include "octet/base/parallel.h"
 #include "octet/engine/engines_impl.h"
 #include "octet/engine/geometry_impl.h"
-#include "octet/engine/onednn_impl.h"
+#include "octet/engine/onednn/onednn_impl.h"
 
 namespace octet {
 namespace onednn {

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "octet/engine/reference_impl.h"
+#include "octet/engine/reference/reference_impl.h"
 #include "octet/tensor/affine.h"
 
 namespace octet::reference {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include "octet/base/file.h"
 #include "octet/base/parallel.h"
 #include "octet/base/progress.h"
+#include "octet/engine/registry.h"
 #include "octet/graph/fuse.h"
 #include "octet/graph/merge_qdq.h"
 #include "octet/io/octet_file.h"
@@ -53,6 +55,8 @@ graph::Graph load_model(const std::filesystem::path& path) {
 
 void print_warnings(const runtime::Program& program) {
   for (const std::string& w : program.warnings()) say(fmt::format("octet: warning: {}", w));
+  if (engine() == engines().front()->name()) return;  // of the default engine it is no news
+  for (const std::string& f : program.fallbacks()) say(fmt::format("octet: note: {}", f));
 }
 
 void save_model(const graph::Graph& graph, const std::filesystem::path& path) {
@@ -192,7 +196,12 @@ void RunOptions::add_to(CLI::App& app) {
                  "default: OCTET_NUM_THREADS, or one for each CPU that may be used")
       ->type_name("N")
       ->check(whole_number(1, 1024));
-  app.add_option("--engine", engine, "native (default), or reference: plain, slow, for checking")
+  std::vector<std::string> known;
+  for (const Engine* e : engines())
+    known.push_back(fmt::format("{}: {}", e->title(), e->summary()));
+  app.add_option(
+         "--engine", engine,
+         fmt::format("what computes. {}. Default: {}", fmt::join(known, "; "), octet::engine()))
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { set_engine(name); }));
 }

@@ -86,7 +86,6 @@ class CatKernel final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_cat(const OpSpec& spec) {
-  if (spec.op != "cat") return nullptr;
   const TensorType& y = spec.outputs[0];
   if (!y.is_quantized() || element_size(y.dtype) != 1 || y.quantizer->is_per_channel())
     return nullptr;

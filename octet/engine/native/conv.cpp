@@ -72,14 +72,11 @@ class ConvPlan final : public KernelPlan {
       parallel_for(s_.images * w_.groups, [&](int64_t i) {
         w_.table->row_sums(arguments(i), row_sums_ + i * sums_, 0, m_);
       });
-    split_matrix(
-        s_.images * w_.groups, m_, w_.shape.n, w_.table->gemm_mr, w_.table->gemm_nr,
-        w_.shape.k * w_.shape.taps,
-        [](void* self, int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-          auto& plan = *static_cast<ConvPlan*>(self);
-          plan.w_.table->gemm(plan.arguments(i), m0, m1, n0, n1);
-        },
-        this);
+    split_matrix(s_.images * w_.groups, m_, w_.shape.n, w_.table->gemm_mr, w_.table->gemm_nr,
+                 w_.shape.k * w_.shape.taps,
+                 [this](int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+                   w_.table->gemm(arguments(i), m0, m1, n0, n1);
+                 });
     w_.wide.run(s_.images, m_, w_.x_zero_point,
                 [&](int64_t image, int64_t group) { return arguments(image * w_.groups + group); });
   }
@@ -301,9 +298,7 @@ class DepthwiseKernel final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
-  if ((spec.op != "conv2d" && spec.op != "conv_transpose2d") ||
-      !engine_detail::is_integer_call(spec))
-    return nullptr;
+  if (!engine_detail::is_integer_call(spec)) return nullptr;
   IntegerWeights weights = engine_detail::integer_weights(spec);
   int64_t groups = spec.attrs.get_int("groups");
   bool depthwise = spec.op == "conv2d" && groups == weights.out_channels &&

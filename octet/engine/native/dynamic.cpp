@@ -49,14 +49,11 @@ class DynamicPlan final : public KernelPlan {
     const int64_t jobs = images_ * w_.packed.groups;
     if (!w_.packed.weight_zero_points.empty())
       parallel_for(jobs, [&](int64_t i) { table.row_sums(arguments(i), row_sums(i), 0, m_); });
-    split_matrix(
-        jobs, m_, w_.packed.shape.n, table.gemm_mr, table.gemm_nr,
-        w_.packed.shape.k * w_.packed.shape.taps,
-        [](void* self, int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-          auto& plan = *static_cast<DynamicPlan*>(self);
-          plan.w_.packed.gemm(plan.arguments(i), m0, m1, n0, n1);
-        },
-        this);
+    split_matrix(jobs, m_, w_.packed.shape.n, table.gemm_mr, table.gemm_nr,
+                 w_.packed.shape.k * w_.packed.shape.taps,
+                 [this](int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+                   w_.packed.gemm(arguments(i), m0, m1, n0, n1);
+                 });
     w_.packed.wide.run(images_, m_, q.zero_point, [&](int64_t image, int64_t group) {
       return arguments(image * w_.packed.groups + group);
     });
@@ -177,12 +174,10 @@ class DynamicConv final : public DynamicKernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec) {
-  const bool linear = spec.op == "linear_dynamic",
-             conv = spec.op == "conv2d_dynamic" || spec.op == "conv_transpose2d_dynamic";
-  if ((!linear && !conv) || !engine_detail::is_dynamic_call(spec)) return nullptr;
+  if (!engine_detail::is_dynamic_call(spec)) return nullptr;
   WeightCodes codes = engine_detail::weight_codes(spec);
   if (codes.codes.empty()) return nullptr;
-  if (conv) return std::make_unique<DynamicConv>(spec, codes);
+  if (spec.op != "linear_dynamic") return std::make_unique<DynamicConv>(spec, codes);
   codes.narrow();
   const kernels::GemmShape shape{codes.out_channels, spec.inputs[1].shape()[1], 1};
   return std::make_unique<DynamicLinear>(spec, codes, WeightRows(codes.codes, shape.k), shape, 1);

@@ -4,7 +4,7 @@
 #include <functional>
 
 #include "octet/base/check_impl.h"
-#include "octet/engine/geometry_impl.h"
+#include "octet/engine/integer_weights_impl.h"
 #include "octet/engine/native/rows_impl.h"
 #include "octet/kernels/kernels.h"
 
@@ -115,6 +115,8 @@ std::unique_ptr<KernelPlan> CodesBinary::plan(const std::vector<Shape>& in,
   return std::make_unique<CodesBinaryPlan>(*this, in[swapped_ ? 0 : 1], out[0]);
 }
 
+}  // namespace
+
 std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
   if (!eight_bit_per_tensor(a) || !eight_bit_per_tensor(b) || !eight_bit_per_tensor(y))
@@ -138,7 +140,8 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   return std::make_unique<CodesBinary>(spec, swapped, *repeat, args);
 }
 
-std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
+std::unique_ptr<Kernel> make_lookup(const OpSpec& spec) {
+  if (spec.table.size() != 256) return nullptr;
   auto codes = std::make_shared<std::vector<uint8_t>>(spec.table);
   auto lookup = kernels::table().lookup;
   return range_kernel(
@@ -149,6 +152,8 @@ std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
       },
       true);
 }
+
+namespace {
 
 // From planes to pixels.
 class QuantizePlanes final : public Kernel {
@@ -200,6 +205,8 @@ class QuantizeKernel final : public RangeKernel {
   CodesOf codes_;
 };
 
+}  // namespace
+
 std::unique_ptr<Kernel> make_quantize(const OpSpec& spec) {
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
   if (x.dtype != DType::float32 || !eight_bit_per_tensor(y)) return nullptr;
@@ -225,16 +232,6 @@ std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec) {
                    q.is_signed);
       },
       false);
-}
-
-}  // namespace
-
-std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec) {
-  if (spec.op == "add" || spec.op == "mul") return make_binary(spec);
-  if (spec.op == "quantize") return make_quantize(spec);
-  if (spec.op == "dequantize") return make_dequantize(spec);
-  if (spec.table.size() == 256) return make_unary(spec);
-  return nullptr;
 }
 
 }  // namespace octet::native

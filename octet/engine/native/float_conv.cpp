@@ -7,6 +7,7 @@
 
 #include "octet/engine/native/float_impl.h"
 #include "octet/engine/native/image_impl.h"
+#include "octet/engine/native/schedule_impl.h"
 #include "octet/engine/reorder.h"
 
 namespace octet::native {
@@ -221,15 +222,12 @@ class FloatConvPlan final : public KernelPlan {
     } else {
       for (part_ = 0; part_ < parts_.size(); ++part_) {
         const kernels::GemmShape& shape = residue().weights->shape;
-        split_matrix(
-            x_[0] / images_at_once_ * s_.groups, parts_[part_].m, shape.n,
-            kernel_.table_->float_gemm_mr, kernel_.table_->float_gemm_nr,
-            std::max<int64_t>(1, shape.k * shape.taps) * kFloatWork,
-            [](void* self, int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-              auto& plan = *static_cast<FloatConvPlan*>(self);
-              plan.kernel_.table_->float_gemm(plan.arguments(i), m0, m1, n0, n1);
-            },
-            this);
+        split_matrix(x_[0] / images_at_once_ * s_.groups, parts_[part_].m, shape.n,
+                     kernel_.table_->float_gemm_mr, kernel_.table_->float_gemm_nr,
+                     std::max<int64_t>(1, shape.k * shape.taps) * kFloatWork,
+                     [this](int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+                       kernel_.table_->float_gemm(arguments(i), m0, m1, n0, n1);
+                     });
       }
     }
     if (from_pixels_) from_pixels_->run(std::array<const void*, 1>{out_}, outputs, nullptr);
@@ -397,9 +395,6 @@ std::unique_ptr<KernelPlan> FloatConvKernel::plan(const std::vector<Shape>& in,
 }  // namespace
 
 std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec) {
-  if (spec.op != "conv2d" && spec.op != "conv3d" && spec.op != "conv_transpose2d" &&
-      spec.op != "conv_transpose3d")
-    return nullptr;
   if (!is_float(spec) || !spec.constants[1].defined() ||
       (spec.has(2) && !spec.constants[2].defined()))
     return nullptr;

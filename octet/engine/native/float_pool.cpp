@@ -90,10 +90,9 @@ class FloatPoolKernel final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec) {
-  const bool max = spec.op.starts_with("max_pool") || spec.op.starts_with("adaptive_max_pool");
-  const bool average = spec.op.starts_with("avg_pool") || spec.op.starts_with("adaptive_avg_pool");
-  if ((!max && !average) || spec.op.ends_with("1d") || !is_float(spec)) return nullptr;
+  if (!is_float(spec)) return nullptr;
   if (spec.inputs[0].dim() != 4 && spec.inputs[0].dim() != 5) return nullptr;
+  const bool max = spec.op.find("max_pool") != std::string::npos;
   return std::make_unique<FloatPoolKernel>(spec, max);
 }
 

@@ -2,6 +2,7 @@
 // run.
 #include "octet/engine/geometry_impl.h"
 #include "octet/engine/native/float_impl.h"
+#include "octet/engine/native/schedule_impl.h"
 
 namespace octet::native {
 namespace {
@@ -95,14 +96,11 @@ class ProductPlan final : public KernelPlan {
         });
       }
     }
-    split_matrix(
-        static_cast<int64_t>(a_.size()), m_, shape_.n, table.float_gemm_mr, table.float_gemm_nr,
-        shape_.k * kFloatWork,
-        [](void* self, int64_t product, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-          auto& plan = *static_cast<ProductPlan*>(self);
-          plan.kernel_.table_->float_gemm(plan.arguments(product), m0, m1, n0, n1);
-        },
-        this);
+    split_matrix(static_cast<int64_t>(a_.size()), m_, shape_.n, table.float_gemm_mr,
+                 table.float_gemm_nr, shape_.k * kFloatWork,
+                 [this](int64_t product, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+                   kernel_.table_->float_gemm(arguments(product), m0, m1, n0, n1);
+                 });
   }
 
  private:
@@ -146,7 +144,7 @@ std::unique_ptr<KernelPlan> ProductKernel::plan(const std::vector<Shape>& in,
 }  // namespace
 
 std::unique_ptr<Kernel> make_float_product(const OpSpec& spec) {
-  if ((spec.op != "linear" && spec.op != "matmul") || !is_float(spec)) return nullptr;
+  if (!is_float(spec)) return nullptr;
   ProductSpec product;
   product.name = spec.op;
   if (spec.op == "linear") {

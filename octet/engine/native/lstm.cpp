@@ -161,7 +161,7 @@ std::unique_ptr<KernelPlan> LstmKernel::plan(const std::vector<Shape>& inputs,
 }  // namespace
 
 std::unique_ptr<Kernel> make_lstm(const OpSpec& spec) {
-  if (spec.op != "lstm" || spec.has(kProjection) || spec.has(kLengths)) return nullptr;
+  if (spec.has(kProjection) || spec.has(kLengths)) return nullptr;
   for (size_t i : {kWeightX, kWeightH})
     if (!spec.constants[i].defined() || !spec.inputs[i].is_quantized()) return nullptr;
   const OpSpec from_h = projection(spec, kWeightH, kBiasH);

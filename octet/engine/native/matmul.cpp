@@ -112,14 +112,11 @@ class MatmulPlan final : public KernelPlan {
                         rows.lda = g_.k;
                         kernel_.table->row_sums(rows, sums(), m0, m1);
                       });
-    split_matrix(
-        static_cast<int64_t>(g_.a.size()), g_.m, g_.n, kernel_.table->gemm_mr,
-        kernel_.table->gemm_nr, shape_.k,
-        [](void* self, int64_t product, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-          auto& plan = *static_cast<MatmulPlan*>(self);
-          plan.kernel_.table->gemm(plan.arguments(product), m0, m1, n0, n1);
-        },
-        this);
+    split_matrix(static_cast<int64_t>(g_.a.size()), g_.m, g_.n, kernel_.table->gemm_mr,
+                 kernel_.table->gemm_nr, shape_.k,
+                 [this](int64_t product, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+                   kernel_.table->gemm(arguments(product), m0, m1, n0, n1);
+                 });
   }
 
   int32_t* sums() const { return reinterpret_cast<int32_t*>(base_ + sums_at_); }

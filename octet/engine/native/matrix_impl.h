@@ -8,8 +8,10 @@
 #include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
+#include "octet/engine/integer_weights_impl.h"
 #include "octet/engine/native/image_impl.h"
 #include "octet/engine/native/native_impl.h"
+#include "octet/engine/native/schedule_impl.h"
 #include "octet/engine/native/wide_impl.h"
 #include "octet/kernels/kernels.h"
 

@@ -1,5 +1,5 @@
 #pragma once
-// What native kernels share, and their makers, one per family.
+// What native kernels share, and their makers.
 
 #include <memory>
 
@@ -40,42 +40,27 @@ class ScratchParts {
   size_t total_ = 0;
 };
 
-// Each maker returns null when the call is not one it takes.
-// conv.cpp: conv2d, conv_transpose2d
-std::unique_ptr<Kernel> make_conv(const OpSpec& spec);
-std::unique_ptr<Kernel> make_linear(const OpSpec& spec);  // linear.cpp
-// dynamic.cpp: linear, conv2d and conv_transpose2d _dynamic
-std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);
-// weight_only.cpp: linear_weight_only
-std::unique_ptr<Kernel> make_weight_only(const OpSpec& spec);
-std::unique_ptr<Kernel> make_lstm(const OpSpec& spec);  // lstm.cpp: dynamic
-// pool.cpp: max_pool2d, avg_pool2d, adaptive_avg_pool2d
-std::unique_ptr<Kernel> make_pool(const OpSpec& spec);
-// elementwise.cpp: add, mul, unary, (de|re)quantize
-std::unique_ptr<Kernel> make_elementwise(const OpSpec& spec);
-// rows.cpp: float arithmetic, mean, softmax
-std::unique_ptr<Kernel> make_rows(const OpSpec& spec);
-std::unique_ptr<Kernel> make_cat(const OpSpec& spec);      // cat.cpp
-std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);   // matmul.cpp
-std::unique_ptr<Kernel> make_permute(const OpSpec& spec);  // permute.cpp
-// float_conv.cpp: conv2d, conv3d, transposed
-std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec);
-// float_product.cpp: linear, matmul
-std::unique_ptr<Kernel> make_float_product(const OpSpec& spec);
-std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec);  // float_pool.cpp
-// through_float.cpp: what is defined as dequantize, float operator, quantize and has a float
-// kernel. Asked last.
-std::unique_ptr<Kernel> make_through_float(const OpSpec& spec);
-
-// As many tasks as a product of `rows` rows with that many weights is worth.
-int64_t worthwhile_tasks(int64_t rows, int64_t weights);
-
-// Splits an m x n result over the threads: calls run(m0, m1, n0, n1) on tiles whose edges are
-// multiples of the register tile. `images` independent results of the same size come first.
-void split_matrix(int64_t images, int64_t m, int64_t n, int64_t mr, int64_t nr,
-                  int64_t work_per_element,
-                  void (*run)(void* context, int64_t image, int64_t m0, int64_t m1, int64_t n0,
-                              int64_t n1),
-                  void* context);
+// The makers, which engine.cpp lists by operator. Each returns null when the call is not one it
+// takes: the types are others, say.
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec);           // conv.cpp
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec);         // linear.cpp
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);         // matmul.cpp
+std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);        // dynamic.cpp
+std::unique_ptr<Kernel> make_weight_only(const OpSpec& spec);    // weight_only.cpp
+std::unique_ptr<Kernel> make_lstm(const OpSpec& spec);           // lstm.cpp
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec);           // pool.cpp
+std::unique_ptr<Kernel> make_binary(const OpSpec& spec);         // elementwise.cpp
+std::unique_ptr<Kernel> make_quantize(const OpSpec& spec);       // elementwise.cpp
+std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec);     // elementwise.cpp
+std::unique_ptr<Kernel> make_lookup(const OpSpec& spec);         // elementwise.cpp
+std::unique_ptr<Kernel> make_cat(const OpSpec& spec);            // cat.cpp
+std::unique_ptr<Kernel> make_permute(const OpSpec& spec);        // permute.cpp
+std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec);     // float_conv.cpp
+std::unique_ptr<Kernel> make_float_product(const OpSpec& spec);  // float_product.cpp
+std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec);     // float_pool.cpp
+std::unique_ptr<Kernel> make_float_binary(const OpSpec& spec);   // rows.cpp
+std::unique_ptr<Kernel> make_float_clamp(const OpSpec& spec);    // rows.cpp
+std::unique_ptr<Kernel> make_float_unary(const OpSpec& spec);    // rows.cpp
+std::unique_ptr<Kernel> make_float_rows(const OpSpec& spec);     // rows.cpp
 
 }  // namespace octet::native

@@ -13,13 +13,11 @@
 namespace octet::native {
 namespace {
 
-enum class Pool { max, average, adaptive_average };
-
 class PoolPlan final : public KernelPlan {
  public:
-  PoolPlan(const OpSpec& spec, Pool kind, const kernels::KernelTable& table, const Shape& in,
+  PoolPlan(const OpSpec& spec, bool max, const kernels::KernelTable& table, const Shape& in,
            const Shape& out)
-      : kind_(kind),
+      : max_(max),
         table_(table),
         images_(in[0]),
         in_bytes_(in[1] * in[2] * in[3]),
@@ -44,7 +42,7 @@ class PoolPlan final : public KernelPlan {
       multiplier_.push_back(same ? inverse : sx * inverse / sy);
     }
     args_.multiplier = multiplier_.data();
-    wide_ = kind != Pool::max && args_.taps > std::numeric_limits<int32_t>::max() / 255;
+    wide_ = !max && args_.taps > std::numeric_limits<int32_t>::max() / 255;
   }
 
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
@@ -59,7 +57,7 @@ class PoolPlan final : public KernelPlan {
         if (wide_)
           average_wide(a, p0, p1);
         else
-          (kind_ == Pool::max ? table_.max_pool : table_.average_pool)(a, p0, p1);
+          (max_ ? table_.max_pool : table_.average_pool)(a, p0, p1);
       });
     }
   }
@@ -81,7 +79,7 @@ class PoolPlan final : public KernelPlan {
       }
   }
 
-  Pool kind_;
+  bool max_;
   const kernels::KernelTable& table_;
   kernels::PoolArgs args_;
   int64_t images_, in_bytes_, pixels_;
@@ -92,8 +90,8 @@ class PoolPlan final : public KernelPlan {
 
 class PoolKernel final : public Kernel {
  public:
-  PoolKernel(OpSpec spec, Pool kind)
-      : spec_(std::move(spec)), kind_(kind), table_(&kernels::table()) {}
+  PoolKernel(OpSpec spec, bool max)
+      : spec_(std::move(spec)), max_(max), table_(&kernels::table()) {}
   std::string name() const override {
     return fmt::format("{} {}", spec_.op, to_string(table_->isa));
   }
@@ -102,31 +100,25 @@ class PoolKernel final : public Kernel {
   Layout output_layout(size_t) const override { return Layout::channels_last; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {
-    return std::make_unique<PoolPlan>(spec_, kind_, *table_, in[0], out[0]);
+    return std::make_unique<PoolPlan>(spec_, max_, *table_, in[0], out[0]);
   }
 
  private:
   OpSpec spec_;
-  Pool kind_;
+  bool max_;
   const kernels::KernelTable* table_;
 };
 
 }  // namespace
 
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
-  Pool kind = Pool::max;
-  if (spec.op == "avg_pool2d")
-    kind = Pool::average;
-  else if (spec.op == "adaptive_avg_pool2d")
-    kind = Pool::adaptive_average;
-  else if (spec.op != "max_pool2d")
-    return nullptr;
+  const bool max = spec.op == "max_pool2d";
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
   if (!x.is_quantized() || !y.is_quantized() || x.dtype != y.dtype || element_size(x.dtype) != 1)
     return nullptr;
   if (x.quantizer->is_per_channel() || x.dim() != 4) return nullptr;
-  if (kind == Pool::max && *x.quantizer != *y.quantizer) return nullptr;
-  return std::make_unique<PoolKernel>(spec, kind);
+  if (max && *x.quantizer != *y.quantizer) return nullptr;
+  return std::make_unique<PoolKernel>(spec, max);
 }
 
 }  // namespace octet::native

@@ -89,22 +89,25 @@ class BinaryKernel final : public FloatRows {
   Repeat repeat_;
 };
 
-std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
+}  // namespace
+
+std::unique_ptr<Kernel> make_float_binary(const OpSpec& spec) {
+  if (!is_float(spec)) return nullptr;
   static const std::map<std::string, Arithmetic> known{{"add", Arithmetic::add},
                                                        {"sub", Arithmetic::sub},
                                                        {"mul", Arithmetic::mul},
                                                        {"div", Arithmetic::div}};
-  auto op = known.find(spec.op);
-  if (op == known.end()) return nullptr;
   const FloatRange range(spec.attrs.has("activation") ? spec.attrs.get_string("activation")
                                                       : "none");
   const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
   const bool second = a.dims == y.dims;
   const auto repeat = repeat_of(second ? b : a, y);
   if (!repeat || (!second && b.dims != y.dims)) return nullptr;
-  return std::make_unique<BinaryKernel>(spec.op, op->second, range, second, *repeat,
+  return std::make_unique<BinaryKernel>(spec.op, known.at(spec.op), range, second, *repeat,
                                         *repeat == Repeat::none || *repeat == Repeat::number);
 }
+
+namespace {
 
 using UnaryFn = void (*)(const float* x, float* y, int64_t n);
 
@@ -159,15 +162,20 @@ class ClampKernel final : public FloatRows {
   float lo_, hi_;
 };
 
-std::unique_ptr<Kernel> make_clamp(const OpSpec& spec) {
+}  // namespace
+
+std::unique_ptr<Kernel> make_float_clamp(const OpSpec& spec) {
+  if (!is_float(spec)) return nullptr;
   if (spec.op == "relu" || spec.op == "relu6") {
     const FloatRange range(spec.op);
     return std::make_unique<ClampKernel>(spec.op, range.lo, range.hi);
   }
-  if (spec.op != "clamp" || spec.inputs.size() != 1) return nullptr;
+  if (spec.inputs.size() != 1) return nullptr;
   return std::make_unique<ClampKernel>(spec.op, static_cast<float>(spec.attrs.get_double("min")),
                                        static_cast<float>(spec.attrs.get_double("max")));
 }
+
+namespace {
 
 template <typename Fn>
 constexpr UnaryFn each_element(Fn) {
@@ -186,7 +194,10 @@ bool is_square(const OpSpec& spec) {
          spec.inputs[0].dims == spec.outputs[0].dims;
 }
 
-std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
+}  // namespace
+
+std::unique_ptr<Kernel> make_float_unary(const OpSpec& spec) {
+  if (!is_float(spec)) return nullptr;
   static const std::map<std::string, UnaryFn> known{
       {"sqrt", each_element([](float x) { return std::sqrt(x); })},
       {"neg", each_element([](float x) { return -x; })},
@@ -199,6 +210,8 @@ std::unique_ptr<Kernel> make_unary(const OpSpec& spec) {
 }
 
 // -- whole rows -----------------------------------------------------------------------------------
+
+namespace {
 
 // y = row(x, y): n elements to n, or to one.
 using RowFn = void (*)(const float* x, float* y, int64_t n);
@@ -263,7 +276,10 @@ class LayerNorm final : public FloatRows {
   double eps_;
 };
 
-std::unique_ptr<Kernel> make_row_function(const OpSpec& spec) {
+}  // namespace
+
+std::unique_ptr<Kernel> make_float_rows(const OpSpec& spec) {
+  if (!is_float(spec)) return nullptr;
   const int64_t rank = spec.inputs[0].dim(), last = rank - 1;
   if (rank == 0 || spec.inputs[0].dims.back() == Dim(0)) return nullptr;
   if (spec.op == "layer_norm") {
@@ -287,21 +303,6 @@ std::unique_ptr<Kernel> make_row_function(const OpSpec& spec) {
         false);
   }
   return nullptr;
-}
-
-}  // namespace
-
-std::unique_ptr<Kernel> make_rows(const OpSpec& spec) {
-  for (size_t i = 0; i < spec.inputs.size(); ++i)
-    if (spec.has(i) ? spec.inputs[i].dtype != DType::float32 : spec.op != "layer_norm")
-      return nullptr;
-  if (spec.inputs.empty() || spec.outputs.size() != 1 || spec.outputs[0].dtype != DType::float32)
-    return nullptr;
-  if (auto kernel = spec.inputs.size() == 2 && spec.has(1) ? make_binary(spec) : nullptr)
-    return kernel;
-  if (auto kernel = make_clamp(spec)) return kernel;
-  if (auto kernel = make_unary(spec)) return kernel;
-  return make_row_function(spec);
 }
 
 }  // namespace octet::native

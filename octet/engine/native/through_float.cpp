@@ -2,6 +2,7 @@
 // kernel: the three steps as one kernel, planned once.
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
+#include "octet/engine/engines_impl.h"
 #include "octet/engine/native/native_impl.h"
 #include "octet/kernels/kernels.h"
 
@@ -22,7 +23,8 @@ class ThroughFloat final : public Kernel {
     }
   }
   std::string name() const override { return fmt::format("{} in float: {}", op_, inner_->name()); }
-  std::string engine() const override { return inner_->engine(); }  // whose threads it runs on
+  std::string engine() const override { return inner_->engine(); }
+  Threads threads() const override { return inner_->threads(); }
   Layout input_layout(size_t i) const override { return inner_->input_layout(i); }
   Layout output_layout(size_t i) const override { return inner_->output_layout(i); }
   bool packs(size_t i) const override { return inner_->packs(i); }
@@ -116,9 +118,7 @@ std::unique_ptr<Kernel> make_through_float(const OpSpec& spec) {
   if (!any) return nullptr;
   form.outputs[0] = TensorType(DType::float32, form.outputs[0].dims);
   form.table.clear();
-  std::unique_ptr<Kernel> inner;
-  for (auto maker : {make_rows, make_float_conv, make_float_product, make_float_pool})
-    if (!inner) inner = maker(form);
+  auto inner = find_engine("native").make(form);
   return inner ? std::make_unique<ThroughFloat>(spec, std::move(inner)) : nullptr;
 }
 

@@ -68,12 +68,10 @@ class WeightOnlyPlan final : public KernelPlan {
                       for (int64_t m = m0; m < m1; ++m) rows_[m] = split(m);
                     });
     const int64_t rows_of_tile = std::max<int64_t>(1, table.gemm_mr / 3);
-    split_matrix(
-        1, m_, n, rows_of_tile, table.gemm_nr, 3 * k,
-        [](void* self, int64_t, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-          static_cast<WeightOnlyPlan*>(self)->multiply(m0, m1, n0, n1);
-        },
-        this);
+    split_matrix(1, m_, n, rows_of_tile, table.gemm_nr, 3 * k,
+                 [this](int64_t, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+                   multiply(m0, m1, n0, n1);
+                 });
   }
 
  private:

@@ -11,7 +11,7 @@
 
 #include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
-#include "octet/engine/geometry_impl.h"
+#include "octet/engine/integer_weights_impl.h"
 #include "octet/kernels/kernels.h"
 #include "octet/tensor/affine.h"
 

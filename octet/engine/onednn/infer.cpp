@@ -3,18 +3,15 @@
 // weights are reordered once to what oneDNN prefers.
 #include <omp.h>
 
-#include <map>
 #include <mutex>
 #include <unordered_map>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
-#include "octet/engine/engines_impl.h"
 #include "octet/engine/geometry_impl.h"
 #include "octet/engine/onednn/onednn_impl.h"
 
-namespace octet {
-namespace onednn {
+namespace octet::onednn {
 
 dnnl::engine& cpu() {
   static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -73,11 +70,7 @@ ConvDims::ConvDims(const OpSpec& spec) {
     for (size_t d = 0; d < s.size(); ++d) end[d] -= spec.attrs.get_ints("output_padding")[d];
 }
 
-}  // namespace onednn
-
 namespace {
-
-using namespace onednn;
 
 // A primitive with its memories; operands are pointed at the caller's buffers on every run.
 class PrimitivePlan final : public KernelPlan {
@@ -129,6 +122,7 @@ class OneDnnKernel final : public Kernel {
       : name_(std::move(name)), layout_(layout), fn_(std::move(fn)) {}
   std::string name() const override { return name_; }
   std::string engine() const override { return "onednn"; }
+  Threads threads() const override { return Threads::openmp; }
   Layout input_layout(size_t i) const override {
     return layout_ == Layout::channels_last && i > 0 ? Layout::row_major : layout_;
   }
@@ -207,7 +201,18 @@ std::unique_ptr<KernelPlan> plan_conv(dnnl::algorithm algorithm, const ConvDims&
       constants, std::vector<size_t>{0});
 }
 
-std::unique_ptr<Kernel> conv(const OpSpec& spec) {
+bool all_floats(const OpSpec& spec) {
+  for (size_t i = 0; i < spec.inputs.size(); ++i)
+    if (spec.has(i) && spec.inputs[i].dtype != DType::float32) return false;
+  for (const TensorType& t : spec.outputs)
+    if (t.dtype != DType::float32) return false;
+  return true;
+}
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
+  if (!all_floats(spec)) return nullptr;
   if (!spec.constants[1].defined() || (spec.has(2) && !spec.constants[2].defined())) return nullptr;
   const bool transposed = engine_detail::is_transposed(spec);
   const int64_t groups = spec.attrs.get_int("groups");
@@ -243,7 +248,8 @@ std::unique_ptr<Kernel> conv(const OpSpec& spec) {
       });
 }
 
-std::unique_ptr<Kernel> linear(const OpSpec& spec) {
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
+  if (!all_floats(spec)) return nullptr;
   if (!spec.constants[1].defined() || (spec.has(2) && !spec.constants[2].defined())) return nullptr;
   Shape ws = spec.inputs[1].shape();
   auto weights = std::make_shared<WeightCache>(spec.constants[1], row_major(ws));
@@ -272,7 +278,8 @@ std::unique_ptr<Kernel> linear(const OpSpec& spec) {
 }
 
 // a (..., M, K) x b (..., K, N), batch dimensions broadcast. Operands may be constant.
-std::unique_ptr<Kernel> matmul(const OpSpec& spec) {
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
+  if (!all_floats(spec)) return nullptr;
   int64_t rank = spec.outputs[0].dim();
   if (spec.inputs[0].dim() < 2 || spec.inputs[1].dim() < 2) return nullptr;
   std::vector<Tensor> constant{
@@ -303,7 +310,8 @@ std::unique_ptr<Kernel> matmul(const OpSpec& spec) {
       });
 }
 
-std::unique_ptr<Kernel> pool(const OpSpec& spec) {
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
+  if (!all_floats(spec)) return nullptr;
   const int64_t rank = spec.inputs[0].dim();
   if (rank != 4 && rank != 5) return nullptr;
   const bool max = spec.op.find("max_pool") != std::string::npos,
@@ -348,7 +356,8 @@ std::unique_ptr<Kernel> pool(const OpSpec& spec) {
       });
 }
 
-std::unique_ptr<Kernel> binary(const OpSpec& spec) {
+std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
+  if (!all_floats(spec)) return nullptr;
   if (spec.inputs[0].dims != spec.inputs[1].dims) return nullptr;
   auto algorithm = spec.op == "add" ? dnnl::algorithm::binary_add : dnnl::algorithm::binary_mul;
   std::string activation = spec.attrs.get_string("activation");
@@ -363,7 +372,8 @@ std::unique_ptr<Kernel> binary(const OpSpec& spec) {
   });
 }
 
-std::unique_ptr<Kernel> clip(const OpSpec& spec) {
+std::unique_ptr<Kernel> make_clip(const OpSpec& spec) {
+  if (!all_floats(spec)) return nullptr;
   bool relu = spec.op == "relu";
   float lo = 0, hi = 6;
   if (spec.op == "clamp") {
@@ -384,45 +394,4 @@ std::unique_ptr<Kernel> clip(const OpSpec& spec) {
   });
 }
 
-class OneDnnEngine final : public Engine {
- public:
-  std::string name() const override { return "onednn"; }
-  std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    static const std::map<std::string, std::unique_ptr<Kernel> (*)(const OpSpec&)> makers = {
-        {"conv2d", conv},
-        {"conv3d", conv},
-        {"conv_transpose2d", conv},
-        {"conv_transpose3d", conv},
-        {"linear", linear},
-        {"matmul", matmul},
-        {"max_pool2d", pool},
-        {"max_pool3d", pool},
-        {"avg_pool2d", pool},
-        {"avg_pool3d", pool},
-        {"adaptive_avg_pool2d", pool},
-        {"adaptive_avg_pool3d", pool},
-        {"adaptive_max_pool2d", pool},
-        {"adaptive_max_pool3d", pool},
-        {"add", binary},
-        {"mul", binary},
-        {"relu", clip},
-        {"relu6", clip},
-        {"clamp", clip},
-    };
-    for (size_t i = 0; i < spec.inputs.size(); ++i)
-      if (spec.has(i) && spec.inputs[i].dtype != DType::float32) return nullptr;
-    for (const TensorType& t : spec.outputs)
-      if (t.dtype != DType::float32) return nullptr;
-    auto it = makers.find(spec.op);
-    return it == makers.end() ? make_training(spec) : it->second(spec);
-  }
-};
-
-}  // namespace
-
-const Engine& onednn_engine() {
-  static const OneDnnEngine engine;
-  return engine;
-}
-
-}  // namespace octet
+}  // namespace octet::onednn

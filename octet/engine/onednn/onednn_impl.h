@@ -12,6 +12,16 @@
 
 namespace octet::onednn {
 
+// The makers, which engine.cpp lists by operator. Each returns null when the call is not one it
+// takes.
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec);  // infer.cpp, as all but the last
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec);
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec);
+std::unique_ptr<Kernel> make_binary(const OpSpec& spec);
+std::unique_ptr<Kernel> make_clip(const OpSpec& spec);
+std::unique_ptr<Kernel> make_training(const OpSpec& spec);  // train.cpp
+
 using dnnl::memory;
 using Tag = memory::format_tag;
 

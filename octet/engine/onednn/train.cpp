@@ -89,6 +89,7 @@ class TrainingKernel final : public Kernel {
       : name_(std::move(name)), inputs_(inputs), output_(output), fn_(std::move(fn)) {}
   std::string name() const override { return name_; }
   std::string engine() const override { return "onednn"; }
+  Threads threads() const override { return Threads::openmp; }
   Layout input_layout(size_t i) const override { return inputs_.at(i); }
   Layout output_layout(size_t) const override { return output_; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
@@ -225,10 +226,6 @@ std::unique_ptr<Kernel> linear_weight(const OpSpec& spec) {
             outputs);
       });
 }
-
-}  // namespace
-
-namespace {
 
 // oneDNN 2.6's pointwise kernels with a stride gather the image in scratch memory that they write
 // beyond the end of if its channels are no multiple of 16.

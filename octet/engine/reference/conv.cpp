@@ -166,7 +166,6 @@ std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
     return engine_detail::is_dynamic_call(spec)
                ? dynamic_conv(spec, geometry(spec, spec.inputs[1].shape()))
                : nullptr;
-  if (spec.op.ends_with("_weight_only")) return nullptr;
   if (engine_detail::is_integer_call(spec))
     return integer_conv(spec, geometry(spec, spec.inputs[1].shape()));
   return is_float_call(spec) ? float_conv(spec, geometry(spec, spec.inputs[1].shape())) : nullptr;

@@ -8,16 +8,16 @@
 
 #include "octet/engine/engine.h"
 #include "octet/engine/geometry_impl.h"
+#include "octet/engine/integer_weights_impl.h"
 
 namespace octet::reference {
 
-// The makers of reference kernels, one per family. Each returns null when the call is not one it
+// The makers, which engine.cpp lists by operator. Each returns null when the call is not one it
 // takes.
-// reference.cpp: linear, linear_dynamic, and gradients
-std::unique_ptr<Kernel> make_linear(const OpSpec& spec);
-// conv.cpp: conv*, conv_transpose*, their dynamic forms and gradients
-std::unique_ptr<Kernel> make_conv(const OpSpec& spec);
-std::unique_ptr<Kernel> make_pool(const OpSpec& spec);  // pool.cpp
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec);  // linear.cpp: gradients too
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);  // matmul.cpp
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec);    // conv.cpp: gradients too
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec);    // pool.cpp
 
 using RunFn = std::function<void(std::span<const void* const>, std::span<void* const>)>;
 

@@ -20,6 +20,10 @@ Engine make_engine();
 Engine make_training_engine();
 }  // namespace onednn
 
+namespace xnnpack {
+Engine make_engine();
+}  // namespace xnnpack
+
 namespace reference {
 Engine make_engine();
 }  // namespace reference

@@ -91,6 +91,7 @@ class Registry {
   Registry() {
     add(native::make_engine());
     add(onednn::make_engine());
+    add(xnnpack::make_engine());
     add(reference::make_engine());
   }
 

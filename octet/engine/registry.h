@@ -35,8 +35,8 @@ class Engine {
   // `aliases` select it too. `summary` is a few words for lists of engines and the command line's
   // help. `falls_back`: whether the other engines are asked for what it lacks; without, operators
   // that it lacks are evaluated by their own definition (reference is such an engine).
-  explicit Engine(std::string name, const std::vector<std::string>& aliases = {}, std::string summary = "",
-                  bool falls_back = true);
+  explicit Engine(std::string name, const std::vector<std::string>& aliases = {},
+                  std::string summary = "", bool falls_back = true);
 
   // Adds a maker for these operators. The makers of an operator are asked in the order in which
   // they were added, and the first kernel is taken.
@@ -71,7 +71,7 @@ void register_engine(Engine engine);
 // reference stays valid.
 const Engine& find_engine(std::string_view name);
 
-// All engines: octet's own (native, onednn, reference), then those that were registered.
+// All engines: octet's own (native, onednn, xnnpack, reference), then those that were registered.
 std::vector<const Engine*> engines();
 
 }  // namespace octet

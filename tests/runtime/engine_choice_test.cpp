@@ -89,12 +89,12 @@ TEST(EngineChoice, WhatTheEngineLacksIsSaidByStepAndInAll) {
   EXPECT_EQ(program.steps()[4].engine, "op");
   EXPECT_EQ(program.steps()[4].note,
             mine + " has no kernel for this cumsum; its own evaluation runs it");
-  EXPECT_EQ(program.fallbacks(),
-            (std::vector<std::string>{
-                mine + " has no kernel for 3 of 5 steps: softmax, sqrt; native runs them",
-                mine +
-                    " has no kernel for 1 of 5 steps: cumsum; the operator's own evaluation runs "
-                    "it"}));
+  EXPECT_EQ(
+      program.fallbacks(),
+      (std::vector<std::string>{
+          mine + " has no kernel for 3 of 5 steps: softmax, sqrt; native runs them",
+          mine + " has no kernel for 1 of 5 steps: cumsum; the operator's own evaluation runs "
+                 "it"}));
 }
 
 TEST(EngineChoice, TheReferenceEngineDoesNotFallBackSoThereIsNothingToSay) {

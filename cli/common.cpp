@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -196,12 +195,9 @@ void RunOptions::add_to(CLI::App& app) {
                  "default: OCTET_NUM_THREADS, or one for each CPU that may be used")
       ->type_name("N")
       ->check(whole_number(1, 1024));
-  std::vector<std::string> known;
-  for (const Engine* e : engines())
-    known.push_back(fmt::format("{}: {}", e->title(), e->summary()));
-  app.add_option(
-         "--engine", engine,
-         fmt::format("what computes. {}. Default: {}", fmt::join(known, "; "), octet::engine()))
+  std::string who = fmt::format("what computes; default {}", octet::engine());
+  for (const Engine* e : engines()) who += fmt::format("\n{}: {}", e->title(), e->summary());
+  app.add_option("--engine", engine, who)
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { set_engine(name); }));
 }

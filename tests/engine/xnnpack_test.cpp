@@ -58,17 +58,18 @@ class Generator {
     const DType t = chance(0.8) ? DType::qint8 : DType::quint8;
     const int64_t middle = t == DType::qint8 ? 0 : 128;
     if (chance(0.5))
-      return codes(shape, t, Quantizer::per_tensor(scale(), chance(0.5) ? middle : code(t, 0.1), t));
+      return codes(shape, t,
+                   Quantizer::per_tensor(scale(), chance(0.5) ? middle : code(t, 0.1), t));
     std::vector<double> scales;
     for (int64_t i = 0; i < shape[0]; ++i) scales.push_back(scale());
     return codes(shape, t,
                  Quantizer::per_channel(
                      scales, std::vector<int64_t>(static_cast<size_t>(shape[0]), middle), 0, t));
   }
-  Tensor bias(int64_t n) { return chance(0.3) ? Tensor() : Tensor::rand({n}, random_.next(), -100, 100); }
-  ops::QType result(DType t) {
-    return {t, Quantizer::per_tensor(scale(-2, 3.5), code(t, 0.2), t)};
+  Tensor bias(int64_t n) {
+    return chance(0.3) ? Tensor() : Tensor::rand({n}, random_.next(), -100, 100);
   }
+  ops::QType result(DType t) { return {t, Quantizer::per_tensor(scale(-2, 3.5), code(t, 0.2), t)}; }
   std::string activation_name() { return chance(0.5) ? "none" : chance(0.7) ? "relu" : "relu6"; }
 
  private:
@@ -91,9 +92,9 @@ int exact_calls(int cases, Make&& make) {
     const Tensor want = run_kernel(*oracle, c.spec, c.inputs)[0];
     for (int again = 0; again < 2; ++again) {
       const Tensor got = run_kernel(*kernel, c.spec, c.inputs)[0];
-      EXPECT_TRUE(equal(got, want)) << c.spec.op << ", seed " << seed << ": x "
-                                    << to_string(c.spec.inputs[0]) << ", y "
-                                    << to_string(c.spec.outputs[0]);
+      EXPECT_TRUE(equal(got, want))
+          << c.spec.op << ", seed " << seed << ": x " << to_string(c.spec.inputs[0]) << ", y "
+          << to_string(c.spec.outputs[0]);
       if (!equal(got, want)) return taken;
     }
   }
@@ -119,73 +120,85 @@ Call conv(Generator& g, int64_t in, int64_t out, int64_t groups, int64_t largest
 }  // namespace
 
 TEST(Xnnpack, Conv2dIsExact) {
-  EXPECT_GT(exact_calls(600, [](Generator& g) {
-              return conv(g, g.integer(1, 20), g.integer(1, 40), g.integer(1, 3), 4);
-            }),
+  EXPECT_GT(exact_calls(600,
+                        [](Generator& g) {
+                          return conv(g, g.integer(1, 20), g.integer(1, 40), g.integer(1, 3), 4);
+                        }),
             300);
 }
 
 TEST(Xnnpack, DepthwiseConv2dIsExact) {
-  EXPECT_GT(exact_calls(400, [](Generator& g) { return conv(g, 1, 1, g.integer(2, 100), 5); }), 100);
+  EXPECT_GT(exact_calls(400, [](Generator& g) { return conv(g, 1, 1, g.integer(2, 100), 5); }),
+            100);
 }
 
 TEST(Xnnpack, LinearIsExact) {
-  EXPECT_GT(exact_calls(800, [](Generator& g) {
-              const int64_t in = g.integer(1, 300), out = g.integer(1, 80);
-              const Shape shape = g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in}
-                                                : Shape{g.integer(1, 30), in};
-              const Tensor x = g.activation(shape, g.dtype());
-              return call("linear", {x, g.weight({out, in}), g.bias(out)},
-                          {{"activation", g.activation_name()}}, g.result(x.dtype()), true);
-            }),
-            400);
+  EXPECT_GT(
+      exact_calls(800,
+                  [](Generator& g) {
+                    const int64_t in = g.integer(1, 300), out = g.integer(1, 80);
+                    const Shape shape = g.chance(0.3) ? Shape{g.integer(1, 4), g.integer(1, 5), in}
+                                                      : Shape{g.integer(1, 30), in};
+                    const Tensor x = g.activation(shape, g.dtype());
+                    return call("linear", {x, g.weight({out, in}), g.bias(out)},
+                                {{"activation", g.activation_name()}}, g.result(x.dtype()), true);
+                  }),
+      400);
 }
 
 TEST(Xnnpack, MulIsExact) {
-  EXPECT_GT(exact_calls(1000, [](Generator& g) {
-              const Shape shape{g.integer(1, 4), g.integer(1, 500)};
-              const DType t = g.dtype();
-              // Scales of powers of two, where results lie half-way between codes, among them.
-              auto q = [&] {
-                return g.chance(0.5) ? g.quantizer(t)
-                                     : Quantizer::per_tensor(std::ldexp(1.0, static_cast<int>(
-                                                                                 g.integer(-8, 0))),
-                                                             g.code(t, 0.2), t);
-              };
-              return call("mul", {g.codes(shape, t, q()), g.codes(shape, t, q())},
-                          {{"activation", g.activation_name()}}, {t, q()}, false);
-            }),
+  EXPECT_GT(exact_calls(1000,
+                        [](Generator& g) {
+                          const Shape shape{g.integer(1, 4), g.integer(1, 500)};
+                          const DType t = g.dtype();
+                          // Powers of two among the scales: ties.
+                          auto q = [&] {
+                            return g.chance(0.5)
+                                       ? g.quantizer(t)
+                                       : Quantizer::per_tensor(
+                                             std::ldexp(1.0, static_cast<int>(g.integer(-8, 0))),
+                                             g.code(t, 0.2), t);
+                          };
+                          return call("mul", {g.codes(shape, t, q()), g.codes(shape, t, q())},
+                                      {{"activation", g.activation_name()}}, {t, q()}, false);
+                        }),
             500);
 }
 
 TEST(Xnnpack, ClampsAreExact) {
-  EXPECT_GT(exact_calls(600, [](Generator& g) {
-              const Tensor x = g.activation({g.integer(1, 4), g.integer(1, 500)}, g.dtype());
-              const ops::QType same{x.dtype(), x.quantizer()};
-              if (g.chance(0.4)) return call("relu", {x}, {}, same, false);
-              if (g.chance(0.5)) return call("relu6", {x}, {}, same, false);
-              const double lo = -g.scale(-2, 2);
-              return call("clamp", {x}, {{"min", lo}, {"max", lo + g.scale(-2, 2)}}, same, false);
-            }),
-            200);
+  EXPECT_GT(
+      exact_calls(
+          600,
+          [](Generator& g) {
+            const Tensor x = g.activation({g.integer(1, 4), g.integer(1, 500)}, g.dtype());
+            const ops::QType same{x.dtype(), x.quantizer()};
+            if (g.chance(0.4)) return call("relu", {x}, {}, same, false);
+            if (g.chance(0.5)) return call("relu6", {x}, {}, same, false);
+            const double lo = -g.scale(-2, 2);
+            return call("clamp", {x}, {{"min", lo}, {"max", lo + g.scale(-2, 2)}}, same, false);
+          }),
+      200);
 }
 
 TEST(Xnnpack, MaxPool2dIsExact) {
-  EXPECT_GT(exact_calls(600, [](Generator& g) {
-              const int64_t kh = g.integer(1, 4), kw = g.integer(1, 4), dilation = g.chance(0.8) ? 1 : 2;
-              const Tensor x = g.activation({g.integer(1, 3), g.integer(1, 70),
-                                             dilation * (kh - 1) + g.integer(1, 8),
-                                             dilation * (kw - 1) + g.integer(1, 8)},
-                                            g.dtype());
-              const Attrs attrs{
-                  {"kernel", std::vector<int64_t>{kh, kw}},
-                  {"stride", std::vector<int64_t>{g.integer(1, 3), g.integer(1, 3)}},
-                  {"padding", std::vector<int64_t>{g.integer(0, kh / 2), g.integer(0, kw / 2),
-                                                   g.integer(0, kh / 2), g.integer(0, kw / 2)}},
-                  {"dilation", std::vector<int64_t>{dilation, dilation}},
-                  {"ceil_mode", g.chance(0.2)}};
-              return call("max_pool2d", {x}, attrs, {x.dtype(), x.quantizer()}, false);
-            }),
+  EXPECT_GT(exact_calls(
+                600,
+                [](Generator& g) {
+                  const int64_t kh = g.integer(1, 4), kw = g.integer(1, 4),
+                                dilation = g.chance(0.8) ? 1 : 2;
+                  const Tensor x = g.activation(
+                      {g.integer(1, 3), g.integer(1, 70), dilation * (kh - 1) + g.integer(1, 8),
+                       dilation * (kw - 1) + g.integer(1, 8)},
+                      g.dtype());
+                  const Attrs attrs{
+                      {"kernel", std::vector<int64_t>{kh, kw}},
+                      {"stride", std::vector<int64_t>{g.integer(1, 3), g.integer(1, 3)}},
+                      {"padding", std::vector<int64_t>{g.integer(0, kh / 2), g.integer(0, kw / 2),
+                                                       g.integer(0, kh / 2), g.integer(0, kw / 2)}},
+                      {"dilation", std::vector<int64_t>{dilation, dilation}},
+                      {"ceil_mode", g.chance(0.2)}};
+                  return call("max_pool2d", {x}, attrs, {x.dtype(), x.quantizer()}, false);
+                }),
             200);
 }
 
@@ -205,8 +218,7 @@ TEST(Xnnpack, WhatWouldNotBeExactIsNotTaken) {
   const Tensor row = g.codes({1, 8}, DType::quint8, q),
                w = g.codes({2, 8}, DType::qint8, Quantizer::per_tensor(0.01, 0, DType::qint8));
   const auto linear = [&](float bias) {
-    return engine.make(
-        call("linear", {row, w, Tensor::full({2}, bias)}, {}, want, true).spec);
+    return engine.make(call("linear", {row, w, Tensor::full({2}, bias)}, {}, want, true).spec);
   };
   EXPECT_NE(linear(1.0f), nullptr);
   EXPECT_EQ(linear(1e8f), nullptr);

@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <thread>
 
 #include "octet/base/parallel.h"
 #include "octet/engine/registry.h"
+#include "octet/quant/workflow/quantize_fx.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
+#include "tests/graph/random_net.h"
 
 namespace octet::runtime {
 namespace {
@@ -107,6 +110,36 @@ TEST(EngineChoice, AProgramsEngineIsGivenByAnyOfItsNames) {
   EXPECT_EQ(compile(network(), {.engine = "x86"}).steps()[0].engine, "native");
   expect_error(ErrorCode::invalid_argument, {"unknown engine 'x87'", "did you mean 'x86'"},
                [] { compile(network(), {.engine = "x87"}); });
+}
+
+// Steps of both engines in one program, operands in both layouts, runs from several threads.
+TEST(EngineChoice, QuantizedNetworksGiveTheSameBitsOnXnnpack) {
+  int ran = 0;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    graph::Graph g;
+    try {
+      auto prepared =
+          quant::prepare_fx(testing::random_net(seed, true), quant::get_default_qconfig("qnnpack"));
+      prepared.forward({Tensor::randn({4, 3, 6, 6}, seed + 1)});
+      g = quant::convert_fx(prepared);
+    } catch (const Error& e) {
+      if (std::string(e.what()).find("nothing in") == std::string::npos) throw;
+      continue;
+    }
+    const Program program = compile(g, {.engine = "qnnpack"}),
+                  reference = compile(g, {.engine = "reference"});
+    for (const StepInfo& step : program.steps()) ran += step.engine == "xnnpack";
+    std::vector<std::thread> threads;
+    for (uint64_t t = 0; t < 3; ++t)
+      threads.emplace_back([&, t] {
+        const Tensor x = Tensor::randn({static_cast<int64_t>(t) + 1, 3, 6, 6}, seed + t);
+        const auto got = program.run({x}), want = reference.run({x});
+        for (size_t i = 0; i < want.size(); ++i)
+          EXPECT_TRUE(equal(got[i], want[i])) << "seed " << seed << ", result " << i;
+      });
+    for (std::thread& t : threads) t.join();
+  }
+  EXPECT_GT(ran, 20);
 }
 
 // OpenMP's threads go on spinning until they are sent to sleep: a program that does not need them

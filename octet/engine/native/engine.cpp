@@ -5,7 +5,7 @@
 namespace octet::native {
 
 Engine make_engine() {
-  Engine e("native", {"fbgemm", "x86"}, "octet's own 8-bit and float kernels");
+  Engine e("native", {"fbgemm", "x86"}, "octet's own kernels");
   // On codes. Where an operator is in both lists each maker looks at the types first, so that their
   // order changes nothing.
   e.add({"conv2d", "conv_transpose2d"}, make_conv);

@@ -14,7 +14,7 @@ void add_training(Engine& e) {
 }  // namespace
 
 Engine make_engine() {
-  Engine e("onednn", {}, "oneDNN's float kernels, whose last bits differ by machine");
+  Engine e("onednn", {}, "oneDNN, on floats; last bits differ by machine");
   e.add({"conv2d", "conv3d", "conv_transpose2d", "conv_transpose3d"}, make_conv);
   e.add({"linear"}, make_linear);
   e.add({"matmul"}, make_matmul);

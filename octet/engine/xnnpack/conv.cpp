@@ -96,12 +96,11 @@ std::unique_ptr<Kernel> make(const OpSpec& spec, const Geometry& g, Layout layou
   if (t->is_signed && depthwise && std::find(w.codes.begin(), w.codes.end(), -128) != w.codes.end())
     return nullptr;
   const std::vector<uint8_t> codes = laid_out(w, g, t->is_signed);
-  Operator op =
-      t->is_signed
-          ? create_conv<int8_t>(xnn_create_convolution2d_nhwc_qc8, *t, g, codes,
-                                static_cast<const float*>(t->multiplier.data()))
-          : create_conv<uint8_t>(xnn_create_convolution2d_nhwc_qu8, *t, g, codes,
-                                 static_cast<uint8_t>(t->weight_zero_point), t->multiplier[0]);
+  Operator op = t->is_signed ? create_conv<int8_t>(xnn_create_convolution2d_nhwc_qc8, *t, g, codes,
+                                                   static_cast<const float*>(t->multiplier.data()))
+                             : create_conv<uint8_t>(xnn_create_convolution2d_nhwc_qu8, *t, g, codes,
+                                                    static_cast<uint8_t>(t->weight_zero_point),
+                                                    t->multiplier[0]);
   if (!op) return nullptr;
   XnnKernel::Traits traits;
   traits.name = fmt::format("{}{} {}", spec.op, depthwise ? " depthwise" : "",
@@ -117,12 +116,12 @@ std::unique_ptr<Kernel> make(const OpSpec& spec, const Geometry& g, Layout layou
                                            const std::vector<Shape>&) -> XnnKernel::Setup {
         const std::array<size_t, 3> s = of_shape(in[0]);
         return [=](xnn_operator_t o, const std::vector<const void*>& x, void* y) {
-          return is_signed ? xnn_setup_convolution2d_nhwc_qc8(
-                                 o, s[0], s[1], s[2], static_cast<const int8_t*>(x[0]),
-                                 static_cast<int8_t*>(y), nullptr)
-                           : xnn_setup_convolution2d_nhwc_qu8(
-                                 o, s[0], s[1], s[2], static_cast<const uint8_t*>(x[0]),
-                                 static_cast<uint8_t*>(y), nullptr);
+          return is_signed ? xnn_setup_convolution2d_nhwc_qc8(o, s[0], s[1], s[2],
+                                                              static_cast<const int8_t*>(x[0]),
+                                                              static_cast<int8_t*>(y), nullptr)
+                           : xnn_setup_convolution2d_nhwc_qu8(o, s[0], s[1], s[2],
+                                                              static_cast<const uint8_t*>(x[0]),
+                                                              static_cast<uint8_t*>(y), nullptr);
         };
       });
 }

@@ -41,9 +41,9 @@ std::unique_ptr<Kernel> make_mul(const OpSpec& spec) {
         return [=, n = static_cast<size_t>(numel(out[0]))](
                    xnn_operator_t o, const std::vector<const void*>& x, void* result) {
           return is_signed
-                     ? xnn_setup_multiply_nd_qs8(
-                           o, 1, &n, 1, &n, static_cast<const int8_t*>(x[0]),
-                           static_cast<const int8_t*>(x[1]), static_cast<int8_t*>(result), nullptr)
+                     ? xnn_setup_multiply_nd_qs8(o, 1, &n, 1, &n, static_cast<const int8_t*>(x[0]),
+                                                 static_cast<const int8_t*>(x[1]),
+                                                 static_cast<int8_t*>(result), nullptr)
                      : xnn_setup_multiply_nd_qu8(o, 1, &n, 1, &n, static_cast<const uint8_t*>(x[0]),
                                                  static_cast<const uint8_t*>(x[1]),
                                                  static_cast<uint8_t*>(result), nullptr);
@@ -69,8 +69,7 @@ std::unique_ptr<Kernel> make_clamp(const OpSpec& spec) {
                                    static_cast<uint8_t>(hi), 0);
   if (!op) return nullptr;
   return std::make_unique<XnnKernel>(
-      XnnKernel::Traits{
-          .name = spec.op + " of codes", .input = Layout::any, .output = Layout::any},
+      XnnKernel::Traits{.name = spec.op + " of codes", .input = Layout::any, .output = Layout::any},
       std::move(op),
       [is_signed](const std::vector<Shape>&, const std::vector<Shape>& out) -> XnnKernel::Setup {
         return [=, n = static_cast<size_t>(numel(out[0]))](

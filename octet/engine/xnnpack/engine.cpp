@@ -13,7 +13,7 @@
 namespace octet::xnnpack {
 
 Engine make_engine() {
-  Engine e("xnnpack", {"qnnpack"}, "XNNPACK's 8-bit kernels where they give octet's bits, one thread");
+  Engine e("xnnpack", {"qnnpack"}, "XNNPACK, on codes, one thread");
   e.add({"conv2d"}, make_conv);
   e.add({"linear"}, make_linear);
   e.add({"mul"}, make_mul);

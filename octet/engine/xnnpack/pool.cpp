@@ -27,20 +27,19 @@ std::unique_ptr<Kernel> make_max_pool(const OpSpec& spec) {
                           : make(xnn_create_max_pooling2d_nhwc_u8, uint8_t{0}, uint8_t{255});
   if (!op) return nullptr;  // a window of one pixel, say
   return std::make_unique<XnnKernel>(
-      XnnKernel::Traits{.name = "max_pool2d",
-                        .input = Layout::channels_last,
-                        .output = Layout::channels_last},
+      XnnKernel::Traits{
+          .name = "max_pool2d", .input = Layout::channels_last, .output = Layout::channels_last},
       std::move(op),
       [is_signed](const std::vector<Shape>& in, const std::vector<Shape>&) -> XnnKernel::Setup {
         const auto n = static_cast<size_t>(in[0][0]), h = static_cast<size_t>(in[0][2]),
                    w = static_cast<size_t>(in[0][3]);
         return [=](xnn_operator_t o, const std::vector<const void*>& from, void* to) {
-          return is_signed ? xnn_setup_max_pooling2d_nhwc_s8(
-                                 o, n, h, w, static_cast<const int8_t*>(from[0]),
-                                 static_cast<int8_t*>(to), nullptr)
-                           : xnn_setup_max_pooling2d_nhwc_u8(
-                                 o, n, h, w, static_cast<const uint8_t*>(from[0]),
-                                 static_cast<uint8_t*>(to), nullptr);
+          return is_signed ? xnn_setup_max_pooling2d_nhwc_s8(o, n, h, w,
+                                                             static_cast<const int8_t*>(from[0]),
+                                                             static_cast<int8_t*>(to), nullptr)
+                           : xnn_setup_max_pooling2d_nhwc_u8(o, n, h, w,
+                                                             static_cast<const uint8_t*>(from[0]),
+                                                             static_cast<uint8_t*>(to), nullptr);
         };
       });
 }

@@ -42,9 +42,10 @@ class XnnKernel final : public Kernel {
   struct Traits {
     std::string name;
     Layout input = Layout::row_major, output = Layout::row_major;  // of the operands not packed
-    bool packs = false;          // all operands but the first
+    bool packs = false;                                            // all operands but the first
     size_t packed_bytes = 0;
-    bool flip_x = false, flip_y = false;  // XNNPACK is given, or gives, codes of the other signedness
+    bool flip_x = false,
+         flip_y = false;  // XNNPACK is given, or gives, codes of the other signedness
   };
   // Tells the operator the shapes and where the operands lie (xnn_setup_*).
   using Setup = std::function<xnn_status(xnn_operator_t op, const std::vector<const void*>& inputs,

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "bench/ceilings.h"
-#include "octet/engine/native_impl.h"
+#include "octet/engine/native/schedule_impl.h"
 #include "octet/kernels/kernels.h"
 #include "octet/tensor/tensor.h"
 
@@ -91,7 +91,7 @@ struct Product {
 void gemm(benchmark::State& state, const Product& p, int threads) {
   set_num_threads(threads);
   // Of few channels a row of the window is a tap, over an image with its padding written out
-  // (engine/native_conv.cpp).
+  // (engine/native/conv.cpp).
   const bool joined = p.height && p.k < 4;
   const int64_t taps = joined ? p.kernel : p.kernel * p.kernel, k = joined ? p.kernel * p.k : p.k;
   const int64_t padded = p.height + 2 * (p.kernel / 2),
@@ -130,12 +130,10 @@ void gemm(benchmark::State& state, const Product& p, int threads) {
   g.zero_point = 3;
 
   const auto run = [&] {
-    native::split_matrix(
-        1, p.m, p.n, table().gemm_mr, table().gemm_nr, k * taps,
-        [](void* args, int64_t, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-          table().gemm(*static_cast<const kernels::GemmArgs*>(args), m0, m1, n0, n1);
-        },
-        &g);
+    native::split_matrix(1, p.m, p.n, table().gemm_mr, table().gemm_nr, k * taps,
+                         [&](int64_t, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+                           table().gemm(g, m0, m1, n0, n1);
+                         });
   };
   Times ours, best;
   if (p.m == 1) {  // weights are read once: memory is the limit

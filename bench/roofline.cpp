@@ -124,7 +124,7 @@ void run(int argc, char** argv) {
     const Layer layer = layer_of(g, g.node(step.node));
     // (Float products are oneDNN's; the peak of 8-bit ones is not theirs.)
     const double by_multipliers = layer.in_bytes ? layer.operations * peak : 0,
-                 by_memory = step.kernel == "alias" ? 0 : reading(layer.bytes);
+                 by_memory = reading(layer.bytes);
     const std::string what = layer.what +
                              (layer.operations > 0 && !layer.in_bytes ? " (float)" : "") +
                              (more ? fmt::format(", and {} by rows", more) : "");

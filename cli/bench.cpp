@@ -101,8 +101,10 @@ void add_bench(CLI::App& app) {
         // By rows together with the step before: the time is in the first's line.
         const std::string time = step.with_previous ? fmt::format("{:>9}   ", "\"")
                                                     : fmt::format("{:9.1f} us", seconds[i] * 1e6);
-        fmt::print("{}  {:<10} {:<40} %{}\n", time, step.engine, step.kernel,
-                   g.value(g.node(step.node).outputs[0]).name);
+        const bool chosen = !o->run.engine.empty();  // of the default it is no news
+        fmt::print("{}  {:<10} {:<40} %{}{}\n", time, step.engine, step.kernel,
+                   g.value(g.node(step.node).outputs[0]).name,
+                   chosen && !step.note.empty() ? "  # " + step.note : "");
       }
     }
   });

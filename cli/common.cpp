@@ -16,6 +16,7 @@
 #include "octet/base/file.h"
 #include "octet/base/parallel.h"
 #include "octet/base/progress.h"
+#include "octet/engine/registry.h"
 #include "octet/graph/fuse.h"
 #include "octet/graph/merge_qdq.h"
 #include "octet/io/octet_file.h"
@@ -53,6 +54,8 @@ graph::Graph load_model(const std::filesystem::path& path) {
 
 void print_warnings(const runtime::Program& program) {
   for (const std::string& w : program.warnings()) say(fmt::format("octet: warning: {}", w));
+  if (engine() == engines().front()->name()) return;  // of the default engine it is no news
+  for (const std::string& f : program.fallbacks()) say(fmt::format("octet: note: {}", f));
 }
 
 void save_model(const graph::Graph& graph, const std::filesystem::path& path) {
@@ -192,7 +195,9 @@ void RunOptions::add_to(CLI::App& app) {
                  "default: OCTET_NUM_THREADS, or one for each CPU that may be used")
       ->type_name("N")
       ->check(whole_number(1, 1024));
-  app.add_option("--engine", engine, "native (default), or reference: plain, slow, for checking")
+  std::string who = fmt::format("what computes; default {}", octet::engine());
+  for (const Engine* e : engines()) who += fmt::format("\n{}: {}", e->title(), e->summary());
+  app.add_option("--engine", engine, who)
       ->type_name("NAME")
       ->check(accepted_by([](const std::string& name) { set_engine(name); }));
 }

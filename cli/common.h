@@ -18,7 +18,8 @@ namespace octet::cli {
 // operators) or .octet, by the file's extension.
 graph::Graph load_model(const std::filesystem::path& path);
 
-// What compiling the model found that its user should know, one line each on stderr.
+// What compiling the model found that its user should know, one line each on stderr: warnings, and
+// which steps the engine that was asked for has no kernel for.
 void print_warnings(const runtime::Program& program);
 
 // Writes .octet or .onnx (QDQ), by the extension.

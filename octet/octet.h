@@ -7,6 +7,7 @@
 #include "octet/base/parallel.h"
 #include "octet/base/random.h"
 #include "octet/engine/engine.h"
+#include "octet/engine/registry.h"
 #include "octet/graph/explicit_weights.h"
 #include "octet/graph/fold_batch_norm.h"
 #include "octet/graph/fuse.h"

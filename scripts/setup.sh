@@ -7,7 +7,7 @@ packages=(
   # building
   g++ cmake ninja-build make git ccache mold
   # libraries
-  libdnnl-dev libonnx-dev libprotobuf-dev protobuf-compiler
+  libdnnl-dev libxnnpack-dev libpthreadpool-dev libonnx-dev libprotobuf-dev protobuf-compiler
   libcli11-dev libfmt-dev nlohmann-json3-dev libjpeg62-turbo-dev libpng-dev libre2-dev libxxhash-dev zlib1g-dev
   # the quickstart's letters
   fonts-dejavu-core libstb-dev

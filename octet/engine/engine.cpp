@@ -4,29 +4,10 @@
 #include <mutex>
 
 #include "octet/base/check_impl.h"
-#include "octet/base/text.h"
 #include "octet/engine/engines_impl.h"
-#include "octet/engine/geometry_impl.h"
-#include "octet/engine/native_impl.h"
+#include "octet/engine/integer_weights_impl.h"
 
 namespace octet {
-namespace {
-
-class NativeEngine final : public Engine {
- public:
-  std::string name() const override { return "native"; }
-  std::unique_ptr<Kernel> make(const OpSpec& spec) const override {
-    for (auto maker :
-         {native::make_conv, native::make_linear, native::make_dynamic, native::make_weight_only,
-          native::make_lstm, native::make_pool, native::make_elementwise, native::make_rows,
-          native::make_float_conv, native::make_float_product, native::make_float_pool,
-          native::make_cat, native::make_matmul, native::make_permute})
-      if (auto kernel = maker(spec)) return kernel;
-    return nullptr;
-  }
-};
-
-}  // namespace
 
 void KernelPlan::run_rows(std::span<const void* const>, std::span<void* const>, int64_t, int64_t) {
   OCTET_FAIL(internal, "run_rows: this kernel does not go by rows");
@@ -34,27 +15,15 @@ void KernelPlan::run_rows(std::span<const void* const>, std::span<void* const>, 
 
 namespace {
 
-enum class Choice { native, onednn, reference };
-
-Choice parse_engine(std::string_view name) {
-  if (name == "native" || name == "fbgemm" || name == "x86") return Choice::native;
-  if (name == "onednn") return Choice::onednn;
-  if (name == "reference") return Choice::reference;
-  OCTET_FAIL(
-      invalid_argument,
-      "unknown engine '{}': expected native (also called fbgemm, x86), onednn or reference{}", name,
-      did_you_mean(name, {"native", "onednn", "reference"}));
+std::atomic<const Engine*>& current() {
+  static std::atomic<const Engine*> engine{&find_engine("native")};
+  return engine;
 }
-
-std::atomic<Choice> g_engine{Choice::native};
 
 }  // namespace
 
-void set_engine(std::string_view name) { g_engine = parse_engine(name); }
-std::string engine() {
-  const Choice choice = g_engine;
-  return choice == Choice::native ? "native" : choice == Choice::onednn ? "onednn" : "reference";
-}
+void set_engine(std::string_view name) { current() = &find_engine(name); }
+std::string engine() { return current().load()->name(); }
 
 namespace {
 // A weight-only operator with a constant weight that no engine has as it is, is the float operator
@@ -76,16 +45,16 @@ std::unique_ptr<OpSpec> float_form(const OpSpec& spec) {
 
 std::unique_ptr<Kernel> make_kernel(const OpSpec& spec, std::string_view engine) {
   if (auto form = float_form(spec)) return make_kernel(*form, engine);
-  static const NativeEngine native;
-  Choice choice = engine.empty() ? g_engine.load() : parse_engine(engine);
-  if (choice == Choice::onednn)
-    if (auto kernel = onednn_engine().make(spec)) return kernel;
-  if (choice != Choice::reference) {
-    if (auto kernel = native.make(spec)) return kernel;
-    if (auto kernel = onednn::make_training(spec)) return kernel;
-  }
-  if (auto kernel = reference_engine().make(spec)) return kernel;
-  return choice == Choice::reference ? nullptr : native::make_through_float(spec);
+  const Engine& chosen = engine.empty() ? *current().load() : find_engine(engine);
+  if (auto kernel = chosen.make(spec)) return kernel;
+  if (!chosen.falls_back()) return nullptr;
+  static const Engine& native = find_engine("native");
+  static const Engine training = onednn::make_training_engine();
+  static const Engine& reference = find_engine("reference");
+  for (const Engine* next : {&native, &training, &reference})
+    if (next != &chosen)
+      if (auto kernel = next->make(spec)) return kernel;
+  return native::make_through_float(spec);
 }
 
 namespace {

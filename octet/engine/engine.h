@@ -46,6 +46,13 @@ enum class Layout {
   any,            // either, but all `any` operands of one kernel the same
 };
 
+// Whose threads a kernel's plans run on. Two pools whose threads wait for work by spinning take
+// each other's cores: a program in which nothing runs on OpenMP sends OpenMP's threads to sleep.
+enum class Threads {
+  own,     // parallel_for's (base/parallel.h), or the calling thread alone
+  openmp,  // OpenMP's, as oneDNN's are
+};
+
 // A kernel for given shapes. run() may be called by one thread at a time per plan.
 class KernelPlan {
  public:
@@ -66,7 +73,8 @@ class Kernel {
  public:
   virtual ~Kernel() = default;
   virtual std::string name() const = 0;    // "conv2d igemm 12x32"
-  virtual std::string engine() const = 0;  // "native", "onednn", "reference"
+  virtual std::string engine() const = 0;  // the engine's name in the registry: "native"
+  virtual Threads threads() const { return Threads::own; }
   virtual Layout input_layout(size_t) const { return Layout::row_major; }
   virtual Layout output_layout(size_t) const { return Layout::row_major; }
   // Whether a row of the result (its last dimension; the others count rows) depends only on the
@@ -90,24 +98,18 @@ class Kernel {
                                            const std::vector<Shape>& outputs) const = 0;
 };
 
-class Engine {
- public:
-  virtual ~Engine() = default;
-  virtual std::string name() const = 0;
-  // Null means "not mine": the next engine is asked.
-  virtual std::unique_ptr<Kernel> make(const OpSpec& spec) const = 0;
-};
-
-// The engine used where a program does not name one: "native" (the default), "onednn" or
-// "reference". "fbgemm" and "x86" are other names of native. Native results are the same bits on
-// every instruction set, in float too; those of oneDNN's float kernels are not. An unknown name is
-// an Error listing the known ones. Thread-safe.
+// Chooses the engine used where a program does not name one: one of the registry's
+// (engine/registry.h), by its name or one of its other names. "native" is the default; "onednn" and
+// "reference" come with octet too. Native results are the same bits on every instruction set, in
+// float too; those of oneDNN's float kernels are not. An unknown name is an Error that lists the
+// registered ones. Thread-safe.
 void set_engine(std::string_view name);
-std::string engine();
+std::string engine();  // its name: "native", also where "fbgemm" was asked for
 
-// Asks the engines in turn (native: native, then reference; onednn: onednn for what it has in
-// float, then as native; reference: reference only). The gradients of layers are oneDNN's but with
-// reference. Null if none has a kernel: the operator's own evaluation is used then (ops/op.h).
+// A kernel of the first that has one: the engine of that name (by default engine()), native, oneDNN
+// (gradients of layers only), reference, and native's float kernel between a dequantization and a
+// quantization. An engine that does not fall back (reference) is asked alone. Null if none has a
+// kernel: the operator's own evaluation is used then (ops/op.h). Error as set_engine's.
 std::unique_ptr<Kernel> make_kernel(const OpSpec& spec, std::string_view engine = "");
 
 // Runs a kernel on tensors: puts operands into the kernel's layouts, allocates the outputs. For

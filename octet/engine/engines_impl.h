@@ -1,18 +1,31 @@
 #pragma once
-// The engines behind make_kernel.
+// The engines that come with octet; each is put together in the engine.cpp of its folder.
 
-#include "octet/engine/engine.h"
+#include <memory>
+
+#include "octet/engine/registry.h"
 
 namespace octet {
 
-// float conv2d, linear, matmul, pools, add, mul, clamps, and training
-const Engine& onednn_engine();
-const Engine& reference_engine();  // the plainest C++: the oracle
+namespace native {
+Engine make_engine();
+// An operator on codes that is defined as dequantize, float operator, quantize, and whose float
+// operator has a native kernel: the three steps as one kernel. Null: it is not such.
+std::unique_ptr<Kernel> make_through_float(const OpSpec& spec);
+}  // namespace native
 
 namespace onednn {
-// The kernels of training, which are oneDNN's whatever engine is in force; null if `spec` is none
-// of them.
-std::unique_ptr<Kernel> make_training(const OpSpec& spec);
+Engine make_engine();
+// The gradients of layers alone, which are oneDNN's whatever engine is in force.
+Engine make_training_engine();
 }  // namespace onednn
+
+namespace xnnpack {
+Engine make_engine();
+}  // namespace xnnpack
+
+namespace reference {
+Engine make_engine();
+}  // namespace reference
 
 }  // namespace octet

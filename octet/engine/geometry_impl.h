@@ -1,16 +1,12 @@
 #pragma once
-// What conv2d, linear and pool calls mean in numbers, shared by the engines: window geometry, and
-// the integer form of weights, biases and multipliers that docs/numerics.md prescribes.
+// Where the operands of each result of a convolution, a pool or a batched matrix product lie.
 
 #include <array>
 #include <cstdint>
-#include <span>
-#include <string>
 #include <vector>
 
 #include "octet/base/lasting.h"
 #include "octet/engine/engine.h"
-#include "octet/tensor/affine.h"
 
 namespace octet::engine_detail {
 
@@ -59,93 +55,17 @@ Window pool_window(const OpSpec& spec);
 TapOffsets tap_offsets(const Window& w, int64_t h, int64_t width, int64_t channels, int64_t oh,
                        int64_t ow);
 
-// A weight's codes, and what they mean for each output channel.
-struct WeightCodes {
-  int64_t out_channels = 0;
-  // in the weight's own order, quint8 shifted to int8, 4 bits to 0..15; they lie in `owner`
-  std::span<const int8_t> codes;
-  Buffer owner;
-  std::vector<int32_t> zero_points;  // per output channel (shifted likewise)
-  std::vector<float> scales;         // per output channel
-  bool any_zero_point = false;
-  bool four_bit = false;  // all codes are 0..15
-
-  // Codes that span no more than 16 values (8-bit types with a smaller quant_min..quant_max) are
-  // moved to 0..15, their zero points with them: the same numbers, in half the bytes once packed.
-  void narrow();
-};
-
-// The integer form of a quantized convolution or linear call.
-struct IntegerWeights : WeightCodes {
-  // rne(bias / (s_x*s_w)), and f(f(s_x*s_w)/s_y). A bias that is kLargestBiasCode such steps or
-  // more is that code, and the multiplier the one that makes it the bias: what the products add to
-  // it is below the result's precision.
-  std::vector<int64_t> bias;
-  std::vector<float> multiplier;
-  std::vector<int64_t> wide;  // wide_channels
-  int32_t x_zero_point = 0;
-  bool x_signed = false, y_signed = false;
-  int32_t y_zero_point = 0, lo = 0, hi = 255;
-  std::vector<std::string> warnings;
-};
-
 // A transposed convolution: its weight is (in, out/groups, kernel...), as PyTorch has it, all
 // others' (out, in/groups, ...).
 bool is_transposed(const OpSpec& spec);
 
-// True if the call is quantized throughout: 8-bit x and y per tensor, 8-bit constant weight (per
-// tensor, or per channel along its output channels: axis 0, or 1 if transposed), bias absent,
-// float32 or qint32 and constant.
-bool is_integer_call(const OpSpec& spec);
-IntegerWeights integer_weights(const OpSpec& spec);
-
-// True for dynamic quantization: float32 x and y, a constant weight as above (of linear layers of 4
-// bits too), bias absent or float32 and constant.
-bool is_dynamic_call(const OpSpec& spec);
-// True for a weight-only linear layer on fixed-point numbers: float32 x (..., K) and y, weight and
-// bias as for linear_dynamic, K <= kMaxWeightOnlyInputs, so that sums of the products of bytes fit
-// int32.
-bool is_weight_only_call(const OpSpec& spec);
-inline constexpr int64_t kMaxWeightOnlyInputs = 65536;
-// The fixed point of a row whose largest magnitude is `most` (finite): e = 22 - floor(log2(most)),
-// 0 for a row of zeros. A value v of it is 2^-e * X with X = min(rne(v * 2^e), 2^23 - 1), a whole
-// number of 24 bits.
-int fixed_point_exponent(float most);
-// Of the constant operand 1. Of transposed per-channel weights, channel j of every group has the
-// scale j.
-WeightCodes weight_codes(const OpSpec& spec);
-
-// The output channels, ascending, whose sum of (q_x - z_x)*(q_w - z_w) plus bias can leave int32
-// for some codes of x with a zero point z_least..z_most (of unsigned codes). All others' sums are
-// exact in wrapping int32. `bias` may be empty.
-std::vector<int64_t> wide_channels(const WeightCodes& weights, const OpSpec& spec, int32_t z_least,
-                                   int32_t z_most, std::span<const int64_t> bias);
-
-// The quint8 qparams of dynamic quantization for values min..max (affine::choose_qparams_dynamic).
-// Error naming the layer if `not_finite` of its values were NaN or infinite.
-affine::RunTimeQParams dynamic_qparams(float min, float max, int64_t not_finite, bool reduce_range,
-                                       const std::string& label);
-
-// The codes a fused activation ("none", "relu", "relu6") clamps the result to.
-struct CodeRange {
-  int32_t lo, hi;
-};
-CodeRange activation_range(const std::string& activation, const TensorType& y);
-
-// A batched matrix product of codes, (..., M, K) x (..., K, N) with operands and result of 8 bits
-// per tensor.
-bool is_integer_matmul(const OpSpec& spec);
-
-// Its sizes, and where the operands of each product start. Batch dimensions broadcast.
+// The sizes of a batched matrix product, (..., M, K) x (..., K, N), and where the operands of each
+// product start. Batch dimensions broadcast.
 struct MatmulGeometry {
   MatmulGeometry(const Shape& a, const Shape& b, const Shape& y);
   int64_t m, n, k;
   std::vector<int64_t> a, b;  // by product: which matrix of the operand
   int64_t a_matrices, b_matrices;
 };
-
-// y = clamp(rne(f(f(acc) * multiplier)) + zero_point), lo..hi being all codes: f(f(s_a*s_b)/s_y),
-// as in linear.
-float matmul_multiplier(const OpSpec& spec);
 
 }  // namespace octet::engine_detail

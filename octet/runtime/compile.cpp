@@ -55,7 +55,7 @@ class Compiler {
       else
         room_.touch(i - 1);
     });
-    impl_->engine = options.engine.empty() ? octet::engine() : options.engine;
+    impl_->engine = &find_engine(options.engine.empty() ? octet::engine() : options.engine);
     impl_->primary.assign(g_.values().size(), -1);
     second_.assign(g_.values().size(), -1);
   }
@@ -85,8 +85,9 @@ class Compiler {
     lifetimes();
     merge_in_place();
     group_rows();
-    impl_->own_threads = std::none_of(impl_->infos.begin(), impl_->infos.end(),
-                                      [](const StepInfo& info) { return info.engine == "onednn"; });
+    impl_->own_threads = std::none_of(
+        impl_->steps.begin(), impl_->steps.end(),
+        [](const Step& step) { return step.kernel && step.kernel->threads() == Threads::openmp; });
     return std::move(impl_);
   }
 
@@ -135,7 +136,8 @@ class Compiler {
       step.node = plain.node;
       step.inputs = plain.inputs;
       step.outputs = {new_slot(value, true, new_root({}), next_step())};
-      StepInfo info{step.node, kernel->name(), kernel->engine(), 0};
+      StepInfo info{step.node, kernel->name(), kernel->engine(),
+                    0,         false,          note(g_.node(step.node).op, kernel->engine())};
       step.kernel = std::move(kernel);
       const int slot = step.outputs[0];
       add(std::move(step), std::move(info));
@@ -185,6 +187,12 @@ class Compiler {
     int count = 0;
     for (const Slot& other : impl_->slots) count += other.root == impl_->slots[slot].root;
     return count > 1;
+  }
+
+  // What a step's user should know of who runs it, if that is not the engine that was asked first.
+  std::string note(const std::string& op, const std::string& runs) const {
+    if (runs == impl_->engine->name() || !impl_->engine->falls_back()) return "";
+    return fmt::format("{} has no kernel for this {}; {} runs it", impl_->engine->name(), op, runs);
   }
 
   int next_step() const { return static_cast<int>(impl_->steps.size()); }
@@ -246,7 +254,7 @@ class Compiler {
       Packed& p = packed_.find(order[i].second)->second;
       try {
         p.spec = spec_of(g_.node(order[i].second));
-        p.kernel = make_kernel(p.spec, impl_->engine);
+        p.kernel = make_kernel(p.spec, impl_->engine->name());
         if (p.kernel) forget_packed(p.spec, *p.kernel);
       } catch (...) {
         p.error = std::current_exception();  // said when it is the node's turn
@@ -286,7 +294,7 @@ class Compiler {
       kernel = std::move(it->second.kernel);
     } else {
       spec = spec_of(node);
-      kernel = make_kernel(spec, impl_->engine);
+      kernel = make_kernel(spec, impl_->engine->name());
       if (kernel) forget_packed(spec, *kernel);
     }
     Step step;
@@ -297,7 +305,7 @@ class Compiler {
       for (ValueId v : node.inputs) step.inputs.push_back(v == kNone ? -1 : slot_of(v));
       for (ValueId v : node.outputs)
         step.outputs.push_back(new_slot(v, false, new_root({}), next_step()));
-      add(std::move(step), {id, node.op, "op", 0});
+      add(std::move(step), {id, node.op, "op", 0, false, note(node.op, "its own evaluation")});
       return;
     }
     for (const std::string& w : kernel->warnings()) impl_->warnings.push_back(w);
@@ -321,7 +329,12 @@ class Compiler {
       step.outputs.push_back(new_slot(node.outputs[i],
                                       wants_nhwc(kernel->output_layout(i), node.outputs[i]),
                                       new_root({}), next_step()));
-    StepInfo info{id, kernel->name(), kernel->engine(), kernel->packed_bytes()};
+    StepInfo info{id,
+                  kernel->name(),
+                  kernel->engine(),
+                  kernel->packed_bytes(),
+                  false,
+                  note(node.op, kernel->engine())};
     step.kernel = std::move(kernel);
     add(std::move(step), std::move(info));
   }
@@ -347,7 +360,7 @@ class Compiler {
     }
     for (TensorType& t : known.outputs)
       if (t.is_quantized()) t = TensorType(DType::float32, t.dims);
-    return make_kernel(known, impl_->engine) != nullptr;
+    return make_kernel(known, impl_->engine->name()) != nullptr;
   }
 
   static std::string describe(const OpSpec& spec) {

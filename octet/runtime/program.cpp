@@ -503,6 +503,33 @@ const graph::Graph& Program::graph() const { return impl_->graph; }
 const std::vector<StepInfo>& Program::steps() const { return impl_->infos; }
 const std::vector<std::string>& Program::warnings() const { return impl_->warnings; }
 
+std::vector<std::string> Program::fallbacks() const {
+  struct Group {
+    std::string engine;
+    int steps = 0;
+    std::vector<std::string> ops;
+  };
+  std::vector<Group> groups;
+  for (const StepInfo& info : impl_->infos) {
+    if (info.note.empty()) continue;
+    auto group = std::find_if(groups.begin(), groups.end(),
+                              [&](const Group& g) { return g.engine == info.engine; });
+    if (group == groups.end()) group = groups.insert(group, {info.engine, 0, {}});
+    ++group->steps;
+    const std::string& op = impl_->graph.node(info.node).op;
+    if (std::find(group->ops.begin(), group->ops.end(), op) == group->ops.end())
+      group->ops.push_back(op);
+  }
+  std::vector<std::string> lines;
+  for (const Group& g : groups)
+    lines.push_back(fmt::format("{} has no kernel for {} of {} steps: {}; {} runs {}",
+                                impl_->engine->name(), g.steps, impl_->infos.size(),
+                                fmt::join(g.ops, ", "),
+                                g.engine == "op" ? "the operator's own evaluation" : g.engine,
+                                g.steps == 1 ? "it" : "them"));
+  return lines;
+}
+
 size_t Program::arena_bytes(const std::vector<Tensor>& inputs) const {
   ContextLease lease(*impl_, inputs);
   return (*lease).arena.bytes();

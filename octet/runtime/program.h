@@ -13,7 +13,8 @@
 namespace octet::runtime {
 
 struct CompileOptions {
-  std::string engine;  // "native", "reference"; "" is the process's choice (octet::engine())
+  // A name of the registry (engine/registry.h): "native"; "" is the process's choice (engine()).
+  std::string engine;
   // Compute every value of the graph that is given, so that run_watched can show it: nothing is
   // fused (graph/fuse_lookups.h).
   bool every_value = false;
@@ -22,12 +23,16 @@ struct CompileOptions {
 // What runs for one node of the graph.
 struct StepInfo {
   graph::NodeId node = -1;
-  std::string kernel;  // the kernel's name; "layout" for a reordering, "alias" where nothing runs
-  // "native", "onednn", "reference"; "op" where the operator's own evaluation runs
+  std::string kernel;  // the kernel's name; of a reordering "reorder to NHWC" or "... to NCHW"
+  // The kernel's engine; "layout" for a reordering, "op" where the operator's own evaluation runs.
   std::string engine;
   size_t packed_bytes = 0;
   // runs together with the step before, some rows at a time: the first of them has the time of all
   bool with_previous = false;
+  // What ran in place of the program's engine where that had no kernel: "onednn has no kernel for
+  // this softmax; native runs it". Empty where it had one, and with an engine that does not fall
+  // back.
+  std::string note;
 };
 
 // A compiled graph. Weights are packed once, at compile time; memory is planned once per set of
@@ -47,8 +52,8 @@ class Program {
   // The same, with results written into tensors of the caller's: of run()'s types and shapes,
   // sharing no memory with each other or the inputs. From the second call with inputs of the same
   // shapes on this allocates nothing (and run() nothing but its results), if all inputs are
-  // contiguous, the results laid out as run() lays them out, and every step is native, a reordering
-  // or an alias (steps()): oneDNN and operators' own evaluations ("op") allocate. Error naming the
+  // contiguous, the results laid out as run() lays them out, and every step is native or a
+  // reordering (steps()): oneDNN and operators' own evaluations ("op") allocate. Error naming the
   // result, what was expected and what was got.
   void run_into(const std::vector<Tensor>& inputs, const std::vector<Tensor>& results) const;
 
@@ -68,6 +73,9 @@ class Program {
   const graph::Graph& graph() const;
   const std::vector<StepInfo>& steps() const;
   const std::vector<std::string>& warnings() const;  // e.g. of sums beyond int32, one line each
+  // What ran in place of the program's engine (StepInfo::note), one line for each who did: "onednn
+  // has no kernel for 3 of 9 steps: softmax, layer_norm; native runs them".
+  std::vector<std::string> fallbacks() const;
   size_t arena_bytes(const std::vector<Tensor>& inputs) const;  // planned memory for these shapes
 
   struct Impl;

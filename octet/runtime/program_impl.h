@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "octet/engine/engine.h"
+#include "octet/engine/registry.h"
 #include "octet/graph/graph.h"
 #include "octet/runtime/program.h"
 
@@ -82,13 +82,13 @@ struct Context {
 
 struct Program::Impl {
   graph::Graph graph;
-  std::string engine;
+  const Engine* engine = nullptr;  // the one that is asked first
   std::vector<Slot> slots;
   std::vector<Root> roots;
   std::vector<Step> steps;
   std::vector<RowGroup> groups;  // in order
   std::vector<StepInfo> infos;
-  bool own_threads = false;  // every step is a native kernel: nothing runs on OpenMP
+  bool own_threads = false;  // no step's kernel runs on OpenMP's threads
   std::vector<int> primary;  // by value: its first slot, -1 for constants that are only packed
   std::vector<std::string> warnings;
 

@@ -46,6 +46,22 @@ TEST(CliRun, SameBytesForAnyThreadsAndInstructions) {
           << to_string(isa) << ", " << threads << " threads";
 }
 
+TEST(CliRun, SaysWhatAChosenEngineHasNoKernelFor) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "q.octet");
+  auto run = [&](const std::string& engine) {
+    return run_octet({"run", dir / "q.octet", "--input", three_images(dir), "--output",
+                      dir / "y.npz", "--engine", engine});
+  };
+  RunResult r = run("onednn");
+  EXPECT_EQ(r.code, 0);
+  EXPECT_TRUE(contains(r.err, "octet: note: onednn has no kernel for ")) << r.err;
+  EXPECT_TRUE(contains(r.err, "conv2d")) << r.err;
+  EXPECT_TRUE(contains(r.err, "; native runs them")) << r.err;
+  EXPECT_EQ(run("x86").err, "");
+}
+
 TEST(CliEval, SameAccuracyForAnyBatchOfTheData) {
   OCTET_NEED_PROGRAM();
   auto all = json_of(run_octet({"eval", kNet, "--data", kTest, "--json"}));

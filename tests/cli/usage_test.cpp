@@ -64,7 +64,7 @@ TEST(CliUsage, WrongUsageIsOneLineAndExitsWith2) {
       {{"eval", kNet, "--data", kTest, "--samples", "-1"}, {"--samples", "1 or more", "'-1'"}},
       {{"eval", kNet, "--data", kTest, "--mean", "grey"}, {"--mean", "grey"}},
       {{"eval", kNet, "--data", kTest, "--engine", "steam"},
-       {"--engine", "'steam'", "native", "reference"}},
+       {"--engine", "'steam'", "native (also called fbgemm, x86", "onednn", "reference"}},
       {{"bench", kNet, "--seconds", "0"}, {"--seconds", "above 0"}},
       {{"bench", kNet, "--batch", "1.5"}, {"--batch", "'1.5'"}},
       {{"run", kNet, "--input", "x.npy", "--output", "y.npz"},

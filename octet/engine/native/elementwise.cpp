@@ -1,0 +1,237 @@
+// Element by element on codes: add, mul, unary operators by table, quantize, dequantize,
+// requantize. They do not care how the tensor lies in memory as long as all operands lie alike (but
+// where one of them is repeated).
+#include <functional>
+
+#include "octet/base/check_impl.h"
+#include "octet/engine/integer_weights_impl.h"
+#include "octet/engine/native/rows_impl.h"
+#include "octet/kernels/kernels.h"
+
+namespace octet::native {
+namespace {
+
+// A kernel that is a function of (inputs, output, element range).
+using RangeFn =
+    std::function<void(std::span<const void* const> in, void* out, int64_t i0, int64_t i1)>;
+
+class RangePlan final : public ElementsPlan {
+ public:
+  RangePlan(const RangeFn& fn, const Shape& y) : ElementsPlan(y), fn_(fn) {}
+
+ private:
+  void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const override {
+    fn_(inputs, y, i0, i1);
+  }
+  const RangeFn& fn_;
+};
+
+class RangeKernel : public Kernel {
+ public:
+  RangeKernel(std::string name, RangeFn fn, bool in_place)
+      : name_(std::move(name)), fn_(std::move(fn)), in_place_(in_place) {}
+  std::string name() const override { return name_; }
+  std::string engine() const override { return "native"; }
+  Layout input_layout(size_t) const override { return Layout::any; }
+  Layout output_layout(size_t) const override { return Layout::any; }
+  bool by_rows() const override { return true; }
+  bool in_place() const override { return in_place_; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>&,
+                                   const std::vector<Shape>& out) const override {
+    return std::make_unique<RangePlan>(fn_, out[0]);
+  }
+
+ private:
+  std::string name_;
+  RangeFn fn_;
+  bool in_place_;
+};
+
+std::unique_ptr<Kernel> range_kernel(const OpSpec& spec, RangeFn fn, bool in_place) {
+  return std::make_unique<RangeKernel>(
+      fmt::format("{} {}", spec.op, to_string(kernels::table().isa)), std::move(fn), in_place);
+}
+
+template <typename T>
+T* at(T* base, int64_t i, int64_t size) {
+  if constexpr (std::is_const_v<T>)
+    return static_cast<const char*>(base) + i * size;
+  else
+    return static_cast<char*>(base) + i * size;
+}
+
+// y = a op b, where b (or a) may be repeated.
+class CodesBinary final : public Kernel {
+ public:
+  CodesBinary(const OpSpec& spec, bool second_whole, Repeat repeat, const kernels::BinaryArgs& args)
+      : name_(fmt::format("{} {}", spec.op, to_string(kernels::table().isa))),
+        kernel_(spec.op == "add" ? kernels::table().add : kernels::table().mul),
+        swapped_(second_whole),
+        repeat_(repeat),
+        args_(args) {}
+  std::string name() const override { return name_; }
+  std::string engine() const override { return "native"; }
+  Layout input_layout(size_t) const override {
+    return repeat_ == Repeat::none ? Layout::any : Layout::row_major;
+  }
+  Layout output_layout(size_t) const override {
+    return repeat_ == Repeat::none ? Layout::any : Layout::row_major;
+  }
+  bool by_rows() const override { return true; }
+  bool in_place() const override { return !swapped_; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override;
+
+  std::string name_;
+  void (*kernel_)(const kernels::BinaryArgs&, int64_t, int64_t);
+  bool swapped_;  // operand 1 is the whole one
+  Repeat repeat_;
+  kernels::BinaryArgs args_;  // a: the whole operand
+};
+
+class CodesBinaryPlan final : public ElementsPlan {
+ public:
+  CodesBinaryPlan(const CodesBinary& kernel, const Shape& repeated, const Shape& y)
+      : ElementsPlan(y), kernel_(kernel), parts_(kernel.repeat_, repeated, y) {}
+
+ private:
+  void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const override {
+    const void *whole = inputs[kernel_.swapped_ ? 1 : 0], *other = inputs[kernel_.swapped_ ? 0 : 1];
+    parts_.each(i0, i1, [&](int64_t i, int64_t count, int64_t j, bool one) {
+      kernels::BinaryArgs call = kernel_.args_;
+      call.a = at(whole, i, 1);
+      call.b = at(other, j, 1);
+      call.b_step = one ? 0 : 1;
+      call.y = at(y, i, 1);
+      kernel_.kernel_(call, 0, count);
+    });
+  }
+  const CodesBinary& kernel_;
+  RepeatedParts parts_;
+};
+
+std::unique_ptr<KernelPlan> CodesBinary::plan(const std::vector<Shape>& in,
+                                              const std::vector<Shape>& out) const {
+  return std::make_unique<CodesBinaryPlan>(*this, in[swapped_ ? 0 : 1], out[0]);
+}
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
+  const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
+  if (!eight_bit_per_tensor(a) || !eight_bit_per_tensor(b) || !eight_bit_per_tensor(y))
+    return nullptr;
+  if (a.dtype != b.dtype || a.dtype != y.dtype) return nullptr;
+  const bool swapped = a.dims != y.dims;  // both operators commute, to the bit
+  const TensorType &whole = swapped ? b : a, &other = swapped ? a : b;
+  const auto repeat = repeat_of(other, y);
+  if (whole.dims != y.dims || !repeat) return nullptr;  // both are repeated: the general way
+  kernels::BinaryArgs args;
+  const CodesOf of_a(whole), of_b(other), out(y);
+  args.qa = {of_a.scale, of_a.zero_point};
+  args.qb = {of_b.scale, of_b.zero_point};
+  args.inv_scale = out.inv_scale;
+  args.multiplier = args.qa.scale * args.qb.scale * out.inv_scale;
+  args.zero_point = out.zero_point;
+  auto range = engine_detail::activation_range(spec.attrs.get_string("activation"), y);
+  args.lo = range.lo;
+  args.hi = range.hi;
+  args.is_signed = of_a.is_signed;
+  return std::make_unique<CodesBinary>(spec, swapped, *repeat, args);
+}
+
+std::unique_ptr<Kernel> make_lookup(const OpSpec& spec) {
+  if (spec.table.size() != 256) return nullptr;
+  auto codes = std::make_shared<std::vector<uint8_t>>(spec.table);
+  auto lookup = kernels::table().lookup;
+  return range_kernel(
+      spec,
+      [codes, lookup](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        lookup(static_cast<const uint8_t*>(in[0]) + i0, static_cast<uint8_t*>(out) + i0, i1 - i0,
+               codes->data());
+      },
+      true);
+}
+
+namespace {
+
+// From planes to pixels.
+class QuantizePlanes final : public Kernel {
+ public:
+  explicit QuantizePlanes(const CodesOf& codes) : codes_(codes) {}
+  std::string name() const override {
+    return fmt::format("quantize to NHWC {}", to_string(kernels::table().isa));
+  }
+  std::string engine() const override { return "native"; }
+  Layout output_layout(size_t) const override { return Layout::channels_last; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>&) const override {
+    return std::make_unique<Plan>(codes_, in[0]);
+  }
+
+ private:
+  class Plan final : public KernelPlan {
+   public:
+    Plan(const CodesOf& codes, const Shape& x)
+        : codes_(codes), images_(x[0]), channels_(x[1]), pixels_(x[2] * x[3]) {}
+    void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+      const int64_t size = channels_ * pixels_,
+                    grain = std::max<int64_t>(64, kGrain / std::max<int64_t>(1, channels_));
+      for (int64_t i = 0; i < images_; ++i)
+        parallel_ranges(pixels_, grain, [&](int64_t p0, int64_t p1) {
+          kernels::table().quantize_nchw_to_nhwc(static_cast<const float*>(inputs[0]) + i * size,
+                                                 at(outputs[0], i * size, 1), channels_, pixels_,
+                                                 codes_.inv_scale, codes_.zero_point, codes_.lo,
+                                                 codes_.hi, p0, p1);
+        });
+    }
+
+   private:
+    CodesOf codes_;
+    int64_t images_, channels_, pixels_;
+  };
+  CodesOf codes_;
+};
+
+class QuantizeKernel final : public RangeKernel {
+ public:
+  QuantizeKernel(std::string name, const CodesOf& codes, RangeFn fn)
+      : RangeKernel(std::move(name), std::move(fn), false), codes_(codes) {}
+  std::unique_ptr<Kernel> to_channels_last() const override {
+    return std::make_unique<QuantizePlanes>(codes_);
+  }
+
+ private:
+  CodesOf codes_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_quantize(const OpSpec& spec) {
+  const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
+  if (x.dtype != DType::float32 || !eight_bit_per_tensor(y)) return nullptr;
+  const CodesOf o(y);
+  auto quantize = kernels::table().quantize;
+  return std::make_unique<QuantizeKernel>(
+      fmt::format("quantize {}", to_string(kernels::table().isa)), o,
+      [o, quantize](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        quantize(static_cast<const float*>(in[0]) + i0, at(out, i0, 1), i1 - i0, o.inv_scale,
+                 o.zero_point, o.lo, o.hi);
+      });
+}
+
+std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec) {
+  const TensorType& x = spec.inputs[0];
+  if (!eight_bit_per_tensor(x) || spec.outputs[0].dtype != DType::float32) return nullptr;
+  const CodesOf q(x);
+  auto dequantize = kernels::table().dequantize;
+  return range_kernel(
+      spec,
+      [q, dequantize](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        dequantize(at(in[0], i0, 1), static_cast<float*>(out) + i0, i1 - i0, q.scale, q.zero_point,
+                   q.is_signed);
+      },
+      false);
+}
+
+}  // namespace octet::native

@@ -1,0 +1,66 @@
+#pragma once
+// What native kernels share, and their makers.
+
+#include <memory>
+
+#include "octet/engine/engine.h"
+
+namespace octet::native {
+
+// 8-bit codes with one scale and zero point.
+inline bool eight_bit_per_tensor(const TensorType& t) {
+  return (t.dtype == DType::quint8 || t.dtype == DType::qint8) && !t.quantizer->is_per_channel();
+}
+
+// What the inner loops need to know of such a type.
+struct CodesOf {
+  explicit CodesOf(const TensorType& t)
+      : scale(static_cast<float>(t.quantizer->scale())),
+        inv_scale(1.0f / scale),
+        zero_point(static_cast<int32_t>(t.quantizer->zero_point())),
+        lo(static_cast<int32_t>(qmin(t.dtype))),
+        hi(static_cast<int32_t>(qmax(t.dtype))),
+        is_signed(t.dtype == DType::qint8) {}
+  float scale, inv_scale;
+  int32_t zero_point, lo, hi;
+  bool is_signed;
+};
+
+// How a plan divides its scratch memory: parts begin on cache lines.
+class ScratchParts {
+ public:
+  size_t take(size_t bytes) {  // where the part begins
+    const size_t at = total_;
+    total_ += (bytes + 63) / 64 * 64;
+    return at;
+  }
+  size_t bytes() const { return total_; }
+
+ private:
+  size_t total_ = 0;
+};
+
+// The makers, which engine.cpp lists by operator. Each returns null when the call is not one it
+// takes: the types are others, say.
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec);           // conv.cpp
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec);         // linear.cpp
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);         // matmul.cpp
+std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);        // dynamic.cpp
+std::unique_ptr<Kernel> make_weight_only(const OpSpec& spec);    // weight_only.cpp
+std::unique_ptr<Kernel> make_lstm(const OpSpec& spec);           // lstm.cpp
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec);           // pool.cpp
+std::unique_ptr<Kernel> make_binary(const OpSpec& spec);         // elementwise.cpp
+std::unique_ptr<Kernel> make_quantize(const OpSpec& spec);       // elementwise.cpp
+std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec);     // elementwise.cpp
+std::unique_ptr<Kernel> make_lookup(const OpSpec& spec);         // elementwise.cpp
+std::unique_ptr<Kernel> make_cat(const OpSpec& spec);            // cat.cpp
+std::unique_ptr<Kernel> make_permute(const OpSpec& spec);        // permute.cpp
+std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec);     // float_conv.cpp
+std::unique_ptr<Kernel> make_float_product(const OpSpec& spec);  // float_product.cpp
+std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec);     // float_pool.cpp
+std::unique_ptr<Kernel> make_float_binary(const OpSpec& spec);   // rows.cpp
+std::unique_ptr<Kernel> make_float_clamp(const OpSpec& spec);    // rows.cpp
+std::unique_ptr<Kernel> make_float_unary(const OpSpec& spec);    // rows.cpp
+std::unique_ptr<Kernel> make_float_rows(const OpSpec& spec);     // rows.cpp
+
+}  // namespace octet::native

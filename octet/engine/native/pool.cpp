@@ -1,0 +1,124 @@
+// Pools on NHWC codes: maxima keep qparams, averages are requantized sums.
+#include <cstring>
+#include <limits>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
+#include "octet/engine/geometry_impl.h"
+#include "octet/engine/native/native_impl.h"
+#include "octet/engine/pool_taps_impl.h"
+#include "octet/kernels/kernels.h"
+#include "octet/tensor/affine.h"
+
+namespace octet::native {
+namespace {
+
+class PoolPlan final : public KernelPlan {
+ public:
+  PoolPlan(const OpSpec& spec, bool max, const kernels::KernelTable& table, const Shape& in,
+           const Shape& out)
+      : max_(max),
+        table_(table),
+        images_(in[0]),
+        in_bytes_(in[1] * in[2] * in[3]),
+        pixels_(out[2] * out[3]) {
+    const Quantizer &qx = *spec.inputs[0].quantizer, &qy = *spec.outputs[0].quantizer;
+    args_.channels = in[1];
+    args_.ldy = in[1];
+    args_.is_signed = spec.inputs[0].dtype == DType::qint8;
+    args_.zx = static_cast<int32_t>(qx.zero_point());
+    args_.zero_point = static_cast<int32_t>(qy.zero_point());
+    args_.lo = static_cast<int32_t>(qmin(spec.outputs[0].dtype));
+    args_.hi = static_cast<int32_t>(qmax(spec.outputs[0].dtype));
+    engine_detail::PoolTaps taps = engine_detail::pool_taps(spec, engine_detail::with_3_spatial(in),
+                                                            engine_detail::with_3_spatial(out));
+    args_.taps = taps.taps;
+    offsets_ = std::move(taps.offsets);
+    args_.offsets = offsets_.data();
+    float sx = static_cast<float>(qx.scale()), sy = static_cast<float>(qy.scale());
+    bool same = qx == qy;
+    for (int64_t count : taps.counts) {
+      float inverse = 1.0f / static_cast<float>(count);
+      multiplier_.push_back(same ? inverse : sx * inverse / sy);
+    }
+    args_.multiplier = multiplier_.data();
+    wide_ = !max && args_.taps > std::numeric_limits<int32_t>::max() / 255;
+  }
+
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+    int64_t out_bytes = pixels_ * args_.channels;
+    int64_t grain =
+        std::max<int64_t>(1, 400'000 / std::max<int64_t>(1, args_.channels * args_.taps));
+    for (int64_t image = 0; image < images_; ++image) {
+      kernels::PoolArgs a = args_;
+      a.a = static_cast<const uint8_t*>(inputs[0]) + image * in_bytes_;
+      a.y = static_cast<uint8_t*>(outputs[0]) + image * out_bytes;
+      parallel_ranges(pixels_, grain, [&](int64_t p0, int64_t p1) {
+        if (wide_)
+          average_wide(a, p0, p1);
+        else
+          (max_ ? table_.max_pool : table_.average_pool)(a, p0, p1);
+      });
+    }
+  }
+
+ private:
+  // What table_.average_pool does, with sums of 64 bits.
+  static void average_wide(const kernels::PoolArgs& a, int64_t p0, int64_t p1) {
+    const auto* x = static_cast<const uint8_t*>(a.a);
+    for (int64_t p = p0; p < p1; ++p)
+      for (int64_t c = 0; c < a.channels; ++c) {
+        int64_t sum = 0;
+        for (int64_t t = p * a.taps; t < (p + 1) * a.taps; ++t) {
+          if (a.offsets[t] < 0) continue;
+          const uint8_t q = x[a.offsets[t] + c];
+          sum += (a.is_signed ? static_cast<int8_t>(q) : q) - a.zx;
+        }
+        const int32_t q = affine::requantize(sum, a.multiplier[p], a.zero_point, a.lo, a.hi);
+        static_cast<uint8_t*>(a.y)[p * a.ldy + c] = static_cast<uint8_t>(q);
+      }
+  }
+
+  bool max_;
+  const kernels::KernelTable& table_;
+  kernels::PoolArgs args_;
+  int64_t images_, in_bytes_, pixels_;
+  std::vector<int32_t> offsets_;
+  std::vector<float> multiplier_;
+  bool wide_ = false;  // a window's sum can leave int32
+};
+
+class PoolKernel final : public Kernel {
+ public:
+  PoolKernel(OpSpec spec, bool max)
+      : spec_(std::move(spec)), max_(max), table_(&kernels::table()) {}
+  std::string name() const override {
+    return fmt::format("{} {}", spec_.op, to_string(table_->isa));
+  }
+  std::string engine() const override { return "native"; }
+  Layout input_layout(size_t) const override { return Layout::channels_last; }
+  Layout output_layout(size_t) const override { return Layout::channels_last; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
+    return std::make_unique<PoolPlan>(spec_, max_, *table_, in[0], out[0]);
+  }
+
+ private:
+  OpSpec spec_;
+  bool max_;
+  const kernels::KernelTable* table_;
+};
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
+  const bool max = spec.op == "max_pool2d";
+  const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
+  if (!x.is_quantized() || !y.is_quantized() || x.dtype != y.dtype || element_size(x.dtype) != 1)
+    return nullptr;
+  if (x.quantizer->is_per_channel() || x.dim() != 4) return nullptr;
+  if (max && *x.quantizer != *y.quantizer) return nullptr;
+  return std::make_unique<PoolKernel>(spec, max);
+}
+
+}  // namespace octet::native

@@ -1,0 +1,125 @@
+// Operators on codes that are defined as dequantize, float operator, quantize and that have a float
+// kernel: the three steps as one kernel, planned once.
+#include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
+#include "octet/engine/engines_impl.h"
+#include "octet/engine/native/native_impl.h"
+#include "octet/kernels/kernels.h"
+
+namespace octet::native {
+namespace {
+
+constexpr int64_t kGrain = 1 << 16;
+
+class ThroughFloat final : public Kernel {
+ public:
+  ThroughFloat(const OpSpec& spec, std::unique_ptr<Kernel> inner)
+      : op_(spec.op), inner_(std::move(inner)), result_(spec.outputs[0]) {
+    for (size_t i = 0; i < spec.inputs.size(); ++i) {
+      const bool packed = spec.constants[i].defined() && inner_->packs(i);
+      operands_.push_back(spec.has(i) && spec.inputs[i].is_quantized() && !packed
+                              ? std::optional<CodesOf>(spec.inputs[i])
+                              : std::nullopt);
+    }
+  }
+  std::string name() const override { return fmt::format("{} in float: {}", op_, inner_->name()); }
+  std::string engine() const override { return inner_->engine(); }
+  Threads threads() const override { return inner_->threads(); }
+  Layout input_layout(size_t i) const override { return inner_->input_layout(i); }
+  Layout output_layout(size_t i) const override { return inner_->output_layout(i); }
+  bool packs(size_t i) const override { return inner_->packs(i); }
+  size_t packed_bytes() const override { return inner_->packed_bytes(); }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override;
+
+ private:
+  std::string op_;
+  std::unique_ptr<Kernel> inner_;
+  std::vector<std::optional<CodesOf>> operands_;
+  CodesOf result_;
+};
+
+class ThroughFloatPlan final : public KernelPlan {
+ public:
+  ThroughFloatPlan(std::unique_ptr<KernelPlan> inner,
+                   const std::vector<std::optional<CodesOf>>& operands, const CodesOf& result,
+                   const std::vector<Shape>& in, int64_t out)
+      : inner_(std::move(inner)), operands_(operands), result_(result), out_(out) {
+    auto part = [this](int64_t floats) {
+      return parts_.take(static_cast<size_t>(floats) * 4 + kBufferSlack);
+    };
+    for (size_t i = 0; i < operands_.size(); ++i) {
+      counts_.push_back(operands_[i] ? numel(in[i]) : 0);
+      at_.push_back(operands_[i] ? part(counts_[i]) : 0);
+    }
+    result_at_ = part(out);
+    pointers_.resize(operands_.size());
+  }
+  size_t scratch_bytes() const override { return parts_.bytes() + inner_->scratch_bytes(); }
+
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
+    const kernels::KernelTable& table = kernels::table();
+    auto* base = static_cast<std::byte*>(scratch);
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      pointers_[i] = inputs[i];
+      if (!operands_[i] || !inputs[i]) continue;
+      auto* to = reinterpret_cast<float*>(base + at_[i]);
+      const CodesOf& c = *operands_[i];
+      parallel_ranges(counts_[i], kGrain, [&](int64_t i0, int64_t i1) {
+        table.dequantize(static_cast<const uint8_t*>(inputs[i]) + i0, to + i0, i1 - i0, c.scale,
+                         c.zero_point, c.is_signed);
+      });
+      pointers_[i] = to;
+    }
+    auto* y = reinterpret_cast<float*>(base + result_at_);
+    void* results[] = {y};
+    inner_->run({pointers_.data(), inputs.size()}, results, base + parts_.bytes());
+    parallel_ranges(out_, kGrain, [&](int64_t i0, int64_t i1) {
+      table.quantize(y + i0, static_cast<uint8_t*>(outputs[0]) + i0, i1 - i0, result_.inv_scale,
+                     result_.zero_point, result_.lo, result_.hi);
+    });
+  }
+
+ private:
+  std::unique_ptr<KernelPlan> inner_;
+  std::vector<std::optional<CodesOf>> operands_;
+  CodesOf result_;
+  int64_t out_;
+  std::vector<int64_t> counts_;
+  std::vector<size_t> at_;
+  ScratchParts parts_;  // the inner plan's scratch follows
+  size_t result_at_ = 0;
+  std::vector<const void*> pointers_;
+};
+
+std::unique_ptr<KernelPlan> ThroughFloat::plan(const std::vector<Shape>& in,
+                                               const std::vector<Shape>& out) const {
+  return std::make_unique<ThroughFloatPlan>(inner_->plan(in, out), operands_, result_, in,
+                                            numel(out[0]));
+}
+
+}  // namespace
+
+std::unique_ptr<Kernel> make_through_float(const OpSpec& spec) {
+  if (spec.op == "quantize" || spec.op == "dequantize" || spec.op == "requantize" ||
+      spec.op == "lookup")
+    return nullptr;
+  if (spec.outputs.size() != 1 || !eight_bit_per_tensor(spec.outputs[0])) return nullptr;
+  OpSpec form = spec;
+  bool any = false;
+  for (size_t i = 0; i < form.inputs.size(); ++i) {
+    if (!spec.has(i) || !form.inputs[i].is_quantized()) continue;
+    if (!eight_bit_per_tensor(form.inputs[i])) return nullptr;
+    any = true;
+    form.inputs[i] = TensorType(DType::float32, form.inputs[i].dims);
+    if (form.constants[i].defined()) form.constants[i] = form.constants[i].dequantize();
+  }
+  if (!any) return nullptr;
+  form.outputs[0] = TensorType(DType::float32, form.outputs[0].dims);
+  form.table.clear();
+  auto inner = find_engine("native").make(form);
+  return inner ? std::make_unique<ThroughFloat>(spec, std::move(inner)) : nullptr;
+}
+
+}  // namespace octet::native

@@ -1,0 +1,128 @@
+#pragma once
+// What the reference engine's kernels share.
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "octet/engine/engine.h"
+#include "octet/engine/geometry_impl.h"
+#include "octet/engine/integer_weights_impl.h"
+
+namespace octet::reference {
+
+// The makers, which engine.cpp lists by operator. Each returns null when the call is not one it
+// takes.
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec);  // linear.cpp: gradients too
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);  // matmul.cpp
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec);    // conv.cpp: gradients too
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec);    // pool.cpp
+
+using RunFn = std::function<void(std::span<const void* const>, std::span<void* const>)>;
+
+class ReferencePlan final : public KernelPlan {
+ public:
+  explicit ReferencePlan(RunFn fn) : fn_(std::move(fn)) {}
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {
+    fn_(inputs, outputs);
+  }
+
+ private:
+  RunFn fn_;
+};
+
+// A kernel whose plan is a function of the shapes.
+class ReferenceKernel final : public Kernel {
+ public:
+  using PlanFn = std::function<RunFn(const std::vector<Shape>&, const std::vector<Shape>&)>;
+  ReferenceKernel(std::string name, PlanFn fn, std::vector<std::string> warnings = {})
+      : name_(std::move(name)), fn_(std::move(fn)), warnings_(std::move(warnings)) {}
+  std::string name() const override { return name_; }
+  std::string engine() const override { return "reference"; }
+  bool packs(size_t i) const override { return i > 0; }
+  std::vector<std::string> warnings() const override { return warnings_; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
+    return std::make_unique<ReferencePlan>(fn_(in, out));
+  }
+
+ private:
+  std::string name_;
+  PlanFn fn_;
+  std::vector<std::string> warnings_;
+};
+
+// The code at index i of 8-bit data.
+inline int32_t code(const void* data, int64_t i, bool is_signed) {
+  return is_signed ? static_cast<const int8_t*>(data)[i] : static_cast<const uint8_t*>(data)[i];
+}
+
+inline float activate(float v, const std::string& activation) {
+  if (activation == "relu") return v > 0 ? v : 0;
+  if (activation == "relu6") return v > 6 ? 6 : v > 0 ? v : 0;
+  return v;
+}
+
+// The end of a chain of float multiply-adds: -0 becomes 0, then the activation, which NaN passes.
+inline float float_result(float sum, const std::string& activation) {
+  float v = sum + 0.0f;
+  if (activation == "none") return v;
+  v = 0 > v ? 0 : v;
+  return activation == "relu6" && 6 < v ? 6 : v;
+}
+
+bool is_float_call(const OpSpec& spec);  // x, weight, bias and y are float32
+
+// The float32 data of operand i: the constant, if it is one; null if there is no such operand.
+struct FloatOperand {
+  FloatOperand(const OpSpec& spec, size_t i)
+      : present(spec.has(i)),
+        index(i),
+        constant(present && spec.constants[i].defined() ? spec.constants[i].contiguous()
+                                                        : Tensor()) {}
+  const float* data(std::span<const void* const> inputs) const {
+    if (!present) return nullptr;
+    return constant.defined() ? static_cast<const float*>(constant.raw_data())
+                              : static_cast<const float*>(inputs[index]);
+  }
+  bool present;
+  size_t index;
+  Tensor constant;
+};
+
+// One output element: the exact sum of products, then the bias and the requantization.
+void store_requantized(const engine_detail::IntegerWeights& w, int64_t channel, int64_t acc,
+                       void* y, int64_t i);
+
+// Float values as the quint8 codes that dynamic quantization gives them. Error naming the layer if
+// some are not finite.
+struct DynamicCodes {
+  DynamicCodes(const float* x, int64_t n, bool reduce_range, const std::string& label);
+  std::vector<uint8_t> codes;
+  float scale = 1;
+  int32_t zero_point = 0;
+};
+
+// f(f(f(acc) * f(s_x*s_w)) + bias), activated.
+inline float dynamic_result(int64_t acc, float multiplier, const float* bias, int64_t channel,
+                            const std::string& activation) {
+  float v = static_cast<float>(acc) * multiplier;
+  return activate(bias ? v + bias[channel] : v, activation);
+}
+
+// Sums in double, rounded once.
+class Sums {
+ public:
+  explicit Sums(int64_t n) : sums_(n, 0.0) {}
+  double& operator[](int64_t i) { return sums_[i]; }
+  void store(void* out) const {
+    std::transform(sums_.begin(), sums_.end(), static_cast<float*>(out),
+                   [](double v) { return static_cast<float>(v); });
+  }
+
+ private:
+  std::vector<double> sums_;
+};
+
+}  // namespace octet::reference

@@ -46,19 +46,20 @@ void fold(Rewriter& r, const Node& layer, const Node& norm) {
   auto vector = [&](ValueId id) { return g.constant(id).to_vector<float>(); };
   std::vector<float> gamma = vector(norm.inputs[1]), beta = vector(norm.inputs[2]),
                      mean = vector(norm.inputs[3]), var = vector(norm.inputs[4]);
-  double eps = norm.attrs.get_double("eps");
+  const auto eps = static_cast<float>(norm.attrs.get_double("eps"));
   auto channels = static_cast<int64_t>(gamma.size());
   bool biased = layer.inputs.size() > 2 && layer.inputs[2] != kNone;
   std::vector<float> old_bias =
       biased ? vector(layer.inputs[2]) : std::vector<float>(gamma.size(), 0);
   Tensor weight = g.constant(layer.inputs[1]).clone();
   std::vector<float> bias(gamma.size());
-  std::vector<double> scales(gamma.size());
-  for (int64_t c = 0; c < channels; ++c) {
-    auto i = static_cast<size_t>(c);
-    double scale = gamma[i] / std::sqrt(static_cast<double>(var[i]) + eps);
-    bias[i] = static_cast<float>((static_cast<double>(old_bias[i]) - mean[i]) * scale + beta[i]);
-    scales[i] = scale;
+  // In float32 and in PyTorch's order, as batch norms of modules are folded: the same bits.
+  std::vector<float> scales(gamma.size());
+  for (size_t i = 0; i < gamma.size(); ++i) {
+    const float spread = 1.f / std::sqrt(var[i] + eps);
+    scales[i] = gamma[i] * spread;
+    const float centered = old_bias[i] - mean[i];
+    bias[i] = (weight.dim() == 2 ? centered * scales[i] : centered * spread * gamma[i]) + beta[i];
   }
   // Slices of the weight with one output channel each: its rows, or of a transposed convolution
   // (in, out/groups, ...) the columns, which are other channels in every group.
@@ -69,8 +70,8 @@ void fold(Rewriter& r, const Node& layer, const Node& norm) {
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t j = 0; j < columns; ++j) {
       float* w = weight.data<float>() + (r * columns + j) * inner;
-      const double scale = scales[static_cast<size_t>(r / group_rows * columns + j)];
-      for (int64_t k = 0; k < inner; ++k) w[k] = static_cast<float>(w[k] * scale);
+      const float scale = scales[static_cast<size_t>(r / group_rows * columns + j)];
+      for (int64_t k = 0; k < inner; ++k) w[k] *= scale;
     }
   const std::string& name = g.value(layer.inputs[1]).name;
   ValueId w = r.out().add_constant(name, weight);

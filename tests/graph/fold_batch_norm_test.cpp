@@ -62,17 +62,17 @@ TEST(FoldBatchNorm, IntoEveryLayer) {
   expect_folds({.eps = 1e-3}, "conv2d");
 }
 
-TEST(FoldBatchNorm, RoundsOnceFromDouble) {
+// PyTorch's order of roundings, as modules are folded.
+TEST(FoldBatchNorm, RoundsAsModulesAreFolded) {
   Built b = build({});
   Graph folded = graph::fold_batch_norm(b.g);
   auto value = [&](const char* name) { return b.g.constant(*b.g.find(name)).to_vector<float>(); };
   auto w = value("conv.weight"), bias = value("conv.bias"), gamma = value("bn.0"),
        beta = value("bn.1"), mean = value("bn.2"), var = value("bn.3");
-  double scale = gamma[1] / std::sqrt(static_cast<double>(var[1]) + 1e-5);
-  EXPECT_EQ(folded.constant(*folded.find("conv.weight")).to_vector<float>()[36],
-            static_cast<float>(w[36] * scale));
+  const float spread = 1.f / std::sqrt(var[1] + 1e-5f), scale = gamma[1] * spread;
+  EXPECT_EQ(folded.constant(*folded.find("conv.weight")).to_vector<float>()[36], w[36] * scale);
   EXPECT_EQ(folded.constant(*folded.find("conv.bias")).to_vector<float>()[1],
-            static_cast<float>((static_cast<double>(bias[1]) - mean[1]) * scale + beta[1]));
+            (bias[1] - mean[1]) * spread * gamma[1] + beta[1]);
 }
 
 TEST(FoldBatchNorm, KeepsNamesAndScopes) {

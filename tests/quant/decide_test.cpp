@@ -60,7 +60,8 @@ TEST(Decide, OperatorsThatKeepQparamsShareAGroup) {
   for (const char* name : {"r", "m", "f"}) EXPECT_EQ(p.group(name), p.group("y")) << name;
   EXPECT_NE(p.group("x"), p.group("y"));
   EXPECT_NE(p.group("z"), p.group("y"));
-  EXPECT_EQ(p.watched("y"), Names{"y"}) << "what only rearranges is not watched";
+  EXPECT_EQ(p.watched("y"), Names{"r"})
+      << "what a relu cuts off and what only rearranges are not watched";
   EXPECT_EQ(p.d.groups.size(), 3u);
 }
 
@@ -83,10 +84,11 @@ TEST(Decide, ResultsThatLeaveTheOperandsRangeAreWatchedToo) {
       Decided(kConv + "%p: Float(1, 2, 6, 6) = pad(%y, pads=[0, 0, 1, 1, 0, 0, 1, 1])\nreturn (%p)")
           .watched("p"),
       Names{"y"});
-  EXPECT_EQ(Decided(kConv + image("c", "clamp(%y, max=3., min=1.)") + "return (%c)").watched("c"),
-            (Names{"y", "c"}));
-  EXPECT_EQ(Decided(kConv + image("c", "clamp(%y, max=3., min=-1.)") + "return (%c)").watched("c"),
-            Names{"y"});
+  for (const char* range : {"max=3., min=1.", "max=3., min=-1."})
+    EXPECT_EQ(Decided(kConv + image("c", std::string("clamp(%y, ") + range + ")") + "return (%c)")
+                  .watched("c"),
+              Names{"c"})
+        << "what the clamp cuts off needs no codes";
 }
 
 TEST(Decide, BoundedOperatorsHaveFixedQparams) {
@@ -178,6 +180,13 @@ TEST(Decide, AConstantOfACatSharesTheScaleOfAllAndIsWatched) {
   EXPECT_EQ(p.group("c"), p.group("y"));
   EXPECT_EQ(p.group("z"), p.group("y"));
   EXPECT_EQ(p.watched("z"), (Names{"y", "z"}));
+}
+
+TEST(Decide, RowsOfAConstantTableStayFloat) {
+  Decided p(kConv +
+            "%t: Float(10, 4) = constant\n%i: Long(2) = input\n%e: Float(2, 4) = index_select(%t, "
+            "%i, dim=0)\nreturn (%y, %e)");
+  EXPECT_EQ(p.reason("e"), "its operand is a constant");
 }
 
 TEST(Decide, IslandsAreQuantizedIfTheyAreAskedFor) {

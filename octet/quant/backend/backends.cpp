@@ -289,7 +289,8 @@ void add_own_ops(BackendConfig& b, const DTypes& d) {
     b.set_backend_pattern_config(own({op}, d));
   b.set_backend_pattern_config(own({"prelu"}, d).set_input_type_to_index({{"slope", 1}}));
   for (const char* op : {"instance_norm", "group_norm", "layer_norm"})
-    b.set_backend_pattern_config(own({op}, d).set_input_type_to_index({{"weight", 1}, {"bias", 2}}));
+    b.set_backend_pattern_config(
+        own({op}, d).set_input_type_to_index({{"weight", 1}, {"bias", 2}}));
 }
 
 template <typename Module, typename Quantized>

@@ -81,6 +81,15 @@ bool operands_fit(const Graph& g, const Node& node, const BackendPatternConfig& 
                       : fmt::format("its operand is {}", to_string(g.type(x).dtype));
     return false;
   }
+  const bool constant =
+      node.kind == NodeKind::call && g.is_constant(x) &&
+      std::all_of(node.inputs.begin(), node.inputs.end(), [&](ValueId v) {
+        return v == kNone || g.is_constant(v) || g.type(v).dtype != DType::float32;
+      });
+  if (constant) {  // rows of a table, say
+    *why = "its operand is a constant";
+    return false;
+  }
   for (ValueId v : node.outputs)
     if (g.type(v).dtype == DType::float32) return true;
   *why = "its result is not float32";
@@ -171,6 +180,15 @@ ObservationType observation_type(const Node& node, const BackendPatternConfig* c
   return config->observation_type_of(static_cast<int>(tensors));
 }
 
+ObserverFactory operand_observer(const QConfig& qconfig, const QConfigMapping& mapping) {
+  const auto is_fixed = [](const ObserverFactory& f) { return f.options().scale.has_value(); };
+  const std::optional<QConfig>& global = mapping.global_qconfig();
+  if (!is_fixed(qconfig.activation) || !global || !global->activation.chooses_qparams() ||
+      is_fixed(global->activation))
+    return qconfig.activation;
+  return global->activation.with_dtype(qconfig.activation.options().dtype);
+}
+
 void leave_islands_float(const Graph& graph, std::vector<NodeDecision>& decisions) {
   const auto is_static = [&](NodeId n) {
     return decisions[static_cast<size_t>(n)].mode == QuantMode::statically;
@@ -223,8 +241,14 @@ namespace {
 // The groups of values that share one observer.
 class Observers {
  public:
-  Observers(const Graph& g, const BackendConfig& backend, GraphDecisions& d)
-      : g_(g), backend_(backend), d_(d), parent_(g.values().size()), factory_(g.values().size()) {
+  Observers(const Graph& g, const QConfigMapping& mapping, const BackendConfig& backend,
+            GraphDecisions& d)
+      : g_(g),
+        mapping_(mapping),
+        backend_(backend),
+        d_(d),
+        parent_(g.values().size()),
+        factory_(g.values().size()) {
     std::iota(parent_.begin(), parent_.end(), 0);
     for (size_t n = 0; n < g.nodes().size(); ++n)
       if (d.is_static(static_cast<NodeId>(n)))
@@ -244,7 +268,8 @@ class Observers {
         d_.groups.push_back({{}, *factory_[v]});
       }
       d_.group[v] = group;
-      if (lies_within_operands(static_cast<ValueId>(v))) continue;
+      const auto value = static_cast<ValueId>(v);
+      if (lies_within_operands(value) || is_narrowed(value)) continue;
       GraphDecisions::Group& g = d_.groups[static_cast<size_t>(group)];
       if (g.watch.empty() || is_fixed(g.observer)) g.observer = *factory_[v];
       g.watch.push_back(static_cast<ValueId>(v));
@@ -288,12 +313,12 @@ class Observers {
       const ValueId v = node.inputs[i];
       if (operand_role(g_, node, i, config) != OperandRole::activation) continue;
       if (g_.is_constant(v) && type != ObservationType::output_share_observer_with_input) {
-        d_.constants.emplace(v, q.activation);
+        d_.constants.emplace(v, operand_observer(q, mapping_));
         continue;
       }
       if (!factory_[static_cast<size_t>(v)]) {
         if (reuses) continue;
-        factory_[static_cast<size_t>(v)] = q.activation;
+        factory_[static_cast<size_t>(v)] = operand_observer(q, mapping_);
       }
       operands.push_back(v);
     }
@@ -321,8 +346,20 @@ class Observers {
     if (node.kind == NodeKind::constant) return true;
     return d_.is_static(producer) && d_.nodes[static_cast<size_t>(producer)].keeps_qparams &&
            !widens(node) && std::none_of(node.inputs.begin(), node.inputs.end(), [&](ValueId x) {
-             return x != kNone && g_.is_constant(x) && g_.type(x).dtype == DType::float32;
+             return x != kNone &&
+                    ((g_.is_constant(x) && g_.type(x).dtype == DType::float32) || is_narrowed(x));
            });
+  }
+
+  // What only a call reads that cuts it to a range.
+  bool is_narrowed(ValueId v) const {
+    if (std::count(g_.outputs().begin(), g_.outputs().end(), v)) return false;
+    const std::vector<NodeId> users = g_.users(v);
+    if (users.size() != 1 || !narrows(g_.node(users[0]))) return false;
+    const NodeDecision& d = d_.nodes[static_cast<size_t>(users[0])];
+    // In training every value goes through its fake-quantize module as it comes.
+    return d.mode == QuantMode::statically && d.keeps_qparams &&
+           d.qconfig->activation.fake_quantize_name().empty();
   }
 
   ValueId find(ValueId v) {
@@ -331,6 +368,7 @@ class Observers {
   }
 
   const Graph& g_;
+  const QConfigMapping& mapping_;
   const BackendConfig& backend_;
   GraphDecisions& d_;
   std::vector<ValueId> parent_;
@@ -366,7 +404,7 @@ GraphDecisions decide(const Graph& graph, const QConfigMapping& mapping,
       d.nodes[n].reason = fmt::format("skipped by '{}'", skipped[n]);
   }
   if (options.leave_islands_float) leave_islands_float(graph, d.nodes);
-  Observers(graph, backend, d).form_groups();
+  Observers(graph, mapping, backend, d).form_groups();
   return d;
 }
 
@@ -402,6 +440,11 @@ bool widens(const Node& node) {
   if (node.op == "pad") return node.attrs.get_double("value") != 0;
   return node.op == "clamp" &&
          (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);
+}
+
+bool narrows(const Node& node) {
+  static const std::set<std::string> ops{"relu", "relu6", "clamp", "ReLU", "ReLU6", "Hardtanh"};
+  return ops.count(node.op) != 0;
 }
 
 std::string node_name(const Graph& graph, const Node& node) {

@@ -58,6 +58,11 @@ ObservationType observation_type(const graph::Node& node, const BackendPatternCo
 // otherwise. `decisions` by node.
 void leave_islands_float(const graph::Graph& graph, std::vector<NodeDecision>& decisions);
 
+// What observes an operand that nothing has made codes of yet: the call's own observer, or the
+// mapping's global one where that is of fixed qparams, which are those of the result (of a softmax,
+// say, whose operand is not within 0..1. PyTorch clamps it to that).
+ObserverFactory operand_observer(const QConfig& qconfig, const QConfigMapping& mapping);
+
 struct DecideOptions {
   // Nodes that stay float: exact names, globs, or re:expressions (base/text.h NamePattern). A
   // pattern that matches no node is an Error with the nearest names.
@@ -96,6 +101,10 @@ std::vector<std::string> skipped_nodes(const graph::Graph& graph,
 // always includes 0): a pad with another value than 0, a clamp that does not hold 0, cubic
 // interpolation, an average with a divisor of its own, a number added or multiplied.
 bool widens(const graph::Node& node);
+
+// Whether the call, of an operator or module, cuts its operand's values to a range: relu, relu6,
+// clamp. The operand's codes need not hold more than its result, so that alone is observed.
+bool narrows(const graph::Node& node);
 
 // The name users know a node by: its scope (module path or ONNX node name), or its result's name.
 std::string node_name(const graph::Graph& graph, const graph::Node& node);

@@ -170,10 +170,15 @@ class ObservedGraphModule : public graph::GraphModule {
  private:
   std::vector<Tensor> call_module(const graph::Node& node,
                                   const std::vector<Tensor>& operands) override;
+  // Whether an observer's value is read by nothing but a call that cuts it to a range and shares the
+  // observer.
+  bool is_narrowed(const graph::Node& observer);
+  bool reads_narrowed(const graph::Node& observer) const;
 
   std::map<std::string, NodeDecision> decisions_;
   std::map<std::string, std::string> class_names_;
   std::vector<int> input_quantized_, output_quantized_;
+  std::vector<bool> narrowed_;  // by node, made when first asked for
 };
 
 using graph::GraphModule;

@@ -63,6 +63,7 @@ std::vector<Tensor> ObservedGraphModule::call_module(const Node& node,
                                                      const std::vector<Tensor>& operands) {
   const nn::ModulePtr module = submodule(node.scope);
   if (dynamic_cast<const Observer*>(module.get()) && !operands.empty()) {
+    if (is_narrowed(node)) return operands;
     const Node& producer = graph().producer(node.inputs[0]);
     const bool made = producer.kind == NodeKind::call || producer.kind == NodeKind::module;
     const auto decision =
@@ -74,10 +75,35 @@ std::vector<Tensor> ObservedGraphModule::call_module(const Node& node,
         producer.inputs[0] != kNone) {
       const Node& before = graph().producer(producer.inputs[0]);
       // of what it has been shown
-      if (before.kind == NodeKind::module && before.scope == node.scope) return operands;
+      if (before.kind == NodeKind::module && before.scope == node.scope && !is_narrowed(before))
+        return operands;
     }
   }
   return (*module)(operands);
+}
+
+bool ObservedGraphModule::is_narrowed(const Node& observer) {
+  const Graph& g = graph();
+  if (narrowed_.size() != g.nodes().size()) {
+    narrowed_.assign(g.nodes().size(), false);
+    for (size_t n = 0; n < narrowed_.size(); ++n)
+      narrowed_[n] = g.nodes()[n].kind == NodeKind::module && reads_narrowed(g.nodes()[n]);
+  }
+  return narrowed_[static_cast<size_t>(g.value(observer.outputs[0]).producer)];
+}
+
+bool ObservedGraphModule::reads_narrowed(const Node& observer) const {
+  const Graph& g = graph();
+  // The one node that reads a value; null if there are others, or if it is a result.
+  const auto only_user = [&](ValueId v) -> const Node* {
+    if (std::count(g.outputs().begin(), g.outputs().end(), v)) return nullptr;
+    const std::vector<graph::NodeId> users = g.users(v);
+    return users.size() == 1 ? &g.node(users[0]) : nullptr;
+  };
+  const Node* cut = only_user(observer.outputs[0]);
+  if (!cut || !narrows(*cut)) return false;
+  const Node* next = only_user(cut->outputs[0]);
+  return next && next->kind == NodeKind::module && next->scope == observer.scope;
 }
 
 namespace {
@@ -433,7 +459,7 @@ class FxPreparer {
       else if (role != OperandRole::activation)
         operands.push_back(r(v));
       if (role != OperandRole::activation) continue;
-      ValueId x = reuses ? r(v) : observed(r, v, q.activation);
+      ValueId x = reuses ? r(v) : observed(r, v, operand_observer(q, mapping_));
       if (auto it = path_of_.find(x); it != path_of_.end()) paths.push_back(it->second);
       operands.push_back(x);
     }

@@ -16,9 +16,10 @@ OCTET_MODULE(BatchNorm2d)
 OCTET_MODULE(BatchNorm3d)
 OCTET_MODULE(LayerNorm)
 OCTET_MODULE(GroupNorm)
-OCTET_MODULE(InstanceNorm1d)
-OCTET_MODULE(InstanceNorm2d)
-OCTET_MODULE(InstanceNorm3d)
+[[maybe_unused]] const bool g_registered =
+    (register_module<InstanceNorm1d>("octet::nn::InstanceNorm1d"),
+     register_module<InstanceNorm2d>("octet::nn::InstanceNorm2d"),
+     register_module<InstanceNorm3d>("octet::nn::InstanceNorm3d"), true);
 
 namespace {
 int64_t checked_features(int64_t n) {
@@ -202,14 +203,13 @@ Tensor InstanceNorm::forward(Tensor x) {
 
 std::string InstanceNorm::extra_repr() const { return repr(num_features, options); }
 Attrs InstanceNorm::config() const { return config_of(num_features, options); }
-std::shared_ptr<InstanceNorm1d> InstanceNorm1d::from_config(const Attrs& c) {
-  return batch_norm_from<InstanceNorm1d, InstanceNormOptions>(c);
+
+template <size_t N>
+std::shared_ptr<InstanceNormNd<N>> InstanceNormNd<N>::from_config(const Attrs& c) {
+  return batch_norm_from<InstanceNormNd, InstanceNormOptions>(c);
 }
-std::shared_ptr<InstanceNorm2d> InstanceNorm2d::from_config(const Attrs& c) {
-  return batch_norm_from<InstanceNorm2d, InstanceNormOptions>(c);
-}
-std::shared_ptr<InstanceNorm3d> InstanceNorm3d::from_config(const Attrs& c) {
-  return batch_norm_from<InstanceNorm3d, InstanceNormOptions>(c);
-}
+template class InstanceNormNd<1>;
+template class InstanceNormNd<2>;
+template class InstanceNormNd<3>;
 
 }  // namespace octet::nn

@@ -117,19 +117,19 @@ class InstanceNorm : public Module {
   InstanceNorm(int64_t num_features, InstanceNormOptions options);
   virtual int64_t spatial() const = 0;
 };
-#define OCTET_INSTANCE_NORM(N)                                                          \
-  class InstanceNorm##N##d : public InstanceNorm {                                      \
-   public:                                                                              \
-    explicit InstanceNorm##N##d(int64_t num_features, InstanceNormOptions options = {}) \
-        : InstanceNorm(num_features, options) {}                                        \
-    static std::shared_ptr<InstanceNorm##N##d> from_config(const Attrs& config);        \
-                                                                                        \
-   protected:                                                                           \
-    int64_t spatial() const override { return N; }                                      \
-  };
-OCTET_INSTANCE_NORM(1)
-OCTET_INSTANCE_NORM(2)
-OCTET_INSTANCE_NORM(3)
-#undef OCTET_INSTANCE_NORM
+template <size_t N>
+class InstanceNormNd : public InstanceNorm {
+ public:
+  static constexpr size_t spatial_dims = N;
+  explicit InstanceNormNd(int64_t num_features, InstanceNormOptions options = {})
+      : InstanceNorm(num_features, options) {}
+  static std::shared_ptr<InstanceNormNd> from_config(const Attrs& config);
+
+ protected:
+  int64_t spatial() const override { return N; }
+};
+using InstanceNorm1d = InstanceNormNd<1>;
+using InstanceNorm2d = InstanceNormNd<2>;
+using InstanceNorm3d = InstanceNormNd<3>;
 
 }  // namespace octet::nn

@@ -175,23 +175,53 @@ std::vector<Tensor> EmbeddingBag::forward(std::vector<Tensor> inputs) {
 
 }  // namespace quantized
 
-#define OCTET_TABLES(room)                                                                     \
-  std::shared_ptr<room::Embedding> room::Embedding::from_float(Module& module) {               \
-    return make<room::Embedding>(                                                              \
-        quantized_rows<nn::Embedding, qat::Embedding>(module, "Embedding"));                   \
-  }                                                                                            \
-  std::shared_ptr<room::Embedding> room::Embedding::from_config(const Attrs& c) {              \
-    return make<room::Embedding>(placeholder_rows(c));                                         \
-  }                                                                                            \
-  std::shared_ptr<room::EmbeddingBag> room::EmbeddingBag::from_float(Module& module) {         \
-    Tensor rows = quantized_rows<nn::EmbeddingBag, qat::EmbeddingBag>(module, "EmbeddingBag"); \
-    return make<room::EmbeddingBag>(rows, module.as<nn::EmbeddingBag>().options);              \
-  }                                                                                            \
-  std::shared_ptr<room::EmbeddingBag> room::EmbeddingBag::from_config(const Attrs& c) {        \
-    return make<room::EmbeddingBag>(placeholder_rows(c), bag_options(c));                      \
-  }
-OCTET_TABLES(quantized)
-OCTET_TABLES(quantized::reference)
-#undef OCTET_TABLES
+namespace {
+
+// Of a float table, one in training, or one that is quantized already.
+template <typename Table>
+std::shared_ptr<Table> table_from_float(Module& module) {
+  if (auto* table = dynamic_cast<quantized::Embedding*>(&module))
+    return make<Table>(table->weight());
+  return make<Table>(quantized_rows<Embedding, qat::Embedding>(module, "Embedding"));
+}
+
+template <typename Table>
+std::shared_ptr<Table> bag_from_float(Module& module) {
+  if (auto* table = dynamic_cast<quantized::EmbeddingBag*>(&module))
+    return make<Table>(table->weight(), table->options);
+  Tensor rows = quantized_rows<EmbeddingBag, qat::EmbeddingBag>(module, "EmbeddingBag");
+  return make<Table>(rows, module.as<EmbeddingBag>().options);
+}
+
+}  // namespace
+
+std::shared_ptr<quantized::Embedding> quantized::Embedding::from_float(Module& module) {
+  return table_from_float<quantized::Embedding>(module);
+}
+std::shared_ptr<quantized::Embedding> quantized::Embedding::from_config(const Attrs& c) {
+  return make<quantized::Embedding>(placeholder_rows(c));
+}
+std::shared_ptr<quantized::EmbeddingBag> quantized::EmbeddingBag::from_float(Module& module) {
+  return bag_from_float<quantized::EmbeddingBag>(module);
+}
+std::shared_ptr<quantized::EmbeddingBag> quantized::EmbeddingBag::from_config(const Attrs& c) {
+  return make<quantized::EmbeddingBag>(placeholder_rows(c), bag_options(c));
+}
+std::shared_ptr<quantized::reference::Embedding> quantized::reference::Embedding::from_float(
+    Module& module) {
+  return table_from_float<quantized::reference::Embedding>(module);
+}
+std::shared_ptr<quantized::reference::Embedding> quantized::reference::Embedding::from_config(
+    const Attrs& c) {
+  return make<quantized::reference::Embedding>(placeholder_rows(c));
+}
+std::shared_ptr<quantized::reference::EmbeddingBag> quantized::reference::EmbeddingBag::from_float(
+    Module& module) {
+  return bag_from_float<quantized::reference::EmbeddingBag>(module);
+}
+std::shared_ptr<quantized::reference::EmbeddingBag> quantized::reference::EmbeddingBag::from_config(
+    const Attrs& c) {
+  return make<quantized::reference::EmbeddingBag>(placeholder_rows(c), bag_options(c));
+}
 
 }  // namespace octet::nn

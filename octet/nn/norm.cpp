@@ -11,15 +11,8 @@
 
 namespace octet::nn {
 
-OCTET_MODULE(BatchNorm1d)
-OCTET_MODULE(BatchNorm2d)
-OCTET_MODULE(BatchNorm3d)
 OCTET_MODULE(LayerNorm)
 OCTET_MODULE(GroupNorm)
-[[maybe_unused]] const bool g_registered =
-    (register_module<InstanceNorm1d>("octet::nn::InstanceNorm1d"),
-     register_module<InstanceNorm2d>("octet::nn::InstanceNorm2d"),
-     register_module<InstanceNorm3d>("octet::nn::InstanceNorm3d"), true);
 
 namespace {
 int64_t checked_features(int64_t n) {
@@ -84,30 +77,24 @@ std::shared_ptr<M> batch_norm_from(const Attrs& c) {
                          .affine = c.get_bool("affine"),
                          .track_running_stats = c.get_bool("track_running_stats")});
 }
-void check_dims(const Module& m, const Tensor& x, int64_t least, int64_t most,
-                const char* expected) {
-  OCTET_CHECK(x.dim() >= least && x.dim() <= most, invalid_argument,
-              "{}: the input is {}; expected {}", m.type_name(), octet::to_string(x.type()),
-              expected);
-}
 }  // namespace
 
-std::shared_ptr<BatchNorm1d> BatchNorm1d::from_config(const Attrs& c) {
-  return batch_norm_from<BatchNorm1d>(c);
+template <size_t N>
+std::shared_ptr<BatchNormNd<N>> BatchNormNd<N>::from_config(const Attrs& c) {
+  return batch_norm_from<BatchNormNd>(c);
 }
-std::shared_ptr<BatchNorm2d> BatchNorm2d::from_config(const Attrs& c) {
-  return batch_norm_from<BatchNorm2d>(c);
+
+template <size_t N>
+void BatchNormNd<N>::check_input(const Tensor& x) const {
+  constexpr const char* expected[] = {"(N, C) or (N, C, L)", "(N, C, H, W)", "(N, C, D, H, W)"};
+  OCTET_CHECK(x.dim() == N + 2 || (N == 1 && x.dim() == 2), invalid_argument,
+              "{}: the input is {}; expected {}", type_name(), octet::to_string(x.type()),
+              expected[N - 1]);
 }
-std::shared_ptr<BatchNorm3d> BatchNorm3d::from_config(const Attrs& c) {
-  return batch_norm_from<BatchNorm3d>(c);
-}
-void BatchNorm1d::check_input(const Tensor& x) const {
-  check_dims(*this, x, 2, 3, "(N, C) or (N, C, L)");
-}
-void BatchNorm2d::check_input(const Tensor& x) const { check_dims(*this, x, 4, 4, "(N, C, H, W)"); }
-void BatchNorm3d::check_input(const Tensor& x) const {
-  check_dims(*this, x, 5, 5, "(N, C, D, H, W)");
-}
+
+template class BatchNormNd<1>;
+template class BatchNormNd<2>;
+template class BatchNormNd<3>;
 
 // -- LayerNorm and GroupNorm ----------------------------------------------------------------------
 
@@ -211,5 +198,16 @@ std::shared_ptr<InstanceNormNd<N>> InstanceNormNd<N>::from_config(const Attrs& c
 template class InstanceNormNd<1>;
 template class InstanceNormNd<2>;
 template class InstanceNormNd<3>;
+
+namespace {
+template <size_t N>
+bool register_norms() {
+  register_module<BatchNormNd<N>>(fmt::format("octet::nn::BatchNorm{}d", N));
+  register_module<InstanceNormNd<N>>(fmt::format("octet::nn::InstanceNorm{}d", N));
+  return true;
+}
+[[maybe_unused]] const bool g_registered =
+    register_norms<1>() && register_norms<2>() && register_norms<3>();
+}  // namespace
 
 }  // namespace octet::nn

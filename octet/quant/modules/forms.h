@@ -85,44 +85,28 @@ inline constexpr bool has_bn = requires {
 
 template <typename Float, bool relu = false>
 struct FormsOf;
-template <>
-struct FormsOf<nn::Conv1d> : LayerBnForms<nn::Conv1d, nn::BatchNorm1d, false> {
-  static constexpr const char *name = "Conv1d", *bn_name = "ConvBn1d";
+template <size_t N>
+struct FormsOf<nn::ConvNd<N, false>, false>
+    : LayerBnForms<nn::ConvNd<N, false>, nn::BatchNormNd<N>, false> {
+  static constexpr const char* names[] = {"Conv1d", "Conv2d", "Conv3d"};
+  static constexpr const char* bn_names[] = {"ConvBn1d", "ConvBn2d", "ConvBn3d"};
+  static constexpr const char *name = names[N - 1], *bn_name = bn_names[N - 1];
+};
+template <size_t N>
+struct FormsOf<nn::ConvNd<N, false>, true>
+    : LayerBnForms<nn::ConvNd<N, false>, nn::BatchNormNd<N>, true> {
+  static constexpr const char* names[] = {"ConvReLU1d", "ConvReLU2d", "ConvReLU3d"};
+  static constexpr const char* bn_names[] = {"ConvBnReLU1d", "ConvBnReLU2d", "ConvBnReLU3d"};
+  static constexpr const char *name = names[N - 1], *bn_name = bn_names[N - 1];
+};
+template <size_t N>
+struct FormsOf<nn::ConvNd<N, true>, false>
+    : LayerForms<nn::ConvNd<N, true>, nn::BatchNormNd<N>, false> {
+  static constexpr const char* names[] = {"ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"};
+  static constexpr const char* name = names[N - 1];
 };
 template <>
-struct FormsOf<nn::Conv1d, true> : LayerBnForms<nn::Conv1d, nn::BatchNorm1d, true> {
-  static constexpr const char *name = "ConvReLU1d", *bn_name = "ConvBnReLU1d";
-};
-template <>
-struct FormsOf<nn::Conv2d> : LayerBnForms<nn::Conv2d, nn::BatchNorm2d, false> {
-  static constexpr const char *name = "Conv2d", *bn_name = "ConvBn2d";
-};
-template <>
-struct FormsOf<nn::Conv2d, true> : LayerBnForms<nn::Conv2d, nn::BatchNorm2d, true> {
-  static constexpr const char *name = "ConvReLU2d", *bn_name = "ConvBnReLU2d";
-};
-template <>
-struct FormsOf<nn::Conv3d> : LayerBnForms<nn::Conv3d, nn::BatchNorm3d, false> {
-  static constexpr const char *name = "Conv3d", *bn_name = "ConvBn3d";
-};
-template <>
-struct FormsOf<nn::Conv3d, true> : LayerBnForms<nn::Conv3d, nn::BatchNorm3d, true> {
-  static constexpr const char *name = "ConvReLU3d", *bn_name = "ConvBnReLU3d";
-};
-template <>
-struct FormsOf<nn::ConvTranspose1d> : LayerForms<nn::ConvTranspose1d, nn::BatchNorm1d, false> {
-  static constexpr const char* name = "ConvTranspose1d";
-};
-template <>
-struct FormsOf<nn::ConvTranspose2d> : LayerForms<nn::ConvTranspose2d, nn::BatchNorm2d, false> {
-  static constexpr const char* name = "ConvTranspose2d";
-};
-template <>
-struct FormsOf<nn::ConvTranspose3d> : LayerForms<nn::ConvTranspose3d, nn::BatchNorm3d, false> {
-  static constexpr const char* name = "ConvTranspose3d";
-};
-template <>
-struct FormsOf<nn::Linear> : LayerBnForms<nn::Linear, nn::BatchNorm1d, false> {
+struct FormsOf<nn::Linear, false> : LayerBnForms<nn::Linear, nn::BatchNorm1d, false> {
   static constexpr const char *name = "Linear", *bn_name = "LinearBn1d";
 };
 template <>

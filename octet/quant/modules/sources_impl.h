@@ -105,7 +105,7 @@ std::shared_ptr<QuantizedLayer<Base, Float, relu>> QuantizedLayer<Base, Float, r
                                            quant::weight_scale_axis(*source.layer));
   auto made = make<QuantizedLayer>(*source.layer, source.weight, source.bias);
   made->set_result(result);
-  made->train(module.training());
+  if (source.quantized) made->train(module.training());
   return made;
 }
 

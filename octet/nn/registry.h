@@ -29,8 +29,8 @@ void register_module(const std::type_info& type, ModuleMaker maker, std::string 
 // there is none.
 std::string registered_name(const Module& module);
 std::string registered_name(std::type_index type);
-std::string class_name(
-    std::type_index type);  // module.h, for classes whose type_info is not at hand
+// "Conv2d": class_name of module.h, for a class whose type_info is not at hand.
+std::string class_name(std::type_index type);
 // The class registered under this name; nullopt if there is none.
 std::optional<std::type_index> registered_type(std::string_view name);
 // Is this its class? False for classes that are not registered.

@@ -73,6 +73,24 @@ TEST(Slot, AnEmptyPlaceIsAnErrorThatNamesIt) {
   expect_error(ErrorCode::invalid_argument, {"'place'"}, [&] { module->place->type_name(); });
 }
 
+template <int N>
+struct Scaled : Module {
+  Tensor forward(Tensor x) override { return x * static_cast<double>(N); }
+};
+using Doubled = Scaled<2>;
+
+TEST(Registry, AnAliasOfATemplateHasTheNameItIsRegisteredBy) {
+  EXPECT_EQ(class_name(typeid(Doubled)), "Scaled<2>");
+  register_module<Doubled>("octet::nn::registry_test::Doubled");
+  EXPECT_EQ(class_name(typeid(Doubled)), "Doubled");
+  EXPECT_EQ(make<Doubled>()->type_name(), "Doubled");
+  EXPECT_EQ(registered_name(*make<Doubled>()), "octet::nn::registry_test::Doubled");
+  EXPECT_TRUE(make_registered("octet::nn::registry_test::Doubled", {})->class_type() ==
+              typeid(Doubled));
+  expect_error(ErrorCode::invalid_argument, {"Doubled is registered twice"},
+               [] { register_module<Doubled>("octet::nn::registry_test::Doubled"); });
+}
+
 TEST(Module, KnowsItsHooksAndItsOwnTensors) {
   auto module = make<Linear>(2, 2, false);
   auto own = module->own_tensors();

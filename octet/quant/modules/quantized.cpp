@@ -143,7 +143,7 @@ std::shared_ptr<WithQParams<Float, relu>> WithQParams<Float, relu>::from_config(
   return made;
 }
 
-// -- what they compute
+// What they compute.
 
 namespace {
 

@@ -75,10 +75,10 @@ template class QuantizedLayer<ReferenceModule, nn::Conv3d, true>;
 namespace {
 [[maybe_unused]] const bool g_registered = [] {
   quant::for_each_type(quant::WeightedForms(), []<typename Forms>() {
-    const std::string room = "octet::nn::quantized::", name = Forms::name;
-    register_module<typename Forms::Dynamic>(room + "dynamic::" + name);
-    register_module<typename Forms::WeightOnly>(room + "weight_only::" + name);
-    register_module<typename Forms::Reference>(room + "reference::" + name);
+    const std::string scope = "octet::nn::quantized::", name = Forms::name;
+    register_module<typename Forms::Dynamic>(scope + "dynamic::" + name);
+    register_module<typename Forms::WeightOnly>(scope + "weight_only::" + name);
+    register_module<typename Forms::Reference>(scope + "reference::" + name);
   });
   return true;
 }();

@@ -12,10 +12,10 @@ namespace octet::nn::intrinsic {
 namespace {
 [[maybe_unused]] const bool g_registered = [] {
   quant::for_each_type(quant::WeightedForms(), []<typename Forms>() {
-    const std::string room = "octet::nn::intrinsic::";
-    if constexpr (Forms::relu) register_module<typename Forms::Layer>(room + Forms::name);
+    const std::string scope = "octet::nn::intrinsic::";
+    if constexpr (Forms::relu) register_module<typename Forms::Layer>(scope + Forms::name);
     if constexpr (quant::has_bn<Forms>)
-      register_module<typename Forms::LayerBn>(room + Forms::bn_name);
+      register_module<typename Forms::LayerBn>(scope + Forms::bn_name);
   });
   register_module<BNReLU2d>("octet::nn::intrinsic::BNReLU2d");
   register_module<BNReLU3d>("octet::nn::intrinsic::BNReLU3d");

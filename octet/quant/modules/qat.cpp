@@ -201,10 +201,10 @@ template class QatBnLayer<nn::Linear, nn::BatchNorm1d>;
 namespace {
 [[maybe_unused]] const bool g_registered = [] {
   quant::for_each_type(quant::WeightedForms(), []<typename Forms>() {
-    const std::string room = "octet::nn::qat::";
-    register_module<typename Forms::Qat>(room + Forms::name);
+    const std::string scope = "octet::nn::qat::";
+    register_module<typename Forms::Qat>(scope + Forms::name);
     if constexpr (quant::has_bn<Forms>)
-      register_module<typename Forms::QatBn>(room + Forms::bn_name);
+      register_module<typename Forms::QatBn>(scope + Forms::bn_name);
   });
   return true;
 }();

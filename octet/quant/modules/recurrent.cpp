@@ -157,9 +157,9 @@ namespace {
   quant::for_each_type(
       quant::TypeList<nn::LSTM, nn::GRU, nn::RNN, nn::LSTMCell, nn::GRUCell, nn::RNNCell>(),
       []<typename Float>() {
-        const std::string room = "octet::nn::quantized::", name = class_name(typeid(Float));
-        register_module<dynamic::DynamicRecurrent<Float>>(room + "dynamic::" + name);
-        register_module<reference::ReferenceRecurrent<Float>>(room + "reference::" + name);
+        const std::string scope = "octet::nn::quantized::", name = class_name(typeid(Float));
+        register_module<dynamic::DynamicRecurrent<Float>>(scope + "dynamic::" + name);
+        register_module<reference::ReferenceRecurrent<Float>>(scope + "reference::" + name);
       });
   return true;
 }();

@@ -16,7 +16,7 @@ struct WeightSource {
   Tensor weight, bias;              // float, a batch norm folded in; or quantized
   nn::ModulePtr weight_fake_quant;  // null unless in training
   std::shared_ptr<Float> own = {};  // `layer`, if it is no part of the module
-  bool quantized = false;           // the weight is what it shall be
+  bool quantized = false;           // the weight needs no quantizing
 };
 
 // A float layer with another one's configuration; its weights are not set.
@@ -64,7 +64,9 @@ WeightSource<typename Forms::Float> weight_source(nn::Module& module, const std:
     if (fused && fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1]))
       layer = dynamic_cast<Float*>(&(*fused)[0]);
   } else {
-    bool has_relu = dynamic_cast<nn::intrinsic::FusedModule*>(&module);
+    auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(&module);
+    bool has_relu =
+        fused && fused->size() > 0 && dynamic_cast<nn::ReLU*>(&(*fused)[fused->size() - 1]);
     if constexpr (fuses_relu<Float>)
       has_relu = has_relu || trained_source<FormsOf<Float, true>>(module).layer;
     OCTET_CHECK(!has_relu, invalid_argument, "{}: it has a relu and cannot become a {}",

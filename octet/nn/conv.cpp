@@ -9,12 +9,15 @@
 
 namespace octet::nn {
 
-OCTET_MODULE(Conv1d)
-OCTET_MODULE(Conv2d)
-OCTET_MODULE(Conv3d)
-OCTET_MODULE(ConvTranspose1d)
-OCTET_MODULE(ConvTranspose2d)
-OCTET_MODULE(ConvTranspose3d)
+[[maybe_unused]] const bool g_registered = [] {
+  register_module<Conv1d>("octet::nn::Conv1d");
+  register_module<Conv2d>("octet::nn::Conv2d");
+  register_module<Conv3d>("octet::nn::Conv3d");
+  register_module<ConvTranspose1d>("octet::nn::ConvTranspose1d");
+  register_module<ConvTranspose2d>("octet::nn::ConvTranspose2d");
+  register_module<ConvTranspose3d>("octet::nn::ConvTranspose3d");
+  return true;
+}();
 
 namespace {
 
@@ -126,11 +129,10 @@ Attrs ConvNd<N, transposed>::config() const {
   return c;
 }
 
-template <typename Conv>
-std::shared_ptr<Conv> conv_from_config(const Attrs& c) {
-  constexpr size_t N = Conv::spatial_dims;
+template <size_t N, bool transposed>
+std::shared_ptr<ConvNd<N, transposed>> ConvNd<N, transposed>::from_config(const Attrs& c) {
   const auto* name = std::get_if<std::string>(&c.get("padding"));
-  return make<Conv>(
+  return make<ConvNd>(
       c.get_int("in_channels"), c.get_int("out_channels"), Sizes<N>(c.get_ints("kernel_size")),
       ConvOptions<N>{
           .stride = c.get_ints("stride"),
@@ -148,11 +150,5 @@ template class ConvNd<3, false>;
 template class ConvNd<1, true>;
 template class ConvNd<2, true>;
 template class ConvNd<3, true>;
-template std::shared_ptr<Conv1d> conv_from_config(const Attrs&);
-template std::shared_ptr<Conv2d> conv_from_config(const Attrs&);
-template std::shared_ptr<Conv3d> conv_from_config(const Attrs&);
-template std::shared_ptr<ConvTranspose1d> conv_from_config(const Attrs&);
-template std::shared_ptr<ConvTranspose2d> conv_from_config(const Attrs&);
-template std::shared_ptr<ConvTranspose3d> conv_from_config(const Attrs&);
 
 }  // namespace octet::nn

@@ -38,6 +38,8 @@ class ConvNd : public Module {
   // with the other options.
   ConvNd(int64_t in_channels, int64_t out_channels, Sizes<N> kernel_size,
          ConvOptions<N> options = {});
+  // The constructor arguments that config() gave.
+  static std::shared_ptr<ConvNd> from_config(const Attrs& config);
   // x without the batch dimension is taken as a batch of one.
   Tensor forward(Tensor x) override;
   std::string extra_repr() const override;
@@ -59,45 +61,11 @@ class ConvNd : public Module {
   Parameter bias;  // undefined without one
 };
 
-// The constructor arguments that config() gave.
-template <typename Conv>
-std::shared_ptr<Conv> conv_from_config(const Attrs& config);
-
-class Conv1d : public ConvNd<1, false> {
- public:
-  using ConvNd::ConvNd;
-  static std::shared_ptr<Conv1d> from_config(const Attrs& c) { return conv_from_config<Conv1d>(c); }
-};
-class Conv2d : public ConvNd<2, false> {
- public:
-  using ConvNd::ConvNd;
-  static std::shared_ptr<Conv2d> from_config(const Attrs& c) { return conv_from_config<Conv2d>(c); }
-};
-class Conv3d : public ConvNd<3, false> {
- public:
-  using ConvNd::ConvNd;
-  static std::shared_ptr<Conv3d> from_config(const Attrs& c) { return conv_from_config<Conv3d>(c); }
-};
-class ConvTranspose1d : public ConvNd<1, true> {
- public:
-  using ConvNd::ConvNd;
-  static std::shared_ptr<ConvTranspose1d> from_config(const Attrs& c) {
-    return conv_from_config<ConvTranspose1d>(c);
-  }
-};
-class ConvTranspose2d : public ConvNd<2, true> {
- public:
-  using ConvNd::ConvNd;
-  static std::shared_ptr<ConvTranspose2d> from_config(const Attrs& c) {
-    return conv_from_config<ConvTranspose2d>(c);
-  }
-};
-class ConvTranspose3d : public ConvNd<3, true> {
- public:
-  using ConvNd::ConvNd;
-  static std::shared_ptr<ConvTranspose3d> from_config(const Attrs& c) {
-    return conv_from_config<ConvTranspose3d>(c);
-  }
-};
+using Conv1d = ConvNd<1, false>;
+using Conv2d = ConvNd<2, false>;
+using Conv3d = ConvNd<3, false>;
+using ConvTranspose1d = ConvNd<1, true>;
+using ConvTranspose2d = ConvNd<2, true>;
+using ConvTranspose3d = ConvNd<3, true>;
 
 }  // namespace octet::nn

@@ -9,9 +9,10 @@
 namespace octet::nn {
 
 OCTET_MODULE(Dropout)
-OCTET_MODULE(Dropout1d)
-OCTET_MODULE(Dropout2d)
-OCTET_MODULE(Dropout3d)
+[[maybe_unused]] const bool g_registered =
+    (register_module<Dropout1d>("octet::nn::Dropout1d"),
+     register_module<Dropout2d>("octet::nn::Dropout2d"),
+     register_module<Dropout3d>("octet::nn::Dropout3d"), true);
 
 Dropout::Dropout(double p) : p(p) {
   OCTET_CHECK(p >= 0 && p <= 1, invalid_argument, "Dropout: p={}; expected a probability, 0 to 1",
@@ -20,8 +21,12 @@ Dropout::Dropout(double p) : p(p) {
 Tensor Dropout::forward(Tensor x) { return functional::dropout(x, p, training()); }
 std::string Dropout::extra_repr() const { return fmt::format("p={}, inplace=False", python(p)); }
 
-Tensor FeatureDropout::forward(Tensor x) {
-  return functional::detail::channel_dropout(x, spatial(), p, training(), type_name());
+template <size_t N>
+Tensor DropoutNd<N>::forward(Tensor x) {
+  return functional::detail::channel_dropout(x, N, p, training(), type_name());
 }
+template class DropoutNd<1>;
+template class DropoutNd<2>;
+template class DropoutNd<3>;
 
 }  // namespace octet::nn

@@ -23,28 +23,17 @@ class Dropout : public Module {
 
 // The same for whole channels (dimension 1) of each image; x has at least N + 1 dimensions, of
 // which the last N are spatial.
-class FeatureDropout : public Dropout {
+template <size_t N>
+class DropoutNd : public Dropout {
  public:
   using Dropout::Dropout;
   Tensor forward(Tensor x) override;
-
- protected:
-  virtual int64_t spatial() const = 0;
+  static std::shared_ptr<DropoutNd> from_config(const Attrs& c) {
+    return make<DropoutNd>(c.get_double("p"));
+  }
 };
-#define OCTET_FEATURE_DROPOUT(N)                                        \
-  class Dropout##N##d : public FeatureDropout {                         \
-   public:                                                              \
-    using FeatureDropout::FeatureDropout;                               \
-    static std::shared_ptr<Dropout##N##d> from_config(const Attrs& c) { \
-      return make<Dropout##N##d>(c.get_double("p"));                    \
-    }                                                                   \
-                                                                        \
-   protected:                                                           \
-    int64_t spatial() const override { return N; }                      \
-  };
-OCTET_FEATURE_DROPOUT(1)
-OCTET_FEATURE_DROPOUT(2)
-OCTET_FEATURE_DROPOUT(3)
-#undef OCTET_FEATURE_DROPOUT
+using Dropout1d = DropoutNd<1>;
+using Dropout2d = DropoutNd<2>;
+using Dropout3d = DropoutNd<3>;
 
 }  // namespace octet::nn

@@ -1,9 +1,6 @@
 #include "octet/nn/module.h"
 
-#include <cxxabi.h>
-
 #include <algorithm>
-#include <cstdlib>
 
 #include "octet/autograd/autograd.h"
 #include "octet/base/check_impl.h"
@@ -531,15 +528,6 @@ void Module::take_hooks(Module& first, Module& last) {
   for (auto& hook : last.hooks_) hooks_.push_back(std::move(hook));
   first.pre_hooks_.clear();
   last.hooks_.clear();
-}
-
-std::string class_name(const std::type_info& type) {
-  int status = 0;
-  char* text = abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
-  std::string name = status == 0 ? text : type.name();
-  std::free(text);
-  size_t arguments = name.find('<'), colon = name.rfind("::", arguments);
-  return colon == std::string::npos ? name : name.substr(colon + 2);
 }
 
 std::string Module::type_name() const { return class_name(class_type()); }

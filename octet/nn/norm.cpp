@@ -11,14 +11,8 @@
 
 namespace octet::nn {
 
-OCTET_MODULE(BatchNorm1d)
-OCTET_MODULE(BatchNorm2d)
-OCTET_MODULE(BatchNorm3d)
 OCTET_MODULE(LayerNorm)
 OCTET_MODULE(GroupNorm)
-OCTET_MODULE(InstanceNorm1d)
-OCTET_MODULE(InstanceNorm2d)
-OCTET_MODULE(InstanceNorm3d)
 
 namespace {
 int64_t checked_features(int64_t n) {
@@ -83,30 +77,24 @@ std::shared_ptr<M> batch_norm_from(const Attrs& c) {
                          .affine = c.get_bool("affine"),
                          .track_running_stats = c.get_bool("track_running_stats")});
 }
-void check_dims(const Module& m, const Tensor& x, int64_t least, int64_t most,
-                const char* expected) {
-  OCTET_CHECK(x.dim() >= least && x.dim() <= most, invalid_argument,
-              "{}: the input is {}; expected {}", m.type_name(), octet::to_string(x.type()),
-              expected);
-}
 }  // namespace
 
-std::shared_ptr<BatchNorm1d> BatchNorm1d::from_config(const Attrs& c) {
-  return batch_norm_from<BatchNorm1d>(c);
+template <size_t N>
+std::shared_ptr<BatchNormNd<N>> BatchNormNd<N>::from_config(const Attrs& c) {
+  return batch_norm_from<BatchNormNd>(c);
 }
-std::shared_ptr<BatchNorm2d> BatchNorm2d::from_config(const Attrs& c) {
-  return batch_norm_from<BatchNorm2d>(c);
+
+template <size_t N>
+void BatchNormNd<N>::check_input(const Tensor& x) const {
+  constexpr const char* expected[] = {"(N, C) or (N, C, L)", "(N, C, H, W)", "(N, C, D, H, W)"};
+  OCTET_CHECK(x.dim() == N + 2 || (N == 1 && x.dim() == 2), invalid_argument,
+              "{}: the input is {}; expected {}", type_name(), octet::to_string(x.type()),
+              expected[N - 1]);
 }
-std::shared_ptr<BatchNorm3d> BatchNorm3d::from_config(const Attrs& c) {
-  return batch_norm_from<BatchNorm3d>(c);
-}
-void BatchNorm1d::check_input(const Tensor& x) const {
-  check_dims(*this, x, 2, 3, "(N, C) or (N, C, L)");
-}
-void BatchNorm2d::check_input(const Tensor& x) const { check_dims(*this, x, 4, 4, "(N, C, H, W)"); }
-void BatchNorm3d::check_input(const Tensor& x) const {
-  check_dims(*this, x, 5, 5, "(N, C, D, H, W)");
-}
+
+template class BatchNormNd<1>;
+template class BatchNormNd<2>;
+template class BatchNormNd<3>;
 
 // -- LayerNorm and GroupNorm ----------------------------------------------------------------------
 
@@ -202,14 +190,24 @@ Tensor InstanceNorm::forward(Tensor x) {
 
 std::string InstanceNorm::extra_repr() const { return repr(num_features, options); }
 Attrs InstanceNorm::config() const { return config_of(num_features, options); }
-std::shared_ptr<InstanceNorm1d> InstanceNorm1d::from_config(const Attrs& c) {
-  return batch_norm_from<InstanceNorm1d, InstanceNormOptions>(c);
+
+template <size_t N>
+std::shared_ptr<InstanceNormNd<N>> InstanceNormNd<N>::from_config(const Attrs& c) {
+  return batch_norm_from<InstanceNormNd, InstanceNormOptions>(c);
 }
-std::shared_ptr<InstanceNorm2d> InstanceNorm2d::from_config(const Attrs& c) {
-  return batch_norm_from<InstanceNorm2d, InstanceNormOptions>(c);
+template class InstanceNormNd<1>;
+template class InstanceNormNd<2>;
+template class InstanceNormNd<3>;
+
+namespace {
+template <size_t N>
+bool register_norms() {
+  register_module<BatchNormNd<N>>(fmt::format("octet::nn::BatchNorm{}d", N));
+  register_module<InstanceNormNd<N>>(fmt::format("octet::nn::InstanceNorm{}d", N));
+  return true;
 }
-std::shared_ptr<InstanceNorm3d> InstanceNorm3d::from_config(const Attrs& c) {
-  return batch_norm_from<InstanceNorm3d, InstanceNormOptions>(c);
-}
+[[maybe_unused]] const bool g_registered =
+    register_norms<1>() && register_norms<2>() && register_norms<3>();
+}  // namespace
 
 }  // namespace octet::nn

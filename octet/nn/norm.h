@@ -38,33 +38,20 @@ class BatchNorm : public Module {
   virtual void check_input(const Tensor& x) const = 0;
 };
 
-class BatchNorm1d : public BatchNorm {  // x (N, C) or (N, C, L)
+// x (N, C) or (N, C, L); (N, C, H, W); (N, C, D, H, W).
+template <size_t N>
+class BatchNormNd : public BatchNorm {
  public:
-  explicit BatchNorm1d(int64_t num_features, BatchNormOptions options = {})
+  explicit BatchNormNd(int64_t num_features, BatchNormOptions options = {})
       : BatchNorm(num_features, options) {}
-  static std::shared_ptr<BatchNorm1d> from_config(const Attrs& config);
+  static std::shared_ptr<BatchNormNd> from_config(const Attrs& config);
 
  protected:
   void check_input(const Tensor& x) const override;
 };
-class BatchNorm2d : public BatchNorm {  // x (N, C, H, W)
- public:
-  explicit BatchNorm2d(int64_t num_features, BatchNormOptions options = {})
-      : BatchNorm(num_features, options) {}
-  static std::shared_ptr<BatchNorm2d> from_config(const Attrs& config);
-
- protected:
-  void check_input(const Tensor& x) const override;
-};
-class BatchNorm3d : public BatchNorm {  // x (N, C, D, H, W)
- public:
-  explicit BatchNorm3d(int64_t num_features, BatchNormOptions options = {})
-      : BatchNorm(num_features, options) {}
-  static std::shared_ptr<BatchNorm3d> from_config(const Attrs& config);
-
- protected:
-  void check_input(const Tensor& x) const override;
-};
+using BatchNorm1d = BatchNormNd<1>;
+using BatchNorm2d = BatchNormNd<2>;
+using BatchNorm3d = BatchNormNd<3>;
 
 // Each sample's last dimensions, normalized_shape, to mean 0 and variance 1, then * weight + bias
 // of that shape.
@@ -117,19 +104,19 @@ class InstanceNorm : public Module {
   InstanceNorm(int64_t num_features, InstanceNormOptions options);
   virtual int64_t spatial() const = 0;
 };
-#define OCTET_INSTANCE_NORM(N)                                                          \
-  class InstanceNorm##N##d : public InstanceNorm {                                      \
-   public:                                                                              \
-    explicit InstanceNorm##N##d(int64_t num_features, InstanceNormOptions options = {}) \
-        : InstanceNorm(num_features, options) {}                                        \
-    static std::shared_ptr<InstanceNorm##N##d> from_config(const Attrs& config);        \
-                                                                                        \
-   protected:                                                                           \
-    int64_t spatial() const override { return N; }                                      \
-  };
-OCTET_INSTANCE_NORM(1)
-OCTET_INSTANCE_NORM(2)
-OCTET_INSTANCE_NORM(3)
-#undef OCTET_INSTANCE_NORM
+template <size_t N>
+class InstanceNormNd : public InstanceNorm {
+ public:
+  static constexpr size_t spatial_dims = N;
+  explicit InstanceNormNd(int64_t num_features, InstanceNormOptions options = {})
+      : InstanceNorm(num_features, options) {}
+  static std::shared_ptr<InstanceNormNd> from_config(const Attrs& config);
+
+ protected:
+  int64_t spatial() const override { return N; }
+};
+using InstanceNorm1d = InstanceNormNd<1>;
+using InstanceNorm2d = InstanceNormNd<2>;
+using InstanceNorm3d = InstanceNormNd<3>;
 
 }  // namespace octet::nn

@@ -7,19 +7,6 @@
 
 namespace octet::nn {
 
-OCTET_MODULE(MaxPool1d)
-OCTET_MODULE(MaxPool2d)
-OCTET_MODULE(MaxPool3d)
-OCTET_MODULE(AvgPool1d)
-OCTET_MODULE(AvgPool2d)
-OCTET_MODULE(AvgPool3d)
-OCTET_MODULE(AdaptiveAvgPool1d)
-OCTET_MODULE(AdaptiveAvgPool2d)
-OCTET_MODULE(AdaptiveAvgPool3d)
-OCTET_MODULE(AdaptiveMaxPool1d)
-OCTET_MODULE(AdaptiveMaxPool2d)
-OCTET_MODULE(AdaptiveMaxPool3d)
-
 namespace {
 // The beginnings of the operators' paddings: all are even.
 template <size_t N>
@@ -97,35 +84,52 @@ std::string AdaptivePoolNd<N, maximum>::extra_repr() const {
   return "output_size=" + s;
 }
 
-template <typename Pool, size_t N>
-std::shared_ptr<Pool> max_pool_from(const Attrs& c) {
-  return make<Pool>(Sizes<N>(c.get_ints("kernel")),
-                    MaxPoolOptions<N>{.stride = Sizes<N>(c.get_ints("stride")),
-                                      .padding = padding_of<N>(c),
-                                      .dilation = c.get_ints("dilation"),
-                                      .ceil_mode = c.get_bool("ceil_mode")});
+template <size_t N>
+std::shared_ptr<MaxPoolNd<N>> MaxPoolNd<N>::from_config(const Attrs& c) {
+  return make<MaxPoolNd>(Sizes<N>(c.get_ints("kernel")),
+                         MaxPoolOptions<N>{.stride = Sizes<N>(c.get_ints("stride")),
+                                           .padding = padding_of<N>(c),
+                                           .dilation = c.get_ints("dilation"),
+                                           .ceil_mode = c.get_bool("ceil_mode")});
 }
 
-template <typename Pool, size_t N>
-std::shared_ptr<Pool> avg_pool_from(const Attrs& c) {
-  return make<Pool>(Sizes<N>(c.get_ints("kernel")),
-                    AvgPoolOptions<N>{.stride = Sizes<N>(c.get_ints("stride")),
-                                      .padding = padding_of<N>(c),
-                                      .ceil_mode = c.get_bool("ceil_mode"),
-                                      .count_include_pad = c.get_bool("count_include_pad"),
-                                      .divisor_override = c.get_int("divisor_override")});
+template <size_t N>
+std::shared_ptr<AvgPoolNd<N>> AvgPoolNd<N>::from_config(const Attrs& c) {
+  return make<AvgPoolNd>(Sizes<N>(c.get_ints("kernel")),
+                         AvgPoolOptions<N>{.stride = Sizes<N>(c.get_ints("stride")),
+                                           .padding = padding_of<N>(c),
+                                           .ceil_mode = c.get_bool("ceil_mode"),
+                                           .count_include_pad = c.get_bool("count_include_pad"),
+                                           .divisor_override = c.get_int("divisor_override")});
 }
 
-#define OCTET_POOLS(N)                                                                   \
-  template class PoolNd<N>;                                                              \
-  template class MaxPoolNd<N>;                                                           \
-  template class AvgPoolNd<N>;                                                           \
-  template class AdaptivePoolNd<N, true>;                                                \
-  template class AdaptivePoolNd<N, false>;                                               \
-  template std::shared_ptr<MaxPool##N##d> max_pool_from<MaxPool##N##d, N>(const Attrs&); \
-  template std::shared_ptr<AvgPool##N##d> avg_pool_from<AvgPool##N##d, N>(const Attrs&);
-OCTET_POOLS(1)
-OCTET_POOLS(2)
-OCTET_POOLS(3)
+template class PoolNd<1>;
+template class MaxPoolNd<1>;
+template class AvgPoolNd<1>;
+template class AdaptivePoolNd<1, false>;
+template class AdaptivePoolNd<1, true>;
+template class PoolNd<2>;
+template class MaxPoolNd<2>;
+template class AvgPoolNd<2>;
+template class AdaptivePoolNd<2, false>;
+template class AdaptivePoolNd<2, true>;
+template class PoolNd<3>;
+template class MaxPoolNd<3>;
+template class AvgPoolNd<3>;
+template class AdaptivePoolNd<3, false>;
+template class AdaptivePoolNd<3, true>;
+
+namespace {
+template <size_t N>
+bool register_pools() {
+  register_module<MaxPoolNd<N>>(fmt::format("octet::nn::MaxPool{}d", N));
+  register_module<AvgPoolNd<N>>(fmt::format("octet::nn::AvgPool{}d", N));
+  register_module<AdaptivePoolNd<N, false>>(fmt::format("octet::nn::AdaptiveAvgPool{}d", N));
+  register_module<AdaptivePoolNd<N, true>>(fmt::format("octet::nn::AdaptiveMaxPool{}d", N));
+  return true;
+}
+[[maybe_unused]] const bool g_registered =
+    register_pools<1>() && register_pools<2>() && register_pools<3>();
+}  // namespace
 
 }  // namespace octet::nn

@@ -32,6 +32,7 @@ template <size_t N>
 class MaxPoolNd : public PoolNd<N> {
  public:
   explicit MaxPoolNd(Sizes<N> kernel_size, MaxPoolOptions<N> options = {});
+  static std::shared_ptr<MaxPoolNd> from_config(const Attrs& config);
   Attrs op_attrs() const override;
   std::string extra_repr() const override;
   Attrs config() const override { return op_attrs(); }
@@ -55,6 +56,7 @@ template <size_t N>
 class AvgPoolNd : public PoolNd<N> {
  public:
   explicit AvgPoolNd(Sizes<N> kernel_size, AvgPoolOptions<N> options = {});
+  static std::shared_ptr<AvgPoolNd> from_config(const Attrs& config);
   Attrs op_attrs() const override;
   std::string extra_repr() const override;
   Attrs config() const override;
@@ -71,6 +73,9 @@ template <size_t N, bool maximum>
 class AdaptivePoolNd : public PoolNd<N> {
  public:
   explicit AdaptivePoolNd(Sizes<N> output_size) : output_size(output_size) {}
+  static std::shared_ptr<AdaptivePoolNd> from_config(const Attrs& c) {
+    return make<AdaptivePoolNd>(Sizes<N>(c.get_ints("output_size")));
+  }
   Tensor forward(Tensor x) override;
   Attrs op_attrs() const override { return {{"output_size", output_size.list()}}; }
   std::string extra_repr() const override;
@@ -81,43 +86,17 @@ class AdaptivePoolNd : public PoolNd<N> {
   std::string kind() const override { return maximum ? "adaptive_max_pool" : "adaptive_avg_pool"; }
 };
 
-template <typename Pool, size_t N>
-std::shared_ptr<Pool> max_pool_from(const Attrs& c);
-template <typename Pool, size_t N>
-std::shared_ptr<Pool> avg_pool_from(const Attrs& c);
-
-#define OCTET_POOLS(N)                                                          \
-  class MaxPool##N##d : public MaxPoolNd<N> {                                   \
-   public:                                                                      \
-    using MaxPoolNd::MaxPoolNd;                                                 \
-    static std::shared_ptr<MaxPool##N##d> from_config(const Attrs& c) {         \
-      return max_pool_from<MaxPool##N##d, N>(c);                                \
-    }                                                                           \
-  };                                                                            \
-  class AvgPool##N##d : public AvgPoolNd<N> {                                   \
-   public:                                                                      \
-    using AvgPoolNd::AvgPoolNd;                                                 \
-    static std::shared_ptr<AvgPool##N##d> from_config(const Attrs& c) {         \
-      return avg_pool_from<AvgPool##N##d, N>(c);                                \
-    }                                                                           \
-  };                                                                            \
-  class AdaptiveAvgPool##N##d : public AdaptivePoolNd<N, false> {               \
-   public:                                                                      \
-    using AdaptivePoolNd::AdaptivePoolNd;                                       \
-    static std::shared_ptr<AdaptiveAvgPool##N##d> from_config(const Attrs& c) { \
-      return make<AdaptiveAvgPool##N##d>(Sizes<N>(c.get_ints("output_size")));  \
-    }                                                                           \
-  };                                                                            \
-  class AdaptiveMaxPool##N##d : public AdaptivePoolNd<N, true> {                \
-   public:                                                                      \
-    using AdaptivePoolNd::AdaptivePoolNd;                                       \
-    static std::shared_ptr<AdaptiveMaxPool##N##d> from_config(const Attrs& c) { \
-      return make<AdaptiveMaxPool##N##d>(Sizes<N>(c.get_ints("output_size")));  \
-    }                                                                           \
-  };
-OCTET_POOLS(1)
-OCTET_POOLS(2)
-OCTET_POOLS(3)
-#undef OCTET_POOLS
+using MaxPool1d = MaxPoolNd<1>;
+using MaxPool2d = MaxPoolNd<2>;
+using MaxPool3d = MaxPoolNd<3>;
+using AvgPool1d = AvgPoolNd<1>;
+using AvgPool2d = AvgPoolNd<2>;
+using AvgPool3d = AvgPoolNd<3>;
+using AdaptiveAvgPool1d = AdaptivePoolNd<1, false>;
+using AdaptiveAvgPool2d = AdaptivePoolNd<2, false>;
+using AdaptiveAvgPool3d = AdaptivePoolNd<3, false>;
+using AdaptiveMaxPool1d = AdaptivePoolNd<1, true>;
+using AdaptiveMaxPool2d = AdaptivePoolNd<2, true>;
+using AdaptiveMaxPool3d = AdaptivePoolNd<3, true>;
 
 }  // namespace octet::nn

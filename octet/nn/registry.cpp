@@ -24,7 +24,7 @@ Registry& registry() {
   return r;
 }
 
-std::string qualified_name(std::type_index type) {
+std::string demangled(std::type_index type) {
   int status = 0;
   char* text = abi::__cxa_demangle(type.name(), nullptr, nullptr, &status);
   std::string name = status == 0 ? text : type.name();
@@ -32,12 +32,29 @@ std::string qualified_name(std::type_index type) {
   return name;
 }
 
+// The registered name, or the class's own if it is not registered.
+std::string qualified_name(std::type_index type) {
+  {
+    Registry& r = registry();
+    std::lock_guard lock(r.mutex);
+    if (auto it = r.names.find(type); it != r.names.end()) return it->second;
+  }
+  return demangled(type);
+}
+
 }  // namespace
 
-void register_module(const std::type_info& type, ModuleMaker maker) {
+std::string class_name(const std::type_info& type) { return class_name(std::type_index(type)); }
+std::string class_name(std::type_index type) {
+  std::string name = qualified_name(type);
+  size_t arguments = name.find('<'), colon = name.rfind("::", arguments);
+  return colon == std::string::npos ? name : name.substr(colon + 2);
+}
+
+void register_module(const std::type_info& type, ModuleMaker maker, std::string name) {
   Registry& r = registry();
   std::lock_guard lock(r.mutex);
-  std::string name = qualified_name(type);
+  if (name.empty()) name = demangled(type);
   OCTET_CHECK(r.makers.emplace(name, maker).second, invalid_argument,
               "OCTET_MODULE: the class {} is registered twice", name);
   r.names[std::type_index(type)] = name;
@@ -54,7 +71,7 @@ std::string registered_name(std::type_index type) {
   OCTET_CHECK(it != r.names.end(), unsupported,
               "the class {0} is not registered: write OCTET_MODULE({0}) in its .cpp file, so "
               "that what is saved of it can be loaded again",
-              qualified_name(type));
+              demangled(type));
   return it->second;
 }
 

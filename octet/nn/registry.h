@@ -22,12 +22,15 @@ namespace octet::nn {
 
 using ModuleMaker = ModulePtr (*)(const Attrs& config);
 
-// Registers a class under its qualified name. Error if another class has it.
-void register_module(const std::type_info& type, ModuleMaker maker);
+// Registers a class under `name`, or under its qualified name if that is empty. Error if another
+// class has it. class_name() and type_name() of the class follow from it.
+void register_module(const std::type_info& type, ModuleMaker maker, std::string name = "");
 // The registered name of a module's class: "octet::nn::Conv2d". Error, saying how to register, if
 // there is none.
 std::string registered_name(const Module& module);
 std::string registered_name(std::type_index type);
+// "Conv2d": class_name of module.h, for a class whose type_info is not at hand.
+std::string class_name(std::type_index type);
 // The class registered under this name; nullopt if there is none.
 std::optional<std::type_index> registered_type(std::string_view name);
 // Is this its class? False for classes that are not registered.
@@ -52,17 +55,25 @@ void register_annotation(const std::string& name, Annotation annotation);
 // All of them, by name.
 std::vector<std::pair<std::string, Annotation>> annotations();
 
+// The same with the maker that M has. Classes that are aliases of templates are registered by
+// their alias's name: register_module<MaxPoolNd<2>>("octet::nn::MaxPool2d").
+template <typename M>
+void register_module(std::string name = "") {
+  register_module(
+      typeid(M),
+      [](const Attrs& config) -> ModulePtr {
+        // An inherited from_config makes the class it was inherited from.
+        if constexpr (requires { std::shared_ptr<M>(M::from_config(config)); })
+          return M::from_config(config);
+        else
+          return make<M>();
+      },
+      std::move(name));
+}
+
 template <typename M>
 struct ModuleRegistration {
-  ModuleRegistration() {
-    register_module(typeid(M), [](const Attrs& config) -> ModulePtr {
-      // An inherited from_config makes the class it was inherited from.
-      if constexpr (requires { std::shared_ptr<M>(M::from_config(config)); })
-        return M::from_config(config);
-      else
-        return make<M>();
-    });
-  }
+  ModuleRegistration() { register_module<M>(); }
 };
 
 #define OCTET_MODULE_JOIN2(a, b) a##b

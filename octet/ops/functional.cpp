@@ -260,34 +260,75 @@ Tensor conv_transpose(const Tensor& x, const Tensor& weight, const Tensor& bias,
                            attrs.set("output_padding", output_padding.list()));
 }
 
+template <size_t N>
+Tensor max_pool(const Tensor& x, const Sizes<N>& kernel, const OptionalSizes<N>& stride,
+                const Sizes<N>& padding, const Sizes<N>& dilation, bool ceil_mode) {
+  return detail::call_pool<N>(
+      "max_pool", x,
+      detail::max_pool_attrs<N>(kernel, stride.value_or(kernel), padding, dilation, ceil_mode));
+}
+
 }  // namespace
 
-#define OCTET_LAYERS(N)                                                                            \
-  Tensor conv##N##d(const Tensor& x, const Tensor& weight, const Tensor& bias, Sizes<N> stride,    \
-                    ConvPadding<N> padding, Sizes<N> dilation, int64_t groups) {                   \
-    return conv<N>(x, weight, bias, stride, padding, dilation, groups);                            \
-  }                                                                                                \
-  Tensor conv_transpose##N##d(const Tensor& x, const Tensor& weight, const Tensor& bias,           \
-                              Sizes<N> stride, Sizes<N> padding, Sizes<N> output_padding,          \
-                              int64_t groups, Sizes<N> dilation) {                                 \
-    return conv_transpose<N>(x, weight, bias, stride, padding, output_padding, groups, dilation);  \
-  }                                                                                                \
-  Tensor max_pool##N##d(const Tensor& x, Sizes<N> kernel, OptionalSizes<N> stride,                 \
-                        Sizes<N> padding, Sizes<N> dilation, bool ceil_mode) {                     \
-    return detail::call_pool<N>(                                                                   \
-        "max_pool", x,                                                                             \
-        detail::max_pool_attrs<N>(kernel, stride.value_or(kernel), padding, dilation, ceil_mode)); \
-  }                                                                                                \
-  Tensor adaptive_avg_pool##N##d(const Tensor& x, Sizes<N> size) {                                 \
-    return detail::adaptive_pool<N>("adaptive_avg_pool", x, size);                                 \
-  }                                                                                                \
-  Tensor adaptive_max_pool##N##d(const Tensor& x, Sizes<N> size) {                                 \
-    return detail::adaptive_pool<N>("adaptive_max_pool", x, size);                                 \
-  }
-OCTET_LAYERS(1)
-OCTET_LAYERS(2)
-OCTET_LAYERS(3)
-#undef OCTET_LAYERS
+Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias, Sizes<1> stride,
+              ConvPadding<1> padding, Sizes<1> dilation, int64_t groups) {
+  return conv<1>(x, weight, bias, stride, padding, dilation, groups);
+}
+Tensor conv2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Sizes<2> stride,
+              ConvPadding<2> padding, Sizes<2> dilation, int64_t groups) {
+  return conv<2>(x, weight, bias, stride, padding, dilation, groups);
+}
+Tensor conv3d(const Tensor& x, const Tensor& weight, const Tensor& bias, Sizes<3> stride,
+              ConvPadding<3> padding, Sizes<3> dilation, int64_t groups) {
+  return conv<3>(x, weight, bias, stride, padding, dilation, groups);
+}
+Tensor conv_transpose1d(const Tensor& x, const Tensor& weight, const Tensor& bias, Sizes<1> stride,
+                        Sizes<1> padding, Sizes<1> output_padding, int64_t groups,
+                        Sizes<1> dilation) {
+  return conv_transpose<1>(x, weight, bias, stride, padding, output_padding, groups, dilation);
+}
+Tensor conv_transpose2d(const Tensor& x, const Tensor& weight, const Tensor& bias, Sizes<2> stride,
+                        Sizes<2> padding, Sizes<2> output_padding, int64_t groups,
+                        Sizes<2> dilation) {
+  return conv_transpose<2>(x, weight, bias, stride, padding, output_padding, groups, dilation);
+}
+Tensor conv_transpose3d(const Tensor& x, const Tensor& weight, const Tensor& bias, Sizes<3> stride,
+                        Sizes<3> padding, Sizes<3> output_padding, int64_t groups,
+                        Sizes<3> dilation) {
+  return conv_transpose<3>(x, weight, bias, stride, padding, output_padding, groups, dilation);
+}
+
+Tensor max_pool1d(const Tensor& x, Sizes<1> kernel, OptionalSizes<1> stride, Sizes<1> padding,
+                  Sizes<1> dilation, bool ceil_mode) {
+  return max_pool<1>(x, kernel, stride, padding, dilation, ceil_mode);
+}
+Tensor max_pool2d(const Tensor& x, Sizes<2> kernel, OptionalSizes<2> stride, Sizes<2> padding,
+                  Sizes<2> dilation, bool ceil_mode) {
+  return max_pool<2>(x, kernel, stride, padding, dilation, ceil_mode);
+}
+Tensor max_pool3d(const Tensor& x, Sizes<3> kernel, OptionalSizes<3> stride, Sizes<3> padding,
+                  Sizes<3> dilation, bool ceil_mode) {
+  return max_pool<3>(x, kernel, stride, padding, dilation, ceil_mode);
+}
+
+Tensor adaptive_avg_pool1d(const Tensor& x, Sizes<1> size) {
+  return detail::adaptive_pool<1>("adaptive_avg_pool", x, size);
+}
+Tensor adaptive_avg_pool2d(const Tensor& x, Sizes<2> size) {
+  return detail::adaptive_pool<2>("adaptive_avg_pool", x, size);
+}
+Tensor adaptive_avg_pool3d(const Tensor& x, Sizes<3> size) {
+  return detail::adaptive_pool<3>("adaptive_avg_pool", x, size);
+}
+Tensor adaptive_max_pool1d(const Tensor& x, Sizes<1> size) {
+  return detail::adaptive_pool<1>("adaptive_max_pool", x, size);
+}
+Tensor adaptive_max_pool2d(const Tensor& x, Sizes<2> size) {
+  return detail::adaptive_pool<2>("adaptive_max_pool", x, size);
+}
+Tensor adaptive_max_pool3d(const Tensor& x, Sizes<3> size) {
+  return detail::adaptive_pool<3>("adaptive_max_pool", x, size);
+}
 
 namespace {
 template <size_t N>

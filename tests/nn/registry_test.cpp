@@ -73,6 +73,24 @@ TEST(Slot, AnEmptyPlaceIsAnErrorThatNamesIt) {
   expect_error(ErrorCode::invalid_argument, {"'place'"}, [&] { module->place->type_name(); });
 }
 
+template <int N>
+struct NthPower : Module {
+  Tensor forward(Tensor x) override { return x; }
+};
+using Square = NthPower<2>;
+
+TEST(Registry, AnAliasOfATemplateHasTheNameItIsRegisteredBy) {
+  EXPECT_EQ(class_name(typeid(Square)), "NthPower<2>");
+  register_module<Square>("octet::nn::registry_test::Square");
+  EXPECT_EQ(class_name(typeid(Square)), "Square");
+  EXPECT_EQ(make<Square>()->type_name(), "Square");
+  EXPECT_EQ(registered_name(*make<Square>()), "octet::nn::registry_test::Square");
+  EXPECT_TRUE(make_registered("octet::nn::registry_test::Square", {})->class_type() ==
+              typeid(Square));
+  expect_error(ErrorCode::invalid_argument, {"Square is registered twice"},
+               [] { register_module<Square>("octet::nn::registry_test::Square"); });
+}
+
 TEST(Module, KnowsItsHooksAndItsOwnTensors) {
   auto module = make<Linear>(2, 2, false);
   auto own = module->own_tensors();

@@ -8,7 +8,6 @@
 #include "octet/base/text.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/op.h"
-#include "octet/quant/backend/builtins_impl.h"
 #include "octet/quant/modules/qparams.h"
 
 namespace octet::quant {
@@ -192,13 +191,37 @@ namespace {
 
 struct Functions {
   std::mutex mutex;
-  std::map<std::type_index, MakeModule> replacements;
+  std::map<std::type_index, Replacement> replacements;  // of users
   std::map<std::string, FuserMethod::Fuse, std::less<>> fusers;
-  Functions() { add_builtins(replacements, fusers); }
 };
 Functions& functions() {
   static Functions f;
   return f;
+}
+
+// All that the native backend puts in place of other modules.
+const std::map<std::type_index, Replacement>& own_replacements() {
+  static const std::map<std::type_index, Replacement> own = [] {
+    std::map<std::type_index, Replacement> all;
+    const BackendConfig native = get_native_backend_config();
+    for (const BackendPatternConfig& c : native.configs()) {
+      for (const auto& r : {c.qat_module, c.reference_quantized_module})
+        if (r) all.emplace(r->type(), *r);
+      for (const auto& [mode, r] : c.quantized_modules) all.emplace(r.type(), r);
+    }
+    return all;
+  }();
+  return own;
+}
+
+std::optional<Replacement> find_replacement(std::type_index type) {
+  {
+    Functions& f = functions();
+    std::lock_guard lock(f.mutex);
+    if (auto it = f.replacements.find(type); it != f.replacements.end()) return it->second;
+  }
+  auto it = own_replacements().find(type);
+  return it == own_replacements().end() ? std::nullopt : std::optional(it->second);
 }
 
 }  // namespace
@@ -231,30 +254,24 @@ nn::ModulePtr with_result(nn::Module& module, const QParams* result,
   return make(module);
 }
 
-void register_replacement(std::type_index type, MakeModule make) {
-  Functions& f = functions();
-  std::lock_guard lock(f.mutex);
-  OCTET_CHECK(f.replacements.emplace(type, std::move(make)).second, invalid_argument,
-              "OCTET_REPLACEMENT: {} is registered twice", to_string(ObjectType(type)));
-}
-
-const MakeModule* find_replacement(std::type_index type) {
-  Functions& f = functions();
-  std::lock_guard lock(f.mutex);
-  auto it = f.replacements.find(type);
-  return it == f.replacements.end() ? nullptr : &it->second;
-}
-
 }  // namespace detail
+
+void register_replacement(const Replacement& replacement) {
+  Functions& f = functions();
+  std::lock_guard lock(f.mutex);
+  OCTET_CHECK(f.replacements.emplace(replacement.type(), replacement).second, invalid_argument,
+              "OCTET_REPLACEMENT: {} is registered twice",
+              to_string(ObjectType(replacement.type())));
+}
 
 Replacement Replacement::named(std::string_view class_name) {
   ObjectType type(class_name);
-  const MakeModule* make = type.is_module() ? detail::find_replacement(*type.type()) : nullptr;
-  OCTET_CHECK(make, not_found,
+  auto found = type.is_module() ? find_replacement(*type.type()) : std::nullopt;
+  OCTET_CHECK(found, not_found,
               "nothing says how to make a {0} of another module: write OCTET_REPLACEMENT({0}) in "
               "its .cpp file",
               class_name);
-  return {*type.type(), std::make_shared<MakeModule>(*make), true};
+  return *found;
 }
 
 std::string Replacement::name() const {
@@ -265,7 +282,7 @@ std::string Replacement::name() const {
               "OCTET_REPLACEMENT({0}) in its .cpp file",
               name);
   OCTET_CHECK(
-      detail::find_replacement(type_), unsupported,
+      find_replacement(type_), unsupported,
       "nothing says by name how to make a {0}: write OCTET_REPLACEMENT({0}) in its .cpp file",
       name);
   return name;

@@ -93,15 +93,6 @@ namespace detail {
 // from_float looks at.
 nn::ModulePtr with_result(nn::Module& module, const QParams* result,
                           nn::ModulePtr (*make)(nn::Module& module));
-void register_replacement(std::type_index type, MakeModule make);
-const MakeModule* find_replacement(std::type_index type);  // null if there is none
-template <typename To>
-MakeModule from_float() {
-  return [](nn::Module& module, const QParams* result) {
-    return with_result(module, result,
-                       [](nn::Module& m) -> nn::ModulePtr { return To::from_float(m); });
-  };
-}
 }  // namespace detail
 
 // A class of modules that takes the place of another, and how it is made.
@@ -112,16 +103,18 @@ class Replacement {
   // quantized classes take float, fused, QAT and reference modules.
   template <typename To>
   static Replacement of() {
-    const MakeModule* known = detail::find_replacement(typeid(To));
-    return {typeid(To), std::make_shared<MakeModule>(known ? *known : detail::from_float<To>()),
-            true};
+    const MakeModule make = [](nn::Module& module, const QParams* result) {
+      return detail::with_result(module, result,
+                                 [](nn::Module& m) -> nn::ModulePtr { return To::from_float(m); });
+    };
+    return {typeid(To), std::make_shared<MakeModule>(make), true};
   }
   // By its own function. Such a one cannot be kept as JSON, and equals only its copies.
   template <typename To>
   static Replacement of(MakeModule make) {
     return {typeid(To), std::make_shared<MakeModule>(std::move(make)), false};
   }
-  // A class known by OCTET_REPLACEMENT, as octet's own are. Error not_found for others.
+  // A class known by OCTET_REPLACEMENT, or one of the native backend. Error not_found for others.
   static Replacement named(std::string_view class_name);
 
   std::type_index type() const { return type_; }
@@ -149,9 +142,10 @@ class Replacement {
 #define OCTET_REPLACEMENT(...)                                                         \
   static const ::octet::quant::ReplacementRegistration<__VA_ARGS__> OCTET_MODULE_JOIN( \
       octet_replacement_, __LINE__);
+void register_replacement(const Replacement& replacement);  // Error if its class has one
 template <typename To>
 struct ReplacementRegistration {
-  ReplacementRegistration() { detail::register_replacement(typeid(To), detail::from_float<To>()); }
+  ReplacementRegistration() { register_replacement(Replacement::of<To>()); }
 };
 
 // Makes one module of the modules of a pattern (an operator stands as the nn module that calls it:

@@ -13,12 +13,10 @@
 
 namespace octet::quant {
 
-namespace nni = nn::intrinsic;
 namespace nnq = nn::quantized;
 namespace nnqat = nn::qat;
 namespace nnqd = nn::quantized::dynamic;
 namespace nnqr = nn::quantized::reference;
-namespace nnqw = nn::quantized::weight_only;
 
 namespace {
 
@@ -76,15 +74,15 @@ DTypes dtypes(const std::vector<std::pair<DTypeWithConstraints, DTypeWithConstra
 
 // -- layers with weights --------------------------------------------------------------------------
 
-// A pattern whose weight lies in a Float, with all that can become of it.
-template <typename Float, typename Reference, typename Static, typename Dynamic,
-          typename WeightOnly>
+// A pattern whose weight lies in a Forms::Float, with all that can become of it.
+template <typename Forms>
 Config weighted(Pattern pattern, const DTypes& d) {
   Config c(std::move(pattern));
-  c.set_dtype_configs(d.layers).template set_root_module<Float>();
-  c.template set_reference_quantized_module<Reference>();
-  c.template set_quantized_module<Static>(kStatic).template set_quantized_module<Dynamic>(kDynamic);
-  return c.template set_quantized_module<WeightOnly>(kWeightOnly);
+  c.set_dtype_configs(d.layers).template set_root_module<typename Forms::Float>();
+  c.template set_reference_quantized_module<typename Forms::Reference>();
+  c.template set_quantized_module<typename Forms::Static>(kStatic);
+  c.template set_quantized_module<typename Forms::Dynamic>(kDynamic);
+  return c.template set_quantized_module<typename Forms::WeightOnly>(kWeightOnly);
 }
 
 // The operator and the operator with a relu behind, as module or function.
@@ -101,68 +99,6 @@ void add_layer_op(BackendConfig& b, const DTypes& d, const std::string& op) {
   add({op, "relu"}, relu);
 }
 
-// A layer's class and its forms; its fusions with a relu; with a batch norm.
-#define OCTET_LAYER(Name)       \
-  using Layer = nn::Name;       \
-  using Qat = nnqat::Name;      \
-  using Reference = nnqr::Name; \
-  using Static = nnq::Name;     \
-  using Dynamic = nnqd::Name;   \
-  using WeightOnly = nnqw::Name;
-#define OCTET_LAYER_RELU(Name)      \
-  using LayerReLU = nni::Name;      \
-  using QatReLU = nnqat::Name;      \
-  using ReferenceReLU = nnqr::Name; \
-  using StaticReLU = nnq::Name;     \
-  using DynamicReLU = nnqd::Name;   \
-  using WeightOnlyReLU = nnqw::Name;
-#define OCTET_LAYER_BN(Name) \
-  using LayerBn = nni::Name; \
-  using QatBn = nnqat::Name;
-#define OCTET_CONV(N)                          \
-  struct Conv##N##dForms {                     \
-    OCTET_LAYER(Conv##N##d)                    \
-    OCTET_LAYER_RELU(ConvReLU##N##d)           \
-    OCTET_LAYER_BN(ConvBn##N##d)               \
-    using Norm = nn::BatchNorm##N##d;          \
-    using LayerBnReLU = nni::ConvBnReLU##N##d; \
-    using QatBnReLU = nnqat::ConvBnReLU##N##d; \
-  };                                           \
-  struct ConvTranspose##N##dForms {            \
-    OCTET_LAYER(ConvTranspose##N##d)           \
-    using Norm = nn::BatchNorm##N##d;          \
-  };
-OCTET_CONV(1)
-OCTET_CONV(2)
-OCTET_CONV(3)
-struct LinearForms {
-  OCTET_LAYER(Linear)
-  OCTET_LAYER_RELU(LinearReLU)
-  OCTET_LAYER_BN(LinearBn1d)
-  using Norm = nn::BatchNorm1d;
-};
-
-// One module that holds a weight, without and with a relu.
-template <typename F>
-Config layer(Pattern pattern, const DTypes& d) {
-  return weighted<typename F::Layer, typename F::Reference, typename F::Static, typename F::Dynamic,
-                  typename F::WeightOnly>(std::move(pattern), d);
-}
-template <typename F>
-Config layer_relu(Pattern pattern, const DTypes& d) {
-  return weighted<typename F::Layer, typename F::ReferenceReLU, typename F::StaticReLU,
-                  typename F::DynamicReLU, typename F::WeightOnlyReLU>(std::move(pattern), d);
-}
-
-// Fused with a batch norm, which stays a part of its own until training is over.
-template <typename F, typename Fused, typename Qat>
-Config until_trained(const DTypes& d) {
-  Config c(typeid(Fused));
-  return c.set_dtype_configs(d.layers)
-      .template set_root_module<typename F::Layer>()
-      .template set_qat_module<Qat>();
-}
-
 // intrinsic::ConvReLU2d is made by the fuser method "ConvReLU2d".
 template <typename Fused>
 Config fusion(Pattern pattern, const std::vector<DTypeConfig>& dtypes) {
@@ -176,51 +112,51 @@ const std::vector<ObjectType>& relus() {
   return types;
 }
 
-template <typename F>
+// The layer (with its relu), and what it is trained as.
+template <typename Forms>
 void add_layer(BackendConfig& b, const DTypes& d) {
-  const ObjectType root = typeid(typename F::Layer), norm = typeid(typename F::Norm);
-  b.set_backend_pattern_config(layer<F>({root}, d).template set_qat_module<typename F::Qat>());
-  b.set_backend_pattern_config(layer<F>({typeid(typename F::Qat)}, d));
-  if constexpr (requires { typename F::LayerReLU; }) {
+  const ObjectType root = typeid(typename Forms::Float);
+  if constexpr (Forms::relu)
     for (const ObjectType& relu : relus())
-      b.set_backend_pattern_config(fusion<typename F::LayerReLU>({root, relu}, d.layers));
-    b.set_backend_pattern_config(layer_relu<F>({typeid(typename F::LayerReLU)}, d)
-                                     .template set_qat_module<typename F::QatReLU>());
-    b.set_backend_pattern_config(layer_relu<F>({typeid(typename F::QatReLU)}, d));
-  }
-  if constexpr (requires { typename F::LayerBn; }) {
-    b.set_backend_pattern_config(fusion<typename F::LayerBn>({root, norm}, d.layers));
-    b.set_backend_pattern_config(until_trained<F, typename F::LayerBn, typename F::QatBn>(d));
-    b.set_backend_pattern_config(layer<F>({typeid(typename F::QatBn)}, d));
-  } else {
-    b.set_backend_pattern_config(layer<F>({root, norm}, d).set_fuser_method("ConvTransposeBn"));
-  }
-  if constexpr (requires { typename F::LayerBnReLU; }) {
-    for (const ObjectType& relu : relus())
-      b.set_backend_pattern_config(fusion<typename F::LayerBnReLU>({root, norm, relu}, d.layers));
+      b.set_backend_pattern_config(fusion<typename Forms::Layer>({root, relu}, d.layers));
+  b.set_backend_pattern_config(weighted<Forms>({typeid(typename Forms::Layer)}, d)
+                                   .template set_qat_module<typename Forms::Qat>());
+  b.set_backend_pattern_config(weighted<Forms>({typeid(typename Forms::Qat)}, d));
+}
+
+// The layer with a batch norm behind it (and a relu behind that).
+template <typename Forms>
+void add_layer_bn(BackendConfig& b, const DTypes& d) {
+  const ObjectType root = typeid(typename Forms::Float), norm = typeid(typename Forms::Norm);
+  if constexpr (has_bn<Forms>) {
+    std::vector<Pattern> patterns = {{root, norm}};
+    if (Forms::relu) patterns = {{root, norm, relus()[0]}, {root, norm, relus()[1]}};
+    for (const Pattern& pattern : patterns)
+      b.set_backend_pattern_config(fusion<typename Forms::LayerBn>(pattern, d.layers));
+    Config until_trained(typeid(typename Forms::LayerBn));
+    b.set_backend_pattern_config(until_trained.set_dtype_configs(d.layers)
+                                     .template set_root_module<typename Forms::Float>()
+                                     .template set_qat_module<typename Forms::QatBn>());
+    b.set_backend_pattern_config(weighted<Forms>({typeid(typename Forms::QatBn)}, d));
+  } else if (!Forms::relu) {
     b.set_backend_pattern_config(
-        until_trained<F, typename F::LayerBnReLU, typename F::QatBnReLU>(d));
-    b.set_backend_pattern_config(layer_relu<F>({typeid(typename F::QatBnReLU)}, d));
+        weighted<Forms>({root, norm}, d).set_fuser_method("ConvTransposeBn"));
   }
 }
 
 void add_layers(BackendConfig& b, const DTypes& d) {
-  add_layer<Conv1dForms>(b, d);
-  add_layer<Conv2dForms>(b, d);
-  add_layer<Conv3dForms>(b, d);
-  add_layer<ConvTranspose1dForms>(b, d);
-  add_layer<ConvTranspose2dForms>(b, d);
-  add_layer<ConvTranspose3dForms>(b, d);
-  add_layer<LinearForms>(b, d);
+  for_each_type(WeightedForms(), [&]<typename Forms>() { add_layer<Forms>(b, d); });
+  for_each_type(WeightedForms(), [&]<typename Forms>() { add_layer_bn<Forms>(b, d); });
   for (const char* op : {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d",
                          "conv_transpose3d", "linear"})
     add_layer_op(b, d, op);
   // The last layer of attention, which dynamic quantization leaves float.
   std::vector<DTypeConfig> only_static = d.layers;
   std::erase_if(only_static, [](const DTypeConfig& c) { return mode_of(c) != kStatic; });
-  b.set_backend_pattern_config(layer<LinearForms>({typeid(nn::NonDynamicallyQuantizableLinear)}, d)
-                                   .set_dtype_configs(only_static)
-                                   .set_qat_module<nnqat::Linear>());
+  b.set_backend_pattern_config(
+      weighted<FormsOf<nn::Linear>>({typeid(nn::NonDynamicallyQuantizableLinear)}, d)
+          .set_dtype_configs(only_static)
+          .set_qat_module<nnqat::Linear>());
 }
 
 // -- operators without weights --------------------------------------------------------------------
@@ -259,31 +195,31 @@ void add_binary(BackendConfig& b, const DTypes& d) {
   b.set_backend_pattern_config(own({"matmul"}, d));
 }
 
-// `Quantized` takes the module's place.
-template <typename Module, typename Quantized>
+// The module with qparams takes the module's place.
+template <typename Module>
 void add_own(BackendConfig& b, const DTypes& d) {
   b.set_backend_pattern_config(
-      own({typeid(Module)}, d).template set_quantized_module<Quantized>(kStatic));
+      own({typeid(Module)}, d).template set_quantized_module<nnq::WithQParams<Module>>(kStatic));
 }
 
 // Operators whose ranges suit 8 bits. exp, log, div, comparisons and the like stay float.
 void add_own_ops(BackendConfig& b, const DTypes& d) {
-  add_own<nn::ELU, nnq::ELU>(b, d);
-  add_own<nn::CELU, nnq::CELU>(b, d);
-  add_own<nn::GELU, nnq::GELU>(b, d);
-  add_own<nn::SELU, nnq::SELU>(b, d);
-  add_own<nn::SiLU, nnq::SiLU>(b, d);
-  add_own<nn::Softplus, nnq::Softplus>(b, d);
-  add_own<nn::Softsign, nnq::Softsign>(b, d);
-  add_own<nn::LogSoftmax, nnq::LogSoftmax>(b, d);
-  add_own<nn::LeakyReLU, nnq::LeakyReLU>(b, d);
-  add_own<nn::Hardswish, nnq::Hardswish>(b, d);
-  add_own<nn::PReLU, nnq::PReLU>(b, d);
-  add_own<nn::InstanceNorm1d, nnq::InstanceNorm1d>(b, d);
-  add_own<nn::InstanceNorm2d, nnq::InstanceNorm2d>(b, d);
-  add_own<nn::InstanceNorm3d, nnq::InstanceNorm3d>(b, d);
-  add_own<nn::GroupNorm, nnq::GroupNorm>(b, d);
-  add_own<nn::LayerNorm, nnq::LayerNorm>(b, d);
+  add_own<nn::ELU>(b, d);
+  add_own<nn::CELU>(b, d);
+  add_own<nn::GELU>(b, d);
+  add_own<nn::SELU>(b, d);
+  add_own<nn::SiLU>(b, d);
+  add_own<nn::Softplus>(b, d);
+  add_own<nn::Softsign>(b, d);
+  add_own<nn::LogSoftmax>(b, d);
+  add_own<nn::LeakyReLU>(b, d);
+  add_own<nn::Hardswish>(b, d);
+  add_own<nn::PReLU>(b, d);
+  add_own<nn::InstanceNorm1d>(b, d);
+  add_own<nn::InstanceNorm2d>(b, d);
+  add_own<nn::InstanceNorm3d>(b, d);
+  add_own<nn::GroupNorm>(b, d);
+  add_own<nn::LayerNorm>(b, d);
   for (const char* op : {"sub", "elu", "celu", "gelu", "selu", "softplus", "softsign",
                          "log_softmax", "leaky_relu", "hardswish"})
     b.set_backend_pattern_config(own({op}, d));
@@ -293,21 +229,18 @@ void add_own_ops(BackendConfig& b, const DTypes& d) {
         own({op}, d).set_input_type_to_index({{"weight", 1}, {"bias", 2}}));
 }
 
-template <typename Module, typename Quantized>
+template <typename Module>
 void add_fixed(BackendConfig& b, const DTypes& d, const char* op, const ObserverFactory& observer) {
   b.set_backend_pattern_config(own({op}, d).set_overwrite_output_observer(observer));
   Config c = own({typeid(Module)}, d).set_overwrite_output_observer(observer);
-  b.set_backend_pattern_config(c.set_quantized_module<Quantized>(kStatic));
+  b.set_backend_pattern_config(c.template set_quantized_module<nnq::WithQParams<Module>>(kStatic));
 }
 
 void add_fixed_qparams_ops(BackendConfig& b, const DTypes& d) {
-  add_fixed<nn::Sigmoid, nnq::Sigmoid>(b, d, "sigmoid",
-                                       default_fixed_qparams_range_0to1_observer());
-  add_fixed<nn::Hardsigmoid, nnq::Hardsigmoid>(b, d, "hardsigmoid",
-                                               default_fixed_qparams_range_0to1_observer());
-  add_fixed<nn::Softmax, nnq::Softmax>(b, d, "softmax",
-                                       default_fixed_qparams_range_0to1_observer());
-  add_fixed<nn::Tanh, nnq::Tanh>(b, d, "tanh", default_fixed_qparams_range_neg1to1_observer());
+  add_fixed<nn::Sigmoid>(b, d, "sigmoid", default_fixed_qparams_range_0to1_observer());
+  add_fixed<nn::Hardsigmoid>(b, d, "hardsigmoid", default_fixed_qparams_range_0to1_observer());
+  add_fixed<nn::Softmax>(b, d, "softmax", default_fixed_qparams_range_0to1_observer());
+  add_fixed<nn::Tanh>(b, d, "tanh", default_fixed_qparams_range_neg1to1_observer());
 }
 
 void add_sharing(BackendConfig& b, const DTypes& d) {
@@ -330,19 +263,21 @@ void add_sharing(BackendConfig& b, const DTypes& d) {
   for (const ObjectType& type : types) b.set_backend_pattern_config(sharing({type}, d));
 }
 
-template <typename Norm, typename NormReLU, typename Static>
+template <typename Norm>
 void add_norm_relu(BackendConfig& b, const DTypes& d) {
+  using Fused = nn::intrinsic::Fused<Norm, nn::ReLU>;
   for (const ObjectType& relu : relus())
-    b.set_backend_pattern_config(fusion<NormReLU>({typeid(Norm), relu}, d.operators));
-  add_own<NormReLU, Static>(b, d);
+    b.set_backend_pattern_config(fusion<Fused>({typeid(Norm), relu}, d.operators));
+  b.set_backend_pattern_config(
+      own({typeid(Fused)}, d).template set_quantized_module<nnq::WithQParams<Norm, true>>(kStatic));
 }
 
 void add_batch_norms(BackendConfig& b, const DTypes& d) {
-  add_own<nn::BatchNorm1d, nnq::BatchNorm1d>(b, d);
-  add_own<nn::BatchNorm2d, nnq::BatchNorm2d>(b, d);
-  add_own<nn::BatchNorm3d, nnq::BatchNorm3d>(b, d);
-  add_norm_relu<nn::BatchNorm2d, nni::BNReLU2d, nnq::BNReLU2d>(b, d);
-  add_norm_relu<nn::BatchNorm3d, nni::BNReLU3d, nnq::BNReLU3d>(b, d);
+  add_own<nn::BatchNorm1d>(b, d);
+  add_own<nn::BatchNorm2d>(b, d);
+  add_own<nn::BatchNorm3d>(b, d);
+  add_norm_relu<nn::BatchNorm2d>(b, d);
+  add_norm_relu<nn::BatchNorm3d>(b, d);
   b.set_backend_pattern_config(
       own({"batch_norm"}, d)
           .set_input_type_to_index(
@@ -351,22 +286,22 @@ void add_batch_norms(BackendConfig& b, const DTypes& d) {
 
 // -- floats in and out ----------------------------------------------------------------------------
 
-template <typename Network, typename Reference, typename Dynamic>
+template <typename Network>
 void add_recurrent(BackendConfig& b, const DTypes& d) {
   Config c(typeid(Network));
-  c.set_dtype_configs(d.recurrent)
-      .template set_root_module<Network>()
-      .template set_reference_quantized_module<Reference>();
-  b.set_backend_pattern_config(c.template set_quantized_module<Dynamic>(kDynamic));
+  c.set_dtype_configs(d.recurrent).template set_root_module<Network>();
+  c.template set_reference_quantized_module<nnqr::ReferenceRecurrent<Network>>();
+  b.set_backend_pattern_config(
+      c.template set_quantized_module<nnqd::DynamicRecurrent<Network>>(kDynamic));
 }
 
 void add_recurrent_networks(BackendConfig& b, const DTypes& d) {
-  add_recurrent<nn::LSTM, nnqr::LSTM, nnqd::LSTM>(b, d);
-  add_recurrent<nn::GRU, nnqr::GRU, nnqd::GRU>(b, d);
-  add_recurrent<nn::RNN, nnqr::RNN, nnqd::RNN>(b, d);
-  add_recurrent<nn::LSTMCell, nnqr::LSTMCell, nnqd::LSTMCell>(b, d);
-  add_recurrent<nn::GRUCell, nnqr::GRUCell, nnqd::GRUCell>(b, d);
-  add_recurrent<nn::RNNCell, nnqr::RNNCell, nnqd::RNNCell>(b, d);
+  add_recurrent<nn::LSTM>(b, d);
+  add_recurrent<nn::GRU>(b, d);
+  add_recurrent<nn::RNN>(b, d);
+  add_recurrent<nn::LSTMCell>(b, d);
+  add_recurrent<nn::GRUCell>(b, d);
+  add_recurrent<nn::RNNCell>(b, d);
   for (const auto& [op, weight] :
        {std::pair{"lstm", 3}, std::pair{"gru", 2}, std::pair{"rnn", 2}}) {
     Config on_tensors(Pattern{ObjectType(op)});
@@ -396,6 +331,46 @@ void add_embeddings(BackendConfig& b, const DTypes& d) {
   add_table<nn::Embedding, nnqat::Embedding, nnqr::Embedding, nnq::Embedding>(b, d);
   add_table<nn::EmbeddingBag, nnqat::EmbeddingBag, nnqr::EmbeddingBag, nnq::EmbeddingBag>(b, d);
 }
+
+// -- fuser methods --------------------------------------------------------------------------------
+
+using Parts = std::vector<nn::ModulePtr>;
+
+template <typename Fused>
+nn::ModulePtr fuse(bool, const Parts& parts) {
+  return nn::make<Fused>(parts);
+}
+
+nn::ModulePtr fold(const Parts& parts) {
+  return fuse_conv_bn_eval(*parts.at(0), parts.at(1)->as<nn::BatchNorm>());
+}
+
+template <typename Forms>
+nn::ModulePtr fuse_bn(bool qat, const Parts& parts) {
+  if (qat) return nn::make<typename Forms::LayerBn>(parts);
+  if constexpr (Forms::relu)
+    return nn::make<typename Forms::Layer>(Parts{fold(parts), parts.at(2)});
+  else
+    return fold(parts);
+}
+
+nn::ModulePtr fuse_transposed_bn(bool qat, const Parts& parts) {
+  OCTET_CHECK(!qat, unsupported,
+              "fuse: {} and {} are fused in eval mode only: train them apart, or call eval() first",
+              parts.at(0)->type_name(), parts.at(1)->type_name());
+  return fold(parts);
+}
+
+[[maybe_unused]] const bool g_registered = [] {
+  for_each_type(WeightedForms(), []<typename Forms>() {
+    if constexpr (Forms::relu) register_fuser_method(Forms::name, fuse<typename Forms::Layer>);
+    if constexpr (has_bn<Forms>) register_fuser_method(Forms::bn_name, fuse_bn<Forms>);
+  });
+  register_fuser_method("BNReLU2d", fuse<nn::intrinsic::BNReLU2d>);
+  register_fuser_method("BNReLU3d", fuse<nn::intrinsic::BNReLU3d>);
+  register_fuser_method("ConvTransposeBn", fuse_transposed_bn);
+  return true;
+}();
 
 // -- whole backends -------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 #pragma once
-// Which class of module becomes which (torch.ao.quantization.quantization_mappings). A mapping is a
-// value: take a default, change it, hand it to prepare_qat or convert.
+// Which class of module becomes which (torch.ao.quantization.quantization_mappings): what a
+// BackendConfig says of single modules. A mapping is a value: take a default, change it, hand it to
+// prepare_qat or convert.
 
+#include <functional>
 #include <map>
 #include <string>
 #include <typeindex>
@@ -11,10 +13,14 @@
 
 namespace octet::quant {
 
+class BackendConfig;
+class Replacement;
+enum class QuantMode;
+
 // From the class of a module to how its replacement is made of it.
 class ModuleMapping {
  public:
-  using Make = nn::ModulePtr (*)(nn::Module& module);
+  using Make = std::function<nn::ModulePtr(nn::Module& module)>;
 
   // `To` has `static std::shared_ptr<To> from_float(nn::Module&)`. Replaces what was there.
   template <typename From, typename To>
@@ -24,6 +30,7 @@ class ModuleMapping {
         [](nn::Module& m) -> nn::ModulePtr { return To::from_float(m); }};
     return *this;
   }
+  ModuleMapping& map(std::type_index from, const Replacement& to);
   template <typename From>
   ModuleMapping& remove() {
     entries_.erase(std::type_index(typeid(From)));
@@ -45,6 +52,14 @@ class ModuleMapping {
   };
   std::map<std::type_index, Entry> entries_;
 };
+
+// What the backend makes of single modules in this mode.
+ModuleMapping mapping_of(const BackendConfig& backend, QuantMode mode);
+ModuleMapping qat_mapping_of(const BackendConfig& backend);
+ModuleMapping reference_mapping_of(const BackendConfig& backend);
+
+// PyTorch's defaults: the native backend's mappings, and what eager mode alone has: stubs and
+// functionals, which are static, and tables of embeddings in every mode.
 
 // Static: float, fused and QAT modules to quantized ones.
 const ModuleMapping& get_default_static_quant_module_mappings();

@@ -1,9 +1,5 @@
 #include "octet/quant/backend/object_type.h"
 
-#include <cxxabi.h>
-
-#include <cstdlib>
-
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
 #include "octet/nn/registry.h"
@@ -44,12 +40,7 @@ ObjectType::ObjectType(std::string_view name) {
 std::string ObjectType::name() const { return type_ ? nn::registered_name(*type_) : op_; }
 
 std::string to_string(const ObjectType& type) {
-  if (!type.is_module()) return type.op();
-  int status = 0;
-  char* text = abi::__cxa_demangle(type.type()->name(), nullptr, nullptr, &status);
-  std::string name = status == 0 ? text : type.type()->name();
-  std::free(text);
-  return short_name(name);
+  return type.is_module() ? nn::class_name(*type.type()) : type.op();
 }
 
 std::string to_string(const Pattern& pattern) {

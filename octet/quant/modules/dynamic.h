@@ -4,9 +4,6 @@
 // integers (docs/numerics.md, "Run-time choice" and "dynamic linear"). A float16 weight computes in
 // float32. Beside them the weight-only forms, which compute in float32 with the dequantized weight
 // (Linear: exactly, on 24 bits of the input).
-//
-// from_float(module) takes the float layer (or a QAT one, or one fused with a relu) with a qconfig
-// whose weight says how.
 
 #include <memory>
 #include <string>
@@ -16,10 +13,9 @@
 
 namespace octet::nn::quantized {
 
-namespace dynamic {
-
 class DynamicModule : public WeightedModule {
  public:
+  static constexpr const char* op_suffix = "_dynamic";
   Tensor forward(Tensor x) override { return call(x); }
   std::string type_name() const override;  // "DynamicQuantizedLinear"
   std::string extra_repr() const override;
@@ -33,98 +29,71 @@ class DynamicModule : public WeightedModule {
 
  protected:
   using WeightedModule::WeightedModule;
+  void take_config(const Attrs& config) { set_reduce_range(config.get_bool("reduce_range")); }
 };
 
-template <typename Float, bool with_relu>
-class DynamicLayer : public DynamicModule {
+class WeightOnlyModule : public WeightedModule {
  public:
-  using FloatModule = Float;
-  static constexpr bool fused_relu = with_relu;
-  DynamicLayer(const Float& layer, Tensor weight, Tensor bias);
-};
-
-#define OCTET_DYNAMIC(Name, Float, relu)                           \
-  class Name : public DynamicLayer<Float, relu> {                  \
-   public:                                                         \
-    using DynamicLayer::DynamicLayer;                              \
-    static std::shared_ptr<Name> from_float(Module& module);       \
-    static std::shared_ptr<Name> from_config(const Attrs& config); \
-  };
-OCTET_DYNAMIC(Linear, nn::Linear, false)
-OCTET_DYNAMIC(LinearReLU, nn::Linear, true)
-OCTET_DYNAMIC(Conv1d, nn::Conv1d, false)
-OCTET_DYNAMIC(Conv2d, nn::Conv2d, false)
-OCTET_DYNAMIC(Conv3d, nn::Conv3d, false)
-OCTET_DYNAMIC(ConvTranspose1d, nn::ConvTranspose1d, false)
-OCTET_DYNAMIC(ConvTranspose2d, nn::ConvTranspose2d, false)
-OCTET_DYNAMIC(ConvTranspose3d, nn::ConvTranspose3d, false)
-OCTET_DYNAMIC(ConvReLU1d, nn::Conv1d, true)
-OCTET_DYNAMIC(ConvReLU2d, nn::Conv2d, true)
-OCTET_DYNAMIC(ConvReLU3d, nn::Conv3d, true)
-#undef OCTET_DYNAMIC
-
-}  // namespace dynamic
-
-namespace weight_only {
-
-template <typename Float, bool with_relu>
-class WeightOnlyLayer : public WeightedModule {
- public:
-  using FloatModule = Float;
-  static constexpr bool fused_relu = with_relu;
-  WeightOnlyLayer(const Float& layer, Tensor weight, Tensor bias);
+  static constexpr const char* op_suffix = "_weight_only";
   Tensor forward(Tensor x) override { return call(x); }
   std::string type_name() const override;  // "WeightOnlyQuantizedLinear"
   std::string extra_repr() const override;
+
+ protected:
+  using WeightedModule::WeightedModule;
 };
-
-#define OCTET_WEIGHT_ONLY(Name, Float, relu)                       \
-  class Name : public WeightOnlyLayer<Float, relu> {               \
-   public:                                                         \
-    using WeightOnlyLayer::WeightOnlyLayer;                        \
-    static std::shared_ptr<Name> from_float(Module& module);       \
-    static std::shared_ptr<Name> from_config(const Attrs& config); \
-  };
-OCTET_WEIGHT_ONLY(Linear, nn::Linear, false)
-OCTET_WEIGHT_ONLY(Conv1d, nn::Conv1d, false)
-OCTET_WEIGHT_ONLY(Conv2d, nn::Conv2d, false)
-OCTET_WEIGHT_ONLY(Conv3d, nn::Conv3d, false)
-OCTET_WEIGHT_ONLY(ConvTranspose1d, nn::ConvTranspose1d, false)
-OCTET_WEIGHT_ONLY(ConvTranspose2d, nn::ConvTranspose2d, false)
-OCTET_WEIGHT_ONLY(ConvTranspose3d, nn::ConvTranspose3d, false)
-OCTET_WEIGHT_ONLY(LinearReLU, nn::Linear, true)
-OCTET_WEIGHT_ONLY(ConvReLU1d, nn::Conv1d, true)
-OCTET_WEIGHT_ONLY(ConvReLU2d, nn::Conv2d, true)
-OCTET_WEIGHT_ONLY(ConvReLU3d, nn::Conv3d, true)
-#undef OCTET_WEIGHT_ONLY
-
-}  // namespace weight_only
 
 // The layer in float arithmetic on the dequantized weight (torch.nn.quantized.reference): what a
 // reference graph calls, and what lowering replaces. The same computation as weight_only; the name
 // says that lowering is still to come.
+class ReferenceModule : public WeightOnlyModule {
+ public:
+  std::string type_name() const override;  // "QuantizedReferenceLinear"
+
+ protected:
+  using WeightOnlyModule::WeightOnlyModule;
+};
+
+namespace dynamic {
+using Linear = DynamicLayer<nn::Linear>;
+using Conv1d = DynamicLayer<nn::Conv1d>;
+using Conv2d = DynamicLayer<nn::Conv2d>;
+using Conv3d = DynamicLayer<nn::Conv3d>;
+using ConvTranspose1d = DynamicLayer<nn::ConvTranspose1d>;
+using ConvTranspose2d = DynamicLayer<nn::ConvTranspose2d>;
+using ConvTranspose3d = DynamicLayer<nn::ConvTranspose3d>;
+using LinearReLU = DynamicLayer<nn::Linear, true>;
+using ConvReLU1d = DynamicLayer<nn::Conv1d, true>;
+using ConvReLU2d = DynamicLayer<nn::Conv2d, true>;
+using ConvReLU3d = DynamicLayer<nn::Conv3d, true>;
+}  // namespace dynamic
+
+namespace weight_only {
+using Linear = WeightOnlyLayer<nn::Linear>;
+using Conv1d = WeightOnlyLayer<nn::Conv1d>;
+using Conv2d = WeightOnlyLayer<nn::Conv2d>;
+using Conv3d = WeightOnlyLayer<nn::Conv3d>;
+using ConvTranspose1d = WeightOnlyLayer<nn::ConvTranspose1d>;
+using ConvTranspose2d = WeightOnlyLayer<nn::ConvTranspose2d>;
+using ConvTranspose3d = WeightOnlyLayer<nn::ConvTranspose3d>;
+using LinearReLU = WeightOnlyLayer<nn::Linear, true>;
+using ConvReLU1d = WeightOnlyLayer<nn::Conv1d, true>;
+using ConvReLU2d = WeightOnlyLayer<nn::Conv2d, true>;
+using ConvReLU3d = WeightOnlyLayer<nn::Conv3d, true>;
+}  // namespace weight_only
+
 namespace reference {
-
-#define OCTET_REFERENCE(Name, Float, relu)                         \
-  class Name : public weight_only::WeightOnlyLayer<Float, relu> {  \
-   public:                                                         \
-    using WeightOnlyLayer::WeightOnlyLayer;                        \
-    static std::shared_ptr<Name> from_float(Module& module);       \
-    static std::shared_ptr<Name> from_config(const Attrs& config); \
-    std::string type_name() const override;                        \
-  };
-OCTET_REFERENCE(Linear, nn::Linear, false)
-OCTET_REFERENCE(Conv1d, nn::Conv1d, false)
-OCTET_REFERENCE(Conv2d, nn::Conv2d, false)
-OCTET_REFERENCE(Conv3d, nn::Conv3d, false)
-OCTET_REFERENCE(ConvTranspose1d, nn::ConvTranspose1d, false)
-OCTET_REFERENCE(ConvTranspose2d, nn::ConvTranspose2d, false)
-OCTET_REFERENCE(ConvTranspose3d, nn::ConvTranspose3d, false)
-OCTET_REFERENCE(LinearReLU, nn::Linear, true)
-OCTET_REFERENCE(ConvReLU1d, nn::Conv1d, true)
-OCTET_REFERENCE(ConvReLU2d, nn::Conv2d, true)
-OCTET_REFERENCE(ConvReLU3d, nn::Conv3d, true)
-#undef OCTET_REFERENCE
-
+using Linear = ReferenceLayer<nn::Linear>;
+using Conv1d = ReferenceLayer<nn::Conv1d>;
+using Conv2d = ReferenceLayer<nn::Conv2d>;
+using Conv3d = ReferenceLayer<nn::Conv3d>;
+using ConvTranspose1d = ReferenceLayer<nn::ConvTranspose1d>;
+using ConvTranspose2d = ReferenceLayer<nn::ConvTranspose2d>;
+using ConvTranspose3d = ReferenceLayer<nn::ConvTranspose3d>;
+using LinearReLU = ReferenceLayer<nn::Linear, true>;
+using ConvReLU1d = ReferenceLayer<nn::Conv1d, true>;
+using ConvReLU2d = ReferenceLayer<nn::Conv2d, true>;
+using ConvReLU3d = ReferenceLayer<nn::Conv3d, true>;
 }  // namespace reference
+
 }  // namespace octet::nn::quantized

@@ -75,6 +75,22 @@ EmbeddingBagOptions bag_options(const Attrs& c) {
           padding < 0 ? std::nullopt : std::optional(padding)};
 }
 
+// Of a float table, one in training, or one that is quantized already.
+template <typename Table>
+std::shared_ptr<Table> table_from_float(Module& module) {
+  if (auto* table = dynamic_cast<quantized::Embedding*>(&module))
+    return make<Table>(table->weight());
+  return make<Table>(quantized_rows<Embedding, qat::Embedding>(module, "Embedding"));
+}
+
+template <typename Table>
+std::shared_ptr<Table> bag_from_float(Module& module) {
+  if (auto* table = dynamic_cast<quantized::EmbeddingBag*>(&module))
+    return make<Table>(table->weight(), table->options);
+  Tensor rows = quantized_rows<EmbeddingBag, qat::EmbeddingBag>(module, "EmbeddingBag");
+  return make<Table>(rows, module.as<EmbeddingBag>().options);
+}
+
 }  // namespace
 
 namespace qat {
@@ -158,6 +174,19 @@ Attrs EmbeddingBag::config() const {
       .set("padding_idx", options.padding_idx.value_or(-1));
 }
 
+std::shared_ptr<Embedding> Embedding::from_float(Module& module) {
+  return table_from_float<Embedding>(module);
+}
+std::shared_ptr<Embedding> Embedding::from_config(const Attrs& c) {
+  return make<Embedding>(placeholder_rows(c));
+}
+std::shared_ptr<EmbeddingBag> EmbeddingBag::from_float(Module& module) {
+  return bag_from_float<EmbeddingBag>(module);
+}
+std::shared_ptr<EmbeddingBag> EmbeddingBag::from_config(const Attrs& c) {
+  return make<EmbeddingBag>(placeholder_rows(c), bag_options(c));
+}
+
 namespace reference {
 
 OCTET_MODULE(Embedding)
@@ -171,27 +200,21 @@ std::vector<Tensor> EmbeddingBag::forward(std::vector<Tensor> inputs) {
   return {nn::EmbeddingBag::bags_of(weight().dequantize(), std::move(inputs), options)};
 }
 
+std::shared_ptr<Embedding> Embedding::from_float(Module& module) {
+  return table_from_float<Embedding>(module);
+}
+std::shared_ptr<Embedding> Embedding::from_config(const Attrs& c) {
+  return make<Embedding>(placeholder_rows(c));
+}
+std::shared_ptr<EmbeddingBag> EmbeddingBag::from_float(Module& module) {
+  return bag_from_float<EmbeddingBag>(module);
+}
+std::shared_ptr<EmbeddingBag> EmbeddingBag::from_config(const Attrs& c) {
+  return make<EmbeddingBag>(placeholder_rows(c), bag_options(c));
+}
+
 }  // namespace reference
 
 }  // namespace quantized
-
-#define OCTET_TABLES(room)                                                                     \
-  std::shared_ptr<room::Embedding> room::Embedding::from_float(Module& module) {               \
-    return make<room::Embedding>(                                                              \
-        quantized_rows<nn::Embedding, qat::Embedding>(module, "Embedding"));                   \
-  }                                                                                            \
-  std::shared_ptr<room::Embedding> room::Embedding::from_config(const Attrs& c) {              \
-    return make<room::Embedding>(placeholder_rows(c));                                         \
-  }                                                                                            \
-  std::shared_ptr<room::EmbeddingBag> room::EmbeddingBag::from_float(Module& module) {         \
-    Tensor rows = quantized_rows<nn::EmbeddingBag, qat::EmbeddingBag>(module, "EmbeddingBag"); \
-    return make<room::EmbeddingBag>(rows, module.as<nn::EmbeddingBag>().options);              \
-  }                                                                                            \
-  std::shared_ptr<room::EmbeddingBag> room::EmbeddingBag::from_config(const Attrs& c) {        \
-    return make<room::EmbeddingBag>(placeholder_rows(c), bag_options(c));                      \
-  }
-OCTET_TABLES(quantized)
-OCTET_TABLES(quantized::reference)
-#undef OCTET_TABLES
 
 }  // namespace octet::nn

@@ -9,19 +9,19 @@
 
 namespace octet::nn::intrinsic {
 
-OCTET_MODULE(ConvReLU1d)
-OCTET_MODULE(ConvReLU2d)
-OCTET_MODULE(ConvReLU3d)
-OCTET_MODULE(LinearReLU)
-OCTET_MODULE(BNReLU2d)
-OCTET_MODULE(BNReLU3d)
-OCTET_MODULE(ConvBn1d)
-OCTET_MODULE(ConvBn2d)
-OCTET_MODULE(ConvBn3d)
-OCTET_MODULE(ConvBnReLU1d)
-OCTET_MODULE(ConvBnReLU2d)
-OCTET_MODULE(ConvBnReLU3d)
-OCTET_MODULE(LinearBn1d)
+namespace {
+[[maybe_unused]] const bool g_registered = [] {
+  quant::for_each_type(quant::WeightedForms(), []<typename Forms>() {
+    const std::string scope = "octet::nn::intrinsic::";
+    if constexpr (Forms::relu) register_module<typename Forms::Layer>(scope + Forms::name);
+    if constexpr (quant::has_bn<Forms>)
+      register_module<typename Forms::LayerBn>(scope + Forms::bn_name);
+  });
+  register_module<BNReLU2d>("octet::nn::intrinsic::BNReLU2d");
+  register_module<BNReLU3d>("octet::nn::intrinsic::BNReLU3d");
+  return true;
+}();
+}  // namespace
 
 size_t FusedModule::size() const {
   size_t n = 0;

@@ -5,11 +5,8 @@
 
 #include <string>
 
-#include "octet/nn/activation.h"
 #include "octet/nn/containers.h"
-#include "octet/nn/conv.h"
-#include "octet/nn/linear.h"
-#include "octet/nn/norm.h"
+#include "octet/quant/modules/forms.h"
 
 namespace octet::nn::intrinsic {
 
@@ -51,26 +48,20 @@ class Fused : public FusedModule {
   }
 };
 
-#define OCTET_FUSED(Name, ...)             \
-  class Name : public Fused<__VA_ARGS__> { \
-   public:                                 \
-    using Fused::Fused;                    \
-  };
-OCTET_FUSED(ConvReLU1d, Conv1d, ReLU)
-OCTET_FUSED(ConvReLU2d, Conv2d, ReLU)
-OCTET_FUSED(ConvReLU3d, Conv3d, ReLU)
-OCTET_FUSED(LinearReLU, Linear, ReLU)
-OCTET_FUSED(BNReLU2d, BatchNorm2d, ReLU)
-OCTET_FUSED(BNReLU3d, BatchNorm3d, ReLU)
+using LinearReLU = Fused<Linear, ReLU>;
+using ConvReLU1d = Fused<Conv1d, ReLU>;
+using ConvReLU2d = Fused<Conv2d, ReLU>;
+using ConvReLU3d = Fused<Conv3d, ReLU>;
+using BNReLU2d = Fused<BatchNorm2d, ReLU>;
+using BNReLU3d = Fused<BatchNorm3d, ReLU>;
 // In training mode the batch norm stays a part of its own.
-OCTET_FUSED(ConvBn1d, Conv1d, BatchNorm1d)
-OCTET_FUSED(ConvBn2d, Conv2d, BatchNorm2d)
-OCTET_FUSED(ConvBn3d, Conv3d, BatchNorm3d)
-OCTET_FUSED(ConvBnReLU1d, Conv1d, BatchNorm1d, ReLU)
-OCTET_FUSED(ConvBnReLU2d, Conv2d, BatchNorm2d, ReLU)
-OCTET_FUSED(ConvBnReLU3d, Conv3d, BatchNorm3d, ReLU)
-OCTET_FUSED(LinearBn1d, Linear, BatchNorm1d)
-#undef OCTET_FUSED
+using LinearBn1d = Fused<Linear, BatchNorm1d>;
+using ConvBn1d = Fused<Conv1d, BatchNorm1d>;
+using ConvBn2d = Fused<Conv2d, BatchNorm2d>;
+using ConvBn3d = Fused<Conv3d, BatchNorm3d>;
+using ConvBnReLU1d = Fused<Conv1d, BatchNorm1d, ReLU>;
+using ConvBnReLU2d = Fused<Conv2d, BatchNorm2d, ReLU>;
+using ConvBnReLU3d = Fused<Conv3d, BatchNorm3d, ReLU>;
 
 }  // namespace octet::nn::intrinsic
 

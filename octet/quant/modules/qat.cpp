@@ -22,7 +22,7 @@ Tensor layer_forward(const Float& layer, const Tensor& x, const Tensor& weight,
 
 // The fake-quantize module for a weight, per the qconfig of the module that holds it.
 template <typename Float>
-ModulePtr make_weight_fake_quant(const Float& layer, const Module& module, const char* who) {
+ModulePtr make_weight_fake_quant(const Float& layer, const Module& module, const std::string& who) {
   const quant::QConfig* qconfig = quant::qconfig_of(module);
   OCTET_CHECK(qconfig && qconfig->weight, invalid_argument,
               "{}: from_float needs a module with a qconfig that says how to "
@@ -35,11 +35,11 @@ ModulePtr make_weight_fake_quant(const Float& layer, const Module& module, const
               who, to_string(factory));
   if (is_per_channel(factory.options().qscheme))
     factory = factory.with_ch_axis(quant::weight_scale_axis(layer));
-  return factory.make_module(std::string(who) + ".weight");
+  return factory.make_module(who + ".weight");
 }
 
 template <typename Float>
-const Float& expect_layer(Module& module, const char* who, size_t part, bool fused) {
+const Float& expect_layer(Module& module, const std::string& who, size_t part, bool fused) {
   Module* place = &module;
   if (fused) {
     auto* sequence = dynamic_cast<intrinsic::FusedModule*>(&module);
@@ -55,7 +55,7 @@ const Float& expect_layer(Module& module, const char* who, size_t part, bool fus
 
 // A fake-quantize module to be replaced when the state is loaded: the config names the class and
 // options of the real one.
-ModulePtr weight_fake_quant_from(const Attrs&) {
+ModulePtr placeholder_fake_quant() {
   return quant::default_weight_fake_quant().make_module("weight");
 }
 
@@ -78,29 +78,29 @@ Tensor QatLayer<Float, relu>::forward(Tensor x) {
   return relu ? functional::relu(y) : y;
 }
 
-#define OCTET_QAT(Name)                                                                        \
-  OCTET_MODULE(Name)                                                                           \
-  template class QatLayer<Name::FloatModule, Name::fused_relu>;                                \
-  std::shared_ptr<Name> Name::from_float(Module& module) {                                     \
-    const auto& layer = expect_layer<FloatModule>(module, #Name, 0, fused_relu);               \
-    return adopt(make<Name>(layer, make_weight_fake_quant<FloatModule>(layer, module, #Name)), \
-                 module);                                                                      \
-  }                                                                                            \
-  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                    \
-    return make<Name>(*FloatModule::from_config(c), weight_fake_quant_from(c));                \
-  }
-OCTET_QAT(Linear)
-OCTET_QAT(Conv1d)
-OCTET_QAT(Conv2d)
-OCTET_QAT(Conv3d)
-OCTET_QAT(ConvTranspose1d)
-OCTET_QAT(ConvTranspose2d)
-OCTET_QAT(ConvTranspose3d)
-OCTET_QAT(LinearReLU)
-OCTET_QAT(ConvReLU1d)
-OCTET_QAT(ConvReLU2d)
-OCTET_QAT(ConvReLU3d)
-#undef OCTET_QAT
+template <typename Float, bool relu>
+std::shared_ptr<QatLayer<Float, relu>> QatLayer<Float, relu>::from_float(Module& module) {
+  const std::string who = class_name(typeid(QatLayer));
+  const auto& layer = expect_layer<Float>(module, who, 0, relu);
+  return adopt(make<QatLayer>(layer, make_weight_fake_quant<Float>(layer, module, who)), module);
+}
+
+template <typename Float, bool relu>
+std::shared_ptr<QatLayer<Float, relu>> QatLayer<Float, relu>::from_config(const Attrs& config) {
+  return make<QatLayer>(*Float::from_config(config), placeholder_fake_quant());
+}
+
+template class QatLayer<nn::Linear>;
+template class QatLayer<nn::Conv1d>;
+template class QatLayer<nn::Conv2d>;
+template class QatLayer<nn::Conv3d>;
+template class QatLayer<nn::ConvTranspose1d>;
+template class QatLayer<nn::ConvTranspose2d>;
+template class QatLayer<nn::ConvTranspose3d>;
+template class QatLayer<nn::Linear, true>;
+template class QatLayer<nn::Conv1d, true>;
+template class QatLayer<nn::Conv2d, true>;
+template class QatLayer<nn::Conv3d, true>;
 
 // -- with batch norm ------------------------------------------------------------------------------
 
@@ -173,28 +173,42 @@ Attrs part_of(const Attrs& config, const std::string& prefix) {
 }
 }  // namespace
 
-#define OCTET_QAT(Name, Norm)                                                                  \
-  OCTET_MODULE(Name)                                                                           \
-  template class QatBnLayer<Name::FloatModule, nn::Norm, Name::fused_relu>;                    \
-  std::shared_ptr<Name> Name::from_float(Module& module) {                                     \
-    const auto& layer = expect_layer<FloatModule>(module, #Name, 0, true);                     \
-    const auto& norm = expect_layer<nn::Norm>(module, #Name, 1, true);                         \
-    return adopt(                                                                              \
-        make<Name>(layer, norm, make_weight_fake_quant<FloatModule>(layer, module, #Name)),    \
-        module);                                                                               \
-  }                                                                                            \
-  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                    \
-    return make<Name>(*FloatModule::from_config(c), *nn::Norm::from_config(part_of(c, "bn.")), \
-                      weight_fake_quant_from(c), c.get_bool("freeze_bn"));                     \
-  }
-OCTET_QAT(ConvBn1d, BatchNorm1d)
-OCTET_QAT(ConvBn2d, BatchNorm2d)
-OCTET_QAT(ConvBn3d, BatchNorm3d)
-OCTET_QAT(ConvBnReLU1d, BatchNorm1d)
-OCTET_QAT(ConvBnReLU2d, BatchNorm2d)
-OCTET_QAT(ConvBnReLU3d, BatchNorm3d)
-OCTET_QAT(LinearBn1d, BatchNorm1d)
-#undef OCTET_QAT
+template <typename Float, typename Norm, bool relu>
+std::shared_ptr<QatBnLayer<Float, Norm, relu>> QatBnLayer<Float, Norm, relu>::from_float(
+    Module& module) {
+  const std::string who = class_name(typeid(QatBnLayer));
+  const auto& layer = expect_layer<Float>(module, who, 0, true);
+  const auto& norm = expect_layer<Norm>(module, who, 1, true);
+  return adopt(make<QatBnLayer>(layer, norm, make_weight_fake_quant<Float>(layer, module, who)),
+               module);
+}
+
+template <typename Float, typename Norm, bool relu>
+std::shared_ptr<QatBnLayer<Float, Norm, relu>> QatBnLayer<Float, Norm, relu>::from_config(
+    const Attrs& config) {
+  return make<QatBnLayer>(*Float::from_config(config), *Norm::from_config(part_of(config, "bn.")),
+                          placeholder_fake_quant(), config.get_bool("freeze_bn"));
+}
+
+template class QatBnLayer<nn::Conv1d, nn::BatchNorm1d>;
+template class QatBnLayer<nn::Conv2d, nn::BatchNorm2d>;
+template class QatBnLayer<nn::Conv3d, nn::BatchNorm3d>;
+template class QatBnLayer<nn::Conv1d, nn::BatchNorm1d, true>;
+template class QatBnLayer<nn::Conv2d, nn::BatchNorm2d, true>;
+template class QatBnLayer<nn::Conv3d, nn::BatchNorm3d, true>;
+template class QatBnLayer<nn::Linear, nn::BatchNorm1d>;
+
+namespace {
+[[maybe_unused]] const bool g_registered = [] {
+  quant::for_each_type(quant::WeightedForms(), []<typename Forms>() {
+    const std::string scope = "octet::nn::qat::";
+    register_module<typename Forms::Qat>(scope + Forms::name);
+    if constexpr (quant::has_bn<Forms>)
+      register_module<typename Forms::QatBn>(scope + Forms::bn_name);
+  });
+  return true;
+}();
+}  // namespace
 
 }  // namespace octet::nn::qat
 

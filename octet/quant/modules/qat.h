@@ -17,33 +17,25 @@ namespace octet::nn::qat {
 template <typename Float, bool relu>
 class QatLayer : public Float {
  public:
-  using FloatModule = Float;
-  static constexpr bool fused_relu = relu;
   QatLayer(const Float& layer, ModulePtr weight_fake_quant);
+  static std::shared_ptr<QatLayer> from_float(Module& module);
+  static std::shared_ptr<QatLayer> from_config(const Attrs& config);
   Tensor forward(Tensor x) override;
 
   Slot weight_fake_quant;
 };
 
-#define OCTET_QAT(Name, Float, relu)                               \
-  class Name : public QatLayer<Float, relu> {                      \
-   public:                                                         \
-    using QatLayer::QatLayer;                                      \
-    static std::shared_ptr<Name> from_float(Module& module);       \
-    static std::shared_ptr<Name> from_config(const Attrs& config); \
-  };
-OCTET_QAT(Linear, nn::Linear, false)
-OCTET_QAT(Conv1d, nn::Conv1d, false)
-OCTET_QAT(Conv2d, nn::Conv2d, false)
-OCTET_QAT(Conv3d, nn::Conv3d, false)
-OCTET_QAT(ConvTranspose1d, nn::ConvTranspose1d, false)
-OCTET_QAT(ConvTranspose2d, nn::ConvTranspose2d, false)
-OCTET_QAT(ConvTranspose3d, nn::ConvTranspose3d, false)
-OCTET_QAT(LinearReLU, nn::Linear, true)
-OCTET_QAT(ConvReLU1d, nn::Conv1d, true)
-OCTET_QAT(ConvReLU2d, nn::Conv2d, true)
-OCTET_QAT(ConvReLU3d, nn::Conv3d, true)
-#undef OCTET_QAT
+using Linear = QatLayer<nn::Linear>;
+using Conv1d = QatLayer<nn::Conv1d>;
+using Conv2d = QatLayer<nn::Conv2d>;
+using Conv3d = QatLayer<nn::Conv3d>;
+using ConvTranspose1d = QatLayer<nn::ConvTranspose1d>;
+using ConvTranspose2d = QatLayer<nn::ConvTranspose2d>;
+using ConvTranspose3d = QatLayer<nn::ConvTranspose3d>;
+using LinearReLU = QatLayer<nn::Linear, true>;
+using ConvReLU1d = QatLayer<nn::Conv1d, true>;
+using ConvReLU2d = QatLayer<nn::Conv2d, true>;
+using ConvReLU3d = QatLayer<nn::Conv3d, true>;
 
 // What freeze_bn_stats and update_bn_stats act on.
 class FreezableBatchNorm {
@@ -60,10 +52,10 @@ class FreezableBatchNorm {
 template <typename Float, typename Norm, bool relu>
 class QatBnLayer : public Float, public FreezableBatchNorm {
  public:
-  using FloatModule = Float;
-  static constexpr bool fused_relu = relu;
   QatBnLayer(const Float& layer, const Norm& norm, ModulePtr weight_fake_quant,
              bool freeze_bn = false);
+  static std::shared_ptr<QatBnLayer> from_float(Module& module);
+  static std::shared_ptr<QatBnLayer> from_config(const Attrs& config);
   Tensor forward(Tensor x) override;
   Attrs config() const override;
   void train(bool mode = true) override;
@@ -79,21 +71,13 @@ class QatBnLayer : public Float, public FreezableBatchNorm {
   bool frozen_ = false;
 };
 
-#define OCTET_QAT(Name, Float, Norm, relu)                         \
-  class Name : public QatBnLayer<Float, Norm, relu> {              \
-   public:                                                         \
-    using QatBnLayer::QatBnLayer;                                  \
-    static std::shared_ptr<Name> from_float(Module& module);       \
-    static std::shared_ptr<Name> from_config(const Attrs& config); \
-  };
-OCTET_QAT(ConvBn1d, nn::Conv1d, nn::BatchNorm1d, false)
-OCTET_QAT(ConvBn2d, nn::Conv2d, nn::BatchNorm2d, false)
-OCTET_QAT(ConvBn3d, nn::Conv3d, nn::BatchNorm3d, false)
-OCTET_QAT(ConvBnReLU1d, nn::Conv1d, nn::BatchNorm1d, true)
-OCTET_QAT(ConvBnReLU2d, nn::Conv2d, nn::BatchNorm2d, true)
-OCTET_QAT(ConvBnReLU3d, nn::Conv3d, nn::BatchNorm3d, true)
-OCTET_QAT(LinearBn1d, nn::Linear, nn::BatchNorm1d, false)
-#undef OCTET_QAT
+using ConvBn1d = QatBnLayer<nn::Conv1d, nn::BatchNorm1d>;
+using ConvBn2d = QatBnLayer<nn::Conv2d, nn::BatchNorm2d>;
+using ConvBn3d = QatBnLayer<nn::Conv3d, nn::BatchNorm3d>;
+using ConvBnReLU1d = QatBnLayer<nn::Conv1d, nn::BatchNorm1d, true>;
+using ConvBnReLU2d = QatBnLayer<nn::Conv2d, nn::BatchNorm2d, true>;
+using ConvBnReLU3d = QatBnLayer<nn::Conv3d, nn::BatchNorm3d, true>;
+using LinearBn1d = QatBnLayer<nn::Linear, nn::BatchNorm1d>;
 
 }  // namespace octet::nn::qat
 

@@ -13,14 +13,6 @@ using quant::QParams;
 
 // -- layers with a weight -------------------------------------------------------------------------
 
-StaticModule::StaticModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config,
-                           Tensor weight, Tensor bias, const QParams& result)
-    : WeightedModule(std::move(op), std::move(attrs), std::move(pads), std::move(repr),
-                     std::move(config), std::move(weight), std::move(bias)),
-      scale(result.quantizer->scale()),
-      zero_point(result.quantizer->zero_point()),
-      dtype(result.dtype) {}
-
 Tensor StaticModule::forward(Tensor x) {
   OCTET_CHECK(x.is_quantized(), invalid_argument,
               "{}: the input is {}; expected a quantized tensor: put a QuantStub before "
@@ -57,221 +49,230 @@ Attrs StaticModule::config() const {
   return c.set("dtype", std::string(octet::to_string(dtype)));
 }
 
-namespace {
-
-template <typename Layer>
-std::shared_ptr<Layer> layer_from_float(Module& module) {
-  using Float = typename Layer::FloatModule;
-  auto source = quant::weight_source<Float, Layer::fused_relu>(module, class_name(typeid(Layer)));
-  QParams result = quant::activation_qparams(module);
-  return make<Layer>(*source.layer,
-                     quant::quantize_weight(source.weight, module, source.weight_fake_quant,
-                                            quant::weight_scale_axis(*source.layer)),
-                     source.bias, result);
+void StaticModule::set_result(const QParams& result) {
+  scale = result.quantizer->scale();
+  zero_point = result.quantizer->zero_point();
+  dtype = result.dtype;
 }
 
-QParams placeholder_result(const Attrs& config) {
-  DType dtype = parse_dtype(config.get_string("dtype"));
-  return {Quantizer::per_tensor(1, 0, dtype), dtype};
+void StaticModule::take_config(const Attrs& config) {
+  dtype = parse_dtype(config.get_string("dtype"));
 }
 
-template <typename Layer>
-std::shared_ptr<Layer> layer_from_config(const Attrs& config) {
-  auto layer = Layer::FloatModule::from_config(config);
-  return make<Layer>(*layer, quant::placeholder_weight(layer->weight, config), layer->bias,
-                     placeholder_result(config));
-}
-
-}  // namespace
-
-template <typename Float, bool relu>
-StaticLayer<Float, relu>::StaticLayer(const Float& layer, Tensor weight, Tensor bias,
-                                      const QParams& result)
-    : StaticModule(quant::layer_op<Float>(), quant::layer_attrs(layer, relu),
-                   quant::layer_pads(layer), layer.Float::extra_repr(), layer.Float::config(),
-                   std::move(weight), std::move(bias), result) {}
-
-#define OCTET_STATIC(Name)                                         \
-  OCTET_MODULE(Name)                                               \
-  template class StaticLayer<Name::FloatModule, Name::fused_relu>; \
-  std::shared_ptr<Name> Name::from_float(Module& module) {         \
-    return layer_from_float<Name>(module);                         \
-  }                                                                \
-  std::shared_ptr<Name> Name::from_config(const Attrs& config) {   \
-    return layer_from_config<Name>(config);                        \
-  }
-OCTET_STATIC(Linear)
-OCTET_STATIC(Conv1d)
-OCTET_STATIC(Conv2d)
-OCTET_STATIC(Conv3d)
-OCTET_STATIC(ConvTranspose1d)
-OCTET_STATIC(ConvTranspose2d)
-OCTET_STATIC(ConvTranspose3d)
-OCTET_STATIC(LinearReLU)
-OCTET_STATIC(ConvReLU1d)
-OCTET_STATIC(ConvReLU2d)
-OCTET_STATIC(ConvReLU3d)
-#undef OCTET_STATIC
+template class QuantizedLayer<StaticModule, nn::Linear>;
+template class QuantizedLayer<StaticModule, nn::Conv1d>;
+template class QuantizedLayer<StaticModule, nn::Conv2d>;
+template class QuantizedLayer<StaticModule, nn::Conv3d>;
+template class QuantizedLayer<StaticModule, nn::ConvTranspose1d>;
+template class QuantizedLayer<StaticModule, nn::ConvTranspose2d>;
+template class QuantizedLayer<StaticModule, nn::ConvTranspose3d>;
+template class QuantizedLayer<StaticModule, nn::Linear, true>;
+template class QuantizedLayer<StaticModule, nn::Conv1d, true>;
+template class QuantizedLayer<StaticModule, nn::Conv2d, true>;
+template class QuantizedLayer<StaticModule, nn::Conv3d, true>;
 
 // -- layers without a quantized weight ------------------------------------------------------------
 
-template <typename Float>
-std::string WithQParams<Float>::type_name() const {
+template <typename Float, bool relu>
+std::string WithQParams<Float, relu>::type_name() const {
   return "Quantized" + class_name(this->class_type());
 }
 
-template <typename Float>
-std::string WithQParams<Float>::extra_repr() const {
+template <typename Float, bool relu>
+std::string WithQParams<Float, relu>::extra_repr() const {
   std::string s = Float::extra_repr();
   return fmt::format("{}{}scale={}, zero_point={}", s, s.empty() ? "" : ", ", scale, zero_point);
 }
 
-template <typename Float>
-std::map<std::string, Tensor> WithQParams<Float>::extra_state() const {
+template <typename Float, bool relu>
+std::map<std::string, Tensor> WithQParams<Float, relu>::extra_state() const {
   auto state = Float::extra_state();
   quant::save_qparams(state, scale, zero_point);
   return state;
 }
 
-template <typename Float>
-void WithQParams<Float>::set_extra_state(const std::map<std::string, Tensor>& state) {
+template <typename Float, bool relu>
+void WithQParams<Float, relu>::set_extra_state(const std::map<std::string, Tensor>& state) {
   quant::load_qparams(state, dtype, type_name(), scale, zero_point);
 }
 
-template <typename Float>
-Attrs WithQParams<Float>::config() const {
+template <typename Float, bool relu>
+Attrs WithQParams<Float, relu>::config() const {
   Attrs c = Float::config();
   return c.set("dtype", std::string(octet::to_string(dtype)));
 }
 
-namespace {
+template <typename Float, bool relu>
+WithQParams<Float, relu>::WithQParams(const Float& layer, const QParams& result)
+    : Float(layer),
+      scale(result.quantizer->scale()),
+      zero_point(result.quantizer->zero_point()),
+      dtype(result.dtype) {
+  this->qconfig.reset();
+}
 
-template <typename Layer, typename Float>
-std::shared_ptr<Layer> with_qparams(const Float& layer, const QParams& result) {
-  auto made = make<Layer>(layer, result);
+template <typename Float, bool relu>
+std::shared_ptr<WithQParams<Float, relu>> WithQParams<Float, relu>::from_float(Module& module) {
+  using Given = std::conditional_t<relu, intrinsic::Fused<Float, ReLU>, Float>;
+  auto* given = dynamic_cast<Given*>(&module);
+  OCTET_CHECK(given, invalid_argument, "{}: from_float was given a {}; expected a {}",
+              class_name(typeid(WithQParams)), module.type_name(), class_name(typeid(Given)));
+  ModulePtr layer;  // a copy whose parameters are its own
+  if constexpr (relu)
+    layer = (*given)[0].clone();
+  else
+    layer = given->clone();
+  auto made = make<WithQParams>(layer->as<Float>(), quant::activation_qparams(module));
   made->remove_child(quant::kActivationPostProcess);
   made->remove_forward_hook(quant::kActivationPostProcess);
   made->requires_grad(false);
   return made;
 }
 
-// A copy of the float layer whose parameters are its own.
-template <typename Float>
-std::shared_ptr<Float> own_copy(const Module& layer) {
-  return std::static_pointer_cast<Float>(layer.clone());
-}
-
-template <typename Float>
-Float& expect_class(Module& module, const char* who) {
-  auto* layer = dynamic_cast<Float*>(&module);
-  OCTET_CHECK(layer, invalid_argument, "{}: from_float was given a {}; expected a {}", who,
-              module.type_name(), class_name(typeid(Float)));
-  return *layer;
-}
-
-// The float layer's class and configuration without the "dtype" of the result.
-template <typename Float>
-std::shared_ptr<Float> float_from(const Attrs& config) {
+template <typename Float, bool relu>
+std::shared_ptr<WithQParams<Float, relu>> WithQParams<Float, relu>::from_config(
+    const Attrs& config) {
+  const DType dtype = parse_dtype(config.get_string("dtype"));
+  std::shared_ptr<Float> layer;
   if constexpr (requires { Float::from_config(config); })
-    return Float::from_config(config);
+    layer = Float::from_config(config);
   else
-    return make<Float>();
+    layer = make<Float>();
+  auto made = make<WithQParams>(*layer, QParams{Quantizer::per_tensor(1, 0, dtype), dtype});
+  made->requires_grad(false);
+  return made;
 }
 
-}  // namespace
-
-#define OCTET_STATIC(Name, ...)                                                                \
-  OCTET_MODULE(Name)                                                                           \
-  template class WithQParams<nn::Name>;                                                        \
-  std::shared_ptr<Name> Name::from_float(Module& module) {                                     \
-    expect_class<nn::Name>(module, #Name);                                                     \
-    return with_qparams<Name>(*own_copy<nn::Name>(module), quant::activation_qparams(module)); \
-  }                                                                                            \
-  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                    \
-    return with_qparams<Name>(*float_from<nn::Name>(c), placeholder_result(c));                \
-  }                                                                                            \
-  Tensor Name::forward(Tensor x) { return __VA_ARGS__; }
-#define OCTET_STATIC_UNARY(Name) OCTET_STATIC(Name, ops::call(op_name(), {x}, op_attrs(), result()))
-OCTET_STATIC_UNARY(ELU)
-OCTET_STATIC_UNARY(CELU)
-OCTET_STATIC_UNARY(GELU)
-OCTET_STATIC_UNARY(Hardswish)
-OCTET_STATIC_UNARY(LeakyReLU)
-OCTET_STATIC_UNARY(Sigmoid)
-OCTET_STATIC_UNARY(Hardsigmoid)
-OCTET_STATIC_UNARY(Tanh)
-OCTET_STATIC_UNARY(Softmax)
-OCTET_STATIC_UNARY(LogSoftmax)
-OCTET_STATIC_UNARY(SELU)
-OCTET_STATIC_UNARY(Softplus)
-OCTET_STATIC_UNARY(Softsign)
+// What they compute.
 
 namespace {
 
-Tensor batch_norm(const BatchNorm& bn, const Tensor& x, const ops::QType& result) {
-  Tensor gamma = bn.weight.defined() ? Tensor(bn.weight) : Tensor::ones({bn.num_features});
-  Tensor beta = bn.bias.defined() ? Tensor(bn.bias) : Tensor::zeros({bn.num_features});
-  return ops::call("batch_norm", {x, gamma, beta, bn.running_mean, bn.running_var},
-                   {{"eps", bn.options.eps}}, result);
+Tensor compute(const Activation& activation, const Tensor& x, const ops::QType& result) {
+  return ops::call(activation.op_name(), {x}, activation.op_attrs(), result);
 }
 
-// With running statistics it is a batch norm.
-Tensor instance_norm(const InstanceNorm& norm, int64_t spatial, const Tensor& given,
-                     const ops::QType& result) {
-  const bool unbatched = given.dim() == spatial + 1;
-  const Tensor x = unbatched ? given.unsqueeze(0) : given;
-  Tensor y;
-  if (norm.options.track_running_stats) {
-    Tensor gamma = norm.weight.defined() ? Tensor(norm.weight) : Tensor::ones({norm.num_features});
-    Tensor beta = norm.bias.defined() ? Tensor(norm.bias) : Tensor::zeros({norm.num_features});
-    y = ops::call("batch_norm", {x, gamma, beta, norm.running_mean, norm.running_var},
-                  {{"eps", norm.options.eps}}, result);
-  } else {
-    y = ops::call("instance_norm", {x, norm.weight, norm.bias}, {{"eps", norm.options.eps}},
-                  result);
-  }
-  return unbatched ? y.squeeze(0) : y;
+Tensor compute(const nn::PReLU& prelu, const Tensor& x, const ops::QType& result) {
+  return ops::call("prelu", {x, prelu.weight.detach()}, {}, result);
 }
 
 // Its product and its sigmoid in float: the sigmoid's codes would be too few.
-Tensor silu(const Tensor& x, const ops::QType& result) {
+Tensor compute(const nn::SiLU&, const Tensor& x, const ops::QType& result) {
   Tensor numbers = x.is_quantized() ? ops::call("dequantize", {x}) : x;
   return ops::call("quantize", {numbers * ops::call("sigmoid", {numbers})}, {}, result);
 }
 
+Tensor compute(const nn::LayerNorm& norm, const Tensor& x, const ops::QType& result) {
+  return ops::call(
+      "layer_norm", {x, norm.weight, norm.bias},
+      {{"axis", -static_cast<int64_t>(norm.normalized_shape.size())}, {"eps", norm.eps}}, result);
+}
+
+Tensor compute(const nn::GroupNorm& norm, const Tensor& x, const ops::QType& result) {
+  return ops::call("group_norm", {x, norm.weight, norm.bias},
+                   {{"groups", norm.num_groups}, {"eps", norm.eps}}, result);
+}
+
+// Of a batch norm, or an instance norm with running statistics.
+template <typename Norm>
+Tensor with_running_statistics(const Norm& norm, const Tensor& x, const ops::QType& result) {
+  Tensor gamma = norm.weight.defined() ? Tensor(norm.weight) : Tensor::ones({norm.num_features});
+  Tensor beta = norm.bias.defined() ? Tensor(norm.bias) : Tensor::zeros({norm.num_features});
+  return ops::call("batch_norm", {x, gamma, beta, norm.running_mean, norm.running_var},
+                   {{"eps", norm.options.eps}}, result);
+}
+
+Tensor compute(const BatchNorm& norm, const Tensor& x, const ops::QType& result) {
+  return with_running_statistics(norm, x, result);
+}
+
+template <size_t N>
+Tensor compute(const InstanceNormNd<N>& norm, const Tensor& given, const ops::QType& result) {
+  const bool unbatched = given.dim() == N + 1;
+  const Tensor x = unbatched ? given.unsqueeze(0) : given;
+  Tensor y = norm.options.track_running_stats
+                 ? with_running_statistics(norm, x, result)
+                 : ops::call("instance_norm", {x, norm.weight, norm.bias},
+                             {{"eps", norm.options.eps}}, result);
+  return unbatched ? y.squeeze(0) : y;
+}
+
 }  // namespace
 
-OCTET_STATIC(PReLU, ops::call("prelu", {x, weight.detach()}, {}, result()))
-OCTET_STATIC(SiLU, silu(x, result()))
-OCTET_STATIC(LayerNorm,
-             ops::call("layer_norm", {x, weight, bias},
-                       {{"axis", -static_cast<int64_t>(normalized_shape.size())}, {"eps", eps}},
-                       result()))
-OCTET_STATIC(GroupNorm, ops::call("group_norm", {x, weight, bias},
-                                  {{"groups", num_groups}, {"eps", eps}}, result()))
-OCTET_STATIC(InstanceNorm1d, instance_norm(*this, spatial(), x, result()))
-OCTET_STATIC(InstanceNorm2d, instance_norm(*this, spatial(), x, result()))
-OCTET_STATIC(InstanceNorm3d, instance_norm(*this, spatial(), x, result()))
-OCTET_STATIC(BatchNorm1d, batch_norm(*this, x, result()))
-OCTET_STATIC(BatchNorm2d, batch_norm(*this, x, result()))
-OCTET_STATIC(BatchNorm3d, batch_norm(*this, x, result()))
-#undef OCTET_STATIC_UNARY
-#undef OCTET_STATIC
+// With a relu, the result's zero point is where that cuts: quantized values below it do not exist
+// once they are clamped there.
+template <typename Float, bool relu>
+Tensor WithQParams<Float, relu>::forward(Tensor x) {
+  Tensor y =
+      compute(static_cast<const Float&>(*this), x, quant::result_type(scale, zero_point, dtype));
+  return relu ? functional::relu(y) : y;
+}
 
-// The result's zero point is where relu cuts: quantized values below it do not exist once they are
-// clamped there.
-#define OCTET_STATIC_BN_RELU(Name, Norm)                                                         \
-  OCTET_MODULE(Name)                                                                             \
-  std::shared_ptr<Name> Name::from_float(Module& module) {                                       \
-    auto& fused = expect_class<intrinsic::Name>(module, #Name);                                  \
-    return with_qparams<Name>(*own_copy<nn::Norm>(fused[0]), quant::activation_qparams(module)); \
-  }                                                                                              \
-  std::shared_ptr<Name> Name::from_config(const Attrs& c) {                                      \
-    return with_qparams<Name>(*nn::Norm::from_config(c), placeholder_result(c));                 \
-  }                                                                                              \
-  Tensor Name::forward(Tensor x) { return functional::relu(batch_norm(*this, x, result())); }
-OCTET_STATIC_BN_RELU(BNReLU2d, BatchNorm2d)
-OCTET_STATIC_BN_RELU(BNReLU3d, BatchNorm3d)
-#undef OCTET_STATIC_BN_RELU
+template class WithQParams<nn::ELU>;
+template class WithQParams<nn::CELU>;
+template class WithQParams<nn::GELU>;
+template class WithQParams<nn::Hardswish>;
+template class WithQParams<nn::LeakyReLU>;
+template class WithQParams<nn::PReLU>;
+template class WithQParams<nn::Sigmoid>;
+template class WithQParams<nn::Hardsigmoid>;
+template class WithQParams<nn::Tanh>;
+template class WithQParams<nn::Softmax>;
+template class WithQParams<nn::LogSoftmax>;
+template class WithQParams<nn::SELU>;
+template class WithQParams<nn::SiLU>;
+template class WithQParams<nn::Softplus>;
+template class WithQParams<nn::Softsign>;
+template class WithQParams<nn::BatchNorm1d>;
+template class WithQParams<nn::BatchNorm2d>;
+template class WithQParams<nn::BatchNorm3d>;
+template class WithQParams<nn::LayerNorm>;
+template class WithQParams<nn::GroupNorm>;
+template class WithQParams<nn::InstanceNorm1d>;
+template class WithQParams<nn::InstanceNorm2d>;
+template class WithQParams<nn::InstanceNorm3d>;
+template class WithQParams<nn::BatchNorm2d, true>;
+template class WithQParams<nn::BatchNorm3d, true>;
+
+// -- names ----------------------------------------------------------------------------------------
+
+namespace {
+
+template <typename M>
+void add(const char* name) {
+  register_module<M>(std::string("octet::nn::quantized::") + name);
+}
+
+[[maybe_unused]] const bool g_registered = [] {
+  quant::for_each_type(quant::WeightedForms(),
+                       []<typename Forms>() { add<typename Forms::Static>(Forms::name); });
+  add<ELU>("ELU");
+  add<CELU>("CELU");
+  add<GELU>("GELU");
+  add<Hardswish>("Hardswish");
+  add<LeakyReLU>("LeakyReLU");
+  add<PReLU>("PReLU");
+  add<Sigmoid>("Sigmoid");
+  add<Hardsigmoid>("Hardsigmoid");
+  add<Tanh>("Tanh");
+  add<Softmax>("Softmax");
+  add<LogSoftmax>("LogSoftmax");
+  add<SELU>("SELU");
+  add<SiLU>("SiLU");
+  add<Softplus>("Softplus");
+  add<Softsign>("Softsign");
+  add<BatchNorm1d>("BatchNorm1d");
+  add<BatchNorm2d>("BatchNorm2d");
+  add<BatchNorm3d>("BatchNorm3d");
+  add<LayerNorm>("LayerNorm");
+  add<GroupNorm>("GroupNorm");
+  add<InstanceNorm1d>("InstanceNorm1d");
+  add<InstanceNorm2d>("InstanceNorm2d");
+  add<InstanceNorm3d>("InstanceNorm3d");
+  add<BNReLU2d>("BNReLU2d");
+  add<BNReLU3d>("BNReLU3d");
+  return true;
+}();
+
+}  // namespace
 
 }  // namespace octet::nn::quantized

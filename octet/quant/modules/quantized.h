@@ -21,6 +21,7 @@ namespace octet::nn::quantized {
 // "relu").
 class StaticModule : public WeightedModule {
  public:
+  static constexpr const char* op_suffix = "";
   Tensor forward(Tensor x) override;
   std::string type_name() const override;  // "QuantizedConvReLU2d"
   std::string extra_repr() const override;
@@ -28,57 +29,40 @@ class StaticModule : public WeightedModule {
   void set_extra_state(const std::map<std::string, Tensor>& state) override;
   Attrs config() const override;
 
-  double scale;
-  int64_t zero_point;
-  DType dtype;  // of the result
+  double scale = 1;
+  int64_t zero_point = 0;
+  DType dtype = DType::quint8;  // of the result
 
  protected:
-  StaticModule(std::string op, Attrs attrs, Attrs pads, std::string repr, Attrs config,
-               Tensor weight, Tensor bias, const quant::QParams& result);
+  using WeightedModule::WeightedModule;
+  static quant::QParams result_of(const Module& m) { return quant::activation_qparams(m); }
+  void set_result(const quant::QParams& result);
+  void take_config(const Attrs& config);
 };
 
-// The quantized form of the float layer `Float`.
-template <typename Float, bool relu>
-class StaticLayer : public StaticModule {
- public:
-  using FloatModule = Float;
-  static constexpr bool fused_relu = relu;
-  StaticLayer(const Float& layer, Tensor weight, Tensor bias, const quant::QParams& result);
-};
-
-#define OCTET_STATIC(Name, Float, relu)                            \
-  class Name : public StaticLayer<Float, relu> {                   \
-   public:                                                         \
-    using StaticLayer::StaticLayer;                                \
-    static std::shared_ptr<Name> from_float(Module& module);       \
-    static std::shared_ptr<Name> from_config(const Attrs& config); \
-  };
-OCTET_STATIC(Linear, nn::Linear, false)
-OCTET_STATIC(Conv1d, nn::Conv1d, false)
-OCTET_STATIC(Conv2d, nn::Conv2d, false)
-OCTET_STATIC(Conv3d, nn::Conv3d, false)
-OCTET_STATIC(ConvTranspose1d, nn::ConvTranspose1d, false)
-OCTET_STATIC(ConvTranspose2d, nn::ConvTranspose2d, false)
-OCTET_STATIC(ConvTranspose3d, nn::ConvTranspose3d, false)
-OCTET_STATIC(LinearReLU, nn::Linear, true)
-OCTET_STATIC(ConvReLU1d, nn::Conv1d, true)
-OCTET_STATIC(ConvReLU2d, nn::Conv2d, true)
-OCTET_STATIC(ConvReLU3d, nn::Conv3d, true)
-#undef OCTET_STATIC
+using Linear = StaticLayer<nn::Linear>;
+using Conv1d = StaticLayer<nn::Conv1d>;
+using Conv2d = StaticLayer<nn::Conv2d>;
+using Conv3d = StaticLayer<nn::Conv3d>;
+using ConvTranspose1d = StaticLayer<nn::ConvTranspose1d>;
+using ConvTranspose2d = StaticLayer<nn::ConvTranspose2d>;
+using ConvTranspose3d = StaticLayer<nn::ConvTranspose3d>;
+using LinearReLU = StaticLayer<nn::Linear, true>;
+using ConvReLU1d = StaticLayer<nn::Conv1d, true>;
+using ConvReLU2d = StaticLayer<nn::Conv2d, true>;
+using ConvReLU3d = StaticLayer<nn::Conv3d, true>;
 
 // Quantized forms of layers without a quantized weight: the float layer with qparams for its
-// result. Its operator dequantizes, computes in float32 and quantizes (or goes through a table of
-// 256 codes).
-template <typename Float>
+// result, and with a relu behind it if `relu`. Its operator dequantizes, computes in float32 and
+// quantizes (or goes through a table of 256 codes).
+template <typename Float, bool relu = false>
 class WithQParams : public Float {
  public:
-  WithQParams(const Float& layer, const quant::QParams& result)
-      : Float(layer),
-        scale(result.quantizer->scale()),
-        zero_point(result.quantizer->zero_point()),
-        dtype(result.dtype) {
-    this->qconfig.reset();
-  }
+  WithQParams(const Float& layer, const quant::QParams& result);
+  // Takes the float layer; of one with a relu, the layer and the relu fused.
+  static std::shared_ptr<WithQParams> from_float(Module& module);
+  static std::shared_ptr<WithQParams> from_config(const Attrs& config);
+  Tensor forward(Tensor x) override;
   std::string type_name() const override;
   std::string extra_repr() const override;
   std::map<std::string, Tensor> extra_state() const override;
@@ -88,58 +72,32 @@ class WithQParams : public Float {
   double scale;
   int64_t zero_point;
   DType dtype;
-
- protected:
-  ops::QType result() const { return quant::result_type(scale, zero_point, dtype); }
 };
 
-#define OCTET_STATIC(Name)                                         \
-  class Name : public WithQParams<nn::Name> {                      \
-   public:                                                         \
-    using WithQParams::WithQParams;                                \
-    Tensor forward(Tensor x) override;                             \
-    static std::shared_ptr<Name> from_float(Module& module);       \
-    static std::shared_ptr<Name> from_config(const Attrs& config); \
-  };
-OCTET_STATIC(ELU)
-OCTET_STATIC(CELU)
-OCTET_STATIC(GELU)
-OCTET_STATIC(Hardswish)
-OCTET_STATIC(LeakyReLU)
-OCTET_STATIC(PReLU)
-OCTET_STATIC(Sigmoid)
-OCTET_STATIC(Hardsigmoid)
-OCTET_STATIC(Tanh)
-OCTET_STATIC(Softmax)
-OCTET_STATIC(LogSoftmax)
-OCTET_STATIC(SELU)
-OCTET_STATIC(SiLU)
-OCTET_STATIC(Softplus)
-OCTET_STATIC(Softsign)
-OCTET_STATIC(BatchNorm1d)
-OCTET_STATIC(BatchNorm2d)
-OCTET_STATIC(BatchNorm3d)
-OCTET_STATIC(LayerNorm)
-OCTET_STATIC(GroupNorm)
-OCTET_STATIC(InstanceNorm1d)
-OCTET_STATIC(InstanceNorm2d)
-OCTET_STATIC(InstanceNorm3d)
-#undef OCTET_STATIC
-
-// Batch norm and relu; from_float takes an intrinsic::BNReLU2d.
-class BNReLU2d : public WithQParams<nn::BatchNorm2d> {
- public:
-  using WithQParams::WithQParams;
-  Tensor forward(Tensor x) override;
-  static std::shared_ptr<BNReLU2d> from_float(Module& module);
-  static std::shared_ptr<BNReLU2d> from_config(const Attrs& config);
-};
-class BNReLU3d : public WithQParams<nn::BatchNorm3d> {
- public:
-  using WithQParams::WithQParams;
-  Tensor forward(Tensor x) override;
-  static std::shared_ptr<BNReLU3d> from_float(Module& module);
-  static std::shared_ptr<BNReLU3d> from_config(const Attrs& config);
-};
+using ELU = WithQParams<nn::ELU>;
+using CELU = WithQParams<nn::CELU>;
+using GELU = WithQParams<nn::GELU>;
+using Hardswish = WithQParams<nn::Hardswish>;
+using LeakyReLU = WithQParams<nn::LeakyReLU>;
+using PReLU = WithQParams<nn::PReLU>;
+using Sigmoid = WithQParams<nn::Sigmoid>;
+using Hardsigmoid = WithQParams<nn::Hardsigmoid>;
+using Tanh = WithQParams<nn::Tanh>;
+using Softmax = WithQParams<nn::Softmax>;
+using LogSoftmax = WithQParams<nn::LogSoftmax>;
+using SELU = WithQParams<nn::SELU>;
+using SiLU = WithQParams<nn::SiLU>;
+using Softplus = WithQParams<nn::Softplus>;
+using Softsign = WithQParams<nn::Softsign>;
+using BatchNorm1d = WithQParams<nn::BatchNorm1d>;
+using BatchNorm2d = WithQParams<nn::BatchNorm2d>;
+using BatchNorm3d = WithQParams<nn::BatchNorm3d>;
+using LayerNorm = WithQParams<nn::LayerNorm>;
+using GroupNorm = WithQParams<nn::GroupNorm>;
+using InstanceNorm1d = WithQParams<nn::InstanceNorm1d>;
+using InstanceNorm2d = WithQParams<nn::InstanceNorm2d>;
+using InstanceNorm3d = WithQParams<nn::InstanceNorm3d>;
+using BNReLU2d = WithQParams<nn::BatchNorm2d, true>;
+using BNReLU3d = WithQParams<nn::BatchNorm3d, true>;
 
 }  // namespace octet::nn::quantized

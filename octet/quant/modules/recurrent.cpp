@@ -19,9 +19,8 @@ std::map<std::string, Tensor> weights_of(Module& network, Fn&& quantize) {
   return weights;
 }
 
-template <typename Network>
+template <typename Network, typename Float>
 std::shared_ptr<Network> network_from_float(Module& module) {
-  using Float = typename Network::FloatModule;
   auto* network = dynamic_cast<Float*>(&module);
   OCTET_CHECK(network, invalid_argument, "{}: from_float was given a {}; expected a {}",
               class_name(typeid(Network)), module.type_name(), class_name(typeid(Float)));
@@ -30,15 +29,12 @@ std::shared_ptr<Network> network_from_float(Module& module) {
   }));
 }
 
-template <typename Network>
+template <typename Network, typename Float>
 std::shared_ptr<Network> network_from_config(const Attrs& config) {
-  auto network = Network::FloatModule::from_config(config);
-  auto made = make<Network>(*network, weights_of(*network, [&](const Tensor& w) {
+  auto network = Float::from_config(config);
+  return make<Network>(*network, weights_of(*network, [&](const Tensor& w) {
     return quant::placeholder_weight(w, config);
   }));
-  if constexpr (requires { made->set_reduce_range(true); })
-    made->set_reduce_range(config.get_bool("reduce_range"));
-  return made;
 }
 
 }  // namespace
@@ -78,14 +74,12 @@ Attrs QuantizedRecurrent<Float>::config() const {
   return c;
 }
 
-#define OCTET_RECURRENT(Name) template class QuantizedRecurrent<nn::Name>;
-OCTET_RECURRENT(LSTM)
-OCTET_RECURRENT(GRU)
-OCTET_RECURRENT(RNN)
-OCTET_RECURRENT(LSTMCell)
-OCTET_RECURRENT(GRUCell)
-OCTET_RECURRENT(RNNCell)
-#undef OCTET_RECURRENT
+template class QuantizedRecurrent<nn::LSTM>;
+template class QuantizedRecurrent<nn::GRU>;
+template class QuantizedRecurrent<nn::RNN>;
+template class QuantizedRecurrent<nn::LSTMCell>;
+template class QuantizedRecurrent<nn::GRUCell>;
+template class QuantizedRecurrent<nn::RNNCell>;
 
 namespace dynamic {
 
@@ -104,22 +98,30 @@ Attrs DynamicRecurrent<Float>::op_attrs() const {
   return Float::op_attrs().set("reduce_range", reduce_range_);
 }
 
-#define OCTET_RECURRENT(Name)                                    \
-  OCTET_MODULE(Name)                                             \
-  template class DynamicRecurrent<nn::Name>;                     \
-  std::shared_ptr<Name> Name::from_float(Module& module) {       \
-    return network_from_float<Name>(module);                     \
-  }                                                              \
-  std::shared_ptr<Name> Name::from_config(const Attrs& config) { \
-    return network_from_config<Name>(config);                    \
+template <typename Float>
+std::shared_ptr<DynamicRecurrent<Float>> DynamicRecurrent<Float>::from_float(Module& module) {
+  if (auto* reference = dynamic_cast<reference::ReferenceRecurrent<Float>*>(&module)) {
+    auto made = make<DynamicRecurrent>(*quant::float_layer<Float>(reference->config()),
+                                       reference->weights());
+    made->train(module.training());
+    return made;
   }
-OCTET_RECURRENT(LSTM)
-OCTET_RECURRENT(GRU)
-OCTET_RECURRENT(RNN)
-OCTET_RECURRENT(LSTMCell)
-OCTET_RECURRENT(GRUCell)
-OCTET_RECURRENT(RNNCell)
-#undef OCTET_RECURRENT
+  return network_from_float<DynamicRecurrent, Float>(module);
+}
+
+template <typename Float>
+std::shared_ptr<DynamicRecurrent<Float>> DynamicRecurrent<Float>::from_config(const Attrs& config) {
+  auto made = network_from_config<DynamicRecurrent, Float>(config);
+  made->set_reduce_range(config.get_bool("reduce_range"));
+  return made;
+}
+
+template class DynamicRecurrent<nn::LSTM>;
+template class DynamicRecurrent<nn::GRU>;
+template class DynamicRecurrent<nn::RNN>;
+template class DynamicRecurrent<nn::LSTMCell>;
+template class DynamicRecurrent<nn::GRUCell>;
+template class DynamicRecurrent<nn::RNNCell>;
 
 }  // namespace dynamic
 
@@ -130,22 +132,37 @@ std::string ReferenceRecurrent<Float>::type_name() const {
   return "QuantizedReference" + class_name(this->class_type());
 }
 
-#define OCTET_RECURRENT(Name)                                    \
-  OCTET_MODULE(Name)                                             \
-  template class ReferenceRecurrent<nn::Name>;                   \
-  std::shared_ptr<Name> Name::from_float(Module& module) {       \
-    return network_from_float<Name>(module);                     \
-  }                                                              \
-  std::shared_ptr<Name> Name::from_config(const Attrs& config) { \
-    return network_from_config<Name>(config);                    \
-  }
-OCTET_RECURRENT(LSTM)
-OCTET_RECURRENT(GRU)
-OCTET_RECURRENT(RNN)
-OCTET_RECURRENT(LSTMCell)
-OCTET_RECURRENT(GRUCell)
-OCTET_RECURRENT(RNNCell)
-#undef OCTET_RECURRENT
+template <typename Float>
+std::shared_ptr<ReferenceRecurrent<Float>> ReferenceRecurrent<Float>::from_float(Module& module) {
+  return network_from_float<ReferenceRecurrent, Float>(module);
+}
+
+template <typename Float>
+std::shared_ptr<ReferenceRecurrent<Float>> ReferenceRecurrent<Float>::from_config(
+    const Attrs& config) {
+  return network_from_config<ReferenceRecurrent, Float>(config);
+}
+
+template class ReferenceRecurrent<nn::LSTM>;
+template class ReferenceRecurrent<nn::GRU>;
+template class ReferenceRecurrent<nn::RNN>;
+template class ReferenceRecurrent<nn::LSTMCell>;
+template class ReferenceRecurrent<nn::GRUCell>;
+template class ReferenceRecurrent<nn::RNNCell>;
 
 }  // namespace reference
+
+namespace {
+[[maybe_unused]] const bool g_registered = [] {
+  quant::for_each_type(
+      quant::TypeList<nn::LSTM, nn::GRU, nn::RNN, nn::LSTMCell, nn::GRUCell, nn::RNNCell>(),
+      []<typename Float>() {
+        const std::string scope = "octet::nn::quantized::", name = class_name(typeid(Float));
+        register_module<dynamic::DynamicRecurrent<Float>>(scope + "dynamic::" + name);
+        register_module<reference::ReferenceRecurrent<Float>>(scope + "reference::" + name);
+      });
+  return true;
+}();
+}  // namespace
+
 }  // namespace octet::nn::quantized

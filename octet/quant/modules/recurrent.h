@@ -19,7 +19,6 @@ namespace octet::nn::quantized {
 template <typename Float>
 class QuantizedRecurrent : public Float {
  public:
-  using FloatModule = Float;
   // `weights` as Float's parameters by name: the weights quantized or float16, the biases float32.
   QuantizedRecurrent(const Float& network, std::map<std::string, Tensor> weights);
   const std::map<std::string, Tensor>& weights() const { return weights_; }
@@ -43,6 +42,8 @@ template <typename Float>
 class DynamicRecurrent : public QuantizedRecurrent<Float> {
  public:
   using QuantizedRecurrent<Float>::QuantizedRecurrent;
+  static std::shared_ptr<DynamicRecurrent> from_float(Module& module);
+  static std::shared_ptr<DynamicRecurrent> from_config(const Attrs& config);
   std::string type_name() const override;  // "DynamicQuantizedLSTM"
   Attrs config() const override;
   // x and h are quantized to 0..127 instead of 0..255, as PyTorch does for fbgemm.
@@ -56,20 +57,12 @@ class DynamicRecurrent : public QuantizedRecurrent<Float> {
   bool reduce_range_ = false;
 };
 
-#define OCTET_RECURRENT(Name)                                      \
-  class Name : public DynamicRecurrent<nn::Name> {                 \
-   public:                                                         \
-    using DynamicRecurrent::DynamicRecurrent;                      \
-    static std::shared_ptr<Name> from_float(Module& module);       \
-    static std::shared_ptr<Name> from_config(const Attrs& config); \
-  };
-OCTET_RECURRENT(LSTM)
-OCTET_RECURRENT(GRU)
-OCTET_RECURRENT(RNN)
-OCTET_RECURRENT(LSTMCell)
-OCTET_RECURRENT(GRUCell)
-OCTET_RECURRENT(RNNCell)
-#undef OCTET_RECURRENT
+using LSTM = DynamicRecurrent<nn::LSTM>;
+using GRU = DynamicRecurrent<nn::GRU>;
+using RNN = DynamicRecurrent<nn::RNN>;
+using LSTMCell = DynamicRecurrent<nn::LSTMCell>;
+using GRUCell = DynamicRecurrent<nn::GRUCell>;
+using RNNCell = DynamicRecurrent<nn::RNNCell>;
 
 }  // namespace dynamic
 
@@ -80,6 +73,8 @@ template <typename Float>
 class ReferenceRecurrent : public QuantizedRecurrent<Float> {
  public:
   using QuantizedRecurrent<Float>::QuantizedRecurrent;
+  static std::shared_ptr<ReferenceRecurrent> from_float(Module& module);
+  static std::shared_ptr<ReferenceRecurrent> from_config(const Attrs& config);
   std::string type_name() const override;  // "QuantizedReferenceLSTM"
 
  protected:
@@ -89,20 +84,12 @@ class ReferenceRecurrent : public QuantizedRecurrent<Float> {
   }
 };
 
-#define OCTET_RECURRENT(Name)                                      \
-  class Name : public ReferenceRecurrent<nn::Name> {               \
-   public:                                                         \
-    using ReferenceRecurrent::ReferenceRecurrent;                  \
-    static std::shared_ptr<Name> from_float(Module& module);       \
-    static std::shared_ptr<Name> from_config(const Attrs& config); \
-  };
-OCTET_RECURRENT(LSTM)
-OCTET_RECURRENT(GRU)
-OCTET_RECURRENT(RNN)
-OCTET_RECURRENT(LSTMCell)
-OCTET_RECURRENT(GRUCell)
-OCTET_RECURRENT(RNNCell)
-#undef OCTET_RECURRENT
+using LSTM = ReferenceRecurrent<nn::LSTM>;
+using GRU = ReferenceRecurrent<nn::GRU>;
+using RNN = ReferenceRecurrent<nn::RNN>;
+using LSTMCell = ReferenceRecurrent<nn::LSTMCell>;
+using GRUCell = ReferenceRecurrent<nn::GRUCell>;
+using RNNCell = ReferenceRecurrent<nn::RNNCell>;
 
 }  // namespace reference
 }  // namespace octet::nn::quantized

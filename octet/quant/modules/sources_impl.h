@@ -4,6 +4,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/nn/init.h"
+#include "octet/quant/modules/dynamic.h"
 #include "octet/quant/modules/qat.h"
 #include "octet/quant/modules/visit_impl.h"
 
@@ -12,61 +13,69 @@ namespace octet::quant {
 template <typename Float>
 struct WeightSource {
   const Float* layer = nullptr;
-  Tensor weight, bias;              // float; a batch norm is folded in
+  Tensor weight, bias;              // float, a batch norm folded in; or quantized
   nn::ModulePtr weight_fake_quant;  // null unless in training
-  std::shared_ptr<Float> own;       // `layer`, if it is no part of the module
+  std::shared_ptr<Float> own = {};  // `layer`, if it is no part of the module
+  bool quantized = false;           // the weight needs no quantizing
 };
 
-// The batch norm that a QAT layer may have behind it; void for layers that have no such form.
-template <typename Float, bool relu>
-struct NormOf {
-  using type = void;
-};
-template <>
-struct NormOf<nn::Linear, false> {
-  using type = nn::BatchNorm1d;
-};
-template <bool relu>
-struct NormOf<nn::Conv1d, relu> {
-  using type = nn::BatchNorm1d;
-};
-template <bool relu>
-struct NormOf<nn::Conv2d, relu> {
-  using type = nn::BatchNorm2d;
-};
-template <bool relu>
-struct NormOf<nn::Conv3d, relu> {
-  using type = nn::BatchNorm3d;
-};
+// A float layer with another one's configuration; its weights are not set.
+template <typename Float>
+std::shared_ptr<Float> float_layer(const Attrs& config) {
+  nn::init::Skip skip;
+  return Float::from_config(config);
+}
 
-// The Float layer, with a relu behind if `relu`, that `module` is. Error if it is something else.
-template <typename Float, bool relu>
-WeightSource<Float> weight_source(nn::Module& module, const std::string& who) {
-  if (auto* qat = dynamic_cast<nn::qat::QatLayer<Float, relu>*>(&module))
+// That of a layer in training; without `layer` if `module` is none of this class.
+template <typename Forms>
+WeightSource<typename Forms::Float> trained_source(nn::Module& module) {
+  using Float = typename Forms::Float;
+  if (auto* qat = dynamic_cast<typename Forms::Qat*>(&module))
     return {qat, qat->weight, qat->bias, qat->weight_fake_quant.get()};
-  using Norm = typename NormOf<Float, relu>::type;
-  if constexpr (!std::is_void_v<Norm>) {
-    if (auto* qat = dynamic_cast<nn::qat::QatBnLayer<Float, Norm, relu>*>(&module)) {
+  if constexpr (has_bn<Forms>) {
+    if (auto* qat = dynamic_cast<typename Forms::QatBn*>(&module)) {
       FoldedWeights f = qat->folded();
       WeightSource<Float> source{qat, f.weight, f.bias, qat->weight_fake_quant.get()};
       if (!qat->bias.defined()) {  // folding made one
-        nn::init::Skip skip;
-        source.own = Float::from_config(qat->Float::config().set("bias", true));
+        source.own = float_layer<Float>(qat->Float::config().set("bias", true));
         source.layer = source.own.get();
       }
       return source;
     }
   }
+  return {};
+}
+
+// The layer `Forms`, float, fused, in training, reference or weight-only, that `module` is. Error
+// if it is something else.
+template <typename Forms>
+WeightSource<typename Forms::Float> weight_source(nn::Module& module, const std::string& who) {
+  using Float = typename Forms::Float;
+  if (auto source = trained_source<Forms>(module); source.layer) return source;
+  nn::quantized::WeightOnlyModule* quantized = dynamic_cast<typename Forms::Reference*>(&module);
+  if (!quantized) quantized = dynamic_cast<typename Forms::WeightOnly*>(&module);
+  if (quantized) {
+    auto own = float_layer<Float>(quantized->config());
+    return {own.get(), quantized->weight(), quantized->bias(), nullptr, own, true};
+  }
   const Float* layer = nullptr;
-  if constexpr (relu) {
+  if constexpr (Forms::relu) {
     auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(&module);
     if (fused && fused->size() == 2 && dynamic_cast<nn::ReLU*>(&(*fused)[1]))
       layer = dynamic_cast<Float*>(&(*fused)[0]);
   } else {
+    auto* fused = dynamic_cast<nn::intrinsic::FusedModule*>(&module);
+    bool has_relu =
+        fused && fused->size() > 0 && dynamic_cast<nn::ReLU*>(&(*fused)[fused->size() - 1]);
+    if constexpr (fuses_relu<Float>)
+      has_relu = has_relu || trained_source<FormsOf<Float, true>>(module).layer;
+    OCTET_CHECK(!has_relu, invalid_argument, "{}: it has a relu and cannot become a {}",
+                module.type_name(), who);
     layer = dynamic_cast<Float*>(&module);
   }
   OCTET_CHECK(layer, invalid_argument, "{}: from_float was given a {}; expected a {}{}", who,
-              module.type_name(), nn::class_name(typeid(Float)), relu ? " fused with a ReLU" : "");
+              module.type_name(), nn::class_name(typeid(Float)),
+              Forms::relu ? " fused with a ReLU" : "");
   return {layer, layer->weight, layer->bias, nullptr};
 }
 
@@ -78,3 +87,38 @@ inline Tensor placeholder_weight(const Tensor& weight, const Attrs& config) {
 }
 
 }  // namespace octet::quant
+
+namespace octet::nn::quantized {
+
+template <typename Base, typename Float, bool relu>
+QuantizedLayer<Base, Float, relu>::QuantizedLayer(const Float& layer, Tensor weight, Tensor bias)
+    : Base(quant::layer_op<Float>() + Base::op_suffix, quant::layer_attrs(layer, relu),
+           quant::layer_pads(layer), layer.Float::extra_repr(), layer.Float::config(),
+           std::move(weight), std::move(bias)) {}
+
+template <typename Base, typename Float, bool relu>
+std::shared_ptr<QuantizedLayer<Base, Float, relu>> QuantizedLayer<Base, Float, relu>::from_float(
+    Module& module) {
+  auto source =
+      quant::weight_source<quant::FormsOf<Float, relu>>(module, class_name(typeid(QuantizedLayer)));
+  const quant::QParams result = Base::result_of(module);
+  if (!source.quantized)
+    source.weight = quant::quantize_weight(source.weight, module, source.weight_fake_quant,
+                                           quant::weight_scale_axis(*source.layer));
+  auto made = make<QuantizedLayer>(*source.layer, source.weight, source.bias);
+  made->set_result(result);
+  if (source.quantized) made->train(module.training());
+  return made;
+}
+
+template <typename Base, typename Float, bool relu>
+std::shared_ptr<QuantizedLayer<Base, Float, relu>> QuantizedLayer<Base, Float, relu>::from_config(
+    const Attrs& config) {
+  auto layer = Float::from_config(config);
+  auto made =
+      make<QuantizedLayer>(*layer, quant::placeholder_weight(layer->weight, config), layer->bias);
+  made->take_config(config);
+  return made;
+}
+
+}  // namespace octet::nn::quantized

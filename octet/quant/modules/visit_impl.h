@@ -1,9 +1,8 @@
 #pragma once
-// The float layers that have a weight, and a dispatch over them.
+// What conv and linear layers have in common for templates, and a dispatch over them.
 
-#include "octet/nn/conv.h"
-#include "octet/nn/linear.h"
 #include "octet/ops/conv_impl.h"
+#include "octet/quant/modules/forms.h"
 
 namespace octet::quant {
 
@@ -55,16 +54,15 @@ Attrs layer_pads(const Layer& layer) {
 // Calls fn with the layer as what it is; false if it is none of them.
 template <typename Fn>
 bool visit_layer(nn::Module& module, Fn&& fn) {
-  auto as = [&]<typename Layer>(Layer*) {
-    auto* layer = dynamic_cast<Layer*>(&module);
-    if (layer) fn(*layer);
-    return layer != nullptr;
-  };
-  return as(static_cast<nn::Linear*>(nullptr)) || as(static_cast<nn::Conv2d*>(nullptr)) ||
-         as(static_cast<nn::Conv1d*>(nullptr)) || as(static_cast<nn::Conv3d*>(nullptr)) ||
-         as(static_cast<nn::ConvTranspose1d*>(nullptr)) ||
-         as(static_cast<nn::ConvTranspose2d*>(nullptr)) ||
-         as(static_cast<nn::ConvTranspose3d*>(nullptr));
+  bool found = false;
+  for_each_type(WeightedForms(), [&]<typename Forms>() {
+    if constexpr (!Forms::relu) {
+      auto* layer = found ? nullptr : dynamic_cast<typename Forms::Float*>(&module);
+      if (layer) fn(*layer);
+      found = found || layer;
+    }
+  });
+  return found;
 }
 
 }  // namespace octet::quant

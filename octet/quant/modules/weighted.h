@@ -5,8 +5,7 @@
 #include <map>
 #include <string>
 
-#include "octet/nn/conv.h"
-#include "octet/nn/linear.h"
+#include "octet/quant/modules/forms.h"
 #include "octet/quant/modules/qparams.h"
 
 namespace octet::nn::quantized {
@@ -39,6 +38,11 @@ class WeightedModule : public Module {
   // The operator on x, which for convolutions may lack the batch dimension.
   Tensor call(const Tensor& x, const std::optional<ops::QType>& want = std::nullopt) const;
   void set_op_attr(const std::string& name, Attr value) { attrs_.set(name, std::move(value)); }
+  // What from_float takes from the module beside the weight, and from_config beside the float
+  // layer's configuration: nothing, or what a class hides these with.
+  static quant::QParams result_of(const Module&) { return {}; }
+  void set_result(const quant::QParams&) {}
+  void take_config(const Attrs&) {}
   // "qscheme=torch.per_tensor_affine" and the like, as PyTorch prints it.
   std::string qscheme_repr() const;
 
@@ -48,6 +52,20 @@ class WeightedModule : public Module {
   std::string repr_;
   Attrs config_;
   Tensor weight_, bias_;
+};
+
+// `Float` with a quantized weight, and with a relu behind it if `relu`. Base says how it computes:
+// StaticModule (quantized.h), DynamicModule, WeightOnlyModule or ReferenceModule (dynamic.h); these
+// headers have the names, as `using Conv2d = StaticLayer<nn::Conv2d>`.
+template <typename Base, typename Float, bool relu>
+class QuantizedLayer : public Base {
+ public:
+  QuantizedLayer(const Float& layer, Tensor weight, Tensor bias);
+  // Takes the float layer, one fused with a relu, or a QAT one, with a qconfig whose weight says
+  // how; or a reference or weight-only layer, whose weight is quantized already. Error naming what
+  // it was given and what is missing.
+  static std::shared_ptr<QuantizedLayer> from_float(Module& module);
+  static std::shared_ptr<QuantizedLayer> from_config(const Attrs& config);
 };
 
 }  // namespace octet::nn::quantized

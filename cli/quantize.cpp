@@ -19,8 +19,9 @@ namespace octet::cli {
 namespace {
 
 struct Options {
-  std::string model, out, calibrate, mode = "static", qconfig, observer, config;
+  std::string model, out, calibrate, mode = "static", qconfig, observer, config, backend;
   std::vector<std::string> skip;
+  std::optional<quant::QConfigMapping> mapping;  // of --config
   bool strict = false, json = false, force = false;
   int64_t weight_bits = 8;
   DataOptions sampling;
@@ -28,13 +29,14 @@ struct Options {
 };
 
 // --config FILE.json: {"qconfig": "native", "observer": "minmax", "skip": ["head.*"], "strict":
-// true}. What the command line says wins.
+// true, "mapping": MAPPING}, the last as QConfigMapping::from_json takes it. What the command line
+// says wins; the mapping's qconfigs are for what it names.
 void read_config(Options& o) {
   if (o.config.empty()) return;
   const Json json = read_json(o.config);
   if (!json.is_object())
     fail(ErrorCode::corrupt, fmt::format("{}: expected a JSON object", o.config));
-  const std::vector<std::string> known{"qconfig", "observer", "skip", "strict"};
+  const std::vector<std::string> known{"qconfig", "observer", "skip", "strict", "mapping"};
   for (const auto& [key, value] : json.items()) {
     try {
       if (key == "qconfig")
@@ -45,6 +47,8 @@ void read_config(Options& o) {
         for (const auto& s : value) o.skip.push_back(s.get<std::string>());
       else if (key == "strict")
         o.strict |= value.get<bool>();
+      else if (key == "mapping")
+        o.mapping = quant::QConfigMapping::from_json(value.dump());
       else
         fail(ErrorCode::invalid_argument,
              fmt::format("{}: unknown key '{}': expected one of {}{}", o.config, key,
@@ -76,6 +80,24 @@ quant::QConfig make_qconfig(const Options& o) {
     qconfig.activation = observer.with_args(options);
   }
   return with_weight_bits(qconfig, o.weight_bits);
+}
+
+// --qconfig and --observer for all that the mapping says nothing of.
+quant::QConfigMapping make_mapping(const Options& o, const quant::QConfig& qconfig) {
+  quant::QConfigMapping mapping = o.mapping ? *o.mapping : quant::QConfigMapping(qconfig);
+  if (!mapping.global_qconfig()) mapping.set_global(qconfig);
+  return mapping;
+}
+
+// --backend: one of octet's by name, or a JSON file as BackendConfig::to_json writes it.
+quant::BackendConfig load_backend(const std::string& name) {
+  if (name.empty()) return quant::get_native_backend_config();
+  if (!name.ends_with(".json")) return quant::get_backend_config(name);
+  try {
+    return quant::BackendConfig::from_json(read_json(name).dump());
+  } catch (const Error& e) {
+    fail(e.code(), fmt::format("{}: {}", name, e.what()));
+  }
 }
 
 graph::Graph load_float_model(const std::string& path) {
@@ -274,7 +296,11 @@ graph::Graph quantize_weights(const Options& o, const graph::Graph& source,
   quant::QConfig qconfig = o.qconfig.empty() ? quant::per_channel_dynamic_qconfig()
                                              : quant::get_default_qconfig(o.qconfig);
   qconfig = with_weight_bits(qconfig, o.weight_bits);
-  quant::PrepareOptions options{o.skip, ""};
+  if (o.mapping)
+    fail(ErrorCode::unsupported,
+         fmt::format("{}: a mapping is of --mode static; --mode {} takes one qconfig for all",
+                     o.config, o.mode));
+  quant::PrepareOptions options{.skip = o.skip, .backend = load_backend(o.backend)};
   graph::Graph result =
       o.mode == "dynamic"
           ? quant::quantize_dynamic_fx(source, qconfig, options, &report)
@@ -314,7 +340,8 @@ void run(Options o) {
   };
   if (is_static) {
     quant::QConfig qconfig = make_qconfig(o);
-    quant::PreparedGraph prepared = quant::prepare_fx(source, qconfig, {o.skip, ""});
+    quant::PreparedGraph prepared = quant::prepare_fx(
+        source, make_mapping(o, qconfig), {.skip = o.skip, .backend = load_backend(o.backend)});
     if (o.strict) require_all_quantized(prepared);
     open();
     calibrate(prepared, *dataset, o.calibrate, count);
@@ -370,8 +397,12 @@ void add_quantize(CLI::App& app) {
   cmd->add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
       ->type_name("PATTERN")
       ->allow_extra_args(false);
-  cmd->add_option("--config", o->config, "JSON with any of qconfig, observer, skip, strict")
+  cmd->add_option("--config", o->config,
+                  "JSON with any of qconfig, observer, skip, strict, mapping")
       ->type_name("FILE.json");
+  cmd->add_option("--backend", o->backend,
+                  "what may be quantized: native (default), qnnpack, ..., or a .json file")
+      ->type_name("NAME|FILE.json");
   cmd->add_flag("--strict", o->strict, "fail if any operator stays float");
   cmd->add_flag("--json", o->json, "print one JSON object");
   add_force(*cmd, o->force);

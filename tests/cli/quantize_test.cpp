@@ -188,6 +188,38 @@ TEST(CliQuantize, ConfigFileGivesWhatTheCommandLineDoesNot) {
   EXPECT_TRUE(contains(qconfig(), "PerChannel")) << qconfig();
 }
 
+TEST(CliQuantize, AMappingSaysWhatStaysFloat) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  spill(dir / "c.json", R"({"mapping": {"object_type": [["conv2d", null]]}})");
+  auto report = quantize_glyphs(dir / "q.octet", {"--config", dir / "c.json"});
+  size_t convolutions = 0;
+  for (const auto& e : report["left_float"])
+    if (e["op"] == "conv2d") {
+      ++convolutions;
+      EXPECT_EQ(e["reason"], "it has no qconfig");
+    }
+  EXPECT_GT(convolutions, 1u);
+  EXPECT_GT(report["quantized_nodes"], 0);
+}
+
+TEST(CliQuantize, ABackendSaysWhatCanBeQuantized) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quant::BackendConfig mine = quant::get_native_backend_config().set_name("mine");
+  mine.remove({"linear"});
+  spill(dir / "mine.json", mine.to_json());
+  auto report = quantize_glyphs(dir / "q.octet", {"--backend", dir / "mine.json"});
+  bool found = false;
+  for (const auto& e : report["left_float"])
+    if (e["op"] == "linear") {
+      found = true;
+      EXPECT_EQ(e["reason"], "linear has no quantized form in the backend 'mine'");
+    }
+  EXPECT_TRUE(found) << report["left_float"];
+  EXPECT_GT(quantize_glyphs(dir / "q.octet", {"--backend", "qnnpack"})["quantized_nodes"], 3);
+}
+
 TEST(CliQuantize, DirectoryOfImagesAsData) {
   OCTET_NEED_PROGRAM();
   TempDir dir;

@@ -103,7 +103,8 @@ bool is_layer(const Node& node, const NodeDecision& d) {
 }
 
 // Whether quantizing a call whose codes nobody takes would only cost precision: it has no integer
-// arithmetic. Results of the graph are as good in float, but for a prelu's, whose codes are smaller.
+// arithmetic. Results of the graph are as good in float, but for a prelu's, whose codes are
+// smaller.
 bool computes_in_float(const Graph& graph, const Node& node) {
   const auto is = [&](std::initializer_list<const char*> names) {
     return std::any_of(names.begin(), names.end(),

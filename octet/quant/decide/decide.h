@@ -53,9 +53,9 @@ ObservationType observation_type(const graph::Node& node, const BackendPatternCo
 
 // The second pass: leaves float what no layer with weights and no matmul is connected with through
 // codes, for making codes of its operands costs more than it gains; and softmax and prelu, which
-// compute in float, where no operator takes their codes (a prelu that is a result of the graph stays
-// quantized). Does nothing where no layer is quantized. Graph mode and graphs have it on unless told
-// otherwise. `decisions` by node.
+// compute in float, where no operator takes their codes (a prelu that is a result of the graph
+// stays quantized). Does nothing where no layer is quantized. Graph mode and graphs have it on
+// unless told otherwise. `decisions` by node.
 void leave_islands_float(const graph::Graph& graph, std::vector<NodeDecision>& decisions);
 
 // What observes an operand that nothing has made codes of yet: the call's own observer, or the

@@ -100,8 +100,8 @@ class PrepareCustomConfig {
     return *this;
   }
 
-  // Operators and modules that exchange codes with no layer stay float (decide.h); PyTorch quantizes
-  // them.
+  // Operators and modules that exchange codes with no layer stay float (decide.h); PyTorch
+  // quantizes them.
   PrepareCustomConfig& set_leave_islands_float(bool leave) {
     leave_islands_float = leave;
     return *this;
@@ -170,8 +170,8 @@ class ObservedGraphModule : public graph::GraphModule {
  private:
   std::vector<Tensor> call_module(const graph::Node& node,
                                   const std::vector<Tensor>& operands) override;
-  // Whether an observer's value is read by nothing but a call that cuts it to a range and shares the
-  // observer.
+  // Whether an observer's value is read by nothing but a call that cuts it to a range and shares
+  // the observer.
   bool is_narrowed(const graph::Node& observer);
   bool reads_narrowed(const graph::Node& observer) const;
 

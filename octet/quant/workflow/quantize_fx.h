@@ -52,10 +52,10 @@ class PreparedGraph {
   std::unique_ptr<Impl> impl_;
 };
 
-// Fuses activations, decides what is quantized (decide.h) and attaches an observer to each value (or
-// group of values with one scale) that becomes codes. A call of the graph is known to the mapping by
-// its name (module name), its operator (object type) and its number among the calls of that
-// operator. Everything that can be wrong is reported here, before any sample is read: Error if
+// Fuses activations, decides what is quantized (decide.h) and attaches an observer to each value
+// (or group of values with one scale) that becomes codes. A call of the graph is known to the
+// mapping by its name (module name), its operator (object type) and its number among the calls of
+// that operator. Everything that can be wrong is reported here, before any sample is read: Error if
 // nothing in the graph can be quantized, if a name or pattern matches nothing, if a qconfig cannot
 // be honoured.
 PreparedGraph prepare_fx(const graph::Graph& graph, const QConfigMapping& mapping,

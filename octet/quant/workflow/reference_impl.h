@@ -1,6 +1,6 @@
 #pragma once
-// From a float graph and what was decided about it to a reference graph: the same for calibrated and
-// for trained graphs, and for those whose weights alone are quantized.
+// From a float graph and what was decided about it to a reference graph: the same for calibrated
+// and for trained graphs, and for those whose weights alone are quantized.
 
 #include <functional>
 #include <vector>

@@ -348,6 +348,7 @@ void run(Options o) {
     int8 = quant::convert_fx(prepared, &report, false);
     before = prepared.graph();
     int8.metadata["qconfig"] = quant::to_string(qconfig);
+    if (o.mapping) int8.metadata["qconfig_mapping"] = o.mapping->to_json();
     int8.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibrate);
   } else {
     int8 = quantize_weights(o, source, report);

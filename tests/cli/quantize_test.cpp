@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <functional>
 
+#include "octet/quant/backend/backend_config.h"
 #include "tests/cli/cli_test_util.h"
 #include "tests/io/pictures.h"
 

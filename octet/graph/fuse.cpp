@@ -53,4 +53,17 @@ Graph fuse_activations(const Graph& graph) {
   });
 }
 
+Graph constants_second(const Graph& graph) {
+  Rewriter rewriter(graph);
+  return rewriter.run([&](Rewriter& r, const Node& node) {
+    if (node.kind != NodeKind::call || (node.op != "add" && node.op != "mul") ||
+        !graph.is_constant(node.inputs[0]) || graph.is_constant(node.inputs[1]))
+      return false;
+    r.map(node.outputs[0], r.out().add_call(graph.value(node.outputs[0]).name, node.op,
+                                            {r(node.inputs[1]), r(node.inputs[0])}, node.attrs,
+                                            want_of(graph, node), node.scope));
+    return true;
+  });
+}
+
 }  // namespace octet::graph

@@ -10,4 +10,8 @@ namespace octet::graph {
 // scope and takes the activation's name.
 Graph fuse_activations(const Graph& graph);
 
+// add and mul of a constant and a value have the constant for their second operand, where operators
+// on codes take it as floats.
+Graph constants_second(const Graph& graph);
+
 }  // namespace octet::graph

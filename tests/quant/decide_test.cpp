@@ -173,6 +173,29 @@ TEST(Decide, ConstantsOfAnAddOrMulStayFloat) {
   }
 }
 
+TEST(Decide, FunctionsOfOneValueJoinIntoATable) {
+  const std::string body = kConv + "%a: Float(1) = constant [0.5]\n%b: Float(1) = constant [3]\n" +
+                           image("m", "mul(%y, %a)") + image("p", "add(%m, %b)") +
+                           image("h", "hardswish(%p)") + image("z", "conv2d(%h, %w)") +
+                           "return (%z)";
+  Decided d(body);
+  for (const char* name : {"m", "p"}) {
+    EXPECT_TRUE(d.node(name).joins_next) << name;
+    EXPECT_EQ(d.group(name), -1) << name << " is not rounded to codes";
+  }
+  EXPECT_FALSE(d.node("h").joins_next);
+  EXPECT_GE(d.group("h"), 0);
+  // Another reader of a value in between needs its codes.
+  Decided two(kConv + "%a: Float(1) = constant [0.5]\n" + image("m", "mul(%y, %a)") +
+              image("h", "hardswish(%m)") + image("z", "conv2d(%h, %w)") +
+              image("u", "conv2d(%m, %w)") + "return (%z, %u)");
+  EXPECT_FALSE(two.node("m").joins_next);
+  // One factor per channel is no function of one code.
+  Decided channels(kConv + "%a: Float(2, 1, 1) = constant [0.5, 2]\n" + image("m", "mul(%y, %a)") +
+                   image("h", "hardswish(%m)") + image("z", "conv2d(%h, %w)") + "return (%z)");
+  EXPECT_FALSE(channels.node("m").joins_next);
+}
+
 TEST(Decide, AConstantOfACatSharesTheScaleOfAllAndIsWatched) {
   Decided p(kConv +
             "%c: Float(1, 2, 4, 4) = constant\n%z: Float(1, 4, 4, 4) = cat(%y, %c, "
@@ -305,8 +328,10 @@ TEST(Decide, GroupsAreConsistent) {
       if (node.kind != graph::NodeKind::call) continue;
       EXPECT_EQ(d.nodes[i].mode.has_value(), d.nodes[i].reason.empty()) << seed;
       if (!d.nodes[i].mode) continue;
-      EXPECT_GE(d.group[node.outputs[0]], 0);
-      EXPECT_TRUE(d.group[node.inputs[0]] >= 0 || d.constants.count(node.inputs[0])) << seed;
+      EXPECT_EQ(d.group[node.outputs[0]] < 0, d.nodes[i].joins_next) << seed;
+      const bool joined = d.nodes[g.value(node.inputs[0]).producer].joins_next;
+      EXPECT_TRUE(d.group[node.inputs[0]] >= 0 || joined || d.constants.count(node.inputs[0]))
+          << seed;
     }
     for (const GraphDecisions::Group& group : d.groups)
       EXPECT_EQ(group.watch.empty(), group.observer.options().scale.has_value())

@@ -211,9 +211,9 @@ inline std::shared_ptr<quant::ObservedGraphModule> prepared_of(const Maker& make
                                                                const nn::ModulePtr& model) {
   const json& c = golden(maker.name);
   auto prepare = [&](auto function) {
-    // PyTorch leaves no islands float.
+    // PyTorch leaves no islands float and joins nothing.
     return function(model, mapping_of(c["config"]), inputs_of(c),
-                    custom_of(c["config"]).set_leave_islands_float(false),
+                    custom_of(c["config"]).set_leave_islands_float(false).set_join_tables(false),
                     quant::get_native_backend_config());
   };
   using Function = std::shared_ptr<quant::ObservedGraphModule> (*)(

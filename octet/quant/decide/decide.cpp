@@ -7,6 +7,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
 #include "octet/ops/conv_impl.h"
+#include "octet/ops/unary.h"
 
 namespace octet::quant {
 
@@ -181,6 +182,36 @@ ObservationType observation_type(const Node& node, const BackendPatternConfig* c
   return config->observation_type_of(static_cast<int>(tensors));
 }
 
+namespace {
+// A function of one value, element by element, with a range of its own.
+bool is_scalar_function(const Graph& g, const Node& node) {
+  static const std::set<std::string> modules{"ELU",  "CELU",     "GELU",      "SELU",
+                                             "SiLU", "Softplus", "Softsign",  "LeakyReLU",
+                                             "Tanh", "Sigmoid",  "Hardswish", "Hardsigmoid"};
+  if (node.kind == NodeKind::module) return modules.count(node.op) != 0;
+  if (node.op == "add" || node.op == "sub" || node.op == "mul")
+    return g.is_constant(node.inputs[1]) && g.constant(node.inputs[1]).numel() == 1 &&
+           (!node.attrs.has("activation") || node.attrs.get_string("activation") == "none");
+  return ops::is_unary(node.op) && ops::get(node.op).rule() != ops::QRule::same;
+}
+}  // namespace
+
+void join_tables(const Graph& graph, std::vector<NodeDecision>& decisions) {
+  const auto joins = [&](NodeId n) {
+    const NodeDecision& d = decisions[static_cast<size_t>(n)];
+    return d.mode == QuantMode::statically && !d.custom && !d.standalone &&
+           is_scalar_function(graph, graph.node(n));
+  };
+  for (size_t n = 0; n < decisions.size(); ++n) {
+    if (!joins(static_cast<NodeId>(n))) continue;
+    const ValueId v = graph.nodes()[n].outputs[0];
+    if (std::count(graph.outputs().begin(), graph.outputs().end(), v)) continue;
+    const std::vector<NodeId> users = graph.users(v);
+    decisions[n].joins_next =
+        users.size() == 1 && joins(users[0]) && graph.node(users[0]).inputs[0] == v;
+  }
+}
+
 ObserverFactory operand_observer(const QConfig& qconfig, const QConfigMapping& mapping) {
   const auto is_fixed = [](const ObserverFactory& f) { return f.options().scale.has_value(); };
   const std::optional<QConfig>& global = mapping.global_qconfig();
@@ -313,6 +344,7 @@ class Observers {
     for (size_t i = 0; i < node.inputs.size(); ++i) {
       const ValueId v = node.inputs[i];
       if (operand_role(g_, node, i, config) != OperandRole::activation) continue;
+      if (d_.nodes[static_cast<size_t>(g_.value(v).producer)].joins_next) continue;
       if (g_.is_constant(v) && type != ObservationType::output_share_observer_with_input) {
         d_.constants.emplace(v, operand_observer(q, mapping_));
         continue;
@@ -332,7 +364,7 @@ class Observers {
     }
     const ObserverFactory result = config && !share ? result_observer(*config, q) : q.activation;
     for (ValueId v : node.outputs) {
-      if (g_.type(v).dtype != DType::float32) continue;
+      if (g_.type(v).dtype != DType::float32 || d.joins_next) continue;
       factory_[static_cast<size_t>(v)] =
           reuses ? factory_[static_cast<size_t>(operands[0])] : result;
       for (ValueId x : operands)
@@ -405,6 +437,7 @@ GraphDecisions decide(const Graph& graph, const QConfigMapping& mapping,
       d.nodes[n].reason = fmt::format("skipped by '{}'", skipped[n]);
   }
   if (options.leave_islands_float) leave_islands_float(graph, d.nodes);
+  if (options.join_tables) join_tables(graph, d.nodes);
   Observers(graph, mapping, backend, d).form_groups();
   return d;
 }

@@ -29,6 +29,9 @@ struct NodeDecision {
   bool has_weights = false;  // which become codes
   // its result shares its operand's observer, as the backend says
   bool keeps_qparams = false;
+  // its result goes as floats into the next call: both are functions of one code, and together a
+  // table of 256 (graph/fuse_lookups.h)
+  bool joins_next = false;
 };
 
 // The decision about a call of an operator or module, of which the backend has `config` (null: no
@@ -58,6 +61,11 @@ ObservationType observation_type(const graph::Node& node, const BackendPatternCo
 // unless told otherwise. `decisions` by node.
 void leave_islands_float(const graph::Graph& graph, std::vector<NodeDecision>& decisions);
 
+// The third pass: functions of one value that only the next such function reads (mul and add by a
+// number, then a hardswish) join into one table of codes, so that nothing is rounded between them.
+// Graph mode and graphs have it on unless told otherwise. `decisions` by node.
+void join_tables(const graph::Graph& graph, std::vector<NodeDecision>& decisions);
+
 // What observes an operand that nothing has made codes of yet: the call's own observer, or the
 // mapping's global one where that is of fixed qparams, which are those of the result (of a softmax,
 // say, whose operand is not within 0..1. PyTorch clamps it to that).
@@ -67,7 +75,7 @@ struct DecideOptions {
   // Nodes that stay float: exact names, globs, or re:expressions (base/text.h NamePattern). A
   // pattern that matches no node is an Error with the nearest names.
   std::vector<std::string> skip;
-  bool leave_islands_float = true;
+  bool leave_islands_float = true, join_tables = true;
 };
 
 // All decisions about a graph without module calls.

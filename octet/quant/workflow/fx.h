@@ -107,7 +107,14 @@ class PrepareCustomConfig {
     return *this;
   }
 
-  bool leave_islands_float = true;
+  // Functions of one value after one another become one table of codes (decide.h); PyTorch rounds
+  // to codes between them.
+  PrepareCustomConfig& set_join_tables(bool join) {
+    join_tables = join;
+    return *this;
+  }
+
+  bool leave_islands_float = true, join_tables = true;
   std::map<std::string, StandaloneModuleConfig> standalone_names;
   std::map<std::type_index, StandaloneModuleConfig> standalone_classes;
   std::map<QuantMode, std::map<std::type_index, Make>> float_to_observed;

@@ -126,9 +126,9 @@ Attrs ObservedGraphModule::config() const {
       if (at == qconfigs.end()) qconfigs.push_back(*d.qconfig);
     }
     c.set("decision." + name,
-          fmt::format("{};{};{}{}{};{}", d.mode ? kModes[static_cast<int>(*d.mode)] : "float",
+          fmt::format("{};{};{}{}{}{};{}", d.mode ? kModes[static_cast<int>(*d.mode)] : "float",
                       number, d.custom ? "c" : "", d.standalone ? "s" : "",
-                      d.keeps_qparams ? "k" : "", d.reason));
+                      d.keeps_qparams ? "k" : "", d.joins_next ? "j" : "", d.reason));
   }
   for (size_t i = 0; i < qconfigs.size(); ++i)
     for (const auto& [key, value] : to_attrs(qconfigs[i]))
@@ -172,6 +172,7 @@ std::shared_ptr<ObservedGraphModule> ObservedGraphModule::from_config(const Attr
     d.custom = parts[2].find('c') != std::string::npos;
     d.standalone = parts[2].find('s') != std::string::npos;
     d.keeps_qparams = parts[2].find('k') != std::string::npos;
+    d.joins_next = parts[2].find('j') != std::string::npos;
     d.reason = text.substr(begin);
     decisions[key.substr(9)] = std::move(d);
   }
@@ -281,6 +282,7 @@ class FxPreparer {
     std::vector<NodeDecision> decisions(g_.nodes().size());
     for (size_t n = 0; n < decisions.size(); ++n) decisions[n] = decide(n);
     if (custom_.leave_islands_float) leave_islands_float(g_, decisions);
+    if (custom_.join_tables) join_tables(g_, decisions);
     for (size_t n = 0; n < decisions.size(); ++n)
       if (is_call(g_.nodes()[n])) decision(g_.nodes()[n]) = std::move(decisions[n]);
   }
@@ -459,6 +461,10 @@ class FxPreparer {
       else if (role != OperandRole::activation)
         operands.push_back(r(v));
       if (role != OperandRole::activation) continue;
+      if (joins_next(v)) {
+        operands.push_back(r(v));
+        continue;
+      }
       ValueId x = reuses ? r(v) : observed(r, v, operand_observer(q, mapping_));
       if (auto it = path_of_.find(x); it != path_of_.end()) paths.push_back(it->second);
       operands.push_back(x);
@@ -473,7 +479,9 @@ class FxPreparer {
       return;
     }
     d.keeps_qparams = type == ObservationType::output_share_observer_with_input && !reuses;
+    const bool joins = d.joins_next;
     std::vector<ValueId> results = add(r, node, operands);
+    if (joins) return;
     if (type == ObservationType::output_share_observer_with_input) {
       for (const std::string& path : paths) unite(r, paths[0], path);
       for (ValueId v : node.outputs)
@@ -484,6 +492,11 @@ class FxPreparer {
     ObserverFactory factory = config ? result_observer(*config, q) : q.activation;
     for (ValueId v : node.outputs)
       if (g_.type(v).dtype == DType::float32) r.map(v, observe(r, r(v), factory, qat_));
+  }
+
+  bool joins_next(ValueId v) {
+    const Node& producer = g_.producer(v);
+    return is_call(producer) && decision(producer).joins_next;
   }
 
   // A parameter that an operator takes as weight: one observer for all who use it.

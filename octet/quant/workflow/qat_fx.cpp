@@ -107,7 +107,7 @@ std::shared_ptr<QatGraph> prepare_qat_fx(const Graph& source, const QConfig& qco
 std::shared_ptr<QatGraph> prepare_qat_fx(const Graph& source, const QConfigMapping& mapping,
                                          const PrepareOptions& options) {
   // what nothing uses would see no data
-  Graph fused = graph::remove_dead(graph::fuse_activations(source));
+  Graph fused = graph::remove_dead(graph::constants_second(graph::fuse_activations(source)));
   GraphDecisions decisions = decide(fused, mapping, options.backend, {options.skip});
   require_something_quantized(fused, decisions, "prepare_qat_fx");
   return nn::make<QatGraph>(std::move(fused), std::move(decisions), options.backend);

@@ -93,7 +93,7 @@ PreparedGraph prepare_fx(const Graph& source, const QConfigMapping& mapping,
       OCTET_CHECK(!source.type(v).is_quantized(), invalid_argument,
                   "prepare_fx: {} is quantized already (%{}: {})", source.name,
                   source.value(v).name, to_string(source.type(v)));
-  Graph fused = graph::fuse_activations(source);
+  Graph fused = graph::constants_second(graph::fuse_activations(source));
   GraphDecisions decisions = decide(fused, mapping, options.backend, {options.skip});
   require_something_quantized(fused, decisions, "prepare_fx");
   for (const NodeDecision& d : decisions.nodes)

@@ -133,8 +133,8 @@ class ReferenceBuilder {
       else
         operands.push_back(dequantized(v));
     }
-    auto results =
-        out_.add_calls(name + ".float", node.op, operands, node.attrs, std::nullopt, node.scope);
+    auto results = out_.add_calls(name + (group(node.outputs[0]) < 0 ? "" : ".float"), node.op,
+                                  operands, node.attrs, std::nullopt, node.scope);
     for (size_t i = 0; i < results.size(); ++i) {
       ValueId v = node.outputs[i];
       if (group(v) < 0)

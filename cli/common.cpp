@@ -18,6 +18,7 @@
 #include "octet/base/progress.h"
 #include "octet/engine/registry.h"
 #include "octet/graph/fuse.h"
+#include "octet/graph/fuse_lookups.h"
 #include "octet/graph/merge_qdq.h"
 #include "octet/io/octet_file.h"
 #include "octet/io/onnx_export.h"
@@ -351,13 +352,25 @@ bool runs_quantized(const graph::Graph& graph, const graph::Node& node) {
   return false;
 }
 
+std::vector<bool> run_quantized(const graph::Graph& graph) {
+  const graph::Graph with_tables = graph::fuse_lookups(graph);
+  std::vector<bool> quantized;
+  for (const auto& node : graph.nodes())
+    quantized.push_back(
+        node.kind == graph::NodeKind::call &&
+        (runs_quantized(graph, node) || !with_tables.find(graph.value(node.outputs[0]).name)));
+  return quantized;
+}
+
 NodeCount count_nodes(const graph::Graph& graph) {
   NodeCount count;
-  for (const auto& node : graph.nodes()) {
+  const std::vector<bool> quantized = run_quantized(graph);
+  for (size_t n = 0; n < quantized.size(); ++n) {
+    const auto& node = graph.nodes()[n];
     if (node.kind != graph::NodeKind::call || node.op == "quantize" || node.op == "dequantize")
       continue;
     ++count.total;
-    count.quantized += runs_quantized(graph, node);
+    count.quantized += quantized[n];
   }
   return count;
 }

@@ -113,6 +113,8 @@ struct NodeCount {
 };
 NodeCount count_nodes(const graph::Graph& graph);
 bool runs_quantized(const graph::Graph& graph, const graph::Node& node);
+// By node: whether it does, or is a part of a function of codes that runs as one table of 256.
+std::vector<bool> run_quantized(const graph::Graph& graph);
 
 double peak_rss_mb();
 // A line on standard error: an error, a warning, how far training is. What cannot be written is

@@ -23,6 +23,7 @@ nlohmann::ordered_json to_json(const graph::Graph& g) {
     return list;
   };
   Json nodes = Json::array();
+  const std::vector<bool> quantized = run_quantized(g);
   for (const auto& node : g.nodes()) {
     if (node.kind != graph::NodeKind::call) continue;
     Json attrs = Json::object();
@@ -32,7 +33,7 @@ nlohmann::ordered_json to_json(const graph::Graph& g) {
               {"inputs", values(node.inputs)},
               {"outputs", values(node.outputs)},
               {"attrs", attrs},
-              {"quantized", runs_quantized(g, node)}};
+              {"quantized", quantized[static_cast<size_t>(&node - g.nodes().data())]}};
     if (!node.note.empty()) json["note"] = node.note;
     nodes.push_back(std::move(json));
   }

@@ -114,13 +114,13 @@ class ReferenceBuilder {
     const std::string label = node_name(g_, node);
     report_.entries.push_back({label, node.op, d.mode.has_value(), d.reason});
     if (d.mode == QuantMode::statically)
-      on_codes(node, label);
+      on_codes(node, d, label);
     else
       on_floats(node, d, label);
   }
 
   // dequantize -> the operator -> quantize.
-  void on_codes(const Node& node, const std::string& label) {
+  void on_codes(const Node& node, const NodeDecision& d, const std::string& label) {
     const std::string& name = g_.value(node.outputs[0]).name;
     const BackendPatternConfig* config = source_.backend.find_op(node.op);
     std::vector<ValueId> operands;
@@ -135,6 +135,8 @@ class ReferenceBuilder {
     }
     auto results = out_.add_calls(name + (group(node.outputs[0]) < 0 ? "" : ".float"), node.op,
                                   operands, node.attrs, std::nullopt, node.scope);
+    if (d.joins_next)
+      out_.node(out_.value(results[0]).producer).note = "one table of codes with the next operator";
     for (size_t i = 0; i < results.size(); ++i) {
       ValueId v = node.outputs[i];
       if (group(v) < 0)

@@ -134,7 +134,7 @@ Graph convert_fx(const QatGraph& trained, ConversionReport* report, bool strict)
   ConversionReport& r = report ? *report : local;
   Graph reference = convert_to_reference_fx(trained, &r);
   if (strict) require_nothing_left_float(r);
-  return lower_reference(reference, trained.graph(), trained.decisions());
+  return lower_reference(reference, trained.graph(), trained.decisions(), r);
 }
 
 }  // namespace octet::quant

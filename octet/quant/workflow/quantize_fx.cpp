@@ -170,7 +170,7 @@ Graph convert_fx(const PreparedGraph& prepared, ConversionReport* report, bool s
   ConversionReport& r = report ? *report : local;
   Graph reference = convert_to_reference_fx(prepared, &r);
   if (strict) require_nothing_left_float(r);
-  return lower_reference(reference, prepared.graph(), prepared.decisions());
+  return lower_reference(reference, prepared.graph(), prepared.decisions(), r);
 }
 
 }  // namespace octet::quant

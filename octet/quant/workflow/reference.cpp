@@ -3,6 +3,7 @@
 #include <set>
 
 #include "octet/base/check_impl.h"
+#include "octet/graph/fuse_lookups.h"
 #include "octet/graph/merge_qdq.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/workflow/reference_impl.h"
@@ -206,15 +207,26 @@ Graph build_reference(const ReferenceSource& source, ConversionReport& report) {
   return raise_weight_scales(graph::remove_dead(ReferenceBuilder(source, report).build()), report);
 }
 
-Graph lower_reference(const Graph& reference, const Graph& source,
-                      const GraphDecisions& decisions) {
+Graph lower_reference(const Graph& reference, const Graph& source, const GraphDecisions& decisions,
+                      ConversionReport& report) {
   std::set<std::string> stay_float;
   for (size_t n = 0; n < decisions.nodes.size(); ++n)
     if (source.nodes()[n].kind == NodeKind::call && !decisions.nodes[n].mode)
       stay_float.insert(source.value(source.nodes()[n].outputs[0]).name);
-  return graph::merge_qdq(reference, [&](const Graph& g, const Node& node) {
+  Graph lowered = graph::merge_qdq(reference, [&](const Graph& g, const Node& node) {
     return !stay_float.count(g.value(node.outputs[0]).name);
   });
+  // A function of codes that becomes codes again runs as a table, whatever was decided.
+  const Graph with_tables = graph::fuse_lookups(lowered);
+  for (size_t n = 0; n < lowered.nodes().size(); ++n) {
+    Node& node = lowered.node(static_cast<graph::NodeId>(n));
+    const std::string& name = lowered.value(node.outputs[0]).name;
+    if (node.kind != NodeKind::call || !stay_float.count(name) || with_tables.find(name)) continue;
+    node.note = "one table of codes with its neighbours";
+    for (ConversionReport::Entry& e : report.entries)
+      if (e.node == node_name(lowered, node)) e.quantized = true, e.reason.clear();
+  }
+  return lowered;
 }
 
 void require_something_quantized(const Graph& graph, const GraphDecisions& decisions,

@@ -24,9 +24,10 @@ struct ReferenceSource {
 // Every value may be there as float, as codes, or both, each made when first asked for.
 graph::Graph build_reference(const ReferenceSource& source, ConversionReport& report);
 
-// The reference graph with integer operators (graph::merge_qdq) where that was decided.
+// The reference graph with integer operators (graph::merge_qdq) where that was decided. What was
+// decided to stay float but runs as a table of codes is reported as quantized.
 graph::Graph lower_reference(const graph::Graph& reference, const graph::Graph& source,
-                             const GraphDecisions& decisions);
+                             const GraphDecisions& decisions, ConversionReport& report);
 
 // Asks the observer that was decided on for a constant.
 QParams observe_constant(const graph::Graph& graph, const GraphDecisions& decisions,

@@ -196,6 +196,17 @@ TEST(Decide, FunctionsOfOneValueJoinIntoATable) {
   EXPECT_FALSE(channels.node("m").joins_next);
 }
 
+// The default mapping's qconfig of a softmax is of the fixed range of its result, 0..1.
+TEST(Decide, AFloatOperandOfASoftmaxHasARangeOfItsOwn) {
+  Graph g = parse(kConv + image("e", "exp(%y)") + image("s", "softmax(%e, dim=1)") +
+                  image("z", "conv2d(%s, %w)") + "return (%z)");
+  GraphDecisions d = decide(g, get_default_qconfig_mapping(), get_native_backend_config());
+  const auto group = [&](const char* name) { return d.groups[d.group[*g.find(name)]]; };
+  EXPECT_FALSE(group("e").is_fixed());
+  EXPECT_EQ(group("e").observer, get_default_qconfig().activation);
+  EXPECT_TRUE(group("s").is_fixed());
+}
+
 TEST(Decide, AConstantOfACatSharesTheScaleOfAllAndIsWatched) {
   Decided p(kConv +
             "%c: Float(1, 2, 4, 4) = constant\n%z: Float(1, 4, 4, 4) = cat(%y, %c, "

@@ -14,10 +14,9 @@ bool is_transposed(const Node& layer) {
          layer.op == "conv_transpose3d";
 }
 
-// The layer whose result the norm takes, if it can be folded; null otherwise.
-const Node* foldable_layer(const Graph& g, const std::vector<int>& uses, const Node& norm) {
-  if (norm.kind != NodeKind::call || norm.op != "batch_norm" || norm.inputs.size() != 5)
-    return nullptr;
+// The layer whose result a norm or add takes for its first operand, if another can be folded into
+// it; null otherwise.
+const Node* layer_before(const Graph& g, const std::vector<int>& uses, const Node& norm) {
   const Node& layer = g.producer(norm.inputs[0]);
   if (layer.kind != NodeKind::call || uses[norm.inputs[0]] != 1) return nullptr;
   bool linear = layer.op == "linear";
@@ -26,12 +25,31 @@ const Node* foldable_layer(const Graph& g, const std::vector<int>& uses, const N
   if (linear && g.type(norm.inputs[0]).dim() != 2) return nullptr;
   if (layer.attrs.get_string("activation") != "none" || g.type(norm.outputs[0]).is_quantized())
     return nullptr;
-  for (size_t i = 1; i < 5; ++i)
-    if (!is_float_constant(g, norm.inputs[i])) return nullptr;
   if (!is_float_constant(g, layer.inputs[1])) return nullptr;
   bool biased = layer.inputs.size() > 2 && layer.inputs[2] != kNone;
   if (biased && !is_float_constant(g, layer.inputs[2])) return nullptr;
   return &layer;
+}
+
+const Node* foldable_layer(const Graph& g, const std::vector<int>& uses, const Node& norm) {
+  if (norm.kind != NodeKind::call || norm.op != "batch_norm" || norm.inputs.size() != 5)
+    return nullptr;
+  for (size_t i = 1; i < 5; ++i)
+    if (!is_float_constant(g, norm.inputs[i])) return nullptr;
+  return layer_before(g, uses, norm);
+}
+
+// Whether a constant has one value for each of the channels of dimension 1 of a result, or one.
+bool is_per_channel(const Graph& g, ValueId constant, ValueId result) {
+  if (!is_float_constant(g, constant)) return false;
+  const Shape shape = g.constant(constant).shape();
+  const std::vector<Dim>& dims = g.type(result).dims;
+  if (shape.size() > dims.size()) return false;
+  for (size_t k = 0; k < shape.size(); ++k) {  // dimensions are aligned at the end
+    const size_t d = dims.size() - shape.size() + k;
+    if (shape[k] != 1 && (d != 1 || dims[1] != Dim(shape[k]))) return false;
+  }
+  return true;
 }
 
 // "conv.weight" -> "conv.bias"
@@ -39,6 +57,23 @@ std::string bias_name(const std::string& weight) {
   const std::string ending = "weight";
   if (!weight.ends_with(ending)) return weight + ".bias";
   return weight.substr(0, weight.size() - ending.size()) + "bias";
+}
+
+void fold_add(Rewriter& r, const Node& layer, const Node& add) {
+  const Graph& g = r.source();
+  const bool biased = layer.inputs.size() > 2 && layer.inputs[2] != kNone;
+  const int64_t channels = g.type(add.outputs[0]).dims[1].size();
+  const std::vector<float> shift = g.constant(add.inputs[1]).to_vector<float>();
+  std::vector<float> bias = biased ? g.constant(layer.inputs[2]).to_vector<float>()
+                                   : std::vector<float>(static_cast<size_t>(channels), 0);
+  for (size_t c = 0; c < bias.size(); ++c) bias[c] += shift[shift.size() == 1 ? 0 : c];
+  const std::string& name = g.value(layer.inputs[1]).name;
+  const ValueId b =
+      r.out().add_constant(biased ? g.value(layer.inputs[2]).name + ".with_add" : bias_name(name),
+                           Tensor::from(bias, {channels}));
+  r.map(add.outputs[0], r.out().add_call(g.value(add.outputs[0]).name, layer.op,
+                                         {r(layer.inputs[0]), r(layer.inputs[1]), b}, layer.attrs,
+                                         std::nullopt, layer.scope));
 }
 
 void fold(Rewriter& r, const Node& layer, const Node& norm) {
@@ -107,6 +142,31 @@ Graph fold_batch_norm(const Graph& graph) {
     if (absorbed[id]) return true;
     if (!layer_of[id]) return false;
     fold(r, *layer_of[id], node);
+    return true;
+  });
+}
+
+Graph fold_biases(const Graph& graph) {
+  const std::vector<int> uses = graph.use_counts();
+  std::vector<bool> absorbed(graph.nodes().size(), false);
+  std::vector<const Node*> layer_of(graph.nodes().size(), nullptr);
+  for (size_t i = 0; i < graph.nodes().size(); ++i) {
+    const Node& add = graph.nodes()[i];
+    if (add.kind != NodeKind::call || add.op != "add" ||
+        add.attrs.get_string("activation") != "none" ||
+        graph.type(add.outputs[0]) != graph.type(add.inputs[0]) ||
+        graph.type(add.outputs[0]).dim() < 2 || !graph.type(add.outputs[0]).dims[1].known() ||
+        !is_per_channel(graph, add.inputs[1], add.outputs[0]))
+      continue;
+    layer_of[i] = layer_before(graph, uses, add);
+    if (layer_of[i]) absorbed[static_cast<size_t>(layer_of[i] - graph.nodes().data())] = true;
+  }
+  Rewriter rewriter(graph);
+  return rewriter.run([&](Rewriter& r, const Node& node) {
+    auto id = static_cast<size_t>(&node - graph.nodes().data());
+    if (absorbed[id]) return true;
+    if (!layer_of[id]) return false;
+    fold_add(r, *layer_of[id], node);
     return true;
   });
 }

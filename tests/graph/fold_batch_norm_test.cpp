@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "tests/graph/random_net.h"
 #include "tests/io/onnx_test_util.h"
 
 namespace octet::testing {
@@ -133,4 +134,35 @@ TEST(FoldBatchNorm, GammaOfZero) {
 }
 
 }  // namespace
+TEST(FoldBiases, AnAddedConstantJoinsTheBias) {
+  const struct {
+    const char *layer, *constant;
+    bool folds;
+  } cases[] = {
+      {"conv2d(%x, %w)", "Float(2, 1, 1) = constant [1, -2]", true},
+      {"conv2d(%x, %w, %b)", "Float(1, 2, 1, 1) = constant [1, -2]", true},
+      {"conv2d(%x, %w, %b)", "Float(1) = constant [3]", true},
+      {"conv_transpose2d(%x, %w)", "Float(1, 2, 1, 1) = constant [1, -2]", true},
+      {"conv2d(%x, %w, activation=\"relu\")", "Float(1) = constant [3]", false},
+      {"conv2d(%x, %w)", "Float(2, 2) = constant [1, 2, 3, 4]", false},  // along the image
+      {"conv2d(%x, %w)", "Float(2) = constant [1, 2]", false},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(std::string(c.layer) + " + " + c.constant);
+    const Graph g = graph::parse(
+        std::string("graph g {\n%x: Float(1, 2, 2, 2) = input\n%w: Float(2, 2, 1, 1) = constant "
+                    "[1, 2, 3, 4]\n%b: Float(2) = constant [5, 6]\n%y: Float(1, 2, 2, 2) = ") +
+        c.layer + "  @ conv\n%c: " + c.constant +
+        "\n%z: Float(1, 2, 2, 2) = add(%y, %c)\nreturn (%z)\n}\n");
+    const Graph folded = graph::fold_biases(g);
+    size_t adds = 0;
+    for (const auto& node : folded.nodes()) adds += node.op == "add";
+    EXPECT_EQ(adds, c.folds ? 0u : 1u);
+    EXPECT_EQ(folded.value(folded.outputs()[0]).name, "z");
+    const Tensor x = Tensor::randn({1, 2, 2, 2}, 1);
+    EXPECT_TRUE(
+        allclose(testing::evaluate(g, {x})[0], testing::evaluate(folded, {x})[0], 1e-6, 1e-6));
+  }
+}
+
 }  // namespace octet::testing

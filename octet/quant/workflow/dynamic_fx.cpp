@@ -1,7 +1,6 @@
 #include "octet/quant/workflow/dynamic_fx.h"
 
 #include "octet/base/check_impl.h"
-#include "octet/graph/fuse.h"
 #include "octet/quant/workflow/reference_impl.h"
 
 namespace octet::quant {
@@ -17,7 +16,7 @@ namespace {
 Graph quantize_weights(const Graph& source, const QConfig& qconfig, const PrepareOptions& options,
                        ConversionReport* report, const char* who) {
   OCTET_CHECK(qconfig.weight, invalid_argument, "{}: the qconfig has no observer for weights", who);
-  const Graph fused = graph::constants_second(graph::fuse_activations(source));
+  const Graph fused = quantizable_form(source);
   const GraphDecisions decisions = decide(fused, qconfig, options.backend, {options.skip});
   OCTET_CHECK(!decisions.constants.empty(), invalid_argument,
               "{}: nothing in {} can be quantized so: it has no linear, recurrent or convolution "

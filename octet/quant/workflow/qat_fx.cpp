@@ -1,7 +1,6 @@
 #include "octet/quant/workflow/qat_fx.h"
 
 #include "octet/base/check_impl.h"
-#include "octet/graph/fuse.h"
 #include "octet/graph/merge_qdq.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/reference_impl.h"
@@ -107,7 +106,7 @@ std::shared_ptr<QatGraph> prepare_qat_fx(const Graph& source, const QConfig& qco
 std::shared_ptr<QatGraph> prepare_qat_fx(const Graph& source, const QConfigMapping& mapping,
                                          const PrepareOptions& options) {
   // what nothing uses would see no data
-  Graph fused = graph::remove_dead(graph::constants_second(graph::fuse_activations(source)));
+  Graph fused = graph::remove_dead(quantizable_form(source));
   GraphDecisions decisions = decide(fused, mapping, options.backend, {options.skip});
   require_something_quantized(fused, decisions, "prepare_qat_fx");
   return nn::make<QatGraph>(std::move(fused), std::move(decisions), options.backend);

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "octet/base/check_impl.h"
-#include "octet/graph/fuse.h"
 #include "octet/graph/merge_qdq.h"
 #include "octet/quant/workflow/reference_impl.h"
 #include "octet/runtime/program.h"
@@ -93,7 +92,7 @@ PreparedGraph prepare_fx(const Graph& source, const QConfigMapping& mapping,
       OCTET_CHECK(!source.type(v).is_quantized(), invalid_argument,
                   "prepare_fx: {} is quantized already (%{}: {})", source.name,
                   source.value(v).name, to_string(source.type(v)));
-  Graph fused = graph::constants_second(graph::fuse_activations(source));
+  Graph fused = quantizable_form(source);
   GraphDecisions decisions = decide(fused, mapping, options.backend, {options.skip});
   require_something_quantized(fused, decisions, "prepare_fx");
   for (const NodeDecision& d : decisions.nodes)

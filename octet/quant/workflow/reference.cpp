@@ -3,6 +3,8 @@
 #include <set>
 
 #include "octet/base/check_impl.h"
+#include "octet/graph/fold_batch_norm.h"
+#include "octet/graph/fuse.h"
 #include "octet/graph/fuse_lookups.h"
 #include "octet/graph/merge_qdq.h"
 #include "octet/quant/modules/qparams.h"
@@ -16,6 +18,11 @@ using graph::kNone;
 using graph::Node;
 using graph::NodeKind;
 using graph::ValueId;
+
+Graph quantizable_form(const Graph& graph) {
+  return graph::fuse_activations(
+      graph::fold_batch_norm(graph::fold_biases(graph::constants_second(graph))));
+}
 
 QParams observe_constant(const Graph& graph, const GraphDecisions& decisions, ValueId constant) {
   auto observer =

@@ -29,6 +29,10 @@ graph::Graph build_reference(const ReferenceSource& source, ConversionReport& re
 graph::Graph lower_reference(const graph::Graph& reference, const graph::Graph& source,
                              const GraphDecisions& decisions, ConversionReport& report);
 
+// What is decided about: batch norms and added constants are folded into the layers before them,
+// activations fused, constants of add and mul in second place.
+graph::Graph quantizable_form(const graph::Graph& graph);
+
 // Asks the observer that was decided on for a constant.
 QParams observe_constant(const graph::Graph& graph, const GraphDecisions& decisions,
                          graph::ValueId constant);

@@ -13,8 +13,8 @@ namespace octet::graph {
 // features. The folded layer takes the norm's name and keeps its own scope.
 Graph fold_batch_norm(const Graph& graph);
 
-// Folds add(layer, constant) into the layer's bias, where the constant has one value or one for each
-// output channel; the layers, and the conditions on them, are those of fold_batch_norm.
+// Folds add(layer, constant) into the layer's bias, where the constant has one value or one for
+// each output channel; the layers, and the conditions on them, are those of fold_batch_norm.
 Graph fold_biases(const Graph& graph);
 
 }  // namespace octet::graph

@@ -28,6 +28,16 @@ struct Options {
   RunOptions run;
 };
 
+// What reads JSON text that came from a file: its errors name the file.
+template <typename Read>
+auto of_file(const std::string& path, const Json& json, Read&& read) {
+  try {
+    return read(json.dump());
+  } catch (const Error& e) {
+    fail(e.code(), fmt::format("{}: {}", path, e.what()));
+  }
+}
+
 // --config FILE.json: {"qconfig": "native", "observer": "minmax", "skip": ["head.*"], "strict":
 // true, "mapping": MAPPING}, the last as QConfigMapping::from_json takes it. What the command line
 // says wins; the mapping's qconfigs are for what it names.
@@ -48,7 +58,7 @@ void read_config(Options& o) {
       else if (key == "strict")
         o.strict |= value.get<bool>();
       else if (key == "mapping")
-        o.mapping = quant::QConfigMapping::from_json(value.dump());
+        o.mapping = of_file(o.config, value, quant::QConfigMapping::from_json);
       else
         fail(ErrorCode::invalid_argument,
              fmt::format("{}: unknown key '{}': expected one of {}{}", o.config, key,
@@ -93,11 +103,7 @@ quant::QConfigMapping make_mapping(const Options& o, const quant::QConfig& qconf
 quant::BackendConfig load_backend(const std::string& name) {
   if (name.empty()) return quant::get_native_backend_config();
   if (!name.ends_with(".json")) return quant::get_backend_config(name);
-  try {
-    return quant::BackendConfig::from_json(read_json(name).dump());
-  } catch (const Error& e) {
-    fail(e.code(), fmt::format("{}: {}", name, e.what()));
-  }
+  return of_file(name, read_json(name), quant::BackendConfig::from_json);
 }
 
 graph::Graph load_float_model(const std::string& path) {

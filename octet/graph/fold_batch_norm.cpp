@@ -31,6 +31,7 @@ const Node* layer_before(const Graph& g, const std::vector<int>& uses, const Nod
   return &layer;
 }
 
+// The layer that a batch norm can be folded into; null otherwise.
 const Node* foldable_layer(const Graph& g, const std::vector<int>& uses, const Node& norm) {
   if (norm.kind != NodeKind::call || norm.op != "batch_norm" || norm.inputs.size() != 5)
     return nullptr;

@@ -97,6 +97,9 @@ bool operands_fit(const Graph& g, const Node& node, const BackendPatternConfig& 
   return false;
 }
 
+// Whether an observer is of fixed qparams.
+bool is_fixed(const ObserverFactory& observer) { return observer.options().scale.has_value(); }
+
 // A layer with weights, or what else multiplies matrices; modules that users quantize count.
 bool is_layer(const Node& node, const NodeDecision& d) {
   return d.custom || d.standalone || d.has_weights || d.mode != QuantMode::statically ||
@@ -183,6 +186,8 @@ ObservationType observation_type(const Node& node, const BackendPatternConfig* c
 }
 
 namespace {
+NodeId node_id(const Graph& g, const Node& node) { return g.value(node.outputs[0]).producer; }
+
 // A function of one value, element by element, with a range of its own.
 bool is_scalar_function(const Graph& g, const Node& node) {
   static const std::set<std::string> modules{"ELU",  "CELU",     "GELU",      "SELU",
@@ -205,15 +210,12 @@ void join_tables(const Graph& graph, std::vector<NodeDecision>& decisions) {
   for (size_t n = 0; n < decisions.size(); ++n) {
     if (!joins(static_cast<NodeId>(n))) continue;
     const ValueId v = graph.nodes()[n].outputs[0];
-    if (std::count(graph.outputs().begin(), graph.outputs().end(), v)) continue;
-    const std::vector<NodeId> users = graph.users(v);
-    decisions[n].joins_next =
-        users.size() == 1 && joins(users[0]) && graph.node(users[0]).inputs[0] == v;
+    const Node* next = only_reader(graph, v);
+    decisions[n].joins_next = next && next->inputs[0] == v && joins(node_id(graph, *next));
   }
 }
 
 ObserverFactory operand_observer(const QConfig& qconfig, const QConfigMapping& mapping) {
-  const auto is_fixed = [](const ObserverFactory& f) { return f.options().scale.has_value(); };
   const std::optional<QConfig>& global = mapping.global_qconfig();
   if (!is_fixed(qconfig.activation) || !global || !global->activation.chooses_qparams() ||
       is_fixed(global->activation))
@@ -263,11 +265,6 @@ void leave_islands_float(const Graph& graph, std::vector<NodeDecision>& decision
 
 // -- a graph --------------------------------------------------------------------------------------
 
-bool GraphDecisions::any(QuantMode mode) const {
-  return std::any_of(nodes.begin(), nodes.end(),
-                     [&](const NodeDecision& d) { return d.mode == mode; });
-}
-
 namespace {
 
 // The groups of values that share one observer.
@@ -315,8 +312,6 @@ class Observers {
   }
 
  private:
-  static bool is_fixed(const ObserverFactory& f) { return f.options().scale.has_value(); }
-
   // Several fixed results in one group have no scale in common: what any of their users has, does.
   ObserverFactory watching(const GraphDecisions::Group& g) const {
     for (ValueId v : g.watch) {
@@ -386,10 +381,9 @@ class Observers {
 
   // What only a call reads that cuts it to a range.
   bool is_narrowed(ValueId v) const {
-    if (std::count(g_.outputs().begin(), g_.outputs().end(), v)) return false;
-    const std::vector<NodeId> users = g_.users(v);
-    if (users.size() != 1 || !narrows(g_.node(users[0]))) return false;
-    const NodeDecision& d = d_.nodes[static_cast<size_t>(users[0])];
+    const Node* cut = only_reader(g_, v);
+    if (!cut || !narrows(*cut)) return false;
+    const NodeDecision& d = d_.nodes[static_cast<size_t>(node_id(g_, *cut))];
     // In training every value goes through its fake-quantize module as it comes.
     return d.mode == QuantMode::statically && d.keeps_qparams &&
            d.qconfig->activation.fake_quantize_name().empty();
@@ -474,6 +468,12 @@ bool widens(const Node& node) {
   if (node.op == "pad") return node.attrs.get_double("value") != 0;
   return node.op == "clamp" &&
          (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);
+}
+
+const Node* only_reader(const Graph& graph, ValueId value) {
+  if (std::count(graph.outputs().begin(), graph.outputs().end(), value)) return nullptr;
+  const std::vector<NodeId> users = graph.users(value);
+  return users.size() == 1 ? &graph.node(users[0]) : nullptr;
 }
 
 bool narrows(const Node& node) {

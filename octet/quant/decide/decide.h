@@ -93,7 +93,6 @@ struct GraphDecisions {
   // Constants that become codes with qparams of their own, and what chooses these.
   std::map<graph::ValueId, ObserverFactory> constants;
 
-  bool any(QuantMode mode) const;
   bool is_static(graph::NodeId node) const {
     return nodes[static_cast<size_t>(node)].mode == QuantMode::statically;
   }
@@ -109,6 +108,9 @@ std::vector<std::string> skipped_nodes(const graph::Graph& graph,
 // always includes 0): a pad with another value than 0, a clamp that does not hold 0, cubic
 // interpolation, an average with a divisor of its own, a number added or multiplied.
 bool widens(const graph::Node& node);
+
+// The one node that reads a value; null if there are others, or if it is a result of the graph.
+const graph::Node* only_reader(const graph::Graph& graph, graph::ValueId value);
 
 // Whether the call, of an operator or module, cuts its operand's values to a range: relu, relu6,
 // clamp. The operand's codes need not hold more than its result, so that alone is observed.

@@ -94,15 +94,9 @@ bool ObservedGraphModule::is_narrowed(const Node& observer) {
 
 bool ObservedGraphModule::reads_narrowed(const Node& observer) const {
   const Graph& g = graph();
-  // The one node that reads a value; null if there are others, or if it is a result.
-  const auto only_user = [&](ValueId v) -> const Node* {
-    if (std::count(g.outputs().begin(), g.outputs().end(), v)) return nullptr;
-    const std::vector<graph::NodeId> users = g.users(v);
-    return users.size() == 1 ? &g.node(users[0]) : nullptr;
-  };
-  const Node* cut = only_user(observer.outputs[0]);
+  const Node* cut = only_reader(g, observer.outputs[0]);
   if (!cut || !narrows(*cut)) return false;
-  const Node* next = only_user(cut->outputs[0]);
+  const Node* next = only_reader(g, cut->outputs[0]);
   return next && next->kind == NodeKind::module && next->scope == observer.scope;
 }
 

@@ -18,7 +18,7 @@
 #include "octet/base/parallel.h"
 #include "octet/graph/fuse.h"
 #include "octet/io/onnx_import.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 
 namespace {
@@ -69,19 +69,19 @@ void run(int argc, char** argv) {
   const int64_t images = argc > 4 ? std::atoi(argv[4]) : 64;
   const graph::Graph source = io::import_onnx(argv[1]);
   const runtime::Program plain = runtime::compile(graph::fuse_activations(source));
-  quant::PreparedGraph prepared = quant::prepare_fx(source, quant::get_default_qconfig());
+  auto prepared = quant::prepare_fx(source, quant::get_default_qconfig());
   const int64_t turns = (images + batch - 1) / batch;
   for (uint64_t i = 0; i < 2; ++i) {  // memory is planned, ranges are roughly known
     auto x = inputs_of(source, batch, 1000000 + i);
     plain.run(x);
-    prepared.forward(x);
+    prepared->forward(x);
   }
   Times plain_times, calibration_times;
   std::vector<double> ratios;
   double half_rss = 0;
   for (int64_t i = 0; i < turns; ++i) {
     auto x = inputs_of(source, batch, static_cast<uint64_t>(i + 1));
-    auto calibrate = [&] { calibration_times.measure([&] { prepared.forward(x); }); };
+    auto calibrate = [&] { calibration_times.measure([&] { prepared->forward(x); }); };
     if (i % 2 == 1) calibrate();  // neither always comes after the other
     plain_times.measure([&] { plain.run(x); });
     if (i % 2 == 0) calibrate();

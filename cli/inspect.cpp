@@ -35,6 +35,7 @@ nlohmann::ordered_json to_json(const graph::Graph& g) {
               {"attrs", attrs},
               {"quantized", quantized[static_cast<size_t>(&node - g.nodes().data())]}};
     if (!node.note.empty()) json["note"] = node.note;
+    if (node.stays_float) json["stays_float"] = true;
     nodes.push_back(std::move(json));
   }
   NodeCount n = count_nodes(g);

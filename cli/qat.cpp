@@ -8,7 +8,7 @@
 #include "octet/nn/loss.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/observe/fake_quantize.h"
-#include "octet/quant/workflow/qat_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "training.h"
 #include "weight_bits.h"
 
@@ -40,7 +40,7 @@ void run(const Options& o) {
   auto module = quant::prepare_qat_fx(scores, qconfig, {o.skip, ""});
   quant::ConversionReport report;
   auto to_graph = [&] {
-    graph::Graph int8 = quant::convert_fx(*module, &report, o.strict);
+    graph::Graph int8 = quant::convert_fx(module, &report, o.strict)->graph();
     if (!cut) return int8;
     const graph::Node& last = source.producer(source.outputs()[0]);
     int8.set_outputs({int8.add_call(source.value(source.outputs()[0]).name, last.op,

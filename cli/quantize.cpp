@@ -11,8 +11,7 @@
 #include "octet/base/json_impl.h"
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
-#include "octet/quant/workflow/dynamic_fx.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "weight_bits.h"
 
 namespace octet::cli {
@@ -114,19 +113,19 @@ graph::Graph load_float_model(const std::string& path) {
   return graph;
 }
 
-void require_all_quantized(const quant::PreparedGraph& prepared) {
+void require_all_quantized(const quant::ObservedGraphModule& prepared) {
   const graph::Graph& g = prepared.graph();
-  for (size_t i = 0; i < g.nodes().size(); ++i) {
-    const auto& node = g.nodes()[i];
-    const quant::NodeDecision& d = prepared.decisions().nodes[i];
-    if (node.kind == graph::NodeKind::call && !d.mode)
-      fail(ErrorCode::unsupported, fmt::format("--strict: {} ({}) stays float: {}",
-                                               quant::node_name(g, node), node.op, d.reason));
+  for (const graph::Node& node : g.nodes()) {
+    auto d = prepared.decisions().find(g.value(node.outputs[0]).name);
+    if (d != prepared.decisions().end() && !d->second.mode)
+      fail(ErrorCode::unsupported,
+           fmt::format("--strict: {} ({}) stays float: {}", quant::node_name(g, node), node.op,
+                       d->second.reason));
   }
 }
 
-void calibrate(quant::PreparedGraph& prepared, const Dataset& dataset, const std::string& path,
-               int64_t count) {
+void calibrate(quant::ObservedGraphModule& prepared, const Dataset& dataset,
+               const std::string& path, int64_t count) {
   Progress bar("calibrating", count);
   int64_t step = batch_size(dataset, 32);
   for (int64_t i = 0; i < count; i += step) {
@@ -346,13 +345,13 @@ void run(Options o) {
   };
   if (is_static) {
     quant::QConfig qconfig = make_qconfig(o);
-    quant::PreparedGraph prepared = quant::prepare_fx(
-        source, make_mapping(o, qconfig), {.skip = o.skip, .backend = load_backend(o.backend)});
-    if (o.strict) require_all_quantized(prepared);
+    auto prepared = quant::prepare_fx(source, make_mapping(o, qconfig),
+                                      {.skip = o.skip, .backend = load_backend(o.backend)});
+    if (o.strict) require_all_quantized(*prepared);
     open();
-    calibrate(prepared, *dataset, o.calibrate, count);
-    int8 = quant::convert_fx(prepared, &report, false);
-    before = prepared.graph();
+    calibrate(*prepared, *dataset, o.calibrate, count);
+    int8 = quant::convert_fx(prepared, &report)->graph();
+    before = prepared->watched().graph;
     int8.metadata["qconfig"] = quant::to_string(qconfig);
     if (o.mapping) int8.metadata["qconfig_mapping"] = o.mapping->to_json();
     int8.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibrate);

@@ -12,11 +12,11 @@ int main() {
   Tensor images = samples["images"].to(DType::float32);
 
   // Observers watch the float network on sample data and choose scales and zero points.
-  quant::PreparedGraph prepared = quant::prepare_fx(network, quant::get_default_qconfig("native"));
-  for (int64_t i = 0; i < images.size(0); i += 64) prepared.forward({images.slice(0, i, i + 64)});
+  auto prepared = quant::prepare_fx(network, quant::get_default_qconfig("native"));
+  for (int64_t i = 0; i < images.size(0); i += 64) prepared->forward({images.slice(0, i, i + 64)});
 
   quant::ConversionReport report;
-  graph::Graph int8 = quant::convert_fx(prepared, &report);
+  graph::Graph int8 = quant::convert_fx(prepared, &report)->graph();
   io::save_octet(int8, "build/glyphs.octet");
 
   Tensor x = images.slice(0, 0, 1);

@@ -498,7 +498,7 @@ TEST(SparseMnistInt8, EveryStageIsTheUsersKernelAndIndicesPassThrough) {
   %flatten: Q(dense.batch, 10) = flatten(%dense)
   %flatten.dequantized: Float(dense.batch, 10) = dequantize(%flatten)
   %log_softmax: Float(dense.batch, 10) = log_softmax(%flatten.dequantized, dim=1))"
-                R"(  # float: it has no qconfig
+                R"( stays float  # it has no qconfig
   return (%log_softmax)
 }
 )";

@@ -328,8 +328,10 @@ void Rewriter::copy(const Node& node) {
       break;
     }
   }
-  out_.node(static_cast<NodeId>(out_.nodes().size()) - 1).note = node.note;
-  out_.node(static_cast<NodeId>(out_.nodes().size()) - 1).scope = node.scope;
+  Node& copy = out_.node(static_cast<NodeId>(out_.nodes().size()) - 1);
+  copy.note = node.note;
+  copy.stays_float = node.stays_float;
+  copy.scope = node.scope;
 }
 
 Graph Rewriter::run(const std::function<bool(Rewriter&, const Node&)>& visit) {

@@ -45,11 +45,13 @@ struct Node {
   std::string op;  // calls: the operator's name; module calls: the module's class
   // where it came from: the module path or the ONNX node's name; module calls: the path
   std::string scope;
-  std::string note;  // e.g. why it stayed float; printed behind '#'
+  std::string note;  // for readers: why it stayed float, say; printed behind '#'
   std::vector<ValueId> inputs;
   std::vector<ValueId> outputs;
   Attrs attrs;   // complete
   Tensor value;  // constants: the data
+  // Quantizing was decided against: no pass puts it on codes, whatever its operands and readers are.
+  bool stays_float = false;
 };
 
 // Nodes are in an order in which every operand is defined before its use. Copying a graph shares

@@ -141,6 +141,7 @@ void GraphModule::set_graph(Graph graph, bool drop_unused) {
   graph_ = std::move(graph);
   trained_ = std::move(trained);
   if (drop_unused) drop_others(*this, "", paths);
+  graph_changed();
 }
 
 std::vector<Tensor> GraphModule::forward(std::vector<Tensor> inputs) {
@@ -266,6 +267,7 @@ void GraphModule::load_config(const Attrs& config) {
       own_constant(*id, graph_.constant(*id), std::string(kind) == "buffers");
     }
   preserved_ = lines(config.get_string("preserved"));
+  graph_changed();
 }
 
 namespace {
@@ -314,6 +316,7 @@ void GraphModule::set_extra_state(const std::map<std::string, Tensor>& state) {
   }
   changed.check();
   graph_ = std::move(changed);
+  graph_changed();
 }
 
 Graph GraphModule::with_values(const Graph& other) const {
@@ -327,6 +330,15 @@ Graph GraphModule::with_values(const Graph& other) const {
     result.node(result.value(*at).producer).value = self.tensor(name).detach().clone();
   }
   return result;
+}
+
+bool GraphModule::has_values_of(const Graph& other) const {
+  auto& self = const_cast<GraphModule&>(*this);
+  return std::all_of(trained_.begin(), trained_.end(), [&](const auto& trained) {
+    const auto at = other.find(trained.second);
+    return at && other.is_constant(*at) &&
+           equal(other.constant(*at), self.tensor(trained.second).detach());
+  });
 }
 
 Graph without_final_softmax(const Graph& graph) {

@@ -59,6 +59,8 @@ class GraphModule : public nn::Module {
   Graph to_graph() const;
   // The same for another graph whose constants have these names: that this one was cut from, say.
   Graph with_values(const Graph& other) const;
+  // Whether that would change no constant of the other graph.
+  bool has_values_of(const Graph& other) const;
 
   Attrs config() const override;
   static std::shared_ptr<GraphModule> from_config(const Attrs& config);
@@ -66,6 +68,8 @@ class GraphModule : public nn::Module {
   void set_extra_state(const std::map<std::string, Tensor>& state) override;
 
  protected:
+  // Called when graph() has become another one.
+  virtual void graph_changed() {}
   // Makes an empty one what config() said; constants are zero until the state is loaded.
   void load_config(const Attrs& config);
   // For those that put something between operators: what operand i of a call is to be, and what a

@@ -10,6 +10,8 @@
 namespace octet::graph {
 namespace {
 
+// Behind a call: Node::stays_float.
+constexpr std::string_view kStaysFloat = " stays float";
 constexpr int64_t kInline = 8;  // plain constants of up to this many elements are printed
 
 bool prints_inline(const Tensor& t) {
@@ -217,7 +219,7 @@ class Parser {
     return *id;
   }
 
-  // %a: TYPE[, %b: TYPE] = RIGHT[  @ scope][  # note]
+  // %a: TYPE[, %b: TYPE] = RIGHT[ stays float][  @ scope][  # note]
   void statement(const std::string& line) {
     Node node;
     size_t code = end_of_code(line), rest = code;
@@ -238,6 +240,10 @@ class Parser {
     OCTET_CHECK(equals < code, corrupt, "expected '%name: Type = ...', got '{}'", line);
     std::string left = line.substr(0, equals),
                 right = trim(line.substr(equals + 3, code - equals - 3));
+    if (right.ends_with(kStaysFloat)) {
+      node.stays_float = true;
+      right.resize(right.size() - kStaysFloat.size());
+    }
     std::vector<Value> outputs;
     for (size_t i = 0; i < left.size();) {
       OCTET_CHECK(left[i] == '%', corrupt, "expected a value's name, got '{}'", left.substr(i));
@@ -348,6 +354,7 @@ std::string print(const Graph& g, const PrintOptions& options) {
     if (node.kind == NodeKind::constant && prints_inline(node.value))
       right += " " + literal(node.value);
     out += fmt::format("  {} = {}", fmt::join(left, ", "), right);
+    if (node.stays_float) out += kStaysFloat;
     if (!node.scope.empty()) out.append("  @ ").append(free_text(node.scope));
     if (!node.note.empty()) out.append("  # ").append(free_text(node.note));
     out += "\n";

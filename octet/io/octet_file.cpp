@@ -75,6 +75,7 @@ class Writer {
     OrderedJson json{{"kind", kKinds[static_cast<int>(node.kind)]}, {"outputs", node.outputs}};
     if (!node.scope.empty()) json["scope"] = node.scope;
     if (!node.note.empty()) json["note"] = node.note;
+    if (node.stays_float) json["stays_float"] = true;
     if (node.kind == NodeKind::constant) {
       const std::string& name = g_.value(node.outputs[0]).name;
       json["tensor"] = name;
@@ -282,6 +283,7 @@ class Reader {
     auto kind = f.get<std::string>("kind");
     node.scope = f.get<std::string>("scope", "");
     node.note = f.get<std::string>("note", "");
+    node.stays_float = f.get<bool>("stays_float", false);
     auto outputs = f.ids("outputs", values_.size());
     std::vector<Value> made;
     for (ValueId id : outputs) {

@@ -139,7 +139,7 @@ TEST(CliQuantize, SkipByNameGlobAndExpression) {
       reason |= e["reason"] == "skipped by '" + c.pattern + "'";
     EXPECT_TRUE(reason) << report["left_float"];
     EXPECT_TRUE(contains(run_octet({"inspect", dir / "q.octet"}).out,
-                         "# float: skipped by '" + c.pattern + "'"));
+                         "stays float  # skipped by '" + c.pattern + "'"));
   }
 }
 

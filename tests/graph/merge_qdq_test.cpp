@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "tests/graph/random_net.h"
 
 namespace octet::graph {
@@ -289,8 +289,8 @@ TEST(MergeQdq, NetworksStayWithinOneStepPerOperator) {
     Graph reference;
     try {
       auto prepared = quant::prepare_fx(net, quant::get_default_qconfig());
-      prepared.forward({x});
-      reference = quant::convert_to_reference_fx(prepared);
+      prepared->forward({x});
+      reference = quant::convert_to_reference_fx(prepared)->graph();
     } catch (const Error& e) {
       EXPECT_NE(std::string(e.what()).find("nothing in"), std::string::npos) << e.what();
       continue;

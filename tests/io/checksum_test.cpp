@@ -8,7 +8,7 @@
 #include "octet/io/state_dict.h"
 #include "octet/nn/containers.h"
 #include "octet/nn/linear.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "tests/expect_error.h"
 #include "tests/graph/random_net.h"
 #include "tests/io/old_file.h"
@@ -26,8 +26,8 @@ using testing::without_checksums;
 graph::Graph small_int8_network() {
   graph::Graph g = testing::random_net(4, true);
   auto prepared = quant::prepare_fx(g, quant::get_default_qconfig());
-  prepared.forward({Tensor::randn({2, 3, 6, 6}, 1)});
-  return quant::convert_fx(prepared);
+  prepared->forward({Tensor::randn({2, 3, 6, 6}, 1)});
+  return quant::convert_fx(prepared)->graph();
 }
 
 // Flips one bit `rounds` times and expects `read` to refuse the file each time.

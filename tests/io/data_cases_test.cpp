@@ -10,8 +10,7 @@
 #include "octet/io/npz.h"
 #include "octet/io/octet_file.h"
 #include "octet/io/onnx_export.h"
-#include "octet/quant/workflow/dynamic_fx.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/data.h"
 #include "tests/io/onnx_test_util.h"
@@ -137,10 +136,10 @@ struct Quantized {
 };
 
 Quantized quantize(const Case& c) {
-  quant::PreparedGraph prepared = quant::prepare_fx(c.graph, quant::get_default_qconfig("native"));
-  prepared.forward(in_order(c.graph, c.in));
+  auto prepared = quant::prepare_fx(c.graph, quant::get_default_qconfig("native"));
+  prepared->forward(in_order(c.graph, c.in));
   Quantized q;
-  q.graph = quant::convert_fx(prepared, &q.report);
+  q.graph = quant::convert_fx(prepared, &q.report)->graph();
   return q;
 }
 

@@ -7,7 +7,7 @@
 
 #include "octet/base/random.h"
 #include "octet/io/safetensors.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "tests/expect_error.h"
 #include "tests/graph/random_net.h"
 #include "tests/io/old_file.h"
@@ -83,8 +83,8 @@ Graph constants_graph() {
 Graph quantized_graph() {
   Graph g = testing::random_net(4, true);
   auto prepared = quant::prepare_fx(g, quant::get_default_qconfig());
-  prepared.forward({Tensor::randn({2, 3, 6, 6}, 1)});
-  return quant::convert_fx(prepared);
+  prepared->forward({Tensor::randn({2, 3, 6, 6}, 1)});
+  return quant::convert_fx(prepared)->graph();
 }
 
 // A small file and its parts.

@@ -6,7 +6,7 @@
 #include "octet/graph/fuse.h"
 #include "octet/graph/merge_qdq.h"
 #include "octet/io/onnx_export.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 #include "tests/io/onnx_test_util.h"
@@ -240,9 +240,9 @@ TEST(OnnxConvTranspose, QuantizesPerOutputChannelAndComesBackFromQdq) {
       w.data<float>()[i] *=
           static_cast<float>(std::pow(0.2, depthwise ? i / inner : i / inner % f.w[1]));
     graph::Graph g = model_of(f, w, b).import();
-    quant::PreparedGraph prepared = quant::prepare_fx(g, quant::get_default_qconfig("native"));
-    Tensor want = prepared.forward({x})[0];
-    graph::Graph integer = quant::convert_fx(prepared);
+    auto prepared = quant::prepare_fx(g, quant::get_default_qconfig("native"));
+    Tensor want = prepared->forward(x);
+    graph::Graph integer = quant::convert_fx(prepared)->graph();
     const graph::Node& node =
         node_of(integer, "conv_transpose" + std::to_string(f.x.size() - 2) + "d");
     const TensorType& type = integer.type(node.inputs[1]);

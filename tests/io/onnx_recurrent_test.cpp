@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "octet/io/onnx_export.h"
-#include "octet/quant/workflow/dynamic_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 #include "tests/io/onnx_test_util.h"

@@ -8,7 +8,7 @@
 #include "octet/io/npz.h"
 #include "octet/io/onnx_export.h"
 #include "octet/io/onnx_import.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/data.h"
 #include "tests/quant/sqnr.h"
@@ -38,9 +38,9 @@ TEST(DataBiasCases, PrunedChannelsKeepTheirBias) {
   for (const std::string name : {"m_zero", "m_1e-6", "net"}) {
     const Case c("dead-channel-bias." + name);
     auto prepared = quant::prepare_fx(c.graph, quant::get_default_qconfig());
-    prepared.forward(c.inputs);
+    prepared->forward(c.inputs);
     quant::ConversionReport report;
-    const graph::Graph int8 = quant::convert_fx(prepared, &report);
+    const graph::Graph int8 = quant::convert_fx(prepared, &report)->graph();
     std::string said;
     for (const std::string& w : report.warnings) said += w + "\n";
     EXPECT_NE(said.find("are next to nothing beside the bias"), std::string::npos) << said;

@@ -115,10 +115,12 @@ TEST(DataFaces, InspectSaysWhatIsIn8BitsAndWhyTheRestIsNot) {
       EXPECT_TRUE(node["quantized"]) << node;
     }
     if (op == "quantize" || op == "dequantize" || node["quantized"]) continue;
-    EXPECT_EQ(node.value("note", "").rfind("float: ", 0), 0u) << node;
+    EXPECT_TRUE(node.value("stays_float", false)) << node;
+    EXPECT_NE(node.value("note", ""), "") << node;
   }
   std::string text = run_octet({"inspect", dir / "face.octet"}).out;
-  EXPECT_NE(text.find("# float: nothing that reads its result takes codes"), std::string::npos);
+  EXPECT_NE(text.find("stays float  # nothing that reads its result takes codes"),
+            std::string::npos);
   EXPECT_NE(text.find("in 8 bits"), std::string::npos);
 }
 

@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "octet/ops/functional.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 
 namespace octet::quant {
@@ -36,8 +36,8 @@ std::vector<std::string> warnings(const Graph& g, const std::vector<std::vector<
                                   const std::vector<std::string>& skip = {}) {
   QConfig qconfig = get_default_qconfig();
   qconfig.activation = ObserverFactory(observer);
-  PreparedGraph prepared = prepare_fx(g, qconfig, {skip, ""});
-  for (const auto& inputs : batches) prepared.forward(inputs);
+  auto prepared = prepare_fx(g, qconfig, {skip, ""});
+  for (const auto& inputs : batches) prepared->forward(inputs);
   ConversionReport report;
   convert_fx(prepared, &report);
   return report.warnings;
@@ -134,11 +134,11 @@ TEST(Findings, APoorOutputIsNamedWithTheNodeWhereTheErrorGrows) {
       "%a: Float(N, 2, 4, 4) = conv2d(%x, %v)  @ conv1\n%y: Float(N, 1, 4, 4) = conv2d(%a, %w)  @ "
       "conv2\n"
       "%z: Float(N, 2, 4, 4) = exp(%x)  @ other\nreturn (%y, %z)");
-  PreparedGraph prepared = prepare_fx(g, get_default_qconfig());
+  auto prepared = prepare_fx(g, get_default_qconfig());
   std::vector<std::vector<Tensor>> samples;
   for (uint64_t i = 0; i < 4; ++i) samples.push_back({images(2, 40 + i)});
-  for (const auto& s : samples) prepared.forward(s);
-  auto lines = find_losses(prepared.graph(), convert_fx(prepared), samples);
+  for (const auto& s : samples) prepared->forward(s);
+  auto lines = find_losses(prepared->watched().graph, convert_fx(prepared)->graph(), samples);
   ASSERT_EQ(lines.size(), 1u) << lines_of(lines);
   expect_parts(lines[0],
                {"output %y", "SQNR", "under 15 dB", "grows most at conv2", "--skip 'conv2'"});
@@ -148,11 +148,11 @@ TEST(Findings, FindLossesSaysWhatConvertSays) {
   Graph g = parse(kTwoInputs + "%c: Float(N, 4, 4, 4) = cat(%a, %b, dim=1)  @ join\nreturn (%c)");
   std::vector<std::vector<Tensor>> samples{{images(4, 1, 100), images(4, 2, 0.01)},
                                            {images(2, 3, 100), images(2, 4, 0.01)}};
-  PreparedGraph prepared = prepare_fx(g, get_default_qconfig());
-  for (const auto& s : samples) prepared.forward(s);
+  auto prepared = prepare_fx(g, get_default_qconfig());
+  for (const auto& s : samples) prepared->forward(s);
   ConversionReport report;
-  Graph int8 = convert_fx(prepared, &report);
-  EXPECT_EQ(find_losses(prepared.graph(), int8, samples), report.warnings);
+  Graph int8 = convert_fx(prepared, &report)->graph();
+  EXPECT_EQ(find_losses(prepared->watched().graph, int8, samples), report.warnings);
   EXPECT_EQ(report.warnings.size(), 1u);
 }
 

@@ -13,7 +13,6 @@
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/workflow/fx.h"
-#include "octet/quant/workflow/quantize_fx.h"
 #include "octet/runtime/program.h"
 #include "tests/example_models.h"
 #include "tests/temp_dir.h"
@@ -128,13 +127,13 @@ TEST(PathsAgree, ModulesAndOnnxGiveTheSameTypedGraphAndTheSameCodes) {
         quant::prepare_fx(through_onnx(*m.model, example), quant::get_default_qconfig_mapping());
     for (uint64_t seed = 1; seed < 5; ++seed) {
       (*modules)(m.x(2, seed));
-      imported.forward({m.x(2, seed)});
+      (*imported)(m.x(2, seed));
     }
     quant::ConversionReport of_modules, of_graph;
     const Graph a = graph::fuse_activations(
         quant::convert_fx(modules, {}, quant::get_native_backend_config(), &of_modules)
             ->to_graph());
-    const Graph b = quant::convert_fx(imported, &of_graph);
+    const Graph b = quant::convert_fx(imported, &of_graph)->graph();
     EXPECT_EQ(typed(a), typed(b)) << graph::print(a) << "\n" << graph::print(b);
     for (const quant::ConversionReport* report : {&of_modules, &of_graph})
       for (const auto& e : report->left_float())

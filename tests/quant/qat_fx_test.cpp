@@ -1,6 +1,6 @@
 // Quantization-aware training of a graph: what is fake-quantized, and that the converted graph is
 // what was trained.
-#include "octet/quant/workflow/qat_fx.h"
+#include "octet/quant/workflow/fx.h"
 
 #include <gtest/gtest.h>
 
@@ -31,7 +31,7 @@ TEST(QatFx, TheConvertedGraphIsTheTrainedOneToAStep) {
   int tried = 0;
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     graph::Graph source = testing::random_net(seed);
-    std::shared_ptr<QatGraph> model;
+    std::shared_ptr<ObservedGraphModule> model;
     try {
       model = prepare_qat_fx(source, get_default_qat_qconfig());
     } catch (const Error&) {
@@ -42,7 +42,7 @@ TEST(QatFx, TheConvertedGraphIsTheTrainedOneToAStep) {
       model->forward(std::vector<Tensor>{Tensor::randn({2, 3, 6, 6}, 10 * seed + i)});
     model->eval();
     disable_observer(*model);
-    graph::Graph int8 = convert_fx(*model);
+    graph::Graph int8 = convert_fx(model)->graph();
     Tensor x = Tensor::randn({2, 3, 6, 6}, 1000 + seed);
     auto got = runtime::compile(int8).run({x});
     auto expected = model->forward(std::vector<Tensor>{x});
@@ -79,7 +79,7 @@ TEST(QatFx, ErrorsComeBeforeTheWork) {
     prepare_qat_fx(source, get_default_qat_qconfig(), {{"nothing.*"}, ""});
   });
   auto model = prepare_qat_fx(source, get_default_qat_qconfig());
-  expect_error(ErrorCode::not_calibrated, {"was not trained"}, [&] { convert_fx(*model); });
+  expect_error(ErrorCode::not_calibrated, {"saw no data"}, [&] { convert_fx(model); });
 }
 
 }  // namespace

@@ -21,8 +21,6 @@
 #include "octet/quant/modules/weighted.h"
 #include "octet/quant/workflow/eager.h"
 #include "octet/quant/workflow/fx.h"
-#include "octet/quant/workflow/qat_fx.h"
-#include "octet/quant/workflow/quantize_fx.h"
 #include "octet/runtime/program.h"
 #include "octet/tensor/affine.h"
 #include "tests/quant/sqnr.h"
@@ -131,9 +129,9 @@ TEST(WeightScales, GraphsWithObservers) {
     auto net = pruned(tiny);
     const graph::Graph g = graph::trace(*net, std::vector<Tensor>{batch(1)})->to_graph();
     auto prepared = quant::prepare_fx(g, quant::get_default_qconfig());
-    for (uint64_t i = 0; i < 4; ++i) prepared.forward({batch(i)});
+    for (uint64_t i = 0; i < 4; ++i) prepared->forward({batch(i)});
     ConversionReport report;
-    expect_representable(quant::convert_fx(prepared, &report), report, (*net)(batch(9)));
+    expect_representable(quant::convert_fx(prepared, &report)->graph(), report, (*net)(batch(9)));
   }
 }
 
@@ -144,7 +142,7 @@ TEST(WeightScales, GraphsInTraining) {
   for (uint64_t i = 0; i < 4; ++i) model->forward(std::vector<Tensor>{batch(i)});
   model->eval();
   ConversionReport report;
-  expect_representable(quant::convert_fx(*model, &report), report, (*net)(batch(9)));
+  expect_representable(quant::convert_fx(model, &report)->graph(), report, (*net)(batch(9)));
 }
 
 template <typename M>
@@ -215,9 +213,9 @@ TEST(WeightScales, OneScaleForTheWholeWeightIsRaisedToo) {
   const Tensor expected = (*net)(batch(9));
   const graph::Graph g = graph::trace(*net, std::vector<Tensor>{batch(1)})->to_graph();
   auto prepared = quant::prepare_fx(g, quant::get_default_qconfig("qnnpack"));
-  for (uint64_t i = 0; i < 4; ++i) prepared.forward({batch(i)});
+  for (uint64_t i = 0; i < 4; ++i) prepared->forward({batch(i)});
   ConversionReport report;
-  const graph::Graph int8 = quant::convert_fx(prepared, &report);
+  const graph::Graph int8 = quant::convert_fx(prepared, &report)->graph();
   EXPECT_TRUE(runtime::compile(int8).warnings().empty());
   EXPECT_GT(sqnr(expected, runtime::compile(int8).run({batch(9)})[0]), 30);
 }
@@ -228,9 +226,9 @@ TEST(WeightScales, OrdinaryWeightsKeepTheirScales) {
   net->eval();
   const graph::Graph g = graph::trace(*net, std::vector<Tensor>{batch(1)})->to_graph();
   auto prepared = quant::prepare_fx(g, quant::get_default_qconfig());
-  prepared.forward({batch(1)});
+  prepared->forward({batch(1)});
   ConversionReport report;
-  const graph::Graph int8 = quant::convert_fx(prepared, &report);
+  const graph::Graph int8 = quant::convert_fx(prepared, &report)->graph();
   EXPECT_TRUE(report.warnings.empty()) << report.warnings[0];
   const auto& weight = net->conv.as<nn::Conv2d>().weight;
   for (const graph::Node& node : int8.nodes()) {

@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "octet/base/parallel.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 
@@ -72,8 +72,8 @@ struct Net {
   Graph quantized(ValueId y, const Tensor& sample) {
     g.set_outputs({y});
     auto prepared = quant::prepare_fx(g, quant::get_default_qconfig());
-    prepared.forward({sample});
-    return quant::convert_fx(prepared);
+    prepared->forward({sample});
+    return quant::convert_fx(prepared)->graph();
   }
   Graph g;
   ValueId x;

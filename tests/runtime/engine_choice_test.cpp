@@ -7,7 +7,7 @@
 
 #include "octet/base/parallel.h"
 #include "octet/engine/registry.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 #include "tests/graph/random_net.h"
@@ -120,8 +120,8 @@ TEST(EngineChoice, QuantizedNetworksGiveTheSameBitsOnXnnpack) {
     try {
       auto prepared =
           quant::prepare_fx(testing::random_net(seed, true), quant::get_default_qconfig("qnnpack"));
-      prepared.forward({Tensor::randn({4, 3, 6, 6}, seed + 1)});
-      g = quant::convert_fx(prepared);
+      prepared->forward({Tensor::randn({4, 3, 6, 6}, seed + 1)});
+      g = quant::convert_fx(prepared)->graph();
     } catch (const Error& e) {
       if (std::string(e.what()).find("nothing in") == std::string::npos) throw;
       continue;

@@ -9,7 +9,7 @@
 #include "octet/autograd/autograd.h"
 #include "octet/base/parallel.h"
 #include "octet/ops/functional.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 
 namespace octet::runtime {
@@ -54,9 +54,9 @@ TEST(ProgramFork, FloatAndQuantizedProgramsRunInParentAndChild) {
   ThreeThreads scope;
   Tensor x = Tensor::rand({2, 16, 32, 32}, 3, -1, 1);
   graph::Graph g = two_convolutions();
-  quant::PreparedGraph prepared = quant::prepare_fx(g, quant::get_default_qconfig("native"));
-  prepared.forward({x});
-  graph::Graph int8 = quant::convert_fx(prepared);
+  auto prepared = quant::prepare_fx(g, quant::get_default_qconfig("native"));
+  prepared->forward({x});
+  graph::Graph int8 = quant::convert_fx(prepared)->graph();
   for (const graph::Graph* network : {&g, &int8}) {
     Program program = compile(*network);
     const auto expected = program.run({x})[0].to_vector<float>();

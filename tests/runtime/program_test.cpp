@@ -8,7 +8,7 @@
 
 #include "octet/base/cpu.h"
 #include "octet/base/parallel.h"
-#include "octet/quant/workflow/quantize_fx.h"
+#include "octet/quant/workflow/fx.h"
 #include "tests/expect_error.h"
 #include "tests/graph/random_net.h"
 
@@ -29,8 +29,8 @@ std::optional<Graph> quantized_net(uint64_t seed) {
   Graph g = random_net(seed, true);
   try {
     auto prepared = quant::prepare_fx(g, quant::get_default_qconfig());
-    prepared.forward({image(4, seed + 1)});
-    return quant::convert_fx(prepared);
+    prepared->forward({image(4, seed + 1)});
+    return quant::convert_fx(prepared)->graph();
   } catch (const Error& e) {
     if (std::string(e.what()).find("nothing in") == std::string::npos) throw;
     return std::nullopt;

@@ -200,9 +200,9 @@ class InputWeightEqualizer {
     for (const auto& [id, layer] : layers_)
       report.entries.push_back({path_of(g_, g_.node(id)), layer.scale,
                                 layer.before ? path_of(g_, g_.node(layer.producer)) : ""});
-    return nn::make<ObservedGraphModule>(
-        std::move(equalized), *root_, std::move(decisions_), prepared_.class_names(),
-        prepared_.input_quantized_indexes(), prepared_.output_quantized_indexes());
+    ObservedGraphModule::Preparation made = prepared_.preparation();
+    made.decisions = std::move(decisions_);
+    return nn::make<ObservedGraphModule>(std::move(equalized), *root_, std::move(made));
   }
 
  private:
@@ -429,7 +429,7 @@ std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(
       const Node* observer = is_observer_call(*model, *source) ? source : nullptr;
       if (observer) source = &g.producer(observer->inputs[0]);
       auto made_by = model->decisions().find(name_of(g, *source));
-      const auto& codes = model->input_quantized_indexes();
+      const auto& codes = model->preparation().input_quantized_indexes;
       const auto index =
           std::find(g.inputs().begin(), g.inputs().end(), source->outputs[0]) - g.inputs().begin();
       if (!d || !d->mode || d->custom || d->standalone)

@@ -137,6 +137,10 @@ NodeDecision decide_call(const Graph& graph, const Node& node,
     d.reason = "it has no qconfig";
     return d;
   }
+  if (!qconfig->activation && !qconfig->weight) {
+    d.reason = "its qconfig has no observers";
+    return d;
+  }
   if (!config) {
     d.reason = why_no_pattern(node.op, backend);
     return d;
@@ -265,177 +269,21 @@ void leave_islands_float(const Graph& graph, std::vector<NodeDecision>& decision
 
 // -- a graph --------------------------------------------------------------------------------------
 
-namespace {
-
-// The groups of values that share one observer.
-class Observers {
- public:
-  Observers(const Graph& g, const QConfigMapping& mapping, const BackendConfig& backend,
-            GraphDecisions& d)
-      : g_(g),
-        mapping_(mapping),
-        backend_(backend),
-        d_(d),
-        parent_(g.values().size()),
-        factory_(g.values().size()) {
-    std::iota(parent_.begin(), parent_.end(), 0);
-    for (size_t n = 0; n < g.nodes().size(); ++n)
-      if (d.is_static(static_cast<NodeId>(n)))
-        add(g.nodes()[n], d.nodes[n]);
-      else if (d.nodes[n].mode)
-        add_weights(g.nodes()[n], d.nodes[n]);
-  }
-
-  void form_groups() {
-    d_.group.assign(g_.values().size(), -1);
-    std::vector<int> index(g_.values().size(), -1);
-    for (size_t v = 0; v < factory_.size(); ++v) {
-      if (!factory_[v]) continue;
-      int& group = index[static_cast<size_t>(find(static_cast<ValueId>(v)))];
-      if (group < 0) {
-        group = static_cast<int>(d_.groups.size());
-        d_.groups.push_back({{}, *factory_[v]});
-      }
-      d_.group[v] = group;
-      const auto value = static_cast<ValueId>(v);
-      if (lies_within_operands(value) || is_narrowed(value)) continue;
-      GraphDecisions::Group& g = d_.groups[static_cast<size_t>(group)];
-      if (g.watch.empty() || is_fixed(g.observer)) g.observer = *factory_[v];
-      g.watch.push_back(static_cast<ValueId>(v));
-    }
-    // A group of a fixed result and others (a cat of two sigmoids and a conv) is observed.
-    for (GraphDecisions::Group& g : d_.groups)
-      if (g.watch.size() == 1 && is_fixed(g.observer))
-        g.watch.clear();
-      else if (is_fixed(g.observer))
-        g.observer = watching(g);
-  }
-
- private:
-  // Several fixed results in one group have no scale in common: what any of their users has, does.
-  ObserverFactory watching(const GraphDecisions::Group& g) const {
-    for (ValueId v : g.watch) {
-      const NodeDecision& d = d_.nodes[static_cast<size_t>(g_.value(v).producer)];
-      if (d.qconfig && !is_fixed(d.qconfig->activation)) return d.qconfig->activation;
-    }
-    return g.observer;
-  }
-
-  void add_weights(const Node& node, const NodeDecision& d) {
-    const BackendPatternConfig* config = backend_.find_op(node.op);
-    for (size_t i = 0; i < node.inputs.size(); ++i)
-      if (operand_role(g_, node, i, config) == OperandRole::weight && d.qconfig->weight)
-        d_.constants.emplace(node.inputs[i],
-                             weight_observer(g_, node.inputs[i], d.qconfig->weight));
-  }
-
-  void add(const Node& node, NodeDecision& d) {
-    const BackendPatternConfig* config = backend_.find_op(node.op);
-    const QConfig& q = *d.qconfig;
-    const ObservationType type = observation_type(node, config, q);
-    const bool reuses = q.activation.name() == "ReuseInputObserver";
-    if (q.weight && q.weight.chooses_qparams()) add_weights(node, d);
-    std::vector<ValueId> operands;
-    for (size_t i = 0; i < node.inputs.size(); ++i) {
-      const ValueId v = node.inputs[i];
-      if (operand_role(g_, node, i, config) != OperandRole::activation) continue;
-      if (d_.nodes[static_cast<size_t>(g_.value(v).producer)].joins_next) continue;
-      if (g_.is_constant(v) && type != ObservationType::output_share_observer_with_input) {
-        d_.constants.emplace(v, operand_observer(q, mapping_));
-        continue;
-      }
-      if (!factory_[static_cast<size_t>(v)]) {
-        if (reuses) continue;
-        factory_[static_cast<size_t>(v)] = operand_observer(q, mapping_);
-      }
-      operands.push_back(v);
-    }
-    const bool share = type == ObservationType::output_share_observer_with_input;
-    d.keeps_qparams = share;
-    if (reuses && operands.empty()) {
-      d.mode.reset();
-      d.reason = "its operand is float";
-      return;
-    }
-    const ObserverFactory result = config && !share ? result_observer(*config, q) : q.activation;
-    for (ValueId v : node.outputs) {
-      if (g_.type(v).dtype != DType::float32 || d.joins_next) continue;
-      factory_[static_cast<size_t>(v)] =
-          reuses ? factory_[static_cast<size_t>(operands[0])] : result;
-      for (ValueId x : operands)
-        if (share) parent_[static_cast<size_t>(find(x))] = find(v);
-    }
-  }
-
-  // Constants, and what only rearranges values that are observed already.
-  bool lies_within_operands(ValueId v) const {
-    const NodeId producer = g_.value(v).producer;
-    const Node& node = g_.node(producer);
-    if (node.kind == NodeKind::constant) return true;
-    return d_.is_static(producer) && d_.nodes[static_cast<size_t>(producer)].keeps_qparams &&
-           !widens(node) && std::none_of(node.inputs.begin(), node.inputs.end(), [&](ValueId x) {
-             return x != kNone &&
-                    ((g_.is_constant(x) && g_.type(x).dtype == DType::float32) || is_narrowed(x));
-           });
-  }
-
-  // What only a call reads that cuts it to a range.
-  bool is_narrowed(ValueId v) const {
-    const Node* cut = only_reader(g_, v);
-    if (!cut || !narrows(*cut)) return false;
-    const NodeDecision& d = d_.nodes[static_cast<size_t>(node_id(g_, *cut))];
-    // In training every value goes through its fake-quantize module as it comes.
-    return d.mode == QuantMode::statically && d.keeps_qparams &&
-           d.qconfig->activation.fake_quantize_name().empty();
-  }
-
-  ValueId find(ValueId v) {
-    ValueId& parent = parent_[static_cast<size_t>(v)];
-    return parent == v ? v : parent = find(parent);
-  }
-
-  const Graph& g_;
-  const QConfigMapping& mapping_;
-  const BackendConfig& backend_;
-  GraphDecisions& d_;
-  std::vector<ValueId> parent_;
-  std::vector<std::optional<ObserverFactory>> factory_;  // of values that become codes
-};
-
-}  // namespace
-
-GraphDecisions decide(const Graph& graph, const QConfigMapping& mapping,
-                      const BackendConfig& backend, const DecideOptions& options) {
-  const std::vector<std::string> skipped = skipped_nodes(graph, options.skip);
-  GraphDecisions d;
-  d.nodes.resize(graph.nodes().size());
+std::vector<QConfigMapping::Target> targets_of(const Graph& graph) {
   std::vector<QConfigMapping::Target> targets;
   std::map<std::string, int> calls;
   for (const Node& node : graph.nodes()) {
-    QConfigMapping::Target target;
-    if (node.kind == NodeKind::call) {
-      target.module_path = node_name(graph, node);
-      target.op = node.op;
-      target.index = calls[node.op]++;
-    }
-    targets.push_back(std::move(target));
-  }
-  mapping.require_matched(targets);
-  for (size_t n = 0; n < graph.nodes().size(); ++n) {
-    const Node& node = graph.nodes()[n];
+    QConfigMapping::Target& target = targets.emplace_back();
     if (node.kind != NodeKind::call) continue;
-    if (skipped[n].empty())
-      d.nodes[n] =
-          decide_call(graph, node, mapping.find(targets[n]), backend.find_op(node.op), backend);
-    else
-      d.nodes[n].reason = fmt::format("skipped by '{}'", skipped[n]);
+    target.module_path = node_name(graph, node);
+    target.op = node.op;
+    target.index = calls[node.op]++;
   }
-  if (options.leave_islands_float) leave_islands_float(graph, d.nodes);
-  if (options.join_tables) join_tables(graph, d.nodes);
-  Observers(graph, mapping, backend, d).form_groups();
-  return d;
+  return targets;
 }
 
+namespace {
+// By node: the pattern that skips it, or "".
 std::vector<std::string> skipped_nodes(const Graph& graph, const std::vector<std::string>& skip) {
   std::vector<std::string> skipped(graph.nodes().size());
   for (const std::string& pattern : skip) {
@@ -444,7 +292,7 @@ std::vector<std::string> skipped_nodes(const Graph& graph, const std::vector<std
     const NamePattern compiled(pattern);
     for (size_t i = 0; i < graph.nodes().size(); ++i) {
       const Node& node = graph.nodes()[i];
-      if (node.kind != NodeKind::call) continue;
+      if (node.kind != NodeKind::call && node.kind != NodeKind::module) continue;
       names.push_back(node_name(graph, node));
       bool hit =
           compiled.matches(names.back()) || compiled.matches(graph.value(node.outputs[0]).name);
@@ -456,6 +304,30 @@ std::vector<std::string> skipped_nodes(const Graph& graph, const std::vector<std
                 graph.name, did_you_mean(pattern, names));
   }
   return skipped;
+}
+}  // namespace
+
+std::vector<NodeDecision> decide(const Graph& graph, const QConfigMapping& mapping,
+                                 const BackendConfig& backend, const DecideOptions& options) {
+  const std::vector<std::string> skipped = skipped_nodes(graph, options.skip);
+  const std::vector<QConfigMapping::Target> targets =
+      options.targets.empty() ? targets_of(graph) : options.targets;
+  if (options.targets.empty()) mapping.require_matched(targets);
+  std::vector<NodeDecision> decisions(graph.nodes().size());
+  for (size_t n = 0; n < decisions.size(); ++n) {
+    const Node& node = graph.nodes()[n];
+    NodeDecision& d = decisions[n];
+    if (node.kind != NodeKind::call && node.kind != NodeKind::module) continue;
+    d.qconfig = mapping.find(targets[n]);
+    if (!skipped[n].empty())
+      d.reason = fmt::format("skipped by '{}'", skipped[n]);
+    else if (!d.qconfig || !options.own || !options.own(node, d))
+      d = decide_call(graph, node, d.qconfig,
+                      options.pattern ? options.pattern(node) : backend.find_op(node.op), backend);
+  }
+  if (options.leave_islands_float) leave_islands_float(graph, decisions);
+  if (options.join_tables) join_tables(graph, decisions);
+  return decisions;
 }
 
 bool widens(const Node& node) {

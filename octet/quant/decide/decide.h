@@ -1,15 +1,16 @@
 #pragma once
 // The one place that says what is quantized, how, and why the rest stays float. It asks two things:
 // the QConfigMapping for what the user wants of a call, and the BackendConfig for what can be done
-// with it. Graph mode asks call by call, for modules and operators alike; a graph of operators (a
-// network from ONNX, say) is decided as a whole:
+// with it. All of graph mode is decided here, for graphs with and without module calls:
 //
-//   quant::GraphDecisions d = quant::decide(graph, quant::get_default_qconfig_mapping(),
-//                                           quant::get_native_backend_config());
+//   std::vector<quant::NodeDecision> d = quant::decide(
+//       graph, quant::get_default_qconfig_mapping(), quant::get_native_backend_config());
 //   for (size_t n = 0; n < graph.nodes().size(); ++n)
-//     if (!d.nodes[n].mode) std::cout << d.nodes[n].reason << "\n";
+//     if (!d[n].mode) std::cout << d[n].reason << "\n";
+//
+// Which values share an observer follows from the decisions (workflow/fx_prepare.cpp).
 
-#include <map>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -74,35 +75,25 @@ ObserverFactory operand_observer(const QConfig& qconfig, const QConfigMapping& m
 struct DecideOptions {
   // Nodes that stay float: exact names, globs, or re:expressions (base/text.h NamePattern). A
   // pattern that matches no node is an Error with the nearest names.
-  std::vector<std::string> skip;
+  std::vector<std::string> skip = {};
   bool leave_islands_float = true, join_tables = true;
+  // How the mapping knows each call, by node; by default targets_of(graph), and a name of the
+  // mapping that matches none of them is an Error.
+  std::vector<QConfigMapping::Target> targets = {};
+  // What the backend can do with a call (null: nothing); by default BackendConfig::find_op.
+  std::function<const BackendPatternConfig*(const graph::Node&)> pattern = {};
+  // Decides about calls that are the user's own, custom and standalone modules, which the mapping
+  // gives this qconfig; false for all others.
+  std::function<bool(const graph::Node&, NodeDecision&)> own = {};
 };
 
-// All decisions about a graph without module calls.
-struct GraphDecisions {
-  // Values that share one observer and one scale.
-  struct Group {
-    // The values that the observer is shown: not those that lie within the range of others.
-    std::vector<graph::ValueId> watch;
-    ObserverFactory observer;  // if it is of fixed qparams, nothing is watched
-    bool is_fixed() const { return watch.empty(); }
-  };
-  std::vector<NodeDecision> nodes;  // by node
-  std::vector<int> group;           // by value; -1: float, or one of `constants`
-  std::vector<Group> groups;
-  // Constants that become codes with qparams of their own, and what chooses these.
-  std::map<graph::ValueId, ObserverFactory> constants;
+// The decision about each node.
+std::vector<NodeDecision> decide(const graph::Graph& graph, const QConfigMapping& mapping,
+                                 const BackendConfig& backend, const DecideOptions& options = {});
 
-  bool is_static(graph::NodeId node) const {
-    return nodes[static_cast<size_t>(node)].mode == QuantMode::statically;
-  }
-};
-GraphDecisions decide(const graph::Graph& graph, const QConfigMapping& mapping,
-                      const BackendConfig& backend, const DecideOptions& options = {});
-
-// By node of a graph without module calls: the pattern that skips it, or "".
-std::vector<std::string> skipped_nodes(const graph::Graph& graph,
-                                       const std::vector<std::string>& skip);
+// How a mapping knows the calls of a graph of operators: by their names (as a module's), by their
+// operator and by their number among the calls of that operator.
+std::vector<QConfigMapping::Target> targets_of(const graph::Graph& graph);
 
 // Whether an operator that keeps qparams may give values outside the range of its operand (which
 // always includes 0): a pad with another value than 0, a clamp that does not hold 0, cubic

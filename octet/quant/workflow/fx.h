@@ -1,6 +1,6 @@
 #pragma once
-// Graph mode on models of modules (torch.ao.quantization.quantize_fx): the model is traced, its
-// graph is rewritten.
+// Graph mode (torch.ao.quantization.quantize_fx): a model is traced, or a network comes as a graph
+// (from ONNX, say), and the graph is rewritten.
 //
 //   model->eval();
 //   // Observers.
@@ -11,8 +11,11 @@
 //
 // What the model calls is found by graph::trace, so nothing in it needs stubs or FloatFunctionals.
 // Everything is driven by a QConfigMapping (what to quantize, how) and a BackendConfig (what can
-// be). Each function works on a deep copy. For networks that came as graphs (ONNX) see
-// quantize_fx.h.
+// be). Each function works on a deep copy. A graph goes the same way:
+//
+//   auto prepared = quant::prepare_fx(io::import_onnx("net.onnx"), quant::get_default_qconfig());
+//   for (const Tensor& batch : data) (*prepared)(batch);
+//   graph::Graph int8 = quant::convert_fx(prepared)->graph();
 
 #include <functional>
 #include <map>
@@ -29,6 +32,7 @@
 #include "octet/quant/backend/backend_config.h"
 #include "octet/quant/backend/qconfig_mapping.h"
 #include "octet/quant/decide/decide.h"
+#include "octet/quant/workflow/findings.h"
 #include "octet/quant/workflow/report.h"
 
 namespace octet::quant {
@@ -148,44 +152,68 @@ class ConvertCustomConfig {
   std::map<QuantMode, std::map<std::type_index, Make>> observed_to_quantized = {};
 };
 
-// A traced model with observers (or fake-quantize modules) as module calls
-// "activation_post_process_0", ...: what prepare_fx returns. Calling it calibrates. Where an
+// A graph with observers (or fake-quantize modules) as module calls "activation_post_process_0",
+// ...: what prepare_fx returns. Calling it calibrates. In eval mode a graph of operators runs as a
+// compiled program, and autograd records nothing; other graphs are run call by call. Where an
 // operator keeps qparams, its operand's observer stands behind its result too, but is not shown
 // that again: what a pool or a reshape gives lies within what it was given. (PyTorch shows it.)
 class ObservedGraphModule : public graph::GraphModule {
  public:
-  ObservedGraphModule(graph::Graph graph, nn::Module& root,
-                      std::map<std::string, NodeDecision> decisions,
-                      std::map<std::string, std::string> class_names,
-                      std::vector<int> input_quantized_indexes,
-                      std::vector<int> output_quantized_indexes);
+  // What prepare_fx decided, besides the graph.
+  struct Preparation {
+    // By the name of a call's (first) result in the graph.
+    std::map<std::string, NodeDecision> decisions;
+    std::map<std::string, std::string> class_names;  // of the model's modules, by path
+    std::vector<int> input_quantized_indexes, output_quantized_indexes;
+    bool compiled = false;  // eval mode runs a compiled program
+    // What calibrates ("": the process's choice), and what convert_fx asks unless it is given
+    // another one; these are not saved.
+    std::string engine;
+    BackendConfig backend = get_native_backend_config();
+  };
+  ObservedGraphModule(graph::Graph graph, nn::Module& root, Preparation preparation);
+  std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
   using GraphModule::forward;
+
   // By the name of a call's (first) result in graph().
-  const std::map<std::string, NodeDecision>& decisions() const { return decisions_; }
+  const std::map<std::string, NodeDecision>& decisions() const { return made_.decisions; }
   std::map<std::string, std::optional<QConfig>> qconfig_map() const;
   // The path and class of the module whose forward calls a node, or that it calls
   // (graph::Node::scope).
   std::map<std::string, std::pair<std::string, std::string>> node_name_to_scope() const;
-  // of the model's modules, by path
-  const std::map<std::string, std::string>& class_names() const { return class_names_; }
-  const std::vector<int>& input_quantized_indexes() const { return input_quantized_; }
-  const std::vector<int>& output_quantized_indexes() const { return output_quantized_; }
+  const Preparation& preparation() const { return made_; }
+
+  // The graph without its observers, which stand at its values.
+  struct Watched {
+    graph::Graph graph;
+    std::vector<std::string> observer;   // by value: the path of its observer; "": it has none
+    std::vector<bool> shown;             // by value: calibration shows it to that observer
+    std::vector<graph::ValueId> source;  // by value: the one of graph() that it stands for
+  };
+  // With constants as they are now.
+  Watched watched() const;
+  // Of the observed values and of operands of cat, add and sub, by value of watched(): what eval
+  // mode has seen. convert_fx warns of what they show to be lost.
+  const SampleRanges& ranges() const { return ranges_; }
 
   Attrs config() const override;
   static std::shared_ptr<ObservedGraphModule> from_config(const Attrs& config);
 
+ protected:
+  void graph_changed() override { calibration_.reset(); }
+
  private:
+  struct Calibration;
   std::vector<Tensor> call_module(const graph::Node& node,
                                   const std::vector<Tensor>& operands) override;
-  // Whether an observer's value is read by nothing but a call that cuts it to a range and shares
-  // the observer.
-  bool is_narrowed(const graph::Node& observer);
-  bool reads_narrowed(const graph::Node& observer) const;
+  Tensor result(graph::ValueId id, Tensor value) override;
+  bool is_shown(const graph::Node& observer) const;
+  Calibration& calibration();
 
-  std::map<std::string, NodeDecision> decisions_;
-  std::map<std::string, std::string> class_names_;
-  std::vector<int> input_quantized_, output_quantized_;
-  std::vector<bool> narrowed_;  // by node, made when first asked for
+  Preparation made_;
+  std::shared_ptr<Calibration> calibration_;  // made when first run
+  SampleRanges ranges_;
+  int64_t samples_ = 0;  // seen in eval mode
 };
 
 using graph::GraphModule;
@@ -223,15 +251,52 @@ std::shared_ptr<ObservedGraphModule> prepare_qat_fx(
     const std::vector<TensorType>& inputs, const PrepareCustomConfig& custom = {},
     const BackendConfig& backend = get_native_backend_config());
 
+// The same for a network that is a graph of operators. Batch norms and added constants are folded
+// into the layers before them and activations fused first. A call is known to the mapping by its
+// name (as a module's), its operator (object type) and its number among the calls of that operator.
+// What can be known to be wrong is reported here, before any sample is read: a graph that is
+// quantized already, a NaN in a weight, a qconfig that cannot be honoured, a name or pattern that
+// matches nothing, and if nothing can be quantized.
+struct PrepareOptions {
+  std::vector<std::string> skip = {};  // nodes that stay float: names, globs, or re:expressions
+  std::string engine = {};             // the engine that calibrates; "" is the process's choice
+  BackendConfig backend = get_native_backend_config();  // what can be quantized
+};
+std::shared_ptr<ObservedGraphModule> prepare_fx(const graph::Graph& graph,
+                                                const QConfigMapping& mapping,
+                                                const PrepareOptions& options = {});
+std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const graph::Graph& graph,
+                                                    const QConfigMapping& mapping,
+                                                    const PrepareOptions& options = {});
+
+// Without calibration: only weights are quantized. Linear and convolution nodes with a constant
+// float weight become their dynamic forms (linear_dynamic, ...): inputs are quantized at each call
+// from their own range, results are float (docs/numerics.md "Run-time choice"). So do lstm, gru and
+// rnn, which keep their names and take codes. Everything else stays as it is. Per-channel weight
+// observers run along the output channels. Weights of linear nodes whose quant_min..quant_max are
+// of 4 bits (-8..7; quint8: 0..15) are kept two codes to a byte. Error if there is no such node.
+// The report lists the nodes that have a weight.
+graph::Graph quantize_dynamic_fx(const graph::Graph& graph,
+                                 const QConfig& qconfig = default_dynamic_qconfig(),
+                                 const PrepareOptions& options = {},
+                                 ConversionReport* report = nullptr);
+// The same nodes with quantized weights and float arithmetic (linear_weight_only, ...): smaller
+// files.
+graph::Graph quantize_weight_only_fx(
+    const graph::Graph& graph,
+    const ObserverFactory& weight = default_per_channel_weight_observer(),
+    const PrepareOptions& options = {}, ConversionReport* report = nullptr);
+
 // -- convert: three passes ------------------------------------------------------------------------
 
 // 1. Observers become quantize and dequantize, layers with weights their reference forms: float
 // arithmetic on dequantized codes, which any backend can take. Dynamic and weight-only layers are
-// there already as what they will be. Error not_calibrated naming every observer that saw no data,
-// unless custom.for_loading.
+// there already as what they will be. Inputs keep their names; results are float under theirs,
+// unless they were prepared to stay codes. Error not_calibrated naming every observer that saw no
+// data, unless custom.for_loading. Without `backend`: the one that prepare_fx was given.
 std::shared_ptr<GraphModule> convert_to_reference_fx(
     const std::shared_ptr<ObservedGraphModule>& prepared, const ConvertCustomConfig& custom = {},
-    const BackendConfig& backend = get_native_backend_config(), ConversionReport* report = nullptr);
+    const std::optional<BackendConfig>& backend = {}, ConversionReport* report = nullptr);
 
 // 2. and 3. dequantize -> module -> quantize becomes the module that the backend's pattern names
 // for it (quantized_modules); modules that keep qparams take codes; dequantize -> operator ->
@@ -245,7 +310,11 @@ std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference
 // All of them. With `strict`, an Error that lists the calls that stayed float, if any computes.
 std::shared_ptr<GraphModule> convert_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
                                         const ConvertCustomConfig& custom = {},
-                                        const BackendConfig& backend = get_native_backend_config(),
+                                        const std::optional<BackendConfig>& backend = {},
                                         ConversionReport* report = nullptr, bool strict = false);
+inline std::shared_ptr<GraphModule> convert_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
+                                               ConversionReport* report, bool strict = false) {
+  return convert_fx(prepared, ConvertCustomConfig(), std::nullopt, report, strict);
+}
 
 }  // namespace octet::quant

@@ -1,11 +1,11 @@
 #include <algorithm>
 
 #include "octet/base/check_impl.h"
+#include "octet/graph/fuse_lookups.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/modules/weighted.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/workflow/fx_impl.h"
-#include "octet/quant/workflow/reference_impl.h"
 #include "octet/quant/workflow/weight_scales_impl.h"
 
 namespace octet::quant {
@@ -19,9 +19,6 @@ using nn::Module;
 
 namespace {
 
-// How a node's note begins that stays float, also where its operands and results are codes.
-constexpr const char* kFloat = "float: ";
-
 // -- to the reference graph -----------------------------------------------------------------------
 
 class Referencer {
@@ -29,11 +26,12 @@ class Referencer {
   Referencer(const ObservedGraphModule& prepared, const ConvertCustomConfig& custom,
              const BackendConfig& backend, ConversionReport& report)
       : source_(prepared),
-        g_(prepared.graph()),
+        g_(prepared.with_values(prepared.graph())),
         custom_(custom),
         backend_(backend),
         report_(report),
-        root_(std::static_pointer_cast<GraphModule>(prepared.clone())) {
+        root_(std::static_pointer_cast<GraphModule>(prepared.clone())),
+        results_(results_that_are_float(prepared)) {
     root_->eval();
   }
 
@@ -44,9 +42,7 @@ class Referencer {
         rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
     std::vector<ValueId> outputs = reference.outputs();
     for (size_t i = 0; i < outputs.size(); ++i) {
-      const auto& quantized = source_.output_quantized_indexes();
-      bool stays =
-          std::find(quantized.begin(), quantized.end(), static_cast<int>(i)) != quantized.end();
+      const bool stays = is_in(made().output_quantized_indexes, i);
       const Node& producer = reference.producer(outputs[i]);
       if (stays && producer.kind == NodeKind::call && producer.op == "dequantize")
         outputs[i] = producer.inputs[0];
@@ -59,9 +55,12 @@ class Referencer {
     // rest does not.
     bool any = std::any_of(reference.nodes().begin(), reference.nodes().end(),
                            [](const Node& n) { return n.op == "quantize"; });
-    for (size_t n = 0; !any && n < reference.nodes().size(); ++n)
-      if (reference.nodes()[n].note.starts_with(kFloat))
-        reference.node(static_cast<graph::NodeId>(n)).note.clear();
+    for (size_t n = 0; !any && n < reference.nodes().size(); ++n) {
+      Node& node = reference.node(static_cast<graph::NodeId>(n));
+      if (node.stays_float) node.note.clear();
+      node.stays_float = false;
+    }
+    warn_of_lost_ranges();
     reference = raise_weight_scales(graph::remove_dead(reference), report_);
     auto result = nn::make<GraphModule>(std::move(reference), *root_);
     for (auto& [path, module] : result->named_modules()) module->qconfig.reset();
@@ -74,6 +73,35 @@ class Referencer {
   }
 
  private:
+  const ObservedGraphModule::Preparation& made() const { return source_.preparation(); }
+  static bool is_in(const std::vector<int>& indexes, size_t i) {
+    return std::find(indexes.begin(), indexes.end(), static_cast<int>(i)) != indexes.end();
+  }
+
+  // The observed values that are results of the graph as numbers.
+  static std::set<ValueId> results_that_are_float(const ObservedGraphModule& prepared) {
+    const Graph& g = prepared.graph();
+    std::set<ValueId> results;
+    for (size_t i = 0; i < g.outputs().size(); ++i) {
+      if (is_in(prepared.preparation().output_quantized_indexes, i)) continue;
+      const Node& producer = g.producer(g.outputs()[i]);
+      results.insert(is_observer_call(prepared, producer) ? producer.inputs[0] : g.outputs()[i]);
+    }
+    return results;
+  }
+
+  void warn_of_lost_ranges() const {
+    const ObservedGraphModule::Watched w = source_.watched();
+    const auto qtype_of = [&](ValueId v) -> std::optional<ops::QType> {
+      auto it = qparams_.find(w.observer[static_cast<size_t>(v)]);
+      return it == qparams_.end() || it->second.quantizer->is_per_channel()
+                 ? std::nullopt
+                 : std::optional(qtype(it->second));
+    };
+    for (std::string& line : lost_ranges(w.graph, source_.ranges(), qtype_of))
+      report_.warnings.push_back(std::move(line));
+  }
+
   // Asks every observer. Error naming all that saw no data.
   void choose_qparams() {
     std::vector<std::string> missing;
@@ -83,8 +111,8 @@ class Referencer {
       if (!is_observer_call(source_, node) || !asked.insert(node.scope).second) continue;
       Module& module = *root_->submodule(node.scope);  // a copy: it may be shown something
       if (!chooses_qparams(module)) continue;
-      ++count;
       ValueId x = node.inputs[0];
+      if (!g_.is_constant(x)) ++count;
       if (g_.is_constant(x) && saw_nothing(module)) {
         show(module, g_.constant(x));  // a weight, as it is now
       } else if (custom_.for_loading && saw_nothing(module)) {
@@ -152,12 +180,15 @@ class Referencer {
     if (is_observer_call(source_, node)) return observer(r, node);
     const NodeDecision* d = decision(node);
     bool quantized = d && d->mode;
-    const std::string label = node.scope.empty() ? g_.value(node.outputs[0]).name : node.scope;
+    const std::string label = node_name(g_, node);
     report_.entries.push_back({label, node.op, quantized, quantized ? "" : d ? d->reason : ""});
     if (!quantized) {
       emit(r, node, node.op, floats(r, node), g_.value(node.outputs[0]).name);
-      if (d && !d->reason.empty())
-        r.out().node(r.out().value(r(node.outputs[0])).producer).note = kFloat + d->reason;
+      if (d && !d->reason.empty()) {
+        Node& made = r.out().node(r.out().value(r(node.outputs[0])).producer);
+        made.note = d->reason;
+        made.stays_float = true;
+      }
       return true;
     }
     if (d->custom || d->standalone) {
@@ -188,8 +219,7 @@ class Referencer {
   bool input(graph::Rewriter& r, const Node& node) {
     auto index = static_cast<int>(
         std::find(g_.inputs().begin(), g_.inputs().end(), node.outputs[0]) - g_.inputs().begin());
-    const auto& quantized = source_.input_quantized_indexes();
-    if (std::find(quantized.begin(), quantized.end(), index) == quantized.end()) return false;
+    if (!is_in(made().input_quantized_indexes, static_cast<size_t>(index))) return false;
     const QParams* q = qparams_behind(node.outputs[0]);
     OCTET_CHECK(q, internal, "convert_fx: input {} has no observer", index);
     TensorType type = g_.type(node.outputs[0]);
@@ -206,19 +236,34 @@ class Referencer {
       r.map(y, value(r, x));
       return true;
     }
+    // Of a result of the graph the numbers have the name, of other values the codes.
     const std::string& name = g_.value(x).name;
+    const bool is_result = results_.count(x) && !r.out().find(name);
+    const std::string of_codes = is_result || r.out().find(name) ? name + ".quantized" : name;
     ValueId codes = now;
     if (g_.is_constant(x))
-      codes = r.out().add_constant(name, quantize_to(g_.constant(x), it->second));
+      codes = r.out().add_constant(name, codes_of(x, node, it->second));
     else if (!r.out().type(now).is_quantized())
-      codes = r.out().add_call(code_name(r, name), "quantize", {now}, {}, qtype(it->second));
-    r.map(y, r.out().add_call(name + ".dequantized", "dequantize", {codes}));
+      codes = r.out().add_call(of_codes, "quantize", {now}, {}, qtype(it->second));
+    r.map(y, r.out().add_call(is_result ? name : name + ".dequantized", "dequantize", {codes}));
     return true;
   }
 
-  // The value's own name if that is free.
-  static std::string code_name(graph::Rewriter& r, const std::string& name) {
-    return r.out().find(name) ? name + ".quantized" : name;
+  // The codes of a constant. Those of a linear layer's weight that is used with float arithmetic
+  // are kept two to a byte if they are of 4 bits.
+  Tensor codes_of(ValueId constant, const Node& observer, const QParams& q) const {
+    Tensor codes = quantize_to(g_.constant(constant), q);
+    const auto users = g_.users(observer.outputs[0]);
+    const bool in_float = std::all_of(users.begin(), users.end(), [&](graph::NodeId user) {
+      const NodeDecision* d = decision(g_.node(user));
+      return g_.node(user).op == "linear" && d && d->mode && *d->mode != QuantMode::statically;
+    });
+    if (!in_float) return codes;
+    for (const auto& [wide, four] :
+         {std::pair{DType::qint8, DType::qint4x2}, std::pair{DType::quint8, DType::quint4x2}})
+      if (codes.dtype() == wide && q.quant_min >= qmin(four) && q.quant_max <= qmax(four))
+        return make_quantized(codes.int_repr(), q.quantizer, four);
+    return codes;
   }
 
   // The value in the new graph.
@@ -265,9 +310,13 @@ class Referencer {
     }
     for (size_t i = 0; i < results.size(); ++i) {
       r.map(node.outputs[i], results[i]);
-      const std::string& own = g_.value(node.outputs[i]).name;
+      const std::string own =
+          g_.value(node.outputs[i]).name + (qparams_behind(node.outputs[i]) ? ".float" : "");
       if (i > 0 && !r.out().find(own)) r.out().rename(results[i], own);
     }
+    if (const NodeDecision* d = decision(node); d && d->joins_next)
+      r.out().node(r.out().value(results[0]).producer).note =
+          "one table of codes with the next operator";
   }
 
   // The reference, dynamic or weight-only form of a layer with weights; the module itself if it has
@@ -322,9 +371,14 @@ class Referencer {
     Attrs attrs = node.attrs;
     if (lowered)
       for (const auto& [key, value] : lowered->attrs) attrs.set(key, value);
-    r.map(node.outputs[0],
-          r.out().add_call(g_.value(node.outputs[0]).name, lowered ? lowered->op : node.op,
-                           operands, attrs, std::nullopt, node.scope));
+    const auto results =
+        r.out().add_calls(g_.value(node.outputs[0]).name, lowered ? lowered->op : node.op, operands,
+                          attrs, std::nullopt, node.scope);
+    for (size_t i = 0; i < results.size(); ++i) {
+      r.map(node.outputs[i], results[i]);
+      const std::string& own = g_.value(node.outputs[i]).name;
+      if (i > 0 && !r.out().find(own)) r.out().rename(results[i], own);
+    }
   }
 
   // Custom and standalone modules take and give codes; they say what types that makes.
@@ -407,11 +461,12 @@ class Referencer {
   }
 
   const ObservedGraphModule& source_;
-  const Graph& g_;
+  const Graph g_;
   const ConvertCustomConfig& custom_;
   const BackendConfig& backend_;
   ConversionReport& report_;
   std::shared_ptr<GraphModule> root_;
+  const std::set<ValueId> results_;
   std::map<std::string, QParams> qparams_;  // by the observer's path
   std::vector<std::string> unset_;          // the values that nothing was seen of, to be loaded
   std::set<const Module*> done_;
@@ -604,12 +659,13 @@ class ModuleLowerer {
 
 std::shared_ptr<GraphModule> convert_to_reference_fx(
     const std::shared_ptr<ObservedGraphModule>& prepared, const ConvertCustomConfig& custom,
-    const BackendConfig& backend, ConversionReport* report) {
+    const std::optional<BackendConfig>& backend, ConversionReport* report) {
   OCTET_CHECK(prepared, invalid_argument, "convert_to_reference_fx: no model");
   ConversionReport local;
   ConversionReport& r = report ? *report : local;
   r = {};
-  return Referencer(*prepared, custom, backend, r).run();
+  return Referencer(*prepared, custom, backend ? *backend : prepared->preparation().backend, r)
+      .run();
 }
 
 std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference,
@@ -617,7 +673,7 @@ std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference
                                    const graph::MergePredicate& merge) {
   OCTET_CHECK(reference, invalid_argument, "lower: no model");
   const graph::MergePredicate allowed = [&](const Graph& g, const Node& node) {
-    return !node.note.starts_with(kFloat) && (!merge || merge(g, node));
+    return !node.stays_float && (!merge || merge(g, node));
   };
   auto lowered = ModuleLowerer(*reference, backend, allowed).run();
   Graph merged = graph::merge_qdq(lowered->graph(), allowed);
@@ -626,15 +682,73 @@ std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference
   return result;
 }
 
+namespace {
+
+// A function of codes that becomes codes again runs as a table, whatever was decided.
+void report_tables(GraphModule& lowered, ConversionReport& report) {
+  Graph g = lowered.graph();
+  const Graph with_tables = graph::fuse_lookups(g);
+  bool any = false;
+  for (size_t n = 0; n < g.nodes().size(); ++n) {
+    Node& node = g.node(static_cast<graph::NodeId>(n));
+    if (!node.stays_float || with_tables.find(g.value(node.outputs[0]).name)) continue;
+    node.stays_float = false;
+    node.note = "one table of codes with its neighbours";
+    any = true;
+    for (ConversionReport::Entry& e : report.entries)
+      if (e.node == node_name(g, node)) e.quantized = true, e.reason.clear();
+  }
+  if (any) lowered.set_graph(std::move(g), false);
+}
+
+}  // namespace
+
 std::shared_ptr<GraphModule> convert_fx(const std::shared_ptr<ObservedGraphModule>& prepared,
                                         const ConvertCustomConfig& custom,
-                                        const BackendConfig& backend, ConversionReport* report,
-                                        bool strict) {
+                                        const std::optional<BackendConfig>& backend,
+                                        ConversionReport* report, bool strict) {
   ConversionReport local;
   ConversionReport& r = report ? *report : local;
   auto reference = convert_to_reference_fx(prepared, custom, backend, &r);
+  auto lowered = lower(reference, backend ? *backend : prepared->preparation().backend);
+  if (lowered->awaited_state().empty()) report_tables(*lowered, r);
   if (strict) require_nothing_left_float(r);
-  return lower(reference, backend);
+  return lowered;
+}
+
+// -- weights alone --------------------------------------------------------------------------------
+
+namespace {
+
+// One qconfig for every call. What has no weight stays float as it is, and is not reported.
+Graph quantize_weights(const Graph& source, const QConfig& qconfig, const PrepareOptions& options,
+                       ConversionReport* report, const char* who) {
+  OCTET_CHECK(qconfig.weight, invalid_argument, "{}: the qconfig has no observer for weights", who);
+  ConversionReport local;
+  ConversionReport& r = report ? *report : local;
+  auto prepared = prepare_graph(source, qconfig, options, false, who);
+  Graph result = convert_to_reference_fx(prepared, {}, {}, &r)->graph();
+  std::erase_if(r.entries, [&](const ConversionReport::Entry& e) {
+    const BackendPatternConfig* config = options.backend.find_op(e.op);
+    return !config || (!config->quantized_op(QuantMode::dynamically) &&
+                       !config->quantized_op(QuantMode::weight_only));
+  });
+  return result;
+}
+
+}  // namespace
+
+Graph quantize_dynamic_fx(const Graph& graph, const QConfig& qconfig, const PrepareOptions& options,
+                          ConversionReport* report) {
+  return quantize_weights(
+      graph, {default_dynamic_qconfig().activation, qconfig.weight.without_fake_quantize()},
+      options, report, "quantize_dynamic_fx");
+}
+
+Graph quantize_weight_only_fx(const Graph& graph, const ObserverFactory& weight,
+                              const PrepareOptions& options, ConversionReport* report) {
+  return quantize_weights(graph, {ObserverFactory(), weight.without_fake_quantize()}, options,
+                          report, "quantize_weight_only_fx");
 }
 
 }  // namespace octet::quant

@@ -35,6 +35,12 @@ nn::Module* module_of(const GraphModule& model, const graph::Node& node);
 // for mappings.
 std::type_index mapped_type(const nn::Module& module);
 
+// prepare_fx or prepare_qat_fx of a graph of operators, in the name of `who`.
+std::shared_ptr<ObservedGraphModule> prepare_graph(const graph::Graph& source,
+                                                   const QConfigMapping& mapping,
+                                                   const PrepareOptions& options, bool qat,
+                                                   const char* who);
+
 // Is it a call of an observer or fake-quantize module?
 bool is_observer_call(const GraphModule& model, const graph::Node& node);
 

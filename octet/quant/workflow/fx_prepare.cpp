@@ -2,6 +2,8 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
+#include "octet/graph/fold_batch_norm.h"
+#include "octet/graph/fuse.h"
 #include "octet/nn/registry.h"
 #include "octet/quant/decide/decide.h"
 #include "octet/quant/modules/qparams.h"
@@ -17,174 +19,21 @@ using graph::NodeKind;
 using graph::ValueId;
 using nn::Module;
 
-// -- the result -----------------------------------------------------------------------------------
-
-OCTET_MODULE(ObservedGraphModule)
-
-ObservedGraphModule::ObservedGraphModule(Graph graph, Module& root,
-                                         std::map<std::string, NodeDecision> decisions,
-                                         std::map<std::string, std::string> class_names,
-                                         std::vector<int> input_quantized_indexes,
-                                         std::vector<int> output_quantized_indexes)
-    : GraphModule(std::move(graph), root),
-      decisions_(std::move(decisions)),
-      class_names_(std::move(class_names)),
-      input_quantized_(std::move(input_quantized_indexes)),
-      output_quantized_(std::move(output_quantized_indexes)) {}
-
-std::map<std::string, std::optional<QConfig>> ObservedGraphModule::qconfig_map() const {
-  std::map<std::string, std::optional<QConfig>> result;
-  for (const auto& [name, decision] : decisions_) result[name] = decision.qconfig;
-  return result;
-}
-
-std::map<std::string, std::pair<std::string, std::string>> ObservedGraphModule::node_name_to_scope()
-    const {
-  std::map<std::string, std::pair<std::string, std::string>> result;
-  for (const Node& node : graph().nodes()) {
-    if (node.kind != NodeKind::call && node.kind != NodeKind::module) continue;
-    auto known = class_names_.find(node.scope);
-    result[graph().value(node.outputs[0]).name] = {
-        node.scope, known != class_names_.end() ? known->second : node.op};
-  }
-  return result;
-}
-
 namespace {
-// As widens() of a call of its operator; some that never do are counted in.
-bool widens(const Module& module) {
-  const std::string name = module.type_name();
-  if (name.starts_with("AvgPool")) return module.config().get_int("divisor_override") != 0;
-  return name == "Hardtanh" || name == "Upsample" || name.find("Pad") != std::string::npos;
-}
-}  // namespace
 
-std::vector<Tensor> ObservedGraphModule::call_module(const Node& node,
-                                                     const std::vector<Tensor>& operands) {
-  const nn::ModulePtr module = submodule(node.scope);
-  if (dynamic_cast<const Observer*>(module.get()) && !operands.empty()) {
-    if (is_narrowed(node)) return operands;
-    const Node& producer = graph().producer(node.inputs[0]);
-    const bool made = producer.kind == NodeKind::call || producer.kind == NodeKind::module;
-    const auto decision =
-        made ? decisions_.find(graph().value(producer.outputs[0]).name) : decisions_.end();
-    const bool may_widen =
-        producer.kind == NodeKind::module ? widens(*submodule(producer.scope)) : widens(producer);
-    // Not whatever has one observer before and behind it: in cat({conv(x), x}) the conv has.
-    if (decision != decisions_.end() && decision->second.keeps_qparams && !may_widen &&
-        producer.inputs[0] != kNone) {
-      const Node& before = graph().producer(producer.inputs[0]);
-      // of what it has been shown
-      if (before.kind == NodeKind::module && before.scope == node.scope && !is_narrowed(before))
-        return operands;
-    }
-  }
-  return (*module)(operands);
+// What is decided about: batch norms and added constants are folded into the layers before them,
+// activations fused, constants of add and mul in second place.
+Graph quantizable_form(const Graph& graph) {
+  return graph::fuse_activations(
+      graph::fold_batch_norm(graph::fold_biases(graph::constants_second(graph))));
 }
 
-bool ObservedGraphModule::is_narrowed(const Node& observer) {
-  const Graph& g = graph();
-  if (narrowed_.size() != g.nodes().size()) {
-    narrowed_.assign(g.nodes().size(), false);
-    for (size_t n = 0; n < narrowed_.size(); ++n)
-      narrowed_[n] = g.nodes()[n].kind == NodeKind::module && reads_narrowed(g.nodes()[n]);
-  }
-  return narrowed_[static_cast<size_t>(g.value(observer.outputs[0]).producer)];
+void require_float(const Graph& graph, const char* who) {
+  for (const graph::Value& value : graph.values())
+    OCTET_CHECK(!value.type.is_quantized(), invalid_argument,
+                "{}: {} is quantized already (%{}: {})", who, graph.name, value.name,
+                to_string(value.type));
 }
-
-bool ObservedGraphModule::reads_narrowed(const Node& observer) const {
-  const Graph& g = graph();
-  const Node* cut = only_reader(g, observer.outputs[0]);
-  if (!cut || !narrows(*cut)) return false;
-  const Node* next = only_reader(g, cut->outputs[0]);
-  return next && next->kind == NodeKind::module && next->scope == observer.scope;
-}
-
-namespace {
-constexpr const char* kModes[] = {"static", "dynamic", "weight-only"};
-
-std::vector<int64_t> wide(const std::vector<int>& v) { return {v.begin(), v.end()}; }
-std::vector<int> narrow(const std::vector<int64_t>& v) { return {v.begin(), v.end()}; }
-}  // namespace
-
-// Decisions as "decision.NAME" = "mode;number of the qconfig;flags;reason", QConfigs as
-// "qconfig.NUMBER.ATTRIBUTE".
-Attrs ObservedGraphModule::config() const {
-  Attrs c = GraphModule::config();
-  std::vector<QConfig> qconfigs;
-  for (const auto& [name, d] : decisions_) {
-    std::string number = "none";
-    if (d.qconfig) {
-      auto at = std::find(qconfigs.begin(), qconfigs.end(), *d.qconfig);
-      number = std::to_string(at - qconfigs.begin());
-      if (at == qconfigs.end()) qconfigs.push_back(*d.qconfig);
-    }
-    c.set("decision." + name,
-          fmt::format("{};{};{}{}{}{};{}", d.mode ? kModes[static_cast<int>(*d.mode)] : "float",
-                      number, d.custom ? "c" : "", d.standalone ? "s" : "",
-                      d.keeps_qparams ? "k" : "", d.joins_next ? "j" : "", d.reason));
-  }
-  for (size_t i = 0; i < qconfigs.size(); ++i)
-    for (const auto& [key, value] : to_attrs(qconfigs[i]))
-      c.set(fmt::format("qconfig.{}.{}", i, key), value);
-  for (const auto& [path, name] : class_names_) c.set("class." + path, name);
-  return c.set("input_quantized_indexes", wide(input_quantized_))
-      .set("output_quantized_indexes", wide(output_quantized_));
-}
-
-std::shared_ptr<ObservedGraphModule> ObservedGraphModule::from_config(const Attrs& config) {
-  Attrs graph_config;
-  std::map<int, Attrs> qconfigs;
-  for (const char* key : {"graph", "parameters", "buffers", "preserved"})
-    graph_config.set(key, config.get(key));
-  for (const auto& [key, value] : config) {
-    if (!key.starts_with("qconfig.")) continue;
-    size_t dot = key.find('.', 8);
-    qconfigs[std::stoi(key.substr(8, dot - 8))].set(key.substr(dot + 1), value);
-  }
-  std::map<std::string, NodeDecision> decisions;
-  for (const auto& [key, value] : config) {
-    if (!key.starts_with("decision.")) continue;
-    const std::string& text = std::get<std::string>(value);
-    std::vector<std::string> parts;
-    size_t begin = 0;
-    for (int i = 0; i < 3; ++i) {
-      size_t end = text.find(';', begin);
-      OCTET_CHECK(end != std::string::npos, corrupt, "ObservedGraphModule: {} = '{}'", key, text);
-      parts.push_back(text.substr(begin, end - begin));
-      begin = end + 1;
-    }
-    NodeDecision d;
-    for (int m = 0; m < 3; ++m)
-      if (parts[0] == kModes[m]) d.mode = static_cast<QuantMode>(m);
-    if (parts[1] != "none") {
-      auto at = qconfigs.find(std::stoi(parts[1]));
-      OCTET_CHECK(at != qconfigs.end(), corrupt, "ObservedGraphModule: {} has no qconfig {}", key,
-                  parts[1]);
-      d.qconfig = qconfig_from(at->second);
-    }
-    d.custom = parts[2].find('c') != std::string::npos;
-    d.standalone = parts[2].find('s') != std::string::npos;
-    d.keeps_qparams = parts[2].find('k') != std::string::npos;
-    d.joins_next = parts[2].find('j') != std::string::npos;
-    d.reason = text.substr(begin);
-    decisions[key.substr(9)] = std::move(d);
-  }
-  std::map<std::string, std::string> class_names;
-  for (const auto& [key, value] : config)
-    if (key.starts_with("class.")) class_names[key.substr(6)] = std::get<std::string>(value);
-  Module none;
-  auto module =
-      nn::make<ObservedGraphModule>(Graph(), none, std::move(decisions), std::move(class_names),
-                                    narrow(config.get_ints("input_quantized_indexes")),
-                                    narrow(config.get_ints("output_quantized_indexes")));
-  module->load_config(graph_config);
-  return module;
-}
-
-// -- preparing ------------------------------------------------------------------------------------
-
-namespace {
 
 class FxPreparer {
  public:
@@ -197,13 +46,21 @@ class FxPreparer {
         backend_(backend),
         qat_(qat),
         who_(qat ? "prepare_qat_fx" : "prepare_fx") {}
+  // Of a network that is a graph of operators.
+  FxPreparer(std::shared_ptr<GraphModule> model, const QConfigMapping& mapping,
+             const PrepareOptions& options, bool qat, const char* who)
+      : FxPreparer({std::move(model), {}}, mapping, no_customs(), options.backend, qat) {
+    of_operators_ = &options;
+    who_ = who;
+  }
 
   std::shared_ptr<ObservedGraphModule> run() {
     check_is_float();
-    mapping_.require_matched(targets_of(*model_, classes_));
-    fuse_patterns(*model_, backend_);
+    if (!of_operators_) {
+      mapping_.require_matched(targets_of(*model_, classes_));
+      fuse_patterns(*model_, backend_);
+    }
     g_ = model_->graph();
-    targets_ = targets_of(*model_, classes_);
     check_indexes();
     decide_all();
     require_something();
@@ -211,15 +68,25 @@ class FxPreparer {
     Graph observed =
         rewriter.run([&](graph::Rewriter& r, const Node& node) { return visit(r, node); });
     observe_outputs(observed);
-    std::map<std::string, std::string> class_names;
-    for (const auto& [path, type] : classes_) class_names[path] = nn::class_name(*type);
     for (const std::string& path : custom_.preserved_attributes) model_->preserve(path);
-    return nn::make<ObservedGraphModule>(std::move(observed), *model_, std::move(decisions_),
-                                         std::move(class_names), custom_.input_quantized_indexes,
-                                         custom_.output_quantized_indexes);
+    ObservedGraphModule::Preparation made{
+        .decisions = std::move(decisions_),
+        .class_names = {},
+        .input_quantized_indexes = custom_.input_quantized_indexes,
+        .output_quantized_indexes = custom_.output_quantized_indexes,
+        .compiled = of_operators_ && !qat_,
+        .engine = of_operators_ ? of_operators_->engine : "",
+        .backend = backend_};
+    for (const auto& [path, type] : classes_) made.class_names[path] = nn::class_name(*type);
+    return nn::make<ObservedGraphModule>(std::move(observed), *model_, std::move(made));
   }
 
  private:
+  static const PrepareCustomConfig& no_customs() {
+    static const PrepareCustomConfig none;
+    return none;
+  }
+
   static constexpr const char* kPrefix = "activation_post_process_";
 
   void check_is_float() const {
@@ -228,11 +95,7 @@ class FxPreparer {
                   "{}: the model is prepared already ('{}' is a {}): convert it, or "
                   "prepare the float model",
                   who_, path, module->type_name());
-    for (const Node& node : model_->graph().nodes())
-      for (ValueId v : node.outputs)
-        OCTET_CHECK(!model_->graph().type(v).is_quantized(), invalid_argument,
-                    "{}: {} is quantized already (%{}: {})", who_, model_->graph().name,
-                    model_->graph().value(v).name, to_string(model_->graph().type(v)));
+    require_float(model_->graph(), who_);
   }
 
   void check_indexes() const {
@@ -273,35 +136,60 @@ class FxPreparer {
   }
 
   void decide_all() {
-    std::vector<NodeDecision> decisions(g_.nodes().size());
-    for (size_t n = 0; n < decisions.size(); ++n) decisions[n] = decide(n);
-    if (custom_.leave_islands_float) leave_islands_float(g_, decisions);
-    if (custom_.join_tables) join_tables(g_, decisions);
-    for (size_t n = 0; n < decisions.size(); ++n)
-      if (is_call(g_.nodes()[n])) decision(g_.nodes()[n]) = std::move(decisions[n]);
+    DecideOptions options{.leave_islands_float = custom_.leave_islands_float,
+                          .join_tables = custom_.join_tables,
+                          .pattern = [&](const Node& node) { return config_of(node); },
+                          .own = [&](const Node& node, NodeDecision& d) { return own(node, d); }};
+    if (of_operators_)
+      options.skip = of_operators_->skip;
+    else
+      options.targets = targets_of(*model_, classes_);
+    std::vector<NodeDecision> decisions = decide(g_, mapping_, backend_, options);
+    for (size_t n = 0; n < decisions.size(); ++n) {
+      if (!is_call(g_.nodes()[n])) continue;
+      if (of_operators_ && decisions[n].mode) check_qconfig(g_.nodes()[n], decisions[n]);
+      decision(g_.nodes()[n]) = std::move(decisions[n]);
+    }
   }
 
   static bool is_call(const Node& node) {
     return node.kind == NodeKind::call || node.kind == NodeKind::module;
   }
 
-  NodeDecision decide(size_t n) const {
-    const Node& node = g_.nodes()[n];
-    NodeDecision d;
-    if (!is_call(node)) return d;
-    d.qconfig = mapping_.find(targets_[n]);
-    if (d.qconfig && standalone(node)) {
-      d.standalone = true;
-      d.mode = QuantMode::statically;
-      return d;
-    }
-    const std::optional<QuantMode> wanted = d.qconfig ? mode_of(*d.qconfig) : std::nullopt;
-    if (wanted && custom_make(node, *wanted)) {
-      d.custom = true;
-      d.mode = wanted;
-      return d;
-    }
-    return decide_call(g_, node, d.qconfig, config_of(node), backend_);
+  // Standalone and custom modules.
+  bool own(const Node& node, NodeDecision& d) const {
+    const std::optional<QuantMode> wanted = mode_of(*d.qconfig);
+    d.standalone = standalone(node) != nullptr;
+    d.custom = !d.standalone && wanted && custom_make(node, *wanted);
+    if (d.standalone) d.mode = QuantMode::statically;
+    if (d.custom) d.mode = wanted;
+    return d.standalone || d.custom;
+  }
+
+  // What can be known to be wrong with a qconfig before any data is seen.
+  void check_qconfig(const Node& node, const NodeDecision& d) const {
+    const ObserverFactory &activation = d.qconfig->activation, &weight = d.qconfig->weight;
+    const std::string who = fmt::format("{}: {}", who_, node_name(g_, node));
+    if (qat_)
+      for (const ObserverFactory* f : {&activation, &weight})
+        OCTET_CHECK(!f->chooses_qparams() || !f->fake_quantize_name().empty(), invalid_argument,
+                    "{}: the qconfig must fake-quantize activations and weights, got {}: use "
+                    "get_default_qat_qconfig()",
+                    who, to_string(*d.qconfig));
+    OCTET_CHECK(!activation.chooses_qparams() || !is_per_channel(activation.options().qscheme),
+                invalid_argument,
+                "{}: activations have one scale per tensor; got {}: use a per-tensor observer for "
+                "them",
+                who, to_string(activation));
+    if (!d.has_weights || !weight.chooses_qparams()) return;
+    OCTET_CHECK(!is_float_qparams(weight.options().qscheme), invalid_argument,
+                "{}: float zero points are for embeddings; got {} for weights", who,
+                to_string(weight));
+    OCTET_CHECK(!is_per_channel(weight.options().qscheme) || weight.options().ch_axis == 0,
+                invalid_argument,
+                "{}: the output channels of weights are axis 0; got {}: use "
+                "ch_axis=0",
+                who, to_string(weight));
   }
 
   void require_something() const {
@@ -317,13 +205,19 @@ class FxPreparer {
   // -- observers ----------------------------------------------------------------------------------
 
   // A call of a new observer; its result.
-  ValueId observe(graph::Rewriter& r, ValueId value, const ObserverFactory& factory,
-                  bool training) {
+  ValueId observe(graph::Rewriter& r, ValueId value, const ObserverFactory& factory) {
     std::string path = kPrefix + std::to_string(next_observer_++);
-    nn::ModulePtr module = factory.make_module(r.out().value(value).name);
-    module->train(training);
-    model_->put_module(path, module);
+    put_observer(path, factory, r.out().value(value).name);
     return call_observer(r, value, path);
+  }
+
+  void put_observer(const std::string& path, const ObserverFactory& factory,
+                    const std::string& label) {
+    // A QConfig for training calibrates with its observers.
+    nn::ModulePtr module =
+        (qat_ || !of_operators_ ? factory : factory.without_fake_quantize()).make_module(label);
+    module->train(qat_);
+    model_->put_module(path, module);
   }
 
   ValueId call_observer(graph::Rewriter& r, ValueId value, const std::string& path) {
@@ -333,10 +227,13 @@ class FxPreparer {
     return y;
   }
 
-  static DType dtype_of(const Module& post_process) {
-    if (auto* observer = dynamic_cast<const Observer*>(&post_process))
-      return observer->options().dtype;
-    return dynamic_cast<const FakeQuantizeBase&>(post_process).options().dtype;
+  const ObserverOptions& options_of(const std::string& observer) const {
+    const Module& module = *model_->submodule(observer);
+    if (auto* plain = dynamic_cast<const Observer*>(&module)) return plain->options();
+    return dynamic_cast<const FakeQuantizeBase&>(module).options();
+  }
+  bool is_fixed(const std::string& observer) const {
+    return options_of(observer).scale.has_value();
   }
 
   // Operand `v` as codes of the qconfig's dtype: already observed so, or with an observer of its
@@ -346,21 +243,34 @@ class FxPreparer {
     if (inner_codes_.count(now)) return now;
     auto is_there = [&](ValueId id) {
       auto it = path_of_.find(id);
-      return it != path_of_.end() &&
-             dtype_of(*model_->submodule(it->second)) == factory.options().dtype &&
+      return it != path_of_.end() && options_of(it->second).dtype == factory.options().dtype &&
              chooses_qparams(*model_->submodule(it->second)) == factory.chooses_qparams();
     };
     if (is_there(now)) return now;
     auto key = std::make_tuple(now, factory.options().dtype, factory.chooses_qparams());
     if (auto it = observed_.find(key); it != observed_.end()) return it->second;
-    return observed_[key] = observe(r, now, factory, qat_);
+    return observed_[key] = observe(r, now, factory);
   }
 
-  // One observer for both: `drop`'s calls become calls of `keep`.
-  void unite(graph::Rewriter& r, const std::string& keep, const std::string& drop) {
-    if (keep == drop) return;
+  // One observer for all of them: the calls of the others become calls of the first. If that is of
+  // fixed qparams and another is not, that one takes its place; if all are, and differ, a new one
+  // does.
+  void unite(graph::Rewriter& r, const std::vector<std::string>& paths, const QConfig& qconfig) {
+    const std::string& keep = paths[0];
+    if (is_fixed(keep)) {
+      auto other = std::find_if(paths.begin(), paths.end(),
+                                [&](const std::string& path) { return !is_fixed(path); });
+      const bool differ = std::any_of(paths.begin(), paths.end(), [&](const std::string& path) {
+        return is_fixed(path) && *qparams_of(*model_->submodule(path)).quantizer !=
+                                     *qparams_of(*model_->submodule(keep)).quantizer;
+      });
+      if (other != paths.end())
+        model_->put_module(keep, model_->submodule(*other));
+      else if (differ && !qconfig.activation.options().scale)
+        put_observer(keep, qconfig.activation, keep);
+    }
     for (auto& [value, path] : path_of_) {
-      if (path != drop) continue;
+      if (std::find(paths.begin(), paths.end(), path) == paths.end()) continue;
       path = keep;
       Node& node = r.out().node(r.out().value(value).producer);
       node.scope = keep;
@@ -377,7 +287,7 @@ class FxPreparer {
       const auto& quantized = custom_.input_quantized_indexes;
       if (std::find(quantized.begin(), quantized.end(), static_cast<int>(index)) == quantized.end())
         return true;
-      r.map(node.outputs[0], observe(r, r(node.outputs[0]), input_factory(node.outputs[0]), qat_));
+      r.map(node.outputs[0], observe(r, r(node.outputs[0]), input_factory(node.outputs[0])));
       return true;
     }
     NodeDecision& d = decision(node);
@@ -477,7 +387,7 @@ class FxPreparer {
     std::vector<ValueId> results = add(r, node, operands);
     if (joins) return;
     if (type == ObservationType::output_share_observer_with_input) {
-      for (const std::string& path : paths) unite(r, paths[0], path);
+      unite(r, paths, q);
       for (ValueId v : node.outputs)
         if (g_.type(v).dtype == DType::float32) r.map(v, call_observer(r, r(v), paths[0]));
       return;
@@ -485,7 +395,7 @@ class FxPreparer {
     if (type == ObservationType::input_output_not_observed) return;
     ObserverFactory factory = config ? result_observer(*config, q) : q.activation;
     for (ValueId v : node.outputs)
-      if (g_.type(v).dtype == DType::float32) r.map(v, observe(r, r(v), factory, qat_));
+      if (g_.type(v).dtype == DType::float32) r.map(v, observe(r, r(v), factory));
   }
 
   bool joins_next(ValueId v) {
@@ -496,7 +406,7 @@ class FxPreparer {
   // A parameter that an operator takes as weight: one observer for all who use it.
   ValueId observed_weight(graph::Rewriter& r, ValueId v, const ObserverFactory& factory) {
     auto [it, fresh] = weights_.emplace(v, kNone);
-    if (fresh) it->second = observe(r, r(v), weight_observer(g_, v, factory), qat_);
+    if (fresh) it->second = observe(r, r(v), weight_observer(g_, v, factory));
     return it->second;
   }
 
@@ -601,10 +511,8 @@ class FxPreparer {
                   "{}: result {} is to be quantized but %{} has no qconfig", who_, index,
                   g.value(v).name);
       std::string path = kPrefix + std::to_string(next_observer_++);
-      nn::ModulePtr module = q->activation.make_module(g.value(v).name);
-      module->train(qat_);
-      model_->put_module(path, module);
-      v = g.add_module(path, path, module->type_name(), {v}, {g.type(v)})[0];
+      put_observer(path, q->activation, g.value(v).name);
+      v = g.add_module(path, path, model_->submodule(path)->type_name(), {v}, {g.type(v)})[0];
     }
     g.set_outputs(std::move(outputs));
   }
@@ -616,8 +524,8 @@ class FxPreparer {
   const BackendConfig& backend_;
   bool qat_;
   const char* who_;
+  const PrepareOptions* of_operators_ = nullptr;  // of a graph of operators; null for a model
   Graph g_;
-  std::vector<QConfigMapping::Target> targets_;
   std::map<std::string, NodeDecision> decisions_;
   int next_observer_ = 0;
   std::map<ValueId, std::string> path_of_;  // observed values of the new graph: their observer
@@ -651,6 +559,24 @@ std::shared_ptr<ObservedGraphModule> prepare(const nn::ModulePtr& model,
 
 }  // namespace
 
+std::shared_ptr<ObservedGraphModule> prepare_graph(const Graph& source,
+                                                   const QConfigMapping& mapping,
+                                                   const PrepareOptions& options, bool qat,
+                                                   const char* who) {
+  require_float(source, who);
+  // What nothing uses would see no data.
+  auto model = nn::make<GraphModule>(graph::remove_dead(quantizable_form(source)));
+  model->train(qat);
+  auto prepared = FxPreparer(model, mapping, options, qat, who).run();
+  if (qat) return prepared;
+  // A NaN in a weight is better known now than after calibration.
+  const Graph& g = prepared->graph();
+  for (const Node& node : g.nodes())
+    if (is_observer_call(*prepared, node) && g.is_constant(node.inputs[0]))
+      prepared->submodule(node.scope)->clone()->as<Observer>().observe(g.constant(node.inputs[0]));
+  return prepared;
+}
+
 std::shared_ptr<ObservedGraphModule> prepare_fx(const nn::ModulePtr& model,
                                                 const QConfigMapping& mapping,
                                                 const std::vector<Tensor>& example_inputs,
@@ -678,6 +604,15 @@ std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const nn::ModulePtr& model,
                                                     const PrepareCustomConfig& custom,
                                                     const BackendConfig& backend) {
   return prepare(model, mapping, &inputs, {}, custom, backend, true);
+}
+std::shared_ptr<ObservedGraphModule> prepare_fx(const Graph& graph, const QConfigMapping& mapping,
+                                                const PrepareOptions& options) {
+  return prepare_graph(graph, mapping, options, false, "prepare_fx");
+}
+std::shared_ptr<ObservedGraphModule> prepare_qat_fx(const Graph& graph,
+                                                    const QConfigMapping& mapping,
+                                                    const PrepareOptions& options) {
+  return prepare_graph(graph, mapping, options, true, "prepare_qat_fx");
 }
 
 }  // namespace octet::quant

@@ -20,4 +20,7 @@ struct ConversionReport {
   std::vector<Entry> left_float() const;
 };
 
+// Error listing the nodes that stayed float, if any computes.
+void require_nothing_left_float(const ConversionReport& report);
+
 }  // namespace octet::quant

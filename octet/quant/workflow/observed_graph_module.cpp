@@ -1,0 +1,286 @@
+#include <algorithm>
+
+#include "octet/base/check_impl.h"
+#include "octet/nn/registry.h"
+#include "octet/quant/backend/json_impl.h"
+#include "octet/quant/observe/fake_quantize.h"
+#include "octet/quant/workflow/fx_impl.h"
+#include "octet/runtime/program.h"
+
+namespace octet::quant {
+
+using graph::Graph;
+using graph::kNone;
+using graph::Node;
+using graph::NodeKind;
+using graph::ValueId;
+using nn::Module;
+
+OCTET_MODULE(ObservedGraphModule)
+
+ObservedGraphModule::ObservedGraphModule(Graph graph, Module& root, Preparation preparation)
+    : GraphModule(std::move(graph), root), made_(std::move(preparation)) {}
+
+std::map<std::string, std::optional<QConfig>> ObservedGraphModule::qconfig_map() const {
+  std::map<std::string, std::optional<QConfig>> result;
+  for (const auto& [name, decision] : decisions()) result[name] = decision.qconfig;
+  return result;
+}
+
+std::map<std::string, std::pair<std::string, std::string>> ObservedGraphModule::node_name_to_scope()
+    const {
+  std::map<std::string, std::pair<std::string, std::string>> result;
+  for (const Node& node : graph().nodes()) {
+    if (node.kind != NodeKind::call && node.kind != NodeKind::module) continue;
+    auto known = made_.class_names.find(node.scope);
+    result[graph().value(node.outputs[0]).name] = {
+        node.scope, known != made_.class_names.end() ? known->second : node.op};
+  }
+  return result;
+}
+
+// -- what calibration shows to which observer -----------------------------------------------------
+
+namespace {
+
+// As widens() of a call of its operator; some that never do are counted in.
+bool widens(const Module& module) {
+  const std::string name = module.type_name();
+  if (name.starts_with("AvgPool")) return module.config().get_int("divisor_override") != 0;
+  return name == "Hardtanh" || name == "Upsample" || name.find("Pad") != std::string::npos;
+}
+
+// Whether an observer's value is read by nothing but a call that cuts it to a range and shares the
+// observer.
+bool is_narrowed(const Graph& g, const Node& observer) {
+  const Node* cut = only_reader(g, observer.outputs[0]);
+  if (!cut || !narrows(*cut)) return false;
+  const Node* next = only_reader(g, cut->outputs[0]);
+  return next && next->kind == NodeKind::module && next->scope == observer.scope;
+}
+
+}  // namespace
+
+// Not what lies within what the same observer has been shown, nor what is cut to it. (Not whatever
+// has one observer before and behind it: in cat({conv(x), x}) the conv has.)
+bool ObservedGraphModule::is_shown(const Node& observer) const {
+  const Graph& g = graph();
+  if (is_narrowed(g, observer)) return false;
+  const Node& producer = g.producer(observer.inputs[0]);
+  if (producer.kind != NodeKind::call && producer.kind != NodeKind::module) return true;
+  const auto decision = decisions().find(g.value(producer.outputs[0]).name);
+  if (decision == decisions().end() || !decision->second.keeps_qparams) return true;
+  if (producer.kind == NodeKind::module ? widens(*submodule(producer.scope))
+                                        : quant::widens(producer))
+    return true;
+  return std::any_of(producer.inputs.begin(), producer.inputs.end(), [&](ValueId x) {
+    if (x == kNone || g.type(x).dtype != DType::float32) return false;
+    const Node& before = g.producer(x);
+    return before.kind != NodeKind::module || before.scope != observer.scope ||
+           g.is_constant(before.inputs[0]) || is_narrowed(g, before);
+  });
+}
+
+ObservedGraphModule::Watched ObservedGraphModule::watched() const {
+  const Graph g = with_values(graph());
+  Watched w;
+  std::vector<std::pair<ValueId, const Node*>> observers;
+  graph::Rewriter rewriter(g);
+  w.graph = rewriter.run([&](graph::Rewriter& r, const Node& node) {
+    if (!is_observer_call(*this, node)) return false;
+    r.map(node.outputs[0], r(node.inputs[0]));
+    observers.emplace_back(r(node.inputs[0]), &node);
+    return true;
+  });
+  w.observer.resize(w.graph.values().size());
+  w.shown.assign(w.graph.values().size(), false);
+  w.source.assign(w.graph.values().size(), kNone);
+  for (size_t v = g.values().size(); v-- > 0;)
+    if (const auto id = static_cast<ValueId>(v); rewriter.mapped(id)) w.source[rewriter(id)] = id;
+  for (const auto& [v, node] : observers) {
+    if (!w.observer[v].empty()) continue;  // other readers have it as codes of another dtype
+    w.observer[v] = node->scope;
+    w.shown[v] = is_shown(*node);
+  }
+  return w;
+}
+
+// -- calibration ----------------------------------------------------------------------------------
+
+struct ObservedGraphModule::Calibration {
+  const ObservedGraphModule* owner;  // a clone has another one
+  Watched watched;
+  std::vector<bool> shown;  // by node of the observed graph: an observer that is shown values
+  std::vector<ValueId> of_source;  // by value of the observed graph: the one whose range is kept
+  // Of a graph of operators: what runs, and the values it shows.
+  std::optional<runtime::Program> program;
+  std::vector<ValueId> values;
+  int64_t batch = 1;  // of the call under way
+};
+
+ObservedGraphModule::Calibration& ObservedGraphModule::calibration() {
+  if (calibration_ && calibration_->owner == this &&
+      (!made_.compiled || has_values_of(calibration_->watched.graph)))
+    return *calibration_;
+  auto c = std::make_shared<Calibration>(Calibration{this, watched(), {}, {}, {}, {}});
+  const Watched& w = c->watched;
+  for (const Node& node : graph().nodes())
+    c->shown.push_back(is_observer_call(*this, node) && is_shown(node));
+  std::vector<bool> compared(w.graph.values().size(), false);
+  for (ValueId v : compared_operands(w.graph)) compared[static_cast<size_t>(v)] = true;
+  std::map<std::string, int> values_of;  // by observer
+  for (const std::string& path : w.observer)
+    if (!path.empty()) ++values_of[path];
+  c->of_source.assign(graph().values().size(), kNone);
+  for (size_t v = 0; v < w.observer.size(); ++v) {
+    const auto id = static_cast<ValueId>(v);
+    const bool constant = w.graph.is_constant(id);
+    const bool has_range = !constant && (!w.observer[v].empty() || compared[v]);
+    if (has_range) c->of_source[static_cast<size_t>(w.source[v])] = id;
+    // The observer of a weight is shown it by convert_fx.
+    if (constant ? values_of[w.observer[v]] > 1 : has_range) c->values.push_back(id);
+  }
+  if (made_.compiled)
+    c->program = runtime::compile(w.graph, {.engine = made_.engine, .every_value = true});
+  calibration_ = std::move(c);
+  return *calibration_;
+}
+
+std::vector<Tensor> ObservedGraphModule::forward(std::vector<Tensor> inputs) {
+  if (training()) return GraphModule::forward(std::move(inputs));
+  Calibration& c = calibration();
+  c.batch = inputs.empty() || inputs[0].dim() == 0 ? 1 : inputs[0].size(0);
+  std::vector<Tensor> results;
+  if (c.program)
+    results = c.program->run_watched(inputs, c.values, [&](ValueId id, const Tensor& value) {
+      const auto v = static_cast<size_t>(id);
+      if (c.watched.shown[v]) (*submodule(c.watched.observer[v]))(value);
+      if (!c.watched.graph.is_constant(id)) ranges_.add(id, value, samples_, c.batch);
+    });
+  else
+    results = GraphModule::forward(std::move(inputs));
+  samples_ += c.batch;
+  return results;
+}
+
+std::vector<Tensor> ObservedGraphModule::call_module(const Node& node,
+                                                     const std::vector<Tensor>& operands) {
+  const nn::ModulePtr module = submodule(node.scope);
+  const auto id = static_cast<size_t>(graph().value(node.outputs[0]).producer);
+  if (!training() && dynamic_cast<const Observer*>(module.get()) && !calibration_->shown[id])
+    return operands;
+  return (*module)(operands);
+}
+
+Tensor ObservedGraphModule::result(ValueId id, Tensor value) {
+  if (training() || !value.defined() || value.is_symbolic()) return value;
+  if (const ValueId v = calibration_->of_source[static_cast<size_t>(id)]; v != kNone)
+    ranges_.add(v, value, samples_, calibration_->batch);
+  return value;
+}
+
+// -- saving ---------------------------------------------------------------------------------------
+
+namespace {
+
+constexpr const char* kModes[] = {"static", "dynamic", "weight-only"};
+
+std::vector<int64_t> wide(const std::vector<int>& v) { return {v.begin(), v.end()}; }
+std::vector<int> narrow(const std::vector<int64_t>& v) { return {v.begin(), v.end()}; }
+
+// {"qconfigs": [QCONFIG, ...], "decisions": [{"name": ..., "qconfig": 0, "mode": "static", ...}],
+//  "classes": {PATH: CLASS}}: a decision names its qconfig by number.
+std::string to_json(const ObservedGraphModule::Preparation& made) {
+  std::vector<QConfig> qconfigs;
+  OrderedJson root{{"qconfigs", OrderedJson::array()},
+                   {"decisions", OrderedJson::array()},
+                   {"classes", made.class_names}};
+  for (const auto& [name, d] : made.decisions) {
+    OrderedJson json{{"name", name}};
+    if (d.qconfig) {
+      auto at = std::find(qconfigs.begin(), qconfigs.end(), *d.qconfig);
+      json["qconfig"] = at - qconfigs.begin();
+      if (at == qconfigs.end()) {
+        qconfigs.push_back(*d.qconfig);
+        root["qconfigs"].push_back(qconfig_to_json(*d.qconfig));
+      }
+    }
+    if (d.mode) json["mode"] = kModes[static_cast<int>(*d.mode)];
+    if (!d.reason.empty()) json["reason"] = d.reason;
+    for (const auto& [key, flag] : {std::pair{"custom", d.custom},
+                                    {"standalone", d.standalone},
+                                    {"has_weights", d.has_weights},
+                                    {"keeps_qparams", d.keeps_qparams},
+                                    {"joins_next", d.joins_next}})
+      if (flag) json[key] = true;
+    root["decisions"].push_back(std::move(json));
+  }
+  return root.dump();
+}
+
+void from_json(const std::string& text, ObservedGraphModule::Preparation& made) {
+  const std::string who = "ObservedGraphModule";
+  const Json root = parse_json(text, who);
+  check_keys(root, {"qconfigs", "decisions", "classes"}, who);
+  for (const char* key : {"qconfigs", "decisions", "classes"})
+    OCTET_CHECK(root.contains(key), corrupt, "{}: no '{}'", who, key);
+  for (const auto& [path, name] : root["classes"].items())
+    made.class_names[path] = text_of(name, who);
+  std::vector<QConfig> qconfigs;
+  for (const Json& json : list_of(root.at("qconfigs"), who))
+    qconfigs.push_back(qconfig_from_json(json, who));
+  for (const Json& json : list_of(root.at("decisions"), who)) {
+    check_keys(json,
+               {"name", "qconfig", "mode", "reason", "custom", "standalone", "has_weights",
+                "keeps_qparams", "joins_next"},
+               who);
+    NodeDecision d;
+    if (json.contains("qconfig")) {
+      const int64_t number = integer_of(json["qconfig"], who);
+      OCTET_CHECK(number >= 0 && number < std::ssize(qconfigs), corrupt, "{}: no qconfig {}", who,
+                  number);
+      d.qconfig = qconfigs[static_cast<size_t>(number)];
+    }
+    if (json.contains("mode")) {
+      const std::string mode = text_of(json["mode"], who);
+      const auto* at = std::find(std::begin(kModes), std::end(kModes), mode);
+      OCTET_CHECK(at != std::end(kModes), corrupt, "{}: no mode '{}'", who, mode);
+      d.mode = static_cast<QuantMode>(at - kModes);
+    }
+    if (json.contains("reason")) d.reason = text_of(json["reason"], who);
+    for (const auto& [key, flag] : {std::pair{"custom", &d.custom},
+                                    {"standalone", &d.standalone},
+                                    {"has_weights", &d.has_weights},
+                                    {"keeps_qparams", &d.keeps_qparams},
+                                    {"joins_next", &d.joins_next}})
+      if (json.contains(key)) *flag = bool_of(json[key], who);
+    OCTET_CHECK(json.contains("name"), corrupt, "{}: a decision without a name", who);
+    made.decisions[text_of(json["name"], who)] = std::move(d);
+  }
+}
+
+}  // namespace
+
+Attrs ObservedGraphModule::config() const {
+  Attrs c = GraphModule::config();
+  return c.set("decisions", to_json(made_))
+      .set("compiled", made_.compiled)
+      .set("input_quantized_indexes", wide(made_.input_quantized_indexes))
+      .set("output_quantized_indexes", wide(made_.output_quantized_indexes));
+}
+
+std::shared_ptr<ObservedGraphModule> ObservedGraphModule::from_config(const Attrs& config) {
+  Attrs graph_config;
+  for (const char* key : {"graph", "parameters", "buffers", "preserved"})
+    graph_config.set(key, config.get(key));
+  Preparation made{.input_quantized_indexes = narrow(config.get_ints("input_quantized_indexes")),
+                   .output_quantized_indexes = narrow(config.get_ints("output_quantized_indexes")),
+                   .compiled = config.get_bool("compiled")};
+  from_json(config.get_string("decisions"), made);
+  Module none;
+  auto module = nn::make<ObservedGraphModule>(Graph(), none, std::move(made));
+  module->load_config(graph_config);
+  return module;
+}
+
+}  // namespace octet::quant

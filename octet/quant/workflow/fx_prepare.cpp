@@ -147,7 +147,7 @@ class FxPreparer {
     std::vector<NodeDecision> decisions = decide(g_, mapping_, backend_, options);
     for (size_t n = 0; n < decisions.size(); ++n) {
       if (!is_call(g_.nodes()[n])) continue;
-      if (of_operators_ && decisions[n].mode) check_qconfig(g_.nodes()[n], decisions[n]);
+      if (of_operators_ && decisions[n].qconfig) check_qconfig(g_.nodes()[n], decisions[n]);
       decision(g_.nodes()[n]) = std::move(decisions[n]);
     }
   }
@@ -181,7 +181,13 @@ class FxPreparer {
                 "{}: activations have one scale per tensor; got {}: use a per-tensor observer for "
                 "them",
                 who, to_string(activation));
-    if (!d.has_weights || !weight.chooses_qparams()) return;
+    const BackendPatternConfig* config = config_of(node);
+    const bool has_weights =
+        config && std::any_of(config->dtype_configs.begin(), config->dtype_configs.end(),
+                              [](const DTypeConfig& c) {
+                                return mode_of(c) == QuantMode::statically && c.weight_dtype.dtype;
+                              });
+    if (!has_weights || !weight.chooses_qparams()) return;
     OCTET_CHECK(!is_float_qparams(weight.options().qscheme), invalid_argument,
                 "{}: float zero points are for embeddings; got {} for weights", who,
                 to_string(weight));

@@ -17,7 +17,7 @@ class JsonValue {
  public:
   struct Member;
 
-  JsonValue() = default;  // null
+  JsonValue() = default;                                       // null
   JsonValue(bool value) : value_(value) {}                     // NOLINT: a value is a JsonValue
   JsonValue(double value) : value_(value) {}                   // NOLINT; not finite: null
   JsonValue(const char* text) : value_(std::string(text)) {}   // NOLINT

@@ -1,19 +1,73 @@
-# The time that a build takes. The headers of the standard library and fmt are parsed once: they are half of what most
-# files cost. Nothing of octet's is among them, so that no edit compiles everything anew. -fpch-preprocess lets ccache
-# find objects by the precompiled header's contents.
+# The time that a build takes (docs/architecture.md says how to measure it) and the speed of what it builds.
+
+option(OCTET_UNITY "Compile small sources of a folder together; off for tools that want each by itself (clang-tidy)" ON)
+
+# The headers of the standard library and fmt are parsed once. None of octet's are among them, so that no edit compiles
+# everything anew. -fpch-preprocess lets ccache find objects by what the precompiled header holds.
 set(octet_precompiled <algorithm> <any> <array> <cmath> <cstdint> <cstring> <filesystem> <functional> <limits> <map>
                       <memory> <mutex> <numeric> <optional> <set> <source_location> <string> <string_view> <typeindex>
                       <unordered_map> <variant> <vector> <fmt/format.h>)
-target_precompile_headers(octet PRIVATE ${octet_precompiled})
 set(octet_precompiled_flags $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+
+# -O3 for loops over elements. What reads files, builds graphs and decides has none that count: -O2 (toolchain.cmake).
+set(octet_fast_flags $<$<CONFIG:Release>:-O3>)
+file(GLOB_RECURSE octet_fast_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}
+     octet/autograd/*.cpp octet/base/*.cpp octet/engine/*.cpp octet/ops/*.cpp octet/tensor/*.cpp
+     octet/quant/algorithms/*.cpp octet/quant/observe/*.cpp)
+list(APPEND octet_fast_sources octet/nn/init.cpp octet/nn/loss.cpp octet/nn/optim.cpp octet/io/dataset.cpp
+     octet/io/image.cpp octet/io/image_bmp.cpp octet/io/image_jpeg.cpp octet/io/image_png.cpp octet/io/npz.cpp)
+set_source_files_properties(${octet_fast_sources} PROPERTIES COMPILE_OPTIONS "${octet_fast_flags}")
+
+# The sources that fit the patterns, `count` at a time, become one translation unit: what their headers define is compiled
+# once for all of them. Its text names them relative to the root, so that ccache finds it from another clone. So names in
+# the unnamed namespaces of a folder must differ.
+function(octet_together name count)
+  if(NOT OCTET_UNITY)
+    return()
+  endif()
+  file(GLOB sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} ${ARGN})
+  set(fast ${sources})
+  set(plain ${sources})
+  list(REMOVE_ITEM plain ${octet_fast_sources})
+  list(REMOVE_ITEM fast ${plain} "")
+  foreach(kind fast plain)
+    set(rest ${${kind}})
+    while(rest)
+      list(SUBLIST rest 0 ${count} part)
+      list(REMOVE_ITEM rest ${part})
+      set_source_files_properties(${part} PROPERTIES HEADER_FILE_ONLY ON)
+      list(GET part 0 first)
+      cmake_path(GET first STEM first)
+      set(unit ${CMAKE_BINARY_DIR}/together/${name}_${first}.cpp)
+      list(TRANSFORM part REPLACE "(.+)" "#include \"\\1\"\n")
+      string(JOIN "" text ${part})
+      file(CONFIGURE OUTPUT ${unit} CONTENT "${text}" @ONLY)
+      target_sources(octet PRIVATE ${unit})
+      if(kind STREQUAL fast)
+        set_source_files_properties(${unit} PROPERTIES COMPILE_OPTIONS "${octet_fast_flags}")
+      endif()
+    endwhile()
+  endforeach()
+endfunction()
+octet_together(base 4 octet/base/[a-i]*.cpp octet/base/[m-z]*.cpp)
+octet_together(engine 8 octet/engine/*.cpp)
+octet_together(native 6 octet/engine/native/*.cpp)
+octet_together(reference 8 octet/engine/reference/*.cpp)
+octet_together(onednn 8 octet/engine/onednn/*.cpp)
+octet_together(graph 5 octet/graph/*.cpp)
+octet_together(onnx_import 7 octet/io/onnx_import*.cpp)
+octet_together(onnx_export 8 octet/io/onnx_export*.cpp)
+octet_together(io 6 octet/io/d*.cpp octet/io/idx.cpp octet/io/module_file.cpp octet/io/s*.cpp octet/io/zip.cpp)
+octet_together(image 5 octet/io/image.cpp octet/io/image_bmp.cpp octet/io/npz.cpp)
+octet_together(nn 6 octet/nn/*.cpp)
+octet_together(algorithms 3 octet/quant/algorithms/*.cpp)
+octet_together(backend 3 octet/quant/backend/*.cpp)
+octet_together(modules 4 octet/quant/modules/*.cpp)
+octet_together(observe 6 octet/quant/observe/*.cpp)
+octet_together(workflow 4 octet/quant/workflow/*.cpp)
+
+target_precompile_headers(octet PRIVATE ${octet_precompiled})
 target_compile_options(octet PRIVATE ${octet_precompiled_flags})
 # Their instruction sets are not those that the header was compiled for.
 file(GLOB octet_isa_sources CONFIGURE_DEPENDS octet/kernels/isa/*.cpp)
 set_source_files_properties(${octet_isa_sources} PROPERTIES SKIP_PRECOMPILE_HEADERS ON)
-
-# Loops over elements: -O3. What reads files, builds graphs and decides is called once and has none.
-file(GLOB_RECURSE octet_fast_sources CONFIGURE_DEPENDS
-     octet/autograd/*.cpp octet/base/*.cpp octet/engine/*.cpp octet/ops/*.cpp octet/tensor/*.cpp
-     octet/quant/algorithms/*.cpp octet/quant/observe/*.cpp octet/nn/init.cpp octet/nn/loss.cpp octet/nn/optim.cpp
-     octet/io/dataset.cpp octet/io/image*.cpp octet/io/npz.cpp)
-set_source_files_properties(${octet_fast_sources} PROPERTIES COMPILE_OPTIONS "$<$<CONFIG:Release>:-O3>")

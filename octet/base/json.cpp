@@ -123,4 +123,10 @@ Json read_json(const std::filesystem::path& path) {
   return parse_json({reinterpret_cast<const char*>(file->data()), file->size()}, path.string());
 }
 
+std::string brief(const Json& json) {
+  std::string text = json.dump(-1, ' ', true, Json::error_handler_t::replace);
+  if (text.size() > 60) text.replace(60, std::string::npos, "...");
+  return text;
+}
+
 }  // namespace octet

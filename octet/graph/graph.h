@@ -56,6 +56,13 @@ struct Node {
 // the constants' data.
 class Graph {
  public:
+  Graph();
+  Graph(const Graph& other);
+  Graph(Graph&& other) noexcept;
+  Graph& operator=(const Graph& other);
+  Graph& operator=(Graph&& other) noexcept;
+  ~Graph();
+
   std::string name = "graph";
   // free text kept by .octet files (producer, qconfig, ...)
   std::map<std::string, std::string> metadata;

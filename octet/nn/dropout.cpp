@@ -9,7 +9,7 @@
 namespace octet::nn {
 
 OCTET_MODULE(Dropout)
-[[maybe_unused]] const bool g_registered =
+[[maybe_unused]] const bool g_dropout_registered =
     (register_module<Dropout1d>("octet::nn::Dropout1d"),
      register_module<Dropout2d>("octet::nn::Dropout2d"),
      register_module<Dropout3d>("octet::nn::Dropout3d"), true);

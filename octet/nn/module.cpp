@@ -117,6 +117,10 @@ class CopiesScope {
 
 }  // namespace
 
+Module::Module() = default;
+Module::Module(Module&& other) = default;
+Module::~Module() = default;
+
 Module::Module(const Module& other)
     : qconfig(other.qconfig),
       prepared(other.prepared),

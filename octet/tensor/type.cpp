@@ -27,6 +27,17 @@ Dim multiply(const Dim& a, const Dim& b) {
   return Dim(a.name() + "*" + to_string(b));
 }
 
+TensorType::TensorType() = default;
+TensorType::TensorType(DType dtype, std::vector<Dim> dims, QuantizerPtr quantizer)
+    : dtype(dtype), dims(std::move(dims)), quantizer(std::move(quantizer)) {}
+TensorType::TensorType(DType dtype, const Shape& shape, QuantizerPtr quantizer)
+    : dtype(dtype), dims(shape.begin(), shape.end()), quantizer(std::move(quantizer)) {}
+TensorType::TensorType(const TensorType& other) = default;
+TensorType::TensorType(TensorType&& other) noexcept = default;
+TensorType& TensorType::operator=(const TensorType& other) = default;
+TensorType& TensorType::operator=(TensorType&& other) noexcept = default;
+TensorType::~TensorType() = default;
+
 bool TensorType::is_static() const {
   for (const Dim& d : dims)
     if (!d.known()) return false;

@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kShown = 120;  // bytes of a name or of the parser's words that errors show
 
 std::string shorten(std::string text) {
-  if (text.size() > kShown) text = text.substr(0, kShown) + "...";
+  if (text.size() > kShown) text.replace(kShown, std::string::npos, "...");
   for (char& c : text)
     if (static_cast<unsigned char>(c) < 32 || static_cast<unsigned char>(c) > 126) c = '?';
   return text;

@@ -29,4 +29,9 @@ template class DropoutNd<1>;
 template class DropoutNd<2>;
 template class DropoutNd<3>;
 
+Attrs Dropout::config() const { return {{"p", p}}; }
+std::shared_ptr<Dropout> Dropout::from_config(const Attrs& c) {
+  return make<Dropout>(c.get_double("p"));
+}
+
 }  // namespace octet::nn

@@ -362,14 +362,14 @@ void gru_slopes(const float* gates, const float* of_state, const float* h_old, c
   }
 }
 
-Tensor matmul(const Tensor& a, const Tensor& b) { return call("matmul", {a, b}); }
+Tensor product(const Tensor& a, const Tensor& b) { return call("matmul", {a, b}); }
 
 // (steps, batch, size) as (steps * batch, size).
-Tensor rows(const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2)}); }
+Tensor step_rows(const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2)}); }
 
 // The sum over steps and batch of a^T b.
-Tensor products(const Tensor& a, const Tensor& b) {
-  return matmul(rows(a).transpose(0, 1), rows(b));
+Tensor step_products(const Tensor& a, const Tensor& b) {
+  return product(step_rows(a).transpose(0, 1), step_rows(b));
 }
 
 // Back through time. The gradients by the gates before their nonlinearities are collected for all
@@ -410,7 +410,7 @@ std::vector<Tensor> recurrent_gradients(const Grad& g) {
     dh = call("add", {dh, dy.select(0, t)}).contiguous();
     if (projected) {
       of_projection.select(0, t).copy_from(dh);
-      dh = matmul(dh, c[at.w_hr()]).contiguous();
+      dh = product(dh, c[at.w_hr()]).contiguous();
     }
     Tensor dh_old = gru ? Tensor::empty({batch, hidden}) : Tensor();
     const float* cell_old = !lstm    ? nullptr
@@ -433,21 +433,21 @@ std::vector<Tensor> recurrent_gradients(const Grad& g) {
           dx[j] =
               at.cell == Cell::rnn_relu ? (gate[j] > 0 ? d[j] : 0) : d[j] * (1 - gate[j] * gate[j]);
     }
-    dh = matmul(of_h.select(0, t), w_hh);
+    dh = product(of_h.select(0, t), w_hh);
     if (gru) dh = call("add", {dh, dh_old});
   }
   std::vector<Tensor> result(c.inputs().size());
   auto give = [&](size_t i, const std::function<Tensor()>& gradient) {
     if (g.needs(i)) result[i] = gradient();
   };
-  give(0, [&] { return matmul(rows(of_x), c[at.w_ih()]).reshape(c[0].shape()); });
+  give(0, [&] { return product(step_rows(of_x), c[at.w_ih()]).reshape(c[0].shape()); });
   give(1, [&] { return dh; });
   if (lstm) give(2, [&] { return dc; });
-  give(at.w_ih(), [&] { return products(of_x, c[0].contiguous()); });
-  give(at.w_hh(), [&] { return products(of_h, previous); });
+  give(at.w_ih(), [&] { return step_products(of_x, c[0].contiguous()); });
+  give(at.w_hh(), [&] { return step_products(of_h, previous); });
   give(at.b_ih(), [&] { return sum_to(of_x, {width}); });
   give(at.b_hh(), [&] { return sum_to(of_h, {width}); });
-  if (projected) give(at.w_hr(), [&] { return products(of_projection, run.before); });
+  if (projected) give(at.w_hr(), [&] { return step_products(of_projection, run.before); });
   return result;
 }
 

@@ -9,8 +9,9 @@ set(octet_precompiled <algorithm> <any> <array> <cmath> <cstdint> <cstring> <fil
                       <unordered_map> <variant> <vector> <fmt/format.h>)
 set(octet_precompiled_flags $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
 
-# -O3 for loops over elements, -O2 (toolchain.cmake) for what reads files and builds graphs, and -O1 for what decides, once
-# for a network, how it is quantized.
+# -O3 for loops over elements, -O1 for what runs once for a network (its file is read, its graph built, how it is quantized
+# decided) or calls operators, -O2 (toolchain.cmake) for the rest. -O1 takes two thirds of the time of -O3 to compile, and
+# neither the time of a run nor that of loading a model can tell it.
 set(octet_fast_flags $<$<CONFIG:Release>:-O3>)
 set(octet_once_flags $<$<CONFIG:Release>:-O1>)
 file(GLOB_RECURSE octet_fast_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}
@@ -20,8 +21,9 @@ list(APPEND octet_fast_sources octet/nn/init.cpp octet/nn/loss.cpp octet/nn/opti
      octet/io/image.cpp octet/io/image_bmp.cpp octet/io/image_jpeg.cpp octet/io/image_png.cpp octet/io/npz.cpp)
 set_source_files_properties(${octet_fast_sources} PROPERTIES COMPILE_OPTIONS "${octet_fast_flags}")
 file(GLOB octet_once_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}
-     octet/io/onnx_export*.cpp octet/quant/backend/*.cpp octet/quant/decide/*.cpp octet/quant/modules/*.cpp
-     octet/quant/workflow/*.cpp)
+     octet/graph/*.cpp octet/io/*.cpp octet/nn/*.cpp octet/quant/backend/*.cpp octet/quant/decide/*.cpp
+     octet/quant/modules/*.cpp octet/quant/workflow/*.cpp octet/runtime/compile.cpp)
+list(REMOVE_ITEM octet_once_sources ${octet_fast_sources})
 set_source_files_properties(${octet_once_sources} PROPERTIES COMPILE_OPTIONS "${octet_once_flags}")
 
 # The sources that fit the patterns, `count` at a time, become one translation unit: what their headers define is compiled

@@ -3,11 +3,17 @@
 option(OCTET_UNITY "Compile small sources of a folder together; off for tools that want each by itself (clang-tidy)" ON)
 
 # The headers of the standard library and fmt are parsed once. None of octet's are among them, so that no edit compiles
-# everything anew. -fpch-preprocess lets ccache find objects by what the precompiled header holds.
-set(octet_precompiled <algorithm> <any> <array> <cmath> <cstdint> <cstring> <filesystem> <functional> <limits> <map>
-                      <memory> <mutex> <numeric> <optional> <set> <source_location> <string> <string_view> <typeindex>
-                      <unordered_map> <variant> <vector> <fmt/format.h>)
-set(octet_precompiled_flags $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+# everything anew. No two compilations of a precompiled header are the same bytes, so ccache is given a text that says
+# what is in it (CCACHE_PCH_EXTSUM in toolchain.cmake); -fpch-preprocess shows it where the header is used.
+function(octet_precompile target)
+  set(headers <algorithm> <any> <array> <cmath> <cstdint> <cstring> <filesystem> <functional> <limits> <map> <memory>
+              <mutex> <numeric> <optional> <set> <source_location> <string> <string_view> <typeindex> <unordered_map>
+              <variant> <vector> <fmt/format.h>)
+  target_precompile_headers(${target} PRIVATE ${headers})
+  target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
+  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/CMakeFiles/${target}.dir/cmake_pch.hxx.gch.sum @ONLY
+       CONTENT "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION} fmt ${fmt_VERSION} ${headers}\n")
+endfunction()
 
 # -O3 for loops over elements, -O1 for what runs once for a network (its file is read, its graph built, how it is quantized
 # decided) or calls operators, -O2 (toolchain.cmake) for the rest. -O1 takes two thirds of the time of -O3 to compile; runs and
@@ -85,8 +91,7 @@ octet_together(ops_rest 5 octet/ops/s*.cpp octet/ops/t*.cpp)
 octet_together(runtime 3 octet/runtime/*.cpp)
 octet_together(tensor 6 octet/tensor/[a-s]*.cpp octet/tensor/type.cpp)
 
-target_precompile_headers(octet PRIVATE ${octet_precompiled})
-target_compile_options(octet PRIVATE ${octet_precompiled_flags})
+octet_precompile(octet)
 # Their instruction sets are not those that the header was compiled for.
 file(GLOB octet_isa_sources CONFIGURE_DEPENDS octet/kernels/isa/*.cpp)
 set_source_files_properties(${octet_isa_sources} PROPERTIES SKIP_PRECOMPILE_HEADERS ON)

@@ -27,7 +27,8 @@ struct Options {
   RunOptions run;
 };
 
-// --config, for what the command line says nothing of; the mapping's qconfigs are for what it names.
+// --config, for what the command line says nothing of; the mapping's qconfigs are for what it
+// names.
 void apply_config(Options& o) {
   if (o.config.empty()) return;
   Config config = read_config(o.config);

@@ -49,8 +49,8 @@ class Walk {
   }
 
  private:
-  // A function of one row. The loops over rows and threads are compiled once, not with each function
-  // of a hundred operators.
+  // A function of one row. The loops over rows and threads are compiled once, not with each
+  // function of a hundred operators.
   struct RowFn {
     void (*call)(const void*, const Offsets&, int64_t, const Offsets&);
     const void* object;

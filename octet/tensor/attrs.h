@@ -22,7 +22,8 @@ Attr parse_attr(const std::string& text);
 // attribute.
 class Attrs {
  public:
-  // Defined in attrs.cpp, as all that walks the map: every file that includes this would compile it.
+  // Defined in attrs.cpp, as is all that walks the map: else every file that includes this header
+  // would compile it.
   Attrs();
   Attrs(std::initializer_list<std::pair<const std::string, Attr>> items);
   Attrs(const Attrs& other);

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <cstdint>
 
@@ -154,53 +153,28 @@ void check_output(OutputKind kind, const std::filesystem::path& path,
                                                      : "file of octet's"));
 }
 
-void add_force(CLI::App& app, bool& force) {
-  app.add_flag("--force", force, "write even over an input, a device or a file of another kind");
+void add_force(Command& command, bool& force) {
+  command.add_flag("--force", force,
+                   "write even over an input, a device or a file of another kind");
 }
 
 // -- options --------------------------------------------------------------------------------------
 
-void wrong_usage(const std::string& message) { throw CLI::ParseError(message, 2); }
-
-CLI::Validator accepted_by(std::function<void(const std::string&)> lookup) {
-  return CLI::Validator(
-      [lookup = std::move(lookup)](std::string& text) -> std::string {
-        try {
-          lookup(text);
-        } catch (const Error& e) {
-          return e.what();
-        }
-        return "";
-      },
-      "");
-}
-
-CLI::Validator output_model() {
+Check output_model() {
   return accepted_by([](const std::string& text) { check_model_name(text); });
 }
 
-CLI::Validator whole_number(int64_t from, int64_t to) {
-  return accepted_by([from, to](const std::string& text) {
-    int64_t n = 0;
-    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
-    if (error != std::errc() || end != text.data() + text.size() || n < from || n > to)
-      fail(ErrorCode::invalid_argument,
-           to == INT64_MAX
-               ? fmt::format("expected a whole number of {} or more, got '{}'", from, text)
-               : fmt::format("expected a whole number from {} to {}, got '{}'", from, to, text));
-  });
-}
-
-void RunOptions::add_to(CLI::App& app) {
-  app.add_option("--threads", threads,
-                 "default: OCTET_NUM_THREADS, or one for each CPU that may be used")
-      ->type_name("N")
-      ->check(whole_number(1, 1024));
+void RunOptions::add_to(Command& command) {
+  command
+      .add_option("--threads", threads,
+                  "default: OCTET_NUM_THREADS, or one for each CPU that may be used")
+      .type_name("N")
+      .check(whole_number(1, 1024));
   std::string who = fmt::format("what computes; default {}", octet::engine());
   for (const Engine* e : engines()) who += fmt::format("\n{}: {}", e->title(), e->summary());
-  app.add_option("--engine", engine, who)
-      ->type_name("NAME")
-      ->check(accepted_by([](const std::string& name) { set_engine(name); }));
+  command.add_option("--engine", engine, who)
+      .type_name("NAME")
+      .check(accepted_by([](const std::string& name) { set_engine(name); }));
 }
 
 void RunOptions::apply() const {
@@ -209,16 +183,16 @@ void RunOptions::apply() const {
   current_isa();  // an OCTET_ISA that cannot be honoured is said now
 }
 
-void DataOptions::add_to(CLI::App& app) {
-  app.add_option("--samples", samples, "use the first N samples only")
-      ->type_name("N")
-      ->check(whole_number(1, INT64_MAX));
-  app.add_option("--scale", scale, "inputs become (x * scale - mean) / std")->type_name("X");
+void DataOptions::add_to(Command& command) {
+  command.add_option("--samples", samples, "use the first N samples only")
+      .type_name("N")
+      .check(whole_number(1, INT64_MAX));
+  command.add_option("--scale", scale, "inputs become (x * scale - mean) / std").type_name("X");
   for (auto [name, list] : {std::pair{"--mean", &mean}, std::pair{"--std", &std}})
-    app.add_option(name, *list, "one number, or one per channel: 124,116,104")
-        ->type_name("X[,X...]")
-        ->delimiter(',')
-        ->allow_extra_args(false);
+    command.add_option(name, *list, "one number, or one per channel: 124,116,104")
+        .type_name("X[,X...]")
+        .delimiter(',')
+        .one_value();
 }
 
 Dataset DataOptions::open(const std::filesystem::path& path, const graph::Graph& graph) const {
@@ -397,8 +371,6 @@ void say(const std::string& line) {
   }
 }
 
-void print_json(const nlohmann::ordered_json& json) {
-  fmt::print("{}\n", json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-}
+void print_json(const JsonValue& json) { fmt::print("{}\n", json.dump()); }
 
 }  // namespace octet::cli

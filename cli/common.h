@@ -1,13 +1,12 @@
 #pragma once
 // What the commands share: models, data, timing and how results are shown.
 
-#include <CLI/CLI.hpp>
 #include <filesystem>
-#include <functional>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "arguments.h"
+#include "json.h"
 #include "octet/graph/graph.h"
 #include "octet/io/dataset.h"
 #include "octet/runtime/program.h"
@@ -36,25 +35,18 @@ enum class OutputKind { model, arrays };  // .onnx by its name or else octet's o
 void check_output(OutputKind kind, const std::filesystem::path& path,
                   const std::vector<std::filesystem::path>& inputs, bool force);
 // --force.
-void add_force(CLI::App& app, bool& force);
+void add_force(Command& command, bool& force);
 
-// -- options: what is wrong with a command line is said before any work starts, and the program
-// exits with 2
-// -----------
+// -- options --------------------------------------------------------------------------------------
 
-// Throws an error that makes the program exit with 2.
-[[noreturn]] void wrong_usage(const std::string& message);
-// Checks for CLI::Option: a file to write that ends in .onnx or .octet; a whole number from..to; a
-// name that `lookup` accepts without throwing.
-CLI::Validator output_model();
-CLI::Validator whole_number(int64_t from, int64_t to);
-CLI::Validator accepted_by(std::function<void(const std::string&)> lookup);
+// A file to write that ends in .onnx or .octet.
+Check output_model();
 
 // --threads, --engine.
 struct RunOptions {
   int threads = 0;  // 0: OCTET_NUM_THREADS, or one for each CPU that may be used
   std::string engine;
-  void add_to(CLI::App& app);
+  void add_to(Command& command);
   void apply() const;
 };
 
@@ -63,7 +55,7 @@ struct DataOptions {
   float scale = 1;
   std::vector<float> mean, std;
   int64_t samples = 0;  // 0: all
-  void add_to(CLI::App& app);
+  void add_to(Command& command);
   Dataset open(const std::filesystem::path& path, const graph::Graph& graph) const;
   // How many samples of the dataset to use.
   int64_t count(const Dataset& dataset) const;
@@ -123,17 +115,17 @@ double peak_rss_mb();
 void say(const std::string& line);
 // "1 thread", "2 threads"; "64 threads (2 at once)" where there are fewer CPUs.
 std::string threads_text();
-// One line on stdout; bytes that are not UTF-8 (of a file's name) become U+FFFD.
-void print_json(const nlohmann::ordered_json& json);
+// One line on stdout.
+void print_json(const JsonValue& json);
 
 // The commands. Each adds itself to the program.
-void add_quantize(CLI::App& app);
-void add_eval(CLI::App& app);
-void add_run(CLI::App& app);
-void add_inspect(CLI::App& app);
-void add_bench(CLI::App& app);
-void add_convert(CLI::App& app);
-void add_train(CLI::App& app);
-void add_qat(CLI::App& app);
+void add_quantize(CommandLine& program);
+void add_eval(CommandLine& program);
+void add_run(CommandLine& program);
+void add_inspect(CommandLine& program);
+void add_bench(CommandLine& program);
+void add_convert(CommandLine& program);
+void add_train(CommandLine& program);
+void add_qat(CommandLine& program);
 
 }  // namespace octet::cli

@@ -8,22 +8,23 @@
 
 namespace octet::cli {
 
-void add_convert(CLI::App& app) {
+void add_convert(CommandLine& program) {
   struct Options {
     std::string in, out;
     bool force = false;
   };
   auto o = std::make_shared<Options>();
-  CLI::App* cmd = app.add_subcommand("convert", "between .onnx and .octet");
-  cmd->add_option("IN", o->in, ".onnx or .octet")->type_name("")->required();
-  cmd->add_option("OUT", o->out,
+  Command command = program.add_command("convert", "between .onnx and .octet");
+  command.add_option("IN", o->in, ".onnx or .octet").type_name("").required();
+  command
+      .add_option("OUT", o->out,
                   ".octet, or .onnx (8-bit parts as QuantizeLinear and DequantizeLinear)")
-      ->type_name("")
-      ->required()
-      ->check(output_model());
-  add_force(*cmd, o->force);
-  cmd->footer("Example: octet convert net.octet net.onnx");
-  cmd->callback([o] {
+      .type_name("")
+      .required()
+      .check(output_model());
+  add_force(command, o->force);
+  command.footer("Example: octet convert net.octet net.onnx");
+  command.callback([o] {
     check_output(OutputKind::model, o->out, {o->in}, o->force);
     graph::Graph graph = load_model(o->in);
     save_model(graph, o->out);

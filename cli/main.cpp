@@ -2,7 +2,6 @@
 // beside this one.
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 #include <signal.h>
 
 #include <algorithm>
@@ -49,60 +48,38 @@ void flush_stdout() {
   if (std::ferror(stdout)) fail_stdout("something was lost");
 }
 
-std::string help_hint(const CLI::App& app) {
-  auto chosen = app.get_subcommands();
-  return fmt::format("see `octet {}--help`", chosen.empty() ? "" : chosen[0]->get_name() + " ");
-}
-
-// CLI11 would say that a subcommand is required where there is one that it does not know.
-void check_command(CLI::App& app, int argc, char** argv) {
-  if (argc < 2) octet::cli::wrong_usage("no command given");
-  std::vector<std::string> known;
-  for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
-  std::string name = argv[1];
-  if (name.rfind("-", 0) == 0 || std::find(known.begin(), known.end(), name) != known.end()) return;
-  octet::cli::wrong_usage(fmt::format("unknown command '{}'{} (known: {})", name,
-                                      octet::did_you_mean(name, known), fmt::join(known, ", ")));
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
   prepare_standard_streams();
-  CLI::App app{"octet quantizes neural networks and runs them in 8 bits.", "octet"};
-  app.require_subcommand(1);
-  app.set_version_flag("--version", std::string("octet ") + OCTET_VERSION,
-                       "print the version and exit");
-  app.set_help_flag("-h,--help", "print this help and exit");
-  app.footer(
+  octet::cli::CommandLine program("octet",
+                                  "octet quantizes neural networks and runs them in 8 bits.",
+                                  std::string("octet ") + OCTET_VERSION);
+  program.footer(
       "`octet COMMAND --help` says more about each.\n\n"
       "MODEL is a file .onnx or .octet. DATA is an .npz with `images` (N x C x H x W,\n"
       "uint8 or float32) and, where accuracy is measured, `labels` (int64); or an .npz\n"
       "with one array per model input, by name; or a directory of images.\n"
       "Exit status: 0 done, 1 the work failed, 2 wrong usage.");
-  octet::cli::add_quantize(app);
-  octet::cli::add_eval(app);
-  octet::cli::add_run(app);
-  octet::cli::add_inspect(app);
-  octet::cli::add_bench(app);
-  octet::cli::add_convert(app);
-  octet::cli::add_train(app);
-  octet::cli::add_qat(app);
+  octet::cli::add_quantize(program);
+  octet::cli::add_eval(program);
+  octet::cli::add_run(program);
+  octet::cli::add_inspect(program);
+  octet::cli::add_bench(program);
+  octet::cli::add_convert(program);
+  octet::cli::add_train(program);
+  octet::cli::add_qat(program);
   try {
     try {
-      check_command(app, argc, argv);
-      app.parse(argc, argv);  // runs the command's callback
-    } catch (const CLI::ParseError& e) {
-      if (e.get_exit_code() != 0) throw;
-      app.exit(e);  // --help, --version
+      program.run(argc, argv);
     } catch (const std::system_error& e) {
       if (std::ferror(stdout)) fail_stdout(e.code().message());
       throw;
     }
     flush_stdout();
     return 0;
-  } catch (const CLI::ParseError& e) {
-    return complain(2, fmt::format("{}; {}", e.what(), help_hint(app)));
+  } catch (const octet::cli::WrongUsage& e) {
+    return complain(2, e.what());
   } catch (const std::bad_alloc&) {
     return complain(1,
                     "out of memory; use a smaller batch or fewer threads, or a machine with more");

@@ -63,19 +63,19 @@ void run(const Options& o) {
   };
   TrainResult r = train(o, *module, data, before, loss, to_graph, judge, start_epoch);
   if (o.json) {
-    print_json({{"output", o.out},
-                {"measure", r.best.name},
-                {"float", r.before.value},
-                {"quantized", r.best.value},
-                {"best_epoch", r.best_epoch},
-                {"epochs", r.epochs},
-                {"samples", data.size()},
-                {"validation_samples", data.validation_size()},
-                {"quantized_nodes", report.quantized()},
-                {"nodes", report.entries.size()},
-                {"warnings", report.warnings},
-                {"seconds", r.seconds},
-                {"peak_rss_mb", peak_rss_mb()}});
+    print_json(JsonValue::object({{"output", o.out},
+                                  {"measure", r.best.name},
+                                  {"float", r.before.value},
+                                  {"quantized", r.best.value},
+                                  {"best_epoch", r.best_epoch},
+                                  {"epochs", r.epochs},
+                                  {"samples", data.size()},
+                                  {"validation_samples", data.validation_size()},
+                                  {"quantized_nodes", report.quantized()},
+                                  {"nodes", report.entries.size()},
+                                  {"warnings", report.warnings},
+                                  {"seconds", r.seconds},
+                                  {"peak_rss_mb", peak_rss_mb()}}));
     return;
   }
   for (const std::string& w : report.warnings) say(fmt::format("octet: warning: {}", w));
@@ -90,26 +90,26 @@ void run(const Options& o) {
 
 }  // namespace
 
-void add_qat(CLI::App& app) {
+void add_qat(CommandLine& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* cmd = app.add_subcommand(
+  Command command = program.add_command(
       "qat", "quantization-aware training: a quantized network from a trained one");
-  o->add_to(*cmd, 3, 0.001);
-  cmd->add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack")
-      ->type_name("NAME")
-      ->check(accepted_by([](const std::string& name) { quant::get_default_qat_qconfig(name); }));
-  add_weight_bits(*cmd, o->weight_bits);
-  cmd->add_flag("--distill", o->distill,
-                "learn from the float network's results: DATA needs no labels");
-  cmd->add_option("--temperature", o->temperature, "of --distill (2)")
-      ->type_name("X")
-      ->check(CLI::PositiveNumber.description(""));
-  cmd->add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
-      ->type_name("PATTERN")
-      ->allow_extra_args(false);
-  cmd->add_flag("--strict", o->strict, "fail if any operator stays float");
-  cmd->footer("Example: octet qat net.onnx --data train.npz --weight-bits 4 -o net.octet");
-  cmd->callback([o] { run(*o); });
+  o->add_to(command, 3, 0.001);
+  command.add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack")
+      .type_name("NAME")
+      .check(accepted_by([](const std::string& name) { quant::get_default_qat_qconfig(name); }));
+  add_weight_bits(command, o->weight_bits);
+  command.add_flag("--distill", o->distill,
+                   "learn from the float network's results: DATA needs no labels");
+  command.add_option("--temperature", o->temperature, "of --distill (2)")
+      .type_name("X")
+      .check(positive_number());
+  command.add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
+      .type_name("PATTERN")
+      .one_value();
+  command.add_flag("--strict", o->strict, "fail if any operator stays float");
+  command.footer("Example: octet qat net.onnx --data train.npz --weight-bits 4 -o net.octet");
+  command.callback([o] { run(*o); });
 }
 
 }  // namespace octet::cli

@@ -1,14 +1,13 @@
 // octet quantize MODEL -o OUT --calibrate DATA
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
 #include <memory>
 
 #include "common.h"
+#include "config.h"
 #include "octet/base/error.h"
-#include "octet/base/json_impl.h"
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
 #include "octet/quant/workflow/fx.h"
@@ -27,46 +26,16 @@ struct Options {
   RunOptions run;
 };
 
-// What reads JSON text that came from a file: its errors name the file.
-template <typename Read>
-auto of_file(const std::string& path, const Json& json, Read&& read) {
-  try {
-    return read(json.dump());
-  } catch (const Error& e) {
-    fail(e.code(), fmt::format("{}: {}", path, e.what()));
-  }
-}
-
-// --config FILE.json: {"qconfig": "native", "observer": "minmax", "skip": ["head.*"], "strict":
-// true, "mapping": MAPPING}, the last as QConfigMapping::from_json takes it. What the command line
-// says wins; the mapping's qconfigs are for what it names.
-void read_config(Options& o) {
+// --config, for what the command line says nothing of; the mapping's qconfigs are for what it
+// names.
+void apply_config(Options& o) {
   if (o.config.empty()) return;
-  const Json json = read_json(o.config);
-  if (!json.is_object())
-    fail(ErrorCode::corrupt, fmt::format("{}: expected a JSON object", o.config));
-  const std::vector<std::string> known{"qconfig", "observer", "skip", "strict", "mapping"};
-  for (const auto& [key, value] : json.items()) {
-    try {
-      if (key == "qconfig")
-        o.qconfig = o.qconfig.empty() ? value.get<std::string>() : o.qconfig;
-      else if (key == "observer")
-        o.observer = o.observer.empty() ? value.get<std::string>() : o.observer;
-      else if (key == "skip")
-        for (const auto& s : value) o.skip.push_back(s.get<std::string>());
-      else if (key == "strict")
-        o.strict |= value.get<bool>();
-      else if (key == "mapping")
-        o.mapping = of_file(o.config, value, quant::QConfigMapping::from_json);
-      else
-        fail(ErrorCode::invalid_argument,
-             fmt::format("{}: unknown key '{}': expected one of {}{}", o.config, key,
-                         fmt::join(known, ", "), did_you_mean(key, known)));
-    } catch (const nlohmann::json::exception&) {
-      fail(ErrorCode::corrupt,
-           fmt::format("{}: '{}' is {}, not of the expected type", o.config, key, brief(value)));
-    }
-  }
+  Config config = read_config(o.config);
+  if (o.qconfig.empty()) o.qconfig = config.qconfig;
+  if (o.observer.empty()) o.observer = config.observer;
+  o.skip.insert(o.skip.end(), config.skip.begin(), config.skip.end());
+  o.strict |= config.strict;
+  o.mapping = std::move(config.mapping);
 }
 
 // The observer of that name, for activations. Error if it is none.
@@ -96,13 +65,6 @@ quant::QConfigMapping make_mapping(const Options& o, const quant::QConfig& qconf
   quant::QConfigMapping mapping = o.mapping ? *o.mapping : quant::QConfigMapping(qconfig);
   if (!mapping.global_qconfig()) mapping.set_global(qconfig);
   return mapping;
-}
-
-// --backend: one of octet's by name, or a JSON file as BackendConfig::to_json writes it.
-quant::BackendConfig load_backend(const std::string& name) {
-  if (name.empty()) return quant::get_native_backend_config();
-  if (!name.ends_with(".json")) return quant::get_backend_config(name);
-  return of_file(name, read_json(name), quant::BackendConfig::from_json);
 }
 
 graph::Graph load_float_model(const std::string& path) {
@@ -229,28 +191,29 @@ std::string why_slower(const Comparison& c) {
   return reasons.empty() ? "" : fmt::format("{} of the int8 time; ", fmt::join(reasons, " and "));
 }
 
-nlohmann::ordered_json to_json(const Result& r) {
+JsonValue to_json(const Result& r) {
   const Comparison& c = r.comparison;
-  nlohmann::ordered_json json{{"output", r.options.out},
-                              {"samples", r.samples},
-                              {"quantized_nodes", r.report.quantized()},
-                              {"nodes", r.report.entries.size()},
-                              {"float_weight_bytes", r.float_bytes},
-                              {"int8_weight_bytes", r.int8_bytes},
-                              {"file_bytes", r.file_bytes},
-                              {"float_ms", c.latency[0].median_ms},
-                              {"int8_ms", c.latency[1].median_ms},
-                              {"peak_rss_mb", peak_rss_mb()}};
-  if (c.samples) json["output_sqnr_db"] = c.sqnr_db();  // null: no difference at all
+  JsonValue json = JsonValue::object({{"output", r.options.out},
+                                      {"samples", r.samples},
+                                      {"quantized_nodes", r.report.quantized()},
+                                      {"nodes", r.report.entries.size()},
+                                      {"float_weight_bytes", r.float_bytes},
+                                      {"int8_weight_bytes", r.int8_bytes},
+                                      {"file_bytes", r.file_bytes},
+                                      {"float_ms", c.latency[0].median_ms},
+                                      {"int8_ms", c.latency[1].median_ms},
+                                      {"peak_rss_mb", peak_rss_mb()}});
+  if (c.samples) json.set("output_sqnr_db", c.sqnr_db());  // null: no difference at all
   if (c.top1) {
-    json["float_top1"] = c.before.top1();
-    json["int8_top1"] = c.after.top1();
-    json["top1_samples"] = c.after.samples;
+    json.set("float_top1", c.before.top1());
+    json.set("int8_top1", c.after.top1());
+    json.set("top1_samples", c.after.samples);
   }
-  json["warnings"] = r.warnings();
-  json["left_float"] = nlohmann::ordered_json::array();
+  json.set("warnings", r.warnings());
+  JsonValue left = JsonValue::array();
   for (const auto& e : r.report.left_float())
-    json["left_float"].push_back({{"node", e.node}, {"op", e.op}, {"reason", e.reason}});
+    left.push_back(JsonValue::object({{"node", e.node}, {"op", e.op}, {"reason", e.reason}}));
+  json.set("left_float", left);
   return json;
 }
 
@@ -328,7 +291,7 @@ void run(Options o) {
   if (!is_static && !o.observer.empty())
     wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
   o.run.apply();
-  read_config(o);
+  apply_config(o);
   check_output(OutputKind::model, o.out, {o.model, o.calibrate, o.config}, o.force);
   if (!is_static && !o.out.ends_with(".octet"))
     fail(ErrorCode::unsupported,
@@ -377,45 +340,48 @@ void run(Options o) {
 
 }  // namespace
 
-void add_quantize(CLI::App& app) {
+void add_quantize(CommandLine& program) {
   auto o = std::make_shared<Options>();
-  CLI::App* cmd = app.add_subcommand("quantize", "make an 8-bit network from a trained one");
-  cmd->add_option("MODEL", o->model, "the trained network: .onnx or .octet")
-      ->type_name("")
-      ->required();
-  cmd->add_option("-o,--output", o->out, "the 8-bit network: .octet, or .onnx (QDQ)")
-      ->type_name("OUT")
-      ->required()
-      ->check(output_model());
-  cmd->add_option("--calibrate", o->calibrate, "sample inputs: an .npz or a directory of images")
-      ->type_name("DATA");
-  cmd->add_option("--mode", o->mode, "static (default), dynamic, weight-only")
-      ->type_name("MODE")
-      ->check(CLI::IsMember({"static", "dynamic", "weight-only"}).description(""));
-  cmd->add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...")
-      ->type_name("NAME")
-      ->check(accepted_by([](const std::string& name) { quant::get_default_qconfig(name); }));
-  cmd->add_option("--observer", o->observer,
+  Command command = program.add_command("quantize", "make an 8-bit network from a trained one");
+  command.add_option("MODEL", o->model, "the trained network: .onnx or .octet")
+      .type_name("")
+      .required();
+  command.add_option("-o,--output", o->out, "the 8-bit network: .octet, or .onnx (QDQ)")
+      .type_name("OUT")
+      .required()
+      .check(output_model());
+  command.add_option("--calibrate", o->calibrate, "sample inputs: an .npz or a directory of images")
+      .type_name("DATA");
+  command.add_option("--mode", o->mode, "static (default), dynamic, weight-only")
+      .type_name("MODE")
+      .check(one_of({"static", "dynamic", "weight-only"}));
+  command.add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...")
+      .type_name("NAME")
+      .check(accepted_by([](const std::string& name) { quant::get_default_qconfig(name); }));
+  command
+      .add_option("--observer", o->observer,
                   "of activations: histogram (default), minmax, mse, ...")
-      ->type_name("NAME")
-      ->check(accepted_by([](const std::string& name) { activation_observer(name); }));
-  add_weight_bits(*cmd, o->weight_bits);
-  cmd->add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
-      ->type_name("PATTERN")
-      ->allow_extra_args(false);
-  cmd->add_option("--config", o->config,
+      .type_name("NAME")
+      .check(accepted_by([](const std::string& name) { activation_observer(name); }));
+  add_weight_bits(command, o->weight_bits);
+  command.add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
+      .type_name("PATTERN")
+      .one_value();
+  command
+      .add_option("--config", o->config,
                   "JSON with any of qconfig, observer, skip, strict, mapping")
-      ->type_name("FILE.json");
-  cmd->add_option("--backend", o->backend,
+      .type_name("FILE.json");
+  command
+      .add_option("--backend", o->backend,
                   "what may be quantized: native (default), qnnpack, ..., or a .json file")
-      ->type_name("NAME|FILE.json");
-  cmd->add_flag("--strict", o->strict, "fail if any operator stays float");
-  cmd->add_flag("--json", o->json, "print one JSON object");
-  add_force(*cmd, o->force);
-  o->sampling.add_to(*cmd);
-  o->run.add_to(*cmd);
-  cmd->footer("Example: octet quantize net.onnx --calibrate images.npz -o net.octet");
-  cmd->callback([o] { run(*o); });
+      .type_name("NAME|FILE.json");
+  command.add_flag("--strict", o->strict, "fail if any operator stays float");
+  command.add_flag("--json", o->json, "print one JSON object");
+  add_force(command, o->force);
+  o->sampling.add_to(command);
+  o->run.add_to(command);
+  command.footer("Example: octet quantize net.onnx --calibrate images.npz -o net.octet");
+  command.callback([o] { run(*o); });
 }
 
 }  // namespace octet::cli

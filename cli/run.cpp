@@ -20,7 +20,7 @@ bool converts(DType from, DType to) {
 
 }  // namespace
 
-void add_run(CLI::App& app) {
+void add_run(CommandLine& program) {
   struct Options {
     std::string model, output;
     std::vector<std::string> inputs;
@@ -28,23 +28,23 @@ void add_run(CLI::App& app) {
     RunOptions run;
   };
   auto o = std::make_shared<Options>();
-  CLI::App* cmd = app.add_subcommand("run", "run a model on arrays");
-  cmd->add_option("MODEL", o->model, ".onnx or .octet")->type_name("")->required();
-  cmd->add_option("--input", o->inputs, "an array for the input of that name; once per input")
-      ->type_name("NAME=FILE.npy")
-      ->allow_extra_args(false)
-      ->required()
-      ->check(accepted_by([](const std::string& item) {
+  Command command = program.add_command("run", "run a model on arrays");
+  command.add_option("MODEL", o->model, ".onnx or .octet").type_name("").required();
+  command.add_option("--input", o->inputs, "an array for the input of that name; once per input")
+      .type_name("NAME=FILE.npy")
+      .one_value()
+      .required()
+      .check(accepted_by([](const std::string& item) {
         if (size_t equals = item.find('='); equals == std::string::npos || equals == 0)
           fail(ErrorCode::invalid_argument, fmt::format("expected NAME=FILE.npy, got '{}'", item));
       }));
-  cmd->add_option("--output", o->output, "where the results go, each under its name")
-      ->type_name("OUT.npz")
-      ->required();
-  add_force(*cmd, o->force);
-  o->run.add_to(*cmd);
-  cmd->footer("Example: octet run net.octet --input images=x.npy --output y.npz");
-  cmd->callback([o] {
+  command.add_option("--output", o->output, "where the results go, each under its name")
+      .type_name("OUT.npz")
+      .required();
+  add_force(command, o->force);
+  o->run.add_to(command);
+  command.footer("Example: octet run net.octet --input images=x.npy --output y.npz");
+  command.callback([o] {
     o->run.apply();
     std::vector<std::filesystem::path> files{o->model};
     for (const std::string& item : o->inputs) files.push_back(item.substr(item.find('=') + 1));

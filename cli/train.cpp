@@ -60,15 +60,15 @@ void run(const TrainOptions& o, bool from_scratch) {
       [&] { return graph::fuse_activations(graph::fold_batch_norm(module->with_values(source))); },
       judge);
   if (o.json) {
-    print_json({{"output", o.out},
-                {"before", r.before.value},
-                {"top1", r.best.value},
-                {"best_epoch", r.best_epoch},
-                {"epochs", r.epochs},
-                {"samples", data.size()},
-                {"validation_samples", data.validation_size()},
-                {"seconds", r.seconds},
-                {"peak_rss_mb", peak_rss_mb()}});
+    print_json(JsonValue::object({{"output", o.out},
+                                  {"before", r.before.value},
+                                  {"top1", r.best.value},
+                                  {"best_epoch", r.best_epoch},
+                                  {"epochs", r.epochs},
+                                  {"samples", data.size()},
+                                  {"validation_samples", data.validation_size()},
+                                  {"seconds", r.seconds},
+                                  {"peak_rss_mb", peak_rss_mb()}}));
     return;
   }
   fmt::print(
@@ -79,14 +79,14 @@ void run(const TrainOptions& o, bool from_scratch) {
 
 }  // namespace
 
-void add_train(CLI::App& app) {
+void add_train(CommandLine& program) {
   auto o = std::make_shared<TrainOptions>();
   auto from_scratch = std::make_shared<bool>(false);
-  CLI::App* cmd = app.add_subcommand("train", "train a float network, or train it further");
-  o->add_to(*cmd, 5, 0.01);
-  cmd->add_flag("--from-scratch", *from_scratch, "draw new weights first");
-  cmd->footer("Example: octet train net.onnx --data train.npz --epochs 10 -o trained.octet");
-  cmd->callback([o, from_scratch] { run(*o, *from_scratch); });
+  Command command = program.add_command("train", "train a float network, or train it further");
+  o->add_to(command, 5, 0.01);
+  command.add_flag("--from-scratch", *from_scratch, "draw new weights first");
+  command.footer("Example: octet train net.onnx --data train.npz --epochs 10 -o trained.octet");
+  command.callback([o, from_scratch] { run(*o, *from_scratch); });
 }
 
 }  // namespace octet::cli

@@ -14,55 +14,59 @@
 
 namespace octet::cli {
 
-void TrainOptions::add_to(CLI::App& app, int64_t default_epochs, double default_lr) {
+void TrainOptions::add_to(Command& command, int64_t default_epochs, double default_lr) {
   epochs = default_epochs;
   lr = default_lr;
-  app.add_option("MODEL", model, "the float network: .onnx or .octet")->type_name("")->required();
-  app.add_option("-o,--output", out, "the result: .octet or .onnx")
-      ->type_name("OUT")
-      ->required()
-      ->check(output_model());
-  app.add_option("--data", data,
-                 "training samples: an .npz with `images` and `labels`, or a directory of images")
-      ->type_name("DATA")
-      ->required();
-  app.add_option("--validate", validate,
-                 "samples to judge by after each epoch (default: the last tenth of DATA)")
-      ->type_name("DATA");
-  app.add_option("--epochs", epochs, fmt::format("times over the data ({})", epochs))
-      ->type_name("N")
-      ->check(whole_number(1, 100000));
-  app.add_option("--batch", batch, "samples per step (64)")
-      ->type_name("N")
-      ->check(whole_number(1, 65536));
-  app.add_option("--lr", lr, fmt::format("learning rate ({})", lr))
-      ->type_name("X")
-      ->check(CLI::PositiveNumber.description(""));
-  app.add_option("--momentum", momentum, "of sgd (0.9)")
-      ->type_name("X")
-      ->check(CLI::Range(0.0, 0.9999).description(""));
-  app.add_option("--weight-decay", weight_decay, "0.0001")
-      ->type_name("X")
-      ->check(CLI::NonNegativeNumber.description(""));
-  app.add_option("--optimizer", optimizer,
-                 "adam (default; steps relative to the size of each weight), adamw, sgd")
-      ->type_name("NAME")
-      ->check(CLI::IsMember({"adam", "adamw", "sgd"}).description(""));
-  app.add_option("--schedule", schedule, "of the learning rate: cosine (default), constant")
-      ->type_name("NAME")
-      ->check(CLI::IsMember({"cosine", "constant"}).description(""));
-  app.add_option("--seed", seed, "of the order of samples (0)")
-      ->type_name("N")
-      ->check(whole_number(0, 1'000'000'000));
-  app.add_flag("--flip", flip, "mirror images at random");
-  app.add_option("--crop", crop, "shift images at random by up to so many pixels (0)")
-      ->type_name("N")
-      ->check(whole_number(0, 1024));
-  app.add_flag("--resume", resume, "go on where an interrupted run of the same command stopped");
-  app.add_flag("--json", json, "print one JSON object");
-  add_force(app, force);
-  sampling.add_to(app);
-  run.add_to(app);
+  command.add_option("MODEL", model, "the float network: .onnx or .octet").type_name("").required();
+  command.add_option("-o,--output", out, "the result: .octet or .onnx")
+      .type_name("OUT")
+      .required()
+      .check(output_model());
+  command
+      .add_option("--data", data,
+                  "training samples: an .npz with `images` and `labels`, or a directory of images")
+      .type_name("DATA")
+      .required();
+  command
+      .add_option("--validate", validate,
+                  "samples to judge by after each epoch (default: the last tenth of DATA)")
+      .type_name("DATA");
+  command.add_option("--epochs", epochs, fmt::format("times over the data ({})", epochs))
+      .type_name("N")
+      .check(whole_number(1, 100000));
+  command.add_option("--batch", batch, "samples per step (64)")
+      .type_name("N")
+      .check(whole_number(1, 65536));
+  command.add_option("--lr", lr, fmt::format("learning rate ({})", lr))
+      .type_name("X")
+      .check(positive_number());
+  command.add_option("--momentum", momentum, "of sgd (0.9)")
+      .type_name("X")
+      .check(number_in(0, 0.9999));
+  command.add_option("--weight-decay", weight_decay, "0.0001")
+      .type_name("X")
+      .check(non_negative_number());
+  command
+      .add_option("--optimizer", optimizer,
+                  "adam (default; steps relative to the size of each weight), adamw, sgd")
+      .type_name("NAME")
+      .check(one_of({"adam", "adamw", "sgd"}));
+  command.add_option("--schedule", schedule, "of the learning rate: cosine (default), constant")
+      .type_name("NAME")
+      .check(one_of({"cosine", "constant"}));
+  command.add_option("--seed", seed, "of the order of samples (0)")
+      .type_name("N")
+      .check(whole_number(0, 1'000'000'000));
+  command.add_flag("--flip", flip, "mirror images at random");
+  command.add_option("--crop", crop, "shift images at random by up to so many pixels (0)")
+      .type_name("N")
+      .check(whole_number(0, 1024));
+  command.add_flag("--resume", resume,
+                   "go on where an interrupted run of the same command stopped");
+  command.add_flag("--json", json, "print one JSON object");
+  add_force(command, force);
+  sampling.add_to(command);
+  run.add_to(command);
 }
 
 void TrainOptions::check_outputs() const {
@@ -223,6 +227,118 @@ bool is_finite(const Tensor& t) {
   return true;
 }
 
+using LossFn = std::function<Tensor(const TrainingData::Sample&)>;
+
+// A run of train: the optimizer, and what the run has come to.
+class Training {
+ public:
+  Training(const TrainOptions& options, nn::Module& module, TrainingData& data, const Score& before,
+           const LossFn& loss)
+      : options_(options),
+        module_(module),
+        data_(data),
+        loss_(loss),
+        optimizer_(make_optimizer(options, module)),
+        checkpoint_{options.checkpoint()} {
+    result.before = before;
+    result.best = {before.name, -INFINITY};
+    for (auto& group : optimizer_->param_groups()) rates_.push_back(group.options["lr"]);
+  }
+
+  TrainResult result;
+
+  // The epoch to begin with: 0, or with --resume the one that the checkpoint stands before.
+  int64_t first_epoch() {
+    if (!options_.resume) return 0;
+    if (!std::filesystem::exists(checkpoint_.path))
+      fail(ErrorCode::not_found,
+           fmt::format("{}: there is no interrupted training to resume: run without --resume",
+                       checkpoint_.path));
+    return checkpoint_.load(module_, *optimizer_, result);
+  }
+
+  // A step for every batch. The mean loss; Error if the training diverges.
+  double run_epoch(int64_t epoch) {
+    Progress bar(fmt::format("epoch {}/{}", epoch + 1, options_.epochs), data_.batches());
+    double sum = 0;
+    int64_t i = 0;
+    for (const Batch& batch : data_.epoch(epoch)) {
+      if (options_.schedule == "cosine") set_rates(epoch * data_.batches() + i);
+      sum += step(batch, epoch, i++);
+      bar.advance(1);
+    }
+    return sum / static_cast<double>(data_.batches());
+  }
+
+  void check_parameters(int64_t epoch) const {
+    for (auto& [name, parameter] : module_.named_parameters())
+      if (!is_finite(*parameter)) diverged(fmt::format("{} is not finite any more", name), epoch);
+  }
+
+  // Saves the graph if it is the best so far, and the checkpoint. Was it the best?
+  bool keep(const graph::Graph& graph, const Score& score, int64_t epoch) {
+    if (std::isnan(score.value))
+      diverged(fmt::format("{} became {}", score.name, score.value), epoch);
+    const bool best = score.value > result.best.value;
+    if (best) {
+      save_model(graph, options_.out);
+      result.best = score;
+      result.best_epoch = epoch + 1;
+    }
+    checkpoint_.save(module_, *optimizer_, epoch + 1, result);
+    return best;
+  }
+
+  void remove_checkpoint() const { std::filesystem::remove(checkpoint_.path); }
+
+ private:
+  // The learning rates of a step, along half a cosine.
+  void set_rates(int64_t step) {
+    const double at =
+        static_cast<double>(step) / static_cast<double>(data_.batches() * options_.epochs);
+    for (size_t g = 0; g < rates_.size(); ++g)
+      optimizer_->param_groups()[g].options["lr"] = rates_[g] * (1 + std::cos(M_PI * at)) / 2;
+  }
+
+  // One step of the optimizer; the loss before it.
+  double step(const Batch& batch, int64_t epoch, int64_t number) {
+    Tensor l;
+    try {
+      l = loss_(data_.sample(batch));
+    } catch (const Error& e) {  // an observer that met infinities, say
+      if (epoch == 0 && number == 0) throw;
+      diverged(e.what(), epoch);
+    }
+    const double value = l.detach().item();
+    if (first_loss_ < 0) first_loss_ = std::abs(value);
+    if (!std::isfinite(value) || std::abs(value) > kDiverged * std::max(1.0, first_loss_))
+      diverged(fmt::format("the loss became {:.4g} in batch {}", value, number), epoch);
+    optimizer_->zero_grad();
+    autograd::backward(l);
+    optimizer_->step();
+    return value;
+  }
+
+  [[noreturn]] void diverged(const std::string& what, int64_t epoch) const {
+    std::string kept = result.best_epoch > 0
+                           ? fmt::format("; {} holds the best so far, of epoch {}", options_.out,
+                                         result.best_epoch)
+                           : fmt::format("; nothing was written to {}", options_.out);
+    fail(ErrorCode::invalid_argument,
+         fmt::format("training diverged in epoch {}: {}: try a smaller --lr than {}{}", epoch + 1,
+                     what, options_.lr, kept));
+  }
+
+  const TrainOptions& options_;
+  nn::Module& module_;
+  TrainingData& data_;
+  const LossFn& loss_;
+  std::unique_ptr<nn::optim::Optimizer> optimizer_;
+  Checkpoint checkpoint_;
+  std::vector<double> rates_;  // of the optimizer's groups, at the start
+  double first_loss_ = -1;     // negative: none yet
+};
+
 }  // namespace
 
 TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData& data,
@@ -232,82 +348,24 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
                   const std::function<Score(const graph::Graph&)>& judge,
                   const std::function<void(int64_t)>& start_epoch) {
   auto start = std::chrono::steady_clock::now();
-  auto optimizer = make_optimizer(options, module);
-  TrainResult r;
-  r.before = before;
-  r.best = {before.name, -INFINITY};
-  Checkpoint checkpoint{options.checkpoint()};
-  int64_t epoch = 0, steps = data.batches() * options.epochs;
-  std::vector<double> rates;
-  for (auto& group : optimizer->param_groups()) rates.push_back(group.options["lr"]);
-  bool exists = std::filesystem::exists(checkpoint.path);
-  if (options.resume && !exists)
-    fail(ErrorCode::not_found,
-         fmt::format("{}: there is no interrupted training to resume: run without --resume",
-                     checkpoint.path));
-  if (options.resume) epoch = checkpoint.load(module, *optimizer, r);
-  double first_loss = -1;
-  auto diverged = [&](const std::string& what, int64_t at) {
-    std::string kept = r.best_epoch > 0 ? fmt::format("; {} holds the best so far, of epoch {}",
-                                                      options.out, r.best_epoch)
-                                        : fmt::format("; nothing was written to {}", options.out);
-    fail(ErrorCode::invalid_argument,
-         fmt::format("training diverged in epoch {}: {}: try a smaller --lr than {}{}", at + 1,
-                     what, options.lr, kept));
-  };
-  for (; epoch < options.epochs; ++epoch) {
+  Training training(options, module, data, before, loss);
+  for (int64_t epoch = training.first_epoch(); epoch < options.epochs; ++epoch) {
     module.train();
     start_epoch(epoch);
-    double sum = 0;
-    {
-      Progress bar(fmt::format("epoch {}/{}", epoch + 1, options.epochs), data.batches());
-      int64_t i = 0;
-      for (const Batch& batch : data.epoch(epoch)) {
-        if (options.schedule == "cosine") {
-          double at = static_cast<double>(epoch * data.batches() + i) / static_cast<double>(steps);
-          for (size_t g = 0; g < rates.size(); ++g)
-            optimizer->param_groups()[g].options["lr"] = rates[g] * (1 + std::cos(M_PI * at)) / 2;
-        }
-        Tensor l;
-        try {
-          l = loss(data.sample(batch));
-        } catch (const Error& e) {  // an observer that met infinities, say
-          if (epoch == 0 && i == 0) throw;
-          diverged(e.what(), epoch);
-        }
-        double value = l.detach().item();
-        if (first_loss < 0) first_loss = std::abs(value);
-        if (!std::isfinite(value) || std::abs(value) > kDiverged * std::max(1.0, first_loss))
-          diverged(fmt::format("the loss became {:.4g} in batch {}", value, i), epoch);
-        optimizer->zero_grad();
-        autograd::backward(l);
-        optimizer->step();
-        sum += value;
-        ++i;
-        bar.advance(1);
-      }
-    }
+    const double mean_loss = training.run_epoch(epoch);
     module.eval();
-    for (auto& [name, parameter] : module.named_parameters())
-      if (!is_finite(*parameter)) diverged(fmt::format("{} is not finite any more", name), epoch);
-    graph::Graph now = to_graph();
-    Score s = judge(now);
-    if (std::isnan(s.value)) diverged(fmt::format("{} became {}", s.name, s.value), epoch);
-    bool best = s.value > r.best.value;
-    if (best) {
-      save_model(now, options.out);
-      r.best = s;
-      r.best_epoch = epoch + 1;
-    }
-    checkpoint.save(module, *optimizer, epoch + 1, r);
-    say(fmt::format("epoch {}/{}: loss {:.4f}, {} {:.4f}{}", epoch + 1, options.epochs,
-                    sum / static_cast<double>(data.batches()), s.name, s.value,
-                    best ? " (best so far, saved)" : ""));
+    training.check_parameters(epoch);
+    const graph::Graph now = to_graph();
+    const Score s = judge(now);
+    const bool best = training.keep(now, s, epoch);
+    say(fmt::format("epoch {}/{}: loss {:.4f}, {} {:.4f}{}", epoch + 1, options.epochs, mean_loss,
+                    s.name, s.value, best ? " (best so far, saved)" : ""));
   }
-  std::filesystem::remove(checkpoint.path);
-  r.epochs = options.epochs;
-  r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  return r;
+  training.remove_checkpoint();
+  TrainResult result = training.result;
+  result.epochs = options.epochs;
+  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return result;
 }
 
 }  // namespace octet::cli

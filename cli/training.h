@@ -21,7 +21,7 @@ struct TrainOptions {
   int64_t crop = 0;
   DataOptions sampling;
   RunOptions run;
-  void add_to(CLI::App& app, int64_t epochs, double lr);
+  void add_to(Command& command, int64_t epochs, double lr);
   // What --resume reads, beside the result.
   std::string checkpoint() const { return out + ".train"; }
   // check_output of both.

@@ -4,10 +4,10 @@
 
 namespace octet::cli {
 
-void add_weight_bits(CLI::App& cmd, int64_t& bits) {
-  cmd.add_option("--weight-bits", bits, "bits of a weight, 2 to 8 (8)")
-      ->type_name("N")
-      ->check(whole_number(2, 8));
+void add_weight_bits(Command& command, int64_t& bits) {
+  command.add_option("--weight-bits", bits, "bits of a weight, 2 to 8 (8)")
+      .type_name("N")
+      .check(whole_number(2, 8));
 }
 
 quant::QConfig with_weight_bits(quant::QConfig qconfig, int64_t bits) {

@@ -2,8 +2,12 @@
 // sheared, scaled, moved, cluttered, blurred and noisy. The same kind of images as
 // make_glyphs.py's, not the same bytes.
 //   render_glyphs OUT.npz [IMAGES] [SEED]
+#include <octet/base/error.h>
 #include <octet/base/file.h>
-#include <octet/octet.h>
+#include <octet/base/parallel.h>
+#include <octet/base/random.h>
+#include <octet/io/npz.h>
+#include <octet/tensor/tensor.h>
 
 #include <algorithm>
 #include <array>

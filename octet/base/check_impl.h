@@ -5,7 +5,6 @@
 //               to_string(x.shape()));
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "octet/base/error.h"
 

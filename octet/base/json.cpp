@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kShown = 120;  // bytes of a name or of the parser's words that errors show
 
 std::string shorten(std::string text) {
-  if (text.size() > kShown) text = text.substr(0, kShown) + "...";
+  if (text.size() > kShown) text.replace(kShown, std::string::npos, "...");
   for (char& c : text)
     if (static_cast<unsigned char>(c) < 32 || static_cast<unsigned char>(c) > 126) c = '?';
   return text;
@@ -121,6 +121,12 @@ Json parse_json(std::string_view text, const std::string& who, ErrorCode code) {
 Json read_json(const std::filesystem::path& path) {
   auto file = MappedFile::open(path);
   return parse_json({reinterpret_cast<const char*>(file->data()), file->size()}, path.string());
+}
+
+std::string brief(const Json& json) {
+  std::string text = json.dump(-1, ' ', true, Json::error_handler_t::replace);
+  if (text.size() > 60) text.replace(60, std::string::npos, "...");
+  return text;
 }
 
 }  // namespace octet

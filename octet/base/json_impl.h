@@ -32,10 +32,6 @@ Json parse_json(std::string_view text, const std::string& who, ErrorCode code = 
 Json read_json(const std::filesystem::path& path);
 
 // The beginning of a value as text, for errors.
-template <typename AnyJson>
-std::string brief(const AnyJson& json) {
-  std::string text = json.dump(-1, ' ', true, AnyJson::error_handler_t::replace);
-  return text.size() <= 60 ? text : text.substr(0, 60) + "...";
-}
+std::string brief(const Json& json);
 
 }  // namespace octet

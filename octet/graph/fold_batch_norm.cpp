@@ -101,7 +101,7 @@ void fold(Rewriter& r, const Node& layer, const Node& norm) {
   // (in, out/groups, ...) the columns, which are other channels in every group.
   const bool transposed = is_transposed(layer);
   const int64_t rows = weight.size(0), columns = transposed ? weight.size(1) : 1,
-                inner = rows * columns ? weight.numel() / (rows * columns) : 0;
+                inner = rows * columns != 0 ? weight.numel() / (rows * columns) : 0;
   const int64_t group_rows = transposed ? rows / layer.attrs.get_int("groups") : 1;
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t j = 0; j < columns; ++j) {

@@ -53,6 +53,13 @@ std::vector<std::optional<TensorType>> operand_types(const Graph& g,
 
 }  // namespace
 
+Graph::Graph() = default;
+Graph::Graph(const Graph& other) = default;
+Graph::Graph(Graph&& other) noexcept = default;
+Graph& Graph::operator=(const Graph& other) = default;
+Graph& Graph::operator=(Graph&& other) noexcept = default;
+Graph::~Graph() = default;
+
 std::optional<ValueId> Graph::find(std::string_view name) const {
   auto it = by_name_.find(name);
   return it == by_name_.end() ? std::nullopt : std::optional(it->second);

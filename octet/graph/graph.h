@@ -50,7 +50,7 @@ struct Node {
   std::vector<ValueId> outputs;
   Attrs attrs;   // complete
   Tensor value;  // constants: the data
-  // Quantizing was decided against: no pass puts it on codes, whatever its operands and readers are.
+  // Quantizing was decided against: no pass puts it on codes, whatever it reads.
   bool stays_float = false;
 };
 
@@ -58,6 +58,13 @@ struct Node {
 // the constants' data.
 class Graph {
  public:
+  Graph();
+  Graph(const Graph& other);
+  Graph(Graph&& other) noexcept;
+  Graph& operator=(const Graph& other);
+  Graph& operator=(Graph&& other) noexcept;
+  ~Graph();
+
   std::string name = "graph";
   // free text kept by .octet files (producer, qconfig, ...)
   std::map<std::string, std::string> metadata;

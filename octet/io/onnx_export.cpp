@@ -79,11 +79,14 @@ void set_attr(onnx::NodeProto& n, const std::string& name, const OnnxAttr& value
 
 }  // namespace
 
-Exporter::Exporter(const graph::Graph& graph) : graph_(graph), out_(model_.mutable_graph()) {
+Exporter::Exporter(const graph::Graph& graph)
+    : graph_(graph), model_(std::make_unique<onnx::ModelProto>()), out_(model_->mutable_graph()) {
   for (const graph::Value& v : graph.values()) names_.insert(v.name);
   for (size_t id = 0; id < graph.values().size(); ++id)
     plain_names_[static_cast<graph::ValueId>(id)] = graph.values()[id].name;
 }
+
+Exporter::~Exporter() = default;
 
 // -- pieces ---------------------------------------------------------------------------------------
 
@@ -335,10 +338,10 @@ void Exporter::finish_outputs() {
 }
 
 onnx::ModelProto Exporter::run() {
-  model_.set_ir_version(7);
+  model_->set_ir_version(7);
   graph_.require_operators("export_onnx");
-  model_.set_producer_name("octet");
-  auto* opset = model_.add_opset_import();
+  model_->set_producer_name("octet");
+  auto* opset = model_->add_opset_import();
   opset->set_domain("");
   opset->set_version(13);
   out_->set_name(graph_.name.empty() ? "graph" : graph_.name);
@@ -372,7 +375,7 @@ onnx::ModelProto Exporter::run() {
     if (read.count(name) && !written.count(name))
       write_tensor(*out_->add_initializer(), name, node.value);
   }
-  return std::move(model_);
+  return std::move(*model_);
 }
 
 const std::unordered_map<std::string, Writer>& writers() {

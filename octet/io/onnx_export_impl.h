@@ -1,10 +1,9 @@
 #pragma once
-// Shared by the ONNX export sources. Not public: it brings in protobuf.
-
-#include <onnx/onnx_pb.h>
+// Shared by the ONNX export sources. Not public.
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -12,6 +11,12 @@
 #include <vector>
 
 #include "octet/graph/graph.h"
+
+namespace onnx {
+class GraphProto;
+class ModelProto;
+class NodeProto;
+}  // namespace onnx
 
 namespace octet::io::onnx_impl {
 
@@ -40,6 +45,7 @@ struct CallView {
 class Exporter {
  public:
   explicit Exporter(const graph::Graph& graph);
+  ~Exporter();
   onnx::ModelProto run();
 
   // -- for writers
@@ -80,7 +86,7 @@ class Exporter {
   std::string unique(const std::string& name);
 
   const graph::Graph& graph_;
-  onnx::ModelProto model_;
+  std::unique_ptr<onnx::ModelProto> model_;
   onnx::GraphProto* out_;
   std::set<std::string> names_, node_names_;
   // of float and plain values, and of codes

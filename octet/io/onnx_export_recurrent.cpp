@@ -1,4 +1,6 @@
 // Writers of recurrent layers: one direction each, the gates in ONNX's order.
+#include <onnx/onnx_pb.h>
+
 #include "octet/io/onnx_export_impl.h"
 #include "octet/io/onnx_impl.h"
 

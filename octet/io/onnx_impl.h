@@ -1,12 +1,11 @@
 #pragma once
-// Shared by the ONNX import sources. Not public: it brings in protobuf.
+// Shared by the ONNX import sources. Not public. Protobuf is only in the sources that read its
+// messages: its headers cost a second.
 //
 // The Importer walks the nodes in order. A handler per ONNX operator reads its node through a
 // NodeView and emits octet calls; calls on constants are evaluated at once, so the same handler
 // also folds. Vectors that hold sizes of dimensions (Shape and arithmetic on it) are followed
 // symbolically: onnx_import_sizes.cpp.
-
-#include <onnx/onnx_pb.h>
 
 #include <functional>
 #include <memory>
@@ -18,6 +17,17 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/io/onnx_import.h"
+
+namespace google::protobuf {
+class MessageLite;
+}
+namespace onnx {
+class AttributeProto;
+class GraphProto;
+class ModelProto;
+class NodeProto;
+class TensorProto;
+}  // namespace onnx
 
 namespace octet::io::onnx_impl {
 
@@ -90,18 +100,17 @@ double shortest(float value);
 class NodeView {
  public:
   NodeView(const onnx::NodeProto& proto, int64_t opset, const std::filesystem::path& dir);
-  const onnx::NodeProto& proto() const { return proto_; }
-  const std::string& op() const { return proto_.op_type(); }
+  const std::string& op() const;
+  bool is_standard() const;  // of ONNX's own operators
   int64_t opset() const { return opset_; }
   const std::string& name() const { return name_; }  // or the first output's name
   std::string label() const { return fmt::format("node '{}' ({})", name_, op()); }
 
-  size_t input_count() const { return static_cast<size_t>(proto_.input_size()); }
-  bool has_input(size_t i) const {
-    return i < input_count() && !proto_.input(static_cast<int>(i)).empty();
-  }
-  size_t output_count() const { return static_cast<size_t>(proto_.output_size()); }
-  const std::string& output(size_t i) const { return proto_.output(static_cast<int>(i)); }
+  size_t input_count() const;
+  bool has_input(size_t i) const { return i < input_count() && !input(i).empty(); }
+  const std::string& input(size_t i) const;
+  size_t output_count() const;
+  const std::string& output(size_t i) const;
 
   bool has(const std::string& attr) const { return find(attr) != nullptr; }
   int64_t get_int(const std::string& attr, int64_t fallback) const;

@@ -1,5 +1,7 @@
 #include "octet/io/onnx_import.h"
 
+#include <onnx/onnx_pb.h>
+
 #include <algorithm>
 
 #include "octet/base/file.h"

@@ -1,5 +1,7 @@
 // The importer: which nodes are live and in what order, the values between them, and the graph that
 // results.
+#include <onnx/onnx_pb.h>
+
 #include <algorithm>
 #include <new>
 #include <queue>

@@ -1,4 +1,6 @@
 // Typed access to an ONNX node's attributes.
+#include <onnx/onnx_pb.h>
+
 #include <cmath>
 #include <cstdlib>
 
@@ -20,6 +22,20 @@ NodeView::NodeView(const onnx::NodeProto& proto, int64_t opset, const std::files
     if (name_.empty()) name_ = out;
   name_ = one_line(name_);
 }
+
+const std::string& NodeView::op() const { return proto_.op_type(); }
+
+bool NodeView::is_standard() const {
+  return proto_.domain().empty() || proto_.domain() == "ai.onnx";
+}
+
+size_t NodeView::input_count() const { return static_cast<size_t>(proto_.input_size()); }
+
+const std::string& NodeView::input(size_t i) const { return proto_.input(static_cast<int>(i)); }
+
+size_t NodeView::output_count() const { return static_cast<size_t>(proto_.output_size()); }
+
+const std::string& NodeView::output(size_t i) const { return proto_.output(static_cast<int>(i)); }
 
 const AttributeProto* NodeView::find(const std::string& attr) const {
   for (const AttributeProto& a : proto_.attribute())

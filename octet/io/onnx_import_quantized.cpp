@@ -1,5 +1,7 @@
 // QuantizeLinear, DequantizeLinear and the operators on codes. Nothing is merged here: a pass on
 // the graph turns dequantize -> op -> quantize into integer operators.
+#include <onnx/onnx_pb.h>
+
 #include <algorithm>
 
 #include "octet/io/onnx_impl.h"

@@ -1,6 +1,8 @@
 // Shape arithmetic. Exporters compute shapes with Shape, Gather, Concat, Mul ... on small integer
 // vectors; here they are worked out at import, entry by entry, with a name where a dimension is
 // symbolic.
+#include <onnx/onnx_pb.h>
+
 #include <algorithm>
 #include <limits>
 
@@ -241,7 +243,7 @@ bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inpu
                                                   "Squeeze", "Cast",       "Reshape", "Equal",
                                                   "Where",   "ReduceProd", "Size"};
   static const std::set<std::string> kArithmetic = {"Add", "Sub", "Mul", "Div", "Mod"};
-  if (!n.proto().domain().empty() && n.proto().domain() != "ai.onnx") return false;
+  if (!n.is_standard()) return false;
   bool arithmetic_op = kArithmetic.count(n.op()) != 0, symbolic = false;
   for (const ValPtr& v : inputs) symbolic |= v && v->sizes;
   // Without a symbol the operators themselves fold; only integer arithmetic is done here, where it

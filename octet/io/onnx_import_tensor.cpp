@@ -1,5 +1,7 @@
 // TensorProtos, element types and files: everything that is read from protobuf before there is a
 // graph.
+#include <onnx/onnx_pb.h>
+
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <google/protobuf/stubs/logging.h>

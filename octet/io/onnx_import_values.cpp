@@ -1,4 +1,6 @@
 // The importer's values: constants, lookups, and the calls that handlers emit.
+#include <onnx/onnx_pb.h>
+
 #include <algorithm>
 
 #include "octet/io/onnx_impl.h"
@@ -8,7 +10,7 @@ namespace {
 
 // elements a folded constant may grow to beyond its operands
 constexpr int64_t kMaxFolded = 1 << 24;
-constexpr double kMaxElements = 1e13;  // of any value; only damaged models have more
+constexpr double kMostElements = 1e13;  // of any value; only damaged models have more
 
 double elements_of(const TensorType& type) {
   double elements = 1;
@@ -61,7 +63,7 @@ ValPtr Importer::read_constant(const onnx::TensorProto& t, const std::string& wh
 
 ValPtr Importer::in(const NodeView& n, size_t i) {
   if (!n.has_input(i)) n.fail(ErrorCode::corrupt, "input {} is missing", i);
-  return lookup(n.proto().input(static_cast<int>(i)));
+  return lookup(n.input(i));
 }
 
 ValPtr Importer::optional_in(const NodeView& n, size_t i) {
@@ -188,7 +190,7 @@ std::vector<ValPtr> Importer::calls(const NodeView& n, const std::string& op_nam
     v->id = id;
     v->name = graph_.value(id).name;
     v->type = graph_.type(id);
-    if (elements_of(v->type) > kMaxElements)
+    if (elements_of(v->type) > kMostElements)
       n.fail(ErrorCode::corrupt, "its result is {}", to_string(v->type));
     made.push_back(v);
   }

@@ -119,8 +119,8 @@ Entry parse_entry(const std::string& file, const std::string& name, const Json& 
               where, entry.begin, entry.end);
   OCTET_CHECK(entry.end - entry.begin == bytes, corrupt,
               "{}: data_offsets [{}, {}] span {} bytes; {} {} has {}", where, entry.begin,
-              entry.end, entry.end - entry.begin, to_string(entry.dtype), to_string(entry.shape),
-              bytes);
+              entry.end, entry.end - entry.begin, octet::to_string(entry.dtype),
+              octet::to_string(entry.shape), bytes);
   return entry;
 }
 

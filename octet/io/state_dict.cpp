@@ -8,7 +8,7 @@
 namespace octet::io {
 namespace {
 
-constexpr const char* kEntry = "octet.state";
+constexpr const char* kStateEntry = "octet.state";
 
 bool is_real(DType dtype) { return dtype == DType::float64 || dtype == DType::float32; }
 
@@ -98,7 +98,8 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
   }
   metadata["format"] = "octet";
   try {
-    metadata[kEntry] = OrderedJson{{"format", kFormat}, {"quantized", std::move(quantized)}}.dump();
+    metadata[kStateEntry] =
+        OrderedJson{{"format", kFormat}, {"quantized", std::move(quantized)}}.dump();
   } catch (const Json::exception& e) {
     OCTET_FAIL(invalid_argument, "{}: a name is not UTF-8: {}", path.string(), e.what());
   }
@@ -107,11 +108,11 @@ void write_state(const std::filesystem::path& path, const std::map<std::string, 
 
 std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& path,
                                        std::vector<std::string>* notes) {
-  auto entry = file.metadata.find(kEntry);
+  auto entry = file.metadata.find(kStateEntry);
   // of another tool: plain tensors
   if (entry == file.metadata.end()) return std::move(file.tensors);
-  const Json json = parse_json(entry->second, fmt::format("{}: {}", path, kEntry));
-  Fields root(json, fmt::format("{}: {}", path, kEntry));
+  const Json json = parse_json(entry->second, fmt::format("{}: {}", path, kStateEntry));
+  Fields root(json, fmt::format("{}: {}", path, kStateEntry));
   check_format(root, path, file.has_checksums, notes);
   const Json& list = root.raw("quantized");
   OCTET_CHECK(list.is_array(), corrupt, "{}: 'quantized' is not a list", root.where());

@@ -52,4 +52,40 @@ PReLU::PReLU(int64_t count, double init)
 Tensor PReLU::forward(Tensor x) { return functional::prelu(x, weight); }
 std::string PReLU::extra_repr() const { return fmt::format("num_parameters={}", weight.numel()); }
 
+Attrs Activation::config() const { return op_attrs(); }
+Attrs LeakyReLU::op_attrs() const { return {{"negative_slope", negative_slope}}; }
+std::shared_ptr<LeakyReLU> LeakyReLU::from_config(const Attrs& c) {
+  return make<LeakyReLU>(c.get_double("negative_slope"));
+}
+Attrs ELU::op_attrs() const { return {{"alpha", alpha}}; }
+std::shared_ptr<ELU> ELU::from_config(const Attrs& c) { return make<ELU>(c.get_double("alpha")); }
+Attrs CELU::op_attrs() const { return {{"alpha", alpha}}; }
+std::shared_ptr<CELU> CELU::from_config(const Attrs& c) {
+  return make<CELU>(c.get_double("alpha"));
+}
+Attrs GELU::op_attrs() const { return {{"approximate", approximate}}; }
+std::shared_ptr<GELU> GELU::from_config(const Attrs& c) {
+  return make<GELU>(c.get_string("approximate"));
+}
+Attrs Hardtanh::op_attrs() const { return {{"min", min_val}, {"max", max_val}}; }
+std::shared_ptr<Hardtanh> Hardtanh::from_config(const Attrs& c) {
+  return make<Hardtanh>(c.get_double("min"), c.get_double("max"));
+}
+Attrs Softmax::op_attrs() const { return {{"dim", dim}}; }
+std::shared_ptr<Softmax> Softmax::from_config(const Attrs& c) {
+  return make<Softmax>(c.get_int("dim"));
+}
+Attrs LogSoftmax::op_attrs() const { return {{"dim", dim}}; }
+std::shared_ptr<LogSoftmax> LogSoftmax::from_config(const Attrs& c) {
+  return make<LogSoftmax>(c.get_int("dim"));
+}
+Attrs Softplus::op_attrs() const { return {{"beta", beta}, {"threshold", threshold}}; }
+std::shared_ptr<Softplus> Softplus::from_config(const Attrs& c) {
+  return make<Softplus>(c.get_double("beta"), c.get_double("threshold"));
+}
+Attrs PReLU::config() const { return {{"num_parameters", weight.numel()}}; }
+std::shared_ptr<PReLU> PReLU::from_config(const Attrs& c) {
+  return make<PReLU>(c.get_int("num_parameters"));
+}
+
 }  // namespace octet::nn

@@ -14,7 +14,7 @@ class Activation : public Module {
   Tensor forward(Tensor x) override;
   virtual const char* op_name() const = 0;
   virtual Attrs op_attrs() const { return {}; }
-  Attrs config() const override { return op_attrs(); }
+  Attrs config() const override;
   // "negative_slope=0.01": the attributes, as Python writes them
   std::string extra_repr() const override;
 };
@@ -48,10 +48,8 @@ class LeakyReLU : public Activation {
  public:
   explicit LeakyReLU(double negative_slope = 0.01) : negative_slope(negative_slope) {}
   const char* op_name() const override { return "leaky_relu"; }
-  Attrs op_attrs() const override { return {{"negative_slope", negative_slope}}; }
-  static std::shared_ptr<LeakyReLU> from_config(const Attrs& c) {
-    return make<LeakyReLU>(c.get_double("negative_slope"));
-  }
+  Attrs op_attrs() const override;
+  static std::shared_ptr<LeakyReLU> from_config(const Attrs& c);
   double negative_slope;
 };
 
@@ -59,10 +57,8 @@ class ELU : public Activation {
  public:
   explicit ELU(double alpha = 1) : alpha(alpha) {}
   const char* op_name() const override { return "elu"; }
-  Attrs op_attrs() const override { return {{"alpha", alpha}}; }
-  static std::shared_ptr<ELU> from_config(const Attrs& c) {
-    return make<ELU>(c.get_double("alpha"));
-  }
+  Attrs op_attrs() const override;
+  static std::shared_ptr<ELU> from_config(const Attrs& c);
   double alpha;
 };
 
@@ -70,10 +66,8 @@ class CELU : public Activation {
  public:
   explicit CELU(double alpha = 1) : alpha(alpha) {}
   const char* op_name() const override { return "celu"; }
-  Attrs op_attrs() const override { return {{"alpha", alpha}}; }
-  static std::shared_ptr<CELU> from_config(const Attrs& c) {
-    return make<CELU>(c.get_double("alpha"));
-  }
+  Attrs op_attrs() const override;
+  static std::shared_ptr<CELU> from_config(const Attrs& c);
   double alpha;
 };
 
@@ -82,10 +76,8 @@ class GELU : public Activation {
  public:
   explicit GELU(std::string approximate = "none") : approximate(std::move(approximate)) {}
   const char* op_name() const override { return "gelu"; }
-  Attrs op_attrs() const override { return {{"approximate", approximate}}; }
-  static std::shared_ptr<GELU> from_config(const Attrs& c) {
-    return make<GELU>(c.get_string("approximate"));
-  }
+  Attrs op_attrs() const override;
+  static std::shared_ptr<GELU> from_config(const Attrs& c);
   std::string approximate;
 };
 
@@ -93,11 +85,9 @@ class Hardtanh : public Activation {
  public:
   explicit Hardtanh(double min_val = -1, double max_val = 1) : min_val(min_val), max_val(max_val) {}
   const char* op_name() const override { return "clamp"; }
-  Attrs op_attrs() const override { return {{"min", min_val}, {"max", max_val}}; }
+  Attrs op_attrs() const override;
   std::string extra_repr() const override;
-  static std::shared_ptr<Hardtanh> from_config(const Attrs& c) {
-    return make<Hardtanh>(c.get_double("min"), c.get_double("max"));
-  }
+  static std::shared_ptr<Hardtanh> from_config(const Attrs& c);
   double min_val, max_val;
 };
 
@@ -105,10 +95,8 @@ class Softmax : public Activation {
  public:
   explicit Softmax(int64_t dim = -1) : dim(dim) {}
   const char* op_name() const override { return "softmax"; }
-  Attrs op_attrs() const override { return {{"dim", dim}}; }
-  static std::shared_ptr<Softmax> from_config(const Attrs& c) {
-    return make<Softmax>(c.get_int("dim"));
-  }
+  Attrs op_attrs() const override;
+  static std::shared_ptr<Softmax> from_config(const Attrs& c);
   int64_t dim;
 };
 
@@ -116,10 +104,8 @@ class LogSoftmax : public Activation {
  public:
   explicit LogSoftmax(int64_t dim = -1) : dim(dim) {}
   const char* op_name() const override { return "log_softmax"; }
-  Attrs op_attrs() const override { return {{"dim", dim}}; }
-  static std::shared_ptr<LogSoftmax> from_config(const Attrs& c) {
-    return make<LogSoftmax>(c.get_int("dim"));
-  }
+  Attrs op_attrs() const override;
+  static std::shared_ptr<LogSoftmax> from_config(const Attrs& c);
   int64_t dim;
 };
 
@@ -128,11 +114,9 @@ class Softplus : public Activation {
  public:
   explicit Softplus(double beta = 1, double threshold = 20) : beta(beta), threshold(threshold) {}
   const char* op_name() const override { return "softplus"; }
-  Attrs op_attrs() const override { return {{"beta", beta}, {"threshold", threshold}}; }
+  Attrs op_attrs() const override;
   std::string extra_repr() const override;
-  static std::shared_ptr<Softplus> from_config(const Attrs& c) {
-    return make<Softplus>(c.get_double("beta"), c.get_double("threshold"));
-  }
+  static std::shared_ptr<Softplus> from_config(const Attrs& c);
   double beta, threshold;
 };
 
@@ -157,10 +141,8 @@ class PReLU : public Module {
   explicit PReLU(int64_t num_parameters = 1, double init = 0.25);
   Tensor forward(Tensor x) override;
   std::string extra_repr() const override;
-  Attrs config() const override { return {{"num_parameters", weight.numel()}}; }
-  static std::shared_ptr<PReLU> from_config(const Attrs& c) {
-    return make<PReLU>(c.get_int("num_parameters"));
-  }
+  Attrs config() const override;
+  static std::shared_ptr<PReLU> from_config(const Attrs& c);
   Parameter weight;  // (num_parameters)
 };
 

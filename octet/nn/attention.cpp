@@ -187,4 +187,10 @@ std::shared_ptr<MultiheadAttention> MultiheadAttention::from_config(const Attrs&
                        .average_attn_weights = c.get_bool("average_attn_weights")});
 }
 
+std::shared_ptr<NonDynamicallyQuantizableLinear> NonDynamicallyQuantizableLinear::from_config(
+    const Attrs& c) {
+  return make<NonDynamicallyQuantizableLinear>(c.get_int("in_features"), c.get_int("out_features"),
+                                               c.get_bool("bias"));
+}
+
 }  // namespace octet::nn

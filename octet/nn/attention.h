@@ -13,10 +13,7 @@ namespace octet::nn {
 class NonDynamicallyQuantizableLinear : public Linear {
  public:
   using Linear::Linear;
-  static std::shared_ptr<NonDynamicallyQuantizableLinear> from_config(const Attrs& c) {
-    return make<NonDynamicallyQuantizableLinear>(c.get_int("in_features"),
-                                                 c.get_int("out_features"), c.get_bool("bias"));
-  }
+  static std::shared_ptr<NonDynamicallyQuantizableLinear> from_config(const Attrs& c);
 };
 
 struct AttentionOptions {

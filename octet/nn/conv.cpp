@@ -9,7 +9,7 @@
 
 namespace octet::nn {
 
-[[maybe_unused]] const bool g_registered = [] {
+[[maybe_unused]] const bool g_conv_registered = [] {
   register_module<Conv1d>("octet::nn::Conv1d");
   register_module<Conv2d>("octet::nn::Conv2d");
   register_module<Conv3d>("octet::nn::Conv3d");

@@ -9,7 +9,7 @@
 namespace octet::nn {
 
 OCTET_MODULE(Dropout)
-[[maybe_unused]] const bool g_registered =
+[[maybe_unused]] const bool g_dropout_registered =
     (register_module<Dropout1d>("octet::nn::Dropout1d"),
      register_module<Dropout2d>("octet::nn::Dropout2d"),
      register_module<Dropout3d>("octet::nn::Dropout3d"), true);
@@ -28,5 +28,10 @@ Tensor DropoutNd<N>::forward(Tensor x) {
 template class DropoutNd<1>;
 template class DropoutNd<2>;
 template class DropoutNd<3>;
+
+Attrs Dropout::config() const { return {{"p", p}}; }
+std::shared_ptr<Dropout> Dropout::from_config(const Attrs& c) {
+  return make<Dropout>(c.get_double("p"));
+}
 
 }  // namespace octet::nn

@@ -14,10 +14,8 @@ class Dropout : public Module {
   explicit Dropout(double p = 0.5);
   Tensor forward(Tensor x) override;
   std::string extra_repr() const override;
-  Attrs config() const override { return {{"p", p}}; }
-  static std::shared_ptr<Dropout> from_config(const Attrs& c) {
-    return make<Dropout>(c.get_double("p"));
-  }
+  Attrs config() const override;
+  static std::shared_ptr<Dropout> from_config(const Attrs& c);
   double p;
 };
 

@@ -295,4 +295,26 @@ std::shared_ptr<BCEWithLogitsLoss> BCEWithLogitsLoss::from_config(const Attrs& c
                                  weight_of(c, "pos_weight"));
 }
 
+std::string Loss::extra_repr() const { return ""; }
+Attrs MSELoss::config() const { return {{"reduction", reduction}}; }
+std::shared_ptr<MSELoss> MSELoss::from_config(const Attrs& c) {
+  return make<MSELoss>(c.get_string("reduction"));
+}
+Attrs L1Loss::config() const { return {{"reduction", reduction}}; }
+std::shared_ptr<L1Loss> L1Loss::from_config(const Attrs& c) {
+  return make<L1Loss>(c.get_string("reduction"));
+}
+Attrs SmoothL1Loss::config() const { return {{"reduction", reduction}, {"beta", beta}}; }
+std::shared_ptr<SmoothL1Loss> SmoothL1Loss::from_config(const Attrs& c) {
+  return make<SmoothL1Loss>(c.get_string("reduction"), c.get_double("beta"));
+}
+Attrs HuberLoss::config() const { return {{"reduction", reduction}, {"delta", delta}}; }
+std::shared_ptr<HuberLoss> HuberLoss::from_config(const Attrs& c) {
+  return make<HuberLoss>(c.get_string("reduction"), c.get_double("delta"));
+}
+Attrs KLDivLoss::config() const { return {{"reduction", reduction}, {"log_target", log_target}}; }
+std::shared_ptr<KLDivLoss> KLDivLoss::from_config(const Attrs& c) {
+  return make<KLDivLoss>(c.get_string("reduction"), c.get_bool("log_target"));
+}
+
 }  // namespace octet::nn

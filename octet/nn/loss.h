@@ -63,7 +63,7 @@ class Loss : public Module {
     return Module::operator()({input, target}).at(0);
   }
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override;  // Error unless there are two
-  std::string extra_repr() const override { return ""; }
+  std::string extra_repr() const override;
 
   std::string reduction;
 
@@ -100,10 +100,8 @@ class NLLLoss : public Loss {
 class MSELoss : public Loss {
  public:
   explicit MSELoss(std::string reduction = "mean") : Loss(std::move(reduction)) {}
-  Attrs config() const override { return {{"reduction", reduction}}; }
-  static std::shared_ptr<MSELoss> from_config(const Attrs& c) {
-    return make<MSELoss>(c.get_string("reduction"));
-  }
+  Attrs config() const override;
+  static std::shared_ptr<MSELoss> from_config(const Attrs& c);
 
  protected:
   Tensor compute(const Tensor& input, const Tensor& target) override {
@@ -114,10 +112,8 @@ class MSELoss : public Loss {
 class L1Loss : public Loss {
  public:
   explicit L1Loss(std::string reduction = "mean") : Loss(std::move(reduction)) {}
-  Attrs config() const override { return {{"reduction", reduction}}; }
-  static std::shared_ptr<L1Loss> from_config(const Attrs& c) {
-    return make<L1Loss>(c.get_string("reduction"));
-  }
+  Attrs config() const override;
+  static std::shared_ptr<L1Loss> from_config(const Attrs& c);
 
  protected:
   Tensor compute(const Tensor& input, const Tensor& target) override {
@@ -129,10 +125,8 @@ class SmoothL1Loss : public Loss {
  public:
   explicit SmoothL1Loss(std::string reduction = "mean", double beta = 1)
       : Loss(std::move(reduction)), beta(beta) {}
-  Attrs config() const override { return {{"reduction", reduction}, {"beta", beta}}; }
-  static std::shared_ptr<SmoothL1Loss> from_config(const Attrs& c) {
-    return make<SmoothL1Loss>(c.get_string("reduction"), c.get_double("beta"));
-  }
+  Attrs config() const override;
+  static std::shared_ptr<SmoothL1Loss> from_config(const Attrs& c);
   double beta;
 
  protected:
@@ -145,10 +139,8 @@ class HuberLoss : public Loss {
  public:
   explicit HuberLoss(std::string reduction = "mean", double delta = 1)
       : Loss(std::move(reduction)), delta(delta) {}
-  Attrs config() const override { return {{"reduction", reduction}, {"delta", delta}}; }
-  static std::shared_ptr<HuberLoss> from_config(const Attrs& c) {
-    return make<HuberLoss>(c.get_string("reduction"), c.get_double("delta"));
-  }
+  Attrs config() const override;
+  static std::shared_ptr<HuberLoss> from_config(const Attrs& c);
   double delta;
 
  protected:
@@ -173,10 +165,8 @@ class KLDivLoss : public Loss {
  public:
   explicit KLDivLoss(std::string reduction = "mean", bool log_target = false)
       : Loss(std::move(reduction)), log_target(log_target) {}
-  Attrs config() const override { return {{"reduction", reduction}, {"log_target", log_target}}; }
-  static std::shared_ptr<KLDivLoss> from_config(const Attrs& c) {
-    return make<KLDivLoss>(c.get_string("reduction"), c.get_bool("log_target"));
-  }
+  Attrs config() const override;
+  static std::shared_ptr<KLDivLoss> from_config(const Attrs& c);
   bool log_target;
 
  protected:

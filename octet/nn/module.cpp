@@ -100,22 +100,25 @@ struct Copies {
   std::map<const Module*, ModulePtr> modules;
   std::map<const void*, Tensor> tensors;
 };
-thread_local Copies* t_copies = nullptr;
+thread_local std::unique_ptr<Copies> t_copies;
 class CopiesScope {
  public:
   CopiesScope() : outermost_(!t_copies) {
-    if (outermost_) t_copies = &copies_;
+    if (outermost_) t_copies = std::make_unique<Copies>();
   }
   ~CopiesScope() {
-    if (outermost_) t_copies = nullptr;
+    if (outermost_) t_copies.reset();
   }
 
  private:
   bool outermost_;
-  Copies copies_;
 };
 
 }  // namespace
+
+Module::Module() = default;
+Module::Module(Module&& other) = default;
+Module::~Module() = default;
 
 Module::Module(const Module& other)
     : qconfig(other.qconfig),

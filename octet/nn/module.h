@@ -105,12 +105,12 @@ class Parameter : public Tensor {
 
 class Module {
  public:
-  Module() = default;
+  Module();
   // Submodules are copied deeply; the tensors stay shared until clone() parts them.
   Module(const Module& other);
-  Module(Module&& other) = default;
+  Module(Module&& other);
   Module& operator=(const Module&) = delete;
-  virtual ~Module() = default;
+  virtual ~Module();
 
   // What the module computes. A module of one input and one output overrides the first; others the
   // second. Calling it on a module that nn::make made is the same as operator(), but from within

@@ -206,7 +206,7 @@ bool register_norms() {
   register_module<InstanceNormNd<N>>(fmt::format("octet::nn::InstanceNorm{}d", N));
   return true;
 }
-[[maybe_unused]] const bool g_registered =
+[[maybe_unused]] const bool g_norm_registered =
     register_norms<1>() && register_norms<2>() && register_norms<3>();
 }  // namespace
 

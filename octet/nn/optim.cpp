@@ -118,7 +118,7 @@ void Optimizer::load_state_dict(const std::map<std::string, Tensor>& dict) {
         const Shape expected = name == "step" ? Shape{} : p.shape();
         OCTET_CHECK(it->second.shape() == expected, invalid_argument,
                     "{}: '{}' has shape {} in the state dict; expected {}", name_, it->first,
-                    to_string(it->second.shape()), to_string(expected));
+                    octet::to_string(it->second.shape()), octet::to_string(expected));
         state[name] = it->second.to(DType::float32).clone();
         ++used;
       }

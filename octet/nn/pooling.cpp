@@ -128,7 +128,7 @@ bool register_pools() {
   register_module<AdaptivePoolNd<N, true>>(fmt::format("octet::nn::AdaptiveMaxPool{}d", N));
   return true;
 }
-[[maybe_unused]] const bool g_registered =
+[[maybe_unused]] const bool g_pooling_registered =
     register_pools<1>() && register_pools<2>() && register_pools<3>();
 }  // namespace
 

@@ -80,6 +80,6 @@ struct ModuleRegistration {
 #define OCTET_MODULE_JOIN(a, b) OCTET_MODULE_JOIN2(a, b)
 #define OCTET_MODULE(...)                                                                    \
   static const ::octet::nn::ModuleRegistration<__VA_ARGS__> OCTET_MODULE_JOIN(octet_module_, \
-                                                                              __LINE__);
+                                                                              __COUNTER__);
 
 }  // namespace octet::nn

@@ -254,4 +254,7 @@ std::shared_ptr<RNNCell> RNNCell::from_config(const Attrs& c) {
                        c.get_string("nonlinearity"));
 }
 
+Attrs RNN::op_attrs() const { return {{"nonlinearity", options.nonlinearity}}; }
+Attrs RNNCell::op_attrs() const { return {{"nonlinearity", nonlinearity}}; }
+
 }  // namespace octet::nn

@@ -87,7 +87,7 @@ class RNN : public RNNBase {
   static std::shared_ptr<RNN> from_config(const Attrs& c);
 
  protected:
-  Attrs op_attrs() const override { return {{"nonlinearity", options.nonlinearity}}; }
+  Attrs op_attrs() const override;
 };
 
 // One step. Inputs: x (N, input_size) or (input_size); then optionally the hidden state and, of an
@@ -140,7 +140,7 @@ class RNNCell : public RNNCellBase {
   std::string nonlinearity;
 
  protected:
-  Attrs op_attrs() const override { return {{"nonlinearity", nonlinearity}}; }
+  Attrs op_attrs() const override;
 };
 
 }  // namespace octet::nn

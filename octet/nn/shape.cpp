@@ -28,4 +28,32 @@ Tensor PixelUnshuffle::forward(Tensor x) {
 }
 Tensor ChannelShuffle::forward(Tensor x) { return functional::channel_shuffle(x, groups); }
 
+Attrs Flatten::config() const { return {{"start_dim", start_dim}, {"end_dim", end_dim}}; }
+std::shared_ptr<Flatten> Flatten::from_config(const Attrs& c) {
+  return make<Flatten>(c.get_int("start_dim"), c.get_int("end_dim"));
+}
+Attrs Unflatten::config() const { return {{"dim", dim}, {"unflattened_size", unflattened_size}}; }
+std::shared_ptr<Unflatten> Unflatten::from_config(const Attrs& c) {
+  return make<Unflatten>(c.get_int("dim"), c.get_ints("unflattened_size"));
+}
+std::string PixelShuffle::extra_repr() const {
+  return "upscale_factor=" + std::to_string(upscale_factor);
+}
+Attrs PixelShuffle::config() const { return {{"upscale_factor", upscale_factor}}; }
+std::shared_ptr<PixelShuffle> PixelShuffle::from_config(const Attrs& c) {
+  return make<PixelShuffle>(c.get_int("upscale_factor"));
+}
+std::string PixelUnshuffle::extra_repr() const {
+  return "downscale_factor=" + std::to_string(downscale_factor);
+}
+Attrs PixelUnshuffle::config() const { return {{"downscale_factor", downscale_factor}}; }
+std::shared_ptr<PixelUnshuffle> PixelUnshuffle::from_config(const Attrs& c) {
+  return make<PixelUnshuffle>(c.get_int("downscale_factor"));
+}
+std::string ChannelShuffle::extra_repr() const { return "groups=" + std::to_string(groups); }
+Attrs ChannelShuffle::config() const { return {{"groups", groups}}; }
+std::shared_ptr<ChannelShuffle> ChannelShuffle::from_config(const Attrs& c) {
+  return make<ChannelShuffle>(c.get_int("groups"));
+}
+
 }  // namespace octet::nn

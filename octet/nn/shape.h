@@ -15,10 +15,8 @@ class Flatten : public Module {
       : start_dim(start_dim), end_dim(end_dim) {}
   Tensor forward(Tensor x) override;
   std::string extra_repr() const override;
-  Attrs config() const override { return {{"start_dim", start_dim}, {"end_dim", end_dim}}; }
-  static std::shared_ptr<Flatten> from_config(const Attrs& c) {
-    return make<Flatten>(c.get_int("start_dim"), c.get_int("end_dim"));
-  }
+  Attrs config() const override;
+  static std::shared_ptr<Flatten> from_config(const Attrs& c);
   int64_t start_dim, end_dim;
 };
 
@@ -29,10 +27,8 @@ class Unflatten : public Module {
       : dim(dim), unflattened_size(std::move(unflattened_size)) {}
   Tensor forward(Tensor x) override;
   std::string extra_repr() const override;
-  Attrs config() const override { return {{"dim", dim}, {"unflattened_size", unflattened_size}}; }
-  static std::shared_ptr<Unflatten> from_config(const Attrs& c) {
-    return make<Unflatten>(c.get_int("dim"), c.get_ints("unflattened_size"));
-  }
+  Attrs config() const override;
+  static std::shared_ptr<Unflatten> from_config(const Attrs& c);
   int64_t dim;
   std::vector<int64_t> unflattened_size;
 };
@@ -42,13 +38,9 @@ class PixelShuffle : public Module {
  public:
   explicit PixelShuffle(int64_t upscale_factor) : upscale_factor(upscale_factor) {}
   Tensor forward(Tensor x) override;
-  std::string extra_repr() const override {
-    return "upscale_factor=" + std::to_string(upscale_factor);
-  }
-  Attrs config() const override { return {{"upscale_factor", upscale_factor}}; }
-  static std::shared_ptr<PixelShuffle> from_config(const Attrs& c) {
-    return make<PixelShuffle>(c.get_int("upscale_factor"));
-  }
+  std::string extra_repr() const override;
+  Attrs config() const override;
+  static std::shared_ptr<PixelShuffle> from_config(const Attrs& c);
   int64_t upscale_factor;
 };
 
@@ -57,13 +49,9 @@ class PixelUnshuffle : public Module {
  public:
   explicit PixelUnshuffle(int64_t downscale_factor) : downscale_factor(downscale_factor) {}
   Tensor forward(Tensor x) override;
-  std::string extra_repr() const override {
-    return "downscale_factor=" + std::to_string(downscale_factor);
-  }
-  Attrs config() const override { return {{"downscale_factor", downscale_factor}}; }
-  static std::shared_ptr<PixelUnshuffle> from_config(const Attrs& c) {
-    return make<PixelUnshuffle>(c.get_int("downscale_factor"));
-  }
+  std::string extra_repr() const override;
+  Attrs config() const override;
+  static std::shared_ptr<PixelUnshuffle> from_config(const Attrs& c);
   int64_t downscale_factor;
 };
 
@@ -72,11 +60,9 @@ class ChannelShuffle : public Module {
  public:
   explicit ChannelShuffle(int64_t groups) : groups(groups) {}
   Tensor forward(Tensor x) override;
-  std::string extra_repr() const override { return "groups=" + std::to_string(groups); }
-  Attrs config() const override { return {{"groups", groups}}; }
-  static std::shared_ptr<ChannelShuffle> from_config(const Attrs& c) {
-    return make<ChannelShuffle>(c.get_int("groups"));
-  }
+  std::string extra_repr() const override;
+  Attrs config() const override;
+  static std::shared_ptr<ChannelShuffle> from_config(const Attrs& c);
   int64_t groups;
 };
 

@@ -5,7 +5,6 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
-#include <numeric>
 #include <vector>
 
 #include "octet/base/check_impl.h"
@@ -28,38 +27,7 @@ class Walk {
   // `any_order`: the order of visits does not matter, so it follows operand 0's memory; else it is
   // row-major.
   Walk(const Shape& shape, const std::array<std::vector<int64_t>, N>& strides,
-       bool any_order = true) {
-    std::vector<size_t> order;
-    for (size_t d = 0; d < shape.size(); ++d) {
-      if (shape[d] == 0) empty_ = true;
-      if (shape[d] != 1) order.push_back(d);
-    }
-    if (any_order)
-      std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
-        return std::abs(strides[0][a]) > std::abs(strides[0][b]);
-      });
-    for (size_t d : order) {
-      Offsets step;
-      for (size_t k = 0; k < N; ++k) step[k] = strides[k][d];
-      bool merges = !sizes_.empty();
-      for (size_t k = 0; k < N && merges; ++k) merges = steps_.back()[k] == step[k] * shape[d];
-      if (merges) {
-        sizes_.back() *= shape[d];
-        steps_.back() = step;
-      } else {
-        sizes_.push_back(shape[d]);
-        steps_.push_back(step);
-      }
-    }
-    if (!sizes_.empty()) {
-      row_ = sizes_.back();
-      step_ = steps_.back();
-      sizes_.pop_back();
-      steps_.pop_back();
-    } else
-      step_.fill(1);  // one element: any step will do, and 1 is the fast one
-    rows_ = std::accumulate(sizes_.begin(), sizes_.end(), int64_t{1}, std::multiplies<>());
-  }
+       bool any_order = true);
 
   int64_t rows() const { return empty_ ? 0 : rows_; }
   int64_t row_size() const { return row_; }
@@ -72,21 +40,26 @@ class Walk {
 
   // The same on all threads; long rows are cut in pieces.
   template <typename Fn>
-  void run(Fn&& fn, int64_t grain = kGrain) const {
-    if (empty_) return;
-    if (rows_ == 1) {
-      parallel_ranges(row_, grain, [&](int64_t begin, int64_t end) {
-        Offsets offsets;
-        for (size_t k = 0; k < N; ++k) offsets[k] = begin * step_[k];
-        fn(offsets, end - begin, step_);
-      });
-    } else {
-      parallel_ranges(rows_, std::max<int64_t>(1, grain / row_),
-                      [&](int64_t begin, int64_t end) { some_rows(begin, end, Offsets{}, fn); });
-    }
+  void run(const Fn& fn, int64_t grain = kGrain) const {
+    run_rows({[](const void* f, const Offsets& offsets, int64_t n, const Offsets& steps) {
+                (*static_cast<const Fn*>(f))(offsets, n, steps);
+              },
+              &fn},
+             grain);
   }
 
  private:
+  // A function of one row. The loops over rows and threads are compiled once, not with each
+  // function of a hundred operators.
+  struct RowFn {
+    void (*call)(const void*, const Offsets&, int64_t, const Offsets&);
+    const void* object;
+    void operator()(const Offsets& offsets, int64_t n, const Offsets& steps) const {
+      call(object, offsets, n, steps);
+    }
+  };
+  void run_rows(RowFn fn, int64_t grain) const;
+
   template <typename Fn>
   void some_rows(int64_t begin, int64_t end, Offsets offsets, Fn&& fn) const {
     std::vector<int64_t> index(sizes_.size());
@@ -113,6 +86,12 @@ class Walk {
   Offsets step_{};
   bool empty_ = false;
 };
+
+// iterate.cpp.
+extern template class Walk<1>;
+extern template class Walk<2>;
+extern template class Walk<3>;
+extern template class Walk<4>;
 
 // channels_last where a tensor lies so in memory (and is not row-major too).
 inline MemoryFormat format_of(const Tensor& x) {

@@ -173,9 +173,9 @@ struct Run {
   // `state` numbers of h; `hidden`, or fewer where it is projected
   int64_t steps, batch, features, hidden, state;
   bool reverse;
-  Tensor y, hn, cn;
-  Tensor gates;  // (T, N, gates * hidden) after their nonlinearities
-  Tensor cells;  // lstm: (T, N, hidden) the cell states
+  Tensor y, hn, cn;  // cn: the cell state of the step that is run
+  Tensor gates;      // (T, N, gates * hidden) after their nonlinearities
+  Tensor cells;      // lstm: (T, N, hidden) the cell states
   // gru: (T, N, hidden), the hidden state's part of the new gate; lstm with projection: h before it
   Tensor before;
 
@@ -188,6 +188,25 @@ struct Run {
         hidden(c[at.w_ih()].size(0) / at.gates),
         state(c[1].size(1)),
         reverse(c.attrs().get_bool("reverse")) {
+    make_projections();
+    read_lengths();
+    y = Tensor::empty({steps, batch, state});
+    if (keep && at.cell == Cell::lstm) cells = Tensor::empty({steps, batch, hidden});
+    if (keep && (at.cell == Cell::gru || to_state_)) before = Tensor::empty({steps, batch, hidden});
+    if (at.cell == Cell::lstm) cn = c[2].clone();
+    const Tensor first = c[1].contiguous();
+    const float* h = first.data<float>();
+    for (int64_t i = 0; i < steps; ++i) h = step(reverse ? steps - 1 - i : i, h);
+    hn = Tensor::empty({batch, state});
+    std::copy_n(h, batch * state, hn.data<float>());
+    for (int64_t n = 0; n < batch && !lengths_.empty(); ++n)
+      for (int64_t t = lengths_[n]; t < steps; ++t)
+        std::fill_n(y.data<float>() + (t * batch + n) * state, state, 0.0f);
+  }
+
+ private:
+  // Packs the weights, and computes what x gives the gates of all steps.
+  void make_projections() {
     auto operand = [&](size_t i) { return c.has(i) ? c[i].contiguous() : Tensor(); };
     const bool reduce_range = c.attrs().get_bool("reduce_range");
     Projection from_x(c[at.w_ih()], operand(at.b_ih()), reduce_range);
@@ -197,84 +216,76 @@ struct Run {
     auto rows = [&](const Tensor& t, int64_t first, int64_t last) {
       return t.defined() && reset_before ? t.slice(0, first * hidden, last * hidden).clone() : t;
     };
-    Projection from_h(rows(c[at.w_hh()], 0, 2), rows(operand(at.b_hh()), 0, 2), reduce_range);
-    std::unique_ptr<Projection> from_reset;
+    from_h_ = std::make_unique<Projection>(rows(c[at.w_hh()], 0, 2), rows(operand(at.b_hh()), 0, 2),
+                                           reduce_range);
     if (reset_before)
-      from_reset = std::make_unique<Projection>(rows(c[at.w_hh()], 2, 3),
-                                                rows(operand(at.b_hh()), 2, 3), reduce_range);
-    std::unique_ptr<Projection> to_state;
+      from_reset_ = std::make_unique<Projection>(rows(c[at.w_hh()], 2, 3),
+                                                 rows(operand(at.b_hh()), 2, 3), reduce_range);
     if (at.cell == Cell::lstm && c.has(at.w_hr()))
-      to_state = std::make_unique<Projection>(c[at.w_hr()], Tensor(), reduce_range);
+      to_state_ = std::make_unique<Projection>(c[at.w_hr()], Tensor(), reduce_range);
+    const int64_t width = at.gates * hidden;
+    of_h_.resize(static_cast<size_t>(batch * (reset_before ? 2 * hidden : width)));
+    unprojected_.resize(to_state_ ? static_cast<size_t>(batch * hidden) : 0);
+    reset_.resize(reset_before ? static_cast<size_t>(batch * hidden) : 0);
+    of_reset_.resize(reset_.size());
+    gates = Tensor::empty({steps, batch, width});
+    from_x(c[0].contiguous().data<float>(), steps * batch, gates.data<float>());
+  }
 
-    const int64_t width = at.gates * hidden, h_width = reset_before ? 2 * hidden : width;
-    std::vector<int64_t> lengths;
-    if (c.has(at.lengths())) {
-      lengths = c[at.lengths()].contiguous().to_vector<int64_t>();
-      OCTET_CHECK(std::ssize(lengths) == batch, invalid_argument,
-                  "{}: {} lengths for a batch of {}", c.op().name(), lengths.size(), batch);
-    }
-    for (int64_t length : lengths)
+  void read_lengths() {
+    if (!c.has(at.lengths())) return;
+    lengths_ = c[at.lengths()].contiguous().to_vector<int64_t>();
+    OCTET_CHECK(std::ssize(lengths_) == batch, invalid_argument, "{}: {} lengths for a batch of {}",
+                c.op().name(), lengths_.size(), batch);
+    for (int64_t length : lengths_)
       OCTET_CHECK(length >= 0 && length <= steps, invalid_argument,
                   "{}: a sequence of length {} among {} steps", c.op().name(), length, steps);
-    gates = Tensor::empty({steps, batch, width});
-    const Tensor x = c[0].contiguous(), first = c[1].contiguous();
-    from_x(x.data<float>(), steps * batch, gates.data<float>());
-    y = Tensor::empty({steps, batch, state});
-    if (keep && at.cell == Cell::lstm) cells = Tensor::empty({steps, batch, hidden});
-    if (keep && (at.cell == Cell::gru || to_state)) before = Tensor::empty({steps, batch, hidden});
-    Tensor cell = at.cell == Cell::lstm ? c[2].clone() : Tensor();
-    std::vector<float> of_h(static_cast<size_t>(batch * h_width)),
-        unprojected(to_state ? static_cast<size_t>(batch * hidden) : 0);
-    std::vector<float> reset(reset_before ? static_cast<size_t>(batch * hidden) : 0),
-        of_reset(reset.size());
-    const float* h = first.data<float>();
-    for (int64_t i = 0; i < steps; ++i) {
-      const int64_t t = reverse ? steps - 1 - i : i;
-      float *g = gates.data<float>() + t * batch * width,
-            *y_t = y.data<float>() + t * batch * state, *next = to_state ? unprojected.data() : y_t;
-      from_h(h, batch, of_h.data());
-      const float* r = of_h.data();
-      if (reset_before) {
-        for (int64_t n = 0; n < batch; ++n)
-          for (int64_t j = 0; j < hidden; ++j)
-            reset[n * hidden + j] =
-                sigmoid(r[n * h_width + j] + g[n * width + j]) * h[n * hidden + j];
-        (*from_reset)(reset.data(), batch, of_reset.data());
-      }
-      for (int64_t n = 0; n < batch; ++n, g += width, r += h_width) {
-        float* out = next + n * hidden;
-        const int64_t kept = (t * batch + n) * hidden;
-        if (!lengths.empty() && t >= lengths[n]) {  // its cell state stays as it is
-          std::fill_n(out, hidden, 0.0f);
-          continue;
-        }
-        if (at.cell == Cell::lstm)
-          lstm_step(g, r, cell.data<float>() + n * hidden, out,
-                    cells.defined() ? cells.data<float>() + kept : nullptr);
-        else if (reset_before)
-          reset_before_step(g, r, of_reset.data() + n * hidden, h + n * hidden, out);
-        else if (at.cell == Cell::gru)
-          gru_step(g, r, h + n * hidden, out,
-                   before.defined() ? before.data<float>() + kept : nullptr);
-        else
-          for (int64_t j = 0; j < hidden; ++j)
-            out[j] = g[j] =
-                at.cell == Cell::rnn_relu ? std::max(r[j] + g[j], 0.0f) : tanh_of(r[j] + g[j]);
-      }
-      if (to_state) {
-        if (keep) std::copy_n(next, batch * hidden, before.data<float>() + t * batch * hidden);
-        (*to_state)(next, batch, y_t);
-      }
-      for (int64_t n = 0; n < batch && !lengths.empty(); ++n)  // the state goes on through y
-        if (t >= lengths[n]) std::copy_n(h + n * state, state, y_t + n * state);
-      h = y_t;
+  }
+
+  // Step t from the state h; the state behind it, in y.
+  const float* step(int64_t t, const float* h) {
+    const int64_t width = at.gates * hidden, h_width = from_reset_ ? 2 * hidden : width;
+    float *g = gates.data<float>() + t * batch * width, *y_t = y.data<float>() + t * batch * state,
+          *next = to_state_ ? unprojected_.data() : y_t;
+    (*from_h_)(h, batch, of_h_.data());
+    const float* r = of_h_.data();
+    if (from_reset_) {
+      for (int64_t n = 0; n < batch; ++n)
+        for (int64_t j = 0; j < hidden; ++j)
+          reset_[n * hidden + j] =
+              sigmoid(r[n * h_width + j] + g[n * width + j]) * h[n * hidden + j];
+      (*from_reset_)(reset_.data(), batch, of_reset_.data());
     }
-    hn = Tensor::empty({batch, state});
-    std::copy_n(h, batch * state, hn.data<float>());
-    for (int64_t n = 0; n < batch && !lengths.empty(); ++n)
-      for (int64_t t = lengths[n]; t < steps; ++t)
-        std::fill_n(y.data<float>() + (t * batch + n) * state, state, 0.0f);
-    cn = cell;
+    for (int64_t n = 0; n < batch; ++n, g += width, r += h_width) {
+      if (lengths_.empty() || t < lengths_[n])
+        cell_step(t, n, g, r, h + n * hidden, next + n * hidden);
+      else  // its cell state stays as it is
+        std::fill_n(next + n * hidden, hidden, 0.0f);
+    }
+    if (to_state_) {
+      if (before.defined())
+        std::copy_n(next, batch * hidden, before.data<float>() + t * batch * hidden);
+      (*to_state_)(next, batch, y_t);
+    }
+    for (int64_t n = 0; n < batch && !lengths_.empty(); ++n)  // the state goes on through y
+      if (t >= lengths_[n]) std::copy_n(h + n * state, state, y_t + n * state);
+    return y_t;
+  }
+
+  // Step t of sequence n. g: what x gives the gates; r: what h gives them.
+  void cell_step(int64_t t, int64_t n, float* g, const float* r, const float* h, float* out) {
+    const int64_t kept = (t * batch + n) * hidden;
+    if (at.cell == Cell::lstm)
+      lstm_step(g, r, cn.data<float>() + n * hidden, out,
+                cells.defined() ? cells.data<float>() + kept : nullptr);
+    else if (from_reset_)
+      reset_before_step(g, r, of_reset_.data() + n * hidden, h, out);
+    else if (at.cell == Cell::gru)
+      gru_step(g, r, h, out, before.defined() ? before.data<float>() + kept : nullptr);
+    else
+      for (int64_t j = 0; j < hidden; ++j)
+        out[j] = g[j] =
+            at.cell == Cell::rnn_relu ? std::max(r[j] + g[j], 0.0f) : tanh_of(r[j] + g[j]);
   }
 
   // g: what x gives the gates; r: what h gives them. g becomes the gates themselves.
@@ -303,6 +314,10 @@ struct Run {
       if (kept) kept[j] = r[2 * hidden + j];
     }
   }
+
+  std::unique_ptr<Projection> from_h_, from_reset_, to_state_;
+  std::vector<int64_t> lengths_;                              // empty: all steps count
+  std::vector<float> of_h_, unprojected_, reset_, of_reset_;  // of one step
 };
 
 std::vector<Tensor> eval_recurrent(const Call& c) {
@@ -313,6 +328,48 @@ std::vector<Tensor> eval_recurrent(const Call& c) {
   Run run(c, false);
   if (run.at.cell == Cell::lstm) return {run.y, run.hn, run.cn};
   return {run.y, run.hn};
+}
+
+// The gradients of one step of one sequence by the sums of its gates (dx), and by the cell state
+// before it (in dcell), of those by the state (dh) and the cell state behind it.
+void lstm_slopes(const float* gates, const float* cell, const float* cell_old, const float* dh,
+                 float* dcell, float* dx, int64_t hidden) {
+  for (int64_t j = 0; j < hidden; ++j) {
+    const float in = gates[j], forget = gates[hidden + j], candidate = gates[2 * hidden + j],
+                out = gates[3 * hidden + j];
+    const float squashed = tanh_of(cell[j]);
+    dcell[j] += dh[j] * out * (1 - squashed * squashed);
+    dx[j] = dcell[j] * candidate * in * (1 - in);
+    dx[hidden + j] = dcell[j] * cell_old[j] * forget * (1 - forget);
+    dx[2 * hidden + j] = dcell[j] * in * (1 - candidate * candidate);
+    dx[3 * hidden + j] = dh[j] * squashed * out * (1 - out);
+    dcell[j] *= forget;
+  }
+}
+
+// The same by what x (dx) and the state (dr) give the gates, and by the state before the step but
+// through the gates (dh_old). `of_state` is the state's part of the candidate.
+void gru_slopes(const float* gates, const float* of_state, const float* h_old, const float* dh,
+                float* dh_old, float* dx, float* dr, int64_t hidden) {
+  for (int64_t j = 0; j < hidden; ++j) {
+    const float reset = gates[j], update = gates[hidden + j], candidate = gates[2 * hidden + j];
+    const float dcandidate = dh[j] * (1 - update) * (1 - candidate * candidate);
+    dx[j] = dr[j] = dcandidate * of_state[j] * reset * (1 - reset);
+    dx[hidden + j] = dr[hidden + j] = dh[j] * (h_old[j] - candidate) * update * (1 - update);
+    dx[2 * hidden + j] = dcandidate;
+    dr[2 * hidden + j] = dcandidate * reset;
+    dh_old[j] = dh[j] * update;
+  }
+}
+
+Tensor product(const Tensor& a, const Tensor& b) { return call("matmul", {a, b}); }
+
+// (steps, batch, size) as (steps * batch, size).
+Tensor step_rows(const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2)}); }
+
+// The sum over steps and batch of a^T b.
+Tensor step_products(const Tensor& a, const Tensor& b) {
+  return product(step_rows(a).transpose(0, 1), step_rows(b));
 }
 
 // Back through time. The gradients by the gates before their nonlinearities are collected for all
@@ -344,7 +401,6 @@ std::vector<Tensor> recurrent_gradients(const Grad& g) {
   Tensor dh = g.dy(1).clone(), dc = lstm ? g.dy(2).clone() : Tensor();
   const Tensor w_hh = c[at.w_hh()];
   const Tensor first_cell = lstm ? c[2].contiguous() : Tensor();
-  auto matmul = [](const Tensor& a, const Tensor& b) { return call("matmul", {a, b}); };
   for (int64_t i = steps - 1; i >= 0; --i) {
     // the step before
     const int64_t t = run.reverse ? steps - 1 - i : i, last = run.reverse ? t + 1 : t - 1;
@@ -354,7 +410,7 @@ std::vector<Tensor> recurrent_gradients(const Grad& g) {
     dh = call("add", {dh, dy.select(0, t)}).contiguous();
     if (projected) {
       of_projection.select(0, t).copy_from(dh);
-      dh = matmul(dh, c[at.w_hr()]).contiguous();
+      dh = product(dh, c[at.w_hr()]).contiguous();
     }
     Tensor dh_old = gru ? Tensor::empty({batch, hidden}) : Tensor();
     const float* cell_old = !lstm    ? nullptr
@@ -366,53 +422,32 @@ std::vector<Tensor> recurrent_gradients(const Grad& g) {
             *dr = of_h.data<float>() + (t * batch + n) * width;
       const float* d = dh.data<float>() + n * hidden;
       const int64_t row = (t * batch + n) * hidden;
-      for (int64_t j = 0; j < hidden; ++j) {
-        if (lstm) {
-          const float in = gate[j], forget = gate[hidden + j], candidate = gate[2 * hidden + j],
-                      out = gate[3 * hidden + j];
-          const float squashed = tanh_of(run.cells.data<float>()[row + j]);
-          float& dcell = dc.data<float>()[n * hidden + j];
-          dcell += d[j] * out * (1 - squashed * squashed);
-          dx[j] = dcell * candidate * in * (1 - in);
-          dx[hidden + j] = dcell * cell_old[n * hidden + j] * forget * (1 - forget);
-          dx[2 * hidden + j] = dcell * in * (1 - candidate * candidate);
-          dx[3 * hidden + j] = d[j] * squashed * out * (1 - out);
-          dcell *= forget;
-        } else if (gru) {
-          const float reset = gate[j], update = gate[hidden + j], candidate = gate[2 * hidden + j];
-          const float dcandidate = d[j] * (1 - update) * (1 - candidate * candidate);
-          dx[j] = dr[j] = dcandidate * run.before.data<float>()[row + j] * reset * (1 - reset);
-          dx[hidden + j] = dr[hidden + j] =
-              d[j] * (old.data<float>()[n * hidden + j] - candidate) * update * (1 - update);
-          dx[2 * hidden + j] = dcandidate;
-          dr[2 * hidden + j] = dcandidate * reset;
-          dh_old.data<float>()[n * hidden + j] = d[j] * update;
-        } else {
+      if (lstm)
+        lstm_slopes(gate, run.cells.data<float>() + row, cell_old + n * hidden, d,
+                    dc.data<float>() + n * hidden, dx, hidden);
+      else if (gru)
+        gru_slopes(gate, run.before.data<float>() + row, old.data<float>() + n * hidden, d,
+                   dh_old.data<float>() + n * hidden, dx, dr, hidden);
+      else
+        for (int64_t j = 0; j < hidden; ++j)
           dx[j] =
               at.cell == Cell::rnn_relu ? (gate[j] > 0 ? d[j] : 0) : d[j] * (1 - gate[j] * gate[j]);
-        }
-      }
     }
-    dh = matmul(of_h.select(0, t), w_hh);
+    dh = product(of_h.select(0, t), w_hh);
     if (gru) dh = call("add", {dh, dh_old});
   }
-  auto rows = [](const Tensor& t) { return t.reshape({t.size(0) * t.size(1), t.size(2)}); };
-  // sum over steps and batch of a^T b
-  auto products = [&](const Tensor& a, const Tensor& b) {
-    return matmul(rows(a).transpose(0, 1), rows(b));
-  };
   std::vector<Tensor> result(c.inputs().size());
   auto give = [&](size_t i, const std::function<Tensor()>& gradient) {
     if (g.needs(i)) result[i] = gradient();
   };
-  give(0, [&] { return matmul(rows(of_x), c[at.w_ih()]).reshape(c[0].shape()); });
+  give(0, [&] { return product(step_rows(of_x), c[at.w_ih()]).reshape(c[0].shape()); });
   give(1, [&] { return dh; });
   if (lstm) give(2, [&] { return dc; });
-  give(at.w_ih(), [&] { return products(of_x, c[0].contiguous()); });
-  give(at.w_hh(), [&] { return products(of_h, previous); });
+  give(at.w_ih(), [&] { return step_products(of_x, c[0].contiguous()); });
+  give(at.w_hh(), [&] { return step_products(of_h, previous); });
   give(at.b_ih(), [&] { return sum_to(of_x, {width}); });
   give(at.b_hh(), [&] { return sum_to(of_h, {width}); });
-  if (projected) give(at.w_hr(), [&] { return products(of_projection, run.before); });
+  if (projected) give(at.w_hr(), [&] { return step_products(of_projection, run.before); });
   return result;
 }
 

@@ -111,6 +111,25 @@ const Attr& Attrs::get(const std::string& name) const {
   return it->second;
 }
 
+Attrs::Attrs() = default;
+Attrs::Attrs(std::initializer_list<std::pair<const std::string, Attr>> items) : map_(items) {}
+Attrs::Attrs(const Attrs& other) = default;
+Attrs::Attrs(Attrs&& other) noexcept = default;
+Attrs& Attrs::operator=(const Attrs& other) = default;
+Attrs& Attrs::operator=(Attrs&& other) noexcept = default;
+Attrs::~Attrs() = default;
+
+bool Attrs::has(const std::string& name) const { return map_.count(name) != 0; }
+
+Attrs& Attrs::set(const std::string& name, Attr value) {
+  map_[name] = std::move(value);
+  return *this;
+}
+
+void Attrs::erase(const std::string& name) { map_.erase(name); }
+
+bool Attrs::operator==(const Attrs& other) const { return map_ == other.map_; }
+
 int64_t Attrs::get_int(const std::string& name) const {
   return as<int64_t>(*this, name, "an integer");
 }

@@ -22,15 +22,19 @@ Attr parse_attr(const std::string& text);
 // attribute.
 class Attrs {
  public:
-  Attrs() = default;
-  Attrs(std::initializer_list<std::pair<const std::string, Attr>> items) : map_(items) {}
+  // Defined in attrs.cpp, as is all that walks the map: else every file that includes this header
+  // would compile it.
+  Attrs();
+  Attrs(std::initializer_list<std::pair<const std::string, Attr>> items);
+  Attrs(const Attrs& other);
+  Attrs(Attrs&& other) noexcept;
+  Attrs& operator=(const Attrs& other);
+  Attrs& operator=(Attrs&& other) noexcept;
+  ~Attrs();
 
-  bool has(const std::string& name) const { return map_.count(name) != 0; }
-  Attrs& set(const std::string& name, Attr value) {
-    map_[name] = std::move(value);
-    return *this;
-  }
-  void erase(const std::string& name) { map_.erase(name); }
+  bool has(const std::string& name) const;
+  Attrs& set(const std::string& name, Attr value);
+  void erase(const std::string& name);
 
   int64_t get_int(const std::string& name) const;
   double get_double(const std::string& name) const;  // integers convert
@@ -43,7 +47,7 @@ class Attrs {
   auto begin() const { return map_.begin(); }
   auto end() const { return map_.end(); }
   size_t size() const { return map_.size(); }
-  bool operator==(const Attrs&) const = default;
+  bool operator==(const Attrs& other) const;
 
  private:
   std::map<std::string, Attr> map_;

@@ -42,11 +42,14 @@ struct TensorType {
   std::vector<Dim> dims;
   QuantizerPtr quantizer;  // set exactly when dtype is quantized
 
-  TensorType() = default;
-  TensorType(DType dtype, std::vector<Dim> dims, QuantizerPtr quantizer = nullptr)
-      : dtype(dtype), dims(std::move(dims)), quantizer(std::move(quantizer)) {}
-  TensorType(DType dtype, const Shape& shape, QuantizerPtr quantizer = nullptr)
-      : dtype(dtype), dims(shape.begin(), shape.end()), quantizer(std::move(quantizer)) {}
+  TensorType();
+  TensorType(DType dtype, std::vector<Dim> dims, QuantizerPtr quantizer = nullptr);
+  TensorType(DType dtype, const Shape& shape, QuantizerPtr quantizer = nullptr);
+  TensorType(const TensorType& other);
+  TensorType(TensorType&& other) noexcept;
+  TensorType& operator=(const TensorType& other);
+  TensorType& operator=(TensorType&& other) noexcept;
+  ~TensorType();
 
   int64_t dim() const { return static_cast<int64_t>(dims.size()); }
   bool is_quantized() const { return octet::is_quantized(dtype); }

@@ -26,9 +26,9 @@ using graph::ValueId;
 
 namespace {
 
-constexpr const char* kPrefix = "input_equalization_observer_";
+constexpr const char* kEqualizationPrefix = "input_equalization_observer_";
 
-[[maybe_unused]] const bool g_registered = [] {
+[[maybe_unused]] const bool g_input_weight_equalization_registered = [] {
   nn::register_module(typeid(InputEqualizationObserver), [](const Attrs& config) -> nn::ModulePtr {
     Attrs options = config;
     options.erase("label");
@@ -458,7 +458,7 @@ std::shared_ptr<ObservedGraphModule> prepare_equalization_fx(
   Graph watched = rewriter.run([&](graph::Rewriter& r, const Node& node) {
     auto it = axes.find(static_cast<NodeId>(&node - g.nodes().data()));
     if (it == axes.end()) return false;
-    const std::string path = kPrefix + std::to_string(next++);
+    const std::string path = kEqualizationPrefix + std::to_string(next++);
     ObserverOptions options = InputEqualizationObserver::default_options();
     options.ch_axis = it->second;
     model->put_module(path, nn::make<InputEqualizationObserver>(options, name_of(g, node)));

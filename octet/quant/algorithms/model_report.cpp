@@ -14,7 +14,7 @@ using graph::ValueId;
 
 namespace {
 
-constexpr const char* kPrefix = "model_report_observer_";
+constexpr const char* kReportPrefix = "model_report_observer_";
 
 std::shared_ptr<ObservedGraphModule> copy_of(const std::shared_ptr<ObservedGraphModule>& prepared) {
   OCTET_CHECK(prepared, invalid_argument, "ModelReport: no model");
@@ -82,7 +82,7 @@ std::shared_ptr<ObservedGraphModule> ModelReport::prepare_detailed_calibration()
     auto it =
         std::find_if(placed.begin(), placed.end(), [&](auto& p) { return merge(p.request, r); });
     if (it == placed.end())
-      it = placed.insert(placed.end(), {r, kPrefix + std::to_string(placed.size())});
+      it = placed.insert(placed.end(), {r, kReportPrefix + std::to_string(placed.size())});
     observers_of_[detector].insert(it->path);
   }
 
@@ -161,7 +161,7 @@ std::map<std::string, DetectorReport> ModelReport::generate_model_report(
     ObservedGraphModule& model = *model_.model_;
     graph::Rewriter rewriter(model.graph());
     Graph without = rewriter.run([](graph::Rewriter&, const Node& node) {
-      return node.kind == NodeKind::module && node.scope.starts_with(kPrefix);
+      return node.kind == NodeKind::module && node.scope.starts_with(kReportPrefix);
     });
     model.set_graph(std::move(without), false);
     for (const auto& placed : model_.observers_) model.remove_child(placed.path);

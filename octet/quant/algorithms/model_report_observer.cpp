@@ -14,7 +14,7 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity(),
                 kLargest = std::numeric_limits<float>::max();
 
-[[maybe_unused]] const bool g_registered = [] {
+[[maybe_unused]] const bool g_model_report_observer_registered = [] {
   nn::register_module(typeid(ModelReportObserver), [](const Attrs& config) -> nn::ModulePtr {
     Attrs options = config;
     options.erase("label");

@@ -199,7 +199,7 @@ template class QatBnLayer<nn::Conv3d, nn::BatchNorm3d, true>;
 template class QatBnLayer<nn::Linear, nn::BatchNorm1d>;
 
 namespace {
-[[maybe_unused]] const bool g_registered = [] {
+[[maybe_unused]] const bool g_qat_registered = [] {
   quant::for_each_type(quant::WeightedForms(), []<typename Forms>() {
     const std::string scope = "octet::nn::qat::";
     register_module<typename Forms::Qat>(scope + Forms::name);

@@ -242,7 +242,7 @@ void add(const char* name) {
   register_module<M>(std::string("octet::nn::quantized::") + name);
 }
 
-[[maybe_unused]] const bool g_registered = [] {
+[[maybe_unused]] const bool g_quantized_registered = [] {
   quant::for_each_type(quant::WeightedForms(),
                        []<typename Forms>() { add<typename Forms::Static>(Forms::name); });
   add<ELU>("ELU");

@@ -153,7 +153,7 @@ template class ReferenceRecurrent<nn::RNNCell>;
 }  // namespace reference
 
 namespace {
-[[maybe_unused]] const bool g_registered = [] {
+[[maybe_unused]] const bool g_recurrent_registered = [] {
   quant::for_each_type(
       quant::TypeList<nn::LSTM, nn::GRU, nn::RNN, nn::LSTMCell, nn::GRUCell, nn::RNNCell>(),
       []<typename Float>() {

@@ -78,7 +78,7 @@ bool register_all() {
    ...);
   return true;
 }
-[[maybe_unused]] const bool g_registered =
+[[maybe_unused]] const bool g_factory_registered =
     register_all<MinMaxObserver, MovingAverageMinMaxObserver, HistogramObserver,
                  PerChannelMinMaxObserver, MovingAveragePerChannelMinMaxObserver, EntropyObserver,
                  PercentileObserver, MSEObserver, FixedQParamsObserver, PlaceholderObserver,

@@ -41,7 +41,7 @@ std::vector<std::string> activation_observer_names();
 // channels if it has a member `static constexpr bool per_channel = true`.
 #define OCTET_OBSERVER(Class)                                                                 \
   static const ::octet::quant::ObserverRegistration<Class> OCTET_MODULE_JOIN(octet_observer_, \
-                                                                             __LINE__)(#Class);
+                                                                             __COUNTER__)(#Class);
 
 namespace detail {
 void register_observer(const std::string& name, bool per_channel,

@@ -54,7 +54,7 @@ bool register_as() {
   });
   return true;
 }
-[[maybe_unused]] const bool g_registered =
+[[maybe_unused]] const bool g_fake_quantize_registered =
     register_as<FakeQuantize>() && register_as<FixedQParamsFakeQuantize>() &&
     register_as<FusedMovingAvgObsFakeQuantize>() && register_as<LearnableFakeQuantize>();
 

@@ -54,7 +54,8 @@ void load(nn::Module&, nn::Module& module, const Attrs& data) {
   module.qconfig = kind == "none" ? std::any(nullptr) : std::any(qconfig_from(attrs));
 }
 
-[[maybe_unused]] const bool g_registered = (nn::register_annotation("qconfig", {save, load}), true);
+[[maybe_unused]] const bool g_qconfig_attrs_registered =
+    (nn::register_annotation("qconfig", {save, load}), true);
 
 }  // namespace
 

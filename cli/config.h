@@ -1,0 +1,27 @@
+#pragma once
+// The JSON files that `octet quantize` reads.
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "octet/quant/backend/backend_config.h"
+#include "octet/quant/backend/qconfig_mapping.h"
+
+namespace octet::cli {
+
+// --config FILE.json: {"qconfig": "native", "observer": "minmax", "skip": ["head.*"], "strict":
+// true, "mapping": MAPPING}, the last as QConfigMapping::from_json takes it. All may be left out.
+struct Config {
+  std::string qconfig, observer;
+  std::vector<std::string> skip;
+  bool strict = false;
+  std::optional<quant::QConfigMapping> mapping;
+};
+Config read_config(const std::string& path);
+
+// --backend: one of octet's by name ("": the native one), or a JSON file as BackendConfig::to_json
+// writes it.
+quant::BackendConfig load_backend(const std::string& name);
+
+}  // namespace octet::cli

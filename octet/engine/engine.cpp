@@ -102,8 +102,8 @@ std::vector<bool> constant_operands(const OpSpec& spec) {
 
 std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec,
                                const std::vector<Tensor>& inputs) {
-  const bool lies_so = !inputs.empty() && inputs[0].defined() && inputs[0].dim() == 4 &&
-                       !inputs[0].is_contiguous() &&
+  const bool lies_so = !inputs.empty() && kernel.input_layout(0) == Layout::row_major &&
+                       inputs[0].defined() && inputs[0].dim() == 4 && !inputs[0].is_contiguous() &&
                        inputs[0].is_contiguous(MemoryFormat::channels_last);
   if (auto other = lies_so ? kernel.in_channels_last() : nullptr)
     return run_kernel(*other, spec, inputs);

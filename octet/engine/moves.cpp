@@ -55,8 +55,7 @@ std::vector<int64_t> tile_index(int64_t n, int64_t repeats) {
   return index;
 }
 
-MoveIndices move_indices(const std::string& op, const Attrs& attrs, const Shape& x,
-                         size_t result) {
+MoveIndices move_indices(const std::string& op, const Attrs& attrs, const Shape& x, size_t result) {
   MoveIndices indices(x.size());
   auto dimension = [&] {
     const int64_t dim = attrs.get_int("dim");
@@ -64,9 +63,9 @@ MoveIndices move_indices(const std::string& op, const Attrs& attrs, const Shape&
   };
   if (op == "slice") {
     const size_t d = dimension();
-    indices[d] = slice_span(attrs.get_int("start"), attrs.get_int("end"), attrs.get_int("step"),
-                            x[d])
-                     .indices();
+    indices[d] =
+        slice_span(attrs.get_int("start"), attrs.get_int("end"), attrs.get_int("step"), x[d])
+            .indices();
   } else if (op == "split") {
     const std::vector<int64_t>& sizes = attrs.get_ints("sizes");
     int64_t start = 0;

@@ -118,24 +118,22 @@ std::vector<Resize> resizes(const std::vector<Dim>& x, const Attrs& attrs) {
 
 ResizeModes::ResizeModes(const Attrs& a)
     : mode(a.get_string("mode")),
-        coordinates(a.get_string("coordinates")),
-        rounding(a.get_string("nearest_rounding")),
-        cubic(a.get_double("cubic_coeff")),
-        exclude_outside(a.get_bool("exclude_outside")),
-        antialias(a.get_bool("antialias")) {
-    auto need = [](const char* what, const std::string& value,
-                   std::initializer_list<const char*> known) {
-      OCTET_CHECK(std::find(known.begin(), known.end(), value) != known.end(), invalid_argument,
-                  "interpolate: {}=\"{}\"; expected one of {}", what, value,
-                  fmt::join(known, ", "));
-    };
-    need("mode", mode, {"nearest", "linear", "cubic"});
-    need("coordinates", coordinates,
-         {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
-          kCrop});
-    need("nearest_rounding", rounding,
-         {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"});
-  }
+      coordinates(a.get_string("coordinates")),
+      rounding(a.get_string("nearest_rounding")),
+      cubic(a.get_double("cubic_coeff")),
+      exclude_outside(a.get_bool("exclude_outside")),
+      antialias(a.get_bool("antialias")) {
+  auto need = [](const char* what, const std::string& value,
+                 std::initializer_list<const char*> known) {
+    OCTET_CHECK(std::find(known.begin(), known.end(), value) != known.end(), invalid_argument,
+                "interpolate: {}=\"{}\"; expected one of {}", what, value, fmt::join(known, ", "));
+  };
+  need("mode", mode, {"nearest", "linear", "cubic"});
+  need("coordinates", coordinates,
+       {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
+        kCrop});
+  need("nearest_rounding", rounding, {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"});
+}
 
 bool shows_outside(int64_t x, int64_t n_in, int64_t n_out, const Resize& r,
                    const ResizeModes& modes) {

@@ -74,16 +74,14 @@ struct Blend {
     for (int64_t j = 0; j < columns; ++j, index += taps, w += taps, y += channels) {
       if (2 * channels < kLanes) {
         for (int64_t c = 0; c < channels; ++c)
-          y[c] = blend_one(w, taps, [=](int64_t t) OCTET_INLINE_LAMBDA {
-            return x[index[t] * channels + c];
-          });
+          y[c] = blend_one(
+              w, taps, [=](int64_t t) OCTET_INLINE_LAMBDA { return x[index[t] * channels + c]; });
         continue;
       }
       for (int64_t c = 0; c < channels; c += kLanes) {
         const int64_t count = channels - c < kLanes ? channels - c : kLanes;
-        const F v = sum(w, taps, count, [=](int64_t t) OCTET_INLINE_LAMBDA {
-          return x + index[t] * channels + c;
-        });
+        const F v = sum(w, taps, count,
+                        [=](int64_t t) OCTET_INLINE_LAMBDA { return x + index[t] * channels + c; });
         if (count == kLanes)
           V::store_f32(y + c, v);
         else

@@ -315,7 +315,8 @@ class Compiler {
         any = impl_->slots[slot_of(v)].channels_last;
         break;
       }
-    if (auto other = any ? kernel->in_channels_last() : nullptr) kernel = std::move(other);
+    if (any && kernel->input_layout(0) == Layout::row_major)
+      if (auto other = kernel->in_channels_last()) kernel = std::move(other);
     for (const std::string& w : kernel->warnings()) impl_->warnings.push_back(w);
     auto wants_nhwc = [&](Layout layout, ValueId v) {
       if (g_.type(v).dim() != 4) return false;

@@ -51,8 +51,8 @@ class Generator {
   Tensor floats(const Shape& shape) {
     Tensor t = Tensor::empty(shape);
     for (int64_t i = 0; i < t.numel(); ++i)
-      t.data<float>()[i] = chance(0.1) ? (chance(0.5) ? 0.0f : -0.0f)
-                                       : static_cast<float>(random_.uniform(-3, 3));
+      t.data<float>()[i] =
+          chance(0.1) ? (chance(0.5) ? 0.0f : -0.0f) : static_cast<float>(random_.uniform(-3, 3));
     return t;
   }
   // Codes more often than floats.
@@ -106,8 +106,8 @@ void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
         for (size_t i = 0; i < got.size(); ++i)
           ASSERT_TRUE(same_bits(got[i], expected[i]))
               << c.op << ", seed " << seed << ", " << to_string(isa) << ", " << num_threads()
-              << " threads: x "
-              << to_string(c.inputs[0].type()) << ", y " << to_string(expected[i].type());
+              << " threads: x " << to_string(c.inputs[0].type()) << ", y "
+              << to_string(expected[i].type());
       }
     }
   }
@@ -167,15 +167,14 @@ TEST(NativeKernels, Interpolate) {
   expect_exact(500, [](Generator& g) {
     const int64_t rank = g.integer(3, 4);
     const Shape shape = random_shape(g, rank, 9);
-    Attrs attrs{{"mode", g.one_of<std::string>({"linear", "linear", "cubic", "nearest"})},
-                {"coordinates",
-                 g.one_of<std::string>({"half_pixel", "align_corners", "asymmetric",
-                                        "pytorch_half_pixel", "half_pixel_symmetric"})},
-                {"nearest_rounding",
-                 g.one_of<std::string>({"round_prefer_floor", "round_prefer_ceil", "floor",
-                                        "ceil"})},
-                {"exclude_outside", g.chance(0.2)},
-                {"antialias", g.chance(0.2)}};
+    Attrs attrs{
+        {"mode", g.one_of<std::string>({"linear", "linear", "cubic", "nearest"})},
+        {"coordinates", g.one_of<std::string>({"half_pixel", "align_corners", "asymmetric",
+                                               "pytorch_half_pixel", "half_pixel_symmetric"})},
+        {"nearest_rounding",
+         g.one_of<std::string>({"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"})},
+        {"exclude_outside", g.chance(0.2)},
+        {"antialias", g.chance(0.2)}};
     const bool sizes = g.chance(0.5);
     std::vector<int64_t> size;
     std::vector<double> scales;

@@ -63,24 +63,25 @@ T* at(T* base, int64_t i, int64_t size) {
 // y = a op b. Where neither operand is repeated the elements may lie in any order.
 class CodesBinary final : public Kernel {
  public:
-  CodesBinary(const std::string& op, bool any_layout, bool channels_last,
-              const kernels::BinaryArgs& args)
-      : op_(op), any_layout_(any_layout), channels_last_(channels_last), args_(args) {}
+  CodesBinary(const std::string& op, ElementOrder order, const kernels::BinaryArgs& args)
+      : op_(op), order_(order), args_(args) {}
   std::string name() const override {
     return fmt::format("{} {}", op_, to_string(kernels::table().isa));
   }
   std::string engine() const override { return "native"; }
-  Layout input_layout(size_t) const override { return layout(); }
-  Layout output_layout(size_t) const override { return layout(); }
+  Layout input_layout(size_t) const override { return layout_of(order_); }
+  Layout output_layout(size_t) const override { return layout_of(order_); }
   std::unique_ptr<Kernel> in_channels_last() const override {
-    return any_layout_ ? nullptr : std::make_unique<CodesBinary>(op_, false, true, args_);
+    if (order_ != ElementOrder::either) return nullptr;
+    return std::make_unique<CodesBinary>(op_, ElementOrder::channels_last, args_);
   }
-  bool by_rows() const override { return !channels_last_; }
+  bool by_rows() const override { return order_ != ElementOrder::channels_last; }
   bool in_place() const override { return true; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {
-    return std::make_unique<Plan>(op_ == "mul" ? kernels::table().mul : kernels::table().add, args_,
-                                  Broadcast(in[0], in[1], out[0], channels_last_), out[0]);
+    return std::make_unique<Plan>(
+        op_ == "mul" ? kernels::table().mul : kernels::table().add, args_,
+        Broadcast(in[0], in[1], out[0], order_ == ElementOrder::channels_last), out[0]);
   }
 
  private:
@@ -114,11 +115,8 @@ class CodesBinary final : public Kernel {
     Broadcast broadcast_;
   };
 
-  Layout layout() const {
-    return any_layout_ ? Layout::any : channels_last_ ? Layout::channels_last : Layout::row_major;
-  }
   std::string op_;
-  bool any_layout_, channels_last_;
+  ElementOrder order_;
   kernels::BinaryArgs args_;
 };
 
@@ -142,7 +140,7 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   args.lo = range.lo;
   args.hi = range.hi;
   args.is_signed = of_a.is_signed;
-  return std::make_unique<CodesBinary>(spec.op, in_any_order(spec), false, args);
+  return std::make_unique<CodesBinary>(spec.op, element_order(spec), args);
 }
 
 std::unique_ptr<Kernel> make_lookup(const OpSpec& spec) {

@@ -85,17 +85,18 @@ class Move {
     }
     row_bytes_ = static_cast<int64_t>(index->size()) * bytes;
     for (int64_t i : *index) {
-      const bool follows = !parts_.empty() && (i < 0 ? parts_.back().from == kConstant
-                                                     : parts_.back().from != kConstant &&
-                                                           parts_.back().from + parts_.back().bytes ==
-                                                               i * bytes);
+      const bool follows =
+          !parts_.empty() && (i < 0 ? parts_.back().from == kConstant
+                                    : parts_.back().from != kConstant &&
+                                          parts_.back().from + parts_.back().bytes == i * bytes);
       if (follows)
         parts_.back().bytes += bytes;
       else
         parts_.push_back({i < 0 ? kConstant : i * bytes, bytes});
     }
     // Many parts of an element or two: one by one is faster.
-    const bool constant = std::any_of(index->begin(), index->end(), [](int64_t i) { return i < 0; });
+    const bool constant =
+        std::any_of(index->begin(), index->end(), [](int64_t i) { return i < 0; });
     if (!constant && (bytes == 1 || bytes == 4) &&
         static_cast<int64_t>(parts_.size()) * 16 > row_bytes_)
       elements_.assign(index->begin(), index->end());

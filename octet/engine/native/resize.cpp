@@ -78,7 +78,8 @@ class ResizePlan final : public KernelPlan {
       for (int64_t r = total * task / tasks_, end = total * (task + 1) / tasks_; r < end;) {
         const int64_t plane = r / rows_.to, y0 = r % rows_.to,
                       y1 = std::min(rows_.to, y0 + (end - r));
-        for (const Block& block : blocks_) run_block(inputs[0], outputs[0], plane, y0, y1, block, part);
+        for (const Block& block : blocks_)
+          run_block(inputs[0], outputs[0], plane, y0, y1, block, part);
         r += y1 - y0;
       }
     });
@@ -142,7 +143,8 @@ class ResizePlan final : public KernelPlan {
       for (int64_t t = 0; t < rows_.taps; ++t) {
         const int64_t source = rows_.index[r * rows_.taps + t], place = source % rows_.taps;
         if (held[place] != source) {
-          places[place] = blended(x, plane * rows_.from + source, b, rows + place * row_floats_, values);
+          places[place] =
+              blended(x, plane * rows_.from + source, b, rows + place * row_floats_, values);
           held[place] = source;
         }
         taps[t] = places[place];

@@ -66,32 +66,31 @@ class BinaryPlan final : public ElementsPlan {
 class BinaryKernel final : public FloatRows {
  public:
   BinaryKernel(const std::string& op, Arithmetic arithmetic, const FloatRange& range,
-               bool any_layout, bool channels_last)
-      : FloatRows(op + " floats", any_layout, true),
+               ElementOrder order)
+      : FloatRows(op + " floats", order == ElementOrder::any, true),
         op_(op),
         arithmetic_(arithmetic),
         range_(range),
-        channels_last_(channels_last) {}
-  Layout input_layout(size_t i) const override {
-    return channels_last_ ? Layout::channels_last : FloatRows::input_layout(i);
-  }
-  Layout output_layout(size_t i) const override { return input_layout(i); }
+        order_(order) {}
+  Layout input_layout(size_t) const override { return layout_of(order_); }
+  Layout output_layout(size_t) const override { return layout_of(order_); }
   std::unique_ptr<Kernel> in_channels_last() const override {
-    if (input_layout(0) != Layout::row_major) return nullptr;
-    return std::make_unique<BinaryKernel>(op_, arithmetic_, range_, false, true);
+    if (order_ != ElementOrder::either) return nullptr;
+    return std::make_unique<BinaryKernel>(op_, arithmetic_, range_, ElementOrder::channels_last);
   }
-  bool by_rows() const override { return !channels_last_; }
+  bool by_rows() const override { return order_ != ElementOrder::channels_last; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {
-    return std::make_unique<BinaryPlan>(arithmetic_, range_,
-                                        Broadcast(in[0], in[1], out[0], channels_last_), out[0]);
+    return std::make_unique<BinaryPlan>(
+        arithmetic_, range_, Broadcast(in[0], in[1], out[0], order_ == ElementOrder::channels_last),
+        out[0]);
   }
 
  private:
   std::string op_;
   Arithmetic arithmetic_;
   FloatRange range_;
-  bool channels_last_;
+  ElementOrder order_;
 };
 
 }  // namespace
@@ -104,8 +103,7 @@ std::unique_ptr<Kernel> make_float_binary(const OpSpec& spec) {
                                                        {"div", Arithmetic::div}};
   const FloatRange range(spec.attrs.has("activation") ? spec.attrs.get_string("activation")
                                                       : "none");
-  return std::make_unique<BinaryKernel>(spec.op, known.at(spec.op), range, in_any_order(spec),
-                                        false);
+  return std::make_unique<BinaryKernel>(spec.op, known.at(spec.op), range, element_order(spec));
 }
 
 namespace {

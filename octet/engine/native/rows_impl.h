@@ -58,11 +58,38 @@ inline bool in_any_order(const OpSpec& spec) {
   });
 }
 
+// Whether elements may be taken in the order of a channels_last result: operands of fewer than four
+// dimensions stay row-major, which must be the same for them.
+inline bool in_order_of_channels_last(const OpSpec& spec) {
+  const Dim one(1);
+  return spec.outputs[0].dim() == 4 &&
+         std::all_of(spec.inputs.begin(), spec.inputs.end(), [&](const TensorType& t) {
+           return t.dim() != 3 || t.dims[0] == one || (t.dims[1] == one && t.dims[2] == one);
+         });
+}
+
+// How the operands of a kernel element by element are taken.
+enum class ElementOrder {
+  any,            // as they lie, in whatever layout
+  row_major,      // the only way
+  either,         // row_major, but channels_last would be as good
+  channels_last,  // its other form
+};
+inline ElementOrder element_order(const OpSpec& spec) {
+  if (in_any_order(spec)) return ElementOrder::any;
+  return in_order_of_channels_last(spec) ? ElementOrder::either : ElementOrder::row_major;
+}
+inline Layout layout_of(ElementOrder order) {
+  return order == ElementOrder::any             ? Layout::any
+         : order == ElementOrder::channels_last ? Layout::channels_last
+                                                : Layout::row_major;
+}
+
 // How two operands are broadcast over a result, as their elements lie in memory.
 class Broadcast {
  public:
   // Operands of fewer dimensions than y have sizes of 1 before theirs. With `channels_last` y lies
-  // so, and those operands that have four dimensions.
+  // so, and those operands that have four dimensions (in_order_of_channels_last).
   Broadcast(const Shape& a, const Shape& b, const Shape& y, bool channels_last) {
     std::vector<size_t> order(y.size());
     for (size_t d = 0; d < order.size(); ++d) order[d] = d;

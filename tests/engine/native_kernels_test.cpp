@@ -257,6 +257,23 @@ TEST(NativeKernels, Tile) {
   });
 }
 
+TEST(NativeKernels, Cat) {
+  expect_exact(500, [](Generator& g) {
+    const int64_t rank = g.integer(1, 4), dim = g.integer(0, rank - 1);
+    const bool floats = g.chance(0.3), same = g.chance(0.3);
+    const ops::QType want = g.result();
+    Shape shape = random_shape(g, rank, 14);
+    std::vector<Tensor> parts;
+    for (int64_t i = g.integer(1, 4); i > 0; --i) {
+      shape[static_cast<size_t>(dim)] = g.integer(i == 1 ? 1 : 0, g.chance(0.1) ? 400 : 20);
+      parts.push_back(floats ? g.floats(shape)
+                      : same ? g.codes(shape, want.quantizer)
+                             : g.codes(shape));
+    }
+    return Case{"cat", parts, {{"dim", dim}}, floats ? std::nullopt : std::optional(want)};
+  });
+}
+
 // A call whose result has other qparams than the operand is not a move of codes.
 TEST(NativeKernels, MovesThatRequantizeAreLeftToTheOperator) {
   const TensorType x(DType::quint8, Shape{2, 3}, Quantizer::per_tensor(0.1, 3, DType::quint8)),

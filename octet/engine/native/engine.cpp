@@ -18,7 +18,7 @@ Engine make_engine() {
   e.add({"add", "sub", "mul"}, make_binary);
   e.add({"quantize"}, make_quantize);
   e.add({"dequantize"}, make_dequantize);
-  e.add({"cat"}, make_cat);
+  e.add({"cat"}, make_cat);                                            // floats too
   e.add({"permute"}, make_permute);                                    // floats too
   e.add({"slice", "split", "pad", "tile", "interpolate"}, make_move);  // floats too
   e.add({"interpolate"}, make_resize);                                 // floats too

@@ -102,6 +102,11 @@ std::vector<bool> constant_operands(const OpSpec& spec) {
 
 std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec,
                                const std::vector<Tensor>& inputs) {
+  const bool lies_so = !inputs.empty() && kernel.input_layout(0) == Layout::row_major &&
+                       inputs[0].defined() && inputs[0].dim() == 4 && !inputs[0].is_contiguous() &&
+                       inputs[0].is_contiguous(MemoryFormat::channels_last);
+  if (auto other = lies_so ? kernel.in_channels_last() : nullptr)
+    return run_kernel(*other, spec, inputs);
   Operands operands(kernel, constant_operands(spec), inputs, spec.outputs);
   operands.run(*kernel.plan(operands.in_shapes, operands.out_shapes));
   return std::move(operands.results);

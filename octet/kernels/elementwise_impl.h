@@ -78,7 +78,8 @@ struct Elementwise {
   }
 
   static void add(const BinaryArgs& g, int64_t i0, int64_t i1) {
-    const bool fits = (g.qa.scale + g.qb.scale) * 256 * g.inv_scale < 0x1p30f;
+    const bool fits =
+        (__builtin_fabsf(g.qa.scale) + __builtin_fabsf(g.qb.scale)) * 256 * g.inv_scale < 0x1p30f;
     if (g.is_signed)
       fits ? add_range<true, true>(g, i0, i1) : add_range<true, false>(g, i0, i1);
     else

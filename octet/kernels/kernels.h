@@ -161,6 +161,7 @@ struct QParams {
 
 // Element by element on codes: y = quantize(dequantize(a) op dequantize(b)), clamped to lo..hi.
 // Add: y = clamp(rne(f(f(f(sa*(qa-za)) + f(sb*(qb-zb))) * inv_scale)) + zero_point).
+// A negative scale subtracts.
 // Mul: y = clamp(rne(f(f((qa-za)*(qb-zb)) * multiplier)) + zero_point), multiplier =
 // f(f(sa*sb)*f(1/sy)). A single value for b is passed as b_step = 0 (otherwise 1).
 struct BinaryArgs {
@@ -312,6 +313,20 @@ struct KernelTable {
   void (*quantize_nchw_to_nhwc)(const float* x, void* y, int64_t channels, int64_t pixels,
                                 float inv_scale, int32_t zp, int32_t lo, int32_t hi, int64_t p0,
                                 int64_t p1) = nullptr;
+  // -- resizing --------------------------------------------------------------------------------
+  // y[i] = sum over t < taps of w[t] * x[t][i] in float32, in the order of t, all products and sums
+  // rounded one by one. Sums of neither 1, 2 nor 4 taps begin with +0 (which differs for -0).
+  void (*blend_rows)(const float* const* x, const float* w, int64_t taps, float* y,
+                     int64_t n) = nullptr;
+  // The same, and what `quantize` makes of it.
+  void (*blend_rows_quantize)(const float* const* x, const float* w, int64_t taps, void* y,
+                              int64_t n, float inv_scale, int32_t zp, int32_t lo,
+                              int32_t hi) = nullptr;
+  // The same sum across a row of pixels: y[j][c] = sum over t of w[j][t] * x[index[j][t]][c], for
+  // j < columns and c < channels.
+  void (*blend_columns)(const float* x, int64_t channels, const int32_t* index, const float* w,
+                        int64_t taps, float* y, int64_t columns) = nullptr;
+
   // y[c * ldy + r] = x[r * ldx + c], for bytes.
   void (*transpose)(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows,
                     int64_t columns) = nullptr;

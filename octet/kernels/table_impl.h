@@ -12,6 +12,7 @@
 #include "octet/kernels/math_impl.h"
 #include "octet/kernels/nibble_gemm_impl.h"
 #include "octet/kernels/pool_impl.h"
+#include "octet/kernels/resize_impl.h"
 #include "octet/kernels/weight_only_impl.h"
 
 namespace octet::kernels {
@@ -59,6 +60,9 @@ constexpr KernelTable make_table(Isa isa) {
       .dequantize = Elementwise<V>::dequantize,
       .requantize = Elementwise<V>::requantize,
       .quantize_nchw_to_nhwc = PlanesToPixels<V>::quantize,
+      .blend_rows = Blend<V>::rows,
+      .blend_rows_quantize = Blend<V>::quantize_rows,
+      .blend_columns = Blend<V>::columns,
       .transpose = transpose_bytes,
       .exp_sum = exp_sum,
       .arithmetic = arithmetic,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "octet/engine/moves_impl.h"
 #include "octet/ops/define_impl.h"
 #include "octet/ops/gather_impl.h"
 #include "octet/ops/gradient_impl.h"
@@ -10,6 +11,8 @@
 
 namespace octet::ops {
 namespace {
+
+using namespace engine_detail;
 
 // The codes (or plain elements) `y` that were made of x's, as the wanted type. `axis_of` as in
 // moved().
@@ -165,26 +168,6 @@ TensorType infer_pad(const Types& t) {
   });
 }
 
-// Which of n elements each position of the padded dimension shows; -1: the constant.
-std::vector<int64_t> pad_index(int64_t n, int64_t before, int64_t after, const std::string& mode) {
-  std::vector<int64_t> index;
-  for (int64_t i = -before; i < n + after; ++i) {
-    bool inside = i >= 0 && i < n;
-    if (inside)
-      index.push_back(i);
-    else if (mode == "constant")
-      index.push_back(-1);
-    else if (mode == "edge")
-      index.push_back(i < 0 ? 0 : n - 1);
-    else if (mode == "wrap")
-      index.push_back(i < 0 ? i + n + std::min<int64_t>(after, 0)
-                            : i - n - std::min<int64_t>(before, 0));
-    else
-      index.push_back(i < 0 ? -i : 2 * (n - 1) - i);
-  }
-  return index;
-}
-
 Tensor eval_pad(const Call& c) {
   const Tensor& x = c[0];
   const std::vector<int64_t>& pads = c.attrs().get_ints("pads");
@@ -328,13 +311,6 @@ TensorType infer_tile(const Types& t) {
     dims.push_back(multiply(t[0].dims[d], Dim(repeats[d])));
   }
   return moved(t, std::move(dims), [&](int64_t axis) { return repeats[axis] == 1 ? axis : -1; });
-}
-
-// 0, 1, ... n-1, 0, 1, ...: n elements, `repeats` times.
-std::vector<int64_t> tile_index(int64_t n, int64_t repeats) {
-  std::vector<int64_t> index(n * repeats);
-  for (size_t i = 0; i < index.size(); ++i) index[i] = static_cast<int64_t>(i) % n;
-  return index;
 }
 
 Tensor eval_tile(const Call& c) {

@@ -2,12 +2,15 @@
 #include <algorithm>
 #include <limits>
 
+#include "octet/engine/moves_impl.h"
 #include "octet/ops/define_impl.h"
 #include "octet/ops/gather_impl.h"
 #include "octet/ops/gradient_impl.h"
 
 namespace octet::ops {
 namespace {
+
+using namespace engine_detail;
 
 Shape result_shape(const Call& c) { return c.outputs()[0].shape(); }
 
@@ -133,30 +136,6 @@ Tensor reshape_to(const Tensor& x, const TensorType& type) {
 
 // -- slice ----------------------------------------------------------------------------------------
 
-struct Span {
-  int64_t start, step, count;
-};
-
-// start:end:step of n elements, as NumPy and ONNX have it: negatives count from the end, what is
-// outside is clamped.
-Span span_of(int64_t start, int64_t end, int64_t step, int64_t n) {
-  if (start < 0) start += n;
-  if (end < 0) end += n;
-  if (step > 0) {
-    start = std::clamp<int64_t>(start, 0, n);
-    end = std::clamp<int64_t>(end, start, n);
-    return {start, step, end > start ? (end - start - 1) / step + 1 : 0};
-  }
-  start = std::clamp<int64_t>(start, -1, n - 1);
-  end = std::clamp<int64_t>(end, -1, start);
-  // -step may not be representable: |step| - 1 is.
-  auto less_one = static_cast<uint64_t>(-(step + 1));
-  return {start, step,
-          start > end
-              ? static_cast<int64_t>(static_cast<uint64_t>(start - end - 1) / (less_one + 1)) + 1
-              : 0};
-}
-
 QuantizerPtr pick(const Quantizer& q, const std::vector<int64_t>& channels, DType dtype) {
   std::vector<double> scales;
   std::vector<int64_t> zeros;
@@ -167,17 +146,11 @@ QuantizerPtr pick(const Quantizer& q, const std::vector<int64_t>& channels, DTyp
   return Quantizer::per_channel(scales, zeros, q.axis(), dtype);
 }
 
-std::vector<int64_t> indices(const Span& s) {
-  std::vector<int64_t> index(s.count);
-  for (int64_t i = 0; i < s.count; ++i) index[i] = s.start + i * s.step;
-  return index;
-}
-
 TensorType sliced_type(const Types& t, int64_t dim, std::vector<Dim> dims,
                        const std::optional<Span>& span) {
   TensorType type = moved(t, std::move(dims), [](int64_t axis) { return axis; });
   if (!t.want() && type.is_quantized() && type.quantizer->axis() == dim && span)
-    type.quantizer = pick(*type.quantizer, indices(*span), type.dtype);
+    type.quantizer = pick(*type.quantizer, span->indices(), type.dtype);
   return type;
 }
 
@@ -190,7 +163,7 @@ TensorType infer_slice(const Types& t) {
   std::vector<Dim> dims = t[0].dims;
   const Dim& n = dims[dim];
   if (n.known()) {
-    Span span = span_of(start, end, step, n.size());
+    Span span = slice_span(start, end, step, n.size());
     dims[dim] = Dim(span.count);
     return sliced_type(t, dim, dims, span);
   }
@@ -208,14 +181,14 @@ Tensor eval_slice(const Call& c) {
   const Tensor& x = c[0];
   const Attrs& a = c.attrs();
   int64_t dim = normalize_dim(a.get_int("dim"), x.dim(), "slice");
-  Span s = span_of(a.get_int("start"), a.get_int("end"), a.get_int("step"), x.size(dim));
+  Span s = slice_span(a.get_int("start"), a.get_int("end"), a.get_int("step"), x.size(dim));
   if (s.step > 0)
     return as_result(x.slice(dim, s.start, s.start + (s.count ? (s.count - 1) * s.step + 1 : 0),
                              s.count > 1 ? s.step : 1),
                      c.outputs()[0]);
   QuantizerPtr quantizer = x.quantizer();
-  if (quantizer && quantizer->axis() == dim) quantizer = pick(*quantizer, indices(s), x.dtype());
-  return as_result(with_quantizer(take(elements(x), dim, indices(s)), quantizer), c.outputs()[0]);
+  if (quantizer && quantizer->axis() == dim) quantizer = pick(*quantizer, s.indices(), x.dtype());
+  return as_result(with_quantizer(take(elements(x), dim, s.indices()), quantizer), c.outputs()[0]);
 }
 
 // Elements go back to where they were; others have none.
@@ -223,8 +196,8 @@ Tensor slice_gradient(const Grad& g) {
   const Tensor& x = g[0];
   const Attrs& a = g.attrs();
   int64_t dim = normalize_dim(a.get_int("dim"), x.dim(), "slice");
-  Span s = span_of(a.get_int("start"), a.get_int("end"), a.get_int("step"), x.size(dim));
-  if (s.step < 0) return take_gradient(g.dy(), dim, indices(s), x.size(dim));
+  Span s = slice_span(a.get_int("start"), a.get_int("end"), a.get_int("step"), x.size(dim));
+  if (s.step < 0) return take_gradient(g.dy(), dim, s.indices(), x.size(dim));
   Tensor dx = Tensor::zeros(x.shape(), x.dtype());
   if (s.count)
     dx.slice(dim, s.start, s.start + (s.count - 1) * s.step + 1, s.count > 1 ? s.step : 1)

@@ -308,14 +308,16 @@ class Compiler {
       add(std::move(step), {id, node.op, "op", 0, false, note(node.op, "its own evaluation")});
       return;
     }
-    for (const std::string& w : kernel->warnings()) impl_->warnings.push_back(w);
-    // Kernels that take any layout get the one their first operand has.
+    // Kernels that can run in either layout get the one their first operand has.
     bool any = false;
     for (ValueId v : node.inputs)
       if (v != kNone && !g_.is_constant(v)) {
         any = impl_->slots[slot_of(v)].channels_last;
         break;
       }
+    if (any && kernel->input_layout(0) == Layout::row_major)
+      if (auto other = kernel->in_channels_last()) kernel = std::move(other);
+    for (const std::string& w : kernel->warnings()) impl_->warnings.push_back(w);
     auto wants_nhwc = [&](Layout layout, ValueId v) {
       if (g_.type(v).dim() != 4) return false;
       return layout == Layout::channels_last || (layout == Layout::any && any);

@@ -24,11 +24,10 @@ TEST(ThroughFloat, IsDequantizeFloatOperatorQuantize) {
 TEST(ThroughFloat, ItsKernelSaysSo) {
   const TensorType codes(DType::quint8, Shape{2, 8, 8},
                          Quantizer::per_tensor(0.1, 3, DType::quint8));
-  const OpSpec spec =
-      ops::make_spec(ops::get("sub"), {}, {codes, codes}, {}, {codes}, "difference");
+  const OpSpec spec = ops::make_spec(ops::get("div"), {}, {codes, codes}, {}, {codes}, "quotient");
   auto kernel = make_kernel(spec, "native");
   ASSERT_TRUE(kernel);
-  EXPECT_EQ(kernel->name().rfind("sub in float", 0), 0u) << kernel->name();
+  EXPECT_EQ(kernel->name().rfind("div in float", 0), 0u) << kernel->name();
   EXPECT_EQ(make_kernel(spec, "reference"), nullptr);
 }
 

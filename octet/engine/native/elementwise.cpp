@@ -1,6 +1,6 @@
 // Element by element on codes: add, mul, unary operators by table, quantize, dequantize,
 // requantize. They do not care how the tensor lies in memory as long as all operands lie alike (but
-// where one of them is repeated).
+// where one of them is broadcast).
 #include <functional>
 
 #include "octet/base/check_impl.h"
@@ -60,60 +60,65 @@ T* at(T* base, int64_t i, int64_t size) {
     return static_cast<char*>(base) + i * size;
 }
 
-// y = a op b, where b (or a) may be repeated.
+// y = a op b. Where neither operand is repeated the elements may lie in any order.
 class CodesBinary final : public Kernel {
  public:
-  CodesBinary(const OpSpec& spec, bool second_whole, Repeat repeat, const kernels::BinaryArgs& args)
-      : name_(fmt::format("{} {}", spec.op, to_string(kernels::table().isa))),
-        kernel_(spec.op == "add" ? kernels::table().add : kernels::table().mul),
-        swapped_(second_whole),
-        repeat_(repeat),
-        args_(args) {}
-  std::string name() const override { return name_; }
+  CodesBinary(const std::string& op, ElementOrder order, const kernels::BinaryArgs& args)
+      : op_(op), order_(order), args_(args) {}
+  std::string name() const override {
+    return fmt::format("{} {}", op_, to_string(kernels::table().isa));
+  }
   std::string engine() const override { return "native"; }
-  Layout input_layout(size_t) const override {
-    return repeat_ == Repeat::none ? Layout::any : Layout::row_major;
+  Layout input_layout(size_t) const override { return layout_of(order_); }
+  Layout output_layout(size_t) const override { return layout_of(order_); }
+  std::unique_ptr<Kernel> in_channels_last() const override {
+    if (order_ != ElementOrder::either) return nullptr;
+    return std::make_unique<CodesBinary>(op_, ElementOrder::channels_last, args_);
   }
-  Layout output_layout(size_t) const override {
-    return repeat_ == Repeat::none ? Layout::any : Layout::row_major;
-  }
-  bool by_rows() const override { return true; }
-  bool in_place() const override { return !swapped_; }
+  bool by_rows() const override { return order_ != ElementOrder::channels_last; }
+  bool in_place() const override { return true; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
-                                   const std::vector<Shape>& out) const override;
-
-  std::string name_;
-  void (*kernel_)(const kernels::BinaryArgs&, int64_t, int64_t);
-  bool swapped_;  // operand 1 is the whole one
-  Repeat repeat_;
-  kernels::BinaryArgs args_;  // a: the whole operand
-};
-
-class CodesBinaryPlan final : public ElementsPlan {
- public:
-  CodesBinaryPlan(const CodesBinary& kernel, const Shape& repeated, const Shape& y)
-      : ElementsPlan(y), kernel_(kernel), parts_(kernel.repeat_, repeated, y) {}
+                                   const std::vector<Shape>& out) const override {
+    return std::make_unique<Plan>(
+        op_ == "mul" ? kernels::table().mul : kernels::table().add, args_,
+        Broadcast(in[0], in[1], out[0], order_ == ElementOrder::channels_last), out[0]);
+  }
 
  private:
-  void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const override {
-    const void *whole = inputs[kernel_.swapped_ ? 1 : 0], *other = inputs[kernel_.swapped_ ? 0 : 1];
-    parts_.each(i0, i1, [&](int64_t i, int64_t count, int64_t j, bool one) {
-      kernels::BinaryArgs call = kernel_.args_;
-      call.a = at(whole, i, 1);
-      call.b = at(other, j, 1);
-      call.b_step = one ? 0 : 1;
-      call.y = at(y, i, 1);
-      kernel_.kernel_(call, 0, count);
-    });
-  }
-  const CodesBinary& kernel_;
-  RepeatedParts parts_;
-};
+  using Kernels = void (*)(const kernels::BinaryArgs&, int64_t, int64_t);
+  class Plan final : public ElementsPlan {
+   public:
+    Plan(Kernels kernel, const kernels::BinaryArgs& args, Broadcast broadcast, const Shape& y)
+        : ElementsPlan(y), kernel_(kernel), args_(args), broadcast_(std::move(broadcast)) {}
 
-std::unique_ptr<KernelPlan> CodesBinary::plan(const std::vector<Shape>& in,
-                                              const std::vector<Shape>& out) const {
-  return std::make_unique<CodesBinaryPlan>(*this, in[swapped_ ? 0 : 1], out[0]);
-}
+   private:
+    void range(std::span<const void* const> inputs, void* y, int64_t i0,
+               int64_t i1) const override {
+      broadcast_.each(i0, i1, inputs[0], inputs[1], 1,
+                      [&](int64_t i, int64_t count, const void* a, int64_t a_step, const void* b,
+                          int64_t b_step) {
+                        kernels::BinaryArgs call = args_;
+                        call.a = a;
+                        call.b = b;
+                        call.b_step = b_step;
+                        if (a_step == 0) {  // both operators commute, to the bit
+                          std::swap(call.a, call.b);
+                          std::swap(call.qa, call.qb);
+                          call.b_step = 0;
+                        }
+                        call.y = at(y, i, 1);
+                        kernel_(call, 0, count);
+                      });
+    }
+    Kernels kernel_;
+    kernels::BinaryArgs args_;
+    Broadcast broadcast_;
+  };
+
+  std::string op_;
+  ElementOrder order_;
+  kernels::BinaryArgs args_;
+};
 
 }  // namespace
 
@@ -122,22 +127,20 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   if (!eight_bit_per_tensor(a) || !eight_bit_per_tensor(b) || !eight_bit_per_tensor(y))
     return nullptr;
   if (a.dtype != b.dtype || a.dtype != y.dtype) return nullptr;
-  const bool swapped = a.dims != y.dims;  // both operators commute, to the bit
-  const TensorType &whole = swapped ? b : a, &other = swapped ? a : b;
-  const auto repeat = repeat_of(other, y);
-  if (whole.dims != y.dims || !repeat) return nullptr;  // both are repeated: the general way
   kernels::BinaryArgs args;
-  const CodesOf of_a(whole), of_b(other), out(y);
+  const CodesOf of_a(a), of_b(b), out(y);
   args.qa = {of_a.scale, of_a.zero_point};
-  args.qb = {of_b.scale, of_b.zero_point};
+  // a - b = a + (-b): products and sums of floats are rounded alike on both sides of zero.
+  args.qb = {spec.op == "sub" ? -of_b.scale : of_b.scale, of_b.zero_point};
   args.inv_scale = out.inv_scale;
   args.multiplier = args.qa.scale * args.qb.scale * out.inv_scale;
   args.zero_point = out.zero_point;
-  auto range = engine_detail::activation_range(spec.attrs.get_string("activation"), y);
+  auto range = engine_detail::activation_range(
+      spec.attrs.has("activation") ? spec.attrs.get_string("activation") : "none", y);
   args.lo = range.lo;
   args.hi = range.hi;
   args.is_signed = of_a.is_signed;
-  return std::make_unique<CodesBinary>(spec, swapped, *repeat, args);
+  return std::make_unique<CodesBinary>(spec.op, element_order(spec), args);
 }
 
 std::unique_ptr<Kernel> make_lookup(const OpSpec& spec) {

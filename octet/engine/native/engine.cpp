@@ -15,12 +15,14 @@ Engine make_engine() {
   e.add({"linear_weight_only"}, make_weight_only);
   e.add({"lstm"}, make_lstm);
   e.add({"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"}, make_pool);
-  e.add({"add", "mul"}, make_binary);
+  e.add({"add", "sub", "mul"}, make_binary);
   e.add({"quantize"}, make_quantize);
   e.add({"dequantize"}, make_dequantize);
-  e.add({"cat"}, make_cat);
-  e.add({"permute"}, make_permute);  // floats too
-  e.add_for_any(make_lookup);        // functions of one code
+  e.add({"cat"}, make_cat);                                            // floats too
+  e.add({"permute"}, make_permute);                                    // floats too
+  e.add({"slice", "split", "pad", "tile", "interpolate"}, make_move);  // floats too
+  e.add({"interpolate"}, make_resize);                                 // floats too
+  e.add_for_any(make_lookup);                                          // functions of one code
   // On floats.
   e.add({"conv2d", "conv3d", "conv_transpose2d", "conv_transpose3d"}, make_float_conv);
   e.add({"linear", "matmul"}, make_float_product);

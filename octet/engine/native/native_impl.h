@@ -55,6 +55,8 @@ std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec);     // elementwise.
 std::unique_ptr<Kernel> make_lookup(const OpSpec& spec);         // elementwise.cpp
 std::unique_ptr<Kernel> make_cat(const OpSpec& spec);            // cat.cpp
 std::unique_ptr<Kernel> make_permute(const OpSpec& spec);        // permute.cpp
+std::unique_ptr<Kernel> make_move(const OpSpec& spec);           // move.cpp
+std::unique_ptr<Kernel> make_resize(const OpSpec& spec);         // resize.cpp
 std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec);     // float_conv.cpp
 std::unique_ptr<Kernel> make_float_product(const OpSpec& spec);  // float_product.cpp
 std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec);     // float_pool.cpp

@@ -40,53 +40,57 @@ using kernels::Arithmetic;
 
 class BinaryPlan final : public ElementsPlan {
  public:
-  // `second`: operand 1 is the repeated one.
-  BinaryPlan(Arithmetic op, const FloatRange& range, bool second, Repeat repeat,
-             const Shape& repeated, const Shape& y)
-      : ElementsPlan(y), op_(op), range_(range), second_(second), parts_(repeat, repeated, y) {}
+  BinaryPlan(Arithmetic op, const FloatRange& range, Broadcast broadcast, const Shape& y)
+      : ElementsPlan(y), op_(op), range_(range), broadcast_(std::move(broadcast)) {}
 
  private:
   void range(std::span<const void* const> inputs, void* out, int64_t i0,
              int64_t i1) const override {
-    const auto* whole = static_cast<const float*>(inputs[second_ ? 0 : 1]);
-    const auto* repeated = static_cast<const float*>(inputs[second_ ? 1 : 0]);
     auto* y = static_cast<float*>(out);
-    const auto kernel = kernels::table().arithmetic;
-    parts_.each(i0, i1, [&](int64_t i, int64_t count, int64_t j, bool one) {
-      if (second_)
-        kernel(op_, whole + i, 1, repeated + j, one ? 0 : 1, y + i, count);
-      else
-        kernel(op_, repeated + j, one ? 0 : 1, whole + i, 1, y + i, count);
-      if (range_.any()) kernels::table().float_clamp(y + i, y + i, count, range_.lo, range_.hi);
-    });
+    broadcast_.each(i0, i1, inputs[0], inputs[1], sizeof(float),
+                    [&](int64_t i, int64_t count, const void* a, int64_t a_step, const void* b,
+                        int64_t b_step) {
+                      kernels::table().arithmetic(op_, static_cast<const float*>(a), a_step,
+                                                  static_cast<const float*>(b), b_step, y + i,
+                                                  count);
+                      if (range_.any())
+                        kernels::table().float_clamp(y + i, y + i, count, range_.lo, range_.hi);
+                    });
   }
 
   Arithmetic op_;
   FloatRange range_;
-  bool second_;
-  RepeatedParts parts_;
+  Broadcast broadcast_;
 };
 
 class BinaryKernel final : public FloatRows {
  public:
-  BinaryKernel(const std::string& op, Arithmetic arithmetic, const FloatRange& range, bool second,
-               Repeat repeat, bool any_layout)
-      : FloatRows(op + " floats", any_layout, second),
+  BinaryKernel(const std::string& op, Arithmetic arithmetic, const FloatRange& range,
+               ElementOrder order)
+      : FloatRows(op + " floats", order == ElementOrder::any, true),
+        op_(op),
         arithmetic_(arithmetic),
         range_(range),
-        second_(second),
-        repeat_(repeat) {}
+        order_(order) {}
+  Layout input_layout(size_t) const override { return layout_of(order_); }
+  Layout output_layout(size_t) const override { return layout_of(order_); }
+  std::unique_ptr<Kernel> in_channels_last() const override {
+    if (order_ != ElementOrder::either) return nullptr;
+    return std::make_unique<BinaryKernel>(op_, arithmetic_, range_, ElementOrder::channels_last);
+  }
+  bool by_rows() const override { return order_ != ElementOrder::channels_last; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {
-    return std::make_unique<BinaryPlan>(arithmetic_, range_, second_, repeat_, in[second_ ? 1 : 0],
-                                        out[0]);
+    return std::make_unique<BinaryPlan>(
+        arithmetic_, range_, Broadcast(in[0], in[1], out[0], order_ == ElementOrder::channels_last),
+        out[0]);
   }
 
  private:
+  std::string op_;
   Arithmetic arithmetic_;
   FloatRange range_;
-  bool second_;
-  Repeat repeat_;
+  ElementOrder order_;
 };
 
 }  // namespace
@@ -99,12 +103,7 @@ std::unique_ptr<Kernel> make_float_binary(const OpSpec& spec) {
                                                        {"div", Arithmetic::div}};
   const FloatRange range(spec.attrs.has("activation") ? spec.attrs.get_string("activation")
                                                       : "none");
-  const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
-  const bool second = a.dims == y.dims;
-  const auto repeat = repeat_of(second ? b : a, y);
-  if (!repeat || (!second && b.dims != y.dims)) return nullptr;
-  return std::make_unique<BinaryKernel>(spec.op, known.at(spec.op), range, second, *repeat,
-                                        *repeat == Repeat::none || *repeat == Repeat::number);
+  return std::make_unique<BinaryKernel>(spec.op, known.at(spec.op), range, element_order(spec));
 }
 
 namespace {

@@ -13,8 +13,9 @@ constexpr int64_t kGrain = 1 << 16;
 
 class ThroughFloat final : public Kernel {
  public:
+  using Operands = std::vector<std::optional<CodesOf>>;  // null: passed on as it is
   ThroughFloat(const OpSpec& spec, std::unique_ptr<Kernel> inner)
-      : op_(spec.op), inner_(std::move(inner)), result_(spec.outputs[0]) {
+      : ThroughFloat(spec.op, std::move(inner), {}, CodesOf(spec.outputs[0])) {
     for (size_t i = 0; i < spec.inputs.size(); ++i) {
       const bool packed = spec.constants[i].defined() && inner_->packs(i);
       operands_.push_back(spec.has(i) && spec.inputs[i].is_quantized() && !packed
@@ -22,11 +23,22 @@ class ThroughFloat final : public Kernel {
                               : std::nullopt);
     }
   }
+  ThroughFloat(std::string op, std::unique_ptr<Kernel> inner, Operands operands,
+               const CodesOf& result)
+      : op_(std::move(op)),
+        inner_(std::move(inner)),
+        operands_(std::move(operands)),
+        result_(result) {}
   std::string name() const override { return fmt::format("{} in float: {}", op_, inner_->name()); }
   std::string engine() const override { return inner_->engine(); }
   Threads threads() const override { return inner_->threads(); }
   Layout input_layout(size_t i) const override { return inner_->input_layout(i); }
   Layout output_layout(size_t i) const override { return inner_->output_layout(i); }
+  std::unique_ptr<Kernel> in_channels_last() const override {
+    auto inner = inner_->in_channels_last();
+    return inner ? std::make_unique<ThroughFloat>(op_, std::move(inner), operands_, result_)
+                 : nullptr;
+  }
   bool packs(size_t i) const override { return inner_->packs(i); }
   size_t packed_bytes() const override { return inner_->packed_bytes(); }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
@@ -35,7 +47,7 @@ class ThroughFloat final : public Kernel {
  private:
   std::string op_;
   std::unique_ptr<Kernel> inner_;
-  std::vector<std::optional<CodesOf>> operands_;
+  Operands operands_;
   CodesOf result_;
 };
 

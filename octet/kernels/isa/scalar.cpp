@@ -211,6 +211,35 @@ void requantize(const void* x, void* y, int64_t n, QParams from, float inv_scale
   }
 }
 
+// tap(t): the element of tap t.
+template <typename Tap>
+float blend(const float* w, int64_t taps, Tap tap) {
+  float sum = w[0] * tap(0);
+  if (taps != 1 && taps != 2 && taps != 4) sum = 0.0f + sum;
+  for (int64_t t = 1; t < taps; ++t) sum = sum + w[t] * tap(t);
+  return sum;
+}
+
+void blend_rows(const float* const* x, const float* w, int64_t taps, float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) y[i] = blend(w, taps, [&](int64_t t) { return x[t][i]; });
+}
+
+void blend_rows_quantize(const float* const* x, const float* w, int64_t taps, void* y, int64_t n,
+                         float inv_scale, int32_t zp, int32_t lo, int32_t hi) {
+  for (int64_t i = 0; i < n; ++i)
+    store_code(
+        y, i,
+        quantize_one(blend(w, taps, [&](int64_t t) { return x[t][i]; }), inv_scale, zp, lo, hi));
+}
+
+void blend_columns(const float* x, int64_t channels, const int32_t* index, const float* w,
+                   int64_t taps, float* y, int64_t columns) {
+  for (int64_t j = 0; j < columns; ++j)
+    for (int64_t c = 0; c < channels; ++c)
+      y[j * channels + c] = blend(w + j * taps, taps,
+                                  [&](int64_t t) { return x[index[j * taps + t] * channels + c]; });
+}
+
 void transpose_bytes(const uint8_t* x, int64_t ldx, uint8_t* y, int64_t ldy, int64_t rows,
                      int64_t columns) {
   for (int64_t r = 0; r < rows; ++r)
@@ -286,6 +315,9 @@ constinit const KernelTable scalar_table = {
     .dequantize = dequantize,
     .requantize = requantize,
     .quantize_nchw_to_nhwc = quantize_nchw_to_nhwc,
+    .blend_rows = blend_rows,
+    .blend_rows_quantize = blend_rows_quantize,
+    .blend_columns = blend_columns,
     .transpose = transpose_bytes,
     .exp_sum = exp_sum,
     .arithmetic = arithmetic,

@@ -29,14 +29,14 @@ namespace {
 // A weight-only operator with a constant weight that no engine has as it is, is the float operator
 // on the weight dequantized once. Null: it is not such.
 std::unique_ptr<OpSpec> float_form(const OpSpec& spec) {
-  constexpr std::string_view suffix = "_weight_only";
-  if (!spec.op.ends_with(suffix) || !spec.constants[1].defined() ||
+  if (spec.form != WeightForm::weight_only || !spec.constants[1].defined() ||
       engine_detail::is_weight_only_call(spec))
     return nullptr;
   // run as 2-d ones, which have kernels
   if (spec.op.find("1d") != std::string::npos) return nullptr;
   auto form = std::make_unique<OpSpec>(spec);
-  form->op.resize(spec.op.size() - suffix.size());
+  form->op = spec.layer;
+  form->form = WeightForm::in_float;
   form->constants[1] = spec.constants[1].dequantize();
   form->inputs[1] = form->constants[1].type();
   return form;

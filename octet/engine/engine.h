@@ -23,6 +23,13 @@
 namespace octet {
 
 // One operator call: what is known before any data is.
+// How a layer computes whose weight alone is quantized.
+enum class WeightForm {
+  in_float,     // it is no such layer
+  dynamic,      // its operand is quantized at run time
+  weight_only,  // with the weight's numbers, in float
+};
+
 struct OpSpec {
   std::string op;                  // name in the registry: "conv2d"
   Attrs attrs;                     // complete (defaults filled in)
@@ -35,6 +42,11 @@ struct OpSpec {
   // for each of the 256 bytes of the operand, as docs/numerics.md defines it. Empty for all others.
   // Filled by ops::make_spec.
   std::vector<uint8_t> table;
+  // For a layer whose weight alone is quantized (ops::Traits): the layer's name, and how it
+  // computes. Filled by ops::make_spec.
+  std::string layer;
+  WeightForm form = WeightForm::in_float;
+  bool transposed = false;  // a transposed convolution; filled as those
 
   bool has(size_t i) const { return i < present.size() && present[i]; }
 };

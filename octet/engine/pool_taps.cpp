@@ -7,13 +7,13 @@ namespace octet::engine_detail {
 namespace {
 
 // One output's window along one dimension.
-struct Span {
+struct WindowSpan {
   std::vector<int64_t> inside;  // its places inside the image
   int64_t padded = 0;           // how many there are with the padding
 };
 
-std::vector<Span> window_spans(const Window3& w, size_t d, int64_t size, int64_t outputs) {
-  std::vector<Span> spans(static_cast<size_t>(outputs));
+std::vector<WindowSpan> window_spans(const Window3& w, size_t d, int64_t size, int64_t outputs) {
+  std::vector<WindowSpan> spans(static_cast<size_t>(outputs));
   for (int64_t o = 0; o < outputs; ++o)
     for (int64_t k = 0; k < w.kernel[d]; ++k) {
       const int64_t i = o * w.stride[d] - w.begin[d] + k * w.dilation[d];
@@ -24,8 +24,8 @@ std::vector<Span> window_spans(const Window3& w, size_t d, int64_t size, int64_t
 }
 
 // Cell i of n covers floor(i*size/n) to ceil((i+1)*size/n): PyTorch's adaptive pooling.
-std::vector<Span> adaptive_spans(int64_t size, int64_t outputs) {
-  std::vector<Span> spans(static_cast<size_t>(outputs));
+std::vector<WindowSpan> adaptive_spans(int64_t size, int64_t outputs) {
+  std::vector<WindowSpan> spans(static_cast<size_t>(outputs));
   for (int64_t o = 0; o < outputs; ++o) {
     for (int64_t i = o * size / outputs; i < ((o + 1) * size + outputs - 1) / outputs; ++i)
       spans[o].inside.push_back(i);
@@ -34,9 +34,9 @@ std::vector<Span> adaptive_spans(int64_t size, int64_t outputs) {
   return spans;
 }
 
-int64_t most_inside(const std::vector<Span>& spans) {
+int64_t most_inside(const std::vector<WindowSpan>& spans) {
   size_t most = 0;
-  for (const Span& s : spans) most = std::max(most, s.inside.size());
+  for (const WindowSpan& s : spans) most = std::max(most, s.inside.size());
   return static_cast<int64_t>(most);
 }
 
@@ -50,7 +50,7 @@ PoolTaps pool_taps(const OpSpec& spec, const Shape& x, const Shape& y) {
       spec.attrs.has("count_include_pad") && spec.attrs.get_bool("count_include_pad");
   const int64_t divisor =
       spec.attrs.has("divisor_override") ? spec.attrs.get_int("divisor_override") : 0;
-  std::array<std::vector<Span>, 3> spans;
+  std::array<std::vector<WindowSpan>, 3> spans;
   for (size_t d = 0; d < 3; ++d)
     spans[d] = adaptive ? adaptive_spans(x[d + 2], y[d + 2])
                         : window_spans(pool_window3(spec), d, x[d + 2], y[d + 2]);
@@ -58,9 +58,9 @@ PoolTaps pool_taps(const OpSpec& spec, const Shape& x, const Shape& y) {
   t.taps = most_inside(spans[0]) * most_inside(spans[1]) * most_inside(spans[2]);
   t.offsets.assign(static_cast<size_t>(y[2] * y[3] * y[4] * t.taps), -1);
   int32_t* row = t.offsets.data();
-  for (const Span& z : spans[0])
-    for (const Span& r : spans[1])
-      for (const Span& c : spans[2]) {
+  for (const WindowSpan& z : spans[0])
+    for (const WindowSpan& r : spans[1])
+      for (const WindowSpan& c : spans[2]) {
         int32_t* to = row;
         for (int64_t iz : z.inside)
           for (int64_t iy : r.inside)

@@ -9,10 +9,7 @@ bool is_float_constant(const Graph& g, ValueId id) {
   return id != kNone && g.is_constant(id) && g.type(id).dtype == DType::float32;
 }
 
-bool is_transposed(const Node& layer) {
-  return layer.op == "conv_transpose1d" || layer.op == "conv_transpose2d" ||
-         layer.op == "conv_transpose3d";
-}
+bool is_transposed(const Node& layer) { return ops::get(layer.op).traits().transposed; }
 
 // The layer whose result a norm or add takes for its first operand, if another can be folded into
 // it; null otherwise.

@@ -207,31 +207,10 @@ class Merger {
 }  // namespace
 
 bool only_moves(const Node& node) {
-  for (const char* op : {"reshape",
-                         "flatten",
-                         "permute",
-                         "unsqueeze",
-                         "squeeze",
-                         "expand",
-                         "slice",
-                         "tile",
-                         "identity",
-                         "dropout",
-                         "index_select",
-                         "pixel_shuffle",
-                         "pixel_unshuffle",
-                         "channel_shuffle",
-                         "triu",
-                         "tril",
-                         "max_pool1d",
-                         "max_pool2d",
-                         "max_pool3d",
-                         "adaptive_max_pool1d",
-                         "adaptive_max_pool2d",
-                         "adaptive_max_pool3d",
-                         "amax",
-                         "amin"})
-    if (node.op == op) return true;
+  const ops::Op& op = ops::get(node.op);
+  if (op.rule() == ops::QRule::same && !op.variadic_outputs() &&
+      (op.traits().moves || op.traits().selects))
+    return true;
   return (node.op == "pad" && node.attrs.get_double("value") == 0) ||
          (node.op == "interpolate" && node.attrs.get_string("mode") == "nearest" &&
           node.attrs.get_string("coordinates") != "tf_crop_and_resize");

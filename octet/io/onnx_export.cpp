@@ -200,7 +200,7 @@ bool is_layer(const Node& node) {
 // Which slice of the weight's scales output channel i has: those of a transposed convolution repeat
 // in every group.
 int64_t weight_channel(const Node& node, const TensorType& w, int64_t i) {
-  return node.op.starts_with("conv_transpose") && w.quantizer->axis() == 1 ? i % w.dims[1].size()
+  return ops::get(node.op).traits().transposed && w.quantizer->axis() == 1 ? i % w.dims[1].size()
                                                                            : i;
 }
 

@@ -7,44 +7,6 @@
 namespace octet::io::onnx_impl {
 namespace {
 
-constexpr const char* kSame[][2] = {
-    {"relu", "Relu"},
-    {"sigmoid", "Sigmoid"},
-    {"tanh", "Tanh"},
-    {"exp", "Exp"},
-    {"log", "Log"},
-    {"sqrt", "Sqrt"},
-    {"neg", "Neg"},
-    {"abs", "Abs"},
-    {"reciprocal", "Reciprocal"},
-    {"erf", "Erf"},
-    {"floor", "Floor"},
-    {"ceil", "Ceil"},
-    {"round", "Round"},
-    {"sign", "Sign"},
-    {"sin", "Sin"},
-    {"cos", "Cos"},
-    {"softsign", "Softsign"},
-    {"selu", "Selu"},
-    {"logical_not", "Not"},
-    {"sub", "Sub"},
-    {"div", "Div"},
-    {"pow", "Pow"},
-    {"maximum", "Max"},
-    {"minimum", "Min"},
-    {"where", "Where"},
-    {"equal", "Equal"},
-    {"greater", "Greater"},
-    {"greater_equal", "GreaterOrEqual"},
-    {"less", "Less"},
-    {"less_equal", "LessOrEqual"},
-    {"logical_and", "And"},
-    {"logical_or", "Or"},
-    {"logical_xor", "Xor"},
-    {"matmul", "MatMul"},
-    {"identity", "Identity"},
-    {"dropout", "Identity"},
-};
 constexpr const char* kReductions[][2] = {
     {"mean", "ReduceMean"},
     {"prod", "ReduceProd"},
@@ -81,6 +43,47 @@ void write_arg(Exporter& ex, const CallView& c, const char* op) {
           {"keepdims", static_cast<int64_t>(c.attrs().get_bool("keepdim"))},
           {"select_last_index", static_cast<int64_t>(c.attrs().get_bool("select_last"))}});
 }
+
+// Traits::onnx_form: "Mul(x, Tanh(x))" as nodes, the outermost of which gives the call's result.
+class FormWriter {
+ public:
+  FormWriter(Exporter& ex, const CallView& c, std::string_view form)
+      : ex_(ex), c_(c), form_(form) {}
+  void write() {
+    const auto [op, operands] = call();
+    ex_.add(c_, op, operands, c_.out[0]);
+  }
+
+ private:
+  std::string name() {
+    const size_t end = std::min(form_.find_first_of("(,)"), form_.size());
+    std::string text(form_.substr(0, end));
+    form_.remove_prefix(end);
+    return text;
+  }
+  // A node's operator and operands; those that are calls are written first.
+  std::pair<std::string, Names> call() {
+    std::pair<std::string, Names> made{name(), {}};
+    while (!form_.starts_with(')')) {
+      form_.remove_prefix(form_.starts_with(", ") ? 2 : 1);
+      made.second.push_back(operand());
+    }
+    form_.remove_prefix(1);
+    return made;
+  }
+  std::string operand() {
+    const std::string_view before = form_;
+    const std::string text = name();
+    if (!form_.starts_with('(')) return c_.in.at(*ops::get(c_.node.op).param_index(text));
+    form_ = before;
+    const auto [op, operands] = call();
+    return ex_.step(c_, op, operands);
+  }
+
+  Exporter& ex_;
+  const CallView& c_;
+  std::string_view form_;
+};
 
 // The parts of an operator that opset 13 lacks, in the form import puts together again.
 void write_gelu(Exporter& ex, const CallView& c) {
@@ -165,8 +168,12 @@ void write_activated(Exporter& ex, const CallView& c, const std::string& op, con
 }
 
 void add_elementwise_writers(std::unordered_map<std::string, Writer>& w) {
-  for (const auto& [octet, onnx] : kSame)
-    w[octet] = [onnx = onnx](Exporter& ex, const CallView& c) { ex.add(c, onnx, c.in, c.out[0]); };
+  for (const ops::Op* op : ops::all())
+    if (const char* form = op->traits().onnx_form)
+      w[op->name()] = [form](Exporter& ex, const CallView& c) { FormWriter(ex, c, form).write(); };
+    else if (const char* onnx = op->traits().onnx)
+      w[op->name()] = [onnx](Exporter& ex, const CallView& c) { ex.add(c, onnx, c.in, c.out[0]); };
+  w["dropout"] = [](Exporter& ex, const CallView& c) { ex.add(c, "Identity", c.in, c.out[0]); };
   for (const auto& [octet, onnx] : kReductions)
     w[octet] = [onnx = onnx](Exporter& ex, const CallView& c) { write_reduction(ex, c, onnx); };
   w["sum"] = write_sum;
@@ -174,12 +181,6 @@ void add_elementwise_writers(std::unordered_map<std::string, Writer>& w) {
   w["argmin"] = [](Exporter& ex, const CallView& c) { write_arg(ex, c, "ArgMin"); };
   w["add"] = [](Exporter& ex, const CallView& c) { write_activated(ex, c, "Add", c.in, {}); };
   w["mul"] = [](Exporter& ex, const CallView& c) { write_activated(ex, c, "Mul", c.in, {}); };
-  w["not_equal"] = [](Exporter& ex, const CallView& c) {
-    ex.add(c, "Not", {ex.step(c, "Equal", c.in)}, c.out[0]);
-  };
-  w["rsqrt"] = [](Exporter& ex, const CallView& c) {
-    ex.add(c, "Reciprocal", {ex.step(c, "Sqrt", c.in)}, c.out[0]);
-  };
   w["relu6"] = [](Exporter& ex, const CallView& c) {
     ex.add(c, "Clip", {c.in[0], ex.scalar(c, 0), ex.scalar(c, 6)}, c.out[0]);
   };

@@ -10,43 +10,6 @@ namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
-// Operators without attributes that octet has under another name.
-constexpr const char* kUnary[][2] = {
-    {"Abs", "abs"},
-    {"Ceil", "ceil"},
-    {"Cos", "cos"},
-    {"Erf", "erf"},
-    {"Exp", "exp"},
-    {"Floor", "floor"},
-    {"HardSwish", "hardswish"},
-    {"Log", "log"},
-    {"Neg", "neg"},
-    {"Not", "logical_not"},
-    {"Reciprocal", "reciprocal"},
-    {"Relu", "relu"},
-    {"Round", "round"},
-    {"Sigmoid", "sigmoid"},
-    {"Sign", "sign"},
-    {"Sin", "sin"},
-    {"Softsign", "softsign"},
-    {"Sqrt", "sqrt"},
-    {"Tanh", "tanh"},
-};
-constexpr const char* kBinary[][2] = {
-    {"Add", "add"},
-    {"Sub", "sub"},
-    {"Mul", "mul"},
-    {"Div", "div"},
-    {"Equal", "equal"},
-    {"Greater", "greater"},
-    {"GreaterOrEqual", "greater_equal"},
-    {"Less", "less"},
-    {"LessOrEqual", "less_equal"},
-    {"And", "logical_and"},
-    {"Or", "logical_or"},
-    {"Xor", "logical_xor"},
-};
-
 // x limited to lo..hi, bounds beyond float32 meaning none.
 ValPtr clip(Importer& im, const NodeView& n, const ValPtr& x, double lo, double hi) {
   bool low = lo > -FLT_MAX, high = hi < FLT_MAX;
@@ -163,17 +126,16 @@ void import_dropout(Importer& im, const NodeView& n) {
 }  // namespace
 
 void add_elementwise(Handlers& h) {
-  for (const auto& [onnx, octet] : kUnary)
-    h[onnx] = [octet = octet](Importer& im, const NodeView& n) {
-      n.ignore({"consumed_inputs"});
-      im.out(n, 0, im.call(n, octet, {im.in(n, 0)}));
-    };
-  for (const auto& [onnx, octet] : kBinary)
-    h[onnx] = [octet = octet](Importer& im, const NodeView& n) {
+  for (const ops::Op* op : ops::all()) {
+    if (!op->traits().onnx) continue;
+    h[op->traits().onnx] = [op](Importer& im, const NodeView& n) {
       // opset 6: only with an axis is it another rule
       if (!n.has("axis")) n.ignore({"broadcast", "consumed_inputs"});
-      im.out(n, 0, im.call(n, octet, {im.in(n, 0), im.in(n, 1)}));
+      std::vector<ValPtr> operands;
+      for (size_t i = 0; i < op->params().size(); ++i) operands.push_back(im.in(n, i));
+      im.out(n, 0, im.call(n, op->name(), operands));
     };
+  }
   h["Identity"] = [](Importer& im, const NodeView& n) { im.out(n, 0, im.in(n, 0)); };
   h["Dropout"] = import_dropout;
   h["Clip"] = import_clip;
@@ -196,9 +158,6 @@ void add_elementwise(Handlers& h) {
     if (n.input_count() > 1)
       sum = im.call(n, "div", {sum, im.scalar(n, static_cast<double>(n.input_count()))});
     im.out(n, 0, sum);
-  };
-  h["Where"] = [](Importer& im, const NodeView& n) {
-    im.out(n, 0, im.call(n, "where", {im.in(n, 0), im.in(n, 1), im.in(n, 2)}));
   };
   h["LeakyRelu"] = [](Importer& im, const NodeView& n) {
     im.out(
@@ -223,10 +182,6 @@ void add_elementwise(Handlers& h) {
   };
   h["Softplus"] = [](Importer& im, const NodeView& n) {
     im.out(n, 0, im.call(n, "softplus", {im.in(n, 0)}));
-  };
-  h["Mish"] = [](Importer& im, const NodeView& n) {
-    ValPtr x = im.in(n, 0);
-    im.out(n, 0, im.call(n, "mul", {x, im.call(n, "tanh", {im.call(n, "softplus", {x})})}));
   };
   h["Gelu"] = [](Importer& im, const NodeView& n) {
     im.out(

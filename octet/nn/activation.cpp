@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <map>
+
 #include "octet/nn/python_impl.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
@@ -9,24 +11,28 @@
 
 namespace octet::nn {
 
-OCTET_MODULE(ReLU)
-OCTET_MODULE(ReLU6)
-OCTET_MODULE(Sigmoid)
-OCTET_MODULE(Tanh)
-OCTET_MODULE(Hardsigmoid)
-OCTET_MODULE(Hardswish)
-OCTET_MODULE(LeakyReLU)
-OCTET_MODULE(ELU)
-OCTET_MODULE(CELU)
-OCTET_MODULE(GELU)
-OCTET_MODULE(Hardtanh)
-OCTET_MODULE(Softmax)
-OCTET_MODULE(LogSoftmax)
-OCTET_MODULE(Softplus)
-OCTET_MODULE(SELU)
-OCTET_MODULE(Softsign)
 OCTET_MODULE(SiLU)
 OCTET_MODULE(PReLU)
+
+namespace {
+template <typename Fn>
+void for_each_activation(Fn fn) {
+  for_each_type(Clamps(), fn);
+  for_each_type(Activations(), fn);
+}
+[[maybe_unused]] const bool g_activations_registered =
+    (for_each_activation([]<typename M>() { register_module<M>(); }), true);
+}  // namespace
+
+std::string activation_op(const std::string& name) {
+  static const std::map<std::string, std::string> ops = [] {
+    std::map<std::string, std::string> made;
+    for_each_activation([&]<typename M>() { made[nn::class_name(typeid(M))] = M().op_name(); });
+    return made;
+  }();
+  auto it = ops.find(name);
+  return it == ops.end() ? "" : it->second;
+}
 
 Tensor Activation::forward(Tensor x) { return ops::call(op_name(), {x}, op_attrs()); }
 

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "octet/base/type_list.h"
 #include "octet/nn/module.h"
 
 namespace octet::nn {
@@ -145,5 +146,15 @@ class PReLU : public Module {
   static std::shared_ptr<PReLU> from_config(const Attrs& c);
   Parameter weight;  // (num_parameters)
 };
+
+// The activations above that are one operator, by what quantizing them does: those that cut codes
+// off, and those whose results have qparams of their own. Registration, quantized forms
+// (nn::quantized::WithQParams) and backends are made from these lists.
+using Clamps = TypeList<ReLU, ReLU6, Hardtanh>;
+using Activations = TypeList<Sigmoid, Tanh, Hardsigmoid, Hardswish, LeakyReLU, ELU, CELU, GELU,
+                             Softmax, LogSoftmax, Softplus, SELU, Softsign>;
+
+// The operator that a class of these lists is, by the class's name: "gelu" of "GELU"; "" for others.
+std::string activation_op(const std::string& class_name);
 
 }  // namespace octet::nn

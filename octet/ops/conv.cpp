@@ -184,7 +184,7 @@ OCTET_OP(conv_transpose2d,
          "conv_transpose2d(x, weight, bias?, *, stride=[1, 1], padding=[0, 0, 0, 0], "
          "output_padding=[0, 0], "
          "dilation=[1, 1], groups=1, activation=\"none\") -> y",
-         QRule::own,
+         QRule::own, Traits{.transposed = true},
          Doc{"2-d transposed convolution; weight is (in, out/groups, height, width), per channel "
              "along axis 1"},
          infer([](const Types& t) { return infer_conv(t, {.spatial = 2, .transposed = true}); }),
@@ -195,7 +195,7 @@ OCTET_OP(
     "conv_transpose1d(x, weight, bias?, *, stride=[1], padding=[0, 0], output_padding=[0], "
     "dilation=[1], groups=1, "
     "activation=\"none\") -> y",
-    QRule::own,
+    QRule::own, Traits{.transposed = true},
     Doc{"1-d transposed convolution; weight is (in, out/groups, length), per channel along axis 1"},
     infer([](const Types& t) { return infer_conv(t, {.spatial = 1, .transposed = true}); }),
     eval([](const Call& c) { return as_conv2d(c, "conv_transpose2d"); }),
@@ -206,7 +206,7 @@ OCTET_OP(conv_transpose3d,
          "conv_transpose3d(x, weight, bias?, *, stride=[1, 1, 1], padding=[0, 0, 0, 0, 0, 0], "
          "output_padding=[0, 0, 0], "
          "dilation=[1, 1, 1], groups=1, activation=\"none\") -> y",
-         QRule::own,
+         QRule::own, Traits{.transposed = true},
          Doc{"3-d transposed convolution; weight is (in, out/groups, depth, height, width), per "
              "channel along axis 1"},
          infer([](const Types& t) { return infer_conv(t, {.spatial = 3, .transposed = true}); }),

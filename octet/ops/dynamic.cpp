@@ -12,19 +12,11 @@
 namespace octet::ops {
 namespace {
 
-// The float layer behind an operator: "conv2d" of conv2d_dynamic.
-std::string float_layer(const Op& op) {
-  std::string name = op.name();
-  for (const char* suffix : {"_dynamic", "_weight_only"})
-    if (name.ends_with(suffix)) name.resize(name.size() - std::string_view(suffix).size());
-  return name;
-}
-
 // The float layer with the weight's numbers.
 Tensor in_float(const Call& c) {
   Attrs attrs = c.attrs();
   attrs.erase("reduce_range");
-  return call(float_layer(c.op()), {c[0], c[1].dequantize(), c.has(2) ? c[2] : Tensor()}, attrs);
+  return call(c.op().traits().layer, {c[0], c[1].dequantize(), c.has(2) ? c[2] : Tensor()}, attrs);
 }
 
 Tensor by_engine(const Call& c) {
@@ -58,12 +50,12 @@ Infer linear_type() {
 OCTET_OP(
     linear_dynamic,
     "linear_dynamic(x, weight, bias?, *, activation=\"none\", reduce_range=false) -> y",
-    QRule::weights,
+    QRule::weights, Traits{.layer = "linear", .form = WeightForm::dynamic},
     Doc{"linear on x quantized at run time; weight of 8 or 4 bits or float16, x and y float32"},
     linear_type(), eval(in_float), quantized(by_engine))
 
 OCTET_OP(linear_weight_only, "linear_weight_only(x, weight, bias?, *, activation=\"none\") -> y",
-         QRule::weights,
+         QRule::weights, Traits{.layer = "linear", .form = WeightForm::weight_only},
          Doc{"y = x * dequantize(weight)^T + bias as exact as in float32; weight of 8 or 4 bits or "
              "float16"},
          linear_type(), eval(in_float), quantized(weight_only))
@@ -72,86 +64,103 @@ OCTET_OP(conv1d_dynamic,
          "conv1d_dynamic(x, weight, bias?, *, "
          "stride=[1], padding=[0, 0], dilation=[1], groups=1, activation=\"none\", "
          "reduce_range=false) -> y",
-         QRule::weights, Doc{"conv1d on x quantized at run time, as linear_dynamic"}, conv_type(1),
-         eval(in_float), quantized([](const Call& c) { return as_conv2d(c, "conv2d_dynamic"); }))
+         QRule::weights, Traits{.layer = "conv1d", .form = WeightForm::dynamic},
+         Doc{"conv1d on x quantized at run time, as linear_dynamic"}, conv_type(1), eval(in_float),
+         quantized([](const Call& c) { return as_conv2d(c, "conv2d_dynamic"); }))
 
 OCTET_OP(conv2d_dynamic,
          "conv2d_dynamic(x, weight, bias?, *, "
          "stride=[1, 1], padding=[0, 0, 0, 0], dilation=[1, 1], groups=1, activation=\"none\", "
          "reduce_range=false) -> y",
-         QRule::weights, Doc{"conv2d on x quantized at run time, as linear_dynamic"}, conv_type(2),
-         eval(in_float), quantized(by_engine))
+         QRule::weights, Traits{.layer = "conv2d", .form = WeightForm::dynamic},
+         Doc{"conv2d on x quantized at run time, as linear_dynamic"}, conv_type(2), eval(in_float),
+         quantized(by_engine))
 
 OCTET_OP(conv3d_dynamic,
          "conv3d_dynamic(x, weight, bias?, *, "
          "stride=[1, 1, 1], padding=[0, 0, 0, 0, 0, 0], dilation=[1, 1, 1], groups=1, "
          "activation=\"none\", reduce_range=false) -> y",
-         QRule::weights, Doc{"conv3d on x quantized at run time, as linear_dynamic"}, conv_type(3),
-         eval(in_float), quantized(by_engine))
+         QRule::weights, Traits{.layer = "conv3d", .form = WeightForm::dynamic},
+         Doc{"conv3d on x quantized at run time, as linear_dynamic"}, conv_type(3), eval(in_float),
+         quantized(by_engine))
 
 OCTET_OP(conv_transpose1d_dynamic,
          "conv_transpose1d_dynamic(x, weight, bias?, *, "
          "stride=[1], padding=[0, 0], output_padding=[0], dilation=[1], groups=1, "
          "activation=\"none\", reduce_range=false) -> y",
-         QRule::weights, Doc{"conv_transpose1d on x quantized at run time, as linear_dynamic"},
-         conv_type(1, true), eval(in_float),
+         QRule::weights,
+         Traits{.transposed = true, .layer = "conv_transpose1d", .form = WeightForm::dynamic},
+         Doc{"conv_transpose1d on x quantized at run time, as linear_dynamic"}, conv_type(1, true),
+         eval(in_float),
          quantized([](const Call& c) { return as_conv2d(c, "conv_transpose2d_dynamic"); }))
 
 OCTET_OP(conv_transpose2d_dynamic,
          "conv_transpose2d_dynamic(x, weight, bias?, *, "
          "stride=[1, 1], padding=[0, 0, 0, 0], output_padding=[0, 0], dilation=[1, 1], groups=1, "
          "activation=\"none\", reduce_range=false) -> y",
-         QRule::weights, Doc{"conv_transpose2d on x quantized at run time, as linear_dynamic"},
-         conv_type(2, true), eval(in_float), quantized(by_engine))
+         QRule::weights,
+         Traits{.transposed = true, .layer = "conv_transpose2d", .form = WeightForm::dynamic},
+         Doc{"conv_transpose2d on x quantized at run time, as linear_dynamic"}, conv_type(2, true),
+         eval(in_float), quantized(by_engine))
 
 OCTET_OP(conv_transpose3d_dynamic,
          "conv_transpose3d_dynamic(x, weight, bias?, *, "
          "stride=[1, 1, 1], padding=[0, 0, 0, 0, 0, 0], output_padding=[0, 0, 0], dilation=[1, 1, "
          "1], groups=1, activation=\"none\", reduce_range=false) -> y",
-         QRule::weights, Doc{"conv_transpose3d on x quantized at run time, as linear_dynamic"},
-         conv_type(3, true), eval(in_float), quantized(by_engine))
+         QRule::weights,
+         Traits{.transposed = true, .layer = "conv_transpose3d", .form = WeightForm::dynamic},
+         Doc{"conv_transpose3d on x quantized at run time, as linear_dynamic"}, conv_type(3, true),
+         eval(in_float), quantized(by_engine))
 
 OCTET_OP(conv1d_weight_only,
          "conv1d_weight_only(x, weight, bias?, *, "
          "stride=[1], padding=[0, 0], dilation=[1], groups=1, activation=\"none\") -> y",
-         QRule::weights, Doc{"conv1d with the dequantized weight, in float32"}, conv_type(1),
-         eval(in_float),
+         QRule::weights, Traits{.layer = "conv1d", .form = WeightForm::weight_only},
+         Doc{"conv1d with the dequantized weight, in float32"}, conv_type(1), eval(in_float),
          quantized([](const Call& c) { return as_conv2d(c, "conv2d_weight_only"); }))
 
 OCTET_OP(
     conv2d_weight_only,
     "conv2d_weight_only(x, weight, bias?, *, "
     "stride=[1, 1], padding=[0, 0, 0, 0], dilation=[1, 1], groups=1, activation=\"none\") -> y",
-    QRule::weights, Doc{"conv2d with the dequantized weight, in float32"}, conv_type(2),
-    eval(in_float), quantized(weight_only))
+    QRule::weights, Traits{.layer = "conv2d", .form = WeightForm::weight_only},
+    Doc{"conv2d with the dequantized weight, in float32"}, conv_type(2), eval(in_float),
+    quantized(weight_only))
 
 OCTET_OP(conv3d_weight_only,
          "conv3d_weight_only(x, weight, bias?, *, "
          "stride=[1, 1, 1], padding=[0, 0, 0, 0, 0, 0], dilation=[1, 1, 1], groups=1, "
          "activation=\"none\") -> y",
-         QRule::weights, Doc{"conv3d with the dequantized weight, in float32"}, conv_type(3),
-         eval(in_float), quantized(weight_only))
+         QRule::weights, Traits{.layer = "conv3d", .form = WeightForm::weight_only},
+         Doc{"conv3d with the dequantized weight, in float32"}, conv_type(3), eval(in_float),
+         quantized(weight_only))
 
 OCTET_OP(conv_transpose1d_weight_only,
          "conv_transpose1d_weight_only(x, weight, bias?, *, "
          "stride=[1], padding=[0, 0], output_padding=[0], dilation=[1], groups=1, "
          "activation=\"none\") -> y",
-         QRule::weights, Doc{"conv_transpose1d with the dequantized weight, in float32"},
-         conv_type(1, true), eval(in_float),
+         QRule::weights,
+         Traits{.transposed = true, .layer = "conv_transpose1d", .form = WeightForm::weight_only},
+         Doc{"conv_transpose1d with the dequantized weight, in float32"}, conv_type(1, true),
+         eval(in_float),
          quantized([](const Call& c) { return as_conv2d(c, "conv_transpose2d_weight_only"); }))
 
 OCTET_OP(conv_transpose2d_weight_only,
          "conv_transpose2d_weight_only(x, weight, bias?, *, "
          "stride=[1, 1], padding=[0, 0, 0, 0], output_padding=[0, 0], dilation=[1, 1], groups=1, "
          "activation=\"none\") -> y",
-         QRule::weights, Doc{"conv_transpose2d with the dequantized weight, in float32"},
-         conv_type(2, true), eval(in_float), quantized(weight_only))
+         QRule::weights,
+         Traits{.transposed = true, .layer = "conv_transpose2d", .form = WeightForm::weight_only},
+         Doc{"conv_transpose2d with the dequantized weight, in float32"}, conv_type(2, true),
+         eval(in_float), quantized(weight_only))
 
 OCTET_OP(conv_transpose3d_weight_only,
          "conv_transpose3d_weight_only(x, weight, bias?, *, "
          "stride=[1, 1, 1], padding=[0, 0, 0, 0, 0, 0], output_padding=[0, 0, 0], dilation=[1, 1, "
          "1], groups=1, activation=\"none\") -> y",
-         QRule::weights, Doc{"conv_transpose3d with the dequantized weight, in float32"},
-         conv_type(3, true), eval(in_float), quantized(weight_only))
+         QRule::weights,
+         Traits{.transposed = true, .layer = "conv_transpose3d", .form = WeightForm::weight_only},
+         Doc{"conv_transpose3d with the dequantized weight, in float32"}, conv_type(3, true),
+         eval(in_float), quantized(weight_only))
 
 }  // namespace octet::ops

@@ -201,12 +201,12 @@ Tensor negated(const Grad&, const Tensor& dy) { return -dy; }
 // y = activation(a + b). Quantized: y = clamp(rne(f(f(da + db) * f(1/s))) + z) with da, db
 // dequantized; the activation narrows the clamp.
 OCTET_OP(add, "add(a, b, *, activation=\"none\") -> y", QRule::own, binary_type(), binary<Add>(),
-         on_codes<Kind::add>(), binary_gradient(pass, pass),
+         on_codes<Kind::add>(), binary_gradient(pass, pass), Traits{.onnx = "Add"},
          Doc{"a + b, then activation: \"none\", \"relu\" or \"relu6\""})
 
 // y = a - b. Quantized as add.
 OCTET_OP(sub, "sub(a, b) -> y", QRule::own, binary_type(), binary<Sub>(), on_codes<Kind::sub>(),
-         binary_gradient(pass, negated), Doc{"a - b"})
+         binary_gradient(pass, negated), Traits{.onnx = "Sub"}, Doc{"a - b"})
 
 // y = activation(a * b). Quantized: y = clamp(rne(f(f((qa-za)*(qb-zb)) * m)) + z) with m =
 // f(f(s_a*s_b) * f(1/s)).
@@ -214,19 +214,19 @@ OCTET_OP(mul, "mul(a, b, *, activation=\"none\") -> y", QRule::own, binary_type(
          on_codes<Kind::mul>(),
          binary_gradient([](const Grad& g, const Tensor& dy) { return dy * g[1]; },
                          [](const Grad& g, const Tensor& dy) { return dy * g[0]; }),
-         Doc{"a * b, then activation: \"none\", \"relu\" or \"relu6\""})
+         Traits{.onnx = "Mul"}, Doc{"a * b, then activation: \"none\", \"relu\" or \"relu6\""})
 
 // y = a / b; integers are divided toward zero, and dividing them by 0 is an Error.
 OCTET_OP(div, "div(a, b) -> y", QRule::own, binary_type(), dividing<Div>(),
          binary_gradient([](const Grad& g, const Tensor& dy) { return dy / g[1]; },
                          [](const Grad& g, const Tensor& dy) { return -(dy * g.y() / g[1]); }),
-         Doc{"a / b; integers toward zero"})
+         Traits{.wide_range = true, .onnx = "Div"}, Doc{"a / b; integers toward zero"})
 
 // The remainder of a / b with the sign of a (C's fmod), and with the sign of b (Python's %).
 OCTET_OP(fmod, "fmod(a, b) -> y", QRule::own, binary_type(), dividing<Fmod>(),
-         Doc{"remainder of a / b, sign of a"})
+         Traits{.wide_range = true}, Doc{"remainder of a / b, sign of a"})
 OCTET_OP(remainder, "remainder(a, b) -> y", QRule::own, binary_type(), dividing<Remainder>(),
-         Doc{"remainder of a / b, sign of b"})
+         Traits{.wide_range = true}, Doc{"remainder of a / b, sign of b"})
 
 // y = a to the power b, of a's dtype; b may be of another dtype.
 OCTET_OP(pow, "pow(a, b) -> y", QRule::own, infer([](const Types& t) {
@@ -266,7 +266,7 @@ OCTET_OP(pow, "pow(a, b) -> y", QRule::own, infer([](const Types& t) {
                                      compare("greater_equal", b, zero));
                return (dy * where(flat, zero, g.y() * call("log", {a}))).to(g[1].dtype());
              }),
-         Doc{"a to the power b"})
+         Traits{.wide_range = true, .onnx = "Pow"}, Doc{"a to the power b"})
 
 // The larger and the smaller of a and b; NaN if either is. Quantized with one set of qparams: on
 // codes.
@@ -275,13 +275,13 @@ OCTET_OP(maximum, "maximum(a, b) -> y", QRule::same, binary_type(), binary<Maxim
          binary_gradient(
              [](const Grad& g, const Tensor& dy) { return share("greater", g[0], g[1], dy); },
              [](const Grad& g, const Tensor& dy) { return share("greater", g[1], g[0], dy); }),
-         Doc{"the larger of a and b"})
+         Traits{.onnx = "Max"}, Doc{"the larger of a and b"})
 OCTET_OP(
     minimum, "minimum(a, b) -> y", QRule::same, binary_type(), binary<Minimum>(),
     quantized(extreme_codes<Minimum>),
     binary_gradient([](const Grad& g, const Tensor& dy) { return share("less", g[0], g[1], dy); },
                     [](const Grad& g, const Tensor& dy) { return share("less", g[1], g[0], dy); }),
-    Doc{"the smaller of a and b"})
+    Traits{.onnx = "Min"}, Doc{"the smaller of a and b"})
 
 // y = a where condition is true (not 0), else b. All three broadcast.
 OCTET_OP(where, "where(condition, a, b) -> y", QRule::own, infer([](const Types& t) {
@@ -305,29 +305,29 @@ OCTET_OP(where, "where(condition, a, b) -> y", QRule::own, infer([](const Types&
                Tensor(), g.needs(1) ? sum_to(where(g[0], dy, zero), g[1].shape()) : Tensor(),
                g.needs(2) ? sum_to(where(g[0], zero, dy), g[2].shape()) : Tensor()};
          }),
-         Doc{"a where condition is true, else b"})
+         Traits{.onnx = "Where"}, Doc{"a where condition is true, else b"})
 
 // Comparisons; the result is bool. Quantized operands are compared as the numbers they stand for.
 OCTET_OP(equal, "equal(a, b) -> y", QRule::own, compare_type(), comparing<std::equal_to<>>(),
-         Doc{"a == b"})
+         Traits{.onnx = "Equal"}, Doc{"a == b"})
 OCTET_OP(not_equal, "not_equal(a, b) -> y", QRule::own, compare_type(),
-         comparing<std::not_equal_to<>>(), Doc{"a != b"})
+         comparing<std::not_equal_to<>>(), Traits{.onnx_form = "Not(Equal(a, b))"}, Doc{"a != b"})
 OCTET_OP(greater, "greater(a, b) -> y", QRule::own, compare_type(), comparing<std::greater<>>(),
-         Doc{"a > b"})
+         Traits{.onnx = "Greater"}, Doc{"a > b"})
 OCTET_OP(greater_equal, "greater_equal(a, b) -> y", QRule::own, compare_type(),
-         comparing<std::greater_equal<>>(), Doc{"a >= b"})
+         comparing<std::greater_equal<>>(), Traits{.onnx = "GreaterOrEqual"}, Doc{"a >= b"})
 OCTET_OP(less, "less(a, b) -> y", QRule::own, compare_type(), comparing<std::less<>>(),
-         Doc{"a < b"})
+         Traits{.onnx = "Less"}, Doc{"a < b"})
 OCTET_OP(less_equal, "less_equal(a, b) -> y", QRule::own, compare_type(),
-         comparing<std::less_equal<>>(), Doc{"a <= b"})
+         comparing<std::less_equal<>>(), Traits{.onnx = "LessOrEqual"}, Doc{"a <= b"})
 
 // Logic; what is not 0 is true, the result is bool.
 OCTET_OP(logical_and, "logical_and(a, b) -> y", QRule::own, logical_type(),
-         logical<std::logical_and<>>(), Doc{"a and b"})
+         logical<std::logical_and<>>(), Traits{.onnx = "And"}, Doc{"a and b"})
 OCTET_OP(logical_or, "logical_or(a, b) -> y", QRule::own, logical_type(),
-         logical<std::logical_or<>>(), Doc{"a or b"})
+         logical<std::logical_or<>>(), Traits{.onnx = "Or"}, Doc{"a or b"})
 OCTET_OP(logical_xor, "logical_xor(a, b) -> y", QRule::own, logical_type(),
-         logical<std::not_equal_to<>>(), Doc{"either a or b, not both"})
+         logical<std::not_equal_to<>>(), Traits{.onnx = "Xor"}, Doc{"either a or b, not both"})
 
 // y = x where x >= 0, else weight * x. A 1-d weight is one number, or one per channel (dimension
 // 1), as in PyTorch; one of more dimensions broadcasts to x.

@@ -34,28 +34,24 @@ Tensor operator-(const Tensor& x) { return functional::neg(x); }
 
 namespace functional {
 
-Tensor relu(const Tensor& x) { return call("relu", {x}); }
-Tensor relu6(const Tensor& x) { return call("relu6", {x}); }
+Tensor detail::unary(const char* op, const Tensor& x) { return call(op, {x}); }
+
 Tensor leaky_relu(const Tensor& x, double slope) {
   return call("leaky_relu", {x}, {{"negative_slope", slope}});
 }
 Tensor prelu(const Tensor& x, const Tensor& weight) { return call("prelu", {x, weight}); }
 Tensor elu(const Tensor& x, double alpha) { return call("elu", {x}, {{"alpha", alpha}}); }
 Tensor celu(const Tensor& x, double alpha) { return call("celu", {x}, {{"alpha", alpha}}); }
-Tensor selu(const Tensor& x) { return call("selu", {x}); }
 Tensor gelu(const Tensor& x, const std::string& approximate) {
   return call("gelu", {x}, {{"approximate", approximate}});
 }
 Tensor silu(const Tensor& x) { return x * sigmoid(x); }
 Tensor mish(const Tensor& x) { return x * tanh(softplus(x)); }
-Tensor sigmoid(const Tensor& x) { return call("sigmoid", {x}); }
 Tensor logsigmoid(const Tensor& x) { return -softplus(-x); }
-Tensor tanh(const Tensor& x) { return call("tanh", {x}); }
 Tensor tanhshrink(const Tensor& x) { return x - tanh(x); }
 Tensor softplus(const Tensor& x, double beta, double threshold) {
   return call("softplus", {x}, {{"beta", beta}, {"threshold", threshold}});
 }
-Tensor softsign(const Tensor& x) { return call("softsign", {x}); }
 Tensor softshrink(const Tensor& x, double lambda) {
   OCTET_CHECK(lambda >= 0, invalid_argument, "softshrink: lambda={}; expected 0 or more", lambda);
   return x - clamp(x, -lambda, lambda);
@@ -63,8 +59,6 @@ Tensor softshrink(const Tensor& x, double lambda) {
 Tensor hardshrink(const Tensor& x, double lambda) {
   return call("where", {call("greater", {abs(x), number(lambda, x)}), x, number(0, x)});
 }
-Tensor hardsigmoid(const Tensor& x) { return call("hardsigmoid", {x}); }
-Tensor hardswish(const Tensor& x) { return call("hardswish", {x}); }
 Tensor hardtanh(const Tensor& x, double lo, double hi) { return clamp(x, lo, hi); }
 Tensor threshold(const Tensor& x, double limit, double value) {
   return call("threshold", {x}, {{"threshold", limit}, {"value", value}});
@@ -110,11 +104,6 @@ Tensor sub(const Tensor& a, const Tensor& b) { return a - b; }
 Tensor mul(const Tensor& a, const Tensor& b) { return a * b; }
 Tensor div(const Tensor& a, const Tensor& b) { return a / b; }
 Tensor pow(const Tensor& a, double exponent) { return call("pow", {a, number(exponent, a)}); }
-Tensor sqrt(const Tensor& x) { return call("sqrt", {x}); }
-Tensor exp(const Tensor& x) { return call("exp", {x}); }
-Tensor log(const Tensor& x) { return call("log", {x}); }
-Tensor abs(const Tensor& x) { return call("abs", {x}); }
-Tensor neg(const Tensor& x) { return call("neg", {x}); }
 Tensor clamp(const Tensor& x, double lo, double hi) {
   return call("clamp", {x}, {{"min", lo}, {"max", hi}});
 }

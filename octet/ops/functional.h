@@ -31,28 +31,32 @@ Tensor operator-(const Tensor& x);
 
 namespace functional {
 
+namespace detail {
+Tensor unary(const char* op, const Tensor& x);  // an operator of one operand, without attributes
+}
+
 // -- activations ------------------------------------------------------------------------------
-Tensor relu(const Tensor& x);
-Tensor relu6(const Tensor& x);
+inline Tensor relu(const Tensor& x) { return detail::unary("relu", x); }
+inline Tensor relu6(const Tensor& x) { return detail::unary("relu6", x); }
 Tensor leaky_relu(const Tensor& x, double negative_slope = 0.01);
 // weight: one slope, or one per channel (dimension 1).
 Tensor prelu(const Tensor& x, const Tensor& weight);
 Tensor elu(const Tensor& x, double alpha = 1);
 Tensor celu(const Tensor& x, double alpha = 1);
-Tensor selu(const Tensor& x);
+inline Tensor selu(const Tensor& x) { return detail::unary("selu", x); }
 Tensor gelu(const Tensor& x, const std::string& approximate = "none");
 Tensor silu(const Tensor& x);
 Tensor mish(const Tensor& x);  // x * tanh(softplus(x))
-Tensor sigmoid(const Tensor& x);
+inline Tensor sigmoid(const Tensor& x) { return detail::unary("sigmoid", x); }
 Tensor logsigmoid(const Tensor& x);
-Tensor tanh(const Tensor& x);
+inline Tensor tanh(const Tensor& x) { return detail::unary("tanh", x); }
 Tensor tanhshrink(const Tensor& x);  // x - tanh(x)
 Tensor softplus(const Tensor& x, double beta = 1, double threshold = 20);
-Tensor softsign(const Tensor& x);
+inline Tensor softsign(const Tensor& x) { return detail::unary("softsign", x); }
 Tensor softshrink(const Tensor& x, double lambda = 0.5);  // x moved by lambda towards 0, not beyond
 Tensor hardshrink(const Tensor& x, double lambda = 0.5);  // x where |x| > lambda, else 0
-Tensor hardsigmoid(const Tensor& x);
-Tensor hardswish(const Tensor& x);
+inline Tensor hardsigmoid(const Tensor& x) { return detail::unary("hardsigmoid", x); }
+inline Tensor hardswish(const Tensor& x) { return detail::unary("hardswish", x); }
 Tensor hardtanh(const Tensor& x, double min_val = -1, double max_val = 1);
 // x where x > threshold, else value
 Tensor threshold(const Tensor& x, double threshold, double value);
@@ -75,11 +79,11 @@ Tensor sub(const Tensor& a, const Tensor& b);
 Tensor mul(const Tensor& a, const Tensor& b);
 Tensor div(const Tensor& a, const Tensor& b);
 Tensor pow(const Tensor& a, double exponent);
-Tensor sqrt(const Tensor& x);
-Tensor exp(const Tensor& x);
-Tensor log(const Tensor& x);
-Tensor abs(const Tensor& x);
-Tensor neg(const Tensor& x);
+inline Tensor sqrt(const Tensor& x) { return detail::unary("sqrt", x); }
+inline Tensor exp(const Tensor& x) { return detail::unary("exp", x); }
+inline Tensor log(const Tensor& x) { return detail::unary("log", x); }
+inline Tensor abs(const Tensor& x) { return detail::unary("abs", x); }
+inline Tensor neg(const Tensor& x) { return detail::unary("neg", x); }
 Tensor clamp(const Tensor& x, double min, double max);
 Tensor maximum(const Tensor& a, const Tensor& b);
 Tensor minimum(const Tensor& a, const Tensor& b);

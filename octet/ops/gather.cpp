@@ -335,7 +335,7 @@ OCTET_OP(cat, "cat(xs..., *, dim=0) -> y", QRule::own, infer(infer_cat), eval(ev
              parts.push_back(dy.slice(dim, start, start + g[i].size(dim)));
            return parts;
          }),
-         Doc{"the operands behind one another along dim"})
+         Traits{.moves = true}, Doc{"the operands behind one another along dim"})
 
 // x with borders. pads: what is added before every dimension, then what is added after every
 // dimension (negative: taken off). Modes: "constant" (value), "reflect" (mirrored without the
@@ -353,7 +353,7 @@ OCTET_OP(index_select, "index_select(x, index, *, dim=0) -> y", QRule::same,
            int64_t dim = normalize_dim(g.attrs().get_int("dim"), g[0].dim(), "index_select");
            return select_gradient(g.dy(), g[0].shape(), g[1], dim, "index_select");
          }),
-         Doc{"the slices of x at index along dim"})
+         Traits{.moves = true}, Doc{"the slices of x at index along dim"})
 
 // Row index[i...] of weight, for every i. The rows of a quantized weight (per tensor, or one scale
 // per row) are dequantized; if a quantized result is asked for they are quantized to that. Row
@@ -376,6 +376,6 @@ OCTET_OP(tile, "tile(x, *, repeats) -> y", QRule::same, infer(infer_tile), eval(
                dx = take_gradient(dx, d, tile_index(g[0].size(d), repeats[d]), g[0].size(d));
            return dx;
          }),
-         Doc{"x repeated along every dimension"})
+         Traits{.moves = true}, Doc{"x repeated along every dimension"})
 
 }  // namespace octet::ops

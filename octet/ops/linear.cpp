@@ -72,7 +72,7 @@ OCTET_OP(
 // Batched matrix product with broadcasting batch dimensions, as torch.matmul. Quantized:
 // dequantize, multiply, quantize.
 OCTET_OP(
-    matmul, "matmul(a, b) -> y", QRule::own,
+    matmul, "matmul(a, b) -> y", QRule::own, Traits{.onnx = "MatMul"},
     Doc{"batched matrix product (..., M, K) x (..., K, N), as torch.matmul"},
     infer([](const Types& t) {
       const TensorType &a = t[0], &b = t[1];

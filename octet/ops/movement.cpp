@@ -259,6 +259,7 @@ OCTET_OP(reshape, "reshape(x, *, shape) -> y", QRule::same, infer([](const Types
            return reshaped_type(t, reshaped(t[0].dims, t.attrs().get_ints("shape"), "reshape"));
          }),
          eval([](const Call& c) { return reshape_to(c[0], c.outputs()[0]); }), reshaping_gradient(),
+         Traits{.moves = true, .reshapes = true},
          Doc{"another shape; one size may be -1, 0 copies the size of x"})
 
 // Dimensions start_dim..end_dim as one. A 0-d operand becomes 1-d.
@@ -279,7 +280,7 @@ OCTET_OP(flatten, "flatten(x, *, start_dim=1, end_dim=-1) -> y", QRule::same,
            return reshaped_type(t, dims);
          }),
          eval([](const Call& c) { return reshape_to(c[0], c.outputs()[0]); }), reshaping_gradient(),
-         Doc{"dimensions start_dim..end_dim as one"})
+         Traits{.moves = true, .reshapes = true}, Doc{"dimensions start_dim..end_dim as one"})
 
 // Dimension i of the result is dimension dims[i] of x.
 OCTET_OP(permute, "permute(x, *, dims) -> y", QRule::same, infer([](const Types& t) {
@@ -309,7 +310,7 @@ OCTET_OP(permute, "permute(x, *, dims) -> y", QRule::same, infer([](const Types&
              back[normalize_dim(order[i], g[0].dim(), "permute")] = static_cast<int64_t>(i);
            return g.dy().permute(back);
          }),
-         Doc{"dimensions in another order"})
+         Traits{.moves = true}, Doc{"dimensions in another order"})
 
 // A dimension of size 1 more, before dimension `dim` (-1: at the end).
 OCTET_OP(unsqueeze, "unsqueeze(x, *, dim) -> y", QRule::same, infer([](const Types& t) {
@@ -322,7 +323,8 @@ OCTET_OP(unsqueeze, "unsqueeze(x, *, dim) -> y", QRule::same, infer([](const Typ
            int64_t dim = normalize_dim(c.attrs().get_int("dim"), c[0].dim() + 1, "unsqueeze");
            return as_result(c[0].unsqueeze(dim), c.outputs()[0]);
          }),
-         reshaping_gradient(), Doc{"one dimension of size 1 more, at dim"})
+         reshaping_gradient(), Traits{.moves = true, .reshapes = true},
+         Doc{"one dimension of size 1 more, at dim"})
 
 // Without dimension `dim`, which must have size 1.
 OCTET_OP(squeeze, "squeeze(x, *, dim) -> y", QRule::same, infer([](const Types& t) {
@@ -343,7 +345,8 @@ OCTET_OP(squeeze, "squeeze(x, *, dim) -> y", QRule::same, infer([](const Types& 
          eval([](const Call& c) {
            return as_result(c[0].squeeze(c.attrs().get_int("dim")), c.outputs()[0]);
          }),
-         reshaping_gradient(), Doc{"without dimension dim, which has size 1"})
+         reshaping_gradient(), Traits{.moves = true, .reshapes = true},
+         Doc{"without dimension dim, which has size 1"})
 
 // x broadcast to `shape` (-1 keeps a size); where x is larger than `shape` its own size stays, as
 // in ONNX's Expand.
@@ -358,12 +361,13 @@ OCTET_OP(expand, "expand(x, *, shape) -> y", QRule::same, infer([](const Types& 
            return as_result(c[0].expand(result_shape(c)), c.outputs()[0]);
          }),
          gradient([](const Grad& g) { return sum_to(g.dy(), g[0].shape()); }),
-         Doc{"broadcast to shape; -1 keeps a size"})
+         Traits{.moves = true}, Doc{"broadcast to shape; -1 keeps a size"})
 
 // Elements start, start + step, ... before end along `dim`. Negative start and end count from the
 // end and all is clamped to the dimension, as in NumPy; a negative step runs backwards.
 OCTET_OP(slice, "slice(x, *, dim, start, end, step=1) -> y", QRule::same, infer(infer_slice),
-         eval(eval_slice), gradient(slice_gradient), Doc{"x[start:end:step] along dim"})
+         eval(eval_slice), gradient(slice_gradient), Traits{.moves = true},
+         Doc{"x[start:end:step] along dim"})
 
 // Consecutive parts of the given sizes along `dim`.
 OCTET_OP(split, "split(x, *, sizes, dim=0) -> ys...", QRule::same, infer_many(infer_split),
@@ -382,12 +386,13 @@ OCTET_OP(split, "split(x, *, sizes, dim=0) -> ys...", QRule::same, infer_many(in
            for (size_t i = 0; i < g.attrs().get_ints("sizes").size(); ++i) parts.push_back(g.dy(i));
            return call("cat", parts, {{"dim", g.attrs().get_int("dim")}});
          }),
-         Doc{"consecutive parts of the given sizes along dim"})
+         Traits{.moves = true}, Doc{"consecutive parts of the given sizes along dim"})
 
 // x itself.
 OCTET_OP(identity, "identity(x) -> y", QRule::same, same_type(),
          eval([](const Call& c) { return as_result(fresh(c[0]), c.outputs()[0]); }),
-         gradient([](const Grad& g) { return g.dy(); }), Doc{"x"})
+         gradient([](const Grad& g) { return g.dy(); }),
+         Traits{.moves = true, .reshapes = true, .onnx = "Identity"}, Doc{"x"})
 
 // A copy of x that shares nothing with it.
 OCTET_OP(clone, "clone(x, *, channels_last=false) -> y", QRule::same, same_type(),
@@ -397,13 +402,14 @@ OCTET_OP(clone, "clone(x, *, channels_last=false) -> y", QRule::same, same_type(
                                                               : MemoryFormat::contiguous),
                c.outputs()[0]);
          }),
-         gradient([](const Grad& g) { return g.dy(); }),
+         gradient([](const Grad& g) { return g.dy(); }), Traits{.moves = true},
          Doc{"a copy of x, row-major or channels last"})
 
 // x itself: dropout does nothing in inference.
 OCTET_OP(dropout, "dropout(x, *, p=0.5) -> y", QRule::same, same_type(),
          eval([](const Call& c) { return as_result(fresh(c[0]), c.outputs()[0]); }),
-         gradient([](const Grad& g) { return g.dy(); }), Doc{"x (inference)"})
+         gradient([](const Grad& g) { return g.dy(); }), Traits{.moves = true, .reshapes = true},
+         Doc{"x (inference)"})
 
 // x in another plain dtype ("float32", "int64", ...). To integers: toward zero, saturating; to
 // bool: whether it is not 0.

@@ -309,8 +309,8 @@ std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorTy
     return {codes.begin(), codes.end()};
   }
   bool requantize = op.name() == "requantize";
-  if (!byte_affine(x) || !byte_affine(y) || !(requantize || is_unary(op.name()))) return {};
-  auto f = requantize ? [](float v) { return v; } : unary_function(op.name(), attrs);
+  if (!byte_affine(x) || !byte_affine(y) || !(requantize || op.scalar())) return {};
+  auto f = requantize ? [](float v) { return v; } : op.scalar()(attrs);
   float sx = static_cast<float>(x.quantizer->scale()),
         sy = static_cast<float>(y.quantizer->scale());
   auto zx = static_cast<int32_t>(x.quantizer->zero_point()),
@@ -327,6 +327,12 @@ std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorTy
 
 }  // namespace
 
+const Op* find_form(std::string_view layer, WeightForm form) {
+  for (const Op* op : all())
+    if (op->traits().form == form && op->traits().layer && op->traits().layer == layer) return op;
+  return nullptr;
+}
+
 OpSpec make_spec(const Op& op, const Attrs& attrs,
                  const std::vector<std::optional<TensorType>>& inputs,
                  std::vector<Tensor> constants, std::vector<TensorType> outputs,
@@ -342,6 +348,9 @@ OpSpec make_spec(const Op& op, const Attrs& attrs,
   spec.constants.resize(inputs.size());
   spec.outputs = std::move(outputs);
   spec.label = label;
+  spec.form = op.traits().form;
+  spec.transposed = op.traits().transposed;
+  if (op.traits().layer) spec.layer = op.traits().layer;
   if (spec.inputs.size() == 1 && spec.outputs.size() == 1)
     spec.table = code_table(op, attrs, spec.inputs[0], spec.outputs[0]);
   return spec;

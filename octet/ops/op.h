@@ -37,6 +37,32 @@ enum class QRule {
   fixed,
 };
 
+// What passes over graphs, engines and files ask about an operator besides its schema and QRule.
+struct Traits {
+  // Its results are elements of its operands, moved, repeated or left out: reshape, cat, slice. If
+  // `reshapes`, row-major elements also stay in their order: reshape, flatten.
+  bool moves = false, reshapes = false;
+  // Its results are elements of its operand, found by comparing them: max_pool2d, amax.
+  bool selects = false;
+  // Cuts its operand's values to a range: relu, clamp.
+  bool narrows = false;
+  // Its results range too widely for one scale of 8 bits: exp, div.
+  bool wide_range = false;
+  // A transposed convolution: its weight is (in, out / groups, ...).
+  bool transposed = false;
+  // QRule::fixed: scale and zero point of quint8; the zero point of qint8 is 128 less.
+  double fixed_scale = 0;
+  int64_t fixed_zero_point = 0;
+  // The ONNX operator that is the same, with the same operands and no attributes. Where the opset
+  // that octet writes lacks it: what it is there, in terms of the operands' names:
+  // "Mul(x, Tanh(Softplus(x)))".
+  const char* onnx = nullptr;
+  const char* onnx_form = nullptr;
+  // For a layer whose weight alone is quantized: the layer in float, and how it computes.
+  const char* layer = nullptr;
+  WeightForm form = WeightForm::in_float;
+};
+
 class Op;
 
 // The operands of a type inference: input types and attributes, by the names of the schema.
@@ -119,7 +145,7 @@ class Grad {
 using InferFn = std::function<std::vector<TensorType>(const Types&)>;
 using EvalFn = std::function<std::vector<Tensor>(const Call&)>;
 
-// The parts of an OCTET_OP statement.
+// The parts of an OCTET_OP statement; Traits is one, too.
 struct Infer {
   InferFn fn;
 };
@@ -134,6 +160,11 @@ struct Gradient {
 };
 struct Doc {
   const char* text;
+};
+// A function of one number: y[i] = f(x[i]). Makes f of the complete attributes, in float32: exactly
+// what the float evaluation computes (unary.h).
+struct Scalar {
+  std::function<float(float)> (*make)(const Attrs&);
 };
 inline Infer infer(InferFn fn) { return {std::move(fn)}; }
 // For single results: the type, or the tensor.
@@ -193,6 +224,10 @@ class Op {
                                 const Attrs& complete_attrs, const std::optional<QType>& want,
                                 std::string_view label) const;
 
+  const Traits& traits() const { return traits_; }
+  // Null unless it is a function of one number.
+  auto scalar() const { return scalar_.make; }
+
   const EvalFn& eval() const { return eval_; }
   const EvalFn& quantized() const { return quantized_; }
   const std::function<std::vector<Tensor>(const Grad&)>& gradient() const { return gradient_; }
@@ -204,6 +239,8 @@ class Op {
   void add(Quantized part) { quantized_ = std::move(part.fn); }
   void add(Gradient part) { gradient_ = std::move(part.fn); }
   void add(Doc part) { doc_ = part.text; }
+  void add(Scalar part) { scalar_ = part; }
+  void add(Traits part) { traits_ = part; }
 
   std::string name_, schema_, doc_;
   QRule rule_;
@@ -211,6 +248,8 @@ class Op {
   std::vector<std::pair<std::string, std::optional<Attr>>> attrs_;
   std::vector<std::string> outputs_;
   bool variadic_outputs_ = false;
+  Traits traits_;
+  Scalar scalar_{};
   InferFn infer_;
   EvalFn eval_, quantized_;
   std::function<std::vector<Tensor>(const Grad&)> gradient_;
@@ -222,6 +261,8 @@ class Op {
 const Op& get(std::string_view name);
 const Op* find(std::string_view name);  // null if there is none
 std::vector<const Op*> all();           // by name
+// The operator that computes the layer with its weight quantized so; null if there is none.
+const Op* find_form(std::string_view layer, WeightForm form);
 
 struct Registration {
   explicit Registration(Op op);

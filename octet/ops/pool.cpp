@@ -189,12 +189,13 @@ Tensor pool_gradient(const Grad& g) {
 OCTET_OP(
     max_pool2d,
     "max_pool2d(x, *, kernel, stride, padding=[0, 0, 0, 0], dilation=[1, 1], ceil_mode=false) -> y",
-    QRule::same, Doc{"maximum over windows; padding is [top, left, bottom, right] and never wins"},
-    pool_type(2), gradient(pool_gradient<true>))
+    QRule::same, Traits{.selects = true},
+    Doc{"maximum over windows; padding is [top, left, bottom, right] and never wins"}, pool_type(2),
+    gradient(pool_gradient<true>))
 
 OCTET_OP(max_pool1d,
          "max_pool1d(x, *, kernel, stride, padding=[0, 0], dilation=[1], ceil_mode=false) -> y",
-         QRule::same,
+         QRule::same, Traits{.selects = true},
          Doc{"maximum over windows of (N, C, L); padding is [left, right] and never wins"},
          pool_type(1), eval([](const Call& c) { return as_pool2d(c, "max_pool2d"); }),
          gradient(pool_gradient<true>))
@@ -202,7 +203,7 @@ OCTET_OP(max_pool1d,
 OCTET_OP(max_pool3d,
          "max_pool3d(x, *, kernel, stride, padding=[0, 0, 0, 0, 0, 0], dilation=[1, 1, 1], "
          "ceil_mode=false) -> y",
-         QRule::same,
+         QRule::same, Traits{.selects = true},
          Doc{"maximum over windows of (N, C, D, H, W); padding is [front, top, left, back, bottom, "
              "right] and never wins"},
          pool_type(3), gradient(pool_gradient<true>))
@@ -249,15 +250,16 @@ OCTET_OP(adaptive_avg_pool3d, "adaptive_avg_pool3d(x, *, output_size=[1, 1, 1]) 
 
 // The same cells as adaptive_avg_pool2d. Quantized as max_pool2d.
 OCTET_OP(adaptive_max_pool2d, "adaptive_max_pool2d(x, *, output_size=[1, 1]) -> y", QRule::same,
-         Doc{"maximum over an even grid of output_size cells"}, adaptive_type(2),
-         gradient(pool_gradient<true>))
+         Traits{.selects = true}, Doc{"maximum over an even grid of output_size cells"},
+         adaptive_type(2), gradient(pool_gradient<true>))
 
 OCTET_OP(adaptive_max_pool1d, "adaptive_max_pool1d(x, *, output_size=[1]) -> y", QRule::same,
-         Doc{"maximum over output_size even cells of (N, C, L)"}, adaptive_type(1),
-         eval([](const Call& c) { return as_pool2d(c, "adaptive_max_pool2d"); }),
+         Traits{.selects = true}, Doc{"maximum over output_size even cells of (N, C, L)"},
+         adaptive_type(1), eval([](const Call& c) { return as_pool2d(c, "adaptive_max_pool2d"); }),
          gradient(pool_gradient<true>))
 
 OCTET_OP(adaptive_max_pool3d, "adaptive_max_pool3d(x, *, output_size=[1, 1, 1]) -> y", QRule::same,
+         Traits{.selects = true},
          Doc{"maximum over an even grid of output_size cells of (N, C, D, H, W)"}, adaptive_type(3),
          gradient(pool_gradient<true>))
 

@@ -122,7 +122,7 @@ OCTET_OP(pixel_unshuffle, "pixel_unshuffle(x, *, downscale_factor) -> y", QRule:
            return call("pixel_shuffle", {g.dy()},
                        {{"upscale_factor", g.attrs().get_int("downscale_factor")}});
          }),
-         Doc{"(N, C, H*r, W*r) to (N, C*r*r, H, W)"})
+         Traits{.moves = true}, Doc{"(N, C, H*r, W*r) to (N, C*r*r, H, W)"})
 
 // The channels of (N, C, ...) as (groups, C/groups) transposed: channel g*C/groups + k moves to
 // k*groups + g.
@@ -143,7 +143,7 @@ OCTET_OP(
     gradient([](const Grad& g) {
       return shuffle_channels(g.dy(), g[0].size(1) / g.attrs().get_int("groups"));
     }),
-    Doc{"the channels of groups interleaved"})
+    Traits{.moves = true}, Doc{"the channels of groups interleaved"})
 
 // y_o = x1^T W_o x2 + b_o.
 OCTET_OP(bilinear, "bilinear(x1, x2, weight, bias?) -> y", QRule::float_only,

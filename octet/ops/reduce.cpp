@@ -364,15 +364,16 @@ OCTET_OP(sum, "sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(f
          reducing<SumOf>(), gradient([](const Grad& g) { return spread(g, g.dy()); }),
          Doc{"sum over dim (all if empty)"})
 OCTET_OP(prod, "prod(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
-         reducing<ProdOf>(), gradient(prod_gradient), Doc{"product over dim (all if empty)"})
+         reducing<ProdOf>(), gradient(prod_gradient), Traits{.wide_range = true},
+         Doc{"product over dim (all if empty)"})
 
 // The largest and smallest element over `dim`; NaN if there is one. Quantized: on codes, qparams
 // unchanged.
 OCTET_OP(amax, "amax(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false),
-         eval(extreme<true>), gradient(extreme_gradient),
+         eval(extreme<true>), gradient(extreme_gradient), Traits{.selects = true},
          Doc{"largest element over dim (all if empty)"})
 OCTET_OP(amin, "amin(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false),
-         eval(extreme<false>), gradient(extreme_gradient),
+         eval(extreme<false>), gradient(extreme_gradient), Traits{.selects = true},
          Doc{"smallest element over dim (all if empty)"})
 
 // sum |x|, sqrt(sum x^2), sum x^2, log(sum x), log(sum exp(x)) over `dim`.
@@ -388,15 +389,15 @@ OCTET_OP(reduce_l2, "reduce_l2(x, *, dim=[], keepdim=true) -> y", QRule::own, re
 OCTET_OP(sum_square, "sum_square(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
          reducing<SumSquareOf>(),
          reducing_gradient([](auto x, auto, auto dy) { return dy * x * 2; }),
-         Doc{"sum of x*x over dim"})
+         Traits{.wide_range = true}, Doc{"sum of x*x over dim"})
 OCTET_OP(log_sum, "log_sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(true),
          reducing<LogSumOf>(),
          reducing_gradient([](auto, auto y, auto dy) { return dy / std::exp(y); }),
-         Doc{"log of the sum over dim"})
+         Traits{.wide_range = true}, Doc{"log of the sum over dim"})
 OCTET_OP(log_sum_exp, "log_sum_exp(x, *, dim=[], keepdim=true) -> y", QRule::own,
          reduced_type(true), reducing<LogSumExpOf>(),
          reducing_gradient([](auto x, auto y, auto dy) { return dy * std::exp(x - y); }),
-         Doc{"log of the sum of exp(x) over dim, without overflow"})
+         Traits{.wide_range = true}, Doc{"log of the sum of exp(x) over dim, without overflow"})
 
 // The index (int64) of the largest or smallest element along `dim`: the first of equals, or the
 // last. Quantized: on codes.
@@ -442,6 +443,6 @@ OCTET_OP(cumsum, "cumsum(x, *, dim) -> y", QRule::own, infer([](const Types& t) 
            Tensor sum = call("cumsum", {call("slice", {dy}, backwards)}, {{"dim", dim}});
            return call("slice", {sum}, backwards);
          }),
-         Doc{"running sum along dim"})
+         Traits{.wide_range = true}, Doc{"running sum along dim"})
 
 }  // namespace octet::ops

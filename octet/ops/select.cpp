@@ -148,9 +148,11 @@ Tensor topk_gradient(const Grad& g) {
 // The upper and lower triangle of matrices: element (r, c) stays where c - r >= diagonal (tril:
 // <=), else it is 0.
 OCTET_OP(triu, "triu(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval(triangle<true>),
-         triangle_gradient("triu"), Doc{"upper triangle of the last two dimensions"})
+         triangle_gradient("triu"), Traits{.selects = true},
+         Doc{"upper triangle of the last two dimensions"})
 OCTET_OP(tril, "tril(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval(triangle<false>),
-         triangle_gradient("tril"), Doc{"lower triangle of the last two dimensions"})
+         triangle_gradient("tril"), Traits{.selects = true},
+         Doc{"lower triangle of the last two dimensions"})
 
 // The k largest (or smallest) elements along `dim`, best first, and their indices (int64); of
 // equals the first. Quantized: on codes, qparams unchanged.
@@ -191,6 +193,6 @@ OCTET_OP(
                     h = g[0].size(2), w = g[0].size(3);
       return g.dy().reshape({n, k, h, r, w, r}).permute({0, 1, 3, 5, 2, 4}).reshape(g[0].shape());
     }),
-    Doc{"(N, C*r*r, H, W) to (N, C, H*r, W*r)"})
+    Traits{.moves = true}, Doc{"(N, C*r*r, H, W) to (N, C, H*r, W*r)"})
 
 }  // namespace octet::ops

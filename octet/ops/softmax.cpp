@@ -91,7 +91,7 @@ OCTET_OP(softmax, "softmax(x, *, dim=-1) -> y", QRule::fixed, softmax_type(), wi
            return part - g.y() * call("sum", {part},
                                       {{"dim", std::vector<int64_t>{g.attrs().get_int("dim")}}});
          }),
-         Doc{"exp(x) / sum of exp(x) along dim"})
+         Traits{.fixed_scale = 1.0 / 256}, Doc{"exp(x) / sum of exp(x) along dim"})
 
 // y = log(softmax(x)).
 OCTET_OP(log_softmax, "log_softmax(x, *, dim=-1) -> y", QRule::own, softmax_type(),

@@ -13,47 +13,9 @@
 namespace octet::ops {
 namespace {
 
-using Maker = std::function<float(float)> (*)(const Attrs&);
-
 template <template <typename> class F>
-std::function<float(float)> make(const Attrs& attrs) {
-  return F<float>(attrs);
-}
-
-const std::map<std::string, Maker, std::less<>>& functions() {
-  using namespace unary;
-  static const std::map<std::string, Maker, std::less<>> table = {
-      {"relu", make<Relu>},
-      {"relu6", make<Relu6>},
-      {"sigmoid", make<Sigmoid>},
-      {"tanh", make<Tanh>},
-      {"exp", make<Exp>},
-      {"log", make<Log>},
-      {"sqrt", make<Sqrt>},
-      {"rsqrt", make<Rsqrt>},
-      {"reciprocal", make<Reciprocal>},
-      {"neg", make<Neg>},
-      {"abs", make<Abs>},
-      {"erf", make<Erf>},
-      {"floor", make<Floor>},
-      {"ceil", make<Ceil>},
-      {"round", make<Round>},
-      {"sign", make<Sign>},
-      {"sin", make<Sin>},
-      {"cos", make<Cos>},
-      {"softsign", make<Softsign>},
-      {"softplus", make<Softplus>},
-      {"gelu", make<Gelu>},
-      {"hardswish", make<Hardswish>},
-      {"clamp", make<Clamp>},
-      {"hardsigmoid", make<Hardsigmoid>},
-      {"elu", make<Elu>},
-      {"celu", make<Celu>},
-      {"leaky_relu", make<LeakyRelu>},
-      {"selu", make<Selu>},
-      {"threshold", make<Threshold>},
-  };
-  return table;
+Scalar scalar() {
+  return {[](const Attrs& attrs) -> std::function<float(float)> { return F<float>(attrs); }};
 }
 
 // -- parts of the definitions ---------------------------------------------------------------------
@@ -167,12 +129,15 @@ double gelu_slope(double x, bool by_tanh) {
 
 }  // namespace
 
-bool is_unary(std::string_view op) { return functions().count(op) != 0; }
+bool is_unary(std::string_view op) {
+  const Op* known = find(op);
+  return known && known->scalar();
+}
 
 std::function<float(float)> unary_function(std::string_view op, const Attrs& attrs) {
-  auto it = functions().find(op);
-  OCTET_CHECK(it != functions().end(), invalid_argument, "{} is not an operator of one number", op);
-  return it->second(attrs);
+  const Op& known = get(op);
+  OCTET_CHECK(known.scalar(), invalid_argument, "{} is not an operator of one number", op);
+  return known.scalar()(attrs);
 }
 
 float apply_unary(std::string_view op, const Attrs& attrs, float x) {
@@ -181,29 +146,30 @@ float apply_unary(std::string_view op, const Attrs& attrs, float x) {
 
 std::optional<QType> fixed_qtype(std::string_view op, DType dtype) {
   if (dtype != DType::quint8 && dtype != DType::qint8) return std::nullopt;
-  bool is_signed = dtype == DType::qint8;
-  if (op == "tanh")
-    return QType{dtype, Quantizer::per_tensor(1.0 / 128, is_signed ? 0 : 128, dtype)};
-  if (op == "sigmoid" || op == "hardsigmoid" || op == "softmax")
-    return QType{dtype, Quantizer::per_tensor(1.0 / 256, is_signed ? -128 : 0, dtype)};
-  return std::nullopt;
+  const Op* known = find(op);
+  if (!known || known->rule() != QRule::fixed) return std::nullopt;
+  const Traits& t = known->traits();
+  const int64_t zero_point = t.fixed_zero_point - (dtype == DType::qint8 ? 128 : 0);
+  return QType{dtype, Quantizer::per_tensor(t.fixed_scale, zero_point, dtype)};
 }
 
 // -- the operators --------------------------------------------------------------------------------
 
 // The parts that all unary operators share: type, float evaluation, table on codes.
-#define OCTET_UNARY(Function) \
-  unary_type<unary::Function>(), unary_eval<unary::Function>(), quantized(unary_codes)
+#define OCTET_UNARY(Function)                                                           \
+  unary_type<unary::Function>(), unary_eval<unary::Function>(), quantized(unary_codes), \
+      scalar<unary::Function>()
 
 // y = max(x, 0). Quantized: clamps codes at the zero point, qparams unchanged.
 OCTET_OP(relu, "relu(x) -> y", QRule::same, OCTET_UNARY(Relu),
-         slope([](auto x, auto, auto dy) { return x > 0 ? dy : 0; }), Doc{"max(x, 0)"})
+         slope([](auto x, auto, auto dy) { return x > 0 ? dy : 0; }),
+         Traits{.narrows = true, .onnx = "Relu"}, Doc{"max(x, 0)"})
 
 // y = min(max(x, 0), 6). Quantized: clamps codes at the zero point and at quantize(6), qparams
 // unchanged.
 OCTET_OP(relu6, "relu6(x) -> y", QRule::same, OCTET_UNARY(Relu6),
          slope([](auto x, auto, auto dy) { return x > 0 && x < 6 ? dy : 0; }),
-         Doc{"min(max(x, 0), 6)"})
+         Traits{.narrows = true}, Doc{"min(max(x, 0), 6)"})
 
 // y = min(max(x, min), max): PyTorch's hardtanh with min=-1, max=1. NaN stays NaN; min > max gives
 // max everywhere. Quantized: clamps codes at quantize(min) and quantize(max), qparams unchanged.
@@ -213,16 +179,20 @@ OCTET_OP(clamp, "clamp(x, *, min=-inf, max=inf) -> y", QRule::same, OCTET_UNARY(
              return x >= static_cast<decltype(x)>(lo) && x <= static_cast<decltype(x)>(hi) ? dy : 0;
            };
          }),
+         Traits{.narrows = true},
          Doc{"min(max(x, min), max); hardtanh is clamp with min=-1, max=1"})
 
 // y = 1 / (1 + exp(-x)). Quantized: scale 1/256, zero point 0 (qint8: -128) unless others are
 // given.
 OCTET_OP(sigmoid, "sigmoid(x) -> y", QRule::fixed, OCTET_UNARY(Sigmoid),
-         slope([](auto, auto y, auto dy) { return dy * y * (1 - y); }), Doc{"1 / (1 + exp(-x))"})
+         slope([](auto, auto y, auto dy) { return dy * y * (1 - y); }),
+         Traits{.fixed_scale = 1.0 / 256, .onnx = "Sigmoid"}, Doc{"1 / (1 + exp(-x))"})
 
 // Hyperbolic tangent. Quantized: scale 1/128, zero point 128 (qint8: 0) unless others are given.
 OCTET_OP(tanh, "tanh(x) -> y", QRule::fixed, OCTET_UNARY(Tanh),
-         slope([](auto, auto y, auto dy) { return dy * (1 - y * y); }), Doc{"hyperbolic tangent"})
+         slope([](auto, auto y, auto dy) { return dy * (1 - y * y); }),
+         Traits{.fixed_scale = 1.0 / 128, .fixed_zero_point = 128, .onnx = "Tanh"},
+         Doc{"hyperbolic tangent"})
 
 // y = min(max(alpha*x + beta, 0), 1). Quantized as sigmoid.
 OCTET_OP(hardsigmoid, "hardsigmoid(x, *, alpha=0.16666667, beta=0.5) -> y", QRule::fixed,
@@ -231,14 +201,14 @@ OCTET_OP(hardsigmoid, "hardsigmoid(x, *, alpha=0.16666667, beta=0.5) -> y", QRul
              return y > 0 && y < 1 ? dy * alpha : 0;
            };
          }),
-         Doc{"min(max(alpha*x + beta, 0), 1)"})
+         Traits{.fixed_scale = 1.0 / 256}, Doc{"min(max(alpha*x + beta, 0), 1)"})
 
 // y = x * min(max(x + 3, 0), 6) / 6 (Howard et al. 2019).
 OCTET_OP(hardswish, "hardswish(x) -> y", QRule::own, OCTET_UNARY(Hardswish),
          slope([](auto x, auto, auto dy) {
            return x < -3 ? dy * 0 : x < 3 ? dy * (x / 3 + decltype(x)(0.5)) : dy;
          }),
-         Doc{"x * min(max(x + 3, 0), 6) / 6"})
+         Traits{.onnx = "HardSwish"}, Doc{"x * min(max(x + 3, 0), 6) / 6"})
 
 // y = x * P(Z <= x) for a standard normal Z, by erf ("none"; float32: the kernel's) or by its
 // approximation with tanh ("tanh").
@@ -257,7 +227,7 @@ OCTET_OP(gelu, "gelu(x, *, approximate=\"none\") -> y", QRule::own, unary_type<u
            });
            return y;
          }),
-         quantized(unary_codes), slope_of([](const Attrs& a) {
+         quantized(unary_codes), scalar<unary::Gelu>(), slope_of([](const Attrs& a) {
            return [by_tanh = a.get_string("approximate") == "tanh"](auto x, auto, auto dy) {
              return dy * gelu_slope(x, by_tanh);
            };
@@ -296,6 +266,7 @@ OCTET_OP(selu, "selu(x) -> y", QRule::own, OCTET_UNARY(Selu), slope([](auto x, a
            return dy * unary::kSeluScale *
                   (x > 0 ? 1 : unary::kSeluAlpha * std::exp(static_cast<double>(x)));
          }),
+         Traits{.onnx_form = "Selu(x)"},
          Doc{"1.0507 * (x where x > 0, else 1.6733 * (exp(x) - 1))"})
 
 // y = log(1 + exp(beta*x)) / beta; x itself where beta*x > threshold.
@@ -314,7 +285,7 @@ OCTET_OP(softsign, "softsign(x) -> y", QRule::own, OCTET_UNARY(Softsign),
            auto t = 1 + std::fabs(x);
            return dy / (t * t);
          }),
-         Doc{"x / (1 + |x|)"})
+         Traits{.onnx = "Softsign"}, Doc{"x / (1 + |x|)"})
 
 // y = x where x > threshold, else value.
 OCTET_OP(threshold, "threshold(x, *, threshold, value) -> y", QRule::own, OCTET_UNARY(Threshold),
@@ -327,57 +298,63 @@ OCTET_OP(threshold, "threshold(x, *, threshold, value) -> y", QRule::own, OCTET_
 
 // e to the power x.
 OCTET_OP(exp, "exp(x) -> y", QRule::own, OCTET_UNARY(Exp),
-         slope([](auto, auto y, auto dy) { return dy * y; }), Doc{"e to the power x"})
+         slope([](auto, auto y, auto dy) { return dy * y; }),
+         Traits{.wide_range = true, .onnx = "Exp"}, Doc{"e to the power x"})
 
 // Natural logarithm; NaN below 0.
 OCTET_OP(log, "log(x) -> y", QRule::own, OCTET_UNARY(Log),
-         slope([](auto x, auto, auto dy) { return dy / x; }), Doc{"natural logarithm"})
+         slope([](auto x, auto, auto dy) { return dy / x; }),
+         Traits{.wide_range = true, .onnx = "Log"}, Doc{"natural logarithm"})
 
 // Square root; NaN below 0.
 OCTET_OP(sqrt, "sqrt(x) -> y", QRule::own, OCTET_UNARY(Sqrt),
-         slope([](auto, auto y, auto dy) { return dy / (2 * y); }), Doc{"square root"})
+         slope([](auto, auto y, auto dy) { return dy / (2 * y); }),
+         Traits{.wide_range = true, .onnx = "Sqrt"}, Doc{"square root"})
 
 // y = 1 / sqrt(x).
 OCTET_OP(rsqrt, "rsqrt(x) -> y", QRule::own, OCTET_UNARY(Rsqrt),
          slope([](auto, auto y, auto dy) { return dy * y * y * y * decltype(y)(-0.5); }),
-         Doc{"1 / sqrt(x)"})
+         Traits{.wide_range = true, .onnx_form = "Reciprocal(Sqrt(x))"}, Doc{"1 / sqrt(x)"})
 
 // y = 1 / x.
 OCTET_OP(reciprocal, "reciprocal(x) -> y", QRule::own, OCTET_UNARY(Reciprocal),
-         slope([](auto, auto y, auto dy) { return -dy * y * y; }), Doc{"1 / x"})
+         slope([](auto, auto y, auto dy) { return -dy * y * y; }),
+         Traits{.wide_range = true, .onnx = "Reciprocal"}, Doc{"1 / x"})
 
 // The error function.
 OCTET_OP(erf, "erf(x) -> y", QRule::own, OCTET_UNARY(Erf), slope([](auto x, auto, auto dy) {
            return dy * 1.1283791670955126 * std::exp(-static_cast<double>(x) * x);
          }),
-         Doc{"error function"})
+         Traits{.onnx = "Erf"}, Doc{"error function"})
 
 // Sine and cosine of x in radians.
 OCTET_OP(sin, "sin(x) -> y", QRule::own, OCTET_UNARY(Sin),
-         slope([](auto x, auto, auto dy) { return dy * std::cos(x); }), Doc{"sine, x in radians"})
+         slope([](auto x, auto, auto dy) { return dy * std::cos(x); }), Traits{.onnx = "Sin"},
+         Doc{"sine, x in radians"})
 OCTET_OP(cos, "cos(x) -> y", QRule::own, OCTET_UNARY(Cos),
-         slope([](auto x, auto, auto dy) { return -dy * std::sin(x); }),
+         slope([](auto x, auto, auto dy) { return -dy * std::sin(x); }), Traits{.onnx = "Cos"},
          Doc{"cosine, x in radians"})
 
 // y = -x. Integers wrap.
 OCTET_OP(neg, "neg(x) -> y", QRule::own, OCTET_UNARY(Neg),
-         slope([](auto, auto, auto dy) { return -dy; }), Doc{"-x"})
+         slope([](auto, auto, auto dy) { return -dy; }), Traits{.onnx = "Neg"}, Doc{"-x"})
 
 // |x|. Integers wrap.
 OCTET_OP(abs, "abs(x) -> y", QRule::own, OCTET_UNARY(Abs), slope([](auto x, auto, auto dy) {
            return x > 0 ? dy : x < 0 ? -dy : 0;
          }),
-         Doc{"absolute value"})
+         Traits{.onnx = "Abs"}, Doc{"absolute value"})
 
 // -1, 0 or 1; NaN stays NaN.
-OCTET_OP(sign, "sign(x) -> y", QRule::own, OCTET_UNARY(Sign), flat(), Doc{"-1, 0 or 1"})
+OCTET_OP(sign, "sign(x) -> y", QRule::own, OCTET_UNARY(Sign), flat(), Traits{.onnx = "Sign"},
+         Doc{"-1, 0 or 1"})
 
 // To whole numbers: down, up, and to the nearest with halves to even. Integers pass unchanged.
-OCTET_OP(floor, "floor(x) -> y", QRule::own, OCTET_UNARY(Floor), flat(),
+OCTET_OP(floor, "floor(x) -> y", QRule::own, OCTET_UNARY(Floor), flat(), Traits{.onnx = "Floor"},
          Doc{"largest whole number <= x"})
-OCTET_OP(ceil, "ceil(x) -> y", QRule::own, OCTET_UNARY(Ceil), flat(),
+OCTET_OP(ceil, "ceil(x) -> y", QRule::own, OCTET_UNARY(Ceil), flat(), Traits{.onnx = "Ceil"},
          Doc{"smallest whole number >= x"})
-OCTET_OP(round, "round(x) -> y", QRule::own, OCTET_UNARY(Round), flat(),
+OCTET_OP(round, "round(x) -> y", QRule::own, OCTET_UNARY(Round), flat(), Traits{.onnx = "Round"},
          Doc{"nearest whole number, halves to even"})
 
 // y = (x == 0), bool.
@@ -391,6 +368,6 @@ OCTET_OP(logical_not, "logical_not(x) -> y", QRule::own,
            });
            return y;
          }),
-         Doc{"whether x is 0"})
+         Traits{.onnx = "Not"}, Doc{"whether x is 0"})
 
 }  // namespace octet::ops

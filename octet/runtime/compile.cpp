@@ -22,11 +22,7 @@ using graph::NodeKind;
 using graph::ValueId;
 
 // Operators that only give their operand another shape: row-major bytes stay where they are.
-bool is_alias(const std::string& op) {
-  for (const char* name : {"reshape", "flatten", "unsqueeze", "squeeze", "identity", "dropout"})
-    if (op == name) return true;
-  return false;
-}
+bool is_alias(const std::string& op) { return ops::get(op).traits().reshapes; }
 
 // Whether codes of one type mean the same as codes of the other.
 bool same_codes(const TensorType& a, const TensorType& b) {

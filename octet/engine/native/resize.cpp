@@ -18,13 +18,13 @@ using engine_detail::Resize;
 using engine_detail::ResizeModes;
 
 // One dimension's elements and weights; of one that stays as it is, each element itself.
-struct Axis {
+struct ResizeAxis {
   int64_t from = 1, to = 1, taps = 1;
   bool changes = false;
   std::vector<int32_t> index;  // [to][taps]
   std::vector<float> weight;
 
-  Axis(int64_t n_in, int64_t n_out, const Resize& r, const ResizeModes& modes)
+  ResizeAxis(int64_t n_in, int64_t n_out, const Resize& r, const ResizeModes& modes)
       : from(n_in), to(n_out), changes(r.changes) {
     if (changes) {
       const engine_detail::ResizeTaps t = engine_detail::resize_taps(n_in, n_out, r, modes);
@@ -51,7 +51,8 @@ struct Block {
 class ResizePlan final : public KernelPlan {
  public:
   // Images of `planes` times rows.from x columns.from pixels of `channels` each.
-  ResizePlan(const ResizeCodes& codes, int64_t planes, Axis rows, Axis columns, int64_t channels)
+  ResizePlan(const ResizeCodes& codes, int64_t planes, ResizeAxis rows, ResizeAxis columns,
+             int64_t channels)
       : codes_(codes),
         planes_(planes),
         channels_(channels),
@@ -162,7 +163,7 @@ class ResizePlan final : public KernelPlan {
 
   ResizeCodes codes_;
   int64_t planes_, channels_, tasks_ = 0;
-  Axis rows_, columns_;  // the columns' indices count from their block's s0
+  ResizeAxis rows_, columns_;  // the columns' indices count from their block's s0
   std::vector<Block> blocks_;
   int64_t row_floats_ = 0, source_floats_ = 0;
   ScratchParts parts_;  // of one task
@@ -190,9 +191,9 @@ class ResizeKernel final : public Kernel {
         engine_detail::resizes(TensorType(DType::float32, x).dims, attrs_);
     const ResizeModes modes(attrs_);
     const size_t last = x.size() - 1, before = last - 1;
-    const Axis columns(x[last], y[last], resizes[last], modes);
-    const Axis rows = x.size() < 2 ? Axis(1, 1, Resize(), modes)
-                                   : Axis(x[before], y[before], resizes[before], modes);
+    const ResizeAxis columns(x[last], y[last], resizes[last], modes);
+    const ResizeAxis rows = x.size() < 2 ? ResizeAxis(1, 1, Resize(), modes)
+                                         : ResizeAxis(x[before], y[before], resizes[before], modes);
     int64_t planes = 1;
     for (size_t d = 0; d + 2 < x.size(); ++d) planes *= x[d];
     if (!channels_last_ || x.size() != 4)

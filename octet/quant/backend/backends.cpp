@@ -10,6 +10,7 @@
 #include "octet/quant/modules/qat.h"
 #include "octet/quant/modules/quantized.h"
 #include "octet/quant/modules/recurrent.h"
+#include "octet/quant/modules/with_qparams_impl.h"
 
 namespace octet::quant {
 
@@ -90,8 +91,11 @@ void add_layer_op(BackendConfig& b, const DTypes& d, const std::string& op) {
   auto add = [&](Pattern pattern, const Attrs& attrs) {
     Config c(std::move(pattern));
     c.set_dtype_configs(d.layers).set_input_type_to_index({{"weight", 1}, {"bias", 2}});
-    c.set_quantized_op(kStatic, op, attrs).set_quantized_op(kDynamic, op + "_dynamic", attrs);
-    b.set_backend_pattern_config(c.set_quantized_op(kWeightOnly, op + "_weight_only", attrs));
+    c.set_quantized_op(kStatic, op, attrs);
+    for (const auto& [mode, form] :
+         {std::pair{kDynamic, WeightForm::dynamic}, {kWeightOnly, WeightForm::weight_only}})
+      c.set_quantized_op(mode, ops::find_form(op, form)->name(), attrs);
+    b.set_backend_pattern_config(c);
   };
   const Attrs relu = {{"activation", std::string("relu")}};
   add({op}, {});
@@ -204,43 +208,38 @@ void add_own(BackendConfig& b, const DTypes& d) {
 
 // Operators whose ranges suit 8 bits. exp, log, div, comparisons and the like stay float.
 void add_own_ops(BackendConfig& b, const DTypes& d) {
-  add_own<nn::ELU>(b, d);
-  add_own<nn::CELU>(b, d);
-  add_own<nn::GELU>(b, d);
-  add_own<nn::SELU>(b, d);
+  for_each_type(nn::Activations(), [&]<typename Activation>() {
+    if (ops::get(Activation().op_name()).rule() != ops::QRule::own) return;
+    add_own<Activation>(b, d);
+    b.set_backend_pattern_config(own({Activation().op_name()}, d));
+  });
   add_own<nn::SiLU>(b, d);
-  add_own<nn::Softplus>(b, d);
-  add_own<nn::Softsign>(b, d);
-  add_own<nn::LogSoftmax>(b, d);
-  add_own<nn::LeakyReLU>(b, d);
-  add_own<nn::Hardswish>(b, d);
   add_own<nn::PReLU>(b, d);
   add_own<nn::InstanceNorm1d>(b, d);
   add_own<nn::InstanceNorm2d>(b, d);
   add_own<nn::InstanceNorm3d>(b, d);
   add_own<nn::GroupNorm>(b, d);
   add_own<nn::LayerNorm>(b, d);
-  for (const char* op : {"sub", "elu", "celu", "gelu", "selu", "softplus", "softsign",
-                         "log_softmax", "leaky_relu", "hardswish"})
-    b.set_backend_pattern_config(own({op}, d));
+  b.set_backend_pattern_config(own({"sub"}, d));
   b.set_backend_pattern_config(own({"prelu"}, d).set_input_type_to_index({{"slope", 1}}));
   for (const char* op : {"instance_norm", "group_norm", "layer_norm"})
     b.set_backend_pattern_config(
         own({op}, d).set_input_type_to_index({{"weight", 1}, {"bias", 2}}));
 }
 
-template <typename Module>
-void add_fixed(BackendConfig& b, const DTypes& d, const char* op, const ObserverFactory& observer) {
-  b.set_backend_pattern_config(own({op}, d).set_overwrite_output_observer(observer));
-  Config c = own({typeid(Module)}, d).set_overwrite_output_observer(observer);
-  b.set_backend_pattern_config(c.template set_quantized_module<nnq::WithQParams<Module>>(kStatic));
-}
-
+// The results of bounded range: 0 to 1, or -1 to 1.
 void add_fixed_qparams_ops(BackendConfig& b, const DTypes& d) {
-  add_fixed<nn::Sigmoid>(b, d, "sigmoid", default_fixed_qparams_range_0to1_observer());
-  add_fixed<nn::Hardsigmoid>(b, d, "hardsigmoid", default_fixed_qparams_range_0to1_observer());
-  add_fixed<nn::Softmax>(b, d, "softmax", default_fixed_qparams_range_0to1_observer());
-  add_fixed<nn::Tanh>(b, d, "tanh", default_fixed_qparams_range_neg1to1_observer());
+  for_each_type(nn::Activations(), [&]<typename Activation>() {
+    const ops::Op& op = ops::get(Activation().op_name());
+    if (op.rule() != ops::QRule::fixed) return;
+    const ObserverFactory observer = op.traits().fixed_zero_point == 0
+                                         ? default_fixed_qparams_range_0to1_observer()
+                                         : default_fixed_qparams_range_neg1to1_observer();
+    b.set_backend_pattern_config(own({op.name()}, d).set_overwrite_output_observer(observer));
+    Config c = own({typeid(Activation)}, d).set_overwrite_output_observer(observer);
+    b.set_backend_pattern_config(
+        c.template set_quantized_module<nnq::WithQParams<Activation>>(kStatic));
+  });
 }
 
 void add_sharing(BackendConfig& b, const DTypes& d) {

@@ -6,6 +6,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
+#include "octet/nn/activation.h"
 #include "octet/ops/conv_impl.h"
 #include "octet/ops/unary.h"
 
@@ -24,12 +25,13 @@ namespace {
 
 constexpr const char* kWeights[] = {"weight", "w_ih", "w_hh", "w_hr"};
 
-// Results so large, so small or so many-sized that one scale with 256 codes does not hold them.
-bool ranges_too_widely(const std::string& op) {
-  static const std::set<std::string> ops{
-      "exp",  "log",  "sqrt",      "rsqrt",   "reciprocal",  "pow",        "div",
-      "fmod", "prod", "remainder", "log_sum", "log_sum_exp", "sum_square", "cumsum"};
-  return ops.count(op) != 0;
+// The traits of the operator that a call is, of an operator or of a module that is one; those of
+// none for others.
+const ops::Traits& traits_of(const Node& node) {
+  static const ops::Traits none;
+  const ops::Op* op =
+      ops::find(node.kind == NodeKind::module ? nn::activation_op(node.op) : node.op);
+  return op ? op->traits() : none;
 }
 
 bool is_operand(const BackendPatternConfig& config, const char* what, size_t i) {
@@ -110,20 +112,19 @@ bool is_layer(const Node& node, const NodeDecision& d) {
 // arithmetic. Results of the graph are as good in float, but for a prelu's, whose codes are
 // smaller.
 bool computes_in_float(const Graph& graph, const Node& node) {
-  const auto is = [&](std::initializer_list<const char*> names) {
-    return std::any_of(names.begin(), names.end(),
-                       [&](const char* name) { return node.op == name; });
+  const auto is = [&](const char* op, const char* module) {
+    return node.op == (node.kind == NodeKind::module ? module : op);
   };
-  if (is({"softmax", "log_softmax", "Softmax", "LogSoftmax"})) return true;
+  if (is("softmax", "Softmax") || is("log_softmax", "LogSoftmax")) return true;
   const bool is_result =
       std::count(graph.outputs().begin(), graph.outputs().end(), node.outputs[0]) > 0;
-  return !is_result && is({"prelu", "PReLU"});
+  return !is_result && is("prelu", "PReLU");
 }
 
 }  // namespace
 
 std::string why_no_pattern(const std::string& op, const BackendConfig& backend) {
-  if (ops::find(op) && ops::get(op).rule() != ops::QRule::float_only && ranges_too_widely(op))
+  if (ops::find(op) && ops::get(op).traits().wide_range)
     return fmt::format("{} could run on codes, but its results range too widely for 8 bits", op);
   return fmt::format("{} has no quantized form in the backend '{}'", op, backend.name());
 }
@@ -194,10 +195,10 @@ NodeId node_id(const Graph& g, const Node& node) { return g.value(node.outputs[0
 
 // A function of one value, element by element, with a range of its own.
 bool is_scalar_function(const Graph& g, const Node& node) {
-  static const std::set<std::string> modules{"ELU",  "CELU",     "GELU",      "SELU",
-                                             "SiLU", "Softplus", "Softsign",  "LeakyReLU",
-                                             "Tanh", "Sigmoid",  "Hardswish", "Hardsigmoid"};
-  if (node.kind == NodeKind::module) return modules.count(node.op) != 0;
+  if (node.kind == NodeKind::module) {
+    const ops::Op* op = ops::find(nn::activation_op(node.op));
+    return node.op == "SiLU" || (op && op->scalar() && op->rule() != ops::QRule::same);
+  }
   if (node.op == "add" || node.op == "sub" || node.op == "mul")
     return g.is_constant(node.inputs[1]) && g.constant(node.inputs[1]).numel() == 1 &&
            (!node.attrs.has("activation") || node.attrs.get_string("activation") == "none");
@@ -335,8 +336,7 @@ bool widens(const Node& node) {
   if (node.op == "interpolate")
     return node.attrs.get_string("mode") == "cubic" ||
            node.attrs.get_string("coordinates") == "tf_crop_and_resize";
-  if (node.op.starts_with("avg_pool"))
-    return node.attrs.has("divisor_override") && node.attrs.get_int("divisor_override") != 0;
+  if (node.attrs.has("divisor_override")) return node.attrs.get_int("divisor_override") != 0;
   if (node.op == "pad") return node.attrs.get_double("value") != 0;
   return node.op == "clamp" &&
          (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);
@@ -348,10 +348,7 @@ const Node* only_reader(const Graph& graph, ValueId value) {
   return users.size() == 1 ? &graph.node(users[0]) : nullptr;
 }
 
-bool narrows(const Node& node) {
-  static const std::set<std::string> ops{"relu", "relu6", "clamp", "ReLU", "ReLU6", "Hardtanh"};
-  return ops.count(node.op) != 0;
-}
+bool narrows(const Node& node) { return traits_of(node).narrows; }
 
 std::string node_name(const Graph& graph, const Node& node) {
   return node.scope.empty() ? graph.value(node.outputs[0]).name : node.scope;
@@ -362,7 +359,7 @@ ObserverFactory weight_observer(const Graph& graph, ValueId weight,
   if (!is_per_channel(factory.options().qscheme)) return factory;
   for (NodeId user : graph.users(weight)) {
     const Node& node = graph.node(user);
-    if (!node.op.starts_with("conv_transpose") || node.inputs[1] != weight) continue;
+    if (!traits_of(node).transposed || node.inputs[1] != weight) continue;
     return factory.with_ch_axis(
         ops::weight_scale_axis(true, graph.type(weight), node.attrs.get_int("groups")));
   }

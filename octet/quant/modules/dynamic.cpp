@@ -74,7 +74,7 @@ template class QuantizedLayer<ReferenceModule, nn::Conv3d, true>;
 
 namespace {
 [[maybe_unused]] const bool g_dynamic_registered = [] {
-  quant::for_each_type(quant::WeightedForms(), []<typename Forms>() {
+  for_each_type(quant::WeightedForms(), []<typename Forms>() {
     const std::string scope = "octet::nn::quantized::", name = Forms::name;
     register_module<typename Forms::Dynamic>(scope + "dynamic::" + name);
     register_module<typename Forms::WeightOnly>(scope + "weight_only::" + name);

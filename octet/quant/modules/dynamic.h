@@ -15,7 +15,7 @@ namespace octet::nn::quantized {
 
 class DynamicModule : public WeightedModule {
  public:
-  static constexpr const char* op_suffix = "_dynamic";
+  static constexpr WeightForm form = WeightForm::dynamic;
   Tensor forward(Tensor x) override { return call(x); }
   std::string type_name() const override;  // "DynamicQuantizedLinear"
   std::string extra_repr() const override;
@@ -34,7 +34,7 @@ class DynamicModule : public WeightedModule {
 
 class WeightOnlyModule : public WeightedModule {
  public:
-  static constexpr const char* op_suffix = "_weight_only";
+  static constexpr WeightForm form = WeightForm::weight_only;
   Tensor forward(Tensor x) override { return call(x); }
   std::string type_name() const override;  // "WeightOnlyQuantizedLinear"
   std::string extra_repr() const override;

@@ -5,6 +5,7 @@
 
 #include <type_traits>
 
+#include "octet/base/type_list.h"
 #include "octet/nn/activation.h"
 #include "octet/nn/conv.h"
 #include "octet/nn/linear.h"
@@ -45,14 +46,6 @@ using ReferenceLayer = QuantizedLayer<ReferenceModule, Float, relu>;
 }  // namespace octet::nn
 
 namespace octet::quant {
-
-template <typename... Ts>
-struct TypeList {};
-// Calls fn.operator()<T>() for each type, in order.
-template <typename... Ts, typename Fn>
-void for_each_type(TypeList<Ts...>, Fn&& fn) {
-  (fn.template operator()<Ts>(), ...);
-}
 
 // What `Float`, with a relu behind it if `with_relu`, becomes. `Layer` is the float class of both,
 // `Norm` the batch norm that can be folded into it. A specialization of FormsOf adds `name`, what

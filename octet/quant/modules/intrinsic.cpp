@@ -11,7 +11,7 @@ namespace octet::nn::intrinsic {
 
 namespace {
 [[maybe_unused]] const bool g_intrinsic_registered = [] {
-  quant::for_each_type(quant::WeightedForms(), []<typename Forms>() {
+  for_each_type(quant::WeightedForms(), []<typename Forms>() {
     const std::string scope = "octet::nn::intrinsic::";
     if constexpr (Forms::relu) register_module<typename Forms::Layer>(scope + Forms::name);
     if constexpr (quant::has_bn<Forms>)

@@ -200,7 +200,7 @@ template class QatBnLayer<nn::Linear, nn::BatchNorm1d>;
 
 namespace {
 [[maybe_unused]] const bool g_qat_registered = [] {
-  quant::for_each_type(quant::WeightedForms(), []<typename Forms>() {
+  for_each_type(quant::WeightedForms(), []<typename Forms>() {
     const std::string scope = "octet::nn::qat::";
     register_module<typename Forms::Qat>(scope + Forms::name);
     if constexpr (quant::has_bn<Forms>)

@@ -6,6 +6,7 @@
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/modules/sources_impl.h"
+#include "octet/quant/modules/with_qparams_impl.h"
 
 namespace octet::nn::quantized {
 
@@ -73,79 +74,7 @@ template class QuantizedLayer<StaticModule, nn::Conv3d, true>;
 
 // -- layers without a quantized weight ------------------------------------------------------------
 
-template <typename Float, bool relu>
-std::string WithQParams<Float, relu>::type_name() const {
-  return "Quantized" + class_name(this->class_type());
-}
-
-template <typename Float, bool relu>
-std::string WithQParams<Float, relu>::extra_repr() const {
-  std::string s = Float::extra_repr();
-  return fmt::format("{}{}scale={}, zero_point={}", s, s.empty() ? "" : ", ", scale, zero_point);
-}
-
-template <typename Float, bool relu>
-std::map<std::string, Tensor> WithQParams<Float, relu>::extra_state() const {
-  auto state = Float::extra_state();
-  quant::save_qparams(state, scale, zero_point);
-  return state;
-}
-
-template <typename Float, bool relu>
-void WithQParams<Float, relu>::set_extra_state(const std::map<std::string, Tensor>& state) {
-  quant::load_qparams(state, dtype, type_name(), scale, zero_point);
-}
-
-template <typename Float, bool relu>
-Attrs WithQParams<Float, relu>::config() const {
-  Attrs c = Float::config();
-  return c.set("dtype", std::string(octet::to_string(dtype)));
-}
-
-template <typename Float, bool relu>
-WithQParams<Float, relu>::WithQParams(const Float& layer, const QParams& result)
-    : Float(layer),
-      scale(result.quantizer->scale()),
-      zero_point(result.quantizer->zero_point()),
-      dtype(result.dtype) {
-  this->qconfig.reset();
-}
-
-template <typename Float, bool relu>
-std::shared_ptr<WithQParams<Float, relu>> WithQParams<Float, relu>::from_float(Module& module) {
-  using Given = std::conditional_t<relu, intrinsic::Fused<Float, ReLU>, Float>;
-  auto* given = dynamic_cast<Given*>(&module);
-  OCTET_CHECK(given, invalid_argument, "{}: from_float was given a {}; expected a {}",
-              class_name(typeid(WithQParams)), module.type_name(), class_name(typeid(Given)));
-  ModulePtr layer;  // a copy whose parameters are its own
-  if constexpr (relu)
-    layer = (*given)[0].clone();
-  else
-    layer = given->clone();
-  auto made = make<WithQParams>(layer->as<Float>(), quant::activation_qparams(module));
-  made->remove_child(quant::kActivationPostProcess);
-  made->remove_forward_hook(quant::kActivationPostProcess);
-  made->requires_grad(false);
-  return made;
-}
-
-template <typename Float, bool relu>
-std::shared_ptr<WithQParams<Float, relu>> WithQParams<Float, relu>::from_config(
-    const Attrs& config) {
-  const DType dtype = parse_dtype(config.get_string("dtype"));
-  std::shared_ptr<Float> layer;
-  if constexpr (requires { Float::from_config(config); })
-    layer = Float::from_config(config);
-  else
-    layer = make<Float>();
-  auto made = make<WithQParams>(*layer, QParams{Quantizer::per_tensor(1, 0, dtype), dtype});
-  made->requires_grad(false);
-  return made;
-}
-
 // What they compute.
-
-namespace {
 
 Tensor compute(const Activation& activation, const Tensor& x, const ops::QType& result) {
   return ops::call(activation.op_name(), {x}, activation.op_attrs(), result);
@@ -196,16 +125,9 @@ Tensor compute(const InstanceNormNd<N>& norm, const Tensor& given, const ops::QT
   return unbatched ? y.squeeze(0) : y;
 }
 
-}  // namespace
-
-// With a relu, the result's zero point is where that cuts: quantized values below it do not exist
-// once they are clamped there.
-template <typename Float, bool relu>
-Tensor WithQParams<Float, relu>::forward(Tensor x) {
-  Tensor y =
-      compute(static_cast<const Float&>(*this), x, quant::result_type(scale, zero_point, dtype));
-  return relu ? functional::relu(y) : y;
-}
+template Tensor compute(const InstanceNormNd<1>&, const Tensor&, const ops::QType&);
+template Tensor compute(const InstanceNormNd<2>&, const Tensor&, const ops::QType&);
+template Tensor compute(const InstanceNormNd<3>&, const Tensor&, const ops::QType&);
 
 template class WithQParams<nn::ELU>;
 template class WithQParams<nn::CELU>;
@@ -243,23 +165,13 @@ void add(const char* name) {
 }
 
 [[maybe_unused]] const bool g_quantized_registered = [] {
-  quant::for_each_type(quant::WeightedForms(),
-                       []<typename Forms>() { add<typename Forms::Static>(Forms::name); });
-  add<ELU>("ELU");
-  add<CELU>("CELU");
-  add<GELU>("GELU");
-  add<Hardswish>("Hardswish");
-  add<LeakyReLU>("LeakyReLU");
+  for_each_type(quant::WeightedForms(),
+                []<typename Forms>() { add<typename Forms::Static>(Forms::name); });
+  for_each_type(Activations(), []<typename Activation>() {
+    add<WithQParams<Activation>>(class_name(typeid(Activation)).c_str());
+  });
   add<PReLU>("PReLU");
-  add<Sigmoid>("Sigmoid");
-  add<Hardsigmoid>("Hardsigmoid");
-  add<Tanh>("Tanh");
-  add<Softmax>("Softmax");
-  add<LogSoftmax>("LogSoftmax");
-  add<SELU>("SELU");
   add<SiLU>("SiLU");
-  add<Softplus>("Softplus");
-  add<Softsign>("Softsign");
   add<BatchNorm1d>("BatchNorm1d");
   add<BatchNorm2d>("BatchNorm2d");
   add<BatchNorm3d>("BatchNorm3d");

@@ -21,7 +21,7 @@ namespace octet::nn::quantized {
 // "relu").
 class StaticModule : public WeightedModule {
  public:
-  static constexpr const char* op_suffix = "";
+  static constexpr WeightForm form = WeightForm::in_float;
   Tensor forward(Tensor x) override;
   std::string type_name() const override;  // "QuantizedConvReLU2d"
   std::string extra_repr() const override;

@@ -154,8 +154,8 @@ template class ReferenceRecurrent<nn::RNNCell>;
 
 namespace {
 [[maybe_unused]] const bool g_recurrent_registered = [] {
-  quant::for_each_type(
-      quant::TypeList<nn::LSTM, nn::GRU, nn::RNN, nn::LSTMCell, nn::GRUCell, nn::RNNCell>(),
+  for_each_type(
+      TypeList<nn::LSTM, nn::GRU, nn::RNN, nn::LSTMCell, nn::GRUCell, nn::RNNCell>(),
       []<typename Float>() {
         const std::string scope = "octet::nn::quantized::", name = class_name(typeid(Float));
         register_module<dynamic::DynamicRecurrent<Float>>(scope + "dynamic::" + name);

@@ -92,7 +92,7 @@ namespace octet::nn::quantized {
 
 template <typename Base, typename Float, bool relu>
 QuantizedLayer<Base, Float, relu>::QuantizedLayer(const Float& layer, Tensor weight, Tensor bias)
-    : Base(quant::layer_op<Float>() + Base::op_suffix, quant::layer_attrs(layer, relu),
+    : Base(quant::layer_op<Float>(Base::form), quant::layer_attrs(layer, relu),
            quant::layer_pads(layer), layer.Float::extra_repr(), layer.Float::config(),
            std::move(weight), std::move(bias)) {}
 

@@ -28,11 +28,10 @@ int64_t weight_scale_axis(const Layer& layer) {
 }
 
 template <typename Layer>
-std::string layer_op() {
-  if constexpr (is_conv<Layer>)
-    return Layer::op_name();
-  else
-    return "linear";
+std::string layer_op(WeightForm form = WeightForm::in_float) {
+  std::string op = "linear";
+  if constexpr (is_conv<Layer>) op = Layer::op_name();
+  return form == WeightForm::in_float ? op : ops::find_form(op, form)->name();
 }
 
 template <typename Layer>

@@ -4,8 +4,10 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
+#include "octet/nn/activation.h"
 #include "octet/nn/embedding.h"
 #include "octet/nn/registry.h"
+#include "octet/ops/unary.h"
 #include "octet/quant/modules/attention.h"
 #include "octet/quant/modules/dynamic.h"
 #include "octet/quant/modules/float_functional.h"
@@ -175,15 +177,12 @@ void check_qconfig(const Module& m, const std::string& path, const QConfig& q, b
 ModulePtr result_observer(const Module& m, const std::string& path) {
   const QConfig& q = *qconfig_of(m);
   ObserverFactory factory = q.activation;
-  bool unit = dynamic_cast<const nn::Sigmoid*>(&m) || dynamic_cast<const nn::Hardsigmoid*>(&m) ||
-              dynamic_cast<const nn::Softmax*>(&m);
-  bool signed_unit = dynamic_cast<const nn::Tanh*>(&m);
-  if ((unit || signed_unit) && factory.chooses_qparams()) {
-    DType dtype = factory.options().dtype;
-    double scale = unit ? 1.0 / 256 : 1.0 / 128;
-    int64_t zero = qmin(dtype) + (unit ? 0 : 128);
+  const ops::Op* op = ops::find(nn::activation_op(nn::class_name(m.class_type())));
+  const DType dtype = factory.options().dtype;
+  const auto qtype = op ? ops::fixed_qtype(op->name(), dtype) : std::nullopt;
+  if (qtype && factory.chooses_qparams()) {
     ObserverFactory fixed("FixedQParamsObserver", ObserverOptions{.dtype = dtype});
-    fixed = fixed.with_fixed_qparams(scale, zero);
+    fixed = fixed.with_fixed_qparams(qtype->quantizer->scale(), qtype->quantizer->zero_point());
     factory = factory.fake_quantize_name().empty()
                   ? fixed
                   : fixed.fake_quantize("FixedQParamsFakeQuantize");

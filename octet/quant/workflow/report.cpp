@@ -1,18 +1,16 @@
 #include "octet/quant/workflow/report.h"
 
 #include <algorithm>
-#include <set>
 
 #include "octet/base/check_impl.h"
+#include "octet/ops/op.h"
 
 namespace octet::quant {
 namespace {
 
 bool only_moves(const std::string& op) {
-  static const std::set<std::string> ops{
-      "reshape", "flatten", "permute",  "unsqueeze", "squeeze",      "slice", "split",
-      "expand",  "tile",    "identity", "dropout",   "index_select", "cat"};
-  return ops.count(op) != 0;
+  const ops::Op* known = ops::find(op);
+  return known && known->traits().moves;
 }
 
 }  // namespace

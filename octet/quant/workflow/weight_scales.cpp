@@ -61,7 +61,9 @@ Tensor with_scales(const Tensor& weight, const std::vector<double>& scales) {
   return result;
 }
 
-bool is_layer(const std::string& op) { return op == "linear" || op.starts_with("conv"); }
+bool is_layer(const std::string& op) {
+  return ops::find_form(op, WeightForm::weight_only) != nullptr;
+}
 
 }  // namespace
 

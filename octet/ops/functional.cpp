@@ -46,7 +46,6 @@ Tensor gelu(const Tensor& x, const std::string& approximate) {
   return call("gelu", {x}, {{"approximate", approximate}});
 }
 Tensor silu(const Tensor& x) { return x * sigmoid(x); }
-Tensor mish(const Tensor& x) { return x * tanh(softplus(x)); }
 Tensor logsigmoid(const Tensor& x) { return -softplus(-x); }
 Tensor tanhshrink(const Tensor& x) { return x - tanh(x); }
 Tensor softplus(const Tensor& x, double beta, double threshold) {

@@ -129,6 +129,11 @@ class Softsign : public Activation {
  public:
   const char* op_name() const override { return "softsign"; }
 };
+// x * tanh(log(1 + exp(x))).
+class Mish : public Activation {
+ public:
+  const char* op_name() const override { return "mish"; }
+};
 
 // x * sigmoid(x).
 class SiLU : public Module {
@@ -152,7 +157,7 @@ class PReLU : public Module {
 // (nn::quantized::WithQParams) and backends are made from these lists.
 using Clamps = TypeList<ReLU, ReLU6, Hardtanh>;
 using Activations = TypeList<Sigmoid, Tanh, Hardsigmoid, Hardswish, LeakyReLU, ELU, CELU, GELU,
-                             Softmax, LogSoftmax, Softplus, SELU, Softsign>;
+                             Softmax, LogSoftmax, Softplus, SELU, Softsign, Mish>;
 
 // The operator that a class of these lists is, by the class's name: "gelu" of "GELU"; "" for others.
 std::string activation_op(const std::string& class_name);

@@ -287,6 +287,33 @@ OCTET_OP(softsign, "softsign(x) -> y", QRule::own, OCTET_UNARY(Softsign),
          }),
          Traits{.onnx = "Softsign"}, Doc{"x / (1 + |x|)"})
 
+namespace unary {
+// tanh(log(1 + exp(x))), without a logarithm: with e = exp(x) it is (e^2 + 2e) / (e^2 + 2e + 2).
+inline double mish_gate(double x) {
+  if (x > 20) return 1;  // to the last bit of a double
+  const double e = std::exp(x), n = e * (e + 2);
+  return n / (n + 2);
+}
+
+template <typename T>
+struct Mish {
+  static constexpr bool kExact = false;
+  explicit Mish(const Attrs&) {}
+  T operator()(T v) const {
+    const double x = v;
+    return static_cast<T>(x * mish_gate(x));
+  }
+};
+}  // namespace unary
+
+// y = x * tanh(log(1 + exp(x))) (Misra 2019).
+OCTET_OP(mish, "mish(x) -> y", QRule::own, OCTET_UNARY(Mish), slope([](auto x, auto, auto dy) {
+           const double gate = unary::mish_gate(x), sigmoid = 1 / (1 + std::exp(-double(x)));
+           return dy * (gate + x * (1 - gate * gate) * sigmoid);
+         }),
+         Traits{.onnx = "Mish", .onnx_form = "Mul(x, Tanh(Softplus(x)))"},
+         Doc{"x * tanh(log(1 + exp(x)))"})
+
 // y = x where x > threshold, else value.
 OCTET_OP(threshold, "threshold(x, *, threshold, value) -> y", QRule::own, OCTET_UNARY(Threshold),
          slope_of([](const Attrs& a) {

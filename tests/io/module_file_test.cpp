@@ -279,6 +279,7 @@ std::vector<Sample> float_modules() {
       {made<nn::SiLU>(), x2},
       {made<nn::Softplus>(2, 5), x2},
       {made<nn::Softsign>(), x2},
+      {made<nn::Mish>(), x2},
       {made<nn::LogSoftmax>(0), x2},
       {made<nn::LayerNorm>(Shape{5, 5}, 1e-3), x4},
       {made<nn::LayerNorm>(4, 1e-3, false), x2},

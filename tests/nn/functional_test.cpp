@@ -78,6 +78,7 @@ TEST(Functional, ActivationsAreTheirModules) {
   same(make<Tanh>(), x, F::tanh(x));
   same(make<Softplus>(2, 3), x, F::softplus(x, 2, 3));
   same(make<Softsign>(), x, F::softsign(x));
+  same(make<Mish>(), x, F::mish(x));
   same(make<Hardsigmoid>(), x, F::hardsigmoid(x));
   same(make<Hardswish>(), x, F::hardswish(x));
   same(make<Hardtanh>(-2, 0.5), x, F::hardtanh(x, -2, 0.5));

@@ -47,6 +47,7 @@ TEST(Gradient, OfUnaryOperators) {
                         {"selu", {}},
                         {"softplus", {{"beta", 2.0}, {"threshold", 3.0}}},
                         {"softsign", {}},
+                        {"mish", {}},
                         {"threshold", {{"threshold", 0.2}, {"value", 5.0}}},
                         {"exp", {}},
                         {"erf", {}},

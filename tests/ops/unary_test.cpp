@@ -44,6 +44,7 @@ const std::vector<Case>& cases() {
                                                  : 0.0; }},
       {"sin", {}, [](double x) { return std::sin(x); }},
       {"cos", {}, [](double x) { return std::cos(x); }},
+      {"mish", {}, [](double x) { return x * std::tanh(std::log1p(std::exp(x))); }},
       {"softsign", {}, [](double x) { return x / (1 + std::fabs(x)); }},
       {"softplus", {{"beta", 2.0}}, [](double x) { return std::log1p(std::exp(2 * x)) / 2; }},
       {"gelu", {}, [](double x) { return x * 0.5 * (1 + std::erf(x / std::sqrt(2.0))); }},

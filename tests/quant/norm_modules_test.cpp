@@ -86,6 +86,7 @@ std::vector<Case> cases() {
       {made<nn::SiLU>(), flat, "QuantizedSiLU"},
       {made<nn::Softplus>(2, 4), flat, "QuantizedSoftplus"},
       {made<nn::Softsign>(), flat, "QuantizedSoftsign"},
+      {made<nn::Mish>(), flat, "QuantizedMish"},
       {made<nn::Softmax>(1), flat, "QuantizedSoftmax"},
       {made<nn::LogSoftmax>(1), flat, "QuantizedLogSoftmax"},
       {made<nn::PReLU>(8), image, "QuantizedPReLU"},

@@ -159,7 +159,8 @@ using Clamps = TypeList<ReLU, ReLU6, Hardtanh>;
 using Activations = TypeList<Sigmoid, Tanh, Hardsigmoid, Hardswish, LeakyReLU, ELU, CELU, GELU,
                              Softmax, LogSoftmax, Softplus, SELU, Softsign, Mish>;
 
-// The operator that a class of these lists is, by the class's name: "gelu" of "GELU"; "" for others.
+// The operator that a class of these lists is, by the class's name: "gelu" of "GELU"; "" for
+// others.
 std::string activation_op(const std::string& class_name);
 
 }  // namespace octet::nn

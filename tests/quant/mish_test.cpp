@@ -64,8 +64,7 @@ TEST(Mish, EagerQat) {
 }
 
 TEST(Mish, EagerDynamicAndWeightOnlyLeaveItFloat) {
-  for (const auto& int8 :
-       {quant::quantize_dynamic(net()), quant::quantize_weight_only(net())}) {
+  for (const auto& int8 : {quant::quantize_dynamic(net()), quant::quantize_weight_only(net())}) {
     EXPECT_EQ(int8->submodule("act")->type_name(), "Mish");
     EXPECT_NE(int8->submodule("fc1")->type_name(), "Linear");
   }
@@ -73,8 +72,8 @@ TEST(Mish, EagerDynamicAndWeightOnlyLeaveItFloat) {
 
 TEST(Mish, GraphStaticIsOnCodes) {
   auto model = net();
-  auto prepared = quant::prepare_fx(model, quant::get_default_qconfig_mapping(),
-                                    std::vector<Tensor>{batch(0)});
+  auto prepared =
+      quant::prepare_fx(model, quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch(0)});
   for (uint64_t i = 0; i < 4; ++i) (*prepared)(batch(i));
   auto int8 = quant::convert_fx(prepared);
   EXPECT_EQ(int8->submodule("act")->type_name(), "QuantizedMish");
@@ -109,11 +108,8 @@ TEST(Mish, OnnxOutAndInComputesTheSame) {
 }
 
 TEST(Mish, OnnxMishIsTheOperator) {
-  const graph::Graph g = testing::OnnxModel(18)
-                             .input("x", {2, 3})
-                             .node("Mish", {"x"}, {"y"})
-                             .output("y")
-                             .import();
+  const graph::Graph g =
+      testing::OnnxModel(18).input("x", {2, 3}).node("Mish", {"x"}, {"y"}).output("y").import();
   EXPECT_EQ(testing::ops_of(g), "mish");
 }
 

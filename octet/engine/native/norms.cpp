@@ -92,11 +92,7 @@ class BatchNorm final : public NormKernel {
 class GroupNormPlan final : public KernelPlan {
  public:
   GroupNormPlan(const Shape& x, int64_t groups, double eps)
-      : rows_(x[0] * groups),
-        groups_(groups),
-        per_group_(x[1] / groups),
-        plane_(1),
-        eps_(eps) {
+      : rows_(x[0] * groups), groups_(groups), per_group_(x[1] / groups), plane_(1), eps_(eps) {
     for (size_t d = 2; d < x.size(); ++d) plane_ *= x[d];
   }
   void run(std::span<const void* const> inputs, std::span<void* const> outputs, void*) override {

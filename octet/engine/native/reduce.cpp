@@ -251,7 +251,8 @@ std::unique_ptr<Kernel> make_reduce(const OpSpec& spec) {
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
   if (x.is_quantized()) {
     if (!eight_bit_per_tensor(x) || !y.is_quantized() || !eight_bit_per_tensor(y) ||
-        x.dtype != y.dtype || reduction == Reduction::sum || (extreme && *x.quantizer != *y.quantizer))
+        x.dtype != y.dtype || reduction == Reduction::sum ||
+        (extreme && *x.quantizer != *y.quantizer))
       return nullptr;
   } else if (extreme || x.dtype != DType::float32 || y.dtype != DType::float32) {
     return nullptr;

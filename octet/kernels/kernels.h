@@ -348,8 +348,8 @@ struct KernelTable {
   // null. y may be x.
   void (*layer_norm)(const float* x, const float* weight, const float* bias, double eps, float* y,
                      int64_t n) = nullptr;
-  // The parts of layer_norm, for rows that have a weight for each of several parts: the mean and 1 /
-  // sqrt(variance + eps) of one row, and y = f((x - mean) * inverse * weight + bias). y may be x.
+  // The parts of layer_norm, for rows that have a weight for each of several parts: the mean and
+  // 1 / sqrt(variance + eps) of one row, and y = f((x - mean) * inverse * weight + bias). y may be x.
   void (*moments)(const float* x, double eps, double* mean, double* inverse, int64_t n) = nullptr;
   void (*normalize)(const float* x, double mean, double inverse, float weight, float bias, float* y,
                     int64_t n) = nullptr;

@@ -60,8 +60,7 @@ TEST_P(ResizeTest, RowsAreBlendedInOrderAndNothingElseIsWritten) {
       for (const auto& row : rows) column.push_back(row[j]);
       const float sum = weighted_sum(w, column);
       put_result(expected, y, j, sum);
-      expected_codes.put(
-          j, reference_quantize(sum, inverse, range.zero_point, range.lo, range.hi));
+      expected_codes.put(j, reference_quantize(sum, inverse, range.zero_point, range.lo, range.hi));
     }
     ASSERT_SAME_BYTES(y, expected) << "case " << i;
     ASSERT_SAME_BYTES(codes, expected_codes) << "case " << i;
@@ -90,8 +89,7 @@ TEST_P(ResizeTest, ColumnsAreBlendedInOrderAndNothingElseIsWritten) {
         std::vector<float> own;
         for (size_t t = 0; t < taps; ++t)
           own.push_back(x[static_cast<size_t>(index[j * taps + t]) * channels + c]);
-        const float sum =
-            weighted_sum({w.begin() + static_cast<int64_t>(j * taps), w.end()}, own);
+        const float sum = weighted_sum({w.begin() + static_cast<int64_t>(j * taps), w.end()}, own);
         put_result(expected, y, j * channels + c, sum);
       }
     ASSERT_SAME_BYTES(y, expected) << "case " << i;

@@ -1,5 +1,5 @@
-// cat of codes and of floats: blocks are copied; codes go through a table where an operand's qparams
-// differ from the result's.
+// cat of codes and of floats: blocks are copied; codes go through a table where an operand's
+// qparams differ from the result's.
 #include <array>
 #include <cstring>
 #include <optional>

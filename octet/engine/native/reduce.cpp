@@ -1,5 +1,5 @@
-// mean, amax and amin of codes, mean and sum of floats, over dimensions that lie together in memory:
-// each result is made of `reduced` elements that lie `inner` apart.
+// mean, amax and amin of codes, mean and sum of floats, over dimensions that lie together in
+// memory: each result is made of `reduced` elements that lie `inner` apart.
 #include <algorithm>
 
 #include "octet/base/check_impl.h"

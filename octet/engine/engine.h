@@ -98,8 +98,8 @@ class Kernel {
   // layout comes for free. Null: no.
   virtual std::unique_ptr<Kernel> to_channels_last() const { return nullptr; }
   // The same computation with all operands and results of four dimensions channels_last, of a
-  // kernel whose first operand is row_major and that would as well run there: where that operand
-  // lies so, nothing has to be reordered. Null: no.
+  // kernel whose first operand is row_major and that would as well run there: where the operands
+  // lie so, nothing has to be reordered. Null: no.
   virtual std::unique_ptr<Kernel> in_channels_last() const { return nullptr; }
   // Whether output 0 may be written over input 0 (same size and layout).
   virtual bool in_place() const { return false; }

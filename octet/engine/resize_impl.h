@@ -1,6 +1,6 @@
 #pragma once
 // Which elements of an operand each element of a resized dimension is made of: what the operator
-// interpolate and its kernels share. docs/numerics.md, "interpolate", is the contract.
+// interpolate and its kernels share. docs/numerics.md is the contract.
 
 #include <cstdint>
 #include <string>

@@ -348,6 +348,12 @@ struct KernelTable {
   // null. y may be x.
   void (*layer_norm)(const float* x, const float* weight, const float* bias, double eps, float* y,
                      int64_t n) = nullptr;
+  // The parts of layer_norm, for rows that have a weight for each of several parts: the mean and
+  // 1 / sqrt(variance + eps) of one row, and y = f((x - mean) * inverse * weight + bias). y may be
+  // x.
+  void (*moments)(const float* x, double eps, double* mean, double* inverse, int64_t n) = nullptr;
+  void (*normalize)(const float* x, double mean, double inverse, float weight, float bias, float* y,
+                    int64_t n) = nullptr;
   // What a dynamic layer's zero point and scale of x make of its weights' terms: bias[i] =
   // -zero_point * sums[i] (wrapping), multiplier[i] = f(scale * scales[i]).
   void (*dynamic_terms)(int32_t zero_point, float scale, const int32_t* sums, const float* scales,

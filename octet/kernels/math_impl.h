@@ -175,19 +175,32 @@ inline double in_pairs(Doubles8 s) {
   return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
 
-inline void layer_norm(const float* x, const float* weight, const float* bias, double eps, float* y,
-                       int64_t n) {
+inline void moments(const float* x, double eps, double* mean, double* inverse, int64_t n) {
   const int64_t whole = n / 8 * 8;
   Doubles8 sums{}, squares{}, v;
   double rest[8] = {};
   for (int64_t i = 0; i < whole; i += 8) load(x + i, v), sums += v;
   for (int64_t i = whole; i < n; ++i) rest[i % 8] = static_cast<double>(x[i]);
   for (int j = 0; j < 8; ++j) sums[j] += rest[j];
-  const double mean = in_pairs(sums) / static_cast<double>(n);
-  for (int64_t i = 0; i < whole; i += 8) load(x + i, v), v -= mean, squares += v * v;
+  const double m = in_pairs(sums) / static_cast<double>(n);
+  for (int64_t i = 0; i < whole; i += 8) load(x + i, v), v -= m, squares += v * v;
   for (int64_t i = whole; i < n; ++i)
-    squares[i % 8] += (static_cast<double>(x[i]) - mean) * (static_cast<double>(x[i]) - mean);
-  const double inverse = 1 / __builtin_sqrt(in_pairs(squares) / static_cast<double>(n) + eps);
+    squares[i % 8] += (static_cast<double>(x[i]) - m) * (static_cast<double>(x[i]) - m);
+  *mean = m;
+  *inverse = 1 / __builtin_sqrt(in_pairs(squares) / static_cast<double>(n) + eps);
+}
+
+inline void normalize(const float* x, double mean, double inverse, float weight, float bias,
+                      float* y, int64_t n) {
+  const auto w = static_cast<double>(weight), b = static_cast<double>(bias);
+  for (int64_t i = 0; i < n; ++i)
+    y[i] = static_cast<float>((static_cast<double>(x[i]) - mean) * inverse * w + b);
+}
+
+inline void layer_norm(const float* x, const float* weight, const float* bias, double eps, float* y,
+                       int64_t n) {
+  double mean = 0, inverse = 1;
+  moments(x, eps, &mean, &inverse, n);
   if (weight && bias) {
     for (int64_t i = 0; i < n; ++i)
       y[i] = static_cast<float>((static_cast<double>(x[i]) - mean) * inverse *

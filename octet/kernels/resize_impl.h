@@ -71,6 +71,11 @@ struct Blend {
 
   static void columns(const float* x, int64_t channels, const int32_t* index, const float* w,
                       int64_t taps, float* y, int64_t columns) {
+    if (channels == 1 && taps == 2) {
+      for (int64_t j = 0; j < columns; ++j)
+        y[j] = w[2 * j] * x[index[2 * j]] + w[2 * j + 1] * x[index[2 * j + 1]];
+      return;
+    }
     for (int64_t j = 0; j < columns; ++j, index += taps, w += taps, y += channels) {
       if (2 * channels < kLanes) {
         for (int64_t c = 0; c < channels; ++c)

@@ -70,6 +70,8 @@ constexpr KernelTable make_table(Isa isa) {
       .softmax = softmax,
       .gelu = gelu,
       .layer_norm = layer_norm,
+      .moments = moments,
+      .normalize = normalize,
       .dynamic_terms = dynamic_terms,
       .lstm_gates = lstm_gates,
       .min_max = Elementwise<V>::min_max,

@@ -304,14 +304,14 @@ class Compiler {
       add(std::move(step), {id, node.op, "op", 0, false, note(node.op, "its own evaluation")});
       return;
     }
-    // Kernels that can run in either layout get the one their first operand has.
+    // Kernels that take any layout get the one their first operand has.
     bool any = false;
     for (ValueId v : node.inputs)
       if (v != kNone && !g_.is_constant(v)) {
         any = impl_->slots[slot_of(v)].channels_last;
         break;
       }
-    if (any && kernel->input_layout(0) == Layout::row_major)
+    if (kernel->input_layout(0) == Layout::row_major && mostly_channels_last(node))
       if (auto other = kernel->in_channels_last()) kernel = std::move(other);
     for (const std::string& w : kernel->warnings()) impl_->warnings.push_back(w);
     auto wants_nhwc = [&](Layout layout, ValueId v) {
@@ -335,6 +335,19 @@ class Compiler {
                   note(node.op, kernel->engine())};
     step.kernel = std::move(kernel);
     add(std::move(step), std::move(info));
+  }
+
+  // Whether at least half of a call's operands that have a layout are channels_last: what follows
+  // them will most likely be so too.
+  bool mostly_channels_last(const Node& node) {
+    int balance = 0, found = 0;
+    for (ValueId v : node.inputs) {
+      if (v == kNone || g_.is_constant(v) || g_.type(v).dim() != 4 || layout_free(g_.type(v)))
+        continue;
+      balance += impl_->slots[slot_of(v)].channels_last ? 1 : -1;
+      ++found;
+    }
+    return found > 0 && balance >= 0;
   }
 
   // Whether ops::evaluate has a way to compute the call; its rules, on types.

@@ -24,6 +24,8 @@ struct Case {
   std::vector<Tensor> inputs;
   Attrs attrs;
   std::optional<ops::QType> want;
+  size_t constants_from = 100;  // operands from this one on are constants
+  bool through_float = false;   // of codes the kernel may be one between floats
 };
 
 class Generator {
@@ -72,9 +74,10 @@ bool same_bits(const Tensor& a, const Tensor& b) {
 }
 
 // Null where the native engine has no kernel of its own (one through floats is not).
-std::unique_ptr<Kernel> native_kernel(const OpSpec& spec) {
+std::unique_ptr<Kernel> native_kernel(const OpSpec& spec, bool through_float = false) {
   auto kernel = make_kernel(spec, "native");
   if (!kernel || kernel->engine() != "native") return nullptr;
+  if (through_float) return kernel;
   return kernel->name().find("in float") == std::string::npos ? std::move(kernel) : nullptr;
 }
 
@@ -90,15 +93,17 @@ void expect_exact(int cases, const std::function<Case(Generator&)>& make) {
     std::vector<TensorType> outputs;
     for (const Tensor& t : expected) outputs.push_back(t.type());
     const ops::Op& op = ops::get(c.op);
-    const OpSpec spec =
-        ops::make_spec(op, op.complete(c.attrs), types, {}, std::move(outputs), c.op);
+    std::vector<Tensor> constants = c.inputs;
+    std::fill_n(constants.begin(), std::min(c.constants_from, constants.size()), Tensor());
+    const OpSpec spec = ops::make_spec(op, op.complete(c.attrs), types, std::move(constants),
+                                       std::move(outputs), c.op);
     std::vector<Tensor> channels_last;
     for (const Tensor& t : c.inputs)
       channels_last.push_back(t.dim() == 4 ? t.contiguous(MemoryFormat::channels_last) : t);
     set_num_threads(1 + seed / 50 % 3);  // seldom: a new count means a new pool
     for (Isa isa : supported_isas()) {
       set_isa(isa);
-      auto kernel = native_kernel(spec);
+      auto kernel = native_kernel(spec, c.through_float);
       ASSERT_TRUE(kernel) << c.op << ", seed " << seed << ": x " << to_string(c.inputs[0].type());
       for (const auto& inputs : {c.inputs, channels_last}) {
         const std::vector<Tensor> got = run_kernel(*kernel, spec, inputs);
@@ -271,6 +276,77 @@ TEST(NativeKernels, Cat) {
                              : g.codes(shape));
     }
     return Case{"cat", parts, {{"dim", dim}}, floats ? std::nullopt : std::optional(want)};
+  });
+}
+
+// Dimensions that follow each other, which is what networks reduce.
+TEST(NativeKernels, Reductions) {
+  expect_exact(900, [](Generator& g) {
+    const int64_t rank = g.integer(1, 4);
+    const Shape shape = random_shape(g, rank, g.chance(0.1) ? 60 : 9);
+    std::vector<int64_t> dims;
+    const int64_t first = g.integer(0, rank - 1), last = g.integer(first, rank - 1);
+    for (int64_t d = first; d <= last; ++d) dims.push_back(g.chance(0.5) ? d : d - rank);
+    if (first == 0 && last == rank - 1 && g.chance(0.5)) dims.clear();
+    const Attrs attrs{{"dim", dims}, {"keepdim", g.chance(0.5)}};
+    const auto op = g.one_of<std::string>({"mean", "mean", "amax", "amin", "sum"});
+    if (op == "sum") return Case{op, {g.floats(shape)}, attrs, std::nullopt};
+    if (op == "mean" && g.chance(0.3)) return Case{op, {g.floats(shape)}, attrs, std::nullopt};
+    const bool own = op == "mean" && g.chance(0.5);
+    return Case{op, {g.codes(shape)}, attrs, own ? std::optional(g.result()) : std::nullopt};
+  });
+}
+
+TEST(NativeKernels, SumsOfCodesGoThroughFloats) {
+  expect_exact(60, [](Generator& g) {
+    return Case{"sum",
+                {g.codes(random_shape(g, 4, 9))},
+                {{"dim", std::vector<int64_t>{2, 3}}},
+                g.result(),
+                100,
+                true};
+  });
+}
+
+TEST(NativeKernels, Normalizations) {
+  expect_exact(500, [](Generator& g) {
+    const int64_t groups = g.integer(1, 4);
+    Shape shape = random_shape(g, g.integer(2, 4), 9);
+    shape[1] *= groups;
+    const bool floats = g.chance(0.5);
+    std::vector<Tensor> operands{floats ? g.floats(shape) : g.codes(shape)};
+    std::optional<ops::QType> want;
+    if (!floats) want = g.result();
+    auto channels = [&] { return g.floats({shape[1]}); };
+    switch (g.integer(0, 2)) {
+      case 0: {
+        for (int i = 0; i < 3; ++i) operands.push_back(channels());
+        operands.push_back(Tensor::rand({shape[1]}, 7, 0.1, 3));
+        return Case{"batch_norm", operands, {}, want, 1, true};
+      }
+      case 1:
+        operands.push_back(channels());
+        operands.push_back(channels());
+        return Case{"instance_norm", operands, {}, want, 100, true};
+      default:
+        if (g.chance(0.7)) operands.push_back(channels());
+        if (operands.size() == 2 && g.chance(0.7)) operands.push_back(channels());
+        return Case{"group_norm", operands, {{"groups", groups}}, want, 100, true};
+    }
+  });
+}
+
+TEST(NativeKernels, SoftmaxAlongEveryDimension) {
+  expect_exact(300, [](Generator& g) {
+    const int64_t rank = g.integer(1, 4);
+    const Shape shape = random_shape(g, rank, 12);
+    const bool floats = g.chance(0.6);
+    return Case{"softmax",
+                {floats ? g.floats(shape) : g.codes(shape)},
+                {{"dim", g.integer(-rank, rank - 1)}},
+                std::nullopt,
+                100,
+                true};
   });
 }
 

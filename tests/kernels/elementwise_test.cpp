@@ -43,6 +43,7 @@ class ElementwiseTest : public EveryIsa {
       const auto b = with_slack(random.bytes(static_cast<size_t>(g.b_step ? n : 1)), random);
       g.qa = {random.magnitude(1e-3f, 1), ra.zero_point};
       g.qb = {random.chance(0.3) ? g.qa.scale : random.magnitude(1e-3f, 1), rb.zero_point};
+      if (random.chance(0.3)) g.qb.scale = -g.qb.scale;  // a - b
       const float sy = random.chance(0.3) ? g.qa.scale * 2 : random.magnitude(1e-3f, 1);
       g.inv_scale = 1.0f / sy;
       g.multiplier = g.qa.scale * g.qb.scale * g.inv_scale;

@@ -156,6 +156,19 @@ TEST_P(MathTest, LayerNormIsItsFormulaInDouble) {
   }
 }
 
+TEST_P(MathTest, LayerNormInPartsGivesTheSameBits) {
+  for (size_t n : {1, 7, 8, 20, 96}) {
+    const auto count = static_cast<int64_t>(n);
+    const std::vector<float> x = numbers(n), weight(n, 0.3f), bias(n, -0.7f);
+    std::vector<float> whole(n), parts(n);
+    kernels().layer_norm(x.data(), weight.data(), bias.data(), 1e-5, whole.data(), count);
+    double mean = 0, inverse = 0;
+    kernels().moments(x.data(), 1e-5, &mean, &inverse, count);
+    kernels().normalize(x.data(), mean, inverse, 0.3f, -0.7f, parts.data(), count);
+    EXPECT_EQ(parts, whole);
+  }
+}
+
 TEST_P(MathTest, PartsOfAnLstmsUnitsAreTheBitsOfAllOfThem) {
   constexpr size_t kUnits = 40;
   std::vector<float> g = numbers(4 * kUnits), r(4 * kUnits), cell = numbers(kUnits), h(kUnits);

@@ -64,6 +64,18 @@ void expect_close(const std::vector<Tensor>& got, const std::vector<Tensor>& wan
         << what << " result " << i;
 }
 
+// Gives constants without a value in the text one.
+void fill_constants(Graph& g) {
+  for (const auto& node : g.nodes())
+    if (node.kind == graph::NodeKind::constant && node.value.numel() > 8) {
+      Tensor values = Tensor::randn(node.value.shape(), 5);
+      graph::Node& mine = g.node(g.value(node.outputs[0]).producer);
+      mine.value = node.value.is_quantized()
+                       ? quantize(values, node.value.quantizer(), node.value.dtype())
+                       : values;
+    }
+}
+
 Graph parse(const std::string& body) { return graph::parse("graph g {\n" + body + "\n}\n"); }
 
 }  // namespace
@@ -264,14 +276,7 @@ TEST(Program, AdversarialGraphs) {
   };
   for (const auto& c : cases) {
     Graph g = parse(c.body);
-    for (const auto& node : g.nodes())  // constants without a value in the text
-      if (node.kind == graph::NodeKind::constant && node.value.numel() > 8) {
-        Tensor values = Tensor::randn(node.value.shape(), 5);
-        graph::Node& mine = g.node(g.value(node.outputs[0]).producer);
-        mine.value = node.value.is_quantized()
-                         ? quantize(values, node.value.quantizer(), node.value.dtype())
-                         : values;
-      }
+    fill_constants(g);
     std::vector<Tensor> inputs;
     for (ValueId id : g.inputs()) {
       Tensor t = Tensor::randn(g.type(id).shape(), 11 + static_cast<uint64_t>(id));
@@ -434,6 +439,47 @@ TEST(Program, StepsTellWhatRuns) {
   EXPECT_GT(p.arena_bytes({image(2, 1)}), 0u);
   Program reference = compile(g, {"reference"});
   for (const StepInfo& s : reference.steps()) EXPECT_NE(s.engine, "native");
+}
+
+// Gates, resizes, paddings, slices and joins of NHWC values stay NHWC, on codes and on floats.
+TEST(Program, WhatRunsInEitherLayoutNeedsNoReorder) {
+  const std::string type = "QUInt8(2, 4, 6, 6) scale=0.05 zero_point=100",
+                    qparams = " scale=0.05 zero_point=100";
+  const std::string codes =
+      "%x: " + type +
+      " = input\n%w: QInt8(4, 4, 1, 1) scale=0.02 zero_point=0 = constant\n%a: " + type +
+      " = conv2d(%x, %w)\n%g: QUInt8(2, 4, 1, 1)" + qparams +
+      " = adaptive_avg_pool2d(%a, output_size=[1, 1])\n%b: " + type +
+      " = mul(%a, %g)\n%c: " + "QUInt8(2, 4, 12, 12)" + qparams +
+      " = interpolate(%b, scales=[2, 2], mode=\"linear\")\n%d: QUInt8(2, 4, 14, 14)" + qparams +
+      " = pad(%c, pads=[0, 0, 1, 1, 0, 0, 1, 1])\n%e: QUInt8(2, 2, 14, 14)" + qparams +
+      " = slice(%d, dim=1, start=1, end=3)\n%f: QUInt8(2, 4, 14, 14)" + qparams +
+      " = cat(%e, %e, dim=1)\n%y: QUInt8(2, 4, 14, 14)" + qparams +
+      " = conv2d(%f, %w)\nreturn (%y)";
+  std::string floats = codes;
+  const auto replace = [&](const std::string& from, const std::string& to) {
+    for (size_t at; (at = floats.find(from)) != std::string::npos;)
+      floats.replace(at, from.size(), to);
+  };
+  replace(qparams, "");
+  replace(" scale=0.02 zero_point=0", "");
+  replace("QUInt8", "Float");
+  replace("QInt8", "Float");
+  for (const std::string& text : {codes, floats}) {
+    Graph g = parse(text);
+    fill_constants(g);
+    Program p = compile(g);
+    int reorders = 0;  // of the network's input and result
+    for (const StepInfo& s : p.steps()) {
+      EXPECT_TRUE(s.engine == "native" || s.engine == "layout") << s.kernel;
+      reorders += s.engine == "layout";
+    }
+    EXPECT_LE(reorders, 1);
+    const Tensor x = Tensor::randn(g.type(g.inputs()[0]).shape(), 3);
+    const TensorType& of = g.type(g.inputs()[0]);
+    const std::vector<Tensor> inputs{of.is_quantized() ? quantize(x, of.quantizer, of.dtype) : x};
+    expect_close(p.run(inputs), {evaluate_values(g, inputs)[g.outputs()[0]]}, text);
+  }
 }
 
 TEST(Program, MemoryIsReusedAlongAChain) {

@@ -146,9 +146,7 @@ std::unique_ptr<Kernel> make_cat(const OpSpec& spec) {
   }
   int64_t dim = spec.attrs.get_int("dim");
   if (dim < 0) dim += y.dim();
-  // Channels of images are put together where convolutions have them.
-  return std::make_unique<CatKernel>(std::move(operands), dim, codes ? 1 : 4,
-                                     y.dim() == 4 && dim == 1);
+  return std::make_unique<CatKernel>(std::move(operands), dim, codes ? 1 : 4, false);
 }
 
 }  // namespace octet::native

@@ -57,6 +57,7 @@ std::unique_ptr<Kernel> make_cat(const OpSpec& spec);            // cat.cpp
 std::unique_ptr<Kernel> make_permute(const OpSpec& spec);        // permute.cpp
 std::unique_ptr<Kernel> make_move(const OpSpec& spec);           // move.cpp
 std::unique_ptr<Kernel> make_resize(const OpSpec& spec);         // resize.cpp
+std::unique_ptr<Kernel> make_reduce(const OpSpec& spec);         // reduce.cpp
 std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec);     // float_conv.cpp
 std::unique_ptr<Kernel> make_float_product(const OpSpec& spec);  // float_product.cpp
 std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec);     // float_pool.cpp
@@ -64,5 +65,6 @@ std::unique_ptr<Kernel> make_float_binary(const OpSpec& spec);   // rows.cpp
 std::unique_ptr<Kernel> make_float_clamp(const OpSpec& spec);    // rows.cpp
 std::unique_ptr<Kernel> make_float_unary(const OpSpec& spec);    // rows.cpp
 std::unique_ptr<Kernel> make_float_rows(const OpSpec& spec);     // rows.cpp
+std::unique_ptr<Kernel> make_float_norm(const OpSpec& spec);     // norms.cpp
 
 }  // namespace octet::native

@@ -189,6 +189,21 @@ TEST(FxObservers, KeepersBeforeAQuantizedLayerShareTheInputs) {
   EXPECT_EQ(p.observer("m"), p.observer("x"));
 }
 
+TEST(FxObservers, AValueThatIsReadAsCodesOfTwoDtypesHasTwo) {
+  const Graph g = parse(kConv + image("z", "conv2d(%x, %w)") + "return (%y, %z)");
+  const QConfig is_signed{default_observer().with_dtype(DType::qint8), default_weight_observer()};
+  auto prepared =
+      prepare_fx(g, QConfigMapping(QConfig{default_observer(), default_weight_observer()})
+                        .set_module_name("z", is_signed));
+  prepared->forward(Tensor::randn({1, 2, 4, 4}, 1));
+  const Graph int8 = convert_fx(prepared)->graph();
+  std::set<DType> dtypes;
+  for (const Node& node : int8.nodes())
+    if (node.op == "quantize" && int8.value(node.inputs[0]).name == "x")
+      dtypes.insert(int8.type(node.outputs[0]).dtype);
+  EXPECT_EQ(dtypes, (std::set<DType>{DType::quint8, DType::qint8}));
+}
+
 TEST(FxObservers, WhatIsQuantizedReadsAndGivesObservedValues) {
   for (uint64_t seed = 0; seed < 100; ++seed) {
     std::shared_ptr<ObservedGraphModule> model;

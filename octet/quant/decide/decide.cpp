@@ -121,14 +121,15 @@ bool computes_in_float(const Graph& graph, const Node& node) {
   return !is_result && is("prelu", "PReLU");
 }
 
-}  // namespace
-
+// Why a call of an operator for which the backend has no pattern stays float.
 std::string why_no_pattern(const std::string& op, const BackendConfig& backend) {
   if (ops::find(op) && ops::get(op).traits().wide_range)
     return fmt::format("{} could run on codes, but its results range too widely for 8 bits", op);
   return fmt::format("{} has no quantized form in the backend '{}'", op, backend.name());
 }
 
+// The decision about a call of which the backend has `config` (null: no pattern fits) and to which
+// the mapping gives `qconfig`.
 NodeDecision decide_call(const Graph& graph, const Node& node,
                          const std::optional<QConfig>& qconfig, const BackendPatternConfig* config,
                          const BackendConfig& backend) {
@@ -160,6 +161,8 @@ NodeDecision decide_call(const Graph& graph, const Node& node,
   d.has_weights = dtypes->weight_dtype.dtype.has_value();
   return d;
 }
+
+}  // namespace
 
 OperandRole operand_role(const Graph& graph, const Node& node, size_t i,
                          const BackendPatternConfig* config) {

@@ -35,12 +35,6 @@ struct NodeDecision {
   bool joins_next = false;
 };
 
-// The decision about a call of an operator or module, of which the backend has `config` (null: no
-// pattern fits) and to which the mapping gives `qconfig`.
-NodeDecision decide_call(const graph::Graph& graph, const graph::Node& node,
-                         const std::optional<QConfig>& qconfig, const BackendPatternConfig* config,
-                         const BackendConfig& backend);
-
 // What a quantized call does with an operand.
 enum class OperandRole {
   other,       // it is absent, or no float32: an index, a mask
@@ -115,9 +109,5 @@ std::string node_name(const graph::Graph& graph, const graph::Node& node);
 // along whose axis the scales are then.
 ObserverFactory weight_observer(const graph::Graph& graph, graph::ValueId weight,
                                 const ObserverFactory& factory);
-
-// Why a call of an operator for which the backend has no pattern stays float: it has no form on
-// codes, or its results range too widely for 8 bits, or the backend leaves it.
-std::string why_no_pattern(const std::string& op, const BackendConfig& backend);
 
 }  // namespace octet::quant

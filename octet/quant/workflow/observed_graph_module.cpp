@@ -112,6 +112,9 @@ struct ObservedGraphModule::Calibration {
   Watched watched;
   std::vector<bool> shown;  // by node of the observed graph: an observer that is shown values
   std::vector<ValueId> of_source;  // by value of the observed graph: the one whose range is kept
+  // By watched value: the observers that are shown it. There are two where its readers have it as
+  // codes of two dtypes.
+  std::vector<std::vector<std::string>> observers;
   // Of a graph of operators: what runs, and the values it shows.
   std::optional<runtime::Program> program;
   std::vector<ValueId> values;
@@ -122,10 +125,18 @@ ObservedGraphModule::Calibration& ObservedGraphModule::calibration() {
   if (calibration_ && calibration_->owner == this &&
       (!made_.compiled || has_values_of(calibration_->watched.graph)))
     return *calibration_;
-  auto c = std::make_shared<Calibration>(Calibration{this, watched(), {}, {}, {}, {}});
+  auto c = std::make_shared<Calibration>(Calibration{this, watched(), {}, {}, {}, {}, {}});
   const Watched& w = c->watched;
-  for (const Node& node : graph().nodes())
-    c->shown.push_back(is_observer_call(*this, node) && is_shown(node));
+  std::vector<ValueId> watched_at(graph().values().size(), kNone);
+  for (size_t v = 0; v < w.source.size(); ++v)
+    watched_at[static_cast<size_t>(w.source[v])] = static_cast<ValueId>(v);
+  c->observers.resize(w.graph.values().size());
+  for (const Node& node : graph().nodes()) {
+    const bool observes = is_observer_call(*this, node);
+    if (observes) watched_at[node.outputs[0]] = watched_at[node.inputs[0]];
+    c->shown.push_back(observes && is_shown(node));
+    if (c->shown.back()) c->observers[watched_at[node.inputs[0]]].push_back(node.scope);
+  }
   std::vector<bool> compared(w.graph.values().size(), false);
   for (ValueId v : compared_operands(w.graph)) compared[static_cast<size_t>(v)] = true;
   std::map<std::string, int> values_of;  // by observer
@@ -154,7 +165,7 @@ std::vector<Tensor> ObservedGraphModule::forward(std::vector<Tensor> inputs) {
   if (c.program)
     results = c.program->run_watched(inputs, c.values, [&](ValueId id, const Tensor& value) {
       const auto v = static_cast<size_t>(id);
-      if (c.watched.shown[v]) (*submodule(c.watched.observer[v]))(value);
+      for (const std::string& path : c.observers[v]) (*submodule(path))(value);
       if (!c.watched.graph.is_constant(id)) ranges_.add(id, value, samples_, c.batch);
     });
   else

@@ -41,14 +41,6 @@ ModuleMapping single_modules(const BackendConfig& backend, Fn&& replacement) {
   return mapping;
 }
 
-ModuleMapping with_tables(ModuleMapping mapping) {
-  using namespace nn;
-  return mapping.map<Embedding, quantized::Embedding>()
-      .map<EmbeddingBag, quantized::EmbeddingBag>()
-      .map<qat::Embedding, quantized::Embedding>()
-      .map<qat::EmbeddingBag, quantized::EmbeddingBag>();
-}
-
 const BackendConfig& native() {
   static const BackendConfig backend = get_native_backend_config();
   return backend;
@@ -77,11 +69,22 @@ ModuleMapping reference_mapping_of(const BackendConfig& backend) {
   });
 }
 
+ModuleMapping eager_mapping_of(const BackendConfig& backend, QuantMode mode) {
+  using namespace nn;
+  ModuleMapping mapping = mapping_of(backend, mode)
+                              .map<Embedding, quantized::Embedding>()
+                              .map<EmbeddingBag, quantized::EmbeddingBag>()
+                              .map<qat::Embedding, quantized::Embedding>()
+                              .map<qat::EmbeddingBag, quantized::EmbeddingBag>();
+  if (mode == QuantMode::statically)
+    mapping.map<QuantStub, quantized::Quantize>()
+        .map<DeQuantStub, quantized::DeQuantize>()
+        .map<FloatFunctional, QFunctional>();
+  return mapping;
+}
+
 const ModuleMapping& get_default_static_quant_module_mappings() {
-  static const ModuleMapping mapping = with_tables(mapping_of(native(), QuantMode::statically))
-                                           .map<QuantStub, nn::quantized::Quantize>()
-                                           .map<DeQuantStub, nn::quantized::DeQuantize>()
-                                           .map<FloatFunctional, QFunctional>();
+  static const ModuleMapping mapping = eager_mapping_of(native(), QuantMode::statically);
   return mapping;
 }
 
@@ -91,12 +94,12 @@ const ModuleMapping& get_default_qat_module_mappings() {
 }
 
 const ModuleMapping& get_default_dynamic_quant_module_mappings() {
-  static const ModuleMapping mapping = with_tables(mapping_of(native(), QuantMode::dynamically));
+  static const ModuleMapping mapping = eager_mapping_of(native(), QuantMode::dynamically);
   return mapping;
 }
 
 const ModuleMapping& get_default_weight_only_quant_module_mappings() {
-  static const ModuleMapping mapping = mapping_of(native(), QuantMode::weight_only);
+  static const ModuleMapping mapping = eager_mapping_of(native(), QuantMode::weight_only);
   return mapping;
 }
 

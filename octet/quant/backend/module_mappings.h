@@ -57,9 +57,11 @@ class ModuleMapping {
 ModuleMapping mapping_of(const BackendConfig& backend, QuantMode mode);
 ModuleMapping qat_mapping_of(const BackendConfig& backend);
 ModuleMapping reference_mapping_of(const BackendConfig& backend);
+// With what eager mode alone has: stubs and functionals, which are static, and tables of embeddings
+// in every mode.
+ModuleMapping eager_mapping_of(const BackendConfig& backend, QuantMode mode);
 
-// PyTorch's defaults: the native backend's mappings, and what eager mode alone has: stubs and
-// functionals, which are static, and tables of embeddings in every mode.
+// PyTorch's defaults: eager mode's mappings of the native backend.
 
 // Static: float, fused and QAT modules to quantized ones.
 const ModuleMapping& get_default_static_quant_module_mappings();

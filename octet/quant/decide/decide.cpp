@@ -128,37 +128,46 @@ std::string why_no_pattern(const std::string& op, const BackendConfig& backend) 
   return fmt::format("{} has no quantized form in the backend '{}'", op, backend.name());
 }
 
+// What the mapping and the backend say of an operator or a class of modules, whatever its operands:
+// `config` is the backend's pattern (null: none fits). Gives the dtypes that it will have.
+const DTypeConfig* decide_op(const std::string& op, const BackendPatternConfig* config,
+                             const BackendConfig& backend, NodeDecision& d) {
+  if (!d.qconfig) {
+    d.reason = "it has no qconfig";
+    return nullptr;
+  }
+  if (!d.qconfig->activation && !d.qconfig->weight) {
+    d.reason = "its qconfig has no observers";
+    return nullptr;
+  }
+  if (!config) {
+    d.reason = why_no_pattern(op, backend);
+    return nullptr;
+  }
+  const std::optional<QuantMode> wanted = mode_of(*d.qconfig);
+  bool has_mode = !wanted;
+  for (const DTypeConfig& c : config->dtype_configs) has_mode = has_mode || mode_of(c) == *wanted;
+  if (!has_mode) {
+    d.reason = fmt::format("{} has no {} form", op, to_string(*wanted));
+    return nullptr;
+  }
+  return config->find_dtype_config(*d.qconfig, &d.reason);
+}
+
+void quantize_as(const DTypeConfig& dtypes, NodeDecision& d) {
+  d.reason.clear();
+  d.mode = mode_of(dtypes);
+  d.has_weights = dtypes.weight_dtype.dtype.has_value();
+}
+
 // The decision about a call of which the backend has `config` (null: no pattern fits) and to which
 // the mapping gives `qconfig`.
 NodeDecision decide_call(const Graph& graph, const Node& node,
                          const std::optional<QConfig>& qconfig, const BackendPatternConfig* config,
                          const BackendConfig& backend) {
-  NodeDecision d;
-  d.qconfig = qconfig;
-  if (!qconfig) {
-    d.reason = "it has no qconfig";
-    return d;
-  }
-  if (!qconfig->activation && !qconfig->weight) {
-    d.reason = "its qconfig has no observers";
-    return d;
-  }
-  if (!config) {
-    d.reason = why_no_pattern(node.op, backend);
-    return d;
-  }
-  const std::optional<QuantMode> wanted = mode_of(*qconfig);
-  bool has_mode = !wanted;
-  for (const DTypeConfig& c : config->dtype_configs) has_mode = has_mode || mode_of(c) == *wanted;
-  if (!has_mode) {
-    d.reason = fmt::format("{} has no {} form", node.op, to_string(*wanted));
-    return d;
-  }
-  const DTypeConfig* dtypes = config->find_dtype_config(*qconfig, &d.reason);
-  if (!dtypes || !operands_fit(graph, node, *config, &d.reason)) return d;
-  d.reason.clear();
-  d.mode = mode_of(*dtypes);
-  d.has_weights = dtypes->weight_dtype.dtype.has_value();
+  NodeDecision d{.qconfig = qconfig};
+  const DTypeConfig* dtypes = decide_op(node.op, config, backend, d);
+  if (dtypes && operands_fit(graph, node, *config, &d.reason)) quantize_as(*dtypes, d);
   return d;
 }
 
@@ -332,6 +341,15 @@ std::vector<NodeDecision> decide(const Graph& graph, const QConfigMapping& mappi
   if (options.leave_islands_float) leave_islands_float(graph, decisions);
   if (options.join_tables) join_tables(graph, decisions);
   return decisions;
+}
+
+NodeDecision decide_module(const nn::Module& module, const std::optional<QConfig>& qconfig,
+                           const BackendConfig& backend) {
+  NodeDecision d{.qconfig = qconfig};
+  const BackendPatternConfig* config = backend.find_module(module.class_type());
+  if (const DTypeConfig* dtypes = decide_op(module.type_name(), config, backend, d))
+    quantize_as(*dtypes, d);
+  return d;
 }
 
 bool widens(const Node& node) {

@@ -1,7 +1,8 @@
 #pragma once
 // The one place that says what is quantized, how, and why the rest stays float. It asks two things:
 // the QConfigMapping for what the user wants of a call, and the BackendConfig for what can be done
-// with it. All of graph mode is decided here, for graphs with and without module calls:
+// with it. All of graph mode is decided here, for graphs with and without module calls, and each
+// module of eager mode, which has its qconfig with it and no graph around it:
 //
 //   std::vector<quant::NodeDecision> d = quant::decide(
 //       graph, quant::get_default_qconfig_mapping(), quant::get_native_backend_config());
@@ -84,6 +85,10 @@ struct DecideOptions {
 // The decision about each node.
 std::vector<NodeDecision> decide(const graph::Graph& graph, const QConfigMapping& mapping,
                                  const BackendConfig& backend, const DecideOptions& options = {});
+
+// The decision about a module that eager mode may swap, with the qconfig that it was given.
+NodeDecision decide_module(const nn::Module& module, const std::optional<QConfig>& qconfig,
+                           const BackendConfig& backend);
 
 // How a mapping knows the calls of a graph of operators: by their names (as a module's), by their
 // operator and by their number among the calls of that operator.

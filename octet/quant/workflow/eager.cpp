@@ -4,10 +4,9 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
-#include "octet/nn/activation.h"
 #include "octet/nn/embedding.h"
 #include "octet/nn/registry.h"
-#include "octet/ops/unary.h"
+#include "octet/quant/decide/decide.h"
 #include "octet/quant/modules/attention.h"
 #include "octet/quant/modules/dynamic.h"
 #include "octet/quant/modules/float_functional.h"
@@ -104,32 +103,71 @@ const CustomModules& default_custom_modules() {
 
 namespace {
 
-enum class Kind { none, statically, dynamically, weight_only };
-
-// What a qconfig asks for.
-Kind kind_of(const QConfig& q) {
-  // Ranges that are taken anew from each batch are those of dynamic layers.
-  const ObserverOptions& a = q.activation.options();
-  bool each_batch = q.activation.name() == "PlaceholderObserver" || a.is_dynamic ||
-                    (!q.activation.fake_quantize_name().empty() && a.averaging_constant == 1);
-  if (q.activation && each_batch) return q.weight ? Kind::dynamically : Kind::none;
-  if (q.activation && q.activation.name() != "NoopObserver" && q.activation.name() != "Identity")
-    return Kind::statically;
-  return q.weight ? Kind::weight_only : Kind::none;
-}
-
 // Tables of embeddings are quantized by rows and give floats, or stay as they are.
 bool is_table(const Module& m) {
   return dynamic_cast<const nn::Embedding*>(&m) || dynamic_cast<const nn::EmbeddingBag*>(&m);
 }
 
-Kind kind_of(const Module& m) {
-  const QConfig* q = qconfig_of(m);
-  if (!q) return Kind::none;
-  Kind kind = kind_of(*q);
-  if (!is_table(m)) return kind;
-  return !quantizes_rows(*q) ? Kind::none : kind == Kind::statically ? Kind::weight_only : kind;
+// What only eager mode has, so that no backend knows it.
+bool is_eager_only(const Module& m) {
+  return dynamic_cast<const QuantStub*>(&m) || dynamic_cast<const DeQuantStub*>(&m) ||
+         dynamic_cast<const nn::quantized::FloatFunctional*>(&m);
 }
+
+// What a module's qconfig asks for.
+std::optional<QuantMode> wanted_mode(const Module& m) {
+  const QConfig* q = qconfig_of(m);
+  if (!q || (is_table(m) && !quantizes_rows(*q))) return std::nullopt;
+  return is_table(m) ? QuantMode::weight_only : mode_of(*q);
+}
+
+// What the options' backend, or their mapping in its place, makes of modules.
+class Forms {
+ public:
+  explicit Forms(const EagerOptions& options)
+      : given_(options.mapping ? &*options.mapping : nullptr),
+        backend_(options.backend_config ? *options.backend_config : get_native_backend_config()) {
+    for (QuantMode mode : {QuantMode::statically, QuantMode::dynamically, QuantMode::weight_only})
+      by_mode_[mode] = eager_mapping_of(backend_, mode);
+    qat_ = qat_mapping_of(backend_);
+  }
+  // Whether there is a quantized form, in any mode.
+  bool has(const Module& m) const {
+    const auto has_form = [&](const auto& entry) { return entry.second.has(m); };
+    return (given_ && given_->has(m)) || std::any_of(by_mode_.begin(), by_mode_.end(), has_form);
+  }
+  bool has(const Module& m, QuantMode mode) const { return of(mode).has(m); }
+  const ModuleMapping& of(QuantMode mode) const { return given_ ? *given_ : by_mode_.at(mode); }
+  const ModuleMapping& qat() const { return given_ ? *given_ : qat_; }
+
+  NodeDecision decide(const Module& m) const {
+    const std::optional<QuantMode> wanted = wanted_mode(m);
+    if (wanted && (given_ || is_eager_only(m) || !backend_.find_module(m.class_type())))
+      return {.mode = wanted};
+    if (is_table(m) && qconfig_of(m) && !wanted)
+      return {.reason = "rows of embeddings need float_qparams_weight_only_qconfig()"};
+    std::optional<QConfig> qconfig;
+    if (const QConfig* q = qconfig_of(m))
+      qconfig = is_table(m) ? QConfig{ObserverFactory(), q->weight} : *q;
+    else if (m.qconfig.has_value())
+      return {.reason = "its qconfig is nullptr"};
+    return decide_module(m, qconfig, backend_);
+  }
+
+  // The observer of a module's result: that of its qconfig, or the fixed qparams of functions whose
+  // range is known.
+  ObserverFactory result_observer(const Module& m) const {
+    const BackendPatternConfig* config = backend_.find_module(m.class_type());
+    const QConfig& q = *qconfig_of(m);
+    return config ? quant::result_observer(*config, q) : q.activation;
+  }
+
+ private:
+  const ModuleMapping* given_;
+  const BackendConfig backend_;
+  std::map<QuantMode, ModuleMapping> by_mode_;
+  ModuleMapping qat_;
+};
 
 // Of its own: "weight", or several: "weight_ih_l0", "in_proj_weight".
 bool has_weight(const Module& m) {
@@ -150,7 +188,7 @@ bool is_composite(const Module& m) {
 // Error where a qconfig cannot be honoured, before any data is seen.
 void check_qconfig(const Module& m, const std::string& path, const QConfig& q, bool qat) {
   std::string who = path.empty() ? m.type_name() : path;
-  if (kind_of(q) == Kind::statically) {
+  if (mode_of(q) == QuantMode::statically) {
     const ObserverOptions& a = q.activation.options();
     OCTET_CHECK(!is_per_channel(a.qscheme), invalid_argument,
                 "{}: results have one scale per tensor; got {}: use a per-tensor "
@@ -170,24 +208,6 @@ void check_qconfig(const Module& m, const std::string& path, const QConfig& q, b
               "{}: prepare_qat needs a qconfig whose weight is fake-quantized, got {}: use "
               "get_default_qat_qconfig()",
               who, to_string(q));
-}
-
-// The observer of a module's result: that of its qconfig, or the fixed qparams of functions whose
-// range is known.
-ModulePtr result_observer(const Module& m, const std::string& path) {
-  const QConfig& q = *qconfig_of(m);
-  ObserverFactory factory = q.activation;
-  const ops::Op* op = ops::find(nn::activation_op(nn::class_name(m.class_type())));
-  const DType dtype = factory.options().dtype;
-  const auto qtype = op ? ops::fixed_qtype(op->name(), dtype) : std::nullopt;
-  if (qtype && factory.chooses_qparams()) {
-    ObserverFactory fixed("FixedQParamsObserver", ObserverOptions{.dtype = dtype});
-    fixed = fixed.with_fixed_qparams(qtype->quantizer->scale(), qtype->quantizer->zero_point());
-    factory = factory.fake_quantize_name().empty()
-                  ? fixed
-                  : fixed.fake_quantize("FixedQParamsFakeQuantize");
-  }
-  return factory.make_module(path.empty() ? m.type_name() : path);
 }
 
 // -- hooks ----------------------------------------------------------------------------------------
@@ -230,14 +250,15 @@ void observe_results(Module& m, const std::vector<Tensor>&, std::vector<Tensor>&
     std::string name = observer_name(i);
     if (!m.has_submodule(name)) {
       if (!qconfig_of(m)) continue;
-      m.add_child(name, result_observer(m, m.type_name() + " result " + std::to_string(i)));
+      m.add_child(name, qconfig_of(m)->activation.make_module(m.type_name() + " result " +
+                                                              std::to_string(i)));
     }
     outputs[i] = (*m.submodule(name))(outputs[i]);
   }
 }
 
-void attach_observer(Module& m, const std::string& path) {
-  m.add_child(kActivationPostProcess, result_observer(m, path));
+void attach_observer(Module& m, const std::string& path, const ObserverFactory& observer) {
+  m.add_child(kActivationPostProcess, observer.make_module(path.empty() ? m.type_name() : path));
   m.add_forward_hook(kActivationPostProcess, observe_results);
 }
 
@@ -405,7 +426,7 @@ void strip(Module& m) {
 class Preparer {
  public:
   Preparer(const EagerOptions& options, bool qat)
-      : options_(options), qat_(qat), flow_(std::make_shared<Flow>()) {}
+      : options_(options), forms_(options), qat_(qat), flow_(std::make_shared<Flow>()) {}
 
   ModulePtr run(const ModulePtr& model) {
     const char* who = qat_ ? "prepare_qat" : "prepare";
@@ -455,9 +476,9 @@ class Preparer {
 
   void prepare(ModulePtr& at, const std::string& path) {
     Module& m = *at;
-    Kind kind = kind_of(m);
+    const std::optional<QuantMode> wanted = wanted_mode(m);
     if (auto it = options_.custom.float_to_observed.find(type_of(m));
-        it != options_.custom.float_to_observed.end() && kind != Kind::none) {
+        it != options_.custom.float_to_observed.end() && wanted) {
       ModulePtr observed = it->second(m);
       OCTET_CHECK(observed, invalid_argument,
                   "{}: from_float of the observed custom module of a {} gave nothing", path,
@@ -466,36 +487,32 @@ class Preparer {
       observed->train(m.training());
       at = observed;
       selected_ = true;
-      if (kind == Kind::statically) {
-        attach_observer(*at, path);
+      if (wanted == QuantMode::statically) {
+        attach_observer(*at, path, forms_.result_observer(*at));
         follow(*at, path, Role::source);
       }
       return;
     }
-    if (kind == Kind::statically && prepare_composite(at, path)) return;
+    if (wanted == QuantMode::statically && prepare_composite(at, path)) return;
     if (dynamic_cast<DeQuantStub*>(&m)) return follow(m, path, Role::dequantizing);
-    if (dynamic_cast<nn::quantized::FloatFunctional*>(&m)) return prepare_functional(m, path, kind);
-    const ModuleMapping& becomes = get_default_static_quant_module_mappings();
-    if (qat_ && kind != Kind::none) {
-      const ModuleMapping& mapping =
-          options_.mapping ? *options_.mapping : get_default_qat_module_mappings();
-      if (ModulePtr qat = mapping.make(m)) {
+    if (dynamic_cast<nn::quantized::FloatFunctional*>(&m))
+      return prepare_functional(m, path, wanted);
+    const std::optional<QuantMode> mode = forms_.decide(m).mode;
+    if (qat_ && mode) {
+      if (ModulePtr qat = forms_.qat().make(m)) {
         qat->take_hooks(m, m);
         at = qat;
       }
     }
-    bool quantizable = becomes.has(*at) || get_default_dynamic_quant_module_mappings().has(*at) ||
-                       get_default_weight_only_quant_module_mappings().has(*at) ||
-                       (options_.mapping && options_.mapping->has(*at));
-    if (!quantizable) return prepare_children(at, path, kind);
+    if (!forms_.has(*at)) return prepare_children(at, path);
     bool stub = dynamic_cast<QuantStub*>(at.get()) != nullptr;
-    if (kind == Kind::none) return follow(*at, path, stub ? Role::dequantizing : Role::floating);
+    if (!mode) return follow(*at, path, stub ? Role::dequantizing : Role::floating);
     selected_ = true;
-    if (kind == Kind::statically && becomes.has(*at)) {
-      attach_observer(*at, path);
+    if (mode == QuantMode::statically && forms_.has(*at, QuantMode::statically)) {
+      attach_observer(*at, path, forms_.result_observer(*at));
       follow(*at, path, stub ? Role::source : Role::quantized);
     } else {
-      if (qat_ && kind == Kind::dynamically && qconfig_of(*at)->activation.chooses_qparams())
+      if (qat_ && mode == QuantMode::dynamically && qconfig_of(*at)->activation.chooses_qparams())
         attach_input_observer(*at, path);
       follow(*at, path, Role::floating);
     }
@@ -512,7 +529,7 @@ class Preparer {
     }
     if (!is_composite(*at)) return false;
     ++inside_;
-    prepare_children(at, path, Kind::statically);
+    prepare_children(at, path);
     --inside_;
     follow(*at, path, Role::composite);
     return true;
@@ -522,14 +539,14 @@ class Preparer {
     if (inside_ == 0) quant::follow(m, path, role, flow_);
   }
 
-  void prepare_functional(Module& m, const std::string& path, Kind kind) {
-    if (kind != Kind::statically) return;
+  void prepare_functional(Module& m, const std::string& path, std::optional<QuantMode> wanted) {
+    if (wanted != QuantMode::statically) return;
     selected_ = true;
-    m.add_child(kActivationPostProcess, result_observer(m, path));
+    m.add_child(kActivationPostProcess, forms_.result_observer(m).make_module(path));
     follow(m, path, Role::functional);
   }
 
-  void prepare_children(ModulePtr& at, const std::string& path, Kind) {
+  void prepare_children(ModulePtr& at, const std::string& path) {
     if (at->children().empty()) return;
     std::vector<std::string> names;
     for (const auto& [name, child] : at->children())
@@ -543,6 +560,7 @@ class Preparer {
   }
 
   const EagerOptions& options_;
+  const Forms forms_;
   bool qat_;
   std::shared_ptr<Flow> flow_;
   bool selected_ = false;
@@ -555,7 +573,7 @@ class Preparer {
 
 class Converter {
  public:
-  explicit Converter(const EagerOptions& options) : options_(options) {}
+  explicit Converter(const EagerOptions& options) : options_(options), forms_(options) {}
 
   ModulePtr run(const ModulePtr& model, const char* who) {
     model->require_made(who);
@@ -678,13 +696,6 @@ class Converter {
     keep_.push_back(before);
   }
 
-  const ModuleMapping& mapping_for(Kind kind) const {
-    if (options_.mapping) return *options_.mapping;
-    if (kind == Kind::dynamically) return get_default_dynamic_quant_module_mappings();
-    if (kind == Kind::weight_only) return get_default_weight_only_quant_module_mappings();
-    return get_default_static_quant_module_mappings();
-  }
-
   void convert(ModulePtr& at, const std::string& path) {
     Module& m = *at;
     if (auto it = options_.custom.observed_to_quantized.find(type_of(m));
@@ -695,13 +706,13 @@ class Converter {
                   m.type_name());
       return swap(at, quantized, path);
     }
-    Kind kind = kind_of(m);
-    bool stub = dynamic_cast<DeQuantStub*>(&m) != nullptr;
-    bool observed = m.has_submodule(kActivationPostProcess);
-    if (stub || (kind == Kind::statically ? observed : kind != Kind::none)) {
+    const NodeDecision decision = forms_.decide(m);
+    const bool stub = dynamic_cast<DeQuantStub*>(&m) != nullptr;
+    const bool observed = m.has_submodule(kActivationPostProcess);
+    const std::optional<QuantMode> mode = stub ? QuantMode::statically : decision.mode;
+    if (mode && (stub || observed || mode != QuantMode::statically)) {
       try {
-        if (ModulePtr quantized = mapping_for(stub ? Kind::statically : kind).make(m))
-          return swap(at, quantized, path);
+        if (ModulePtr quantized = forms_.of(*mode).make(m)) return swap(at, quantized, path);
       } catch (const Error& e) {
         throw Error(e.code(), fmt::format("{}: {}", path.empty() ? m.type_name() : path, e.what()));
       }
@@ -715,10 +726,12 @@ class Converter {
       if (now != child) m.set_submodule(name, now);
     }
     strip(m);
-    if (names.empty() || has_weight(m)) note_float(m, path, kind);
+    const std::optional<QuantMode> wanted = wanted_mode(m);
+    if (names.empty() || has_weight(m)) note_float(m, path, decision);
     m.qconfig.reset();
     const auto& becomes = default_custom_modules().observed_to_quantized;
-    if (auto it = becomes.find(type_of(m)); it != becomes.end() && kind == Kind::statically) {
+    if (auto it = becomes.find(type_of(m));
+        it != becomes.end() && wanted == QuantMode::statically) {
       ModulePtr quantized = it->second(m);
       quantized->take_hooks(m, m);
       quantized->eval();
@@ -741,21 +754,17 @@ class Converter {
   }
 
   // A leaf that stays as it is: does it compute in float, and why?
-  void note_float(Module& m, const std::string& path, Kind kind) {
+  void note_float(const Module& m, const std::string& path, const NodeDecision& decision) {
     std::string reason;
-    if (is_table(m) && qconfig_of(m))
-      reason = "rows of embeddings need float_qparams_weight_only_qconfig()";
-    else if (has_weight(m))
-      reason = !qconfig_of(m)
-                   ? (m.qconfig.has_value() ? "its qconfig is nullptr" : "it has no qconfig")
-                   : fmt::format("{} has no {} form", m.type_name(),
-                                 kind == Kind::dynamically   ? "dynamic"
-                                 : kind == Kind::weight_only ? "weight-only"
-                                                             : "static");
+    if (has_weight(m) || (is_table(m) && qconfig_of(m)))
+      reason = !decision.reason.empty()
+                   ? decision.reason
+                   : fmt::format("{} has no {} form", m.type_name(), to_string(*decision.mode));
     report_.entries.push_back({path, m.type_name(), reason.empty(), reason});
   }
 
   const EagerOptions& options_;
+  const Forms forms_;
   ConversionReport report_;
   int converted_ = 0;
   std::map<const Module*, ModulePtr> done_;

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "octet/nn/module.h"
+#include "octet/quant/backend/backend_config.h"
 #include "octet/quant/backend/module_mappings.h"
 #include "octet/quant/observe/qconfig.h"
 #include "octet/quant/workflow/report.h"
@@ -97,7 +98,11 @@ const CustomModules& default_custom_modules();
 struct EagerOptions {
   bool inplace = false;
   CustomModules custom;
-  // What becomes what, in place of the default mappings; only these are swapped.
+  // What can be quantized, to which dtypes, and what becomes what; by default
+  // get_native_backend_config().
+  std::optional<BackendConfig> backend_config = {};
+  // What becomes what, in place of the backend's modules, whatever their dtypes; only these are
+  // swapped.
   std::optional<ModuleMapping> mapping = {};
   // convert: the model need not be calibrated, because load_state_dict will set what calibration
   // would have found. Observers that saw no data give values that are unset: until then, calling a

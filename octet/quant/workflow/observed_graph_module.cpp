@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "octet/base/check_impl.h"
+#include "octet/graph/trace.h"
 #include "octet/nn/registry.h"
 #include "octet/quant/backend/json_impl.h"
 #include "octet/quant/observe/fake_quantize.h"
@@ -43,11 +44,14 @@ std::map<std::string, std::pair<std::string, std::string>> ObservedGraphModule::
 
 namespace {
 
-// As widens() of a call of its operator; some that never do are counted in.
-bool widens(const Module& module) {
-  const std::string name = module.type_name();
-  if (name.starts_with("AvgPool")) return module.config().get_int("divisor_override") != 0;
-  return name == "Hardtanh" || name == "Upsample" || name.find("Pad") != std::string::npos;
+// As widens() of the calls that the node, of a module, makes.
+bool module_widens(const Graph& g, const Node& node, Module& module) {
+  std::vector<std::optional<TensorType>> types;
+  for (ValueId v : node.inputs)
+    types.push_back(v == kNone ? std::nullopt : std::optional(g.type(v)));
+  const Graph calls = graph::trace(module, types, {.into_layers = true})->graph();
+  return std::any_of(calls.nodes().begin(), calls.nodes().end(),
+                     [](const Node& n) { return n.kind == NodeKind::call && widens(n); });
 }
 
 // Whether an observer's value is read by nothing but a call that cuts it to a range and shares the
@@ -70,8 +74,8 @@ bool ObservedGraphModule::is_shown(const Node& observer) const {
   if (producer.kind != NodeKind::call && producer.kind != NodeKind::module) return true;
   const auto decision = decisions().find(g.value(producer.outputs[0]).name);
   if (decision == decisions().end() || !decision->second.keeps_qparams) return true;
-  if (producer.kind == NodeKind::module ? widens(*submodule(producer.scope))
-                                        : quant::widens(producer))
+  if (producer.kind == NodeKind::module ? module_widens(g, producer, *submodule(producer.scope))
+                                        : widens(producer))
     return true;
   return std::any_of(producer.inputs.begin(), producer.inputs.end(), [&](ValueId x) {
     if (x == kNone || g.type(x).dtype != DType::float32) return false;

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
+#include <map>
 
 #include "octet/base/error.h"
 #include "octet/base/text.h"
@@ -158,6 +159,21 @@ void CommandLine::check_command(int argc, char** argv) const {
   if (name.rfind("-", 0) == 0 || std::find(known.begin(), known.end(), name) != known.end()) return;
   wrong_usage(fmt::format("unknown command '{}'{} (known: {})", name, did_you_mean(name, known),
                           fmt::join(known, ", ")));
+}
+
+// -- the commands ---------------------------------------------------------------------------------
+
+namespace {
+std::map<std::string, RegisteredCommand::Add>& commands() {
+  static std::map<std::string, RegisteredCommand::Add> all;
+  return all;
+}
+}  // namespace
+
+RegisteredCommand::RegisteredCommand(const char* name, Add add) { commands().emplace(name, add); }
+
+void RegisteredCommand::add_all(CommandLine& program) {
+  for (const auto& [name, add] : commands()) add(program);
 }
 
 }  // namespace octet::cli

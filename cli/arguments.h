@@ -88,4 +88,14 @@ class CommandLine {
   std::unique_ptr<CLI::App> app_;
 };
 
+// A command of the program, which stands in its own file and nowhere else:
+//   const RegisteredCommand g_convert("convert", add_convert);
+class RegisteredCommand {
+ public:
+  using Add = void (*)(CommandLine& program);
+  RegisteredCommand(const char* name, Add add);
+  // Adds all of them, by name.
+  static void add_all(CommandLine& program);
+};
+
 }  // namespace octet::cli

@@ -123,8 +123,6 @@ Check seconds_to_measure() {
   });
 }
 
-}  // namespace
-
 void add_bench(CommandLine& program) {
   auto o = std::make_shared<Options>();
   Command command = program.add_command("bench", "latency, load time and memory");
@@ -144,5 +142,9 @@ void add_bench(CommandLine& program) {
   o->run.add_to(command);
   command.callback([o] { run(*o); });
 }
+
+const RegisteredCommand g_bench("bench", add_bench);
+
+}  // namespace
 
 }  // namespace octet::cli

@@ -118,14 +118,4 @@ std::string threads_text();
 // One line on stdout.
 void print_json(const JsonValue& json);
 
-// The commands. Each adds itself to the program.
-void add_quantize(CommandLine& program);
-void add_eval(CommandLine& program);
-void add_run(CommandLine& program);
-void add_inspect(CommandLine& program);
-void add_bench(CommandLine& program);
-void add_convert(CommandLine& program);
-void add_train(CommandLine& program);
-void add_qat(CommandLine& program);
-
 }  // namespace octet::cli

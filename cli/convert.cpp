@@ -8,6 +8,8 @@
 
 namespace octet::cli {
 
+namespace {
+
 void add_convert(CommandLine& program) {
   struct Options {
     std::string in, out;
@@ -33,5 +35,9 @@ void add_convert(CommandLine& program) {
                human_bytes(static_cast<double>(file_bytes(o->out))));
   });
 }
+
+const RegisteredCommand g_convert("convert", add_convert);
+
+}  // namespace
 
 }  // namespace octet::cli

@@ -7,6 +7,8 @@
 
 namespace octet::cli {
 
+namespace {
+
 void add_eval(CommandLine& program) {
   struct Options {
     std::string model, data;
@@ -40,5 +42,9 @@ void add_eval(CommandLine& program) {
     }
   });
 }
+
+const RegisteredCommand g_eval("eval", add_eval);
+
+}  // namespace
 
 }  // namespace octet::cli

@@ -49,8 +49,6 @@ JsonValue to_json(const graph::Graph& g) {
                             {"metadata", g.metadata}});
 }
 
-}  // namespace
-
 void add_inspect(CommandLine& program) {
   struct Options {
     std::string model;
@@ -88,5 +86,9 @@ void add_inspect(CommandLine& program) {
                human_bytes(static_cast<double>(weight_bytes(g))));
   });
 }
+
+const RegisteredCommand g_inspect("inspect", add_inspect);
+
+}  // namespace
 
 }  // namespace octet::cli

@@ -61,14 +61,7 @@ int main(int argc, char** argv) {
       "uint8 or float32) and, where accuracy is measured, `labels` (int64); or an .npz\n"
       "with one array per model input, by name; or a directory of images.\n"
       "Exit status: 0 done, 1 the work failed, 2 wrong usage.");
-  octet::cli::add_quantize(program);
-  octet::cli::add_eval(program);
-  octet::cli::add_run(program);
-  octet::cli::add_inspect(program);
-  octet::cli::add_bench(program);
-  octet::cli::add_convert(program);
-  octet::cli::add_train(program);
-  octet::cli::add_qat(program);
+  octet::cli::RegisteredCommand::add_all(program);
   try {
     try {
       program.run(argc, argv);

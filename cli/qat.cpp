@@ -88,8 +88,6 @@ void run(const Options& o) {
              r.seconds, threads_text());
 }
 
-}  // namespace
-
 void add_qat(CommandLine& program) {
   auto o = std::make_shared<Options>();
   Command command = program.add_command(
@@ -111,5 +109,9 @@ void add_qat(CommandLine& program) {
   command.footer("Example: octet qat net.onnx --data train.npz --weight-bits 4 -o net.octet");
   command.callback([o] { run(*o); });
 }
+
+const RegisteredCommand g_qat("qat", add_qat);
+
+}  // namespace
 
 }  // namespace octet::cli

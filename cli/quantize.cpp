@@ -338,8 +338,6 @@ void run(Options o) {
     print(result);
 }
 
-}  // namespace
-
 void add_quantize(CommandLine& program) {
   auto o = std::make_shared<Options>();
   Command command = program.add_command("quantize", "make an 8-bit network from a trained one");
@@ -383,5 +381,9 @@ void add_quantize(CommandLine& program) {
   command.footer("Example: octet quantize net.onnx --calibrate images.npz -o net.octet");
   command.callback([o] { run(*o); });
 }
+
+const RegisteredCommand g_quantize("quantize", add_quantize);
+
+}  // namespace
 
 }  // namespace octet::cli

@@ -18,8 +18,6 @@ bool converts(DType from, DType to) {
   return is_floating(to) || (integers && element_size(from) < element_size(to));
 }
 
-}  // namespace
-
 void add_run(CommandLine& program) {
   struct Options {
     std::string model, output;
@@ -69,5 +67,9 @@ void add_run(CommandLine& program) {
     write_npz(o->output, outputs);
   });
 }
+
+const RegisteredCommand g_run("run", add_run);
+
+}  // namespace
 
 }  // namespace octet::cli

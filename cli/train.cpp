@@ -77,8 +77,6 @@ void run(const TrainOptions& o, bool from_scratch) {
       threads_text());
 }
 
-}  // namespace
-
 void add_train(CommandLine& program) {
   auto o = std::make_shared<TrainOptions>();
   auto from_scratch = std::make_shared<bool>(false);
@@ -88,5 +86,9 @@ void add_train(CommandLine& program) {
   command.footer("Example: octet train net.onnx --data train.npz --epochs 10 -o trained.octet");
   command.callback([o, from_scratch] { run(*o, *from_scratch); });
 }
+
+const RegisteredCommand g_train("train", add_train);
+
+}  // namespace
 
 }  // namespace octet::cli

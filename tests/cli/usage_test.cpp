@@ -53,8 +53,7 @@ TEST(CliUsage, WrongUsageIsOneLineAndExitsWith2) {
   };
   const std::vector<Case> cases{
       {{}, {"no command given", "octet --help"}},
-      {{"quantise"},
-       {"unknown command 'quantise'", "did you mean 'quantize'", "known: quantize, eval"}},
+      {{"quantise"}, {"unknown command 'quantise'", "did you mean 'quantize'", "known: bench, "}},
       {{"--frobnicate"}, {"octet --help"}},
       {{"eval"}, {"MODEL is required", "octet eval --help"}},
       {{"eval", kNet}, {"--data is required"}},

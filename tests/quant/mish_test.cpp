@@ -2,6 +2,7 @@
 // module and its function are all that was written, and it works in every way there is to quantize.
 #include <gtest/gtest.h>
 
+#include "octet/base/random.h"
 #include "octet/io/onnx_export.h"
 #include "octet/io/onnx_import.h"
 #include "octet/nn/nn.h"
@@ -30,6 +31,7 @@ OCTET_MODULE(Net)
 Tensor batch(uint64_t seed) { return Tensor::randn({16, 8}, seed); }
 
 std::shared_ptr<Net> net() {
+  manual_seed(1);
   auto model = nn::make<Net>();
   model->eval();
   return model;
@@ -51,12 +53,15 @@ TEST(Mish, EagerStatic) {
   expect_close(model, (*int8)(batch(9)));
 }
 
+// As many as moving averages of ranges take to settle.
+constexpr uint64_t kTrainingBatches = 300;
+
 TEST(Mish, EagerQat) {
   auto model = net();
   model->train();
   model->qconfig = quant::get_default_qat_qconfig();
   auto prepared = quant::prepare_qat(model);
-  for (uint64_t i = 0; i < 4; ++i) (*prepared)(batch(i));
+  for (uint64_t i = 0; i < kTrainingBatches; ++i) (*prepared)(batch(i));
   prepared->eval();
   auto int8 = quant::convert(prepared);
   EXPECT_EQ(int8->submodule("act")->type_name(), "QuantizedMish");
@@ -88,7 +93,7 @@ TEST(Mish, GraphDynamicAndQat) {
   model->train();
   auto trained = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping(),
                                        std::vector<Tensor>{batch(0)});
-  for (uint64_t i = 0; i < 4; ++i) (*trained)(batch(i));
+  for (uint64_t i = 0; i < kTrainingBatches; ++i) (*trained)(batch(i));
   trained->eval();
   model->eval();
   auto int8 = quant::convert_fx(trained);

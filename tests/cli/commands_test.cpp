@@ -182,5 +182,29 @@ TEST(CliBench, TextNamesMachineThreadsAndSteps) {
     EXPECT_TRUE(contains(r.out, part)) << part << " is not in:\n" << r.out;
 }
 
+// -- diff -----------------------------------------------------------------------------------------
+
+TEST(CliDiff, SaysWhatQuantizingChanged) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "q.octet");
+  const RunResult r = run_octet({"diff", kNet, dir / "q.octet"});
+  expect_success(r);
+  EXPECT_EQ(r.out.find("A " + std::string(kNet)), 0u) << r.out;
+  EXPECT_NE(r.out.find("~ conv2d "), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("Float(N, 32) -> QUInt8(N, 32) scale="), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("SQNR "), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("+ quantize "), std::string::npos) << r.out;
+}
+
+TEST(CliDiff, AModelDoesNotDifferFromItself) {
+  OCTET_NEED_PROGRAM();
+  const RunResult text = run_octet({"diff", kNet, kNet}),
+                  json = run_octet({"diff", kNet, kNet, "--json"});
+  expect_success(text);
+  EXPECT_NE(text.out.find("# no difference\n"), std::string::npos) << text.out;
+  EXPECT_EQ(json.out, "{\"same\":true,\"differences\":[]}\n");
+}
+
 }  // namespace
 }  // namespace octet::testing

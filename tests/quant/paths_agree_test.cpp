@@ -57,7 +57,7 @@ struct Residual : nn::Module {
 };
 OCTET_MODULE(Residual)
 
-// A block of MobileNetV2, with ReLU for ReLU6: a convolution and a ReLU6 are not fused in eager mode
+// A block of MobileNetV2, with ReLU for ReLU6, which eager mode does not fuse with a convolution
 // (PyTorch's examples put ReLU there too).
 struct Inverted : nn::Module {
   nn::Slot expand = slot("expand", nn::Conv2d(3, 12, 1, {.bias = false}));
@@ -239,8 +239,8 @@ TEST(PathsAgree, ModulesAndOnnxGiveTheSameTypedGraphAndTheSameCodes) {
   }
 }
 
-// Eager mode sees one module at a time, so what only a graph knows is off: which functions join into
-// one table, and which islands do not pay.
+// Eager mode sees one module at a time, so what only a graph knows is off: which functions join
+// into one table, and which islands do not pay.
 TEST(PathsAgree, EagerModeGivesTheSameTypedGraphAndTheSameCodes) {
   for (const Network& n : eager_networks()) {
     const SmallModel& m = n.float_model;

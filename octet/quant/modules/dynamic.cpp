@@ -36,49 +36,13 @@ std::string ReferenceModule::type_name() const {
   return "QuantizedReference" + class_name(class_type());
 }
 
-template class QuantizedLayer<DynamicModule, nn::Linear>;
-template class QuantizedLayer<DynamicModule, nn::Conv1d>;
-template class QuantizedLayer<DynamicModule, nn::Conv2d>;
-template class QuantizedLayer<DynamicModule, nn::Conv3d>;
-template class QuantizedLayer<DynamicModule, nn::ConvTranspose1d>;
-template class QuantizedLayer<DynamicModule, nn::ConvTranspose2d>;
-template class QuantizedLayer<DynamicModule, nn::ConvTranspose3d>;
-template class QuantizedLayer<DynamicModule, nn::Linear, true>;
-template class QuantizedLayer<DynamicModule, nn::Conv1d, true>;
-template class QuantizedLayer<DynamicModule, nn::Conv2d, true>;
-template class QuantizedLayer<DynamicModule, nn::Conv3d, true>;
-
-template class QuantizedLayer<WeightOnlyModule, nn::Linear>;
-template class QuantizedLayer<WeightOnlyModule, nn::Conv1d>;
-template class QuantizedLayer<WeightOnlyModule, nn::Conv2d>;
-template class QuantizedLayer<WeightOnlyModule, nn::Conv3d>;
-template class QuantizedLayer<WeightOnlyModule, nn::ConvTranspose1d>;
-template class QuantizedLayer<WeightOnlyModule, nn::ConvTranspose2d>;
-template class QuantizedLayer<WeightOnlyModule, nn::ConvTranspose3d>;
-template class QuantizedLayer<WeightOnlyModule, nn::Linear, true>;
-template class QuantizedLayer<WeightOnlyModule, nn::Conv1d, true>;
-template class QuantizedLayer<WeightOnlyModule, nn::Conv2d, true>;
-template class QuantizedLayer<WeightOnlyModule, nn::Conv3d, true>;
-
-template class QuantizedLayer<ReferenceModule, nn::Linear>;
-template class QuantizedLayer<ReferenceModule, nn::Conv1d>;
-template class QuantizedLayer<ReferenceModule, nn::Conv2d>;
-template class QuantizedLayer<ReferenceModule, nn::Conv3d>;
-template class QuantizedLayer<ReferenceModule, nn::ConvTranspose1d>;
-template class QuantizedLayer<ReferenceModule, nn::ConvTranspose2d>;
-template class QuantizedLayer<ReferenceModule, nn::ConvTranspose3d>;
-template class QuantizedLayer<ReferenceModule, nn::Linear, true>;
-template class QuantizedLayer<ReferenceModule, nn::Conv1d, true>;
-template class QuantizedLayer<ReferenceModule, nn::Conv2d, true>;
-template class QuantizedLayer<ReferenceModule, nn::Conv3d, true>;
-
 namespace {
 [[maybe_unused]] const bool g_dynamic_registered = [] {
   for_each_type(quant::WeightedForms(), []<typename Forms>() {
     const std::string scope = "octet::nn::quantized::", name = Forms::name;
-    register_module<typename Forms::Dynamic>(scope + "dynamic::" + name);
-    register_module<typename Forms::WeightOnly>(scope + "weight_only::" + name);
-    register_module<typename Forms::Reference>(scope + "reference::" + name);
+    quant::register_form<typename Forms::Dynamic>(scope + "dynamic::" + name);
+    quant::register_form<typename Forms::WeightOnly>(scope + "weight_only::" + name);
+    quant::register_form<typename Forms::Reference>(scope + "reference::" + name);
   });
   return true;
 }();

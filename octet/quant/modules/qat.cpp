@@ -90,18 +90,6 @@ std::shared_ptr<QatLayer<Float, relu>> QatLayer<Float, relu>::from_config(const 
   return make<QatLayer>(*Float::from_config(config), placeholder_fake_quant());
 }
 
-template class QatLayer<nn::Linear>;
-template class QatLayer<nn::Conv1d>;
-template class QatLayer<nn::Conv2d>;
-template class QatLayer<nn::Conv3d>;
-template class QatLayer<nn::ConvTranspose1d>;
-template class QatLayer<nn::ConvTranspose2d>;
-template class QatLayer<nn::ConvTranspose3d>;
-template class QatLayer<nn::Linear, true>;
-template class QatLayer<nn::Conv1d, true>;
-template class QatLayer<nn::Conv2d, true>;
-template class QatLayer<nn::Conv3d, true>;
-
 // -- with batch norm ------------------------------------------------------------------------------
 
 template <typename Float, typename Norm, bool relu>
@@ -190,21 +178,13 @@ std::shared_ptr<QatBnLayer<Float, Norm, relu>> QatBnLayer<Float, Norm, relu>::fr
                           placeholder_fake_quant(), config.get_bool("freeze_bn"));
 }
 
-template class QatBnLayer<nn::Conv1d, nn::BatchNorm1d>;
-template class QatBnLayer<nn::Conv2d, nn::BatchNorm2d>;
-template class QatBnLayer<nn::Conv3d, nn::BatchNorm3d>;
-template class QatBnLayer<nn::Conv1d, nn::BatchNorm1d, true>;
-template class QatBnLayer<nn::Conv2d, nn::BatchNorm2d, true>;
-template class QatBnLayer<nn::Conv3d, nn::BatchNorm3d, true>;
-template class QatBnLayer<nn::Linear, nn::BatchNorm1d>;
-
 namespace {
 [[maybe_unused]] const bool g_qat_registered = [] {
   for_each_type(quant::WeightedForms(), []<typename Forms>() {
     const std::string scope = "octet::nn::qat::";
-    register_module<typename Forms::Qat>(scope + Forms::name);
+    quant::register_form<typename Forms::Qat>(scope + Forms::name);
     if constexpr (quant::has_bn<Forms>)
-      register_module<typename Forms::QatBn>(scope + Forms::bn_name);
+      quant::register_form<typename Forms::QatBn>(scope + Forms::bn_name);
   });
   return true;
 }();

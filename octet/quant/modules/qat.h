@@ -41,6 +41,8 @@ using ConvReLU3d = QatLayer<nn::Conv3d, true>;
 class FreezableBatchNorm {
  public:
   virtual ~FreezableBatchNorm() = default;
+  // The weights that convert() quantizes.
+  virtual quant::FoldedWeights folded() const = 0;
   virtual void freeze_bn_stats() = 0;  // running statistics, which no longer move
   virtual void update_bn_stats() = 0;  // the batch's own, in training mode
 };
@@ -61,8 +63,7 @@ class QatBnLayer : public Float, public FreezableBatchNorm {
   void train(bool mode = true) override;
   void freeze_bn_stats() override;
   void update_bn_stats() override;
-  // The weights that convert() quantizes.
-  quant::FoldedWeights folded() const;
+  quant::FoldedWeights folded() const override;
 
   Slot bn;
   Slot weight_fake_quant;

@@ -60,18 +60,6 @@ void StaticModule::take_config(const Attrs& config) {
   dtype = parse_dtype(config.get_string("dtype"));
 }
 
-template class QuantizedLayer<StaticModule, nn::Linear>;
-template class QuantizedLayer<StaticModule, nn::Conv1d>;
-template class QuantizedLayer<StaticModule, nn::Conv2d>;
-template class QuantizedLayer<StaticModule, nn::Conv3d>;
-template class QuantizedLayer<StaticModule, nn::ConvTranspose1d>;
-template class QuantizedLayer<StaticModule, nn::ConvTranspose2d>;
-template class QuantizedLayer<StaticModule, nn::ConvTranspose3d>;
-template class QuantizedLayer<StaticModule, nn::Linear, true>;
-template class QuantizedLayer<StaticModule, nn::Conv1d, true>;
-template class QuantizedLayer<StaticModule, nn::Conv2d, true>;
-template class QuantizedLayer<StaticModule, nn::Conv3d, true>;
-
 // -- layers without a quantized weight ------------------------------------------------------------
 
 // What they compute.
@@ -129,39 +117,13 @@ template Tensor compute(const InstanceNormNd<1>&, const Tensor&, const ops::QTyp
 template Tensor compute(const InstanceNormNd<2>&, const Tensor&, const ops::QType&);
 template Tensor compute(const InstanceNormNd<3>&, const Tensor&, const ops::QType&);
 
-template class WithQParams<nn::ELU>;
-template class WithQParams<nn::CELU>;
-template class WithQParams<nn::GELU>;
-template class WithQParams<nn::Hardswish>;
-template class WithQParams<nn::LeakyReLU>;
-template class WithQParams<nn::PReLU>;
-template class WithQParams<nn::Sigmoid>;
-template class WithQParams<nn::Hardsigmoid>;
-template class WithQParams<nn::Tanh>;
-template class WithQParams<nn::Softmax>;
-template class WithQParams<nn::LogSoftmax>;
-template class WithQParams<nn::SELU>;
-template class WithQParams<nn::SiLU>;
-template class WithQParams<nn::Softplus>;
-template class WithQParams<nn::Softsign>;
-template class WithQParams<nn::BatchNorm1d>;
-template class WithQParams<nn::BatchNorm2d>;
-template class WithQParams<nn::BatchNorm3d>;
-template class WithQParams<nn::LayerNorm>;
-template class WithQParams<nn::GroupNorm>;
-template class WithQParams<nn::InstanceNorm1d>;
-template class WithQParams<nn::InstanceNorm2d>;
-template class WithQParams<nn::InstanceNorm3d>;
-template class WithQParams<nn::BatchNorm2d, true>;
-template class WithQParams<nn::BatchNorm3d, true>;
-
 // -- names ----------------------------------------------------------------------------------------
 
 namespace {
 
 template <typename M>
 void add(const char* name) {
-  register_module<M>(std::string("octet::nn::quantized::") + name);
+  quant::register_form<M>(std::string("octet::nn::quantized::") + name);
 }
 
 [[maybe_unused]] const bool g_quantized_registered = [] {

@@ -1,6 +1,7 @@
 #pragma once
 // What conv and linear layers have in common for templates, and a dispatch over them.
 
+#include "octet/nn/registry.h"
 #include "octet/ops/conv_impl.h"
 #include "octet/quant/modules/forms.h"
 
@@ -62,6 +63,14 @@ bool visit_layer(nn::Module& module, Fn&& fn) {
     }
   });
   return found;
+}
+
+// Registers a class that others make by its from_float. They see a declaration: this call, in the
+// source that defines the class's members, is what makes the compiler write them.
+template <typename M>
+void register_form(const std::string& name) {
+  [[gnu::used]] static const auto from_float = &M::from_float;
+  nn::register_module<M>(name);
 }
 
 }  // namespace octet::quant

@@ -149,7 +149,7 @@ struct Network {
   SmallModel float_model;
   quant::FuseList fuse = {};
   // Whether eager mode finds other scales than graph mode, which gives the operands of a cat and
-  // their result one observer, and a relu and the layer before it, fused or not.
+  // their result one observer.
   bool other_scales = false;
 };
 
@@ -166,7 +166,7 @@ std::vector<Network> eager_networks() {
        {{"expand", "bn1", "act1"}, {"depthwise", "bn2", "act2"}, {"project", "bn3"}}},
       {{"SqueezeExcite", nn::make<SqueezeExcite>(), images}, {{"conv", "bn"}, {"squeeze", "relu"}}},
       {{"UNet", nn::make<UNet>(), images}, {{"down", "relu1"}, {"inner", "relu2"}}, true},
-      {{"Decoder", nn::make<Decoder>(), images}, {{"first", "relu1"}}, true},
+      {{"Decoder", nn::make<Decoder>(), images}, {{"first", "relu1"}, {"up", "relu2"}}},
       {{"Glu", nn::make<Glu>(), images}},
   };
 }

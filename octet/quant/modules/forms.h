@@ -98,6 +98,13 @@ struct FormsOf<nn::ConvNd<N, true>, false>
   static constexpr const char* names[] = {"ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"};
   static constexpr const char* name = names[N - 1];
 };
+template <size_t N>
+struct FormsOf<nn::ConvNd<N, true>, true>
+    : LayerForms<nn::ConvNd<N, true>, nn::BatchNormNd<N>, true> {
+  static constexpr const char* names[] = {"ConvTransposeReLU1d", "ConvTransposeReLU2d",
+                                          "ConvTransposeReLU3d"};
+  static constexpr const char* name = names[N - 1];
+};
 template <>
 struct FormsOf<nn::Linear, false> : LayerBnForms<nn::Linear, nn::BatchNorm1d, false> {
   static constexpr const char *name = "Linear", *bn_name = "LinearBn1d";
@@ -115,7 +122,9 @@ inline constexpr bool fuses_relu = requires {
 using WeightedForms =
     TypeList<FormsOf<nn::Conv1d>, FormsOf<nn::Conv1d, true>, FormsOf<nn::Conv2d>,
              FormsOf<nn::Conv2d, true>, FormsOf<nn::Conv3d>, FormsOf<nn::Conv3d, true>,
-             FormsOf<nn::ConvTranspose1d>, FormsOf<nn::ConvTranspose2d>,
-             FormsOf<nn::ConvTranspose3d>, FormsOf<nn::Linear>, FormsOf<nn::Linear, true>>;
+             FormsOf<nn::ConvTranspose1d>, FormsOf<nn::ConvTranspose1d, true>,
+             FormsOf<nn::ConvTranspose2d>, FormsOf<nn::ConvTranspose2d, true>,
+             FormsOf<nn::ConvTranspose3d>, FormsOf<nn::ConvTranspose3d, true>, FormsOf<nn::Linear>,
+             FormsOf<nn::Linear, true>>;
 
 }  // namespace octet::quant

@@ -52,6 +52,10 @@ using LinearReLU = Fused<Linear, ReLU>;
 using ConvReLU1d = Fused<Conv1d, ReLU>;
 using ConvReLU2d = Fused<Conv2d, ReLU>;
 using ConvReLU3d = Fused<Conv3d, ReLU>;
+// PyTorch has no fusion of these.
+using ConvTransposeReLU1d = Fused<ConvTranspose1d, ReLU>;
+using ConvTransposeReLU2d = Fused<ConvTranspose2d, ReLU>;
+using ConvTransposeReLU3d = Fused<ConvTranspose3d, ReLU>;
 using BNReLU2d = Fused<BatchNorm2d, ReLU>;
 using BNReLU3d = Fused<BatchNorm3d, ReLU>;
 // In training mode the batch norm stays a part of its own.

@@ -43,8 +43,8 @@ double squared_distance(const Tensor& x, const Tensor& y) {
 void ErrorStatistics::add(const Tensor& x, const Tensor& y) {
   const std::vector<double> a = numbers(x, "ErrorStatistics"), b = numbers(y, "ErrorStatistics");
   OCTET_CHECK(a.size() == b.size(), invalid_argument,
-              "ErrorStatistics: {} and {} have different numbers of elements",
-              to_string(x.type()), to_string(y.type()));
+              "ErrorStatistics: {} and {} have different numbers of elements", to_string(x.type()),
+              to_string(y.type()));
   for (size_t i = 0; i < a.size(); ++i) {
     const double d = a[i] - b[i];
     xx_ += a[i] * a[i];
@@ -104,8 +104,8 @@ double KlDivergence::value() const {
   std::map<int64_t, std::pair<double, double>> bins;  // by number in the common grid
   auto put = [&](const quant::Histogram& h, double std::pair<double, double>::*side) {
     if (h.constant()) {
-      const auto bin = static_cast<int64_t>(
-          std::floor(std::ldexp(static_cast<double>(h.min()), -exponent)));
+      const auto bin =
+          static_cast<int64_t>(std::floor(std::ldexp(static_cast<double>(h.min()), -exponent)));
       bins[bin].*side += static_cast<double>(h.total());
       return;
     }
@@ -181,10 +181,10 @@ QuantizationError split_quantization_error(const Tensor& x, const QuantizerPtr& 
               to_string(dtype));
   int64_t channels = 1, inner = x.numel();
   if (quantizer->is_per_channel()) {
-    OCTET_CHECK(quantizer->axis() < x.dim() &&
-                    x.size(quantizer->axis()) == std::ssize(quantizer->scales()),
-                invalid_argument, "split_quantization_error: {} does not fit {}",
-                to_string(*quantizer), to_string(x.type()));
+    OCTET_CHECK(
+        quantizer->axis() < x.dim() && x.size(quantizer->axis()) == std::ssize(quantizer->scales()),
+        invalid_argument, "split_quantization_error: {} does not fit {}", to_string(*quantizer),
+        to_string(x.type()));
     channels = x.size(quantizer->axis());
     inner = 1;
     for (int64_t d = quantizer->axis() + 1; d < x.dim(); ++d) inner *= x.size(d);
@@ -196,8 +196,8 @@ QuantizationError split_quantization_error(const Tensor& x, const QuantizerPtr& 
     const auto scale = static_cast<float>(quantizer->scale(c));
     const auto z = static_cast<int32_t>(quantizer->zero_point(c));
     const float v = values[static_cast<size_t>(i)];
-    const int32_t q = affine::quantize(v, scale, z, static_cast<int32_t>(lo),
-                                       static_cast<int32_t>(hi));
+    const int32_t q =
+        affine::quantize(v, scale, z, static_cast<int32_t>(lo), static_cast<int32_t>(hi));
     const double d = static_cast<double>(v) - affine::dequantize(q, scale, z);
     const bool beyond = (q == lo && d < 0) || (q == hi && d > 0);
     e.clipped += beyond;

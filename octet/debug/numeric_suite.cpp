@@ -104,9 +104,7 @@ LoggerDict get_logger_dict(const Module& model, const std::string& prefix) {
 // -- shadows --------------------------------------------------------------------------------------
 
 namespace {
-Tensor dequantized(const Tensor& x) {
-  return x.defined() && x.is_quantized() ? x.dequantize() : x;
-}
+Tensor dequantized(const Tensor& x) { return x.defined() && x.is_quantized() ? x.dequantize() : x; }
 std::vector<Tensor> dequantized(std::vector<Tensor> xs) {
   for (Tensor& x : xs) x = dequantized(x);
   return xs;
@@ -148,8 +146,7 @@ ShadowFunctional::ShadowFunctional(ModulePtr q_module, ModulePtr float_module,
 Tensor ShadowFunctional::apply(const char* op, const std::vector<Tensor>& operands,
                                const Attrs& attrs) {
   Tensor output = submodule("orig_module")->operation(op, operands, attrs);
-  log_both(*this, output,
-           submodule("shadow_module")->operation(op, dequantized(operands), attrs));
+  log_both(*this, output, submodule("shadow_module")->operation(op, dequantized(operands), attrs));
   return output;
 }
 
@@ -179,10 +176,10 @@ void prepare_model_with_stubs(Module& float_module, Module& q_module,
     if (!module_swap_list.count(std::type_index(float_child->class_type())))
       prepare_model_with_stubs(*float_child, *q_child, module_swap_list, logger);
     else if (!same_classes(*q_child, *float_child))
-      shadows.emplace_back(
-          name, dynamic_cast<nn::quantized::FloatFunctional*>(q_child.get())
-                    ? ModulePtr(nn::make<ShadowFunctional>(q_child, float_child, logger))
-                    : ModulePtr(nn::make<Shadow>(q_child, float_child, logger)));
+      shadows.emplace_back(name,
+                           dynamic_cast<nn::quantized::FloatFunctional*>(q_child.get())
+                               ? ModulePtr(nn::make<ShadowFunctional>(q_child, float_child, logger))
+                               : ModulePtr(nn::make<Shadow>(q_child, float_child, logger)));
   }
   for (auto& [name, shadow] : shadows) q_module.set_submodule(name, std::move(shadow));
 }
@@ -200,8 +197,7 @@ LoggerDict compare_model_stub(Module& float_model, Module& q_model,
 
 bool is_compared_output(const Module& module) {
   static const std::vector<const quant::ModuleMapping*> from = {
-      &quant::get_default_static_quant_module_mappings(),
-      &quant::get_default_qat_module_mappings(),
+      &quant::get_default_static_quant_module_mappings(), &quant::get_default_qat_module_mappings(),
       &quant::get_default_dynamic_quant_module_mappings()};
   if (std::any_of(from.begin(), from.end(),
                   [&](const quant::ModuleMapping* mapping) { return mapping->has(module); }))
@@ -229,6 +225,7 @@ void attach_loggers(Module& m, const std::string& path, const MakeLogger& logger
               "prepare_model_outputs: {} has an {} already: give a model that is not prepared",
               path.empty() ? m.type_name() : "'" + path + "'", quant::kActivationPostProcess);
   if (dynamic_cast<nn::Dropout*>(&m) || dynamic_cast<quant::DeQuantStub*>(&m)) return;
+  if (m.qconfig.type() == typeid(nullptr)) return;  // left float on purpose
   const bool functional = is_functional(m);
   const bool whole = functional || dynamic_cast<nn::intrinsic::FusedModule*>(&m) ||
                      (m.children().empty() && allow(m));

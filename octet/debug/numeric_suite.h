@@ -48,7 +48,7 @@ ComparedWeights compare_weights(nn::Module& float_model, nn::Module& quantized_m
 class Logger : public nn::Module {
  public:
   LoggerStats stats;
-  virtual void log(const Tensor& x);                  // Error unless overridden
+  virtual void log(const Tensor& x);                   // Error unless overridden
   virtual void log(const Tensor& x, const Tensor& y);  // Error unless overridden
   // So that FloatFunctional can call it as its observer: logs x and returns it.
   Tensor forward(Tensor x) override;
@@ -131,9 +131,10 @@ bool is_compared_output(const nn::Module& module);
 // Attaches a logger, as child "activation_post_process", to each module that `allow` admits and that
 // has no submodules (fused modules and FloatFunctionals as a whole; no Dropout, no DeQuantStub), in
 // both models. Error if the model has observers: compare the float model, not the prepared one.
-void prepare_model_outputs(nn::Module& float_module, nn::Module& q_module,
-                           const MakeLogger& logger = logger_class<OutputLogger>(),
-                           const std::function<bool(const nn::Module&)>& allow = is_compared_output);
+void prepare_model_outputs(
+    nn::Module& float_module, nn::Module& q_module,
+    const MakeLogger& logger = logger_class<OutputLogger>(),
+    const std::function<bool(const nn::Module&)>& allow = is_compared_output);
 
 // After prepare_model_outputs and calls: what the loggers of both models kept at matching places,
 // by the quantized model's key ("conv.stats"): "float" and "quantized", one tensor for each call.

@@ -21,8 +21,7 @@ using nlohmann::json;
 inline std::string difference_of(const Tensor& t, const json& expected) {
   if (t.shape() != expected["shape"].get<Shape>())
     return fmt::format("shape {}, not {}", to_string(t.shape()), expected["shape"].dump());
-  const std::vector<double> v =
-      t.detach().dequantize().to(DType::float64).to_vector<double>();
+  const std::vector<double> v = t.detach().dequantize().to(DType::float64).to_vector<double>();
   if (expected.contains("values")) {
     double largest = 0;
     for (double x : expected["values"].get<std::vector<double>>())

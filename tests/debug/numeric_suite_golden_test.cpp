@@ -24,19 +24,33 @@ const json& suite_cases() {
   return loaded;
 }
 
-const std::set<std::type_index> kSwapped = {
-    typeid(nn::Linear),
-    typeid(nn::Conv1d),
-    typeid(nn::Conv2d),
-    typeid(nn::Conv3d),
-    typeid(nn::ConvTranspose2d),
-    typeid(nn::BatchNorm2d),
-    typeid(quant::FloatFunctional),
-    typeid(nn::intrinsic::LinearReLU),
-    typeid(nn::intrinsic::ConvReLU1d),
-    typeid(nn::intrinsic::ConvReLU2d),
-    typeid(nn::intrinsic::ConvReLU3d),
-    typeid(nn::intrinsic::BNReLU2d)};
+const std::set<std::type_index> kSwapped = {typeid(nn::Linear),
+                                            typeid(nn::Conv1d),
+                                            typeid(nn::Conv2d),
+                                            typeid(nn::Conv3d),
+                                            typeid(nn::ConvTranspose2d),
+                                            typeid(nn::BatchNorm2d),
+                                            typeid(quant::FloatFunctional),
+                                            typeid(nn::intrinsic::LinearReLU),
+                                            typeid(nn::intrinsic::ConvReLU1d),
+                                            typeid(nn::intrinsic::ConvReLU2d),
+                                            typeid(nn::intrinsic::ConvReLU3d),
+                                            typeid(nn::intrinsic::BNReLU2d)};
+
+// What differs on purpose (tests/quant/conformance_differences.md): of a model, the comparison and
+// the keys that PyTorch lacks, or whose values differ.
+struct Difference {
+  const char *model, *what, *reason;
+  std::set<std::string> more, values;
+};
+const std::vector<Difference> kDifferences = {
+    {"Mlp", "outputs", "PyTorch's logs no nniq.LinearReLU", {"fc1.stats", "fc2.stats"}, {}},
+    {"Activations", "outputs", "eager mode quantizes Sigmoid", {"sigmoid.stats"}, {}},
+    {"Residual_12", "outputs", "add has one formula", {}, {"add.stats"}},
+    {"Residual_12", "stubs", "add has one formula", {}, {"add.stats", "mul.stats"}},
+    {"Norms_28", "outputs", "batch norms of codes are float ones", {}, {"bn2.stats"}},
+    {"Norms_28", "stubs", "batch norms of codes are float ones", {}, {"bn2.stats"}},
+};
 
 class GoldenNumericSuite : public ::testing::TestWithParam<int> {
  protected:
@@ -66,12 +80,22 @@ class GoldenNumericSuite : public ::testing::TestWithParam<int> {
     std::set<std::string> keys, expected_keys;
     for (const auto& [key, value] : found) keys.insert(key);
     for (const auto& [key, value] : golden[what].items()) expected_keys.insert(key_here(key));
+    Difference known{};
+    const std::string model = golden["model"], number = "_" + std::to_string(GetParam());
+    for (const Difference& d : kDifferences)
+      if ((model == d.model || model + number == d.model) && what == std::string(d.what)) known = d;
+    expected_keys.insert(known.more.begin(), known.more.end());
     EXPECT_EQ(keys, expected_keys) << what;
+    std::set<std::string> differ;
     for (const auto& [key, value] : golden[what].items()) {
       if (!found.count(key_here(key))) continue;
       const std::pair<Tensor, Tensor> xy = pair_of(found.at(key_here(key)), value);
-      EXPECT_EQ(difference_of(xy.first, xy.second, value), "") << what << " " << key;
+      const std::string difference = difference_of(xy.first, xy.second, value);
+      if (!difference.empty()) differ.insert(key);
+      EXPECT_TRUE(difference.empty() || known.values.count(key))
+          << what << " " << key << ": " << difference;
     }
+    EXPECT_EQ(differ, known.values) << what;
   }
   void expect_same(const char* what, const debug::LoggerDict& found) {
     expect_same(what, found, [](const debug::LoggerStats& stats, const json& expected) {
@@ -107,13 +131,12 @@ TEST_P(GoldenNumericSuite, Weights) {
 }
 
 TEST_P(GoldenNumericSuite, Outputs) {
-  expect_same("outputs",
-              debug::compare_model_outputs(*float_model, *int8, {models::batch(c, -1)}));
+  expect_same("outputs", debug::compare_model_outputs(*float_model, *int8, {models::batch(c, -1)}));
 }
 
 TEST_P(GoldenNumericSuite, Stubs) {
-  expect_same("stubs", debug::compare_model_stub(*float_model, *int8, kSwapped,
-                                                 {models::batch(c, -1)}));
+  expect_same("stubs",
+              debug::compare_model_stub(*float_model, *int8, kSwapped, {models::batch(c, -1)}));
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ inline quant::QConfig qconfig_named(const std::string& name) {
   if (name == "minmax") return {full, weight};
   if (name == "minmax_per_channel") return {full, channel};
   if (name == "moving_average")
-    return {quant::ObserverFactory("MovingAverageMinMaxObserver").with_averaging_constant(0.25), weight};
+    return {quant::ObserverFactory("MovingAverageMinMaxObserver").with_averaging_constant(0.25),
+            weight};
   return quant::get_default_qconfig(name);
 }
 

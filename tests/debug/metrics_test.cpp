@@ -52,7 +52,8 @@ TEST(Metrics, OfIndicesAreNan) {
 }
 
 TEST(Metrics, DifferentSizesAreAnError) {
-  expect_error(ErrorCode::invalid_argument, {"different numbers"}, [&] { (void)debug::compute_sqnr(kX, Tensor::zeros({3})); });
+  expect_error(ErrorCode::invalid_argument, {"different numbers"},
+               [&] { (void)debug::compute_sqnr(kX, Tensor::zeros({3})); });
 }
 
 TEST(Metrics, StreamedAreThoseOfAllData) {
@@ -95,8 +96,8 @@ TEST(Metrics, KlDivergenceOfTheSameValuesIsZero) {
 TEST(QuantizationError, IsSplitByItsCause) {
   // codes 0..255 of scale 1, zero point 0: 300 is cut to 255, 1.25 is rounded to 1
   const Tensor x = Tensor::from<float>({300, -2, 1.25, 255.25, 7});
-  const auto e = debug::split_quantization_error(x, Quantizer::per_tensor(1, 0, DType::quint8),
-                                                 DType::quint8);
+  const auto e =
+      debug::split_quantization_error(x, Quantizer::per_tensor(1, 0, DType::quint8), DType::quint8);
   EXPECT_DOUBLE_EQ(e.clipping, 45.0 * 45 + 4 + 0.0625);
   EXPECT_DOUBLE_EQ(e.rounding, 0.0625);
   EXPECT_EQ(e.clipped, 3);
@@ -124,8 +125,10 @@ TEST(QuantizationError, FewerCodesClipMore) {
 }
 
 TEST(QuantizationError, OfAWrongQuantizerIsAnError) {
-  expect_error(ErrorCode::invalid_argument, {"does not fit"}, [&] { (void)debug::split_quantization_error(
-                   kX, Quantizer::per_channel({1, 1}, {0, 0}, 0, DType::qint8), DType::qint8); });
+  expect_error(ErrorCode::invalid_argument, {"does not fit"}, [&] {
+    (void)debug::split_quantization_error(
+        kX, Quantizer::per_channel({1, 1}, {0, 0}, 0, DType::qint8), DType::qint8);
+  });
 }
 
 TEST(OperandError, IsTheWeightsOrTheActivationsWhereOnlyTheyAreQuantized) {
@@ -147,9 +150,8 @@ TEST(OperandError, IsTheWeightsOrTheActivationsWhereOnlyTheyAreQuantized) {
 }
 
 TEST(LayerError, InheritedIsWhatIsNotTheLayersOwn) {
-  const auto e = debug::split_layer_error(Tensor::from<float>({10, 0}),
-                                          Tensor::from<float>({10, 1}),
-                                          Tensor::from<float>({8, 1}));
+  const auto e = debug::split_layer_error(
+      Tensor::from<float>({10, 0}), Tensor::from<float>({10, 1}), Tensor::from<float>({8, 1}));
   EXPECT_EQ(e.own, 1);
   EXPECT_EQ(e.total, 5);
   EXPECT_EQ(e.inherited(), 4);

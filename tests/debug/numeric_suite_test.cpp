@@ -95,12 +95,15 @@ TEST_F(NumericSuite, ErrorLoggersKeepNoTensors) {
 
 TEST_F(NumericSuite, PreparedModelsAreRefused) {
   auto prepared = quant::prepare(model);
-  expect_error(ErrorCode::invalid_argument, {"not prepared"}, [&] { debug::prepare_model_outputs(*prepared, *int8); });
+  expect_error(ErrorCode::invalid_argument, {"not prepared"},
+               [&] { debug::prepare_model_outputs(*prepared, *int8); });
 }
 
 TEST_F(NumericSuite, ALoggerOfTheWrongKindSaysWhich) {
-  expect_error(ErrorCode::invalid_argument, {"ShadowLogger"}, [&] { (void)debug::compare_model_stub(*model, *int8, {typeid(nn::Linear)}, {x},
-                                         debug::logger_class<debug::OutputLogger>()); });
+  expect_error(ErrorCode::invalid_argument, {"ShadowLogger"}, [&] {
+    (void)debug::compare_model_stub(*model, *int8, {typeid(nn::Linear)}, {x},
+                                    debug::logger_class<debug::OutputLogger>());
+  });
 }
 
 }  // namespace

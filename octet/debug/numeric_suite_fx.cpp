@@ -90,9 +90,23 @@ void add_op_to_sets_of_related_ops(RelatedOps& sets, const ObjectType& op,
 }
 
 std::vector<ObjectType> get_unmatchable_types_map() {
-  return {"quantize", "dequantize", "requantize", "lookup", "identity", "clone", "to", "reshape",
-          "permute",  "unsqueeze",  "squeeze",    "expand", "slice",    "tile",  typeid(nn::Identity),
-          typeid(nn::Flatten), typeid(nn::Unflatten)};
+  return {"quantize",
+          "dequantize",
+          "requantize",
+          "lookup",
+          "identity",
+          "clone",
+          "to",
+          "reshape",
+          "permute",
+          "unsqueeze",
+          "squeeze",
+          "expand",
+          "slice",
+          "tile",
+          typeid(nn::Identity),
+          typeid(nn::Flatten),
+          typeid(nn::Unflatten)};
 }
 
 namespace {
@@ -171,7 +185,8 @@ Pairs matching(const View& a, const View& b, const MatchOptions& options) {
       return fmt::format("%{} ({})", v.name(node), v.type_name(node));
     };
     const char* const what =
-        "get_matching_subgraph_pairs: {} of one graph and {} of the other are not related: give two "
+        "get_matching_subgraph_pairs: {} of one graph and {} of the other are not related: give "
+        "two "
         "graphs of one model, or name related types with add_op_to_sets_of_related_ops";
     OCTET_CHECK(i < of_a.size() && i < of_b.size(), invalid_argument, fmt::runtime(what),
                 described(a, of_a, i), described(b, of_b, i));
@@ -189,6 +204,14 @@ Pairs matching(const View& a, const View& b, const MatchOptions& options) {
   }
   std::reverse(pairs.begin(), pairs.end());
   return pairs;
+}
+
+// The paths of matching layers, by the pairs' names: those in model a, for both. (Where a module is
+// called twice, convert makes two of it.)
+std::map<std::string, std::string> paths_of(const View& a, const Pairs& pairs) {
+  std::map<std::string, std::string> paths;
+  for (const auto& [name, pair] : pairs) paths[name] = a.fqn(a.g.node(pair.first.base_op_node));
+  return paths;
 }
 
 // The results with layers named after the nodes of one model.
@@ -229,8 +252,7 @@ bool recurrent_before(const std::string& a, const std::string& b) {
 }
 
 std::vector<Tensor> weights_of(Module& module) {
-  if (dynamic_cast<nn::intrinsic::FusedModule*>(&module))
-    return weights_of(*module.submodule("0"));
+  if (dynamic_cast<nn::intrinsic::FusedModule*>(&module)) return weights_of(*module.submodule("0"));
   if (dynamic_cast<nn::LayerNorm*>(&module)) return {};
   std::map<std::string, Tensor> tensors = module.extra_state();
   for (const auto& [name, tensor] : module.own_tensors())
@@ -255,14 +277,14 @@ std::vector<Tensor> weights_of(const View& v, const Node& node) {
   return {v.constant(weight)};
 }
 
-NSSingleResultType result_of(const View& v, const char* type, const Node& ref,
-                             const Node& ref_type, const Node& prev) {
+NSSingleResultType result_of(const View& v, const char* type, const Node& ref, const Node& ref_type,
+                             const Node& prev, const std::string& fqn) {
   return {.type = type,
           .ref_node_name = v.name(ref),
           .ref_node_target_type = v.type_name(ref_type),
           .prev_node_name = v.name(prev),
           .prev_node_target_type = v.is_computed(prev) ? v.type_name(prev) : "",
-          .fqn = v.fqn(ref)};
+          .fqn = fqn};
 }
 
 }  // namespace
@@ -272,15 +294,17 @@ NSResultsType extract_weights(const std::string& model_name_a, const GraphModule
                               const MatchOptions& options) {
   const View a(model_a), b(model_b);
   NSResultsType results;
+  const Pairs pairs = matching(a, b, options);
+  const std::map<std::string, std::string> paths = paths_of(a, pairs);
   auto extract = [&](const View& v, const std::string& model, const std::string& name, NodeId id) {
     const Node& node = v.g.node(id);
     std::vector<Tensor> values = weights_of(v, node);
     if (values.empty()) return;
-    NSSingleResultType result = result_of(v, "weight", node, node, node);
+    NSSingleResultType result = result_of(v, "weight", node, node, node, paths.at(name));
     result.values = std::move(values);
     results[name]["weight"][model] = {std::move(result)};
   };
-  for (const auto& [name, pair] : matching(a, b, options)) {
+  for (const auto& [name, pair] : pairs) {
     extract(a, model_name_a, name, pair.first.base_op_node);
     extract(b, model_name_b, name, pair.second.base_op_node);
   }
@@ -313,6 +337,7 @@ void set_operand(NSSingleResultType& result, const Node& node, size_t operand) {
 
 GraphModulePtr with_loggers(const View& v, const std::string& model, const Pairs& pairs,
                             NSSubgraph std::pair<NSSubgraph, NSSubgraph>::*side,
+                            const std::map<std::string, std::string>& paths,
                             const MakeLogger& logger, bool inputs) {
   std::map<NodeId, const Pairs::value_type*> starts, ends;
   for (const auto& pair : pairs) {
@@ -328,11 +353,10 @@ GraphModulePtr with_loggers(const View& v, const std::string& model, const Pairs
       for (size_t i : v.data_operands(node)) {
         NSSingleResultType result =
             result_of(v, "node_input", node, v.g.node(subgraph.base_op_node),
-                      v.g.producer(node.inputs[i]));
+                      v.g.producer(node.inputs[i]), paths.at(start->second->first));
         set_operand(result, node, i);
-        r.map(node.inputs[i],
-              instrument.log(r(node.inputs[i]), v.name(node) + "_ns_logger", logger,
-                             {model, start->second->first, std::move(result)}));
+        r.map(node.inputs[i], instrument.log(r(node.inputs[i]), v.name(node) + "_ns_logger", logger,
+                                             {model, start->second->first, std::move(result)}));
       }
     }
     r.copy(node);
@@ -341,8 +365,8 @@ GraphModulePtr with_loggers(const View& v, const std::string& model, const Pairs
       r.map(node.outputs[0],
             instrument.log(r(node.outputs[0]), v.name(node) + "_ns_logger", logger,
                            {model, end->second->first,
-                            result_of(v, "node_output", node, v.g.node(subgraph.base_op_node),
-                                      node)}));
+                            result_of(v, "node_output", node, v.g.node(subgraph.base_op_node), node,
+                                      paths.at(end->second->first))}));
     }
     return true;
   });
@@ -356,9 +380,10 @@ std::pair<GraphModulePtr, GraphModulePtr> add_loggers(
     const MatchOptions& options) {
   const View a(*model_a), b(*model_b);
   const Pairs pairs = matching(a, b, options);
+  const std::map<std::string, std::string> paths = paths_of(a, pairs);
   using Pair = std::pair<NSSubgraph, NSSubgraph>;
-  return {with_loggers(a, name_a, pairs, &Pair::first, logger, should_log_inputs),
-          with_loggers(b, name_b, pairs, &Pair::second, logger, should_log_inputs)};
+  return {with_loggers(a, name_a, pairs, &Pair::first, paths, logger, should_log_inputs),
+          with_loggers(b, name_b, pairs, &Pair::second, paths, logger, should_log_inputs)};
 }
 
 NSResultsType extract_logger_info(const Module& model_a, const Module& model_b,
@@ -387,6 +412,7 @@ class Shadows {
         instrument_(b) {}
 
   GraphModulePtr run(const Pairs& pairs) {
+    paths_ = paths_of(a_, pairs);
     for (const auto& pair : pairs) {
       if (!can_shadow(pair.second)) continue;
       starts_[pair.second.second.start_node] = &pair;
@@ -446,17 +472,17 @@ class Shadows {
     std::vector<ValueId> operands;
     size_t next = 0;
     for (ValueId operand : node.inputs)
-      operands.push_back(operand == kNone             ? kNone
+      operands.push_back(operand == kNone          ? kNone
                          : a_.is_constant(operand) ? constant(name, operand)
-                                                      : data.at(next++));
+                                                   : data.at(next++));
     std::vector<TensorType> types;
     for (ValueId output : node.outputs) types.push_back(a_.g.type(output));
     if (node.kind == NodeKind::module)
       return instrument_.call(name + "_shadow_copy", a_.module(node), node.op, operands, types);
     return instrument_.rewriter()
         .out()
-        .add_calls(name + "_shadow_copy", node.op, operands, node.attrs,
-                   graph::want_of(a_.g, node), node.scope)
+        .add_calls(name + "_shadow_copy", node.op, operands, node.attrs, graph::want_of(a_.g, node),
+                   node.scope)
         .at(0);
   }
 
@@ -466,29 +492,29 @@ class Shadows {
     const Node& start_b = b_.g.node(subgraph_b.start_node);
     const Node& base_a = a_.g.node(subgraph_a.base_op_node);
     const std::string name = b_.name(start_b);
-    const std::vector<size_t> of_a = a_.data_operands(*nodes[0]),
-                              of_b = b_.data_operands(start_b);
+    const std::vector<size_t> of_a = a_.data_operands(*nodes[0]), of_b = b_.data_operands(start_b);
     std::vector<ValueId> data;
     for (size_t i = 0; i < of_a.size(); ++i) {
       const ValueId value_b = start_b.inputs[of_b[i]], value_a = nodes[0]->inputs[of_a[i]];
       if (inputs_) {
         NSSingleResultType result =
             result_of(b_, "node_input", start_b, b_.g.node(subgraph_b.base_op_node),
-                      b_.g.producer(value_b));
+                      b_.g.producer(value_b), paths_.at(pair.first));
         set_operand(result, start_b, of_b[i]);
         r.map(value_b, instrument_.log(r(value_b), name + "_ns_logger_b_inp", logger_,
                                        {name_b_, pair.first, std::move(result)}));
       }
       data.push_back(cast(name, r(value_b), a_.g.type(value_a)));
       if (!inputs_) continue;
-      NSSingleResultType result =
-          result_of(a_, "node_input", *nodes[0], base_a, a_.g.producer(value_a));
+      NSSingleResultType result = result_of(a_, "node_input", *nodes[0], base_a,
+                                            a_.g.producer(value_a), paths_.at(pair.first));
       set_operand(result, *nodes[0], of_a[i]);
       data.back() = instrument_.log(data.back(), name + "_ns_logger_a_inp", logger_,
                                     {name_a_, pair.first, std::move(result)});
     }
     for (const Node* node : nodes) data = {copy(name, *node, data)};
-    NSSingleResultType result = result_of(a_, "node_output", *nodes.back(), base_a, *nodes.back());
+    NSSingleResultType result =
+        result_of(a_, "node_output", *nodes.back(), base_a, *nodes.back(), paths_.at(pair.first));
     result.ref_node_name = result.prev_node_name = r.out().value(data[0]).name;
     instrument_.log(data[0], name + "_ns_logger_a", logger_,
                     {name_a_, pair.first, std::move(result)});
@@ -504,7 +530,8 @@ class Shadows {
     r.map(node.outputs[0],
           instrument_.log(
               r(node.outputs[0]), b_.name(node) + "_ns_logger_b", logger_,
-              {name_b_, end->second->first, result_of(b_, "node_output", node, base, node)}));
+              {name_b_, end->second->first,
+               result_of(b_, "node_output", node, base, node, paths_.at(end->second->first))}));
     return true;
   }
 
@@ -513,6 +540,7 @@ class Shadows {
   const MakeLogger& logger_;
   const bool inputs_;
   Instrument instrument_;
+  std::map<std::string, std::string> paths_;
   std::map<NodeId, const Pairs::value_type*> starts_, ends_;  // of b
 };
 

@@ -49,7 +49,9 @@ struct NSSingleResultType {
   std::string prev_node_name, prev_node_target_type;
   // cat({x1, x2}): x2 has index_within_arg 1; add(x1, x2): x2 has index_of_arg 1.
   int64_t index_within_arg = 0, index_of_arg = 0;
-  std::string fqn;          // path of the module that is called, or whose forward calls the operator
+  // The path of the module that is called, or whose forward calls the operator; of matched layers
+  // that in model a.
+  std::string fqn = "";
   std::string qconfig_str = "";  // of a shadow of prepare_n_shadows_model
   // What extend_logger_results_with_comparison found, by its name, one number for each value; of
   // prepare_n_shadows_model's loggers "sqnr".
@@ -151,8 +153,7 @@ NSResultsType extract_logger_info(const nn::Module& model_a, const nn::Module& m
 GraphModulePtr add_shadow_loggers(const std::string& name_a, const GraphModulePtr& model_a,
                                   const std::string& name_b, const GraphModulePtr& model_b,
                                   const MakeLogger& logger = logger_class<OutputLogger>(),
-                                  bool should_log_inputs = false,
-                                  const MatchOptions& options = {});
+                                  bool should_log_inputs = false, const MatchOptions& options = {});
 
 NSResultsType extract_shadow_logger_info(const nn::Module& model_a_shadows_b,
                                          const std::string& model_name_to_use_for_layer_names);

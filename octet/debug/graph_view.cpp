@@ -2,6 +2,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/debug/graph_view_impl.h"
+#include "octet/debug/n_shadows.h"
 #include "octet/nn/registry.h"
 #include "octet/quant/observe/fake_quantize.h"
 
@@ -84,10 +85,10 @@ std::vector<Tensor> Instrumented::call_module(const Node& node,
 
 ValueId Instrument::call(const std::string& name, const nn::ModulePtr& module,
                          const std::string& class_name, std::vector<ValueId> operands,
-                         const std::vector<TensorType>& types) {
+                         const std::vector<TensorType>& types, bool numbered) {
   std::string stem = name;
   std::replace(stem.begin(), stem.end(), '.', '_');  // a path of one part
-  std::string path;
+  std::string path = numbered ? "" : stem;
   for (int k = 0; path.empty() || view_.gm.has_submodule(path) ||
                   std::any_of(modules_.begin(), modules_.end(),
                               [&](const auto& m) { return m.first == path; });
@@ -122,6 +123,8 @@ void collect(const nn::Module& model, NSResultsType& results) {
     if (!logger) continue;
     NSSingleResultType result = logger->place.result;
     result.values = logger->stats;
+    if (const auto* compared = dynamic_cast<const OutputComparisonLogger*>(logger))
+      result.comparisons["sqnr"] = compared->comparisons;
     auto& list = results[logger->place.ref_name][result.type][logger->place.model_name];
     list.push_back(std::move(result));
     std::stable_sort(list.begin(), list.end(), [](const auto& a, const auto& b) {

@@ -52,11 +52,11 @@ class Instrument {
  public:
   explicit Instrument(const View& view) : view_(view), rewriter_(view.g) {}
   graph::Rewriter& rewriter() { return rewriter_; }
-  // Calls a module on values of the new graph, under a name that begins so; its result has the type
-  // of `like`.
+  // Calls a module on values of the new graph, under this name or, `numbered`, with the next free
+  // number behind it. The first result.
   graph::ValueId call(const std::string& name, const nn::ModulePtr& module,
                       const std::string& class_name, std::vector<graph::ValueId> operands,
-                      const std::vector<TensorType>& types);
+                      const std::vector<TensorType>& types, bool numbered = true);
   // A logger behind a value of the new graph.
   graph::ValueId log(graph::ValueId value, const std::string& name, const MakeLogger& logger,
                      OutputLogger::Place place);
@@ -69,7 +69,7 @@ class Instrument {
   std::vector<std::pair<std::string, nn::ModulePtr>> modules_;
 };
 
-// Collects what the loggers within a model kept.
+// Collects what the loggers within a model kept, by their ref_names.
 void collect(const nn::Module& model, NSResultsType& results);
 
 }  // namespace octet::debug::fx

@@ -562,6 +562,43 @@ NSResultsType extract_shadow_logger_info(const Module& model_a_shadows_b,
   return rekeyed(std::move(results), model_name_to_use_for_layer_names);
 }
 
+namespace {
+// The values that a model's loggers kept of the last call, by ref_name, of one model name.
+std::map<std::string, NSSingleResultType> take(Module& model, const std::string& model_name) {
+  NSResultsType results;
+  collect(model, results);
+  for (auto& [path, module] : model.named_modules())
+    if (auto* logger = dynamic_cast<OutputLogger*>(module)) logger->stats.clear();
+  std::map<std::string, NSSingleResultType> values;
+  for (auto& [name, by_type] : results)
+    if (auto it = by_type["node_output"].find(model_name); it != by_type["node_output"].end())
+      values[name] = std::move(it->second.at(0));
+  return values;
+}
+}  // namespace
+
+std::map<std::string, LayerError> split_layer_errors(
+    const GraphModulePtr& float_model, const GraphModulePtr& quantized,
+    const std::vector<std::vector<Tensor>>& samples, const MatchOptions& options) {
+  autograd::NoGrad no_grad;
+  const MakeLogger logger = logger_class<OutputLogger>();
+  auto [a, b] = add_loggers("float", float_model, "quantized", quantized, logger, false, options);
+  // The quantized layers as shadows of the float ones.
+  GraphModulePtr both =
+      add_shadow_loggers("quantized", quantized, "float", float_model, logger, false, options);
+  std::map<std::string, LayerError> errors;
+  for (const std::vector<Tensor>& sample : samples) {
+    for (const GraphModulePtr& model : {a, b, both}) (void)(*model)(sample);
+    auto expected = take(*a, "float"), within = take(*b, "quantized");
+    for (auto& [name, alone] : take(*both, "quantized")) {
+      const NSSingleResultType& y = within.at(name);
+      errors[y.ref_node_name] +=
+          split_layer_error(expected.at(name).values.at(0), alone.values.at(0), y.values.at(0));
+    }
+  }
+  return errors;
+}
+
 // -- comparing ------------------------------------------------------------------------------------
 
 void extend_logger_results_with_comparison(

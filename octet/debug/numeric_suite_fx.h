@@ -52,7 +52,10 @@ struct NSSingleResultType {
   // The path of the module that is called, or whose forward calls the operator; of matched layers
   // that in model a.
   std::string fqn = "";
-  std::string qconfig_str = "";  // of a shadow of prepare_n_shadows_model
+  // Of prepare_n_shadows_model: the shadow's qconfig, the number of the layer, and which of its
+  // qconfigs it is, from 1; 0 is the float layer.
+  std::string qconfig_str = "";
+  int subgraph = 0, candidate = 0;
   // What extend_logger_results_with_comparison found, by its name, one number for each value; of
   // prepare_n_shadows_model's loggers "sqnr".
   std::map<std::string, std::vector<double>> comparisons = {};
@@ -157,6 +160,14 @@ GraphModulePtr add_shadow_loggers(const std::string& name_a, const GraphModulePt
 
 NSResultsType extract_shadow_logger_info(const nn::Module& model_a_shadows_b,
                                          const std::string& model_name_to_use_for_layer_names);
+
+// The error of each layer of `quantized`, by its name there, over all samples (the graphs' inputs):
+// own, of the layer fed the float model's values, and total, within the quantized model. The graphs
+// run three times on each sample; memory does not grow with their number. Layers whose operands
+// have no counterpart (add_shadow_loggers) are left out.
+std::map<std::string, LayerError> split_layer_errors(
+    const GraphModulePtr& float_model, const GraphModulePtr& quantized,
+    const std::vector<std::vector<Tensor>>& samples, const MatchOptions& options = {});
 
 // Adds comparison_fn(value of model 1, value of model 2) of every value to model 2's results, as
 // comparisons[comparison_name]. Error if a layer lacks one of the models or an operand.

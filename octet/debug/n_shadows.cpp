@@ -30,8 +30,7 @@ QConfigMapping left_float(const QConfigMapping& mapping) {
   for (const auto& e : mapping.object_type_qconfigs()) result.set_object_type(e.type, std::nullopt);
   for (const auto& e : mapping.module_name_regex_qconfigs())
     result.set_module_name_regex(e.name, std::nullopt);
-  for (const auto& e : mapping.module_name_qconfigs())
-    result.set_module_name(e.name, std::nullopt);
+  for (const auto& e : mapping.module_name_qconfigs()) result.set_module_name(e.name, std::nullopt);
   for (const auto& e : mapping.module_name_object_type_order_qconfigs())
     result.set_module_name_object_type_order(e.path, e.type, e.index, std::nullopt);
   return result;
@@ -163,18 +162,17 @@ GraphModulePtr prepare_n_shadows_model(const nn::ModulePtr& model,
 
     const int layer = layer_count++;
     auto place = [&](size_t number, const QConfig* qconfig) {
-      return OutputLogger::Place{
-          fmt::format("subgraph_{}_{}", layer, number),
-          "model",
-          {.type = "node_output",
-           .ref_node_name = v.name(node),
-           .ref_node_target_type = v.type_name(node),
-           .prev_node_name = v.name(node),
-           .prev_node_target_type = v.type_name(node),
-           .fqn = v.fqn(node),
-           .qconfig_str = qconfig ? quant::to_string(*qconfig) : "",
-           .subgraph = layer,
-           .candidate = static_cast<int>(number)}};
+      return OutputLogger::Place{fmt::format("subgraph_{}_{}", layer, number),
+                                 "model",
+                                 {.type = "node_output",
+                                  .ref_node_name = v.name(node),
+                                  .ref_node_target_type = v.type_name(node),
+                                  .prev_node_name = v.name(node),
+                                  .prev_node_target_type = v.type_name(node),
+                                  .fqn = v.fqn(node),
+                                  .qconfig_str = qconfig ? quant::to_string(*qconfig) : "",
+                                  .subgraph = layer,
+                                  .candidate = static_cast<int>(number)}};
     };
     auto quiet = [](const std::shared_ptr<OutputLogger>& logger) {
       logger->enabled = logger->save_activations = false;
@@ -188,9 +186,8 @@ GraphModulePtr prepare_n_shadows_model(const nn::ModulePtr& model,
       const GraphModulePtr single = alone(v, node);
       const auto shadow = quant::prepare_fx(single, QConfigMapping(*qconfig), input_types(*single),
                                             custom, backend);
-      const ValueId shadowed =
-          instrument.call(fmt::format("shadow_wrapper_{}_{}", layer, i + 1), shadow,
-                          shadow->type_name(), data, type, false);
+      const ValueId shadowed = instrument.call(fmt::format("shadow_wrapper_{}_{}", layer, i + 1),
+                                               shadow, shadow->type_name(), data, type, false);
       const auto logger = quiet(nn::make<OutputComparisonLogger>(place(i + 1, qconfig)));
       instrument.call(fmt::format("shadow_{}_{}", layer, i + 1), logger, logger->type_name(),
                       {shadowed, result}, type, false);

@@ -51,8 +51,8 @@ class QConfigMultiMapping {
 // (comparisons["sqnr"]) and `error` over all of them; the tensors only if save_activations.
 class OutputComparisonLogger : public OutputLogger {
  public:
-  using OutputLogger::OutputLogger;
   using OutputLogger::forward;
+  using OutputLogger::OutputLogger;
   // The shadow's result and the layer's; returns the former.
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override;
 

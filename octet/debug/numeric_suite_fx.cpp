@@ -12,6 +12,7 @@
 #include "octet/quant/backend/backend_config.h"
 #include "octet/quant/modules/intrinsic.h"
 #include "octet/quant/observe/fake_quantize.h"
+#include "octet/quant/workflow/fx.h"
 
 namespace octet::debug::fx {
 
@@ -62,6 +63,8 @@ RelatedOps get_base_name_to_sets_of_related_ops() {
   }
   for (const ops::Op* op : ops::all())
     if (op->traits().layer) relate({ObjectType(op->traits().layer), ObjectType(op->name())});
+  // standalone modules
+  relate({typeid(quant::ObservedGraphModule), typeid(GraphModule)});
   RelatedOps sets;
   for (size_t i = 0; i < groups.size(); ++i) sets[std::to_string(i)] = std::move(groups[i]);
   return sets;

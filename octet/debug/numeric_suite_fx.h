@@ -162,7 +162,7 @@ NSResultsType extract_shadow_logger_info(const nn::Module& model_a_shadows_b,
                                          const std::string& model_name_to_use_for_layer_names);
 
 // The error of each layer of `quantized`, by its name there, over all samples (the graphs' inputs):
-// own, of the layer fed the float model's values, and total, within the quantized model. The graphs
+// own, of the layer fed the float model's values (which it rounds to its operands' codes), and total, within the quantized model. The graphs
 // run three times on each sample; memory does not grow with their number. Layers whose operands
 // have no counterpart (add_shadow_loggers) are left out.
 std::map<std::string, LayerError> split_layer_errors(

@@ -132,8 +132,7 @@ TEST_F(NumericSuiteFx, RelatedTypesCanBeAdded) {
   ns::add_op_to_sets_of_related_ops(sets, typeid(Other), quant::ObjectType(typeid(Net)));
   EXPECT_EQ(sets.size(), count + 1);
   expect_error(ErrorCode::not_found, {"in no set"}, [&] {
-    ns::add_op_to_sets_of_related_ops(sets, typeid(Net),
-                                      quant::ObjectType(typeid(NumericSuiteFx)));
+    ns::add_op_to_sets_of_related_ops(sets, typeid(Net), quant::ObjectType(typeid(NumericSuiteFx)));
   });
 }
 
@@ -155,11 +154,12 @@ TEST_F(NumericSuiteFx, LayerErrorsAreOwnAndInherited) {
 // -- n shadows ------------------------------------------------------------------------------------
 
 quant::QConfig bits(int64_t least, int64_t greatest) {
-  const quant::ObserverFactory weight("MinMaxObserver",
-                                      quant::ObserverOptions{.dtype = DType::qint8,
-                                                             .qscheme = quant::ObserverScheme::per_tensor_symmetric,
-                                                             .quant_min = least,
-                                                             .quant_max = greatest});
+  const quant::ObserverFactory weight(
+      "MinMaxObserver",
+      quant::ObserverOptions{.dtype = DType::qint8,
+                             .qscheme = quant::ObserverScheme::per_tensor_symmetric,
+                             .quant_min = least,
+                             .quant_max = greatest});
   return {quant::ObserverFactory("MinMaxObserver"), weight};
 }
 
@@ -181,8 +181,7 @@ TEST_F(NumericSuiteFx, QConfigMultiMappingsHoldOneMappingForEachQConfig) {
 struct NShadows : NumericSuiteFx {
   NShadows() {
     ns::QConfigMultiMapping qconfigs;
-    qconfigs.set_global({bits(-128, 127), bits(-8, 7)})
-        .set_module_name("skip", {bits(-128, 127)});
+    qconfigs.set_global({bits(-128, 127), bits(-8, 7)}).set_module_name("skip", {bits(-128, 127)});
     shadowed = ns::prepare_n_shadows_model(model, {x}, qconfigs);
   }
   ns::GraphModulePtr shadowed;

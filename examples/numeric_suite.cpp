@@ -94,8 +94,8 @@ int main() {
 
   std::vector<Tensor> data;
   for (uint64_t i = 0; i < 4; ++i) data.push_back(Tensor::randn({8, 3, 6, 6}, i));
-  model->qconfig = quant::QConfig{quant::ObserverFactory("MinMaxObserver"),
-                                  quant::default_weight_observer()};
+  model->qconfig =
+      quant::QConfig{quant::ObserverFactory("MinMaxObserver"), quant::default_weight_observer()};
   auto fused = quant::fuse_modules(model, {{"conv", "relu"}});
   auto prepared = quant::prepare(fused);
   for (const Tensor& x : data) prepared->forward(x);

@@ -1,6 +1,7 @@
 #include "octet/debug/n_shadows.h"
 
 #include <algorithm>
+#include <iostream>
 #include <numeric>
 
 #include "octet/base/check_impl.h"
@@ -261,6 +262,10 @@ void print_comparisons_n_shadows_model(const NSResultsType& results, std::ostrea
     line.erase(line.find_last_not_of(' ') + 1);
     out << line << "\n";
   }
+}
+
+void print_comparisons_n_shadows_model(const NSResultsType& results) {
+  print_comparisons_n_shadows_model(results, std::cout);
 }
 
 }  // namespace octet::debug::fx

@@ -13,7 +13,7 @@
 //   debug::fx::print_comparisons_n_shadows_model(
 //       debug::fx::extract_results_n_shadows_model(*shadowed));
 
-#include <iostream>
+#include <iosfwd>
 #include <memory>
 #include <optional>
 #include <string>
@@ -83,6 +83,7 @@ NSResultsType extract_results_n_shadows_model(const nn::Module& model);
 
 // A table: a row for each layer, a column with the mean SQNR (dB) for each of its qconfigs, which
 // are counted from 0 there.
-void print_comparisons_n_shadows_model(const NSResultsType& results, std::ostream& out = std::cout);
+void print_comparisons_n_shadows_model(const NSResultsType& results, std::ostream& out);
+void print_comparisons_n_shadows_model(const NSResultsType& results);  // to standard output
 
 }  // namespace octet::debug::fx

@@ -334,7 +334,7 @@ namespace {
 
 // Which operand an input logger is for: that of cat is one list of tensors.
 void set_operand(NSSingleResultType& result, const Node& node, size_t operand) {
-  const bool listed = node.kind == NodeKind::call && ops::get(node.op).params().back().variadic;
+  const bool listed = node.kind == NodeKind::call && ops::get(node.op).params().at(0).variadic;
   (listed ? result.index_within_arg : result.index_of_arg) = static_cast<int64_t>(operand);
 }
 

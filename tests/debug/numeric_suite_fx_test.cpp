@@ -116,6 +116,25 @@ TEST_F(NumericSuiteFx, FloatGraphsAreMatchedBeforeTheyAreFused) {
   EXPECT_TRUE(conv_with_relu);
 }
 
+// As networks from ONNX files are.
+TEST_F(NumericSuiteFx, GraphsOfOperatorsAreComparedToo) {
+  graph::TraceOptions options;
+  options.into_layers = true;
+  const graph::Graph g = graph::trace(*model, std::vector<Tensor>{x}, options)->graph();
+  ASSERT_FALSE(g.has_modules());
+  auto of_operators = quant::prepare_fx(g, quant::get_default_qconfig_mapping());
+  (*of_operators)(x);
+  auto codes = quant::convert_fx(of_operators);
+  auto weights = ns::extract_weights("fp32", *of_operators, "int8", *codes);
+  EXPECT_EQ(weights.size(), 3u);
+  for (auto& [layer, by_type] : weights)
+    EXPECT_TRUE(by_type["weight"]["int8"].at(0).values.at(0).is_quantized()) << layer;
+  auto [a, b] = ns::add_loggers("fp32", of_operators, "int8", codes);
+  (*a)(x), (*b)(x);
+  EXPECT_EQ(ns::extract_logger_info(*a, *b, "int8").size(), 5u);
+  EXPECT_EQ(ns::split_layer_errors(of_operators, codes, {{x}}).size(), 5u);
+}
+
 TEST_F(NumericSuiteFx, GraphsOfOtherModelsAreRefused) {
   auto other = nn::make<Other>();
   other->eval();

@@ -23,6 +23,12 @@ struct Net : nn::Module {
   }
 };
 
+struct Recurrent : nn::Module {
+  nn::Slot lstm = slot("lstm", nn::LSTM(5, 6));
+  nn::Slot fc = slot("fc", nn::Linear(6, 3));
+  Tensor forward(Tensor x) override { return fc(lstm(x)); }
+};
+
 struct NumericSuite : ::testing::Test {
   NumericSuite() {
     model->eval();
@@ -81,6 +87,27 @@ TEST_F(NumericSuite, ShadowsGiveTheFloatModuleTheQuantizedInput) {
 TEST_F(NumericSuite, ShadowsOfFunctionalsSeeEveryOperation) {
   auto stubs = debug::compare_model_stub(*model, *int8, {typeid(quant::FloatFunctional)}, {x});
   EXPECT_EQ(stubs.at("skip.stats").at("float").size(), 2u);  // mul_scalar and add
+}
+
+// PyTorch's has one of an LSTM's two weights, under its packed parameter.
+TEST(NumericSuiteDynamic, RecurrentLayersHaveAllTheirWeightsAndTheirSequence) {
+  auto model = nn::make<Recurrent>();
+  model->eval();
+  auto int8 = quant::quantize_dynamic(model);
+  const Tensor x = Tensor::randn({4, 2, 5}, 1);
+  auto weights = debug::compare_weights(*model, *int8);
+  EXPECT_EQ(weights.size(), 3u);
+  EXPECT_GT(debug::compute_sqnr(weights.at("lstm.weight_ih_l0").at("float"),
+                                weights.at("lstm.weight_ih_l0").at("quantized")),
+            35);
+  EXPECT_TRUE(weights.count("lstm.weight_hh_l0"));
+  auto stubs = debug::compare_model_stub(*model, *int8->clone(), {typeid(nn::LSTM)}, {x});
+  EXPECT_EQ(stubs.at("lstm.stats").at("float").at(0).shape(), (Shape{4, 2, 6}));
+  auto outputs = debug::compare_model_outputs(*model, *int8, {x});
+  EXPECT_EQ(outputs.at("lstm.stats").at("quantized").at(0).shape(), (Shape{4, 2, 6}));
+  EXPECT_GT(debug::compute_sqnr(outputs.at("fc.stats").at("float")[0],
+                                outputs.at("fc.stats").at("quantized")[0]),
+            25);
 }
 
 TEST_F(NumericSuite, ErrorLoggersKeepNoTensors) {

@@ -5,7 +5,7 @@
 #include "octet/autograd/autograd.h"
 #include "octet/base/check_impl.h"
 #include "octet/nn/dropout.h"
-#include "octet/nn/registry.h"
+#include "octet/quant/backend/backend_config.h"
 #include "octet/quant/backend/module_mappings.h"
 #include "octet/quant/modules/intrinsic.h"
 #include "octet/quant/modules/stubs.h"
@@ -199,14 +199,19 @@ bool is_compared_output(const Module& module) {
   static const std::vector<const quant::ModuleMapping*> from = {
       &quant::get_default_static_quant_module_mappings(), &quant::get_default_qat_module_mappings(),
       &quant::get_default_dynamic_quant_module_mappings()};
-  if (std::any_of(from.begin(), from.end(),
-                  [&](const quant::ModuleMapping* mapping) { return mapping->has(module); }))
-    return true;
-  // What these make, beside their keys: all that are registered as quantized or qat modules.
-  if (!nn::is_own_class(module)) return false;
-  const std::string name = nn::registered_name(module);
-  return name.find("::quantized::") != std::string::npos ||
-         name.find("::qat::") != std::string::npos;
+  static const std::set<std::type_index> to = [] {
+    std::set<std::type_index> types = {typeid(nn::quantized::Quantize),
+                                       typeid(nn::quantized::DeQuantize)};
+    const quant::BackendConfig backend = quant::get_native_backend_config();
+    for (const quant::BackendPatternConfig& config : backend.configs()) {
+      if (config.qat_module) types.insert(config.qat_module->type());
+      for (const auto& [mode, made] : config.quantized_modules) types.insert(made.type());
+    }
+    return types;
+  }();
+  return to.count(std::type_index(module.class_type())) ||
+         std::any_of(from.begin(), from.end(),
+                     [&](const quant::ModuleMapping* mapping) { return mapping->has(module); });
 }
 
 namespace {

@@ -46,7 +46,7 @@ void step(Tensor images, Tensor labels);
 
 // Operands of one operator call.
 extern Attrs attrs;
-extern Tensor weight;
+extern Tensor weight, x_q, weight_q;  // the latter quantized
 extern std::vector<TensorType> input_types, output_types;
 extern std::vector<Shape> input_shapes, output_shapes;
 extern std::vector<const void*> inputs;

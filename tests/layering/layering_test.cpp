@@ -39,6 +39,9 @@ const std::map<std::string, std::set<std::string>>& floors() {
         "graph", "runtime", "quant/observe", "quant/modules", "quant/backend", "quant/decide"};
     a["quant/algorithms"] = a["quant/workflow"];
     a["quant/algorithms"].insert("quant/workflow");
+    // What looks at models and graphs, float and quantized.
+    a["debug"] = a["quant/workflow"];
+    a["debug"].insert("quant/workflow");
     return a;
   }();
   return allowed;

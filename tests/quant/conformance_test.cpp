@@ -49,6 +49,10 @@ const std::vector<FxDifference> kFxOutputs = {
 #include "tests/quant/fx_output_differences.inc"
 };
 
+const std::vector<FxDifference> kNumericSuite = {
+#include "tests/debug/numeric_suite_fx_differences.inc"
+};
+
 // One row per reason, with the models and stages that it is seen in ("prepared" for "prepared PATH"
 // of a graph inside).
 std::string table_of(const std::vector<FxDifference>& differences) {
@@ -84,7 +88,10 @@ std::string fx_differences() {
          "`tests/quant/fx_models.h`):\n\n" +
          table_of(kFxGraphs) +
          "\nOf values (`tests/quant/fx_output_differences.inc` has which and by how much):\n\n" +
-         table_of(kFxOutputs);
+         table_of(kFxOutputs) +
+         "\nOf the numeric suite (`tests/debug/numeric_suite_fx_differences.inc` has the layers; "
+         "a \"+\" there is one that octet\nhas more):\n\n" +
+         table_of(kNumericSuite);
 }
 
 std::string text_of(const char* path) {

@@ -12,17 +12,15 @@
 #include <string>
 #include <vector>
 
-#include "octet/quant/observe/factory.h"
 #include "tests/quant/fx_agreement.h"
+#include "tests/quant/fx_data.h"
 #include "tests/quant/fx_golden.h"
-#include "tests/quant/golden_models.h"
 
 namespace octet::testing {
 namespace {
 
 using graph::GraphModule;
 using models::hash_of_codes;
-using models::make_tensor;
 
 const json& all_answers() {
   static const json loaded = load_golden("fx_outputs.json");
@@ -36,53 +34,6 @@ std::vector<Maker> models_with_answers() {
     for (const json& c : all_answers())
       if (c["name"] == maker.name) makers.push_back(maker);
   return makers;
-}
-
-// fill() of the oracle.
-void fill(nn::Module& model) {
-  auto state = model.state_dict();
-  uint64_t seed = 100;
-  for (auto& [name, value] : state) {
-    if (!is_floating(value.dtype())) continue;
-    const Shape shape = value.shape();
-    if (name.ends_with("running_var")) {
-      std::vector<float> power = make_tensor("power", seed, shape, 1, 0).to_vector<float>();
-      for (float& p : power) p = static_cast<float>(static_cast<double>(p) * p - 1e-5);
-      value = Tensor::from(power, shape);
-    } else if (name.ends_with("weight") && shape.size() == 1) {
-      value = make_tensor("power", seed, shape, 1, 0);
-    } else {
-      value = make_tensor("steps", seed, shape, shape.size() > 1 ? 0.25 : 0.5, 0);
-    }
-    ++seed;
-  }
-  model.load_state_dict(state);
-}
-
-// data() of the oracle; whole numbers as inputs_of() makes them.
-std::vector<Tensor> data(const json& c, uint64_t seed) {
-  std::vector<Tensor> inputs = inputs_of(c);
-  for (size_t k = 0; k < inputs.size(); ++k)
-    if (is_floating(inputs[k].dtype()))
-      inputs[k] = make_tensor("steps", seed + k, inputs[k].shape(), 1, 0);
-  return inputs;
-}
-
-// replace_observers() of the oracle.
-void watch_min_and_max(nn::Module& prepared) {
-  std::vector<std::pair<std::string, nn::ModulePtr>> made;
-  for (auto& [path, m] : prepared.named_modules()) {
-    auto* observer = dynamic_cast<quant::Observer*>(m);
-    auto* fake = dynamic_cast<quant::FakeQuantizeBase*>(m);
-    if (observer && observer->type_name() == "HistogramObserver")
-      made.emplace_back(
-          path, quant::ObserverFactory("MinMaxObserver", observer->options()).make_module());
-    if (fake && fake->type_name() == "FusedMovingAvgObsFakeQuantize")
-      made.emplace_back(
-          path,
-          quant::ObserverFactory("MinMaxObserver", fake->options()).fake_quantize().make_module());
-  }
-  for (auto& [path, m] : made) prepared.set_submodule(path, m);
 }
 
 // -- values by the oracle's keys ------------------------------------------------------------------

@@ -69,7 +69,11 @@ Tensor QFunctional::apply(const char* op, const std::vector<Tensor>& operands, c
                 "QFunctional.{}: an operand is {}; expected quantized tensors: put a "
                 "QuantStub before it",
                 op, octet::to_string(x.type()));
-  return ops::call(op, operands, attrs, quant::result_type(scale, zero_point, dtype));
+  Tensor y = ops::call(op, operands, attrs, quant::result_type(scale, zero_point, dtype));
+  // Nothing of convert's: the numeric suite's logger.
+  if (has_submodule(quant::kActivationPostProcess))
+    y = (*submodule(quant::kActivationPostProcess))(y);
+  return y;
 }
 
 std::string QFunctional::extra_repr() const {

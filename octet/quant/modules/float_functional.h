@@ -55,7 +55,7 @@ class FloatFunctional : public Module {
                        const Attrs& attrs = {});
   // The same with a number. A quantized result has qparams that follow from x's and the number, not
   // the observer's.
-  Tensor apply_scalar(const char* op, const Tensor& x, double y);
+  virtual Tensor apply_scalar(const char* op, const Tensor& x, double y);
 
  private:
   bool scalars_ = false, tensors_ = false;

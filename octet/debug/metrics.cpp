@@ -1,0 +1,247 @@
+#include "octet/debug/metrics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "octet/autograd/autograd.h"
+#include "octet/base/check_impl.h"
+#include "octet/tensor/affine.h"
+
+namespace octet::debug {
+
+namespace {
+
+bool has_numbers(const Tensor& x) {
+  return x.defined() && (x.is_quantized() || is_floating(x.dtype()));
+}
+
+std::vector<double> numbers(const Tensor& x, const char* who) {
+  OCTET_CHECK(has_numbers(x), invalid_argument,
+              "{}: expected float or quantized tensors, got one that is {}", who,
+              x.defined() ? to_string(x.type()) : "undefined");
+  return (x.is_quantized() ? x.dequantize() : x.detach()).to(DType::float64).to_vector<double>();
+}
+
+double decibels(double signal, double noise) { return 10 * std::log10(signal / noise); }
+
+// The larger; NaN if either is.
+double larger(double a, double b) { return std::isnan(a) || b <= a ? a : b; }
+
+double squared_distance(const Tensor& x, const Tensor& y) {
+  ErrorStatistics e;
+  e.add(x, y);
+  return e.noise();
+}
+
+}  // namespace
+
+// -- metrics --------------------------------------------------------------------------------------
+
+void ErrorStatistics::add(const Tensor& x, const Tensor& y) {
+  const std::vector<double> a = numbers(x, "ErrorStatistics"), b = numbers(y, "ErrorStatistics");
+  OCTET_CHECK(a.size() == b.size(), invalid_argument,
+              "ErrorStatistics: {} and {} have different numbers of elements", to_string(x.type()),
+              to_string(y.type()));
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double d = a[i] - b[i];
+    xx_ += a[i] * a[i];
+    yy_ += b[i] * b[i];
+    xy_ += a[i] * b[i];
+    dd_ += d * d;
+    max_ = larger(max_, std::abs(d));
+  }
+  count_ += static_cast<int64_t>(a.size());
+}
+
+void ErrorStatistics::merge(const ErrorStatistics& other) {
+  count_ += other.count_;
+  xx_ += other.xx_;
+  yy_ += other.yy_;
+  xy_ += other.xy_;
+  dd_ += other.dd_;
+  max_ = larger(max_, other.max_);
+}
+
+double ErrorStatistics::sqnr() const { return decibels(xx_, dd_); }
+double ErrorStatistics::normalized_l2_error() const { return std::sqrt(dd_ / xx_); }
+double ErrorStatistics::cosine_similarity() const {
+  const double norms = std::sqrt(xx_) * std::sqrt(yy_);
+  return norms == 0 ? 0 : xy_ / norms;
+}
+
+void KlDivergence::add(const Tensor& x, const Tensor& y) {
+  for (auto [tensor, histogram] : {std::pair(&x, &x_), std::pair(&y, &y_)}) {
+    OCTET_CHECK(has_numbers(*tensor), invalid_argument,
+                "KlDivergence: expected float or quantized tensors, got one that is {}",
+                tensor->defined() ? to_string(tensor->type()) : "undefined");
+    const std::vector<float> v = tensor->detach().dequantize().to_vector<float>();
+    OCTET_CHECK(histogram->add(v.data(), static_cast<int64_t>(v.size())), invalid_argument,
+                "KlDivergence: an element is NaN or infinite");
+  }
+}
+
+void KlDivergence::merge(const KlDivergence& other) {
+  x_.merge(other.x_);
+  y_.merge(other.y_);
+}
+
+double KlDivergence::value() const {
+  if (x_.empty() || y_.empty()) return NAN;
+  // A constant has no width of its own.
+  int exponent = INT32_MIN;
+  for (const quant::Histogram* h : {&x_, &y_})
+    if (!h->constant()) exponent = std::max(exponent, h->exponent());
+  if (exponent == INT32_MIN) {
+    if (x_.min() == y_.min()) return 0;
+    exponent = std::ilogb(std::max(std::abs(x_.min()), std::abs(y_.min())));  // two bins differ
+    while (std::floor(std::ldexp(x_.min(), -exponent)) ==
+           std::floor(std::ldexp(y_.min(), -exponent)))
+      --exponent;
+  }
+  std::map<int64_t, std::pair<double, double>> bins;  // by number in the common grid
+  auto put = [&](const quant::Histogram& h, double std::pair<double, double>::*side) {
+    if (h.constant()) {
+      const auto bin =
+          static_cast<int64_t>(std::floor(std::ldexp(static_cast<double>(h.min()), -exponent)));
+      bins[bin].*side += static_cast<double>(h.total());
+      return;
+    }
+    for (int64_t i = 0; i < h.size(); ++i)  // whole bins fall into one: widths are powers of two
+      bins[static_cast<int64_t>(std::floor(std::ldexp(h.edge(i), -exponent)))].*side +=
+          static_cast<double>(h.count(i));
+  };
+  put(x_, &std::pair<double, double>::first);
+  put(y_, &std::pair<double, double>::second);
+  const double n = static_cast<double>(bins.rbegin()->first - bins.begin()->first + 1);
+  const double p_total = static_cast<double>(x_.total()) + n / 2,
+               q_total = static_cast<double>(y_.total()) + n / 2;
+  double sum = 0;
+  for (const auto& [bin, count] : bins) {
+    const double p = (count.first + 0.5) / p_total, q = (count.second + 0.5) / q_total;
+    sum += p * std::log(p / q);
+  }
+  // Bins between that neither has.
+  const double absent = n - static_cast<double>(bins.size());
+  sum += absent * (0.5 / p_total) * std::log(q_total / p_total);
+  return std::max(sum, 0.0);
+}
+
+namespace {
+double of_pair(const Tensor& x, const Tensor& y, double (ErrorStatistics::*metric)() const) {
+  if (!has_numbers(x) || !has_numbers(y)) return NAN;
+  ErrorStatistics e;
+  e.add(x, y);
+  return (e.*metric)();
+}
+}  // namespace
+
+double compute_sqnr(const Tensor& x, const Tensor& y) {
+  return of_pair(x, y, &ErrorStatistics::sqnr);
+}
+double compute_normalized_l2_error(const Tensor& x, const Tensor& y) {
+  return of_pair(x, y, &ErrorStatistics::normalized_l2_error);
+}
+double compute_cosine_similarity(const Tensor& x, const Tensor& y) {
+  return of_pair(x, y, &ErrorStatistics::cosine_similarity);
+}
+double compute_max_abs_error(const Tensor& x, const Tensor& y) {
+  return of_pair(x, y, &ErrorStatistics::max_abs_error);
+}
+double compute_kl_divergence(const Tensor& x, const Tensor& y, int64_t bins) {
+  if (!has_numbers(x) || !has_numbers(y)) return NAN;
+  KlDivergence kl(bins);
+  kl.add(x, y);
+  return kl.value();
+}
+
+// -- what an error is made of ---------------------------------------------------------------------
+
+QuantizationError& QuantizationError::operator+=(const QuantizationError& other) {
+  clipping += other.clipping;
+  rounding += other.rounding;
+  clipped += other.clipped;
+  count += other.count;
+  return *this;
+}
+
+QuantizationError split_quantization_error(const Tensor& x, const QuantizerPtr& quantizer,
+                                           DType dtype, std::optional<int64_t> quant_min,
+                                           std::optional<int64_t> quant_max) {
+  OCTET_CHECK(x.defined() && x.dtype() == DType::float32, invalid_argument,
+              "split_quantization_error: expected a float32 tensor, got {}",
+              x.defined() ? to_string(x.type()) : "none");
+  OCTET_CHECK(quantizer && !quantizer->has_float_zero_points(), invalid_argument,
+              "split_quantization_error: expected a quantizer with whole zero points");
+  const int64_t lo = quant_min.value_or(qmin(dtype)), hi = quant_max.value_or(qmax(dtype));
+  OCTET_CHECK(qmin(dtype) <= lo && lo < hi && hi <= qmax(dtype), invalid_argument,
+              "split_quantization_error: codes {}..{} are not within {}'s", lo, hi,
+              to_string(dtype));
+  int64_t channels = 1, inner = x.numel();
+  if (quantizer->is_per_channel()) {
+    OCTET_CHECK(
+        quantizer->axis() < x.dim() && x.size(quantizer->axis()) == std::ssize(quantizer->scales()),
+        invalid_argument, "split_quantization_error: {} does not fit {}", to_string(*quantizer),
+        to_string(x.type()));
+    channels = x.size(quantizer->axis());
+    inner = 1;
+    for (int64_t d = quantizer->axis() + 1; d < x.dim(); ++d) inner *= x.size(d);
+  }
+  const std::vector<float> values = x.detach().to_vector<float>();
+  QuantizationError e{.count = x.numel()};
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    const int64_t c = quantizer->is_per_channel() ? i / inner % channels : 0;
+    const auto scale = static_cast<float>(quantizer->scale(c));
+    const auto z = static_cast<int32_t>(quantizer->zero_point(c));
+    const float v = values[static_cast<size_t>(i)];
+    const int32_t q =
+        affine::quantize(v, scale, z, static_cast<int32_t>(lo), static_cast<int32_t>(hi));
+    const double d = static_cast<double>(v) - affine::dequantize(q, scale, z);
+    const bool beyond = (q == lo && d < 0) || (q == hi && d > 0);
+    e.clipped += beyond;
+    (beyond ? e.clipping : e.rounding) += d * d;
+  }
+  return e;
+}
+
+OperandError& OperandError::operator+=(const OperandError& other) {
+  signal += other.signal;
+  weights += other.weights;
+  activations += other.activations;
+  total += other.total;
+  return *this;
+}
+
+OperandError split_operand_error(
+    const std::function<Tensor(const Tensor& x, const Tensor& w)>& layer, const Tensor& x,
+    const Tensor& x_q, const Tensor& w, const Tensor& w_q) {
+  autograd::NoGrad no_grad;
+  const Tensor xq = x_q.dequantize(), wq = w_q.dequantize(), y = layer(x, w);
+  ErrorStatistics all;
+  all.add(y, layer(xq, wq));
+  return {.signal = all.signal(),
+          .weights = squared_distance(y, layer(x, wq)),
+          .activations = squared_distance(y, layer(xq, w)),
+          .total = all.noise()};
+}
+
+double LayerError::own_sqnr() const { return decibels(signal, own); }
+double LayerError::total_sqnr() const { return decibels(signal, total); }
+
+LayerError& LayerError::operator+=(const LayerError& other) {
+  signal += other.signal;
+  own += other.own;
+  total += other.total;
+  return *this;
+}
+
+LayerError split_layer_error(const Tensor& expected, const Tensor& alone, const Tensor& within) {
+  ErrorStatistics own, total;
+  own.add(expected, alone);
+  total.add(expected, within);
+  return {.signal = own.signal(), .own = own.noise(), .total = total.noise()};
+}
+
+}  // namespace octet::debug

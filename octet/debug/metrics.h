@@ -42,12 +42,12 @@ class ErrorStatistics {
   double xx_ = 0, yy_ = 0, xy_ = 0, dd_ = 0, max_ = 0;
 };
 
-// The Kullback-Leibler divergence of the distribution of y's values from that of x's, in nats, >= 0:
+// The Kullback-Leibler divergence of the distribution of y's values from that of x's, in nats:
 //  sum over bins of p log(p / q), p = (count of x + 1/2) / (n + bins / 2), q the same of y
 // The bins are one grid of a power-of-two width over both ranges, as fine as the wider of two
-// histograms of `bins` to 2 * bins + 2 bins; the 1/2 (Jeffreys' prior) keeps empty bins finite. Order
-// and batches do not matter. bins: 16..2^20 (Error); below the number of codes, or the divergence
-// only tells that there are codes.
+// histograms of `bins` to 2 * bins + 2 bins; the 1/2 (Jeffreys' prior) keeps empty bins finite.
+// Order and batches do not matter. bins: 16..2^20 (Error); below the number of codes, or the
+// divergence only tells that there are codes.
 class KlDivergence {
  public:
   explicit KlDivergence(int64_t bins = 64) : x_(bins), y_(bins) {}

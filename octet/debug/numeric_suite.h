@@ -128,9 +128,10 @@ LoggerDict get_logger_dict(const nn::Module& model, const std::string& prefix = 
 // (module_mappings.h), and what it makes of them.
 bool is_compared_output(const nn::Module& module);
 
-// Attaches a logger, as child "activation_post_process", to each module that `allow` admits and that
-// has no submodules (fused modules and FloatFunctionals as a whole; no Dropout, no DeQuantStub), in
-// both models. Error if the model has observers: compare the float model, not the prepared one.
+// Attaches a logger, as child "activation_post_process", to each module that `allow` admits and
+// that has no submodules (fused modules and FloatFunctionals as a whole; no Dropout, no
+// DeQuantStub), in both models. Error if the model has observers: compare the float model, not the
+// prepared one.
 void prepare_model_outputs(
     nn::Module& float_module, nn::Module& q_module,
     const MakeLogger& logger = logger_class<OutputLogger>(),

@@ -9,7 +9,8 @@
 //   auto lowered = quant::convert_fx(prepared);
 //   // Weights.
 //   auto weights = ns::extract_weights("fp32", *prepared, "int8", *lowered);
-//   ns::extend_logger_results_with_comparison(weights, "fp32", "int8", debug::compute_sqnr, "sqnr");
+//   ns::extend_logger_results_with_comparison(weights, "fp32", "int8", debug::compute_sqnr,
+//                                             "sqnr");
 //   std::cout << weights["conv"]["weight"]["int8"][0].comparisons["sqnr"][0] << " dB\n";
 //   // Values, each graph on its own: errors add up.
 //   auto [a, b] = ns::add_loggers("fp32", prepared, "int8", lowered);
@@ -162,9 +163,10 @@ NSResultsType extract_shadow_logger_info(const nn::Module& model_a_shadows_b,
                                          const std::string& model_name_to_use_for_layer_names);
 
 // The error of each layer of `quantized`, by its name there, over all samples (the graphs' inputs):
-// own, of the layer fed the float model's values (which it rounds to its operands' codes), and total, within the quantized model. The graphs
-// run three times on each sample; memory does not grow with their number. Layers whose operands
-// have no counterpart (add_shadow_loggers) are left out.
+// own, of the layer fed the float model's values (which it rounds to its operands' codes), and
+// total, within the quantized model. The graphs run three times on each sample; memory does not
+// grow with their number. Layers whose operands have no counterpart (add_shadow_loggers) are left
+// out.
 std::map<std::string, LayerError> split_layer_errors(
     const GraphModulePtr& float_model, const GraphModulePtr& quantized,
     const std::vector<std::vector<Tensor>>& samples, const MatchOptions& options = {});

@@ -1,5 +1,5 @@
-// The numeric suite of graph mode against PyTorch 1.13's: tests/golden/numeric_suite_fx.json, made by
-// scripts/oracle/numeric_suite.py.
+// The numeric suite of graph mode against PyTorch 1.13's: tests/golden/numeric_suite_fx.json, made
+// by scripts/oracle/numeric_suite.py.
 #include <set>
 
 #include "octet/autograd/autograd.h"

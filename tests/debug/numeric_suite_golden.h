@@ -44,8 +44,8 @@ inline std::string difference_of(const Tensor& t, const json& expected) {
   return "";
 }
 
-// pair() of the oracle: the tensors and PyTorch's metrics of them. The noise of SQNR and L2 error is
-// a difference of float32 in PyTorch.
+// pair() of the oracle: the tensors and PyTorch's metrics of them. The noise of SQNR and L2 error
+// is a difference of float32 in PyTorch.
 inline std::string difference_of(const Tensor& x, const Tensor& y, const json& expected) {
   if (std::string d = difference_of(x, expected["float"]); !d.empty()) return "float: " + d;
   if (std::string d = difference_of(y, expected["quantized"]); !d.empty()) return "quantized: " + d;

@@ -1,5 +1,5 @@
-// The numeric suite of eager mode against PyTorch 1.13's: tests/golden/numeric_suite_eager.json, made
-// by scripts/oracle/numeric_suite.py.
+// The numeric suite of eager mode against PyTorch 1.13's: tests/golden/numeric_suite_eager.json,
+// made by scripts/oracle/numeric_suite.py.
 #include <algorithm>
 #include <set>
 

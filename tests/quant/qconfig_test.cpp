@@ -89,12 +89,12 @@ TEST(QConfig, UnknownNamesAreErrorsThatHelp) {
   EXPECT_NE(e.find("did you mean 'HistogramObserver'?"), std::string::npos) << e;
   EXPECT_NE(e.find("minmax, moving-average, histogram, per-channel, moving-average-per-channel, "
                    "entropy, percentile, "
-                   "mse, fixed, placeholder, noop, recording, reuse-input, identity"),
+                   "mse, aciq, fixed, placeholder, noop, recording, reuse-input, identity"),
             std::string::npos)
       << e;
   EXPECT_EQ(activation_observer_names(),
             (std::vector<std::string>{"minmax", "moving-average", "histogram", "entropy",
-                                      "percentile", "mse"}));
+                                      "percentile", "mse", "aciq"}));
 }
 
 TEST(ObserverFactory, MakesObserversByBothNames) {

@@ -8,6 +8,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
 #include "octet/nn/registry.h"
+#include "octet/quant/observe/aciq.h"
 #include "octet/quant/observe/calibrators.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/observe/histogram.h"
@@ -51,6 +52,7 @@ std::list<ObserverClass>& classes() {
       {"EntropyObserver", "entropy", Source::data, plain, make<EntropyObserver>},
       {"PercentileObserver", "percentile", Source::data, plain, make<PercentileObserver>},
       {"MSEObserver", "mse", Source::data, plain, make<MSEObserver>},
+      {"ACIQObserver", "aciq", Source::data, plain, make<ACIQObserver>},
       {"FixedQParamsObserver", "fixed", Source::fixed, plain, make<FixedQParamsObserver>},
       {"PlaceholderObserver", "placeholder", Source::none, PlaceholderObserver::default_options,
        make<PlaceholderObserver>},
@@ -81,8 +83,9 @@ bool register_all() {
 [[maybe_unused]] const bool g_factory_registered =
     register_all<MinMaxObserver, MovingAverageMinMaxObserver, HistogramObserver,
                  PerChannelMinMaxObserver, MovingAveragePerChannelMinMaxObserver, EntropyObserver,
-                 PercentileObserver, MSEObserver, FixedQParamsObserver, PlaceholderObserver,
-                 NoopObserver, RecordingObserver, ReuseInputObserver, IdentityObserver>();
+                 PercentileObserver, MSEObserver, ACIQObserver, FixedQParamsObserver,
+                 PlaceholderObserver, NoopObserver, RecordingObserver, ReuseInputObserver,
+                 IdentityObserver>();
 
 template <typename Pick>
 std::vector<std::string> names_of(Pick pick) {

@@ -47,6 +47,7 @@ struct OpSpec {
   std::string layer;
   WeightForm form = WeightForm::in_float;
   bool transposed = false;  // a transposed convolution; filled as those
+  bool selects = false;     // results are elements of the operand, found by comparing: max_pool2d
 
   bool has(size_t i) const { return i < present.size() && present[i]; }
 };

@@ -41,8 +41,8 @@ class DynamicPlan final : public KernelPlan {
     std::memset(base_ + pad_at_, q.zero_point, w_.packed.shape.k);
     auto* bias = reinterpret_cast<int32_t*>(base_ + bias_at_);
     auto* multiplier = reinterpret_cast<float*>(base_ + multiplier_at_);
-    table.dynamic_terms(q.zero_point, static_cast<float>(q.scale), w_.sums.data(), w_.packed.multiplier.data(), bias,
-                        multiplier, w_.out_channels());
+    table.dynamic_terms(q.zero_point, static_cast<float>(q.scale), w_.sums.data(),
+                        w_.packed.multiplier.data(), bias, multiplier, w_.out_channels());
     const int64_t jobs = images_ * w_.packed.groups;
     if (!w_.packed.weight_zero_points.empty())
       parallel_for(jobs, [&](int64_t i) { table.row_sums(arguments(i), row_sums(i), 0, m_); });

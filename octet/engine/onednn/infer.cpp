@@ -177,8 +177,8 @@ std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
   return std::make_unique<OneDnnKernel>(
       OneDnnKernel::Traits{.name = spec.op, .packs = OneDnnKernel::Packs::all},
       [=](const auto& in, const auto& out) {
-        use_threads(threads_for(static_cast<double>(numel(out[0])) *
-                                static_cast<double>(in[0].back())));
+        use_threads(
+            threads_for(static_cast<double>(numel(out[0])) * static_cast<double>(in[0].back())));
         auto padded = [&](Shape s) {
           while (static_cast<int64_t>(s.size()) < rank) s.insert(s.begin(), 1);
           return s;

@@ -156,11 +156,13 @@ class Int8ConvPlan final : public KernelPlan {
                        to = image_of(y, memory::data_type::s32);
     const ConvDims& d = c_.dims;
     auto make = [&]<typename Forward>(dnnl::algorithm algorithm, Forward) {
-      typename Forward::primitive_desc pd(
-          typename Forward::desc(dnnl::prop_kind::forward_inference, algorithm, from, c_.any_weight,
-                                 to, d.stride, d.dilation, d.begin, d.end),
-          attributes("none"), cpu());
-      take_exact(pd, c_.sums.pairs_fit, true);
+      const typename Forward::desc desc(dnnl::prop_kind::forward_inference, algorithm, from,
+                                        c_.any_weight, to, d.stride, d.dilation, d.begin, d.end);
+      typename Forward::primitive_desc pd(desc, attributes("none"), cpu());
+      // Its kernels for transposed convolutions give other sums where strides leave gaps between
+      // taps (2.6: a kernel of 1 x 2 with strides of 2, say).
+      take_exact(pd,
+                 {.pairs_fit = c_.sums.pairs_fit, .fits_float = true, .only_gemm = c_.transposed});
       primitive_ = SumsPrimitive(pd, Forward(pd), c_.cache->get(pd.weights_desc()));
     };
     if (c_.transposed)
@@ -210,7 +212,8 @@ class Int8ConvPlan final : public KernelPlan {
           const int32_t* sums = &c_.sums.taps[tap++ * n];
           if (!(in_z && in_r && in_column)) continue;
           for (size_t i = 0; i < n; ++i)  // wrapping
-            bias_[at + i] = static_cast<int32_t>(bias_[at + i] - int64_t{c_.x_zero_point} * sums[i]);
+            bias_[at + i] =
+                static_cast<int32_t>(bias_[at + i] - int64_t{c_.x_zero_point} * sums[i]);
         }
   }
 

@@ -27,18 +27,26 @@ struct CodeSums {
 // (VNNI, AMX). Without, two neighbouring products are added in 16 bits, which saturate.
 bool sums_in_32_bits();
 
-// The first implementation of a primitive that adds up exactly, given that sums_in_32_bits() or that
-// the weights' pairs fit. Of a matrix product's, some would otherwise pass through float32, which
-// holds whole numbers up to kExactInFloat; so do all of a convolution's.
+// oneDNN's implementations whose sums are exact, by what they may be trusted with.
+struct Trust {
+  bool pairs_fit = false;   // the weights' products fit 16 bits in pairs: kernels without VNNI too
+  bool fits_float = false;  // no sum is larger than kExactInFloat
+  bool only_gemm = false;   // the others are wrong for some shapes
+};
+// Whole numbers up to this one are float32 values. The sums of oneDNN's convolutions pass through
+// float32, as do those of its plainest implementations ("ref").
 inline constexpr int64_t kExactInFloat = int64_t{1} << 24;
+// Moves on to the first implementation that may be trusted. Throws dnnl::error if there is none. The
+// operation's descriptor that `pd` was made of has to be alive still: next_impl reads it.
 template <typename Desc>
-void take_exact(Desc& pd, bool pairs_fit, bool fits_float) {
+void take_exact(Desc& pd, const Trust& trust) {
   const auto exact = [&] {
     const std::string_view name = pd.impl_info_str();
     auto says = [&](const char* part) { return name.find(part) != std::string_view::npos; };
-    if (says("ref")) return fits_float;
+    if (says("ref")) return trust.fits_float;
+    if (says("gemm:jit") || says("gemm_s8u8s32")) return true;
     // On a machine with VNNI it also has kernels for AVX2.
-    return pairs_fit || says("vnni") || says("amx") || says("gemm");
+    return !trust.only_gemm && (trust.pairs_fit || says("vnni") || says("amx"));
   };
   while (!exact())
     if (!pd.next_impl()) throw dnnl::error(dnnl_unimplemented, "no implementation adds up exactly");

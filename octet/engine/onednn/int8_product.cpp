@@ -56,13 +56,11 @@ struct Int8Linear {
 
   // The products of x (m, k).
   SumsPrimitive primitive(int64_t m) const {
-    dnnl::inner_product_forward::primitive_desc pd(
-        dnnl::inner_product_forward::desc(dnnl::prop_kind::forward_inference,
-                                          row_major({m, k}, memory::data_type::u8),
-                                          any_layout({n, k}, memory::data_type::s8),
-                                          row_major({m, n}, memory::data_type::s32)),
-        attributes("none"), cpu());
-    take_exact(pd, sums.pairs_fit, sums.farthest <= kExactInFloat);
+    const dnnl::inner_product_forward::desc desc(
+        dnnl::prop_kind::forward_inference, row_major({m, k}, memory::data_type::u8),
+        any_layout({n, k}, memory::data_type::s8), row_major({m, n}, memory::data_type::s32));
+    dnnl::inner_product_forward::primitive_desc pd(desc, attributes("none"), cpu());
+    take_exact(pd, {.pairs_fit = sums.pairs_fit, .fits_float = sums.farthest <= kExactInFloat});
     return {pd, dnnl::inner_product_forward(pd), weights.get(pd.weights_desc())};
   }
 
@@ -118,9 +116,9 @@ class Int8LinearPlan final : public KernelPlan {
     auto* codes = reinterpret_cast<uint8_t*>(base + x_at_);
     const auto* x = static_cast<const uint8_t*>(inputs[0]);
     if (l_.dynamic) {
-      const affine::RunTimeQParams q = engine_detail::quantize_at_run_time(
-          table_, static_cast<const float*>(inputs[0]), m_ * l_.k, l_.reduce_range, l_.label,
-          codes);
+      const affine::RunTimeQParams q =
+          engine_detail::quantize_at_run_time(table_, static_cast<const float*>(inputs[0]),
+                                              m_ * l_.k, l_.reduce_range, l_.label, codes);
       auto* bias = reinterpret_cast<int32_t*>(base + bias_at_);
       auto* multiplier = reinterpret_cast<float*>(base + multiplier_at_);
       table_.dynamic_terms(q.zero_point, static_cast<float>(q.scale), l_.weight_sums.data(),
@@ -166,8 +164,7 @@ std::shared_ptr<Int8Linear> linear_of(engine_detail::WeightCodes codes,
                                       const std::vector<int64_t>& wide, const OpSpec& spec) {
   if (codes.codes.empty() || !wide.empty()) return nullptr;
   CodeSums sums(codes, spec);
-  if (sums.farthest > std::numeric_limits<int32_t>::max() ||
-      !(sums.pairs_fit || sums_in_32_bits()))
+  if (sums.farthest > std::numeric_limits<int32_t>::max() || !(sums.pairs_fit || sums_in_32_bits()))
     return nullptr;
   return std::make_shared<Int8Linear>(std::move(codes), std::move(sums), spec.inputs[1].shape());
 }
@@ -180,8 +177,8 @@ std::shared_ptr<Int8Linear> static_linear(const OpSpec& spec) {
   l->flip_x = w.x_signed;
   const int64_t zx = w.x_zero_point + (w.x_signed ? 128 : 0);
   for (int64_t n = 0; n < l->n; ++n)  // wrapping, as the sums do that they are added to
-    l->bias.push_back(static_cast<int32_t>(w.bias[n] - zx * l->sums.taps[n] +
-                                           l->k * zx * w.zero_points[n]));
+    l->bias.push_back(
+        static_cast<int32_t>(w.bias[n] - zx * l->sums.taps[n] + l->k * zx * w.zero_points[n]));
   l->multiplier = w.multiplier;
   l->zero_point = w.y_zero_point;
   l->lo = w.lo;
@@ -241,12 +238,11 @@ class Int8MatmulPlan final : public KernelPlan {
     if (matrices_ * m_ * n_ == 0) return;
     threads_ = threads_for(static_cast<double>(matrices_ * m_) * static_cast<double>(k_ * n_));
     use_threads(threads_);
-    dnnl::matmul::primitive_desc pd(
-        dnnl::matmul::desc(row_major({matrices_, m_, k_}, memory::data_type::u8),
-                           row_major({matrices_, k_, n_}, memory::data_type::s8),
-                           row_major({matrices_, m_, n_}, memory::data_type::s32)),
-        attributes("none"), cpu());
-    take_exact(pd, false, k_ * 255 * 128 <= kExactInFloat);
+    const dnnl::matmul::desc desc(row_major({matrices_, m_, k_}, memory::data_type::u8),
+                                  row_major({matrices_, k_, n_}, memory::data_type::s8),
+                                  row_major({matrices_, m_, n_}, memory::data_type::s32));
+    dnnl::matmul::primitive_desc pd(desc, attributes("none"), cpu());
+    take_exact(pd, {.fits_float = k_ * 255 * 128 <= kExactInFloat});
     primitive_ = SumsPrimitive(pd, dnnl::matmul(pd), memory(pd.weights_desc(), cpu(), nullptr));
     const auto copy = [&](bool flips, int64_t bytes) {
       return scratch_.take(flips ? static_cast<size_t>(bytes) + kBufferSlack : 0);
@@ -324,8 +320,7 @@ class Int8MatmulPlan final : public KernelPlan {
 }  // namespace
 
 std::unique_ptr<Kernel> make_int8_linear(const OpSpec& spec) {
-  const auto l =
-      spec.form == WeightForm::dynamic ? dynamic_linear(spec) : static_linear(spec);
+  const auto l = spec.form == WeightForm::dynamic ? dynamic_linear(spec) : static_linear(spec);
   if (!l) return nullptr;
   return std::make_unique<OneDnnKernel>(
       OneDnnKernel::Traits{.name = spec.op + " int8",

@@ -36,8 +36,7 @@ CodeSums::CodeSums(const engine_detail::WeightCodes& w, const OpSpec& spec) {
     }
   for (const Channel& c : channels) {
     farthest = std::max({farthest, 255 * c.above, 255 * c.below});
-    pairs_fit = pairs_fit &&
-                255 * (c.most[0] + c.most[1]) <= std::numeric_limits<int16_t>::max() &&
+    pairs_fit = pairs_fit && 255 * (c.most[0] + c.most[1]) <= std::numeric_limits<int16_t>::max() &&
                 255 * (c.least[0] + c.least[1]) >= std::numeric_limits<int16_t>::min();
   }
 }

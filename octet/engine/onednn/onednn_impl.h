@@ -22,10 +22,10 @@ std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec);  // maxima of codes too
 std::unique_ptr<Kernel> make_binary(const OpSpec& spec);
 std::unique_ptr<Kernel> make_clip(const OpSpec& spec);
-std::unique_ptr<Kernel> make_int8_conv(const OpSpec& spec);     // int8_conv.cpp
-std::unique_ptr<Kernel> make_int8_linear(const OpSpec& spec);   // int8_product.cpp: dynamic ones too
-std::unique_ptr<Kernel> make_int8_matmul(const OpSpec& spec);   // int8_product.cpp
-std::unique_ptr<Kernel> make_training(const OpSpec& spec);      // train.cpp
+std::unique_ptr<Kernel> make_int8_conv(const OpSpec& spec);    // int8_conv.cpp
+std::unique_ptr<Kernel> make_int8_linear(const OpSpec& spec);  // int8_product.cpp: dynamic ones too
+std::unique_ptr<Kernel> make_int8_matmul(const OpSpec& spec);  // int8_product.cpp
+std::unique_ptr<Kernel> make_training(const OpSpec& spec);     // train.cpp
 
 using dnnl::memory;
 using Tag = memory::format_tag;
@@ -54,7 +54,7 @@ inline memory::desc any_layout(const Shape& s, memory::data_type type = memory::
 struct ConvDims {
   ConvDims() = default;
   explicit ConvDims(const OpSpec& spec);
-  bool taken() const;  // false: oneDNN does not take so much output_padding
+  bool taken() const;                         // false: oneDNN does not take so much output_padding
   memory::dims stride, dilation, begin, end;  // oneDNN's dilation of 0 is none
 };
 

@@ -65,8 +65,8 @@ Call conv(Generator& g, size_t spatial, int64_t in, int64_t out, int64_t groups,
     w.push_back(kernel[d]);
   }
   const Tensor image = g.activation(x, g.dtype());
-  return call("conv" + std::to_string(spatial) + "d",
-              {image, weight(g, w), g.bias(out * groups)}, attrs, g.result(image.dtype()), true);
+  return call("conv" + std::to_string(spatial) + "d", {image, weight(g, w), g.bias(out * groups)},
+              attrs, g.result(image.dtype()), true);
 }
 
 Call transposed_conv(Generator& g, size_t spatial) {
@@ -74,12 +74,9 @@ Call transposed_conv(Generator& g, size_t spatial) {
   const auto kernel = several(g, spatial, 1, 3), stride = several(g, spatial, 1, 3);
   std::vector<int64_t> more;
   for (int64_t s : stride) more.push_back(g.integer(0, s - 1));
-  const Attrs attrs{{"stride", stride},
-                    {"padding", several(g, 2 * spatial, 0, 1)},
-                    {"output_padding", more},
-                    {"dilation", several(g, spatial, 1, 2)},
-                    {"groups", groups},
-                    {"activation", g.activation_name()}};
+  const Attrs attrs{{"stride", stride},       {"padding", several(g, 2 * spatial, 0, 1)},
+                    {"output_padding", more}, {"dilation", several(g, spatial, 1, 2)},
+                    {"groups", groups},       {"activation", g.activation_name()}};
   Shape x{g.integer(1, 2), in * groups}, w{in * groups, out};
   for (size_t d = 0; d < spatial; ++d) {
     x.push_back(g.integer(3, 6));
@@ -104,15 +101,13 @@ Call linear(Generator& g, bool dynamic) {
 }  // namespace
 
 TEST(OneDnn, Conv2dIsExact) {
-  expect_exact(500, 200, 50, [](Generator& g) {
-    return conv(g, 2, g.integer(1, 40), g.integer(1, 40), 1, 4);
-  });
+  expect_exact(500, 200, 50,
+               [](Generator& g) { return conv(g, 2, g.integer(1, 40), g.integer(1, 40), 1, 4); });
 }
 
 TEST(OneDnn, PointwiseConv2dIsExact) {
-  expect_exact(300, 120, 30, [](Generator& g) {
-    return conv(g, 2, g.integer(1, 140), g.integer(1, 140), 1, 1);
-  });
+  expect_exact(300, 120, 30,
+               [](Generator& g) { return conv(g, 2, g.integer(1, 140), g.integer(1, 140), 1, 1); });
 }
 
 TEST(OneDnn, GroupedConv2dIsExact) {
@@ -122,12 +117,10 @@ TEST(OneDnn, GroupedConv2dIsExact) {
 }
 
 TEST(OneDnn, DepthwiseConv2dIsExact) {
-  expect_exact(400, 160, 40,
-               [](Generator& g) { return conv(g, 2, 1, 1, g.integer(2, 100), 5); });
+  expect_exact(400, 160, 40, [](Generator& g) { return conv(g, 2, 1, 1, g.integer(2, 100), 5); });
   // several outputs of each input channel
-  expect_exact(200, 80, 20, [](Generator& g) {
-    return conv(g, 2, 1, g.integer(2, 4), g.integer(2, 40), 3);
-  });
+  expect_exact(200, 80, 20,
+               [](Generator& g) { return conv(g, 2, 1, g.integer(2, 4), g.integer(2, 40), 3); });
 }
 
 TEST(OneDnn, Conv1dAndConv3dAreExact) {
@@ -207,29 +200,36 @@ TEST(OneDnn, SumsThatFloatsDoNotHoldAreExactOrNotTaken) {
         static_cast<uint8_t*>(x.raw_data())[i] = static_cast<uint8_t>(most - g.integer(0, 1));
       return x;
     };
-    const Tensor x = filled({3, k}, DType::quint8, q, 255), w = filled({5, k}, DType::qint8, qw, 64);
+    const Tensor x = filled({3, k}, DType::quint8, q, 255),
+                 w = filled({5, k}, DType::qint8, qw, 64);
     const Tensor large = filled({5, k}, DType::qint8, qw, 127);
     const ops::QType y{DType::quint8, Quantizer::per_tensor(0.1 * 0.01 * 64 * k, 3, DType::quint8)};
     EXPECT_EQ(testing::exact_calls("onednn", 1,
-                                   [&](Generator&) { return call("linear", {x, w}, {}, y, true); }),
+                                   [&](Generator&) {
+                                     return call("linear", {x, w}, {}, y, true);
+                                   }),
               1)
         << k;
-    EXPECT_EQ(testing::exact_calls(
-                  "onednn", 1, [&](Generator&) { return call("linear", {x, large}, {}, y, true); }),
+    EXPECT_EQ(testing::exact_calls("onednn", 1,
+                                   [&](Generator&) {
+                                     return call("linear", {x, large}, {}, y, true);
+                                   }),
               has_vnni() ? 1 : 0)
         << k;
     const Tensor columns = filled({k, 7}, DType::qint8, qw, 127);
-    EXPECT_EQ(testing::exact_calls(
-                  "onednn", 1, [&](Generator&) { return call("matmul", {x, columns}, {}, y, false); }),
+    EXPECT_EQ(testing::exact_calls("onednn", 1,
+                                   [&](Generator&) {
+                                     return call("matmul", {x, columns}, {}, y, false);
+                                   }),
               has_vnni() ? 1 : 0)
         << k;
     const Tensor image = filled({1, k, 2, 2}, DType::quint8, q, 255);
-    EXPECT_EQ(testing::exact_calls("onednn", 1,
-                                   [&](Generator&) {
-                                     return call("conv2d", {image, w.reshape({5, k, 1, 1})}, {}, y,
-                                                 true);
-                                   }),
-              64 * k * 255 <= 1 << 24 ? 1 : 0)
+    EXPECT_EQ(
+        testing::exact_calls("onednn", 1,
+                             [&](Generator&) {
+                               return call("conv2d", {image, w.reshape({5, k, 1, 1})}, {}, y, true);
+                             }),
+        64 * k * 255 <= 1 << 24 ? 1 : 0)
         << k;
   }
 }
@@ -247,8 +247,7 @@ TEST(OneDnn, WhatWouldNotBeExactIsNotTaken) {
     std::fill_n(w.data<int8_t>(), 16, int8_t{0});
     w.data<int8_t>()[8] = first;
     w.data<int8_t>()[15] = second;
-    return engine.make(
-        call("linear", {row, w, Tensor::full({2}, bias)}, {}, want, true).spec);
+    return engine.make(call("linear", {row, w, Tensor::full({2}, bias)}, {}, want, true).spec);
   };
   EXPECT_NE(linear(64, 64, 1.0f), nullptr);
   EXPECT_NE(linear(127, -127, 1.0f), nullptr);

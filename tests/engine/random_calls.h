@@ -23,7 +23,7 @@ struct Call {
 };
 
 inline Call call(const std::string& name, const std::vector<Tensor>& inputs, const Attrs& attrs,
-          const std::optional<ops::QType>& want, bool constants) {
+                 const std::optional<ops::QType>& want, bool constants) {
   const ops::Op& op = ops::get(name);
   std::vector<std::optional<TensorType>> types;
   std::vector<Tensor> known;

@@ -20,7 +20,9 @@ struct CodeSums {
   CodeSums(const engine_detail::WeightCodes& weights, const OpSpec& spec);
   std::vector<int32_t> taps;  // [tap][output channel]: the sum of the codes over input channels
   int64_t farthest = 0;       // the largest magnitude that a sum of products can have
-  bool pairs_fit = true;      // no two products of a channel add up to more than 16 bits hold
+  // No two products of a channel add up to more than 16 bits hold. Only found out where that matters,
+  // false otherwise (sums_in_32_bits).
+  bool pairs_fit = false;
 };
 
 // Whether oneDNN's kernels for this machine multiply bytes without sums of 16 bits in between

@@ -6,38 +6,59 @@
 
 namespace octet::onednn {
 
+namespace {
+
+// Whether no two products of unsigned codes with these, of one channel, saturate 16 bits together:
+// the two largest codes and the two smallest say.
+bool products_fit_in_pairs(const int8_t* codes, int64_t runs, int64_t step, int64_t run) {
+  int32_t most[2] = {0, 0}, least[2] = {0, 0};
+  for (int64_t r = 0; r < runs; ++r)
+    for (int64_t i = 0; i < run; ++i) {
+      const int32_t q = codes[r * step + i];
+      most[1] = std::max(most[1], q);
+      least[1] = std::min(least[1], q);
+      if (most[1] > most[0]) std::swap(most[0], most[1]);
+      if (least[1] < least[0]) std::swap(least[0], least[1]);
+    }
+  return 255 * (most[0] + most[1]) <= std::numeric_limits<int16_t>::max() &&
+         255 * (least[0] + least[1]) >= std::numeric_limits<int16_t>::min();
+}
+
+}  // namespace
+
 CodeSums::CodeSums(const engine_detail::WeightCodes& w, const OpSpec& spec) {
-  struct Channel {
-    int64_t above = 0, below = 0;  // sums of the codes above 0 and, as a positive number, below
-    int32_t most[2] = {0, 0}, least[2] = {0, 0};  // the two largest and smallest, and 0
-  };
-  std::vector<Channel> channels(static_cast<size_t>(w.out_channels));
   const Shape shape = spec.inputs[1].shape();
   const bool transposed = engine_detail::is_transposed(spec);
-  // Rows of the weight's second dimension; in a transposed one those are the output channels of a
-  // group.
-  const int64_t columns = shape[1], window = numel({shape.begin() + 2, shape.end()});
-  const int64_t group_rows = transposed ? shape[0] / spec.attrs.get_int("groups") : 0;
+  const int64_t window = numel({shape.begin() + 2, shape.end()});
+  // The codes of a channel: `runs` runs of whole windows, `step` apart.
+  const int64_t runs = transposed ? shape[0] / spec.attrs.get_int("groups") : 1;
+  const int64_t step = transposed ? shape[1] * window : 0;
+  const int64_t run = transposed ? window : shape[1] * window;
   taps.assign(static_cast<size_t>(window * w.out_channels), 0);
-  const int8_t* q = w.codes.data();
-  for (int64_t row = 0; row < shape[0]; ++row)
-    for (int64_t column = 0; column < columns; ++column) {
-      const int64_t n = transposed ? row / group_rows * columns + column : row;
-      Channel& c = channels[static_cast<size_t>(n)];
-      for (int64_t t = 0; t < window; ++t) {
-        const int32_t code = *q++;
-        taps[static_cast<size_t>(t * w.out_channels + n)] += code;
-        (code > 0 ? c.above : c.below) += std::abs(code);
-        if (code > c.most[1]) c.most[1] = code;
-        if (c.most[1] > c.most[0]) std::swap(c.most[0], c.most[1]);
-        if (code < c.least[1]) c.least[1] = code;
-        if (c.least[1] < c.least[0]) std::swap(c.least[0], c.least[1]);
+  std::vector<int32_t> sums(static_cast<size_t>(window));
+  pairs_fit = !sums_in_32_bits();
+  for (int64_t n = 0; n < w.out_channels; ++n) {
+    const int8_t* codes =
+        w.codes.data() + (transposed ? n / shape[1] * runs * step + n % shape[1] * run : n * run);
+    std::fill(sums.begin(), sums.end(), 0);
+    int64_t magnitude = 0;
+    for (int64_t r = 0; r < runs; ++r)
+      for (int64_t i = 0; i < run; i += window) {
+        const int8_t* q = codes + r * step + i;
+        int32_t of_window = 0;
+        for (int64_t t = 0; t < window; ++t) {
+          sums[static_cast<size_t>(t)] += q[t];
+          of_window += std::abs(q[t]);
+        }
+        magnitude += of_window;
       }
+    int64_t sum = 0;
+    for (int64_t t = 0; t < window; ++t) {
+      taps[static_cast<size_t>(t * w.out_channels + n)] = sums[static_cast<size_t>(t)];
+      sum += sums[static_cast<size_t>(t)];
     }
-  for (const Channel& c : channels) {
-    farthest = std::max({farthest, 255 * c.above, 255 * c.below});
-    pairs_fit = pairs_fit && 255 * (c.most[0] + c.most[1]) <= std::numeric_limits<int16_t>::max() &&
-                255 * (c.least[0] + c.least[1]) >= std::numeric_limits<int16_t>::min();
+    farthest = std::max(farthest, 255 * (magnitude + std::abs(sum)) / 2);
+    pairs_fit = pairs_fit && products_fit_in_pairs(codes, runs, step, run);
   }
 }
 

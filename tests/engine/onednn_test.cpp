@@ -29,7 +29,9 @@ void expect_exact(int cases, int least_taken, int least_without_vnni,
     set_isa(isa);
     set_num_threads(isa == Isa::scalar ? 1 : 2);
     const int taken = testing::exact_calls("onednn", isa == Isa::scalar ? cases / 4 : cases, make);
-    if (isa != Isa::scalar) EXPECT_GE(taken, has_vnni() ? least_taken : least_without_vnni);
+    if (isa != Isa::scalar) {
+      EXPECT_GE(taken, has_vnni() ? least_taken : least_without_vnni);
+    }
     if (::testing::Test::HasFailure()) return;
   }
 }

@@ -130,12 +130,10 @@ class DynamicLinear final : public DynamicKernel {
 class DynamicConv final : public DynamicKernel {
  public:
   DynamicConv(const OpSpec& spec, const WeightCodes& codes)
-      : DynamicKernel(
-            spec, codes,
-            WeightRows(codes, conv_gemm_shape(codes, spec), engine_detail::is_transposed(spec)),
-            conv_gemm_shape(codes, spec), spec.attrs.get_int("groups")),
+      : DynamicKernel(spec, codes, WeightRows(codes, conv_gemm_shape(codes, spec), spec.transposed),
+                      conv_gemm_shape(codes, spec), spec.attrs.get_int("groups")),
         window_(engine_detail::conv_window3(spec)),
-        transposed_(engine_detail::is_transposed(spec)) {}
+        transposed_(spec.transposed) {}
   Layout input_layout(size_t i) const override {
     return i == 0 ? Layout::channels_last : Layout::row_major;
   }
@@ -158,7 +156,7 @@ std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec) {
   if (!engine_detail::is_dynamic_call(spec)) return nullptr;
   WeightCodes codes = engine_detail::weight_codes(spec);
   if (codes.codes.empty()) return nullptr;
-  if (spec.op != "linear_dynamic") return std::make_unique<DynamicConv>(spec, codes);
+  if (spec.layer != "linear") return std::make_unique<DynamicConv>(spec, codes);
   codes.narrow();
   const kernels::GemmShape shape{codes.out_channels, spec.inputs[1].shape()[1], 1};
   return std::make_unique<DynamicLinear>(spec, codes, WeightRows(codes.codes, shape.k), shape, 1);

@@ -115,7 +115,7 @@ bool all_floats(const OpSpec& spec) {
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
   if (!all_floats(spec)) return nullptr;
   if (!spec.constants[1].defined() || (spec.has(2) && !spec.constants[2].defined())) return nullptr;
-  const bool transposed = engine_detail::is_transposed(spec);
+  const bool transposed = spec.transposed;
   const Shape ws = spec.inputs[1].shape();
   const ConvDims c(spec);
   if (!c.taken()) return nullptr;

@@ -27,7 +27,7 @@ struct Int8Conv {
       : w(std::move(weights)),
         sums(std::move(code_sums)),
         window(engine_detail::conv_window3(spec)),
-        transposed(engine_detail::is_transposed(spec)),
+        transposed(spec.transposed),
         shape(spec.inputs[1].shape()),
         bias(w.bias.begin(), w.bias.end()),
         x_zero_point(w.x_zero_point + (w.x_signed ? 128 : 0)) {

@@ -28,7 +28,7 @@ bool products_fit_in_pairs(const int8_t* codes, int64_t runs, int64_t step, int6
 
 CodeSums::CodeSums(const engine_detail::WeightCodes& w, const OpSpec& spec) {
   const Shape shape = spec.inputs[1].shape();
-  const bool transposed = engine_detail::is_transposed(spec);
+  const bool transposed = spec.transposed;
   const int64_t window = numel({shape.begin() + 2, shape.end()});
   // The codes of a channel: `runs` runs of whole windows, `step` apart.
   const int64_t runs = transposed ? shape[0] / spec.attrs.get_int("groups") : 1;

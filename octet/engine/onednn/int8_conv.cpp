@@ -97,7 +97,7 @@ class Int8ConvPlan final : public KernelPlan {
     args_.shape.n = y[1];
     pixels_ = y[2] * y[3] * y[4];
     if (numel(out) == 0) return;
-    threads_ = threads_for(layer_work(c.transposed ? in : out, c.shape));
+    threads_ = threads_for(layer_work(c.transposed ? in : out, c.shape) / 4);
     use_threads(threads_);
     choose_images_at_once();
     make_primitive(x, y);

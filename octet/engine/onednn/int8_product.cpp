@@ -83,7 +83,7 @@ class Int8LinearPlan final : public KernelPlan {
  public:
   Int8LinearPlan(const Int8Linear& l, int64_t m) : l_(l), table_(kernels::table()), m_(m) {
     if (m == 0) return;
-    threads_ = threads_for(static_cast<double>(m) * static_cast<double>(l.n * l.k));
+    threads_ = threads_for(static_cast<double>(m) * static_cast<double>(l.n * l.k) / 4);
     use_threads(threads_);
     primitive_ = l.primitive(m);
     args_.shape.n = args_.ldc = l.n;
@@ -236,7 +236,7 @@ class Int8MatmulPlan final : public KernelPlan {
         multipliers_(static_cast<size_t>(n_), c.multiplier),
         zero_points_(static_cast<size_t>(n_), c.zb) {
     if (matrices_ * m_ * n_ == 0) return;
-    threads_ = threads_for(static_cast<double>(matrices_ * m_) * static_cast<double>(k_ * n_));
+    threads_ = threads_for(static_cast<double>(matrices_ * m_) * static_cast<double>(k_ * n_) / 4);
     use_threads(threads_);
     const dnnl::matmul::desc desc(row_major({matrices_, m_, k_}, memory::data_type::u8),
                                   row_major({matrices_, k_, n_}, memory::data_type::s8),

@@ -64,7 +64,8 @@ dnnl::primitive_attr attributes(const std::string& activation);
 // oneDNN takes its threads from OpenMP: a primitive is cut for the number there is when it is made,
 // and must run on it.
 void use_threads(int n);
-// The threads for so many multiplications: one where another would wait longer than work.
+// The threads for so many multiplications of floats (four of bytes take as long as one): one where
+// another would wait longer than work.
 int threads_for(double multiplications);
 // Of a layer whose weight's numbers, but for those of its first dimension, each meet every number
 // of `images`: outputs of plain layers, inputs of transposed ones and of gradients of the data.

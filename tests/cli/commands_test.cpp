@@ -46,8 +46,8 @@ TEST(CliRun, SameBytesForAnyThreadsAndInstructions) {
           << to_string(isa) << ", " << threads << " threads";
 }
 
-// oneDNN's kernels of codes, and on an instruction set whose sums it would saturate native's in their
-// place.
+// oneDNN's kernels of codes, and on an instruction set whose sums it would saturate native's in
+// their place.
 TEST(CliRun, SameBytesOnOneDnnWhateverItsInstructions) {
   OCTET_NEED_PROGRAM();
   TempDir dir;

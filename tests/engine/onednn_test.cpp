@@ -236,8 +236,8 @@ TEST(OneDnn, SumsThatFloatsDoNotHoldAreExactOrNotTaken) {
   }
 }
 
-// What would not be exact is left to the others: two products that saturate 16 bits, sums that leave
-// int32, weights' zero points in windows, averages.
+// What would not be exact is left to the others: two products that saturate 16 bits, sums that
+// leave int32, weights' zero points in windows, averages.
 TEST(OneDnn, WhatWouldNotBeExactIsNotTaken) {
   Generator g(1);
   const auto q = Quantizer::per_tensor(0.1, 7, DType::quint8);

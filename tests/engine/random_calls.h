@@ -81,8 +81,8 @@ class Generator {
   Random random_;
 };
 
-// How many of the calls the engine took; each of those must give the bits of the reference engine (or
-// native's, where that has no kernel).
+// How many of the calls the engine took; each of those must give the bits of the reference engine
+// (or native's, where that has no kernel).
 template <typename Make>
 int exact_calls(const std::string& engine, int cases, Make&& make) {
   int taken = 0;

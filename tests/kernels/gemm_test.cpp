@@ -180,7 +180,8 @@ TEST_P(GemmTest, WeightZeroPointsAreTakenOffInEveryEpilogue) {
   expect_equal_on_random_products(6, 60, Epilogue::dynamic, true);
 }
 
-// The products' sums by gemm, then the way out by gemm_finish in two ranges of rows: gemm's results.
+// The products' sums by gemm, then the way out by gemm_finish in two ranges of rows: gemm's
+// results.
 TEST_P(GemmTest, TheEpilogueOfSumsInMemoryIsGemmsAndWritesNothingElse) {
   Random random(23);
   for (const auto epilogue : {Epilogue::requantize, Epilogue::int32, Epilogue::dynamic})

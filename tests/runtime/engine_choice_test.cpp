@@ -112,8 +112,9 @@ TEST(EngineChoice, AProgramsEngineIsGivenByAnyOfItsNames) {
                [] { compile(network(), {.engine = "x87"}); });
 }
 
-// Random quantized networks on another engine than native, in programs that run from several threads
-// and have steps of both engines and operands in both layouts. Returns how many steps it ran.
+// Random quantized networks on another engine than native, in programs that run from several
+// threads and have steps of both engines and operands in both layouts. Returns how many steps it
+// ran.
 int expect_reference_bits(const std::string& engine, const std::string& qconfig) {
   int ran = 0;
   for (uint64_t seed = 0; seed < 20; ++seed) {

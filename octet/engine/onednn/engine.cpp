@@ -15,7 +15,7 @@ void add_training(Engine& e) {
 }  // namespace
 
 Engine make_engine() {
-  Engine e("onednn", {}, "oneDNN, on codes and floats; last bits of floats differ by machine");
+  Engine e("onednn", {}, "oneDNN, codes too; last bits of floats differ by machine");
   e.add({"conv2d", "conv3d", "conv_transpose2d", "conv_transpose3d"}, make_conv);
   e.add({"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"},
         make_int8_conv);

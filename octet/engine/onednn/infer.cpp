@@ -1,6 +1,6 @@
 // Float work through oneDNN: convolutions, linear, matmul, pools (maxima of codes too), add, mul,
-// relu and clamp. Images are NHWC, so that float and quantized parts of a network exchange them without reordering;
-// weights are reordered once to what oneDNN prefers.
+// relu and clamp. Images are NHWC, so that float and quantized parts of a network exchange them
+// without reordering; weights are reordered once to what oneDNN prefers.
 #include <omp.h>
 
 #include <unordered_map>

@@ -2,9 +2,9 @@
 // depthwise ones.
 //
 // oneDNN is given the image as it is and leaves out the taps outside of it, as if the padding's
-// codes were 0. A tap inside the image takes zero point times the sum of its weights from the sum of
-// products; which taps are inside is the same for most pixels, so every set of them has a bias of
-// its own.
+// codes were 0. A tap inside the image takes zero point times the sum of its weights from the sum
+// of products; which taps are inside is the same for most pixels, so every set of them has a bias
+// of its own.
 #include <algorithm>
 #include <map>
 

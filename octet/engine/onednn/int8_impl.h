@@ -20,8 +20,8 @@ struct CodeSums {
   CodeSums(const engine_detail::WeightCodes& weights, const OpSpec& spec);
   std::vector<int32_t> taps;  // [tap][output channel]: the sum of the codes over input channels
   int64_t farthest = 0;       // the largest magnitude that a sum of products can have
-  // No two products of a channel add up to more than 16 bits hold. Only found out where that matters,
-  // false otherwise (sums_in_32_bits).
+  // No two products of a channel add up to more than 16 bits hold. Only found out where that
+  // matters, false otherwise (sums_in_32_bits).
   bool pairs_fit = false;
 };
 
@@ -38,8 +38,8 @@ struct Trust {
 // Whole numbers up to this one are float32 values. The sums of oneDNN's convolutions pass through
 // float32, as do those of its plainest implementations ("ref").
 inline constexpr int64_t kExactInFloat = int64_t{1} << 24;
-// Moves on to the first implementation that may be trusted. Throws dnnl::error if there is none. The
-// operation's descriptor that `pd` was made of has to be alive still: next_impl reads it.
+// Moves on to the first implementation that may be trusted. Throws dnnl::error if there is none.
+// The operation's descriptor that `pd` was made of has to be alive still: next_impl reads it.
 template <typename Desc>
 void take_exact(Desc& pd, const Trust& trust) {
   const auto exact = [&] {

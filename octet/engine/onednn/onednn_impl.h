@@ -122,9 +122,9 @@ class WeightCache {
   std::vector<memory> copies_;
 };
 
-// A convolution's weight (out, in / groups, kernel...), or if transposed (in, out / groups, ...), as
-// oneDNN numbers it: (groups, out, in, kernel...) of one group, without the first if there is one
-// group.
+// A convolution's weight (out, in / groups, kernel...), or if transposed (in, out / groups, ...),
+// as oneDNN numbers it: (groups, out, in, kernel...) of one group, without the first if there is
+// one group.
 struct ConvWeight {
   ConvWeight(const Shape& weight, int64_t groups, bool transposed);
   Shape shape;

@@ -318,7 +318,7 @@ class SleepingTeam {
 #pragma omp parallel num_threads(2) reduction(+ : threads)
       ++threads;
       std::unique_lock own(mutex_);
-      there_ = life;
+      there_ = std::max(there_, life);  // a team that was ended may be there after the next one
       changed_.notify_all();
       changed_.wait(own, [&] { return threads == 0 || life_ != life; });
     }).detach();

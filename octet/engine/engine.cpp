@@ -32,10 +32,11 @@ std::unique_ptr<OpSpec> float_form(const OpSpec& spec) {
   if (spec.form != WeightForm::weight_only || !spec.constants[1].defined() ||
       engine_detail::is_weight_only_call(spec))
     return nullptr;
-  // run as 2-d ones, which have kernels
-  if (spec.op.find("1d") != std::string::npos) return nullptr;
+  // convolutions of one dimension run as 2-d ones, which have kernels
+  if (spec.inputs[1].dim() == 3) return nullptr;
   auto form = std::make_unique<OpSpec>(spec);
   form->op = spec.layer;
+  form->layer.clear();
   form->form = WeightForm::in_float;
   form->constants[1] = spec.constants[1].dequantize();
   form->inputs[1] = form->constants[1].type();

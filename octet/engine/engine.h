@@ -46,7 +46,10 @@ struct OpSpec {
   // computes. Filled by ops::make_spec.
   std::string layer;
   WeightForm form = WeightForm::in_float;
-  bool transposed = false;  // a transposed convolution; filled as those
+  // What the operator is, of its ops::Traits; filled as those. A transposed convolution: its weight
+  // is (in, out/groups, kernel...), as PyTorch has it, all others' (out, in/groups, ...).
+  bool transposed = false;
+  bool selects = false;  // results are elements of the operand, found by comparing: max_pool2d
 
   bool has(size_t i) const { return i < present.size() && present[i]; }
 };

@@ -110,8 +110,6 @@ TapOffsets tap_offsets(const Window& w, int64_t h, int64_t width, int64_t channe
   return tap_offsets(wide, false, {1, channels, 1, h, width}, {1, 0, 1, oh, ow});
 }
 
-bool is_transposed(const OpSpec& spec) { return spec.op.starts_with("conv_transpose"); }
-
 MatmulGeometry::MatmulGeometry(const Shape& sa, const Shape& sb, const Shape& y)
     : m(y[y.size() - 2]),
       n(y.back()),

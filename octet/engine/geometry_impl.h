@@ -55,10 +55,6 @@ Window pool_window(const OpSpec& spec);
 TapOffsets tap_offsets(const Window& w, int64_t h, int64_t width, int64_t channels, int64_t oh,
                        int64_t ow);
 
-// A transposed convolution: its weight is (in, out/groups, kernel...), as PyTorch has it, all
-// others' (out, in/groups, ...).
-bool is_transposed(const OpSpec& spec);
-
 // The sizes of a batched matrix product, (..., M, K) x (..., K, N), and where the operands of each
 // product start. Batch dimensions broadcast.
 struct MatmulGeometry {

@@ -27,19 +27,18 @@ bool eight_bit(const TensorType& t) { return t.dtype == DType::quint8 || t.dtype
 // (ops/conv_impl.h).
 bool scaled_by_input(const OpSpec& spec) {
   const TensorType& w = spec.inputs[1];
-  return is_transposed(spec) && w.quantizer->is_per_channel() && w.quantizer->axis() == 0 &&
+  return spec.transposed && w.quantizer->is_per_channel() && w.quantizer->axis() == 0 &&
          w.dims[1] == Dim(1) && w.dims[0] == Dim(spec.attrs.get_int("groups"));
 }
 
 bool has_weight_codes(const OpSpec& spec) {
   const TensorType& w = spec.inputs[1];
-  const bool four_bit =
-      is_packed(w.dtype) && (spec.op == "linear_dynamic" || spec.op == "linear_weight_only");
+  const bool four_bit = is_packed(w.dtype) && spec.layer == "linear";
   if ((!eight_bit(w) && !four_bit) || !spec.constants[1].defined() ||
       w.quantizer->has_float_zero_points())
     return false;
   return !w.quantizer->is_per_channel() ||
-         w.quantizer->axis() == (is_transposed(spec) && !scaled_by_input(spec) ? 1 : 0);
+         w.quantizer->axis() == (spec.transposed && !scaled_by_input(spec) ? 1 : 0);
 }
 
 }  // namespace
@@ -63,7 +62,8 @@ bool is_dynamic_call(const OpSpec& spec) {
 }
 
 bool is_weight_only_call(const OpSpec& spec) {
-  if (spec.op != "linear_weight_only" || !is_dynamic_call(spec)) return false;
+  if (spec.layer != "linear" || spec.form != WeightForm::weight_only || !is_dynamic_call(spec))
+    return false;
   const Shape w = spec.inputs[1].shape();
   return w[0] > 0 && w[1] > 0 && w[1] <= kMaxWeightOnlyInputs;
 }
@@ -94,8 +94,8 @@ WeightCodes weight_codes(const OpSpec& spec) {
   const Quantizer& q = *weight.quantizer();
   WeightCodes r;
   // Transposed weights have the channels of one group, and their scales hold in every group.
-  const int64_t group_channels = is_transposed(spec) ? weight.size(1) : weight.size(0);
-  r.out_channels = group_channels * (is_transposed(spec) ? spec.attrs.get_int("groups") : 1);
+  const int64_t group_channels = spec.transposed ? weight.size(1) : weight.size(0);
+  r.out_channels = group_channels * (spec.transposed ? spec.attrs.get_int("groups") : 1);
   r.four_bit = is_packed(weight.dtype());
   const int32_t shift = weight.dtype() == DType::quint8    ? -128
                         : weight.dtype() == DType::qint4x2 ? 8
@@ -157,7 +157,7 @@ struct SignedSums {
 SignedSums signed_sums(const WeightCodes& w, const OpSpec& spec, int64_t channel) {
   // The codes lie in `rows` runs of `run`, `step` apart.
   int64_t rows = 1, run = std::ssize(w.codes) / w.out_channels, step = 0, first = channel * run;
-  if (is_transposed(spec)) {
+  if (spec.transposed) {
     const Shape shape = spec.inputs[1].shape();
     const int64_t group_channels = shape[1], group = channel / group_channels;
     rows = shape[0] / spec.attrs.get_int("groups");

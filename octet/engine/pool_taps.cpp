@@ -45,7 +45,7 @@ int64_t most_inside(const std::vector<WindowSpan>& spans) {
 PoolTaps pool_taps(const OpSpec& spec, const Shape& x, const Shape& y) {
   OCTET_CHECK(x[1] * x[2] * x[3] * x[4] < (int64_t{1} << 31), unsupported,
               "{}: an image of {} is too large for 32-bit offsets", spec.label, to_string(x));
-  const bool adaptive = spec.op.starts_with("adaptive");
+  const bool adaptive = spec.attrs.has("output_size");
   const bool include_pad =
       spec.attrs.has("count_include_pad") && spec.attrs.get_bool("count_include_pad");
   const int64_t divisor =

@@ -561,6 +561,47 @@ struct Gemm {
   }
   static constexpr int64_t kBlockBytes = 256 << 10;
 
+  // Rows m..m + kM of a panel, from sums in memory.
+  template <int kM>
+  static OCTET_INLINE void finish_rows(const GemmArgs& g, const Exit<2>& exit, const int32_t* sums,
+                                       int64_t m, int64_t n, uint8_t* y) {
+    I acc[kM][2];
+#pragma GCC unroll 2
+    for (int r = 0; r < kM; ++r)
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        const int64_t first = j * kLanes, some = exit.columns - first;
+        const int32_t* from = sums + (m + r) * g.shape.n + n + first;
+        const I sum = some >= kLanes ? V::load(from)
+                      : some > 0     ? V::load_i32(from, some)
+                                     : V::zero();
+        acc[r][j] = V::add(sum, V::load(exit.bias[j]));
+      }
+    if (g.row_sums) take_row_sums(g, m, n, exit.columns, acc);
+    if (exit.to_codes) {
+      exit.template requantize<kM, 0>(acc, y);
+    } else if (exit.to_words) {
+      exit.template words<kM, 0, kM>(acc, y);
+    } else {
+      alignas(64) int32_t words[kM][2][kLanes];
+#pragma GCC unroll 2
+      for (int r = 0; r < kM; ++r)
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j) V::store(words[r][j], acc[r][j]);
+      finish(g, &words[0][0][0], m, n, kM, 2, exit.columns);
+    }
+  }
+
+  static void finish_sums(const GemmArgs& g, const int32_t* sums, int64_t m0, int64_t m1) {
+    for (int64_t n = 0; n < g.shape.n; n += kPanel) {
+      const Exit<2> exit(g, n, g.shape.n - n < kPanel ? g.shape.n - n : kPanel);
+      uint8_t* y = static_cast<uint8_t*>(g.c) + m0 * exit.ldc + n * exit.element;
+      int64_t m = m0;
+      for (; m + 2 <= m1; m += 2, y += 2 * exit.ldc) finish_rows<2>(g, exit, sums, m, n, y);
+      if (m < m1) finish_rows<1>(g, exit, sums, m, n, y);
+    }
+  }
+
   static void row_sums(const GemmArgs& g, int32_t* sums, int64_t m0, int64_t m1) {
     const int64_t k = g.shape.k, taps = g.shape.taps;
     for (int64_t m = m0; m < m1; ++m) {

@@ -248,6 +248,10 @@ struct KernelTable {
   // Rows m0..m1 and channels n0..n1 of C; n0 is a multiple of gemm_nr. Any split gives the same
   // bits.
   void (*gemm)(const GemmArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1) = nullptr;
+  // The epilogue alone, for rows m0..m1 of products that were summed elsewhere: C[m] becomes what
+  // gemm makes of it where the sums over taps and k are sums[m * n .. (m + 1) * n]. Uses shape.n,
+  // c, ldc, epilogue and what belongs to it, row_sums and b_zero_points.
+  void (*gemm_finish)(const GemmArgs&, const int32_t* sums, int64_t m0, int64_t m1) = nullptr;
   // sums[m] = sum of A(m, t)[i] over taps and k, for m0..m1; uses shape, a, lda, offsets, pad.
   void (*row_sums)(const GemmArgs&, int32_t* sums, int64_t m0, int64_t m1) = nullptr;
 

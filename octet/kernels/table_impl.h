@@ -33,6 +33,7 @@ constexpr KernelTable make_table(Isa isa) {
       .gemm_pack = Gemm<Dot>::pack,
       .gemm_pack_columns = Gemm<Dot>::pack_columns,
       .gemm = Gemm<Dot>::run,
+      .gemm_finish = Gemm<Dot>::finish_sums,
       .row_sums = Gemm<Dot>::row_sums,
       .gemm4_packed_bytes = NibbleGemm<Nibbles>::packed_bytes,
       .gemm4_pack = NibbleGemm<Nibbles>::pack,

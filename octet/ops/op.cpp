@@ -350,6 +350,7 @@ OpSpec make_spec(const Op& op, const Attrs& attrs,
   spec.label = label;
   spec.form = op.traits().form;
   spec.transposed = op.traits().transposed;
+  spec.selects = op.traits().selects;
   if (op.traits().layer) spec.layer = op.traits().layer;
   if (spec.inputs.size() == 1 && spec.outputs.size() == 1)
     spec.table = code_table(op, attrs, spec.inputs[0], spec.outputs[0]);

@@ -238,4 +238,24 @@ TEST(Parallel, RejectsImpossibleThreadCounts) {
 }
 
 }  // namespace
+// Whoever takes OpenMP's threads where they should sleep has more of them started and waits until
+// they are there; whoever wants them to spin ends those, perhaps before they are there.
+TEST(Parallel, ThreadsTakenAndGivenBackByManyAtOnceDoNotWaitForever) {
+  const int before = num_threads();
+  detail::assume_cpus(2);
+  set_num_threads(2);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([] {
+      for (int round = 0; round < 800; ++round) {
+        use_openmp_threads();
+        const SpinningThreads spin;
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  use_own_threads();
+  detail::assume_cpus(0);
+  set_num_threads(before);
+}
+
 }  // namespace octet

@@ -180,6 +180,38 @@ TEST_P(GemmTest, WeightZeroPointsAreTakenOffInEveryEpilogue) {
   expect_equal_on_random_products(6, 60, Epilogue::dynamic, true);
 }
 
+// The products' sums by gemm, then the way out by gemm_finish in two ranges of rows: gemm's
+// results.
+TEST_P(GemmTest, TheEpilogueOfSumsInMemoryIsGemmsAndWritesNothingElse) {
+  Random random(23);
+  for (const auto epilogue : {Epilogue::requantize, Epilogue::int32, Epilogue::dynamic})
+    for (int i = 0; i < 120; ++i) {
+      Product p = random_product(random, epilogue, random.chance(0.3));
+      const auto n = static_cast<size_t>(p.args.shape.n);
+      std::vector<int32_t> sums(static_cast<size_t>(p.m) * n);
+      const std::vector<int32_t> no_bias(n);
+      {
+        Guarded packed(kernels().gemm_packed_bytes(p.args.shape));
+        kernels().gemm_pack(p.args.shape, p.w.data(), packed.data());
+        GemmArgs g = p.args;
+        g.b = packed.data();
+        g.c = sums.data();
+        g.ldc = p.args.shape.n;
+        g.epilogue = Epilogue::int32;
+        g.bias = no_bias.data();
+        g.row_sums = nullptr;
+        kernels().gemm(g, 0, p.m, 0, p.args.shape.n);
+      }
+      Guarded y(p.output_bytes());
+      GemmArgs g = p.args;
+      g.c = y.data();
+      const int64_t half = random.integer(0, p.m);
+      kernels().gemm_finish(g, sums.data(), half, p.m);
+      kernels().gemm_finish(g, sums.data(), 0, half);
+      ASSERT_SAME_BYTES(y, p.expected) << " in product " << i << ": " << p.describe();
+    }
+}
+
 TEST_P(GemmTest, FourBitWeightsOfRandomShapesAreExactAndWriteNothingElse) {
   for (const auto epilogue : {Epilogue::requantize, Epilogue::int32, Epilogue::dynamic})
     for (const bool with_zero_points : {false, true})

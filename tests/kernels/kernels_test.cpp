@@ -11,7 +11,7 @@ TEST(KernelTableTest, EveryTableNamesItsIsaAndIsComplete) {
     EXPECT_EQ(t.isa, isa);
     EXPECT_GE(t.gemm_mr, 1);
     EXPECT_GE(t.gemm_nr, 1);
-    EXPECT_TRUE(t.gemm_packed_bytes && t.gemm_pack && t.gemm && t.row_sums);
+    EXPECT_TRUE(t.gemm_packed_bytes && t.gemm_pack && t.gemm && t.gemm_finish && t.row_sums);
     EXPECT_TRUE(t.depthwise_packed_bytes && t.depthwise_pack && t.depthwise);
     EXPECT_TRUE(t.max_pool && t.average_pool);
     EXPECT_TRUE(t.add && t.mul && t.lookup);

@@ -123,7 +123,7 @@ class ConvKernel final : public Kernel {
   ConvKernel(const OpSpec& spec, const IntegerWeights& weights)
       : op_(spec.op),
         window_(engine_detail::conv_window3(spec)),
-        transposed_(engine_detail::is_transposed(spec)),
+        transposed_(spec.transposed),
         joined_(!transposed_ && spec.attrs.get_int("groups") == 1 &&
                 joins_rows(engine_detail::conv_window(spec), spec.inputs[1].shape()[1],
                            weights.out_channels)),
@@ -301,7 +301,7 @@ std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
   if (!engine_detail::is_integer_call(spec)) return nullptr;
   IntegerWeights weights = engine_detail::integer_weights(spec);
   int64_t groups = spec.attrs.get_int("groups");
-  bool depthwise = spec.op == "conv2d" && groups == weights.out_channels &&
+  bool depthwise = !spec.transposed && groups == weights.out_channels &&
                    spec.inputs[1].shape()[1] == 1 && groups > 1;
   if (depthwise && !weights.any_zero_point) return std::make_unique<DepthwiseKernel>(spec, weights);
   return std::make_unique<ConvKernel>(spec, weights);

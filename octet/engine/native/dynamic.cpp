@@ -3,10 +3,10 @@
 // f(s_x*s_w)) + bias) straight from its accumulators.
 #include <algorithm>
 #include <limits>
-#include <mutex>
 
 #include "octet/base/check_impl.h"
 #include "octet/engine/native/dynamic_impl.h"
+#include "octet/engine/run_time_codes_impl.h"
 
 namespace octet::native {
 namespace {
@@ -33,19 +33,16 @@ class DynamicPlan final : public KernelPlan {
   void run(std::span<const void* const> inputs, std::span<void* const> outputs,
            void* scratch) override {
     const kernels::KernelTable& table = *w_.packed.table;
-    const auto* x = static_cast<const float*>(inputs[0]);
     base_ = static_cast<uint8_t*>(scratch);
     y_ = static_cast<float*>(outputs[0]);
-    const affine::RunTimeQParams q = choose(x);
-    const float scale = static_cast<float>(q.scale), inverse = 1.0f / scale;
-    parallel_ranges(images_ * image_size_, kGrain, [&](int64_t i0, int64_t i1) {
-      table.quantize(x + i0, base_ + codes_at_ + i0, i1 - i0, inverse, q.zero_point, 0, 255);
-    });
+    const affine::RunTimeQParams q = engine_detail::quantize_at_run_time(
+        table, static_cast<const float*>(inputs[0]), images_ * image_size_, w_.reduce_range,
+        w_.label, base_ + codes_at_);
     std::memset(base_ + pad_at_, q.zero_point, w_.packed.shape.k);
     auto* bias = reinterpret_cast<int32_t*>(base_ + bias_at_);
     auto* multiplier = reinterpret_cast<float*>(base_ + multiplier_at_);
-    table.dynamic_terms(q.zero_point, scale, w_.sums.data(), w_.packed.multiplier.data(), bias,
-                        multiplier, w_.out_channels());
+    table.dynamic_terms(q.zero_point, static_cast<float>(q.scale), w_.sums.data(),
+                        w_.packed.multiplier.data(), bias, multiplier, w_.out_channels());
     const int64_t jobs = images_ * w_.packed.groups;
     if (!w_.packed.weight_zero_points.empty())
       parallel_for(jobs, [&](int64_t i) { table.row_sums(arguments(i), row_sums(i), 0, m_); });
@@ -65,22 +62,6 @@ class DynamicPlan final : public KernelPlan {
 
  private:
   static constexpr int64_t kGrain = 1 << 16;
-
-  affine::RunTimeQParams choose(const float* x) const {
-    float min = 0, max = 0;  // the range holds 0 whatever the values are
-    int64_t not_finite = 0;
-    std::mutex mutex;
-    parallel_ranges(images_ * image_size_, kGrain, [&](int64_t i0, int64_t i1) {
-      float lo = 0, hi = 0;
-      int64_t bad = 0;
-      w_.packed.table->min_max(x + i0, i1 - i0, &lo, &hi, &bad);
-      std::lock_guard lock(mutex);
-      min = std::min(min, lo);
-      max = std::max(max, hi);
-      not_finite += bad;
-    });
-    return engine_detail::dynamic_qparams(min, max, not_finite, w_.reduce_range, w_.label);
-  }
 
   int32_t* row_sums(int64_t i) const {
     return reinterpret_cast<int32_t*>(base_ + sums_at_) + i * m_;
@@ -149,12 +130,10 @@ class DynamicLinear final : public DynamicKernel {
 class DynamicConv final : public DynamicKernel {
  public:
   DynamicConv(const OpSpec& spec, const WeightCodes& codes)
-      : DynamicKernel(
-            spec, codes,
-            WeightRows(codes, conv_gemm_shape(codes, spec), engine_detail::is_transposed(spec)),
-            conv_gemm_shape(codes, spec), spec.attrs.get_int("groups")),
+      : DynamicKernel(spec, codes, WeightRows(codes, conv_gemm_shape(codes, spec), spec.transposed),
+                      conv_gemm_shape(codes, spec), spec.attrs.get_int("groups")),
         window_(engine_detail::conv_window3(spec)),
-        transposed_(engine_detail::is_transposed(spec)) {}
+        transposed_(spec.transposed) {}
   Layout input_layout(size_t i) const override {
     return i == 0 ? Layout::channels_last : Layout::row_major;
   }
@@ -177,7 +156,7 @@ std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec) {
   if (!engine_detail::is_dynamic_call(spec)) return nullptr;
   WeightCodes codes = engine_detail::weight_codes(spec);
   if (codes.codes.empty()) return nullptr;
-  if (spec.op != "linear_dynamic") return std::make_unique<DynamicConv>(spec, codes);
+  if (spec.layer != "linear") return std::make_unique<DynamicConv>(spec, codes);
   codes.narrow();
   const kernels::GemmShape shape{codes.out_channels, spec.inputs[1].shape()[1], 1};
   return std::make_unique<DynamicLinear>(spec, codes, WeightRows(codes.codes, shape.k), shape, 1);

@@ -403,12 +403,12 @@ std::unique_ptr<Kernel> make_float_conv(const OpSpec& spec) {
   ConvSpec s;
   s.op = spec.op;
   s.window = engine_detail::conv_window3(spec);
-  s.transposed = engine_detail::is_transposed(spec);
+  s.transposed = spec.transposed;
   s.groups = spec.attrs.get_int("groups");
   s.in_channels = s.transposed ? weight.size(0) / s.groups : weight.size(1);
   s.out_channels = s.transposed ? weight.size(1) : weight.size(0) / s.groups;
   s.depthwise = s.groups > 1 && s.in_channels == 1 && s.out_channels == 1;
-  s.joined = !s.transposed && s.groups == 1 && spec.op == "conv2d" &&
+  s.joined = !s.transposed && s.groups == 1 && spec.inputs[0].dim() == 4 &&
              joins_rows(s.window, s.in_channels, s.out_channels);
   if (spec.has(2)) s.bias = spec.constants[2].to_vector<float>();
   s.range = FloatRange(spec.attrs.get_string("activation"));

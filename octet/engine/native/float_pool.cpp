@@ -92,8 +92,7 @@ class FloatPoolKernel final : public Kernel {
 std::unique_ptr<Kernel> make_float_pool(const OpSpec& spec) {
   if (!is_float(spec)) return nullptr;
   if (spec.inputs[0].dim() != 4 && spec.inputs[0].dim() != 5) return nullptr;
-  const bool max = spec.op.find("max_pool") != std::string::npos;
-  return std::make_unique<FloatPoolKernel>(spec, max);
+  return std::make_unique<FloatPoolKernel>(spec, spec.selects);
 }
 
 }  // namespace octet::native

@@ -7,24 +7,13 @@
 
 #include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
+#include "octet/engine/scratch_impl.h"
 
 namespace octet::native {
 
+using engine_detail::flip_signs;
+using engine_detail::flip_signs_here;
 using engine_detail::Window;
-
-// dst = src with the sign bit of every byte flipped: qint8 codes as quint8 ones. flip_signs_here:
-// on the calling thread.
-inline void flip_signs_here(const uint8_t* src, uint8_t* dst, int64_t n) {
-  constexpr int64_t kAtOnce = 32;  // a loop of known length, which the compiler makes vectors of
-  for (; n >= kAtOnce; n -= kAtOnce, src += kAtOnce, dst += kAtOnce)
-    for (int64_t i = 0; i < kAtOnce; ++i) dst[i] = src[i] ^ 0x80;
-  for (int64_t i = 0; i < n; ++i) dst[i] = src[i] ^ 0x80;
-}
-inline void flip_signs(const void* src, uint8_t* dst, int64_t n) {
-  const auto* s = static_cast<const uint8_t*>(src);
-  parallel_ranges(n, 1 << 16,
-                  [&](int64_t i0, int64_t i1) { flip_signs_here(s + i0, dst + i0, i1 - i0); });
-}
 
 struct ConvShape {
   int64_t images, h, w, c, oh, ow, oc;

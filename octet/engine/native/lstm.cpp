@@ -20,6 +20,8 @@ OpSpec projection(const OpSpec& spec, size_t weight, size_t bias) {
   const Shape w = spec.inputs[weight].shape();
   OpSpec r;
   r.op = "linear_dynamic";
+  r.layer = "linear";
+  r.form = WeightForm::dynamic;
   r.attrs = Attrs{{"activation", "none"}, {"reduce_range", spec.attrs.get_bool("reduce_range")}};
   r.inputs = {TensorType(DType::float32, {Dim("rows"), Dim(w[1])}), spec.inputs[weight],
               spec.has(bias) ? spec.inputs[bias] : TensorType()};

@@ -174,7 +174,7 @@ inline kernels::GemmShape conv_gemm_shape(const engine_detail::WeightCodes& weig
   const int64_t groups = spec.attrs.get_int("groups");
   kernels::GemmShape s;
   s.n = weights.out_channels / groups;
-  s.k = engine_detail::is_transposed(spec) ? w[0] / groups : w[1];
+  s.k = spec.transposed ? w[0] / groups : w[1];
   s.taps = engine_detail::conv_window3(spec).taps();
   return s;
 }

@@ -4,8 +4,11 @@
 #include <memory>
 
 #include "octet/engine/engine.h"
+#include "octet/engine/scratch_impl.h"
 
 namespace octet::native {
+
+using engine_detail::ScratchParts;
 
 // 8-bit codes with one scale and zero point.
 inline bool eight_bit_per_tensor(const TensorType& t) {
@@ -24,20 +27,6 @@ struct CodesOf {
   float scale, inv_scale;
   int32_t zero_point, lo, hi;
   bool is_signed;
-};
-
-// How a plan divides its scratch memory: parts begin on cache lines.
-class ScratchParts {
- public:
-  size_t take(size_t bytes) {  // where the part begins
-    const size_t at = total_;
-    total_ += (bytes + 63) / 64 * 64;
-    return at;
-  }
-  size_t bytes() const { return total_; }
-
- private:
-  size_t total_ = 0;
 };
 
 // The makers, which engine.cpp lists by operator. Each returns null when the call is not one it

@@ -112,7 +112,7 @@ class PoolKernel final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
-  const bool max = spec.op == "max_pool2d";
+  const bool max = spec.selects;
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
   if (!x.is_quantized() || !y.is_quantized() || x.dtype != y.dtype || element_size(x.dtype) != 1)
     return nullptr;

@@ -1,9 +1,8 @@
-// Float work through oneDNN: convolutions, linear, matmul, pools, add, mul, relu and clamp. Images
-// are NHWC, so that float and quantized parts of a network exchange them without reordering;
-// weights are reordered once to what oneDNN prefers.
+// Float work through oneDNN: convolutions, linear, matmul, pools (maxima of codes too), add, mul,
+// relu and clamp. Images are NHWC, so that float and quantized parts of a network exchange them
+// without reordering; weights are reordered once to what oneDNN prefers.
 #include <omp.h>
 
-#include <mutex>
 #include <unordered_map>
 
 #include "octet/base/check_impl.h"
@@ -12,64 +11,6 @@
 #include "octet/engine/onednn/onednn_impl.h"
 
 namespace octet::onednn {
-
-dnnl::engine& cpu() {
-  static dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-  return engine;
-}
-dnnl::stream& stream() {
-  thread_local dnnl::stream s(cpu());
-  return s;
-}
-
-dnnl::primitive_attr attributes(const std::string& activation) {
-  dnnl::primitive_attr attr;
-  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  dnnl::post_ops ops;
-  if (activation == "relu") ops.append_eltwise(1, dnnl::algorithm::eltwise_relu, 0, 0);
-  if (activation == "relu6") ops.append_eltwise(1, dnnl::algorithm::eltwise_clip, 0, 6);
-  attr.set_post_ops(ops);
-  return attr;
-}
-
-void use_threads(int n) {
-  use_openmp_threads();
-  if (omp_get_max_threads() != n) omp_set_num_threads(n);
-}
-
-int threads_for(const std::string& op, const std::vector<Shape>& inputs,
-                const std::vector<Shape>& outputs) {
-  auto elements = [](const Shape& s) { return static_cast<double>(numel(s)); };
-  // Of layers with weights, multiplications: the images' places times the weights; of others,
-  // numbers read.
-  double work = 0;
-  if (op == "conv_backward_weight" || op == "linear_backward_weight") {
-    work = elements(inputs[1]) * elements(outputs[0]) /
-           static_cast<double>(std::max<int64_t>(1, outputs[0][0]));
-  } else if (op.starts_with("conv") || op.starts_with("linear")) {
-    const Shape& images =
-        op.ends_with("backward_data") || op.starts_with("conv_transpose") ? inputs[0] : outputs[0];
-    work = elements(images) * elements(inputs[1]) /
-           static_cast<double>(std::max<int64_t>(1, inputs[1][0]));
-  } else if (op == "matmul") {
-    work = elements(outputs[0]) * static_cast<double>(inputs[0].back());
-  } else {
-    work = 16 * elements(inputs[0]);
-  }
-  return work < 1e6 ? 1 : running_threads();
-}
-
-ConvDims::ConvDims(const OpSpec& spec) {
-  const auto &s = spec.attrs.get_ints("stride"), &d = spec.attrs.get_ints("dilation"),
-             &p = spec.attrs.get_ints("padding");
-  stride = s;
-  for (int64_t v : d) dilation.push_back(v - 1);
-  begin.assign(p.begin(), p.begin() + static_cast<int64_t>(s.size()));
-  end.assign(p.begin() + static_cast<int64_t>(s.size()), p.end());
-  if (spec.attrs.has("output_padding"))
-    for (size_t d = 0; d < s.size(); ++d) end[d] -= spec.attrs.get_ints("output_padding")[d];
-}
-
 namespace {
 
 // A primitive with its memories; operands are pointed at the caller's buffers on every run.
@@ -116,64 +57,24 @@ class PrimitivePlan final : public KernelPlan {
   std::unordered_map<int, memory> args_;
 };
 
-class OneDnnKernel final : public Kernel {
- public:
-  OneDnnKernel(std::string name, Layout layout, PlanFn fn)
-      : name_(std::move(name)), layout_(layout), fn_(std::move(fn)) {}
-  std::string name() const override { return name_; }
-  std::string engine() const override { return "onednn"; }
-  Threads threads() const override { return Threads::openmp; }
-  Layout input_layout(size_t i) const override {
-    return layout_ == Layout::channels_last && i > 0 ? Layout::row_major : layout_;
-  }
-  Layout output_layout(size_t) const override { return layout_; }
-  bool in_place() const override { return layout_ == Layout::any; }  // the elementwise ones
-  bool packs(size_t i) const override {
-    return (name_.starts_with("conv") || name_ == "linear") ? i > 0 : name_ == "matmul";
-  }
-  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
-                                   const std::vector<Shape>& out) const override {
-    use_threads(threads_for(name_, in, out));
-    try {
-      return fn_(in, out);
-    } catch (const dnnl::error& e) {
-      OCTET_FAIL(unsupported, "oneDNN cannot run {} on shape {}: {}", name_, to_string(in[0]),
-                 e.what());
-    }
-  }
+std::shared_ptr<WeightCache> cached(const Tensor& weight, memory::desc desc) {
+  const Tensor w = weight.contiguous();
+  return std::make_shared<WeightCache>(w.buffer(), w.raw_data(), std::move(desc));
+}
 
- private:
-  std::string name_;
-  Layout layout_;
-  PlanFn fn_;
-};
-
-// Reorders constant weights to the layout a primitive asks for. A kernel's plans of different
-// shapes mostly ask for the same layout, so the reordered copies are shared.
-class WeightCache {
- public:
-  WeightCache(const Tensor& weight, memory::desc desc)
-      : weight_(weight.contiguous()), desc_(std::move(desc)) {}
-  memory get(const memory::desc& wanted) {
-    std::lock_guard lock(mutex_);
-    for (auto& m : copies_)
-      if (m.get_desc() == wanted) return m;
-    memory source(desc_, cpu(), weight_.raw_data());
-    if (wanted == desc_) return source;
-    memory copy(wanted, cpu());
-    dnnl::reorder(source, copy).execute(stream(), source, copy);
-    stream().wait();
-    copies_.push_back(copy);
-    return copy;
-  }
-  const Tensor& tensor() const { return weight_; }
-
- private:
-  std::mutex mutex_;
-  Tensor weight_;
-  memory::desc desc_;
-  std::vector<memory> copies_;
-};
+OneDnnKernel::Traits layer(const OpSpec& spec, Layout layout) {
+  return {.name = spec.op,
+          .input = layout,
+          .output = layout,
+          .packs = OneDnnKernel::Packs::all_but_first};
+}
+OneDnnKernel::Traits element_by_element(const OpSpec& spec) {
+  return {.name = spec.op, .input = Layout::any, .output = Layout::any};
+}
+// The threads for what reads each number once.
+void use_threads_to_read(const Shape& x) {
+  use_threads(threads_for(16 * static_cast<double>(numel(x))));
+}
 
 memory constant_memory(const Tensor& t) {
   return memory(row_major(t.shape()), cpu(), t.raw_data());
@@ -214,31 +115,18 @@ bool all_floats(const OpSpec& spec) {
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
   if (!all_floats(spec)) return nullptr;
   if (!spec.constants[1].defined() || (spec.has(2) && !spec.constants[2].defined())) return nullptr;
-  const bool transposed = engine_detail::is_transposed(spec);
-  const int64_t groups = spec.attrs.get_int("groups");
-  Shape ws = spec.inputs[1].shape();
-  // (groups, out, in, kernel...) of one group, as oneDNN numbers weights; a transposed layer's lie
-  // as (groups, in, out, ...).
-  Shape grouped = ws;
-  grouped[0] /= groups;
-  if (groups > 1) grouped.insert(grouped.begin(), groups);
-  auto strides = contiguous_strides(grouped);
-  if (transposed) {
-    const size_t first = groups > 1 ? 1 : 0;
-    std::swap(grouped[first], grouped[first + 1]);
-    std::swap(strides[first], strides[first + 1]);
-  }
-  memory::desc laid_out(dims(grouped), memory::data_type::f32,
-                        memory::dims(strides.begin(), strides.end()));
-  memory::desc any_weight = any_layout(grouped);
-  auto weights = std::make_shared<WeightCache>(spec.constants[1], laid_out);
+  const bool transposed = spec.transposed;
+  const Shape ws = spec.inputs[1].shape();
+  const ConvDims c(spec);
+  if (!c.taken()) return nullptr;
+  const ConvWeight w(ws, spec.attrs.get_int("groups"), transposed);
+  memory::desc any_weight = any_layout(w.shape);
+  auto weights = cached(spec.constants[1], w.laid_out(memory::data_type::f32));
   Tensor bias = spec.has(2) ? spec.constants[2].contiguous() : Tensor();
   std::string activation = spec.attrs.get_string("activation");
-  ConvDims c(spec);
-  for (size_t d = 0; d < c.end.size(); ++d)
-    if (c.end[d] + c.stride[d] <= 0) return nullptr;  // oneDNN does not take so much output_padding
   return std::make_unique<OneDnnKernel>(
-      spec.op, image_layout(ws.size()), [=](const auto& in, const auto& out) {
+      layer(spec, image_layout(ws.size())), [=](const auto& in, const auto& out) {
+        use_threads(threads_for(layer_work(transposed ? in[0] : out[0], ws)));
         if (transposed)
           return plan_conv<dnnl::deconvolution_forward>(dnnl::algorithm::deconvolution_direct, c,
                                                         *weights, any_weight, bias, activation,
@@ -252,11 +140,12 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
   if (!all_floats(spec)) return nullptr;
   if (!spec.constants[1].defined() || (spec.has(2) && !spec.constants[2].defined())) return nullptr;
   Shape ws = spec.inputs[1].shape();
-  auto weights = std::make_shared<WeightCache>(spec.constants[1], row_major(ws));
+  auto weights = cached(spec.constants[1], row_major(ws));
   Tensor bias = spec.has(2) ? spec.constants[2].contiguous() : Tensor();
   std::string activation = spec.attrs.get_string("activation");
   return std::make_unique<OneDnnKernel>(
-      "linear", Layout::row_major, [=](const auto& in, const auto&) {
+      layer(spec, Layout::row_major), [=](const auto& in, const auto& out) {
+        use_threads(threads_for(layer_work(out[0], ws)));
         int64_t m = numel(in[0]) / ws[1];
         auto kind = dnnl::prop_kind::forward_inference;
         memory::desc any_weight = any_layout(ws);
@@ -286,7 +175,10 @@ std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
       spec.constants[0].defined() ? spec.constants[0].contiguous() : Tensor(),
       spec.constants[1].defined() ? spec.constants[1].contiguous() : Tensor()};
   return std::make_unique<OneDnnKernel>(
-      "matmul", Layout::row_major, [=](const auto& in, const auto& out) {
+      OneDnnKernel::Traits{.name = spec.op, .packs = OneDnnKernel::Packs::all},
+      [=](const auto& in, const auto& out) {
+        use_threads(
+            threads_for(static_cast<double>(numel(out[0])) * static_cast<double>(in[0].back())));
         auto padded = [&](Shape s) {
           while (static_cast<int64_t>(s.size()) < rank) s.insert(s.begin(), 1);
           return s;
@@ -311,11 +203,17 @@ std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
 }
 
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
-  if (!all_floats(spec)) return nullptr;
-  const int64_t rank = spec.inputs[0].dim();
+  const bool max = spec.selects, adaptive = spec.attrs.has("output_size");
+  const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
+  auto type = memory::data_type::f32;
+  if (!all_floats(spec)) {  // averages of codes round otherwise than octet's
+    if (!max || (x.dtype != DType::quint8 && x.dtype != DType::qint8) || x.dtype != y.dtype ||
+        x.quantizer->is_per_channel() || *x.quantizer != *y.quantizer)
+      return nullptr;
+    type = x.dtype == DType::qint8 ? memory::data_type::s8 : memory::data_type::u8;
+  }
+  const int64_t rank = x.dim();
   if (rank != 4 && rank != 5) return nullptr;
-  const bool max = spec.op.find("max_pool") != std::string::npos,
-             adaptive = spec.op.starts_with("adaptive");
   auto flag = [&](const char* name) { return spec.attrs.has(name) && spec.attrs.get_bool(name); };
   const bool include_pad = flag("count_include_pad");
   if (include_pad && flag("ceil_mode")) return nullptr;  // oneDNN counts cells beyond the padding
@@ -324,9 +222,9 @@ std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
   memory::dims kernel, stride, begin, dilation;  // oneDNN's dilation of 0 is none
   for (int64_t i = 0; i < rank - 2; ++i) {
     if (adaptive) {
-      const Dim &x = spec.inputs[0].dims[i + 2], &y = spec.outputs[0].dims[i + 2];
-      if (!x.known() || x.size() % y.size() != 0) return nullptr;
-      kernel.push_back(x.size() / y.size());
+      const Dim &from = x.dims[i + 2], &to = y.dims[i + 2];
+      if (!from.known() || from.size() % to.size() != 0) return nullptr;
+      kernel.push_back(from.size() / to.size());
       stride.push_back(kernel.back());
     } else {
       kernel.push_back(spec.attrs.get_ints("kernel")[i]);
@@ -339,15 +237,18 @@ std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
                    : include_pad ? dnnl::algorithm::pooling_avg_include_padding
                                  : dnnl::algorithm::pooling_avg_exclude_padding;
   return std::make_unique<OneDnnKernel>(
-      spec.op, image_layout(rank), [=](const auto& in, const auto& out) {
+      OneDnnKernel::Traits{
+          .name = spec.op, .input = image_layout(rank), .output = image_layout(rank)},
+      [=](const auto& in, const auto& out) {
+        use_threads_to_read(in[0]);
         // The padding at the end that makes oneDNN's output size agree with ceil_mode's.
         memory::dims end;
         for (size_t i = 0; i < kernel.size(); ++i)
           end.push_back((out[0][i + 2] - 1) * stride[i] + (kernel[i] - 1) * (dilation[i] + 1) + 1 -
                         begin[i] - in[0][i + 2]);
         dnnl::pooling_v2_forward::desc desc(dnnl::prop_kind::forward_inference, algorithm,
-                                            image(in[0]), image(out[0]), stride, kernel, dilation,
-                                            begin, end);
+                                            image(in[0], type), image(out[0], type), stride, kernel,
+                                            dilation, begin, end);
         dnnl::pooling_v2_forward::primitive_desc pd(desc, attributes("none"), cpu());
         return std::make_unique<PrimitivePlan>(
             pd, dnnl::pooling_v2_forward(pd),
@@ -361,7 +262,8 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   if (spec.inputs[0].dims != spec.inputs[1].dims) return nullptr;
   auto algorithm = spec.op == "add" ? dnnl::algorithm::binary_add : dnnl::algorithm::binary_mul;
   std::string activation = spec.attrs.get_string("activation");
-  return std::make_unique<OneDnnKernel>(spec.op, Layout::any, [=](const auto& in, const auto&) {
+  return std::make_unique<OneDnnKernel>(element_by_element(spec), [=](const auto& in, const auto&) {
+    use_threads_to_read(in[0]);
     memory::desc flat = row_major({numel(in[0])});
     dnnl::binary::primitive_desc pd(dnnl::binary::desc(algorithm, flat, flat, flat),
                                     attributes(activation), cpu());
@@ -381,7 +283,8 @@ std::unique_ptr<Kernel> make_clip(const OpSpec& spec) {
     hi = static_cast<float>(spec.attrs.get_double("max"));
     if (!(lo <= hi)) return nullptr;  // hi everywhere, which oneDNN calls an error
   }
-  return std::make_unique<OneDnnKernel>(spec.op, Layout::any, [=](const auto& in, const auto&) {
+  return std::make_unique<OneDnnKernel>(element_by_element(spec), [=](const auto& in, const auto&) {
+    use_threads_to_read(in[0]);
     memory::desc flat = row_major({numel(in[0])});
     auto algorithm = relu ? dnnl::algorithm::eltwise_relu : dnnl::algorithm::eltwise_clip;
     dnnl::eltwise_forward::desc desc(dnnl::prop_kind::forward_inference, algorithm, flat,

@@ -94,7 +94,6 @@ class TrainingKernel final : public Kernel {
   Layout output_layout(size_t) const override { return output_; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {
-    use_threads(threads_for(name_, in, out));
     try {
       return fn_(in, out);
     } catch (const dnnl::error& e) {
@@ -140,6 +139,7 @@ std::unique_ptr<Kernel> conv_data(const OpSpec& spec) {
   return std::make_unique<TrainingKernel>(
       spec.op, std::array{layout, Layout::row_major}, layout,
       [spec](const Shapes& in, const Shapes& out) -> Plan {
+        use_threads(threads_for(layer_work(in[0], in[1])));
         const Conv c(spec, out[0], in[0], in[1]);
         dnnl::convolution_backward_data::desc desc(dnnl::algorithm::convolution_auto, image(c.x),
                                                    any_layout(c.w), image(c.y), c.stride,
@@ -159,6 +159,7 @@ std::unique_ptr<Kernel> conv_weight(const OpSpec& spec) {
   return std::make_unique<TrainingKernel>(
       spec.op, std::array{layout, layout}, Layout::row_major,
       [spec](const Shapes& in, const Shapes& out) -> Plan {
+        use_threads(threads_for(layer_work(in[1], out[0])));
         const Conv c(spec, in[0], in[1], out[0]);
         const bool bias = numel(out[1]) > 0;
         using Desc = dnnl::convolution_backward_weights::desc;
@@ -191,6 +192,7 @@ std::unique_ptr<Kernel> linear_data(const OpSpec& spec) {
       spec.op, std::array{Layout::row_major, Layout::row_major}, Layout::row_major,
       [](const Shapes& in, const Shapes&) -> Plan {
         const Shape& w = in[1];
+        use_threads(threads_for(layer_work(in[0], w)));
         const int64_t m = numel(in[0]) / w[0];
         const Shape x{m, w[1]}, y{m, w[0]};
         dnnl::inner_product_backward_data::desc desc(row_major(x), any_layout(w), row_major(y));
@@ -209,6 +211,7 @@ std::unique_ptr<Kernel> linear_weight(const OpSpec& spec) {
       spec.op, std::array{Layout::row_major, Layout::row_major}, Layout::row_major,
       [](const Shapes& in, const Shapes& out) -> Plan {
         const Shape& w = out[0];
+        use_threads(threads_for(layer_work(in[1], w)));
         const int64_t m = numel(in[1]) / w[0];
         const Shape x{m, w[1]}, y{m, w[0]};
         const bool bias = numel(out[1]) > 0;

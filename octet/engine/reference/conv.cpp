@@ -19,7 +19,7 @@ struct Geometry {
 Geometry geometry(const OpSpec& spec, const Shape& weight) {
   Geometry g;
   g.window = engine_detail::conv_window3(spec, weight);
-  g.transposed = engine_detail::is_transposed(spec);
+  g.transposed = spec.transposed;
   g.groups = spec.attrs.get_int("groups");
   g.in_channels = g.transposed ? weight[0] / g.groups : weight[1];
   g.out_channels = g.transposed ? weight[1] : weight[0] / g.groups;
@@ -129,9 +129,11 @@ std::unique_ptr<Kernel> float_conv(const OpSpec& spec, const Geometry& g) {
       });
 }
 
+}  // namespace
+
 // Gradients: dx[xi] += dy[i] * w[wi], or dw[wi] += dy[i] * x[xi], for every product of the
 // convolution.
-std::unique_ptr<Kernel> backward_conv(const OpSpec& spec) {
+std::unique_ptr<Kernel> make_conv_gradient(const OpSpec& spec) {
   const bool data = spec.op == "conv_backward_data";
   const FloatOperand first(spec, 0), second(spec, 1);
   return std::make_unique<ReferenceKernel>(
@@ -158,11 +160,8 @@ std::unique_ptr<Kernel> backward_conv(const OpSpec& spec) {
       });
 }
 
-}  // namespace
-
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
-  if (spec.op.starts_with("conv_backward_")) return backward_conv(spec);
-  if (spec.op.ends_with("_dynamic"))
+  if (spec.form == WeightForm::dynamic)
     return engine_detail::is_dynamic_call(spec)
                ? dynamic_conv(spec, geometry(spec, spec.inputs[1].shape()))
                : nullptr;

@@ -39,10 +39,8 @@ DynamicCodes::DynamicCodes(const float* x, int64_t n, bool reduce_range, const s
     codes[i] = static_cast<uint8_t>(affine::quantize(x[i], scale, zero_point, 0, 255));
 }
 
-namespace {
-
 // The gradients of linear: dx = dy * w, dw = dy^T * x, and db = the sum of dy.
-std::unique_ptr<Kernel> backward_linear(const OpSpec& spec) {
+std::unique_ptr<Kernel> make_linear_gradient(const OpSpec& spec) {
   bool data = spec.op == "linear_backward_data";
   const FloatOperand first(spec, 0), second(spec, 1);
   return std::make_unique<ReferenceKernel>(
@@ -68,6 +66,8 @@ std::unique_ptr<Kernel> backward_linear(const OpSpec& spec) {
         };
       });
 }
+
+namespace {
 
 // Every row in fixed point, its products with the codes summed exactly.
 std::unique_ptr<Kernel> weight_only_linear(const OpSpec& spec) {
@@ -114,10 +114,9 @@ std::unique_ptr<Kernel> weight_only_linear(const OpSpec& spec) {
 }  // namespace
 
 std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
-  if (spec.op.starts_with("linear_backward_")) return backward_linear(spec);
   Shape weight = spec.inputs[1].shape();
   int64_t n_out = weight[0], k_in = weight[1];
-  if (spec.op == "linear_dynamic") {
+  if (spec.form == WeightForm::dynamic) {
     if (!engine_detail::is_dynamic_call(spec)) return nullptr;
     auto w = std::make_shared<engine_detail::WeightCodes>(engine_detail::weight_codes(spec));
     FloatOperand b(spec, 2);
@@ -142,7 +141,7 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
           };
         });
   }
-  if (spec.op == "linear_weight_only")
+  if (spec.form == WeightForm::weight_only)
     return engine_detail::is_weight_only_call(spec) ? weight_only_linear(spec) : nullptr;
   if (engine_detail::is_integer_call(spec)) {
     auto w = std::make_shared<IntegerWeights>(engine_detail::integer_weights(spec));

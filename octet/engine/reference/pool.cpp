@@ -68,8 +68,7 @@ void for_each_window(const Shape& x, const Shape& y, const Spans& spans, bool in
 
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
   const TensorType &tx = spec.inputs[0], &ty = spec.outputs[0];
-  const bool max = spec.op.find("max_pool") != std::string::npos,
-             adaptive = spec.op.starts_with("adaptive");
+  const bool max = spec.selects, adaptive = spec.attrs.has("output_size");
   const bool include_pad =
       spec.attrs.has("count_include_pad") && spec.attrs.get_bool("count_include_pad");
   const int64_t divisor =

@@ -14,10 +14,12 @@ namespace octet::reference {
 
 // The makers, which engine.cpp lists by operator. Each returns null when the call is not one it
 // takes.
-std::unique_ptr<Kernel> make_linear(const OpSpec& spec);  // linear.cpp: gradients too
-std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);  // matmul.cpp
-std::unique_ptr<Kernel> make_conv(const OpSpec& spec);    // conv.cpp: gradients too
-std::unique_ptr<Kernel> make_pool(const OpSpec& spec);    // pool.cpp
+std::unique_ptr<Kernel> make_linear(const OpSpec& spec);           // linear.cpp
+std::unique_ptr<Kernel> make_linear_gradient(const OpSpec& spec);  // linear.cpp
+std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);           // matmul.cpp
+std::unique_ptr<Kernel> make_conv(const OpSpec& spec);             // conv.cpp
+std::unique_ptr<Kernel> make_conv_gradient(const OpSpec& spec);    // conv.cpp
+std::unique_ptr<Kernel> make_pool(const OpSpec& spec);             // pool.cpp
 
 using RunFn = std::function<void(std::span<const void* const>, std::span<void* const>)>;
 

@@ -70,6 +70,29 @@ void gemm_pack_columns(const GemmShape& s, const uint8_t* b, uint8_t flip, void*
   }
 }
 
+// The way out of C[m][n], whose products' sum is acc.
+void finish(const GemmArgs& g, int64_t m, int64_t n, int32_t acc) {
+  if (g.row_sums) acc = wrap_add(acc, wrap_mul(wrap_mul(g.row_sums[m], g.b_zero_points[n]), -1));
+  acc = wrap_add(acc, g.bias[n]);
+  const int64_t at = m * g.ldc + n;
+  switch (g.epilogue) {
+    case Epilogue::requantize:
+      store_code(g.c, at,
+                 to_code(static_cast<float>(acc) * g.multiplier[n], g.zero_point, g.lo, g.hi));
+      break;
+    case Epilogue::int32:
+      static_cast<int32_t*>(g.c)[at] = acc;
+      break;
+    case Epilogue::dynamic: {
+      float y = static_cast<float>(acc) * g.multiplier[n];
+      if (g.float_bias) y = y + g.float_bias[n];
+      if (g.relu) y = y > 0 ? y : 0;
+      static_cast<float*>(g.c)[at] = y;
+      break;
+    }
+  }
+}
+
 void gemm(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
   const int64_t k = g.shape.k, taps = g.shape.taps;
   for (int64_t m = m0; m < m1; ++m) {
@@ -82,28 +105,14 @@ void gemm(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
         for (int64_t i = 0; i < k; ++i) sum = wrap_add(sum, x[i] * w[i]);
         acc = wrap_add(acc, sum);
       }
-      if (g.row_sums)
-        acc = wrap_add(acc, wrap_mul(wrap_mul(g.row_sums[m], g.b_zero_points[n]), -1));
-      acc = wrap_add(acc, g.bias[n]);
-      const int64_t at = m * g.ldc + n;
-      switch (g.epilogue) {
-        case Epilogue::requantize:
-          store_code(g.c, at,
-                     to_code(static_cast<float>(acc) * g.multiplier[n], g.zero_point, g.lo, g.hi));
-          break;
-        case Epilogue::int32:
-          static_cast<int32_t*>(g.c)[at] = acc;
-          break;
-        case Epilogue::dynamic: {
-          float y = static_cast<float>(acc) * g.multiplier[n];
-          if (g.float_bias) y = y + g.float_bias[n];
-          if (g.relu) y = y > 0 ? y : 0;
-          static_cast<float*>(g.c)[at] = y;
-          break;
-        }
-      }
+      finish(g, m, n, acc);
     }
   }
+}
+
+void gemm_finish(const GemmArgs& g, const int32_t* sums, int64_t m0, int64_t m1) {
+  for (int64_t m = m0; m < m1; ++m)
+    for (int64_t n = 0; n < g.shape.n; ++n) finish(g, m, n, sums[m * g.shape.n + n]);
 }
 
 void row_sums(const GemmArgs& g, int32_t* sums, int64_t m0, int64_t m1) {
@@ -288,6 +297,7 @@ constinit const KernelTable scalar_table = {
     .gemm_pack = gemm_pack,
     .gemm_pack_columns = gemm_pack_columns,
     .gemm = gemm,
+    .gemm_finish = gemm_finish,
     .row_sums = row_sums,
     .gemm4_packed_bytes = gemm_packed_bytes,
     .gemm4_pack = gemm_pack,

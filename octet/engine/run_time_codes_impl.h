@@ -1,0 +1,18 @@
+#pragma once
+// The operand of a dynamic layer, quantized when its values are known.
+
+#include <cstdint>
+#include <string>
+
+#include "octet/kernels/kernels.h"
+#include "octet/tensor/affine.h"
+
+namespace octet::engine_detail {
+
+// Makes quint8 codes of n floats whose range chooses the qparams (integer_weights_impl.h,
+// dynamic_qparams, whose errors it has), in parallel.
+affine::RunTimeQParams quantize_at_run_time(const kernels::KernelTable& table, const float* x,
+                                            int64_t n, bool reduce_range, const std::string& label,
+                                            uint8_t* codes);
+
+}  // namespace octet::engine_detail

@@ -7,9 +7,26 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
-#include "octet/engine/engines_impl.h"
 
 namespace octet {
+
+// The engines that come with octet: each is a folder, whose engine.cpp puts it together, and its
+// place here, in the order in which they are listed.
+namespace native {
+Engine make_engine();
+}
+namespace onednn {
+Engine make_engine();
+}
+namespace xnnpack {
+Engine make_engine();
+}
+namespace reference {
+Engine make_engine();
+}
+using EngineMaker = Engine (*)();
+constexpr EngineMaker kEngines[] = {native::make_engine, onednn::make_engine, xnnpack::make_engine,
+                                    reference::make_engine};
 
 Engine::Engine(std::string name, const std::vector<std::string>& aliases, std::string summary,
                bool falls_back)
@@ -89,10 +106,7 @@ class Registry {
 
  private:
   Registry() {
-    add(native::make_engine());
-    add(onednn::make_engine());
-    add(xnnpack::make_engine());
-    add(reference::make_engine());
+    for (EngineMaker make : kEngines) add(make());
   }
 
   // With the mutex held.

@@ -1,6 +1,6 @@
 // The native engine: which operators it has kernels for.
-#include "octet/engine/engines_impl.h"
 #include "octet/engine/native/native_impl.h"
+#include "octet/engine/registry.h"
 
 namespace octet::native {
 

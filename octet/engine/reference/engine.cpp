@@ -1,7 +1,7 @@
 // The reference engine: the definitions of docs/numerics.md in the plainest loops, row-major, one
 // thread. It is the oracle of every other engine, so nothing in this folder is clever.
-#include "octet/engine/engines_impl.h"
 #include "octet/engine/reference/reference_impl.h"
+#include "octet/engine/registry.h"
 
 namespace octet::reference {
 

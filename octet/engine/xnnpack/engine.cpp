@@ -7,7 +7,7 @@
 //   global average pools         by one step in 0.3 %: its multiplier has one division less
 //   max_pool2d with dilation     by up to 254 steps: taps in the padding become other pixels
 // Its float operators sum in an order of their own, not in octet's chain of multiply-adds.
-#include "octet/engine/engines_impl.h"
+#include "octet/engine/registry.h"
 #include "octet/engine/xnnpack/xnnpack_impl.h"
 
 namespace octet::xnnpack {

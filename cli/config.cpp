@@ -56,4 +56,25 @@ quant::BackendConfig load_backend(const std::string& name) {
   return of_file(name, read_json(name), quant::BackendConfig::from_json);
 }
 
+quant::ObserverFactory activation_observer(const std::string& name) {
+  quant::ObserverFactory observer(name);
+  for (const std::string& known : quant::activation_observer_names())
+    if (quant::ObserverFactory(known).name() == observer.name()) return observer;
+  fail(ErrorCode::invalid_argument,
+       fmt::format("observer '{}': activations are quantized per tensor, by qparams from "
+                   "data; use one of {}",
+                   name, fmt::join(quant::activation_observer_names(), ", ")));
+}
+
+quant::QConfig chosen_qconfig(const std::string& name, const std::string& observer) {
+  quant::QConfig qconfig = quant::get_default_qconfig(name.empty() ? "native" : name);
+  const std::string chosen = !observer.empty() ? observer : name.empty() ? "percentile" : "";
+  if (chosen.empty()) return qconfig;
+  const quant::ObserverFactory factory = activation_observer(chosen);
+  auto options = qconfig.activation.options();
+  options.averaging_constant = factory.options().averaging_constant;
+  qconfig.activation = factory.with_args(options);
+  return qconfig;
+}
+
 }  // namespace octet::cli

@@ -7,6 +7,7 @@
 
 #include "octet/quant/backend/backend_config.h"
 #include "octet/quant/backend/qconfig_mapping.h"
+#include "octet/quant/observe/qconfig.h"
 
 namespace octet::cli {
 
@@ -23,5 +24,13 @@ Config read_config(const std::string& path);
 // --backend: one of octet's by name ("": the native one), or a JSON file as BackendConfig::to_json
 // writes it.
 quant::BackendConfig load_backend(const std::string& name);
+
+// --observer: the observer of that name, for activations. Error if it is none.
+quant::ObserverFactory activation_observer(const std::string& name);
+
+// --qconfig and --observer. Where nothing is chosen ("" both), ranges are percentiles: most of the
+// real networks in docs/numerics.md lose least so. A qconfig that is named has the observer that
+// PyTorch gives it.
+quant::QConfig chosen_qconfig(const std::string& qconfig, const std::string& observer);
 
 }  // namespace octet::cli

@@ -38,31 +38,6 @@ void apply_config(Options& o) {
   o.mapping = std::move(config.mapping);
 }
 
-// The observer of that name, for activations. Error if it is none.
-quant::ObserverFactory activation_observer(const std::string& name) {
-  quant::ObserverFactory observer(name);
-  for (const std::string& known : quant::activation_observer_names())
-    if (quant::ObserverFactory(known).name() == observer.name()) return observer;
-  fail(ErrorCode::invalid_argument,
-       fmt::format("observer '{}': activations are quantized per tensor, by qparams from "
-                   "data; use one of {}",
-                   name, fmt::join(quant::activation_observer_names(), ", ")));
-}
-
-// Where nothing is chosen, ranges are percentiles: most of the real networks in docs/numerics.md
-// lose least so. A qconfig that is named has the observer that PyTorch gives it.
-quant::QConfig make_qconfig(const Options& o) {
-  quant::QConfig qconfig = quant::get_default_qconfig(o.qconfig.empty() ? "native" : o.qconfig);
-  const std::string name = !o.observer.empty() ? o.observer : o.qconfig.empty() ? "percentile" : "";
-  if (!name.empty()) {
-    quant::ObserverFactory observer = activation_observer(name);
-    auto options = qconfig.activation.options();
-    options.averaging_constant = observer.options().averaging_constant;
-    qconfig.activation = observer.with_args(options);
-  }
-  return with_weight_bits(qconfig, o.weight_bits);
-}
-
 // --qconfig and --observer for all that the mapping says nothing of.
 quant::QConfigMapping make_mapping(const Options& o, const quant::QConfig& qconfig) {
   quant::QConfigMapping mapping = o.mapping ? *o.mapping : quant::QConfigMapping(qconfig);
@@ -310,7 +285,7 @@ void run(Options o) {
     check_labels(*dataset, source, count);
   };
   if (is_static) {
-    quant::QConfig qconfig = make_qconfig(o);
+    quant::QConfig qconfig = with_weight_bits(chosen_qconfig(o.qconfig, o.observer), o.weight_bits);
     auto prepared = quant::prepare_fx(source, make_mapping(o, qconfig),
                                       {.skip = o.skip, .backend = load_backend(o.backend)});
     if (o.strict) require_all_quantized(*prepared);

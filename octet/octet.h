@@ -10,6 +10,7 @@
 #include "octet/debug/n_shadows.h"
 #include "octet/debug/numeric_suite.h"
 #include "octet/debug/numeric_suite_fx.h"
+#include "octet/debug/sensitivity.h"
 #include "octet/engine/engine.h"
 #include "octet/engine/registry.h"
 #include "octet/graph/explicit_weights.h"

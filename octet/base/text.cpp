@@ -155,4 +155,14 @@ std::string human_bytes(double bytes) {
   return fmt::format("{:.2f} GB", bytes / 1e9);
 }
 
+std::string shorten(std::string_view text, size_t width) {
+  std::vector<size_t> starts;  // of characters
+  for (size_t i = 0; i < text.size(); ++i)
+    if ((static_cast<unsigned char>(text[i]) & 0xC0) != 0x80) starts.push_back(i);
+  if (starts.size() <= width) return std::string(text);
+  const size_t kept = width - 3, head = kept / 2, tail = kept - head;
+  return std::string(text.substr(0, starts[head])) + "..." +
+         std::string(text.substr(starts[starts.size() - tail]));
+}
+
 }  // namespace octet

@@ -51,4 +51,8 @@ class NamePattern {
 // "1.2 MB", "340 KB", "12 B".
 std::string human_bytes(double bytes);
 
+// The text in at most `width` characters, 5 or more: "backbone.l...conv2" has lost its middle, for
+// names differ at their ends. UTF-8 is cut between characters.
+std::string shorten(std::string_view text, size_t width);
+
 }  // namespace octet

@@ -75,7 +75,7 @@ class GraphModule : public nn::Module {
   // For those that put something between operators: what operand i of a call is to be, and what a
   // call's result is to be for those that use it.
   virtual Tensor operand(const Node& node, size_t i, const std::vector<Tensor>& values);
-  virtual Tensor result(ValueId id, Tensor value) { return (void)id, value; }
+  virtual Tensor result(ValueId, Tensor value) { return value; }
   virtual std::vector<Tensor> call_module(const Node& node, const std::vector<Tensor>& operands) {
     return (*submodule(node.scope))(operands);
   }

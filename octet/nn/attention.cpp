@@ -74,7 +74,8 @@ MultiheadAttention::MultiheadAttention(int64_t embed, int64_t heads, AttentionOp
       out_proj(slot("out_proj", last_layer(embed, o.bias))) {}
 
 double MultiheadAttention::scaling() const {
-  return 1 / std::sqrt(static_cast<double>(embed_dim / num_heads));
+  const int64_t head_dim = embed_dim / num_heads;
+  return 1 / std::sqrt(static_cast<double>(head_dim));
 }
 
 std::pair<Tensor, Tensor> MultiheadAttention::projection(int64_t part) {

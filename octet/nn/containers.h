@@ -26,7 +26,7 @@ class Sequential : public Module {
   Sequential(Sequential&&) = default;
 
   template <typename M>
-  Sequential& append(std::string name, M&& module) {
+  Sequential& append(const std::string& name, M&& module) {
     add_child(name, held(std::forward<M>(module)));
     return *this;
   }

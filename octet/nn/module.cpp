@@ -117,7 +117,7 @@ class CopiesScope {
 }  // namespace
 
 Module::Module() = default;
-Module::Module(Module&& other) = default;
+Module::Module(Module&& other) noexcept = default;
 Module::~Module() = default;
 
 Module::Module(const Module& other)

@@ -108,7 +108,7 @@ class Module {
   Module();
   // Submodules are copied deeply; the tensors stay shared until clone() parts them.
   Module(const Module& other);
-  Module(Module&& other);
+  Module(Module&& other) noexcept;
   Module& operator=(const Module&) = delete;
   virtual ~Module();
 

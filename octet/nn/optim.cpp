@@ -315,7 +315,8 @@ StepLR::StepLR(Optimizer& optimizer, int64_t step_size, double gamma)
   start();
 }
 double StepLR::lr(double base, int64_t epoch, size_t) const {
-  return base * std::pow(gamma_, static_cast<double>(epoch / step_size_));
+  const int64_t steps = epoch / step_size_;
+  return base * std::pow(gamma_, static_cast<double>(steps));
 }
 
 MultiStepLR::MultiStepLR(Optimizer& optimizer, std::vector<int64_t> milestones, double gamma)

@@ -84,5 +84,11 @@ TEST(NearestNames, OfLongNamesThereAreNone) {
   EXPECT_EQ(nearest_names("conv", {"conv1", lone}), (std::vector<std::string>{"conv1"}));
 }
 
+TEST(Shorten, KeepsBothEnds) {
+  EXPECT_EQ(shorten("conv1", 5), "conv1");
+  EXPECT_EQ(shorten("backbone.layer4.conv2", 13), "backb...conv2");
+  EXPECT_EQ(shorten("ääääääää", 7), "ää...ää");
+}
+
 }  // namespace
 }  // namespace octet

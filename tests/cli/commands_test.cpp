@@ -205,6 +205,34 @@ TEST(CliBench, TextNamesMachineThreadsAndSteps) {
     EXPECT_TRUE(contains(r.out, part)) << part << " is not in:\n" << r.out;
 }
 
+// -- sensitivity ----------------------------------------------------------------------------------
+
+TEST(CliSensitivity, RanksLayersAndGoesOnFromItsState) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  const std::vector<std::string> args{"sensitivity", kNet,        "--calibrate",
+                                      kCalibration,  "--samples", "32",
+                                      "--state",     dir / "s",   "--json"};
+  const RunResult first = run_octet(args), again = run_octet(args);
+  expect_success(first);
+  EXPECT_EQ(first.out, again.out);
+  EXPECT_NE(first.out.find("\"method\":\"alone\""), std::string::npos) << first.out;
+  EXPECT_NE(first.out.find("\"op\":\"conv2d\""), std::string::npos) << first.out;
+  RunResult other = run_octet({"sensitivity", kNet, "--calibrate", kCalibration, "--samples", "32",
+                               "--state", dir / "s", "--method", "without"});
+  EXPECT_EQ(other.code, 1);
+  EXPECT_NE(other.err.find("another network, calibration or method"), std::string::npos);
+}
+
+TEST(CliSensitivity, TheCurveEndsWithTheFloatNetwork) {
+  OCTET_NEED_PROGRAM();
+  const RunResult r = run_octet({"sensitivity", kNet, "--calibrate", kCalibration, "--samples",
+                                 "32", "--method", "estimate", "--curve"});
+  expect_success(r);
+  EXPECT_NE(r.out.find("left float"), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find(" inf dB"), std::string::npos) << r.out;
+}
+
 // -- diff -----------------------------------------------------------------------------------------
 
 TEST(CliDiff, SaysWhatQuantizingChanged) {

@@ -76,34 +76,37 @@ inline constexpr bool has_bn = requires {
   typename Forms::QatBn;
 };
 
+// The name for N dimensions.
+template <size_t N>
+constexpr const char* one_of(const char* d1, const char* d2, const char* d3) {
+  return N == 1 ? d1 : N == 2 ? d2 : d3;
+}
+
 template <typename Float, bool relu = false>
 struct FormsOf;
 template <size_t N>
 struct FormsOf<nn::ConvNd<N, false>, false>
     : LayerBnForms<nn::ConvNd<N, false>, nn::BatchNormNd<N>, false> {
-  static constexpr const char* names[] = {"Conv1d", "Conv2d", "Conv3d"};
-  static constexpr const char* bn_names[] = {"ConvBn1d", "ConvBn2d", "ConvBn3d"};
-  static constexpr const char *name = names[N - 1], *bn_name = bn_names[N - 1];
+  static constexpr const char* name = one_of<N>("Conv1d", "Conv2d", "Conv3d");
+  static constexpr const char* bn_name = one_of<N>("ConvBn1d", "ConvBn2d", "ConvBn3d");
 };
 template <size_t N>
 struct FormsOf<nn::ConvNd<N, false>, true>
     : LayerBnForms<nn::ConvNd<N, false>, nn::BatchNormNd<N>, true> {
-  static constexpr const char* names[] = {"ConvReLU1d", "ConvReLU2d", "ConvReLU3d"};
-  static constexpr const char* bn_names[] = {"ConvBnReLU1d", "ConvBnReLU2d", "ConvBnReLU3d"};
-  static constexpr const char *name = names[N - 1], *bn_name = bn_names[N - 1];
+  static constexpr const char* name = one_of<N>("ConvReLU1d", "ConvReLU2d", "ConvReLU3d");
+  static constexpr const char* bn_name = one_of<N>("ConvBnReLU1d", "ConvBnReLU2d", "ConvBnReLU3d");
 };
 template <size_t N>
 struct FormsOf<nn::ConvNd<N, true>, false>
     : LayerForms<nn::ConvNd<N, true>, nn::BatchNormNd<N>, false> {
-  static constexpr const char* names[] = {"ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"};
-  static constexpr const char* name = names[N - 1];
+  static constexpr const char* name =
+      one_of<N>("ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d");
 };
 template <size_t N>
 struct FormsOf<nn::ConvNd<N, true>, true>
     : LayerForms<nn::ConvNd<N, true>, nn::BatchNormNd<N>, true> {
-  static constexpr const char* names[] = {"ConvTransposeReLU1d", "ConvTransposeReLU2d",
-                                          "ConvTransposeReLU3d"};
-  static constexpr const char* name = names[N - 1];
+  static constexpr const char* name =
+      one_of<N>("ConvTransposeReLU1d", "ConvTransposeReLU2d", "ConvTransposeReLU3d");
 };
 template <>
 struct FormsOf<nn::Linear, false> : LayerBnForms<nn::Linear, nn::BatchNorm1d, false> {

@@ -114,7 +114,7 @@ template <typename Change>
 ObserverFactory changed(const ObserverFactory& factory, Change change) {
   ObserverOptions options = factory.options();
   change(options);
-  return factory.with_args(std::move(options));
+  return factory.with_args(options);
 }
 
 }  // namespace
@@ -160,11 +160,11 @@ ObserverFactory::ObserverFactory(std::string_view name)
     : ObserverFactory(name, find_class(name).defaults()) {}
 
 ObserverFactory::ObserverFactory(std::string_view name, ObserverOptions options)
-    : name_(find_class(name).name), options_(std::move(options)) {}
+    : name_(find_class(name).name), options_(options) {}
 
 ObserverFactory ObserverFactory::with_args(ObserverOptions options) const {
   ObserverFactory copy = *this;
-  copy.options_ = std::move(options);
+  copy.options_ = options;
   return copy;
 }
 

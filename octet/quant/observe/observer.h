@@ -190,7 +190,7 @@ class Observer : public nn::Module {
 
  protected:
   Observer(ObserverOptions options, std::string label)
-      : options_(std::move(options)), label_(std::move(label)) {}
+      : options_(options), label_(std::move(label)) {}
   Observer(const Observer&) = default;
 
   // x is float32 and not empty.

@@ -38,7 +38,7 @@ class PassiveObserver : public Observer {
 
  protected:
   PassiveObserver(ObserverOptions options, std::string label)
-      : Observer(std::move(options), std::move(label)) {}
+      : Observer(options, std::move(label)) {}
   void observe_floats(const Tensor&) override {}
   void merge_same(const Observer&) override {}
 };
@@ -49,7 +49,7 @@ class PlaceholderObserver : public PassiveObserver {
  public:
   static ObserverOptions default_options() { return {.dtype = DType::float32}; }
   explicit PlaceholderObserver(ObserverOptions options = default_options(), std::string label = "")
-      : PassiveObserver(std::move(options), std::move(label)) {}
+      : PassiveObserver(options, std::move(label)) {}
 };
 
 // Nothing is to be done with the tensor.
@@ -57,14 +57,14 @@ class NoopObserver : public PassiveObserver {
  public:
   static ObserverOptions default_options() { return {.dtype = DType::float16}; }
   explicit NoopObserver(ObserverOptions options = default_options(), std::string label = "")
-      : PassiveObserver(std::move(options), std::move(label)) {}
+      : PassiveObserver(options, std::move(label)) {}
 };
 
 // An operator's result has the qparams of its operand: reshape, transpose ...
 class ReuseInputObserver : public PassiveObserver {
  public:
   explicit ReuseInputObserver(ObserverOptions options = {}, std::string label = "")
-      : PassiveObserver(std::move(options), std::move(label)) {}
+      : PassiveObserver(options, std::move(label)) {}
 };
 
 // PyTorch's torch.nn.Identity where a QConfig wants an observer: this side is not observed at all.
@@ -72,7 +72,7 @@ class IdentityObserver : public PassiveObserver {
  public:
   static ObserverOptions default_options() { return {.dtype = DType::float32}; }
   explicit IdentityObserver(ObserverOptions options = default_options(), std::string label = "")
-      : PassiveObserver(std::move(options), std::move(label)) {}
+      : PassiveObserver(options, std::move(label)) {}
   std::string type_name() const override { return "Identity"; }
 };
 
@@ -81,7 +81,7 @@ class IdentityObserver : public PassiveObserver {
 class RecordingObserver : public Observer {
  public:
   explicit RecordingObserver(ObserverOptions options = {}, std::string label = "")
-      : Observer(std::move(options), std::move(label)) {}
+      : Observer(options, std::move(label)) {}
   void observe(const Tensor& x) override;
   bool empty() const override { return tensors_.empty(); }
   bool chooses_qparams() const override { return false; }

@@ -515,13 +515,9 @@ class ModuleLowerer {
     return users;
   }
 
-  bool module(graph::Rewriter& r, const Node& node, std::vector<bool>& absorbed) {
-    // a standalone module
-    if (auto inner = std::dynamic_pointer_cast<GraphModule>(root_->submodule(node.scope))) {
-      root_->put_module(node.scope, lower(inner, backend_, merge_));
-      return false;
-    }
-    if (!merge_(g_, node)) return false;
+  // The operands as codes; nullopt if one is float.
+  std::optional<std::vector<ValueId>> operands_on_codes(graph::Rewriter& r,
+                                                        const Node& node) const {
     std::vector<ValueId> operands;
     for (ValueId v : node.inputs) {
       if (v == kNone || !is_floating(g_.type(v).dtype))
@@ -529,77 +525,48 @@ class ModuleLowerer {
       else if (is(g_.producer(v), "dequantize"))
         operands.push_back(r(g_.producer(v).inputs[0]));
       else
-        return false;
+        return std::nullopt;
     }
-    if (operands.empty() || operands[0] == kNone || !r.out().type(operands[0]).is_quantized())
-      return false;
+    const bool codes = !operands.empty() && operands[0] != kNone;
+    if (!codes || !r.out().type(operands[0]).is_quantized()) return std::nullopt;
+    return operands;
+  }
+
+  // What quantizes each result: nothing where it is no float; empty if a float one, or the first,
+  // is used otherwise.
+  std::vector<std::vector<graph::NodeId>> quantizes_of_results(const Node& node) const {
     std::vector<std::vector<graph::NodeId>> quantizes;
     for (ValueId v : node.outputs) {
-      quantizes.push_back(is_floating(g_.type(v).dtype) ? only_quantizes(v)
-                                                        : std::vector<graph::NodeId>{});
-      if (is_floating(g_.type(v).dtype) && quantizes.back().empty()) return false;
+      const bool floating = is_floating(g_.type(v).dtype);
+      quantizes.push_back(floating ? only_quantizes(v) : std::vector<graph::NodeId>{});
+      if (quantizes.back().empty() && (floating || quantizes.size() == 1)) return {};
     }
-    if (quantizes[0].empty()) return false;
-    const TensorType& want = g_.type(g_.node(quantizes[0][0]).outputs[0]);
-    // of a module that another call has swapped already
-    auto original = originals_.find(node.scope);
-    nn::ModulePtr module =
-        original != originals_.end() ? original->second : root_->submodule(node.scope);
-    const std::string& name = g_.value(g_.node(quantizes[0][0]).outputs[0]).name;
-    std::vector<ValueId> results;
-    if (const Replacement* replacement = rule_for(*module)) {
-      std::string path = node.scope;
-      // One module that is called twice, with results of two scales: two modules.
-      if (auto it = results_of_.find(node.scope);
-          it != results_of_.end() && !same_qparams(it->second, want)) {
-        path += "_" + std::to_string(++copies_[node.scope]);
-        module = module->clone();
-      } else if (it != results_of_.end()) {
-        module = nullptr;
-      } else {
-        originals_[node.scope] = module;
-        results_of_[node.scope] = want;
-      }
-      if (module) {
-        QParams result{.quantizer = want.quantizer,
-                       .dtype = want.dtype,
-                       .quant_min = qmin(want.dtype),
-                       .quant_max = qmax(want.dtype),
-                       .scales = want.quantizer->scales()};
-        for (int64_t z : want.quantizer->zero_points())
-          result.zero_points.push_back(static_cast<double>(z));
-        nn::ModulePtr made = (*replacement)(*module, &result);
-        OCTET_CHECK(made, invalid_argument, "lower: the quantized module of '{}' ({}) was not made",
-                    node.scope, module->type_name());
-        made->take_hooks(*module, *module);
-        made->eval();
-        root_->put_module(path, made);
-      }
-      results = call(r, node, path, operands, name, want);
-    } else if (keeps_qparams(*module)) {
-      std::vector<std::optional<TensorType>> types;
-      for (ValueId v : operands)
-        types.push_back(v == kNone ? std::nullopt : std::optional(r.out().type(v)));
-      std::vector<TensorType> made;
-      try {
-        made = graph::infer_types(*module, types);
-      } catch (const Error&) {
-        return false;  // it does not take codes
-      }
-      if (made.size() < node.outputs.size() || !made[0].is_quantized()) return false;
-      for (size_t i = 0; i < node.outputs.size(); ++i)
-        // by their names here
-        if (made[i].dim() == g_.type(node.outputs[i]).dim())
-          made[i].dims = g_.type(node.outputs[i]).dims;
-      bool same = same_qparams(made[0], want);
-      results =
-          r.out().add_module(same ? name : name + ".codes", node.scope, node.op, operands, made);
-      if (!same)
-        results[0] = r.out().add_call(name, "requantize", {results[0]}, {},
-                                      ops::QType{want.dtype, want.quantizer}, node.scope);
-    } else {
+    return quantizes;
+  }
+
+  bool module(graph::Rewriter& r, const Node& node, std::vector<bool>& absorbed) {
+    // a standalone module
+    if (auto inner = std::dynamic_pointer_cast<GraphModule>(root_->submodule(node.scope))) {
+      root_->put_module(node.scope, lower(inner, backend_, merge_));
       return false;
     }
+    if (!merge_(g_, node)) return false;
+    const auto operands = operands_on_codes(r, node);
+    const auto quantizes = quantizes_of_results(node);
+    if (!operands || quantizes.empty()) return false;
+    const ValueId codes = g_.node(quantizes[0][0]).outputs[0];
+    const TensorType& want = g_.type(codes);
+    const std::string& name = g_.value(codes).name;
+    // of a module that another call has swapped already
+    auto original = originals_.find(node.scope);
+    const nn::ModulePtr module =
+        original != originals_.end() ? original->second : root_->submodule(node.scope);
+    std::vector<ValueId> results;
+    if (const Replacement* replacement = rule_for(*module))
+      results = call(r, node, swap(node, module, *replacement, want), *operands, name, want);
+    else if (keeps_qparams(*module))
+      results = call_on_codes(r, node, *module, *operands, name, want);
+    if (results.empty()) return false;
     for (size_t i = 0; i < node.outputs.size(); ++i) {
       r.map(node.outputs[i], results[i]);
       const std::string& own = g_.value(node.outputs[i]).name;
@@ -610,6 +577,63 @@ class ModuleLowerer {
       }
     }
     return true;
+  }
+
+  // Puts the quantized module in the module's place, and says where it is. One module that is
+  // called twice, with results of two scales, becomes two modules.
+  std::string swap(const Node& node, nn::ModulePtr module, const Replacement& replacement,
+                   const TensorType& want) {
+    std::string path = node.scope;
+    if (auto it = results_of_.find(node.scope); it == results_of_.end()) {
+      originals_[node.scope] = module;
+      results_of_[node.scope] = want;
+    } else if (same_qparams(it->second, want)) {
+      return path;
+    } else {
+      path += "_" + std::to_string(++copies_[node.scope]);
+      module = module->clone();
+    }
+    QParams result{.quantizer = want.quantizer,
+                   .dtype = want.dtype,
+                   .quant_min = qmin(want.dtype),
+                   .quant_max = qmax(want.dtype),
+                   .scales = want.quantizer->scales()};
+    for (int64_t z : want.quantizer->zero_points())
+      result.zero_points.push_back(static_cast<double>(z));
+    nn::ModulePtr made = replacement(*module, &result);
+    OCTET_CHECK(made, invalid_argument, "lower: the quantized module of '{}' ({}) was not made",
+                node.scope, module->type_name());
+    made->take_hooks(*module, *module);
+    made->eval();
+    root_->put_module(path, made);
+    return path;
+  }
+
+  // The call of a module that runs on codes as it is; nothing if it does not.
+  std::vector<ValueId> call_on_codes(graph::Rewriter& r, const Node& node, Module& module,
+                                     const std::vector<ValueId>& operands, const std::string& name,
+                                     const TensorType& want) const {
+    std::vector<std::optional<TensorType>> types;
+    for (ValueId v : operands)
+      types.push_back(v == kNone ? std::nullopt : std::optional(r.out().type(v)));
+    std::vector<TensorType> made;
+    try {
+      made = graph::infer_types(module, types);
+    } catch (const Error&) {
+      return {};  // it does not take codes
+    }
+    if (made.size() < node.outputs.size() || !made[0].is_quantized()) return {};
+    for (size_t i = 0; i < node.outputs.size(); ++i)
+      // by their names here
+      if (made[i].dim() == g_.type(node.outputs[i]).dim())
+        made[i].dims = g_.type(node.outputs[i]).dims;
+    const bool same = same_qparams(made[0], want);
+    std::vector<ValueId> results =
+        r.out().add_module(same ? name : name + ".codes", node.scope, node.op, operands, made);
+    if (!same)
+      results[0] = r.out().add_call(name, "requantize", {results[0]}, {},
+                                    ops::QType{want.dtype, want.quantizer}, node.scope);
+    return results;
   }
 
   std::vector<ValueId> call(graph::Rewriter& r, const Node& node, const std::string& path,

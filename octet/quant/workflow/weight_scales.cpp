@@ -47,7 +47,7 @@ Tensor with_scales(const Tensor& weight, const std::vector<double>& scales) {
       q.is_per_channel() ? Quantizer::per_channel(scales, q.zero_points(), q.axis(), weight.dtype())
                          : Quantizer::per_tensor(scales[0], q.zero_point(), weight.dtype());
   Tensor result = make_quantized(weight.contiguous().int_repr(), larger);
-  const Shape shape = weight.shape();
+  const Shape& shape = weight.shape();
   const int64_t inner =
       q.is_per_channel() ? numel({shape.begin() + q.axis() + 1, shape.end()}) : result.numel();
   auto* codes = static_cast<uint8_t*>(result.raw_data());

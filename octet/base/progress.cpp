@@ -32,12 +32,12 @@ int terminal_width() {
   return ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-bool colour_wanted() {
-  const char *off = std::getenv("NO_COLOR"), *term = std::getenv("TERM");
-  return !(off && *off) && term && *term && std::string(term) != "dumb";
-}
-
 }  // namespace
+
+bool colour_wanted(int descriptor) {
+  const char *off = std::getenv("NO_COLOR"), *term = std::getenv("TERM");
+  return ::isatty(descriptor) && !(off && *off) && term && *term && std::string(term) != "dumb";
+}
 
 std::string progress_line(const std::string& what, int64_t done, int64_t total, double seconds,
                           int width) {
@@ -110,7 +110,7 @@ Progress::Progress(std::string what, int64_t total) {
   state_ = std::make_unique<State>();
   state_->what = std::move(what);
   state_->total = total;
-  state_->colour = colour_wanted();
+  state_->colour = colour_wanted(STDERR_FILENO);
   state_->draw();
 }
 

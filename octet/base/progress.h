@@ -8,6 +8,10 @@
 
 namespace octet {
 
+// Whether what is written to this descriptor (1: standard output, 2: standard error) may be
+// coloured: it is a terminal, NO_COLOR is unset or "", and TERM says a terminal that is not "dumb".
+bool colour_wanted(int descriptor);
+
 // Shows how far long work is, on standard error and only if that is a terminal; otherwise nothing
 // is written. It is redrawn at most ten times a second and wiped when the work ends, so that
 // nothing of it stays among the messages. NO_COLOR (any value but "") takes its colour away, and so

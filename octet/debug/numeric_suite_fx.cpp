@@ -218,7 +218,7 @@ std::map<std::string, std::string> paths_of(const View& a, const Pairs& pairs) {
 }
 
 // The results with layers named after the nodes of one model.
-NSResultsType rekeyed(const NSResultsType& results, const std::string& model_name) {
+NSResultsType rekeyed(NSResultsType&& results, const std::string& model_name) {
   NSResultsType named;
   for (auto& [key, by_type] : results) {
     std::string name = key;

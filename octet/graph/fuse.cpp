@@ -13,7 +13,7 @@ std::string activation_of(const Node& node) {
 }
 
 bool takes_activation(const Node& node) {
-  return node.kind == NodeKind::call && ops::get(node.op).attrs().size() &&
+  return node.kind == NodeKind::call && !ops::get(node.op).attrs().empty() &&
          node.attrs.has("activation") && node.attrs.get_string("activation") == "none";
 }
 

@@ -132,7 +132,7 @@ Pixels decode_bmp(const File& file) {
         file.data + h.pixels + row * static_cast<uint64_t>(h.top_down ? y : h.height - 1 - y);
     uint8_t* out = pixels.data.data() + static_cast<size_t>(y * h.width) * 3;
     for (int64_t x = 0; x < h.width; ++x, out += 3) {
-      const uint8_t* bgr;
+      const uint8_t* bgr = nullptr;
       if (h.bits == 16 || h.bits == 32) {
         const uint8_t* p = in + x * (h.bits / 8);
         uint32_t pixel = p[0] | p[1] << 8;

@@ -63,7 +63,7 @@ class RNNBase : public Module {
 class LSTM : public RNNBase {
  public:
   LSTM(int64_t input_size, int64_t hidden_size, RecurrentOptions options = {})
-      : RNNBase(input_size, hidden_size, options, 4) {}
+      : RNNBase(input_size, hidden_size, std::move(options), 4) {}
   const char* op_name() const override { return "lstm"; }
   int64_t gates() const override { return 4; }
   static std::shared_ptr<LSTM> from_config(const Attrs& c);
@@ -72,7 +72,7 @@ class LSTM : public RNNBase {
 class GRU : public RNNBase {
  public:
   GRU(int64_t input_size, int64_t hidden_size, RecurrentOptions options = {})
-      : RNNBase(input_size, hidden_size, options, 3) {}
+      : RNNBase(input_size, hidden_size, std::move(options), 3) {}
   const char* op_name() const override { return "gru"; }
   int64_t gates() const override { return 3; }
   static std::shared_ptr<GRU> from_config(const Attrs& c);
@@ -81,7 +81,7 @@ class GRU : public RNNBase {
 class RNN : public RNNBase {
  public:
   RNN(int64_t input_size, int64_t hidden_size, RecurrentOptions options = {})
-      : RNNBase(input_size, hidden_size, options, 1) {}
+      : RNNBase(input_size, hidden_size, std::move(options), 1) {}
   const char* op_name() const override { return "rnn"; }
   int64_t gates() const override { return 1; }
   static std::shared_ptr<RNN> from_config(const Attrs& c);

@@ -124,6 +124,18 @@ TEST(CliInspect, FloatAndQuantized) {
     EXPECT_TRUE(contains(after.out, part)) << part;
 }
 
+TEST(CliInspect, EndsWithATableOfOperators) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "q.octet");
+  const RunResult r = run_octet({"inspect", dir / "q.octet"});
+  const size_t table = r.out.find("\n# operator ");
+  ASSERT_NE(table, std::string::npos) << r.out;
+  EXPECT_NE(r.out.find("\n# conv2d ", table), std::string::npos) << r.out;
+  EXPECT_NE(r.out.find('%', table), std::string::npos) << r.out;
+  EXPECT_EQ(r.out.find('\x1b'), std::string::npos);
+}
+
 TEST(CliInspect, JsonNamesEveryNode) {
   OCTET_NEED_PROGRAM();
   auto json = json_of(run_octet({"inspect", kNet, "--json"}));

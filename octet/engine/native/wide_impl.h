@@ -138,6 +138,7 @@ class WideChannels {
     }
     g.b = packed.data();
     // Channel n0 comes first; only those from there on are written.
+    // NOLINTNEXTLINE(performance-no-int-to-ptr)
     g.c = reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(part) -
                                   static_cast<uintptr_t>(n0) * sizeof(int32_t));
     g.ldc = kColumns;

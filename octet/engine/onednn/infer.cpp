@@ -18,8 +18,9 @@ class PrimitivePlan final : public KernelPlan {
  public:
   template <typename Desc>
   PrimitivePlan(const Desc& pd, dnnl::primitive primitive,
-                std::vector<std::pair<int, memory::desc>> inputs,
-                std::vector<std::pair<int, memory>> constants, std::vector<size_t> operand_index)
+                const std::vector<std::pair<int, memory::desc>>& inputs,
+                const std::vector<std::pair<int, memory>>& constants,
+                std::vector<size_t> operand_index)
       : primitive_(std::move(primitive)),
         operand_index_(std::move(operand_index)),
         scratch_(pd.scratchpad_desc(), cpu(), nullptr),
@@ -59,7 +60,7 @@ class PrimitivePlan final : public KernelPlan {
 
 std::shared_ptr<WeightCache> cached(const Tensor& weight, memory::desc desc) {
   const Tensor w = weight.contiguous();
-  return std::make_shared<WeightCache>(w.buffer(), w.raw_data(), std::move(desc));
+  return std::make_shared<WeightCache>(w.buffer(), w.raw_data(), desc);
 }
 
 OneDnnKernel::Traits layer(const OpSpec& spec, Layout layout) {

@@ -111,7 +111,7 @@ class WeightCache {
  public:
   // `data` lies as `desc` says, in `owner`.
   WeightCache(Buffer owner, const void* data, memory::desc desc)
-      : owner_(std::move(owner)), data_(data), desc_(std::move(desc)) {}
+      : owner_(std::move(owner)), data_(data), desc_(desc) {}
   memory get(const memory::desc& wanted);
 
  private:

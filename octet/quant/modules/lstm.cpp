@@ -271,8 +271,7 @@ std::vector<Tensor> LSTM::run(const std::vector<Tensor>& inputs) {
         std::vector<int64_t> order;
         for (int64_t step = t.size(0); step-- > 0;) order.push_back(step);
         const auto steps = static_cast<int64_t>(order.size());
-        return ops::call("index_select", {t, Tensor::from(std::move(order), {steps})},
-                         {{"dim", int64_t{0}}});
+        return ops::call("index_select", {t, Tensor::from(order, {steps})}, {{"dim", int64_t{0}}});
       };
       const int64_t at = i * directions() + d;
       std::vector<Tensor> results =

@@ -49,7 +49,7 @@ inline Range aciq_range(const Histogram& histogram, const ObserverOptions& optio
 class ACIQObserver : public HistogramObserver {
  public:
   explicit ACIQObserver(ObserverOptions options = {}, std::string label = "")
-      : HistogramObserver("ACIQObserver", options, std::move(label)) {}
+      : HistogramObserver("ACIQObserver", options, label) {}
 
  protected:
   Range choose_range() const override { return aciq_range(histogram(), options()); }

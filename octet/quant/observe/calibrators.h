@@ -39,7 +39,7 @@ Range mse_range(const Histogram& histogram, const ObserverOptions& options,
 class EntropyObserver : public HistogramObserver {
  public:
   explicit EntropyObserver(ObserverOptions options = {}, std::string label = "")
-      : HistogramObserver("EntropyObserver", options, std::move(label)) {}
+      : HistogramObserver("EntropyObserver", options, label) {}
 
  protected:
   Range choose_range() const override { return entropy_range(histogram(), options()); }
@@ -48,7 +48,7 @@ class EntropyObserver : public HistogramObserver {
 class PercentileObserver : public HistogramObserver {
  public:
   explicit PercentileObserver(ObserverOptions options = {}, std::string label = "")
-      : HistogramObserver("PercentileObserver", options, std::move(label)) {}
+      : HistogramObserver("PercentileObserver", options, label) {}
 
  protected:
   Range choose_range() const override { return percentile_range(histogram(), options()); }
@@ -57,7 +57,7 @@ class PercentileObserver : public HistogramObserver {
 class MSEObserver : public HistogramObserver {
  public:
   explicit MSEObserver(ObserverOptions options = {}, std::string label = "")
-      : HistogramObserver("MSEObserver", options, std::move(label)) {}
+      : HistogramObserver("MSEObserver", options, label) {}
 
  protected:
   Range choose_range() const override { return mse_range(histogram(), options(), codes()); }

@@ -229,10 +229,11 @@ ObserverOptions check(const char* name, const ObserverOptions& options, const st
 }  // namespace
 
 HistogramObserver::HistogramObserver(ObserverOptions options, std::string label)
-    : HistogramObserver("HistogramObserver", options, std::move(label)) {}
+    : HistogramObserver("HistogramObserver", options, label) {}
 
-HistogramObserver::HistogramObserver(const char* name, ObserverOptions options, std::string label)
-    : Observer(check(name, options, label), std::move(label)), histogram_(kFiner * options.bins) {}
+HistogramObserver::HistogramObserver(const char* name, ObserverOptions options,
+                                     const std::string& label)
+    : Observer(check(name, options, label), label), histogram_(kFiner * options.bins) {}
 
 void HistogramObserver::observe_floats(const Tensor& x) {
   Tensor d = detail::dense(x);

@@ -98,7 +98,7 @@ class HistogramObserver : public Observer {
  protected:
   // For observers that keep the same histogram and choose the range by another rule; `name` is the
   // class's.
-  HistogramObserver(const char* name, ObserverOptions options, std::string label);
+  HistogramObserver(const char* name, ObserverOptions options, const std::string& label);
   // The range to quantize; the histogram is not empty.
   virtual Range choose_range() const;
   void observe_floats(const Tensor& x) override;

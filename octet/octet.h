@@ -6,6 +6,7 @@
 #include "octet/base/error.h"
 #include "octet/base/parallel.h"
 #include "octet/base/random.h"
+#include "octet/debug/compare.h"
 #include "octet/debug/metrics.h"
 #include "octet/debug/n_shadows.h"
 #include "octet/debug/numeric_suite.h"

@@ -64,21 +64,19 @@ void print_summary(const debug::Comparison& c) {
 void print_layers(const debug::Comparison& c, int64_t top) {
   const size_t shown = std::min(c.ranking.size(), static_cast<size_t>(top));
   size_t width = 5;
-  for (size_t r = 0; r < shown; ++r)
-    width = std::max(width, c.layers[c.ranking[r]].name.size());
+  for (size_t r = 0; r < shown; ++r) width = std::max(width, c.layers[c.ranking[r]].name.size());
   width = std::min<size_t>(width, 36);
-  fmt::print("\n{:<{}} {:<14} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}  {}\n", "layer", width, "operator",
-             "noise", "SQNR", "own", "weight", "clipped", "codes", "fault");
+  fmt::print("\n{:<{}} {:<14} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}  {}\n", "layer", width,
+             "operator", "noise", "SQNR", "own", "weight", "clipped", "codes", "fault");
   for (size_t r = 0; r < shown; ++r) {
     const debug::LayerComparison& l = c.layers[c.ranking[r]];
     fmt::print("{:<{}} {:<14} {:>7} {:>7} {:>7} {:>7} {:>7} {:>7}  {}\n", shorten(l.name, width),
-               width, shorten(l.op, 14), percent(l.noise_share), db_text(l.sqnr), db_text(l.own_sqnr),
-               db_text(l.weight_sqnr), l.scale > 0 ? percent(l.clipped) : "-",
+               width, shorten(l.op, 14), percent(l.noise_share), db_text(l.sqnr),
+               db_text(l.own_sqnr), db_text(l.weight_sqnr), l.scale > 0 ? percent(l.clipped) : "-",
                l.scale > 0 ? std::to_string(l.codes_used) : "-",
                l.fault == debug::Fault::none ? "" : debug::to_string(l.fault));
   }
-  if (shown < c.ranking.size())
-    fmt::print("and {} more (--top N)\n", c.ranking.size() - shown);
+  if (shown < c.ranking.size()) fmt::print("and {} more (--top N)\n", c.ranking.size() - shown);
   bool first = true;
   for (size_t i : c.ranking) {
     const debug::LayerComparison& l = c.layers[i];
@@ -91,18 +89,19 @@ void print_layers(const debug::Comparison& c, int64_t top) {
                  db_text(t.sqnr));
   }
   if (c.unmatched)
-    fmt::print("{} operator{} of the float model {} no counterpart in the quantized one\n", c.unmatched,
-               c.unmatched == 1 ? "" : "s", c.unmatched == 1 ? "has" : "have");
+    fmt::print("{} operator{} of the float model {} no counterpart in the quantized one\n",
+               c.unmatched, c.unmatched == 1 ? "" : "s", c.unmatched == 1 ? "has" : "have");
 }
 
 std::vector<debug::Gate> gates_of(const Options& o, const debug::Comparison& c) {
   std::vector<debug::Gate> gates;
   if (o.max_drop >= 0) {
     const double drop = 100 * (c.float_top1 - c.quantized_top1);
-    gates.push_back({"max-drop",
-                     fmt::format("top-1 fell by {:.2f} points, from {:.4f} to {:.4f} (at most {:g})",
-                                 drop, c.float_top1, c.quantized_top1, o.max_drop),
-                     drop <= o.max_drop + 1e-9});
+    gates.push_back(
+        {"max-drop",
+         fmt::format("top-1 fell by {:.2f} points, from {:.4f} to {:.4f} (at most {:g})", drop,
+                     c.float_top1, c.quantized_top1, o.max_drop),
+         drop <= o.max_drop + 1e-9});
   }
   if (!std::isnan(o.min_sqnr))
     for (const debug::OutputComparison& out : c.outputs)
@@ -113,8 +112,8 @@ std::vector<debug::Gate> gates_of(const Options& o, const debug::Comparison& c) 
   if (o.min_speedup >= 0) {
     const double ratio = c.float_ms / c.quantized_ms;
     gates.push_back({"min-speedup",
-                     fmt::format("the quantized model is {:.2f} times as fast (at least {:g})", ratio,
-                                 o.min_speedup),
+                     fmt::format("the quantized model is {:.2f} times as fast (at least {:g})",
+                                 ratio, o.min_speedup),
                      ratio >= o.min_speedup});
   }
   return gates;
@@ -161,9 +160,12 @@ void run(const Options& o) {
 
 void add_compare(CommandLine& program) {
   auto o = std::make_shared<Options>();
-  Command command = program.add_command("compare", "a quantized model beside the float one, layer by layer");
+  Command command =
+      program.add_command("compare", "a quantized model beside the float one, layer by layer");
   command.add_option("FLOAT", o->before, ".onnx or .octet").type_name("").required();
-  command.add_option("QUANT", o->after, ".onnx or .octet, made from FLOAT").type_name("").required();
+  command.add_option("QUANT", o->after, ".onnx or .octet, made from FLOAT")
+      .type_name("")
+      .required();
   command.add_option("--data", o->data, "samples, with `labels` for top-1")
       .type_name("DATA")
       .required();
@@ -218,7 +220,7 @@ debug::Comparison compare_models(const graph::Graph& before, const graph::Graph&
   const runtime::Program a = runtime::compile(before), b = runtime::compile(after);
   print_warnings(b);
   const std::vector<Tensor> x = ordered_inputs(before, dataset.get(0, batch_size(dataset, 1)));
-  const std::vector<Latency> latency = measure({&a, &b}, {x, x}, 0.1);
+  const std::vector<Latency> latency = measure({&a, &b}, {x, x}, 0.05);
   c.float_ms = latency[0].median_ms;
   c.quantized_ms = latency[1].median_ms;
   c.float_bytes = weight_bytes(before);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <map>
 
 #include "octet/base/check_impl.h"
@@ -24,14 +25,22 @@ using graph::ValueId;
 
 const char* to_string(Fault fault) {
   switch (fault) {
-    case Fault::none: return "rounding only";
-    case Fault::scale_too_large: return "scale too large";
-    case Fault::outlier: return "range stretched by an outlier";
-    case Fault::clipped: return "values clipped";
-    case Fault::unlike_scales: return "operands of unlike scale";
-    case Fault::per_tensor_weights: return "per-tensor weights";
-    case Fault::dead_channel: return "dead channel";
-    case Fault::left_float: return "left float";
+    case Fault::none:
+      return "rounding only";
+    case Fault::scale_too_large:
+      return "scale too large";
+    case Fault::outlier:
+      return "range stretched by an outlier";
+    case Fault::clipped:
+      return "values clipped";
+    case Fault::unlike_scales:
+      return "operands of unlike scale";
+    case Fault::per_tensor_weights:
+      return "per-tensor weights";
+    case Fault::dead_channel:
+      return "dead channel";
+    case Fault::left_float:
+      return "left float";
   }
   return "";
 }
@@ -49,9 +58,9 @@ bool is_numbers(const TensorType& type) { return type.is_quantized() || is_float
 // What is known of one layer while samples stream past.
 struct Track {
   size_t layer = 0;
-  NodeId node = -1;       // of the float graph
-  ValueId value = kNone;  // likewise
-  ValueId within = kNone, codes = kNone;  // of the quantized graph
+  NodeId node = -1;                                             // of the float graph
+  ValueId value = kNone;                                        // likewise
+  ValueId within = kNone, codes = kNone;                        // of the quantized graph
   ValueId of_float = kNone, of_within = kNone, of_own = kNone;  // of the program
   int64_t axis = -1;
   PairSums total, own;
@@ -59,13 +68,56 @@ struct Track {
   bool on_grid = false;
   // During a batch.
   Tensor x, y, alone;
+  int parts = 0, waits_for = 0;  // pairs with x: all of them, and those to come
+};
+
+// Copies of values that are freed at once when all has been read: their memory is used again, for
+// new memory comes as pages of zeros, which takes longer than the copy.
+class Copies {
+ public:
+  Tensor copy(const Tensor& x, MemoryFormat format) {
+    const auto bytes = static_cast<size_t>(x.nbytes());
+    std::vector<Tensor>& free = free_[bytes];
+    Tensor flat;
+    if (free.empty()) {
+      flat = Tensor::empty({x.numel()}, x.dtype());
+    } else {
+      flat = free.back();
+      free.pop_back();
+    }
+    Tensor view =
+        Tensor::wrap(flat.buffer(), x.shape(), x.dtype(), nullptr,
+                     format == MemoryFormat::channels_last ? channels_last_strides(x.shape())
+                                                           : std::vector<int64_t>{});
+    if (x.is_contiguous(format))
+      std::memcpy(view.raw_data(), x.raw_data(), bytes);
+    else
+      view.copy_from(x);
+    used_.emplace(view.id(), flat);
+    return view;
+  }
+  void give_back(Tensor& view) {
+    if (auto it = used_.find(view.id()); it != used_.end()) {
+      free_[static_cast<size_t>(view.nbytes())].push_back(it->second);
+      used_.erase(it);
+    }
+    view = Tensor();
+  }
+
+ private:
+  std::map<size_t, std::vector<Tensor>> free_;
+  std::map<const void*, Tensor> used_;
 };
 
 // Both graphs and the layers alone, in one.
 class Joined {
  public:
   Joined(const Graph& f, const Graph& q, const Match& match)
-      : f_(f), q_(q), match_(match), of_f_(f.values().size(), kNone), of_q_(q.values().size(), kNone),
+      : f_(f),
+        q_(q),
+        match_(match),
+        of_f_(f.values().size(), kNone),
+        of_q_(q.values().size(), kNone),
         own_(f.nodes().size(), kNone) {
     for (size_t i = 0; i < f.inputs().size(); ++i) {
       const ValueId v = out_.add_input(f.value(f.inputs()[i]).name, f.type(f.inputs()[i]));
@@ -124,8 +176,7 @@ class Joined {
         operands.push_back(kNone);
       } else if (q_.is_constant(v)) {
         on_codes |= q_.type(v).is_quantized();
-        if (of_q_[v] == kNone)
-          of_q_[v] = out_.add_constant(q_.value(v).name, q_.constant(v));
+        if (of_q_[v] == kNone) of_q_[v] = out_.add_constant(q_.value(v).name, q_.constant(v));
         operands.push_back(of_q_[v]);
       } else {
         const ValueId x = match_.of[v] == kNone ? kNone : of_f_[match_.of[v]];
@@ -148,9 +199,8 @@ class Joined {
     if (auto it = codes_.find(key); it != codes_.end()) return it->second;
     if (out_.type(x).is_quantized()) return codes_[key] = x;  // an input that is codes
     const TensorType& type = q_.type(like);
-    return codes_[key] =
-               out_.add_call(q_.value(like).name + ".given", "quantize", {x}, {},
-                             ops::QType{type.dtype, type.quantizer});
+    return codes_[key] = out_.add_call(q_.value(like).name + ".given", "quantize", {x}, {},
+                                       ops::QType{type.dtype, type.quantizer});
   }
 
   const Graph &f_, &q_;
@@ -178,11 +228,11 @@ bool computes_on_codes(const Graph& q, const Node& node) {
 
 struct WeightErrors {
   double sqnr = NAN;
-  std::vector<double> by_channel;      // of the codes that there are
-  std::vector<double> could_be;        // of a scale per channel
-  std::vector<int64_t> dead;           // no code but that of 0
+  std::vector<double> by_channel;  // of the codes that there are
+  std::vector<double> could_be;    // of a scale per channel
+  std::vector<int64_t> dead;       // no code but that of 0
   bool per_channel = false;
-  int64_t most = 0;                    // the largest code, less the zero point; likewise the dtype's
+  int64_t most = 0;  // the largest code, less the zero point; likewise the dtype's
   int64_t possible = 0;
   size_t channels() const { return by_channel.size(); }
   // Means over the channels of noise over signal.
@@ -226,8 +276,8 @@ std::optional<WeightErrors> weight_errors(const Graph& f, const Node& node, cons
       e.most = std::max<int64_t>(e.most, std::abs(static_cast<int>(code)));
     e.possible = 127;
   }
-  if (!e.per_channel) e.could_be =
-      sqnr_by_channel(w, detail::per_channel_weight(w, axis, DType::qint8), axis);
+  if (!e.per_channel)
+    e.could_be = sqnr_by_channel(w, detail::per_channel_weight(w, axis, DType::qint8), axis);
   return e;
 }
 
@@ -249,13 +299,15 @@ Spans spans_of(const LayerComparison& l) {
   const auto cut = static_cast<uint64_t>(static_cast<double>(total) / 2000);
   int64_t first = 0, last = 511, a = 0, b = 511;
   for (uint64_t n = 0; first < 511 && !l.histogram[static_cast<size_t>(first)]; ++first) (void)n;
-  for (; last > 0 && !l.histogram[static_cast<size_t>(last)]; --last) {}
+  for (; last > 0 && !l.histogram[static_cast<size_t>(last)]; --last) {
+  }
   for (uint64_t n = 0; a < 511 && (n += l.histogram[static_cast<size_t>(a)]) <= cut;) ++a;
   for (uint64_t n = 0; b > 0 && (n += l.histogram[static_cast<size_t>(b)]) <= cut;) --b;
   // Ranges hold 0.
   const int64_t zero = l.zero_point - l.quant_min + 128;
   first = std::min(first, zero), last = std::max(last, zero);
-  s.low = static_cast<double>(a + l.quant_min - 128), s.high = static_cast<double>(b + l.quant_min - 128);
+  s.low = static_cast<double>(a + l.quant_min - 128),
+  s.high = static_cast<double>(b + l.quant_min - 128);
   a = std::min(a, zero), b = std::max(b, zero);
   s.all = last - first + 1;
   s.most = b - a + 1;
@@ -342,10 +394,10 @@ class Diagnosis {
   }
 
   static std::string dead_text(const std::vector<int64_t>& dead, const std::string& why) {
-    return fmt::format("channel {}{} is dead in 8 bits and not in float: {}; quantize it with a "
-                       "scale of its own (per-channel weights)",
-                       dead[0],
-                       dead.size() > 1 ? fmt::format(" (and {} more)", dead.size() - 1) : "", why);
+    return fmt::format(
+        "channel {}{} is dead in 8 bits and not in float: {}; quantize it with a "
+        "scale of its own (per-channel weights)",
+        dead[0], dead.size() > 1 ? fmt::format(" (and {} more)", dead.size() - 1) : "", why);
   }
 
   // Operands of a cat, which share its result's scale.
@@ -381,9 +433,10 @@ class Diagnosis {
     if (static_cast<double>(s.all) < 0.28 * codes) {
       const double span = std::max(l.max, 0.F) - std::min(l.min, 0.F);
       set(l, Fault::scale_too_large,
-          fmt::format("its scale is about {:.0f} times too large for values in {}: only {} of {:.0f} "
-                      "codes are used; choose another observer, or calibrate on samples like these",
-                      (codes - 1) * l.scale / span, range_text(l.min, l.max), l.codes_used, codes));
+          fmt::format(
+              "its scale is about {:.0f} times too large for values in {}: only {} of {:.0f} "
+              "codes are used; choose another observer, or calibrate on samples like these",
+              (codes - 1) * l.scale / span, range_text(l.min, l.max), l.codes_used, codes));
       return;
     }
     const double reach = std::max(-l.min, l.max);
@@ -414,11 +467,11 @@ class Diagnosis {
   // Channels that the layer alone gives as one number.
   void dead_result(LayerComparison& l, const Track& t) {
     const PairSums& own = t.own;
-    if (own.xx.size() < 2 || !l.own_scale) return;
+    if (own.xx.size() < 2 || own.xx.size() != t.total.xx.size() || !l.own_scale) return;
     std::vector<double> spread;
     double mean = 0;
     for (size_t c = 0; c < own.xx.size(); ++c) {
-      spread.push_back(static_cast<double>(own.x_max[c]) - own.x_min[c]);
+      spread.push_back(static_cast<double>(t.total.x_max[c]) - t.total.x_min[c]);
       mean += spread.back() / static_cast<double>(own.xx.size());
     }
     for (size_t c = 0; c < spread.size() && l.dead_channels.size() < kKeptDead; ++c)
@@ -471,7 +524,8 @@ class Probe {
     std::vector<ValueId> of(f.values().size(), kNone);
     for (ValueId v : f.inputs()) of[v] = out_.add_input(f.value(v).name, f.type(v));
     for (ValueId v : f.inputs())
-      if (auto it = wanted.find(v); it != wanted.end()) of[v] = replace(q, match, *it->second, of[v], of[v]);
+      if (auto it = wanted.find(v); it != wanted.end())
+        of[v] = replace(q, match, *it->second, of[v], of[v]);
     for (const Node& node : f.nodes()) {
       if (node.kind == NodeKind::input) continue;
       if (node.kind == NodeKind::constant) {
@@ -499,13 +553,16 @@ class Probe {
       }
       of[node.outputs[0]] = replace(q, match, t, results[0], changed);
     }
-    std::vector<ValueId> outputs;
-    for (ValueId v : f.outputs()) outputs.push_back(of[v]);
-    out_.set_outputs(std::move(outputs));
+    // Of a classifier its scores: a softmax hides errors where it is near 0 or 1.
+    ValueId result = f.outputs()[0];
+    if (const Node& last = f.producer(result); last.op == "softmax" || last.op == "log_softmax")
+      result = last.inputs[0];
+    out_.set_outputs({of[result]});
   }
 
   // Measures the layers in this order, as long as there is time.
-  void run(Comparison& c, const Samples& samples, const CompareOptions& options) {
+  void run(Comparison& c, const Samples& samples, int64_t batch_size,
+           const CompareOptions& options) {
     const double start = seconds_now();
     const int64_t count = std::min(samples.count, options.probe_samples);
     const runtime::Program program = runtime::compile(out_, {.every_value = true});
@@ -517,13 +574,15 @@ class Probe {
     double signal = 0;
     std::map<size_t, PairSums> of_weights;
     for (int64_t i = 0; i < count;) {
-      const int64_t size = std::min(samples.batch, count - i);
+      const int64_t size = std::min(batch_size, count - i);
       Batch batch{samples.get(i, size).inputs, {}};
       std::vector<ValueId> watched;
       std::map<ValueId, Tensor> seen;
-      for (const auto& [layer, pair] : weighted_) watched.insert(watched.end(), {pair.first, pair.second});
-      batch.y = program.run_watched(with_masks(batch.inputs, -1), watched,
-                                    [&](ValueId v, const Tensor& x) { seen[v] = x.clone(); })
+      for (const auto& [layer, pair] : weighted_)
+        watched.insert(watched.end(), {pair.first, pair.second});
+      batch.y = program
+                    .run_watched(with_masks(batch.inputs, -1), watched,
+                                 [&](ValueId v, const Tensor& x) { seen[v] = x.clone(); })
                     .at(0);
       for (const auto& [layer, pair] : weighted_)
         detail::add_pair(of_weights[layer], seen.at(pair.first), seen.at(pair.second), -1, size);
@@ -563,7 +622,8 @@ class Probe {
   ValueId replace(const Graph& q, const Match& match, const Track& t, ValueId y, ValueId changed) {
     if (const ValueId codes = match.codes[t.value]; codes != kNone) {
       const TensorType& type = q.type(codes);
-      changed = out_.add_call("codes", "quantize", {changed}, {}, ops::QType{type.dtype, type.quantizer});
+      changed =
+          out_.add_call("codes", "quantize", {changed}, {}, ops::QType{type.dtype, type.quantizer});
       changed = out_.add_call("rounded", "dequantize", {changed});
     }
     if (changed == y) return y;
@@ -613,12 +673,13 @@ class Comparer {
 
   Comparison run() {
     make_layers();
-    OCTET_CHECK(std::any_of(tracks_.begin(), tracks_.end(),
-                            [&](const Track& t) { return t.node >= 0 && c_.layers[t.layer].matched; }),
-                invalid_argument,
-                "compare: no layer of {} has a counterpart in {}; give a network and what was made "
-                "of it",
-                f_.name, q_.name);
+    OCTET_CHECK(
+        std::any_of(tracks_.begin(), tracks_.end(),
+                    [&](const Track& t) { return t.node >= 0 && c_.layers[t.layer].matched; }),
+        invalid_argument,
+        "compare: no layer of {} has a counterpart in {}; give a network and what was made "
+        "of it",
+        f_.name, q_.name);
     stream();
     for (Track& t : tracks_) finish(t);
     Diagnosis(f_, q_, match_, c_, tracks_).run();
@@ -649,11 +710,10 @@ class Comparer {
       const Node& node = f_.node(n);
       for (ValueId operand : node.inputs)
         if (operand != kNone && layer_of[operand] >= 0) l.operands.push_back(layer_of[operand]);
-      l.sqnr = l.own_sqnr = l.inherited_sqnr = l.activation_sqnr = l.weight_sqnr = l.weight_error_sqnr =
-          l.cosine = l.noise_share = l.alone_sqnr = l.time_share = NAN;
+      l.sqnr = l.own_sqnr = l.inherited_sqnr = l.activation_sqnr = l.weight_sqnr =
+          l.weight_error_sqnr = l.cosine = l.noise_share = l.alone_sqnr = l.time_share = NAN;
       t.axis = detail::channel_axis(node, f_.type(v).dim());
-      if (t.codes != kNone && !q_.type(t.codes).quantizer->is_per_channel() &&
-          l.matched) {
+      if (t.codes != kNone && !q_.type(t.codes).quantizer->is_per_channel() && l.matched) {
         const TensorType& type = q_.type(t.codes);
         l.scale = type.quantizer->scale();
         l.zero_point = type.quantizer->zero_point();
@@ -694,24 +754,30 @@ class Comparer {
     const auto watch = [&](ValueId v, Track& t, Part part) {
       if (users[v].empty()) watched.push_back(v);
       users[v].emplace_back(&t, part);
+      t.parts += part != Part::x;
     };
     for (Track& t : tracks_) {
       if (!c_.layers[t.layer].matched) continue;
       watch(joined.of_float(t.value), t, Part::x);
       if (joined.of_quantized(t.within) != joined.of_float(t.value))
         watch(joined.of_quantized(t.within), t, Part::y);
-      if (t.node >= 0 && joined.alone(t.node) != kNone) watch(t.of_own = joined.alone(t.node), t, Part::alone);
+      if (t.node >= 0 && joined.alone(t.node) != kNone)
+        watch(t.of_own = joined.alone(t.node), t, Part::alone);
     }
     const size_t outputs = f_.outputs().size();
     std::vector<PairSums> of_outputs(outputs);
     int64_t right = 0, right_quantized = 0, agree = 0, classified = 0;
+    const int64_t step = batch_size();
     for (int64_t begin = 0; begin < samples_.count;) {
-      const int64_t size = std::min(samples_.batch, samples_.count - begin);
+      const int64_t size = std::min(step, samples_.count - begin);
       const SampleBatch batch = samples_.get(begin, size);
       const std::vector<Tensor> y =
           program.run_watched(batch.inputs, watched, [&](ValueId v, const Tensor& value) {
             for (auto& [t, part] : users.at(v)) {
-              if (part == Part::x) t->x = value.clone(layout(value));
+              if (part == Part::x) {
+                t->x = copies_.copy(value, layout(value));
+                t->waits_for = t->parts;
+              }
               if (part == Part::y) add_total(*t, value, begin, size);
               if (part == Part::alone) add_own(*t, value, size);
             }
@@ -719,7 +785,7 @@ class Comparer {
       for (Track& t : tracks_) {
         if (t.y.defined()) add_total(t, t.y, begin, size);
         if (t.alone.defined()) add_own(t, t.alone, size);
-        t.x = t.y = t.alone = Tensor();
+        copies_.give_back(t.x);
       }
       for (size_t i = 0; i < outputs; ++i)
         if (is_numbers(f_.type(f_.outputs()[i])) && is_numbers(q_.type(q_.outputs()[i])))
@@ -751,6 +817,21 @@ class Comparer {
     for (size_t i = 0; i < outputs; ++i)
       c_.outputs.push_back({f_.value(f_.outputs()[i]).name, of_outputs[i].sqnr(),
                             of_outputs[i].max_error, of_outputs[i].cosine()});
+  }
+
+  // As many samples at once as leave all values together in some memory; what is fixed stays.
+  int64_t batch_size() const {
+    constexpr int64_t kBytes = int64_t{128} << 20;
+    int64_t bytes = 1;
+    for (const graph::Value& v : f_.values()) {
+      if (f_.node(v.producer).kind == NodeKind::constant) continue;
+      int64_t n = 4;
+      for (const Dim& d : v.type.dims) n *= d.known() ? d.size() : 1;
+      bytes += n;
+    }
+    for (ValueId v : f_.inputs())
+      if (f_.type(v).dim() == 0 || f_.type(v).dims[0].known()) return samples_.batch;
+    return std::clamp<int64_t>(kBytes / bytes, 1, samples_.batch);
   }
 
   static MemoryFormat layout(const Tensor& x) {
@@ -792,13 +873,15 @@ class Comparer {
         l.calibration.pop_back();
       l.calibration.push_back({seen, l.min, l.max});
       const float magnitude = std::max(-r.min, r.max);
-      const auto at = std::upper_bound(l.largest.begin(), l.largest.end(), magnitude, std::greater<>());
+      const auto at =
+          std::upper_bound(l.largest.begin(), l.largest.end(), magnitude, std::greater<>());
       if (at - l.largest.begin() >= static_cast<int64_t>(kKeptSamples)) continue;
       l.largest_samples.insert(l.largest_samples.begin() + (at - l.largest.begin()), sample);
       l.largest.insert(at, magnitude);
       if (l.largest.size() > kKeptSamples) l.largest.pop_back(), l.largest_samples.pop_back();
     }
     t.y = Tensor();
+    done(t);
   }
 
   void add_own(Track& t, const Tensor& y, int64_t size) {
@@ -806,8 +889,14 @@ class Comparer {
       t.alone = y.clone(layout(y));
       return;
     }
+    t.own.only_noise = true;
     detail::add_pair(t.own, t.x, y, t.axis, size);
     t.alone = Tensor();
+    done(t);
+  }
+
+  void done(Track& t) {
+    if (--t.waits_for == 0) copies_.give_back(t.x);
   }
 
   void finish(Track& t) {
@@ -833,7 +922,7 @@ class Comparer {
     if (l.op == "input") l.own_sqnr = l.activation_sqnr;
     double own = l.op == "input" ? t.grid.error : 0;
     if (t.own.count > 0) {
-      l.own_sqnr = t.own.sqnr();
+      l.own_sqnr = decibels(signal, t.own.noise());
       own = t.own.noise();
     } else if (l.op != "input") {  // it computes in float: only what its result's codes do
       own = t.on_grid ? t.grid.error : 0;
@@ -847,8 +936,8 @@ class Comparer {
       if (!std::isnan(db)) channels.push_back({static_cast<int64_t>(c), db, NAN});
     }
     const size_t kept = std::min(kKeptChannels, channels.size());
-    std::partial_sort(channels.begin(), channels.begin() + static_cast<int64_t>(kept), channels.end(),
-                      [](const auto& a, const auto& b) { return a.sqnr < b.sqnr; });
+    std::partial_sort(channels.begin(), channels.begin() + static_cast<int64_t>(kept),
+                      channels.end(), [](const auto& a, const auto& b) { return a.sqnr < b.sqnr; });
     channels.resize(kept);
     l.worst_channels = std::move(channels);
   }
@@ -868,7 +957,8 @@ class Comparer {
     });
     if (static_cast<int64_t>(layers.size()) > options_.probe_layers)
       layers.resize(static_cast<size_t>(options_.probe_layers));
-    if (!layers.empty()) Probe(f_, q_, match_, tracks_, layers).run(c_, samples_, options_);
+    if (!layers.empty())
+      Probe(f_, q_, match_, tracks_, layers).run(c_, samples_, batch_size(), options_);
   }
 
   void time_shares() {
@@ -902,6 +992,7 @@ class Comparer {
   const Match match_;
   Comparison c_;
   std::vector<Track> tracks_;
+  Copies copies_;
 };
 
 }  // namespace

@@ -67,10 +67,10 @@ struct Trial {
 // Of a call of the float graph, or of an input that is quantized. In dB unless said otherwise; NaN
 // where there is nothing to compare, infinite where there is no error.
 struct LayerComparison {
-  std::string name;   // the call's scope, or its result's name
-  std::string value;  // the float graph's value
-  std::string op;     // "input" for inputs
-  std::string shape;  // of the value
+  std::string name;        // the call's scope, or its result's name
+  std::string value;       // the float graph's value
+  std::string op;          // "input" for inputs
+  std::string shape;       // of the value
   bool matched = false;    // has a counterpart in the quantized graph; else nothing below is known
   bool quantized = false;  // computes on codes
   std::string note;        // why it stayed float, if the graph says
@@ -81,17 +81,17 @@ struct LayerComparison {
   double inherited_sqnr = 0;  // of the rest of its error; infinite where there is none
   double max_error = 0;       // |x - y|, in the value's unit
   double cosine = 0;
-  double activation_sqnr = 0;  // of rounding and clipping the float result to its codes
-  double weight_sqnr = 0;      // of the weight itself
+  double activation_sqnr = 0;    // of rounding and clipping the float result to its codes
+  double weight_sqnr = 0;        // of the weight itself
   double weight_error_sqnr = 0;  // of the result where only the weight is quantized (few samples)
 
   // Of a result on codes, per tensor; scale is 0 without.
   double scale = 0;
   int64_t zero_point = 0, quant_min = 0, quant_max = 0;
-  bool own_scale = false;      // the layer has qparams of its own, not its operand's
-  int64_t codes_used = 0;      // that at least one value rounds to
-  double clipped = 0;          // share of the values beyond the codes, 0..1
-  double clipping_share = 0;   // of the rounding and clipping error: that of clipping, 0..1
+  bool own_scale = false;     // the layer has qparams of its own, not its operand's
+  int64_t codes_used = 0;     // that at least one value rounds to
+  double clipped = 0;         // share of the values beyond the codes, 0..1
+  double clipping_share = 0;  // of the rounding and clipping error: that of clipping, 0..1
   // Values by the code that they would have were there codes for all: [i] counts code quant_min -
   // 128 + i, the first and last also all beyond. 512 of them, or none.
   std::vector<uint64_t> histogram;
@@ -107,14 +107,14 @@ struct LayerComparison {
   bool per_channel_weights = false;
 
   // The share of the first output's noise that the layer's weights and rounding make: 0..1, over
-  // few samples; NaN where it was not measured.
+  // few samples; NaN where it was not measured. A softmax at the end is left out.
   double noise_share = 0;
   // The first output's SQNR were only this layer quantized (few samples).
   double alone_sqnr = 0;
   double time_share = 0;  // of the quantized program's time; NaN if not known
 
   Fault fault = Fault::none;
-  std::string sentence;  // what is wrong and what to do; "" for Fault::none
+  std::string sentence;       // what is wrong and what to do; "" for Fault::none
   std::vector<Trial> trials;  // the best first
 };
 
@@ -132,20 +132,20 @@ struct Comparison {
   std::vector<OutputComparison> outputs;
   bool has_top1 = false;
   double float_top1 = 0, quantized_top1 = 0;  // 0..1
-  double agreement = 0;  // share of samples with the same first class (2-d outputs), else NaN
+  double agreement = 0;   // share of samples with the same first class (2-d outputs), else NaN
   int64_t unmatched = 0;  // calls of the float graph without a counterpart
   double probe_seconds = 0;
 
   // What the caller knows (the command line measures them); 0: not known.
-  double float_ms = 0, quantized_ms = 0;  // one sample
-  int64_t float_bytes = 0, quantized_bytes = 0;              // of weights
+  double float_ms = 0, quantized_ms = 0;                       // one sample
+  int64_t float_bytes = 0, quantized_bytes = 0;                // of weights
   int64_t float_memory_bytes = 0, quantized_memory_bytes = 0;  // of activations, planned
 };
 
 struct CompareOptions {
   // Layers whose cost to the output is measured (each in a run of its own), and on how many
   // samples: the first ones. The worst are taken. 0: none.
-  int64_t probe_layers = 24, probe_samples = 8;
+  int64_t probe_layers = 24, probe_samples = 4;
   double probe_seconds = 5;  // no further layers are measured after that
   // After each batch, with how many samples it was.
   std::function<void(int64_t)> progress = {};
@@ -160,14 +160,13 @@ Comparison compare(const graph::Graph& float_graph, const graph::Graph& quantize
 void rank(Comparison& comparison);
 
 struct AdviceOptions {
-  int64_t layers = 5;     // the worst ones
-  int64_t samples = 32;   // the first ones, on which the gain is measured
-  double seconds = 10;    // nothing further is tried after that
+  int64_t layers = 5;    // the worst ones
+  int64_t samples = 32;  // the first ones, on which the gain is measured
+  double seconds = 10;   // nothing further is tried after that
 };
 // Tries for the worst layers what may help: other observers, scales per channel, leaving float; adds
 // what was found to their trials. The graphs and samples are those of compare().
-void advise(Comparison& comparison, const graph::Graph& float_graph,
-            const graph::Graph& quantized, const Samples& samples,
-            const AdviceOptions& options = {});
+void advise(Comparison& comparison, const graph::Graph& float_graph, const graph::Graph& quantized,
+            const Samples& samples, const AdviceOptions& options = {});
 
 }  // namespace octet::debug

@@ -5,4 +5,4 @@ namespace octet::debug {
 void advise(Comparison&, const graph::Graph&, const graph::Graph&, const Samples&,
             const AdviceOptions&) {}
 std::string html_report(const Comparison&, const ReportOptions&) { return ""; }
-}
+}  // namespace octet::debug

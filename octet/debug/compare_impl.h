@@ -37,10 +37,11 @@ int64_t channel_axis(const graph::Node& node, int64_t dims);
 
 // Of pairs of values, by channel. All in double between calls.
 struct PairSums {
-  std::vector<double> xx, yy, dd;                // by channel
+  std::vector<double> xx, yy, dd;                 // by channel
   std::vector<float> x_min, x_max, y_min, y_max;  // by channel
   double max_error = 0;
   int64_t count = 0;
+  bool only_noise = false;  // dd, y_min and y_max are all that is wanted
   void merge(const PairSums& other);
   double signal() const;
   double noise() const;

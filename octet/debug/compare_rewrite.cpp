@@ -39,7 +39,8 @@ std::optional<Graph> with_quantizer(const Graph& q, ValueId value, const Quantiz
     const ValueId v = todo.back();
     todo.pop_back();
     if (!done.insert(v).second) continue;
-    if (!g.type(v).is_quantized() || g.type(v).dtype != dtype || g.is_constant(v)) return std::nullopt;
+    if (!g.type(v).is_quantized() || g.type(v).dtype != dtype || g.is_constant(v))
+      return std::nullopt;
     const Node& producer = g.producer(v);
     if (producer.kind == NodeKind::input) return std::nullopt;
     if (keeps(producer)) todo.push_back(producer.inputs[0]);
@@ -94,8 +95,8 @@ std::optional<Graph> with_float(const Graph& f, const Graph& q, const Match& mat
     NodeId at = -1;
     return rewriter.run([&](graph::Rewriter& r, const Node& n) {
       ++at;
-      const auto found = std::find_if(nodes.begin(), nodes.end(),
-                                      [&](NodeId id) { return match.node[id] == at; });
+      const auto found =
+          std::find_if(nodes.begin(), nodes.end(), [&](NodeId id) { return match.node[id] == at; });
       if (found == nodes.end()) return false;
       const Node& node = f.node(*found);
       const auto data_of_q = [&](size_t k) {  // the k-th operand that is no constant
@@ -115,7 +116,8 @@ std::optional<Graph> with_float(const Graph& f, const Graph& q, const Match& mat
         } else if (other == kNone) {
           throw Error(ErrorCode::unsupported, "an operand has no counterpart");
         } else if (q.type(other).is_quantized()) {
-          operands.push_back(r.out().add_call(q.value(other).name + ".floats", "dequantize", {r(other)}));
+          operands.push_back(
+              r.out().add_call(q.value(other).name + ".floats", "dequantize", {r(other)}));
         } else {
           operands.push_back(r(other));
         }
@@ -126,11 +128,11 @@ std::optional<Graph> with_float(const Graph& f, const Graph& q, const Match& mat
       for (size_t i = 0; i < results.size(); ++i) {
         floats[node.outputs[i]] = results[i];
         const TensorType& type = q.type(n.outputs[i]);
-        r.map(n.outputs[i], type.is_quantized()
-                                ? r.out().add_call(f.value(node.outputs[i]).name + ".quantized",
-                                                   "quantize", {results[i]}, {},
-                                                   ops::QType{type.dtype, type.quantizer})
-                                : results[i]);
+        r.map(n.outputs[i],
+              type.is_quantized()
+                  ? r.out().add_call(f.value(node.outputs[i]).name + ".quantized", "quantize",
+                                     {results[i]}, {}, ops::QType{type.dtype, type.quantizer})
+                  : results[i]);
       }
       return true;
     });

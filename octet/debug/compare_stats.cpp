@@ -9,7 +9,7 @@
 namespace octet::debug::detail {
 namespace {
 
-constexpr int64_t kLanes = 16, kFlushRows = 128;
+constexpr int64_t kLanes = 16, kFlushRows = 128, kWide = 256;
 
 // Sums of `width` columns: in float over few rows, then in double.
 struct Columns {
@@ -29,11 +29,20 @@ struct Columns {
   std::vector<double> xx, yy, dd;
   std::vector<float> x_min, x_max, y_min, y_max, most;
 
-  void add(const float* x, const float* y, int64_t rows) {
+  void clear() {
+    for (auto* sums : {&xx, &yy, &dd}) std::fill(sums->begin(), sums->end(), 0.0);
+    for (auto* least : {&x_min, &y_min}) std::fill(least->begin(), least->end(), INFINITY);
+    for (auto* most_of : {&x_max, &y_max}) std::fill(most_of->begin(), most_of->end(), -INFINITY);
+    std::fill(most.begin(), most.end(), 0.0F);
+  }
+  bool only_noise = false;
+  template <typename Y>
+  void add(const float* x, const Y& y, int64_t rows) {
     for (int64_t r = 0; r < rows; r += kFlushRows) {
       std::fill(part.begin(), part.end(), 0.0F);
-      const int64_t end = std::min(rows, r + kFlushRows);
-      for (int64_t i = r; i < end; ++i) add_row(x + i * stride(), y + i * stride());
+      const int64_t end = std::min(rows, r + kFlushRows), w = static_cast<int64_t>(width);
+      for (int64_t i = r; i < end; ++i)
+        only_noise ? add_noise(x + i * w, y + i * w) : add_row(x + i * w, y + i * w);
       for (size_t j = 0; j < width; ++j) {
         xx[j] += part[j];
         yy[j] += part[width + j];
@@ -43,14 +52,27 @@ struct Columns {
   }
 
  private:
-  int64_t stride() const { return static_cast<int64_t>(width); }
-  void add_row(const float* __restrict x, const float* __restrict y) {
+  template <typename Y>
+  void add_noise(const float* __restrict x, const Y y) {
+    float* __restrict pdd = part.data() + 2 * width;
+    float* __restrict c = y_min.data(), * __restrict d = y_max.data();
+    const size_t n = width;
+    for (size_t j = 0; j < n; ++j) {
+      const float v = y[j], e = x[j] - v;
+      pdd[j] += e * e;
+      c[j] = v < c[j] ? v : c[j];
+      d[j] = v > d[j] ? v : d[j];
+    }
+  }
+  template <typename Y>
+  void add_row(const float* __restrict x, const Y y) {
     float* __restrict pxx = part.data();
     float* __restrict pyy = pxx + width;
     float* __restrict pdd = pyy + width;
     float *__restrict a = x_min.data(), *__restrict b = x_max.data(), *__restrict c = y_min.data(),
-          *__restrict d = y_max.data(), *__restrict m = most.data();
-    for (size_t j = 0; j < width; ++j) {
+                      *__restrict d = y_max.data(), *__restrict m = most.data();
+    const size_t n = width;
+    for (size_t j = 0; j < n; ++j) {
       const float u = x[j], v = y[j], e = u - v, abs = std::fabs(e);
       pxx[j] += u * u;
       pyy[j] += v * v;
@@ -61,6 +83,23 @@ struct Columns {
       d[j] = v > d[j] ? v : d[j];
       m[j] = abs > m[j] ? abs : m[j];
     }
+  }
+};
+
+// Floats; or codes as the floats that they stand for.
+struct Floats {
+  const float* at;
+  Floats operator+(int64_t n) const { return {at + n}; }
+  float operator[](size_t j) const { return at[j]; }
+};
+template <typename T>
+struct Codes {
+  const T* at;
+  float scale;
+  int32_t zero_point;
+  Codes operator+(int64_t n) const { return {at + n, scale, zero_point}; }
+  float operator[](size_t j) const {
+    return scale * static_cast<float>(static_cast<int32_t>(at[j]) - zero_point);
   }
 };
 
@@ -85,40 +124,52 @@ void resize(PairSums& sums, int64_t channels) {
 }
 
 // Of `outer` times `channels` times `inner` elements.
-void add_block(PairSums& sums, const float* x, const float* y, int64_t outer, int64_t channels,
+template <typename Y>
+void add_block(PairSums& sums, const float* x, const Y& y, int64_t outer, int64_t channels,
                int64_t inner) {
   if (inner == 1) {
-    Columns columns(channels);
-    columns.add(x, y, outer);
-    for (size_t c = 0; c < columns.width; ++c) put(sums, c, columns, c, c + 1);
+    // Several rows are one, so that short ones are no slower.
+    const int64_t together = std::clamp<int64_t>(kWide / channels, 1, std::max<int64_t>(1, outer)),
+                  rows = outer / together, width = together * channels;
+    Columns columns(width);
+    columns.only_noise = sums.only_noise;
+    columns.add(x, y, rows);
+    for (size_t j = 0; j < columns.width; ++j)
+      put(sums, j % static_cast<size_t>(channels), columns, j, j + 1);
+    if (const int64_t rest = outer - rows * together; rest > 0)
+      add_block(sums, x + rows * width, y + rows * width, rest, channels, 1);
     return;
   }
+  Columns columns(kLanes), single(1);
+  columns.only_noise = single.only_noise = sums.only_noise;
   for (int64_t o = 0; o < outer; ++o)
     for (int64_t c = 0; c < channels; ++c) {
       const int64_t at = (o * channels + c) * inner, rows = inner / kLanes, rest = inner % kLanes;
-      Columns columns(kLanes);
+      columns.clear();
       columns.add(x + at, y + at, rows);
       put(sums, static_cast<size_t>(c), columns, 0, kLanes);
-      Columns single(1);
+      if (rest == 0) continue;
+      single.clear();
       single.add(x + at + rows * kLanes, y + at + rows * kLanes, rest);
-      if (rest > 0) put(sums, static_cast<size_t>(c), single, 0, 1);
+      put(sums, static_cast<size_t>(c), single, 0, 1);
     }
 }
 
 // The same, one by one, without the elements of x that are not finite.
-void add_finite(PairSums& sums, const float* x, const float* y, int64_t outer, int64_t channels,
+template <typename Y>
+void add_finite(PairSums& sums, const float* x, const Y& y, int64_t outer, int64_t channels,
                 int64_t inner) {
   for (int64_t i = 0; i < outer * channels * inner; ++i) {
     if (!std::isfinite(x[i])) continue;
     const auto c = static_cast<size_t>(i / inner % channels);
-    const double u = x[i], v = y[i], e = u - v;
+    const double u = x[i], v = y[static_cast<size_t>(i)], e = u - v;
     sums.xx[c] += u * u;
     sums.yy[c] += v * v;
     sums.dd[c] += e * e;
     sums.x_min[c] = std::min(sums.x_min[c], x[i]);
     sums.x_max[c] = std::max(sums.x_max[c], x[i]);
-    sums.y_min[c] = std::min(sums.y_min[c], y[i]);
-    sums.y_max[c] = std::max(sums.y_max[c], y[i]);
+    sums.y_min[c] = std::min(sums.y_min[c], static_cast<float>(v));
+    sums.y_max[c] = std::max(sums.y_max[c], static_cast<float>(v));
     sums.max_error = std::max(sums.max_error, std::abs(e));
   }
 }
@@ -171,7 +222,10 @@ std::vector<SampleRange> add_pair(PairSums& sums, const Tensor& given_x, const T
                                   int64_t axis, int64_t batch) {
   OCTET_CHECK(given_x.shape() == given_y.shape(), invalid_argument, "compare: shapes {} and {}",
               octet::to_string(given_x.shape()), octet::to_string(given_y.shape()));
-  Tensor x = given_x, y = given_y.is_quantized() ? given_y.dequantize() : given_y.to(DType::float32);
+  Tensor x = given_x, y = given_y;
+  const bool codes =
+      (y.dtype() == DType::quint8 || y.dtype() == DType::qint8) && !y.quantizer()->is_per_channel();
+  if (!codes) y = y.is_quantized() ? y.dequantize() : y.to(DType::float32);
   const bool last = lies_channels_last(y) && (axis == 1 || axis < 0);
   const MemoryFormat format = last ? MemoryFormat::channels_last : MemoryFormat::contiguous;
   x = x.to(DType::float32).contiguous(format);
@@ -188,22 +242,35 @@ std::vector<SampleRange> add_pair(PairSums& sums, const Tensor& given_x, const T
   resize(sums, channels);
   if (x.numel() == 0) return {};
   sums.count += x.numel();
-  const bool by_sample = x.dim() > 0 && shape[0] == batch && axis != 0 &&
-                         (axis < 0 || outer % batch == 0);
+  const bool by_sample =
+      x.dim() > 0 && shape[0] == batch && axis != 0 && (axis < 0 || outer % batch == 0);
   const int64_t blocks = by_sample ? batch : 1, n = x.numel() / blocks;
-  if (axis < 0) inner = n;
-  else outer /= blocks;
+  if (axis < 0)
+    inner = n;
+  else
+    outer /= blocks;
   std::vector<PairSums> parts(static_cast<size_t>(blocks));
-  const float *px = x.data<float>(), *py = y.data<float>();
-  parallel_for(blocks, [&](int64_t b) {
-    PairSums& part = parts[static_cast<size_t>(b)];
-    resize(part, channels);
-    add_block(part, px + b * n, py + b * n, outer, channels, inner);
-    if (std::isfinite(part.signal())) return;
-    part = PairSums();
-    resize(part, channels);
-    add_finite(part, px + b * n, py + b * n, outer, channels, inner);
-  });
+  const float* px = x.data<float>();
+  const auto add_all = [&](const auto& py) {
+    parallel_for(blocks, [&](int64_t b) {
+      PairSums& part = parts[static_cast<size_t>(b)];
+      part.only_noise = sums.only_noise;
+      resize(part, channels);
+      add_block(part, px + b * n, py + b * n, outer, channels, inner);
+      if (std::isfinite(part.signal()) && std::isfinite(part.noise())) return;
+      part = PairSums();
+      resize(part, channels);
+      add_finite(part, px + b * n, py + b * n, outer, channels, inner);
+    });
+  };
+  const float scale = codes ? static_cast<float>(y.quantizer()->scale()) : 0;
+  const int32_t zero_point = codes ? static_cast<int32_t>(y.quantizer()->zero_point()) : 0;
+  if (y.dtype() == DType::quint8)
+    add_all(Codes<uint8_t>{y.data<uint8_t>(), scale, zero_point});
+  else if (y.dtype() == DType::qint8)
+    add_all(Codes<int8_t>{y.data<int8_t>(), scale, zero_point});
+  else
+    add_all(Floats{y.data<float>()});
   std::vector<SampleRange> ranges;
   for (const PairSums& part : parts) {
     sums.merge(part);
@@ -264,9 +331,8 @@ void add_grid(GridSums& sums, const Tensor& given, double scale, int64_t zero_po
   const int64_t blocks = x.numel() % batch == 0 ? batch : 1, n = x.numel() / blocks;
   std::vector<GridPart> parts(static_cast<size_t>(blocks));
   const float* px = x.data<float>();
-  parallel_for(blocks, [&](int64_t b) {
-    count_grid(parts[static_cast<size_t>(b)], px + b * n, n, g);
-  });
+  parallel_for(blocks,
+               [&](int64_t b) { count_grid(parts[static_cast<size_t>(b)], px + b * n, n, g); });
   for (const GridPart& part : parts) {
     for (const auto& counts : part.counts)
       for (size_t i = 0; i < counts.size(); ++i) sums.counts[i] += counts[i];

@@ -64,7 +64,8 @@ Json layer_json(const LayerComparison& l, bool histograms) {
   if (!l.dead_channels.empty()) j["dead_channels"] = l.dead_channels;
   Json channels = Json::array();
   for (const ChannelError& c : l.worst_channels)
-    channels.push_back({{"channel", c.channel}, {"sqnr_db", db(c.sqnr)}, {"weight_sqnr_db", db(c.weight_sqnr)}});
+    channels.push_back(
+        {{"channel", c.channel}, {"sqnr_db", db(c.sqnr)}, {"weight_sqnr_db", db(c.weight_sqnr)}});
   if (!channels.empty()) j["worst_channels"] = channels;
   if (!std::isnan(l.weight_sqnr)) j["per_channel_weights"] = l.per_channel_weights;
   Json calibration = Json::array();
@@ -136,10 +137,18 @@ std::string xml_text(const std::string& text) {
   std::string out;
   for (const char ch : text) {
     switch (ch) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
       default:  // control characters have no form in XML
         out += static_cast<unsigned char>(ch) < 32 && ch != '\n' && ch != '\t' ? ' ' : ch;
     }
@@ -158,15 +167,18 @@ std::string junit_report(const std::vector<Gate>& gates, const std::string& suit
   int64_t failures = 0;
   for (const Gate& gate : gates) failures += !gate.passed;
   std::string xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
-  xml += fmt::format("<testsuites tests=\"{0}\" failures=\"{1}\">\n"
-                     "  <testsuite name=\"{2}\" tests=\"{0}\" failures=\"{1}\" errors=\"0\" skipped=\"0\">\n",
-                     gates.size(), failures, xml_text(suite));
+  xml += fmt::format(
+      "<testsuites tests=\"{0}\" failures=\"{1}\">\n"
+      "  <testsuite name=\"{2}\" tests=\"{0}\" failures=\"{1}\" errors=\"0\" skipped=\"0\">\n",
+      gates.size(), failures, xml_text(suite));
   for (const Gate& gate : gates) {
     const std::string message = xml_text(gate.message);
-    xml += fmt::format("    <testcase classname=\"octet.compare\" name=\"{}\"", xml_text(gate.name));
+    xml +=
+        fmt::format("    <testcase classname=\"octet.compare\" name=\"{}\"", xml_text(gate.name));
     xml += gate.passed
                ? fmt::format(">\n      <system-out>{}</system-out>\n    </testcase>\n", message)
-               : fmt::format(">\n      <failure message=\"{0}\">{0}</failure>\n    </testcase>\n", message);
+               : fmt::format(">\n      <failure message=\"{0}\">{0}</failure>\n    </testcase>\n",
+                             message);
   }
   return xml + "  </testsuite>\n</testsuites>\n";
 }

@@ -296,7 +296,7 @@ Spans spans_of(const LayerComparison& l) {
   for (uint64_t n : l.histogram) total += n;
   if (total == 0) return s;
   // 1 in 2000 at each end.
-  const auto cut = static_cast<uint64_t>(static_cast<double>(total) / 2000);
+  const uint64_t cut = total < 100 ? 0 : std::max<uint64_t>(1, total / 2000);
   int64_t first = 0, last = 511, a = 0, b = 511;
   for (uint64_t n = 0; first < 511 && !l.histogram[static_cast<size_t>(first)]; ++first) (void)n;
   for (; last > 0 && !l.histogram[static_cast<size_t>(last)]; --last) {
@@ -336,8 +336,10 @@ class Diagnosis {
       if (l.fault == Fault::none) grid(l);
       if (l.fault == Fault::none) dead_result(l, t);
     }
-    for (LayerComparison& l : c_.layers)
+    for (LayerComparison& l : c_.layers) {
       if (l.fault == Fault::outlier) first_outlier(l);
+      if (l.fault == Fault::unlike_scales) excuse_operands(l);
+    }
   }
 
  private:
@@ -481,6 +483,21 @@ class Diagnosis {
       set(l, Fault::dead_channel, dead_text(l.dead_channels, "its result never changes"));
   }
 
+  // An operand that has the scale of the cat, as it was told to: that is the cat's fault.
+  void excuse_operands(const LayerComparison& cat) {
+    for (int i : cat.operands) {
+      LayerComparison& l = c_.layers[static_cast<size_t>(i)];
+      if (l.fault == Fault::scale_too_large && l.scale == cat.scale)
+        withdraw(l, fmt::format("its scale is that of {}, which reads it", cat.name));
+    }
+  }
+
+  static void withdraw(LayerComparison& l, const std::string& why) {
+    l.fault = Fault::none;
+    l.sentence.clear();
+    l.note += (l.note.empty() ? "" : "; ") + why;
+  }
+
   // An outlier passes on to the layers behind: the first one is to blame.
   void first_outlier(LayerComparison& l) {
     std::vector<int> todo = l.operands;
@@ -492,10 +509,7 @@ class Diagnosis {
       seen[i] = true;
       const LayerComparison& before = c_.layers[i];
       if (before.fault == Fault::outlier && before.stretched_by == l.stretched_by) {
-        l.fault = Fault::none;
-        l.sentence.clear();
-        l.note += fmt::format("{}the outlier of {} stretches its range too",
-                              l.note.empty() ? "" : "; ", before.name);
+        withdraw(l, fmt::format("the outlier of {} stretches its range too", before.name));
         return;
       }
       todo.insert(todo.end(), before.operands.begin(), before.operands.end());

@@ -84,9 +84,12 @@ void print_layers(const debug::Comparison& c, int64_t top) {
     if (first) fmt::print("\n");
     first = false;
     if (!l.sentence.empty()) fmt::print("{} ({}): {}.\n", l.name, l.op, l.sentence);
-    for (const debug::Trial& t : l.trials)
-      fmt::print("  tried on {}: {}: {:+.1f} dB, {} dB at the output\n", l.name, t.what, t.gain,
-                 db_text(t.sqnr));
+    if (l.trials.empty()) continue;
+    const debug::Trial& best = l.trials[0];
+    fmt::print("  of {} tried on {}, {}\n", l.trials.size(), l.name,
+               best.gain >= 0.1
+                   ? fmt::format("{} helps most: {:+.1f} dB at the output", best.what, best.gain)
+                   : "nothing helps");
   }
   if (c.unmatched)
     fmt::print("{} operator{} of the float model {} no counterpart in the quantized one\n",

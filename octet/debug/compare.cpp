@@ -575,11 +575,10 @@ class Probe {
   }
 
   // Measures the layers in this order, as long as there is time.
-  void run(Comparison& c, const Samples& samples, int64_t batch_size,
+  void run(Comparison& c, const Samples& samples, int64_t batch_size, bool fixed,
            const CompareOptions& options) {
     const double start = seconds_now();
-    const int64_t count = std::min(samples.count, options.probe_samples);
-    const runtime::Program program = runtime::compile(out_, {.every_value = true});
+    const runtime::Program program = runtime::compile(out_, {.engine = {}, .every_value = true});
     struct Batch {
       std::vector<Tensor> inputs;
       Tensor y;
@@ -587,8 +586,15 @@ class Probe {
     std::vector<Batch> batches;
     double signal = 0;
     std::map<size_t, PairSums> of_weights;
+    int64_t count = std::min(samples.count, options.probe_samples);
     for (int64_t i = 0; i < count;) {
-      const int64_t size = std::min(batch_size, count - i);
+      // Fewer samples where all layers on all of them would take too long.
+      if (i == 1) {
+        const double each = (seconds_now() - start) * static_cast<double>(masked_.size());
+        count = std::clamp(static_cast<int64_t>(options.probe_seconds / each), int64_t{1}, count);
+        if (count == 1) break;
+      }
+      const int64_t size = std::min(i == 0 && !fixed ? 1 : batch_size, count - i);
       Batch batch{samples.get(i, size).inputs, {}};
       std::vector<ValueId> watched;
       std::map<ValueId, Tensor> seen;
@@ -761,7 +767,8 @@ class Comparer {
 
   void stream() {
     const Joined joined(f_, q_, match_);
-    const runtime::Program program = runtime::compile(joined.graph(), {.every_value = true});
+    const runtime::Program program =
+        runtime::compile(joined.graph(), {.engine = {}, .every_value = true});
     std::vector<ValueId> watched;
     enum class Part { x, y, alone };
     std::map<ValueId, std::vector<std::pair<Track*, Part>>> users;
@@ -833,6 +840,12 @@ class Comparer {
                             of_outputs[i].max_error, of_outputs[i].cosine()});
   }
 
+  bool has_fixed_batch() const {
+    return std::any_of(f_.inputs().begin(), f_.inputs().end(), [&](ValueId v) {
+      return f_.type(v).dim() == 0 || f_.type(v).dims[0].known();
+    });
+  }
+
   // As many samples at once as leave all values together in some memory; what is fixed stays.
   int64_t batch_size() const {
     constexpr int64_t kBytes = int64_t{128} << 20;
@@ -843,8 +856,7 @@ class Comparer {
       for (const Dim& d : v.type.dims) n *= d.known() ? d.size() : 1;
       bytes += n;
     }
-    for (ValueId v : f_.inputs())
-      if (f_.type(v).dim() == 0 || f_.type(v).dims[0].known()) return samples_.batch;
+    if (has_fixed_batch()) return samples_.batch;
     return std::clamp<int64_t>(kBytes / bytes, 1, samples_.batch);
   }
 
@@ -972,12 +984,14 @@ class Comparer {
     if (static_cast<int64_t>(layers.size()) > options_.probe_layers)
       layers.resize(static_cast<size_t>(options_.probe_layers));
     if (!layers.empty())
-      Probe(f_, q_, match_, tracks_, layers).run(c_, samples_, batch_size(), options_);
+      Probe(f_, q_, match_, tracks_, layers)
+          .run(c_, samples_, batch_size(), has_fixed_batch(), options_);
   }
 
   void time_shares() {
     const runtime::Program program = runtime::compile(q_);
-    const std::vector<Tensor> inputs = samples_.get(0, 1).inputs;
+    const std::vector<Tensor> inputs =
+        samples_.get(0, has_fixed_batch() ? samples_.batch : 1).inputs;
     std::vector<double> seconds = program.profile(inputs);
     for (int i = 0; i < 4; ++i) {
       const std::vector<double> again = program.profile(inputs);

@@ -57,7 +57,8 @@ struct ChannelError {
   double weight_sqnr = 0;  // NaN if it has no quantized weight
 };
 
-// Something that was tried on the quantized graph, and the SQNR of the first output then.
+// Something that was tried on the quantized graph, and the SQNR of the first output then (without a
+// softmax at the end).
 struct Trial {
   std::string what;  // "observer percentile", "per-channel weights", "leave float"
   double sqnr = 0;   // dB
@@ -73,7 +74,7 @@ struct LayerComparison {
   std::string shape;       // of the value
   bool matched = false;    // has a counterpart in the quantized graph; else nothing below is known
   bool quantized = false;  // computes on codes
-  std::string note;        // why it stayed float, if the graph says
+  std::string note;        // why it stayed float, if the graph says, and what excuses its qparams
   std::vector<int> operands;  // the layers whose values it reads
 
   double sqnr = 0;            // within the quantized network

@@ -1,7 +1,10 @@
 #include "octet/debug/report.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+
+#include "octet/debug/report_page_impl.h"
 
 namespace octet::debug {
 namespace {
@@ -25,7 +28,9 @@ Json range_json(const RangeAfter& r) {
   return Json::array({r.samples, number(r.min, 5), number(r.max, 5)});
 }
 
-Json layer_json(const LayerComparison& l, bool histograms) {
+// `bin`: so many codes are one count of the histogram; 0: none.
+Json layer_json(const LayerComparison& l, size_t bin) {
+  const bool histograms = bin > 0;
   Json j;
   j["name"] = l.name;
   j["op"] = l.op;
@@ -85,9 +90,14 @@ Json layer_json(const LayerComparison& l, bool histograms) {
     size_t first = 0, last = l.histogram.size();
     while (first < last && l.histogram[first] == 0) ++first;
     while (last > first && l.histogram[last - 1] == 0) --last;
+    first -= first % bin;
     j["first"] = first;  // of the counts: code quant_min - 128 + first
     Json counts = Json::array();
-    for (size_t i = first; i < last; ++i) counts.push_back(l.histogram[i]);
+    for (size_t i = first; i < last; i += bin) {
+      uint64_t n = 0;
+      for (size_t k = i; k < std::min(i + bin, l.histogram.size()); ++k) n += l.histogram[k];
+      counts.push_back(n);
+    }
     j["histogram"] = counts;
   }
   return j;
@@ -127,8 +137,12 @@ Json comparison_json(const Comparison& c, const ReportOptions& options, bool his
   }
   j["unmatched"] = c.unmatched;
   j["ranking"] = c.ranking;
+  // A page of thousands of layers stays small.
+  size_t bin = histograms ? 1 : 0;
+  while (bin > 0 && bin < 16 && c.layers.size() * 512 / bin > 400'000) bin *= 2;
+  if (histograms) j["bin"] = bin;
   Json layers = Json::array();
-  for (const LayerComparison& l : c.layers) layers.push_back(layer_json(l, histograms));
+  for (const LayerComparison& l : c.layers) layers.push_back(layer_json(l, bin));
   j["layers"] = layers;
   return j;
 }
@@ -161,6 +175,20 @@ std::string xml_text(const std::string& text) {
 std::string to_json(const Comparison& c, const ReportOptions& options, bool histograms) {
   return comparison_json(c, options, histograms)
       .dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::string html_report(const Comparison& c, const ReportOptions& options) {
+  std::string data = to_json(c, options, true), safe;
+  for (const char ch : data)  // nothing in it ends the script
+    safe += ch == '<' ? std::string("\\u003c") : std::string(1, ch);
+  std::string page = detail::kReportPage;
+  const auto put = [&](const std::string& place, const std::string& text) {
+    page.replace(page.find(place), place.size(), text);
+  };
+  put("@SCRIPT@", detail::kReportScript);
+  put("@DATA@", safe);
+  put("@STYLE@", detail::kReportStyle);
+  return page;
 }
 
 std::string junit_report(const std::vector<Gate>& gates, const std::string& suite) {

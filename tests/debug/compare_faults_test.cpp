@@ -19,8 +19,8 @@ std::string describe(const Comparison& c) {
   std::string text;
   for (size_t i : c.ranking) {
     const LayerComparison& l = c.layers[i];
-    text += fmt::format("  {} ({}): {}, noise {:.3f}, own {:.1f}, weight {:.1f}: {}\n", l.name, l.op,
-                        debug::to_string(l.fault), l.noise_share, l.own_sqnr, l.weight_sqnr,
+    text += fmt::format("  {} ({}): {}, noise {:.3f}, own {:.1f}, weight {:.1f}: {}\n", l.name,
+                        l.op, debug::to_string(l.fault), l.noise_share, l.own_sqnr, l.weight_sqnr,
                         l.sentence);
   }
   return text;
@@ -47,7 +47,8 @@ ValueId result_of(const Graph& g, const std::string& scope) {
 Graph with_constant(const Graph& g, const std::string& name, const Tensor& value) {
   graph::Rewriter rewriter(g);
   return rewriter.run([&](graph::Rewriter& r, const Node& node) {
-    if (node.kind != graph::NodeKind::constant || g.value(node.outputs[0]).name != name) return false;
+    if (node.kind != graph::NodeKind::constant || g.value(node.outputs[0]).name != name)
+      return false;
     r.map(node.outputs[0], r.out().add_constant(name, value));
     return true;
   });
@@ -124,8 +125,7 @@ TEST_P(CompareFaults, ADeadChannel) {
 TEST_P(CompareFaults, PerTensorWeightsOfADepthwiseLayer) {
   const FaultNet net = make_fault_net(GetParam(), {.channels = true});
   const Tensor data = fault_samples(net);
-  const auto [before, after] =
-      quantize_fault_net(net, data, "MinMaxObserver", {}, net.depthwise);
+  const auto [before, after] = quantize_fault_net(net, data, "MinMaxObserver", {}, net.depthwise);
   expect_first(debug::compare(before, after, as_samples(data)), net.depthwise,
                Fault::per_tensor_weights, "scales per channel");
 }

@@ -62,7 +62,8 @@ class NetBuilder {
     Shape shape{transposed ? in : out, (transposed ? out : in) / l.groups};
     for (size_t i = 0; i < spatial; ++i) shape.push_back(l.kernel);
     const int64_t fan = numel(shape) / shape[0];
-    Tensor w = Tensor::randn(shape, random_.next()) * (l.gain * std::sqrt(1.6 / static_cast<double>(fan)));
+    Tensor w =
+        Tensor::randn(shape, random_.next()) * (l.gain * std::sqrt(1.6 / static_cast<double>(fan)));
     Tensor b = Tensor::randn({out}, random_.next()) * (0.1 * l.gain);
     if (l.first_channel != 1) {
       for (int64_t i = 0; i < fan; ++i) w.data<float>()[i] *= static_cast<float>(l.first_channel);
@@ -101,9 +102,9 @@ class NetBuilder {
 };
 
 inline const std::vector<std::string>& fault_net_kinds() {
-  static const std::vector<std::string> kinds{
-      "plain",   "residual", "mobilenet",          "unet",     "mixer",  "transformer", "glu",
-      "decoder", "squeeze",  "densenet", "conv1d", "recurrent"};
+  static const std::vector<std::string> kinds{"plain",   "residual",    "mobilenet", "unet",
+                                              "mixer",   "transformer", "glu",       "decoder",
+                                              "squeeze", "densenet",    "conv1d",    "recurrent"};
   return kinds;
 }
 
@@ -170,9 +171,11 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
   } else if (kind == "transformer") {
     net.input = {10, 16};
     V x = b.layer("embed", lin, b.input(net.input), 16, {});
-    V n = b.call("norm", "layer_norm", {x, b.g.add_constant("norm.weight", Tensor::ones({16})),
-                                        b.g.add_constant("norm.bias", Tensor::zeros({16}))});
-    V q = b.layer("q", lin, n, 16, {}), k = b.layer("k", lin, n, 16, {}), v = b.layer("v", lin, n, 16, {});
+    V n = b.call("norm", "layer_norm",
+                 {x, b.g.add_constant("norm.weight", Tensor::ones({16})),
+                  b.g.add_constant("norm.bias", Tensor::zeros({16}))});
+    V q = b.layer("q", lin, n, 16, {}), k = b.layer("k", lin, n, 16, {}),
+      v = b.layer("v", lin, n, 16, {});
     k = b.call("kt", "permute", {k}, {{"dims", std::vector<int64_t>{0, 2, 1}}});
     V scores = b.call("scores", "matmul", {q, k});
     scores = b.call("scaled", "mul_scalar", {scores}, {{"value", 0.25}});
@@ -197,7 +200,8 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
   } else if (kind == "decoder") {
     net.input = {8, 6, 6};
     V x = b.layer("stem", c2, b.input(net.input), 8, {.kernel = 3, .activation = relu});
-    x = b.layer("grow", "conv_transpose2d", x, 8, {.kernel = 2, .stride = 2, .activation = relu, .gain = 2});
+    x = b.layer("grow", "conv_transpose2d", x, 8,
+                {.kernel = 2, .stride = 2, .activation = relu, .gain = 2});
     V d = b.separable("sep", c2, x, 8);
     V s = b.layer("small", c2, x, 8, {.activation = relu, .gain = b.small()});
     x = b.cat("join", {d, s}, 1);
@@ -208,7 +212,8 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
   } else if (kind == "squeeze") {
     V x = b.layer("stem", c2, b.input(net.input), 8, {.kernel = 3, .activation = relu});
     V d = b.separable("sep", c2, x, 8);
-    V e = b.call("squeeze", "adaptive_avg_pool2d", {d}, {{"output_size", std::vector<int64_t>{1, 1}}});
+    V e = b.call("squeeze", "adaptive_avg_pool2d", {d},
+                 {{"output_size", std::vector<int64_t>{1, 1}}});
     e = b.layer("reduce", c2, e, 4, {.activation = relu});
     e = b.call("excite", "sigmoid", {b.layer("expand", c2, e, 8, {})});
     d = b.call("scaled", "mul", {d, e});
@@ -238,7 +243,8 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
     V h = -1, last = -1;
     for (int64_t t = 0; t < 3; ++t) {
       const std::string at = std::to_string(t);
-      last = b.call("step" + at, "slice", {x}, {{"dim", int64_t{2}}, {"start", 4 * t}, {"end", 4 * t + 1}});
+      last = b.call("step" + at, "slice", {x},
+                    {{"dim", int64_t{2}}, {"start", 4 * t}, {"end", 4 * t + 1}});
       last = b.call("flat" + at, "flatten", {last});
       V in = b.layer("in" + at, lin, last, 16, {});
       if (h >= 0) in = b.call("sum" + at, "add", {in, b.layer("state" + at, lin, h, 16, {})});

@@ -575,7 +575,7 @@ class Probe {
   }
 
   // Measures the layers in this order, as long as there is time.
-  void run(Comparison& c, const Samples& samples, int64_t batch_size, bool fixed,
+  void run(Comparison& c, const Samples& samples, int64_t batch_size, double seconds_a_sample,
            const CompareOptions& options) {
     const double start = seconds_now();
     const runtime::Program program = runtime::compile(out_, {.engine = {}, .every_value = true});
@@ -586,15 +586,13 @@ class Probe {
     std::vector<Batch> batches;
     double signal = 0;
     std::map<size_t, PairSums> of_weights;
-    int64_t count = std::min(samples.count, options.probe_samples);
+    // Fewer samples where all layers on all of them would take too long.
+    const int64_t most = std::min(samples.count, options.probe_samples),
+                  count = std::clamp(static_cast<int64_t>(options.probe_seconds / seconds_a_sample /
+                                                          static_cast<double>(masked_.size())),
+                                     int64_t{1}, most);
     for (int64_t i = 0; i < count;) {
-      // Fewer samples where all layers on all of them would take too long.
-      if (i == 1) {
-        const double each = (seconds_now() - start) * static_cast<double>(masked_.size());
-        count = std::clamp(static_cast<int64_t>(options.probe_seconds / each), int64_t{1}, count);
-        if (count == 1) break;
-      }
-      const int64_t size = std::min(i == 0 && !fixed ? 1 : batch_size, count - i);
+      const int64_t size = std::min(batch_size, count - i);
       Batch batch{samples.get(i, size).inputs, {}};
       std::vector<ValueId> watched;
       std::map<ValueId, Tensor> seen;
@@ -789,6 +787,7 @@ class Comparer {
     std::vector<PairSums> of_outputs(outputs);
     int64_t right = 0, right_quantized = 0, agree = 0, classified = 0;
     const int64_t step = batch_size();
+    const double start = seconds_now();
     for (int64_t begin = 0; begin < samples_.count;) {
       const int64_t size = std::min(step, samples_.count - begin);
       const SampleBatch batch = samples_.get(begin, size);
@@ -829,6 +828,7 @@ class Comparer {
       c_.samples = begin;
       if (options_.progress) options_.progress(size);
     }
+    seconds_a_sample_ = (seconds_now() - start) / static_cast<double>(samples_.count);
     const double n = classified ? static_cast<double>(classified) : NAN;
     c_.agreement = static_cast<double>(agree) / n;
     if (c_.has_top1) {
@@ -985,7 +985,7 @@ class Comparer {
       layers.resize(static_cast<size_t>(options_.probe_layers));
     if (!layers.empty())
       Probe(f_, q_, match_, tracks_, layers)
-          .run(c_, samples_, batch_size(), has_fixed_batch(), options_);
+          .run(c_, samples_, batch_size(), seconds_a_sample_, options_);
   }
 
   void time_shares() {
@@ -1021,6 +1021,7 @@ class Comparer {
   Comparison c_;
   std::vector<Track> tracks_;
   Copies copies_;
+  double seconds_a_sample_ = 0;
 };
 
 }  // namespace

@@ -135,7 +135,7 @@ class Joined {
     };
     for (size_t n = 0; n < f.nodes().size(); ++n) {
       copy(f_, f_.nodes()[n], of_f_);
-      if (match.node[n] >= 0) add_alone(static_cast<NodeId>(n));
+      if (match.node[n] >= 0 && !match.bias_apart[n]) add_alone(static_cast<NodeId>(n));
       copy_until(until[n]);
     }
     copy_until(static_cast<NodeId>(q.nodes().size()) - 1);
@@ -470,6 +470,9 @@ class Diagnosis {
   void dead_result(LayerComparison& l, const Track& t) {
     const PairSums& own = t.own;
     if (own.xx.size() < 2 || own.xx.size() != t.total.xx.size() || !l.own_scale) return;
+    // The layer alone is fed its operand's codes: what those lack is not its fault.
+    for (int i : l.operands)
+      if (c_.layers[static_cast<size_t>(i)].fault != Fault::none) return;
     std::vector<double> spread;
     double mean = 0;
     for (size_t c = 0; c < own.xx.size(); ++c) {
@@ -738,6 +741,7 @@ class Comparer {
         l.quant_min = qmin(type.dtype);
         l.quant_max = qmax(type.dtype);
         l.own_scale = has_own_scale(q_, q_.producer(t.codes));
+        l.own_scale &= !has_scale_of_operand(l);
         t.on_grid = l.quant_max - l.quant_min < 256;
         if (!t.on_grid) l.scale = 0;
       }
@@ -761,6 +765,17 @@ class Comparer {
       const ValueId v = node.outputs[0];
       add(static_cast<NodeId>(n), v, node.scope.empty() ? f_.value(v).name : node.scope, node.op);
     }
+  }
+
+  // Elements that only moved, perhaps several times: their codes are those that they came from.
+  bool has_scale_of_operand(const LayerComparison& layer) const {
+    for (const LayerComparison* l = &layer; l->operands.size() == 1;) {
+      const ops::Op* op = ops::find(l->op);
+      if (!op || !op->traits().moves) return false;
+      l = &c_.layers[static_cast<size_t>(l->operands[0])];
+      if (l->scale > 0) return l->scale == layer.scale;
+    }
+    return false;
   }
 
   void stream() {

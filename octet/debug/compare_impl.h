@@ -21,6 +21,8 @@ struct Match {
   std::vector<graph::ValueId> floats, codes;
   // By node of the float graph: the call of the quantized graph that computes it; -1.
   std::vector<graph::NodeId> node;
+  // By node of the float graph: that call lacks the bias, which is added behind it.
+  std::vector<bool> bias_apart;
 };
 Match match(const graph::Graph& f, const graph::Graph& q);
 

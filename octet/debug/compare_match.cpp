@@ -71,6 +71,7 @@ class Matcher {
     m_.floats.assign(f.values().size(), kNone);
     m_.codes.assign(f.values().size(), kNone);
     m_.node.assign(f.nodes().size(), -1);
+    m_.bias_apart.assign(f.nodes().size(), false);
     for (size_t n = 0; n < f.nodes().size(); ++n)
       if (const Node& node = f.nodes()[n]; node.kind == NodeKind::call && !node.scope.empty())
         by_scope_.emplace(node.scope, static_cast<NodeId>(n));
@@ -88,6 +89,7 @@ class Matcher {
         if (v != kNone) put(node.outputs[0], v);
         continue;
       }
+      if (is_bias(node)) continue;
       if (!match_by_name(static_cast<NodeId>(n))) match_by_place(static_cast<NodeId>(n));
     }
     return m_;
@@ -108,6 +110,32 @@ class Matcher {
     if (!id || f_.producer(*id).kind != NodeKind::call || !same_rank(f_, *id, q_, of_q))
       return kNone;
     return *id;
+  }
+
+  // Whether the call adds the bias that is an operand of the float layer; then its result is what
+  // stands for that layer's, and what it was added to stands for nothing.
+  bool is_bias(const Node& node) {
+    if (node.op != "add" || node.inputs.size() != 2) return false;
+    const bool first = q_.is_constant(node.inputs[0]);
+    if (first == q_.is_constant(node.inputs[1])) return false;
+    const ValueId x = m_.of[node.inputs[first ? 1 : 0]];
+    if (x == kNone || !same_rank(f_, x, q_, node.outputs[0])) return false;
+    const NodeId n = f_.value(x).producer;
+    const auto bias = [](const Graph& g, const Node& layer) {
+      const ops::Op* op = layer.kind == NodeKind::call ? ops::find(layer.op) : nullptr;
+      const auto i = op ? op->param_index("bias") : std::nullopt;
+      return i && *i < layer.inputs.size() && layer.inputs[*i] != kNone &&
+             g.is_constant(layer.inputs[*i]);
+    };
+    if (m_.node[n] < 0 || m_.bias_apart[n] || !bias(f_, f_.node(n)) ||
+        bias(q_, q_.node(m_.node[n])))
+      return false;
+    for (ValueId& v : m_.of)
+      if (v == x) v = kNone;
+    m_.floats[x] = m_.codes[x] = kNone;
+    m_.bias_apart[n] = true;
+    put(node.outputs[0], x);
+    return true;
   }
 
   bool is_taken(NodeId n) const { return m_.node[n] >= 0; }
@@ -163,7 +191,7 @@ class Matcher {
     const std::vector<ValueId> operands = data(q_, node);
     if (operands.empty() || node.outputs.empty()) return;
     for (ValueId v : operands)
-      if (m_.of[v] == kNone) return;
+      if (m_.of[v] == kNone) return match_by_weight(n);
     NodeId best = -1;
     double best_noise = INFINITY;
     for (size_t c = 0; c < f_.nodes().size(); ++c) {
@@ -184,6 +212,33 @@ class Matcher {
     const std::vector<ValueId> theirs = data(f_, f_.node(best));
     for (size_t i = 0; i < theirs.size(); ++i)
       if (m_.of[operands[i]] != theirs[i]) put(operands[i], theirs[i]);
+    take(best, n);
+  }
+
+  // Where it is not known what a layer reads, its weight tells which it is.
+  void match_by_weight(NodeId n) {
+    constexpr double kAlike = 15;  // dB
+    const Node& node = q_.node(n);
+    const auto j = weight_operand(q_, node);
+    if (!j) return;
+    NodeId best = -1;
+    double best_db = kAlike;
+    for (size_t c = 0; c < f_.nodes().size(); ++c) {
+      const Node& other = f_.nodes()[c];
+      const auto i = weight_operand(f_, other);
+      if (!i || is_taken(static_cast<NodeId>(c)) || other.op != layer_of(node.op) ||
+          !same_rank(f_, other.outputs[0], q_, node.outputs[0]))
+        continue;
+      const Tensor& w = f_.constant(other.inputs[*i]);
+      if (w.shape() != q_.constant(node.inputs[*j]).shape()) continue;
+      PairSums sums;
+      add_pair(sums, w.dequantize(), q_.constant(node.inputs[*j]), -1, 1);
+      if (sums.sqnr() > best_db) best = static_cast<NodeId>(c), best_db = sums.sqnr();
+    }
+    if (best < 0) return;
+    const std::vector<ValueId> theirs = data(f_, f_.node(best)), ours = data(q_, node);
+    for (size_t i = 0; i < std::min(theirs.size(), ours.size()); ++i)
+      if (m_.of[ours[i]] == kNone && same_rank(f_, theirs[i], q_, ours[i])) put(ours[i], theirs[i]);
     take(best, n);
   }
 

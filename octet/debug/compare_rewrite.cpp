@@ -87,7 +87,7 @@ std::optional<Graph> with_float(const Graph& f, const Graph& q, const Match& mat
   std::vector<ValueId> floats(f.values().size(), kNone);  // in the new graph
   std::set<NodeId> of_q;
   for (NodeId n : nodes) {
-    if (match.node[n] < 0) return std::nullopt;
+    if (match.node[n] < 0 || match.bias_apart[n]) return std::nullopt;
     of_q.insert(match.node[n]);
   }
   try {

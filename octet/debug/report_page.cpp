@@ -141,6 +141,7 @@ svg .limit { stroke: var(--cut); stroke-dasharray: 2 3; fill: none; }
 )page";
 
 const char* const kReportScript = R"page('use strict';
+window.addEventListener('error', e => { document.documentElement.dataset.error = e.message; });
 (() => {
 const data = JSON.parse(document.getElementById('data').textContent);
 const layers = data.layers;
@@ -521,7 +522,7 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', repaint);
 matchMedia('print').addEventListener('change', repaint);
 window.addEventListener('beforeprint', () => { fit(); limit = 300; fill(); repaint(); });
 window.addEventListener('afterprint', repaint);
-document.documentElement.dataset.ready = 'yes';
+document.documentElement.dataset.ready = Math.round(performance.now());  // ms since the page was asked for
 })();
 )page";
 

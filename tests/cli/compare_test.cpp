@@ -64,8 +64,8 @@ TEST(CliCompare, TheTextHasTheWorstLayersFirst) {
 
 TEST(CliCompare, ANetworkIsExactlyItself) {
   OCTET_NEED_PROGRAM();
-  const Json json = json_of(
-      run_octet({"compare", kNet, kNet, "--data", kTest, "--samples", "32", "--json"}));
+  const Json json =
+      json_of(run_octet({"compare", kNet, kNet, "--data", kTest, "--samples", "32", "--json"}));
   EXPECT_EQ(json["outputs"][0]["sqnr_db"], "exact");
   for (const Json& layer : json["layers"]) EXPECT_EQ(layer["sqnr_db"], "exact") << layer;
 }
@@ -86,9 +86,9 @@ TEST(CliCompare, GatesThatHoldPass) {
 TEST(CliCompare, GatesThatDoNotHoldFailWithTheReason) {
   OCTET_NEED_PROGRAM();
   const Glyphs glyphs;
-  const RunResult r = run_octet(glyphs.args({"--min-sqnr", "120", "--min-speedup", "10000",
-                                             "--max-drop", "100", "--junit",
-                                             glyphs.dir / "out.xml"}));
+  const RunResult r =
+      run_octet(glyphs.args({"--min-sqnr", "120", "--min-speedup", "10000", "--max-drop", "100",
+                             "--junit", glyphs.dir / "out.xml"}));
   EXPECT_EQ(r.code, 1);
   EXPECT_TRUE(contains(r.out, "top-1")) << "the table is printed all the same: " << r.out;
   for (const char* part : {"octet: error: --min-sqnr: the SQNR of output", "(at least 120)",
@@ -114,7 +114,8 @@ TEST(CliCompare, WhatCannotBeComparedIsSaid) {
       {"--max-drop needs labels"});
   // Another network.
   graph::Graph other;
-  const auto x = other.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(1), Dim(5), Dim(5)}));
+  const auto x =
+      other.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(1), Dim(5), Dim(5)}));
   other.set_outputs({other.add_call("y", "relu", {x})});
   io::save_octet(other, dir / "other.octet");
   expect_failure(run_octet({"compare", kNet, dir / "other.octet", "--data", kTest}), 1,
@@ -153,8 +154,8 @@ TEST(CliQuantizeReport, WritesThePageOfWhatItMade) {
   quantize_glyphs(dir / "q.octet", {"--report", dir / "page.html"});
   EXPECT_TRUE(contains(slurp(dir / "page.html"), "</html>"));
   EXPECT_TRUE(std::filesystem::exists(dir / "q.octet"));
-  expect_failure(run_octet({"quantize", kNet, "--mode", "dynamic", "-o", dir / "d.octet", "--report",
-                            dir / "d.html"}),
+  expect_failure(run_octet({"quantize", kNet, "--mode", "dynamic", "-o", dir / "d.octet",
+                            "--report", dir / "d.html"}),
                  2, {"--report", "--calibrate"});
 }
 

@@ -77,12 +77,12 @@ void print_layers(const debug::Comparison& c, int64_t top) {
                l.fault == debug::Fault::none ? "" : debug::to_string(l.fault));
   }
   if (shown < c.ranking.size()) fmt::print("and {} more (--top N)\n", c.ranking.size() - shown);
-  bool first = true;
+  int64_t said = 0, faults = 0;
   for (size_t i : c.ranking) {
     const debug::LayerComparison& l = c.layers[i];
-    if (l.sentence.empty() && l.trials.empty()) continue;
-    if (first) fmt::print("\n");
-    first = false;
+    faults += l.fault != debug::Fault::none;
+    if ((l.sentence.empty() && l.trials.empty()) || said >= top) continue;
+    if (said++ == 0) fmt::print("\n");
     if (!l.sentence.empty()) fmt::print("{} ({}): {}.\n", l.name, l.op, l.sentence);
     if (l.trials.empty()) continue;
     const debug::Trial& best = l.trials[0];
@@ -91,6 +91,9 @@ void print_layers(const debug::Comparison& c, int64_t top) {
                    ? fmt::format("{} helps most: {:+.1f} dB at the output", best.what, best.gain)
                    : "nothing helps");
   }
+  if (faults > top) fmt::print("{} layers have a fault; --top {} lists all\n", faults, faults);
+  if (!c.trials.empty() && c.trials[0].gain >= 0.1)
+    fmt::print("tried: {}: {:+.1f} dB at the output\n", c.trials[0].what, c.trials[0].gain);
   if (c.unmatched)
     fmt::print("{} operator{} of the float model {} no counterpart in the quantized one\n",
                c.unmatched, c.unmatched == 1 ? "" : "s", c.unmatched == 1 ? "has" : "have");

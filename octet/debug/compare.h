@@ -133,8 +133,9 @@ struct Comparison {
   std::vector<OutputComparison> outputs;
   bool has_top1 = false;
   double float_top1 = 0, quantized_top1 = 0;  // 0..1
-  double agreement = 0;   // share of samples with the same first class (2-d outputs), else NaN
-  int64_t unmatched = 0;  // calls of the float graph without a counterpart
+  double agreement = 0;       // share of samples with the same first class (2-d outputs), else NaN
+  std::vector<Trial> trials;  // of all layers together; the best first
+  int64_t unmatched = 0;      // calls of the float graph without a counterpart
   double probe_seconds = 0;
 
   // What the caller knows (the command line measures them); 0: not known.
@@ -166,7 +167,7 @@ struct AdviceOptions {
   double seconds = 10;   // nothing further is tried after that
 };
 // Tries for the worst layers what may help: other observers, scales per channel, leaving float; adds
-// what was found to their trials. The graphs and samples are those of compare().
+// what was found to their trials, and what other observers do for all layers to the comparison's. The graphs and samples are those of compare().
 void advise(Comparison& comparison, const graph::Graph& float_graph, const graph::Graph& quantized,
             const Samples& samples, const AdviceOptions& options = {});
 

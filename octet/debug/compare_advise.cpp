@@ -20,6 +20,9 @@ using graph::NodeId;
 using graph::NodeKind;
 using graph::ValueId;
 
+// Beyond that the observers of all layers would take more memory than is good (each has a histogram).
+constexpr size_t kMostLayers = 500;
+
 class Adviser {
  public:
   Adviser(Comparison& c, const Graph& f, const Graph& q, const Samples& samples,
@@ -53,6 +56,7 @@ class Adviser {
     observe(worst);
     now_ = measure(q_);
     if (!std::isfinite(now_)) return;  // nothing to gain
+    try_all();
     for (size_t i : worst) {
       LayerComparison& l = c_.layers[i];
       try_weights(l);
@@ -79,14 +83,18 @@ class Adviser {
   // Shows the float values of these layers to observers, and keeps the float results.
   void observe(const std::vector<size_t>& layers) {
     std::vector<ValueId> watched;
-    for (size_t i : layers) {
+    for (size_t i = 0; i < c_.layers.size(); ++i) {
       const LayerComparison& l = c_.layers[i];
+      const bool is_worst = std::find(layers.begin(), layers.end(), i) != layers.end();
       const auto v = value_of(l);
-      if (!v || !l.own_scale || l.scale == 0) continue;
+      if (!v || !l.own_scale || l.scale == 0 || (!is_worst && c_.layers.size() > kMostLayers))
+        continue;
       watched.push_back(*v);
       const TensorType& type = q_.type(match_.codes[*v]);
       const bool symmetric = type.dtype == DType::qint8 && type.quantizer->zero_point() == 0;
-      for (const char* name : {"minmax", "mse", "percentile", "histogram"})
+      for (const char* name :
+           is_worst ? std::vector<const char*>{"minmax", "mse", "percentile", "histogram"}
+                    : std::vector<const char*>{"minmax", "mse"})
         observers_[*v].emplace_back(
             name, quant::make_observer(
                       name, {.dtype = type.dtype,
@@ -125,6 +133,28 @@ class Adviser {
     l.trials.push_back({what, sqnr, sqnr - now_});
   }
 
+  // One observer for all layers.
+  void try_all() {
+    if (c_.layers.size() > kMostLayers) return;
+    for (size_t k = 0; k < 2; ++k) {
+      detail::Quantizers all;
+      std::string name;
+      for (const auto& [v, observers] : observers_) {
+        if (observers.at(k).second->empty()) continue;
+        all.emplace_back(match_.codes[v], observers[k].second->calculate_qparams().quantizer);
+        name = observers[k].first;
+      }
+      if (all.empty() || is_late()) return;
+      const std::optional<Graph> g = detail::with_quantizers(q_, all);
+      const double sqnr = g ? measure(*g) : NAN;
+      if (!std::isnan(sqnr))
+        c_.trials.push_back(
+            {fmt::format("observer {} for all {} layers", name, all.size()), sqnr, sqnr - now_});
+    }
+    std::stable_sort(c_.trials.begin(), c_.trials.end(),
+                     [](const Trial& a, const Trial& b) { return a.gain > b.gain; });
+  }
+
   void try_weights(LayerComparison& l) {
     const NodeId n = node_of(l);
     if (n < 0 || match_.node[n] < 0 || std::isnan(l.weight_sqnr)) return;
@@ -149,7 +179,7 @@ class Adviser {
                       [&](const QuantizerPtr& other) { return *other == *quantizer; }))
         continue;
       tried.push_back(quantizer);
-      add(l, "observer " + name, detail::with_quantizer(q_, codes, quantizer));
+      add(l, "observer " + name, detail::with_quantizers(q_, {{codes, quantizer}}));
     }
   }
 

@@ -74,10 +74,10 @@ double decibels(double signal, double noise);
 
 // -- rewriting (compare_rewrite.cpp) --------------------------------------------------------------
 
-// The quantized graph with other qparams for a value and all that share them because an operator
-// keeps its operand's. nullopt if a value has fixed qparams, or the graph would not be sound.
-std::optional<graph::Graph> with_quantizer(const graph::Graph& q, graph::ValueId value,
-                                           const QuantizerPtr& quantizer);
+// The quantized graph with other qparams for values and all that share them because an operator
+// keeps its operand's. nullopt if one has fixed qparams, or the graph would not be sound.
+using Quantizers = std::vector<std::pair<graph::ValueId, QuantizerPtr>>;
+std::optional<graph::Graph> with_quantizers(const graph::Graph& q, const Quantizers& quantizers);
 // With the weight of a node quantized anew, per channel, from the float one.
 std::optional<graph::Graph> with_weight(const graph::Graph& q, graph::NodeId node,
                                         const Tensor& weight);

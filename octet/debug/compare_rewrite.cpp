@@ -26,29 +26,30 @@ Tensor per_channel_weight(const Tensor& weight, int64_t axis, DType dtype) {
   return quantize_per_channel(weight, scales, zeros, axis, dtype);
 }
 
-std::optional<Graph> with_quantizer(const Graph& q, ValueId value, const QuantizerPtr& quantizer) {
+std::optional<Graph> with_quantizers(const Graph& q, const Quantizers& quantizers) {
   Graph g = q;
-  const DType dtype = q.type(value).dtype;
-  std::vector<ValueId> todo{value};
-  std::set<ValueId> done;
   const auto keeps = [&](const Node& node) {
     const ops::Op* op = node.kind == NodeKind::call ? ops::find(node.op) : nullptr;
     return op && op->rule() == ops::QRule::same && g.type(node.outputs[0]).is_quantized();
   };
-  while (!todo.empty()) {
-    const ValueId v = todo.back();
-    todo.pop_back();
-    if (!done.insert(v).second) continue;
-    if (!g.type(v).is_quantized() || g.type(v).dtype != dtype || g.is_constant(v))
-      return std::nullopt;
-    const Node& producer = g.producer(v);
-    if (producer.kind == NodeKind::input) return std::nullopt;
-    if (keeps(producer)) todo.push_back(producer.inputs[0]);
-    for (NodeId user : g.users(v))
-      if (const Node& node = g.node(user); keeps(node) && node.inputs[0] == v)
-        for (ValueId result : node.outputs) todo.push_back(result);
+  std::set<ValueId> done;
+  for (const auto& [value, quantizer] : quantizers) {
+    const DType dtype = q.type(value).dtype;
+    std::vector<ValueId> todo{value};
+    while (!todo.empty()) {
+      const ValueId v = todo.back();
+      todo.pop_back();
+      if (!done.insert(v).second) continue;
+      if (!g.type(v).is_quantized() || g.type(v).dtype != dtype || g.is_constant(v) ||
+          g.producer(v).kind == NodeKind::input)
+        return std::nullopt;
+      g.set_quantizer(v, quantizer);
+      if (const Node& producer = g.producer(v); keeps(producer)) todo.push_back(producer.inputs[0]);
+      for (NodeId user : g.users(v))
+        if (const Node& node = g.node(user); keeps(node) && node.inputs[0] == v)
+          todo.insert(todo.end(), node.outputs.begin(), node.outputs.end());
+    }
   }
-  for (ValueId v : done) g.set_quantizer(v, quantizer);
   try {
     g.check();
   } catch (const Error&) {

@@ -28,6 +28,13 @@ Json range_json(const RangeAfter& r) {
   return Json::array({r.samples, number(r.min, 5), number(r.max, 5)});
 }
 
+Json trials_json(const std::vector<Trial>& trials) {
+  Json json = Json::array();
+  for (const Trial& t : trials)
+    json.push_back({{"what", t.what}, {"sqnr_db", db(t.sqnr)}, {"gain_db", db(t.gain)}});
+  return json;
+}
+
 // `bin`: so many codes are one count of the histogram; 0: none.
 Json layer_json(const LayerComparison& l, size_t bin) {
   const bool histograms = bin > 0;
@@ -82,9 +89,7 @@ Json layer_json(const LayerComparison& l, size_t bin) {
       largest.push_back(Json::array({l.largest_samples[i], number(l.largest[i], 5)}));
     j["largest_samples"] = largest;
   }
-  Json trials = Json::array();
-  for (const Trial& t : l.trials)
-    trials.push_back({{"what", t.what}, {"sqnr_db", db(t.sqnr)}, {"gain_db", db(t.gain)}});
+  const Json trials = trials_json(l.trials);
   if (!trials.empty()) j["trials"] = trials;
   if (histograms && !l.histogram.empty()) {
     size_t first = 0, last = l.histogram.size();
@@ -135,6 +140,7 @@ Json comparison_json(const Comparison& c, const ReportOptions& options, bool his
     j["float_memory_bytes"] = c.float_memory_bytes;
     j["quantized_memory_bytes"] = c.quantized_memory_bytes;
   }
+  if (!c.trials.empty()) j["trials"] = trials_json(c.trials);
   j["unmatched"] = c.unmatched;
   j["ranking"] = c.ranking;
   // A page of thousands of layers stays small.

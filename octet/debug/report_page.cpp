@@ -188,7 +188,7 @@ const best = l => (layers[l].trials || [])[0];
 {
   const wrong = order.filter(l => layers[l].fault);
   const list = make('ol');
-  const shown = wrong.slice(0, 50);
+  const shown = wrong.slice(0, 10);
   for (const l of shown) {
     const t = best(l);
     list.append(make('li', {}, make('button', {type: 'button', class: 'plain', onclick: () => choose(l, true)}, layers[l].name),
@@ -199,8 +199,10 @@ const best = l => (layers[l].trials || [])[0];
   $('findings').append(wrong.length ? list : make('p', {}, none));
   if (wrong.length > shown.length) $('findings').append(make('p', {class: 'quiet'}, 'and ' + (wrong.length - shown.length) + ' more, in the table'));
   const helped = order.filter(l => !layers[l].fault && best(l) && best(l).gain_db > 0.3).slice(0, 5);
-  if (helped.length) {
+  const all = (data.trials || []).filter(t => t.gain_db > 0.3)[0];
+  if (helped.length || all) {
     const gains = make('ul');
+    if (all) gains.append(make('li', {}, make('span', {class: 'good'}, all.what + ' gives ' + signed(db(all.gain_db)) + ' dB at the output')));
     for (const l of helped) gains.append(make('li', {}, make('button', {type: 'button', class: 'plain', onclick: () => choose(l, true)}, layers[l].name),
       ': ' + best(l).what + ' gives ' + signed(db(best(l).gain_db)) + ' dB at the output'));
     $('findings').append(make('h3', {}, 'What was tried and helps'), gains);

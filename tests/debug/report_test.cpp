@@ -46,12 +46,14 @@ Comparison many_layers(int n) {
     l.cosine = 0.99, l.max_error = 0.1, l.scale = 0.02, l.quant_max = 255, l.own_scale = true;
     l.codes_used = 250, l.clipped = 0.001, l.clipping_share = 0.1;
     l.histogram.assign(512, 0);
-    for (size_t k = 100; k < 400; ++k) l.histogram[k] = 1 + (k * 7919 + static_cast<size_t>(i)) % 5000;
+    for (size_t k = 100; k < 400; ++k)
+      l.histogram[k] = 1 + (k * 7919 + static_cast<size_t>(i)) % 5000;
     l.min = -0.5, l.max = 5.5;
     for (int64_t s = 1; s <= 512; s *= 2)
       l.calibration.push_back({s, -0.5F, static_cast<float>(5 + 0.05 * std::log2(s))});
     l.largest = {5.5F, 5.4F}, l.largest_samples = {17, 3}, l.stretched_by = 17;
-    for (int64_t k = 0; k < 8; ++k) l.worst_channels.push_back({k, 20.0 + static_cast<double>(k), 40});
+    for (int64_t k = 0; k < 8; ++k)
+      l.worst_channels.push_back({k, 20.0 + static_cast<double>(k), 40});
     l.noise_share = i < 24 ? 1 / 24.0 : NAN, l.alone_sqnr = NAN, l.time_share = 1.0 / n;
     if (i % 100 == 7) {
       l.fault = Fault::scale_too_large;
@@ -135,16 +137,22 @@ TEST(Report, ThePageIsValidHtml) {
 
 // -- in Debian's Chromium -------------------------------------------------------------------------
 
-#define OCTET_NEED_BROWSER() \
-  if (program("chromium").empty()) GTEST_SKIP() << "chromium is not installed: scripts/setup.sh browser"
+#define OCTET_NEED_BROWSER()       \
+  if (program("chromium").empty()) \
+  GTEST_SKIP() << "chromium is not installed: scripts/setup.sh browser"
 
 std::vector<std::string> browser_options(const TempDir& dir) {
-  return {"--headless",      "--no-sandbox",        "--disable-gpu",
-          "--hide-scrollbars", "--window-size=1300,2400", "--user-data-dir=" + (dir / "profile").string()};
+  return {"--headless",
+          "--no-sandbox",
+          "--disable-gpu",
+          "--hide-scrollbars",
+          "--window-size=1300,2400",
+          "--user-data-dir=" + (dir / "profile").string()};
 }
 
 // The document after its scripts have run.
-std::string dom_of(const TempDir& dir, const std::string& page, std::vector<std::string> more = {}) {
+std::string dom_of(const TempDir& dir, const std::string& page,
+                   std::vector<std::string> more = {}) {
   write(dir / "page.html", page);
   std::vector<std::string> args = browser_options(dir);
   args.insert(args.end(), more.begin(), more.end());
@@ -158,8 +166,9 @@ std::string dom_of(const TempDir& dir, const std::string& page, std::vector<std:
 std::string said(const std::string& dom, const std::string& name) {
   std::smatch found;
   const std::string head = dom.substr(0, 2000);
-  return std::regex_search(head, found, std::regex("data-" + name + "=\"([^\"]*)\"")) ? found[1].str()
-                                                                                      : "";
+  return std::regex_search(head, found, std::regex("data-" + name + "=\"([^\"]*)\""))
+             ? found[1].str()
+             : "";
 }
 
 TEST(BrowserReport, OpensWithoutErrorsWithinTwoSeconds) {
@@ -185,11 +194,13 @@ TEST(BrowserReport, ShowsSummaryFindingsDetailsAndTable) {
   OCTET_NEED_BROWSER();
   TempDir dir;
   const std::string dom =
-      dom_of(dir, debug::html_report(many_layers(130), {.float_name = "net.onnx", .quantized_name = "net.octet"}));
+      dom_of(dir, debug::html_report(many_layers(130),
+                                     {.float_name = "net.onnx", .quantized_name = "net.octet"}));
   for (const char* part :
-       {"net.octet beside net.onnx", "80.0%", "79.0%", "-1.00 points", "4.00 times faster", "31.5 dB",
-        "its scale is about 8 times too large", "Tried: observer minmax, +1.5 dB", "Layer block1.conv3",
-        "Range against samples", "Worst channels", "<svg", "100 of 130 layers", "aria-sort=\"ascending\""})
+       {"net.octet beside net.onnx", "80.0%", "79.0%", "-1.00 points", "4.00 times faster",
+        "31.5 dB", "its scale is about 8 times too large", "Tried: observer minmax, +1.5 dB",
+        "Layer block1.conv3", "Range against samples", "Worst channels", "<svg",
+        "100 of 130 layers", "aria-sort=\"ascending\""})
     EXPECT_NE(dom.find(part), std::string::npos) << part;
 }
 
@@ -198,7 +209,8 @@ TEST(BrowserReport, ShowsSummaryFindingsDetailsAndTable) {
 TEST(BrowserReport, ThousandsOfLayersMoveFluidly) {
   OCTET_NEED_BROWSER();
   std::string page = debug::html_report(many_layers(5000));
-  const std::string first = "<script>window.requestAnimationFrame = f => { f(); return 0; };</script>\n";
+  const std::string first =
+      "<script>window.requestAnimationFrame = f => { f(); return 0; };</script>\n";
   page.insert(page.find("<script type=\"application/json\""), first);
   page.insert(page.find("</body>"), R"(<script>
 (() => {
@@ -233,8 +245,9 @@ TEST(BrowserReport, LightAndDarkAreDrawn) {
   for (const std::string scheme : {"1", "0"}) {
     std::vector<std::string> args = browser_options(dir);
     const std::string shot = dir / ("shot" + scheme + ".png");
-    args.insert(args.end(), {"--virtual-time-budget=3000", "--blink-settings=preferredColorScheme=" + scheme,
-                             "--screenshot=" + shot, "file://" + (dir / "page.html").string()});
+    args.insert(args.end(),
+                {"--virtual-time-budget=3000", "--blink-settings=preferredColorScheme=" + scheme,
+                 "--screenshot=" + shot, "file://" + (dir / "page.html").string()});
     EXPECT_EQ(run_program(program("chromium"), args).code, 0);
     shots.push_back(slurp(shot));
     EXPECT_GT(shots.back().size(), 50'000u) << "an empty page is smaller";

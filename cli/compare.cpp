@@ -87,7 +87,10 @@ void print_layers(const debug::Comparison& c, int64_t top) {
     if (l.trials.empty()) continue;
     const debug::Trial& best = l.trials[0];
     fmt::print("  of {} tried on {}, {}\n", l.trials.size(), l.name,
-               best.gain >= 0.1
+               !std::isnan(best.speedup)
+                   ? fmt::format("{}: {:+.1f} dB at the output, {:.2f} times as fast", best.what,
+                                 best.gain, best.speedup)
+               : best.gain >= 0.1
                    ? fmt::format("{} helps most: {:+.1f} dB at the output", best.what, best.gain)
                    : "nothing helps");
   }

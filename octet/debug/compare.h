@@ -12,6 +12,7 @@
 // by operator and operands from the inputs on. Both graphs run as one program, on batches: memory
 // does not depend on the number of samples.
 
+#include <cmath>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -60,9 +61,10 @@ struct ChannelError {
 // Something that was tried on the quantized graph, and the SQNR of the first output then (without a
 // softmax at the end).
 struct Trial {
-  std::string what;  // "observer percentile", "per-channel weights", "leave float"
-  double sqnr = 0;   // dB
-  double gain = 0;   // dB more than without it
+  std::string what;      // "observer percentile", "per-channel weights", "leave float"
+  double sqnr = 0;       // dB
+  double gain = 0;       // dB more than without it
+  double speedup = NAN;  // so many times as fast as without it; NaN if that was not measured
 };
 
 // Of a call of the float graph, or of an input that is quantized. In dB unless said otherwise; NaN
@@ -166,7 +168,8 @@ struct AdviceOptions {
   int64_t samples = 32;  // the first ones, on which the gain is measured
   double seconds = 10;   // nothing further is tried after that
 };
-// Tries for the worst layers what may help: other observers, scales per channel, leaving float; adds
+// Tries for the worst layers what may help: other observers, scales per channel, leaving float, or
+// quantizing what was left float; adds
 // what was found to their trials, and what other observers do for all layers to the comparison's. The graphs and samples are those of compare().
 void advise(Comparison& comparison, const graph::Graph& float_graph, const graph::Graph& quantized,
             const Samples& samples, const AdviceOptions& options = {});

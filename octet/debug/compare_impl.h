@@ -85,6 +85,10 @@ std::optional<graph::Graph> with_weight(const graph::Graph& q, graph::NodeId nod
 // results become the codes that the others read.
 std::optional<graph::Graph> with_float(const graph::Graph& f, const graph::Graph& q,
                                        const Match& match, const std::set<graph::NodeId>& nodes);
+// With a layer quantized that computes in float: its operands' codes are those that the graph has
+// (nullopt if it has none), its weight is quantized per channel, its result as `result` says.
+std::optional<graph::Graph> with_codes(const graph::Graph& q, graph::NodeId node,
+                                       const ops::QType& result);
 // The weight quantized per channel, symmetrically, along that axis.
 Tensor per_channel_weight(const Tensor& weight, int64_t axis, DType dtype);
 

@@ -3,6 +3,7 @@
 
 #include "octet/base/error.h"
 #include "octet/debug/compare_impl.h"
+#include "octet/graph/merge_qdq.h"
 
 namespace octet::debug::detail {
 
@@ -137,6 +138,49 @@ std::optional<Graph> with_float(const Graph& f, const Graph& q, const Match& mat
       }
       return true;
     });
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+std::optional<Graph> with_codes(const Graph& q, NodeId id, const ops::QType& result) {
+  const Node& node = q.node(id);
+  const std::optional<size_t> place = weight_operand(q, node);
+  const auto codes_of = [&](ValueId v) {
+    const Node& producer = q.producer(v);
+    return producer.op == "dequantize" ? producer.inputs[0] : kNone;
+  };
+  for (size_t i = 0; i < node.inputs.size(); ++i)
+    if (const ValueId v = node.inputs[i]; v != kNone && !q.is_constant(v) && codes_of(v) == kNone)
+      return std::nullopt;
+  ValueId made = kNone;
+  try {
+    graph::Rewriter rewriter(q);
+    return graph::remove_dead(rewriter.run([&](graph::Rewriter& r, const Node& n) {
+      // What made codes of the floats finds them made.
+      if (made != kNone && n.op == "quantize" && n.inputs[0] == node.outputs[0] &&
+          same_qparams(q.type(n.outputs[0]), r.out().type(made))) {
+        r.map(n.outputs[0], made);
+        return true;
+      }
+      if (&n != &node) return false;
+      std::vector<ValueId> operands;
+      for (size_t i = 0; i < n.inputs.size(); ++i) {
+        const ValueId v = n.inputs[i];
+        if (v == kNone)
+          operands.push_back(kNone);
+        else if (place && i == *place)
+          operands.push_back(r.out().add_constant(
+              q.value(v).name + ".codes",
+              per_channel_weight(q.constant(v), weight_axis(n, q.constant(v)), DType::qint8)));
+        else
+          operands.push_back(q.is_constant(v) ? r(v) : r(codes_of(v)));
+      }
+      made = r.out().add_call(q.value(n.outputs[0]).name + ".codes", n.op, operands, n.attrs,
+                              result, n.scope);
+      r.map(n.outputs[0], r.out().add_call(q.value(n.outputs[0]).name, "dequantize", {made}));
+      return true;
+    }));
   } catch (const Error&) {
     return std::nullopt;
   }

@@ -30,8 +30,10 @@ Json range_json(const RangeAfter& r) {
 
 Json trials_json(const std::vector<Trial>& trials) {
   Json json = Json::array();
-  for (const Trial& t : trials)
+  for (const Trial& t : trials) {
     json.push_back({{"what", t.what}, {"sqnr_db", db(t.sqnr)}, {"gain_db", db(t.gain)}});
+    if (!std::isnan(t.speedup)) json.back()["speedup"] = number(t.speedup, 4);
+  }
   return json;
 }
 

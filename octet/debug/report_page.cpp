@@ -193,7 +193,8 @@ const best = l => (layers[l].trials || [])[0];
     const t = best(l);
     list.append(make('li', {}, make('button', {type: 'button', class: 'plain', onclick: () => choose(l, true)}, layers[l].name),
       ' (' + layers[l].op + '): ', make('strong', {}, layers[l].fault), '; ' + layers[l].sentence + '.',
-      t && t.gain_db > 0.1 ? make('span', {class: 'good'}, ' Tried: ' + t.what + ', ' + signed(db(t.gain_db)) + ' dB at the output.') : null));
+      t && (t.gain_db > 0.1 || t.speedup) ? make('span', {class: 'good'}, ' Tried: ' + t.what + ', ' + signed(db(t.gain_db)) + ' dB at the output' +
+        (t.speedup ? `, ${t.speedup.toFixed(2)} times as fast.` : '.')) : null));
   }
   const none = 'No layer has a fault: what there is of noise comes from rounding to 8 bits.';
   $('findings').append(wrong.length ? list : make('p', {}, none));
@@ -453,7 +454,7 @@ function choose(i, jump) {
         l.largest_samples ? make('p', {class: 'quiet'}, 'Largest magnitudes: ' + l.largest_samples.slice(0, 5).map(s => `${short(s[1])} in sample ${s[0]}`).join(', ')) : null));
     }
     if (l.worst_channels) panels.append(panel('Worst channels', table(['Channel', 'SQNR', 'of its weights'], l.worst_channels.map(c => [String(c.channel), db(c.sqnr_db), db(c.weight_sqnr_db)]))));
-    if (l.trials) panels.append(panel('Tried on this layer', table(['What', 'Gain at the output', 'SQNR then'], l.trials.map(t => [t.what, signed(db(t.gain_db)) + ' dB', dbs(t.sqnr_db)]))));
+    if (l.trials) panels.append(panel('Tried on this layer', table(['What', 'Gain at the output', 'SQNR then'], l.trials.map(t => [t.what + (t.speedup ? `, ${t.speedup.toFixed(2)} times as fast` : ''), signed(db(t.gain_db)) + ' dB', dbs(t.sqnr_db)]))));
   }
   body.append(panels);
   for (const r of document.querySelectorAll('tr.chosen')) r.classList.remove('chosen');

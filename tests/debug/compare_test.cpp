@@ -48,8 +48,7 @@ Tensor value_of(const Graph& g, const std::string& scope, const Tensor& x) {
     if (node.kind != NodeKind::call || node.scope != scope) continue;
     Tensor value;
     runtime::compile(g, {.engine = {}, .every_value = true})
-        .run_watched({x}, {node.outputs[0]},
-                     [&](ValueId, const Tensor& y) { value = y.clone(); });
+        .run_watched({x}, {node.outputs[0]}, [&](ValueId, const Tensor& y) { value = y.clone(); });
     return value;
   }
   throw std::runtime_error("no node " + scope);
@@ -78,7 +77,8 @@ TEST(Compare, NumbersAreThoseOfTheValues) {
       const double code = std::nearbyint(v / b.q_scale()) + static_cast<double>(b.q_zero_point());
       clipped += code < 0 || code > 255;
     }
-    EXPECT_NEAR(l.clipped, static_cast<double>(clipped) / static_cast<double>(a.numel()), 1e-4) << name;
+    EXPECT_NEAR(l.clipped, static_cast<double>(clipped) / static_cast<double>(a.numel()), 1e-4)
+        << name;
     uint64_t all = 0;
     for (uint64_t n : l.histogram) all += n;
     EXPECT_EQ(all, static_cast<uint64_t>(a.numel())) << name;
@@ -89,7 +89,8 @@ TEST(Compare, OwnIsTheLayerOnTheFloatNetworksValues) {
   const Pair p = make_pair();
   const Comparison c = debug::compare(p.before, p.after, as_samples(p.data));
   // The victim reads the cat.
-  const Tensor given = value_of(p.before, "join", p.data), expected = value_of(p.before, "victim", p.data);
+  const Tensor given = value_of(p.before, "join", p.data),
+               expected = value_of(p.before, "victim", p.data);
   for (const Node& node : p.after.nodes()) {
     if (node.scope != "victim") continue;
     const TensorType &in = p.after.type(node.inputs[0]), &out = p.after.type(node.outputs[0]);
@@ -160,8 +161,8 @@ Graph renamed(const Graph& g) {
       r.map(node.outputs[0], r.out().add_constant(name, node.value));
       return true;
     }
-    const auto results =
-        r.out().add_calls(name, node.op, r.operands(node), node.attrs, graph::want_of(g, node), name);
+    const auto results = r.out().add_calls(name, node.op, r.operands(node), node.attrs,
+                                           graph::want_of(g, node), name);
     for (size_t i = 0; i < results.size(); ++i) r.map(node.outputs[i], results[i]);
     return true;
   });
@@ -173,7 +174,8 @@ INSTANTIATE_TEST_SUITE_P(Networks, CompareNames, ::testing::ValuesIn(fault_net_k
 
 TEST_P(CompareNames, DoNotMatter) {
   const Pair p = make_pair(GetParam());
-  const Comparison named = debug::compare(p.before, p.after, as_samples(p.data), {.probe_layers = 0}),
+  const Comparison named =
+                       debug::compare(p.before, p.after, as_samples(p.data), {.probe_layers = 0}),
                    other = debug::compare(p.before, renamed(p.after), as_samples(p.data),
                                           {.probe_layers = 0});
   ASSERT_EQ(named.layers.size(), other.layers.size());
@@ -181,17 +183,18 @@ TEST_P(CompareNames, DoNotMatter) {
     const LayerComparison &a = named.layers[i], &b = other.layers[i];
     EXPECT_EQ(a.matched, b.matched) << a.name;
     if (std::isfinite(a.sqnr)) {
-        EXPECT_NEAR(a.sqnr, b.sqnr, 1e-9) << a.name;
-      }
+      EXPECT_NEAR(a.sqnr, b.sqnr, 1e-9) << a.name;
+    }
     if (std::isfinite(a.own_sqnr)) {
-        EXPECT_NEAR(a.own_sqnr, b.own_sqnr, 1e-9) << a.name;
-      }
+      EXPECT_NEAR(a.own_sqnr, b.own_sqnr, 1e-9) << a.name;
+    }
   }
 }
 
 TEST(Compare, ABiasMayBeAddedBehindTheLayer) {
   Graph f, q;
-  const Tensor w = Tensor::randn({6, 8}, 1), b = Tensor::randn({6}, 2), data = Tensor::randn({24, 8}, 3);
+  const Tensor w = Tensor::randn({6, 8}, 1), b = Tensor::randn({6}, 2),
+               data = Tensor::randn({24, 8}, 3);
   const ops::QType in{DType::quint8, Quantizer::per_tensor(0.03, 128, DType::quint8)},
       sum{DType::quint8, Quantizer::per_tensor(0.1, 128, DType::quint8)};
   ValueId x = f.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(8)}));
@@ -219,8 +222,9 @@ TEST(Compare, OneLayersCostIsThatOfTheNetworkWithOnlyItQuantized) {
   for (const Node& node : p.after.nodes()) {
     if (node.scope != "fc") continue;
     const TensorType& type = p.after.type(node.outputs[0]);
-    const Tensor changed = ops::call("linear", {given, p.after.constant(node.inputs[1]).dequantize(),
-                                                p.after.constant(node.inputs[2])});
+    const Tensor changed = ops::call(
+        "linear",
+        {given, p.after.constant(node.inputs[1]).dequantize(), p.after.constant(node.inputs[2])});
     EXPECT_NEAR(layer_of(c, "fc").alone_sqnr,
                 debug::compute_sqnr(y, quantize(changed, type.quantizer, type.dtype)), 0.01);
     EXPECT_NEAR(layer_of(c, "fc").weight_error_sqnr, debug::compute_sqnr(y, changed), 0.01);
@@ -231,7 +235,8 @@ TEST(Compare, OneLayersCostIsThatOfTheNetworkWithOnlyItQuantized) {
   EXPECT_NEAR(all, 1, 1e-9);
   // Those that add up to all of it rank by it.
   for (size_t i = 1; i < c.ranking.size(); ++i) {
-    const double before = c.layers[c.ranking[i - 1]].noise_share, after = c.layers[c.ranking[i]].noise_share;
+    const double before = c.layers[c.ranking[i - 1]].noise_share,
+                 after = c.layers[c.ranking[i]].noise_share;
     if (!std::isnan(after)) {
       EXPECT_GE(before, after);
     }
@@ -262,7 +267,8 @@ TEST(Compare, WeightOnlyAndDynamicNetworksHaveNoLayerLeftFloat) {
        {quant::quantize_dynamic_fx(net.graph), quant::quantize_weight_only_fx(net.graph)}) {
     const Comparison c = debug::compare(net.graph, after, as_samples(data));
     EXPECT_EQ(c.unmatched, 0);
-    for (const LayerComparison& l : c.layers) EXPECT_EQ(l.fault, Fault::none) << l.name << l.sentence;
+    for (const LayerComparison& l : c.layers)
+      EXPECT_EQ(l.fault, Fault::none) << l.name << l.sentence;
     EXPECT_GT(layer_of(c, "victim").weight_sqnr, 30);
     EXPECT_LT(layer_of(c, "victim").sqnr, 60);
   }
@@ -328,6 +334,69 @@ TEST_P(CompareAdvice, ScalesPerChannelMendADepthwiseLayer) {
       EXPECT_GT(t.gain, 1) << "of " << first.trials[0].gain;
     }
   EXPECT_TRUE(tried);
+}
+
+TEST_P(CompareAdvice, ADeadChannelComesBackWithTheFloatWeights) {
+  const Pair p = make_pair(GetParam());
+  const std::string name = p.net.victim + ".weight";
+  const Tensor weight = p.after.constant(*p.after.find(name));
+  Tensor codes = weight.clone().int_repr();
+  const int64_t row = codes.numel() / codes.size(0);
+  for (int64_t i = 0; i < row; ++i) codes.data<int8_t>()[3 * row + i] = 0;
+  graph::Rewriter rewriter(p.after);
+  const Graph dead = rewriter.run([&](graph::Rewriter& r, const Node& node) {
+    if (node.kind != NodeKind::constant || p.after.value(node.outputs[0]).name != name)
+      return false;
+    r.map(node.outputs[0], r.out().add_constant(name, make_quantized(codes, weight.quantizer())));
+    return true;
+  });
+  const double sound = debug::compare(p.before, p.after, as_samples(p.data)).outputs[0].sqnr;
+  const Comparison c = advised(p.before, dead, p.data);
+  const LayerComparison& first = c.layers[c.ranking[0]];
+  ASSERT_FALSE(first.trials.empty());
+  double mended = -INFINITY;
+  for (const debug::Trial& t : first.trials)
+    if (t.what == "per-channel weights") mended = t.sqnr;
+  EXPECT_GT(mended, sound - 1);
+}
+
+TEST_P(CompareAdvice, UnlikeOperandsOfACatAreTriedInFloat) {
+  const FaultNet net = make_fault_net(GetParam(), {.branches = true});
+  const Tensor data = fault_samples(net);
+  const auto [before, after] = quantize_fault_net(net, data);
+  const Comparison c = advised(before, after, data);
+  const LayerComparison& first = c.layers[c.ranking[0]];
+  bool tried = false;
+  for (const debug::Trial& t : first.trials) tried |= t.what.starts_with("leave it, its operands");
+  EXPECT_TRUE(tried) << first.name;
+}
+
+TEST_P(CompareAdvice, ALayerLeftFloatIsTriedOnCodes) {
+  const FaultNet net = make_fault_net(GetParam());
+  const Tensor data = fault_samples(net);
+  const double sound = [&] {
+    const auto [before, after] = quantize_fault_net(net, data);
+    return debug::compare(before, after, as_samples(data)).outputs[0].sqnr;
+  }();
+  const auto [before, after] = quantize_fault_net(net, data, "MinMaxObserver", {net.victim});
+  const Comparison c = advised(before, after, data);
+  const LayerComparison& first = c.layers[c.ranking[0]];
+  ASSERT_EQ(first.trials.size(), 1u) << first.name;
+  EXPECT_EQ(first.trials[0].what, "quantize it");
+  EXPECT_GT(first.trials[0].sqnr, sound - 1.5) << "as good as quantized from the start";
+  EXPECT_GT(first.trials[0].speedup, 0);
+}
+
+TEST_P(CompareAdvice, AnOutlierIsTriedWithOtherObservers) {
+  const FaultNet net = make_fault_net(GetParam());
+  Tensor data = fault_samples(net);
+  data.data<float>()[17 * (data.numel() / data.size(0)) + 5] = 200;
+  const auto [before, after] = quantize_fault_net(net, data);
+  const Comparison c = advised(before, after, data);
+  const LayerComparison& first = c.layers[c.ranking[0]];
+  int observers = 0;
+  for (const debug::Trial& t : first.trials) observers += t.what.starts_with("observer ");
+  EXPECT_GE(observers, 1) << first.name;
 }
 
 }  // namespace

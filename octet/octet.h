@@ -11,6 +11,7 @@
 #include "octet/debug/n_shadows.h"
 #include "octet/debug/numeric_suite.h"
 #include "octet/debug/numeric_suite_fx.h"
+#include "octet/debug/report.h"
 #include "octet/engine/engine.h"
 #include "octet/engine/registry.h"
 #include "octet/graph/explicit_weights.h"

@@ -2,10 +2,10 @@
 // A float graph and what became of it in 8 bits, compared layer by layer over samples: how large
 // each layer's error is, what causes it, what it costs the output, and what is wrong, in words.
 //
-//   debug::Samples samples{.count = 512, .batch = 32, .get = [&](int64_t begin, int64_t size) {
-//                            return debug::SampleBatch{{images.slice(0, begin, begin + size)}};
-//                          }};
-//   debug::Comparison c = debug::compare(float_graph, int8_graph, samples);
+//   debug::Samples images{.count = 512, .batch = 32, .get = [](int64_t begin, int64_t size) {
+//                           return debug::SampleBatch{{x.slice(0, begin, begin + size)}};
+//                         }};
+//   debug::Comparison c = debug::compare(float_graph, int8_graph, images);
 //   for (size_t i : c.ranking) std::cout << c.layers[i].name << ": " << c.layers[i].sentence << "\n";
 //
 // Values of the two graphs are matched by their names, else (an ONNX file that another tool wrote)

@@ -2,34 +2,32 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
+#include "octet/base/json_impl.h"
 #include "octet/debug/report_page_impl.h"
 
 namespace octet::debug {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 // Numbers as they are shown: 4 digits of decibels are plenty.
-Json number(double value, int digits = 6) {
+OrderedJson number(double value, int digits = 6) {
   if (std::isnan(value)) return nullptr;
-  if (std::isinf(value)) return value > 0 ? Json("exact") : Json("none");
+  if (std::isinf(value)) return value > 0 ? OrderedJson("exact") : OrderedJson("none");
   const double rounded = std::strtod(fmt::format("{:.{}g}", value, digits).c_str(), nullptr);
   return rounded;
 }
 
-Json db(double value) {
+OrderedJson db(double value) {
   if (!std::isfinite(value)) return number(value);
   return std::round(value * 100) / 100;
 }
 
-Json range_json(const RangeAfter& r) {
-  return Json::array({r.samples, number(r.min, 5), number(r.max, 5)});
+OrderedJson range_json(const RangeAfter& r) {
+  return OrderedJson::array({r.samples, number(r.min, 5), number(r.max, 5)});
 }
 
-Json trials_json(const std::vector<Trial>& trials) {
-  Json json = Json::array();
+OrderedJson trials_json(const std::vector<Trial>& trials) {
+  OrderedJson json = OrderedJson::array();
   for (const Trial& t : trials) {
     json.push_back({{"what", t.what}, {"sqnr_db", db(t.sqnr)}, {"gain_db", db(t.gain)}});
     if (!std::isnan(t.speedup)) json.back()["speedup"] = number(t.speedup, 4);
@@ -38,9 +36,9 @@ Json trials_json(const std::vector<Trial>& trials) {
 }
 
 // `bin`: so many codes are one count of the histogram; 0: none.
-Json layer_json(const LayerComparison& l, size_t bin) {
+OrderedJson layer_json(const LayerComparison& l, size_t bin) {
   const bool histograms = bin > 0;
-  Json j;
+  OrderedJson j;
   j["name"] = l.name;
   j["op"] = l.op;
   j["value"] = l.value;
@@ -73,25 +71,25 @@ Json layer_json(const LayerComparison& l, size_t bin) {
     j["own_scale"] = l.own_scale;
     if (histograms) j["quant_min"] = l.quant_min;
   }
-  j["fault"] = l.fault == Fault::none ? Json(nullptr) : Json(to_string(l.fault));
+  j["fault"] = l.fault == Fault::none ? OrderedJson(nullptr) : OrderedJson(to_string(l.fault));
   if (!l.sentence.empty()) j["sentence"] = l.sentence;
   if (!l.dead_channels.empty()) j["dead_channels"] = l.dead_channels;
-  Json channels = Json::array();
+  OrderedJson channels = OrderedJson::array();
   for (const ChannelError& c : l.worst_channels)
     channels.push_back(
         {{"channel", c.channel}, {"sqnr_db", db(c.sqnr)}, {"weight_sqnr_db", db(c.weight_sqnr)}});
   if (!channels.empty()) j["worst_channels"] = channels;
   if (!std::isnan(l.weight_sqnr)) j["per_channel_weights"] = l.per_channel_weights;
-  Json calibration = Json::array();
+  OrderedJson calibration = OrderedJson::array();
   for (const RangeAfter& r : l.calibration) calibration.push_back(range_json(r));
   if (!calibration.empty()) j["range_after"] = calibration;
   if (!l.largest.empty()) {
-    Json largest = Json::array();
+    OrderedJson largest = OrderedJson::array();
     for (size_t i = 0; i < l.largest.size(); ++i)
-      largest.push_back(Json::array({l.largest_samples[i], number(l.largest[i], 5)}));
+      largest.push_back(OrderedJson::array({l.largest_samples[i], number(l.largest[i], 5)}));
     j["largest_samples"] = largest;
   }
-  const Json trials = trials_json(l.trials);
+  const OrderedJson trials = trials_json(l.trials);
   if (!trials.empty()) j["trials"] = trials;
   if (histograms && !l.histogram.empty()) {
     size_t first = 0, last = l.histogram.size();
@@ -99,7 +97,7 @@ Json layer_json(const LayerComparison& l, size_t bin) {
     while (last > first && l.histogram[last - 1] == 0) --last;
     first -= first % bin;
     j["first"] = first;  // of the counts: code quant_min - 128 + first
-    Json counts = Json::array();
+    OrderedJson counts = OrderedJson::array();
     for (size_t i = first; i < last; i += bin) {
       uint64_t n = 0;
       for (size_t k = i; k < std::min(i + bin, l.histogram.size()); ++k) n += l.histogram[k];
@@ -110,8 +108,8 @@ Json layer_json(const LayerComparison& l, size_t bin) {
   return j;
 }
 
-Json comparison_json(const Comparison& c, const ReportOptions& options, bool histograms) {
-  Json j;
+OrderedJson comparison_json(const Comparison& c, const ReportOptions& options, bool histograms) {
+  OrderedJson j;
   j["float"] = options.float_name;
   j["quantized"] = options.quantized_name;
   if (!options.data.empty()) j["data"] = options.data;
@@ -122,7 +120,7 @@ Json comparison_json(const Comparison& c, const ReportOptions& options, bool his
     j["drop_points"] = number(100 * (c.float_top1 - c.quantized_top1));
   }
   if (!std::isnan(c.agreement)) j["agreement"] = number(c.agreement);
-  Json outputs = Json::array();
+  OrderedJson outputs = OrderedJson::array();
   for (const OutputComparison& o : c.outputs)
     outputs.push_back({{"name", o.name},
                        {"sqnr_db", db(o.sqnr)},
@@ -149,7 +147,7 @@ Json comparison_json(const Comparison& c, const ReportOptions& options, bool his
   size_t bin = histograms ? 1 : 0;
   while (bin > 0 && bin < 16 && c.layers.size() * 512 / bin > 400'000) bin *= 2;
   if (histograms) j["bin"] = bin;
-  Json layers = Json::array();
+  OrderedJson layers = OrderedJson::array();
   for (const LayerComparison& l : c.layers) layers.push_back(layer_json(l, bin));
   j["layers"] = layers;
   return j;
@@ -182,7 +180,7 @@ std::string xml_text(const std::string& text) {
 
 std::string to_json(const Comparison& c, const ReportOptions& options, bool histograms) {
   return comparison_json(c, options, histograms)
-      .dump(-1, ' ', false, Json::error_handler_t::replace);
+      .dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
 }
 
 std::string html_report(const Comparison& c, const ReportOptions& options) {

@@ -1,8 +1,9 @@
 #pragma once
 // What a Comparison shows: as JSON, as a page for a browser, as JUnit XML, as text.
 //
-//   debug::Comparison c = debug::compare(float_graph, int8_graph, samples);
-//   write_file_atomically("report.html", debug::html_report(c, {.float_name = "net.onnx"}));
+//   auto page = [](const debug::Comparison& c) {  // what debug::compare found
+//     std::cout << debug::html_report(c, {.float_name = "net.onnx"});
+//   };
 
 #include <string>
 #include <vector>

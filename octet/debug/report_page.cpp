@@ -38,7 +38,7 @@ const char* const kReportPage = R"page(<!DOCTYPE html>
 <button type="button" id="worst">Worst layer</button>
 <span id="legend" class="legend"></span>
 </div>
-<canvas id="graph" tabindex="0" role="img" aria-label="The graph of layers, coloured by SQNR. Arrow keys go from layer to layer; plus and minus zoom; 0 shows all. The table below has the same contents." aria-describedby="graph-help"></canvas>
+<canvas id="graph" tabindex="0" role="application" aria-label="The graph of layers, coloured by SQNR. Arrow keys go from layer to layer; plus and minus zoom; 0 shows all. The table below has the same contents." aria-describedby="graph-help"></canvas>
 <p id="graph-help" class="quiet">Drag to move, turn the wheel or pinch to zoom, click a layer for its details. Keys: arrows go from layer to layer along the graph, + and - zoom, 0 shows all.</p>
 <p id="announce" class="unseen" aria-live="polite"></p>
 </section>
@@ -112,7 +112,7 @@ thead button { border: 0; background: none; padding: 0; font-weight: 600; cursor
   border: 1px solid var(--quiet); }
 canvas { display: block; width: 100%; height: 26rem; border: 1px solid var(--line); border-radius: 6px; background: var(--panel);
   touch-action: none; cursor: grab; }
-#findings ol { padding-left: 1.4rem; margin: 0; }
+#findings ol { padding-left: 1.9rem; margin: 0; }
 #findings li { margin: 0.35rem 0; }
 .panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(21rem, 1fr)); gap: 1rem; align-items: start; }
 .panel { background: var(--panel); border: 1px solid var(--line); border-radius: 6px; padding: 0.8rem 1rem; min-width: 0; overflow-x: auto; }
@@ -218,7 +218,7 @@ const kinds = [
   {from: 10, text: '10 to 20', fill: '#f0a35e', ink: '#101418'},
   {from: -Infinity, text: 'under 10', fill: '#a3260f', ink: '#ffffff'}];
 const kindOf = l => layers[l].sqnr_db == null ? null : kinds.find(k => level(layers[l].sqnr_db) >= k.from);
-for (const k of kinds) $('legend').append(make('span', {}, make('i', {style: 'background:' + k.fill}), k.text));
+for (const k of kinds) $('legend').append(make('span', {}, make('i', {style: 'background:' + k.fill, 'aria-hidden': 'true'}, '\u00a0'), k.text));
 $('legend').append(make('span', {}, '! has a fault'), make('span', {}, 'f32: computes in float'));
 
 // -- the graph: layers from left to right by how many are before them --
@@ -243,9 +243,26 @@ for (let d = 0; d < columns.length; ++d) {
   for (const i of column) { Y[i] = Math.max(wish.get(i), last + DY); last = Y[i]; pushed = Math.max(pushed, Y[i] - wish.get(i)); X[i] = d * DX; }
   for (const i of column) Y[i] -= pushed / 2;
 }
-let top = Infinity, bottom = -Infinity;
-for (let i = 0; i < layers.length; ++i) { top = Math.min(top, Y[i]); bottom = Math.max(bottom, Y[i] + H); }
-const width = Math.max(0, columns.length - 1) * DX + W, height = bottom - top;
+// A long graph is folded into rows, as a text is into lines, so that all of it fills the picture.
+const rowOf = new Int32Array(columns.length), rows = [];
+{
+  const tall = columns.reduce((sum, c) => sum + (c.length - 1) * DY + H, 0) / Math.max(1, columns.length) + 90;
+  const most = Math.max(6, Math.ceil(Math.sqrt(3 * columns.length * tall / DX)));
+  let first = 0, base = 0;
+  for (let d = 0; d < columns.length; ++d) {
+    const n = d + 1 - first, end = d + 1 === columns.length;
+    // Best behind a column of one layer.
+    if (!end && n < most && !(n >= 0.8 * most && columns[d].length === 1 && columns[d + 1].length === 1)) continue;
+    let least = Infinity, greatest = -Infinity;
+    for (let k = first; k <= d; ++k) for (const i of columns[k]) { least = Math.min(least, Y[i]); greatest = Math.max(greatest, Y[i] + H); }
+    for (let k = first; k <= d; ++k) { rowOf[k] = rows.length; for (const i of columns[k]) { X[i] = (k - first) * DX; Y[i] += base - least; } }
+    rows.push({first, last: d, top: base, bottom: base + greatest - least});
+    base += greatest - least + 70;
+    first = d + 1;
+  }
+}
+const top = 0, bottom = rows.length ? rows[rows.length - 1].bottom : 0;
+const width = Math.max(W, ...rows.map(r => (r.last - r.first) * DX + W)), height = bottom - top;
 const edges = [];
 layers.forEach((l, i) => l.operands.forEach(o => edges.push([o, i])));
 
@@ -273,14 +290,21 @@ function draw() {
   pen.setTransform(ratio * scale, 0, 0, ratio * scale, -left * scale * ratio, -up * scale * ratio);
   const x0 = left - 4, x1 = left + w / scale + 4, y0 = up - 4, y1 = up + h / scale + 4;
   // Only what is to be seen.
-  const first = Math.max(0, Math.floor((x0 - W) / DX)), last = Math.min(columns.length - 1, Math.ceil(x1 / DX));
   pen.lineWidth = Math.max(1.3, 0.7 / scale);
   pen.strokeStyle = tones['--quiet'];
   pen.beginPath();
   for (const [a, b] of edges) {
-    if (depth[b] < first || depth[a] > last) continue;
-    const ax = X[a] + W, ay = Y[a] + H / 2, bx = X[b], by = Y[b] + H / 2, mid = Math.min(60, (bx - ax) / 2);
+    const ax = X[a] + W, ay = Y[a] + H / 2, bx = X[b], by = Y[b] + H / 2;
+    if (Math.max(ay, by) + H < y0 || Math.min(ay, by) - H > y1 || Math.max(ax, bx + W) < x0 || Math.min(ax - W, bx) > x1) continue;
     pen.moveTo(ax, ay);
+    if (rowOf[depth[a]] !== rowOf[depth[b]]) {  // from one row to another: down at the right, in from the left
+      const lane = rows[rowOf[depth[b]]].top - 22;
+      pen.bezierCurveTo(ax + 40, ay, ax + 40, lane, ax - 10, lane);
+      pen.lineTo(bx + 10, lane);
+      pen.bezierCurveTo(bx - 40, lane, bx - 40, by, bx, by);
+      continue;
+    }
+    const mid = Math.min(60, (bx - ax) / 2);
     if (depth[b] - depth[a] > 1 && Math.abs(ay - by) < DY / 2) {  // around what is between
       const over = Math.min(ay, by) - H;
       pen.bezierCurveTo(ax + mid, over, bx - mid, over, bx, by);
@@ -288,7 +312,8 @@ function draw() {
   }
   pen.stroke();
   const legible = scale > 0.42;
-  for (let d = first; d <= last; ++d) for (const i of columns[d]) {
+  for (const row of rows) if (row.top <= y1 && row.bottom >= y0)
+  for (let d = row.first + Math.max(0, Math.floor((x0 - W) / DX)), end = Math.min(row.last, row.first + Math.ceil(x1 / DX)); d <= end; ++d) for (const i of columns[d]) {
     if (Y[i] > y1 || Y[i] + H < y0) continue;
     const l = layers[i], kind = kindOf(i);
     pen.beginPath();
@@ -323,6 +348,7 @@ const center = i => {
   left = X[i] + W / 2 - w / 2; up = Y[i] + H / 2 - h / 2;
   // Without empty space at the ends of a graph that is longer than what is seen.
   if (width + 40 > w) left = Math.min(Math.max(left, -20), width + 20 - w);
+  if (height + 40 > h) up = Math.min(Math.max(up, -20), height + 20 - h);
   redraw();
 };
 const bringIn = i => {
@@ -355,8 +381,8 @@ canvas.addEventListener('pointerup', e => {
   lift(e);
   if (moved > 5) return;
   const r = canvas.getBoundingClientRect(), x = (e.clientX - r.left) / scale + left, y = (e.clientY - r.top) / scale + up;
-  const d = Math.floor(x / DX);
-  const hit = (columns[d] || []).find(i => x >= X[i] && x <= X[i] + W && y >= Y[i] && y <= Y[i] + H);
+  const row = rows.find(r => y >= r.top && y <= r.bottom), d = row ? row.first + Math.floor(x / DX) : -1;
+  const hit = (row && d <= row.last && columns[d] || []).find(i => x >= X[i] && x <= X[i] + W && y >= Y[i] && y <= Y[i] + H);
   if (hit != null) choose(hit);
 });
 canvas.addEventListener('keydown', e => {

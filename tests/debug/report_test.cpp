@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
 
@@ -135,6 +136,57 @@ TEST(Report, ThePageIsValidHtml) {
   EXPECT_EQ(r.err, "");
 }
 
+// WCAG 2's contrast of two colours "#rrggbb".
+double contrast(const std::string& a, const std::string& b) {
+  const auto luminance = [](const std::string& colour) {
+    double sum = 0;
+    for (int c = 0; c < 3; ++c) {
+      const double v =
+          std::stoi(colour.substr(static_cast<size_t>(1 + 2 * c), 2), nullptr, 16) / 255.0;
+      sum += (v <= 0.03928 ? v / 12.92 : std::pow((v + 0.055) / 1.055, 2.4)) * (c == 0   ? 0.2126
+                                                                                : c == 1 ? 0.7152
+                                                                                         : 0.0722);
+    }
+    return sum;
+  };
+  const double x = luminance(a), y = luminance(b);
+  return (std::max(x, y) + 0.05) / (std::min(x, y) + 0.05);
+}
+
+TEST(Report, TextHasTheContrastOfWcagAa) {
+  const std::string page = debug::html_report(many_layers(2));
+  EXPECT_NEAR(contrast("#000000", "#ffffff"), 21, 1e-9);
+  // Light, dark and print each define all colours.
+  int palettes = 0;
+  for (size_t at = page.find(":root {"); at != std::string::npos;
+       at = page.find(":root {", at + 1)) {
+    const std::string block = page.substr(at, page.find('}', at) - at);
+    std::map<std::string, std::string> colours;
+    const std::regex variable("--([a-z]+): (#[0-9a-f]{6})");
+    for (std::sregex_iterator i(block.begin(), block.end(), variable), end; i != end; ++i)
+      colours[(*i)[1]] = (*i)[2];
+    ++palettes;
+    for (const char* ground : {"page", "panel", "grid"})
+      for (const char* ink : {"text", "quiet", "link", "bad", "good"}) {
+        if (ground == std::string("grid") && ink != std::string("text") &&
+            ink != std::string("link"))
+          continue;
+        EXPECT_GE(contrast(colours.at(ink), colours.at(ground)), 4.5)
+            << ink << " on " << ground << " of palette " << palettes;
+      }
+    // Parts of charts.
+    for (const char* part : {"bar", "cut"})
+      EXPECT_GE(contrast(colours.at(part), colours.at("panel")), 3)
+          << part << " of palette " << palettes;
+  }
+  EXPECT_EQ(palettes, 3);
+  int layers = 0;
+  const std::regex kind("fill: '(#[0-9a-f]{6})', ink: '(#[0-9a-f]{6})'");
+  for (std::sregex_iterator i(page.begin(), page.end(), kind), end; i != end; ++i, ++layers)
+    EXPECT_GE(contrast((*i)[1], (*i)[2]), 4.5) << (*i)[0];
+  EXPECT_EQ(layers, 5);
+}
+
 // -- in Debian's Chromium -------------------------------------------------------------------------
 
 #define OCTET_NEED_BROWSER()       \
@@ -202,6 +254,18 @@ TEST(BrowserReport, ShowsSummaryFindingsDetailsAndTable) {
         "Layer block1.conv3", "Range against samples", "Worst channels", "<svg",
         "100 of 130 layers", "aria-sort=\"ascending\""})
     EXPECT_NE(dom.find(part), std::string::npos) << part;
+}
+
+TEST(BrowserReport, WhatTheScriptMakesIsValidHtmlToo) {
+  OCTET_NEED_BROWSER();
+  const std::string tidy = program("tidy");
+  if (tidy.empty()) GTEST_SKIP() << "tidy, Debian's package of that name, is not installed";
+  TempDir dir;
+  const std::string dom = dom_of(dir, debug::html_report(many_layers(130)));
+  write(dir / "dom.html", dom);
+  const RunResult r = run_program(tidy, {"-q", "-e", dir / "dom.html"});
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_EQ(r.err, "");
 }
 
 // Key and mouse events as a user gives them, in a page of thousands of layers; each frame is drawn at

@@ -8,16 +8,21 @@
 #include "common.h"
 #include "config.h"
 #include "octet/base/error.h"
+#include "octet/base/file.h"
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
+#include "octet/debug/report.h"
 #include "octet/quant/workflow/fx.h"
+#include "report.h"
 #include "weight_bits.h"
 
 namespace octet::cli {
 namespace {
 
+constexpr int64_t kReportSamples = 512;  // of the calibration data
+
 struct Options {
-  std::string model, out, calibrate, mode = "static", qconfig, observer, config, backend;
+  std::string model, out, calibrate, mode = "static", qconfig, observer, config, backend, report;
   std::vector<std::string> skip;
   std::optional<quant::QConfigMapping> mapping;  // of --config
   bool strict = false, json = false, force = false;
@@ -271,6 +276,11 @@ void run(Options o) {
   o.run.apply();
   apply_config(o);
   check_output(OutputKind::model, o.out, {o.model, o.calibrate, o.config}, o.force);
+  if (!o.report.empty()) {
+    if (o.calibrate.empty())
+      wrong_usage("--report compares on samples; give them with --calibrate DATA");
+    check_writable(o.report);
+  }
   if (!is_static && !o.out.ends_with(".octet"))
     fail(ErrorCode::unsupported,
          fmt::format("{}: --mode {} writes .octet files only: QDQ ONNX has no form for it", o.out,
@@ -310,10 +320,18 @@ void run(Options o) {
                 weight_bytes(source),
                 weight_bytes(int8),
                 file_bytes(o.out)};
+  if (!o.report.empty()) {
+    const debug::Comparison compared =
+        compare_models(before, int8, *dataset, std::min(count, kReportSamples), true);
+    write_file_atomically(o.report, debug::html_report(compared, {.float_name = o.model,
+                                                                  .quantized_name = o.out,
+                                                                  .data = dataset->description()}));
+  }
   if (o.json)
     print_json(to_json(result));
   else
     print(result);
+  if (!o.report.empty() && !o.json) fmt::print("page: {}\n", o.report);
 }
 
 void add_quantize(CommandLine& program) {
@@ -351,6 +369,8 @@ void add_quantize(CommandLine& program) {
       .add_option("--backend", o->backend,
                   "what may be quantized: native (default), qnnpack, ..., or a .json file")
       .type_name("NAME|FILE.json");
+  command.add_option("--report", o->report, "write a page that shows every layer beside float")
+      .type_name("FILE.html");
   command.add_flag("--strict", o->strict, "fail if any operator stays float");
   command.add_flag("--json", o->json, "print one JSON object");
   add_force(command, o->force);

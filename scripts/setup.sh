@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what octet needs on Debian 12. The one list of packages; docs/dependencies.md says what each is for.
-# Installs only what is missing, so a second run does nothing.
+# Installs only what is missing, so a second run does nothing. `scripts/setup.sh browser` also installs Chromium.
 set -euo pipefail
 
 packages=(
@@ -12,10 +12,13 @@ packages=(
   # the quickstart's letters
   fonts-dejavu-core libstb-dev
   # testing
-  libgtest-dev libbenchmark-dev valgrind
+  libgtest-dev libbenchmark-dev valgrind tidy
   # the format check
   clang-format
 )
+
+# 350 MB, for the tests of the page of `octet compare` only.
+[ "${1:-}" != browser ] || packages+=(chromium)
 
 missing=()
 for package in "${packages[@]}"; do

@@ -1,0 +1,95 @@
+#pragma once
+// The parts of compare(): which values belong together, sums over values, and rewriting the
+// quantized graph.
+
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "octet/debug/compare.h"
+#include "octet/ops/op.h"
+
+namespace octet::debug::detail {
+
+// -- matching (compare_match.cpp) -----------------------------------------------------------------
+
+struct Match {
+  // By value of the quantized graph: the float graph's that it stands for; kNone.
+  std::vector<graph::ValueId> of;
+  // By value of the float graph: the first values that stand for it, as floats and as codes; kNone.
+  std::vector<graph::ValueId> floats, codes;
+  // By node of the float graph: the call of the quantized graph that computes it; -1.
+  std::vector<graph::NodeId> node;
+  // By node of the float graph: that call lacks the bias, which is added behind it.
+  std::vector<bool> bias_apart;
+};
+Match match(const graph::Graph& f, const graph::Graph& q);
+
+// quantize, dequantize, requantize: what only changes how a value is written.
+bool is_conversion(const graph::Node& node);
+// The place of the weight among the operands: a constant, or a parameter called weight; nullopt.
+std::optional<size_t> weight_operand(const graph::Graph& g, const graph::Node& node);
+// The dimension of the weight along which the output channels lie.
+int64_t weight_axis(const graph::Node& node, const Tensor& weight);
+// The dimension of a layer's result along which the channels lie.
+int64_t channel_axis(const graph::Node& node, int64_t dims);
+
+// -- sums (compare_stats.cpp) ---------------------------------------------------------------------
+
+// Of pairs of values, by channel. All in double between calls.
+struct PairSums {
+  std::vector<double> xx, yy, dd;                 // by channel
+  std::vector<float> x_min, x_max, y_min, y_max;  // by channel
+  double max_error = 0;
+  int64_t count = 0;
+  bool only_noise = false;  // dd, y_min and y_max are all that is wanted
+  void merge(const PairSums& other);
+  double signal() const;
+  double noise() const;
+  double sqnr() const;
+  double cosine() const;
+};
+
+struct SampleRange {
+  float min = 0, max = 0;
+};
+
+// Adds x (float32) and y (float32 or quantized), of equal shapes, with channels along `axis` (-1:
+// all are one). The ranges of x in each of `batch` samples along dimension 0; one for all of them if
+// dimension 0 is another. Elements of x that are not finite are left out.
+std::vector<SampleRange> add_pair(PairSums& sums, const Tensor& x, const Tensor& y, int64_t axis,
+                                  int64_t batch);
+
+// Values by the code that they would have, and the error of the codes.
+struct GridSums {
+  std::vector<uint64_t> counts = std::vector<uint64_t>(512);
+  double error = 0, clipping = 0;  // sums of squares; that of values beyond the codes
+};
+void add_grid(GridSums& sums, const Tensor& x, double scale, int64_t zero_point, int64_t quant_min,
+              int64_t quant_max, int64_t batch);
+
+// 10 log10(signal / noise): infinite without noise, NaN without either.
+double decibels(double signal, double noise);
+
+// -- rewriting (compare_rewrite.cpp) --------------------------------------------------------------
+
+// The quantized graph with other qparams for values and all that share them because an operator
+// keeps its operand's. nullopt if one has fixed qparams, or the graph would not be sound.
+using Quantizers = std::vector<std::pair<graph::ValueId, QuantizerPtr>>;
+std::optional<graph::Graph> with_quantizers(const graph::Graph& q, const Quantizers& quantizers);
+// With the weight of a node quantized anew, per channel, from the float one.
+std::optional<graph::Graph> with_weight(const graph::Graph& q, graph::NodeId node,
+                                        const Tensor& weight);
+// With these nodes of the float graph computed in float: they read each other's floats, and their
+// results become the codes that the others read.
+std::optional<graph::Graph> with_float(const graph::Graph& f, const graph::Graph& q,
+                                       const Match& match, const std::set<graph::NodeId>& nodes);
+// With a layer quantized that computes in float: its operands' codes are those that the graph has
+// (nullopt if it has none), its weight is quantized per channel, its result as `result` says.
+std::optional<graph::Graph> with_codes(const graph::Graph& q, graph::NodeId node,
+                                       const ops::QType& result);
+// The weight quantized per channel, symmetrically, along that axis.
+Tensor per_channel_weight(const Tensor& weight, int64_t axis, DType dtype);
+
+}  // namespace octet::debug::detail

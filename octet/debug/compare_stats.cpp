@@ -1,0 +1,344 @@
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
+#include "octet/debug/compare_impl.h"
+
+namespace octet::debug::detail {
+namespace {
+
+constexpr int64_t kLanes = 16, kFlushRows = 128, kWide = 256;
+
+// Sums of `width` columns: in float over few rows, then in double.
+struct Columns {
+  explicit Columns(int64_t width)
+      : width(static_cast<size_t>(width)),
+        part(3 * this->width),
+        xx(this->width),
+        yy(this->width),
+        dd(this->width),
+        x_min(this->width, INFINITY),
+        x_max(this->width, -INFINITY),
+        y_min(this->width, INFINITY),
+        y_max(this->width, -INFINITY),
+        most(this->width) {}
+  size_t width;
+  std::vector<float> part;
+  std::vector<double> xx, yy, dd;
+  std::vector<float> x_min, x_max, y_min, y_max, most;
+
+  void clear() {
+    for (auto* sums : {&xx, &yy, &dd}) std::fill(sums->begin(), sums->end(), 0.0);
+    for (auto* least : {&x_min, &y_min}) std::fill(least->begin(), least->end(), INFINITY);
+    for (auto* most_of : {&x_max, &y_max}) std::fill(most_of->begin(), most_of->end(), -INFINITY);
+    std::fill(most.begin(), most.end(), 0.0F);
+  }
+  bool only_noise = false;
+  template <typename Y>
+  void add(const float* x, const Y& y, int64_t rows) {
+    for (int64_t r = 0; r < rows; r += kFlushRows) {
+      std::fill(part.begin(), part.end(), 0.0F);
+      const int64_t end = std::min(rows, r + kFlushRows), w = static_cast<int64_t>(width);
+      for (int64_t i = r; i < end; ++i)
+        only_noise ? add_noise(x + i * w, y + i * w) : add_row(x + i * w, y + i * w);
+      for (size_t j = 0; j < width; ++j) {
+        xx[j] += part[j];
+        yy[j] += part[width + j];
+        dd[j] += part[2 * width + j];
+      }
+    }
+  }
+
+ private:
+  template <typename Y>
+  void add_noise(const float* __restrict x, const Y y) {
+    float* __restrict pdd = part.data() + 2 * width;
+    float* __restrict c = y_min.data(), * __restrict d = y_max.data();
+    const size_t n = width;
+    for (size_t j = 0; j < n; ++j) {
+      const float v = y[j], e = x[j] - v;
+      pdd[j] += e * e;
+      c[j] = v < c[j] ? v : c[j];
+      d[j] = v > d[j] ? v : d[j];
+    }
+  }
+  template <typename Y>
+  void add_row(const float* __restrict x, const Y y) {
+    float* __restrict pxx = part.data();
+    float* __restrict pyy = pxx + width;
+    float* __restrict pdd = pyy + width;
+    float *__restrict a = x_min.data(), *__restrict b = x_max.data(), *__restrict c = y_min.data(),
+                      *__restrict d = y_max.data(), *__restrict m = most.data();
+    const size_t n = width;
+    for (size_t j = 0; j < n; ++j) {
+      const float u = x[j], v = y[j], e = u - v, abs = std::fabs(e);
+      pxx[j] += u * u;
+      pyy[j] += v * v;
+      pdd[j] += e * e;
+      a[j] = u < a[j] ? u : a[j];
+      b[j] = u > b[j] ? u : b[j];
+      c[j] = v < c[j] ? v : c[j];
+      d[j] = v > d[j] ? v : d[j];
+      m[j] = abs > m[j] ? abs : m[j];
+    }
+  }
+};
+
+// Floats; or codes as the floats that they stand for.
+struct Floats {
+  const float* at;
+  Floats operator+(int64_t n) const { return {at + n}; }
+  float operator[](size_t j) const { return at[j]; }
+};
+template <typename T>
+struct Codes {
+  const T* at;
+  float scale;
+  int32_t zero_point;
+  Codes operator+(int64_t n) const { return {at + n, scale, zero_point}; }
+  float operator[](size_t j) const {
+    return scale * static_cast<float>(static_cast<int32_t>(at[j]) - zero_point);
+  }
+};
+
+void put(PairSums& sums, size_t channel, const Columns& columns, size_t from, size_t to) {
+  for (size_t j = from; j < to; ++j) {
+    sums.xx[channel] += columns.xx[j];
+    sums.yy[channel] += columns.yy[j];
+    sums.dd[channel] += columns.dd[j];
+    sums.x_min[channel] = std::min(sums.x_min[channel], columns.x_min[j]);
+    sums.x_max[channel] = std::max(sums.x_max[channel], columns.x_max[j]);
+    sums.y_min[channel] = std::min(sums.y_min[channel], columns.y_min[j]);
+    sums.y_max[channel] = std::max(sums.y_max[channel], columns.y_max[j]);
+    sums.max_error = std::max<double>(sums.max_error, columns.most[j]);
+  }
+}
+
+void resize(PairSums& sums, int64_t channels) {
+  const auto n = static_cast<size_t>(channels);
+  sums.xx.resize(n), sums.yy.resize(n), sums.dd.resize(n);
+  sums.x_min.resize(n, INFINITY), sums.x_max.resize(n, -INFINITY);
+  sums.y_min.resize(n, INFINITY), sums.y_max.resize(n, -INFINITY);
+}
+
+// Of `outer` times `channels` times `inner` elements.
+template <typename Y>
+void add_block(PairSums& sums, const float* x, const Y& y, int64_t outer, int64_t channels,
+               int64_t inner) {
+  if (inner == 1) {
+    // Several rows are one, so that short ones are no slower.
+    const int64_t together = std::clamp<int64_t>(kWide / channels, 1, std::max<int64_t>(1, outer)),
+                  rows = outer / together, width = together * channels;
+    Columns columns(width);
+    columns.only_noise = sums.only_noise;
+    columns.add(x, y, rows);
+    for (size_t j = 0; j < columns.width; ++j)
+      put(sums, j % static_cast<size_t>(channels), columns, j, j + 1);
+    if (const int64_t rest = outer - rows * together; rest > 0)
+      add_block(sums, x + rows * width, y + rows * width, rest, channels, 1);
+    return;
+  }
+  Columns columns(kLanes), single(1);
+  columns.only_noise = single.only_noise = sums.only_noise;
+  for (int64_t o = 0; o < outer; ++o)
+    for (int64_t c = 0; c < channels; ++c) {
+      const int64_t at = (o * channels + c) * inner, rows = inner / kLanes, rest = inner % kLanes;
+      columns.clear();
+      columns.add(x + at, y + at, rows);
+      put(sums, static_cast<size_t>(c), columns, 0, kLanes);
+      if (rest == 0) continue;
+      single.clear();
+      single.add(x + at + rows * kLanes, y + at + rows * kLanes, rest);
+      put(sums, static_cast<size_t>(c), single, 0, 1);
+    }
+}
+
+// The same, one by one, without the elements of x that are not finite.
+template <typename Y>
+void add_finite(PairSums& sums, const float* x, const Y& y, int64_t outer, int64_t channels,
+                int64_t inner) {
+  for (int64_t i = 0; i < outer * channels * inner; ++i) {
+    if (!std::isfinite(x[i])) continue;
+    const auto c = static_cast<size_t>(i / inner % channels);
+    const double u = x[i], v = y[static_cast<size_t>(i)], e = u - v;
+    sums.xx[c] += u * u;
+    sums.yy[c] += v * v;
+    sums.dd[c] += e * e;
+    sums.x_min[c] = std::min(sums.x_min[c], x[i]);
+    sums.x_max[c] = std::max(sums.x_max[c], x[i]);
+    sums.y_min[c] = std::min(sums.y_min[c], static_cast<float>(v));
+    sums.y_max[c] = std::max(sums.y_max[c], static_cast<float>(v));
+    sums.max_error = std::max(sums.max_error, std::abs(e));
+  }
+}
+
+double sum(const std::vector<double>& parts) {
+  double all = 0;
+  for (double p : parts) all += p;
+  return all;
+}
+
+// The elements of a dense tensor, in the order in which they lie.
+bool lies_channels_last(const Tensor& x) {
+  return x.dim() >= 3 && x.dim() <= 5 && !x.is_contiguous() &&
+         x.is_contiguous(MemoryFormat::channels_last);
+}
+
+}  // namespace
+
+void PairSums::merge(const PairSums& other) {
+  resize(*this, static_cast<int64_t>(std::max(xx.size(), other.xx.size())));
+  for (size_t c = 0; c < other.xx.size(); ++c) {
+    xx[c] += other.xx[c];
+    yy[c] += other.yy[c];
+    dd[c] += other.dd[c];
+    x_min[c] = std::min(x_min[c], other.x_min[c]);
+    x_max[c] = std::max(x_max[c], other.x_max[c]);
+    y_min[c] = std::min(y_min[c], other.y_min[c]);
+    y_max[c] = std::max(y_max[c], other.y_max[c]);
+  }
+  max_error = std::max(max_error, other.max_error);
+  count += other.count;
+}
+
+double PairSums::signal() const { return sum(xx); }
+double PairSums::noise() const { return sum(dd); }
+double PairSums::sqnr() const { return decibels(signal(), noise()); }
+
+double PairSums::cosine() const {
+  const double x = sum(xx), y = sum(yy);
+  if (!(x > 0 && y > 0)) return 0;
+  return std::clamp((x + y - sum(dd)) / 2 / std::sqrt(x * y), -1.0, 1.0);
+}
+
+double decibels(double signal, double noise) {
+  if (noise == 0) return signal == 0 ? NAN : INFINITY;
+  return 10 * std::log10(signal / noise);
+}
+
+std::vector<SampleRange> add_pair(PairSums& sums, const Tensor& given_x, const Tensor& given_y,
+                                  int64_t axis, int64_t batch) {
+  OCTET_CHECK(given_x.shape() == given_y.shape(), invalid_argument, "compare: shapes {} and {}",
+              octet::to_string(given_x.shape()), octet::to_string(given_y.shape()));
+  Tensor x = given_x, y = given_y;
+  const bool codes =
+      (y.dtype() == DType::quint8 || y.dtype() == DType::qint8) && !y.quantizer()->is_per_channel();
+  if (!codes) y = y.is_quantized() ? y.dequantize() : y.to(DType::float32);
+  const bool last = lies_channels_last(y) && (axis == 1 || axis < 0);
+  const MemoryFormat format = last ? MemoryFormat::channels_last : MemoryFormat::contiguous;
+  x = x.to(DType::float32).contiguous(format);
+  y = y.contiguous(format);
+  const Shape& shape = x.shape();
+  int64_t outer = 1, channels = 1, inner = 1;
+  for (int64_t d = 0; d < x.dim(); ++d)
+    (d == axis && axis >= 0 ? channels : d < axis ? outer : inner) *= shape[static_cast<size_t>(d)];
+  if (last) {
+    outer *= inner, inner = 1;
+    if (axis < 0) channels = 1;
+  }
+  if (axis < 0) outer = 1, inner = x.numel(), channels = 1;
+  resize(sums, channels);
+  if (x.numel() == 0) return {};
+  sums.count += x.numel();
+  const bool by_sample =
+      x.dim() > 0 && shape[0] == batch && axis != 0 && (axis < 0 || outer % batch == 0);
+  const int64_t blocks = by_sample ? batch : 1, n = x.numel() / blocks;
+  if (axis < 0)
+    inner = n;
+  else
+    outer /= blocks;
+  std::vector<PairSums> parts(static_cast<size_t>(blocks));
+  const float* px = x.data<float>();
+  const auto add_all = [&](const auto& py) {
+    parallel_for(blocks, [&](int64_t b) {
+      PairSums& part = parts[static_cast<size_t>(b)];
+      part.only_noise = sums.only_noise;
+      resize(part, channels);
+      add_block(part, px + b * n, py + b * n, outer, channels, inner);
+      if (std::isfinite(part.signal()) && std::isfinite(part.noise())) return;
+      part = PairSums();
+      resize(part, channels);
+      add_finite(part, px + b * n, py + b * n, outer, channels, inner);
+    });
+  };
+  const float scale = codes ? static_cast<float>(y.quantizer()->scale()) : 0;
+  const int32_t zero_point = codes ? static_cast<int32_t>(y.quantizer()->zero_point()) : 0;
+  if (y.dtype() == DType::quint8)
+    add_all(Codes<uint8_t>{y.data<uint8_t>(), scale, zero_point});
+  else if (y.dtype() == DType::qint8)
+    add_all(Codes<int8_t>{y.data<int8_t>(), scale, zero_point});
+  else
+    add_all(Floats{y.data<float>()});
+  std::vector<SampleRange> ranges;
+  for (const PairSums& part : parts) {
+    sums.merge(part);
+    ranges.push_back({*std::min_element(part.x_min.begin(), part.x_min.end()),
+                      *std::max_element(part.x_max.begin(), part.x_max.end())});
+  }
+  return ranges;
+}
+
+namespace {
+
+struct GridPart {
+  std::array<std::array<uint32_t, 512>, 4> counts{};
+  double error = 0, clipping = 0;
+};
+
+struct GridScale {
+  float scale, inverse, least, most, first, last;  // of codes less the zero point
+};
+
+void count_grid(GridPart& part, const float* x, int64_t n, const GridScale& g) {
+  constexpr int64_t kChunk = 256;
+  constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: what is added to it is rounded to even
+  std::array<int32_t, kChunk> bins;
+  for (int64_t at = 0; at < n; at += kChunk) {
+    const int64_t m = std::min(kChunk, n - at);
+    std::array<float, kLanes> error{}, clipping{};
+    const auto step = [&](int64_t i, size_t lane) {
+      const float v = x[at + i] * g.inverse, low = v < g.first ? g.first : v,
+                  t = low > g.last ? g.last : low, r = (t + kRound) - kRound,
+                  above = r < g.least ? g.least : r, q = above > g.most ? g.most : above,
+                  e = x[at + i] - q * g.scale, e2 = e * e;
+      bins[static_cast<size_t>(i)] = static_cast<int32_t>(r - g.first);
+      error[lane] += e2;
+      clipping[lane] += r == q ? 0.0F : e2;
+    };
+    int64_t i = 0;
+    for (; i + kLanes <= m; i += kLanes)
+      for (size_t lane = 0; lane < kLanes; ++lane) step(i + static_cast<int64_t>(lane), lane);
+    for (; i < m; ++i) step(i, 0);
+    for (i = 0; i < m; ++i)
+      ++part.counts[static_cast<size_t>(i & 3)]
+                   [static_cast<size_t>(std::clamp(bins[static_cast<size_t>(i)], 0, 511))];
+    for (size_t lane = 0; lane < kLanes; ++lane)
+      part.error += error[lane], part.clipping += clipping[lane];
+  }
+}
+
+}  // namespace
+
+void add_grid(GridSums& sums, const Tensor& given, double scale, int64_t zero_point,
+              int64_t quant_min, int64_t quant_max, int64_t batch) {
+  if (given.numel() == 0) return;
+  const Tensor x = lies_channels_last(given) ? given : given.contiguous();
+  const auto z = static_cast<float>(zero_point), lo = static_cast<float>(quant_min),
+             hi = static_cast<float>(quant_max), s = static_cast<float>(scale);
+  const GridScale g{s, 1 / s, lo - z, hi - z, lo - 128 - z, lo + 383 - z};
+  const int64_t blocks = x.numel() % batch == 0 ? batch : 1, n = x.numel() / blocks;
+  std::vector<GridPart> parts(static_cast<size_t>(blocks));
+  const float* px = x.data<float>();
+  parallel_for(blocks,
+               [&](int64_t b) { count_grid(parts[static_cast<size_t>(b)], px + b * n, n, g); });
+  for (const GridPart& part : parts) {
+    for (const auto& counts : part.counts)
+      for (size_t i = 0; i < counts.size(); ++i) sums.counts[i] += counts[i];
+    sums.error += part.error;
+    sums.clipping += part.clipping;
+  }
+}
+
+}  // namespace octet::debug::detail

@@ -111,6 +111,7 @@ class DynamicKernel : public Kernel {
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
   size_t packed_bytes() const override { return weights_.packed.packed.bytes(); }
+  KernelDescription description() const override { return weights_.description(); }
 
  protected:
   std::string op_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "octet/base/check_impl.h"
 #include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
@@ -130,6 +131,25 @@ struct PackedWeights {
     a.lo = lo;
     a.hi = hi;
     return a;
+  }
+
+  // What its kernels multiply with, and what they sum in.
+  KernelDescription description() const {
+    const bool four_bit = gemm == table->gemm4;
+    KernelDescription d = described(KernelDescription::Arithmetic::integers);
+    d.loop = fmt::format("gemm_u8{}_{} {}x{}", four_bit ? "u4" : "s8", to_string(table->isa),
+                         table->gemm_mr, table->gemm_nr);
+    d.accumulator = "int32";
+    d.weight_bits = four_bit ? 4 : 8;
+    d.wide_channels = wide.channels();
+    return d;
+  }
+  // The same of kernels whose results are codes.
+  KernelDescription requantizing() const {
+    KernelDescription d = description();
+    d.epilogue = fmt::format("bias, requantize, codes {}..{}", lo, hi);
+    d.rounding = kToCodes;
+    return d;
   }
 
  private:

@@ -161,6 +161,17 @@ class WeightOnlyLinear final : public Kernel {
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
   size_t packed_bytes() const override { return weights_.packed.packed.bytes(); }
+  KernelDescription description() const override {
+    KernelDescription d = weights_.packed.description();
+    d.arithmetic = KernelDescription::Arithmetic::fixed_point;
+    d.at_run_time =
+        "x: float32 to whole numbers of 24 bits, a fixed point for each row; three products of "
+        "bytes";
+    d.epilogue =
+        fmt::format("to float32 in double, rounded once{}{}", weights_.bias.empty() ? "" : ", bias",
+                    weights_.activation == "none" ? "" : ", " + weights_.activation);
+    return d;
+  }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>&) const override {
     return std::make_unique<WeightOnlyPlan>(weights_, numel(in[0]) / weights_.packed.shape.k);

@@ -1,19 +1,19 @@
 // octet explain MODEL
 #include <fmt/format.h>
 
-#include <charconv>
-#include <cmath>
 #include <memory>
+#include <optional>
 
 #include "common.h"
 #include "octet/base/error.h"
 #include "octet/debug/explain.h"
+#include "octet/debug/saturation.h"
 
 namespace octet::cli {
 namespace {
 
 struct Options {
-  std::string model, data, require, part;
+  std::string model, data, require, part, isa;
   int64_t batch = 1;
   bool json = false, details = false, verify = false;
   DataOptions sampling;
@@ -86,6 +86,33 @@ JsonValue to_json(const debug::Explanation& e) {
                             {"summary", e.summary()}});
 }
 
+JsonValue to_json(const debug::SaturationReport& r) {
+  JsonValue layers = JsonValue::array(), outputs = JsonValue::array();
+  for (const debug::SaturationForecast& f : r.layers) {
+    JsonValue json = JsonValue::object({{"name", f.name},
+                                        {"op", f.op},
+                                        {"weight_pairs", f.weight_pairs},
+                                        {"risky_pairs", f.risky_pairs},
+                                        {"saturates", f.saturates()}});
+    if (r.samples) {
+      json.set("sums", f.sums);
+      json.set("saturated", f.saturated);
+      json.set("sqnr_db", f.error.sqnr());
+      json.set("most_steps", f.most_steps);
+    }
+    if (!f.note.empty()) json.set("note", f.note);
+    layers.push_back(std::move(json));
+  }
+  for (const debug::SaturationReport::Output& o : r.outputs)
+    outputs.push_back(JsonValue::object({{"name", o.name},
+                                         {"sqnr_db", o.error.sqnr()},
+                                         {"max_abs_error", o.error.max_abs_error()},
+                                         {"rows", o.rows},
+                                         {"other_class", o.other_class}}));
+  return JsonValue::object(
+      {{"samples", r.samples}, {"layers", layers}, {"outputs", outputs}, {"summary", r.summary()}});
+}
+
 // The inputs of runs: those of DATA, or random ones.
 std::vector<std::vector<Tensor>> samples_of(const Options& o, const graph::Graph& graph) {
   if (o.data.empty()) return {random_inputs(graph, o.batch)};
@@ -107,11 +134,23 @@ void run(const Options& o) {
   const runtime::Program program = runtime::compile(graph);
   const auto samples = samples_of(o, graph);
   const debug::Explanation e = debug::explain(program, samples, {.verify = o.verify});
+  std::optional<debug::SaturationReport> saturation;
+  if (!o.isa.empty())
+    // Random inputs would say little of how often sums saturate.
+    saturation = debug::forecast_saturation(
+        program, o.data.empty() ? std::vector<std::vector<Tensor>>() : samples);
   if (o.json) {
-    print_json(to_json(e));
+    JsonValue json = to_json(e);
+    if (saturation) json.set("saturation", to_json(*saturation));
+    print_json(json);
   } else {
     fmt::print("{}", to_string(e, o.details));
     if (o.data.empty()) fmt::print("Inputs were random; --data DATA takes real ones.\n");
+    if (saturation)
+      fmt::print(
+          "\nOn CPUs whose kernels add pairs of products in 16 bits (AVX2, AVX-512 without "
+          "VNNI):\n{}",
+          to_string(*saturation));
   }
   std::vector<std::string> failures;
   if (!o.require.empty())
@@ -126,7 +165,8 @@ void run(const Options& o) {
     if (s.differs)
       fail(ErrorCode::internal, fmt::format("--verify: {} ({}): {}", s.name, s.op, s.verified));
   if (!e.output_differs.empty())
-    fail(ErrorCode::internal, "--verify: run as a whole the result is another: " + e.output_differs);
+    fail(ErrorCode::internal,
+         "--verify: run as a whole the result is another: " + e.output_differs);
 }
 
 void add_explain(CommandLine& program) {
@@ -146,6 +186,11 @@ void add_explain(CommandLine& program) {
       .check(one_of({"int8"}));
   command.add_option("--part", o->part, "only operators of this name (a glob or re:...) must")
       .type_name("NAME");
+  command
+      .add_option("--isa", o->isa,
+                  "forecast which layers would saturate in 16 bits elsewhere: avx2, saturating")
+      .type_name("ISA")
+      .check(one_of({"avx2", "saturating"}));
   command.add_flag("--json", o->json, "print one JSON object");
   o->sampling.add_to(command);
   o->run.add_to(command);

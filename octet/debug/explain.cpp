@@ -148,8 +148,9 @@ double multiply_adds_of(const OpSpec& spec, const std::vector<Shape>& in,
     return results * static_cast<double>(in[0].back());
   const bool conv = op.starts_with("conv") && op.find("backward") == std::string::npos;
   if ((!conv && op != "linear") || in.size() < 2 || in[1].size() < 2) return 0;
-  if (spec.transposed) return static_cast<double>(numel(in[0])) * static_cast<double>(
-                                  numel(in[1]) / std::max<int64_t>(1, in[1][0]));
+  if (spec.transposed)
+    return static_cast<double>(numel(in[0])) *
+           static_cast<double>(numel(in[1]) / std::max<int64_t>(1, in[1][0]));
   return results * static_cast<double>(numel(in[1]) / std::max<int64_t>(1, in[1][0]));
 }
 
@@ -204,7 +205,8 @@ std::string first_difference(const Tensor& got, const Tensor& expected) {
     return fmt::format("{}; reference {}", octet::to_string(a.type()), octet::to_string(b.type()));
   const auto size = static_cast<int64_t>(element_size(a.dtype()));
   if (is_packed(a.dtype()) || size == 0) return equal(a, b) ? "" : "other codes than the reference";
-  const auto *p = static_cast<const char*>(a.raw_data()), *q = static_cast<const char*>(b.raw_data());
+  const auto *p = static_cast<const char*>(a.raw_data()),
+             *q = static_cast<const char*>(b.raw_data());
   int64_t first = -1, count = 0;
   for (int64_t i = 0; i < a.numel(); ++i)
     if (std::memcmp(p + i * size, q + i * size, static_cast<size_t>(size)) != 0) {
@@ -245,20 +247,19 @@ void verify(ExplainedStep& s, const ops::Call& call, const std::vector<Tensor>& 
 
 // Multiply-adds per second of a linear layer that stays in the cache; 0 if the engine has no
 // kernel.
-double product_ceiling(const std::string& engine, bool codes, std::string& loop) {
+double product_ceiling(bool codes, std::string& loop) {
   const int64_t m = 192 * num_threads(), k = 512, n = 128;
   const Tensor floats = Tensor::randn({n, k}, 1);
   const Tensor weight = codes ? quantize_per_tensor(floats, 0.03, 0, DType::qint8) : floats;
   const Tensor x = codes ? quantize_per_tensor(Tensor::rand({m, k}, 2), 1.0 / 255, 0, DType::quint8)
                          : Tensor::rand({m, k}, 2);
   const ops::Op& op = ops::get("linear");
-  const TensorType result = codes ? TensorType(DType::quint8, Shape{m, n},
-                                               Quantizer::per_tensor(1, 0, DType::quint8))
-                                  : TensorType(DType::float32, Shape{m, n});
-  const OpSpec spec =
-      ops::make_spec(op, op.complete({}), {x.type(), weight.type(), std::nullopt},
-                     {Tensor(), weight, Tensor()}, {result}, "ceiling");
-  const auto kernel = make_kernel(spec, engine);
+  const TensorType result =
+      codes ? TensorType(DType::quint8, Shape{m, n}, Quantizer::per_tensor(1, 0, DType::quint8))
+            : TensorType(DType::float32, Shape{m, n});
+  const OpSpec spec = ops::make_spec(op, op.complete({}), {x.type(), weight.type(), std::nullopt},
+                                     {Tensor(), weight, Tensor()}, {result}, "ceiling");
+  const auto kernel = make_kernel(spec);
   if (!kernel) return 0;
   const KernelDescription d = kernel->description();
   loop = kernel->engine() + " " + (d.loop.empty() ? kernel->name() : d.loop);
@@ -297,12 +298,16 @@ std::vector<Ceilings::Memory> memory_ceilings() {
   return list;
 }
 
-Ceilings measure_ceilings(const std::string& engine) {
+// The best of what was measured now and `before`.
+Ceilings measure_ceilings(const Ceilings& before = {}) {
   Ceilings c;
   std::string codes, floats;
-  c.integer_multiply_adds = product_ceiling(engine, true, codes);
-  c.float_multiply_adds = product_ceiling(engine, false, floats);
+  c.integer_multiply_adds = std::max(before.integer_multiply_adds, product_ceiling(true, codes));
+  c.float_multiply_adds = std::max(before.float_multiply_adds, product_ceiling(false, floats));
   c.memory = memory_ceilings();
+  for (size_t i = 0; i < before.memory.size(); ++i)
+    c.memory[i].bytes_per_second =
+        std::max(c.memory[i].bytes_per_second, before.memory[i].bytes_per_second);
   c.description = fmt::format(
       "{:.0f} G multiply-adds/s of codes ({}) and {:.0f} G of floats ({}), measured on a product "
       "that stays in the cache; copies of a step's size, {:.0f} GB/s of 64 KB to {:.0f} GB/s of 64 "
@@ -498,8 +503,8 @@ class ProgramExplainer {
     std::vector<int> missing(g_.nodes().size(), 0);
     for (size_t n = 0; n < g_.nodes().size(); ++n)
       missing[n] = static_cast<int>(g_.nodes()[n].outputs.size());
-    std::vector<Tensor> outputs = p_.run_watched(
-        samples_[sample], all_values(), [&](ValueId v, const Tensor& x) {
+    std::vector<Tensor> outputs =
+        p_.run_watched(samples_[sample], all_values(), [&](ValueId v, const Tensor& x) {
           values[v] = x.clone();
           const auto n = static_cast<size_t>(g_.value(v).producer);
           if (--missing[n] == 0) verify_node(n, sample, values, uses);
@@ -533,13 +538,14 @@ class ProgramExplainer {
 
   void time_steps() {
     std::vector<std::vector<double>> times(e_.steps.size());
+    const Ceilings before = measure_ceilings();
     const double start = now();
     do {
       const std::vector<double> seconds = p_.profile(samples_[0]);
       for (size_t i = 0; i < seconds.size(); ++i) times[i].push_back(seconds[i]);
     } while (now() - start < options_.seconds || times.empty() || times[0].size() < 3);
     for (size_t i = 0; i < times.size(); ++i) e_.steps[i].seconds = median(times[i]);
-    e_.ceilings = measure_ceilings("");
+    e_.ceilings = measure_ceilings(before);
     set_shares(e_);
   }
 
@@ -555,7 +561,8 @@ class ProgramExplainer {
 
 }  // namespace
 
-Explanation explain(const runtime::Program& program, const std::vector<std::vector<Tensor>>& samples,
+Explanation explain(const runtime::Program& program,
+                    const std::vector<std::vector<Tensor>>& samples,
                     const ExplainOptions& options) {
   return ProgramExplainer(program, samples, options).explain();
 }
@@ -691,12 +698,13 @@ Explanation explain(nn::Module& module, const std::vector<std::vector<Tensor>>& 
   for (size_t s = 1; options.verify && s < samples.size(); ++s) run(s, false, options);
   if (options.seconds <= 0) return e;
   for (auto& t : times) t.clear();  // weights were packed meanwhile, results verified
+  const Ceilings before = measure_ceilings();
   const double start = now();
   do {
     run(0, false, {});
   } while (now() - start < options.seconds || times.empty() || times[0].size() < 3);
   for (size_t i = 0; i < times.size(); ++i) e.steps[i].seconds = median(times[i]);
-  e.ceilings = measure_ceilings("");
+  e.ceilings = measure_ceilings(before);
   set_shares(e);
   return e;
 }
@@ -718,14 +726,14 @@ std::string percent(double share) {
 }
 
 std::string short_type(const TensorType& t) {
-  std::string name = t.dtype == DType::quint8    ? "u8"
-                     : t.dtype == DType::qint8   ? "s8"
-                     : t.dtype == DType::qint32  ? "s32"
-                     : t.dtype == DType::float32 ? "f32"
-                     : t.dtype == DType::float16 ? "f16"
+  std::string name = t.dtype == DType::quint8     ? "u8"
+                     : t.dtype == DType::qint8    ? "s8"
+                     : t.dtype == DType::qint32   ? "s32"
+                     : t.dtype == DType::float32  ? "f32"
+                     : t.dtype == DType::float16  ? "f16"
                      : t.dtype == DType::quint4x2 ? "u4"
                      : t.dtype == DType::qint4x2  ? "s4"
-                                                 : octet::to_string(t.dtype);
+                                                  : octet::to_string(t.dtype);
   return name;
 }
 
@@ -762,6 +770,20 @@ std::string joined(const std::vector<std::string>& parts) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
+// Broken between words into lines of at most 100 columns.
+std::string wrapped(const std::string& line) {
+  constexpr size_t kWidth = 100;
+  std::string text, rest = line;
+  while (rest.size() > kWidth) {
+    size_t at = rest.rfind(' ', kWidth);
+    if (at == std::string::npos || at <= 2) at = rest.find(' ', kWidth);
+    if (at == std::string::npos) break;
+    text += rest.substr(0, at) + "\n";
+    rest = "  " + rest.substr(at + 1);
+  }
+  return text + rest + "\n";
+}
+
 std::string details_of(const ExplainedStep& s) {
   const KernelDescription& d = s.description;
   std::string text = fmt::format("{} ({})\n", s.name, s.op);
@@ -776,16 +798,14 @@ std::string details_of(const ExplainedStep& s) {
   std::string sums = d.accumulator;
   if (s.largest_sum)
     sums += fmt::format("; |sum| <= {}, proven from the weights{}", grouped(*s.largest_sum),
-                        *s.largest_sum < int64_t{1} << 31
-                            ? ": int32 holds it"
-                            : "");
+                        *s.largest_sum < int64_t{1} << 31 ? ": int32 holds it" : "");
   if (d.wide_channels)
     sums += fmt::format("; {} summed again in 64 bits", plural(d.wide_channels, "channel"));
   line("accumulator", sums);
   line("epilogue", d.epilogue);
   line("rounding", d.rounding);
-  line("kernel", fmt::format("{}: {}{}", s.engine, d.loop,
-                             d.loop == s.kernel ? "" : " (" + s.kernel + ")"));
+  line("kernel",
+       fmt::format("{}: {}{}", s.engine, d.loop, d.loop == s.kernel ? "" : " (" + s.kernel + ")"));
   line("instead", s.note);
   if (d.weight_bits) line("weight", fmt::format("packed in {} bits", d.weight_bits));
   line("fused", joined(s.fused));
@@ -840,29 +860,53 @@ std::vector<std::string> Explanation::summary() const {
   const auto of_time = [&](double share) {
     return seconds > 0 ? fmt::format(", {} of the time", percent(share)) : std::string();
   };
+  // What is not on codes, by the reason.
+  struct Group {
+    void add(const std::string& name, double part) {
+      names.push_back(name);
+      share += part;
+    }
+    std::vector<std::string> names;
+    double share = 0;
+  };
+  const auto listed = [](const std::vector<std::string>& names) {
+    const size_t shown = std::min<size_t>(names.size(), 6);
+    return fmt::format(
+        " ({}{})",
+        fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
+        names.size() > shown ? fmt::format(" and {} more", names.size() - shown) : "");
+  };
+  std::map<std::string, Group> others;
   std::vector<std::string> lines;
-  lines.push_back(fmt::format("{} of {} ran on 8-bit codes{}: {} with integer sums, {} by tables, "
-                              "copies, comparisons or element by element.",
-                              codes, plural(operators, "operator"), of_time(codes_share), sums,
-                              codes - sums));
+  lines.push_back(
+      fmt::format("{} of {} ran on 8-bit codes{}: {} with integer sums, {} by tables, "
+                  "copies, comparisons or element by element.",
+                  codes, plural(operators, "operator"), of_time(codes_share), sums, codes - sums));
   if (conversions)
     lines.push_back(fmt::format("{} between floats and codes or between layouts{}.",
                                 plural(conversions, "conversion"), of_time(conversion_share)));
   for (const ExplainedStep& s : steps) {
+    const std::string name = fmt::format("{} ({})", s.name, s.op);
     if (s.numbers == Numbers::fixed_point)
-      lines.push_back(fmt::format("Not 8 bits: {} ({}){}: its weight is codes, its operand float32 "
-                                  "values as whole numbers of 24 bits.",
-                                  s.name, s.op, of_time(s.share)));
-    if (s.numbers == Numbers::floats)
-      lines.push_back(
-          fmt::format("Float: {} ({}){}: {}.", s.name, s.op, of_time(s.share), s.why_float));
+      others
+          ["Not 8 bits|the weight is codes, the operand float32 values as whole numbers of 24 bits"]
+              .add(name, s.share);
+    if (s.numbers == Numbers::floats) others["Float|" + s.why_float].add(name, s.share);
+  }
+  for (const auto& [key, o] : others) {
+    const size_t bar = key.find('|');
+    lines.push_back(fmt::format(
+        "{}: {}{}{}: {}.", key.substr(0, bar),
+        o.names.size() == 1 ? o.names[0] : plural(std::ssize(o.names), "operator"),
+        of_time(o.share), o.names.size() == 1 ? "" : listed(o.names), key.substr(bar + 1)));
   }
   if (verified) {
     lines.push_back(
         differ == 0 && output_differs.empty()
-            ? fmt::format("Verified: the results of {} are identical to the reference engine's, for "
-                          "{}.",
-                          plural(checked, "step"), plural(samples, "sample"))
+            ? fmt::format(
+                  "Verified: the results of {} are identical to the reference engine's, for "
+                  "{}.",
+                  plural(checked, "step"), plural(samples, "sample"))
             : fmt::format("WRONG: {} of {} differ from the reference engine.", differ,
                           plural(checked, "verified step")));
     for (const ExplainedStep& s : steps)
@@ -875,15 +919,16 @@ std::vector<std::string> Explanation::summary() const {
 }
 
 std::string to_string(const Explanation& e, bool details) {
-  constexpr size_t kTypes = 13, kLoop = 28, kName = 32;
+  constexpr size_t kTypes = 15, kLoop = 26, kName = 28;
   std::string text = e.machine + "\n";
   const bool timed = e.seconds > 0;
-  text += fmt::format("{:>8} {:>5} {:>5} {:>6}  {:<{}} {:<{}} {}\n", timed ? "us" : "", timed ? "%" : "",
-                      timed ? "ceil%" : "", "MACs", "types", kTypes, "inner loop", kLoop,
-                      "operator and name");
+  text += fmt::format("{:>8} {:>5} {:>5} {:>6}  {:<{}} {:<{}} {}\n", timed ? "us" : "",
+                      timed ? "%" : "", timed ? "ceil%" : "", "MACs", "types", kTypes, "inner loop",
+                      kLoop, "operator and name");
   for (const ExplainedStep& s : e.steps) {
-    std::string what = s.op == s.name || s.numbers == Numbers::layout ? s.name : s.op + " " + s.name;
-    if (s.numbers == Numbers::layout) what = s.op + " " + s.name;
+    // Many loops are called as their operator.
+    const bool said = s.op == s.name || s.description.loop.starts_with(s.op);
+    const std::string what = said ? s.name : s.op + " " + s.name;
     std::string time, share, ceiling;
     if (s.seconds > 0) {
       time = fmt::format("{:.1f}", s.seconds * 1e6);
@@ -892,18 +937,19 @@ std::string to_string(const Explanation& e, bool details) {
     } else if (timed) {
       time = "\"";
     }
-    const char* mark = s.differs ? "WRONG " : s.numbers == Numbers::floats ? "float " : "";
+    const char* mark = s.differs                                      ? "WRONG "
+                       : s.numbers == Numbers::floats && any_codes(s) ? "float "
+                                                                      : "";
     text += fmt::format("{:>8} {:>5} {:>5} {:>6}  {:<{}} {:<{}} {}\n", time, share, ceiling,
                         s.multiply_adds > 0 ? count_text(s.multiply_adds) : "", short_types(s),
-                        kTypes, cut(s.description.loop, kLoop), kLoop,
-                        cut(mark + what, kName));
+                        kTypes, cut(s.description.loop, kLoop), kLoop, cut(mark + what, kName));
   }
   if (details)
     for (const ExplainedStep& s : e.steps) text += "\n" + details_of(s);
   text += "\n";
-  for (const std::string& line : e.summary()) text += line + "\n";
+  for (const std::string& line : e.summary()) text += wrapped(line);
   if (timed && !e.ceilings.description.empty())
-    text += "ceil%: the share of this machine's ceilings: " + e.ceilings.description + ".\n";
+    text += wrapped("ceil%: the share of this machine's ceilings: " + e.ceilings.description + ".");
   return text;
 }
 

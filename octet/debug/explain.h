@@ -102,9 +102,9 @@ struct Explanation {
   std::vector<ExplainedStep> steps;
   double seconds = 0;  // of all steps
   Ceilings ceilings;
-  int64_t samples = 0;             // that were run
-  bool verified = false;           // whether that was asked for
-  std::string output_differs;      // the run as a whole against the run step by step; empty: the same
+  int64_t samples = 0;         // that were run
+  bool verified = false;       // whether that was asked for
+  std::string output_differs;  // the run as a whole against the run step by step; empty: the same
   std::vector<std::string> notes;  // warnings of kernels, one line each
 
   // What it comes to, in sentences: how much ran on codes, what is float and why, what verification
@@ -121,7 +121,8 @@ std::string to_string(const Explanation& explanation, bool details = false);
 
 // `samples` are inputs of runs, each in the order of the graph's inputs; at least one (Error), of
 // the program's types. The first is timed.
-Explanation explain(const runtime::Program& program, const std::vector<std::vector<Tensor>>& samples,
+Explanation explain(const runtime::Program& program,
+                    const std::vector<std::vector<Tensor>>& samples,
                     const ExplainOptions& options = {});
 // The same for a module called on each of the samples: a step is an operator call. Steps are timed
 // as eager calls, with the allocation of their results.

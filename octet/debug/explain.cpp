@@ -11,6 +11,7 @@
 #include "octet/base/cpu.h"
 #include "octet/base/parallel.h"
 #include "octet/base/text.h"
+#include "octet/debug/table_text_impl.h"
 #include "octet/engine/integer_weights_impl.h"
 #include "octet/engine/registry.h"
 #include "octet/nn/trace.h"
@@ -745,13 +746,6 @@ std::string short_types(const ExplainedStep& s) {
   return text + (s.outputs.empty() ? "" : " > " + short_type(s.outputs[0].type));
 }
 
-// At most `width` bytes, cut in the middle: names differ at their ends.
-std::string cut(const std::string& text, size_t width) {
-  if (text.size() <= width) return text;
-  const size_t head = (width - 2) / 3, tail = width - 2 - head;
-  return text.substr(0, head) + ".." + text.substr(text.size() - tail);
-}
-
 std::string count_text(double n) {
   if (n >= 1e9) return fmt::format("{:.2f}G", n / 1e9);
   if (n >= 1e6) return fmt::format("{:.1f}M", n / 1e6);
@@ -768,20 +762,6 @@ std::string grouped(int64_t n) {
 
 std::string joined(const std::vector<std::string>& parts) {
   return fmt::format("{}", fmt::join(parts, ", "));
-}
-
-// Broken between words into lines of at most 100 columns.
-std::string wrapped(const std::string& line) {
-  constexpr size_t kWidth = 100;
-  std::string text, rest = line;
-  while (rest.size() > kWidth) {
-    size_t at = rest.rfind(' ', kWidth);
-    if (at == std::string::npos || at <= 2) at = rest.find(' ', kWidth);
-    if (at == std::string::npos) break;
-    text += rest.substr(0, at) + "\n";
-    rest = "  " + rest.substr(at + 1);
-  }
-  return text + rest + "\n";
 }
 
 std::string details_of(const ExplainedStep& s) {

@@ -10,6 +10,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
+#include "octet/debug/table_text_impl.h"
 #include "octet/engine/geometry_impl.h"
 #include "octet/engine/integer_weights_impl.h"
 #include "octet/engine/registry.h"
@@ -79,6 +80,13 @@ bool is_such_layer(const OpSpec& spec) {
                                           : engine_detail::is_integer_call(spec);
 }
 
+// One input and one output channel a group: ONNX Runtime's kernels for these do not add pairs.
+bool is_depthwise(const OpSpec& spec) {
+  return spec.inputs[1].dim() > 2 && spec.attrs.get_int("groups") > 1 &&
+         spec.inputs[1].dims[1] == Dim(1) &&
+         (spec.transposed || spec.inputs[1].dims[0] == Dim(spec.attrs.get_int("groups")));
+}
+
 // What a layer's kernel counted.
 struct Counts {
   std::atomic<int64_t> sums{0}, saturated{0};
@@ -134,8 +142,8 @@ class SaturatingKernel final : public Kernel {
             const int64_t group = c / (channels / k_.rows_.groups);
             const std::span<const uint8_t> of_group(row.data() + group * k_.rows_.k,
                                                     static_cast<size_t>(k_.rows_.k));
-            const int64_t at = linear ? r * channels + c
-                                      : (r / pixels * channels + c) * pixels + r % pixels;
+            const int64_t at =
+                linear ? r * channels + c : (r / pixels * channels + c) * pixels + r % pixels;
             store(c, sum(c, of_group, zero_point, saturated), outputs[0], at);
           }
         }
@@ -167,8 +175,7 @@ class SaturatingKernel final : public Kernel {
           min, max, not_finite, k_.spec_.attrs.get_bool("reduce_range"), k_.spec_.label);
       scale_ = static_cast<float>(q.scale);
       for (size_t i = 0; i < codes_.size(); ++i)
-        codes_[i] =
-            static_cast<uint8_t>(affine::quantize(from[i], scale_, q.zero_point, 0, 255));
+        codes_[i] = static_cast<uint8_t>(affine::quantize(from[i], scale_, q.zero_point, 0, 255));
       return q.zero_point;
     }
 
@@ -213,8 +220,8 @@ class SaturatingKernel final : public Kernel {
       const auto n = static_cast<size_t>(c);
       if (!k_.dynamic_) {
         const auto& w = k_.weights_;
-        static_cast<uint8_t*>(y)[at] = static_cast<uint8_t>(affine::requantize(
-            acc + w.bias[n], w.multiplier[n], w.y_zero_point, w.lo, w.hi));
+        static_cast<uint8_t*>(y)[at] = static_cast<uint8_t>(
+            affine::requantize(acc + w.bias[n], w.multiplier[n], w.y_zero_point, w.lo, w.hi));
         return;
       }
       float v = static_cast<float>(acc) * (scale_ * k_.rows_.codes.scales[n]);
@@ -245,7 +252,8 @@ void register_once() {
   std::call_once(once, [] {
     Engine e("saturating16", {}, "sums of pairs in 16 bits, as ONNX Runtime's on AVX2: a forecast");
     e.add_for_any([](const OpSpec& spec) -> std::unique_ptr<Kernel> {
-      return is_such_layer(spec) ? std::make_unique<SaturatingKernel>(spec) : nullptr;
+      if (!is_such_layer(spec) || is_depthwise(spec)) return nullptr;
+      return std::make_unique<SaturatingKernel>(spec);
     });
     register_engine(std::move(e));
   });
@@ -320,14 +328,14 @@ SaturationReport forecast_saturation(const runtime::Program& program,
     if (node.kind != graph::NodeKind::call) continue;
     OpSpec spec = graph::spec_of(g, node);
     if (!is_such_layer(spec)) continue;
-    const auto id = static_cast<graph::NodeId>(n);
-    Layer& layer = layers[id];
-    layer.forecast = report.layers.size();
-    layer.spec = std::move(spec);
     SaturationForecast& f = report.layers.emplace_back();
     f.name = node.scope.empty() ? "%" + g.value(node.outputs[0]).name : node.scope;
     f.op = node.op;
-    const Rows rows(layer.spec);
+    if (is_depthwise(spec)) {
+      f.note = "depthwise: ONNX Runtime adds its products in 32 bits";
+      continue;
+    }
+    const Rows rows(spec);
     for (int64_t c = 0; c < rows.codes.out_channels; ++c) {
       const std::span<const int8_t> row = rows.row(c);
       for (size_t i = 0; i < row.size(); i += 2) {
@@ -335,8 +343,9 @@ SaturationReport forecast_saturation(const runtime::Program& program,
         f.risky_pairs += i + 1 < row.size() && risky(row[i], row[i + 1]);
       }
     }
-    if (rows.group_inputs == 1 && rows.groups > 1)
-      f.note = "depthwise: holds for FBGEMM; ONNX Runtime's depthwise kernels are exact";
+    Layer& layer = layers[static_cast<graph::NodeId>(n)];
+    layer.forecast = report.layers.size() - 1;
+    layer.spec = std::move(spec);
     layer.kernel = std::make_unique<SaturatingKernel>(layer.spec, &layer.counts);
     for (ValueId v : {node.inputs[0], node.outputs[0]}) wanted.push_back(v);
   }
@@ -356,7 +365,7 @@ SaturationReport forecast_saturation(const runtime::Program& program,
           const Node& node = g.node(made);
           std::vector<Tensor> operands;
           for (ValueId i : node.inputs)
-            operands.push_back(i == kNone            ? Tensor()
+            operands.push_back(i == kNone         ? Tensor()
                                : g.is_constant(i) ? g.constant(i)
                                                   : values.at(i));
           OpSpec spec = layer.spec;
@@ -419,13 +428,14 @@ std::vector<std::string> SaturationReport::summary() const {
     for (const Output& o : outputs) {
       const bool same = o.error.count() == 0 || o.error.noise() == 0;
       lines.push_back(
-          same ? fmt::format("The result {} would be the same.", o.name)
-               : fmt::format("The result {} would move: SQNR {} against the exact one, at most {:.3g}"
-                             "{}.",
-                             o.name, db_text(o.error), o.error.max_abs_error(),
-                             o.rows ? fmt::format("; {} of {} rows get another class",
-                                                  o.other_class, o.rows)
-                                    : ""));
+          same
+              ? fmt::format("The result {} would be the same.", o.name)
+              : fmt::format(
+                    "The result {} would move: SQNR {} against the exact one, at most {:.3g}"
+                    "{}.",
+                    o.name, db_text(o.error), o.error.max_abs_error(),
+                    o.rows ? fmt::format("; {} of {} rows get another class", o.other_class, o.rows)
+                           : ""));
     }
   }
   if (bad)
@@ -436,22 +446,22 @@ std::vector<std::string> SaturationReport::summary() const {
 }
 
 std::string to_string(const SaturationReport& r) {
-  std::string text = fmt::format("{:>12} {:>12} {:>10} {:>10} {:>6}  {}\n", "risky pairs", "saturated",
-                                 "of sums", "SQNR", "steps", "layer");
+  std::string text = fmt::format("{:>12} {:>12} {:>10} {:>10} {:>6}  {}\n", "risky pairs",
+                                 "saturated", "of sums", "SQNR", "steps", "layer");
   for (const SaturationForecast& f : r.layers) {
-    std::string name = f.op + " " + f.name;
-    if (name.size() > 44) name = name.substr(0, 14) + ".." + name.substr(name.size() - 28);
-    text += fmt::format("{:>12} {:>12} {:>10} {:>10} {:>6}  {}\n",
-                        share_text(f.risky_pairs, f.weight_pairs), r.samples ? f.saturated : 0,
-                        r.samples ? share_text(f.saturated, f.sums) : "",
-                        r.samples ? db_text(f.error) : "",
-                        !r.samples || std::isnan(f.most_steps) ? ""
-                                                               : fmt::format("{:.0f}", f.most_steps),
-                        name);
-    if (!f.note.empty() && f.saturates()) text += fmt::format("{:>55}{}\n", "", f.note);
+    const std::string name = cut(f.op + " " + f.name, 44);
+    if (!f.note.empty()) {
+      text += fmt::format("{:>12} {:>12} {:>10} {:>10} {:>6}  {}\n", "", "", "", "exact", "", name);
+      continue;
+    }
+    text += fmt::format(
+        "{:>12} {:>12} {:>10} {:>10} {:>6}  {}\n", share_text(f.risky_pairs, f.weight_pairs),
+        r.samples ? f.saturated : 0, r.samples ? share_text(f.saturated, f.sums) : "",
+        r.samples ? db_text(f.error) : "",
+        !r.samples || std::isnan(f.most_steps) ? "" : fmt::format("{:.0f}", f.most_steps), name);
   }
   text += "\n";
-  for (const std::string& line : r.summary()) text += line + "\n";
+  for (const std::string& line : r.summary()) text += wrapped(line);
   return text;
 }
 

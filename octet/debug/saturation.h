@@ -2,7 +2,8 @@
 // What would become of a quantized network on CPUs without VNNI in libraries whose kernels multiply
 // unsigned by signed bytes with vpmaddubsw: ONNX Runtime, FBGEMM and oneDNN (OpenVINO) on AVX2 and
 // on AVX-512 without VNNI. That instruction adds two neighbouring products in 16 bits and
-// saturates: 255 * 127 + 255 * 127 = 64770 becomes 32767. octet's own kernels never do.
+// saturates: 255 * 127 + 255 * 127 = 64770 becomes 32767. octet's own kernels never do. The forecast
+// follows ONNX Runtime, with which it was compared (docs/explain.md).
 //
 //   for (const debug::SaturationForecast& f : debug::forecast_saturation(program, {{x}}).layers)
 //     std::cout << f.name << ": " << f.risky_pairs << " of " << f.weight_pairs << " pairs\n";
@@ -35,7 +36,7 @@ struct SaturationForecast {
   // The layer's results, saturating against exact, from the operands that it had.
   ErrorStatistics error;
   double most_steps = 0;  // the farthest, in steps of the result's scale; NaN of dynamic layers
-  std::string note;       // what the forecast does not hold for, e.g. depthwise kernels
+  std::string note;       // why the layer is exact there whatever its weights; else empty
 
   // Whether a result is another: by the samples, or without any, whether it can be.
   bool saturates() const { return sums > 0 ? saturated > 0 : risky_pairs > 0; }

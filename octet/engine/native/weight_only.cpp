@@ -154,9 +154,8 @@ class WeightOnlyLinear final : public Kernel {
       : weights_(spec, codes, {codes.out_channels, spec.inputs[1].shape()[1], 1}) {}
   std::string name() const override {
     const kernels::KernelTable& t = *weights_.packed.table;
-    return fmt::format("linear_weight_only gemm{} {}x{} {}",
-                       weights_.packed.gemm == t.gemm4 ? "4" : "", t.gemm_mr, t.gemm_nr,
-                       to_string(t.isa));
+    return fmt::format("linear_weight_only gemm{} {}x{} {}", weights_.packed.four_bit ? "4" : "",
+                       t.gemm_mr, t.gemm_nr, to_string(t.isa));
   }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }

@@ -82,9 +82,9 @@ bool is_such_layer(const OpSpec& spec) {
 
 // One input and one output channel a group: ONNX Runtime's kernels for these do not add pairs.
 bool is_depthwise(const OpSpec& spec) {
-  return spec.inputs[1].dim() > 2 && spec.attrs.get_int("groups") > 1 &&
-         spec.inputs[1].dims[1] == Dim(1) &&
-         (spec.transposed || spec.inputs[1].dims[0] == Dim(spec.attrs.get_int("groups")));
+  if (spec.inputs[1].dim() == 2) return false;
+  const int64_t groups = spec.attrs.get_int("groups");
+  return groups > 1 && spec.inputs[1].dims[0] == Dim(groups) && spec.inputs[1].dims[1] == Dim(1);
 }
 
 // What a layer's kernel counted.

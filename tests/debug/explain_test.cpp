@@ -138,20 +138,20 @@ TEST_F(ExplainProgram, TheLoopIsNamedByTheIsaItsKernelWasMadeFor) {
     const Explanation e = debug::explain(program, {{x}}, kUntimed);
     EXPECT_EQ(step(e, "next").isa, to_string(isa));
     const kernels::KernelTable& t = kernels::table(isa);
-    EXPECT_EQ(step(e, "next").description.loop,
-              "gemm_u8s8_" + std::string(to_string(isa)) + " " + std::to_string(t.gemm_mr) + "x" +
-                  std::to_string(t.gemm_nr));
+    EXPECT_EQ(step(e, "next").description.loop, "gemm_u8s8_" + std::string(to_string(isa)) + " " +
+                                                    std::to_string(t.gemm_mr) + "x" +
+                                                    std::to_string(t.gemm_nr));
   }
 }
 
 TEST_F(ExplainProgram, VerifyNamesExactlyTheStepsOfAPoisonedLoop) {
   WatchedTable watched;
   const runtime::Program program = runtime::compile(graph, {.engine = "native"});
-  for (const auto& [channels, wrong] :
-       std::map<int64_t, std::vector<std::string>>{
+  for (const auto& [channels, wrong] : std::map<int64_t, std::vector<std::string>>{
            {-1, {}}, {4, {"skip", "conv"}}, {5, {"fc"}}, {6, {"next"}}}) {
     WatchedTable::poisoned() = channels;
-    const Explanation e = debug::explain(program, {{x}, {Tensor::randn({2, 3, 8, 8}, 2)}}, kVerified);
+    const Explanation e =
+        debug::explain(program, {{x}, {Tensor::randn({2, 3, 8, 8}, 2)}}, kVerified);
     std::vector<std::string> found;
     for (const ExplainedStep& s : e.steps)
       if (s.differs) found.push_back(s.name);
@@ -216,7 +216,8 @@ TEST_F(ExplainProgram, VerifyNamesExactlyTheStepOfAWrongEngine) {
 }
 
 TEST_F(ExplainProgram, WhatIsFloatHasAReasonAndFailsTheRequirement) {
-  const Explanation e = debug::explain(runtime::compile(graph, {.engine = "native"}), {{x}}, kUntimed);
+  const Explanation e =
+      debug::explain(runtime::compile(graph, {.engine = "native"}), {{x}}, kUntimed);
   for (const ExplainedStep& s : e.steps) {
     EXPECT_EQ(s.why_float.empty(), s.numbers != Numbers::floats) << s.name;
     for (const debug::ExplainedOperand& o : s.outputs)
@@ -227,8 +228,7 @@ TEST_F(ExplainProgram, WhatIsFloatHasAReasonAndFailsTheRequirement) {
   const auto failing = e.not_on_codes("");
   ASSERT_EQ(failing.size(), 1u);
   EXPECT_EQ(failing[0]->op, "softmax");
-  expect_error(ErrorCode::not_found, {"did you mean 'next'"},
-               [&] { (void)e.not_on_codes("nxt"); });
+  expect_error(ErrorCode::not_found, {"did you mean 'next'"}, [&] { (void)e.not_on_codes("nxt"); });
 }
 
 TEST_F(ExplainProgram, CodesThroughWholeFloatTensorsAreFloat) {
@@ -238,9 +238,9 @@ TEST_F(ExplainProgram, CodesThroughWholeFloatTensorsAreFloat) {
       "  %y: QUInt8(4, 6) scale=0.125 zero_point=128 = layer_norm(%x, %w, %b)\n"
       "  return (%y)\n}\n",
       {{"w", Tensor::ones({6})}, {"b", Tensor::zeros({6})}});
-  const Tensor codes =
-      quantize_per_tensor(Tensor::randn({4, 6}, 1), 0.125, 128, DType::quint8);
-  const Explanation e = debug::explain(runtime::compile(g, {.engine = "native"}), {{codes}}, kUntimed);
+  const Tensor codes = quantize_per_tensor(Tensor::randn({4, 6}, 1), 0.125, 128, DType::quint8);
+  const Explanation e =
+      debug::explain(runtime::compile(g, {.engine = "native"}), {{codes}}, kUntimed);
   ASSERT_EQ(e.steps.size(), 1u);
   EXPECT_EQ(e.steps[0].numbers, Numbers::floats);
   EXPECT_NE(e.steps[0].why_float.find("dequantized"), std::string::npos) << e.steps[0].why_float;
@@ -288,8 +288,8 @@ TEST(ExplainSums, TheLargestSumIsReachedByTheWorstOperandAndNoOther) {
   const LinearOnCodes layer{quantize_per_tensor(Tensor::randn({3, 9}, 4), 0.5, 0, DType::qint8),
                             Tensor::from<float>({1.0f, -40.0f, 3.0f}), 77};
   const Tensor codes = quantize_per_tensor(Tensor::zeros({1, 9}), 0.125, 77, DType::quint8);
-  const Explanation e = debug::explain(runtime::compile(layer.graph(), {.engine = "native"}),
-                                       {{codes}}, kUntimed);
+  const Explanation e =
+      debug::explain(runtime::compile(layer.graph(), {.engine = "native"}), {{codes}}, kUntimed);
   ASSERT_TRUE(e.steps.at(0).largest_sum.has_value());
   const auto w = layer.weight.int_repr().to_vector<int8_t>();
   const auto b = layer.bias.to_vector<float>();
@@ -312,8 +312,8 @@ TEST(ExplainSums, ChannelsBeyondInt32AreSaidToBeSummedInMore) {
   const LinearOnCodes layer{quantize_per_tensor(Tensor::randn({3, 9}, 4), 0.5, 0, DType::qint8),
                             Tensor::from<float>({1.0f, -4e9f, 3.0f}), 0};
   const Tensor codes = quantize_per_tensor(Tensor::zeros({1, 9}), 0.125, 0, DType::quint8);
-  const Explanation e = debug::explain(runtime::compile(layer.graph(), {.engine = "native"}),
-                                       {{codes}}, kVerified);
+  const Explanation e =
+      debug::explain(runtime::compile(layer.graph(), {.engine = "native"}), {{codes}}, kVerified);
   EXPECT_EQ(e.steps.at(0).description.wide_channels, 1);
   EXPECT_GT(*e.steps[0].largest_sum, int64_t{1} << 31);
   EXPECT_EQ(e.steps[0].verified, "identical");
@@ -326,13 +326,14 @@ TEST(ExplainSums, ChannelsBeyondInt32AreSaidToBeSummedInMore) {
 TEST(ExplainPacked, WhatIsMultipliedAreTheWeightsCodesInTheBitsThatAreSaid) {
   for (const bool narrow : {false, true}) {
     const int64_t n = 5, k = 8;
-    Tensor weight = quantize_per_tensor(Tensor::randn({n, k}, 6), narrow ? 0.5 : 0.03125, 0, DType::qint8);
-    const graph::Graph g = graph::parse(
-        "graph g {\n  %x: Float(M, 8) = input\n  %w: QInt8(5, 8) scale=" +
-            std::string(narrow ? "0.5" : "0.03125") +
-            " zero_point=0 = constant\n  %y: Float(M, 5) = linear_dynamic(%x, %w)\n"
-            "  return (%y)\n}\n",
-        {{"w", weight}});
+    Tensor weight =
+        quantize_per_tensor(Tensor::randn({n, k}, 6), narrow ? 0.5 : 0.03125, 0, DType::qint8);
+    const graph::Graph g =
+        graph::parse("graph g {\n  %x: Float(M, 8) = input\n  %w: QInt8(5, 8) scale=" +
+                         std::string(narrow ? "0.5" : "0.03125") +
+                         " zero_point=0 = constant\n  %y: Float(M, 5) = linear_dynamic(%x, %w)\n"
+                         "  return (%y)\n}\n",
+                     {{"w", weight}});
     const runtime::Program program = runtime::compile(g, {.engine = "native"});
     const Explanation e = debug::explain(program, {{Tensor::ones({1, k})}}, kVerified);
     const ExplainedStep& s = e.steps.at(0);

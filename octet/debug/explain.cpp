@@ -117,8 +117,8 @@ Arithmetic own_arithmetic(const ops::Op& op, bool codes) {
   if (op.name() == "quantize" || op.name() == "dequantize") return Arithmetic::converts;
   if (!codes) return Arithmetic::floats;
   if (op.scalar()) return Arithmetic::table;
-  return op.rule() == ops::QRule::same && op.eval() && !op.quantized() ? Arithmetic::moves
-                                                                       : Arithmetic::through_float;
+  if (op.quantized()) return Arithmetic::unsaid;  // its own way with codes
+  return op.rule() == ops::QRule::same && op.eval() ? Arithmetic::moves : Arithmetic::through_float;
 }
 
 std::string float_reason(const ExplainedStep& s, const ops::Op* op, const std::string& note) {
@@ -126,6 +126,9 @@ std::string float_reason(const ExplainedStep& s, const ops::Op* op, const std::s
   if (s.description.arithmetic == Arithmetic::through_float)
     return "no kernel works on these codes: they are dequantized, computed in float32 and "
            "quantized again";
+  if (s.description.arithmetic == Arithmetic::moves) return "it copies or compares float32 values";
+  if (any_codes(s) && s.description.arithmetic == Arithmetic::unsaid)
+    return "its result is float32, made of dequantized codes";
   if (any_codes(s) && s.description.arithmetic == Arithmetic::floats)
     return "the weight was dequantized once and the layer computes in float32";
   if (op && op->rule() == ops::QRule::float_only) return "the operator has no form on codes";

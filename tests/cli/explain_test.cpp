@@ -36,8 +36,8 @@ TEST_F(CliExplain, JsonSaysOfEveryStepWhatRan) {
 }
 
 TEST_F(CliExplain, VerifyFindsEveryStepIdenticalToTheReference) {
-  const auto json = json_of(run_octet(
-      {"explain", net, "--data", kTest, "--samples", "3", "--verify", "--json"}));
+  const auto json =
+      json_of(run_octet({"explain", net, "--data", kTest, "--samples", "3", "--verify", "--json"}));
   EXPECT_EQ(json["samples"], 3);
   for (const auto& step : json["steps"])
     EXPECT_TRUE(step["numbers"] == "layout" || step["verified"] == "identical") << step;
@@ -70,8 +70,8 @@ TEST_F(CliExplain, TheFloatNetworkIsFloatAndSaysWhy) {
 }
 
 TEST_F(CliExplain, IsaForecastsTheLayersThatSaturate) {
-  const auto json = json_of(run_octet(
-      {"explain", net, "--data", kTest, "--samples", "32", "--isa", "avx2", "--json"}));
+  const auto json = json_of(
+      run_octet({"explain", net, "--data", kTest, "--samples", "32", "--isa", "avx2", "--json"}));
   const auto& layers = json["saturation"]["layers"];
   ASSERT_EQ(layers.size(), 8u);
   EXPECT_EQ(layers[0]["name"], "/stem/stem.0/Conv");
@@ -85,8 +85,8 @@ TEST_F(CliExplain, IsaForecastsTheLayersThatSaturate) {
 }
 
 TEST_F(CliExplain, TextFitsATerminalOf100Columns) {
-  const RunResult r = run_octet(
-      {"explain", net, "--data", kTest, "--samples", "2", "--verify", "--isa", "avx2"});
+  const RunResult r =
+      run_octet({"explain", net, "--data", kTest, "--samples", "2", "--verify", "--isa", "avx2"});
   expect_success(r);
   std::istringstream lines(r.out);
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cmath>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "octet/base/cpu.h"
@@ -127,6 +128,133 @@ TEST_F(ExplainProgram, MultiplyAddsAreThoseThatTheInnerLoopsCounted) {
     EXPECT_EQ(s.numbers, Numbers::integers);
   }
   EXPECT_EQ(gemms, 4);  // conv, skip, next, fc
+}
+
+// A member of the table that counts its calls.
+template <auto kMember>
+struct Counted;
+template <typename R, typename... A, R (*kernels::KernelTable::*kMember)(A...)>
+struct Counted<kMember> {
+  static inline std::atomic<int64_t> calls{0};
+  static inline const kernels::KernelTable* base = nullptr;
+  static R call(A... a) {
+    ++calls;
+    return (base->*kMember)(a...);
+  }
+};
+
+// All of a network's inner loops that are named here, counted by their names.
+class CountingTable {
+ public:
+  CountingTable() : table_(kernels::table()) {
+    using T = kernels::KernelTable;
+    count<&T::gemm>("gemm");
+    count<&T::gemm4>("gemm4");
+    count<&T::depthwise>("depthwise");
+    count<&T::float_gemm>("float_gemm");
+    count<&T::max_pool>("max_pool");
+    count<&T::average_pool>("average_pool");
+    count<&T::add>("add");
+    count<&T::mul>("mul");
+    count<&T::lookup>("lookup");
+    count<&T::quantize>("quantize");
+    count<&T::quantize_nchw_to_nhwc>("quantize");
+    count<&T::dequantize>("dequantize");
+    count<&T::softmax>("softmax");
+    kernels::use_table(&table_);
+  }
+  ~CountingTable() { kernels::use_table(nullptr); }
+  // The loops that ran since this was asked last.
+  std::set<std::string> take() {
+    std::set<std::string> ran;
+    for (auto& [name, calls] : counters_)
+      if (calls->exchange(0) > 0) ran.insert(name);
+    return ran;
+  }
+
+ private:
+  template <auto kMember>
+  void count(const char* name) {
+    using C = Counted<kMember>;
+    C::base = &kernels::table(kernels::table().isa);
+    C::calls = 0;
+    table_.*kMember = C::call;
+    counters_.emplace_back(name, &C::calls);
+  }
+  kernels::KernelTable table_;
+  std::vector<std::pair<std::string, std::atomic<int64_t>*>> counters_;
+};
+
+// One operator of each kind.
+struct Kinds : nn::Module {
+  nn::Slot conv = slot("conv", nn::Conv2d(3, 8, 3, {.padding = 1}));
+  nn::Slot depthwise = slot("depthwise", nn::Conv2d(8, 8, 3, {.padding = 1, .groups = 8}));
+  nn::Slot fc = slot("fc", nn::Linear(8, 5));
+  nn::Slot in_float = slot("in_float", nn::Linear(5, 4));
+  Tensor forward(Tensor x) override {
+    Tensor y = functional::relu(conv(x));
+    y = functional::sigmoid(depthwise(y)) * y + y;
+    y = functional::max_pool2d(y, 2);
+    y = functional::adaptive_avg_pool2d(y, 1).flatten(1);
+    return functional::softmax(in_float(fc(y)), 1);
+  }
+};
+
+TEST(ExplainCounters, EveryStepsWordIsWhatItsInnerLoopsCounted) {
+  auto net = nn::make<Kinds>();
+  net->eval();
+  const Tensor x = Tensor::randn({2, 3, 8, 8}, 1);
+  auto mapping = quant::get_default_qconfig_mapping("native");
+  mapping.set_module_name("in_float", std::nullopt);
+  auto prepared = quant::prepare_fx(net, mapping, {x});
+  (*prepared)(x);
+  CountingTable counting;
+  const runtime::Program program =
+      runtime::compile(quant::convert_fx(prepared)->to_graph(), {.engine = "native"});
+  const Explanation e = debug::explain(program, {{x}}, kUntimed);
+  std::vector<graph::ValueId> values;
+  std::map<graph::NodeId, size_t> steps;  // by node; each has one here
+  for (size_t i = 0; i < e.steps.size(); ++i) {
+    if (e.steps[i].numbers == Numbers::layout) continue;
+    const graph::NodeId node = program.steps()[i].node;
+    values.push_back(program.graph().node(node).outputs[0]);
+    EXPECT_TRUE(steps.emplace(node, i).second);
+  }
+  using Loops = std::set<std::string>;
+  std::map<Loops, int> seen;
+  counting.take();
+  program.run_watched({x}, values, [&](graph::ValueId v, const Tensor&) {
+    const ExplainedStep& s = e.steps[steps.at(program.graph().value(v).producer)];
+    const Loops ran = counting.take();
+    ++seen[ran];
+    using A = KernelDescription::Arithmetic;
+    const auto expect = [&](A arithmetic, Numbers numbers, const std::string& loop) {
+      EXPECT_EQ(to_string(s.description.arithmetic), std::string(to_string(arithmetic))) << s.name;
+      EXPECT_EQ(s.numbers, numbers) << s.name;
+      EXPECT_TRUE(s.description.loop.starts_with(loop)) << s.name << ": " << s.description.loop;
+    };
+    if (ran == Loops{"gemm"})
+      expect(A::integers, Numbers::integers, "gemm_u8s8_");
+    else if (ran == Loops{"depthwise"})
+      expect(A::integers, Numbers::integers, "depthwise_u8s8_");
+    else if (ran == Loops{"average_pool"})
+      expect(A::integers, Numbers::integers, "adaptive_avg_pool2d");
+    else if (ran == Loops{"float_gemm"})
+      expect(A::floats, Numbers::floats, "float_gemm_");
+    else if (ran == Loops{"max_pool"})
+      expect(A::moves, Numbers::codes, "max_pool2d");
+    else if (ran == Loops{"add"} || ran == Loops{"mul"})
+      expect(A::codes_in_float, Numbers::codes, "");
+    else if (ran == Loops{"lookup"})
+      expect(A::table, Numbers::codes, "");
+    else if (ran == Loops{"quantize"} || ran == Loops{"dequantize"})
+      expect(A::converts, Numbers::conversion, "");
+    else if (ran == Loops{"softmax"})
+      expect(A::floats, Numbers::floats, "softmax");
+    else
+      ADD_FAILURE() << s.name << ": " << s.op << ", " << ran.size() << " loops";
+  });
+  EXPECT_GE(seen.size(), 10u) << "not all kinds of steps were met";
 }
 
 TEST_F(ExplainProgram, TheLoopIsNamedByTheIsaItsKernelWasMadeFor) {

@@ -65,7 +65,7 @@ class ReferenceKernel final : public Kernel {
 inline KernelDescription sums_in_64_bits(bool dynamic = false) {
   KernelDescription d;
   d.arithmetic = KernelDescription::Arithmetic::integers;
-  d.loop = "reference, one product after the other";
+  d.loop = "plain loops";
   d.accumulator = "int64";
   if (dynamic)
     d.at_run_time = "x: float32 to codes of quint8, one scale for the tensor, from its own range";

@@ -8,7 +8,7 @@
 //
 // Modules, as they are called in eager mode:
 //
-//   std::cout << to_string(debug::explain(*model_int8, {{x}}, {.verify = true}));
+//   std::cout << to_string(debug::explain(*int8, {{x}}, {.verify = true}));
 //
 // What is said of a kernel is the kernel's own word (Kernel::description), not a guess from the
 // operator's name.

@@ -5,7 +5,9 @@
 // saturates: 255 * 127 + 255 * 127 = 64770 becomes 32767. octet's own kernels never do. The forecast
 // follows ONNX Runtime, with which it was compared (docs/explain.md).
 //
-//   for (const debug::SaturationForecast& f : debug::forecast_saturation(program, {{x}}).layers)
+//   runtime::Program program = runtime::compile(graph);
+//   debug::SaturationReport report = debug::forecast_saturation(program, {{x}});
+//   for (const debug::SaturationForecast& f : report.layers)
 //     std::cout << f.name << ": " << f.risky_pairs << " of " << f.weight_pairs << " pairs\n";
 //
 // Pairs are neighbours along the order in which those libraries pack: positions of the window

@@ -242,7 +242,7 @@ void verify(ExplainedStep& s, const ops::Call& call, const std::vector<Tensor>& 
     const std::string difference = first_difference(results[i], expected[i]);
     if (difference.empty()) continue;
     s.differs = true;
-    s.verified = sample == 0 ? difference : fmt::format("sample {}: {}", sample, difference);
+    s.verified = sample == 0 ? difference : fmt::format("run {}: {}", sample, difference);
     return;
   }
 }
@@ -518,7 +518,7 @@ class ProgramExplainer {
     for (size_t i = 0; i < whole.size() && e_.output_differs.empty(); ++i)
       if (const std::string d = first_difference(whole[i], outputs[i]); !d.empty())
         e_.output_differs =
-            fmt::format("%{}, sample {}: {}", g_.value(g_.outputs()[i]).name, sample, d);
+            fmt::format("%{}, run {}: {}", g_.value(g_.outputs()[i]).name, sample, d);
   }
 
   void verify_node(size_t n, size_t sample, std::map<ValueId, Tensor>& values,
@@ -889,7 +889,7 @@ std::vector<std::string> Explanation::summary() const {
             ? fmt::format(
                   "Verified: the results of {} are identical to the reference engine's, for "
                   "{}.",
-                  plural(checked, "step"), plural(samples, "sample"))
+                  plural(checked, "step"), plural(samples, "run"))
             : fmt::format("WRONG: {} of {} differ from the reference engine.", differ,
                           plural(checked, "verified step")));
     for (const ExplainedStep& s : steps)

@@ -440,8 +440,9 @@ std::vector<std::string> SaturationReport::summary() const {
   }
   if (bad)
     lines.push_back(
-        "There, activations of 7 bits avoid it: reduce_range, which the qconfigs fbgemm and x86 "
-        "have.");
+        "Weights of 7 bits (octet quantize --weight-bits 7) cannot saturate there: two of them add "
+        "up to 128 at most. reduce_range makes it rarer, but not for values beyond those of "
+        "calibration, nor for inputs that are 0..255 by nature.");
   return lines;
 }
 

@@ -470,6 +470,8 @@ TEST(ExplainPacked, WhatIsMultipliedAreTheWeightsCodesInTheBitsThatAreSaid) {
     const kernels::KernelTable& t = kernels::table();
     const size_t packed = narrow ? t.gemm4_packed_bytes({n, k, 1}) : t.gemm_packed_bytes({n, k, 1});
     EXPECT_EQ(program.steps()[0].packed_bytes / 64, (packed + 63) / 64);
+    EXPECT_EQ(s.bytes, static_cast<double>(k * 4 + n * 4) +
+                           static_cast<double>(program.steps()[0].packed_bytes));
     EXPECT_NE(s.description.at_run_time.find("float32 to 256 codes of quint8"), std::string::npos);
     const auto codes = weight.int_repr().to_vector<int8_t>();
     for (int64_t i = 0; i < k; ++i) {

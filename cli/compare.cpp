@@ -36,10 +36,6 @@ std::string percent(double share) {
   return std::isnan(share) ? "-" : fmt::format("{:.1f}%", 100 * share);
 }
 
-std::string shorten(const std::string& name, size_t width) {
-  return name.size() <= width ? name : "..." + name.substr(name.size() - width + 3);
-}
-
 void print_summary(const debug::Comparison& c) {
   const auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
   fmt::print("{:<8} {:>12} {:>12}\n", "", "float", "int8");

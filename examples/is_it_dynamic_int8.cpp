@@ -1,6 +1,7 @@
 // "Do the activations get quantized before computing with quantized weights in a dynamic linear
-// layer, or are the weights dequantized?" The activations are quantized: here the same is done by
-// hand, in integers, and equals the layer exactly.
+// layer, or are the weights dequantized? Or does it depend on the hardware?" The activations are
+// quantized: the same done by hand, in integers, equals the layer exactly; and the layer is asked
+// what it ran, on each instruction set that this CPU has (debug::explain).
 #include <octet/octet.h>
 
 #include <algorithm>
@@ -10,10 +11,11 @@ using namespace octet;
 
 struct MyModel : nn::Module {
   nn::Slot fc = slot("fc", nn::Linear(10, 5));
+  bool speaks = true;
   Tensor forward(Tensor x) override {
-    std::cout << "Input dtype: " << to_string(x.dtype()) << "\n";
+    if (speaks) std::cout << "Input dtype: " << to_string(x.dtype()) << "\n";
     x = fc(x);
-    std::cout << "Output dtype: " << to_string(x.dtype()) << "\n";
+    if (speaks) std::cout << "Output dtype: " << to_string(x.dtype()) << "\n";
     return x;
   }
 };
@@ -25,6 +27,7 @@ int main() {
 
   Tensor x = Tensor::randn({3, 10}, 1);
   Tensor y = quantized_model->forward(x);
+  model->speaks = quantized_model->speaks = false;
 
   // By hand: the input's own range chooses its scale and zero point, and only integers are
   // multiplied.
@@ -46,6 +49,30 @@ int main() {
       float product = static_cast<float>(acc) * s;
       differ += product + bias[out] != y.to_vector<float>()[row * 5 + out];
     }
-  std::cout << "manual and module outputs differ in " << differ << " of 15 values\n";
-  return differ;
+  std::cout << "in integers by hand: " << differ << " of 15 values differ\n\n";
+
+  const auto ask = [&x](nn::Module& m) {
+    return debug::explain(m, {{x}}, {.seconds = 0, .verify = true}).steps.at(0);
+  };
+  const debug::ExplainedStep step = ask(*quantized_model);
+  std::cout << "Are the inputs quantized before they meet the weights?\n"
+            << "  Yes, on the fly. " << step.description.at_run_time << ".\n"
+            << "Are the weights dequantized?\n"
+            << "  No. They stay " << debug::scheme(step.inputs[1].type) << ", packed in "
+            << step.description.weight_bits
+            << " bits.\n  Codes are multiplied by codes and summed in "
+            << step.description.accumulator << ", then: " << step.description.epilogue << ".\n"
+            << "Does it depend on the hardware?\n"
+            << "  The instructions do, the result does not:\n";
+  bool same = step.numbers == debug::Numbers::integers && step.verified == "identical";
+  for (Isa isa : supported_isas()) {
+    set_isa(isa);
+    // Kernels keep the instruction set that they were made for: a new model.
+    auto again = quant::quantize_dynamic(model, quant::types<nn::Linear>(), DType::qint8);
+    const debug::ExplainedStep there = ask(*again);
+    same = same && equal(again->forward(x), y) && there.verified == "identical";
+    std::cout << "  " << there.description.loop << ": " << there.verified
+              << " to the reference engine\n";
+  }
+  return differ == 0 && same ? 0 : 1;
 }

@@ -1,7 +1,7 @@
-// "After post-training quantization the forward pass still seems to use float32 weights: how does
-// it compute?" It does not: the convolution reads int8 weights and uint8 inputs and accumulates in
-// int32. A manual computation on dequantized values gives nearly the same because both describe the
-// same numbers. Here the integers are recomputed by hand, and the result is the module's, exactly.
+// "After post-training quantization the forward pass still seems to use float32 weights: when I
+// dequantize and compute by hand I get the same. Do they use float32 or int8? What does it mean to
+// be quantized?" The model is asked what ran (debug::explain), and both ways are computed by hand:
+// in floats as the question does, and in integers as the kernel does.
 #include <octet/octet.h>
 
 #include <algorithm>
@@ -60,7 +60,39 @@ int main() {
     y = std::clamp(y, z_y, 255);  // the relu: nothing below zero
     differ += y != output[i];
   }
-  std::cout << "manual_output and conv_outputs differ in " << differ << " of " << x.size()
-            << " values\n";
-  return differ;
+  std::cout << "in integers by hand: " << differ << " of " << x.size() << " values differ\n";
+
+  // By hand as in the question: dequantized inputs times dequantized weights, in float32.
+  auto x_float = conv_inputs.dequantize().contiguous().to_vector<float>();
+  const float w_float = conv_weights.dequantize().to_vector<float>()[0];
+  int float_differ = 0;
+  for (size_t i = 0; i < x_float.size(); ++i) {
+    const float value = x_float[i] * w_float + conv.bias().to_vector<float>()[0];
+    const auto y = static_cast<int32_t>(std::nearbyint(value / static_cast<float>(conv.scale)));
+    float_differ += std::clamp(y + z_y, z_y, 255) != output[i];
+  }
+  std::cout << "in floats by hand: " << float_differ << " of " << x_float.size()
+            << " values differ\n\n";
+
+  // What ran, in the kernel's own words, and whether it is right.
+  const debug::Explanation e =
+      debug::explain(*model_int8, {{input_fp32}}, {.seconds = 0, .verify = true});
+  const auto conv_step = std::find_if(e.steps.begin(), e.steps.end(),
+                                      [](const auto& step) { return step.name == "conv"; });
+  const debug::ExplainedStep& c = *conv_step;
+  std::cout
+      << "Did forward() use float32 or int8 weights?\n"
+      << "  int8. The kernel that ran is " << c.description.loop << ": it multiplies "
+      << debug::scheme(c.inputs[0].type) << "\n  by " << debug::scheme(c.inputs[1].type)
+      << ",\n  sums in " << c.description.accumulator << " (here |sum| <= " << *c.largest_sum
+      << "), then: " << c.description.epilogue << ".\n"
+      << "Why does a computation on dequantized floats give the same?\n"
+      << "  A code and its scale are the same number as the dequantized float: s_x*(q_x-z_x) *\n"
+      << "  s_w*q_w = (s_x*s_w) * ((q_x-z_x)*q_w). One way multiplies by the scales before the\n"
+      << "  sum, the other after it. Only rounding differs, and most of it is below a step.\n"
+      << "What are the float32 scales for, then?\n"
+      << "  One multiplication per result: " << c.description.rounding << ".\n\n"
+      << to_string(e);
+  const bool on_codes = c.numbers == debug::Numbers::integers && e.not_on_codes("").empty();
+  return differ == 0 && on_codes && c.verified == "identical" ? 0 : 1;
 }

@@ -13,6 +13,42 @@ void KernelPlan::run_rows(std::span<const void* const>, std::span<void* const>, 
   OCTET_FAIL(internal, "run_rows: this kernel does not go by rows");
 }
 
+const char* to_string(KernelDescription::Arithmetic arithmetic) {
+  using A = KernelDescription::Arithmetic;
+  switch (arithmetic) {
+    case A::unsaid:
+      return "unsaid";
+    case A::integers:
+      return "integers";
+    case A::table:
+      return "table";
+    case A::moves:
+      return "moves";
+    case A::codes_in_float:
+      return "codes in float";
+    case A::fixed_point:
+      return "fixed point";
+    case A::converts:
+      return "converts";
+    case A::through_float:
+      return "through float";
+    case A::floats:
+      return "floats";
+  }
+  return "unsaid";
+}
+
+namespace {
+thread_local KernelWatch* t_watch = nullptr;
+
+void tell_watch(const Kernel& kernel) {
+  if (t_watch) t_watch->ran(kernel);
+}
+}  // namespace
+
+KernelWatch::KernelWatch() : outer_(t_watch) { t_watch = this; }
+KernelWatch::~KernelWatch() { t_watch = outer_; }
+
 namespace {
 
 std::atomic<const Engine*>& current() {
@@ -108,6 +144,7 @@ std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec,
                        inputs[0].is_contiguous(MemoryFormat::channels_last);
   if (auto other = lies_so ? kernel.in_channels_last() : nullptr)
     return run_kernel(*other, spec, inputs);
+  tell_watch(kernel);
   Operands operands(kernel, constant_operands(spec), inputs, spec.outputs);
   operands.run(*kernel.plan(operands.in_shapes, operands.out_shapes));
   return std::move(operands.results);
@@ -127,6 +164,7 @@ CachedKernel::~CachedKernel() = default;
 
 std::vector<Tensor> CachedKernel::run(const std::vector<Tensor>& inputs,
                                       const std::vector<TensorType>& outputs) const {
+  tell_watch(*kernel_);
   Operands operands(*kernel_, constant_, inputs, outputs);
   std::unique_lock lock(plan_->mutex, std::try_to_lock);
   if (!lock) {  // another thread runs it: a plan of our own

@@ -68,6 +68,32 @@ enum class Threads {
   openmp,  // OpenMP's, as oneDNN's are
 };
 
+// How a kernel computes, in its own words: what debug::explain shows. It is asked for when somebody
+// wants to know, never when the kernel runs.
+struct KernelDescription {
+  enum class Arithmetic {
+    unsaid,          // the kernel does not say
+    integers,        // sums of codes, or of products of codes, as whole numbers
+    table,           // for each of 256 codes the result's code
+    moves,           // elements are copied or compared
+    codes_in_float,  // codes become float32 and codes again in the inner loop, a few at a time
+    fixed_point,     // float32 values as whole numbers of 24 bits, times codes: exact sums
+    converts,        // floats to codes, or codes to floats
+    through_float,   // whole operands are dequantized, a float kernel runs, its result is quantized
+    floats,
+  };
+  Arithmetic arithmetic = Arithmetic::unsaid;
+  // The inner loop: operand types, ISA and register tile. "gemm_u8s8_avx512vnni 12x32"
+  std::string loop;
+  std::string accumulator;    // the type that products are summed in: "int32"; empty without sums
+  std::string at_run_time;    // what is quantized on the fly, and how; empty if nothing is
+  std::string epilogue;       // what becomes of a sum: "bias, requantize, relu"
+  std::string rounding;       // of results to codes
+  int weight_bits = 0;        // of a weight's element as it is packed; 0: no packed weight
+  int64_t wide_channels = 0;  // output channels that are summed again in 64 bits
+};
+const char* to_string(KernelDescription::Arithmetic arithmetic);
+
 // A kernel for given shapes. run() may be called by one thread at a time per plan.
 class KernelPlan {
  public:
@@ -111,6 +137,7 @@ class Kernel {
   virtual bool packs(size_t) const { return false; }
   // Bytes of packed constants held.
   virtual size_t packed_bytes() const { return 0; }
+  virtual KernelDescription description() const { return {}; }
   // Things the user should know, e.g. sums that can leave int32; one line each.
   virtual std::vector<std::string> warnings() const { return {}; }
   virtual std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs,
@@ -135,6 +162,20 @@ std::unique_ptr<Kernel> make_kernel(const OpSpec& spec, std::string_view engine 
 // single calls; the runtime plans whole graphs.
 std::vector<Tensor> run_kernel(const Kernel& kernel, const OpSpec& spec,
                                const std::vector<Tensor>& inputs);
+
+// Sees every kernel that run_kernel and CachedKernel run on this thread while it lives: what eager
+// calls ran on. The innermost one is told.
+class KernelWatch {
+ public:
+  KernelWatch();
+  virtual ~KernelWatch();
+  KernelWatch(const KernelWatch&) = delete;
+  KernelWatch& operator=(const KernelWatch&) = delete;
+  virtual void ran(const Kernel& kernel) = 0;
+
+ private:
+  KernelWatch* outer_;
+};
 
 // A kernel with its last plan, for calls that repeat with the same constants: eager modules. Safe
 // for concurrent calls.

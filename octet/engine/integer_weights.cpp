@@ -174,7 +174,28 @@ SignedSums signed_sums(const WeightCodes& w, const OpSpec& spec, int64_t channel
   return sums;
 }
 
+// The least and the most that a channel's sum can be.
+struct SumRange {
+  SumRange(const SignedSums& s, int64_t bias, int64_t z_x)
+      : least(bias - s.above * z_x - s.below * (255 - z_x)),
+        most(bias + s.above * (255 - z_x) + s.below * z_x) {}
+  int64_t least, most;
+};
+
 }  // namespace
+
+int64_t largest_sum(const WeightCodes& w, const OpSpec& spec, int32_t z_least, int32_t z_most,
+                    std::span<const int64_t> bias) {
+  int64_t largest = 0;
+  for (int64_t n = 0; n < w.out_channels; ++n) {
+    const SignedSums s = signed_sums(w, spec, n);
+    for (int64_t z : {z_least, z_most}) {
+      const SumRange range(s, bias.empty() ? 0 : bias[n], z);
+      largest = std::max({largest, std::abs(range.least), std::abs(range.most)});
+    }
+  }
+  return largest;
+}
 
 std::vector<int64_t> wide_channels(const WeightCodes& w, const OpSpec& spec, int32_t z_least,
                                    int32_t z_most, std::span<const int64_t> bias) {
@@ -191,9 +212,8 @@ std::vector<int64_t> wide_channels(const WeightCodes& w, const OpSpec& spec, int
     if (std::abs(b) <= kMost && worst <= kMost - std::abs(b)) continue;
     const SignedSums s = signed_sums(w, spec, n);
     const auto leaves = [&](int64_t zx) {
-      const int64_t least = b - s.above * zx - s.below * (255 - zx);
-      const int64_t most = b + s.above * (255 - zx) + s.below * zx;
-      return most > kMost || least < -kMost - 1;
+      const SumRange range(s, b, zx);
+      return range.most > kMost || range.least < -kMost - 1;
     };
     if (leaves(z_least) || leaves(z_most)) wide.push_back(n);
   }

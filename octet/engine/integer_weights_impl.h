@@ -70,6 +70,11 @@ WeightCodes weight_codes(const OpSpec& spec);
 std::vector<int64_t> wide_channels(const WeightCodes& weights, const OpSpec& spec, int32_t z_least,
                                    int32_t z_most, std::span<const int64_t> bias);
 
+// The largest magnitude that the sum of (q_x - z_x)*(q_w - z_w) plus bias of any channel can have,
+// for all codes of x and a zero point z_least..z_most (of unsigned codes); found in the weights.
+int64_t largest_sum(const WeightCodes& weights, const OpSpec& spec, int32_t z_least, int32_t z_most,
+                    std::span<const int64_t> bias);
+
 // The quint8 qparams of dynamic quantization for values min..max (affine::choose_qparams_dynamic).
 // Error naming the layer if `not_finite` of its values were NaN or infinite.
 affine::RunTimeQParams dynamic_qparams(float min, float max, int64_t not_finite, bool reduce_range,

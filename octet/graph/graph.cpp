@@ -288,6 +288,21 @@ std::optional<ops::QType> want_of(const Graph& graph, const Node& node) {
   return std::nullopt;
 }
 
+OpSpec spec_of(const Graph& graph, const Node& node) {
+  std::vector<std::optional<TensorType>> types;
+  std::vector<Tensor> constants;
+  for (ValueId id : node.inputs) {
+    types.push_back(id == kNone ? std::nullopt : std::optional(graph.type(id)));
+    constants.push_back(id != kNone && graph.is_constant(id) ? graph.constant(id) : Tensor());
+  }
+  std::vector<TensorType> outputs;
+  for (ValueId id : node.outputs) outputs.push_back(graph.type(id));
+  const std::string label =
+      node.scope.empty() ? "%" + graph.value(node.outputs[0]).name : node.scope;
+  return ops::make_spec(ops::get(node.op), node.attrs, types, std::move(constants),
+                        std::move(outputs), label);
+}
+
 // -- rewriting ------------------------------------------------------------------------------------
 
 ValueId Rewriter::operator()(ValueId old) const {

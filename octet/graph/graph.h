@@ -142,6 +142,10 @@ std::string describe(const Graph& graph, const Node& node);
 // What Op::infer would be asked for this node's result: its quantized type, if it is quantized.
 std::optional<ops::QType> want_of(const Graph& graph, const Node& node);
 
+// The call that engines are asked about for this node: operands that are constants of the graph are
+// known.
+OpSpec spec_of(const Graph& graph, const Node& node);
+
 // -- text -----------------------------------------------------------------------------------------
 
 struct PrintOptions {

@@ -380,4 +380,8 @@ struct KernelTable {
 const KernelTable& table(Isa isa);
 const KernelTable& table();
 
+// Puts another table in force in place of the ISA's, one that counts calls or checks results, say;
+// null: the ISA's again. It must stay alive as long as kernels that were made meanwhile.
+void use_table(const KernelTable* table);
+
 }  // namespace octet::kernels

@@ -199,20 +199,6 @@ class Compiler {
     impl_->infos.push_back(std::move(info));
   }
 
-  OpSpec spec_of(const Node& node) const {
-    std::vector<std::optional<TensorType>> types;
-    std::vector<Tensor> constants;
-    for (ValueId id : node.inputs) {
-      types.push_back(id == kNone ? std::nullopt : std::optional(g_.type(id)));
-      constants.push_back(id != kNone && g_.is_constant(id) ? g_.constant(id) : Tensor());
-    }
-    std::vector<TensorType> outputs;
-    for (ValueId id : node.outputs) outputs.push_back(g_.type(id));
-    std::string label = node.scope.empty() ? "%" + g_.value(node.outputs[0]).name : node.scope;
-    return ops::make_spec(ops::get(node.op), node.attrs, types, std::move(constants),
-                          std::move(outputs), label);
-  }
-
   // About what the weights of the integer kernels will take.
   static size_t packed_bytes(const Graph& g) {
     int64_t bytes = 0;
@@ -249,7 +235,7 @@ class Compiler {
     auto make = [&](size_t i) {
       Packed& p = packed_.find(order[i].second)->second;
       try {
-        p.spec = spec_of(g_.node(order[i].second));
+        p.spec = graph::spec_of(g_, g_.node(order[i].second));
         p.kernel = make_kernel(p.spec, impl_->engine->name());
         if (p.kernel) forget_packed(p.spec, *p.kernel);
       } catch (...) {
@@ -289,7 +275,7 @@ class Compiler {
       spec = std::move(it->second.spec);
       kernel = std::move(it->second.kernel);
     } else {
-      spec = spec_of(node);
+      spec = graph::spec_of(g_, node);
       kernel = make_kernel(spec, impl_->engine->name());
       if (kernel) forget_packed(spec, *kernel);
     }

@@ -501,6 +501,7 @@ std::vector<double> Program::profile(const std::vector<Tensor>& inputs) const {
 
 const graph::Graph& Program::graph() const { return impl_->graph; }
 const std::vector<StepInfo>& Program::steps() const { return impl_->infos; }
+const Kernel* Program::kernel(size_t step) const { return impl_->steps.at(step).kernel.get(); }
 const std::vector<std::string>& Program::warnings() const { return impl_->warnings; }
 
 std::vector<std::string> Program::fallbacks() const {

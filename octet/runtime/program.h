@@ -72,6 +72,9 @@ class Program {
   // every_value was asked for. Ids of values and nodes here are its.
   const graph::Graph& graph() const;
   const std::vector<StepInfo>& steps() const;
+  // The kernel of a step, by its place in steps(); null where there is none: a reordering, or an
+  // operator's own evaluation. It lives as long as the program.
+  const Kernel* kernel(size_t step) const;
   const std::vector<std::string>& warnings() const;  // e.g. of sums beyond int32, one line each
   // What ran in place of the program's engine (StepInfo::note), one line for each who did: "onednn
   // has no kernel for 3 of 9 steps: softmax, layer_norm; native runs them".

@@ -1,5 +1,6 @@
 // cat of codes and of floats: blocks are copied; codes go through a table where an operand's
 // qparams differ from the result's.
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
@@ -90,6 +91,14 @@ class CatKernel final : public Kernel {
         channels_last_(channels_last) {}
   std::string name() const override { return "cat"; }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    KernelDescription d = described(KernelDescription::Arithmetic::moves);
+    if (std::any_of(operands_.begin(), operands_.end(), [](const auto& t) { return t; })) {
+      d.at_run_time = "operands of other qparams than the result's: through a table of 256 codes";
+      d.rounding = kOneToCodes;
+    }
+    return d;
+  }
   Layout input_layout(size_t) const override { return layout(); }
   Layout output_layout(size_t) const override { return layout(); }
   std::unique_ptr<Kernel> in_channels_last() const override {

@@ -147,6 +147,7 @@ class ConvKernel final : public Kernel {
   }
   Layout output_layout(size_t) const override { return Layout::channels_last; }
   size_t packed_bytes() const override { return packed_.packed.bytes(); }
+  KernelDescription description() const override { return packed_.requantizing(); }
   std::vector<std::string> warnings() const override { return warnings_; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {
@@ -285,6 +286,15 @@ class DepthwiseKernel final : public Kernel {
   }
   Layout output_layout(size_t) const override { return Layout::channels_last; }
   size_t packed_bytes() const override { return w_.packed.bytes(); }
+  KernelDescription description() const override {
+    KernelDescription d = described(KernelDescription::Arithmetic::integers, kToCodes);
+    d.loop = fmt::format("depthwise_u8s8_{}", to_string(w_.table->isa));
+    d.accumulator = "int32";
+    d.weight_bits = 8;
+    d.wide_channels = w_.wide.channels();
+    d.epilogue = fmt::format("bias, requantize, codes {}..{}", w_.lo, w_.hi);
+    return d;
+  }
   std::vector<std::string> warnings() const override { return w_.warnings; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {

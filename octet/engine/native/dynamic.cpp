@@ -105,12 +105,13 @@ class DynamicKernel : public Kernel {
       : op_(spec.op), weights_(spec, codes, rows, shape, groups) {}
   std::string name() const override {
     const kernels::KernelTable& t = *weights_.packed.table;
-    return fmt::format("{} gemm{} {}x{} {}", op_, weights_.packed.gemm == t.gemm4 ? "4" : "",
-                       t.gemm_mr, t.gemm_nr, to_string(t.isa));
+    return fmt::format("{} gemm{} {}x{} {}", op_, weights_.packed.four_bit ? "4" : "", t.gemm_mr,
+                       t.gemm_nr, to_string(t.isa));
   }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
   size_t packed_bytes() const override { return weights_.packed.packed.bytes(); }
+  KernelDescription description() const override { return weights_.description(); }
 
  protected:
   std::string op_;

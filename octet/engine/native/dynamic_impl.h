@@ -31,6 +31,15 @@ struct DynamicWeights {
     return r;
   }
   int64_t out_channels() const { return packed.groups * packed.shape.n; }
+  KernelDescription description() const {
+    KernelDescription d = packed.description();
+    d.at_run_time = fmt::format(
+        "x: float32 to {} codes of quint8, one scale for the tensor, from its own range",
+        reduce_range ? 128 : 256);
+    d.epilogue = fmt::format("to float32 by s_x*s_w{}{}", bias.empty() ? "" : ", bias in float32",
+                             activation == "none" ? "" : ", " + activation);
+    return d;
+  }
 
   PackedWeights packed;
   // of q_w - z_w per output channel: what a step of x's zero point is worth

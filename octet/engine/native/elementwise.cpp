@@ -28,14 +28,15 @@ class RangePlan final : public ElementsPlan {
 
 class RangeKernel : public Kernel {
  public:
-  RangeKernel(std::string name, RangeFn fn, bool in_place)
-      : name_(std::move(name)), fn_(std::move(fn)), in_place_(in_place) {}
+  RangeKernel(std::string name, KernelDescription::Arithmetic arithmetic, RangeFn fn, bool in_place)
+      : name_(std::move(name)), arithmetic_(arithmetic), fn_(std::move(fn)), in_place_(in_place) {}
   std::string name() const override { return name_; }
   std::string engine() const override { return "native"; }
   Layout input_layout(size_t) const override { return Layout::any; }
   Layout output_layout(size_t) const override { return Layout::any; }
   bool by_rows() const override { return true; }
   bool in_place() const override { return in_place_; }
+  KernelDescription description() const override { return described(arithmetic_); }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>&,
                                    const std::vector<Shape>& out) const override {
     return std::make_unique<RangePlan>(fn_, out[0]);
@@ -43,13 +44,16 @@ class RangeKernel : public Kernel {
 
  private:
   std::string name_;
+  KernelDescription::Arithmetic arithmetic_;
   RangeFn fn_;
   bool in_place_;
 };
 
-std::unique_ptr<Kernel> range_kernel(const OpSpec& spec, RangeFn fn, bool in_place) {
+std::unique_ptr<Kernel> range_kernel(const OpSpec& spec, KernelDescription::Arithmetic arithmetic,
+                                     RangeFn fn, bool in_place) {
   return std::make_unique<RangeKernel>(
-      fmt::format("{} {}", spec.op, to_string(kernels::table().isa)), std::move(fn), in_place);
+      fmt::format("{} {}", spec.op, to_string(kernels::table().isa)), arithmetic, std::move(fn),
+      in_place);
 }
 
 template <typename T>
@@ -77,6 +81,11 @@ class CodesBinary final : public Kernel {
   }
   bool by_rows() const override { return order_ != ElementOrder::channels_last; }
   bool in_place() const override { return true; }
+  KernelDescription description() const override {
+    return described(KernelDescription::Arithmetic::codes_in_float,
+                     op_ == "mul" ? "f(f(product) * multiplier) to the nearest code, ties to even"
+                                  : kOneToCodes);
+  }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {
     return std::make_unique<Plan>(
@@ -148,7 +157,7 @@ std::unique_ptr<Kernel> make_lookup(const OpSpec& spec) {
   auto codes = std::make_shared<std::vector<uint8_t>>(spec.table);
   auto lookup = kernels::table().lookup;
   return range_kernel(
-      spec,
+      spec, KernelDescription::Arithmetic::table,
       [codes, lookup](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
         lookup(static_cast<const uint8_t*>(in[0]) + i0, static_cast<uint8_t*>(out) + i0, i1 - i0,
                codes->data());
@@ -167,6 +176,9 @@ class QuantizePlanes final : public Kernel {
   }
   std::string engine() const override { return "native"; }
   Layout output_layout(size_t) const override { return Layout::channels_last; }
+  KernelDescription description() const override {
+    return described(KernelDescription::Arithmetic::converts, kOneToCodes);
+  }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>&) const override {
     return std::make_unique<Plan>(codes_, in[0]);
@@ -199,7 +211,11 @@ class QuantizePlanes final : public Kernel {
 class QuantizeKernel final : public RangeKernel {
  public:
   QuantizeKernel(std::string name, const CodesOf& codes, RangeFn fn)
-      : RangeKernel(std::move(name), std::move(fn), false), codes_(codes) {}
+      : RangeKernel(std::move(name), KernelDescription::Arithmetic::converts, std::move(fn), false),
+        codes_(codes) {}
+  KernelDescription description() const override {
+    return described(KernelDescription::Arithmetic::converts, kOneToCodes);
+  }
   std::unique_ptr<Kernel> to_channels_last() const override {
     return std::make_unique<QuantizePlanes>(codes_);
   }
@@ -229,7 +245,7 @@ std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec) {
   const CodesOf q(x);
   auto dequantize = kernels::table().dequantize;
   return range_kernel(
-      spec,
+      spec, KernelDescription::Arithmetic::converts,
       [q, dequantize](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
         dequantize(at(in[0], i0, 1), static_cast<float*>(out) + i0, i1 - i0, q.scale, q.zero_point,
                    q.is_signed);

@@ -101,6 +101,13 @@ class FloatConvKernel final : public Kernel {
                        table_->float_gemm_mr, table_->float_gemm_nr, to_string(table_->isa));
   }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    KernelDescription d = described(KernelDescription::Arithmetic::floats);
+    d.loop = spec_.depthwise ? fmt::format("float_depthwise_{}", to_string(table_->isa))
+                             : float_loop(*table_);
+    d.accumulator = "float32";
+    return d;
+  }
   bool packs(size_t i) const override { return i > 0; }
   Layout input_layout(size_t i) const override {
     return i == 0 && rank_ == 4 ? Layout::channels_last : Layout::row_major;

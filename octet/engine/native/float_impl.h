@@ -79,6 +79,11 @@ struct PackedFloats {
   }
 };
 
+inline std::string float_loop(const kernels::KernelTable& table) {
+  return fmt::format("float_gemm_{} {}x{}", to_string(table.isa), table.float_gemm_mr,
+                     table.float_gemm_nr);
+}
+
 // What split_matrix counts is 8-bit products; a product of floats takes about as long as four of
 // them.
 inline constexpr int64_t kFloatWork = 4;

@@ -71,6 +71,9 @@ class FloatPoolKernel final : public Kernel {
     return fmt::format("{} floats {}", spec_.op, to_string(table_->isa));
   }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    return described(KernelDescription::Arithmetic::floats);
+  }
   Layout input_layout(size_t) const override { return layout(); }
   Layout output_layout(size_t) const override { return layout(); }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,

@@ -32,6 +32,12 @@ class ProductKernel final : public Kernel {
                        table_->float_gemm_nr, to_string(table_->isa));
   }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    KernelDescription d = described(KernelDescription::Arithmetic::floats);
+    d.loop = float_loop(*table_);
+    d.accumulator = "float32";
+    return d;
+  }
   bool packs(size_t i) const override { return (i == 1 && packed_) || i == 2; }
   size_t packed_bytes() const override { return packed_ ? packed_->packed.bytes() : 0; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,

@@ -17,6 +17,7 @@ class LinearKernel final : public Kernel {
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
   size_t packed_bytes() const override { return packed_.packed.bytes(); }
+  KernelDescription description() const override { return packed_.requantizing(); }
   std::vector<std::string> warnings() const override { return warnings_; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs,
                                    const std::vector<Shape>&) const override;

@@ -47,6 +47,14 @@ class LstmKernel final : public Kernel {
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i >= kWeightX; }
   size_t packed_bytes() const override { return from_x->packed_bytes() + w.packed.packed.bytes(); }
+  KernelDescription description() const override {
+    KernelDescription d = w.description();
+    d.at_run_time =
+        "x once for all steps, h at every step: float32 to quint8, one scale each, from "
+        "their own range";
+    d.epilogue = "to float32 by s*s_w, bias; gates and states in float32";
+    return d;
+  }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs,
                                    const std::vector<Shape>& outputs) const override;
 

@@ -22,6 +22,14 @@ class MatmulKernel final : public Kernel {
                        to_string(table->isa));
   }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    KernelDescription d = described(KernelDescription::Arithmetic::integers, kToCodes);
+    d.loop =
+        fmt::format("gemm_u8s8_{} {}x{}", to_string(table->isa), table->gemm_mr, table->gemm_nr);
+    d.accumulator = "int32";
+    d.epilogue = "requantize";
+    return d;
+  }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& inputs,
                                    const std::vector<Shape>& outputs) const override;
 

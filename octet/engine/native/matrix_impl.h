@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "octet/base/check_impl.h"
 #include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
 #include "octet/engine/geometry_impl.h"
@@ -69,6 +70,7 @@ struct PackedWeights {
   WideChannels wide;                        // what a plan runs after the kernel
   int32_t x_zero_point = 0;                 // of unsigned codes
   bool flip_x = false;                      // x is qint8: flip its sign bit first
+  bool four_bit = false;                    // weights are packed in 4 bits
   int32_t y_zero_point = 0, lo = 0, hi = 255;
 
   PackedWeights(const engine_detail::IntegerWeights& weights, const WeightRows& rows,
@@ -78,7 +80,7 @@ struct PackedWeights {
         groups(group_count),
         bias(weights.bias.size()),
         multiplier(weights.multiplier) {
-    const bool four_bit = weights.four_bit;
+    four_bit = weights.four_bit;
     gemm = four_bit ? table->gemm4 : table->gemm;
     const auto packed_bytes = four_bit ? table->gemm4_packed_bytes : table->gemm_packed_bytes;
     const auto pack = four_bit ? table->gemm4_pack : table->gemm_pack;
@@ -130,6 +132,24 @@ struct PackedWeights {
     a.lo = lo;
     a.hi = hi;
     return a;
+  }
+
+  // What its kernels multiply with, and what they sum in.
+  KernelDescription description() const {
+    KernelDescription d = described(KernelDescription::Arithmetic::integers);
+    d.loop = fmt::format("gemm_u8{}_{} {}x{}", four_bit ? "u4" : "s8", to_string(table->isa),
+                         table->gemm_mr, table->gemm_nr);
+    d.accumulator = "int32";
+    d.weight_bits = four_bit ? 4 : 8;
+    d.wide_channels = wide.channels();
+    return d;
+  }
+  // The same of kernels whose results are codes.
+  KernelDescription requantizing() const {
+    KernelDescription d = description();
+    d.epilogue = fmt::format("bias, requantize, codes {}..{}", lo, hi);
+    d.rounding = kToCodes;
+    return d;
   }
 
  private:

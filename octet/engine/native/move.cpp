@@ -172,6 +172,9 @@ class MoveKernel final : public Kernel {
         channels_last_(channels_last) {}
   std::string name() const override { return op_; }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    return described(KernelDescription::Arithmetic::moves);
+  }
   Layout input_layout(size_t) const override { return layout(); }
   Layout output_layout(size_t) const override { return layout(); }
   std::unique_ptr<Kernel> in_channels_last() const override {

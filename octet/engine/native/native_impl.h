@@ -2,6 +2,8 @@
 // What native kernels share, and their makers.
 
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "octet/engine/engine.h"
 #include "octet/engine/scratch_impl.h"
@@ -28,6 +30,17 @@ struct CodesOf {
   int32_t zero_point, lo, hi;
   bool is_signed;
 };
+
+// What kernels say of themselves (KernelDescription).
+inline constexpr const char* kToCodes = "f(f(sum) * multiplier) to the nearest code, ties to even";
+inline constexpr const char* kOneToCodes = "f(value / scale) to the nearest code, ties to even";
+inline KernelDescription described(KernelDescription::Arithmetic arithmetic,
+                                   std::string rounding = "") {
+  KernelDescription d;
+  d.arithmetic = arithmetic;
+  d.rounding = std::move(rounding);
+  return d;
+}
 
 // The makers, which engine.cpp lists by operator. Each returns null when the call is not one it
 // takes: the types are others, say.

@@ -19,6 +19,9 @@ class NormKernel : public Kernel {
     return fmt::format("{} {}", op_, to_string(kernels::table().isa));
   }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    return described(KernelDescription::Arithmetic::floats);
+  }
   Layout input_layout(size_t) const override { return layout(); }
   Layout output_layout(size_t) const override { return layout(); }
 

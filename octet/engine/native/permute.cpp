@@ -107,6 +107,9 @@ class PermuteKernel final : public Kernel {
       : order_(std::move(order)), bytes_(bytes) {}
   std::string name() const override { return "permute"; }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    return described(KernelDescription::Arithmetic::moves);
+  }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>&) const override {
     return std::make_unique<PermutePlan>(order_, in[0], bytes_);

@@ -96,6 +96,13 @@ class PoolKernel final : public Kernel {
     return fmt::format("{} {}", spec_.op, to_string(table_->isa));
   }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    if (max_) return described(KernelDescription::Arithmetic::moves);
+    KernelDescription d = described(KernelDescription::Arithmetic::integers, kToCodes);
+    d.accumulator = "int32, or int64 where so many codes need it";
+    d.epilogue = "f(1/count), requantize";
+    return d;
+  }
   Layout input_layout(size_t) const override { return Layout::channels_last; }
   Layout output_layout(size_t) const override { return Layout::channels_last; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,

@@ -202,6 +202,15 @@ class ReduceKernel final : public Kernel {
       : spec_(spec), reduction_(reduction), channels_last_(channels_last) {}
   std::string name() const override { return spec_.op + (is_codes() ? "" : " floats"); }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    using A = KernelDescription::Arithmetic;
+    const bool extreme = reduction_ == Reduction::largest || reduction_ == Reduction::smallest;
+    if (extreme || !is_codes()) return described(extreme ? A::moves : A::floats);
+    KernelDescription d = described(A::integers, kToCodes);
+    d.accumulator = "int32, or int64 where so many codes need it";
+    d.epilogue = "f(1/count), requantize";
+    return d;
+  }
   Layout input_layout(size_t) const override { return layout(); }
   Layout output_layout(size_t) const override { return layout(); }
   std::unique_ptr<Kernel> in_channels_last() const override {

@@ -179,6 +179,10 @@ class ResizeKernel final : public Kernel {
                        to_string(kernels::table().isa));
   }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    return codes_.y ? described(KernelDescription::Arithmetic::codes_in_float, kOneToCodes)
+                    : described(KernelDescription::Arithmetic::floats);
+  }
   Layout input_layout(size_t) const override { return layout(); }
   Layout output_layout(size_t) const override { return layout(); }
   std::unique_ptr<Kernel> in_channels_last() const override {

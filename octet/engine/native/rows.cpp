@@ -20,6 +20,9 @@ class FloatRows : public Kernel {
       : name_(std::move(name)), any_layout_(any_layout), in_place_(in_place) {}
   std::string name() const override { return name_; }
   std::string engine() const override { return "native"; }
+  KernelDescription description() const override {
+    return described(KernelDescription::Arithmetic::floats);
+  }
   Layout input_layout(size_t) const override {
     return any_layout_ ? Layout::any : Layout::row_major;
   }

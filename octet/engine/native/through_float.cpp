@@ -41,6 +41,12 @@ class ThroughFloat final : public Kernel {
   }
   bool packs(size_t i) const override { return inner_->packs(i); }
   size_t packed_bytes() const override { return inner_->packed_bytes(); }
+  KernelDescription description() const override {
+    KernelDescription d = described(KernelDescription::Arithmetic::through_float, kOneToCodes);
+    d.loop = inner_->name();
+    d.at_run_time = "operands: codes to float32; result: float32 to codes";
+    return d;
+  }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override;
 

@@ -66,6 +66,12 @@ class WideChannels {
     }
   }
 
+  int64_t channels() const {
+    int64_t count = 0;
+    for (const Group& group : groups_) count += std::ssize(group.channels);
+    return count;
+  }
+
  private:
   static constexpr int64_t kFit = std::numeric_limits<int32_t>::max() / (255 * 128);  // products
   static constexpr int64_t kRows = 24, kColumns = 128;  // of a block whose sums wait in the cache

@@ -285,7 +285,8 @@ std::unique_ptr<Kernel> make_int8_conv(const OpSpec& spec) {
                            .input = layout,
                            .output = layout,
                            .packs = OneDnnKernel::Packs::all_but_first,
-                           .packed_bytes = bytes},
+                           .packed_bytes = bytes,
+                           .description = describe_sums("bias, requantize")},
       [conv](const std::vector<Shape>& in, const std::vector<Shape>& out) {
         return std::make_unique<Int8ConvPlan>(*conv, in[0], out[0]);
       });

@@ -54,6 +54,9 @@ void take_exact(Desc& pd, const Trust& trust) {
     if (!pd.next_impl()) throw dnnl::error(dnnl_unimplemented, "no implementation adds up exactly");
 }
 
+// What its kernels say of themselves (KernelDescription).
+KernelDescription describe_sums(std::string epilogue, bool weight = true);
+
 // A primitive of codes and a second operand, constant or not, that gives int32 sums.
 class SumsPrimitive {
  public:

@@ -322,10 +322,19 @@ class Int8MatmulPlan final : public KernelPlan {
 std::unique_ptr<Kernel> make_int8_linear(const OpSpec& spec) {
   const auto l = spec.form == WeightForm::dynamic ? dynamic_linear(spec) : static_linear(spec);
   if (!l) return nullptr;
+  KernelDescription description = describe_sums("bias, requantize");
+  if (spec.form == WeightForm::dynamic) {
+    description.at_run_time = fmt::format(
+        "x: float32 to {} codes of quint8, one scale for the tensor, from its own range",
+        spec.attrs.get_bool("reduce_range") ? 128 : 256);
+    description.epilogue = "to float32 by s_x*s_w, bias in float32";
+    description.rounding.clear();
+  }
   return std::make_unique<OneDnnKernel>(
       OneDnnKernel::Traits{.name = spec.op + " int8",
                            .packs = OneDnnKernel::Packs::all_but_first,
-                           .packed_bytes = l->w.codes.size()},
+                           .packed_bytes = l->w.codes.size(),
+                           .description = std::move(description)},
       [l](const std::vector<Shape>& in, const std::vector<Shape>&) {
         return std::make_unique<Int8LinearPlan>(*l, numel(in[0]) / l->k);
       });
@@ -340,7 +349,8 @@ std::unique_ptr<Kernel> make_int8_matmul(const OpSpec& spec) {
   if (!a.back().known() || a.back().size() == 0 || a.back().size() > kMost) return nullptr;
   const auto c = std::make_shared<const Int8Matmul>(spec);
   return std::make_unique<OneDnnKernel>(
-      OneDnnKernel::Traits{.name = spec.op + " int8"},
+      OneDnnKernel::Traits{.name = spec.op + " int8",
+                           .description = describe_sums("requantize", false)},
       [c](const std::vector<Shape>& in, const std::vector<Shape>&) {
         return std::make_unique<Int8MatmulPlan>(*c, in[0], in[1]);
       });

@@ -71,4 +71,15 @@ bool sums_in_32_bits() {
   return vnni;
 }
 
+KernelDescription describe_sums(std::string epilogue, bool weight) {
+  KernelDescription d;
+  d.arithmetic = KernelDescription::Arithmetic::integers;
+  d.loop = "oneDNN u8s8";
+  d.accumulator = "int32";
+  d.epilogue = std::move(epilogue);
+  d.rounding = "f(f(sum) * multiplier) to the nearest code, ties to even (octet's)";
+  d.weight_bits = weight ? 8 : 0;
+  return d;
+}
+
 }  // namespace octet::onednn

@@ -83,6 +83,7 @@ class OneDnnKernel final : public Kernel {
     Layout input = Layout::row_major, output = Layout::row_major;  // input: of operand 0
     Packs packs = Packs::nothing;
     size_t packed_bytes = 0;
+    KernelDescription description = {};
   };
   OneDnnKernel(Traits traits, PlanFn fn) : traits_(std::move(traits)), fn_(std::move(fn)) {}
   std::string name() const override { return traits_.name; }
@@ -97,6 +98,7 @@ class OneDnnKernel final : public Kernel {
     return traits_.packs == Packs::all || (traits_.packs == Packs::all_but_first && i > 0);
   }
   size_t packed_bytes() const override { return traits_.packed_bytes; }
+  KernelDescription description() const override { return traits_.description; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override;
 

@@ -83,7 +83,7 @@ std::unique_ptr<Kernel> integer_conv(const OpSpec& spec, const Geometry& g) {
           });
         };
       },
-      w->warnings);
+      w->warnings, sums_in_64_bits());
 }
 
 std::unique_ptr<Kernel> dynamic_conv(const OpSpec& spec, const Geometry& g) {
@@ -92,7 +92,8 @@ std::unique_ptr<Kernel> dynamic_conv(const OpSpec& spec, const Geometry& g) {
   std::string activation = spec.attrs.get_string("activation"), label = spec.label;
   bool reduce_range = spec.attrs.get_bool("reduce_range");
   return std::make_unique<ReferenceKernel>(
-      spec.op, [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+      spec.op,
+      [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
         return [=, x = engine_detail::with_3_spatial(in[0]),
                 y = engine_detail::with_3_spatial(out[0])](auto inputs, auto outputs) {
           const DynamicCodes q(static_cast<const float*>(inputs[0]), numel(x), reduce_range, label);
@@ -106,7 +107,8 @@ std::unique_ptr<Kernel> dynamic_conv(const OpSpec& spec, const Geometry& g) {
                 dynamic_result(acc, q.scale * w->scales[c], bias, c, activation);
           });
         };
-      });
+      },
+      std::vector<std::string>(), sums_in_64_bits(true));
 }
 
 std::unique_ptr<Kernel> float_conv(const OpSpec& spec, const Geometry& g) {

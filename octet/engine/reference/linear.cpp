@@ -123,7 +123,8 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
     std::string activation = spec.attrs.get_string("activation"), label = spec.label;
     bool reduce_range = spec.attrs.get_bool("reduce_range");
     return std::make_unique<ReferenceKernel>(
-        "linear_dynamic", [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
+        "linear_dynamic",
+        [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
           int64_t m = k_in ? numel(in[0]) / k_in : 0;
           return [=](auto inputs, auto outputs) {
             const DynamicCodes x(static_cast<const float*>(inputs[0]), m * k_in, reduce_range,
@@ -139,7 +140,8 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
                     dynamic_result(acc, x.scale * w->scales[n], bias, n, activation);
               }
           };
-        });
+        },
+        std::vector<std::string>(), sums_in_64_bits(true));
   }
   if (spec.form == WeightForm::weight_only)
     return engine_detail::is_weight_only_call(spec) ? weight_only_linear(spec) : nullptr;
@@ -160,7 +162,7 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
               }
           };
         },
-        w->warnings);
+        w->warnings, sums_in_64_bits());
   }
   if (!is_float_call(spec)) return nullptr;
   FloatOperand w(spec, 1), b(spec, 2);

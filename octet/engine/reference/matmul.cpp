@@ -36,7 +36,8 @@ std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
   const TensorType &ta = spec.inputs[0], &tb = spec.inputs[1], &ty = spec.outputs[0];
   const float multiplier = engine_detail::matmul_multiplier(spec);
   return std::make_unique<ReferenceKernel>(
-      "matmul", [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
+      "matmul",
+      [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
         const engine_detail::MatmulGeometry g(in[0], in[1], out[0]);
         return [=](auto inputs, auto outputs) {
           const auto za = static_cast<int32_t>(ta.quantizer->zero_point()),
@@ -60,7 +61,8 @@ std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
                     static_cast<uint8_t>(y);
               }
         };
-      });
+      },
+      std::vector<std::string>(), sums_in_64_bits());
 }
 
 }  // namespace octet::reference

@@ -38,12 +38,17 @@ class ReferencePlan final : public KernelPlan {
 class ReferenceKernel final : public Kernel {
  public:
   using PlanFn = std::function<RunFn(const std::vector<Shape>&, const std::vector<Shape>&)>;
-  ReferenceKernel(std::string name, PlanFn fn, std::vector<std::string> warnings = {})
-      : name_(std::move(name)), fn_(std::move(fn)), warnings_(std::move(warnings)) {}
+  ReferenceKernel(std::string name, PlanFn fn, std::vector<std::string> warnings = {},
+                  KernelDescription description = {})
+      : name_(std::move(name)),
+        fn_(std::move(fn)),
+        warnings_(std::move(warnings)),
+        description_(std::move(description)) {}
   std::string name() const override { return name_; }
   std::string engine() const override { return "reference"; }
   bool packs(size_t i) const override { return i > 0; }
   std::vector<std::string> warnings() const override { return warnings_; }
+  KernelDescription description() const override { return description_; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {
     return std::make_unique<ReferencePlan>(fn_(in, out));
@@ -53,7 +58,19 @@ class ReferenceKernel final : public Kernel {
   std::string name_;
   PlanFn fn_;
   std::vector<std::string> warnings_;
+  KernelDescription description_;
 };
+
+// Of layers and products on codes, whose sums are exact whatever their size.
+inline KernelDescription sums_in_64_bits(bool dynamic = false) {
+  KernelDescription d;
+  d.arithmetic = KernelDescription::Arithmetic::integers;
+  d.loop = "plain loops";
+  d.accumulator = "int64";
+  if (dynamic)
+    d.at_run_time = "x: float32 to codes of quint8, one scale for the tensor, from its own range";
+  return d;
+}
 
 // The code at index i of 8-bit data.
 inline int32_t code(const void* data, int64_t i, bool is_signed) {

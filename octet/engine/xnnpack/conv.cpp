@@ -110,6 +110,13 @@ std::unique_ptr<Kernel> make(const OpSpec& spec, const Geometry& g, Layout layou
   traits.packed_bytes = codes.size();
   traits.flip_x = t->flip_x;
   traits.flip_y = t->flip_y;
+  traits.description = {.arithmetic = KernelDescription::Arithmetic::integers,
+                        .loop = t->is_signed ? "xnnpack qc8 (s8s8)" : "xnnpack qu8 (u8u8)",
+                        .accumulator = "int32",
+                        .at_run_time = "",
+                        .epilogue = "bias, requantize",
+                        .rounding = "XNNPACK's, where it gives octet's results",
+                        .weight_bits = 8};
   return std::make_unique<XnnKernel>(
       std::move(traits), std::move(op),
       [is_signed = t->is_signed, of_shape](const std::vector<Shape>& in,

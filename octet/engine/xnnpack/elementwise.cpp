@@ -36,7 +36,12 @@ std::unique_ptr<Kernel> make_mul(const OpSpec& spec) {
                           : make(xnn_create_multiply_nd_qu8, uint8_t{});
   if (!op) return nullptr;
   return std::make_unique<XnnKernel>(
-      XnnKernel::Traits{.name = "mul", .input = Layout::any, .output = Layout::any}, std::move(op),
+      XnnKernel::Traits{
+          .name = "mul",
+          .input = Layout::any,
+          .output = Layout::any,
+          .description = {.arithmetic = KernelDescription::Arithmetic::codes_in_float}},
+      std::move(op),
       [is_signed](const std::vector<Shape>&, const std::vector<Shape>& out) -> XnnKernel::Setup {
         return [=, n = static_cast<size_t>(numel(out[0]))](
                    xnn_operator_t o, const std::vector<const void*>& x, void* result) {
@@ -69,7 +74,10 @@ std::unique_ptr<Kernel> make_clamp(const OpSpec& spec) {
                                    static_cast<uint8_t>(hi), 0);
   if (!op) return nullptr;
   return std::make_unique<XnnKernel>(
-      XnnKernel::Traits{.name = spec.op + " of codes", .input = Layout::any, .output = Layout::any},
+      XnnKernel::Traits{.name = spec.op + " of codes",
+                        .input = Layout::any,
+                        .output = Layout::any,
+                        .description = {.arithmetic = KernelDescription::Arithmetic::moves}},
       std::move(op),
       [is_signed](const std::vector<Shape>&, const std::vector<Shape>& out) -> XnnKernel::Setup {
         return [=, n = static_cast<size_t>(numel(out[0]))](

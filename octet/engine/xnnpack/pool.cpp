@@ -27,8 +27,10 @@ std::unique_ptr<Kernel> make_max_pool(const OpSpec& spec) {
                           : make(xnn_create_max_pooling2d_nhwc_u8, uint8_t{0}, uint8_t{255});
   if (!op) return nullptr;  // a window of one pixel, say
   return std::make_unique<XnnKernel>(
-      XnnKernel::Traits{
-          .name = "max_pool2d", .input = Layout::channels_last, .output = Layout::channels_last},
+      XnnKernel::Traits{.name = "max_pool2d",
+                        .input = Layout::channels_last,
+                        .output = Layout::channels_last,
+                        .description = {.arithmetic = KernelDescription::Arithmetic::moves}},
       std::move(op),
       [is_signed](const std::vector<Shape>& in, const std::vector<Shape>&) -> XnnKernel::Setup {
         const auto n = static_cast<size_t>(in[0][0]), h = static_cast<size_t>(in[0][2]),

@@ -46,6 +46,7 @@ class XnnKernel final : public Kernel {
     size_t packed_bytes = 0;
     bool flip_x = false,
          flip_y = false;  // XNNPACK is given, or gives, codes of the other signedness
+    KernelDescription description = {};
   };
   // Tells the operator the shapes and where the operands lie (xnn_setup_*).
   using Setup = std::function<xnn_status(xnn_operator_t op, const std::vector<const void*>& inputs,
@@ -62,6 +63,7 @@ class XnnKernel final : public Kernel {
   Layout output_layout(size_t) const override { return traits_.output; }
   bool packs(size_t i) const override { return traits_.packs && i > 0; }
   size_t packed_bytes() const override { return traits_.packed_bytes; }
+  KernelDescription description() const override { return traits_.description; }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override;
 

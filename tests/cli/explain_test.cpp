@@ -1,0 +1,110 @@
+// octet explain
+#include <fstream>
+#include <regex>
+#include <sstream>
+
+#include "cli_test_util.h"
+
+namespace octet::testing {
+namespace {
+
+struct CliExplain : ::testing::Test {
+  CliExplain() { quantize_glyphs(net); }
+  TempDir dir;
+  const std::string net = dir / "net.octet";
+};
+
+TEST_F(CliExplain, JsonSaysOfEveryStepWhatRan) {
+  const auto json = json_of(run_octet({"explain", net, "--json"}));
+  ASSERT_GE(json["steps"].size(), 12u);
+  int integers = 0;
+  for (const auto& step : json["steps"]) {
+    for (const char* key : {"name", "op", "numbers", "kernel", "loop", "engine", "arithmetic"})
+      EXPECT_FALSE(step[key].get<std::string>().empty()) << key << " of " << step;
+    EXPECT_GT(step["bytes"].get<double>(), 0);
+    if (step["numbers"] != "integers" || step["multiply_adds"] == 0) continue;
+    ++integers;
+    EXPECT_EQ(step["accumulator"], "int32");
+    EXPECT_GT(step["largest_sum"].get<int64_t>(), 0);
+    EXPECT_LT(step["largest_sum"].get<int64_t>(), int64_t{1} << 31);
+    EXPECT_FALSE(step["rounding"].get<std::string>().empty());
+    EXPECT_FALSE(step["isa"].get<std::string>().empty());
+    EXPECT_EQ(step["weight_bits"], 8);
+    EXPECT_TRUE(contains(step["inputs"][1]["scheme"], "per channel")) << step["inputs"];
+  }
+  EXPECT_EQ(integers, 8);  // convolutions and the linear layer
+}
+
+TEST_F(CliExplain, VerifyFindsEveryStepIdenticalToTheReference) {
+  const auto json =
+      json_of(run_octet({"explain", net, "--data", kTest, "--samples", "3", "--verify", "--json"}));
+  EXPECT_EQ(json["samples"], 3);
+  for (const auto& step : json["steps"])
+    EXPECT_TRUE(step["numbers"] == "layout" || step["verified"] == "identical") << step;
+}
+
+TEST_F(CliExplain, RequireFailsWithTheNamesOfWhatRanInFloat) {
+  expect_success(run_octet({"explain", net, "--require", "int8"}));
+  const std::string partly = dir / "partly.octet";
+  quantize_glyphs(partly, {"--skip", "/block2/body/body.3/Conv"});
+  const RunResult r = run_octet({"explain", partly, "--require", "int8"});
+  EXPECT_EQ(r.code, 1);
+  EXPECT_TRUE(contains(r.err, "--require int8")) << r.err;
+  EXPECT_TRUE(contains(r.err, "/block2/body/body.3/Conv (conv2d)")) << r.err;
+  EXPECT_FALSE(contains(r.err, "body.0/Conv")) << r.err;
+  expect_success(run_octet({"explain", partly, "--require", "int8", "--part", "/block1/*"}));
+  EXPECT_EQ(run_octet({"explain", partly, "--require", "int8", "--part", "/block2/*"}).code, 1);
+  const RunResult unknown = run_octet({"explain", net, "--require", "int8", "--part", "/blok1/x"});
+  EXPECT_EQ(unknown.code, 1);
+  EXPECT_TRUE(contains(unknown.err, "no operator is called '/blok1/x'")) << unknown.err;
+}
+
+TEST_F(CliExplain, TheFloatNetworkIsFloatAndSaysWhy) {
+  const auto json = json_of(run_octet({"explain", kNet, "--json"}));
+  for (const auto& step : json["steps"]) {
+    EXPECT_EQ(step["numbers"], "floats");
+    EXPECT_FALSE(step["why_float"].get<std::string>().empty());
+  }
+  const RunResult r = run_octet({"explain", kNet});
+  EXPECT_TRUE(contains(r.out, "0 of 12 operators ran on 8-bit codes")) << r.out;
+}
+
+TEST_F(CliExplain, IsaForecastsTheLayersThatSaturate) {
+  const auto json = json_of(
+      run_octet({"explain", net, "--data", kTest, "--samples", "32", "--isa", "avx2", "--json"}));
+  const auto& layers = json["saturation"]["layers"];
+  ASSERT_EQ(layers.size(), 8u);
+  EXPECT_EQ(layers[0]["name"], "/stem/stem.0/Conv");
+  EXPECT_GT(layers[0]["saturated"].get<int64_t>(), 0);  // pictures: codes of 0 and 255
+  EXPECT_LT(layers[0]["sqnr_db"].get<double>(), 30);
+  EXPECT_FALSE(json["saturation"]["outputs"][0]["sqnr_db"].is_null());
+  // Weights alone, where there is no data.
+  const auto blind = json_of(run_octet({"explain", net, "--isa", "saturating", "--json"}));
+  EXPECT_EQ(blind["saturation"]["samples"], 0);
+  EXPECT_GT(blind["saturation"]["layers"][0]["risky_pairs"].get<int64_t>(), 0);
+}
+
+TEST_F(CliExplain, TextFitsATerminalOf100Columns) {
+  const RunResult r =
+      run_octet({"explain", net, "--data", kTest, "--samples", "2", "--verify", "--isa", "avx2"});
+  expect_success(r);
+  std::istringstream lines(r.out);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
+}
+
+TEST_F(CliExplain, TheCommandsOfThePageWork) {
+  std::ifstream page("docs/explain.md");
+  int commands = 0;
+  for (std::string line; std::getline(page, line);) {
+    if (line.rfind("octet explain ", 0) != 0) continue;
+    std::vector<std::string> args;
+    std::istringstream words(line.substr(6, line.find('#') - 6));
+    for (std::string word; words >> word;) args.push_back(word == "net.octet" ? net : word);
+    EXPECT_EQ(run_octet(args).code, 0) << line;
+    ++commands;
+  }
+  EXPECT_GE(commands, 4);
+}
+
+}  // namespace
+}  // namespace octet::testing

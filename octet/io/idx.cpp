@@ -113,7 +113,7 @@ bool dtype_of_code(uint8_t code, DType& dtype) {
 bool is_idx(const std::filesystem::path& path) {
   try {
     uint8_t magic[4];
-    DType dtype;
+    DType dtype = DType::uint8;
     return Reader(path).some(magic, 4) == 4 && magic[0] == 0 && magic[1] == 0 &&
            dtype_of_code(magic[2], dtype) && magic[3] > 0;
   } catch (const Error&) {
@@ -148,7 +148,7 @@ Tensor read_idx(const std::filesystem::path& path) {
   auto* out = static_cast<std::byte*>(t.raw_data());
   const auto bytes = static_cast<size_t>(t.nbytes()), size = element_size(dtype);
   in.all(out, bytes, "its elements");
-  std::byte more;
+  std::byte more{};
   OCTET_CHECK(in.some(&more, 1) == 0, corrupt, "{}: is longer than an array of {} of shape {}",
               in.path(), octet::to_string(dtype), octet::to_string(shape));
   if (size > 1)

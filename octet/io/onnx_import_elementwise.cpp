@@ -77,7 +77,7 @@ void import_prelu(Importer& im, const NodeView& n) {
 
 void import_cast(Importer& im, const NodeView& n) {
   n.ignore({"saturate"});  // float8 only
-  DType dtype;
+  DType dtype = DType::float32;
   try {
     dtype = dtype_of(static_cast<int32_t>(n.get_int("to", 0)), n.label());
   } catch (const Error&) {

@@ -10,7 +10,7 @@
 namespace octet::nn::utils {
 namespace {
 
-Tensor index_tensor(std::vector<int64_t> values) {
+Tensor index_tensor(const std::vector<int64_t>& values) {
   const auto n = static_cast<int64_t>(values.size());
   return Tensor::from(values, {n});
 }

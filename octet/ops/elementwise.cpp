@@ -261,7 +261,8 @@ OCTET_OP(pow, "pow(a, b) -> y", QRule::own, infer([](const Types& t) {
              },
              // a^b * log(a), and 0 where a is 0 and b is not negative
              [](const Grad& g, const Tensor& dy) {
-               Tensor a = g[0], zero = number_like(a, 0), b = g[1].to(a.dtype());
+               const Tensor& a = g[0];
+               Tensor zero = number_like(a, 0), b = g[1].to(a.dtype());
                Tensor flat = compare("logical_and", compare("equal", a, zero),
                                      compare("greater_equal", b, zero));
                return (dy * where(flat, zero, g.y() * call("log", {a}))).to(g[1].dtype());

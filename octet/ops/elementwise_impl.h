@@ -179,7 +179,7 @@ Tensor codes(const Call& c, const std::string& activation) {
   bool signed_a = a.dtype() == DType::qint8, signed_b = b.dtype() == DType::qint8;
   zip_into<uint8_t, uint8_t, uint8_t>(a, b, y, [=](uint8_t p, uint8_t q) {
     int32_t ia = signed_a ? static_cast<int8_t>(p) : p, ib = signed_b ? static_cast<int8_t>(q) : q;
-    float v;
+    float v = 0;
     if (kind == Kind::mul) {
       v = static_cast<float>((ia - qa.zero) * (ib - qb.zero)) * m;
     } else {

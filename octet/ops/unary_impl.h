@@ -202,7 +202,7 @@ struct Gelu {
   }
   T operator()(T v) const {
     if constexpr (std::is_same_v<T, float>) {
-      if (float y; !by_tanh) {
+      if (float y = 0; !by_tanh) {
         kernels::table().gelu(&v, &y, 1);
         return y;
       }

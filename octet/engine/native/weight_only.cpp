@@ -121,6 +121,7 @@ class WeightOnlyPlan final : public KernelPlan {
         const int64_t rows = std::min(m1 - m, kRows);
         g.a = planes_ + 3 * m * stride_;
         // Channel n comes first; only those from n on are written.
+        // NOLINTNEXTLINE(performance-no-int-to-ptr)
         g.c = reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(sums) -
                                       static_cast<uintptr_t>(n) * sizeof(int32_t));
         w_.packed.gemm(g, 0, 3 * rows, n, end);

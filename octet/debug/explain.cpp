@@ -436,7 +436,11 @@ class ProgramExplainer {
     types_.resize(g_.values().size());
     for (size_t v = 0; v < types_.size(); ++v) types_[v] = g_.type(static_cast<ValueId>(v));
     e_.machine = machine_text();
+    e_.engine = octet::engine();
     e_.notes = p_.warnings();
+    // What the default engine leaves to others is no news.
+    if (e_.engine != "native")
+      for (const std::string& line : p_.fallbacks()) e_.notes.push_back(line);
     e_.samples = std::ssize(samples_);
     e_.verified = options_.verify;
     watch_types();

@@ -129,6 +129,8 @@ std::vector<std::vector<Tensor>> samples_of(const Options& o, const graph::Graph
 }
 
 void run(const Options& o) {
+  if (!o.part.empty() && o.require.empty())
+    wrong_usage("--part says what --require is for; expected --require int8 too");
   o.run.apply();
   const graph::Graph graph = load_model(o.model);
   const runtime::Program program = runtime::compile(graph);

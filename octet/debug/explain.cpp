@@ -142,12 +142,24 @@ std::string isa_in(const std::string& text) {
   return "";
 }
 
+// The weights of a recurrent layer for x and for h: their places among the operands.
+std::vector<size_t> recurrent_weights(const ops::Op& op) {
+  const auto w_ih = op.param_index("w_ih"), w_hh = op.param_index("w_hh");
+  return w_ih && w_hh ? std::vector<size_t>{*w_ih, *w_hh} : std::vector<size_t>();
+}
+
 // Products of one result element times elements.
 double multiply_adds_of(const OpSpec& spec, const std::vector<Shape>& in,
                         const std::vector<Shape>& out) {
   if (out.empty()) return 0;
   const std::string& op = spec.layer.empty() ? spec.op : spec.layer;
   const auto results = static_cast<double>(numel(out[0]));
+  if (const auto weights = recurrent_weights(ops::get(spec.op)); !weights.empty()) {
+    double products = 0;  // of a step of a sequence: every weight once
+    for (size_t w : weights) products += static_cast<double>(numel(in[w]));
+    const int64_t width = in[0].empty() ? 0 : in[0].back();
+    return width ? products * static_cast<double>(numel(in[0]) / width) : 0;
+  }
   if (op == "matmul" && in.size() > 1 && !in[0].empty())
     return results * static_cast<double>(in[0].back());
   const bool conv = op.starts_with("conv") && op.find("backward") == std::string::npos;
@@ -167,6 +179,19 @@ std::optional<int64_t> largest_sum_of(const OpSpec& spec, const std::vector<Shap
       return std::max(qmax(t.dtype) - z, z - qmin(t.dtype));
     };
     return in[0].back() * farthest(spec.inputs[0]) * farthest(spec.inputs[1]);
+  }
+  if (const auto weights = recurrent_weights(ops::get(spec.op)); !weights.empty()) {
+    int64_t largest = 0;
+    for (size_t w : weights) {
+      // As a dynamic linear layer: x and h become codes when they are known.
+      OpSpec layer;
+      layer.inputs = {spec.inputs[0], spec.inputs[w]};
+      layer.constants = {Tensor(), spec.constants[w]};
+      if (!layer.constants[1].defined() || layer.constants[1].dtype() != DType::qint8)
+        return std::nullopt;
+      largest = std::max(largest, largest_sum(weight_codes(layer), layer, 0, 255, {}));
+    }
+    return largest;
   }
   if (!spec.attrs.has("activation") || spec.inputs.size() < 2 || !spec.has(1) ||
       !spec.constants[1].defined() || !spec.constants[1].is_quantized())
@@ -411,7 +436,11 @@ class ProgramExplainer {
     types_.resize(g_.values().size());
     for (size_t v = 0; v < types_.size(); ++v) types_[v] = g_.type(static_cast<ValueId>(v));
     e_.machine = machine_text();
+    e_.engine = octet::engine();
     e_.notes = p_.warnings();
+    // What the default engine leaves to others is no news.
+    if (e_.engine != "native")
+      for (const std::string& line : p_.fallbacks()) e_.notes.push_back(line);
     e_.samples = std::ssize(samples_);
     e_.verified = options_.verify;
     watch_types();
@@ -643,14 +672,18 @@ class CallWatch final : public ops::Interceptor {
     std::vector<Shape> in, out;
     // As engines see eager calls: the operands behind the first are known where it has a weight.
     const bool weighted = op.param_index("weight") == size_t{1};
+    const std::vector<size_t> recurrent = recurrent_weights(op);
+    const auto known = [&](size_t i) {
+      return (weighted && i > 0) || (!recurrent.empty() && i >= recurrent[0]);
+    };
     for (size_t i = 0; i < call.inputs().size(); ++i) {
       const Tensor& x = call.inputs()[i];
       types.push_back(x.defined() ? std::optional(x.type()) : std::nullopt);
-      constants.push_back(weighted && i > 0 ? x : Tensor());
+      constants.push_back(known(i) ? x : Tensor());
       in.push_back(x.defined() ? x.shape() : Shape());
       if (!x.defined()) continue;
       const std::string& name = op.params()[std::min(i, op.params().size() - 1)].name;
-      s.inputs.push_back({name, x.type(), weighted && i > 0, bytes_of(x.type())});
+      s.inputs.push_back({name, x.type(), known(i), bytes_of(x.type())});
       s.bytes += s.inputs.back().bytes;
     }
     for (size_t i = 0; i < results.size(); ++i) {
@@ -741,11 +774,18 @@ std::string short_type(const TensorType& t) {
   return name;
 }
 
-// The operands that matter, and the result: "u8 x s8 > u8".
+// The operands that matter, and the result: "u8 x s8 > u8". What becomes codes on the fly is
+// "f32~u8".
 std::string short_types(const ExplainedStep& s) {
+  const auto codes = std::find_if(s.inputs.begin(), s.inputs.end(), [](const ExplainedOperand& o) {
+    return o.constant && o.type.is_quantized();
+  });
   std::string text;
-  for (size_t i = 0; i < s.inputs.size() && i < 2; ++i)
-    text += (i ? s.multiply_adds > 0 ? " x " : ", " : "") + short_type(s.inputs[i].type);
+  if (!s.inputs.empty()) text = short_type(s.inputs[0].type);
+  if (s.numbers == Numbers::integers && text == "f32") text += "~u8";
+  if (s.inputs.size() > 1)
+    text += (s.multiply_adds > 0 ? " x " : ", ") +
+            short_type((codes == s.inputs.end() ? s.inputs[1] : *codes).type);
   return text + (s.outputs.empty() ? "" : " > " + short_type(s.outputs[0].type));
 }
 
@@ -902,7 +942,7 @@ std::vector<std::string> Explanation::summary() const {
 }
 
 std::string to_string(const Explanation& e, bool details) {
-  constexpr size_t kTypes = 15, kLoop = 26, kName = 28;
+  constexpr size_t kTypes = 17, kLoop = 26, kName = 26;
   std::string text = e.machine + "\n";
   const bool timed = e.seconds > 0;
   text += fmt::format("{:>8} {:>5} {:>5} {:>6}  {:<{}} {:<{}} {}\n", timed ? "us" : "",

@@ -98,14 +98,14 @@ struct Ceilings {
 
 struct Explanation {
   std::string machine;  // "AMD EPYC, 2 cores, avx512vnni; 2 threads"
-  std::string engine;   // that was asked first
+  std::string engine;   // the process's, whose products the ceilings are measured with
   std::vector<ExplainedStep> steps;
   double seconds = 0;  // of all steps
   Ceilings ceilings;
   int64_t samples = 0;         // that were run
   bool verified = false;       // whether that was asked for
   std::string output_differs;  // the run as a whole against the run step by step; empty: the same
-  std::vector<std::string> notes;  // warnings of kernels, one line each
+  std::vector<std::string> notes;  // warnings of kernels, and who runs what in place of the engine
 
   // What it comes to, in sentences: how much ran on codes, what is float and why, what verification
   // found.

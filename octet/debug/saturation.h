@@ -2,8 +2,8 @@
 // What would become of a quantized network on CPUs without VNNI in libraries whose kernels multiply
 // unsigned by signed bytes with vpmaddubsw: ONNX Runtime, FBGEMM and oneDNN (OpenVINO) on AVX2 and
 // on AVX-512 without VNNI. That instruction adds two neighbouring products in 16 bits and
-// saturates: 255 * 127 + 255 * 127 = 64770 becomes 32767. octet's own kernels never do. The forecast
-// follows ONNX Runtime, with which it was compared (docs/explain.md).
+// saturates: 255 * 127 + 255 * 127 = 64770 becomes 32767. octet's own kernels never do. The
+// forecast follows ONNX Runtime, with which it was compared (docs/explain.md).
 //
 //   runtime::Program program = runtime::compile(graph);
 //   debug::SaturationReport report = debug::forecast_saturation(program, {{x}});

@@ -57,6 +57,7 @@ TEST_F(CliExplain, RequireFailsWithTheNamesOfWhatRanInFloat) {
   const RunResult unknown = run_octet({"explain", net, "--require", "int8", "--part", "/blok1/x"});
   EXPECT_EQ(unknown.code, 1);
   EXPECT_TRUE(contains(unknown.err, "no operator is called '/blok1/x'")) << unknown.err;
+  expect_failure(run_octet({"explain", net, "--part", "/block2/*"}), 2, {"--part", "--require"});
 }
 
 TEST_F(CliExplain, TheFloatNetworkIsFloatAndSaysWhy) {

@@ -343,6 +343,58 @@ TEST_F(ExplainProgram, VerifyNamesExactlyTheStepOfAWrongEngine) {
   EXPECT_EQ(octet::engine(), "native") << "the process's engine is what it was";
 }
 
+// An addition that is right as a whole and wrong some rows at a time.
+class WrongInRows final : public Kernel {
+ public:
+  explicit WrongInRows(std::unique_ptr<Kernel> inner) : inner_(std::move(inner)) {}
+  std::string name() const override { return "wrong in rows"; }
+  std::string engine() const override { return "wrong in rows"; }
+  bool by_rows() const override { return true; }
+  std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
+                                   const std::vector<Shape>& out) const override {
+    return std::make_unique<Plan>(inner_->plan(in, out));
+  }
+
+ private:
+  class Plan final : public KernelPlan {
+   public:
+    explicit Plan(std::unique_ptr<KernelPlan> inner) : inner_(std::move(inner)) {}
+    void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+             void* scratch) override {
+      inner_->run(inputs, outputs, scratch);
+    }
+    void run_rows(std::span<const void* const> inputs, std::span<void* const> outputs, int64_t r0,
+                  int64_t r1) override {
+      inner_->run_rows(inputs, outputs, r0, r1);
+      if (r0 == 0) static_cast<uint8_t*>(outputs[0])[0] ^= 1;
+    }
+    std::unique_ptr<KernelPlan> inner_;
+  };
+  std::unique_ptr<Kernel> inner_;
+};
+
+TEST(ExplainRows, VerifyComparesTheRunAsAWholeToo) {
+  Engine engine("wrong in rows");
+  engine.add({"add"}, [](const OpSpec& spec) -> std::unique_ptr<Kernel> {
+    return std::make_unique<WrongInRows>(find_engine("native").make(spec));
+  });
+  register_engine(std::move(engine));
+  const graph::Graph g = graph::parse(
+      "graph g {\n  %x: QUInt8(4, 6) scale=0.125 zero_point=128 = input\n"
+      "  %z: QUInt8(4, 6) scale=0.125 zero_point=128 = input\n"
+      "  %a: QUInt8(4, 6) scale=0.25 zero_point=128 = add(%x, %z)\n"
+      "  %b: QUInt8(4, 6) scale=0.5 zero_point=128 = add(%a, %x)\n  return (%b)\n}\n");
+  const Tensor x = quantize_per_tensor(Tensor::randn({4, 6}, 1), 0.125, 128, DType::quint8);
+  for (const auto& [engine_name, wrong] :
+       std::map<std::string, bool>{{"native", false}, {"wrong in rows", true}}) {
+    const Explanation e =
+        debug::explain(runtime::compile(g, {.engine = engine_name}), {{x, x}}, kVerified);
+    for (const ExplainedStep& s : e.steps) EXPECT_EQ(s.verified, "identical");
+    EXPECT_EQ(e.steps.at(1).fused.size(), 1u) << "the two run some rows at a time";
+    EXPECT_EQ(!e.output_differs.empty(), wrong) << e.output_differs;
+  }
+}
+
 TEST_F(ExplainProgram, WhatIsFloatHasAReasonAndFailsTheRequirement) {
   const Explanation e =
       debug::explain(runtime::compile(graph, {.engine = "native"}), {{x}}, kUntimed);
@@ -529,6 +581,30 @@ TEST(ExplainModule, ADynamicLayerQuantizesItsOperandOnTheFly) {
             std::string::npos);
   EXPECT_EQ(e.steps[0].verified, "identical");
   EXPECT_TRUE(e.not_on_codes("").empty());
+}
+
+TEST(ExplainModule, ARecurrentLayersProductsAndSumsAreThoseOfBothWeights) {
+  auto model = nn::make<nn::LSTM>(5, 6);
+  model->eval();
+  struct Net : nn::Module {
+    explicit Net(std::shared_ptr<nn::LSTM> m) : lstm(slot("lstm", std::move(m))) {}
+    nn::Slot lstm;
+    Tensor forward(Tensor x) override { return lstm(std::vector<Tensor>{x})[0]; }
+  };
+  auto net = nn::make<Net>(model);
+  net->eval();
+  auto dynamic = quant::quantize_dynamic(net, quant::types<nn::LSTM>(), DType::qint8);
+  const Explanation e = debug::explain(*dynamic, {{Tensor::randn({7, 2, 5}, 1)}}, kVerified);
+  for (const ExplainedStep& s : e.steps) {
+    if (s.op != "lstm") continue;
+    EXPECT_EQ(s.multiply_adds, 7 * 2 * 24 * (5 + 6));
+    ASSERT_TRUE(s.largest_sum.has_value());
+    EXPECT_LE(*s.largest_sum, 6 * 255 * 128);
+    EXPECT_GT(*s.largest_sum, 255 * 127);
+    EXPECT_EQ(s.verified, "identical");
+    return;
+  }
+  ADD_FAILURE() << "no lstm";
 }
 
 }  // namespace

@@ -32,7 +32,9 @@ struct Net : nn::Module {
   }
 };
 
-TEST(OrtSaturation, TheForecastIsWhatOnnxRuntimeComputesOnAvx2) {
+struct OrtSaturation : ::testing::TestWithParam<const char*> {};  // the activations' dtype
+
+TEST_P(OrtSaturation, TheForecastIsWhatOnnxRuntimeComputesOnAvx2) {
   if (!std::getenv("ORT_DIR")) GTEST_SKIP() << "ORT_DIR does not name an onnxruntime-node package";
   std::vector<std::string> command{"/usr/bin/env", "node"};
   if (cpu_supports(Isa::avxvnni) || cpu_supports(Isa::avx512vnni)) {
@@ -47,7 +49,10 @@ TEST(OrtSaturation, TheForecastIsWhatOnnxRuntimeComputesOnAvx2) {
   for (auto& [name, p] : net->named_parameters())
     p->copy_from(Tensor::rand(p->shape(), seed++, -0.1, 1));
   const Tensor x = Tensor::rand({4, 3, 9, 9}, 99, 0, 1);
-  auto prepared = quant::prepare_fx(net, quant::get_default_qconfig_mapping("native"), {x});
+  Attrs qconfig = quant::to_attrs(quant::get_default_qconfig("native"));
+  qconfig.set("activation.dtype", std::string(GetParam()));
+  auto prepared =
+      quant::prepare_fx(net, quant::QConfigMapping().set_global(quant::qconfig_from(qconfig)), {x});
   (*prepared)(x);
   const graph::Graph graph = quant::convert_fx(prepared)->to_graph();
 
@@ -69,6 +74,8 @@ TEST(OrtSaturation, TheForecastIsWhatOnnxRuntimeComputesOnAvx2) {
   for (std::string line; std::getline(lines, line);) ort.push_back(std::stof(line));
   EXPECT_EQ(ort, forecast.to_vector<float>());
 }
+
+INSTANTIATE_TEST_SUITE_P(Ort, OrtSaturation, ::testing::Values("quint8", "qint8"));
 
 }  // namespace
 }  // namespace octet::testing

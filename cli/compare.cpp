@@ -144,7 +144,8 @@ void run(const Options& o) {
          fmt::format("--max-drop needs labels to measure top-1 with, and a first output of shape "
                      "(samples, classes); {} and %{} do not give that",
                      dataset.description(), before.value(before.outputs()[0]).name));
-  debug::Comparison c = compare_models(before, after, dataset, count, o.advise || !o.html.empty());
+  debug::Comparison c = compare_models(before, after, dataset, count, o.advise || !o.html.empty(),
+                                       o.min_speedup >= 0 ? 0.3 : 0.03);
   const debug::ReportOptions names{o.before, o.after, dataset.description()};
   if (!o.html.empty()) write_file_atomically(o.html, debug::html_report(c, names));
   const std::vector<debug::Gate> gates = gates_of(o, c);
@@ -213,7 +214,8 @@ const RegisteredCommand g_compare("compare", add_compare);
 }  // namespace
 
 debug::Comparison compare_models(const graph::Graph& before, const graph::Graph& after,
-                                 const Dataset& dataset, int64_t count, bool advise) {
+                                 const Dataset& dataset, int64_t count, bool advise,
+                                 double seconds) {
   Progress bar("comparing", count);
   debug::Samples samples{.count = count, .batch = batch_size(dataset, 32), .get = {}};
   const bool classes = before.type(before.outputs().at(0)).dim() == 2;
@@ -229,7 +231,7 @@ debug::Comparison compare_models(const graph::Graph& before, const graph::Graph&
   const runtime::Program a = runtime::compile(before), b = runtime::compile(after);
   print_warnings(b);
   const std::vector<Tensor> x = ordered_inputs(before, dataset.get(0, batch_size(dataset, 1)));
-  const std::vector<Latency> latency = measure({&a, &b}, {x, x}, 0.05);
+  const std::vector<Latency> latency = measure({&a, &b}, {x, x}, seconds);
   c.float_ms = latency[0].median_ms;
   c.quantized_ms = latency[1].median_ms;
   c.float_bytes = weight_bytes(before);

@@ -43,7 +43,8 @@ struct PairSums {
   std::vector<float> x_min, x_max, y_min, y_max;  // by channel
   double max_error = 0;
   int64_t count = 0;
-  bool only_noise = false;  // dd, y_min and y_max are all that is wanted
+  // dd, y_min and y_max are all that is wanted; else y_min and y_max are not.
+  bool only_noise = false;
   void merge(const PairSums& other);
   double signal() const;
   double noise() const;

@@ -138,7 +138,6 @@ struct Comparison {
   double agreement = 0;       // share of samples with the same first class (2-d outputs), else NaN
   std::vector<Trial> trials;  // of all layers together; the best first
   int64_t unmatched = 0;      // calls of the float graph without a counterpart
-  double probe_seconds = 0;
 
   // What the caller knows (the command line measures them); 0: not known.
   double float_ms = 0, quantized_ms = 0;                       // one sample

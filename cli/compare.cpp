@@ -18,7 +18,7 @@ namespace {
 
 struct Options {
   std::string before, after, data, html, junit;
-  bool json = false, advise = false;
+  bool json = false, advise = false, force = false;
   double max_drop = -1, min_sqnr = NAN, min_speedup = -1;
   int64_t top = 10;
   DataOptions sampling;
@@ -132,8 +132,9 @@ void run(const Options& o) {
   o.run.apply();
   if (!o.junit.empty() && !o.has_gates())
     wrong_usage("--junit has nothing to say without --max-drop, --min-sqnr or --min-speedup");
-  for (const std::string& path : {o.html, o.junit})
-    if (!path.empty()) octet::check_writable(path);
+  const std::vector<std::filesystem::path> inputs{o.before, o.after, o.data};
+  if (!o.html.empty()) check_output(OutputKind::page, o.html, inputs, o.force);
+  if (!o.junit.empty()) check_output(OutputKind::xml, o.junit, inputs, o.force);
   const graph::Graph before = load_model(o.before), after = load_model(o.after);
   const Dataset dataset = o.sampling.open(o.data, before);
   const int64_t count = o.sampling.count(dataset);
@@ -199,6 +200,7 @@ void add_compare(CommandLine& program) {
   command.add_option("--junit", o->junit, "write what passed and failed as JUnit XML")
       .type_name("FILE");
   command.add_flag("--json", o->json, "print one JSON object");
+  add_force(command, o->force);
   o->sampling.add_to(command);
   o->run.add_to(command);
   command.footer(

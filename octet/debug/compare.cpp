@@ -526,8 +526,8 @@ class Diagnosis {
 // -- what a layer costs the output ----------------------------------------------------------------
 
 // The float graph in which each of some layers can be replaced by itself with its quantized weight
-// and its result rounded to its codes: y + m (y' - y), where m is an input, 0 or 1. So each error is
-// that of one layer: rounding a value is charged to the layer that makes it.
+// and its result rounded to its codes: y + m (y' - y), where m is an input, 0 or 1. So each error
+// is that of one layer: rounding a value is charged to the layer that makes it.
 class Probe {
  public:
   Probe(const Graph& f, const Graph& q, const Match& match, const std::vector<Track>& tracks,

@@ -57,8 +57,8 @@ struct SampleRange {
 };
 
 // Adds x (float32) and y (float32 or quantized), of equal shapes, with channels along `axis` (-1:
-// all are one). The ranges of x in each of `batch` samples along dimension 0; one for all of them if
-// dimension 0 is another. Elements of x that are not finite are left out.
+// all are one). The ranges of x in each of `batch` samples along dimension 0; one for all of them
+// if dimension 0 is another. Elements of x that are not finite are left out.
 std::vector<SampleRange> add_pair(PairSums& sums, const Tensor& x, const Tensor& y, int64_t axis,
                                   int64_t batch);
 

@@ -108,8 +108,9 @@ std::vector<debug::Gate> gates_of(const Options& o, const debug::Comparison& c) 
     const double drop = 100 * (c.float_top1 - c.quantized_top1);
     gates.push_back(
         {"max-drop",
-         fmt::format("top-1 fell by {:.2f} points, from {:.4f} to {:.4f} (at most {:g})", drop,
-                     c.float_top1, c.quantized_top1, o.max_drop),
+         fmt::format("top-1 {} by {:.2f} points, from {:.4f} to {:.4f} (may fall by {:g})",
+                     drop > 0 ? "fell" : "rose", std::abs(drop), c.float_top1, c.quantized_top1,
+                     o.max_drop),
          drop <= o.max_drop + 1e-9});
   }
   if (!std::isnan(o.min_sqnr))

@@ -146,11 +146,22 @@ void check_output(OutputKind kind, const std::filesystem::path& path,
   if (std::filesystem::file_size(path, none) == 0) return;
   const auto file = MappedFile::open(path);
   const std::string_view bytes(reinterpret_cast<const char*>(file->data()), file->size());
-  const bool arrays = kind == OutputKind::arrays, onnx = path.extension() == ".onnx";
-  if (!(arrays ? is_npz(bytes) : onnx ? is_onnx(bytes) : is_octet(bytes)))
-    refuse(fmt::format("exists and is no {}", arrays ? ".npz of arrays"
-                                              : onnx ? "ONNX model"
-                                                     : "file of octet's"));
+  const bool onnx = path.extension() == ".onnx";
+  switch (kind) {
+    case OutputKind::model:
+      if (!(onnx ? is_onnx(bytes) : is_octet(bytes)))
+        refuse(fmt::format("exists and is no {}", onnx ? "ONNX model" : "file of octet's"));
+      break;
+    case OutputKind::arrays:
+      if (!is_npz(bytes)) refuse("exists and is no .npz of arrays");
+      break;
+    case OutputKind::page:
+      if (!bytes.starts_with("<!DOCTYPE html")) refuse("exists and is no page of HTML");
+      break;
+    case OutputKind::xml:
+      if (!bytes.starts_with("<?xml")) refuse("exists and is no XML");
+      break;
+  }
 }
 
 void add_force(Command& command, bool& force) {

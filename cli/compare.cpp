@@ -18,7 +18,7 @@ namespace {
 
 struct Options {
   std::string before, after, data, html, junit;
-  bool json = false, advise = false;
+  bool json = false, advise = false, force = false;
   double max_drop = -1, min_sqnr = NAN, min_speedup = -1;
   int64_t top = 10;
   DataOptions sampling;
@@ -104,8 +104,9 @@ std::vector<debug::Gate> gates_of(const Options& o, const debug::Comparison& c) 
     const double drop = 100 * (c.float_top1 - c.quantized_top1);
     gates.push_back(
         {"max-drop",
-         fmt::format("top-1 fell by {:.2f} points, from {:.4f} to {:.4f} (at most {:g})", drop,
-                     c.float_top1, c.quantized_top1, o.max_drop),
+         fmt::format("top-1 {} by {:.2f} points, from {:.4f} to {:.4f} (may fall by {:g})",
+                     drop > 0 ? "fell" : "rose", std::abs(drop), c.float_top1, c.quantized_top1,
+                     o.max_drop),
          drop <= o.max_drop + 1e-9});
   }
   if (!std::isnan(o.min_sqnr))
@@ -128,8 +129,9 @@ void run(const Options& o) {
   o.run.apply();
   if (!o.junit.empty() && !o.has_gates())
     wrong_usage("--junit has nothing to say without --max-drop, --min-sqnr or --min-speedup");
-  for (const std::string& path : {o.html, o.junit})
-    if (!path.empty()) octet::check_writable(path);
+  const std::vector<std::filesystem::path> inputs{o.before, o.after, o.data};
+  if (!o.html.empty()) check_output(OutputKind::page, o.html, inputs, o.force);
+  if (!o.junit.empty()) check_output(OutputKind::xml, o.junit, inputs, o.force);
   const graph::Graph before = load_model(o.before), after = load_model(o.after);
   const Dataset dataset = o.sampling.open(o.data, before);
   const int64_t count = o.sampling.count(dataset);
@@ -140,7 +142,8 @@ void run(const Options& o) {
          fmt::format("--max-drop needs labels to measure top-1 with, and a first output of shape "
                      "(samples, classes); {} and %{} do not give that",
                      dataset.description(), before.value(before.outputs()[0]).name));
-  debug::Comparison c = compare_models(before, after, dataset, count, o.advise || !o.html.empty());
+  debug::Comparison c = compare_models(before, after, dataset, count, o.advise || !o.html.empty(),
+                                       o.min_speedup >= 0 ? 0.3 : 0.03);
   const debug::ReportOptions names{o.before, o.after, dataset.description()};
   if (!o.html.empty()) write_file_atomically(o.html, debug::html_report(c, names));
   const std::vector<debug::Gate> gates = gates_of(o, c);
@@ -194,6 +197,7 @@ void add_compare(CommandLine& program) {
   command.add_option("--junit", o->junit, "write what passed and failed as JUnit XML")
       .type_name("FILE");
   command.add_flag("--json", o->json, "print one JSON object");
+  add_force(command, o->force);
   o->sampling.add_to(command);
   o->run.add_to(command);
   command.footer(
@@ -209,7 +213,8 @@ const RegisteredCommand g_compare("compare", add_compare);
 }  // namespace
 
 debug::Comparison compare_models(const graph::Graph& before, const graph::Graph& after,
-                                 const Dataset& dataset, int64_t count, bool advise) {
+                                 const Dataset& dataset, int64_t count, bool advise,
+                                 double seconds) {
   Progress bar("comparing", count);
   debug::Samples samples{.count = count, .batch = batch_size(dataset, 32), .get = {}};
   const bool classes = before.type(before.outputs().at(0)).dim() == 2;
@@ -225,7 +230,7 @@ debug::Comparison compare_models(const graph::Graph& before, const graph::Graph&
   const runtime::Program a = runtime::compile(before), b = runtime::compile(after);
   print_warnings(b);
   const std::vector<Tensor> x = ordered_inputs(before, dataset.get(0, batch_size(dataset, 1)));
-  const std::vector<Latency> latency = measure({&a, &b}, {x, x}, 0.05);
+  const std::vector<Latency> latency = measure({&a, &b}, {x, x}, seconds);
   c.float_ms = latency[0].median_ms;
   c.quantized_ms = latency[1].median_ms;
   c.float_bytes = weight_bytes(before);

@@ -279,7 +279,7 @@ void run(Options o) {
   if (!o.report.empty()) {
     if (o.calibrate.empty())
       wrong_usage("--report compares on samples; give them with --calibrate DATA");
-    check_writable(o.report);
+    check_output(OutputKind::page, o.report, {o.model, o.calibrate, o.config, o.out}, o.force);
   }
   if (!is_static && !o.out.ends_with(".octet"))
     fail(ErrorCode::unsupported,

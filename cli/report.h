@@ -6,9 +6,10 @@
 
 namespace octet::cli {
 
-// debug::compare on the first `count` samples, with latency, size and memory measured, and advice
-// if that is wanted.
+// debug::compare on the first `count` samples, with size and memory, latency (each runs for so many
+// seconds), and advice if that is wanted.
 debug::Comparison compare_models(const graph::Graph& before, const graph::Graph& after,
-                                 const Dataset& dataset, int64_t count, bool advise);
+                                 const Dataset& dataset, int64_t count, bool advise,
+                                 double seconds = 0.2);
 
 }  // namespace octet::cli

@@ -298,9 +298,8 @@ Spans spans_of(const LayerComparison& l) {
   // 1 in 2000 at each end.
   const uint64_t cut = total < 100 ? 0 : std::max<uint64_t>(1, total / 2000);
   int64_t first = 0, last = 511, a = 0, b = 511;
-  for (uint64_t n = 0; first < 511 && !l.histogram[static_cast<size_t>(first)]; ++first) (void)n;
-  for (; last > 0 && !l.histogram[static_cast<size_t>(last)]; --last) {
-  }
+  while (first < 511 && l.histogram[static_cast<size_t>(first)] == 0) ++first;
+  while (last > 0 && l.histogram[static_cast<size_t>(last)] == 0) --last;
   for (uint64_t n = 0; a < 511 && (n += l.histogram[static_cast<size_t>(a)]) <= cut;) ++a;
   for (uint64_t n = 0; b > 0 && (n += l.histogram[static_cast<size_t>(b)]) <= cut;) --b;
   // Ranges hold 0.
@@ -330,8 +329,8 @@ class Diagnosis {
       if (t.node >= 0 && f_.node(t.node).kind == NodeKind::call && match_.node[t.node] >= 0) {
         const Node &node = f_.node(t.node), &quantized = q_.node(match_.node[t.node]);
         left_float(l, node);
-        weights(l, t, node, quantized);
-        if (l.fault == Fault::none && node.op == "cat") operands(l, t, node);
+        weights(l, node, quantized);
+        if (l.fault == Fault::none && node.op == "cat") operands(l, node);
       }
       if (l.fault == Fault::none) grid(l);
       if (l.fault == Fault::none) dead_result(l, t);
@@ -357,7 +356,7 @@ class Diagnosis {
                     l.note.empty() ? "" : " (" + l.note + ")"));
   }
 
-  void weights(LayerComparison& l, const Track& t, const Node& node, const Node& quantized) {
+  void weights(LayerComparison& l, const Node& node, const Node& quantized) {
     const auto e = weight_errors(f_, node, q_, quantized);
     if (!e) return;
     l.weight_sqnr = e->sqnr;
@@ -365,7 +364,6 @@ class Diagnosis {
     for (ChannelError& channel : l.worst_channels)
       if (static_cast<size_t>(channel.channel) < e->channels())
         channel.weight_sqnr = e->by_channel[static_cast<size_t>(channel.channel)];
-    (void)t;
     if (l.fault != Fault::none) return;
     const double now = e->relative_noise(e->by_channel);
     if (!e->could_be.empty()) {
@@ -403,7 +401,7 @@ class Diagnosis {
   }
 
   // Operands of a cat, which share its result's scale.
-  void operands(LayerComparison& l, const Track& t, const Node& node) {
+  void operands(LayerComparison& l, const Node& node) {
     if (l.scale == 0) return;
     constexpr double kFew = 16, kMany = 100;
     double least = INFINITY, most = 0;
@@ -417,7 +415,6 @@ class Diagnosis {
       if (span < least && span > 0) least = span, name_of_least = operand.value;
       if (span > most) most = span, name_of_most = operand.value;
     }
-    (void)t;
     if (!(least < kFew && most > kMany)) return;
     set(l, Fault::unlike_scales,
         fmt::format("its operands have ranges of unlike size but one scale: %{} has {:.0f} codes, "
@@ -529,8 +526,8 @@ class Diagnosis {
 // -- what a layer costs the output ----------------------------------------------------------------
 
 // The float graph in which each of some layers can be replaced by itself with its quantized weight
-// and its result rounded to its codes: y + m (y' - y), where m is an input, 0 or 1. So each error is
-// that of one layer: rounding a value is charged to the layer that makes it.
+// and its result rounded to its codes: y + m (y' - y), where m is an input, 0 or 1. So each error
+// is that of one layer: rounding a value is charged to the layer that makes it.
 class Probe {
  public:
   Probe(const Graph& f, const Graph& q, const Match& match, const std::vector<Track>& tracks,
@@ -631,7 +628,6 @@ class Probe {
       c.layers[layer].noise_share = all > 0 ? n / all : 0;
       c.layers[layer].alone_sqnr = decibels(signal, n);
     }
-    c.probe_seconds = seconds_now() - start;
   }
 
  private:

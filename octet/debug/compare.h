@@ -6,7 +6,8 @@
 //                           return debug::SampleBatch{{x.slice(0, begin, begin + size)}};
 //                         }};
 //   debug::Comparison c = debug::compare(float_graph, int8_graph, images);
-//   for (size_t i : c.ranking) std::cout << c.layers[i].name << ": " << c.layers[i].sentence << "\n";
+//   for (size_t i : c.ranking)
+//     std::cout << c.layers[i].name << ": " << c.layers[i].sentence << "\n";
 //
 // Values of the two graphs are matched by their names, else (an ONNX file that another tool wrote)
 // by operator and operands from the inputs on. Both graphs run as one program, on batches: memory
@@ -138,7 +139,6 @@ struct Comparison {
   double agreement = 0;       // share of samples with the same first class (2-d outputs), else NaN
   std::vector<Trial> trials;  // of all layers together; the best first
   int64_t unmatched = 0;      // calls of the float graph without a counterpart
-  double probe_seconds = 0;
 
   // What the caller knows (the command line measures them); 0: not known.
   double float_ms = 0, quantized_ms = 0;                       // one sample
@@ -169,8 +169,8 @@ struct AdviceOptions {
   double seconds = 10;   // nothing further is tried after that
 };
 // Tries for the worst layers what may help: other observers, scales per channel, leaving float, or
-// quantizing what was left float; adds
-// what was found to their trials, and what other observers do for all layers to the comparison's. The graphs and samples are those of compare().
+// quantizing what was left float; adds what was found to their trials, and what other observers do
+// for all layers to the comparison's. The graphs and samples are those of compare().
 void advise(Comparison& comparison, const graph::Graph& float_graph, const graph::Graph& quantized,
             const Samples& samples, const AdviceOptions& options = {});
 

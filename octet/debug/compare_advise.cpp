@@ -20,7 +20,7 @@ using graph::NodeId;
 using graph::NodeKind;
 using graph::ValueId;
 
-// Beyond that the observers of all layers would take more memory than is good (each has a histogram).
+// Beyond that the observers of all layers, each with a histogram, would take too much memory.
 constexpr size_t kMostLayers = 500;
 
 class Adviser {
@@ -128,8 +128,8 @@ class Adviser {
                               .at(0));
   }
 
-  // The first output's SQNR of a graph; of a classifier that of its scores, for a softmax makes more
-  // of some samples than of others.
+  // The first output's SQNR of a graph; of a classifier that of its scores, for a softmax makes
+  // more of some samples than of others.
   double measure(const Graph& g) const {
     const runtime::Program program = runtime::compile(graph::without_final_softmax(g));
     ErrorStatistics error;

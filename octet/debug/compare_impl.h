@@ -43,7 +43,8 @@ struct PairSums {
   std::vector<float> x_min, x_max, y_min, y_max;  // by channel
   double max_error = 0;
   int64_t count = 0;
-  bool only_noise = false;  // dd, y_min and y_max are all that is wanted
+  // dd, y_min and y_max are all that is wanted; else y_min and y_max are not.
+  bool only_noise = false;
   void merge(const PairSums& other);
   double signal() const;
   double noise() const;
@@ -56,8 +57,8 @@ struct SampleRange {
 };
 
 // Adds x (float32) and y (float32 or quantized), of equal shapes, with channels along `axis` (-1:
-// all are one). The ranges of x in each of `batch` samples along dimension 0; one for all of them if
-// dimension 0 is another. Elements of x that are not finite are left out.
+// all are one). The ranges of x in each of `batch` samples along dimension 0; one for all of them
+// if dimension 0 is another. Elements of x that are not finite are left out.
 std::vector<SampleRange> add_pair(PairSums& sums, const Tensor& x, const Tensor& y, int64_t axis,
                                   int64_t batch);
 

@@ -69,8 +69,7 @@ struct Columns {
     float* __restrict pxx = part.data();
     float* __restrict pyy = pxx + width;
     float* __restrict pdd = pyy + width;
-    float *__restrict a = x_min.data(), *__restrict b = x_max.data(), *__restrict c = y_min.data(),
-                      *__restrict d = y_max.data(), *__restrict m = most.data();
+    float* __restrict a = x_min.data(), * __restrict b = x_max.data(), * __restrict m = most.data();
     const size_t n = width;
     for (size_t j = 0; j < n; ++j) {
       const float u = x[j], v = y[j], e = u - v, abs = std::fabs(e);
@@ -79,8 +78,6 @@ struct Columns {
       pdd[j] += e * e;
       a[j] = u < a[j] ? u : a[j];
       b[j] = u > b[j] ? u : b[j];
-      c[j] = v < c[j] ? v : c[j];
-      d[j] = v > d[j] ? v : d[j];
       m[j] = abs > m[j] ? abs : m[j];
     }
   }

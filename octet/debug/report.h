@@ -29,7 +29,7 @@ std::string html_report(const Comparison& comparison, const ReportOptions& optio
 // A condition that a comparison must meet, and whether it does.
 struct Gate {
   std::string name;     // "max-drop"
-  std::string message;  // "top-1 fell by 0.20 points (at most 0.50)"
+  std::string message;  // "top-1 fell by 0.20 points (may fall by 0.5)"
   bool passed = true;
 };
 // One test case for each gate.

@@ -122,6 +122,22 @@ TEST(CliCompare, WhatCannotBeComparedIsSaid) {
                  {"compare: ", "input"});
 }
 
+TEST(CliCompare, NothingElseIsWrittenOver) {
+  OCTET_NEED_PROGRAM();
+  const Glyphs glyphs;
+  const std::string before = slurp(glyphs.quantized);
+  expect_failure(run_octet(glyphs.args({"--html", glyphs.quantized})), 1, {"is also the input"});
+  write_npz(glyphs.dir / "x.npz", {{"a", Tensor::ones({2})}});
+  expect_failure(run_octet(glyphs.args({"--html", glyphs.dir / "x.npz"})), 1,
+                 {"is no page of HTML"});
+  expect_failure(run_octet(glyphs.args({"--min-sqnr", "1", "--junit", glyphs.dir / "x.npz"})), 1,
+                 {"is no XML"});
+  EXPECT_EQ(slurp(glyphs.quantized), before);
+  // A page of before is.
+  expect_success(run_octet(glyphs.args({"--html", glyphs.dir / "page.html"})));
+  expect_success(run_octet(glyphs.args({"--html", glyphs.dir / "page.html"})));
+}
+
 TEST(CliCompare, ThePageIsOneFileWithoutLinks) {
   OCTET_NEED_PROGRAM();
   const Glyphs glyphs;

@@ -268,8 +268,8 @@ TEST(BrowserReport, WhatTheScriptMakesIsValidHtmlToo) {
   EXPECT_EQ(r.err, "");
 }
 
-// Key and mouse events as a user gives them, in a page of thousands of layers; each frame is drawn at
-// once and read back, so that its time is known.
+// Key and mouse events as a user gives them, in a page of thousands of layers; each frame is drawn
+// at once and read back, so that its time is known.
 TEST(BrowserReport, ThousandsOfLayersMoveFluidly) {
   OCTET_NEED_BROWSER();
   std::string page = debug::html_report(many_layers(5000));
@@ -278,9 +278,16 @@ TEST(BrowserReport, ThousandsOfLayersMoveFluidly) {
   page.insert(page.find("<script type=\"application/json\""), first);
   page.insert(page.find("</body>"), R"(<script>
 (() => {
-const canvas = document.getElementById('graph'), pen = canvas.getContext('2d'), out = document.documentElement.dataset;
-const frame = e => { const t = performance.now(); canvas.dispatchEvent(e); pen.getImageData(1, 1, 1, 1); return performance.now() - t; };
-const wheel = d => new WheelEvent('wheel', {deltaY: d, clientX: 400, clientY: 500, cancelable: true});
+const canvas = document.getElementById('graph'), pen = canvas.getContext('2d');
+const out = document.documentElement.dataset;
+const frame = e => {
+  const t = performance.now();
+  canvas.dispatchEvent(e);
+  pen.getImageData(1, 1, 1, 1);
+  return performance.now() - t;
+};
+const wheel = d =>
+  new WheelEvent('wheel', {deltaY: d, clientX: 400, clientY: 500, cancelable: true});
 const key = k => new KeyboardEvent('keydown', {key: k, cancelable: true});
 const times = [];
 frame(key('0'));  // all layers in sight

@@ -156,7 +156,7 @@ void CommandLine::check_command(int argc, char** argv) const {
   for (const CLI::App* command : app_->get_subcommands(nullptr))
     known.push_back(command->get_name());
   std::string name = argv[1];
-  if (name.rfind("-", 0) == 0 || std::find(known.begin(), known.end(), name) != known.end()) return;
+  if (name.starts_with('-') || std::find(known.begin(), known.end(), name) != known.end()) return;
   wrong_usage(fmt::format("unknown command '{}'{} (known: {})", name, did_you_mean(name, known),
                           fmt::join(known, ", ")));
 }

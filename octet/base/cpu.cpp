@@ -29,7 +29,7 @@ bool has_avxvnni() {
 
 Isa from_environment() {
   if (const char* name = std::getenv("OCTET_ISA"); name && *name) {
-    Isa isa;
+    Isa isa{};
     try {
       isa = parse_isa(name);
     } catch (const Error& e) {

@@ -98,7 +98,7 @@ class Team {
         CPU_SET(cores[static_cast<size_t>(i - 1) % cores.size()], &one);
         pthread_attr_setaffinity_np(&attributes, sizeof one, &one);
       }
-      pthread_t thread;
+      pthread_t thread{};
       const bool started = pthread_create(
                                &thread, &attributes,
                                [](void* self) -> void* {

@@ -38,7 +38,7 @@ TensorType printable(TensorType type) {
     std::string name = d.name();
     for (char& c : name)
       if (static_cast<unsigned char>(c) <= ' ' || std::strchr("(),%=\"\x7f", c)) c = '_';
-    if (name.find_first_not_of("0123456789") == std::string::npos) name = "size" + name;
+    if (name.find_first_not_of("0123456789") == std::string::npos) name.insert(0, "size");
     if (name != d.name()) d = Dim(name);
   }
   return type;

@@ -92,7 +92,7 @@ void GraphModule::preserve(const std::string& path) {
 void GraphModule::put_module(const std::string& path, nn::ModulePtr module) {
   nn::Module* at = this;
   size_t begin = 0;
-  for (size_t dot; (dot = path.find('.', begin)) != std::string::npos; begin = dot + 1) {
+  for (size_t dot = 0; (dot = path.find('.', begin)) != std::string::npos; begin = dot + 1) {
     std::string name = path.substr(begin, dot - begin);
     if (!at->has_submodule(name)) {
       auto place = nn::make<nn::Module>();

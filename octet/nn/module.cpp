@@ -339,10 +339,12 @@ std::vector<std::pair<std::string, Tensor*>> Module::named_parameters() {
 
 std::vector<Tensor> Module::parameters() {
   std::vector<Tensor> all;
-  for (auto& [name, tensor] : named_parameters())
+  for (auto& named : named_parameters()) {
+    const Tensor& tensor = *named.second;
     if (std::none_of(all.begin(), all.end(),
-                     [&](const Tensor& t) { return t.id() == tensor->id(); }))
-      all.push_back(*tensor);
+                     [&](const Tensor& t) { return t.id() == tensor.id(); }))
+      all.push_back(tensor);
+  }
   return all;
 }
 

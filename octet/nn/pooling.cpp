@@ -80,7 +80,7 @@ Tensor AdaptivePoolNd<N, maximum>::forward(Tensor x) {
 template <size_t N, bool maximum>
 std::string AdaptivePoolNd<N, maximum>::extra_repr() const {
   std::string s = python(output_size);
-  for (size_t at; (at = s.find("-1")) != std::string::npos;) s.replace(at, 2, "None");
+  for (size_t at = 0; (at = s.find("-1")) != std::string::npos;) s.replace(at, 2, "None");
   return "output_size=" + s;
 }
 

@@ -52,7 +52,7 @@ Eval unary_eval() {
 // Codes of 32 bits or with qparams per channel, for the operators that clamp: no table has room for
 // these.
 Tensor clamp_codes(const Call& c) {
-  const Tensor x = c[0];
+  const Tensor& x = c[0];
   const Quantizer& q = *x.quantizer();
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.quantizer(), format_of(x));
   auto f = unary_function(c.op().name(), c.attrs());

@@ -292,6 +292,7 @@ void run_rows(const Program::Impl& p, Context& c, size_t index, int64_t part) {
       if (slot < 0) return nullptr;
       const Root& root = p.roots[p.slots[slot].root];
       if (root.group < 0) return c.pointers[p.slots[slot].root];
+      // NOLINTNEXTLINE(performance-no-int-to-ptr)
       return reinterpret_cast<std::byte*>(mine + plan.offsets[root.inner] -
                                           plan.row_bytes[root.inner] * static_cast<size_t>(r0));
     };

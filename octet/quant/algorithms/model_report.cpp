@@ -78,7 +78,8 @@ std::shared_ptr<ObservedGraphModule> ModelReport::prepare_detailed_calibration()
   };
   std::stable_sort(wanted.begin(), wanted.end(),
                    [&](const auto& a, const auto& b) { return asks(a.second) > asks(b.second); });
-  for (const auto& [detector, r] : wanted) {
+  for (const auto& [detector, request] : wanted) {
+    const auto& r = request;  // a lambda cannot hold a name that is bound so, says clang 14
     auto it =
         std::find_if(placed.begin(), placed.end(), [&](auto& p) { return merge(p.request, r); });
     if (it == placed.end())
@@ -87,7 +88,8 @@ std::shared_ptr<ObservedGraphModule> ModelReport::prepare_detailed_calibration()
   }
 
   ObservedGraphModule& model = *model_.model_;
-  for (const auto& [r, path] : placed) {
+  for (const auto& [request, path] : placed) {
+    const auto& r = request;
     auto layer = std::find_if(model_.layers().begin(), model_.layers().end(),
                               [&](const ReportLayer& l) { return l.path == r.path; });
     OCTET_CHECK(layer != model_.layers().end(), invalid_argument,

@@ -352,7 +352,7 @@ BackendPatternConfig& BackendPatternConfig::set_observation_type(ObservationType
   return *this;
 }
 BackendPatternConfig& BackendPatternConfig::add_dtype_config(DTypeConfig config) {
-  dtype_configs.push_back(std::move(config));
+  dtype_configs.push_back(config);
   return *this;
 }
 BackendPatternConfig& BackendPatternConfig::set_dtype_configs(std::vector<DTypeConfig> configs) {

@@ -15,8 +15,8 @@ Extent scan(const float* x, int64_t n) {
   Extent all{kInf, -kInf, true};
   std::mutex mutex;
   parallel_ranges(n, kGrain, [&](int64_t begin, int64_t end) {
-    float min, max;
-    int64_t not_finite;
+    float min = 0, max = 0;
+    int64_t not_finite = 0;
     kernels::table().min_max(x + begin, end - begin, &min, &max, &not_finite);
     std::lock_guard lock(mutex);
     all = {std::min(all.min, min), std::max(all.max, max), all.finite && not_finite == 0};

@@ -158,16 +158,16 @@ double multiply_adds_of(const OpSpec& spec, const std::vector<Shape>& in,
     double products = 0;  // of a step of a sequence: every weight once
     for (size_t w : weights) products += static_cast<double>(numel(in[w]));
     const int64_t width = in[0].empty() ? 0 : in[0].back();
-    return width ? products * static_cast<double>(numel(in[0]) / width) : 0;
+    const int64_t steps = width ? numel(in[0]) / width : 0;
+    return products * static_cast<double>(steps);
   }
   if (op == "matmul" && in.size() > 1 && !in[0].empty())
     return results * static_cast<double>(in[0].back());
   const bool conv = op.starts_with("conv") && op.find("backward") == std::string::npos;
   if ((!conv && op != "linear") || in.size() < 2 || in[1].size() < 2) return 0;
-  if (spec.transposed)
-    return static_cast<double>(numel(in[0])) *
-           static_cast<double>(numel(in[1]) / std::max<int64_t>(1, in[1][0]));
-  return results * static_cast<double>(numel(in[1]) / std::max<int64_t>(1, in[1][0]));
+  const int64_t window = numel(in[1]) / std::max<int64_t>(1, in[1][0]);
+  return (spec.transposed ? static_cast<double>(numel(in[0])) : results) *
+         static_cast<double>(window);
 }
 
 // The bound that the weights prove, by what the kernels know of them.

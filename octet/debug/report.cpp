@@ -1,7 +1,10 @@
 #include "octet/debug/report.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 #include "octet/base/json_impl.h"
 #include "octet/debug/report_page_impl.h"

@@ -42,6 +42,8 @@ std::vector<Point> measure_curve(const quant::ObservedGraphModule& prepared,
   for (size_t n = 1; n < found.layers.size(); n *= 2) counts.push_back(n);
   counts.push_back(found.layers.size());
   const runtime::Program reference = runtime::compile(before);
+  std::vector<std::vector<Tensor>> expected;
+  for (const auto& batch : samples) expected.push_back(reference.run(batch));
   std::vector<runtime::Program> programs;
   std::vector<Point> points;
   for (size_t n : counts) {
@@ -50,8 +52,9 @@ std::vector<Point> measure_curve(const quant::ObservedGraphModule& prepared,
     const graph::Graph g = debug::leaving_float(prepared, names);
     programs.push_back(runtime::compile(g));
     debug::ErrorStatistics error;
-    for (const auto& batch : samples) {
-      const auto x = reference.run(batch), y = programs.back().run(batch);
+    for (size_t b = 0; b < samples.size(); ++b) {
+      const auto& x = expected[b];
+      const auto y = programs.back().run(samples[b]);
       for (size_t i = 0; i < x.size(); ++i)
         if (is_floating(x[i].dtype())) error.add(x[i], y[i]);
     }

@@ -12,7 +12,6 @@
 
 namespace octet::debug {
 
-using detail::decibels;
 using detail::GridSums;
 using detail::Match;
 using detail::PairSums;

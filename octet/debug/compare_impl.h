@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "octet/debug/compare.h"
+#include "octet/debug/metrics.h"
 #include "octet/ops/op.h"
 
 namespace octet::debug::detail {
@@ -69,9 +70,6 @@ struct GridSums {
 };
 void add_grid(GridSums& sums, const Tensor& x, double scale, int64_t zero_point, int64_t quant_min,
               int64_t quant_max, int64_t batch);
-
-// 10 log10(signal / noise): infinite without noise, NaN without either.
-double decibels(double signal, double noise);
 
 // -- rewriting (compare_rewrite.cpp) --------------------------------------------------------------
 

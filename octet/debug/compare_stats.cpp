@@ -210,11 +210,6 @@ double PairSums::cosine() const {
   return std::clamp((x + y - sum(dd)) / 2 / std::sqrt(x * y), -1.0, 1.0);
 }
 
-double decibels(double signal, double noise) {
-  if (noise == 0) return signal == 0 ? NAN : INFINITY;
-  return 10 * std::log10(signal / noise);
-}
-
 std::vector<SampleRange> add_pair(PairSums& sums, const Tensor& given_x, const Tensor& given_y,
                                   int64_t axis, int64_t batch) {
   OCTET_CHECK(given_x.shape() == given_y.shape(), invalid_argument, "compare: shapes {} and {}",

@@ -163,8 +163,8 @@ double multiply_adds_of(const OpSpec& spec, const std::vector<Shape>& in,
   }
   if (op == "matmul" && in.size() > 1 && !in[0].empty())
     return results * static_cast<double>(in[0].back());
-  const bool conv = op.starts_with("conv") && op.find("backward") == std::string::npos;
-  if ((!conv && op != "linear") || in.size() < 2 || in[1].size() < 2) return 0;
+  const bool is_layer = ops::find_form(op, WeightForm::dynamic);  // convolutions and linear
+  if (!is_layer || in.size() < 2 || in[1].size() < 2) return 0;
   const int64_t window = numel(in[1]) / std::max<int64_t>(1, in[1][0]);
   return (spec.transposed ? static_cast<double>(numel(in[0])) : results) *
          static_cast<double>(window);
@@ -963,9 +963,10 @@ std::string to_string(const Explanation& e, bool details) {
     const char* mark = s.differs                                      ? "WRONG "
                        : s.numbers == Numbers::floats && any_codes(s) ? "float "
                                                                       : "";
-    text += fmt::format("{:>8} {:>5} {:>5} {:>6}  {:<{}} {:<{}} {}\n", time, share, ceiling,
-                        s.multiply_adds > 0 ? count_text(s.multiply_adds) : "", short_types(s),
-                        kTypes, cut(s.description.loop, kLoop), kLoop, cut(mark + what, kName));
+    text +=
+        fmt::format("{:>8} {:>5} {:>5} {:>6}  {:<{}} {:<{}} {}\n", time, share, ceiling,
+                    s.multiply_adds > 0 ? count_text(s.multiply_adds) : "", short_types(s), kTypes,
+                    shorten(s.description.loop, kLoop), kLoop, shorten(mark + what, kName));
   }
   if (details)
     for (const ExplainedStep& s : e.steps) text += "\n" + details_of(s);

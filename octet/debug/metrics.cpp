@@ -25,8 +25,6 @@ std::vector<double> numbers(const Tensor& x, const char* who) {
   return (x.is_quantized() ? x.dequantize() : x.detach()).to(DType::float64).to_vector<double>();
 }
 
-double decibels(double signal, double noise) { return 10 * std::log10(signal / noise); }
-
 // The larger; NaN if either is.
 double larger(double a, double b) { return std::isnan(a) || b <= a ? a : b; }
 
@@ -37,6 +35,8 @@ double squared_distance(const Tensor& x, const Tensor& y) {
 }
 
 }  // namespace
+
+double decibels(double signal, double noise) { return 10 * std::log10(signal / noise); }
 
 // -- metrics --------------------------------------------------------------------------------------
 

@@ -18,6 +18,10 @@
 
 namespace octet::debug {
 
+// 10 log10(signal / noise) of two powers or sums of squares, both >= 0: infinite without noise, NaN
+// if there is neither.
+double decibels(double signal, double noise);
+
 // Sums over all pairs that were added, from which the metrics follow.
 class ErrorStatistics {
  public:

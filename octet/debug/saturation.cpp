@@ -10,6 +10,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
+#include "octet/base/text.h"
 #include "octet/debug/table_text_impl.h"
 #include "octet/engine/geometry_impl.h"
 #include "octet/engine/integer_weights_impl.h"
@@ -450,7 +451,7 @@ std::string to_string(const SaturationReport& r) {
   std::string text = fmt::format("{:>12} {:>12} {:>10} {:>10} {:>6}  {}\n", "risky pairs",
                                  "saturated", "of sums", "SQNR", "steps", "layer");
   for (const SaturationForecast& f : r.layers) {
-    const std::string name = cut(f.op + " " + f.name, 44);
+    const std::string name = shorten(f.op + " " + f.name, 44);
     if (!f.note.empty()) {
       text += fmt::format("{:>12} {:>12} {:>10} {:>10} {:>6}  {}\n", "", "", "", "exact", "", name);
       continue;

@@ -1,7 +1,6 @@
 #include "octet/debug/sensitivity.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <numeric>
 #include <set>
@@ -45,8 +44,6 @@ SensitivityMethod parse_sensitivity_method(std::string_view name) {
 }
 
 namespace {
-
-double decibels(double signal, double noise) { return 10 * std::log10(signal / noise); }
 
 // A prepared and calibrated graph, of which any layers may run on codes.
 class Network {
@@ -283,7 +280,7 @@ class State {
   std::map<std::string, double> noise_;
 };
 
-// A short text that differs where `text` does (FNV-1a).
+// A short text that differs where `text` does (FNV-1a; xxhash is the file readers' alone).
 std::string digest(const std::string& text) {
   uint64_t hash = 14695981039346656037u;
   for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211u;

@@ -79,7 +79,7 @@ std::shared_ptr<ObservedGraphModule> ModelReport::prepare_detailed_calibration()
   std::stable_sort(wanted.begin(), wanted.end(),
                    [&](const auto& a, const auto& b) { return asks(a.second) > asks(b.second); });
   for (const auto& [detector, request] : wanted) {
-    const auto& r = request;  // a lambda cannot hold a name that is bound so, says clang 14
+    const auto& r = request;  // clang 14 cannot capture a structured binding
     auto it =
         std::find_if(placed.begin(), placed.end(), [&](auto& p) { return merge(p.request, r); });
     if (it == placed.end())

@@ -16,8 +16,8 @@
 
 #include "octet/base/error.h"
 #include "octet/base/parallel.h"
-#include "octet/graph/fuse.h"
-#include "octet/io/onnx_import.h"
+#include "octet/graph/passes/fuse.h"
+#include "octet/io/onnx/import.h"
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 

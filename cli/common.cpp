@@ -1,4 +1,4 @@
-#include "common.h"
+#include "cli/common.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -16,12 +16,12 @@
 #include "octet/base/parallel.h"
 #include "octet/base/progress.h"
 #include "octet/engine/registry.h"
-#include "octet/graph/fuse.h"
-#include "octet/graph/fuse_lookups.h"
-#include "octet/graph/merge_qdq.h"
+#include "octet/graph/passes/fuse.h"
+#include "octet/graph/passes/fuse_lookups.h"
+#include "octet/graph/passes/merge_qdq.h"
 #include "octet/io/octet_file.h"
-#include "octet/io/onnx_export.h"
-#include "octet/io/onnx_import.h"
+#include "octet/io/onnx/export.h"
+#include "octet/io/onnx/import.h"
 
 namespace octet::cli {
 namespace {

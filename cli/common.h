@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "arguments.h"
-#include "json.h"
+#include "cli/arguments.h"
+#include "cli/json.h"
 #include "octet/graph/graph.h"
 #include "octet/io/dataset.h"
 #include "octet/runtime/program.h"

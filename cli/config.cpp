@@ -1,4 +1,4 @@
-#include "config.h"
+#include "cli/config.h"
 
 #include <fmt/format.h>
 

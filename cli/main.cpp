@@ -11,7 +11,7 @@
 #include <new>
 #include <system_error>
 
-#include "common.h"
+#include "cli/common.h"
 #include "octet/base/cpu.h"
 #include "octet/base/error.h"
 #include "octet/base/text.h"

@@ -1,7 +1,7 @@
 #pragma once
 // What `compare` and `quantize --report` share.
 
-#include "common.h"
+#include "cli/common.h"
 #include "octet/debug/compare.h"
 
 namespace octet::cli {

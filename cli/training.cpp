@@ -1,4 +1,4 @@
-#include "training.h"
+#include "cli/training.h"
 
 #include <fmt/format.h>
 
@@ -9,6 +9,7 @@
 #include "octet/base/error.h"
 #include "octet/base/file.h"
 #include "octet/base/progress.h"
+#include "octet/debug/metrics.h"
 #include "octet/io/state_dict.h"
 #include "octet/ops/functional.h"
 
@@ -131,7 +132,7 @@ Score score(const graph::Graph& graph, const TrainingData& data, const graph::Gr
   bool labels = data.validation().has_labels();
   if (!labels && teacher) float_program = runtime::compile(*teacher);
   Accuracy accuracy;
-  double signal = 0, noise = 0;
+  debug::ErrorStatistics error;
   int64_t step = batch_size(data.validation(), 32),
           end = data.validation_begin() + data.validation_size();
   for (int64_t i = data.validation_begin(); i < end; i += step) {
@@ -145,16 +146,11 @@ Score score(const graph::Graph& graph, const TrainingData& data, const graph::Gr
     Tensor expected = float_program->run(inputs).at(0);
     if (expected.dim() == 2 && expected.size(1) > 1)
       accuracy.add(y, functional::argmax(expected, 1));
-    auto a = expected.contiguous().to_vector<float>(),
-         b = y.dequantize().contiguous().to_vector<float>();
-    for (size_t k = 0; k < a.size(); ++k) {
-      signal += static_cast<double>(a[k]) * a[k];
-      noise += (static_cast<double>(a[k]) - b[k]) * (static_cast<double>(a[k]) - b[k]);
-    }
+    error.add(expected, y);
   }
   if (labels) return {"top1", accuracy.top1()};
   if (accuracy.samples) return {"agreement", accuracy.top1()};
-  return {"sqnr_db", noise == 0 ? 200 : 10 * std::log10(signal / noise)};
+  return {"sqnr_db", error.noise() == 0 ? 200 : error.sqnr()};
 }
 
 // -- the loop -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "common.h"
+#include "cli/common.h"
 #include "octet/graph/graph_module.h"
 #include "octet/io/data_loader.h"
 #include "octet/nn/optim.h"

@@ -1,6 +1,6 @@
-#include "weight_bits.h"
+#include "cli/weight_bits.h"
 
-#include "common.h"
+#include "cli/common.h"
 
 namespace octet::cli {
 

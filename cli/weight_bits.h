@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "arguments.h"
+#include "cli/arguments.h"
 #include "octet/quant/observe/qconfig.h"
 
 namespace octet::cli {

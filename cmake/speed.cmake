@@ -22,13 +22,13 @@ set(octet_fast_flags $<$<CONFIG:Release>:-O3>)
 set(octet_once_flags $<$<CONFIG:Release>:-O1>)
 file(GLOB_RECURSE octet_fast_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}
      octet/autograd/*.cpp octet/base/*.cpp octet/debug/compare_stats.cpp octet/debug/metrics.cpp octet/engine/*.cpp octet/ops/*.cpp octet/tensor/*.cpp
-     octet/quant/algorithms/*.cpp octet/quant/observe/*.cpp)
+     octet/debug/detector.cpp octet/debug/model_report*.cpp octet/quant/algorithms/*.cpp octet/quant/observe/*.cpp)
 list(APPEND octet_fast_sources octet/nn/init.cpp octet/nn/loss.cpp octet/nn/optim.cpp octet/io/dataset.cpp
      octet/io/image.cpp octet/io/image_bmp.cpp octet/io/image_jpeg.cpp octet/io/image_png.cpp octet/io/npz.cpp
      octet/quant/workflow/findings.cpp)
 set_source_files_properties(${octet_fast_sources} PROPERTIES COMPILE_OPTIONS "${octet_fast_flags}")
 file(GLOB octet_once_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}
-     octet/debug/compare.cpp octet/debug/compare_[a-r]*.cpp octet/debug/numeric*.cpp octet/debug/report*.cpp octet/graph/*.cpp octet/io/*.cpp octet/nn/*.cpp octet/quant/backend/*.cpp octet/quant/decide/*.cpp
+     octet/debug/compare.cpp octet/debug/compare_[a-r]*.cpp octet/debug/losses.cpp octet/debug/numeric*.cpp octet/debug/report*.cpp octet/graph/*.cpp octet/graph/passes/*.cpp octet/io/*.cpp octet/io/onnx/*.cpp octet/nn/*.cpp octet/quant/backend/*.cpp octet/quant/decide/*.cpp
      octet/quant/modules/*.cpp octet/quant/workflow/*.cpp octet/runtime/compile.cpp)
 list(REMOVE_ITEM octet_once_sources ${octet_fast_sources})
 set_source_files_properties(${octet_once_sources} PROPERTIES COMPILE_OPTIONS "${octet_once_flags}")
@@ -77,8 +77,9 @@ octet_together(native 6 octet/engine/native/*.cpp)
 octet_together(reference 8 octet/engine/reference/*.cpp)
 octet_together(onednn 8 octet/engine/onednn/*.cpp)
 octet_together(graph 5 octet/graph/*.cpp)
-octet_together(onnx_import 7 octet/io/onnx_import*.cpp)
-octet_together(onnx_export 8 octet/io/onnx_export*.cpp)
+octet_together(passes 6 octet/graph/passes/*.cpp)
+octet_together(onnx_import 7 octet/io/onnx/import*.cpp)
+octet_together(onnx_export 8 octet/io/onnx/export*.cpp)
 octet_together(io 6 octet/io/d*.cpp octet/io/idx.cpp octet/io/module_file.cpp octet/io/s*.cpp octet/io/zip.cpp)
 octet_together(image 5 octet/io/image.cpp octet/io/image_bmp.cpp octet/io/npz.cpp)
 octet_together(nn 6 octet/nn/*.cpp)

@@ -1,6 +1,6 @@
 #include "backend.h"
 
-#include <octet/graph/explicit_weights.h>
+#include <octet/graph/passes/explicit_weights.h>
 #include <octet/quant/modules/dynamic.h>
 
 #include <vector>

@@ -3,7 +3,7 @@
 
 #include "octet/base/error.h"
 #include "octet/debug/compare_impl.h"
-#include "octet/graph/merge_qdq.h"
+#include "octet/graph/passes/merge_qdq.h"
 
 namespace octet::debug::detail {
 

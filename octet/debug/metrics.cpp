@@ -46,6 +46,7 @@ void ErrorStatistics::add(const Tensor& x, const Tensor& y) {
               "ErrorStatistics: {} and {} have different numbers of elements", to_string(x.type()),
               to_string(y.type()));
   for (size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i])) continue;
     const double d = a[i] - b[i];
     xx_ += a[i] * a[i];
     yy_ += b[i] * b[i];

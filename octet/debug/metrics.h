@@ -22,7 +22,8 @@ namespace octet::debug {
 // if there is neither.
 double decibels(double signal, double noise);
 
-// Sums over all pairs that were added, from which the metrics follow.
+// Sums over all pairs that were added, from which the metrics follow. Elements whose x is not
+// finite, as a mask's -infinity, are left out of the sums (PyTorch's metrics are NaN then).
 class ErrorStatistics {
  public:
   // Error if the numbers of elements differ, or if a tensor is neither float nor quantized.

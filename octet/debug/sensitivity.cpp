@@ -11,7 +11,7 @@
 #include "octet/base/json_impl.h"
 #include "octet/base/text.h"
 #include "octet/debug/metrics.h"
-#include "octet/graph/merge_qdq.h"
+#include "octet/graph/passes/merge_qdq.h"
 #include "octet/ops/functional.h"
 #include "octet/ops/op.h"
 #include "octet/quant/modules/qparams.h"

@@ -4,7 +4,7 @@
 #include <set>
 
 #include "octet/base/check_impl.h"
-#include "octet/graph/merge_qdq.h"
+#include "octet/graph/passes/merge_qdq.h"
 #include "octet/graph/trace.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"

@@ -4,7 +4,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
-#include "octet/graph/merge_qdq.h"
+#include "octet/graph/passes/merge_qdq.h"
 #include "octet/nn/containers.h"
 #include "octet/nn/registry.h"
 #include "octet/nn/trace.h"

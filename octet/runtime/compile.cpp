@@ -7,8 +7,8 @@
 #include "octet/base/file.h"
 #include "octet/base/lasting.h"
 #include "octet/base/parallel.h"
-#include "octet/graph/fuse_lookups.h"
-#include "octet/graph/move_codes.h"
+#include "octet/graph/passes/fuse_lookups.h"
+#include "octet/graph/passes/move_codes.h"
 #include "octet/runtime/program_impl.h"
 
 namespace octet::runtime {

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """Writes tests/golden/model_report.json: what the detectors of PyTorch 1.13's ModelReport say of small models
-(tests/quant/model_report_test.cpp).
+(tests/debug/model_report_test.cpp).
 
 Run by hand, from the repository's root, with Debian's python3 and python3-torch (1.13); a few seconds:
 

@@ -8,7 +8,7 @@
 #include "octet/io/octet_file.h"
 #include "tests/cli/cli_test_util.h"
 #include "tests/io/old_file.h"
-#include "tests/io/onnx_test_util.h"
+#include "tests/io/onnx/test_util.h"
 
 namespace octet::testing {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "octet/base/cpu.h"
 #include "octet/debug/saturation.h"
-#include "octet/io/onnx_export.h"
+#include "octet/io/onnx/export.h"
 #include "octet/nn/nn.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/workflow/fx.h"

@@ -5,15 +5,15 @@
 
 #include <cmath>
 
-#include "octet/graph/fuse.h"
-#include "octet/graph/merge_qdq.h"
+#include "octet/graph/passes/fuse.h"
+#include "octet/graph/passes/merge_qdq.h"
 #include "octet/io/npz.h"
 #include "octet/io/octet_file.h"
-#include "octet/io/onnx_export.h"
+#include "octet/io/onnx/export.h"
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/data.h"
-#include "tests/io/onnx_test_util.h"
+#include "tests/io/onnx/test_util.h"
 #include "tests/temp_dir.h"
 
 namespace octet::testing {

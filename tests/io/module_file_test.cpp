@@ -7,6 +7,7 @@
 
 #include "octet/autograd/autograd.h"
 #include "octet/base/random.h"
+#include "octet/debug/model_report_observer.h"
 #include "octet/io/octet_file.h"
 #include "octet/io/safetensors.h"
 #include "octet/io/state_dict.h"
@@ -15,7 +16,6 @@
 #include "octet/nn/rnn.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/algorithms/input_weight_equalization.h"
-#include "octet/quant/algorithms/model_report_observer.h"
 #include "octet/quant/backend/module_mappings.h"
 #include "octet/quant/modules/float_functional.h"
 #include "octet/quant/modules/intrinsic.h"

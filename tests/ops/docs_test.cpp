@@ -7,7 +7,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "octet/io/onnx_import.h"
+#include "octet/io/onnx/import.h"
 #include "octet/ops/op.h"
 #include "octet/quant/decide/decide.h"
 

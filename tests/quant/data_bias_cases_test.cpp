@@ -3,11 +3,11 @@
 
 #include <cmath>
 
-#include "octet/graph/fuse.h"
-#include "octet/graph/merge_qdq.h"
+#include "octet/graph/passes/fuse.h"
+#include "octet/graph/passes/merge_qdq.h"
 #include "octet/io/npz.h"
-#include "octet/io/onnx_export.h"
-#include "octet/io/onnx_import.h"
+#include "octet/io/onnx/export.h"
+#include "octet/io/onnx/import.h"
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/data.h"

@@ -12,10 +12,10 @@
 #include <nlohmann/json.hpp>
 
 #include "octet/base/parallel.h"
-#include "octet/graph/fuse.h"
+#include "octet/graph/passes/fuse.h"
 #include "octet/io/dataset.h"
 #include "octet/io/octet_file.h"
-#include "octet/io/onnx_import.h"
+#include "octet/io/onnx/import.h"
 #include "octet/runtime/program.h"
 #include "tests/data.h"
 #include "tests/process.h"

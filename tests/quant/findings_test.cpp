@@ -125,48 +125,5 @@ TEST(Findings, OrdinaryDataGivesNone) {
       << "one value among zeros: nothing is lost";
 }
 
-TEST(Findings, APoorOutputIsNamedWithTheNodeWhereTheErrorGrows) {
-  // The second convolution has one scale for its whole input, whose second channel is 3000 times
-  // the first; it uses the first.
-  Graph g = parse(
-      "%x: Float(N, 2, 4, 4) = input\n%v: Float(2, 2, 1, 1) = constant [1, 0, 0, 3000]\n"
-      "%w: Float(1, 2, 1, 1) = constant [1, 0]\n"
-      "%a: Float(N, 2, 4, 4) = conv2d(%x, %v)  @ conv1\n%y: Float(N, 1, 4, 4) = conv2d(%a, %w)  @ "
-      "conv2\n"
-      "%z: Float(N, 2, 4, 4) = exp(%x)  @ other\nreturn (%y, %z)");
-  auto prepared = prepare_fx(g, get_default_qconfig());
-  std::vector<std::vector<Tensor>> samples;
-  for (uint64_t i = 0; i < 4; ++i) samples.push_back({images(2, 40 + i)});
-  for (const auto& s : samples) prepared->forward(s);
-  auto lines = find_losses(prepared->watched().graph, convert_fx(prepared)->graph(), samples);
-  ASSERT_EQ(lines.size(), 1u) << lines_of(lines);
-  expect_parts(lines[0],
-               {"output %y", "SQNR", "under 15 dB", "grows most at conv2", "--skip 'conv2'"});
-}
-
-TEST(Findings, FindLossesSaysWhatConvertSays) {
-  Graph g = parse(kTwoInputs + "%c: Float(N, 4, 4, 4) = cat(%a, %b, dim=1)  @ join\nreturn (%c)");
-  std::vector<std::vector<Tensor>> samples{{images(4, 1, 100), images(4, 2, 0.01)},
-                                           {images(2, 3, 100), images(2, 4, 0.01)}};
-  auto prepared = prepare_fx(g, get_default_qconfig());
-  for (const auto& s : samples) prepared->forward(s);
-  ConversionReport report;
-  Graph int8 = convert_fx(prepared, &report)->graph();
-  EXPECT_EQ(find_losses(prepared->watched().graph, int8, samples), report.warnings);
-  EXPECT_EQ(report.warnings.size(), 1u);
-}
-
-TEST(Findings, SignalToNoise) {
-  SignalToNoise s;
-  s.add(Tensor::from<float>({3, 4}), Tensor::from<float>({3, 4}));
-  EXPECT_EQ(s.db(), INFINITY);
-  s.add(Tensor::from<float>({0, 5, INFINITY}), Tensor::from<float>({0, 10, 0}));
-  EXPECT_DOUBLE_EQ(s.signal, 50);
-  EXPECT_DOUBLE_EQ(s.noise, 25);
-  EXPECT_NEAR(s.db(), 3.0103, 1e-4);
-  s.add(Tensor::from<float>({1}), Tensor::from<float>({NAN}));
-  EXPECT_TRUE(std::isnan(s.db()));
-}
-
 }  // namespace
 }  // namespace octet::quant

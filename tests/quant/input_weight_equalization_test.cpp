@@ -6,14 +6,14 @@
 #include <gtest/gtest.h>
 
 #include "octet/autograd/autograd.h"
+#include "octet/debug/model_report.h"
 #include "octet/io/module_file.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
-#include "octet/quant/algorithms/model_report.h"
 #include "octet/quant/modules/intrinsic.h"
 #include "octet/runtime/program.h"
+#include "tests/debug/model_report_models.h"
 #include "tests/expect_error.h"
-#include "tests/quant/model_report_models.h"
 #include "tests/quant/sqnr.h"
 #include "tests/temp_dir.h"
 

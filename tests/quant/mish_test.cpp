@@ -3,17 +3,17 @@
 #include <gtest/gtest.h>
 
 #include "octet/base/random.h"
-#include "octet/io/onnx_export.h"
-#include "octet/io/onnx_import.h"
+#include "octet/debug/metrics.h"
+#include "octet/io/onnx/export.h"
+#include "octet/io/onnx/import.h"
 #include "octet/nn/nn.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/modules/stubs.h"
 #include "octet/quant/workflow/eager.h"
-#include "octet/quant/workflow/findings.h"
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
-#include "tests/io/onnx_test_util.h"
+#include "tests/io/onnx/test_util.h"
 #include "tests/temp_dir.h"
 
 namespace octet::mish_test {
@@ -38,9 +38,7 @@ std::shared_ptr<Net> net() {
 }
 
 void expect_close(const std::shared_ptr<Net>& model, const Tensor& actual) {
-  quant::SignalToNoise noise;
-  noise.add((*model)(batch(9)).detach(), actual.detach());
-  EXPECT_GT(noise.db(), 20);
+  EXPECT_GT(debug::compute_sqnr((*model)(batch(9)).detach(), actual.detach()), 20);
 }
 
 TEST(Mish, EagerStatic) {

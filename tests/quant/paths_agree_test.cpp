@@ -4,11 +4,11 @@
 
 #include <fmt/format.h>
 
-#include "octet/graph/fold_batch_norm.h"
-#include "octet/graph/fuse.h"
+#include "octet/graph/passes/fold_batch_norm.h"
+#include "octet/graph/passes/fuse.h"
 #include "octet/graph/trace.h"
-#include "octet/io/onnx_export.h"
-#include "octet/io/onnx_import.h"
+#include "octet/io/onnx/export.h"
+#include "octet/io/onnx/import.h"
 #include "octet/nn/nn.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"

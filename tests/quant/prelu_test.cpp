@@ -2,13 +2,13 @@
 // graph mode, QAT.
 #include <gtest/gtest.h>
 
+#include "octet/debug/metrics.h"
 #include "octet/graph/graph_module.h"
 #include "octet/nn/nn.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
 #include "octet/quant/modules/stubs.h"
 #include "octet/quant/workflow/eager.h"
-#include "octet/quant/workflow/findings.h"
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 
@@ -16,7 +16,6 @@ namespace octet::prelu_test {
 
 using graph::Graph;
 using graph::Node;
-using quant::SignalToNoise;
 
 // The first slope is so large that one scale for all would leave nothing of the others.
 const std::vector<float> kSlopes{20, 0.05f, 0.06f, 0.03f, 0.07f, 0.04f, 0.02f, 0.08f};
@@ -61,9 +60,7 @@ void expect_float_slopes(const Graph& g) {
 }
 
 void expect_close(const Tensor& expected, const Tensor& actual) {
-  SignalToNoise s;
-  s.add(expected.detach(), actual.detach());
-  EXPECT_GT(s.db(), 25);
+  EXPECT_GT(debug::compute_sqnr(expected.detach(), actual.detach()), 25);
 }
 
 TEST(Prelu, SlopesOfAModuleStayFloatInEagerMode) {

@@ -7,13 +7,13 @@
 #include <limits>
 
 #include "octet/base/random.h"
-#include "octet/graph/fuse.h"
-#include "octet/graph/merge_qdq.h"
+#include "octet/graph/passes/fuse.h"
+#include "octet/graph/passes/merge_qdq.h"
 #include "octet/graph/trace.h"
 #include "octet/io/module_file.h"
 #include "octet/io/octet_file.h"
-#include "octet/io/onnx_export.h"
-#include "octet/io/onnx_import.h"
+#include "octet/io/onnx/export.h"
+#include "octet/io/onnx/import.h"
 #include "octet/nn/nn.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"

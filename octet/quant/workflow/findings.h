@@ -1,13 +1,8 @@
 #pragma once
-// What went wrong in a quantized graph, said in words: results that differ too much, operands
-// erased by larger neighbours, outliers that leave one code for all other values. One line each,
-// with the place and the cure:
-//
-//   for (const std::string& line : quant::find_losses(float_graph, int8_graph, samples))
-//     std::cerr << line << "\n";
-//
-// convert_fx of a PreparedGraph puts what it finds about ranges into ConversionReport::warnings by
-// itself.
+// What the ranges of a network's values say about codes: operands erased by larger neighbours,
+// outliers that leave one code for all other values. One line each, with the place and the cure.
+// convert_fx of a graph puts them into ConversionReport::warnings; debug/losses.h finds them in any
+// pair of a float and a quantized graph.
 
 #include <algorithm>
 #include <functional>
@@ -19,19 +14,6 @@
 #include "octet/graph/graph.h"
 
 namespace octet::quant {
-
-// How far a quantized result is from the float one, over all tensors that were added.
-struct SignalToNoise {
-  double signal = 0, noise = 0;  // sums of squares of the float values, and of the differences
-  // Tensors of one shape, float or quantized; elements whose float value is not finite are left
-  // out.
-  void add(const Tensor& expected, const Tensor& actual);
-  // 10 log10(signal / noise): infinite without noise, NaN where the quantized result is.
-  double db() const;
-};
-
-// Below this an output is taken for garbage: noise of more than a sixth of the signal, in RMS.
-inline constexpr double kPoorSqnr = 15;
 
 // The ranges of some of a float graph's values over all samples that were shown: what streams
 // through calibration. Memory does not depend on the number of samples; a pass over each value is
@@ -77,17 +59,5 @@ std::vector<graph::ValueId> compared_operands(const graph::Graph& graph);
 std::vector<std::string> lost_ranges(
     const graph::Graph& graph, const SampleRanges& ranges,
     const std::function<std::optional<ops::QType>(graph::ValueId)>& qtype_of);
-
-// The outputs under kPoorSqnr, each with the node where the error grows most, which a run of both
-// graphs on `inputs` (one batch, a sample or few) finds. `outputs` has one entry for each output of
-// the graphs.
-std::vector<std::string> poor_outputs(const graph::Graph& before, const graph::Graph& after,
-                                      const std::vector<SignalToNoise>& outputs,
-                                      const std::vector<Tensor>& inputs);
-
-// All of it, for a float graph and what became of it (names of values as convert_fx gives them);
-// each sample is a batch of inputs in the graph's order. Both graphs are run on all samples.
-std::vector<std::string> find_losses(const graph::Graph& before, const graph::Graph& after,
-                                     const std::vector<std::vector<Tensor>>& samples);
 
 }  // namespace octet::quant

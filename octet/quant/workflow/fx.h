@@ -27,7 +27,7 @@
 #include <vector>
 
 #include "octet/graph/graph_module.h"
-#include "octet/graph/merge_qdq.h"
+#include "octet/graph/passes/merge_qdq.h"
 #include "octet/graph/trace.h"
 #include "octet/quant/backend/backend_config.h"
 #include "octet/quant/backend/qconfig_mapping.h"

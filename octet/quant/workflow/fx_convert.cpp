@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "octet/base/check_impl.h"
-#include "octet/graph/fuse_lookups.h"
+#include "octet/graph/passes/fuse_lookups.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/modules/weighted.h"
 #include "octet/quant/observe/fake_quantize.h"

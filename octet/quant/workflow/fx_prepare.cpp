@@ -2,8 +2,8 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
-#include "octet/graph/fold_batch_norm.h"
-#include "octet/graph/fuse.h"
+#include "octet/graph/passes/fold_batch_norm.h"
+#include "octet/graph/passes/fuse.h"
 #include "octet/nn/registry.h"
 #include "octet/quant/decide/decide.h"
 #include "octet/quant/modules/qparams.h"

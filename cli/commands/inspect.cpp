@@ -1,0 +1,149 @@
+// octet inspect MODEL
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+
+#include "cli/common.h"
+#include "octet/base/progress.h"
+#include "octet/base/text.h"
+#include "octet/io/module_file.h"
+
+namespace octet::cli {
+namespace {
+
+JsonValue to_json(const graph::Graph& g) {
+  auto values = [&](const std::vector<graph::ValueId>& ids) {
+    JsonValue list = JsonValue::array();
+    for (auto id : ids)
+      list.push_back(id == graph::kNone
+                         ? JsonValue()
+                         : JsonValue::object({{"name", g.value(id).name},
+                                              {"type", to_string(g.type(id), false)}}));
+    return list;
+  };
+  JsonValue nodes = JsonValue::array();
+  const std::vector<bool> quantized = run_quantized(g);
+  for (const auto& node : g.nodes()) {
+    if (node.kind != graph::NodeKind::call) continue;
+    JsonValue attrs = JsonValue::object();
+    for (const auto& [name, value] : node.attrs) attrs.set(name, to_string(value));
+    JsonValue json = JsonValue::object(
+        {{"op", node.op},
+         {"name", node.scope},
+         {"inputs", values(node.inputs)},
+         {"outputs", values(node.outputs)},
+         {"attrs", attrs},
+         {"quantized",
+          static_cast<bool>(quantized[static_cast<size_t>(&node - g.nodes().data())])}});
+    if (!node.note.empty()) json.set("note", node.note);
+    if (node.stays_float) json.set("stays_float", true);
+    nodes.push_back(std::move(json));
+  }
+  NodeCount n = count_nodes(g);
+  return JsonValue::object({{"name", g.name},
+                            {"inputs", values(g.inputs())},
+                            {"outputs", values(g.outputs())},
+                            {"operators", n.total},
+                            {"quantized_operators", n.quantized},
+                            {"nodes", nodes},
+                            {"weight_bytes", weight_bytes(g)},
+                            {"metadata", g.metadata}});
+}
+
+// How many of the calls of an operator run in 8 bits, and what their weights take.
+struct OperatorRow {
+  std::string op;
+  int64_t count = 0, quantized = 0, weight_bytes = 0;
+};
+
+std::vector<OperatorRow> operator_rows(const graph::Graph& g) {
+  std::map<std::string, OperatorRow> rows;
+  std::vector<bool> counted(g.values().size(), false);  // a weight that several read, once
+  const std::vector<bool> quantized = run_quantized(g);
+  for (size_t n = 0; n < g.nodes().size(); ++n) {
+    const graph::Node& node = g.nodes()[n];
+    if (node.kind != graph::NodeKind::call) continue;
+    OperatorRow& row = rows[node.op];
+    row.op = node.op;
+    ++row.count;
+    row.quantized += quantized[n];
+    for (graph::ValueId v : node.inputs) {
+      if (v == graph::kNone || !g.is_constant(v) || counted[static_cast<size_t>(v)]) continue;
+      counted[static_cast<size_t>(v)] = true;
+      row.weight_bytes += g.constant(v).nbytes();
+    }
+  }
+  std::vector<OperatorRow> list;
+  for (auto& [op, row] : rows) list.push_back(std::move(row));
+  std::stable_sort(list.begin(), list.end(), [](const OperatorRow& a, const OperatorRow& b) {
+    return std::pair(a.weight_bytes, a.count) > std::pair(b.weight_bytes, b.count);
+  });
+  return list;
+}
+
+// Comments behind the graph, so that all of it is still a graph's text. On a terminal rows that
+// stay float, in a graph with others that do not, are yellow.
+void print_operators(const graph::Graph& g) {
+  const std::vector<OperatorRow> rows = operator_rows(g);
+  size_t width = 8;
+  for (const OperatorRow& row : rows) width = std::max(width, row.op.size());
+  const auto all = static_cast<double>(std::max<int64_t>(weight_bytes(g), 1));
+  const NodeCount n = count_nodes(g);
+  const bool colour = n.quantized > 0 && colour_wanted(1);
+  fmt::print("# {:<{}} {:>6} {:>10} {:>10}\n", "operator", width, "nodes", "in 8 bits", "weights");
+  for (const OperatorRow& row : rows) {
+    const auto bytes = static_cast<double>(row.weight_bytes);
+    const std::string weights =
+        row.weight_bytes ? fmt::format("{:>10} {:>6.1f}%", human_bytes(bytes), 100 * bytes / all)
+                         : fmt::format("{:>10}", "-");
+    const bool marked = colour && row.quantized < row.count;
+    fmt::print("{}# {:<{}} {:>6} {:>10} {}{}\n", marked ? "\x1b[33m" : "", row.op, width, row.count,
+               row.quantized, weights, marked ? "\x1b[0m" : "");
+  }
+  fmt::print("# {} of {} operators in 8 bits; weights {}\n", n.quantized, n.total,
+             human_bytes(static_cast<double>(weight_bytes(g))));
+}
+
+void add_inspect(CommandLine& program) {
+  struct Options {
+    std::string model;
+    bool json = false, full = false;
+  };
+  auto o = std::make_shared<Options>();
+  Command command = program.add_command(
+      "inspect",
+      "the typed graph: what is 8-bit, what stayed float and why; or the tree of modules");
+  command.add_option("MODEL", o->model, ".onnx or .octet").type_name("").required();
+  command.add_flag("--json", o->json, "print one JSON object");
+  command.add_flag("--full", o->full, "per-channel scales in full");
+  command.footer(
+      "QUInt8 and QInt8 are 8 bits: x = scale * (code - zero_point). `# float:` says why\n"
+      "an operator is not. The name behind `@` is what --skip knows an operator by.\n"
+      "Example: octet inspect net.octet");
+  command.callback([o] {
+    std::filesystem::path path = o->model;
+    if (path.extension() == ".octet" && io::is_model_file(path)) {
+      std::string tree = io::describe_model(path);
+      if (o->json)
+        print_json(JsonValue::object({{"modules", tree}}));
+      else
+        fmt::print("{}\n", tree);
+      return;
+    }
+    graph::Graph g = load_model(path);
+    if (o->json) {
+      print_json(to_json(g));
+      return;
+    }
+    fmt::print("{}", graph::print(g, {.full = o->full}));
+    print_operators(g);
+  });
+}
+
+const RegisteredCommand g_inspect("inspect", add_inspect);
+
+}  // namespace
+
+}  // namespace octet::cli

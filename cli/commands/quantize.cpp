@@ -1,0 +1,389 @@
+// octet quantize MODEL -o OUT --calibrate DATA
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+
+#include "cli/common.h"
+#include "cli/config.h"
+#include "cli/report.h"
+#include "cli/weight_bits.h"
+#include "octet/base/error.h"
+#include "octet/base/file.h"
+#include "octet/base/progress.h"
+#include "octet/base/text.h"
+#include "octet/debug/losses.h"
+#include "octet/debug/metrics.h"
+#include "octet/debug/report.h"
+#include "octet/quant/workflow/fx.h"
+
+namespace octet::cli {
+namespace {
+
+constexpr int64_t kReportSamples = 512;  // of the calibration data
+
+struct Options {
+  std::string model, out, calibrate, mode = "static", qconfig, observer, config, backend, report;
+  std::vector<std::string> skip;
+  std::optional<quant::QConfigMapping> mapping;  // of --config
+  bool strict = false, json = false, force = false;
+  int64_t weight_bits = 8;
+  DataOptions sampling;
+  RunOptions run;
+};
+
+// --config, for what the command line says nothing of; the mapping's qconfigs are for what it
+// names.
+void apply_config(Options& o) {
+  if (o.config.empty()) return;
+  Config config = read_config(o.config);
+  if (o.qconfig.empty()) o.qconfig = config.qconfig;
+  if (o.observer.empty()) o.observer = config.observer;
+  o.skip.insert(o.skip.end(), config.skip.begin(), config.skip.end());
+  o.strict |= config.strict;
+  o.mapping = std::move(config.mapping);
+}
+
+// --qconfig and --observer for all that the mapping says nothing of.
+quant::QConfigMapping make_mapping(const Options& o, const quant::QConfig& qconfig) {
+  quant::QConfigMapping mapping = o.mapping ? *o.mapping : quant::QConfigMapping(qconfig);
+  if (!mapping.global_qconfig()) mapping.set_global(qconfig);
+  return mapping;
+}
+
+graph::Graph load_float_model(const std::string& path) {
+  graph::Graph graph = load_model(path);
+  if (count_nodes(graph).quantized)
+    fail(ErrorCode::invalid_argument,
+         fmt::format("{}: is quantized already; give the float model it was made from", path));
+  return graph;
+}
+
+void require_all_quantized(const quant::ObservedGraphModule& prepared) {
+  const graph::Graph& g = prepared.graph();
+  for (const graph::Node& node : g.nodes()) {
+    auto d = prepared.decisions().find(g.value(node.outputs[0]).name);
+    if (d != prepared.decisions().end() && !d->second.mode)
+      fail(ErrorCode::unsupported,
+           fmt::format("--strict: {} ({}) stays float: {}", quant::node_name(g, node), node.op,
+                       d->second.reason));
+  }
+}
+
+void calibrate(quant::ObservedGraphModule& prepared, const Dataset& dataset,
+               const std::string& path, int64_t count) {
+  Progress bar("calibrating", count);
+  int64_t step = batch_size(dataset, 32);
+  for (int64_t i = 0; i < count; i += step) {
+    Batch batch = dataset.get(i, std::min(step, count - i));
+    try {
+      prepared.forward(ordered_inputs(prepared.graph(), batch));
+    } catch (const Error& e) {  // a NaN, say: where to look for it
+      fail(e.code(),
+           fmt::format("{}, samples {} to {}: {}", path, i, i + batch.size - 1, e.what()));
+    }
+    bar.advance(batch.size);
+  }
+}
+
+// -- what quantizing did, measured ----------------------------------------------------------------
+
+struct Comparison {
+  int64_t samples = 0;
+  bool top1 = false;
+  Accuracy before, after;
+  std::vector<debug::ErrorStatistics> noise;  // of each output that is numbers
+  std::vector<Latency> latency;               // float, int8: one sample at a time
+  // Of the 8-bit network's time: what operators take that stay float, and what making codes and
+  // numbers of one another takes.
+  double float_share = 0, conversion_share = 0;
+  std::vector<std::string> warnings;  // outputs that are garbage
+  double sqnr_db() const { return noise.at(0).noise() == 0 ? INFINITY : noise.at(0).sqnr(); }
+};
+
+void measure_shares(const runtime::Program& program, const std::vector<Tensor>& x, Comparison& c) {
+  auto seconds = program.profile(x);
+  double all = 0, left = 0, conversions = 0;
+  for (size_t i = 0; i < seconds.size(); ++i) {
+    const graph::Node& node = program.graph().node(program.steps()[i].node);
+    all += seconds[i];
+    if (node.op == "quantize" || node.op == "dequantize" || node.op == "requantize")
+      conversions += seconds[i];
+    else if (!runs_quantized(program.graph(), node))
+      left += seconds[i];
+  }
+  if (all > 0) c.float_share = left / all, c.conversion_share = conversions / all;
+}
+
+// Accuracy and difference on up to `count` samples of the dataset, if there is one; latency in any
+// case.
+Comparison compare(const graph::Graph& before, const graph::Graph& after, const Dataset* dataset,
+                   int64_t count) {
+  Comparison c;
+  runtime::Program a = runtime::compile(before), b = runtime::compile(after);
+  c.noise.resize(before.outputs().size());
+  std::vector<Tensor> x = dataset ? ordered_inputs(before, dataset->get(0, batch_size(*dataset, 1)))
+                                  : random_inputs(before, 1);
+  if (dataset) {
+    c.top1 = dataset->has_labels() && before.type(before.outputs()[0]).dim() == 2;
+    c.samples = std::min<int64_t>(count, c.top1 ? 512 : 32);
+    Progress bar("comparing with float", c.samples);
+    int64_t step = batch_size(*dataset, 32);
+    for (int64_t i = 0; i < c.samples; i += step) {
+      Batch batch = dataset->get(i, std::min(step, c.samples - i));
+      auto inputs = ordered_inputs(before, batch);
+      auto p = a.run(inputs), q = b.run(inputs);
+      for (size_t k = 0; k < p.size(); ++k)
+        if (is_floating(p[k].dtype())) c.noise[k].add(p[k], q[k]);
+      if (c.top1) {
+        c.before.add(p[0], batch.labels);
+        c.after.add(q[0], batch.labels);
+      }
+      bar.advance(batch.size);
+    }
+    c.warnings = debug::poor_outputs(before, after, c.noise, x);
+  }
+  c.latency = measure({&a, &b}, {x, x}, 0.2);
+  measure_shares(b, x, c);
+  return c;
+}
+
+// What is reported, either way.
+struct Result {
+  const Options& options;
+  int64_t samples;
+  const quant::ConversionReport& report;
+  Comparison comparison;
+  int64_t float_bytes, int8_bytes, file_bytes;  // weights, weights, the file
+  std::vector<std::string> warnings() const {
+    std::vector<std::string> all = report.warnings;
+    all.insert(all.end(), comparison.warnings.begin(), comparison.warnings.end());
+    return all;
+  }
+};
+
+// Why the 8-bit network is the slower one; "" if neither floats nor conversions take a good part of
+// its time.
+std::string why_slower(const Comparison& c) {
+  constexpr double kGoodPart = 0.1;
+  std::vector<std::string> reasons;
+  if (c.float_share >= kGoodPart)
+    reasons.push_back(fmt::format("operators that stay float take {:.0f}%", 100 * c.float_share));
+  if (c.conversion_share >= kGoodPart)
+    reasons.push_back(fmt::format("making codes of numbers and numbers of codes takes {:.0f}%",
+                                  100 * c.conversion_share));
+  return reasons.empty() ? "" : fmt::format("{} of the int8 time; ", fmt::join(reasons, " and "));
+}
+
+JsonValue to_json(const Result& r) {
+  const Comparison& c = r.comparison;
+  JsonValue json = JsonValue::object({{"output", r.options.out},
+                                      {"samples", r.samples},
+                                      {"quantized_nodes", r.report.quantized()},
+                                      {"nodes", r.report.entries.size()},
+                                      {"float_weight_bytes", r.float_bytes},
+                                      {"int8_weight_bytes", r.int8_bytes},
+                                      {"file_bytes", r.file_bytes},
+                                      {"float_ms", c.latency[0].median_ms},
+                                      {"int8_ms", c.latency[1].median_ms},
+                                      {"peak_rss_mb", peak_rss_mb()}});
+  if (c.samples) json.set("output_sqnr_db", c.sqnr_db());  // null: no difference at all
+  if (c.top1) {
+    json.set("float_top1", c.before.top1());
+    json.set("int8_top1", c.after.top1());
+    json.set("top1_samples", c.after.samples);
+  }
+  json.set("warnings", r.warnings());
+  JsonValue left = JsonValue::array();
+  for (const auto& e : r.report.left_float())
+    left.push_back(JsonValue::object({{"node", e.node}, {"op", e.op}, {"reason", e.reason}}));
+  json.set("left_float", left);
+  return json;
+}
+
+void print(const Result& r) {
+  const Comparison& c = r.comparison;
+  auto left = r.report.left_float();
+  int64_t quantized = r.report.quantized(), all = static_cast<int64_t>(r.report.entries.size());
+  auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
+  for (const std::string& w : r.warnings()) say(fmt::format("octet: warning: {}", w));
+  if (r.options.mode == "static")
+    fmt::print("{}: {} of {} operators in 8 bits ({}), calibrated on {} samples\n", r.options.out,
+               quantized, all, bytes(r.file_bytes), r.samples);
+  else
+    fmt::print(
+        "{}: {} of {} operators with weights in 8 bits, {} ({})\n", r.options.out, quantized, all,
+        r.options.mode == "dynamic" ? "inputs quantized at each call" : "arithmetic in float",
+        bytes(r.file_bytes));
+  for (const auto& e : left) fmt::print("  stays float: {} ({}): {}\n", e.node, e.op, e.reason);
+  if (int64_t moves = all - quantized - static_cast<int64_t>(left.size()))
+    fmt::print("  and {} that only move{} data between these\n", moves, moves == 1 ? "s" : "");
+  fmt::print("{:<8} {:>12} {:>12}\n", "", "float", "int8");
+  fmt::print("{:<8} {:>12} {:>12}{}\n", "weights", bytes(r.float_bytes), bytes(r.int8_bytes),
+             r.int8_bytes > 0
+                 ? fmt::format("   {:.2f}x smaller", static_cast<double>(r.float_bytes) /
+                                                         static_cast<double>(r.int8_bytes))
+                 : "");
+  double before = c.latency[0].median_ms, after = c.latency[1].median_ms;
+  fmt::print("{:<8} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {})\n", "latency", before,
+             after, std::max(before, after) / std::min(before, after),
+             after <= before ? "faster" : "slower", threads_text());
+  if (after > 1.05 * before)
+    fmt::print("  slower: {}`octet bench {} --profile` shows every step\n", why_slower(c),
+               r.options.out);
+  if (c.top1)
+    fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} samples\n", "top-1", c.before.top1(),
+               c.after.top1(), c.samples);
+  double sqnr = c.sqnr_db();
+  if (c.samples)
+    fmt::print("{:<8} {:>12} {:>12}   of the first output, {} samples\n", "SQNR", "",
+               std::isinf(sqnr) && sqnr > 0 ? "exact" : fmt::format("{:.1f} dB", sqnr), c.samples);
+  fmt::print("peak memory {:.0f} MB\n", peak_rss_mb());
+}
+
+// Only weights are quantized: nothing to calibrate. DATA, if given, is what float and 8 bits are
+// compared on.
+graph::Graph quantize_weights(const Options& o, const graph::Graph& source,
+                              quant::ConversionReport& report) {
+  quant::QConfig qconfig = o.qconfig.empty() ? quant::per_channel_dynamic_qconfig()
+                                             : quant::get_default_qconfig(o.qconfig);
+  qconfig = with_weight_bits(qconfig, o.weight_bits);
+  if (o.mapping)
+    fail(ErrorCode::unsupported,
+         fmt::format("{}: a mapping is of --mode static; --mode {} takes one qconfig for all",
+                     o.config, o.mode));
+  quant::PrepareOptions options{.skip = o.skip, .backend = load_backend(o.backend)};
+  graph::Graph result =
+      o.mode == "dynamic"
+          ? quant::quantize_dynamic_fx(source, qconfig, options, &report)
+          : quant::quantize_weight_only_fx(source, qconfig.weight, options, &report);
+  if (o.strict)
+    for (const auto& e : report.left_float())
+      fail(ErrorCode::unsupported,
+           fmt::format("--strict: {} ({}) stays float: {}", e.node, e.op, e.reason));
+  return result;
+}
+
+void run(Options o) {
+  // All that can fail for other reasons than the data fails before the data is read.
+  bool is_static = o.mode == "static";
+  if (is_static && o.calibrate.empty())
+    wrong_usage(
+        "--calibrate DATA is required: static quantization chooses scales from sample inputs (an "
+        ".npz with `images`, "
+        "or a directory of images)");
+  if (!is_static && !o.observer.empty())
+    wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
+  o.run.apply();
+  apply_config(o);
+  check_output(OutputKind::model, o.out, {o.model, o.calibrate, o.config}, o.force);
+  if (!o.report.empty()) {
+    if (o.calibrate.empty())
+      wrong_usage("--report compares on samples; give them with --calibrate DATA");
+    check_output(OutputKind::page, o.report, {o.model, o.calibrate, o.config, o.out}, o.force);
+  }
+  if (!is_static && !o.out.ends_with(".octet"))
+    fail(ErrorCode::unsupported,
+         fmt::format("{}: --mode {} writes .octet files only: QDQ ONNX has no form for it", o.out,
+                     o.mode));
+  graph::Graph source = load_float_model(o.model), before = source, int8;
+  quant::ConversionReport report;
+  std::optional<Dataset> dataset;
+  int64_t count = 0;
+  auto open = [&] {
+    dataset = o.sampling.open(o.calibrate, source);
+    count = o.sampling.count(*dataset);
+    check_labels(*dataset, source, count);
+  };
+  if (is_static) {
+    quant::QConfig qconfig = with_weight_bits(chosen_qconfig(o.qconfig, o.observer), o.weight_bits);
+    auto prepared = quant::prepare_fx(source, make_mapping(o, qconfig),
+                                      {.skip = o.skip, .backend = load_backend(o.backend)});
+    if (o.strict) require_all_quantized(*prepared);
+    open();
+    calibrate(*prepared, *dataset, o.calibrate, count);
+    int8 = quant::convert_fx(prepared, &report)->graph();
+    before = prepared->watched().graph;
+    int8.metadata["qconfig"] = quant::to_string(qconfig);
+    if (o.mapping) int8.metadata["qconfig_mapping"] = o.mapping->to_json();
+    int8.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibrate);
+  } else {
+    int8 = quantize_weights(o, source, report);
+    if (!o.calibrate.empty()) open();
+  }
+  int8.metadata["quantization"] = o.mode;
+  save_model(int8, o.out);  // first of all: whatever happens below, the result is on disk
+
+  Result result{o,
+                is_static ? count : 0,
+                report,
+                compare(before, int8, dataset ? &*dataset : nullptr, count),
+                weight_bytes(source),
+                weight_bytes(int8),
+                file_bytes(o.out)};
+  if (!o.report.empty()) {
+    const debug::Comparison compared =
+        compare_models(before, int8, *dataset, std::min(count, kReportSamples), true);
+    write_file_atomically(o.report, debug::html_report(compared, {.float_name = o.model,
+                                                                  .quantized_name = o.out,
+                                                                  .data = dataset->description()}));
+  }
+  if (o.json)
+    print_json(to_json(result));
+  else
+    print(result);
+  if (!o.report.empty() && !o.json) fmt::print("page: {}\n", o.report);
+}
+
+void add_quantize(CommandLine& program) {
+  auto o = std::make_shared<Options>();
+  Command command = program.add_command("quantize", "make an 8-bit network from a trained one");
+  command.add_option("MODEL", o->model, "the trained network: .onnx or .octet")
+      .type_name("")
+      .required();
+  command.add_option("-o,--output", o->out, "the 8-bit network: .octet, or .onnx (QDQ)")
+      .type_name("OUT")
+      .required()
+      .check(output_model());
+  command.add_option("--calibrate", o->calibrate, "sample inputs: an .npz or a directory of images")
+      .type_name("DATA");
+  command.add_option("--mode", o->mode, "static (default), dynamic, weight-only")
+      .type_name("MODE")
+      .check(one_of({"static", "dynamic", "weight-only"}));
+  command.add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...")
+      .type_name("NAME")
+      .check(accepted_by([](const std::string& name) { quant::get_default_qconfig(name); }));
+  command
+      .add_option("--observer", o->observer,
+                  "of activations: percentile (default), histogram, minmax, mse, ...")
+      .type_name("NAME")
+      .check(accepted_by([](const std::string& name) { activation_observer(name); }));
+  add_weight_bits(command, o->weight_bits);
+  command.add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
+      .type_name("PATTERN")
+      .one_value();
+  command
+      .add_option("--config", o->config,
+                  "JSON with any of qconfig, observer, skip, strict, mapping")
+      .type_name("FILE.json");
+  command
+      .add_option("--backend", o->backend,
+                  "what may be quantized: native (default), qnnpack, ..., or a .json file")
+      .type_name("NAME|FILE.json");
+  command.add_option("--report", o->report, "write a page that shows every layer beside float")
+      .type_name("FILE.html");
+  command.add_flag("--strict", o->strict, "fail if any operator stays float");
+  command.add_flag("--json", o->json, "print one JSON object");
+  add_force(command, o->force);
+  o->sampling.add_to(command);
+  o->run.add_to(command);
+  command.footer("Example: octet quantize net.onnx --calibrate images.npz -o net.octet");
+  command.callback([o] { run(*o); });
+}
+
+const RegisteredCommand g_quantize("quantize", add_quantize);
+
+}  // namespace
+
+}  // namespace octet::cli

@@ -1,0 +1,215 @@
+// Writers of operators that move, pick and resize.
+#include <algorithm>
+#include <limits>
+
+#include "octet/io/onnx/exporter_impl.h"
+#include "octet/io/onnx/importer_impl.h"
+
+namespace octet::io::onnx_impl {
+namespace {
+
+// A Reshape to a result's dims: sizes that stay in their place are copied, one may be inferred.
+void write_reshape_to_result(Exporter& ex, const CallView& c) {
+  std::vector<int64_t> shape;
+  bool inferred = false;
+  const auto &from = c.type(0).dims, &to = c.result().dims;
+  for (size_t d = 0; d < to.size(); ++d) {
+    if (to[d].known())
+      shape.push_back(to[d].size());
+    else if (d < from.size() && from[d] == to[d])
+      shape.push_back(0);
+    else if (!inferred)
+      shape.push_back(-1), inferred = true;
+    else
+      throw Exporter::Unsupported{"more than one size that is known only at run time"};
+  }
+  ex.add(c, "Reshape", {c.in[0], ex.ints(c, "shape", shape)}, c.out[0]);
+}
+
+void write_flatten(Exporter& ex, const CallView& c) {
+  int64_t rank = c.rank(), start = c.attrs().get_int("start_dim"),
+          end = c.attrs().get_int("end_dim");
+  if (rank > 1 && start == 1 && (end == -1 || end == rank - 1))
+    ex.add(c, "Flatten", c.in, c.out[0], {{"axis", int64_t{1}}});
+  else
+    write_reshape_to_result(ex, c);
+}
+
+void write_expand(Exporter& ex, const CallView& c) {
+  std::vector<int64_t> shape = c.attrs().get_ints("shape");
+  for (int64_t& d : shape)
+    if (d == -1) d = 1;  // both keep the operand's size
+  ex.add(c, "Expand", {c.in[0], ex.ints(c, "shape", shape)}, c.out[0]);
+}
+
+void write_slice(Exporter& ex, const CallView& c) {
+  const Attrs& a = c.attrs();
+  ex.add(
+      c, "Slice",
+      {c.in[0], ex.ints(c, "starts", {a.get_int("start")}), ex.ints(c, "ends", {a.get_int("end")}),
+       ex.ints(c, "axes", {a.get_int("dim")}), ex.ints(c, "steps", {a.get_int("step")})},
+      c.out[0]);
+}
+
+// Opset 13 has no mode "wrap": the ends of what is left of x, put before and behind it.
+void write_wrapped(Exporter& ex, const CallView& c) {
+  const std::vector<int64_t>& pads = c.attrs().get_ints("pads");
+  const auto rank = static_cast<size_t>(c.rank());
+  constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
+  std::string x = c.in[0];
+  for (size_t d = 0; d < rank; ++d) {
+    const int64_t before = pads[d], after = pads[d + rank];
+    if (before == 0 && after == 0) continue;
+    const std::string axis = ex.ints(c, "axes", {static_cast<int64_t>(d)});
+    auto slice = [&](int64_t start, int64_t end) {
+      return ex.step(c, "Slice",
+                     {x, ex.ints(c, "starts", {start}), ex.ints(c, "ends", {end}), axis});
+    };
+    if (before < 0 || after < 0) x = slice(std::max<int64_t>(-before, 0), after < 0 ? after : kEnd);
+    Names parts;
+    if (before > 0) parts.push_back(slice(-before, kEnd));
+    parts.push_back(x);
+    if (after > 0) parts.push_back(slice(0, after));
+    if (parts.size() > 1) x = ex.step(c, "Concat", parts, {{"axis", static_cast<int64_t>(d)}});
+  }
+  ex.add(c, "Identity", {x}, c.out[0]);
+}
+
+void write_pad(Exporter& ex, const CallView& c) {
+  const std::string& mode = c.attrs().get_string("mode");
+  if (mode == "wrap") return write_wrapped(ex, c);
+  if (mode == "constant" && c.type(0).dtype != DType::float32 && !c.type(0).is_quantized())
+    throw Exporter::Unsupported{"pad of " + to_string(c.type(0).dtype)};
+  std::string value =
+      mode == "constant" ? ex.scalar(c, static_cast<float>(c.attrs().get_double("value"))) : "";
+  ex.add(c, "Pad", {c.in[0], ex.ints(c, "pads", c.attrs().get_ints("pads")), value}, c.out[0],
+         {{"mode", mode}});
+}
+
+// Opset 13 has no Trilu: what is outside the triangle is chosen to be 0.
+void write_triangle(Exporter& ex, const CallView& c, bool upper) {
+  const auto& dims = c.type(0).dims;
+  const Dim &rows = dims[dims.size() - 2], &columns = dims.back();
+  if (!rows.known() || !columns.known()) throw Exporter::Unsupported{"a matrix of unknown size"};
+  if (c.type(0).dtype != DType::float32 && !c.type(0).is_quantized())
+    throw Exporter::Unsupported{"a triangle of " + to_string(c.type(0).dtype)};
+  Tensor mask = Tensor::zeros({rows.size(), columns.size()}, DType::bool_);
+  int64_t k = c.attrs().get_int("diagonal");
+  for (int64_t i = 0; i < rows.size(); ++i)
+    for (int64_t j = 0; j < columns.size(); ++j)
+      mask.data<bool>()[i * columns.size() + j] = upper ? j - i >= k : j - i <= k;
+  ex.add(c, "Where", {ex.initializer(c.out[0] + ".mask", mask), c.in[0], ex.scalar(c, 0)},
+         c.out[0]);
+}
+
+void write_interpolate(Exporter& ex, const CallView& c) {
+  const Attrs& a = c.attrs();
+  const std::string& coordinates = a.get_string("coordinates");
+  if (a.get_bool("antialias") && a.get_string("mode") != "nearest")
+    throw Exporter::Unsupported{"antialias"};
+  if (coordinates == "half_pixel_symmetric") throw Exporter::Unsupported{coordinates};
+  OnnxAttrs attrs{{"coordinate_transformation_mode", coordinates},
+                  {"cubic_coeff_a", a.get_double("cubic_coeff")},
+                  {"exclude_outside", static_cast<int64_t>(a.get_bool("exclude_outside"))},
+                  {"mode", a.get_string("mode")},
+                  {"nearest_mode", a.get_string("nearest_rounding")}};
+  auto rank = static_cast<size_t>(c.rank());
+  std::vector<double> scales = a.get_doubles("scales"), roi = a.get_doubles("roi");
+  std::string roi_name;
+  if (!roi.empty()) {
+    std::vector<float> all(rank - roi.size() / 2, 0);  // N and C as they are
+    all.insert(all.end(), roi.begin(), roi.begin() + static_cast<std::ptrdiff_t>(roi.size() / 2));
+    all.insert(all.end(), rank - roi.size() / 2, 1);
+    all.insert(all.end(), roi.begin() + static_cast<std::ptrdiff_t>(roi.size() / 2), roi.end());
+    roi_name =
+        ex.initializer(c.out[0] + ".roi", Tensor::from(all, {static_cast<int64_t>(all.size())}));
+    attrs.push_back({"extrapolation_value", a.get_double("extrapolation")});
+  }
+  if (!scales.empty()) {
+    if (!a.get_doubles("size").empty()) throw Exporter::Unsupported{"sizes beside scales"};
+    std::vector<float> all(rank - std::min(rank, scales.size()), 1);  // N and C stay
+    all.insert(all.end(), scales.begin(), scales.end());
+    std::string name =
+        ex.initializer(c.out[0] + ".scales", Tensor::from(all, {static_cast<int64_t>(all.size())}));
+    ex.add(c, "Resize", {c.in[0], roi_name, name}, c.out[0], attrs);
+    return;
+  }
+  std::vector<int64_t> sizes;
+  bool known = true;
+  for (const Dim& d : c.result().dims) {
+    known &= d.known();
+    sizes.push_back(d.known() ? d.size() : -1);
+  }
+  if (known) {
+    ex.add(c, "Resize", {c.in[0], roi_name, "", ex.ints(c, "sizes", sizes)}, c.out[0], attrs);
+    return;
+  }
+  // Sizes are given for all dimensions: those that stay and are known only at run time are the
+  // operand's.
+  size_t from = 0;
+  while (from < rank && c.result().dims[from] == c.type(0).dims[from]) ++from;
+  for (size_t d = from; d < rank; ++d)
+    if (sizes[d] < 0)
+      throw Exporter::Unsupported{
+          fmt::format("sizes beside a dimension '{}' that is known only at run time",
+                      c.result().dims[d].name())};
+  std::string shape = ex.step(c, "Shape", {c.in[0]});
+  std::string kept =
+      ex.step(c, "Slice",
+              {shape, ex.ints(c, "begin", {0}), ex.ints(c, "end", {static_cast<int64_t>(from)})});
+  std::string rest =
+      ex.ints(c, "sizes", {sizes.begin() + static_cast<std::ptrdiff_t>(from), sizes.end()});
+  std::string all = ex.step(c, "Concat", {kept, rest}, {{"axis", int64_t{0}}});
+  ex.add(c, "Resize", {c.in[0], roi_name, "", all}, c.out[0], attrs);
+}
+
+}  // namespace
+
+void add_movement_writers(std::unordered_map<std::string, Writer>& w) {
+  w["reshape"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Reshape", {c.in[0], ex.ints(c, "shape", c.attrs().get_ints("shape"))}, c.out[0]);
+  };
+  w["flatten"] = write_flatten;
+  w["permute"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Transpose", c.in, c.out[0], {{"perm", c.attrs().get_ints("dims")}});
+  };
+  w["unsqueeze"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Unsqueeze", {c.in[0], ex.ints(c, "axes", {c.attrs().get_int("dim")})}, c.out[0]);
+  };
+  w["squeeze"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Squeeze", {c.in[0], ex.ints(c, "axes", {c.attrs().get_int("dim")})}, c.out[0]);
+  };
+  w["expand"] = write_expand;
+  w["slice"] = write_slice;
+  w["split"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Split", {c.in[0], ex.ints(c, "sizes", c.attrs().get_ints("sizes"))}, c.out[0],
+           {{"axis", c.attrs().get_int("dim")}});
+  };
+  w["cat"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Concat", c.in, c.out[0], {{"axis", c.attrs().get_int("dim")}});
+  };
+  w["pad"] = write_pad;
+  w["index_select"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Gather", c.in, c.out[0], {{"axis", c.attrs().get_int("dim")}});
+  };
+  w["embedding"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Gather", c.in, c.out[0], {{"axis", int64_t{0}}});
+  };
+  w["tile"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "Tile", {c.in[0], ex.ints(c, "repeats", c.attrs().get_ints("repeats"))}, c.out[0]);
+  };
+  w["triu"] = [](Exporter& ex, const CallView& c) { write_triangle(ex, c, true); };
+  w["tril"] = [](Exporter& ex, const CallView& c) { write_triangle(ex, c, false); };
+  w["topk"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "TopK", {c.in[0], ex.ints(c, "k", {c.attrs().get_int("k")})}, c.out[0],
+           {{"axis", c.attrs().get_int("dim")},
+            {"largest", static_cast<int64_t>(c.attrs().get_bool("largest"))}});
+  };
+  w["pixel_shuffle"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "DepthToSpace", c.in, c.out[0],
+           {{"blocksize", c.attrs().get_int("upscale_factor")}, {"mode", std::string("CRD")}});
+  };
+  w["interpolate"] = write_interpolate;
+}
+
+}  // namespace octet::io::onnx_impl

@@ -1,0 +1,88 @@
+// Writers of recurrent layers: one direction each, the gates in ONNX's order.
+#include <onnx/onnx_pb.h>
+
+#include "octet/io/onnx/exporter_impl.h"
+#include "octet/io/onnx/importer_impl.h"
+
+namespace octet::io::onnx_impl {
+namespace {
+
+// A float32 constant operand; the call is unsupported otherwise.
+const Tensor& constant_operand(const CallView& c, size_t i, const char* what) {
+  graph::ValueId id = c.node.inputs[i];
+  if (!c.graph.is_constant(id) || c.graph.type(id).dtype != DType::float32)
+    throw Exporter::Unsupported{
+        fmt::format("{} that is no float32 constant: ONNX has no recurrent layer of codes", what)};
+  return c.graph.constant(id);
+}
+
+// Blocks of `hidden` rows of (gates * hidden, ...) in ONNX's order: block i is octet's block
+// order[i].
+Tensor reordered(const Tensor& weight, const std::vector<int64_t>& order) {
+  Tensor from = weight.contiguous(), to = Tensor::empty(from.shape());
+  const int64_t rows = from.size(0) / std::ssize(order);
+  for (size_t i = 0; i < order.size(); ++i) {
+    const auto at = static_cast<int64_t>(i);
+    to.slice(0, at * rows, (at + 1) * rows)
+        .copy_from(from.slice(0, order[i] * rows, (order[i] + 1) * rows));
+  }
+  return to;
+}
+
+void write_recurrent(Exporter& ex, const CallView& c) {
+  const bool lstm = c.node.op == "lstm", gru = c.node.op == "gru";
+  const size_t weights = lstm ? 3 : 2, lengths = weights + (lstm ? 5 : 4);
+  if (lstm && c.has(weights + 4)) throw Exporter::Unsupported{"an LSTM with a projection"};
+  // octet: input, forget, candidate, output; reset, update, new. ONNX: input, output, forget,
+  // candidate; update, reset, new.
+  const std::vector<int64_t> order = lstm  ? std::vector<int64_t>{0, 3, 1, 2}
+                                     : gru ? std::vector<int64_t>{1, 0, 2}
+                                           : std::vector<int64_t>{0};
+  const Tensor w = reordered(constant_operand(c, weights, "a weight"), order),
+               r = reordered(constant_operand(c, weights + 1, "a weight"), order);
+  const int64_t rows = w.size(0), hidden = r.size(1);
+  Names in{c.in[0],
+           ex.initializer(c.out[0] + ".W", w.unsqueeze(0)),
+           ex.initializer(c.out[0] + ".R", r.unsqueeze(0)),
+           "",
+           "",
+           "",
+           ""};
+  if (c.has(weights + 2) || c.has(weights + 3)) {
+    Tensor b = Tensor::zeros({1, 2 * rows});
+    for (int64_t half : {0, 1})
+      if (const size_t i = weights + 2 + static_cast<size_t>(half); c.has(i))
+        b.slice(1, half * rows, (half + 1) * rows)
+            .copy_from(reordered(constant_operand(c, i, "a bias"), order).unsqueeze(0));
+    in[3] = ex.initializer(c.out[0] + ".B", b);
+  }
+  if (c.has(lengths))
+    in[4] = ex.step(c, "Cast", {c.in[lengths]}, {{"to", int64_t{onnx::TensorProto::INT32}}});
+  const Names axis{ex.ints(c, "axes", {0})};
+  in[5] = ex.step(c, "Unsqueeze", {c.in[1], axis[0]});
+  if (lstm) in[6] = ex.step(c, "Unsqueeze", {c.in[2], axis[0]});
+  OnnxAttrs attrs{{"direction", std::string(c.attrs().get_bool("reverse") ? "reverse" : "forward")},
+                  {"hidden_size", hidden}};
+  if (gru)
+    attrs.push_back(
+        {"linear_before_reset", static_cast<int64_t>(c.attrs().get_bool("reset_after"))});
+  if (c.node.op == "rnn" && c.attrs().get_string("nonlinearity") == "relu")
+    attrs.push_back({"activations", std::vector<std::string>{"Relu"}});
+  Names results;
+  for (size_t i = 0; i < c.out.size(); ++i)
+    results.push_back(ex.fresh(c, i == 0 ? "Y" : i == 1 ? "Y_h" : "Y_c"));
+  ex.add_many(c, lstm ? "LSTM" : gru ? "GRU" : "RNN", in, results, attrs);
+  // Y is (steps, directions, batch, hidden), the states (directions, batch, hidden).
+  for (size_t i = 0; i < c.out.size(); ++i) {
+    const std::string where = i == 0 ? ex.ints(c, "axes", {1}) : axis[0];
+    ex.add_many(c, "Squeeze", {results[i], where}, {c.out[i]}, {});
+  }
+}
+
+}  // namespace
+
+void add_recurrent_writers(std::unordered_map<std::string, Writer>& w) {
+  for (const char* op : {"lstm", "gru", "rnn"}) w[op] = write_recurrent;
+}
+
+}  // namespace octet::io::onnx_impl

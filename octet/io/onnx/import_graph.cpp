@@ -1,0 +1,350 @@
+// The importer: which nodes are live and in what order, the values between them, and the graph that
+// results.
+#include <onnx/onnx_pb.h>
+
+#include <algorithm>
+#include <new>
+#include <queue>
+
+#include "octet/graph/passes/fold_batch_norm.h"
+#include "octet/graph/passes/merge_qdq.h"
+#include "octet/io/onnx/importer_impl.h"
+
+namespace octet::io::onnx_impl {
+namespace {
+
+constexpr int64_t kMaxOpset = 23;  // what has been read of the standard
+constexpr int64_t kMaxDim = int64_t{1} << 31;
+
+std::string op_key(const onnx::NodeProto& node) {
+  bool standard = node.domain().empty() || node.domain() == "ai.onnx";
+  return standard ? node.op_type() : node.domain() + "." + node.op_type();
+}
+
+// A dimension's name as types print it.
+std::string dim_name(const std::string& name) {
+  std::string out = name;
+  for (char& c : out)
+    if (!std::isalnum(static_cast<unsigned char>(c)) && c != '_') c = '_';
+  return std::isdigit(static_cast<unsigned char>(out[0])) ? "d" + out : out;
+}
+
+// Every name a node reads, those inside its branches included.
+void for_each_read(const onnx::NodeProto& node, const std::function<void(const std::string&)>& fn) {
+  for (const std::string& in : node.input()) fn(in);
+  for (const onnx::AttributeProto& a : node.attribute()) {
+    if (!a.has_g()) continue;
+    for (const onnx::NodeProto& inner : a.g().node()) for_each_read(inner, fn);
+    for (const onnx::ValueInfoProto& out : a.g().output()) fn(out.name());
+  }
+}
+
+}  // namespace
+
+Importer::Importer(onnx::ModelProto& model, const std::filesystem::path& dir,
+                   const OnnxImportOptions& options)
+    : model_(model), dir_(dir), options_(options) {}
+
+// -- what is there --------------------------------------------------------------------------------
+
+void Importer::check_header() {
+  OCTET_CHECK(model_.has_graph() && model_.graph().node_size() + model_.graph().output_size() > 0,
+              corrupt, "is not an ONNX model: it has no graph");
+  for (const auto& set : model_.opset_import())
+    if (set.domain().empty() || set.domain() == "ai.onnx") opset_ = std::max(opset_, set.version());
+  if (model_.opset_import_size() == 0) opset_ = 1;  // IR versions 1 and 2
+  OCTET_CHECK(opset_ >= 1, corrupt,
+              "is not an ONNX model: it names no version of the standard operators");
+  OCTET_CHECK(opset_ <= kMaxOpset, unsupported,
+              "opset {0} is newer than octet knows ({1}); export the model with opset {1}", opset_,
+              kMaxOpset);
+  graph_.name = sanitize(model_.graph().name().empty() ? "graph" : model_.graph().name());
+  if (!model_.producer_name().empty())
+    graph_.metadata["producer"] =
+        one_line(model_.producer_name() + " " + model_.producer_version());
+}
+
+void Importer::read_inputs() {
+  onnx::GraphProto& g = *model_.mutable_graph();
+  for (onnx::TensorProto& t : *g.mutable_initializer()) {
+    OCTET_CHECK(!t.name().empty(), corrupt, "an initializer has no name");
+    initializers_[t.name()] = &t;
+  }
+  for (const onnx::ValueInfoProto& input : g.input()) {
+    // IR versions below 4 list the weights as inputs
+    if (initializers_.count(input.name())) continue;
+    std::string what = fmt::format("input '{}'", one_line(input.name()));
+    OCTET_CHECK(!input.name().empty(), corrupt, "an input of the graph has no name");
+    OCTET_CHECK(!values_.count(input.name()), corrupt, "{} is listed twice", what);
+    if (auto given = options_.constants.find(input.name()); given != options_.constants.end()) {
+      values_[input.name()] = constant_val(input.name(), to_compute_type(given->second));
+      continue;
+    }
+    OCTET_CHECK(input.type().has_tensor_type(), unsupported, "{}: expected a tensor", what);
+    const auto& tensor = input.type().tensor_type();
+    OCTET_CHECK(tensor.has_shape(), unsupported,
+                "{}: has no shape; octet needs to know at least its rank", what);
+    std::vector<Dim> dims;
+    double elements = 1;
+    for (const auto& d : tensor.shape().dim()) {
+      if (d.has_dim_value() && d.dim_value() >= 0) {
+        OCTET_CHECK(d.dim_value() <= kMaxDim, corrupt, "{}: dimension of size {}", what,
+                    d.dim_value());
+        dims.emplace_back(d.dim_value());
+        elements *= static_cast<double>(d.dim_value());
+        continue;
+      }
+      std::string fallback = fmt::format("{}_{}", input.name(), dims.size());
+      std::string given = d.dim_param().empty() ? fallback : d.dim_param();
+      auto bound = options_.dims.find(given);
+      if (bound == options_.dims.end()) bound = options_.dims.find(dim_name(given));
+      if (bound == options_.dims.end())
+        dims.emplace_back(dim_name(given));
+      else
+        dims.emplace_back(bound->second);
+    }
+    OCTET_CHECK(elements < 1e12, corrupt, "{}: has too many elements", what);
+    TensorType type(dtype_of(tensor.elem_type(), what), dims);
+    auto v = std::make_shared<Val>();
+    v->name = input.name();
+    v->id = graph_.add_input(sanitize(input.name()), type);
+    DType compute = compute_type(type.dtype);
+    if (compute != type.dtype)
+      v->id = graph_.add_call(sanitize(input.name()) + ".float", "to", {v->id},
+                              {{"dtype", to_string(compute)}});
+    v->type = graph_.type(v->id);
+    values_[input.name()] = v;
+  }
+}
+
+// The live nodes, each after the nodes it reads from; otherwise in the model's order.
+std::vector<const onnx::NodeProto*> Importer::order(const onnx::GraphProto& g) {
+  std::unordered_map<std::string, int> producer;
+  for (int i = 0; i < g.node_size(); ++i)
+    for (const std::string& out : g.node(i).output()) {
+      if (out.empty()) continue;
+      bool fresh =
+          producer.emplace(out, i).second && !values_.count(out) && !initializers_.count(out);
+      OCTET_CHECK(fresh, corrupt, "{}: value '{}' is made twice",
+                  NodeView(g.node(i), opset_, dir_).label(), one_line(out));
+    }
+  std::vector<char> live(static_cast<size_t>(g.node_size()), 0);
+  std::vector<int> stack;
+  auto need = [&](const std::string& name) {
+    auto it = producer.find(name);
+    if (it == producer.end() || live[static_cast<size_t>(it->second)]) return;
+    live[static_cast<size_t>(it->second)] = 1;
+    stack.push_back(it->second);
+  };
+  for (const auto& out : g.output()) {
+    ++reads_[out.name()];
+    need(out.name());
+  }
+  while (!stack.empty()) {
+    int i = stack.back();
+    stack.pop_back();
+    for_each_read(g.node(i), need);
+  }
+  // Kahn's algorithm; among the ready nodes the model's order decides.
+  std::vector<int> waiting(static_cast<size_t>(g.node_size()), 0);
+  std::vector<std::vector<int>> readers(static_cast<size_t>(g.node_size()));
+  std::priority_queue<int, std::vector<int>, std::greater<>> ready;
+  int live_count = 0;
+  for (int i = 0; i < g.node_size(); ++i) {
+    if (!live[static_cast<size_t>(i)]) continue;
+    ++live_count;
+    for_each_read(g.node(i), [&](const std::string& in) {
+      ++reads_[in];
+      auto it = producer.find(in);
+      if (it == producer.end()) return;
+      ++waiting[static_cast<size_t>(i)];
+      readers[static_cast<size_t>(it->second)].push_back(i);
+    });
+    if (waiting[static_cast<size_t>(i)] == 0) ready.push(i);
+  }
+  std::vector<const onnx::NodeProto*> sorted;
+  while (!ready.empty()) {
+    int i = ready.top();
+    ready.pop();
+    sorted.push_back(&g.node(i));
+    waiting[static_cast<size_t>(i)] = -1;
+    for (int r : readers[static_cast<size_t>(i)])
+      if (--waiting[static_cast<size_t>(r)] == 0) ready.push(r);
+  }
+  if (static_cast<int>(sorted.size()) < live_count)
+    for (int i = 0; i < g.node_size(); ++i)
+      OCTET_CHECK(waiting[static_cast<size_t>(i)] <= 0 || !live[static_cast<size_t>(i)], corrupt,
+                  "{}: is part of a cycle", NodeView(g.node(i), opset_, dir_).label());
+  return sorted;
+}
+
+// -- nodes ----------------------------------------------------------------------------------------
+
+void Importer::visit(const onnx::NodeProto& node) {
+  NodeView n(node, opset_, dir_);
+  first_new_value_ = graph_.values().size();
+  auto reject = [&](const std::string& reason) {
+    rejected_.push_back({op_key(node), reason, n.name()});
+    for (const std::string& out : node.output())
+      if (!out.empty()) values_[out] = nullptr;
+  };
+  // Asked first: an unknown operator is reported even where it reads from another one.
+  auto handler = handlers().find(op_key(node));
+  if (handler == handlers().end()) return reject("");
+  try {
+    std::vector<ValPtr> inputs;
+    for (const std::string& name : node.input()) {
+      inputs.push_back(name.empty() ? nullptr : lookup(name));
+      if (name.empty() || inputs.back()) continue;
+      for (const std::string& out :
+           node.output())  // reads from a node that was rejected: nothing to say about this one
+        if (!out.empty()) values_[out] = nullptr;
+      return;
+    }
+    if (node.output_size() == 0) return;
+    if (!fold_sizes(*this, n, inputs)) handler->second(*this, n);
+    if (auto names = n.unread(); !names.empty())
+      n.unsupported("attribute {}", fmt::join(names, ", "));
+    for (size_t i = 0; i < n.output_count(); ++i)
+      if (wants_output(n, i) && !values_.count(n.output(i))) n.unsupported("output {}", i);
+  } catch (const NodeView::Unsupported& u) {
+    reject(u.reason);
+  } catch (const Error& e) {
+    std::string message = e.what();
+    bool named =
+        message.rfind(n.name() + " (", 0) == 0 || message.find(n.label()) != std::string::npos;
+    throw Error(e.code(), named ? message : fmt::format("{}: {}", n.label(), message));
+  } catch (const std::bad_alloc&) {
+    n.fail(ErrorCode::corrupt, "needs more memory than there is");
+  } catch (const std::length_error&) {
+    n.fail(ErrorCode::corrupt, "needs more memory than there is");
+  }
+}
+
+std::vector<ValPtr> Importer::inline_graph(const onnx::GraphProto& g) {
+  // Names of the branch hold until it ends: the other branch may use them too.
+  std::vector<std::string> names;
+  const size_t first_new_value = first_new_value_;
+  for (const onnx::TensorProto& t : g.initializer()) {
+    names.push_back(t.name());
+    values_[t.name()] = read_constant(t, fmt::format("initializer '{}'", one_line(t.name())));
+  }
+  for (const onnx::NodeProto* node : order(g)) {
+    visit(*node);
+    names.insert(names.end(), node->output().begin(), node->output().end());
+  }
+  std::vector<ValPtr> results;
+  for (const onnx::ValueInfoProto& out : g.output()) results.push_back(lookup(out.name()));
+  for (const std::string& name : names) values_.erase(name);
+  first_new_value_ = first_new_value;
+  return results;
+}
+
+void Importer::report_unsupported() {
+  // One line: operators in the order they were met, each with its nodes.
+  std::vector<std::pair<std::string, std::vector<std::string>>> groups;
+  for (const Rejected& r : rejected_) {
+    std::string key = one_line(r.reason.empty() ? r.op : fmt::format("{} with {}", r.op, r.reason));
+    auto it =
+        std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
+    if (it == groups.end()) it = groups.insert(groups.end(), {key, {}});
+    it->second.push_back(fmt::format("\"{}\"", r.node));
+  }
+  std::vector<std::string> parts;
+  for (auto& [op, nodes] : groups) {
+    size_t all = nodes.size();
+    if (all > 8) nodes.resize(8);
+    parts.push_back(fmt::format("{} ({} {}{})", op, all == 1 ? "node" : "nodes",
+                                fmt::join(nodes, ", "),
+                                all > 8 ? fmt::format(" and {} more", all - 8) : ""));
+  }
+  OCTET_FAIL(unsupported,
+             "{} not supported: {}; octet supports opset 7-23 inference operators listed in "
+             "docs/operators.md",
+             parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()),
+             fmt::join(parts, ", "));
+}
+
+// -- results --------------------------------------------------------------------------------------
+
+// The graph's outputs, under the names the model gives them.
+void Importer::finish_outputs() {
+  onnx::NodeProto place;  // speaks for the output in messages
+  std::vector<ValueId> ids;
+  OCTET_CHECK(model_.graph().output_size() > 0, corrupt, "the graph has no output");
+  for (const onnx::ValueInfoProto& output : model_.graph().output()) {
+    std::string what = fmt::format("output '{}'", one_line(output.name()));
+    place.set_name(output.name());
+    place.clear_output();
+    place.add_output(output.name());
+    NodeView n(place, opset_, dir_);
+    ValPtr v = lookup(output.name());
+    OCTET_CHECK(v, internal, "{} was not made", what);
+    std::string name = sanitize(output.name());
+    int32_t declared = output.type().tensor_type().elem_type();
+    DType dtype = declared == onnx::TensorProto::DOUBLE     ? DType::float64
+                  : declared == onnx::TensorProto::FLOAT16  ? DType::float16
+                  : declared == onnx::TensorProto::BFLOAT16 ? DType::bfloat16
+                                                            : DType::float32;
+    ValueId id = graph::kNone;
+    try {
+      id = materialize(n, v);
+    } catch (const NodeView::Unsupported& u) {
+      OCTET_FAIL(unsupported, "{}: {}", what, u.reason);
+    }
+    if (dtype != DType::float32 && v->type.dtype == DType::float32)
+      id = graph_.add_call(name + ".to", "to", {id}, {{"dtype", to_string(dtype)}});
+    bool input = graph_.producer(id).kind == graph::NodeKind::input;
+    bool taken = std::find(ids.begin(), ids.end(), id) != ids.end();
+    if (graph_.value(id).name != name) {
+      if (auto other = graph_.find(name); other &&
+                                          graph_.producer(*other).kind != graph::NodeKind::input &&
+                                          std::find(ids.begin(), ids.end(), *other) == ids.end())
+        graph_.rename(*other, free_name(name));
+      if (input || taken)
+        id = graph_.add_call(name, "identity", {id}, {}, std::nullopt, n.name());
+      else
+        take_name(id, name);
+    }
+    ids.push_back(id);
+  }
+  graph_.set_outputs(std::move(ids));
+}
+
+graph::Graph Importer::run() {
+  check_header();
+  read_inputs();
+  for (const onnx::NodeProto* node : order(model_.graph())) visit(*node);
+  if (!rejected_.empty()) report_unsupported();
+  finish_outputs();
+  graph::Graph g = graph::remove_dead(graph_);
+  graph_ = {};
+  if (options_.fuse_patterns) g = fuse_patterns(g);
+  if (options_.fold_batch_norm) g = graph::fold_batch_norm(g);
+  g.check();
+  return g;
+}
+
+const Handlers& handlers() {
+  static const Handlers all = [] {
+    Handlers h;
+    add_elementwise(h);
+    add_reductions(h);
+    add_layers(h);
+    add_recurrent(h);
+    add_integer(h);
+    add_control_flow(h);
+    add_pools(h);
+    add_normalizations(h);
+    add_movement(h);
+    add_indexing(h);
+    add_resize(h);
+    add_sizes(h);
+    add_constants(h);
+    add_quantization(h);
+    return h;
+  }();
+  return all;
+}
+
+}  // namespace octet::io::onnx_impl

@@ -1,0 +1,255 @@
+// Operators that only move data: shapes, transposes, padding, joining and tiling.
+#include <algorithm>
+#include <numeric>
+
+#include "octet/io/onnx/importer_impl.h"
+
+namespace octet::io::onnx_impl {
+namespace {
+
+constexpr int64_t kMaxPad = int64_t{1} << 30;  // also the largest part, repeat and block
+
+// Reshapes that change nothing are left out: they would only stand between operators that belong
+// together.
+ValPtr reshape(Importer& im, const NodeView& n, const ValPtr& x, const std::vector<Dim>& wanted,
+               bool zero_copies) {
+  std::vector<int64_t> shape = reshape_attr(n, x->dims(), wanted, zero_copies);
+  bool same = static_cast<int64_t>(shape.size()) == x->rank();
+  for (size_t d = 0; same && d < shape.size(); ++d)
+    same = (shape[d] == 0 && zero_copies) || Dim(shape[d]) == x->dims()[d];
+  return same ? x : im.call(n, "reshape", {x}, {{"shape", shape}});
+}
+
+void import_reshape(Importer& im, const NodeView& n) {
+  n.ignore({"consumed_inputs"});
+  ValPtr x = im.in(n, 0);
+  bool zero_copies = n.get_int("allowzero", 0) == 0;
+  std::vector<Dim> wanted;
+  if (n.has("shape")) {
+    for (int64_t d : n.get_ints("shape")) wanted.emplace_back(d);
+  } else {
+    im.in(n, 1);
+    wanted = im.known_sizes(n, 1, "shape");
+  }
+  im.out(n, 0, reshape(im, n, x, wanted, zero_copies));
+}
+
+// To a matrix: the dimensions before `axis`, and the rest.
+void import_flatten(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0);
+  int64_t axis = n.get_int("axis", 1), rank = x->rank();
+  if (axis != rank) axis = axis_of(n, axis, rank);
+  auto flatten = [&](const ValPtr& v, int64_t from, int64_t to) {
+    return from >= to ? v
+                      : im.call(n, "flatten", {v},
+                                {{"start_dim", from}, {"end_dim", to == v->rank() - 1 ? -1 : to}});
+  };
+  ValPtr y;
+  if (rank == 0) {
+    y = im.call(n, "reshape", {x}, {{"shape", std::vector<int64_t>{1, 1}}});
+  } else if (axis == 0) {
+    y = im.call(n, "unsqueeze", {flatten(x, 0, rank - 1)}, {{"dim", int64_t{0}}});
+  } else if (axis == rank) {
+    y = im.call(n, "unsqueeze", {flatten(x, 0, rank - 1)}, {{"dim", int64_t{1}}});
+  } else {
+    y = flatten(flatten(x, axis, rank - 1), 0, axis - 1);
+  }
+  im.out(n, 0, y);
+}
+
+void import_transpose(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0);
+  std::vector<int64_t> dims = n.get_ints("perm");
+  if (!n.has("perm")) {
+    dims.resize(static_cast<size_t>(x->rank()));
+    std::iota(dims.rbegin(), dims.rend(), 0);
+  }
+  std::vector<int64_t> sorted = dims, counting(static_cast<size_t>(x->rank()));
+  std::sort(sorted.begin(), sorted.end());
+  std::iota(counting.begin(), counting.end(), 0);
+  if (sorted != counting)
+    n.fail(ErrorCode::corrupt, "perm ({}) of a {}-d value", fmt::join(dims, ", "), x->rank());
+  if (dims == counting) return im.out(n, 0, x);
+  if (!x->dequantized) return im.out(n, 0, im.call(n, "permute", {x}, {{"dims", dims}}));
+  // A quantized weight: transpose the codes, so that it stays a constant.
+  im.out(n, 0,
+         dequantized_val("", x->codes_name, x->scope, x->constant.permute(dims).contiguous()));
+}
+
+std::vector<int64_t> sorted_axes(const NodeView& n, std::vector<int64_t> axes, int64_t rank) {
+  for (int64_t& d : axes) d = axis_of(n, d, rank);
+  std::sort(axes.begin(), axes.end());
+  if (std::adjacent_find(axes.begin(), axes.end()) != axes.end())
+    n.fail(ErrorCode::corrupt, "an axis is named twice");
+  return axes;
+}
+
+void import_unsqueeze(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0);
+  std::vector<int64_t> axes = im.attr_or_input_ints(n, "axes", 1).value_or(std::vector<int64_t>{});
+  axes = sorted_axes(n, axes, x->rank() + static_cast<int64_t>(axes.size()));
+  for (int64_t d : axes) x = im.call(n, "unsqueeze", {x}, {{"dim", d}});
+  im.out(n, 0, x);
+}
+
+void import_squeeze(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0);
+  auto given = im.attr_or_input_ints(n, "axes", 1);
+  std::vector<int64_t> axes;
+  if (given) axes = sorted_axes(n, *given, x->rank());
+  for (int64_t d = 0; !given && d < x->rank(); ++d)
+    if (known_dim(n, *x, d, "Squeeze without axes") == 1) axes.push_back(d);
+  for (size_t i = axes.size(); i-- > 0;) {
+    if (x->dims()[static_cast<size_t>(axes[i])] != Dim(1))
+      n.fail(ErrorCode::corrupt, "axis {} has size {}, not 1", axes[i],
+             to_string(x->dims()[static_cast<size_t>(axes[i])]));
+    x = im.call(n, "squeeze", {x}, {{"dim", axes[i]}});
+  }
+  im.out(n, 0, x);
+}
+
+void import_expand(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0);
+  im.in(n, 1);
+  std::vector<int64_t> shape = expand_attr(n, x->dims(), im.known_sizes(n, 1, "shape"));
+  bool same = static_cast<int64_t>(shape.size()) == x->rank();
+  for (size_t d = 0; same && d < shape.size(); ++d)
+    same = shape[d] == 1 || Dim(shape[d]) == x->dims()[d];
+  im.out(n, 0, same ? x : im.call(n, "expand", {x}, {{"shape", shape}}));
+}
+
+void import_concat(Importer& im, const NodeView& n) {
+  std::vector<ValPtr> xs;
+  for (size_t i = 0; i < n.input_count(); ++i) xs.push_back(im.in(n, i));
+  if (xs.empty()) n.fail(ErrorCode::corrupt, "has no inputs");
+  int64_t axis = axis_of(n, n.get_int("axis", 1), xs[0]->rank());
+  im.out(n, 0, xs.size() == 1 ? xs[0] : im.call(n, "cat", xs, {{"dim", axis}}));
+}
+
+void import_split(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0);
+  int64_t axis = axis_of(n, n.get_int("axis", 0), x->rank());
+  auto count = static_cast<int64_t>(n.output_count());
+  if (n.get_int("num_outputs", count) != count)
+    n.fail(ErrorCode::corrupt, "num_outputs differs from its {} outputs", count);
+  std::vector<int64_t> sizes =
+      im.attr_or_input_ints(n, "split", 1).value_or(std::vector<int64_t>{});
+  if (sizes.empty()) {  // equal parts; the last may be smaller
+    int64_t all = known_dim(n, *x, axis, "Split"), part = (all + count - 1) / count;
+    for (int64_t i = 0; i < count; ++i)
+      sizes.push_back(std::clamp<int64_t>(all - i * part, 0, part));
+  }
+  if (static_cast<int64_t>(sizes.size()) != count)
+    n.fail(ErrorCode::corrupt, "{} sizes for {} outputs", sizes.size(), count);
+  for (int64_t s : sizes)
+    if (s < 0 || s > kMaxPad) n.fail(ErrorCode::corrupt, "a part of size {}", s);
+  if (count == 1) return im.out(n, 0, x);
+  std::vector<ValPtr> parts = im.calls(n, "split", {x}, {{"sizes", sizes}, {"dim", axis}});
+  for (size_t i = 0; i < parts.size(); ++i) im.out(n, i, parts[i]);
+}
+
+void import_pad(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0);
+  auto rank = static_cast<size_t>(x->rank());
+  std::vector<int64_t> pads =
+      n.has("paddings") ? n.get_ints("paddings")  // opset 1's name
+                        : im.attr_or_input_ints(n, "pads", 1).value_or(std::vector<int64_t>{});
+  std::string mode = n.get_string("mode", "constant");
+  double value = n.get_float("value", 0);
+  if (n.has_input(2)) {
+    Tensor given = im.known(n, 2, "the padding value");
+    if (given.numel() != 1)
+      n.fail(ErrorCode::corrupt, "the padding value has {} elements", given.numel());
+    value = given.item();
+  }
+  if (n.has_input(3)) {  // opset 18: pads of some axes
+    std::vector<int64_t> axes = im.known_ints(n, 3, "axes"), all(2 * rank, 0);
+    if (pads.size() != 2 * axes.size())
+      n.fail(ErrorCode::corrupt, "{} pads for {} axes", pads.size(), axes.size());
+    for (size_t i = 0; i < axes.size(); ++i) {
+      auto d = static_cast<size_t>(axis_of(n, axes[i], x->rank()));
+      all[d] = pads[i];
+      all[d + rank] = pads[i + axes.size()];
+    }
+    pads = all;
+  }
+  if (pads.size() != 2 * rank)
+    n.fail(ErrorCode::corrupt, "{} pads for {} dimensions", pads.size(), rank);
+  for (int64_t p : pads)
+    if (p < -kMaxPad || p > kMaxPad) n.fail(ErrorCode::corrupt, "a pad of {}", p);
+  bool nothing = std::all_of(pads.begin(), pads.end(), [](int64_t p) { return p == 0; });
+  if (nothing) return im.out(n, 0, x);
+  if (mode != "constant" && mode != "reflect" && mode != "edge" && mode != "wrap")
+    n.unsupported("mode {}", mode);
+  im.out(n, 0, im.call(n, "pad", {x}, {{"pads", pads}, {"value", value}, {"mode", mode}}));
+}
+
+void import_tile(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0);
+  if (n.input_count() == 3) n.unsupported("opset 1 operands");
+  im.in(n, 1);
+  std::vector<int64_t> repeats = im.known_ints(n, 1, "repeats");
+  if (static_cast<int64_t>(repeats.size()) != x->rank())
+    n.fail(ErrorCode::corrupt, "{} repeats for a {}-d value", repeats.size(), x->rank());
+  for (int64_t r : repeats)
+    if (r < 0 || r > kMaxPad) n.fail(ErrorCode::corrupt, "{} repeats", r);
+  im.out(n, 0, im.call(n, "tile", {x}, {{"repeats", repeats}}));
+}
+
+// Blocks of b x b pixels to and from channels, as a reshape, a permutation and a reshape. N may be
+// symbolic.
+void import_depth_to_space(Importer& im, const NodeView& n, bool to_space) {
+  ValPtr x = im.in(n, 0);
+  int64_t b = n.get_int("blocksize", 0);
+  if (x->rank() != 4)
+    n.fail(ErrorCode::corrupt, "expected (N, C, H, W), got {}", to_string(x->type));
+  int64_t c = known_dim(n, *x, 1, "the block size"), h = known_dim(n, *x, 2, "the block size"),
+          w = known_dim(n, *x, 3, "the block size");
+  bool fits = b >= 1 && b <= kMaxPad && (to_space ? c % (b * b) == 0 : h % b == 0 && w % b == 0);
+  if (!fits) n.fail(ErrorCode::corrupt, "blocksize {} for {}", b, to_string(x->type));
+  std::vector<int64_t> split, perm, join;
+  if (to_space) {
+    bool crd = n.get_string("mode", "DCR") == "CRD";
+    c /= b * b;
+    split = crd ? std::vector<int64_t>{0, c, b, b, h, w} : std::vector<int64_t>{0, b, b, c, h, w};
+    perm = crd ? std::vector<int64_t>{0, 1, 4, 2, 5, 3} : std::vector<int64_t>{0, 3, 4, 1, 5, 2};
+    join = {0, c, h * b, w * b};
+  } else {
+    split = {0, c, h / b, b, w / b, b};
+    perm = {0, 3, 5, 1, 2, 4};
+    join = {0, c * b * b, h / b, w / b};
+  }
+  ValPtr y = im.call(n, "reshape", {x}, {{"shape", split}});
+  y = im.call(n, "permute", {y}, {{"dims", perm}});
+  im.out(n, 0, im.call(n, "reshape", {y}, {{"shape", join}}));
+}
+
+void import_trilu(Importer& im, const NodeView& n) {
+  std::vector<int64_t> k = im.known_ints(n, 1, "k");
+  bool upper = n.get_int("upper", 1) != 0;
+  // beyond any matrix it is all the same
+  for (int64_t& d : k) d = std::clamp(d, -kMaxPad, kMaxPad);
+  im.out(n, 0,
+         im.call(n, upper ? "triu" : "tril", {im.in(n, 0)},
+                 {{"diagonal", k.empty() ? int64_t{0} : k[0]}}));
+}
+
+}  // namespace
+
+void add_movement(Handlers& h) {
+  h["Reshape"] = import_reshape;
+  h["Flatten"] = import_flatten;
+  h["Transpose"] = import_transpose;
+  h["Unsqueeze"] = import_unsqueeze;
+  h["Squeeze"] = import_squeeze;
+  h["Expand"] = import_expand;
+  h["Concat"] = import_concat;
+  h["Split"] = import_split;
+  h["Pad"] = import_pad;
+  h["Tile"] = import_tile;
+  h["Trilu"] = import_trilu;
+  h["DepthToSpace"] = [](Importer& im, const NodeView& n) { import_depth_to_space(im, n, true); };
+  h["SpaceToDepth"] = [](Importer& im, const NodeView& n) { import_depth_to_space(im, n, false); };
+}
+
+}  // namespace octet::io::onnx_impl

@@ -1,0 +1,66 @@
+// Normalizations.
+#include "octet/io/onnx/importer_impl.h"
+
+namespace octet::io::onnx_impl {
+namespace {
+
+void import_batch_norm(Importer& im, const NodeView& n) {
+  n.ignore({"momentum", "is_test", "consumed_inputs"});
+  if (n.get_int("training_mode", 0) != 0) n.unsupported("training_mode");
+  if (n.get_int("spatial", 1) != 1) n.unsupported("spatial=0");
+  for (size_t i = 1; i < 5; ++i)
+    if (im.wants_output(n, i)) n.unsupported("training outputs");
+  std::vector<ValPtr> operands;
+  for (size_t i = 0; i < 5; ++i) operands.push_back(im.in(n, i));
+  im.out(n, 0, im.call(n, "batch_norm", operands, {{"eps", n.get_float("epsilon", 1e-5f)}}));
+}
+
+void import_instance_norm(Importer& im, const NodeView& n) {
+  n.ignore({"consumed_inputs"});
+  im.out(n, 0,
+         im.call(n, "instance_norm", {im.in(n, 0), im.in(n, 1), im.in(n, 2)},
+                 {{"eps", n.get_float("epsilon", 1e-5f)}}));
+}
+
+void import_layer_norm(Importer& im, const NodeView& n) {
+  n.ignore({"stash_type"});  // the precision of the statistics: float32 always
+  ValPtr x = im.in(n, 0);
+  int64_t axis = axis_of(n, n.get_int("axis", -1), x->rank());
+  double eps = n.get_float("epsilon", 1e-5f);
+  im.out(n, 0,
+         im.call(n, "layer_norm", {x, im.in(n, 1), im.optional_in(n, 2)},
+                 {{"axis", axis}, {"eps", eps}}));
+  if (!im.wants_output(n, 1) && !im.wants_output(n, 2)) return;
+  std::vector<int64_t> dims;
+  for (int64_t d = axis; d < x->rank(); ++d) dims.push_back(d);
+  const Attrs over{{"dim", dims}, {"keepdim", true}};
+  ValPtr mean = im.call(n, "mean", {x}, over);
+  im.out(n, 1, mean);
+  if (!im.wants_output(n, 2)) return;
+  ValPtr centered = im.call(n, "sub", {x, mean});
+  ValPtr variance = im.call(n, "mean", {im.call(n, "mul", {centered, centered})}, over);
+  im.out(n, 2, im.call(n, "rsqrt", {im.call(n, "add", {variance, im.scalar(n, eps)})}));
+}
+
+// (x - mean) / (standard deviation + 1e-9) over `axes`.
+void import_mean_variance(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0);
+  std::vector<int64_t> dims = n.get_ints("axes", {0, 2, 3});
+  for (int64_t& d : dims) d = axis_of(n, d, x->rank());
+  const Attrs over{{"dim", dims}, {"keepdim", true}};
+  ValPtr centered = im.call(n, "sub", {x, im.call(n, "mean", {x}, over)});
+  ValPtr deviation =
+      im.call(n, "sqrt", {im.call(n, "mean", {im.call(n, "mul", {centered, centered})}, over)});
+  im.out(n, 0, im.call(n, "div", {centered, im.call(n, "add", {deviation, im.scalar(n, 1e-9)})}));
+}
+
+}  // namespace
+
+void add_normalizations(Handlers& h) {
+  h["BatchNormalization"] = import_batch_norm;
+  h["InstanceNormalization"] = import_instance_norm;
+  h["LayerNormalization"] = import_layer_norm;
+  h["MeanVarianceNormalization"] = import_mean_variance;
+}
+
+}  // namespace octet::io::onnx_impl

@@ -1,0 +1,416 @@
+// QuantizeLinear, DequantizeLinear and the operators on codes. Nothing is merged here: a pass on
+// the graph turns dequantize -> op -> quantize into integer operators.
+#include <onnx/onnx_pb.h>
+
+#include <algorithm>
+
+#include "octet/io/onnx/importer_impl.h"
+
+namespace octet::io::onnx_impl {
+namespace {
+
+DType quantized_of(const NodeView& n, DType code) {
+  switch (code) {
+    case DType::uint8:
+      return DType::quint8;
+    case DType::int8:
+      return DType::qint8;
+    case DType::int32:
+      return DType::qint32;
+    default:
+      n.unsupported("codes of type {}", to_string(code));
+  }
+}
+
+// The dtype of codes: the zero point's, else uint8.
+DType zero_point_dtype(Importer& im, const NodeView& n, size_t i) {
+  Tensor zero = im.known(n, i, "zero_point");
+  return quantized_of(n, zero.defined() ? zero.dtype() : DType::uint8);
+}
+
+// Codes that no octet type of quantized tensors has: of 16 bits, of scales per block, or of scales
+// that data decides. They are plain integers (uint16 in int32), and their arithmetic is spelled
+// out.
+struct PlainCodes {
+  DType dtype;
+  double low, high;
+};
+
+std::optional<PlainCodes> plain_codes_of(DType dtype, int32_t narrow) {
+  if (narrow == onnx::TensorProto::UINT16) return PlainCodes{DType::int32, 0, 65535};
+  if (narrow == kUint4) return PlainCodes{DType::uint8, 0, 15};
+  if (narrow == kInt4) return PlainCodes{DType::int8, -8, 7};
+  if (dtype == DType::int16) return PlainCodes{dtype, -32768, 32767};
+  if (dtype == DType::uint8) return PlainCodes{dtype, 0, 255};
+  if (dtype == DType::int8) return PlainCodes{dtype, -128, 127};
+  return std::nullopt;
+}
+
+// The axis along which scales of shape `v` lie in blocks; Error if they do not fit the data.
+int64_t axis_of_blocks(const NodeView& n, const TensorType& v, int64_t axis, int64_t block,
+                       const std::vector<Dim>& dims) {
+  const auto rank = static_cast<int64_t>(dims.size());
+  const int64_t d = axis_of(n, axis, rank);
+  const Dim& along = dims[static_cast<size_t>(d)];
+  if (!along.known())
+    n.unsupported("blocks along a dimension '{}' known only at run time", along.name());
+  std::vector<Dim> expected = dims;
+  expected[static_cast<size_t>(d)] = Dim((along.size() + block - 1) / block);
+  if (v.dims != expected)
+    n.fail(ErrorCode::corrupt, "scales of shape {} for blocks of {} along axis {} of size {}",
+           to_string(v), block, d, along.size());
+  return d;
+}
+
+// A scale or zero point as it broadcasts over data of dims `dims`: one number, one for each slice
+// along `axis`, or one for each block of `block` of them.
+ValPtr over_data(Importer& im, const NodeView& n, ValPtr v, int64_t axis, int64_t block,
+                 const std::vector<Dim>& dims) {
+  const auto rank = static_cast<int64_t>(dims.size());
+  if (v->rank() == 0) return v;
+  if (v->rank() == 1 && v->dims()[0] == Dim(1) && block == 0)
+    return im.call(n, "squeeze", {v}, {{"dim", int64_t{0}}});
+  const int64_t d = axis_of(n, axis, rank);
+  const Dim& along = dims[static_cast<size_t>(d)];
+  if (block == 0) {
+    if (v->rank() != 1 || v->dims()[0] != along)
+      n.fail(ErrorCode::corrupt, "scales of shape {} along axis {}, which has size {}",
+             to_string(v->type), d, to_string(along));
+    std::vector<int64_t> shape(static_cast<size_t>(rank), 1);
+    shape[static_cast<size_t>(d)] = -1;
+    return im.call(n, "reshape", {v}, {{"shape", shape}});
+  }
+  axis_of_blocks(n, v->type, axis, block, dims);
+  std::vector<int64_t> index;
+  for (int64_t i = 0; i < along.size(); ++i) index.push_back(i / block);
+  ValPtr places = constant_val(n.output(0) + ".blocks", Tensor::from(index, {along.size()}));
+  return im.call(n, "index_select", {v, places}, {{"dim", d}});
+}
+
+int64_t block_size(const NodeView& n) {
+  const int64_t block = n.get_int("block_size", 0);
+  if (block < 0) n.fail(ErrorCode::corrupt, "block_size {}", block);
+  return block;
+}
+
+// The codes of x as plain numbers.
+ValPtr quantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& scale,
+                      const ValPtr& zero, const PlainCodes& codes, int32_t narrow, int64_t axis,
+                      int64_t block) {
+  ValPtr y = im.call(
+      n, "div", {im.cast(n, x, DType::float32), over_data(im, n, scale, axis, block, x->dims())});
+  y = im.call(n, "round", {y});
+  if (zero) {
+    ValPtr z = im.cast(n, plain_codes(im, n, zero), DType::float32);
+    y = im.call(n, "add", {y, over_data(im, n, z, axis, block, x->dims())});
+  }
+  y = im.cast(n, im.call(n, "clamp", {y}, {{"min", codes.low}, {"max", codes.high}}), codes.dtype);
+  y->narrow = narrow;
+  return y;
+}
+
+ValPtr quantize_to(Importer& im, const NodeView& n, const ValPtr& x, size_t scale, size_t zero,
+                   int64_t axis) {
+  DType dtype = zero_point_dtype(im, n, zero);
+  if (dtype == DType::qint32) n.unsupported("int32 results");
+  QuantizerPtr q = read_quantizer(n, im.known(n, scale, "scale"), im.known(n, zero, "zero_point"),
+                                  axis, x->dims(), dtype);
+  return im.call(n, "quantize", {im.cast(n, x, DType::float32)}, {}, ops::QType{dtype, q});
+}
+
+void import_quantize(Importer& im, const NodeView& n) {
+  n.ignore({"saturate"});                               // of float8
+  const int64_t precision = n.get_int("precision", 0);  // of the division: 0 is the scale's
+  if (precision != 0 && precision != onnx::TensorProto::FLOAT)
+    n.unsupported("precision {}", precision);
+  const int64_t axis = n.get_int("axis", 1), block = block_size(n);
+  ValPtr x = im.in(n, 0), scale = im.in(n, 1), zero = im.optional_in(n, 2);
+  // opset 21, where there is no zero point
+  const auto wanted = static_cast<int32_t>(n.get_int("output_dtype", 0));
+  const int32_t narrow = zero ? zero->narrow : is_narrow(wanted) ? wanted : 0;
+  DType dtype = DType::uint8;
+  if (zero)
+    dtype = zero->type.is_quantized() ? code_dtype(zero->type.dtype) : zero->type.dtype;
+  else if (wanted != 0 && narrow == 0)
+    dtype = dtype_of(wanted, "output_dtype");
+  const bool known = scale->constant.defined() && (!zero || zero->constant.defined());
+  const bool eight = narrow == 0 && (dtype == DType::uint8 || dtype == DType::int8);
+  if (known && eight && block == 0 && (zero || dtype == DType::uint8))
+    return im.out(n, 0, quantize_to(im, n, x, 1, 2, axis));
+  std::optional<PlainCodes> codes = plain_codes_of(dtype, narrow);
+  if (!codes) n.unsupported("codes of type {}", to_string(dtype));
+  im.out(n, 0, quantize_plain(im, n, x, scale, zero, *codes, narrow, axis, block));
+}
+
+// scale * (x - zero_point), spelled out; the zero point may be omitted.
+ValPtr dequantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& scale,
+                        const ValPtr& zero, int64_t axis, int64_t block) {
+  ValPtr y = im.cast(n, plain_codes(im, n, x), DType::float32);
+  if (zero) {
+    ValPtr z = im.cast(n, plain_codes(im, n, zero), DType::float32);
+    bool shifts = true;
+    if (z->is_constant()) {
+      std::vector<float> values = z->constant.reshape({-1}).to_vector<float>();
+      shifts = std::any_of(values.begin(), values.end(), [](float v) { return v != 0; });
+    }
+    if (shifts) y = im.call(n, "sub", {y, over_data(im, n, z, axis, block, x->dims())});
+  }
+  return im.call(n, "mul", {y, over_data(im, n, scale, axis, block, x->dims())});
+}
+
+// The numbers of constant codes with a scale, and perhaps a zero point, per block.
+Tensor dequantized_blocks(const Tensor& codes, const Tensor& scale, const Tensor& zero, int64_t d,
+                          int64_t block) {
+  const Tensor q = codes.to(DType::float32).contiguous(), s = scale.to(DType::float32).contiguous();
+  const Tensor z = zero.defined() ? zero.to(DType::float32).contiguous() : Tensor::zeros(s.shape());
+  Tensor y = Tensor::empty(q.shape());
+  const Shape& shape = q.shape();
+  const int64_t along = shape[static_cast<size_t>(d)], blocks = s.size(d),
+                inner = numel({shape.begin() + d + 1, shape.end()});
+  const int64_t rows = inner > 0 ? q.numel() / inner : 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t from = (row / along * blocks + row % along / block) * inner;
+    for (int64_t i = 0; i < inner; ++i)
+      y.data<float>()[row * inner + i] =
+          (q.data<float>()[row * inner + i] - z.data<float>()[from + i]) *
+          s.data<float>()[from + i];
+  }
+  return y;
+}
+
+// The float value of x's codes.
+ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& scale,
+                       const ValPtr& zero, int64_t axis, int64_t block) {
+  if (x->dequantized) n.fail(ErrorCode::corrupt, "its data is not quantized");
+  DType code = x->type.is_quantized() ? code_dtype(x->type.dtype) : x->type.dtype;
+  if (zero) {
+    DType of_zero = zero->type.is_quantized() ? code_dtype(zero->type.dtype) : zero->type.dtype;
+    if (of_zero != code)
+      n.fail(ErrorCode::corrupt, "the zero point is {}, the data {}", to_string(of_zero),
+             to_string(code));
+  }
+  const bool known = scale->constant.defined() && (!zero || zero->constant.defined());
+  const auto is_uint16 = [](const ValPtr& v) {
+    return v && v->narrow == onnx::TensorProto::UINT16;
+  };
+  const bool sixteen = is_uint16(x) || is_uint16(zero) || code == DType::int16;
+  if (known && block != 0 && x->is_constant() && !x->type.is_quantized() && scale->rank() > 0) {
+    const int64_t d = axis_of_blocks(n, scale->type, axis, block, x->dims());
+    if (zero) axis_of_blocks(n, zero->type, axis, block, x->dims());
+    return constant_val("", dequantized_blocks(x->constant, scale->constant,
+                                               zero ? zero->constant : Tensor(), d, block));
+  }
+  if (!known || sixteen || block != 0) return dequantize_plain(im, n, x, scale, zero, axis, block);
+  DType dtype = quantized_of(n, code);
+  QuantizerPtr q =
+      read_quantizer(n, scale->constant, zero ? zero->constant : Tensor(), axis, x->dims(), dtype);
+  if (x->is_constant()) {
+    Tensor codes = x->type.is_quantized() ? x->constant.int_repr() : x->constant;
+    return dequantized_val("", x->name, n.name(), make_quantized(codes, q));
+  }
+  if (!x->type.is_quantized()) {
+    ValPtr y = dequantize_plain(im, n, x, scale, zero, axis, block);
+    if (dtype == DType::qint32 || q->is_per_channel()) return y;
+    // The codes again, as octet's quantized type: what integer operators are made of.
+    return im.call(n, "dequantize", {im.call(n, "quantize", {y}, {}, ops::QType{dtype, q})});
+  }
+  if (!(*x->type.quantizer == *q)) return dequantize_plain(im, n, x, scale, zero, axis, block);
+  return im.call(n, "dequantize", {x});
+}
+
+ValPtr dequantize_input(Importer& im, const NodeView& n, size_t x, int64_t axis) {
+  return dequantize_from(im, n, im.in(n, x), im.in(n, x + 1), im.optional_in(n, x + 2), axis, 0);
+}
+
+void name_unnamed(const ValPtr& v, const std::string& name) {
+  if (v && v->name.empty()) v->name = name;
+}
+
+// int32 codes with scale s_x * s_w, one per output channel if the weight has several.
+ValPtr dequantize_bias(Importer& im, const NodeView& n, size_t i, const ValPtr& w) {
+  ValPtr b = im.optional_in(n, i);
+  if (!b) return nullptr;
+  if (!b->is_constant() || b->constant.dtype() != DType::int32 || b->rank() != 1)
+    n.unsupported("a bias that is not a constant");
+  Tensor sx = im.known(n, 1, "x_scale"), sw = w->dequantized ? Tensor() : im.known(n, 4, "w_scale");
+  std::vector<double> scales = w->dequantized
+                                   ? w->constant.quantizer()->scales()
+                                   : std::vector<double>{sw.numel() == 1 ? sw.item() : 1.0};
+  auto x_scale = static_cast<float>(sx.item());
+  for (double& s : scales) s = static_cast<float>(x_scale * static_cast<float>(s));
+  if (scales.size() != 1 && static_cast<int64_t>(scales.size()) != b->constant.numel())
+    n.fail(ErrorCode::corrupt, "{} bias values for {} weight scales", b->constant.numel(),
+           scales.size());
+  QuantizerPtr q = scales.size() == 1
+                       ? Quantizer::per_tensor(scales[0], 0, DType::qint32)
+                       : Quantizer::per_channel(scales, std::vector<int64_t>(scales.size(), 0), 0,
+                                                DType::qint32);
+  return dequantized_val(b->name + ".dequantized", b->name, n.name(),
+                         make_quantized(b->constant, q));
+}
+
+void import_qlinear_conv(Importer& im, const NodeView& n) {
+  if (Tensor scale = im.known(n, 1, "x_scale"); !scale.defined() || scale.numel() != 1)
+    n.fail(ErrorCode::corrupt, "expected one x_scale");
+  ValPtr x = dequantize_input(im, n, 0, 1), w = dequantize_input(im, n, 3, 0);
+  name_unnamed(w, im.in(n, 3)->name + ".dequantized");
+  ValPtr y = emit_conv(im, n, x, w, dequantize_bias(im, n, 8, w));
+  im.out(n, 0, quantize_to(im, n, y, 6, 7, 1));
+}
+
+void import_qlinear_matmul(Importer& im, const NodeView& n) {
+  ValPtr a = dequantize_input(im, n, 0, -2), b = dequantize_input(im, n, 3, -1);
+  name_unnamed(a, im.in(n, 0)->name + ".dequantized");
+  name_unnamed(b, im.in(n, 3)->name + ".dequantized");
+  im.out(n, 0, quantize_to(im, n, emit_matmul(im, n, a, b), 6, 7, -1));
+}
+
+// -- com.microsoft's operators on codes: dequantize, the float operator, quantize -----------------
+
+using Emit = std::function<ValPtr(Importer&, const NodeView&, const std::vector<ValPtr>&)>;
+
+// Operands of a data value, its scale and its zero point each, then the result's scale and zero
+// point.
+Handler on_codes(size_t operands, Emit emit) {
+  return [operands, emit](Importer& im, const NodeView& n) {
+    std::vector<ValPtr> xs;
+    for (size_t i = 0; i < operands; ++i) {
+      xs.push_back(dequantize_input(im, n, 3 * i, 1));
+      name_unnamed(xs.back(), im.in(n, 3 * i)->name + ".dequantized");
+    }
+    im.out(n, 0, quantize_to(im, n, emit(im, n, xs), 3 * operands, 3 * operands + 1, 1));
+  };
+}
+
+Emit plain_call(const char* op) {
+  return [op](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+    return im.call(n, op, xs);
+  };
+}
+
+void need_channels_first(const NodeView& n) {
+  if (n.get_int("channels_last", 0) != 0) n.unsupported("channels_last");
+}
+
+// The result's scale and zero point come first.
+void import_qlinear_concat(Importer& im, const NodeView& n) {
+  std::vector<ValPtr> xs;
+  for (size_t i = 2; i + 2 < n.input_count(); i += 3) {
+    xs.push_back(dequantize_input(im, n, i, 1));
+    name_unnamed(xs.back(), im.in(n, i)->name + ".dequantized");
+  }
+  if (xs.empty()) n.fail(ErrorCode::corrupt, "has no inputs");
+  const int64_t axis = axis_of(n, n.get_int("axis", 1), xs[0]->rank());
+  ValPtr y = xs.size() == 1 ? xs[0] : im.call(n, "cat", xs, {{"dim", axis}});
+  im.out(n, 0, quantize_to(im, n, y, 0, 1, 1));
+}
+
+// Gemm of codes with an int32 bias of scale a_scale * b_scale; float without a scale of the result.
+void import_qgemm(Importer& im, const NodeView& n) {
+  // b_scale may have an entry for each column of B as the product has it.
+  const int64_t axis = n.get_int("transB", 0) != 0 ? 0 : 1;
+  ValPtr a = dequantize_input(im, n, 0, 1), b = dequantize_input(im, n, 3, axis);
+  name_unnamed(a, im.in(n, 0)->name + ".dequantized");
+  name_unnamed(b, im.in(n, 3)->name + ".dequantized");
+  if (n.has("alpha") && n.get_float("alpha", 1) != 1) n.unsupported("alpha");
+  ValPtr y = emit_gemm(im, n, a, b, dequantize_bias(im, n, 6, b));
+  im.out(n, 0, n.has_input(7) ? quantize_to(im, n, y, 7, 8, 1) : y);
+}
+
+void add_microsoft(Handlers& h) {
+  const std::string ms = "com.microsoft.";
+  h[ms + "QLinearAdd"] = on_codes(2, plain_call("add"));
+  h[ms + "QLinearMul"] = on_codes(2, plain_call("mul"));
+  h[ms + "QLinearSigmoid"] = on_codes(1, plain_call("sigmoid"));
+  h[ms + "QLinearLeakyRelu"] =
+      on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+        return im.call(n, "leaky_relu", xs, {{"negative_slope", n.get_float("alpha", 0.01f)}});
+      });
+  h[ms + "QLinearSoftmax"] =
+      on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+        const int64_t axis = axis_of(n, n.get_int("axis", -1), xs[0]->rank());
+        if (n.get_int("opset", 13) < 13 && axis != xs[0]->rank() - 1)
+          n.unsupported("softmax over several dimensions");
+        return im.call(n, "softmax", xs, {{"dim", axis}});
+      });
+  h[ms + "QLinearGlobalAveragePool"] =
+      on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+        need_channels_first(n);
+        return emit_global_pool(im, n, xs[0], false);
+      });
+  h[ms + "QLinearAveragePool"] =
+      on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+        need_channels_first(n);
+        return emit_pool(im, n, xs[0], false);
+      });
+  h[ms + "QLinearReduceMean"] =
+      on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
+        std::vector<int64_t> dims = n.get_ints("axes");
+        for (int64_t& d : dims) d = axis_of(n, d, xs[0]->rank());
+        return im.call(n, "mean", xs, {{"dim", dims}, {"keepdim", n.get_int("keepdims", 1) != 0}});
+      });
+  h[ms + "QGemm"] = import_qgemm;
+  h[ms + "QLinearConcat"] = import_qlinear_concat;
+  h[ms + "QuantizeLinear"] = h["QuantizeLinear"];
+  h[ms + "DequantizeLinear"] = h["DequantizeLinear"];
+}
+
+}  // namespace
+
+ValPtr plain_codes(Importer& im, const NodeView& n, const ValPtr& v) {
+  if (v->dequantized)
+    n.fail(ErrorCode::corrupt, "'{}' is float; expected codes", one_line(v->name));
+  if (!v->type.is_quantized()) return v;
+  if (v->constant.defined()) return constant_val(v->name, v->constant.int_repr());
+  // The codes are whole numbers that division finds again: (q - z) * s / s differs from q - z by
+  // less than 2^-22 of it.
+  const Quantizer& q = *v->type.quantizer;
+  if (q.is_per_channel()) n.unsupported("codes with a scale per channel");
+  ValPtr y = im.call(n, "div", {im.call(n, "dequantize", {v}), im.scalar(n, q.scale())});
+  y = im.call(n, "add",
+              {im.call(n, "round", {y}), im.scalar(n, static_cast<double>(q.zero_point()))});
+  return im.cast(n, y, code_dtype(v->type.dtype));
+}
+
+QuantizerPtr read_quantizer(const NodeView& n, const Tensor& scale, const Tensor& zero,
+                            int64_t axis, const std::vector<Dim>& dims, DType dtype) {
+  if (!scale.defined()) n.fail(ErrorCode::corrupt, "the scale is missing");
+  if (scale.dtype() != DType::float32 || scale.dim() > 1 || (zero.defined() && zero.dim() > 1))
+    n.unsupported("scales of shape {}", to_string(scale.shape()));
+  if (zero.defined() && (is_floating(zero.dtype()) || zero.is_quantized()))
+    n.fail(ErrorCode::corrupt, "a zero point of type {}", to_string(zero.dtype()));
+  std::vector<double> scales;
+  for (float s : scale.to_vector<float>()) scales.push_back(s);
+  std::vector<int64_t> zeros(scales.size(), 0);
+  if (zero.defined()) {
+    std::vector<int64_t> given = zero.to(DType::int64).reshape({-1}).to_vector<int64_t>();
+    if (given.size() == 1) given.resize(scales.size(), given[0]);
+    if (given.size() != scales.size())
+      n.fail(ErrorCode::corrupt, "{} scales and {} zero points", scales.size(), given.size());
+    zeros = given;
+  }
+  // One scale in a vector is per tensor as well, but where the axis has one slice it does not
+  // matter.
+  if (scales.size() == 1) return Quantizer::per_tensor(scales[0], zeros[0], dtype);
+  int64_t d = axis_of(n, axis, static_cast<int64_t>(dims.size()));
+  const Dim& along = dims[static_cast<size_t>(d)];
+  if (along != Dim(static_cast<int64_t>(scales.size())))
+    n.fail(ErrorCode::corrupt, "{} scales along axis {}, which has size {}", scales.size(), d,
+           to_string(along));
+  return Quantizer::per_channel(std::move(scales), std::move(zeros), d, dtype);
+}
+
+void add_quantization(Handlers& h) {
+  h["QuantizeLinear"] = import_quantize;
+  h["DequantizeLinear"] = [](Importer& im, const NodeView& n) {
+    const int64_t axis = n.get_int("axis", 1), block = block_size(n);
+    n.ignore({"output_dtype"});  // everything float is computed in float32
+    im.out(n, 0,
+           dequantize_from(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2), axis, block));
+  };
+  h["QLinearConv"] = import_qlinear_conv;
+  h["QLinearMatMul"] = import_qlinear_matmul;
+  add_microsoft(h);
+}
+
+}  // namespace octet::io::onnx_impl

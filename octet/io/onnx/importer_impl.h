@@ -1,0 +1,289 @@
+#pragma once
+// Shared by the ONNX import sources. Not public. Protobuf is only in the sources that read its
+// messages: its headers cost a second.
+//
+// The Importer walks the nodes in order. A handler per ONNX operator reads its node through a
+// NodeView and emits octet calls; calls on constants are evaluated at once, so the same handler
+// also folds. Vectors that hold sizes of dimensions (Shape and arithmetic on it) are followed
+// symbolically: onnx_import_sizes.cpp.
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "octet/base/check_impl.h"
+#include "octet/io/onnx/import.h"
+
+namespace google::protobuf {
+class MessageLite;
+}
+namespace onnx {
+class AttributeProto;
+class GraphProto;
+class ModelProto;
+class NodeProto;
+class TensorProto;
+}  // namespace onnx
+
+namespace octet::io::onnx_impl {
+
+using graph::ValueId;
+
+// -- tensors and types (onnx_import_tensor.cpp) ---------------------------------------------------
+
+// The DType of a TensorProto::DataType; Error (unsupported) naming `what` for types octet lacks.
+DType dtype_of(int32_t onnx_type, const std::string& what);
+int32_t onnx_type_of(DType dtype);  // plain dtypes, and the code types of quantized ones
+std::string onnx_type_name(int32_t onnx_type);
+// The data of a TensorProto, checked against its dims. `dir` is where external data is looked for;
+// empty: nowhere.
+Tensor read_tensor(const onnx::TensorProto& proto, const std::string& what,
+                   const std::filesystem::path& dir);
+// UINT4 and INT4, which the TensorProto of older protobuf definitions does not name, and UINT16:
+// octet has none of them.
+inline constexpr int32_t kUint4 = 21, kInt4 = 22;
+bool is_narrow(int32_t onnx_type);
+// float16, bfloat16 and float64 to float32, the type everything is computed in.
+Tensor to_compute_type(const Tensor& tensor);
+DType compute_type(DType dtype);
+// Parses a message; false if the bytes are not one. Silences protobuf's own messages.
+bool parse(google::protobuf::MessageLite& message, std::string_view bytes);
+// Makes a text fit for a one-line message.
+std::string one_line(std::string text);
+// The characters the graph's text format prints; others become '_'.
+std::string sanitize(std::string name);
+
+// -- values ---------------------------------------------------------------------------------------
+
+// A value while a model is imported: in the graph already, or known and not yet needed there.
+struct Val {
+  std::string name;  // ONNX's
+  TensorType type;
+  ValueId id = graph::kNone;              // its value in the graph, once it has one
+  Tensor constant;                        // known at import
+  std::optional<std::vector<Dim>> sizes;  // an int64 scalar or vector, some entries symbolic
+  // DequantizeLinear of a constant: `constant` holds the codes and `type` is Float. Kept apart from
+  // the graph so that Gemm and MatMul can transpose the codes.
+  bool dequantized = false;
+  std::string codes_name, scope;
+  // ONNX's element type where octet holds it in a wider one: UINT16 (in int32), UINT4 and INT4 (in
+  // uint8 and int8); else 0.
+  int32_t narrow = 0;
+
+  bool is_constant() const { return constant.defined() && !dequantized; }
+  // Constants as linear and conv take them: plain, or dequantized codes.
+  bool is_weight() const { return constant.defined(); }
+  int64_t rank() const { return type.dim(); }
+  const std::vector<Dim>& dims() const { return type.dims; }
+};
+using ValPtr = std::shared_ptr<Val>;
+
+ValPtr constant_val(const std::string& name, Tensor value);
+// Codes (a quantized tensor) as a dequantized constant.
+ValPtr dequantized_val(const std::string& name, const std::string& codes_name,
+                       const std::string& scope, Tensor codes);
+// An int64 value with these entries; a plain constant if all are known. `rank` 0 or 1.
+ValPtr sizes_val(const std::string& name, std::vector<Dim> entries, int64_t rank);
+
+// The double that prints like the float: what the exporter's 1e-05 was before it became a float32
+// attribute. Converting back gives the same float.
+double shortest(float value);
+
+// -- nodes (onnx_import_node.cpp) -----------------------------------------------------------------
+
+// One ONNX node: typed access to attributes. Attributes that a handler never asked for make the
+// node unsupported, so that nothing which might change the meaning is passed over.
+class NodeView {
+ public:
+  NodeView(const onnx::NodeProto& proto, int64_t opset, const std::filesystem::path& dir);
+  const std::string& op() const;
+  bool is_standard() const;  // of ONNX's own operators
+  int64_t opset() const { return opset_; }
+  const std::string& name() const { return name_; }  // or the first output's name
+  std::string label() const { return fmt::format("node '{}' ({})", name_, op()); }
+
+  size_t input_count() const;
+  bool has_input(size_t i) const { return i < input_count() && !input(i).empty(); }
+  const std::string& input(size_t i) const;
+  size_t output_count() const;
+  const std::string& output(size_t i) const;
+
+  bool has(const std::string& attr) const { return find(attr) != nullptr; }
+  int64_t get_int(const std::string& attr, int64_t fallback) const;
+  double get_float(const std::string& attr, double fallback) const;
+  std::string get_string(const std::string& attr, const std::string& fallback) const;
+  std::vector<int64_t> get_ints(const std::string& attr,
+                                const std::vector<int64_t>& fallback = {}) const;
+  std::vector<double> get_floats(const std::string& attr) const;
+  std::vector<std::string> get_strings(const std::string& attr) const;
+  // A graph, as If has two; Error if the attribute is missing.
+  const onnx::GraphProto& get_graph(const std::string& attr) const;
+  // Error if the attribute is missing
+  const onnx::TensorProto& get_tensor(const std::string& attr) const;
+  // attributes without a meaning for inference
+  void ignore(std::initializer_list<const char*> attrs) const;
+  std::vector<std::string> unread() const;
+
+  template <typename... Args>
+  [[noreturn]] void fail(ErrorCode code, fmt::format_string<Args...> format, Args&&... args) const {
+    octet::fail(code,
+                fmt::format("{}: {}", label(), fmt::format(format, std::forward<Args>(args)...)));
+  }
+  // The node is valid but this form of it is not supported: collected with all others of the model.
+  template <typename... Args>
+  [[noreturn]] void unsupported(fmt::format_string<Args...> format, Args&&... args) const {
+    throw Unsupported{fmt::format(format, std::forward<Args>(args)...)};
+  }
+  struct Unsupported {
+    std::string reason;
+  };
+
+ private:
+  const onnx::AttributeProto* find(const std::string& attr) const;
+  const onnx::AttributeProto* find(const std::string& attr, int type, const char* kind) const;
+  const onnx::NodeProto& proto_;
+  int64_t opset_;
+  std::filesystem::path dir_;
+  std::string name_;
+  mutable std::set<std::string> read_;
+};
+
+// -- the importer (onnx_import_graph.cpp, onnx_import_values.cpp) ---------------------------------
+
+class Importer {
+ public:
+  Importer(onnx::ModelProto& model, const std::filesystem::path& dir,
+           const OnnxImportOptions& options);
+  graph::Graph run();
+
+  // -- for handlers
+  ValPtr in(const NodeView& n, size_t i);           // Error if it is missing
+  ValPtr optional_in(const NodeView& n, size_t i);  // null if it is omitted
+  // Inputs that must be known at import, as axes and pads; null/empty if omitted.
+  Tensor known(const NodeView& n, size_t i, const char* what);
+  std::vector<int64_t> known_ints(const NodeView& n, size_t i, const char* what);
+  // entries may be symbolic
+  std::vector<Dim> known_sizes(const NodeView& n, size_t i, const char* what);
+  // "axes" as an attribute (older opsets) or input i (newer); nullopt if neither is there.
+  std::optional<std::vector<int64_t>> attr_or_input_ints(const NodeView& n, const char* attr,
+                                                         size_t i);
+
+  // Emits a call; evaluates it instead if every operand is a constant.
+  ValPtr call(const NodeView& n, const std::string& op, const std::vector<ValPtr>& inputs,
+              const Attrs& attrs = {}, const std::optional<ops::QType>& want = std::nullopt);
+  std::vector<ValPtr> calls(const NodeView& n, const std::string& op,
+                            const std::vector<ValPtr>& inputs, const Attrs& attrs = {},
+                            const std::optional<ops::QType>& want = std::nullopt);
+  // binds the node's i-th output; null: of a rejected node
+  void out(const NodeView& n, size_t i, ValPtr value);
+  bool wants_output(const NodeView& n, size_t i) const;  // whether anything reads it
+  // The data of a TensorProto, in the type it is computed in.
+  ValPtr read_constant(const onnx::TensorProto& t, const std::string& what);
+  // The results of a graph inside a node, a branch of If, whose nodes are visited in the node's
+  // place; null where a node was rejected.
+  std::vector<ValPtr> inline_graph(const onnx::GraphProto& g);
+  ValPtr scalar(const NodeView& n, double value, DType dtype = DType::float32);
+  // a 2-d constant, or dequantized constant; made once per weight
+  ValPtr transposed(const ValPtr& weight);
+  ValPtr cast(const NodeView& n, ValPtr x, DType dtype);  // itself if it has the dtype
+
+ private:
+  void check_header();
+  void read_inputs();
+  std::vector<const onnx::NodeProto*> order(const onnx::GraphProto& g);
+  void visit(const onnx::NodeProto& node);
+  void finish_outputs();
+  ValPtr lookup(const std::string& name);
+  ValueId materialize(const NodeView& n, const ValPtr& v);
+  [[noreturn]] void report_unsupported();
+  std::string free_name(const std::string& name) const;
+  void take_name(ValueId id, const std::string& name);
+
+  onnx::ModelProto& model_;
+  std::filesystem::path dir_;
+  OnnxImportOptions options_;
+  graph::Graph graph_;
+  int64_t opset_ = 0;
+  std::unordered_map<std::string, ValPtr> values_;  // null: made by an unsupported node
+  std::unordered_map<std::string, onnx::TensorProto*> initializers_;
+  std::unordered_map<const Val*, ValPtr> transposed_;
+  std::vector<ValPtr> kept_;                    // keys of transposed_ stay alive
+  std::unordered_map<std::string, int> reads_;  // by live nodes and as graph outputs
+  size_t first_new_value_ = 0;                  // values made by the node that is being visited
+  struct Rejected {
+    std::string op, reason, node;
+  };
+  std::vector<Rejected> rejected_;
+};
+
+using Handler = std::function<void(Importer&, const NodeView&)>;
+using Handlers = std::unordered_map<std::string, Handler>;
+const Handlers& handlers();
+// One per subject.
+void add_elementwise(Handlers& h);
+void add_reductions(Handlers& h);
+void add_layers(Handlers& h);
+void add_recurrent(Handlers& h);
+void add_integer(Handlers& h);
+void add_control_flow(Handlers& h);
+void add_pools(Handlers& h);
+void add_normalizations(Handlers& h);
+void add_movement(Handlers& h);
+void add_indexing(Handlers& h);
+void add_resize(Handlers& h);
+void add_sizes(Handlers& h);
+void add_constants(Handlers& h);
+void add_quantization(Handlers& h);
+
+// Shape arithmetic: handles the node if its operands are small integer vectors, symbolic or not;
+// false if it is not of that kind.
+bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inputs);
+// The `shape` attribute of reshape and of expand for wanted sizes, some symbolic, of data of dims
+// `from`.
+std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& from,
+                                  const std::vector<Dim>& wanted, bool zero_copies);
+// How many times `of` is in `size`, if that is a whole number whatever the symbols are.
+std::optional<int64_t> multiple_of(const NodeView& n, const Dim& size, const Dim& of);
+std::vector<int64_t> expand_attr(const NodeView& n, const std::vector<Dim>& from,
+                                 const std::vector<Dim>& wanted);
+
+// What QuantizeLinear/DequantizeLinear's scale and zero point mean for data of dims `dims`.
+QuantizerPtr read_quantizer(const NodeView& n, const Tensor& scale, const Tensor& zero_point,
+                            int64_t axis, const std::vector<Dim>& dims, DType qdtype);
+
+// Quantized codes, or plain integers as they are, as plain integers.
+ValPtr plain_codes(Importer& im, const NodeView& n, const ValPtr& v);
+
+// The sliding window of a conv or pool over the dimensions after (N, C), auto_pad resolved.
+struct Window {
+  std::vector<int64_t> kernel, stride, dilation, pads;  // pads: all beginnings, then all ends
+};
+Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& kernel);
+
+// The attributes of octet's convolution of x with weight w.
+Attrs conv_attrs(const NodeView& n, const Val& x, const Val& w);
+// conv1d, conv2d or conv3d, whichever the ranks say; `b` may be null.
+ValPtr emit_conv(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w,
+                 const ValPtr& b);
+// Gemm of a, b and c (null if there is none), with the node's attributes.
+ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c);
+// The node's pool of x, and the pool of all of each channel.
+ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max);
+ValPtr emit_global_pool(Importer& im, const NodeView& n, const ValPtr& x, bool max);
+// linear if b is a constant matrix, else matmul.
+ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPtr& b);
+
+// d in -rank..rank-1 to 0..rank-1; Error naming the node.
+int64_t axis_of(const NodeView& n, int64_t d, int64_t rank);
+// Known size of a dimension; unsupported otherwise.
+int64_t known_dim(const NodeView& n, const Val& v, int64_t d, const char* why);
+
+// -- passes after import (onnx_import_patterns.cpp) -----------------------------------------------
+
+graph::Graph fuse_patterns(const graph::Graph& graph);
+
+}  // namespace octet::io::onnx_impl

@@ -1,0 +1,262 @@
+// LSTM, GRU and RNN against ONNX's formulas, one number at a time.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "octet/io/onnx/export.h"
+#include "octet/quant/workflow/fx.h"
+#include "octet/runtime/program.h"
+#include "tests/expect_error.h"
+#include "tests/io/onnx/test_util.h"
+
+namespace octet::testing {
+namespace {
+
+using Attrs = std::vector<std::pair<std::string, OnnxAttr>>;
+
+constexpr int64_t kSteps = 4, kBatch = 3, kIn = 2, kHidden = 3;
+
+struct Layer {
+  std::string op = "LSTM", direction = "forward";
+  bool bias = true, lengths = false, states = false, batch_first = false;
+  Attrs attrs = {};
+  bool relu = false, reset_after = false;
+
+  int64_t gates() const { return op == "LSTM" ? 4 : op == "GRU" ? 3 : 1; }
+  int64_t directions() const { return direction == "bidirectional" ? 2 : 1; }
+  std::string what() const {
+    return op + " " + direction + (bias ? " bias" : "") + (lengths ? " lengths" : "") +
+           (states ? " states" : "") + (batch_first ? " layout" : "") +
+           (reset_after ? " linear_before_reset" : "");
+  }
+};
+
+const std::vector<int32_t> kLengths{4, 1, 2};
+
+struct Operands {
+  explicit Operands(const Layer& l)
+      : x(Tensor::randn({kSteps, kBatch, kIn}, 1)),
+        w(Tensor::randn({l.directions(), l.gates() * kHidden, kIn}, 2)),
+        r(Tensor::randn({l.directions(), l.gates() * kHidden, kHidden}, 3)),
+        b(Tensor::randn({l.directions(), 2 * l.gates() * kHidden}, 4)),
+        h(Tensor::randn({l.directions(), kBatch, kHidden}, 5)),
+        c(Tensor::randn({l.directions(), kBatch, kHidden}, 6)) {}
+  Tensor x, w, r, b, h, c;
+};
+
+double sigmoid(double v) { return 1 / (1 + std::exp(-v)); }
+
+// Y (steps, directions, batch, hidden), Y_h and Y_c (directions, batch, hidden).
+std::vector<Tensor> by_definition(const Layer& l, const Operands& o) {
+  const int64_t d_count = l.directions(), rows = l.gates() * kHidden;
+  Tensor y = Tensor::zeros({kSteps, d_count, kBatch, kHidden}),
+         yh = Tensor::zeros({d_count, kBatch, kHidden}),
+         yc = Tensor::zeros({d_count, kBatch, kHidden});
+  auto at = [](const Tensor& t, std::vector<int64_t> i) { return static_cast<double>(t.at(i)); };
+  for (int64_t d = 0; d < d_count; ++d)
+    for (int64_t n = 0; n < kBatch; ++n) {
+      std::vector<double> h(kHidden), c(kHidden);
+      for (int64_t j = 0; j < kHidden && l.states; ++j)
+        h[j] = at(o.h, {d, n, j}), c[j] = at(o.c, {d, n, j});
+      const int64_t length = l.lengths ? kLengths[static_cast<size_t>(n)] : kSteps;
+      const bool back = l.direction == "reverse" || d == 1;
+      for (int64_t step = 0; step < length; ++step) {
+        const int64_t t = back ? length - 1 - step : step;
+        auto of_x = [&](int64_t row) {
+          double sum = l.bias ? at(o.b, {d, row}) : 0;
+          for (int64_t k = 0; k < kIn; ++k) sum += at(o.w, {d, row, k}) * at(o.x, {t, n, k});
+          return sum;
+        };
+        auto of_h = [&](int64_t row, const std::vector<double>& state) {
+          double sum = l.bias ? at(o.b, {d, rows + row}) : 0;
+          for (int64_t k = 0; k < kHidden; ++k) sum += at(o.r, {d, row, k}) * state[k];
+          return sum;
+        };
+        std::vector<double> next(kHidden), reset(kHidden);
+        for (int64_t j = 0; j < kHidden; ++j)
+          reset[j] = l.op == "GRU" ? sigmoid(of_x(kHidden + j) + of_h(kHidden + j, h)) * h[j] : 0;
+        for (int64_t j = 0; j < kHidden; ++j) {
+          auto gate = [&](int64_t g) { return of_x(g * kHidden + j) + of_h(g * kHidden + j, h); };
+          if (l.op == "LSTM") {  // input, output, forget, candidate
+            c[j] = sigmoid(gate(2)) * c[j] + sigmoid(gate(0)) * std::tanh(gate(3));
+            next[j] = sigmoid(gate(1)) * std::tanh(c[j]);
+          } else if (l.op == "GRU") {  // update, reset, candidate
+            const int64_t row = 2 * kHidden + j;
+            const double z = sigmoid(gate(0)), r = sigmoid(gate(1));
+            const double inner = l.reset_after ? r * of_h(row, h) : of_h(row, reset);
+            next[j] = (1 - z) * std::tanh(of_x(row) + inner) + z * h[j];
+          } else {
+            next[j] = l.relu ? std::max(gate(0), 0.0) : std::tanh(gate(0));
+          }
+        }
+        h = next;
+        for (int64_t j = 0; j < kHidden; ++j)
+          y.data<float>()[((t * d_count + d) * kBatch + n) * kHidden + j] =
+              static_cast<float>(h[j]);
+      }
+      for (int64_t j = 0; j < kHidden; ++j) {
+        yh.data<float>()[(d * kBatch + n) * kHidden + j] = static_cast<float>(h[j]);
+        yc.data<float>()[(d * kBatch + n) * kHidden + j] = static_cast<float>(c[j]);
+      }
+    }
+  if (l.batch_first)
+    return {y.permute({2, 0, 1, 3}).contiguous(), yh.permute({1, 0, 2}).contiguous(),
+            yc.permute({1, 0, 2}).contiguous()};
+  return {y, yh, yc};
+}
+
+OnnxModel model_of(const Layer& l, const Operands& o,
+                   const OnnxDim& batch = static_cast<int>(kBatch)) {
+  OnnxModel m(14);
+  auto states = [&](const Tensor& t) {
+    return l.batch_first ? t.permute({1, 0, 2}).contiguous() : t;
+  };
+  if (l.batch_first)
+    m.input("x", {batch, static_cast<int>(kSteps), static_cast<int>(kIn)});
+  else
+    m.input("x", {static_cast<int>(kSteps), batch, static_cast<int>(kIn)});
+  m.constant("W", o.w)
+      .constant("R", o.r)
+      .constant("B", o.b)
+      .constant("h", states(o.h))
+      .constant("c", states(o.c));
+  m.constant("lengths", Tensor::from(kLengths, {kBatch}));
+  Attrs attrs = l.attrs;
+  attrs.push_back({"direction", l.direction});
+  attrs.push_back({"hidden_size", kHidden});
+  if (l.batch_first) attrs.push_back({"layout", int64_t{1}});
+  if (l.reset_after) attrs.push_back({"linear_before_reset", int64_t{1}});
+  std::vector<std::string> in{
+      "x", "W", "R", l.bias ? "B" : "", l.lengths ? "lengths" : "", l.states ? "h" : ""};
+  if (l.op == "LSTM") in.push_back(l.states ? "c" : "");
+  std::vector<std::string> out{"Y", "Y_h"};
+  if (l.op == "LSTM") out.push_back("Y_c");
+  m.node(l.op, in, out, attrs);
+  for (const std::string& name : out) m.output(name);
+  return m;
+}
+
+std::vector<Layer> layers() {
+  std::vector<Layer> all;
+  for (const char* op : {"LSTM", "GRU", "RNN"})
+    for (const char* direction : {"forward", "reverse", "bidirectional"}) {
+      all.push_back({.op = op, .direction = direction});
+      all.push_back({.op = op, .direction = direction, .bias = false, .states = true});
+      all.push_back({.op = op, .direction = direction, .lengths = true, .states = true});
+      all.push_back({.op = op, .direction = direction, .states = true, .batch_first = true});
+    }
+  for (const char* direction : {"forward", "bidirectional"})
+    all.push_back({.op = "GRU", .direction = direction, .lengths = true, .reset_after = true});
+  all.push_back(
+      {.op = "RNN", .attrs = {{"activations", std::vector<std::string>{"Relu"}}}, .relu = true});
+  return all;
+}
+
+TEST(OnnxRecurrent, GivesWhatTheDefinitionGivesAndComesBack) {
+  for (const Layer& l : layers()) {
+    SCOPED_TRACE(l.what());
+    Operands o(l);
+    graph::Graph g = model_of(l, o).import();
+    Tensor x = l.batch_first ? o.x.permute({1, 0, 2}).contiguous() : o.x;
+    std::vector<Tensor> want = by_definition(l, o), got = run_graph(g, {x}),
+                        compiled = runtime::compile(g).run({x});
+    graph::Graph back = io::import_onnx_bytes(io::to_onnx_bytes(g));
+    std::vector<Tensor> again = run_graph(back, {x});
+    for (size_t i = 0; i < got.size(); ++i) {
+      EXPECT_TRUE(allclose(got[i], want[i], 1e-5, 1e-5))
+          << i << to_string(got[i]) << to_string(want[i]);
+      EXPECT_TRUE(allclose(compiled[i], want[i], 1e-5, 1e-5)) << i;
+      EXPECT_TRUE(allclose(again[i], want[i], 1e-5, 1e-5)) << i;
+    }
+  }
+}
+
+TEST(OnnxRecurrent, TheBatchMayBeKnownAtRunTimeOnly) {
+  Layer l{.direction = "bidirectional"};
+  Operands o(l);
+  graph::Graph g = model_of(l, o, "N").import();
+  std::vector<Tensor> want = by_definition(l, o), got = runtime::compile(g).run({o.x});
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(allclose(got[i], want[i], 1e-5, 1e-5)) << i;
+}
+
+TEST(OnnxRecurrent, LengthsOfEveryStepAreNoLengths) {
+  Layer l{.op = "GRU"};
+  Operands o(l);
+  OnnxModel m;
+  m.input("x", {static_cast<int>(kSteps), static_cast<int>(kBatch), static_cast<int>(kIn)})
+      .constant("W", o.w)
+      .constant("R", o.r);
+  m.constant("n", Tensor::full({kBatch}, kSteps, DType::int32));
+  m.node("GRU", {"x", "W", "R", "", "n"}, {"", "Y_h"}, {{"hidden_size", kHidden}}).output("Y_h");
+  EXPECT_EQ(node_of(m.import(), "gru").inputs.size(), 4u);
+}
+
+TEST(OnnxRecurrent, LengthsMayBeAnInput) {
+  Layer l{.lengths = true};
+  Operands o(l);
+  OnnxModel m;
+  m.input("x", {static_cast<int>(kSteps), static_cast<int>(kBatch), static_cast<int>(kIn)})
+      .input("n", {static_cast<int>(kBatch)}, kInt32);
+  m.constant("W", o.w).constant("R", o.r).constant("B", o.b);
+  m.node("LSTM", {"x", "W", "R", "B", "n"}, {"Y"}).output("Y");
+  Tensor got = run_one(m.import(), {o.x, Tensor::from(kLengths, {kBatch})});
+  EXPECT_TRUE(allclose(got, by_definition(l, o)[0], 1e-5, 1e-5));
+  expect_error(ErrorCode::invalid_argument, {"length 5 among 4 steps"}, [&] {
+    run_one(m.import(), {o.x, Tensor::full({kBatch}, 5, DType::int32)});
+  });
+}
+
+TEST(OnnxRecurrent, DynamicQuantizationTakesItsWeights) {
+  for (const char* op : {"LSTM", "GRU", "RNN"})
+    for (bool lengths : {false, true}) {
+      Layer l{.op = op, .direction = "bidirectional", .lengths = lengths};
+      SCOPED_TRACE(l.what());
+      Operands o(l);
+      graph::Graph g = model_of(l, o).import(), dynamic = quant::quantize_dynamic_fx(g);
+      std::string lower = op;
+      for (char& c : lower) c = static_cast<char>(std::tolower(c));
+      const graph::Node& node = node_of(dynamic, lower);
+      int codes = 0;
+      for (graph::ValueId v : node.inputs)
+        codes += v != graph::kNone && dynamic.type(v).is_quantized();
+      EXPECT_EQ(codes, 2);
+      Tensor want = by_definition(l, o)[0], got = runtime::compile(dynamic).run({o.x})[0];
+      EXPECT_TRUE(allclose(got, want, 0, 0.1)) << to_string(got) << to_string(want);
+      EXPECT_FALSE(equal(got, want));
+      expect_error(ErrorCode::unsupported, {lower, "ONNX has no recurrent layer of codes"},
+                   [&] { io::to_onnx_bytes(dynamic); });
+    }
+}
+
+TEST(OnnxRecurrent, FormsThatAreNotThereAreNamed) {
+  auto import = [](const Layer& l) { return [=] { model_of(l, Operands(l)).import(); }; };
+  expect_error(ErrorCode::unsupported, {"LSTM with clip"}, import({.attrs = {{"clip", 3.0}}}));
+  expect_error(ErrorCode::unsupported, {"LSTM with input_forget"},
+               import({.attrs = {{"input_forget", int64_t{1}}}}));
+  expect_error(
+      ErrorCode::unsupported, {"GRU with the activation HardSigmoid"},
+      import({.op = "GRU",
+              .attrs = {{"activations", std::vector<std::string>{"HardSigmoid", "Tanh"}}}}));
+  expect_error(ErrorCode::corrupt, {"1 activations for 2 directions; expected 2"},
+               import({.op = "RNN",
+                       .direction = "bidirectional",
+                       .attrs = {{"activations", std::vector<std::string>{"Tanh"}}}}));
+  expect_error(ErrorCode::corrupt, {"direction 'both'"}, import({.direction = "both"}));
+  Layer l;
+  Operands o(l);
+  for (double peephole : {0.0, 0.5}) {
+    OnnxModel m;
+    m.input("x", {4, 3, 2})
+        .constant("W", o.w)
+        .constant("R", o.r)
+        .constant("P", Tensor::full({1, 3 * kHidden}, peephole));
+    m.node("LSTM", {"x", "W", "R", "", "", "", "", "P"}, {"Y"}).output("Y");
+    if (peephole == 0)
+      EXPECT_EQ(count_ops(m.import(), "lstm"), 1);
+    else
+      expect_error(ErrorCode::unsupported, {"LSTM with peepholes"}, [&] { m.import(); });
+  }
+}
+
+}  // namespace
+}  // namespace octet::testing

@@ -31,7 +31,6 @@ void add_run(CommandLine& program) {
   command.add_option("--input", o->inputs, "an array for the input of that name; once per input")
       .type_name("NAME=FILE.npy")
       .one_value()
-      .required()
       .check(accepted_by([](const std::string& item) {
         if (size_t equals = item.find('='); equals == std::string::npos || equals == 0)
           fail(ErrorCode::invalid_argument, fmt::format("expected NAME=FILE.npy, got '{}'", item));

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "octet/base/check_impl.h"
+#include "octet/graph/sizes_impl.h"
 
 namespace octet::graph {
 
@@ -49,6 +50,13 @@ std::vector<std::optional<TensorType>> operand_types(const Graph& g,
   std::vector<std::optional<TensorType>> types;
   for (ValueId id : inputs) types.push_back(id == kNone ? std::nullopt : std::optional(g.type(id)));
   return types;
+}
+
+// A dimension that is not known before the graph runs has a name of its own: %y's second is "y.1".
+void name_unknown_dims(Value& value) {
+  for (size_t d = 0; d < value.type.dims.size(); ++d)
+    if (value.type.dims[d] == ops::unknown())
+      value.type.dims[d] = Dim(fmt::format("{}.{}", value.name, d));
 }
 
 }  // namespace
@@ -109,10 +117,15 @@ std::vector<ValueId> Graph::add_calls(const std::string& name, const std::string
     OCTET_CHECK(id == kNone || (id >= 0 && id < static_cast<ValueId>(values_.size())),
                 invalid_argument, "{}: operand {} is not a value of the graph", name, id);
   Attrs complete = op.complete(attrs);
-  auto types = op.infer(operand_types(*this, inputs), complete, want, scope.empty() ? name : scope);
+  const ops::OperandSizes sizes = sizes_of_operands(*this, inputs, complete);
+  auto types =
+      op.infer(operand_types(*this, inputs), complete, want, scope.empty() ? name : scope, &sizes);
   auto node = static_cast<NodeId>(nodes_.size());
   std::vector<ValueId> outputs;
-  for (TensorType& type : types) outputs.push_back(new_value(name, std::move(type), node));
+  for (TensorType& type : types) {
+    outputs.push_back(new_value(name, std::move(type), node));
+    name_unknown_dims(values_.back());
+  }
   nodes_.push_back(
       {NodeKind::call, op_name, scope, "", std::move(inputs), outputs, std::move(complete), {}});
   return outputs;
@@ -234,15 +247,20 @@ void Graph::check_node(NodeId id) const {
   std::vector<TensorType> types;
   try {
     OCTET_CHECK(op->complete(node.attrs) == node.attrs, corrupt, "attributes are incomplete");
-    types = op->infer(operand_types(*this, node.inputs), node.attrs, want_of(*this, node), "");
+    const ops::OperandSizes sizes = sizes_of_operands(*this, node.inputs, node.attrs);
+    types =
+        op->infer(operand_types(*this, node.inputs), node.attrs, want_of(*this, node), "", &sizes);
   } catch (const Error& e) {
     OCTET_FAIL(corrupt, "{}: {}", what, e.what());
   }
   OCTET_CHECK(types.size() == node.outputs.size(), corrupt, "{}: {} results; {} gives {}", what,
               node.outputs.size(), node.op, types.size());
-  for (size_t i = 0; i < types.size(); ++i)
+  for (size_t i = 0; i < types.size(); ++i) {
+    for (size_t d = 0; d < types[i].dims.size() && d < type(node.outputs[i]).dims.size(); ++d)
+      if (types[i].dims[d] == ops::unknown()) types[i].dims[d] = type(node.outputs[i]).dims[d];
     OCTET_CHECK(types[i] == type(node.outputs[i]), corrupt, "{}: recorded type {}; {} gives {}",
                 what, to_string(type(node.outputs[i])), node.op, to_string(types[i]));
+  }
 }
 
 void Graph::check() const {

@@ -1,4 +1,5 @@
 // The graph as text, and back.
+#include <algorithm>
 #include <cctype>
 #include <cstdlib>
 #include <cstring>
@@ -62,9 +63,20 @@ std::string free_text(const std::string& text) {
 std::string call_text(const Graph& g, const Node& node) {
   const ops::Op* op = node.kind == NodeKind::call ? ops::find(node.op) : nullptr;
   std::vector<std::string> args;
-  for (ValueId id : node.inputs)
-    args.push_back(id == kNone ? "none" : fmt::format("%{}", g.value(id).name));
+  // Operands that give attributes stand behind those: "reshape(%x, shape=%sizes)".
+  const auto gives_attr = [&](size_t i) {
+    return std::any_of(node.attrs.begin(), node.attrs.end(),
+                       [&](const auto& attr) { return node.attrs.operand(attr.first) == i; });
+  };
+  for (size_t i = 0; i < node.inputs.size(); ++i)
+    if (!gives_attr(i))
+      args.push_back(node.inputs[i] == kNone ? "none"
+                                             : fmt::format("%{}", g.value(node.inputs[i]).name));
   for (const auto& [name, value] : node.attrs) {
+    if (const auto operand = node.attrs.operand(name)) {
+      args.push_back(fmt::format("{}=%{}", name, g.value(node.inputs.at(*operand)).name));
+      continue;
+    }
     bool is_default = false;
     if (op)
       for (const auto& [key, fallback] : op->attrs())
@@ -319,7 +331,10 @@ class Parser {
                     "expected '%value', 'none' or 'name=value', got '{}'", item);
         std::string name = item.substr(0, equals), text = item.substr(equals + 1);
         OCTET_CHECK(!attrs.has(name), corrupt, "attribute '{}' is given twice", name);
-        if (text.starts_with("\""))
+        if (text.starts_with("%")) {
+          attrs.set(name, FromOperand{static_cast<int64_t>(node.inputs.size())});
+          node.inputs.push_back(value_named(text));
+        } else if (text.starts_with("\""))
           attrs.set(name, read_free_text(text));
         else
           attrs.set(name, parse_attr(text));

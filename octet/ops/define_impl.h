@@ -1,5 +1,5 @@
 #pragma once
-// Parts that many operator definitions share: conversions around an evaluation, and symbolic sizes.
+// Parts that many operator definitions share: conversions around an evaluation.
 
 #include <cstdlib>
 #include <functional>
@@ -9,6 +9,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/ops/op.h"
+#include "octet/ops/symbolic_impl.h"
 
 namespace octet::ops {
 
@@ -128,18 +129,6 @@ inline TensorType moved(const Types& t, std::vector<Dim> dims,
               t.op().name(), type.quantizer->axis(), dims_text(t[0].dims));
   type.quantizer = type.quantizer->with_axis(axis);
   return type;
-}
-
-// a + b; a symbolic term gives a symbolic sum such as "[N+2]".
-inline Dim plus(const Dim& a, int64_t b) {
-  if (a.known()) return a.size() + b;
-  if (b == 0) return a;
-  return Dim("[" + a.name() + (b > 0 ? "+" : "-") + std::to_string(std::abs(b)) + "]");
-}
-inline Dim plus(const Dim& a, const Dim& b) {
-  if (b.known()) return plus(a, b.size());
-  if (a.known()) return plus(b, a.size());
-  return Dim("[" + a.name() + "+" + b.name() + "]");
 }
 
 }  // namespace octet::ops

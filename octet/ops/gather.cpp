@@ -168,6 +168,18 @@ TensorType infer_pad(const Types& t) {
   });
 }
 
+TensorType open_pad(const Types& t) {
+  const auto pads = t.sizes("pads");
+  const size_t rank = t[0].dims.size();
+  std::vector<Dim> dims(rank, unknown());
+  for (size_t d = 0; pads && pads->size() == 2 * rank && d < rank; ++d) {
+    const Dim &before = (*pads)[d], &after = (*pads)[d + rank];
+    if (before.name().empty() && after.name().empty())
+      dims[d] = plus(t[0].dims[d], before.size() + after.size());
+  }
+  return moved(t, std::move(dims), [](int64_t) { return -1; });
+}
+
 Tensor eval_pad(const Call& c) {
   const Tensor& x = c[0];
   const std::vector<int64_t>& pads = c.attrs().get_ints("pads");
@@ -313,6 +325,14 @@ TensorType infer_tile(const Types& t) {
   return moved(t, std::move(dims), [&](int64_t axis) { return repeats[axis] == 1 ? axis : -1; });
 }
 
+TensorType open_tile(const Types& t) {
+  const auto repeats = t.sizes("repeats");
+  std::vector<Dim> dims(t[0].dims.size(), unknown());
+  for (size_t d = 0; repeats && repeats->size() == dims.size() && d < dims.size(); ++d)
+    dims[d] = multiply(t[0].dims[d], (*repeats)[d]);
+  return moved(t, std::move(dims), [](int64_t) { return -1; });
+}
+
 Tensor eval_tile(const Call& c) {
   const std::vector<int64_t>& repeats = c.attrs().get_ints("repeats");
   Tensor y = elements(c[0]);
@@ -343,6 +363,7 @@ OCTET_OP(cat, "cat(xs..., *, dim=0) -> y", QRule::own, infer(infer_cat), eval(ev
 // quantize(value), qparams unchanged.
 OCTET_OP(pad, "pad(x, *, pads, value=0., mode=\"constant\") -> y", QRule::same, infer(infer_pad),
          eval(eval_pad), gradient(pad_gradient),
+         open_attrs({{"pads", AttrKind::integers}, {"value", AttrKind::number}}, open_pad),
          Doc{"borders around x; pads: begins, then ends; mode: \"constant\", \"reflect\", \"edge\" "
              "or \"wrap\""})
 
@@ -376,6 +397,7 @@ OCTET_OP(tile, "tile(x, *, repeats) -> y", QRule::same, infer(infer_tile), eval(
                dx = take_gradient(dx, d, tile_index(g[0].size(d), repeats[d]), g[0].size(d));
            return dx;
          }),
-         Traits{.moves = true}, Doc{"x repeated along every dimension"})
+         open_attrs({{"repeats", AttrKind::integers}}, open_tile), Traits{.moves = true},
+         Doc{"x repeated along every dimension"})
 
 }  // namespace octet::ops

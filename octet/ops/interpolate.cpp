@@ -72,6 +72,21 @@ TensorType infer_interpolate(const Types& t) {
   return moved(t, dims, [&](int64_t axis) { return dims[axis] == t[0].dims[axis] ? axis : -1; });
 }
 
+TensorType open_interpolate(const Types& t) {
+  const bool by_size = t.attrs().operand("size").has_value();
+  const int64_t rank = t[0].dim(), given = t.count(by_size ? "size" : "scales");
+  std::vector<Dim> dims(rank, unknown());
+  const auto sizes = by_size ? t.sizes("size") : std::nullopt;
+  for (int64_t d = 0; d < rank; ++d) {
+    if (d < rank - given)
+      dims[d] = t[0].dims[d];
+    else if (sizes &&
+             (!(*sizes)[d - rank + given].name().empty() || (*sizes)[d - rank + given].known()))
+      dims[d] = (*sizes)[d - rank + given];
+  }
+  return moved(t, dims, [&](int64_t axis) { return dims[axis] == t[0].dims[axis] ? axis : -1; });
+}
+
 // One dimension after another, the last first: of a bilinear resize, rows are blended before
 // columns.
 Tensor eval_interpolate(const Call& c) {
@@ -152,6 +167,10 @@ OCTET_OP(interpolate,
          "antialias=false, roi=[], "
          "extrapolation=0.) -> y",
          QRule::same, infer(infer_interpolate), widened(eval_interpolate),
+         open_attrs({{"size", AttrKind::integers},
+                     {"scales", AttrKind::numbers},
+                     {"roi", AttrKind::numbers}},
+                    open_interpolate),
          quantized([](const Call& c) {
            const ResizeModes modes(c.attrs());
            bool copies = modes.nearest() && !modes.crops() && c[0].is_quantized();

@@ -69,19 +69,19 @@ void cancel(Product& a, Product& b) {
 }
 
 std::vector<Dim> reshaped(const std::vector<Dim>& x, const std::vector<int64_t>& shape,
-                          const std::string& who) {
+                          bool allow_zero, const std::string& who) {
   std::vector<Dim> dims;
   int64_t hole = -1;
   for (size_t d = 0; d < shape.size(); ++d) {
     OCTET_CHECK(shape[d] >= -1, invalid_argument, "{}: size {} in ({}); expected -1 or more", who,
                 shape[d], fmt::join(shape, ", "));
-    OCTET_CHECK(shape[d] != 0 || d < x.size(), invalid_argument,
+    OCTET_CHECK(shape[d] != 0 || allow_zero || d < x.size(), invalid_argument,
                 "{}: size 0 at dimension {} copies a dimension that {} does not have", who, d,
                 dims_text(x));
     OCTET_CHECK(shape[d] != -1 || hole < 0, invalid_argument, "{}: more than one -1 in ({})", who,
                 fmt::join(shape, ", "));
     if (shape[d] == -1) hole = static_cast<int64_t>(d);
-    dims.push_back(shape[d] == -1 ? Dim(1) : shape[d] == 0 ? x[d] : Dim(shape[d]));
+    dims.push_back(shape[d] == -1 ? Dim(1) : shape[d] == 0 && !allow_zero ? x[d] : Dim(shape[d]));
   }
   Product have = product(x), want = product(dims);
   cancel(have, want);
@@ -132,6 +132,34 @@ Tensor reshape_to(const Tensor& x, const TensorType& type) {
   if (!type.is_quantized() || !type.quantizer->is_per_channel())
     return as_result(x.dequantize().reshape(shape), type);
   return as_result(x.reshape(shape), type);
+}
+
+// The result of a reshape to sizes that are known only in part.
+TensorType open_reshape(const Types& t) {
+  const auto wanted = t.sizes("shape");
+  std::vector<Dim> dims(t.count("shape"), unknown());
+  std::optional<size_t> rest;
+  for (size_t d = 0; wanted && d < dims.size(); ++d) {
+    const Dim& w = (*wanted)[d];
+    const bool number = w.name().empty();
+    if (number && w.size() == -1)
+      rest = d;
+    else
+      dims[d] = number && w.size() == 0 && !t.attrs().get_bool("allow_zero") && d < t[0].dims.size()
+                    ? t[0].dims[d]
+                    : w;
+  }
+  if (rest) {  // what is left, if that is a number or a product
+    Product have = product(t[0].dims), want;
+    for (size_t d = 0; d < dims.size(); ++d)
+      if (d != *rest) want.times(dims[d]);
+    cancel(have, want);
+    if (want.names.empty() && want.number > 0 && have.number % want.number == 0) {
+      have.number /= want.number;
+      dims[*rest] = have.dim();
+    }
+  }
+  return reshaped_type(t, std::move(dims));
 }
 
 // -- slice ----------------------------------------------------------------------------------------
@@ -205,6 +233,43 @@ Tensor slice_gradient(const Grad& g) {
   return dx;
 }
 
+TensorType open_slice(const Types& t) {
+  const auto at = t.sizes("dim");
+  std::vector<Dim> dims(t[0].dims.size(), unknown());
+  if (at && at->size() == 1 && (*at)[0].name().empty()) {
+    const int64_t dim = normalize_dim((*at)[0].size(), t[0].dim(), "slice");
+    const auto start = t.sizes("start"), end = t.sizes("end"), step = t.sizes("step");
+    dims = t[0].dims;
+    // From the start to a size, which is that size unless the operand is smaller.
+    const bool whole = end && end->size() == 1 && (*end)[0] == dims[dim] && start && step &&
+                       *start == std::vector<Dim>{0} && *step == std::vector<Dim>{1};
+    if (!whole) dims[dim] = unknown();
+  }
+  return moved(t, std::move(dims), [](int64_t) { return -1; });
+}
+
+std::vector<TensorType> open_split(const Types& t) {
+  OCTET_CHECK(t[0].dim() > 0, invalid_argument, "split: the operand has no dimensions");
+  const int64_t dim = normalize_dim(t.attrs().get_int("dim"), t[0].dim(), "split");
+  const auto sizes = t.sizes("sizes");
+  std::vector<TensorType> types;
+  for (int64_t i = 0; i < t.count("sizes"); ++i) {
+    std::vector<Dim> dims = t[0].dims;
+    dims[dim] = sizes ? (*sizes)[i] : unknown();
+    types.push_back(moved(t, std::move(dims), [](int64_t) { return -1; }));
+  }
+  return types;
+}
+
+// A dimension of size 1 more or less, at a place that is not known.
+OpenAttrs open_rank(int64_t more) {
+  return open_attrs({{"dim", AttrKind::integer}}, [more](const Types& t) {
+    const int64_t rank = t[0].dim() + more;
+    OCTET_CHECK(rank >= 0, invalid_argument, "{}: the operand has no dimensions", t.op().name());
+    return moved(t, std::vector<Dim>(rank, unknown()), [](int64_t) { return -1; });
+  });
+}
+
 // Back to x's shape: of every operator that keeps the elements in row-major order.
 Gradient reshaping_gradient() {
   return gradient([](const Grad& g) { return g.dy().reshape(g[0].shape()); });
@@ -251,13 +316,25 @@ std::vector<Dim> expanded(const std::vector<Dim>& x, const std::vector<int64_t>&
   return broadcast(x, target, "expand");
 }
 
+TensorType open_expand(const Types& t) {
+  const auto wanted = t.sizes("shape");
+  if (!wanted)
+    return moved(t, std::vector<Dim>(std::max(t[0].dim(), t.count("shape")), unknown()),
+                 [](int64_t) { return -1; });
+  return moved(t, broadcast(t[0].dims, *wanted, "expand"), [](int64_t) { return -1; });
+}
+
 }  // namespace
 
 // The same elements, in row-major order, in another shape. One size may be -1 (what is left); 0
-// copies the operand's size at that place. A per-channel axis must survive.
-OCTET_OP(reshape, "reshape(x, *, shape) -> y", QRule::same, infer([](const Types& t) {
-           return reshaped_type(t, reshaped(t[0].dims, t.attrs().get_ints("shape"), "reshape"));
+// copies the operand's size at that place, unless allow_zero has it stand for itself. A per-channel
+// axis must survive.
+OCTET_OP(reshape, "reshape(x, *, shape, allow_zero=false) -> y", QRule::same,
+         infer([](const Types& t) {
+           return reshaped_type(t, reshaped(t[0].dims, t.attrs().get_ints("shape"),
+                                            t.attrs().get_bool("allow_zero"), "reshape"));
          }),
+         open_attrs({{"shape", AttrKind::integers}}, open_reshape),
          eval([](const Call& c) { return reshape_to(c[0], c.outputs()[0]); }), reshaping_gradient(),
          Traits{.moves = true, .reshapes = true},
          Doc{"another shape; one size may be -1, 0 copies the size of x"})
@@ -323,7 +400,7 @@ OCTET_OP(unsqueeze, "unsqueeze(x, *, dim) -> y", QRule::same, infer([](const Typ
            int64_t dim = normalize_dim(c.attrs().get_int("dim"), c[0].dim() + 1, "unsqueeze");
            return as_result(c[0].unsqueeze(dim), c.outputs()[0]);
          }),
-         reshaping_gradient(), Traits{.moves = true, .reshapes = true},
+         open_rank(1), reshaping_gradient(), Traits{.moves = true, .reshapes = true},
          Doc{"one dimension of size 1 more, at dim"})
 
 // Without dimension `dim`, which must have size 1.
@@ -345,7 +422,7 @@ OCTET_OP(squeeze, "squeeze(x, *, dim) -> y", QRule::same, infer([](const Types& 
          eval([](const Call& c) {
            return as_result(c[0].squeeze(c.attrs().get_int("dim")), c.outputs()[0]);
          }),
-         reshaping_gradient(), Traits{.moves = true, .reshapes = true},
+         open_rank(-1), reshaping_gradient(), Traits{.moves = true, .reshapes = true},
          Doc{"without dimension dim, which has size 1"})
 
 // x broadcast to `shape` (-1 keeps a size); where x is larger than `shape` its own size stays, as
@@ -361,12 +438,18 @@ OCTET_OP(expand, "expand(x, *, shape) -> y", QRule::same, infer([](const Types& 
            return as_result(c[0].expand(result_shape(c)), c.outputs()[0]);
          }),
          gradient([](const Grad& g) { return sum_to(g.dy(), g[0].shape()); }),
-         Traits{.moves = true}, Doc{"broadcast to shape; -1 keeps a size"})
+         open_attrs({{"shape", AttrKind::integers}}, open_expand), Traits{.moves = true},
+         Doc{"broadcast to shape; -1 keeps a size"})
 
 // Elements start, start + step, ... before end along `dim`. Negative start and end count from the
 // end and all is clamped to the dimension, as in NumPy; a negative step runs backwards.
 OCTET_OP(slice, "slice(x, *, dim, start, end, step=1) -> y", QRule::same, infer(infer_slice),
          eval(eval_slice), gradient(slice_gradient), Traits{.moves = true},
+         open_attrs({{"dim", AttrKind::integer},
+                     {"start", AttrKind::integer},
+                     {"end", AttrKind::integer},
+                     {"step", AttrKind::integer}},
+                    open_slice),
          Doc{"x[start:end:step] along dim"})
 
 // Consecutive parts of the given sizes along `dim`.
@@ -386,7 +469,8 @@ OCTET_OP(split, "split(x, *, sizes, dim=0) -> ys...", QRule::same, infer_many(in
            for (size_t i = 0; i < g.attrs().get_ints("sizes").size(); ++i) parts.push_back(g.dy(i));
            return call("cat", parts, {{"dim", g.attrs().get_int("dim")}});
          }),
-         Traits{.moves = true}, Doc{"consecutive parts of the given sizes along dim"})
+         open_attrs_many({{"sizes", AttrKind::integers}}, open_split), Traits{.moves = true},
+         Doc{"consecutive parts of the given sizes along dim"})
 
 // x itself.
 OCTET_OP(identity, "identity(x) -> y", QRule::same, same_type(),

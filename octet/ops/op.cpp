@@ -8,6 +8,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
 #include "octet/ops/conv_impl.h"
+#include "octet/ops/symbolic_impl.h"
 #include "octet/ops/unary.h"
 #include "octet/tensor/affine.h"
 
@@ -103,6 +104,14 @@ Attrs Op::complete(const Attrs& given) const {
       continue;
     }
     const Attr& value = given.get(name);
+    if (std::holds_alternative<FromOperand>(value)) {
+      bool open = false;
+      for (const auto& attr : open_.attrs) open |= attr.first == name;
+      OCTET_CHECK(open, invalid_argument, "{}: attribute '{}' must be known before it runs", name_,
+                  name);
+      full.set(name, value);
+      continue;
+    }
     if (!fallback || value.index() == fallback->index()) {
       full.set(name, value);
     } else if (std::holds_alternative<double>(*fallback) &&
@@ -129,10 +138,12 @@ Attrs Op::complete(const Attrs& given) const {
 
 std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& inputs,
                                   const Attrs& attrs, const std::optional<QType>& want,
-                                  std::string_view label) const {
+                                  std::string_view label, const OperandSizes* sizes) const {
   bool variadic = !params_.empty() && params_.back().variadic;
   std::string who = label.empty() || label == name_ ? name_ : fmt::format("{} ({})", label, name_);
-  OCTET_CHECK(inputs.size() <= params_.size() || variadic, invalid_argument,
+  const bool open = attrs.any_operand();
+  if (open) check_open_attrs(inputs, attrs, who);
+  OCTET_CHECK(inputs.size() <= params_.size() || variadic || open, invalid_argument,
               "{}: {} inputs given; expected {}", who, inputs.size(), schema_);
   for (size_t i = 0; i < params_.size(); ++i)
     OCTET_CHECK(params_[i].optional || params_[i].variadic || (i < inputs.size() && inputs[i]),
@@ -159,8 +170,7 @@ std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& 
   if (rule_ == QRule::float_only || rule_ == QRule::weights)
     OCTET_CHECK(!want, invalid_argument, "{}: {} has no quantized form", who, name_);
   try {
-    auto types = infer_(Types(*this, inputs, attrs, want));
-    return types;
+    return (open ? open_.fn : infer_)(Types(*this, inputs, attrs, want, sizes));
   } catch (const Error& e) {
     // Inference speaks of the operator; the caller's name is put in front once.
     std::string message = e.what();
@@ -168,6 +178,74 @@ std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& 
     if (message.rfind(name_ + ":", 0) == 0) message = message.substr(name_.size() + 2);
     throw Error(e.code(), fmt::format("{}: {}", who, message));
   }
+}
+
+// -- attributes that operands give ----------------------------------------------------------------
+
+void Op::check_open_attrs(const std::vector<std::optional<TensorType>>& inputs, const Attrs& attrs,
+                          const std::string& who) const {
+  for (const auto& [name, kind] : open_.attrs) {
+    const auto i = attrs.operand(name);
+    if (!i) continue;
+    const size_t own = params_.empty() ? 0 : 1;  // the operands that are not attributes come first
+    OCTET_CHECK(*i >= own && *i < inputs.size() && inputs[*i], invalid_argument,
+                "{}: attribute '{}' is operand {}, which is missing", who, name, *i);
+    const TensorType& t = *inputs[*i];
+    const bool whole = kind == AttrKind::integer || kind == AttrKind::integers;
+    OCTET_CHECK(!t.is_quantized() && t.dtype != DType::bool_ && !(whole && is_floating(t.dtype)) &&
+                    t.dim() <= 1,
+                invalid_argument, "{}: attribute '{}' is {}; expected {}", who, name, to_string(t),
+                whole ? "integers" : "numbers");
+  }
+}
+
+std::optional<std::vector<Dim>> Types::sizes(const std::string& attr) const {
+  if (const auto i = attrs_.operand(attr))
+    return sizes_ && *i < sizes_->size() ? (*sizes_)[*i] : std::nullopt;
+  if (const auto* one = std::get_if<int64_t>(&attrs_.get(attr))) return {{Dim(*one)}};
+  const std::vector<int64_t>& ints = attrs_.get_ints(attr);
+  return std::vector<Dim>(ints.begin(), ints.end());
+}
+
+int64_t Types::count(const std::string& attr) const {
+  if (const auto i = attrs_.operand(attr)) {
+    const TensorType& t = (*this)[*i];
+    OCTET_CHECK(t.is_static(), unsupported, "{}: how many numbers '{}' has is not known",
+                op_.name(), attr);
+    return numel(t.shape());
+  }
+  const Attr& value = attrs_.get(attr);
+  if (const auto* ints = std::get_if<std::vector<int64_t>>(&value))
+    return static_cast<int64_t>(ints->size());
+  if (const auto* doubles = std::get_if<std::vector<double>>(&value))
+    return static_cast<int64_t>(doubles->size());
+  return 1;
+}
+
+Attrs take_open_attrs(const Op& op, const Attrs& attrs, std::vector<Tensor>& inputs) {
+  Attrs known = attrs;
+  size_t first = inputs.size();
+  for (const auto& [name, kind] : op.open_attrs()) {
+    const auto i = attrs.operand(name);
+    if (!i) continue;
+    OCTET_CHECK(*i < inputs.size() && inputs[*i].defined() && inputs[*i].dim() <= 1,
+                invalid_argument, "{}: the operand that gives '{}' is missing or not a list",
+                op.name(), name);
+    first = std::min(first, *i);
+    const Tensor list = inputs[*i].reshape({-1}).contiguous();
+    const bool one = kind == AttrKind::integer || kind == AttrKind::number;
+    OCTET_CHECK(!one || list.numel() == 1, invalid_argument, "{}: '{}' is {} numbers; expected one",
+                op.name(), name, list.numel());
+    if (kind == AttrKind::integer || kind == AttrKind::integers) {
+      std::vector<int64_t> values = list.to(DType::int64).to_vector<int64_t>();
+      known.set(name, one ? Attr(values[0]) : Attr(std::move(values)));
+    } else {
+      std::vector<double> values = list.to(DType::float64).to_vector<double>();
+      known.set(name, one ? Attr(values[0]) : Attr(std::move(values)));
+    }
+  }
+  inputs.resize(first);
+  return known;
 }
 
 // -- operands -------------------------------------------------------------------------------------
@@ -226,6 +304,14 @@ const Tensor& Call::operator[](std::string_view name) const {
 
 Infer infer(std::function<TensorType(const Types&)> fn) {
   return {[fn = std::move(fn)](const Types& t) { return std::vector<TensorType>{fn(t)}; }};
+}
+OpenAttrs open_attrs(std::vector<std::pair<std::string, AttrKind>> attrs,
+                     std::function<TensorType(const Types&)> fn) {
+  return {std::move(attrs),
+          [fn = std::move(fn)](const Types& t) { return std::vector<TensorType>{fn(t)}; }};
+}
+OpenAttrs open_attrs_many(std::vector<std::pair<std::string, AttrKind>> attrs, InferFn fn) {
+  return {std::move(attrs), std::move(fn)};
 }
 Eval eval(std::function<Tensor(const Call&)> fn) {
   return {[fn = std::move(fn)](const Call& c) { return std::vector<Tensor>{fn(c)}; }};
@@ -546,6 +632,7 @@ std::vector<Tensor> call_all(std::string_view name, std::vector<Tensor> inputs, 
   const Op& op = get(name);
   while (!inputs.empty() && !inputs.back().defined()) inputs.pop_back();
   Attrs complete = op.complete(attrs);
+  if (complete.any_operand()) complete = take_open_attrs(op, complete, inputs);
   std::vector<std::optional<TensorType>> types;
   for (const Tensor& t : inputs)
     types.push_back(t.defined() ? std::optional(t.type()) : std::nullopt);
@@ -614,7 +701,7 @@ std::vector<Dim> broadcast(const std::vector<Dim>& a, const std::vector<Dim>& b,
     else if (!x.known() && y.known())
       out = y;
     else if (!y.known())
-      out = x;
+      out = x.known() ? x : either(x, y);
     else
       OCTET_FAIL(invalid_argument, "{}: shapes {} and {} do not broadcast", who,
                  to_string(TensorType(DType::float32, a)).substr(5),

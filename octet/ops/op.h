@@ -46,6 +46,10 @@ struct Traits {
   bool selects = false;
   // Cuts its operand's values to a range: relu, clamp.
   bool narrows = false;
+  // Its results depend on its operands' types only, not on what is in them: shape.
+  bool of_types = false;
+  // How large its results are depends on what is in its operands: nonzero.
+  bool data_sized = false;
   // Its results range too widely for one scale of 8 bits: exp, div.
   bool wide_range = false;
   // A transposed convolution: its weight is (in, out / groups, ...).
@@ -65,12 +69,16 @@ struct Traits {
 
 class Op;
 
+// What is known of operands that are integers before a call runs: by operand, its entries, some of
+// them symbolic sizes; nullopt where nothing is known. May be shorter than the operands.
+using OperandSizes = std::vector<std::optional<std::vector<Dim>>>;
+
 // The operands of a type inference: input types and attributes, by the names of the schema.
 class Types {
  public:
   Types(const Op& op, const std::vector<std::optional<TensorType>>& inputs, const Attrs& attrs,
-        const std::optional<QType>& want)
-      : op_(op), inputs_(inputs), attrs_(attrs), want_(want) {}
+        const std::optional<QType>& want, const OperandSizes* sizes = nullptr)
+      : op_(op), inputs_(inputs), attrs_(attrs), want_(want), sizes_(sizes) {}
   const Op& op() const { return op_; }
   size_t size() const { return inputs_.size(); }
   bool has(size_t i) const { return i < inputs_.size() && inputs_[i].has_value(); }
@@ -79,6 +87,11 @@ class Types {
   const TensorType& operator[](std::string_view name) const;
   const Attrs& attrs() const { return attrs_; }
   const std::optional<QType>& want() const { return want_; }
+  // The integers of an attribute, which an operand may give: then what is known of them (symbolic
+  // or negative entries), or nullopt.
+  std::optional<std::vector<Dim>> sizes(const std::string& attr) const;
+  // How many numbers the attribute has. Error if an operand gives it and its size is not known.
+  int64_t count(const std::string& attr) const;
   // The result type with these dims: quantized as the operator's QRule and `want` say, else of
   // `float_dtype`.
   TensorType result(std::vector<Dim> dims, DType float_dtype = DType::float32) const;
@@ -88,6 +101,7 @@ class Types {
   const std::vector<std::optional<TensorType>>& inputs_;
   const Attrs& attrs_;
   const std::optional<QType>& want_;
+  const OperandSizes* sizes_;
 };
 
 // The operands of an evaluation. Inputs that were omitted are undefined tensors.
@@ -178,6 +192,20 @@ inline Infer infer_many(InferFn fn) { return {std::move(fn)}; }
 // docs/numerics.md for such operators.
 Quantized quantized(std::function<Tensor(const Call&)> fn);
 
+// Which attributes an operand may give when the call runs (FromOperand), and the result types
+// before that: a dimension that depends on them is unknown(), unless Types::sizes knows it. Without
+// this part all attributes must be known.
+enum class AttrKind { integer, integers, number, numbers };
+struct OpenAttrs {
+  std::vector<std::pair<std::string, AttrKind>> attrs;
+  InferFn fn;
+};
+OpenAttrs open_attrs(std::vector<std::pair<std::string, AttrKind>> attrs,
+                     std::function<TensorType(const Types&)> fn);
+OpenAttrs open_attrs_many(std::vector<std::pair<std::string, AttrKind>> attrs, InferFn fn);
+// A dimension that is not known before the call runs. A graph gives it a name of its own.
+inline Dim unknown() { return Dim("?"); }
+
 // The gradients of the operands, in their order: of the first operand, or of all (undefined: none).
 // They have the operands' shapes; broadcast ones are summed with sum_to. May call operators:
 // nothing is recorded then. Without this part the operator's float results can be computed from
@@ -222,7 +250,9 @@ class Op {
   // Result types. `label` names the caller in errors. Checks the number of inputs.
   std::vector<TensorType> infer(const std::vector<std::optional<TensorType>>& inputs,
                                 const Attrs& complete_attrs, const std::optional<QType>& want,
-                                std::string_view label) const;
+                                std::string_view label, const OperandSizes* sizes = nullptr) const;
+  // The attributes that an operand may give; empty for most operators.
+  const std::vector<std::pair<std::string, AttrKind>>& open_attrs() const { return open_.attrs; }
 
   const Traits& traits() const { return traits_; }
   // Null unless it is a function of one number.
@@ -234,10 +264,13 @@ class Op {
 
  private:
   void parse_schema();
+  void check_open_attrs(const std::vector<std::optional<TensorType>>& inputs, const Attrs& attrs,
+                        const std::string& who) const;
   void add(Infer part) { infer_ = std::move(part.fn); }
   void add(Eval part) { eval_ = std::move(part.fn); }
   void add(Quantized part) { quantized_ = std::move(part.fn); }
   void add(Gradient part) { gradient_ = std::move(part.fn); }
+  void add(OpenAttrs part) { open_ = std::move(part); }
   void add(Doc part) { doc_ = part.text; }
   void add(Scalar part) { scalar_ = part; }
   void add(Traits part) { traits_ = part; }
@@ -251,6 +284,7 @@ class Op {
   Traits traits_;
   Scalar scalar_{};
   InferFn infer_;
+  OpenAttrs open_;
   EvalFn eval_, quantized_;
   std::function<std::vector<Tensor>(const Grad&)> gradient_;
 };
@@ -284,6 +318,11 @@ std::vector<Tensor> call_all(std::string_view op, std::vector<Tensor> inputs,
 // The same for operators with one result.
 Tensor call(std::string_view op, std::vector<Tensor> inputs, const Attrs& attrs = {},
             const std::optional<QType>& want = std::nullopt);
+
+// The attributes of a call with those that operands give (FromOperand) read from `inputs`, which
+// lose these operands. Error if one of them is undefined, of another dtype, or not a number or a
+// list.
+Attrs take_open_attrs(const Op& op, const Attrs& attrs, std::vector<Tensor>& inputs);
 
 // Evaluates a call whose result types are known: what `call` does behind the interceptors, and what
 // the runtime does for operators that no engine has a kernel for.

@@ -55,6 +55,18 @@ Infer reduced_type(bool floating) {
   });
 }
 
+// Over dimensions that an operand names.
+OpenAttrs open_dims() {
+  return open_attrs({{"dim", AttrKind::integers}}, [](const Types& t) {
+    const int64_t named = t.count("dim"), rank = t[0].dim();
+    const bool keepdim = t.attrs().get_bool("keepdim");
+    const int64_t left = keepdim ? rank : named == 0 ? 0 : rank - named;
+    OCTET_CHECK(left >= 0, invalid_argument, "{}: {} dimensions to reduce of {}", t.op().name(),
+                named, dims_text(t[0].dims));
+    return moved(t, std::vector<Dim>(left, unknown()), [](int64_t) { return -1; });
+  });
+}
+
 // -- loops ----------------------------------------------------------------------------------------
 
 // For every element i of the result, out(i, each, count): each(fn) calls fn on the `count` elements
@@ -351,7 +363,7 @@ Tensor prod_gradient(const Grad& g) {
 // integer sums, y = clamp(rne(f(f(sum of (q - z)) * f(1/count))) + z), qparams unchanged unless
 // others are given.
 OCTET_OP(mean, "mean(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false),
-         reducing<MeanOf>(), quantized(mean_codes), gradient([](const Grad& g) {
+         open_dims(), reducing<MeanOf>(), quantized(mean_codes), gradient([](const Grad& g) {
            auto count = static_cast<double>(g[0].numel()) /
                         static_cast<double>(std::max<int64_t>(1, g.y().numel()));
            return spread(g, g.dy() * (1 / count));
@@ -360,42 +372,42 @@ OCTET_OP(mean, "mean(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_typ
 
 // Sums and products over `dim`, in float64 (integers: wrapping) and an order that does not depend
 // on layout.
-OCTET_OP(sum, "sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
+OCTET_OP(sum, "sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false), open_dims(),
          reducing<SumOf>(), gradient([](const Grad& g) { return spread(g, g.dy()); }),
          Doc{"sum over dim (all if empty)"})
 OCTET_OP(prod, "prod(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
-         reducing<ProdOf>(), gradient(prod_gradient), Traits{.wide_range = true},
+         open_dims(), reducing<ProdOf>(), gradient(prod_gradient), Traits{.wide_range = true},
          Doc{"product over dim (all if empty)"})
 
 // The largest and smallest element over `dim`; NaN if there is one. Quantized: on codes, qparams
 // unchanged.
 OCTET_OP(amax, "amax(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false),
-         eval(extreme<true>), gradient(extreme_gradient), Traits{.selects = true},
+         open_dims(), eval(extreme<true>), gradient(extreme_gradient), Traits{.selects = true},
          Doc{"largest element over dim (all if empty)"})
 OCTET_OP(amin, "amin(x, *, dim=[], keepdim=true) -> y", QRule::same, reduced_type(false),
-         eval(extreme<false>), gradient(extreme_gradient), Traits{.selects = true},
+         open_dims(), eval(extreme<false>), gradient(extreme_gradient), Traits{.selects = true},
          Doc{"smallest element over dim (all if empty)"})
 
 // sum |x|, sqrt(sum x^2), sum x^2, log(sum x), log(sum exp(x)) over `dim`.
 OCTET_OP(reduce_l1, "reduce_l1(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
-         reducing<L1Of>(), reducing_gradient([](auto x, auto, auto dy) {
+         open_dims(), reducing<L1Of>(), reducing_gradient([](auto x, auto, auto dy) {
            return x > 0 ? dy : x < 0 ? -dy : 0;
          }),
          Doc{"sum of |x| over dim"})
 OCTET_OP(reduce_l2, "reduce_l2(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
-         reducing<L2Of>(),
+         open_dims(), reducing<L2Of>(),
          reducing_gradient([](auto x, auto y, auto dy) { return y != 0 ? dy * x / y : 0; }),
          Doc{"square root of the sum of x*x over dim"})
 OCTET_OP(sum_square, "sum_square(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(false),
-         reducing<SumSquareOf>(),
+         open_dims(), reducing<SumSquareOf>(),
          reducing_gradient([](auto x, auto, auto dy) { return dy * x * 2; }),
          Traits{.wide_range = true}, Doc{"sum of x*x over dim"})
 OCTET_OP(log_sum, "log_sum(x, *, dim=[], keepdim=true) -> y", QRule::own, reduced_type(true),
-         reducing<LogSumOf>(),
+         open_dims(), reducing<LogSumOf>(),
          reducing_gradient([](auto, auto y, auto dy) { return dy / std::exp(y); }),
          Traits{.wide_range = true}, Doc{"log of the sum over dim"})
 OCTET_OP(log_sum_exp, "log_sum_exp(x, *, dim=[], keepdim=true) -> y", QRule::own,
-         reduced_type(true), reducing<LogSumExpOf>(),
+         reduced_type(true), open_dims(), reducing<LogSumExpOf>(),
          reducing_gradient([](auto x, auto y, auto dy) { return dy * std::exp(x - y); }),
          Traits{.wide_range = true}, Doc{"log of the sum of exp(x) over dim, without overflow"})
 

@@ -50,6 +50,12 @@ Tensor triangle(const Call& c) {
   return as_result(y, c.outputs()[0]);
 }
 
+// With a diagonal that an operand gives: the same type.
+OpenAttrs open_diagonal() {
+  return open_attrs({{"diagonal", AttrKind::integer}},
+                    [](const Types& t) { return t.result(t[0].dims, t[0].dtype); });
+}
+
 // -- topk -----------------------------------------------------------------------------------------
 
 std::vector<TensorType> infer_topk(const Types& t) {
@@ -67,6 +73,15 @@ std::vector<TensorType> infer_topk(const Types& t) {
               "compare: dequantize it",
               dim);
   return {values, TensorType(DType::int64, dims)};
+}
+
+std::vector<TensorType> open_topk(const Types& t) {
+  OCTET_CHECK(t[0].dim() > 0, invalid_argument, "topk: the operand has no dimensions");
+  std::vector<Dim> dims = t[0].dims;
+  const auto k = t.sizes("k");
+  dims[normalize_dim(t.attrs().get_int("dim"), t[0].dim(), "topk")] =
+      k && k->size() == 1 ? (*k)[0] : unknown();
+  return {moved(t, dims, [](int64_t) { return -1; }), TensorType(DType::int64, dims)};
 }
 
 std::vector<Tensor> eval_topk(const Call& c) {
@@ -148,16 +163,17 @@ Tensor topk_gradient(const Grad& g) {
 // The upper and lower triangle of matrices: element (r, c) stays where c - r >= diagonal (tril:
 // <=), else it is 0.
 OCTET_OP(triu, "triu(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval(triangle<true>),
-         triangle_gradient("triu"), Traits{.selects = true},
+         open_diagonal(), triangle_gradient("triu"), Traits{.selects = true},
          Doc{"upper triangle of the last two dimensions"})
 OCTET_OP(tril, "tril(x, *, diagonal=0) -> y", QRule::same, triangle_type(), eval(triangle<false>),
-         triangle_gradient("tril"), Traits{.selects = true},
+         open_diagonal(), triangle_gradient("tril"), Traits{.selects = true},
          Doc{"lower triangle of the last two dimensions"})
 
 // The k largest (or smallest) elements along `dim`, best first, and their indices (int64); of
 // equals the first. Quantized: on codes, qparams unchanged.
 OCTET_OP(topk, "topk(x, *, k, dim=-1, largest=true) -> values, indices", QRule::same,
          infer_many(infer_topk), eval_many(eval_topk), gradient(topk_gradient),
+         open_attrs_many({{"k", AttrKind::integer}}, open_topk),
          Doc{"the k largest or smallest elements along dim, and their indices"})
 
 // (N, C*r*r, H, W) to (N, C, H*r, W*r): y[n, c, h*r+i, w*r+j] = x[n, c*r*r + i*r + j, h, w] with r

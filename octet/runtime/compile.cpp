@@ -57,6 +57,7 @@ class Compiler {
   }
 
   std::shared_ptr<Program::Impl> compile() {
+    find_deciding_values();
     pack_weights();
     int input = 0;
     for (size_t i = 0; i < g_.nodes().size(); ++i) {
@@ -78,6 +79,7 @@ class Compiler {
       if (root.kind == Root::Kind::arena) root.kind = Root::Kind::output;
     }
     drop_unread();
+    drop_decided();
     lifetimes();
     merge_in_place();
     group_rows();
@@ -173,11 +175,32 @@ class Compiler {
         continue;
       if (shares_root(step.outputs[0]) || reads[step.outputs[0]] != 0) continue;
       impl_->primary[value] = second_[value];
-      impl_->steps.erase(impl_->steps.begin() + static_cast<std::ptrdiff_t>(s));
-      impl_->infos.erase(impl_->infos.begin() + static_cast<std::ptrdiff_t>(s));
-      for (Slot& slot : impl_->slots)
-        if (slot.made >= static_cast<int>(s)) --slot.made;
+      erase_step(s);
     }
+  }
+  // What only decides on sizes is computed when shapes are planned, not in each run.
+  void drop_decided() {
+    std::vector<int> reads(impl_->roots.size(), 0);
+    for (const Step& step : impl_->steps)
+      for (int slot : step.inputs)
+        if (slot >= 0) ++reads[impl_->slots[slot].root];
+    for (ValueId id : g_.outputs()) ++reads[impl_->slots[impl_->primary[id]].root];
+    for (size_t s = impl_->steps.size(); s-- > 0;) {
+      const Step& step = impl_->steps[s];
+      const bool needed = std::any_of(step.outputs.begin(), step.outputs.end(), [&](int slot) {
+        return !impl_->decides[impl_->slots[slot].value] || reads[impl_->slots[slot].root] != 0;
+      });
+      if (needed) continue;
+      for (int slot : step.inputs)
+        if (slot >= 0) --reads[impl_->slots[slot].root];
+      erase_step(s);
+    }
+  }
+  void erase_step(size_t s) {
+    impl_->steps.erase(impl_->steps.begin() + static_cast<std::ptrdiff_t>(s));
+    impl_->infos.erase(impl_->infos.begin() + static_cast<std::ptrdiff_t>(s));
+    for (Slot& slot : impl_->slots)
+      if (slot.made >= static_cast<int>(s)) --slot.made;
   }
   bool shares_root(int slot) const {
     int count = 0;
@@ -261,11 +284,61 @@ class Compiler {
         forget_file_pages(t.raw_data(), t.nbytes());
   }
 
+  // The values that attributes of open calls and the sizes of results are computed from.
+  void find_deciding_values() {
+    std::vector<bool>& decides = impl_->decides;
+    decides.assign(g_.values().size(), false);
+    for (size_t n = g_.nodes().size(); n-- > 0;) {
+      const Node& node = g_.nodes()[n];
+      if (node.kind != NodeKind::call) continue;
+      const ops::Traits& traits = ops::get(node.op).traits();
+      bool decided = traits.data_sized;
+      for (ValueId v : node.outputs) decided = decided || decides[v];
+      for (ValueId v : node.inputs)
+        if (decided && !traits.of_types && v != kNone) decides[v] = true;
+      for (const auto& [name, value] : node.attrs)
+        if (const auto i = node.attrs.operand(name)) decides[node.inputs[*i]] = true;
+      if (traits.data_sized)
+        for (ValueId v : node.outputs) decides[v] = true;
+    }
+    for (size_t i = 0; i < g_.inputs().size(); ++i)
+      if (decides[g_.inputs()[i]]) impl_->deciding_inputs.push_back(i);
+  }
+
+  // A call with attributes that operands give: what runs it is chosen with the shapes. Where it
+  // moves elements it takes the layout that its operand has.
+  void open_call(NodeId id, const Node& node) {
+    Step step;
+    step.kind = Step::Kind::open;
+    step.node = id;
+    bool channels_last = false;
+    size_t count = node.inputs.size();  // without those that give attributes
+    for (const auto& [name, value] : node.attrs)
+      if (const auto i = node.attrs.operand(name)) count = std::min(count, *i);
+    for (size_t i = 0; i < count; ++i) {
+      const ValueId v = node.inputs[i];
+      int slot = v == kNone ? -1 : slot_of(v);
+      if (i == 0 && slot >= 0 && impl_->slots[slot].channels_last) {
+        channels_last = ops::get(node.op).traits().moves && node.outputs.size() == 1 &&
+                        g_.type(node.outputs[0]).dim() == 4;
+        if (!channels_last) slot = slot_of(v, false);
+      }
+      step.inputs.push_back(slot);
+    }
+    for (ValueId v : node.outputs)
+      step.outputs.push_back(new_slot(v, channels_last, new_root({}), next_step()));
+    add(std::move(step), {id, node.op, "op", 0, false, ""});
+  }
+
   void call(NodeId id, const Node& node) {
     if (is_alias(node.op) && !g_.is_constant(node.inputs[0]) &&
         same_codes(g_.type(node.inputs[0]), g_.type(node.outputs[0]))) {
       int source = slot_of(node.inputs[0], false);
       new_slot(node.outputs[0], false, impl_->slots[source].root, impl_->slots[source].made);
+      return;
+    }
+    if (node.attrs.any_operand()) {
+      open_call(id, node);
       return;
     }
     OpSpec spec;

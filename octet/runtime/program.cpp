@@ -113,6 +113,107 @@ bool same_places(const Shape& shape, const std::vector<int64_t>& a, const std::v
   return true;
 }
 
+std::string label_of(const graph::Graph& g, const graph::Node& node) {
+  return node.scope.empty() ? "%" + g.value(node.outputs[0]).name : node.scope;
+}
+
+// The values that decide on sizes, while shapes are planned: evaluated from shapes, constants and
+// what the inputs hold.
+class Deciding {
+ public:
+  Deciding(const Program::Impl& p, const std::vector<Tensor>& inputs)
+      : p_(p), values_(p.graph.values().size()), attrs_(p.graph.nodes().size()) {
+    for (size_t i : p.deciding_inputs) values_[p.graph.inputs()[i]] = inputs[i];
+  }
+
+  // The types of a call's results for concrete operands, and its results if they decide.
+  void call(Context& c, const graph::Node& node) {
+    const graph::Graph& g = p_.graph;
+    const ops::Op& op = ops::get(node.op);
+    const auto index = static_cast<size_t>(g.value(node.outputs[0]).producer);
+    std::vector<Tensor> operands;
+    std::vector<std::optional<TensorType>> types;
+    const bool open = node.attrs.any_operand();
+    const bool decides = std::any_of(node.outputs.begin(), node.outputs.end(),
+                                     [&](ValueId v) { return p_.decides[v]; });
+    if (open || decides)
+      for (ValueId v : node.inputs) operands.push_back(value(v));
+    const Attrs* attrs = &node.attrs;
+    size_t count = node.inputs.size();
+    if (open) {
+      attrs_[index] = ops::take_open_attrs(op, node.attrs, operands);
+      attrs = &attrs_[index];
+      count = operands.size();
+    }
+    for (size_t i = 0; i < count; ++i)
+      types.push_back(node.inputs[i] == graph::kNone ? std::nullopt
+                                                     : std::optional(c.types[node.inputs[i]]));
+    auto results = op.infer(types, *attrs, graph::want_of(g, node), label_of(g, node));
+    for (size_t i = 0; i < results.size(); ++i) c.types[node.outputs[i]] = results[i];
+    if (!decides) return;
+    for (size_t i = 0; i < operands.size(); ++i)
+      if (op.traits().of_types && !operands[i].defined())
+        operands[i] = Tensor::symbolic(c.types[node.inputs[i]]);
+    std::vector<Tensor> made =
+        ops::evaluate(ops::Call(op, std::move(operands), *attrs, std::move(results)));
+    for (size_t i = 0; i < made.size(); ++i) {
+      c.types[node.outputs[i]] = made[i].type();
+      values_[node.outputs[i]] = std::move(made[i]);
+    }
+  }
+  const Attrs& attrs(graph::NodeId node) const { return attrs_[node]; }
+
+ private:
+  Tensor value(ValueId v) const {
+    if (v == graph::kNone) return {};
+    return p_.graph.is_constant(v) ? p_.graph.constant(v) : values_[v];
+  }
+  const Program::Impl& p_;
+  std::vector<Tensor> values_;  // undefined: does not decide
+  std::vector<Attrs> attrs_;    // of open calls
+};
+
+// The kernel of an open call for these shapes, if there is one in the layout that its slots have.
+std::unique_ptr<KernelPlan> plan_open(const Program::Impl& p, Context& c, const Deciding& deciding,
+                                      const Step& step) {
+  const graph::Node& node = p.graph.node(step.node);
+  const auto index = static_cast<size_t>(&step - p.steps.data());
+  const Attrs& attrs = c.open_attrs[index] = deciding.attrs(step.node);
+  const size_t count = step.inputs.size();
+  std::vector<std::optional<TensorType>> types;
+  std::vector<Shape> in, out;
+  for (size_t i = 0; i < count; ++i) {
+    const ValueId v = node.inputs[i];
+    types.push_back(v == graph::kNone ? std::nullopt : std::optional(c.types[v]));
+    in.push_back(v == graph::kNone ? Shape{} : c.types[v].shape());
+  }
+  std::vector<TensorType> results;
+  for (ValueId v : node.outputs) {
+    results.push_back(c.types[v]);
+    out.push_back(c.types[v].shape());
+  }
+  const OpSpec spec = ops::make_spec(ops::get(node.op), attrs, types, std::vector<Tensor>(count),
+                                     std::move(results), label_of(p.graph, node));
+  std::unique_ptr<Kernel> kernel = make_kernel(spec, p.engine->name());
+  if (!kernel || kernel->threads() != Threads::own) return nullptr;
+  const bool channels_last = p.slots[step.outputs[0]].channels_last;
+  if (channels_last && kernel->input_layout(0) == Layout::row_major) {
+    kernel = kernel->in_channels_last();
+    if (!kernel) return nullptr;
+  }
+  const auto fits = [&](Layout layout) {
+    return layout == Layout::any ||
+           layout == (channels_last ? Layout::channels_last : Layout::row_major);
+  };
+  for (size_t i = 0; i < count; ++i)
+    if (c.types[node.inputs[i]].dim() == 4 && !fits(kernel->input_layout(i))) return nullptr;
+  for (size_t i = 0; i < node.outputs.size(); ++i)
+    if (c.types[node.outputs[i]].dim() == 4 && !fits(kernel->output_layout(i))) return nullptr;
+  std::unique_ptr<KernelPlan> plan = kernel->plan(in, out);
+  c.open_kernels[index] = std::move(kernel);
+  return plan;
+}
+
 std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<Tensor>& inputs,
                                       bool every_value) {
   const graph::Graph& g = p.graph;
@@ -121,18 +222,14 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
   c->every_value = every_value;
   for (const Tensor& t : inputs) c->input_shapes.push_back(t.shape());
   c->types.resize(g.values().size());
+  Deciding deciding(p, inputs);
+  for (size_t i : p.deciding_inputs) c->decided_by.push_back(inputs[i].contiguous().clone());
   for (const graph::Node& node : g.nodes()) {
     if (node.kind != graph::NodeKind::call) {
       c->types[node.outputs[0]] = concrete(g.type(node.outputs[0]), symbols);
       continue;
     }
-    std::vector<std::optional<TensorType>> types;
-    for (ValueId id : node.inputs)
-      types.push_back(id == graph::kNone ? std::nullopt : std::optional(c->types[id]));
-    auto results = ops::get(node.op).infer(
-        types, node.attrs, graph::want_of(g, node),
-        node.scope.empty() ? "%" + g.value(node.outputs[0]).name : node.scope);
-    for (size_t i = 0; i < results.size(); ++i) c->types[node.outputs[i]] = results[i];
+    deciding.call(*c, node);
   }
 
   c->bytes.assign(p.roots.size(), 0);
@@ -149,7 +246,10 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
   size_t scratch = 0;
   for (const Step& step : p.steps) {
     std::unique_ptr<KernelPlan> kernel_plan;
-    if (step.kernel) {
+    if (step.kind == Step::Kind::open) {
+      kernel_plan = plan_open(p, *c, deciding, step);
+      if (kernel_plan) scratch = std::max(scratch, kernel_plan->scratch_bytes());
+    } else if (step.kernel) {
       std::vector<Shape> in, out;
       const graph::Node& node = g.node(step.node);
       for (ValueId id : node.inputs)
@@ -182,6 +282,13 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
   return c;
 }
 
+// Whether the inputs that decide on sizes hold what they held when the context was planned.
+bool decided_alike(const Program::Impl& p, const Context& c, const std::vector<Tensor>& inputs) {
+  for (size_t i = 0; i < c.decided_by.size(); ++i)
+    if (!equal(inputs[p.deciding_inputs[i]], c.decided_by[i])) return false;
+  return true;
+}
+
 // Takes an idle context of these shapes, or makes one; gives it back when done.
 class ContextLease {
  public:
@@ -193,7 +300,7 @@ class ContextLease {
         bool match = c->input_shapes.size() == inputs.size() && c->every_value == every_value;
         for (size_t i = 0; match && i < inputs.size(); ++i)
           match = inputs[i].defined() && c->input_shapes[i] == inputs[i].shape();
-        if (!match) continue;
+        if (!match || !decided_alike(p, *c, inputs)) continue;
         context_ = std::move(c);
         std::swap(c, p.idle.back());
         p.idle.pop_back();
@@ -229,9 +336,43 @@ Tensor view(const Program::Impl& p, const Context& c, int slot_index) {
   return Tensor::wrap(bytes, shape, type.dtype, type.quantizer, strides_of(slot, shape));
 }
 
+// Runs a step by its operator's own evaluation.
+void evaluate_step(const Program::Impl& p, Context& c, size_t index) {
+  const Step& step = p.steps[index];
+  const graph::Node& node = p.graph.node(step.node);
+  const ops::Op& op = ops::get(node.op);
+  std::vector<Tensor> inputs;
+  // Constants as the same tensors each time: what is packed for them is kept with them.
+  for (int slot : step.inputs) {
+    const Root* root = slot < 0 ? nullptr : &p.roots[p.slots[slot].root];
+    inputs.push_back(!root ? Tensor()
+                     : root->kind == Root::Kind::constant && !p.slots[slot].channels_last
+                         ? root->constant
+                         : view(p, c, slot));
+  }
+  std::vector<TensorType> types;
+  for (ValueId id : node.outputs) types.push_back(c.types[id]);
+  std::vector<Tensor> results;
+  try {
+    const auto open = c.open_attrs.find(index);
+    results = ops::evaluate(ops::Call(op, std::move(inputs),
+                                      open != c.open_attrs.end() ? open->second : node.attrs,
+                                      std::move(types)));
+  } catch (const Error& e) {  // of the numbers: which node met them
+    throw Error(e.code(), fmt::format("{}: {}", label_of(p.graph, node), e.what()));
+  }
+  for (size_t i = 0; i < results.size(); ++i) view(p, c, step.outputs[i]).copy_from(results[i]);
+}
+
 void run_step(const Program::Impl& p, Context& c, size_t index) {
   const Step& step = p.steps[index];
   switch (step.kind) {
+    case Step::Kind::open:
+      if (!c.plans[index]) {
+        evaluate_step(p, c, index);
+        return;
+      }
+      [[fallthrough]];
     case Step::Kind::reorder:
     case Step::Kind::kernel: {
       auto pointer = [&](int slot) -> std::byte* {
@@ -247,33 +388,9 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
                           c.arena.data() + c.scratch_offset);
       return;
     }
-    case Step::Kind::evaluate: {
-      const graph::Node& node = p.graph.node(step.node);
-      std::vector<Tensor> inputs;
-      // Constants as the same tensors each time: what is packed for them is kept with them.
-      for (int slot : step.inputs) {
-        const Root* root = slot < 0 ? nullptr : &p.roots[p.slots[slot].root];
-        inputs.push_back(!root ? Tensor()
-                         : root->kind == Root::Kind::constant && !p.slots[slot].channels_last
-                             ? root->constant
-                             : view(p, c, slot));
-      }
-      std::vector<TensorType> types;
-      for (ValueId id : node.outputs) types.push_back(c.types[id]);
-      std::vector<Tensor> results;
-      try {
-        results = ops::evaluate(
-            ops::Call(ops::get(node.op), std::move(inputs), node.attrs, std::move(types)));
-      } catch (const Error& e) {  // of the numbers: which node met them
-        throw Error(
-            e.code(),
-            fmt::format("{}: {}",
-                        node.scope.empty() ? "%" + p.graph.value(node.outputs[0]).name : node.scope,
-                        e.what()));
-      }
-      for (size_t i = 0; i < results.size(); ++i) view(p, c, step.outputs[i]).copy_from(results[i]);
+    case Step::Kind::evaluate:
+      evaluate_step(p, c, index);
       return;
-    }
   }
 }
 

@@ -6,6 +6,7 @@
 // bytes (a reshape and its operand, a result written over an operand) share a root; memory is
 // planned for roots.
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -36,7 +37,9 @@ struct Root {
 };
 
 struct Step {
-  enum class Kind { kernel, reorder, evaluate } kind = Kind::kernel;
+  // open: a call with attributes that operands give. With the shapes it gets a kernel of its own,
+  // or is evaluated.
+  enum class Kind { kernel, reorder, evaluate, open } kind = Kind::kernel;
   graph::NodeId node = -1;
   std::unique_ptr<Kernel> kernel;
   std::vector<int> inputs;   // slots; -1: packed constant or omitted
@@ -67,9 +70,14 @@ struct Context {
   bool every_value = false;
   std::vector<Shape> input_shapes;
   std::vector<TensorType> types;                   // by value
-  std::vector<std::unique_ptr<KernelPlan>> plans;  // by step
-  std::vector<size_t> offsets;                     // by root, into the arena
-  std::vector<size_t> bytes;                       // by root
+  std::vector<std::unique_ptr<KernelPlan>> plans;  // by step; null: evaluated
+  // What the attributes of open calls are for these shapes, and their kernels, by step.
+  std::map<size_t, Attrs> open_attrs;
+  std::map<size_t, std::unique_ptr<Kernel>> open_kernels;
+  // By Impl::deciding_inputs: what the inputs held when this was planned.
+  std::vector<Tensor> decided_by;
+  std::vector<size_t> offsets;  // by root, into the arena
+  std::vector<size_t> bytes;    // by root
   std::vector<RowGroupPlan> groups;
   size_t scratch_offset = 0;
   Buffer arena;
@@ -90,6 +98,10 @@ struct Program::Impl {
   std::vector<StepInfo> infos;
   bool own_threads = false;  // no step's kernel runs on OpenMP's threads
   std::vector<int> primary;  // by value: its first slot, -1 for constants that are only packed
+  // By value: an attribute of an open call or a size is computed from it, so that it is evaluated
+  // when shapes are planned; and the inputs among them, by their place.
+  std::vector<bool> decides;
+  std::vector<size_t> deciding_inputs;
   std::vector<std::string> warnings;
 
   std::mutex mutex;

@@ -44,6 +44,8 @@ std::string to_string(const Attr& attr) {
         using T = std::decay_t<decltype(v)>;
         if constexpr (std::is_same_v<T, bool>)
           return v ? "true" : "false";
+        else if constexpr (std::is_same_v<T, FromOperand>)
+          return fmt::format("${}", v.index);
         else if constexpr (std::is_same_v<T, int64_t>)
           return std::to_string(v);
         else if constexpr (std::is_same_v<T, double>)
@@ -80,6 +82,13 @@ Attr parse_attr(const std::string& text) {
     }
     return out;
   }
+  if (text[0] == '$') {
+    const Attr index = parse_number(text.substr(1));
+    const auto* i = std::get_if<int64_t>(&index);
+    OCTET_CHECK(i && *i >= 0 && *i < (int64_t{1} << 31), invalid_argument,
+                "{}: expected an operand's number", text);
+    return FromOperand{*i};
+  }
   if (text[0] != '[') return parse_number(text);
   OCTET_CHECK(text.back() == ']', invalid_argument, "unterminated list {}", text);
   std::vector<int64_t> ints;
@@ -109,6 +118,18 @@ const Attr& Attrs::get(const std::string& name) const {
                fmt::join(known, ", "));
   }
   return it->second;
+}
+
+std::optional<size_t> Attrs::operand(const std::string& name) const {
+  auto it = map_.find(name);
+  const auto* given = it == map_.end() ? nullptr : std::get_if<FromOperand>(&it->second);
+  return given ? std::optional(static_cast<size_t>(given->index)) : std::nullopt;
+}
+
+bool Attrs::any_operand() const {
+  for (const auto& [name, value] : map_)
+    if (std::holds_alternative<FromOperand>(value)) return true;
+  return false;
 }
 
 Attrs::Attrs() = default;

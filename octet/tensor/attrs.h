@@ -3,18 +3,26 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 namespace octet {
 
-using Attr =
-    std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>>;
+// The value of an attribute that an operand of the call gives when it runs: numbers that are known
+// only then, such as the shape of a reshape.
+struct FromOperand {
+  int64_t index = 0;  // its place among the call's operands
+  bool operator==(const FromOperand&) const = default;
+};
 
-// "3", "0.5", "true", "\"relu\"", "[1, 1]", "[0.5, 1.]" — and parse_attr reads each back to the
-// same value and type (a double always has a point, an exponent, or is inf/nan; an empty list is
-// "[]" of integers).
+using Attr = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>,
+                          std::vector<double>, FromOperand>;
+
+// "3", "0.5", "true", "\"relu\"", "[1, 1]", "[0.5, 1.]", "$1" (FromOperand) — and parse_attr
+// reads each back to the same value and type (a double always has a point, an exponent, or is
+// inf/nan; an empty list is "[]" of integers).
 std::string to_string(const Attr& attr);
 Attr parse_attr(const std::string& text);
 
@@ -43,6 +51,9 @@ class Attrs {
   const std::vector<int64_t>& get_ints(const std::string& name) const;
   std::vector<double> get_doubles(const std::string& name) const;  // integers convert
   const Attr& get(const std::string& name) const;
+  // The operand that gives the attribute, if one does.
+  std::optional<size_t> operand(const std::string& name) const;
+  bool any_operand() const;  // does an operand give any of them?
 
   auto begin() const { return map_.begin(); }
   auto end() const { return map_.end(); }

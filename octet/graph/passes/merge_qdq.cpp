@@ -211,7 +211,8 @@ bool only_moves(const Node& node) {
   if (op.rule() == ops::QRule::same && !op.variadic_outputs() &&
       (op.traits().moves || op.traits().selects))
     return true;
-  return (node.op == "pad" && node.attrs.get_double("value") == 0) ||
+  return (node.op == "pad" && !node.attrs.operand("value") &&
+          node.attrs.get_double("value") == 0) ||
          (node.op == "interpolate" && node.attrs.get_string("mode") == "nearest" &&
           node.attrs.get_string("coordinates") != "tf_crop_and_resize");
 }

@@ -150,6 +150,16 @@ std::string Exporter::ints(const CallView& c, const std::string& what,
                      Tensor::from(values, {static_cast<int64_t>(values.size())}));
 }
 
+std::string Exporter::given(const CallView& c, const std::string& what, const char* attr) {
+  if (const auto i = c.attrs().operand(attr)) {
+    const std::string& name = c.in.at(*i);
+    const TensorType& t = c.type(*i);
+    return t.dim() == 1 ? name : step(c, "Unsqueeze", {name, ints(c, "axes", {0})});
+  }
+  if (const auto* one = std::get_if<int64_t>(&c.attrs().get(attr))) return ints(c, what, {*one});
+  return ints(c, what, c.attrs().get_ints(attr));
+}
+
 std::string Exporter::scalar(const CallView&, float value) {
   std::string& name = made_[fmt::format("scalar {}", value)];
   if (name.empty())

@@ -25,6 +25,7 @@ std::string minmax(Exporter& ex, const CallView& c, double value) {
 
 void write_reduction(Exporter& ex, const CallView& c, const char* op) {
   OnnxAttrs attrs{{"keepdims", static_cast<int64_t>(c.attrs().get_bool("keepdim"))}};
+  if (c.attrs().any_operand()) throw Exporter::Unsupported{"axes known only at run time"};
   // An empty list means all in both, but not to every reader of ONNX: it is left out.
   if (const auto& dims = c.attrs().get_ints("dim"); !dims.empty()) attrs.push_back({"axes", dims});
   ex.add(c, op, c.in, c.out[0], attrs);
@@ -32,8 +33,8 @@ void write_reduction(Exporter& ex, const CallView& c, const char* op) {
 
 // axes became an input in opset 13, of this reduction only
 void write_sum(Exporter& ex, const CallView& c) {
-  const auto& dims = c.attrs().get_ints("dim");
-  ex.add(c, "ReduceSum", {c.in[0], dims.empty() ? "" : ex.ints(c, "axes", dims)}, c.out[0],
+  const bool all = !c.attrs().any_operand() && c.attrs().get_ints("dim").empty();
+  ex.add(c, "ReduceSum", {c.in[0], all ? "" : ex.given(c, "axes", "dim")}, c.out[0],
          {{"keepdims", static_cast<int64_t>(c.attrs().get_bool("keepdim"))}});
 }
 

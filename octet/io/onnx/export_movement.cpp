@@ -36,6 +36,10 @@ void write_flatten(Exporter& ex, const CallView& c) {
 }
 
 void write_expand(Exporter& ex, const CallView& c) {
+  if (c.attrs().any_operand()) {
+    ex.add(c, "Expand", {c.in[0], ex.given(c, "shape", "shape")}, c.out[0]);
+    return;
+  }
   std::vector<int64_t> shape = c.attrs().get_ints("shape");
   for (int64_t& d : shape)
     if (d == -1) d = 1;  // both keep the operand's size
@@ -43,12 +47,10 @@ void write_expand(Exporter& ex, const CallView& c) {
 }
 
 void write_slice(Exporter& ex, const CallView& c) {
-  const Attrs& a = c.attrs();
-  ex.add(
-      c, "Slice",
-      {c.in[0], ex.ints(c, "starts", {a.get_int("start")}), ex.ints(c, "ends", {a.get_int("end")}),
-       ex.ints(c, "axes", {a.get_int("dim")}), ex.ints(c, "steps", {a.get_int("step")})},
-      c.out[0]);
+  ex.add(c, "Slice",
+         {c.in[0], ex.given(c, "starts", "start"), ex.given(c, "ends", "end"),
+          ex.given(c, "axes", "dim"), ex.given(c, "steps", "step")},
+         c.out[0]);
 }
 
 // Opset 13 has no mode "wrap": the ends of what is left of x, put before and behind it.
@@ -77,19 +79,26 @@ void write_wrapped(Exporter& ex, const CallView& c) {
 
 void write_pad(Exporter& ex, const CallView& c) {
   const std::string& mode = c.attrs().get_string("mode");
-  if (mode == "wrap") return write_wrapped(ex, c);
+  if (mode == "wrap") {
+    if (c.attrs().any_operand())
+      throw Exporter::Unsupported{"mode \"wrap\" with pads known only at run time"};
+    return write_wrapped(ex, c);
+  }
   if (mode == "constant" && c.type(0).dtype != DType::float32 && !c.type(0).is_quantized())
     throw Exporter::Unsupported{"pad of " + to_string(c.type(0).dtype)};
-  std::string value =
-      mode == "constant" ? ex.scalar(c, static_cast<float>(c.attrs().get_double("value"))) : "";
-  ex.add(c, "Pad", {c.in[0], ex.ints(c, "pads", c.attrs().get_ints("pads")), value}, c.out[0],
-         {{"mode", mode}});
+  std::string value;
+  if (const auto i = c.attrs().operand("value"))
+    value = c.in.at(*i);
+  else if (mode == "constant")
+    value = ex.scalar(c, static_cast<float>(c.attrs().get_double("value")));
+  ex.add(c, "Pad", {c.in[0], ex.given(c, "pads", "pads"), value}, c.out[0], {{"mode", mode}});
 }
 
 // Opset 13 has no Trilu: what is outside the triangle is chosen to be 0.
 void write_triangle(Exporter& ex, const CallView& c, bool upper) {
   const auto& dims = c.type(0).dims;
   const Dim &rows = dims[dims.size() - 2], &columns = dims.back();
+  if (c.attrs().any_operand()) throw Exporter::Unsupported{"a diagonal known only at run time"};
   if (!rows.known() || !columns.known()) throw Exporter::Unsupported{"a matrix of unknown size"};
   if (c.type(0).dtype != DType::float32 && !c.type(0).is_quantized())
     throw Exporter::Unsupported{"a triangle of " + to_string(c.type(0).dtype)};
@@ -100,6 +109,50 @@ void write_triangle(Exporter& ex, const CallView& c, bool upper) {
       mask.data<bool>()[i * columns.size() + j] = upper ? j - i >= k : j - i <= k;
   ex.add(c, "Where", {ex.initializer(c.out[0] + ".mask", mask), c.in[0], ex.scalar(c, 0)},
          c.out[0]);
+}
+
+// With sizes or scales that an operand gives, of all dimensions or of all but the first two.
+void write_open_resize(Exporter& ex, const CallView& c, const OnnxAttrs& attrs) {
+  if (c.attrs().operand("roi") || c.attrs().get_string("coordinates") == "tf_crop_and_resize")
+    throw Exporter::Unsupported{"a roi beside sizes known only at run time"};
+  const bool by_size = c.attrs().operand("size").has_value();
+  const size_t i = *c.attrs().operand(by_size ? "size" : "scales");
+  std::string all = c.in.at(i);
+  if (const int64_t kept = c.rank() - numel(c.type(i).shape()); kept > 0) {
+    const std::string first =
+        by_size ? ex.step(c, "Slice",
+                          {ex.step(c, "Shape", {c.in[0]}), ex.ints(c, "begin", {int64_t{0}}),
+                           ex.ints(c, "end", {kept})})
+                : ex.initializer(
+                      c.out[0] + ".scales",
+                      Tensor::from(std::vector<float>(static_cast<size_t>(kept), 1), {kept}));
+    all = ex.step(c, "Concat", {first, all}, {{"axis", int64_t{0}}});
+  }
+  ex.add(c, "Resize", by_size ? Names{c.in[0], "", "", all} : Names{c.in[0], "", all}, c.out[0],
+         attrs);
+}
+
+// The sizes of some dimensions: opset 13 only has those of all.
+void write_shape(Exporter& ex, const CallView& c) {
+  const int64_t rank = c.rank(), start = c.attrs().get_int("start"), end = c.attrs().get_int("end");
+  if (start == 0 && end >= rank) {
+    ex.add(c, "Shape", {c.in[0]}, c.out[0]);
+    return;
+  }
+  const std::string all = ex.step(c, "Shape", {c.in[0]});
+  ex.add(c, "Slice", {all, ex.ints(c, "begin", {start}), ex.ints(c, "end", {end})}, c.out[0]);
+}
+
+void write_range(Exporter& ex, const CallView& c) {
+  const auto number = [&](const char* name) {
+    const auto i = c.attrs().operand(name);
+    if (!i)
+      return ex.initializer(c.out[0] + "." + name,
+                            Tensor::scalar(c.attrs().get_double(name), c.result().dtype));
+    const std::string& given = c.in.at(*i);
+    return c.type(*i).dim() == 0 ? given : ex.step(c, "Squeeze", {given});
+  };
+  ex.add(c, "Range", {number("start"), number("end"), number("step")}, c.out[0]);
 }
 
 void write_interpolate(Exporter& ex, const CallView& c) {
@@ -113,6 +166,7 @@ void write_interpolate(Exporter& ex, const CallView& c) {
                   {"exclude_outside", static_cast<int64_t>(a.get_bool("exclude_outside"))},
                   {"mode", a.get_string("mode")},
                   {"nearest_mode", a.get_string("nearest_rounding")}};
+  if (a.any_operand()) return write_open_resize(ex, c, attrs);
   auto rank = static_cast<size_t>(c.rank());
   std::vector<double> scales = a.get_doubles("scales"), roi = a.get_doubles("roi");
   std::string roi_name;
@@ -167,22 +221,23 @@ void write_interpolate(Exporter& ex, const CallView& c) {
 
 void add_movement_writers(std::unordered_map<std::string, Writer>& w) {
   w["reshape"] = [](Exporter& ex, const CallView& c) {
-    ex.add(c, "Reshape", {c.in[0], ex.ints(c, "shape", c.attrs().get_ints("shape"))}, c.out[0]);
+    if (c.attrs().get_bool("allow_zero")) throw Exporter::Unsupported{"allow_zero"};
+    ex.add(c, "Reshape", {c.in[0], ex.given(c, "shape", "shape")}, c.out[0]);
   };
   w["flatten"] = write_flatten;
   w["permute"] = [](Exporter& ex, const CallView& c) {
     ex.add(c, "Transpose", c.in, c.out[0], {{"perm", c.attrs().get_ints("dims")}});
   };
   w["unsqueeze"] = [](Exporter& ex, const CallView& c) {
-    ex.add(c, "Unsqueeze", {c.in[0], ex.ints(c, "axes", {c.attrs().get_int("dim")})}, c.out[0]);
+    ex.add(c, "Unsqueeze", {c.in[0], ex.given(c, "axes", "dim")}, c.out[0]);
   };
   w["squeeze"] = [](Exporter& ex, const CallView& c) {
-    ex.add(c, "Squeeze", {c.in[0], ex.ints(c, "axes", {c.attrs().get_int("dim")})}, c.out[0]);
+    ex.add(c, "Squeeze", {c.in[0], ex.given(c, "axes", "dim")}, c.out[0]);
   };
   w["expand"] = write_expand;
   w["slice"] = write_slice;
   w["split"] = [](Exporter& ex, const CallView& c) {
-    ex.add(c, "Split", {c.in[0], ex.ints(c, "sizes", c.attrs().get_ints("sizes"))}, c.out[0],
+    ex.add(c, "Split", {c.in[0], ex.given(c, "sizes", "sizes")}, c.out[0],
            {{"axis", c.attrs().get_int("dim")}});
   };
   w["cat"] = [](Exporter& ex, const CallView& c) {
@@ -196,12 +251,12 @@ void add_movement_writers(std::unordered_map<std::string, Writer>& w) {
     ex.add(c, "Gather", c.in, c.out[0], {{"axis", int64_t{0}}});
   };
   w["tile"] = [](Exporter& ex, const CallView& c) {
-    ex.add(c, "Tile", {c.in[0], ex.ints(c, "repeats", c.attrs().get_ints("repeats"))}, c.out[0]);
+    ex.add(c, "Tile", {c.in[0], ex.given(c, "repeats", "repeats")}, c.out[0]);
   };
   w["triu"] = [](Exporter& ex, const CallView& c) { write_triangle(ex, c, true); };
   w["tril"] = [](Exporter& ex, const CallView& c) { write_triangle(ex, c, false); };
   w["topk"] = [](Exporter& ex, const CallView& c) {
-    ex.add(c, "TopK", {c.in[0], ex.ints(c, "k", {c.attrs().get_int("k")})}, c.out[0],
+    ex.add(c, "TopK", {c.in[0], ex.given(c, "k", "k")}, c.out[0],
            {{"axis", c.attrs().get_int("dim")},
             {"largest", static_cast<int64_t>(c.attrs().get_bool("largest"))}});
   };
@@ -210,6 +265,8 @@ void add_movement_writers(std::unordered_map<std::string, Writer>& w) {
            {{"blocksize", c.attrs().get_int("upscale_factor")}, {"mode", std::string("CRD")}});
   };
   w["interpolate"] = write_interpolate;
+  w["shape"] = write_shape;
+  w["arange"] = write_range;
 }
 
 }  // namespace octet::io::onnx_impl

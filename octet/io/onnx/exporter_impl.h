@@ -62,6 +62,8 @@ class Exporter {
   std::string initializer(const std::string& hint, const Tensor& value);
   // an int64 vector
   std::string ints(const CallView& c, const std::string& what, const std::vector<int64_t>& values);
+  // An attribute's integers (a list, or one) as an int64 vector, or the operand that gives them.
+  std::string given(const CallView& c, const std::string& what, const char* attr);
   std::string scalar(const CallView& c, float value);  // shared by all nodes
   // A constant operand with its last two dimensions swapped (codes of quantized ones), as the name
   // of its float value.

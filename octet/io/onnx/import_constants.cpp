@@ -9,29 +9,30 @@ namespace {
 
 constexpr int64_t kMaxConstant = 1 << 26;  // elements of a constant made from a shape
 
-Shape known_shape(Importer& im, const NodeView& n) {
-  Shape shape;
-  double elements = 1;
-  im.in(n, 0);
-  for (const Dim& d : im.known_sizes(n, 0, "the shape")) {
-    if (!d.name().empty())
-      n.unsupported("a size '{}' that is known only at run time; import with a fixed size",
-                    d.name());
-    if (d.size() < 0) n.fail(ErrorCode::corrupt, "a size of {}", d.size());
-    shape.push_back(d.size());
-    elements *= static_cast<double>(d.size());
-  }
-  if (elements > kMaxConstant)
-    n.fail(ErrorCode::unsupported, "a constant of shape {}", to_string(shape));
-  return shape;
-}
-
 void import_constant_of_shape(Importer& im, const NodeView& n) {
   Tensor value = n.has("value") ? im.read_constant(n.get_tensor("value"), n.label())->constant
                                 : Tensor::scalar(0);
   if (value.numel() != 1) n.fail(ErrorCode::corrupt, "its value has {} elements", value.numel());
+  const ValPtr one = constant_val(n.output(0) + ".value", value.reshape({}));
+  std::vector<ValPtr> operands{one};
+  if (im.at_run_time(n, 0)) {
+    const Attr shape = im.as_attr(n, 0, "the shape", operands);
+    return im.out(n, 0, im.call(n, "expand", operands, {{"shape", shape}}));
+  }
+  double elements = 1;
+  im.in(n, 0);
+  const std::vector<Dim> sizes = im.known_sizes(n, 0, "the shape");
+  for (const Dim& d : sizes) {
+    if (d.name().empty() && d.size() < 0) n.fail(ErrorCode::corrupt, "a size of {}", d.size());
+    elements *= d.known() ? static_cast<double>(d.size()) : 1;
+  }
+  if (elements > kMaxConstant)
+    n.fail(ErrorCode::unsupported, "a constant of {} elements", elements);
+  const Attr shape = im.as_attr(n, sizes, operands);
+  if (operands.size() > 1) return im.out(n, 0, im.call(n, "expand", operands, {{"shape", shape}}));
   im.out(n, 0,
-         constant_val(n.output(0), value.reshape({}).expand(known_shape(im, n)).contiguous()));
+         constant_val(n.output(0),
+                      one->constant.expand(std::get<std::vector<int64_t>>(shape)).contiguous()));
 }
 
 void import_constant(Importer& im, const NodeView& n) {
@@ -59,6 +60,21 @@ void import_constant(Importer& im, const NodeView& n) {
 }
 
 void import_range(Importer& im, const NodeView& n) {
+  const ValPtr first = im.in(n, 0);
+  if (!first->constant.defined() || !im.in(n, 1)->constant.defined() ||
+      !im.in(n, 2)->constant.defined()) {
+    std::vector<ValPtr> operands;
+    const auto number = [&](size_t i) -> Attr {
+      if (const ValPtr v = im.in(n, i); v->constant.defined()) return v->constant.item();
+      operands.push_back(im.in(n, i));
+      return FromOperand{static_cast<int64_t>(operands.size()) - 1};
+    };
+    const Attrs attrs{{"start", number(0)},
+                      {"end", number(1)},
+                      {"step", number(2)},
+                      {"dtype", to_string(first->type.dtype)}};
+    return im.out(n, 0, im.call(n, "arange", operands, attrs));
+  }
   Tensor start = im.known(n, 0, "start"), limit = im.known(n, 1, "limit"),
          delta = im.known(n, 2, "delta");
   for (const Tensor& t : {start, limit, delta})

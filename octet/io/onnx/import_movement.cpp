@@ -13,7 +13,19 @@ constexpr int64_t kMaxPad = int64_t{1} << 30;  // also the largest part, repeat 
 // together.
 ValPtr reshape(Importer& im, const NodeView& n, const ValPtr& x, const std::vector<Dim>& wanted,
                bool zero_copies) {
-  std::vector<int64_t> shape = reshape_attr(n, x->dims(), wanted, zero_copies);
+  const auto known = reshape_attr(n, x->dims(), wanted, zero_copies);
+  if (!known) {
+    std::vector<Dim> sizes = wanted;
+    for (size_t d = 0; d < sizes.size(); ++d)
+      if (zero_copies && sizes[d] == Dim(0)) {
+        sizes[d] = x->dims()[d];
+        im.remember(sizes[d].name(), x->id, static_cast<int64_t>(d));
+      }
+    std::vector<ValPtr> operands{x};
+    const Attr shape = im.as_attr(n, sizes, operands);
+    return im.call(n, "reshape", operands, {{"shape", shape}});
+  }
+  const std::vector<int64_t>& shape = *known;
   bool same = static_cast<int64_t>(shape.size()) == x->rank();
   for (size_t d = 0; same && d < shape.size(); ++d)
     same = (shape[d] == 0 && zero_copies) || Dim(shape[d]) == x->dims()[d];
@@ -28,7 +40,10 @@ void import_reshape(Importer& im, const NodeView& n) {
   if (n.has("shape")) {
     for (int64_t d : n.get_ints("shape")) wanted.emplace_back(d);
   } else {
-    im.in(n, 1);
+    if (im.at_run_time(n, 1))
+      return im.out(n, 0,
+                    im.call(n, "reshape", {x, im.in(n, 1)},
+                            {{"shape", FromOperand{1}}, {"allow_zero", !zero_copies}}));
     wanted = im.known_sizes(n, 1, "shape");
   }
   im.out(n, 0, reshape(im, n, x, wanted, zero_copies));
@@ -84,8 +99,32 @@ std::vector<int64_t> sorted_axes(const NodeView& n, std::vector<int64_t> axes, i
   return axes;
 }
 
+// Axes that the model's run gives, counted from the front and in order; element i of them.
+ValPtr ordered_axes(Importer& im, const NodeView& n, int64_t rank, bool ascending) {
+  ValPtr axes = im.in(n, 1);
+  if (axes->rank() != 1 || !axes->dims()[0].known())
+    n.unsupported("axes known only at run time, of which the number is not known either");
+  axes =
+      im.call(n, "remainder", {im.cast(n, axes, DType::int64), im.scalar(n, rank, DType::int64)});
+  return im
+      .calls(n, "topk", {axes},
+             {{"k", axes->dims()[0].size()}, {"dim", int64_t{0}}, {"largest", !ascending}})
+      .at(0);
+}
+
+ValPtr element(Importer& im, const NodeView& n, const ValPtr& list, int64_t i) {
+  return im.call(n, "slice", {list}, {{"dim", int64_t{0}}, {"start", i}, {"end", i + 1}});
+}
+
 void import_unsqueeze(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
+  if (im.at_run_time(n, 1)) {
+    const int64_t count = im.in(n, 1)->type.is_static() ? numel(im.in(n, 1)->type.shape()) : 0;
+    ValPtr axes = ordered_axes(im, n, x->rank() + count, true);
+    for (int64_t i = 0; i < count; ++i)
+      x = im.call(n, "unsqueeze", {x, element(im, n, axes, i)}, {{"dim", FromOperand{1}}});
+    return im.out(n, 0, x);
+  }
   std::vector<int64_t> axes = im.attr_or_input_ints(n, "axes", 1).value_or(std::vector<int64_t>{});
   axes = sorted_axes(n, axes, x->rank() + static_cast<int64_t>(axes.size()));
   for (int64_t d : axes) x = im.call(n, "unsqueeze", {x}, {{"dim", d}});
@@ -94,6 +133,12 @@ void import_unsqueeze(Importer& im, const NodeView& n) {
 
 void import_squeeze(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
+  if (im.at_run_time(n, 1)) {
+    ValPtr axes = ordered_axes(im, n, x->rank(), false);
+    for (int64_t i = 0; i < axes->dims()[0].size(); ++i)
+      x = im.call(n, "squeeze", {x, element(im, n, axes, i)}, {{"dim", FromOperand{1}}});
+    return im.out(n, 0, x);
+  }
   auto given = im.attr_or_input_ints(n, "axes", 1);
   std::vector<int64_t> axes;
   if (given) axes = sorted_axes(n, *given, x->rank());
@@ -110,8 +155,19 @@ void import_squeeze(Importer& im, const NodeView& n) {
 
 void import_expand(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
+  std::vector<ValPtr> operands{x};
+  if (im.at_run_time(n, 1)) {
+    const Attr shape = im.as_attr(n, 1, "shape", operands);
+    return im.out(n, 0, im.call(n, "expand", operands, {{"shape", shape}}));
+  }
   im.in(n, 1);
-  std::vector<int64_t> shape = expand_attr(n, x->dims(), im.known_sizes(n, 1, "shape"));
+  const std::vector<Dim> wanted = im.known_sizes(n, 1, "shape");
+  const auto known = expand_attr(n, x->dims(), wanted);
+  if (!known) {
+    const Attr shape = im.as_attr(n, wanted, operands);
+    return im.out(n, 0, im.call(n, "expand", operands, {{"shape", shape}}));
+  }
+  const std::vector<int64_t>& shape = *known;
   bool same = static_cast<int64_t>(shape.size()) == x->rank();
   for (size_t d = 0; same && d < shape.size(); ++d)
     same = shape[d] == 1 || Dim(shape[d]) == x->dims()[d];
@@ -130,6 +186,15 @@ void import_split(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   int64_t axis = axis_of(n, n.get_int("axis", 0), x->rank());
   auto count = static_cast<int64_t>(n.output_count());
+  if (im.at_run_time(n, 1)) {
+    std::vector<ValPtr> operands{x};
+    const Attr sizes = im.as_attr(n, 1, "split", operands);
+    if (const Val& given = *operands[1]; given.rank() != 1 || given.dims()[0] != Dim(count))
+      n.fail(ErrorCode::corrupt, "split is {} for {} outputs", to_string(given.type), count);
+    std::vector<ValPtr> parts = im.calls(n, "split", operands, {{"sizes", sizes}, {"dim", axis}});
+    for (size_t i = 0; i < parts.size(); ++i) im.out(n, i, parts[i]);
+    return;
+  }
   if (n.get_int("num_outputs", count) != count)
     n.fail(ErrorCode::corrupt, "num_outputs differs from its {} outputs", count);
   std::vector<int64_t> sizes =
@@ -148,9 +213,29 @@ void import_split(Importer& im, const NodeView& n) {
   for (size_t i = 0; i < parts.size(); ++i) im.out(n, i, parts[i]);
 }
 
+// Pads or a value that the model's run gives.
+void pad_at_run_time(Importer& im, const NodeView& n, const ValPtr& x) {
+  if (n.has_input(3)) n.unsupported("axes and pads known only at run time");
+  std::vector<ValPtr> operands{x};
+  Attrs attrs{{"mode", n.get_string("mode", "constant")}};
+  if (ValPtr pads = im.in(n, 1); pads->sizes && !pads->constant.defined())
+    attrs.set("pads", im.as_attr(n, *pads->sizes, operands));
+  else
+    attrs.set("pads", im.as_attr(n, 1, "pads", operands));
+  if (im.at_run_time(n, 2)) {
+    attrs.set("value", im.as_attr(n, 2, "the padding value", operands));
+  } else if (n.has_input(2)) {
+    attrs.set("value", im.known(n, 2, "the padding value").item());
+  }
+  im.out(n, 0, im.call(n, "pad", operands, attrs));
+}
+
 void import_pad(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   auto rank = static_cast<size_t>(x->rank());
+  if (!n.has("paddings") && !n.has("pads") && n.has_input(1) &&
+      (!im.in(n, 1)->constant.defined() || im.at_run_time(n, 2)))
+    return pad_at_run_time(im, n, x);
   std::vector<int64_t> pads =
       n.has("paddings") ? n.get_ints("paddings")  // opset 1's name
                         : im.attr_or_input_ints(n, "pads", 1).value_or(std::vector<int64_t>{});
@@ -187,7 +272,11 @@ void import_pad(Importer& im, const NodeView& n) {
 void import_tile(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   if (n.input_count() == 3) n.unsupported("opset 1 operands");
-  im.in(n, 1);
+  if (!im.in(n, 1)->constant.defined()) {
+    std::vector<ValPtr> operands{x};
+    const Attr repeats = im.as_attr(n, 1, "repeats", operands);
+    return im.out(n, 0, im.call(n, "tile", operands, {{"repeats", repeats}}));
+  }
   std::vector<int64_t> repeats = im.known_ints(n, 1, "repeats");
   if (static_cast<int64_t>(repeats.size()) != x->rank())
     n.fail(ErrorCode::corrupt, "{} repeats for a {}-d value", repeats.size(), x->rank());
@@ -203,28 +292,42 @@ void import_depth_to_space(Importer& im, const NodeView& n, bool to_space) {
   int64_t b = n.get_int("blocksize", 0);
   if (x->rank() != 4)
     n.fail(ErrorCode::corrupt, "expected (N, C, H, W), got {}", to_string(x->type));
-  int64_t c = known_dim(n, *x, 1, "the block size"), h = known_dim(n, *x, 2, "the block size"),
-          w = known_dim(n, *x, 3, "the block size");
-  bool fits = b >= 1 && b <= kMaxPad && (to_space ? c % (b * b) == 0 : h % b == 0 && w % b == 0);
+  int64_t c = known_dim(n, *x, 1, "the block size");
+  const Dim h = x->dims()[2], w = x->dims()[3];
+  const auto divides = [&](const Dim& d) { return !d.known() || d.size() % b == 0; };
+  bool fits = b >= 1 && b <= kMaxPad && (to_space ? c % (b * b) == 0 : divides(h) && divides(w));
   if (!fits) n.fail(ErrorCode::corrupt, "blocksize {} for {}", b, to_string(x->type));
-  std::vector<int64_t> split, perm, join;
+  for (int64_t d : {2, 3})
+    if (!x->dims()[d].known()) im.remember(x->dims()[d].name(), x->id, d);
+  const auto part = [&](const Dim& d) {
+    if (d.known()) return Dim(d.size() / b);
+    Dim made(fmt::format("[{}/{}]", d.name(), b));
+    im.remember(made.name(), '/', d, Dim(b));
+    return made;
+  };
+  std::vector<Dim> split, join;
+  std::vector<int64_t> perm;
   if (to_space) {
     bool crd = n.get_string("mode", "DCR") == "CRD";
     c /= b * b;
-    split = crd ? std::vector<int64_t>{0, c, b, b, h, w} : std::vector<int64_t>{0, b, b, c, h, w};
+    split = crd ? std::vector<Dim>{0, c, b, b, h, w} : std::vector<Dim>{0, b, b, c, h, w};
     perm = crd ? std::vector<int64_t>{0, 1, 4, 2, 5, 3} : std::vector<int64_t>{0, 3, 4, 1, 5, 2};
-    join = {0, c, h * b, w * b};
+    join = {0, c, multiply(h, Dim(b)), multiply(w, Dim(b))};
   } else {
-    split = {0, c, h / b, b, w / b, b};
+    split = {0, c, part(h), b, part(w), b};
     perm = {0, 3, 5, 1, 2, 4};
-    join = {0, c * b * b, h / b, w / b};
+    join = {0, c * b * b, part(h), part(w)};
   }
-  ValPtr y = im.call(n, "reshape", {x}, {{"shape", split}});
+  ValPtr y = reshape(im, n, x, split, true);
   y = im.call(n, "permute", {y}, {{"dims", perm}});
-  im.out(n, 0, im.call(n, "reshape", {y}, {{"shape", join}}));
+  im.out(n, 0, reshape(im, n, y, join, true));
 }
 
 void import_trilu(Importer& im, const NodeView& n) {
+  if (im.at_run_time(n, 1))
+    return im.out(n, 0,
+                  im.call(n, n.get_int("upper", 1) != 0 ? "triu" : "tril",
+                          {im.in(n, 0), im.in(n, 1)}, {{"diagonal", FromOperand{1}}}));
   std::vector<int64_t> k = im.known_ints(n, 1, "k");
   bool upper = n.get_int("upper", 1) != 0;
   // beyond any matrix it is all the same

@@ -34,7 +34,7 @@ class Fuser {
   const Node* made_by(ValueId v, const char* op) const {
     if (v == kNone) return nullptr;
     const Node& p = g_.producer(v);
-    return p.kind == NodeKind::call && p.op == op ? &p : nullptr;
+    return p.kind == NodeKind::call && p.op == op && !p.attrs.any_operand() ? &p : nullptr;
   }
 
   std::optional<double> scalar(ValueId v) const {

@@ -16,6 +16,15 @@ constexpr const char* kReductions[][2] = {
 // noop_with_empty_axes none.
 void import_reduction(Importer& im, const NodeView& n, const char* op) {
   ValPtr x = im.in(n, 0);
+  if (!n.has("axes") && im.at_run_time(n, 1)) {
+    const ValPtr axes = im.in(n, 1);
+    const bool none = axes->type.is_static() && numel(axes->type.shape()) == 0;
+    n.ignore({"keepdims"});  // nothing is reduced
+    if (n.get_int("noop_with_empty_axes", 0) != 0 && none) return im.out(n, 0, x);
+    return im.out(n, 0,
+                  im.call(n, op, {x, axes},
+                          {{"dim", FromOperand{1}}, {"keepdim", n.get_int("keepdims", 1) != 0}}));
+  }
   std::vector<int64_t> dims = im.attr_or_input_ints(n, "axes", 1).value_or(std::vector<int64_t>{});
   bool keep = n.get_int("keepdims", 1) != 0, noop = n.get_int("noop_with_empty_axes", 0) != 0;
   // each element is reduced alone: to its magnitude, its square, its logarithm

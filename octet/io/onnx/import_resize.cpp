@@ -102,43 +102,40 @@ void keep_aspect_ratio(const NodeView& n, const Val& x, Wanted& wanted) {
 }
 
 // Sizes as octet takes them: -1 keeps a dimension. Those that are a whole multiple of a dimension
-// known only at run time become scales, if all that change are.
-void set_sizes(const NodeView& n, const Val& x, const std::vector<Dim>& sizes, Attrs& attrs) {
-  std::vector<int64_t> fixed(sizes.size(), -1);
+// known only at run time become scales, if all that change are; others are computed when the model
+// runs.
+void set_sizes(Importer& im, const NodeView& n, const Val& x, const std::vector<Dim>& sizes,
+               Attrs& attrs, std::vector<ValPtr>& operands) {
+  std::vector<Dim> wanted(sizes.size(), Dim(-1));
   std::vector<double> times(sizes.size(), 1);
-  bool symbolic = false, numbers = false;
+  bool all_times = true, changes = false;
   for (size_t d = 0; d < sizes.size(); ++d) {
     if (sizes[d] == x.dims()[d]) continue;
-    if (sizes[d].known()) {
-      fixed[d] = sizes[d].size();
-      numbers = true;
-      continue;
-    }
-    std::optional<int64_t> factor = multiple_of(n, sizes[d], x.dims()[d]);
-    if (!factor)
-      n.unsupported("a size '{}' that is known only at run time; import with a fixed size",
-                    to_string(sizes[d]));
-    times[d] = static_cast<double>(*factor);
-    symbolic = true;
+    changes = true;
+    wanted[d] = sizes[d];
+    std::optional<int64_t> factor =
+        sizes[d].known() ? std::nullopt : multiple_of(n, sizes[d], x.dims()[d]);
+    all_times = all_times && factor;
+    if (factor) times[d] = static_cast<double>(*factor);
   }
-  if (symbolic && numbers)
-    n.unsupported("sizes of which some are known only at run time; import with fixed sizes");
-  if (symbolic)
+  if (changes && all_times)
     attrs.set("scales", times);
+  else if (wanted.size() > 2 && wanted[0] == Dim(-1) && wanted[1] == Dim(-1))
+    attrs.set("size", im.as_attr(n, {wanted.begin() + 2, wanted.end()}, operands));
   else
-    attrs.set("size", fixed);
+    attrs.set("size", im.as_attr(n, wanted, operands));
 }
 
 // Without the first two dimensions, N and C, where nothing happens to them.
 void trim(Attrs& attrs, size_t rank) {
-  if (rank < 3) return;
+  if (rank < 3 || attrs.any_operand()) return;
   const std::vector<int64_t> sizes =
       attrs.has("size") ? attrs.get_ints("size") : std::vector<int64_t>{};
   const std::vector<double> scales =
       attrs.has("scales") ? attrs.get_doubles("scales") : std::vector<double>{};
   std::vector<double> roi = attrs.has("roi") ? attrs.get_doubles("roi") : std::vector<double>{};
   for (size_t d : {size_t{0}, size_t{1}}) {
-    if (!sizes.empty() && sizes[d] != -1) return;
+    if (!sizes.empty() && (sizes.size() < rank || sizes[d] != -1)) return;
     if (!scales.empty() && scales[d] != 1) return;
     if (!roi.empty() && (roi[d] != 0 || roi[d + rank] != 1)) return;
   }
@@ -151,6 +148,35 @@ void trim(Attrs& attrs, size_t rank) {
   attrs.set("roi", roi);
 }
 
+// Sizes, scales or a region that the model's run gives. False if it gives none of them.
+bool resized_at_run_time(Importer& im, const NodeView& n, const ValPtr& x, bool modern, Attrs attrs,
+                         double extrapolation) {
+  const size_t scales = modern ? 2 : 1;
+  const bool crops = std::get<std::string>(attrs.get("coordinates")) == "tf_crop_and_resize";
+  const auto given = [&](size_t i) {
+    return n.has_input(i) && im.in(n, i)->type != TensorType(DType::float32, Shape{0});
+  };
+  if (!(given(scales) && im.at_run_time(n, scales)) &&
+      !(modern && given(3) && im.at_run_time(n, 3)) && !(crops && im.at_run_time(n, 1)))
+    return false;
+  if (n.has("axes")) n.unsupported("axes and sizes known only at run time");
+  if (n.get_string("keep_aspect_ratio_policy", "stretch") != "stretch")
+    n.unsupported("keep_aspect_ratio_policy and sizes known only at run time");
+  if (!modern && attrs.get_string("mode") == "nearest")
+    n.unsupported("scales known only at run time in this opset");
+  std::vector<ValPtr> operands{x};
+  if (given(scales))
+    attrs.set("scales", im.as_attr(n, scales, "scales", operands));
+  else
+    attrs.set("size", im.as_attr(n, 3, "sizes", operands));
+  if (crops) {
+    attrs.set("roi", im.as_attr(n, 1, "roi", operands));
+    attrs.set("extrapolation", extrapolation);
+  }
+  im.out(n, 0, im.call(n, "interpolate", operands, attrs));
+  return true;
+}
+
 void import_resize(Importer& im, const NodeView& n) {
   const bool upsample = n.op() == "Upsample", modern = !upsample && n.opset() >= 11;
   ValPtr x = im.in(n, 0);
@@ -161,8 +187,6 @@ void import_resize(Importer& im, const NodeView& n) {
       modern ? n.get_string("coordinate_transformation_mode", "half_pixel") : "asymmetric";
   const std::string rounding =
       modern ? n.get_string("nearest_mode", "round_prefer_floor") : "floor";
-  Wanted wanted = read_wanted(im, n, *x, modern);
-  keep_aspect_ratio(n, *x, wanted);
   Attrs attrs{{"mode", mode},
               {"coordinates", coordinates},
               {"nearest_rounding", rounding},
@@ -170,12 +194,17 @@ void import_resize(Importer& im, const NodeView& n) {
               {"exclude_outside", n.get_int("exclude_outside", 0) != 0},
               {"antialias", n.get_int("antialias", 0) != 0}};
   const double extrapolation = n.get_float("extrapolation_value", 0);
+  if (resized_at_run_time(im, n, x, modern, attrs, extrapolation)) return;
+  Wanted wanted = read_wanted(im, n, *x, modern);
+  keep_aspect_ratio(n, *x, wanted);
+  std::vector<ValPtr> operands{x};
   if (!wanted.roi.empty()) attrs.set("roi", wanted.roi).set("extrapolation", extrapolation);
-  if (!wanted.sizes.empty()) set_sizes(n, *x, wanted.sizes, attrs);
+  if (!wanted.sizes.empty()) set_sizes(im, n, *x, wanted.sizes, attrs, operands);
   if (!wanted.scales.empty() && (modern || mode != "nearest")) attrs.set("scales", wanted.scales);
   auto emit = [&] {
     trim(attrs, static_cast<size_t>(x->rank()));
-    x = im.call(n, "interpolate", {x}, attrs);
+    operands[0] = x;
+    x = im.call(n, "interpolate", operands, attrs);
   };
   if (modern || mode != "nearest") {
     emit();

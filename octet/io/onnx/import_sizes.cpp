@@ -29,6 +29,8 @@ std::optional<Sizes> sizes_of(const Val& v) {
   return Sizes{{values.begin(), values.end()}, v.constant.dim()};
 }
 
+}  // namespace
+
 // The factors of "N*49*[a+b]"; brackets hold what is not a product.
 std::vector<std::string> factors(const std::string& name) {
   std::vector<std::string> parts(1);
@@ -43,6 +45,8 @@ std::vector<std::string> factors(const std::string& name) {
   }
   return parts;
 }
+
+namespace {
 
 std::optional<int64_t> as_integer(const std::string& s) {
   if (s.empty() || s.size() > 18 || s.find_first_not_of("0123456789") != std::string::npos)
@@ -86,24 +90,26 @@ std::optional<Product> exact_quotient(Product a, const Product& b) {
   return a;
 }
 
-Dim opaque(const Dim& a, char op, const Dim& b) {
+Dim opaque(Importer& im, const Dim& a, char op, const Dim& b) {
   auto text = [](const Dim& d) { return is_number(d) ? std::to_string(d.size()) : d.name(); };
-  return Dim(fmt::format("[{}{}{}]", text(a), op, text(b)));
+  Dim made(fmt::format("[{}{}{}]", text(a), op, text(b)));
+  im.remember(made.name(), op, a, b);
+  return made;
 }
 
-Dim arithmetic(const NodeView& n, const Dim& a, const Dim& b) {
+Dim arithmetic(Importer& im, const NodeView& n, const Dim& a, const Dim& b) {
   const std::string& op = n.op();
   int64_t r = 0;
   bool numbers = is_number(a) && is_number(b), overflow = false;
   if (op == "Add") {
     if (is_number(a) && a.size() == 0) return b;
     if (is_number(b) && b.size() == 0) return a;
-    if (!numbers) return opaque(a, '+', b);
+    if (!numbers) return opaque(im, a, '+', b);
     overflow = __builtin_add_overflow(a.size(), b.size(), &r);
   } else if (op == "Sub") {
     if (a == b) return 0;
     if (is_number(b) && b.size() == 0) return a;
-    if (!numbers) return opaque(a, '-', b);
+    if (!numbers) return opaque(im, a, '-', b);
     overflow = __builtin_sub_overflow(a.size(), b.size(), &r);
   } else if (op == "Mul") {
     Product p;
@@ -117,7 +123,7 @@ Dim arithmetic(const NodeView& n, const Dim& a, const Dim& b) {
     p.times(n, a);
     q.times(n, b);
     if (auto exact = exact_quotient(p, q); exact && !numbers) return mod ? Dim(0) : exact->dim();
-    if (!numbers) return opaque(a, mod ? '%' : '/', b);
+    if (!numbers) return opaque(im, a, mod ? '%' : '/', b);
     if (b.size() == -1)
       overflow = !mod && __builtin_sub_overflow(int64_t{0}, a.size(), &r);  // INT64_MIN / -1 traps
     else
@@ -217,7 +223,10 @@ void import_shape(Importer& im, const NodeView& n) {
   auto resolve = [&](int64_t i) { return std::clamp<int64_t>(i < 0 ? i + rank : i, 0, rank); };
   int64_t start = resolve(n.get_int("start", 0)), end = resolve(n.get_int("end", rank));
   std::vector<Dim> entries;
-  for (int64_t d = start; d < end; ++d) entries.push_back(x->dims()[static_cast<size_t>(d)]);
+  for (int64_t d = start; d < end; ++d) {
+    entries.push_back(x->dims()[static_cast<size_t>(d)]);
+    if (!entries.back().known()) im.remember(entries.back().name(), x->id, d);
+  }
   im.out(n, 0, sizes_val(n.output(0), entries, 1));
 }
 
@@ -260,7 +269,7 @@ bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inpu
   if (s.empty()) return false;
   if (arithmetic_op) {
     if (s.size() != 2 || n.get_int("fmod", 0) != 0) return false;
-    r = each(s[0], s[1], [&](const Dim& a, const Dim& b) { return arithmetic(n, a, b); });
+    r = each(s[0], s[1], [&](const Dim& a, const Dim& b) { return arithmetic(im, n, a, b); });
   } else if (n.op() == "Gather") {
     if (s.size() == 2 && s[0].rank == 1 && all_numbers(s[1])) r = gather(n, s[0], s[1]);
   } else if (n.op() == "Slice") {
@@ -310,17 +319,6 @@ bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inpu
   return true;
 }
 
-namespace {
-
-std::string text_of(const std::vector<Dim>& dims) {
-  std::string text;
-  for (const Dim& d : dims)
-    text += (text.empty() ? "" : ", ") + (is_number(d) ? std::to_string(d.size()) : d.name());
-  return "(" + text + ")";
-}
-
-}  // namespace
-
 std::optional<int64_t> multiple_of(const NodeView& n, const Dim& size, const Dim& of) {
   Product a, b;
   a.times(n, size);
@@ -329,8 +327,8 @@ std::optional<int64_t> multiple_of(const NodeView& n, const Dim& size, const Dim
   return quotient && quotient->symbols.empty() ? std::optional(quotient->number) : std::nullopt;
 }
 
-std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& from,
-                                  const std::vector<Dim>& wanted, bool zero_copies) {
+std::optional<std::vector<int64_t>> reshape_attr(const NodeView& n, const std::vector<Dim>& from,
+                                                 const std::vector<Dim>& wanted, bool zero_copies) {
   std::vector<int64_t> shape;
   std::vector<size_t> unknown, inferred;
   Product all, rest;
@@ -364,16 +362,13 @@ std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& fro
       inferred.clear();
     }
   }
-  if (unknown.size() + inferred.size() > 1)
-    n.unsupported(
-        "the shape {} of data of shape {}: {} sizes are known only at run time; import with fixed "
-        "sizes",
-        text_of(wanted), text_of(from), unknown.size() + inferred.size());
+  // With one unknown, octet infers it.
+  if (unknown.size() + inferred.size() > 1) return std::nullopt;
   return shape;
 }
 
-std::vector<int64_t> expand_attr(const NodeView& n, const std::vector<Dim>& from,
-                                 const std::vector<Dim>& wanted) {
+std::optional<std::vector<int64_t>> expand_attr(const NodeView& n, const std::vector<Dim>& from,
+                                                const std::vector<Dim>& wanted) {
   size_t rank = std::max(from.size(), wanted.size());
   std::vector<int64_t> shape(rank, 1);  // 1 keeps the data's size, as ONNX's Expand has it
   for (size_t i = 0; i < rank; ++i) {
@@ -383,8 +378,7 @@ std::vector<int64_t> expand_attr(const NodeView& n, const std::vector<Dim>& from
     if (w == f || w == Dim(1))
       out = f.known() ? f.size() : 1;
     else if (!is_number(w))
-      n.unsupported("a size '{}' that is known only at run time; import with a fixed size",
-                    w.name());
+      return std::nullopt;
     else if (w.size() < 0 || w.size() > std::numeric_limits<int32_t>::max())
       n.fail(ErrorCode::corrupt, "a size of {}", w.size());
     else
@@ -397,7 +391,12 @@ void add_sizes(Handlers& h) {
   h["Shape"] = import_shape;
   h["Size"] = [](Importer& im, const NodeView& n) {
     Product p;
-    for (const Dim& d : im.in(n, 0)->dims()) p.times(n, d);
+    ValPtr x = im.in(n, 0);
+    for (int64_t d = 0; d < x->rank(); ++d) {
+      const Dim& size = x->dims()[static_cast<size_t>(d)];
+      p.times(n, size);
+      if (!size.known()) im.remember(size.name(), x->id, d);
+    }
     im.out(n, 0, sizes_val(n.output(0), {p.dim()}, 0));
   };
   // the divisor's sign, or with fmod the dividend's

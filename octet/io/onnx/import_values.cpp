@@ -133,13 +133,10 @@ void Importer::take_name(ValueId id, const std::string& name) {
 
 ValueId Importer::materialize(const NodeView& n, const ValPtr& v) {
   if (v->id != graph::kNone) return v->id;
-  if (v->sizes) {
-    for (const Dim& d : *v->sizes)
-      if (!d.known() && !d.name().empty())
-        n.unsupported(
-            "'{}' depends on dimension '{}', which is known only at run time; import with a fixed "
-            "size",
-            one_line(v->name), d.name());
+  if (v->sizes && !v->constant.defined()) {
+    ValPtr list = computed(n, *v->sizes);
+    if (v->rank() == 0) list = call(n, "squeeze", {list}, {{"dim", int64_t{0}}});
+    return v->id = materialize(n, list);
   }
   std::string name = sanitize(v->name.empty() ? n.output(0) + ".constant" : v->name);
   if (v->dequantized) {
@@ -150,6 +147,84 @@ ValueId Importer::materialize(const NodeView& n, const ValPtr& v) {
     v->id = graph_.add_constant(name, v->constant);
   }
   return v->id;
+}
+
+// -- numbers that are known when the model runs ---------------------------------------------------
+
+bool Importer::at_run_time(const NodeView& n, size_t i) {
+  ValPtr v = optional_in(n, i);
+  return v && !v->constant.defined() && !v->sizes;
+}
+
+Attr Importer::as_attr(const NodeView& n, size_t i, const char* what,
+                       std::vector<ValPtr>& operands) {
+  if (ValPtr v = in(n, i); !v->constant.defined()) {
+    operands.push_back(v);
+    return FromOperand{static_cast<int64_t>(operands.size()) - 1};
+  }
+  const Tensor t = known(n, i, what);
+  if (is_floating(t.dtype())) return t.to(DType::float64).reshape({-1}).to_vector<double>();
+  return known_ints(n, i, what);
+}
+
+Attr Importer::as_attr(const NodeView& n, const std::vector<Dim>& sizes,
+                       std::vector<ValPtr>& operands, bool one) {
+  const bool numbers =
+      std::all_of(sizes.begin(), sizes.end(), [](const Dim& d) { return d.name().empty(); });
+  if (!numbers) {
+    operands.push_back(computed(n, sizes));
+    return FromOperand{static_cast<int64_t>(operands.size()) - 1};
+  }
+  if (one) return sizes.at(0).size();
+  std::vector<int64_t> ints;
+  for (const Dim& d : sizes) ints.push_back(d.size());
+  return ints;
+}
+
+void Importer::remember(const std::string& name, ValueId value, int64_t d) {
+  recipes_.try_emplace(name, Recipe{value, d, 0, 0, 0});
+}
+
+void Importer::remember(const std::string& name, char op, const Dim& a, const Dim& b) {
+  recipes_.try_emplace(name, Recipe{graph::kNone, 0, op, a, b});
+}
+
+ValPtr Importer::computed(const NodeView& n, const Dim& size) {
+  if (size.name().empty())
+    return constant_val("", Tensor::from(std::vector<int64_t>{size.size()}, {1}));
+  if (auto it = computed_.find(size.name()); it != computed_.end()) return it->second;
+  ValPtr v;
+  if (auto it = recipes_.find(size.name()); it == recipes_.end()) {
+    const std::vector<std::string> parts = factors(size.name());
+    if (parts.size() < 2)
+      n.unsupported("'{}', a size that is known only at run time; import with a fixed size",
+                    size.name());
+    for (const std::string& part : parts) {
+      const bool digits = part.find_first_not_of("0123456789") == std::string::npos;
+      ValPtr factor = computed(n, digits ? Dim(std::stoll(part)) : Dim(part));
+      v = v ? call(n, "mul", {v, factor}) : factor;
+    }
+  } else if (const Recipe recipe = it->second; recipe.op == 0) {
+    auto from = std::make_shared<Val>();
+    from->id = recipe.value;
+    from->type = graph_.type(recipe.value);
+    v = call(n, "shape", {from}, {{"start", recipe.dim}, {"end", recipe.dim + 1}});
+  } else {
+    const char* op = recipe.op == '+'   ? "add"
+                     : recipe.op == '-' ? "sub"
+                     : recipe.op == '/' ? "div"
+                     : recipe.op == '%' ? "remainder"
+                                        : "maximum";
+    v = call(n, op, {computed(n, recipe.a), computed(n, recipe.b)});
+  }
+  return computed_[size.name()] = v;
+}
+
+ValPtr Importer::computed(const NodeView& n, const std::vector<Dim>& sizes) {
+  std::vector<ValPtr> parts;
+  for (const Dim& d : sizes) parts.push_back(computed(n, d));
+  if (parts.empty()) return constant_val("", Tensor::zeros({0}, DType::int64));
+  return parts.size() == 1 ? parts[0] : call(n, "cat", parts, {{"dim", int64_t{0}}});
 }
 
 // -- calls ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 // The Importer walks the nodes in order. A handler per ONNX operator reads its node through a
 // NodeView and emits octet calls; calls on constants are evaluated at once, so the same handler
 // also folds. Vectors that hold sizes of dimensions (Shape and arithmetic on it) are followed
-// symbolically: onnx_import_sizes.cpp.
+// symbolically: import_sizes.cpp.
 
 #include <functional>
 #include <memory>
@@ -33,7 +33,7 @@ namespace octet::io::onnx_impl {
 
 using graph::ValueId;
 
-// -- tensors and types (onnx_import_tensor.cpp) ---------------------------------------------------
+// -- tensors and types (import_tensor.cpp) ---------------------------------------------------
 
 // The DType of a TensorProto::DataType; Error (unsupported) naming `what` for types octet lacks.
 DType dtype_of(int32_t onnx_type, const std::string& what);
@@ -93,7 +93,7 @@ ValPtr sizes_val(const std::string& name, std::vector<Dim> entries, int64_t rank
 // attribute. Converting back gives the same float.
 double shortest(float value);
 
-// -- nodes (onnx_import_node.cpp) -----------------------------------------------------------------
+// -- nodes (import_node.cpp) -----------------------------------------------------------------
 
 // One ONNX node: typed access to attributes. Attributes that a handler never asked for make the
 // node unsupported, so that nothing which might change the meaning is passed over.
@@ -152,7 +152,7 @@ class NodeView {
   mutable std::set<std::string> read_;
 };
 
-// -- the importer (onnx_import_graph.cpp, onnx_import_values.cpp) ---------------------------------
+// -- the importer (import_graph.cpp, import_values.cpp) ---------------------------------
 
 class Importer {
  public:
@@ -168,6 +168,20 @@ class Importer {
   std::vector<int64_t> known_ints(const NodeView& n, size_t i, const char* what);
   // entries may be symbolic
   std::vector<Dim> known_sizes(const NodeView& n, size_t i, const char* what);
+  // Whether input i is there and only the model's run gives its numbers.
+  bool at_run_time(const NodeView& n, size_t i);
+  // Input i as an attribute of a call: the numbers if they are known (integers as a list of them),
+  // else the operand that gives them, which is added to `operands`.
+  Attr as_attr(const NodeView& n, size_t i, const char* what, std::vector<ValPtr>& operands);
+  // The same for numbers that are known, some of them symbolic sizes; `one`: not a list.
+  Attr as_attr(const NodeView& n, const std::vector<Dim>& sizes, std::vector<ValPtr>& operands,
+               bool one = false);
+  // Says how a symbolic size is computed when the model runs: dimension d of a value, or a op b.
+  void remember(const std::string& name, ValueId value, int64_t d);
+  void remember(const std::string& name, char op, const Dim& a, const Dim& b);
+  // The sizes as an int64 list in the graph.
+  ValPtr computed(const NodeView& n, const std::vector<Dim>& sizes);
+
   // "axes" as an attribute (older opsets) or input i (newer); nullopt if neither is there.
   std::optional<std::vector<int64_t>> attr_or_input_ints(const NodeView& n, const char* attr,
                                                          size_t i);
@@ -199,6 +213,7 @@ class Importer {
   void finish_outputs();
   ValPtr lookup(const std::string& name);
   ValueId materialize(const NodeView& n, const ValPtr& v);
+  ValPtr computed(const NodeView& n, const Dim& size);
   [[noreturn]] void report_unsupported();
   std::string free_name(const std::string& name) const;
   void take_name(ValueId id, const std::string& name);
@@ -218,6 +233,15 @@ class Importer {
     std::string op, reason, node;
   };
   std::vector<Rejected> rejected_;
+  // How symbolic sizes are computed, and the values that do.
+  struct Recipe {
+    ValueId value = graph::kNone;
+    int64_t dim = 0;
+    char op = 0;
+    Dim a = 0, b = 0;
+  };
+  std::unordered_map<std::string, Recipe> recipes_;
+  std::unordered_map<std::string, ValPtr> computed_;
 };
 
 using Handler = std::function<void(Importer&, const NodeView&)>;
@@ -243,13 +267,15 @@ void add_quantization(Handlers& h);
 // false if it is not of that kind.
 bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inputs);
 // The `shape` attribute of reshape and of expand for wanted sizes, some symbolic, of data of dims
-// `from`.
-std::vector<int64_t> reshape_attr(const NodeView& n, const std::vector<Dim>& from,
-                                  const std::vector<Dim>& wanted, bool zero_copies);
+// `from`; nullopt if it must be computed when the model runs.
+std::optional<std::vector<int64_t>> reshape_attr(const NodeView& n, const std::vector<Dim>& from,
+                                                 const std::vector<Dim>& wanted, bool zero_copies);
+// The factors of "N*49*[a+b]"; brackets hold what is not a product.
+std::vector<std::string> factors(const std::string& name);
 // How many times `of` is in `size`, if that is a whole number whatever the symbols are.
 std::optional<int64_t> multiple_of(const NodeView& n, const Dim& size, const Dim& of);
-std::vector<int64_t> expand_attr(const NodeView& n, const std::vector<Dim>& from,
-                                 const std::vector<Dim>& wanted);
+std::optional<std::vector<int64_t>> expand_attr(const NodeView& n, const std::vector<Dim>& from,
+                                                const std::vector<Dim>& wanted);
 
 // What QuantizeLinear/DequantizeLinear's scale and zero point mean for data of dims `dims`.
 QuantizerPtr read_quantizer(const NodeView& n, const Tensor& scale, const Tensor& zero_point,
@@ -282,7 +308,7 @@ int64_t axis_of(const NodeView& n, int64_t d, int64_t rank);
 // Known size of a dimension; unsupported otherwise.
 int64_t known_dim(const NodeView& n, const Val& v, int64_t d, const char* why);
 
-// -- passes after import (onnx_import_patterns.cpp) -----------------------------------------------
+// -- passes after import (import_patterns.cpp) -----------------------------------------------
 
 graph::Graph fuse_patterns(const graph::Graph& graph);
 

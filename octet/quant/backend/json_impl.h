@@ -62,7 +62,11 @@ inline const Json& list_of(const Json& json, const std::string& who) {
 inline OrderedJson qconfig_to_json(const QConfig& qconfig) {
   OrderedJson json = OrderedJson::object();
   for (const auto& [name, value] : to_attrs(qconfig))
-    std::visit([&, &key = name](const auto& v) { json[key] = v; }, value);
+    std::visit(
+        [&, &key = name](const auto& v) {
+          if constexpr (!std::is_same_v<std::decay_t<decltype(v)>, FromOperand>) json[key] = v;
+        },
+        value);
   return json;
 }
 

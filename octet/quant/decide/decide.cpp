@@ -358,7 +358,7 @@ bool widens(const Node& node) {
     return node.attrs.get_string("mode") == "cubic" ||
            node.attrs.get_string("coordinates") == "tf_crop_and_resize";
   if (node.attrs.has("divisor_override")) return node.attrs.get_int("divisor_override") != 0;
-  if (node.op == "pad") return node.attrs.get_double("value") != 0;
+  if (node.op == "pad") return node.attrs.operand("value") || node.attrs.get_double("value") != 0;
   return node.op == "clamp" &&
          (node.attrs.get_double("min") > 0 || node.attrs.get_double("max") < 0);
 }

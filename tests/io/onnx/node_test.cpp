@@ -34,30 +34,6 @@ const std::map<std::string, std::string> kUnsupported = {
     {"test_pow_types_float32_uint64", "UINT64"},
 };
 
-// Imports a model. Most of these models have no constants: shapes, axes and scales are inputs.
-// Those that import asks for ("shape ('shape') must be a constant") are given to it, and taken out
-// of `inputs`.
-graph::Graph import_with(const fs::path& model, std::vector<Tensor>& inputs) {
-  io::OnnxImportOptions options;
-  std::vector<std::string> names;  // of the inputs, in order
-  for (const std::string& info : submessages(submessages(slurp(model), 7).at(0), 11))
-    names.push_back(submessages(info, 1).at(0));
-  while (true) {
-    try {
-      return io::import_onnx(model, options);
-    } catch (const Error& e) {
-      std::string message = e.what();
-      size_t end = message.find("') must be a constant"), begin = message.rfind("('", end);
-      if (end == std::string::npos) throw;
-      std::string name = message.substr(begin + 2, end - begin - 2);
-      auto at = std::find(names.begin(), names.end(), name) - names.begin();
-      options.constants[name] = inputs.at(static_cast<size_t>(at));
-      inputs.erase(inputs.begin() + at);
-      names.erase(names.begin() + at);
-    }
-  }
-}
-
 // Where octet computes something else, on purpose.
 const std::map<std::string, std::string> kDifferent = {
     {"test_resize_downsample_scales_cubic_align_corners",
@@ -102,7 +78,7 @@ TEST(DataOnnxNodes, GiveTheExpectedOutputs) {
     try {
       fs::path data = dir / "test_data_set_0";
       std::vector<Tensor> inputs = read_all(data, "input_");
-      graph::Graph g = import_with(dir / "model.onnx", inputs);
+      graph::Graph g = io::import_onnx(dir / "model.onnx");
       std::vector<Tensor> got = run_graph(g, inputs), want = read_all(data, "output_");
       ASSERT_EQ(got.size(), want.size()) << name;
       for (size_t i = 0; i < want.size(); ++i) {

@@ -1,0 +1,21 @@
+#pragma once
+// Arithmetic of sizes, some of them symbolic. A result that is not a number is a name that says how
+// it is made, in brackets: equal names are equal sizes. A very long name becomes "[#...]", a hash
+// of it.
+
+#include "octet/tensor/type.h"
+
+namespace octet::ops {
+
+// a + b: "[N+2]", and "[N+2]" + 1 is "[N+3]".
+Dim plus(const Dim& a, int64_t b);
+Dim plus(const Dim& a, const Dim& b);
+Dim minus(const Dim& a, const Dim& b);  // "[a-b]"
+// a / b rounded down, b >= 1: "[N/2]".
+Dim divided(const Dim& a, const Dim& b);
+// (a + b) / c rounded down: "[[N+1]/2]" for a = N, and "[[N+3]/4]" for a = "[[N+1]/2]".
+Dim divided_sum(const Dim& a, int64_t b, int64_t c);
+// What two symbolic sizes broadcast to: "[a|b]".
+Dim either(const Dim& a, const Dim& b);
+
+}  // namespace octet::ops

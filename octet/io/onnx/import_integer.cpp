@@ -118,7 +118,7 @@ void import_conv_integer(Importer& im, const NodeView& n) {
   per_output[0] = -1;
   Centered x = centered(im, n, x_codes, im.optional_in(n, 2), {-1}),
            w = centered(im, n, w_codes, im.optional_in(n, 3), per_output);
-  Attrs attrs = conv_attrs(n, *x.value, *w.value);  // padding is the zero point, here 0
+  Attrs attrs = conv_attrs(im, n, x.value, *w.value);  // padding is the zero point, here 0
   const std::string op = fmt::format("conv{}d", w.value->rank() - 2);
   const int64_t groups = attrs.get_int("groups"), outputs = known_dim(n, *w.value, 0, "the weight"),
                 inputs = known_dim(n, *w.value, 1, "the weight");

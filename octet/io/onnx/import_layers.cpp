@@ -177,18 +177,55 @@ void import_conv_transpose(Importer& im, const NodeView& n) {
   im.out(n, 0, im.call(n, fmt::format("conv_transpose{}d", count), {x, w, b}, attrs));
 }
 
+// With auto_pad SAME and a stride, the padding depends on the size: where that is open, x is padded
+// by a call of its own when the model runs.
+ValPtr padded_same(Importer& im, const NodeView& n, const ValPtr& x, const Window& w, AutoPad mode,
+                   double value) {
+  const size_t count = w.kernel.size();
+  // max((ceil(in / stride) - 1) * stride + span - in, 0), half of it on each side.
+  const auto number = [&](int64_t v) {
+    return constant_val("", Tensor::from(std::vector<int64_t>{v}, {1}));
+  };
+  std::vector<ValPtr> before{number(0), number(0)}, after{number(0), number(0)};
+  for (size_t i = 0; i < count; ++i) {
+    const int64_t s = w.stride[i], span = (w.kernel[i] - 1) * w.dilation[i] + 1;
+    const auto d = static_cast<int64_t>(i) + 2;
+    const ValPtr in = im.call(n, "shape", {x}, {{"start", d}, {"end", d + 1}});
+    const ValPtr out = im.call(n, "div", {im.call(n, "add", {in, number(s - 1)}), number(s)});
+    ValPtr total = im.call(n, "mul", {out, number(s)});
+    total = im.call(n, "sub", {im.call(n, "add", {total, number(span - s)}), in});
+    total = im.call(n, "maximum", {total, number(0)});
+    const ValPtr less = im.call(n, "div", {total, number(2)}),
+                 more = im.call(n, "sub", {total, less});
+    before.push_back(mode == AutoPad::same_upper ? less : more);
+    after.push_back(mode == AutoPad::same_upper ? more : less);
+  }
+  before.insert(before.end(), after.begin(), after.end());
+  const ValPtr pads = im.call(n, "cat", before, {{"dim", int64_t{0}}});
+  return im.call(n, "pad", {x, pads}, {{"pads", FromOperand{1}}, {"value", value}});
+}
+
 }  // namespace
 
-Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& kernel) {
-  Window w = read_attributes(n, x, kernel);
+Window read_window(Importer& im, const NodeView& n, ValPtr& x, const std::vector<int64_t>& kernel,
+                   std::optional<double> fill) {
+  Window w = read_attributes(n, *x, kernel);
   const size_t count = w.kernel.size();
   const AutoPad mode = read_auto_pad(n);
   if (mode != AutoPad::none) w.pads.assign(2 * count, 0);
   if (mode == AutoPad::same_upper || mode == AutoPad::same_lower) {
     for (size_t i = 0; i < count; ++i) {
+      if (w.stride[i] == 1 || x->dims()[i + 2].known()) continue;
+      if (!fill)
+        n.unsupported("auto_pad with strides over '{}', a size that is known only at run time",
+                      x->dims()[i + 2].name());
+      x = padded_same(im, n, x, w, mode, *fill);
+      return w;
+    }
+    for (size_t i = 0; i < count; ++i) {
       int64_t span = (w.kernel[i] - 1) * w.dilation[i] + 1, total = span - 1;
       if (w.stride[i] != 1) {  // out = ceil(in / stride), so the padding depends on the size
-        int64_t in = known_dim(n, x, static_cast<int64_t>(i) + 2, "auto_pad");
+        int64_t in = known_dim(n, *x, static_cast<int64_t>(i) + 2, "auto_pad");
         int64_t out = (in + w.stride[i] - 1) / w.stride[i];
         total = std::max<int64_t>((out - 1) * w.stride[i] + span - in, 0);
       }
@@ -201,17 +238,16 @@ Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& 
   return w;
 }
 
-Attrs conv_attrs(const NodeView& n, const Val& x, const Val& w) {
-  Window window = read_window(n, x, kernel_of(n, x, w));
+Attrs conv_attrs(Importer& im, const NodeView& n, ValPtr& x, const Val& w) {
+  Window window = read_window(im, n, x, kernel_of(n, *x, w), 0);
   return {{"stride", window.stride},
           {"padding", window.pads},
           {"dilation", window.dilation},
           {"groups", n.get_int("group", 1)}};
 }
 
-ValPtr emit_conv(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w,
-                 const ValPtr& b) {
-  Attrs attrs = conv_attrs(n, *x, *w);
+ValPtr emit_conv(Importer& im, const NodeView& n, ValPtr x, const ValPtr& w, const ValPtr& b) {
+  Attrs attrs = conv_attrs(im, n, x, *w);
   return im.call(n, fmt::format("conv{}d", w->rank() - 2), {x, w, b}, attrs);
 }
 

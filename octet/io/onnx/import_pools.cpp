@@ -1,5 +1,6 @@
 // Pools. octet has them over images; other ranks are brought to that.
 #include <algorithm>
+#include <limits>
 
 #include "octet/io/onnx/importer_impl.h"
 
@@ -39,7 +40,8 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max) {
   DType dtype = x->type.dtype;
   // Plain 8 and 16 bit integers are exact in float32.
   if (!pools_directly(*x)) x = im.cast(n, x, DType::float32);
-  Window w = read_window(n, *x, {});
+  constexpr double kNeverWins = -std::numeric_limits<float>::max();
+  Window w = read_window(im, n, x, {}, max ? std::optional(kNeverWins) : std::nullopt);
   bool ceil = n.get_int("ceil_mode", 0) != 0;
   n.ignore({"storage_order"});  // orders the Indices output only
   if (max && im.wants_output(n, 1)) n.unsupported("the Indices output");

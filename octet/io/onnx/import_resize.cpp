@@ -120,7 +120,9 @@ void set_sizes(Importer& im, const NodeView& n, const Val& x, const std::vector<
   }
   if (changes && all_times)
     attrs.set("scales", times);
-  else if (wanted.size() > 2 && wanted[0] == Dim(-1) && wanted[1] == Dim(-1))
+  else if (wanted.size() > 2 && wanted[0] == Dim(-1) && wanted[1] == Dim(-1) &&
+           std::any_of(wanted.begin(), wanted.end(),
+                       [](const Dim& d) { return !d.name().empty(); }))
     attrs.set("size", im.as_attr(n, {wanted.begin() + 2, wanted.end()}, operands));
   else
     attrs.set("size", im.as_attr(n, wanted, operands));
@@ -135,7 +137,7 @@ void trim(Attrs& attrs, size_t rank) {
       attrs.has("scales") ? attrs.get_doubles("scales") : std::vector<double>{};
   std::vector<double> roi = attrs.has("roi") ? attrs.get_doubles("roi") : std::vector<double>{};
   for (size_t d : {size_t{0}, size_t{1}}) {
-    if (!sizes.empty() && (sizes.size() < rank || sizes[d] != -1)) return;
+    if (!sizes.empty() && sizes[d] != -1) return;
     if (!scales.empty() && scales[d] != 1) return;
     if (!roi.empty() && (roi[d] != 0 || roi[d + rank] != 1)) return;
   }

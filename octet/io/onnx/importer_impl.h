@@ -288,13 +288,15 @@ ValPtr plain_codes(Importer& im, const NodeView& n, const ValPtr& v);
 struct Window {
   std::vector<int64_t> kernel, stride, dilation, pads;  // pads: all beginnings, then all ends
 };
-Window read_window(const NodeView& n, const Val& x, const std::vector<int64_t>& kernel);
+// Where the padding of auto_pad depends on a size that is open, x becomes its padded form, with
+// `fill` (Unsupported without).
+Window read_window(Importer& im, const NodeView& n, ValPtr& x, const std::vector<int64_t>& kernel,
+                   std::optional<double> fill);
 
-// The attributes of octet's convolution of x with weight w.
-Attrs conv_attrs(const NodeView& n, const Val& x, const Val& w);
+// The attributes of octet's convolution of x, which may be padded for it, with weight w.
+Attrs conv_attrs(Importer& im, const NodeView& n, ValPtr& x, const Val& w);
 // conv1d, conv2d or conv3d, whichever the ranks say; `b` may be null.
-ValPtr emit_conv(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w,
-                 const ValPtr& b);
+ValPtr emit_conv(Importer& im, const NodeView& n, ValPtr x, const ValPtr& w, const ValPtr& b);
 // Gemm of a, b and c (null if there is none), with the node's attributes.
 ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c);
 // The node's pool of x, and the pool of all of each channel.

@@ -1,6 +1,7 @@
 // Constant folding and shape arithmetic at import, with known and symbolic dimensions.
 #include <gtest/gtest.h>
 
+#include "octet/io/onnx/export.h"
 #include "tests/expect_error.h"
 #include "tests/io/onnx/test_util.h"
 
@@ -111,22 +112,21 @@ TEST(OnnxShapes, ASymbolicSizeBesideMinusOne) {  // [-1, N, 4]: what ONNX infers
   EXPECT_EQ(node_of(g, "reshape").attrs.get_ints("shape"), (std::vector<int64_t>{6, -1, 4}));
 }
 
-TEST(OnnxShapes, TwoUnknownSizesAreAnError) {
+TEST(OnnxShapes, SeveralSymbolicSizesAreComputedAtRunTime) {
   OnnxModel m;
   m.input("x", {"A", "B", "C"})
       .node("Shape", {"x"}, {"s"})
       .constant("i", longs({2, 1, 0}))
       .node("Gather", {"s", "i"}, {"t"}, {kAxis0});
-  m.node("Reshape", {"x", "t"}, {"y"}, {}, "turn").output("y");
-  expect_error(ErrorCode::unsupported,
-               {"\"turn\"", "(C, B, A) of data of shape (A, B, C)", "2 sizes", "run time"},
-               [&] { m.import(); });
+  graph::Graph g = m.node("Reshape", {"x", "t"}, {"y"}).output("y").import();
+  EXPECT_EQ(result_type(g), "Float(C, B, A)");
+  EXPECT_EQ(run_one(g, {Tensor::zeros({2, 3, 4})}).shape(), (Shape{4, 3, 2}));
 }
 
-TEST(OnnxShapes, SymbolicArithmeticThatIsNeededAsDataIsAnError) {
+TEST(OnnxShapes, SymbolicArithmeticThatIsNeededAsDataIsComputedAtRunTime) {
   OnnxModel m = shape_model();
   m.node("Cast", {"n"}, {"f"}, {{"to", kFloat}}).node("Mul", {"x", "f"}, {"y"}).output("y");
-  expect_error(ErrorCode::unsupported, {"dimension 'N'", "run time"}, [&] { m.import(); });
+  EXPECT_EQ(run_one(m.import(), {Tensor::ones({3, 4, 6})}).at({0, 0, 0}), 3);
 }
 
 TEST(OnnxShapes, SliceToASymbolicEnd) {  // x[:, :, 1:] written with the shape's own sizes
@@ -229,6 +229,41 @@ TEST(OnnxShapes, FlattenForms) {
                             .output("y")
                             .import();
   EXPECT_EQ(ops_of(matrix), "relu");
+}
+
+// auto_pad with strides over an image of this size.
+graph::Graph same_net(const std::string& mode, const OnnxDim& height, const OnnxDim& width) {
+  OnnxModel m;
+  m.input("x", {1, 2, height, width}).constant("w", Tensor::randn({3, 2, 3, 3}, 1));
+  m.node("Conv", {"x", "w"}, {"c"}, {{"auto_pad", mode}, {"strides", std::vector<int64_t>{2, 2}}});
+  m.node("MaxPool", {"c"}, {"y"},
+         {{"auto_pad", mode},
+          {"kernel_shape", std::vector<int64_t>{2, 2}},
+          {"strides", std::vector<int64_t>{2, 2}}});
+  return m.output("y").import();
+}
+
+TEST(OnnxShapes, SameKeepsItsMeaningOverSymbolicImages) {
+  for (const char* mode : {"SAME_UPPER", "SAME_LOWER"}) {
+    const graph::Graph open = same_net(mode, "H", "W");
+    for (auto [h, w] : {std::pair{8, 9}, std::pair{7, 12}, std::pair{5, 5}}) {
+      const Tensor x = Tensor::randn({1, 2, h, w}, 2);
+      EXPECT_TRUE(equal(run_one(open, {x}), run_one(same_net(mode, h, w), {x})))
+          << mode << " " << h << "x" << w;
+    }
+  }
+}
+
+TEST(OnnxShapes, RunTimeOperandsOfMovesComeBackFromAFile) {
+  OnnxModel m;
+  m.input("x", {2, 3, 4}).input("s", {2}, kInt64).input("e", {1}, kInt64);
+  m.constant("0", longs({0})).constant("1", longs({1}));
+  m.node("Slice", {"x", "0", "e", "1"}, {"part"}).node("Reshape", {"part", "s"}, {"y"});
+  const graph::Graph g = m.output("y").import(), back = io::import_onnx_bytes(io::export_onnx(g));
+  const std::vector<Tensor> inputs{Tensor::randn({2, 3, 4}, 3), longs({4, -1}), longs({2})};
+  EXPECT_EQ(run_one(g, inputs).shape(), (Shape{4, 4}));
+  EXPECT_TRUE(equal(run_one(back, inputs), run_one(g, inputs)));
+  EXPECT_EQ(ops_of(back), ops_of(g));
 }
 
 }  // namespace

@@ -30,6 +30,7 @@ struct Options {
   bool strict = false, json = false, force = false;
   int64_t weight_bits = 8;
   DataOptions sampling;
+  ShapeOptions shape;
   RunOptions run;
 };
 
@@ -52,8 +53,8 @@ quant::QConfigMapping make_mapping(const Options& o, const quant::QConfig& qconf
   return mapping;
 }
 
-graph::Graph load_float_model(const std::string& path) {
-  graph::Graph graph = load_model(path);
+graph::Graph load_float_model(const std::string& path, const graph::InputShapes& shapes) {
+  graph::Graph graph = load_model(path, shapes);
   if (count_nodes(graph).quantized)
     fail(ErrorCode::invalid_argument,
          fmt::format("{}: is quantized already; give the float model it was made from", path));
@@ -94,7 +95,8 @@ struct Comparison {
   bool top1 = false;
   Accuracy before, after;
   std::vector<debug::ErrorStatistics> noise;  // of each output that is numbers
-  std::vector<Latency> latency;               // float, int8: one sample at a time
+  // float, int8: one sample at a time; none where the model leaves sizes open and there is no data
+  std::vector<Latency> latency;
   // Of the 8-bit network's time: what operators take that stay float, and what making codes and
   // numbers of one another takes.
   double float_share = 0, conversion_share = 0;
@@ -123,8 +125,10 @@ Comparison compare(const graph::Graph& before, const graph::Graph& after, const 
   Comparison c;
   runtime::Program a = runtime::compile(before), b = runtime::compile(after);
   c.noise.resize(before.outputs().size());
-  std::vector<Tensor> x = dataset ? ordered_inputs(before, dataset->get(0, batch_size(*dataset, 1)))
-                                  : random_inputs(before, 1);
+  if (!dataset && !open_inputs(before).empty()) return c;
+  const std::vector<Tensor> x =
+      dataset ? ordered_inputs(before, dataset->get(0, batch_size(*dataset, 1)))
+              : random_inputs(before, 1);
   if (dataset) {
     c.top1 = dataset->has_labels() && before.type(before.outputs()[0]).dim() == 2;
     c.samples = std::min<int64_t>(count, c.top1 ? 512 : 32);
@@ -185,9 +189,11 @@ JsonValue to_json(const Result& r) {
                                       {"float_weight_bytes", r.float_bytes},
                                       {"int8_weight_bytes", r.int8_bytes},
                                       {"file_bytes", r.file_bytes},
-                                      {"float_ms", c.latency[0].median_ms},
-                                      {"int8_ms", c.latency[1].median_ms},
                                       {"peak_rss_mb", peak_rss_mb()}});
+  if (!c.latency.empty()) {
+    json.set("float_ms", c.latency[0].median_ms);
+    json.set("int8_ms", c.latency[1].median_ms);
+  }
   if (c.samples) json.set("output_sqnr_db", c.sqnr_db());  // null: no difference at all
   if (c.top1) {
     json.set("float_top1", c.before.top1());
@@ -200,6 +206,22 @@ JsonValue to_json(const Result& r) {
     left.push_back(JsonValue::object({{"node", e.node}, {"op", e.op}, {"reason", e.reason}}));
   json.set("left_float", left);
   return json;
+}
+
+void print_latency(const Result& r) {
+  const Comparison& c = r.comparison;
+  if (c.latency.empty()) {
+    fmt::print("{:<8} not measured: the model leaves the sizes of its inputs open; give --shape\n",
+               "latency");
+    return;
+  }
+  const double before = c.latency[0].median_ms, after = c.latency[1].median_ms;
+  fmt::print("{:<8} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {})\n", "latency", before,
+             after, std::max(before, after) / std::min(before, after),
+             after <= before ? "faster" : "slower", threads_text());
+  if (after > 1.05 * before)
+    fmt::print("  slower: {}`octet bench {} --profile` shows every step\n", why_slower(c),
+               r.options.out);
 }
 
 void print(const Result& r) {
@@ -225,13 +247,7 @@ void print(const Result& r) {
                  ? fmt::format("   {:.2f}x smaller", static_cast<double>(r.float_bytes) /
                                                          static_cast<double>(r.int8_bytes))
                  : "");
-  double before = c.latency[0].median_ms, after = c.latency[1].median_ms;
-  fmt::print("{:<8} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {})\n", "latency", before,
-             after, std::max(before, after) / std::min(before, after),
-             after <= before ? "faster" : "slower", threads_text());
-  if (after > 1.05 * before)
-    fmt::print("  slower: {}`octet bench {} --profile` shows every step\n", why_slower(c),
-               r.options.out);
+  print_latency(r);
   if (c.top1)
     fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} samples\n", "top-1", c.before.top1(),
                c.after.top1(), c.samples);
@@ -287,7 +303,7 @@ void run(Options o) {
     fail(ErrorCode::unsupported,
          fmt::format("{}: --mode {} writes .octet files only: QDQ ONNX has no form for it", o.out,
                      o.mode));
-  graph::Graph source = load_float_model(o.model), before = source, int8;
+  graph::Graph source = load_float_model(o.model, o.shape.shapes()), before = source, int8;
   quant::ConversionReport report;
   std::optional<Dataset> dataset;
   int64_t count = 0;
@@ -377,6 +393,7 @@ void add_quantize(CommandLine& program) {
   command.add_flag("--json", o->json, "print one JSON object");
   add_force(command, o->force);
   o->sampling.add_to(command);
+  o->shape.add_to(command);
   o->run.add_to(command);
   command.footer("Example: octet quantize net.onnx --calibrate images.npz -o net.octet");
   command.callback([o] { run(*o); });

@@ -231,5 +231,46 @@ TEST(OnnxShapes, FlattenForms) {
   EXPECT_EQ(ops_of(matrix), "relu");
 }
 
+// Sizes for inputs make of a model that leaves them open what it would be with them.
+TEST(OnnxShapes, InputsMayBeGivenTheirSizes) {
+  const auto model = [](const std::vector<OnnxDim>& dims) {
+    return OnnxModel()
+        .input("in:put", dims)
+        .constant("w", Tensor::rand({5, 3, 3, 3}, 1))
+        .node("Conv", {"in:put", "w"}, {"y"}, {{"strides", ints({2, 2})}})
+        .output("y");
+  };
+  const graph::Graph fixed = model({1, 3, 9, 11}).import();
+  const OnnxModel open = model({"batch", 3, "height", ""});
+  for (const std::string name : {"in:put", ""}) {
+    io::OnnxImportOptions options;
+    options.shapes = {{name, {1, 3, 9, 11}}};
+    EXPECT_EQ(graph::print(open.import(options)), graph::print(fixed)) << name;
+  }
+  io::OnnxImportOptions options;
+  options.shapes = {{"in:put", {graph::kOpenSize, 3, 9, 11}}};
+  EXPECT_EQ(result_type(open.import(options)), "Float(batch, 5, 4, 5)");
+}
+
+TEST(OnnxShapes, SizesThatConflictAreNamed) {
+  const OnnxModel model = OnnxModel().input("x", {"N", 3}).node("Relu", {"x"}, {"y"}).output("y");
+  const auto import = [&](const graph::InputShapes& shapes, std::map<std::string, int64_t> dims) {
+    io::OnnxImportOptions options;
+    options.shapes = shapes;
+    options.dims = std::move(dims);
+    model.import(options);
+  };
+  expect_error(ErrorCode::invalid_argument,
+               {"test.onnx", "input 'x'", "expected (N, 3), got (2, 4)", "fixed at 3"}, [&] {
+                 import({{ "x", { 2, 4 } }}, {});
+               });
+  expect_error(ErrorCode::invalid_argument, {"expected (1, 3), got (2, 3)"}, [&] {
+    import({{ "x", { 2, 3 } }}, {{ "N", 1 }});
+  });
+  expect_error(ErrorCode::not_found, {"test.onnx", "'x'"}, [&] {
+    import({{ "X", { 2, 3 } }}, {});
+  });
+}
+
 }  // namespace
 }  // namespace octet::testing

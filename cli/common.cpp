@@ -29,6 +29,8 @@
 namespace octet::cli {
 namespace {
 
+constexpr int64_t kMaxSide = 1 << 15;  // of pictures, in pixels
+
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -258,10 +260,33 @@ void RunOptions::apply() const {
   current_isa();  // an OCTET_ISA that cannot be honoured is said now
 }
 
+namespace {
+// fit, none, or HxW: 480x640.
+Resize parse_resize(const std::string& text) {
+  if (text == "fit") return {};
+  if (text == "none") return {Resize::To::none};
+  Resize resize{Resize::To::size};
+  const char* end = text.data() + text.size();
+  const auto height = std::from_chars(text.data(), end, resize.height);
+  const bool by = height.ec == std::errc() && height.ptr != end && *height.ptr == 'x';
+  const auto width = std::from_chars(by ? height.ptr + 1 : end, end, resize.width);
+  if (!by || width.ec != std::errc() || width.ptr != end || resize.height < 1 ||
+      resize.height > kMaxSide || resize.width < 1 || resize.width > kMaxSide)
+    fail(ErrorCode::invalid_argument,
+         fmt::format("expected fit, none, or HEIGHTxWIDTH of 1 to {}, got '{}'", kMaxSide, text));
+  return resize;
+}
+}  // namespace
+
 void DataOptions::add_to(Command& command) {
   command.add_option("--samples", samples, "use the first N samples only")
       .type_name("N")
       .check(whole_number(1, INT64_MAX));
+  command
+      .add_option("--resize", resize,
+                  "of pictures: fit (default: the input's size), none (their own), HxW")
+      .type_name("fit|none|HxW")
+      .check(accepted_by([](const std::string& text) { parse_resize(text); }));
   command.add_option("--scale", scale, "inputs become (x * scale - mean) / std").type_name("X");
   for (auto [name, list] : {std::pair{"--mean", &mean}, std::pair{"--std", &std}})
     command.add_option(name, *list, "one number, or one per channel: 124,116,104")
@@ -273,7 +298,7 @@ void DataOptions::add_to(Command& command) {
 Dataset DataOptions::open(const std::filesystem::path& path, const graph::Graph& graph) const {
   std::vector<InputSpec> inputs;
   for (auto id : graph.inputs()) inputs.push_back({graph.value(id).name, graph.type(id)});
-  return Dataset::open(path, inputs, Preprocess{scale, mean, std});
+  return Dataset::open(path, inputs, Preprocess{scale, mean, std}, parse_resize(resize));
 }
 
 int64_t DataOptions::count(const Dataset& dataset) const {

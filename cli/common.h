@@ -59,9 +59,10 @@ struct RunOptions {
   void apply() const;
 };
 
-// --scale, --mean, --std, --samples: how DATA becomes the model's input.
+// --scale, --mean, --std, --resize, --samples: how DATA becomes the model's input.
 struct DataOptions {
   float scale = 1;
+  std::string resize = "fit";
   std::vector<float> mean, std;
   int64_t samples = 0;  // 0: all
   void add_to(Command& command);

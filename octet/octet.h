@@ -24,6 +24,7 @@
 #include "octet/graph/passes/explicit_weights.h"
 #include "octet/graph/passes/fold_batch_norm.h"
 #include "octet/graph/passes/fuse.h"
+#include "octet/graph/passes/input_shapes.h"
 #include "octet/graph/passes/merge_qdq.h"
 #include "octet/graph/trace.h"
 #include "octet/io/data_loader.h"

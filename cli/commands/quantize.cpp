@@ -287,8 +287,7 @@ void run(Options o) {
   if (is_static && o.calibrate.empty())
     wrong_usage(
         "--calibrate DATA is required: static quantization chooses scales from sample inputs (an "
-        ".npz with `images`, "
-        "or a directory of images)");
+        ".npz with `images`, or a directory of images or of .npy or .npz files, one a sample)");
   if (!is_static && !o.observer.empty())
     wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
   o.run.apply();
@@ -362,7 +361,9 @@ void add_quantize(CommandLine& program) {
       .type_name("OUT")
       .required()
       .check(output_model());
-  command.add_option("--calibrate", o->calibrate, "sample inputs: an .npz or a directory of images")
+  command
+      .add_option("--calibrate", o->calibrate,
+                  "sample inputs: an .npz, or a directory of images or arrays")
       .type_name("DATA");
   command.add_option("--mode", o->mode, "static (default), dynamic, weight-only")
       .type_name("MODE")

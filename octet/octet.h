@@ -6,6 +6,7 @@
 #include "octet/base/error.h"
 #include "octet/base/parallel.h"
 #include "octet/base/random.h"
+#include "octet/debug/check.h"
 #include "octet/debug/compare.h"
 #include "octet/debug/explain.h"
 #include "octet/debug/losses.h"

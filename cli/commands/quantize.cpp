@@ -13,6 +13,7 @@
 #include "octet/base/file.h"
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
+#include "octet/debug/check.h"
 #include "octet/debug/losses.h"
 #include "octet/debug/metrics.h"
 #include "octet/debug/report.h"
@@ -24,34 +25,13 @@ namespace {
 constexpr int64_t kReportSamples = 512;  // of the calibration data
 
 struct Options {
-  std::string model, out, calibrate, mode = "static", qconfig, observer, config, backend, report;
-  std::vector<std::string> skip;
-  std::optional<quant::QConfigMapping> mapping;  // of --config
-  bool strict = false, json = false, force = false;
-  int64_t weight_bits = 8;
+  std::string model, out, calibrate, mode = "static", report;
+  bool json = false, force = false;
+  QuantizeChoice choice;
   DataOptions sampling;
   ShapeOptions shape;
   RunOptions run;
 };
-
-// --config, for what the command line says nothing of; the mapping's qconfigs are for what it
-// names.
-void apply_config(Options& o) {
-  if (o.config.empty()) return;
-  Config config = read_config(o.config);
-  if (o.qconfig.empty()) o.qconfig = config.qconfig;
-  if (o.observer.empty()) o.observer = config.observer;
-  o.skip.insert(o.skip.end(), config.skip.begin(), config.skip.end());
-  o.strict |= config.strict;
-  o.mapping = std::move(config.mapping);
-}
-
-// --qconfig and --observer for all that the mapping says nothing of.
-quant::QConfigMapping make_mapping(const Options& o, const quant::QConfig& qconfig) {
-  quant::QConfigMapping mapping = o.mapping ? *o.mapping : quant::QConfigMapping(qconfig);
-  if (!mapping.global_qconfig()) mapping.set_global(qconfig);
-  return mapping;
-}
 
 graph::Graph load_float_model(const std::string& path, const graph::InputShapes& shapes) {
   graph::Graph graph = load_model(path, shapes);
@@ -59,17 +39,6 @@ graph::Graph load_float_model(const std::string& path, const graph::InputShapes&
     fail(ErrorCode::invalid_argument,
          fmt::format("{}: is quantized already; give the float model it was made from", path));
   return graph;
-}
-
-void require_all_quantized(const quant::ObservedGraphModule& prepared) {
-  const graph::Graph& g = prepared.graph();
-  for (const graph::Node& node : g.nodes()) {
-    auto d = prepared.decisions().find(g.value(node.outputs[0]).name);
-    if (d != prepared.decisions().end() && !d->second.mode)
-      fail(ErrorCode::unsupported,
-           fmt::format("--strict: {} ({}) stays float: {}", quant::node_name(g, node), node.op,
-                       d->second.reason));
-  }
 }
 
 void calibrate(quant::ObservedGraphModule& prepared, const Dataset& dataset,
@@ -262,19 +231,19 @@ void print(const Result& r) {
 // compared on.
 graph::Graph quantize_weights(const Options& o, const graph::Graph& source,
                               quant::ConversionReport& report) {
-  quant::QConfig qconfig = o.qconfig.empty() ? quant::per_channel_dynamic_qconfig()
-                                             : quant::get_default_qconfig(o.qconfig);
-  qconfig = with_weight_bits(qconfig, o.weight_bits);
-  if (o.mapping)
+  quant::QConfig qconfig = o.choice.qconfig.empty() ? quant::per_channel_dynamic_qconfig()
+                                                    : quant::get_default_qconfig(o.choice.qconfig);
+  qconfig = with_weight_bits(qconfig, o.choice.weight_bits);
+  if (o.choice.mapping)
     fail(ErrorCode::unsupported,
          fmt::format("{}: a mapping is of --mode static; --mode {} takes one qconfig for all",
-                     o.config, o.mode));
-  quant::PrepareOptions options{.skip = o.skip, .backend = load_backend(o.backend)};
+                     o.choice.config, o.mode));
+  const quant::PrepareOptions options = o.choice.prepare_options();
   graph::Graph result =
       o.mode == "dynamic"
           ? quant::quantize_dynamic_fx(source, qconfig, options, &report)
           : quant::quantize_weight_only_fx(source, qconfig.weight, options, &report);
-  if (o.strict)
+  if (o.choice.strict)
     for (const auto& e : report.left_float())
       fail(ErrorCode::unsupported,
            fmt::format("--strict: {} ({}) stays float: {}", e.node, e.op, e.reason));
@@ -288,15 +257,16 @@ void run(Options o) {
     wrong_usage(
         "--calibrate DATA is required: static quantization chooses scales from sample inputs (an "
         ".npz with `images`, or a directory of images or of .npy or .npz files, one a sample)");
-  if (!is_static && !o.observer.empty())
+  if (!is_static && !o.choice.observer.empty())
     wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
   o.run.apply();
-  apply_config(o);
-  check_output(OutputKind::model, o.out, {o.model, o.calibrate, o.config}, o.force);
+  o.choice.read_config();
+  check_output(OutputKind::model, o.out, {o.model, o.calibrate, o.choice.config}, o.force);
   if (!o.report.empty()) {
     if (o.calibrate.empty())
       wrong_usage("--report compares on samples; give them with --calibrate DATA");
-    check_output(OutputKind::page, o.report, {o.model, o.calibrate, o.config, o.out}, o.force);
+    check_output(OutputKind::page, o.report, {o.model, o.calibrate, o.choice.config, o.out},
+                 o.force);
   }
   if (!is_static && !o.out.ends_with(".octet"))
     fail(ErrorCode::unsupported,
@@ -312,16 +282,18 @@ void run(Options o) {
     check_labels(*dataset, source, count);
   };
   if (is_static) {
-    quant::QConfig qconfig = with_weight_bits(chosen_qconfig(o.qconfig, o.observer), o.weight_bits);
-    auto prepared = quant::prepare_fx(source, make_mapping(o, qconfig),
-                                      {.skip = o.skip, .backend = load_backend(o.backend)});
-    if (o.strict) require_all_quantized(*prepared);
-    open();
+    debug::Check found = debug::check(
+        source, {.mapping = o.choice.static_mapping(), .prepare = o.choice.prepare_options()});
+    if (o.choice.strict && found.prepared)
+      found.collect([&] { require_all_quantized(*found.prepared); });
+    found.collect(open);
+    found.require_ok();
+    const auto prepared = found.prepared;
     calibrate(*prepared, *dataset, o.calibrate, count);
     int8 = quant::convert_fx(prepared, &report)->graph();
     before = prepared->watched().graph;
-    int8.metadata["qconfig"] = quant::to_string(qconfig);
-    if (o.mapping) int8.metadata["qconfig_mapping"] = o.mapping->to_json();
+    int8.metadata["qconfig"] = quant::to_string(o.choice.static_qconfig());
+    if (o.choice.mapping) int8.metadata["qconfig_mapping"] = o.choice.mapping->to_json();
     int8.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibrate);
   } else {
     int8 = quantize_weights(o, source, report);
@@ -368,29 +340,10 @@ void add_quantize(CommandLine& program) {
   command.add_option("--mode", o->mode, "static (default), dynamic, weight-only")
       .type_name("MODE")
       .check(one_of({"static", "dynamic", "weight-only"}));
-  command.add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...")
-      .type_name("NAME")
-      .check(accepted_by([](const std::string& name) { quant::get_default_qconfig(name); }));
-  command
-      .add_option("--observer", o->observer,
-                  "of activations: percentile (default), histogram, minmax, mse, ...")
-      .type_name("NAME")
-      .check(accepted_by([](const std::string& name) { activation_observer(name); }));
-  add_weight_bits(command, o->weight_bits);
-  command.add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
-      .type_name("PATTERN")
-      .one_value();
-  command
-      .add_option("--config", o->config,
-                  "JSON with any of qconfig, observer, skip, strict, mapping")
-      .type_name("FILE.json");
-  command
-      .add_option("--backend", o->backend,
-                  "what may be quantized: native (default), qnnpack, ..., or a .json file")
-      .type_name("NAME|FILE.json");
+  o->choice.add_to(command);
   command.add_option("--report", o->report, "write a page that shows every layer beside float")
       .type_name("FILE.html");
-  command.add_flag("--strict", o->strict, "fail if any operator stays float");
+  command.add_flag("--strict", o->choice.strict, "fail if any operator stays float");
   command.add_flag("--json", o->json, "print one JSON object");
   add_force(command, o->force);
   o->sampling.add_to(command);

@@ -197,8 +197,8 @@ class WeightCheck {
   std::set<ValueId> seen_;
 };
 
-// With zeros in place of weights that are broken, so that all else can be asked. Such a graph is not
-// quantized: that there is such a weight is a problem.
+// With zeros in place of weights that are broken, so that all else can be asked. Such a graph is
+// never quantized: that there is such a weight is a problem.
 Graph without_broken(const Graph& graph, const std::vector<bool>& broken) {
   if (std::find(broken.begin(), broken.end(), true) == broken.end()) return graph;
   graph::Rewriter rewriter(graph);

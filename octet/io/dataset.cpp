@@ -372,8 +372,8 @@ const Preprocess& Dataset::preprocess() const { return impl_->preprocess; }
 
 namespace {
 
-// Error at the first number that is NaN or, unless `infinities` have a meaning, infinite. `rows` are
-// the samples that x holds, none where it is no sample.
+// Error at the first number that is NaN or, unless `infinities` have a meaning, infinite. `rows`
+// are the samples that x holds, none where it is no sample.
 void check_finite(const std::string& where, const Tensor& x, const std::vector<int64_t>& rows,
                   bool infinities) {
   const float* p = x.data<float>();

@@ -94,7 +94,7 @@ struct Dataset::Impl {
   void open_directory(const std::vector<InputSpec>& inputs);
   void open_pictures(const std::vector<InputSpec>& inputs);
   void open_files(const std::vector<InputSpec>& inputs);
-  // An array of one sample with the batch dimension of 1 that it may lack. Error if it does not fit.
+  // An array's shape with the batch dimension of 1 that it may lack. Error if it is no sample.
   Shape sample_shape(const std::string& where, const Shape& shape, const Column& column) const;
   // The inputs of a sample, in the order of the columns.
   std::vector<Tensor> read_sample(int64_t sample) const;

@@ -62,6 +62,38 @@ TEST(CliDataSizes, TheResultDoesNotDependOnTheOrderOfSizes) {
             quantized(sequences(dir, "b", {9, 5, 3, 9, 3})));
 }
 
+// The same samples in one file, and a file each.
+TEST(CliDataSizes, ADirectoryOfArraysIsWhatOneFileOfAllIs) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  const Tensor images = read_npz(kCalibration, {"images"}).at("images").slice(0, 0, 40);
+  write_npz(dir / "all.npz", {{"images", images}});
+  std::filesystem::create_directory(dir / "each");
+  for (int64_t i = 0; i < 40; ++i)
+    write_npy(dir / "each" / (std::to_string(100 + i) + ".npy"), images.select(0, i));
+  const auto quantized = [&](const std::string& data) {
+    json_of(run_octet({"quantize", kNet, "--calibrate", data, "-o", dir / "q.octet", "--json"}));
+    return run_octet({"inspect", dir / "q.octet", "--full"}).out;
+  };
+  EXPECT_EQ(quantized(dir / "all.npz"), quantized(dir / "each"));
+}
+
+TEST(CliDataSizes, NetworksTrainOnSamplesOfAnySizeOneAtATime) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  const std::string net = sequence_net(dir);
+  std::filesystem::create_directory(dir / "classes");
+  for (const std::string name : {"a", "b", "c"}) sequences(dir, "classes/" + name, {3, 9, 5, 9});
+  for (const std::string command : {"train", "qat"}) {
+    const RunResult r = run_octet({command, net, "--data", dir / "classes", "--epochs", "1", "-o",
+                                   dir / (command + ".octet"), "--json"});
+    ASSERT_EQ(r.code, 0) << r.err;
+    const auto json = nlohmann::json::parse(r.out);
+    EXPECT_EQ(json["samples"], 11);
+    EXPECT_EQ(json["validation_samples"], 1);
+  }
+}
+
 // A network of any picture size: scaled twice, with two operators that codes pass through.
 std::string picture_net(const TempDir& dir) {
   io::save_octet(graph::parse("graph net {\n"

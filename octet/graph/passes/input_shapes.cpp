@@ -43,8 +43,11 @@ const NamedDims& input_of(const std::vector<NamedDims>& inputs, const std::strin
 std::map<std::string, int64_t> sizes_of_dims(const std::vector<NamedDims>& inputs,
                                              const InputShapes& shapes) {
   std::map<std::string, int64_t> sizes;
-  for (const auto& [given_name, shape] : shapes) {
-    const auto& [name, dims] = input_of(inputs, given_name);
+  for (const auto& given : shapes) {
+    const NamedDims& input = input_of(inputs, given.first);
+    const std::string& name = input.first;
+    const std::vector<Dim>& dims = input.second;
+    const Shape& shape = given.second;
     const auto expected = [&] {
       return fmt::format("input '{}': expected {}, got {}", name, dims_text(dims),
                          shape_text(shape));

@@ -6,9 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
 #include <cstdint>
+#include <set>
 
 #include "octet/base/cpu.h"
 #include "octet/base/error.h"
@@ -26,6 +29,8 @@
 namespace octet::cli {
 namespace {
 
+constexpr int64_t kMaxSide = 1 << 15;  // of pictures, in pixels
+
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -41,15 +46,22 @@ void check_model_name(const std::filesystem::path& path) {
 
 // -- models ---------------------------------------------------------------------------------------
 
-graph::Graph load_model(const std::filesystem::path& path) {
+graph::Graph load_model(const std::filesystem::path& path, const graph::InputShapes& shapes) {
   check_model_name(path);
   if (path.extension() == ".octet") {
     std::vector<std::string> notes;
     graph::Graph graph = io::load_octet(path, &notes);
     for (const std::string& note : notes) say(fmt::format("octet: note: {}", note));
-    return graph;
+    if (shapes.empty()) return graph;
+    try {
+      return graph::with_input_shapes(graph, shapes);
+    } catch (const Error& e) {
+      fail(e.code(), fmt::format("{}: {}", path.string(), e.what()));
+    }
   }
-  return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path)));
+  io::OnnxImportOptions options;
+  options.shapes = shapes;
+  return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path, options)));
 }
 
 void print_warnings(const runtime::Program& program) {
@@ -175,6 +187,60 @@ Check output_model() {
   return accepted_by([](const std::string& text) { check_model_name(text); });
 }
 
+namespace {
+// NAME=1x3x640x640, or 1x3x640x640 for the only input; "" and its sizes then. What is no number
+// leaves its dimension open.
+std::pair<std::string, Shape> parse_shape(const std::string& text) {
+  const size_t equals = text.rfind('=');
+  const std::string name = equals == std::string::npos ? "" : text.substr(0, equals);
+  const std::string sizes = equals == std::string::npos ? text : text.substr(equals + 1);
+  const auto expect = [&](bool holds) {
+    if (!holds)
+      fail(ErrorCode::invalid_argument,
+           fmt::format("expected NAME=1x3x640x640 or 1x3x640x640, sizes of 1 to {}, where a ? or a "
+                       "name leaves a size open; got '{}'",
+                       INT32_MAX, text));
+  };
+  expect(equals != 0);
+  Shape shape;
+  for (size_t at = 0; at <= sizes.size();) {
+    const size_t end = std::min(sizes.find('x', at), sizes.size());
+    const std::string size = sizes.substr(at, end - at);
+    const bool name_or_mark =
+        size == "?" ||
+        (!size.empty() && (std::isalpha(static_cast<unsigned char>(size[0])) || size[0] == '_'));
+    int64_t n = graph::kOpenSize;
+    if (!name_or_mark) {
+      auto [last, error] = std::from_chars(size.data(), size.data() + size.size(), n);
+      expect(error == std::errc() && last == size.data() + size.size() && n >= 1 && n <= INT32_MAX);
+    }
+    shape.push_back(n);
+    at = end + 1;
+  }
+  return {name, shape};
+}
+}  // namespace
+
+void ShapeOptions::add_to(Command& command) {
+  command
+      .add_option("--shape", texts,
+                  "sizes of an input, for what the model leaves open; ? leaves it so")
+      .type_name("[NAME=]1x3x640x640")
+      .one_value()
+      .check(accepted_by([](const std::string& text) { parse_shape(text); }));
+}
+
+graph::InputShapes ShapeOptions::shapes() const {
+  graph::InputShapes shapes;
+  for (const std::string& text : texts) {
+    auto [name, shape] = parse_shape(text);
+    if (!shapes.emplace(name, std::move(shape)).second)
+      wrong_usage(name.empty() ? "--shape without a name is given twice"
+                               : fmt::format("--shape is given twice for input '{}'", name));
+  }
+  return shapes;
+}
+
 void RunOptions::add_to(Command& command) {
   command
       .add_option("--threads", threads,
@@ -194,10 +260,33 @@ void RunOptions::apply() const {
   current_isa();  // an OCTET_ISA that cannot be honoured is said now
 }
 
+namespace {
+// fit, none, or HxW: 480x640.
+Resize parse_resize(const std::string& text) {
+  if (text == "fit") return {};
+  if (text == "none") return {Resize::To::none};
+  Resize resize{Resize::To::size};
+  const char* end = text.data() + text.size();
+  const auto height = std::from_chars(text.data(), end, resize.height);
+  const bool by = height.ec == std::errc() && height.ptr != end && *height.ptr == 'x';
+  const auto width = std::from_chars(by ? height.ptr + 1 : end, end, resize.width);
+  if (!by || width.ec != std::errc() || width.ptr != end || resize.height < 1 ||
+      resize.height > kMaxSide || resize.width < 1 || resize.width > kMaxSide)
+    fail(ErrorCode::invalid_argument,
+         fmt::format("expected fit, none, or HEIGHTxWIDTH of 1 to {}, got '{}'", kMaxSide, text));
+  return resize;
+}
+}  // namespace
+
 void DataOptions::add_to(Command& command) {
   command.add_option("--samples", samples, "use the first N samples only")
       .type_name("N")
       .check(whole_number(1, INT64_MAX));
+  command
+      .add_option("--resize", resize,
+                  "of pictures: fit (default: the input's size), none (their own), HxW")
+      .type_name("fit|none|HxW")
+      .check(accepted_by([](const std::string& text) { parse_resize(text); }));
   command.add_option("--scale", scale, "inputs become (x * scale - mean) / std").type_name("X");
   for (auto [name, list] : {std::pair{"--mean", &mean}, std::pair{"--std", &std}})
     command.add_option(name, *list, "one number, or one per channel: 124,116,104")
@@ -209,7 +298,7 @@ void DataOptions::add_to(Command& command) {
 Dataset DataOptions::open(const std::filesystem::path& path, const graph::Graph& graph) const {
   std::vector<InputSpec> inputs;
   for (auto id : graph.inputs()) inputs.push_back({graph.value(id).name, graph.type(id)});
-  return Dataset::open(path, inputs, Preprocess{scale, mean, std});
+  return Dataset::open(path, inputs, Preprocess{scale, mean, std}, parse_resize(resize));
 }
 
 int64_t DataOptions::count(const Dataset& dataset) const {
@@ -305,7 +394,30 @@ std::vector<Latency> measure(const std::vector<const runtime::Program*>& program
   return results;
 }
 
+std::vector<std::string> open_inputs(const graph::Graph& graph) {
+  std::set<std::string> batch;
+  for (auto id : graph.inputs())
+    if (const TensorType& type = graph.type(id); type.dim() > 0 && !type.dims[0].known())
+      batch.insert(type.dims[0].name());
+  std::vector<std::string> open;
+  for (auto id : graph.inputs()) {
+    const auto& dims = graph.type(id).dims;
+    if (std::any_of(dims.begin(), dims.end(),
+                    [&](const Dim& d) { return !d.known() && !batch.count(d.name()); })) {
+      std::vector<std::string> sizes;
+      for (const Dim& d : dims) sizes.push_back(to_string(d));
+      open.push_back(fmt::format("{} ({})", graph.value(id).name, fmt::join(sizes, ", ")));
+    }
+  }
+  return open;
+}
+
 std::vector<Tensor> random_inputs(const graph::Graph& graph, int64_t batch) {
+  if (const auto open = open_inputs(graph); !open.empty())
+    fail(ErrorCode::invalid_argument,
+         fmt::format("{} leaves sizes open in {} {}; random inputs need them: give each with "
+                     "--shape NAME=1x3x640x640",
+                     graph.name, open.size() == 1 ? "input" : "inputs", fmt::join(open, ", ")));
   std::vector<Tensor> inputs;
   for (auto id : graph.inputs()) {
     const TensorType& type = graph.type(id);

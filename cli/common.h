@@ -8,14 +8,15 @@
 #include "cli/arguments.h"
 #include "cli/json.h"
 #include "octet/graph/graph.h"
+#include "octet/graph/passes/input_shapes.h"
 #include "octet/io/dataset.h"
 #include "octet/runtime/program.h"
 
 namespace octet::cli {
 
 // Reads .onnx (imported, activations fused, quantize/dequantize pairs merged into integer
-// operators) or .octet, by the file's extension.
-graph::Graph load_model(const std::filesystem::path& path);
+// operators) or .octet, by the file's extension; with these sizes for its inputs.
+graph::Graph load_model(const std::filesystem::path& path, const graph::InputShapes& shapes = {});
 
 // What compiling the model found that its user should know, one line each on stderr: warnings, and
 // which steps the engine that was asked for has no kernel for.
@@ -43,6 +44,13 @@ void add_force(Command& command, bool& force);
 // A file to write that ends in .onnx or .octet.
 Check output_model();
 
+// --shape NAME=1x3x640x640, once for each input: sizes for what the model leaves open.
+struct ShapeOptions {
+  std::vector<std::string> texts;
+  void add_to(Command& command);
+  graph::InputShapes shapes() const;
+};
+
 // --threads, --engine.
 struct RunOptions {
   int threads = 0;  // 0: OCTET_NUM_THREADS, or one for each CPU that may be used
@@ -51,9 +59,10 @@ struct RunOptions {
   void apply() const;
 };
 
-// --scale, --mean, --std, --samples: how DATA becomes the model's input.
+// --scale, --mean, --std, --resize, --samples: how DATA becomes the model's input.
 struct DataOptions {
   float scale = 1;
+  std::string resize = "fit";
   std::vector<float> mean, std;
   int64_t samples = 0;  // 0: all
   void add_to(Command& command);
@@ -94,8 +103,11 @@ struct Latency {
 // `seconds` (and at least 5 runs).
 std::vector<Latency> measure(const std::vector<const runtime::Program*>& programs,
                              const std::vector<std::vector<Tensor>>& inputs, double seconds);
-// Plausible inputs for a benchmark: symbolic dims become `batch`, floats are uniform in -1..1
-// (seeded).
+// The sizes of a graph's inputs that are open besides the batch, which is dimension 0 and whatever
+// else has its name: "images (N, 3, H, W)", one for each input.
+std::vector<std::string> open_inputs(const graph::Graph& graph);
+// Plausible inputs for a benchmark: the batch is `batch`, floats are uniform in -1..1 (seeded).
+// Error, which names --shape, where other sizes are open.
 std::vector<Tensor> random_inputs(const graph::Graph& graph, int64_t batch);
 
 // Bytes of all constants.

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include "cli/weight_bits.h"
 #include "octet/base/error.h"
 #include "octet/base/json_impl.h"
 #include "octet/base/text.h"
+#include "octet/quant/decide/decide.h"
 
 namespace octet::cli {
 namespace {
@@ -75,6 +77,63 @@ quant::QConfig chosen_qconfig(const std::string& name, const std::string& observ
   options.averaging_constant = factory.options().averaging_constant;
   qconfig.activation = factory.with_args(options);
   return qconfig;
+}
+
+void require_all_quantized(const quant::ObservedGraphModule& prepared) {
+  const graph::Graph& g = prepared.graph();
+  for (const graph::Node& node : g.nodes()) {
+    auto d = prepared.decisions().find(g.value(node.outputs[0]).name);
+    if (d != prepared.decisions().end() && !d->second.mode)
+      fail(ErrorCode::unsupported,
+           fmt::format("--strict: {} ({}) stays float: {}", quant::node_name(g, node), node.op,
+                       d->second.reason));
+  }
+}
+
+void QuantizeChoice::add_to(Command& command) {
+  command.add_option("--qconfig", qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...")
+      .type_name("NAME")
+      .check(accepted_by([](const std::string& name) { quant::get_default_qconfig(name); }));
+  command
+      .add_option("--observer", observer,
+                  "of activations: percentile (default), histogram, minmax, mse, ...")
+      .type_name("NAME")
+      .check(accepted_by([](const std::string& name) { activation_observer(name); }));
+  add_weight_bits(command, weight_bits);
+  command.add_option("--skip", skip, "operators to leave float: a name, glob, or re:EXPRESSION")
+      .type_name("PATTERN")
+      .one_value();
+  command
+      .add_option("--config", config, "JSON with any of qconfig, observer, skip, strict, mapping")
+      .type_name("FILE.json");
+  command
+      .add_option("--backend", backend,
+                  "what may be quantized: native (default), qnnpack, ..., or a .json file")
+      .type_name("NAME|FILE.json");
+}
+
+void QuantizeChoice::read_config() {
+  if (config.empty()) return;
+  Config read = cli::read_config(config);
+  if (qconfig.empty()) qconfig = read.qconfig;
+  if (observer.empty()) observer = read.observer;
+  skip.insert(skip.end(), read.skip.begin(), read.skip.end());
+  strict |= read.strict;
+  mapping = std::move(read.mapping);
+}
+
+quant::QConfig QuantizeChoice::static_qconfig() const {
+  return with_weight_bits(chosen_qconfig(qconfig, observer), weight_bits);
+}
+
+quant::QConfigMapping QuantizeChoice::static_mapping() const {
+  quant::QConfigMapping all = mapping ? *mapping : quant::QConfigMapping(static_qconfig());
+  if (!all.global_qconfig()) all.set_global(static_qconfig());
+  return all;
+}
+
+quant::PrepareOptions QuantizeChoice::prepare_options() const {
+  return {.skip = skip, .backend = load_backend(backend)};
 }
 
 }  // namespace octet::cli

@@ -5,9 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "cli/arguments.h"
 #include "octet/quant/backend/backend_config.h"
 #include "octet/quant/backend/qconfig_mapping.h"
 #include "octet/quant/observe/qconfig.h"
+#include "octet/quant/workflow/fx.h"
 
 namespace octet::cli {
 
@@ -32,5 +34,25 @@ quant::ObserverFactory activation_observer(const std::string& name);
 // networks in docs/numerics.md those that histograms harm most keep their accuracy so, and the
 // others lose 0.6 to 1.8 dB more. A qconfig that is named has the observer that PyTorch gives it.
 quant::QConfig chosen_qconfig(const std::string& qconfig, const std::string& observer);
+
+// --strict: Error naming the first operator that stays float.
+void require_all_quantized(const quant::ObservedGraphModule& prepared);
+
+// What is to be quantized, and how: options of `quantize` and `check`.
+struct QuantizeChoice {
+  std::string qconfig, observer, config, backend;
+  std::vector<std::string> skip;
+  std::optional<quant::QConfigMapping> mapping;  // of --config
+  bool strict = false;                           // --config may ask for it too
+  int64_t weight_bits = 8;
+  void add_to(Command& command);
+  // Reads --config, for what the command line says nothing of.
+  void read_config();
+  // Of static quantization: --qconfig, --observer and --weight-bits, and those with the mapping of
+  // --config, whose qconfigs are for what it names.
+  quant::QConfig static_qconfig() const;
+  quant::QConfigMapping static_mapping() const;
+  quant::PrepareOptions prepare_options() const;
+};
 
 }  // namespace octet::cli

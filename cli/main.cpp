@@ -59,7 +59,8 @@ int main(int argc, char** argv) {
       "`octet COMMAND --help` says more about each.\n\n"
       "MODEL is a file .onnx or .octet. DATA is an .npz with `images` (N x C x H x W,\n"
       "uint8 or float32) and, where accuracy is measured, `labels` (int64); or an .npz\n"
-      "with one array per model input, by name; or a directory of images.\n"
+      "with one array per model input, by name; or a directory of images, or of .npy or\n"
+      ".npz files, one a sample, which may differ in size where the model allows it.\n"
       "Exit status: 0 done, 1 the work failed, 2 wrong usage.");
   octet::cli::RegisteredCommand::add_all(program);
   try {

@@ -67,6 +67,7 @@ void TrainOptions::add_to(Command& command, int64_t default_epochs, double defau
   command.add_flag("--json", json, "print one JSON object");
   add_force(command, force);
   sampling.add_to(command);
+  shape.add_to(command);
   run.add_to(command);
 }
 

@@ -20,6 +20,7 @@ struct TrainOptions {
   bool flip = false, resume = false, json = false, force = false;
   int64_t crop = 0;
   DataOptions sampling;
+  ShapeOptions shape;
   RunOptions run;
   void add_to(Command& command, int64_t epochs, double lr);
   // What --resume reads, beside the result.

@@ -20,6 +20,7 @@ struct Options {
   int64_t batch = 1;
   double seconds = 2;
   bool json = false, profile = false;
+  ShapeOptions shape;
   RunOptions run;
 };
 
@@ -42,7 +43,7 @@ Models start_models(const Options& o) {
       return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
           .count();
     };
-    m.programs.push_back(runtime::compile(load_model(name)));
+    m.programs.push_back(runtime::compile(load_model(name, o.shape.shapes())));
     m.load_ms.push_back(since());
     m.inputs.push_back(random_inputs(m.programs.back().graph(), o.batch));
     start = std::chrono::steady_clock::now();
@@ -68,8 +69,14 @@ JsonValue to_json(const Models& m, const std::vector<Latency>& times) {
   return json;
 }
 
-void print(const Models& m, const std::vector<Latency>& times, int64_t batch) {
-  fmt::print("{}; {}, batch {}\n", cpu_description(), threads_text(), batch);
+// Samples per run of the first model: what its first input has along dimension 0.
+int64_t batch_of(const Models& m) {
+  const std::vector<Tensor>& x = m.inputs.front();
+  return x.empty() || x[0].dim() == 0 ? 1 : x[0].size(0);
+}
+
+void print(const Models& m, const std::vector<Latency>& times) {
+  fmt::print("{}; {}, batch {}\n", cpu_description(), threads_text(), batch_of(m));
   const auto& names = m.names;
   size_t width = std::max(names.front().size(), names.back().size());
   for (size_t i = 0; i < names.size(); ++i)
@@ -107,7 +114,7 @@ void run(const Options& o) {
     print_json(to_json(m, times));
     return;
   }
-  print(m, times, o.batch);
+  print(m, times);
   // Notes of the default engine are no news.
   if (o.profile) print_steps(m.programs[0], m.inputs[0], !o.run.engine.empty());
 }
@@ -138,7 +145,10 @@ void add_bench(CommandLine& program) {
       .check(seconds_to_measure());
   command.add_flag("--json", o->json, "print one JSON object");
   command.add_flag("--profile", o->profile, "also print the time of every step of MODEL");
-  command.footer("Inputs are random. Example: octet bench net.octet --vs net.onnx --threads 1");
+  command.footer(
+      "Inputs are random: what a model leaves open besides the batch needs --shape.\n"
+      "Example: octet bench net.octet --vs net.onnx --threads 1");
+  o->shape.add_to(command);
   o->run.add_to(command);
   command.callback([o] { run(*o); });
 }

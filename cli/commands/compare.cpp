@@ -22,6 +22,7 @@ struct Options {
   double max_drop = -1, min_sqnr = NAN, min_speedup = -1;
   int64_t top = 10;
   DataOptions sampling;
+  ShapeOptions shape;
   RunOptions run;
   bool has_gates() const { return max_drop >= 0 || !std::isnan(min_sqnr) || min_speedup >= 0; }
 };
@@ -132,7 +133,8 @@ void run(const Options& o) {
   const std::vector<std::filesystem::path> inputs{o.before, o.after, o.data};
   if (!o.html.empty()) check_output(OutputKind::page, o.html, inputs, o.force);
   if (!o.junit.empty()) check_output(OutputKind::xml, o.junit, inputs, o.force);
-  const graph::Graph before = load_model(o.before), after = load_model(o.after);
+  const graph::InputShapes shapes = o.shape.shapes();
+  const graph::Graph before = load_model(o.before, shapes), after = load_model(o.after, shapes);
   const Dataset dataset = o.sampling.open(o.data, before);
   const int64_t count = o.sampling.count(dataset);
   check_labels(dataset, before, count);
@@ -199,6 +201,7 @@ void add_compare(CommandLine& program) {
   command.add_flag("--json", o->json, "print one JSON object");
   add_force(command, o->force);
   o->sampling.add_to(command);
+  o->shape.add_to(command);
   o->run.add_to(command);
   command.footer(
       "Layers are listed by what they cost the output. `noise` is a layer's share of the output's\n"

@@ -14,6 +14,7 @@ void add_convert(CommandLine& program) {
   struct Options {
     std::string in, out;
     bool force = false;
+    ShapeOptions shape;
   };
   auto o = std::make_shared<Options>();
   Command command = program.add_command("convert", "between .onnx and .octet");
@@ -24,11 +25,12 @@ void add_convert(CommandLine& program) {
       .type_name("")
       .required()
       .check(output_model());
+  o->shape.add_to(command);
   add_force(command, o->force);
   command.footer("Example: octet convert net.octet net.onnx");
   command.callback([o] {
     check_output(OutputKind::model, o->out, {o->in}, o->force);
-    graph::Graph graph = load_model(o->in);
+    graph::Graph graph = load_model(o->in, o->shape.shapes());
     save_model(graph, o->out);
     NodeCount n = count_nodes(graph);
     fmt::print("{}: {} of {} operators in 8 bits ({})\n", o->out, n.quantized, n.total,

@@ -135,19 +135,22 @@ void add_diff(CommandLine& program) {
   struct Options {
     std::string a, b;
     bool json = false;
+    ShapeOptions shape;
   };
   auto o = std::make_shared<Options>();
   Command command = program.add_command("diff", "what differs between two models");
   command.add_option("A", o->a, ".onnx or .octet").type_name("").required();
   command.add_option("B", o->b, ".onnx or .octet").type_name("").required();
   command.add_flag("--json", o->json, "print one JSON object");
+  o->shape.add_to(command);
   command.footer(
       "Operators are matched by the name behind `@` in `octet inspect`, weights, inputs and\n"
       "other values by theirs. `-` is only in A, `+` only in B, `~` changed from A to B; SQNR\n"
       "is that of B's weight against A's.\n"
       "Example: octet diff net.onnx net.octet");
   command.callback([o] {
-    const Graph a = load_model(o->a), b = load_model(o->b);
+    const graph::InputShapes shapes = o->shape.shapes();
+    const Graph a = load_model(o->a, shapes), b = load_model(o->b, shapes);
     std::vector<Difference> differences;
     compare_nodes(a, b, NodeKind::input, "input", differences);
     compare_nodes(a, b, NodeKind::call, "operator", differences);

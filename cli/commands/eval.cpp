@@ -14,6 +14,7 @@ void add_eval(CommandLine& program) {
     std::string model, data;
     bool json = false;
     DataOptions sampling;
+    ShapeOptions shape;
     RunOptions run;
   };
   auto o = std::make_shared<Options>();
@@ -24,11 +25,12 @@ void add_eval(CommandLine& program) {
       .required();
   command.add_flag("--json", o->json, "print one JSON object");
   o->sampling.add_to(command);
+  o->shape.add_to(command);
   o->run.add_to(command);
   command.footer("Example: octet eval net.octet --data test.npz");
   command.callback([o] {
     o->run.apply();
-    graph::Graph graph = load_model(o->model);
+    graph::Graph graph = load_model(o->model, o->shape.shapes());
     Dataset dataset = o->sampling.open(o->data, graph);
     runtime::Program program = runtime::compile(graph);
     print_warnings(program);

@@ -17,6 +17,7 @@ struct Options {
   int64_t batch = 1;
   bool json = false, details = false, verify = false;
   DataOptions sampling;
+  ShapeOptions shape;
   RunOptions run;
 };
 
@@ -132,7 +133,7 @@ void run(const Options& o) {
   if (!o.part.empty() && o.require.empty())
     wrong_usage("--part says what --require is for; expected --require int8 too");
   o.run.apply();
-  const graph::Graph graph = load_model(o.model);
+  const graph::Graph graph = load_model(o.model, o.shape.shapes());
   const runtime::Program program = runtime::compile(graph);
   const auto samples = samples_of(o, graph);
   const debug::Explanation e = debug::explain(program, samples, {.verify = o.verify});
@@ -195,6 +196,7 @@ void add_explain(CommandLine& program) {
       .check(one_of({"avx2", "saturating"}));
   command.add_flag("--json", o->json, "print one JSON object");
   o->sampling.add_to(command);
+  o->shape.add_to(command);
   o->run.add_to(command);
   command.footer(
       "Kernels are described by themselves. --samples says on how many samples of DATA --verify\n"

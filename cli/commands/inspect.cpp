@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "cli/common.h"
+#include "octet/base/error.h"
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
 #include "octet/io/module_file.h"
@@ -110,6 +111,7 @@ void add_inspect(CommandLine& program) {
   struct Options {
     std::string model;
     bool json = false, full = false;
+    ShapeOptions shape;
   };
   auto o = std::make_shared<Options>();
   Command command = program.add_command(
@@ -118,6 +120,7 @@ void add_inspect(CommandLine& program) {
   command.add_option("MODEL", o->model, ".onnx or .octet").type_name("").required();
   command.add_flag("--json", o->json, "print one JSON object");
   command.add_flag("--full", o->full, "per-channel scales in full");
+  o->shape.add_to(command);
   command.footer(
       "QUInt8 and QInt8 are 8 bits: x = scale * (code - zero_point). `# float:` says why\n"
       "an operator is not. The name behind `@` is what --skip knows an operator by.\n"
@@ -125,6 +128,11 @@ void add_inspect(CommandLine& program) {
   command.callback([o] {
     std::filesystem::path path = o->model;
     if (path.extension() == ".octet" && io::is_model_file(path)) {
+      if (!o->shape.texts.empty())
+        fail(ErrorCode::unsupported,
+             fmt::format("{}: --shape is for graphs; this file holds a model of modules, whose "
+                         "inputs have no shapes",
+                         o->model));
       std::string tree = io::describe_model(path);
       if (o->json)
         print_json(JsonValue::object({{"modules", tree}}));
@@ -132,7 +140,7 @@ void add_inspect(CommandLine& program) {
         fmt::print("{}\n", tree);
       return;
     }
-    graph::Graph g = load_model(path);
+    graph::Graph g = load_model(path, o->shape.shapes());
     if (o->json) {
       print_json(to_json(g));
       return;

@@ -26,7 +26,7 @@ struct Options : TrainOptions {
 void run(const Options& o) {
   o.run.apply();
   o.check_outputs();
-  graph::Graph source = graph::fold_batch_norm(load_model(o.model));
+  graph::Graph source = graph::fold_batch_norm(load_model(o.model, o.shape.shapes()));
   if (count_nodes(source).quantized)
     fail(ErrorCode::invalid_argument,
          fmt::format("{}: is quantized already; give the float model it was made from", o.model));

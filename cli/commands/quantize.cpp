@@ -13,6 +13,7 @@
 #include "octet/base/file.h"
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
+#include "octet/debug/check.h"
 #include "octet/debug/losses.h"
 #include "octet/debug/metrics.h"
 #include "octet/debug/report.h"
@@ -24,51 +25,20 @@ namespace {
 constexpr int64_t kReportSamples = 512;  // of the calibration data
 
 struct Options {
-  std::string model, out, calibrate, mode = "static", qconfig, observer, config, backend, report;
-  std::vector<std::string> skip;
-  std::optional<quant::QConfigMapping> mapping;  // of --config
-  bool strict = false, json = false, force = false;
-  int64_t weight_bits = 8;
+  std::string model, out, calibrate, mode = "static", report;
+  bool json = false, force = false;
+  QuantizeChoice choice;
   DataOptions sampling;
+  ShapeOptions shape;
   RunOptions run;
 };
 
-// --config, for what the command line says nothing of; the mapping's qconfigs are for what it
-// names.
-void apply_config(Options& o) {
-  if (o.config.empty()) return;
-  Config config = read_config(o.config);
-  if (o.qconfig.empty()) o.qconfig = config.qconfig;
-  if (o.observer.empty()) o.observer = config.observer;
-  o.skip.insert(o.skip.end(), config.skip.begin(), config.skip.end());
-  o.strict |= config.strict;
-  o.mapping = std::move(config.mapping);
-}
-
-// --qconfig and --observer for all that the mapping says nothing of.
-quant::QConfigMapping make_mapping(const Options& o, const quant::QConfig& qconfig) {
-  quant::QConfigMapping mapping = o.mapping ? *o.mapping : quant::QConfigMapping(qconfig);
-  if (!mapping.global_qconfig()) mapping.set_global(qconfig);
-  return mapping;
-}
-
-graph::Graph load_float_model(const std::string& path) {
-  graph::Graph graph = load_model(path);
+graph::Graph load_float_model(const std::string& path, const graph::InputShapes& shapes) {
+  graph::Graph graph = load_model(path, shapes);
   if (count_nodes(graph).quantized)
     fail(ErrorCode::invalid_argument,
          fmt::format("{}: is quantized already; give the float model it was made from", path));
   return graph;
-}
-
-void require_all_quantized(const quant::ObservedGraphModule& prepared) {
-  const graph::Graph& g = prepared.graph();
-  for (const graph::Node& node : g.nodes()) {
-    auto d = prepared.decisions().find(g.value(node.outputs[0]).name);
-    if (d != prepared.decisions().end() && !d->second.mode)
-      fail(ErrorCode::unsupported,
-           fmt::format("--strict: {} ({}) stays float: {}", quant::node_name(g, node), node.op,
-                       d->second.reason));
-  }
 }
 
 void calibrate(quant::ObservedGraphModule& prepared, const Dataset& dataset,
@@ -94,7 +64,8 @@ struct Comparison {
   bool top1 = false;
   Accuracy before, after;
   std::vector<debug::ErrorStatistics> noise;  // of each output that is numbers
-  std::vector<Latency> latency;               // float, int8: one sample at a time
+  // float, int8: one sample at a time; none where the model leaves sizes open and there is no data
+  std::vector<Latency> latency;
   // Of the 8-bit network's time: what operators take that stay float, and what making codes and
   // numbers of one another takes.
   double float_share = 0, conversion_share = 0;
@@ -123,8 +94,10 @@ Comparison compare(const graph::Graph& before, const graph::Graph& after, const 
   Comparison c;
   runtime::Program a = runtime::compile(before), b = runtime::compile(after);
   c.noise.resize(before.outputs().size());
-  std::vector<Tensor> x = dataset ? ordered_inputs(before, dataset->get(0, batch_size(*dataset, 1)))
-                                  : random_inputs(before, 1);
+  if (!dataset && !open_inputs(before).empty()) return c;
+  const std::vector<Tensor> x =
+      dataset ? ordered_inputs(before, dataset->get(0, batch_size(*dataset, 1)))
+              : random_inputs(before, 1);
   if (dataset) {
     c.top1 = dataset->has_labels() && before.type(before.outputs()[0]).dim() == 2;
     c.samples = std::min<int64_t>(count, c.top1 ? 512 : 32);
@@ -185,9 +158,11 @@ JsonValue to_json(const Result& r) {
                                       {"float_weight_bytes", r.float_bytes},
                                       {"int8_weight_bytes", r.int8_bytes},
                                       {"file_bytes", r.file_bytes},
-                                      {"float_ms", c.latency[0].median_ms},
-                                      {"int8_ms", c.latency[1].median_ms},
                                       {"peak_rss_mb", peak_rss_mb()}});
+  if (!c.latency.empty()) {
+    json.set("float_ms", c.latency[0].median_ms);
+    json.set("int8_ms", c.latency[1].median_ms);
+  }
   if (c.samples) json.set("output_sqnr_db", c.sqnr_db());  // null: no difference at all
   if (c.top1) {
     json.set("float_top1", c.before.top1());
@@ -200,6 +175,22 @@ JsonValue to_json(const Result& r) {
     left.push_back(JsonValue::object({{"node", e.node}, {"op", e.op}, {"reason", e.reason}}));
   json.set("left_float", left);
   return json;
+}
+
+void print_latency(const Result& r) {
+  const Comparison& c = r.comparison;
+  if (c.latency.empty()) {
+    fmt::print("{:<8} not measured: the model leaves the sizes of its inputs open; give --shape\n",
+               "latency");
+    return;
+  }
+  const double before = c.latency[0].median_ms, after = c.latency[1].median_ms;
+  fmt::print("{:<8} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {})\n", "latency", before,
+             after, std::max(before, after) / std::min(before, after),
+             after <= before ? "faster" : "slower", threads_text());
+  if (after > 1.05 * before)
+    fmt::print("  slower: {}`octet bench {} --profile` shows every step\n", why_slower(c),
+               r.options.out);
 }
 
 void print(const Result& r) {
@@ -225,13 +216,7 @@ void print(const Result& r) {
                  ? fmt::format("   {:.2f}x smaller", static_cast<double>(r.float_bytes) /
                                                          static_cast<double>(r.int8_bytes))
                  : "");
-  double before = c.latency[0].median_ms, after = c.latency[1].median_ms;
-  fmt::print("{:<8} {:>9.3f} ms {:>9.3f} ms   {:.2f}x {} (one sample, {})\n", "latency", before,
-             after, std::max(before, after) / std::min(before, after),
-             after <= before ? "faster" : "slower", threads_text());
-  if (after > 1.05 * before)
-    fmt::print("  slower: {}`octet bench {} --profile` shows every step\n", why_slower(c),
-               r.options.out);
+  print_latency(r);
   if (c.top1)
     fmt::print("{:<8} {:>12.4f} {:>12.4f}   of {} samples\n", "top-1", c.before.top1(),
                c.after.top1(), c.samples);
@@ -246,19 +231,19 @@ void print(const Result& r) {
 // compared on.
 graph::Graph quantize_weights(const Options& o, const graph::Graph& source,
                               quant::ConversionReport& report) {
-  quant::QConfig qconfig = o.qconfig.empty() ? quant::per_channel_dynamic_qconfig()
-                                             : quant::get_default_qconfig(o.qconfig);
-  qconfig = with_weight_bits(qconfig, o.weight_bits);
-  if (o.mapping)
+  quant::QConfig qconfig = o.choice.qconfig.empty() ? quant::per_channel_dynamic_qconfig()
+                                                    : quant::get_default_qconfig(o.choice.qconfig);
+  qconfig = with_weight_bits(qconfig, o.choice.weight_bits);
+  if (o.choice.mapping)
     fail(ErrorCode::unsupported,
          fmt::format("{}: a mapping is of --mode static; --mode {} takes one qconfig for all",
-                     o.config, o.mode));
-  quant::PrepareOptions options{.skip = o.skip, .backend = load_backend(o.backend)};
+                     o.choice.config, o.mode));
+  const quant::PrepareOptions options = o.choice.prepare_options();
   graph::Graph result =
       o.mode == "dynamic"
           ? quant::quantize_dynamic_fx(source, qconfig, options, &report)
           : quant::quantize_weight_only_fx(source, qconfig.weight, options, &report);
-  if (o.strict)
+  if (o.choice.strict)
     for (const auto& e : report.left_float())
       fail(ErrorCode::unsupported,
            fmt::format("--strict: {} ({}) stays float: {}", e.node, e.op, e.reason));
@@ -271,23 +256,23 @@ void run(Options o) {
   if (is_static && o.calibrate.empty())
     wrong_usage(
         "--calibrate DATA is required: static quantization chooses scales from sample inputs (an "
-        ".npz with `images`, "
-        "or a directory of images)");
-  if (!is_static && !o.observer.empty())
+        ".npz with `images`, or a directory of images or of .npy or .npz files, one a sample)");
+  if (!is_static && !o.choice.observer.empty())
     wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
   o.run.apply();
-  apply_config(o);
-  check_output(OutputKind::model, o.out, {o.model, o.calibrate, o.config}, o.force);
+  o.choice.read_config();
+  check_output(OutputKind::model, o.out, {o.model, o.calibrate, o.choice.config}, o.force);
   if (!o.report.empty()) {
     if (o.calibrate.empty())
       wrong_usage("--report compares on samples; give them with --calibrate DATA");
-    check_output(OutputKind::page, o.report, {o.model, o.calibrate, o.config, o.out}, o.force);
+    check_output(OutputKind::page, o.report, {o.model, o.calibrate, o.choice.config, o.out},
+                 o.force);
   }
   if (!is_static && !o.out.ends_with(".octet"))
     fail(ErrorCode::unsupported,
          fmt::format("{}: --mode {} writes .octet files only: QDQ ONNX has no form for it", o.out,
                      o.mode));
-  graph::Graph source = load_float_model(o.model), before = source, int8;
+  graph::Graph source = load_float_model(o.model, o.shape.shapes()), before = source, int8;
   quant::ConversionReport report;
   std::optional<Dataset> dataset;
   int64_t count = 0;
@@ -297,16 +282,18 @@ void run(Options o) {
     check_labels(*dataset, source, count);
   };
   if (is_static) {
-    quant::QConfig qconfig = with_weight_bits(chosen_qconfig(o.qconfig, o.observer), o.weight_bits);
-    auto prepared = quant::prepare_fx(source, make_mapping(o, qconfig),
-                                      {.skip = o.skip, .backend = load_backend(o.backend)});
-    if (o.strict) require_all_quantized(*prepared);
-    open();
+    debug::Check found = debug::check(
+        source, {.mapping = o.choice.static_mapping(), .prepare = o.choice.prepare_options()});
+    if (o.choice.strict && found.prepared)
+      found.collect([&] { require_all_quantized(*found.prepared); });
+    found.collect(open);
+    found.require_ok();
+    const auto prepared = found.prepared;
     calibrate(*prepared, *dataset, o.calibrate, count);
     int8 = quant::convert_fx(prepared, &report)->graph();
     before = prepared->watched().graph;
-    int8.metadata["qconfig"] = quant::to_string(qconfig);
-    if (o.mapping) int8.metadata["qconfig_mapping"] = o.mapping->to_json();
+    int8.metadata["qconfig"] = quant::to_string(o.choice.static_qconfig());
+    if (o.choice.mapping) int8.metadata["qconfig_mapping"] = o.choice.mapping->to_json();
     int8.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibrate);
   } else {
     int8 = quantize_weights(o, source, report);
@@ -346,37 +333,21 @@ void add_quantize(CommandLine& program) {
       .type_name("OUT")
       .required()
       .check(output_model());
-  command.add_option("--calibrate", o->calibrate, "sample inputs: an .npz or a directory of images")
+  command
+      .add_option("--calibrate", o->calibrate,
+                  "sample inputs: an .npz, or a directory of images or arrays")
       .type_name("DATA");
   command.add_option("--mode", o->mode, "static (default), dynamic, weight-only")
       .type_name("MODE")
       .check(one_of({"static", "dynamic", "weight-only"}));
-  command.add_option("--qconfig", o->qconfig, "native (default), fbgemm, x86, onednn, qnnpack, ...")
-      .type_name("NAME")
-      .check(accepted_by([](const std::string& name) { quant::get_default_qconfig(name); }));
-  command
-      .add_option("--observer", o->observer,
-                  "of activations: percentile (default), histogram, minmax, mse, ...")
-      .type_name("NAME")
-      .check(accepted_by([](const std::string& name) { activation_observer(name); }));
-  add_weight_bits(command, o->weight_bits);
-  command.add_option("--skip", o->skip, "operators to leave float: a name, glob, or re:EXPRESSION")
-      .type_name("PATTERN")
-      .one_value();
-  command
-      .add_option("--config", o->config,
-                  "JSON with any of qconfig, observer, skip, strict, mapping")
-      .type_name("FILE.json");
-  command
-      .add_option("--backend", o->backend,
-                  "what may be quantized: native (default), qnnpack, ..., or a .json file")
-      .type_name("NAME|FILE.json");
+  o->choice.add_to(command);
   command.add_option("--report", o->report, "write a page that shows every layer beside float")
       .type_name("FILE.html");
-  command.add_flag("--strict", o->strict, "fail if any operator stays float");
+  command.add_flag("--strict", o->choice.strict, "fail if any operator stays float");
   command.add_flag("--json", o->json, "print one JSON object");
   add_force(command, o->force);
   o->sampling.add_to(command);
+  o->shape.add_to(command);
   o->run.add_to(command);
   command.footer("Example: octet quantize net.onnx --calibrate images.npz -o net.octet");
   command.callback([o] { run(*o); });

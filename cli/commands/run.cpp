@@ -23,6 +23,7 @@ void add_run(CommandLine& program) {
     std::string model, output;
     std::vector<std::string> inputs;
     bool force = false;
+    ShapeOptions shape;
     RunOptions run;
   };
   auto o = std::make_shared<Options>();
@@ -39,6 +40,7 @@ void add_run(CommandLine& program) {
       .type_name("OUT.npz")
       .required();
   add_force(command, o->force);
+  o->shape.add_to(command);
   o->run.add_to(command);
   command.footer("Example: octet run net.octet --input images=x.npy --output y.npz");
   command.callback([o] {
@@ -46,7 +48,7 @@ void add_run(CommandLine& program) {
     std::vector<std::filesystem::path> files{o->model};
     for (const std::string& item : o->inputs) files.push_back(item.substr(item.find('=') + 1));
     check_output(OutputKind::arrays, o->output, files, o->force);
-    graph::Graph graph = load_model(o->model);
+    graph::Graph graph = load_model(o->model, o->shape.shapes());
     std::map<std::string, Tensor> inputs;
     for (const std::string& item : o->inputs) {
       size_t equals = item.find('=');

@@ -23,6 +23,7 @@ struct Options {
   std::vector<std::string> skip;
   bool json = false, curve = false;
   DataOptions sampling;
+  ShapeOptions shape;
   RunOptions run;
 };
 
@@ -37,6 +38,7 @@ struct Point {
 std::vector<Point> measure_curve(const quant::ObservedGraphModule& prepared,
                                  const debug::Sensitivity& found,
                                  const std::vector<std::vector<Tensor>>& samples,
+                                 const std::vector<Tensor>& one_sample,
                                  const graph::Graph& before) {
   std::vector<size_t> counts{0};
   for (size_t n = 1; n < found.layers.size(); n *= 2) counts.push_back(n);
@@ -62,7 +64,7 @@ std::vector<Point> measure_curve(const quant::ObservedGraphModule& prepared,
   }
   std::vector<const runtime::Program*> all;
   for (const runtime::Program& p : programs) all.push_back(&p);
-  const std::vector<std::vector<Tensor>> inputs(all.size(), random_inputs(before, 1));
+  const std::vector<std::vector<Tensor>> inputs(all.size(), one_sample);
   const std::vector<Latency> times = measure(all, inputs, 0.3);
   for (size_t i = 0; i < points.size(); ++i) points[i].median_ms = times[i].median_ms;
   return points;
@@ -114,7 +116,7 @@ JsonValue to_json(const debug::Sensitivity& found, const std::vector<Point>& cur
 
 void run(const Options& o) {
   o.run.apply();
-  const graph::Graph graph = load_model(o.model);
+  const graph::Graph graph = load_model(o.model, o.shape.shapes());
   const Dataset dataset = o.sampling.open(o.calibrate, graph);
   const int64_t count = o.sampling.count(dataset);
   const auto prepared = quant::prepare_fx(
@@ -136,7 +138,10 @@ void run(const Options& o) {
   };
   const debug::Sensitivity found = debug::sensitivity(*prepared, samples, options);
   std::vector<Point> curve;
-  if (o.curve) curve = measure_curve(*prepared, found, samples, graph);
+  if (o.curve) {
+    const std::vector<Tensor> one = ordered_inputs(graph, dataset.get(0, batch_size(dataset, 1)));
+    curve = measure_curve(*prepared, found, samples, one, graph);
+  }
   if (o.json)
     print_json(to_json(found, curve));
   else
@@ -173,6 +178,7 @@ void add_sensitivity(CommandLine& program) {
                    "measure SQNR, time and size with the worst 1, 2, 4, ... layers left float");
   command.add_flag("--json", o->json, "print one JSON object");
   o->sampling.add_to(command);
+  o->shape.add_to(command);
   o->run.add_to(command);
   command.footer("Example: octet sensitivity net.onnx --calibrate images.npz --method without");
   command.callback([o] { run(*o); });

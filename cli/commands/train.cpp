@@ -31,17 +31,18 @@ void initialise(graph::GraphModule& module, int64_t seed) {
 }
 
 // Batch norms as they are in the file, not folded: training needs their statistics.
-graph::Graph load_for_training(const std::string& path) {
-  if (!path.ends_with(".onnx")) return load_model(path);
+graph::Graph load_for_training(const std::string& path, const graph::InputShapes& shapes) {
+  if (!path.ends_with(".onnx")) return load_model(path, shapes);
   io::OnnxImportOptions options;
   options.fold_batch_norm = false;
+  options.shapes = shapes;
   return io::import_onnx(path, options);
 }
 
 void run(const TrainOptions& o, bool from_scratch) {
   o.run.apply();
   o.check_outputs();
-  graph::Graph source = load_for_training(o.model);
+  graph::Graph source = load_for_training(o.model, o.shape.shapes());
   if (count_nodes(source).quantized)
     fail(ErrorCode::invalid_argument,
          fmt::format("{}: is quantized; `octet train` trains float networks, `octet qat` makes "

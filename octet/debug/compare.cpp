@@ -8,6 +8,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/debug/compare_impl.h"
+#include "octet/graph/passes/input_shapes.h"
 #include "octet/runtime/program.h"
 
 namespace octet::debug {
@@ -856,17 +857,32 @@ class Comparer {
     });
   }
 
+  // Where the float graph leaves more than the batch open, that has the sizes of the first sample.
+  Graph with_sizes_of_a_sample() const {
+    const bool open = std::any_of(f_.inputs().begin(), f_.inputs().end(), [&](ValueId v) {
+      const auto& dims = f_.type(v).dims;
+      return std::any_of(dims.begin() + 1, dims.end(), [](const Dim& d) { return !d.known(); });
+    });
+    if (!open) return f_;
+    graph::InputShapes shapes;
+    const std::vector<Tensor> sample = samples_.get(0, 1).inputs;
+    for (size_t i = 0; i < sample.size(); ++i)
+      shapes[f_.value(f_.inputs()[i]).name] = sample[i].shape();
+    return graph::with_input_shapes(f_, shapes);
+  }
+
   // As many samples at once as leave all values together in some memory; what is fixed stays.
   int64_t batch_size() const {
     constexpr int64_t kBytes = int64_t{128} << 20;
+    if (has_fixed_batch() || samples_.batch == 1) return samples_.batch;
+    const graph::Graph sized = with_sizes_of_a_sample();
     int64_t bytes = 1;
-    for (const graph::Value& v : f_.values()) {
-      if (f_.node(v.producer).kind == NodeKind::constant) continue;
+    for (const graph::Value& v : sized.values()) {
+      if (sized.node(v.producer).kind == NodeKind::constant) continue;
       int64_t n = 4;
       for (const Dim& d : v.type.dims) n *= d.known() ? d.size() : 1;
       bytes += n;
     }
-    if (has_fixed_batch()) return samples_.batch;
     return std::clamp<int64_t>(kBytes / bytes, 1, samples_.batch);
   }
 

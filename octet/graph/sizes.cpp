@@ -24,9 +24,10 @@ Known each(const Known& a, const Known& b, Fn fn) {
   if ((a->size() != n && a->size() != 1) || (b->size() != n && b->size() != 1)) return std::nullopt;
   Entries result;
   for (size_t i = 0; i < n; ++i) {
-    std::optional<Dim> d = fn((*a)[a->size() == 1 ? 0 : i], (*b)[b->size() == 1 ? 0 : i]);
-    if (!d) return std::nullopt;
-    result.push_back(*std::move(d));
+    const Dim &x = (*a)[a->size() == 1 ? 0 : i], &y = (*b)[b->size() == 1 ? 0 : i];
+    std::optional<Dim> d;
+    if (x != ops::unknown() && y != ops::unknown()) d = fn(x, y);
+    result.push_back(d.value_or(ops::unknown()));
   }
   return result;
 }
@@ -100,8 +101,10 @@ Known computed(const Graph& g, const Node& node, int steps) {
   if (op == "cat") {
     Entries all;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
-      const Known part = operand(i);
-      if (!part) return std::nullopt;
+      Known part = operand(i);
+      const TensorType& t = g.type(node.inputs[i]);
+      if (!part && (!t.is_static() || numel(t.shape()) > kMostEntries)) return std::nullopt;
+      if (!part) part = Entries(static_cast<size_t>(numel(t.shape())), ops::unknown());
       all.insert(all.end(), part->begin(), part->end());
     }
     return all;

@@ -9,7 +9,7 @@
 namespace octet::graph {
 
 // The entries of a value that is an int64 scalar or short list, if it is computed from constants
-// and shapes alone; some of them symbolic. nullopt: nothing is known.
+// and shapes; some of them symbolic, or ops::unknown(). nullopt: nothing is known.
 std::optional<std::vector<Dim>> sizes_of(const Graph& graph, ValueId id);
 
 // That of each operand that gives an attribute (ops::Types::sizes).

@@ -33,8 +33,9 @@ DataLoader::DataLoader(Dataset dataset, LoaderOptions options)
               options.batch_size, options.augmentation.crop_padding);
   int64_t fixed = dataset_.fixed_batch();
   OCTET_CHECK(fixed == 0 || fixed == options.batch_size, invalid_argument,
-              "DataLoader: batch_size={}, but the model takes batches of {}", options.batch_size,
-              fixed);
+              "DataLoader: batch_size={}, but the model takes batches of {}, or samples differ in "
+              "size and take batches of 1",
+              options.batch_size, fixed);
 }
 
 int64_t DataLoader::size() const {

@@ -1,30 +1,48 @@
 #include "octet/io/dataset.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <numeric>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
+#include "octet/io/dataset_impl.h"
 #include "octet/io/idx.h"
 #include "octet/io/image.h"
-#include "octet/io/npz.h"
 
 namespace octet {
 
-namespace {
-
 namespace fs = std::filesystem;
 
-// One input's array, or, for a directory of pictures, only what the input wants.
-struct Column {
-  InputSpec spec;
-  Tensor array;
-  bool whole = false;  // given to every batch as it is, not sampled along dimension 0
-};
+namespace dataset_detail {
 
-bool takes_floats(const TensorType& type) { return is_floating(type.dtype) || type.is_quantized(); }
+void Faults::collect(const std::function<void()>& check) {
+  try {
+    check();
+  } catch (const Error& e) {
+    if (messages_.empty()) code_ = e.code();
+    messages_.push_back(e.what());
+  }
+}
+
+void Faults::report(size_t most) const {
+  if (messages_.empty()) return;
+  const size_t shown = std::min(most, messages_.size());
+  std::string text = fmt::format(
+      "{}",
+      fmt::join(messages_.begin(), messages_.begin() + static_cast<std::ptrdiff_t>(shown), "; "));
+  if (shown < messages_.size())
+    text += fmt::format("; and {} more like these", messages_.size() - shown);
+  fail(code_, text);
+}
+
+namespace {
+const NpzEntry* find(const std::vector<NpzEntry>& entries, const std::string& name) {
+  auto it = std::find_if(entries.begin(), entries.end(),
+                         [&](const NpzEntry& e) { return e.name == name; });
+  return it == entries.end() ? nullptr : &*it;
+}
+}  // namespace
 
 std::string to_string(const std::vector<InputSpec>& inputs) {
   std::vector<std::string> texts;
@@ -41,13 +59,6 @@ std::string to_string(const std::vector<NpzEntry>& entries) {
   return fmt::format("{}", fmt::join(texts, ", "));
 }
 
-const NpzEntry* find(const std::vector<NpzEntry>& entries, const std::string& name) {
-  auto it = std::find_if(entries.begin(), entries.end(),
-                         [&](const NpzEntry& e) { return e.name == name; });
-  return it == entries.end() ? nullptr : &*it;
-}
-
-// Whether sizes from dimension `from` on are what the type says.
 bool fits(const Shape& shape, const TensorType& type, size_t from) {
   if (shape.size() != type.dims.size()) return false;
   for (size_t d = from; d < shape.size(); ++d)
@@ -55,7 +66,6 @@ bool fits(const Shape& shape, const TensorType& type, size_t from) {
   return true;
 }
 
-// What the usual mistakes look like, or "".
 std::string shape_advice(const Shape& s, const TensorType& type) {
   if (type.dim() == 4 && s.size() == 4 && fits({s[0], s[3], s[1], s[2]}, type, 1))
     return "; it is N x H x W x C: save it as a.transpose(0, 3, 1, 2)";
@@ -91,12 +101,54 @@ void check_dtype(const std::string& where, const NpzEntry& e, const InputSpec& i
               octet::to_string(input.type.dtype));
 }
 
-// Of what pictures are decoded to for an input (N, C, H, W): RGB where C is open.
 int64_t picture_channels(const TensorType& type) {
   return type.dims[1].known() ? type.dims[1].size() : 3;
 }
 
-void check_preprocess(const Preprocess& p, const std::vector<Column>& columns) {
+std::vector<const NpzEntry*> choose_arrays(const std::string& file,
+                                           const std::vector<NpzEntry>& entries,
+                                           const std::vector<InputSpec>& inputs) {
+  std::vector<const NpzEntry*> chosen;
+  std::vector<std::string> missing;
+  for (const InputSpec& input : inputs) {
+    chosen.push_back(find(entries, input.name));
+    if (!chosen.back()) missing.push_back("'" + input.name + "'");
+  }
+  if (const NpzEntry* images = find(entries, "images"); images && missing.size() == 1) {
+    bool taken = std::find(chosen.begin(), chosen.end(), images) != chosen.end();
+    if (!taken) {
+      *std::find(chosen.begin(), chosen.end(), nullptr) = images;
+      missing.clear();
+    }
+  }
+  OCTET_CHECK(missing.empty(), not_found,
+              "{}: no array {}{}; it holds {}; the model takes {}: save each under its name", file,
+              inputs.size() == 1 ? "'images' and none named " : "for input ",
+              fmt::join(missing, ", "), to_string(entries), to_string(inputs));
+  return chosen;
+}
+
+const NpzEntry* find_labels(const std::string& file, const std::vector<NpzEntry>& entries,
+                            const std::vector<const NpzEntry*>& chosen,
+                            const std::vector<Shape>& shapes) {
+  const NpzEntry* label = find(entries, "labels");
+  if (!label || std::find(chosen.begin(), chosen.end(), label) != chosen.end()) return nullptr;
+  OCTET_CHECK(!is_floating(label->dtype) && label->dtype != DType::bool_, invalid_argument,
+              "{}: array 'labels' is {}; expected int64: save it as a.astype('int64')", file,
+              octet::to_string(label->dtype));
+  OCTET_CHECK(std::find(shapes.begin(), shapes.end(), label->shape) != shapes.end(),
+              invalid_argument,
+              "{}: array 'labels' has shape {}; expected {}, one class index for each sample", file,
+              octet::to_string(label->shape), octet::to_string(shapes[0]));
+  return label;
+}
+
+}  // namespace dataset_detail
+
+using namespace dataset_detail;
+
+void Dataset::Impl::check_preprocess() const {
+  const Preprocess& p = preprocess;
   OCTET_CHECK(std::isfinite(p.scale) && p.scale != 0, invalid_argument,
               "scale {}: expected a finite number other than 0", p.scale);
   for (float v : p.mean)
@@ -106,17 +158,15 @@ void check_preprocess(const Preprocess& p, const std::vector<Column>& columns) {
                 "std {}: expected finite numbers other than 0", v);
   for (const Column& c : columns) {
     if (c.whole || !takes_floats(c.spec.type)) continue;
-    for (auto [list, name] : {std::pair{&p.mean, "mean"}, std::pair{&p.std, "std"}}) {
-      if (list->size() <= 1) continue;
-      int64_t channels = c.array.defined() ? (c.array.dim() > 1 ? c.array.size(1) : 1)
-                                           : picture_channels(c.spec.type);
+    for (auto [list, name] : {std::pair{&p.mean, "mean"}, std::pair{&p.std, "std"}})
       OCTET_CHECK(
-          static_cast<int64_t>(list->size()) == channels, invalid_argument,
+          list->size() <= 1 || static_cast<int64_t>(list->size()) == c.channels, invalid_argument,
           "{} has {} values; input '{}' has {} channels: give one value, or one for each channel",
-          name, list->size(), c.spec.name, channels);
-    }
+          name, list->size(), c.spec.name, c.channels);
   }
 }
+
+namespace {
 
 // out = (in * scale - mean[c]) / std[c] over samples x channels x inner values.
 template <typename T>
@@ -139,39 +189,6 @@ void convert(const T* in, float* out, int64_t samples, int64_t channels, int64_t
     }
 }
 
-std::vector<fs::path> list_pictures(const fs::path& directory) {
-  std::vector<fs::path> files;
-  std::error_code error;
-  auto it = fs::directory_iterator(directory, error);
-  OCTET_CHECK(!error, io, "{}: cannot list the directory: {}", directory.string(), error.message());
-  for (; it != fs::directory_iterator(); it.increment(error)) {
-    std::string name = it->path().filename().string(), extension = it->path().extension().string();
-    for (char& c : extension) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    bool picture =
-        extension == ".jpg" || extension == ".jpeg" || extension == ".png" || extension == ".bmp";
-    std::error_code ignored;
-    if (picture && name[0] != '.' && !it->is_directory(ignored)) files.push_back(it->path());
-  }
-  OCTET_CHECK(!error, io, "{}: cannot list the directory: {}", directory.string(), error.message());
-  std::sort(files.begin(), files.end());
-  return files;
-}
-
-// The directories in a directory, in name order, hidden ones passed over.
-std::vector<fs::path> list_directories(const fs::path& directory) {
-  std::vector<fs::path> found;
-  std::error_code error;
-  for (auto it = fs::directory_iterator(directory, error); !error && it != fs::directory_iterator();
-       it.increment(error)) {
-    std::error_code ignored;
-    if (it->is_directory(ignored) && it->path().filename().string()[0] != '.')
-      found.push_back(it->path());
-  }
-  OCTET_CHECK(!error, io, "{}: cannot list the directory: {}", directory.string(), error.message());
-  std::sort(found.begin(), found.end());
-  return found;
-}
-
 // Where the labels of an IDX file of images lie, as MNIST names its files; empty if that is not to
 // be told.
 fs::path idx_labels(const fs::path& images) {
@@ -189,55 +206,7 @@ fs::path idx_labels(const fs::path& images) {
 
 }  // namespace
 
-struct Dataset::Impl {
-  fs::path path;
-  Preprocess preprocess;
-  std::vector<Column> columns;
-  std::vector<fs::path> pictures;  // of a directory
-  std::vector<std::string> classes;
-  Tensor labels;
-  int64_t size = 0;
-
-  void open_directory(const std::vector<InputSpec>& inputs);
-  void open_npz(const std::vector<InputSpec>& inputs);
-  void open_idx(const std::vector<InputSpec>& inputs);
-  Tensor floats(const Column& column, const std::vector<int64_t>& samples) const;
-  void check_finite(const Column& column, const Tensor& x,
-                    const std::vector<int64_t>& samples) const;
-  Tensor decode(const Column& column, const std::vector<int64_t>& samples) const;
-};
-
 // -- opening --------------------------------------------------------------------------------------
-
-void Dataset::Impl::open_directory(const std::vector<InputSpec>& inputs) {
-  const TensorType& type = inputs[0].type;
-  bool fit = inputs.size() == 1 && type.dim() == 4 && takes_floats(type) && type.dims[2].known() &&
-             type.dims[3].known() &&
-             (!type.dims[1].known() || type.dims[1].size() == 1 || type.dims[1].size() == 3);
-  OCTET_CHECK(fit, invalid_argument,
-              "{}: a directory of pictures fits a model with one float input of 1 or 3 channels "
-              "and known height and width; "
-              "this model takes {}; give an .npz with its arrays instead",
-              path.string(), to_string(inputs));
-  pictures = list_pictures(path);
-  if (pictures.empty()) {
-    std::vector<int64_t> numbers;
-    for (const fs::path& directory : list_directories(path)) {
-      std::vector<fs::path> some = list_pictures(directory);
-      if (some.empty()) continue;
-      numbers.insert(numbers.end(), some.size(), static_cast<int64_t>(classes.size()));
-      pictures.insert(pictures.end(), some.begin(), some.end());
-      classes.push_back(directory.filename().string());
-    }
-    if (!numbers.empty()) labels = Tensor::from(numbers, {static_cast<int64_t>(numbers.size())});
-  }
-  OCTET_CHECK(!pictures.empty(), invalid_argument,
-              "{}: no pictures in this directory or its subdirectories; expected .jpg, .jpeg, .png "
-              "or .bmp files",
-              path.string());
-  size = static_cast<int64_t>(pictures.size());
-  columns.push_back({inputs[0], Tensor(), false});
-}
 
 void Dataset::Impl::open_npz(const std::vector<InputSpec>& inputs) {
   std::string extension = path.extension().string();
@@ -247,46 +216,34 @@ void Dataset::Impl::open_npz(const std::vector<InputSpec>& inputs) {
       path.string(), path.filename().string());
   std::vector<NpzEntry> entries = list_npz(path);
 
-  // Each input's array is the one of its name; `images` stands in for the only input that has none.
-  std::vector<const NpzEntry*> chosen;
-  std::vector<std::string> missing;
-  for (const InputSpec& input : inputs) {
-    chosen.push_back(find(entries, input.name));
-    if (!chosen.back()) missing.push_back("'" + input.name + "'");
-  }
-  if (const NpzEntry* images = find(entries, "images"); images && missing.size() == 1) {
-    bool taken = std::find(chosen.begin(), chosen.end(), images) != chosen.end();
-    if (!taken) {
-      *std::find(chosen.begin(), chosen.end(), nullptr) = images;
-      missing.clear();
-    }
-  }
-  OCTET_CHECK(missing.empty(), not_found,
-              "{}: no array {}{}; it holds {}; the model takes {}: save each under its name",
-              path.string(), inputs.size() == 1 ? "'images' and none named " : "for input ",
-              fmt::join(missing, ", "), to_string(entries), to_string(inputs));
-
+  const std::vector<const NpzEntry*> chosen = choose_arrays(path.string(), entries, inputs);
   // The number of samples: dimension 0 of an input whose batch is free; if there is none, the
   // largest.
   bool free_batch = false;
+  Faults faults;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const TensorType& type = inputs[i].type;
     std::string where = fmt::format("{}: array '{}'", path.string(), chosen[i]->name);
-    check_dtype(where, *chosen[i], inputs[i]);
+    faults.collect([&] { check_dtype(where, *chosen[i], inputs[i]); });
     const Shape& shape = chosen[i]->shape;
-    OCTET_CHECK(fits(shape, type, 1), invalid_argument, "{} has shape {}; input '{}' takes {}{}",
-                where, octet::to_string(shape), inputs[i].name, octet::to_string(type),
-                shape_advice(shape, type));
-    if (shape.empty()) continue;
+    faults.collect([&] {
+      OCTET_CHECK(fits(shape, type, 1), invalid_argument, "{} has shape {}; input '{}' takes {}{}",
+                  where, octet::to_string(shape), inputs[i].name, octet::to_string(type),
+                  shape_advice(shape, type));
+    });
+    if (shape.empty() || type.dims.empty()) continue;
     bool free = !type.dims[0].known();
     if (free && !free_batch)
       size = shape[0];
     else if (free == free_batch)
       size = std::max(size, shape[0]);
     free_batch |= free;
-    OCTET_CHECK(shape[0] > 0, invalid_argument, "{} has shape {}: it holds no samples", where,
-                octet::to_string(shape));
+    faults.collect([&] {
+      OCTET_CHECK(shape[0] > 0, invalid_argument, "{} has shape {}: it holds no samples", where,
+                  octet::to_string(shape));
+    });
   }
+  faults.report();
   if (size == 0) size = 1;  // only scalars
   std::vector<std::string> names;
   for (size_t i = 0; i < inputs.size(); ++i) {
@@ -296,21 +253,11 @@ void Dataset::Impl::open_npz(const std::vector<InputSpec>& inputs) {
     OCTET_CHECK(whole || shape[0] == size, invalid_argument,
                 "{}: array '{}' has {} samples, others have {}; every array needs the same number",
                 path.string(), chosen[i]->name, shape[0], size);
-    columns.push_back({inputs[i], Tensor(), whole});
+    columns.push_back({inputs[i], Tensor(), whole, shape.size() > 1 ? shape[1] : 1});
     names.push_back(chosen[i]->name);
   }
-  const NpzEntry* label = find(entries, "labels");
-  // it is an input
-  if (label && std::find(chosen.begin(), chosen.end(), label) != chosen.end()) label = nullptr;
-  if (label) {
-    OCTET_CHECK(!is_floating(label->dtype) && label->dtype != DType::bool_, invalid_argument,
-                "{}: array 'labels' is {}; expected int64: save it as a.astype('int64')",
-                path.string(), octet::to_string(label->dtype));
-    OCTET_CHECK(label->shape == Shape{size}, invalid_argument,
-                "{}: array 'labels' has shape {}; expected ({}), one class index for each sample",
-                path.string(), octet::to_string(label->shape), size);
-    names.push_back("labels");
-  }
+  const NpzEntry* label = find_labels(path.string(), entries, chosen, {{size}});
+  if (label) names.push_back("labels");
   auto arrays = read_npz(path, names);
   for (size_t i = 0; i < columns.size(); ++i) {
     Tensor& array = columns[i].array = arrays.at(names[i]);
@@ -332,7 +279,7 @@ void Dataset::Impl::open_idx(const std::vector<InputSpec>& inputs) {
               octet::to_string(images.shape()), inputs[0].name, octet::to_string(inputs[0].type));
   size = images.size(0);
   OCTET_CHECK(size > 0, invalid_argument, "{}: it holds no samples", path.string());
-  columns.push_back({inputs[0], images, false});
+  columns.push_back({inputs[0], images, false, images.dim() > 1 ? images.size(1) : 1});
   fs::path beside = idx_labels(path);
   std::error_code ignored;
   if (beside.empty() || !fs::exists(beside, ignored)) return;
@@ -369,12 +316,13 @@ Dataset Dataset::open_images(const fs::path& path, const Preprocess& preprocess,
 }
 
 Dataset Dataset::open(const fs::path& path, const std::vector<InputSpec>& inputs,
-                      const Preprocess& preprocess) {
+                      const Preprocess& preprocess, const Resize& resize) {
   OCTET_CHECK(!inputs.empty(), invalid_argument, "{}: the model has no inputs to give this data to",
               path.string());
   auto impl = std::make_shared<Impl>();
   impl->path = path;
   impl->preprocess = preprocess;
+  impl->resize = resize;
   std::error_code ignored;
   if (fs::is_directory(path, ignored))
     impl->open_directory(inputs);
@@ -382,7 +330,9 @@ Dataset Dataset::open(const fs::path& path, const std::vector<InputSpec>& inputs
     impl->open_idx(inputs);
   else
     impl->open_npz(inputs);
-  check_preprocess(preprocess, impl->columns);
+  OCTET_CHECK(resize.to == Resize::To::input || !impl->pictures.empty(), invalid_argument,
+              "{}: pictures of a directory are resized; this data has none", path.string());
+  impl->check_preprocess();
   Dataset dataset;
   dataset.impl_ = std::move(impl);
   return dataset;
@@ -408,7 +358,7 @@ int64_t Dataset::fixed_batch() const {
   for (const Column& c : impl_->columns)
     if (!c.whole && c.spec.type.dim() > 0 && c.spec.type.dims[0].known())
       return c.spec.type.dims[0].size();
-  return 0;
+  return impl_->one_by_one ? 1 : 0;
 }
 
 std::string Dataset::description() const {
@@ -420,15 +370,40 @@ std::string Dataset::description() const {
 const std::vector<std::string>& Dataset::classes() const { return impl_->classes; }
 const Preprocess& Dataset::preprocess() const { return impl_->preprocess; }
 
-Tensor Dataset::Impl::floats(const Column& column, const std::vector<int64_t>& samples) const {
-  const Tensor& a = column.array;
-  if (column.whole) {
+namespace {
+
+// Error at the first number that is NaN or, unless `infinities` have a meaning, infinite. `rows`
+// are the samples that x holds, none where it is no sample.
+void check_finite(const std::string& where, const Tensor& x, const std::vector<int64_t>& rows,
+                  bool infinities) {
+  const float* p = x.data<float>();
+  float zeros = 0;  // x * 0 is NaN where x is not finite
+  for (int64_t i = 0; i < x.numel(); ++i) zeros += p[i] * 0.0f;
+  if (zeros == 0) return;
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    if (infinities ? !std::isnan(p[i]) : std::isfinite(p[i])) continue;
+    const int64_t sample = rows.empty() ? 0 : x.numel() / x.size(0);
+    OCTET_FAIL(
+        invalid_argument, "{}{}: element {} is {}; expected finite numbers", where,
+        rows.empty() ? "" : fmt::format(", sample {}", rows[static_cast<size_t>(i / sample)]),
+        rows.empty() ? i : i % sample, std::isnan(p[i]) ? "NaN" : fmt::format("{}", p[i]));
+  }
+}
+
+}  // namespace
+
+// Where there are several inputs, one may be a mask that is added, in which infinities have a
+// meaning: only a NaN is an error then.
+Tensor Dataset::Impl::floats(const Column& column, const Tensor& a,
+                             const std::vector<int64_t>& rows, const std::string& where) const {
+  const std::string what = fmt::format("{}: input '{}'", where, column.spec.name);
+  if (rows.empty()) {
     Tensor out = a.to(DType::float32).clone();
-    check_finite(column, out, {});
+    check_finite(what, out, {}, columns.size() > 1);
     return out;
   }
   Shape shape = a.shape();
-  shape[0] = static_cast<int64_t>(samples.size());
+  shape[0] = static_cast<int64_t>(rows.size());
   Tensor out = Tensor::empty(shape);
   int64_t channels = shape.size() > 1 ? shape[1] : 1, sample = a.numel() / a.size(0);
   int64_t inner = channels > 0 ? sample / channels : 0;
@@ -437,46 +412,50 @@ Tensor Dataset::Impl::floats(const Column& column, const std::vector<int64_t>& s
       shape[0], std::max<int64_t>(1, 65536 / std::max<int64_t>(1, sample)),
       [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-          const int64_t from = samples[i] * sample;
+          const int64_t from = rows[static_cast<size_t>(i)] * sample;
           if (a.dtype() == DType::uint8)
             convert(a.data<uint8_t>() + from, data + i * sample, 1, channels, inner, preprocess);
           else
             convert(a.data<float>() + from, data + i * sample, 1, channels, inner, preprocess);
         }
       });
-  check_finite(column, out, samples);
+  // A file of one sample is named; of more, the sample.
+  check_finite(what, out, files.empty() ? rows : std::vector<int64_t>(), columns.size() > 1);
   return out;
-}
-
-// Error at the first number that is NaN or infinite. Where there are several inputs, one may be a
-// mask that is added, in which infinities have a meaning: only a NaN is an error then.
-void Dataset::Impl::check_finite(const Column& column, const Tensor& x,
-                                 const std::vector<int64_t>& samples) const {
-  const float* p = x.data<float>();
-  float zeros = 0;  // x * 0 is NaN where x is not finite
-  for (int64_t i = 0; i < x.numel(); ++i) zeros += p[i] * 0.0f;
-  if (zeros == 0) return;
-  for (int64_t i = 0; i < x.numel(); ++i) {
-    if (columns.size() > 1 ? !std::isnan(p[i]) : std::isfinite(p[i])) continue;
-    const int64_t sample = samples.empty() ? 0 : x.numel() / x.size(0);
-    OCTET_FAIL(
-        invalid_argument, "{}: input '{}'{}: element {} is {}; expected finite numbers",
-        path.string(), column.spec.name,
-        samples.empty() ? "" : fmt::format(", sample {}", samples[static_cast<size_t>(i / sample)]),
-        samples.empty() ? i : i % sample, std::isnan(p[i]) ? "NaN" : fmt::format("{}", p[i]));
-  }
 }
 
 Tensor Dataset::Impl::decode(const Column& column, const std::vector<int64_t>& samples) const {
   const auto& dims = column.spec.type.dims;
   const auto count = static_cast<int64_t>(samples.size());
-  int64_t channels = picture_channels(column.spec.type), h = dims[2].size(), w = dims[3].size();
+  const int64_t channels = column.channels;
+  const auto picture = [&](int64_t i) {
+    return read_image(pictures[static_cast<size_t>(samples[static_cast<size_t>(i)])], channels);
+  };
+  const auto preprocess_to = [&](const Tensor& image, float* out) {
+    convert(image.data<uint8_t>(), out, 1, channels, image.size(1) * image.size(2), preprocess);
+  };
+  if (resize.to == Resize::To::none) {
+    const Tensor image = picture(0);
+    Tensor out = Tensor::empty({count, channels, image.size(1), image.size(2)});
+    float* data = out.data<float>();
+    preprocess_to(image, data);
+    for (int64_t i = 1; i < count; ++i) {
+      const Tensor next = picture(i);
+      OCTET_CHECK(next.shape() == image.shape(), invalid_argument,
+                  "{}: pictures of {} and {} cannot be one batch: take them one at a time",
+                  path.string(), octet::to_string(image.shape()), octet::to_string(next.shape()));
+      preprocess_to(next, data + i * image.numel());
+    }
+    return out;
+  }
+  const bool chosen = resize.to == Resize::To::size;
+  const int64_t h = chosen ? resize.height : dims[2].size();
+  const int64_t w = chosen ? resize.width : dims[3].size();
   Tensor out = Tensor::empty({count, channels, h, w});
   float* data = out.data<float>();
   parallel_for(count, [&](int64_t i) {
-    Tensor image = resize_bilinear(read_image(pictures[samples[i]], channels), h, w);
-    convert(static_cast<const Tensor&>(image).data<uint8_t>(), data + i * channels * h * w, 1,
-            channels, h * w, preprocess);
+    const Tensor image = resize_bilinear(picture(i), h, w);
+    preprocess_to(image, data + i * channels * h * w);
   });
   return out;
 }
@@ -511,13 +490,19 @@ Batch Dataset::gather(const std::vector<int64_t>& samples) const {
   Batch batch;
   batch.begin = samples[0];
   batch.size = static_cast<int64_t>(samples.size());
-  for (const Column& column : impl_->columns) {
+  std::vector<Tensor> of_files;
+  if (!impl_->files.empty()) of_files = impl_->read_samples(samples);
+  for (size_t c = 0; c < impl_->columns.size(); ++c) {
+    const Column& column = impl_->columns[c];
     DType dtype = column.spec.type.dtype;
     Tensor t;
-    if (!impl_->pictures.empty())
+    if (!impl_->files.empty())
+      t = of_files[c];
+    else if (!impl_->pictures.empty())
       t = impl_->decode(column, samples);
     else if (takes_floats(column.spec.type))
-      t = impl_->floats(column, samples);
+      t = impl_->floats(column, column.array, column.whole ? std::vector<int64_t>() : samples,
+                        impl_->path.string());
     else
       t = (column.whole ? column.array.clone() : rows(column.array, samples)).to(dtype);
     if (is_floating(dtype)) t = t.to(dtype);

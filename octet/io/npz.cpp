@@ -248,6 +248,13 @@ Tensor read_npy(const std::filesystem::path& path) {
   return read_npy_from(source);
 }
 
+NpzEntry describe_npy(const std::filesystem::path& path) {
+  auto file = MappedFile::open(path);
+  Source source(path.string(), file->data(), file->size(), file->size(), false);
+  const NpyHeader header = read_npy_header(source);
+  return {"", header.dtype, header.shape};
+}
+
 std::map<std::string, Tensor> read_npz(const std::filesystem::path& path,
                                        const std::vector<std::string>& wanted) {
   zip::Archive archive(path);

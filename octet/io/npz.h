@@ -30,6 +30,8 @@ struct NpzEntry {
 };
 
 Tensor read_npy(const std::filesystem::path& path);
+// What a .npy file holds, read from its header only; the name is "".
+NpzEntry describe_npy(const std::filesystem::path& path);
 
 // The arrays of an archive by name. If `wanted` is not empty only these are read, and each must be
 // there. Members that are not .npy files are passed over; an archive with none at all is an Error.

@@ -329,7 +329,7 @@ TensorType open_tile(const Types& t) {
   const auto repeats = t.sizes("repeats");
   std::vector<Dim> dims(t[0].dims.size(), unknown());
   for (size_t d = 0; repeats && repeats->size() == dims.size() && d < dims.size(); ++d)
-    dims[d] = multiply(t[0].dims[d], (*repeats)[d]);
+    if ((*repeats)[d] != unknown()) dims[d] = multiply(t[0].dims[d], (*repeats)[d]);
   return moved(t, std::move(dims), [](int64_t) { return -1; });
 }
 

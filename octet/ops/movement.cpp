@@ -321,7 +321,16 @@ TensorType open_expand(const Types& t) {
   if (!wanted)
     return moved(t, std::vector<Dim>(std::max(t[0].dim(), t.count("shape")), unknown()),
                  [](int64_t) { return -1; });
-  return moved(t, broadcast(t[0].dims, *wanted, "expand"), [](int64_t) { return -1; });
+  std::vector<Dim> sizes = *wanted;
+  for (Dim& d : sizes)
+    if (d == unknown()) d = Dim(1);
+  std::vector<Dim> dims = broadcast(t[0].dims, sizes, "expand");
+  for (size_t i = 0; i < wanted->size(); ++i) {
+    Dim& d = dims[dims.size() - 1 - i];
+    if ((*wanted)[wanted->size() - 1 - i] == unknown() && (!d.known() || d == Dim(1)))
+      d = unknown();
+  }
+  return moved(t, std::move(dims), [](int64_t) { return -1; });
 }
 
 }  // namespace

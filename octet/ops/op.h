@@ -69,8 +69,12 @@ struct Traits {
 
 class Op;
 
+// A dimension that is not known before a call runs. A graph gives it a name of its own.
+inline Dim unknown() { return Dim("?"); }
+
 // What is known of operands that are integers before a call runs: by operand, its entries, some of
-// them symbolic sizes; nullopt where nothing is known. May be shorter than the operands.
+// them symbolic sizes or unknown(); nullopt where nothing is known. May be shorter than the
+// operands.
 using OperandSizes = std::vector<std::optional<std::vector<Dim>>>;
 
 // The operands of a type inference: input types and attributes, by the names of the schema.
@@ -87,8 +91,8 @@ class Types {
   const TensorType& operator[](std::string_view name) const;
   const Attrs& attrs() const { return attrs_; }
   const std::optional<QType>& want() const { return want_; }
-  // The integers of an attribute, which an operand may give: then what is known of them (symbolic
-  // or negative entries), or nullopt.
+  // The integers of an attribute, which an operand may give: then what is known of them (symbolic,
+  // negative or unknown() entries), or nullopt.
   std::optional<std::vector<Dim>> sizes(const std::string& attr) const;
   // How many numbers the attribute has. Error if an operand gives it and its size is not known.
   int64_t count(const std::string& attr) const;
@@ -203,9 +207,6 @@ struct OpenAttrs {
 OpenAttrs open_attrs(std::vector<std::pair<std::string, AttrKind>> attrs,
                      std::function<TensorType(const Types&)> fn);
 OpenAttrs open_attrs_many(std::vector<std::pair<std::string, AttrKind>> attrs, InferFn fn);
-// A dimension that is not known before the call runs. A graph gives it a name of its own.
-inline Dim unknown() { return Dim("?"); }
-
 // The gradients of the operands, in their order: of the first operand, or of all (undefined: none).
 // They have the operands' shapes; broadcast ones are summed with sum_to. May call operators:
 // nothing is recorded then. Without this part the operator's float results can be computed from

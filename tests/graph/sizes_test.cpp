@@ -30,7 +30,7 @@ TEST(GraphSizes, ArithmeticOnShapesGivesTheTypeOfAReshape) {
 
 TEST(GraphSizes, WhatIsNotKnownHasANameOfItsOwn) {
   Graph g;
-  const ValueId x = g.add_input("x", TensorType(DType::float32, {2, 3})),
+  const ValueId x = g.add_input("x", TensorType(DType::float32, Shape{2, 3})),
                 s = g.add_input("s", TensorType(DType::int64, Shape{2}));
   g.add_call("y", "reshape", {x, s}, {{"shape", FromOperand{1}}});
   g.add_call("z", "reshape", {x, s}, {{"shape", FromOperand{1}}});
@@ -40,7 +40,7 @@ TEST(GraphSizes, WhatIsNotKnownHasANameOfItsOwn) {
 
 TEST(GraphSizes, TextKeepsAttributesThatOperandsGive) {
   const std::string text =
-      "graph g {\n  %x: Float(N, 8) = input\n  %a: Int64() = input\n  %b: Int64() = input\n"
+      "graph g {\n  %x: Float(N, 8) = input\n  %a: Long() = input\n  %b: Long() = input\n"
       "  %y: Float(N, y.1) = slice(%x, dim=1, end=%b, start=%a)\n  return (%y)\n}\n";
   const Graph g = parse(text, {});
   EXPECT_EQ(print(g, {.full = true}), text);
@@ -49,7 +49,7 @@ TEST(GraphSizes, TextKeepsAttributesThatOperandsGive) {
 
 TEST(GraphSizes, ARewrittenGraphIsTheSame) {
   const std::string text =
-      "graph g {\n  %x: Float(N, 3, H, W) = input\n  %s: Int64(2) = input\n"
+      "graph g {\n  %x: Float(N, 3, H, W) = input\n  %s: Long(2) = input\n"
       "  %y: Float(N, 3, y.2, y.3) = interpolate(%x, size=%s)\n  return (%y)\n}\n";
   const Graph g = parse(text, {});
   EXPECT_EQ(print(Rewriter(g).run([](Rewriter&, const Node&) { return false; }), {.full = true}),
@@ -58,7 +58,7 @@ TEST(GraphSizes, ARewrittenGraphIsTheSame) {
 
 TEST(GraphSizes, OnlySomeAttributesCanBeGiven) {
   Graph g;
-  const ValueId x = g.add_input("x", TensorType(DType::float32, {1, 2, 4, 4})),
+  const ValueId x = g.add_input("x", TensorType(DType::float32, Shape{1, 2, 4, 4})),
                 s = g.add_input("s", TensorType(DType::int64, Shape{2})),
                 f = g.add_input("f", TensorType(DType::float32, Shape{2}));
   expect_error(ErrorCode::invalid_argument, {"max_pool2d", "'kernel' must be known before it runs"},

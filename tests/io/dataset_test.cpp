@@ -347,6 +347,189 @@ TEST(Dataset, DirectoryMistakesAreNamed) {
   expect_error(ErrorCode::corrupt, {"b.jpg"}, [&] { data.get(0, 2); });
 }
 
+TEST(Dataset, PicturesAtTheirOwnSizeAreOneAtATime) {
+  TempDir dir;
+  spill(dir / "a.png", png(3, 2, 3, plain(3, 2, {1, 2, 3})));
+  spill(dir / "b.png", png(5, 7, 3, plain(5, 7, {4, 5, 6})));
+  spill(dir / "c.png", png(5, 7, 3, plain(5, 7, {7, 8, 9})));
+  const std::vector<InputSpec> open = {input("x", "Float(N, 3, H, W)")};
+  Dataset data = Dataset::open(dir.path(), open, {2, {}, {}}, {Resize::To::none});
+  EXPECT_EQ(data.fixed_batch(), 1);
+  EXPECT_EQ(data.get(0, 1).inputs.at("x").shape(), (Shape{1, 3, 2, 3}));
+  EXPECT_EQ(data.get(1, 1).inputs.at("x").shape(), (Shape{1, 3, 7, 5}));
+  EXPECT_EQ(data.get(0, 1).inputs.at("x").at({0, 2, 1, 1}), 6);
+  EXPECT_EQ(data.gather({1, 2}).inputs.at("x").at({1, 0, 6, 4}), 14) << "equal sizes are a batch";
+  expect_error(ErrorCode::invalid_argument, {"(3, 2, 3)", "(3, 7, 5)", "one at a time"},
+               [&] { data.get(0, 2); });
+}
+
+TEST(Dataset, PicturesAreResizedToASizeThatIsGiven) {
+  TempDir dir;
+  spill(dir / "a.png", png(3, 2, 3, plain(3, 2, {1, 2, 3})));
+  spill(dir / "b.png", png(5, 7, 3, plain(5, 7, {4, 5, 6})));
+  const auto open = [&](const std::string& type, Resize resize) {
+    return Dataset::open(dir.path(), {input("x", type)}, {}, resize);
+  };
+  const Resize size{Resize::To::size, 4, 6};
+  for (const std::string type : {"Float(N, 3, H, W)", "Float(N, 3, 4, W)", "Float(N, 3, 4, 6)"}) {
+    Dataset data = open(type, size);
+    EXPECT_EQ(data.fixed_batch(), 0);
+    EXPECT_EQ(data.get(0, 2).inputs.at("x").shape(), (Shape{2, 3, 4, 6}));
+  }
+  const auto bad = ErrorCode::invalid_argument;
+  expect_error(bad, {"4 x 6", "Float(N, 3, 6, 4)"}, [&] { open("Float(N, 3, 6, 4)", size); });
+  expect_error(bad, {"0 x 6"}, [&] { open("Float(N, 3, H, W)", {Resize::To::size, 0, 6}); });
+  expect_error(bad, {"Float(N, 3, H, W)", "--resize HxW", "--resize none"},
+               [&] { open("Float(N, 3, H, W)", {}); });
+  for (const std::string type : {"Float(N, 3, 4, 6)", "Float(N, 3, H, 6)"})
+    expect_error(bad, {type, "own size", "height and width are open"},
+                 [&] { open(type, {Resize::To::none}); });
+  expect_error(bad, {"different sizes", "batches of 2"},
+               [&] { open("Float(2, 3, H, W)", {Resize::To::none}); });
+  write_npz(dir / "x.npz", {{"images", three()}});
+  expect_error(bad, {"x.npz", "resized", "has none"},
+               [&] { Dataset::open(dir / "x.npz", kOne, {}, size); });
+}
+
+TEST(Dataset, UnreadablePicturesAreNamedAtOnce) {
+  TempDir dir;
+  spill(dir / "a.png", png(2, 2, 3, plain(2, 2, {1, 2, 3})));
+  std::filesystem::create_symlink(dir / "nowhere", dir / "b.png");
+  expect_error(ErrorCode::not_found, {"b.png"}, [&] { Dataset::open(dir.path(), kPicture); });
+}
+
+// -- directories of arrays ------------------------------------------------------------------------
+
+TEST(Dataset, ADirectoryOfNpyIsASampleAFile) {
+  TempDir dir;
+  const Tensor a = Tensor::arange(12).to(DType::float32).reshape({1, 2, 2, 3});
+  write_npy(dir / "a.npy", a);
+  write_npy(dir / "b.npy", a.squeeze(0));  // without the batch dimension
+  write_npy(dir / "c.npy", Tensor::full({2, 2, 3}, 5, DType::uint8));
+  spill(dir / "notes.txt", "");
+  const std::vector<InputSpec> inputs = {input("x", "Float(N, 2, H, W)")};
+  Dataset data = Dataset::open(dir.path(), inputs, {2, {1, 0}, {}});
+  EXPECT_EQ(data.size(), 3);
+  EXPECT_EQ(data.fixed_batch(), 0) << "all are of one size";
+  EXPECT_FALSE(data.has_labels());
+  const Batch batch = data.get(0, 3);
+  EXPECT_EQ(batch.inputs.at("x").shape(), (Shape{3, 2, 2, 3}));
+  EXPECT_EQ(batch.inputs.at("x").at({0, 0, 0, 1}), 1);
+  EXPECT_EQ(batch.inputs.at("x").at({1, 1, 1, 2}), 22);
+  EXPECT_EQ(batch.inputs.at("x").at({2, 1, 0, 0}), 10) << "uint8 is not scaled";
+  write_npy(dir / "d.npy", Tensor::zeros({2, 4, 3}));
+  data = Dataset::open(dir.path(), inputs);
+  EXPECT_EQ(data.fixed_batch(), 1);
+  EXPECT_EQ(data.get(3, 1).inputs.at("x").shape(), (Shape{1, 2, 4, 3}));
+  EXPECT_EQ(data.get(0, 3).size, 3);
+  expect_error(ErrorCode::invalid_argument, {"c.npy", "d.npy", "(1, 2, 4, 3)", "one at a time"},
+               [&] { data.get(2, 2); });
+}
+
+TEST(Dataset, ADirectoryOfNpzHasAnArrayForEachInput) {
+  TempDir dir;
+  const auto write = [&](const std::string& name, int64_t length, int64_t label) {
+    write_npz(dir / name, {{"ids", Tensor::arange(length).to(DType::int32)},
+                           {"mask", Tensor::ones({1, length})},
+                           {"state", Tensor::full({2, 3}, static_cast<double>(length))},
+                           {"labels", Tensor::from(std::vector<int64_t>{label}, {})}});
+  };
+  write("a.npz", 4, 1);
+  write("b.npz", 6, 0);
+  Dataset data = Dataset::open(
+      dir.path(),
+      {input("ids", "Long(N, T)"), input("mask", "Float(N, T)"), input("state", "Float(2, 3)")});
+  EXPECT_EQ(data.size(), 2);
+  EXPECT_EQ(data.fixed_batch(), 1);
+  ASSERT_TRUE(data.has_labels());
+  const Batch batch = data.get(1, 1);
+  EXPECT_EQ(batch.labels.to_vector<int64_t>(), (Ints{0}));
+  EXPECT_EQ(batch.inputs.at("ids").to_vector<int64_t>(), (Ints{0, 1, 2, 3, 4, 5}));
+  EXPECT_EQ(batch.inputs.at("ids").shape(), (Shape{1, 6}));
+  EXPECT_EQ(batch.inputs.at("mask").shape(), (Shape{1, 6}));
+  EXPECT_EQ(batch.inputs.at("state").shape(), (Shape{2, 3})) << "no batch dimension: as it is";
+  EXPECT_EQ(batch.inputs.at("state").at({1, 2}), 6);
+}
+
+TEST(Dataset, ArraysInSubdirectoriesAreClasses) {
+  TempDir dir;
+  for (const std::string name : {"cat", "dog"}) {
+    std::filesystem::create_directory(dir / name);
+    write_npy(dir / name / "1.npy", Tensor::zeros({2, 1, 2}));
+  }
+  write_npy(dir / "dog" / "2.npy", Tensor::zeros({2, 1, 2}));
+  Dataset data = Dataset::open(dir.path(), kOne);
+  EXPECT_EQ(data.classes(), (std::vector<std::string>{"cat", "dog"}));
+  EXPECT_EQ(data.get(0, 3).labels.to_vector<int64_t>(), (Ints{0, 1, 1}));
+}
+
+TEST(Dataset, MistakesInADirectoryOfArraysAreNamedAtOnce) {
+  const auto bad = ErrorCode::invalid_argument;
+  const auto expect = [&](ErrorCode code, const std::map<std::string, Tensor>& files,
+                          const std::vector<std::string>& parts,
+                          const std::vector<InputSpec>& inputs = kOne, const Preprocess& p = {}) {
+    TempDir dir;
+    for (const auto& [name, array] : files) write_npy(dir / name, array);
+    expect_error(code, parts, [&] { Dataset::open(dir.path(), inputs, p); });
+  };
+  const Tensor good = Tensor::zeros({2, 1, 2});
+  expect(bad, {{"a.npy", good}, {"b.npy", good.to(DType::float64)}}, {"b.npy", "float64"});
+  expect(bad, {{"a.npy", good}, {"b.npy", Tensor::zeros({3, 1, 2})}},
+         {"b.npy", "(3, 1, 2)", "Float(N, 2, 1, 2)", "one sample"});
+  expect(bad, {{"a.npy", Tensor::zeros({4, 2, 1, 2})}}, {"a.npy", "(4, 2, 1, 2)", "one sample"});
+  expect(bad, {{"a.npy", Tensor::zeros({2})}}, {"a.npy", "(2)", "Float(N, 2, 1, 2)"});
+  expect(bad, {{"a.npy", good}}, {"a.npy", "single array", "'y' Float(N)"},
+         {kOne[0], input("y", "Float(N)")});
+  expect(bad, {{"a.npy", Tensor::zeros({2, 0})}}, {"a.npy", "it is empty"},
+         {input("x", "Float(N, 2, H)")});
+  expect(bad, {{"a.npy", good}, {"b.npy", Tensor::zeros({3, 1, 2})}}, {"b.npy", "3 channels"},
+         {input("x", "Float(N, C, 1, 2)")}, {1, {1, 2}, {}});
+  // All that do not fit, the first of them by name.
+  expect(bad,
+         {{"a.npy", good.to(DType::float64)},
+          {"b.npy", Tensor::zeros({2})},
+          {"c.npy", Tensor::zeros({3})},
+          {"d.npy", Tensor::zeros({4})},
+          {"e.npy", Tensor::zeros({5})}},
+         {"a.npy", "float64", "; ", "b.npy", "c.npy", "and 2 more"});
+
+  TempDir dir;
+  spill(dir / "a.npy", "no array");
+  expect_error(ErrorCode::corrupt, {"a.npy"}, [&] { Dataset::open(dir.path(), kOne); });
+  std::filesystem::remove(dir / "a.npy");
+  std::filesystem::create_symlink(dir / "nowhere", dir / "b.npz");
+  expect_error(ErrorCode::not_found, {"b.npz"}, [&] { Dataset::open(dir.path(), kOne); });
+  std::filesystem::remove(dir / "b.npz");
+  write_npz(dir / "c.npz", {{"ids", Tensor::arange(3)}, {"mask", Tensor::ones({4})}});
+  expect_error(bad, {"c.npz", "'mask'", "T is 3"}, [&] {
+    Dataset::open(dir.path(), {input("ids", "Long(N, T)"), input("mask", "Float(N, T)")});
+  });
+  write_npz(dir / "c.npz", {{"x", good}, {"labels", Tensor::from(std::vector<int64_t>{1}, {1})}});
+  write_npy(dir / "d.npy", good);
+  expect_error(bad, {"d.npy", "no array 'labels'"}, [&] { Dataset::open(dir.path(), kOne); });
+  spill(dir / "e.png", png(2, 2, 3, plain(2, 2, {1, 2, 3})));
+  expect_error(bad, {"1 pictures and 2 files"}, [&] { Dataset::open(dir.path(), kOne); });
+}
+
+TEST(Dataset, ANumberThatIsNotFiniteNamesItsFile) {
+  TempDir dir;
+  write_npy(dir / "a.npy", Tensor::zeros({2, 1, 2}));
+  write_npy(dir / "b.npy", Tensor::full({2, 1, 2}, NAN));
+  Dataset data = Dataset::open(dir.path(), kOne);
+  EXPECT_NO_THROW(data.get(0, 1));
+  expect_error(ErrorCode::invalid_argument, {"b.npy", "input 'x'", "element 0 is NaN"},
+               [&] { data.get(0, 2); });
+}
+
+// All of the arrays of an .npz that do not fit.
+TEST(Dataset, EveryArrayThatDoesNotFitIsNamed) {
+  TempDir dir;
+  write_npz(dir / "a.npz", {{"a", three(DType::int64)}, {"b", Tensor::ones({3, 5})}});
+  expect_error(ErrorCode::invalid_argument, {"'a' is int64", "; ", "'b' has shape (3, 5)"}, [&] {
+    Dataset::open(dir / "a.npz", {input("a", "Float(N, 2, 1, 2)"), input("b", "Float(N, 4)")});
+  });
+}
+
 // -- data -----------------------------------------------------------------------------------------
 
 TEST(DataDataset, Cifar10) {

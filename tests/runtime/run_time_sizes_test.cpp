@@ -28,7 +28,7 @@ std::vector<std::string> ops_of_steps(const Program& p) {
 
 TEST(RunTimeSizes, AnInputGivesTheShapeOfAReshape) {
   const Program p =
-      compile(parse("%x: Float(2, 3, 4) = input\n%s: Int64(2) = input\n"
+      compile(parse("%x: Float(2, 3, 4) = input\n%s: Long(2) = input\n"
                     "%y: Float(y.0, y.1) = reshape(%x, shape=%s)\nreturn (%y)"));
   const Tensor x = Tensor::randn({2, 3, 4}, 1);
   // The shapes of the inputs are the same each time; what they hold is not.
@@ -40,7 +40,7 @@ TEST(RunTimeSizes, AnInputGivesTheShapeOfAReshape) {
 
 TEST(RunTimeSizes, AShapeThatDoesNotFitIsAnErrorOfThatRunOnly) {
   const Program p =
-      compile(parse("%x: Float(2, 3) = input\n%s: Int64(1) = input\n"
+      compile(parse("%x: Float(2, 3) = input\n%s: Long(1) = input\n"
                     "%y: Float(y.0) = reshape(%x, shape=%s)  @ flat\nreturn (%y)"));
   const Tensor x = Tensor::randn({2, 3}, 1);
   expect_error(ErrorCode::invalid_argument, {"flat", "(2, 3)", "6 elements", "(5)"}, [&] {
@@ -51,9 +51,9 @@ TEST(RunTimeSizes, AShapeThatDoesNotFitIsAnErrorOfThatRunOnly) {
 
 TEST(RunTimeSizes, WhatDecidesOnSizesIsNoStep) {
   const Program p =
-      compile(parse("%x: Float(N, 6) = input\n%n: Int64(1) = shape(%x, end=1)\n"
-                    "%two: Int64(1) = constant [2]\n%three: Int64(1) = constant [3]\n"
-                    "%m: Int64(1) = mul(%n, %two)\n%s: Int64(2) = cat(%m, %three, dim=0)\n"
+      compile(parse("%x: Float(N, 6) = input\n%n: Long(1) = shape(%x, end=1)\n"
+                    "%two: Long(1) = constant [2]\n%three: Long(1) = constant [3]\n"
+                    "%m: Long(1) = mul(%n, %two)\n%s: Long(2) = cat(%m, %three, dim=0)\n"
                     "%y: Float(N*2, 3) = reshape(%x, shape=%s)\n%z: Float(N*2, 3) = relu(%y)\n"
                     "return (%z)"));
   EXPECT_EQ(ops_of_steps(p), (std::vector<std::string>{"relu"}));
@@ -63,7 +63,7 @@ TEST(RunTimeSizes, WhatDecidesOnSizesIsNoStep) {
 
 TEST(RunTimeSizes, SizesThatAreResultsTooAreComputedInTheRun) {
   const Program p =
-      compile(parse("%x: Float(N, 6) = input\n%s: Int64(2) = shape(%x)\n"
+      compile(parse("%x: Float(N, 6) = input\n%s: Long(2) = shape(%x)\n"
                     "%y: Float(N, 6) = reshape(%x, shape=%s)\nreturn (%y, %s)"));
   const auto results = p.run({Tensor::randn({3, 6}, 1)});
   EXPECT_EQ(results[1].to_vector<int64_t>(), (std::vector<int64_t>{3, 6}));
@@ -71,7 +71,7 @@ TEST(RunTimeSizes, SizesThatAreResultsTooAreComputedInTheRun) {
 
 TEST(RunTimeSizes, TheDataDecideHowLargeAResultIs) {
   const Program p = compile(
-      parse("%x: Float(4) = input\n%i: Int64(1, i.1) = nonzero(%x)\n%s: Int64(2) = shape(%i)\n"
+      parse("%x: Float(4) = input\n%i: Long(1, i.1) = nonzero(%x)\n%s: Long(2) = shape(%i)\n"
             "%one: Float() = constant 1\n%y: Float(1, i.1) = expand(%one, shape=%s)\n"
             "return (%i, %y)"));
   const auto two = p.run({Tensor::from<float>({0, 3, 0, -1})});
@@ -88,7 +88,7 @@ const char* const kUNet =
     "%w: Float(4, 4, 3, 3) = constant\n%u: Float(2, 8, 1, 1) = constant\n"
     "%a: Float(N, 4, H, W) = conv2d(%x, %v, padding=[1, 1, 1, 1])\n"
     "%b: Float(N, 4, [[H+1]/2], [[W+1]/2]) = conv2d(%a, %w, padding=[1, 1, 1, 1], stride=[2, 2])\n"
-    "%s: Int64(2) = shape(%a, start=2)\n"
+    "%s: Long(2) = shape(%a, start=2)\n"
     "%c: Float(N, 4, H, W) = interpolate(%b, coordinates=\"half_pixel\", mode=\"linear\", "
     "size=%s)\n"
     "%d: Float(N, 8, H, W) = cat(%a, %c, dim=1)\n%y: Float(N, 2, H, W) = conv2d(%d, %u)\n"

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "octet/graph/graph.h"
+#include "octet/graph/passes/input_shapes.h"
 #include "octet/tensor/tensor.h"
 
 namespace octet::io {
@@ -30,6 +31,9 @@ struct OnnxImportOptions {
   // layer_norm, gelu, hardswish from their parts; matmul + add to linear
   bool fuse_patterns = true;
   std::map<std::string, int64_t> dims;  // sizes for symbolic dimensions: {{"N", 1}}
+  // Sizes for symbolic dimensions of inputs by the inputs' names: {{"images", {1, 3, 640, 640}}};
+  // errors as graph::with_input_shapes.
+  graph::InputShapes shapes;
   // Values for inputs that are the same in every run, by name: they become constants. For models
   // that take as an input what octet must know at import (a shape, axes, scales).
   std::map<std::string, Tensor> constants;

@@ -64,12 +64,40 @@ void Importer::check_header() {
         one_line(model_.producer_name() + " " + model_.producer_version());
 }
 
+// A dimension of an input that the model gives no size: a name, or the size that options_.dims has.
+Dim Importer::open_dim(const onnx::ValueInfoProto& input, size_t d) const {
+  const std::string& own = input.type().tensor_type().shape().dim(static_cast<int>(d)).dim_param();
+  const std::string given = own.empty() ? fmt::format("{}_{}", input.name(), d) : own;
+  auto bound = options_.dims.find(given);
+  if (bound == options_.dims.end()) bound = options_.dims.find(dim_name(given));
+  return bound == options_.dims.end() ? Dim(dim_name(given)) : Dim(bound->second);
+}
+
+// options_.shapes as sizes of names in options_.dims.
+void Importer::bind_shapes() {
+  if (options_.shapes.empty()) return;
+  std::vector<std::pair<std::string, std::vector<Dim>>> inputs;
+  for (const onnx::ValueInfoProto& input : model_.graph().input()) {
+    if (initializers_.count(input.name()) || options_.constants.count(input.name())) continue;
+    std::vector<Dim> dims;
+    for (const auto& d : input.type().tensor_type().shape().dim())
+      dims.push_back(d.has_dim_value() && d.dim_value() >= 0 ? Dim(d.dim_value())
+                                                             : open_dim(input, dims.size()));
+    inputs.emplace_back(sanitize(input.name()), std::move(dims));
+  }
+  graph::InputShapes shapes;
+  for (const auto& [name, shape] : options_.shapes)
+    shapes.emplace(name.empty() ? name : sanitize(name), shape);
+  for (const auto& [name, size] : graph::sizes_of_dims(inputs, shapes)) options_.dims[name] = size;
+}
+
 void Importer::read_inputs() {
   onnx::GraphProto& g = *model_.mutable_graph();
   for (onnx::TensorProto& t : *g.mutable_initializer()) {
     OCTET_CHECK(!t.name().empty(), corrupt, "an initializer has no name");
     initializers_[t.name()] = &t;
   }
+  bind_shapes();
   for (const onnx::ValueInfoProto& input : g.input()) {
     // IR versions below 4 list the weights as inputs
     if (initializers_.count(input.name())) continue;
@@ -94,14 +122,7 @@ void Importer::read_inputs() {
         elements *= static_cast<double>(d.dim_value());
         continue;
       }
-      std::string fallback = fmt::format("{}_{}", input.name(), dims.size());
-      std::string given = d.dim_param().empty() ? fallback : d.dim_param();
-      auto bound = options_.dims.find(given);
-      if (bound == options_.dims.end()) bound = options_.dims.find(dim_name(given));
-      if (bound == options_.dims.end())
-        dims.emplace_back(dim_name(given));
-      else
-        dims.emplace_back(bound->second);
+      dims.push_back(open_dim(input, dims.size()));
     }
     OCTET_CHECK(elements < 1e12, corrupt, "{}: has too many elements", what);
     TensorType type(dtype_of(tensor.elem_type(), what), dims);

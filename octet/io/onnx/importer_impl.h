@@ -27,6 +27,7 @@ class GraphProto;
 class ModelProto;
 class NodeProto;
 class TensorProto;
+class ValueInfoProto;
 }  // namespace onnx
 
 namespace octet::io::onnx_impl {
@@ -207,6 +208,8 @@ class Importer {
 
  private:
   void check_header();
+  Dim open_dim(const onnx::ValueInfoProto& input, size_t d) const;
+  void bind_shapes();
   void read_inputs();
   std::vector<const onnx::NodeProto*> order(const onnx::GraphProto& g);
   void visit(const onnx::NodeProto& node);

@@ -1,7 +1,6 @@
 // Constant folding and shape arithmetic at import, with known and symbolic dimensions.
 #include <gtest/gtest.h>
 
-#include "octet/io/onnx/export.h"
 #include "tests/expect_error.h"
 #include "tests/io/onnx/test_util.h"
 
@@ -259,11 +258,52 @@ TEST(OnnxShapes, RunTimeOperandsOfMovesComeBackFromAFile) {
   m.input("x", {2, 3, 4}).input("s", {2}, kInt64).input("e", {1}, kInt64);
   m.constant("0", longs({0})).constant("1", longs({1}));
   m.node("Slice", {"x", "0", "e", "1"}, {"part"}).node("Reshape", {"part", "s"}, {"y"});
-  const graph::Graph g = m.output("y").import(), back = io::import_onnx_bytes(io::export_onnx(g));
+  const graph::Graph g = m.output("y").import(), back = io::import_onnx_bytes(io::to_onnx_bytes(g));
   const std::vector<Tensor> inputs{Tensor::randn({2, 3, 4}, 3), longs({4, -1}), longs({2})};
   EXPECT_EQ(run_one(g, inputs).shape(), (Shape{4, 4}));
   EXPECT_TRUE(equal(run_one(back, inputs), run_one(g, inputs)));
   EXPECT_EQ(ops_of(back), ops_of(g));
+}
+
+// Sizes for inputs make of a model that leaves them open what it would be with them.
+TEST(OnnxShapes, InputsMayBeGivenTheirSizes) {
+  const auto model = [](const std::vector<OnnxDim>& dims) {
+    return OnnxModel()
+        .input("in:put", dims)
+        .constant("w", Tensor::rand({5, 3, 3, 3}, 1))
+        .node("Conv", {"in:put", "w"}, {"y"}, {{"strides", ints({2, 2})}})
+        .output("y");
+  };
+  const graph::Graph fixed = model({1, 3, 9, 11}).import();
+  const OnnxModel open = model({"batch", 3, "height", ""});
+  for (const std::string name : {"in:put", ""}) {
+    io::OnnxImportOptions options;
+    options.shapes = {{name, {1, 3, 9, 11}}};
+    EXPECT_EQ(graph::print(open.import(options)), graph::print(fixed)) << name;
+  }
+  io::OnnxImportOptions options;
+  options.shapes = {{"in:put", {graph::kOpenSize, 3, 9, 11}}};
+  EXPECT_EQ(result_type(open.import(options)), "Float(batch, 5, 4, 5)");
+}
+
+TEST(OnnxShapes, SizesThatConflictAreNamed) {
+  const OnnxModel model = OnnxModel().input("x", {"N", 3}).node("Relu", {"x"}, {"y"}).output("y");
+  const auto import = [&](const graph::InputShapes& shapes, std::map<std::string, int64_t> dims) {
+    io::OnnxImportOptions options;
+    options.shapes = shapes;
+    options.dims = std::move(dims);
+    model.import(options);
+  };
+  expect_error(ErrorCode::invalid_argument,
+               {"test.onnx", "input 'x'", "expected (N, 3), got (2, 4)", "fixed at 3"}, [&] {
+                 import({{ "x", { 2, 4 } }}, {});
+               });
+  expect_error(ErrorCode::invalid_argument, {"expected (1, 3), got (2, 3)"}, [&] {
+    import({{ "x", { 2, 3 } }}, {{ "N", 1 }});
+  });
+  expect_error(ErrorCode::not_found, {"test.onnx", "'x'"}, [&] {
+    import({{ "X", { 2, 3 } }}, {});
+  });
 }
 
 }  // namespace

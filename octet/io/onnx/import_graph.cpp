@@ -6,6 +6,7 @@
 #include <new>
 #include <queue>
 
+#include "octet/graph/passes/cancel_permutes.h"
 #include "octet/graph/passes/fold_batch_norm.h"
 #include "octet/graph/passes/merge_qdq.h"
 #include "octet/io/onnx/importer_impl.h"
@@ -340,7 +341,7 @@ graph::Graph Importer::run() {
   finish_outputs();
   graph::Graph g = graph::remove_dead(graph_);
   graph_ = {};
-  if (options_.fuse_patterns) g = fuse_patterns(g);
+  if (options_.fuse_patterns) g = fuse_patterns(graph::cancel_permutes(g));
   if (options_.fold_batch_norm) g = graph::fold_batch_norm(g);
   g.check();
   return g;

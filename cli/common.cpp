@@ -22,6 +22,7 @@
 #include "octet/io/octet_file.h"
 #include "octet/io/onnx/export.h"
 #include "octet/io/onnx/import.h"
+#include "octet/io/state_dict.h"
 
 namespace octet::cli {
 namespace {
@@ -31,7 +32,7 @@ double now() {
 }
 
 void check_model_name(const std::filesystem::path& path) {
-  if (path.extension() != ".octet" && path.extension() != ".onnx")
+  if (is_weights_name(path))
     fail(ErrorCode::invalid_argument,
          fmt::format("{}: unknown kind of model; expected a name ending in .onnx or .octet",
                      path.string()));
@@ -41,15 +42,35 @@ void check_model_name(const std::filesystem::path& path) {
 
 // -- models ---------------------------------------------------------------------------------------
 
+namespace {
+
+void say_notes(const std::vector<std::string>& notes) {
+  for (const std::string& note : notes) say(fmt::format("octet: note: {}", note));
+}
+
+}  // namespace
+
 graph::Graph load_model(const std::filesystem::path& path) {
   check_model_name(path);
   if (path.extension() == ".octet") {
     std::vector<std::string> notes;
     graph::Graph graph = io::load_octet(path, &notes);
-    for (const std::string& note : notes) say(fmt::format("octet: note: {}", note));
+    say_notes(notes);
     return graph;
   }
   return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path)));
+}
+
+bool is_weights_name(const std::filesystem::path& path) {
+  return path.extension() != ".octet" && path.extension() != ".onnx";
+}
+
+std::map<std::string, Tensor> load_weights(const std::filesystem::path& path,
+                                           const std::string& key) {
+  std::vector<std::string> notes;
+  auto state = load_state_dict(path, &notes, key);
+  say_notes(notes);
+  return state;
 }
 
 void print_warnings(const runtime::Program& program) {
@@ -167,6 +188,13 @@ void check_output(OutputKind kind, const std::filesystem::path& path,
 void add_force(Command& command, bool& force) {
   command.add_flag("--force", force,
                    "write even over an input, a device or a file of another kind");
+}
+
+void add_key(Command& command, std::string& key) {
+  command
+      .add_option("--key", key,
+                  "of a checkpoint that holds several state dicts, the one to read: model_ema")
+      .type_name("NAME");
 }
 
 // -- options --------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 #include <set>
 
+#include "octet/base/file.h"
 #include "octet/io/fields_impl.h"
+#include "octet/io/pytorch_file.h"
+#include "octet/io/pytorch_file_impl.h"
 #include "octet/io/state_dict_impl.h"
 
 namespace octet::io {
@@ -155,6 +158,24 @@ std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& 
   return state;
 }
 
+std::map<std::string, Tensor> load_state_file(const std::filesystem::path& path,
+                                              const std::string& key,
+                                              std::vector<std::string>* notes) {
+  const auto mapped = MappedFile::open(path);
+  const std::string_view bytes(reinterpret_cast<const char*>(mapped->data()), mapped->size());
+  if (is_pytorch(bytes)) return read_pytorch(path, key, notes);
+  OCTET_CHECK(bytes.size() < 9 || bytes[8] == '{', corrupt,
+              "{}: not a safetensors file, nor one that torch.save wrote (.pt, .pth, .bin)",
+              path.string());
+  OCTET_CHECK(key.empty(), invalid_argument,
+              "{}: is safetensors, which has no key '{}'; leave the key out", path.string(), key);
+  try {
+    return state_of(read_safetensors(path), path.string(), notes);
+  } catch (const Json::exception& e) {
+    OCTET_FAIL(corrupt, "{}: {}", path.string(), e.what());
+  }
+}
+
 }  // namespace octet::io
 
 namespace octet {
@@ -165,12 +186,14 @@ void save_state_dict(const std::filesystem::path& path,
 }
 
 std::map<std::string, Tensor> load_state_dict(const std::filesystem::path& path,
-                                              std::vector<std::string>* notes) {
-  try {
-    return io::state_of(read_safetensors(path), path.string(), notes);
-  } catch (const Json::exception& e) {
-    OCTET_FAIL(corrupt, "{}: {}", path.string(), e.what());
-  }
+                                              std::vector<std::string>* notes,
+                                              const std::string& key) {
+  std::error_code none;
+  if (std::filesystem::is_directory(path, none)) return io::load_directory(path, key, notes);
+  const auto mapped = MappedFile::open(path);
+  if (io::is_json({reinterpret_cast<const char*>(mapped->data()), mapped->size()}))
+    return io::load_index(path, key, notes);
+  return io::load_state_file(path, key, notes);
 }
 
 }  // namespace octet

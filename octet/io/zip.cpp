@@ -88,8 +88,8 @@ void Source::inflate_into(Bytef* out, uInt bytes) {
 
 // -- reading the directory ------------------------------------------------------------------------
 
-Archive::Archive(const std::filesystem::path& path)
-    : file_(MappedFile::open(path)), name_(path.string()) {
+Archive::Archive(const std::filesystem::path& path, std::string kind)
+    : file_(MappedFile::open(path)), name_(path.string()), kind_(std::move(kind)) {
   read_directory();
 }
 
@@ -97,7 +97,7 @@ void Archive::read_directory() {
   const std::byte* data = file_->data();
   uint64_t size = file_->size();
   OCTET_CHECK(size >= 4 && data[0] == std::byte{'P'} && data[1] == std::byte{'K'}, corrupt,
-              "{}: not an .npz file (it does not start as a zip archive does)", name_);
+              "{}: not {} (it does not start as a zip archive does)", name_, kind_);
   // The end record is the last thing in the file but for a comment of up to 65,535 bytes.
   uint64_t end = size;
   for (uint64_t tail = kEndSize; tail <= size && tail <= kEndSize + 65535; ++tail) {
@@ -165,7 +165,7 @@ void Archive::read_directory() {
   }
 }
 
-std::unique_ptr<Source> Archive::open(const Member& m, std::string where) const {
+uint64_t Archive::locate(const Member& m, const std::string& where) const {
   const std::byte* data = file_->data();
   uint64_t size = file_->size();
   OCTET_CHECK(m.method == 0 || m.method == 8, unsupported,
@@ -184,7 +184,17 @@ std::unique_ptr<Source> Archive::open(const Member& m, std::string where) const 
   // memory.
   OCTET_CHECK(m.method == 0 ? m.size == m.packed : m.size / 1032 <= m.packed, corrupt,
               "{}: {} bytes cannot come from {} packed ones", where, m.size, m.packed);
-  return std::make_unique<Source>(std::move(where), p + skip, m.packed, m.size, m.method == 8);
+  return m.local_header + skip;
+}
+
+std::unique_ptr<Source> Archive::open(const Member& m, std::string where) const {
+  const std::byte* packed = file_->data() + locate(m, where);
+  return std::make_unique<Source>(std::move(where), packed, m.packed, m.size, m.method == 8);
+}
+
+Buffer Archive::stored(const Member& m, const std::string& where) const {
+  OCTET_CHECK(m.method == 0, internal, "{}: is not stored", where);
+  return file_->range(locate(m, where), m.size);
 }
 
 // -- writing --------------------------------------------------------------------------------------

@@ -224,7 +224,7 @@ class Machine {
       case 0x8b: {  // LONG1, LONG4: two's complement
         const std::string_view digits = take(number(opcode == 0x8a ? 1 : 4));
         if (digits.size() > 8) {
-          push(make(Kind::big));
+          push_text(Kind::big, digits);
           break;
         }
         uint64_t bits = !digits.empty() && (digits.back() & 0x80) ? ~uint64_t{0} : 0;

@@ -26,7 +26,7 @@ enum class Kind : uint8_t {
   none,
   boolean,  // integer: 0 or 1
   integer,
-  big,  // an integer beyond 64 bits, whose digits are not kept
+  big,  // an integer beyond 64 bits: text holds its bytes, two's complement, the lowest first
   real,
   text,
   bytes,

@@ -27,9 +27,8 @@ constexpr int kMaxWrappings = 8;              // of a tensor as a parameter
 constexpr size_t kMaxShown = 20;              // names that an error or a note lists
 constexpr uint64_t kLargeStorage = 64 << 10;  // whose pages are given back after the check
 
-// What torch.save wrote before 1.6 begins with: a pickle of the number 0x1950a86a20f9469cfc6c.
-constexpr std::string_view kLegacyMagic =
-    "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
+// What torch.save wrote before 1.6 begins with a pickle of this number, 0x1950a86a20f9469cfc6c.
+constexpr std::string_view kLegacyMagic = "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 
 // "a, b, c and 12 more".
 std::string listed(const std::vector<std::string>& names) {
@@ -533,44 +532,44 @@ class Maker {
       OCTET_CHECK(channels <= kMaxChannels, unsupported, "{}: has {} channels; expected at most {}",
                   where, channels, kMaxChannels);
       use(static_cast<uint64_t>(channels) * 16, where);
-      const auto scales = list<double>(argument(v, 1, where), channels, where);
-      const Value& zeros = argument(v, 2, where);
-      return name == kPerChannel ? Quantizer::per_channel(
-                                       scales, list<int64_t>(zeros, channels, where), axis, dtype)
-                                 : Quantizer::per_channel_float(
-                                       scales, list<double>(zeros, channels, where), axis, dtype);
+      const auto scales =
+          channel_numbers(argument(v, 1, where), channels, where).to(DType::float64);
+      const Tensor zeros = channel_numbers(argument(v, 2, where), channels, where);
+      // As PyTorch does it: what it writes as per_channel_affine may have float zero points.
+      if (is_floating(zeros.dtype()))
+        return Quantizer::per_channel_float(
+            scales.to_vector<double>(), zeros.to(DType::float64).to_vector<double>(), axis, dtype);
+      return Quantizer::per_channel(scales.to_vector<double>(),
+                                    zeros.to(DType::int64).to_vector<int64_t>(), axis, dtype);
     } catch (const Error& e) {
       if (e.code() == ErrorCode::invalid_argument) fail(where, e.what());
       throw;
     }
   }
-  // One number for each channel.
-  template <typename T>
-  std::vector<T> list(const Value& v, int64_t channels, const std::string& where) {
-    if (v.kind != Kind::list) {
-      // Not one of qparams itself: they would nest without end.
-      if (const std::string_view f = callee(d_, v); f != kTensor && f != kTensor2 && f != kTensor3)
-        fail(where, "its scales or zero points are no tensor");
-      const Tensor t = make(v, where + ": scales and zero points");
-      if (t.shape() != Shape{channels} || t.is_quantized())
-        fail(where, fmt::format("its scales or zero points are {}; expected {} numbers",
-                                to_string(t.type()), channels));
-      return t.to(dtype_of<T>::value).template to_vector<T>();
+  // One number for each channel: a tensor, or a list of floats or ints.
+  Tensor channel_numbers(const Value& v, int64_t channels, const std::string& where) {
+    if (v.kind == Kind::list) {
+      std::vector<double> reals;
+      std::vector<int64_t> integers;
+      for (const Ref ref : v.items) {
+        if (d_[ref].kind == Kind::real)
+          reals.push_back(d_[ref].real);
+        else if (d_[ref].kind == Kind::integer)
+          integers.push_back(d_[ref].integer);
+      }
+      if (v.items.size() != static_cast<size_t>(channels) ||
+          (reals.size() != v.items.size() && integers.size() != v.items.size()))
+        fail(where, fmt::format("its scales or zero points are not {} numbers", channels));
+      return reals.empty() ? Tensor::from(integers, {channels}) : Tensor::from(reals, {channels});
     }
-    if (v.items.size() != static_cast<size_t>(channels))
-      fail(where,
-           fmt::format("{} scales or zero points for {} channels", v.items.size(), channels));
-    std::vector<T> result;
-    for (size_t i = 0; i < v.items.size(); ++i) {
-      const Value& item = d_.item(v, i);
-      if (item.kind == Kind::real && std::is_same_v<T, double>)
-        result.push_back(static_cast<T>(item.real));
-      else if (item.kind == Kind::integer)
-        result.push_back(static_cast<T>(item.integer));
-      else
-        fail(where, "its scales or zero points are no numbers");
-    }
-    return result;
+    // Not a quantized one, whose qparams would nest without end.
+    if (const std::string_view f = callee(d_, v); f != kTensor && f != kTensor2 && f != kTensor3)
+      fail(where, "its scales or zero points are no tensor");
+    const Tensor t = make(v, where + ": scales and zero points");
+    if (t.shape() != Shape{channels})
+      fail(where, fmt::format("its scales or zero points are {}; expected {} numbers",
+                              to_string(t.type()), channels));
+    return t;
   }
 
   const Document& d_;
@@ -782,7 +781,12 @@ std::map<std::string, Tensor> read_legacy(const std::filesystem::path& path, con
     at += used;
     return d;
   };
-  next("the magic number");
+  const Document magic = next("the magic number");
+  OCTET_CHECK(magic[magic.root()].kind == Kind::big && magic[magic.root()].text == kLegacyMagic,
+              unsupported,
+              "{}: is a pickle that torch.save did not write; save the weights with "
+              "torch.save(model.state_dict(), ...)",
+              file);
   const Document version = next("the version"), machine = next("the machine");
   OCTET_CHECK(
       version[version.root()].kind == Kind::integer && version[version.root()].integer == 1001,
@@ -831,7 +835,10 @@ std::map<std::string, Tensor> read_legacy(const std::filesystem::path& path, con
 namespace io {
 
 bool is_pytorch(std::string_view bytes) {
-  return is_archive(bytes) || bytes.starts_with(kLegacyMagic) ||
+  // The length of a safetensors header may look like the start of either.
+  if (bytes.size() > 8 && bytes[8] == '{' && bytes.substr(5, 3) == std::string_view("\0\0\0", 3))
+    return false;
+  return is_archive(bytes) ||
          (bytes.size() >= 2 && bytes[0] == '\x80' && bytes[1] >= 2 && bytes[1] <= 5);
 }
 
@@ -846,10 +853,6 @@ std::map<std::string, Tensor> read_pytorch(const std::filesystem::path& path,
   if (is_archive(bytes)) return read_archive(path, key, notes);
   OCTET_CHECK(io::is_pytorch(bytes), corrupt,
               "{}: not a PyTorch file: it is neither a zip archive nor a pickle", path.string());
-  OCTET_CHECK(bytes.starts_with(kLegacyMagic), unsupported,
-              "{}: is a pickle that torch.save did not write; save the weights with "
-              "torch.save(model.state_dict(), ...)",
-              path.string());
   return read_legacy(path, key, notes);
 }
 

@@ -195,9 +195,9 @@ void check_global(const std::string& file, const std::string& name, bool outermo
 class Storages {
  public:
   virtual ~Storages() = default;
-  // How many bytes a storage has; Error corrupt if there is none of that name.
-  virtual uint64_t bytes(const std::string& key) = 0;
-  // Its contents, which begin at a multiple of `alignment`; the same memory each time.
+  // How many bytes a storage has; none if there is no such storage.
+  virtual std::optional<uint64_t> bytes(const std::string& key) = 0;
+  // Its contents, which begin at a multiple of `alignment`; the same memory each time. It is there.
   virtual Buffer load(const std::string& key, size_t alignment) = 0;
 };
 
@@ -216,11 +216,14 @@ class ZipStorages : public Storages {
     for (const zip::Member& m : archive.members())
       if (m.name.starts_with(prefix)) members_[m.name.substr(prefix.size())] = &m;
   }
-  uint64_t bytes(const std::string& key) override { return member(key).size; }
+  std::optional<uint64_t> bytes(const std::string& key) override {
+    const auto it = members_.find(key);
+    return it == members_.end() ? std::nullopt : std::optional(it->second->size);
+  }
   Buffer load(const std::string& key, size_t alignment) override {
     auto [it, added] = loaded_.try_emplace(key);
     if (!added) return it->second = aligned(it->second, alignment);
-    const zip::Member& m = member(key);
+    const zip::Member& m = *members_.at(key);
     const std::string where = fmt::format("{}: {}", file_, m.name);
     if (m.method == 0) {
       const Buffer stored = archive_.stored(m, where);
@@ -253,13 +256,6 @@ class ZipStorages : public Storages {
   }
 
  private:
-  const zip::Member& member(const std::string& key) const {
-    const auto it = members_.find(key);
-    OCTET_CHECK(it != members_.end(), corrupt,
-                "{}: storage '{}' is not in the archive; copy or save the file again", file_,
-                shorten(key, 100));
-    return *it->second;
-  }
   const zip::Archive& archive_;
   std::string file_;
   std::map<std::string, const zip::Member*> members_;
@@ -270,28 +266,26 @@ class ZipStorages : public Storages {
 // Runs of bytes behind the pickles of a file of before PyTorch 1.6.
 class LegacyStorages : public Storages {
  public:
-  LegacyStorages(std::shared_ptr<MappedFile> mapped, std::string file)
-      : mapped_(std::move(mapped)), file_(std::move(file)) {}
+  explicit LegacyStorages(std::shared_ptr<MappedFile> mapped) : mapped_(std::move(mapped)) {}
   void add(const std::string& key, uint64_t offset, uint64_t bytes) {
     places_[key] = {offset, bytes};
   }
-  uint64_t bytes(const std::string& key) override { return place(key).second; }
+  std::optional<uint64_t> bytes(const std::string& key) override {
+    const auto it = places_.find(key);
+    return it == places_.end() ? std::nullopt : std::optional(it->second.second);
+  }
   Buffer load(const std::string& key, size_t alignment) override {
     auto [it, added] = loaded_.try_emplace(key);
-    if (added) it->second = mapped_->range(place(key).first, place(key).second);
+    if (added) {
+      const auto [offset, length] = places_.at(key);
+      it->second = mapped_->range(offset, length);
+    }
     return it->second = aligned(it->second, alignment);
   }
 
  private:
-  std::pair<uint64_t, uint64_t> place(const std::string& key) const {
-    const auto it = places_.find(key);
-    OCTET_CHECK(it != places_.end(), corrupt,
-                "{}: storage '{}' is not in the file; copy or save the file again", file_,
-                shorten(key, 100));
-    return it->second;
-  }
   std::shared_ptr<MappedFile> mapped_;
-  std::string file_;
+  // offset, length
   std::map<std::string, std::pair<uint64_t, uint64_t>> places_;
   std::map<std::string, Buffer> loaded_;
 };
@@ -450,11 +444,13 @@ class Maker {
            fmt::format("it has shape {} and strides {}", to_string(shape), to_string(strides)));
 
     // Bytes that the storage says it has, and has.
-    const uint64_t stored = storages_.bytes(id.key);
+    const std::optional<uint64_t> stored = storages_.bytes(id.key);
+    if (!stored)
+      fail(where, fmt::format("its storage '{}' is not in the file", shorten(id.key, 100)));
     uint64_t bytes = 0;
-    if (__builtin_mul_overflow(id.elements, id.type->bytes, &bytes) || bytes > stored)
+    if (__builtin_mul_overflow(id.elements, id.type->bytes, &bytes) || bytes > *stored)
       fail(where, fmt::format("its storage has {} elements of {} bytes, the file {} bytes of it",
-                              id.elements, id.type->bytes, stored));
+                              id.elements, id.type->bytes, *stored));
     if (__builtin_add_overflow(offset, id.first, &offset))
       fail(where, "its storage offset is too large");
 
@@ -803,7 +799,7 @@ std::map<std::string, Tensor> read_legacy(const std::filesystem::path& path, con
       const StorageId id = storage_id(d, d[i], file);
       element_bytes[id.key] = id.type->bytes;
     }
-  LegacyStorages storages(mapped, file);
+  LegacyStorages storages(mapped);
   const Value& list = keys[keys.root()];
   OCTET_CHECK(list.kind == Kind::list, corrupt, "{}: the keys of its storages are no list", file);
   for (size_t i = 0; i < list.items.size(); ++i) {

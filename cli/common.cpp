@@ -190,10 +190,13 @@ void add_force(Command& command, bool& force) {
                    "write even over an input, a device or a file of another kind");
 }
 
+std::string weights_help() {
+  return ".onnx or .octet; or weights: .pt, .pth or .bin of PyTorch,\n.safetensors, an index of "
+         "shards or a directory of them";
+}
+
 void add_key(Command& command, std::string& key) {
-  command
-      .add_option("--key", key,
-                  "of a checkpoint that holds several state dicts, the one to read: model_ema")
+  command.add_option("--key", key, "the state dict to read, of a checkpoint that holds several")
       .type_name("NAME");
 }
 

@@ -44,6 +44,8 @@ void check_output(OutputKind kind, const std::filesystem::path& path,
                   const std::vector<std::filesystem::path>& inputs, bool force);
 // --force.
 void add_force(Command& command, bool& force);
+// What --help says of an argument that is a network or weights.
+std::string weights_help();
 // --key.
 void add_key(Command& command, std::string& key);
 

@@ -48,27 +48,23 @@ void add_convert(CommandLine& program) {
   auto o = std::make_shared<ConvertOptions>();
   Command command = program.add_command(
       "convert", "between .onnx and .octet; PyTorch's weights and shards into .safetensors");
-  command
-      .add_option("IN", o->in,
-                  ".onnx or .octet; or weights: .pt, .pth or .bin of PyTorch, .safetensors, an "
-                  "index of\nshards or a directory of them")
-      .type_name("")
-      .required();
+  command.add_option("IN", o->in, weights_help()).type_name("").required();
   command
       .add_option("OUT", o->out,
-                  ".octet, or .onnx (8-bit parts as QuantizeLinear and DequantizeLinear); of "
-                  "weights\n.safetensors")
+                  ".octet, or .onnx (8-bit parts as QuantizeLinear and\nDequantizeLinear); of "
+                  "weights .safetensors")
       .type_name("")
       .required()
       .check([](const std::string& text) {
         if (std::filesystem::path(text).extension() == ".safetensors") return std::string();
-        return output_model()(text);
+        const std::string wrong = output_model()(text);
+        return wrong.empty() ? wrong : wrong + "; of weights in .safetensors";
       });
   add_key(command, o->key);
   add_force(command, o->force);
   command.footer(
-      "Examples: octet convert net.octet net.onnx\n"
-      "          octet convert resnet18.pth resnet18.safetensors");
+      "Example: octet convert net.octet net.onnx\n"
+      "         octet convert resnet18.pth resnet18.safetensors");
   command.callback([o] {
     check_output(OutputKind::model, o->out, {o->in}, o->force);
     if (std::filesystem::path(o->out).extension() == ".safetensors")

@@ -142,14 +142,9 @@ void add_inspect(CommandLine& program) {
   auto o = std::make_shared<Options>();
   Command command = program.add_command(
       "inspect",
-      "the typed graph: what is 8-bit, what stayed float and why; or the tree of modules; of "
-      "weights the tensors");
-  command
-      .add_option("MODEL", o->model,
-                  ".onnx or .octet; or weights: .pt, .pth or .bin of PyTorch, .safetensors, an "
-                  "index of\nshards or a directory of them")
-      .type_name("")
-      .required();
+      "the typed graph: what is 8-bit, what stayed float and why; the tree of modules; "
+      "weights");
+  command.add_option("MODEL", o->model, weights_help()).type_name("").required();
   command.add_flag("--json", o->json, "print one JSON object");
   command.add_flag("--full", o->full, "per-channel scales in full");
   add_key(command, o->key);

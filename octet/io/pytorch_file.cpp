@@ -10,11 +10,13 @@
 #include "octet/base/text.h"
 #include "octet/io/pickle_impl.h"
 #include "octet/io/pytorch_file_impl.h"
+#include "octet/io/state_dict_impl.h"
 #include "octet/io/zip_impl.h"
 
 namespace octet {
 namespace {
 
+using io::listed;
 using pickle::Document;
 using pickle::Kind;
 using pickle::Ref;
@@ -24,19 +26,10 @@ constexpr size_t kMaxDims = 64;
 constexpr size_t kMaxNameBytes = 1000;        // of a tensor
 constexpr int64_t kMaxChannels = 1 << 25;     // of a quantized tensor
 constexpr int kMaxWrappings = 8;              // of a tensor as a parameter
-constexpr size_t kMaxShown = 20;              // names that an error or a note lists
 constexpr uint64_t kLargeStorage = 64 << 10;  // whose pages are given back after the check
 
 // What torch.save wrote before 1.6 begins with a pickle of this number, 0x1950a86a20f9469cfc6c.
 constexpr std::string_view kLegacyMagic = "\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
-
-// "a, b, c and 12 more".
-std::string listed(const std::vector<std::string>& names) {
-  const size_t shown = std::min(names.size(), kMaxShown);
-  return fmt::format("{}{}",
-                     fmt::join(names.begin(), names.begin() + static_cast<long>(shown), ", "),
-                     shown < names.size() ? fmt::format(" and {} more", names.size() - shown) : "");
-}
 
 // -- what pickles of weights name -----------------------------------------------------------------
 
@@ -205,6 +198,7 @@ Buffer aligned(Buffer buffer, size_t alignment) {
   if (reinterpret_cast<uintptr_t>(buffer.data()) % alignment == 0) return buffer;
   Buffer copy = Buffer::allocate(buffer.bytes());
   if (buffer.bytes()) std::memcpy(copy.data(), buffer.data(), buffer.bytes());
+  if (buffer.bytes() >= kLargeStorage) forget_file_pages(buffer.data(), buffer.bytes());
   return copy;
 }
 

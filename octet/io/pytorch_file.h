@@ -20,10 +20,10 @@
 namespace octet {
 
 // The tensors of the state dict that a file holds, under PyTorch's names. They lie in the mapped
-// file where its data is stored and aligned (always so in files that PyTorch 1.6 or later wrote), in
-// copies otherwise, and may be written to without changing the file; tensors that share memory in
-// the file share it here, as do their strides. `key` names the state dict among the entries of a
-// checkpoint, e.g. "model_ema"; "": the file's own, or by the rule of docs/file-format.md. What was
+// file where its data is stored and aligned (always so in files that PyTorch 1.6 or later wrote),
+// in copies otherwise, and may be written to without changing the file; tensors that share memory
+// in the file share it here, and keep their strides. `key` names the state dict among the entries
+// of a checkpoint, e.g. "model_ema"; "": the one that docs/file-format.md's rule finds. What was
 // passed over or renamed is added to `notes`, a line each. Errors: not_found for a file and a key;
 // io; unsupported for what is no state dict (a whole module, a TorchScript archive, a class that is
 // not known), for tensors of a kind that octet has none of (complex, sparse) and for what is beyond

@@ -14,16 +14,8 @@ namespace fs = std::filesystem;
 using State = std::map<std::string, Tensor>;
 
 constexpr size_t kMaxShards = 10'000;
-constexpr size_t kMaxMissingShown = 20;
 constexpr const char* kIndexNames[] = {"model.safetensors.index.json",
                                        "pytorch_model.bin.index.json"};
-
-std::string first_of(const std::vector<std::string>& names) {
-  const size_t shown = std::min(names.size(), kMaxMissingShown);
-  return fmt::format(
-      "{}{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
-      shown < names.size() ? fmt::format(" and {} more", names.size() - shown) : "");
-}
 
 // Adds the tensors of a file.
 void add_all(State& state, State more, const std::string& file) {
@@ -101,14 +93,14 @@ State load_index(const fs::path& path, const std::string& key, std::vector<std::
   std::string missing;
   if (!no_file.empty())
     missing += fmt::format("{} of {} files are missing: {}", no_file.size(), shards.size(),
-                           first_of(no_file));
+                           listed(no_file));
   if (!no_tensor.empty())
     missing += fmt::format("{}{} tensors are missing in their files: {}",
-                           missing.empty() ? "" : "; ", no_tensor.size(), first_of(no_tensor));
+                           missing.empty() ? "" : "; ", no_tensor.size(), listed(no_tensor));
   OCTET_CHECK(missing.empty(), not_found, "{}: {}; copy or download them again", file, missing);
   if (notes && !unlisted.empty())
     notes->push_back(fmt::format("{}: passed over are tensors that it does not name: {}", file,
-                                 first_of(unlisted)));
+                                 listed(unlisted)));
   return state;
 }
 
@@ -126,6 +118,12 @@ State load_directory(const fs::path& path, const std::string& key,
   };
   for (const char* index : kIndexNames)
     if (has(index)) return load_index(path / index, key, notes);
+  std::vector<std::string> indexes;
+  for (const std::string& name : names)
+    if (name.ends_with(".index.json")) indexes.push_back(name);
+  OCTET_CHECK(indexes.size() < 2, invalid_argument, "{}: has several indexes, name one: {}", where,
+              listed(indexes));
+  if (!indexes.empty()) return load_index(path / indexes[0], key, notes);
   for (const char* whole : {"model.safetensors", "pytorch_model.bin"})
     if (has(whole)) return load_state_file(path / whole, key, notes);
   std::vector<std::string> shards;
@@ -137,11 +135,11 @@ State load_directory(const fs::path& path, const std::string& key,
       if (!has(other)) missing.insert(other);
   }
   OCTET_CHECK(missing.empty(), not_found, "{}: {} shards are missing: {}", where, missing.size(),
-              first_of({missing.begin(), missing.end()}));
+              listed({missing.begin(), missing.end()}));
   OCTET_CHECK(!shards.empty(), not_found,
-              "{}: a directory without weights; expected {}, model.safetensors, "
-              "pytorch_model.bin or files *.safetensors",
-              where, fmt::join(kIndexNames, ", "));
+              "{}: a directory without weights; expected an index (*.index.json), "
+              "model.safetensors, pytorch_model.bin or other files *.safetensors",
+              where);
   State state;
   for (const std::string& shard : shards)
     add_all(state, load_state_file(path / shard, key, notes), (path / shard).string());

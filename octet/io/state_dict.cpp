@@ -1,5 +1,6 @@
 #include "octet/io/state_dict.h"
 
+#include <algorithm>
 #include <set>
 
 #include "octet/base/file.h"
@@ -62,6 +63,13 @@ QuantizerPtr read_quantizer(const Fields& f, DType dtype, const Tensor& scale,
 }
 
 }  // namespace
+
+std::string listed(const std::vector<std::string>& names) {
+  const size_t shown = std::min<size_t>(names.size(), 20);
+  return fmt::format(
+      "{}{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
+      shown < names.size() ? fmt::format(" and {} more", names.size() - shown) : "");
+}
 
 Tensor smaller(const Tensor& t, DType dtype) {
   Tensor half = t.to(dtype);

@@ -31,6 +31,9 @@ std::map<std::string, Tensor> load_directory(const std::filesystem::path& path,
                                              const std::string& key,
                                              std::vector<std::string>* notes);
 
+// "a, b, c and 12 more": the first twenty names, for errors and notes.
+std::string listed(const std::vector<std::string>& names);
+
 // The tensor in a dtype of half the size where that loses nothing.
 Tensor smaller(const Tensor& t, DType dtype);
 

@@ -1,7 +1,7 @@
 #pragma once
-// Zip archives, as far as .npz files and PyTorch's need them: the directory, members that are stored
-// or deflated, CRCs. Every length in the file is checked against the file before it is used; what
-// does not fit is an Error corrupt.
+// Zip archives, as far as .npz files and PyTorch's need them: the directory, members that are
+// stored or deflated, CRCs. Every length in the file is checked against the file before it is used;
+// what does not fit is an Error corrupt.
 
 #include <zlib.h>
 

@@ -51,6 +51,12 @@ TEST(Shards, AnIndexOrItsDirectoryIsOneStateDict) {
     EXPECT_TRUE(equal(state.at("a"), Tensor::ones({2})));
     EXPECT_TRUE(equal(state.at("c"), Tensor::full({3}, 3)));
   }
+  std::filesystem::rename(dir / kIndex, dir / "unet.safetensors.index.json");
+  EXPECT_EQ(load_state_dict(dir.path()).size(), 3u);
+  spill(dir / "vae.safetensors.index.json", index_of({}));
+  expect_error(ErrorCode::invalid_argument,
+               {"several indexes", "unet.safetensors.index.json, vae."},
+               [&] { load_state_dict(dir.path()); });
 }
 
 TEST(Shards, WhatIsMissingIsNamedInOneError) {

@@ -1,8 +1,6 @@
 // The opcodes: Python's Lib/pickletools.py describes them.
 #include <algorithm>
 #include <bit>
-#include <cstring>
-#include <unordered_map>
 
 #include "octet/base/check_impl.h"
 #include "octet/io/pickle_impl.h"
@@ -142,14 +140,17 @@ class Machine {
       damaged(fmt::format("{} is used as {}", kind_name(target.kind), kind_name(kind)));
     target.items.insert(target.items.end(), items.begin(), items.end());
   }
+  // Python numbers the entries in their order.
   void remember(uint64_t index) {
-    if (memo_.size() == kMaxValues) beyond("memo entries", kMaxValues);
+    if (index >= kMaxValues) beyond("memo entries", kMaxValues);
+    if (index >= memo_.size()) memo_.resize(index + 1, kNothing);
+    remembered_ += memo_[index] == kNothing;
     memo_[index] = top();
   }
   void recall(uint64_t index) {
-    const auto it = memo_.find(index);
-    if (it == memo_.end()) damaged(fmt::format("memo entry {} is not there", index));
-    push(it->second);
+    if (index >= memo_.size() || memo_[index] == kNothing)
+      damaged(fmt::format("memo entry {} is not there", index));
+    push(memo_[index]);
   }
 
   void push_global(std::string_view module, std::string_view name) {
@@ -331,7 +332,7 @@ class Machine {
         remember(number(4));
         break;
       case 0x94:  // MEMOIZE
-        remember(memo_.size());
+        remember(remembered_);
         break;
       case 'h':
         recall(number(1));
@@ -386,7 +387,9 @@ class Machine {
   Document document_;
   std::vector<Ref> stack_;
   std::vector<size_t> marks_;  // the heights of the stack at which they lie
-  std::unordered_map<uint64_t, Ref> memo_;
+  static constexpr Ref kNothing = ~Ref{0};
+  std::vector<Ref> memo_;
+  size_t remembered_ = 0;  // entries of it
 };
 
 Document read(std::string_view bytes, const std::string& where, const CheckGlobal& check,

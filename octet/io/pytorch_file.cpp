@@ -23,7 +23,7 @@ using pickle::Ref;
 using pickle::Value;
 
 constexpr size_t kMaxDims = 64;
-constexpr size_t kMaxNameBytes = 1000;        // of a tensor
+constexpr size_t kMaxNameBytes = 1000;        // of a tensor or a storage
 constexpr int64_t kMaxChannels = 1 << 25;     // of a quantized tensor
 constexpr int kMaxWrappings = 8;              // of a tensor as a parameter
 constexpr uint64_t kLargeStorage = 64 << 10;  // whose pages are given back after the check
@@ -218,8 +218,13 @@ class ZipStorages : public Storages {
     auto [it, added] = loaded_.try_emplace(key);
     if (!added) return it->second = aligned(it->second, alignment);
     const zip::Member& m = *members_.at(key);
-    const std::string where = fmt::format("{}: {}", file_, m.name);
+    const std::string where = fmt::format("{}: {}", file_, zip::shown(m.name));
     if (m.method == 0) {
+      // Else members that overlap would be checked, and perhaps copied, again and again.
+      stored_ += m.size;
+      OCTET_CHECK(stored_ <= archive_.file_bytes(), corrupt,
+                  "{}: its storages have {} bytes and more, the file {}", file_, stored_,
+                  archive_.file_bytes());
       const Buffer stored = archive_.stored(m, where);
       // PyTorch can be told to write none (set_crc32_options), and then writes 0.
       if (m.crc != 0) {
@@ -254,7 +259,7 @@ class ZipStorages : public Storages {
   std::string file_;
   std::map<std::string, const zip::Member*> members_;
   std::map<std::string, Buffer> loaded_;
-  uint64_t inflated_ = 0;
+  uint64_t stored_ = 0, inflated_ = 0;  // bytes that were loaded
 };
 
 // Runs of bytes behind the pickles of a file of before PyTorch 1.6.
@@ -292,6 +297,11 @@ std::string_view callee(const Document& d, const Value& v) {
 }
 bool is_tensor(const Document& d, const Value& v) { return is_one_of(callee(d, v), kTensorMakers); }
 
+// Short, and of one line: for errors that name a tensor or a storage.
+bool is_name(std::string_view text) {
+  return text.size() <= kMaxNameBytes && io::is_one_line(text);
+}
+
 // How notes and errors call a value.
 std::string describe(const Document& d, const Value& v) {
   if (v.kind == Kind::call) return fmt::format("a {}", callee(d, v));
@@ -323,12 +333,12 @@ StorageId storage_id(const Document& d, const Value& v, const std::string& where
   const Value &type = d.item(id, 1), &key = d.item(id, 2), &elements = d.item(id, 4);
   if (type.kind == Kind::global) result.type = storage_type(type.text);
   if (!result.type) bad("its class is none");
-  if (key.kind == Kind::text)
+  if (key.kind == Kind::text && is_name(key.text))
     result.key = key.text;
   else if (key.kind == Kind::integer)
     result.key = std::to_string(key.integer);
   else
-    bad("its key is no text");
+    bad("its key is none");
   if (elements.kind != Kind::integer || elements.integer < 0) bad("its size is none");
   result.elements = static_cast<uint64_t>(elements.integer);
   if (id.items.size() == 6 && d.item(id, 5).kind != Kind::none) {
@@ -486,13 +496,13 @@ class Maker {
                   where, to_string(shape), to_string(strides));
 
     const Buffer storage = storages_.load(id.key, element_size(dtype));
+    if (dtype == DType::bool_ && bools_.insert(id.key).second)
+      for (uint64_t i = 0; i < bytes; ++i)
+        if (static_cast<uint8_t>(storage.data()[i]) > 1)
+          fail(where, fmt::format("a bool is {}", static_cast<int>(storage.data()[i])));
     const uint64_t begin = packed || empty ? 0 : offset * type->bytes;
     const uint64_t length = packed ? (end + 1) / 2 : end * type->bytes;
     Buffer part = Buffer::wrap(storage.data() + begin, length, std::make_shared<Buffer>(storage));
-    if (dtype == DType::bool_)
-      for (uint64_t i = 0; i < length; ++i)
-        if (static_cast<uint8_t>(part.data()[i]) > 1)
-          fail(where, fmt::format("a bool is {}", static_cast<int>(part.data()[i])));
     try {
       return Tensor::wrap(std::move(part), shape, dtype, std::move(quantizer), strides);
     } catch (const Error& e) {
@@ -565,6 +575,7 @@ class Maker {
   const Document& d_;
   Storages& storages_;
   uint64_t used_ = 0, most_;
+  std::set<std::string> bools_;  // storages whose bytes are all 0 or 1
 };
 
 // -- which part of the file is the state dict -----------------------------------------------------
@@ -595,11 +606,18 @@ bool is_state(const Document& d, const Value& v) {
 }
 
 // The entries of a dict whose keys are texts; the last one of equal keys holds.
-std::map<std::string_view, const Value*> entries(const Document& d, const Value& dict) {
+std::map<std::string_view, const Value*> entries(const Document& d, const Value& dict,
+                                                 const std::string& file) {
   std::map<std::string_view, const Value*> result;
-  for (size_t i = 0; i + 1 < dict.items.size(); i += 2)
-    if (const Value& key = d.item(dict, i); key.kind == Kind::text)
-      result[key.text] = &d.item(dict, i + 1);
+  for (size_t i = 0; i + 1 < dict.items.size(); i += 2) {
+    const Value& key = d.item(dict, i);
+    if (key.kind != Kind::text) continue;
+    // Before they are compared: one long text may be the key of a million entries.
+    OCTET_CHECK(is_name(key.text), corrupt,
+                "{}: the name of an entry has {} bytes or control characters", file,
+                key.text.size());
+    result[key.text] = &d.item(dict, i + 1);
+  }
   return result;
 }
 
@@ -609,7 +627,7 @@ const Value& state_of(const Document& d, const std::string& file, const std::str
   OCTET_CHECK(root.kind == Kind::dict, unsupported,
               "{}: holds {}, not a state dict; save model.state_dict() instead", file,
               is_tensor(d, root) ? "one tensor" : describe(d, root));
-  const auto all = entries(d, root);
+  const auto all = entries(d, root, file);
   std::vector<std::string> keys, states;
   std::map<const Value*, bool> known;  // a dict may be there a million times
   for (const auto& [key, value] : all) {
@@ -659,13 +677,8 @@ std::map<std::string, Tensor> read_state(const Document& d, Storages& storages, 
   const Value& state = state_of(d, file, key, notes);
   std::map<std::string, const Value*> tensors;
   std::vector<std::string> passed;
-  for (const auto& [key_text, value] : entries(d, state)) {
+  for (const auto& [key_text, value] : entries(d, state, file)) {
     const Value& v = *value;
-    OCTET_CHECK(key_text.size() <= kMaxNameBytes &&
-                    std::none_of(key_text.begin(), key_text.end(),
-                                 [](char c) { return (c >= 0 && c < ' ') || c == '\x7f'; }),
-                corrupt, "{}: the name of a tensor has {} bytes or control characters", file,
-                key_text.size());
     const std::string name(key_text);
     auto renamed = [&](std::string_view end, const char* to) {
       return name.substr(0, name.size() - end.size()) + to;
@@ -718,7 +731,8 @@ std::map<std::string, Tensor> read_archive(const std::filesystem::path& path,
     if (m.name != "data.pkl" &&
         (!m.name.ends_with("/data.pkl") || m.name.find('/') != m.name.size() - 9))
       continue;
-    OCTET_CHECK(!root, corrupt, "{}: holds both {} and {}", file, root->name, m.name);
+    OCTET_CHECK(!root, corrupt, "{}: holds both {} and {}", file, zip::shown(root->name),
+                zip::shown(m.name));
     root = &m;
   }
   OCTET_CHECK(root, unsupported,
@@ -734,12 +748,13 @@ std::map<std::string, Tensor> read_archive(const std::filesystem::path& path,
                 file, path.filename().string());
     if (m.name != prefix + "byteorder" || m.size > 16) continue;
     std::string order(m.size, '\0');
-    archive.open(m, fmt::format("{}: {}", file, m.name))->read(order.data(), m.size);
+    archive.open(m, fmt::format("{}: {}", file, zip::shown(m.name)))->read(order.data(), m.size);
     OCTET_CHECK(order == "little", unsupported,
-                "{}: its numbers are {} endian; save it on a little-endian machine", file, order);
+                "{}: its numbers are {} endian; save it on a little-endian machine", file,
+                zip::shown(order));
   }
 
-  const std::string where = fmt::format("{}: {}", file, root->name);
+  const std::string where = fmt::format("{}: {}", file, zip::shown(root->name));
   OCTET_CHECK(root->size <= pickle::kMaxBytes, unsupported,
               "{}: has {} bytes; expected at most {}: save the weights alone", where, root->size,
               pickle::kMaxBytes);
@@ -781,7 +796,7 @@ std::map<std::string, Tensor> read_legacy(const std::filesystem::path& path, con
   OCTET_CHECK(
       version[version.root()].kind == Kind::integer && version[version.root()].integer == 1001,
       unsupported, "{}: is of another version than 1001; save it again with torch.save", file);
-  const auto facts = entries(machine, machine[machine.root()]);
+  const auto facts = entries(machine, machine[machine.root()], file);
   if (const auto little = facts.find("little_endian"); little != facts.end())
     OCTET_CHECK(little->second->kind != Kind::boolean || little->second->integer, unsupported,
                 "{}: its numbers are big endian; save it on a little-endian machine", file);
@@ -798,6 +813,9 @@ std::map<std::string, Tensor> read_legacy(const std::filesystem::path& path, con
   OCTET_CHECK(list.kind == Kind::list, corrupt, "{}: the keys of its storages are no list", file);
   for (size_t i = 0; i < list.items.size(); ++i) {
     const Value& item = keys.item(list, i);
+    OCTET_CHECK(is_name(item.text), corrupt,
+                "{}: the key of a storage has {} bytes or control characters", file,
+                item.text.size());
     const std::string name =
         item.kind == Kind::integer ? std::to_string(item.integer) : std::string(item.text);
     const auto size = element_bytes.find(name);

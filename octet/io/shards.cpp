@@ -58,12 +58,14 @@ State load_index(const fs::path& path, const std::string& key, std::vector<std::
   OCTET_CHECK(map.is_object(), corrupt, "{}: 'weight_map' is not an object", file);
   std::map<std::string, std::set<std::string>> shards;  // the tensors of each
   for (const auto& [name, shard] : map.items()) {
+    OCTET_CHECK(is_one_line(name), corrupt, "{}: the name of a tensor has control characters",
+                file);
     OCTET_CHECK(shard.is_string(), corrupt, "{}: the file of tensor '{}' is {}, no text", file,
                 name, brief(shard));
     const auto& text = shard.get_ref<const std::string&>();
     // Only files beside the index.
     OCTET_CHECK(!text.empty() && text != "." && text != ".." &&
-                    text.find_first_of(std::string_view("/\\\0", 3)) == text.npos,
+                    text.find_first_of("/\\") == text.npos && is_one_line(text),
                 corrupt, "{}: the file of tensor '{}' is {}; expected a name without a directory",
                 file, name, brief(shard));
     shards[text].insert(name);

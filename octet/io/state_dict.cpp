@@ -64,6 +64,11 @@ QuantizerPtr read_quantizer(const Fields& f, DType dtype, const Tensor& scale,
 
 }  // namespace
 
+bool is_one_line(std::string_view name) {
+  return std::none_of(name.begin(), name.end(),
+                      [](char c) { return (c >= 0 && c < ' ') || c == '\x7f'; });
+}
+
 std::string listed(const std::vector<std::string>& names) {
   const size_t shown = std::min<size_t>(names.size(), 20);
   return fmt::format(

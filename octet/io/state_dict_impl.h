@@ -31,6 +31,9 @@ std::map<std::string, Tensor> load_directory(const std::filesystem::path& path,
                                              const std::string& key,
                                              std::vector<std::string>* notes);
 
+// Whether a name from a file has no control characters, so that an error may quote it.
+bool is_one_line(std::string_view name);
+
 // "a, b, c and 12 more": the first twenty names, for errors and notes.
 std::string listed(const std::vector<std::string>& names);
 

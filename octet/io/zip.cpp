@@ -86,6 +86,12 @@ void Source::inflate_into(Bytef* out, uInt bytes) {
   }
 }
 
+std::string shown(std::string name) {
+  for (char& c : name)
+    if ((c >= 0 && c < ' ') || c == '\x7f') c = '?';
+  return name;
+}
+
 // -- reading the directory ------------------------------------------------------------------------
 
 Archive::Archive(const std::filesystem::path& path, std::string kind)
@@ -145,21 +151,22 @@ void Archive::read_directory() {
     for (uint64_t e = 0; e + 4 <= extra_size;) {
       uint64_t id = u16(extra + e), length = u16(extra + e + 2);
       OCTET_CHECK(length <= extra_size - e - 4, corrupt, "{}: {}: its zip extra field is damaged",
-                  name_, m.name);
+                  name_, shown(m.name));
       uint64_t field = e + 4, field_end = e + 4 + length;
       if (id == 1)
         for (uint64_t* v : {&m.size, &m.packed, &m.local_header})
           if (*v == 0xffffffff) {
             OCTET_CHECK(field + 8 <= field_end, corrupt, "{}: {}: its zip64 sizes are missing",
-                        name_, m.name);
+                        name_, shown(m.name));
             *v = u64(extra + field);
             field += 8;
           }
       e = field_end;
     }
     OCTET_CHECK((u16(p + 8) & 1) == 0, unsupported,
-                "{}: {} is encrypted; save it without a password", name_, m.name);
-    OCTET_CHECK(names.insert(m.name).second, corrupt, "{}: {} is there twice", name_, m.name);
+                "{}: {} is encrypted; save it without a password", name_, shown(m.name));
+    OCTET_CHECK(names.insert(m.name).second, corrupt, "{}: {} is there twice", name_,
+                shown(m.name));
     members_.push_back(std::move(m));
     at += kCentralSize + name_size + extra_size + comment_size;
   }

@@ -63,6 +63,9 @@ struct Member {
   int method = 0;  // 0 stored, 8 deflated
 };
 
+// A member's name for errors, which are one line: control characters become '?'.
+std::string shown(std::string name);
+
 // An archive open for reading.
 class Archive {
  public:

@@ -608,6 +608,43 @@ TEST(PyTorchFile, BombsAreRefusedOrHarmless) {
   expect_refused(ErrorCode::unsupported, {"more than the 268435456"}, file.zip(dict(views)));
 }
 
+// Members of an archive that lie in each other, each of which would be checked and copied.
+TEST(PyTorchFile, StoragesThatOverlapAreRefused) {
+  TorchFile file;
+  const std::string megabyte(1 << 20, '\1');
+  Entries views;
+  for (int i = 0; i < 5; ++i)
+    views.emplace_back(
+        std::to_string(i),
+        TorchFile::view(file.storage("CharStorage", i ? "" : megabyte, 1 << 20), 0, {1}, {1}));
+  std::string bytes = file.zip(dict(views));
+  // The four empty ones get the place and the size of the first, as the directory has them.
+  const std::string first = "archive/data/0";
+  const size_t entry = bytes.rfind(first) - 46;
+  for (int i = 1; i < 5; ++i) {
+    const size_t other = bytes.rfind("archive/data/" + std::to_string(i)) - 46;
+    bytes.replace(other + 16, 12, bytes.substr(entry + 16, 12));  // CRC and sizes
+    bytes.replace(other + 42, 4, bytes.substr(entry + 42, 4));    // where
+  }
+  expect_refused(ErrorCode::corrupt, {"its storages have 2097152 bytes and more"}, bytes);
+}
+
+// Texts and storages that are there once in the file and used again and again.
+TEST(PyTorchFile, WhatIsUsedAgainAndAgainTakesNoTimeAgainAndAgain) {
+  TorchFile file;
+  file.with_crc = false;
+  const std::string text = str(std::string(20 << 20, 'a')) + "q\1";
+  std::string keys = "}(" + text + kNone;
+  for (int i = 0; i < 300'000; ++i) keys += "h\1N";
+  expect_refused(ErrorCode::corrupt, {"the name of an entry has 20971520 bytes"},
+                 file.zip(keys + "u"));
+  Entries views;
+  const std::string bools = file.storage("BoolStorage", std::string(20 << 20, '\1'), 20 << 20);
+  for (int i = 0; i < 20'000; ++i)
+    views.emplace_back(std::to_string(i), TorchFile::view(bools, 0, {2}, {(20 << 20) - 1}));
+  EXPECT_EQ(read_bytes(file.zip(dict(views))).size(), 20'000u);
+}
+
 // What would inflate to more than the limits is refused before anything is inflated.
 TEST(PyTorchFile, ZipBombsAreRefused) {
   const std::string packed(400'000, '\0');

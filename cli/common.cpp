@@ -25,6 +25,7 @@
 #include "octet/io/octet_file.h"
 #include "octet/io/onnx/export.h"
 #include "octet/io/onnx/import.h"
+#include "octet/io/state_dict.h"
 
 namespace octet::cli {
 namespace {
@@ -36,7 +37,7 @@ double now() {
 }
 
 void check_model_name(const std::filesystem::path& path) {
-  if (path.extension() != ".octet" && path.extension() != ".onnx")
+  if (is_weights_name(path))
     fail(ErrorCode::invalid_argument,
          fmt::format("{}: unknown kind of model; expected a name ending in .onnx or .octet",
                      path.string()));
@@ -46,12 +47,20 @@ void check_model_name(const std::filesystem::path& path) {
 
 // -- models ---------------------------------------------------------------------------------------
 
+namespace {
+
+void say_notes(const std::vector<std::string>& notes) {
+  for (const std::string& note : notes) say(fmt::format("octet: note: {}", note));
+}
+
+}  // namespace
+
 graph::Graph load_model(const std::filesystem::path& path, const graph::InputShapes& shapes) {
   check_model_name(path);
   if (path.extension() == ".octet") {
     std::vector<std::string> notes;
     graph::Graph graph = io::load_octet(path, &notes);
-    for (const std::string& note : notes) say(fmt::format("octet: note: {}", note));
+    say_notes(notes);
     if (shapes.empty()) return graph;
     try {
       return graph::with_input_shapes(graph, shapes);
@@ -62,6 +71,18 @@ graph::Graph load_model(const std::filesystem::path& path, const graph::InputSha
   io::OnnxImportOptions options;
   options.shapes = shapes;
   return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path, options)));
+}
+
+bool is_weights_name(const std::filesystem::path& path) {
+  return path.extension() != ".octet" && path.extension() != ".onnx";
+}
+
+std::map<std::string, Tensor> load_weights(const std::filesystem::path& path,
+                                           const std::string& key) {
+  std::vector<std::string> notes;
+  auto state = load_state_dict(path, &notes, key);
+  say_notes(notes);
+  return state;
 }
 
 void print_warnings(const runtime::Program& program) {
@@ -179,6 +200,16 @@ void check_output(OutputKind kind, const std::filesystem::path& path,
 void add_force(Command& command, bool& force) {
   command.add_flag("--force", force,
                    "write even over an input, a device or a file of another kind");
+}
+
+std::string weights_help() {
+  return ".onnx or .octet; or weights: .pt, .pth or .bin of PyTorch,\n.safetensors, an index of "
+         "shards or a directory of them";
+}
+
+void add_key(Command& command, std::string& key) {
+  command.add_option("--key", key, "the state dict to read, of a checkpoint that holds several")
+      .type_name("NAME");
 }
 
 // -- options --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 // What the commands share: models, data, timing and how results are shown.
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,12 @@ namespace octet::cli {
 // Reads .onnx (imported, activations fused, quantize/dequantize pairs merged into integer
 // operators) or .octet, by the file's extension; with these sizes for its inputs.
 graph::Graph load_model(const std::filesystem::path& path, const graph::InputShapes& shapes = {});
+
+// Whether the name is not that of a network but may be one of weights: load_weights reads it.
+bool is_weights_name(const std::filesystem::path& path);
+// The tensors of a file of weights or a directory of them (load_state_dict), its notes on stderr.
+std::map<std::string, Tensor> load_weights(const std::filesystem::path& path,
+                                           const std::string& key);
 
 // What compiling the model found that its user should know, one line each on stderr: warnings, and
 // which steps the engine that was asked for has no kernel for.
@@ -38,6 +45,10 @@ void check_output(OutputKind kind, const std::filesystem::path& path,
                   const std::vector<std::filesystem::path>& inputs, bool force);
 // --force.
 void add_force(Command& command, bool& force);
+// What --help says of an argument that is a network or weights.
+std::string weights_help();
+// --key.
+void add_key(Command& command, std::string& key);
 
 // -- options --------------------------------------------------------------------------------------
 

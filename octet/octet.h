@@ -36,6 +36,7 @@
 #include "octet/io/octet_file.h"
 #include "octet/io/onnx/export.h"
 #include "octet/io/onnx/import.h"
+#include "octet/io/pytorch_file.h"
 #include "octet/io/safetensors.h"
 #include "octet/io/state_dict.h"
 #include "octet/nn/nn.h"

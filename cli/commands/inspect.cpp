@@ -107,26 +107,61 @@ void print_operators(const graph::Graph& g) {
              human_bytes(static_cast<double>(weight_bytes(g))));
 }
 
+// A file of weights: each tensor's name and type.
+void print_weights(const std::map<std::string, Tensor>& state, bool json, bool full) {
+  int64_t bytes = 0, numbers = 0;
+  JsonValue list = JsonValue::array();
+  size_t width = 0;
+  for (const auto& [name, tensor] : state)
+    width = std::max(width, std::min<size_t>(name.size(), 60));
+  for (const auto& [name, tensor] : state) {
+    bytes += tensor.nbytes();
+    numbers += tensor.numel();
+    JsonValue shape = JsonValue::array();
+    for (const int64_t size : tensor.shape()) shape.push_back(size);
+    if (json)
+      list.push_back(JsonValue::object({{"name", name},
+                                        {"type", to_string(tensor.type(), false)},
+                                        {"dtype", to_string(tensor.dtype())},
+                                        {"shape", shape},
+                                        {"bytes", tensor.nbytes()}}));
+    else
+      fmt::print("{:<{}} {}\n", name, width, to_string(tensor.type(), !full));
+  }
+  if (json)
+    print_json(JsonValue::object({{"tensors", list}, {"numbers", numbers}, {"bytes", bytes}}));
+  else
+    fmt::print("# {} tensors, {} numbers, {}\n", state.size(), numbers,
+               human_bytes(static_cast<double>(bytes)));
+}
+
 void add_inspect(CommandLine& program) {
   struct Options {
-    std::string model;
+    std::string model, key;
     bool json = false, full = false;
     ShapeOptions shape;
   };
   auto o = std::make_shared<Options>();
   Command command = program.add_command(
       "inspect",
-      "the typed graph: what is 8-bit, what stayed float and why; or the tree of modules");
-  command.add_option("MODEL", o->model, ".onnx or .octet").type_name("").required();
+      "the typed graph: what is 8-bit, what stayed float and why; the tree of modules; "
+      "weights");
+  command.add_option("MODEL", o->model, weights_help()).type_name("").required();
   command.add_flag("--json", o->json, "print one JSON object");
   command.add_flag("--full", o->full, "per-channel scales in full");
   o->shape.add_to(command);
+  add_key(command, o->key);
   command.footer(
       "QUInt8 and QInt8 are 8 bits: x = scale * (code - zero_point). `# float:` says why\n"
       "an operator is not. The name behind `@` is what --skip knows an operator by.\n"
       "Example: octet inspect net.octet");
   command.callback([o] {
     std::filesystem::path path = o->model;
+    if (is_weights_name(path)) {
+      print_weights(load_weights(path, o->key), o->json, o->full);
+      return;
+    }
+    if (!o->key.empty()) wrong_usage("--key is for weights: " + o->model + " is a network");
     if (path.extension() == ".octet" && io::is_model_file(path)) {
       if (!o->shape.texts.empty())
         fail(ErrorCode::unsupported,

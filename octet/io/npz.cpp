@@ -257,7 +257,7 @@ NpzEntry describe_npy(const std::filesystem::path& path) {
 
 std::map<std::string, Tensor> read_npz(const std::filesystem::path& path,
                                        const std::vector<std::string>& wanted) {
-  zip::Archive archive(path);
+  zip::Archive archive(path, "an .npz file");
   auto members = arrays(archive, path.string());
   for (const std::string& name : wanted) {
     if (members.count(name)) continue;
@@ -287,7 +287,7 @@ std::map<std::string, Tensor> read_npz(const std::filesystem::path& path,
 }
 
 std::vector<NpzEntry> list_npz(const std::filesystem::path& path) {
-  zip::Archive archive(path);
+  zip::Archive archive(path, "an .npz file");
   auto members = arrays(archive, path.string());
   std::vector<NpzEntry> result;
   for (const zip::Member& m : archive.members()) {

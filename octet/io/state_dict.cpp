@@ -1,8 +1,12 @@
 #include "octet/io/state_dict.h"
 
+#include <algorithm>
 #include <set>
 
+#include "octet/base/file.h"
 #include "octet/io/fields_impl.h"
+#include "octet/io/pytorch_file.h"
+#include "octet/io/pytorch_file_impl.h"
 #include "octet/io/state_dict_impl.h"
 
 namespace octet::io {
@@ -59,6 +63,18 @@ QuantizerPtr read_quantizer(const Fields& f, DType dtype, const Tensor& scale,
 }
 
 }  // namespace
+
+bool is_one_line(std::string_view name) {
+  return std::none_of(name.begin(), name.end(),
+                      [](char c) { return (c >= 0 && c < ' ') || c == '\x7f'; });
+}
+
+std::string listed(const std::vector<std::string>& names) {
+  const size_t shown = std::min<size_t>(names.size(), 20);
+  return fmt::format(
+      "{}{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "),
+      shown < names.size() ? fmt::format(" and {} more", names.size() - shown) : "");
+}
 
 Tensor smaller(const Tensor& t, DType dtype) {
   Tensor half = t.to(dtype);
@@ -155,6 +171,24 @@ std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& 
   return state;
 }
 
+std::map<std::string, Tensor> load_state_file(const std::filesystem::path& path,
+                                              const std::string& key,
+                                              std::vector<std::string>* notes) {
+  const auto mapped = MappedFile::open(path);
+  const std::string_view bytes(reinterpret_cast<const char*>(mapped->data()), mapped->size());
+  if (is_pytorch(bytes)) return read_pytorch(path, key, notes);
+  OCTET_CHECK(bytes.size() < 9 || bytes[8] == '{', corrupt,
+              "{}: not a safetensors file, nor one that torch.save wrote (.pt, .pth, .bin)",
+              path.string());
+  OCTET_CHECK(key.empty(), invalid_argument,
+              "{}: is safetensors, which has no key '{}'; leave the key out", path.string(), key);
+  try {
+    return state_of(read_safetensors(path), path.string(), notes);
+  } catch (const Json::exception& e) {
+    OCTET_FAIL(corrupt, "{}: {}", path.string(), e.what());
+  }
+}
+
 }  // namespace octet::io
 
 namespace octet {
@@ -165,12 +199,14 @@ void save_state_dict(const std::filesystem::path& path,
 }
 
 std::map<std::string, Tensor> load_state_dict(const std::filesystem::path& path,
-                                              std::vector<std::string>* notes) {
-  try {
-    return io::state_of(read_safetensors(path), path.string(), notes);
-  } catch (const Json::exception& e) {
-    OCTET_FAIL(corrupt, "{}: {}", path.string(), e.what());
-  }
+                                              std::vector<std::string>* notes,
+                                              const std::string& key) {
+  std::error_code none;
+  if (std::filesystem::is_directory(path, none)) return io::load_directory(path, key, notes);
+  const auto mapped = MappedFile::open(path);
+  if (io::is_json({reinterpret_cast<const char*>(mapped->data()), mapped->size()}))
+    return io::load_index(path, key, notes);
+  return io::load_state_file(path, key, notes);
 }
 
 }  // namespace octet

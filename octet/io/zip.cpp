@@ -86,10 +86,16 @@ void Source::inflate_into(Bytef* out, uInt bytes) {
   }
 }
 
+std::string shown(std::string name) {
+  for (char& c : name)
+    if ((c >= 0 && c < ' ') || c == '\x7f') c = '?';
+  return name;
+}
+
 // -- reading the directory ------------------------------------------------------------------------
 
-Archive::Archive(const std::filesystem::path& path)
-    : file_(MappedFile::open(path)), name_(path.string()) {
+Archive::Archive(const std::filesystem::path& path, std::string kind)
+    : file_(MappedFile::open(path)), name_(path.string()), kind_(std::move(kind)) {
   read_directory();
 }
 
@@ -97,7 +103,7 @@ void Archive::read_directory() {
   const std::byte* data = file_->data();
   uint64_t size = file_->size();
   OCTET_CHECK(size >= 4 && data[0] == std::byte{'P'} && data[1] == std::byte{'K'}, corrupt,
-              "{}: not an .npz file (it does not start as a zip archive does)", name_);
+              "{}: not {} (it does not start as a zip archive does)", name_, kind_);
   // The end record is the last thing in the file but for a comment of up to 65,535 bytes.
   uint64_t end = size;
   for (uint64_t tail = kEndSize; tail <= size && tail <= kEndSize + 65535; ++tail) {
@@ -145,27 +151,28 @@ void Archive::read_directory() {
     for (uint64_t e = 0; e + 4 <= extra_size;) {
       uint64_t id = u16(extra + e), length = u16(extra + e + 2);
       OCTET_CHECK(length <= extra_size - e - 4, corrupt, "{}: {}: its zip extra field is damaged",
-                  name_, m.name);
+                  name_, shown(m.name));
       uint64_t field = e + 4, field_end = e + 4 + length;
       if (id == 1)
         for (uint64_t* v : {&m.size, &m.packed, &m.local_header})
           if (*v == 0xffffffff) {
             OCTET_CHECK(field + 8 <= field_end, corrupt, "{}: {}: its zip64 sizes are missing",
-                        name_, m.name);
+                        name_, shown(m.name));
             *v = u64(extra + field);
             field += 8;
           }
       e = field_end;
     }
     OCTET_CHECK((u16(p + 8) & 1) == 0, unsupported,
-                "{}: {} is encrypted; save it without a password", name_, m.name);
-    OCTET_CHECK(names.insert(m.name).second, corrupt, "{}: {} is there twice", name_, m.name);
+                "{}: {} is encrypted; save it without a password", name_, shown(m.name));
+    OCTET_CHECK(names.insert(m.name).second, corrupt, "{}: {} is there twice", name_,
+                shown(m.name));
     members_.push_back(std::move(m));
     at += kCentralSize + name_size + extra_size + comment_size;
   }
 }
 
-std::unique_ptr<Source> Archive::open(const Member& m, std::string where) const {
+uint64_t Archive::locate(const Member& m, const std::string& where) const {
   const std::byte* data = file_->data();
   uint64_t size = file_->size();
   OCTET_CHECK(m.method == 0 || m.method == 8, unsupported,
@@ -184,7 +191,17 @@ std::unique_ptr<Source> Archive::open(const Member& m, std::string where) const 
   // memory.
   OCTET_CHECK(m.method == 0 ? m.size == m.packed : m.size / 1032 <= m.packed, corrupt,
               "{}: {} bytes cannot come from {} packed ones", where, m.size, m.packed);
-  return std::make_unique<Source>(std::move(where), p + skip, m.packed, m.size, m.method == 8);
+  return m.local_header + skip;
+}
+
+std::unique_ptr<Source> Archive::open(const Member& m, std::string where) const {
+  const std::byte* packed = file_->data() + locate(m, where);
+  return std::make_unique<Source>(std::move(where), packed, m.packed, m.size, m.method == 8);
+}
+
+Buffer Archive::stored(const Member& m, const std::string& where) const {
+  OCTET_CHECK(m.method == 0, internal, "{}: is not stored", where);
+  return file_->range(locate(m, where), m.size);
 }
 
 // -- writing --------------------------------------------------------------------------------------

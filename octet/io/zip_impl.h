@@ -1,7 +1,7 @@
 #pragma once
-// Zip archives, as far as .npz files need them: the directory, members that are stored or deflated,
-// CRCs. Every length in the file is checked against the file before it is used; what does not fit
-// is an Error corrupt.
+// Zip archives, as far as .npz files and PyTorch's need them: the directory, members that are
+// stored or deflated, CRCs. Every length in the file is checked against the file before it is used;
+// what does not fit is an Error corrupt.
 
 #include <zlib.h>
 
@@ -63,19 +63,28 @@ struct Member {
   int method = 0;  // 0 stored, 8 deflated
 };
 
+// A member's name for errors, which are one line: control characters become '?'.
+std::string shown(std::string name);
+
 // An archive open for reading.
 class Archive {
  public:
-  explicit Archive(const std::filesystem::path& path);
+  // `kind` is what errors call a file that is no archive: "not an .npz file".
+  Archive(const std::filesystem::path& path, std::string kind);
   const std::vector<Member>& members() const { return members_; }
   uint64_t file_bytes() const { return file_->size(); }
   // The contents of a member, not yet checked against its CRC. `where` names it in errors.
   std::unique_ptr<Source> open(const Member& member, std::string where) const;
+  // The contents of a stored member where they lie in the mapped file, not yet checked against its
+  // CRC.
+  Buffer stored(const Member& member, const std::string& where) const;
 
  private:
   void read_directory();
+  // Where the packed contents of a member begin.
+  uint64_t locate(const Member& member, const std::string& where) const;
   std::shared_ptr<MappedFile> file_;
-  std::string name_;
+  std::string name_, kind_;
   std::vector<Member> members_;
 };
 

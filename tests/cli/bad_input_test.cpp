@@ -49,8 +49,10 @@ TEST(CliBadInput, NotAModel) {
       expect_failure(run_octet({"inspect", dir / name}), 1, {name, " not a"});
     }
   }
-  expect_failure(run_octet({"inspect", kTest}), 1, {kTest, ".onnx or .octet"});
-  expect_failure(run_octet({"inspect", "examples"}), 1, {"examples", ".onnx or .octet"});
+  expect_failure(run_octet({"inspect", kTest}), 1, {kTest, "no weights of PyTorch"});
+  expect_failure(run_octet({"inspect", "examples"}), 1,
+                 {"examples", "a directory without weights"});
+  expect_failure(run_octet({"bench", kTest}), 1, {kTest, ".onnx or .octet"});
 }
 
 TEST(CliBadInput, TruncatedModel) {

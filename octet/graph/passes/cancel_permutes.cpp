@@ -205,8 +205,27 @@ class Sinker {
     bool done = moved(node);
     if (&node != &g_.nodes().back()) return done;
     if (!done) rewriter_.copy(node);
-    for (ValueId v : g_.outputs()) materialize(v);
+    for (ValueId v : g_.outputs()) {
+      materialize(v);
+      keep_name(v);
+    }
     return true;
+  }
+
+  // A result of the graph that has become another value, under its own name.
+  void keep_name(ValueId v) {
+    const std::string& name = g_.value(v).name;
+    const ValueId now = rewriter_(v);
+    if (out_.value(now).name == name) return;
+    if (auto taken = out_.find(name)) out_.rename(*taken, free_name(name + ".base"));
+    const bool is_result = std::any_of(g_.outputs().begin(), g_.outputs().end(), [&](ValueId o) {
+      return o != v && rewriter_.mapped(o) && rewriter_(o) == now;
+    });
+    if (is_result || out_.producer(now).kind != NodeKind::call)
+      rewriter_.map(v,
+                    out_.add_call(name, "identity", {now}, {}, std::nullopt, g_.producer(v).scope));
+    else
+      out_.rename(now, name);
   }
 
   // Whether the node was dealt with; else its operands are as it needs them.

@@ -103,6 +103,7 @@ onnx::NodeProto& Exporter::append(const std::string& op, const std::string& name
   std::string free = name;
   for (int i = 1; !node_names_.insert(free).second; ++i) free = fmt::format("{}_{}", name, i);
   n.set_name(free);
+  if (free != name) n.set_doc_string(kScopeMark + name);
   size_t count = in.size();
   while (count > 0 && in[count - 1].empty()) --count;  // omitted at the end
   for (size_t i = 0; i < count; ++i) n.add_input(in[i]);

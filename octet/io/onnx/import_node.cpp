@@ -18,6 +18,8 @@ double shortest(float value) {
 NodeView::NodeView(const onnx::NodeProto& proto, int64_t opset, const std::filesystem::path& dir)
     : proto_(proto), opset_(opset), dir_(dir) {
   name_ = proto.name();
+  if (const std::string& doc = proto.doc_string(); doc.starts_with(kScopeMark))
+    name_ = doc.substr(std::string_view(kScopeMark).size());
   for (const std::string& out : proto.output())
     if (name_.empty()) name_ = out;
   name_ = one_line(name_);

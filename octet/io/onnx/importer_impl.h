@@ -53,6 +53,9 @@ Tensor to_compute_type(const Tensor& tensor);
 DType compute_type(DType dtype);
 // Parses a message; false if the bytes are not one. Silences protobuf's own messages.
 bool parse(google::protobuf::MessageLite& message, std::string_view bytes);
+// In the doc_string of a node that octet wrote, before the scope that several nodes share: the names
+// of ONNX's nodes must differ.
+inline constexpr const char* kScopeMark = "octet scope: ";
 // Makes a text fit for a one-line message.
 std::string one_line(std::string text);
 // The characters the graph's text format prints; others become '_'.

@@ -1,6 +1,7 @@
 // Constant folding and shape arithmetic at import, with known and symbolic dimensions.
 #include <gtest/gtest.h>
 
+#include "octet/io/onnx/export.h"
 #include "tests/expect_error.h"
 #include "tests/io/onnx/test_util.h"
 

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
+#include "octet/ops/functional.h"
 #include "octet/quant/workflow/fx.h"
 
 namespace octet::debug {

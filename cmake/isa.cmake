@@ -2,9 +2,14 @@
 # CPU; the rest of the library is plain x86-64. Nobody traps floating-point exceptions: told so, GCC makes selects of
 # branches. -mtune is left alone: most kernels are written with intrinsics.
 set(isa octet/kernels/isa)
+# -O3 of intrinsics takes minutes with sanitizers.
+set(octet_isa_level -O3)
+if(OCTET_SANITIZE)
+  set(octet_isa_level -O1)
+endif()
 function(octet_isa file)
   if(EXISTS ${CMAKE_SOURCE_DIR}/${isa}/${file})
-    set_source_files_properties(${isa}/${file} PROPERTIES COMPILE_OPTIONS "-O3;-fno-trapping-math;${ARGN}")
+    set_source_files_properties(${isa}/${file} PROPERTIES COMPILE_OPTIONS "${octet_isa_level};-fno-trapping-math;${ARGN}")
   endif()
 endfunction()
 octet_isa(scalar.cpp)

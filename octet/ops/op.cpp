@@ -7,6 +7,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/text.h"
+#include "octet/kernels/kernels.h"
 #include "octet/ops/conv_impl.h"
 #include "octet/ops/symbolic_impl.h"
 #include "octet/ops/unary.h"
@@ -459,6 +460,8 @@ struct PackedKernels {
     const Op* op;
     Attrs attrs;
     std::string engine;
+    // what kernels made now call: an instruction set chosen later gets kernels of its own
+    const kernels::KernelTable* table = &kernels::table();
     TensorType x, y;  // with symbolic dims, but those that size the weight
     // operands after the weight, by identity; kept alive, so that no other gets their place
     std::vector<Tensor> others;
@@ -511,7 +514,8 @@ std::shared_ptr<const CachedKernel> packed_kernel(const Call& call, size_t first
     std::lock_guard lock(cache->mutex);
     for (const auto& e : cache->entries)
       if (e->op == &call.op() && e->x == x && e->y == y && e->attrs == call.attrs() &&
-          e->engine == octet::engine() && same_operands(e->others, others))
+          e->engine == octet::engine() && e->table == &kernels::table() &&
+          same_operands(e->others, others))
         found = e;
     if (!found) {
       std::vector<std::optional<TensorType>> types;

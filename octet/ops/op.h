@@ -339,7 +339,7 @@ OpSpec make_spec(const Op& op, const Attrs& attrs,
 
 // The kernel into which the quantized weight of a call is packed: `first_weight` is its place among
 // the operands, those before it are data, those behind it constant too. Made at the first such call
-// and kept with the weight, since quantized weights do not change. Not found(): no engine has one.
+// with the engine and kernel table in force, and kept with the weight. Not found(): none has one.
 std::shared_ptr<const CachedKernel> packed_kernel(const Call& call, size_t first_weight = 1);
 
 // Evaluates through a kernel of the engine in force; nullopt if no engine has one.

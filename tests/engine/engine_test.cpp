@@ -2,8 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+
 #include "octet/base/error.h"
+#include "octet/kernels/kernels.h"
 #include "octet/ops/op.h"
+#include "tests/engine/defaults.h"
 
 namespace octet {
 namespace {
@@ -75,6 +79,33 @@ TEST(Engine, PackedWeightsDoNotDependOnTheOutputsQParams) {
     set_engine("native");
     EXPECT_TRUE(equal(native, reference)) << scale;
   }
+}
+
+// The kernels kept with a weight belong to the instruction set that they were made for: a test that
+// goes from one to the next with the same operands runs all of them.
+TEST(Engine, AWeightIsPackedAnewForAnotherInstructionSet) {
+  testing::Defaults defaults;
+  static const kernels::KernelTable& scalar = kernels::table(Isa::scalar);
+  static std::atomic<int> calls;
+  calls = 0;
+  set_isa(Isa::scalar);
+  const Tensor x = quantize_per_tensor(Tensor::rand({3, 16}, 1), 0.01, 3, DType::quint8);
+  const Tensor w = quantize_per_tensor(Tensor::randn({5, 16}, 2), 0.02, 0, DType::qint8);
+  const ops::QType want{DType::quint8, Quantizer::per_tensor(0.1, 100, DType::quint8)};
+  const Tensor first = ops::call("linear", {x, w, Tensor()}, {}, want);
+  kernels::KernelTable other = scalar;
+  other.gemm = [](const kernels::GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    ++calls;
+    scalar.gemm(g, m0, m1, n0, n1);
+  };
+  kernels::use_table(&other);
+  const Tensor second = ops::call("linear", {x, w, Tensor()}, {}, want);
+  kernels::use_table(nullptr);
+  EXPECT_GT(calls, 0);
+  EXPECT_TRUE(equal(first, second));
+  calls = 0;
+  ops::call("linear", {x, w, Tensor()}, {}, want);
+  EXPECT_EQ(calls, 0);
 }
 
 // traps.md: "avg_pool ignores count_include_pad=False (qnnpack, 122 steps off)".

@@ -2,12 +2,15 @@
 
 #include <gtest/gtest.h>
 
+#include <malloc.h>
+
 #include <atomic>
 #include <set>
 #include <thread>
 
 #include "octet/base/cpu.h"
 #include "octet/base/parallel.h"
+#include "octet/engine/registry.h"
 #include "octet/quant/workflow/fx.h"
 #include "tests/expect_error.h"
 #include "tests/graph/random_net.h"
@@ -158,6 +161,45 @@ TEST(Program, EveryIsaAndThreadCountGivesTheSameBits) {
                      std::string(to_string(isa)) + " threads " + std::to_string(threads));
       }
   }
+}
+
+// Kernels load whole vectors and groups of four bytes, so they read bytes of the planned memory, of
+// their scratch memory and of packed weights that nobody has written (base/buffer.h). The allocator
+// fills these with another byte each time.
+TEST(Program, WhatMemoryHeldBeforeReachesNoResult) {
+#if !defined(__GLIBC__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "needs glibc's malloc";
+#else
+  IsaGuard isa_guard;
+  EngineGuard engine_guard("native");
+  struct PlainMemory {
+    ~PlainMemory() { mallopt(M_PERTURB, 0); }
+  } plain_memory;
+  // Of floats: 0, NaN, and numbers beyond 2^127.
+  constexpr int kFills[] = {0x00, 0xfe, 0x7f};
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    std::vector<Graph> graphs{random_net(seed, true)};
+    if (auto g = quantized_net(seed)) graphs.push_back(*g);
+    for (const Graph& g : graphs)
+      for (const char* engine : {"native", "onednn", "xnnpack"})
+        for (Isa isa : supported_isas()) {
+          if (isa == Isa::scalar || (engine != std::string("native") && isa != isa_guard.before))
+            continue;
+          set_isa(isa);
+          std::vector<Tensor> want;
+          for (int fill : kFills) {
+            const Tensor x = image(3, seed);
+            mallopt(M_PERTURB, fill ^ 0xff);
+            const auto got = compile(g, {.engine = engine}).run({x});
+            mallopt(M_PERTURB, 0);
+            if (want.empty()) want = got;
+            expect_equal(got, want,
+                         std::string(engine) + " " + to_string(isa) + ", memory filled with " +
+                             std::to_string(fill) + ", of\n" + graph::print(g));
+          }
+        }
+  }
+#endif
 }
 
 TEST(ProgramThreads, OneProgramMayRunInSeveralThreadsAtOnce) {

@@ -122,13 +122,37 @@ WeightCodes weight_codes(const OpSpec& spec) {
   return r;
 }
 
-affine::RunTimeQParams dynamic_qparams(float min, float max, int64_t not_finite, bool reduce_range,
-                                       const std::string& label) {
+RunTimeRule::RunTimeRule(const Attrs& attrs)
+    : onnx(attrs.get_string("rule") == "onnx"), reduce_range(attrs.get_bool("reduce_range")) {}
+
+affine::RunTimeQParams RunTimeRule::qparams(float min, float max, int64_t not_finite,
+                                            const std::string& label) const {
   OCTET_CHECK(not_finite == 0, invalid_argument,
               "{}: {} of the input's values are NaN or infinite; expected finite ones, whose range "
               "gives the scale",
               label, not_finite);
-  return affine::choose_qparams_dynamic(min, max, 0, 255, reduce_range);
+  return onnx ? affine::choose_qparams_onnx(min, max)
+              : affine::choose_qparams_dynamic(min, max, 0, 255, reduce_range);
+}
+
+uint8_t RunTimeRule::code(float x, const affine::RunTimeQParams& q) const {
+  const auto scale = static_cast<float>(q.scale);
+  return static_cast<uint8_t>(onnx ? affine::quantize_divided(x, scale, q.zero_point, 0, 255)
+                                   : affine::quantize(x, scale, q.zero_point, 0, 255));
+}
+
+void RunTimeRule::codes(const kernels::KernelTable& table, const float* x, uint8_t* y, int64_t n,
+                        const affine::RunTimeQParams& q) const {
+  const auto scale = static_cast<float>(q.scale);
+  if (onnx)
+    table.quantize_divided(x, y, n, scale, q.zero_point, 0, 255);
+  else
+    table.quantize(x, y, n, 1.0f / scale, q.zero_point, 0, 255);
+}
+
+std::string RunTimeRule::describe() const {
+  return fmt::format("{} codes of quint8{}", reduce_range ? 128 : 256,
+                     onnx ? " by ONNX's rule" : "");
 }
 
 namespace {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "octet/engine/engine.h"
+#include "octet/kernels/kernels.h"
 #include "octet/tensor/affine.h"
 
 namespace octet::engine_detail {
@@ -75,10 +76,22 @@ std::vector<int64_t> wide_channels(const WeightCodes& weights, const OpSpec& spe
 int64_t largest_sum(const WeightCodes& weights, const OpSpec& spec, int32_t z_least, int32_t z_most,
                     std::span<const int64_t> bias);
 
-// The quint8 qparams of dynamic quantization for values min..max (affine::choose_qparams_dynamic).
-// Error naming the layer if `not_finite` of its values were NaN or infinite.
-affine::RunTimeQParams dynamic_qparams(float min, float max, int64_t not_finite, bool reduce_range,
-                                       const std::string& label);
+// How dynamic quantization makes quint8 codes: the attributes `rule` ("pytorch" or "onnx") and
+// reduce_range, which is PyTorch's (docs/numerics.md, "Run-time choice").
+struct RunTimeRule {
+  bool onnx = false, reduce_range = false;
+
+  RunTimeRule() = default;
+  explicit RunTimeRule(const Attrs& attrs);
+  // The qparams for values min..max. Error naming the layer if `not_finite` of its values were NaN
+  // or infinite.
+  affine::RunTimeQParams qparams(float min, float max, int64_t not_finite,
+                                 const std::string& label) const;
+  uint8_t code(float x, const affine::RunTimeQParams& q) const;
+  void codes(const kernels::KernelTable& table, const float* x, uint8_t* y, int64_t n,
+             const affine::RunTimeQParams& q) const;
+  std::string describe() const;  // "256 codes of quint8"
+};
 
 // The codes a fused activation ("none", "relu", "relu6") clamps the result to.
 struct CodeRange {

@@ -306,6 +306,9 @@ struct KernelTable {
   // The codes are stored as bytes: lo < 0 means int8.
   void (*quantize)(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo,
                    int32_t hi) = nullptr;
+  // The same of f(x / scale).
+  void (*quantize_divided)(const float* x, void* y, int64_t n, float scale, int32_t zp, int32_t lo,
+                           int32_t hi) = nullptr;
   // y = f(scale * f(q - zp)).
   void (*dequantize)(const void* x, float* y, int64_t n, float scale, int32_t zp,
                      bool is_signed) = nullptr;

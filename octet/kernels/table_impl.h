@@ -58,6 +58,7 @@ constexpr KernelTable make_table(Isa isa) {
       .mul = Elementwise<V>::mul,
       .lookup = Elementwise<V>::lookup,
       .quantize = Elementwise<V>::quantize,
+      .quantize_divided = Elementwise<V>::quantize_divided,
       .dequantize = Elementwise<V>::dequantize,
       .requantize = Elementwise<V>::requantize,
       .quantize_nchw_to_nhwc = PlanesToPixels<V>::quantize,

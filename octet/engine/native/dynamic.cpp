@@ -36,8 +36,8 @@ class DynamicPlan final : public KernelPlan {
     base_ = static_cast<uint8_t*>(scratch);
     y_ = static_cast<float*>(outputs[0]);
     const affine::RunTimeQParams q = engine_detail::quantize_at_run_time(
-        table, static_cast<const float*>(inputs[0]), images_ * image_size_, w_.reduce_range,
-        w_.label, base_ + codes_at_);
+        table, static_cast<const float*>(inputs[0]), images_ * image_size_, w_.rule, w_.label,
+        base_ + codes_at_);
     std::memset(base_ + pad_at_, q.zero_point, w_.packed.shape.k);
     auto* bias = reinterpret_cast<int32_t*>(base_ + bias_at_);
     auto* multiplier = reinterpret_cast<float*>(base_ + multiplier_at_);

@@ -10,7 +10,7 @@ struct DynamicWeights {
   DynamicWeights(const OpSpec& spec, const engine_detail::WeightCodes& codes,
                  const WeightRows& rows, const kernels::GemmShape& shape, int64_t groups)
       : packed(as_integer(spec, codes), rows, shape, groups),
-        reduce_range(spec.attrs.get_bool("reduce_range")),
+        rule(spec.attrs),
         activation(spec.attrs.get_string("activation")),
         label(spec.label) {
     if (spec.has(2)) bias = spec.constants[2].to_vector<float>();
@@ -33,9 +33,8 @@ struct DynamicWeights {
   int64_t out_channels() const { return packed.groups * packed.shape.n; }
   KernelDescription description() const {
     KernelDescription d = packed.description();
-    d.at_run_time = fmt::format(
-        "x: float32 to {} codes of quint8, one scale for the tensor, from its own range",
-        reduce_range ? 128 : 256);
+    d.at_run_time = fmt::format("x: float32 to {}, one scale for the tensor, from its own range",
+                                rule.describe());
     d.epilogue = fmt::format("to float32 by s_x*s_w{}{}", bias.empty() ? "" : ", bias in float32",
                              activation == "none" ? "" : ", " + activation);
     return d;
@@ -45,7 +44,7 @@ struct DynamicWeights {
   // of q_w - z_w per output channel: what a step of x's zero point is worth
   std::vector<int32_t> sums;
   std::vector<float> bias;  // empty if there is none
-  bool reduce_range;
+  engine_detail::RunTimeRule rule;
   std::string activation, label;
 };
 

@@ -215,6 +215,11 @@ ValPtr emit_conv(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr&
   return im.call(n, fmt::format("conv{}d", w->rank() - 2), {x, w, b}, attrs);
 }
 
+ValPtr emit_conv_integer(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w,
+                         const ValPtr& x_zero, const ValPtr& w_zero) {
+  return im.call(n, "conv_integer", {x, w, x_zero, w_zero}, conv_attrs(n, *x, *w));
+}
+
 ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPtr& b) {
   bool matrix = b->is_weight() && b->rank() == 2 && a->rank() >= 2 && !a->is_weight();
   bool real = is_floating(b->type.dtype) && is_floating(a->type.dtype);

@@ -19,6 +19,7 @@
 #include "octet/graph/passes/fuse.h"
 #include "octet/graph/passes/fuse_lookups.h"
 #include "octet/graph/passes/merge_qdq.h"
+#include "octet/graph/passes/multiply_codes.h"
 #include "octet/io/octet_file.h"
 #include "octet/io/onnx/export.h"
 #include "octet/io/onnx/import.h"
@@ -49,7 +50,7 @@ graph::Graph load_model(const std::filesystem::path& path) {
     for (const std::string& note : notes) say(fmt::format("octet: note: {}", note));
     return graph;
   }
-  return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path)));
+  return graph::multiply_codes(graph::merge_qdq(graph::fuse_activations(io::import_onnx(path))));
 }
 
 void print_warnings(const runtime::Program& program) {

@@ -40,6 +40,7 @@ constexpr KernelTable make_table(Isa isa) {
       .gemm4 = NibbleGemm<Nibbles>::run,
       .split_planes = split_planes,
       .join_planes = join_planes,
+      .join_block = join_block,
       .depthwise_packed_bytes = Depthwise<Dot, Tail>::packed_bytes,
       .depthwise_pack = Depthwise<Dot, Tail>::pack,
       .depthwise = Depthwise<Dot, Tail>::run,

@@ -6,7 +6,7 @@
 // "Run-time choice"; one range for the whole tensor, reduce_range halves the codes), acc = sum (q_x
 // - z_x)(q_w - z_w) in int32, and y = f(f(f(acc) * f(s_x*s_w)) + bias), as QNNPACK's. Values that
 // are not finite are an error. With rule="onnx" the qparams and codes are those that ONNX defines for
-// DynamicQuantizeLinear.
+// DynamicQuantizeLinear. x may be codes already, which are taken as they are.
 #include "octet/ops/conv_impl.h"
 #include "octet/ops/define_impl.h"
 
@@ -18,7 +18,8 @@ Tensor in_float(const Call& c) {
   Attrs attrs = c.attrs();
   attrs.erase("reduce_range");
   attrs.erase("rule");
-  return call(c.op().traits().layer, {c[0], c[1].dequantize(), c.has(2) ? c[2] : Tensor()}, attrs);
+  const Tensor x = c[0].is_quantized() ? c[0].dequantize() : c[0];
+  return call(c.op().traits().layer, {x, c[1].dequantize(), c.has(2) ? c[2] : Tensor()}, attrs);
 }
 
 Tensor by_engine(const Call& c) {

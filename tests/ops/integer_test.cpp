@@ -97,7 +97,7 @@ TEST(IntegerOps, WhatDoesNotFit) {
   const Tensor x = Tensor::zeros({1, 2, 4}, DType::uint8), w = Tensor::zeros({3, 2, 2}, DType::int8);
   expect_error(ErrorCode::invalid_argument, {"conv_integer", "x is Float"},
                [&] { call("conv_integer", {x.to(DType::float32), w}, window); });
-  expect_error(ErrorCode::invalid_argument, {"x_zero_point is Char", "Byte"}, [&] {
+  expect_error(ErrorCode::invalid_argument, {"x_zero_point is Char"}, [&] {
     call("conv_integer", {x, w, Tensor::scalar(0, DType::int8)}, window);
   });
   expect_error(ErrorCode::invalid_argument, {"weight_zero_point", "1 or 3 numbers"}, [&] {

@@ -1,6 +1,8 @@
 #pragma once
 // The weights of dynamic layers, which quantize their operand at run time.
 
+#include <optional>
+
 #include "octet/engine/native/matrix_impl.h"
 
 namespace octet::native {
@@ -13,6 +15,11 @@ struct DynamicWeights {
         rule(spec.attrs),
         activation(spec.attrs.get_string("activation")),
         label(spec.label) {
+    if (const TensorType& x = spec.inputs[0]; x.is_quantized()) {
+      flip_x = x.dtype == DType::qint8;
+      x_codes = {x.quantizer->scale(),
+                 static_cast<int32_t>(x.quantizer->zero_point()) + (flip_x ? 128 : 0)};
+    }
     if (spec.has(2)) bias = spec.constants[2].to_vector<float>();
     for (int64_t n = 0; n < codes.out_channels; ++n)
       sums.push_back(
@@ -33,7 +40,8 @@ struct DynamicWeights {
   int64_t out_channels() const { return packed.groups * packed.shape.n; }
   KernelDescription description() const {
     KernelDescription d = packed.description();
-    d.at_run_time = fmt::format("x: float32 to {}, one scale for the tensor, from its own range",
+    if (!x_codes)
+      d.at_run_time = fmt::format("x: float32 to {}, one scale for the tensor, from its own range",
                                 rule.describe());
     d.epilogue = fmt::format("to float32 by s_x*s_w{}{}", bias.empty() ? "" : ", bias in float32",
                              activation == "none" ? "" : ", " + activation);
@@ -45,6 +53,9 @@ struct DynamicWeights {
   std::vector<int32_t> sums;
   std::vector<float> bias;  // empty if there is none
   engine_detail::RunTimeRule rule;
+  // Of x if it is codes already; of unsigned codes, which qint8 ones become first.
+  std::optional<affine::RunTimeQParams> x_codes;
+  bool flip_x = false;
   std::string activation, label;
 };
 

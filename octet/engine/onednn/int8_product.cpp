@@ -187,7 +187,7 @@ std::shared_ptr<Int8Linear> static_linear(const OpSpec& spec) {
 }
 
 std::shared_ptr<Int8Linear> dynamic_linear(const OpSpec& spec) {
-  if (!engine_detail::is_dynamic_call(spec)) return nullptr;
+  if (!engine_detail::is_dynamic_call(spec) || spec.inputs[0].is_quantized()) return nullptr;
   engine_detail::WeightCodes w = engine_detail::weight_codes(spec);
   const auto wide = engine_detail::wide_channels(w, spec, 0, 255, {});
   auto l = linear_of(std::move(w), wide, spec);

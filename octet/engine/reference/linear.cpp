@@ -39,6 +39,19 @@ DynamicCodes::DynamicCodes(const float* x, int64_t n, const engine_detail::RunTi
   for (int64_t i = 0; i < n; ++i) codes[i] = rule.code(x[i], chosen);
 }
 
+DynamicCodes::DynamicCodes(const TensorType& type, const void* x, int64_t n,
+                           const engine_detail::RunTimeRule& rule, const std::string& label) {
+  if (!type.is_quantized()) {
+    *this = DynamicCodes(static_cast<const float*>(x), n, rule, label);
+    return;
+  }
+  scale = static_cast<float>(type.quantizer->scale());
+  zero_point = static_cast<int32_t>(type.quantizer->zero_point());
+  for (int64_t i = 0; i < n; ++i)
+    codes.push_back(type.dtype == DType::qint8 ? static_cast<const int8_t*>(x)[i]
+                                               : static_cast<const uint8_t*>(x)[i]);
+}
+
 // The gradients of linear: dx = dy * w, dw = dy^T * x, and db = the sum of dy.
 std::unique_ptr<Kernel> make_linear_gradient(const OpSpec& spec) {
   bool data = spec.op == "linear_backward_data";
@@ -122,12 +135,13 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
     FloatOperand b(spec, 2);
     std::string activation = spec.attrs.get_string("activation"), label = spec.label;
     const engine_detail::RunTimeRule rule(spec.attrs);
+    const TensorType type = spec.inputs[0];
     return std::make_unique<ReferenceKernel>(
         "linear_dynamic",
         [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
           int64_t m = k_in ? numel(in[0]) / k_in : 0;
           return [=](auto inputs, auto outputs) {
-            const DynamicCodes x(static_cast<const float*>(inputs[0]), m * k_in, rule, label);
+            const DynamicCodes x(type, inputs[0], m * k_in, rule, label);
             const float* bias = b.data(inputs);
             for (int64_t i = 0; i < m; ++i)
               for (int64_t n = 0; n < n_out; ++n) {

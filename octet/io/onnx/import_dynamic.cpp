@@ -51,8 +51,9 @@ class DynamicFuser {
   // A product of integers scaled to float32: to(sums) * (s_x * s_w).
   struct Scaled {
     const Node* product = nullptr;  // conv_integer or matmul_integer
-    const Node* x = nullptr;        // its quantize_dynamic
-    Tensor weight_scale;            // undefined: 1
+    const Node* x = nullptr;        // its quantize_dynamic; null: codes of one constant zero point
+    int64_t x_zero = 0;             // then
+    Tensor weight_scale;            // undefined: 1. Times s_x where x is null
   };
 
   // s_x * a constant, or s_x alone.
@@ -78,11 +79,16 @@ class DynamicFuser {
       if (!s.product) s.product = made_by(to->inputs[0], "matmul_integer");
       if (!s.product) continue;
       const ValueId zero = operand(*s.product, 3);
-      s.x = quantizer(s.product->inputs[0], kCodes);
-      if (!s.x || operand(*s.product, 2) != s.x->outputs[kZeroPoint] ||
-          !g_.is_constant(s.product->inputs[1]) || (zero != kNone && !g_.is_constant(zero)) ||
-          !scales(mul.inputs[1 - i], s))
+      if (!g_.is_constant(s.product->inputs[1]) || (zero != kNone && !g_.is_constant(zero)))
         continue;
+      s.x = quantizer(s.product->inputs[0], kCodes);
+      const ValueId x_zero = operand(*s.product, 2), scale = mul.inputs[1 - i];
+      if (s.x && x_zero == s.x->outputs[kZeroPoint] && scales(scale, s)) return s;
+      s.x = nullptr;
+      if (!g_.is_constant(scale) || g_.type(scale).dtype != DType::float32) continue;
+      if (x_zero != kNone && (!g_.is_constant(x_zero) || g_.constant(x_zero).numel() != 1)) continue;
+      if (x_zero != kNone) s.x_zero = static_cast<int64_t>(g_.constant(x_zero).item());
+      s.weight_scale = g_.constant(scale);
       return s;
     }
     return std::nullopt;
@@ -130,7 +136,7 @@ class DynamicFuser {
     const Tensor weight = weight_of(*s);
     if (!weight.defined()) return false;
     const bool conv = s->product->op == "conv_integer";
-    if (!conv && g_.type(s->x->inputs[0]).dim() < 2) return false;
+    if (!conv && g_.type(s->product->inputs[0]).dim() < 2) return false;
     if (bias != kNone &&
         !per_channel(g_.constant(bias), weight.size(0), conv ? weight.dim() - 1 : 1))
       return false;
@@ -145,8 +151,18 @@ class DynamicFuser {
     attrs.set("rule", std::string("onnx"));
     const std::string op =
         conv ? fmt::format("conv{}d_dynamic", weight.dim() - 2) : std::string("linear_dynamic");
-    emit(r, root, op, {r(s->x->inputs[0]), w, vector}, attrs, s->product->scope);
+    emit(r, root, op, {operand_of(r, *s), w, vector}, attrs, s->product->scope);
     return true;
+  }
+
+  // x, or its codes with the scale 1.
+  ValueId operand_of(Rewriter& r, const Scaled& s) const {
+    if (s.x) return r(s.x->inputs[0]);
+    const ValueId codes = s.product->inputs[0];
+    const DType dtype = g_.type(codes).dtype == DType::uint8 ? DType::quint8 : DType::qint8;
+    return r.out().add_call(g_.value(codes).name + ".codes", "make_quantized", {r(codes)}, {},
+                            ops::QType{dtype, Quantizer::per_tensor(1, s.x_zero, dtype)},
+                            s.product->scope);
   }
 
   void emit(Rewriter& r, const Node& root, const std::string& op, std::vector<ValueId> operands,

@@ -1,6 +1,6 @@
 // Arithmetic on plain integers: ConvInteger, MatMulInteger, and the quantization whose scale data
 // decides. What follows them in dynamically quantized networks makes them dynamic layers
-// (import_dynamic.cpp). MatMulNBits unpacks its weight.
+// (import_dynamic.cpp).
 #include <algorithm>
 #include <cmath>
 
@@ -140,47 +140,21 @@ int64_t packed_bits(const uint8_t* row, int64_t i, int64_t bits) {
   return row[i / per_byte] >> (i % per_byte * bits) & ((1 << bits) - 1);
 }
 
-// B's rows (N), blocks of `block_size` codes with a scale, and a zero point each: (code - zero) *
-// scale.
-Tensor unpack_blocks(const NodeView& n, const Tensor& b, const Tensor& scales,
-                     const Tensor& zeros) {
-  const int64_t rows = n.get_int("N", 0), k = n.get_int("K", 0), bits = n.get_int("bits", 4),
-                block = n.get_int("block_size", 0);
-  if (rows < 1 || k < 1 || block < 1 || rows > 1 << 28 || k > 1 << 28 || block > 1 << 28)
-    n.fail(ErrorCode::corrupt, "N={}, K={}, block_size={}: expected positive sizes", rows, k,
-           block);
-  if ((bits != 2 && bits != 4 && bits != 8) || block * bits % 8 != 0)
-    n.unsupported("blocks of {} codes of {} bits", block, bits);
-  const int64_t blocks = (k + block - 1) / block, row_bytes = blocks * block * bits / 8;
-  if (b.dtype() != DType::uint8 || b.numel() != rows * row_bytes)
-    n.fail(ErrorCode::corrupt, "B is {}; expected {} bytes", to_string(b.type()), rows * row_bytes);
-  if (!is_floating(scales.dtype()) || scales.numel() != rows * blocks)
-    n.fail(ErrorCode::corrupt, "the scales are {}; expected {}", to_string(scales.type()),
-           rows * blocks);
-  const int64_t zero_bytes = (blocks * bits + 7) / 8;
-  const bool packed = zeros.defined() && zeros.dtype() == DType::uint8;
-  if (zeros.defined() && zeros.numel() != (packed ? rows * zero_bytes : rows * blocks))
+// The zero points as floats (rows, blocks): packed like the codes, or numbers.
+Tensor block_zeros(const NodeView& n, const Tensor& zeros, int64_t rows, int64_t blocks,
+                   int64_t bits) {
+  const int64_t row_bytes = (blocks * bits + 7) / 8;
+  const bool packed = zeros.dtype() == DType::uint8;
+  if (zeros.numel() != (packed ? rows * row_bytes : rows * blocks))
     n.fail(ErrorCode::corrupt, "the zero points are {}; expected {}", to_string(zeros.type()),
-           packed ? rows * zero_bytes : rows * blocks);
-  const std::vector<float> s = scales.to(DType::float32).reshape({-1}).to_vector<float>();
-  const std::vector<float> z = zeros.defined() && !packed
-                                   ? zeros.to(DType::float32).reshape({-1}).to_vector<float>()
-                                   : std::vector<float>{};
-  const Tensor bytes = b.contiguous(), zero_codes = packed ? zeros.contiguous() : Tensor();
-  Tensor w = Tensor::empty({rows, k});
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t i = 0; i < k; ++i) {
-      const int64_t at = r * blocks + i / block;
-      float zero = static_cast<float>(int64_t{1} << (bits - 1));
-      if (packed)
-        zero = static_cast<float>(
-            packed_bits(zero_codes.data<uint8_t>() + r * zero_bytes, i / block, bits));
-      if (!z.empty()) zero = z[static_cast<size_t>(at)];
-      const auto code =
-          static_cast<float>(packed_bits(bytes.data<uint8_t>() + r * row_bytes, i, bits));
-      w.data<float>()[r * k + i] = (code - zero) * s[static_cast<size_t>(at)];
-    }
-  return w;
+           packed ? rows * row_bytes : rows * blocks);
+  if (!packed) return zeros.to(DType::float32).reshape({rows, blocks}).contiguous();
+  const Tensor bytes = zeros.contiguous();
+  Tensor z = Tensor::empty({rows, blocks});
+  for (int64_t i = 0; i < z.numel(); ++i)
+    z.data<float>()[i] = static_cast<float>(
+        packed_bits(bytes.data<uint8_t>() + i / blocks * row_bytes, i % blocks, bits));
+  return z;
 }
 
 void import_matmul_nbits(Importer& im, const NodeView& n) {
@@ -189,9 +163,32 @@ void import_matmul_nbits(Importer& im, const NodeView& n) {
   const Tensor b = im.known(n, 1, "B"), scales = im.known(n, 2, "the scales"),
                zeros = im.known(n, 3, "the zero points");
   if (!b.defined() || !scales.defined()) n.fail(ErrorCode::corrupt, "expected B and its scales");
-  ValPtr weight =
-      constant_val(im.in(n, 1)->name + ".dequantized", unpack_blocks(n, b, scales, zeros));
-  im.out(n, 0, im.call(n, "linear", {im.in(n, 0), weight, im.optional_in(n, 5)}));
+  const int64_t rows = n.get_int("N", 0), k = n.get_int("K", 0), bits = n.get_int("bits", 4),
+                block = n.get_int("block_size", 0);
+  if (rows < 1 || k < 1 || block < 1 || rows > 1 << 28 || k > 1 << 28 || block > 1 << 16)
+    n.fail(ErrorCode::corrupt, "N={}, K={}, block_size={}: expected positive sizes", rows, k,
+           block);
+  if ((bits != 2 && bits != 4 && bits != 8) || block * bits % 8 != 0)
+    n.unsupported("blocks of {} codes of {} bits", block, bits);
+  const int64_t blocks = (k + block - 1) / block, block_bytes = block * bits / 8;
+  if (b.dtype() != DType::uint8 || b.numel() != rows * blocks * block_bytes)
+    n.fail(ErrorCode::corrupt, "B is {}; expected {} bytes", to_string(b.type()),
+           rows * blocks * block_bytes);
+  if (!is_floating(scales.dtype()) || scales.numel() != rows * blocks)
+    n.fail(ErrorCode::corrupt, "the scales are {}; expected {}", to_string(scales.type()),
+           rows * blocks);
+  const auto constant = [&](size_t i, const char* what, const Tensor& value) {
+    return constant_val(im.in(n, i)->name + what, value);
+  };
+  std::vector<ValPtr> operands{
+      im.in(n, 0), constant(1, ".codes", b.reshape({rows, blocks, block_bytes})),
+      constant(2, ".scales", scales.to(DType::float32).reshape({rows, blocks})), nullptr,
+      im.optional_in(n, 5)};
+  if (zeros.defined())
+    operands[3] = constant(3, ".zero_points", block_zeros(n, zeros, rows, blocks, bits));
+  im.out(n, 0,
+         im.call(n, "linear_blocks", operands,
+                 {{"in_features", k}, {"block_size", block}, {"bits", bits}}));
 }
 
 }  // namespace

@@ -312,6 +312,7 @@ constinit const KernelTable scalar_table = {
     .gemm4 = gemm,
     .split_planes = split_planes,
     .join_planes = join_planes,
+    .join_block = join_block,
     .depthwise_packed_bytes = depthwise_packed_bytes,
     .depthwise_pack = depthwise_pack,
     .depthwise = depthwise,

@@ -22,6 +22,7 @@
 #include "octet/graph/passes/fuse.h"
 #include "octet/graph/passes/fuse_lookups.h"
 #include "octet/graph/passes/merge_qdq.h"
+#include "octet/graph/passes/multiply_codes.h"
 #include "octet/io/octet_file.h"
 #include "octet/io/onnx/export.h"
 #include "octet/io/onnx/import.h"
@@ -70,7 +71,8 @@ graph::Graph load_model(const std::filesystem::path& path, const graph::InputSha
   }
   io::OnnxImportOptions options;
   options.shapes = shapes;
-  return graph::merge_qdq(graph::fuse_activations(io::import_onnx(path, options)));
+  return graph::multiply_codes(
+      graph::merge_qdq(graph::fuse_activations(io::import_onnx(path, options))));
 }
 
 bool is_weights_name(const std::filesystem::path& path) {

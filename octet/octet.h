@@ -27,6 +27,7 @@
 #include "octet/graph/passes/fuse.h"
 #include "octet/graph/passes/input_shapes.h"
 #include "octet/graph/passes/merge_qdq.h"
+#include "octet/graph/passes/multiply_codes.h"
 #include "octet/graph/trace.h"
 #include "octet/io/data_loader.h"
 #include "octet/io/dataset.h"

@@ -77,7 +77,8 @@ bool is_such_layer(const OpSpec& spec) {
   if (!spec.constants[1].defined() || spec.constants[1].dtype() != DType::qint8) return false;
   if (spec.op != "linear" && spec.layer != "linear" && !spec.op.starts_with("conv")) return false;
   if (spec.form == WeightForm::weight_only) return false;
-  return spec.form == WeightForm::dynamic ? engine_detail::is_dynamic_call(spec)
+  return spec.form == WeightForm::dynamic ? engine_detail::is_dynamic_call(spec) &&
+                                                !spec.inputs[0].is_quantized()
                                           : engine_detail::is_integer_call(spec);
 }
 
@@ -172,11 +173,10 @@ class SaturatingKernel final : public Kernel {
         min = std::min(min, from[i]);
         max = std::max(max, from[i]);
       }
-      const auto q = engine_detail::dynamic_qparams(
-          min, max, not_finite, k_.spec_.attrs.get_bool("reduce_range"), k_.spec_.label);
+      const engine_detail::RunTimeRule rule(k_.spec_.attrs);
+      const affine::RunTimeQParams q = rule.qparams(min, max, not_finite, k_.spec_.label);
       scale_ = static_cast<float>(q.scale);
-      for (size_t i = 0; i < codes_.size(); ++i)
-        codes_[i] = static_cast<uint8_t>(affine::quantize(from[i], scale_, q.zero_point, 0, 255));
+      for (size_t i = 0; i < codes_.size(); ++i) codes_[i] = rule.code(from[i], q);
       return q.zero_point;
     }
 

@@ -55,7 +55,10 @@ bool is_integer_call(const OpSpec& spec) {
 }
 
 bool is_dynamic_call(const OpSpec& spec) {
-  if (spec.inputs[0].dtype != DType::float32 || spec.outputs[0].dtype != DType::float32)
+  const TensorType& x = spec.inputs[0];
+  const bool codes =
+      spec.form == WeightForm::dynamic && eight_bit(x) && !x.quantizer->is_per_channel();
+  if ((x.dtype != DType::float32 && !codes) || spec.outputs[0].dtype != DType::float32)
     return false;
   if (!has_weight_codes(spec)) return false;
   return !spec.has(2) || (spec.constants[2].defined() && spec.inputs[2].dtype == DType::float32);
@@ -122,13 +125,37 @@ WeightCodes weight_codes(const OpSpec& spec) {
   return r;
 }
 
-affine::RunTimeQParams dynamic_qparams(float min, float max, int64_t not_finite, bool reduce_range,
-                                       const std::string& label) {
+RunTimeRule::RunTimeRule(const Attrs& attrs)
+    : onnx(attrs.get_string("rule") == "onnx"), reduce_range(attrs.get_bool("reduce_range")) {}
+
+affine::RunTimeQParams RunTimeRule::qparams(float min, float max, int64_t not_finite,
+                                            const std::string& label) const {
   OCTET_CHECK(not_finite == 0, invalid_argument,
               "{}: {} of the input's values are NaN or infinite; expected finite ones, whose range "
               "gives the scale",
               label, not_finite);
-  return affine::choose_qparams_dynamic(min, max, 0, 255, reduce_range);
+  return onnx ? affine::choose_qparams_onnx(min, max)
+              : affine::choose_qparams_dynamic(min, max, 0, 255, reduce_range);
+}
+
+uint8_t RunTimeRule::code(float x, const affine::RunTimeQParams& q) const {
+  const auto scale = static_cast<float>(q.scale);
+  return static_cast<uint8_t>(onnx ? affine::quantize_divided(x, scale, q.zero_point, 0, 255)
+                                   : affine::quantize(x, scale, q.zero_point, 0, 255));
+}
+
+void RunTimeRule::codes(const kernels::KernelTable& table, const float* x, uint8_t* y, int64_t n,
+                        const affine::RunTimeQParams& q) const {
+  const auto scale = static_cast<float>(q.scale);
+  if (onnx)
+    table.quantize_divided(x, y, n, scale, q.zero_point, 0, 255);
+  else
+    table.quantize(x, y, n, 1.0f / scale, q.zero_point, 0, 255);
+}
+
+std::string RunTimeRule::describe() const {
+  return fmt::format("{} codes of quint8{}", reduce_range ? 128 : 256,
+                     onnx ? " by ONNX's rule" : "");
 }
 
 namespace {
@@ -269,6 +296,54 @@ bool is_integer_matmul(const OpSpec& spec) {
 float matmul_multiplier(const OpSpec& spec) {
   auto scale = [](const TensorType& t) { return static_cast<float>(t.quantizer->scale()); };
   return scale(spec.inputs[0]) * scale(spec.inputs[1]) / scale(spec.outputs[0]);
+}
+
+BlockShape::BlockShape(const Attrs& attrs, const TensorType& codes, const TensorType& scales,
+                       const std::string& who)
+    : k(attrs.get_int("in_features")),
+      block(attrs.get_int("block_size")),
+      bits(attrs.get_int("bits")) {
+  constexpr int64_t kMost = int64_t{1} << 28;
+  OCTET_CHECK(bits == 2 || bits == 4 || bits == 8, invalid_argument,
+              "{}: bits={}; expected 2, 4 or 8", who, bits);
+  OCTET_CHECK(k >= 1 && k <= kMost && block >= 1 && block <= kMaxWeightOnlyInputs &&
+                  block * bits % 8 == 0,
+              invalid_argument,
+              "{}: in_features={}, block_size={}; expected positive numbers, and blocks of whole "
+              "bytes and at most {} codes",
+              who, k, block, kMaxWeightOnlyInputs);
+  blocks = (k + block - 1) / block;
+  OCTET_CHECK(scales.dtype == DType::float32 && scales.dim() == 2 && scales.dims[1] == Dim(blocks),
+              invalid_argument, "{}: scales is {}; expected Float(out, {})", who,
+              to_string(scales), blocks);
+  n = scales.dims[0].size();
+  const std::vector<Dim> expected{Dim(n), Dim(blocks), Dim(block * bits / 8)};
+  OCTET_CHECK(codes.dtype == DType::uint8 && codes.dims == expected, invalid_argument,
+              "{}: codes is {}; expected {}", who, to_string(codes),
+              to_string(TensorType(DType::uint8, expected)));
+}
+
+BlockWeights::BlockWeights(const Attrs& attrs, const Tensor& packed, const Tensor& of_blocks,
+                           const Tensor& zeros)
+    : BlockShape(attrs, packed.type(), of_blocks.type(), "linear_blocks"),
+      codes(static_cast<size_t>(blocks * n * block)),
+      scales(static_cast<size_t>(blocks * n)),
+      zero_points(scales.size(), static_cast<float>(int64_t{1} << (bits - 1))) {
+  const Tensor bytes = packed.contiguous(), s = of_blocks.contiguous(),
+               z = zeros.defined() ? zeros.contiguous() : Tensor();
+  const int shift = bits == 8 ? 128 : 0;
+  const int64_t per_byte = 8 / bits, row_bytes = block / per_byte;
+  for (int64_t row = 0; row < n; ++row)
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t from = row * blocks + b, to = b * n + row;
+      scales[static_cast<size_t>(to)] = s.data<float>()[from];
+      if (z.defined()) zero_points[static_cast<size_t>(to)] = z.data<float>()[from];
+      zero_points[static_cast<size_t>(to)] -= static_cast<float>(shift);
+      const uint8_t* source = bytes.data<uint8_t>() + from * row_bytes;
+      for (int64_t i = 0; i < std::min(block, k - b * block); ++i)
+        codes[static_cast<size_t>(to * block + i)] = static_cast<int8_t>(
+            (source[i / per_byte] >> (i % per_byte * bits) & ((1 << bits) - 1)) - shift);
+    }
 }
 
 }  // namespace octet::engine_detail

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "octet/engine/engine.h"
+#include "octet/kernels/kernels.h"
 #include "octet/tensor/affine.h"
 
 namespace octet::engine_detail {
@@ -48,8 +49,9 @@ struct IntegerWeights : WeightCodes {
 bool is_integer_call(const OpSpec& spec);
 IntegerWeights integer_weights(const OpSpec& spec);
 
-// True for dynamic quantization: float32 x and y, a constant weight as above (of linear layers of 4
-// bits too), bias absent or float32 and constant.
+// True for a dynamic layer that multiplies codes: x float32, or codes of 8 bits per tensor, which
+// are taken as they are; float32 y, a constant weight as above (of linear layers of 4 bits too),
+// bias absent or float32 and constant.
 bool is_dynamic_call(const OpSpec& spec);
 // True for a weight-only linear layer on fixed-point numbers: float32 x (..., K) and y, weight and
 // bias as for linear_dynamic, K <= kMaxWeightOnlyInputs, so that sums of the products of bytes fit
@@ -75,10 +77,39 @@ std::vector<int64_t> wide_channels(const WeightCodes& weights, const OpSpec& spe
 int64_t largest_sum(const WeightCodes& weights, const OpSpec& spec, int32_t z_least, int32_t z_most,
                     std::span<const int64_t> bias);
 
-// The quint8 qparams of dynamic quantization for values min..max (affine::choose_qparams_dynamic).
-// Error naming the layer if `not_finite` of its values were NaN or infinite.
-affine::RunTimeQParams dynamic_qparams(float min, float max, int64_t not_finite, bool reduce_range,
-                                       const std::string& label);
+// How dynamic quantization makes quint8 codes: the attributes `rule` ("pytorch" or "onnx") and
+// reduce_range, which is PyTorch's (docs/numerics.md, "Run-time choice").
+struct RunTimeRule {
+  bool onnx = false, reduce_range = false;
+
+  RunTimeRule() = default;
+  explicit RunTimeRule(const Attrs& attrs);
+  // The qparams for values min..max. Error naming the layer if `not_finite` of its values were NaN
+  // or infinite.
+  affine::RunTimeQParams qparams(float min, float max, int64_t not_finite,
+                                 const std::string& label) const;
+  uint8_t code(float x, const affine::RunTimeQParams& q) const;
+  void codes(const kernels::KernelTable& table, const float* x, uint8_t* y, int64_t n,
+             const affine::RunTimeQParams& q) const;
+  std::string describe() const;  // "256 codes of quint8"
+};
+
+// The sizes of linear_blocks (ops/linear_blocks.cpp) by its attributes and the types of codes and
+// scales. Error invalid_argument naming `who` if they do not fit each other.
+struct BlockShape {
+  int64_t n = 0, k = 0, block = 0, bits = 0, blocks = 0;
+  BlockShape(const Attrs& attrs, const TensorType& codes, const TensorType& scales,
+             const std::string& who);
+};
+// Its weight with a byte for each code, [block][n][block size]: of 2 and 4 bits as they are, of 8
+// less 128, and their zero points with them. Beyond the last input codes are 0. Scales and zero
+// points are [block][n].
+struct BlockWeights : BlockShape {
+  std::vector<int8_t> codes;
+  std::vector<float> scales, zero_points;
+  // `zeros` may be undefined.
+  BlockWeights(const Attrs& attrs, const Tensor& packed, const Tensor& scales, const Tensor& zeros);
+};
 
 // The codes a fused activation ("none", "relu", "relu6") clamps the result to.
 struct CodeRange {

@@ -122,7 +122,8 @@ ResizeModes::ResizeModes(const Attrs& a)
       rounding(a.get_string("nearest_rounding")),
       cubic(a.get_double("cubic_coeff")),
       exclude_outside(a.get_bool("exclude_outside")),
-      antialias(a.get_bool("antialias")) {
+      antialias(a.get_bool("antialias")),
+      joint(a.get_bool("joint")) {
   auto need = [](const char* what, const std::string& value,
                  std::initializer_list<const char*> known) {
     OCTET_CHECK(std::find(known.begin(), known.end(), value) != known.end(), invalid_argument,
@@ -133,6 +134,39 @@ ResizeModes::ResizeModes(const Attrs& a)
        {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric",
         kCrop});
   need("nearest_rounding", rounding, {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil"});
+}
+
+bool is_joint(const std::vector<Resize>& resizes, const ResizeModes& modes) {
+  if (!modes.joint || modes.mode != "linear" || modes.antialias || resizes.size() < 2) return false;
+  if (modes.crops() || modes.coordinates == "half_pixel_symmetric") return false;
+  return std::none_of(resizes.begin(), resizes.end() - 2,
+                      [](const Resize& r) { return r.changes; });
+}
+
+ResizePairs resize_pairs(int64_t n_in, int64_t n_out, const Resize& r, const ResizeModes& modes) {
+  const float scale = static_cast<float>(r.denominator) / static_cast<float>(r.numerator);
+  const auto last = static_cast<float>(n_in - 1);
+  ResizePairs pairs;
+  for (int64_t i = 0; i < n_out; ++i) {
+    const auto x = static_cast<float>(i);
+    float at = 0;
+    if (modes.coordinates == "align_corners")
+      at = n_out > 1 ? x * last / static_cast<float>(n_out - 1) : 0;
+    else if (modes.coordinates == "asymmetric")
+      at = x / scale;
+    else if (modes.coordinates == "half_pixel" || n_out > 1)
+      at = (x + 0.5f) / scale - 0.5f;
+    at = std::clamp(at, 0.0f, last);
+    const auto first = std::min(static_cast<int64_t>(at), n_in - 1),
+               second = std::min(first + 1, n_in - 1);
+    pairs.first.push_back(first);
+    pairs.second.push_back(second);
+    pairs.first_weight.push_back(
+        first == second ? 0.5f : std::abs(at - static_cast<float>(second)));
+    pairs.second_weight.push_back(first == second ? 0.5f
+                                                  : std::abs(at - static_cast<float>(first)));
+  }
+  return pairs;
 }
 
 bool shows_outside(int64_t x, int64_t n_in, int64_t n_out, const Resize& r,

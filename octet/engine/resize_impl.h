@@ -28,7 +28,7 @@ std::vector<Resize> resizes(const std::vector<Dim>& x, const Attrs& attrs);
 struct ResizeModes {
   std::string mode, coordinates, rounding;
   double cubic;
-  bool exclude_outside, antialias;
+  bool exclude_outside, antialias, joint;
   explicit ResizeModes(const Attrs& attrs);
   bool nearest() const { return mode == "nearest"; }
   bool crops() const { return coordinates == "tf_crop_and_resize"; }
@@ -52,5 +52,16 @@ struct ResizeTaps {
   std::vector<double> weight;
 };
 ResizeTaps resize_taps(int64_t n_in, int64_t n_out, const Resize& r, const ResizeModes& modes);
+
+// Whether the last two dimensions, the only ones that change, are resized at once: ONNX Runtime's
+// arithmetic for images (docs/numerics.md).
+bool is_joint(const std::vector<Resize>& resizes, const ResizeModes& modes);
+// The two elements of each of n_out positions then, and their weights along this dimension, in
+// float32.
+struct ResizePairs {
+  std::vector<int64_t> first, second;
+  std::vector<float> first_weight, second_weight;
+};
+ResizePairs resize_pairs(int64_t n_in, int64_t n_out, const Resize& r, const ResizeModes& modes);
 
 }  // namespace octet::engine_detail

@@ -4,13 +4,12 @@
 #include <mutex>
 
 #include "octet/base/parallel.h"
-#include "octet/engine/integer_weights_impl.h"
 
 namespace octet::engine_detail {
 
 affine::RunTimeQParams quantize_at_run_time(const kernels::KernelTable& table, const float* x,
-                                            int64_t n, bool reduce_range, const std::string& label,
-                                            uint8_t* codes) {
+                                            int64_t n, const RunTimeRule& rule,
+                                            const std::string& label, uint8_t* codes) {
   constexpr int64_t kGrain = 1 << 16;
   float min = 0, max = 0;  // the range holds 0 whatever the values are
   int64_t not_finite = 0;
@@ -24,10 +23,9 @@ affine::RunTimeQParams quantize_at_run_time(const kernels::KernelTable& table, c
     max = std::max(max, hi);
     not_finite += bad;
   });
-  const affine::RunTimeQParams q = dynamic_qparams(min, max, not_finite, reduce_range, label);
-  const float inverse = 1.0f / static_cast<float>(q.scale);
+  const affine::RunTimeQParams q = rule.qparams(min, max, not_finite, label);
   parallel_ranges(n, kGrain, [&](int64_t i0, int64_t i1) {
-    table.quantize(x + i0, codes + i0, i1 - i0, inverse, q.zero_point, 0, 255);
+    rule.codes(table, x + i0, codes + i0, i1 - i0, q);
   });
   return q;
 }

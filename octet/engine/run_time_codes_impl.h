@@ -4,15 +4,14 @@
 #include <cstdint>
 #include <string>
 
-#include "octet/kernels/kernels.h"
-#include "octet/tensor/affine.h"
+#include "octet/engine/integer_weights_impl.h"
 
 namespace octet::engine_detail {
 
-// Makes quint8 codes of n floats whose range chooses the qparams (integer_weights_impl.h,
-// dynamic_qparams, whose errors it has), in parallel.
+// Makes quint8 codes of n floats whose range chooses the qparams by `rule`, whose errors it has, in
+// parallel.
 affine::RunTimeQParams quantize_at_run_time(const kernels::KernelTable& table, const float* x,
-                                            int64_t n, bool reduce_range, const std::string& label,
-                                            uint8_t* codes);
+                                            int64_t n, const RunTimeRule& rule,
+                                            const std::string& label, uint8_t* codes);
 
 }  // namespace octet::engine_detail

@@ -117,6 +117,14 @@ struct Elementwise {
     });
   }
 
+  static void quantize_divided(const float* x, void* y, int64_t n, float scale, int32_t zp,
+                               int32_t lo, int32_t hi) {
+    const F divisor = V::set(scale);
+    map(y, 0, n, Codes<V>(zp, lo, hi), [=](int64_t i, int64_t count) OCTET_INLINE_LAMBDA {
+      return V::round_or_zero(V::div(load(x + i, count), divisor));
+    });
+  }
+
   template <bool kSigned>
   static void dequantize_range(const void* x, float* y, int64_t n, float scale, int32_t zp) {
     const F s = V::set(scale);

@@ -216,6 +216,19 @@ struct JoinArgs {
   float* y = nullptr;  // [n]
 };
 
+// sums[n] += (S - zero_points[n] * row_sum) * scales[n] in double, one operation after another,
+// where S = all[n] - 2^23 * weight_sums[n] of the three planes, as in JoinArgs: a block of a
+// weight-only layer with scales by block.
+struct JoinBlockArgs {
+  const int32_t* sums = nullptr;  // [3][ld]; the first is that of channel n0
+  int64_t ld = 0;
+  double row_sum = 0;  // of the fixed-point numbers
+  const float* zero_points = nullptr;
+  const int32_t* weight_sums = nullptr;  // of codes
+  const float* scales = nullptr;
+  double* total = nullptr;  // the first is that of channel n0
+};
+
 // ++counts[floor(x / width) - first] for values x[0..n) that all lie within lo..hi, the quotient
 // exact. `inverse` is 1/width, a power of two from 2^-126 to 2^126; lo, hi and so all bins k of
 // them are such that |k| <= 2^30.
@@ -268,6 +281,7 @@ struct KernelTable {
                           int64_t stride) = nullptr;
   // channels n0..n1 of a row
   void (*join_planes)(const JoinArgs&, int64_t n0, int64_t n1) = nullptr;
+  void (*join_block)(const JoinBlockArgs&, int64_t n0, int64_t n1) = nullptr;
 
   size_t (*depthwise_packed_bytes)(int64_t channels, int64_t taps) = nullptr;
   void (*depthwise_pack)(int64_t channels, int64_t taps, const int8_t* w /* [taps][channels] */,
@@ -306,6 +320,9 @@ struct KernelTable {
   // The codes are stored as bytes: lo < 0 means int8.
   void (*quantize)(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo,
                    int32_t hi) = nullptr;
+  // The same of f(x / scale).
+  void (*quantize_divided)(const float* x, void* y, int64_t n, float scale, int32_t zp, int32_t lo,
+                           int32_t hi) = nullptr;
   // y = f(scale * f(q - zp)).
   void (*dequantize)(const void* x, float* y, int64_t n, float scale, int32_t zp,
                      bool is_signed) = nullptr;

@@ -63,5 +63,24 @@ inline void join_planes(const JoinArgs& a, int64_t n0, int64_t n1) {
   }
 }
 
+inline void join_block(const JoinBlockArgs& a, int64_t n0, int64_t n1) {
+  const int32_t* __restrict low = a.sums;
+  const int32_t* __restrict middle = low + a.ld;
+  const int32_t* __restrict high = middle + a.ld;
+  const float* __restrict zero_points = a.zero_points;
+  const int32_t* __restrict weight_sums = a.weight_sums;
+  const float* __restrict scales = a.scales;
+  double* __restrict total = a.total;
+  const double row_sum = a.row_sum;
+  for (int64_t n = n0; n < n1; ++n) {
+    const int64_t i = n - n0;
+    const double all = static_cast<double>(high[i]) * 65536.0 +
+                       static_cast<double>(middle[i]) * 256.0 + static_cast<double>(low[i]);
+    const double exact = all - static_cast<double>(weight_sums[n]) * 8388608.0;
+    total[i] += (exact - static_cast<double>(zero_points[n]) * row_sum) *
+                static_cast<double>(scales[n]);
+  }
+}
+
 }  // namespace
 }  // namespace octet::kernels

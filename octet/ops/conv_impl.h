@@ -10,8 +10,8 @@ namespace octet::ops {
 // How a layer's weight may be quantized.
 enum class WeightRule {
   as_input,  // x and weight both float or both quantized; a quantized result has qparams of its own
-  // x float, weight codes of 8 bits (linear: or 4) or float16: dynamic and weight-only layers; the
-  // result is float
+  // x float (of dynamic layers also codes), weight codes of 8 bits (linear: or 4) or float16:
+  // dynamic and weight-only layers; the result is float
   codes,
 };
 
@@ -41,9 +41,13 @@ inline void check_weight_types(const Types& t, WeightRule rule, int64_t axis) {
                 who, to_string(x));
     return;
   }
-  OCTET_CHECK(x.dtype == DType::float32, invalid_argument,
+  const bool dynamic = who.ends_with("_dynamic");
+  const bool codes = dynamic && x.is_quantized() && element_size(x.dtype) == 1 &&
+                     !x.quantizer->is_per_channel() && w.is_quantized();
+  OCTET_CHECK(x.dtype == DType::float32 || codes, invalid_argument,
               "{}: input is {}; expected float32, which it {}", who, to_string(x),
-              who.ends_with("_dynamic") ? "quantizes itself" : "computes in");
+              dynamic ? "quantizes itself, or codes of 8 bits with one scale" : "computes in");
+  OCTET_CHECK(!t.want(), invalid_argument, "{}: the result is float32 and has no qparams", who);
   const bool linear = who.starts_with("linear");
   OCTET_CHECK(
       w.dtype == DType::qint8 || w.dtype == DType::quint8 || w.dtype == DType::float16 ||
@@ -70,7 +74,7 @@ inline TensorType infer_linear(const Types& t, WeightRule rule) {
   check_weight_types(t, rule, 0);
   auto dims = x.dims;
   dims.back() = w.dims[0];
-  return t.result(dims);
+  return rule == WeightRule::codes ? TensorType(DType::float32, dims) : t.result(dims);
 }
 
 // Whether a transposed convolution makes each output channel of one input channel alone: then its
@@ -130,7 +134,7 @@ inline TensorType infer_conv(const Types& t, const ConvForm& form) {
                               t.attrs().get_ints("output_padding")[i], who)
             : window_size(x.dims[i + 2], kernel, s[i], p[i], p[i + spatial], d[i], false, who));
   }
-  return t.result(dims);
+  return form.weight == WeightRule::codes ? TensorType(DType::float32, dims) : t.result(dims);
 }
 
 // The attributes of a 1-d convolution for the 2-d one on images of height 1.

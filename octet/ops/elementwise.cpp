@@ -295,10 +295,17 @@ OCTET_OP(where, "where(condition, a, b) -> y", QRule::own, infer([](const Types&
          }),
          eval([](const Call& c) { return choose(c[0], c[1], c[2], c.outputs()[0]); }),
          quantized([](const Call& c) {
+           // Codes of the result's qparams, then a choice among them: what quantizing the numbers
+           // that are chosen gives.
            const TensorType& out = c.outputs()[0];
-           bool codes = same_qparams(c[1], out) && same_qparams(c[2], out) &&
-                        !out.quantizer->is_per_channel();
-           return codes ? choose(c[0], c[1], c[2], out) : through_float(c);
+           if (!is_byte_affine(out) || !c[1].is_quantized() || !c[2].is_quantized())
+             return through_float(c);
+           const auto as_out = [&](const Tensor& x) {
+             return same_qparams(x, out)
+                        ? x
+                        : call("requantize", {x}, {}, QType{out.dtype, out.quantizer});
+           };
+           return choose(c[0], as_out(c[1]), as_out(c[2]), out);
          }),
          gradients([](const Grad& g) {
            Tensor dy = g.dy(), zero = number_like(dy, 0);

@@ -87,6 +87,41 @@ TensorType open_interpolate(const Types& t) {
   return moved(t, dims, [&](int64_t axis) { return dims[axis] == t[0].dims[axis] ? axis : -1; });
 }
 
+// The last two dimensions at once: of each position the sum of four elements, whose weights are
+// products.
+Tensor blend_joint(const Tensor& x, const std::vector<Resize>& plan, const ResizeModes& modes) {
+  const int64_t rows_in = x.size(-2), columns_in = x.size(-1);
+  const int64_t rows = plan[plan.size() - 2].out.size(), columns = plan.back().out.size();
+  const engine_detail::ResizePairs
+      down = engine_detail::resize_pairs(rows_in, rows, plan[plan.size() - 2], modes),
+      along = engine_detail::resize_pairs(columns_in, columns, plan.back(), modes);
+  Shape shape = x.shape();
+  shape[shape.size() - 2] = rows;
+  shape.back() = columns;
+  Tensor y = Tensor::empty(shape, x.dtype());
+  if (y.numel() == 0) return y;
+  visit_float(x.dtype(), "interpolate", [&](auto zero) {
+    using T = decltype(zero);
+    parallel_ranges(y.numel() / columns, std::max<int64_t>(1, kGrain / columns),
+                    [&](int64_t begin, int64_t end) {
+                      for (int64_t r = begin; r < end; ++r) {
+                        const T* plane = x.data<T>() + r / rows * rows_in * columns_in;
+                        const T *a = plane + down.first[r % rows] * columns_in,
+                                *b = plane + down.second[r % rows] * columns_in;
+                        const float wa = down.first_weight[r % rows],
+                                    wb = down.second_weight[r % rows];
+                        for (int64_t j = 0; j < columns; ++j) {
+                          const int64_t p = along.first[j], q = along.second[j];
+                          const float wp = along.first_weight[j], wq = along.second_weight[j];
+                          y.data<T>()[r * columns + j] = T(wp * wa) * a[p] + T(wq * wa) * a[q] +
+                                                         T(wp * wb) * b[p] + T(wq * wb) * b[q];
+                        }
+                      }
+                    });
+  });
+  return y;
+}
+
 // One dimension after another, the last first: of a bilinear resize, rows are blended before
 // columns.
 Tensor eval_interpolate(const Call& c) {
@@ -94,6 +129,8 @@ Tensor eval_interpolate(const Call& c) {
   const ResizeModes modes(c.attrs());
   const std::vector<Resize> plan = resizes(x.type().dims, c.attrs());
   Tensor y = elements(x);
+  if (engine_detail::is_joint(plan, modes))
+    return as_result(with_quantizer(blend_joint(y, plan, modes), x.quantizer()), c.outputs()[0]);
   for (int64_t d = x.dim(); d-- > 0;) {
     const Resize& r = plan[d];
     if (!r.changes) continue;
@@ -160,12 +197,12 @@ Tensor interpolate_gradient(const Grad& g) {
 // "round_prefer_ceil", "floor", "ceil"; PyTorch's nearest is "asymmetric" with "floor"), "linear"
 // or "cubic" (cubic_coeff; exclude_outside: elements beyond the edge get no weight instead of the
 // edge's value). antialias: linear and cubic weights are stretched by as much as a dimension is
-// made smaller. Quantized: nearest copies codes, the others go through float32; qparams unchanged.
+// made smaller. joint: linear along the last two dimensions at once in float32, as ONNX Runtime,
+// where only they change. Quantized: nearest copies codes, the others go through float32; qparams unchanged.
 OCTET_OP(interpolate,
          "interpolate(x, *, size=[], scales=[], mode=\"nearest\", coordinates=\"half_pixel\", "
          "nearest_rounding=\"round_prefer_floor\", cubic_coeff=-0.75, exclude_outside=false, "
-         "antialias=false, roi=[], "
-         "extrapolation=0.) -> y",
+         "antialias=false, joint=false, roi=[], extrapolation=0.) -> y",
          QRule::same, infer(infer_interpolate), widened(eval_interpolate),
          open_attrs({{"size", AttrKind::integers},
                      {"scales", AttrKind::numbers},

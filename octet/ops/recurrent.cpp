@@ -114,12 +114,11 @@ std::vector<TensorType> infer_recurrent(const Types& t) {
 // calls.
 class Projection {
  public:
-  Projection(const Tensor& weight, const Tensor& bias, bool reduce_range)
+  // `rule`: the attributes that say how x becomes codes, if the weight is codes.
+  Projection(const Tensor& weight, const Tensor& bias, const Attrs& rule)
       : op_(get(weight.is_quantized() ? "linear_dynamic" : "linear")), size_(weight.size(0)) {
     const bool codes = weight.is_quantized();
-    Attrs attrs;
-    if (codes) attrs.set("reduce_range", reduce_range);
-    attrs = op_.complete(attrs);
+    const Attrs attrs = op_.complete(codes ? rule : Attrs());
     operands_ = {Tensor(), codes ? weight : weight.to(DType::float32)};
     if (bias.defined()) operands_.push_back(bias);
     if (codes) {
@@ -208,8 +207,9 @@ struct Run {
   // Packs the weights, and computes what x gives the gates of all steps.
   void make_projections() {
     auto operand = [&](size_t i) { return c.has(i) ? c[i].contiguous() : Tensor(); };
-    const bool reduce_range = c.attrs().get_bool("reduce_range");
-    Projection from_x(c[at.w_ih()], operand(at.b_ih()), reduce_range);
+    const Attrs rule{{"reduce_range", c.attrs().get_bool("reduce_range")},
+                     {"rule", c.attrs().get_string("rule")}};
+    Projection from_x(c[at.w_ih()], operand(at.b_ih()), rule);
     // A gru that resets the state before the product has two products with it: for its first two
     // gates, and for the third.
     const bool reset_before = at.cell == Cell::gru && !c.attrs().get_bool("reset_after");
@@ -217,12 +217,12 @@ struct Run {
       return t.defined() && reset_before ? t.slice(0, first * hidden, last * hidden).clone() : t;
     };
     from_h_ = std::make_unique<Projection>(rows(c[at.w_hh()], 0, 2), rows(operand(at.b_hh()), 0, 2),
-                                           reduce_range);
+                                           rule);
     if (reset_before)
       from_reset_ = std::make_unique<Projection>(rows(c[at.w_hh()], 2, 3),
-                                                 rows(operand(at.b_hh()), 2, 3), reduce_range);
+                                                 rows(operand(at.b_hh()), 2, 3), rule);
     if (at.cell == Cell::lstm && c.has(at.w_hr()))
-      to_state_ = std::make_unique<Projection>(c[at.w_hr()], Tensor(), reduce_range);
+      to_state_ = std::make_unique<Projection>(c[at.w_hr()], Tensor(), rule);
     const int64_t width = at.gates * hidden;
     of_h_.resize(static_cast<size_t>(batch * (reset_before ? 2 * hidden : width)));
     unprojected_.resize(to_state_ ? static_cast<size_t>(batch * hidden) : 0);
@@ -457,7 +457,7 @@ std::vector<Tensor> recurrent_gradients(const Grad& g) {
 // where that is given.
 OCTET_OP(lstm,
          "lstm(x, h0, c0, w_ih, w_hh, b_ih?, b_hh?, w_hr?, lengths?, *, reverse=false, "
-         "reduce_range=false) -> y, hn, cn",
+         "reduce_range=false, rule=\"pytorch\") -> y, hn, cn",
          QRule::weights,
          Doc{"one LSTM layer over x (steps, batch, features); weights float32, float16 or codes "
              "(dynamic); y has every step's h, 0 behind lengths"},
@@ -468,7 +468,7 @@ OCTET_OP(lstm,
 // - n)*z + n. Without reset_after: n = tanh(x_n + w_hn (r*h) + b_hn).
 OCTET_OP(gru,
          "gru(x, h0, w_ih, w_hh, b_ih?, b_hh?, lengths?, *, reverse=false, reduce_range=false, "
-         "reset_after=true) -> y, hn",
+         "rule=\"pytorch\", reset_after=true) -> y, hn",
          QRule::weights,
          Doc{"one GRU layer over x (steps, batch, features), the reset gate applied after the "
              "product (PyTorch's) or before it; as lstm"},
@@ -477,7 +477,7 @@ OCTET_OP(gru,
 
 OCTET_OP(rnn,
          "rnn(x, h0, w_ih, w_hh, b_ih?, b_hh?, lengths?, *, nonlinearity=\"tanh\", reverse=false, "
-         "reduce_range=false) -> y, hn",
+         "reduce_range=false, rule=\"pytorch\") -> y, hn",
          QRule::weights,
          Doc{"one layer of h' = tanh(w_ih x + b_ih + w_hh h + b_hh), or relu of that; as lstm"},
          infer_many(infer_recurrent), eval_many(eval_recurrent), Quantized{eval_recurrent},

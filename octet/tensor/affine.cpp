@@ -56,4 +56,14 @@ RunTimeQParams choose_qparams_dynamic(float min, float max, int32_t lo, int32_t 
   return {scale, zero_point};
 }
 
+RunTimeQParams choose_qparams_onnx(float min, float max) {
+  OCTET_CHECK(std::isfinite(min) && std::isfinite(max) && min <= max, invalid_argument,
+              "choose_qparams_onnx: range {}..{}; expected two finite numbers in order", min, max);
+  min = std::min(min, 0.0f);
+  max = std::max(max, 0.0f);
+  float scale = (max - min) / 255;
+  if (scale == 0) scale = 1;
+  return {scale, static_cast<int32_t>(rne(std::clamp(0 - min / scale, 0.0f, 255.0f)))};
+}
+
 }  // namespace octet::affine

@@ -27,6 +27,11 @@ inline int32_t quantize(float x, float scale, int32_t z, int32_t lo, int32_t hi)
   return round_and_clamp(x * inv, z, lo, hi);
 }
 
+// q = clamp(rne(f(x / s)) + z): divided, as ONNX defines QuantizeLinear.
+inline int32_t quantize_divided(float x, float scale, int32_t z, int32_t lo, int32_t hi) {
+  return round_and_clamp(x / scale, z, lo, hi);
+}
+
 // With float qparams: q = clamp(rne(f(f(x * f(1/s)) + z))).
 inline int32_t quantize_float(float x, float scale, float z, int32_t lo, int32_t hi) {
   float inv = 1.0f / scale;
@@ -69,5 +74,10 @@ struct RunTimeQParams {
 // unless min <= max and both are finite.
 RunTimeQParams choose_qparams_dynamic(float min, float max, int32_t lo = 0, int32_t hi = 255,
                                       bool reduce_range = false, bool symmetric = false);
+
+// The same by ONNX's rule (DynamicQuantizeLinear), in float32 for codes 0..255: with the range
+// widened to hold 0, s = f(f(max-min)/255), or 1 where max = min, and z = rne(clamp(f(-min/s))).
+// Its codes are quantize_divided's. Error unless min <= max and both are finite.
+RunTimeQParams choose_qparams_onnx(float min, float max);
 
 }  // namespace octet::affine

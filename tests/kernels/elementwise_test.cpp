@@ -169,6 +169,22 @@ TEST_P(ElementwiseTest, QuantizeOfRandomFloatsIsExactAndWritesNothingElse) {
   }
 }
 
+TEST_P(ElementwiseTest, QuantizeDividedIsExactAndWritesNothingElse) {
+  Random random(16);
+  for (int i = 0; i < 700; ++i) {
+    const int64_t n = random_length(random);
+    const float scale = random.magnitude(1e-4f, 10);
+    const auto x = random_floats(random, static_cast<size_t>(n), scale);
+    const Range r = random_range(random, random.chance(0.5));
+    Guarded y(static_cast<size_t>(n)), expected(static_cast<size_t>(n));
+    kernels().quantize_divided(x.data(), y.data(), n, scale, r.zero_point, r.lo, r.hi);
+    for (int64_t j = 0; j < n; ++j)
+      expected.put(static_cast<size_t>(j),
+                   reference_quantize(x[j] / scale, 1, r.zero_point, r.lo, r.hi));
+    ASSERT_SAME_BYTES(y, expected) << " in case " << i << " of " << n;
+  }
+}
+
 TEST_P(ElementwiseTest, QuantizeSendsNanToTheZeroPointAndInfinitiesToTheEnds) {
   const std::vector<float> x = {kNan, -kNan, kInf, -kInf, 3e38f, -3e38f, 0.0f, -0.0f};
   Guarded y(8);

@@ -50,15 +50,17 @@ Tensor quantized_weight(const Layer& l, uint64_t seed) {
 // What a dynamic layer computes, in the float layer's own arithmetic, which is exact on such small
 // integers: the products of the codes, then f(f(acc * f(s_x*s_w)) + bias).
 Tensor by_the_formula(const Layer& l, const Tensor& x, const Tensor& w, const Tensor& bias,
-                      bool reduce_range) {
+                      bool reduce_range, bool onnx = false) {
   const float* v = x.data<float>();
   auto [min, max] = std::minmax_element(v, v + x.numel());
-  auto q = affine::choose_qparams_dynamic(*min, *max, 0, 255, reduce_range);
+  auto q = onnx ? affine::choose_qparams_onnx(*min, *max)
+                : affine::choose_qparams_dynamic(*min, *max, 0, 255, reduce_range);
+  const auto code = onnx ? affine::quantize_divided : affine::quantize;
   const auto scale = static_cast<float>(q.scale);
   Tensor steps = Tensor::empty(x.shape());
   for (int64_t i = 0; i < x.numel(); ++i)
     steps.data<float>()[i] =
-        static_cast<float>(affine::quantize(v[i], scale, q.zero_point, 0, 255) - q.zero_point);
+        static_cast<float>(code(v[i], scale, q.zero_point, 0, 255) - q.zero_point);
   Tensor acc = ops::call(l.op, {steps, w.int_repr().to(DType::float32)}, l.attrs).contiguous();
   const int64_t channels = l.out,
                 inner = l.op == "linear" ? 1 : acc.numel() / acc.size(0) / channels;
@@ -96,6 +98,47 @@ TEST(Dynamic, EveryLayerFollowsTheFormula) {
       }
     set_engine("native");
   }
+}
+
+TEST(Dynamic, EveryLayerFollowsTheFormulaByOnnxsRule) {
+  uint64_t seed = 900;
+  for (const char* engine : {"native", "reference", "onednn"}) {
+    set_engine(engine);
+    for (const Layer& l : layers()) {
+      Tensor x = Tensor::randn(l.x, seed++), w = quantized_weight(l, seed++),
+             bias = Tensor::randn({l.out}, seed++);
+      Tensor y = ops::call(l.op + "_dynamic", {x, w, bias},
+                           Attrs(l.attrs).set("rule", std::string("onnx")));
+      expect_equal(y, by_the_formula(l, x, w, bias, false, true), l.op + " " + engine);
+    }
+    set_engine("native");
+  }
+}
+
+TEST(Dynamic, OnnxsRuleForARange) {
+  auto check = [](float min, float max, double scale, int32_t zero_point) {
+    const affine::RunTimeQParams q = affine::choose_qparams_onnx(min, max);
+    EXPECT_EQ(q.scale, scale);
+    EXPECT_EQ(q.zero_point, zero_point);
+  };
+  check(-3, 2.1f, (2.1f + 3) / 255, 150);
+  check(1, 5.1f, 5.1f / 255, 0);  // the range holds 0
+  check(-5.1f, -1, 5.1f / 255, 255);
+  check(0, 0, 1, 0);
+  check(-1e-30f, 1e-30f, 2e-30f / 255, 128);  // the smallest scale of PyTorch's rule is not here
+}
+
+TEST(Dynamic, UnknownRules) {
+  Layer l = layers()[0];
+  auto run = [&](const Attrs& attrs) {
+    return [=] {
+      ops::call("linear_dynamic", {Tensor::zeros({1, 7}), quantized_weight(l, 1)}, attrs);
+    };
+  };
+  expect_error(ErrorCode::invalid_argument, {"linear_dynamic", "rule=\"tflite\"", "\"onnx\""},
+               run({{"rule", std::string("tflite")}}));
+  expect_error(ErrorCode::invalid_argument, {"reduce_range"},
+               run({{"rule", std::string("onnx")}, {"reduce_range", true}}));
 }
 
 TEST(Dynamic, AnEmptyBatchGivesAnEmptyResult) {

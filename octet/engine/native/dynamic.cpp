@@ -35,9 +35,7 @@ class DynamicPlan final : public KernelPlan {
     const kernels::KernelTable& table = *w_.packed.table;
     base_ = static_cast<uint8_t*>(scratch);
     y_ = static_cast<float*>(outputs[0]);
-    const affine::RunTimeQParams q = engine_detail::quantize_at_run_time(
-        table, static_cast<const float*>(inputs[0]), images_ * image_size_, w_.reduce_range,
-        w_.label, base_ + codes_at_);
+    const affine::RunTimeQParams q = to_codes(inputs[0]);
     std::memset(base_ + pad_at_, q.zero_point, w_.packed.shape.k);
     auto* bias = reinterpret_cast<int32_t*>(base_ + bias_at_);
     auto* multiplier = reinterpret_cast<float*>(base_ + multiplier_at_);
@@ -63,6 +61,21 @@ class DynamicPlan final : public KernelPlan {
  private:
   static constexpr int64_t kGrain = 1 << 16;
 
+  // Puts the operand's codes where codes_ says.
+  affine::RunTimeQParams to_codes(const void* x) {
+    uint8_t* made = base_ + codes_at_;
+    codes_ = made;
+    const int64_t n = images_ * image_size_;
+    if (!w_.x_codes)
+      return engine_detail::quantize_at_run_time(*w_.packed.table, static_cast<const float*>(x), n,
+                                                 w_.rule, w_.label, made);
+    if (w_.flip_x)
+      flip_signs(x, made, n);
+    else
+      codes_ = static_cast<const uint8_t*>(x);
+    return *w_.x_codes;
+  }
+
   int32_t* row_sums(int64_t i) const {
     return reinterpret_cast<int32_t*>(base_ + sums_at_) + i * m_;
   }
@@ -73,7 +86,7 @@ class DynamicPlan final : public KernelPlan {
     const int64_t image = i / p.groups, group = i % p.groups, first = group * p.shape.n;
     kernels::GemmArgs a = p.arguments(group);
     a.epilogue = kernels::Epilogue::dynamic;
-    a.a = base_ + codes_at_ + image * image_size_ + group * p.shape.k;
+    a.a = codes_ + image * image_size_ + group * p.shape.k;
     a.lda = p.groups * p.shape.k;
     a.ldc = w_.out_channels();
     a.c = y_ + image * m_ * a.ldc + first;
@@ -95,6 +108,7 @@ class DynamicPlan final : public KernelPlan {
   ScratchParts scratch_;
   size_t codes_at_, pad_at_, bias_at_, multiplier_at_, sums_at_;
   uint8_t* base_ = nullptr;
+  const uint8_t* codes_ = nullptr;
   float* y_ = nullptr;
 };
 

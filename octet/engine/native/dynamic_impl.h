@@ -1,6 +1,8 @@
 #pragma once
 // The weights of dynamic layers, which quantize their operand at run time.
 
+#include <optional>
+
 #include "octet/engine/native/matrix_impl.h"
 
 namespace octet::native {
@@ -10,9 +12,14 @@ struct DynamicWeights {
   DynamicWeights(const OpSpec& spec, const engine_detail::WeightCodes& codes,
                  const WeightRows& rows, const kernels::GemmShape& shape, int64_t groups)
       : packed(as_integer(spec, codes), rows, shape, groups),
-        reduce_range(spec.attrs.get_bool("reduce_range")),
+        rule(spec.attrs),
         activation(spec.attrs.get_string("activation")),
         label(spec.label) {
+    if (const TensorType& x = spec.inputs[0]; x.is_quantized()) {
+      flip_x = x.dtype == DType::qint8;
+      x_codes = {x.quantizer->scale(),
+                 static_cast<int32_t>(x.quantizer->zero_point()) + (flip_x ? 128 : 0)};
+    }
     if (spec.has(2)) bias = spec.constants[2].to_vector<float>();
     for (int64_t n = 0; n < codes.out_channels; ++n)
       sums.push_back(
@@ -33,9 +40,9 @@ struct DynamicWeights {
   int64_t out_channels() const { return packed.groups * packed.shape.n; }
   KernelDescription description() const {
     KernelDescription d = packed.description();
-    d.at_run_time = fmt::format(
-        "x: float32 to {} codes of quint8, one scale for the tensor, from its own range",
-        reduce_range ? 128 : 256);
+    if (!x_codes)
+      d.at_run_time = fmt::format("x: float32 to {}, one scale for the tensor, from its own range",
+                                rule.describe());
     d.epilogue = fmt::format("to float32 by s_x*s_w{}{}", bias.empty() ? "" : ", bias in float32",
                              activation == "none" ? "" : ", " + activation);
     return d;
@@ -45,7 +52,10 @@ struct DynamicWeights {
   // of q_w - z_w per output channel: what a step of x's zero point is worth
   std::vector<int32_t> sums;
   std::vector<float> bias;  // empty if there is none
-  bool reduce_range;
+  engine_detail::RunTimeRule rule;
+  // Of x if it is codes already; of unsigned codes, which qint8 ones become first.
+  std::optional<affine::RunTimeQParams> x_codes;
+  bool flip_x = false;
   std::string activation, label;
 };
 

@@ -13,6 +13,7 @@ Engine make_engine() {
   e.add({"matmul"}, make_matmul);
   e.add({"linear_dynamic", "conv2d_dynamic", "conv_transpose2d_dynamic"}, make_dynamic);
   e.add({"linear_weight_only"}, make_weight_only);
+  e.add({"linear_blocks"}, make_linear_blocks);
   e.add({"lstm"}, make_lstm);
   e.add({"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"}, make_pool);
   e.add({"add", "sub", "mul"}, make_binary);

@@ -22,7 +22,9 @@ OpSpec projection(const OpSpec& spec, size_t weight, size_t bias) {
   r.op = "linear_dynamic";
   r.layer = "linear";
   r.form = WeightForm::dynamic;
-  r.attrs = Attrs{{"activation", "none"}, {"reduce_range", spec.attrs.get_bool("reduce_range")}};
+  r.attrs = Attrs{{"activation", "none"},
+                  {"reduce_range", spec.attrs.get_bool("reduce_range")},
+                  {"rule", spec.attrs.get_string("rule")}};
   r.inputs = {TensorType(DType::float32, {Dim("rows"), Dim(w[1])}), spec.inputs[weight],
               spec.has(bias) ? spec.inputs[bias] : TensorType()};
   r.constants = {Tensor(), spec.constants[weight],
@@ -124,10 +126,10 @@ class LstmPlan final : public KernelPlan {
     float min = 0, max = 0;
     int64_t not_finite = 0;
     table_.min_max(h_, batch_ * hidden_, &min, &max, &not_finite);
-    const affine::RunTimeQParams q = engine_detail::dynamic_qparams(
-        std::min(min, 0.0f), std::max(max, 0.0f), not_finite, w.reduce_range, w.label);
+    const affine::RunTimeQParams q =
+        w.rule.qparams(std::min(min, 0.0f), std::max(max, 0.0f), not_finite, w.label);
     const float scale = static_cast<float>(q.scale);
-    table_.quantize(h_, codes, batch_ * hidden_, 1.0f / scale, q.zero_point, 0, 255);
+    w.rule.codes(table_, h_, codes, batch_ * hidden_, q);
     for (int64_t i = 0; i < 4; ++i) {
       const int64_t gate = backwards_ ? 3 - i : i, first = gate * hidden_;
       table_.dynamic_terms(q.zero_point, scale, w.sums.data() + first + j0,

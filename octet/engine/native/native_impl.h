@@ -49,6 +49,7 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec);         // linear.cpp
 std::unique_ptr<Kernel> make_matmul(const OpSpec& spec);         // matmul.cpp
 std::unique_ptr<Kernel> make_dynamic(const OpSpec& spec);        // dynamic.cpp
 std::unique_ptr<Kernel> make_weight_only(const OpSpec& spec);    // weight_only.cpp
+std::unique_ptr<Kernel> make_linear_blocks(const OpSpec& spec);  // linear_blocks.cpp
 std::unique_ptr<Kernel> make_lstm(const OpSpec& spec);           // lstm.cpp
 std::unique_ptr<Kernel> make_pool(const OpSpec& spec);           // pool.cpp
 std::unique_ptr<Kernel> make_binary(const OpSpec& spec);         // elementwise.cpp

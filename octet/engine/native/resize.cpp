@@ -170,6 +170,90 @@ class ResizePlan final : public KernelPlan {
   size_t blended_at_ = 0, values_at_ = 0, held_at_ = 0, places_at_ = 0, taps_at_ = 0;
 };
 
+// The last two dimensions at once: each element is the sum of four, whose weights are products.
+class JointPlan final : public KernelPlan {
+ public:
+  JointPlan(const ResizeCodes& codes, int64_t planes, int64_t rows_in, int64_t columns_in,
+            engine_detail::ResizePairs rows, engine_detail::ResizePairs columns, int64_t channels)
+      : codes_(codes),
+        planes_(planes),
+        rows_in_(rows_in),
+        columns_in_(columns_in),
+        channels_(channels),
+        rows_(std::move(rows)),
+        columns_(std::move(columns)) {
+    const auto results = planes_ * std::ssize(rows_.first);
+    tasks_ = std::clamp<int64_t>(results * std::ssize(columns_.first) * channels_ / kGrain, 1,
+                                 std::min<int64_t>(num_threads(), std::max<int64_t>(results, 1)));
+    auto part = [&](int64_t floats) {
+      return parts_.take(static_cast<size_t>(codes_.x ? floats : 0) * 4 + kBufferSlack);
+    };
+    for (size_t& at : source_at_) at = part(columns_in_ * channels_);
+    result_at_ = part(std::ssize(columns_.first) * channels_);
+  }
+  size_t scratch_bytes() const override { return parts_.bytes() * static_cast<size_t>(tasks_); }
+
+  void run(std::span<const void* const> inputs, std::span<void* const> outputs,
+           void* scratch) override {
+    const int64_t rows = std::ssize(rows_.first), total = planes_ * rows,
+                  n = std::ssize(columns_.first) * channels_;
+    if (total * n == 0) return;
+    parallel_for(tasks_, [&](int64_t task) {
+      auto* part = static_cast<std::byte*>(scratch) + static_cast<size_t>(task) * parts_.bytes();
+      // The operand's rows whose floats lie in the task's memory.
+      int64_t held[2] = {-1, -1};
+      for (int64_t r = total * task / tasks_; r < total * (task + 1) / tasks_; ++r) {
+        const int64_t plane = r / rows * rows_in_, at = r % rows;
+        const float* a = row(inputs[0], plane + rows_.first[at], held, part);
+        const float* b = row(inputs[0], plane + rows_.second[at], held, part);
+        float* to = codes_.y ? reinterpret_cast<float*>(part + result_at_)
+                             : static_cast<float*>(outputs[0]) + r * n;
+        blend(a, b, rows_.first_weight[at], rows_.second_weight[at], to);
+        if (codes_.y)
+          kernels::table().quantize(to, static_cast<uint8_t*>(outputs[0]) + r * n, n,
+                                    codes_.y->inv_scale, codes_.y->zero_point, codes_.y->lo,
+                                    codes_.y->hi);
+      }
+    });
+  }
+
+ private:
+  static constexpr int64_t kGrain = 1 << 15;
+
+  // Row r of the operand as floats. Rows r and r + 1 have different places.
+  const float* row(const void* x, int64_t r, int64_t* held, std::byte* part) const {
+    const int64_t n = columns_in_ * channels_;
+    if (!codes_.x) return static_cast<const float*>(x) + r * n;
+    auto* to = reinterpret_cast<float*>(part + source_at_[r % 2]);
+    if (held[r % 2] != r)
+      kernels::table().dequantize(static_cast<const uint8_t*>(x) + r * n, to, n, codes_.x->scale,
+                                  codes_.x->zero_point, codes_.x->is_signed);
+    held[r % 2] = r;
+    return to;
+  }
+
+  void blend(const float* a, const float* b, float wa, float wb, float* y) const {
+    const auto& [first, second, first_weight, second_weight] = columns_;
+    for (int64_t j = 0; j < std::ssize(first); ++j) {
+      const int64_t p = first[j] * channels_, q = second[j] * channels_;
+      const float wp = first_weight[j], wq = second_weight[j];
+      const float w[] = {wp * wa, wq * wa, wp * wb, wq * wb};
+      if (channels_ == 1) {
+        y[j] = w[0] * a[p] + w[1] * a[q] + w[2] * b[p] + w[3] * b[q];
+        continue;
+      }
+      const float* const taps[] = {a + p, a + q, b + p, b + q};
+      kernels::table().blend_rows(taps, w, 4, y + j * channels_, channels_);
+    }
+  }
+
+  ResizeCodes codes_;
+  int64_t planes_, rows_in_, columns_in_, channels_, tasks_ = 1;
+  engine_detail::ResizePairs rows_, columns_;
+  ScratchParts parts_;  // of one task
+  size_t source_at_[2] = {0, 0}, result_at_ = 0;
+};
+
 class ResizeKernel final : public Kernel {
  public:
   ResizeKernel(const Attrs& attrs, const ResizeCodes& codes, bool channels_last)
@@ -195,12 +279,21 @@ class ResizeKernel final : public Kernel {
         engine_detail::resizes(TensorType(DType::float32, x).dims, attrs_);
     const ResizeModes modes(attrs_);
     const size_t last = x.size() - 1, before = last - 1;
+    const bool pixels = channels_last_ && x.size() == 4;
+    if (engine_detail::is_joint(resizes, modes)) {
+      int64_t planes = 1;
+      for (size_t d = 0; d + 2 < x.size(); ++d) planes *= d == 1 && pixels ? 1 : x[d];
+      return std::make_unique<JointPlan>(
+          codes_, planes, x[before], x[last],
+          engine_detail::resize_pairs(x[before], y[before], resizes[before], modes),
+          engine_detail::resize_pairs(x[last], y[last], resizes[last], modes), pixels ? x[1] : 1);
+    }
     const ResizeAxis columns(x[last], y[last], resizes[last], modes);
     const ResizeAxis rows = x.size() < 2 ? ResizeAxis(1, 1, Resize(), modes)
                                          : ResizeAxis(x[before], y[before], resizes[before], modes);
     int64_t planes = 1;
     for (size_t d = 0; d + 2 < x.size(); ++d) planes *= x[d];
-    if (!channels_last_ || x.size() != 4)
+    if (!pixels)
       return std::make_unique<ResizePlan>(codes_, planes, rows, columns, 1);
     return std::make_unique<ResizePlan>(codes_, x[0], rows, columns, x[1]);
   }

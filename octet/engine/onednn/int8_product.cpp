@@ -73,7 +73,8 @@ struct Int8Linear {
   bool flip_x = false;
   int32_t zero_point = 0, lo = 0, hi = 255;
   // of dynamic ones
-  bool dynamic = false, reduce_range = false;
+  bool dynamic = false;
+  engine_detail::RunTimeRule rule;
   std::vector<int32_t> weight_sums;  // of q_w - z_w, wrapping
   std::vector<float> float_bias;     // empty if there is none
   std::string activation, label;
@@ -116,9 +117,8 @@ class Int8LinearPlan final : public KernelPlan {
     auto* codes = reinterpret_cast<uint8_t*>(base + x_at_);
     const auto* x = static_cast<const uint8_t*>(inputs[0]);
     if (l_.dynamic) {
-      const affine::RunTimeQParams q =
-          engine_detail::quantize_at_run_time(table_, static_cast<const float*>(inputs[0]),
-                                              m_ * l_.k, l_.reduce_range, l_.label, codes);
+      const affine::RunTimeQParams q = engine_detail::quantize_at_run_time(
+          table_, static_cast<const float*>(inputs[0]), m_ * l_.k, l_.rule, l_.label, codes);
       auto* bias = reinterpret_cast<int32_t*>(base + bias_at_);
       auto* multiplier = reinterpret_cast<float*>(base + multiplier_at_);
       table_.dynamic_terms(q.zero_point, static_cast<float>(q.scale), l_.weight_sums.data(),
@@ -187,7 +187,7 @@ std::shared_ptr<Int8Linear> static_linear(const OpSpec& spec) {
 }
 
 std::shared_ptr<Int8Linear> dynamic_linear(const OpSpec& spec) {
-  if (!engine_detail::is_dynamic_call(spec)) return nullptr;
+  if (!engine_detail::is_dynamic_call(spec) || spec.inputs[0].is_quantized()) return nullptr;
   engine_detail::WeightCodes w = engine_detail::weight_codes(spec);
   const auto wide = engine_detail::wide_channels(w, spec, 0, 255, {});
   auto l = linear_of(std::move(w), wide, spec);
@@ -197,7 +197,7 @@ std::shared_ptr<Int8Linear> dynamic_linear(const OpSpec& spec) {
     l->weight_sums.push_back(
         static_cast<int32_t>(l->sums.taps[n] - l->k * int64_t{l->w.zero_points[n]}));
   if (spec.has(2)) l->float_bias = spec.constants[2].to_vector<float>();
-  l->reduce_range = spec.attrs.get_bool("reduce_range");
+  l->rule = engine_detail::RunTimeRule(spec.attrs);
   l->activation = spec.attrs.get_string("activation");
   l->label = spec.label;
   return l;
@@ -325,8 +325,7 @@ std::unique_ptr<Kernel> make_int8_linear(const OpSpec& spec) {
   KernelDescription description = describe_sums("bias, requantize");
   if (spec.form == WeightForm::dynamic) {
     description.at_run_time = fmt::format(
-        "x: float32 to {} codes of quint8, one scale for the tensor, from its own range",
-        spec.attrs.get_bool("reduce_range") ? 128 : 256);
+        "x: float32 to {}, one scale for the tensor, from its own range", l->rule.describe());
     description.epilogue = "to float32 by s_x*s_w, bias in float32";
     description.rounding.clear();
   }

@@ -90,13 +90,14 @@ std::unique_ptr<Kernel> dynamic_conv(const OpSpec& spec, const Geometry& g) {
   auto w = std::make_shared<engine_detail::WeightCodes>(engine_detail::weight_codes(spec));
   FloatOperand b(spec, 2);
   std::string activation = spec.attrs.get_string("activation"), label = spec.label;
-  bool reduce_range = spec.attrs.get_bool("reduce_range");
+  const engine_detail::RunTimeRule rule(spec.attrs);
+  const TensorType type = spec.inputs[0];
   return std::make_unique<ReferenceKernel>(
       spec.op,
       [=](const std::vector<Shape>& in, const std::vector<Shape>& out) -> RunFn {
         return [=, x = engine_detail::with_3_spatial(in[0]),
                 y = engine_detail::with_3_spatial(out[0])](auto inputs, auto outputs) {
-          const DynamicCodes q(static_cast<const float*>(inputs[0]), numel(x), reduce_range, label);
+          const DynamicCodes q(type, inputs[0], numel(x), rule, label);
           const float* bias = b.data(inputs);
           for_each_output(y, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
             int64_t acc = 0;

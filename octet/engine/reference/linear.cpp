@@ -23,7 +23,8 @@ void store_requantized(const IntegerWeights& w, int64_t channel, int64_t acc, vo
   static_cast<uint8_t*>(y)[i] = static_cast<uint8_t>(q);
 }
 
-DynamicCodes::DynamicCodes(const float* x, int64_t n, bool reduce_range, const std::string& label)
+DynamicCodes::DynamicCodes(const float* x, int64_t n, const engine_detail::RunTimeRule& rule,
+                           const std::string& label)
     : codes(n) {
   float min = 0, max = 0;
   int64_t not_finite = 0;
@@ -32,11 +33,23 @@ DynamicCodes::DynamicCodes(const float* x, int64_t n, bool reduce_range, const s
     min = std::min(min, x[i]);
     max = std::max(max, x[i]);
   }
-  auto chosen = engine_detail::dynamic_qparams(min, max, not_finite, reduce_range, label);
+  const affine::RunTimeQParams chosen = rule.qparams(min, max, not_finite, label);
   scale = static_cast<float>(chosen.scale);
   zero_point = chosen.zero_point;
+  for (int64_t i = 0; i < n; ++i) codes[i] = rule.code(x[i], chosen);
+}
+
+DynamicCodes::DynamicCodes(const TensorType& type, const void* x, int64_t n,
+                           const engine_detail::RunTimeRule& rule, const std::string& label) {
+  if (!type.is_quantized()) {
+    *this = DynamicCodes(static_cast<const float*>(x), n, rule, label);
+    return;
+  }
+  scale = static_cast<float>(type.quantizer->scale());
+  zero_point = static_cast<int32_t>(type.quantizer->zero_point());
   for (int64_t i = 0; i < n; ++i)
-    codes[i] = static_cast<uint8_t>(affine::quantize(x[i], scale, zero_point, 0, 255));
+    codes.push_back(type.dtype == DType::qint8 ? static_cast<const int8_t*>(x)[i]
+                                               : static_cast<const uint8_t*>(x)[i]);
 }
 
 // The gradients of linear: dx = dy * w, dw = dy^T * x, and db = the sum of dy.
@@ -121,14 +134,14 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
     auto w = std::make_shared<engine_detail::WeightCodes>(engine_detail::weight_codes(spec));
     FloatOperand b(spec, 2);
     std::string activation = spec.attrs.get_string("activation"), label = spec.label;
-    bool reduce_range = spec.attrs.get_bool("reduce_range");
+    const engine_detail::RunTimeRule rule(spec.attrs);
+    const TensorType type = spec.inputs[0];
     return std::make_unique<ReferenceKernel>(
         "linear_dynamic",
         [=](const std::vector<Shape>& in, const std::vector<Shape>&) -> RunFn {
           int64_t m = k_in ? numel(in[0]) / k_in : 0;
           return [=](auto inputs, auto outputs) {
-            const DynamicCodes x(static_cast<const float*>(inputs[0]), m * k_in, reduce_range,
-                                 label);
+            const DynamicCodes x(type, inputs[0], m * k_in, rule, label);
             const float* bias = b.data(inputs);
             for (int64_t i = 0; i < m; ++i)
               for (int64_t n = 0; n < n_out; ++n) {

@@ -117,8 +117,12 @@ void store_requantized(const engine_detail::IntegerWeights& w, int64_t channel, 
 // Float values as the quint8 codes that dynamic quantization gives them. Error naming the layer if
 // some are not finite.
 struct DynamicCodes {
-  DynamicCodes(const float* x, int64_t n, bool reduce_range, const std::string& label);
-  std::vector<uint8_t> codes;
+  DynamicCodes(const float* x, int64_t n, const engine_detail::RunTimeRule& rule,
+               const std::string& label);
+  // Of an operand of this type, `x`.
+  DynamicCodes(const TensorType& type, const void* x, int64_t n, const engine_detail::RunTimeRule& rule,
+               const std::string& label);
+  std::vector<int32_t> codes;
   float scale = 1;
   int32_t zero_point = 0;
 };

@@ -62,7 +62,11 @@ class Merger {
       else
         return {};
     }
-    ValueId x = operands.empty() ? kNone : operands[0];
+    // The first operand that is no mask, as where has one.
+    auto first = std::find_if(operands.begin(), operands.end(), [&](ValueId v) {
+      return v == kNone || g_.type(v).is_quantized() || is_floating(g_.type(v).dtype);
+    });
+    ValueId x = first == operands.end() ? kNone : *first;
     if (x == kNone || !g_.type(x).is_quantized() || g_.type(x).quantizer->is_per_channel())
       return {};
     return operands;

@@ -313,12 +313,21 @@ void Exporter::write_call(const Node& node) {
             graph_.type(x));
     return;
   }
+  if (node.op == "int_repr" || node.op == "make_quantized") {  // ONNX's codes are plain integers
+    const std::string& out = plain_names_.at(node.outputs[0]);
+    append("Identity", node.scope.empty() ? out : node.scope, {plain_names_.at(node.inputs[0])},
+           {out});
+    return;
+  }
   auto writer = writers().find(node.op);
   if (writer == writers().end()) throw Unsupported{"ONNX has no such operator"};
   CallView c{graph_, node, {}, {}};
   for (size_t i = 0; i < node.inputs.size(); ++i) {
-    // The writer of linear transposes some weights: it asks for that itself.
-    bool later = node.op == "linear" && i == 1 && graph_.type(node.inputs[0]).dim() != 2;
+    // The writer of linear transposes some weights, that of dynamic layers reads codes: they ask
+    // for that themselves.
+    const bool dynamic = ops::get(node.op).traits().form == WeightForm::dynamic;
+    bool later = (node.op == "linear" && i == 1 && graph_.type(node.inputs[0]).dim() != 2) ||
+                 (dynamic && i < 2 && graph_.type(node.inputs[i]).is_quantized());
     c.in.push_back(later ? "?" : operand(node, i));
   }
   for (graph::ValueId id : node.outputs) {
@@ -393,6 +402,7 @@ const std::unordered_map<std::string, Writer>& writers() {
   static const std::unordered_map<std::string, Writer> all = [] {
     std::unordered_map<std::string, Writer> w;
     add_elementwise_writers(w);
+    add_integer_writers(w);
     add_layer_writers(w);
     add_recurrent_writers(w);
     add_movement_writers(w);

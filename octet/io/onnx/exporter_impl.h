@@ -68,6 +68,8 @@ class Exporter {
   // A constant operand with its last two dimensions swapped (codes of quantized ones), as the name
   // of its float value.
   std::string transposed_weight(const CallView& c, size_t i);
+  // The name of a quantized value's codes.
+  const std::string& codes(graph::ValueId id) const { return plain_names_.at(id); }
   // The calls that cannot be written are collected, to be named in one Error.
   struct Unsupported {
     std::string reason;
@@ -107,6 +109,7 @@ void write_activated(Exporter& ex, const CallView& c, const std::string& op, con
 // One per subject.
 void add_elementwise_writers(std::unordered_map<std::string, Writer>& w);
 void add_recurrent_writers(std::unordered_map<std::string, Writer>& w);
+void add_integer_writers(std::unordered_map<std::string, Writer>& w);
 void add_layer_writers(std::unordered_map<std::string, Writer>& w);
 void add_movement_writers(std::unordered_map<std::string, Writer>& w);
 

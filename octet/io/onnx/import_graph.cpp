@@ -341,6 +341,7 @@ graph::Graph Importer::run() {
   finish_outputs();
   graph::Graph g = graph::remove_dead(graph_);
   graph_ = {};
+  g = fuse_dynamic(g);
   if (options_.fuse_patterns) g = fuse_patterns(graph::cancel_permutes(g));
   if (options_.fold_batch_norm) g = graph::fold_batch_norm(g);
   g.check();

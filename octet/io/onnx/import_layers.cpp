@@ -238,8 +238,9 @@ Window read_window(Importer& im, const NodeView& n, ValPtr& x, const std::vector
   return w;
 }
 
-Attrs conv_attrs(Importer& im, const NodeView& n, ValPtr& x, const Val& w) {
-  Window window = read_window(im, n, x, kernel_of(n, *x, w), 0);
+Attrs conv_attrs(Importer& im, const NodeView& n, ValPtr& x, const Val& w,
+                 std::optional<double> fill) {
+  Window window = read_window(im, n, x, kernel_of(n, *x, w), fill);
   return {{"stride", window.stride},
           {"padding", window.pads},
           {"dilation", window.dilation},
@@ -247,8 +248,15 @@ Attrs conv_attrs(Importer& im, const NodeView& n, ValPtr& x, const Val& w) {
 }
 
 ValPtr emit_conv(Importer& im, const NodeView& n, ValPtr x, const ValPtr& w, const ValPtr& b) {
-  Attrs attrs = conv_attrs(im, n, x, *w);
+  Attrs attrs = conv_attrs(im, n, x, *w, 0);
   return im.call(n, fmt::format("conv{}d", w->rank() - 2), {x, w, b}, attrs);
+}
+
+ValPtr emit_conv_integer(Importer& im, const NodeView& n, ValPtr x, const ValPtr& w,
+                         const ValPtr& x_zero, const ValPtr& w_zero) {
+  // What an open size is padded with would be the zero point: that is no number yet.
+  const Attrs attrs = conv_attrs(im, n, x, *w, std::nullopt);
+  return im.call(n, "conv_integer", {x, w, x_zero, w_zero}, attrs);
 }
 
 ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPtr& b) {

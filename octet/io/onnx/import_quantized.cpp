@@ -22,10 +22,16 @@ DType quantized_of(const NodeView& n, DType code) {
   }
 }
 
-// The dtype of codes: the zero point's, else uint8.
-DType zero_point_dtype(Importer& im, const NodeView& n, size_t i) {
-  Tensor zero = im.known(n, i, "zero_point");
-  return quantized_of(n, zero.defined() ? zero.dtype() : DType::uint8);
+// The type of codes as plain integers: the zero point's, else uint8.
+DType code_type(const ValPtr& zero) {
+  if (!zero) return DType::uint8;
+  return zero->type.is_quantized() ? code_dtype(zero->type.dtype) : zero->type.dtype;
+}
+
+// Whether an input is a constant, or omitted.
+bool is_known(Importer& im, const NodeView& n, size_t i) {
+  const ValPtr v = im.optional_in(n, i);
+  return !v || v->constant.defined();
 }
 
 // Codes that no octet type of quantized tensors has: of 16 bits, of scales per block, or of scales
@@ -111,8 +117,12 @@ ValPtr quantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const Va
 
 ValPtr quantize_to(Importer& im, const NodeView& n, const ValPtr& x, size_t scale, size_t zero,
                    int64_t axis) {
-  DType dtype = zero_point_dtype(im, n, zero);
+  const DType code = code_type(im.optional_in(n, zero));
+  const DType dtype = quantized_of(n, code);
   if (dtype == DType::qint32) n.unsupported("int32 results");
+  if (!is_known(im, n, scale) || !is_known(im, n, zero))
+    return quantize_plain(im, n, x, im.in(n, scale), im.optional_in(n, zero),
+                          *plain_codes_of(code, 0), 0, axis, 0);
   QuantizerPtr q = read_quantizer(n, im.known(n, scale, "scale"), im.known(n, zero, "zero_point"),
                                   axis, x->dims(), dtype);
   return im.call(n, "quantize", {im.cast(n, x, DType::float32)}, {}, ops::QType{dtype, q});
@@ -128,11 +138,8 @@ void import_quantize(Importer& im, const NodeView& n) {
   // opset 21, where there is no zero point
   const auto wanted = static_cast<int32_t>(n.get_int("output_dtype", 0));
   const int32_t narrow = zero ? zero->narrow : is_narrow(wanted) ? wanted : 0;
-  DType dtype = DType::uint8;
-  if (zero)
-    dtype = zero->type.is_quantized() ? code_dtype(zero->type.dtype) : zero->type.dtype;
-  else if (wanted != 0 && narrow == 0)
-    dtype = dtype_of(wanted, "output_dtype");
+  DType dtype = code_type(zero);
+  if (!zero && wanted != 0 && narrow == 0) dtype = dtype_of(wanted, "output_dtype");
   const bool known = scale->constant.defined() && (!zero || zero->constant.defined());
   const bool eight = narrow == 0 && (dtype == DType::uint8 || dtype == DType::int8);
   if (known && eight && block == 0 && (zero || dtype == DType::uint8))
@@ -208,14 +215,10 @@ ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const V
     Tensor codes = x->type.is_quantized() ? x->constant.int_repr() : x->constant;
     return dequantized_val("", x->name, n.name(), make_quantized(codes, q));
   }
-  if (!x->type.is_quantized()) {
-    ValPtr y = dequantize_plain(im, n, x, scale, zero, axis, block);
-    if (dtype == DType::qint32 || q->is_per_channel()) return y;
-    // The codes again, as octet's quantized type: what integer operators are made of.
-    return im.call(n, "dequantize", {im.call(n, "quantize", {y}, {}, ops::QType{dtype, q})});
-  }
-  if (!(*x->type.quantizer == *q)) return dequantize_plain(im, n, x, scale, zero, axis, block);
-  return im.call(n, "dequantize", {x});
+  if (x->type.is_quantized() && *x->type.quantizer == *q) return im.call(n, "dequantize", {x});
+  // Plain integers, or codes that were made with other qparams.
+  ValPtr codes = im.call(n, "make_quantized", {plain_codes(im, n, x)}, {}, ops::QType{dtype, q});
+  return im.call(n, "dequantize", {codes});
 }
 
 ValPtr dequantize_input(Importer& im, const NodeView& n, size_t x, int64_t axis) {
@@ -249,7 +252,59 @@ ValPtr dequantize_bias(Importer& im, const NodeView& n, size_t i, const ValPtr& 
                          make_quantized(b->constant, q));
 }
 
+// clamp(rne(f(f(sum) * f(f(a_scale * b_scale) / y_scale))) + y_zero) for sums of products of codes:
+// what the kernels compute, of scales that need not be known. b_scale, and y_zero, may be vectors
+// that `shape` makes broadcast.
+ValPtr requantize_plain(Importer& im, const NodeView& n, const ValPtr& sum, const ValPtr& a_scale,
+                        const ValPtr& b_scale, size_t y_scale) {
+  const ValPtr zero = im.optional_in(n, y_scale + 1);
+  const PlainCodes codes = *plain_codes_of(code_type(zero), 0);
+  const auto single = [&](const ValPtr& v) {
+    return v->rank() == 1 && v->dims()[0] == Dim(1)
+               ? im.call(n, "squeeze", {v}, {{"dim", int64_t{0}}})
+               : v;
+  };
+  ValPtr m = im.call(n, "mul", {a_scale, b_scale});
+  m = im.call(n, "div", {m, single(im.in(n, y_scale))});
+  ValPtr y = im.call(n, "round", {im.call(n, "mul", {im.cast(n, sum, DType::float32), m})});
+  if (zero)
+    y = im.call(n, "add", {y, single(im.cast(n, plain_codes(im, n, zero), DType::float32))});
+  return im.cast(n, im.call(n, "clamp", {y}, {{"min", codes.low}, {"max", codes.high}}),
+                 codes.dtype);
+}
+
+// A scale or zero point: one number as such, a vector as one that has `shape`.
+ValPtr vector_as(Importer& im, const NodeView& n, const ValPtr& v,
+                 const std::vector<int64_t>& shape) {
+  if (!v || v->rank() == 0) return v;
+  if (v->rank() == 1 && v->dims()[0] == Dim(1))
+    return im.call(n, "squeeze", {v}, {{"dim", int64_t{0}}});
+  return v->rank() == 1 ? im.call(n, "reshape", {v}, {{"shape", shape}}) : v;
+}
+
+// Input i's codes, or zero point, as plain integers; null if it is omitted.
+ValPtr plain_in(Importer& im, const NodeView& n, size_t i) {
+  const ValPtr v = im.optional_in(n, i);
+  return v ? plain_codes(im, n, v) : nullptr;
+}
+
+// Where the weight, or what scales codes, is known at run time only: sums in int32, then the
+// kernels' arithmetic spelled out.
+void import_qlinear_conv_plain(Importer& im, const NodeView& n) {
+  const ValPtr w = plain_in(im, n, 3);
+  std::vector<int64_t> per_channel(static_cast<size_t>(std::max<int64_t>(w->rank() - 1, 1)), 1);
+  per_channel[0] = -1;
+  ValPtr y =
+      emit_conv_integer(im, n, plain_in(im, n, 0), w, plain_in(im, n, 2), plain_in(im, n, 5));
+  if (n.has_input(8)) y = im.call(n, "add", {y, vector_as(im, n, im.in(n, 8), per_channel)});
+  im.out(n, 0,
+         requantize_plain(im, n, y, vector_as(im, n, im.in(n, 1), {}),
+                          vector_as(im, n, im.in(n, 4), per_channel), 6));
+}
+
 void import_qlinear_conv(Importer& im, const NodeView& n) {
+  for (size_t i = 1; i < 9; ++i)
+    if (!is_known(im, n, i)) return import_qlinear_conv_plain(im, n);
   if (Tensor scale = im.known(n, 1, "x_scale"); !scale.defined() || scale.numel() != 1)
     n.fail(ErrorCode::corrupt, "expected one x_scale");
   ValPtr x = dequantize_input(im, n, 0, 1), w = dequantize_input(im, n, 3, 0);
@@ -259,6 +314,16 @@ void import_qlinear_conv(Importer& im, const NodeView& n) {
 }
 
 void import_qlinear_matmul(Importer& im, const NodeView& n) {
+  bool known = im.in(n, 1)->type.is_static() && numel(im.in(n, 1)->type.shape()) == 1;
+  for (size_t i : {1, 2, 4, 5, 6, 7}) known = known && is_known(im, n, i);
+  if (!known) {  // or a scale for each row of a
+    const ValPtr y =
+        im.call(n, "matmul_integer",
+                {plain_in(im, n, 0), plain_in(im, n, 3), plain_in(im, n, 2), plain_in(im, n, 5)});
+    return im.out(n, 0,
+                  requantize_plain(im, n, y, vector_as(im, n, im.in(n, 1), {-1, 1}),
+                                   vector_as(im, n, im.in(n, 4), {-1}), 6));
+  }
   ValPtr a = dequantize_input(im, n, 0, -2), b = dequantize_input(im, n, 3, -1);
   name_unnamed(a, im.in(n, 0)->name + ".dequantized");
   name_unnamed(b, im.in(n, 3)->name + ".dequantized");
@@ -288,8 +353,15 @@ Emit plain_call(const char* op) {
   };
 }
 
-void need_channels_first(const NodeView& n) {
-  if (n.get_int("channels_last", 0) != 0) n.unsupported("channels_last");
+// A pool's result of x, whose channels may lie last.
+ValPtr pooled(Importer& im, const NodeView& n, ValPtr x,
+              const std::function<ValPtr(const ValPtr&)>& pool) {
+  if (n.get_int("channels_last", 0) == 0) return pool(x);
+  std::vector<int64_t> first{0, x->rank() - 1}, last{0};
+  for (int64_t d = 1; d < x->rank() - 1; ++d) first.push_back(d), last.push_back(d + 1);
+  last.push_back(1);
+  return im.call(n, "permute", {pool(im.call(n, "permute", {x}, {{"dims", first}}))},
+                 {{"dims", last}});
 }
 
 // The result's scale and zero point come first.
@@ -305,16 +377,89 @@ void import_qlinear_concat(Importer& im, const NodeView& n) {
   im.out(n, 0, quantize_to(im, n, y, 0, 1, 1));
 }
 
+// The operands get the result's scale first.
+void import_qlinear_where(Importer& im, const NodeView& n) {
+  std::vector<ValPtr> operands{im.in(n, 0)};
+  for (size_t i : {1, 4}) {
+    ValPtr x = dequantize_input(im, n, i, 1);
+    name_unnamed(x, im.in(n, i)->name + ".dequantized");
+    operands.push_back(x);
+  }
+  im.out(n, 0, quantize_to(im, n, im.call(n, "where", operands), 7, 8, 1));
+}
+
 // Gemm of codes with an int32 bias of scale a_scale * b_scale; float without a scale of the result.
 void import_qgemm(Importer& im, const NodeView& n) {
-  // b_scale may have an entry for each column of B as the product has it.
-  const int64_t axis = n.get_int("transB", 0) != 0 ? 0 : 1;
-  ValPtr a = dequantize_input(im, n, 0, 1), b = dequantize_input(im, n, 3, axis);
-  name_unnamed(a, im.in(n, 0)->name + ".dequantized");
-  name_unnamed(b, im.in(n, 3)->name + ".dequantized");
-  if (n.has("alpha") && n.get_float("alpha", 1) != 1) n.unsupported("alpha");
-  ValPtr y = emit_gemm(im, n, a, b, dequantize_bias(im, n, 6, b));
-  im.out(n, 0, n.has_input(7) ? quantize_to(im, n, y, 7, 8, 1) : y);
+  const bool trans_a = n.get_int("transA", 0) != 0, trans_b = n.get_int("transB", 0) != 0;
+  const double alpha = n.get_float("alpha", 1);
+  bool known = alpha == 1 && n.has_input(7);
+  for (size_t i = 1; i < 9; ++i) known = known && (i == 3 || is_known(im, n, i));
+  if (known && im.in(n, 3)->constant.defined()) {
+    // b_scale may have an entry for each column of B as the product has it.
+    ValPtr a = dequantize_input(im, n, 0, 1), b = dequantize_input(im, n, 3, trans_b ? 0 : 1);
+    name_unnamed(a, im.in(n, 0)->name + ".dequantized");
+    name_unnamed(b, im.in(n, 3)->name + ".dequantized");
+    return im.out(
+        n, 0, quantize_to(im, n, emit_gemm(im, n, a, b, dequantize_bias(im, n, 6, b)), 7, 8, 1));
+  }
+  const Attrs swap{{"dims", std::vector<int64_t>{1, 0}}};
+  ValPtr a = plain_in(im, n, 0), b = plain_in(im, n, 3);
+  if (trans_a) a = im.call(n, "permute", {a}, swap);
+  if (trans_b) b = im.call(n, "permute", {b}, swap);
+  ValPtr y = im.call(n, "matmul_integer", {a, b, plain_in(im, n, 2), plain_in(im, n, 5)});
+  if (n.has_input(6)) y = im.call(n, "add", {y, im.in(n, 6)});
+  ValPtr a_scale = vector_as(im, n, im.in(n, 1), {}), b_scale = vector_as(im, n, im.in(n, 4), {-1});
+  if (alpha != 1) a_scale = im.call(n, "mul", {a_scale, im.scalar(n, alpha)});
+  if (n.has_input(7)) return im.out(n, 0, requantize_plain(im, n, y, a_scale, b_scale, 7));
+  im.out(n, 0,
+         im.call(n, "mul", {im.cast(n, y, DType::float32), im.call(n, "mul", {a_scale, b_scale})}));
+}
+
+// Rows of codes with a scale per block of each, as numbers.
+void import_gather_block_quantized(Importer& im, const NodeView& n) {
+  ValPtr data = im.in(n, 0), index = im.in(n, 1), scale = im.in(n, 2), zero = im.optional_in(n, 3);
+  const int64_t bits = n.get_int("bits", 4), block = n.get_int("block_size", 128);
+  const bool packed = data->narrow == 0 && data->type.dtype == DType::uint8;
+  if (!data->is_constant() || data->type.is_quantized() || (zero && !zero->is_constant()))
+    n.unsupported("data that is not a constant");
+  if (packed && bits != 8) {
+    // Several codes in a byte along the last dimension, the first in the low bits.
+    if (bits != 2 && bits != 4) n.unsupported("{} bits", bits);
+    const auto unpacked = [&](const ValPtr& v, int64_t columns) {
+      const Tensor bytes = v->constant.contiguous();
+      const int64_t per_byte = 8 / bits,
+                    rows = bytes.numel() / std::max<int64_t>(1, bytes.size(-1));
+      if (bytes.dim() < 1 || (columns + per_byte - 1) / per_byte != bytes.size(-1))
+        n.fail(ErrorCode::corrupt, "the zero points are {}", to_string(v->type));
+      Shape shape = bytes.shape();
+      shape.back() = columns;
+      Tensor codes = Tensor::empty(shape, DType::uint8);
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < columns; ++i)
+          codes.data<uint8_t>()[r * columns + i] = static_cast<uint8_t>(
+              bytes.data<uint8_t>()[r * bytes.size(-1) + i / per_byte] >> (i % per_byte * bits) &
+              ((1 << bits) - 1));
+      return constant_val(v->name + ".unpacked", codes);
+    };
+    if (data->rank() < 1 || scale->rank() != data->rank())
+      n.fail(ErrorCode::corrupt, "data {} and scales {}", to_string(data->type),
+             to_string(scale->type));
+    if (zero) zero = unpacked(zero, known_dim(n, *scale, scale->rank() - 1, "the scales"));
+    data = unpacked(data, data->constant.size(-1) * (8 / bits));
+  }
+  const int64_t rank = data->rank(), axis = axis_of(n, n.get_int("quantize_axis", 1), rank),
+                gather = axis_of(n, n.get_int("gather_axis", 0), rank);
+  if (axis == gather) n.unsupported("blocks along the axis that is gathered");
+  if (!zero && packed)
+    zero = constant_val(n.output(0) + ".zero_point",
+                        Tensor::scalar(int64_t{1} << (bits - 1), DType::uint8));
+  axis_of_blocks(n, scale->type, axis, block, data->dims());
+  const auto chosen = [&](const ValPtr& v) {
+    return !v || v->rank() == 0 ? v : im.call(n, "index_select", {v, index}, {{"dim", gather}});
+  };
+  const int64_t shift = axis > gather ? index->rank() - 1 : 0;
+  im.out(n, 0,
+         dequantize_plain(im, n, chosen(data), chosen(scale), chosen(zero), axis + shift, block));
 }
 
 void add_microsoft(Handlers& h) {
@@ -333,15 +478,13 @@ void add_microsoft(Handlers& h) {
           n.unsupported("softmax over several dimensions");
         return im.call(n, "softmax", xs, {{"dim", axis}});
       });
-  h[ms + "QLinearGlobalAveragePool"] =
-      on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
-        need_channels_first(n);
-        return emit_global_pool(im, n, xs[0], false);
-      });
+  h[ms + "QLinearGlobalAveragePool"] = on_codes(1, [](Importer& im, const NodeView& n,
+                                                      const std::vector<ValPtr>& xs) {
+    return pooled(im, n, xs[0], [&](const ValPtr& x) { return emit_global_pool(im, n, x, false); });
+  });
   h[ms + "QLinearAveragePool"] =
       on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
-        need_channels_first(n);
-        return emit_pool(im, n, xs[0], false);
+        return pooled(im, n, xs[0], [&](const ValPtr& x) { return emit_pool(im, n, x, false); });
       });
   h[ms + "QLinearReduceMean"] =
       on_codes(1, [](Importer& im, const NodeView& n, const std::vector<ValPtr>& xs) {
@@ -350,6 +493,8 @@ void add_microsoft(Handlers& h) {
         return im.call(n, "mean", xs, {{"dim", dims}, {"keepdim", n.get_int("keepdims", 1) != 0}});
       });
   h[ms + "QGemm"] = import_qgemm;
+  h[ms + "QLinearWhere"] = import_qlinear_where;
+  h[ms + "GatherBlockQuantized"] = import_gather_block_quantized;
   h[ms + "QLinearConcat"] = import_qlinear_concat;
   h[ms + "QuantizeLinear"] = h["QuantizeLinear"];
   h[ms + "DequantizeLinear"] = h["DequantizeLinear"];
@@ -362,14 +507,7 @@ ValPtr plain_codes(Importer& im, const NodeView& n, const ValPtr& v) {
     n.fail(ErrorCode::corrupt, "'{}' is float; expected codes", one_line(v->name));
   if (!v->type.is_quantized()) return v;
   if (v->constant.defined()) return constant_val(v->name, v->constant.int_repr());
-  // The codes are whole numbers that division finds again: (q - z) * s / s differs from q - z by
-  // less than 2^-22 of it.
-  const Quantizer& q = *v->type.quantizer;
-  if (q.is_per_channel()) n.unsupported("codes with a scale per channel");
-  ValPtr y = im.call(n, "div", {im.call(n, "dequantize", {v}), im.scalar(n, q.scale())});
-  y = im.call(n, "add",
-              {im.call(n, "round", {y}), im.scalar(n, static_cast<double>(q.zero_point()))});
-  return im.cast(n, y, code_dtype(v->type.dtype));
+  return im.call(n, "int_repr", {v});
 }
 
 QuantizerPtr read_quantizer(const NodeView& n, const Tensor& scale, const Tensor& zero,

@@ -17,7 +17,7 @@ struct CellKind {
 
 CellKind kind_of(const NodeView& n) {
   // ONNX: input, output, forget, candidate
-  if (n.op() == "LSTM") return {"lstm", {0, 2, 3, 1}, true};
+  if (n.op() == "LSTM" || n.op() == "DynamicQuantizeLSTM") return {"lstm", {0, 2, 3, 1}, true};
   if (n.op() == "GRU") return {"gru", {1, 0, 2}};  // ONNX: update, reset, candidate
   return {"rnn", {0}};
 }
@@ -30,7 +30,7 @@ std::string lower(std::string text) {
 
 // The activations of a direction: those that octet has, or the node is unsupported. Returns RNN's.
 std::string activation_of(const NodeView& n, size_t direction, size_t directions) {
-  std::vector<std::string> usual = n.op() == "LSTM"
+  std::vector<std::string> usual = kind_of(n).has_cell
                                        ? std::vector<std::string>{"sigmoid", "tanh", "tanh"}
                                    : n.op() == "GRU" ? std::vector<std::string>{"sigmoid", "tanh"}
                                                      : std::vector<std::string>{"tanh"};
@@ -56,6 +56,7 @@ class Recurrent {
 
   void run() {
     ValPtr x = im_.in(n_, 0);
+    codes_ = n_.op() == "DynamicQuantizeLSTM";
     w_ = weights(1);
     r_ = weights(2);
     b_ = n_.has_input(3) ? weights(3) : nullptr;
@@ -82,8 +83,9 @@ class Recurrent {
       if (n_.op() == "GRU") attrs.set("reset_after", n_.get_int("linear_before_reset", 0) != 0);
       std::vector<ValPtr> operands{x, state(x, 5, d)};
       if (kind_.has_cell) operands.push_back(state(x, 6, d));
-      operands.push_back(in_order(slice_of(w_, d), ".w_ih", d));
-      operands.push_back(in_order(slice_of(r_, d), ".w_hh", d));
+      operands.push_back(weight(w_, 8, ".w_ih", d));
+      operands.push_back(weight(r_, 10, ".w_hh", d));
+      if (codes_) attrs.set("rule", std::string("onnx"));
       for (int64_t half : {0, 1}) operands.push_back(bias(d, half));
       if (kind_.has_cell) operands.push_back(nullptr);  // no projection
       operands.push_back(lengths);
@@ -105,9 +107,14 @@ class Recurrent {
   }
 
  private:
-  // Dequantized codes as the numbers they stand for.
+  // Dequantized codes as the numbers they stand for. DynamicQuantizeLSTM has codes, transposed.
   ValPtr weights(size_t i) {
     ValPtr v = im_.in(n_, i);
+    if (codes_ && i < 3) {
+      v = plain_codes(im_, n_, v);
+      if (!v->is_constant() || v->rank() != 3) n_.unsupported("a weight that is not a constant");
+      return im_.call(n_, "permute", {v}, {{"dims", std::vector<int64_t>{0, 2, 1}}});
+    }
     return v->dequantized ? constant_val(v->name, v->constant.dequantize()) : v;
   }
 
@@ -173,6 +180,38 @@ class Recurrent {
     return v;
   }
 
+  // Direction d of W or R; codes with the scale and zero point of inputs `scale` and the next.
+  ValPtr weight(const ValPtr& v, size_t scale, const char* suffix, int64_t d) {
+    ValPtr w = in_order(slice_of(v, d), suffix, d);
+    if (!codes_) return w;
+    // One for the direction, or one for each row.
+    const auto numbers = [&](size_t i, const char* what) {
+      const Tensor all = im_.known(n_, i, what);
+      if (!all.defined()) return std::vector<double>{0};
+      const int64_t rows = gates_ * hidden_, each = all.numel() / directions_;
+      if (all.numel() != directions_ && all.numel() != directions_ * rows)
+        n_.fail(ErrorCode::corrupt, "{} is {}; expected {} or {} numbers", what,
+                to_string(all.type()), directions_, directions_ * rows);
+      ValPtr part = constant_val(what, all.to(DType::float32).reshape({directions_, each}));
+      part = slice_of(part, d);
+      if (each > 1) part = in_order(part, suffix, d);
+      return part->constant.to(DType::float64).reshape({-1}).to_vector<double>();
+    };
+    const std::vector<double> scales = numbers(scale, "the weight's scale");
+    std::vector<int64_t> zeros;
+    for (double z : numbers(scale + 1, "the weight's zero point"))
+      zeros.push_back(static_cast<int64_t>(z));
+    const DType dtype = w->type.dtype == DType::uint8 ? DType::quint8 : DType::qint8;
+    if (zeros.size() == 1) zeros.resize(scales.size(), zeros[0]);
+    if (zeros.size() != scales.size())
+      n_.fail(ErrorCode::corrupt, "{} scales and {} zero points", scales.size(), zeros.size());
+    return constant_val(
+        w->name,
+        make_quantized(w->constant, scales.size() == 1
+                                        ? Quantizer::per_tensor(scales[0], zeros[0], dtype)
+                                        : Quantizer::per_channel(scales, zeros, 0, dtype)));
+  }
+
   // One half of B: the input's biases, or the state's.
   ValPtr bias(int64_t d, int64_t half) {
     if (!b_) return nullptr;
@@ -209,14 +248,14 @@ class Recurrent {
   const NodeView& n_;
   CellKind kind_;
   int64_t gates_, hidden_ = 0, directions_ = 1;
-  bool batch_first_ = false;
+  bool batch_first_ = false, codes_ = false;
   ValPtr w_, r_, b_;
 };
 
 }  // namespace
 
 void add_recurrent(Handlers& h) {
-  for (const char* op : {"LSTM", "GRU", "RNN"})
+  for (const char* op : {"LSTM", "GRU", "RNN", "com.microsoft.DynamicQuantizeLSTM"})
     h[op] = [](Importer& im, const NodeView& n) { Recurrent(im, n).run(); };
 }
 

@@ -300,9 +300,13 @@ Window read_window(Importer& im, const NodeView& n, ValPtr& x, const std::vector
                    std::optional<double> fill);
 
 // The attributes of octet's convolution of x, which may be padded for it, with weight w.
-Attrs conv_attrs(Importer& im, const NodeView& n, ValPtr& x, const Val& w);
+Attrs conv_attrs(Importer& im, const NodeView& n, ValPtr& x, const Val& w,
+                 std::optional<double> fill);
 // conv1d, conv2d or conv3d, whichever the ranks say; `b` may be null.
 ValPtr emit_conv(Importer& im, const NodeView& n, ValPtr x, const ValPtr& w, const ValPtr& b);
+// conv_integer of codes; the zero points may be null.
+ValPtr emit_conv_integer(Importer& im, const NodeView& n, ValPtr x, const ValPtr& w,
+                         const ValPtr& x_zero, const ValPtr& w_zero);
 // Gemm of a, b and c (null if there is none), with the node's attributes.
 ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c);
 // The node's pool of x, and the pool of all of each channel.
@@ -316,8 +320,11 @@ int64_t axis_of(const NodeView& n, int64_t d, int64_t rank);
 // Known size of a dimension; unsupported otherwise.
 int64_t known_dim(const NodeView& n, const Val& v, int64_t d, const char* why);
 
-// -- passes after import (import_patterns.cpp) -----------------------------------------------
+// -- passes after import ---------------------------------------------------------------------
 
-graph::Graph fuse_patterns(const graph::Graph& graph);
+graph::Graph fuse_patterns(const graph::Graph& graph);  // import_patterns.cpp
+// Layers on codes that quantize_dynamic makes, scaled to float32, as the dynamic layers that do all
+// of it (import_dynamic.cpp).
+graph::Graph fuse_dynamic(const graph::Graph& graph);
 
 }  // namespace octet::io::onnx_impl

@@ -208,6 +208,14 @@ void quantize(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, i
   for (int64_t i = 0; i < n; ++i) store_code(y, i, quantize_one(x[i], inv_scale, zp, lo, hi));
 }
 
+void quantize_divided(const float* x, void* y, int64_t n, float scale, int32_t zp, int32_t lo,
+                      int32_t hi) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = x[i] / scale;
+    store_code(y, i, to_code(std::isnan(v) ? 0.0f : v, zp, lo, hi));
+  }
+}
+
 void dequantize(const void* x, float* y, int64_t n, float scale, int32_t zp, bool is_signed) {
   for (int64_t i = 0; i < n; ++i) y[i] = scale * static_cast<float>(code_at(x, i, is_signed) - zp);
 }
@@ -304,6 +312,7 @@ constinit const KernelTable scalar_table = {
     .gemm4 = gemm,
     .split_planes = split_planes,
     .join_planes = join_planes,
+    .join_block = join_block,
     .depthwise_packed_bytes = depthwise_packed_bytes,
     .depthwise_pack = depthwise_pack,
     .depthwise = depthwise,
@@ -322,6 +331,7 @@ constinit const KernelTable scalar_table = {
     .mul = mul,
     .lookup = lookup,
     .quantize = quantize,
+    .quantize_divided = quantize_divided,
     .dequantize = dequantize,
     .requantize = requantize,
     .quantize_nchw_to_nhwc = quantize_nchw_to_nhwc,

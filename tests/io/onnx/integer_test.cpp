@@ -160,25 +160,6 @@ TEST(OnnxInteger, MatMulIntegerToFloat) {
       (Floats{15, 36}));
 }
 
-TEST(OnnxInteger, DynamicQuantizeMatMul) {
-  OnnxModel m, parts;
-  for (OnnxModel* model : {&m, &parts})
-    model->input("x", {2, 5})
-        .constant("b", codes({5, 3}, 1, DType::int8))
-        .constant("bs", Tensor::scalar(0.25))
-        .constant("bias", floats({1, 2, 3}));
-  m.node("DynamicQuantizeMatMul", {"x", "b", "bs", "", "bias"}, {"y"}, {}, "", "com.microsoft")
-      .output("y");
-  parts.node("DynamicQuantizeLinear", {"x"}, {"q", "s", "z"})
-      .node("MatMulInteger", {"q", "b", "z"}, {"i"});
-  parts.node("Cast", {"i"}, {"f"}, {{"to", int64_t{kFloat}}})
-      .node("Mul", {"s", "bs"}, {"ss"})
-      .node("Mul", {"f", "ss"}, {"p"});
-  parts.node("Add", {"p", "bias"}, {"y"}).output("y");
-  Tensor x = Tensor::randn({2, 5}, 2);
-  EXPECT_TRUE(equal(run_one(m.import(), {x}), run_one(parts.import(), {x})));
-}
-
 // Two to a byte, the first in the low bits: the rows of B, and of the zero points.
 TEST(OnnxInteger, MatMulNBits) {
   for (int64_t bits : {2, 4, 8})

@@ -1,0 +1,228 @@
+// Dynamically quantized layers, as ONNX writes them in many nodes: codes of x by its own range, an
+// integer product, and the scales and the bias in float32. Here they become octet's dynamic layers
+// by ONNX's rule, which compute the same numbers. A match emits the layer where the last of its
+// parts stood; parts that nothing else uses die.
+#include <algorithm>
+#include <cmath>
+
+#include "octet/graph/passes/merge_qdq.h"
+#include "octet/io/onnx/importer_impl.h"
+
+namespace octet::io::onnx_impl {
+namespace {
+
+using graph::Graph;
+using graph::kNone;
+using graph::Node;
+using graph::NodeKind;
+using graph::Rewriter;
+
+// Results of quantize_dynamic.
+enum Part : size_t { kCodes, kScale, kZeroPoint };
+
+class DynamicFuser {
+ public:
+  explicit DynamicFuser(const Graph& g) : g_(g), uses_(g.use_counts()), rewriter_(g) {}
+
+  Graph run() {
+    return graph::remove_dead(rewriter_.run([&](Rewriter& r, const Node& node) {
+      return node.kind == NodeKind::call &&
+             (with_bias(r, node) || layer(r, node, kNone, node) || on_dequantized(r, node));
+    }));
+  }
+
+ private:
+  const Node* made_by(ValueId v, std::string_view op) const {
+    if (v == kNone) return nullptr;
+    const Node& p = g_.producer(v);
+    return p.kind == NodeKind::call && p.op == op ? &p : nullptr;
+  }
+
+  // The quantize_dynamic whose result `part` v is.
+  const Node* quantizer(ValueId v, Part part) const {
+    const Node* q = made_by(v, "quantize_dynamic");
+    return q && q->outputs[part] == v ? q : nullptr;
+  }
+
+  ValueId operand(const Node& node, size_t i) const {
+    return i < node.inputs.size() ? node.inputs[i] : kNone;
+  }
+
+  // A product of integers scaled to float32: to(sums) * (s_x * s_w).
+  struct Scaled {
+    const Node* product = nullptr;  // conv_integer or matmul_integer
+    const Node* x = nullptr;        // its quantize_dynamic; null: codes of one constant zero point
+    int64_t x_zero = 0;             // then
+    Tensor weight_scale;            // undefined: 1. Times s_x where x is null
+  };
+
+  // s_x * a constant, or s_x alone.
+  bool scales(ValueId v, Scaled& s) const {
+    if (v == s.x->outputs[kScale]) return true;
+    const Node* mul = made_by(v, "mul");
+    if (!mul) return false;
+    for (size_t i : {0, 1})
+      if (mul->inputs[i] == s.x->outputs[kScale] && g_.is_constant(mul->inputs[1 - i])) {
+        s.weight_scale = g_.constant(mul->inputs[1 - i]);
+        return s.weight_scale.dtype() == DType::float32;
+      }
+    return false;
+  }
+
+  std::optional<Scaled> scaled(const Node& mul) const {
+    if (mul.op != "mul" || mul.attrs.get_string("activation") != "none") return std::nullopt;
+    for (size_t i : {0, 1}) {
+      const Node* to = made_by(mul.inputs[i], "to");
+      if (!to || g_.type(to->outputs[0]).dtype != DType::float32) continue;
+      Scaled s;
+      s.product = made_by(to->inputs[0], "conv_integer");
+      if (!s.product) s.product = made_by(to->inputs[0], "matmul_integer");
+      if (!s.product) continue;
+      const ValueId zero = operand(*s.product, 3);
+      if (!g_.is_constant(s.product->inputs[1]) || (zero != kNone && !g_.is_constant(zero)))
+        continue;
+      s.x = quantizer(s.product->inputs[0], kCodes);
+      const ValueId x_zero = operand(*s.product, 2), scale = mul.inputs[1 - i];
+      if (s.x && x_zero == s.x->outputs[kZeroPoint] && scales(scale, s)) return s;
+      s.x = nullptr;
+      if (!g_.is_constant(scale) || g_.type(scale).dtype != DType::float32) continue;
+      if (x_zero != kNone && (!g_.is_constant(x_zero) || g_.constant(x_zero).numel() != 1)) continue;
+      if (x_zero != kNone) s.x_zero = static_cast<int64_t>(g_.constant(x_zero).item());
+      s.weight_scale = g_.constant(scale);
+      return s;
+    }
+    return std::nullopt;
+  }
+
+  // One number for all, or `channels` of them in a tensor that has them along dimension `axis`
+  // counted from the end.
+  static bool per_channel(const Tensor& t, int64_t channels, int64_t axis) {
+    return t.numel() == 1 ||
+           (t.numel() == channels && t.dim() >= axis && t.size(-axis) == channels);
+  }
+
+  // The product's weight as codes of its scale and zero point, output channels first; undefined if
+  // octet has no such layer.
+  Tensor weight_of(const Scaled& s) const {
+    const bool conv = s.product->op == "conv_integer";
+    Tensor codes = g_.constant(s.product->inputs[1]);
+    if (!conv && codes.dim() != 2) return {};
+    if (!conv) codes = codes.transpose(0, 1).contiguous();
+    const int64_t channels = codes.size(0), after = conv ? codes.dim() - 1 : 1;
+    std::vector<float> of_scale{1};
+    if (s.weight_scale.defined()) {
+      if (!per_channel(s.weight_scale, channels, after)) return {};
+      of_scale = s.weight_scale.reshape({-1}).to_vector<float>();
+    }
+    std::vector<int64_t> zeros{0};
+    if (const ValueId zero = operand(*s.product, 3); zero != kNone)
+      zeros = g_.constant(zero).to(DType::int64).reshape({-1}).to_vector<int64_t>();
+    if (zeros.size() != 1 && std::ssize(zeros) != channels) return {};
+    for (float v : of_scale)
+      if (!(v > 0) || !std::isfinite(v)) return {};
+    const DType dtype = codes.dtype() == DType::uint8 ? DType::quint8 : DType::qint8;
+    if (of_scale.size() == 1 && zeros.size() == 1)
+      return make_quantized(codes, Quantizer::per_tensor(of_scale[0], zeros[0], dtype));
+    std::vector<double> all(static_cast<size_t>(channels), of_scale[0]);
+    if (of_scale.size() > 1) all.assign(of_scale.begin(), of_scale.end());
+    if (zeros.size() == 1) zeros.resize(all.size(), zeros[0]);
+    return make_quantized(codes, Quantizer::per_channel(all, zeros, 0, dtype));
+  }
+
+  // The dynamic layer for `mul` in place of `root`; `bias` may be kNone.
+  bool layer(Rewriter& r, const Node& mul, ValueId bias, const Node& root) {
+    const std::optional<Scaled> s = scaled(mul);
+    if (!s) return false;
+    const Tensor weight = weight_of(*s);
+    if (!weight.defined()) return false;
+    const bool conv = s->product->op == "conv_integer";
+    if (!conv && g_.type(s->product->inputs[0]).dim() < 2) return false;
+    if (bias != kNone &&
+        !per_channel(g_.constant(bias), weight.size(0), conv ? weight.dim() - 1 : 1))
+      return false;
+    ValueId vector = kNone;
+    if (bias != kNone) {
+      Tensor t = g_.constant(bias).reshape({-1});
+      if (t.numel() != weight.size(0)) t = t.expand({weight.size(0)}).contiguous();
+      vector = r.out().add_constant(g_.value(bias).name, t);
+    }
+    const ValueId w = r.out().add_constant(g_.value(s->product->inputs[1]).name + ".q", weight);
+    Attrs attrs = conv ? s->product->attrs : Attrs();
+    attrs.set("rule", std::string("onnx"));
+    const std::string op =
+        conv ? fmt::format("conv{}d_dynamic", weight.dim() - 2) : std::string("linear_dynamic");
+    emit(r, root, op, {operand_of(r, *s), w, vector}, attrs, s->product->scope);
+    return true;
+  }
+
+  // x, or its codes with the scale 1.
+  ValueId operand_of(Rewriter& r, const Scaled& s) const {
+    if (s.x) return r(s.x->inputs[0]);
+    const ValueId codes = s.product->inputs[0];
+    const DType dtype = g_.type(codes).dtype == DType::uint8 ? DType::quint8 : DType::qint8;
+    return r.out().add_call(g_.value(codes).name + ".codes", "make_quantized", {r(codes)}, {},
+                            ops::QType{dtype, Quantizer::per_tensor(1, s.x_zero, dtype)},
+                            s.product->scope);
+  }
+
+  void emit(Rewriter& r, const Node& root, const std::string& op, std::vector<ValueId> operands,
+            const Attrs& attrs, const std::string& scope) {
+    r.map(root.outputs[0], r.out().add_call(g_.value(root.outputs[0]).name, op, std::move(operands),
+                                            attrs, std::nullopt, scope));
+  }
+
+  bool with_bias(Rewriter& r, const Node& add) {
+    if (add.op != "add" || add.attrs.get_string("activation") != "none") return false;
+    for (size_t i : {0, 1}) {
+      const Node* mul = made_by(add.inputs[i], "mul");
+      const ValueId bias = add.inputs[1 - i];
+      // It must not give the result more dimensions.
+      if (!mul || uses_[add.inputs[i]] != 1 || !g_.is_constant(bias) ||
+          g_.type(bias).dtype != DType::float32 ||
+          g_.type(add.outputs[0]).dim() != g_.type(add.inputs[i]).dim())
+        continue;
+      if (layer(r, *mul, bias, add)) return true;
+    }
+    return false;
+  }
+
+  // A float layer with a weight of codes on what quantize_dynamic's codes stand for.
+  bool on_dequantized(Rewriter& r, const Node& node) {
+    const ops::Op* dynamic = ops::find_form(node.op, WeightForm::dynamic);
+    if (!dynamic) return false;
+    const Node* weight = made_by(node.inputs[1], "dequantize");
+    const Node* mul = made_by(node.inputs[0], "mul");
+    const ValueId bias = operand(node, 2);
+    if (!weight || !g_.is_constant(weight->inputs[0]) || !mul ||
+        (bias != kNone && !g_.is_constant(bias)))
+      return false;
+    const DType dtype = g_.type(weight->inputs[0]).dtype;
+    if (dtype != DType::qint8 && dtype != DType::quint8) return false;
+    for (size_t i : {0, 1}) {
+      const Node* x = quantizer(mul->inputs[1 - i], kScale);
+      const Node* sub = made_by(mul->inputs[i], "sub");
+      if (!x || !sub) continue;
+      const Node *codes = made_by(sub->inputs[0], "to"), *zero = made_by(sub->inputs[1], "to");
+      if (!codes || !zero || codes->inputs[0] != x->outputs[kCodes] ||
+          zero->inputs[0] != x->outputs[kZeroPoint])
+        continue;
+      Attrs attrs = node.attrs;
+      attrs.set("rule", std::string("onnx"));
+      emit(r, node, dynamic->name(),
+           {r(x->inputs[0]), r(weight->inputs[0]), bias == kNone ? kNone : r(bias)}, attrs,
+           node.scope);
+      return true;
+    }
+    return false;
+  }
+
+  const Graph& g_;
+  std::vector<int> uses_;
+  Rewriter rewriter_;
+};
+
+}  // namespace
+
+Graph fuse_dynamic(const Graph& g) { return DynamicFuser(g).run(); }
+
+}  // namespace octet::io::onnx_impl

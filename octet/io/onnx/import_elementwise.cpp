@@ -96,6 +96,20 @@ void import_selu(Importer& im, const NodeView& n) {
          im.call(n, "mul", {im.call(n, "elu", {x}, {{"alpha", alpha}}), im.scalar(n, gamma)}));
 }
 
+// x towards 0 by `bias`, and 0 within -lambd..lambd.
+void import_shrink(Importer& im, const NodeView& n) {
+  const double bias = n.get_float("bias", 0), lambd = n.get_float("lambd", 0.5);
+  ValPtr x = im.in(n, 0);
+  const DType dtype = x->type.dtype;
+  x = im.cast(n, x, DType::float32);
+  ValPtr above = im.call(n, "sub", {x, im.scalar(n, bias)}),
+         below = im.call(n, "add", {x, im.scalar(n, bias)});
+  ValPtr y = im.call(n, "where",
+                     {im.call(n, "greater", {x, im.scalar(n, lambd)}), above, im.scalar(n, 0)});
+  y = im.call(n, "where", {im.call(n, "less", {x, im.scalar(n, -lambd)}), below, y});
+  im.out(n, 0, im.cast(n, y, dtype));
+}
+
 void import_is_inf(Importer& im, const NodeView& n) {
   bool positive = n.get_int("detect_positive", 1) != 0,
        negative = n.get_int("detect_negative", 1) != 0;
@@ -136,7 +150,7 @@ void add_elementwise(Handlers& h) {
       im.out(n, 0, im.call(n, op->name(), operands));
     };
   }
-  h["Identity"] = [](Importer& im, const NodeView& n) { im.out(n, 0, im.in(n, 0)); };
+  h["Identity"] = [](Importer& im, const NodeView& n) { im.out(n, 0, im.any_in(n, 0)); };
   h["Dropout"] = import_dropout;
   h["Clip"] = import_clip;
   h["Pow"] = import_pow;
@@ -146,6 +160,7 @@ void add_elementwise(Handlers& h) {
     im.out(n, 0, im.cast(n, im.in(n, 0), im.in(n, 1)->type.dtype));
   };
   h["Selu"] = import_selu;
+  h["Shrink"] = import_shrink;
   h["IsInf"] = import_is_inf;
   h["IsNaN"] = [](Importer& im, const NodeView& n) {
     im.out(n, 0, im.call(n, "not_equal", {im.in(n, 0), im.in(n, 0)}));

@@ -42,6 +42,32 @@ void import_layer_norm(Importer& im, const NodeView& n) {
   im.out(n, 2, im.call(n, "rsqrt", {im.call(n, "add", {variance, im.scalar(n, eps)})}));
 }
 
+// scale and bias per channel; before opset 21 per group.
+void import_group_norm(Importer& im, const NodeView& n) {
+  n.ignore({"stash_type"});
+  ValPtr x = im.in(n, 0);
+  const int64_t groups = n.get_int("num_groups", 0);
+  if (groups < 1 || x->rank() < 2)
+    n.fail(ErrorCode::corrupt, "num_groups={} for {}", groups, to_string(x->type));
+  std::vector<ValPtr> operands{x};
+  for (size_t i : {1, 2}) {
+    ValPtr v = im.in(n, i);
+    if (n.opset() < 21) {
+      const int64_t channels = known_dim(n, *x, 1, "GroupNormalization");
+      if (v->dims() != std::vector<Dim>{groups} || channels % groups != 0)
+        n.fail(ErrorCode::corrupt, "{} for {} groups of {} channels", to_string(v->type), groups,
+               channels);
+      v = im.call(n, "unsqueeze", {v}, {{"dim", int64_t{1}}});
+      v = im.call(n, "expand", {v}, {{"shape", std::vector<int64_t>{groups, channels / groups}}});
+      v = im.call(n, "reshape", {v}, {{"shape", std::vector<int64_t>{channels}}});
+    }
+    operands.push_back(v);
+  }
+  im.out(n, 0,
+         im.call(n, "group_norm", operands,
+                 {{"groups", groups}, {"eps", n.get_float("epsilon", 1e-5f)}}));
+}
+
 // (x - mean) / (standard deviation + 1e-9) over `axes`.
 void import_mean_variance(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
@@ -59,6 +85,7 @@ void import_mean_variance(Importer& im, const NodeView& n) {
 void add_normalizations(Handlers& h) {
   h["BatchNormalization"] = import_batch_norm;
   h["InstanceNormalization"] = import_instance_norm;
+  h["GroupNormalization"] = import_group_norm;
   h["LayerNormalization"] = import_layer_norm;
   h["MeanVarianceNormalization"] = import_mean_variance;
 }

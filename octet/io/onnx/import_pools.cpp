@@ -35,7 +35,7 @@ ValPtr max_pool3d(Importer& im, const NodeView& n, const ValPtr& x, const Window
 
 }  // namespace
 
-ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max) {
+ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max, bool sum) {
   DType dtype = x->type.dtype;
   // Plain 8 and 16 bit integers are exact in float32.
   if (!pools_directly(*x)) x = im.cast(n, x, DType::float32);
@@ -58,6 +58,7 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max) {
       attrs.set("dilation", dilation);
     else
       attrs.set("count_include_pad", count_pad);
+    if (sum) attrs.set("divisor_override", int64_t{1});
     return attrs;
   };
   ValPtr y;
@@ -71,6 +72,9 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max) {
     y = im.call(n, "squeeze", {y}, {{"dim", int64_t{2}}});
   } else if (w.kernel.size() == 3 && max) {
     y = max_pool3d(im, n, x, w, ceil);
+  } else if (w.kernel.size() == 3) {
+    y = im.call(n, "avg_pool3d", {x},
+                finish(pool_attrs(w.kernel, w.stride, w.pads, ceil), w.dilation));
   } else {
     n.unsupported("{} spatial dimensions", w.kernel.size());
   }
@@ -87,7 +91,70 @@ ValPtr emit_global_pool(Importer& im, const NodeView& n, const ValPtr& x, bool m
   return im.call(n, max ? "amax" : "mean", {x}, {{"dim", dims}, {"keepdim", true}});
 }
 
+namespace {
+
+// |x| to the power p, and back.
+ValPtr powered(Importer& im, const NodeView& n, const ValPtr& x, double p) {
+  ValPtr size = im.call(n, "abs", {x});
+  return p == 1 ? size : im.call(n, "pow", {size, im.scalar(n, p)});
+}
+ValPtr rooted(Importer& im, const NodeView& n, const ValPtr& x, double p) {
+  if (p == 1) return x;
+  return p == 2 ? im.call(n, "sqrt", {x}) : im.call(n, "pow", {x, im.scalar(n, 1 / p)});
+}
+
+// The sum over each window of |x| to the power p, and the p-th root of it.
+void import_lp_pool(Importer& im, const NodeView& n, bool global) {
+  ValPtr x = im.in(n, 0);
+  const double p = static_cast<double>(n.get_int("p", 2));
+  if (p < 1) n.fail(ErrorCode::corrupt, "p={}: expected 1 or more", p);
+  ValPtr powers = powered(im, n, x, p), sums;
+  if (global) {
+    std::vector<int64_t> dims;
+    for (int64_t d = 2; d < x->rank(); ++d) dims.push_back(d);
+    sums = im.call(n, "sum", {powers}, {{"dim", dims}, {"keepdim", true}});
+  } else {
+    sums = emit_pool(im, n, powers, false, true);
+  }
+  im.out(n, 0, rooted(im, n, sums, p));
+}
+
+// x / (bias + alpha * m)^beta, m the mean of the squares over `size` neighbouring channels, those
+// beyond the ends being 0.
+void import_lrn(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0);
+  const int64_t size = n.get_int("size", 0), rank = x->rank();
+  if (size < 1 || rank < 2) n.fail(ErrorCode::corrupt, "size={} for {}", size, to_string(x->type));
+  const int64_t before = (size - 1) / 2, after = size - 1 - before;
+  // The channels as the height or the depth of one channel.
+  ValPtr m = im.call(n, "mul", {x, x});
+  if (rank == 2) m = im.call(n, "unsqueeze", {m}, {{"dim", int64_t{2}}});
+  if (rank > 4) m = im.call(n, "flatten", {m}, {{"start_dim", int64_t{2}}});
+  m = im.call(n, "unsqueeze", {m}, {{"dim", int64_t{1}}});
+  Attrs window = rank == 4 ? pool_attrs({size, 1, 1}, {1, 1, 1}, {before, 0, 0, after, 0, 0}, false)
+                           : pool_attrs({size, 1}, {1, 1}, {before, 0, after, 0}, false);
+  window.set("count_include_pad", true);
+  m = im.call(n, rank == 4 ? "avg_pool3d" : "avg_pool2d", {m}, window);
+  m = im.call(n, "squeeze", {m}, {{"dim", int64_t{1}}});
+  if (rank == 2) m = im.call(n, "squeeze", {m}, {{"dim", int64_t{2}}});
+  if (rank > 4) {
+    for (int64_t d = 0; d < rank; ++d)
+      if (!x->dims()[static_cast<size_t>(d)].known())
+        im.remember(x->dims()[static_cast<size_t>(d)].name(), x->id, d);
+    m = emit_reshape(im, n, m, x->dims(), true);
+  }
+  m = im.call(n, "mul", {m, im.scalar(n, n.get_float("alpha", 0.0001f))});
+  m = im.call(n, "add", {m, im.scalar(n, n.get_float("bias", 1))});
+  im.out(n, 0,
+         im.call(n, "div", {x, im.call(n, "pow", {m, im.scalar(n, n.get_float("beta", 0.75))})}));
+}
+
+}  // namespace
+
 void add_pools(Handlers& h) {
+  h["LpPool"] = [](Importer& im, const NodeView& n) { import_lp_pool(im, n, false); };
+  h["GlobalLpPool"] = [](Importer& im, const NodeView& n) { import_lp_pool(im, n, true); };
+  h["LRN"] = import_lrn;
   for (bool max : {true, false}) {
     h[max ? "MaxPool" : "AveragePool"] = [max](Importer& im, const NodeView& n) {
       im.out(n, 0, emit_pool(im, n, im.in(n, 0), max));

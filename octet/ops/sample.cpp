@@ -19,10 +19,9 @@ struct GridModes {
   explicit GridModes(const Attrs& attrs) : align_corners(attrs.get_bool("align_corners")) {
     const std::string &mode_name = attrs.get_string("mode"),
                       &padding_name = attrs.get_string("padding_mode");
-    OCTET_CHECK(mode_name == "nearest" || mode_name == "linear" || mode_name == "cubic",
-                invalid_argument,
-                "grid_sample: mode=\"{}\"; expected \"nearest\", \"linear\" or \"cubic\"",
-                mode_name);
+    OCTET_CHECK(
+        mode_name == "nearest" || mode_name == "linear" || mode_name == "cubic", invalid_argument,
+        "grid_sample: mode=\"{}\"; expected \"nearest\", \"linear\" or \"cubic\"", mode_name);
     OCTET_CHECK(padding_name == "zeros" || padding_name == "border" || padding_name == "reflection",
                 invalid_argument,
                 "grid_sample: padding_mode=\"{}\"; expected \"zeros\", \"border\" or "
@@ -64,8 +63,7 @@ int64_t element_for(int64_t i, int64_t n, const GridModes& modes) {
   if (modes.outside == Outside::zeros) return -1;
   if (modes.outside == Outside::border) return std::clamp<int64_t>(i, 0, n - 1);
   const double edge = modes.align_corners ? 0 : 0.5;
-  const double inside =
-      mirrored(static_cast<double>(i), -edge, static_cast<double>(n - 1) + edge);
+  const double inside = mirrored(static_cast<double>(i), -edge, static_cast<double>(n - 1) + edge);
   return std::clamp<int64_t>(static_cast<int64_t>(inside), 0, n - 1);
 }
 
@@ -75,7 +73,8 @@ GridTaps grid_taps(double place, int64_t n, const GridModes& modes) {
   double x = modes.align_corners ? (place + 1) / 2 * (size - 1) : ((place + 1) * size - 1) / 2;
   GridTaps taps;
   // A place that is not a number, or so far away that elements cannot be counted.
-  if (!(std::fabs(x) < 1e15)) x = modes.outside == Outside::zeros ? -10 : std::isnan(x) ? 0 : std::clamp(x, -1e15, 1e15);
+  if (!(std::fabs(x) < 1e15))
+    x = modes.outside == Outside::zeros ? -10 : std::isnan(x) ? 0 : std::clamp(x, -1e15, 1e15);
   if (modes.mode != Sampling::cubic) {
     const double edge = modes.align_corners ? 0 : 0.5;
     if (modes.outside == Outside::border) x = std::clamp(x, 0.0, size - 1);
@@ -151,8 +150,8 @@ Tensor eval_grid_sample(const Call& c) {
                         // names the innermost dimension first.
                         sum.assign(1, {0, 1.0});
                         for (int64_t d = 0; d < spatial; ++d) {
-                          const GridTaps taps = grid_taps(where[i * spatial + spatial - 1 - d],
-                                                          x.size(d + 2), modes);
+                          const GridTaps taps =
+                              grid_taps(where[i * spatial + spatial - 1 - d], x.size(d + 2), modes);
                           product.clear();
                           for (const auto& [at, weight] : sum)
                             for (int k = 0; k < taps.count; ++k)
@@ -217,7 +216,8 @@ Tensor eval_roi_align(const Call& c) {
   const Attrs& a = c.attrs();
   const Tensor x = c[0].contiguous(), rois = c[1].to(DType::float64).contiguous(),
                images = c[2].to(DType::int64).contiguous();
-  const bool half = a.get_string("coordinates") == "half_pixel", max = a.get_string("mode") == "max";
+  const bool half = a.get_string("coordinates") == "half_pixel",
+             max = a.get_string("mode") == "max";
   const double scale = a.get_double("spatial_scale"), offset = half ? 0.5 : 0;
   const int64_t ratio = a.get_int("sampling_ratio"), channels = x.size(1), h = x.size(2),
                 w = x.size(3), rows = a.get_ints("output_size")[0],
@@ -374,11 +374,12 @@ Tensor eval_suppression(const Call& c) {
 // are the centers of the outer elements (align_corners) or their edges. mode: "nearest" (halves to
 // even), "linear" or "cubic". padding_mode: what is outside is 0 ("zeros"), the nearest element
 // ("border"), or mirrored at the ends ("reflection").
-OCTET_OP(grid_sample,
-         "grid_sample(x, grid, *, mode=\"linear\", padding_mode=\"zeros\", align_corners=false) -> y",
-         QRule::own, infer(infer_grid_sample), widened(eval_grid_sample),
-         Doc{"x at the places of grid; mode: \"nearest\", \"linear\" or \"cubic\"; padding_mode: "
-             "\"zeros\", \"border\" or \"reflection\""})
+OCTET_OP(
+    grid_sample,
+    "grid_sample(x, grid, *, mode=\"linear\", padding_mode=\"zeros\", align_corners=false) -> y",
+    QRule::own, infer(infer_grid_sample), widened(eval_grid_sample),
+    Doc{"x at the places of grid; mode: \"nearest\", \"linear\" or \"cubic\"; padding_mode: "
+        "\"zeros\", \"border\" or \"reflection\""})
 
 // Cells of output_size over regions (x0, y0, x1, y1) of images of x (N, C, H, W), multiplied by
 // spatial_scale: each the mean (or maximum) of sampling_ratio x sampling_ratio samples (0: one for

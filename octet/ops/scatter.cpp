@@ -102,8 +102,7 @@ void each_update(Tensor& y, const Tensor& updates, const Blocks& places, Fn fn) 
   const auto* in = static_cast<const T*>(updates.raw_data());
   auto* out = static_cast<T*>(y.raw_data());
   for (size_t i = 0; i < places.at.size(); ++i)
-    for (int64_t j = 0; j < places.block; ++j)
-      fn(out[places.at[i] + j], in[i * places.block + j]);
+    for (int64_t j = 0; j < places.block; ++j) fn(out[places.at[i] + j], in[i * places.block + j]);
 }
 
 // x with the blocks at the places replaced by `updates`, or joined with them; in the order of the
@@ -111,8 +110,7 @@ void each_update(Tensor& y, const Tensor& updates, const Blocks& places, Fn fn) 
 Tensor scatter_blocks(const Tensor& x, const Tensor& updates_any, const Blocks& places,
                       const std::string& reduction, const std::string& who) {
   const DType half = x.dtype();
-  const bool widen =
-      reduction != "none" && (half == DType::float16 || half == DType::bfloat16);
+  const bool widen = reduction != "none" && (half == DType::float16 || half == DType::bfloat16);
   Tensor y = (widen ? x.to(DType::float32) : x).contiguous().clone(),
          updates = (widen ? updates_any.to(DType::float32) : updates_any).contiguous();
   if (reduction == "none") {
@@ -143,8 +141,7 @@ Tensor scatter_blocks(const Tensor& x, const Tensor& updates_any, const Blocks& 
 
 void check_reduction(const Types& t) {
   const std::string& r = t.attrs().get_string("reduction");
-  OCTET_CHECK(r == "none" || r == "add" || r == "mul" || r == "max" || r == "min",
-              invalid_argument,
+  OCTET_CHECK(r == "none" || r == "add" || r == "mul" || r == "max" || r == "min", invalid_argument,
               "{}: reduction=\"{}\"; expected \"none\", \"add\", \"mul\", \"max\" or \"min\"",
               t.op().name(), r);
 }
@@ -254,9 +251,8 @@ OCTET_OP(gather_nd, "gather_nd(x, index, *, batch_dims=0) -> y", QRule::same,
 
 // x with y[i, j, index[i, j, k]] = updates[i, j, k] for dim = 2, or joined with what is there:
 // reduction "add", "mul", "max" or "min".
-OCTET_OP(scatter_elements,
-         "scatter_elements(x, index, updates, *, dim=0, reduction=\"none\") -> y", QRule::own,
-         infer([](const Types& t) {
+OCTET_OP(scatter_elements, "scatter_elements(x, index, updates, *, dim=0, reduction=\"none\") -> y",
+         QRule::own, infer([](const Types& t) {
            check_element_index(t);
            check_updates(t, t[1].dims);
            return t.result(t[0].dims, plain_dtype(t[0]));

@@ -62,7 +62,8 @@ TEST(GridSample, PlacesThatAreNoNumbersAreSafe) {
   const float nan = std::nanf("");
   for (const char* padding : {"zeros", "border", "reflection"})
     for (const char* mode : {"nearest", "linear", "cubic"})
-      for (float v : sampled({nan, 1e30f, -1e30f, INFINITY}, {{"mode", mode}, {"padding_mode", padding}}))
+      for (float v :
+           sampled({nan, 1e30f, -1e30f, INFINITY}, {{"mode", mode}, {"padding_mode", padding}}))
         EXPECT_TRUE(v >= 0 && v <= 3) << mode << " " << padding << " " << v;
 }
 
@@ -70,8 +71,9 @@ TEST(GridSample, WrongShapesAreNamed) {
   expect_error(ErrorCode::invalid_argument, {"grid_sample", "(1, 2, 3)"}, [] {
     ops::call("grid_sample", {Tensor::zeros({1, 1, 2, 2}), Tensor::zeros({1, 2, 3})});
   });
-  expect_error(ErrorCode::invalid_argument, {"mode=\"bilinear\""},
-               [] { sampled({0}, {{"mode", "bilinear"}}); });
+  expect_error(ErrorCode::invalid_argument, {"mode=\"bilinear\""}, [] {
+    sampled({0}, {{"mode", "bilinear"}});
+  });
 }
 
 TEST(RoiAlign, CellsAreMeansOfSamples) {

@@ -19,16 +19,16 @@ TEST(Scatter, EveryDtypeMoves) {
     const Tensor y = ops::call("gather_elements", {x, places({2, 0}, {2, 1})}, {{"dim", 1}});
     EXPECT_EQ(y.dtype(), dtype);
     EXPECT_EQ(y.to(DType::int64).to_vector<int64_t>(), (std::vector<int64_t>{2, 3}));
-    const Tensor added = ops::call("scatter_nd", {x, places({1}, {1, 1}), x.slice(0, 0, 1)},
-                                   {{"reduction", "add"}});
+    const Tensor added =
+        ops::call("scatter_nd", {x, places({1}, {1, 1}), x.slice(0, 0, 1)}, {{"reduction", "add"}});
     EXPECT_EQ(added.to(DType::int64).to_vector<int64_t>(),
               (std::vector<int64_t>{0, 1, 2, 3, 5, 7}));
   }
 }
 
 TEST(Scatter, CodesAreGatheredAsTheyAre) {
-  const Tensor x = quantize_per_tensor(Tensor::arange(6, DType::float32).reshape({2, 3}), 0.5, 3,
-                                       DType::quint8);
+  const Tensor x =
+      quantize_per_tensor(Tensor::arange(6, DType::float32).reshape({2, 3}), 0.5, 3, DType::quint8);
   const Tensor y = ops::call("gather_nd", {x, places({1, 2, 0, 1}, {2, 2})});
   EXPECT_EQ(y.dtype(), DType::quint8);
   EXPECT_EQ(*y.quantizer(), *x.quantizer());
@@ -44,10 +44,13 @@ TEST(Scatter, OfSeveralUpdatesOfOnePlaceTheLastStays) {
 
 TEST(Scatter, WrongOperandsAreNamed) {
   const Tensor x = Tensor::zeros({2, 3});
-  expect_error(ErrorCode::invalid_argument, {"gather_elements", "as many dimensions"},
-               [&] { ops::call("gather_elements", {x, places({0}, {1})}); });
+  expect_error(ErrorCode::invalid_argument, {"gather_elements", "as many dimensions"}, [&] {
+    ops::call("gather_elements", {x, places({0}, {1})});
+  });
   expect_error(ErrorCode::invalid_argument, {"scatter_nd", "updates have shape (2)", "(1, 3)"},
-               [&] { ops::call("scatter_nd", {x, places({0}, {1, 1}), Tensor::zeros({2})}); });
+               [&] {
+                 ops::call("scatter_nd", {x, places({0}, {1, 1}), Tensor::zeros({2})});
+               });
   expect_error(ErrorCode::invalid_argument, {"reduction=\"most\""}, [&] {
     ops::call("scatter_nd", {x, places({0}, {1, 1}), Tensor::zeros({1, 3})},
               {{"reduction", "most"}});

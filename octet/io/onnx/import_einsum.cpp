@@ -45,9 +45,8 @@ class Einsum {
     Labels labels;
     for (size_t i = 0; i < text.size(); ++i) {
       if (text.compare(i, 3, "...") == 0) {
-        const int dims =
-            rank < 0 ? ellipsis_rank
-                     : static_cast<int>(rank - static_cast<int64_t>(text.size()) + 3);
+        const int dims = rank < 0 ? ellipsis_rank
+                                  : static_cast<int>(rank - static_cast<int64_t>(text.size()) + 3);
         for (int d = dims; d-- > 0;) labels.push_back(kEllipsis + d);
         ellipsis_ = std::max(ellipsis_, dims);
         i += 2;
@@ -71,7 +70,8 @@ class Einsum {
     size_t i = 0;
     for (size_t from = 0; from <= left.size(); ++i) {
       const size_t comma = std::min(left.find(',', from), left.size());
-      if (i >= n_.input_count()) n_.fail(ErrorCode::corrupt, "'{}'", equation_);
+      if (i >= n_.input_count())
+        n_.fail(ErrorCode::corrupt, "'{}' for {} inputs", equation_, n_.input_count());
       ValPtr v = im_.in(n_, i);
       operands_.push_back({v, parse(left.substr(from, comma - from), v->rank(), 0)});
       from = comma + 1;
@@ -201,12 +201,14 @@ class Einsum {
         right = im_.call(n_, "unsqueeze", {right}, {{"dim", static_cast<int64_t>(batch.size())}});
       return {im_.call(n_, "mul", {left, right}), all};
     }
-    left = merged(merged(left, batch.size() + rows.size(), summed.size()), batch.size(),
-                  rows.size());
+    // Without a batch the product goes over the last dimension of as many rows as there are.
+    const bool rows_stay = batch.empty() && !rows.empty();
+    left = merged(left, batch.size() + rows.size(), summed.size());
+    if (!rows_stay) left = merged(left, batch.size(), rows.size());
     right = merged(merged(right, batch.size() + summed.size(), columns.size()), batch.size(),
                    summed.size());
     ValPtr y = emit_matmul(im_, n_, left, right);
-    if (rows.size() <= 1 && columns.size() <= 1) {
+    if ((rows.size() <= 1 || rows_stay) && columns.size() <= 1) {
       if (columns.empty()) y = im_.call(n_, "squeeze", {y}, {{"dim", y->rank() - 1}});
       if (rows.empty())
         y = im_.call(n_, "squeeze", {y}, {{"dim", static_cast<int64_t>(batch.size())}});

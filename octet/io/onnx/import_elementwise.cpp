@@ -78,6 +78,17 @@ void import_prelu(Importer& im, const NodeView& n) {
 void import_cast(Importer& im, const NodeView& n) {
   n.ignore({"saturate"});  // float8 only
   DType dtype = DType::float32;
+  // Unsigned integers wrap; what is more than int64 holds stays negative.
+  if (const auto to = static_cast<int32_t>(n.get_int("to", 0)); is_wide_unsigned(to)) {
+    ValPtr x = im.cast(n, im.in(n, 0), DType::int64);
+    const double range = holder_of(to) == DType::int32 ? 65536.0 : 4294967296.0;
+    if (onnx_type_name(to) != "UINT64")
+      x = im.call(n, "remainder", {x, im.scalar(n, range, DType::int64)});
+    x = im.cast(n, x, holder_of(to));
+    x = std::make_shared<Val>(*x);
+    x->narrow = to;
+    return im.out(n, 0, x);
+  }
   try {
     dtype = dtype_of(static_cast<int32_t>(n.get_int("to", 0)), n.label());
   } catch (const Error&) {

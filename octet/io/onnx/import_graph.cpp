@@ -43,6 +43,30 @@ void for_each_read(const onnx::NodeProto& node, const std::function<void(const s
   }
 }
 
+// Unsigned integers of more than 8 bits are held in signed ones, which do not wrap as they do: only
+// operators that make no new numbers of them may have them. Returns the type that the results have
+// too, or 0.
+int32_t check_unsigned(const NodeView& n, const std::vector<ValPtr>& inputs) {
+  static const std::set<std::string> kKeep = {
+      "Identity", "Max",    "Min",       "Reshape", "Flatten", "Transpose", "Squeeze",
+      "Slice",    "Concat", "Unsqueeze", "Split",   "Expand",  "Tile",      "Gather"};
+  static const std::set<std::string> kRead = {
+      "Cast",  "CastLike", "Equal",          "Less",           "LessOrEqual",      "Greater",
+      "Shape", "Size",     "GreaterOrEqual", "QuantizeLinear", "DequantizeLinear", "Where"};
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const ValPtr& v = inputs[i];
+    if (!v || !is_wide_unsigned(v->narrow) || v->constant.defined()) continue;
+    if (kKeep.count(n.op()) && n.is_standard()) {
+      if (i == 0) return v->narrow;
+      continue;
+    }
+    const bool index = i == 1 && (n.op() == "Pow" || n.op() == "GatherElements");
+    if (!index && !kRead.count(n.op()))
+      n.unsupported("operands of type {}", onnx_type_name(v->narrow));
+  }
+  return 0;
+}
+
 // A function's attributes that have defaults: its field 11, which older definitions of the message
 // lack.
 std::map<std::string, onnx::AttributeProto> default_attributes(const onnx::FunctionProto& f) {
@@ -158,9 +182,12 @@ void Importer::read_inputs() {
         dims.emplace_back(bound->second);
     }
     OCTET_CHECK(elements < 1e12, corrupt, "{}: has too many elements", what);
-    TensorType type(dtype_of(tensor.elem_type(), what), dims);
+    const bool wide = is_wide_unsigned(tensor.elem_type());
+    TensorType type(wide ? holder_of(tensor.elem_type()) : dtype_of(tensor.elem_type(), what),
+                    dims);
     auto v = std::make_shared<Val>();
     v->name = input.name();
+    if (wide) v->narrow = tensor.elem_type();
     v->id = graph_.add_input(sanitize(input.name()), type);
     DType compute = compute_type(type.dtype);
     if (compute != type.dtype)
@@ -257,12 +284,16 @@ void Importer::visit(const onnx::NodeProto& node) {
       return;
     }
     if (node.output_size() == 0) return;
+    const int32_t kept = check_unsigned(n, inputs);
     if (handler == handlers().end())
       inline_function(n, node, *function->second, inputs);
     else if (!fold_sizes(*this, n, inputs))
       handler->second(*this, n);
     if (auto names = n.unread(); !names.empty())
       n.unsupported("attribute {}", fmt::join(names, ", "));
+    for (const std::string& name : node.output())
+      if (auto made = values_.find(name); kept != 0 && made != values_.end() && made->second)
+        made->second->narrow = kept;
     for (size_t i = 0; i < n.output_count(); ++i)
       if (wants_output(n, i) && !values_.count(n.output(i))) n.unsupported("output {}", i);
   } catch (const NodeView::Unsupported& u) {
@@ -414,6 +445,9 @@ void Importer::finish_outputs() {
                   : declared == onnx::TensorProto::FLOAT16  ? DType::float16
                   : declared == onnx::TensorProto::BFLOAT16 ? DType::bfloat16
                                                             : DType::float32;
+    OCTET_CHECK(!is_wide_unsigned(declared) || !is_wide_unsigned(v->narrow), unsupported,
+                "{}: element type {} is not supported: octet has no results of this type", what,
+                onnx_type_name(declared));
     ValueId id = graph::kNone;
     try {
       id = materialize(n, v);
@@ -470,6 +504,8 @@ const Handlers& handlers() {
     add_places(h);
     add_regions(h);
     add_einsum(h);
+    add_fused(h);
+    add_attention(h);
     add_resize(h);
     add_sizes(h);
     add_constants(h);

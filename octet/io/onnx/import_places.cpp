@@ -21,9 +21,9 @@ void import_gather_elements(Importer& im, const NodeView& n) {
 void import_gather_nd(Importer& im, const NodeView& n) {
   ValPtr index = im.in(n, 1);
   need_integer_index(n, *index);
-  im.out(n, 0,
-         im.call(n, "gather_nd", {im.in(n, 0), index},
-                 {{"batch_dims", n.get_int("batch_dims", 0)}}));
+  im.out(
+      n, 0,
+      im.call(n, "gather_nd", {im.in(n, 0), index}, {{"batch_dims", n.get_int("batch_dims", 0)}}));
 }
 
 void import_scatter(Importer& im, const NodeView& n, bool elements) {
@@ -31,7 +31,8 @@ void import_scatter(Importer& im, const NodeView& n, bool elements) {
   need_integer_index(n, *index);
   Attrs attrs{{"reduction", n.get_string("reduction", "none")}};
   if (elements) attrs.set("dim", axis_of(n, n.get_int("axis", 0), x->rank()));
-  im.out(n, 0, im.call(n, elements ? "scatter_elements" : "scatter_nd", {x, index, updates}, attrs));
+  im.out(n, 0,
+         im.call(n, elements ? "scatter_elements" : "scatter_nd", {x, index, updates}, attrs));
 }
 
 // The slices whose flag is set; without an axis of the data as one list.
@@ -69,12 +70,10 @@ void import_one_hot(Importer& im, const NodeView& n) {
   index = im.call(n, "where", {negative, im.call(n, "add", {index, depth}), index});
   index = im.call(n, "unsqueeze", {index}, {{"dim", axis}});
   const auto value = [&](int64_t i) {
-    ValPtr one =
-        im.call(n, "slice", {values}, {{"dim", int64_t{0}}, {"start", i}, {"end", i + 1}});
+    ValPtr one = im.call(n, "slice", {values}, {{"dim", int64_t{0}}, {"start", i}, {"end", i + 1}});
     return im.call(n, "squeeze", {one}, {{"dim", int64_t{0}}});
   };
-  im.out(n, 0,
-         im.call(n, "where", {im.call(n, "equal", {index, classes}), value(1), value(0)}));
+  im.out(n, 0, im.call(n, "where", {im.call(n, "equal", {index, classes}), value(1), value(0)}));
 }
 
 // The first seq_lens[b] steps of each sequence backwards, the rest as it is.
@@ -89,11 +88,10 @@ void import_reverse_sequence(Importer& im, const NodeView& n) {
   steps = im.call(n, "unsqueeze", {steps}, {{"dim", batch}});
   lengths = im.call(n, "unsqueeze", {lengths}, {{"dim", time}});
   ValPtr last = im.call(n, "sub", {lengths, im.scalar(n, 1, DType::int64)});
-  ValPtr index = im.call(n, "where", {im.call(n, "less", {steps, lengths}),
-                                      im.call(n, "sub", {last, steps}), steps});
+  ValPtr index = im.call(
+      n, "where", {im.call(n, "less", {steps, lengths}), im.call(n, "sub", {last, steps}), steps});
   for (int64_t d = 2; d < x->rank(); ++d) index = im.call(n, "unsqueeze", {index}, {{"dim", d}});
-  im.out(n, 0,
-         im.call(n, "gather_elements", {x, expand_like(im, n, index, x)}, {{"dim", time}}));
+  im.out(n, 0, im.call(n, "gather_elements", {x, expand_like(im, n, index, x)}, {{"dim", time}}));
 }
 
 // The data at its places among zeros: element I[i] of the result as one list is X[i].
@@ -108,13 +106,15 @@ void import_max_unpool(Importer& im, const NodeView& n) {
     const Window w = read_window(n, *x, {});
     for (int64_t d : {0, 1}) shape.push_back(known_dim(n, *x, d, "MaxUnpool"));
     for (size_t d = 0; d < spatial; ++d)
-      shape.push_back((known_dim(n, *x, static_cast<int64_t>(d) + 2, "MaxUnpool") - 1) * w.stride[d] +
+      shape.push_back((known_dim(n, *x, static_cast<int64_t>(d) + 2, "MaxUnpool") - 1) *
+                          w.stride[d] +
                       w.kernel[d] - w.pads[d] - w.pads[d + spatial]);
   }
   const Attrs flat{{"shape", std::vector<int64_t>{-1}}};
   ValPtr zeros = constant_val("", Tensor::zeros({numel(shape)}, x->type.dtype));
-  ValPtr y = im.call(n, "scatter_elements",
-                     {zeros, im.call(n, "reshape", {index}, flat), im.call(n, "reshape", {x}, flat)});
+  ValPtr y =
+      im.call(n, "scatter_elements",
+              {zeros, im.call(n, "reshape", {index}, flat), im.call(n, "reshape", {x}, flat)});
   im.out(n, 0, im.call(n, "reshape", {y}, {{"shape", shape}}));
 }
 

@@ -1,10 +1,13 @@
 // Pools. octet has them over images; other ranks are brought to that.
 #include <algorithm>
+#include <limits>
 
 #include "octet/io/onnx/importer_impl.h"
 
 namespace octet::io::onnx_impl {
 namespace {
+
+constexpr double kUnbounded = std::numeric_limits<double>::infinity();
 
 bool pools_directly(const Val& x) { return is_floating(x.type.dtype) || x.type.is_quantized(); }
 
@@ -33,6 +36,76 @@ ValPtr max_pool3d(Importer& im, const NodeView& n, const ValPtr& x, const Window
       {{"shape", std::vector<int64_t>{0, channels, known_dim(n, *y, 2, "a 3-d pool"), h, width}}});
 }
 
+// Where the maximum of each window is, counted over the whole of x: the elements of the windows as
+// slices of x behind one another, the place of the largest among them, and from that its place in x.
+ValPtr max_places(Importer& im, const NodeView& n, const ValPtr& x, const Window& w, bool ceil) {
+  const size_t spatial = w.kernel.size();
+  const bool columns_first = n.get_int("storage_order", 0) != 0;
+  std::vector<int64_t> size, out, pads(2 * spatial + 4, 0), step(spatial, 1);
+  int64_t plane = 1;
+  for (size_t d = 0; d < spatial; ++d) {
+    size.push_back(known_dim(n, *x, static_cast<int64_t>(d) + 2, "the Indices output"));
+    const int64_t span = (w.kernel[d] - 1) * w.dilation[d] + 1, end = w.pads[d + spatial],
+                  room = size[d] + w.pads[d] + end - span;
+    if (room < 0) n.fail(ErrorCode::corrupt, "a window of {} over {} elements", span, size[d]);
+    int64_t count = (room + (ceil ? w.stride[d] - 1 : 0)) / w.stride[d] + 1;
+    // No window begins behind the last element.
+    if (ceil && (count - 1) * w.stride[d] >= size[d] + w.pads[d]) --count;
+    out.push_back(count);
+    pads[d + 2] = w.pads[d];
+    pads[d + spatial + 4] = std::max(end, (count - 1) * w.stride[d] + span - size[d] - w.pads[d]);
+    plane *= size[d];
+  }
+  for (size_t d = 1; d < spatial; ++d) {  // the distance of neighbours along each dimension
+    if (columns_first)
+      step[d] = step[d - 1] * size[d - 1];
+    else
+      step[spatial - 1 - d] = step[spatial - d] * size[spatial - d];
+  }
+  ValPtr padded = im.call(n, "pad", {x}, {{"pads", pads}, {"value", -kUnbounded}});
+  std::vector<ValPtr> parts;
+  std::vector<int64_t> places, at(spatial, 0);
+  int64_t cells = 1;
+  for (int64_t k : w.kernel) cells *= k;
+  constexpr int64_t kMostCells = 4096;
+  if (cells > kMostCells) n.unsupported("the Indices output of windows of {} elements", cells);
+  for (int64_t cell = 0; cell < cells; ++cell) {
+    ValPtr part = padded;
+    int64_t place = 0;
+    for (size_t d = 0; d < spatial; ++d) {
+      const int64_t start = at[d] * w.dilation[d];
+      part = im.call(n, "slice", {part},
+                     {{"dim", static_cast<int64_t>(d) + 2},
+                      {"start", start},
+                      {"end", start + (out[d] - 1) * w.stride[d] + 1},
+                      {"step", w.stride[d]}});
+      place += (start - w.pads[d]) * step[d];
+    }
+    places.push_back(place);
+    parts.push_back(im.call(n, "unsqueeze", {part}, {{"dim", int64_t{0}}}));
+    for (size_t d = spatial; d-- > 0;) {
+      if (++at[d] < w.kernel[d]) break;
+      at[d] = 0;
+    }
+  }
+  ValPtr all = im.call(n, "cat", parts, {{"dim", int64_t{0}}});
+  ValPtr best = im.call(n, "argmax", {all}, {{"dim", int64_t{0}}, {"keepdim", false}});
+  ValPtr y = im.call(n, "index_select", {constant_val("", Tensor::from(places, {cells})), best});
+  const auto add = [&](ValPtr numbers, int64_t times, int64_t dims_behind) {
+    numbers = im.call(n, "mul", {numbers, im.scalar(n, static_cast<double>(times), DType::int64)});
+    for (int64_t d = 0; d < dims_behind; ++d)
+      numbers = im.call(n, "unsqueeze", {numbers}, {{"dim", int64_t{1}}});
+    y = im.call(n, "add", {y, numbers});
+  };
+  const auto rank = static_cast<int64_t>(spatial) + 2;
+  for (size_t d = 0; d < spatial; ++d)
+    add(constant_val("", Tensor::arange(out[d])), w.stride[d] * step[d],
+        rank - 3 - static_cast<int64_t>(d));
+  add(count_up(im, n, x, 0), known_dim(n, *x, 1, "the Indices output") * plane, rank - 1);
+  add(count_up(im, n, x, 1), plane, rank - 2);
+  return y;
+}
+
 }  // namespace
 
 ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max, bool sum) {
@@ -42,7 +115,6 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max, bool sum) 
   Window w = read_window(n, *x, {});
   bool ceil = n.get_int("ceil_mode", 0) != 0;
   n.ignore({"storage_order"});  // orders the Indices output only
-  if (max && im.wants_output(n, 1)) n.unsupported("the Indices output");
   bool padded = std::any_of(w.pads.begin(), w.pads.end(), [](int64_t p) { return p != 0; });
   bool count_pad =
       // without pads it is the same
@@ -52,6 +124,7 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max, bool sum) 
       if (d != 1) n.unsupported("dilations");
   if (dtype == DType::int32 || dtype == DType::int64)
     n.unsupported("data of type {}", to_string(dtype));
+  if (max && im.wants_output(n, 1)) im.out(n, 1, max_places(im, n, x, w, ceil));
   const char* op = max ? "max_pool2d" : "avg_pool2d";
   auto finish = [&](Attrs attrs, std::vector<int64_t> dilation) {
     if (max)

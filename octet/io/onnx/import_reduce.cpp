@@ -90,13 +90,22 @@ void import_hardmax(Importer& im, const NodeView& n) {
 // Inclusive and forward is octet's; reversed = total - cumsum + x, exclusive = that without x.
 void import_cumsum(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
-  Tensor axis = im.known(n, 1, "axis");
-  if (!axis.defined() || axis.numel() != 1) n.fail(ErrorCode::corrupt, "expected one axis");
-  int64_t dim = axis_of(n, static_cast<int64_t>(axis.item()), x->rank());
+  // The axis as attributes of calls, whose operands are x and perhaps what gives it.
+  std::vector<ValPtr> operands{x};
+  Attr dim, dims;
+  if (im.at_run_time(n, 1)) {
+    dim = dims = im.as_attr(n, 1, "axis", operands);
+  } else {
+    Tensor axis = im.known(n, 1, "axis");
+    if (!axis.defined() || axis.numel() != 1) n.fail(ErrorCode::corrupt, "expected one axis");
+    const int64_t d = axis_of(n, static_cast<int64_t>(axis.item()), x->rank());
+    dim = d;
+    dims = std::vector<int64_t>{d};
+  }
   bool exclusive = n.get_int("exclusive", 0) != 0, reverse = n.get_int("reverse", 0) != 0;
-  ValPtr y = im.call(n, "cumsum", {x}, {{"dim", dim}});
+  ValPtr y = im.call(n, "cumsum", operands, {{"dim", dim}});
   if (reverse) {
-    ValPtr total = im.call(n, "sum", {x}, {{"dim", std::vector<int64_t>{dim}}, {"keepdim", true}});
+    ValPtr total = im.call(n, "sum", operands, {{"dim", dims}, {"keepdim", true}});
     y = im.call(n, "sub", {total, y});
     if (!exclusive) y = im.call(n, "add", {y, x});
   } else if (exclusive) {

@@ -48,6 +48,9 @@ Tensor read_tensor(const onnx::TensorProto& proto, const std::string& what,
 // octet has none of them.
 inline constexpr int32_t kUint4 = 21, kInt4 = 22;
 bool is_narrow(int32_t onnx_type);
+// UINT16, UINT32 and UINT64, and the signed dtype that holds them.
+bool is_wide_unsigned(int32_t onnx_type);
+DType holder_of(int32_t wide_unsigned);
 // float16, bfloat16 and float64 to float32, the type everything is computed in.
 Tensor to_compute_type(const Tensor& tensor);
 DType compute_type(DType dtype);
@@ -76,8 +79,8 @@ struct Val {
   // the graph so that Gemm and MatMul can transpose the codes.
   bool dequantized = false;
   std::string codes_name, scope;
-  // ONNX's element type where octet holds it in a wider one: UINT16 (in int32), UINT4 and INT4 (in
-  // uint8 and int8); else 0.
+  // ONNX's element type where octet holds it in another one: UINT16 (in int32), UINT32 and UINT64
+  // (in int64), UINT4 and INT4 (in uint8 and int8); else 0.
   int32_t narrow = 0;
 
   bool is_constant() const { return constant.defined() && !dequantized; }
@@ -274,6 +277,8 @@ void add_indexing(Handlers& h);
 void add_places(Handlers& h);
 void add_regions(Handlers& h);
 void add_einsum(Handlers& h);
+void add_fused(Handlers& h);
+void add_attention(Handlers& h);
 void add_resize(Handlers& h);
 void add_sizes(Handlers& h);
 void add_constants(Handlers& h);

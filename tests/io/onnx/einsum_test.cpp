@@ -62,8 +62,7 @@ TEST(OnnxEinsum, AConstantMatrixMakesALinearLayer) {
 // Attention's products, with sizes known only at run time, against loops.
 TEST(OnnxEinsum, BatchesAndSeveralSummedLabels) {
   const Tensor a = Tensor::randn({2, 3, 4, 5}, 1), b = Tensor::randn({2, 4, 5, 6}, 2);
-  graph::Graph g =
-      einsum("bqhd,bhdk->kbq", {{"N", "Q", 4, 5}, {"N", 4, 5, "K"}}).import();
+  graph::Graph g = einsum("bqhd,bhdk->kbq", {{"N", "Q", 4, 5}, {"N", 4, 5, "K"}}).import();
   const Tensor y = runtime::compile(g).run({a, b})[0];
   ASSERT_EQ(y.shape(), (Shape{6, 2, 3}));
   for (int64_t k = 0; k < 6; ++k)
@@ -77,12 +76,14 @@ TEST(OnnxEinsum, BatchesAndSeveralSummedLabels) {
 }
 
 TEST(OnnxEinsum, WrongEquationsAreNamed) {
-  expect_error(ErrorCode::corrupt, {"sum", "'ijk'"},
-               [] { einsum("ijk->i", {{2, 3}}).import(); });
-  expect_error(ErrorCode::corrupt, {"sum", "'ij,j->i' for 1 inputs"},
-               [] { einsum("ij,j->i", {{2, 3}}).import(); });
+  expect_error(ErrorCode::corrupt, {"sum", "'ijk'"}, [] { einsum("ijk->i", {{2, 3}}).import(); });
+  expect_error(ErrorCode::corrupt, {"sum", "'ij,j->i' for 1 inputs"}, [] {
+    einsum("ij,j->i", {{2, 3}}).import();
+  });
   expect_error(ErrorCode::corrupt, {"sum", "'i?->i'"}, [] { einsum("i?->i", {{2, 3}}).import(); });
-  expect_error(ErrorCode::corrupt, {"sum", "'ij->ik'"}, [] { einsum("ij->ik", {{2, 3}}).import(); });
+  expect_error(ErrorCode::corrupt, {"sum", "'ij->ik'"}, [] {
+    einsum("ij->ik", {{2, 3}}).import();
+  });
 }
 
 }  // namespace

@@ -88,11 +88,10 @@ TEST(OnnxErrors, OneUnsupportedOperatorInTheSingular) {
 
 TEST(OnnxErrors, UnsupportedFormsAreNamedWithOperators) {
   OnnxModel m;
-  m.input("x", {1, 1, 4, 4})
-      .node("MaxPool", {"x"}, {"y", "i"}, {{"kernel_shape", ints({2, 2})}}, "pool");
-  m.node("Foo", {"x"}, {"z"}, {}, "foo", "com.example").output("i").output("z");
+  m.input("x", {1, 1, 4, 4}).node("Cast", {"x"}, {"y"}, {{"to", int64_t{8}}}, "text");
+  m.node("Foo", {"x"}, {"z"}, {}, "foo", "com.example").output("y").output("z");
   expect_import_error(ErrorCode::unsupported,
-                      {"2 operators", "MaxPool with the Indices output (node \"pool\")",
+                      {"2 operators", "Cast with a cast to STRING (node \"text\")",
                        "com.example.Foo (node \"foo\")"},
                       m);
 }

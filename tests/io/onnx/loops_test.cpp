@@ -144,7 +144,8 @@ TEST(OnnxSequences, AreFollowedAtImport) {
   m.node("SequenceInsert", {"s1", "y", "at"}, {"s2"});
   m.node("SequenceConstruct", {"x", "x"}, {"t"}).node("SequenceErase", {"t"}, {"t1"});
   m.node("SequenceAt", {"s2", "back"}, {"last"}).node("SequenceLength", {"s2"}, {"size"});
-  m.node("ConcatFromSequence", {"s2"}, {"joined"}, {{"axis", int64_t{0}}, {"new_axis", int64_t{1}}});
+  m.node("ConcatFromSequence", {"s2"}, {"joined"},
+         {{"axis", int64_t{0}}, {"new_axis", int64_t{1}}});
   m.node("ConcatFromSequence", {"t1"}, {"one"}, {{"axis", int64_t{0}}});
   for (const char* name : {"last", "joined", "one"}) m.output(name);
   const std::vector<Tensor> got =
@@ -161,8 +162,7 @@ TEST(OnnxSequences, SplitToSequenceCutsParts) {
     OnnxModel m;
     m.input("x", {5}).constant("two", Tensor::from(std::vector<int64_t>{2}, {}));
     m.constant("at", longs({-1}));
-    m.node("SplitToSequence", {"x", ones ? "" : "two"}, {"s"},
-           {{"keepdims", int64_t{0}}})
+    m.node("SplitToSequence", {"x", ones ? "" : "two"}, {"s"}, {{"keepdims", int64_t{0}}})
         .node("SequenceAt", {"s", "at"}, {"y"})
         .output("y");
     const Tensor y = run_one(m.import(), {floats({1, 2, 3, 4, 5})});
@@ -173,8 +173,10 @@ TEST(OnnxSequences, SplitToSequenceCutsParts) {
 
 TEST(OnnxSequences, ALoopMayCollectThem) {
   OnnxModel b;
-  b.input("i", {}, kInt64).input("go", {}, kBool).input("list", {}).node(
-      "Add", {"x", "x"}, {"twice"});
+  b.input("i", {}, kInt64)
+      .input("go", {}, kBool)
+      .input("list", {})
+      .node("Add", {"x", "x"}, {"twice"});
   b.node("SequenceInsert", {"list", "twice"}, {"longer"}).node("Identity", {"go"}, {"on"});
   OnnxModel m;
   m.input("x", {1}).constant("count", longs({2})).node("SequenceEmpty", {}, {"none"});

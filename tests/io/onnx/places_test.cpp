@@ -36,8 +36,9 @@ TEST(OnnxPlaces, AnIndexOutOfRangeIsAnError) {
   OnnxModel m;
   m.input("x", {2, 3}).input("i", {2, 1}, kInt64);
   m.node("GatherElements", {"x", "i"}, {"y"}, {{"axis", int64_t{1}}}).output("y");
-  expect_error(ErrorCode::invalid_argument, {"index 3", "size 3"},
-               [&] { run_compiled(m, {counting({2, 3}), longs({0, 3}, {2, 1})}); });
+  expect_error(ErrorCode::invalid_argument, {"index 3", "size 3"}, [&] {
+    run_compiled(m, {counting({2, 3}), longs({0, 3}, {2, 1})});
+  });
 }
 
 TEST(OnnxPlaces, GatherNDTakesSlices) {
@@ -128,7 +129,8 @@ TEST(OnnxPlaces, CompressKeepsWhatIsFlagged) {
 TEST(OnnxPlaces, MaxUnpoolPutsElementsBack) {
   OnnxModel m;
   m.input("x", {1, 1, 1, 2}).constant("i", longs({1, 6}, {1, 1, 1, 2}));
-  m.node("MaxUnpool", {"x", "i"}, {"y"}, {{"kernel_shape", ints({2, 2})}, {"strides", ints({2, 2})}});
+  m.node("MaxUnpool", {"x", "i"}, {"y"},
+         {{"kernel_shape", ints({2, 2})}, {"strides", ints({2, 2})}});
   const Tensor y = run_one(m.output("y").import(), {Tensor::from(F{5, 7}, {1, 1, 1, 2})});
   EXPECT_EQ(y.shape(), (Shape{1, 1, 2, 4}));
   EXPECT_EQ(y.to_vector<float>(), (F{0, 5, 0, 0, 0, 0, 7, 0}));
@@ -173,7 +175,8 @@ TEST(OnnxPools, LrnDividesBySquaresOfNeighbouringChannels) {
         .output("y");
     const std::vector<float> y =
         run_compiled(m, {Tensor::from(F{1, 2, 3}, shape)}).to_vector<float>();
-    const double want[] = {1 / std::sqrt(2 + 5.0), 2 / std::sqrt(2 + 14.0), 3 / std::sqrt(2 + 13.0)};
+    const double want[] = {1 / std::sqrt(2 + 5.0), 2 / std::sqrt(2 + 14.0),
+                           3 / std::sqrt(2 + 13.0)};
     for (size_t i : {0, 1, 2}) EXPECT_NEAR(y[i], want[i], 1e-6) << rank;
   }
 }
@@ -181,8 +184,8 @@ TEST(OnnxPools, LrnDividesBySquaresOfNeighbouringChannels) {
 TEST(OnnxPools, LpPoolsAddPowers) {
   const Tensor x = Tensor::from(F{3, -4, 1, 0}, {1, 1, 4});
   OnnxModel m;
-  m.input("x", {1, 1, 4}).node("LpPool", {"x"}, {"y"},
-                               {{"kernel_shape", ints({2})}, {"strides", ints({2})}});
+  m.input("x", {1, 1, 4})
+      .node("LpPool", {"x"}, {"y"}, {{"kernel_shape", ints({2})}, {"strides", ints({2})}});
   EXPECT_EQ(run_one(m.output("y").import(), {x}).to_vector<float>(), (F{5, 1}));
   OnnxModel all;
   all.input("x", {1, 1, 4}).node("GlobalLpPool", {"x"}, {"y"}, {{"p", int64_t{1}}}).output("y");
@@ -191,8 +194,56 @@ TEST(OnnxPools, LpPoolsAddPowers) {
 
 TEST(OnnxPools, VolumesHaveMeansToo) {
   OnnxModel m;
-  m.input("x", {1, 1, 2, 2, 2}).node("AveragePool", {"x"}, {"y"}, {{"kernel_shape", ints({2, 2, 2})}});
-  EXPECT_EQ(run_one(m.output("y").import(), {counting({1, 1, 2, 2, 2})}).to_vector<float>(), (F{3.5}));
+  m.input("x", {1, 1, 2, 2, 2})
+      .node("AveragePool", {"x"}, {"y"}, {{"kernel_shape", ints({2, 2, 2})}});
+  EXPECT_EQ(run_one(m.output("y").import(), {counting({1, 1, 2, 2, 2})}).to_vector<float>(),
+            (F{3.5}));
+}
+
+TEST(OnnxReductions, CumSumsAxisMayBeKnownOnlyAtRunTime) {
+  OnnxModel m;
+  m.input("x", {2, 2}).input("axis", {}, kInt64);
+  m.node("CumSum", {"x", "axis"}, {"y"}, {{"reverse", int64_t{1}}, {"exclusive", int64_t{1}}});
+  graph::Graph g = m.output("y").import();
+  for (const graph::Graph& each : {g, io::import_onnx_bytes(io::to_onnx_bytes(g))}) {
+    const runtime::Program program = runtime::compile(each);
+    const Tensor x = Tensor::from(F{1, 2, 3, 4}, {2, 2});
+    for (int64_t axis : {0, 1})
+      EXPECT_EQ(program.run({x, Tensor::from(I{axis}, {})})[0].to_vector<float>(),
+                axis == 0 ? (F{3, 4, 0, 0}) : (F{2, 0, 4, 0}));
+  }
+}
+
+// Of equal elements the first counts; the place is counted over the whole of x.
+TEST(OnnxPools, MaxPoolSaysWhereItsMaximaAre) {
+  const Tensor x = Tensor::from(F{1, 9, 2, 3, 3, 9, 5, 4, 6, 7, 8, 0}, {2, 1, 2, 3});
+  for (bool columns_first : {false, true}) {
+    OnnxModel m;
+    m.input("x", {"N", 1, 2, 3});
+    m.node("MaxPool", {"x"}, {"y", "i"},
+           {{"kernel_shape", ints({2, 2})},
+            {"pads", ints({0, 1, 0, 0})},
+            {"storage_order", static_cast<int64_t>(columns_first)}});
+    graph::Graph g = m.output("y").output("i", kInt64).import();
+    const std::vector<Tensor> y = runtime::compile(g).run({x});
+    EXPECT_EQ(y[0].to_vector<float>(), (F{3, 9, 9, 7, 8, 8}));
+    EXPECT_EQ(y[1].to_vector<int64_t>(),
+              columns_first ? (I{1, 2, 2, 7, 9, 9}) : (I{3, 1, 1, 9, 10, 10}));
+  }
+}
+
+TEST(OnnxNorms, BatchNormalizationsTrainingModeMovesTheRunningStatistics) {
+  OnnxModel m(15);
+  m.input("x", {2, 1, 2}).constant("s", floats({2})).constant("b", floats({1}));
+  m.constant("m", floats({10})).constant("v", floats({100}));
+  m.node("BatchNormalization", {"x", "s", "b", "m", "v"}, {"y", "rm", "rv"},
+         {{"training_mode", int64_t{1}}, {"momentum", 0.75}, {"epsilon", 0.0}});
+  for (const char* name : {"y", "rm", "rv"}) m.output(name);
+  // mean 3, variance 4
+  const std::vector<Tensor> y = run_graph(m.import(), {Tensor::from(F{1, 5, 5, 1}, {2, 1, 2})});
+  EXPECT_EQ(y[0].to_vector<float>(), (F{-1, 3, 3, -1}));
+  EXPECT_FLOAT_EQ(y[1].item(), 10 * 0.75f + 3 * 0.25f);
+  EXPECT_FLOAT_EQ(y[2].item(), 100 * 0.75f + 4 * 0.25f);
 }
 
 // Before opset 21 scale and bias are those of groups.

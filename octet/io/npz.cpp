@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <set>
 
 #include "octet/base/check_impl.h"
@@ -18,6 +19,8 @@ using zip::Source;
 
 struct NpyHeader {
   DType dtype = DType::float32;
+  size_t item = 4;      // bytes of an element in the file
+  bool widens = false;  // unsigned integers that octet holds in a wider dtype
   bool fortran = false;
   Shape shape;
   uint64_t bytes = 0;  // of the data
@@ -27,21 +30,34 @@ struct NpyType {
   const char* descr;
   DType dtype;
 };
+// Unsigned integers of more than 8 bits are read into signed ones.
+constexpr NpyType kUnsigned[] = {{"u2", DType::int32}, {"u4", DType::int64}, {"u8", DType::int64}};
 constexpr NpyType kTypes[] = {
     {"f4", DType::float32}, {"f8", DType::float64}, {"f2", DType::float16},
     {"i8", DType::int64},   {"i4", DType::int32},   {"i2", DType::int16},
     {"i1", DType::int8},    {"u1", DType::uint8},   {"b1", DType::bool_}};
 
-DType parse_descr(const std::string& descr, const std::string& where) {
+void parse_descr(const std::string& descr, const std::string& where, NpyHeader& header) {
   constexpr const char* kKnown =
-      "float32, float64, float16, int64, int32, int16, int8, uint8 or bool";
+      "float32, float64, float16, int64, int32, int16, int8, uint8, uint16, uint32, uint64 or bool";
   OCTET_CHECK(descr.size() < 2 || descr[0] != '>', unsupported,
               "{}: dtype '{}' is big endian; save it as a.astype(a.dtype.newbyteorder('<'))", where,
               descr);
-  for (const NpyType& type : kTypes)
-    if (descr.size() == 3 && descr.substr(1) == type.descr &&
-        (descr[0] == '<' || descr[0] == '|' || descr[0] == '='))
-      return type.dtype;
+  const bool little = descr.size() == 3 && (descr[0] == '<' || descr[0] == '|' || descr[0] == '=');
+  const auto is = [&](const NpyType& type) { return little && descr.substr(1) == type.descr; };
+  const auto* type = std::find_if(std::begin(kTypes), std::end(kTypes), is);
+  if (type != std::end(kTypes)) {
+    header.dtype = type->dtype;
+    header.item = element_size(type->dtype);
+    return;
+  }
+  type = std::find_if(std::begin(kUnsigned), std::end(kUnsigned), is);
+  if (type != std::end(kUnsigned)) {
+    header.dtype = type->dtype;
+    header.item = static_cast<size_t>(descr[2] - '0');
+    header.widens = true;
+    return;
+  }
   OCTET_CHECK(descr.find('O') == std::string::npos, unsupported,
               "{}: dtype '{}' is Python objects (perhaps arrays of different shapes); expected {}",
               where, descr, kKnown);
@@ -66,7 +82,7 @@ class HeaderParser {
         if (peek() == '[')
           OCTET_FAIL(unsupported, "{}: the array is of structures; save its fields as arrays",
                      where_);
-        header.dtype = parse_descr(quoted(), where_);
+        parse_descr(quoted(), where_, header);
       } else if (key == "fortran_order") {
         header.fortran = word() == "True";
       } else if (key == "shape") {
@@ -166,7 +182,7 @@ NpyHeader read_npy_header(Source& source) {
   NpyHeader header = HeaderParser(text, source.where()).parse();
 
   // Products are checked one by one, so that a shape with a 0 in it cannot hide an overflow.
-  uint64_t bytes = element_size(header.dtype);
+  uint64_t bytes = header.item;
   bool empty = false;
   for (int64_t size : header.shape) {
     if (size == 0)
@@ -183,12 +199,31 @@ NpyHeader read_npy_header(Source& source) {
   return header;
 }
 
+// Unsigned integers of `item` bytes into a signed tensor. Error if one does not fit.
+void read_unsigned(Source& source, Tensor& out, size_t item) {
+  std::vector<std::byte> raw(static_cast<size_t>(out.numel()) * item);
+  source.read(raw.data(), raw.size());
+  for (int64_t i = 0; i < out.numel(); ++i) {
+    uint64_t v = 0;
+    std::memcpy(&v, raw.data() + static_cast<size_t>(i) * item, item);
+    OCTET_CHECK(v <= uint64_t{std::numeric_limits<int64_t>::max()}, unsupported,
+                "{}: {} is more than int64 can hold", source.where(), v);
+    if (out.dtype() == DType::int32)
+      out.data<int32_t>()[i] = static_cast<int32_t>(v);
+    else
+      out.data<int64_t>()[i] = static_cast<int64_t>(v);
+  }
+}
+
 Tensor read_npy_from(Source& source) {
   NpyHeader header = read_npy_header(source);
   Shape shape = header.shape;
   if (header.fortran) std::reverse(shape.begin(), shape.end());
   Tensor tensor = Tensor::empty(shape, header.dtype);
-  source.read(tensor.raw_data(), header.bytes);
+  if (header.widens)
+    read_unsigned(source, tensor, header.item);
+  else
+    source.read(tensor.raw_data(), header.bytes);
   // a C++ bool must be 0 or 1; NumPy takes any byte but 0 for true
   if (header.dtype == DType::bool_) {
     auto* p = static_cast<uint8_t*>(tensor.raw_data());

@@ -419,7 +419,10 @@ OCTET_OP(argmin, "argmin(x, *, dim, keepdim=true, select_last=false) -> index", 
          arg_type(), eval(arg_extreme<false>), Doc{"index of the smallest element along dim"})
 
 // y[i] = x[0] + ... + x[i] along `dim`.
-OCTET_OP(cumsum, "cumsum(x, *, dim) -> y", QRule::own, infer([](const Types& t) {
+OCTET_OP(cumsum, "cumsum(x, *, dim) -> y", QRule::own,
+         open_attrs({{"dim", AttrKind::integer}},
+                    [](const Types& t) { return t.result(t[0].dims, plain_dtype(t[0])); }),
+         infer([](const Types& t) {
            normalize_dim(t.attrs().get_int("dim"), t[0].dim(), "cumsum");
            return t.result(t[0].dims, plain_dtype(t[0]));
          }),

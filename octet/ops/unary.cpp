@@ -362,6 +362,60 @@ OCTET_OP(cos, "cos(x) -> y", QRule::own, OCTET_UNARY(Cos),
          slope([](auto x, auto, auto dy) { return -dy * std::sin(x); }), Traits{.onnx = "Cos"},
          Doc{"cosine, x in radians"})
 
+namespace unary {
+#define OCTET_ANGLE(Name, expression)     \
+  template <typename T>                   \
+  struct Name {                           \
+    static constexpr bool kExact = false; \
+    explicit Name(const Attrs&) {}        \
+    T operator()(T v) const {             \
+      const double x = v;                 \
+      return static_cast<T>(expression);  \
+    }                                     \
+  };
+OCTET_ANGLE(Tan, std::tan(x))
+OCTET_ANGLE(Asin, std::asin(x))
+OCTET_ANGLE(Acos, std::acos(x))
+OCTET_ANGLE(Atan, std::atan(x))
+OCTET_ANGLE(Sinh, std::sinh(x))
+OCTET_ANGLE(Cosh, std::cosh(x))
+OCTET_ANGLE(Asinh, std::asinh(x))
+OCTET_ANGLE(Acosh, std::acosh(x))
+OCTET_ANGLE(Atanh, std::atanh(x))
+#undef OCTET_ANGLE
+}  // namespace unary
+
+// Tangent of x in radians, and the inverse functions: angles in radians, NaN outside -1..1.
+OCTET_OP(tan, "tan(x) -> y", QRule::own, OCTET_UNARY(Tan),
+         slope([](auto, auto y, auto dy) { return dy * (1 + y * y); }),
+         Traits{.wide_range = true, .onnx = "Tan"}, Doc{"tangent, x in radians"})
+OCTET_OP(asin, "asin(x) -> y", QRule::own, OCTET_UNARY(Asin),
+         slope([](auto x, auto, auto dy) { return dy / std::sqrt(1 - x * x); }),
+         Traits{.onnx = "Asin"}, Doc{"the angle in radians whose sine is x"})
+OCTET_OP(acos, "acos(x) -> y", QRule::own, OCTET_UNARY(Acos),
+         slope([](auto x, auto, auto dy) { return -dy / std::sqrt(1 - x * x); }),
+         Traits{.onnx = "Acos"}, Doc{"the angle in radians whose cosine is x"})
+OCTET_OP(atan, "atan(x) -> y", QRule::own, OCTET_UNARY(Atan),
+         slope([](auto x, auto, auto dy) { return dy / (1 + x * x); }), Traits{.onnx = "Atan"},
+         Doc{"the angle in radians whose tangent is x"})
+
+// The hyperbolic functions and their inverses; acosh is NaN below 1, atanh outside -1..1.
+OCTET_OP(sinh, "sinh(x) -> y", QRule::own, OCTET_UNARY(Sinh),
+         slope([](auto x, auto, auto dy) { return dy * std::cosh(x); }),
+         Traits{.wide_range = true, .onnx = "Sinh"}, Doc{"hyperbolic sine"})
+OCTET_OP(cosh, "cosh(x) -> y", QRule::own, OCTET_UNARY(Cosh),
+         slope([](auto x, auto, auto dy) { return dy * std::sinh(x); }),
+         Traits{.wide_range = true, .onnx = "Cosh"}, Doc{"hyperbolic cosine"})
+OCTET_OP(asinh, "asinh(x) -> y", QRule::own, OCTET_UNARY(Asinh),
+         slope([](auto x, auto, auto dy) { return dy / std::sqrt(1 + x * x); }),
+         Traits{.onnx = "Asinh"}, Doc{"inverse hyperbolic sine"})
+OCTET_OP(acosh, "acosh(x) -> y", QRule::own, OCTET_UNARY(Acosh),
+         slope([](auto x, auto, auto dy) { return dy / std::sqrt(x * x - 1); }),
+         Traits{.onnx = "Acosh"}, Doc{"inverse hyperbolic cosine"})
+OCTET_OP(atanh, "atanh(x) -> y", QRule::own, OCTET_UNARY(Atanh),
+         slope([](auto x, auto, auto dy) { return dy / (1 - x * x); }),
+         Traits{.wide_range = true, .onnx = "Atanh"}, Doc{"inverse hyperbolic tangent"})
+
 // y = -x. Integers wrap.
 OCTET_OP(neg, "neg(x) -> y", QRule::own, OCTET_UNARY(Neg),
          slope([](auto, auto, auto dy) { return -dy; }), Traits{.onnx = "Neg"}, Doc{"-x"})

@@ -53,6 +53,10 @@ TEST(Gradient, OfUnaryOperators) {
                         {"erf", {}},
                         {"sin", {}},
                         {"cos", {}},
+                        {"atan", {}},
+                        {"sinh", {}},
+                        {"cosh", {}},
+                        {"asinh", {}},
                         {"neg", {}},
                         {"abs", {}},
                         {"sign", {}},
@@ -67,6 +71,13 @@ TEST(Gradient, OfUnaryOperators) {
   for (const char* op : {"log", "sqrt", "rsqrt", "reciprocal"})
     check_op_gradient(op, {doubles(positive({3, 17}))}, {},
                       GradientCheck{.step = 1e-4, .tolerance = 1e-5});
+}
+
+TEST(Gradient, OfAnglesWithinTheirRange) {
+  const Tensor x = doubles(positive({3, 17})), small = x / (x + 1) - 0.5;
+  for (const char* op : {"tan", "asin", "acos", "atanh"})
+    check_op_gradient(op, {small}, {}, GradientCheck{.step = 1e-4, .tolerance = 1e-5});
+  check_op_gradient("acosh", {x + 1.5}, {}, GradientCheck{.step = 1e-4, .tolerance = 1e-5});
 }
 
 TEST(Gradient, OfUnaryOperatorsInFloat32AndAnyLayout) {

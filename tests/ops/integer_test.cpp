@@ -27,8 +27,8 @@ int64_t value(const Tensor& t, const std::vector<int64_t>& at) {
 }
 
 TEST(IntegerOps, CodesOutOfAQuantizedTensorAndIntoAnother) {
-  const Tensor x = quantize_per_tensor(Tensor::from<float>({-1, 0, 2.5f}, {3}), 0.5f, 10,
-                                       DType::quint8);
+  const Tensor x =
+      quantize_per_tensor(Tensor::from<float>({-1, 0, 2.5f}, {3}), 0.5f, 10, DType::quint8);
   const Tensor plain = call("int_repr", {x});
   EXPECT_EQ(plain.to_vector<uint8_t>(), (std::vector<uint8_t>{8, 10, 15}));
   const Tensor y = call("make_quantized", {plain}, {},
@@ -43,8 +43,8 @@ TEST(IntegerOps, CodesOutOfAQuantizedTensorAndIntoAnother) {
 }
 
 TEST(IntegerOps, ConvIntegerOfThreeDimensions) {
-  const Tensor x = codes({2, 3, 4, 5, 6}, 1, DType::uint8), w = codes({4, 3, 2, 3, 2}, 2,
-                                                                      DType::int8);
+  const Tensor x = codes({2, 3, 4, 5, 6}, 1, DType::uint8),
+               w = codes({4, 3, 2, 3, 2}, 2, DType::int8);
   const std::vector<int64_t> stride{2, 1, 3}, dilation{1, 2, 1}, padding{1, 0, 2, 0, 1, 1};
   const Tensor y = call("conv_integer",
                         {x, w, Tensor::scalar(200, DType::uint8),
@@ -74,9 +74,8 @@ TEST(IntegerOps, ConvIntegerOfThreeDimensions) {
 
 TEST(IntegerOps, MatmulIntegerBroadcastsBatchesAndVectors) {
   const Tensor a = codes({2, 1, 3, 5}, 1, DType::uint8), b = codes({4, 5, 2}, 2, DType::uint8);
-  const Tensor y = call("matmul_integer",
-                        {a, b, Tensor::from(std::vector<uint8_t>{255, 0, 7}, {3}),
-                         Tensor::from(std::vector<uint8_t>{1, 200}, {2})});
+  const Tensor y = call("matmul_integer", {a, b, Tensor::from(std::vector<uint8_t>{255, 0, 7}, {3}),
+                                           Tensor::from(std::vector<uint8_t>{1, 200}, {2})});
   ASSERT_EQ(y.shape(), (Shape{2, 4, 3, 2}));
   const int64_t az[] = {255, 0, 7}, bz[] = {1, 200};
   for (int64_t i = 0; i < y.numel(); ++i) {
@@ -86,27 +85,32 @@ TEST(IntegerOps, MatmulIntegerBroadcastsBatchesAndVectors) {
              (value(b, {i / 6 % 4, p, i % 2}) - bz[i % 2]);
     ASSERT_EQ(y.data<int32_t>()[i], sum) << i;
   }
-  EXPECT_EQ(call("matmul_integer", {codes({5}, 1, DType::int8), codes({5}, 2, DType::int8)}).shape(),
-            Shape{});
+  EXPECT_EQ(
+      call("matmul_integer", {codes({5}, 1, DType::int8), codes({5}, 2, DType::int8)}).shape(),
+      Shape{});
 }
 
 TEST(IntegerOps, WhatDoesNotFit) {
   const Attrs window{{"stride", std::vector<int64_t>{1}},
                      {"dilation", std::vector<int64_t>{1}},
                      {"padding", std::vector<int64_t>{0, 0}}};
-  const Tensor x = Tensor::zeros({1, 2, 4}, DType::uint8), w = Tensor::zeros({3, 2, 2}, DType::int8);
-  expect_error(ErrorCode::invalid_argument, {"conv_integer", "x is Float"},
-               [&] { call("conv_integer", {x.to(DType::float32), w}, window); });
+  const Tensor x = Tensor::zeros({1, 2, 4}, DType::uint8),
+               w = Tensor::zeros({3, 2, 2}, DType::int8);
+  expect_error(ErrorCode::invalid_argument, {"conv_integer", "x is Float"}, [&] {
+    call("conv_integer", {x.to(DType::float32), w}, window);
+  });
   expect_error(ErrorCode::invalid_argument, {"x_zero_point is Char"}, [&] {
     call("conv_integer", {x, w, Tensor::scalar(0, DType::int8)}, window);
   });
   expect_error(ErrorCode::invalid_argument, {"weight_zero_point", "1 or 3 numbers"}, [&] {
     call("conv_integer", {x, w, Tensor(), Tensor::zeros({2}, DType::int8)}, window);
   });
-  expect_error(ErrorCode::invalid_argument, {"groups=2", "do not fit"},
-               [&] { call("conv_integer", {x, w}, Attrs(window).set("groups", int64_t{2})); });
-  expect_error(ErrorCode::invalid_argument, {"matmul_integer", "inner sizes 4 and 2"},
-               [&] { call("matmul_integer", {x, w}); });
+  expect_error(ErrorCode::invalid_argument, {"groups=2", "do not fit"}, [&] {
+    call("conv_integer", {x, w}, Attrs(window).set("groups", int64_t{2}));
+  });
+  expect_error(ErrorCode::invalid_argument, {"matmul_integer", "inner sizes 4 and 2"}, [&] {
+    call("matmul_integer", {x, w});
+  });
 }
 
 }  // namespace

@@ -222,7 +222,7 @@ void add_elementwise_writers(std::unordered_map<std::string, Writer>& w) {
     ex.add(c, "LogSoftmax", c.in, c.out[0], {{"axis", c.attrs().get_int("dim")}});
   };
   w["cumsum"] = [](Exporter& ex, const CallView& c) {
-    ex.add(c, "CumSum", {c.in[0], ex.ints(c, "axis", {c.attrs().get_int("dim")})}, c.out[0]);
+    ex.add(c, "CumSum", {c.in[0], ex.given(c, "axis", "dim")}, c.out[0]);
   };
   w["to"] = [](Exporter& ex, const CallView& c) {
     ex.add(c, "Cast", c.in, c.out[0], {{"to", int64_t{onnx_type_of(c.result().dtype)}}});

@@ -31,9 +31,9 @@ void write_dynamic(Exporter& ex, const CallView& c) {
   if (const TensorType& type = c.type(0); type.is_quantized()) {
     x = ex.codes(c.node.inputs[0]);
     scale = ex.scalar(c, static_cast<float>(type.quantizer->scale()));
-    zero = ex.initializer(y + ".x_zero_point", Tensor::scalar(static_cast<double>(
-                                                                  type.quantizer->zero_point()),
-                                                              code_dtype(type.dtype)));
+    zero = ex.initializer(
+        y + ".x_zero_point",
+        Tensor::scalar(static_cast<double>(type.quantizer->zero_point()), code_dtype(type.dtype)));
   } else {
     const Names parts{ex.fresh(c, "codes"), ex.fresh(c, "scale"), ex.fresh(c, "zero_point")};
     ex.add_many(c, "DynamicQuantizeLinear", {c.in[0]}, parts, {});
@@ -46,12 +46,12 @@ void write_dynamic(Exporter& ex, const CallView& c) {
   if (linear) codes = codes.transpose(0, 1);
   const std::string name = c.graph.value(id).name;
   const auto count = std::ssize(q.scales());
-  const Tensor scales = Tensor::from(std::vector<float>(q.scales().begin(), q.scales().end()),
-                                     {count}),
+  const Tensor scales =
+                   Tensor::from(std::vector<float>(q.scales().begin(), q.scales().end()), {count}),
                zeros = Tensor::from(q.zero_points(), {count}).to(codes.dtype());
-  const Names operands{x, ex.initializer(name + ".codes", codes.contiguous()), zero,
-                       ex.initializer(name + ".zero_point",
-                                      count == 1 ? zeros.reshape({}) : zeros)};
+  const Names operands{
+      x, ex.initializer(name + ".codes", codes.contiguous()), zero,
+      ex.initializer(name + ".zero_point", count == 1 ? zeros.reshape({}) : zeros)};
   OnnxAttrs attrs;
   if (!linear) {
     const Attrs& a = c.attrs();
@@ -83,9 +83,9 @@ void write_conv_integer(Exporter& ex, const CallView& c) {
 }  // namespace
 
 void add_integer_writers(std::unordered_map<std::string, Writer>& w) {
-  for (const char* op : {"linear_dynamic", "conv1d_dynamic", "conv2d_dynamic", "conv3d_dynamic",
-                         "conv_transpose1d_dynamic", "conv_transpose2d_dynamic",
-                         "conv_transpose3d_dynamic"})
+  for (const char* op :
+       {"linear_dynamic", "conv1d_dynamic", "conv2d_dynamic", "conv3d_dynamic",
+        "conv_transpose1d_dynamic", "conv_transpose2d_dynamic", "conv_transpose3d_dynamic"})
     w[op] = write_dynamic;
   w["conv_integer"] = write_conv_integer;
   w["matmul_integer"] = [](Exporter& ex, const CallView& c) {

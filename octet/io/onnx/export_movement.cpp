@@ -1,5 +1,6 @@
 // Writers of operators that move, pick and resize.
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "octet/io/onnx/exporter_impl.h"
@@ -217,6 +218,26 @@ void write_interpolate(Exporter& ex, const CallView& c) {
   ex.add(c, "Resize", {c.in[0], roi_name, "", all}, c.out[0], attrs);
 }
 
+void write_suppression(Exporter& ex, const CallView& c) {
+  const auto number = [&](const char* name) -> std::string {
+    if (const auto i = c.attrs().operand(name)) return c.in.at(*i);
+    const double value = c.attrs().get_double(name);
+    if (std::isinf(value)) return "";
+    return ex.initializer(c.out[0] + "." + name, Tensor::full({1}, value));
+  };
+  ex.add(c, "NonMaxSuppression",
+         {c.in[0], c.in[1], ex.given(c, "max_output", "max_output"), number("iou_threshold"),
+          number("score_threshold")},
+         c.out[0],
+         {{"center_point_box", static_cast<int64_t>(c.attrs().get_bool("center_point_box"))}});
+}
+
+// Reductions came with opset 16.
+void need_no_reduction(const CallView& c) {
+  if (const std::string& r = c.attrs().get_string("reduction"); r != "none")
+    throw Exporter::Unsupported{fmt::format("reduction=\"{}\"", r)};
+}
+
 }  // namespace
 
 void add_movement_writers(std::unordered_map<std::string, Writer>& w) {
@@ -250,6 +271,38 @@ void add_movement_writers(std::unordered_map<std::string, Writer>& w) {
   w["embedding"] = [](Exporter& ex, const CallView& c) {
     ex.add(c, "Gather", c.in, c.out[0], {{"axis", int64_t{0}}});
   };
+  w["gather_elements"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "GatherElements", c.in, c.out[0], {{"axis", c.attrs().get_int("dim")}});
+  };
+  w["gather_nd"] = [](Exporter& ex, const CallView& c) {
+    ex.add(c, "GatherND", c.in, c.out[0], {{"batch_dims", c.attrs().get_int("batch_dims")}});
+  };
+  w["scatter_elements"] = [](Exporter& ex, const CallView& c) {
+    need_no_reduction(c);
+    ex.add(c, "ScatterElements", c.in, c.out[0], {{"axis", c.attrs().get_int("dim")}});
+  };
+  w["scatter_nd"] = [](Exporter& ex, const CallView& c) {
+    need_no_reduction(c);
+    ex.add(c, "ScatterND", c.in, c.out[0]);
+  };
+  w["roi_align"] = [](Exporter& ex, const CallView& c) {
+    const Attrs& a = c.attrs();
+    // The other one came with opset 16.
+    if (a.get_string("coordinates") != "output_half_pixel")
+      throw Exporter::Unsupported{"coordinates=\"half_pixel\""};
+    const std::vector<int64_t>& size = a.get_ints("output_size");
+    const std::string images =
+        c.type(2).dtype == DType::int64
+            ? c.in[2]
+            : ex.step(c, "Cast", {c.in[2]}, {{"to", int64_t{onnx_type_of(DType::int64)}}});
+    ex.add(c, "RoiAlign", {c.in[0], c.in[1], images}, c.out[0],
+           {{"mode", a.get_string("mode")},
+            {"output_height", size.at(0)},
+            {"output_width", size.at(1)},
+            {"sampling_ratio", a.get_int("sampling_ratio")},
+            {"spatial_scale", a.get_double("spatial_scale")}});
+  };
+  w["non_max_suppression"] = write_suppression;
   w["tile"] = [](Exporter& ex, const CallView& c) {
     ex.add(c, "Tile", {c.in[0], ex.given(c, "repeats", "repeats")}, c.out[0]);
   };

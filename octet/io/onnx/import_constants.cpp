@@ -59,6 +59,19 @@ void import_constant(Importer& im, const NodeView& n) {
   im.out(n, 0, constant_val(n.output(0), value));
 }
 
+// Ones on a diagonal, in the shape of the data.
+void import_eye_like(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0);
+  if (x->rank() != 2) n.fail(ErrorCode::corrupt, "expected a matrix, got {}", to_string(x->type));
+  const DType dtype =
+      n.has("dtype")
+          ? compute_type(dtype_of(static_cast<int32_t>(n.get_int("dtype", 1)), n.label()))
+          : x->type.dtype;
+  ValPtr y = expand_like(im, n, im.scalar(n, 1, dtype), x);
+  const Attrs diagonal{{"diagonal", n.get_int("k", 0)}};
+  im.out(n, 0, im.call(n, "tril", {im.call(n, "triu", {y}, diagonal)}, diagonal));
+}
+
 void import_range(Importer& im, const NodeView& n) {
   const ValPtr first = im.in(n, 0);
   if (!first->constant.defined() || !im.in(n, 1)->constant.defined() ||
@@ -93,6 +106,7 @@ void import_range(Importer& im, const NodeView& n) {
 void add_constants(Handlers& h) {
   h["Constant"] = import_constant;
   h["ConstantOfShape"] = import_constant_of_shape;
+  h["EyeLike"] = import_eye_like;
   h["Range"] = import_range;
 }
 

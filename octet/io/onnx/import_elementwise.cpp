@@ -78,6 +78,17 @@ void import_prelu(Importer& im, const NodeView& n) {
 void import_cast(Importer& im, const NodeView& n) {
   n.ignore({"saturate"});  // float8 only
   DType dtype = DType::float32;
+  // Unsigned integers wrap; what is more than int64 holds stays negative.
+  if (const auto to = static_cast<int32_t>(n.get_int("to", 0)); is_wide_unsigned(to)) {
+    ValPtr x = im.cast(n, im.in(n, 0), DType::int64);
+    const double range = holder_of(to) == DType::int32 ? 65536.0 : 4294967296.0;
+    if (onnx_type_name(to) != "UINT64")
+      x = im.call(n, "remainder", {x, im.scalar(n, range, DType::int64)});
+    x = im.cast(n, x, holder_of(to));
+    x = std::make_shared<Val>(*x);
+    x->narrow = to;
+    return im.out(n, 0, x);
+  }
   try {
     dtype = dtype_of(static_cast<int32_t>(n.get_int("to", 0)), n.label());
   } catch (const Error&) {
@@ -94,6 +105,20 @@ void import_selu(Importer& im, const NodeView& n) {
   if (standard) return im.out(n, 0, im.call(n, "selu", {x}));
   im.out(n, 0,
          im.call(n, "mul", {im.call(n, "elu", {x}, {{"alpha", alpha}}), im.scalar(n, gamma)}));
+}
+
+// x towards 0 by `bias`, and 0 within -lambd..lambd.
+void import_shrink(Importer& im, const NodeView& n) {
+  const double bias = n.get_float("bias", 0), lambd = n.get_float("lambd", 0.5);
+  ValPtr x = im.in(n, 0);
+  const DType dtype = x->type.dtype;
+  x = im.cast(n, x, DType::float32);
+  ValPtr above = im.call(n, "sub", {x, im.scalar(n, bias)}),
+         below = im.call(n, "add", {x, im.scalar(n, bias)});
+  ValPtr y = im.call(n, "where",
+                     {im.call(n, "greater", {x, im.scalar(n, lambd)}), above, im.scalar(n, 0)});
+  y = im.call(n, "where", {im.call(n, "less", {x, im.scalar(n, -lambd)}), below, y});
+  im.out(n, 0, im.cast(n, y, dtype));
 }
 
 void import_is_inf(Importer& im, const NodeView& n) {
@@ -136,7 +161,7 @@ void add_elementwise(Handlers& h) {
       im.out(n, 0, im.call(n, op->name(), operands));
     };
   }
-  h["Identity"] = [](Importer& im, const NodeView& n) { im.out(n, 0, im.in(n, 0)); };
+  h["Identity"] = [](Importer& im, const NodeView& n) { im.out(n, 0, im.any_in(n, 0)); };
   h["Dropout"] = import_dropout;
   h["Clip"] = import_clip;
   h["Pow"] = import_pow;
@@ -146,6 +171,7 @@ void add_elementwise(Handlers& h) {
     im.out(n, 0, im.cast(n, im.in(n, 0), im.in(n, 1)->type.dtype));
   };
   h["Selu"] = import_selu;
+  h["Shrink"] = import_shrink;
   h["IsInf"] = import_is_inf;
   h["IsNaN"] = [](Importer& im, const NodeView& n) {
     im.out(n, 0, im.call(n, "not_equal", {im.in(n, 0), im.in(n, 0)}));

@@ -2,7 +2,11 @@
 // results.
 #include <onnx/onnx_pb.h>
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/wire_format_lite.h>
+
 #include <algorithm>
+#include <map>
 #include <new>
 #include <queue>
 
@@ -40,6 +44,78 @@ void for_each_read(const onnx::NodeProto& node, const std::function<void(const s
   }
 }
 
+// Unsigned integers of more than 8 bits are held in signed ones, which do not wrap as they do: only
+// operators that make no new numbers of them may have them. Returns the type that the results have
+// too, or 0.
+int32_t check_unsigned(const NodeView& n, const std::vector<ValPtr>& inputs) {
+  static const std::set<std::string> kKeep = {
+      "Identity", "Max",    "Min",       "Reshape", "Flatten", "Transpose", "Squeeze",
+      "Slice",    "Concat", "Unsqueeze", "Split",   "Expand",  "Tile",      "Gather"};
+  static const std::set<std::string> kRead = {
+      "Cast",  "CastLike", "Equal",          "Less",           "LessOrEqual",      "Greater",
+      "Shape", "Size",     "GreaterOrEqual", "QuantizeLinear", "DequantizeLinear", "Where"};
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const ValPtr& v = inputs[i];
+    if (!v || !is_wide_unsigned(v->narrow) || v->constant.defined()) continue;
+    if (kKeep.count(n.op()) && n.is_standard()) {
+      if (i == 0) return v->narrow;
+      continue;
+    }
+    const bool index = i == 1 && (n.op() == "Pow" || n.op() == "GatherElements");
+    if (!index && !kRead.count(n.op()))
+      n.unsupported("operands of type {}", onnx_type_name(v->narrow));
+  }
+  return 0;
+}
+
+// A function's attributes that have defaults: its field 11, which older definitions of the message
+// lack.
+std::map<std::string, onnx::AttributeProto> default_attributes(const onnx::FunctionProto& f) {
+  using google::protobuf::internal::WireFormatLite;
+  constexpr uint32_t kDefaults = 11 << 3 | WireFormatLite::WIRETYPE_LENGTH_DELIMITED;
+  std::map<std::string, onnx::AttributeProto> defaults;
+  const std::string bytes = f.SerializePartialAsString();
+  google::protobuf::io::CodedInputStream in(reinterpret_cast<const uint8_t*>(bytes.data()),
+                                            static_cast<int>(bytes.size()));
+  while (const uint32_t tag = in.ReadTag()) {
+    uint32_t size = 0;
+    std::string text;
+    onnx::AttributeProto a;
+    if (tag != kDefaults) {
+      if (!WireFormatLite::SkipField(&in, tag)) break;
+    } else if (in.ReadVarint32(&size) && in.ReadString(&text, static_cast<int>(size)) &&
+               parse(a, text)) {
+      defaults[a.name()] = a;
+    } else {
+      break;
+    }
+  }
+  return defaults;
+}
+
+// In a function's node: the call's attributes for those that refer to them, and nothing for the
+// inputs that the call leaves out.
+void substitute(onnx::NodeProto& node, const std::map<std::string, onnx::AttributeProto>& given,
+                const std::set<std::string>& omitted) {
+  for (std::string& in : *node.mutable_input())
+    if (omitted.count(in)) in.clear();
+  auto& attributes = *node.mutable_attribute();
+  for (int i = attributes.size(); i-- > 0;) {
+    onnx::AttributeProto& a = attributes[i];
+    if (a.has_g())
+      for (onnx::NodeProto& inner : *a.mutable_g()->mutable_node())
+        substitute(inner, given, omitted);
+    if (a.ref_attr_name().empty()) continue;
+    const std::string name = a.name();
+    if (auto value = given.find(a.ref_attr_name()); value != given.end()) {
+      a = value->second;
+      a.set_name(name);
+    } else {
+      attributes.DeleteSubrange(i, 1);
+    }
+  }
+}
+
 }  // namespace
 
 Importer::Importer(onnx::ModelProto& model, const std::filesystem::path& dir,
@@ -59,6 +135,8 @@ void Importer::check_header() {
   OCTET_CHECK(opset_ <= kMaxOpset, unsupported,
               "opset {0} is newer than octet knows ({1}); export the model with opset {1}", opset_,
               kMaxOpset);
+  for (const onnx::FunctionProto& f : model_.functions())
+    functions_[f.domain().empty() ? f.name() : f.domain() + "." + f.name()] = &f;
   graph_.name = sanitize(model_.graph().name().empty() ? "graph" : model_.graph().name());
   if (!model_.producer_name().empty())
     graph_.metadata["producer"] =
@@ -126,9 +204,12 @@ void Importer::read_inputs() {
       dims.push_back(open_dim(input, dims.size()));
     }
     OCTET_CHECK(elements < 1e12, corrupt, "{}: has too many elements", what);
-    TensorType type(dtype_of(tensor.elem_type(), what), dims);
+    const bool wide = is_wide_unsigned(tensor.elem_type());
+    TensorType type(wide ? holder_of(tensor.elem_type()) : dtype_of(tensor.elem_type(), what),
+                    dims);
     auto v = std::make_shared<Val>();
     v->name = input.name();
+    if (wide) v->narrow = tensor.elem_type();
     v->id = graph_.add_input(sanitize(input.name()), type);
     DType compute = compute_type(type.dtype);
     if (compute != type.dtype)
@@ -212,7 +293,8 @@ void Importer::visit(const onnx::NodeProto& node) {
   };
   // Asked first: an unknown operator is reported even where it reads from another one.
   auto handler = handlers().find(op_key(node));
-  if (handler == handlers().end()) return reject("");
+  auto function = functions_.find(op_key(node));
+  if (handler == handlers().end() && function == functions_.end()) return reject("");
   try {
     std::vector<ValPtr> inputs;
     for (const std::string& name : node.input()) {
@@ -224,9 +306,16 @@ void Importer::visit(const onnx::NodeProto& node) {
       return;
     }
     if (node.output_size() == 0) return;
-    if (!fold_sizes(*this, n, inputs)) handler->second(*this, n);
+    const int32_t kept = check_unsigned(n, inputs);
+    if (handler == handlers().end())
+      inline_function(n, node, *function->second, inputs);
+    else if (!fold_sizes(*this, n, inputs))
+      handler->second(*this, n);
     if (auto names = n.unread(); !names.empty())
       n.unsupported("attribute {}", fmt::join(names, ", "));
+    for (const std::string& name : node.output())
+      if (auto made = values_.find(name); kept != 0 && made != values_.end() && made->second)
+        made->second->narrow = kept;
     for (size_t i = 0; i < n.output_count(); ++i)
       if (wants_output(n, i) && !values_.count(n.output(i))) n.unsupported("output {}", i);
   } catch (const NodeView::Unsupported& u) {
@@ -243,10 +332,22 @@ void Importer::visit(const onnx::NodeProto& node) {
   }
 }
 
-std::vector<ValPtr> Importer::inline_graph(const onnx::GraphProto& g) {
-  // Names of the branch hold until it ends: the other branch may use them too.
+std::vector<ValPtr> Importer::inline_graph(const onnx::GraphProto& g,
+                                           const std::vector<ValPtr>& inputs) {
+  // Names of the graph hold until it ends: other graphs, and itself when it is visited again, use
+  // them too.
   std::vector<std::string> names;
   const size_t first_new_value = first_new_value_;
+  OCTET_CHECK(static_cast<size_t>(g.input_size()) == inputs.size(), corrupt,
+              "the graph '{}' inside it has {} inputs; expected {}", one_line(g.name()),
+              g.input_size(), inputs.size());
+  std::unordered_map<std::string, ValPtr> hidden;
+  for (int i = 0; i < g.input_size(); ++i) {
+    const std::string& name = g.input(i).name();
+    if (auto around = values_.find(name); around != values_.end()) hidden.insert(*around);
+    names.push_back(name);
+    values_[name] = inputs[static_cast<size_t>(i)];
+  }
   for (const onnx::TensorProto& t : g.initializer()) {
     names.push_back(t.name());
     values_[t.name()] = read_constant(t, fmt::format("initializer '{}'", one_line(t.name())));
@@ -258,8 +359,66 @@ std::vector<ValPtr> Importer::inline_graph(const onnx::GraphProto& g) {
   std::vector<ValPtr> results;
   for (const onnx::ValueInfoProto& out : g.output()) results.push_back(lookup(out.name()));
   for (const std::string& name : names) values_.erase(name);
+  for (const auto& [name, value] : hidden) values_[name] = value;
   first_new_value_ = first_new_value;
   return results;
+}
+
+// The function's nodes in the node's place. Inside, only its inputs are known, by its own names.
+void Importer::inline_function(const NodeView& n, const onnx::NodeProto& node,
+                               const onnx::FunctionProto& function,
+                               const std::vector<ValPtr>& inputs) {
+  constexpr int kMaxDepth = 64;
+  if (function_depth_ >= kMaxDepth)
+    n.fail(ErrorCode::corrupt, "functions call one another more than {} deep", kMaxDepth);
+  if (node.input_size() > function.input_size() || node.output_size() > function.output_size())
+    n.fail(ErrorCode::corrupt, "{} inputs and {} outputs for a function of {} and {}",
+           node.input_size(), node.output_size(), function.input_size(), function.output_size());
+  onnx::GraphProto body;
+  body.set_name(function.name());
+  std::set<std::string> omitted;
+  std::vector<ValPtr> given;
+  for (int i = 0; i < function.input_size(); ++i) {
+    const auto at = static_cast<size_t>(i);
+    if (at >= inputs.size() || !inputs[at]) {
+      omitted.insert(function.input(i));
+      continue;
+    }
+    body.add_input()->set_name(function.input(i));
+    given.push_back(inputs[at]);
+  }
+  for (const std::string& name : function.output()) body.add_output()->set_name(name);
+  std::map<std::string, onnx::AttributeProto> attributes = default_attributes(function);
+  for (const onnx::AttributeProto& a : node.attribute()) {
+    n.ignore({a.name().c_str()});
+    attributes[a.name()] = a;
+  }
+  *body.mutable_node() = function.node();
+  for (onnx::NodeProto& inner : *body.mutable_node()) substitute(inner, attributes, omitted);
+
+  auto around = std::move(values_);
+  auto constants = std::move(initializers_);
+  const int64_t opset = opset_;
+  for (const auto& set : function.opset_import())
+    if (set.domain().empty() || set.domain() == "ai.onnx") opset_ = set.version();
+  values_.clear();
+  initializers_.clear();
+  ++function_depth_;
+  const auto restore = [&] {
+    values_ = std::move(around);
+    initializers_ = std::move(constants);
+    opset_ = opset;
+    --function_depth_;
+  };
+  std::vector<ValPtr> results;
+  try {
+    results = inline_graph(body, given);
+  } catch (...) {
+    restore();
+    throw;
+  }
+  restore();
+  for (size_t i = 0; i < n.output_count(); ++i) out(n, i, results[i]);
 }
 
 void Importer::report_unsupported() {
@@ -308,6 +467,9 @@ void Importer::finish_outputs() {
                   : declared == onnx::TensorProto::FLOAT16  ? DType::float16
                   : declared == onnx::TensorProto::BFLOAT16 ? DType::bfloat16
                                                             : DType::float32;
+    OCTET_CHECK(!is_wide_unsigned(declared) || !is_wide_unsigned(v->narrow), unsupported,
+                "{}: element type {} is not supported: octet has no results of this type", what,
+                onnx_type_name(declared));
     ValueId id = graph::kNone;
     try {
       id = materialize(n, v);
@@ -357,10 +519,16 @@ const Handlers& handlers() {
     add_recurrent(h);
     add_integer(h);
     add_control_flow(h);
+    add_sequences(h);
     add_pools(h);
     add_normalizations(h);
     add_movement(h);
     add_indexing(h);
+    add_places(h);
+    add_regions(h);
+    add_einsum(h);
+    add_fused(h);
+    add_attention(h);
     add_resize(h);
     add_sizes(h);
     add_constants(h);

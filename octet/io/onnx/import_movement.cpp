@@ -9,29 +9,6 @@ namespace {
 
 constexpr int64_t kMaxPad = int64_t{1} << 30;  // also the largest part, repeat and block
 
-// Reshapes that change nothing are left out: they would only stand between operators that belong
-// together.
-ValPtr reshape(Importer& im, const NodeView& n, const ValPtr& x, const std::vector<Dim>& wanted,
-               bool zero_copies) {
-  const auto known = reshape_attr(n, x->dims(), wanted, zero_copies);
-  if (!known) {
-    std::vector<Dim> sizes = wanted;
-    for (size_t d = 0; d < sizes.size(); ++d)
-      if (zero_copies && sizes[d] == Dim(0)) {
-        sizes[d] = x->dims()[d];
-        im.remember(sizes[d].name(), x->id, static_cast<int64_t>(d));
-      }
-    std::vector<ValPtr> operands{x};
-    const Attr shape = im.as_attr(n, sizes, operands);
-    return im.call(n, "reshape", operands, {{"shape", shape}});
-  }
-  const std::vector<int64_t>& shape = *known;
-  bool same = static_cast<int64_t>(shape.size()) == x->rank();
-  for (size_t d = 0; same && d < shape.size(); ++d)
-    same = (shape[d] == 0 && zero_copies) || Dim(shape[d]) == x->dims()[d];
-  return same ? x : im.call(n, "reshape", {x}, {{"shape", shape}});
-}
-
 void import_reshape(Importer& im, const NodeView& n) {
   n.ignore({"consumed_inputs"});
   ValPtr x = im.in(n, 0);
@@ -46,7 +23,7 @@ void import_reshape(Importer& im, const NodeView& n) {
                             {{"shape", FromOperand{1}}, {"allow_zero", !zero_copies}}));
     wanted = im.known_sizes(n, 1, "shape");
   }
-  im.out(n, 0, reshape(im, n, x, wanted, zero_copies));
+  im.out(n, 0, emit_reshape(im, n, x, wanted, zero_copies));
 }
 
 // To a matrix: the dimensions before `axis`, and the rest.
@@ -318,9 +295,9 @@ void import_depth_to_space(Importer& im, const NodeView& n, bool to_space) {
     perm = {0, 3, 5, 1, 2, 4};
     join = {0, c * b * b, part(h), part(w)};
   }
-  ValPtr y = reshape(im, n, x, split, true);
+  ValPtr y = emit_reshape(im, n, x, split, true);
   y = im.call(n, "permute", {y}, {{"dims", perm}});
-  im.out(n, 0, reshape(im, n, y, join, true));
+  im.out(n, 0, emit_reshape(im, n, y, join, true));
 }
 
 void import_trilu(Importer& im, const NodeView& n) {
@@ -338,6 +315,29 @@ void import_trilu(Importer& im, const NodeView& n) {
 }
 
 }  // namespace
+
+// Reshapes that change nothing are left out: they would only stand between operators that belong
+// together.
+ValPtr emit_reshape(Importer& im, const NodeView& n, const ValPtr& x,
+                    const std::vector<Dim>& wanted, bool zero_copies) {
+  const auto known = reshape_attr(n, x->dims(), wanted, zero_copies);
+  if (!known) {
+    std::vector<Dim> sizes = wanted;
+    for (size_t d = 0; d < sizes.size(); ++d)
+      if (zero_copies && sizes[d] == Dim(0)) {
+        sizes[d] = x->dims()[d];
+        im.remember(sizes[d].name(), x->id, static_cast<int64_t>(d));
+      }
+    std::vector<ValPtr> operands{x};
+    const Attr shape = im.as_attr(n, sizes, operands);
+    return im.call(n, "reshape", operands, {{"shape", shape}});
+  }
+  const std::vector<int64_t>& shape = *known;
+  bool same = static_cast<int64_t>(shape.size()) == x->rank();
+  for (size_t d = 0; same && d < shape.size(); ++d)
+    same = (shape[d] == 0 && zero_copies) || Dim(shape[d]) == x->dims()[d];
+  return same ? x : im.call(n, "reshape", {x}, {{"shape", shape}});
+}
 
 void add_movement(Handlers& h) {
   h["Reshape"] = import_reshape;

@@ -89,7 +89,8 @@ class Recurrent {
       for (int64_t half : {0, 1}) operands.push_back(bias(d, half));
       if (kind_.has_cell) operands.push_back(nullptr);  // no projection
       operands.push_back(lengths);
-      results.push_back(im_.calls(n_, kind_.op, operands, attrs));
+      results.push_back(peepholes_ ? with_peepholes(operands, d, attrs.get_bool("reverse"))
+                                   : im_.calls(n_, kind_.op, operands, attrs));
     }
     // Y is (steps, directions, batch, hidden), the states (directions, batch, hidden); with
     // layout=1 batch comes first.
@@ -139,9 +140,63 @@ class Recurrent {
         {"activation_alpha", "activation_beta", "output_sequence"});
     if (n_.has("clip") && n_.get_float("clip", 0) != 0) n_.unsupported("clip");
     if (n_.get_int("input_forget", 0) != 0) n_.unsupported("input_forget");
-    if (Tensor p = im_.known(n_, 7, "P"); p.defined())
-      for (float v : p.to(DType::float32).reshape({-1}).to_vector<float>())
-        if (v != 0) n_.unsupported("peepholes");
+    peepholes_ = kind_.has_cell ? im_.optional_in(n_, 7) : nullptr;
+    if (peepholes_ && peepholes_->dims() != std::vector<Dim>{directions_, 3 * hidden_})
+      n_.fail(ErrorCode::corrupt, "P is {}", to_string(peepholes_->type));
+    if (peepholes_ && peepholes_->is_constant()) {
+      const std::vector<float> values =
+          peepholes_->constant.to(DType::float32).reshape({-1}).to_vector<float>();
+      if (std::all_of(values.begin(), values.end(), [](float v) { return v == 0; }))
+        peepholes_ = nullptr;
+    }
+  }
+
+  // An LSTM whose gates also see the cell, step by step: octet's operator has none. Operands as
+  // those of "lstm". Results: y, hn and cn.
+  std::vector<ValPtr> with_peepholes(const std::vector<ValPtr>& operands, int64_t d,
+                                     bool backwards) {
+    const auto call = [&](const char* op, const std::vector<ValPtr>& in, const Attrs& attrs = {}) {
+      return im_.call(n_, op, in, attrs);
+    };
+    const auto part = [&](const ValPtr& v, int64_t dim, int64_t i) {
+      return call("slice", {v}, {{"dim", dim}, {"start", i * hidden_}, {"end", (i + 1) * hidden_}});
+    };
+    const ValPtr &x = operands[0], &w_hh = operands[4], &b_ih = operands[5], &b_hh = operands[6],
+                 &lengths = operands.back();
+    const int64_t steps = known_dim(n_, *x, 0, "an LSTM with peepholes");
+    constexpr int64_t kMostSteps = 4096;
+    if (steps < 1 || steps > kMostSteps) n_.unsupported("peepholes and {} steps", steps);
+    ValPtr h = operands[1], c = operands[2], of_d = slice_of(peepholes_, d);
+    ValPtr to_input = part(of_d, 0, 0), to_output = part(of_d, 0, 1), to_forget = part(of_d, 0, 2);
+    ValPtr projected = call("linear", {x, operands[3], b_ih});
+    std::vector<ValPtr> ys(static_cast<size_t>(steps));
+    for (int64_t i = 0; i < steps; ++i) {
+      const int64_t t = backwards ? steps - 1 - i : i;
+      ValPtr gates =
+          call("slice", {projected}, {{"dim", int64_t{0}}, {"start", t}, {"end", t + 1}});
+      gates = call("squeeze", {gates}, {{"dim", int64_t{0}}});
+      gates = call("add", {gates, call("linear", {h, w_hh, b_hh})});
+      const auto gate = [&](int64_t k, const ValPtr& cell, const ValPtr& peephole) {
+        return call("sigmoid", {call("add", {part(gates, 1, k), call("mul", {cell, peephole})})});
+      };
+      // octet's order: input, forget, candidate, output
+      ValPtr kept = call("mul", {gate(1, c, to_forget), c});
+      ValPtr fresh = call("mul", {gate(0, c, to_input), call("tanh", {part(gates, 1, 2)})});
+      ValPtr cell = call("add", {kept, fresh});
+      ValPtr out = call("mul", {gate(3, cell, to_output), call("tanh", {cell})}), y = out;
+      if (lengths) {  // what is behind a sequence's end changes nothing and gives 0
+        ValPtr alive =
+            call("greater", {lengths, im_.scalar(n_, static_cast<double>(t), DType::int64)});
+        alive = call("unsqueeze", {alive}, {{"dim", int64_t{1}}});
+        y = call("where", {alive, out, im_.scalar(n_, 0)});
+        out = call("where", {alive, out, h});
+        cell = call("where", {alive, cell, c});
+      }
+      h = out;
+      c = cell;
+      ys[static_cast<size_t>(t)] = call("unsqueeze", {y}, {{"dim", int64_t{0}}});
+    }
+    return {steps == 1 ? ys[0] : call("cat", ys, {{"dim", int64_t{0}}}), h, c};
   }
 
   // How many steps of each sequence count; null if all do.
@@ -249,7 +304,7 @@ class Recurrent {
   CellKind kind_;
   int64_t gates_, hidden_ = 0, directions_ = 1;
   bool batch_first_ = false, codes_ = false;
-  ValPtr w_, r_, b_;
+  ValPtr w_, r_, b_, peepholes_;
 };
 
 }  // namespace

@@ -68,16 +68,44 @@ void import_softmax(Importer& im, const NodeView& n, const char* op) {
   im.out(n, 0, im.call(n, "reshape", {y}, {{"shape", shape}}));
 }
 
+// 1 at the first largest element along the axis (before opset 13: of all that follows it), else 0.
+void import_hardmax(Importer& im, const NodeView& n) {
+  ValPtr x = im.in(n, 0), flat = x;
+  const bool flattens = n.opset() < 13;
+  const int64_t axis = axis_of(n, n.get_int("axis", flattens ? 1 : -1), x->rank());
+  if (flattens && axis + 1 < x->rank())
+    flat = im.call(n, "flatten", {x}, {{"start_dim", axis}, {"end_dim", int64_t{-1}}});
+  ValPtr best = im.call(n, "argmax", {flat}, {{"dim", axis}, {"keepdim", true}});
+  ValPtr places = count_up(im, n, flat, axis);
+  for (int64_t d = axis + 1; d < flat->rank(); ++d)
+    places = im.call(n, "unsqueeze", {places}, {{"dim", int64_t{1}}});
+  ValPtr y = im.cast(n, im.call(n, "equal", {places, best}), x->type.dtype);
+  if (flat == x) return im.out(n, 0, y);
+  std::vector<int64_t> shape;
+  for (int64_t d = 0; d < x->rank(); ++d)
+    shape.push_back(d < axis ? 0 : known_dim(n, *x, d, "Hardmax over several dimensions"));
+  im.out(n, 0, im.call(n, "reshape", {y}, {{"shape", shape}}));
+}
+
 // Inclusive and forward is octet's; reversed = total - cumsum + x, exclusive = that without x.
 void import_cumsum(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
-  Tensor axis = im.known(n, 1, "axis");
-  if (!axis.defined() || axis.numel() != 1) n.fail(ErrorCode::corrupt, "expected one axis");
-  int64_t dim = axis_of(n, static_cast<int64_t>(axis.item()), x->rank());
+  // The axis as attributes of calls, whose operands are x and perhaps what gives it.
+  std::vector<ValPtr> operands{x};
+  Attr dim, dims;
+  if (im.at_run_time(n, 1)) {
+    dim = dims = im.as_attr(n, 1, "axis", operands);
+  } else {
+    Tensor axis = im.known(n, 1, "axis");
+    if (!axis.defined() || axis.numel() != 1) n.fail(ErrorCode::corrupt, "expected one axis");
+    const int64_t d = axis_of(n, static_cast<int64_t>(axis.item()), x->rank());
+    dim = d;
+    dims = std::vector<int64_t>{d};
+  }
   bool exclusive = n.get_int("exclusive", 0) != 0, reverse = n.get_int("reverse", 0) != 0;
-  ValPtr y = im.call(n, "cumsum", {x}, {{"dim", dim}});
+  ValPtr y = im.call(n, "cumsum", operands, {{"dim", dim}});
   if (reverse) {
-    ValPtr total = im.call(n, "sum", {x}, {{"dim", std::vector<int64_t>{dim}}, {"keepdim", true}});
+    ValPtr total = im.call(n, "sum", operands, {{"dim", dims}, {"keepdim", true}});
     y = im.call(n, "sub", {total, y});
     if (!exclusive) y = im.call(n, "add", {y, x});
   } else if (exclusive) {
@@ -104,6 +132,7 @@ void add_reductions(Handlers& h) {
   h["ArgMin"] = [](Importer& im, const NodeView& n) { import_arg(im, n, "argmin"); };
   h["Softmax"] = [](Importer& im, const NodeView& n) { import_softmax(im, n, "softmax"); };
   h["LogSoftmax"] = [](Importer& im, const NodeView& n) { import_softmax(im, n, "log_softmax"); };
+  h["Hardmax"] = import_hardmax;
   h["CumSum"] = import_cumsum;
   h["LpNormalization"] = import_lp_normalization;
 }

@@ -51,11 +51,9 @@ size_t raw_size(int32_t type) {
 
 // Unsigned types octet lacks are widened in constants, where values are known to fit.
 DType constant_dtype(int32_t type, const std::string& what) {
-  if (type == TensorProto::UINT16) return DType::int32;
   if (type == kUint4) return DType::uint8;
   if (type == kInt4) return DType::int8;
-  if (type == TensorProto::UINT32 || type == TensorProto::UINT64) return DType::int64;
-  return dtype_of(type, what);
+  return is_wide_unsigned(type) ? holder_of(type) : dtype_of(type, what);
 }
 
 template <typename Out, typename In>
@@ -297,6 +295,12 @@ Tensor read_tensor(const TensorProto& t, const std::string& what,
 bool is_narrow(int32_t type) {
   return type == TensorProto::UINT16 || type == kUint4 || type == kInt4;
 }
+
+bool is_wide_unsigned(int32_t type) {
+  return type == TensorProto::UINT16 || type == TensorProto::UINT32 || type == TensorProto::UINT64;
+}
+
+DType holder_of(int32_t type) { return type == TensorProto::UINT16 ? DType::int32 : DType::int64; }
 
 DType compute_type(DType dtype) { return is_floating(dtype) ? DType::float32 : dtype; }
 

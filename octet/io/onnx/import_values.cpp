@@ -61,9 +61,21 @@ ValPtr Importer::read_constant(const onnx::TensorProto& t, const std::string& wh
   return v;
 }
 
-ValPtr Importer::in(const NodeView& n, size_t i) {
+ValPtr Importer::any_in(const NodeView& n, size_t i) {
   if (!n.has_input(i)) n.fail(ErrorCode::corrupt, "input {} is missing", i);
   return lookup(n.input(i));
+}
+
+ValPtr Importer::in(const NodeView& n, size_t i) {
+  ValPtr v = any_in(n, i);
+  if (v->elements) n.unsupported("a sequence as input {}", i);
+  return v;
+}
+
+const std::vector<ValPtr>& Importer::sequence(const NodeView& n, size_t i) {
+  ValPtr v = any_in(n, i);
+  if (!v->elements) n.fail(ErrorCode::corrupt, "input {} is not a sequence", i);
+  return *v->elements;
 }
 
 ValPtr Importer::optional_in(const NodeView& n, size_t i) {
@@ -133,6 +145,7 @@ void Importer::take_name(ValueId id, const std::string& name) {
 
 ValueId Importer::materialize(const NodeView& n, const ValPtr& v) {
   if (v->id != graph::kNone) return v->id;
+  if (v->elements) n.unsupported("a sequence");
   if (v->sizes && !v->constant.defined()) {
     ValPtr list = computed(n, *v->sizes);
     if (v->rank() == 0) list = call(n, "squeeze", {list}, {{"dim", int64_t{0}}});

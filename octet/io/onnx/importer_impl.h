@@ -23,6 +23,7 @@ class MessageLite;
 }
 namespace onnx {
 class AttributeProto;
+class FunctionProto;
 class GraphProto;
 class ModelProto;
 class NodeProto;
@@ -48,6 +49,9 @@ Tensor read_tensor(const onnx::TensorProto& proto, const std::string& what,
 // octet has none of them.
 inline constexpr int32_t kUint4 = 21, kInt4 = 22;
 bool is_narrow(int32_t onnx_type);
+// UINT16, UINT32 and UINT64, and the signed dtype that holds them.
+bool is_wide_unsigned(int32_t onnx_type);
+DType holder_of(int32_t wide_unsigned);
 // float16, bfloat16 and float64 to float32, the type everything is computed in.
 Tensor to_compute_type(const Tensor& tensor);
 DType compute_type(DType dtype);
@@ -63,6 +67,9 @@ std::string sanitize(std::string name);
 
 // -- values ---------------------------------------------------------------------------------------
 
+struct Val;
+using ValPtr = std::shared_ptr<Val>;
+
 // A value while a model is imported: in the graph already, or known and not yet needed there.
 struct Val {
   std::string name;  // ONNX's
@@ -70,12 +77,14 @@ struct Val {
   ValueId id = graph::kNone;              // its value in the graph, once it has one
   Tensor constant;                        // known at import
   std::optional<std::vector<Dim>> sizes;  // an int64 scalar or vector, some entries symbolic
+  // The elements of a sequence, which is followed at import only; `type` says nothing then.
+  std::optional<std::vector<ValPtr>> elements;
   // DequantizeLinear of a constant: `constant` holds the codes and `type` is Float. Kept apart from
   // the graph so that Gemm and MatMul can transpose the codes.
   bool dequantized = false;
   std::string codes_name, scope;
-  // ONNX's element type where octet holds it in a wider one: UINT16 (in int32), UINT4 and INT4 (in
-  // uint8 and int8); else 0.
+  // ONNX's element type where octet holds it in another one: UINT16 (in int32), UINT32 and UINT64
+  // (in int64), UINT4 and INT4 (in uint8 and int8); else 0.
   int32_t narrow = 0;
 
   bool is_constant() const { return constant.defined() && !dequantized; }
@@ -84,7 +93,6 @@ struct Val {
   int64_t rank() const { return type.dim(); }
   const std::vector<Dim>& dims() const { return type.dims; }
 };
-using ValPtr = std::shared_ptr<Val>;
 
 ValPtr constant_val(const std::string& name, Tensor value);
 // Codes (a quantized tensor) as a dequantized constant.
@@ -165,8 +173,10 @@ class Importer {
   graph::Graph run();
 
   // -- for handlers
-  ValPtr in(const NodeView& n, size_t i);           // Error if it is missing
-  ValPtr optional_in(const NodeView& n, size_t i);  // null if it is omitted
+  ValPtr in(const NodeView& n, size_t i);      // Error if it is missing or a sequence
+  ValPtr any_in(const NodeView& n, size_t i);  // Error if it is missing
+  const std::vector<ValPtr>& sequence(const NodeView& n, size_t i);  // Error if it is not one
+  ValPtr optional_in(const NodeView& n, size_t i);                   // null if it is omitted
   // Inputs that must be known at import, as axes and pads; null/empty if omitted.
   Tensor known(const NodeView& n, size_t i, const char* what);
   std::vector<int64_t> known_ints(const NodeView& n, size_t i, const char* what);
@@ -201,9 +211,10 @@ class Importer {
   bool wants_output(const NodeView& n, size_t i) const;  // whether anything reads it
   // The data of a TensorProto, in the type it is computed in.
   ValPtr read_constant(const onnx::TensorProto& t, const std::string& what);
-  // The results of a graph inside a node, a branch of If, whose nodes are visited in the node's
-  // place; null where a node was rejected.
-  std::vector<ValPtr> inline_graph(const onnx::GraphProto& g);
+  // The results of a graph inside a node (a branch of If, the body of Loop) with these inputs; its
+  // nodes are visited in the node's place. Null where a node was rejected.
+  std::vector<ValPtr> inline_graph(const onnx::GraphProto& g,
+                                   const std::vector<ValPtr>& inputs = {});
   ValPtr scalar(const NodeView& n, double value, DType dtype = DType::float32);
   // a 2-d constant, or dequantized constant; made once per weight
   ValPtr transposed(const ValPtr& weight);
@@ -216,6 +227,8 @@ class Importer {
   void read_inputs();
   std::vector<const onnx::NodeProto*> order(const onnx::GraphProto& g);
   void visit(const onnx::NodeProto& node);
+  void inline_function(const NodeView& n, const onnx::NodeProto& node,
+                       const onnx::FunctionProto& function, const std::vector<ValPtr>& inputs);
   void finish_outputs();
   ValPtr lookup(const std::string& name);
   ValueId materialize(const NodeView& n, const ValPtr& v);
@@ -231,6 +244,8 @@ class Importer {
   int64_t opset_ = 0;
   std::unordered_map<std::string, ValPtr> values_;  // null: made by an unsupported node
   std::unordered_map<std::string, onnx::TensorProto*> initializers_;
+  std::unordered_map<std::string, const onnx::FunctionProto*> functions_;
+  int function_depth_ = 0;
   std::unordered_map<const Val*, ValPtr> transposed_;
   std::vector<ValPtr> kept_;                    // keys of transposed_ stay alive
   std::unordered_map<std::string, int> reads_;  // by live nodes and as graph outputs
@@ -260,10 +275,16 @@ void add_layers(Handlers& h);
 void add_recurrent(Handlers& h);
 void add_integer(Handlers& h);
 void add_control_flow(Handlers& h);
+void add_sequences(Handlers& h);
 void add_pools(Handlers& h);
 void add_normalizations(Handlers& h);
 void add_movement(Handlers& h);
 void add_indexing(Handlers& h);
+void add_places(Handlers& h);
+void add_regions(Handlers& h);
+void add_einsum(Handlers& h);
+void add_fused(Handlers& h);
+void add_attention(Handlers& h);
 void add_resize(Handlers& h);
 void add_sizes(Handlers& h);
 void add_constants(Handlers& h);
@@ -276,6 +297,14 @@ bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inpu
 // `from`; nullopt if it must be computed when the model runs.
 std::optional<std::vector<int64_t>> reshape_attr(const NodeView& n, const std::vector<Dim>& from,
                                                  const std::vector<Dim>& wanted, bool zero_copies);
+// x in these sizes, some of them symbolic: left out if it changes nothing. zero_copies: 0 is x's size.
+ValPtr emit_reshape(Importer& im, const NodeView& n, const ValPtr& x,
+                    const std::vector<Dim>& wanted, bool zero_copies);
+// The sizes of x as an int64 list; x broadcast to the shape of `like`; 0, 1, ... for dimension d of
+// x. All of them constants where the sizes are known.
+ValPtr shape_of(Importer& im, const NodeView& n, const ValPtr& x);
+ValPtr expand_like(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& like);
+ValPtr count_up(Importer& im, const NodeView& n, const ValPtr& x, int64_t d);
 // The factors of "N*49*[a+b]"; brackets hold what is not a product.
 std::vector<std::string> factors(const std::string& name);
 // How many times `of` is in `size`, if that is a whole number whatever the symbols are.
@@ -310,7 +339,8 @@ ValPtr emit_conv_integer(Importer& im, const NodeView& n, ValPtr x, const ValPtr
 // Gemm of a, b and c (null if there is none), with the node's attributes.
 ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c);
 // The node's pool of x, and the pool of all of each channel.
-ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max);
+// `sum`: the sum of each window instead of its mean.
+ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max, bool sum = false);
 ValPtr emit_global_pool(Importer& im, const NodeView& n, const ValPtr& x, bool max);
 // linear if b is a constant matrix, else matmul.
 ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPtr& b);

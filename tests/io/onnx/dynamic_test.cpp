@@ -222,8 +222,9 @@ TEST(OnnxDynamic, DynamicQuantizeLSTM) {
   for (bool per_row : {false, true})
     for (bool both : {false, true}) {
       const int64_t d = both ? 2 : 1, h = 4, n = 3;
-      const Tensor w = codes({d, n, 4 * h}, 1, DType::int8), r = codes({d, h, 4 * h}, 2, DType::int8),
-                   b = Tensor::randn({d, 8 * h}, 3), x = Tensor::randn({5, 1, n}, 4);
+      const Tensor w = codes({d, n, 4 * h}, 1, DType::int8),
+                   r = codes({d, h, 4 * h}, 2, DType::int8), b = Tensor::randn({d, 8 * h}, 3),
+                   x = Tensor::randn({5, 1, n}, 4);
       const Shape of_scales = per_row ? Shape{d, 4 * h} : Shape{d};
       const Tensor ws = Tensor::rand(of_scales, 5, 0.01, 0.02),
                    rs = Tensor::rand(of_scales, 6, 0.01, 0.02);
@@ -237,9 +238,8 @@ TEST(OnnxDynamic, DynamicQuantizeLSTM) {
           .constant("z", Tensor::zeros(of_scales, DType::int8));
       const OnnxAttrs attrs{{"hidden_size", h},
                             {"direction", std::string(both ? "bidirectional" : "forward")}};
-      m.node("DynamicQuantizeLSTM",
-             {"x", "w", "r", "b", "", "", "", "", "ws", "z", "rs", "z"}, {"y"}, attrs, "",
-             "com.microsoft");
+      m.node("DynamicQuantizeLSTM", {"x", "w", "r", "b", "", "", "", "", "ws", "z", "rs", "z"},
+             {"y"}, attrs, "", "com.microsoft");
       const graph::Graph g = m.output("y").import();
       EXPECT_EQ(count_ops(g, "lstm"), d);
       const graph::Node& cell = node_of(g, "lstm");
@@ -248,7 +248,9 @@ TEST(OnnxDynamic, DynamicQuantizeLSTM) {
       // The float layer of the same weights, from which quantizing x and h differs little.
       auto numbers = [&](const Tensor& t, const Tensor& s) {
         const Shape shape = per_row ? Shape{d, 1, 4 * h} : Shape{d, 1, 1};
-        return ops::call("mul", {t.to(DType::float32), s.reshape(shape)}).transpose(1, 2).contiguous();
+        return ops::call("mul", {t.to(DType::float32), s.reshape(shape)})
+            .transpose(1, 2)
+            .contiguous();
       };
       parts.input("x", {5, 1, 3})
           .constant("w", numbers(w, ws))

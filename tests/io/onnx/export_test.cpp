@@ -56,10 +56,10 @@ const std::vector<Case>& float_cases() {
   static const std::vector<Case> cases = [] {
     std::vector<Case> all;
     for (const char* op :
-         {"relu",     "relu6",    "sigmoid", "tanh",       "exp",         "neg",        "abs",
-          "erf",      "floor",    "ceil",    "round",      "sign",        "sin",        "cos",
-          "softsign", "selu",     "gelu",    "hardswish",  "hardsigmoid", "leaky_relu", "elu",
-          "celu",     "softplus", "softmax", "log_softmax"})
+         {"relu",       "relu6", "sigmoid",  "tanh",     "exp",     "neg",        "abs",
+          "erf",        "floor", "ceil",     "round",    "sign",    "sin",        "cos",
+          "tan",        "atan",  "softsign", "selu",     "gelu",    "hardswish",  "hardsigmoid",
+          "leaky_relu", "elu",   "celu",     "softplus", "softmax", "log_softmax"})
       all.push_back({op});
     for (const char* op : {"identity", "dropout"})
       all.push_back({.op = op, .back = "identity"});  // y must not be x itself

@@ -18,20 +18,11 @@ namespace fs = std::filesystem;
 // Those that import refuses, each with a word of its reason that the message must hold: the list
 // cannot go stale.
 const std::map<std::string, std::string> kUnsupported = {
-    // A form that octet's operator lacks.
-    {"test_lstm_with_peepholes", "P ('P')"},
-    // Training.
-    {"test_batchnorm_epsilon_training_mode", "training_mode"},
-    {"test_batchnorm_example_training_mode", "training_mode"},
-    // A second output that only unpooling needs.
-    {"test_maxpool_with_argmax_2d_precomputed_pads", "Indices"},
-    {"test_maxpool_with_argmax_2d_precomputed_strides", "Indices"},
-    // Types octet does not have.
+    // Results of types that octet does not have.
     {"test_max_uint32", "UINT32"},
     {"test_max_uint64", "UINT64"},
     {"test_min_uint16", "UINT16"},
     {"test_min_uint32", "UINT32"},
-    {"test_pow_types_float32_uint64", "UINT64"},
 };
 
 // Where octet computes something else, on purpose.

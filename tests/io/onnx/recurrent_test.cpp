@@ -242,20 +242,65 @@ TEST(OnnxRecurrent, FormsThatAreNotThereAreNamed) {
                        .direction = "bidirectional",
                        .attrs = {{"activations", std::vector<std::string>{"Tanh"}}}}));
   expect_error(ErrorCode::corrupt, {"direction 'both'"}, import({.direction = "both"}));
+}
+
+TEST(OnnxRecurrent, PeepholesOfZerosAreNone) {
   Layer l;
   Operands o(l);
-  for (double peephole : {0.0, 0.5}) {
+  OnnxModel m;
+  m.input("x", {4, 3, 2}).constant("W", o.w).constant("R", o.r);
+  m.constant("P", Tensor::zeros({1, 3 * kHidden}));
+  m.node("LSTM", {"x", "W", "R", "", "", "", "", "P"}, {"Y"}).output("Y");
+  EXPECT_EQ(count_ops(m.import(), "lstm"), 1);
+}
+
+// Two sequences of 3 and 2 steps, one number each, against the equations.
+TEST(OnnxRecurrent, PeepholesLetGatesSeeTheCell) {
+  using F = std::vector<float>;
+  const F w{0.5f, -0.25f, 0.75f, 1}, r{0.25f, 0.5f, -0.5f, 0.75f}, p{0.5f, -0.75f, 0.25f},
+      b{0.1f, 0.2f, 0.3f, 0.4f}, x{1, -1, 2, 0.5f, -0.5f, 3};
+  const std::vector<int64_t> lengths{3, 2};
+  F bias = b;
+  bias.insert(bias.end(), 4, 0);
+  for (bool backwards : {false, true}) {
     OnnxModel m;
-    m.input("x", {4, 3, 2})
-        .constant("W", o.w)
-        .constant("R", o.r)
-        .constant("P", Tensor::full({1, 3 * kHidden}, peephole));
-    m.node("LSTM", {"x", "W", "R", "", "", "", "", "P"}, {"Y"}).output("Y");
-    if (peephole == 0)
-      EXPECT_EQ(count_ops(m.import(), "lstm"), 1);
-    else
-      expect_error(ErrorCode::unsupported, {"LSTM with peepholes"}, [&] { m.import(); });
+    m.input("x", {3, 2, 1}).input("l", {2}, kInt32).constant("P", Tensor::from(p, {1, 3}));
+    m.constant("W", Tensor::from(w, {1, 4, 1})).constant("R", Tensor::from(r, {1, 4, 1}));
+    m.constant("B", Tensor::from(bias, {1, 8}));
+    m.node("LSTM", {"x", "W", "R", "B", "l", "", "", "P"}, {"Y", "H", "C"},
+           {{"direction", std::string(backwards ? "reverse" : "forward")}});
+    for (const char* name : {"Y", "H", "C"}) m.output(name);
+    const std::vector<Tensor> y = run_graph(
+        m.import(), {Tensor::from(x, {3, 2, 1}), Tensor::from(std::vector<int32_t>{3, 2}, {2})});
+    const auto sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
+    for (int64_t n : {0, 1}) {
+      double h = 0, c = 0;
+      const int64_t steps = lengths[static_cast<size_t>(n)];
+      for (int64_t i = 0; i < steps; ++i) {
+        const int64_t t = backwards ? steps - 1 - i : i;
+        const double v = x[static_cast<size_t>(t * 2 + n)];
+        const double in = sigmoid(w[0] * v + r[0] * h + b[0] + p[0] * c),
+                     forget = sigmoid(w[2] * v + r[2] * h + b[2] + p[2] * c),
+                     next = forget * c + in * std::tanh(w[3] * v + r[3] * h + b[3]);
+        h = sigmoid(w[1] * v + r[1] * h + b[1] + p[1] * next) * std::tanh(next);
+        c = next;
+        EXPECT_NEAR(y[0].at({t, 0, n, 0}), h, 1e-6) << backwards << n << t;
+      }
+      EXPECT_NEAR(y[1].at({0, n, 0}), h, 1e-6);
+      EXPECT_NEAR(y[2].at({0, n, 0}), c, 1e-6);
+    }
+    EXPECT_EQ(y[0].at({2, 0, 1, 0}), 0);
   }
+}
+
+TEST(OnnxRecurrent, PeepholesNeedAKnownNumberOfSteps) {
+  Layer l;
+  Operands o(l);
+  OnnxModel m;
+  m.input("x", {"T", 3, 2}).constant("W", o.w).constant("R", o.r);
+  m.constant("P", Tensor::ones({1, 3 * kHidden}));
+  m.node("LSTM", {"x", "W", "R", "", "", "", "", "P"}, {"Y"}).output("Y");
+  expect_error(ErrorCode::unsupported, {"an LSTM with peepholes", "'T'"}, [&] { m.import(); });
 }
 
 }  // namespace

@@ -138,10 +138,18 @@ inline Message tensor_message(const Tensor& t, const std::string& name = "") {
       9, std::string_view(static_cast<const char*>(t.raw_data()), static_cast<size_t>(t.nbytes())));
 }
 
+// An attribute inside a function that has the value of an attribute of the function's call.
+// type: AttributeProto::AttributeType (1: a number, 2: an integer).
+struct RefAttr {
+  std::string name;
+  int64_t type;
+};
+
 using OnnxDim = std::variant<int, std::string>;
 // A Message is a graph (OnnxModel::graph).
-using OnnxAttr = std::variant<int64_t, double, std::string, std::vector<int64_t>,
-                              std::vector<double>, std::vector<std::string>, Tensor, Message>;
+using OnnxAttr =
+    std::variant<int64_t, double, std::string, std::vector<int64_t>, std::vector<double>,
+                 std::vector<std::string>, Tensor, Message, RefAttr>;
 
 inline std::vector<int64_t> ints(std::vector<int64_t> values) { return values; }
 inline Tensor longs(const std::vector<int64_t>& values) {
@@ -193,8 +201,15 @@ class OnnxModel {
     Message opset = Message().text(1, "").number(2, opset_);
     Message graph = graph_;
     graph.text(2, "test");
-    return Message().number(1, ir_version_).message(7, graph).message(8, opset).bytes();
+    Message model = Message().number(1, ir_version_).message(7, graph).message(8, opset);
+    for (const Message& f : functions_) model.message(25, f);
+    return model.bytes();
   }
+  // A function local::name whose nodes are those of `body`. `defaults`: attributes with values.
+  OnnxModel& function(const std::string& name, const std::vector<std::string>& inputs,
+                      const std::vector<std::string>& outputs, const OnnxModel& body,
+                      const std::vector<std::string>& attributes = {},
+                      const std::vector<std::pair<std::string, OnnxAttr>>& defaults = {});
   // The graph alone: a branch of If.
   Message graph() const { return Message(graph_).text(2, "branch"); }
   graph::Graph import(const io::OnnxImportOptions& options = {}) const {
@@ -220,6 +235,8 @@ class OnnxModel {
   }
   static Message attribute(const std::string& name, const OnnxAttr& value) {
     Message a = Message().text(1, name);
+    if (auto* ref = std::get_if<RefAttr>(&value))
+      return a.number(20, ref->type).text(21, ref->name);
     if (auto* i = std::get_if<int64_t>(&value)) return a.number(3, *i).number(20, 2);
     if (auto* f = std::get_if<double>(&value))
       return a.real(2, static_cast<float>(*f)).number(20, 1);
@@ -240,6 +257,7 @@ class OnnxModel {
   }
   int64_t opset_, ir_version_;
   Message graph_;
+  std::vector<Message> functions_;
 };
 
 // -- reading --------------------------------------------------------------------------------------
@@ -283,6 +301,22 @@ inline std::vector<std::string> submessages(const std::string& bytes, int number
   for (const Field& f : fields(bytes))
     if (f.number == number) found.push_back(f.bytes);
   return found;
+}
+
+inline OnnxModel& OnnxModel::function(
+    const std::string& name, const std::vector<std::string>& inputs,
+    const std::vector<std::string>& outputs, const OnnxModel& body,
+    const std::vector<std::string>& attributes,
+    const std::vector<std::pair<std::string, OnnxAttr>>& defaults) {
+  Message f = Message().text(1, name);
+  for (const auto& i : inputs) f.text(4, i);
+  for (const auto& o : outputs) f.text(5, o);
+  for (const auto& a : attributes) f.text(6, a);
+  for (const std::string& n : submessages(body.graph_.bytes(), 1)) f.text(7, n);
+  f.message(9, Message().text(1, "").number(2, body.opset_)).text(10, "local");
+  for (const auto& [key, value] : defaults) f.message(11, attribute(key, value));
+  functions_.push_back(f);
+  return *this;
 }
 
 // What the tests want to know of a node of an exported model.

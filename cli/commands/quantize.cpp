@@ -268,10 +268,6 @@ void run(Options o) {
     check_output(OutputKind::page, o.report, {o.model, o.calibrate, o.choice.config, o.out},
                  o.force);
   }
-  if (!is_static && !o.out.ends_with(".octet"))
-    fail(ErrorCode::unsupported,
-         fmt::format("{}: --mode {} writes .octet files only: QDQ ONNX has no form for it", o.out,
-                     o.mode));
   graph::Graph source = load_float_model(o.model, o.shape.shapes()), before = source, int8;
   quant::ConversionReport report;
   std::optional<Dataset> dataset;

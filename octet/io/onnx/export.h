@@ -10,7 +10,10 @@
 // gives the integer graph again. layer_norm, gelu and hardswish, which opset 13 lacks, are written
 // as the parts that import recognises; lstm, gru and rnn as one direction each of ONNX's layers.
 //
-// Scales are float32 in ONNX: a double that float32 does not hold is rounded.
+// Scales are float32 in ONNX: a double that float32 does not hold is rounded. Dynamic layers become
+// DynamicQuantizeLinear and MatMulInteger or ConvInteger: where such a layer chooses its zero point
+// by PyTorch's rule (rule="pytorch"), ONNX's may be one off. Weight-only layers become float layers
+// of a DequantizeLinear.
 
 #include <filesystem>
 #include <string>

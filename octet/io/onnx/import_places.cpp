@@ -103,7 +103,7 @@ void import_max_unpool(Importer& im, const NodeView& n) {
     for (const char* unused : {"kernel_shape", "pads", "strides"}) n.ignore({unused});
     shape = im.known_ints(n, 2, "output_shape");
   } else {
-    const Window w = read_window(n, *x, {});
+    const Window w = read_window(im, n, x, {}, std::nullopt);
     for (int64_t d : {0, 1}) shape.push_back(known_dim(n, *x, d, "MaxUnpool"));
     for (size_t d = 0; d < spatial; ++d)
       shape.push_back((known_dim(n, *x, static_cast<int64_t>(d) + 2, "MaxUnpool") - 1) *

@@ -16,8 +16,8 @@ ValPtr split_heads(Importer& im, const NodeView& n, const ValPtr& x, int64_t hea
   const int64_t features = known_dim(n, *x, 2, "attention");
   if (features % heads != 0)
     n.fail(ErrorCode::corrupt, "{} features for {} heads", features, heads);
-  ValPtr y = im.call(n, "reshape", {x},
-                     {{"shape", std::vector<int64_t>{0, 0, heads, features / heads}}});
+  ValPtr y =
+      im.call(n, "reshape", {x}, {{"shape", std::vector<int64_t>{0, 0, heads, features / heads}}});
   return im.call(n, "permute", {y}, {{"dims", std::vector<int64_t>{0, 2, 1, 3}}});
 }
 
@@ -73,7 +73,8 @@ ValPtr mask_bias(Importer& im, const NodeView& n, const ValPtr& mask, const Head
   if (mask->rank() == 1) {
     if (mask->dims()[0] != h.q->dims()[0])
       n.unsupported("a mask of {} for {}", to_string(mask->type), to_string(h.q->type));
-    ValPtr lengths = im.call(n, "unsqueeze", {im.cast(n, mask, DType::int64)}, {{"dim", int64_t{1}}});
+    ValPtr lengths =
+        im.call(n, "unsqueeze", {im.cast(n, mask, DType::int64)}, {{"dim", int64_t{1}}});
     keep = im.call(n, "less", {count_up(im, n, h.k, 2), lengths});
   } else if (mask->rank() == 2 || mask->rank() == 3) {
     keep = im.call(n, "greater", {im.cast(n, mask, DType::int64), im.scalar(n, 0, DType::int64)});
@@ -134,8 +135,8 @@ void import_ms_attention(Importer& im, const NodeView& n) {
   if (im.wants_output(n, 1)) {
     const Attrs first{{"dim", int64_t{0}}};
     im.out(n, 1,
-           im.call(n, "cat", {im.call(n, "unsqueeze", {h.k}, first),
-                              im.call(n, "unsqueeze", {h.v}, first)},
+           im.call(n, "cat",
+                   {im.call(n, "unsqueeze", {h.k}, first), im.call(n, "unsqueeze", {h.v}, first)},
                    first));
   }
   const double filter = n.get_float("mask_filter_value", -10000);
@@ -156,7 +157,8 @@ void import_multi_head(Importer& im, const NodeView& n) {
     ValPtr bias = im.in(n, 3);
     const int64_t size = known_dim(n, *q, 2, "attention");
     const std::vector<int64_t> sizes{size, size, known_dim(n, *bias, 0, "attention") - 2 * size};
-    std::vector<ValPtr> parts = im.calls(n, "split", {bias}, {{"sizes", sizes}, {"dim", int64_t{0}}});
+    std::vector<ValPtr> parts =
+        im.calls(n, "split", {bias}, {{"sizes", sizes}, {"dim", int64_t{0}}});
     q = im.call(n, "add", {q, parts[0]});
     if (k->rank() == 3) {
       k = im.call(n, "add", {k, parts[1]});
@@ -204,7 +206,8 @@ void import_onnx_attention(Importer& im, const NodeView& n) {
   if (n.has_input(4)) prepend(im, n, h, im.in(n, 4), im.in(n, 5));
   if (im.wants_output(n, 1)) im.out(n, 1, h.k);
   if (im.wants_output(n, 2)) im.out(n, 2, h.v);
-  const int64_t q_heads = known_dim(n, *q, 1, "attention"), kv_heads = known_dim(n, *k, 1, "attention");
+  const int64_t q_heads = known_dim(n, *q, 1, "attention"),
+                kv_heads = known_dim(n, *k, 1, "attention");
   if (kv_heads < 1 || q_heads % kv_heads != 0)
     n.fail(ErrorCode::corrupt, "{} heads of queries for {} of keys", q_heads, kv_heads);
   h.k = repeat_heads(im, n, h.k, q_heads / kv_heads);

@@ -40,8 +40,7 @@ void import_fused_conv(Importer& im, const NodeView& n) {
 }
 
 void import_fused_gemm(Importer& im, const NodeView& n) {
-  im.out(n, 0,
-         activated(im, n, emit_gemm(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2))));
+  im.out(n, 0, activated(im, n, emit_gemm(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2))));
 }
 
 ValPtr last_two_swapped(Importer& im, const NodeView& n, const ValPtr& x) {
@@ -94,8 +93,7 @@ void import_rms_norm(Importer& im, const NodeView& n) {
   n.ignore({"stash_type"});
   ValPtr x = im.in(n, 0);
   const int64_t axis = axis_of(n, n.get_int("axis", -1), x->rank());
-  const auto [y, inverse] =
-      rms_norm(im, n, x, im.in(n, 1), axis, n.get_float("epsilon", 1e-5f));
+  const auto [y, inverse] = rms_norm(im, n, x, im.in(n, 1), axis, n.get_float("epsilon", 1e-5f));
   im.out(n, 0, y);
   if (im.wants_output(n, 1)) im.out(n, 1, inverse);
 }
@@ -113,9 +111,9 @@ void import_skip_norm(Importer& im, const NodeView& n, bool rms) {
   const size_t at_bias = rms ? 3 : 4;
   ValPtr x = im.call(n, "add", {im.in(n, 0), im.in(n, 1)});
   if (n.has_input(at_bias)) x = im.call(n, "add", {x, im.in(n, at_bias)});
-  ValPtr y = rms ? rms_norm(im, n, x, im.in(n, 2), x->rank() - 1, n.get_float("epsilon", 1e-12f))
-                       .first
-                 : last_dim_norm(im, n, x, im.in(n, 2), im.optional_in(n, 3));
+  ValPtr y =
+      rms ? rms_norm(im, n, x, im.in(n, 2), x->rank() - 1, n.get_float("epsilon", 1e-12f)).first
+          : last_dim_norm(im, n, x, im.in(n, 2), im.optional_in(n, 3));
   im.out(n, 0, y);
   if (im.wants_output(n, 3)) im.out(n, 3, x);
 }
@@ -129,18 +127,19 @@ void import_embed_norm(Importer& im, const NodeView& n) {
   if (words->rank() != 2)
     n.fail(ErrorCode::corrupt, "input_ids is {}; expected (batch, words)", to_string(words->type));
   if (!positions) positions = count_up(im, n, words, 1);
-  ValPtr sum = im.call(n, "add", {im.call(n, "index_select", {im.in(n, 2), words}, rows),
-                                  im.call(n, "index_select", {im.in(n, 3), positions}, rows)});
+  ValPtr sum = im.call(n, "add",
+                       {im.call(n, "index_select", {im.in(n, 2), words}, rows),
+                        im.call(n, "index_select", {im.in(n, 3), positions}, rows)});
   if (n.has_input(1) && n.has_input(4))
     sum = im.call(n, "add", {sum, im.call(n, "index_select", {im.in(n, 4), im.in(n, 1)}, rows)});
   im.out(n, 0, last_dim_norm(im, n, sum, im.in(n, 5), im.in(n, 6)));
   if (im.wants_output(n, 2)) im.out(n, 2, sum);
   if (!im.wants_output(n, 1)) return;
-  ValPtr mask = n.has_input(7) ? im.cast(n, im.in(n, 7), DType::int64)
-                               : im.call(n, "mul", {im.cast(n, words, DType::int64),
-                                                    im.scalar(n, 0, DType::int64)});
-  ValPtr count =
-      im.call(n, "sum", {mask}, {{"dim", std::vector<int64_t>{1}}, {"keepdim", false}});
+  ValPtr mask =
+      n.has_input(7)
+          ? im.cast(n, im.in(n, 7), DType::int64)
+          : im.call(n, "mul", {im.cast(n, words, DType::int64), im.scalar(n, 0, DType::int64)});
+  ValPtr count = im.call(n, "sum", {mask}, {{"dim", std::vector<int64_t>{1}}, {"keepdim", false}});
   im.out(n, 1, im.cast(n, count, DType::int32));
 }
 

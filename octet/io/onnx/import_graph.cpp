@@ -18,6 +18,7 @@ namespace octet::io::onnx_impl {
 namespace {
 
 constexpr int64_t kMaxOpset = 23;  // what has been read of the standard
+constexpr int64_t kMostVisited = 1 << 18;
 constexpr int64_t kMaxDim = int64_t{1} << 31;
 
 std::string op_key(const onnx::NodeProto& node) {
@@ -264,6 +265,12 @@ std::vector<const onnx::NodeProto*> Importer::order(const onnx::GraphProto& g) {
 void Importer::visit(const onnx::NodeProto& node) {
   NodeView n(node, opset_, dir_);
   first_new_value_ = graph_.values().size();
+  if (++visited_ > kMostVisited)
+    n.fail(
+        ErrorCode::unsupported,
+        "the model has more than {} nodes once loops are unrolled and functions stand where they "
+        "are called",
+        kMostVisited);
   auto reject = [&](const std::string& reason) {
     rejected_.push_back({op_key(node), reason, n.name()});
     for (const std::string& out : node.output())

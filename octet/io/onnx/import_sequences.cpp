@@ -75,9 +75,12 @@ void import_split_to(Importer& im, const NodeView& n) {
     keep = true;
     const std::vector<int64_t> given = im.known_ints(n, 1, "split");
     if (im.in(n, 1)->rank() == 1) {
+      for (int64_t part : given)
+        if (part < 0 || part > size) n.fail(ErrorCode::corrupt, "a part of size {}", part);
       sizes = given;
     } else {
-      if (given.at(0) < 1) n.fail(ErrorCode::corrupt, "parts of {}", given[0]);
+      if (given.size() != 1 || given[0] < 1)
+        n.fail(ErrorCode::corrupt, "parts of {}", fmt::join(given, ", "));
       for (int64_t at = 0; at < size; at += given[0])
         sizes.push_back(std::min(given[0], size - at));
     }

@@ -35,7 +35,8 @@ struct Reference {
       most = std::max(most, weights.back());
     }
     for (double& w : weights) sum += w = std::exp(w - most);
-    for (int64_t j = 0; j < keys; ++j) result += weights[static_cast<size_t>(j)] / sum * v(j, place);
+    for (int64_t j = 0; j < keys; ++j)
+      result += weights[static_cast<size_t>(j)] / sum * v(j, place);
     return result;
   }
 };
@@ -108,8 +109,7 @@ TEST(OnnxAttention, MultiHeadAttentionBehindEarlierKeys) {
          {{"num_heads", kHeads}, {"unidirectional", int64_t{1}}}, "", kMs)
       .output("y")
       .output("all_k");
-  const std::vector<Tensor> y =
-      runtime::compile(m.import()).run({o.q, o.k, o.v, past_k, past_v});
+  const std::vector<Tensor> y = runtime::compile(m.import()).run({o.q, o.k, o.v, past_k, past_v});
   EXPECT_EQ(y[1].shape(), (Shape{kBatch, kHeads, 2 + kKeys, kSize}));
   expect_heads(y[0], [&](int64_t n, int64_t h) {
     Reference r = o.reference(n, h);
@@ -128,15 +128,15 @@ TEST(OnnxAttention, MultiHeadAttentionBehindEarlierKeys) {
 
 TEST(OnnxAttention, PackedOperandsAreRefused) {
   OnnxModel m;
-  m.input("q", {1, 3, 2, 3, 2}).node("MultiHeadAttention", {"q"}, {"y"}, {{"num_heads", kHeads}},
-                                     "mha", kMs);
+  m.input("q", {1, 3, 2, 3, 2})
+      .node("MultiHeadAttention", {"q"}, {"y"}, {{"num_heads", kHeads}}, "mha", kMs);
   expect_error(ErrorCode::unsupported, {"mha", "packed into one operand"},
                [&] { m.output("y").import(); });
 }
 
 TEST(OnnxAttention, MicrosoftsProjectsItsInputFirst) {
-  const Tensor x = Tensor::randn({kBatch, kQueries, 3}, 1), w = Tensor::randn({3, 3 * kFeatures}, 2),
-               bias = Tensor::randn({3 * kFeatures}, 3);
+  const Tensor x = Tensor::randn({kBatch, kQueries, 3}, 1),
+               w = Tensor::randn({3, 3 * kFeatures}, 2), bias = Tensor::randn({3 * kFeatures}, 3);
   const Tensor all = ops::call("add", {ops::call("matmul", {x, w}), bias});
   for (const char* mask : {"", "causal", "raw"}) {
     OnnxModel m;

@@ -51,8 +51,8 @@ TEST(OnnxFused, ConvAddsItsFourthOperandBeforeTheActivation) {
   OnnxModel m;
   m.input("x", {1, 1, 2}).input("z", {1, 1, 2}).constant("w", Tensor::ones({1, 1, 1}));
   m.node("FusedConv", {"x", "w", "", "z"}, {"y"}, {{"activation", std::string("Relu")}}, "", kMs);
-  expect_near(run_one(m.output("y").import(), {Tensor::from(F{1, 1}, {1, 1, 2}),
-                                               Tensor::from(F{-3, 3}, {1, 1, 2})}),
+  expect_near(run_one(m.output("y").import(),
+                      {Tensor::from(F{1, 1}, {1, 1, 2}), Tensor::from(F{-3, 3}, {1, 1, 2})}),
               {0, 4});
 }
 
@@ -140,14 +140,14 @@ TEST(OnnxFused, EmbedLayerNormalizationAddsThreeTables) {
   m.constant("segment", Tensor::from(F{0, 1, 0, 2}, {2, 2}));
   m.constant("g", floats({1, 1})).constant("b", floats({0, 0}));
   m.node("EmbedLayerNormalization",
-         {"words", "segments", "word", "place", "segment", "g", "b", "mask"},
-         {"y", "count", "sum"}, {}, "", kMs)
+         {"words", "segments", "word", "place", "segment", "g", "b", "mask"}, {"y", "count", "sum"},
+         {}, "", kMs)
       .output("y")
       .output("count", kInt32)
       .output("sum");
   const auto list = [](const std::vector<int32_t>& v) { return Tensor::from(v, {1, 2}); };
-  const std::vector<Tensor> y = runtime::compile(m.import())
-                                    .run({list({1, 0}), list({0, 1}), list({1, 0})});
+  const std::vector<Tensor> y =
+      runtime::compile(m.import()).run({list({1, 0}), list({0, 1}), list({1, 0})});
   expect_near(y[2], {3, 5, 11, 24});
   expect_near(y[0], {-1, 1, -1, 1}, 1e-4);
   EXPECT_EQ(y[1].to_vector<int32_t>(), (std::vector<int32_t>{1}));

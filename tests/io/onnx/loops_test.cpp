@@ -74,6 +74,16 @@ TEST(OnnxLoop, TooManyIterationsAreRefused) {
   expect_error(ErrorCode::unsupported, {"loop", "iterations of"}, [&] { m.import(); });
 }
 
+TEST(OnnxLoop, TheNumberOfIterationsIsOneNumber) {
+  OnnxModel b = doubling().node("Identity", {"go"}, {"on"}).output("on", kBool);
+  OnnxModel m;
+  m.input("x", {2}).constant("count", longs({}));
+  m.node("Loop", {"count", kNone, "x"}, {"last"},
+         {{"body", b.output("next").output("seen").graph()}}, "loop")
+      .output("last");
+  expect_error(ErrorCode::corrupt, {"loop", "0 numbers of iterations"}, [&] { m.import(); });
+}
+
 TEST(OnnxLoop, AnUnsupportedNodeInsideIsNamedOnce) {
   OnnxModel b = doubling().node("Mystery", {"go"}, {"on"}, {}, "inside").output("on", kBool);
   OnnxModel m;
@@ -242,6 +252,20 @@ TEST(OnnxFunctions, MayLeaveInputsOutAndCallOthers) {
   m.input("x", {3}).constant("top", Tensor::scalar(1));
   m.node("both", {"x", "top"}, {"y"}, {}, "", "local").output("y");
   EXPECT_EQ(run_one(m.import(), {floats({-5, 0, 5})}).to_vector<float>(), (F{-5, 0, 1}));
+}
+
+// 2^20 calls of the innermost one, of which not all are made.
+TEST(OnnxFunctions, CallsThatMultiplyAreRefused) {
+  OnnxModel m;
+  for (int i = 0; i < 21; ++i) {
+    OnnxModel body;
+    const std::string next = i == 20 ? "Relu" : "f" + std::to_string(i + 1),
+                      domain = i == 20 ? "" : "local";
+    body.node(next, {"x"}, {"a"}, {}, "", domain).node(next, {"a"}, {"y"}, {}, "", domain);
+    m.function("f" + std::to_string(i), {"x"}, {"y"}, body);
+  }
+  m.input("x", {3}).node("f0", {"x"}, {"y"}, {}, "", "local").output("y");
+  expect_error(ErrorCode::unsupported, {"more than 262144 nodes"}, [&] { m.import(); });
 }
 
 TEST(OnnxFunctions, ThatCallThemselvesAreRefused) {

@@ -135,8 +135,11 @@ void Importer::check_header() {
   OCTET_CHECK(opset_ <= kMaxOpset, unsupported,
               "opset {0} is newer than octet knows ({1}); export the model with opset {1}", opset_,
               kMaxOpset);
-  for (const onnx::FunctionProto& f : model_.functions())
-    functions_[f.domain().empty() ? f.name() : f.domain() + "." + f.name()] = &f;
+  for (const onnx::FunctionProto& f : model_.functions()) {
+    auto [it, fresh] =
+        functions_.emplace(f.domain().empty() ? f.name() : f.domain() + "." + f.name(), &f);
+    if (!fresh) it->second = nullptr;  // which of them a node means, newer definitions say
+  }
   graph_.name = sanitize(model_.graph().name().empty() ? "graph" : model_.graph().name());
   if (!model_.producer_name().empty())
     graph_.metadata["producer"] =
@@ -280,6 +283,8 @@ void Importer::visit(const onnx::NodeProto& node) {
   auto handler = handlers().find(op_key(node));
   auto function = functions_.find(op_key(node));
   if (handler == handlers().end() && function == functions_.end()) return reject("");
+  if (handler == handlers().end() && !function->second)
+    return reject("several functions of this name");
   try {
     std::vector<ValPtr> inputs;
     for (const std::string& name : node.input()) {
@@ -381,11 +386,14 @@ void Importer::inline_function(const NodeView& n, const onnx::NodeProto& node,
   *body.mutable_node() = function.node();
   for (onnx::NodeProto& inner : *body.mutable_node()) substitute(inner, attributes, omitted);
 
+  int64_t own_opset = opset_;
+  for (const auto& set : function.opset_import())
+    if (set.domain().empty() || set.domain() == "ai.onnx") own_opset = set.version();
+  if (own_opset > kMaxOpset)
+    n.unsupported("a function of opset {}, which is newer than {}", own_opset, kMaxOpset);
   auto around = std::move(values_);
   auto constants = std::move(initializers_);
-  const int64_t opset = opset_;
-  for (const auto& set : function.opset_import())
-    if (set.domain().empty() || set.domain() == "ai.onnx") opset_ = set.version();
+  const int64_t opset = std::exchange(opset_, own_opset);
   values_.clear();
   initializers_.clear();
   ++function_depth_;

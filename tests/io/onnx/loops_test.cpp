@@ -254,6 +254,34 @@ TEST(OnnxFunctions, MayLeaveInputsOutAndCallOthers) {
   EXPECT_EQ(run_one(m.import(), {floats({-5, 0, 5})}).to_vector<float>(), (F{-5, 0, 1}));
 }
 
+TEST(OnnxFunctions, TheirOwnOpsetCounts) {
+  for (int64_t opset : {11, 13, 99}) {
+    OnnxModel body(opset);
+    body.node("Softmax", {"x"}, {"y"}, {{"axis", int64_t{0}}});
+    OnnxModel m;
+    m.function("soft", {"x"}, {"y"}, body);
+    m.input("x", {2, 2}).node("soft", {"x"}, {"y"}, {}, "", "local").output("y");
+    if (opset == 99) {
+      expect_error(ErrorCode::unsupported, {"local.soft with a function of opset 99"},
+                   [&] { m.import(); });
+      continue;
+    }
+    // Before opset 13 it runs over all that follows the axis.
+    const F y = run_one(m.import(), {Tensor::ones({2, 2})}).to_vector<float>();
+    EXPECT_FLOAT_EQ(y[0], opset == 11 ? 0.25f : 0.5f);
+  }
+}
+
+TEST(OnnxFunctions, OfOneNameAreRefused) {
+  OnnxModel body;
+  body.node("Relu", {"x"}, {"y"});
+  OnnxModel m;
+  m.function("f", {"x"}, {"y"}, body).function("f", {"x"}, {"y"}, body);
+  m.input("x", {2}).node("f", {"x"}, {"y"}, {}, "call", "local").output("y");
+  expect_error(ErrorCode::unsupported, {"local.f with several functions of this name", "call"},
+               [&] { m.import(); });
+}
+
 // 2^20 calls of the innermost one, of which not all are made.
 TEST(OnnxFunctions, CallsThatMultiplyAreRefused) {
   OnnxModel m;

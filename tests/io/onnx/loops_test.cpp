@@ -167,6 +167,17 @@ TEST(OnnxSequences, AreFollowedAtImport) {
   EXPECT_EQ(got[3].to_vector<int64_t>(), (std::vector<int64_t>{2}));
 }
 
+TEST(OnnxSequences, SequenceMapIsTheBodyForEachElement) {
+  OnnxModel b;
+  b.input("e", {2}).input("y", {2}).node("Sub", {"e", "y"}, {"d"});
+  OnnxModel m;
+  m.input("x", {2}).input("y", {2}).node("SequenceConstruct", {"x", "y"}, {"s"});
+  m.node("SequenceMap", {"s", "y"}, {"t"}, {{"body", b.output("d").graph()}});
+  m.node("ConcatFromSequence", {"t"}, {"z"}, {{"axis", int64_t{0}}}).output("z");
+  EXPECT_EQ(run_one(m.import(), {floats({5, 7}), floats({1, 2})}).to_vector<float>(),
+            (F{4, 5, 0, 0}));
+}
+
 TEST(OnnxSequences, SplitToSequenceCutsParts) {
   for (bool ones : {true, false}) {
     OnnxModel m;

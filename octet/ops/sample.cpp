@@ -176,6 +176,8 @@ Tensor eval_grid_sample(const Call& c) {
 
 // -- roi_align ------------------------------------------------------------------------------------
 
+constexpr int64_t kMostSamples = 1 << 12;  // along one side of a cell
+
 TensorType infer_roi_align(const Types& t) {
   need_floating(t);
   need_floating(t, 1);
@@ -185,6 +187,9 @@ TensorType infer_roi_align(const Types& t) {
   const std::string &mode = a.get_string("mode"), &coordinates = a.get_string("coordinates");
   OCTET_CHECK(size.size() == 2 && size[0] > 0 && size[1] > 0, invalid_argument,
               "roi_align: output_size=[{}]; expected two sizes", fmt::join(size, ", "));
+  OCTET_CHECK(a.get_int("sampling_ratio") <= kMostSamples, invalid_argument,
+              "roi_align: sampling_ratio={}; expected {} or less", a.get_int("sampling_ratio"),
+              kMostSamples);
   OCTET_CHECK(mode == "avg" || mode == "max", invalid_argument,
               "roi_align: mode=\"{}\"; expected \"avg\" or \"max\"", mode);
   OCTET_CHECK(coordinates == "half_pixel" || coordinates == "output_half_pixel", invalid_argument,
@@ -242,7 +247,6 @@ Tensor eval_roi_align(const Call& c) {
         }
         const double cell_w = width / static_cast<double>(columns),
                      cell_h = height / static_cast<double>(rows);
-        constexpr double kMostSamples = 1 << 16;  // along one side of a cell
         const auto samples = [&](double cell) {
           OCTET_CHECK(ratio > 0 || cell < kMostSamples, invalid_argument,
                       "roi_align: region {} is too large", r);

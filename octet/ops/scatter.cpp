@@ -43,6 +43,10 @@ Blocks element_places(const Call& c) {
   Blocks places;
   places.at.resize(static_cast<size_t>(index.numel()));
   std::vector<int64_t> position(static_cast<size_t>(rank), 0);
+  for (int64_t d = 0; d < rank; ++d)
+    OCTET_CHECK(d == dim || index.size(d) <= x.size(d), invalid_argument,
+                "{}: index has shape {}, which is larger than {} along {}", c.op().name(),
+                to_string(index.shape()), to_string(x.shape()), d);
   for (int64_t i = 0; i < index.numel(); ++i) {
     int64_t at = in_range(given[i], x.size(dim), c) * strides[dim];
     for (int64_t d = 0; d < rank; ++d)
@@ -63,7 +67,12 @@ Blocks slice_places(const Call& c, int64_t batch) {
   const int64_t depth = index.size(-1), rows = depth == 0 ? 0 : index.numel() / depth;
   Blocks places;
   int64_t batches = 1;
-  for (int64_t d = 0; d < batch; ++d) batches *= x.size(d);
+  for (int64_t d = 0; d < batch; ++d) {
+    OCTET_CHECK(index.size(d) == x.size(d), invalid_argument,
+                "{}: index has shape {} for {}; the first {} sizes must be equal", c.op().name(),
+                to_string(index.shape()), to_string(x.shape()), batch);
+    batches *= x.size(d);
+  }
   for (int64_t d = batch + depth; d < x.dim(); ++d) places.block *= x.size(d);
   OCTET_CHECK(depth > 0, unsupported, "{}: index has rows of 0 numbers", c.op().name());
   const int64_t per_batch = batches == 0 ? 0 : x.numel() / batches,

@@ -23,7 +23,8 @@ void write_dynamic(Exporter& ex, const CallView& c) {
   if (traits.transposed || !c.graph.is_constant(id) || !c.type(1).is_quantized())
     throw Exporter::Unsupported{"ONNX multiplies integers in plain convolutions and products only"};
   if (!c.type(0).is_quantized() && c.attrs().get_bool("reduce_range"))
-    throw Exporter::Unsupported{"it quantizes its operand to 7 bits, which ONNX has no operator for"};
+    throw Exporter::Unsupported{
+        "it quantizes its operand to 7 bits, which ONNX has no operator for"};
   const bool linear = std::string(traits.layer) == "linear";
   const std::string& y = c.out[0];
   std::string x, scale, zero;

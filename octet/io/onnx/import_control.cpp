@@ -86,7 +86,10 @@ void import_loop(Importer& im, const NodeView& n) {
   if (n.has_input(0)) {
     if (!im.in(n, 0)->constant.defined())
       n.unsupported("a number of iterations known only at run time");
-    limit = im.known_ints(n, 0, "the number of iterations").at(0);
+    const std::vector<int64_t> given = im.known_ints(n, 0, "the number of iterations");
+    if (given.size() != 1)
+      n.fail(ErrorCode::corrupt, "{} numbers of iterations; expected one", given.size());
+    limit = given[0];
   }
   const bool conditional = n.has_input(1);
   ValPtr condition = conditional ? im.in(n, 1) : constant_val("", Tensor::scalar(1, DType::bool_));

@@ -19,6 +19,7 @@ namespace octet::io::onnx_impl {
 namespace {
 
 constexpr int64_t kMaxOpset = 23;  // what has been read of the standard
+constexpr int64_t kMostVisited = 1 << 18;
 constexpr int64_t kMaxDim = int64_t{1} << 31;
 
 std::string op_key(const onnx::NodeProto& node) {
@@ -135,8 +136,11 @@ void Importer::check_header() {
   OCTET_CHECK(opset_ <= kMaxOpset, unsupported,
               "opset {0} is newer than octet knows ({1}); export the model with opset {1}", opset_,
               kMaxOpset);
-  for (const onnx::FunctionProto& f : model_.functions())
-    functions_[f.domain().empty() ? f.name() : f.domain() + "." + f.name()] = &f;
+  for (const onnx::FunctionProto& f : model_.functions()) {
+    auto [it, fresh] =
+        functions_.emplace(f.domain().empty() ? f.name() : f.domain() + "." + f.name(), &f);
+    if (!fresh) it->second = nullptr;  // which of them a node means, newer definitions say
+  }
   graph_.name = sanitize(model_.graph().name().empty() ? "graph" : model_.graph().name());
   if (!model_.producer_name().empty())
     graph_.metadata["producer"] =
@@ -286,6 +290,12 @@ std::vector<const onnx::NodeProto*> Importer::order(const onnx::GraphProto& g) {
 void Importer::visit(const onnx::NodeProto& node) {
   NodeView n(node, opset_, dir_);
   first_new_value_ = graph_.values().size();
+  if (++visited_ > kMostVisited)
+    n.fail(
+        ErrorCode::unsupported,
+        "the model has more than {} nodes once loops are unrolled and functions stand where they "
+        "are called",
+        kMostVisited);
   auto reject = [&](const std::string& reason) {
     rejected_.push_back({op_key(node), reason, n.name()});
     for (const std::string& out : node.output())
@@ -295,6 +305,8 @@ void Importer::visit(const onnx::NodeProto& node) {
   auto handler = handlers().find(op_key(node));
   auto function = functions_.find(op_key(node));
   if (handler == handlers().end() && function == functions_.end()) return reject("");
+  if (handler == handlers().end() && !function->second)
+    return reject("several functions of this name");
   try {
     std::vector<ValPtr> inputs;
     for (const std::string& name : node.input()) {
@@ -396,11 +408,14 @@ void Importer::inline_function(const NodeView& n, const onnx::NodeProto& node,
   *body.mutable_node() = function.node();
   for (onnx::NodeProto& inner : *body.mutable_node()) substitute(inner, attributes, omitted);
 
+  int64_t own_opset = opset_;
+  for (const auto& set : function.opset_import())
+    if (set.domain().empty() || set.domain() == "ai.onnx") own_opset = set.version();
+  if (own_opset > kMaxOpset)
+    n.unsupported("a function of opset {}, which is newer than {}", own_opset, kMaxOpset);
   auto around = std::move(values_);
   auto constants = std::move(initializers_);
-  const int64_t opset = opset_;
-  for (const auto& set : function.opset_import())
-    if (set.domain().empty() || set.domain() == "ai.onnx") opset_ = set.version();
+  const int64_t opset = std::exchange(opset_, own_opset);
   values_.clear();
   initializers_.clear();
   ++function_depth_;

@@ -60,6 +60,8 @@ void import_one_hot(Importer& im, const NodeView& n) {
   if (depth->rank() == 1) depth = im.call(n, "squeeze", {depth}, {{"dim", int64_t{0}}});
   depth = im.cast(n, depth, DType::int64);
   ValPtr classes;
+  if (depth->constant.defined() && !(depth->constant.numel() == 1 && depth->constant.item() >= 0))
+    n.fail(ErrorCode::corrupt, "its depth is {}", to_string(depth->constant));
   if (depth->constant.defined())
     classes = constant_val("", Tensor::arange(static_cast<int64_t>(depth->constant.item())));
   else
@@ -110,6 +112,13 @@ void import_max_unpool(Importer& im, const NodeView& n) {
                           w.stride[d] +
                       w.kernel[d] - w.pads[d] - w.pads[d + spatial]);
   }
+  constexpr double kMostUnpooled = 1e12;
+  double elements = 1;
+  for (int64_t size : shape) {
+    if (size < 0) n.fail(ErrorCode::corrupt, "a size of {}", size);
+    elements *= static_cast<double>(size);
+  }
+  if (elements > kMostUnpooled) n.fail(ErrorCode::corrupt, "{} elements", elements);
   const Attrs flat{{"shape", std::vector<int64_t>{-1}}};
   ValPtr zeros = constant_val("", Tensor::zeros({numel(shape)}, x->type.dtype));
   ValPtr y =

@@ -198,7 +198,9 @@ void import_lp_pool(Importer& im, const NodeView& n, bool global) {
 void import_lrn(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   const int64_t size = n.get_int("size", 0), rank = x->rank();
-  if (size < 1 || rank < 2) n.fail(ErrorCode::corrupt, "size={} for {}", size, to_string(x->type));
+  constexpr int64_t kMostChannels = 1 << 20;
+  if (size < 1 || size > kMostChannels || rank < 2)
+    n.fail(ErrorCode::corrupt, "size={} for {}", size, to_string(x->type));
   const int64_t before = (size - 1) / 2, after = size - 1 - before;
   // The channels as the height or the depth of one channel.
   ValPtr m = im.call(n, "mul", {x, x});

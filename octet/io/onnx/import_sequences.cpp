@@ -75,9 +75,12 @@ void import_split_to(Importer& im, const NodeView& n) {
     keep = true;
     const std::vector<int64_t> given = im.known_ints(n, 1, "split");
     if (im.in(n, 1)->rank() == 1) {
+      for (int64_t part : given)
+        if (part < 0 || part > size) n.fail(ErrorCode::corrupt, "a part of size {}", part);
       sizes = given;
     } else {
-      if (given.at(0) < 1) n.fail(ErrorCode::corrupt, "parts of {}", given[0]);
+      if (given.size() != 1 || given[0] < 1)
+        n.fail(ErrorCode::corrupt, "parts of {}", fmt::join(given, ", "));
       for (int64_t at = 0; at < size; at += given[0])
         sizes.push_back(std::min(given[0], size - at));
     }
@@ -88,6 +91,30 @@ void import_split_to(Importer& im, const NodeView& n) {
   if (!keep)
     for (ValPtr& v : parts) v = im.call(n, "squeeze", {v}, {{"dim", axis}});
   im.out(n, 0, sequence_val(std::move(parts)));
+}
+
+// The body once for each element; tensors among the inputs are the same for all.
+void import_map(Importer& im, const NodeView& n) {
+  const onnx::GraphProto& body = n.get_graph("body");
+  const size_t count = im.sequence(n, 0).size();
+  std::vector<std::vector<ValPtr>> made(n.output_count());
+  for (size_t k = 0; k < count; ++k) {
+    std::vector<ValPtr> inputs;
+    for (size_t i = 0; i < n.input_count(); ++i) {
+      ValPtr v = im.any_in(n, i);
+      if (v->elements && v->elements->size() != count)
+        n.fail(ErrorCode::corrupt, "sequences of {} and {} elements", count, v->elements->size());
+      inputs.push_back(v->elements ? (*v->elements)[k] : v);
+    }
+    const std::vector<ValPtr> results = im.inline_graph(body, inputs);
+    if (results.size() < made.size())
+      n.fail(ErrorCode::corrupt, "its body has {} outputs", results.size());
+    for (size_t i = 0; i < made.size(); ++i) made[i].push_back(results[i]);
+  }
+  for (size_t i = 0; i < made.size(); ++i) {
+    const bool rejected = std::find(made[i].begin(), made[i].end(), nullptr) != made[i].end();
+    im.out(n, i, rejected ? nullptr : sequence_val(made[i]));
+  }
 }
 
 }  // namespace
@@ -103,6 +130,7 @@ void add_sequences(Handlers& h) {
   h["SequenceAt"] = import_at;
   h["SequenceLength"] = import_length;
   h["ConcatFromSequence"] = import_concat_from;
+  h["SequenceMap"] = import_map;
   h["SplitToSequence"] = import_split_to;
 }
 

@@ -133,9 +133,14 @@ ValPtr Importer::transposed(const ValPtr& weight) {
   return made;
 }
 
-std::string Importer::free_name(const std::string& name) const {
-  std::string free = name;
-  for (int i = 1; graph_.find(free); ++i) free = fmt::format("{}_{}", name, i);
+std::string Importer::free_name(const std::string& name) {
+  if (!graph_.find(name)) return name;
+  // Unrolled loops want one name again and again.
+  int64_t& suffix = suffixes_[name];
+  std::string free;
+  do {
+    free = fmt::format("{}_{}", name, ++suffix);
+  } while (graph_.find(free));
   return free;
 }
 
@@ -271,7 +276,7 @@ std::vector<ValPtr> Importer::calls(const NodeView& n, const std::string& op_nam
   }
   std::vector<ValueId> ids;
   for (const ValPtr& v : inputs) ids.push_back(v ? materialize(n, v) : graph::kNone);
-  std::string name = sanitize(n.output(0)) + "." + op_name;
+  std::string name = free_name(sanitize(n.output(0)) + "." + op_name);
   for (ValueId id :
        graph_.add_calls(name, op_name, std::move(ids), attrs, want, one_line(n.name()))) {
     auto v = std::make_shared<Val>();

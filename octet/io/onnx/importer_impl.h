@@ -234,7 +234,7 @@ class Importer {
   ValueId materialize(const NodeView& n, const ValPtr& v);
   ValPtr computed(const NodeView& n, const Dim& size);
   [[noreturn]] void report_unsupported();
-  std::string free_name(const std::string& name) const;
+  std::string free_name(const std::string& name);
   void take_name(ValueId id, const std::string& name);
 
   onnx::ModelProto& model_;
@@ -245,7 +245,9 @@ class Importer {
   std::unordered_map<std::string, ValPtr> values_;  // null: made by an unsupported node
   std::unordered_map<std::string, onnx::TensorProto*> initializers_;
   std::unordered_map<std::string, const onnx::FunctionProto*> functions_;
+  std::unordered_map<std::string, int64_t> suffixes_;  // the last of each name, "_3"
   int function_depth_ = 0;
+  int64_t visited_ = 0;  // nodes, those of unrolled loops and of functions each time
   std::unordered_map<const Val*, ValPtr> transposed_;
   std::vector<ValPtr> kept_;                    // keys of transposed_ stay alive
   std::unordered_map<std::string, int> reads_;  // by live nodes and as graph outputs

@@ -74,6 +74,16 @@ TEST(OnnxLoop, TooManyIterationsAreRefused) {
   expect_error(ErrorCode::unsupported, {"loop", "iterations of"}, [&] { m.import(); });
 }
 
+TEST(OnnxLoop, TheNumberOfIterationsIsOneNumber) {
+  OnnxModel b = doubling().node("Identity", {"go"}, {"on"}).output("on", kBool);
+  OnnxModel m;
+  m.input("x", {2}).constant("count", longs({}));
+  m.node("Loop", {"count", kNone, "x"}, {"last"},
+         {{"body", b.output("next").output("seen").graph()}}, "loop")
+      .output("last");
+  expect_error(ErrorCode::corrupt, {"loop", "0 numbers of iterations"}, [&] { m.import(); });
+}
+
 TEST(OnnxLoop, AnUnsupportedNodeInsideIsNamedOnce) {
   OnnxModel b = doubling().node("Mystery", {"go"}, {"on"}, {}, "inside").output("on", kBool);
   OnnxModel m;
@@ -155,6 +165,17 @@ TEST(OnnxSequences, AreFollowedAtImport) {
   EXPECT_EQ(got[1].to_vector<float>(), (F{3, 4, 1, 2}));
   EXPECT_EQ(got[2].to_vector<float>(), (F{1, 2}));
   EXPECT_EQ(got[3].to_vector<int64_t>(), (std::vector<int64_t>{2}));
+}
+
+TEST(OnnxSequences, SequenceMapIsTheBodyForEachElement) {
+  OnnxModel b;
+  b.input("e", {2}).input("y", {2}).node("Sub", {"e", "y"}, {"d"});
+  OnnxModel m;
+  m.input("x", {2}).input("y", {2}).node("SequenceConstruct", {"x", "y"}, {"s"});
+  m.node("SequenceMap", {"s", "y"}, {"t"}, {{"body", b.output("d").graph()}});
+  m.node("ConcatFromSequence", {"t"}, {"z"}, {{"axis", int64_t{0}}}).output("z");
+  EXPECT_EQ(run_one(m.import(), {floats({5, 7}), floats({1, 2})}).to_vector<float>(),
+            (F{4, 5, 0, 0}));
 }
 
 TEST(OnnxSequences, SplitToSequenceCutsParts) {
@@ -242,6 +263,48 @@ TEST(OnnxFunctions, MayLeaveInputsOutAndCallOthers) {
   m.input("x", {3}).constant("top", Tensor::scalar(1));
   m.node("both", {"x", "top"}, {"y"}, {}, "", "local").output("y");
   EXPECT_EQ(run_one(m.import(), {floats({-5, 0, 5})}).to_vector<float>(), (F{-5, 0, 1}));
+}
+
+TEST(OnnxFunctions, TheirOwnOpsetCounts) {
+  for (int64_t opset : {11, 13, 99}) {
+    OnnxModel body(opset);
+    body.node("Softmax", {"x"}, {"y"}, {{"axis", int64_t{0}}});
+    OnnxModel m;
+    m.function("soft", {"x"}, {"y"}, body);
+    m.input("x", {2, 2}).node("soft", {"x"}, {"y"}, {}, "", "local").output("y");
+    if (opset == 99) {
+      expect_error(ErrorCode::unsupported, {"local.soft with a function of opset 99"},
+                   [&] { m.import(); });
+      continue;
+    }
+    // Before opset 13 it runs over all that follows the axis.
+    const F y = run_one(m.import(), {Tensor::ones({2, 2})}).to_vector<float>();
+    EXPECT_FLOAT_EQ(y[0], opset == 11 ? 0.25f : 0.5f);
+  }
+}
+
+TEST(OnnxFunctions, OfOneNameAreRefused) {
+  OnnxModel body;
+  body.node("Relu", {"x"}, {"y"});
+  OnnxModel m;
+  m.function("f", {"x"}, {"y"}, body).function("f", {"x"}, {"y"}, body);
+  m.input("x", {2}).node("f", {"x"}, {"y"}, {}, "call", "local").output("y");
+  expect_error(ErrorCode::unsupported, {"local.f with several functions of this name", "call"},
+               [&] { m.import(); });
+}
+
+// 2^20 calls of the innermost one, of which not all are made.
+TEST(OnnxFunctions, CallsThatMultiplyAreRefused) {
+  OnnxModel m;
+  for (int i = 0; i < 21; ++i) {
+    OnnxModel body;
+    const std::string next = i == 20 ? "Relu" : "f" + std::to_string(i + 1),
+                      domain = i == 20 ? "" : "local";
+    body.node(next, {"x"}, {"a"}, {}, "", domain).node(next, {"a"}, {"y"}, {}, "", domain);
+    m.function("f" + std::to_string(i), {"x"}, {"y"}, body);
+  }
+  m.input("x", {3}).node("f0", {"x"}, {"y"}, {}, "", "local").output("y");
+  expect_error(ErrorCode::unsupported, {"more than 262144 nodes"}, [&] { m.import(); });
 }
 
 TEST(OnnxFunctions, ThatCallThemselvesAreRefused) {

@@ -3,6 +3,7 @@
 
 #include "octet/io/onnx/export.h"
 #include "octet/runtime/program.h"
+#include "tests/expect_error.h"
 #include "tests/io/onnx/test_util.h"
 
 namespace octet::testing {
@@ -37,6 +38,33 @@ TEST(OnnxRegions, RoiAlignsCoordinatesDependOnTheOpset) {
     EXPECT_EQ(node_of(g, "roi_align").attrs.get_string("coordinates"),
               opset == 10 ? "output_half_pixel" : "half_pixel");
     EXPECT_EQ(to_string(g.type(g.outputs()[0])), "Float(R, 1, 1, 2)");
+  }
+}
+
+TEST(OnnxRegions, WhatOpset13HasIsWritten) {
+  for (const char* coordinates : {"output_half_pixel", "half_pixel"}) {
+    graph::Graph g;
+    graph::ValueId x = g.add_input("x", TensorType(DType::float32, Shape{1, 2, 6, 6})),
+                   r = g.add_input("r",
+                                   TensorType(DType::float32, std::vector<Dim>{Dim("R"), Dim(4)})),
+                   i = g.add_input("i", TensorType(DType::int32, std::vector<Dim>{Dim("R")}));
+    g.set_outputs({g.add_call("y", "roi_align", {x, r, i},
+                              {{"output_size", std::vector<int64_t>{2, 3}},
+                               {"sampling_ratio", int64_t{2}},
+                               {"spatial_scale", 0.5},
+                               {"mode", std::string("max")},
+                               {"coordinates", std::string(coordinates)}})});
+    if (std::string(coordinates) == "half_pixel") {
+      expect_error(ErrorCode::unsupported, {"roi_align", "coordinates=\"half_pixel\""},
+                   [&] { io::to_onnx_bytes(g); });
+      continue;
+    }
+    const std::string bytes = io::to_onnx_bytes(g);
+    EXPECT_EQ(onnx_ops_of(bytes), "Cast RoiAlign");
+    const std::vector<Tensor> inputs{Tensor::randn({1, 2, 6, 6}, 1),
+                                     Tensor::from(F{0, 0, 5, 9, 2, 1, 12, 4}, {2, 4}),
+                                     Tensor::zeros({2}, DType::int32)};
+    EXPECT_TRUE(equal(run_one(io::import_onnx_bytes(bytes), inputs), run_one(g, inputs)));
   }
 }
 

@@ -1,8 +1,11 @@
 // ONNX's own backend node tests: one operator per model, with inputs and the outputs they must
-// give.
+// give. OCTET_UPDATE_DOCS=1 build/bin/test_io --gtest_filter='DataOnnxNodes.*' writes
+// docs/onnx_node_tests.md anew.
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <fstream>
 #include <map>
 
 #include "octet/base/error.h"
@@ -82,6 +85,49 @@ TEST(DataOnnxNodes, GiveTheExpectedOutputs) {
     }
   }
   EXPECT_EQ(passed + kUnsupported.size() + kDifferent.size(), dirs.size());
+}
+
+// docs/onnx_node_tests.md: how many tests of each operator pass, and why the others do not.
+std::string table() {
+  struct Row {
+    int passed = 0;
+    std::vector<std::string> others;
+  };
+  std::map<std::string, Row> rows;
+  for (const auto& entry : fs::directory_iterator(data_dir() / "onnx-node-tests")) {
+    const std::string name = entry.path().filename().string();
+    const std::string nodes = slurp(entry.path() / "model.onnx");
+    const std::string op = submessages(submessages(submessages(nodes, 7).at(0), 1).back(), 4).at(0);
+    Row& row = rows[op];
+    if (auto it = kUnsupported.find(name); it != kUnsupported.end())
+      row.others.push_back("`" + name + "` is refused: " + it->second);
+    else if (auto it = kDifferent.find(name); it != kDifferent.end())
+      row.others.push_back("`" + name + "` gives something else: " + it->second);
+    else
+      ++row.passed;
+  }
+  std::string text =
+      "# ONNX's node tests\nMade by `OCTET_UPDATE_DOCS=1 build/bin/test_io "
+      "--gtest_filter='DataOnnxNodes.*'` from the node tests of ONNX 1.12; do not edit. Every one "
+      "that\npasses is run as it is: shapes, axes and scales that are inputs of the model are read "
+      "when it runs.\n\n| operator | pass | others |\n|---|---|---|\n";
+  int passed = 0, all = 0;
+  for (auto& [op, row] : rows) {
+    std::sort(row.others.begin(), row.others.end());
+    std::string others;
+    for (const std::string& o : row.others) others += (others.empty() ? "" : "; ") + o;
+    text += "| " + op + " | " + std::to_string(row.passed) + " | " + others + " |\n";
+    passed += row.passed;
+    all += row.passed + static_cast<int>(row.others.size());
+  }
+  return text + "\n" + std::to_string(passed) + " of " + std::to_string(all) + " pass.\n";
+}
+
+TEST(DataOnnxNodes, TheTableInTheDocsIsCurrent) {
+  OCTET_NEED_DATA("onnx-node-tests");
+  const char* path = "docs/onnx_node_tests.md";
+  if (std::getenv("OCTET_UPDATE_DOCS")) std::ofstream(path) << table();
+  EXPECT_EQ(slurp(path), table());
 }
 
 TEST(DataOnnxNodes, UnsupportedOnesAreRefusedWithAReason) {

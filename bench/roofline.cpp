@@ -73,9 +73,9 @@ void run(int argc, char** argv) {
   set_num_threads(threads);
   const std::string name = argv[1];
   const bool onnx = name.size() > 5 && name.substr(name.size() - 5) == ".onnx";
-  const runtime::Program program =
-      runtime::compile(onnx ? graph::multiply_codes(graph::merge_qdq(graph::fuse_activations(io::import_onnx(name))))
-                            : io::load_octet(name));
+  const runtime::Program program = runtime::compile(
+      onnx ? graph::multiply_codes(graph::merge_qdq(graph::fuse_activations(io::import_onnx(name))))
+           : io::load_octet(name));
   const graph::Graph& g = program.graph();
   std::vector<Tensor> inputs;
   for (auto id : g.inputs()) {

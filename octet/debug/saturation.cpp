@@ -77,9 +77,9 @@ bool is_such_layer(const OpSpec& spec) {
   if (!spec.constants[1].defined() || spec.constants[1].dtype() != DType::qint8) return false;
   if (spec.op != "linear" && spec.layer != "linear" && !spec.op.starts_with("conv")) return false;
   if (spec.form == WeightForm::weight_only) return false;
-  return spec.form == WeightForm::dynamic ? engine_detail::is_dynamic_call(spec) &&
-                                                !spec.inputs[0].is_quantized()
-                                          : engine_detail::is_integer_call(spec);
+  return spec.form == WeightForm::dynamic
+             ? engine_detail::is_dynamic_call(spec) && !spec.inputs[0].is_quantized()
+             : engine_detail::is_integer_call(spec);
 }
 
 // One input and one output channel a group: ONNX Runtime's kernels for these do not add pairs.

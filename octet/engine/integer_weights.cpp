@@ -306,16 +306,16 @@ BlockShape::BlockShape(const Attrs& attrs, const TensorType& codes, const Tensor
   constexpr int64_t kMost = int64_t{1} << 28;
   OCTET_CHECK(bits == 2 || bits == 4 || bits == 8, invalid_argument,
               "{}: bits={}; expected 2, 4 or 8", who, bits);
-  OCTET_CHECK(k >= 1 && k <= kMost && block >= 1 && block <= kMaxWeightOnlyInputs &&
-                  block * bits % 8 == 0,
-              invalid_argument,
-              "{}: in_features={}, block_size={}; expected positive numbers, and blocks of whole "
-              "bytes and at most {} codes",
-              who, k, block, kMaxWeightOnlyInputs);
+  OCTET_CHECK(
+      k >= 1 && k <= kMost && block >= 1 && block <= kMaxWeightOnlyInputs && block * bits % 8 == 0,
+      invalid_argument,
+      "{}: in_features={}, block_size={}; expected positive numbers, and blocks of whole "
+      "bytes and at most {} codes",
+      who, k, block, kMaxWeightOnlyInputs);
   blocks = (k + block - 1) / block;
   OCTET_CHECK(scales.dtype == DType::float32 && scales.dim() == 2 && scales.dims[1] == Dim(blocks),
-              invalid_argument, "{}: scales is {}; expected Float(out, {})", who,
-              to_string(scales), blocks);
+              invalid_argument, "{}: scales is {}; expected Float(out, {})", who, to_string(scales),
+              blocks);
   n = scales.dims[0].size();
   const std::vector<Dim> expected{Dim(n), Dim(blocks), Dim(block * bits / 8)};
   OCTET_CHECK(codes.dtype == DType::uint8 && codes.dims == expected, invalid_argument,

@@ -161,8 +161,8 @@ ResizePairs resize_pairs(int64_t n_in, int64_t n_out, const Resize& r, const Res
                second = std::min(first + 1, n_in - 1);
     pairs.first.push_back(first);
     pairs.second.push_back(second);
-    pairs.first_weight.push_back(
-        first == second ? 0.5f : std::abs(at - static_cast<float>(second)));
+    pairs.first_weight.push_back(first == second ? 0.5f
+                                                 : std::abs(at - static_cast<float>(second)));
     pairs.second_weight.push_back(first == second ? 0.5f
                                                   : std::abs(at - static_cast<float>(first)));
   }

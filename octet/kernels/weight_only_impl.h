@@ -77,8 +77,8 @@ inline void join_block(const JoinBlockArgs& a, int64_t n0, int64_t n1) {
     const double all = static_cast<double>(high[i]) * 65536.0 +
                        static_cast<double>(middle[i]) * 256.0 + static_cast<double>(low[i]);
     const double exact = all - static_cast<double>(weight_sums[n]) * 8388608.0;
-    total[i] += (exact - static_cast<double>(zero_points[n]) * row_sum) *
-                static_cast<double>(scales[n]);
+    total[i] +=
+        (exact - static_cast<double>(zero_points[n]) * row_sum) * static_cast<double>(scales[n]);
   }
 }
 

@@ -92,9 +92,10 @@ TensorType open_interpolate(const Types& t) {
 Tensor blend_joint(const Tensor& x, const std::vector<Resize>& plan, const ResizeModes& modes) {
   const int64_t rows_in = x.size(-2), columns_in = x.size(-1);
   const int64_t rows = plan[plan.size() - 2].out.size(), columns = plan.back().out.size();
-  const engine_detail::ResizePairs
-      down = engine_detail::resize_pairs(rows_in, rows, plan[plan.size() - 2], modes),
-      along = engine_detail::resize_pairs(columns_in, columns, plan.back(), modes);
+  const engine_detail::ResizePairs down = engine_detail::resize_pairs(rows_in, rows,
+                                                                      plan[plan.size() - 2], modes),
+                                   along = engine_detail::resize_pairs(columns_in, columns,
+                                                                       plan.back(), modes);
   Shape shape = x.shape();
   shape[shape.size() - 2] = rows;
   shape.back() = columns;

@@ -17,8 +17,9 @@ TensorType infer_linear_blocks(const Types& t) {
   OCTET_CHECK(x.dtype == DType::float32 && x.dim() >= 1, invalid_argument,
               "{}: x is {}; expected float32 (..., in)", who, to_string(x));
   for (size_t i = 1; i < 5; ++i)
-    OCTET_CHECK(!t.has(i) || t[i].is_static(), invalid_argument, "{}: {} is {}; expected known sizes",
-                who, t.op().params()[i].name, to_string(t[i]));
+    OCTET_CHECK(!t.has(i) || t[i].is_static(), invalid_argument,
+                "{}: {} is {}; expected known sizes", who, t.op().params()[i].name,
+                to_string(t[i]));
   const engine_detail::BlockShape s(t.attrs(), t[1], t[2], who);
   OCTET_CHECK(x.dims.back() == Dim(s.k), invalid_argument, "{}: x {} has {} features; expected {}",
               who, to_string(x), to_string(x.dims.back()), s.k);
@@ -79,8 +80,8 @@ Tensor eval_linear_blocks(const Call& c) {
       }
       total *= row.step;
       if (bias) total += static_cast<double>(bias[n]);
-      y.data<float>()[m * w.n + n] = row.finite ? static_cast<float>(total)
-                                                : std::numeric_limits<float>::quiet_NaN();
+      y.data<float>()[m * w.n + n] =
+          row.finite ? static_cast<float>(total) : std::numeric_limits<float>::quiet_NaN();
     }
   });
   return y;
@@ -93,12 +94,13 @@ Tensor eval_linear_blocks(const Call& c) {
 // the low bits; the last block may have codes beyond in_features, which do not count. scales and
 // zero_points are (out, blocks); a zero point is 2^(bits - 1) where none is given. Sums are those
 // of linear_weight_only, block by block (docs/numerics.md).
-OCTET_OP(linear_blocks,
-         "linear_blocks(x, codes, scales, zero_points?, bias?, *, in_features, block_size, bits=4) "
-         "-> y",
-         QRule::float_only,
-         Doc{"linear with a weight of 2, 4 or 8 bits and a scale, and perhaps a zero point, for each "
-             "block of inputs; as exact as in float32"},
-         infer(infer_linear_blocks), eval(eval_linear_blocks))
+OCTET_OP(
+    linear_blocks,
+    "linear_blocks(x, codes, scales, zero_points?, bias?, *, in_features, block_size, bits=4) "
+    "-> y",
+    QRule::float_only,
+    Doc{"linear with a weight of 2, 4 or 8 bits and a scale, and perhaps a zero point, for each "
+        "block of inputs; as exact as in float32"},
+    infer(infer_linear_blocks), eval(eval_linear_blocks))
 
 }  // namespace octet::ops

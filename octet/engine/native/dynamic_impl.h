@@ -42,7 +42,7 @@ struct DynamicWeights {
     KernelDescription d = packed.description();
     if (!x_codes)
       d.at_run_time = fmt::format("x: float32 to {}, one scale for the tensor, from its own range",
-                                rule.describe());
+                                  rule.describe());
     d.epilogue = fmt::format("to float32 by s_x*s_w{}{}", bias.empty() ? "" : ", bias in float32",
                              activation == "none" ? "" : ", " + activation);
     return d;

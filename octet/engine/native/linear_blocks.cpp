@@ -162,9 +162,8 @@ class LinearBlocks final : public Kernel {
     d.at_run_time =
         "x: float32 to whole numbers of 24 bits, a fixed point for each row; three products of "
         "bytes";
-    d.epilogue =
-        fmt::format("blocks scaled and added in double, rounded once to float32{}",
-                    weights_.bias.empty() ? "" : ", bias");
+    d.epilogue = fmt::format("blocks scaled and added in double, rounded once to float32{}",
+                             weights_.bias.empty() ? "" : ", bias");
     return d;
   }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,

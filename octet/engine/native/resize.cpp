@@ -293,8 +293,7 @@ class ResizeKernel final : public Kernel {
                                          : ResizeAxis(x[before], y[before], resizes[before], modes);
     int64_t planes = 1;
     for (size_t d = 0; d + 2 < x.size(); ++d) planes *= x[d];
-    if (!pixels)
-      return std::make_unique<ResizePlan>(codes_, planes, rows, columns, 1);
+    if (!pixels) return std::make_unique<ResizePlan>(codes_, planes, rows, columns, 1);
     return std::make_unique<ResizePlan>(codes_, x[0], rows, columns, x[1]);
   }
 

@@ -120,8 +120,8 @@ struct DynamicCodes {
   DynamicCodes(const float* x, int64_t n, const engine_detail::RunTimeRule& rule,
                const std::string& label);
   // Of an operand of this type, `x`.
-  DynamicCodes(const TensorType& type, const void* x, int64_t n, const engine_detail::RunTimeRule& rule,
-               const std::string& label);
+  DynamicCodes(const TensorType& type, const void* x, int64_t n,
+               const engine_detail::RunTimeRule& rule, const std::string& label);
   std::vector<int32_t> codes;
   float scale = 1;
   int32_t zero_point = 0;

@@ -20,8 +20,8 @@ bool on_codes(Rewriter& r, const Node& node) {
   const ValueId x = codes_of(g, node.inputs[0]), w = codes_of(g, node.inputs[1]);
   const ValueId bias = node.inputs.size() > 2 ? node.inputs[2] : kNone;
   const ValueId bias_codes = codes_of(g, bias);
-  const bool constant_bias = bias == kNone || g.is_constant(bias) ||
-                             (bias_codes != kNone && g.is_constant(bias_codes));
+  const bool constant_bias =
+      bias == kNone || g.is_constant(bias) || (bias_codes != kNone && g.is_constant(bias_codes));
   if (x == kNone || g.is_constant(x) || w == kNone || !g.is_constant(w) || !constant_bias)
     return false;
   std::vector<std::optional<TensorType>> types{g.type(x), g.type(w)};

@@ -86,7 +86,8 @@ class DynamicFuser {
       if (s.x && x_zero == s.x->outputs[kZeroPoint] && scales(scale, s)) return s;
       s.x = nullptr;
       if (!g_.is_constant(scale) || g_.type(scale).dtype != DType::float32) continue;
-      if (x_zero != kNone && (!g_.is_constant(x_zero) || g_.constant(x_zero).numel() != 1)) continue;
+      if (x_zero != kNone && (!g_.is_constant(x_zero) || g_.constant(x_zero).numel() != 1))
+        continue;
       if (x_zero != kNone) s.x_zero = static_cast<int64_t>(g_.constant(x_zero).item());
       s.weight_scale = g_.constant(scale);
       return s;

@@ -204,8 +204,12 @@ ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const V
   if (known && block != 0 && x->is_constant() && !x->type.is_quantized() && scale->rank() > 0) {
     const int64_t d = axis_of_blocks(n, scale->type, axis, block, x->dims());
     if (zero) axis_of_blocks(n, zero->type, axis, block, x->dims());
-    return constant_val("", dequantized_blocks(x->constant, scale->constant,
-                                               zero ? zero->constant : Tensor(), d, block));
+    const Tensor zeros = zero ? zero->constant : Tensor();
+    ValPtr y = constant_val("", dequantized_blocks(x->constant, scale->constant, zeros, d, block));
+    if (code == DType::uint8 || code == DType::int8)
+      y->blocks = std::make_shared<BlockCodes>(
+          BlockCodes{x->constant, scale->constant, zeros, d, block, x->narrow != 0 ? 4 : 8});
+    return y;
   }
   if (!known || sixteen || block != 0) return dequantize_plain(im, n, x, scale, zero, axis, block);
   DType dtype = quantized_of(n, code);

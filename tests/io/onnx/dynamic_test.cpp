@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "octet/io/onnx/export.h"
 #include "octet/runtime/program.h"
 #include "octet/tensor/affine.h"
+#include "tests/expect_error.h"
 #include "tests/io/onnx/test_util.h"
 
 namespace octet::testing {
@@ -222,8 +224,9 @@ TEST(OnnxDynamic, DynamicQuantizeLSTM) {
   for (bool per_row : {false, true})
     for (bool both : {false, true}) {
       const int64_t d = both ? 2 : 1, h = 4, n = 3;
-      const Tensor w = codes({d, n, 4 * h}, 1, DType::int8), r = codes({d, h, 4 * h}, 2, DType::int8),
-                   b = Tensor::randn({d, 8 * h}, 3), x = Tensor::randn({5, 1, n}, 4);
+      const Tensor w = codes({d, n, 4 * h}, 1, DType::int8),
+                   r = codes({d, h, 4 * h}, 2, DType::int8), b = Tensor::randn({d, 8 * h}, 3),
+                   x = Tensor::randn({5, 1, n}, 4);
       const Shape of_scales = per_row ? Shape{d, 4 * h} : Shape{d};
       const Tensor ws = Tensor::rand(of_scales, 5, 0.01, 0.02),
                    rs = Tensor::rand(of_scales, 6, 0.01, 0.02);
@@ -237,9 +240,8 @@ TEST(OnnxDynamic, DynamicQuantizeLSTM) {
           .constant("z", Tensor::zeros(of_scales, DType::int8));
       const OnnxAttrs attrs{{"hidden_size", h},
                             {"direction", std::string(both ? "bidirectional" : "forward")}};
-      m.node("DynamicQuantizeLSTM",
-             {"x", "w", "r", "b", "", "", "", "", "ws", "z", "rs", "z"}, {"y"}, attrs, "",
-             "com.microsoft");
+      m.node("DynamicQuantizeLSTM", {"x", "w", "r", "b", "", "", "", "", "ws", "z", "rs", "z"},
+             {"y"}, attrs, "", "com.microsoft");
       const graph::Graph g = m.output("y").import();
       EXPECT_EQ(count_ops(g, "lstm"), d);
       const graph::Node& cell = node_of(g, "lstm");
@@ -248,7 +250,9 @@ TEST(OnnxDynamic, DynamicQuantizeLSTM) {
       // The float layer of the same weights, from which quantizing x and h differs little.
       auto numbers = [&](const Tensor& t, const Tensor& s) {
         const Shape shape = per_row ? Shape{d, 1, 4 * h} : Shape{d, 1, 1};
-        return ops::call("mul", {t.to(DType::float32), s.reshape(shape)}).transpose(1, 2).contiguous();
+        return ops::call("mul", {t.to(DType::float32), s.reshape(shape)})
+            .transpose(1, 2)
+            .contiguous();
       };
       parts.input("x", {5, 1, 3})
           .constant("w", numbers(w, ws))
@@ -301,6 +305,43 @@ TEST(OnnxDynamic, QAttentionMultipliesCodes) {
     want.data<float>()[i] = static_cast<float>(sum / total);
   }
   EXPECT_TRUE(allclose(run_one(g, {x}), want, 1e-4, 1e-5));
+}
+
+// Written as the nodes they were read from, and read again.
+TEST(OnnxDynamic, LayersComeBackFromAnExport) {
+  OnnxModel m;
+  m.input("x", {2, 4, 5, 5})
+      .constant("k", codes({6, 2, 3, 3}, 3, DType::uint8))
+      .constant("ks", Tensor::rand({6, 1, 1}, 4, 0.01, 0.02))
+      .constant("kz", Tensor::scalar(131, DType::uint8))
+      .constant("bias", Tensor::randn({1, 6, 1, 1}, 2))
+      .constant("b", codes({9, 3}, 5, DType::int8))
+      .constant("bs", Tensor::scalar(0.01));
+  m.node("DynamicQuantizeLinear", {"x"}, {"q", "s", "z"})
+      .node("ConvInteger", {"q", "k", "z", "kz"}, {"i"}, {{"group", int64_t{2}}})
+      .node("Cast", {"i"}, {"f"}, {{"to", int64_t{kFloat}}})
+      .node("Mul", {"s", "ks"}, {"ss"})
+      .node("Mul", {"f", "ss"}, {"p"})
+      .node("Add", {"p", "bias"}, {"a"})
+      .node("Relu", {"a"}, {"r"})
+      .node("Flatten", {"r"}, {"flat"}, {{"axis", int64_t{2}}})
+      .node("DynamicQuantizeMatMul", {"flat", "b", "bs"}, {"y"}, {}, "", "com.microsoft");
+  const graph::Graph g = m.output("y").import();
+  ASSERT_EQ(ops_of(g), "conv2d_dynamic relu flatten linear_dynamic");
+  const graph::Graph back = io::import_onnx_bytes(io::to_onnx_bytes(g), "back.onnx");
+  EXPECT_EQ(ops_of(back), ops_of(g));
+  const Tensor x = Tensor::randn({2, 4, 5, 5}, 1);
+  EXPECT_TRUE(equal(run_one(back, {x}), run_one(g, {x})));
+}
+
+TEST(OnnxDynamic, PyTorchsRuleHasNoOperatorInOnnx) {
+  graph::Graph g;
+  const graph::ValueId x = g.add_input("x", TensorType(DType::float32, {Dim(2), Dim(4)}));
+  const graph::ValueId w =
+      g.add_constant("w", quantize_per_tensor(Tensor::randn({3, 4}, 1), 0.02f, 0, DType::qint8));
+  g.set_outputs({g.add_call("y", "linear_dynamic", {x, w})});
+  expect_error(ErrorCode::unsupported, {"linear_dynamic", "PyTorch's rule"},
+               [&] { io::to_onnx_bytes(g); });
 }
 
 }  // namespace

@@ -248,8 +248,8 @@ ValPtr emit_linear_blocks(Importer& im, const NodeView& n, const ValPtr& x, cons
          zeros = Tensor::full(scales.shape(), static_cast<double>(shift));
   for (int64_t i = 0; i < out * in; ++i) {
     const int64_t at = i / in * blocks + i % in / from.block, place = i % in % from.block;
-    packed.data<uint8_t>()[at * row_bytes + place / per_byte] |= static_cast<uint8_t>(
-        (codes.data<int64_t>()[i] + shift) << (place % per_byte * from.bits));
+    packed.data<uint8_t>()[at * row_bytes + place / per_byte] |=
+        static_cast<uint8_t>((codes.data<int64_t>()[i] + shift) << (place % per_byte * from.bits));
   }
   bool usual = true;
   const Tensor given = from.zero_points.defined() ? rows(from.zero_points) : Tensor();
@@ -257,11 +257,11 @@ ValPtr emit_linear_blocks(Importer& im, const NodeView& n, const ValPtr& x, cons
     if (given.defined()) zeros.data<float>()[i] += static_cast<float>(given.data<int64_t>()[i]);
     usual = usual && zeros.data<float>()[i] == static_cast<float>(middle);
   }
-  return im.call(n, "linear_blocks",
-                 {x, constant_val(w->name + ".codes", packed),
-                  constant_val(w->name + ".scales", scales),
-                  usual ? nullptr : constant_val(w->name + ".zero_points", zeros), bias},
-                 {{"in_features", in}, {"block_size", from.block}, {"bits", from.bits}});
+  return im.call(
+      n, "linear_blocks",
+      {x, constant_val(w->name + ".codes", packed), constant_val(w->name + ".scales", scales),
+       usual ? nullptr : constant_val(w->name + ".zero_points", zeros), bias},
+      {{"in_features", in}, {"block_size", from.block}, {"bits", from.bits}});
 }
 
 ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPtr& b) {

@@ -357,6 +357,13 @@ Emit plain_call(const char* op) {
   };
 }
 
+// x through codes of the scale and zero point that inputs `scale` and the next give, so that what
+// stands before and behind it are operators on codes; x itself if these are known at run time only.
+ValPtr through_codes(Importer& im, const NodeView& n, const ValPtr& x, size_t scale) {
+  if (!is_known(im, n, scale) || !is_known(im, n, scale + 1)) return x;
+  return im.call(n, "dequantize", {quantize_to(im, n, x, scale, scale + 1, 1)});
+}
+
 // A pool's result of x, whose channels may lie last.
 ValPtr pooled(Importer& im, const NodeView& n, ValPtr x,
               const std::function<ValPtr(const ValPtr&)>& pool) {
@@ -364,8 +371,8 @@ ValPtr pooled(Importer& im, const NodeView& n, ValPtr x,
   std::vector<int64_t> first{0, x->rank() - 1}, last{0};
   for (int64_t d = 1; d < x->rank() - 1; ++d) first.push_back(d), last.push_back(d + 1);
   last.push_back(1);
-  return im.call(n, "permute", {pool(im.call(n, "permute", {x}, {{"dims", first}}))},
-                 {{"dims", last}});
+  const ValPtr image = through_codes(im, n, im.call(n, "permute", {x}, {{"dims", first}}), 1);
+  return im.call(n, "permute", {through_codes(im, n, pool(image), 3)}, {{"dims", last}});
 }
 
 // The result's scale and zero point come first.

@@ -21,16 +21,16 @@ struct Net {
     const ValueId q = g.add_call("q", "quantize", {x}, {}, qtype(0.05, 120, DType::quint8));
     std::vector<ValueId> operands{
         g.add_call("d", "dequantize", {q}),
-        g.add_call("wd", "dequantize",
-                   {g.add_constant("w", quantize_per_tensor(Tensor::randn({3, 8}, 1), 0.02f,
-                                                            dtype == DType::quint8 ? 128 : 0,
-                                                            dtype))})};
+        g.add_call(
+            "wd", "dequantize",
+            {g.add_constant("w", quantize_per_tensor(Tensor::randn({3, 8}, 1), 0.02f,
+                                                     dtype == DType::quint8 ? 128 : 0, dtype))})};
     if (bias)
       operands.push_back(g.add_call(
           "bd", "dequantize",
-          {g.add_constant("b", make_quantized(
-                                   Tensor::from(std::vector<int32_t>{100, -200, 300}, {3}),
-                                   Quantizer::per_tensor(0.001, 0, DType::qint32)))}));
+          {g.add_constant("b",
+                          make_quantized(Tensor::from(std::vector<int32_t>{100, -200, 300}, {3}),
+                                         Quantizer::per_tensor(0.001, 0, DType::qint32)))}));
     y = g.add_call("y", "linear", operands, {{"activation", std::string("relu")}});
   }
 };

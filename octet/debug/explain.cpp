@@ -89,6 +89,13 @@ bool result_is_float(const ExplainedStep& s) {
                       [](const ExplainedOperand& o) { return o.type.is_quantized(); });
 }
 
+// Codes or plain integers in and out.
+bool no_floats(const ExplainedStep& s) {
+  const auto is_float = [](const ExplainedOperand& o) { return is_floating(o.type.dtype); };
+  return std::none_of(s.inputs.begin(), s.inputs.end(), is_float) &&
+         std::none_of(s.outputs.begin(), s.outputs.end(), is_float);
+}
+
 Numbers numbers_of(const ExplainedStep& s) {
   switch (s.description.arithmetic) {
     case Arithmetic::integers:
@@ -97,7 +104,7 @@ Numbers numbers_of(const ExplainedStep& s) {
     case Arithmetic::codes_in_float:
       return Numbers::codes;
     case Arithmetic::moves:
-      return result_is_float(s) ? Numbers::floats : Numbers::codes;
+      return result_is_float(s) && !no_floats(s) ? Numbers::floats : Numbers::codes;
     case Arithmetic::fixed_point:
       return Numbers::fixed_point;
     case Arithmetic::converts:
@@ -114,7 +121,10 @@ Numbers numbers_of(const ExplainedStep& s) {
 // What operators' own evaluations do with codes, by the rules of ops::evaluate.
 Arithmetic own_arithmetic(const ops::Op& op, bool codes) {
   if (op.traits().moves || op.traits().selects) return Arithmetic::moves;
-  if (op.name() == "quantize" || op.name() == "dequantize") return Arithmetic::converts;
+  if (op.name() == "quantize" || op.name() == "dequantize" || op.name() == "quantize_dynamic")
+    return Arithmetic::converts;
+  if (op.name() == "conv_integer" || op.name() == "matmul_integer") return Arithmetic::integers;
+  if (op.name() == "int_repr" || op.name() == "make_quantized") return Arithmetic::moves;
   if (!codes) return Arithmetic::floats;
   if (op.scalar()) return Arithmetic::table;
   if (op.quantized()) return Arithmetic::unsaid;  // its own way with codes

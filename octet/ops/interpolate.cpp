@@ -89,7 +89,9 @@ TensorType open_interpolate(const Types& t) {
 
 // The last two dimensions at once: of each position the sum of four elements, whose weights are
 // products.
-Tensor blend_joint(const Tensor& x, const std::vector<Resize>& plan, const ResizeModes& modes) {
+Tensor blend_joint(const Tensor& operand, const std::vector<Resize>& plan,
+                   const ResizeModes& modes) {
+  const Tensor x = operand.contiguous();
   const int64_t rows_in = x.size(-2), columns_in = x.size(-1);
   const int64_t rows = plan[plan.size() - 2].out.size(), columns = plan.back().out.size();
   const engine_detail::ResizePairs down = engine_detail::resize_pairs(rows_in, rows,

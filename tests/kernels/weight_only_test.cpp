@@ -78,6 +78,43 @@ TEST_P(WeightOnlyTest, SumsOfPlanesBecomeFloatsExactly) {
   }
 }
 
+TEST_P(WeightOnlyTest, SumsOfABlockAreAddedInDouble) {
+  Random random(3);
+  for (int i = 0; i < 300; ++i) {
+    const int64_t n0 = random.integer(0, 40), n1 = n0 + random.integer(1, 70),
+                  ld = n1 - n0 + random.integer(0, 5);
+    std::vector<int32_t> sums(static_cast<size_t>(3 * ld)), weight_sums;
+    for (auto& s : sums) s = static_cast<int32_t>(random.integer(INT32_MIN, INT32_MAX));
+    std::vector<float> zero_points, scales;
+    for (int64_t n = 0; n < n1; ++n) {
+      weight_sums.push_back(static_cast<int32_t>(random.integer(-(1 << 20), 1 << 20)));
+      zero_points.push_back(random.real(-128, 255));
+      scales.push_back(random.magnitude(1e-6f, 1e2f));
+    }
+    JoinBlockArgs a;
+    a.sums = sums.data(), a.ld = ld;
+    a.row_sum = static_cast<double>(random.integer(-(int64_t{1} << 36), int64_t{1} << 36));
+    a.zero_points = zero_points.data(), a.scales = scales.data();
+    a.weight_sums = weight_sums.data();
+    const auto count = static_cast<size_t>(n1 - n0);
+    Guarded total(count * 8), expected(count * 8);
+    for (size_t k = 0; k < count; ++k) {
+      const double before = random.real(-1e6f, 1e6f);
+      const size_t n = static_cast<size_t>(n0) + k, step = static_cast<size_t>(ld);
+      total.as<double>()[k] = before;
+      const int64_t exact = sums[k] + 256 * int64_t{sums[step + k]} +
+                            65536 * int64_t{sums[2 * step + k]} - (int64_t{weight_sums[n]} << 23);
+      const double shifted =
+          static_cast<double>(exact) - static_cast<double>(zero_points[n]) * a.row_sum;
+      const double part = shifted * static_cast<double>(scales[n]);
+      expected.as<double>()[k] = before + part;
+    }
+    a.total = total.as<double>();
+    kernels().join_block(a, n0, n1);
+    ASSERT_SAME_BYTES(total, expected) << "case " << i;
+  }
+}
+
 OCTET_FOR_EVERY_ISA(WeightOnlyTest);
 
 }  // namespace

@@ -115,6 +115,48 @@ TEST(Dynamic, EveryLayerFollowsTheFormulaByOnnxsRule) {
   }
 }
 
+// The products of the codes as they are, scaled as by_the_formula has it.
+TEST(Dynamic, CodesAreTakenAsTheyAre) {
+  uint64_t seed = 1900;
+  for (const char* engine : {"native", "reference", "onednn"}) {
+    set_engine(engine);
+    for (const Layer& l : layers())
+      for (DType dtype : {DType::quint8, DType::qint8}) {
+        const Tensor x = quantize_per_tensor(Tensor::randn(l.x, seed++), 0.03f,
+                                             dtype == DType::quint8 ? 100 : -7, dtype),
+                     w = quantized_weight(l, seed++), bias = Tensor::randn({l.out}, seed++);
+        const Tensor codes = x.int_repr().to(DType::float32).contiguous();
+        Tensor whole = Tensor::empty(codes.shape());
+        for (int64_t i = 0; i < whole.numel(); ++i)
+          whole.data<float>()[i] =
+              codes.data<float>()[i] - static_cast<float>(x.quantizer()->zero_point());
+        const Tensor acc =
+            ops::call(l.op, {whole, w.int_repr().to(DType::float32)}, l.attrs).contiguous();
+        const int64_t inner = l.op == "linear" ? 1 : acc.numel() / acc.size(0) / l.out;
+        Tensor want = Tensor::empty(acc.shape());
+        for (int64_t i = 0; i < want.numel(); ++i) {
+          const int64_t c = i / inner % l.out;
+          const auto sw = static_cast<float>(w.quantizer()->scale(c % l.w[l.axis]));
+          want.data<float>()[i] = acc.data<float>()[i] * (0.03f * sw) + bias.data<float>()[c];
+        }
+        const Tensor y = ops::call(l.op + "_dynamic", {x, w, bias}, l.attrs);
+        EXPECT_EQ(y.dtype(), DType::float32);
+        expect_equal(y, want, l.op + " " + engine);
+      }
+    set_engine("native");
+  }
+}
+
+TEST(Dynamic, CodesPerChannelAreNotTaken) {
+  const Layer l = layers()[0];
+  const Tensor x =
+      quantize_per_channel(Tensor::randn({3, 7}, 1), {0.1, 0.2, 0.3}, {0, 0, 0}, 0, DType::qint8);
+  expect_error(ErrorCode::invalid_argument, {"linear_dynamic", "codes of 8 bits with one scale"},
+               [&] {
+                 ops::call("linear_dynamic", {x, quantized_weight(l, 1)});
+               });
+}
+
 TEST(Dynamic, OnnxsRuleForARange) {
   auto check = [](float min, float max, double scale, int32_t zero_point) {
     const affine::RunTimeQParams q = affine::choose_qparams_onnx(min, max);
@@ -262,8 +304,8 @@ TEST(DynamicTypes, ErrorsSayWhatIsExpected) {
   };
   const std::string w = "QInt8(3, 4) scale=0.1 zero_point=0";
   fails("linear_dynamic", {"Float(2, 5)", w}, {"linear_dynamic", "5 features", "expects 4"});
-  fails("linear_dynamic", {"QUInt8(2, 4) scale=0.1 zero_point=0", w},
-        {"linear_dynamic", "input is QUInt8", "expected float32"});
+  fails("linear_weight_only", {"QUInt8(2, 4) scale=0.1 zero_point=0", w},
+        {"linear_weight_only", "input is QUInt8", "expected float32"});
   fails("linear_dynamic", {"Float(2, 4)", "Float(3, 4)"},
         {"weight is Float(3, 4)", "expected qint8, quint8, qint4x2, quint4x2 or float16"});
   fails("linear_weight_only", {"Double(2, 4)", w},

@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
+#include "octet/engine/engine.h"
 #include "octet/ops/op.h"
 #include "tests/expect_error.h"
 
@@ -88,6 +90,74 @@ TEST(IntegerOps, MatmulIntegerBroadcastsBatchesAndVectors) {
   EXPECT_EQ(
       call("matmul_integer", {codes({5}, 1, DType::int8), codes({5}, 2, DType::int8)}).shape(),
       Shape{});
+}
+
+// The numbers that codes, scales and zero points stand for, (out, in); zero points may be
+// undefined.
+Tensor block_numbers(const Tensor& packed, const Tensor& scales, const Tensor& zeros, int64_t k,
+                     int64_t block, int64_t bits) {
+  const int64_t n = scales.size(0), blocks = scales.size(1);
+  Tensor w = Tensor::empty({n, k});
+  for (int64_t i = 0; i < n * k; ++i) {
+    const int64_t at = i / k * blocks + i % k / block, in_block = i % k % block;
+    const uint8_t byte = packed.data<uint8_t>()[(at * block + in_block) * bits / 8];
+    const int code = byte >> (in_block * bits % 8) & ((1 << bits) - 1);
+    const float zero =
+        zeros.defined() ? zeros.data<float>()[at] : static_cast<float>(int64_t{1} << (bits - 1));
+    w.data<float>()[i] = (static_cast<float>(code) - zero) * scales.data<float>()[at];
+  }
+  return w;
+}
+
+TEST(IntegerOps, LinearBlocksOfEveryWidth) {
+  for (int64_t bits : {2, 4, 8})
+    for (int64_t k : {64, 70, 5})
+      for (bool zeros : {false, true})
+        for (int64_t rows : {1, 19}) {
+          SCOPED_TRACE(bits * 1000 + k);
+          const int64_t n = 150, block = 16, blocks = (k + block - 1) / block;
+          const Tensor packed =
+              Tensor::rand({n, blocks, block * bits / 8}, 1, 0, 256).to(DType::uint8);
+          const Tensor scales = Tensor::rand({n, blocks}, 2, 0.01, 0.02),
+                       zero_points = zeros ? Tensor::rand({n, blocks}, 3, 0, 9) : Tensor(),
+                       bias = Tensor::randn({n}, 4), x = Tensor::randn({rows, k}, 5);
+          const Attrs attrs{{"in_features", k}, {"block_size", block}, {"bits", bits}};
+          const std::vector<Tensor> operands{x, packed, scales, zero_points, bias};
+          const Tensor y = call("linear_blocks", operands, attrs);
+          const Tensor w = block_numbers(packed, scales, zero_points, k, block, bits);
+          EXPECT_TRUE(allclose(y, call("linear", {x, w, bias}), 1e-5, 1e-4));
+          set_engine("reference");  // which has no kernel: the operator's own evaluation
+          EXPECT_TRUE(equal(call("linear_blocks", operands, attrs), y));
+          set_engine("native");
+        }
+}
+
+TEST(IntegerOps, LinearBlocksOfValuesThatAreNotFinite) {
+  Tensor x = Tensor::ones({2, 16}).clone();
+  x.data<float>()[3] = std::numeric_limits<float>::infinity();
+  const Tensor y =
+      call("linear_blocks", {x, Tensor::full({3, 1, 8}, 0x99, DType::uint8), Tensor::ones({3, 1})},
+           {{"in_features", int64_t{16}}, {"block_size", int64_t{16}}});
+  for (int64_t i = 0; i < 3; ++i) {
+    EXPECT_TRUE(std::isnan(y.data<float>()[i]));
+    EXPECT_EQ(y.data<float>()[3 + i], 16);
+  }
+}
+
+TEST(IntegerOps, LinearBlocksThatDoNotFit) {
+  auto run = [](const Tensor& packed, const Tensor& scales, int64_t k, int64_t bits) {
+    return [=] {
+      call("linear_blocks", {Tensor::ones({1, k}), packed, scales},
+           {{"in_features", k}, {"block_size", int64_t{16}}, {"bits", bits}});
+    };
+  };
+  const Tensor packed = Tensor::zeros({3, 2, 8}, DType::uint8), scales = Tensor::ones({3, 2});
+  expect_error(ErrorCode::invalid_argument, {"linear_blocks", "bits=3"},
+               run(packed, scales, 32, 3));
+  expect_error(ErrorCode::invalid_argument, {"linear_blocks", "codes is", "(3, 2, 16)"},
+               run(packed, scales, 32, 8));
+  expect_error(ErrorCode::invalid_argument, {"linear_blocks", "scales is", "Float(out, 3)"},
+               run(packed, scales, 40, 4));
 }
 
 TEST(IntegerOps, WhatDoesNotFit) {

@@ -130,6 +130,18 @@ void Exporter::add_many(const CallView& c, const std::string& op, const Names& i
   for (const auto& [name, value] : attrs) set_attr(n, name, value);
 }
 
+void Exporter::add_microsoft(const CallView& c, const std::string& op, const Names& in,
+                             const OnnxAttrs& attrs) {
+  add_many(c, op, in, c.out, attrs);
+  onnx::NodeProto& n = *out_->mutable_node(out_->node_size() - 1);
+  n.set_domain("com.microsoft");
+  for (const auto& opset : model_->opset_import())
+    if (opset.domain() == n.domain()) return;
+  auto* opset = model_->add_opset_import();
+  opset->set_domain(n.domain());
+  opset->set_version(1);
+}
+
 std::string Exporter::step(const CallView& c, const std::string& op, Names in,
                            const OnnxAttrs& attrs) {
   return add(c, op, std::move(in), fresh(c, op), attrs, op);

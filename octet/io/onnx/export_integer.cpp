@@ -2,6 +2,8 @@
 // of.
 #include <onnx/onnx_pb.h>
 
+#include <cmath>
+
 #include "octet/io/onnx/exporter_impl.h"
 #include "octet/io/onnx/importer_impl.h"
 
@@ -80,6 +82,34 @@ void write_conv_integer(Exporter& ex, const CallView& c) {
           {"strides", a.get_ints("stride")}});
 }
 
+// Zero points as bytes that hold several, where they are codes.
+std::string zero_points(Exporter& ex, const CallView& c, int64_t bits) {
+  if (!c.has(3)) return "";
+  if (!c.graph.is_constant(c.node.inputs[3])) return c.in[3];
+  const Tensor zeros = c.graph.constant(c.node.inputs[3]).contiguous();
+  const int64_t rows = zeros.size(0), blocks = zeros.size(1), per_byte = 8 / bits,
+                row_bytes = (blocks + per_byte - 1) / per_byte;
+  Tensor packed = Tensor::zeros({rows, row_bytes}, DType::uint8);
+  for (int64_t i = 0; i < zeros.numel(); ++i) {
+    const float z = zeros.data<float>()[i];
+    if (!(z >= 0 && z < static_cast<float>(1 << bits)) || z != std::floor(z)) return c.in[3];
+    packed.data<uint8_t>()[i / blocks * row_bytes + i % blocks / per_byte] |=
+        static_cast<uint8_t>(static_cast<int>(z) << (i % blocks % per_byte * bits));
+  }
+  return ex.initializer(c.in[3] + ".packed", packed.reshape({rows * row_bytes}));
+}
+
+void write_linear_blocks(Exporter& ex, const CallView& c) {
+  const int64_t bits = c.attrs().get_int("bits");
+  Names in{c.in[0], c.in[1], c.in[2], zero_points(ex, c, bits)};
+  if (c.has(4)) in.insert(in.end(), {"", c.in[4]});
+  ex.add_microsoft(c, "MatMulNBits", in,
+                   {{"K", c.attrs().get_int("in_features")},
+                    {"N", c.type(2).dims[0].size()},
+                    {"bits", bits},
+                    {"block_size", c.attrs().get_int("block_size")}});
+}
+
 }  // namespace
 
 void add_integer_writers(std::unordered_map<std::string, Writer>& w) {
@@ -88,6 +118,7 @@ void add_integer_writers(std::unordered_map<std::string, Writer>& w) {
         "conv_transpose1d_dynamic", "conv_transpose2d_dynamic", "conv_transpose3d_dynamic"})
     w[op] = write_dynamic;
   w["conv_integer"] = write_conv_integer;
+  w["linear_blocks"] = write_linear_blocks;
   w["matmul_integer"] = [](Exporter& ex, const CallView& c) {
     ex.add(c, "MatMulInteger", c.in, c.out[0]);
   };

@@ -66,6 +66,13 @@ ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c) 
            to_string(b->type));
   const Attrs swap{{"dims", std::vector<int64_t>{1, 0}}};
   if (trans_a) a = im.call(n, "permute", {a}, swap);
+  if (alpha == 1) {
+    const int64_t out = b->blocks ? b->constant.size(trans_b ? 0 : 1) : 0;
+    const bool plain = !c || beta == 0;
+    const ValPtr bias = plain || !b->blocks ? nullptr : vector_bias(n, c, out, beta);
+    if (plain || (bias && !bias->dequantized))
+      if (ValPtr y = emit_linear_blocks(im, n, a, b, trans_b, bias)) return y;
+  }
   bool bias_done = !c || beta == 0;
   ValPtr y;
   ValPtr weight = b->is_weight() && !a->is_weight() ? scaled_weight(b, alpha) : nullptr;
@@ -259,7 +266,45 @@ ValPtr emit_conv_integer(Importer& im, const NodeView& n, ValPtr x, const ValPtr
   return im.call(n, "conv_integer", {x, w, x_zero, w_zero}, attrs);
 }
 
+ValPtr emit_linear_blocks(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w,
+                          bool out_first, const ValPtr& bias) {
+  if (!w->blocks || w->rank() != 2 || x->rank() < 2 || x->is_weight() ||
+      x->type.dtype != DType::float32 || w->blocks->axis != (out_first ? 1 : 0) ||
+      w->blocks->block * w->blocks->bits % 8 != 0)
+    return nullptr;
+  const BlockCodes& from = *w->blocks;
+  const auto rows = [&](const Tensor& t) {  // (out, ...) as int64 or float32
+    const Tensor wide = t.to(is_floating(t.dtype()) ? DType::float32 : DType::int64);
+    return (out_first ? wide : wide.transpose(0, 1)).contiguous();
+  };
+  // Unsigned codes, and zero points that go with them.
+  const int64_t middle = int64_t{1} << (from.bits - 1),
+                shift = from.codes.dtype() == DType::int8 ? middle : 0, per_byte = 8 / from.bits;
+  const Tensor codes = rows(from.codes), scales = rows(from.scales);
+  const int64_t out = codes.size(0), in = codes.size(1), blocks = scales.size(1),
+                row_bytes = from.block / per_byte;
+  Tensor packed = Tensor::zeros({out, blocks, row_bytes}, DType::uint8),
+         zeros = Tensor::full(scales.shape(), static_cast<double>(shift));
+  for (int64_t i = 0; i < out * in; ++i) {
+    const int64_t at = i / in * blocks + i % in / from.block, place = i % in % from.block;
+    packed.data<uint8_t>()[at * row_bytes + place / per_byte] |=
+        static_cast<uint8_t>((codes.data<int64_t>()[i] + shift) << (place % per_byte * from.bits));
+  }
+  bool usual = true;
+  const Tensor given = from.zero_points.defined() ? rows(from.zero_points) : Tensor();
+  for (int64_t i = 0; i < zeros.numel(); ++i) {
+    if (given.defined()) zeros.data<float>()[i] += static_cast<float>(given.data<int64_t>()[i]);
+    usual = usual && zeros.data<float>()[i] == static_cast<float>(middle);
+  }
+  return im.call(
+      n, "linear_blocks",
+      {x, constant_val(w->name + ".codes", packed), constant_val(w->name + ".scales", scales),
+       usual ? nullptr : constant_val(w->name + ".zero_points", zeros), bias},
+      {{"in_features", in}, {"block_size", from.block}, {"bits", from.bits}});
+}
+
 ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPtr& b) {
+  if (ValPtr y = emit_linear_blocks(im, n, a, b, false, nullptr)) return y;
   bool matrix = b->is_weight() && b->rank() == 2 && a->rank() >= 2 && !a->is_weight();
   bool real = is_floating(b->type.dtype) && is_floating(a->type.dtype);
   if (matrix && real) return im.call(n, "linear", {a, im.transposed(b)});

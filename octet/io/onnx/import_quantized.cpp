@@ -204,8 +204,12 @@ ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const V
   if (known && block != 0 && x->is_constant() && !x->type.is_quantized() && scale->rank() > 0) {
     const int64_t d = axis_of_blocks(n, scale->type, axis, block, x->dims());
     if (zero) axis_of_blocks(n, zero->type, axis, block, x->dims());
-    return constant_val("", dequantized_blocks(x->constant, scale->constant,
-                                               zero ? zero->constant : Tensor(), d, block));
+    const Tensor zeros = zero ? zero->constant : Tensor();
+    ValPtr y = constant_val("", dequantized_blocks(x->constant, scale->constant, zeros, d, block));
+    if (code == DType::uint8 || code == DType::int8)
+      y->blocks = std::make_shared<BlockCodes>(
+          BlockCodes{x->constant, scale->constant, zeros, d, block, x->narrow != 0 ? 4 : 8});
+    return y;
   }
   if (!known || sixteen || block != 0) return dequantize_plain(im, n, x, scale, zero, axis, block);
   DType dtype = quantized_of(n, code);
@@ -353,6 +357,13 @@ Emit plain_call(const char* op) {
   };
 }
 
+// x through codes of the scale and zero point that inputs `scale` and the next give, so that what
+// stands before and behind it are operators on codes; x itself if these are known at run time only.
+ValPtr through_codes(Importer& im, const NodeView& n, const ValPtr& x, size_t scale) {
+  if (!is_known(im, n, scale) || !is_known(im, n, scale + 1)) return x;
+  return im.call(n, "dequantize", {quantize_to(im, n, x, scale, scale + 1, 1)});
+}
+
 // A pool's result of x, whose channels may lie last.
 ValPtr pooled(Importer& im, const NodeView& n, ValPtr x,
               const std::function<ValPtr(const ValPtr&)>& pool) {
@@ -360,8 +371,8 @@ ValPtr pooled(Importer& im, const NodeView& n, ValPtr x,
   std::vector<int64_t> first{0, x->rank() - 1}, last{0};
   for (int64_t d = 1; d < x->rank() - 1; ++d) first.push_back(d), last.push_back(d + 1);
   last.push_back(1);
-  return im.call(n, "permute", {pool(im.call(n, "permute", {x}, {{"dims", first}}))},
-                 {{"dims", last}});
+  const ValPtr image = through_codes(im, n, im.call(n, "permute", {x}, {{"dims", first}}), 1);
+  return im.call(n, "permute", {through_codes(im, n, pool(image), 3)}, {{"dims", last}});
 }
 
 // The result's scale and zero point come first.

@@ -83,6 +83,8 @@ struct Val {
   // the graph so that Gemm and MatMul can transpose the codes.
   bool dequantized = false;
   std::string codes_name, scope;
+  // What a dequantized constant with a scale for each block was made of; null for all others.
+  std::shared_ptr<const struct BlockCodes> blocks;
   // ONNX's element type where octet holds it in another one: UINT16 (in int32), UINT32 and UINT64
   // (in int64), UINT4 and INT4 (in uint8 and int8); else 0.
   int32_t narrow = 0;
@@ -92,6 +94,12 @@ struct Val {
   bool is_weight() const { return constant.defined(); }
   int64_t rank() const { return type.dim(); }
   const std::vector<Dim>& dims() const { return type.dims; }
+};
+
+// Codes of 4 or 8 bits, and for each `block` of them along `axis` a scale and perhaps a zero point.
+struct BlockCodes {
+  Tensor codes, scales, zero_points;  // codes: int8 or uint8
+  int64_t axis = 0, block = 0, bits = 8;
 };
 
 ValPtr constant_val(const std::string& name, Tensor value);
@@ -344,6 +352,10 @@ ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c);
 // `sum`: the sum of each window instead of its mean.
 ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max, bool sum = false);
 ValPtr emit_global_pool(Importer& im, const NodeView& n, const ValPtr& x, bool max);
+// linear_blocks of x and a matrix of codes in blocks along its inputs, (out, in) or (in, out); null
+// if w is none. The bias is a constant vector of floats, or null.
+ValPtr emit_linear_blocks(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& w,
+                          bool out_first, const ValPtr& bias);
 // linear if b is a constant matrix, else matmul.
 ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPtr& b);
 

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "octet/io/onnx/export.h"
 #include "octet/runtime/program.h"
 #include "octet/tensor/affine.h"
+#include "tests/expect_error.h"
 #include "tests/io/onnx/test_util.h"
 
 namespace octet::testing {
@@ -303,6 +305,43 @@ TEST(OnnxDynamic, QAttentionMultipliesCodes) {
     want.data<float>()[i] = static_cast<float>(sum / total);
   }
   EXPECT_TRUE(allclose(run_one(g, {x}), want, 1e-4, 1e-5));
+}
+
+// Written as the nodes they were read from, and read again.
+TEST(OnnxDynamic, LayersComeBackFromAnExport) {
+  OnnxModel m;
+  m.input("x", {2, 4, 5, 5})
+      .constant("k", codes({6, 2, 3, 3}, 3, DType::uint8))
+      .constant("ks", Tensor::rand({6, 1, 1}, 4, 0.01, 0.02))
+      .constant("kz", Tensor::scalar(131, DType::uint8))
+      .constant("bias", Tensor::randn({1, 6, 1, 1}, 2))
+      .constant("b", codes({54, 3}, 5, DType::int8))
+      .constant("bs", Tensor::scalar(0.01));
+  m.node("DynamicQuantizeLinear", {"x"}, {"q", "s", "z"})
+      .node("ConvInteger", {"q", "k", "z", "kz"}, {"i"}, {{"group", int64_t{2}}})
+      .node("Cast", {"i"}, {"f"}, {{"to", int64_t{kFloat}}})
+      .node("Mul", {"s", "ks"}, {"ss"})
+      .node("Mul", {"f", "ss"}, {"p"})
+      .node("Add", {"p", "bias"}, {"a"})
+      .node("Relu", {"a"}, {"r"})
+      .node("Flatten", {"r"}, {"flat"})
+      .node("DynamicQuantizeMatMul", {"flat", "b", "bs"}, {"y"}, {}, "", "com.microsoft");
+  const graph::Graph g = m.output("y").import();
+  ASSERT_EQ(ops_of(g), "conv2d_dynamic relu flatten linear_dynamic");
+  const graph::Graph back = io::import_onnx_bytes(io::to_onnx_bytes(g), "back.onnx");
+  EXPECT_EQ(ops_of(back), ops_of(g));
+  const Tensor x = Tensor::randn({2, 4, 5, 5}, 1);
+  EXPECT_TRUE(equal(run_one(back, {x}), run_one(g, {x})));
+}
+
+TEST(OnnxDynamic, PyTorchsRuleHasNoOperatorInOnnx) {
+  graph::Graph g;
+  const graph::ValueId x = g.add_input("x", TensorType(DType::float32, {Dim(2), Dim(4)}));
+  const graph::ValueId w =
+      g.add_constant("w", quantize_per_tensor(Tensor::randn({3, 4}, 1), 0.02f, 0, DType::qint8));
+  g.set_outputs({g.add_call("y", "linear_dynamic", {x, w})});
+  expect_error(ErrorCode::unsupported, {"linear_dynamic", "PyTorch's rule"},
+               [&] { io::to_onnx_bytes(g); });
 }
 
 }  // namespace

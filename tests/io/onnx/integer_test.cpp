@@ -2,10 +2,12 @@
 // whatever the sizes.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "octet/graph/passes/fuse.h"
 #include "octet/graph/passes/merge_qdq.h"
+#include "octet/io/onnx/export.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 #include "tests/io/onnx/test_util.h"
@@ -160,6 +162,12 @@ TEST(OnnxInteger, MatMulIntegerToFloat) {
       (Floats{15, 36}));
 }
 
+float most_of(const Tensor& t) {
+  float most = 0;
+  for (int64_t i = 0; i < t.numel(); ++i) most = std::max(most, std::abs(t.data<float>()[i]));
+  return most;
+}
+
 // Two to a byte, the first in the low bits: the rows of B, and of the zero points.
 TEST(OnnxInteger, MatMulNBits) {
   for (int64_t bits : {2, 4, 8})
@@ -204,7 +212,16 @@ TEST(OnnxInteger, MatMulNBits) {
                "", "com.microsoft");
         Tensor x = Tensor::randn({2, k}, 3);
         Tensor want = ops::call("linear", {x, w, floats({1, 2, 3})});
-        EXPECT_TRUE(allclose(run_one(m.output("y").import(), {x}), want, 1e-6, 1e-6));
+        const graph::Graph g = m.output("y").import();
+        // What float32 sums of such terms may be off by.
+        const double off =
+            1e-6 * static_cast<double>(most_of(x) * most_of(w)) * static_cast<double>(k);
+        EXPECT_TRUE(allclose(run_one(g, {x}), want, 1e-6, off));
+        EXPECT_EQ(ops_of(g), "linear_blocks");
+        EXPECT_EQ(g.type(node_of(g, "linear_blocks").inputs[1]).dims[2], Dim(block * bits / 8));
+        const graph::Graph back = io::import_onnx_bytes(io::to_onnx_bytes(g), "back.onnx");
+        EXPECT_TRUE(equal(run_one(back, {x}), run_one(g, {x})));
+        EXPECT_TRUE(equal(runtime::compile(g).run({x})[0], run_one(g, {x})));
       }
 }
 
@@ -261,6 +278,7 @@ TEST(OnnxInteger, FourBitWeightsInBlocks) {
   m.node("Gemm", {"x", "d"}, {"y"}, {{"transB", int64_t{1}}}).output("y");
   EXPECT_EQ(run_one(m.import(), {Tensor::from(Floats{1, 1, 1, 1, 1}, {1, 5})}).to_vector<float>(),
             (Floats{1 - 8 + 14 - 2 + 8, 1.5f - 4 + 5 - 18}));
+  EXPECT_EQ(ops_of(m.import()), "linear_blocks");
   OnnxModel zeros(21);
   zeros.input("x", {1, 3})
       .raw_initializer(raw_tensor("w", {3}, kUint4Type, "\x1f\x08"))
@@ -271,6 +289,38 @@ TEST(OnnxInteger, FourBitWeightsInBlocks) {
       .output("y");
   EXPECT_EQ(run_one(zeros.import(), {Tensor::zeros({1, 3})}).to_vector<float>(),
             (Floats{3.5f, -3.5f, 0}));
+}
+
+// Weights of matrix products keep their codes.
+TEST(OnnxInteger, WeightsInBlocksStayCodes) {
+  for (DType dtype : {DType::int8, DType::uint8})
+    for (bool zeros : {false, true})
+      for (bool gemm : {false, true}) {
+        const Tensor w = codes({6, 3}, 1, dtype), scales = Tensor::rand({2, 3}, 2, 0.5, 2),
+                     z = codes({2, 3}, 3, dtype), bias = Tensor::randn({3}, 4);
+        OnnxModel m(21);
+        m.input("x", {2, 6}).constant("w", w).constant("s", scales).constant("z", z);
+        m.constant("bias", bias)
+            .node("DequantizeLinear", {"w", "s", zeros ? "z" : ""}, {"d"},
+                  {{"axis", int64_t{0}}, {"block_size", int64_t{4}}})
+            .node(gemm ? "Gemm" : "MatMul",
+                  gemm ? std::vector<std::string>{"x", "d", "bias"}
+                       : std::vector<std::string>{"x", "d"},
+                  {"y"});
+        const graph::Graph g = m.output("y").import();
+        EXPECT_EQ(ops_of(g), "linear_blocks");
+        const Tensor x = Tensor::randn({2, 6}, 5), y = run_one(g, {x});
+        for (int64_t i = 0; i < 6; ++i) {
+          double sum = gemm ? static_cast<double>(bias.data<float>()[i % 3]) : 0;
+          for (int64_t p = 0; p < 6; ++p) {
+            const int64_t shift = zeros ? value(z, {p / 4, i % 3}) : 0;
+            sum += static_cast<double>(x.data<float>()[i / 3 * 6 + p]) *
+                   static_cast<double>(value(w, {p, i % 3}) - shift) *
+                   static_cast<double>(scales.data<float>()[p / 4 * 3 + i % 3]);
+          }
+          EXPECT_NEAR(y.data<float>()[i], sum, 2e-3);  // x keeps 24 bits
+        }
+      }
 }
 
 TEST(OnnxInteger, QuantizesInBlocks) {
@@ -352,7 +402,10 @@ TEST(OnnxInteger, MicrosoftsOperatorsOnCodes) {
     if (operands == 2) in.insert(in.end(), {"b", "bs", "bz"});
     in.insert(op == "QLinearConcat" ? in.begin() : in.end(), {"ys", "yz"});
     m.node(op, in, {"y"}, attrs, "", "com.microsoft").output("y", kUint8);
-    Tensor y = run_one(graph::merge_qdq(m.import()), {a, b});
+    const graph::Graph g = graph::merge_qdq(m.import());
+    // On codes throughout.
+    EXPECT_EQ(count_ops(g, "dequantize") + count_ops(g, "quantize"), 0) << graph::print(g);
+    Tensor y = run_one(g, {a, b});
     y = y.is_quantized() ? y.int_repr() : y;
     std::vector<int> codes;
     for (uint8_t v : y.contiguous().to_vector<uint8_t>()) codes.push_back(v);
@@ -368,6 +421,12 @@ TEST(OnnxInteger, MicrosoftsOperatorsOnCodes) {
             (std::vector<int>{40, 68}));
   EXPECT_EQ(run("QLinearReduceMean", 1, {{"axes", Ints{3}}}), (std::vector<int>{40, 68}));
   EXPECT_EQ(run("QLinearSigmoid", 1), (std::vector<int>{51, 55, 56, 60}));
+  // exp(-2), 1 and exp(0.6), exp(3.1), each row's shares
+  EXPECT_EQ(run("QLinearSoftmax", 1), (std::vector<int>{51, 59, 51, 59}));
+  // The image's rows as pixels of two channels; the second's mean is 155 * f(f(0.02 * 0.5) / 0.1) =
+  // 15.499999 steps.
+  EXPECT_EQ(run("QLinearGlobalAveragePool", 1, {{"channels_last", int64_t{1}}}),
+            (std::vector<int>{43, 65}));
 }
 
 TEST(OnnxInteger, QGemm) {
@@ -389,6 +448,127 @@ TEST(OnnxInteger, QGemm) {
   // 10 * 1 + 40 * 2 + 100 = 190 of 0.05; 10 * 3 + 40 * 4 - 50 = 140 of 0.1.
   EXPECT_EQ((y.is_quantized() ? y.int_repr() : y).to_vector<uint8_t>(),
             (std::vector<uint8_t>{41, 59}));
+}
+
+TEST(OnnxInteger, QLinearWhere) {
+  OnnxModel m;
+  m.input("c", {4}, kBool).input("a", {4}, kUint8).input("b", {4}, kUint8);
+  m.constant("as", Tensor::scalar(0.02))
+      .constant("az", Tensor::scalar(100, DType::uint8))
+      .constant("bs", Tensor::scalar(0.05))
+      .constant("bz", Tensor::scalar(10, DType::uint8))
+      .constant("ys", Tensor::scalar(0.1))
+      .constant("yz", Tensor::scalar(50, DType::uint8));
+  m.node("QLinearWhere", {"c", "a", "as", "az", "b", "bs", "bz", "ys", "yz"}, {"y"}, {}, "",
+         "com.microsoft")
+      .output("y", kUint8);
+  const graph::Graph g = graph::merge_qdq(m.import());
+  EXPECT_EQ(count_ops(g, "dequantize") + count_ops(g, "quantize"), 0) << graph::print(g);
+  const Tensor y = run_one(g, {Tensor::from(std::vector<uint8_t>{1, 0, 1, 0}, {4}).to(DType::bool_),
+                               Tensor::from(std::vector<uint8_t>{0, 100, 130, 255}, {4}),
+                               Tensor::from(std::vector<uint8_t>{10, 20, 30, 42}, {4})});
+  EXPECT_EQ(y.int_repr().to_vector<uint8_t>(), (std::vector<uint8_t>{30, 55, 56, 66}));
+}
+
+// Scales that are inputs: the sums and the rounding of the kernels, spelled out.
+TEST(OnnxInteger, QLinearLayersOfScalesKnownAtRunTime) {
+  const Tensor x = codes({1, 2, 3, 3}, 1, DType::uint8), w = codes({2, 2, 2, 2}, 2, DType::int8),
+               b = Tensor::from(std::vector<int32_t>{1000, -2000}, {2});
+  const Tensor ws = floats({0.01f, 0.003f}), wz = Tensor::zeros({2}, DType::int8),
+               xs = Tensor::scalar(0.02), xz = Tensor::scalar(120, DType::uint8),
+               ys = Tensor::scalar(0.9), yz = Tensor::scalar(99, DType::uint8);
+  const std::vector<std::string> names{"x", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"};
+  OnnxModel known, unknown;
+  known.input("x", {1, 2, 3, 3}, kUint8)
+      .constant("xs", xs)
+      .constant("xz", xz)
+      .constant("ws", ws)
+      .constant("wz", wz)
+      .constant("ys", ys)
+      .constant("yz", yz)
+      .constant("w", w)
+      .constant("b", b);
+  unknown.input("x", {1, 2, 3, 3}, kUint8)
+      .input("xs", {})
+      .input("xz", {}, kUint8)
+      .input("ws", {2})
+      .input("wz", {2}, kInt8)
+      .input("ys", {})
+      .input("yz", {}, kUint8)
+      .constant("w", w)
+      .constant("b", b);
+  const graph::Graph g =
+      graph::merge_qdq(known.node("QLinearConv", names, {"y"}).output("y", kUint8).import());
+  const graph::Graph h = unknown.node("QLinearConv", names, {"y"}).output("y", kUint8).import();
+  EXPECT_EQ(count_ops(h, "conv_integer"), 1);
+  expect_gives(h, {x, xs, xz, ws, wz, ys, yz}, run_one(g, {x}).int_repr());
+
+  OnnxModel product;
+  product.input("a", {2, 3}, kUint8)
+      .input("as", {2})
+      .input("az", {2}, kUint8)
+      .constant("b", codes({3, 2}, 3, DType::int8))
+      .constant("bs", floats({0.5f, 0.25f}))
+      .constant("bz", Tensor::from(std::vector<int8_t>{1, 2}, {2}))
+      .constant("ys", ys)
+      .constant("yz", yz);
+  product.node("QLinearMatMul", {"a", "as", "az", "b", "bs", "bz", "ys", "yz"}, {"y"})
+      .output("y", kUint8);
+  const Tensor a = codes({2, 3}, 4, DType::uint8), factor = codes({3, 2}, 3, DType::int8);
+  const float as[] = {0.01f, 0.03f}, bs[] = {0.5f, 0.25f};
+  const int64_t az[] = {3, 200}, bz[] = {1, 2};
+  Tensor want = Tensor::zeros({2, 2}, DType::uint8);
+  for (int64_t i = 0; i < 4; ++i) {
+    int64_t sum = 0;
+    for (int64_t p = 0; p < 3; ++p)
+      sum += (value(a, {i / 2, p}) - az[i / 2]) * (value(factor, {p, i % 2}) - bz[i % 2]);
+    const float m = as[i / 2] * bs[i % 2] / 0.9f;
+    want.data<uint8_t>()[i] = static_cast<uint8_t>(
+        std::clamp(std::nearbyint(static_cast<float>(sum) * m) + 99.0f, 0.0f, 255.0f));
+  }
+  expect_gives(product.import(),
+               {a, floats({0.01f, 0.03f}), Tensor::from(std::vector<uint8_t>{3, 200}, {2})}, want);
+}
+
+TEST(OnnxInteger, QGemmToFloat) {
+  OnnxModel m;
+  m.input("a", {1, 2}, kUint8)
+      .constant("as", Tensor::scalar(0.5))
+      .constant("az", Tensor::scalar(10, DType::uint8))
+      .constant("b", Tensor::from(std::vector<int8_t>{1, 2, 3, 4}, {2, 2}))
+      .constant("bs", floats({0.1f, 0.2f}))
+      .constant("bz", Tensor::zeros({2}, DType::int8))
+      .constant("c", Tensor::from(std::vector<int32_t>{100, -50}, {2}));
+  m.node("QGemm", {"a", "as", "az", "b", "bs", "bz", "c"}, {"y"},
+         {{"transB", int64_t{1}}, {"alpha", 2.0}}, "", "com.microsoft")
+      .output("y");
+  const graph::Graph g = m.import();
+  EXPECT_EQ(count_ops(g, "matmul_integer"), 1);
+  EXPECT_EQ(run_one(g, {Tensor::from(std::vector<uint8_t>{20, 50}, {1, 2})}).to_vector<float>(),
+            (Floats{190 * (0.5f * 2 * 0.1f), 140 * (0.5f * 2 * 0.2f)}));
+}
+
+// Rows of codes of 4 bits with a scale for each two of them.
+TEST(OnnxInteger, GatherBlockQuantized) {
+  for (bool zeros : {false, true}) {
+    OnnxModel m(21);
+    m.input("i", {2, 1}, kInt64)
+        .constant("d", Tensor::from(std::vector<uint8_t>{0x10, 0x32, 0x98, 0xba, 0x54, 0x76},
+                                    {3, 2}))  // rows 0 1 2 3, 8 9 10 11, 4 5 6 7
+        .constant("s", Tensor::from(Floats{1, 2, 0.5f, 4, 3, 1}, {3, 2}))
+        .constant("z", Tensor::from(std::vector<uint8_t>{0x21, 0x43, 0x65}, {3, 1}));
+    m.node("GatherBlockQuantized", {"d", "i", "s", zeros ? "z" : ""}, {"y"},
+           {{"gather_axis", int64_t{0}},
+            {"quantize_axis", int64_t{1}},
+            {"block_size", int64_t{2}},
+            {"bits", int64_t{4}}},
+           "", "com.microsoft")
+        .output("y");
+    const Tensor y = run_one(m.import(), {Tensor::from(std::vector<int64_t>{2, 1}, {2, 1})});
+    EXPECT_EQ(y.shape(), (Shape{2, 1, 4}));
+    EXPECT_EQ(y.to_vector<float>(), zeros ? (Floats{-3, 0, 0, 1, 2.5f, 3, 24, 28})
+                                          : (Floats{-12, -9, -2, -1, 0, 0.5f, 8, 12}));
+  }
 }
 
 }  // namespace

@@ -2,7 +2,10 @@
 // small images.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "octet/io/onnx/export.h"
+#include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 #include "tests/io/onnx/test_util.h"
 
@@ -204,6 +207,51 @@ TEST(OnnxResize, Mistakes) {
                        {0, 1}}));
   expect_error(ErrorCode::invalid_argument, {"coordinates=\"middle\""},
                import({{{"coordinate_transformation_mode", text("middle")}}, {1, 1, 2, 2}}));
+}
+
+// The arithmetic of ONNX Runtime's images: of each position four elements at once, positions and
+// weights in float32.
+TEST(OnnxResize, ImagesAreBlendedAtOnce) {
+  for (const char* mode : {"half_pixel", "align_corners", "asymmetric"}) {
+    const int64_t h = 5, w = 7, rows = 8, columns = 13;
+    const Tensor x = Tensor::randn({1, 2, h, w}, 1);
+    OnnxModel m;
+    m.input("x", {1, 2, 5, 7}).constant("sizes", longs({1, 2, rows, columns}));
+    m.node("Resize", {"x", "", "", "sizes"}, {"y"},
+           {{"mode", std::string("linear")}, {"coordinate_transformation_mode", std::string(mode)}})
+        .output("y");
+    auto place = [&](int64_t i, int64_t from, int64_t to) {
+      const auto v = static_cast<float>(i), last = static_cast<float>(from - 1);
+      const float scale = static_cast<float>(to) / static_cast<float>(from);
+      const float at = mode == std::string("align_corners") ? v * last / static_cast<float>(to - 1)
+                       : mode == std::string("asymmetric")  ? v / scale
+                                                            : (v + 0.5f) / scale - 0.5f;
+      return std::clamp(at, 0.0f, last);
+    };
+    Tensor want = Tensor::empty({1, 2, rows, columns});
+    for (int64_t i = 0; i < want.numel(); ++i) {
+      const int64_t c = i / (rows * columns);
+      const float v = place(i / columns % rows, h, rows), u = place(i % columns, w, columns);
+      const auto v1 = static_cast<int64_t>(v), u1 = static_cast<int64_t>(u);
+      const int64_t v2 = std::min(v1 + 1, h - 1), u2 = std::min(u1 + 1, w - 1);
+      auto weights = [](float at, int64_t first, int64_t second) {
+        return first == second
+                   ? std::pair{0.5f, 0.5f}
+                   : std::pair{static_cast<float>(second) - at, at - static_cast<float>(first)};
+      };
+      const auto [up, down] = weights(v, v1, v2);
+      const auto [left, right] = weights(u, u1, u2);
+      auto at = [&](int64_t r, int64_t k) { return x.data<float>()[(c * h + r) * w + k]; };
+      want.data<float>()[i] = left * up * at(v1, u1) + right * up * at(v1, u2) +
+                              left * down * at(v2, u1) + right * down * at(v2, u2);
+    }
+    const graph::Graph g = m.import();
+    EXPECT_TRUE(equal(run_one(g, {x}), want)) << mode;
+    EXPECT_TRUE(equal(runtime::compile(g).run({x})[0], want)) << mode;
+    // Images of several channels that lie together, as between convolutions.
+    const Tensor pixels = x.contiguous(MemoryFormat::channels_last);
+    EXPECT_TRUE(equal(run_one(g, {pixels}).contiguous(), want)) << mode;
+  }
 }
 
 }  // namespace

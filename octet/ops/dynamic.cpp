@@ -5,8 +5,8 @@
 // Dynamic: x becomes quint8 codes with the scale and zero point of its range (docs/numerics.md,
 // "Run-time choice"; one range for the whole tensor, reduce_range halves the codes), acc = sum (q_x
 // - z_x)(q_w - z_w) in int32, and y = f(f(f(acc) * f(s_x*s_w)) + bias), as QNNPACK's. Values that
-// are not finite are an error. With rule="onnx" the qparams and codes are those that ONNX defines for
-// DynamicQuantizeLinear. x may be codes already, which are taken as they are.
+// are not finite are an error. With rule="onnx" the qparams and codes are those that ONNX defines
+// for DynamicQuantizeLinear. x may be codes already, which are taken as they are.
 #include "octet/ops/conv_impl.h"
 #include "octet/ops/define_impl.h"
 

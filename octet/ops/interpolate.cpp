@@ -201,7 +201,8 @@ Tensor interpolate_gradient(const Grad& g) {
 // or "cubic" (cubic_coeff; exclude_outside: elements beyond the edge get no weight instead of the
 // edge's value). antialias: linear and cubic weights are stretched by as much as a dimension is
 // made smaller. joint: linear along the last two dimensions at once in float32, as ONNX Runtime,
-// where only they change. Quantized: nearest copies codes, the others go through float32; qparams unchanged.
+// where only they change. Quantized: nearest copies codes, the others go through float32; qparams
+// unchanged.
 OCTET_OP(interpolate,
          "interpolate(x, *, size=[], scales=[], mode=\"nearest\", coordinates=\"half_pixel\", "
          "nearest_rounding=\"round_prefer_floor\", cubic_coeff=-0.75, exclude_outside=false, "

@@ -396,10 +396,10 @@ OCTET_OP(roi_align,
          Doc{"cells over regions of images; mode: \"avg\" or \"max\"; coordinates: \"half_pixel\" "
              "or \"output_half_pixel\""})
 
-// The boxes of (N, boxes, 4), at most max_output for each image and class, whose scores (N, classes,
-// boxes) are above score_threshold and that no better one overlaps by more than iou_threshold: rows
-// of image, class and box. Boxes are (y0, x0, y1, x1), corners in any order, or with
-// center_point_box (x, y, width, height).
+// The boxes of (N, boxes, 4), at most max_output for each image and class, whose scores (N,
+// classes, boxes) are above score_threshold and that no better one overlaps by more than
+// iou_threshold: rows of image, class and box. Boxes are (y0, x0, y1, x1), corners in any order, or
+// with center_point_box (x, y, width, height).
 OCTET_OP(non_max_suppression,
          "non_max_suppression(boxes, scores, *, max_output=0, iou_threshold=0., "
          "score_threshold=-inf, center_point_box=false) -> selected",

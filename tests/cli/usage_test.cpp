@@ -68,7 +68,7 @@ TEST(CliUsage, WrongUsageIsOneLineAndExitsWith2) {
       {{"bench", kNet, "--batch", "1.5"}, {"--batch", "'1.5'"}},
       {{"run", kNet, "--input", "x.npy", "--output", "y.npz"},
        {"--input", "NAME=FILE.npy", "'x.npy'"}},
-      {{"run", kNet, "--output", "y.npz"}, {"--input is required"}},
+      {{"run", kNet, "--input", "x.npy"}, {"--input"}},
       {{"convert", kNet}, {"OUT is required"}},
       {{"convert", kNet, "net.tflite"}, {"net.tflite", ".onnx or .octet"}},
       {{"quantize", kNet, "--calibrate", kCalibration}, {"--output is required"}},

@@ -113,14 +113,15 @@ class Sinker {
     Order order = node.attrs.get_ints("dims");
     for (int64_t& d : order) d = ops::normalize_dim(d, g_.type(x).dim(), "permute");
     if (const Sunk* s = sunk(x)) {
-      for (int64_t& d : order) d = s->order[d];
-      if (is_identity(order))
+      Order both = order;
+      for (int64_t& d : both) d = s->order[d];
+      if (is_identity(both)) {
         rewriter_.map(node.outputs[0], s->base);
-      else
-        sunk_[node.outputs[0]] = {s->base, order};
-    } else {
-      sunk_[node.outputs[0]] = {rewriter_(x), order};
+        return true;
+      }
+      materialize(x);  // two that are no inverses stay as they are
     }
+    sunk_[node.outputs[0]] = {rewriter_(x), order};
     return true;
   }
 

@@ -1,6 +1,6 @@
-// If, Loop and Scan. If: the branch that a known condition takes stands in the node's place; of an unknown one both
-// do, and their results are chosen between. Loop and Scan are unrolled: the body stands there once
-// for each iteration.
+// If, Loop and Scan. If: the branch that a known condition takes stands in the node's place; of an
+// unknown one both do, and their results are chosen between. Loop and Scan are unrolled: the body
+// stands there once for each iteration.
 #include <onnx/onnx_pb.h>
 
 #include <algorithm>

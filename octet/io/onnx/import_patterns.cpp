@@ -25,7 +25,8 @@ class Fuser {
   Graph run() {
     return graph::remove_dead(rewriter_.run([&](Rewriter& r, const Node& node) {
       return node.kind == NodeKind::call &&
-             (layer_norm(r, node) || gated(r, node) || bias(r, node) || padded(r, node));
+             (layer_norm(r, node) || gated(r, node) || bias(r, node) || conv_bias(r, node) ||
+              padded(r, node));
     }));
   }
 
@@ -285,6 +286,30 @@ class Fuser {
           t.dim() == 1 ? r(b) : r.out().add_constant(g_.value(b).name, t.reshape({features}));
       return replace(r, node, "linear", {r(linear->inputs[0]), r(linear->inputs[1]), vector},
                      linear->attrs);
+    }
+    return false;
+  }
+
+  // -- convolution without bias + one constant for each channel -----------------------------------
+
+  bool conv_bias(Rewriter& r, const Node& node) {
+    if (node.op != "add" || node.attrs.get_string("activation") != "none") return false;
+    for (size_t i : {0, 1}) {
+      const ValueId y = node.inputs[i], b = node.inputs[1 - i];
+      const Node* conv = made_by(y, "conv2d");
+      if (!conv || conv->inputs.size() > 2 || uses_[y] != 1 || !g_.is_constant(b) ||
+          conv->attrs.get_string("activation") != "none" || g_.type(y).is_quantized())
+        continue;
+      const Tensor& t = g_.constant(b);
+      const Dim& channels = g_.type(y).dims[1];
+      // (C, 1, 1) or (1, C, 1, 1).
+      const bool fits = t.dtype() == DType::float32 && (t.dim() == 3 || t.dim() == 4) &&
+                        Dim(t.numel()) == channels && Dim(t.size(-3)) == channels;
+      if (!fits) continue;
+      const ValueId vector =
+          r.out().add_constant(g_.value(b).name, t.reshape({t.numel()}).contiguous());
+      return replace(r, node, "conv2d", {r(conv->inputs[0]), r(conv->inputs[1]), vector},
+                     conv->attrs);
     }
     return false;
   }

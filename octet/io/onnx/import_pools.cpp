@@ -37,7 +37,8 @@ ValPtr max_pool3d(Importer& im, const NodeView& n, const ValPtr& x, const Window
 }
 
 // Where the maximum of each window is, counted over the whole of x: the elements of the windows as
-// slices of x behind one another, the place of the largest among them, and from that its place in x.
+// slices of x behind one another, the place of the largest among them, and from that its place in
+// x.
 ValPtr max_places(Importer& im, const NodeView& n, const ValPtr& x, const Window& w, bool ceil) {
   const size_t spatial = w.kernel.size();
   const bool columns_first = n.get_int("storage_order", 0) != 0;

@@ -195,8 +195,8 @@ void import_resize(Importer& im, const NodeView& n) {
               {"cubic_coeff", n.get_float("cubic_coeff_a", -0.75)},
               {"exclude_outside", n.get_int("exclude_outside", 0) != 0},
               {"antialias", n.get_int("antialias", 0) != 0}};
-  // ONNX Runtime's arithmetic of images: what is quantized after them by its own range magnifies the
-  // last bits.
+  // ONNX Runtime's arithmetic of images: what is quantized after them by its own range magnifies
+  // the last bits.
   if (mode == "linear" && (x->rank() == 4 || x->rank() == 2) && !attrs.get_bool("antialias") &&
       (coordinates == "half_pixel" || coordinates == "pytorch_half_pixel" ||
        coordinates == "align_corners" || coordinates == "asymmetric"))

@@ -57,8 +57,8 @@ Tensor to_compute_type(const Tensor& tensor);
 DType compute_type(DType dtype);
 // Parses a message; false if the bytes are not one. Silences protobuf's own messages.
 bool parse(google::protobuf::MessageLite& message, std::string_view bytes);
-// In the doc_string of a node that octet wrote, before the scope that several nodes share: the names
-// of ONNX's nodes must differ.
+// In the doc_string of a node that octet wrote, before the scope that several nodes share: the
+// names of ONNX's nodes must differ.
 inline constexpr const char* kScopeMark = "octet scope: ";
 // Makes a text fit for a one-line message.
 std::string one_line(std::string text);
@@ -307,7 +307,8 @@ bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inpu
 // `from`; nullopt if it must be computed when the model runs.
 std::optional<std::vector<int64_t>> reshape_attr(const NodeView& n, const std::vector<Dim>& from,
                                                  const std::vector<Dim>& wanted, bool zero_copies);
-// x in these sizes, some of them symbolic: left out if it changes nothing. zero_copies: 0 is x's size.
+// x in these sizes, some of them symbolic: left out if it changes nothing. zero_copies: 0 is x's
+// size.
 ValPtr emit_reshape(Importer& im, const NodeView& n, const ValPtr& x,
                     const std::vector<Dim>& wanted, bool zero_copies);
 // The sizes of x as an int64 list; x broadcast to the shape of `like`; 0, 1, ... for dimension d of

@@ -334,14 +334,20 @@ TEST(OnnxDynamic, LayersComeBackFromAnExport) {
   EXPECT_TRUE(equal(run_one(back, {x}), run_one(g, {x})));
 }
 
-TEST(OnnxDynamic, PyTorchsRuleHasNoOperatorInOnnx) {
+TEST(OnnxDynamic, PyTorchsRuleGoesOutAsOnnxsButSevenBitsDoNot) {
   graph::Graph g;
   const graph::ValueId x = g.add_input("x", TensorType(DType::float32, {Dim(2), Dim(4)}));
   const graph::ValueId w =
       g.add_constant("w", quantize_per_tensor(Tensor::randn({3, 4}, 1), 0.02f, 0, DType::qint8));
   g.set_outputs({g.add_call("y", "linear_dynamic", {x, w})});
-  expect_error(ErrorCode::unsupported, {"linear_dynamic", "PyTorch's rule"},
-               [&] { io::to_onnx_bytes(g); });
+  const graph::Graph back = io::import_onnx_bytes(io::to_onnx_bytes(g));
+  EXPECT_EQ(ops_of(back), "linear_dynamic");
+  EXPECT_EQ(node_of(back, "linear_dynamic").attrs.get_string("rule"), "onnx");
+  const Tensor data = Tensor::randn({2, 4}, 2);
+  // A zero point may be one off: one step of x, 1/255 of its range, times the weights.
+  EXPECT_TRUE(allclose(run_one(back, {data}), run_one(g, {data}), 0.0, 0.05));
+  g.set_outputs({g.add_call("z", "linear_dynamic", {x, w}, {{"reduce_range", true}})});
+  expect_error(ErrorCode::unsupported, {"linear_dynamic", "7 bits"}, [&] { io::to_onnx_bytes(g); });
 }
 
 }  // namespace

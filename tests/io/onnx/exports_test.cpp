@@ -46,7 +46,7 @@ TEST(DataOnnxExports, GiveWhatTheFrameworkGave) {
       "| network | inputs | operators | difference below |\n|---|---|---|---|\n";
   for (fs::path path : models) {
     const graph::Graph g = io::import_onnx(path);
-    const auto arrays = io::read_npz(path.replace_extension(".npz"));
+    const auto arrays = read_npz(path.replace_extension(".npz"));
     std::map<std::string, Tensor> inputs;
     std::string types;
     for (graph::ValueId id : g.inputs()) {

@@ -75,6 +75,9 @@ TEST(ProgramFork, FloatAndQuantizedProgramsRunInParentAndChild) {
 }
 
 TEST(ProgramFork, TrainingRunsInParentAndChild) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "ThreadSanitizer takes a child's OpenMP threads for the parent's";
+#endif
   ThreeThreads scope;
   Tensor x = Tensor::rand({8, 16, 32, 32}, 3, -1, 1),
          w = Tensor::rand({32, 16, 3, 3}, 1, -0.5, 0.5);

@@ -73,13 +73,9 @@ Known selected(const Known& data, const Known& index) {
 
 Known shape_entries(const Graph& g, const Node& node) {
   const std::vector<Dim>& dims = g.type(node.inputs[0]).dims;
-  const auto rank = static_cast<int64_t>(dims.size());
-  const auto at = [&](const char* name) {
-    const int64_t d = node.attrs.get_int(name);
-    return std::clamp<int64_t>(d < 0 ? d + rank : d, 0, rank);
-  };
-  return at("start") >= at("end") ? Entries{}
-                                  : Entries(dims.begin() + at("start"), dims.begin() + at("end"));
+  const ops::DimRange range = ops::dim_range(node.attrs.get_int("start"), node.attrs.get_int("end"),
+                                             static_cast<int64_t>(dims.size()));
+  return Entries(dims.begin() + range.begin, dims.begin() + range.end);
 }
 
 Known computed(const Graph& g, const Node& node, int steps) {

@@ -74,20 +74,17 @@ Tensor eval_nonzero(const Call& c) {
 
 // The sizes of dimensions start..end (excluded; negative ones count from the end) of x.
 OCTET_OP(shape, "shape(x, *, start=0, end=64) -> sizes", QRule::same, infer([](const Types& t) {
-           const int64_t rank = t[0].dim();
-           const auto at = [&](const char* name) {
-             const int64_t d = t.attrs().get_int(name);
-             return std::clamp<int64_t>(d < 0 ? d + rank : d, 0, rank);
-           };
-           return TensorType(DType::int64, Shape{std::max<int64_t>(0, at("end") - at("start"))});
+           const DimRange dims =
+               dim_range(t.attrs().get_int("start"), t.attrs().get_int("end"), t[0].dim());
+           return TensorType(DType::int64, Shape{dims.end - dims.begin});
          }),
          eval([](const Call& c) {
-           const int64_t rank = c[0].dim(), d = c.attrs().get_int("start"),
-                         start = std::clamp<int64_t>(d < 0 ? d + rank : d, 0, rank),
-                         count = c.outputs()[0].shape()[0];
+           const DimRange dims =
+               dim_range(c.attrs().get_int("start"), c.attrs().get_int("end"), c[0].dim());
            const Shape& all = c[0].shape();
            return Tensor::from(
-               std::vector<int64_t>(all.begin() + start, all.begin() + start + count), {count});
+               std::vector<int64_t>(all.begin() + dims.begin, all.begin() + dims.end),
+               {dims.end - dims.begin});
          }),
          Traits{.of_types = true}, Doc{"the sizes of dimensions start to end of x"})
 

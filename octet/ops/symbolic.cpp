@@ -1,5 +1,6 @@
 #include "octet/ops/symbolic_impl.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <optional>
 #include <utility>
@@ -42,6 +43,11 @@ Dim named(std::string name) {
 }
 
 }  // namespace
+
+DimRange dim_range(int64_t start, int64_t end, int64_t rank) {
+  const auto at = [&](int64_t d) { return std::clamp<int64_t>(d < 0 ? d + rank : d, 0, rank); };
+  return {at(start), std::max(at(start), at(end))};
+}
 
 Dim plus(const Dim& a, int64_t b) {
   if (a.known()) return a.size() + b;

@@ -7,6 +7,13 @@
 
 namespace octet::ops {
 
+// Dimensions start..end (excluded) of `rank`, as ONNX's Shape counts them: negative ones from the
+// end, all cut to 0..rank. begin <= end.
+struct DimRange {
+  int64_t begin, end;
+};
+DimRange dim_range(int64_t start, int64_t end, int64_t rank);
+
 // a + b: "[N+2]", and "[N+2]" + 1 is "[N+3]".
 Dim plus(const Dim& a, int64_t b);
 Dim plus(const Dim& a, const Dim& b);

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "octet/io/onnx/importer_impl.h"
+#include "octet/ops/symbolic_impl.h"
 
 namespace octet::io::onnx_impl {
 namespace {
@@ -219,11 +220,10 @@ std::optional<Sizes> choose(const Val& condition, const Sizes& a, const Sizes& b
 
 void import_shape(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
-  int64_t rank = x->rank();
-  auto resolve = [&](int64_t i) { return std::clamp<int64_t>(i < 0 ? i + rank : i, 0, rank); };
-  int64_t start = resolve(n.get_int("start", 0)), end = resolve(n.get_int("end", rank));
+  const ops::DimRange range =
+      ops::dim_range(n.get_int("start", 0), n.get_int("end", x->rank()), x->rank());
   std::vector<Dim> entries;
-  for (int64_t d = start; d < end; ++d) {
+  for (int64_t d = range.begin; d < range.end; ++d) {
     entries.push_back(x->dims()[static_cast<size_t>(d)]);
     if (!entries.back().known()) im.remember(entries.back().name(), x->id, d);
   }

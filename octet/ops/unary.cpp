@@ -362,29 +362,6 @@ OCTET_OP(cos, "cos(x) -> y", QRule::own, OCTET_UNARY(Cos),
          slope([](auto x, auto, auto dy) { return -dy * std::sin(x); }), Traits{.onnx = "Cos"},
          Doc{"cosine, x in radians"})
 
-namespace unary {
-#define OCTET_ANGLE(Name, expression)     \
-  template <typename T>                   \
-  struct Name {                           \
-    static constexpr bool kExact = false; \
-    explicit Name(const Attrs&) {}        \
-    T operator()(T v) const {             \
-      const double x = v;                 \
-      return static_cast<T>(expression);  \
-    }                                     \
-  };
-OCTET_ANGLE(Tan, std::tan(x))
-OCTET_ANGLE(Asin, std::asin(x))
-OCTET_ANGLE(Acos, std::acos(x))
-OCTET_ANGLE(Atan, std::atan(x))
-OCTET_ANGLE(Sinh, std::sinh(x))
-OCTET_ANGLE(Cosh, std::cosh(x))
-OCTET_ANGLE(Asinh, std::asinh(x))
-OCTET_ANGLE(Acosh, std::acosh(x))
-OCTET_ANGLE(Atanh, std::atanh(x))
-#undef OCTET_ANGLE
-}  // namespace unary
-
 // Tangent of x in radians, and the inverse functions: angles in radians, NaN outside -1..1.
 OCTET_OP(tan, "tan(x) -> y", QRule::own, OCTET_UNARY(Tan),
          slope([](auto, auto y, auto dy) { return dy * (1 + y * y); }),

@@ -45,6 +45,25 @@ OCTET_INLINE void transpose_quads(const int8_t* rows, int64_t row_bytes, __m128i
   of[3] = _mm_unpackhi_epi64(high01, high23);
 }
 
+// What a `Dot` says of its panels: they begin with this many bytes a vector, here none.
+struct NoHeader {
+  static constexpr int64_t kHeaderBytes = 0;
+  static OCTET_INLINE void put_header(char*, int /*vectors*/) {}
+};
+
+// What a panel holds besides its weights, for tiles of kN vectors; a `Dot` whose products are exact
+// for all weights needs nothing. split_gemm_impl.h has the other.
+template <typename Dot, int kN>
+struct Excess {
+  using I = typename Dot::V::I;
+  const char* weights;
+  OCTET_INLINE Excess(const char* panel, int64_t /*steps*/)
+      : weights(panel + kN * Dot::kHeaderBytes) {}
+  OCTET_INLINE void rewind() {}
+  template <int kM>
+  OCTET_INLINE void add(I (&)[kM][kN], const uint8_t* const (&)[kM], int64_t /*tap*/) {}
+};
+
 template <typename Dot>
 struct Gemm {
   using V = typename Dot::V;
@@ -56,7 +75,7 @@ struct Gemm {
 
   static OCTET_INLINE int64_t steps_of(const GemmShape& s) { return (s.k + 3) / 4; }
   static OCTET_INLINE int64_t vector_bytes(const GemmShape& s) {
-    return s.taps * steps_of(s) * Dot::kVectorBytes;
+    return Dot::kHeaderBytes + s.taps * steps_of(s) * Dot::kVectorBytes;
   }
   static OCTET_INLINE int64_t vectors_of(const GemmShape& s) {
     const int64_t rest = s.n % kPanel;
@@ -76,7 +95,10 @@ struct Gemm {
     const int64_t whole = s.k / 4, steps = steps_of(s);
     constexpr int64_t kRun = 16;  // steps
     for (int64_t n0 = 0; n0 < s.n; n0 += kPanel) {
-      const int64_t step_bytes = (s.n - n0 <= kLanes ? 1 : 2) * Dot::kVectorBytes;
+      const int vectors = s.n - n0 <= kLanes ? 1 : 2;
+      const int64_t step_bytes = vectors * Dot::kVectorBytes;
+      Dot::put_header(out, vectors);
+      out += vectors * Dot::kHeaderBytes;
       for (int64_t t = 0; t < s.taps; ++t, out += steps * step_bytes) {
         for (int64_t run = 0; run < steps; run += kRun) {
           const int64_t end = run + kRun < steps ? run + kRun : steps;
@@ -124,6 +146,8 @@ struct Gemm {
     for (int64_t n0 = 0; n0 < n; n0 += kPanel) {
       const int vectors = n - n0 <= kLanes ? 1 : 2;
       char* out = static_cast<char*>(packed) + n0 / kLanes * vector;
+      Dot::put_header(out, vectors);
+      out += vectors * Dot::kHeaderBytes;
       for (int64_t k = 0; k < s.k; k += 4) {
         alignas(64) int8_t quads[kPanel][4];
         for (int64_t c = 0; c < vectors * kLanes; c += 8) {
@@ -386,6 +410,7 @@ struct Gemm {
     const int64_t bytes = steps_of(g.shape) * 4, taps = g.shape.taps;
     const int64_t before_landing = bytes > kLandingBytes ? bytes - kLandingBytes : 0;
     const Exit<kN> exit(g, n, columns);
+    Excess<Dot, kN> excess(panel, taps * steps_of(g.shape));
 
     for (; count > 0; --count, m += kM) {
       I acc[kSets][kM][kN];
@@ -396,7 +421,8 @@ struct Gemm {
       if (exit.to_words)
         for (int r = 0; r < kM; ++r)
           for (int j = 0; j < kN; ++j) __builtin_prefetch(y + r * exit.ldc + j * V::kBytes, 1);
-      const char* b = panel;
+      const char* b = excess.weights;
+      excess.rewind();
       const uint8_t* row[kM] = {};
       if constexpr (kIndirect) {
         const int32_t* offsets = g.offsets + m * taps;
@@ -410,6 +436,7 @@ struct Gemm {
 #pragma GCC unroll 16
             for (int r = 0; r < kM; ++r) row[r] = rows[r][t];
             steps<kSets, kM, kN>(acc, row, t0 + t + 1 < taps ? bytes : before_landing, b);
+            excess.add(acc[0], row, t0 + t);
           }
           if (t0 + 8 >= taps) break;
         }
@@ -418,6 +445,7 @@ struct Gemm {
 #pragma GCC unroll 16
         for (int r = 0; r < kM; ++r, next += g.lda) row[r] = next;
         steps<kSets, kM, kN>(acc, row, before_landing, b);
+        excess.add(acc[0], row, 0);
       }
       join(acc);
 
@@ -528,13 +556,14 @@ struct Gemm {
       if (wide >= n1) return;
       if (n0 < wide) n0 = wide;
     }
-    for_blocks(g, m0, m1, n0, n1, vector_bytes(g.shape), [&](bool narrow, int64_t rows) {
-      return kShapes.of[g.offsets != nullptr][narrow][rows];
-    });
+    for_blocks(g, m0, m1, n0, n1, vector_bytes(g.shape),
+               [&](const char* /*panel*/, bool narrow, int64_t rows) {
+                 return kShapes.of[g.offsets != nullptr][narrow][rows];
+               });
   }
 
-  // All tiles of rows m0..m1 and channels n0..n1, in blocks of rows; `tiles_of(narrow, rows)`
-  // computes some of one panel.
+  // All tiles of rows m0..m1 and channels n0..n1, in blocks of rows; `tiles_of(panel, narrow,
+  // rows)` computes some of one panel.
   template <typename TilesOf>
   static OCTET_INLINE void for_blocks(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0,
                                       int64_t n1, int64_t vector_size, TilesOf&& tiles_of) {
@@ -553,9 +582,11 @@ struct Gemm {
         const bool narrow = s.n - n <= kLanes;
         const int64_t columns = n1 - n < kPanel ? n1 - n : kPanel;
         if (first < split)
-          tiles_of(narrow, rows + 1)(g, panel, m0 + first * (rows + 1), split - first, n, columns);
+          tiles_of(panel, narrow, rows + 1)(g, panel, m0 + first * (rows + 1), split - first, n,
+                                            columns);
         if (split < last)
-          tiles_of(narrow, rows)(g, panel, m0 + split * rows + larger, last - split, n, columns);
+          tiles_of(panel, narrow, rows)(g, panel, m0 + split * rows + larger, last - split, n,
+                                        columns);
       }
     }
   }

@@ -43,7 +43,7 @@ enum class Epilogue {
 //                                          t]
 // so a convolution is a matrix product whose rows are pointers into the image: no im2col copy.
 // `pad` holds k bytes (plus slack) of the activation's zero point. k is padded to a multiple of 4
-// for every tap, with weights of zero, so up to 3 bytes behind a row are read and add nothing
+// for every tap, with weights of zero, so up to 15 bytes behind a row are read and add nothing
 // (valgrind calls the sums uninitialised where nobody wrote those bytes). With few channels (k =
 // 3), a whole row of the window as one tap of kw * channels bytes, over an image with its padding
 // written out, is the faster layout (engine/native/conv.cpp chooses it).

@@ -146,8 +146,9 @@ struct NibbleGemm {
   static constexpr Shapes kShapes{};
 
   static void run(const GemmArgs& g, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-    Bytes::for_blocks(g, m0, m1, n0, n1, vector_bytes(g.shape),
-                      [](bool narrow, int64_t rows) { return kShapes.of[narrow][rows]; });
+    Bytes::for_blocks(
+        g, m0, m1, n0, n1, vector_bytes(g.shape),
+        [](const char* /*panel*/, bool narrow, int64_t rows) { return kShapes.of[narrow][rows]; });
   }
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 // Puts the templates together to an ISA's table: `Dot` is its dot product, `Tail` the one for half
-// a vector of channels (or Dot again), `Nibbles` the one with weights of 4 bits.
+// a vector of channels (or Dot again), `Nibbles` the one with weights of 4 bits, `Product` the
+// matrix product.
 
 #include "octet/kernels/depthwise_impl.h"
 #include "octet/kernels/elementwise_impl.h"
@@ -22,19 +23,19 @@ namespace {
 template <typename V>
 inline constexpr int kFloatRows = V::kBytes == 64 ? 12 : 6;
 
-template <typename Dot, typename Tail, typename Nibbles = Dot>
+template <typename Dot, typename Tail, typename Nibbles = Dot, typename Product = Gemm<Dot>>
 constexpr KernelTable make_table(Isa isa) {
   using V = typename Dot::V;
   return {
       .isa = isa,
-      .gemm_mr = Gemm<Dot>::kRows,
-      .gemm_nr = Gemm<Dot>::kPanel,
-      .gemm_packed_bytes = Gemm<Dot>::packed_bytes,
-      .gemm_pack = Gemm<Dot>::pack,
-      .gemm_pack_columns = Gemm<Dot>::pack_columns,
-      .gemm = Gemm<Dot>::run,
-      .gemm_finish = Gemm<Dot>::finish_sums,
-      .row_sums = Gemm<Dot>::row_sums,
+      .gemm_mr = Product::kRows,
+      .gemm_nr = Product::kPanel,
+      .gemm_packed_bytes = Product::packed_bytes,
+      .gemm_pack = Product::pack,
+      .gemm_pack_columns = Product::pack_columns,
+      .gemm = Product::run,
+      .gemm_finish = Product::finish_sums,
+      .row_sums = Product::row_sums,
       .gemm4_packed_bytes = NibbleGemm<Nibbles>::packed_bytes,
       .gemm4_pack = NibbleGemm<Nibbles>::pack,
       .gemm4 = NibbleGemm<Nibbles>::run,

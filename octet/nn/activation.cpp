@@ -24,14 +24,20 @@ void for_each_activation(Fn fn) {
     (for_each_activation([]<typename M>() { register_module<M>(); }), true);
 }  // namespace
 
-std::string activation_op(const std::string& name) {
+std::string operator_of(const std::string& name) {
   static const std::map<std::string, std::string> ops = [] {
-    std::map<std::string, std::string> made;
+    std::map<std::string, std::string> made{{nn::class_name(typeid(PReLU)), "prelu"}};
     for_each_activation([&]<typename M>() { made[nn::class_name(typeid(M))] = M().op_name(); });
     return made;
   }();
   auto it = ops.find(name);
   return it == ops.end() ? "" : it->second;
+}
+
+bool is_scalar_function(const std::string& name) {
+  if (name == nn::class_name(typeid(SiLU))) return true;  // x * sigmoid(x): two operators
+  const ops::Op* op = ops::find(operator_of(name));
+  return op && op->scalar() && op->rule() != ops::QRule::same;
 }
 
 Tensor Activation::forward(Tensor x) { return ops::call(op_name(), {x}, op_attrs()); }

@@ -159,8 +159,12 @@ using Clamps = TypeList<ReLU, ReLU6, Hardtanh>;
 using Activations = TypeList<Sigmoid, Tanh, Hardsigmoid, Hardswish, LeakyReLU, ELU, CELU, GELU,
                              Softmax, LogSoftmax, Softplus, SELU, Softsign, Mish>;
 
-// The operator that a class of these lists is, by the class's name: "gelu" of "GELU"; "" for
-// others.
-std::string activation_op(const std::string& class_name);
+// The operator that a class of this header is, by the class's name: "gelu" of "GELU"; "" for others
+// (SiLU is two).
+std::string operator_of(const std::string& class_name);
+
+// Whether a class of this header, by its name, is a function of one number that is applied to each
+// element and whose results have a range of their own: GELU, SiLU; not Softmax, ReLU.
+bool is_scalar_function(const std::string& class_name);
 
 }  // namespace octet::nn

@@ -377,6 +377,7 @@ OCTET_OP(prelu, "prelu(x, weight) -> y", QRule::own, infer([](const Types& t) {
                    ? sum_to(where(positive, zero, dy * g[0]), w.shape()).reshape(g[1].shape())
                    : Tensor()};
          }),
+         Traits{.computes_in_float = true},
          Doc{"x where x >= 0, else weight * x; weight: one number, or one per channel"})
 
 }  // namespace octet::ops

@@ -52,6 +52,9 @@ struct Traits {
   bool data_sized = false;
   // Its results range too widely for one scale of 8 bits: exp, div.
   bool wide_range = false;
+  // Its quantized form computes in float between codes: softmax. Where no operator takes the codes
+  // of its result, quantizing it saves nothing and costs precision.
+  bool computes_in_float = false;
   // A transposed convolution: its weight is (in, out / groups, ...).
   bool transposed = false;
   // QRule::fixed: scale and zero point of quint8; the zero point of qint8 is 128 less.

@@ -91,7 +91,8 @@ OCTET_OP(softmax, "softmax(x, *, dim=-1) -> y", QRule::fixed, softmax_type(), wi
            return part - g.y() * call("sum", {part},
                                       {{"dim", std::vector<int64_t>{g.attrs().get_int("dim")}}});
          }),
-         Traits{.fixed_scale = 1.0 / 256}, Doc{"exp(x) / sum of exp(x) along dim"})
+         Traits{.computes_in_float = true, .fixed_scale = 1.0 / 256},
+         Doc{"exp(x) / sum of exp(x) along dim"})
 
 // y = log(softmax(x)).
 OCTET_OP(log_softmax, "log_softmax(x, *, dim=-1) -> y", QRule::own, softmax_type(),
@@ -102,6 +103,6 @@ OCTET_OP(log_softmax, "log_softmax(x, *, dim=-1) -> y", QRule::own, softmax_type
                   call("exp", {g.y()}) *
                       call("sum", {dy}, {{"dim", std::vector<int64_t>{g.attrs().get_int("dim")}}});
          }),
-         Doc{"log of softmax along dim"})
+         Traits{.computes_in_float = true}, Doc{"log of softmax along dim"})
 
 }  // namespace octet::ops

@@ -125,7 +125,7 @@ TEST(ConvertFx, SlopesOfPreluStayFloatInAnyShape) {
     std::map<std::string, Tensor> constants;
     for (const Node& node : g.nodes())
       if (node.kind == NodeKind::constant) constants[g.value(node.outputs[0]).name] = node.value;
-    // As a result of the graph, the prelu is quantized whatever reads it.
+    // The codes of the prelu are a result of the graph too.
     Graph net = graph::parse(text, constants);
     net.set_outputs({*net.find("r"), *net.find("logits")});
     auto prepared = prepare_fx(net, kNative);

@@ -2,23 +2,65 @@
 
 #include "octet/kernels/isa/tables_impl.h"
 #include "octet/kernels/simd256_impl.h"
+#include "octet/kernels/split_gemm_impl.h"
 #include "octet/kernels/table_impl.h"
 
 namespace octet::kernels {
 namespace {
 
-// The dot product of four bytes without VNNI. vpmaddubsw would be the short way, but it saturates:
-// 255 * 127 * 2 does not fit in 16 bits. So both sides are widened to 16 bits and vpmaddwd adds
-// pairs of products in 32, exactly: in two halves, first the bytes of even position, then those of
-// odd, because masking and shifting then widen the activations without a shuffle. Weights are
-// packed widened, the even half first.
+// The dot product of four bytes without VNNI, for weights of which each pair is safe
+// (split_gemm_impl.h): vpmaddubsw adds two products in 16 bits, vpmaddwd two of these sums in 32.
+struct MaddPairs {
+  using V = Simd256;
+  static constexpr int kRows = 4;
+  static constexpr int kHalves = 1;
+  static constexpr int kVectorBytes = 32;
+  static constexpr bool kManyRegisters = false;
+  static constexpr int64_t kHeaderBytes = kPanelHeader;
+
+  template <int>
+  static OCTET_INLINE __m256i half(__m256i x) {
+    return x;
+  }
+  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) {
+    acc =
+        _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+    // Or GCC regroups the sums to add products to products first, and has to spill them.
+    asm("" : "+x"(acc));
+    return acc;
+  }
+  // Bit 2i: the i-th pair of a vector of weights is not safe.
+  static OCTET_INLINE uint32_t unsafe(const int8_t* w) {
+    const __m256i sums = _mm256_maddubs_epi16(_mm256_set1_epi8(1), V::load(w));
+    const __m256i above = _mm256_cmpgt_epi16(_mm256_abs_epi16(sums), _mm256_set1_epi16(kPairLimit));
+    return static_cast<uint32_t>(_mm256_movemask_epi8(above)) & 0x55555555u;
+  }
+  static OCTET_INLINE void put_header(char* panel, int vectors) {
+    put_panel_header(panel, vectors, {});
+  }
+  static OCTET_INLINE void put(char* vector, int lane, const int8_t (&quad)[4]) {
+    __builtin_memcpy(vector + 4 * lane, quad, 4);
+  }
+  static OCTET_INLINE void put_four(char* vector, int lane, __m128i quads) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(vector + 4 * lane), quads);
+  }
+};
+
+// The same for all weights, and half as fast: both sides are widened to 16 bits and vpmaddwd adds
+// pairs of products in 32, in two halves, first the bytes of even position, then those of odd,
+// because masking and shifting then widen the activations without a shuffle. Weights are packed
+// widened, the even half first.
 struct Madd {
   using V = Simd256;
   // 8 accumulators, 2 vectors of weights, 1 of activations, its mask, 1 product
-  static constexpr int kRows = 4;
+  static constexpr int kRows = MaddPairs::kRows;
   static constexpr int kHalves = 2;
   static constexpr int kVectorBytes = 64;
   static constexpr bool kManyRegisters = false;
+  static constexpr int64_t kHeaderBytes = kPanelHeader;
+  static OCTET_INLINE void put_header(char* panel, int vectors) {
+    put_panel_header(panel, vectors, {.widened = 1});
+  }
 
   template <int kHalf>
   static OCTET_INLINE __m256i half(__m256i x) {
@@ -26,7 +68,6 @@ struct Madd {
   }
   static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) {
     acc = _mm256_add_epi32(acc, _mm256_madd_epi16(x, w));
-    // Or GCC regroups the sums to add products to products first, and has to spill them.
     asm("" : "+x"(acc));
     return acc;
   }
@@ -58,8 +99,14 @@ struct MaddNibbles {
   }
 };
 
+template <int kN>
+struct Excess<MaddPairs, kN> : ExcessLists<MaddPairs, kN> {
+  using ExcessLists<MaddPairs, kN>::ExcessLists;
+};
+
 }  // namespace
 
-constinit const KernelTable avx2_table = make_table<Madd, Madd, MaddNibbles>(Isa::avx2);
+constinit const KernelTable avx2_table =
+    make_table<Madd, Madd, MaddNibbles, SplitGemm<MaddPairs, Madd>>(Isa::avx2);
 
 }  // namespace octet::kernels

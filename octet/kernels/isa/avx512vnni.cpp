@@ -14,7 +14,7 @@ namespace octet::kernels {
 namespace {
 
 // acc[lane] += sum over i < 4 of x[lane][i] * w[lane][i], unsigned times signed, exactly: vpdpbusd.
-struct Vnni512 {
+struct Vnni512 : NoHeader {
   using V = Simd512;
   static constexpr int kRows = 12;  // 24 accumulators, 2 vectors of weights, 1 of activations
   static constexpr int kHalves = 1;

@@ -8,7 +8,7 @@ namespace octet::kernels {
 namespace {
 
 // acc[lane] += sum over i < 4 of x[lane][i] * w[lane][i], unsigned times signed, exactly: vpdpbusd.
-struct AvxVnni {
+struct AvxVnni : NoHeader {
   using V = Simd256;
   // 12 accumulators, 2 vectors of weights, 1 of activations: 15 of 16 registers
   static constexpr int kRows = 6;

@@ -29,8 +29,7 @@ constexpr const char* kWeights[] = {"weight", "w_ih", "w_hh", "w_hr"};
 // none for others.
 const ops::Traits& traits_of(const Node& node) {
   static const ops::Traits none;
-  const ops::Op* op =
-      ops::find(node.kind == NodeKind::module ? nn::activation_op(node.op) : node.op);
+  const ops::Op* op = ops::find(node.kind == NodeKind::module ? nn::operator_of(node.op) : node.op);
   return op ? op->traits() : none;
 }
 
@@ -106,19 +105,6 @@ bool is_fixed(const ObserverFactory& observer) { return observer.options().scale
 bool is_layer(const Node& node, const NodeDecision& d) {
   return d.custom || d.standalone || d.has_weights || d.mode != QuantMode::statically ||
          node.op == "matmul";
-}
-
-// Whether quantizing a call whose codes nobody takes would only cost precision: it has no integer
-// arithmetic. Results of the graph are as good in float, but for a prelu's, whose codes are
-// smaller.
-bool computes_in_float(const Graph& graph, const Node& node) {
-  const auto is = [&](const char* op, const char* module) {
-    return node.op == (node.kind == NodeKind::module ? module : op);
-  };
-  if (is("softmax", "Softmax") || is("log_softmax", "LogSoftmax")) return true;
-  const bool is_result =
-      std::count(graph.outputs().begin(), graph.outputs().end(), node.outputs[0]) > 0;
-  return !is_result && is("prelu", "PReLU");
 }
 
 // Why a call of an operator for which the backend has no pattern stays float.
@@ -207,10 +193,7 @@ NodeId node_id(const Graph& g, const Node& node) { return g.value(node.outputs[0
 
 // A function of one value, element by element, with a range of its own.
 bool is_scalar_function(const Graph& g, const Node& node) {
-  if (node.kind == NodeKind::module) {
-    const ops::Op* op = ops::find(nn::activation_op(node.op));
-    return node.op == "SiLU" || (op && op->scalar() && op->rule() != ops::QRule::same);
-  }
+  if (node.kind == NodeKind::module) return nn::is_scalar_function(node.op);
   if (node.op == "add" || node.op == "sub" || node.op == "mul")
     return g.is_constant(node.inputs[1]) && g.constant(node.inputs[1]).numel() == 1 &&
            (!node.attrs.has("activation") || node.attrs.get_string("activation") == "none");
@@ -274,7 +257,7 @@ void leave_islands_float(const Graph& graph, std::vector<NodeDecision>& decision
     const Node& node = graph.nodes()[n];
     if (!computes[static_cast<size_t>(find(static_cast<NodeId>(n)))])
       decisions[n].reason = "no quantized layer gives it codes or takes them";
-    else if (!read[static_cast<size_t>(node.outputs[0])] && computes_in_float(graph, node))
+    else if (!read[static_cast<size_t>(node.outputs[0])] && traits_of(node).computes_in_float)
       decisions[n].reason = "nothing that reads its result takes codes";
     if (!decisions[n].reason.empty()) decisions[n].mode.reset();
   }

@@ -156,6 +156,32 @@ TEST(CliInspect, FullPrintsEveryChannel) {
   EXPECT_FALSE(contains(run_octet({"inspect", dir / "q.octet", "--full"}).out, ".."));
 }
 
+TEST(CliInspect, DrawsTheGraphAsAPage) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  quantize_glyphs(dir / "q.octet");
+  const RunResult r = run_octet({"inspect", dir / "q.octet", "--html", dir / "page.html"});
+  expect_success(r);
+  EXPECT_TRUE(contains(r.out, "operators in 8 bits")) << r.out;
+  EXPECT_FALSE(contains(r.out, "graph ")) << "the graph is on the page: " << r.out;
+  const std::string page = slurp(dir / "page.html");
+  EXPECT_EQ(page.rfind("<!DOCTYPE html>", 0), 0u);
+  EXPECT_TRUE(contains(page, "/stem/stem.0/Conv")) << "no node of the network";
+  EXPECT_FALSE(contains(page, "https://")) << "a page that needs the network";
+  // A page is written over, another file is not.
+  expect_success(run_octet({"inspect", kNet, "--html", dir / "page.html"}));
+  expect_failure(run_octet({"inspect", kNet, "--html", dir / "q.octet"}), 1, {"q.octet"});
+}
+
+TEST(CliInspect, OnlyGraphsAreDrawn) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  save_model(dir / "m.octet", nn::Linear(2, 2));
+  expect_failure(run_octet({"inspect", dir / "m.octet", "--html", dir / "p.html"}), 2,
+                 {"--html", "a model of modules"});
+  EXPECT_FALSE(std::filesystem::exists(dir / "p.html"));
+}
+
 TEST(CliInspect, OfASavedModelPrintsTheTreeOfModules) {
   OCTET_NEED_PROGRAM();
   TempDir dir;

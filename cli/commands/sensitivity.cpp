@@ -40,18 +40,20 @@ std::vector<Point> measure_curve(const quant::ObservedGraphModule& prepared,
                                  const std::vector<std::vector<Tensor>>& samples,
                                  const std::vector<Tensor>& one_sample,
                                  const graph::Graph& before) {
+  std::vector<std::string> layers;  // that can be left float
+  for (const LayerSensitivity& s : found.layers)
+    if (!s.left_float && s.op != "input") layers.push_back(s.name);
   std::vector<size_t> counts{0};
-  for (size_t n = 1; n < found.layers.size(); n *= 2) counts.push_back(n);
-  counts.push_back(found.layers.size());
+  for (size_t n = 1; n < layers.size(); n *= 2) counts.push_back(n);
+  counts.push_back(layers.size());
   const runtime::Program reference = runtime::compile(before);
   std::vector<std::vector<Tensor>> expected;
   for (const auto& batch : samples) expected.push_back(reference.run(batch));
   std::vector<runtime::Program> programs;
   std::vector<Point> points;
   for (size_t n : counts) {
-    std::vector<std::string> names;
-    for (size_t i = 0; i < n; ++i) names.push_back(found.layers[i].name);
-    const graph::Graph g = debug::leaving_float(prepared, names);
+    const graph::Graph g = debug::leaving_float(
+        prepared, {layers.begin(), layers.begin() + static_cast<std::ptrdiff_t>(n)});
     programs.push_back(runtime::compile(g));
     debug::ErrorStatistics error;
     for (size_t b = 0; b < samples.size(); ++b) {

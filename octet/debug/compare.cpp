@@ -1018,25 +1018,16 @@ class Comparer {
     const runtime::Program program = runtime::compile(q_);
     const std::vector<Tensor> inputs =
         samples_.get(0, has_fixed_batch() ? samples_.batch : 1).inputs;
-    std::vector<double> seconds = program.profile(inputs);
-    for (int i = 0; i < 4; ++i) {
-      const std::vector<double> again = program.profile(inputs);
-      for (size_t s = 0; s < seconds.size(); ++s) seconds[s] = std::min(seconds[s], again[s]);
-    }
-    double all = 0;
-    for (double s : seconds) all += s;
-    if (!(all > 0)) return;
     std::map<std::string, size_t> by_name;
     for (const Track& t : tracks_)
       if (t.node >= 0 && match_.node[t.node] >= 0)
         by_name[q_.value(q_.node(match_.node[t.node]).outputs[0]).name] = t.layer;
-    for (size_t s = 0; s < seconds.size(); ++s) {
-      const Graph& g = program.graph();
-      const auto it = by_name.find(g.value(g.node(program.steps()[s].node).outputs[0]).name);
-      if (it == by_name.end()) continue;
+    detail::share_time(program, inputs, [&](const Node& node, double part) {
+      const auto it = by_name.find(program.graph().value(node.outputs[0]).name);
+      if (it == by_name.end()) return;
       double& share = c_.layers[it->second].time_share;
-      share = (std::isnan(share) ? 0 : share) + seconds[s] / all;
-    }
+      share = (std::isnan(share) ? 0 : share) + part;
+    });
     c_.quantized_memory_bytes = static_cast<int64_t>(program.arena_bytes(inputs));
   }
 
@@ -1051,6 +1042,20 @@ class Comparer {
 };
 
 }  // namespace
+
+void detail::share_time(const runtime::Program& program, const std::vector<Tensor>& inputs,
+                        const std::function<void(const Node&, double)>& add) {
+  std::vector<double> seconds = program.profile(inputs);
+  for (int i = 0; i < 4; ++i) {
+    const std::vector<double> again = program.profile(inputs);
+    for (size_t s = 0; s < seconds.size(); ++s) seconds[s] = std::min(seconds[s], again[s]);
+  }
+  double all = 0;
+  for (double s : seconds) all += s;
+  if (!(all > 0)) return;
+  for (size_t s = 0; s < seconds.size(); ++s)
+    add(program.graph().node(program.steps()[s].node), seconds[s] / all);
+}
 
 void rank(Comparison& c) {
   c.ranking.clear();

@@ -31,7 +31,7 @@ struct Pair {
 Pair make_pair(const std::string& kind = "plain", Uneven uneven = {}) {
   Pair p{make_fault_net(kind, uneven), {}, {}, {}};
   p.data = fault_samples(p.net);
-  auto [before, after] = quantize_fault_net(p.net, p.data);
+  auto [before, after, prepared] = quantize_fault_net(p.net, p.data);
   p.before = std::move(before);
   p.after = std::move(after);
   return p;
@@ -324,7 +324,8 @@ TEST_P(CompareAdvice, AnotherObserverMendsAScale) {
 TEST_P(CompareAdvice, ScalesPerChannelMendADepthwiseLayer) {
   const FaultNet net = make_fault_net(GetParam(), {.channels = true});
   const Tensor data = fault_samples(net);
-  const auto [before, after] = quantize_fault_net(net, data, "MinMaxObserver", {}, net.depthwise);
+  const auto [before, after, prepared] =
+      quantize_fault_net(net, data, "MinMaxObserver", {}, net.depthwise);
   const Comparison c = advised(before, after, data);
   const LayerComparison& first = c.layers[c.ranking[0]];
   bool tried = false;
@@ -363,7 +364,7 @@ TEST_P(CompareAdvice, ADeadChannelComesBackWithTheFloatWeights) {
 TEST_P(CompareAdvice, UnlikeOperandsOfACatAreTriedInFloat) {
   const FaultNet net = make_fault_net(GetParam(), {.branches = true});
   const Tensor data = fault_samples(net);
-  const auto [before, after] = quantize_fault_net(net, data);
+  const auto [before, after, prepared] = quantize_fault_net(net, data);
   const Comparison c = advised(before, after, data);
   const LayerComparison& first = c.layers[c.ranking[0]];
   bool tried = false;
@@ -375,10 +376,11 @@ TEST_P(CompareAdvice, ALayerLeftFloatIsTriedOnCodes) {
   const FaultNet net = make_fault_net(GetParam());
   const Tensor data = fault_samples(net);
   const double sound = [&] {
-    const auto [before, after] = quantize_fault_net(net, data);
+    const auto [before, after, prepared] = quantize_fault_net(net, data);
     return debug::compare(before, after, as_samples(data)).outputs[0].sqnr;
   }();
-  const auto [before, after] = quantize_fault_net(net, data, "MinMaxObserver", {net.victim});
+  const auto [before, after, prepared] =
+      quantize_fault_net(net, data, "MinMaxObserver", {net.victim});
   const Comparison c = advised(before, after, data);
   const LayerComparison& first = c.layers[c.ranking[0]];
   ASSERT_EQ(first.trials.size(), 1u) << first.name;
@@ -391,7 +393,7 @@ TEST_P(CompareAdvice, AnOutlierIsTriedWithOtherObservers) {
   const FaultNet net = make_fault_net(GetParam());
   Tensor data = fault_samples(net);
   data.data<float>()[17 * (data.numel() / data.size(0)) + 5] = 200;
-  const auto [before, after] = quantize_fault_net(net, data);
+  const auto [before, after, prepared] = quantize_fault_net(net, data);
   const Comparison c = advised(before, after, data);
   const LayerComparison& first = c.layers[c.ranking[0]];
   int observers = 0;

@@ -1057,14 +1057,15 @@ void detail::share_time(const runtime::Program& program, const std::vector<Tenso
     add(program.graph().node(program.steps()[s].node), seconds[s] / all);
 }
 
+int detail::rank_of(Fault fault) {
+  return fault == Fault::none ? 2 : fault == Fault::left_float ? 1 : 0;
+}
+
 void rank(Comparison& c) {
   c.ranking.clear();
   for (size_t i = 0; i < c.layers.size(); ++i)
     if (c.layers[i].matched) c.ranking.push_back(i);
-  const auto kind = [&](size_t i) {
-    const Fault fault = c.layers[i].fault;
-    return fault == Fault::none ? 2 : fault == Fault::left_float ? 1 : 0;
-  };
+  const auto kind = [&](size_t i) { return detail::rank_of(c.layers[i].fault); };
   const auto number = [](double x, double otherwise) { return std::isnan(x) ? otherwise : x; };
   std::stable_sort(c.ranking.begin(), c.ranking.end(), [&](size_t i, size_t j) {
     const LayerComparison &a = c.layers[i], &b = c.layers[j];

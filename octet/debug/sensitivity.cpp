@@ -514,7 +514,30 @@ std::vector<double> measure_noise(const Network& network, const Batches& samples
   return noise;
 }
 
-// By the scope of the calls.
+// What is wrong with the layers when all are on codes, by name.
+std::map<std::string, LayerComparison> find_faults(const Graph& before, const Graph& after,
+                                                   const Batches& samples) {
+  std::vector<int64_t> begins{0};  // by batch, and the end
+  for (const std::vector<Tensor>& batch : samples)
+    begins.push_back(begins.back() + (batch.at(0).dim() ? batch[0].size(0) : 1));
+  // Batch by batch as they are given, whatever their sizes.
+  Samples all{.count = begins.back(), .batch = begins[1], .get = {}};
+  all.get = [&](int64_t begin, int64_t size) {
+    const auto b = static_cast<size_t>(std::upper_bound(begins.begin(), begins.end(), begin) -
+                                       begins.begin() - 1);
+    std::vector<Tensor> inputs = samples[b];
+    if (size != begins[b + 1] - begins[b] || begin != begins[b])
+      for (Tensor& x : inputs)
+        x = x.slice(0, begin - begins[b], begin - begins[b] + size).contiguous();
+    return SampleBatch{std::move(inputs)};
+  };
+  std::map<std::string, LayerComparison> faults;
+  for (LayerComparison& l : compare(before, after, all, {.probe_layers = 0}).layers)
+    if (l.fault != Fault::none) faults.emplace(l.name, std::move(l));
+  return faults;
+}
+
+// By the scope of the calls; of tables, which have none, by the name of the codes.
 std::map<std::string, double> time_shares(const runtime::Program& program,
                                           const std::vector<Tensor>& inputs) {
   std::map<std::string, double> shares;
@@ -549,17 +572,31 @@ Sensitivity sensitivity(const quant::ObservedGraphModule& prepared, const Batche
   const double sum = std::accumulate(noise.begin(), noise.end(), 0.0);
   const bool without = options.method == SensitivityMethod::without;
   const std::map<std::string, double> times = time_shares(runtime::compile(on_codes), samples[0]);
+  const std::map<std::string, LayerComparison> faults =
+      find_faults(network.float_graph(), on_codes, samples);
   const auto add = [&](LayerSensitivity layer, double layer_noise) {
+    if (const auto fault = faults.find(layer.name); fault != faults.end()) {
+      layer.fault = fault->second.fault;
+      layer.sentence = fault->second.sentence;
+    }
     layer.sqnr = decibels(all.signal(), layer_noise);
     layer.share = without ? layer.sqnr - all.sqnr() : sum > 0 ? layer_noise / sum : 0;
     if (without && layer.left_float) layer.share = 0;  // where both are infinite, too
-    if (const auto time = times.find(layer.name); time != times.end() && layer.op != "input")
-      layer.time_share = time->second;
     result.layers.push_back(std::move(layer));
   };
-  for (size_t i = 0; i < layers.size(); ++i)
-    add({.name = layers[i].name, .op = layers[i].op, .weight_bytes = layers[i].weight_bytes},
+  const auto time_of = [&](const std::string& name) {
+    const auto time = times.find(name);
+    return time == times.end() ? 0 : time->second;
+  };
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const Node& last = network.float_graph().nodes()[layers[i].nodes.back()];
+    const std::string codes = network.float_graph().value(last.outputs[0]).name + ".codes";
+    add({.name = layers[i].name,
+         .op = layers[i].op,
+         .weight_bytes = layers[i].weight_bytes,
+         .time_share = time_of(layers[i].name) + time_of(codes)},
         noise[i]);
+  }
   for (size_t i = 0; i < network.sources().size(); ++i) {
     const auto& source = network.sources()[i];
     const bool is_input = source.op == "input";
@@ -568,11 +605,17 @@ Sensitivity sensitivity(const quant::ObservedGraphModule& prepared, const Batche
          .op = source.op,
          .weight_bytes = source.weight_bytes,
          .left_float = !is_input,
-         .reason = source.reason},
+         .reason = source.reason,
+         .time_share = is_input ? 0 : time_of(source.name)},
         noise[layers.size() + i]);
   }
   std::stable_sort(result.layers.begin(), result.layers.end(),
-                   [](const auto& a, const auto& b) { return a.share > b.share; });
+                   [](const LayerSensitivity& a, const LayerSensitivity& b) {
+                     const int x = detail::rank_of(a.fault), y = detail::rank_of(b.fault);
+                     if (x != y) return x < y;
+                     if (a.fault == Fault::left_float) return a.time_share > b.time_share;
+                     return a.share > b.share;
+                   });
   return result;
 }
 

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "octet/debug/compare.h"
 #include "octet/quant/workflow/fx.h"
 
 namespace octet::debug {
@@ -46,12 +47,17 @@ struct LayerSensitivity {
   std::string reason;        // why, if it does
   // Of the time of one run of the first batch, with all layers on codes: 0..1.
   double time_share = 0;
+  // What is wrong with it, as debug::compare() finds it.
+  Fault fault = Fault::none;
+  std::string sentence;  // and in words; "" for Fault::none
 };
 
 struct Sensitivity {
   SensitivityMethod method = SensitivityMethod::alone;
   double all_sqnr = 0;  // with all layers on codes
-  // The worst first. What stays float has the noise of its rounded result, with `without` no gain.
+  // As debug::compare() ranks them: those with a fault of accuracy, which is to be mended, before
+  // the layer is left float; those left float among quantized ones, by their time; the others. The
+  // worst share first. What stays float has the noise of its rounded result, with `without` no gain.
   std::vector<LayerSensitivity> layers;
 };
 

@@ -72,31 +72,45 @@ TEST_P(PlantedFaults, CompareNamesItFirst) {
   expect_first(debug::compare(before, after, as_samples(p.data)), p.layer, p.fault, p.part);
 }
 
-// What is tried on the layer and helps most, with its gain, which nothing tried on another layer
-// has.
-TEST_P(PlantedFaults, AdviceSaysWhatHelpsAndByHowMuch) {
+// The remedy for a fault, as advice calls it.
+std::string remedy(Fault fault) {
+  switch (fault) {
+    case Fault::scale_too_large:
+      return "observer ";
+    case Fault::outlier:
+      return "all ranges without sample 17";
+    case Fault::left_float:
+      return "quantize it";
+    case Fault::unlike_scales:
+      return "leave it, its operands and its readers float";
+    default:
+      return "per-channel weights";
+  }
+}
+
+TEST_P(PlantedFaults, AdviceMeasuresWhatMendsIt) {
   const PlantedFault p = plant_fault(std::get<0>(GetParam()), std::get<1>(GetParam()));
   const auto& [before, after, prepared] = p.quantized;
   Comparison c = debug::compare(before, after, as_samples(p.data));
   debug::advise(c, before, after, as_samples(p.data));
   const LayerComparison& first = c.layers[c.ranking[0]];
   ASSERT_EQ(first.name, p.layer);
-  ASSERT_FALSE(first.trials.empty());
-  const debug::Trial& best = first.trials[0];
+  std::string tried;
+  const debug::Trial* mended = nullptr;
+  for (const debug::Trial& t : first.trials) {
+    tried += fmt::format("{}: {:+.2f} dB, {:.2f} times as fast\n", t.what, t.gain, t.speedup);
+    if (!mended && t.what.rfind(remedy(p.fault), 0) == 0) mended = &t;
+  }
+  ASSERT_TRUE(mended) << tried;
   if (p.fault == Fault::left_float) {  // that costs time, not accuracy
-    EXPECT_EQ(best.what, "quantize it");
-    EXPECT_GT(best.speedup, 0);
-    EXPECT_TRUE(std::isfinite(best.gain)) << best.gain;
+    EXPECT_GT(mended->speedup, 0);
+    EXPECT_TRUE(std::isfinite(mended->gain));
     return;
   }
-  EXPECT_GT(best.gain, 1) << best.what;
-  for (const LayerComparison& l : c.layers)
-    if (l.name != p.layer && !l.trials.empty())
-      EXPECT_LT(l.trials[0].gain, best.gain)
-          << l.name << ": " << l.trials[0].what << "; of the fault: " << best.what;
+  EXPECT_GT(mended->gain, 0.1) << tried;
 }
 
-TEST_P(PlantedFaults, SensitivityRanksItFirst) {
+TEST_P(PlantedFaults, SensitivityNamesItFirst) {
   const PlantedFault p = plant_fault(std::get<0>(GetParam()), std::get<1>(GetParam()));
   std::vector<std::vector<Tensor>> samples;
   for (int64_t i = 0; i < p.data.size(0); i += kFaultBatch)
@@ -117,9 +131,10 @@ TEST_P(PlantedFaults, SensitivityRanksItFirst) {
       EXPECT_GT(at->time_share, 0);
       EXPECT_GT(at->weight_bytes, 0);
       for (const auto& l : s.layers) EXPECT_EQ(l.left_float, l.name == p.layer) << l.name;
-      continue;
     }
     EXPECT_EQ(s.layers[0].name, p.layer) << to_string(method) << "\n" << text;
+    EXPECT_EQ(s.layers[0].fault, p.fault) << text;
+    EXPECT_NE(s.layers[0].sentence.find(p.part), std::string::npos) << s.layers[0].sentence;
   }
 }
 

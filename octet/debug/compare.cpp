@@ -59,6 +59,7 @@ bool is_numbers(const TensorType& type) { return type.is_quantized() || is_float
 struct Track {
   size_t layer = 0;
   NodeId node = -1;                                             // of the float graph
+  size_t result = 0;                                            // of the node
   ValueId value = kNone;                                        // likewise
   ValueId within = kNone, codes = kNone;                        // of the quantized graph
   ValueId of_float = kNone, of_within = kNone, of_own = kNone;  // of the program
@@ -118,7 +119,7 @@ class Joined {
         match_(match),
         of_f_(f.values().size(), kNone),
         of_q_(q.values().size(), kNone),
-        own_(f.nodes().size(), kNone) {
+        own_(f.values().size(), kNone) {
     for (size_t i = 0; i < f.inputs().size(); ++i) {
       const ValueId v = out_.add_input(f.value(f.inputs()[i]).name, f.type(f.inputs()[i]));
       of_f_[f.inputs()[i]] = v;
@@ -148,8 +149,9 @@ class Joined {
   const Graph& graph() const { return out_; }
   ValueId of_float(ValueId v) const { return of_f_[v]; }
   ValueId of_quantized(ValueId v) const { return of_q_[v]; }
-  // The result of the node's quantized counterpart on the float network's values.
-  ValueId alone(NodeId n) const { return own_[n]; }
+  // What the quantized counterpart of the node that makes a value of the float graph gives on the
+  // float network's values.
+  ValueId alone(ValueId v) const { return own_[v]; }
 
  private:
   void copy(const Graph& g, const Node& node, std::vector<ValueId>& of) {
@@ -190,7 +192,9 @@ class Joined {
         out_.add_calls(q_.value(node.outputs[0]).name + ".alone", node.op, std::move(operands),
                        node.attrs, graph::want_of(q_, node), node.scope);
     out_.node(out_.value(results.at(0)).producer).stays_float = node.stays_float;
-    own_[n] = results[0];
+    const std::vector<ValueId>& of_float = f_.node(n).outputs;
+    for (size_t i = 0; i < std::min(results.size(), of_float.size()); ++i)
+      own_[of_float[i]] = results[i];
   }
 
   // The float value on the codes of a value of the quantized graph.
@@ -326,7 +330,8 @@ class Diagnosis {
     for (const Track& t : tracks_) {
       LayerComparison& l = c_.layers[t.layer];
       if (!l.matched) continue;
-      if (t.node >= 0 && f_.node(t.node).kind == NodeKind::call && match_.node[t.node] >= 0) {
+      if (t.node >= 0 && t.result == 0 && f_.node(t.node).kind == NodeKind::call &&
+          match_.node[t.node] >= 0) {
         const Node &node = f_.node(t.node), &quantized = q_.node(match_.node[t.node]);
         left_float(l, node);
         weights(l, node, quantized);
@@ -550,6 +555,9 @@ class Probe {
       for (ValueId v : node.inputs) operands.push_back(v == kNone ? kNone : of[v]);
       const auto results = call(node, operands);
       for (size_t i = 0; i < results.size(); ++i) of[node.outputs[i]] = results[i];
+      for (size_t k = 1; k < results.size(); ++k)
+        if (const auto it = wanted.find(node.outputs[k]); it != wanted.end())
+          of[node.outputs[k]] = replace(q, match, *it->second, results[k], results[k]);
       const auto it = wanted.find(node.outputs[0]);
       if (it == wanted.end()) continue;
       const Track& t = *it->second;
@@ -709,7 +717,8 @@ class Comparer {
  private:
   void make_layers() {
     std::vector<int> layer_of(f_.values().size(), -1);
-    const auto add = [&](NodeId n, ValueId v, const std::string& name, const std::string& op) {
+    const auto add = [&](NodeId n, size_t result, const std::string& name, const std::string& op) {
+      const ValueId v = f_.node(n).outputs[result];
       LayerComparison l;
       l.name = name;
       l.value = f_.value(v).name;
@@ -720,6 +729,7 @@ class Comparer {
       Track t;
       t.layer = c_.layers.size();
       t.node = op == "input" ? -1 : n;
+      t.result = result;
       t.value = v;
       t.codes = match_.codes[v];
       t.within = t.codes != kNone ? t.codes : match_.floats[v];
@@ -748,18 +758,23 @@ class Comparer {
       } else if (op == "input") {
         l.quantized = t.codes != kNone;
       }
-      for (ValueId result : node.outputs) layer_of[result] = static_cast<int>(c_.layers.size());
+      layer_of[v] = static_cast<int>(c_.layers.size());
       c_.unmatched += op != "input" && !l.matched && is_numbers(f_.type(v));
       c_.layers.push_back(std::move(l));
       tracks_.push_back(std::move(t));
     };
     for (ValueId v : f_.inputs())
-      if (match_.codes[v] != kNone) add(f_.value(v).producer, v, f_.value(v).name, "input");
+      if (match_.codes[v] != kNone) add(f_.value(v).producer, 0, f_.value(v).name, "input");
     for (size_t n = 0; n < f_.nodes().size(); ++n) {
       const Node& node = f_.nodes()[n];
       if (node.kind != NodeKind::call || node.outputs.empty()) continue;
-      const ValueId v = node.outputs[0];
-      add(static_cast<NodeId>(n), v, node.scope.empty() ? f_.value(v).name : node.scope, node.op);
+      const std::string name = node.scope.empty() ? f_.value(node.outputs[0]).name : node.scope;
+      add(static_cast<NodeId>(n), 0, name, node.op);
+      for (size_t k = 1; k < node.outputs.size(); ++k)
+        if (is_numbers(f_.type(node.outputs[k])))
+          add(static_cast<NodeId>(n), k, fmt::format("{}:{}", name, k), node.op);
+        else  // indices, as topk gives: read from the same layer
+          layer_of[node.outputs[k]] = layer_of[node.outputs[0]];
     }
   }
 
@@ -791,8 +806,8 @@ class Comparer {
       watch(joined.of_float(t.value), t, Part::x);
       if (joined.of_quantized(t.within) != joined.of_float(t.value))
         watch(joined.of_quantized(t.within), t, Part::y);
-      if (t.node >= 0 && joined.alone(t.node) != kNone)
-        watch(t.of_own = joined.alone(t.node), t, Part::alone);
+      if (t.node >= 0 && joined.alone(t.value) != kNone)
+        watch(t.of_own = joined.alone(t.value), t, Part::alone);
     }
     const size_t outputs = f_.outputs().size();
     std::vector<PairSums> of_outputs(outputs);
@@ -1020,7 +1035,7 @@ class Comparer {
         samples_.get(0, has_fixed_batch() ? samples_.batch : 1).inputs;
     std::map<std::string, size_t> by_name;
     for (const Track& t : tracks_)
-      if (t.node >= 0 && match_.node[t.node] >= 0)
+      if (t.node >= 0 && t.result == 0 && match_.node[t.node] >= 0)
         by_name[q_.value(q_.node(match_.node[t.node]).outputs[0]).name] = t.layer;
     detail::share_time(program, inputs, [&](const Node& node, double part) {
       const auto it = by_name.find(program.graph().value(node.outputs[0]).name);

@@ -54,6 +54,40 @@ Tensor value_of(const Graph& g, const std::string& scope, const Tensor& x) {
   throw std::runtime_error("no node " + scope);
 }
 
+// Each half of a split, and topk's values; its indices are no values.
+TEST(Compare, EveryResultOfACallIsALayer) {
+  NetBuilder b(5, {});
+  ValueId x = b.layer("conv", "conv2d", b.input({3, 6, 6}), 8, {.activation = "relu"});
+  const std::vector<ValueId> halves = b.g.add_calls(
+      "halves", "split", {x}, {{"dim", int64_t{1}}, {"sizes", std::vector<int64_t>{4, 4}}},
+      std::nullopt, "halves");
+  ValueId y = b.layer("next", "conv2d", halves[1], 4, {.kernel = 3});
+  y = b.call("sum", "add", {y, halves[0]});
+  y = b.call("flat", "flatten", {y});
+  const std::vector<ValueId> best =
+      b.g.add_calls("best", "topk", {y}, {{"k", int64_t{3}}}, std::nullopt, "best");
+  b.g.set_outputs({best[0], best[1]});
+  FaultNet net;
+  net.input = {3, 6, 6};
+  net.graph = std::move(b.g);
+  const Tensor data = fault_samples(net);
+  const auto [before, after, prepared] = quantize_fault_net(net, data);
+  const Comparison c = debug::compare(before, after, as_samples(data));
+  std::vector<std::string> names;
+  for (const LayerComparison& l : c.layers) names.push_back(l.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"x", "conv", "halves", "halves:1", "next", "sum",
+                                             "flat", "best"}));
+  for (const char* name : {"halves", "halves:1"}) {
+    EXPECT_TRUE(layer_of(c, name).matched) << name;
+    EXPECT_GT(layer_of(c, name).sqnr, 25) << name;
+    EXPECT_EQ(layer_of(c, name).fault, Fault::none) << name;
+  }
+  EXPECT_NE(layer_of(c, "halves").max, layer_of(c, "halves:1").max);
+  // Each reads the half that it reads.
+  EXPECT_EQ(layer_of(c, "next").operands, (std::vector<int>{3}));
+  EXPECT_EQ(layer_of(c, "sum").operands, (std::vector<int>{4, 2}));
+}
+
 TEST(Compare, NumbersAreThoseOfTheValues) {
   const Pair p = make_pair();
   const Comparison c = debug::compare(p.before, p.after, as_samples(p.data));

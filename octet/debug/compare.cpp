@@ -7,6 +7,7 @@
 #include <map>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
 #include "octet/debug/compare_impl.h"
 #include "octet/graph/passes/input_shapes.h"
 #include "octet/runtime/program.h"
@@ -91,7 +92,12 @@ class Copies {
                      format == MemoryFormat::channels_last ? channels_last_strides(x.shape())
                                                            : std::vector<int64_t>{});
     if (x.is_contiguous(format))
-      std::memcpy(view.raw_data(), x.raw_data(), bytes);
+      parallel_ranges(static_cast<int64_t>(bytes), int64_t{1} << 16,
+                      [&](int64_t begin, int64_t end) {
+                        std::memcpy(static_cast<std::byte*>(view.raw_data()) + begin,
+                                    static_cast<const std::byte*>(x.raw_data()) + begin,
+                                    static_cast<size_t>(end - begin));
+                      });
     else
       view.copy_from(x);
     used_.emplace(view.id(), flat);

@@ -514,25 +514,42 @@ std::vector<double> measure_noise(const Network& network, const Batches& samples
   return noise;
 }
 
-// What is wrong with the layers when all are on codes, by name.
+// Samples [begin, begin + size) of an input, from the batches that have them.
+Tensor samples_of(const Batches& batches, size_t input, int64_t begin, int64_t size) {
+  std::vector<Tensor> parts;
+  int64_t first = 0;  // of the batch
+  for (const std::vector<Tensor>& batch : batches) {
+    const Tensor& x = batch[input];
+    const int64_t from = std::max<int64_t>(begin - first, 0),
+                  to = std::min(begin + size - first, x.size(0));
+    first += x.size(0);
+    if (from >= to) continue;
+    if (from == 0 && to == x.size(0) && to == size) return x;
+    parts.push_back(x.slice(0, from, to).contiguous());
+  }
+  return parts.size() == 1 ? parts[0] : ops::call("cat", parts, {{"dim", int64_t{0}}});
+}
+
+// What is wrong with the layers when all are on codes, by name. Nothing is found where an input's
+// first dimension does not count the samples.
 std::map<std::string, LayerComparison> find_faults(const Graph& before, const Graph& after,
-                                                   const Batches& samples) {
-  std::vector<int64_t> begins{0};  // by batch, and the end
-  for (const std::vector<Tensor>& batch : samples)
-    begins.push_back(begins.back() + (batch.at(0).dim() ? batch[0].size(0) : 1));
-  // Batch by batch as they are given, whatever their sizes.
-  Samples all{.count = begins.back(), .batch = begins[1], .get = {}};
-  all.get = [&](int64_t begin, int64_t size) {
-    const auto b = static_cast<size_t>(std::upper_bound(begins.begin(), begins.end(), begin) -
-                                       begins.begin() - 1);
-    std::vector<Tensor> inputs = samples[b];
-    if (size != begins[b + 1] - begins[b] || begin != begins[b])
-      for (Tensor& x : inputs)
-        x = x.slice(0, begin - begins[b], begin - begins[b] + size).contiguous();
-    return SampleBatch{std::move(inputs)};
+                                                   const Batches& batches) {
+  Samples samples{.count = 0, .batch = 0, .get = {}};
+  for (const std::vector<Tensor>& batch : batches) {
+    for (const Tensor& x : batch)
+      if (x.dim() == 0 || x.size(0) != batch[0].size(0) || x.size(0) == 0) return {};
+    if (batch.empty()) return {};
+    samples.count += batch[0].size(0);
+    samples.batch = std::max(samples.batch, batch[0].size(0));
+  }
+  samples.get = [&](int64_t begin, int64_t size) {
+    SampleBatch result;
+    for (size_t i = 0; i < batches[0].size(); ++i)
+      result.inputs.push_back(samples_of(batches, i, begin, size));
+    return result;
   };
   std::map<std::string, LayerComparison> faults;
-  for (LayerComparison& l : compare(before, after, all, {.probe_layers = 0}).layers)
+  for (LayerComparison& l : compare(before, after, samples, {.probe_layers = 0}).layers)
     if (l.fault != Fault::none) faults.emplace(l.name, std::move(l));
   return faults;
 }

@@ -47,7 +47,8 @@ struct LayerSensitivity {
   std::string reason;        // why, if it does
   // Of the time of one run of the first batch, with all layers on codes: 0..1.
   double time_share = 0;
-  // What is wrong with it, as debug::compare() finds it.
+  // What is wrong with it, as debug::compare() finds it on these samples; not looked for where the
+  // first dimension of an input does not count the samples.
   Fault fault = Fault::none;
   std::string sentence;  // and in words; "" for Fault::none
 };

@@ -121,6 +121,27 @@ TEST(Sensitivity, AloneIsTheErrorOfRoundingAWeightAndAResult) {
   EXPECT_EQ(layer(s, "x").op, "input");
 }
 
+TEST(Sensitivity, BatchesMayDifferInSize) {
+  const auto p = prepared("conv2");
+  const Tensor x = Tensor::randn({11, 3, 12, 12}, 5);
+  const auto measured = [&](const std::vector<int64_t>& sizes) {
+    Batches all;
+    int64_t at = 0;
+    for (int64_t size : sizes) {
+      all.push_back({x.slice(0, at, at + size).contiguous()});
+      at += size;
+    }
+    return debug::sensitivity(*p, all);
+  };
+  const Sensitivity one = measured({11}), several = measured({4, 3, 4});
+  ASSERT_EQ(one.layers.size(), several.layers.size());
+  for (const LayerSensitivity& l : one.layers) {
+    EXPECT_NEAR(layer(several, l.name).sqnr, l.sqnr, 1e-6) << l.name;
+    EXPECT_EQ(layer(several, l.name).fault, l.fault) << l.name;
+    EXPECT_EQ(layer(several, l.name).sentence, l.sentence) << l.name;
+  }
+}
+
 TEST(Sensitivity, SharesOfTheTimeAddUpToLessThanAll) {
   const auto p = prepared("");
   double sum = 0;

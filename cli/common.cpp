@@ -475,26 +475,9 @@ int64_t weight_bytes(const graph::Graph& graph) {
   return bytes;
 }
 
-bool runs_quantized(const graph::Graph& graph, const graph::Node& node) {
-  for (const auto& list : {node.inputs, node.outputs})
-    for (auto id : list)
-      if (id != graph::kNone && graph.type(id).is_quantized()) return true;
-  return false;
-}
-
-std::vector<bool> run_quantized(const graph::Graph& graph) {
-  const graph::Graph with_tables = graph::fuse_lookups(graph);
-  std::vector<bool> quantized;
-  for (const auto& node : graph.nodes())
-    quantized.push_back(
-        node.kind == graph::NodeKind::call &&
-        (runs_quantized(graph, node) || !with_tables.find(graph.value(node.outputs[0]).name)));
-  return quantized;
-}
-
 NodeCount count_nodes(const graph::Graph& graph) {
   NodeCount count;
-  const std::vector<bool> quantized = run_quantized(graph);
+  const std::vector<bool> quantized = graph::calls_on_codes(graph);
   for (size_t n = 0; n < quantized.size(); ++n) {
     const auto& node = graph.nodes()[n];
     if (node.kind != graph::NodeKind::call || node.op == "quantize" || node.op == "dequantize")

@@ -123,14 +123,11 @@ std::vector<Tensor> random_inputs(const graph::Graph& graph, int64_t batch);
 
 // Bytes of all constants.
 int64_t weight_bytes(const graph::Graph& graph);
-// Calls that run on codes (a quantized operand or result), and all calls.
+// Calls that run on codes (graph::calls_on_codes), and all calls.
 struct NodeCount {
   int64_t quantized = 0, total = 0;
 };
 NodeCount count_nodes(const graph::Graph& graph);
-bool runs_quantized(const graph::Graph& graph, const graph::Node& node);
-// By node: whether it does, or is a part of a function of codes that runs as one table of 256.
-std::vector<bool> run_quantized(const graph::Graph& graph);
 
 double peak_rss_mb();
 // A line on standard error: an error, a warning, how far training is. What cannot be written is

@@ -9,6 +9,7 @@
 #include "octet/debug/check.h"
 #include "octet/debug/compare.h"
 #include "octet/debug/explain.h"
+#include "octet/debug/graph_page.h"
 #include "octet/debug/losses.h"
 #include "octet/debug/metrics.h"
 #include "octet/debug/model_report.h"

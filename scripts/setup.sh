@@ -17,7 +17,7 @@ packages=(
   clang-format
 )
 
-# 350 MB, for the tests of the page of `octet compare` only.
+# 350 MB, for the tests of the pages of `octet compare` and `octet inspect` only.
 [ "${1:-}" != browser ] || packages+=(chromium)
 
 missing=()

@@ -8,6 +8,7 @@
 #include "octet/base/error.h"
 #include "octet/debug/explain.h"
 #include "octet/debug/saturation.h"
+#include "octet/io/module_file.h"
 
 namespace octet::cli {
 namespace {
@@ -129,19 +130,71 @@ std::vector<std::vector<Tensor>> samples_of(const Options& o, const graph::Graph
   return samples;
 }
 
+// The inputs of a model of modules, which does not say what they are: what --shape names, in that
+// order, in float32.
+graph::Graph named_inputs(const Options& o) {
+  if (o.shape.texts.empty())
+    fail(ErrorCode::invalid_argument,
+         fmt::format("{} holds a model of modules, which does not say how large its inputs are: "
+                     "give the size of each, in the order in which the model takes them: --shape "
+                     "x=1x3x32x32",
+                     o.model));
+  const graph::InputShapes shapes = o.shape.shapes();
+  graph::Graph inputs;
+  std::vector<graph::ValueId> values;
+  for (const std::string& text : o.shape.texts) {
+    const size_t equals = text.rfind('=');
+    const std::string name = equals == std::string::npos ? "" : text.substr(0, equals);
+    std::vector<Dim> dims;
+    for (const int64_t size : shapes.at(name))
+      dims.push_back(size == graph::kOpenSize ? Dim("N") : Dim(size));
+    values.push_back(inputs.add_input(name.empty() ? "x" : name, {DType::float32, dims}));
+  }
+  inputs.name = o.model;
+  inputs.set_outputs(values);
+  return inputs;
+}
+
+// A model that save_model wrote, called as eager mode calls it.
+debug::Explanation explain_modules(const Options& o) {
+  if (!o.isa.empty()) wrong_usage("--isa is for graphs: " + o.model + " holds a model of modules");
+  const graph::Graph inputs = named_inputs(o);
+  nn::ModulePtr model;
+  std::vector<std::string> notes;
+  try {
+    model = octet::load_model(o.model, &notes);
+  } catch (const Error& e) {
+    if (e.code() != ErrorCode::not_found) throw;
+    fail(ErrorCode::not_found,
+         fmt::format("{}; this program has octet's own classes only: call debug::explain "
+                     "(octet/debug/explain.h) in yours, or save a graph there, with "
+                     "io::save_octet(trace(model, inputs)->to_graph(), file)",
+                     e.what()));
+  }
+  for (const std::string& note : notes) say("octet: note: " + note);
+  model->eval();
+  return debug::explain(*model, samples_of(o, inputs), {.verify = o.verify});
+}
+
 void run(const Options& o) {
   if (!o.part.empty() && o.require.empty())
     wrong_usage("--part says what --require is for; expected --require int8 too");
   o.run.apply();
-  const graph::Graph graph = load_model(o.model, o.shape.shapes());
-  const runtime::Program program = runtime::compile(graph);
-  const auto samples = samples_of(o, graph);
-  const debug::Explanation e = debug::explain(program, samples, {.verify = o.verify});
+  debug::Explanation e;
   std::optional<debug::SaturationReport> saturation;
-  if (!o.isa.empty())
-    // Random inputs would say little of how often sums saturate.
-    saturation = debug::forecast_saturation(
-        program, o.data.empty() ? std::vector<std::vector<Tensor>>() : samples);
+  const std::filesystem::path path = o.model;
+  if (path.extension() == ".octet" && io::is_model_file(path)) {
+    e = explain_modules(o);
+  } else {
+    const graph::Graph graph = load_model(path, o.shape.shapes());
+    const runtime::Program program = runtime::compile(graph);
+    const auto samples = samples_of(o, graph);
+    e = debug::explain(program, samples, {.verify = o.verify});
+    if (!o.isa.empty())
+      // Random inputs would say little of how often sums saturate.
+      saturation = debug::forecast_saturation(
+          program, o.data.empty() ? std::vector<std::vector<Tensor>>() : samples);
+  }
   if (o.json) {
     JsonValue json = to_json(e);
     if (saturation) json.set("saturation", to_json(*saturation));
@@ -176,7 +229,9 @@ void add_explain(CommandLine& program) {
   auto o = std::make_shared<Options>();
   Command command = program.add_command(
       "explain", "what each operator computed with: codes or floats, kernel, sums, time");
-  command.add_option("MODEL", o->model, ".onnx or .octet").type_name("").required();
+  command.add_option("MODEL", o->model, ".onnx or .octet, of graphs or of modules")
+      .type_name("")
+      .required();
   command.add_option("--data", o->data, "an .npz to run; else inputs are random").type_name("DATA");
   command.add_option("--batch", o->batch, "samples per run; default 1")
       .type_name("N")
@@ -200,7 +255,7 @@ void add_explain(CommandLine& program) {
   o->run.add_to(command);
   command.footer(
       "Kernels are described by themselves. --samples says on how many samples of DATA --verify\n"
-      "works; one batch by default.\n"
+      "works; one batch by default. Of a model of modules --shape says what its inputs are.\n"
       "Example: octet explain net.octet --data test.npz --verify --require int8");
   command.callback([o] { run(*o); });
 }

@@ -7,8 +7,11 @@
 
 #include "cli/common.h"
 #include "octet/base/error.h"
+#include "octet/base/file.h"
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
+#include "octet/debug/graph_page.h"
+#include "octet/graph/passes/fuse_lookups.h"
 #include "octet/io/module_file.h"
 
 namespace octet::cli {
@@ -25,7 +28,7 @@ JsonValue to_json(const graph::Graph& g) {
     return list;
   };
   JsonValue nodes = JsonValue::array();
-  const std::vector<bool> quantized = run_quantized(g);
+  const std::vector<bool> quantized = graph::calls_on_codes(g);
   for (const auto& node : g.nodes()) {
     if (node.kind != graph::NodeKind::call) continue;
     JsonValue attrs = JsonValue::object();
@@ -62,7 +65,7 @@ struct OperatorRow {
 std::vector<OperatorRow> operator_rows(const graph::Graph& g) {
   std::map<std::string, OperatorRow> rows;
   std::vector<bool> counted(g.values().size(), false);  // a weight that several read, once
-  const std::vector<bool> quantized = run_quantized(g);
+  const std::vector<bool> quantized = graph::calls_on_codes(g);
   for (size_t n = 0; n < g.nodes().size(); ++n) {
     const graph::Node& node = g.nodes()[n];
     if (node.kind != graph::NodeKind::call) continue;
@@ -137,8 +140,8 @@ void print_weights(const std::map<std::string, Tensor>& state, bool json, bool f
 
 void add_inspect(CommandLine& program) {
   struct Options {
-    std::string model, key;
-    bool json = false, full = false;
+    std::string model, key, html;
+    bool json = false, full = false, force = false;
     ShapeOptions shape;
   };
   auto o = std::make_shared<Options>();
@@ -148,16 +151,25 @@ void add_inspect(CommandLine& program) {
       "weights");
   command.add_option("MODEL", o->model, weights_help()).type_name("").required();
   command.add_flag("--json", o->json, "print one JSON object");
+  command.add_option("--html", o->html, "write the graph as a page for a browser")
+      .type_name("FILE");
   command.add_flag("--full", o->full, "per-channel scales in full");
   o->shape.add_to(command);
   add_key(command, o->key);
+  add_force(command, o->force);
   command.footer(
       "QUInt8 and QInt8 are 8 bits: x = scale * (code - zero_point). `# float:` says why\n"
       "an operator is not. The name behind `@` is what --skip knows an operator by.\n"
+      "With --html the page has the graph, and only the operators are counted here.\n"
       "Example: octet inspect net.octet");
   command.callback([o] {
     std::filesystem::path path = o->model;
+    const auto no_page = [&](const char* what) {
+      if (!o->html.empty())
+        wrong_usage(fmt::format("--html draws graphs of operators: {} holds {}", o->model, what));
+    };
     if (is_weights_name(path)) {
+      no_page("weights");
       print_weights(load_weights(path, o->key), o->json, o->full);
       return;
     }
@@ -168,6 +180,7 @@ void add_inspect(CommandLine& program) {
              fmt::format("{}: --shape is for graphs; this file holds a model of modules, whose "
                          "inputs have no shapes",
                          o->model));
+      no_page("a model of modules");
       std::string tree = io::describe_model(path);
       if (o->json)
         print_json(JsonValue::object({{"modules", tree}}));
@@ -175,13 +188,16 @@ void add_inspect(CommandLine& program) {
         fmt::print("{}\n", tree);
       return;
     }
+    if (!o->html.empty()) check_output(OutputKind::page, o->html, {o->model}, o->force);
     graph::Graph g = load_model(path, o->shape.shapes());
+    if (!o->html.empty()) write_file_atomically(o->html, debug::html_graph(g, o->model));
     if (o->json) {
       print_json(to_json(g));
       return;
     }
-    fmt::print("{}", graph::print(g, {.full = o->full}));
+    if (o->html.empty()) fmt::print("{}", graph::print(g, {.full = o->full}));
     print_operators(g);
+    if (!o->html.empty()) fmt::print("page: {}\n", o->html);
   });
 }
 

@@ -17,6 +17,7 @@
 #include "octet/debug/losses.h"
 #include "octet/debug/metrics.h"
 #include "octet/debug/report.h"
+#include "octet/graph/passes/fuse_lookups.h"
 #include "octet/quant/workflow/fx.h"
 
 namespace octet::cli {
@@ -81,7 +82,7 @@ void measure_shares(const runtime::Program& program, const std::vector<Tensor>& 
     all += seconds[i];
     if (node.op == "quantize" || node.op == "dequantize" || node.op == "requantize")
       conversions += seconds[i];
-    else if (!runs_quantized(program.graph(), node))
+    else if (!graph::touches_codes(program.graph(), node))
       left += seconds[i];
   }
   if (all > 0) c.float_share = left / all, c.conversion_share = conversions / all;

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
 #include "octet/debug/compare_impl.h"
 #include "octet/graph/passes/input_shapes.h"
 #include "octet/runtime/program.h"
@@ -59,6 +60,7 @@ bool is_numbers(const TensorType& type) { return type.is_quantized() || is_float
 struct Track {
   size_t layer = 0;
   NodeId node = -1;                                             // of the float graph
+  size_t result = 0;                                            // of the node
   ValueId value = kNone;                                        // likewise
   ValueId within = kNone, codes = kNone;                        // of the quantized graph
   ValueId of_float = kNone, of_within = kNone, of_own = kNone;  // of the program
@@ -90,7 +92,12 @@ class Copies {
                      format == MemoryFormat::channels_last ? channels_last_strides(x.shape())
                                                            : std::vector<int64_t>{});
     if (x.is_contiguous(format))
-      std::memcpy(view.raw_data(), x.raw_data(), bytes);
+      parallel_ranges(static_cast<int64_t>(bytes), int64_t{1} << 16,
+                      [&](int64_t begin, int64_t end) {
+                        std::memcpy(static_cast<std::byte*>(view.raw_data()) + begin,
+                                    static_cast<const std::byte*>(x.raw_data()) + begin,
+                                    static_cast<size_t>(end - begin));
+                      });
     else
       view.copy_from(x);
     used_.emplace(view.id(), flat);
@@ -118,7 +125,7 @@ class Joined {
         match_(match),
         of_f_(f.values().size(), kNone),
         of_q_(q.values().size(), kNone),
-        own_(f.nodes().size(), kNone) {
+        own_(f.values().size(), kNone) {
     for (size_t i = 0; i < f.inputs().size(); ++i) {
       const ValueId v = out_.add_input(f.value(f.inputs()[i]).name, f.type(f.inputs()[i]));
       of_f_[f.inputs()[i]] = v;
@@ -148,8 +155,9 @@ class Joined {
   const Graph& graph() const { return out_; }
   ValueId of_float(ValueId v) const { return of_f_[v]; }
   ValueId of_quantized(ValueId v) const { return of_q_[v]; }
-  // The result of the node's quantized counterpart on the float network's values.
-  ValueId alone(NodeId n) const { return own_[n]; }
+  // What the quantized counterpart of the node that makes a value of the float graph gives on the
+  // float network's values.
+  ValueId alone(ValueId v) const { return own_[v]; }
 
  private:
   void copy(const Graph& g, const Node& node, std::vector<ValueId>& of) {
@@ -190,7 +198,9 @@ class Joined {
         out_.add_calls(q_.value(node.outputs[0]).name + ".alone", node.op, std::move(operands),
                        node.attrs, graph::want_of(q_, node), node.scope);
     out_.node(out_.value(results.at(0)).producer).stays_float = node.stays_float;
-    own_[n] = results[0];
+    const std::vector<ValueId>& of_float = f_.node(n).outputs;
+    for (size_t i = 0; i < std::min(results.size(), of_float.size()); ++i)
+      own_[of_float[i]] = results[i];
   }
 
   // The float value on the codes of a value of the quantized graph.
@@ -326,7 +336,8 @@ class Diagnosis {
     for (const Track& t : tracks_) {
       LayerComparison& l = c_.layers[t.layer];
       if (!l.matched) continue;
-      if (t.node >= 0 && f_.node(t.node).kind == NodeKind::call && match_.node[t.node] >= 0) {
+      if (t.node >= 0 && t.result == 0 && f_.node(t.node).kind == NodeKind::call &&
+          match_.node[t.node] >= 0) {
         const Node &node = f_.node(t.node), &quantized = q_.node(match_.node[t.node]);
         left_float(l, node);
         weights(l, node, quantized);
@@ -550,6 +561,9 @@ class Probe {
       for (ValueId v : node.inputs) operands.push_back(v == kNone ? kNone : of[v]);
       const auto results = call(node, operands);
       for (size_t i = 0; i < results.size(); ++i) of[node.outputs[i]] = results[i];
+      for (size_t k = 1; k < results.size(); ++k)
+        if (const auto it = wanted.find(node.outputs[k]); it != wanted.end())
+          of[node.outputs[k]] = replace(q, match, *it->second, results[k], results[k]);
       const auto it = wanted.find(node.outputs[0]);
       if (it == wanted.end()) continue;
       const Track& t = *it->second;
@@ -709,7 +723,8 @@ class Comparer {
  private:
   void make_layers() {
     std::vector<int> layer_of(f_.values().size(), -1);
-    const auto add = [&](NodeId n, ValueId v, const std::string& name, const std::string& op) {
+    const auto add = [&](NodeId n, size_t result, const std::string& name, const std::string& op) {
+      const ValueId v = f_.node(n).outputs[result];
       LayerComparison l;
       l.name = name;
       l.value = f_.value(v).name;
@@ -720,6 +735,7 @@ class Comparer {
       Track t;
       t.layer = c_.layers.size();
       t.node = op == "input" ? -1 : n;
+      t.result = result;
       t.value = v;
       t.codes = match_.codes[v];
       t.within = t.codes != kNone ? t.codes : match_.floats[v];
@@ -748,18 +764,23 @@ class Comparer {
       } else if (op == "input") {
         l.quantized = t.codes != kNone;
       }
-      for (ValueId result : node.outputs) layer_of[result] = static_cast<int>(c_.layers.size());
+      layer_of[v] = static_cast<int>(c_.layers.size());
       c_.unmatched += op != "input" && !l.matched && is_numbers(f_.type(v));
       c_.layers.push_back(std::move(l));
       tracks_.push_back(std::move(t));
     };
     for (ValueId v : f_.inputs())
-      if (match_.codes[v] != kNone) add(f_.value(v).producer, v, f_.value(v).name, "input");
+      if (match_.codes[v] != kNone) add(f_.value(v).producer, 0, f_.value(v).name, "input");
     for (size_t n = 0; n < f_.nodes().size(); ++n) {
       const Node& node = f_.nodes()[n];
       if (node.kind != NodeKind::call || node.outputs.empty()) continue;
-      const ValueId v = node.outputs[0];
-      add(static_cast<NodeId>(n), v, node.scope.empty() ? f_.value(v).name : node.scope, node.op);
+      const std::string name = node.scope.empty() ? f_.value(node.outputs[0]).name : node.scope;
+      add(static_cast<NodeId>(n), 0, name, node.op);
+      for (size_t k = 1; k < node.outputs.size(); ++k)
+        if (is_numbers(f_.type(node.outputs[k])))
+          add(static_cast<NodeId>(n), k, fmt::format("{}:{}", name, k), node.op);
+        else  // indices, as topk gives: read from the same layer
+          layer_of[node.outputs[k]] = layer_of[node.outputs[0]];
     }
   }
 
@@ -791,8 +812,8 @@ class Comparer {
       watch(joined.of_float(t.value), t, Part::x);
       if (joined.of_quantized(t.within) != joined.of_float(t.value))
         watch(joined.of_quantized(t.within), t, Part::y);
-      if (t.node >= 0 && joined.alone(t.node) != kNone)
-        watch(t.of_own = joined.alone(t.node), t, Part::alone);
+      if (t.node >= 0 && joined.alone(t.value) != kNone)
+        watch(t.of_own = joined.alone(t.value), t, Part::alone);
     }
     const size_t outputs = f_.outputs().size();
     std::vector<PairSums> of_outputs(outputs);
@@ -1018,25 +1039,16 @@ class Comparer {
     const runtime::Program program = runtime::compile(q_);
     const std::vector<Tensor> inputs =
         samples_.get(0, has_fixed_batch() ? samples_.batch : 1).inputs;
-    std::vector<double> seconds = program.profile(inputs);
-    for (int i = 0; i < 4; ++i) {
-      const std::vector<double> again = program.profile(inputs);
-      for (size_t s = 0; s < seconds.size(); ++s) seconds[s] = std::min(seconds[s], again[s]);
-    }
-    double all = 0;
-    for (double s : seconds) all += s;
-    if (!(all > 0)) return;
     std::map<std::string, size_t> by_name;
     for (const Track& t : tracks_)
-      if (t.node >= 0 && match_.node[t.node] >= 0)
+      if (t.node >= 0 && t.result == 0 && match_.node[t.node] >= 0)
         by_name[q_.value(q_.node(match_.node[t.node]).outputs[0]).name] = t.layer;
-    for (size_t s = 0; s < seconds.size(); ++s) {
-      const Graph& g = program.graph();
-      const auto it = by_name.find(g.value(g.node(program.steps()[s].node).outputs[0]).name);
-      if (it == by_name.end()) continue;
+    detail::share_time(program, inputs, [&](const Node& node, double part) {
+      const auto it = by_name.find(program.graph().value(node.outputs[0]).name);
+      if (it == by_name.end()) return;
       double& share = c_.layers[it->second].time_share;
-      share = (std::isnan(share) ? 0 : share) + seconds[s] / all;
-    }
+      share = (std::isnan(share) ? 0 : share) + part;
+    });
     c_.quantized_memory_bytes = static_cast<int64_t>(program.arena_bytes(inputs));
   }
 
@@ -1052,14 +1064,29 @@ class Comparer {
 
 }  // namespace
 
+void detail::share_time(const runtime::Program& program, const std::vector<Tensor>& inputs,
+                        const std::function<void(const Node&, double)>& add) {
+  std::vector<double> seconds = program.profile(inputs);
+  for (int i = 0; i < 4; ++i) {
+    const std::vector<double> again = program.profile(inputs);
+    for (size_t s = 0; s < seconds.size(); ++s) seconds[s] = std::min(seconds[s], again[s]);
+  }
+  double all = 0;
+  for (double s : seconds) all += s;
+  if (!(all > 0)) return;
+  for (size_t s = 0; s < seconds.size(); ++s)
+    add(program.graph().node(program.steps()[s].node), seconds[s] / all);
+}
+
+int detail::rank_of(Fault fault) {
+  return fault == Fault::none ? 2 : fault == Fault::left_float ? 1 : 0;
+}
+
 void rank(Comparison& c) {
   c.ranking.clear();
   for (size_t i = 0; i < c.layers.size(); ++i)
     if (c.layers[i].matched) c.ranking.push_back(i);
-  const auto kind = [&](size_t i) {
-    const Fault fault = c.layers[i].fault;
-    return fault == Fault::none ? 2 : fault == Fault::left_float ? 1 : 0;
-  };
+  const auto kind = [&](size_t i) { return detail::rank_of(c.layers[i].fault); };
   const auto number = [](double x, double otherwise) { return std::isnan(x) ? otherwise : x; };
   std::stable_sort(c.ranking.begin(), c.ranking.end(), [&](size_t i, size_t j) {
     const LayerComparison &a = c.layers[i], &b = c.layers[j];

@@ -39,6 +39,7 @@ class Adviser {
     const bool fixed = f.type(f.inputs().at(0)).dim() == 0 || f.type(f.inputs()[0]).dims[0].known();
     for (int64_t i = 0; i < count;) {
       const int64_t size = std::min(fixed ? samples.batch : step, count - i);
+      begins_.push_back(i);
       inputs_.push_back(samples.get(i, size).inputs);
       i += size;
     }
@@ -57,8 +58,13 @@ class Adviser {
     now_ = measure(q_);
     if (std::isnan(now_)) return;
     try_all();
+    const double with_all = now_;
     for (size_t i : worst) {
       LayerComparison& l = c_.layers[i];
+      // What one sample spoils for the others is measured on those: its own error is large anyway.
+      left_out_ = l.fault == Fault::outlier ? l.stretched_by : -1;
+      now_ = left_out_ >= 0 ? measure(q_) : with_all;
+      if (std::isnan(now_)) continue;
       if (l.fault == Fault::left_float) {
         try_codes(l);
         continue;
@@ -66,6 +72,7 @@ class Adviser {
       if (!std::isfinite(now_)) continue;  // nothing to gain
       try_weights(l);
       try_observers(l);
+      if (left_out_ >= 0) try_without(l);
       try_float(l);
       std::stable_sort(l.trials.begin(), l.trials.end(),
                        [](const Trial& a, const Trial& b) { return a.gain > b.gain; });
@@ -88,6 +95,9 @@ class Adviser {
   // Shows the float values of these layers to observers, and keeps the float results.
   void observe(const std::vector<size_t>& layers) {
     std::vector<ValueId> watched;
+    int64_t outlier = -1;  // the first such sample
+    for (size_t i : layers)
+      if (outlier < 0 && c_.layers[i].fault == Fault::outlier) outlier = c_.layers[i].stretched_by;
     for (size_t i = 0; i < c_.layers.size(); ++i) {
       const LayerComparison& l = c_.layers[i];
       const bool is_worst = std::find(layers.begin(), layers.end(), i) != layers.end();
@@ -102,39 +112,54 @@ class Adviser {
       watched.push_back(*v);
       const TensorType& type = q_.type(match_.codes[*v]);
       const bool symmetric = type.dtype == DType::qint8 && type.quantizer->zero_point() == 0;
+      const quant::ObserverOptions options{
+          .dtype = type.dtype,
+          .qscheme = symmetric ? quant::ObserverScheme::per_tensor_symmetric
+                               : quant::ObserverScheme::per_tensor_affine};
+      if (outlier >= 0) without_[*v] = quant::make_observer("minmax", options);
       for (const char* name :
            is_worst ? std::vector<const char*>{"minmax", "mse", "percentile", "histogram"}
                     : std::vector<const char*>{"minmax", "mse"})
-        observers_[*v].emplace_back(
-            name, quant::make_observer(
-                      name, {.dtype = type.dtype,
-                             .qscheme = symmetric ? quant::ObserverScheme::per_tensor_symmetric
-                                                  : quant::ObserverScheme::per_tensor_affine}));
+        observers_[*v].emplace_back(name, quant::make_observer(name, options));
     }
     Graph scores = f_;  // of the same values
     if (const Node& last = f_.producer(f_.outputs()[0]);
         f_.outputs().size() == 1 && last.op == "softmax")
       scores.set_outputs({last.inputs[0]});
     const runtime::Program program = runtime::compile(scores, {.engine = {}, .every_value = true});
-    for (const std::vector<Tensor>& x : inputs_)
-      expected_.push_back(program
-                              .run_watched(x, watched,
-                                           [&](ValueId v, const Tensor& value) {
-                                             if (results_.count(v)) results_.at(v)->observe(value);
-                                             if (!observers_.count(v)) return;
-                                             for (auto& [name, observer] : observers_.at(v))
-                                               observer->observe(value);
-                                           })
-                              .at(0));
+    for (size_t b = 0; b < inputs_.size(); ++b) {
+      const auto show = [&](ValueId v, const Tensor& value) {
+        if (results_.count(v)) results_.at(v)->observe(value);
+        if (!observers_.count(v)) return;
+        for (auto& [name, observer] : observers_.at(v)) observer->observe(value);
+        if (outlier >= 0)
+          for (const Tensor& part : without_sample(b, value, outlier))
+            without_.at(v)->observe(part);
+      };
+      expected_.push_back(program.run_watched(inputs_[b], watched, show).at(0));
+    }
   }
 
-  // The first output's SQNR of a graph; of a classifier that of its scores, for a softmax makes
-  // more of some samples than of others.
+  // A value of the batch without that sample: the part before it, and the part behind.
+  std::vector<Tensor> without_sample(size_t batch, const Tensor& value, int64_t sample) const {
+    const int64_t at = sample - begins_[batch], size = inputs_[batch].at(0).size(0);
+    if (at < 0 || at >= size || value.dim() == 0 || value.size(0) != size) return {value};
+    std::vector<Tensor> parts;
+    if (at > 0) parts.push_back(value.slice(0, 0, at).contiguous());
+    if (at + 1 < size) parts.push_back(value.slice(0, at + 1, size).contiguous());
+    return parts;
+  }
+
+  // The first output's SQNR of a graph, without the sample that is left out; of a classifier that
+  // of its scores, for a softmax makes more of some samples than of others.
   double measure(const Graph& g) const {
     const runtime::Program program = runtime::compile(graph::without_final_softmax(g));
     ErrorStatistics error;
-    for (size_t i = 0; i < inputs_.size(); ++i)
-      error.add(expected_[i], program.run(inputs_[i]).at(0));
+    for (size_t i = 0; i < inputs_.size(); ++i) {
+      const std::vector<Tensor> x = without_sample(i, expected_[i], left_out_),
+                                y = without_sample(i, program.run(inputs_[i]).at(0), left_out_);
+      for (size_t k = 0; k < x.size(); ++k) error.add(x[k], y[k]);
+    }
     return error.sqnr();
   }
 
@@ -232,6 +257,16 @@ class Adviser {
     }
   }
 
+  // The range of every layer without the sample that stretches this one.
+  void try_without(LayerComparison& l) {
+    detail::Quantizers all;
+    for (const auto& [v, observer] : without_)
+      if (!observer->empty())
+        all.emplace_back(match_.codes[v], observer->calculate_qparams().quantizer);
+    add(l, fmt::format("all ranges without sample {}", left_out_),
+        detail::with_quantizers(q_, all));
+  }
+
   void try_float(LayerComparison& l) {
     const NodeId n = node_of(l);
     if (n < 0 || match_.node[n] < 0 || !l.quantized) return;
@@ -255,8 +290,11 @@ class Adviser {
   const Match match_;
   const std::chrono::steady_clock::time_point start_;
   std::vector<std::vector<Tensor>> inputs_;
+  std::vector<int64_t> begins_;  // by batch: its first sample
+  int64_t left_out_ = -1;        // the sample that is not measured; -1: none
   std::vector<Tensor> expected_;
   std::map<ValueId, std::vector<std::pair<std::string, quant::ObserverPtr>>> observers_;
+  std::map<ValueId, quant::ObserverPtr> without_;  // the sample with the outlier, if there is one
   std::map<ValueId, quant::ObserverPtr> results_;  // of layers that were left float
   double now_ = 0;
 };

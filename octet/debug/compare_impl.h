@@ -10,6 +10,7 @@
 #include "octet/debug/compare.h"
 #include "octet/debug/metrics.h"
 #include "octet/ops/op.h"
+#include "octet/runtime/program.h"
 
 namespace octet::debug::detail {
 
@@ -35,6 +36,14 @@ std::optional<size_t> weight_operand(const graph::Graph& g, const graph::Node& n
 int64_t weight_axis(const graph::Node& node, const Tensor& weight);
 // The dimension of a layer's result along which the channels lie.
 int64_t channel_axis(const graph::Node& node, int64_t dims);
+
+// Layers with a lower one come first: faults of accuracy, those left float, all others.
+int rank_of(Fault fault);
+
+// Runs the program five times and gives each call's share of the time: 0..1, of steps one after
+// another the same call may come more than once. Nothing if the clock saw no time pass.
+void share_time(const runtime::Program& program, const std::vector<Tensor>& inputs,
+                const std::function<void(const graph::Node&, double share)>& add);
 
 // -- sums (compare_stats.cpp) ---------------------------------------------------------------------
 

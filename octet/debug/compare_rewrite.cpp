@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "octet/base/error.h"
 #include "octet/debug/compare_impl.h"
@@ -28,35 +29,44 @@ Tensor per_channel_weight(const Tensor& weight, int64_t axis, DType dtype) {
 }
 
 std::optional<Graph> with_quantizers(const Graph& q, const Quantizers& quantizers) {
-  Graph g = q;
   const auto keeps = [&](const Node& node) {
     const ops::Op* op = node.kind == NodeKind::call ? ops::find(node.op) : nullptr;
-    return op && op->rule() == ops::QRule::same && g.type(node.outputs[0]).is_quantized();
+    return op && op->rule() == ops::QRule::same && q.type(node.outputs[0]).is_quantized();
   };
-  std::set<ValueId> done;
+  std::map<ValueId, QuantizerPtr> wanted;  // of values whose qparams are their own; the first holds
   for (const auto& [value, quantizer] : quantizers) {
-    const DType dtype = q.type(value).dtype;
-    std::vector<ValueId> todo{value};
-    while (!todo.empty()) {
-      const ValueId v = todo.back();
-      todo.pop_back();
-      if (!done.insert(v).second) continue;
-      if (!g.type(v).is_quantized() || g.type(v).dtype != dtype || g.is_constant(v) ||
-          g.producer(v).kind == NodeKind::input)
-        return std::nullopt;
-      g.set_quantizer(v, quantizer);
-      if (const Node& producer = g.producer(v); keeps(producer)) todo.push_back(producer.inputs[0]);
-      for (NodeId user : g.users(v))
-        if (const Node& node = g.node(user); keeps(node) && node.inputs[0] == v)
-          todo.insert(todo.end(), node.outputs.begin(), node.outputs.end());
+    ValueId v = value;
+    while (keeps(q.producer(v))) {  // those of its operand
+      const ValueId before = q.producer(v).inputs[0];
+      if (!same_qparams(q.type(v), q.type(before))) return std::nullopt;
+      v = before;
     }
+    if (!q.type(v).is_quantized() || q.type(v).dtype != q.type(value).dtype ||
+        q.producer(v).kind != NodeKind::call)
+      return std::nullopt;
+    wanted.emplace(v, quantizer);
   }
   try {
+    graph::Rewriter rewriter(q);
+    Graph g = rewriter.run([&](graph::Rewriter& r, const Node& node) {
+      if (node.kind != NodeKind::call) return false;
+      std::optional<ops::QType> want = graph::want_of(q, node);
+      if (const auto it = wanted.find(node.outputs[0]); it != wanted.end())
+        want->quantizer = it->second;
+      else if (keeps(node))
+        want.reset();  // whatever follows from the operand's
+      else
+        return false;
+      const auto results = r.out().add_calls(q.value(node.outputs[0]).name, node.op,
+                                             r.operands(node), node.attrs, want, node.scope);
+      for (size_t i = 0; i < results.size(); ++i) r.map(node.outputs[i], results[i]);
+      return true;
+    });
     g.check();
+    return g;
   } catch (const Error&) {
     return std::nullopt;
   }
-  return g;
 }
 
 std::optional<Graph> with_weight(const Graph& q, NodeId id, const Tensor& weight) {

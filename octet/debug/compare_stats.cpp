@@ -41,8 +41,9 @@ struct Columns {
     for (int64_t r = 0; r < rows; r += kFlushRows) {
       std::fill(part.begin(), part.end(), 0.0F);
       const int64_t end = std::min(rows, r + kFlushRows), w = static_cast<int64_t>(width);
-      for (int64_t i = r; i < end; ++i)
-        only_noise ? add_noise(x + i * w, y + i * w) : add_row(x + i * w, y + i * w);
+      int64_t i = r;
+      for (; i + 4 <= end; i += 4) add_rows<4>(x + i * w, y + i * w);
+      for (; i < end; ++i) add_rows<1>(x + i * w, y + i * w);
       for (size_t j = 0; j < width; ++j) {
         xx[j] += part[j];
         yy[j] += part[width + j];
@@ -52,33 +53,47 @@ struct Columns {
   }
 
  private:
-  template <typename Y>
-  void add_noise(const float* __restrict x, const Y y) {
-    float* __restrict pdd = part.data() + 2 * width;
-    float* __restrict c = y_min.data(), * __restrict d = y_max.data();
-    const size_t n = width;
+  // A few rows at a time, so that the sums are loaded and stored once for all of them. Pointers are
+  // parameters, so that the compiler knows that they are apart, and vectorizes.
+  template <int64_t kRows, typename Y>
+  void add_rows(const float* x, const Y& y) {
+    float *sums = part.data(), *noise = sums + 2 * width;
+    if (only_noise)
+      add_noise<kRows>(x, y, width, noise, y_min.data(), y_max.data());
+    else
+      add_all<kRows>(x, y, width, sums, sums + width, noise, x_min.data(), x_max.data(),
+                     most.data());
+  }
+  template <int64_t kRows, typename Y>
+  static void add_noise(const float* __restrict x, const Y y, size_t n, float* __restrict pdd,
+                        float* __restrict least, float* __restrict greatest) {
     for (size_t j = 0; j < n; ++j) {
-      const float v = y[j], e = x[j] - v;
-      pdd[j] += e * e;
-      c[j] = v < c[j] ? v : c[j];
-      d[j] = v > d[j] ? v : d[j];
+      float dd = pdd[j], c = least[j], d = greatest[j];
+      for (size_t r = 0; r < kRows; ++r) {
+        const float v = y[r * n + j], e = x[r * n + j] - v;
+        dd += e * e;
+        c = v < c ? v : c;
+        d = v > d ? v : d;
+      }
+      pdd[j] = dd, least[j] = c, greatest[j] = d;
     }
   }
-  template <typename Y>
-  void add_row(const float* __restrict x, const Y y) {
-    float* __restrict pxx = part.data();
-    float* __restrict pyy = pxx + width;
-    float* __restrict pdd = pyy + width;
-    float* __restrict a = x_min.data(), * __restrict b = x_max.data(), * __restrict m = most.data();
-    const size_t n = width;
+  template <int64_t kRows, typename Y>
+  static void add_all(const float* __restrict x, const Y y, size_t n, float* __restrict pxx,
+                      float* __restrict pyy, float* __restrict pdd, float* __restrict least,
+                      float* __restrict greatest, float* __restrict most) {
     for (size_t j = 0; j < n; ++j) {
-      const float u = x[j], v = y[j], e = u - v, abs = std::fabs(e);
-      pxx[j] += u * u;
-      pyy[j] += v * v;
-      pdd[j] += e * e;
-      a[j] = u < a[j] ? u : a[j];
-      b[j] = u > b[j] ? u : b[j];
-      m[j] = abs > m[j] ? abs : m[j];
+      float xx = pxx[j], yy = pyy[j], dd = pdd[j], a = least[j], b = greatest[j], m = most[j];
+      for (size_t r = 0; r < kRows; ++r) {
+        const float u = x[r * n + j], v = y[r * n + j], e = u - v, abs = std::fabs(e);
+        xx += u * u;
+        yy += v * v;
+        dd += e * e;
+        a = u < a ? u : a;
+        b = u > b ? u : b;
+        m = abs > m ? abs : m;
+      }
+      pxx[j] = xx, pyy[j] = yy, pdd[j] = dd, least[j] = a, greatest[j] = b, most[j] = m;
     }
   }
 };
@@ -291,7 +306,8 @@ void count_grid(GridPart& part, const float* x, int64_t n, const GridScale& g) {
     const int64_t m = std::min(kChunk, n - at);
     std::array<float, kLanes> error{}, clipping{};
     const auto step = [&](int64_t i, size_t lane) {
-      const float v = x[at + i] * g.inverse, low = v < g.first ? g.first : v,
+      // What is no number goes into the first bin.
+      const float v = x[at + i] * g.inverse, low = v > g.first ? v : g.first,
                   t = low > g.last ? g.last : low, r = (t + kRound) - kRound,
                   above = r < g.least ? g.least : r, q = above > g.most ? g.most : above,
                   e = x[at + i] - q * g.scale, e2 = e * e;
@@ -303,9 +319,10 @@ void count_grid(GridPart& part, const float* x, int64_t n, const GridScale& g) {
     for (; i + kLanes <= m; i += kLanes)
       for (size_t lane = 0; lane < kLanes; ++lane) step(i + static_cast<int64_t>(lane), lane);
     for (; i < m; ++i) step(i, 0);
-    for (i = 0; i < m; ++i)
-      ++part.counts[static_cast<size_t>(i & 3)]
-                   [static_cast<size_t>(std::clamp(bins[static_cast<size_t>(i)], 0, 511))];
+    const int32_t* bin = bins.data();
+    for (i = 0; i + 4 <= m; i += 4)
+      for (size_t k = 0; k < 4; ++k) ++part.counts[k][static_cast<size_t>(bin[i + k])];
+    for (; i < m; ++i) ++part.counts[0][static_cast<size_t>(bin[i])];
     for (size_t lane = 0; lane < kLanes; ++lane)
       part.error += error[lane], part.clipping += clipping[lane];
   }

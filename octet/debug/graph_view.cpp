@@ -86,6 +86,12 @@ std::vector<Tensor> Instrumented::call_module(const Node& node,
 ValueId Instrument::call(const std::string& name, const nn::ModulePtr& module,
                          const std::string& class_name, std::vector<ValueId> operands,
                          const std::vector<TensorType>& types, bool numbered) {
+  return calls(name, module, class_name, std::move(operands), types, numbered).at(0);
+}
+
+std::vector<ValueId> Instrument::calls(const std::string& name, const nn::ModulePtr& module,
+                                       const std::string& class_name, std::vector<ValueId> operands,
+                                       const std::vector<TensorType>& types, bool numbered) {
   std::string stem = name;
   std::replace(stem.begin(), stem.end(), '.', '_');  // a path of one part
   std::string path = numbered ? "" : stem;
@@ -95,7 +101,7 @@ ValueId Instrument::call(const std::string& name, const nn::ModulePtr& module,
        ++k)
     path = fmt::format("{}_{}", stem, k);
   modules_.emplace_back(path, module);
-  return rewriter_.out().add_module(path, path, class_name, std::move(operands), types).at(0);
+  return rewriter_.out().add_module(path, path, class_name, std::move(operands), types);
 }
 
 ValueId Instrument::log(ValueId value, const std::string& name, const MakeLogger& logger,

@@ -57,6 +57,11 @@ class Instrument {
   graph::ValueId call(const std::string& name, const nn::ModulePtr& module,
                       const std::string& class_name, std::vector<graph::ValueId> operands,
                       const std::vector<TensorType>& types, bool numbered = true);
+  // The same, all results.
+  std::vector<graph::ValueId> calls(const std::string& name, const nn::ModulePtr& module,
+                                    const std::string& class_name,
+                                    std::vector<graph::ValueId> operands,
+                                    const std::vector<TensorType>& types, bool numbered = true);
   // A logger behind a value of the new graph.
   graph::ValueId log(graph::ValueId value, const std::string& name, const MakeLogger& logger,
                      OutputLogger::Place place);

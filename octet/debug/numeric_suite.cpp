@@ -78,6 +78,34 @@ Tensor Logger::forward(Tensor x) {
 
 void OutputLogger::log(const Tensor& x) { stats["tensor_val"].push_back(x.detach()); }
 
+namespace {
+// What a result that is not the first is called.
+std::string numbered(const std::string& name, size_t result) {
+  return name + "." + std::to_string(result);
+}
+}  // namespace
+
+void OutputLogger::log_results(const std::vector<Tensor>& xs) {
+  log(xs.at(0));
+  for (size_t i = 1; i < xs.size(); ++i) stats[numbered("tensor_val", i)].push_back(xs[i].detach());
+}
+
+void ShadowLogger::log_results(const std::vector<Tensor>& xs, const std::vector<Tensor>& ys) {
+  log(xs.at(0), ys.at(0));
+  for (size_t i = 1; i < std::min(xs.size(), ys.size()); ++i) {
+    stats[numbered("quantized", i)].push_back(xs[i].detach());
+    stats[numbered("float", i)].push_back(ys[i].detach());
+  }
+}
+
+void ErrorLogger::log_results(const std::vector<Tensor>& xs, const std::vector<Tensor>& ys) {
+  log(xs.at(0), ys.at(0));
+  for (size_t i = 1; i < std::min(xs.size(), ys.size()); ++i) {
+    if (further.size() < i) further.emplace_back();
+    further[i - 1].add(ys[i], xs[i]);
+  }
+}
+
 void ShadowLogger::log(const Tensor& x, const Tensor& y) {
   stats["quantized"].push_back(x.detach());
   stats["float"].push_back(y.detach());
@@ -116,8 +144,8 @@ void add_parts(Module& shadow, ModulePtr q_module, ModulePtr float_module,
   shadow.add_child("shadow_module", std::move(float_module));
   shadow.add_child("logger", logger());
 }
-void log_both(const Module& shadow, const Tensor& x, const Tensor& y) {
-  shadow.submodule("logger")->as<Logger>().log(x, y);
+void log_both(const Module& shadow, const std::vector<Tensor>& xs, const std::vector<Tensor>& ys) {
+  shadow.submodule("logger")->as<Logger>().log_results(xs, ys);
 }
 }  // namespace
 
@@ -127,14 +155,14 @@ Shadow::Shadow(ModulePtr q_module, ModulePtr float_module, const MakeLogger& log
 
 Tensor Shadow::forward(Tensor x) {
   Tensor output = (*submodule("orig_module"))(x);
-  log_both(*this, output, (*submodule("shadow_module"))(dequantized(x)));
+  log_both(*this, {output}, {(*submodule("shadow_module"))(dequantized(x))});
   return output;
 }
 
 std::vector<Tensor> Shadow::forward(std::vector<Tensor> inputs) {
   std::vector<Tensor> outputs = (*submodule("orig_module"))(inputs);
   std::vector<Tensor> shadows = (*submodule("shadow_module"))(dequantized(inputs));
-  log_both(*this, outputs.at(0), shadows.at(0));
+  log_both(*this, outputs, shadows);
   return outputs;
 }
 
@@ -146,7 +174,8 @@ ShadowFunctional::ShadowFunctional(ModulePtr q_module, ModulePtr float_module,
 Tensor ShadowFunctional::apply(const char* op, const std::vector<Tensor>& operands,
                                const Attrs& attrs) {
   Tensor output = submodule("orig_module")->operation(op, operands, attrs);
-  log_both(*this, output, submodule("shadow_module")->operation(op, dequantized(operands), attrs));
+  log_both(*this, {output},
+           {submodule("shadow_module")->operation(op, dequantized(operands), attrs)});
   return output;
 }
 
@@ -220,8 +249,8 @@ bool is_functional(const Module& m) {
   return dynamic_cast<const nn::quantized::FloatFunctional*>(&m) != nullptr;
 }
 
-void log_first(Module& m, const std::vector<Tensor>&, std::vector<Tensor>& outputs) {
-  m.submodule(quant::kActivationPostProcess)->as<Logger>().log(outputs.at(0));
+void log_outputs(Module& m, const std::vector<Tensor>&, std::vector<Tensor>& outputs) {
+  m.submodule(quant::kActivationPostProcess)->as<Logger>().log_results(outputs);
 }
 
 void attach_loggers(Module& m, const std::string& path, const MakeLogger& logger,
@@ -237,7 +266,7 @@ void attach_loggers(Module& m, const std::string& path, const MakeLogger& logger
   if (whole) {
     m.add_child(quant::kActivationPostProcess, logger());
     // A FloatFunctional calls its child by itself.
-    if (!functional) m.add_forward_hook(quant::kActivationPostProcess, log_first);
+    if (!functional) m.add_forward_hook(quant::kActivationPostProcess, log_outputs);
     return;
   }
   for (const auto& [name, child] : std::vector(m.children()))
@@ -260,7 +289,13 @@ LoggerDict get_matching_activations(const Module& float_module, const Module& q_
     if (values == stats.end() || values->second.empty()) continue;
     const LoggerStats* found = match(floats, parted(key).first, "stats");
     if (!found || !found->count("tensor_val")) continue;
-    result[key] = {{"float", found->at("tensor_val")}, {"quantized", values->second}};
+    LoggerStats& both = result[key];
+    for (const auto& [name, tensors] : stats) {  // "tensor_val", "tensor_val.1" ...
+      const std::string prefix = "tensor_val";
+      if (name.rfind(prefix, 0) != 0 || !found->count(name)) continue;
+      both["float" + name.substr(prefix.size())] = found->at(name);
+      both["quantized" + name.substr(prefix.size())] = tensors;
+    }
   }
   return result;
 }

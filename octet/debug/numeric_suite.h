@@ -50,25 +50,36 @@ class Logger : public nn::Module {
   LoggerStats stats;
   virtual void log(const Tensor& x);                   // Error unless overridden
   virtual void log(const Tensor& x, const Tensor& y);  // Error unless overridden
+  // All results of a module (an LSTM's: outputs and states); of a Shadow, of both. The first goes
+  // to log(); what is behind it, here nowhere.
+  virtual void log_results(const std::vector<Tensor>& xs) { log(xs.at(0)); }
+  virtual void log_results(const std::vector<Tensor>& xs, const std::vector<Tensor>& ys) {
+    log(xs.at(0), ys.at(0));
+  }
   // So that FloatFunctional can call it as its observer: logs x and returns it.
   Tensor forward(Tensor x) override;
 };
 
-// Keeps the results: stats["tensor_val"].
+// Keeps the results: stats["tensor_val"]; of a module's further ones "tensor_val.1" and so on, where
+// PyTorch keeps tuples.
 class OutputLogger : public Logger {
  public:
   OutputLogger() { stats["tensor_val"]; }
   using Logger::log;
   void log(const Tensor& x) override;
+  using Logger::log_results;
+  void log_results(const std::vector<Tensor>& xs) override;
 };
 
-// Keeps both results: stats["quantized"] and stats["float"]. (PyTorch's keeps the first row only
-// where a result has several.)
+// Keeps both results: stats["quantized"] and stats["float"], of further ones "quantized.1" and so
+// on. (PyTorch's keeps the first row only where a result has several, and the first result.)
 class ShadowLogger : public Logger {
  public:
   ShadowLogger() { stats["float"], stats["quantized"]; }
   using Logger::log;
   void log(const Tensor& x, const Tensor& y) override;
+  using Logger::log_results;
+  void log_results(const std::vector<Tensor>& xs, const std::vector<Tensor>& ys) override;
 };
 
 // For Shadows: keeps the statistics of the error instead of tensors, however much data it sees.
@@ -76,7 +87,10 @@ class ErrorLogger : public Logger {
  public:
   using Logger::log;
   void log(const Tensor& x, const Tensor& y) override { error.add(y, x); }
+  using Logger::log_results;
+  void log_results(const std::vector<Tensor>& xs, const std::vector<Tensor>& ys) override;
   ErrorStatistics error;
+  std::vector<ErrorStatistics> further;  // of the results behind the first
 };
 
 using MakeLogger = std::function<std::shared_ptr<Logger>()>;
@@ -87,7 +101,7 @@ MakeLogger logger_class() {
 }
 
 // A quantized module with its float one beside it: both compute, on the same input (dequantized for
-// the float one), `logger` sees both first results, and the quantized result goes on. Children:
+// the float one), `logger` sees the results of both, and the quantized ones go on. Children:
 // orig_module, shadow_module, logger.
 class Shadow : public nn::Module {
  public:
@@ -138,7 +152,8 @@ void prepare_model_outputs(
     const std::function<bool(const nn::Module&)>& allow = is_compared_output);
 
 // After prepare_model_outputs and calls: what the loggers of both models kept at matching places,
-// by the quantized model's key ("conv.stats"): "float" and "quantized", one tensor for each call.
+// by the quantized model's key ("conv.stats"): "float" and "quantized", one tensor for each call; of
+// modules with several results also "float.1", "quantized.1" and so on.
 LoggerDict get_matching_activations(const nn::Module& float_module, const nn::Module& q_module);
 
 // prepare_model_outputs, one call of each model, get_matching_activations.

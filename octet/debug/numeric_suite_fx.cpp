@@ -338,14 +338,23 @@ void set_operand(NSSingleResultType& result, const Node& node, size_t operand) {
   (listed ? result.index_within_arg : result.index_of_arg) = static_cast<int64_t>(operand);
 }
 
+// How many results both layers of a pair have.
+size_t common_results(const View& a, const View& b, const std::pair<NSSubgraph, NSSubgraph>& pair) {
+  return std::min(a.g.node(pair.first.base_op_node).outputs.size(),
+                  b.g.node(pair.second.base_op_node).outputs.size());
+}
+
+// `results`: of a pair, common_results.
 GraphModulePtr with_loggers(const View& v, const std::string& model, const Pairs& pairs,
                             NSSubgraph std::pair<NSSubgraph, NSSubgraph>::*side,
                             const std::map<std::string, std::string>& paths,
+                            const std::function<size_t(const Pairs::value_type&)>& results,
                             const MakeLogger& logger, bool inputs) {
-  std::map<NodeId, const Pairs::value_type*> starts, ends;
+  std::map<NodeId, const Pairs::value_type*> starts, ends, bases;
   for (const auto& pair : pairs) {
     starts[(pair.second.*side).start_node] = &pair;
     ends[(pair.second.*side).end_node] = &pair;
+    bases[(pair.second.*side).base_op_node] = &pair;
   }
   Instrument instrument(v);
   return instrument.run([&](Rewriter& r, const Node& node) {
@@ -363,6 +372,15 @@ GraphModulePtr with_loggers(const View& v, const std::string& model, const Pairs
       }
     }
     r.copy(node);
+    // The results behind the first, which others observe and fuse.
+    if (const auto base = bases.find(id); base != bases.end())
+      for (size_t k = 1; k < results(*base->second); ++k) {
+        NSSingleResultType result =
+            result_of(v, "node_output", node, node, node, paths.at(base->second->first));
+        result.index_within_arg = static_cast<int64_t>(k);
+        r.map(node.outputs[k], instrument.log(r(node.outputs[k]), v.name(node) + "_ns_logger",
+                                              logger, {model, base->second->first, result}));
+      }
     if (end != ends.end()) {
       const NSSubgraph& subgraph = end->second->second.*side;
       r.map(node.outputs[0],
@@ -385,8 +403,9 @@ std::pair<GraphModulePtr, GraphModulePtr> add_loggers(
   const Pairs pairs = matching(a, b, options);
   const std::map<std::string, std::string> paths = paths_of(a, pairs);
   using Pair = std::pair<NSSubgraph, NSSubgraph>;
-  return {with_loggers(a, name_a, pairs, &Pair::first, paths, logger, should_log_inputs),
-          with_loggers(b, name_b, pairs, &Pair::second, paths, logger, should_log_inputs)};
+  const auto results = [&](const Pairs::value_type& p) { return common_results(a, b, p.second); };
+  return {with_loggers(a, name_a, pairs, &Pair::first, paths, results, logger, should_log_inputs),
+          with_loggers(b, name_b, pairs, &Pair::second, paths, results, logger, should_log_inputs)};
 }
 
 NSResultsType extract_logger_info(const Module& model_a, const Module& model_b,
@@ -420,6 +439,7 @@ class Shadows {
       if (!can_shadow(pair.second)) continue;
       starts_[pair.second.second.start_node] = &pair;
       ends_[pair.second.second.end_node] = &pair;
+      bases_[pair.second.second.base_op_node] = &pair;
     }
     return instrument_.run([&](Rewriter& r, const Node& node) { return visit(r, node); });
   }
@@ -471,7 +491,8 @@ class Shadows {
                             {a_.g.type(of_a)});
   }
 
-  ValueId copy(const std::string& name, const Node& node, const std::vector<ValueId>& data) {
+  std::vector<ValueId> copy(const std::string& name, const Node& node,
+                            const std::vector<ValueId>& data) {
     std::vector<ValueId> operands;
     size_t next = 0;
     for (ValueId operand : node.inputs)
@@ -481,12 +502,10 @@ class Shadows {
     std::vector<TensorType> types;
     for (ValueId output : node.outputs) types.push_back(a_.g.type(output));
     if (node.kind == NodeKind::module)
-      return instrument_.call(name + "_shadow_copy", a_.module(node), node.op, operands, types);
-    return instrument_.rewriter()
-        .out()
-        .add_calls(name + "_shadow_copy", node.op, operands, node.attrs, graph::want_of(a_.g, node),
-                   node.scope)
-        .at(0);
+      return instrument_.calls(name + "_shadow_copy", a_.module(node), node.op, operands, types);
+    return instrument_.rewriter().out().add_calls(name + "_shadow_copy", node.op, operands,
+                                                  node.attrs, graph::want_of(a_.g, node),
+                                                  node.scope);
   }
 
   void shadow(Rewriter& r, const Pairs::value_type& pair) {
@@ -515,18 +534,36 @@ class Shadows {
       data.back() = instrument_.log(data.back(), name + "_ns_logger_a_inp", logger_,
                                     {name_a_, pair.first, std::move(result)});
     }
-    for (const Node* node : nodes) data = {copy(name, *node, data)};
+    std::vector<ValueId> further;
+    for (const Node* node : nodes) {
+      const std::vector<ValueId> made = copy(name, *node, data);
+      if (node == &base_a) further.assign(made.begin() + 1, made.end());
+      data = {made.at(0)};
+    }
     NSSingleResultType result =
         result_of(a_, "node_output", *nodes.back(), base_a, *nodes.back(), paths_.at(pair.first));
     result.ref_node_name = result.prev_node_name = r.out().value(data[0]).name;
-    instrument_.log(data[0], name + "_ns_logger_a", logger_,
-                    {name_a_, pair.first, std::move(result)});
+    instrument_.log(data[0], name + "_ns_logger_a", logger_, {name_a_, pair.first, result});
+    for (size_t k = 1; k < common_results(a_, b_, pair.second); ++k) {
+      result.index_within_arg = static_cast<int64_t>(k);
+      instrument_.log(further.at(k - 1), name + "_ns_logger_a", logger_,
+                      {name_a_, pair.first, result});
+    }
   }
 
   bool visit(Rewriter& r, const Node& node) {
     const NodeId id = b_.g.value(node.outputs.at(0)).producer;
     if (auto start = starts_.find(id); start != starts_.end()) shadow(r, *start->second);
     r.copy(node);
+    if (const auto base = bases_.find(id); base != bases_.end())
+      for (size_t k = 1; k < common_results(a_, b_, base->second->second); ++k) {
+        NSSingleResultType result =
+            result_of(b_, "node_output", node, node, node, paths_.at(base->second->first));
+        result.index_within_arg = static_cast<int64_t>(k);
+        r.map(node.outputs[k],
+              instrument_.log(r(node.outputs[k]), b_.name(node) + "_ns_logger_b", logger_,
+                              {name_b_, base->second->first, std::move(result)}));
+      }
     auto end = ends_.find(id);
     if (end == ends_.end()) return true;
     const Node& base = b_.g.node(end->second->second.second.base_op_node);
@@ -544,7 +581,7 @@ class Shadows {
   const bool inputs_;
   Instrument instrument_;
   std::map<std::string, std::string> paths_;
-  std::map<NodeId, const Pairs::value_type*> starts_, ends_;  // of b
+  std::map<NodeId, const Pairs::value_type*> starts_, ends_, bases_;  // of b
 };
 
 }  // namespace
@@ -566,16 +603,23 @@ NSResultsType extract_shadow_logger_info(const Module& model_a_shadows_b,
 }
 
 namespace {
-// The values that a model's loggers kept of the last call, by ref_name, of one model name.
-std::map<std::string, NSSingleResultType> take(Module& model, const std::string& model_name) {
+// Not the places that topk gives beside the values.
+bool has_numbers(const Tensor& x) { return x.is_quantized() || is_floating(x.dtype()); }
+
+// The values that a model's loggers kept of the last call, by ref_name and number of the result, of
+// one model name.
+std::map<std::pair<std::string, int64_t>, NSSingleResultType> take(Module& model,
+                                                                   const std::string& model_name) {
   NSResultsType results;
   collect(model, results);
   for (auto& [path, module] : model.named_modules())
     if (auto* logger = dynamic_cast<OutputLogger*>(module)) logger->stats.clear();
-  std::map<std::string, NSSingleResultType> values;
+  std::map<std::pair<std::string, int64_t>, NSSingleResultType> values;
   for (auto& [name, by_type] : results)
     if (auto it = by_type["node_output"].find(model_name); it != by_type["node_output"].end())
-      values[name] = std::move(it->second.at(0));
+      for (NSSingleResultType& result : it->second)
+        if (!result.values.empty() && has_numbers(result.values[0]))
+          values[{name, result.index_within_arg}] = std::move(result);
   return values;
 }
 }  // namespace
@@ -595,7 +639,8 @@ std::map<std::string, LayerError> split_layer_errors(
     auto expected = take(*a, "float"), within = take(*b, "quantized");
     for (auto& [name, alone] : take(*both, "quantized")) {
       const NSSingleResultType& y = within.at(name);
-      errors[y.ref_node_name] +=
+      const std::string number = name.second ? ":" + std::to_string(name.second) : "";
+      errors[y.ref_node_name + number] +=
           split_layer_error(expected.at(name).values.at(0), alone.values.at(0), y.values.at(0));
     }
   }
@@ -603,6 +648,11 @@ std::map<std::string, LayerError> split_layer_errors(
 }
 
 // -- comparing ------------------------------------------------------------------------------------
+
+namespace {
+// Indices are compared as floats.
+Tensor as_numbers(const Tensor& x) { return has_numbers(x) ? x : x.to(DType::float32); }
+}  // namespace
 
 void extend_logger_results_with_comparison(
     NSResultsType& results, const std::string& model_name_1, const std::string& model_name_2,
@@ -627,7 +677,8 @@ void extend_logger_results_with_comparison(
         std::vector<double>& out = result_2.comparisons[comparison_name];
         out.clear();
         for (size_t i = 0; i < std::min(result_1->values.size(), result_2.values.size()); ++i)
-          out.push_back(comparison_fn(result_1->values[i], result_2.values[i]));
+          out.push_back(
+              comparison_fn(as_numbers(result_1->values[i]), as_numbers(result_2.values[i])));
       }
     }
 }

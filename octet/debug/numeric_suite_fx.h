@@ -64,7 +64,9 @@ struct NSSingleResultType {
 
 // By layer (the node's name in the model that layers are named after), by type ("weight",
 // "node_output", "node_input"), by model: results[layer][type][model][i]. Several only for
-// node_input, in the order of operands.
+// node_input, in the order of operands, and for node_output of a layer with several results (an
+// LSTM, split, topk): index_within_arg is the result's number (PyTorch has tuples of an LSTM's in one
+// entry, and nothing of others).
 using NSResultsType =
     std::map<std::string,
              std::map<std::string, std::map<std::string, std::vector<NSSingleResultType>>>>;
@@ -139,7 +141,7 @@ MakeLogger logger_class() {
 
 using GraphModulePtr = std::shared_ptr<graph::GraphModule>;
 
-// Both models with loggers at the results of matching layers, and with should_log_inputs at their
+// Both models with loggers at all results of matching layers, and with should_log_inputs at their
 // data operands too. For graphs in eval mode.
 std::pair<GraphModulePtr, GraphModulePtr> add_loggers(
     const std::string& name_a, const GraphModulePtr& model_a, const std::string& name_b,
@@ -162,7 +164,8 @@ GraphModulePtr add_shadow_loggers(const std::string& name_a, const GraphModulePt
 NSResultsType extract_shadow_logger_info(const nn::Module& model_a_shadows_b,
                                          const std::string& model_name_to_use_for_layer_names);
 
-// The error of each layer of `quantized`, by its name there, over all samples (the graphs' inputs):
+// The error of each layer of `quantized`, by its name there (of further results ":1" and so on
+// behind it; those of integers are left out), over all samples (the graphs' inputs):
 // own, of the layer fed the float model's values (which it rounds to its operands' codes), and
 // total, within the quantized model. The graphs run three times on each sample; memory does not
 // grow with their number. Layers whose operands have no counterpart (add_shadow_loggers) are left

@@ -7,10 +7,14 @@
 #include <cstdlib>
 
 #include "octet/base/json_impl.h"
-#include "octet/debug/report_page_impl.h"
+#include "octet/debug/page_impl.h"
 
 namespace octet::debug {
 namespace {
+
+const char* const kReportScript =
+#include "octet/debug/report_script.raw"
+    ;
 
 // Numbers as they are shown: 4 digits of decibels are plenty.
 OrderedJson number(double value, int digits = 6) {
@@ -187,17 +191,25 @@ std::string to_json(const Comparison& c, const ReportOptions& options, bool hist
 }
 
 std::string html_report(const Comparison& c, const ReportOptions& options) {
-  std::string data = to_json(c, options, true), safe;
-  for (const char ch : data)  // nothing in it ends the script
-    safe += ch == '<' ? std::string("\\u003c") : std::string(1, ch);
-  std::string page = detail::kReportPage;
-  const auto put = [&](const std::string& place, const std::string& text) {
-    page.replace(page.find(place), place.size(), text);
-  };
-  put("@SCRIPT@", detail::kReportScript);
-  put("@DATA@", safe);
-  put("@STYLE@", detail::kReportStyle);
-  return page;
+  return detail::make_page(
+      {{{"TITLE", "octet compare"},
+        {"HEADING", "Float and quantized, layer by layer"},
+        {"SECTIONS",
+         "<section aria-labelledby=\"findings-title\">\n"
+         "<h2 id=\"findings-title\">What is wrong</h2>\n<div id=\"findings\"></div>\n</section>\n"},
+        {"ONE", "a layer"},
+        {"MANY", "layers"},
+        {"NOUN", "Layer"},
+        {"TABLE", "Layers"},
+        {"COLOUR", "SQNR"},
+        {"JUMP", "Worst layer"},
+        {"FILTER", "name, operator or finding"},
+        {"FOOTER",
+         "Noise: the share of the output's noise that this layer alone makes, its weights and the "
+         "rounding of its result. SQNR: 20 log10 of signal over noise, within the quantized "
+         "network; own: the quantized layer fed the float network's values. 6 dB are one bit."}},
+       to_json(c, options, true),
+       kReportScript});
 }
 
 std::string junit_report(const std::vector<Gate>& gates, const std::string& suite) {

@@ -14,14 +14,18 @@
 #include <string>
 #include <vector>
 
+#include "octet/debug/compare.h"
 #include "octet/quant/workflow/fx.h"
 
 namespace octet::debug {
 
 enum class SensitivityMethod {
-  alone,    // this layer runs on codes, all others in float; the lowest SQNR is the worst
+  // This layer's weights are codes and its result is rounded to its codes, all else is float; the
+  // lowest SQNR is the worst. Rounding a value is thus the cost of what makes it: of a layer, an
+  // input, or an operator in float whose result layers read.
+  alone,
   without,  // this layer runs in float, all others on codes; the highest SQNR is the worst
-  // The noise of `alone` to first order: of a layer's own error e on the float network's values and
+  // The noise of `alone` to first order: of a value's own error e on the float network's values and
   // the Jacobian J of the outputs, |J e|^2 = E (e . J^T u)^2 over random u with independent
   // standard normal elements (`probes` of them, and one backward pass each). Error if an operator
   // has no gradient.
@@ -30,19 +34,32 @@ enum class SensitivityMethod {
 const char* to_string(SensitivityMethod method);  // "alone", "without", "estimate"
 SensitivityMethod parse_sensitivity_method(std::string_view name);  // Error for other names
 
+// A layer, an input whose values become codes (op "input"; not with `without`), or an operator that
+// stays float and has weights or multiplies matrices, or whose result layers read as codes.
 struct LayerSensitivity {
-  std::string name, op;  // as quant::node_name() and the graph have them
+  std::string name, op;  // as quant::node_name() and the graph have them; the input's name
   double sqnr = 0;       // of the graph's outputs, in dB; see SensitivityMethod
   // without: the gain in dB over the network with all layers on codes; else the share of the noise
   // that all layers cause alone, 0..1.
   double share = 0;
   int64_t weight_bytes = 0;  // of its float weights
+  bool left_float = false;   // an operator that stays float
+  std::string reason;        // why, if it does
+  // Of the time of one run of the first batch, with all layers on codes: 0..1.
+  double time_share = 0;
+  // What is wrong with it, as debug::compare() finds it on these samples; not looked for where the
+  // first dimension of an input does not count the samples.
+  Fault fault = Fault::none;
+  std::string sentence;  // and in words; "" for Fault::none
 };
 
 struct Sensitivity {
   SensitivityMethod method = SensitivityMethod::alone;
-  double all_sqnr = 0;                   // with all layers on codes
-  std::vector<LayerSensitivity> layers;  // the worst first
+  double all_sqnr = 0;  // with all layers on codes
+  // As debug::compare() ranks them: those with a fault of accuracy, which is to be mended, before
+  // the layer is left float; those left float among quantized ones, by their time; the others. The
+  // worst share first. What stays float has the noise of its rounded result, with `without` no gain.
+  std::vector<LayerSensitivity> layers;
 };
 
 struct SensitivityOptions {
@@ -65,7 +82,7 @@ Sensitivity sensitivity(const quant::ObservedGraphModule& prepared,
                         const SensitivityOptions& options = {});
 
 // The 8-bit graph in which the layers of these names (LayerSensitivity::name) stay float. Error
-// not_found for other names.
+// not_found for other names, inputs and what is float anyway among them.
 graph::Graph leaving_float(const quant::ObservedGraphModule& prepared,
                            const std::vector<std::string>& names);
 

@@ -207,10 +207,13 @@ def entry(r):
     return [r["fqn"], r["index_of_arg"], r["index_within_arg"]]
 
 
-def first(values):
-    """The tensors of one call: of a recurrent layer its sequence, and all weights."""
-    v = values[0]
-    return list(v) if isinstance(v, list) else [v[0] if isinstance(v, tuple) else v]
+def flat(v):
+    return [t for part in v for t in flat(part)] if isinstance(v, (list, tuple)) else [v]
+
+
+def tensors(values):
+    """The tensors of one call: of a recurrent layer its sequence and states, and all weights."""
+    return flat(values[0])
 
 
 def fx_results(results, names):
@@ -225,7 +228,7 @@ def fx_results(results, names):
                 continue
             out.setdefault(names[layer], {})[kind] = {
                 "float": [entry(x) for x, _ in pairs], "quantized": [entry(y) for _, y in pairs],
-                "pairs": [pair(v, w) for x, y in pairs for v, w in zip(first(x["values"]), first(y["values"]))]}
+                "pairs": [pair(v, w) for x, y in pairs for v, w in zip(tensors(x["values"]), tensors(y["values"]))]}
     return out
 
 

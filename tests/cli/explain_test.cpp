@@ -4,6 +4,12 @@
 #include <sstream>
 
 #include "cli_test_util.h"
+#include "octet/io/module_file.h"
+#include "octet/nn/nn.h"
+#include "octet/nn/registry.h"
+#include "octet/quant/modules/stubs.h"
+#include "octet/quant/workflow/eager.h"
+#include "octet/quant/workflow/fuse.h"
 
 namespace octet::testing {
 namespace {
@@ -105,6 +111,65 @@ TEST_F(CliExplain, TheCommandsOfThePageWork) {
     ++commands;
   }
   EXPECT_GE(commands, 4);
+}
+
+// -- models of modules ------------------------------------------------------------------------------
+
+// A class that the program does not have.
+struct Unknown : nn::Module {
+  nn::Slot fc = slot("fc", nn::Linear(3, 2));
+  Tensor forward(Tensor x) override { return fc(x); }
+};
+OCTET_MODULE(Unknown);
+
+std::string saved_modules(const TempDir& dir) {
+  auto model = nn::make<nn::Sequential>(quant::QuantStub(), nn::Conv2d(3, 8, 3), nn::ReLU(),
+                                        quant::DeQuantStub());
+  model->eval();
+  model->qconfig = quant::get_default_qconfig();
+  auto prepared = quant::prepare(quant::fuse_modules(model, {{"1", "2"}}));
+  (*prepared)(Tensor::randn({4, 3, 8, 8}, 1));
+  const std::string path = dir / "m.octet";
+  save_model(path, *quant::convert(prepared));
+  return path;
+}
+
+TEST(CliExplainModules, AreCalledAndExplained) {
+  OCTET_NEED_PROGRAM();
+  const TempDir dir;
+  const std::string model = saved_modules(dir);
+  const auto json =
+      json_of(run_octet({"explain", model, "--shape", "x=2x3x8x8", "--verify", "--json"}));
+  std::vector<std::string> ops;
+  for (const auto& step : json["steps"]) {
+    ops.push_back(step["op"]);
+    EXPECT_EQ(step["verified"], "identical") << step;
+    if (step["op"] == "conv2d") {
+      EXPECT_EQ(step["numbers"], "integers");
+      EXPECT_TRUE(contains(step["inputs"][0]["type"], "QUInt8(2, 3, 8, 8)")) << step;
+    }
+  }
+  EXPECT_EQ(ops, (std::vector<std::string>{"quantize", "conv2d", "dequantize"}));
+  expect_success(run_octet({"explain", model, "--shape", "x=2x3x8x8", "--require", "int8"}));
+  // Samples of DATA, of an open batch.
+  write_npz(dir / "x.npz", {{"pictures", Tensor::randn({6, 3, 8, 8}, 2)}});
+  const auto on_data =
+      json_of(run_octet({"explain", model, "--shape", "pictures=?x3x8x8", "--data", dir / "x.npz",
+                         "--samples", "6", "--batch", "2", "--json"}));
+  EXPECT_EQ(on_data["samples"], 3) << "runs, of two samples each";
+}
+
+TEST(CliExplainModules, ErrorsSayWhatToDo) {
+  OCTET_NEED_PROGRAM();
+  const TempDir dir;
+  const std::string model = saved_modules(dir);
+  expect_failure(run_octet({"explain", model}), 1, {"m.octet", "--shape x=1x3x32x32"});
+  expect_failure(run_octet({"explain", model, "--shape", "x=1x3x8x8", "--isa", "avx2"}), 2,
+                 {"--isa is for graphs"});
+  expect_failure(run_octet({"explain", model, "--shape", "x=1x5x8x8"}), 1, {"conv2d"});
+  save_model(dir / "u.octet", Unknown());
+  expect_failure(run_octet({"explain", dir / "u.octet", "--shape", "x=1x3"}), 1,
+                 {"u.octet", "Unknown", "debug::explain", "io::save_octet"});
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 #pragma once
 // Small networks of twelve kinds, in which six faults can be planted.
 
+#include <gtest/gtest.h>
+
 #include <cmath>
 #include <functional>
 #include <optional>
@@ -12,13 +14,15 @@
 #include "octet/debug/compare.h"
 #include "octet/graph/graph.h"
 #include "octet/ops/functional.h"
+#include "octet/quant/observe/observer.h"
 #include "octet/quant/workflow/fx.h"
 
 namespace octet::testing {
 
 // How a float network differs from a plain one, so that a fault can happen to it.
 struct Uneven {
-  bool branches = false;  // an operand of a cat is 40 times smaller
+  // An operand of a cat is 40 times smaller, and a layer behind it makes it as large as the others.
+  bool branches = false;
   bool channels = false;  // the weights of a depthwise layer's first channel are 32 times larger
 };
 
@@ -95,6 +99,27 @@ class NetBuilder {
   ValueId cat(const std::string& name, std::vector<ValueId> xs, int64_t dim) {
     return call(name, "cat", std::move(xs), {{"dim", dim}});
   }
+  // The cat whose last operand is small.
+  ValueId join(const std::vector<ValueId>& xs, int64_t dim) {
+    const ValueId x = cat("join", xs, dim);
+    if (!uneven_.branches) return x;
+    const auto& dims = g.type(x).dims;
+    const bool linear = dim + 1 == static_cast<int64_t>(dims.size());
+    const int64_t n = dims[static_cast<size_t>(dim)].size(),
+                  last = g.type(xs.back()).dims[static_cast<size_t>(dim)].size();
+    Shape shape(linear ? 2 : dims.size(), 1);
+    shape[0] = n;
+    if (linear) shape[1] = n;
+    Tensor w = Tensor::zeros(shape);  // of a diagonal, or one for each channel
+    for (int64_t i = 0; i < n; ++i) w.data<float>()[linear ? i * n + i : i] = i < n - last ? 1 : 40;
+    Attrs attrs;
+    if (!linear) attrs.set("groups", n);
+    return call("level",
+                linear             ? "linear"
+                : dims.size() == 3 ? "conv1d"
+                                   : "conv2d",
+                {x, g.add_constant("level.weight", w)}, attrs);
+  }
 
  private:
   Random random_;
@@ -133,7 +158,7 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
     x = b.separable("sep", c2, x, 8);
     V a = b.layer("a", c2, x, 8, {.activation = relu});
     V s = b.layer("small", c2, x, 8, {.activation = relu, .gain = b.small()});
-    y = head(b.cat("join", {a, s}, 1));
+    y = head(b.join({a, s}, 1));
   } else if (kind == "residual") {
     V x = b.layer("stem", c2, b.input(net.input), 8, {.kernel = 3, .activation = relu});
     V r = b.layer("r1", c2, x, 8, {.kernel = 3, .activation = relu});
@@ -141,14 +166,14 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
     x = b.call("sum", "add", {x, r}, {{"activation", relu}});
     V d = b.separable("sep", c2, x, 8);
     V s = b.layer("small", c2, x, 8, {.activation = relu, .gain = b.small()});
-    y = head(b.cat("join", {d, s}, 1));
+    y = head(b.join({d, s}, 1));
   } else if (kind == "mobilenet") {
     V x = b.layer("stem", c2, b.input(net.input), 8, {.kernel = 3, .activation = "relu6"});
     V d = b.separable("sep", c2, x, 16, "relu6");
     V p = b.layer("project", c2, d, 8, {});
     x = b.call("sum", "add", {x, p});
     V s = b.layer("small", c2, x, 8, {.activation = "relu6", .gain = b.small()});
-    y = head(b.cat("join", {x, s}, 1));
+    y = head(b.join({x, s}, 1));
   } else if (kind == "unet") {
     V x = b.separable("sep", c2, b.input(net.input), 8);
     const std::vector<int64_t> two{2, 2};
@@ -156,7 +181,7 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
     down = b.layer("bottom", c2, down, 12, {.kernel = 3, .activation = relu});
     V up = b.call("up", "interpolate", {down}, {{"scales", std::vector<double>{2, 2}}});
     up = b.layer("small", c2, up, 8, {.activation = relu, .gain = b.small()});
-    x = b.cat("join", {x, up}, 1);
+    x = b.join({x, up}, 1);
     x = b.layer("victim", c2, x, 8, {.kernel = 3, .activation = relu});
     y = b.layer("image", c2, x, 3, {});
   } else if (kind == "mixer") {
@@ -165,7 +190,7 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
     x = b.separable("sep", c1, x, 16);
     V a = b.layer("a", lin, x, 16, {.activation = relu});
     V s = b.layer("small", lin, x, 16, {.activation = relu, .gain = b.small()});
-    x = b.cat("join", {a, s}, 2);
+    x = b.join({a, s}, 2);
     x = b.layer("victim", lin, x, 20, {.activation = relu});
     y = b.layer("fc", lin, x, 6, {});
   } else if (kind == "transformer") {
@@ -186,7 +211,7 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
     t = b.separable("sep", c1, t, 16);
     t = b.call("to_tokens", "permute", {t}, {{"dims", std::vector<int64_t>{0, 2, 1}}});
     V s = b.layer("small", lin, x, 16, {.activation = relu, .gain = b.small()});
-    x = b.cat("join", {t, s}, 2);
+    x = b.join({t, s}, 2);
     x = b.layer("victim", lin, x, 24, {.activation = relu});
     y = b.layer("fc", lin, x, 8, {});
   } else if (kind == "glu") {
@@ -196,7 +221,7 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
     x = b.call("gated", "mul", {value, gate});
     V d = b.separable("sep", c2, x, 8);
     V s = b.layer("small", c2, x, 8, {.activation = relu, .gain = b.small()});
-    y = head(b.cat("join", {d, s}, 1));
+    y = head(b.join({d, s}, 1));
   } else if (kind == "decoder") {
     net.input = {8, 6, 6};
     V x = b.layer("stem", c2, b.input(net.input), 8, {.kernel = 3, .activation = relu});
@@ -204,7 +229,7 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
                 {.kernel = 2, .stride = 2, .activation = relu, .gain = 2});
     V d = b.separable("sep", c2, x, 8);
     V s = b.layer("small", c2, x, 8, {.activation = relu, .gain = b.small()});
-    x = b.cat("join", {d, s}, 1);
+    x = b.join({d, s}, 1);
     x = b.layer("victim", c2, x, 8, {.kernel = 3, .activation = relu});
     x = b.layer("mid", c2, x, 8, {.activation = relu});
     x = b.call("up", "interpolate", {x}, {{"scales", std::vector<double>{2, 2}}});
@@ -219,20 +244,20 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
     d = b.call("scaled", "mul", {d, e});
     V s = b.layer("small", c2, d, 8, {.activation = relu, .gain = b.small()});
     V a = b.layer("a", c2, d, 8, {.activation = relu});
-    y = head(b.cat("join", {a, s}, 1));
+    y = head(b.join({a, s}, 1));
   } else if (kind == "densenet") {
     V x = b.layer("stem", c2, b.input(net.input), 8, {.kernel = 3, .activation = relu});
     V one = b.layer("d1", c2, x, 4, {.kernel = 3, .activation = relu});
     V two = b.cat("dense1", {x, one}, 1);
     V d = b.separable("sep", c2, two, 8);
     V s = b.layer("small", c2, two, 8, {.kernel = 3, .activation = relu, .gain = b.small()});
-    y = head(b.cat("join", {two, d, s}, 1));
+    y = head(b.join({two, d, s}, 1));
   } else if (kind == "conv1d") {
     net.input = {4, 40};
     V x = b.layer("stem", c1, b.input(net.input), 8, {.kernel = 5, .activation = relu});
     V d = b.separable("sep", c1, x, 8);
     V s = b.layer("small", c1, x, 8, {.activation = relu, .gain = b.small()});
-    x = b.cat("join", {d, s}, 1);
+    x = b.join({d, s}, 1);
     x = b.layer("victim", c1, x, 12, {.kernel = 3, .activation = relu});
     x = b.layer("after", c1, x, 8, {.activation = relu});
     x = b.call("flat", "flatten", {x});
@@ -251,7 +276,7 @@ inline FaultNet make_fault_net(const std::string& kind, Uneven uneven = {}) {
       h = b.call("h" + at, "tanh", {in});
     }
     V s = b.layer("small", lin, last, 16, {.activation = relu, .gain = b.small()});
-    x = b.cat("join", {h, s}, 1);
+    x = b.join({h, s}, 1);
     x = b.layer("victim", lin, x, 16, {.activation = relu});
     y = b.layer("fc", lin, x, 5, {});
   }
@@ -275,13 +300,16 @@ inline debug::Samples as_samples(const Tensor& x) {
           }};
 }
 
+// Calibrated, and what convert makes of it.
 struct FaultQuantized {
   graph::Graph before, after;
+  std::shared_ptr<quant::ObservedGraphModule> prepared;
 };
-inline FaultQuantized quantize_fault_net(const FaultNet& net, const Tensor& data,
-                                         const std::string& observer = "MinMaxObserver",
-                                         const std::vector<std::string>& skip = {},
-                                         const std::string& per_tensor = "") {
+// `plant` may change the observers after calibration.
+inline FaultQuantized quantize_fault_net(
+    const FaultNet& net, const Tensor& data, const std::string& observer = "MinMaxObserver",
+    const std::vector<std::string>& skip = {}, const std::string& per_tensor = "",
+    const std::function<void(quant::ObservedGraphModule&)>& plant = {}) {
   quant::QConfig qconfig = quant::get_default_qconfig();
   qconfig.activation = quant::ObserverFactory(observer);
   quant::QConfigMapping mapping(qconfig);
@@ -293,8 +321,83 @@ inline FaultQuantized quantize_fault_net(const FaultNet& net, const Tensor& data
   auto prepared = quant::prepare_fx(net.graph, mapping, {.skip = skip});
   for (int64_t i = 0; i < data.size(0); i += kFaultBatch)
     prepared->forward({data.slice(0, i, i + kFaultBatch).contiguous()});
+  if (plant) plant(*prepared);
   graph::Graph after = quant::convert_fx(prepared)->graph();
-  return {prepared->watched().graph, std::move(after)};
+  return {prepared->watched().graph, std::move(after), prepared};
+}
+
+// The observer of a value of the float graph.
+inline quant::Observer& observer_of(quant::ObservedGraphModule& prepared, const std::string& name) {
+  const auto watched = prepared.watched();
+  const std::string& path = watched.observer.at(static_cast<size_t>(*watched.graph.find(name)));
+  return dynamic_cast<quant::Observer&>(*prepared.submodule(path));
+}
+
+// A network with one of the six faults: what is to be found, and where.
+struct PlantedFault {
+  FaultQuantized quantized;
+  Tensor data;
+  std::string layer, part;  // its name, and what is said of it
+  debug::Fault fault = debug::Fault::none;
+};
+
+inline PlantedFault plant_fault(const std::string& kind, debug::Fault fault) {
+  using debug::Fault;
+  const FaultNet net = make_fault_net(kind, {.branches = fault == Fault::unlike_scales,
+                                             .channels = fault == Fault::per_tensor_weights});
+  PlantedFault p;
+  p.fault = fault;
+  p.layer = net.victim;
+  p.data = fault_samples(net);
+  const std::string minmax = "MinMaxObserver";
+  switch (fault) {
+    case Fault::scale_too_large:  // calibration saw values 8 times as large
+      p.part = "about 8 times too large";
+      p.quantized = quantize_fault_net(net, p.data, minmax, {}, "", [&](auto& prepared) {
+        quant::Observer& observer = observer_of(prepared, net.victim);
+        const quant::QParams q = observer.calculate_qparams();
+        const double low = q.scales[0] * (0 - static_cast<double>(q.zero_points[0])),
+                     high = q.scales[0] * (255 - static_cast<double>(q.zero_points[0]));
+        observer.observe(
+            Tensor::from<float>({static_cast<float>(8 * low), static_cast<float>(8 * high)}));
+      });
+      break;
+    case Fault::outlier:
+      p.layer = "x";
+      p.part = "sample 17 holds 200";
+      p.data.data<float>()[17 * (p.data.numel() / p.data.size(0)) + 5] = 200;
+      p.quantized = quantize_fault_net(net, p.data);
+      break;
+    case Fault::left_float:
+      p.part = "left float";
+      p.quantized = quantize_fault_net(net, p.data, minmax, {net.victim});
+      break;
+    case Fault::unlike_scales:
+      p.layer = net.cat;
+      p.part = "%small";
+      p.quantized = quantize_fault_net(net, p.data);
+      break;
+    case Fault::dead_channel:  // its weights' scale is so large that all codes are 0
+      p.part = "channel 3 is dead";
+      p.quantized = quantize_fault_net(net, p.data, minmax, {}, "", [&](auto& prepared) {
+        const std::string name = net.victim + ".weight";
+        Tensor w = prepared.watched().graph.constant(*net.graph.find(name)).clone();
+        quant::Observer& observer = observer_of(prepared, name);
+        observer.observe(w);
+        const int64_t row = w.numel() / w.size(0);
+        for (int64_t i = 0; i < row; ++i) w.data<float>()[3 * row + i] *= 1000;
+        observer.observe(w);
+      });
+      break;
+    case Fault::per_tensor_weights:
+      p.layer = net.depthwise;
+      p.part = "scales per channel";
+      p.quantized = quantize_fault_net(net, p.data, minmax, {}, net.depthwise);
+      break;
+    default:
+      ADD_FAILURE() << "not one of the six";
+  }
+  return p;
 }
 
 }  // namespace octet::testing

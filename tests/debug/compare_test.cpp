@@ -31,7 +31,7 @@ struct Pair {
 Pair make_pair(const std::string& kind = "plain", Uneven uneven = {}) {
   Pair p{make_fault_net(kind, uneven), {}, {}, {}};
   p.data = fault_samples(p.net);
-  auto [before, after] = quantize_fault_net(p.net, p.data);
+  auto [before, after, prepared] = quantize_fault_net(p.net, p.data);
   p.before = std::move(before);
   p.after = std::move(after);
   return p;
@@ -52,6 +52,40 @@ Tensor value_of(const Graph& g, const std::string& scope, const Tensor& x) {
     return value;
   }
   throw std::runtime_error("no node " + scope);
+}
+
+// Each half of a split, and topk's values; its indices are no values.
+TEST(Compare, EveryResultOfACallIsALayer) {
+  NetBuilder b(5, {});
+  ValueId x = b.layer("conv", "conv2d", b.input({3, 6, 6}), 8, {.activation = "relu"});
+  const std::vector<ValueId> halves = b.g.add_calls(
+      "halves", "split", {x}, {{"dim", int64_t{1}}, {"sizes", std::vector<int64_t>{4, 4}}},
+      std::nullopt, "halves");
+  ValueId y = b.layer("next", "conv2d", halves[1], 4, {.kernel = 3});
+  y = b.call("sum", "add", {y, halves[0]});
+  y = b.call("flat", "flatten", {y});
+  const std::vector<ValueId> best =
+      b.g.add_calls("best", "topk", {y}, {{"k", int64_t{3}}}, std::nullopt, "best");
+  b.g.set_outputs({best[0], best[1]});
+  FaultNet net;
+  net.input = {3, 6, 6};
+  net.graph = std::move(b.g);
+  const Tensor data = fault_samples(net);
+  const auto [before, after, prepared] = quantize_fault_net(net, data);
+  const Comparison c = debug::compare(before, after, as_samples(data));
+  std::vector<std::string> names;
+  for (const LayerComparison& l : c.layers) names.push_back(l.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"x", "conv", "halves", "halves:1", "next", "sum",
+                                             "flat", "best"}));
+  for (const char* name : {"halves", "halves:1"}) {
+    EXPECT_TRUE(layer_of(c, name).matched) << name;
+    EXPECT_GT(layer_of(c, name).sqnr, 25) << name;
+    EXPECT_EQ(layer_of(c, name).fault, Fault::none) << name;
+  }
+  EXPECT_NE(layer_of(c, "halves").max, layer_of(c, "halves:1").max);
+  // Each reads the half that it reads.
+  EXPECT_EQ(layer_of(c, "next").operands, (std::vector<int>{3}));
+  EXPECT_EQ(layer_of(c, "sum").operands, (std::vector<int>{4, 2}));
 }
 
 TEST(Compare, NumbersAreThoseOfTheValues) {
@@ -324,7 +358,8 @@ TEST_P(CompareAdvice, AnotherObserverMendsAScale) {
 TEST_P(CompareAdvice, ScalesPerChannelMendADepthwiseLayer) {
   const FaultNet net = make_fault_net(GetParam(), {.channels = true});
   const Tensor data = fault_samples(net);
-  const auto [before, after] = quantize_fault_net(net, data, "MinMaxObserver", {}, net.depthwise);
+  const auto [before, after, prepared] =
+      quantize_fault_net(net, data, "MinMaxObserver", {}, net.depthwise);
   const Comparison c = advised(before, after, data);
   const LayerComparison& first = c.layers[c.ranking[0]];
   bool tried = false;
@@ -363,7 +398,7 @@ TEST_P(CompareAdvice, ADeadChannelComesBackWithTheFloatWeights) {
 TEST_P(CompareAdvice, UnlikeOperandsOfACatAreTriedInFloat) {
   const FaultNet net = make_fault_net(GetParam(), {.branches = true});
   const Tensor data = fault_samples(net);
-  const auto [before, after] = quantize_fault_net(net, data);
+  const auto [before, after, prepared] = quantize_fault_net(net, data);
   const Comparison c = advised(before, after, data);
   const LayerComparison& first = c.layers[c.ranking[0]];
   bool tried = false;
@@ -375,10 +410,11 @@ TEST_P(CompareAdvice, ALayerLeftFloatIsTriedOnCodes) {
   const FaultNet net = make_fault_net(GetParam());
   const Tensor data = fault_samples(net);
   const double sound = [&] {
-    const auto [before, after] = quantize_fault_net(net, data);
+    const auto [before, after, prepared] = quantize_fault_net(net, data);
     return debug::compare(before, after, as_samples(data)).outputs[0].sqnr;
   }();
-  const auto [before, after] = quantize_fault_net(net, data, "MinMaxObserver", {net.victim});
+  const auto [before, after, prepared] =
+      quantize_fault_net(net, data, "MinMaxObserver", {net.victim});
   const Comparison c = advised(before, after, data);
   const LayerComparison& first = c.layers[c.ranking[0]];
   ASSERT_EQ(first.trials.size(), 1u) << first.name;
@@ -391,7 +427,7 @@ TEST_P(CompareAdvice, AnOutlierIsTriedWithOtherObservers) {
   const FaultNet net = make_fault_net(GetParam());
   Tensor data = fault_samples(net);
   data.data<float>()[17 * (data.numel() / data.size(0)) + 5] = 200;
-  const auto [before, after] = quantize_fault_net(net, data);
+  const auto [before, after, prepared] = quantize_fault_net(net, data);
   const Comparison c = advised(before, after, data);
   const LayerComparison& first = c.layers[c.ranking[0]];
   int observers = 0;

@@ -92,13 +92,15 @@ class GoldenNumericSuiteFx : public ::testing::TestWithParam<Case> {
     for (size_t i = 0; i < x.size(); ++i) {
       EXPECT_EQ(x[i].index_of_arg, y[i].index_of_arg) << line;
       EXPECT_EQ(x[i].index_within_arg, y[i].index_within_arg) << line;
-      if (i >= count) {
+      // Of an LSTM's states PyTorch has the tensors with those of the sequence.
+      const bool is_result = line.ends_with("node_output") && x[i].index_within_arg > 0;
+      if (i >= count && !(is_result && pair < expected["pairs"].size())) {
         lines.insert(fmt::format("+{} {}:{}", line, x[i].index_of_arg, x[i].index_within_arg));
         continue;
       }
       for (const auto& [result, side] : {std::pair(&x[i], "float"), std::pair(&y[i], "quantized")})
-        if (json({result->fqn, result->index_of_arg, result->index_within_arg}) !=
-            expected[side][i])
+        if (i < count && json({result->fqn, result->index_of_arg, result->index_within_arg}) !=
+                             expected[side][i])
           lines.insert(fmt::format("{} at {}", line, result->fqn));
       EXPECT_EQ(x[i].values.size(), y[i].values.size()) << line;
       for (size_t k = 0; k < x[i].values.size() && k < y[i].values.size(); ++k, ++pair) {

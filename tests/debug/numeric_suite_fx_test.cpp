@@ -58,6 +58,41 @@ TEST_F(NumericSuiteFx, LoggersChangeNeitherResultsNorTheGraphsGiven) {
   EXPECT_EQ(graph::print(lowered->graph()), before);
 }
 
+// Of split and topk, indices too.
+TEST_F(NumericSuiteFx, AllResultsOfALayerAreLogged) {
+  struct Several : nn::Module {
+    nn::Slot conv = slot("conv", nn::Conv2d(3, 4, 3, {.padding = 1}));
+    nn::Slot next = slot("next", nn::Conv2d(2, 4, 1));
+    Tensor forward(Tensor x) override {
+      const std::vector<Tensor> halves = ops::call_all(
+          "split", {conv(x)}, {{"dim", int64_t{1}}, {"sizes", std::vector<int64_t>{2, 2}}});
+      return next(functional::add(halves[0], halves[1]));
+    }
+  };
+  auto several = nn::make<Several>();
+  several->eval();
+  auto p = quant::prepare_fx(several, quant::get_default_qconfig_mapping(), {x});
+  (*p)(x);
+  auto q = quant::convert_fx(p);
+  auto [a, b] = ns::add_loggers("a", p, "b", q);
+  EXPECT_TRUE(equal((*b)(x), (*q)(x)));
+  (*a)(x);
+  auto results = ns::extract_logger_info(*a, *b, "b");
+  ns::extend_logger_results_with_comparison(results, "a", "b", debug::compute_sqnr, "sqnr");
+  const auto& of_b = results.at("split").at("node_output").at("b");
+  ASSERT_EQ(of_b.size(), 2u);
+  for (size_t k = 0; k < 2; ++k) {
+    EXPECT_EQ(of_b[k].index_within_arg, static_cast<int64_t>(k));
+    EXPECT_EQ(of_b[k].ref_node_name, of_b[0].ref_node_name);
+    ASSERT_EQ(of_b[k].values.size(), 1u);
+    EXPECT_EQ(of_b[k].values[0].shape(), (Shape{2, 2, 5, 5}));
+    EXPECT_GT(of_b[k].comparisons.at("sqnr").at(0), 25) << k;
+  }
+  EXPECT_FALSE(equal(of_b[0].values[0], of_b[1].values[0]));
+  const auto errors = ns::split_layer_errors(p, q, {{x}});
+  EXPECT_TRUE(errors.count("split") && errors.count("split:1"));
+}
+
 TEST_F(NumericSuiteFx, LookingDoesNotCalibrate) {
   auto state = prepared->state_dict();
   std::map<std::string, Tensor> before;

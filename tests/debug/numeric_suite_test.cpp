@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "octet/nn/nn.h"
+#include "octet/ops/functional.h"
 #include "octet/quant/modules/stubs.h"
 #include "octet/quant/workflow/eager.h"
 #include "tests/expect_error.h"
@@ -108,6 +109,39 @@ TEST(NumericSuiteDynamic, RecurrentLayersHaveAllTheirWeightsAndTheirSequence) {
   EXPECT_GT(debug::compute_sqnr(outputs.at("fc.stats").at("float")[0],
                                 outputs.at("fc.stats").at("quantized")[0]),
             25);
+}
+
+// PyTorch keeps the tuple of an LSTM's results.
+TEST(NumericSuiteDynamic, AllResultsOfALayerAreKept) {
+  struct States : nn::Module {
+    nn::Slot lstm = slot("lstm", nn::LSTM(5, 6));
+    Tensor forward(Tensor x) override {
+      const std::vector<Tensor> all = lstm(std::vector<Tensor>{x});
+      return functional::add(all[1], all[2]);
+    }
+  };
+  auto model = nn::make<States>();
+  model->eval();
+  auto int8 = quant::quantize_dynamic(model);
+  const Tensor x = Tensor::randn({4, 2, 5}, 1);
+  const std::vector<Tensor> expected = (*int8->submodule("lstm"))(std::vector<Tensor>{x});
+  const auto outputs = debug::compare_model_outputs(*model->clone(), *int8->clone(), {x});
+  const debug::LoggerStats& lstm = outputs.at("lstm.stats");
+  EXPECT_EQ(lstm.size(), 6u);
+  for (size_t k = 0; k < 3; ++k) {
+    const std::string number = k ? "." + std::to_string(k) : "";
+    EXPECT_TRUE(equal(lstm.at("quantized" + number).at(0), expected.at(k))) << k;
+    EXPECT_GT(debug::compute_sqnr(lstm.at("float" + number).at(0), expected.at(k)), 25) << k;
+  }
+  const auto stubs = debug::compare_model_stub(*model, *int8->clone(), {typeid(nn::LSTM)}, {x});
+  EXPECT_TRUE(equal(stubs.at("lstm.stats").at("quantized.2").at(0), expected.at(2)));
+  EXPECT_GT(debug::compute_sqnr(stubs.at("lstm.stats").at("float.2").at(0), expected.at(2)), 25);
+  debug::prepare_model_with_stubs(*model, *int8, {typeid(nn::LSTM)},
+                                  debug::logger_class<debug::ErrorLogger>());
+  (void)(*int8)(x);
+  const auto& logger = int8->submodule("lstm")->submodule("logger")->as<debug::ErrorLogger>();
+  ASSERT_EQ(logger.further.size(), 2u);
+  EXPECT_GT(logger.further[1].sqnr(), 25);
 }
 
 TEST_F(NumericSuite, ErrorLoggersKeepNoTensors) {

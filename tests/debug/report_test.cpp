@@ -4,14 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <regex>
 
 #include "tests/debug/compare_networks.h"
-#include "tests/process.h"
-#include "tests/temp_dir.h"
+#include "tests/debug/page_test_util.h"
 
 namespace octet::testing {
 namespace {
@@ -19,7 +16,6 @@ namespace {
 using debug::Comparison;
 using debug::Fault;
 using debug::LayerComparison;
-using Json = nlohmann::json;
 
 // A chain with branches of so many layers, as compare() might give it.
 Comparison many_layers(int n) {
@@ -67,27 +63,6 @@ Comparison many_layers(int n) {
   return c;
 }
 
-Json data_of(const std::string& page) {
-  const size_t begin = page.find("id=\"data\">") + 10, end = page.find("</script>", begin);
-  return Json::parse(page.substr(begin, end - begin), nullptr, false);
-}
-
-void write(const std::string& path, const std::string& text) {
-  std::ofstream(path, std::ios::binary) << text;
-}
-
-std::string program(const std::string& name) {
-  for (const char* folder : {"/usr/bin/", "/usr/local/bin/"})
-    if (std::ifstream(folder + name).good()) return folder + name;
-  return "";
-}
-
-RunResult run_program(const std::string& name, const std::vector<std::string>& options) {
-  std::vector<std::string> args{name};
-  args.insert(args.end(), options.begin(), options.end());
-  return run_process(args);
-}
-
 TEST(Report, NumbersThatJsonLacksAreWords) {
   Comparison c = many_layers(4);
   c.layers[1].sqnr = INFINITY;
@@ -126,113 +101,11 @@ TEST(Report, APageOfThousandsOfLayersStaysUnderFiveMegabytes) {
   EXPECT_LT(debug::html_report(many_layers(3000)).size(), 5'000'000u);
 }
 
-TEST(Report, ThePageIsValidHtml) {
-  const std::string tidy = program("tidy");
-  if (tidy.empty()) GTEST_SKIP() << "tidy, Debian's package of that name, is not installed";
-  TempDir dir;
-  write(dir / "page.html", debug::html_report(many_layers(40)));
-  const RunResult r = run_program(tidy, {"-q", "-e", dir / "page.html"});
-  EXPECT_EQ(r.code, 0) << r.err;
-  EXPECT_EQ(r.err, "");
-}
+TEST(Report, ThePageIsValidHtml) { expect_valid_html(debug::html_report(many_layers(40))); }
 
-// WCAG 2's contrast of two colours "#rrggbb".
-double contrast(const std::string& a, const std::string& b) {
-  const auto luminance = [](const std::string& colour) {
-    double sum = 0;
-    for (int c = 0; c < 3; ++c) {
-      const double v =
-          std::stoi(colour.substr(static_cast<size_t>(1 + 2 * c), 2), nullptr, 16) / 255.0;
-      sum += (v <= 0.03928 ? v / 12.92 : std::pow((v + 0.055) / 1.055, 2.4)) * (c == 0   ? 0.2126
-                                                                                : c == 1 ? 0.7152
-                                                                                         : 0.0722);
-    }
-    return sum;
-  };
-  const double x = luminance(a), y = luminance(b);
-  return (std::max(x, y) + 0.05) / (std::min(x, y) + 0.05);
-}
-
-TEST(Report, TextHasTheContrastOfWcagAa) {
-  const std::string page = debug::html_report(many_layers(2));
-  EXPECT_NEAR(contrast("#000000", "#ffffff"), 21, 1e-9);
-  // Light, dark and print each define all colours.
-  int palettes = 0;
-  for (size_t at = page.find(":root {"); at != std::string::npos;
-       at = page.find(":root {", at + 1)) {
-    const std::string block = page.substr(at, page.find('}', at) - at);
-    std::map<std::string, std::string> colours;
-    const std::regex variable("--([a-z]+): (#[0-9a-f]{6})");
-    for (std::sregex_iterator i(block.begin(), block.end(), variable), end; i != end; ++i)
-      colours[(*i)[1]] = (*i)[2];
-    ++palettes;
-    for (const char* ground : {"page", "panel", "grid"})
-      for (const char* ink : {"text", "quiet", "link", "bad", "good"}) {
-        if (ground == std::string("grid") && ink != std::string("text") &&
-            ink != std::string("link"))
-          continue;
-        EXPECT_GE(contrast(colours.at(ink), colours.at(ground)), 4.5)
-            << ink << " on " << ground << " of palette " << palettes;
-      }
-    // Parts of charts.
-    for (const char* part : {"bar", "cut"})
-      EXPECT_GE(contrast(colours.at(part), colours.at("panel")), 3)
-          << part << " of palette " << palettes;
-  }
-  EXPECT_EQ(palettes, 3);
-  int layers = 0;
-  const std::regex kind("fill: '(#[0-9a-f]{6})', ink: '(#[0-9a-f]{6})'");
-  for (std::sregex_iterator i(page.begin(), page.end(), kind), end; i != end; ++i, ++layers)
-    EXPECT_GE(contrast((*i)[1], (*i)[2]), 4.5) << (*i)[0];
-  EXPECT_EQ(layers, 5);
-}
+TEST(Report, TextHasTheContrastOfWcagAa) { expect_contrast(debug::html_report(many_layers(2)), 5); }
 
 // -- in Debian's Chromium -------------------------------------------------------------------------
-
-#define OCTET_NEED_BROWSER()       \
-  if (program("chromium").empty()) \
-  GTEST_SKIP() << "chromium is not installed: scripts/setup.sh browser"
-
-std::vector<std::string> browser_options(const TempDir& dir) {
-  return {"--headless",
-          "--no-sandbox",
-          "--disable-gpu",
-          "--hide-scrollbars",
-          "--window-size=1300,2400",
-          "--user-data-dir=" + (dir / "profile").string()};
-}
-
-// The document after its scripts have run.
-std::string dom_of(const TempDir& dir, const std::string& page,
-                   std::vector<std::string> more = {}) {
-  write(dir / "page.html", page);
-  std::vector<std::string> args = browser_options(dir);
-  args.insert(args.end(), more.begin(), more.end());
-  args.insert(args.end(), {"--dump-dom", "file://" + (dir / "page.html").string()});
-  const RunResult r = run_program(program("chromium"), args);
-  EXPECT_EQ(r.code, 0) << r.err;
-  return r.out;
-}
-
-// What the page says of itself: <html data-NAME="...">.
-std::string said(const std::string& dom, const std::string& name) {
-  std::smatch found;
-  const std::string head = dom.substr(0, 2000);
-  return std::regex_search(head, found, std::regex("data-" + name + "=\"([^\"]*)\""))
-             ? found[1].str()
-             : "";
-}
-
-TEST(BrowserReport, OpensWithoutErrorsWithinTwoSeconds) {
-  OCTET_NEED_BROWSER();
-  for (int layers : {1, 130, 5000}) {
-    TempDir dir;
-    const std::string dom = dom_of(dir, debug::html_report(many_layers(layers)));
-    EXPECT_EQ(said(dom, "error"), "") << layers;
-    ASSERT_NE(said(dom, "ready"), "") << layers;
-    EXPECT_LT(std::stoi(said(dom, "ready")), 2000) << layers << " layers, milliseconds";
-  }
-}
 
 TEST(BrowserReport, AnErrorOfTheScriptWouldBeSeen) {
   OCTET_NEED_BROWSER();
@@ -256,74 +129,30 @@ TEST(BrowserReport, ShowsSummaryFindingsDetailsAndTable) {
     EXPECT_NE(dom.find(part), std::string::npos) << part;
 }
 
-TEST(BrowserReport, WhatTheScriptMakesIsValidHtmlToo) {
+TEST(BrowserReport, OpensWithoutErrorsWithinTwoSeconds) {
   OCTET_NEED_BROWSER();
-  const std::string tidy = program("tidy");
-  if (tidy.empty()) GTEST_SKIP() << "tidy, Debian's package of that name, is not installed";
-  TempDir dir;
-  const std::string dom = dom_of(dir, debug::html_report(many_layers(130)));
-  write(dir / "dom.html", dom);
-  const RunResult r = run_program(tidy, {"-q", "-e", dir / "dom.html"});
-  EXPECT_EQ(r.code, 0) << r.err;
-  EXPECT_EQ(r.err, "");
+  for (int layers : {1, 130, 5000}) expect_opens(debug::html_report(many_layers(layers)));
 }
 
-// Key and mouse events as a user gives them, in a page of thousands of layers; each frame is drawn
-// at once and read back, so that its time is known.
+TEST(BrowserReport, WhatTheScriptMakesIsValidHtmlToo) {
+  OCTET_NEED_BROWSER();
+  expect_valid_html(dom_of(TempDir(), debug::html_report(many_layers(130))));
+}
+
 TEST(BrowserReport, ThousandsOfLayersMoveFluidly) {
   OCTET_NEED_BROWSER();
-  std::string page = debug::html_report(many_layers(5000));
-  const std::string first =
-      "<script>window.requestAnimationFrame = f => { f(); return 0; };</script>\n";
-  page.insert(page.find("<script type=\"application/json\""), first);
-  page.insert(page.find("</body>"), R"(<script>
-(() => {
-const canvas = document.getElementById('graph'), pen = canvas.getContext('2d');
-const out = document.documentElement.dataset;
-const frame = e => {
-  const t = performance.now();
-  canvas.dispatchEvent(e);
-  pen.getImageData(1, 1, 1, 1);
-  return performance.now() - t;
-};
-const wheel = d =>
-  new WheelEvent('wheel', {deltaY: d, clientX: 400, clientY: 500, cancelable: true});
-const key = k => new KeyboardEvent('keydown', {key: k, cancelable: true});
-const times = [];
-frame(key('0'));  // all layers in sight
-for (let i = 0; i < 20; ++i) times.push(frame(wheel(-100)));
-for (let i = 0; i < 20; ++i) times.push(frame(wheel(100)));
-for (let i = 0; i < 10; ++i) times.push(frame(key('ArrowRight')));
-times.sort((a, b) => a - b);
-out.median = Math.round(times[times.length >> 1]);
-out.chosen = document.getElementById('detail-title').textContent;
-})();
-</script>
-)");
-  TempDir dir;
-  const std::string dom = dom_of(dir, page);
-  EXPECT_EQ(said(dom, "error"), "");
-  ASSERT_NE(said(dom, "median"), "");
-  EXPECT_LT(std::stoi(said(dom, "median")), 50) << "milliseconds a frame";
-  EXPECT_EQ(said(dom, "chosen"), "Layer block4.conv1") << "ten layers behind the worst, number 7";
+  EXPECT_EQ(move_around(debug::html_report(many_layers(5000))), "Layer block4.conv1")
+      << "ten layers behind the worst, number 7";
 }
 
 TEST(BrowserReport, LightAndDarkAreDrawn) {
   OCTET_NEED_BROWSER();
-  TempDir dir;
-  write(dir / "page.html", debug::html_report(many_layers(60)));
-  std::vector<std::string> shots;
-  for (const std::string scheme : {"1", "0"}) {
-    std::vector<std::string> args = browser_options(dir);
-    const std::string shot = dir / ("shot" + scheme + ".png");
-    args.insert(args.end(),
-                {"--virtual-time-budget=3000", "--blink-settings=preferredColorScheme=" + scheme,
-                 "--screenshot=" + shot, "file://" + (dir / "page.html").string()});
-    EXPECT_EQ(run_program(program("chromium"), args).code, 0);
-    shots.push_back(slurp(shot));
-    EXPECT_GT(shots.back().size(), 50'000u) << "an empty page is smaller";
-  }
-  EXPECT_NE(shots[0], shots[1]);
+  expect_light_and_dark(debug::html_report(many_layers(60)));
+}
+
+TEST(BrowserReport, AxeFindsNothing) {
+  OCTET_NEED_AXE();
+  expect_accessible(debug::html_report(many_layers(130)));
 }
 
 }  // namespace

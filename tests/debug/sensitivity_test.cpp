@@ -9,6 +9,8 @@
 #include "octet/graph/trace.h"
 #include "octet/nn/nn.h"
 #include "octet/ops/functional.h"
+#include "octet/quant/modules/qparams.h"
+#include "octet/quant/observe/fake_quantize.h"
 #include "octet/runtime/program.h"
 #include "tests/expect_error.h"
 #include "tests/temp_dir.h"
@@ -76,21 +78,105 @@ TEST(Sensitivity, EveryMethodRanksTheLayerWithFewCodesFirst) {
   }
 }
 
-TEST(Sensitivity, AloneIsTheErrorOfAGraphWithAllOthersFloat) {
+// The float network's error where one convolution's weight and result are rounded to their codes,
+// and that of its first layer, which alone reads the input, on a rounded input.
+TEST(Sensitivity, AloneIsTheErrorOfRoundingAWeightAndAResult) {
   const auto p = prepared("");
   const Sensitivity s = measure(*p, SensitivityMethod::alone);
-  std::vector<std::string> others;
-  for (const LayerSensitivity& l : s.layers)
-    if (l.name != "conv2") others.push_back(l.name);
-  const runtime::Program alone = runtime::compile(debug::leaving_float(*p, others)),
-                         all_float = runtime::compile(p->watched().graph);
-  debug::ErrorStatistics error;
-  for (const auto& batch : batches()) error.add(all_float.run(batch)[0], alone.run(batch)[0]);
-  EXPECT_NEAR(layer(s, "conv2").sqnr, error.sqnr(), 1e-9);
-  int on_codes = 0;
-  for (const graph::Node& node : alone.graph().nodes())
-    if (node.op == "conv2d") on_codes += alone.graph().type(node.outputs[0]).is_quantized();
-  EXPECT_EQ(on_codes, 1);
+  const auto watched = p->watched();
+  const graph::Graph& g = watched.graph;
+  const auto rounded = [&](graph::ValueId v, const Tensor& x) {
+    const nn::ModulePtr observer = p->submodule(watched.observer[static_cast<size_t>(v)])->clone();
+    auto& as_observer = dynamic_cast<quant::Observer&>(*observer);
+    if (as_observer.empty()) as_observer.observe(x);
+    return quant::quantize_to(x, quant::qparams_of(*observer)).dequantize();
+  };
+  const runtime::Program all_float = runtime::compile(g);
+  for (const std::string name : {"conv2", "x"}) {
+    debug::ErrorStatistics error;
+    for (const auto& batch : batches()) {
+      // Call by call.
+      std::vector<Tensor> values(g.values().size());
+      for (const graph::Node& node : g.nodes()) {
+        std::vector<Tensor> operands;
+        for (graph::ValueId v : node.inputs) operands.push_back(values[static_cast<size_t>(v)]);
+        if (node.scope == name) operands[1] = rounded(node.inputs[1], operands[1]);
+        std::vector<Tensor> results;
+        if (node.kind == graph::NodeKind::input)
+          results = batch;
+        else if (node.kind == graph::NodeKind::constant)
+          results = {node.value};
+        else
+          results = ops::call_all(node.op, operands, node.attrs);
+        const graph::ValueId made = node.outputs[0];
+        if (node.scope == name || (node.kind == graph::NodeKind::input && name == "x"))
+          results[0] = rounded(made, results[0]);
+        for (size_t i = 0; i < results.size(); ++i)
+          values[static_cast<size_t>(node.outputs[i])] = results[i];
+      }
+      error.add(all_float.run(batch)[0], values[static_cast<size_t>(g.outputs()[0])]);
+    }
+    EXPECT_NEAR(layer(s, name).sqnr, error.sqnr(), 0.01) << name;
+  }
+  EXPECT_EQ(layer(s, "x").op, "input");
+}
+
+TEST(Sensitivity, BatchesMayDifferInSize) {
+  const auto p = prepared("conv2");
+  const Tensor x = Tensor::randn({11, 3, 12, 12}, 5);
+  const auto measured = [&](const std::vector<int64_t>& sizes) {
+    Batches all;
+    int64_t at = 0;
+    for (int64_t size : sizes) {
+      all.push_back({x.slice(0, at, at + size).contiguous()});
+      at += size;
+    }
+    return debug::sensitivity(*p, all);
+  };
+  const Sensitivity one = measured({11}), several = measured({4, 3, 4});
+  ASSERT_EQ(one.layers.size(), several.layers.size());
+  for (const LayerSensitivity& l : one.layers) {
+    EXPECT_NEAR(layer(several, l.name).sqnr, l.sqnr, 1e-6) << l.name;
+    EXPECT_EQ(layer(several, l.name).fault, l.fault) << l.name;
+    EXPECT_EQ(layer(several, l.name).sentence, l.sentence) << l.name;
+  }
+}
+
+TEST(Sensitivity, SharesOfTheTimeAddUpToLessThanAll) {
+  const auto p = prepared("");
+  double sum = 0;
+  for (const LayerSensitivity& l : measure(*p, SensitivityMethod::estimate).layers) {
+    EXPECT_GE(l.time_share, 0);
+    EXPECT_EQ(l.time_share > 0, l.op != "input") << l.name;
+    sum += l.time_share;
+  }
+  EXPECT_LE(sum, 1 + 1e-9);
+}
+
+// A skipped layer is listed with its reason; its rounded result is its noise, and what leaving it
+// float gains is nothing.
+TEST(Sensitivity, WhatStaysFloatIsListed) {
+  manual_seed(3);
+  auto model = nn::make<Net>();
+  model->eval();
+  const graph::Graph g = graph::trace(*model, std::vector<Tensor>{batches()[0][0]})->to_graph();
+  auto p = quant::prepare_fx(g, quant::get_default_qconfig_mapping(), {.skip = {"conv1"}});
+  for (const auto& batch : batches()) (*p)(batch[0]);
+  for (auto method :
+       {SensitivityMethod::alone, SensitivityMethod::without, SensitivityMethod::estimate}) {
+    const Sensitivity s = measure(*p, method);
+    const LayerSensitivity& l = layer(s, "conv1");
+    EXPECT_TRUE(l.left_float);
+    EXPECT_NE(l.reason.find("skipped"), std::string::npos) << l.reason;
+    EXPECT_EQ(l.weight_bytes, 4 * (8 * 3 * 9 + 8));
+    EXPECT_GT(l.time_share, 0);
+    if (method == SensitivityMethod::without)
+      EXPECT_EQ(l.share, 0);
+    else
+      EXPECT_GT(l.share, 0);
+    for (const LayerSensitivity& other : s.layers)
+      EXPECT_NE(other.op, "input") << "it reads floats";
+  }
 }
 
 // The noise of the layers alone is small, so that the network is nearly linear in it.

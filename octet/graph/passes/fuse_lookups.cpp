@@ -127,4 +127,21 @@ class Fuser {
 
 Graph fuse_lookups(const Graph& graph) { return Fuser(graph).run(); }
 
+bool touches_codes(const Graph& graph, const Node& node) {
+  for (const auto& list : {node.inputs, node.outputs})
+    for (const ValueId v : list)
+      if (v != kNone && graph.type(v).is_quantized()) return true;
+  return false;
+}
+
+std::vector<bool> calls_on_codes(const Graph& graph) {
+  const Graph with_tables = fuse_lookups(graph);
+  std::vector<bool> on_codes;
+  for (const Node& node : graph.nodes())
+    on_codes.push_back(
+        node.kind == NodeKind::call &&
+        (touches_codes(graph, node) || !with_tables.find(graph.value(node.outputs[0]).name)));
+  return on_codes;
+}
+
 }  // namespace octet::graph

@@ -12,4 +12,10 @@ namespace octet::graph {
 // computes.
 Graph fuse_lookups(const Graph& graph);
 
+// By node: whether it is a call that runs on codes: one of its operands or results is quantized, or
+// it is part of a function that fuse_lookups makes a table of.
+std::vector<bool> calls_on_codes(const Graph& graph);
+// Whether one of its operands or results is quantized.
+bool touches_codes(const Graph& graph, const Node& node);
+
 }  // namespace octet::graph

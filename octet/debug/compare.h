@@ -68,8 +68,8 @@ struct Trial {
   double speedup = NAN;  // so many times as fast as without it; NaN if that was not measured
 };
 
-// Of a call of the float graph (of further results of a call one each, named "split:1" and so on, if
-// they are no indices), or of an input that is quantized. In dB unless said otherwise; NaN
+// Of a call of the float graph (of further results of a call one each, named "split:1" and so on,
+// if they are no indices), or of an input that is quantized. In dB unless said otherwise; NaN
 // where there is nothing to compare, infinite where there is no error.
 struct LayerComparison {
   std::string name;        // the call's scope, or its result's name

@@ -60,8 +60,8 @@ class Logger : public nn::Module {
   Tensor forward(Tensor x) override;
 };
 
-// Keeps the results: stats["tensor_val"]; of a module's further ones "tensor_val.1" and so on, where
-// PyTorch keeps tuples.
+// Keeps the results: stats["tensor_val"]; of a module's further ones "tensor_val.1" and so on,
+// where PyTorch keeps tuples.
 class OutputLogger : public Logger {
  public:
   OutputLogger() { stats["tensor_val"]; }
@@ -152,8 +152,8 @@ void prepare_model_outputs(
     const std::function<bool(const nn::Module&)>& allow = is_compared_output);
 
 // After prepare_model_outputs and calls: what the loggers of both models kept at matching places,
-// by the quantized model's key ("conv.stats"): "float" and "quantized", one tensor for each call; of
-// modules with several results also "float.1", "quantized.1" and so on.
+// by the quantized model's key ("conv.stats"): "float" and "quantized", one tensor for each call;
+// of modules with several results also "float.1", "quantized.1" and so on.
 LoggerDict get_matching_activations(const nn::Module& float_module, const nn::Module& q_module);
 
 // prepare_model_outputs, one call of each model, get_matching_activations.

@@ -65,8 +65,8 @@ struct NSSingleResultType {
 // By layer (the node's name in the model that layers are named after), by type ("weight",
 // "node_output", "node_input"), by model: results[layer][type][model][i]. Several only for
 // node_input, in the order of operands, and for node_output of a layer with several results (an
-// LSTM, split, topk): index_within_arg is the result's number (PyTorch has tuples of an LSTM's in one
-// entry, and nothing of others).
+// LSTM, split, topk): index_within_arg is the result's number (PyTorch has tuples of an LSTM's in
+// one entry, and nothing of others).
 using NSResultsType =
     std::map<std::string,
              std::map<std::string, std::map<std::string, std::vector<NSSingleResultType>>>>;

@@ -58,7 +58,8 @@ struct Sensitivity {
   double all_sqnr = 0;  // with all layers on codes
   // As debug::compare() ranks them: those with a fault of accuracy, which is to be mended, before
   // the layer is left float; those left float among quantized ones, by their time; the others. The
-  // worst share first. What stays float has the noise of its rounded result, with `without` no gain.
+  // worst share first. What stays float has the noise of its rounded result; `without` says that it
+  // gains nothing.
   std::vector<LayerSensitivity> layers;
 };
 

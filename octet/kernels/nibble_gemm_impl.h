@@ -68,6 +68,20 @@ struct NibbleGemm {
     }
   }
 
+  template <int kM, int kN>  // the low codes and the high ones
+  static OCTET_INLINE void both(I (&acc)[kM][kN], const uint8_t* const (&row)[kM], int64_t i,
+                                const I (&nibbles)[kN], I mask) {
+#pragma GCC unroll 2
+    for (int j = 0; j < kN; ++j) {
+      const I low = V::bit_and(nibbles[j], mask),
+              high = V::bit_and(V::template shift_right16<4>(nibbles[j]), mask);
+#pragma GCC unroll 16
+      for (int r = 0; r < kM; ++r)
+        acc[r][j] =
+            Dot::dot_two(acc[r][j], V::spread(row[r] + i), low, V::spread(row[r] + i + 4), high);
+    }
+  }
+
   // `count` tiles of kM rows from row m on, of one panel of kN vectors, of which `columns` channels
   // from n on are stored. Few rows keep several sets of accumulators over neighbouring products,
   // whose latency one set would not hide.
@@ -120,7 +134,8 @@ struct NibbleGemm {
       Bytes::finish(g, &sums[0][0][0], m, n, kM, kN, columns);
     }
   }
-  // One stride; its products go to the sets kFirst, kFirst + 1 ... by turns.
+  // One stride; its products go to the sets kFirst, kFirst + 1 ... by turns, or both to kFirst
+  // where the instruction set adds two of them before it widens.
   template <int kSets, int kFirst, int kM, int kN>
   static OCTET_INLINE void stride(I (&acc)[kSets][kM][kN], const uint8_t* const (&row)[kM],
                                   int64_t i, const char*& b, I mask) {
@@ -128,6 +143,10 @@ struct NibbleGemm {
 #pragma GCC unroll 2
     for (int j = 0; j < kN; ++j) nibbles[j] = V::load(b + j * V::kBytes);
     b += kN * V::kBytes;
+    if constexpr (requires { Dot::dot_two(acc[0][0][0], nibbles[0], mask, nibbles[0], mask); }) {
+      both(acc[kFirst % kSets], row, i, nibbles, mask);
+      return;
+    }
     part<0>(acc[kFirst % kSets], row, i, nibbles, mask);
     part<1>(acc[(kFirst + 1) % kSets], row, i, nibbles, mask);
   }

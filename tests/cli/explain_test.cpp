@@ -113,7 +113,7 @@ TEST_F(CliExplain, TheCommandsOfThePageWork) {
   EXPECT_GE(commands, 4);
 }
 
-// -- models of modules ------------------------------------------------------------------------------
+// -- models of modules ----------------------------------------------------------------------------
 
 // A class that the program does not have.
 struct Unknown : nn::Module {

@@ -1,6 +1,6 @@
 #pragma once
-// What tests of pages for a browser share: programs that may be installed, the page's data, and what
-// Debian's Chromium makes of it.
+// What tests of pages for a browser share: programs that may be installed, the page's data, and
+// what Debian's Chromium makes of it.
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>

@@ -86,8 +86,8 @@ struct Madd {
   }
 };
 
-// The same for weights of 4 bits, 0..15: sums of two products stay below 2^15 (2 * 255 * 15), so
-// vpmaddubsw is exact.
+// The same for weights of 4 bits, 0..15: sums of four products stay below 2^15 (4 * 255 * 15), so
+// vpmaddubsw is exact and two of its results are added before they are widened.
 struct MaddNibbles {
   using V = Simd256;
   static constexpr int kRows = Madd::kRows;
@@ -96,6 +96,12 @@ struct MaddNibbles {
   static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) {
     return _mm256_add_epi32(acc,
                             _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+  }
+  static OCTET_INLINE __m256i dot_two(__m256i acc, __m256i x, __m256i w, __m256i x2, __m256i w2) {
+    const __m256i sums = _mm256_add_epi16(_mm256_maddubs_epi16(x, w), _mm256_maddubs_epi16(x2, w2));
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(sums, _mm256_set1_epi16(1)));
+    asm("" : "+x"(acc));
+    return acc;
   }
 };
 

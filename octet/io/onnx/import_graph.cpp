@@ -296,8 +296,8 @@ void Importer::visit(const onnx::NodeProto& node) {
         "the model has more than {} nodes once loops are unrolled and functions stand where they "
         "are called",
         kMostVisited);
-  auto reject = [&](const std::string& reason) {
-    rejected_.push_back({op_key(node), reason, n.name()});
+  auto reject = [&](const std::string& reason, bool open_size = false) {
+    rejected_.push_back({op_key(node), reason, n.name(), open_size});
     for (const std::string& out : node.output())
       if (!out.empty()) values_[out] = nullptr;
   };
@@ -331,7 +331,7 @@ void Importer::visit(const onnx::NodeProto& node) {
     for (size_t i = 0; i < n.output_count(); ++i)
       if (wants_output(n, i) && !values_.count(n.output(i))) n.unsupported("output {}", i);
   } catch (const NodeView::Unsupported& u) {
-    reject(u.reason);
+    reject(u.reason, u.open_size);
   } catch (const Error& e) {
     std::string message = e.what();
     bool named =
@@ -436,15 +436,37 @@ void Importer::inline_function(const NodeView& n, const onnx::NodeProto& node,
   for (size_t i = 0; i < n.output_count(); ++i) out(n, i, results[i]);
 }
 
+// What fixes the open sizes of the inputs, as the end of an error.
+std::string Importer::shape_cure() const {
+  std::vector<std::string> shapes, names;
+  for (ValueId id : graph_.inputs()) {
+    const TensorType& type = graph_.type(id);
+    if (type.is_static()) continue;
+    std::vector<std::string> sizes;
+    for (const Dim& d : type.dims) {
+      sizes.push_back(to_string(d));
+      if (!d.known() && std::find(names.begin(), names.end(), d.name()) == names.end())
+        names.push_back(d.name());
+    }
+    shapes.push_back(
+        fmt::format("--shape {}={}", graph_.value(id).name, fmt::join(sizes, "x")));
+  }
+  if (shapes.empty()) return "";
+  return fmt::format("; open sizes are fixed by {}, with {} for {}", fmt::join(shapes, " "),
+                     names.size() == 1 ? "a number" : "numbers", fmt::join(names, ", "));
+}
+
 void Importer::report_unsupported() {
   // One line: operators in the order they were met, each with its nodes.
   std::vector<std::pair<std::string, std::vector<std::string>>> groups;
+  bool open_size = false;
   for (const Rejected& r : rejected_) {
     std::string key = one_line(r.reason.empty() ? r.op : fmt::format("{} with {}", r.op, r.reason));
     auto it =
         std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
     if (it == groups.end()) it = groups.insert(groups.end(), {key, {}});
     it->second.push_back(fmt::format("\"{}\"", r.node));
+    open_size |= r.open_size;
   }
   std::vector<std::string> parts;
   for (auto& [op, nodes] : groups) {
@@ -456,9 +478,9 @@ void Importer::report_unsupported() {
   }
   OCTET_FAIL(unsupported,
              "{} not supported: {}; octet supports opset 7-23 inference operators listed in "
-             "docs/operators.md",
+             "docs/operators.md{}",
              parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()),
-             fmt::join(parts, ", "));
+             fmt::join(parts, ", "), open_size ? shape_cure() : "");
 }
 
 // -- results --------------------------------------------------------------------------------------
@@ -489,7 +511,7 @@ void Importer::finish_outputs() {
     try {
       id = materialize(n, v);
     } catch (const NodeView::Unsupported& u) {
-      OCTET_FAIL(unsupported, "{}: {}", what, u.reason);
+      OCTET_FAIL(unsupported, "{}: {}{}", what, u.reason, u.open_size ? shape_cure() : "");
     }
     if (dtype != DType::float32 && v->type.dtype == DType::float32)
       id = graph_.add_call(name + ".to", "to", {id}, {{"dtype", to_string(dtype)}});

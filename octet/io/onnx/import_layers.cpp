@@ -40,7 +40,7 @@ ValPtr vector_bias(const NodeView& n, const ValPtr& c, int64_t out, double beta)
   }
   if (c->constant.dtype() != DType::float32) return nullptr;
   if (beta == 1 && shape == Shape{out}) return c;
-  Tensor scaled = c->constant.expand(row ? shape : Shape{out}).reshape({out}).clone();
+  Tensor scaled = c->constant.reshape({-1}).expand({out}).clone();
   for (int64_t i = 0; i < out; ++i) scaled.data<float>()[i] *= static_cast<float>(beta);
   return constant_val(c->name.empty() ? n.output(0) + ".bias" : c->name, scaled);
 }
@@ -224,7 +224,7 @@ Window read_window(Importer& im, const NodeView& n, ValPtr& x, const std::vector
     for (size_t i = 0; i < count; ++i) {
       if (w.stride[i] == 1 || x->dims()[i + 2].known()) continue;
       if (!fill)
-        n.unsupported("auto_pad with strides over '{}', a size that is known only at run time",
+        n.needs_size("auto_pad with strides over '{}', a size that is known only at run time",
                       x->dims()[i + 2].name());
       x = padded_same(im, n, x, w, mode, *fill);
       return w;

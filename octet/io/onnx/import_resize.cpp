@@ -114,7 +114,7 @@ void set_sizes(Importer& im, const NodeView& n, const Val& x, const std::vector<
     changes = true;
     wanted[d] = sizes[d];
     std::optional<int64_t> factor =
-        sizes[d].known() ? std::nullopt : multiple_of(n, sizes[d], x.dims()[d]);
+        sizes[d].known() ? std::nullopt : multiple_of(sizes[d], x.dims()[d]);
     all_times = all_times && factor;
     if (factor) times[d] = static_cast<double>(*factor);
   }

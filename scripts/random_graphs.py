@@ -99,6 +99,8 @@ class Graph:
             # So unlike that what is computed of them is unlike too: equal sizes count as fixed.
             self.symbols[name] = (a, self.r.choice([n for n in range(1 if name == 'N' else 3, 10) if abs(n - a) >= 3]))
         self.wanted = self.r.randint(5, 30)
+        # Every size of the inputs is open in the model, as some exporters have it. What then needs a size is refused.
+        self.loose = self.chance(0.1)
 
     # -- names, data, operands ---------------------------------------------------------------------
 
@@ -313,6 +315,8 @@ class Graph:
         names = {dims: name for name, dims in self.symbols.items()}
         for v, _ in self.inputs:
             dims = [a if a == b else names.get((a, b), f'd{a}_{b}') for a, b in v.dims]
+            if self.loose and v.dtype == 'f' and v.rank >= 2:
+                dims = [None] * len(dims)
             infos.append(helper.make_tensor_value_info(v.name, ONNX_TYPE[v.dtype], dims))
         old = self.opset < 9 and self.chance(0.5)
         if old:
@@ -1945,6 +1949,8 @@ def qlinear_unary(g):
     dtype = g.r.choice(['u8', 'i8'])
     a = codes_of(g, v, dtype)
     op = g.r.choice(['QLinearSigmoid', 'QLinearLeakyRelu', 'QLinearSoftmax'])
+    if op == 'QLinearSoftmax' and min(v.dims[-1]) == 1:
+        raise Skip  # ONNX Runtime 1.30 gives 0 for a probability of 1
     end = parameters(g, dtype, 1 / 256 if op in ('QLinearSigmoid', 'QLinearSoftmax') else 0.02, {'u8': 0, 'i8': -128}[dtype]
                      if op in ('QLinearSigmoid', 'QLinearSoftmax') else {'u8': 100, 'i8': 0}[dtype])
     attrs = {}
@@ -2228,6 +2234,9 @@ def check(seeds, binary, work, verbose=False):
                         print(f'seed {seed}: {want}')
                     break
                 got = run_octet(binary, folder, g, run)
+                if isinstance(got, str) and g.loose and '--shape' in got:
+                    outcome = 'refused'
+                    break
                 if isinstance(got, str):
                     outcome = f'run {run}: {got}'
                     break
@@ -2241,7 +2250,7 @@ def check(seeds, binary, work, verbose=False):
                         break
                 if outcome:
                     break
-            if outcome == 'not run by ONNX Runtime':
+            if outcome in ('not run by ONNX Runtime', 'refused'):
                 counts[outcome] += 1
             elif outcome:
                 failures.append(seed)
@@ -2249,7 +2258,7 @@ def check(seeds, binary, work, verbose=False):
             else:
                 counts['agree'] += 1
     print(f'{counts["agree"]} of {len(seeds)} graphs agree, {len(failures)} fail, {counts["not run by ONNX Runtime"]} are not run by '
-          f'ONNX Runtime, {counts["ill-conditioned"]} results are ill-conditioned')
+          f'ONNX Runtime, {counts["refused"]} want their sizes fixed, {counts["ill-conditioned"]} results are ill-conditioned')
     if failures:
         print('failing seeds:', *failures)
     return not failures

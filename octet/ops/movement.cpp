@@ -373,7 +373,8 @@ OCTET_OP(squeeze, "squeeze(x, *, dim, only=false) -> y", QRule::same, infer([](c
                            std::find(dims.begin(), dims.end(), Dim(1)) == dims.end(),
                        invalid_argument,
                        "squeeze: several dimensions of {} have size 1, which are dropped where no "
-                       "axes are named; that is one dimension less than was planned for",
+                       "axes are named: the result has another rank than was planned for; fix the "
+                       "sizes (--shape) when the model is read",
                        dims_text(t[0].dims));
            const TensorType& x = t[0];
            if (!t.want() && x.is_quantized() && x.quantizer->is_per_channel() &&

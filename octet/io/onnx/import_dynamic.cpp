@@ -152,8 +152,21 @@ class DynamicFuser {
     attrs.set("rule", std::string("onnx"));
     const std::string op =
         conv ? fmt::format("conv{}d_dynamic", weight.dim() - 2) : std::string("linear_dynamic");
-    emit(r, root, op, {operand_of(r, *s), w, vector}, attrs, s->product->scope);
+    const ValueId x = with_size(r, operand_of(r, *s), conv ? 1 : -1, weight, attrs);
+    emit(r, root, op, {x, w, vector}, attrs, s->product->scope);
     return true;
+  }
+
+  // x with as many channels or features as the weight wants: a reshape says so where the number is
+  // open.
+  static ValueId with_size(Rewriter& r, ValueId x, int64_t dim, const Tensor& weight,
+                           const Attrs& attrs) {
+    const TensorType type = r.out().type(x);
+    std::vector<int64_t> shape(type.dims.size(), 0);
+    const auto at = static_cast<size_t>(dim < 0 ? dim + type.dim() : dim);
+    if (type.dims[at].known()) return x;
+    shape[at] = weight.size(1) * (dim == 1 ? attrs.get_int("groups") : 1);
+    return r.out().add_call(r.out().value(x).name + ".reshape", "reshape", {x}, {{"shape", shape}});
   }
 
   // x, or its codes with the scale 1.

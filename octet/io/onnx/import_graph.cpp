@@ -336,7 +336,8 @@ void Importer::visit(const onnx::NodeProto& node) {
     std::string message = e.what();
     bool named =
         message.rfind(n.name() + " (", 0) == 0 || message.find(n.label()) != std::string::npos;
-    throw Error(e.code(), named ? message : fmt::format("{}: {}", n.label(), message));
+    if (!named) message = fmt::format("{}: {}", n.label(), message);
+    throw Error(e.code(), message + (names_open_size(message) ? shape_cure() : ""));
   } catch (const std::bad_alloc&) {
     n.fail(ErrorCode::corrupt, "needs more memory than there is");
   } catch (const std::length_error&) {
@@ -436,6 +437,22 @@ void Importer::inline_function(const NodeView& n, const onnx::NodeProto& node,
   for (size_t i = 0; i < n.output_count(); ++i) out(n, i, results[i]);
 }
 
+// Whether an open size of an input stands in the message.
+bool Importer::names_open_size(const std::string& message) const {
+  const auto part_of_name = [&](size_t i) {
+    return i < message.size() &&
+           (std::isalnum(static_cast<unsigned char>(message[i])) || message[i] == '_');
+  };
+  for (ValueId id : graph_.inputs())
+    for (const Dim& d : graph_.type(id).dims) {
+      if (d.known()) continue;
+      for (size_t at = message.find(d.name()); at != std::string::npos;
+           at = message.find(d.name(), at + 1))
+        if ((at == 0 || !part_of_name(at - 1)) && !part_of_name(at + d.name().size())) return true;
+    }
+  return false;
+}
+
 // What fixes the open sizes of the inputs, as the end of an error.
 std::string Importer::shape_cure() const {
   std::vector<std::string> shapes, names;
@@ -448,8 +465,7 @@ std::string Importer::shape_cure() const {
       if (!d.known() && std::find(names.begin(), names.end(), d.name()) == names.end())
         names.push_back(d.name());
     }
-    shapes.push_back(
-        fmt::format("--shape {}={}", graph_.value(id).name, fmt::join(sizes, "x")));
+    shapes.push_back(fmt::format("--shape {}={}", graph_.value(id).name, fmt::join(sizes, "x")));
   }
   if (shapes.empty()) return "";
   return fmt::format("; open sizes are fixed by {}, with {} for {}", fmt::join(shapes, " "),

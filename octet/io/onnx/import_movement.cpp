@@ -364,6 +364,13 @@ ValPtr reshape_like(Importer& im, const NodeView& n, const ValPtr& x, const ValP
   return emit_reshape(im, n, x, like->dims(), false);
 }
 
+ValPtr with_size(Importer& im, const NodeView& n, const ValPtr& x, int64_t d, int64_t size) {
+  if (d >= x->rank() || x->dims()[static_cast<size_t>(d)].known()) return x;
+  std::vector<int64_t> shape(static_cast<size_t>(x->rank()), 0);
+  shape[static_cast<size_t>(d)] = size;
+  return im.call(n, "reshape", {x}, {{"shape", shape}});
+}
+
 void add_movement(Handlers& h) {
   h["Reshape"] = import_reshape;
   h["Flatten"] = import_flatten;

@@ -123,9 +123,9 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max, bool sum) 
     if (w.kernel.size() == 3) return im.call(n, max ? "max_pool3d" : "avg_pool3d", {data}, attrs);
     if (w.kernel.size() > 3) n.unsupported("{} spatial dimensions", w.kernel.size());
     ValPtr image = im.call(n, "unsqueeze", {data}, {{"dim", int64_t{2}}});  // of height 1
-    const Attrs flat = finish(
-        pool_attrs({1, w.kernel[0]}, {1, w.stride[0]}, {0, w.pads[0], 0, w.pads[1]}, ceil),
-        {1, w.dilation[0]});
+    const Attrs flat =
+        finish(pool_attrs({1, w.kernel[0]}, {1, w.stride[0]}, {0, w.pads[0], 0, w.pads[1]}, ceil),
+               {1, w.dilation[0]});
     return im.call(n, "squeeze", {im.call(n, op, {image}, flat)}, {{"dim", int64_t{2}}});
   };
   ValPtr y = pooled(x);

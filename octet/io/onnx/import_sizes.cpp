@@ -58,7 +58,8 @@ Dim arithmetic(Importer& im, const NodeView& n, const Dim& a, const Dim& b) {
   } else {  // Div, Mod
     bool mod = op == "Mod";
     if (is_number(b) && b.size() == 0) n.fail(ErrorCode::corrupt, "division by 0");
-    if (auto exact = exact_quotient(product({a}), product({b})); exact && !numbers) return mod ? Dim(0) : exact->dim();
+    if (auto exact = exact_quotient(product({a}), product({b})); exact && !numbers)
+      return mod ? Dim(0) : exact->dim();
     if (!numbers) return im.combined(a, mod ? '%' : '/', b);
     if (b.size() == -1)
       overflow = !mod && __builtin_sub_overflow(int64_t{0}, a.size(), &r);  // INT64_MIN / -1 traps

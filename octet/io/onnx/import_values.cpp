@@ -225,8 +225,10 @@ Dim Importer::combined(const Dim& a, char op, const Dim& b) {
 
 Dim Importer::quotient(const Dim& a, int64_t b) {
   if (a.known()) return a.size() / b;
-  if (const auto exact = ops::exact_quotient(ops::Product({a}), ops::Product({Dim(b)})))
+  if (const auto exact = ops::exact_quotient(ops::Product({a}), ops::Product({Dim(b)}))) {
+    remember(exact->dim().name(), '/', a, Dim(b));
     return exact->dim();
+  }
   return combined(a, '/', Dim(b));
 }
 
@@ -237,8 +239,7 @@ ValPtr Importer::computed(const NodeView& n, const Dim& size) {
   ValPtr v;
   if (auto it = recipes_.find(size.name()); it == recipes_.end()) {
     const std::vector<std::string> parts = ops::factors(size.name());
-    if (parts.size() < 2)
-      n.needs_size("'{}', a size that is known only at run time", size.name());
+    if (parts.size() < 2) n.needs_size("'{}', a size that is known only at run time", size.name());
     for (const std::string& part : parts) {
       const bool digits = part.find_first_not_of("0123456789") == std::string::npos;
       ValPtr factor = computed(n, digits ? Dim(std::stoll(part)) : Dim(part));

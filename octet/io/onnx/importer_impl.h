@@ -252,6 +252,7 @@ class Importer {
   ValPtr lookup(const std::string& name);
   ValueId materialize(const NodeView& n, const ValPtr& v);
   ValPtr computed(const NodeView& n, const Dim& size);
+  bool names_open_size(const std::string& message) const;
   std::string shape_cure() const;
   [[noreturn]] void report_unsupported();
   std::string free_name(const std::string& name);
@@ -326,6 +327,9 @@ ValPtr emit_reshape(Importer& im, const NodeView& n, const ValPtr& x,
                     const std::vector<Dim>& wanted, bool zero_copies);
 // x in the sizes of `like`, which has as many elements.
 ValPtr reshape_like(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& like);
+// x whose dimension d has this size: a reshape says so where it is open, and the model's run checks
+// it.
+ValPtr with_size(Importer& im, const NodeView& n, const ValPtr& x, int64_t d, int64_t size);
 // The sizes of x as an int64 list; x broadcast to the shape of `like`; 0, 1, ... for dimension d of
 // x. All of them constants where the sizes are known.
 ValPtr shape_of(Importer& im, const NodeView& n, const ValPtr& x);

@@ -287,6 +287,12 @@ std::vector<const onnx::NodeProto*> Importer::order(const onnx::GraphProto& g) {
 
 // -- nodes ----------------------------------------------------------------------------------------
 
+OnnxOperator& Importer::operator_named(const std::string& op) {
+  const auto [at, fresh] = operator_index_.emplace(op, operators_.size());
+  if (fresh) operators_.push_back({op, 0, {}, 0});
+  return operators_[at->second];
+}
+
 void Importer::visit(const onnx::NodeProto& node) {
   NodeView n(node, opset_, dir_);
   first_new_value_ = graph_.values().size();
@@ -296,6 +302,7 @@ void Importer::visit(const onnx::NodeProto& node) {
         "the model has more than {} nodes once loops are unrolled and functions stand where they "
         "are called",
         kMostVisited);
+  ++operator_named(op_key(node)).nodes;
   auto reject = [&](const std::string& reason, bool open_size = false) {
     rejected_.push_back({op_key(node), reason, n.name(), open_size});
     for (const std::string& out : node.output())
@@ -315,6 +322,7 @@ void Importer::visit(const onnx::NodeProto& node) {
       for (const std::string& out :
            node.output())  // reads from a node that was rejected: nothing to say about this one
         if (!out.empty()) values_[out] = nullptr;
+      ++operator_named(op_key(node)).behind;
       return;
     }
     if (node.output_size() == 0) return;
@@ -474,29 +482,37 @@ std::string Importer::shape_cure() const {
 
 void Importer::report_unsupported() {
   // One line: operators in the order they were met, each with its nodes.
-  std::vector<std::pair<std::string, std::vector<std::string>>> groups;
+  std::vector<std::string> parts;
   bool open_size = false;
   for (const Rejected& r : rejected_) {
-    std::string key = one_line(r.reason.empty() ? r.op : fmt::format("{} with {}", r.op, r.reason));
-    auto it =
-        std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
-    if (it == groups.end()) it = groups.insert(groups.end(), {key, {}});
-    it->second.push_back(fmt::format("\"{}\"", r.node));
     open_size |= r.open_size;
+    std::vector<OnnxOperator::Refused>& refused = operator_named(r.op).refused;
+    const std::string reason = one_line(r.reason);
+    auto it = std::find_if(refused.begin(), refused.end(),
+                           [&](const auto& known) { return known.reason == reason; });
+    if (it == refused.end()) it = refused.insert(refused.end(), {reason, {}});
+    it->nodes.push_back(one_line(r.node));
   }
-  std::vector<std::string> parts;
-  for (auto& [op, nodes] : groups) {
-    size_t all = nodes.size();
-    if (all > 8) nodes.resize(8);
-    parts.push_back(fmt::format("{} ({} {}{})", op, all == 1 ? "node" : "nodes",
-                                fmt::join(nodes, ", "),
-                                all > 8 ? fmt::format(" and {} more", all - 8) : ""));
-  }
-  OCTET_FAIL(unsupported,
-             "{} not supported: {}; octet supports opset 7-23 inference operators listed in "
-             "docs/operators.md{}",
-             parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()),
-             fmt::join(parts, ", "), open_size ? shape_cure() : "");
+  for (const OnnxOperator& o : operators_)
+    for (const auto& [reason, nodes] : o.refused) {
+      constexpr size_t kShown = 8;
+      std::vector<std::string> names;
+      for (size_t i = 0; i < std::min(nodes.size(), kShown); ++i)
+        names.push_back(fmt::format("\"{}\"", nodes[i]));
+      parts.push_back(fmt::format(
+          "{} ({} {}{})", reason.empty() ? one_line(o.op) : one_line(o.op) + " with " + reason,
+          nodes.size() == 1 ? "node" : "nodes", fmt::join(names, ", "),
+          nodes.size() > kShown ? fmt::format(" and {} more", nodes.size() - kShown) : ""));
+    }
+  const std::string cure =
+      "octet supports opset 7-23 inference operators listed in docs/operators.md" +
+      (open_size ? shape_cure() : "");
+  throw OnnxUnsupported(
+      fmt::format(
+          "{} not supported: {}; {}",
+          parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()),
+          fmt::join(parts, ", "), cure),
+      operators_, cure);
 }
 
 // -- results --------------------------------------------------------------------------------------

@@ -255,6 +255,7 @@ class Importer {
   bool names_open_size(const std::string& message) const;
   std::string shape_cure() const;
   [[noreturn]] void report_unsupported();
+  OnnxOperator& operator_named(const std::string& op);
   std::string free_name(const std::string& name);
   void take_name(ValueId id, const std::string& name);
 
@@ -278,6 +279,8 @@ class Importer {
     bool open_size = false;
   };
   std::vector<Rejected> rejected_;
+  std::vector<OnnxOperator> operators_;  // that were met, and where each of them is
+  std::unordered_map<std::string, size_t> operator_index_;
   // How symbolic sizes are computed, and the values that do.
   struct Recipe {
     ValueId value = graph::kNone;

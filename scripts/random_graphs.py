@@ -803,7 +803,7 @@ def transpose(g):
 def squeeze(g):
     v = g.pick(ANY, where=lambda v: pair(1) in v.dims)
     ones = [i for i, d in enumerate(v.dims) if d == pair(1)]
-    no_axes = g.chance(0.25) and all(d == pair(1) or 1 not in d for d in v.dims)
+    no_axes = g.chance(0.25) and not g.loose and all(d == pair(1) or 1 not in d for d in v.dims)
     axes = ones if no_axes else sorted(g.r.sample(ones, g.r.randint(1, len(ones))))
     dims = [d for i, d in enumerate(v.dims) if i not in axes]
     if g.opset >= 11:
@@ -1500,6 +1500,40 @@ def recurrent(g):
         g.result(names[1], 'f', [pair(n), v.dims[1], pair(hidden)], -m, m)
 
 
+@operator(since=17)
+def transform(g):
+    v = g.pick(rank=range(2, 5), most=10, where=lambda v: v.rank >= 2 and any(a == b for a, b in v.dims[1:]))
+    axis = g.r.choice([i for i in range(1, v.rank) if v.fixed(i)])
+    x = g.unsqueeze(v, [v.rank])
+    onesided = g.r.choice([None, 1])
+    n = v.size(axis)
+    dims = [pair(n // 2 + 1) if i == axis and onesided else d for i, d in enumerate(v.dims)] + [pair(2)]
+    m = v.magnitude * n
+    if g.opset < 20:
+        g.emit('DFT', [x], 'f', dims, -m, m, axis=axis, onesided=onesided)
+    else:
+        g.emit('DFT', [x, '', g.constant(np.array(axis, np.int64))], 'f', dims, -m, m, onesided=onesided)
+
+
+@operator(since=17)
+def short_transform(g):
+    v = g.pick(rank=2, most=10, where=lambda v: min(v.dims[1]) >= 4)
+    step, length = g.r.randint(1, 3), 4
+    window = g.emit(g.r.choice(['HannWindow', 'HammingWindow', 'BlackmanWindow']), [g.constant(np.array(length, np.int64))], 'f',
+                    [pair(length)], 0, 1, periodic=g.r.choice([None, 0]))
+    dims = [v.dims[0], tuple((n - length) // step + 1 for n in v.dims[1]), pair(length // 2 + 1), pair(2)]
+    m = v.magnitude * length
+    g.emit('STFT', [g.unsqueeze(v, [2]), g.constant(np.array(step, np.int64)), window], 'f', dims, -m, m)
+
+
+@operator(since=17)
+def window_of_input(g):
+    n = g.r.choice([pair(6), *g.symbols.values()])
+    size = g.input('i64', [], [np.array(k, np.int64) for k in n], 0, 0)
+    g.values.remove(size)
+    g.emit(g.r.choice(['HannWindow', 'HammingWindow', 'BlackmanWindow']), [size], 'f', [n], 0, 1, opaque=True, periodic=g.r.choice([None, 0]))
+
+
 # -- images and boxes ------------------------------------------------------------------------------------
 
 @operator(weight=4)
@@ -1869,7 +1903,7 @@ def rms_norm(g):
 
 @operator(since=23, weight=3)
 def attention(g):
-    v = g.pick(rank=4, exact=True, most=5, where=lambda v: v.fixed(-1))
+    v = g.pick(rank=4, exact=True, most=5, where=lambda v: v.fixed(-1) and v.name.startswith('x'))
     k = g.emit('Sin', [v], 'f', v.dims)
     w = g.emit('Neg', [v], 'f', v.dims, -v.hi, -v.lo, v.exact)
     operands = [v, k, w]

@@ -601,6 +601,7 @@ const Handlers& handlers() {
     add_resize(h);
     add_sizes(h);
     add_constants(h);
+    add_spectra(h);
     add_quantization(h);
     return h;
   }();

@@ -39,6 +39,17 @@ Product product(const std::vector<Dim>& sizes) {
   return p;
 }
 
+// The product of sizes that are remembered, remembered too.
+Dim multiplied(Importer& im, const std::vector<Dim>& sizes) {
+  Dim all(1);
+  for (const Dim& d : sizes) {
+    const Dim next = product({all, d}).dim();
+    if (!is_number(next) && next != d) im.remember(next.name(), '*', all, d);
+    all = next;
+  }
+  return all;
+}
+
 Dim arithmetic(Importer& im, const NodeView& n, const Dim& a, const Dim& b) {
   const std::string& op = n.op();
   int64_t r = 0;
@@ -54,12 +65,15 @@ Dim arithmetic(Importer& im, const NodeView& n, const Dim& a, const Dim& b) {
     if (!numbers) return im.combined(a, '-', b);
     overflow = __builtin_sub_overflow(a.size(), b.size(), &r);
   } else if (op == "Mul") {
-    return product({a, b}).dim();
+    return multiplied(im, {a, b});
   } else {  // Div, Mod
     bool mod = op == "Mod";
     if (is_number(b) && b.size() == 0) n.fail(ErrorCode::corrupt, "division by 0");
-    if (auto exact = exact_quotient(product({a}), product({b})); exact && !numbers)
-      return mod ? Dim(0) : exact->dim();
+    if (auto exact = exact_quotient(product({a}), product({b})); exact && !numbers) {
+      if (mod) return 0;
+      if (const Dim whole = exact->dim(); !is_number(whole)) im.remember(whole.name(), '/', a, b);
+      return exact->dim();
+    }
     if (!numbers) return im.combined(a, mod ? '%' : '/', b);
     if (b.size() == -1)
       overflow = !mod && __builtin_sub_overflow(int64_t{0}, a.size(), &r);  // INT64_MIN / -1 traps
@@ -246,7 +260,7 @@ bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inpu
   } else if (n.op() == "ReduceProd") {
     bool keep = n.get_int("keepdims", 1) != 0;
     im.attr_or_input_ints(n, "axes", 1);
-    r = Sizes{{product(s[0].entries).dim()}, keep ? s[0].rank : 0};
+    r = Sizes{{multiplied(im, s[0].entries)}, keep ? s[0].rank : 0};
   }
   if (!r) return false;
   im.out(n, 0, sizes_val(n.output(0), std::move(r->entries), r->rank));
@@ -322,7 +336,7 @@ void add_sizes(Handlers& h) {
   h["Size"] = [](Importer& im, const NodeView& n) {
     ValPtr x = im.in(n, 0);
     im.remember_sizes(*x);
-    im.out(n, 0, sizes_val(n.output(0), {product(x->dims()).dim()}, 0));
+    im.out(n, 0, sizes_val(n.output(0), {multiplied(im, x->dims())}, 0));
   };
   // the divisor's sign, or with fmod the dividend's
   h["Mod"] = [](Importer& im, const NodeView& n) {

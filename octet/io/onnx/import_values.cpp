@@ -252,6 +252,7 @@ ValPtr Importer::computed(const NodeView& n, const Dim& size) {
     v = call(n, "shape", {from}, {{"start", recipe.dim}, {"end", recipe.dim + 1}});
   } else {
     const char* op = recipe.op == '+'   ? "add"
+                     : recipe.op == '*' ? "mul"
                      : recipe.op == '-' ? "sub"
                      : recipe.op == '/' ? "div"
                      : recipe.op == '%' ? "remainder"

@@ -208,7 +208,7 @@ class Importer {
   void remember(const std::string& name, ValueId value, int64_t d);
   void remember(const std::string& name, char op, const Dim& a, const Dim& b);
   void remember_sizes(const Val& v);  // of all its open dimensions
-  // "[a op b]", a symbolic size that is remembered. op: '+', '-', '/' or '%'.
+  // "[a op b]", a symbolic size that is remembered. op: '+', '-', '*', '/' or '%'.
   Dim combined(const Dim& a, char op, const Dim& b);
   // a / b rounded down, b >= 1: a name without a division where it is exact whatever a is.
   Dim quotient(const Dim& a, int64_t b);
@@ -315,6 +315,7 @@ void add_attention(Handlers& h);
 void add_resize(Handlers& h);
 void add_sizes(Handlers& h);
 void add_constants(Handlers& h);
+void add_spectra(Handlers& h);
 void add_quantization(Handlers& h);
 
 // Shape arithmetic: handles the node if its operands are small integer vectors, symbolic or not;

@@ -134,6 +134,18 @@ TEST(OnnxOpenSizes, TheMeanOfASamePaddedWindowLeavesThePaddingOut) {
   }
 }
 
+TEST(OnnxOpenSizes, TheNumberOfElementsIsComputedFromDimensionsThatAreProducts) {
+  OnnxModel m(13);
+  m.input("x", {2, "W"})
+      .constant("twice", longs({1, 2}))
+      .constant("zero", Tensor::from(std::vector<int64_t>{0}, {}))
+      .node("Tile", {"x", "twice"}, {"t"})
+      .node("Size", {"t"}, {"n"})
+      .node("Add", {"n", "zero"}, {"y"})
+      .output("y", kInt64);
+  EXPECT_EQ(run(m.import(), {Tensor::zeros({2, 5})})[0].item(), 20);
+}
+
 // -- sizes that a layer needs ---------------------------------------------------------------------
 
 TEST(OnnxOpenSizes, AConvolutionFixesTheChannels) {

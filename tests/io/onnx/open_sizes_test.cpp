@@ -134,6 +134,26 @@ TEST(OnnxOpenSizes, TheMeanOfASamePaddedWindowLeavesThePaddingOut) {
   }
 }
 
+TEST(OnnxOpenSizes, AResizeToComputedSizesKeepsTheOthersNames) {
+  OnnxModel m(13);
+  m.input("x", {"N", 4, "H", "W"})
+      .input("like", {1, "K"})
+      .constant("i", longs({0}))
+      .constant("j", longs({1}))
+      .constant("rest", longs({4, 12}))
+      .node("Shape", {"x"}, {"xs"})
+      .node("Shape", {"like"}, {"ls"})
+      .node("Gather", {"xs", "i"}, {"n"})
+      .node("Gather", {"ls", "j"}, {"k"})
+      .node("Concat", {"n", "rest", "k"}, {"sizes"}, {{"axis", int64_t{0}}})
+      .node("Resize", {"x", "", "", "sizes"}, {"y"})
+      .output("y");
+  const graph::Graph g = m.import();
+  EXPECT_EQ(result_types(g), std::vector<std::string>{"Float(N, 4, 12, K)"});
+  EXPECT_EQ(run(g, {Tensor::zeros({2, 4, 3, 3}), Tensor::zeros({1, 5})})[0].shape(),
+            (Shape{2, 4, 12, 5}));
+}
+
 TEST(OnnxOpenSizes, TheNumberOfElementsIsComputedFromDimensionsThatAreProducts) {
   OnnxModel m(13);
   m.input("x", {2, "W"})

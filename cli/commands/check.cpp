@@ -13,6 +13,7 @@
 #include "octet/base/error.h"
 #include "octet/base/progress.h"
 #include "octet/base/text.h"
+#include "octet/io/onnx/import.h"
 
 namespace octet::cli {
 namespace {
@@ -62,7 +63,22 @@ void read_samples(Check& found, const Dataset& dataset, int64_t count) {
 
 // -- output ---------------------------------------------------------------------------------------
 
-JsonValue to_json(const Options& o, const Check& c) {
+// The operators of a model that could not be read, as ONNX names them.
+using Operators = std::vector<io::OnnxOperator>;
+
+JsonValue to_json(const Operators& operators) {
+  JsonValue list = JsonValue::array();
+  for (const io::OnnxOperator& op : operators) {
+    JsonValue refused = JsonValue::array();
+    for (const auto& [reason, nodes] : op.refused)
+      refused.push_back(JsonValue::object({{"reason", reason}, {"nodes", nodes}}));
+    list.push_back(JsonValue::object(
+        {{"op", op.op}, {"nodes", op.nodes}, {"refused", refused}, {"behind", op.behind}}));
+  }
+  return list;
+}
+
+JsonValue to_json(const Options& o, const Check& c, const Operators& operators) {
   JsonValue kinds = JsonValue::array(), problems = JsonValue::array();
   for (const CheckedKind& kind : c.kinds) {
     JsonValue left = JsonValue::array();
@@ -94,6 +110,7 @@ JsonValue to_json(const Options& o, const Check& c) {
   if (!std::isnan(c.float_ms)) json.set("float_ms", c.float_ms);
   if (!std::isnan(c.int8_ms)) json.set("int8_ms", c.int8_ms);
   if (!c.not_run.empty()) json.set("not_run", c.not_run);
+  if (!operators.empty()) json.set("onnx_operators", to_json(operators));
   return json;
 }
 
@@ -125,6 +142,41 @@ void print_kinds(const Check& c) {
   for (const CheckedKind& kind : c.kinds)
     for (const debug::LeftFloat& l : kind.left_float)
       fmt::print("  stays float: {} ({}): {}\n", some_of(l.nodes), kind.op, l.reason);
+}
+
+// What of a model is read and what is refused: each operator, and then the nodes that are refused
+// with the reason. On a terminal rows with such nodes are yellow.
+void print_refused(const Options& o, const Operators& operators, const std::string& cure) {
+  size_t width = 8;
+  int64_t nodes = 0, refused = 0, kinds = 0;
+  const auto refused_of = [](const io::OnnxOperator& op) {
+    int64_t n = 0;
+    for (const auto& r : op.refused) n += std::ssize(r.nodes);
+    return n;
+  };
+  for (const io::OnnxOperator& op : operators) {
+    width = std::max(width, op.op.size());
+    nodes += op.nodes;
+    refused += refused_of(op);
+    kinds += refused_of(op) > 0;
+  }
+  fmt::print("{}: {} of {} operators are refused, in {} of {} nodes\n", o.model, kinds,
+             operators.size(), refused, nodes);
+  fmt::print("{:<{}} {:>6} {:>10} {:>8} {:>8}\n", "operator", width, "nodes", "supported",
+             "refused", "behind");
+  const bool colour = colour_wanted(1);
+  for (const io::OnnxOperator& op : operators) {
+    const int64_t n = refused_of(op);
+    fmt::print("{}{:<{}} {:>6} {:>10} {:>8} {:>8}{}\n", colour && n ? "\x1b[33m" : "", op.op, width,
+               op.nodes, op.nodes - n - op.behind, n, op.behind, colour && n ? "\x1b[0m" : "");
+  }
+  for (const io::OnnxOperator& op : operators)
+    for (const auto& [reason, names] : op.refused)
+      fmt::print("  refused: {} ({}): {}\n", fmt::join(names, ", "), op.op,
+                 reason.empty() ? "octet has no such operator" : reason);
+  if (std::any_of(operators.begin(), operators.end(), [](const auto& op) { return op.behind > 0; }))
+    fmt::print("  behind: nodes that read from a refused one, of which nothing is known\n");
+  fmt::print("cure: {}\n", cure);
 }
 
 std::string count_text(double n) {
@@ -201,10 +253,22 @@ void run(Options o) {
   Check found;
   bool made_up = true;
   std::optional<graph::Graph> graph;
-  found.collect([&] { graph = load_model(o.model, o.shape.shapes()); });
+  Operators operators;
+  std::string cure;
+  found.collect([&] {
+    try {
+      graph = load_model(o.model, o.shape.shapes());
+    } catch (const io::OnnxUnsupported& e) {
+      operators = e.operators();
+      cure = e.cure();
+      throw;
+    }
+  });
   if (graph) made_up = check_graph(o, *graph, found);
   if (o.json)
-    print_json(to_json(o, found));
+    print_json(to_json(o, found, operators));
+  else if (!operators.empty())
+    print_refused(o, operators, cure);
   else
     print(o, found, made_up);
   found.require_ok();

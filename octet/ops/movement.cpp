@@ -6,6 +6,7 @@
 #include "octet/ops/define_impl.h"
 #include "octet/ops/gather_impl.h"
 #include "octet/ops/gradient_impl.h"
+#include "octet/ops/symbolic_impl.h"
 
 namespace octet::ops {
 namespace {
@@ -15,58 +16,6 @@ using namespace engine_detail;
 Shape result_shape(const Call& c) { return c.outputs()[0].shape(); }
 
 // -- reshape --------------------------------------------------------------------------------------
-
-// A product of sizes: a number times names.
-struct Product {
-  int64_t number = 1;
-  std::vector<std::string> names;
-  void times(const Dim& dim) {
-    if (dim.known()) {
-      number *= dim.size();
-      return;
-    }
-    // "N*49" is two factors; what is in brackets stays whole.
-    int depth = 0;
-    std::string factor;
-    for (char ch : dim.name() + "*") {
-      depth += (ch == '[') - (ch == ']');
-      if (ch != '*' || depth > 0) {
-        factor += ch;
-        continue;
-      }
-      bool digits = !factor.empty() && factor.find_first_not_of("0123456789") == std::string::npos;
-      if (digits)
-        number *= std::stoll(factor);
-      else
-        names.push_back(factor);
-      factor.clear();
-    }
-  }
-  Dim dim() const {
-    Dim result(1);
-    for (const std::string& name : names) result = multiply(result, Dim(name));
-    return multiply(result, Dim(number));
-  }
-};
-
-Product product(const std::vector<Dim>& dims) {
-  Product p;
-  for (const Dim& d : dims) p.times(d);
-  return p;
-}
-
-// Takes the names that a and b share out of both.
-void cancel(Product& a, Product& b) {
-  for (size_t i = 0; i < b.names.size();) {
-    auto at = std::find(a.names.begin(), a.names.end(), b.names[i]);
-    if (at == a.names.end()) {
-      ++i;
-      continue;
-    }
-    a.names.erase(at);
-    b.names.erase(b.names.begin() + static_cast<int64_t>(i));
-  }
-}
 
 std::vector<Dim> reshaped(const std::vector<Dim>& x, const std::vector<int64_t>& shape,
                           bool allow_zero, const std::string& who) {
@@ -83,9 +32,9 @@ std::vector<Dim> reshaped(const std::vector<Dim>& x, const std::vector<int64_t>&
     if (shape[d] == -1) hole = static_cast<int64_t>(d);
     dims.push_back(shape[d] == -1 ? Dim(1) : shape[d] == 0 && !allow_zero ? x[d] : Dim(shape[d]));
   }
-  Product have = product(x), want = product(dims);
+  Product have(x), want(dims);
   cancel(have, want);
-  bool exact = have.names.empty() && want.names.empty();
+  bool exact = have.symbols.empty() && want.symbols.empty();
   if (hole < 0) {
     OCTET_CHECK(!exact || have.number == want.number, invalid_argument,
                 "{}: {} has {} elements, which does not fit ({})", who, dims_text(x), have.number,
@@ -95,7 +44,7 @@ std::vector<Dim> reshaped(const std::vector<Dim>& x, const std::vector<int64_t>&
   OCTET_CHECK(want.number != 0 && (!exact || have.number % want.number == 0), invalid_argument,
               "{}: {} has {} elements, which does not fit ({})", who, dims_text(x), have.number,
               fmt::join(shape, ", "));
-  if (want.names.empty() && have.number % want.number == 0) {
+  if (want.symbols.empty() && have.number % want.number == 0) {
     have.number /= want.number;
     dims[hole] = have.dim();
   } else {
@@ -113,7 +62,7 @@ int64_t reshaped_axis(const std::vector<Dim>& from, const std::vector<Dim>& to, 
   for (size_t d = 0; d < to.size(); passed.times(to[d++])) {
     Product a = before, b = passed;
     cancel(a, b);
-    if (a.number == b.number && a.names.empty() && b.names.empty() && to[d] == from[axis])
+    if (a.number == b.number && a.symbols.empty() && b.symbols.empty() && to[d] == from[axis])
       return static_cast<int64_t>(d);
   }
   return -1;
@@ -150,11 +99,11 @@ TensorType open_reshape(const Types& t) {
                     : w;
   }
   if (rest) {  // what is left, if that is a number or a product
-    Product have = product(t[0].dims), want;
+    Product have(t[0].dims), want;
     for (size_t d = 0; d < dims.size(); ++d)
       if (d != *rest) want.times(dims[d]);
     cancel(have, want);
-    if (want.names.empty() && want.number > 0 && have.number % want.number == 0) {
+    if (want.symbols.empty() && want.number > 0 && have.number % want.number == 0) {
       have.number /= want.number;
       dims[*rest] = have.dim();
     }
@@ -361,7 +310,7 @@ OCTET_OP(flatten, "flatten(x, *, start_dim=1, end_dim=-1) -> y", QRule::same,
            OCTET_CHECK(start <= end + 1, invalid_argument,
                        "flatten: start_dim {} is after end_dim {} in {}", start, end, dims_text(x));
            std::vector<Dim> dims(x.begin(), x.begin() + start);
-           dims.push_back(product({x.begin() + start, x.begin() + end + 1}).dim());
+           dims.push_back(Product({x.begin() + start, x.begin() + end + 1}).dim());
            dims.insert(dims.end(), x.begin() + end + 1, x.end());
            return reshaped_type(t, dims);
          }),
@@ -412,14 +361,21 @@ OCTET_OP(unsqueeze, "unsqueeze(x, *, dim) -> y", QRule::same, infer([](const Typ
          open_rank(1), reshaping_gradient(), Traits{.moves = true, .reshapes = true},
          Doc{"one dimension of size 1 more, at dim"})
 
-// Without dimension `dim`, which must have size 1.
-OCTET_OP(squeeze, "squeeze(x, *, dim) -> y", QRule::same, infer([](const Types& t) {
+// Without dimension `dim`, which must have size 1. `only`: no other dimension may have it.
+OCTET_OP(squeeze, "squeeze(x, *, dim, only=false) -> y", QRule::same, infer([](const Types& t) {
            int64_t dim = normalize_dim(t.attrs().get_int("dim"), t[0].dim(), "squeeze");
            std::vector<Dim> dims = t[0].dims;
            OCTET_CHECK(!dims.empty() && (!dims[dim].known() || dims[dim].size() == 1),
                        invalid_argument, "squeeze: dimension {} of {} does not have size 1", dim,
                        dims_text(dims));
            dims.erase(dims.begin() + dim);
+           OCTET_CHECK(!t.attrs().get_bool("only") ||
+                           std::find(dims.begin(), dims.end(), Dim(1)) == dims.end(),
+                       invalid_argument,
+                       "squeeze: several dimensions of {} have size 1, which are dropped where no "
+                       "axes are named: the result has another rank than was planned for; fix the "
+                       "sizes (--shape) when the model is read",
+                       dims_text(t[0].dims));
            const TensorType& x = t[0];
            if (!t.want() && x.is_quantized() && x.quantizer->is_per_channel() &&
                x.quantizer->axis() == dim)
@@ -432,7 +388,7 @@ OCTET_OP(squeeze, "squeeze(x, *, dim) -> y", QRule::same, infer([](const Types& 
            return as_result(c[0].squeeze(c.attrs().get_int("dim")), c.outputs()[0]);
          }),
          open_rank(-1), reshaping_gradient(), Traits{.moves = true, .reshapes = true},
-         Doc{"without dimension dim, which has size 1"})
+         Doc{"without dimension dim, which has size 1; only: no other dimension may have it"})
 
 // x broadcast to `shape` (-1 keeps a size); where x is larger than `shape` its own size stays, as
 // in ONNX's Expand.

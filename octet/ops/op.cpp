@@ -211,8 +211,8 @@ std::optional<std::vector<Dim>> Types::sizes(const std::string& attr) const {
 int64_t Types::count(const std::string& attr) const {
   if (const auto i = attrs_.operand(attr)) {
     const TensorType& t = (*this)[*i];
-    OCTET_CHECK(t.is_static(), unsupported, "{}: how many numbers '{}' has is not known",
-                op_.name(), attr);
+    OCTET_CHECK(t.is_static(), unsupported, "{}: how many numbers '{}' has is not known: it is {}",
+                op_.name(), attr, to_string(t));
     return numel(t.shape());
   }
   const Attr& value = attrs_.get(attr);

@@ -44,6 +44,57 @@ Dim named(std::string name) {
 
 }  // namespace
 
+std::vector<std::string> factors(const std::string& name) {
+  std::vector<std::string> parts(1);
+  int depth = 0;
+  for (char c : name) {
+    depth += (c == '[') - (c == ']');
+    if (c == '*' && depth == 0)
+      parts.emplace_back();
+    else
+      parts.back() += c;
+  }
+  return parts;
+}
+
+void Product::times(const Dim& dim) {
+  const auto count = [&](int64_t n) {
+    OCTET_CHECK(!__builtin_mul_overflow(number, n, &number), corrupt, "a size overflows");
+  };
+  if (dim.name().empty()) return count(dim.size());
+  for (std::string& factor : factors(dim.name())) {
+    const bool digits = !factor.empty() && factor.size() <= 18 &&
+                        factor.find_first_not_of("0123456789") == std::string::npos;
+    if (digits)
+      count(std::stoll(factor));
+    else
+      symbols.push_back(std::move(factor));
+  }
+}
+
+Dim Product::dim() const {
+  if (number == 0 || symbols.empty()) return number;
+  Dim result(1);
+  for (const std::string& symbol : symbols) result = multiply(result, Dim(symbol));
+  return multiply(result, Dim(number));
+}
+
+void cancel(Product& a, Product& b) {
+  std::erase_if(b.symbols, [&](const std::string& symbol) {
+    const auto at = std::find(a.symbols.begin(), a.symbols.end(), symbol);
+    if (at == a.symbols.end()) return false;
+    a.symbols.erase(at);
+    return true;
+  });
+}
+
+std::optional<Product> exact_quotient(Product a, Product b) {
+  cancel(a, b);
+  if (!b.symbols.empty() || b.number <= 0 || a.number % b.number != 0) return std::nullopt;
+  a.number /= b.number;
+  return a;
+}
+
 DimRange dim_range(int64_t start, int64_t end, int64_t rank) {
   const auto at = [&](int64_t d) { return std::clamp<int64_t>(d < 0 ? d + rank : d, 0, rank); };
   return {at(start), std::max(at(start), at(end))};

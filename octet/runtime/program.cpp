@@ -273,9 +273,13 @@ std::unique_ptr<Context> make_context(const Program::Impl& p, const std::vector<
   c->scratch_offset = plan.total;
   c->arena = allocate_lasting(plan.total + scratch);
   c->pointers.assign(p.roots.size(), nullptr);
-  size_t most = 0;
-  for (const Step& step : p.steps) most = std::max(most, step.inputs.size());
+  size_t most = 0, most_results = 0;
+  for (const Step& step : p.steps) {
+    most = std::max(most, step.inputs.size());
+    most_results = std::max(most_results, step.outputs.size());
+  }
   c->operands.resize(most);
+  c->results.resize(most_results);
   c->inputs.resize(inputs.size());
   for (ValueId id : g.outputs())
     c->strides.push_back(strides_of(p.slots[p.primary[id]], c->types[id].shape()));
@@ -379,12 +383,9 @@ void run_step(const Program::Impl& p, Context& c, size_t index) {
         return slot < 0 ? nullptr : c.pointers[p.slots[slot].root];
       };
       for (size_t i = 0; i < step.inputs.size(); ++i) c.operands[i] = pointer(step.inputs[i]);
-      constexpr size_t kMostResults = 4;
-      OCTET_CHECK(step.outputs.size() <= kMostResults, internal,
-                  "step {}: a kernel with {} results", index, step.outputs.size());
-      void* results[kMostResults];
-      for (size_t i = 0; i < step.outputs.size(); ++i) results[i] = pointer(step.outputs[i]);
-      c.plans[index]->run({c.operands.data(), step.inputs.size()}, {results, step.outputs.size()},
+      for (size_t i = 0; i < step.outputs.size(); ++i) c.results[i] = pointer(step.outputs[i]);
+      c.plans[index]->run({c.operands.data(), step.inputs.size()},
+                          {c.results.data(), step.outputs.size()},
                           c.arena.data() + c.scratch_offset);
       return;
     }

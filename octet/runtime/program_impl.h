@@ -82,8 +82,9 @@ struct Context {
   size_t scratch_offset = 0;
   Buffer arena;
   // What a run needs, kept so that it allocates nothing:
-  std::vector<std::byte*> pointers;           // by root, valid during a run
-  std::vector<const void*> operands;          // room for those of any step
+  std::vector<std::byte*> pointers;   // by root, valid during a run
+  std::vector<const void*> operands;  // room for those of any step
+  std::vector<void*> results;
   std::vector<Tensor> inputs;                 // contiguous; undefined between runs
   std::vector<std::vector<int64_t>> strides;  // of the results, as the last step leaves them
 };

@@ -1,4 +1,6 @@
 // octet check, and what quantize says before it works.
+#include <fmt/format.h>
+
 #include <cmath>
 
 #include "octet/graph/graph.h"
@@ -146,19 +148,72 @@ TEST(CliCheck, SamplesThatAreNotFiniteAreNamed) {
                   {"sample 3: element 1 is NaN", "sample 33", "sample 34", "and 2 more samples"});
 }
 
+// 9 nodes that octet has no operator for, two Relus, one of them behind such a node, and one more
+// operator that octet lacks.
+std::string odd_net(const TempDir& dir) {
+  OnnxModel m;
+  m.input("x", {1, 4});
+  for (int i = 0; i < 9; ++i)
+    m.node("Frobnicate", {"x"}, {fmt::format("a{}", i)}, {}, fmt::format("f{}", i))
+        .output(fmt::format("a{}", i));
+  m.node("Defenestrate", {"x"}, {"b"}, {}, "second").node("Relu", {"b"}, {"c"}, {}, "behind");
+  m.node("Relu", {"x"}, {"d"}, {}, "fine").output("c").output("d");
+  spill(dir / "odd.onnx", m.bytes());
+  return dir / "odd.onnx";
+}
+
 TEST(CliCheck, UnsupportedOperatorsAreAllNamed) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
-  spill(dir / "odd.onnx", OnnxModel()
-                              .input("x", {1, 4})
-                              .node("Frobnicate", {"x"}, {"a"}, {}, "first")
-                              .node("Defenestrate", {"x"}, {"b"}, {}, "second")
-                              .output("a")
-                              .output("b")
-                              .bytes());
-  const RunResult r = run_octet({"check", dir / "odd.onnx"});
-  expect_problems(r, {"odd.onnx", "Frobnicate", "first", "Defenestrate", "second"});
-  EXPECT_EQ(r.out, "");
+  const RunResult r = run_octet({"check", odd_net(dir)});
+  expect_problems(r, {"odd.onnx", "Frobnicate", "f0", "Defenestrate", "second"});
+}
+
+TEST(CliCheck, ARefusedModelHasATableOfAllItsOperators) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  const RunResult r = run_octet({"check", odd_net(dir)});
+  for (const char* line :
+       {"odd.onnx: 2 of 3 operators are refused, in 10 of 12 nodes\n",
+        "operator      nodes  supported  refused   behind\n",
+        "Frobnicate        9          0        9        0\n",
+        "Defenestrate      1          0        1        0\n",
+        "Relu              2          1        0        1\n",
+        "  refused: f0, f1, f2, f3, f4, f5, f6, f7, f8 (Frobnicate): octet has no such operator\n",
+        "cure: octet supports opset 7-23"})
+    EXPECT_TRUE(contains(r.out, line)) << line << "\n" << r.out;
+}
+
+TEST(CliCheck, JsonOfARefusedModelNamesAllItsNodes) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  const RunResult r = run_octet({"check", odd_net(dir), "--json"});
+  EXPECT_EQ(r.code, 1);
+  const auto json = nlohmann::json::parse(r.out);
+  EXPECT_EQ(json["ok"], false);
+  ASSERT_EQ(json["onnx_operators"].size(), 3u) << r.out;
+  const auto& frobnicate = json["onnx_operators"][0];
+  EXPECT_EQ(frobnicate["op"], "Frobnicate");
+  EXPECT_EQ(frobnicate["refused"][0]["nodes"].size(), 9u);
+  const auto& relu = json["onnx_operators"][2];
+  EXPECT_EQ(relu["op"], "Relu");
+  EXPECT_EQ(relu["behind"], 1);
+}
+
+TEST(CliCheck, WhereASizeIsMissingTheCureIsShape) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  spill(dir / "open.onnx",
+        OnnxModel()
+            .input("x", {1, "C", 8, "W"})
+            .node("MaxPool", {"x"}, {"y", "places"}, {{"kernel_shape", ints({2, 2})}}, "pool")
+            .output("y")
+            .output("places", kInt64)
+            .bytes());
+  const RunResult r = run_octet({"check", dir / "open.onnx"});
+  expect_problems(r, {"open sizes are fixed by --shape x=1xCx8xW, with numbers for C, W"});
+  EXPECT_TRUE(contains(r.out, "--shape x=1xCx8xW")) << r.out;
+  EXPECT_EQ(run_octet({"check", dir / "open.onnx", "--shape", "x=1x3x8x6"}).code, 0);
 }
 
 TEST(CliCheck, SizesLeftOpenAreNamedAndMayBeGiven) {

@@ -524,6 +524,16 @@ TEST(Program, WhatRunsInEitherLayoutNeedsNoReorder) {
   }
 }
 
+TEST(Program, AKernelMayHaveManyResults) {
+  Graph g;
+  const ValueId x = g.add_input("x", TensorType(DType::float32, Shape{9, 2}));
+  g.set_outputs(g.add_calls("y", "split", {x}, {{"sizes", std::vector<int64_t>(9, 1)}}));
+  const Tensor rows = Tensor::randn({9, 2}, 1);
+  const std::vector<Tensor> parts = compile(g).run({rows});
+  ASSERT_EQ(parts.size(), 9u);
+  for (int64_t i = 0; i < 9; ++i) EXPECT_TRUE(equal(parts[i], rows.slice(0, i, i + 1)));
+}
+
 TEST(Program, MemoryIsReusedAlongAChain) {
   Graph g;
   ValueId v = g.add_input("x", TensorType(DType::float32, Shape{1, 1000}));

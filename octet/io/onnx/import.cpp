@@ -24,6 +24,8 @@ graph::Graph import_parsed(std::string_view bytes, const std::string& name,
   OCTET_CHECK(parse(model, bytes), corrupt, "{}: is not an ONNX model, or is truncated", file);
   try {
     return Importer(model, dir, options).run();
+  } catch (const OnnxUnsupported& e) {
+    throw OnnxUnsupported(fmt::format("{}: {}", file, one_line(e.what())), e.operators(), e.cure());
   } catch (const Error& e) {
     throw Error(e.code(), fmt::format("{}: {}", file, one_line(e.what())));
   } catch (const std::bad_alloc&) {

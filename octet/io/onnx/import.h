@@ -20,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "octet/base/error.h"
 #include "octet/graph/graph.h"
 #include "octet/graph/passes/input_shapes.h"
 #include "octet/tensor/tensor.h"
@@ -39,8 +40,37 @@ struct OnnxImportOptions {
   std::map<std::string, Tensor> constants;
 };
 
+// One operator of a model that cannot be read, and its nodes; those of unrolled loops and of
+// functions are counted each time.
+struct OnnxOperator {
+  struct Refused {
+    std::string reason;              // "": octet has no such operator
+    std::vector<std::string> nodes;  // names, all of them
+  };
+  std::string op;
+  int64_t nodes = 0;
+  std::vector<Refused> refused;
+  int64_t behind = 0;  // nodes that read from one that is refused: nothing is known of them
+};
+
+// Why a model cannot be read: code unsupported, a message that names every operator.
+class OnnxUnsupported : public Error {
+ public:
+  OnnxUnsupported(const std::string& message, std::vector<OnnxOperator> operators, std::string cure)
+      : Error(ErrorCode::unsupported, message),
+        operators_(std::move(operators)),
+        cure_(std::move(cure)) {}
+  // All operators of the model, in the order they were met.
+  const std::vector<OnnxOperator>& operators() const { return operators_; }
+  const std::string& cure() const { return cure_; }  // what can be done
+
+ private:
+  std::vector<OnnxOperator> operators_;
+  std::string cure_;
+};
+
 // Error (not_found, io) if the file cannot be read, (corrupt) if it is not a valid ONNX model,
-// (unsupported) naming every operator octet does not have, each with its nodes. Every message
+// OnnxUnsupported naming every operator octet does not have, each with its nodes. Every message
 // starts with the file's name and names the node.
 graph::Graph import_onnx(const std::filesystem::path& path, const OnnxImportOptions& options = {});
 

@@ -116,7 +116,8 @@ void import_ms_attention(Importer& im, const NodeView& n) {
            fmt::join(sizes, ", "));
   ValPtr joined;
   if (w->is_weight() && bias && bias->is_weight()) {
-    joined = im.call(n, "linear", {x, im.transposed(w), bias});
+    joined =
+        im.call(n, "linear", {with_size(im, n, x, 2, w->constant.size(0)), im.transposed(w), bias});
   } else {
     joined = emit_matmul(im, n, x, w);
     if (bias) joined = im.call(n, "add", {joined, bias});

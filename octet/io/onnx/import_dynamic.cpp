@@ -1,12 +1,10 @@
 // Dynamically quantized layers, as ONNX writes them in many nodes: codes of x by its own range, an
 // integer product, and the scales and the bias in float32. Here they become octet's dynamic layers
-// by ONNX's rule, which compute the same numbers. A match emits the layer where the last of its
-// parts stood; parts that nothing else uses die.
+// by ONNX's rule, which compute the same numbers.
 #include <algorithm>
 #include <cmath>
 
-#include "octet/graph/passes/merge_qdq.h"
-#include "octet/io/onnx/importer_impl.h"
+#include "octet/io/onnx/import_fuser_impl.h"
 
 namespace octet::io::onnx_impl {
 namespace {
@@ -14,30 +12,22 @@ namespace {
 using graph::Graph;
 using graph::kNone;
 using graph::Node;
-using graph::NodeKind;
 using graph::Rewriter;
 
 // Results of quantize_dynamic.
 enum Part : size_t { kCodes, kScale, kZeroPoint };
 
-class DynamicFuser {
+class DynamicFuser : PatternFuser {
  public:
-  explicit DynamicFuser(const Graph& g) : g_(g), uses_(g.use_counts()), rewriter_(g) {}
+  explicit DynamicFuser(const Graph& g) : PatternFuser(g) {}
 
   Graph run() {
-    return graph::remove_dead(rewriter_.run([&](Rewriter& r, const Node& node) {
-      return node.kind == NodeKind::call &&
-             (with_bias(r, node) || layer(r, node, kNone, node) || on_dequantized(r, node));
-    }));
+    return rewritten([&](Rewriter& r, const Node& node) {
+      return with_bias(r, node) || layer(r, node, kNone, node) || on_dequantized(r, node);
+    });
   }
 
  private:
-  const Node* made_by(ValueId v, std::string_view op) const {
-    if (v == kNone) return nullptr;
-    const Node& p = g_.producer(v);
-    return p.kind == NodeKind::call && p.op == op ? &p : nullptr;
-  }
-
   // The quantize_dynamic whose result `part` v is.
   const Node* quantizer(ValueId v, Part part) const {
     const Node* q = made_by(v, "quantize_dynamic");
@@ -152,8 +142,20 @@ class DynamicFuser {
     attrs.set("rule", std::string("onnx"));
     const std::string op =
         conv ? fmt::format("conv{}d_dynamic", weight.dim() - 2) : std::string("linear_dynamic");
-    emit(r, root, op, {operand_of(r, *s), w, vector}, attrs, s->product->scope);
-    return true;
+    const ValueId x = with_size(r, operand_of(r, *s), conv ? 1 : -1, weight, attrs);
+    return replace(r, root, op, {x, w, vector}, attrs, s->product->scope);
+  }
+
+  // x with as many channels or features as the weight wants: a reshape says so where the number is
+  // open.
+  static ValueId with_size(Rewriter& r, ValueId x, int64_t dim, const Tensor& weight,
+                           const Attrs& attrs) {
+    const TensorType type = r.out().type(x);
+    std::vector<int64_t> shape(type.dims.size(), 0);
+    const auto at = static_cast<size_t>(dim < 0 ? dim + type.dim() : dim);
+    if (type.dims[at].known()) return x;
+    shape[at] = weight.size(1) * (dim == 1 ? attrs.get_int("groups") : 1);
+    return r.out().add_call(r.out().value(x).name + ".reshape", "reshape", {x}, {{"shape", shape}});
   }
 
   // x, or its codes with the scale 1.
@@ -164,12 +166,6 @@ class DynamicFuser {
     return r.out().add_call(g_.value(codes).name + ".codes", "make_quantized", {r(codes)}, {},
                             ops::QType{dtype, Quantizer::per_tensor(1, s.x_zero, dtype)},
                             s.product->scope);
-  }
-
-  void emit(Rewriter& r, const Node& root, const std::string& op, std::vector<ValueId> operands,
-            const Attrs& attrs, const std::string& scope) {
-    r.map(root.outputs[0], r.out().add_call(g_.value(root.outputs[0]).name, op, std::move(operands),
-                                            attrs, std::nullopt, scope));
   }
 
   bool with_bias(Rewriter& r, const Node& add) {
@@ -209,17 +205,12 @@ class DynamicFuser {
         continue;
       Attrs attrs = node.attrs;
       attrs.set("rule", std::string("onnx"));
-      emit(r, node, dynamic->name(),
-           {r(x->inputs[0]), r(weight->inputs[0]), bias == kNone ? kNone : r(bias)}, attrs,
-           node.scope);
-      return true;
+      return replace(r, node, dynamic->name(),
+                     {r(x->inputs[0]), r(weight->inputs[0]), bias == kNone ? kNone : r(bias)},
+                     attrs);
     }
     return false;
   }
-
-  const Graph& g_;
-  std::vector<int> uses_;
-  Rewriter rewriter_;
 };
 
 }  // namespace

@@ -216,8 +216,7 @@ class Einsum {
     }
     std::vector<Dim> dims(y->dims().begin(),
                           y->dims().begin() + static_cast<std::ptrdiff_t>(batch.size()));
-    for (size_t d = 0; d < dims.size(); ++d)
-      if (!dims[d].known()) im_.remember(dims[d].name(), y->id, static_cast<int64_t>(d));
+    im_.remember_sizes(*y);
     for (const Dim& d : sizes(a, rows)) dims.push_back(d);
     for (const Dim& d : sizes(b, columns)) dims.push_back(d);
     return {reshaped(y, dims), all};

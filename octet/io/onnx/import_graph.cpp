@@ -287,6 +287,12 @@ std::vector<const onnx::NodeProto*> Importer::order(const onnx::GraphProto& g) {
 
 // -- nodes ----------------------------------------------------------------------------------------
 
+OnnxOperator& Importer::operator_named(const std::string& op) {
+  const auto [at, fresh] = operator_index_.emplace(op, operators_.size());
+  if (fresh) operators_.push_back({op, 0, {}, 0});
+  return operators_[at->second];
+}
+
 void Importer::visit(const onnx::NodeProto& node) {
   NodeView n(node, opset_, dir_);
   first_new_value_ = graph_.values().size();
@@ -296,8 +302,9 @@ void Importer::visit(const onnx::NodeProto& node) {
         "the model has more than {} nodes once loops are unrolled and functions stand where they "
         "are called",
         kMostVisited);
-  auto reject = [&](const std::string& reason) {
-    rejected_.push_back({op_key(node), reason, n.name()});
+  ++operator_named(op_key(node)).nodes;
+  auto reject = [&](const std::string& reason, bool open_size = false) {
+    rejected_.push_back({op_key(node), reason, n.name(), open_size});
     for (const std::string& out : node.output())
       if (!out.empty()) values_[out] = nullptr;
   };
@@ -315,6 +322,7 @@ void Importer::visit(const onnx::NodeProto& node) {
       for (const std::string& out :
            node.output())  // reads from a node that was rejected: nothing to say about this one
         if (!out.empty()) values_[out] = nullptr;
+      ++operator_named(op_key(node)).behind;
       return;
     }
     if (node.output_size() == 0) return;
@@ -331,12 +339,13 @@ void Importer::visit(const onnx::NodeProto& node) {
     for (size_t i = 0; i < n.output_count(); ++i)
       if (wants_output(n, i) && !values_.count(n.output(i))) n.unsupported("output {}", i);
   } catch (const NodeView::Unsupported& u) {
-    reject(u.reason);
+    reject(u.reason, u.open_size);
   } catch (const Error& e) {
     std::string message = e.what();
     bool named =
         message.rfind(n.name() + " (", 0) == 0 || message.find(n.label()) != std::string::npos;
-    throw Error(e.code(), named ? message : fmt::format("{}: {}", n.label(), message));
+    if (!named) message = fmt::format("{}: {}", n.label(), message);
+    throw Error(e.code(), message + (names_open_size(message) ? shape_cure() : ""));
   } catch (const std::bad_alloc&) {
     n.fail(ErrorCode::corrupt, "needs more memory than there is");
   } catch (const std::length_error&) {
@@ -436,29 +445,74 @@ void Importer::inline_function(const NodeView& n, const onnx::NodeProto& node,
   for (size_t i = 0; i < n.output_count(); ++i) out(n, i, results[i]);
 }
 
+// Whether an open size of an input stands in the message.
+bool Importer::names_open_size(const std::string& message) const {
+  const auto part_of_name = [&](size_t i) {
+    return i < message.size() &&
+           (std::isalnum(static_cast<unsigned char>(message[i])) || message[i] == '_');
+  };
+  for (ValueId id : graph_.inputs())
+    for (const Dim& d : graph_.type(id).dims) {
+      if (d.known()) continue;
+      for (size_t at = message.find(d.name()); at != std::string::npos;
+           at = message.find(d.name(), at + 1))
+        if ((at == 0 || !part_of_name(at - 1)) && !part_of_name(at + d.name().size())) return true;
+    }
+  return false;
+}
+
+// What fixes the open sizes of the inputs, as the end of an error.
+std::string Importer::shape_cure() const {
+  std::vector<std::string> shapes, names;
+  for (ValueId id : graph_.inputs()) {
+    const TensorType& type = graph_.type(id);
+    if (type.is_static()) continue;
+    std::vector<std::string> sizes;
+    for (const Dim& d : type.dims) {
+      sizes.push_back(to_string(d));
+      if (!d.known() && std::find(names.begin(), names.end(), d.name()) == names.end())
+        names.push_back(d.name());
+    }
+    shapes.push_back(fmt::format("--shape {}={}", graph_.value(id).name, fmt::join(sizes, "x")));
+  }
+  if (shapes.empty()) return "";
+  return fmt::format("; open sizes are fixed by {}, with {} for {}", fmt::join(shapes, " "),
+                     names.size() == 1 ? "a number" : "numbers", fmt::join(names, ", "));
+}
+
 void Importer::report_unsupported() {
   // One line: operators in the order they were met, each with its nodes.
-  std::vector<std::pair<std::string, std::vector<std::string>>> groups;
-  for (const Rejected& r : rejected_) {
-    std::string key = one_line(r.reason.empty() ? r.op : fmt::format("{} with {}", r.op, r.reason));
-    auto it =
-        std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == key; });
-    if (it == groups.end()) it = groups.insert(groups.end(), {key, {}});
-    it->second.push_back(fmt::format("\"{}\"", r.node));
-  }
   std::vector<std::string> parts;
-  for (auto& [op, nodes] : groups) {
-    size_t all = nodes.size();
-    if (all > 8) nodes.resize(8);
-    parts.push_back(fmt::format("{} ({} {}{})", op, all == 1 ? "node" : "nodes",
-                                fmt::join(nodes, ", "),
-                                all > 8 ? fmt::format(" and {} more", all - 8) : ""));
+  bool open_size = false;
+  for (const Rejected& r : rejected_) {
+    open_size |= r.open_size;
+    std::vector<OnnxOperator::Refused>& refused = operator_named(r.op).refused;
+    const std::string reason = one_line(r.reason);
+    auto it = std::find_if(refused.begin(), refused.end(),
+                           [&](const auto& known) { return known.reason == reason; });
+    if (it == refused.end()) it = refused.insert(refused.end(), {reason, {}});
+    it->nodes.push_back(one_line(r.node));
   }
-  OCTET_FAIL(unsupported,
-             "{} not supported: {}; octet supports opset 7-23 inference operators listed in "
-             "docs/operators.md",
-             parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()),
-             fmt::join(parts, ", "));
+  for (const OnnxOperator& o : operators_)
+    for (const auto& [reason, nodes] : o.refused) {
+      constexpr size_t kShown = 8;
+      std::vector<std::string> names;
+      for (size_t i = 0; i < std::min(nodes.size(), kShown); ++i)
+        names.push_back(fmt::format("\"{}\"", nodes[i]));
+      parts.push_back(fmt::format(
+          "{} ({} {}{})", reason.empty() ? one_line(o.op) : one_line(o.op) + " with " + reason,
+          nodes.size() == 1 ? "node" : "nodes", fmt::join(names, ", "),
+          nodes.size() > kShown ? fmt::format(" and {} more", nodes.size() - kShown) : ""));
+    }
+  const std::string cure =
+      "octet supports opset 7-23 inference operators listed in docs/operators.md" +
+      (open_size ? shape_cure() : "");
+  throw OnnxUnsupported(
+      fmt::format(
+          "{} not supported: {}; {}",
+          parts.size() == 1 ? "1 operator is" : fmt::format("{} operators are", parts.size()),
+          fmt::join(parts, ", "), cure),
+      operators_, cure);
 }
 
 // -- results --------------------------------------------------------------------------------------
@@ -489,7 +543,7 @@ void Importer::finish_outputs() {
     try {
       id = materialize(n, v);
     } catch (const NodeView::Unsupported& u) {
-      OCTET_FAIL(unsupported, "{}: {}", what, u.reason);
+      OCTET_FAIL(unsupported, "{}: {}{}", what, u.reason, u.open_size ? shape_cure() : "");
     }
     if (dtype != DType::float32 && v->type.dtype == DType::float32)
       id = graph_.add_call(name + ".to", "to", {id}, {{"dtype", to_string(dtype)}});
@@ -547,6 +601,7 @@ const Handlers& handlers() {
     add_resize(h);
     add_sizes(h);
     add_constants(h);
+    add_spectra(h);
     add_quantization(h);
     return h;
   }();

@@ -181,7 +181,8 @@ void import_matmul_nbits(Importer& im, const NodeView& n) {
     return constant_val(im.in(n, i)->name + what, value);
   };
   std::vector<ValPtr> operands{
-      im.in(n, 0), constant(1, ".codes", b.reshape({rows, blocks, block_bytes})),
+      with_size(im, n, im.in(n, 0), im.in(n, 0)->rank() - 1, k),
+      constant(1, ".codes", b.reshape({rows, blocks, block_bytes})),
       constant(2, ".scales", scales.to(DType::float32).reshape({rows, blocks})), nullptr,
       im.optional_in(n, 5)};
   if (zeros.defined())

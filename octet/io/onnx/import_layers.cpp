@@ -40,7 +40,7 @@ ValPtr vector_bias(const NodeView& n, const ValPtr& c, int64_t out, double beta)
   }
   if (c->constant.dtype() != DType::float32) return nullptr;
   if (beta == 1 && shape == Shape{out}) return c;
-  Tensor scaled = c->constant.expand(row ? shape : Shape{out}).reshape({out}).clone();
+  Tensor scaled = c->constant.reshape({-1}).expand({out}).clone();
   for (int64_t i = 0; i < out; ++i) scaled.data<float>()[i] *= static_cast<float>(beta);
   return constant_val(c->name.empty() ? n.output(0) + ".bias" : c->name, scaled);
 }
@@ -81,6 +81,7 @@ ValPtr emit_gemm(Importer& im, const NodeView& n, ValPtr a, ValPtr b, ValPtr c) 
     ValPtr bias = bias_done ? nullptr : vector_bias(n, c, out, beta);
     if (!trans_b) weight = im.transposed(weight);
     bias_done |= bias != nullptr;
+    a = with_size(im, n, a, 1, weight->constant.size(1));
     y = im.call(n, "linear", {a, weight, bias});
   } else {
     if (trans_b) b = im.call(n, "permute", {b}, swap);
@@ -176,6 +177,7 @@ void import_conv_transpose(Importer& im, const NodeView& n) {
     window.pads[i + count] = total - window.pads[i];
   }
   check_range(n, "pads", window.pads, 2 * count, 0);
+  x = with_size(im, n, x, 1, known_dim(n, *w, 0, "the weight"));
   Attrs attrs{{"stride", window.stride},
               {"padding", window.pads},
               {"output_padding", more},
@@ -224,8 +226,8 @@ Window read_window(Importer& im, const NodeView& n, ValPtr& x, const std::vector
     for (size_t i = 0; i < count; ++i) {
       if (w.stride[i] == 1 || x->dims()[i + 2].known()) continue;
       if (!fill)
-        n.unsupported("auto_pad with strides over '{}', a size that is known only at run time",
-                      x->dims()[i + 2].name());
+        n.needs_size("auto_pad with strides over '{}', a size that is known only at run time",
+                     x->dims()[i + 2].name());
       x = padded_same(im, n, x, w, mode, *fill);
       return w;
     }
@@ -255,7 +257,8 @@ Attrs conv_attrs(Importer& im, const NodeView& n, ValPtr& x, const Val& w,
 }
 
 ValPtr emit_conv(Importer& im, const NodeView& n, ValPtr x, const ValPtr& w, const ValPtr& b) {
-  Attrs attrs = conv_attrs(im, n, x, *w, 0);
+  const Attrs attrs = conv_attrs(im, n, x, *w, 0);
+  x = with_size(im, n, x, 1, known_dim(n, *w, 1, "the weight") * n.get_int("group", 1));
   return im.call(n, fmt::format("conv{}d", w->rank() - 2), {x, w, b}, attrs);
 }
 
@@ -296,18 +299,20 @@ ValPtr emit_linear_blocks(Importer& im, const NodeView& n, const ValPtr& x, cons
     if (given.defined()) zeros.data<float>()[i] += static_cast<float>(given.data<int64_t>()[i]);
     usual = usual && zeros.data<float>()[i] == static_cast<float>(middle);
   }
-  return im.call(
-      n, "linear_blocks",
-      {x, constant_val(w->name + ".codes", packed), constant_val(w->name + ".scales", scales),
-       usual ? nullptr : constant_val(w->name + ".zero_points", zeros), bias},
-      {{"in_features", in}, {"block_size", from.block}, {"bits", from.bits}});
+  return im.call(n, "linear_blocks",
+                 {with_size(im, n, x, x->rank() - 1, in), constant_val(w->name + ".codes", packed),
+                  constant_val(w->name + ".scales", scales),
+                  usual ? nullptr : constant_val(w->name + ".zero_points", zeros), bias},
+                 {{"in_features", in}, {"block_size", from.block}, {"bits", from.bits}});
 }
 
 ValPtr emit_matmul(Importer& im, const NodeView& n, const ValPtr& a, const ValPtr& b) {
   if (ValPtr y = emit_linear_blocks(im, n, a, b, false, nullptr)) return y;
   bool matrix = b->is_weight() && b->rank() == 2 && a->rank() >= 2 && !a->is_weight();
   bool real = is_floating(b->type.dtype) && is_floating(a->type.dtype);
-  if (matrix && real) return im.call(n, "linear", {a, im.transposed(b)});
+  if (matrix && real)
+    return im.call(n, "linear",
+                   {with_size(im, n, a, a->rank() - 1, b->constant.size(0)), im.transposed(b)});
   return im.call(n, "matmul", {a, b});
 }
 

@@ -119,13 +119,21 @@ void import_squeeze(Importer& im, const NodeView& n) {
   auto given = im.attr_or_input_ints(n, "axes", 1);
   std::vector<int64_t> axes;
   if (given) axes = sorted_axes(n, *given, x->rank());
-  for (int64_t d = 0; !given && d < x->rank(); ++d)
-    if (known_dim(n, *x, d, "Squeeze without axes") == 1) axes.push_back(d);
+  bool open = false;  // whether other dimensions may be 1 when it runs, which would go too
+  for (int64_t d = 0; !given && d < x->rank(); ++d) {
+    const Dim& size = x->dims()[static_cast<size_t>(d)];
+    open |= !size.known();
+    if (size == Dim(1)) axes.push_back(d);
+  }
+  if (open && axes.empty()) {
+    x = im.call(n, "unsqueeze", {x}, {{"dim", int64_t{0}}});
+    axes = {0};
+  }
   for (size_t i = axes.size(); i-- > 0;) {
-    if (x->dims()[static_cast<size_t>(axes[i])] != Dim(1))
+    if (const Dim& size = x->dims()[static_cast<size_t>(axes[i])]; size.known() && size != Dim(1))
       n.fail(ErrorCode::corrupt, "axis {} has size {}, not 1", axes[i],
              to_string(x->dims()[static_cast<size_t>(axes[i])]));
-    x = im.call(n, "squeeze", {x}, {{"dim", axes[i]}});
+    x = im.call(n, "squeeze", {x}, {{"dim", axes[i]}, {"only", open && i == 0}});
   }
   im.out(n, 0, x);
 }
@@ -159,6 +167,24 @@ void import_concat(Importer& im, const NodeView& n) {
   im.out(n, 0, xs.size() == 1 ? xs[0] : im.call(n, "cat", xs, {{"dim", axis}}));
 }
 
+// Equal parts of a size that is open. With num_outputs (opset 18) the last may be smaller.
+void split_open(Importer& im, const NodeView& n, const ValPtr& x, int64_t axis) {
+  im.remember_sizes(*x);
+  const Dim& all = x->dims()[static_cast<size_t>(axis)];
+  const auto count = static_cast<int64_t>(n.output_count());
+  Dim part = im.quotient(all, count), last = part;
+  if (n.has("num_outputs") && multiply(part, Dim(count)) != all) {
+    part = im.quotient(im.combined(all, '+', Dim(count - 1)), count);
+    last = im.combined(all, '-', multiply(part, Dim(count - 1)));
+  }
+  std::vector<Dim> sizes(static_cast<size_t>(count), part);
+  sizes.back() = last;
+  std::vector<ValPtr> operands{x};
+  const Attr attr = im.as_attr(n, sizes, operands);
+  std::vector<ValPtr> parts = im.calls(n, "split", operands, {{"sizes", attr}, {"dim", axis}});
+  for (size_t i = 0; i < parts.size(); ++i) im.out(n, i, parts[i]);
+}
+
 void import_split(Importer& im, const NodeView& n) {
   ValPtr x = im.in(n, 0);
   int64_t axis = axis_of(n, n.get_int("axis", 0), x->rank());
@@ -176,6 +202,8 @@ void import_split(Importer& im, const NodeView& n) {
     n.fail(ErrorCode::corrupt, "num_outputs differs from its {} outputs", count);
   std::vector<int64_t> sizes =
       im.attr_or_input_ints(n, "split", 1).value_or(std::vector<int64_t>{});
+  if (sizes.empty() && count > 1 && !x->dims()[static_cast<size_t>(axis)].known())
+    return split_open(im, n, x, axis);
   if (sizes.empty()) {  // equal parts; the last may be smaller
     int64_t all = known_dim(n, *x, axis, "Split"), part = (all + count - 1) / count;
     for (int64_t i = 0; i < count; ++i)
@@ -274,14 +302,7 @@ void import_depth_to_space(Importer& im, const NodeView& n, bool to_space) {
   const auto divides = [&](const Dim& d) { return !d.known() || d.size() % b == 0; };
   bool fits = b >= 1 && b <= kMaxPad && (to_space ? c % (b * b) == 0 : divides(h) && divides(w));
   if (!fits) n.fail(ErrorCode::corrupt, "blocksize {} for {}", b, to_string(x->type));
-  for (int64_t d : {2, 3})
-    if (!x->dims()[d].known()) im.remember(x->dims()[d].name(), x->id, d);
-  const auto part = [&](const Dim& d) {
-    if (d.known()) return Dim(d.size() / b);
-    Dim made(fmt::format("[{}/{}]", d.name(), b));
-    im.remember(made.name(), '/', d, Dim(b));
-    return made;
-  };
+  im.remember_sizes(*x);
   std::vector<Dim> split, join;
   std::vector<int64_t> perm;
   if (to_space) {
@@ -291,9 +312,10 @@ void import_depth_to_space(Importer& im, const NodeView& n, bool to_space) {
     perm = crd ? std::vector<int64_t>{0, 1, 4, 2, 5, 3} : std::vector<int64_t>{0, 3, 4, 1, 5, 2};
     join = {0, c, multiply(h, Dim(b)), multiply(w, Dim(b))};
   } else {
-    split = {0, c, part(h), b, part(w), b};
+    const Dim rows = im.quotient(h, b), columns = im.quotient(w, b);
+    split = {0, c, rows, b, columns, b};
     perm = {0, 3, 5, 1, 2, 4};
-    join = {0, c * b * b, part(h), part(w)};
+    join = {0, c * b * b, rows, columns};
   }
   ValPtr y = emit_reshape(im, n, x, split, true);
   y = im.call(n, "permute", {y}, {{"dims", perm}});
@@ -322,12 +344,10 @@ ValPtr emit_reshape(Importer& im, const NodeView& n, const ValPtr& x,
                     const std::vector<Dim>& wanted, bool zero_copies) {
   const auto known = reshape_attr(n, x->dims(), wanted, zero_copies);
   if (!known) {
+    im.remember_sizes(*x);
     std::vector<Dim> sizes = wanted;
     for (size_t d = 0; d < sizes.size(); ++d)
-      if (zero_copies && sizes[d] == Dim(0)) {
-        sizes[d] = x->dims()[d];
-        im.remember(sizes[d].name(), x->id, static_cast<int64_t>(d));
-      }
+      if (zero_copies && sizes[d] == Dim(0)) sizes[d] = x->dims()[d];
     std::vector<ValPtr> operands{x};
     const Attr shape = im.as_attr(n, sizes, operands);
     return im.call(n, "reshape", operands, {{"shape", shape}});
@@ -337,6 +357,18 @@ ValPtr emit_reshape(Importer& im, const NodeView& n, const ValPtr& x,
   for (size_t d = 0; same && d < shape.size(); ++d)
     same = (shape[d] == 0 && zero_copies) || Dim(shape[d]) == x->dims()[d];
   return same ? x : im.call(n, "reshape", {x}, {{"shape", shape}});
+}
+
+ValPtr reshape_like(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& like) {
+  im.remember_sizes(*like);
+  return emit_reshape(im, n, x, like->dims(), false);
+}
+
+ValPtr with_size(Importer& im, const NodeView& n, const ValPtr& x, int64_t d, int64_t size) {
+  if (d >= x->rank() || x->dims()[static_cast<size_t>(d)].known()) return x;
+  std::vector<int64_t> shape(static_cast<size_t>(x->rank()), 0);
+  shape[static_cast<size_t>(d)] = size;
+  return im.call(n, "reshape", {x}, {{"shape", shape}});
 }
 
 void add_movement(Handlers& h) {

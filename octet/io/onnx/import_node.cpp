@@ -126,7 +126,7 @@ int64_t known_dim(const NodeView& n, const Val& v, int64_t d, const char* why) {
     n.fail(ErrorCode::corrupt, "dimension {} of a {}-d value", d, v.rank());
   const Dim& dim = v.dims()[static_cast<size_t>(d)];
   if (!dim.known())
-    n.unsupported("{} needs dimension {} ('{}') to be known at import", why, d, dim.name());
+    n.needs_size("{} needs dimension {} ('{}') to be known at import", why, d, dim.name());
   return dim.size();
 }
 

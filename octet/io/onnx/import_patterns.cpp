@@ -1,11 +1,9 @@
 // Operators that exporters write as many: layer norm, GELU, hard swish, a matrix product with bias,
-// a padded convolution. A match emits the one operator where the last of its parts stood; parts
-// that nothing else uses die.
+// a padded convolution.
 #include <algorithm>
 #include <cmath>
 
-#include "octet/graph/passes/merge_qdq.h"
-#include "octet/io/onnx/importer_impl.h"
+#include "octet/io/onnx/import_fuser_impl.h"
 
 namespace octet::io::onnx_impl {
 namespace {
@@ -13,31 +11,22 @@ namespace {
 using graph::Graph;
 using graph::kNone;
 using graph::Node;
-using graph::NodeKind;
 using graph::Rewriter;
 
 bool near(double a, double b) { return std::abs(a - b) <= 1e-4 * std::abs(b); }
 
-class Fuser {
+class Fuser : PatternFuser {
  public:
-  explicit Fuser(const Graph& g) : g_(g), uses_(g.use_counts()), rewriter_(g) {}
+  explicit Fuser(const Graph& g) : PatternFuser(g) {}
 
   Graph run() {
-    return graph::remove_dead(rewriter_.run([&](Rewriter& r, const Node& node) {
-      return node.kind == NodeKind::call &&
-             (layer_norm(r, node) || gated(r, node) || bias(r, node) || conv_bias(r, node) ||
-              padded(r, node));
-    }));
+    return rewritten([&](Rewriter& r, const Node& node) {
+      return layer_norm(r, node) || gated(r, node) || bias(r, node) || conv_bias(r, node) ||
+             padded(r, node);
+    });
   }
 
  private:
-  // The call that makes v, if it is of this operator; null otherwise.
-  const Node* made_by(ValueId v, const char* op) const {
-    if (v == kNone) return nullptr;
-    const Node& p = g_.producer(v);
-    return p.kind == NodeKind::call && p.op == op && !p.attrs.any_operand() ? &p : nullptr;
-  }
-
   std::optional<double> scalar(ValueId v) const {
     if (v == kNone || !g_.is_constant(v)) return std::nullopt;
     const Tensor& t = g_.constant(v);
@@ -50,13 +39,6 @@ class Fuser {
     if (auto s = scalar(node.inputs[1])) return std::pair{*s, node.inputs[0]};
     if (auto s = scalar(node.inputs[0])) return std::pair{*s, node.inputs[1]};
     return std::nullopt;
-  }
-
-  bool replace(Rewriter& r, const Node& root, const char* op, std::vector<ValueId> operands,
-               const Attrs& attrs) {
-    r.map(root.outputs[0], r.out().add_call(g_.value(root.outputs[0]).name, op, std::move(operands),
-                                            attrs, std::nullopt, root.scope));
-    return true;
   }
 
   // -- layer norm: (x - mean) / sqrt(mean((x - mean)^2) + eps) [* weight] [+ bias] ----------------
@@ -332,10 +314,6 @@ class Fuser {
     operands[0] = r(pad->inputs[0]);
     return replace(r, node, "conv2d", operands, attrs);
   }
-
-  const Graph& g_;
-  std::vector<int> uses_;
-  Rewriter rewriter_;
 };
 
 }  // namespace

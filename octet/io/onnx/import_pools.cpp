@@ -16,26 +16,6 @@ Attrs pool_attrs(const std::vector<int64_t>& kernel, const std::vector<int64_t>&
   return {{"kernel", kernel}, {"stride", stride}, {"padding", pads}, {"ceil_mode", ceil}};
 }
 
-// A volume's maximum is separable: over (H, W) with the depth among the channels, then over the
-// depth.
-ValPtr max_pool3d(Importer& im, const NodeView& n, const ValPtr& x, const Window& w, bool ceil) {
-  int64_t channels = known_dim(n, *x, 1, "a 3-d pool"), depth = known_dim(n, *x, 2, "a 3-d pool");
-  ValPtr flat = im.call(n, "flatten", {x}, {{"start_dim", int64_t{1}}, {"end_dim", int64_t{2}}});
-  Attrs inner = pool_attrs({w.kernel[1], w.kernel[2]}, {w.stride[1], w.stride[2]},
-                           {w.pads[1], w.pads[2], w.pads[4], w.pads[5]}, ceil);
-  inner.set("dilation", std::vector<int64_t>{w.dilation[1], w.dilation[2]});
-  ValPtr image = im.call(n, "max_pool2d", {flat}, inner);
-  int64_t h = known_dim(n, *image, 2, "a 3-d pool"), width = known_dim(n, *image, 3, "a 3-d pool");
-  ValPtr column = im.call(n, "reshape", {image},
-                          {{"shape", std::vector<int64_t>{0, channels, depth, h * width}}});
-  Attrs outer = pool_attrs({w.kernel[0], 1}, {w.stride[0], 1}, {w.pads[0], 0, w.pads[3], 0}, ceil);
-  outer.set("dilation", std::vector<int64_t>{w.dilation[0], 1});
-  ValPtr y = im.call(n, "max_pool2d", {column}, outer);
-  return im.call(
-      n, "reshape", {y},
-      {{"shape", std::vector<int64_t>{0, channels, known_dim(n, *y, 2, "a 3-d pool"), h, width}}});
-}
-
 // Where the maximum of each window is, counted over the whole of x: the elements of the windows as
 // slices of x behind one another, the place of the largest among them, and from that its place in
 // x.
@@ -114,7 +94,8 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max, bool sum) 
   // Plain 8 and 16 bit integers are exact in float32.
   if (!pools_directly(*x)) x = im.cast(n, x, DType::float32);
   constexpr double kNeverWins = -std::numeric_limits<float>::max();
-  Window w = read_window(im, n, x, {}, max ? std::optional(kNeverWins) : std::nullopt);
+  const ValPtr unpadded = x;
+  Window w = read_window(im, n, x, {}, max ? kNeverWins : 0);
   bool ceil = n.get_int("ceil_mode", 0) != 0;
   n.ignore({"storage_order"});  // orders the Indices output only
   bool padded = std::any_of(w.pads.begin(), w.pads.end(), [](int64_t p) { return p != 0; });
@@ -136,22 +117,24 @@ ValPtr emit_pool(Importer& im, const NodeView& n, ValPtr x, bool max, bool sum) 
     if (sum) attrs.set("divisor_override", int64_t{1});
     return attrs;
   };
-  ValPtr y;
-  if (w.kernel.size() == 2) {
-    y = im.call(n, op, {x}, finish(pool_attrs(w.kernel, w.stride, w.pads, ceil), w.dilation));
-  } else if (w.kernel.size() == 1) {  // as images of height 1
-    ValPtr image = im.call(n, "unsqueeze", {x}, {{"dim", int64_t{2}}});
-    Attrs attrs =
-        pool_attrs({1, w.kernel[0]}, {1, w.stride[0]}, {0, w.pads[0], 0, w.pads[1]}, ceil);
-    y = im.call(n, op, {image}, finish(attrs, {1, w.dilation[0]}));
-    y = im.call(n, "squeeze", {y}, {{"dim", int64_t{2}}});
-  } else if (w.kernel.size() == 3 && max) {
-    y = max_pool3d(im, n, x, w, ceil);
-  } else if (w.kernel.size() == 3) {
-    y = im.call(n, "avg_pool3d", {x},
-                finish(pool_attrs(w.kernel, w.stride, w.pads, ceil), w.dilation));
-  } else {
-    n.unsupported("{} spatial dimensions", w.kernel.size());
+  const auto pooled = [&](const ValPtr& data) -> ValPtr {
+    const Attrs attrs = finish(pool_attrs(w.kernel, w.stride, w.pads, ceil), w.dilation);
+    if (w.kernel.size() == 2) return im.call(n, op, {data}, attrs);
+    if (w.kernel.size() == 3) return im.call(n, max ? "max_pool3d" : "avg_pool3d", {data}, attrs);
+    if (w.kernel.size() > 3) n.unsupported("{} spatial dimensions", w.kernel.size());
+    ValPtr image = im.call(n, "unsqueeze", {data}, {{"dim", int64_t{2}}});  // of height 1
+    const Attrs flat =
+        finish(pool_attrs({1, w.kernel[0]}, {1, w.stride[0]}, {0, w.pads[0], 0, w.pads[1]}, ceil),
+               {1, w.dilation[0]});
+    return im.call(n, "squeeze", {im.call(n, op, {image}, flat)}, {{"dim", int64_t{2}}});
+  };
+  ValPtr y = pooled(x);
+  // The zeros of a padding that the model's run decides are in the mean, which is divided by the
+  // share of each window that is not padding.
+  if (x != unpadded && !max && !sum && n.get_int("count_include_pad", 0) == 0) {
+    ValPtr ones = expand_like(im, n, im.scalar(n, 1), unpadded);
+    read_window(im, n, ones, {}, 0);
+    y = im.call(n, "div", {y, pooled(ones)});
   }
   return x->type.dtype == dtype ? y : im.cast(n, y, dtype);
 }
@@ -214,12 +197,7 @@ void import_lrn(Importer& im, const NodeView& n) {
   m = im.call(n, rank == 4 ? "avg_pool3d" : "avg_pool2d", {m}, window);
   m = im.call(n, "squeeze", {m}, {{"dim", int64_t{1}}});
   if (rank == 2) m = im.call(n, "squeeze", {m}, {{"dim", int64_t{2}}});
-  if (rank > 4) {
-    for (int64_t d = 0; d < rank; ++d)
-      if (!x->dims()[static_cast<size_t>(d)].known())
-        im.remember(x->dims()[static_cast<size_t>(d)].name(), x->id, d);
-    m = emit_reshape(im, n, m, x->dims(), true);
-  }
+  if (rank > 4) m = reshape_like(im, n, m, x);
   m = im.call(n, "mul", {m, im.scalar(n, n.get_float("alpha", 0.0001f))});
   m = im.call(n, "add", {m, im.scalar(n, n.get_float("bias", 1))});
   im.out(n, 0,

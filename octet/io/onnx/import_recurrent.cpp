@@ -68,6 +68,7 @@ class Recurrent {
       n_.fail(ErrorCode::corrupt, "direction '{}'", direction);
     directions_ = direction == "bidirectional" ? 2 : 1;
     hidden_ = known_dim(n_, *r_, 2, "R");
+    x = with_size(im_, n_, x, 2, known_dim(n_, *w_, 2, "W"));
     check_shapes();
     batch_first_ = n_.get_int("layout", 0) != 0;
     if (batch_first_) x = im_.call(n_, "permute", {x}, {{"dims", std::vector<int64_t>{1, 0, 2}}});

@@ -60,12 +60,8 @@ void import_softmax(Importer& im, const NodeView& n, const char* op) {
   for (int64_t d = axis + 1; d < x->rank(); ++d)
     only_ones_follow &= x->dims()[static_cast<size_t>(d)] == Dim(1);
   if (!flattens || only_ones_follow) return im.out(n, 0, im.call(n, op, {x}, {{"dim", axis}}));
-  std::vector<int64_t> shape;  // to bring it back
-  for (int64_t d = 0; d < x->rank(); ++d)
-    shape.push_back(d < axis ? 0 : known_dim(n, *x, d, "softmax over several dimensions"));
   ValPtr flat = im.call(n, "flatten", {x}, {{"start_dim", axis}, {"end_dim", int64_t{-1}}});
-  ValPtr y = im.call(n, op, {flat}, {{"dim", axis}});
-  im.out(n, 0, im.call(n, "reshape", {y}, {{"shape", shape}}));
+  im.out(n, 0, reshape_like(im, n, im.call(n, op, {flat}, {{"dim", axis}}), x));
 }
 
 // 1 at the first largest element along the axis (before opset 13: of all that follows it), else 0.
@@ -80,11 +76,7 @@ void import_hardmax(Importer& im, const NodeView& n) {
   for (int64_t d = axis + 1; d < flat->rank(); ++d)
     places = im.call(n, "unsqueeze", {places}, {{"dim", int64_t{1}}});
   ValPtr y = im.cast(n, im.call(n, "equal", {places, best}), x->type.dtype);
-  if (flat == x) return im.out(n, 0, y);
-  std::vector<int64_t> shape;
-  for (int64_t d = 0; d < x->rank(); ++d)
-    shape.push_back(d < axis ? 0 : known_dim(n, *x, d, "Hardmax over several dimensions"));
-  im.out(n, 0, im.call(n, "reshape", {y}, {{"shape", shape}}));
+  im.out(n, 0, flat == x ? y : reshape_like(im, n, y, x));
 }
 
 // Inclusive and forward is octet's; reversed = total - cumsum + x, exclusive = that without x.

@@ -21,7 +21,7 @@ void import_grid_sample(Importer& im, const NodeView& n) {
 void import_roi_align(Importer& im, const NodeView& n) {
   const char* usual = n.opset() < 16 ? "output_half_pixel" : "half_pixel";
   im.out(n, 0,
-         im.call(n, "roi_align", {im.in(n, 0), im.in(n, 1), im.in(n, 2)},
+         im.call(n, "roi_align", {im.in(n, 0), with_size(im, n, im.in(n, 1), 1, 4), im.in(n, 2)},
                  {{"output_size", std::vector<int64_t>{n.get_int("output_height", 1),
                                                        n.get_int("output_width", 1)}},
                   {"sampling_ratio", n.get_int("sampling_ratio", 0)},
@@ -31,7 +31,7 @@ void import_roi_align(Importer& im, const NodeView& n) {
 }
 
 void import_suppression(Importer& im, const NodeView& n) {
-  std::vector<ValPtr> operands{im.in(n, 0), im.in(n, 1)};
+  std::vector<ValPtr> operands{with_size(im, n, im.in(n, 0), 2, 4), im.in(n, 1)};
   Attrs attrs{{"center_point_box", n.get_int("center_point_box", 0) != 0}};
   const auto option = [&](size_t i, const char* name, bool integer) {
     if (!n.has_input(i)) return;

@@ -114,18 +114,24 @@ void set_sizes(Importer& im, const NodeView& n, const Val& x, const std::vector<
     changes = true;
     wanted[d] = sizes[d];
     std::optional<int64_t> factor =
-        sizes[d].known() ? std::nullopt : multiple_of(n, sizes[d], x.dims()[d]);
+        sizes[d].known() ? std::nullopt : multiple_of(sizes[d], x.dims()[d]);
     all_times = all_times && factor;
     if (factor) times[d] = static_cast<double>(*factor);
   }
-  if (changes && all_times)
+  if (changes && all_times) {
     attrs.set("scales", times);
-  else if (wanted.size() > 2 && wanted[0] == Dim(-1) && wanted[1] == Dim(-1) &&
-           std::any_of(wanted.begin(), wanted.end(),
-                       [](const Dim& d) { return !d.name().empty(); }))
-    attrs.set("size", im.as_attr(n, {wanted.begin() + 2, wanted.end()}, operands));
-  else
+    return;
+  }
+  const bool open =
+      std::any_of(wanted.begin(), wanted.end(), [](const Dim& d) { return !d.name().empty(); });
+  if (!open) {
     attrs.set("size", im.as_attr(n, wanted, operands));
+    return;
+  }
+  // -1 is no size in ONNX: all of them are computed.
+  im.remember_sizes(x);
+  const bool images = wanted.size() > 2 && wanted[0] == Dim(-1) && wanted[1] == Dim(-1);
+  attrs.set("size", im.as_attr(n, {sizes.begin() + (images ? 2 : 0), sizes.end()}, operands));
 }
 
 // Without the first two dimensions, N and C, where nothing happens to them.

@@ -30,72 +30,24 @@ std::optional<Sizes> sizes_of(const Val& v) {
   return Sizes{{values.begin(), values.end()}, v.constant.dim()};
 }
 
-}  // namespace
+using ops::exact_quotient, ops::Product;
 
-// The factors of "N*49*[a+b]"; brackets hold what is not a product.
-std::vector<std::string> factors(const std::string& name) {
-  std::vector<std::string> parts(1);
-  int depth = 0;
-  for (char c : name) {
-    if (c == '[') ++depth;
-    if (c == ']') --depth;
-    if (c == '*' && depth == 0)
-      parts.emplace_back();
-    else
-      parts.back() += c;
-  }
-  return parts;
+// The product of sizes, its symbols in an order that does not depend on theirs.
+Product product(const std::vector<Dim>& sizes) {
+  Product p(sizes);
+  std::sort(p.symbols.begin(), p.symbols.end());
+  return p;
 }
 
-namespace {
-
-std::optional<int64_t> as_integer(const std::string& s) {
-  if (s.empty() || s.size() > 18 || s.find_first_not_of("0123456789") != std::string::npos)
-    return std::nullopt;
-  return std::stoll(s);
-}
-
-// A product of dimensions as a number and the names of the symbols, sorted.
-struct Product {
-  int64_t number = 1;
-  std::vector<std::string> symbols;
-  void times(const NodeView& n, int64_t v) {
-    if (__builtin_mul_overflow(number, v, &number)) n.fail(ErrorCode::corrupt, "a size overflows");
+// The product of sizes that are remembered, remembered too.
+Dim multiplied(Importer& im, const std::vector<Dim>& sizes) {
+  Dim all(1);
+  for (const Dim& d : sizes) {
+    const Dim next = product({all, d}).dim();
+    if (!is_number(next) && next != d) im.remember(next.name(), '*', all, d);
+    all = next;
   }
-  void times(const NodeView& n, const Dim& d) {
-    if (is_number(d)) return times(n, d.size());
-    for (const std::string& f : factors(d.name())) {
-      if (auto k = as_integer(f))
-        times(n, *k);
-      else
-        symbols.push_back(f);
-    }
-    std::sort(symbols.begin(), symbols.end());
-  }
-  Dim dim() const {
-    if (symbols.empty() || number == 0) return Dim(number);
-    std::string name = fmt::format("{}", fmt::join(symbols, "*"));
-    return number == 1 ? Dim(name) : Dim(fmt::format("{}*{}", name, number));
-  }
-};
-
-// a / b where it is exact whatever the symbols are.
-std::optional<Product> exact_quotient(Product a, const Product& b) {
-  if (b.number <= 0 || a.number % b.number != 0) return std::nullopt;
-  a.number /= b.number;
-  for (const std::string& s : b.symbols) {
-    auto it = std::find(a.symbols.begin(), a.symbols.end(), s);
-    if (it == a.symbols.end()) return std::nullopt;
-    a.symbols.erase(it);
-  }
-  return a;
-}
-
-Dim opaque(Importer& im, const Dim& a, char op, const Dim& b) {
-  auto text = [](const Dim& d) { return is_number(d) ? std::to_string(d.size()) : d.name(); };
-  Dim made(fmt::format("[{}{}{}]", text(a), op, text(b)));
-  im.remember(made.name(), op, a, b);
-  return made;
+  return all;
 }
 
 Dim arithmetic(Importer& im, const NodeView& n, const Dim& a, const Dim& b) {
@@ -105,26 +57,24 @@ Dim arithmetic(Importer& im, const NodeView& n, const Dim& a, const Dim& b) {
   if (op == "Add") {
     if (is_number(a) && a.size() == 0) return b;
     if (is_number(b) && b.size() == 0) return a;
-    if (!numbers) return opaque(im, a, '+', b);
+    if (!numbers) return im.combined(a, '+', b);
     overflow = __builtin_add_overflow(a.size(), b.size(), &r);
   } else if (op == "Sub") {
     if (a == b) return 0;
     if (is_number(b) && b.size() == 0) return a;
-    if (!numbers) return opaque(im, a, '-', b);
+    if (!numbers) return im.combined(a, '-', b);
     overflow = __builtin_sub_overflow(a.size(), b.size(), &r);
   } else if (op == "Mul") {
-    Product p;
-    p.times(n, a);
-    p.times(n, b);
-    return p.dim();
+    return multiplied(im, {a, b});
   } else {  // Div, Mod
     bool mod = op == "Mod";
     if (is_number(b) && b.size() == 0) n.fail(ErrorCode::corrupt, "division by 0");
-    Product p, q;
-    p.times(n, a);
-    q.times(n, b);
-    if (auto exact = exact_quotient(p, q); exact && !numbers) return mod ? Dim(0) : exact->dim();
-    if (!numbers) return opaque(im, a, mod ? '%' : '/', b);
+    if (auto exact = exact_quotient(product({a}), product({b})); exact && !numbers) {
+      if (mod) return 0;
+      if (const Dim whole = exact->dim(); !is_number(whole)) im.remember(whole.name(), '/', a, b);
+      return exact->dim();
+    }
+    if (!numbers) return im.combined(a, mod ? '%' : '/', b);
     if (b.size() == -1)
       overflow = !mod && __builtin_sub_overflow(int64_t{0}, a.size(), &r);  // INT64_MIN / -1 traps
     else
@@ -310,20 +260,15 @@ bool fold_sizes(Importer& im, const NodeView& n, const std::vector<ValPtr>& inpu
   } else if (n.op() == "ReduceProd") {
     bool keep = n.get_int("keepdims", 1) != 0;
     im.attr_or_input_ints(n, "axes", 1);
-    Product p;
-    for (const Dim& d : s[0].entries) p.times(n, d);
-    r = Sizes{{p.dim()}, keep ? s[0].rank : 0};
+    r = Sizes{{multiplied(im, s[0].entries)}, keep ? s[0].rank : 0};
   }
   if (!r) return false;
   im.out(n, 0, sizes_val(n.output(0), std::move(r->entries), r->rank));
   return true;
 }
 
-std::optional<int64_t> multiple_of(const NodeView& n, const Dim& size, const Dim& of) {
-  Product a, b;
-  a.times(n, size);
-  b.times(n, of);
-  auto quotient = exact_quotient(a, b);
+std::optional<int64_t> multiple_of(const Dim& size, const Dim& of) {
+  auto quotient = exact_quotient(Product({size}), Product({of}));
   return quotient && quotient->symbols.empty() ? std::optional(quotient->number) : std::nullopt;
 }
 
@@ -331,8 +276,7 @@ std::optional<std::vector<int64_t>> reshape_attr(const NodeView& n, const std::v
                                                  const std::vector<Dim>& wanted, bool zero_copies) {
   std::vector<int64_t> shape;
   std::vector<size_t> unknown, inferred;
-  Product all, rest;
-  for (const Dim& d : from) all.times(n, d);
+  Product all(from), rest;
   for (size_t i = 0; i < wanted.size(); ++i) {
     const Dim& w = wanted[i];
     bool copies =
@@ -349,7 +293,7 @@ std::optional<std::vector<int64_t>> reshape_attr(const NodeView& n, const std::v
       inferred.push_back(i);
     else if (!is_number(w) && !copies)
       unknown.push_back(i);
-    if (!infer) rest.times(n, copies ? from[i] : w);
+    if (!infer) rest.times(copies ? from[i] : w);
     shape.push_back(copies ? 0 : is_number(w) && !infer ? w.size() : -1);
   }
   if (inferred.size() > 1) n.fail(ErrorCode::corrupt, "several entries of the shape are -1 or 0");
@@ -390,14 +334,9 @@ std::optional<std::vector<int64_t>> expand_attr(const NodeView& n, const std::ve
 void add_sizes(Handlers& h) {
   h["Shape"] = import_shape;
   h["Size"] = [](Importer& im, const NodeView& n) {
-    Product p;
     ValPtr x = im.in(n, 0);
-    for (int64_t d = 0; d < x->rank(); ++d) {
-      const Dim& size = x->dims()[static_cast<size_t>(d)];
-      p.times(n, size);
-      if (!size.known()) im.remember(size.name(), x->id, d);
-    }
-    im.out(n, 0, sizes_val(n.output(0), {p.dim()}, 0));
+    im.remember_sizes(*x);
+    im.out(n, 0, sizes_val(n.output(0), {multiplied(im, x->dims())}, 0));
   };
   // the divisor's sign, or with fmod the dividend's
   h["Mod"] = [](Importer& im, const NodeView& n) {

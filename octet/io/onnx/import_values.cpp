@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "octet/io/onnx/importer_impl.h"
+#include "octet/ops/symbolic_impl.h"
 
 namespace octet::io::onnx_impl {
 namespace {
@@ -86,6 +87,7 @@ Tensor Importer::known(const NodeView& n, size_t i, const char* what) {
   ValPtr v = optional_in(n, i);
   if (!v) return {};
   if (v->dequantized) return v->constant.dequantize();
+  if (v->sizes) n.needs_size("{} ('{}') computed of open sizes", what, one_line(v->name));
   if (!v->constant.defined())
     n.unsupported("{} ('{}') must be a constant", what, one_line(v->name));
   return v->constant;
@@ -207,16 +209,37 @@ void Importer::remember(const std::string& name, char op, const Dim& a, const Di
   recipes_.try_emplace(name, Recipe{graph::kNone, 0, op, a, b});
 }
 
+void Importer::remember_sizes(const Val& v) {
+  for (size_t d = 0; d < v.dims().size(); ++d)
+    if (!v.dims()[d].known()) remember(v.dims()[d].name(), v.id, static_cast<int64_t>(d));
+}
+
+Dim Importer::combined(const Dim& a, char op, const Dim& b) {
+  const auto text = [](const Dim& d) {
+    return d.name().empty() ? std::to_string(d.size()) : d.name();
+  };
+  Dim made(fmt::format("[{}{}{}]", text(a), op, text(b)));
+  remember(made.name(), op, a, b);
+  return made;
+}
+
+Dim Importer::quotient(const Dim& a, int64_t b) {
+  if (a.known()) return a.size() / b;
+  if (const auto exact = ops::exact_quotient(ops::Product({a}), ops::Product({Dim(b)}))) {
+    remember(exact->dim().name(), '/', a, Dim(b));
+    return exact->dim();
+  }
+  return combined(a, '/', Dim(b));
+}
+
 ValPtr Importer::computed(const NodeView& n, const Dim& size) {
   if (size.name().empty())
     return constant_val("", Tensor::from(std::vector<int64_t>{size.size()}, {1}));
   if (auto it = computed_.find(size.name()); it != computed_.end()) return it->second;
   ValPtr v;
   if (auto it = recipes_.find(size.name()); it == recipes_.end()) {
-    const std::vector<std::string> parts = factors(size.name());
-    if (parts.size() < 2)
-      n.unsupported("'{}', a size that is known only at run time; import with a fixed size",
-                    size.name());
+    const std::vector<std::string> parts = ops::factors(size.name());
+    if (parts.size() < 2) n.needs_size("'{}', a size that is known only at run time", size.name());
     for (const std::string& part : parts) {
       const bool digits = part.find_first_not_of("0123456789") == std::string::npos;
       ValPtr factor = computed(n, digits ? Dim(std::stoll(part)) : Dim(part));
@@ -229,6 +252,7 @@ ValPtr Importer::computed(const NodeView& n, const Dim& size) {
     v = call(n, "shape", {from}, {{"start", recipe.dim}, {"end", recipe.dim + 1}});
   } else {
     const char* op = recipe.op == '+'   ? "add"
+                     : recipe.op == '*' ? "mul"
                      : recipe.op == '-' ? "sub"
                      : recipe.op == '/' ? "div"
                      : recipe.op == '%' ? "remainder"

@@ -156,10 +156,16 @@ class NodeView {
   // The node is valid but this form of it is not supported: collected with all others of the model.
   template <typename... Args>
   [[noreturn]] void unsupported(fmt::format_string<Args...> format, Args&&... args) const {
-    throw Unsupported{fmt::format(format, std::forward<Args>(args)...)};
+    throw Unsupported{fmt::format(format, std::forward<Args>(args)...), false};
+  }
+  // The same for a form that is supported where the model's open sizes are fixed.
+  template <typename... Args>
+  [[noreturn]] void needs_size(fmt::format_string<Args...> format, Args&&... args) const {
+    throw Unsupported{fmt::format(format, std::forward<Args>(args)...), true};
   }
   struct Unsupported {
     std::string reason;
+    bool open_size;
   };
 
  private:
@@ -201,6 +207,11 @@ class Importer {
   // Says how a symbolic size is computed when the model runs: dimension d of a value, or a op b.
   void remember(const std::string& name, ValueId value, int64_t d);
   void remember(const std::string& name, char op, const Dim& a, const Dim& b);
+  void remember_sizes(const Val& v);  // of all its open dimensions
+  // "[a op b]", a symbolic size that is remembered. op: '+', '-', '*', '/' or '%'.
+  Dim combined(const Dim& a, char op, const Dim& b);
+  // a / b rounded down, b >= 1: a name without a division where it is exact whatever a is.
+  Dim quotient(const Dim& a, int64_t b);
   // The sizes as an int64 list in the graph.
   ValPtr computed(const NodeView& n, const std::vector<Dim>& sizes);
 
@@ -241,7 +252,10 @@ class Importer {
   ValPtr lookup(const std::string& name);
   ValueId materialize(const NodeView& n, const ValPtr& v);
   ValPtr computed(const NodeView& n, const Dim& size);
+  bool names_open_size(const std::string& message) const;
+  std::string shape_cure() const;
   [[noreturn]] void report_unsupported();
+  OnnxOperator& operator_named(const std::string& op);
   std::string free_name(const std::string& name);
   void take_name(ValueId id, const std::string& name);
 
@@ -262,8 +276,11 @@ class Importer {
   size_t first_new_value_ = 0;                  // values made by the node that is being visited
   struct Rejected {
     std::string op, reason, node;
+    bool open_size = false;
   };
   std::vector<Rejected> rejected_;
+  std::vector<OnnxOperator> operators_;  // that were met, and where each of them is
+  std::unordered_map<std::string, size_t> operator_index_;
   // How symbolic sizes are computed, and the values that do.
   struct Recipe {
     ValueId value = graph::kNone;
@@ -298,6 +315,7 @@ void add_attention(Handlers& h);
 void add_resize(Handlers& h);
 void add_sizes(Handlers& h);
 void add_constants(Handlers& h);
+void add_spectra(Handlers& h);
 void add_quantization(Handlers& h);
 
 // Shape arithmetic: handles the node if its operands are small integer vectors, symbolic or not;
@@ -311,15 +329,18 @@ std::optional<std::vector<int64_t>> reshape_attr(const NodeView& n, const std::v
 // size.
 ValPtr emit_reshape(Importer& im, const NodeView& n, const ValPtr& x,
                     const std::vector<Dim>& wanted, bool zero_copies);
+// x in the sizes of `like`, which has as many elements.
+ValPtr reshape_like(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& like);
+// x whose dimension d has this size: a reshape says so where it is open, and the model's run checks
+// it.
+ValPtr with_size(Importer& im, const NodeView& n, const ValPtr& x, int64_t d, int64_t size);
 // The sizes of x as an int64 list; x broadcast to the shape of `like`; 0, 1, ... for dimension d of
 // x. All of them constants where the sizes are known.
 ValPtr shape_of(Importer& im, const NodeView& n, const ValPtr& x);
 ValPtr expand_like(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& like);
 ValPtr count_up(Importer& im, const NodeView& n, const ValPtr& x, int64_t d);
-// The factors of "N*49*[a+b]"; brackets hold what is not a product.
-std::vector<std::string> factors(const std::string& name);
 // How many times `of` is in `size`, if that is a whole number whatever the symbols are.
-std::optional<int64_t> multiple_of(const NodeView& n, const Dim& size, const Dim& of);
+std::optional<int64_t> multiple_of(const Dim& size, const Dim& of);
 std::optional<std::vector<int64_t>> expand_attr(const NodeView& n, const std::vector<Dim>& from,
                                                 const std::vector<Dim>& wanted);
 

@@ -85,7 +85,8 @@ TEST(OnnxImport, GemmFoldsItsAttributesIntoConstants) {
 }
 
 TEST(OnnxImport, GemmBiasOfOtherShapes) {
-  for (const Tensor& b : {Tensor::scalar(2), Tensor::full({1, 2}, 2), Tensor::full({2}, 2)}) {
+  for (const Tensor& b : {Tensor::scalar(2), Tensor::full({1, 2}, 2), Tensor::full({2}, 2),
+                          Tensor::full({1, 1}, 2)}) {
     OnnxModel m;
     m.input("x", {1, 3})
         .constant("w", Tensor::ones({2, 3}))

@@ -79,8 +79,19 @@ void set_attr(onnx::NodeProto& n, const std::string& name, const OnnxAttr& value
 
 }  // namespace
 
-Exporter::Exporter(const graph::Graph& graph)
-    : graph_(graph), model_(std::make_unique<onnx::ModelProto>()), out_(model_->mutable_graph()) {
+bool CallView::on_codes() const {
+  const TensorType &x = type(0), &y = result();
+  const bool one_each = x.is_quantized() && y.is_quantized() && !x.quantizer->is_per_channel() &&
+                        !y.quantizer->is_per_channel();
+  return one_each && x.dtype == y.dtype && (x.dtype == DType::quint8 || x.dtype == DType::qint8);
+}
+
+Exporter::Exporter(const graph::Graph& graph, const OnnxExportOptions& options, int64_t opset)
+    : graph_(graph),
+      options_(options),
+      opset_(opset),
+      model_(std::make_unique<onnx::ModelProto>()),
+      out_(model_->mutable_graph()) {
   for (const graph::Value& v : graph.values()) names_.insert(v.name);
   for (size_t id = 0; id < graph.values().size(); ++id)
     plain_names_[static_cast<graph::ValueId>(id)] = graph.values()[id].name;
@@ -117,6 +128,7 @@ std::string Exporter::add(const CallView& c, const std::string& op, Names in,
   const std::string& scope =
       c.node.scope.empty() ? graph_.value(c.node.outputs[0]).name : c.node.scope;
   onnx::NodeProto& n = append(op, suffix.empty() ? scope : scope + "." + suffix, in, {out});
+  if (c.node.scope.empty()) n.set_doc_string(kScopeMark);
   if (out == c.out.at(0))
     for (size_t i = 1; i < c.out.size(); ++i) n.add_output(c.out[i]);
   for (const auto& [name, value] : attrs) set_attr(n, name, value);
@@ -127,6 +139,7 @@ void Exporter::add_many(const CallView& c, const std::string& op, const Names& i
                         const OnnxAttrs& attrs) {
   onnx::NodeProto& n = append(
       op, c.node.scope.empty() ? graph_.value(c.node.outputs[0]).name : c.node.scope, in, out);
+  if (c.node.scope.empty()) n.set_doc_string(kScopeMark);
   for (const auto& [name, value] : attrs) set_attr(n, name, value);
 }
 
@@ -302,13 +315,68 @@ std::string Exporter::transposed_weight(const CallView& c, size_t i) {
   return made = name;
 }
 
+void Exporter::need(int64_t opset, const std::string& why) {
+  if (opset > needed_.version) needed_ = {opset, {}};
+  const std::string reason = fmt::format("{} needs opset {}", why, opset);
+  if (opset == needed_.version && opset > 13 &&
+      std::find(needed_.reasons.begin(), needed_.reasons.end(), reason) == needed_.reasons.end())
+    needed_.reasons.push_back(reason);
+}
+
+std::string Exporter::through_codes(const CallView& c, const std::string& x,
+                                    const TensorType& type, const TensorType* read) {
+  const std::string codes = fresh(c, "codes"), y = unique(codes + ".dequantized");
+  qparams(append("QuantizeLinear", codes + ".quantize", {x}, {codes}), codes, type);
+  qparams(append("DequantizeLinear", codes + ".dequantize", {codes}, {y}), codes,
+          read ? *read : type);
+  return y;
+}
+
+std::string Exporter::exact_codes(const std::string& name, const Tensor& number, DType dtype) {
+  const double value = number.item();
+  const int64_t zero = dtype == DType::quint8 && value < 0 ? 1 : 0;
+  const int64_t code = value == 0 ? zero : value < 0 ? zero - 1 : zero + 1;
+  const std::string codes = unique(name + ".codes");
+  write_tensor(*out_->add_initializer(), codes,
+               Tensor::full(number.shape(), static_cast<double>(code), code_dtype(dtype)));
+  qparams(append("DequantizeLinear", name + ".dequantize", {codes}, {name}), codes,
+          TensorType(dtype, number.type().dims,
+                     Quantizer::per_tensor(value == 0 ? 1 : std::abs(value), zero, dtype)));
+  return name;
+}
+
+Names Exporter::with_exact_codes(const CallView& c) {
+  Names in = c.in;
+  if (!for_onnx_runtime() || !c.on_codes()) return in;
+  for (size_t i = 1; i < in.size(); ++i) {
+    const graph::ValueId id = c.node.inputs[i];
+    if (id == kNone || !graph_.is_constant(id)) continue;
+    const Tensor& number = graph_.constant(id);
+    if (number.dtype() != DType::float32 || number.numel() != 1 || number.dim() > 1 ||
+        !std::isfinite(number.item()))
+      continue;
+    const DType dtype = c.type(0).dtype;
+    std::string& made = made_[fmt::format("number {} {}", id, to_string(dtype))];
+    if (made.empty()) {
+      // Under its own name, if all that reads it can read this one.
+      const bool own = graph_.users(id).size() == 1;
+      made = exact_codes(own ? plain_names_.at(id) : unique(plain_names_.at(id) + ".number"),
+                         number, dtype);
+    }
+    in[i] = made;
+  }
+  return in;
+}
+
 // -- calls ----------------------------------------------------------------------------------------
 
 void Exporter::write_quantize(const Node& node, const std::string& x, graph::ValueId result) {
   const std::string& name = plain_names_.at(result);
   bool own = node.op == "quantize" || node.op == "requantize";
   std::string scope = own && !node.scope.empty() ? node.scope : name + ".quantize";
-  qparams(append("QuantizeLinear", scope, {x}, {name}), name, graph_.type(result));
+  onnx::NodeProto& n = append("QuantizeLinear", scope, {x}, {name});
+  if (own && node.scope.empty()) n.set_doc_string(kScopeMark);
+  qparams(n, name, graph_.type(result));
 }
 
 void Exporter::write_call(const Node& node) {
@@ -321,8 +389,10 @@ void Exporter::write_call(const Node& node) {
     if (graph_.is_constant(x) && !float_names_.count(x))
       write_tensor(*out_->add_initializer(), name, graph_.constant(x));
     if (graph_.is_constant(x)) float_names_.emplace(x, out);
-    qparams(append("DequantizeLinear", node.scope.empty() ? out : node.scope, {name}, {out}), name,
-            graph_.type(x));
+    onnx::NodeProto& n =
+        append("DequantizeLinear", node.scope.empty() ? out : node.scope, {name}, {out});
+    if (node.scope.empty()) n.set_doc_string(kScopeMark);
+    qparams(n, name, graph_.type(x));
     return;
   }
   if (node.op == "int_repr" || node.op == "make_quantized") {  // ONNX's codes are plain integers
@@ -340,7 +410,11 @@ void Exporter::write_call(const Node& node) {
     const bool dynamic = ops::get(node.op).traits().form == WeightForm::dynamic;
     bool later = (node.op == "linear" && i == 1 && graph_.type(node.inputs[0]).dim() != 2) ||
                  (dynamic && i < 2 && graph_.type(node.inputs[i]).is_quantized());
-    c.in.push_back(later ? "?" : operand(node, i));
+    // Sizes of codes are those of their numbers.
+    if (ops::get(node.op).traits().of_types)
+      c.in.push_back(plain_names_.at(node.inputs[i]));
+    else
+      c.in.push_back(later ? "?" : operand(node, i));
   }
   for (graph::ValueId id : node.outputs) {
     const std::string& name = plain_names_.at(id);
@@ -370,12 +444,12 @@ void Exporter::finish_outputs() {
 }
 
 onnx::ModelProto Exporter::run() {
-  model_->set_ir_version(7);
+  model_->set_ir_version(opset_ >= 21 ? 10 : opset_ >= 19 ? 9 : opset_ >= 15 ? 8 : 7);
   graph_.require_operators("export_onnx");
   model_->set_producer_name("octet");
   auto* opset = model_->add_opset_import();
   opset->set_domain("");
-  opset->set_version(13);
+  opset->set_version(opset_);
   out_->set_name(graph_.name.empty() ? "graph" : graph_.name);
   std::vector<std::string> failures;
   // Constants are written plain only where something reads them plain: float biases of integer
@@ -394,12 +468,15 @@ onnx::ModelProto Exporter::run() {
       }
     }
   }
-  OCTET_CHECK(failures.empty(), unsupported, "{} cannot be written as ONNX opset 13: {}",
+  OCTET_CHECK(failures.empty(), unsupported, "{} cannot be written as ONNX: {}",
               failures.size() == 1 ? "1 operator" : fmt::format("{} operators", failures.size()),
               fmt::join(failures, ", "));
   finish_outputs();
   std::set<std::string> read, written;
-  for (const onnx::NodeProto& n : out_->node()) read.insert(n.input().begin(), n.input().end());
+  for (const onnx::NodeProto& n : out_->node()) {
+    read.insert(n.input().begin(), n.input().end());
+    written.insert(n.output().begin(), n.output().end());
+  }
   for (const onnx::TensorProto& t : out_->initializer()) written.insert(t.name());
   for (const Node& node : graph_.nodes()) {
     if (node.kind != NodeKind::constant) continue;
@@ -418,6 +495,7 @@ const std::unordered_map<std::string, Writer>& writers() {
     add_layer_writers(w);
     add_recurrent_writers(w);
     add_movement_writers(w);
+    add_code_writers(w);
     return w;
   }();
   return all;
@@ -427,13 +505,26 @@ const std::unordered_map<std::string, Writer>& writers() {
 
 namespace octet::io {
 
-std::string to_onnx_bytes(const graph::Graph& graph) {
+namespace {
+constexpr int64_t kCheckedOpset = 17;  // the newest that ONNX 1.12's checker knows
+}  // namespace
+
+std::string to_onnx_bytes(const graph::Graph& graph, const OnnxExportOptions& options,
+                          OnnxOpset* opset) {
   const graph::Graph spelled_out = graph::explicit_weights(graph);
-  onnx::ModelProto model = onnx_impl::Exporter(spelled_out).run();
+  onnx::ModelProto model;
+  OnnxOpset needed;
+  for (int64_t tried = 0; tried < needed.version;) {  // operators of a later opset may need more
+    tried = needed.version;
+    onnx_impl::Exporter exporter(spelled_out, options, tried);
+    model = exporter.run();
+    if (exporter.needed().version >= tried) needed = exporter.needed();
+  }
+  if (opset) *opset = needed;
   OCTET_CHECK(model.ByteSizeLong() < (size_t{1} << 31), unsupported,
               "the model has more than 2 GB, which ONNX files cannot hold; save it as .octet");
   try {
-    onnx::checker::check_model(model);
+    if (needed.version <= kCheckedOpset) onnx::checker::check_model(model);
   } catch (const std::exception& e) {
     OCTET_FAIL(internal, "the exported model is not valid ONNX: {}", onnx_impl::one_line(e.what()));
   }
@@ -442,8 +533,11 @@ std::string to_onnx_bytes(const graph::Graph& graph) {
   return bytes;
 }
 
-void export_onnx(const graph::Graph& graph, const std::filesystem::path& path) {
-  write_file_atomically(path, to_onnx_bytes(graph));
+OnnxOpset export_onnx(const graph::Graph& graph, const std::filesystem::path& path,
+                      const OnnxExportOptions& options) {
+  OnnxOpset opset;
+  write_file_atomically(path, to_onnx_bytes(graph, options, &opset));
+  return opset;
 }
 
 }  // namespace octet::io

@@ -122,7 +122,7 @@ void write_open_resize(Exporter& ex, const CallView& c, const OnnxAttrs& attrs) 
   if (const int64_t kept = c.rank() - numel(c.type(i).shape()); kept > 0) {
     const std::string first =
         by_size ? ex.step(c, "Slice",
-                          {ex.step(c, "Shape", {c.in[0]}), ex.ints(c, "begin", {int64_t{0}}),
+                          {ex.step(c, "Shape", {ex.codes(c.node.inputs[0])}), ex.ints(c, "begin", {int64_t{0}}),
                            ex.ints(c, "end", {kept})})
                 : ex.initializer(
                       c.out[0] + ".scales",
@@ -140,7 +140,7 @@ void write_shape(Exporter& ex, const CallView& c) {
     ex.add(c, "Shape", {c.in[0]}, c.out[0]);
     return;
   }
-  const std::string all = ex.step(c, "Shape", {c.in[0]});
+  const std::string all = ex.step(c, "Shape", {ex.codes(c.node.inputs[0])});
   ex.add(c, "Slice", {all, ex.ints(c, "begin", {start}), ex.ints(c, "end", {end})}, c.out[0]);
 }
 
@@ -208,7 +208,7 @@ void write_interpolate(Exporter& ex, const CallView& c) {
       throw Exporter::Unsupported{
           fmt::format("sizes beside a dimension '{}' that is known only at run time",
                       c.result().dims[d].name())};
-  std::string shape = ex.step(c, "Shape", {c.in[0]});
+  std::string shape = ex.step(c, "Shape", {ex.codes(c.node.inputs[0])});
   std::string kept =
       ex.step(c, "Slice",
               {shape, ex.ints(c, "begin", {0}), ex.ints(c, "end", {static_cast<int64_t>(from)})});

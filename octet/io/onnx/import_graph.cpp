@@ -501,7 +501,7 @@ void Importer::finish_outputs() {
                                           std::find(ids.begin(), ids.end(), *other) == ids.end())
         graph_.rename(*other, free_name(name));
       if (input || taken)
-        id = graph_.add_call(name, "identity", {id}, {}, std::nullopt, n.name());
+        id = graph_.add_call(name, "identity", {id}, {}, std::nullopt, n.scope());
       else
         take_name(id, name);
     }
@@ -519,7 +519,7 @@ graph::Graph Importer::run() {
   graph::Graph g = graph::remove_dead(graph_);
   graph_ = {};
   g = fuse_dynamic(g);
-  if (options_.fuse_patterns) g = fuse_patterns(graph::cancel_permutes(g));
+  if (options_.fuse_patterns) g = fuse_patterns(graph::cancel_permutes(join_code_forms(g)));
   if (options_.fold_batch_norm) g = graph::fold_batch_norm(g);
   g.check();
   return g;

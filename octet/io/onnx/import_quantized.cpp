@@ -213,11 +213,20 @@ ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const V
   }
   if (!known || sixteen || block != 0) return dequantize_plain(im, n, x, scale, zero, axis, block);
   DType dtype = quantized_of(n, code);
+  // A number beside codes, as export writes it: nothing is computed with its codes.
+  if (x->is_constant() && x->rank() <= 1 && numel(x->type.shape()) == 1 &&
+      numel(scale->type.shape()) == 1 && dtype != DType::qint32) {
+    const Tensor codes = x->type.is_quantized() ? x->constant.int_repr() : x->constant;
+    const double z = zero ? zero->constant.reshape({}).to(DType::float32).item() : 0;
+    const auto value = static_cast<float>(scale->constant.reshape({}).item()) *
+                       static_cast<float>(codes.reshape({}).to(DType::float32).item() - z);
+    return constant_val("", Tensor::full(codes.shape(), value));
+  }
   QuantizerPtr q =
       read_quantizer(n, scale->constant, zero ? zero->constant : Tensor(), axis, x->dims(), dtype);
   if (x->is_constant()) {
     Tensor codes = x->type.is_quantized() ? x->constant.int_repr() : x->constant;
-    return dequantized_val("", x->name, n.name(), make_quantized(codes, q));
+    return dequantized_val("", x->name, n.scope(), make_quantized(codes, q));
   }
   if (x->type.is_quantized() && *x->type.quantizer == *q) return im.call(n, "dequantize", {x});
   // Plain integers, or codes that were made with other qparams.
@@ -252,7 +261,7 @@ ValPtr dequantize_bias(Importer& im, const NodeView& n, size_t i, const ValPtr& 
                        ? Quantizer::per_tensor(scales[0], 0, DType::qint32)
                        : Quantizer::per_channel(scales, std::vector<int64_t>(scales.size(), 0), 0,
                                                 DType::qint32);
-  return dequantized_val(b->name + ".dequantized", b->name, n.name(),
+  return dequantized_val(b->name + ".dequantized", b->name, n.scope(),
                          make_quantized(b->constant, q));
 }
 

@@ -57,8 +57,8 @@ Tensor to_compute_type(const Tensor& tensor);
 DType compute_type(DType dtype);
 // Parses a message; false if the bytes are not one. Silences protobuf's own messages.
 bool parse(google::protobuf::MessageLite& message, std::string_view bytes);
-// In the doc_string of a node that octet wrote, before the scope that several nodes share: the
-// names of ONNX's nodes must differ.
+// In the doc_string of a node that octet wrote, before the scope that several nodes share, or that
+// is empty: the names of ONNX's nodes must differ.
 inline constexpr const char* kScopeMark = "octet scope: ";
 // Makes a text fit for a one-line message.
 std::string one_line(std::string text);
@@ -124,6 +124,8 @@ class NodeView {
   bool is_standard() const;  // of ONNX's own operators
   int64_t opset() const { return opset_; }
   const std::string& name() const { return name_; }  // or the first output's name
+  // What calls made of it have as their scope: its name, but none for nodes of calls without one.
+  const std::string& scope() const { return scope_; }
   std::string label() const { return fmt::format("node '{}' ({})", name_, op()); }
 
   size_t input_count() const;
@@ -168,7 +170,7 @@ class NodeView {
   const onnx::NodeProto& proto_;
   int64_t opset_;
   std::filesystem::path dir_;
-  std::string name_;
+  std::string name_, scope_;
   mutable std::set<std::string> read_;
 };
 
@@ -367,7 +369,8 @@ int64_t known_dim(const NodeView& n, const Val& v, int64_t d, const char* why);
 
 // -- passes after import ---------------------------------------------------------------------
 
-graph::Graph fuse_patterns(const graph::Graph& graph);  // import_patterns.cpp
+graph::Graph fuse_patterns(const graph::Graph& graph);    // import_patterns.cpp
+graph::Graph join_code_forms(const graph::Graph& graph);  // import_codes.cpp
 // Layers on codes that quantize_dynamic makes, scaled to float32, as the dynamic layers that do all
 // of it (import_dynamic.cpp).
 graph::Graph fuse_dynamic(const graph::Graph& graph);

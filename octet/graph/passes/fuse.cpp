@@ -73,10 +73,9 @@ Graph added_constants(const Graph& graph) {
     }
     std::string name = graph.value(node.inputs[1]).name + (sub ? ".negative" : ".inverse");
     while (graph.find(name) || r.out().find(name)) name += "_1";
-    r.map(node.outputs[0],
-          r.out().add_call(graph.value(node.outputs[0]).name, sub ? "add" : "mul",
-                           {r(node.inputs[0]), r.out().add_constant(name, c)}, {},
-                           want_of(graph, node), node.scope));
+    r.map(node.outputs[0], r.out().add_call(graph.value(node.outputs[0]).name, sub ? "add" : "mul",
+                                            {r(node.inputs[0]), r.out().add_constant(name, c)}, {},
+                                            want_of(graph, node), node.scope));
     return true;
   });
 }

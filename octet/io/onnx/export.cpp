@@ -323,8 +323,8 @@ void Exporter::need(int64_t opset, const std::string& why) {
     needed_.reasons.push_back(reason);
 }
 
-std::string Exporter::through_codes(const CallView& c, const std::string& x,
-                                    const TensorType& type, const TensorType* read) {
+std::string Exporter::through_codes(const CallView& c, const std::string& x, const TensorType& type,
+                                    const TensorType* read) {
   const std::string codes = fresh(c, "codes"), y = unique(codes + ".dequantized");
   qparams(append("QuantizeLinear", codes + ".quantize", {x}, {codes}), codes, type);
   qparams(append("DequantizeLinear", codes + ".dequantize", {codes}, {y}), codes,

@@ -188,10 +188,10 @@ void add_elementwise_writers(std::unordered_map<std::string, Writer>& w) {
   w["sum"] = write_sum;
   w["argmax"] = [](Exporter& ex, const CallView& c) { write_arg(ex, c, "ArgMax"); };
   w["argmin"] = [](Exporter& ex, const CallView& c) { write_arg(ex, c, "ArgMin"); };
-  w["add"] = [](Exporter& ex, const CallView& c) { 
+  w["add"] = [](Exporter& ex, const CallView& c) {
     write_activated(ex, c, "Add", ex.with_exact_codes(c), {});
   };
-  w["mul"] = [](Exporter& ex, const CallView& c) { 
+  w["mul"] = [](Exporter& ex, const CallView& c) {
     write_activated(ex, c, "Mul", ex.with_exact_codes(c), {});
   };
   w["relu6"] = [](Exporter& ex, const CallView& c) {

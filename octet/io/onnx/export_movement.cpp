@@ -122,8 +122,8 @@ void write_open_resize(Exporter& ex, const CallView& c, const OnnxAttrs& attrs) 
   if (const int64_t kept = c.rank() - numel(c.type(i).shape()); kept > 0) {
     const std::string first =
         by_size ? ex.step(c, "Slice",
-                          {ex.step(c, "Shape", {ex.codes(c.node.inputs[0])}), ex.ints(c, "begin", {int64_t{0}}),
-                           ex.ints(c, "end", {kept})})
+                          {ex.step(c, "Shape", {ex.codes(c.node.inputs[0])}),
+                           ex.ints(c, "begin", {int64_t{0}}), ex.ints(c, "end", {kept})})
                 : ex.initializer(
                       c.out[0] + ".scales",
                       Tensor::from(std::vector<float>(static_cast<size_t>(kept), 1), {kept}));

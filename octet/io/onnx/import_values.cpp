@@ -277,8 +277,7 @@ std::vector<ValPtr> Importer::calls(const NodeView& n, const std::string& op_nam
   std::vector<ValueId> ids;
   for (const ValPtr& v : inputs) ids.push_back(v ? materialize(n, v) : graph::kNone);
   std::string name = free_name(sanitize(n.output(0)) + "." + op_name);
-  for (ValueId id :
-       graph_.add_calls(name, op_name, std::move(ids), attrs, want, n.scope())) {
+  for (ValueId id : graph_.add_calls(name, op_name, std::move(ids), attrs, want, n.scope())) {
     auto v = std::make_shared<Val>();
     v->id = id;
     v->name = graph_.value(id).name;

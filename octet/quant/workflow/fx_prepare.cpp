@@ -25,9 +25,8 @@ namespace {
 // second place; batch norms and added constants are folded into the layers before them, activations
 // fused.
 Graph quantizable_form(const Graph& graph) {
-  return graph::fuse_activations(
-      graph::fold_batch_norm(graph::fold_biases(graph::constants_second(
-          graph::added_constants(graph)))));
+  return graph::fuse_activations(graph::fold_batch_norm(
+      graph::fold_biases(graph::constants_second(graph::added_constants(graph)))));
 }
 
 void require_float(const Graph& graph, const char* who) {

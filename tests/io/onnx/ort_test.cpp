@@ -1,0 +1,184 @@
+// Exported models in ONNX Runtime itself: what its optimized graph computes in float, and its
+// results.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <sstream>
+
+#include "octet/base/file.h"
+#include "octet/graph/trace.h"
+#include "octet/io/onnx/export.h"
+#include "octet/nn/nn.h"
+#include "octet/ops/functional.h"
+#include "octet/quant/workflow/fx.h"
+#include "octet/runtime/program.h"
+#include "tests/example_models.h"
+#include "tests/io/onnx/test_util.h"
+#include "tests/process.h"
+#include "tests/temp_dir.h"
+
+namespace octet::testing {
+namespace {
+
+namespace F = functional;
+
+// Depthwise layers with hard swish, and squeeze-and-excite with a hard sigmoid.
+struct MobileNetV3 : nn::Module {
+  nn::Slot stem = slot("stem", nn::Conv2d(3, 16, 3, {.stride = 2, .padding = 1}));
+  nn::Slot wide = slot("wide", nn::Conv2d(16, 32, 1));
+  nn::Slot depthwise = slot("depthwise", nn::Conv2d(32, 32, 3, {.padding = 1, .groups = 32}));
+  nn::Slot squeeze = slot("squeeze", nn::Conv2d(32, 8, 1));
+  nn::Slot excite = slot("excite", nn::Conv2d(8, 32, 1));
+  nn::Slot narrow = slot("narrow", nn::Conv2d(32, 16, 1));
+  nn::Slot fc = slot("fc", nn::Linear(16, 10));
+  Tensor forward(Tensor image) override {
+    const Tensor x = F::hardswish(stem(image));
+    Tensor y = F::hardswish(depthwise(F::hardswish(wide(x))));
+    const Tensor s = F::adaptive_avg_pool2d(y, {1, 1});
+    y = y * F::hardsigmoid(excite(F::relu(squeeze(s))));
+    y = F::hardswish(x + narrow(y));
+    return fc(F::adaptive_avg_pool2d(y, {1, 1}).flatten(1));
+  }
+};
+
+// A step down and one up, joined; below zero too, behind what is joined with something that is.
+struct UNet : nn::Module {
+  nn::Slot first = slot("first", nn::Conv2d(3, 8, 3, {.padding = 1}));
+  nn::Slot down = slot("down", nn::Conv2d(8, 16, 3, {.stride = 2, .padding = 1}));
+  nn::Slot deep = slot("deep", nn::Conv2d(16, 16, 3, {.padding = 1}));
+  nn::Slot up = slot("up", nn::Conv2d(24, 8, 3, {.padding = 1}));
+  nn::Slot last = slot("last", nn::Conv2d(8, 2, 1));
+  Tensor forward(Tensor image) override {
+    const Tensor x = F::relu(first(image));
+    const Tensor y = deep(F::relu(down(x)));
+    const Tensor z = F::cat({x, F::interpolate(y, {.scale_factor = {2, 2}})}, 1);
+    return last(F::relu(up(z)));
+  }
+};
+
+struct Encoder : nn::Module {
+  struct Layer : nn::Module {
+    nn::Slot q = slot("q", nn::Linear(32, 32)), k = slot("k", nn::Linear(32, 32)),
+             v = slot("v", nn::Linear(32, 32)), o = slot("o", nn::Linear(32, 32)),
+             up = slot("up", nn::Linear(32, 64)), down = slot("down", nn::Linear(64, 32)),
+             norm1 = slot("norm1", nn::LayerNorm(32)), norm2 = slot("norm2", nn::LayerNorm(32));
+    Tensor forward(Tensor x) override {
+      const auto heads = [](const Tensor& t) {
+        return t.reshape({1, 9, 4, 8}).permute({0, 2, 1, 3});
+      };
+      const Tensor keys = heads(k(x)).permute({0, 1, 3, 2});
+      const Tensor scores = F::softmax(F::matmul(heads(q(x)), keys) / std::sqrt(8.0), -1);
+      const Tensor mixed = F::matmul(scores, heads(v(x))).permute({0, 2, 1, 3}).reshape({1, 9, 32});
+      x = norm1(x + o(mixed));
+      return norm2(x + down(F::gelu(up(x))));
+    }
+  };
+  nn::Slot one = slot("one", Layer()), two = slot("two", Layer());
+  Tensor forward(Tensor x) override { return two(one(x)); }
+};
+
+// As `octet quantize` makes it from an ONNX file.
+graph::Graph quantized(const nn::ModulePtr& net, const Tensor& x, const std::string& dtype) {
+  net->eval();
+  Attrs qconfig = quant::to_attrs(quant::get_default_qconfig("native"));
+  qconfig.set("activation.dtype", dtype);
+  const graph::Graph traced = graph::trace(*net, {x})->to_graph();
+  auto prepared =
+      quant::prepare_fx(io::import_onnx_bytes(io::to_onnx_bytes(traced)),
+                        quant::QConfigMapping().set_global(quant::qconfig_from(qconfig)));
+  (*prepared)(x);
+  return quant::convert_fx(prepared)->graph();
+}
+
+// What ONNX Runtime makes of a graph: the operators it runs, and its first result.
+struct InOnnxRuntime {
+  std::map<std::string, int> ops;
+  std::vector<float> result;
+};
+
+InOnnxRuntime run_in_onnx_runtime(const graph::Graph& g, const Tensor& x) {
+  TempDir dir;
+  const std::string model = dir.path() / "net.onnx", data = dir.path() / "x.f32",
+                    optimized = dir.path() / "optimized.onnx";
+  io::export_onnx(g, model);
+  std::ofstream(data, std::ios::binary)
+      .write(static_cast<const char*>(x.raw_data()), static_cast<std::streamsize>(x.nbytes()));
+  std::vector<std::string> command{"/usr/bin/env", "node", "tests/run_ort.js", model, data};
+  for (int64_t d : x.shape()) command.push_back(std::to_string(d));
+  const RunResult run = run_process(command, {.env = {{"ORT_OPTIMIZED", optimized}}});
+  if (run.code != 0) throw std::runtime_error(run.err);
+  InOnnxRuntime made;
+  std::istringstream lines(run.out);
+  for (std::string line; std::getline(lines, line);) made.result.push_back(std::stof(line));
+  for (const ReadNode& n : read_nodes(read_file(optimized))) ++made.ops[n.op];
+  return made;
+}
+
+// The largest difference in steps of the output's scale.
+double steps_apart(const graph::Graph& g, const Tensor& x, const std::vector<float>& got) {
+  const graph::Node& last = g.producer(g.outputs()[0]);
+  const double step =
+      last.op == "dequantize" ? g.type(last.inputs[0]).quantizer->scale() : 0;
+  const std::vector<float> want = runtime::compile(g).run({x})[0].to_vector<float>();
+  EXPECT_EQ(want.size(), got.size());
+  double most = 0;
+  for (size_t i = 0; i < std::min(want.size(), got.size()); ++i)
+    most = std::max(most, std::abs(static_cast<double>(want[i]) - got[i]));
+  return step > 0 ? most / step : most;
+}
+
+struct OrtExport : ::testing::TestWithParam<const char*> {  // the activations' dtype
+  void SetUp() override {
+    if (!std::getenv("ORT_DIR"))
+      GTEST_SKIP() << "ORT_DIR does not name an onnxruntime-node package";
+    manual_seed(3);
+  }
+  // Whether it makes codes once, at the input, and numbers once, of the result: all between are
+  // operators on codes.
+  void expect_integers(const nn::ModulePtr& net, const Shape& shape, double most_steps) {
+    const Tensor x = Tensor::randn(shape, 5);
+    const graph::Graph g = quantized(net, x, GetParam());
+    const InOnnxRuntime ort = run_in_onnx_runtime(g, x);
+    auto ops = ort.ops;
+    EXPECT_EQ(ops["QuantizeLinear"], 1) << ::testing::PrintToString(ort.ops);
+    EXPECT_EQ(ops["DequantizeLinear"], 1) << ::testing::PrintToString(ort.ops);
+    EXPECT_LE(steps_apart(g, x, ort.result), most_steps + 1e-3);
+  }
+};
+
+TEST_P(OrtExport, ResNetRunsOnIntegersFromEndToEnd) {
+  expect_integers(small_models()[0].model, {1, 3, 32, 32}, 1);
+}
+
+TEST_P(OrtExport, MobileNetV2RunsOnIntegersFromEndToEnd) {
+  expect_integers(small_models()[1].model, {1, 3, 32, 32}, 1);
+}
+
+TEST_P(OrtExport, MobileNetV3RunsOnIntegersFromEndToEnd) {
+  // Each hard swish may differ by a step, and there are four in a row.
+  expect_integers(nn::make<MobileNetV3>(), {1, 3, 32, 32}, 2);
+}
+
+TEST_P(OrtExport, UNetRunsOnIntegersFromEndToEnd) {
+  expect_integers(nn::make<UNet>(), {1, 3, 32, 32}, 1);
+}
+
+TEST_P(OrtExport, EncoderRunsOnIntegersButForNormsAndGelu) {
+  // ONNX Runtime has no integer kernel for these (four norms, two GELUs); their results become
+  // codes.
+  const Tensor x = Tensor::randn({1, 9, 32}, 5);
+  const graph::Graph g = quantized(nn::make<Encoder>(), x, GetParam());
+  InOnnxRuntime ort = run_in_onnx_runtime(g, x);
+  EXPECT_EQ(ort.ops["QuantizeLinear"], 1 + 4 + 2) << ::testing::PrintToString(ort.ops);
+  EXPECT_EQ(ort.ops["Softmax"] + ort.ops["MatMul"] + ort.ops["Gemm"], 0)
+      << ::testing::PrintToString(ort.ops);
+  EXPECT_LE(steps_apart(g, x, ort.result), 1 + 1e-3);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ort, OrtExport, ::testing::Values("quint8", "qint8"));
+
+}  // namespace
+}  // namespace octet::testing

@@ -93,12 +93,18 @@ void print_warnings(const runtime::Program& program) {
   for (const std::string& f : program.fallbacks()) say(fmt::format("octet: note: {}", f));
 }
 
+static void say_opset(const std::filesystem::path& path, const io::OnnxOpset& opset) {
+  if (!opset.reasons.empty())
+    say(fmt::format("octet: note: {} is ONNX opset {}, for {}", path.string(), opset.version,
+                    fmt::join(opset.reasons, ", ")));
+}
+
 void save_model(const graph::Graph& graph, const std::filesystem::path& path) {
   check_model_name(path);
   if (path.extension() == ".octet")
     io::save_octet(graph, path);
   else
-    io::export_onnx(graph, path);
+    say_opset(path, io::export_onnx(graph, path));
 }
 
 int64_t file_bytes(const std::filesystem::path& path) {

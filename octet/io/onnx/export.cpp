@@ -21,13 +21,27 @@ using graph::NodeKind;
 
 namespace {
 
-void write_tensor(onnx::TensorProto& to, const std::string& name, const Tensor& t) {
-  // Codes of 4 bits go in a byte each: ONNX has no type for them before opset 21.
-  Tensor data = is_packed(t.dtype()) ? t.int_repr() : t.contiguous();
+// Numbers of 4 bits, the first of two in the low half of a byte.
+std::string packed_nibbles(const Tensor& codes) {
+  std::string bytes(static_cast<size_t>(codes.numel() + 1) / 2, '\0');
+  const auto* code = static_cast<const uint8_t*>(codes.raw_data());
+  for (int64_t i = 0; i < codes.numel(); ++i)
+    bytes[static_cast<size_t>(i / 2)] |= static_cast<char>((code[i] & 15) << (i % 2 * 4));
+  return bytes;
+}
+
+// `four`: 8-bit integers as ones of 4 bits, as codes of these are always.
+void write_tensor(onnx::TensorProto& to, const std::string& name, const Tensor& t,
+                  bool four = false) {
+  four |= is_packed(t.dtype());
+  Tensor data = is_packed(t.dtype()) ? t.int_repr().contiguous() : t.contiguous();
   to.set_name(name);
-  to.set_data_type(onnx_type_of(t.dtype()));
+  to.set_data_type(!four ? onnx_type_of(t.dtype()) : data.dtype() == DType::uint8 ? kUint4 : kInt4);
   for (int64_t d : data.shape()) to.add_dims(d);
-  to.set_raw_data(data.raw_data(), static_cast<size_t>(data.nbytes()));
+  if (four)
+    to.set_raw_data(packed_nibbles(data));
+  else
+    to.set_raw_data(data.raw_data(), static_cast<size_t>(data.nbytes()));
 }
 
 void write_type(onnx::ValueInfoProto& info, const std::string& name, const TensorType& type) {
@@ -195,8 +209,11 @@ std::string Exporter::scalar(const CallView&, float value) {
 
 void Exporter::qparams(onnx::NodeProto& n, const std::string& name, const TensorType& type) {
   n.add_input(initializer(name + ".scale", scale_tensor(*type.quantizer)));
-  n.add_input(initializer(name + ".zero_point",
-                          zero_point_tensor(*type.quantizer, code_dtype(type.dtype))));
+  std::string zero = unique(name + ".zero_point");
+  write_tensor(*out_->add_initializer(), zero,
+               zero_point_tensor(*type.quantizer, code_dtype(type.dtype)), is_packed(type.dtype));
+  n.add_input(zero);
+  if (is_packed(type.dtype)) need(21, "a weight of 4 bits");
   if (type.quantizer->is_per_channel()) set_attr(n, "axis", type.quantizer->axis());
 }
 
@@ -317,10 +334,9 @@ std::string Exporter::transposed_weight(const CallView& c, size_t i) {
 
 void Exporter::need(int64_t opset, const std::string& why) {
   if (opset > needed_.version) needed_ = {opset, {}};
-  const std::string reason = fmt::format("{} needs opset {}", why, opset);
-  if (opset == needed_.version && opset > 13 &&
-      std::find(needed_.reasons.begin(), needed_.reasons.end(), reason) == needed_.reasons.end())
-    needed_.reasons.push_back(reason);
+  auto& reasons = needed_.reasons;
+  if (opset == needed_.version && std::find(reasons.begin(), reasons.end(), why) == reasons.end())
+    reasons.push_back(why);
 }
 
 std::string Exporter::through_codes(const CallView& c, const std::string& x, const TensorType& type,

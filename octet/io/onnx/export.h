@@ -34,8 +34,7 @@ struct OnnxExportOptions {
   OnnxTarget target = OnnxTarget::onnxruntime;
 };
 
-// The opset of a file, and what needs more than opset 13: "triu of a matrix of unknown size needs
-// opset 14". Reasons of lower opsets than that of the file are left out.
+// The opset of a file, and if it is above 13, what needs it: "triu of a matrix of unknown size".
 struct OnnxOpset {
   int64_t version = 13;
   std::vector<std::string> reasons;

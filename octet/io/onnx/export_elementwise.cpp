@@ -25,10 +25,20 @@ std::string minmax(Exporter& ex, const CallView& c, double value) {
 
 void write_reduction(Exporter& ex, const CallView& c, const char* op) {
   OnnxAttrs attrs{{"keepdims", static_cast<int64_t>(c.attrs().get_bool("keepdim"))}};
-  if (c.attrs().any_operand()) throw Exporter::Unsupported{"axes known only at run time"};
+  if (c.attrs().any_operand()) {
+    ex.need(18, fmt::format("{} over axes known only at run time", c.node.op));
+    ex.add(c, op, {c.in[0], ex.given(c, "axes", "dim")}, c.out[0], attrs);
+    return;
+  }
   // An empty list means all in both, but not to every reader of ONNX: it is left out.
-  if (const auto& dims = c.attrs().get_ints("dim"); !dims.empty()) attrs.push_back({"axes", dims});
-  ex.add(c, op, c.in, c.out[0], attrs);
+  Names in = c.in;
+  if (const auto& dims = c.attrs().get_ints("dim"); !dims.empty()) {
+    if (ex.opset() >= 18)  // where axes became an input of these too
+      in.push_back(ex.ints(c, "axes", dims));
+    else
+      attrs.push_back({"axes", dims});
+  }
+  ex.add(c, op, in, c.out[0], attrs);
 }
 
 // axes became an input in opset 13, of this reduction only

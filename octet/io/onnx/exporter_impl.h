@@ -55,7 +55,7 @@ class Exporter {
 
   // -- for writers
   int64_t opset() const { return opset_; }
-  // The call needs this opset or a later one; `why` is "what (since opset N)" without the opset.
+  // What is written needs this opset or a later one; `why`: "triu of a matrix of unknown size".
   void need(int64_t opset, const std::string& why);
   // Whether operators on codes are written in the forms that ONNX Runtime has integer kernels for.
   bool for_onnx_runtime() const { return options_.target == OnnxTarget::onnxruntime; }

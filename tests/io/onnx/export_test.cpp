@@ -188,9 +188,8 @@ const std::vector<Case>& float_cases() {
     all.push_back(
         {.op = "index_select", .attrs = {{"dim", int64_t{1}}}, .constants = {longs({2, 0, -1})}});
     all.push_back({.op = "tile", .inputs = {{2, 3}}, .attrs = {{"repeats", I{2, 1}}}});
-    all.push_back(
-        {.op = "triu", .inputs = {{4, 5}}, .attrs = {{"diagonal", int64_t{1}}}, .back = "where"});
-    all.push_back({.op = "tril", .inputs = {{2, 4, 3}}, .back = "where"});
+    all.push_back({.op = "triu", .inputs = {{4, 5}}, .attrs = {{"diagonal", int64_t{1}}}});
+    all.push_back({.op = "tril", .inputs = {{2, 4, 3}}});
     all.push_back({.op = "topk", .attrs = {{"k", int64_t{2}}, {"largest", false}}});
     all.push_back({.op = "pixel_shuffle",
                    .inputs = {{1, 8, 2, 3}},
@@ -266,10 +265,10 @@ TEST(OnnxExport, AllThatCannotBeWrittenInOneError) {
   ValueId a = g.add_call("a", "adaptive_avg_pool2d", {x},
                          {{"output_size", std::vector<int64_t>{2, 2}}}, std::nullopt, "pool");
   ValueId i = g.add_call("i", "to", {a}, {{"dtype", std::string("int64")}});
-  g.set_outputs({g.add_call("y", "triu", {i}, {}, std::nullopt, "upper")});
+  g.set_outputs({g.add_call("y", "clamp", {i}, {{"min", 0.0}}, std::nullopt, "low")});
   expect_error(ErrorCode::unsupported,
                {"2 operators cannot be written", "adaptive_avg_pool2d (node \"pool\"",
-                "triu (node \"upper\""},
+                "clamp (node \"low\""},
                [&] { io::to_onnx_bytes(g); });
 }
 
@@ -433,16 +432,99 @@ TEST(OnnxExportQuantized, FloatLeftNodes) {
   round_trip(g, {Tensor::randn({2, 4}, 1)});
 }
 
-// ONNX has no 4-bit codes in these opsets: they are bytes there, and mean the same numbers.
-TEST(OnnxExportQuantized, WeightsOfFourBitsAreWrittenAsBytes) {
+// Operators on codes that ONNX Runtime has no integer kernel for are written as some that it has one
+// for, and come back as what they were.
+TEST(OnnxExportQuantized, FormsOfOnnxRuntimeComeBack) {
+  struct Case {
+    const char* op;
+    Attrs attrs;
+    std::optional<Tensor> number;  // the second operand
+    ops::QType type;
+    std::string nodes;  // between the first and the last pair
+  };
+  const auto of = [](DType dtype, float scale, int64_t zero_point) {
+    return ops::QType{dtype, Quantizer::per_tensor(scale, zero_point, dtype)};
+  };
+  const Tensor third = Tensor::scalar(-0.3f);
+  const std::string number = "DequantizeLinear ", again = "QuantizeLinear DequantizeLinear ";
+  const std::vector<Case> cases{
+      {"relu", {}, {}, of(DType::quint8, 0.05f, 128), "LeakyRelu"},
+      {"relu", {}, {}, of(DType::qint8, 0.05f, -128), "LeakyRelu"},
+      {"add", {}, third, of(DType::quint8, 0.04f, 100), number + "Add"},
+      {"mul", {}, third, of(DType::qint8, 0.04f, 9), number + "Mul"},
+      {"mul",
+       {},
+       Tensor::from(std::vector<float>{2}, {1}),
+       of(DType::quint8, 0.1f, 128),
+       number + "Mul"},
+      {"mul", {}, Tensor::scalar(0), of(DType::quint8, 0.1f, 128), number + "Mul"},
+      {"hardsigmoid",
+       {},
+       {},
+       of(DType::quint8, 1 / 256.f, 0),
+       number + "Mul " + again + number + "Add"},
+      {"hardsigmoid",
+       {{"alpha", 0.2}, {"beta", 0.4}},
+       {},
+       of(DType::qint8, 1 / 255.f, -128),
+       number + "Mul " + again + number + "Add"},
+      // Codes of more than 1 and less than 0: nothing would clip.
+      {"hardsigmoid", {}, {}, of(DType::quint8, 1 / 128.f, 0), "HardSigmoid"},
+      {"hardsigmoid", {}, {}, of(DType::quint8, 1 / 256.f, 1), "HardSigmoid"},
+      {"hardswish", {}, {}, of(DType::quint8, 0.03f, 13), number + "Add " + again + "Mul"},
+      {"hardswish", {}, {}, of(DType::qint8, 0.03f, -115), number + "Add " + again + "Mul"},
+      // So fine that the gate's 8 bits would show.
+      {"hardswish", {}, {}, of(DType::quint8, 0.002f, 188), "Add Clip Mul Div"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.op + (" " + to_string(*c.type.quantizer)));
+    Graph g;
+    ValueId x = g.add_input("x", float_type({400}));
+    const bool same = ops::get(c.op).rule() == ops::QRule::same;
+    ValueId q = g.add_call(
+        "q", "quantize", {x}, {},
+        same ? c.type : of(c.type.dtype, 0.05f, c.type.dtype == DType::quint8 ? 128 : 7));
+    std::vector<ValueId> operands{q};
+    if (c.number) operands.push_back(g.add_constant("number", *c.number));
+    ValueId y = g.add_call("y", c.op, operands, c.attrs,
+                           same ? std::nullopt : std::optional(c.type), "node");
+    g.set_outputs({g.add_call("z", "dequantize", {y}, {}, std::nullopt, "last")});
+    Graph back = round_trip(g, {Tensor::randn({400}, 1)});
+    EXPECT_EQ(graph::print(back, {.full = true}), graph::print(g, {.full = true}));
+    EXPECT_EQ(onnx_ops_of(io::to_onnx_bytes(g)),
+              "QuantizeLinear DequantizeLinear " + c.nodes + " QuantizeLinear DequantizeLinear");
+  }
+}
+
+// A layer with a relu whose lowest code is below zero: the relu follows on codes.
+TEST(OnnxExportQuantized, ReluOfLayersThatGoBelowZero) {
+  for (const char* op : {"add", "linear"}) {
+    Graph g;
+    ValueId x = g.add_input("x", float_type({2, 4})),
+            q = g.add_call("q", "quantize", {x}, {}, u8(0.05f, 128));
+    ValueId w = std::string(op) == "add" ? q : g.add_constant("w", weight({4, 4}));
+    ValueId y =
+        g.add_call("y", op, {q, w}, {{"activation", std::string("relu")}}, u8(0.05f, 100), "node");
+    g.set_outputs({g.add_call("z", "dequantize", {y}, {}, std::nullopt, "last")});
+    Graph back = round_trip(g, {Tensor::randn({2, 4}, 1)});
+    EXPECT_EQ(graph::print(back, {.full = true}), graph::print(g, {.full = true}));
+    EXPECT_TRUE(onnx_ops_of(io::to_onnx_bytes(g))
+                    .ends_with("QuantizeLinear DequantizeLinear LeakyRelu QuantizeLinear "
+                               "DequantizeLinear"));
+  }
+}
+
+// Sizes are those of the codes: nothing is dequantized for them.
+TEST(OnnxExportQuantized, SizesOfCodes) {
   Graph g;
-  ValueId x = g.add_input("x", float_type({2, 5}));
-  ValueId w =
-      g.add_constant("w", quantize_per_tensor(Tensor::randn({3, 5}, 5), 0.2, 1, DType::qint4x2));
-  g.set_outputs({g.add_call("y", "linear_weight_only", {x, w})});
-  Graph back = graph::merge_qdq(io::import_onnx_bytes(io::to_onnx_bytes(g)));
-  Tensor input = Tensor::randn({2, 5}, 1);
-  EXPECT_TRUE(allclose(run_graph(back, {input})[0], run_graph(g, {input})[0], 1e-5, 1e-6));
+  ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(4)})),
+          q = g.add_call("q", "quantize", {x}, {}, u8(0.05f, 128), "first");
+  g.set_outputs({g.add_call("n", "shape", {q}, {{"end", int64_t{1}}}, std::nullopt, "sizes"),
+                 g.add_call("y", "dequantize", {q}, {}, std::nullopt, "last")});
+  const std::string bytes = io::to_onnx_bytes(g);
+  EXPECT_EQ(onnx_ops_of(bytes), "QuantizeLinear Shape Slice DequantizeLinear");
+  const Graph back = graph::merge_qdq(io::import_onnx_bytes(bytes));
+  EXPECT_EQ(back.value(node_of(back, "shape").inputs[0]).name, "q");
 }
 
 }  // namespace

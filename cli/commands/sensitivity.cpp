@@ -119,8 +119,11 @@ void run(const Options& o) {
   const graph::Graph graph = load_model(o.model, o.shape.shapes());
   const Dataset dataset = o.sampling.open(o.calibrate, graph);
   const int64_t count = o.sampling.count(dataset);
-  const auto prepared = quant::prepare_fx(
-      graph, quant::QConfigMapping(chosen_qconfig(o.qconfig, o.observer)), {.skip = o.skip});
+  const auto prepared =
+      quant::prepare_fx(graph,
+                        quant::QConfigMapping(chosen_qconfig(o.qconfig, o.observer,
+                                                             quant::get_native_backend_config())),
+                        {.skip = o.skip});
   std::vector<std::vector<Tensor>> samples;
   const int64_t step = batch_size(dataset, 32);
   for (int64_t i = 0; i < count; i += step) {

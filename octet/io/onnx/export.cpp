@@ -9,6 +9,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/base/file.h"
+#include "octet/base/text.h"
 #include "octet/io/onnx/exporter_impl.h"
 #include "octet/io/onnx/importer_impl.h"
 #include "octet/tensor/affine.h"
@@ -304,10 +305,17 @@ std::string Exporter::bias_name(const Node& node) {
 std::string Exporter::operand(const Node& node, size_t i) {
   graph::ValueId id = node.inputs[i];
   if (id == kNone) return "";
+  if (options_.target == OnnxTarget::tensorrt && graph_.is_constant(id) &&
+      graph_.type(id).dtype == DType::qint32) {  // a bias of codes: as numbers
+    std::string& made = float_names_[id];
+    if (made.empty())
+      made = initializer(plain_names_.at(id) + ".float", graph_.constant(id).dequantize());
+    return made;
+  }
   bool layer = is_layer(node);
   bool quantized = graph_.type(node.inputs[0]).is_quantized() && node.inputs.size() > 1 &&
                    node.inputs[1] != kNone && graph_.type(node.inputs[1]).is_quantized();
-  if (layer && i == 2 && quantized && graph_.is_constant(id) &&
+  if (layer && i == 2 && quantized && for_onnx_runtime() && graph_.is_constant(id) &&
       graph_.type(id).dtype == DType::float32 &&
       !graph_.type(node.inputs[0]).quantizer->is_per_channel())
     return bias_name(node);
@@ -318,7 +326,10 @@ std::string Exporter::transposed_weight(const CallView& c, size_t i) {
   graph::ValueId id = c.node.inputs[i];
   std::string& made = made_[fmt::format("transposed {}", id)];
   if (!made.empty()) return made;
-  if (!graph_.is_constant(id)) {
+  // TensorRT wants the scales of weights along axis 0.
+  const bool stays = !for_onnx_runtime() && graph_.type(id).is_quantized() &&
+                     graph_.type(id).quantizer->is_per_channel();
+  if (!graph_.is_constant(id) || stays) {
     std::vector<int64_t> perm{1, 0};
     return made = step(c, "Transpose", {float_name(id)}, {{"perm", perm}});
   }
@@ -417,17 +428,22 @@ void Exporter::write_call(const Node& node) {
            {out});
     return;
   }
+  const ops::Traits& traits = ops::get(node.op).traits();
+  if (options_.target == OnnxTarget::tensorrt)
+    for (const char* op : {"conv_integer", "matmul_integer", "quantize_dynamic", "linear_blocks"})
+      if (node.op == op || traits.form == WeightForm::dynamic)
+        throw Unsupported{"TensorRT has no such operator"};
   auto writer = writers().find(node.op);
   if (writer == writers().end()) throw Unsupported{"ONNX has no such operator"};
   CallView c{graph_, node, {}, {}};
   for (size_t i = 0; i < node.inputs.size(); ++i) {
     // The writer of linear transposes some weights, that of dynamic layers reads codes: they ask
     // for that themselves.
-    const bool dynamic = ops::get(node.op).traits().form == WeightForm::dynamic;
+    const bool dynamic = traits.form == WeightForm::dynamic;
     bool later = (node.op == "linear" && i == 1 && graph_.type(node.inputs[0]).dim() != 2) ||
                  (dynamic && i < 2 && graph_.type(node.inputs[i]).is_quantized());
     // Sizes of codes are those of their numbers.
-    if (ops::get(node.op).traits().of_types)
+    if (traits.of_types)
       c.in.push_back(plain_names_.at(node.inputs[i]));
     else
       c.in.push_back(later ? "?" : operand(node, i));
@@ -440,6 +456,33 @@ void Exporter::write_call(const Node& node) {
   for (size_t i = 0; i < node.outputs.size(); ++i)
     if (graph_.type(node.outputs[i]).is_quantized())
       write_quantize(node, c.out[i], node.outputs[i]);
+}
+
+// TensorRT computes with int8 codes whose zero point is 0.
+void Exporter::require_target() const {
+  if (options_.target != OnnxTarget::tensorrt) return;
+  std::vector<std::string> wrong;
+  for (const graph::Value& v : graph_.values()) {
+    if (!v.type.is_quantized() || v.type.dtype == DType::qint32) continue;  // a bias: as numbers
+    const Quantizer& q = *v.type.quantizer;
+    const bool zeros =
+        !q.has_float_zero_points() && std::all_of(q.zero_points().begin(), q.zero_points().end(),
+                                                  [](int64_t z) { return z == 0; });
+    const bool constant = graph_.node(v.producer).kind == NodeKind::constant;
+    if (v.type.dtype == DType::qint8 && zeros && (constant || !q.is_per_channel())) continue;
+    wrong.push_back(fmt::format("%{} ({}{})", v.name, to_string(v.type.dtype),
+                                zeros ? ""
+                                : q.is_per_channel()
+                                    ? ", zero points other than 0"
+                                    : fmt::format(", zero_point={}", q.zero_point())));
+  }
+  const size_t all = wrong.size();
+  if (all > 8) wrong.resize(8);
+  OCTET_CHECK(all == 0, unsupported,
+              "TensorRT takes qint8 codes with zero_point=0, one scale per tensor (weights: or per "
+              "channel); {}{} {} not that: quantize with the backend 'tensorrt'",
+              fmt::join(wrong, ", "), all > 8 ? fmt::format(" and {} more", all - 8) : "",
+              all == 1 ? "is" : "are");
 }
 
 // -- the model ------------------------------------------------------------------------------------
@@ -462,6 +505,7 @@ void Exporter::finish_outputs() {
 onnx::ModelProto Exporter::run() {
   model_->set_ir_version(opset_ >= 21 ? 10 : opset_ >= 19 ? 9 : opset_ >= 15 ? 8 : 7);
   graph_.require_operators("export_onnx");
+  require_target();
   model_->set_producer_name("octet");
   auto* opset = model_->add_opset_import();
   opset->set_domain("");
@@ -523,7 +567,28 @@ namespace octet::io {
 
 namespace {
 constexpr int64_t kCheckedOpset = 17;  // the newest that ONNX 1.12's checker knows
+constexpr std::pair<OnnxTarget, const char*> kTargets[] = {{OnnxTarget::onnxruntime, "onnxruntime"},
+                                                           {OnnxTarget::tensorrt, "tensorrt"}};
 }  // namespace
+
+const char* to_string(OnnxTarget target) {
+  for (const auto& [known, name] : kTargets)
+    if (known == target) return name;
+  return "?";
+}
+
+std::vector<std::string> onnx_target_names() {
+  std::vector<std::string> names;
+  for (const auto& [target, name] : kTargets) names.push_back(name);
+  return names;
+}
+
+OnnxTarget parse_onnx_target(std::string_view name) {
+  for (const auto& [target, known] : kTargets)
+    if (name == known) return target;
+  OCTET_FAIL(not_found, "unknown target '{}'{} (known: {})", name,
+             did_you_mean(name, onnx_target_names()), fmt::join(onnx_target_names(), ", "));
+}
 
 std::string to_onnx_bytes(const graph::Graph& graph, const OnnxExportOptions& options,
                           OnnxOpset* opset) {

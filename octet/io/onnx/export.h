@@ -18,6 +18,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "octet/graph/graph.h"
@@ -28,7 +29,15 @@ namespace octet::io {
 enum class OnnxTarget {
   // Operators on codes take the forms that ONNX Runtime has integer kernels for.
   onnxruntime,
+  // What TensorRT reads: codes of int8 with zero point 0, one scale a tensor, or for weights one a
+  // channel, float biases, no operators on plain integers' products. A graph with other codes is an
+  // Error (unsupported) that names the tensors.
+  tensorrt,
 };
+const char* to_string(OnnxTarget target);
+// "onnxruntime", "tensorrt"; Error (not_found) for others, with the nearest.
+OnnxTarget parse_onnx_target(std::string_view name);
+std::vector<std::string> onnx_target_names();
 
 struct OnnxExportOptions {
   OnnxTarget target = OnnxTarget::onnxruntime;

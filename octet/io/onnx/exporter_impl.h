@@ -100,6 +100,7 @@ class Exporter {
 
  private:
   void write_call(const graph::Node& node);
+  void require_target() const;
   void write_quantize(const graph::Node& node, const std::string& x, graph::ValueId result);
   std::string float_name(graph::ValueId id);
   std::string operand(const graph::Node& node, size_t i);

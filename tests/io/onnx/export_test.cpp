@@ -527,5 +527,87 @@ TEST(OnnxExportQuantized, SizesOfCodes) {
   EXPECT_EQ(back.value(node_of(back, "shape").inputs[0]).name, "q");
 }
 
+// -- for TensorRT ---------------------------------------------------------------------------------
+
+ops::QType i8(float scale, int64_t zero_point = 0) {
+  return {DType::qint8, Quantizer::per_tensor(scale, zero_point, DType::qint8)};
+}
+
+// quantize -> linear over sequences (bias, relu) -> add -> dequantize, in codes of int8.
+Graph symmetric_net(int64_t zero_point = 0) {
+  Graph g;
+  ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(3), Dim(4)}));
+  ValueId q = g.add_call("xq", "quantize", {x}, {}, i8(0.05f, zero_point), "first");
+  ValueId w = g.add_constant("fc.weight", weight({4, 4})),
+          b = g.add_constant("fc.bias", Tensor::randn({4}, 2));
+  ValueId l =
+      g.add_call("l", "linear", {q, w, b}, {{"activation", std::string("relu")}}, i8(0.1f), "fc");
+  ValueId a = g.add_call("a", "add", {l, q}, {}, i8(0.1f), "add");
+  g.set_outputs({g.add_call("y", "dequantize", {a}, {}, std::nullopt, "last")});
+  return g;
+}
+
+TEST(OnnxExportTensorRt, CodesAreSymmetricAndBiasesFloat) {
+  const Graph g = symmetric_net();
+  const std::string bytes = io::to_onnx_bytes(g, {.target = io::OnnxTarget::tensorrt});
+  EXPECT_EQ(onnx_ops_of(bytes),
+            "QuantizeLinear DequantizeLinear DequantizeLinear Transpose MatMul Add Relu "
+            "QuantizeLinear DequantizeLinear Add QuantizeLinear DequantizeLinear");
+  // TensorProto: data_type 2, name 8, raw_data 9.
+  for (const std::string& t : submessages(submessages(bytes, 7).at(0), 5)) {
+    int64_t type = 0;
+    std::string name, data;
+    for (const Field& f : fields(t)) {
+      if (f.number == 2) type = static_cast<int64_t>(f.value);
+      if (f.number == 8) name = f.bytes;
+      if (f.number == 9) data = f.bytes;
+    }
+    EXPECT_NE(type, kInt32) << name;
+    EXPECT_NE(type, kUint8) << name;
+    if (name.find("zero_point") != std::string::npos) {
+      EXPECT_EQ(type, kInt8) << name;
+      EXPECT_EQ(data, std::string(data.size(), '\0')) << name;
+    }
+  }
+  const Graph back = graph::merge_qdq(graph::fuse_activations(io::import_onnx_bytes(bytes)));
+  EXPECT_EQ(graph::print(back, {.full = true}), graph::print(g, {.full = true}));
+}
+
+TEST(OnnxExportTensorRt, BiasesOfCodesAreWrittenAsNumbers) {
+  Graph g = symmetric_net();
+  Graph imported =
+      graph::merge_qdq(graph::fuse_activations(io::import_onnx_bytes(io::to_onnx_bytes(g))));
+  ASSERT_EQ(imported.type(*imported.find("fc.bias")).dtype, DType::qint32);
+  const Graph back = graph::merge_qdq(graph::fuse_activations(
+      io::import_onnx_bytes(io::to_onnx_bytes(imported, {.target = io::OnnxTarget::tensorrt}))));
+  const Tensor x = Tensor::randn({2, 3, 4}, 1);
+  EXPECT_TRUE(equal(run_one(back, {x}), run_one(imported, {x})));
+  EXPECT_EQ(ops_of(back), ops_of(imported));
+}
+
+TEST(OnnxExportTensorRt, OtherCodesAreNamed) {
+  const io::OnnxExportOptions options{.target = io::OnnxTarget::tensorrt};
+  expect_error(ErrorCode::unsupported,
+               {"%xq (qint8, zero_point=3) is not that", "backend 'tensorrt'"},
+               [&] { io::to_onnx_bytes(symmetric_net(3), options); });
+  expect_error(ErrorCode::unsupported, {"%xq (quint8, zero_point=128), %c (quint8), "},
+               [&] { io::to_onnx_bytes(small_net(), options); });
+  Graph dynamic;
+  ValueId x = dynamic.add_input("x", float_type({2, 4}));
+  dynamic.set_outputs(
+      {dynamic.add_call("y", "linear_dynamic", {x, dynamic.add_constant("w", weight({5, 4}))}, {},
+                        std::nullopt, "fc")});
+  expect_error(ErrorCode::unsupported,
+               {"linear_dynamic (node \"fc\": TensorRT has no such operator)"},
+               [&] { io::to_onnx_bytes(dynamic, options); });
+}
+
+TEST(OnnxExportTensorRt, TargetsHaveNames) {
+  for (const std::string& name : io::onnx_target_names())
+    EXPECT_EQ(io::to_string(io::parse_onnx_target(name)), name);
+  expect_error(ErrorCode::not_found, {"tensorflow", "tensorrt"},
+               [] { io::parse_onnx_target("tensorflow"); });
+}
+
 }  // namespace
 }  // namespace octet::testing

@@ -185,6 +185,14 @@ std::string Exporter::initializer(const std::string& hint, const Tensor& value) 
   return name;
 }
 
+std::string Exporter::constant_as(const CallView& c, size_t i, const Tensor& value) {
+  const graph::ValueId id = c.node.inputs[i];
+  const std::string& name = plain_names_.at(id);
+  if (graph_.users(id).size() != 1) return initializer(name, value);
+  write_tensor(*out_->add_initializer(), name, value);
+  return name;
+}
+
 std::string Exporter::ints(const CallView& c, const std::string& what,
                            const std::vector<int64_t>& values) {
   return initializer(graph_.value(c.node.outputs[0]).name + "." + what,
@@ -336,7 +344,12 @@ std::string Exporter::transposed_weight(const CallView& c, size_t i) {
   Tensor t = graph_.constant(id).transpose(0, 1).contiguous();
   // Under its own name: the other orientation is rarely needed too, and then import finds the name
   // again.
-  bool only_use = graph_.users(id).size() == 1;
+  const auto& users = graph_.users(id);
+  const bool only_use = std::all_of(users.begin(), users.end(), [&](graph::NodeId user) {
+    const Node& u = graph_.node(user);
+    return u.op == "linear" && u.inputs[1] == id && u.inputs[0] != id &&
+           graph_.type(u.inputs[0]).dim() != 2;
+  });
   std::string name = only_use ? plain_names_.at(id) : unique(plain_names_.at(id) + ".transposed");
   if (t.is_quantized()) return made = dequantized_constant(name, t, "");
   write_tensor(*out_->add_initializer(), name, t);

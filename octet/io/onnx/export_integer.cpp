@@ -46,13 +46,18 @@ void write_dynamic(Exporter& ex, const CallView& c) {
   const int64_t after = linear ? 0 : weight.dim() - 2;
   Tensor codes = weight.int_repr();
   if (linear) codes = codes.transpose(0, 1);
-  const std::string name = c.graph.value(id).name;
+  // Import calls the quantized weight of codes NAME NAME.q, and that of NAME.codes NAME.
+  std::string name = c.graph.value(id).name;
+  if (name.ends_with(".q"))
+    name.resize(name.size() - 2);
+  else
+    name += kCodesSuffix;
   const auto count = std::ssize(q.scales());
   const Tensor scales =
                    Tensor::from(std::vector<float>(q.scales().begin(), q.scales().end()), {count}),
                zeros = Tensor::from(q.zero_points(), {count}).to(codes.dtype());
   const Names operands{
-      x, ex.initializer(name + ".codes", codes.contiguous()), zero,
+      x, ex.initializer(name, codes.contiguous()), zero,
       ex.initializer(name + ".zero_point", count == 1 ? zeros.reshape({}) : zeros)};
   OnnxAttrs attrs;
   if (!linear) {
@@ -69,7 +74,7 @@ void write_dynamic(Exporter& ex, const CallView& c) {
   if (!c.has(2)) return write_activated(ex, c, "Mul", {sums, steps}, {});
   std::string bias = c.in[2];
   if (!linear)
-    bias = ex.initializer(y + ".bias", per_channel(c.graph.constant(c.node.inputs[2]), after));
+    bias = ex.constant_as(c, 2, per_channel(c.graph.constant(c.node.inputs[2]), after));
   write_activated(ex, c, "Add", {ex.step(c, "Mul", {sums, steps}), bias}, {});
 }
 

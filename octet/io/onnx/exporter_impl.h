@@ -73,6 +73,8 @@ class Exporter {
   // A node on the way to the call's result, with fresh names.
   std::string step(const CallView& c, const std::string& op, Names in, const OnnxAttrs& attrs = {});
   std::string initializer(const std::string& hint, const Tensor& value);
+  // Constant operand i in another form, under its own name if nothing else reads it.
+  std::string constant_as(const CallView& c, size_t i, const Tensor& value);
   // an int64 vector
   std::string ints(const CallView& c, const std::string& what, const std::vector<int64_t>& values);
   // An attribute's integers (a list, or one) as an int64 vector, or the operand that gives them.

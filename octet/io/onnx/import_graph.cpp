@@ -516,7 +516,11 @@ graph::Graph Importer::run() {
   for (const onnx::NodeProto* node : order(model_.graph())) visit(*node);
   if (!rejected_.empty()) report_unsupported();
   finish_outputs();
-  graph::Graph g = graph::remove_dead(graph_);
+  std::vector<bool> named(graph_.values().size(), false);
+  for (const auto& [name, v] : values_)
+    if (v && v->id != graph::kNone && graph_.value(v->id).name == sanitize(name))
+      named[static_cast<size_t>(v->id)] = true;
+  graph::Graph g = graph::remove_dead(cancel_squeezes(graph_, named));
   graph_ = {};
   g = fuse_dynamic(g);
   if (options_.fuse_patterns) g = fuse_patterns(graph::cancel_permutes(join_code_forms(g)));

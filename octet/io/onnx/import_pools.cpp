@@ -20,7 +20,14 @@ Attrs pool_attrs(const std::vector<int64_t>& kernel, const std::vector<int64_t>&
 // depth.
 ValPtr max_pool3d(Importer& im, const NodeView& n, const ValPtr& x, const Window& w, bool ceil) {
   int64_t channels = known_dim(n, *x, 1, "a 3-d pool"), depth = known_dim(n, *x, 2, "a 3-d pool");
-  ValPtr flat = im.call(n, "flatten", {x}, {{"start_dim", int64_t{1}}, {"end_dim", int64_t{2}}});
+  // As a reshape, which is what export writes, where that can say it.
+  const Dim &height = x->dims()[3], &columns = x->dims()[4];
+  ValPtr flat =
+      height.known() && columns.known()
+          ? im.call(n, "reshape", {x},
+                    {{"shape",
+                      std::vector<int64_t>{0, channels * depth, height.size(), columns.size()}}})
+          : im.call(n, "flatten", {x}, {{"start_dim", int64_t{1}}, {"end_dim", int64_t{2}}});
   Attrs inner = pool_attrs({w.kernel[1], w.kernel[2]}, {w.stride[1], w.stride[2]},
                            {w.pads[1], w.pads[2], w.pads[4], w.pads[5]}, ceil);
   inner.set("dilation", std::vector<int64_t>{w.dilation[1], w.dilation[2]});

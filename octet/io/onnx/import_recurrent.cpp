@@ -67,6 +67,7 @@ class Recurrent {
     if (direction != "forward" && direction != "reverse" && direction != "bidirectional")
       n_.fail(ErrorCode::corrupt, "direction '{}'", direction);
     directions_ = direction == "bidirectional" ? 2 : 1;
+    reverse_ = direction == "reverse";
     hidden_ = known_dim(n_, *r_, 2, "R");
     check_shapes();
     batch_first_ = n_.get_int("layout", 0) != 0;
@@ -231,7 +232,7 @@ class Recurrent {
             {{"dim", int64_t{0}}, {"start", gate * hidden_}, {"end", (gate + 1) * hidden_}}));
       v = im_.call(n_, "cat", parts, {{"dim", int64_t{0}}});
     }
-    if (v->is_constant()) v->name = n_.name() + suffix + (d == 1 ? "_reverse" : "");
+    if (v->is_constant()) v->name = n_.name() + suffix + (d == 1 || reverse_ ? "_reverse" : "");
     return v;
   }
 
@@ -303,7 +304,7 @@ class Recurrent {
   const NodeView& n_;
   CellKind kind_;
   int64_t gates_, hidden_ = 0, directions_ = 1;
-  bool batch_first_ = false, codes_ = false;
+  bool batch_first_ = false, codes_ = false, reverse_ = false;
   ValPtr w_, r_, b_, peepholes_;
 };
 

@@ -60,6 +60,8 @@ bool parse(google::protobuf::MessageLite& message, std::string_view bytes);
 // In the doc_string of a node that octet wrote, before the scope that several nodes share, or that
 // is empty: the names of ONNX's nodes must differ.
 inline constexpr const char* kScopeMark = "octet scope: ";
+// Behind the name of a dynamic layer's weight: its codes as an initializer that octet wrote.
+inline constexpr const char* kCodesSuffix = ".codes";
 // Makes a text fit for a one-line message.
 std::string one_line(std::string text);
 // The characters the graph's text format prints; others become '_'.
@@ -371,6 +373,8 @@ int64_t known_dim(const NodeView& n, const Val& v, int64_t d, const char* why);
 
 graph::Graph fuse_patterns(const graph::Graph& graph);    // import_patterns.cpp
 graph::Graph join_code_forms(const graph::Graph& graph);  // import_codes.cpp
+// import_squeezes.cpp: `named` are the values that have names of the model's
+graph::Graph cancel_squeezes(const graph::Graph& g, const std::vector<bool>& named);
 // Layers on codes that quantize_dynamic makes, scaled to float32, as the dynamic layers that do all
 // of it (import_dynamic.cpp).
 graph::Graph fuse_dynamic(const graph::Graph& graph);

@@ -276,7 +276,7 @@ TEST(CliQuantize, TensorRtGetsSymmetricCodes) {
   EXPECT_TRUE(report["left_float"].empty());
   quantize_glyphs(dir / "a.onnx", {"--backend", "tensorrt"});
   quantize_glyphs(dir / "b.onnx", {"--target", "tensorrt"});
-  EXPECT_EQ(read_file(dir / "a.onnx"), read_file(dir / "b.onnx"));
+  EXPECT_EQ(slurp(dir / "a.onnx"), slurp(dir / "b.onnx"));
   expect_success(run_octet({"convert", dir / "q.octet", dir / "c.onnx", "--target", "tensorrt"}));
   const RunResult shown = run_octet({"inspect", dir / "b.onnx"});
   EXPECT_TRUE(contains(shown.out, "QInt8(")) << shown.out;

@@ -73,8 +73,7 @@ void write_dynamic(Exporter& ex, const CallView& c) {
       ex.step(c, "Mul", {scale, ex.initializer(name + ".scale", per_channel(scales, after))});
   if (!c.has(2)) return write_activated(ex, c, "Mul", {sums, steps}, {});
   std::string bias = c.in[2];
-  if (!linear)
-    bias = ex.constant_as(c, 2, per_channel(c.graph.constant(c.node.inputs[2]), after));
+  if (!linear) bias = ex.constant_as(c, 2, per_channel(c.graph.constant(c.node.inputs[2]), after));
   write_activated(ex, c, "Add", {ex.step(c, "Mul", {sums, steps}), bias}, {});
 }
 
@@ -101,7 +100,7 @@ std::string zero_points(Exporter& ex, const CallView& c, int64_t bits) {
     packed.data<uint8_t>()[i / blocks * row_bytes + i % blocks / per_byte] |=
         static_cast<uint8_t>(static_cast<int>(z) << (i % blocks % per_byte * bits));
   }
-  return ex.initializer(c.in[3] + ".packed", packed.reshape({rows * row_bytes}));
+  return ex.initializer(c.in[3] + kPackedSuffix, packed.reshape({rows * row_bytes}));
 }
 
 void write_linear_blocks(Exporter& ex, const CallView& c) {

@@ -173,7 +173,8 @@ class DynamicFuser {
         conv ? fmt::format("conv{}d_dynamic", weight.dim() - 2) : std::string("linear_dynamic");
     // Export calls the parts after the layer.
     const std::string& scope = s->product->scope;
-    const bool part = scope == root.scope + ".MatMulInteger" || scope == root.scope + ".ConvInteger";
+    const bool part =
+        scope == root.scope + ".MatMulInteger" || scope == root.scope + ".ConvInteger";
     emit(r, root, op, {operand_of(r, *s), w, vector}, attrs, part ? root.scope : scope);
     return true;
   }

@@ -124,7 +124,8 @@ void import_squeeze(Importer& im, const NodeView& n) {
   for (int64_t d = 0; !given && d < x->rank(); ++d)
     if (known_dim(n, *x, d, "Squeeze without axes") == 1) axes.push_back(d);
   for (size_t i = axes.size(); i-- > 0;) {
-    if (x->dims()[static_cast<size_t>(axes[i])] != Dim(1))
+    // One that is known at run time only is 1 then, or the squeeze is an error.
+    if (const Dim& d = x->dims()[static_cast<size_t>(axes[i])]; d.known() && d != Dim(1))
       n.fail(ErrorCode::corrupt, "axis {} has size {}, not 1", axes[i],
              to_string(x->dims()[static_cast<size_t>(axes[i])]));
     x = im.call(n, "squeeze", {x}, {{"dim", axes[i]}});

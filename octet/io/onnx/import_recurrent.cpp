@@ -297,7 +297,7 @@ class Recurrent {
           im_.call(n_, "slice", {one}, {{"dim", dim}, {"start", int64_t{0}}, {"end", int64_t{1}}});
     one = im_.call(n_, "squeeze", {one}, {{"dim", int64_t{0}}});
     ValPtr zero = im_.cast(n_, im_.call(n_, "less", {one, one}), DType::float32);
-    return im_.call(n_, "expand", {zero}, {{"shape", std::vector<int64_t>{-1, hidden_}}});
+    return im_.call(n_, "expand", {zero}, {{"shape", std::vector<int64_t>{1, hidden_}}});
   }
 
   Importer& im_;

@@ -62,6 +62,8 @@ bool parse(google::protobuf::MessageLite& message, std::string_view bytes);
 inline constexpr const char* kScopeMark = "octet scope: ";
 // Behind the name of a dynamic layer's weight: its codes as an initializer that octet wrote.
 inline constexpr const char* kCodesSuffix = ".codes";
+// Behind the name of zero points of blocks: several of them in a byte.
+inline constexpr const char* kPackedSuffix = ".packed";
 // Makes a text fit for a one-line message.
 std::string one_line(std::string text);
 // The characters the graph's text format prints; others become '_'.

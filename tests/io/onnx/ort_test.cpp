@@ -11,74 +11,16 @@
 #include "octet/base/file.h"
 #include "octet/graph/trace.h"
 #include "octet/io/onnx/export.h"
-#include "octet/nn/nn.h"
-#include "octet/ops/functional.h"
 #include "octet/quant/workflow/fx.h"
 #include "octet/runtime/program.h"
 #include "tests/example_models.h"
+#include "tests/io/onnx/networks.h"
 #include "tests/io/onnx/test_util.h"
 #include "tests/process.h"
 #include "tests/temp_dir.h"
 
 namespace octet::testing {
 namespace {
-
-namespace F = functional;
-
-// Depthwise layers with hard swish, and squeeze-and-excite with a hard sigmoid.
-struct MobileNetV3 : nn::Module {
-  nn::Slot stem = slot("stem", nn::Conv2d(3, 16, 3, {.stride = 2, .padding = 1}));
-  nn::Slot wide = slot("wide", nn::Conv2d(16, 32, 1));
-  nn::Slot depthwise = slot("depthwise", nn::Conv2d(32, 32, 3, {.padding = 1, .groups = 32}));
-  nn::Slot squeeze = slot("squeeze", nn::Conv2d(32, 8, 1));
-  nn::Slot excite = slot("excite", nn::Conv2d(8, 32, 1));
-  nn::Slot narrow = slot("narrow", nn::Conv2d(32, 16, 1));
-  nn::Slot fc = slot("fc", nn::Linear(16, 10));
-  Tensor forward(Tensor image) override {
-    const Tensor x = F::hardswish(stem(image));
-    Tensor y = F::hardswish(depthwise(F::hardswish(wide(x))));
-    const Tensor s = F::adaptive_avg_pool2d(y, {1, 1});
-    y = y * F::hardsigmoid(excite(F::relu(squeeze(s))));
-    y = F::hardswish(x + narrow(y));
-    return fc(F::adaptive_avg_pool2d(y, {1, 1}).flatten(1));
-  }
-};
-
-// A step down and one up, joined; below zero too, behind what is joined with something that is.
-struct UNet : nn::Module {
-  nn::Slot first = slot("first", nn::Conv2d(3, 8, 3, {.padding = 1}));
-  nn::Slot down = slot("down", nn::Conv2d(8, 16, 3, {.stride = 2, .padding = 1}));
-  nn::Slot deep = slot("deep", nn::Conv2d(16, 16, 3, {.padding = 1}));
-  nn::Slot up = slot("up", nn::Conv2d(24, 8, 3, {.padding = 1}));
-  nn::Slot last = slot("last", nn::Conv2d(8, 2, 1));
-  Tensor forward(Tensor image) override {
-    const Tensor x = F::relu(first(image));
-    const Tensor y = deep(F::relu(down(x)));
-    const Tensor z = F::cat({x, F::interpolate(y, {.scale_factor = {2, 2}})}, 1);
-    return last(F::relu(up(z)));
-  }
-};
-
-struct Encoder : nn::Module {
-  struct Layer : nn::Module {
-    nn::Slot q = slot("q", nn::Linear(32, 32)), k = slot("k", nn::Linear(32, 32)),
-             v = slot("v", nn::Linear(32, 32)), o = slot("o", nn::Linear(32, 32)),
-             up = slot("up", nn::Linear(32, 64)), down = slot("down", nn::Linear(64, 32)),
-             norm1 = slot("norm1", nn::LayerNorm(32)), norm2 = slot("norm2", nn::LayerNorm(32));
-    Tensor forward(Tensor x) override {
-      const auto heads = [](const Tensor& t) {
-        return t.reshape({1, 9, 4, 8}).permute({0, 2, 1, 3});
-      };
-      const Tensor keys = heads(k(x)).permute({0, 1, 3, 2});
-      const Tensor scores = F::softmax(F::matmul(heads(q(x)), keys) / std::sqrt(8.0), -1);
-      const Tensor mixed = F::matmul(scores, heads(v(x))).permute({0, 2, 1, 3}).reshape({1, 9, 32});
-      x = norm1(x + o(mixed));
-      return norm2(x + down(F::gelu(up(x))));
-    }
-  };
-  nn::Slot one = slot("one", Layer()), two = slot("two", Layer());
-  Tensor forward(Tensor x) override { return two(one(x)); }
-};
 
 // As `octet quantize` makes it from an ONNX file.
 graph::Graph quantized(const nn::ModulePtr& net, const Tensor& x, const std::string& dtype) {

@@ -188,7 +188,7 @@ std::string Exporter::initializer(const std::string& hint, const Tensor& value) 
 std::string Exporter::constant_as(const CallView& c, size_t i, const Tensor& value) {
   const graph::ValueId id = c.node.inputs[i];
   const std::string& name = plain_names_.at(id);
-  if (graph_.users(id).size() != 1) return initializer(name, value);
+  if (graph_.users(id).size() != 1 || is_constant_output(name)) return initializer(name, value);
   write_tensor(*out_->add_initializer(), name, value);
   return name;
 }
@@ -296,7 +296,7 @@ std::string Exporter::bias_name(const Node& node) {
   std::string& made = made_[fmt::format("bias {} {}", id, to_string(*q, false))];
   if (!made.empty()) return made;
   // The codes take the bias's name unless its float value, or other codes, have it.
-  bool first = true;
+  bool first = !is_constant_output(plain_names_.at(id));
   for (const onnx::TensorProto& t : out_->initializer()) first &= t.name() != plain_names_.at(id);
   int float_uses = 0;
   for (graph::NodeId user : graph_.users(id)) {
@@ -350,7 +350,9 @@ std::string Exporter::transposed_weight(const CallView& c, size_t i) {
     return u.op == "linear" && u.inputs[1] == id && u.inputs[0] != id &&
            graph_.type(u.inputs[0]).dim() != 2;
   });
-  std::string name = only_use ? plain_names_.at(id) : unique(plain_names_.at(id) + ".transposed");
+  std::string name = only_use && !is_constant_output(plain_names_.at(id))
+                         ? plain_names_.at(id)
+                         : unique(plain_names_.at(id) + ".transposed");
   if (t.is_quantized()) return made = dequantized_constant(name, t, "");
   write_tensor(*out_->add_initializer(), name, t);
   return made = name;
@@ -399,7 +401,7 @@ Names Exporter::with_exact_codes(const CallView& c) {
     std::string& made = made_[fmt::format("number {} {}", id, to_string(dtype))];
     if (made.empty()) {
       // Under its own name, if all that reads it can read this one.
-      const bool own = graph_.users(id).size() == 1;
+      const bool own = graph_.users(id).size() == 1 && !is_constant_output(plain_names_.at(id));
       made = exact_codes(own ? plain_names_.at(id) : unique(plain_names_.at(id) + ".number"),
                          number, dtype);
     }
@@ -506,7 +508,8 @@ void Exporter::finish_outputs() {
   for (graph::ValueId id : graph_.outputs()) {
     std::string name = plain_names_.at(id);
     const bool first = seen.insert(id).second, input = graph_.producer(id).kind == NodeKind::input;
-    if (!first || (graph_.producer(id).kind != NodeKind::call && !input)) {
+    const bool copied = is_constant_output(name);
+    if (!first || (graph_.producer(id).kind != NodeKind::call && !input && !copied)) {
       std::string copy = unique(name + ".output");
       append("Identity", copy, {name}, {copy});
       name = copy;
@@ -525,6 +528,15 @@ onnx::ModelProto Exporter::run() {
   opset->set_version(opset_);
   out_->set_name(graph_.name.empty() ? "graph" : graph_.name);
   std::vector<std::string> failures;
+  // A constant that is an output keeps its name there.
+  for (graph::ValueId id : graph_.outputs()) {
+    const std::string& name = plain_names_.at(id);
+    if (!graph_.is_constant(id) || graph_.type(id).is_quantized() || is_constant_output(name))
+      continue;
+    made_["output " + name] =
+        append("Identity", name, {initializer(name + ".value", graph_.constant(id))}, {name})
+            .output(0);
+  }
   // Constants are written plain only where something reads them plain: float biases of integer
   // layers are not.
   for (const Node& node : graph_.nodes()) {

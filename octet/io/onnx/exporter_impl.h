@@ -103,6 +103,8 @@ class Exporter {
  private:
   void write_call(const graph::Node& node);
   void require_target() const;
+  // Whether the name is that of a constant that is an output, which a node makes.
+  bool is_constant_output(const std::string& name) const { return made_.count("output " + name); }
   void write_quantize(const graph::Node& node, const std::string& x, graph::ValueId result);
   std::string float_name(graph::ValueId id);
   std::string operand(const graph::Node& node, size_t i);

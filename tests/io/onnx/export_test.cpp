@@ -259,6 +259,49 @@ TEST(OnnxExport, OutputsThatNoNodeMakes) {
   EXPECT_EQ(got[3].to_vector<float>(), (std::vector<float>{0, 5}));
 }
 
+// The names of a graph's inputs (11) or outputs (12).
+std::vector<std::string> names_of(const std::string& model, int field) {
+  std::vector<std::string> names;
+  for (const std::string& info : submessages(submessages(model, 7).at(0), field))
+    names.push_back(submessages(info, 1).at(0));
+  return names;
+}
+
+TEST(OnnxExport, NamesOfInputsAndOutputsStay) {
+  Graph g;
+  ValueId x = g.add_input("image:0", float_type({2}));
+  g.add_input("z", float_type({2}));
+  ValueId c = g.add_constant("c", floats({1, 2}));
+  ValueId q = g.add_call("codes", "quantize", {x}, {}, u8(0.05f, 128)),
+          d = g.add_call("scores/1", "dequantize", {q}), y = g.add_call("y", "add", {d, c});
+  g.set_outputs({x, d, c, q, y});
+  const std::string bytes = io::to_onnx_bytes(g);
+  EXPECT_EQ(names_of(bytes, 11), (std::vector<std::string>{"image:0", "z"}));
+  EXPECT_EQ(names_of(bytes, 12),
+            (std::vector<std::string>{"image:0", "scores/1", "c", "codes", "y"}));
+  const Graph back = io::import_onnx_bytes(bytes);
+  for (size_t i = 0; i < g.outputs().size(); ++i)
+    EXPECT_EQ(back.value(back.outputs()[i]).name, g.value(g.outputs()[i]).name);
+  const std::vector<Tensor> inputs{floats({-1, 5}), floats({0, 0})};
+  const auto got = run_graph(back, inputs), want = run_graph(g, inputs);
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_EQ(to_string(got[i]), to_string(want[i])) << i;
+}
+
+// One with a name is one in the file, of quantized networks too.
+TEST(OnnxExportQuantized, SymbolicDimensionsStay) {
+  Graph g;
+  ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(2), Dim("H"), Dim("W")})),
+          q = g.add_call("q", "quantize", {x}, {}, u8(0.05f, 128));
+  ValueId p =
+      g.add_call("p", "max_pool2d", {q},
+                 {{"kernel", std::vector<int64_t>{2, 2}}, {"stride", std::vector<int64_t>{2, 2}}});
+  g.set_outputs({p, g.add_call("y", "dequantize", {p})});
+  const Graph back = graph::merge_qdq(io::import_onnx_bytes(io::to_onnx_bytes(g)));
+  EXPECT_EQ(to_string(back.type(back.inputs()[0])), "Float(N, 2, H, W)");
+  for (size_t i : {0, 1})
+    EXPECT_EQ(to_string(back.type(back.outputs()[i])), to_string(g.type(g.outputs()[i])));
+}
+
 TEST(OnnxExport, AllThatCannotBeWrittenInOneError) {
   Graph g;
   ValueId x = g.add_input("x", float_type({1, 1, 7, 7}));

@@ -1,7 +1,5 @@
 #include "octet/graph/passes/fuse.h"
 
-#include <cmath>
-
 namespace octet::graph {
 namespace {
 
@@ -51,31 +49,6 @@ Graph fuse_activations(const Graph& graph) {
                                  attrs, want_of(graph, node), node.scope);
     r.map(node.outputs[0], y);
     r.map(act->outputs[0], y);
-    return true;
-  });
-}
-
-Graph added_constants(const Graph& graph) {
-  Rewriter rewriter(graph);
-  return rewriter.run([&](Rewriter& r, const Node& node) {
-    const bool sub = node.kind == NodeKind::call && node.op == "sub",
-               div = node.kind == NodeKind::call && node.op == "div";
-    if ((!sub && !div) || !graph.is_constant(node.inputs[1]) || graph.is_constant(node.inputs[0]))
-      return false;
-    Tensor c = graph.constant(node.inputs[1]);
-    if (c.dtype() != DType::float32 || graph.type(node.inputs[0]).dtype != DType::float32)
-      return false;
-    c = c.clone().contiguous();
-    for (int64_t i = 0; i < c.numel(); ++i) {
-      float& value = c.data<float>()[i];
-      value = sub ? -value : 1 / value;
-      if (!std::isfinite(value) || (div && std::fpclassify(value) != FP_NORMAL)) return false;
-    }
-    std::string name = graph.value(node.inputs[1]).name + (sub ? ".negative" : ".inverse");
-    while (graph.find(name) || r.out().find(name)) name += "_1";
-    r.map(node.outputs[0], r.out().add_call(graph.value(node.outputs[0]).name, sub ? "add" : "mul",
-                                            {r(node.inputs[0]), r.out().add_constant(name, c)}, {},
-                                            want_of(graph, node), node.scope));
     return true;
   });
 }

@@ -10,10 +10,6 @@ namespace octet::graph {
 // scope and takes the activation's name.
 Graph fuse_activations(const Graph& graph);
 
-// sub of a float constant becomes add of its negative, div by one mul by its inverse (rounded to
-// float32; where it is a normal number): backends have add and mul on codes.
-Graph added_constants(const Graph& graph);
-
 // add and mul of a constant and a value have the constant for their second operand, where operators
 // on codes take it as floats.
 Graph constants_second(const Graph& graph);

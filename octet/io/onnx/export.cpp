@@ -2,6 +2,7 @@
 #include "octet/io/onnx/export.h"
 
 #include "octet/graph/passes/explicit_weights.h"
+#include "octet/graph/passes/merge_qdq.h"
 
 #include <onnx/checker.h>
 
@@ -374,40 +375,46 @@ std::string Exporter::through_codes(const CallView& c, const std::string& x, con
   return y;
 }
 
-std::string Exporter::exact_codes(const std::string& name, const Tensor& number, DType dtype) {
+std::string Exporter::exact_codes(const std::string& name, const Tensor& number, DType dtype,
+                                  const std::string& mark) {
   const double value = number.item();
   const int64_t zero = dtype == DType::quint8 && value < 0 ? 1 : 0;
   const int64_t code = value == 0 ? zero : value < 0 ? zero - 1 : zero + 1;
   const std::string codes = unique(name + ".codes");
   write_tensor(*out_->add_initializer(), codes,
                Tensor::full(number.shape(), static_cast<double>(code), code_dtype(dtype)));
-  qparams(append("DequantizeLinear", name + ".dequantize", {codes}, {name}), codes,
+  onnx::NodeProto& n = append("DequantizeLinear", name + ".dequantize", {codes}, {name});
+  n.set_doc_string(mark);
+  qparams(n, codes,
           TensorType(dtype, number.type().dims,
                      Quantizer::per_tensor(value == 0 ? 1 : std::abs(value), zero, dtype)));
   return name;
 }
 
 Names Exporter::with_exact_codes(const CallView& c) {
-  Names in = c.in;
-  if (!for_onnx_runtime() || !c.on_codes()) return in;
-  for (size_t i = 1; i < in.size(); ++i) {
-    const graph::ValueId id = c.node.inputs[i];
-    if (id == kNone || !graph_.is_constant(id)) continue;
-    const Tensor& number = graph_.constant(id);
-    if (number.dtype() != DType::float32 || number.numel() != 1 || number.dim() > 1 ||
-        !std::isfinite(number.item()))
-      continue;
-    const DType dtype = c.type(0).dtype;
-    std::string& made = made_[fmt::format("number {} {}", id, to_string(dtype))];
-    if (made.empty()) {
-      // Under its own name, if all that reads it can read this one.
-      const bool own = graph_.users(id).size() == 1 && !is_constant_output(plain_names_.at(id));
-      made = exact_codes(own ? plain_names_.at(id) : unique(plain_names_.at(id) + ".number"),
-                         number, dtype);
-    }
-    in[i] = made;
+  return with_exact_codes(c, [](float value) { return value; }).value_or(c.in);
+}
+
+std::optional<Names> Exporter::with_exact_codes(const CallView& c,
+                                                const std::function<float(float)>& instead) {
+  if (!for_onnx_runtime() || !c.on_codes() || c.in.size() < 2) return std::nullopt;
+  const graph::ValueId id = c.node.inputs[1];
+  if (id == kNone || !graph_.is_constant(id)) return std::nullopt;
+  const Tensor& given = graph_.constant(id);
+  if (given.dtype() != DType::float32 || given.numel() != 1 || given.dim() > 1) return std::nullopt;
+  const auto number = static_cast<float>(given.item()), value = instead(number);
+  if (!std::isfinite(value)) return std::nullopt;
+  const DType dtype = c.type(0).dtype;
+  const std::string mark =
+      value == number ? "" : fmt::format("{}{} {}", kNumberMark, c.node.op, number);
+  std::string& made = made_[fmt::format("number {} {} {}", id, to_string(dtype), mark)];
+  if (made.empty()) {
+    // Under its own name, if all that reads it can read this one.
+    const bool own = graph_.users(id).size() == 1 && !is_constant_output(plain_names_.at(id));
+    made = exact_codes(own ? plain_names_.at(id) : unique(plain_names_.at(id) + ".number"),
+                       Tensor::full(given.shape(), value), dtype, mark);
   }
-  return in;
+  return Names{c.in[0], made};
 }
 
 // -- calls ----------------------------------------------------------------------------------------
@@ -617,7 +624,8 @@ OnnxTarget parse_onnx_target(std::string_view name) {
 
 std::string to_onnx_bytes(const graph::Graph& graph, const OnnxExportOptions& options,
                           OnnxOpset* opset) {
-  const graph::Graph spelled_out = graph::explicit_weights(graph);
+  // Pairs around float operators are what operators on codes are written as: one form of both.
+  const graph::Graph spelled_out = graph::merge_qdq(graph::explicit_weights(graph));
   onnx::ModelProto model;
   OnnxOpset needed;
   for (int64_t tried = 0; tried < needed.version;) {  // operators of a later opset may need more

@@ -1,6 +1,7 @@
 // Operators on codes in the forms that ONNX Runtime has integer kernels for. What they become in
 // octet again is import_codes.cpp's.
 //   relu         LeakyRelu with alpha 0 (QLinearLeakyRelu)
+//   sub, div     add of the negative, mul by the inverse of a number
 //   hardsigmoid  x * alpha, which changes the scale only, plus beta; the ends of the codes clip
 //   hardswish    x * clip((x + 3) / 6, 0, 1): the codes of x + 3 in 0..6, read as those of 0..1
 // Layers with a relu whose codes go below zero, and numbers beside codes: write_activated and
@@ -9,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "octet/io/onnx/exporter_impl.h"
 
@@ -76,6 +78,21 @@ bool write_hardswish_codes(Exporter& ex, const CallView& c) {
   return true;
 }
 
+bool write_sub_codes(Exporter& ex, const CallView& c) {
+  const auto in = ex.with_exact_codes(c, [](float value) { return -value; });
+  if (in) ex.add(c, "Add", *in, c.out[0]);
+  return in.has_value();
+}
+
+bool write_div_codes(Exporter& ex, const CallView& c) {
+  const auto in = ex.with_exact_codes(c, [](float value) {
+    const float inverse = 1 / value;
+    return std::isnormal(inverse) ? inverse : std::numeric_limits<float>::infinity();
+  });
+  if (in) ex.add(c, "Mul", *in, c.out[0]);
+  return in.has_value();
+}
+
 bool write_relu_codes(Exporter& ex, const CallView& c) {
   ex.add(c, "LeakyRelu", c.in, c.out[0], {{"alpha", 0.0}});
   return true;
@@ -87,6 +104,8 @@ void add_code_writers(std::unordered_map<std::string, Writer>& w) {
   const std::pair<const char*, bool (*)(Exporter&, const CallView&)> forms[] = {
       {"hardsigmoid", write_hardsigmoid_codes},
       {"hardswish", write_hardswish_codes},
+      {"sub", write_sub_codes},
+      {"div", write_div_codes},
       {"relu", write_relu_codes}};
   for (const auto& [op, form] : forms) {
     Writer plain = w.at(op);

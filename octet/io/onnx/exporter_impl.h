@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -89,10 +90,16 @@ class Exporter {
                             const TensorType* read = nullptr);
   // A float number that codes of `dtype` (quint8, qint8) hold exactly, as the name of their float
   // value: one step away from the zero point, of as large a scale. Not finite numbers are plain.
-  std::string exact_codes(const std::string& name, const Tensor& number, DType dtype);
+  // `mark`: the node's doc_string.
+  std::string exact_codes(const std::string& name, const Tensor& number, DType dtype,
+                          const std::string& mark = "");
   // The call's operands, with numbers that are constants as exact_codes where its operand 0 and its
-  // result are codes: ONNX Runtime's integer add and mul take codes only.
+  // result are codes: ONNX Runtime's integer add and mul take codes only. `instead`: what is added
+  // or multiplied by in place of a number that is subtracted or divided by; import finds that one in
+  // a mark (kNumberMark). Nullopt if there is none, or no such number.
   Names with_exact_codes(const CallView& c);
+  std::optional<Names> with_exact_codes(const CallView& c,
+                                        const std::function<float(float)>& instead);
   // The name of a quantized value's codes.
   const std::string& codes(graph::ValueId id) const { return plain_names_.at(id); }
   // The calls that cannot be written are collected, to be named in one Error.

@@ -27,6 +27,8 @@ NodeView::NodeView(const onnx::NodeProto& proto, int64_t opset, const std::files
   if (!no_scope) scope_ = name_;
 }
 
+const std::string& NodeView::doc() const { return proto_.doc_string(); }
+
 const std::string& NodeView::op() const { return proto_.op_type(); }
 
 bool NodeView::is_standard() const {

@@ -60,6 +60,9 @@ bool parse(google::protobuf::MessageLite& message, std::string_view bytes);
 // In the doc_string of a node that octet wrote, before the scope that several nodes share, or that
 // is empty: the names of ONNX's nodes must differ.
 inline constexpr const char* kScopeMark = "octet scope: ";
+// In the doc_string of a DequantizeLinear that octet wrote of a number beside codes, before what it
+// stands for: "div 8" where it is 1/8 and what reads it multiplies.
+inline constexpr const char* kNumberMark = "octet number: ";
 // Behind the name of a dynamic layer's weight: its codes as an initializer that octet wrote.
 inline constexpr const char* kCodesSuffix = ".codes";
 // Behind the name of zero points of blocks: several of them in a byte.
@@ -92,6 +95,9 @@ struct Val {
   // ONNX's element type where octet holds it in another one: UINT16 (in int32), UINT32 and UINT64
   // (in int64), UINT4 and INT4 (in uint8 and int8); else 0.
   int32_t narrow = 0;
+  // A number as kNumberMark has it: the operator ("div", "sub") and its operand; else "".
+  std::string stands_for;
+  float original = 0;
 
   bool is_constant() const { return constant.defined() && !dequantized; }
   // Constants as linear and conv take them: plain, or dequantized codes.
@@ -130,6 +136,7 @@ class NodeView {
   const std::string& name() const { return name_; }  // or the first output's name
   // What calls made of it have as their scope: its name, but none for nodes of calls without one.
   const std::string& scope() const { return scope_; }
+  const std::string& doc() const;
   std::string label() const { return fmt::format("node '{}' ({})", name_, op()); }
 
   size_t input_count() const;

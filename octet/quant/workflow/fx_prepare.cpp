@@ -21,12 +21,11 @@ using nn::Module;
 
 namespace {
 
-// What is decided about: constants are added and multiplied by (not subtracted, nor divided by), in
-// second place; batch norms and added constants are folded into the layers before them, activations
-// fused.
+// What is decided about: batch norms and added constants are folded into the layers before them,
+// activations fused, constants of add and mul in second place.
 Graph quantizable_form(const Graph& graph) {
-  return graph::fuse_activations(graph::fold_batch_norm(
-      graph::fold_biases(graph::constants_second(graph::added_constants(graph)))));
+  return graph::fuse_activations(
+      graph::fold_batch_norm(graph::fold_biases(graph::constants_second(graph))));
 }
 
 void require_float(const Graph& graph, const char* who) {

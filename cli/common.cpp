@@ -93,12 +93,21 @@ void print_warnings(const runtime::Program& program) {
   for (const std::string& f : program.fallbacks()) say(fmt::format("octet: note: {}", f));
 }
 
-void save_model(const graph::Graph& graph, const std::filesystem::path& path) {
+void save_model(const graph::Graph& graph, const std::filesystem::path& path,
+                const io::OnnxExportOptions& options) {
   check_model_name(path);
-  if (path.extension() == ".octet")
-    io::save_octet(graph, path);
-  else
-    io::export_onnx(graph, path);
+  if (path.extension() == ".octet") return io::save_octet(graph, path);
+  const io::OnnxOpset opset = io::export_onnx(graph, path, options);
+  if (!opset.reasons.empty())
+    say(fmt::format("octet: note: {} is ONNX opset {}, for {}", path.string(), opset.version,
+                    fmt::join(opset.reasons, ", ")));
+}
+
+void add_target(Command& command, std::string& target) {
+  command
+      .add_option("--target", target, "what an .onnx file is for: onnxruntime (default), tensorrt")
+      .type_name("NAME")
+      .check(accepted_by([](const std::string& name) { io::parse_onnx_target(name); }));
 }
 
 int64_t file_bytes(const std::filesystem::path& path) {

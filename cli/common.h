@@ -11,6 +11,7 @@
 #include "octet/graph/graph.h"
 #include "octet/graph/passes/input_shapes.h"
 #include "octet/io/dataset.h"
+#include "octet/io/onnx/export.h"
 #include "octet/runtime/program.h"
 
 namespace octet::cli {
@@ -29,8 +30,12 @@ std::map<std::string, Tensor> load_weights(const std::filesystem::path& path,
 // which steps the engine that was asked for has no kernel for.
 void print_warnings(const runtime::Program& program);
 
-// Writes .octet or .onnx (QDQ), by the extension.
-void save_model(const graph::Graph& graph, const std::filesystem::path& path);
+// Writes .octet or .onnx (QDQ), by the extension; the opset, where it is above 13, is said with its
+// reason.
+void save_model(const graph::Graph& graph, const std::filesystem::path& path,
+                const io::OnnxExportOptions& options = {});
+// --target: a name that io::parse_onnx_target takes, or "".
+void add_target(Command& command, std::string& target);
 
 // The size of a file; 0 of what has none, as a device that was written to.
 int64_t file_bytes(const std::filesystem::path& path);

@@ -68,7 +68,8 @@ quant::ObserverFactory activation_observer(const std::string& name) {
                    name, fmt::join(quant::activation_observer_names(), ", ")));
 }
 
-quant::QConfig chosen_qconfig(const std::string& name, const std::string& observer) {
+quant::QConfig chosen_qconfig(const std::string& name, const std::string& observer,
+                              const quant::BackendConfig& backend) {
   quant::QConfig qconfig = quant::get_default_qconfig(name.empty() ? "native" : name);
   const std::string chosen = !observer.empty() ? observer : name.empty() ? "percentile" : "";
   if (chosen.empty()) return qconfig;
@@ -76,7 +77,7 @@ quant::QConfig chosen_qconfig(const std::string& name, const std::string& observ
   auto options = qconfig.activation.options();
   options.averaging_constant = factory.options().averaging_constant;
   qconfig.activation = factory.with_args(options);
-  return qconfig;
+  return name.empty() ? quant::fitting_qconfig(qconfig, backend) : qconfig;
 }
 
 void require_all_quantized(const quant::ObservedGraphModule& prepared) {
@@ -123,7 +124,7 @@ void QuantizeChoice::read_config() {
 }
 
 quant::QConfig QuantizeChoice::static_qconfig() const {
-  return with_weight_bits(chosen_qconfig(qconfig, observer), weight_bits);
+  return with_weight_bits(chosen_qconfig(qconfig, observer, load_backend(backend)), weight_bits);
 }
 
 quant::QConfigMapping QuantizeChoice::static_mapping() const {

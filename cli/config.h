@@ -30,10 +30,12 @@ quant::BackendConfig load_backend(const std::string& name);
 // --observer: the observer of that name, for activations. Error if it is none.
 quant::ObserverFactory activation_observer(const std::string& name);
 
-// --qconfig and --observer. Where nothing is chosen ("" both), ranges are percentiles: of the real
+// --qconfig and --observer, for a backend. Where no qconfig is named, the observers choose what the
+// backend's layers take (quant::fitting_qconfig). Where nothing is chosen ("" both), ranges are percentiles: of the real
 // networks in docs/numerics.md those that histograms harm most keep their accuracy so, and the
 // others lose 0.6 to 1.8 dB more. A qconfig that is named has the observer that PyTorch gives it.
-quant::QConfig chosen_qconfig(const std::string& qconfig, const std::string& observer);
+quant::QConfig chosen_qconfig(const std::string& qconfig, const std::string& observer,
+                              const quant::BackendConfig& backend);
 
 // --strict: Error naming the first operator that stays float.
 void require_all_quantized(const quant::ObservedGraphModule& prepared);

@@ -13,7 +13,7 @@ namespace octet::cli {
 namespace {
 
 struct ConvertOptions {
-  std::string in, out, key;
+  std::string in, out, key, target;
   bool force = false;
   ShapeOptions shape;
 };
@@ -26,6 +26,7 @@ void convert_weights(const ConvertOptions& o) {
          fmt::format("{}: is a network, and {} would hold weights alone; write .onnx or .octet",
                      o.in, o.out));
   if (!o.shape.texts.empty()) wrong_usage("--shape is for networks: " + o.out + " holds weights");
+  if (!o.target.empty()) wrong_usage("--target is for networks: " + o.out + " holds weights");
   const auto state = load_weights(in, o.key);
   save_state_dict(o.out, state);
   fmt::print("{}: {} tensors ({})\n", o.out, state.size(),
@@ -40,7 +41,10 @@ void convert_network(const ConvertOptions& o) {
                      o.in));
   if (!o.key.empty()) wrong_usage("--key is for weights: " + o.in + " is a network");
   graph::Graph graph = load_model(o.in, o.shape.shapes());
-  save_model(graph, o.out);
+  if (!o.target.empty() && std::filesystem::path(o.out).extension() != ".onnx")
+    wrong_usage("--target is for .onnx files");
+  save_model(graph, o.out,
+             {.target = io::parse_onnx_target(o.target.empty() ? "onnxruntime" : o.target)});
   NodeCount n = count_nodes(graph);
   fmt::print("{}: {} of {} operators in 8 bits ({})\n", o.out, n.quantized, n.total,
              human_bytes(static_cast<double>(file_bytes(o.out))));
@@ -63,6 +67,7 @@ void add_convert(CommandLine& program) {
         return wrong.empty() ? wrong : wrong + "; of weights in .safetensors";
       });
   add_key(command, o->key);
+  add_target(command, o->target);
   o->shape.add_to(command);
   add_force(command, o->force);
   command.footer(

@@ -26,7 +26,7 @@ namespace {
 constexpr int64_t kReportSamples = 512;  // of the calibration data
 
 struct Options {
-  std::string model, out, calibrate, mode = "static", report;
+  std::string model, out, calibrate, mode = "static", report, target;
   bool json = false, force = false;
   QuantizeChoice choice;
   DataOptions sampling;
@@ -56,6 +56,35 @@ void calibrate(quant::ObservedGraphModule& prepared, const Dataset& dataset,
     }
     bar.advance(batch.size);
   }
+}
+
+// --target and --backend: either chooses the other where there is one of its name. A target that
+// takes less than the qconfig gives is an Error.
+io::OnnxTarget choose_target(Options& o) {
+  const auto has = [](const std::vector<std::string>& names, const std::string& name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  if (std::filesystem::path(o.out).extension() != ".onnx") {
+    if (!o.target.empty()) wrong_usage("--target is for .onnx files");
+    return io::OnnxTarget::onnxruntime;
+  }
+  if (o.choice.backend.empty() && has(quant::backend_config_names(), o.target))
+    o.choice.backend = o.target;
+  if (o.target.empty() && has(io::onnx_target_names(), o.choice.backend))
+    o.target = o.choice.backend;
+  if (o.target.empty()) return io::OnnxTarget::onnxruntime;
+  if (has(quant::backend_config_names(), o.target)) {
+    if (o.mode == "dynamic")
+      wrong_usage(fmt::format("--target {} has no layers of --mode dynamic", o.target));
+    const quant::QConfig chosen = o.choice.static_qconfig();
+    if (o.mode == "static" &&
+        quant::fitting_qconfig(chosen, quant::get_backend_config(o.target)) != chosen)
+      wrong_usage(fmt::format(
+          "--target {} does not take what --qconfig {} and --backend {} give: "
+          "leave these out",
+          o.target, o.choice.qconfig.empty() ? "native" : o.choice.qconfig, o.choice.backend));
+  }
+  return io::parse_onnx_target(o.target);
 }
 
 // -- what quantizing did, measured ----------------------------------------------------------------
@@ -263,6 +292,7 @@ void run(Options o) {
   o.run.apply();
   o.choice.read_config();
   check_output(OutputKind::model, o.out, {o.model, o.calibrate, o.choice.config}, o.force);
+  const io::OnnxExportOptions target{.target = choose_target(o)};
   if (!o.report.empty()) {
     if (o.calibrate.empty())
       wrong_usage("--report compares on samples; give them with --calibrate DATA");
@@ -297,7 +327,7 @@ void run(Options o) {
     if (!o.calibrate.empty()) open();
   }
   int8.metadata["quantization"] = o.mode;
-  save_model(int8, o.out);  // first of all: whatever happens below, the result is on disk
+  save_model(int8, o.out, target);  // first of all: whatever happens below, the result is on disk
 
   Result result{o,
                 is_static ? count : 0,
@@ -338,6 +368,7 @@ void add_quantize(CommandLine& program) {
       .type_name("MODE")
       .check(one_of({"static", "dynamic", "weight-only"}));
   o->choice.add_to(command);
+  add_target(command, o->target);
   command.add_option("--report", o->report, "write a page that shows every layer beside float")
       .type_name("FILE.html");
   command.add_flag("--strict", o->choice.strict, "fail if any operator stays float");

@@ -170,8 +170,11 @@ void run(const Options& o) {
   const graph::Graph graph = load_model(o.model, o.shape.shapes());
   const Dataset dataset = o.sampling.open(o.calibrate, graph);
   const int64_t count = o.sampling.count(dataset);
-  const auto prepared = quant::prepare_fx(
-      graph, quant::QConfigMapping(chosen_qconfig(o.qconfig, o.observer)), {.skip = o.skip});
+  const auto prepared =
+      quant::prepare_fx(graph,
+                        quant::QConfigMapping(chosen_qconfig(o.qconfig, o.observer,
+                                                             quant::get_native_backend_config())),
+                        {.skip = o.skip});
   // Top-1 is measured where it can be.
   const bool classes = dataset.has_labels() && graph.type(graph.outputs().at(0)).dim() == 2;
   if (classes) check_labels(dataset, graph, count);

@@ -268,5 +268,38 @@ TEST(CliQuantize, AnExistingFileIsReplacedAsAWhole) {
   EXPECT_EQ(count_files(dir.path()), 1u);
 }
 
+// A backend that takes less gets observers that fit; so does a target that has one.
+TEST(CliQuantize, TensorRtGetsSymmetricCodes) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  const auto report = quantize_glyphs(dir / "q.octet", {"--backend", "tensorrt"});
+  EXPECT_TRUE(report["left_float"].empty());
+  quantize_glyphs(dir / "a.onnx", {"--backend", "tensorrt"});
+  quantize_glyphs(dir / "b.onnx", {"--target", "tensorrt"});
+  EXPECT_EQ(slurp(dir / "a.onnx"), slurp(dir / "b.onnx"));
+  expect_success(run_octet({"convert", dir / "q.octet", dir / "c.onnx", "--target", "tensorrt"}));
+  const RunResult shown = run_octet({"inspect", dir / "b.onnx"});
+  EXPECT_TRUE(contains(shown.out, "QInt8(")) << shown.out;
+  EXPECT_FALSE(contains(shown.out, "QUInt8(")) << shown.out;
+}
+
+TEST(CliQuantize, WhatATargetDoesNotTakeFailsBeforeCalibrating) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  for (const auto& [more, part] : {std::pair<std::vector<std::string>, std::string>{
+                                       {"--qconfig", "fbgemm"}, "--qconfig fbgemm"},
+                                   {{"--backend", "native"}, "--backend native"},
+                                   {{"--mode", "dynamic"}, "--mode dynamic"}}) {
+    std::vector<std::string> command{"quantize", kNet,       "--calibrate", kCalibration,
+                                     "--target", "tensorrt", "-o",          dir / "q.onnx"};
+    command.insert(command.end(), more.begin(), more.end());
+    const RunResult r = run_octet(command);
+    EXPECT_NE(r.code, 0);
+    EXPECT_TRUE(contains(r.err, part)) << r.err;
+    EXPECT_FALSE(contains(r.err, "calibrating")) << r.err;
+  }
+  EXPECT_EQ(count_files(dir.path()), 0u);
+}
+
 }  // namespace
 }  // namespace octet::testing

@@ -66,7 +66,7 @@ TEST_P(OrtSaturation, TheForecastIsWhatOnnxRuntimeComputesOnAvx2) {
   io::export_onnx(graph, model);
   std::ofstream(data, std::ios::binary)
       .write(static_cast<const char*>(x.raw_data()), static_cast<std::streamsize>(x.nbytes()));
-  command.insert(command.end(), {"tests/debug/run_ort.js", model, data, "4", "3", "9", "9"});
+  command.insert(command.end(), {"tests/run_ort.js", model, data, "4", "3", "9", "9"});
   const RunResult run = run_process(command);
   ASSERT_EQ(run.code, 0) << run.err;
   std::vector<float> ort;

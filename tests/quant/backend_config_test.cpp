@@ -202,6 +202,41 @@ TEST(BackendDTypes, TensorRtTakesSymmetricInt8Only) {
     EXPECT_TRUE(c.quantized_modules.empty() && c.quantized_ops.empty());
 }
 
+TEST(BackendDTypes, FittingQconfigsAreWhatTheLayersTake) {
+  const QConfig usual = get_default_qconfig();
+  for (const char* takes_it : {"native", "fbgemm", "onednn", "qnnpack"})
+    EXPECT_EQ(fitting_qconfig(usual, get_backend_config(takes_it)), usual) << takes_it;
+  const QConfig fit = fitting_qconfig(usual, get_tensorrt_backend_config());
+  EXPECT_EQ(
+      fit.activation,
+      usual.activation.with_dtype(DType::qint8).with_qscheme(ObserverScheme::per_tensor_symmetric));
+  EXPECT_EQ(fit.weight, usual.weight);
+  // Any backend: what the constraints say.
+  BackendConfig mine("mine");
+  mine.set_backend_pattern_config(
+      BackendPatternConfig(ObjectType(typeid(nn::Linear)))
+          .add_dtype_config(
+              {.input_dtype = {.dtype = DType::qint8,
+                               .quant_min_lower_bound = -100,
+                               .quant_max_upper_bound = 100,
+                               .scale_min_lower_bound = 0x1p-12},
+               .output_dtype = {.dtype = DType::qint8},
+               .weight_dtype = {.dtype = DType::qint8, .zero_point_exact_match = 0}}));
+  const QConfig narrow = fitting_qconfig(usual, mine);
+  EXPECT_EQ(
+      narrow.activation,
+      usual.activation.with_dtype(DType::qint8).with_quant_range(-100, 100).with_eps(0x1p-12));
+  EXPECT_TRUE(check(narrow, mine.configs()[0].dtype_configs[0]));
+  // A zero point that no symmetric observer chooses: nothing fits.
+  BackendConfig never("never");
+  BackendPatternConfig impossible = mine.configs()[0];
+  impossible.dtype_configs[0].input_dtype.zero_point_exact_match = 7;
+  never.set_backend_pattern_config(impossible);
+  EXPECT_EQ(fitting_qconfig(usual, never), usual);
+  EXPECT_EQ(fitting_qconfig(default_dynamic_qconfig(), get_tensorrt_backend_config()),
+            default_dynamic_qconfig());
+}
+
 TEST(BackendDTypes, ChosenQparamsAreComparedWithTheConstraints) {
   QParams q = make_qparams({0.5}, {3}, {.dtype = DType::quint8});
   std::string why;

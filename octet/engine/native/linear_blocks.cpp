@@ -148,23 +148,14 @@ class LinearBlocks final : public Kernel {
       : weights_(BlockWeights(spec.attrs, spec.constants[1], spec.constants[2],
                               spec.has(3) ? spec.constants[3] : Tensor()),
                  spec.has(4) ? spec.constants[4] : Tensor()) {}
-  std::string name() const override {
-    const kernels::KernelTable& t = *weights_.packed.table;
-    return fmt::format("linear_blocks gemm{} {}x{} {}", weights_.packed.four_bit ? "4" : "",
-                       t.gemm_mr, t.gemm_nr, to_string(t.isa));
-  }
+  std::string name() const override { return weights_.packed.fixed_point_name("linear_blocks"); }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
   size_t packed_bytes() const override { return weights_.packed.packed.bytes(); }
   KernelDescription description() const override {
-    KernelDescription d = weights_.packed.description();
-    d.arithmetic = KernelDescription::Arithmetic::fixed_point;
-    d.at_run_time =
-        "x: float32 to whole numbers of 24 bits, a fixed point for each row; three products of "
-        "bytes";
-    d.epilogue = fmt::format("blocks scaled and added in double, rounded once to float32{}",
-                             weights_.bias.empty() ? "" : ", bias");
-    return d;
+    return weights_.packed.fixed_point_description(
+        fmt::format("blocks scaled and added in double, rounded once to float32{}",
+                    weights_.bias.empty() ? "" : ", bias"));
   }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>&) const override {

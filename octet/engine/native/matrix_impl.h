@@ -135,6 +135,21 @@ struct PackedWeights {
   }
 
   // What its kernels multiply with, and what they sum in.
+  // What a linear layer on floats says of itself that makes whole numbers of its rows and sums in
+  // fixed point; `epilogue`: what it does with the sums.
+  std::string fixed_point_name(const char* op) const {
+    return fmt::format("{} gemm{} {}x{} {}", op, four_bit ? "4" : "", table->gemm_mr,
+                       table->gemm_nr, to_string(table->isa));
+  }
+  KernelDescription fixed_point_description(std::string epilogue) const {
+    KernelDescription d = description();
+    d.arithmetic = KernelDescription::Arithmetic::fixed_point;
+    d.at_run_time =
+        "x: float32 to whole numbers of 24 bits, a fixed point for each row; three products of "
+        "bytes";
+    d.epilogue = std::move(epilogue);
+    return d;
+  }
   KernelDescription description() const {
     KernelDescription d = described(KernelDescription::Arithmetic::integers);
     d.loop = fmt::format("gemm_u8{}_{} {}x{}", four_bit ? "u4" : "s8", to_string(table->isa),

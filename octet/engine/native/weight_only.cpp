@@ -154,23 +154,15 @@ class WeightOnlyLinear final : public Kernel {
   WeightOnlyLinear(const OpSpec& spec, const WeightCodes& codes)
       : weights_(spec, codes, {codes.out_channels, spec.inputs[1].shape()[1], 1}) {}
   std::string name() const override {
-    const kernels::KernelTable& t = *weights_.packed.table;
-    return fmt::format("linear_weight_only gemm{} {}x{} {}", weights_.packed.four_bit ? "4" : "",
-                       t.gemm_mr, t.gemm_nr, to_string(t.isa));
+    return weights_.packed.fixed_point_name("linear_weight_only");
   }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
   size_t packed_bytes() const override { return weights_.packed.packed.bytes(); }
   KernelDescription description() const override {
-    KernelDescription d = weights_.packed.description();
-    d.arithmetic = KernelDescription::Arithmetic::fixed_point;
-    d.at_run_time =
-        "x: float32 to whole numbers of 24 bits, a fixed point for each row; three products of "
-        "bytes";
-    d.epilogue =
+    return weights_.packed.fixed_point_description(
         fmt::format("to float32 in double, rounded once{}{}", weights_.bias.empty() ? "" : ", bias",
-                    weights_.activation == "none" ? "" : ", " + weights_.activation);
-    return d;
+                    weights_.activation == "none" ? "" : ", " + weights_.activation));
   }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>&) const override {

@@ -161,6 +161,12 @@ class Merger {
       return true;
     }
     if (is(node, "quantize")) return fold_pair(r, node);
+    if (is(node, "shape") && codes_of(node.inputs[0]) != kNone) {  // codes have the same sizes
+      r.map(node.outputs[0],
+            r.out().add_call(g_.value(node.outputs[0]).name, "shape", {r(codes_of(node.inputs[0]))},
+                             node.attrs, std::nullopt, node.scope));
+      return true;
+    }
     const Merge& merge = merged_[id];
     if (!merge.quantize) return false;
     const TensorType& want = g_.type(merge.quantize->outputs[0]);

@@ -25,10 +25,20 @@ std::string minmax(Exporter& ex, const CallView& c, double value) {
 
 void write_reduction(Exporter& ex, const CallView& c, const char* op) {
   OnnxAttrs attrs{{"keepdims", static_cast<int64_t>(c.attrs().get_bool("keepdim"))}};
-  if (c.attrs().any_operand()) throw Exporter::Unsupported{"axes known only at run time"};
+  if (c.attrs().any_operand()) {
+    ex.need(18, fmt::format("{} over axes known only at run time", c.node.op));
+    ex.add(c, op, {c.in[0], ex.given(c, "axes", "dim")}, c.out[0], attrs);
+    return;
+  }
   // An empty list means all in both, but not to every reader of ONNX: it is left out.
-  if (const auto& dims = c.attrs().get_ints("dim"); !dims.empty()) attrs.push_back({"axes", dims});
-  ex.add(c, op, c.in, c.out[0], attrs);
+  Names in = c.in;
+  if (const auto& dims = c.attrs().get_ints("dim"); !dims.empty()) {
+    if (ex.opset() >= 18)  // where axes became an input of these too
+      in.push_back(ex.ints(c, "axes", dims));
+    else
+      attrs.push_back({"axes", dims});
+  }
+  ex.add(c, op, in, c.out[0], attrs);
 }
 
 // axes became an input in opset 13, of this reduction only
@@ -160,12 +170,20 @@ void write_activated(Exporter& ex, const CallView& c, const std::string& op, con
   std::string y =
       // this node has the call's name; import fuses the other into it
       ex.add(c, op, in, ex.fresh(c, op), attrs);
-  if (activation == "relu")
-    ex.add(c, "Relu", {y}, c.out[0], {}, activation);
-  else if (activation == "relu6")
+  if (activation == "relu") {
+    const TensorType& type = c.result();
+    // Where the lowest code is not the zero point's, ONNX Runtime leaves the whole layer in float:
+    // the relu follows on codes, which gives the same ones.
+    if (ex.for_onnx_runtime() && c.on_codes() && type.quantizer->zero_point() != qmin(type.dtype))
+      ex.add(c, "LeakyRelu", {ex.through_codes(c, y, type)}, c.out[0], {{"alpha", 0.0}},
+             activation);
+    else
+      ex.add(c, "Relu", {y}, c.out[0], {}, activation);
+  } else if (activation == "relu6") {
     ex.add(c, "Clip", {y, ex.scalar(c, 0), ex.scalar(c, 6)}, c.out[0], {}, activation);
-  else
+  } else {
     throw Exporter::Unsupported{fmt::format("activation {}", activation)};
+  }
 }
 
 void add_elementwise_writers(std::unordered_map<std::string, Writer>& w) {
@@ -180,8 +198,12 @@ void add_elementwise_writers(std::unordered_map<std::string, Writer>& w) {
   w["sum"] = write_sum;
   w["argmax"] = [](Exporter& ex, const CallView& c) { write_arg(ex, c, "ArgMax"); };
   w["argmin"] = [](Exporter& ex, const CallView& c) { write_arg(ex, c, "ArgMin"); };
-  w["add"] = [](Exporter& ex, const CallView& c) { write_activated(ex, c, "Add", c.in, {}); };
-  w["mul"] = [](Exporter& ex, const CallView& c) { write_activated(ex, c, "Mul", c.in, {}); };
+  w["add"] = [](Exporter& ex, const CallView& c) {
+    write_activated(ex, c, "Add", ex.with_exact_codes(c), {});
+  };
+  w["mul"] = [](Exporter& ex, const CallView& c) {
+    write_activated(ex, c, "Mul", ex.with_exact_codes(c), {});
+  };
   w["relu6"] = [](Exporter& ex, const CallView& c) {
     ex.add(c, "Clip", {c.in[0], ex.scalar(c, 0), ex.scalar(c, 6)}, c.out[0]);
   };

@@ -46,13 +46,18 @@ void write_dynamic(Exporter& ex, const CallView& c) {
   const int64_t after = linear ? 0 : weight.dim() - 2;
   Tensor codes = weight.int_repr();
   if (linear) codes = codes.transpose(0, 1);
-  const std::string name = c.graph.value(id).name;
+  // Import calls the quantized weight of codes NAME NAME.q, and that of NAME.codes NAME.
+  std::string name = c.graph.value(id).name;
+  if (name.ends_with(".q"))
+    name.resize(name.size() - 2);
+  else
+    name += kCodesSuffix;
   const auto count = std::ssize(q.scales());
   const Tensor scales =
                    Tensor::from(std::vector<float>(q.scales().begin(), q.scales().end()), {count}),
                zeros = Tensor::from(q.zero_points(), {count}).to(codes.dtype());
   const Names operands{
-      x, ex.initializer(name + ".codes", codes.contiguous()), zero,
+      x, ex.initializer(name, codes.contiguous()), zero,
       ex.initializer(name + ".zero_point", count == 1 ? zeros.reshape({}) : zeros)};
   OnnxAttrs attrs;
   if (!linear) {
@@ -68,8 +73,7 @@ void write_dynamic(Exporter& ex, const CallView& c) {
       ex.step(c, "Mul", {scale, ex.initializer(name + ".scale", per_channel(scales, after))});
   if (!c.has(2)) return write_activated(ex, c, "Mul", {sums, steps}, {});
   std::string bias = c.in[2];
-  if (!linear)
-    bias = ex.initializer(y + ".bias", per_channel(c.graph.constant(c.node.inputs[2]), after));
+  if (!linear) bias = ex.constant_as(c, 2, per_channel(c.graph.constant(c.node.inputs[2]), after));
   write_activated(ex, c, "Add", {ex.step(c, "Mul", {sums, steps}), bias}, {});
 }
 
@@ -96,7 +100,7 @@ std::string zero_points(Exporter& ex, const CallView& c, int64_t bits) {
     packed.data<uint8_t>()[i / blocks * row_bytes + i % blocks / per_byte] |=
         static_cast<uint8_t>(static_cast<int>(z) << (i % blocks % per_byte * bits));
   }
-  return ex.initializer(c.in[3] + ".packed", packed.reshape({rows * row_bytes}));
+  return ex.initializer(c.in[3] + kPackedSuffix, packed.reshape({rows * row_bytes}));
 }
 
 void write_linear_blocks(Exporter& ex, const CallView& c) {

@@ -131,10 +131,14 @@ void write_layer_norm(Exporter& ex, const CallView& c) {
   std::vector<int64_t> axes;
   int64_t axis = c.attrs().get_int("axis");
   for (int64_t d = axis < 0 ? axis + c.rank() : axis; d < c.rank(); ++d) axes.push_back(d);
-  const OnnxAttrs over{{"axes", axes}, {"keepdims", int64_t{1}}};
-  std::string centered = ex.step(c, "Sub", {c.in[0], ex.step(c, "ReduceMean", {c.in[0]}, over)});
+  const bool input = ex.opset() >= 18;  // of ReduceMean
+  const std::string given = input ? ex.ints(c, "axes", axes) : "";
+  OnnxAttrs over{{"keepdims", int64_t{1}}};
+  if (!input) over.insert(over.begin(), {"axes", axes});
+  std::string centered =
+      ex.step(c, "Sub", {c.in[0], ex.step(c, "ReduceMean", {c.in[0], given}, over)});
   std::string square = ex.step(c, "Pow", {centered, ex.scalar(c, 2)});
-  std::string variance = ex.step(c, "ReduceMean", {square}, over);
+  std::string variance = ex.step(c, "ReduceMean", {square, given}, over);
   std::string eps = ex.scalar(c, static_cast<float>(c.attrs().get_double("eps")));
   std::string deviation = ex.step(c, "Sqrt", {ex.step(c, "Add", {variance, eps})});
   auto put = [&](const char* op, Names in, bool last) {

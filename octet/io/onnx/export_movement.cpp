@@ -95,14 +95,25 @@ void write_pad(Exporter& ex, const CallView& c) {
   ex.add(c, "Pad", {c.in[0], ex.given(c, "pads", "pads"), value}, c.out[0], {{"mode", mode}});
 }
 
-// Opset 13 has no Trilu: what is outside the triangle is chosen to be 0.
+// Opset 13 has no Trilu: where the sizes are known, what is outside the triangle is chosen to be 0.
 void write_triangle(Exporter& ex, const CallView& c, bool upper) {
   const auto& dims = c.type(0).dims;
   const Dim &rows = dims[dims.size() - 2], &columns = dims.back();
-  if (c.attrs().any_operand()) throw Exporter::Unsupported{"a diagonal known only at run time"};
-  if (!rows.known() || !columns.known()) throw Exporter::Unsupported{"a matrix of unknown size"};
-  if (c.type(0).dtype != DType::float32 && !c.type(0).is_quantized())
-    throw Exporter::Unsupported{"a triangle of " + to_string(c.type(0).dtype)};
+  const bool number = c.type(0).dtype == DType::float32 || c.type(0).is_quantized();
+  const char* reason = c.attrs().any_operand() ? "with a diagonal known only at run time"
+                       : !rows.known() || !columns.known() ? "of a matrix of unknown size"
+                       : !number                           ? "of integers"
+                                                           : nullptr;
+  if (reason || ex.opset() >= 14) {
+    if (reason) ex.need(14, fmt::format("{} {}", c.node.op, reason));
+    std::string k;
+    if (const auto i = c.attrs().operand("diagonal"))
+      k = c.type(*i).dim() == 0 ? c.in.at(*i) : ex.step(c, "Squeeze", {c.in.at(*i)});
+    else if (const int64_t diagonal = c.attrs().get_int("diagonal"))
+      k = ex.initializer(c.out[0] + ".k", Tensor::scalar(diagonal, DType::int64));
+    ex.add(c, "Trilu", {c.in[0], k}, c.out[0], {{"upper", static_cast<int64_t>(upper)}});
+    return;
+  }
   Tensor mask = Tensor::zeros({rows.size(), columns.size()}, DType::bool_);
   int64_t k = c.attrs().get_int("diagonal");
   for (int64_t i = 0; i < rows.size(); ++i)
@@ -122,8 +133,8 @@ void write_open_resize(Exporter& ex, const CallView& c, const OnnxAttrs& attrs) 
   if (const int64_t kept = c.rank() - numel(c.type(i).shape()); kept > 0) {
     const std::string first =
         by_size ? ex.step(c, "Slice",
-                          {ex.step(c, "Shape", {c.in[0]}), ex.ints(c, "begin", {int64_t{0}}),
-                           ex.ints(c, "end", {kept})})
+                          {ex.step(c, "Shape", {ex.codes(c.node.inputs[0])}),
+                           ex.ints(c, "begin", {int64_t{0}}), ex.ints(c, "end", {kept})})
                 : ex.initializer(
                       c.out[0] + ".scales",
                       Tensor::from(std::vector<float>(static_cast<size_t>(kept), 1), {kept}));
@@ -140,7 +151,7 @@ void write_shape(Exporter& ex, const CallView& c) {
     ex.add(c, "Shape", {c.in[0]}, c.out[0]);
     return;
   }
-  const std::string all = ex.step(c, "Shape", {c.in[0]});
+  const std::string all = ex.step(c, "Shape", {ex.codes(c.node.inputs[0])});
   ex.add(c, "Slice", {all, ex.ints(c, "begin", {start}), ex.ints(c, "end", {end})}, c.out[0]);
 }
 
@@ -159,14 +170,16 @@ void write_range(Exporter& ex, const CallView& c) {
 void write_interpolate(Exporter& ex, const CallView& c) {
   const Attrs& a = c.attrs();
   const std::string& coordinates = a.get_string("coordinates");
-  if (a.get_bool("antialias") && a.get_string("mode") != "nearest")
-    throw Exporter::Unsupported{"antialias"};
-  if (coordinates == "half_pixel_symmetric") throw Exporter::Unsupported{coordinates};
+  const bool antialias = a.get_bool("antialias") && a.get_string("mode") != "nearest";
+  if (antialias) ex.need(18, "interpolate with antialias");
+  if (coordinates == "half_pixel_symmetric")
+    ex.need(19, "interpolate with coordinates=\"half_pixel_symmetric\"");
   OnnxAttrs attrs{{"coordinate_transformation_mode", coordinates},
                   {"cubic_coeff_a", a.get_double("cubic_coeff")},
                   {"exclude_outside", static_cast<int64_t>(a.get_bool("exclude_outside"))},
                   {"mode", a.get_string("mode")},
                   {"nearest_mode", a.get_string("nearest_rounding")}};
+  if (antialias) attrs.push_back({"antialias", int64_t{1}});
   if (a.any_operand()) return write_open_resize(ex, c, attrs);
   auto rank = static_cast<size_t>(c.rank());
   std::vector<double> scales = a.get_doubles("scales"), roi = a.get_doubles("roi");
@@ -208,7 +221,7 @@ void write_interpolate(Exporter& ex, const CallView& c) {
       throw Exporter::Unsupported{
           fmt::format("sizes beside a dimension '{}' that is known only at run time",
                       c.result().dims[d].name())};
-  std::string shape = ex.step(c, "Shape", {c.in[0]});
+  std::string shape = ex.step(c, "Shape", {ex.codes(c.node.inputs[0])});
   std::string kept =
       ex.step(c, "Slice",
               {shape, ex.ints(c, "begin", {0}), ex.ints(c, "end", {static_cast<int64_t>(from)})});
@@ -232,18 +245,25 @@ void write_suppression(Exporter& ex, const CallView& c) {
          {{"center_point_box", static_cast<int64_t>(c.attrs().get_bool("center_point_box"))}});
 }
 
-// Reductions came with opset 16.
-void need_no_reduction(const CallView& c) {
-  if (const std::string& r = c.attrs().get_string("reduction"); r != "none")
-    throw Exporter::Unsupported{fmt::format("reduction=\"{}\"", r)};
+void write_scatter(Exporter& ex, const CallView& c, const char* op, OnnxAttrs attrs) {
+  if (const std::string& r = c.attrs().get_string("reduction"); r != "none") {
+    ex.need(r == "add" || r == "mul" ? 16 : 18,
+            fmt::format("{} with reduction=\"{}\"", c.node.op, r));
+    attrs.push_back({"reduction", r});
+  }
+  ex.add(c, op, c.in, c.out[0], attrs);
 }
 
 }  // namespace
 
 void add_movement_writers(std::unordered_map<std::string, Writer>& w) {
   w["reshape"] = [](Exporter& ex, const CallView& c) {
-    if (c.attrs().get_bool("allow_zero")) throw Exporter::Unsupported{"allow_zero"};
-    ex.add(c, "Reshape", {c.in[0], ex.given(c, "shape", "shape")}, c.out[0]);
+    OnnxAttrs attrs;
+    if (c.attrs().get_bool("allow_zero")) {
+      ex.need(14, "reshape with sizes of 0 that mean 0");
+      attrs.push_back({"allowzero", int64_t{1}});
+    }
+    ex.add(c, "Reshape", {c.in[0], ex.given(c, "shape", "shape")}, c.out[0], attrs);
   };
   w["flatten"] = write_flatten;
   w["permute"] = [](Exporter& ex, const CallView& c) {
@@ -278,29 +298,26 @@ void add_movement_writers(std::unordered_map<std::string, Writer>& w) {
     ex.add(c, "GatherND", c.in, c.out[0], {{"batch_dims", c.attrs().get_int("batch_dims")}});
   };
   w["scatter_elements"] = [](Exporter& ex, const CallView& c) {
-    need_no_reduction(c);
-    ex.add(c, "ScatterElements", c.in, c.out[0], {{"axis", c.attrs().get_int("dim")}});
+    write_scatter(ex, c, "ScatterElements", {{"axis", c.attrs().get_int("dim")}});
   };
-  w["scatter_nd"] = [](Exporter& ex, const CallView& c) {
-    need_no_reduction(c);
-    ex.add(c, "ScatterND", c.in, c.out[0]);
-  };
+  w["scatter_nd"] = [](Exporter& ex, const CallView& c) { write_scatter(ex, c, "ScatterND", {}); };
   w["roi_align"] = [](Exporter& ex, const CallView& c) {
     const Attrs& a = c.attrs();
-    // The other one came with opset 16.
     if (a.get_string("coordinates") != "output_half_pixel")
-      throw Exporter::Unsupported{"coordinates=\"half_pixel\""};
+      ex.need(16, "roi_align with coordinates=\"half_pixel\"");
     const std::vector<int64_t>& size = a.get_ints("output_size");
     const std::string images =
         c.type(2).dtype == DType::int64
             ? c.in[2]
             : ex.step(c, "Cast", {c.in[2]}, {{"to", int64_t{onnx_type_of(DType::int64)}}});
-    ex.add(c, "RoiAlign", {c.in[0], c.in[1], images}, c.out[0],
-           {{"mode", a.get_string("mode")},
-            {"output_height", size.at(0)},
-            {"output_width", size.at(1)},
-            {"sampling_ratio", a.get_int("sampling_ratio")},
-            {"spatial_scale", a.get_double("spatial_scale")}});
+    OnnxAttrs attrs{{"mode", a.get_string("mode")},
+                    {"output_height", size.at(0)},
+                    {"output_width", size.at(1)},
+                    {"sampling_ratio", a.get_int("sampling_ratio")},
+                    {"spatial_scale", a.get_double("spatial_scale")}};
+    if (ex.opset() >= 16)  // before, it was always output_half_pixel
+      attrs.push_back({"coordinate_transformation_mode", a.get_string("coordinates")});
+    ex.add(c, "RoiAlign", {c.in[0], c.in[1], images}, c.out[0], attrs);
   };
   w["non_max_suppression"] = write_suppression;
   w["tile"] = [](Exporter& ex, const CallView& c) {

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "octet/graph/graph.h"
+#include "octet/io/onnx/export.h"
 
 namespace onnx {
 class GraphProto;
@@ -40,15 +42,24 @@ struct CallView {
   const TensorType& type(size_t i) const { return graph.type(node.inputs[i]); }
   const TensorType& result(size_t i = 0) const { return graph.type(node.outputs[i]); }
   int64_t rank(size_t i = 0) const { return type(i).dim(); }
+  // Whether operand 0 and the result are 8-bit codes of one dtype with one scale each.
+  bool on_codes() const;
 };
 
 class Exporter {
  public:
-  explicit Exporter(const graph::Graph& graph);
+  // Writes for this opset; need() says which one would be needed.
+  Exporter(const graph::Graph& graph, const OnnxExportOptions& options, int64_t opset);
   ~Exporter();
   onnx::ModelProto run();
+  const OnnxOpset& needed() const { return needed_; }
 
   // -- for writers
+  int64_t opset() const { return opset_; }
+  // What is written needs this opset or a later one; `why`: "triu of a matrix of unknown size".
+  void need(int64_t opset, const std::string& why);
+  // Whether operators on codes are written in the forms that ONNX Runtime has integer kernels for.
+  bool for_onnx_runtime() const { return options_.target == OnnxTarget::onnxruntime; }
   // Appends a node called as the call's scope, or that with a suffix, made unique. Returns `out`.
   std::string add(const CallView& c, const std::string& op, Names in, const std::string& out,
                   const OnnxAttrs& attrs = {}, const std::string& suffix = "");
@@ -63,6 +74,8 @@ class Exporter {
   // A node on the way to the call's result, with fresh names.
   std::string step(const CallView& c, const std::string& op, Names in, const OnnxAttrs& attrs = {});
   std::string initializer(const std::string& hint, const Tensor& value);
+  // Constant operand i in another form, under its own name if nothing else reads it.
+  std::string constant_as(const CallView& c, size_t i, const Tensor& value);
   // an int64 vector
   std::string ints(const CallView& c, const std::string& what, const std::vector<int64_t>& values);
   // An attribute's integers (a list, or one) as an int64 vector, or the operand that gives them.
@@ -71,6 +84,22 @@ class Exporter {
   // A constant operand with its last two dimensions swapped (codes of quantized ones), as the name
   // of its float value.
   std::string transposed_weight(const CallView& c, size_t i);
+  // x as codes and back: the name of the float value of the codes of `type`. They are read as
+  // `read` where that is given: the same codes with another scale.
+  std::string through_codes(const CallView& c, const std::string& x, const TensorType& type,
+                            const TensorType* read = nullptr);
+  // A float number that codes of `dtype` (quint8, qint8) hold exactly, as the name of their float
+  // value: one step away from the zero point, of as large a scale. Not finite numbers are plain.
+  // `mark`: the node's doc_string.
+  std::string exact_codes(const std::string& name, const Tensor& number, DType dtype,
+                          const std::string& mark = "");
+  // The call's operands, with numbers that are constants as exact_codes where its operand 0 and its
+  // result are codes: ONNX Runtime's integer add and mul take codes only. `instead`: what is added
+  // or multiplied by in place of a number that is subtracted or divided by; import finds that one in
+  // a mark (kNumberMark). Nullopt if there is none, or no such number.
+  Names with_exact_codes(const CallView& c);
+  std::optional<Names> with_exact_codes(const CallView& c,
+                                        const std::function<float(float)>& instead);
   // The name of a quantized value's codes.
   const std::string& codes(graph::ValueId id) const { return plain_names_.at(id); }
   // The calls that cannot be written are collected, to be named in one Error.
@@ -80,6 +109,9 @@ class Exporter {
 
  private:
   void write_call(const graph::Node& node);
+  void require_target() const;
+  // Whether the name is that of a constant that is an output, which a node makes.
+  bool is_constant_output(const std::string& name) const { return made_.count("output " + name); }
   void write_quantize(const graph::Node& node, const std::string& x, graph::ValueId result);
   std::string float_name(graph::ValueId id);
   std::string operand(const graph::Node& node, size_t i);
@@ -93,6 +125,9 @@ class Exporter {
   std::string unique(const std::string& name);
 
   const graph::Graph& graph_;
+  const OnnxExportOptions options_;
+  const int64_t opset_;
+  OnnxOpset needed_;
   std::unique_ptr<onnx::ModelProto> model_;
   onnx::GraphProto* out_;
   std::set<std::string> names_, node_names_;
@@ -113,6 +148,9 @@ void write_activated(Exporter& ex, const CallView& c, const std::string& op, con
 void add_elementwise_writers(std::unordered_map<std::string, Writer>& w);
 void add_recurrent_writers(std::unordered_map<std::string, Writer>& w);
 void add_integer_writers(std::unordered_map<std::string, Writer>& w);
+// Operators on codes in the forms that ONNX Runtime has integer kernels for. After the others: it
+// wraps their writers.
+void add_code_writers(std::unordered_map<std::string, Writer>& w);
 void add_layer_writers(std::unordered_map<std::string, Writer>& w);
 void add_movement_writers(std::unordered_map<std::string, Writer>& w);
 

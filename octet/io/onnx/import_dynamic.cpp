@@ -12,6 +12,7 @@ namespace {
 using graph::Graph;
 using graph::kNone;
 using graph::Node;
+using graph::NodeKind;
 using graph::Rewriter;
 
 // Results of quantize_dynamic.
@@ -23,7 +24,7 @@ class DynamicFuser : PatternFuser {
 
   Graph run() {
     return rewritten([&](Rewriter& r, const Node& node) {
-      return with_bias(r, node) || layer(r, node, kNone, node) || on_dequantized(r, node);
+      return with_bias(r, node) || without_bias(r, node) || on_dequantized(r, node);
     });
   }
 
@@ -120,30 +121,53 @@ class DynamicFuser : PatternFuser {
     return make_quantized(codes, Quantizer::per_channel(all, zeros, 0, dtype));
   }
 
+  // The same, and undefined where the bias (or kNone) is none of the layer's.
+  Tensor weight_with(const Scaled& s, ValueId bias) const {
+    const Tensor weight = weight_of(s);
+    const bool conv = s.product->op == "conv_integer";
+    if (!weight.defined() || (!conv && g_.type(s.product->inputs[0]).dim() < 2)) return {};
+    if (bias != kNone &&
+        !per_channel(g_.constant(bias), weight.size(0), conv ? weight.dim() - 1 : 1))
+      return {};
+    return weight;
+  }
+
   // The dynamic layer for `mul` in place of `root`; `bias` may be kNone.
   bool layer(Rewriter& r, const Node& mul, ValueId bias, const Node& root) {
     const std::optional<Scaled> s = scaled(mul);
-    if (!s) return false;
-    const Tensor weight = weight_of(*s);
+    const Tensor weight = s ? weight_with(*s, bias) : Tensor();
     if (!weight.defined()) return false;
     const bool conv = s->product->op == "conv_integer";
-    if (!conv && g_.type(s->product->inputs[0]).dim() < 2) return false;
-    if (bias != kNone &&
-        !per_channel(g_.constant(bias), weight.size(0), conv ? weight.dim() - 1 : 1))
-      return false;
     ValueId vector = kNone;
     if (bias != kNone) {
       Tensor t = g_.constant(bias).reshape({-1});
       if (t.numel() != weight.size(0)) t = t.expand({weight.size(0)}).contiguous();
-      vector = r.out().add_constant(g_.value(bias).name, t);
+      // Under its name, which the constant as it was gives up where nothing else reads it.
+      const std::string& name = g_.value(bias).name;
+      if (g_.constant(bias).shape() == t.shape()) {
+        vector = r(bias);
+      } else {
+        if (uses_[bias] == 1) r.out().rename(r(bias), free_name(r, name + ".shaped"));
+        vector = r.out().add_constant(free_name(r, name), t);
+      }
     }
-    const ValueId w = r.out().add_constant(g_.value(s->product->inputs[1]).name + ".q", weight);
+    // What export called NAME.codes was NAME.
+    std::string name = g_.value(s->product->inputs[1]).name;
+    if (name.ends_with(kCodesSuffix))
+      name.resize(name.size() - std::string_view(kCodesSuffix).size());
+    else
+      name += ".q";
+    const ValueId w = r.out().add_constant(free_name(r, name), weight);
     Attrs attrs = conv ? s->product->attrs : Attrs();
     attrs.set("rule", std::string("onnx"));
     const std::string op =
         conv ? fmt::format("conv{}d_dynamic", weight.dim() - 2) : std::string("linear_dynamic");
+    // Export calls the parts after the layer.
+    const std::string& scope = s->product->scope;
+    const bool part =
+        scope == root.scope + ".MatMulInteger" || scope == root.scope + ".ConvInteger";
     const ValueId x = with_size(r, operand_of(r, *s), conv ? 1 : -1, weight, attrs);
-    return replace(r, root, op, {x, w, vector}, attrs, s->product->scope);
+    return replace(r, root, op, {x, w, vector}, attrs, part ? root.scope : scope);
   }
 
   // x with as many channels or features as the weight wants: a reshape says so where the number is
@@ -158,6 +182,11 @@ class DynamicFuser : PatternFuser {
     return r.out().add_call(r.out().value(x).name + ".reshape", "reshape", {x}, {{"shape", shape}});
   }
 
+  std::string free_name(Rewriter& r, std::string name) const {
+    while (r.out().find(name)) name += "_1";
+    return name;
+  }
+
   // x, or its codes with the scale 1.
   ValueId operand_of(Rewriter& r, const Scaled& s) const {
     if (s.x) return r(s.x->inputs[0]);
@@ -168,8 +197,11 @@ class DynamicFuser : PatternFuser {
                             s.product->scope);
   }
 
-  bool with_bias(Rewriter& r, const Node& add) {
-    if (add.op != "add" || add.attrs.get_string("activation") != "none") return false;
+  // The operand of `add` that is a scaled product, if the other one can be its bias.
+  std::optional<size_t> product_of(const Node& add) const {
+    if (add.kind != NodeKind::call || add.op != "add" ||
+        add.attrs.get_string("activation") != "none")
+      return std::nullopt;
     for (size_t i : {0, 1}) {
       const Node* mul = made_by(add.inputs[i], "mul");
       const ValueId bias = add.inputs[1 - i];
@@ -178,9 +210,22 @@ class DynamicFuser : PatternFuser {
           g_.type(bias).dtype != DType::float32 ||
           g_.type(add.outputs[0]).dim() != g_.type(add.inputs[i]).dim())
         continue;
-      if (layer(r, *mul, bias, add)) return true;
+      const std::optional<Scaled> s = scaled(*mul);
+      if (s && weight_with(*s, bias).defined()) return i;
     }
-    return false;
+    return std::nullopt;
+  }
+
+  bool with_bias(Rewriter& r, const Node& add) {
+    const std::optional<size_t> i = product_of(add);
+    return i && layer(r, g_.producer(add.inputs[*i]), add.inputs[1 - *i], add);
+  }
+
+  bool without_bias(Rewriter& r, const Node& mul) {
+    if (mul.op != "mul") return false;
+    if (uses_[mul.outputs[0]] == 1 && g_.users(mul.outputs[0]).size() == 1)
+      if (product_of(g_.node(g_.users(mul.outputs[0])[0]))) return false;  // it comes with a bias
+    return layer(r, mul, kNone, mul);
   }
 
   // A float layer with a weight of codes on what quantize_dynamic's codes stand for.

@@ -186,6 +186,8 @@ void add_elementwise(Handlers& h) {
     im.out(n, 0, sum);
   };
   h["LeakyRelu"] = [](Importer& im, const NodeView& n) {
+    // A relu on codes, as export writes it.
+    if (n.get_float("alpha", 0.01f) == 0) return im.out(n, 0, im.call(n, "relu", {im.in(n, 0)}));
     im.out(
         n, 0,
         im.call(n, "leaky_relu", {im.in(n, 0)}, {{"negative_slope", n.get_float("alpha", 0.01f)}}));

@@ -555,7 +555,7 @@ void Importer::finish_outputs() {
                                           std::find(ids.begin(), ids.end(), *other) == ids.end())
         graph_.rename(*other, free_name(name));
       if (input || taken)
-        id = graph_.add_call(name, "identity", {id}, {}, std::nullopt, n.name());
+        id = graph_.add_call(name, "identity", {id}, {}, std::nullopt, n.scope());
       else
         take_name(id, name);
     }
@@ -570,10 +570,14 @@ graph::Graph Importer::run() {
   for (const onnx::NodeProto* node : order(model_.graph())) visit(*node);
   if (!rejected_.empty()) report_unsupported();
   finish_outputs();
-  graph::Graph g = graph::remove_dead(graph_);
+  std::vector<bool> named(graph_.values().size(), false);
+  for (const auto& [name, v] : values_)
+    if (v && v->id != graph::kNone && graph_.value(v->id).name == sanitize(name))
+      named[static_cast<size_t>(v->id)] = true;
+  graph::Graph g = graph::remove_dead(cancel_squeezes(graph_, named));
   graph_ = {};
   g = fuse_dynamic(g);
-  if (options_.fuse_patterns) g = fuse_patterns(graph::cancel_permutes(g));
+  if (options_.fuse_patterns) g = fuse_patterns(graph::cancel_permutes(join_code_forms(g)));
   if (options_.fold_batch_norm) g = graph::fold_batch_norm(g);
   g.check();
   return g;

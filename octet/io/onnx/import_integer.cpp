@@ -177,8 +177,11 @@ void import_matmul_nbits(Importer& im, const NodeView& n) {
   if (!is_floating(scales.dtype()) || scales.numel() != rows * blocks)
     n.fail(ErrorCode::corrupt, "the scales are {}; expected {}", to_string(scales.type()),
            rows * blocks);
-  const auto constant = [&](size_t i, const char* what, const Tensor& value) {
-    return constant_val(im.in(n, i)->name + what, value);
+  const auto constant = [&](size_t i, const std::string& what, const Tensor& value) {
+    std::string name = im.in(n, i)->name;  // as octet wrote it, or another program
+    if (name.ends_with(kPackedSuffix))
+      name.resize(name.size() - std::string_view(kPackedSuffix).size());
+    return constant_val(name.ends_with(what) ? name : name + what, value);
   };
   std::vector<ValPtr> operands{
       with_size(im, n, im.in(n, 0), im.in(n, 0)->rank() - 1, k),

@@ -1,4 +1,6 @@
 // Operators that only move data: shapes, transposes, padding, joining and tiling.
+#include <onnx/onnx_pb.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -317,7 +319,14 @@ void import_depth_to_space(Importer& im, const NodeView& n, bool to_space) {
     perm = {0, 3, 5, 1, 2, 4};
     join = {0, c * b * b, rows, columns};
   }
-  ValPtr y = emit_reshape(im, n, x, split, true);
+  // Its sizes are named after it, as they are where export wrote the parts.
+  onnx::NodeProto first;
+  first.set_name(n.name());
+  first.set_op_type(n.op());
+  first.add_output(n.output(0) + ".reshape");
+  const NodeView part_of(first, n.opset(), {});
+  ValPtr y = emit_reshape(im, part_of, x, split, true);
+  if (y != x) im.out(part_of, 0, y);
   y = im.call(n, "permute", {y}, {{"dims", perm}});
   im.out(n, 0, emit_reshape(im, n, y, join, true));
 }

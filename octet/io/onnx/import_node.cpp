@@ -20,10 +20,14 @@ NodeView::NodeView(const onnx::NodeProto& proto, int64_t opset, const std::files
   name_ = proto.name();
   if (const std::string& doc = proto.doc_string(); doc.starts_with(kScopeMark))
     name_ = doc.substr(std::string_view(kScopeMark).size());
+  const bool no_scope = proto.doc_string() == kScopeMark;
   for (const std::string& out : proto.output())
     if (name_.empty()) name_ = out;
   name_ = one_line(name_);
+  if (!no_scope) scope_ = name_;
 }
+
+const std::string& NodeView::doc() const { return proto_.doc_string(); }
 
 const std::string& NodeView::op() const { return proto_.op_type(); }
 
@@ -66,7 +70,7 @@ int64_t NodeView::get_int(const std::string& attr, int64_t fallback) const {
 
 double NodeView::get_float(const std::string& attr, double fallback) const {
   const AttributeProto* a = find(attr, AttributeProto::FLOAT, "a number");
-  return a ? shortest(a->f()) : fallback;
+  return shortest(a ? a->f() : static_cast<float>(fallback));
 }
 
 std::string NodeView::get_string(const std::string& attr, const std::string& fallback) const {

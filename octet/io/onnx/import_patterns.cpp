@@ -22,7 +22,7 @@ class Fuser : PatternFuser {
   Graph run() {
     return rewritten([&](Rewriter& r, const Node& node) {
       return layer_norm(r, node) || gated(r, node) || bias(r, node) || conv_bias(r, node) ||
-             padded(r, node);
+             padded(r, node) || triangle(r, node);
     });
   }
 
@@ -313,6 +313,40 @@ class Fuser : PatternFuser {
     std::vector<ValueId> operands = r.operands(node);
     operands[0] = r(pad->inputs[0]);
     return replace(r, node, "conv2d", operands, attrs);
+  }
+
+  // -- a constant triangle of x, and 0 for the rest, as export writes triu and tril ---------------
+
+  bool triangle(Rewriter& r, const Node& node) {
+    if (node.op != "where" || !g_.is_constant(node.inputs[0]) || scalar(node.inputs[2]) != 0.0)
+      return false;
+    const Tensor mask = g_.constant(node.inputs[0]).contiguous();
+    const auto& dims = g_.type(node.inputs[1]).dims;
+    if (mask.dtype() != DType::bool_ || mask.dim() != 2 || mask.numel() == 0 || dims.size() < 2 ||
+        dims[dims.size() - 2] != Dim(mask.size(0)) || dims.back() != Dim(mask.size(1)))
+      return false;
+    const int64_t rows = mask.size(0), columns = mask.size(1);
+    const bool* kept = mask.data<bool>();
+    // Where the diagonal meets the first row, or where that is all kept (or all not), the first
+    // column: what is kept there begins, or ends.
+    int64_t first = 0, last = columns - 1, row = 0;
+    while (first < columns && !kept[first]) ++first;
+    while (last >= 0 && !kept[last]) --last;
+    while (row < rows && kept[row * columns] == kept[0]) ++row;
+    if (kept[0])
+      first = 1 - row;
+    else
+      last = -row;
+    for (const bool upper : {true, false}) {
+      const int64_t k = upper ? first : last;
+      bool all = true;
+      for (int64_t i = 0; i < rows && all; ++i)
+        for (int64_t j = 0; j < columns && all; ++j)
+          all = kept[i * columns + j] == (upper ? j - i >= k : j - i <= k);
+      if (all)
+        return replace(r, node, upper ? "triu" : "tril", {r(node.inputs[1])}, {{"diagonal", k}});
+    }
+    return false;
   }
 };
 

@@ -185,6 +185,18 @@ Tensor dequantized_blocks(const Tensor& codes, const Tensor& scale, const Tensor
   return y;
 }
 
+// What a number stands for, where the mark says so and is right.
+void read_number_mark(const NodeView& n, float value, Val& number) {
+  std::string_view text = n.doc();
+  if (!text.starts_with(kNumberMark)) return;
+  text.remove_prefix(std::string_view(kNumberMark).size());
+  const size_t space = std::min(text.find(' '), text.size());
+  const std::string op(text.substr(0, space)), digits(text.substr(space));
+  const float original = std::strtof(digits.c_str(), nullptr);
+  if ((op == "div" && 1 / original == value) || (op == "sub" && -original == value))
+    number.stands_for = op, number.original = original;
+}
+
 // The float value of x's codes.
 ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const ValPtr& scale,
                        const ValPtr& zero, int64_t axis, int64_t block) {
@@ -213,11 +225,22 @@ ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const V
   }
   if (!known || sixteen || block != 0) return dequantize_plain(im, n, x, scale, zero, axis, block);
   DType dtype = quantized_of(n, code);
+  // A number beside codes, as export writes it: nothing is computed with its codes.
+  if (x->is_constant() && x->rank() <= 1 && numel(x->type.shape()) == 1 &&
+      numel(scale->type.shape()) == 1 && dtype != DType::qint32) {
+    const Tensor codes = x->type.is_quantized() ? x->constant.int_repr() : x->constant;
+    const double z = zero ? zero->constant.reshape({}).to(DType::float32).item() : 0;
+    const auto value = static_cast<float>(scale->constant.reshape({}).item()) *
+                       static_cast<float>(codes.reshape({}).to(DType::float32).item() - z);
+    ValPtr number = constant_val("", Tensor::full(codes.shape(), value));
+    read_number_mark(n, value, *number);
+    return number;
+  }
   QuantizerPtr q =
       read_quantizer(n, scale->constant, zero ? zero->constant : Tensor(), axis, x->dims(), dtype);
   if (x->is_constant()) {
     Tensor codes = x->type.is_quantized() ? x->constant.int_repr() : x->constant;
-    return dequantized_val("", x->name, n.name(), make_quantized(codes, q));
+    return dequantized_val("", x->name, n.scope(), make_quantized(codes, q));
   }
   if (x->type.is_quantized() && *x->type.quantizer == *q) return im.call(n, "dequantize", {x});
   // Plain integers, or codes that were made with other qparams.
@@ -252,7 +275,7 @@ ValPtr dequantize_bias(Importer& im, const NodeView& n, size_t i, const ValPtr& 
                        ? Quantizer::per_tensor(scales[0], 0, DType::qint32)
                        : Quantizer::per_channel(scales, std::vector<int64_t>(scales.size(), 0), 0,
                                                 DType::qint32);
-  return dequantized_val(b->name + ".dequantized", b->name, n.name(),
+  return dequantized_val(b->name + ".dequantized", b->name, n.scope(),
                          make_quantized(b->constant, q));
 }
 
@@ -557,6 +580,14 @@ void add_quantization(Handlers& h) {
     im.out(n, 0,
            dequantize_from(im, n, im.in(n, 0), im.in(n, 1), im.optional_in(n, 2), axis, block));
   };
+  // A product with, or a sum of, a number that stands for what is divided by, or subtracted.
+  for (const auto& [onnx, op] : {std::pair{"Mul", "div"}, {"Add", "sub"}})
+    h[onnx] = [plain = h.at(onnx), op = std::string(op)](Importer& im, const NodeView& n) {
+      const ValPtr number = n.input_count() == 2 ? im.in(n, 1) : nullptr;
+      if (!number || number->stands_for != op) return plain(im, n);
+      const Tensor original = Tensor::full(number->constant.shape(), number->original);
+      im.out(n, 0, im.call(n, op, {im.in(n, 0), constant_val(number->name, original)}));
+    };
   h["QLinearConv"] = import_qlinear_conv;
   h["QLinearMatMul"] = import_qlinear_matmul;
   add_microsoft(h);

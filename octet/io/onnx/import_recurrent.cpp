@@ -67,6 +67,7 @@ class Recurrent {
     if (direction != "forward" && direction != "reverse" && direction != "bidirectional")
       n_.fail(ErrorCode::corrupt, "direction '{}'", direction);
     directions_ = direction == "bidirectional" ? 2 : 1;
+    reverse_ = direction == "reverse";
     hidden_ = known_dim(n_, *r_, 2, "R");
     x = with_size(im_, n_, x, 2, known_dim(n_, *w_, 2, "W"));
     check_shapes();
@@ -232,7 +233,7 @@ class Recurrent {
             {{"dim", int64_t{0}}, {"start", gate * hidden_}, {"end", (gate + 1) * hidden_}}));
       v = im_.call(n_, "cat", parts, {{"dim", int64_t{0}}});
     }
-    if (v->is_constant()) v->name = n_.name() + suffix + (d == 1 ? "_reverse" : "");
+    if (v->is_constant()) v->name = n_.name() + suffix + (d == 1 || reverse_ ? "_reverse" : "");
     return v;
   }
 
@@ -297,14 +298,14 @@ class Recurrent {
           im_.call(n_, "slice", {one}, {{"dim", dim}, {"start", int64_t{0}}, {"end", int64_t{1}}});
     one = im_.call(n_, "squeeze", {one}, {{"dim", int64_t{0}}});
     ValPtr zero = im_.cast(n_, im_.call(n_, "less", {one, one}), DType::float32);
-    return im_.call(n_, "expand", {zero}, {{"shape", std::vector<int64_t>{-1, hidden_}}});
+    return im_.call(n_, "expand", {zero}, {{"shape", std::vector<int64_t>{1, hidden_}}});
   }
 
   Importer& im_;
   const NodeView& n_;
   CellKind kind_;
   int64_t gates_, hidden_ = 0, directions_ = 1;
-  bool batch_first_ = false, codes_ = false;
+  bool batch_first_ = false, codes_ = false, reverse_ = false;
   ValPtr w_, r_, b_, peepholes_;
 };
 

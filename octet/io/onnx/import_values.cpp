@@ -301,8 +301,7 @@ std::vector<ValPtr> Importer::calls(const NodeView& n, const std::string& op_nam
   std::vector<ValueId> ids;
   for (const ValPtr& v : inputs) ids.push_back(v ? materialize(n, v) : graph::kNone);
   std::string name = free_name(sanitize(n.output(0)) + "." + op_name);
-  for (ValueId id :
-       graph_.add_calls(name, op_name, std::move(ids), attrs, want, one_line(n.name()))) {
+  for (ValueId id : graph_.add_calls(name, op_name, std::move(ids), attrs, want, n.scope())) {
     auto v = std::make_shared<Val>();
     v->id = id;
     v->name = graph_.value(id).name;
@@ -335,7 +334,7 @@ void Importer::out(const NodeView& n, size_t i, ValPtr v) {
     if (v->name.empty()) v->name = n.output(i);
   } else if (static_cast<size_t>(v->id) >= first_new_value_ &&
              graph_.producer(v->id).kind == graph::NodeKind::call &&
-             graph_.producer(v->id).scope == one_line(n.name())) {
+             graph_.producer(v->id).scope == n.scope()) {
     take_name(v->id, sanitize(n.output(i)));
     v->name = n.output(i);
   }

@@ -57,9 +57,16 @@ Tensor to_compute_type(const Tensor& tensor);
 DType compute_type(DType dtype);
 // Parses a message; false if the bytes are not one. Silences protobuf's own messages.
 bool parse(google::protobuf::MessageLite& message, std::string_view bytes);
-// In the doc_string of a node that octet wrote, before the scope that several nodes share: the
-// names of ONNX's nodes must differ.
+// In the doc_string of a node that octet wrote, before the scope that several nodes share, or that
+// is empty: the names of ONNX's nodes must differ.
 inline constexpr const char* kScopeMark = "octet scope: ";
+// In the doc_string of a DequantizeLinear that octet wrote of a number beside codes, before what it
+// stands for: "div 8" where it is 1/8 and what reads it multiplies.
+inline constexpr const char* kNumberMark = "octet number: ";
+// Behind the name of a dynamic layer's weight: its codes as an initializer that octet wrote.
+inline constexpr const char* kCodesSuffix = ".codes";
+// Behind the name of zero points of blocks: several of them in a byte.
+inline constexpr const char* kPackedSuffix = ".packed";
 // Makes a text fit for a one-line message.
 std::string one_line(std::string text);
 // The characters the graph's text format prints; others become '_'.
@@ -88,6 +95,9 @@ struct Val {
   // ONNX's element type where octet holds it in another one: UINT16 (in int32), UINT32 and UINT64
   // (in int64), UINT4 and INT4 (in uint8 and int8); else 0.
   int32_t narrow = 0;
+  // A number as kNumberMark has it: the operator ("div", "sub") and its operand; else "".
+  std::string stands_for;
+  float original = 0;
 
   bool is_constant() const { return constant.defined() && !dequantized; }
   // Constants as linear and conv take them: plain, or dequantized codes.
@@ -124,6 +134,9 @@ class NodeView {
   bool is_standard() const;  // of ONNX's own operators
   int64_t opset() const { return opset_; }
   const std::string& name() const { return name_; }  // or the first output's name
+  // What calls made of it have as their scope: its name, but none for nodes of calls without one.
+  const std::string& scope() const { return scope_; }
+  const std::string& doc() const;
   std::string label() const { return fmt::format("node '{}' ({})", name_, op()); }
 
   size_t input_count() const;
@@ -174,7 +187,7 @@ class NodeView {
   const onnx::NodeProto& proto_;
   int64_t opset_;
   std::filesystem::path dir_;
-  std::string name_;
+  std::string name_, scope_;
   mutable std::set<std::string> read_;
 };
 
@@ -388,7 +401,10 @@ int64_t known_dim(const NodeView& n, const Val& v, int64_t d, const char* why);
 
 // -- passes after import ---------------------------------------------------------------------
 
-graph::Graph fuse_patterns(const graph::Graph& graph);  // import_patterns.cpp
+graph::Graph fuse_patterns(const graph::Graph& graph);    // import_patterns.cpp
+graph::Graph join_code_forms(const graph::Graph& graph);  // import_codes.cpp
+// import_squeezes.cpp: `named` are the values that have names of the model's
+graph::Graph cancel_squeezes(const graph::Graph& g, const std::vector<bool>& named);
 // Layers on codes that quantize_dynamic makes, scaled to float32, as the dynamic layers that do all
 // of it (import_dynamic.cpp).
 graph::Graph fuse_dynamic(const graph::Graph& graph);

@@ -173,6 +173,43 @@ bool check(const QConfig& q, const DTypeConfig& c, std::string* why) {
   return !c.bias_dtype || check_dtype(bias, *c.bias_dtype, "bias", why);
 }
 
+namespace {
+
+ObserverFactory fitted(const ObserverFactory& f, const DTypeWithConstraints& c) {
+  ObserverOptions o = f.options();
+  if (c.dtype && o.dtype != *c.dtype) {
+    o.dtype = *c.dtype;
+    o.quant_min = o.quant_max = std::nullopt;
+  }
+  if (c.zero_point_exact_match)
+    o.qscheme = is_per_channel(o.qscheme) ? ObserverScheme::per_channel_symmetric
+                                          : ObserverScheme::per_tensor_symmetric;
+  const CodeRange codes = code_range(o);
+  const int64_t low = std::max(codes.quant_min, c.quant_min_lower_bound.value_or(codes.quant_min)),
+                high = std::min(codes.quant_max, c.quant_max_upper_bound.value_or(codes.quant_max));
+  if (low != codes.quant_min || high != codes.quant_max) o.quant_min = low, o.quant_max = high;
+  o.eps = std::max(o.eps, c.scale_min_lower_bound.value_or(o.eps));
+  return f.with_args(o);
+}
+
+}  // namespace
+
+QConfig fitting_qconfig(const QConfig& qconfig, const BackendConfig& backend) {
+  if (mode_of(qconfig) != QuantMode::statically || !qconfig.weight) return qconfig;
+  std::vector<DTypeConfig> layers;
+  for (const BackendPatternConfig& pattern : backend.configs())
+    for (const DTypeConfig& c : pattern.dtype_configs)
+      if (c.weight_dtype.dtype && mode_of(c) == QuantMode::statically) layers.push_back(c);
+  for (const DTypeConfig& c : layers)
+    if (check(qconfig, c)) return qconfig;
+  for (const DTypeConfig& c : layers) {
+    const QConfig changed{fitted(qconfig.activation, c.input_dtype),
+                          fitted(qconfig.weight, c.weight_dtype)};
+    if (check(changed, c)) return changed;
+  }
+  return qconfig;
+}
+
 bool satisfies(const QParams& q, const DTypeWithConstraints& c, std::string* why) {
   if (c.dtype && !check_dtype(q.dtype, *c.dtype, "qparams:", why)) return false;
   if (!check_codes(q.quant_min, q.quant_max, "qparams:", c, why)) return false;

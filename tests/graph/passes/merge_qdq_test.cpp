@@ -55,6 +55,9 @@ TEST(MergeQdq, BecomesIntegerOperators) {
            " = quantize(%h)\n  return (%y, %z)\n",
        kCodes + "  %y: " + kOut + " = add(%a, %a)\n  %z: " + kOut +
            " = mul(%a, %a)\n  return (%y, %z)\n"},
+      {"sizes of codes",
+       kCodes + kD + "  %n: Long(2) = shape(%d, start=2)  @ sizes\n  return (%n)\n",
+       kCodes + "  %n: Long(2) = shape(%a, start=2)  @ sizes\n  return (%n)\n"},
       {"moving codes with equal qparams",
        kCodes + kD +
            "  %f: Float(1, 32) = flatten(%d)\n  %y: QUInt8(1, 32) scale=0.5 zero_point=128 = "

@@ -61,14 +61,44 @@ TEST(MultiplyCodes, ALayerWithAFloatResultMultipliesIntegers) {
     }
 }
 
-TEST(MultiplyCodes, LayersOnFloatsStay) {
+TEST(MultiplyCodes, LayersOnFloatsAreWeightOnly) {
+  // 0.3: codes of -8 to 7, which 4 bits hold.
+  for (float scale : {0.02f, 0.3f}) {
+    Graph g;
+    const ValueId x = g.add_input("x", TensorType(DType::float32, {Dim(2), Dim(8)}));
+    const Tensor codes =
+        quantize_per_tensor(Tensor::rand({3, 8}, 1, -2, 2), scale, 0, DType::qint8);
+    const ValueId w = g.add_call("wd", "dequantize", {g.add_constant("w", codes)});
+    g.set_outputs({g.add_call("y", "linear", {x, w})});
+    const Graph made = multiply_codes(g);
+    made.check();
+    ASSERT_TRUE(find(made, "linear_weight_only"));
+    EXPECT_FALSE(find(made, "dequantize"));
+    EXPECT_EQ(made.type(*made.find("w")).dtype, scale > 0.1f ? DType::qint4x2 : DType::qint8);
+    EXPECT_TRUE(equal(made.constant(*made.find("w")).dequantize(), codes.dequantize()));
+    const Tensor in = Tensor::randn({2, 8}, 2);
+    EXPECT_TRUE(allclose(runtime::compile(made).run({in})[0], runtime::compile(g).run({in})[0],
+                         1e-5, 1e-5));
+  }
+}
+
+// Weights that others read as numbers stay bytes, and so do those of convolutions.
+TEST(MultiplyCodes, WeightsThatStayBytes) {
   Graph g;
-  const ValueId x = g.add_input("x", TensorType(DType::float32, {Dim(2), Dim(8)}));
+  const ValueId x = g.add_input("x", TensorType(DType::float32, {Dim(1), Dim(2), Dim(4), Dim(4)}));
   const ValueId w = g.add_call(
       "wd", "dequantize",
-      {g.add_constant("w", quantize_per_tensor(Tensor::randn({3, 8}, 1), 0.02f, 0, DType::qint8))});
-  g.set_outputs({g.add_call("y", "linear", {x, w})});
-  EXPECT_FALSE(find(multiply_codes(g), "linear_dynamic"));
+      {g.add_constant("w",
+                      quantize_per_tensor(Tensor::randn({3, 2, 1, 1}, 1), 0.5f, 0, DType::qint8))});
+  const ValueId v = g.add_call(
+      "vd", "dequantize",
+      {g.add_constant("v", quantize_per_tensor(Tensor::randn({3, 4}, 1), 0.5f, 0, DType::qint8))});
+  g.set_outputs({g.add_call("y", "conv2d", {x, w}), g.add_call("z", "linear", {x, v}), v});
+  const Graph made = multiply_codes(g);
+  EXPECT_TRUE(find(made, "conv2d_weight_only"));
+  EXPECT_TRUE(find(made, "linear_weight_only"));
+  EXPECT_EQ(made.type(*made.find("w")).dtype, DType::qint8);
+  EXPECT_EQ(made.type(*made.find("v")).dtype, DType::qint8);
 }
 
 }  // namespace

@@ -188,9 +188,8 @@ const std::vector<Case>& float_cases() {
     all.push_back(
         {.op = "index_select", .attrs = {{"dim", int64_t{1}}}, .constants = {longs({2, 0, -1})}});
     all.push_back({.op = "tile", .inputs = {{2, 3}}, .attrs = {{"repeats", I{2, 1}}}});
-    all.push_back(
-        {.op = "triu", .inputs = {{4, 5}}, .attrs = {{"diagonal", int64_t{1}}}, .back = "where"});
-    all.push_back({.op = "tril", .inputs = {{2, 4, 3}}, .back = "where"});
+    all.push_back({.op = "triu", .inputs = {{4, 5}}, .attrs = {{"diagonal", int64_t{1}}}});
+    all.push_back({.op = "tril", .inputs = {{2, 4, 3}}});
     all.push_back({.op = "topk", .attrs = {{"k", int64_t{2}}, {"largest", false}}});
     all.push_back({.op = "pixel_shuffle",
                    .inputs = {{1, 8, 2, 3}},
@@ -260,16 +259,59 @@ TEST(OnnxExport, OutputsThatNoNodeMakes) {
   EXPECT_EQ(got[3].to_vector<float>(), (std::vector<float>{0, 5}));
 }
 
+// The names of a graph's inputs (11) or outputs (12).
+std::vector<std::string> names_of(const std::string& model, int field) {
+  std::vector<std::string> names;
+  for (const std::string& info : submessages(submessages(model, 7).at(0), field))
+    names.push_back(submessages(info, 1).at(0));
+  return names;
+}
+
+TEST(OnnxExport, NamesOfInputsAndOutputsStay) {
+  Graph g;
+  ValueId x = g.add_input("image:0", float_type({2}));
+  g.add_input("z", float_type({2}));
+  ValueId c = g.add_constant("c", floats({1, 2}));
+  ValueId q = g.add_call("codes", "quantize", {x}, {}, u8(0.05f, 128)),
+          d = g.add_call("scores/1", "dequantize", {q}), y = g.add_call("y", "add", {d, c});
+  g.set_outputs({x, d, c, q, y});
+  const std::string bytes = io::to_onnx_bytes(g);
+  EXPECT_EQ(names_of(bytes, 11), (std::vector<std::string>{"image:0", "z"}));
+  EXPECT_EQ(names_of(bytes, 12),
+            (std::vector<std::string>{"image:0", "scores/1", "c", "codes", "y"}));
+  const Graph back = io::import_onnx_bytes(bytes);
+  for (size_t i = 0; i < g.outputs().size(); ++i)
+    EXPECT_EQ(back.value(back.outputs()[i]).name, g.value(g.outputs()[i]).name);
+  const std::vector<Tensor> inputs{floats({-1, 5}), floats({0, 0})};
+  const auto got = run_graph(back, inputs), want = run_graph(g, inputs);
+  for (size_t i = 0; i < want.size(); ++i) EXPECT_EQ(to_string(got[i]), to_string(want[i])) << i;
+}
+
+// One with a name is one in the file, of quantized networks too.
+TEST(OnnxExportQuantized, SymbolicDimensionsStay) {
+  Graph g;
+  ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(2), Dim("H"), Dim("W")})),
+          q = g.add_call("q", "quantize", {x}, {}, u8(0.05f, 128));
+  ValueId p =
+      g.add_call("p", "max_pool2d", {q},
+                 {{"kernel", std::vector<int64_t>{2, 2}}, {"stride", std::vector<int64_t>{2, 2}}});
+  g.set_outputs({p, g.add_call("y", "dequantize", {p})});
+  const Graph back = graph::merge_qdq(io::import_onnx_bytes(io::to_onnx_bytes(g)));
+  EXPECT_EQ(to_string(back.type(back.inputs()[0])), "Float(N, 2, H, W)");
+  for (size_t i : {0, 1})
+    EXPECT_EQ(to_string(back.type(back.outputs()[i])), to_string(g.type(g.outputs()[i])));
+}
+
 TEST(OnnxExport, AllThatCannotBeWrittenInOneError) {
   Graph g;
   ValueId x = g.add_input("x", float_type({1, 1, 7, 7}));
   ValueId a = g.add_call("a", "adaptive_avg_pool2d", {x},
                          {{"output_size", std::vector<int64_t>{2, 2}}}, std::nullopt, "pool");
   ValueId i = g.add_call("i", "to", {a}, {{"dtype", std::string("int64")}});
-  g.set_outputs({g.add_call("y", "triu", {i}, {}, std::nullopt, "upper")});
+  g.set_outputs({g.add_call("y", "clamp", {i}, {{"min", 0.0}}, std::nullopt, "low")});
   expect_error(ErrorCode::unsupported,
                {"2 operators cannot be written", "adaptive_avg_pool2d (node \"pool\"",
-                "triu (node \"upper\""},
+                "clamp (node \"low\""},
                [&] { io::to_onnx_bytes(g); });
 }
 
@@ -433,16 +475,185 @@ TEST(OnnxExportQuantized, FloatLeftNodes) {
   round_trip(g, {Tensor::randn({2, 4}, 1)});
 }
 
-// ONNX has no 4-bit codes in these opsets: they are bytes there, and mean the same numbers.
-TEST(OnnxExportQuantized, WeightsOfFourBitsAreWrittenAsBytes) {
+// Operators on codes that ONNX Runtime has no integer kernel for are written as some that it has one
+// for, and come back as what they were.
+TEST(OnnxExportQuantized, FormsOfOnnxRuntimeComeBack) {
+  struct Case {
+    const char* op;
+    Attrs attrs;
+    std::optional<Tensor> number;  // the second operand
+    ops::QType type;
+    std::string nodes;  // between the first and the last pair
+  };
+  const auto of = [](DType dtype, float scale, int64_t zero_point) {
+    return ops::QType{dtype, Quantizer::per_tensor(scale, zero_point, dtype)};
+  };
+  const Tensor third = Tensor::scalar(-0.3f);
+  const std::string number = "DequantizeLinear ", again = "QuantizeLinear DequantizeLinear ";
+  const std::vector<Case> cases{
+      {"relu", {}, {}, of(DType::quint8, 0.05f, 128), "LeakyRelu"},
+      {"relu", {}, {}, of(DType::qint8, 0.05f, -128), "LeakyRelu"},
+      {"add", {}, third, of(DType::quint8, 0.04f, 100), number + "Add"},
+      {"mul", {}, third, of(DType::qint8, 0.04f, 9), number + "Mul"},
+      {"mul",
+       {},
+       Tensor::from(std::vector<float>{2}, {1}),
+       of(DType::quint8, 0.1f, 128),
+       number + "Mul"},
+      {"mul", {}, Tensor::scalar(0), of(DType::quint8, 0.1f, 128), number + "Mul"},
+      {"sub", {}, third, of(DType::quint8, 0.04f, 100), number + "Add"},
+      {"div", {}, third, of(DType::quint8, 0.2f, 100), number + "Mul"},
+      {"div", {}, Tensor::scalar(8), of(DType::qint8, 0.00625f, 7), number + "Mul"},
+      {"div", {}, Tensor::scalar(1e-42f), of(DType::quint8, 0.2f, 100), "Div"},
+      {"hardsigmoid",
+       {},
+       {},
+       of(DType::quint8, 1 / 256.f, 0),
+       number + "Mul " + again + number + "Add"},
+      {"hardsigmoid",
+       {{"alpha", 0.2}, {"beta", 0.4}},
+       {},
+       of(DType::qint8, 1 / 255.f, -128),
+       number + "Mul " + again + number + "Add"},
+      // Codes of more than 1 and less than 0: nothing would clip.
+      {"hardsigmoid", {}, {}, of(DType::quint8, 1 / 128.f, 0), "HardSigmoid"},
+      {"hardsigmoid", {}, {}, of(DType::quint8, 1 / 256.f, 1), "HardSigmoid"},
+      {"hardswish", {}, {}, of(DType::quint8, 0.03f, 13), number + "Add " + again + "Mul"},
+      {"hardswish", {}, {}, of(DType::qint8, 0.03f, -115), number + "Add " + again + "Mul"},
+      // So fine that the gate's 8 bits would show.
+      {"hardswish", {}, {}, of(DType::quint8, 0.002f, 188), "Add Clip Mul Div"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.op + (" " + to_string(*c.type.quantizer)));
+    Graph g;
+    ValueId x = g.add_input("x", float_type({400}));
+    const bool same = ops::get(c.op).rule() == ops::QRule::same;
+    ValueId q = g.add_call(
+        "q", "quantize", {x}, {},
+        same ? c.type : of(c.type.dtype, 0.05f, c.type.dtype == DType::quint8 ? 128 : 7));
+    std::vector<ValueId> operands{q};
+    if (c.number) operands.push_back(g.add_constant("number", *c.number));
+    ValueId y = g.add_call("y", c.op, operands, c.attrs,
+                           same ? std::nullopt : std::optional(c.type), "node");
+    g.set_outputs({g.add_call("z", "dequantize", {y}, {}, std::nullopt, "last")});
+    Graph back = round_trip(g, {Tensor::randn({400}, 1)});
+    EXPECT_EQ(graph::print(back, {.full = true}), graph::print(g, {.full = true}));
+    EXPECT_EQ(onnx_ops_of(io::to_onnx_bytes(g)),
+              "QuantizeLinear DequantizeLinear " + c.nodes + " QuantizeLinear DequantizeLinear");
+  }
+}
+
+// A layer with a relu whose lowest code is below zero: the relu follows on codes.
+TEST(OnnxExportQuantized, ReluOfLayersThatGoBelowZero) {
+  for (const char* op : {"add", "linear"}) {
+    Graph g;
+    ValueId x = g.add_input("x", float_type({2, 4})),
+            q = g.add_call("q", "quantize", {x}, {}, u8(0.05f, 128));
+    ValueId w = std::string(op) == "add" ? q : g.add_constant("w", weight({4, 4}));
+    ValueId y =
+        g.add_call("y", op, {q, w}, {{"activation", std::string("relu")}}, u8(0.05f, 100), "node");
+    g.set_outputs({g.add_call("z", "dequantize", {y}, {}, std::nullopt, "last")});
+    Graph back = round_trip(g, {Tensor::randn({2, 4}, 1)});
+    EXPECT_EQ(graph::print(back, {.full = true}), graph::print(g, {.full = true}));
+    EXPECT_TRUE(onnx_ops_of(io::to_onnx_bytes(g))
+                    .ends_with("QuantizeLinear DequantizeLinear LeakyRelu QuantizeLinear "
+                               "DequantizeLinear"));
+  }
+}
+
+// Sizes are those of the codes: nothing is dequantized for them.
+TEST(OnnxExportQuantized, SizesOfCodes) {
   Graph g;
-  ValueId x = g.add_input("x", float_type({2, 5}));
-  ValueId w =
-      g.add_constant("w", quantize_per_tensor(Tensor::randn({3, 5}, 5), 0.2, 1, DType::qint4x2));
-  g.set_outputs({g.add_call("y", "linear_weight_only", {x, w})});
-  Graph back = graph::merge_qdq(io::import_onnx_bytes(io::to_onnx_bytes(g)));
-  Tensor input = Tensor::randn({2, 5}, 1);
-  EXPECT_TRUE(allclose(run_graph(back, {input})[0], run_graph(g, {input})[0], 1e-5, 1e-6));
+  ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(4)})),
+          q = g.add_call("q", "quantize", {x}, {}, u8(0.05f, 128), "first");
+  g.set_outputs({g.add_call("n", "shape", {q}, {{"end", int64_t{1}}}, std::nullopt, "sizes"),
+                 g.add_call("y", "dequantize", {q}, {}, std::nullopt, "last")});
+  const std::string bytes = io::to_onnx_bytes(g);
+  EXPECT_EQ(onnx_ops_of(bytes), "QuantizeLinear Shape Slice DequantizeLinear");
+  const Graph back = graph::merge_qdq(io::import_onnx_bytes(bytes));
+  EXPECT_EQ(back.value(node_of(back, "shape").inputs[0]).name, "q");
+}
+
+// -- for TensorRT ---------------------------------------------------------------------------------
+
+ops::QType i8(float scale, int64_t zero_point = 0) {
+  return {DType::qint8, Quantizer::per_tensor(scale, zero_point, DType::qint8)};
+}
+
+// quantize -> linear over sequences (bias, relu) -> add -> dequantize, in codes of int8.
+Graph symmetric_net(int64_t zero_point = 0) {
+  Graph g;
+  ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(3), Dim(4)}));
+  ValueId q = g.add_call("xq", "quantize", {x}, {}, i8(0.05f, zero_point), "first");
+  ValueId w = g.add_constant("fc.weight", weight({4, 4})),
+          b = g.add_constant("fc.bias", Tensor::randn({4}, 2));
+  ValueId l =
+      g.add_call("l", "linear", {q, w, b}, {{"activation", std::string("relu")}}, i8(0.1f), "fc");
+  ValueId a = g.add_call("a", "add", {l, q}, {}, i8(0.1f), "add");
+  g.set_outputs({g.add_call("y", "dequantize", {a}, {}, std::nullopt, "last")});
+  return g;
+}
+
+TEST(OnnxExportTensorRt, CodesAreSymmetricAndBiasesFloat) {
+  const Graph g = symmetric_net();
+  const std::string bytes = io::to_onnx_bytes(g, {.target = io::OnnxTarget::tensorrt});
+  EXPECT_EQ(onnx_ops_of(bytes),
+            "QuantizeLinear DequantizeLinear DequantizeLinear Transpose MatMul Add Relu "
+            "QuantizeLinear DequantizeLinear Add QuantizeLinear DequantizeLinear");
+  // TensorProto: data_type 2, name 8, raw_data 9.
+  for (const std::string& t : submessages(submessages(bytes, 7).at(0), 5)) {
+    int64_t type = 0;
+    std::string name, data;
+    for (const Field& f : fields(t)) {
+      if (f.number == 2) type = static_cast<int64_t>(f.value);
+      if (f.number == 8) name = f.bytes;
+      if (f.number == 9) data = f.bytes;
+    }
+    EXPECT_NE(type, kInt32) << name;
+    EXPECT_NE(type, kUint8) << name;
+    if (name.find("zero_point") != std::string::npos) {
+      EXPECT_EQ(type, kInt8) << name;
+      EXPECT_EQ(data, std::string(data.size(), '\0')) << name;
+    }
+  }
+  const Graph back = graph::merge_qdq(graph::fuse_activations(io::import_onnx_bytes(bytes)));
+  EXPECT_EQ(graph::print(back, {.full = true}), graph::print(g, {.full = true}));
+}
+
+TEST(OnnxExportTensorRt, BiasesOfCodesAreWrittenAsNumbers) {
+  Graph g = symmetric_net();
+  Graph imported =
+      graph::merge_qdq(graph::fuse_activations(io::import_onnx_bytes(io::to_onnx_bytes(g))));
+  ASSERT_EQ(imported.type(*imported.find("fc.bias")).dtype, DType::qint32);
+  const Graph back = graph::merge_qdq(graph::fuse_activations(
+      io::import_onnx_bytes(io::to_onnx_bytes(imported, {.target = io::OnnxTarget::tensorrt}))));
+  const Tensor x = Tensor::randn({2, 3, 4}, 1);
+  EXPECT_TRUE(equal(run_one(back, {x}), run_one(imported, {x})));
+  EXPECT_EQ(ops_of(back), ops_of(imported));
+}
+
+TEST(OnnxExportTensorRt, OtherCodesAreNamed) {
+  const io::OnnxExportOptions options{.target = io::OnnxTarget::tensorrt};
+  expect_error(ErrorCode::unsupported,
+               {"%xq (qint8, zero_point=3) is not that", "backend 'tensorrt'"},
+               [&] { io::to_onnx_bytes(symmetric_net(3), options); });
+  expect_error(ErrorCode::unsupported, {"%xq (quint8, zero_point=128), %c (quint8), "},
+               [&] { io::to_onnx_bytes(small_net(), options); });
+  Graph dynamic;
+  ValueId x = dynamic.add_input("x", float_type({2, 4}));
+  dynamic.set_outputs(
+      {dynamic.add_call("y", "linear_dynamic", {x, dynamic.add_constant("w", weight({5, 4}))}, {},
+                        std::nullopt, "fc")});
+  expect_error(ErrorCode::unsupported,
+               {"linear_dynamic (node \"fc\": TensorRT has no such operator)"},
+               [&] { io::to_onnx_bytes(dynamic, options); });
+}
+
+TEST(OnnxExportTensorRt, TargetsHaveNames) {
+  for (const std::string& name : io::onnx_target_names())
+    EXPECT_EQ(io::to_string(io::parse_onnx_target(name)), name);
+  expect_error(ErrorCode::not_found, {"tensorflow", "tensorrt"},
+               [] { io::parse_onnx_target("tensorflow"); });
 }
 
 }  // namespace

@@ -187,10 +187,6 @@ TEST(OnnxResize, FormsThatOpset13HasComeBack) {
       EXPECT_EQ(ops_of(back), "interpolate");
       EXPECT_TRUE(equal(run_one(back, {x}), run_one(g, {x})));
     }
-  Resized antialias{{{"mode", text("linear")}, {"antialias", int64_t{1}}}, {1, 1, 0.5f}};
-  expect_error(ErrorCode::unsupported, {"antialias"}, [&] {
-    io::to_onnx_bytes(model_of(antialias, {1, 1, 4}).import());
-  });
 }
 
 TEST(OnnxResize, Mistakes) {

@@ -7,9 +7,10 @@
 // initializers with a DequantizeLinear along the channel axis; the bias of a quantized convolution
 // (plain or transposed) or linear is an int32 initializer with scale s_x * s_w, the code octet's
 // kernels use (affine::quantize_bias). Importing such a model and merging it (graph::merge_qdq)
-// gives the integer graph again. What ONNX Runtime has no integer kernel for takes a form that it has
-// kernels for, where there is one (export_codes.cpp). layer_norm, gelu and hardswish, which opset 13 lacks, are written
-// as the parts that import recognises; lstm, gru and rnn as one direction each of ONNX's layers.
+// gives the integer graph again. What ONNX Runtime has no integer kernel for takes a form
+// that it has kernels for, where there is one (export_codes.cpp). layer_norm, gelu and hardswish,
+// which opset 13 lacks, are written as the parts that import recognises; lstm, gru and rnn as one
+// direction each of ONNX's layers.
 //
 // Scales are float32 in ONNX: a double that float32 does not hold is rounded. Dynamic layers become
 // DynamicQuantizeLinear and MatMulInteger or ConvInteger: where such a layer chooses its zero point

@@ -95,8 +95,8 @@ class Exporter {
                           const std::string& mark = "");
   // The call's operands, with numbers that are constants as exact_codes where its operand 0 and its
   // result are codes: ONNX Runtime's integer add and mul take codes only. `instead`: what is added
-  // or multiplied by in place of a number that is subtracted or divided by; import finds that one in
-  // a mark (kNumberMark). Nullopt if there is none, or no such number.
+  // or multiplied by in place of a number that is subtracted or divided by; import finds that one
+  // in a mark (kNumberMark). Nullopt if there is none, or no such number.
   Names with_exact_codes(const CallView& c);
   std::optional<Names> with_exact_codes(const CallView& c,
                                         const std::function<float(float)>& instead);

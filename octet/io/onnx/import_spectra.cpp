@@ -1,5 +1,5 @@
-// Sound: windows, and Fourier transforms as products with matrices of sines and cosines. A transform
-// of frames (STFT) is a convolution of the signal with them.
+// Sound: windows, and Fourier transforms as products with matrices of sines and cosines. A
+// transform of frames (STFT) is a convolution of the signal with them.
 #include <algorithm>
 #include <cmath>
 #include <numbers>

@@ -1,5 +1,5 @@
-// Recurrent layers of ONNX have a dimension of directions, which models squeeze away again: pairs of
-// unsqueeze and squeeze go.
+// Recurrent layers of ONNX have a dimension of directions, which models squeeze away again: pairs
+// of unsqueeze and squeeze go.
 #include "octet/io/onnx/importer_impl.h"
 
 namespace octet::io::onnx_impl {

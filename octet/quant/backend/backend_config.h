@@ -320,8 +320,8 @@ class BackendConfig {
 };
 
 // The QConfig nearest to `qconfig` that the backend's static layers take: `qconfig` itself, or with
-// the dtype, a symmetric qscheme, the codes and the least scale that one of their dtype configs asks
-// for. `qconfig` where no such change is enough, and where it is not of static quantization.
+// the dtype, a symmetric qscheme, the codes and the least scale that one of their dtype configs
+// asks for. `qconfig` where no such change is enough, and where it is not of static quantization.
 QConfig fitting_qconfig(const QConfig& qconfig, const BackendConfig& backend);
 
 // octet's own backend. Activations quint8 or qint8; weights qint8, per tensor or per channel;

@@ -475,8 +475,8 @@ TEST(OnnxExportQuantized, FloatLeftNodes) {
   round_trip(g, {Tensor::randn({2, 4}, 1)});
 }
 
-// Operators on codes that ONNX Runtime has no integer kernel for are written as some that it has one
-// for, and come back as what they were.
+// Operators on codes that ONNX Runtime has no integer kernel for are written as some that it has
+// one for, and come back as what they were.
 TEST(OnnxExportQuantized, FormsOfOnnxRuntimeComeBack) {
   struct Case {
     const char* op;

@@ -21,12 +21,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path case_file(const std::string& name) { return data_dir() / ".." / "cases" / name; }
-
-#define OCTET_NEED_CASE(name)                              \
-  if (!fs::exists(case_file(std::string(name) + ".onnx"))) \
-  GTEST_SKIP() << "no " << case_file(name).string() << ".onnx"
-
 using Arrays = std::map<std::string, Tensor>;
 
 // As `octet run` reads a model.
@@ -36,8 +30,8 @@ graph::Graph load(const fs::path& path) {
 }
 
 struct Case {
-  explicit Case(const std::string& name) : file(case_file(name + ".onnx")), graph(load(file)) {
-    for (auto& [key, value] : read_npz(case_file(name + ".npz")))
+  explicit Case(const std::string& name) : file(cases_dir() / (name + ".onnx")), graph(load(file)) {
+    for (auto& [key, value] : read_npz(cases_dir() / (name + ".npz")))
       (key.starts_with("in.") ? in : out)[key.substr(key.find('.') + 1)] = value;
   }
   // The tensor of an initializer of the model.
@@ -172,42 +166,42 @@ void check(const std::string& name, double db, const std::string& integer) {
 // -- transposed convolutions ----------------------------------------------------------------------
 
 TEST(DataCases, ConvTranspose1d) {
-  OCTET_NEED_CASE("convtranspose.c1d");
+  OCTET_NEED_CASE("convtranspose.c1d.onnx");
   check("convtranspose.c1d", 30, "conv_transpose1d");
 }
 
 TEST(DataCases, ConvTransposeDepthwise) {
-  OCTET_NEED_CASE("convtranspose.depthwise");
+  OCTET_NEED_CASE("convtranspose.depthwise.onnx");
   check("convtranspose.depthwise", 30, "conv_transpose2d");
 }
 
 TEST(DataCases, ConvTransposeDilatedWithUnevenPads) {
-  OCTET_NEED_CASE("convtranspose.dil_asympads");
+  OCTET_NEED_CASE("convtranspose.dil_asympads.onnx");
   check("convtranspose.dil_asympads", 30, "conv_transpose2d");
 }
 
 TEST(DataCases, ConvTransposeInGroups) {
-  OCTET_NEED_CASE("convtranspose.group3");
+  OCTET_NEED_CASE("convtranspose.group3.onnx");
   check("convtranspose.group3", 30, "conv_transpose2d");
 }
 
 TEST(DataCases, ConvTransposeOutputShape) {
-  OCTET_NEED_CASE("convtranspose.output_shape");
+  OCTET_NEED_CASE("convtranspose.output_shape.onnx");
   check("convtranspose.output_shape", 30, "conv_transpose2d");
 }
 
 TEST(DataCases, ConvTransposeSameLower) {
-  OCTET_NEED_CASE("convtranspose.same_lower_k3s2");
+  OCTET_NEED_CASE("convtranspose.same_lower_k3s2.onnx");
   check("convtranspose.same_lower_k3s2", 30, "conv_transpose2d");
 }
 
 TEST(DataCases, ConvTransposeSameUpper) {
-  OCTET_NEED_CASE("convtranspose.same_upper_k4s2");
+  OCTET_NEED_CASE("convtranspose.same_upper_k4s2.onnx");
   check("convtranspose.same_upper_k4s2", 30, "conv_transpose2d");
 }
 
 TEST(DataCases, ConvTransposeQdqRunsInIntegers) {
-  OCTET_NEED_CASE("convtranspose.qdq");
+  OCTET_NEED_CASE("convtranspose.qdq.onnx");
   check_float("convtranspose.qdq");
   EXPECT_EQ(ops_of(Case("convtranspose.qdq").graph), "quantize conv_transpose2d dequantize");
 }
@@ -215,7 +209,7 @@ TEST(DataCases, ConvTransposeQdqRunsInIntegers) {
 // -- recurrent layers, resizing, graphs -----------------------------------------------------------
 
 TEST(DataCases, RecurrentLayer) {
-  OCTET_NEED_CASE("gru-lstm.m");
+  OCTET_NEED_CASE("gru-lstm.m.onnx");
   check("gru-lstm.m", 30, "linear");
   Case c("gru-lstm.m");
   graph::Graph dynamic = quant::quantize_dynamic_fx(c.graph);
@@ -224,71 +218,71 @@ TEST(DataCases, RecurrentLayer) {
 }
 
 TEST(DataCases, ResizeCubicExcludingOutside) {
-  OCTET_NEED_CASE("upsample-resize.cubic");
+  OCTET_NEED_CASE("upsample-resize.cubic.onnx");
   check("upsample-resize.cubic", 30, "conv2d");
 }
 
 TEST(DataCases, ResizeToSizesComputedInTheGraph) {
-  OCTET_NEED_CASE("upsample-resize.rs11dyn");
+  OCTET_NEED_CASE("upsample-resize.rs11dyn.onnx");
   check("upsample-resize.rs11dyn", 30, "conv2d");
 }
 
 TEST(DataCases, ResizeOfSomeAxes) {
-  OCTET_NEED_CASE("upsample-resize.rs18axes");
+  OCTET_NEED_CASE("upsample-resize.rs18axes.onnx");
   check("upsample-resize.rs18axes", 30, "conv2d");
 }
 
 TEST(DataCases, IfWithAKnownCondition) {
-  OCTET_NEED_CASE("misc-graph.ifc");
+  OCTET_NEED_CASE("misc-graph.ifc.onnx");
   check("misc-graph.ifc", 30, "conv2d");
 }
 
 TEST(DataCases, ValuesOnTheWayAndInputsAsOutputs) {
-  OCTET_NEED_CASE("misc-graph.mid");
+  OCTET_NEED_CASE("misc-graph.mid.onnx");
   Case c("misc-graph.mid");
   expect_all(run(c.graph, c.in), c.out, "mid");
   expect_survives_files(c.graph, c.in, c.out);
 }
 
 TEST(DataCases, ReduceMaxWithAxesAsInput) {
-  OCTET_NEED_CASE("split-reduce-opset18.rmax18");
+  OCTET_NEED_CASE("split-reduce-opset18.rmax18.onnx");
   check("split-reduce-opset18.rmax18", 30, "conv2d");
 }
 
 TEST(DataCases, SplitWithoutSizes) {
-  OCTET_NEED_CASE("split-reduce-opset18.split13_nosplit");
+  OCTET_NEED_CASE("split-reduce-opset18.split13_nosplit.onnx");
   check("split-reduce-opset18.split13_nosplit", 30, "conv2d");
 }
 
 TEST(DataCases, ClipWithMinAboveMaxGivesMax) {
-  OCTET_NEED_CASE("clip.minmaxcross");
+  OCTET_NEED_CASE("clip.minmaxcross.onnx");
   check_float("clip.minmaxcross");
 }
 
 TEST(DataCases, Uint8InAndOut) {
-  OCTET_NEED_CASE("uint8-io.full");
+  OCTET_NEED_CASE("uint8-io.full.onnx");
   check_float("uint8-io.full");
 }
 
 // -- integer operators ----------------------------------------------------------------------------
 
 TEST(DataCases, DequantizeInBlocks) {
-  OCTET_NEED_CASE("integer-ops.block_dq21");
+  OCTET_NEED_CASE("integer-ops.block_dq21.onnx");
   check_float("integer-ops.block_dq21");
 }
 
 TEST(DataCases, SixteenBitCodes) {
-  OCTET_NEED_CASE("integer-ops.ql16");
+  OCTET_NEED_CASE("integer-ops.ql16.onnx");
   check_float("integer-ops.ql16");
 }
 
 TEST(DataCases, MatMulOfPackedBits) {
-  OCTET_NEED_CASE("integer-ops.matmulnbits");
+  OCTET_NEED_CASE("integer-ops.matmulnbits.onnx");
   check_float("integer-ops.matmulnbits");
 }
 
 TEST(DataCases, AddOfCodes) {
-  OCTET_NEED_CASE("integer-ops.qlinearadd");
+  OCTET_NEED_CASE("integer-ops.qlinearadd.onnx");
   check_float("integer-ops.qlinearadd");
 }
 
@@ -310,7 +304,7 @@ int64_t window_sum(const Tensor& x, int64_t x_zero, const Tensor& w, int64_t w_z
 }
 
 TEST(DataCases, ConvInteger) {
-  OCTET_NEED_CASE("integer-ops.convinteger");
+  OCTET_NEED_CASE("integer-ops.convinteger.onnx");
   Case c("integer-ops.convinteger");
   const Tensor &x = c.in.at("a"), w = c.initializer("w");
   Tensor want = Tensor::zeros({1, 4, 8, 8}, DType::int32);
@@ -322,7 +316,7 @@ TEST(DataCases, ConvInteger) {
 }
 
 TEST(DataCases, QLinearConv) {
-  OCTET_NEED_CASE("integer-ops.qlinearconv");
+  OCTET_NEED_CASE("integer-ops.qlinearconv.onnx");
   Case c("integer-ops.qlinearconv");
   const Tensor &x = c.in.at("a"), w = c.initializer("w"), ws = c.initializer("ws"),
                b = c.initializer("b");
@@ -341,7 +335,7 @@ TEST(DataCases, QLinearConv) {
 }
 
 TEST(DataCases, DynamicQuantizeLinearAndMatMulInteger) {
-  OCTET_NEED_CASE("integer-ops.dql_matmulinteger");
+  OCTET_NEED_CASE("integer-ops.dql_matmulinteger.onnx");
   Case c("integer-ops.dql_matmulinteger");
   const Tensor &x = c.in.at("x"), w = c.initializer("w");
   const float ws = c.initializer("ws").data<float>()[0];
@@ -370,32 +364,32 @@ TEST(DataCases, DynamicQuantizeLinearAndMatMulInteger) {
 // -- quantization: biases, slopes, joined scales --------------------------------------------------
 
 TEST(DataCases, PrunedChannelKeepsItsBias) {
-  OCTET_NEED_CASE("dead-channel-bias.m_zero");
+  OCTET_NEED_CASE("dead-channel-bias.m_zero.onnx");
   check("dead-channel-bias.m_zero", 30, "conv2d");
 }
 
 TEST(DataCases, NearlyPrunedChannelKeepsItsBias) {
-  OCTET_NEED_CASE("dead-channel-bias.m_1e-6");
+  OCTET_NEED_CASE("dead-channel-bias.m_1e-6.onnx");
   check("dead-channel-bias.m_1e-6", 30, "conv2d");
 }
 
 TEST(DataCases, NetWithAPrunedChannelKeepsItsBias) {
-  OCTET_NEED_CASE("dead-channel-bias.net");
+  OCTET_NEED_CASE("dead-channel-bias.net.onnx");
   check("dead-channel-bias.net", 30, "conv2d");
 }
 
 TEST(DataCases, BiasAtTheEndOfInt32) {
-  OCTET_NEED_CASE("qdq-conv-bias.m_231-1");
+  OCTET_NEED_CASE("qdq-conv-bias.m_231-1.onnx");
   check_float("qdq-conv-bias.m_231-1");
 }
 
 TEST(DataCases, UnusedOutlierSlopeCostsNothing) {
-  OCTET_NEED_CASE("prelu-unused-outlier-slope.1c11");
+  OCTET_NEED_CASE("prelu-unused-outlier-slope.1c11.onnx");
   check("prelu-unused-outlier-slope.1c11", 25, "conv2d");
 }
 
 TEST(DataCases, ConcatOfInputs) {
-  OCTET_NEED_CASE("concat-inputs.only");
+  OCTET_NEED_CASE("concat-inputs.only.onnx");
   check_float("concat-inputs.only");
 }
 

@@ -93,8 +93,10 @@ TEST(Prelu, SlopesOfAModuleAndOfTheFunctionStayFloatInGraphMode) {
 TEST(Prelu, SlopesStayFloatInTraining) {
   auto model = nn::make<WithFunction>();
   model->train();
-  auto prepared = quant::prepare_qat_fx(model, quant::get_default_qat_qconfig_mapping(),
-                                        std::vector<Tensor>{batch(1)});
+  // Nothing takes the codes of the prelu, which is a result: it is an island.
+  auto prepared = quant::prepare_qat_fx(
+      model, quant::get_default_qat_qconfig_mapping(), std::vector<Tensor>{batch(1)},
+      quant::PrepareCustomConfig().set_leave_islands_float(false));
   for (uint64_t i = 0; i < 8; ++i) (*prepared)(batch(i));
   prepared->eval();
   model->eval();
@@ -103,10 +105,12 @@ TEST(Prelu, SlopesStayFloatInTraining) {
 
   Graph g = graph::parse(
       "graph g {\n%x: Float(N, 3, 6, 6) = input\n%w: Float(8, 3, 3, 3) = constant\n%s: Float(1, 8, "
-      "1, 1) = constant\n"
-      "%c: Float(N, 8, 4, 4) = conv2d(%x, %w)\n%p: Float(N, 8, 4, 4) = prelu(%c, %s)\nreturn "
-      "(%p)\n}\n",
-      {{"w", Tensor::randn({8, 3, 3, 3}, 3)}, {"s", Tensor::from(kSlopes, {1, 8, 1, 1})}});
+      "1, 1) = constant\n%v: Float(8, 8, 1, 1) = constant\n"
+      "%c: Float(N, 8, 4, 4) = conv2d(%x, %w)\n%p: Float(N, 8, 4, 4) = prelu(%c, %s)\n"
+      "%y: Float(N, 8, 4, 4) = conv2d(%p, %v)\nreturn (%y)\n}\n",
+      {{"w", Tensor::randn({8, 3, 3, 3}, 3)},
+       {"v", Tensor::randn({8, 8, 1, 1}, 4)},
+       {"s", Tensor::from(kSlopes, {1, 8, 1, 1})}});
   auto trained = quant::prepare_qat_fx(g, quant::get_default_qat_qconfig());
   for (uint64_t i = 0; i < 8; ++i) trained->forward(std::vector<Tensor>{batch(i)});
   trained->eval();

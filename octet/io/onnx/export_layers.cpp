@@ -49,7 +49,8 @@ void write_max_pool(Exporter& ex, const CallView& c) {
 }
 
 void write_avg_pool(Exporter& ex, const CallView& c) {
-  if (int64_t divisor = c.attrs().get_int("divisor_override"))
+  if (int64_t divisor =
+          c.attrs().has("divisor_override") ? c.attrs().get_int("divisor_override") : 0)
     throw Exporter::Unsupported{fmt::format("an average pool that divides by {}", divisor)};
   OnnxAttrs attrs = pool_attrs(c.attrs());
   attrs.push_back(
@@ -58,21 +59,23 @@ void write_avg_pool(Exporter& ex, const CallView& c) {
 }
 
 // An even grid is an ordinary pool; ONNX has no other.
+template <bool kMax>
 void write_adaptive_pool(Exporter& ex, const CallView& c) {
   const auto& size = c.attrs().get_ints("output_size");
-  if (size == std::vector<int64_t>{1, 1}) {
-    ex.add(c, "GlobalAveragePool", c.in, c.out[0]);
+  if (std::all_of(size.begin(), size.end(), [](int64_t n) { return n == 1; })) {
+    ex.add(c, kMax ? "GlobalMaxPool" : "GlobalAveragePool", c.in, c.out[0]);
     return;
   }
   std::vector<int64_t> window;
-  for (size_t i = 0; i < 2; ++i) {
+  for (size_t i = 0; i < size.size(); ++i) {
     const Dim& in = c.type(0).dims[i + 2];
     if (!in.known() || in.size() % size[i] != 0)
       throw Exporter::Unsupported{
           fmt::format("an adaptive pool of {} to {} pixels", to_string(in), size[i])};
     window.push_back(in.size() / size[i]);
   }
-  ex.add(c, "AveragePool", c.in, c.out[0], {{"kernel_shape", window}, {"strides", window}});
+  ex.add(c, kMax ? "MaxPool" : "AveragePool", c.in, c.out[0],
+         {{"kernel_shape", window}, {"strides", window}});
 }
 
 void write_batch_norm(Exporter& ex, const CallView& c) {
@@ -158,9 +161,12 @@ void add_layer_writers(std::unordered_map<std::string, Writer>& w) {
   for (const char* op : {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
     w[op] = write_conv_transpose;
   w["linear"] = write_linear;
-  w["max_pool2d"] = write_max_pool;
-  w["avg_pool2d"] = write_avg_pool;
-  w["adaptive_avg_pool2d"] = write_adaptive_pool;
+  for (const char* dims : {"1d", "2d", "3d"}) {
+    w[std::string("max_pool") + dims] = write_max_pool;
+    w[std::string("avg_pool") + dims] = write_avg_pool;
+    w[std::string("adaptive_avg_pool") + dims] = write_adaptive_pool<false>;
+    w[std::string("adaptive_max_pool") + dims] = write_adaptive_pool<true>;
+  }
   w["batch_norm"] = write_batch_norm;
   w["instance_norm"] = write_instance_norm;
   w["group_norm"] = write_group_norm;

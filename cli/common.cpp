@@ -398,6 +398,11 @@ Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64
   return result;
 }
 
+Latency latency_of(std::vector<double> ms) {
+  std::sort(ms.begin(), ms.end());
+  return {ms[ms.size() / 2], ms[0]};
+}
+
 std::vector<Latency> measure(const std::vector<const runtime::Program*>& programs,
                              const std::vector<std::vector<Tensor>>& inputs, double seconds) {
   constexpr int kWarmUps = 3, kRunsPerTurn = 5;
@@ -427,10 +432,7 @@ std::vector<Latency> measure(const std::vector<const runtime::Program*>& program
     if (times[0].size() >= 10000) break;
   }
   std::vector<Latency> results;
-  for (auto& t : times) {
-    std::sort(t.begin(), t.end());
-    results.push_back({t[t.size() / 2], t[0]});
-  }
+  for (auto& t : times) results.push_back(latency_of(std::move(t)));
   return results;
 }
 

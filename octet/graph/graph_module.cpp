@@ -352,12 +352,13 @@ bool same_samples(const Tensor& a, const Tensor& b) {
 
 bool GraphModule::has_values_of(const Graph& other, int64_t turn) const {
   auto& self = const_cast<GraphModule&>(*this);
+  constexpr int64_t kTurns = 64;
   int64_t number = 0;
   return std::all_of(trained_.begin(), trained_.end(), [&](const auto& trained) {
     const auto at = other.find(trained.second);
     if (!at || !other.is_constant(*at)) return false;
     const Tensor &there = other.constant(*at), here = self.tensor(trained.second).detach();
-    const bool whole = number++ % 16 == turn % 16;
+    const bool whole = number++ % kTurns == turn % kTurns;
     return (!whole && same_samples(there, here)) || equal(there, here);
   });
 }

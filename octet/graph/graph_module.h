@@ -60,7 +60,7 @@ class GraphModule : public nn::Module {
   // The same for another graph whose constants have these names: that this one was cut from, say.
   Graph with_values(const Graph& other) const;
   // Whether that would change no constant of the other graph, as far as can be told from every
-  // 16th constant, beginning with number `turn` % 16, and from samples of the others: 16 turns see
+  // 64th constant, beginning with number `turn` % 64, and from samples of the others: 64 turns see
   // everything, and each sees at once what changed as a whole. (Reading all weights takes about a
   // tenth as long as running a network on one image.)
   bool has_values_of(const Graph& other, int64_t turn) const;

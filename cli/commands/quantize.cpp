@@ -19,11 +19,13 @@
 #include "octet/debug/metrics.h"
 #include "octet/debug/report.h"
 #include "octet/graph/passes/fuse_lookups.h"
+#include "octet/quant/observe/min_max.h"
 #include "octet/quant/workflow/fx.h"
 
 namespace octet::cli {
 namespace {
 
+constexpr int64_t kMostAtOnce = 32;      // samples
 constexpr int64_t kReportSamples = 512;  // of the calibration data
 
 struct Options {
@@ -46,7 +48,7 @@ graph::Graph load_float_model(const std::string& path, const graph::InputShapes&
 // How many samples to run at once: 32, or as many as leave the largest value of the network at 128
 // MB. Larger values take longer to clear than calls take to start. Sizes that are open count as 1.
 int64_t samples_at_once(const graph::Graph& graph, const Dataset& dataset) {
-  constexpr int64_t kMost = 32, kBytes = int64_t{128} << 20;
+  constexpr int64_t kBytes = int64_t{128} << 20;
   int64_t largest = 1;
   for (size_t v = 0; v < graph.values().size(); ++v) {
     const auto id = static_cast<graph::ValueId>(v);
@@ -55,13 +57,24 @@ int64_t samples_at_once(const graph::Graph& graph, const Dataset& dataset) {
     for (const Dim& d : graph.type(id).dims) bytes *= d.known() ? d.size() : 1;
     largest = std::max(largest, bytes);
   }
-  return batch_size(dataset, std::clamp<int64_t>(kBytes / largest, 1, kMost));
+  return batch_size(dataset, std::clamp<int64_t>(kBytes / largest, 1, kMostAtOnce));
+}
+
+// Whether ranges depend on how the samples are cut into batches: moving averages do.
+bool counts_batches(quant::ObservedGraphModule& prepared) {
+  const auto modules = prepared.named_modules();
+  return std::any_of(modules.begin(), modules.end(), [](const auto& named) {
+    const nn::Module* m = named.second;
+    return dynamic_cast<const quant::MovingAverageMinMaxObserver*>(m) ||
+           dynamic_cast<const quant::MovingAveragePerChannelMinMaxObserver*>(m);
+  });
 }
 
 void calibrate(quant::ObservedGraphModule& prepared, const Dataset& dataset,
                const std::string& path, int64_t count) {
   Progress bar("calibrating", count);
-  const int64_t step = samples_at_once(prepared.graph(), dataset);
+  const int64_t step = counts_batches(prepared) ? batch_size(dataset, kMostAtOnce)
+                                                : samples_at_once(prepared.graph(), dataset);
   for (int64_t i = 0; i < count; i += step) {
     Batch batch = dataset.get(i, std::min(step, count - i));
     try {

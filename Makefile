@@ -16,13 +16,15 @@ test:
 	@./test
 
 # The kernels beside the machine's ceilings, then octet and its peers in turns on the models of MODELS, which are made if they are not
-# there (docs/performance.md). KERNELS is a filter of Google Benchmark's, COMPARE holds options of bench/compare.py.
+# there (docs/performance.md). KERNELS is a filter of Google Benchmark's, COMPARE holds options of bench/compare.py; OCTET_REAL names a
+# directory of real networks (bench/real.py).
 MODELS ?= bench/models
 KERNELS ?= .
 bench: build
 	@cmake --preset $(PRESET) -DOCTET_BUILD_BENCH=ON --log-level=WARNING >/dev/null
 	@cmake --build $(build_dir) --target bench_kernels bench_operators bench_roofline
 	@bench/models.py $(MODELS)
+	@bench/real.py $(MODELS) --bin $(build_dir)/bin
 	@$(build_dir)/bin/bench_kernels --benchmark_filter='$(KERNELS)' --benchmark_counters_tabular=true
 	@bench/compare.py $(MODELS) --bin $(build_dir)/bin $(COMPARE)
 

@@ -49,7 +49,12 @@ OCTET_BENCH_LOOP(vpdpbusd_512, "avx512f,avx512vnni", "vpdpbusd %%zmm0, %%zmm1, %
                  "xmm21", "xmm22", "xmm23", "xmm24", "xmm25")
 OCTET_BENCH_LOOP(vpdpbusd_256, "avxvnni", "%{vex%} vpdpbusd %%ymm0, %%ymm1, %%ymm\\r",
                  "2,3,4,5,6,7,8,9,10,11,12,13", OCTET_BENCH_LOW_12)
-// AVX2 has no exact product of bytes: 16-bit products summed in pairs, and added.
+// AVX2 has no exact product of bytes. Of weights whose pairs cannot saturate 16 bits: bytes summed
+// in pairs, these in pairs, and added. Of others: the same of operands widened to 16 bits.
+OCTET_BENCH_LOOP(vpmaddubsw_256, "avx2",
+                 "vpmaddubsw %%ymm0, %%ymm1, %%ymm14\n\tvpmaddwd %%ymm14, %%ymm15, %%ymm14\n\t"
+                 "vpaddd %%ymm14, %%ymm\\r, %%ymm\\r",
+                 "2,3,4,5,6,7,8,9,10,11,12,13", OCTET_BENCH_LOW_12, "xmm14", "xmm15")
 OCTET_BENCH_LOOP(vpmaddwd_256, "avx2",
                  "vpmaddwd %%ymm0, %%ymm1, %%ymm14\n\tvpaddd %%ymm14, %%ymm\\r, %%ymm\\r",
                  "2,3,4,5,6,7,8,9,10,11,12,13", OCTET_BENCH_LOW_12, "xmm14")
@@ -59,16 +64,18 @@ OCTET_BENCH_LOOP(vpmaddwd_256, "avx2",
 
 // Seconds that one multiply or add (half a multiply-add) of bytes takes `threads` cores at best,
 // from a burst of about `length` seconds: about as long as what is compared with it, so that both
-// are interrupted as often. 0 if nothing is known of the ISA.
-inline double multiplier_burst(Isa isa, int threads, double length = 4e-4) {
+// are interrupted as often. 0 if nothing is known of the ISA. `widened`: on AVX2, of weights that
+// have to be widened to 16 bits; elsewhere all weights are alike.
+inline double multiplier_burst(Isa isa, int threads, double length = 4e-4, bool widened = false) {
   struct Loop {
     void (*run)(int64_t) = nullptr;
     double operations = 0;  // in a loop
   };
   const Loop loop = isa == Isa::avx512vnni ? Loop{detail::vpdpbusd_512, 24 * 128.0}
                     : isa == Isa::avxvnni  ? Loop{detail::vpdpbusd_256, 12 * 64.0}
-                    : isa == Isa::avx2     ? Loop{detail::vpmaddwd_256, 12 * 32.0}
-                                           : Loop{};
+                    : isa != Isa::avx2     ? Loop{}
+                    : widened              ? Loop{detail::vpmaddwd_256, 12 * 32.0}
+                                           : Loop{detail::vpmaddubsw_256, 12 * 64.0};
   if (!loop.run) return 0;
   const auto loops = static_cast<int64_t>(length * 3e9 / 24) + 1;
   const double seconds =

@@ -3,7 +3,7 @@
 
     bench/compare.py DIRECTORY [--only NAME ...] [--threads 1 2] [--rounds 5] [--torch-rounds 2] [--seconds 0.5] [--json OUT.json]
 
-DIRECTORY holds the ONNX files that bench/models.py makes; rows whose files are missing are left out. Each round runs the programs once,
+DIRECTORY holds the ONNX files that bench/models.py and bench/real.py make; rows whose files are missing are left out. Each round runs the programs once,
 in fresh processes, one after the other; the ratio of a round is the peer's median latency by octet's, and the table shows the median of
 the rounds with the lowest and highest: on a shared machine trust those, not the milliseconds.
   ONNX Runtime   if ORT_DIR names the onnxruntime-node package (npm install --ignore-scripts onnxruntime-node)
@@ -19,6 +19,8 @@ import statistics
 import subprocess
 import sys
 
+from real import NETWORKS
+
 HERE = pathlib.Path(__file__).resolve().parent
 BIN = HERE.parent / "build/bin"
 PYTHON = "/usr/bin/python3"
@@ -31,6 +33,7 @@ class Row:
     dims: list          # of its input
     torch: str = ""     # row of bench/torch_peer.py
     operator: str = ""  # row of bench_operators, for octet's side; {} is DIRECTORY. "": `octet bench` of the file
+    real: bool = False  # a real network, whose file may leave sizes open
 
 
 def rows():
@@ -38,7 +41,11 @@ def rows():
     for kind in (".q", ""):
         for name in ("resnet18", "resnet50", "mobilenet_v2"):
             yield Row(name + kind, f"{name}{kind}.onnx", image, name + kind)
+        yield Row("mobilenet_v3" + kind, f"mobilenet_v3{kind}.onnx", image)
+        yield Row("unet" + kind, f"unet{kind}.onnx", [1, 3, 256, 256])
+        yield Row("yolo" + kind, f"yolo{kind}.onnx", [1, 3, 320, 320])
         yield Row("bert2" + kind, f"bert2{kind}.onnx", tokens)
+        yield Row("transformer12" + kind, f"transformer12{kind}.onnx", [1, 128, 384])
         for name in ("mlp", "cnn28"):
             yield Row(name + kind, f"{name}{kind}.onnx", small)
         if kind == ".q":
@@ -51,6 +58,8 @@ def rows():
                 for arithmetic in ("", "dynamic_"):  # float activations; quantized to 8 bits as ONNX Runtime's
                     name = f"int4_{arithmetic}linear_{m}x4096x4096"
                     yield Row(name, f"int4_linear_{m}x4096x4096.onnx", [m, 4096], operator=name)
+        for network in NETWORKS:
+            yield Row(network.name + kind, f"{network.name}{kind}.onnx", network.dims, real=True)
 
 
 def run(command):
@@ -135,7 +144,8 @@ def main():
                 if operator:
                     table.octet.append(run([args.bin / "bench_operators", operator, threads, args.seconds]))
                 else:
-                    table.octet.append(run([args.bin / "octet", "bench", model, "--threads", threads, "--seconds", args.seconds, "--json"]))
+                    shape = ["--shape", "x".join(map(str, row.dims))] if row.real else []
+                    table.octet.append(run([args.bin / "octet", "bench", model, *shape, "--threads", threads, "--seconds", args.seconds, "--json"]))
             print(table.line(), flush=True)
             done.append(table.as_json())
     if not done:

@@ -10,7 +10,10 @@
 #include <benchmark/benchmark.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <functional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -86,7 +89,19 @@ struct Product {
   int64_t m, n, k;
   int64_t kernel = 1, stride = 1, height = 0;  // of a convolution by offsets; height 0: dense
   Epilogue epilogue = Epilogue::requantize;
+  // Weights are -127 and 127, which AVX2 has to widen; otherwise normally distributed.
+  bool extreme = false;
 };
+
+std::vector<int8_t> weights(int64_t n, bool extreme) {
+  std::mt19937 random;
+  std::normal_distribution<float> normal(0, 36);
+  std::vector<int8_t> r(static_cast<size_t>(n));
+  for (int8_t& w : r)
+    w = static_cast<int8_t>(extreme ? (random() % 2 == 0 ? -127 : 127)
+                                    : std::clamp(std::round(normal(random)), -127.0f, 127.0f));
+  return r;
+}
 
 void gemm(benchmark::State& state, const Product& p, int threads) {
   set_num_threads(threads);
@@ -99,10 +114,11 @@ void gemm(benchmark::State& state, const Product& p, int threads) {
   const int64_t side = p.height ? (p.height + 2 * (p.kernel / 2) - p.kernel) / p.stride + 1 : 0;
   kernels::GemmArgs g;
   g.shape = {p.n, k, taps};
-  const auto w = bytes(p.n * k * taps), pad = bytes(k), a = bytes(p.height ? image * p.k : p.m * k);
+  const auto w = weights(p.n * k * taps, p.extreme);
+  const auto pad = bytes(k), a = bytes(p.height ? image * p.k : p.m * k);
   Aligned packed(table().gemm_packed_bytes(g.shape)),
       c(static_cast<size_t>(p.m * p.n * (p.epilogue == Epilogue::requantize ? 1 : 4)));
-  table().gemm_pack(g.shape, reinterpret_cast<const int8_t*>(w.data()), packed.data());
+  table().gemm_pack(g.shape, w.data(), packed.data());
   std::vector<int32_t> offsets, bias(static_cast<size_t>(p.n), 1);
   const std::vector<float> multiplier(static_cast<size_t>(p.n), 1e-4f);
   for (int64_t i = 0; p.height && i < side * side; ++i)
@@ -148,8 +164,10 @@ void gemm(benchmark::State& state, const Product& p, int threads) {
   const double operations = 2.0 * static_cast<double>(p.m * p.n * k * taps);
   measure(
       state, run,
-      [&](double length) { return bench::multiplier_burst(current_isa(), threads, length); }, ours,
-      best);
+      [&](double length) {
+        return bench::multiplier_burst(current_isa(), threads, length, p.extreme);
+      },
+      ours, best);
   state.counters["Gop/s"] = operations / ours.median * 1e-9;
   state.counters["peak%"] = best.median * operations / ours.median * 100;
   state.counters["best%"] = best.least * operations / ours.least * 100;
@@ -163,6 +181,8 @@ void add_products() {
   };
   both("1024x1024x1024/int32", {1024, 1024, 1024, 1, 1, 0, Epilogue::int32});
   both("1024x1024x1024/requantize", {1024, 1024, 1024});
+  if (current_isa() == Isa::avx2)
+    both("1024x1024x1024/int32/extreme", {1024, 1024, 1024, 1, 1, 0, Epilogue::int32, true});
   both("1024x1024x1024/dynamic", {1024, 1024, 1024, 1, 1, 0, Epilogue::dynamic});
   both("128x3072x768/dynamic", {128, 3072, 768, 1, 1, 0, Epilogue::dynamic});
   for (int64_t m : {196, 784, 3136})
@@ -362,15 +382,22 @@ void add_ceilings() {
              [tasks] { parallel_for(tasks, [](int64_t i) { benchmark::DoNotOptimize(i); }); });
     });
   for (int threads : {1, 2}) {
-    add(fmt::format("ceiling/multipliers/threads:{}", threads), [threads](benchmark::State& s) {
-      set_num_threads(threads);
-      Times ours, best;
-      measure(
-          s, [] {},
-          [&](double length) { return bench::multiplier_burst(current_isa(), threads, length); },
-          ours, best);
-      s.counters["Gop/s"] = best.median > 0 ? 1e-9 / best.median : 0;
-    });
+    for (bool widened : {false, true}) {
+      if (widened && current_isa() != Isa::avx2)
+        continue;  // the others' is the same for all weights
+      add(fmt::format("ceiling/multipliers{}/threads:{}", widened ? "_widened" : "", threads),
+          [threads, widened](benchmark::State& s) {
+            set_num_threads(threads);
+            Times ours, best;
+            measure(
+                s, [] {},
+                [&](double length) {
+                  return bench::multiplier_burst(current_isa(), threads, length, widened);
+                },
+                ours, best);
+            s.counters["Gop/s"] = best.median > 0 ? 1e-9 / best.median : 0;
+          });
+    }
     for (int64_t mb : {16, 256})
       add(fmt::format("ceiling/read/{}MB/threads:{}", mb, threads),
           [threads, mb](benchmark::State& s) {

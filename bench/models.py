@@ -100,9 +100,20 @@ class Net:
     def add(self, x, y, activation=None):
         return self.activated(self.node("Add", [x, y]), activation)
 
-    def pool(self, op, x, **attributes):
-        y = self.node(op, [x], **attributes)
-        return self.same_codes(y, *self.scale[x]) if self.qdq else y
+    def moved(self, op, inputs, **attributes):
+        """An operator that keeps the codes of its first operand."""
+        y = self.node(op, inputs, **attributes)
+        return self.same_codes(y, *self.scale[inputs[0]]) if self.qdq else y
+
+    def gated(self, x, gate, **attributes):
+        """x * gate(x): SiLU, hard swish."""
+        return self.codes(self.node("Mul", [x, self.codes(self.node(gate, [x], **attributes), 0, 1)]), -0.4, 6)
+
+    def conv_transpose(self, x, n_in, n_out, kernel):
+        """`kernel` is the stride, too."""
+        w, scale = self.weight(self.random(n_in, n_out, kernel, kernel, gain=1, fan_in=n_in), 1)
+        y = self.node("ConvTranspose", [x, w, self.bias(x, n_out, scale)], kernel_shape=[kernel] * 2, strides=[kernel] * 2)
+        return self.activated(y, None)
 
     def head(self, x, channels):
         """Global average, and the classifier."""
@@ -129,7 +140,7 @@ class Net:
 def resnet(name, qdq, blocks, bottleneck):
     net = Net(name, [1, 3, 224, 224], qdq)
     x = net.conv(net.codes("x", -3, 3), 3, 64, 7, 2)
-    x = net.pool("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    x = net.moved("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     channels = 64
     for stage, count in enumerate(blocks):
         width = 64 << stage
@@ -166,6 +177,105 @@ def mobilenet_v2(name, qdq):
     return net.model(net.head(x, 1280))
 
 
+def mobilenet_v3(name, qdq):
+    """Large: 3x3 and 5x5 depthwise layers, hard swish, squeeze and excitation."""
+    hard_sigmoid = {"gate": "HardSigmoid", "alpha": 1 / 6, "beta": 0.5}
+    net = Net(name, [1, 3, 224, 224], qdq)
+
+    def conv(x, n_in, n_out, kernel, stride=1, groups=1, swish=False):
+        y = net.conv(x, n_in, n_out, kernel, stride, groups, activation=None if swish else "relu")
+        return net.gated(y, **hard_sigmoid) if swish else y
+
+    def squeeze(x, channels, low):
+        inner = (channels // 4 + 7) // 8 * 8
+        y = net.codes(net.node("GlobalAveragePool", [x]), low, 6)
+        y = net.conv(net.conv(y, channels, inner, 1), inner, channels, 1, activation=None)
+        gate = net.codes(net.node("HardSigmoid", [y], alpha=1 / 6, beta=0.5), 0, 1)
+        return net.codes(net.node("Mul", [x, gate]), low, 6)
+
+    x = conv(net.codes("x", -3, 3), 3, 16, 3, 2, swish=True)
+    channels = 16
+    for kernel, wide, out, squeezes, swish, stride in [
+            (3, 16, 16, False, False, 1), (3, 64, 24, False, False, 2), (3, 72, 24, False, False, 1), (5, 72, 40, True, False, 2),
+            (5, 120, 40, True, False, 1), (5, 120, 40, True, False, 1), (3, 240, 80, False, True, 2), (3, 200, 80, False, True, 1),
+            (3, 184, 80, False, True, 1), (3, 184, 80, False, True, 1), (3, 480, 112, True, True, 1), (3, 672, 112, True, True, 1),
+            (5, 672, 160, True, True, 2), (5, 960, 160, True, True, 1), (5, 960, 160, True, True, 1)]:
+        y = conv(x, channels, wide, 1, swish=swish) if wide != channels else x
+        y = conv(y, wide, wide, kernel, stride, groups=wide, swish=swish)
+        if squeezes:
+            y = squeeze(y, wide, -0.4 if swish else 0.0)
+        y = net.conv(y, wide, out, 1, activation=None, gain=1)
+        x = net.add(x, y) if stride == 1 and channels == out else y
+        channels = out
+    x = conv(x, channels, 960, 1, swish=True)
+    x = net.codes(net.node("GlobalAveragePool", [x]), -0.4, 6)
+    x = net.codes(net.node("Flatten", [x], axis=1), -0.4, 6)
+    x = net.gated(net.gemm(x, 960, 1280), **hard_sigmoid)
+    return net.model(net.gemm(x, 1280, 1000))
+
+
+def unet(name, qdq, levels=4, width=32):
+    """256x256, two 3x3 layers at each level, max pools on the way down, transposed convolutions and concatenations on the way up."""
+    net = Net(name, [1, 3, 256, 256], qdq)
+
+    def twice(x, n_in, n_out):
+        return net.conv(net.conv(x, n_in, n_out, 3), n_out, n_out, 3)
+
+    x, channels, skipped = net.codes("x", -3, 3), 3, []
+    for level in range(levels):
+        x = twice(x, channels, width << level)
+        channels = width << level
+        skipped.append(x)
+        x = net.moved("MaxPool", [x], kernel_shape=[2, 2], strides=[2, 2])
+    x = twice(x, channels, 2 * channels)
+    channels *= 2
+    for beside in reversed(skipped):
+        x = net.conv_transpose(x, channels, channels // 2, 2)
+        joined = net.codes(net.node("Concat", [beside, x], axis=1), -6, 6)
+        x = twice(joined, channels, channels // 2)
+        channels //= 2
+    return net.model(net.conv(x, channels, 2, 1, activation=None))
+
+
+def yolo(name, qdq):
+    """320x320: the backbone, the neck (nearest resize, concatenations, splits) and one layer of each head of a small YOLO; SiLU."""
+    net = Net(name, [1, 3, 320, 320], qdq)
+
+    def conv(x, n_in, n_out, kernel, stride=1):
+        return net.gated(net.conv(x, n_in, n_out, kernel, stride, activation=None, gain=1), "Sigmoid")
+
+    def joined(*parts):
+        return net.moved("Concat", list(parts), axis=1)
+
+    def block(x, n_in, n_out, count=1):
+        half = n_out // 2
+        parts = net.node("Split", [conv(x, n_in, n_out, 1), net.constant([half, half], np.int64)], outputs=2, axis=1)
+        parts = [net.codes(part, -0.4, 6) for part in parts]
+        for _ in range(count):
+            inner = conv(conv(parts[-1], half, half, 3), half, half, 3)
+            parts.append(net.codes(net.node("Add", [parts[-1], inner]), -0.4, 6))
+        return conv(joined(*parts), (2 + count) * half, n_out, 1)
+
+    def larger(x):
+        scales = net.constant([1, 1, 2, 2])
+        return net.moved("Resize", [x, "", scales], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+
+    x = conv(net.codes("x", 0, 1), 3, 16, 3, 2)
+    x = block(conv(x, 16, 32, 3, 2), 32, 32)
+    eighth = block(conv(x, 32, 64, 3, 2), 64, 64, 2)
+    sixteenth = block(conv(eighth, 64, 128, 3, 2), 128, 128, 2)
+    deepest = block(conv(sixteenth, 128, 256, 3, 2), 256, 256)
+    up = block(joined(larger(deepest), sixteenth), 384, 128)
+    first = block(joined(larger(up), eighth), 192, 64)
+    second = block(joined(conv(first, 64, 64, 3, 2), up), 192, 128)
+    third = block(joined(conv(second, 128, 128, 3, 2), deepest), 384, 256)
+    heads = []
+    for x, channels in ((first, 64), (second, 128), (third, 256)):
+        head = net.conv(conv(x, channels, 64, 3), 64, 144, 1, activation=None)
+        heads.append(net.moved("Reshape", [head, net.constant([0, 144, -1], np.int64)]))
+    return net.model(net.moved("Concat", heads, axis=2))
+
+
 def mlp(name, qdq):
     net = Net(name, [1, 1, 28, 28], qdq)
     x = net.node("Flatten", [net.codes("x", -3, 3)], axis=1)
@@ -180,17 +290,17 @@ def cnn28(name, qdq):
     x = net.codes("x", -3, 3)
     for n_in, n_out in [(1, 32), (32, 64)]:
         x = net.conv(x, n_in, n_out, 3)
-        x = net.pool("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+        x = net.moved("MaxPool", [x], kernel_shape=[2, 2], strides=[2, 2])
     x = net.node("Flatten", [x], axis=1)
     x = net.codes(x, 0, 6)
     x = net.gemm(x, 64 * 49, 128, "relu")
     return net.model(net.gemm(x, 128, 10))
 
 
-def bert2(name, qdq, dynamic=False):
-    """Two encoder layers, 128 tokens of 768. Quantized are products and additions, as ONNX Runtime's own tool does with
+def encoder(name, qdq, layers, width, heads=12, tokens=128, dynamic=False):
+    """BERT's layers on 128 tokens. Quantized are products and additions, as ONNX Runtime's own tool does with
     op_types_to_quantize=MatMul,Add; what stands between them is float."""
-    tokens, width, heads, inner = 128, 768, 12, 3072
+    inner = 4 * width
     net = Net(name, [1, tokens, width], qdq)
     shared = {}  # a tensor's codes, dynamic: three layers read the same
 
@@ -226,7 +336,7 @@ def bert2(name, qdq, dynamic=False):
         return net.codes(net.node("Transpose", [x], perm=order), -6, 6)
 
     x = net.codes("x", -6, 6)
-    for _ in range(2):
+    for _ in range(layers):
         q, k, v = (linear(x, width, width) for _ in range(3))
         q, k, v = by_heads(q, [0, 2, 1, 3]), by_heads(k, [0, 2, 3, 1]), by_heads(v, [0, 2, 1, 3])
         scores = net.node("Div", [net.codes(net.node("MatMul", [q, k]), -40, 40), net.constant((width / heads)**0.5)])
@@ -237,6 +347,16 @@ def bert2(name, qdq, dynamic=False):
         wide = net.codes(gelu(linear(x, width, inner)), -0.2, 6)
         x = norm(add(x, linear(wide, inner, width)))
     return net.model(x, batch=1)
+
+
+def bert2(name, qdq, dynamic=False):
+    """Two layers of BERT base."""
+    return encoder(name, qdq, 2, 768, dynamic=dynamic)
+
+
+def transformer12(name, qdq):
+    """Twelve layers as wide as those of small sentence encoders."""
+    return encoder(name, qdq, 12, 384)
 
 
 # -- single operators -----------------------------------------------------------------------------------
@@ -274,7 +394,7 @@ FILES = {}
 for _suffix, _qdq in ((".onnx", False), (".q.onnx", True)):
     FILES["resnet18" + _suffix] = lambda name, qdq=_qdq: resnet(name, qdq, [2, 2, 2, 2], False)
     FILES["resnet50" + _suffix] = lambda name, qdq=_qdq: resnet(name, qdq, [3, 4, 6, 3], True)
-    for _make in (mobilenet_v2, bert2, mlp, cnn28):
+    for _make in (mobilenet_v2, mobilenet_v3, unet, yolo, bert2, transformer12, mlp, cnn28):
         FILES[_make.__name__ + _suffix] = lambda name, make=_make, qdq=_qdq: make(name, qdq)
 FILES["bert2.dynamic.onnx"] = lambda name: bert2(name, False, dynamic=True)
 for _m, _k, _n in ((1, 4096, 4096), (128, 768, 3072), (1024, 1024, 1024)):

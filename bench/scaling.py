@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The cost model of docs/performance.md, "More cores": what native::split_matrix does with ResNet-50 (batch 1, 224x224) on many cores.
+"""The cost model of docs/performance.md: what native::split_matrix does with ResNet-50 (batch 1, 224x224) on many cores.
 
     bench/scaling.py [--peak 236] [--bandwidth 20] [--step 2] [--task 0.1]
 

@@ -407,32 +407,41 @@ Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64
   return result;
 }
 
+Latency latency_of(std::vector<double> ms) {
+  std::sort(ms.begin(), ms.end());
+  return {ms[ms.size() / 2], ms[0]};
+}
+
 std::vector<Latency> measure(const std::vector<const runtime::Program*>& programs,
                              const std::vector<std::vector<Tensor>>& inputs, double seconds) {
-  constexpr int kRunsPerTurn = 5;
+  constexpr int kWarmUps = 3, kRunsPerTurn = 5;
+  const auto timed_run = [&](size_t i) {
+    const double start = now();
+    programs[i]->run(inputs[i]);
+    return now() - start;
+  };
+  double longest = 0;
+  for (size_t i = 0; i < programs.size(); ++i) {
+    double last = 0, all = 0;
+    for (int warm = 0; warm < kWarmUps && all <= seconds; ++warm) all += last = timed_run(i);
+    longest = std::max(longest, last);
+  }
+  const bool slow = longest > seconds;
+  const size_t runs_per_turn = slow ? 1 : kRunsPerTurn;
   std::vector<std::vector<double>> times(programs.size());
-  for (size_t i = 0; i < programs.size(); ++i)
-    for (int warm = 0; warm < 3; ++warm) programs[i]->run(inputs[i]);
   double end = now() + seconds * static_cast<double>(programs.size());
-  while (now() < end || times[0].size() < 5) {
+  while (now() < end || times[0].size() < runs_per_turn) {
     for (size_t i = 0; i < programs.size(); ++i) {
       // Each turn is a few runs after one that is not counted: the threads of the program before
       // (oneDNN's and ours are not the same) are asleep by then.
-      programs[i]->run(inputs[i]);
-      for (int run = 0; run < kRunsPerTurn; ++run) {
-        double start = now();
-        programs[i]->run(inputs[i]);
-        times[i].push_back((now() - start) * 1e3);
-      }
+      if (!slow) programs[i]->run(inputs[i]);
+      for (size_t run = 0; run < runs_per_turn; ++run) times[i].push_back(timed_run(i) * 1e3);
       rest_threads();
     }
     if (times[0].size() >= 10000) break;
   }
   std::vector<Latency> results;
-  for (auto& t : times) {
-    std::sort(t.begin(), t.end());
-    results.push_back({t[t.size() / 2], t[0]});
-  }
+  for (auto& t : times) results.push_back(latency_of(std::move(t)));
   return results;
 }
 

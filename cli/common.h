@@ -115,8 +115,9 @@ Accuracy evaluate(const runtime::Program& program, const Dataset& dataset, int64
 struct Latency {
   double median_ms = 0, min_ms = 0;
 };
+Latency latency_of(std::vector<double> ms /* at least one */);
 // Runs the programs in turns of a few runs, A B A B ..., after a warm-up, until each has had
-// `seconds` (and at least 5 runs).
+// `seconds` (and at least 5 runs; where a run takes longer than `seconds`, at least one).
 std::vector<Latency> measure(const std::vector<const runtime::Program*>& programs,
                              const std::vector<std::vector<Tensor>>& inputs, double seconds);
 // The sizes of a graph's inputs that are open besides the batch, which is dimension 0 and whatever

@@ -12,7 +12,7 @@ packages=(
   # the quickstart's letters
   fonts-dejavu-core libstb-dev
   # testing
-  libgtest-dev libbenchmark-dev valgrind tidy
+  libgtest-dev libbenchmark-dev tidy
   # the format check
   clang-format
 )

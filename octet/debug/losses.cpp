@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "octet/base/check_impl.h"
 #include "octet/quant/decide/decide.h"
@@ -31,8 +32,9 @@ std::optional<ValueId> counterpart(const Graph& after, const std::string& name) 
 // By value of `before`: its SQNR in `after`; NaN where it has no counterpart there.
 std::vector<double> sqnr_of_values(const Graph& before, const Graph& after,
                                    const std::vector<Tensor>& inputs) {
-  std::map<ValueId, ValueId> other;  // of after -> of before
+  std::map<ValueId, ValueId> other;  // of before -> of after
   std::vector<ValueId> wanted, others;
+  std::set<ValueId> taken;  // of after
   for (const Node& node : before.nodes()) {
     if (node.kind != NodeKind::call) continue;
     for (ValueId v : node.outputs) {
@@ -40,22 +42,24 @@ std::vector<double> sqnr_of_values(const Graph& before, const Graph& after,
                                                        : std::nullopt;
       if (!id || after.is_constant(*id) || after.producer(*id).kind == NodeKind::input) continue;
       if (!is_floating(after.type(*id).dtype) && !after.type(*id).is_quantized()) continue;
-      if (!other.emplace(*id, v).second) continue;
+      if (!taken.insert(*id).second) continue;
+      other[v] = *id;
       wanted.push_back(v);
       others.push_back(*id);
     }
   }
-  std::map<ValueId, Tensor> floats;
-  runtime::compile(before, {.every_value = true})
-      .run_watched(inputs, wanted, [&](ValueId v, const Tensor& x) { floats[v] = x.clone(); });
-  std::vector<double> result(before.values().size(), NAN);
+  // The quantized network's values are kept: they are a quarter as large.
+  std::map<ValueId, Tensor> quantized;
   runtime::compile(after, {.every_value = true})
-      .run_watched(inputs, others, [&](ValueId v, const Tensor& x) {
+      .run_watched(inputs, others, [&](ValueId v, const Tensor& x) { quantized[v] = x.clone(); });
+  std::vector<double> result(before.values().size(), NAN);
+  runtime::compile(before, {.every_value = true})
+      .run_watched(inputs, wanted, [&](ValueId v, const Tensor& expected) {
         ErrorStatistics s;
-        const Tensor& expected = floats.at(other.at(v));
-        if (expected.shape() != x.shape()) return;
-        s.add(expected, x);
-        result[other.at(v)] = std::isnan(s.sqnr()) ? -INFINITY : s.sqnr();
+        const auto x = quantized.extract(other.at(v));
+        if (expected.shape() != x.mapped().shape()) return;
+        s.add(expected, x.mapped());
+        result[static_cast<size_t>(v)] = std::isnan(s.sqnr()) ? -INFINITY : s.sqnr();
       });
   return result;
 }

@@ -18,11 +18,22 @@ bool has_numbers(const Tensor& x) {
   return x.defined() && (x.is_quantized() || is_floating(x.dtype()));
 }
 
-std::vector<double> numbers(const Tensor& x, const char* who) {
+// Row-major, in float32 or float64.
+Tensor numbers(const Tensor& x, const char* who) {
   OCTET_CHECK(has_numbers(x), invalid_argument,
               "{}: expected float or quantized tensors, got one that is {}", who,
               x.defined() ? to_string(x.type()) : "undefined");
-  return (x.is_quantized() ? x.dequantize() : x.detach()).to(DType::float64).to_vector<double>();
+  const Tensor f = x.is_quantized() ? x.dequantize() : x.detach();
+  return (f.dtype() == DType::float32 ? f : f.to(DType::float64)).contiguous();
+}
+
+// fn(const float* or const double*)
+template <typename Fn>
+void visit_numbers(const Tensor& x, Fn&& fn) {
+  if (x.dtype() == DType::float32)
+    fn(static_cast<const float*>(x.raw_data()));
+  else
+    fn(static_cast<const double*>(x.raw_data()));
 }
 
 // The larger; NaN if either is.
@@ -41,20 +52,25 @@ double decibels(double signal, double noise) { return 10 * std::log10(signal / n
 // -- metrics --------------------------------------------------------------------------------------
 
 void ErrorStatistics::add(const Tensor& x, const Tensor& y) {
-  const std::vector<double> a = numbers(x, "ErrorStatistics"), b = numbers(y, "ErrorStatistics");
-  OCTET_CHECK(a.size() == b.size(), invalid_argument,
+  const Tensor a = numbers(x, "ErrorStatistics"), b = numbers(y, "ErrorStatistics");
+  OCTET_CHECK(a.numel() == b.numel(), invalid_argument,
               "ErrorStatistics: {} and {} have different numbers of elements", to_string(x.type()),
               to_string(y.type()));
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (!std::isfinite(a[i])) continue;
-    const double d = a[i] - b[i];
-    xx_ += a[i] * a[i];
-    yy_ += b[i] * b[i];
-    xy_ += a[i] * b[i];
-    dd_ += d * d;
-    max_ = larger(max_, std::abs(d));
-  }
-  count_ += static_cast<int64_t>(a.size());
+  visit_numbers(a, [&](const auto* p) {
+    visit_numbers(b, [&](const auto* q) {
+      for (int64_t i = 0, n = a.numel(); i < n; ++i) {
+        const auto u = static_cast<double>(p[i]), v = static_cast<double>(q[i]);
+        if (!std::isfinite(u)) continue;
+        const double d = u - v;
+        xx_ += u * u;
+        yy_ += v * v;
+        xy_ += u * v;
+        dd_ += d * d;
+        max_ = larger(max_, std::abs(d));
+      }
+    });
+  });
+  count_ += a.numel();
 }
 
 void ErrorStatistics::merge(const ErrorStatistics& other) {

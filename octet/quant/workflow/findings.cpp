@@ -42,16 +42,21 @@ using Range = SampleRanges::Range;
 // if these are more than few.
 std::optional<std::pair<Range, int64_t>> without_outliers(const float* x, int64_t n,
                                                           float magnitude) {
+  constexpr int64_t kBlock = 4096;  // most values turn out to have none soon
   const float limit = magnitude / kOutlier;
+  const int64_t most = std::max<int64_t>(1, n / kOneOutlierIn);
   Range small{INFINITY, -INFINITY};
   int64_t large = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const bool is_small = std::abs(x[i]) < limit;
-    large += !is_small;
-    small.min = is_small ? std::min(small.min, x[i]) : small.min;
-    small.max = is_small ? std::max(small.max, x[i]) : small.max;
+  for (int64_t begin = 0; begin < n; begin += kBlock) {
+    for (int64_t i = begin; i < std::min(n, begin + kBlock); ++i) {
+      const bool is_small = std::abs(x[i]) < limit;
+      large += !is_small;
+      small.min = is_small ? std::min(small.min, x[i]) : small.min;
+      small.max = is_small ? std::max(small.max, x[i]) : small.max;
+    }
+    if (large > most) return std::nullopt;
   }
-  if (large == n || large > std::max<int64_t>(1, n / kOneOutlierIn)) return std::nullopt;
+  if (large == n) return std::nullopt;
   return std::pair(small, large);
 }
 

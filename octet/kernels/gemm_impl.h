@@ -59,7 +59,8 @@ struct Excess {
   const char* weights;
   OCTET_INLINE Excess(const char* panel, int64_t /*steps*/)
       : weights(panel + kN * Dot::kHeaderBytes) {}
-  OCTET_INLINE void rewind() {}
+  template <int kM>
+  OCTET_INLINE void begin(I (&)[kM][kN]) {}
   template <int kM>
   OCTET_INLINE void add(I (&)[kM][kN], const uint8_t* const (&)[kM], int64_t /*tap*/) {}
 };
@@ -422,7 +423,7 @@ struct Gemm {
         for (int r = 0; r < kM; ++r)
           for (int j = 0; j < kN; ++j) __builtin_prefetch(y + r * exit.ldc + j * V::kBytes, 1);
       const char* b = excess.weights;
-      excess.rewind();
+      excess.begin(acc[0]);
       const uint8_t* row[kM] = {};
       if constexpr (kIndirect) {
         const int32_t* offsets = g.offsets + m * taps;

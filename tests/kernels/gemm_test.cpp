@@ -299,14 +299,16 @@ TEST_P(GemmTest, LargeWeightsSideBySideAreExact) {
       Product q;
       q.indirect = random.chance(0.5);
       q.m = random.integer(1, 20);
-      q.args.shape = {random.integer(1, 50), random.integer(1, 150),
+      q.args.shape = {random.integer(1, 50),
+                      random.chance(0.2) ? random.integer(500, 700) : random.integer(1, 150),
                       q.indirect ? random.integer(1, 10) : 1};
       q.args.epilogue = random.chance(0.5) ? Epilogue::int32 : Epilogue::requantize;
       const auto [n, k, taps] = q.args.shape;
+      const int64_t least = random.chance(0.5) ? -127 : -128;
       for (int64_t j = 0; j < n; ++j) {
         const float chance = random.chance(0.3) ? 0 : density;
         for (int64_t s = 0; s < taps * k; ++s) {
-          const int64_t large = random.chance(0.5) ? random.integer(64, 127) : -128;
+          const int64_t large = random.chance(0.5) ? random.integer(64, 127) : least;
           q.w.push_back(
               static_cast<int8_t>(random.chance(chance) ? large : random.integer(-40, 40)));
         }

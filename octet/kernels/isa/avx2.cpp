@@ -46,7 +46,16 @@ struct MaddPairs {
   }
 };
 
-// The same for all weights, and half as fast: both sides are widened to 16 bits and vpmaddwd adds
+// The same for all weights but -128: of x - 128 the absolute value, and its sign in the weight. No
+// pair is too large: 2 * 128 * 127 < 2^15.
+struct MaddSigned : MaddPairs {
+  static OCTET_INLINE __m256i dot(__m256i acc, __m256i x, __m256i w) {
+    const __m256i centered = _mm256_xor_si256(x, _mm256_set1_epi8(-128));
+    return MaddPairs::dot(acc, _mm256_abs_epi8(centered), _mm256_sign_epi8(w, centered));
+  }
+};
+
+// The same for all weights: both sides are widened to 16 bits and vpmaddwd adds
 // pairs of products in 32, in two halves, first the bytes of even position, then those of odd,
 // because masking and shifting then widen the activations without a shuffle. Weights are packed
 // widened, the even half first.
@@ -59,7 +68,7 @@ struct Madd {
   static constexpr bool kManyRegisters = false;
   static constexpr int64_t kHeaderBytes = kPanelHeader;
   static OCTET_INLINE void put_header(char* panel, int vectors) {
-    put_panel_header(panel, vectors, {.widened = 1});
+    put_panel_header(panel, vectors, {.form = PanelHeader::widened});
   }
 
   template <int kHalf>
@@ -109,10 +118,14 @@ template <int kN>
 struct Excess<MaddPairs, kN> : ExcessLists<MaddPairs, kN> {
   using ExcessLists<MaddPairs, kN>::ExcessLists;
 };
+template <int kN>
+struct Excess<MaddSigned, kN> : SignedSums<MaddSigned, kN> {
+  using SignedSums<MaddSigned, kN>::SignedSums;
+};
 
 }  // namespace
 
 constinit const KernelTable avx2_table =
-    make_table<Madd, Madd, MaddNibbles, SplitGemm<MaddPairs, Madd>>(Isa::avx2);
+    make_table<Madd, Madd, MaddNibbles, SplitGemm<MaddPairs, MaddSigned, Madd>>(Isa::avx2);
 
 }  // namespace octet::kernels

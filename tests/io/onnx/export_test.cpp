@@ -141,6 +141,27 @@ const std::vector<Case>& float_cases() {
                    .inputs = {{1, 2, 6, 6}},
                    .attrs = {{"output_size", I{3, 2}}},
                    .back = "avg_pool2d"});
+    for (const char* op : {"max_pool3d", "avg_pool3d"})
+      all.push_back(
+          {.op = op,
+           .inputs = {{1, 2, 5, 6, 7}},
+           .attrs = {
+               {"kernel", I{2, 3, 2}}, {"stride", I{1, 2, 2}}, {"padding", I{1, 0, 1, 0, 1, 1}}}});
+    for (const char* op : {"max_pool1d", "avg_pool1d"})
+      all.push_back(
+          {.op = op,
+           .inputs = {{1, 2, 7}},
+           .attrs = {{"kernel", I{3}}, {"stride", I{2}}, {"padding", I{1, 0}}},
+           .back = std::string("unsqueeze ") + std::string(op).substr(0, 8) + "2d squeeze"});
+    all.push_back({.op = "adaptive_max_pool2d", .inputs = {{1, 2, 6, 6}}, .back = "amax"});
+    all.push_back({.op = "adaptive_max_pool2d",
+                   .inputs = {{1, 2, 6, 6}},
+                   .attrs = {{"output_size", I{3, 2}}},
+                   .back = "max_pool2d"});
+    all.push_back({.op = "adaptive_avg_pool3d",
+                   .inputs = {{1, 2, 4, 6, 6}},
+                   .attrs = {{"output_size", I{2, 3, 2}}},
+                   .back = "avg_pool3d"});
     Tensor c = Tensor::rand({3}, 4, 0.5, 2);
     all.push_back({.op = "batch_norm", .constants = {c, c, c, c}});
     all.push_back({.op = "instance_norm", .constants = {c, c}});

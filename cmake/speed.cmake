@@ -15,26 +15,21 @@ function(octet_precompile target)
        CONTENT "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION} fmt ${fmt_VERSION} ${headers}\n")
 endfunction()
 
-# What a release compiles with. Three kinds of files, by what most of their time goes to:
-# - kernels' callers (engine/) and base/: -O3;
-# - loops over elements that the compiler vectorizes (operators, tensors, observers): -O1 with the passes that make loops
-#   fast, which takes half the time of -O3 to compile and gives loops that measure the same;
-# - what runs once for a network (its file is read, its graph built, how it is quantized decided): -O1.
-# The rest is -O2 (toolchain.cmake).
+# -O3 for loops over elements, -O1 for what runs once for a network (its file is read, its graph built, how it is quantized
+# decided) or calls operators, -O2 (toolchain.cmake) for the rest. -O1 takes two thirds of the time of -O3 to compile; runs and
+# the loading of models took the same time in measurements. (-O1 with the vectorizer, in half the time, made means of rows and
+# cumsum 25% slower.)
 set(octet_fast_flags $<$<CONFIG:Release>:-O3>)
-set(octet_loop_flags $<$<CONFIG:Release>:-O1> $<$<CONFIG:Release>:-ftree-vectorize> $<$<CONFIG:Release>:-fvect-cost-model=dynamic>
-                     $<$<CONFIG:Release>:-fstrict-aliasing> $<$<CONFIG:Release>:-finline-small-functions>)
 set(octet_once_flags $<$<CONFIG:Release>:-O1>)
-file(GLOB_RECURSE octet_fast_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} octet/base/*.cpp octet/engine/*.cpp)
-file(GLOB_RECURSE octet_loop_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}
-     octet/autograd/*.cpp octet/ops/*.cpp octet/tensor/*.cpp octet/quant/algorithms/*.cpp octet/quant/observe/*.cpp
-     octet/debug/compare_stats.cpp octet/debug/detector.cpp octet/debug/metrics.cpp octet/debug/model_report*.cpp octet/debug/saturation.cpp
-     octet/io/dataset.cpp octet/io/image*.cpp octet/io/npz.cpp octet/nn/init.cpp octet/nn/loss.cpp octet/nn/optim.cpp
-     octet/quant/workflow/findings.cpp)
+file(GLOB_RECURSE octet_fast_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}
+     octet/autograd/*.cpp octet/base/*.cpp octet/engine/*.cpp octet/ops/*.cpp octet/tensor/*.cpp octet/quant/algorithms/*.cpp
+     octet/quant/observe/*.cpp octet/debug/compare_stats.cpp octet/debug/detector.cpp octet/debug/metrics.cpp
+     octet/debug/model_report*.cpp octet/debug/saturation.cpp octet/io/dataset.cpp octet/io/image*.cpp octet/io/npz.cpp
+     octet/nn/init.cpp octet/nn/loss.cpp octet/nn/optim.cpp octet/quant/workflow/findings.cpp)
 file(GLOB_RECURSE octet_once_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}
      octet/debug/*.cpp octet/graph/*.cpp octet/io/*.cpp octet/nn/*.cpp octet/quant/*.cpp octet/runtime/compile.cpp)
-list(REMOVE_ITEM octet_once_sources ${octet_loop_sources})
-foreach(kind fast loop once)
+list(REMOVE_ITEM octet_once_sources ${octet_fast_sources})
+foreach(kind fast once)
   set_source_files_properties(${octet_${kind}_sources} PROPERTIES COMPILE_OPTIONS "${octet_${kind}_flags}")
 endforeach()
 
@@ -47,8 +42,8 @@ function(octet_together name count)
   endif()
   file(GLOB sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} ${ARGN})
   set(plain ${sources})
-  list(REMOVE_ITEM plain ${octet_fast_sources} ${octet_loop_sources} ${octet_once_sources})
-  foreach(kind fast loop once)
+  list(REMOVE_ITEM plain ${octet_fast_sources} ${octet_once_sources})
+  foreach(kind fast once)
     set(${kind} "")
     foreach(source ${sources})
       if(source IN_LIST octet_${kind}_sources)
@@ -56,7 +51,7 @@ function(octet_together name count)
       endif()
     endforeach()
   endforeach()
-  foreach(kind fast loop plain once)
+  foreach(kind fast plain once)
     set(rest ${${kind}})
     list(LENGTH rest left)
     while(left GREATER 1)

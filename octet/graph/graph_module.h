@@ -59,11 +59,8 @@ class GraphModule : public nn::Module {
   Graph to_graph() const;
   // The same for another graph whose constants have these names: that this one was cut from, say.
   Graph with_values(const Graph& other) const;
-  // Whether that would change no constant of the other graph, as far as can be told from every
-  // 64th constant, beginning with number `turn` % 64, and from samples of the others: 64 turns see
-  // everything, and each sees at once what changed as a whole. (Reading all weights takes about a
-  // tenth as long as running a network on one image.)
-  bool has_values_of(const Graph& other, int64_t turn) const;
+  // Whether that would change no constant of the other graph.
+  bool has_values_of(const Graph& other) const;
 
   Attrs config() const override;
   static std::shared_ptr<GraphModule> from_config(const Attrs& config);

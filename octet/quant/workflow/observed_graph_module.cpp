@@ -124,12 +124,11 @@ struct ObservedGraphModule::Calibration {
   std::optional<runtime::Program> program;
   std::vector<ValueId> values;
   int64_t batch = 1;  // of the call under way
-  int64_t turn = 0;   // calls that looked for changed weights
 };
 
 ObservedGraphModule::Calibration& ObservedGraphModule::calibration() {
   if (calibration_ && calibration_->owner == this &&
-      (!made_.compiled || has_values_of(calibration_->watched.graph, calibration_->turn++)))
+      (!made_.compiled || has_values_of(calibration_->watched.graph)))
     return *calibration_;
   auto c = std::make_shared<Calibration>(Calibration{this, watched(), {}, {}, {}, {}, {}});
   const Watched& w = c->watched;

@@ -1,8 +1,7 @@
 // The forms in which octet writes operators on codes for ONNX Runtime's integer kernels
 // (export_codes.cpp), made one operator again.
-#include "octet/graph/passes/merge_qdq.h"
 #include "octet/io/onnx/export_codes_impl.h"
-#include "octet/io/onnx/importer_impl.h"
+#include "octet/io/onnx/import_fuser_impl.h"
 
 namespace octet::io::onnx_impl {
 namespace {
@@ -13,24 +12,17 @@ using graph::Node;
 using graph::NodeKind;
 using graph::Rewriter;
 
-class CodeForms {
+class CodeForms : PatternFuser {
  public:
-  explicit CodeForms(const Graph& g) : g_(g), uses_(g.use_counts()), rewriter_(g) {}
+  explicit CodeForms(const Graph& g) : PatternFuser(g) {}
 
   Graph run() {
-    return graph::remove_dead(rewriter_.run([&](Rewriter& r, const Node& node) {
-      return node.kind == NodeKind::call &&
-             (hardsigmoid(r, node) || hardswish(r, node) || relu(r, node));
-    }));
+    return rewritten([&](Rewriter& r, const Node& node) {
+      return hardsigmoid(r, node) || hardswish(r, node) || relu(r, node);
+    });
   }
 
  private:
-  const Node* made_by(ValueId v, const char* op) const {
-    if (v == kNone) return nullptr;
-    const Node& p = g_.producer(v);
-    return p.kind == NodeKind::call && p.op == op ? &p : nullptr;
-  }
-
   // The codes behind a dequantize, or kNone.
   ValueId codes_of(ValueId v) const {
     const Node* p = made_by(v, "dequantize");
@@ -67,12 +59,6 @@ class CodeForms {
            !g_.type(codes).quantizer->is_per_channel();
   }
 
-  bool replace(Rewriter& r, const Node& root, const char* op, ValueId x, const Attrs& attrs) {
-    r.map(root.outputs[0], r.out().add_call(g_.value(root.outputs[0]).name, op, {r(x)}, attrs,
-                                            std::nullopt, root.scope));
-    return true;
-  }
-
   bool hardsigmoid(Rewriter& r, const Node& add) {
     if (!is_plain(add, "add")) return false;
     const auto beta = number(add.inputs[1]);
@@ -85,7 +71,7 @@ class CodeForms {
     if (!alpha || !(*alpha > 0) || !per_tensor(x) || !clips_to_one(g_.type(y->outputs[0])) ||
         !same_qparams(g_.type(scaled), scaled_type(g_.type(x), *alpha)))
       return false;
-    return replace(r, add, "hardsigmoid", mul->inputs[0],
+    return replace(r, add, "hardsigmoid", {r(mul->inputs[0])},
                    {{"alpha", shortest(static_cast<float>(*alpha))},
                     {"beta", shortest(static_cast<float>(*beta))}});
   }
@@ -104,7 +90,7 @@ class CodeForms {
         !same_qparams(g_.type(gate), gate_type(type.dtype, type.dims, 6)) ||
         !same_qparams(g_.type(read), gate_type(type.dtype, type.dims, 1)))
       return false;
-    return replace(r, mul, "hardswish", mul.inputs[0], {});
+    return replace(r, mul, "hardswish", {r(mul.inputs[0])}, {});
   }
 
   // A relu of codes that become the same codes again stands before them: a layer's last part.
@@ -126,10 +112,6 @@ class CodeForms {
                            ops::QType{type.dtype, type.quantizer}, quantize.scope));
     return true;
   }
-
-  const Graph& g_;
-  std::vector<int> uses_;
-  Rewriter rewriter_;
 };
 
 }  // namespace

@@ -55,10 +55,10 @@ struct MaddSigned : MaddPairs {
   }
 };
 
-// The same for all weights: both sides are widened to 16 bits and vpmaddwd adds
-// pairs of products in 32, in two halves, first the bytes of even position, then those of odd,
-// because masking and shifting then widen the activations without a shuffle. Weights are packed
-// widened, the even half first.
+// The same for all weights: both sides are widened to 16 bits and vpmaddwd adds pairs of products
+// in 32, in two halves, first the bytes of even position, then those of odd, because masking and
+// shifting then widen the activations without a shuffle. Weights are packed widened, the even half
+// first.
 struct Madd {
   using V = Simd256;
   // 8 accumulators, 2 vectors of weights, 1 of activations, its mask, 1 product

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "octet/base/error.h"
+#include "octet/base/plugin.h"
 #include "octet/base/text.h"
 
 namespace octet::cli {
@@ -121,6 +122,16 @@ CommandLine::CommandLine(const std::string& name, const std::string& summary,
   app_->require_subcommand(1);
   app_->set_version_flag("--version", version, "print the version and exit");
   app_->set_help_flag("-h,--help", "print this help and exit");
+  // Before the command is read: its options may name what a plug-in registers.
+  app_->add_option_function<std::vector<std::string>>(
+          "--plugin",
+          [](const std::vector<std::string>& paths) {
+            for (const std::string& path : paths) load_plugin(path);
+          },
+          "load operators, engines and tensor types from a shared library")
+      ->type_name("FILE.so")
+      ->allow_extra_args(false)
+      ->trigger_on_parse();
 }
 
 CommandLine::~CommandLine() = default;

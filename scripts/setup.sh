@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
   # building
-  g++ cmake ninja-build make git ccache mold
+  g++ cmake ninja-build make git ccache mold pkg-config
   # libraries
   libdnnl-dev libxnnpack-dev libpthreadpool-dev libonnx-dev libprotobuf-dev protobuf-compiler
   libcli11-dev libfmt-dev nlohmann-json3-dev libjpeg62-turbo-dev libpng-dev libre2-dev libxxhash-dev zlib1g-dev

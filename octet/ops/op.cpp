@@ -397,18 +397,19 @@ std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorTy
   }
   bool requantize = op.name() == "requantize";
   if (!byte_affine(x) || !byte_affine(y) || !(requantize || op.scalar())) return {};
-  auto f = requantize ? [](float v) { return v; } : op.scalar()(attrs);
   float sx = static_cast<float>(x.quantizer->scale()),
         sy = static_cast<float>(y.quantizer->scale());
   auto zx = static_cast<int32_t>(x.quantizer->zero_point()),
        zy = static_cast<int32_t>(y.quantizer->zero_point());
   auto lo = static_cast<int32_t>(qmin(y.dtype)), hi = static_cast<int32_t>(qmax(y.dtype));
+  std::vector<float> numbers(256);
+  for (int byte = 0; byte < 256; ++byte)
+    numbers[byte] =
+        affine::dequantize(x.dtype == DType::qint8 ? static_cast<int8_t>(byte) : byte, sx, zx);
+  if (!requantize) op.scalar()(attrs)(numbers.data(), numbers.data(), 256);
   std::vector<uint8_t> table(256);
-  for (int byte = 0; byte < 256; ++byte) {
-    int32_t q = x.dtype == DType::qint8 ? static_cast<int8_t>(byte) : byte;
-    table[byte] =
-        static_cast<uint8_t>(affine::quantize(f(affine::dequantize(q, sx, zx)), sy, zy, lo, hi));
-  }
+  for (int byte = 0; byte < 256; ++byte)
+    table[byte] = static_cast<uint8_t>(affine::quantize(numbers[byte], sy, zy, lo, hi));
   return table;
 }
 
@@ -441,6 +442,7 @@ OpSpec make_spec(const Op& op, const Attrs& attrs,
   if (op.traits().layer) spec.layer = op.traits().layer;
   if (spec.inputs.size() == 1 && spec.outputs.size() == 1)
     spec.table = code_table(op, attrs, spec.inputs[0], spec.outputs[0]);
+  if (op.scalar() && spec.inputs[0].dtype == DType::float32) spec.function = op.scalar()(attrs);
   return spec;
 }
 

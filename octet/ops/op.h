@@ -182,10 +182,10 @@ struct Gradient {
 struct Doc {
   const char* text;
 };
-// A function of one number: y[i] = f(x[i]). Makes f of the complete attributes, in float32: exactly
-// what the float evaluation computes (unary.h).
+// A function of one number. Makes f of the complete attributes, in float32: exactly what the float
+// evaluation computes (unary.h).
 struct Scalar {
-  std::function<float(float)> (*make)(const Attrs&);
+  FloatFunction (*make)(const Attrs&);
 };
 inline Infer infer(InferFn fn) { return {std::move(fn)}; }
 // For single results: the type, or the tensor.

@@ -154,6 +154,33 @@ void CommandLine::run(int argc, char** argv) {
   }
 }
 
+namespace {
+
+CommandDescription described(const CLI::App& app) {
+  CommandDescription d{app.get_name(), app.get_description(), app.get_footer(), {}};
+  for (const CLI::Option* o : app.get_options()) {
+    OptionDescription option{{}, "", o->get_description(), o->get_required()};
+    if (o->nonpositional()) {
+      for (const std::string& name : o->get_snames()) option.names.push_back("-" + name);
+      for (const std::string& name : o->get_lnames()) option.names.push_back("--" + name);
+      option.value = o->get_items_expected_max() == 0 ? "" : o->get_type_name();
+    } else {
+      option.names.push_back(o->get_name(true));
+    }
+    if (o->get_items_expected_max() > 1) option.value += " ...";
+    d.options.push_back(std::move(option));
+  }
+  return d;
+}
+
+}  // namespace
+
+std::vector<CommandDescription> CommandLine::describe() const {
+  std::vector<CommandDescription> all{described(*app_)};
+  for (const CLI::App* command : app_->get_subcommands(nullptr)) all.push_back(described(*command));
+  return all;
+}
+
 std::string CommandLine::help_hint() const {
   auto chosen = app_->get_subcommands();
   return fmt::format("see `{} {}--help`", app_->get_name(),

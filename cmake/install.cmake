@@ -14,6 +14,23 @@ if(OCTET_BUILD_CLI)
   set_target_properties(octet-cli PROPERTIES INSTALL_RPATH "$ORIGIN/${octet_bin_to_lib}")
   install(TARGETS octet-cli EXPORT octetCliTargets RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT cli)
   install(EXPORT octetCliTargets NAMESPACE octet:: DESTINATION ${octet_cmake} COMPONENT cli)
+
+  # The manual page and completions, written by the program.
+  foreach(file "man octet.1 ${CMAKE_INSTALL_MANDIR}/man1" "bash octet ${CMAKE_INSTALL_DATADIR}/bash-completion/completions"
+               "zsh _octet ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions"
+               "fish octet.fish ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d")
+    string(REPLACE " " ";" file "${file}")
+    list(GET file 0 format)
+    list(GET file 1 name)
+    list(GET file 2 folder)
+    set(output ${PROJECT_BINARY_DIR}/reference/${format}/${name})
+    add_custom_command(OUTPUT ${output} DEPENDS octet-cli VERBATIM
+                       COMMAND ${CMAKE_COMMAND} -E make_directory ${PROJECT_BINARY_DIR}/reference/${format}
+                       COMMAND octet-cli reference ${format} > ${output})
+    list(APPEND octet_reference ${output})
+    install(FILES ${output} DESTINATION ${folder} COMPONENT cli)
+  endforeach()
+  add_custom_target(octet_reference ALL DEPENDS ${octet_reference})
 endif()
 
 # The headers that octet/octet.h includes; others are octet's own, as all *_impl.h are.

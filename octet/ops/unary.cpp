@@ -49,8 +49,8 @@ Eval unary_eval() {
   });
 }
 
-// Codes of 32 bits or with qparams per channel, for the operators that clamp: no table has room for
-// these.
+// Codes of more than 8 bits or with qparams per channel, for the operators that clamp: no table has
+// room for these.
 Tensor clamp_codes(const Call& c) {
   const Tensor& x = c[0];
   const Quantizer& q = *x.quantizer();
@@ -145,12 +145,15 @@ float apply_unary(std::string_view op, const Attrs& attrs, float x) {
 }
 
 std::optional<QType> fixed_qtype(std::string_view op, DType dtype) {
-  if (dtype != DType::quint8 && dtype != DType::qint8) return std::nullopt;
+  if (!is_activation_dtype(dtype)) return std::nullopt;
   const Op* known = find(op);
   if (!known || known->rule() != QRule::fixed) return std::nullopt;
   const Traits& t = known->traits();
-  const int64_t zero_point = t.fixed_zero_point - (dtype == DType::qint8 ? 128 : 0);
-  return QType{dtype, Quantizer::per_tensor(t.fixed_scale, zero_point, dtype)};
+  // Those of quint8, in steps a 256th as large where there are 16 bits.
+  const int64_t steps = is_16_bit(dtype) ? 256 : 1;
+  const int64_t zero_point = t.fixed_zero_point * steps + qmin(dtype);
+  return QType{
+      dtype, Quantizer::per_tensor(t.fixed_scale / static_cast<double>(steps), zero_point, dtype)};
 }
 
 // -- the operators --------------------------------------------------------------------------------

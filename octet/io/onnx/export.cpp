@@ -99,7 +99,7 @@ bool CallView::on_codes() const {
   const TensorType &x = type(0), &y = result();
   const bool one_each = x.is_quantized() && y.is_quantized() && !x.quantizer->is_per_channel() &&
                         !y.quantizer->is_per_channel();
-  return one_each && x.dtype == y.dtype && (x.dtype == DType::quint8 || x.dtype == DType::qint8);
+  return one_each && x.dtype == y.dtype && is_8_bit(x.dtype);
 }
 
 Exporter::Exporter(const graph::Graph& graph, const OnnxExportOptions& options, int64_t opset)
@@ -224,6 +224,7 @@ void Exporter::qparams(onnx::NodeProto& n, const std::string& name, const Tensor
                zero_point_tensor(*type.quantizer, code_dtype(type.dtype)), is_packed(type.dtype));
   n.add_input(zero);
   if (is_packed(type.dtype)) need(21, "a weight of 4 bits");
+  if (is_16_bit(type.dtype)) need(21, "codes of 16 bits");
   if (type.quantizer->is_per_channel()) set_attr(n, "axis", type.quantizer->axis());
 }
 

@@ -52,9 +52,9 @@ struct IntegerWeights : WeightCodes {
   int32_t unsigned_zero_point() const { return x_zero_point - static_cast<int32_t>(qmin(x_dtype)); }
 };
 
-// True if the call is quantized throughout: x and y of 8 or 16 bits per tensor, a constant weight of
-// 8 or 16 bits (per tensor, or per channel along its output channels: axis 0, or 1 if transposed),
-// bias absent, float32 or qint32 and constant.
+// True if the call is quantized throughout: x and y of 8 or 16 bits per tensor, a constant weight
+// of 8 or 16 bits (per tensor, or per channel along its output channels: axis 0, or 1 if
+// transposed), bias absent, float32 or qint32 and constant.
 bool is_integer_call(const OpSpec& spec);
 // The same with 8 bits throughout.
 bool is_8_bit_call(const OpSpec& spec);

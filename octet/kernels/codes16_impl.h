@@ -11,8 +11,8 @@ namespace octet::kernels {
 namespace {
 
 // clamp(rne(v) + zero_point, lo, hi) for codes of at most 16 bits. With lo and hi less the zero
-// point whole numbers, clamping before rounding gives the same, and adding 1.5 * 2^23 rounds what is
-// that small half to even. NaN gives lo.
+// point whole numbers, clamping before rounding gives the same, and adding 1.5 * 2^23 rounds what
+// is that small half to even. NaN gives lo.
 struct RoundTo16 {
   float low, high;
   int32_t zero_point;

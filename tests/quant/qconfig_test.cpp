@@ -40,7 +40,7 @@ TEST(QConfig, DefaultsAreTheOnesUsersKnow) {
 }
 
 TEST(QConfig, EveryDefaultMakesWorkingObservers) {
-  EXPECT_EQ(qconfig_names().size(), 26u);
+  EXPECT_EQ(qconfig_names().size(), 27u);
   for (const std::string& name : qconfig_names()) {
     QConfig q = get_default_qconfig(name);
     for (const ObserverFactory& factory : {q.activation, q.weight}) {

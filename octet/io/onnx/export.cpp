@@ -325,8 +325,9 @@ std::string Exporter::operand(const Node& node, size_t i) {
   bool layer = is_layer(node);
   bool quantized = graph_.type(node.inputs[0]).is_quantized() && node.inputs.size() > 1 &&
                    node.inputs[1] != kNone && graph_.type(node.inputs[1]).is_quantized();
+  // (ONNX Runtime has no integer kernels of 16 bits, whose bias would have to be codes.)
   if (layer && i == 2 && quantized && for_onnx_runtime() && graph_.is_constant(id) &&
-      graph_.type(id).dtype == DType::float32 &&
+      graph_.type(id).dtype == DType::float32 && is_8_bit(graph_.type(node.inputs[0]).dtype) &&
       !graph_.type(node.inputs[0]).quantizer->is_per_channel())
     return bias_name(node);
   return float_name(id);

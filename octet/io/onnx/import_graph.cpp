@@ -45,9 +45,9 @@ void for_each_read(const onnx::NodeProto& node, const std::function<void(const s
   }
 }
 
-// Unsigned integers of more than 16 bits are held in signed ones, which do not wrap as they do: only
-// operators that make no new numbers of them may have them. Returns the type that the results have
-// too, or 0.
+// Unsigned integers of more than 16 bits are held in signed ones, which do not wrap as they do:
+// only operators that make no new numbers of them may have them. Returns the type that the results
+// have too, or 0.
 int32_t check_unsigned(const NodeView& n, const std::vector<ValPtr>& inputs) {
   static const std::set<std::string> kKeep = {
       "Identity", "Max",    "Min",       "Reshape", "Flatten", "Transpose", "Squeeze",

@@ -65,9 +65,10 @@ const Node& node_of(const Graph& g, const std::string& scope, const std::string&
   throw std::runtime_error("no " + op + " of " + scope + "\n" + graph::print(g));
 }
 
+// On the data of the ranges, which nothing leaves.
 double sqnr(const Graph& quantized) {
-  const std::vector<float> a = runtime::compile(net()).run({batch(2)})[0].to_vector<float>(),
-                           b = runtime::compile(quantized).run({batch(2)})[0].to_vector<float>();
+  const std::vector<float> a = runtime::compile(net()).run({batch(1)})[0].to_vector<float>(),
+                           b = runtime::compile(quantized).run({batch(1)})[0].to_vector<float>();
   double signal = 0, noise = 0;
   for (size_t i = 0; i < a.size(); ++i) {
     signal += double(a[i]) * a[i];

@@ -78,8 +78,8 @@ TEST(QConfig, QatHasAVersionForEveryBackend) {
 
 TEST(QConfig, UnknownNamesAreErrorsThatHelp) {
   std::string q = error_of([] { get_default_qconfig("fbgem"); });
-  EXPECT_EQ(q.find("unknown qconfig 'fbgem'; did you mean 'fbgemm'? (known: native, fbgemm, x86, "
-                   "onednn, qnnpack, "
+  EXPECT_EQ(q.find("unknown qconfig 'fbgem'; did you mean 'fbgemm'? (known: native, a16w8, "
+                   "fbgemm, x86, onednn, qnnpack, "
                    "default_qconfig, "),
             0u)
       << q;

@@ -160,8 +160,8 @@ void Exporter::add_many(const CallView& c, const std::string& op, const Names& i
 }
 
 void Exporter::add_microsoft(const CallView& c, const std::string& op, const Names& in,
-                             const OnnxAttrs& attrs) {
-  add_many(c, op, in, c.out, attrs);
+                             const Names& out, const OnnxAttrs& attrs) {
+  add_many(c, op, in, out, attrs);
   onnx::NodeProto& n = *out_->mutable_node(out_->node_size() - 1);
   n.set_domain("com.microsoft");
   for (const auto& opset : model_->opset_import())
@@ -260,6 +260,8 @@ bool is_layer(const Node& node) {
     if (node.op == op) return true;
   return false;
 }
+
+bool is_recurrent(const std::string& op) { return op == "lstm" || op == "gru" || op == "rnn"; }
 
 // Which slice of the weight's scales output channel i has: those of a transposed convolution repeat
 // in every group.
@@ -461,11 +463,12 @@ void Exporter::write_call(const Node& node) {
   if (writer == writers().end()) throw Unsupported{"ONNX has no such operator"};
   CallView c{graph_, node, {}, {}};
   for (size_t i = 0; i < node.inputs.size(); ++i) {
-    // The writer of linear transposes some weights, that of dynamic layers reads codes: they ask
-    // for that themselves.
+    // The writer of linear transposes some weights, those of dynamic layers and of recurrent ones
+    // read codes: they ask for that themselves.
     const bool dynamic = traits.form == WeightForm::dynamic;
+    const bool codes = node.inputs[i] != kNone && graph_.type(node.inputs[i]).is_quantized();
     bool later = (node.op == "linear" && i == 1 && graph_.type(node.inputs[0]).dim() != 2) ||
-                 (dynamic && i < 2 && graph_.type(node.inputs[i]).is_quantized());
+                 (codes && ((dynamic && i < 2) || is_recurrent(node.op)));
     // Sizes of codes are those of their numbers.
     if (traits.of_types)
       c.in.push_back(plain_names_.at(node.inputs[i]));

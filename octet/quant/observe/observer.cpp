@@ -188,7 +188,9 @@ void validate(const ObserverOptions& o, const std::string& who) {
     OCTET_CHECK(*o.quant_min >= lo && *o.quant_max <= hi, invalid_argument,
                 "{}: codes {}..{}; {} holds {}..{}{}", who, *o.quant_min, *o.quant_max,
                 octet::to_string(o.dtype), lo, hi,
-                is_8_bit(o.dtype) ? ": for more codes give dtype quint16 or qint16" : "");
+                is_8_bit(o.dtype) && *o.quant_max - *o.quant_min > 255
+                    ? ": for more codes give dtype quint16 or qint16"
+                    : "");
   }
   if (o.reduce_range) {
     OCTET_CHECK(o.dtype != DType::qint32, invalid_argument,

@@ -155,6 +155,36 @@ struct FloatPoolArgs {
   const float* counts = nullptr;  // [pixel], what an average divides by
 };
 
+// One row of results of codes of 16 bits times weights, whose sums over the upper bytes of x are
+// `high` and over the lower ones `low`:
+//  y[n] = clamp(rne(f(f(s) * multiplier[n])) + zero_point, lo, hi),
+//  s = 256 * high[n] + low[n] + offsets[n],
+// exact in double until f, for which all terms are whole numbers below 2^52. A null `high`: x has 8
+// bits. Multipliers are finite.
+struct JoinCodesArgs {
+  const int32_t* high = nullptr;
+  const int32_t* low = nullptr;
+  const double* offsets = nullptr;
+  const float* multiplier = nullptr;
+  int32_t zero_point = 0;
+  int32_t lo = 0, hi = 65535;
+  bool wide = true;  // y's codes have 16 bits, else 8
+  void* y = nullptr;
+};
+
+// sums[c] = sum over t < taps of (A(p, t)[c] ^ flip) * weights[t][c], all of which fit int32:
+// depthwise convolution of 16-bit codes (flip 0x8000 makes signed ones unsigned). A as in
+// DepthwiseArgs, counted in codes.
+struct DepthwiseCodesArgs {
+  int64_t channels = 0, taps = 0;
+  const uint16_t* a = nullptr;
+  const int32_t* offsets = nullptr;  // [pixel][taps], < 0: pad
+  const uint16_t* pad = nullptr;     // `channels` codes
+  const int16_t* weights = nullptr;  // [taps][ldw], less their zero points
+  int64_t ldw = 0;
+  uint16_t flip = 0;
+};
+
 struct QParams {
   float scale = 1;
   int32_t zero_point = 0;
@@ -289,6 +319,18 @@ struct KernelTable {
   // channels n0..n1 of a row
   void (*join_planes)(const JoinArgs&, int64_t n0, int64_t n1) = nullptr;
   void (*join_block)(const JoinBlockArgs&, int64_t n0, int64_t n1) = nullptr;
+
+  // -- codes of 16 bits ------------------------------------------------------------------------
+  // The upper and the lower bytes of x[i] ^ flip (0x8000 makes signed codes unsigned).
+  void (*split_codes)(const uint16_t* x, int64_t n, uint16_t flip, uint8_t* high,
+                      uint8_t* low) = nullptr;
+  void (*join_codes)(const JoinCodesArgs&, int64_t n) = nullptr;
+  void (*depthwise_codes)(const DepthwiseCodesArgs&, int64_t pixel, int32_t* sums) = nullptr;
+  // As quantize and dequantize below, with codes of 16 bits.
+  void (*quantize16)(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo,
+                     int32_t hi) = nullptr;
+  void (*dequantize16)(const void* x, float* y, int64_t n, float scale, int32_t zp,
+                       bool is_signed) = nullptr;
 
   size_t (*depthwise_packed_bytes)(int64_t channels, int64_t taps) = nullptr;
   void (*depthwise_pack)(int64_t channels, int64_t taps, const int8_t* w /* [taps][channels] */,

@@ -165,7 +165,7 @@ std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& 
                   "{}: an operand is {}, whose codes are packed: dequantize it first", who,
                   to_string(*type));
     OCTET_CHECK(!want || !is_packed(want->dtype), unsupported,
-                "{}: a {} result was asked for; expected quint8 or qint8", who,
+                "{}: a {} result was asked for; expected codes of 8 or 16 bits", who,
                 to_string(want->dtype));
   }
   if (rule_ == QRule::float_only || rule_ == QRule::weights)
@@ -389,7 +389,7 @@ std::vector<Tensor> through_float(const Call& call) {
 std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorType& x,
                                 const TensorType& y) {
   auto byte_affine = [](const TensorType& t) {
-    return t.is_quantized() && element_size(t.dtype) == 1 && !t.quantizer->is_per_channel();
+    return is_8_bit(t.dtype) && !t.quantizer->is_per_channel();
   };
   if (op.name() == "lookup") {
     const std::vector<int64_t>& codes = attrs.get_ints("table");

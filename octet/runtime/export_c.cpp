@@ -219,7 +219,7 @@ std::string Writer::pointer(ValueId id) const {
 
 void Writer::layer(const OpSpec& spec, const Node& node, const engine_detail::Window& w,
                    const Shape& x, const Shape& y, int64_t groups) {
-  if (!engine_detail::is_integer_call(spec) || !is_byte_codes(spec.inputs[0]))
+  if (!engine_detail::is_8_bit_call(spec) || !is_byte_codes(spec.inputs[0]))
     return refuse(node, "its weight or bias is not constant, or not of 8 bits");
   const IntegerWeights weights = engine_detail::integer_weights(spec);
   std::vector<int32_t> bias;

@@ -228,8 +228,16 @@ class QuantizeKernel final : public RangeKernel {
 
 std::unique_ptr<Kernel> make_quantize(const OpSpec& spec) {
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
-  if (x.dtype != DType::float32 || !eight_bit_per_tensor(y)) return nullptr;
+  if (x.dtype != DType::float32 || !codes_per_tensor(y)) return nullptr;
   const CodesOf o(y);
+  if (o.bytes == 2)
+    return range_kernel(
+        spec, KernelDescription::Arithmetic::converts,
+        [o](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+          native::quantize(kernels::table(), o, static_cast<const float*>(in[0]) + i0,
+                           o.at(out, i0), i1 - i0);
+        },
+        false);
   auto quantize = kernels::table().quantize;
   return std::make_unique<QuantizeKernel>(
       fmt::format("quantize {}", to_string(kernels::table().isa)), o,
@@ -241,14 +249,33 @@ std::unique_ptr<Kernel> make_quantize(const OpSpec& spec) {
 
 std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec) {
   const TensorType& x = spec.inputs[0];
-  if (!eight_bit_per_tensor(x) || spec.outputs[0].dtype != DType::float32) return nullptr;
+  if (!codes_per_tensor(x) || spec.outputs[0].dtype != DType::float32) return nullptr;
   const CodesOf q(x);
-  auto dequantize = kernels::table().dequantize;
   return range_kernel(
       spec, KernelDescription::Arithmetic::converts,
-      [q, dequantize](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
-        dequantize(at(in[0], i0, 1), static_cast<float*>(out) + i0, i1 - i0, q.scale, q.zero_point,
-                   q.is_signed);
+      [q](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        native::dequantize(kernels::table(), q, q.at(in[0], i0), static_cast<float*>(out) + i0,
+                           i1 - i0);
+      },
+      false);
+}
+
+// Where either side has 16 bits, a few at a time through floats; of 8 bits it is a table.
+std::unique_ptr<Kernel> make_requantize(const OpSpec& spec) {
+  const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
+  if (!codes_per_tensor(x) || !codes_per_tensor(y)) return nullptr;
+  const CodesOf from(x), to(y);
+  if (from.bytes == 1 && to.bytes == 1) return nullptr;
+  return range_kernel(
+      spec, KernelDescription::Arithmetic::codes_in_float,
+      [from, to](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        constexpr int64_t kAtOnce = 1024;
+        float values[kAtOnce];
+        for (int64_t i = i0; i < i1; i += kAtOnce) {
+          const int64_t n = std::min(kAtOnce, i1 - i);
+          native::dequantize(kernels::table(), from, from.at(in[0], i), values, n);
+          native::quantize(kernels::table(), to, values, to.at(out, i), n);
+        }
       },
       false);
 }

@@ -11,15 +11,15 @@ namespace {
 const Tensor& constant_operand(const CallView& c, size_t i, const char* what) {
   graph::ValueId id = c.node.inputs[i];
   if (!c.graph.is_constant(id) || c.graph.type(id).dtype != DType::float32)
-    throw Exporter::Unsupported{
-        fmt::format("{} that is no float32 constant: ONNX has no recurrent layer of codes", what)};
+    throw Exporter::Unsupported{fmt::format(
+        "{} that is no float32 constant: of codes there are LSTMs only (com.microsoft's)", what)};
   return c.graph.constant(id);
 }
 
 // Blocks of `hidden` rows of (gates * hidden, ...) in ONNX's order: block i is octet's block
 // order[i].
 Tensor reordered(const Tensor& weight, const std::vector<int64_t>& order) {
-  Tensor from = weight.contiguous(), to = Tensor::empty(from.shape());
+  Tensor from = weight.contiguous(), to = Tensor::empty(from.shape(), from.dtype());
   const int64_t rows = from.size(0) / std::ssize(order);
   for (size_t i = 0; i < order.size(); ++i) {
     const auto at = static_cast<int64_t>(i);
@@ -28,6 +28,26 @@ Tensor reordered(const Tensor& weight, const std::vector<int64_t>& order) {
   }
   return to;
 }
+
+// A weight of 8-bit codes as DynamicQuantizeLSTM has it: the codes as (directions, columns, rows),
+// and a scale and a zero point for the direction or for each row.
+struct CodesOfWeight {
+  CodesOfWeight(const CallView& c, size_t i, const std::vector<int64_t>& order) {
+    const graph::ValueId id = c.node.inputs[i];
+    if (!c.graph.is_constant(id) || !is_8_bit(c.graph.type(id).dtype))
+      throw Exporter::Unsupported{"a weight that is no constant of 8 bits"};
+    const Tensor& weight = c.graph.constant(id);
+    const Quantizer& q = *weight.quantizer();
+    codes = reordered(weight.int_repr(), order).transpose(0, 1).contiguous().unsqueeze(0);
+    const auto count = std::ssize(q.scales());
+    scale = Tensor::from(std::vector<float>(q.scales().begin(), q.scales().end()), {count});
+    zero_point = Tensor::from(q.zero_points(), {count}).to(codes.dtype());
+    if (!q.is_per_channel()) return;
+    scale = reordered(scale, order).unsqueeze(0);
+    zero_point = reordered(zero_point, order).unsqueeze(0);
+  }
+  Tensor codes, scale, zero_point;
+};
 
 void write_recurrent(Exporter& ex, const CallView& c) {
   const bool lstm = c.node.op == "lstm", gru = c.node.op == "gru";
@@ -38,16 +58,24 @@ void write_recurrent(Exporter& ex, const CallView& c) {
   const std::vector<int64_t> order = lstm  ? std::vector<int64_t>{0, 3, 1, 2}
                                      : gru ? std::vector<int64_t>{1, 0, 2}
                                            : std::vector<int64_t>{0};
-  const Tensor w = reordered(constant_operand(c, weights, "a weight"), order),
-               r = reordered(constant_operand(c, weights + 1, "a weight"), order);
-  const int64_t rows = w.size(0), hidden = r.size(1);
-  Names in{c.in[0],
-           ex.initializer(c.out[0] + ".W", w.unsqueeze(0)),
-           ex.initializer(c.out[0] + ".R", r.unsqueeze(0)),
-           "",
-           "",
-           "",
-           ""};
+  const int64_t rows = c.type(weights).dims[0].size(), hidden = c.type(weights + 1).dims[1].size();
+  const bool codes = lstm && c.type(weights).is_quantized();
+  if (codes && c.attrs().get_bool("reduce_range"))
+    throw Exporter::Unsupported{
+        "it quantizes its operands to 7 bits, which ONNX has no operator for"};
+  Names in{c.in[0]}, qparams;
+  for (const auto& [i, name] : {std::pair{weights, ".W"}, {weights + 1, ".R"}}) {
+    if (!codes) {
+      const Tensor w = reordered(constant_operand(c, i, "a weight"), order);
+      in.push_back(ex.initializer(c.out[0] + name, w.unsqueeze(0)));
+      continue;
+    }
+    const CodesOfWeight w(c, i, order);
+    in.push_back(ex.initializer(c.out[0] + name, w.codes));
+    qparams.push_back(ex.initializer(c.out[0] + name + ".scale", w.scale));
+    qparams.push_back(ex.initializer(c.out[0] + name + ".zero_point", w.zero_point));
+  }
+  in.resize(7);
   if (c.has(weights + 2) || c.has(weights + 3)) {
     Tensor b = Tensor::zeros({1, 2 * rows});
     for (int64_t half : {0, 1})
@@ -71,7 +99,13 @@ void write_recurrent(Exporter& ex, const CallView& c) {
   Names results;
   for (size_t i = 0; i < c.out.size(); ++i)
     results.push_back(ex.fresh(c, i == 0 ? "Y" : i == 1 ? "Y_h" : "Y_c"));
-  ex.add_many(c, lstm ? "LSTM" : gru ? "GRU" : "RNN", in, results, attrs);
+  if (codes) {
+    in.emplace_back();  // no peepholes
+    in.insert(in.end(), qparams.begin(), qparams.end());
+    ex.add_microsoft(c, "DynamicQuantizeLSTM", in, results, attrs);
+  } else {
+    ex.add_many(c, lstm ? "LSTM" : gru ? "GRU" : "RNN", in, results, attrs);
+  }
   // Y is (steps, directions, batch, hidden), the states (directions, batch, hidden).
   for (size_t i = 0; i < c.out.size(); ++i) {
     const std::string where = i == 0 ? ex.ints(c, "axes", {1}) : axis[0];

@@ -92,5 +92,85 @@ inline void depthwise_codes(const DepthwiseCodesArgs& a, int64_t pixel, int32_t*
   }
 }
 
+// y[i] = op(a[i], b[i]) of codes less their zero points, rounded; b may be one number for all.
+template <typename T, typename Op>
+inline void binary16(const BinaryArgs& g, int64_t i0, int64_t i1, const Op& op) {
+  const T* a = static_cast<const T*>(g.a);
+  const T* b = static_cast<const T*>(g.b);
+  T* y = static_cast<T*>(g.y);  // may be a or b, of which element i is read before it is written
+  const RoundTo16 round(g.zero_point, g.lo, g.hi);
+  const int32_t za = g.qa.zero_point, zb = g.qb.zero_point;
+  if (g.b_step == 0) {
+    const int32_t one = int32_t{b[0]} - zb;
+#pragma GCC ivdep
+    for (int64_t i = i0; i < i1; ++i) y[i] = static_cast<T>(round(op(int32_t{a[i]} - za, one)));
+  } else {
+#pragma GCC ivdep
+    for (int64_t i = i0; i < i1; ++i)
+      y[i] = static_cast<T>(round(op(int32_t{a[i]} - za, int32_t{b[i]} - zb)));
+  }
+}
+
+inline void add16(const BinaryArgs& g, int64_t i0, int64_t i1) {
+  const float sa = g.qa.scale, sb = g.qb.scale, inverse = g.inv_scale;
+  const auto sum = [=](int32_t p, int32_t q) {
+    return (sa * static_cast<float>(p) + sb * static_cast<float>(q)) * inverse;
+  };
+  if (g.is_signed)
+    binary16<int16_t>(g, i0, i1, sum);
+  else
+    binary16<uint16_t>(g, i0, i1, sum);
+}
+
+inline void mul16(const BinaryArgs& g, int64_t i0, int64_t i1) {
+  const float multiplier = g.multiplier;
+  // Exact in double.
+  const auto product = [=](int32_t p, int32_t q) {
+    return static_cast<float>(static_cast<double>(p) * static_cast<double>(q)) * multiplier;
+  };
+  if (g.is_signed)
+    binary16<int16_t>(g, i0, i1, product);
+  else
+    binary16<uint16_t>(g, i0, i1, product);
+}
+
+constexpr int64_t kPoolChannels = 256;  // whose results wait in the cache
+
+template <typename T, bool largest>
+inline void pool16(const PoolArgs& g, int64_t p0, int64_t p1) {
+  const RoundTo16 round(g.zero_point, g.lo, g.hi);
+  const int32_t least = static_cast<T>(-1) < 0 ? -32768 : 0;
+  for (int64_t p = p0; p < p1; ++p)
+    for (int64_t c0 = 0; c0 < g.channels; c0 += kPoolChannels) {
+      const int64_t n = g.channels - c0 < kPoolChannels ? g.channels - c0 : kPoolChannels;
+      int32_t result[kPoolChannels];
+      int32_t inside = 0;
+      for (int64_t c = 0; c < n; ++c) result[c] = largest ? least : 0;
+      for (int64_t t = p * g.taps; t < (p + 1) * g.taps; ++t) {
+        if (g.offsets[t] < 0) continue;
+        ++inside;
+        const T* __restrict x = static_cast<const T*>(g.a) + g.offsets[t] + c0;
+        for (int64_t c = 0; c < n; ++c)
+          result[c] = largest ? (x[c] > result[c] ? x[c] : result[c]) : result[c] + x[c];
+      }
+      T* __restrict y = static_cast<T*>(g.y) + p * g.ldy + c0;
+      if constexpr (largest) {
+        for (int64_t c = 0; c < n; ++c) y[c] = static_cast<T>(result[c]);
+      } else {
+        const float multiplier = g.multiplier[p];
+        const int32_t zeros = inside * g.zx;
+        for (int64_t c = 0; c < n; ++c)
+          y[c] = static_cast<T>(round(static_cast<float>(result[c] - zeros) * multiplier));
+      }
+    }
+}
+
+inline void max_pool16(const PoolArgs& g, int64_t p0, int64_t p1) {
+  g.is_signed ? pool16<int16_t, true>(g, p0, p1) : pool16<uint16_t, true>(g, p0, p1);
+}
+inline void average_pool16(const PoolArgs& g, int64_t p0, int64_t p1) {
+  g.is_signed ? pool16<int16_t, false>(g, p0, p1) : pool16<uint16_t, false>(g, p0, p1);
+}
+
 }  // namespace
 }  // namespace octet::kernels

@@ -326,7 +326,12 @@ struct KernelTable {
                       uint8_t* low) = nullptr;
   void (*join_codes)(const JoinCodesArgs&, int64_t n) = nullptr;
   void (*depthwise_codes)(const DepthwiseCodesArgs&, int64_t pixel, int32_t* sums) = nullptr;
-  // As quantize and dequantize below, with codes of 16 bits.
+  // As those below without the number, on codes of 16 bits: offsets and ldy of pools count codes.
+  // Sums of average_pool16 fit int32.
+  void (*add16)(const BinaryArgs&, int64_t i0, int64_t i1) = nullptr;
+  void (*mul16)(const BinaryArgs&, int64_t i0, int64_t i1) = nullptr;
+  void (*max_pool16)(const PoolArgs&, int64_t p0, int64_t p1) = nullptr;
+  void (*average_pool16)(const PoolArgs&, int64_t p0, int64_t p1) = nullptr;
   void (*quantize16)(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo,
                      int32_t hi) = nullptr;
   void (*dequantize16)(const void* x, float* y, int64_t n, float scale, int32_t zp,

@@ -440,7 +440,7 @@ void Writer::call(const Node& node, int) {
   if (spec.op.ends_with("pool2d") || spec.op == "mean") return pool(spec, node);
   if (spec.op == "add" || spec.op == "sub" || spec.op == "mul") return binary(spec, node);
   if (spec.op == "cat") return cat(spec, node);
-  if (!spec.table.empty()) return lookup(spec, node);
+  if (spec.table.size() == 256) return lookup(spec, node);
   if (spec.op == "permute" || spec.op == "slice" || spec.op == "split") return move(spec, node);
   refuse(node, "it cannot be written in C");
 }

@@ -420,6 +420,23 @@ TEST(Codes16, FunctionsAreQuantizeOfTheFunctionOfDequantize) {
       }
 }
 
+// Native kernels have a table of the function where there are many codes.
+TEST(Codes16, ManyCodesGoThroughATable) {
+  for (DType from : {DType::quint16, DType::qint16})
+    for (DType to : {DType::quint16, DType::qint16, DType::quint8}) {
+      Samples g(9);
+      const Tensor x = g.activation({1, 16384}, from);
+      const ops::QType want = g.result(to, -4, -2);
+      const OpSpec spec = ops::make_spec(ops::get("sigmoid"), {}, {x.type()}, {},
+                                         {TensorType(to, x.shape(), want.quantizer)}, "y");
+      const auto kernel = make_kernel(spec, "native");
+      ASSERT_TRUE(kernel);
+      EXPECT_EQ(kernel->description().arithmetic, KernelDescription::Arithmetic::table);
+      EXPECT_TRUE(equal(run_kernel(*kernel, spec, {x})[0],
+                        quantize(ops::call("sigmoid", {x.dequantize()}), want.quantizer, to)));
+    }
+}
+
 TEST(Codes16, WhatMovesElementsKeepsCodes) {
   Defaults defaults;
   for (DType t : {DType::quint16, DType::qint16}) {

@@ -142,6 +142,94 @@ TEST_P(Codes16Test, DepthwiseSumsAreExact) {
   }
 }
 
+TEST_P(Codes16Test, SumsAndProductsOfCodesAreRoundedAsTheContractSays) {
+  Random random(5);
+  for (int i = 0; i < 200; ++i) {
+    const auto n = static_cast<size_t>(random.integer(1, 100));
+    const bool is_signed = random.chance(0.5), mul = random.chance(0.5), one = random.chance(0.3),
+               in_place = random.chance(0.3);
+    const Bounds bounds = is_signed ? kSigned : kUnsigned;
+    std::vector<uint16_t> a(n), b(n), y(n), want(n);
+    for (uint16_t& v : a) v = static_cast<uint16_t>(random.integer(0, 65535));
+    for (uint16_t& v : b) v = static_cast<uint16_t>(random.integer(0, 65535));
+    BinaryArgs g;
+    g.qa = {random.magnitude(1e-5f, 1), static_cast<int32_t>(random.integer(bounds.lo, bounds.hi))};
+    g.qb = {random.magnitude(1e-5f, 1), static_cast<int32_t>(random.integer(bounds.lo, bounds.hi))};
+    g.inv_scale = random.magnitude(1e-2f, 1e4f);
+    g.multiplier = random.magnitude(1e-9f, 1);
+    g.zero_point = static_cast<int32_t>(random.integer(bounds.lo, bounds.hi));
+    g.lo = random.chance(0.5) ? bounds.lo : g.zero_point;
+    g.hi = bounds.hi;
+    g.is_signed = is_signed;
+    g.b_step = one ? 0 : 1;
+    const auto value = [&](uint16_t q) { return is_signed ? static_cast<int16_t>(q) : int32_t{q}; };
+    for (size_t k = 0; k < n; ++k) {
+      const int64_t p = value(a[k]) - g.qa.zero_point, q = value(b[one ? 0 : k]) - g.qb.zero_point;
+      const float da = g.qa.scale * static_cast<float>(p), db = g.qb.scale * static_cast<float>(q);
+      const float v = mul ? static_cast<float>(p * q) * g.multiplier : (da + db) * g.inv_scale;
+      want[k] = static_cast<uint16_t>(affine::round_and_clamp(v, g.zero_point, g.lo, g.hi));
+    }
+    g.a = a.data();
+    g.b = b.data();
+    g.y = in_place ? a.data() : y.data();
+    (mul ? kernels().mul16 : kernels().add16)(g, 0, static_cast<int64_t>(n));
+    ASSERT_EQ(in_place ? a : y, want) << "case " << i;
+  }
+}
+
+TEST_P(Codes16Test, PoolsTakeTheLargestOrTheAverageOfTheTapsInside) {
+  Random random(6);
+  for (int i = 0; i < 100; ++i) {
+    const int64_t channels = random.chance(0.2) ? random.integer(250, 600) : random.integer(1, 70),
+                  taps = random.integer(1, 20), pixels = random.integer(1, 4), places = 30;
+    const bool is_signed = random.chance(0.5);
+    const Bounds bounds = is_signed ? kSigned : kUnsigned;
+    std::vector<uint16_t> x(static_cast<size_t>(places * channels));
+    for (uint16_t& v : x) v = static_cast<uint16_t>(random.integer(0, 65535));
+    std::vector<int32_t> offsets(static_cast<size_t>(pixels * taps));
+    for (size_t t = 0; t < offsets.size(); ++t)
+      offsets[t] = t % static_cast<size_t>(taps) != 0 && random.chance(0.2)
+                       ? -1
+                       : static_cast<int32_t>(random.integer(0, places - 1) * channels);
+    std::vector<float> multiplier(static_cast<size_t>(pixels));
+    for (float& m : multiplier) m = random.magnitude(1e-2f, 1);
+    std::vector<uint16_t> y(static_cast<size_t>(pixels * channels));
+    PoolArgs g;
+    g.channels = channels;
+    g.taps = taps;
+    g.a = x.data();
+    g.offsets = offsets.data();
+    g.y = y.data();
+    g.ldy = channels;
+    g.is_signed = is_signed;
+    g.zx = static_cast<int32_t>(random.integer(bounds.lo, bounds.hi));
+    g.multiplier = multiplier.data();
+    g.zero_point = static_cast<int32_t>(random.integer(bounds.lo, bounds.hi));
+    g.lo = bounds.lo;
+    g.hi = bounds.hi;
+    for (const bool largest : {true, false}) {
+      (largest ? kernels().max_pool16 : kernels().average_pool16)(g, 0, pixels);
+      for (int64_t p = 0; p < pixels; ++p)
+        for (int64_t c = 0; c < channels; ++c) {
+          int64_t most = -40000, sum = 0;
+          for (int64_t t = 0; t < taps; ++t) {
+            const int32_t offset = offsets[static_cast<size_t>(p * taps + t)];
+            if (offset < 0) continue;
+            const uint16_t bits = x[static_cast<size_t>(offset + c)];
+            const int64_t q = is_signed ? static_cast<int16_t>(bits) : int64_t{bits};
+            most = std::max(most, q);
+            sum += q - g.zx;
+          }
+          const int64_t code = largest ? most
+                                       : affine::requantize(sum, multiplier[static_cast<size_t>(p)],
+                                                            g.zero_point, g.lo, g.hi);
+          ASSERT_EQ(y[static_cast<size_t>(p * channels + c)], static_cast<uint16_t>(code))
+              << "case " << i << (largest ? ", largest" : ", average");
+        }
+    }
+  }
+}
+
 OCTET_FOR_EVERY_ISA(Codes16Test);
 
 }  // namespace

@@ -1,6 +1,8 @@
 // Writers of recurrent layers: one direction each, the gates in ONNX's order.
 #include <onnx/onnx_pb.h>
 
+#include <algorithm>
+
 #include "octet/io/onnx/exporter_impl.h"
 #include "octet/io/onnx/importer_impl.h"
 
@@ -49,6 +51,14 @@ struct CodesOfWeight {
   Tensor codes, scale, zero_point;
 };
 
+// A state to begin with that ONNX need not be told.
+bool is_zeros(const CallView& c, size_t i) {
+  const graph::ValueId id = c.node.inputs[i];
+  if (!c.graph.is_constant(id) || c.type(i).dtype != DType::float32) return false;
+  const std::vector<float> values = c.graph.constant(id).to_vector<float>();
+  return std::all_of(values.begin(), values.end(), [](float v) { return v == 0; });
+}
+
 void write_recurrent(Exporter& ex, const CallView& c) {
   const bool lstm = c.node.op == "lstm", gru = c.node.op == "gru";
   const size_t weights = lstm ? 3 : 2, lengths = weights + (lstm ? 5 : 4);
@@ -87,8 +97,8 @@ void write_recurrent(Exporter& ex, const CallView& c) {
   if (c.has(lengths))
     in[4] = ex.step(c, "Cast", {c.in[lengths]}, {{"to", int64_t{onnx::TensorProto::INT32}}});
   const Names axis{ex.ints(c, "axes", {0})};
-  in[5] = ex.step(c, "Unsqueeze", {c.in[1], axis[0]});
-  if (lstm) in[6] = ex.step(c, "Unsqueeze", {c.in[2], axis[0]});
+  for (size_t i = 1; i < weights; ++i)
+    if (!is_zeros(c, i)) in[4 + i] = ex.step(c, "Unsqueeze", {c.in[i], axis[0]});
   OnnxAttrs attrs{{"direction", std::string(c.attrs().get_bool("reverse") ? "reverse" : "forward")},
                   {"hidden_size", hidden}};
   if (gru)

@@ -145,7 +145,7 @@ TEST(OnnxRoundTrip, LstmsOfCodes) {
           const int64_t d = direction == "bidirectional" ? 2 : 1, rows = 16;
           const Shape of_scales = per_row ? Shape{d, rows} : Shape{d};
           OnnxModel m;
-          m.input("x", {"T", "N", 3});
+          m.input("x", {"T", per_row ? OnnxDim("N") : OnnxDim(2), 3});
           m.constant("w", Tensor::rand({d, 3, rows}, 1, 0, 100).to(dtype))
               .constant("r", Tensor::rand({d, 4, rows}, 2, 0, 100).to(dtype))
               .constant("b", Tensor::randn({d, 2 * rows}, 3))

@@ -1,0 +1,20 @@
+#pragma once
+// The weights that share a scale.
+
+#include <vector>
+
+#include "octet/quant/algorithms/layerwise_impl.h"
+
+namespace octet::quant {
+
+// The options of the observer of a layer's weight.
+const ObserverOptions& weight_observer_options(const ObservedGraphModule& prepared,
+                                               const PreparedLayer& layer);
+
+// A weight by channel of its observer, or all of it.
+struct ChannelView {
+  std::vector<std::vector<float>> values;
+  ChannelView(const Tensor& weight, const ObserverOptions& options);
+};
+
+}  // namespace octet::quant

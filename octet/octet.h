@@ -46,6 +46,7 @@
 #include "octet/ops/op.h"
 #include "octet/quant/algorithms/bias_correction.h"
 #include "octet/quant/algorithms/equalize.h"
+#include "octet/quant/algorithms/gptq.h"
 #include "octet/quant/algorithms/input_weight_equalization.h"
 #include "octet/quant/algorithms/weight_ranges.h"
 #include "octet/quant/backend/backend_config.h"

@@ -24,8 +24,8 @@ struct BiasCorrectionOptions {
   std::function<void(size_t done, size_t all)> progress = {};  // after each layer
 };
 
-// Empirical (appendix D): in the order of the graph, each layer whose weight becomes codes gets, per
-// channel,
+// Empirical (appendix D): in the order of the graph, each layer whose weight becomes codes gets for
+// each channel
 //  b += E[W x + b] - E[Q(W) x' + b],
 // x the layer's operand in the float network and x' that in the quantized one, all layers before
 // which are corrected already; means are over samples and positions, before the activation.

@@ -85,6 +85,12 @@ const ObserverOptions& weight_observer_options(const ObservedGraphModule& prepar
   return prepared.submodule(g.producer(node.inputs[1]).scope)->as<Observer>().options();
 }
 
+bool has_weight_range(const ObservedGraphModule& prepared, const PreparedLayer& layer) {
+  const Graph& g = prepared.graph();
+  const Node& node = g.producer(*g.find(layer.name));
+  return !prepared.submodule(g.producer(node.inputs[1]).scope)->as<Observer>().empty();
+}
+
 // -- a graph on all batches -----------------------------------------------------------------------
 
 GraphRun::GraphRun(Graph graph, const Samples& samples)

@@ -82,8 +82,8 @@ struct LayerwiseOptions {
 };
 
 // Calls `visit` for each layer in order; it may set the layer's weight and bias in `prepared`.
-// Keeps what is live of the float and the quantized network for all samples. Errors: not_calibrated;
-// invalid_argument without samples or for another graph's float_graph.
+// Keeps what is live of the float and the quantized network for all samples. Errors:
+// not_calibrated; invalid_argument without samples or for another graph's float_graph.
 void for_each_layer(ObservedGraphModule& prepared, const Samples& samples,
                     const LayerwiseOptions& options, const char* who,
                     const std::function<void(const LayerStep&)>& visit);

@@ -2,6 +2,7 @@
 // Ranges of weights narrower than their largest value, which few bits need: what is clipped costs
 // less than what finer steps gain.
 //
+//   auto prepared = quant::prepare_fx(graph, quant::get_default_qconfig_mapping());
 //   quant::choose_weight_ranges(*prepared, {.criterion = quant::WeightRangeCriterion::mse});
 
 #include <functional>

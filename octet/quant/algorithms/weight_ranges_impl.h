@@ -17,4 +17,7 @@ struct ChannelView {
   ChannelView(const Tensor& weight, const ObserverOptions& options);
 };
 
+// Whether a range was set for the weight: its scale does not follow from it any more.
+bool has_weight_range(const ObservedGraphModule& prepared, const PreparedLayer& layer);
+
 }  // namespace octet::quant

@@ -56,10 +56,9 @@ Batches mixed(const Shape& shape, uint64_t seed) {
 Graph linear_net(int64_t in, int64_t out) {
   Graph g;
   const ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(in)}));
-  g.set_outputs({g.add_call(
-      "y", "linear",
-      {x, g.add_constant("y.weight", Tensor::randn({out, in}, 1)),
-       g.add_constant("y.bias", Tensor::randn({out}, 2))})});
+  g.set_outputs({g.add_call("y", "linear",
+                            {x, g.add_constant("y.weight", Tensor::randn({out, in}, 1)),
+                             g.add_constant("y.bias", Tensor::randn({out}, 2))})});
   return g;
 }
 
@@ -76,8 +75,7 @@ Graph conv_net() {
                           {"stride", std::vector<int64_t>{2, 1}},
                           {"dilation", std::vector<int64_t>{1, 2}}});
   y = g.add_call("ra", "relu", {y});
-  y = g.add_call("b", "conv2d",
-                 {y, weight("b.weight", {8, 1, 3, 3}, 2), weight("b.bias", {8}, 3)},
+  y = g.add_call("b", "conv2d", {y, weight("b.weight", {8, 1, 3, 3}, 2), weight("b.bias", {8}, 3)},
                  {{"groups", int64_t{8}}});
   y = g.add_call("c", "conv2d", {y, weight("c.weight", {6, 4, 1, 1}, 4)}, {{"groups", int64_t{2}}});
   g.set_outputs({y});
@@ -182,8 +180,8 @@ TEST(GPTQ, MendsWhatEarlierLayersLost) {
   // Two linear layers; the first's weights are 2 bits, the second's target is the float result.
   Graph g = linear_net(16, 16);
   const ValueId r = g.add_call("r", "relu", {g.outputs()[0]});
-  g.set_outputs({g.add_call("z", "linear",
-                            {r, g.add_constant("z.weight", Tensor::randn({4, 16}, 3))})});
+  g.set_outputs(
+      {g.add_call("z", "linear", {r, g.add_constant("z.weight", Tensor::randn({4, 16}, 3))})});
   const Batches samples = mixed({256, 16}, 11);
   auto both = prepared_with_bits(g, samples, 3);
   quant::gptq(*both, samples);
@@ -195,7 +193,8 @@ TEST(GPTQ, MendsWhatEarlierLayersLost) {
 
 TEST(GPTQ, TransposedConvolutionsAreSkippedWithTheirBiasCorrected) {
   Graph g;
-  const ValueId x = g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(3), Dim(5), Dim(5)}));
+  const ValueId x =
+      g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(3), Dim(5), Dim(5)}));
   g.set_outputs({g.add_call("t", "conv_transpose2d",
                             {x, g.add_constant("t.weight", Tensor::randn({3, 4, 3, 3}, 1))})});
   const Batches samples = mixed({4, 3, 5, 5}, 2);

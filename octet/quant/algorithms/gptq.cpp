@@ -148,8 +148,8 @@ struct GroupCodes {
   }
 };
 
-// The least squared error, weighted by h's diagonal, of the observer's range shrunk to 1/100, 2/100,
-// ... of itself; each output's, or of all.
+// Sets the range with the least squared error of the weights, weighted by h's diagonal, among the
+// full one shrunk to 1/100, 2/100, ... of itself; each output's, or one for all.
 void search_ranges(ObservedGraphModule& prepared, const PreparedLayer& layer,
                    const std::vector<GroupCodes>& groups) {
   constexpr int kSteps = 100;
@@ -182,9 +182,9 @@ void search_ranges(ObservedGraphModule& prepared, const PreparedLayer& layer,
       const ScaleZeroPoint q = choose_qparams(min[i] * part, max[i] * part, options);
       const auto zero = static_cast<float>(q.zero_point);
       for (int64_t j = 0; j < k; ++j) {
-        const float code = std::clamp(std::nearbyintf(w[j] / q.scale),
-                                      static_cast<float>(codes.quant_min) - zero,
-                                      static_cast<float>(codes.quant_max) - zero);
+        const float code =
+            std::clamp(std::nearbyintf(w[j] / q.scale), static_cast<float>(codes.quant_min) - zero,
+                       static_cast<float>(codes.quant_max) - zero);
         const double e = static_cast<double>(w[j] - code * q.scale);
         errors[c][static_cast<size_t>(step)] += e * e * static_cast<double>(h[j * k + j]);
       }
@@ -241,9 +241,9 @@ void set_codes(ObservedGraphModule& prepared, const LayerStep& step, const Grids
   std::vector<float> weight;
   for (const GroupCodes& group : groups)
     for (size_t i = 0; i < group.codes.size(); ++i)
-      weight.push_back(group.codes[i] *
-                       grids.scale[static_cast<size_t>(group.first) +
-                                   i / static_cast<size_t>(group.problem.k)]);
+      weight.push_back(
+          group.codes[i] *
+          grids.scale[static_cast<size_t>(group.first) + i / static_cast<size_t>(group.problem.k)]);
   const graph::Graph& g = prepared.graph();
   const graph::Node& node = g.producer(*g.find(step.layer.name));
   const auto& observer = prepared.submodule(g.producer(node.inputs[1]).scope)->as<Observer>();
@@ -276,11 +276,11 @@ GPTQReport gptq(ObservedGraphModule& prepared, const Samples& samples, const GPT
               search_ranges(prepared, layer, groups);
             } else {
               // Those of the weight as it is: they must not follow it when it changes.
-              const auto observer = make_observer(
-                  is_per_channel(weight_observer_options(prepared, layer).qscheme)
-                      ? "PerChannelMinMaxObserver"
-                      : "MinMaxObserver",
-                  weight_observer_options(prepared, layer));
+              const auto observer =
+                  make_observer(is_per_channel(weight_observer_options(prepared, layer).qscheme)
+                                    ? "PerChannelMinMaxObserver"
+                                    : "MinMaxObserver",
+                                weight_observer_options(prepared, layer));
               observer->observe(constant_now(prepared, layer.weight));
               prepared.set_weight(layer.name, {}, observer->min_val().to_vector<float>(),
                                   observer->max_val().to_vector<float>());

@@ -51,8 +51,9 @@ struct GPTQReport {
 };
 
 // In the order of the graph, the weight of each layer becomes values on its grid of codes with the
-// least expected squared error of the layer's result, E |W x - Q x'|^2, x the layer's operand in the
-// float network and x' that in the quantized one, all layers before which are done already. With
+// least expected squared error of the layer's result, E |W x - Q x'|^2, x the layer's operand in
+// the float network and x' that in the quantized one, all layers before which are done already.
+// With
 // h = E[x' x'^T] this is (W' - Q) h (W' - Q)^T and a constant, W' = E[W x x'^T] h^-1: GPTQ rounds
 // column after column, the ones with the largest h_jj first, and moves the others so that they take
 // the error back; coordinate descent then gives each code the best value while all others stay,

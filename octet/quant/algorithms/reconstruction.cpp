@@ -11,7 +11,7 @@ namespace octet::quant {
 
 namespace {
 
-constexpr int64_t kBlock = 64;      // of columns, in factorizations
+constexpr int64_t kBlock = 64;  // of columns, in factorizations
 constexpr int64_t kRowsAtOnce = 4096;
 
 // A convolution of up to three dimensions, as one of three.
@@ -80,7 +80,8 @@ Tensor gather_rows(const PreparedLayer& layer, const Tensor& x, const Shape& wei
     return result;
   }
   const RowWindow w(layer, x.shape(), weight);
-  const int64_t channels = weight[1], positions = w.positions(), plane = w.in[0] * w.in[1] * w.in[2];
+  const int64_t channels = weight[1], positions = w.positions(),
+                plane = w.in[0] * w.in[1] * w.in[2];
   parallel_ranges(std::ssize(rows), 64, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const int64_t image = rows[static_cast<size_t>(r)] / positions;
@@ -98,8 +99,8 @@ Tensor gather_rows(const PreparedLayer& layer, const Tensor& x, const Shape& wei
             for (int64_t e = 0; e < w.kernel[2]; ++e) {
               const int64_t i = start[0] + a * w.dilation[0], j = start[1] + b * w.dilation[1],
                             l = start[2] + e * w.dilation[2];
-              const bool inside = i >= 0 && i < w.in[0] && j >= 0 && j < w.in[1] && l >= 0 &&
-                                  l < w.in[2];
+              const bool inside =
+                  i >= 0 && i < w.in[0] && j >= 0 && j < w.in[1] && l >= 0 && l < w.in[2];
               *row++ = inside ? p[(i * w.in[1] + j) * w.in[2] + l] : 0.F;
             }
       }
@@ -228,10 +229,10 @@ LayerProblem make_problem(const LayerStep& step, int64_t group,
   const PreparedLayer& layer = step.layer;
   const int64_t outputs = layer.channels / layer.groups;
   const int64_t k = step.weight.numel() / layer.channels;
-  const Tensor w =
-      step.weight.contiguous().reshape({layer.channels, k}).slice(0, group * outputs,
-                                                                  (group + 1) * outputs)
-          .contiguous();
+  const Tensor w = step.weight.contiguous()
+                       .reshape({layer.channels, k})
+                       .slice(0, group * outputs, (group + 1) * outputs)
+                       .contiguous();
   RowSums sums(outputs, k);
   for (size_t b = 0; b < step.batches; ++b) {
     const Tensor x = step.quantized_input(b), xf = step.float_input(b);

@@ -414,13 +414,13 @@ std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorTy
        zy = static_cast<int32_t>(y.quantizer->zero_point());
   auto lo = static_cast<int32_t>(qmin(y.dtype)), hi = static_cast<int32_t>(qmax(y.dtype));
   // By code as it is stored: signed ones after the others.
-  const auto least = static_cast<int32_t>(qmin(x.dtype)), most = static_cast<int32_t>(qmax(x.dtype));
+  const auto least = static_cast<int32_t>(qmin(x.dtype)),
+             most = static_cast<int32_t>(qmax(x.dtype));
   const auto count = static_cast<size_t>(most - least + 1);
   std::vector<float> numbers(count);
   for (int32_t q = least; q <= most; ++q)
     numbers[static_cast<uint32_t>(q) % count] = affine::dequantize(q, sx, zx);
-  if (!requantize)
-    op.scalar()(attrs)(numbers.data(), numbers.data(), static_cast<int64_t>(count));
+  if (!requantize) op.scalar()(attrs)(numbers.data(), numbers.data(), static_cast<int64_t>(count));
   const auto code = [&](size_t i) { return affine::quantize(numbers[i], sy, zy, lo, hi); };
   std::vector<uint8_t> table(wide ? 2 * count : count);
   for (size_t i = 0; i < count; ++i) {

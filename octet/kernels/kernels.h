@@ -226,6 +226,12 @@ struct PoolArgs {
 
 enum class Arithmetic { add, sub, mul, div };
 
+// Functions of one number. gelu: x * P(Z <= x) for a standard normal Z, in float32 to 3 units in
+// the last place. hardswish: x * min(max(x + 3, 0), 6) / 6, each step in float32. The others are
+// computed in double and rounded once: exp; sigmoid = 1 / (1 + exp(-x)); tanh; gelu_tanh = x / 2 *
+// (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))); mish = x * tanh(log(1 + exp(x))).
+enum class Function { exp, sigmoid, tanh, gelu, gelu_tanh, mish, hardswish };
+
 // Weight-only layers: x in fixed point, whose exact sums become y (docs/numerics.md). A row of x is
 // row_scale * (U - 2^23) with whole U of 24 bits, kept as three planes of bytes, lowest first;
 // `sums` are the products of the three planes with the weights' codes.
@@ -410,8 +416,8 @@ struct KernelTable {
   // y = exp(x - max(x)) / sum of them, for one row: exponentials in float32 to a unit in the last
   // place, their sum as above. NaN anywhere, or nothing but -inf: all NaN. y may be x.
   void (*softmax)(const float* x, float* y, int64_t n) = nullptr;
-  // y = x * P(Z <= x) for a standard normal Z (gelu), to 3 units in the last place.
-  void (*gelu)(const float* x, float* y, int64_t n) = nullptr;
+  // y[i] = f(x[i]); NaN stays NaN. y may be x.
+  void (*function)(Function f, const float* x, float* y, int64_t n) = nullptr;
   // One row: y = f((x - mean) * (1 / sqrt(variance + eps)) * weight + bias) in double, the (biased)
   // variance too; their sums in eight parts, of i modulo 8, added pairwise. weight and bias may be
   // null. y may be x.

@@ -82,7 +82,7 @@ constexpr KernelTable make_table(Isa isa) {
       .arithmetic = arithmetic,
       .sum = sum,
       .softmax = softmax,
-      .gelu = gelu,
+      .function = function,
       .layer_norm = layer_norm,
       .moments = moments,
       .normalize = normalize,

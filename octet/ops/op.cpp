@@ -1,7 +1,6 @@
 #include "octet/ops/op.h"
 
 #include <algorithm>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -385,14 +384,8 @@ std::vector<Tensor> through_float(const Call& call) {
   return results;
 }
 
-// The product of the sizes that are known.
-int64_t known_elements(const TensorType& t) {
-  int64_t n = 1;
-  for (const Dim& d : t.dims) n *= d.known() ? d.size() : 1;
-  return n;
-}
-
-// OpSpec::table of a call.
+// The result's code for each byte of a unary operator's operand; empty if the call is not of that
+// kind.
 std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorType& x,
                                 const TensorType& y) {
   auto byte_affine = [](const TensorType& t) {
@@ -403,32 +396,20 @@ std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorTy
     return {codes.begin(), codes.end()};
   }
   bool requantize = op.name() == "requantize";
-  // Of 16 bits, where there are enough elements to be worth one; cutting to a range needs none.
-  const bool wide = is_16_bit(x.dtype) && is_activation_dtype(y.dtype) && op.scalar() &&
-                    !x.quantizer->is_per_channel() && !y.quantizer->is_per_channel() &&
-                    !op.traits().narrows && known_elements(x) >= 16384;
-  if (!wide && (!byte_affine(x) || !byte_affine(y) || !(requantize || op.scalar()))) return {};
-  auto f = requantize ? [](float v) { return v; } : op.scalar()(attrs);
+  if (!byte_affine(x) || !byte_affine(y) || !(requantize || op.scalar())) return {};
   float sx = static_cast<float>(x.quantizer->scale()),
         sy = static_cast<float>(y.quantizer->scale());
   auto zx = static_cast<int32_t>(x.quantizer->zero_point()),
        zy = static_cast<int32_t>(y.quantizer->zero_point());
   auto lo = static_cast<int32_t>(qmin(y.dtype)), hi = static_cast<int32_t>(qmax(y.dtype));
-  const auto result = [&](int32_t q) {
-    return affine::quantize(f(affine::dequantize(q, sx, zx)), sy, zy, lo, hi);
-  };
-  if (wide) {
-    std::vector<uint16_t> codes(65536);
-    for (int32_t q = static_cast<int32_t>(qmin(x.dtype)); q <= qmax(x.dtype); ++q)
-      codes[static_cast<uint16_t>(q)] = static_cast<uint16_t>(result(q));
-    std::vector<uint8_t> table(2 * codes.size());
-    std::memcpy(table.data(), codes.data(), table.size());
-    return table;
-  }
+  std::vector<float> numbers(256);
+  for (int byte = 0; byte < 256; ++byte)
+    numbers[byte] =
+        affine::dequantize(x.dtype == DType::qint8 ? static_cast<int8_t>(byte) : byte, sx, zx);
+  if (!requantize) op.scalar()(attrs)(numbers.data(), numbers.data(), 256);
   std::vector<uint8_t> table(256);
   for (int byte = 0; byte < 256; ++byte)
-    table[byte] =
-        static_cast<uint8_t>(result(x.dtype == DType::qint8 ? static_cast<int8_t>(byte) : byte));
+    table[byte] = static_cast<uint8_t>(affine::quantize(numbers[byte], sy, zy, lo, hi));
   return table;
 }
 
@@ -461,6 +442,7 @@ OpSpec make_spec(const Op& op, const Attrs& attrs,
   if (op.traits().layer) spec.layer = op.traits().layer;
   if (spec.inputs.size() == 1 && spec.outputs.size() == 1)
     spec.table = code_table(op, attrs, spec.inputs[0], spec.outputs[0]);
+  if (op.scalar() && spec.inputs[0].dtype == DType::float32) spec.function = op.scalar()(attrs);
   return spec;
 }
 

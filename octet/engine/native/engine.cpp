@@ -35,10 +35,11 @@ Engine make_engine() {
         make_float_pool);
   e.add({"add", "sub", "mul", "div"}, make_float_binary);
   e.add({"relu", "relu6", "clamp"}, make_float_clamp);
-  e.add({"sqrt", "neg", "abs", "gelu", "pow"}, make_float_unary);
   e.add({"layer_norm", "softmax", "mean"}, make_float_rows);  // of the last dimension
   e.add({"batch_norm", "group_norm", "instance_norm", "softmax"}, make_float_norm);
   e.add({"mean", "sum", "amax", "amin"}, make_reduce);  // codes too
+  e.add({"pow"}, make_float_unary);
+  e.add_for_any(make_float_unary);  // functions of one number
   return e;
 }
 

@@ -442,7 +442,10 @@ OpSpec make_spec(const Op& op, const Attrs& attrs,
   if (op.traits().layer) spec.layer = op.traits().layer;
   if (spec.inputs.size() == 1 && spec.outputs.size() == 1)
     spec.table = code_table(op, attrs, spec.inputs[0], spec.outputs[0]);
-  if (op.scalar() && spec.inputs[0].dtype == DType::float32) spec.function = op.scalar()(attrs);
+  // (Of codes without a table too: they become floats and codes again around it.)
+  const DType x = spec.inputs.empty() ? DType::bool_ : spec.inputs[0].dtype;
+  if (op.scalar() && spec.table.empty() && (x == DType::float32 || is_activation_dtype(x)))
+    spec.function = op.scalar()(attrs);
   return spec;
 }
 

@@ -420,6 +420,20 @@ TEST(Codes16, FunctionsAreQuantizeOfTheFunctionOfDequantize) {
       }
 }
 
+TEST(Codes16, FunctionsHaveNativeKernels) {
+  Samples g(9);
+  for (const char* op : {"sigmoid", "tanh", "hardswish", "relu"}) {
+    const Tensor x = g.activation({1, 300}, DType::quint16);
+    const ops::QType want = g.result(DType::qint16, -4, -2);
+    const OpSpec spec = ops::make_spec(ops::get(op), ops::get(op).complete({}), {x.type()}, {},
+                                       {TensorType(want.dtype, x.shape(), want.quantizer)}, "y");
+    const auto kernel = make_kernel(spec, "native");
+    ASSERT_TRUE(kernel) << op;
+    EXPECT_TRUE(equal(run_kernel(*kernel, spec, {x})[0],
+                      quantize(ops::call(op, {x.dequantize()}), want.quantizer, want.dtype)));
+  }
+}
+
 TEST(Codes16, WhatMovesElementsKeepsCodes) {
   Defaults defaults;
   for (DType t : {DType::quint16, DType::qint16}) {

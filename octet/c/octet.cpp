@@ -39,7 +39,8 @@ constexpr DTypeName kDTypes[] = {{OCTET_FLOAT32, DType::float32}, {OCTET_FLOAT64
                                  {OCTET_INT16, DType::int16},     {OCTET_INT8, DType::int8},
                                  {OCTET_UINT8, DType::uint8},     {OCTET_BOOL, DType::bool_},
                                  {OCTET_QUINT8, DType::quint8},   {OCTET_QINT8, DType::qint8},
-                                 {OCTET_QINT32, DType::qint32}};
+                                 {OCTET_QINT32, DType::qint32},   {OCTET_QUINT16, DType::quint16},
+                                 {OCTET_QINT16, DType::qint16},   {OCTET_UINT16, DType::uint16}};
 
 octet_dtype to_c(DType dtype) {
   for (const DTypeName& d : kDTypes)

@@ -53,7 +53,10 @@ typedef enum octet_dtype {
   OCTET_BOOL = 9,
   OCTET_QUINT8 = 10,
   OCTET_QINT8 = 11,
-  OCTET_QINT32 = 12
+  OCTET_QINT32 = 12,
+  OCTET_QUINT16 = 13,
+  OCTET_QINT16 = 14,
+  OCTET_UINT16 = 15
 } octet_dtype;
 
 /* A row-major array of the caller's: `bytes` is the size of what `data` points to. */

@@ -42,9 +42,9 @@ struct OpSpec {
   std::vector<bool> present;       // one per input: false for an omitted optional input
   std::vector<TensorType> outputs;
   std::string label;  // the node's name, for messages
-  // Operators that map a code to another (unary functions, requantize): the result's code for each
-  // of the 256 bytes of the operand, as docs/numerics.md defines it; for each of 65536, two bytes
-  // each, of functions of many 16-bit codes. Empty for all others. Filled by ops::make_spec.
+  // Operators that map one 8-bit code to another (unary functions, requantize): the result's code
+  // for each of the 256 bytes of the operand, as docs/numerics.md defines it. Empty for all others.
+  // Filled by ops::make_spec.
   std::vector<uint8_t> table;
   // Of operators that map one float32 to another, what computes them. Filled by ops::make_spec.
   FloatFunction function;
@@ -80,7 +80,7 @@ struct KernelDescription {
   enum class Arithmetic {
     unsaid,          // the kernel does not say
     integers,        // sums of codes, or of products of codes, as whole numbers
-    table,           // for each code of the operand the result's
+    table,           // for each of 256 codes the result's code
     moves,           // elements are copied or compared
     codes_in_float,  // codes become float32 and codes again in the inner loop, a few at a time
     fixed_point,     // float32 values as whole numbers of 24 bits, times codes: exact sums

@@ -334,7 +334,7 @@ std::vector<Tensor> evaluate(const Call& call);
 
 // The call an engine is asked about. `inputs` are the operands' types (nullopt: omitted),
 // `constants` the operands that are known now (undefined tensors: the others). Fills in the
-// table of functions of one code.
+// 256-entry table of unary operators.
 OpSpec make_spec(const Op& op, const Attrs& attrs,
                  const std::vector<std::optional<TensorType>>& inputs,
                  std::vector<Tensor> constants, std::vector<TensorType> outputs,

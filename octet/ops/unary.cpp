@@ -106,43 +106,23 @@ Tensor clamp_codes(const Call& c) {
   return y;
 }
 
-// Codes by a table of quantize(f(dequantize(q))), where there are as many as it has entries; the
-// same arithmetic number by number otherwise.
+// Bytes by a table of quantize(f(dequantize(q))); the same arithmetic number by number otherwise.
 Tensor unary_codes(const Call& c) {
   const Tensor& x = c[0];
   const TensorType& out = c.outputs()[0];
-  const bool bytes = is_byte_affine(x.type()) && is_byte_affine(out);
-  if (!bytes && c.op().rule() == QRule::same && same_qparams(x, out)) return clamp_codes(c);
-  if (!is_affine(x.type()) || !is_affine(out)) return through_float(c);
+  if (!is_byte_affine(x.type()) || !is_byte_affine(out))
+    return c.op().rule() == QRule::same && same_qparams(x, out) ? clamp_codes(c) : through_float(c);
   auto f = unary_function(c.op().name(), c.attrs());
   auto sx = static_cast<float>(x.q_scale()), sy = static_cast<float>(out.quantizer->scale());
   auto zx = static_cast<int32_t>(x.q_zero_point()),
        zy = static_cast<int32_t>(out.quantizer->zero_point());
   auto lo = static_cast<int32_t>(qmin(out.dtype)), hi = static_cast<int32_t>(qmax(out.dtype));
-  const auto least = static_cast<int32_t>(qmin(x.dtype())),
-             most = static_cast<int32_t>(qmax(x.dtype()));
-  const auto result = [&](int32_t q) {
-    return affine::quantize(f(affine::dequantize(q, sx, zx)), sy, zy, lo, hi);
-  };
-  std::vector<int32_t> table;
-  if (bytes || x.numel() > most - least)
-    for (int32_t q = least; q <= most; ++q) table.push_back(result(q));
+  uint8_t table[256];
+  for (auto q = static_cast<int32_t>(qmin(x.dtype())); q <= qmax(x.dtype()); ++q)
+    table[static_cast<uint8_t>(q)] =
+        static_cast<uint8_t>(affine::quantize(f(affine::dequantize(q, sx, zx)), sy, zy, lo, hi));
   Tensor y = Tensor::empty(x.shape(), out.dtype, out.quantizer, format_of(x));
-  visit_any(x.dtype(), c.op().name(), [&](auto from) {
-    using In = decltype(from);
-    const auto map = [&](auto to) {
-      using Out = decltype(to);
-      map_into<In, Out>(x, y, [&](In v) {
-        const auto q = static_cast<int32_t>(v);
-        return static_cast<Out>(table.empty() ? result(q) : table[static_cast<size_t>(q - least)]);
-      });
-    };
-    // (Stored alike, signed or not.)
-    if (is_8_bit(out.dtype))
-      map(uint8_t{});
-    else
-      map(uint16_t{});
-  });
+  map_into<uint8_t, uint8_t>(x, y, [&table](uint8_t q) { return table[q]; });
   return y;
 }
 

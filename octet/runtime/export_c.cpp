@@ -71,7 +71,7 @@ Graph of_one_sample(const Graph& graph) {
 }
 
 bool is_byte_codes(const TensorType& t) {
-  return (t.dtype == DType::quint8 || t.dtype == DType::qint8) && !t.quantizer->is_per_channel();
+  return is_8_bit(t.dtype) && !t.quantizer->is_per_channel();
 }
 
 // Which nodes are written, and what goes in and comes out.

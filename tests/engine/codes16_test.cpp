@@ -420,21 +420,18 @@ TEST(Codes16, FunctionsAreQuantizeOfTheFunctionOfDequantize) {
       }
 }
 
-// Native kernels have a table of the function where there are many codes.
-TEST(Codes16, ManyCodesGoThroughATable) {
-  for (DType from : {DType::quint16, DType::qint16})
-    for (DType to : {DType::quint16, DType::qint16, DType::quint8}) {
-      Samples g(9);
-      const Tensor x = g.activation({1, 16384}, from);
-      const ops::QType want = g.result(to, -4, -2);
-      const OpSpec spec = ops::make_spec(ops::get("sigmoid"), {}, {x.type()}, {},
-                                         {TensorType(to, x.shape(), want.quantizer)}, "y");
-      const auto kernel = make_kernel(spec, "native");
-      ASSERT_TRUE(kernel);
-      EXPECT_EQ(kernel->description().arithmetic, KernelDescription::Arithmetic::table);
-      EXPECT_TRUE(equal(run_kernel(*kernel, spec, {x})[0],
-                        quantize(ops::call("sigmoid", {x.dequantize()}), want.quantizer, to)));
-    }
+TEST(Codes16, FunctionsHaveNativeKernels) {
+  Samples g(9);
+  for (const char* op : {"sigmoid", "tanh", "hardswish", "relu"}) {
+    const Tensor x = g.activation({1, 300}, DType::quint16);
+    const ops::QType want = g.result(DType::qint16, -4, -2);
+    const OpSpec spec = ops::make_spec(ops::get(op), ops::get(op).complete({}), {x.type()}, {},
+                                       {TensorType(want.dtype, x.shape(), want.quantizer)}, "y");
+    const auto kernel = make_kernel(spec, "native");
+    ASSERT_TRUE(kernel) << op;
+    EXPECT_TRUE(equal(run_kernel(*kernel, spec, {x})[0],
+                      quantize(ops::call(op, {x.dequantize()}), want.quantizer, want.dtype)));
+  }
 }
 
 TEST(Codes16, WhatMovesElementsKeepsCodes) {
@@ -472,12 +469,10 @@ TEST(Codes16, WhatMovesElementsKeepsCodes) {
   }
 }
 
-// The layers that native has kernels for; the others are reference's.
-TEST(Codes16, NativeKernelsTakeLayersWith8BitWeights) {
+TEST(Codes16, NativeHasKernelsForWeightsOf8And16Bits) {
   Samples g(1);
   const Tensor x = g.activation({4, 32}, DType::quint16);
-  for (const auto& [weight, engine] :
-       {std::pair{DType::qint8, "native"}, {DType::qint16, "reference"}}) {
+  for (DType weight : {DType::qint8, DType::qint16}) {
     const Tensor w = g.weight({8, 32}, weight);
     const ops::QType want = g.result(DType::quint16, -4, -3);
     const OpSpec spec = ops::make_spec(
@@ -485,7 +480,8 @@ TEST(Codes16, NativeKernelsTakeLayersWith8BitWeights) {
         {Tensor(), w, Tensor()}, {TensorType(want.dtype, Shape{4, 8}, want.quantizer)}, "layer");
     const auto kernel = make_kernel(spec, "native");
     ASSERT_TRUE(kernel);
-    EXPECT_EQ(kernel->engine(), engine);
+    EXPECT_EQ(kernel->engine(), "native");
+    EXPECT_EQ(kernel->description().weight_bits, weight == DType::qint8 ? 8 : 16);
   }
 }
 

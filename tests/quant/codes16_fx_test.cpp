@@ -108,8 +108,9 @@ TEST(Codes16Fx, AllOf16BitsLoseNextToNothing) {
   const double eight = sqnr(converted(with_activations(DType::quint8)));
   const Graph wide = converted(with_activations(DType::quint16));
   for (const graph::Value& v : wide.values())
-    if (v.type.is_quantized() && wide.node(v.producer).kind == NodeKind::call)
+    if (v.type.is_quantized() && wide.node(v.producer).kind == NodeKind::call) {
       EXPECT_EQ(v.type.dtype, DType::quint16) << v.name;
+    }
   expect_engines_agree(wide);
   EXPECT_GT(sqnr(wide), eight);
   QConfig both = with_activations(DType::qint16);

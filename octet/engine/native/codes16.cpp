@@ -2,9 +2,11 @@
 // products of bytes with the weights, each summed exactly in int32, make the exact sum. x is cut
 // into a plane of upper bytes and one of lower ones; the two sums of a block of results meet in
 // double, where they are exact, and become codes of 8 or 16 bits. x of 8 bits with a result of 16
-// is one plane.
+// is one plane. Weights of 16 bits are two planes likewise, 256 * upper + lower + 128 with a lower
+// byte less 128, and their zero points go with the sums of x's rows.
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "octet/base/check_impl.h"
 #include "octet/engine/native/image_impl.h"
@@ -59,15 +61,16 @@ struct WideTerms {
   }
 };
 
-// Whether this file computes a call exactly: products of bytes fit int32, all terms 52 bits.
 bool fits_planes(const OpSpec& spec) {
-  return engine_detail::is_integer_call(spec) && is_8_bit(spec.inputs[1].dtype) &&
-         !engine_detail::is_8_bit_call(spec);
+  return engine_detail::is_integer_call(spec) && !engine_detail::is_8_bit_call(spec) &&
+         (is_8_bit(spec.inputs[1].dtype) || is_16_bit(spec.inputs[1].dtype));
 }
+// Whether this file computes a call exactly: products of bytes fit int32, all terms 52 bits.
 bool sums_fit(const IntegerWeights& w) {
   const int64_t products = w.out_channels ? w.count() / w.out_channels : 0;
   for (int64_t n = 0; n < w.out_channels; ++n) {
-    const int64_t z = w.zero_points[n], farthest = std::max<int64_t>(127 - z, z + 128);
+    const int64_t z = w.codes16.empty() ? w.zero_points[n] : 0,
+                  farthest = std::max<int64_t>(127 - z, z + 128);
     if (products * 255 * farthest > std::numeric_limits<int32_t>::max()) return false;
     if (std::abs(w.bias[n]) >= int64_t{1} << 51 || !std::isfinite(w.multiplier[n])) return false;
   }
@@ -84,6 +87,20 @@ IntegerWeights of_planes(const IntegerWeights& w) {
   return plain;
 }
 
+// The same with the upper bytes of weights of 16 bits, or the lower ones less 128; no zero points.
+IntegerWeights bytes_of(const IntegerWeights& w, bool upper) {
+  IntegerWeights plain = of_planes(w);
+  plain.owner = Buffer::allocate(w.codes16.size());
+  auto* to = reinterpret_cast<int8_t*>(plain.owner.data());
+  std::transform(w.codes16.begin(), w.codes16.end(), to,
+                 [&](int16_t q) { return static_cast<int8_t>(upper ? q >> 8 : (q & 255) - 128); });
+  plain.codes = {to, w.codes16.size()};
+  plain.codes16 = {};
+  plain.zero_points.assign(w.zero_points.size(), 0);
+  plain.any_zero_point = false;
+  return plain;
+}
+
 void split(const kernels::KernelTable& table, const WideTerms& t, const void* x, int64_t n,
            uint8_t* high, uint8_t* low) {
   parallel_ranges(n, 1 << 16, [&](int64_t i0, int64_t i1) {
@@ -96,12 +113,34 @@ void split(const kernels::KernelTable& table, const WideTerms& t, const void* x,
 
 struct WideWeights {
   WideTerms terms;
-  PackedWeights packed;
-  WideWeights(const IntegerWeights& w, const WeightRows& rows, const kernels::GemmShape& s,
-              int64_t groups)
-      : terms(w), packed(of_planes(w), rows, s, groups) {
-    for (int64_t n = 0; n < w.out_channels; ++n)
-      terms.add_offset(w, packed.weight_sums[n] - s.taps * s.k * w.zero_points[n]);
+  PackedWeights packed;                // of 16 bits: the upper bytes
+  std::optional<PackedWeights> lower;  // of weights of 16 bits
+  std::vector<double> of_row_sums;     // and with `lower`: what a step of x's row sum is worth
+
+  // `rows_of` gives the WeightRows of IntegerWeights with codes of 8 bits.
+  template <typename RowsOf>
+  WideWeights(const IntegerWeights& w, const kernels::GemmShape& s, int64_t groups,
+              const RowsOf& rows_of)
+      : WideWeights(w, w.codes16.empty() ? of_planes(w) : bytes_of(w, true), s, groups, rows_of) {}
+
+ private:
+  template <typename RowsOf>
+  WideWeights(const IntegerWeights& w, const IntegerWeights& first, const kernels::GemmShape& s,
+              int64_t groups, const RowsOf& rows_of)
+      : terms(w), packed(first, rows_of(first), s, groups) {
+    if (!w.codes16.empty()) {
+      const IntegerWeights second = bytes_of(w, false);
+      lower.emplace(second, rows_of(second), s, groups);
+    }
+    for (int64_t n = 0; n < w.out_channels; ++n) {
+      int64_t sum = packed.weight_sums[n] - s.taps * s.k * w.zero_points[n];
+      if (lower) {
+        sum = 256 * int64_t{packed.weight_sums[n]} + lower->weight_sums[n] +
+              s.taps * s.k * int64_t{128 - w.zero_points[n]};
+        of_row_sums.push_back(128 - w.zero_points[n]);
+      }
+      terms.add_offset(w, sum);
+    }
   }
 };
 
@@ -147,7 +186,7 @@ class WidePlan final : public KernelPlan {
     y_ = static_cast<std::byte*>(outputs[0]);
     const kernels::GemmShape& s = w_.packed.shape;
     split_matrix(s_.images * w_.packed.groups, m_, s.n, w_.packed.table->gemm_mr,
-                 w_.packed.table->gemm_nr, (high_ ? 2 : 1) * s.k * s.taps,
+                 w_.packed.table->gemm_nr, (high_ ? 2 : 1) * (w_.lower ? 2 : 1) * s.k * s.taps,
                  [this](int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
                    for (int64_t n = n0; n < n1; n += kColumns)
                      for (int64_t m = m0; m < m1; m += kRows)
@@ -158,24 +197,62 @@ class WidePlan final : public KernelPlan {
  private:
   static constexpr int64_t kRows = 24, kColumns = 128;  // of a block whose sums wait in the cache
 
+  using Sums = int32_t[kRows * kColumns];
+
   void block(int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1) const {
-    alignas(64) int32_t high[kRows * kColumns], low[kRows * kColumns];
-    if (high_) multiply(i, m0, m1, n0, n1, high_, 0, high);
-    multiply(i, m0, m1, n0, n1, low_, 1, low);
-    const int64_t group = i % w_.packed.groups, channel = group * w_.packed.shape.n + n0;
-    kernels::JoinCodesArgs join = w_.terms.arguments(channel);
+    alignas(64) Sums high, low;
+    int32_t row_sums[2][kRows] = {};
+    if (high_) multiply(w_.packed, i, m0, m1, n0, n1, high_, 0, high, row_sums[0]);
+    multiply(w_.packed, i, m0, m1, n0, n1, low_, 1, low, row_sums[1]);
+    if (w_.lower) return block_of_16_bits(i, m0, m1, n0, n1, high, low, row_sums);
+    kernels::JoinCodesArgs join = w_.terms.arguments(channel(i, n0));
     for (int64_t m = m0; m < m1; ++m) {
       join.high = high_ ? high + (m - m0) * kColumns : nullptr;
       join.low = low + (m - m0) * kColumns;
-      join.y = y_ + ((i / w_.packed.groups * m_ + m) * s_.oc + channel) * (w_.terms.wide_y ? 2 : 1);
+      join.y = result(i, m, n0);
       w_.packed.table->join_codes(join, n1 - n0);
     }
   }
 
-  // The sums of rows m0..m1 and channels n0..n1 over one plane of x.
-  void multiply(int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1, const uint8_t* plane,
-                size_t pad, int32_t* sums) const {
-    const PackedWeights& w = w_.packed;
+  // With weights of 16 bits: `high` and `low` are the sums with their upper bytes.
+  void block_of_16_bits(int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1, const Sums& high,
+                        const Sums& low, const int32_t (&row_sums)[2][kRows]) const {
+    alignas(64) Sums lower_high, lower_low;
+    int32_t again[kRows];
+    if (high_) multiply(*w_.lower, i, m0, m1, n0, n1, high_, 0, lower_high, again);
+    multiply(*w_.lower, i, m0, m1, n0, n1, low_, 1, lower_low, again);
+    kernels::JoinCodesArgs join = w_.terms.arguments(channel(i, n0));
+    const double* of_row_sums = w_.of_row_sums.data() + channel(i, n0);
+    const double* offsets = join.offsets;
+    double sums[kColumns];
+    constexpr int32_t kNone[kColumns] = {};
+    for (int64_t m = m0; m < m1; ++m) {
+      const int64_t at = (m - m0) * kColumns;
+      const double row = 256.0 * row_sums[0][m - m0] + row_sums[1][m - m0];
+      for (int64_t n = 0; n < n1 - n0; ++n) {
+        double sum = 256.0 * low[at + n] + lower_low[at + n];
+        if (high_) sum += 65536.0 * high[at + n] + 256.0 * lower_high[at + n];
+        sums[n] = sum + of_row_sums[n] * row + offsets[n];
+      }
+      join.low = kNone;
+      join.offsets = sums;
+      join.y = result(i, m, n0);
+      w_.packed.table->join_codes(join, n1 - n0);
+    }
+  }
+
+  int64_t channel(int64_t i, int64_t n) const {
+    return i % w_.packed.groups * w_.packed.shape.n + n;
+  }
+  std::byte* result(int64_t i, int64_t m, int64_t n) const {
+    return y_ +
+           ((i / w_.packed.groups * m_ + m) * s_.oc + channel(i, n)) * (w_.terms.wide_y ? 2 : 1);
+  }
+
+  // The sums of rows m0..m1 and channels n0..n1 over one plane of x, and those of the plane's rows
+  // where something needs them.
+  void multiply(const PackedWeights& w, int64_t i, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
+                const uint8_t* plane, size_t pad, int32_t* sums, int32_t* row_sums) const {
     kernels::GemmArgs a = w.arguments(i % w.groups);
     a.a = plane + i / w.groups * image_ + i % w.groups * w.shape.k + (dense_ ? m0 * s_.c : 0);
     a.lda = s_.c;
@@ -189,11 +266,9 @@ class WidePlan final : public KernelPlan {
                                   static_cast<uintptr_t>(n0) * sizeof(int32_t));
     a.ldc = kColumns;
     a.epilogue = kernels::Epilogue::int32;
-    int32_t row_sums[kRows];
-    if (a.b_zero_points) {
-      w.table->row_sums(a, row_sums, 0, m1 - m0);
-      a.row_sums = row_sums;
-    }
+    const bool of_x = w_.lower && &w == &w_.packed;
+    if (a.b_zero_points || of_x) w.table->row_sums(a, row_sums, 0, m1 - m0);
+    if (a.b_zero_points) a.row_sums = row_sums;
     w.gemm(a, 0, m1 - m0, n0, n1);
   }
 
@@ -210,18 +285,23 @@ class WidePlan final : public KernelPlan {
 
 class WideKernel : public Kernel {
  public:
-  WideKernel(const OpSpec& spec, const IntegerWeights& weights, const WeightRows& rows,
-             const kernels::GemmShape& shape, int64_t groups)
-      : op_(spec.op), w_(weights, rows, shape, groups) {}
+  template <typename RowsOf>
+  WideKernel(const OpSpec& spec, const IntegerWeights& weights, const kernels::GemmShape& shape,
+             int64_t groups, const RowsOf& rows_of)
+      : op_(spec.op), w_(weights, shape, groups, rows_of) {}
   std::string name() const override {
     return fmt::format("{} gemm of 16 bits {}x{} {}", op_, w_.packed.table->gemm_mr,
                        w_.packed.table->gemm_nr, to_string(w_.packed.table->isa));
   }
   std::string engine() const override { return "native"; }
   bool packs(size_t i) const override { return i > 0; }
-  size_t packed_bytes() const override { return w_.packed.packed.bytes(); }
+  size_t packed_bytes() const override {
+    return w_.packed.packed.bytes() + (w_.lower ? w_.lower->packed.bytes() : 0);
+  }
   KernelDescription description() const override {
-    return w_.terms.description(w_.packed.description());
+    KernelDescription d = w_.terms.description(w_.packed.description());
+    if (w_.lower) d.weight_bits = 16;
+    return d;
   }
 
  protected:
@@ -232,8 +312,10 @@ class WideKernel : public Kernel {
 class WideLinear final : public WideKernel {
  public:
   WideLinear(const OpSpec& spec, const IntegerWeights& w)
-      : WideKernel(spec, w, WeightRows(w.codes, spec.inputs[1].shape()[1]),
-                   {w.out_channels, spec.inputs[1].shape()[1], 1}, 1) {}
+      : WideKernel(spec, w, {w.out_channels, spec.inputs[1].shape()[1], 1}, 1,
+                   [&](const IntegerWeights& bytes) {
+                     return WeightRows(bytes.codes, spec.inputs[1].shape()[1]);
+                   }) {}
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>&) const override {
     const int64_t k = w_.packed.shape.k, m = numel(in[0]) / std::max<int64_t>(1, k);
@@ -245,8 +327,10 @@ class WideLinear final : public WideKernel {
 class WideConv final : public WideKernel {
  public:
   WideConv(const OpSpec& spec, const IntegerWeights& w)
-      : WideKernel(spec, w, WeightRows(w, conv_gemm_shape(w, spec), spec.transposed),
-                   conv_gemm_shape(w, spec), spec.attrs.get_int("groups")),
+      : WideKernel(spec, w, conv_gemm_shape(w, spec), spec.attrs.get_int("groups"),
+                   [&](const IntegerWeights& bytes) {
+                     return WeightRows(bytes, conv_gemm_shape(w, spec), spec.transposed);
+                   }),
         window_(engine_detail::conv_window3(spec)),
         transposed_(spec.transposed) {}
   Layout input_layout(size_t i) const override {
@@ -401,8 +485,9 @@ std::unique_ptr<Kernel> make_codes16_conv(const OpSpec& spec) {
   if (!sums_fit(weights)) return nullptr;
   const int64_t groups = spec.attrs.get_int("groups"),
                 taps = engine_detail::conv_window(spec).taps();
-  const bool depthwise = !spec.transposed && groups == weights.out_channels &&
-                         spec.inputs[1].shape()[1] == 1 && groups > 1 && taps <= kMostWideTaps;
+  const bool depthwise = weights.codes16.empty() && !spec.transposed &&
+                         groups == weights.out_channels && spec.inputs[1].shape()[1] == 1 &&
+                         groups > 1 && taps <= kMostWideTaps;
   if (depthwise) return std::make_unique<WideDepthwiseKernel>(spec, weights);
   return std::make_unique<WideConv>(spec, weights);
 }

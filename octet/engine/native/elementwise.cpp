@@ -1,7 +1,6 @@
 // Element by element on codes: add, mul, unary operators by table, quantize, dequantize,
 // requantize. They do not care how the tensor lies in memory as long as all operands lie alike (but
 // where one of them is broadcast).
-#include <cstring>
 #include <functional>
 
 #include "octet/base/check_impl.h"
@@ -168,28 +167,7 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   return std::make_unique<CodesBinary>(spec.op, element_order(spec), args, of_a.bytes);
 }
 
-namespace {
-// By a table of 65536 codes.
-template <typename Y>
-std::unique_ptr<Kernel> lookup_of_16_bits(const OpSpec& spec) {
-  auto codes = std::make_shared<std::vector<uint16_t>>(spec.table.size() / 2);
-  std::memcpy(codes->data(), spec.table.data(), spec.table.size());
-  return range_kernel(
-      spec, KernelDescription::Arithmetic::table,
-      [codes](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
-        const uint16_t* table = codes->data();
-        const auto* x = static_cast<const uint16_t*>(in[0]);
-        auto* y = static_cast<Y*>(out);
-        for (int64_t i = i0; i < i1; ++i) y[i] = static_cast<Y>(table[x[i]]);
-      },
-      sizeof(Y) == 2);
-}
-}  // namespace
-
 std::unique_ptr<Kernel> make_lookup(const OpSpec& spec) {
-  if (spec.table.size() == 2 * 65536)
-    return is_16_bit(spec.outputs[0].dtype) ? lookup_of_16_bits<uint16_t>(spec)
-                                            : lookup_of_16_bits<uint8_t>(spec);
   if (spec.table.size() != 256) return nullptr;
   auto codes = std::make_shared<std::vector<uint8_t>>(spec.table);
   auto lookup = kernels::table().lookup;

@@ -80,8 +80,9 @@ TEST(OnnxCodes16, NetworksRunOnCodes) {
         const Graph g = loaded(network(codes, weights, domain).bytes());
         EXPECT_EQ(ops_of(g), "quantize conv2d max_pool2d add reshape linear sigmoid dequantize");
         for (const graph::Value& v : g.values())
-          if (v.type.is_quantized() && g.node(v.producer).kind == graph::NodeKind::call)
+          if (v.type.is_quantized() && g.node(v.producer).kind == graph::NodeKind::call) {
             EXPECT_EQ(v.type.dtype, quantized_dtype(codes)) << v.name;
+          }
       }
 }
 

@@ -45,6 +45,7 @@
 #include "octet/ops/functional.h"
 #include "octet/ops/op.h"
 #include "octet/quant/algorithms/bias_correction.h"
+#include "octet/quant/algorithms/cross_layer_equalization.h"
 #include "octet/quant/algorithms/equalize.h"
 #include "octet/quant/algorithms/gptq.h"
 #include "octet/quant/algorithms/input_weight_equalization.h"

@@ -266,10 +266,10 @@ GPTQReport gptq(ObservedGraphModule& prepared, const Samples& samples, const GPT
           const int64_t k = step.weight.numel() / layer.channels;
           const auto rows = choose_rows(step, std::max(options.rows, 8 * k));
           std::vector<GroupCodes> groups(static_cast<size_t>(layer.groups));
-          for (int64_t i = 0; i < layer.groups; ++i) {
-            GroupCodes& group = groups[static_cast<size_t>(i)];
-            group.problem = make_problem(step, i, rows, options.damping);
-            group.first = i * group.problem.outputs;
+          auto problems = make_problems(step, rows, options.damping);
+          for (size_t i = 0; i < groups.size(); ++i) {
+            groups[i].problem = std::move(problems[i]);
+            groups[i].first = static_cast<int64_t>(i) * groups[i].problem.outputs;
           }
           if (!has_weight_range(prepared, layer)) {
             if (options.search_ranges) {
@@ -288,15 +288,20 @@ GPTQReport gptq(ObservedGraphModule& prepared, const Samples& samples, const GPT
           }
           Grids grids(prepared.weight_qparams(layer.name), layer.channels);
           GPTQReport::Entry entry{layer.label};
-          for (GroupCodes& group : groups) {
+          std::vector<double> nearest(groups.size());
+          parallel_for(layer.groups, [&](int64_t i) {
+            GroupCodes& group = groups[static_cast<size_t>(i)];
             group.round_to_nearest(grids);
-            entry.nearest_error += group.squared_error(grids);
+            nearest[static_cast<size_t>(i)] = group.squared_error(grids);
             group.round_by_columns(grids);
-          }
+          });
+          entry.nearest_error = std::accumulate(nearest.begin(), nearest.end(), 0.0);
           const auto descend = [&] {
-            for (GroupCodes& group : groups)
+            parallel_for(layer.groups, [&](int64_t i) {
+              GroupCodes& group = groups[static_cast<size_t>(i)];
               for (int turn = 0; turn < options.sweeps && group.sweep(grids) > 0; ++turn) {
               }
+            });
           };
           descend();
           for (int turn = 0; turn < options.learn_scales; ++turn) {

@@ -222,29 +222,8 @@ struct RowSums {
   }
 };
 
-}  // namespace
-
-LayerProblem make_problem(const LayerStep& step, int64_t group,
-                          const std::vector<std::vector<int64_t>>& rows, double damping) {
-  const PreparedLayer& layer = step.layer;
-  const int64_t outputs = layer.channels / layer.groups;
-  const int64_t k = step.weight.numel() / layer.channels;
-  const Tensor w = step.weight.contiguous()
-                       .reshape({layer.channels, k})
-                       .slice(0, group * outputs, (group + 1) * outputs)
-                       .contiguous();
-  RowSums sums(outputs, k);
-  for (size_t b = 0; b < step.batches; ++b) {
-    const Tensor x = step.quantized_input(b), xf = step.float_input(b);
-    for (size_t begin = 0; begin < rows[b].size(); begin += kRowsAtOnce) {
-      const auto first = rows[b].begin() + static_cast<std::ptrdiff_t>(begin);
-      const std::vector<int64_t> part(
-          first, first + std::min<std::ptrdiff_t>(kRowsAtOnce, rows[b].end() - first));
-      const Tensor of_x = gather_rows(layer, x, step.weight.shape(), group, part);
-      const Tensor of_float = gather_rows(layer, xf, step.weight.shape(), group, part);
-      sums.add(of_x, ops::call("linear", {of_float, w, Tensor()}));
-    }
-  }
+LayerProblem solve(const RowSums& sums, const Tensor& w, double damping) {
+  const int64_t outputs = w.size(0), k = w.size(1);
   // Centred, damped towards the float weight.
   LayerProblem problem{outputs, k, Tensor::empty({outputs, k}), Tensor::empty({k, k})};
   const double n = std::max(sums.count, 1.0);
@@ -272,6 +251,40 @@ LayerProblem make_problem(const LayerStep& step, int64_t group,
     }
   problem.w = ops::call("add", {w, solve_cholesky(cholesky(problem.h), difference)});
   return problem;
+}
+
+}  // namespace
+
+std::vector<LayerProblem> make_problems(const LayerStep& step,
+                                        const std::vector<std::vector<int64_t>>& rows,
+                                        double damping) {
+  const PreparedLayer& layer = step.layer;
+  const int64_t outputs = layer.channels / layer.groups, k = step.weight.numel() / layer.channels;
+  const Tensor weight = step.weight.contiguous().reshape({layer.channels, k});
+  std::vector<Tensor> weights;
+  for (int64_t i = 0; i < layer.groups; ++i)
+    weights.push_back(weight.slice(0, i * outputs, (i + 1) * outputs).contiguous());
+  std::vector<RowSums> sums(static_cast<size_t>(layer.groups), RowSums(outputs, k));
+  for (size_t b = 0; b < step.batches; ++b) {
+    const Tensor x = step.quantized_input(b).contiguous(), xf = step.float_input(b).contiguous();
+    for (size_t begin = 0; begin < rows[b].size(); begin += kRowsAtOnce) {
+      const auto first = rows[b].begin() + static_cast<std::ptrdiff_t>(begin);
+      const std::vector<int64_t> part(
+          first, first + std::min<std::ptrdiff_t>(kRowsAtOnce, rows[b].end() - first));
+      parallel_for(layer.groups, [&](int64_t group) {
+        const auto i = static_cast<size_t>(group);
+        const Tensor of_x = gather_rows(layer, x, step.weight.shape(), group, part);
+        const Tensor of_float = gather_rows(layer, xf, step.weight.shape(), group, part);
+        sums[i].add(of_x, ops::call("linear", {of_float, weights[i], Tensor()}));
+      });
+    }
+  }
+  std::vector<LayerProblem> problems(sums.size());
+  parallel_for(layer.groups, [&](int64_t group) {
+    const auto i = static_cast<size_t>(group);
+    problems[i] = solve(sums[i], weights[i], damping);
+  });
+  return problems;
 }
 
 }  // namespace octet::quant

@@ -49,6 +49,7 @@
 #include "octet/quant/algorithms/equalize.h"
 #include "octet/quant/algorithms/gptq.h"
 #include "octet/quant/algorithms/input_weight_equalization.h"
+#include "octet/quant/algorithms/smooth_quant.h"
 #include "octet/quant/algorithms/weight_ranges.h"
 #include "octet/quant/backend/backend_config.h"
 #include "octet/quant/backend/module_mappings.h"

@@ -288,20 +288,15 @@ GPTQReport gptq(ObservedGraphModule& prepared, const Samples& samples, const GPT
           }
           Grids grids(prepared.weight_qparams(layer.name), layer.channels);
           GPTQReport::Entry entry{layer.label};
-          std::vector<double> nearest(groups.size());
-          parallel_for(layer.groups, [&](int64_t i) {
-            GroupCodes& group = groups[static_cast<size_t>(i)];
+          for (GroupCodes& group : groups) {
             group.round_to_nearest(grids);
-            nearest[static_cast<size_t>(i)] = group.squared_error(grids);
+            entry.nearest_error += group.squared_error(grids);
             group.round_by_columns(grids);
-          });
-          entry.nearest_error = std::accumulate(nearest.begin(), nearest.end(), 0.0);
+          }
           const auto descend = [&] {
-            parallel_for(layer.groups, [&](int64_t i) {
-              GroupCodes& group = groups[static_cast<size_t>(i)];
+            for (GroupCodes& group : groups)
               for (int turn = 0; turn < options.sweeps && group.sweep(grids) > 0; ++turn) {
               }
-            });
           };
           descend();
           for (int turn = 0; turn < options.learn_scales; ++turn) {

@@ -191,6 +191,21 @@ TEST(GPTQ, MendsWhatEarlierLayersLost) {
   EXPECT_LT(converted_error(g, both, samples), 0.6 * converted_error(g, apart, samples));
 }
 
+// Groups with many columns call operators that run on oneDNN, whose threads wait for each other.
+TEST(GPTQ, LargeGroupsFinish) {
+  Graph g;
+  const ValueId x =
+      g.add_input("x", TensorType(DType::float32, {Dim("N"), Dim(64), Dim(12), Dim(12)}));
+  g.set_outputs(
+      {g.add_call("y", "conv2d", {x, g.add_constant("y.weight", Tensor::randn({64, 32, 3, 3}, 1))},
+                  {{"groups", int64_t{2}}})});
+  const Batches samples = mixed({8, 64, 12, 12}, 3);
+  auto prepared = prepared_with_bits(g, samples, 4);
+  const double before = converted_error(g, prepared, samples);
+  quant::gptq(*prepared, samples);
+  EXPECT_LT(converted_error(g, prepared, samples), before);
+}
+
 TEST(GPTQ, TransposedConvolutionsAreSkippedWithTheirBiasCorrected) {
   Graph g;
   const ValueId x =

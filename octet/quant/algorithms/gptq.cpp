@@ -266,10 +266,10 @@ GPTQReport gptq(ObservedGraphModule& prepared, const Samples& samples, const GPT
           const int64_t k = step.weight.numel() / layer.channels;
           const auto rows = choose_rows(step, std::max(options.rows, 8 * k));
           std::vector<GroupCodes> groups(static_cast<size_t>(layer.groups));
-          for (int64_t i = 0; i < layer.groups; ++i) {
-            GroupCodes& group = groups[static_cast<size_t>(i)];
-            group.problem = make_problem(step, i, rows, options.damping);
-            group.first = i * group.problem.outputs;
+          auto problems = make_problems(step, rows, options.damping);
+          for (size_t i = 0; i < groups.size(); ++i) {
+            groups[i].problem = std::move(problems[i]);
+            groups[i].first = static_cast<int64_t>(i) * groups[i].problem.outputs;
           }
           if (!has_weight_range(prepared, layer)) {
             if (options.search_ranges) {

@@ -210,6 +210,27 @@ struct RowSums {
     for (double& s : sums) s += static_cast<double>(*p++);
   }
 
+  // The same without operators, for few columns: many groups at once.
+  void add_plainly(const Tensor& of_x, const Tensor& of_float, const Tensor& w) {
+    const size_t k = x.size();
+    const float *p = of_x.data<float>(), *f = of_float.data<float>();
+    for (int64_t r = 0; r < of_x.size(0); ++r, p += k, f += k) {
+      for (size_t i = 0; i < k; ++i) {
+        x[i] += static_cast<double>(p[i]);
+        for (size_t j = 0; j < k; ++j)
+          xx[i * k + j] += static_cast<double>(p[i]) * static_cast<double>(p[j]);
+      }
+      for (size_t o = 0; o < y.size(); ++o) {
+        double result = 0;
+        for (size_t j = 0; j < k; ++j)
+          result += static_cast<double>(f[j]) * static_cast<double>(w.data<float>()[o * k + j]);
+        y[o] += result;
+        for (size_t j = 0; j < k; ++j) yx[o * k + j] += result * static_cast<double>(p[j]);
+      }
+    }
+    count += static_cast<double>(of_x.size(0));
+  }
+
   void add(const Tensor& of_x, const Tensor& of_y) {
     add(xx, ops::call_all("linear_backward_weight", {of_x, of_x}, {{"bias", false}})[0]);
     const auto cross = ops::call_all("linear_backward_weight", {of_x, of_y}, {{"bias", true}});
@@ -222,29 +243,8 @@ struct RowSums {
   }
 };
 
-}  // namespace
-
-LayerProblem make_problem(const LayerStep& step, int64_t group,
-                          const std::vector<std::vector<int64_t>>& rows, double damping) {
-  const PreparedLayer& layer = step.layer;
-  const int64_t outputs = layer.channels / layer.groups;
-  const int64_t k = step.weight.numel() / layer.channels;
-  const Tensor w = step.weight.contiguous()
-                       .reshape({layer.channels, k})
-                       .slice(0, group * outputs, (group + 1) * outputs)
-                       .contiguous();
-  RowSums sums(outputs, k);
-  for (size_t b = 0; b < step.batches; ++b) {
-    const Tensor x = step.quantized_input(b), xf = step.float_input(b);
-    for (size_t begin = 0; begin < rows[b].size(); begin += kRowsAtOnce) {
-      const auto first = rows[b].begin() + static_cast<std::ptrdiff_t>(begin);
-      const std::vector<int64_t> part(
-          first, first + std::min<std::ptrdiff_t>(kRowsAtOnce, rows[b].end() - first));
-      const Tensor of_x = gather_rows(layer, x, step.weight.shape(), group, part);
-      const Tensor of_float = gather_rows(layer, xf, step.weight.shape(), group, part);
-      sums.add(of_x, ops::call("linear", {of_float, w, Tensor()}));
-    }
-  }
+LayerProblem solve(const RowSums& sums, const Tensor& w, double damping) {
+  const int64_t outputs = w.size(0), k = w.size(1);
   // Centred, damped towards the float weight.
   LayerProblem problem{outputs, k, Tensor::empty({outputs, k}), Tensor::empty({k, k})};
   const double n = std::max(sums.count, 1.0);
@@ -272,6 +272,46 @@ LayerProblem make_problem(const LayerStep& step, int64_t group,
     }
   problem.w = ops::call("add", {w, solve_cholesky(cholesky(problem.h), difference)});
   return problem;
+}
+
+}  // namespace
+
+std::vector<LayerProblem> make_problems(const LayerStep& step,
+                                        const std::vector<std::vector<int64_t>>& rows,
+                                        double damping) {
+  const PreparedLayer& layer = step.layer;
+  const int64_t outputs = layer.channels / layer.groups, k = step.weight.numel() / layer.channels;
+  const Tensor weight = step.weight.contiguous().reshape({layer.channels, k});
+  std::vector<Tensor> weights;
+  for (int64_t i = 0; i < layer.groups; ++i)
+    weights.push_back(weight.slice(0, i * outputs, (i + 1) * outputs).contiguous());
+  const bool plainly = layer.groups > 1 && k <= 64 && outputs <= 8;
+  std::vector<RowSums> sums(static_cast<size_t>(layer.groups), RowSums(outputs, k));
+  for (size_t b = 0; b < step.batches; ++b) {
+    const Tensor x = step.quantized_input(b).contiguous(), xf = step.float_input(b).contiguous();
+    for (size_t begin = 0; begin < rows[b].size(); begin += kRowsAtOnce) {
+      const auto first = rows[b].begin() + static_cast<std::ptrdiff_t>(begin);
+      const std::vector<int64_t> part(
+          first, first + std::min<std::ptrdiff_t>(kRowsAtOnce, rows[b].end() - first));
+      const auto add_group = [&](int64_t group) {
+        const auto i = static_cast<size_t>(group);
+        const Tensor of_x = gather_rows(layer, x, step.weight.shape(), group, part);
+        const Tensor of_float = gather_rows(layer, xf, step.weight.shape(), group, part);
+        if (plainly)
+          sums[i].add_plainly(of_x, of_float, weights[i]);
+        else
+          sums[i].add(of_x, ops::call("linear", {of_float, weights[i], Tensor()}));
+      };
+      // Threads must not call oneDNN at once: its own wait for each other.
+      if (plainly)
+        parallel_for(layer.groups, add_group);
+      else
+        for (int64_t group = 0; group < layer.groups; ++group) add_group(group);
+    }
+  }
+  std::vector<LayerProblem> problems;
+  for (size_t i = 0; i < sums.size(); ++i) problems.push_back(solve(sums[i], weights[i], damping));
+  return problems;
 }
 
 }  // namespace octet::quant

@@ -29,8 +29,10 @@ struct LayerProblem {
   int64_t outputs = 0, k = 0;
   Tensor w, h;
 };
-LayerProblem make_problem(const LayerStep& step, int64_t group,
-                          const std::vector<std::vector<int64_t>>& rows, double damping);
+// By group.
+std::vector<LayerProblem> make_problems(const LayerStep& step,
+                                        const std::vector<std::vector<int64_t>>& rows,
+                                        double damping);
 
 // The lower triangle l of h = l l^T, zeros above; h is positive definite. In float32.
 Tensor cholesky(const Tensor& h);

@@ -32,29 +32,31 @@ Grid grid_of(const QParams& q) {
           static_cast<float>(static_cast<double>(q.quant_max) - z)};
 }
 
-// Sum of gradient * (rounded x - x). Adding and taking away 1.5 * 2^23 rounds to even what lies
-// within codes.
-double dot_of_error(const float* x, const float* gradient, int64_t n, const Grid& grid) {
+// Elements whose errors are taken together: those of a clipped peak, say, which are alike. Errors
+// further apart count as independent; without that the few random directions would decide.
+constexpr int64_t kBlock = 64;
+
+// Sum over blocks of (sum of gradient * (rounded x - x))^2. Adding and taking away 1.5 * 2^23
+// rounds to even what lies within codes.
+double noise_of(const float* x, const float* gradient, int64_t n, const Grid& grid) {
   constexpr float kRound = 12582912;
-  constexpr int64_t kBlock = 1024;
-  double sum = 0;
+  double noise = 0;
   for (int64_t at = 0; at < n; at += kBlock) {
     const int64_t end = std::min(n, at + kBlock);
+    const auto product = [&](int64_t i) {
+      const float code = std::min(std::max(x[i] * grid.inverse, grid.lo), grid.hi);
+      return ((code + kRound - kRound) * grid.scale - x[i]) * gradient[i];
+    };
     float part[8] = {};
     int64_t i = at;
     for (; i + 8 <= end; i += 8)
-      for (int k = 0; k < 8; ++k) {
-        const float v = x[i + k];
-        const float code = std::min(std::max(v * grid.inverse, grid.lo), grid.hi);
-        part[k] += ((code + kRound - kRound) * grid.scale - v) * gradient[i + k];
-      }
-    for (; i < end; ++i) {
-      const float code = std::min(std::max(x[i] * grid.inverse, grid.lo), grid.hi);
-      part[0] += ((code + kRound - kRound) * grid.scale - x[i]) * gradient[i];
-    }
+      for (int k = 0; k < 8; ++k) part[k] += product(i + k);
+    for (; i < end; ++i) part[0] += product(i);
+    double sum = 0;
     for (const float p : part) sum += static_cast<double>(p);
+    noise += sum * sum;
   }
-  return sum;
+  return noise;
 }
 
 // The observer that a module is or holds; null if it keeps no histogram.
@@ -158,37 +160,28 @@ Tensor projection(const std::vector<Tensor>& outputs, uint64_t& seed) {
   return sum;
 }
 
-// Adds (e . J^T u)^2 of each sample, for every grid of every place.
-void add_noise(const Tapped& tapped, const std::map<ValueId, size_t>& place_of, int64_t batch,
+// Adds the noise of one direction, for every grid of every place.
+void add_noise(const Tapped& tapped, const std::map<ValueId, size_t>& place_of,
                std::vector<Place>& places) {
-  struct Piece {  // of one value
-    size_t place;
+  struct Task {
+    size_t place, grid;
     Tensor x, gradient;
+    double noise = 0;
   };
-  std::vector<Piece> pieces;
+  std::vector<Task> tasks;
   for (const auto& [v, tap] : tapped.taps)
-    if (const Tensor gradient = autograd::grad(tap.zero); gradient.defined())
-      pieces.push_back({place_of.at(v), tap.x, gradient.contiguous()});
-  // Values that share an observer are rounded together: their errors add up.
-  std::map<size_t, std::vector<const Piece*>> by_place;
-  for (const Piece& piece : pieces) by_place[piece.place].push_back(&piece);
-  std::vector<std::pair<size_t, size_t>> tasks;  // place and grid
-  for (const auto& [p, unused] : by_place)
-    for (size_t g = 0; g < places[p].grids.size(); ++g) tasks.emplace_back(p, g);
-  parallel_for(std::ssize(tasks), [&](int64_t t) {
-    const auto [p, g] = tasks[static_cast<size_t>(t)];
-    std::vector<double> sums(static_cast<size_t>(batch), 0);
-    for (const Piece* piece : by_place.at(p)) {
-      const int64_t n = piece->x.numel();
-      const bool apart = piece->x.dim() > 0 && piece->x.size(0) == batch;
-      const int64_t parts = apart ? batch : 1, step = n / std::max<int64_t>(parts, 1);
-      for (int64_t i = 0; i < parts; ++i)
-        sums[static_cast<size_t>(i)] +=
-            dot_of_error(piece->x.data<float>() + i * step,
-                         piece->gradient.data<float>() + i * step, step, places[p].grids[g]);
+    if (Tensor gradient = autograd::grad(tap.zero); gradient.defined()) {
+      gradient = gradient.contiguous();
+      const size_t p = place_of.at(v);
+      for (size_t g = 0; g < places[p].grids.size(); ++g)
+        tasks.push_back({p, g, tap.x, gradient, 0});
     }
-    for (const double s : sums) places[p].noise[g] += s * s;
+  parallel_for(std::ssize(tasks), [&](int64_t t) {
+    Task& task = tasks[static_cast<size_t>(t)];
+    task.noise = noise_of(task.x.data<float>(), task.gradient.data<float>(), task.x.numel(),
+                          places[task.place].grids[task.grid]);
   });
+  for (const Task& task : tasks) places[task.place].noise[task.grid] += task.noise;
 }
 
 }  // namespace
@@ -234,8 +227,7 @@ std::vector<ChosenRange> choose_ranges(ObservedGraphModule& prepared,
       const Tensor projected = projection(tapped.forward(batch), seed);
       if (projected.defined()) {
         autograd::backward(projected);
-        const bool counts = !batch.empty() && batch[0].dim() > 0;
-        add_noise(tapped, place_of, counts ? batch[0].size(0) : 1, places);
+        add_noise(tapped, place_of, places);
       }
       if (options.progress) options.progress(++done, passes);
     }

@@ -21,7 +21,7 @@ std::vector<ObserverFactory> default_range_candidates();
 struct ChooseRangesOptions {
   std::vector<ObserverFactory> candidates = default_range_candidates();
   // Random directions for each batch; one forward and one backward pass each. 1 or more.
-  int probes = 2;
+  int probes = 1;
   std::function<void(size_t done, size_t all)> progress = {};  // after each pass
 };
 
@@ -37,16 +37,19 @@ struct ChosenRange {
 // those of calibrators.h and aciq.h) is replaced by the candidate whose range costs the outputs
 // least; the histogram stays. For the error e that rounding to a candidate's codes makes of a value
 // on the float network, and the Jacobian J of the outputs, the cost is
-//   |J e|^2 = E (e . J^T u)^2,  u independent standard normal,
-// summed over samples: the first-order noise of the outputs (debug::SensitivityMethod::estimate
-// takes the same). One pass measures all candidates of all values. An observer that several values
-// share is judged by the sum over those that it is shown. Values that no float output depends on
-// keep their observers.
+//  sum over blocks b of E (e_b . (J^T u)_b)^2,  u independent standard normal,
+// a block being 64 elements that lie behind one another; summed over samples. That is the
+// first-order noise |J e|^2 of the outputs (of which debug::SensitivityMethod::estimate takes all
+// of a value as one block) with errors of different blocks taken as independent, which needs far
+// fewer directions u to tell candidates apart. One pass measures all candidates of all values. An
+// observer that several values share is judged by the sum over those that it is shown. Values that
+// no float output depends on keep their observers.
 //
-// Returned: those that changed. `samples`: batches of inputs in the graph's order; their activations and gradients are in memory
-// one batch at a time. Deterministic: the directions are seeded. Errors: not_calibrated;
-// invalid_argument without samples, candidates or probes, or for candidates without a histogram;
-// unsupported if an operator on the way has no gradient (autograd::backward).
+// Returned: those that changed. `samples`: batches of inputs in the graph's order; their
+// activations and gradients are in memory one batch at a time. Deterministic: the directions are
+// seeded. Errors: not_calibrated; invalid_argument without samples, candidates or probes, or for
+// candidates without a histogram; unsupported if an operator on the way has no gradient
+// (autograd::backward).
 std::vector<ChosenRange> choose_ranges(ObservedGraphModule& prepared,
                                        const std::vector<std::vector<Tensor>>& samples,
                                        const ChooseRangesOptions& options = {});

@@ -4,7 +4,7 @@ PRESET ?= release
 export PRESET JOBS
 build_dir = $(shell scripts/build.sh --directory)
 
-.PHONY: build quickstart test bench format clean
+.PHONY: build quickstart test bench docs package format clean
 
 build:
 	@scripts/build.sh octet-cli render_glyphs
@@ -27,6 +27,20 @@ bench: build
 	@bench/real.py $(MODELS) --bin $(build_dir)/bin
 	@$(build_dir)/bin/bench_kernels --benchmark_filter='$(KERNELS)' --benchmark_counters_tabular=true
 	@bench/compare.py $(MODELS) --bin $(build_dir)/bin $(COMPARE)
+
+# The site in build/docs/site: the pages of docs/ and the reference of the headers (`scripts/setup.sh docs` installs what it takes).
+docs:
+	@mkdir -p build/docs
+	@mkdocs build --strict --quiet
+	@doxygen docs/Doxyfile
+	@echo "docs: build/docs/site/index.html"
+
+# Debian packages and a .tar.gz, in build/packages.
+package:
+	@scripts/setup.sh
+	@scripts/build.sh octet-cli octet_reference
+	@cd $(build_dir) && cpack -B packages
+	@rm -rf $(build_dir)/packages/_CPack_Packages
 
 format:
 	@scripts/format.sh

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "octet/base/error.h"
+#include "octet/base/plugin.h"
 #include "octet/base/text.h"
 
 namespace octet::cli {
@@ -121,6 +122,16 @@ CommandLine::CommandLine(const std::string& name, const std::string& summary,
   app_->require_subcommand(1);
   app_->set_version_flag("--version", version, "print the version and exit");
   app_->set_help_flag("-h,--help", "print this help and exit");
+  // Before the command is read: its options may name what a plug-in registers.
+  app_->add_option_function<std::vector<std::string>>(
+          "--plugin",
+          [](const std::vector<std::string>& paths) {
+            for (const std::string& path : paths) load_plugin(path);
+          },
+          "load operators, engines and tensor types from a shared library")
+      ->type_name("FILE.so")
+      ->allow_extra_args(false)
+      ->trigger_on_parse();
 }
 
 CommandLine::~CommandLine() = default;
@@ -141,6 +152,33 @@ void CommandLine::run(int argc, char** argv) {
   } catch (const WrongUsage& e) {
     throw WrongUsage(fmt::format("{}; {}", e.what(), help_hint()));
   }
+}
+
+namespace {
+
+CommandDescription described(const CLI::App& app) {
+  CommandDescription d{app.get_name(), app.get_description(), app.get_footer(), {}};
+  for (const CLI::Option* o : app.get_options()) {
+    OptionDescription option{{}, "", o->get_description(), o->get_required()};
+    if (o->nonpositional()) {
+      for (const std::string& name : o->get_snames()) option.names.push_back("-" + name);
+      for (const std::string& name : o->get_lnames()) option.names.push_back("--" + name);
+      option.value = o->get_items_expected_max() == 0 ? "" : o->get_type_name();
+    } else {
+      option.names.push_back(o->get_name(true));
+    }
+    if (o->get_items_expected_max() > 1) option.value += " ...";
+    d.options.push_back(std::move(option));
+  }
+  return d;
+}
+
+}  // namespace
+
+std::vector<CommandDescription> CommandLine::describe() const {
+  std::vector<CommandDescription> all{described(*app_)};
+  for (const CLI::App* command : app_->get_subcommands(nullptr)) all.push_back(described(*command));
+  return all;
 }
 
 std::string CommandLine::help_hint() const {

@@ -68,6 +68,19 @@ class Command {
   CLI::App* app_;
 };
 
+// What --help says, for pages and shells.
+struct OptionDescription {
+  std::vector<std::string> names;  // "-o", "--output"; or "MODEL" for an argument without a name
+  std::string value;               // what the value is called; "" for a flag
+  std::string help;
+  bool required = false;
+  bool positional() const { return names.at(0)[0] != '-'; }
+};
+struct CommandDescription {
+  std::string name, summary, footer;
+  std::vector<OptionDescription> options;  // in order
+};
+
 // The program: `octet COMMAND ...`.
 class CommandLine {
  public:
@@ -81,6 +94,8 @@ class CommandLine {
   // Reads the arguments and runs the command; or prints the help or version that was asked for.
   // Throws WrongUsage, and whatever the command throws.
   void run(int argc, char** argv);
+  // The program itself, then its commands.
+  std::vector<CommandDescription> describe() const;
 
  private:
   void check_command(int argc, char** argv) const;

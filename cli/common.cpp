@@ -19,10 +19,8 @@
 #include "octet/base/parallel.h"
 #include "octet/base/progress.h"
 #include "octet/engine/registry.h"
-#include "octet/graph/passes/fuse.h"
 #include "octet/graph/passes/fuse_lookups.h"
-#include "octet/graph/passes/merge_qdq.h"
-#include "octet/graph/passes/multiply_codes.h"
+#include "octet/io/load.h"
 #include "octet/io/octet_file.h"
 #include "octet/io/onnx/export.h"
 #include "octet/io/onnx/import.h"
@@ -57,22 +55,10 @@ void say_notes(const std::vector<std::string>& notes) {
 }  // namespace
 
 graph::Graph load_model(const std::filesystem::path& path, const graph::InputShapes& shapes) {
-  check_model_name(path);
-  if (path.extension() == ".octet") {
-    std::vector<std::string> notes;
-    graph::Graph graph = io::load_octet(path, &notes);
-    say_notes(notes);
-    if (shapes.empty()) return graph;
-    try {
-      return graph::with_input_shapes(graph, shapes);
-    } catch (const Error& e) {
-      fail(e.code(), fmt::format("{}: {}", path.string(), e.what()));
-    }
-  }
-  io::OnnxImportOptions options;
-  options.shapes = shapes;
-  return graph::multiply_codes(
-      graph::merge_qdq(graph::fuse_activations(io::import_onnx(path, options))));
+  std::vector<std::string> notes;
+  graph::Graph graph = io::load_graph(path, shapes, &notes);
+  say_notes(notes);
+  return graph;
 }
 
 bool is_weights_name(const std::filesystem::path& path) {

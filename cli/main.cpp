@@ -15,6 +15,7 @@
 #include "octet/base/cpu.h"
 #include "octet/base/error.h"
 #include "octet/base/text.h"
+#include "octet/base/version.h"
 
 namespace {
 
@@ -54,7 +55,7 @@ int main(int argc, char** argv) {
   prepare_standard_streams();
   octet::cli::CommandLine program("octet",
                                   "octet quantizes neural networks and runs them in 8 bits.",
-                                  std::string("octet ") + OCTET_VERSION);
+                                  std::string("octet ") + octet::version());
   program.footer(
       "`octet COMMAND --help` says more about each.\n\n"
       "MODEL is a file .onnx or .octet. DATA is an .npz with `images` (N x C x H x W,\n"

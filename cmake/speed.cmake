@@ -11,7 +11,7 @@ function(octet_precompile target)
               <variant> <vector> <fmt/format.h>)
   target_precompile_headers(${target} PRIVATE ${headers})
   target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-fpch-preprocess>)
-  file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/CMakeFiles/${target}.dir/cmake_pch.hxx.gch.sum @ONLY
+  file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/CMakeFiles/${target}.dir/cmake_pch.hxx.gch.sum @ONLY
        CONTENT "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION} fmt ${fmt_VERSION} ${headers}\n")
 endfunction()
 
@@ -21,12 +21,12 @@ endfunction()
 # cumsum 25% slower.)
 set(octet_fast_flags $<$<CONFIG:Release>:-O3>)
 set(octet_once_flags $<$<CONFIG:Release>:-O1>)
-file(GLOB_RECURSE octet_fast_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}
+file(GLOB_RECURSE octet_fast_sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}
      octet/autograd/*.cpp octet/base/*.cpp octet/engine/*.cpp octet/ops/*.cpp octet/tensor/*.cpp octet/quant/algorithms/*.cpp
      octet/quant/observe/*.cpp octet/debug/compare_stats.cpp octet/debug/detector.cpp octet/debug/metrics.cpp
      octet/debug/model_report*.cpp octet/debug/saturation.cpp octet/io/dataset.cpp octet/io/image*.cpp octet/io/npz.cpp
      octet/nn/init.cpp octet/nn/loss.cpp octet/nn/optim.cpp octet/quant/workflow/findings.cpp)
-file(GLOB_RECURSE octet_once_sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR}
+file(GLOB_RECURSE octet_once_sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}
      octet/debug/*.cpp octet/graph/*.cpp octet/io/*.cpp octet/nn/*.cpp octet/quant/*.cpp octet/runtime/compile.cpp)
 list(REMOVE_ITEM octet_once_sources ${octet_fast_sources})
 foreach(kind fast once)
@@ -40,7 +40,7 @@ function(octet_together name count)
   if(NOT OCTET_UNITY)
     return()
   endif()
-  file(GLOB sources CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR} ${ARGN})
   set(plain ${sources})
   list(REMOVE_ITEM plain ${octet_fast_sources} ${octet_once_sources})
   foreach(kind fast once)
@@ -61,7 +61,7 @@ function(octet_together name count)
       set_source_files_properties(${part} PROPERTIES HEADER_FILE_ONLY ON)
       list(GET part 0 first)
       cmake_path(GET first STEM first)
-      set(unit ${CMAKE_BINARY_DIR}/together/${name}_${first}.cpp)
+      set(unit ${PROJECT_BINARY_DIR}/together/${name}_${first}.cpp)
       list(TRANSFORM part REPLACE "(.+)" "#include \"\\1\"\n")
       string(JOIN "" text ${part})
       file(CONFIGURE OUTPUT ${unit} CONTENT "${text}" @ONLY)

@@ -4,7 +4,7 @@ find_program(OCTET_CCACHE ccache)
 if(OCTET_CCACHE)
   # Paths are made relative, so that another clone of the repository finds what this one compiled. The sloppiness is
   # what ccache asks for before it keeps what was compiled with a precompiled header.
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR} CCACHE_NOHASHDIR=1
                                   CCACHE_SLOPPINESS=pch_defines,time_macros CCACHE_PCH_EXTSUM=1 ${OCTET_CCACHE})
 endif()
 find_program(OCTET_MOLD mold)

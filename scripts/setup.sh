@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs what octet needs on Debian 12. The one list of packages; docs/dependencies.md says what each is for.
-# Installs only what is missing, so a second run does nothing. `scripts/setup.sh browser` also installs Chromium.
+# Installs only what is missing, so a second run does nothing. `scripts/setup.sh browser` also installs Chromium,
+# `scripts/setup.sh docs` what `make docs` takes.
 set -euo pipefail
 
 packages=(
   # building
-  g++ cmake ninja-build make git ccache mold
+  g++ cmake ninja-build make git ccache mold pkg-config
   # libraries
   libdnnl-dev libxnnpack-dev libpthreadpool-dev libonnx-dev libprotobuf-dev protobuf-compiler
   libcli11-dev libfmt-dev nlohmann-json3-dev libjpeg62-turbo-dev libpng-dev libre2-dev libxxhash-dev zlib1g-dev
@@ -19,6 +20,7 @@ packages=(
 
 # 350 MB, for the tests of the pages of `octet compare` and `octet inspect` only.
 [ "${1:-}" != browser ] || packages+=(chromium)
+[ "${1:-}" != docs ] || packages+=(mkdocs mkdocs-material doxygen)
 
 missing=()
 for package in "${packages[@]}"; do

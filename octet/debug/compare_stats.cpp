@@ -230,8 +230,7 @@ std::vector<SampleRange> add_pair(PairSums& sums, const Tensor& given_x, const T
   OCTET_CHECK(given_x.shape() == given_y.shape(), invalid_argument, "compare: shapes {} and {}",
               octet::to_string(given_x.shape()), octet::to_string(given_y.shape()));
   Tensor x = given_x, y = given_y;
-  const bool codes =
-      (y.dtype() == DType::quint8 || y.dtype() == DType::qint8) && !y.quantizer()->is_per_channel();
+  const bool codes = is_8_bit(y.dtype()) && !y.quantizer()->is_per_channel();
   if (!codes) y = y.is_quantized() ? y.dequantize() : y.to(DType::float32);
   const bool last = lies_channels_last(y) && (axis == 1 || axis < 0);
   const MemoryFormat format = last ? MemoryFormat::channels_last : MemoryFormat::contiguous;

@@ -208,7 +208,7 @@ std::optional<int64_t> largest_sum_of(const OpSpec& spec, const std::vector<Shap
     return std::nullopt;
   if (is_integer_call(spec)) {
     const IntegerWeights w = integer_weights(spec);
-    const int32_t z = w.x_zero_point + (w.x_signed ? 128 : 0);
+    const int32_t z = w.unsigned_zero_point();
     return largest_sum(w, spec, z, z, w.bias);
   }
   if (spec.form == WeightForm::dynamic && is_dynamic_call(spec))
@@ -779,6 +779,8 @@ std::string short_type(const TensorType& t) {
                      : t.dtype == DType::float32  ? "f32"
                      : t.dtype == DType::float16  ? "f16"
                      : t.dtype == DType::quint4x2 ? "u4"
+                     : t.dtype == DType::quint16  ? "u16"
+                     : t.dtype == DType::qint16   ? "s16"
                      : t.dtype == DType::qint4x2  ? "s4"
                                                   : octet::to_string(t.dtype);
   return name;

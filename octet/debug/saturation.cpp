@@ -79,7 +79,7 @@ bool is_such_layer(const OpSpec& spec) {
   if (spec.form == WeightForm::weight_only) return false;
   return spec.form == WeightForm::dynamic
              ? engine_detail::is_dynamic_call(spec) && !spec.inputs[0].is_quantized()
-             : engine_detail::is_integer_call(spec);
+             : engine_detail::is_8_bit_call(spec);
 }
 
 // One input and one output channel a group: ONNX Runtime's kernels for these do not add pairs.

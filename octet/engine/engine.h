@@ -3,7 +3,7 @@
 //
 //   OpSpec spec{.op = "conv2d", .attrs = attrs, .inputs = input_types, .constants = {{}, weight},
 //               .present = {true, true}, .outputs = output_types, .label = "layer1.conv",
-//               .table = {}};
+//               .table = {}, .function = nullptr};
 //   std::unique_ptr<Kernel> kernel = make_kernel(spec);     // packs the constant operands, once
 //   auto plan = kernel->plan(input_shapes, output_shapes);  // per shape: tables, scratch size
 //   plan->run(inputs, outputs, scratch);                    // allocates nothing
@@ -11,6 +11,7 @@
 // All engines give the same bits for quantized types; `reference` is the plainest and the oracle of
 // the others.
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,7 +23,6 @@
 
 namespace octet {
 
-// One operator call: what is known before any data is.
 // How a layer computes whose weight alone is quantized.
 enum class WeightForm {
   in_float,     // it is no such layer
@@ -30,6 +30,10 @@ enum class WeightForm {
   weight_only,  // with the weight's numbers, in float
 };
 
+// y[i] = f(x[i]) for n numbers; y may be x.
+using FloatFunction = std::function<void(const float* x, float* y, int64_t n)>;
+
+// One operator call: what is known before any data is.
 struct OpSpec {
   std::string op;                  // name in the registry: "conv2d"
   Attrs attrs;                     // complete (defaults filled in)
@@ -38,10 +42,12 @@ struct OpSpec {
   std::vector<bool> present;       // one per input: false for an omitted optional input
   std::vector<TensorType> outputs;
   std::string label;  // the node's name, for messages
-  // Operators that map one 8-bit code to another (unary functions, requantize): the result's code
-  // for each of the 256 bytes of the operand, as docs/numerics.md defines it. Empty for all others.
-  // Filled by ops::make_spec.
+  // Operators that map a code to another (unary functions, requantize): the result's code for each
+  // of the 256 bytes of the operand, as docs/numerics.md defines it; for each of 65536, two bytes
+  // each, of functions of many 16-bit codes. Empty for all others. Filled by ops::make_spec.
   std::vector<uint8_t> table;
+  // Of operators that map one float32 to another, what computes them. Filled by ops::make_spec.
+  FloatFunction function;
   // For a layer whose weight alone is quantized (ops::Traits): the layer's name, and how it
   // computes. Filled by ops::make_spec.
   std::string layer;
@@ -74,7 +80,7 @@ struct KernelDescription {
   enum class Arithmetic {
     unsaid,          // the kernel does not say
     integers,        // sums of codes, or of products of codes, as whole numbers
-    table,           // for each of 256 codes the result's code
+    table,           // for each code of the operand the result's
     moves,           // elements are copied or compared
     codes_in_float,  // codes become float32 and codes again in the inner loop, a few at a time
     fixed_point,     // float32 values as whole numbers of 24 bits, times codes: exact sums

@@ -21,8 +21,6 @@ CodeRange activation_range(const std::string& activation, const TensorType& y) {
 
 namespace {
 
-bool eight_bit(const TensorType& t) { return t.dtype == DType::quint8 || t.dtype == DType::qint8; }
-
 // Of a depthwise transposed convolution, whose output channel c is made of input channel c
 // (ops/conv_impl.h).
 bool scaled_by_input(const OpSpec& spec) {
@@ -34,7 +32,8 @@ bool scaled_by_input(const OpSpec& spec) {
 bool has_weight_codes(const OpSpec& spec) {
   const TensorType& w = spec.inputs[1];
   const bool four_bit = is_packed(w.dtype) && spec.layer == "linear";
-  if ((!eight_bit(w) && !four_bit) || !spec.constants[1].defined() ||
+  const bool sixteen_bit = is_16_bit(w.dtype) && spec.form == WeightForm::in_float;
+  if ((!is_8_bit(w.dtype) && !four_bit && !sixteen_bit) || !spec.constants[1].defined() ||
       w.quantizer->has_float_zero_points())
     return false;
   return !w.quantizer->is_per_channel() ||
@@ -45,8 +44,8 @@ bool has_weight_codes(const OpSpec& spec) {
 
 bool is_integer_call(const OpSpec& spec) {
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
-  if (!eight_bit(x) || x.quantizer->is_per_channel() || !eight_bit(y) ||
-      y.quantizer->is_per_channel())
+  if (!is_activation_dtype(x.dtype) || x.quantizer->is_per_channel() ||
+      !is_activation_dtype(y.dtype) || y.quantizer->is_per_channel())
     return false;
   if (!has_weight_codes(spec)) return false;
   if (!spec.has(2)) return true;
@@ -54,10 +53,15 @@ bool is_integer_call(const OpSpec& spec) {
   return spec.constants[2].defined() && (bias == DType::float32 || bias == DType::qint32);
 }
 
+bool is_8_bit_call(const OpSpec& spec) {
+  return is_8_bit(spec.inputs[0].dtype) && is_8_bit(spec.inputs[1].dtype) &&
+         is_8_bit(spec.outputs[0].dtype) && is_integer_call(spec);
+}
+
 bool is_dynamic_call(const OpSpec& spec) {
   const TensorType& x = spec.inputs[0];
   const bool codes =
-      spec.form == WeightForm::dynamic && eight_bit(x) && !x.quantizer->is_per_channel();
+      spec.form == WeightForm::dynamic && is_8_bit(x.dtype) && !x.quantizer->is_per_channel();
   if ((x.dtype != DType::float32 && !codes) || spec.outputs[0].dtype != DType::float32)
     return false;
   if (!has_weight_codes(spec)) return false;
@@ -101,12 +105,23 @@ WeightCodes weight_codes(const OpSpec& spec) {
   r.out_channels = group_channels * (spec.transposed ? spec.attrs.get_int("groups") : 1);
   r.four_bit = is_packed(weight.dtype());
   const int32_t shift = weight.dtype() == DType::quint8    ? -128
+                        : weight.dtype() == DType::quint16 ? -32768
                         : weight.dtype() == DType::qint4x2 ? 8
                                                            : 0;
   const auto count = static_cast<size_t>(weight.numel());
   const auto* bytes = static_cast<const uint8_t*>(weight.raw_data());
   r.owner = weight.buffer();
-  if (r.four_bit || shift != 0) {
+  if (is_16_bit(weight.dtype())) {
+    const auto* codes = static_cast<const int16_t*>(weight.raw_data());
+    if (shift != 0) {
+      r.owner = Buffer::allocate(2 * count);
+      auto* shifted = reinterpret_cast<int16_t*>(r.owner.data());
+      std::transform(codes, codes + count, shifted,
+                     [](int16_t q) { return static_cast<int16_t>(q ^ 0x8000); });
+      codes = shifted;
+    }
+    r.codes16 = {codes, count};
+  } else if (r.four_bit || shift != 0) {
     r.owner = Buffer::allocate(count);
     auto* shifted = reinterpret_cast<uint8_t*>(r.owner.data());
     for (size_t i = 0; i < count; ++i)
@@ -115,7 +130,7 @@ WeightCodes weight_codes(const OpSpec& spec) {
                      : bytes[i] ^ 0x80);
     bytes = shifted;
   }
-  r.codes = {reinterpret_cast<const int8_t*>(bytes), count};
+  if (r.codes16.empty()) r.codes = {reinterpret_cast<const int8_t*>(bytes), count};
   const int64_t period = scaled_by_input(spec) ? r.out_channels : group_channels;
   for (int64_t n = 0; n < r.out_channels; ++n) {
     r.scales.push_back(static_cast<float>(q.scale(n % period)));
@@ -183,7 +198,7 @@ struct SignedSums {
 
 SignedSums signed_sums(const WeightCodes& w, const OpSpec& spec, int64_t channel) {
   // The codes lie in `rows` runs of `run`, `step` apart.
-  int64_t rows = 1, run = std::ssize(w.codes) / w.out_channels, step = 0, first = channel * run;
+  int64_t rows = 1, run = w.count() / w.out_channels, step = 0, first = channel * run;
   if (spec.transposed) {
     const Shape shape = spec.inputs[1].shape();
     const int64_t group_channels = shape[1], group = channel / group_channels;
@@ -195,17 +210,17 @@ SignedSums signed_sums(const WeightCodes& w, const OpSpec& spec, int64_t channel
   SignedSums sums;
   for (int64_t row = 0; row < rows; ++row, first += step)
     for (int64_t i = first; i < first + run; ++i) {
-      const int64_t d = w.codes[i] - w.zero_points[channel];
+      const int64_t d = w.code(i) - w.zero_points[channel];
       (d > 0 ? sums.above : sums.below) += std::abs(d);
     }
   return sums;
 }
 
-// The least and the most that a channel's sum can be.
+// The least and the most that a channel's sum can be, for codes 0..top of x.
 struct SumRange {
-  SumRange(const SignedSums& s, int64_t bias, int64_t z_x)
-      : least(bias - s.above * z_x - s.below * (255 - z_x)),
-        most(bias + s.above * (255 - z_x) + s.below * z_x) {}
+  SumRange(const SignedSums& s, int64_t bias, int64_t z_x, int64_t top = 255)
+      : least(bias - s.above * z_x - s.below * (top - z_x)),
+        most(bias + s.above * (top - z_x) + s.below * z_x) {}
   int64_t least, most;
 };
 
@@ -214,10 +229,11 @@ struct SumRange {
 int64_t largest_sum(const WeightCodes& w, const OpSpec& spec, int32_t z_least, int32_t z_most,
                     std::span<const int64_t> bias) {
   int64_t largest = 0;
+  const int64_t top = is_16_bit(spec.inputs[0].dtype) ? 65535 : 255;
   for (int64_t n = 0; n < w.out_channels; ++n) {
     const SignedSums s = signed_sums(w, spec, n);
     for (int64_t z : {z_least, z_most}) {
-      const SumRange range(s, bias.empty() ? 0 : bias[n], z);
+      const SumRange range(s, bias.empty() ? 0 : bias[n], z, top);
       largest = std::max({largest, std::abs(range.least), std::abs(range.most)});
     }
   }
@@ -253,6 +269,8 @@ IntegerWeights integer_weights(const OpSpec& spec) {
   static_cast<WeightCodes&>(r) = weight_codes(spec);
   r.x_signed = spec.inputs[0].dtype == DType::qint8;
   r.y_signed = spec.outputs[0].dtype == DType::qint8;
+  r.x_dtype = spec.inputs[0].dtype;
+  r.y_dtype = spec.outputs[0].dtype;
   r.x_zero_point = static_cast<int32_t>(qx.zero_point());
   r.y_zero_point = static_cast<int32_t>(qy.zero_point());
   CodeRange range = activation_range(spec.attrs.get_string("activation"), spec.outputs[0]);
@@ -280,7 +298,8 @@ IntegerWeights integer_weights(const OpSpec& spec) {
     r.multiplier.push_back(multiplier);
     r.bias.push_back(b);
   }
-  const int32_t z = r.x_zero_point + (r.x_signed ? 128 : 0);
+  if (!is_8_bit(r.x_dtype) || !r.codes16.empty()) return r;  // all of whose sums are int64
+  const int32_t z = r.unsigned_zero_point();
   r.wide = wide_channels(r, spec, z, z, r.bias);
   if (!r.wide.empty()) r.warnings.push_back(wide_warning(spec.label, r));
   return r;
@@ -289,8 +308,14 @@ IntegerWeights integer_weights(const OpSpec& spec) {
 bool is_integer_matmul(const OpSpec& spec) {
   if (spec.op != "matmul") return false;
   for (const TensorType* t : {&spec.inputs[0], &spec.inputs[1], &spec.outputs[0]})
-    if (!eight_bit(*t) || t->quantizer->is_per_channel() || t->dim() < 2) return false;
+    if (!is_activation_dtype(t->dtype) || t->quantizer->is_per_channel() || t->dim() < 2)
+      return false;
   return true;
+}
+
+bool is_8_bit_matmul(const OpSpec& spec) {
+  return is_integer_matmul(spec) && is_8_bit(spec.inputs[0].dtype) &&
+         is_8_bit(spec.inputs[1].dtype) && is_8_bit(spec.outputs[0].dtype);
 }
 
 float matmul_multiplier(const OpSpec& spec) {

@@ -18,11 +18,16 @@ struct WeightCodes {
   int64_t out_channels = 0;
   // in the weight's own order, quint8 shifted to int8, 4 bits to 0..15; they lie in `owner`
   std::span<const int8_t> codes;
+  // of a weight of 16 bits, quint16 shifted to int16; `codes` is empty then
+  std::span<const int16_t> codes16;
   Buffer owner;
   std::vector<int32_t> zero_points;  // per output channel (shifted likewise)
   std::vector<float> scales;         // per output channel
   bool any_zero_point = false;
   bool four_bit = false;  // all codes are 0..15
+
+  int32_t code(int64_t i) const { return codes16.empty() ? codes[i] : codes16[i]; }
+  int64_t count() const { return std::ssize(codes) + std::ssize(codes16); }
 
   // Codes that span no more than 16 values (8-bit types with a smaller quant_min..quant_max) are
   // moved to 0..15, their zero points with them: the same numbers, in half the bytes once packed.
@@ -36,17 +41,23 @@ struct IntegerWeights : WeightCodes {
   // it is below the result's precision.
   std::vector<int64_t> bias;
   std::vector<float> multiplier;
-  std::vector<int64_t> wide;  // wide_channels
+  std::vector<int64_t> wide;  // wide_channels, of 8-bit calls
   int32_t x_zero_point = 0;
   bool x_signed = false, y_signed = false;
+  DType x_dtype = DType::quint8, y_dtype = DType::quint8;
   int32_t y_zero_point = 0, lo = 0, hi = 255;
   std::vector<std::string> warnings;
+
+  // x's zero point where its codes count from 0.
+  int32_t unsigned_zero_point() const { return x_zero_point - static_cast<int32_t>(qmin(x_dtype)); }
 };
 
-// True if the call is quantized throughout: 8-bit x and y per tensor, 8-bit constant weight (per
-// tensor, or per channel along its output channels: axis 0, or 1 if transposed), bias absent,
-// float32 or qint32 and constant.
+// True if the call is quantized throughout: x and y of 8 or 16 bits per tensor, a constant weight
+// of 8 or 16 bits (per tensor, or per channel along its output channels: axis 0, or 1 if
+// transposed), bias absent, float32 or qint32 and constant.
 bool is_integer_call(const OpSpec& spec);
+// The same with 8 bits throughout.
+bool is_8_bit_call(const OpSpec& spec);
 IntegerWeights integer_weights(const OpSpec& spec);
 
 // True for a dynamic layer that multiplies codes: x float32, or codes of 8 bits per tensor, which
@@ -117,9 +128,10 @@ struct CodeRange {
 };
 CodeRange activation_range(const std::string& activation, const TensorType& y);
 
-// A batched matrix product of codes, (..., M, K) x (..., K, N) with operands and result of 8 bits
-// per tensor.
+// A batched matrix product of codes, (..., M, K) x (..., K, N) with operands and result of 8 or 16
+// bits per tensor; and with 8 bits throughout.
 bool is_integer_matmul(const OpSpec& spec);
+bool is_8_bit_matmul(const OpSpec& spec);
 
 // y = clamp(rne(f(f(acc) * multiplier)) + zero_point), lo..hi being all codes: f(f(s_a*s_b)/s_y),
 // as in linear.

@@ -30,12 +30,12 @@ struct NpyType {
   const char* descr;
   DType dtype;
 };
-// Unsigned integers of more than 8 bits are read into signed ones.
-constexpr NpyType kUnsigned[] = {{"u2", DType::int32}, {"u4", DType::int64}, {"u8", DType::int64}};
+// Unsigned integers of more than 16 bits are read into signed ones.
+constexpr NpyType kUnsigned[] = {{"u4", DType::int64}, {"u8", DType::int64}};
 constexpr NpyType kTypes[] = {
-    {"f4", DType::float32}, {"f8", DType::float64}, {"f2", DType::float16},
-    {"i8", DType::int64},   {"i4", DType::int32},   {"i2", DType::int16},
-    {"i1", DType::int8},    {"u1", DType::uint8},   {"b1", DType::bool_}};
+    {"f4", DType::float32}, {"f8", DType::float64}, {"f2", DType::float16}, {"i8", DType::int64},
+    {"i4", DType::int32},   {"i2", DType::int16},   {"i1", DType::int8},    {"u1", DType::uint8},
+    {"u2", DType::uint16},  {"b1", DType::bool_}};
 
 void parse_descr(const std::string& descr, const std::string& where, NpyHeader& header) {
   constexpr const char* kKnown =

@@ -26,11 +26,11 @@ struct Name {
   const char* name;
   DType dtype;
 };
-constexpr Name kNames[] = {{"F64", DType::float64}, {"F32", DType::float32},
-                           {"F16", DType::float16}, {"BF16", DType::bfloat16},
-                           {"I64", DType::int64},   {"I32", DType::int32},
-                           {"I16", DType::int16},   {"I8", DType::int8},
-                           {"U8", DType::uint8},    {"BOOL", DType::bool_}};
+constexpr Name kNames[] = {
+    {"F64", DType::float64},   {"F32", DType::float32}, {"F16", DType::float16},
+    {"BF16", DType::bfloat16}, {"I64", DType::int64},   {"I32", DType::int32},
+    {"I16", DType::int16},     {"I8", DType::int8},     {"U8", DType::uint8},
+    {"U16", DType::uint16},    {"BOOL", DType::bool_}};
 
 // -- checksums: docs/file-format.md ---------------------------------------------------------------
 
@@ -85,10 +85,10 @@ Entry parse_entry(const std::string& file, const std::string& name, const Json& 
   const auto& dtype_name = dtype.get_ref<const std::string&>();
   const Name* known = std::find_if(std::begin(kNames), std::end(kNames),
                                    [&](auto& n) { return dtype_name == n.name; });
-  OCTET_CHECK(
-      known != std::end(kNames), corrupt,
-      "{}: dtype '{}' is not known; expected F64, F32, F16, BF16, I64, I32, I16, I8, U8 or BOOL",
-      where, dtype_name);
+  OCTET_CHECK(known != std::end(kNames), corrupt,
+              "{}: dtype '{}' is not known; expected F64, F32, F16, BF16, I64, I32, I16, I8, U8, "
+              "U16 or BOOL",
+              where, dtype_name);
   entry.dtype = known->dtype;
 
   const Json& shape = item["shape"];

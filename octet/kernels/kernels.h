@@ -155,6 +155,36 @@ struct FloatPoolArgs {
   const float* counts = nullptr;  // [pixel], what an average divides by
 };
 
+// One row of results of codes of 16 bits times weights, whose sums over the upper bytes of x are
+// `high` and over the lower ones `low`:
+//  y[n] = clamp(rne(f(f(s) * multiplier[n])) + zero_point, lo, hi),
+//  s = 256 * high[n] + low[n] + offsets[n],
+// exact in double until f, for which all terms are whole numbers below 2^52. A null `high`: x has 8
+// bits. Multipliers are finite.
+struct JoinCodesArgs {
+  const int32_t* high = nullptr;
+  const int32_t* low = nullptr;
+  const double* offsets = nullptr;
+  const float* multiplier = nullptr;
+  int32_t zero_point = 0;
+  int32_t lo = 0, hi = 65535;
+  bool wide = true;  // y's codes have 16 bits, else 8
+  void* y = nullptr;
+};
+
+// sums[c] = sum over t < taps of (A(p, t)[c] ^ flip) * weights[t][c], all of which fit int32:
+// depthwise convolution of 16-bit codes (flip 0x8000 makes signed ones unsigned). A as in
+// DepthwiseArgs, counted in codes.
+struct DepthwiseCodesArgs {
+  int64_t channels = 0, taps = 0;
+  const uint16_t* a = nullptr;
+  const int32_t* offsets = nullptr;  // [pixel][taps], < 0: pad
+  const uint16_t* pad = nullptr;     // `channels` codes
+  const int16_t* weights = nullptr;  // [taps][ldw], less their zero points
+  int64_t ldw = 0;
+  uint16_t flip = 0;
+};
+
 struct QParams {
   float scale = 1;
   int32_t zero_point = 0;
@@ -195,6 +225,12 @@ struct PoolArgs {
 };
 
 enum class Arithmetic { add, sub, mul, div };
+
+// Functions of one number. gelu: x * P(Z <= x) for a standard normal Z, in float32 to 3 units in
+// the last place. hardswish: x * min(max(x + 3, 0), 6) / 6, each step in float32. The others are
+// computed in double and rounded once: exp; sigmoid = 1 / (1 + exp(-x)); tanh; gelu_tanh = x / 2 *
+// (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))); mish = x * tanh(log(1 + exp(x))).
+enum class Function { exp, sigmoid, tanh, gelu, gelu_tanh, mish, hardswish };
 
 // Weight-only layers: x in fixed point, whose exact sums become y (docs/numerics.md). A row of x is
 // row_scale * (U - 2^23) with whole U of 24 bits, kept as three planes of bytes, lowest first;
@@ -284,6 +320,23 @@ struct KernelTable {
   void (*join_planes)(const JoinArgs&, int64_t n0, int64_t n1) = nullptr;
   void (*join_block)(const JoinBlockArgs&, int64_t n0, int64_t n1) = nullptr;
 
+  // -- codes of 16 bits ------------------------------------------------------------------------
+  // The upper and the lower bytes of x[i] ^ flip (0x8000 makes signed codes unsigned).
+  void (*split_codes)(const uint16_t* x, int64_t n, uint16_t flip, uint8_t* high,
+                      uint8_t* low) = nullptr;
+  void (*join_codes)(const JoinCodesArgs&, int64_t n) = nullptr;
+  void (*depthwise_codes)(const DepthwiseCodesArgs&, int64_t pixel, int32_t* sums) = nullptr;
+  // As those below without the number, on codes of 16 bits: offsets and ldy of pools count codes.
+  // Sums of average_pool16 fit int32.
+  void (*add16)(const BinaryArgs&, int64_t i0, int64_t i1) = nullptr;
+  void (*mul16)(const BinaryArgs&, int64_t i0, int64_t i1) = nullptr;
+  void (*max_pool16)(const PoolArgs&, int64_t p0, int64_t p1) = nullptr;
+  void (*average_pool16)(const PoolArgs&, int64_t p0, int64_t p1) = nullptr;
+  void (*quantize16)(const float* x, void* y, int64_t n, float inv_scale, int32_t zp, int32_t lo,
+                     int32_t hi) = nullptr;
+  void (*dequantize16)(const void* x, float* y, int64_t n, float scale, int32_t zp,
+                       bool is_signed) = nullptr;
+
   size_t (*depthwise_packed_bytes)(int64_t channels, int64_t taps) = nullptr;
   void (*depthwise_pack)(int64_t channels, int64_t taps, const int8_t* w /* [taps][channels] */,
                          void* packed) = nullptr;
@@ -363,8 +416,8 @@ struct KernelTable {
   // y = exp(x - max(x)) / sum of them, for one row: exponentials in float32 to a unit in the last
   // place, their sum as above. NaN anywhere, or nothing but -inf: all NaN. y may be x.
   void (*softmax)(const float* x, float* y, int64_t n) = nullptr;
-  // y = x * P(Z <= x) for a standard normal Z (gelu), to 3 units in the last place.
-  void (*gelu)(const float* x, float* y, int64_t n) = nullptr;
+  // y[i] = f(x[i]); NaN stays NaN. y may be x.
+  void (*function)(Function f, const float* x, float* y, int64_t n) = nullptr;
   // One row: y = f((x - mean) * (1 / sqrt(variance + eps)) * weight + bias) in double, the (biased)
   // variance too; their sums in eight parts, of i modulo 8, added pairwise. weight and bias may be
   // null. y may be x.

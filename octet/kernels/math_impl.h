@@ -6,6 +6,14 @@
 
 #include "octet/kernels/kernels.h"
 
+// In front of a loop over elements whose result may be its operand: the compiler need not look for
+// other overlaps, at which it would run a scalar loop.
+#ifdef __clang__
+#define OCTET_EACH_ON_ITS_OWN _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define OCTET_EACH_ON_ITS_OWN _Pragma("GCC ivdep")
+#endif
+
 namespace octet::kernels {
 namespace {
 
@@ -139,8 +147,10 @@ inline float largest(const float* x, int64_t n) {
 // nothing but -inf: all NaN.
 inline void softmax(const float* x, float* y, int64_t n) {
   const float top = largest(x, n);
+  OCTET_EACH_ON_ITS_OWN
   for (int64_t i = 0; i < n; ++i) y[i] = exp_of(x[i] - top);
   const float scale = static_cast<float>(1 / sum(y, n));
+  OCTET_EACH_ON_ITS_OWN
   for (int64_t i = 0; i < n; ++i) y[i] *= scale;
 }
 
@@ -163,10 +173,68 @@ inline float gelu_of(float x) {
   const float square = a * a, rest = __builtin_fmaf(a, a, -square);
   const float half_tail = 0.5f * a * (t * p * (exp_of(-0.5f * square) * (1 - 0.5f * rest)));
   const float y = x < 0 ? -half_tail : x - half_tail;
-  return x != x ? x : y;
+  return y;
 }
-inline void gelu(const float* x, float* y, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) y[i] = gelu_of(x[i]);
+
+// tanh(x) = 1 - 2/(exp(2x) + 1), given that quotient without the 2; near 0, where the difference
+// cancels, by its series.
+inline double tanh_of(double x, double quotient) {
+  const double s = x * x,
+               near = x *
+                      (1 + s * (-1.0 / 3 + s * (2.0 / 15 + s * (-17.0 / 315 + s * (62.0 / 2835)))));
+  return __builtin_fabs(x) < 0.05 ? near : 1 - 2 * quotient;
+}
+
+// The functions that are computed in double. Beyond the bounds each has reached its limit in
+// float32, or has left float32's range.
+inline double within(double x, double bound) {
+  const double low = x < -bound ? -bound : x;
+  return low > bound ? bound : low;
+}
+inline double sigmoid_of(double x) { return 1 / (1 + exp_within(-within(x, 150))); }
+inline double tanh_of(double x) { return tanh_of(x, 1 / (1 + exp_within(2 * within(x, 20)))); }
+inline double gelu_tanh_of(double x) {
+  constexpr double kSqrtTwoOverPi = 0.79788456080286535588;
+  const double v = x < -40 ? -40 : x;  // where the result is 0
+  return v * 0.5 * (1 + tanh_of(kSqrtTwoOverPi * (v + 0.044715 * v * v * v)));
+}
+// tanh(log(1 + e)) = (e^2 + 2e) / (e^2 + 2e + 2) with e = exp(x): no logarithm.
+inline double mish_of(double x) {
+  const double v = x < -150 ? -150 : x, e = exp_within(v > 20 ? 20 : v), n = e * (e + 2);
+  return v * (n / (n + 2));
+}
+inline float hardswish_of(float x) {
+  float t = x + 3;
+  t = t < 0 ? 0 : t > 6 ? 6 : t;
+  return x * t / 6;
+}
+
+template <typename Fn>
+inline void each(const float* x, float* y, int64_t n, Fn fn) {
+  OCTET_EACH_ON_ITS_OWN
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = x[i];
+    const auto r = static_cast<float>(fn(v));
+    y[i] = v != v ? v : r;
+  }
+}
+inline void function(Function f, const float* x, float* y, int64_t n) {
+  switch (f) {
+    case Function::exp:
+      return each(x, y, n, [](double v) { return exp_within(within(v, 150)); });
+    case Function::sigmoid:
+      return each(x, y, n, [](double v) { return sigmoid_of(v); });
+    case Function::tanh:
+      return each(x, y, n, [](double v) { return tanh_of(v); });
+    case Function::gelu:
+      return each(x, y, n, [](float v) { return gelu_of(v); });
+    case Function::gelu_tanh:
+      return each(x, y, n, [](double v) { return gelu_tanh_of(v); });
+    case Function::mish:
+      return each(x, y, n, [](double v) { return mish_of(v); });
+    case Function::hardswish:
+      return each(x, y, n, [](float v) { return hardswish_of(v); });
+  }
 }
 
 // One row with mean 0 and variance 1, times weight plus bias: y = f((x - mean) * (1 / sqrt(variance
@@ -193,6 +261,7 @@ inline void moments(const float* x, double eps, double* mean, double* inverse, i
 inline void normalize(const float* x, double mean, double inverse, float weight, float bias,
                       float* y, int64_t n) {
   const auto w = static_cast<double>(weight), b = static_cast<double>(bias);
+  OCTET_EACH_ON_ITS_OWN
   for (int64_t i = 0; i < n; ++i)
     y[i] = static_cast<float>((static_cast<double>(x[i]) - mean) * inverse * w + b);
 }
@@ -202,11 +271,13 @@ inline void layer_norm(const float* x, const float* weight, const float* bias, d
   double mean = 0, inverse = 1;
   moments(x, eps, &mean, &inverse, n);
   if (weight && bias) {
+    OCTET_EACH_ON_ITS_OWN
     for (int64_t i = 0; i < n; ++i)
       y[i] = static_cast<float>((static_cast<double>(x[i]) - mean) * inverse *
                                     static_cast<double>(weight[i]) +
                                 static_cast<double>(bias[i]));
   } else {
+    OCTET_EACH_ON_ITS_OWN
     for (int64_t i = 0; i < n; ++i)
       y[i] = static_cast<float>((static_cast<double>(x[i]) - mean) * inverse *
                                     static_cast<double>(weight ? weight[i] : 1.0f) +
@@ -220,11 +291,14 @@ inline void arithmetic_of(const float* a, int64_t a_step, const float* b, int64_
                           int64_t n, Op op) {
   if (a_step == 0) {
     const float number = *a;
+    OCTET_EACH_ON_ITS_OWN
     for (int64_t i = 0; i < n; ++i) y[i] = op(number, b[i * b_step]);
   } else if (b_step == 0) {
     const float number = *b;
+    OCTET_EACH_ON_ITS_OWN
     for (int64_t i = 0; i < n; ++i) y[i] = op(a[i], number);
   } else {
+    OCTET_EACH_ON_ITS_OWN
     for (int64_t i = 0; i < n; ++i) y[i] = op(a[i], b[i]);
   }
 }
@@ -240,15 +314,6 @@ inline void arithmetic(Arithmetic op, const float* a, int64_t a_step, const floa
     case Arithmetic::div:
       return arithmetic_of(a, a_step, b, b_step, y, n, [](float p, float q) { return p / q; });
   }
-}
-
-// tanh(x) = 1 - 2/(exp(2x) + 1), given that quotient without the 2; near 0, where the difference
-// cancels, by its series.
-inline double tanh_of(double x, double quotient) {
-  const double s = x * x,
-               near = x *
-                      (1 + s * (-1.0 / 3 + s * (2.0 / 15 + s * (-17.0 / 315 + s * (62.0 / 2835)))));
-  return __builtin_fabs(x) < 0.05 ? near : 1 - 2 * quotient;
 }
 
 // 1 + exp(factor * (a + b)); |a + b| beyond 150 counts as 150, where a sigmoid is 0 or 1 in float32

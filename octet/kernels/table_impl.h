@@ -3,6 +3,7 @@
 // a vector of channels (or Dot again), `Nibbles` the one with weights of 4 bits, `Product` the
 // matrix product.
 
+#include "octet/kernels/codes16_impl.h"
 #include "octet/kernels/depthwise_impl.h"
 #include "octet/kernels/elementwise_impl.h"
 #include "octet/kernels/float_gemm_impl.h"
@@ -42,6 +43,15 @@ constexpr KernelTable make_table(Isa isa) {
       .split_planes = split_planes,
       .join_planes = join_planes,
       .join_block = join_block,
+      .split_codes = split_codes,
+      .join_codes = join_codes,
+      .depthwise_codes = depthwise_codes,
+      .add16 = add16,
+      .mul16 = mul16,
+      .max_pool16 = max_pool16,
+      .average_pool16 = average_pool16,
+      .quantize16 = quantize16,
+      .dequantize16 = dequantize16,
       .depthwise_packed_bytes = Depthwise<Dot, Tail>::packed_bytes,
       .depthwise_pack = Depthwise<Dot, Tail>::pack,
       .depthwise = Depthwise<Dot, Tail>::run,
@@ -72,7 +82,7 @@ constexpr KernelTable make_table(Isa isa) {
       .arithmetic = arithmetic,
       .sum = sum,
       .softmax = softmax,
-      .gelu = gelu,
+      .function = function,
       .layer_norm = layer_norm,
       .moments = moments,
       .normalize = normalize,

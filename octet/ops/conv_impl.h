@@ -42,8 +42,8 @@ inline void check_weight_types(const Types& t, WeightRule rule, int64_t axis) {
     return;
   }
   const bool dynamic = who.ends_with("_dynamic");
-  const bool codes = dynamic && x.is_quantized() && element_size(x.dtype) == 1 &&
-                     !x.quantizer->is_per_channel() && w.is_quantized();
+  const bool codes =
+      dynamic && is_8_bit(x.dtype) && !x.quantizer->is_per_channel() && w.is_quantized();
   OCTET_CHECK(x.dtype == DType::float32 || codes, invalid_argument,
               "{}: input is {}; expected float32, which it {}", who, to_string(x),
               dynamic ? "quantizes itself, or codes of 8 bits with one scale" : "computes in");

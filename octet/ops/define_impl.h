@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "octet/base/check_impl.h"
+#include "octet/ops/iterate_impl.h"
 #include "octet/ops/op.h"
 #include "octet/ops/symbolic_impl.h"
 
@@ -27,9 +28,12 @@ inline bool same_qparams(const Tensor& x, const TensorType& type) {
   return x.is_quantized() && x.dtype() == type.dtype && *x.quantizer() == *type.quantizer;
 }
 
-// Whether a type has 8-bit codes with one scale and zero point.
+// Whether a type has codes of 8 bits, or of 8 or 16 bits, with one scale and zero point.
 inline bool is_byte_affine(const TensorType& t) {
-  return t.is_quantized() && element_size(t.dtype) == 1 && !t.quantizer->is_per_channel();
+  return is_8_bit(t.dtype) && !t.quantizer->is_per_channel();
+}
+inline bool is_affine(const TensorType& t) {
+  return is_activation_dtype(t.dtype) && !t.quantizer->is_per_channel();
 }
 
 // y as the wanted type: quantized, requantized or dequantized where that differs.
@@ -54,9 +58,32 @@ inline std::vector<Tensor> through_float_all(const Call& c) {
 }
 inline Tensor through_float(const Call& c) { return through_float_all(c)[0]; }
 
+// x as `dtype`; int64 becomes narrower integers by its low bits, as integers wrap.
+inline Tensor wrapped(const Tensor& x, DType dtype) {
+  const auto low_bits = [&](auto zero) {
+    using T = decltype(zero);
+    Tensor y = Tensor::empty(x.shape(), dtype, nullptr, format_of(x));
+    map_into<int64_t, T>(x, y, [](int64_t v) { return static_cast<T>(v); });
+    return y;
+  };
+  if (x.dtype() == DType::int64) switch (dtype) {
+      case DType::int8:
+        return low_bits(int8_t{});
+      case DType::uint8:
+        return low_bits(uint8_t{});
+      case DType::int16:
+        return low_bits(int16_t{});
+      case DType::uint16:
+        return low_bits(uint16_t{});
+      default:
+        break;
+    }
+  return x.to(dtype);
+}
+
 // An evaluation on operands in the dtypes that arithmetic is done in: float16 and bfloat16 as
-// float32; bool and integers of 8 and 16 bits as int64. The result is converted to the dtype that
-// was inferred for it.
+// float32; bool and integers of 8 and 16 bits as int64, whose results wrap. The result is converted
+// to the dtype that was inferred for it.
 inline Eval widened(std::function<Tensor(const Call&)> fn) {
   auto wide = [](DType d) {
     switch (d) {
@@ -64,6 +91,7 @@ inline Eval widened(std::function<Tensor(const Call&)> fn) {
       case DType::bfloat16:
         return DType::float32;
       case DType::int16:
+      case DType::uint16:
       case DType::int8:
       case DType::uint8:
       case DType::bool_:
@@ -81,7 +109,7 @@ inline Eval widened(std::function<Tensor(const Call&)> fn) {
     const TensorType& type = c.outputs()[0];
     Tensor y =
         fn(Call(c.op(), std::move(inputs), c.attrs(), {TensorType(wide(type.dtype), type.dims)}));
-    return y.to(type.dtype);
+    return wrapped(y, type.dtype);
   });
 }
 

@@ -298,7 +298,7 @@ OCTET_OP(where, "where(condition, a, b) -> y", QRule::own, infer([](const Types&
            // Codes of the result's qparams, then a choice among them: what quantizing the numbers
            // that are chosen gives.
            const TensorType& out = c.outputs()[0];
-           if (!is_byte_affine(out) || !c[1].is_quantized() || !c[2].is_quantized())
+           if (!is_affine(out) || !c[1].is_quantized() || !c[2].is_quantized())
              return through_float(c);
            const auto as_out = [&](const Tensor& x) {
              return same_qparams(x, out)

@@ -1,5 +1,5 @@
 #pragma once
-// Arithmetic of two numbers, and the integer forms of add, sub and mul on 8-bit codes.
+// Arithmetic of two numbers, and the integer forms of add, sub and mul on codes of 8 and 16 bits.
 
 #include <algorithm>
 #include <cmath>
@@ -133,9 +133,15 @@ struct Rounder {
 
 enum class Kind { add, sub, mul };
 
-// a op b on bytes of one dtype with scales that neither overflow nor vanish.
+// The product of two codes less their zero points: of 8 bits it fits int32.
+template <typename T>
+auto product(int32_t a, int32_t b) {
+  return static_cast<std::conditional_t<sizeof(T) == 1, int32_t, int64_t>>(a) * b;
+}
+
+// a op b on codes of one dtype with scales that neither overflow nor vanish.
 template <typename T, Kind kind>
-void bytes_into(const Tensor& a, const Tensor& b, Tensor& y, const Range& range) {
+void codes_into(const Tensor& a, const Tensor& b, Tensor& y, const Range& range) {
   const Codes qa(*a.quantizer()), qb(*b.quantizer()), qy(*y.quantizer());
   const Rounder round(qy, range);
   const float inv = 1.0f / qy.scale, sa = qa.scale, sb = qb.scale;
@@ -143,7 +149,7 @@ void bytes_into(const Tensor& a, const Tensor& b, Tensor& y, const Range& range)
   if constexpr (kind == Kind::mul) {
     const float m = (sa * sb) * inv;
     zip_into<T, T, T>(a, b, y, [=](T p, T q) {
-      return static_cast<T>(round(static_cast<float>((p - za) * (q - zb)) * m));
+      return static_cast<T>(round(static_cast<float>(product<T>(p - za, q - zb)) * m));
     });
   } else {
     zip_into<T, T, T>(a, b, y, [=](T p, T q) {
@@ -158,38 +164,43 @@ template <Kind kind>
 Tensor codes(const Call& c, const std::string& activation) {
   const Tensor &a = c[0], &b = c[1];
   const TensorType& out = c.outputs()[0];
-  if (!is_byte_affine(out) || !is_byte_affine(a.type()) || !is_byte_affine(b.type()))
-    return through_float(c);
+  if (!is_affine(out) || !is_affine(a.type()) || !is_affine(b.type())) return through_float(c);
   const Codes qa(*a.quantizer()), qb(*b.quantizer()), qy(*out.quantizer);
   Shape shape = out.shape();
   Tensor y = Tensor::empty(shape, out.dtype, out.quantizer, format_of(a, b, shape));
   const Range range(out, activation);
   const float inv = 1.0f / qy.scale, m = (qa.scale * qb.scale) * inv;
+  const float most = is_8_bit(out.dtype) ? 0x1p8f : 0x1p16f;
   bool usual = kind == Kind::mul
-                   ? std::isfinite(m) && std::isfinite(m * 65536)
-                   : std::isfinite(inv) && std::isfinite(256 * qa.scale + 256 * qb.scale);
+                   ? std::isfinite(m) && std::isfinite(m * most * most)
+                   : std::isfinite(inv) && std::isfinite(most * qa.scale + most * qb.scale);
   if (usual && a.dtype() == b.dtype() && a.dtype() == out.dtype) {
     if (out.dtype == DType::quint8)
-      bytes_into<uint8_t, kind>(a, b, y, range);
+      codes_into<uint8_t, kind>(a, b, y, range);
+    else if (out.dtype == DType::qint8)
+      codes_into<int8_t, kind>(a, b, y, range);
+    else if (out.dtype == DType::quint16)
+      codes_into<uint16_t, kind>(a, b, y, range);
     else
-      bytes_into<int8_t, kind>(a, b, y, range);
+      codes_into<int16_t, kind>(a, b, y, range);
     return y;
   }
-  // Mixed dtypes, or scales at the ends of float32's range: one number at a time.
-  bool signed_a = a.dtype() == DType::qint8, signed_b = b.dtype() == DType::qint8;
-  zip_into<uint8_t, uint8_t, uint8_t>(a, b, y, [=](uint8_t p, uint8_t q) {
-    int32_t ia = signed_a ? static_cast<int8_t>(p) : p, ib = signed_b ? static_cast<int8_t>(q) : q;
-    float v = 0;
-    if (kind == Kind::mul) {
-      v = static_cast<float>((ia - qa.zero) * (ib - qb.zero)) * m;
-    } else {
-      float da = affine::dequantize(ia, qa.scale, qa.zero),
-            db = affine::dequantize(ib, qb.scale, qb.zero);
-      v = (kind == Kind::add ? da + db : da - db) * inv;
-    }
-    return static_cast<uint8_t>(affine::round_and_clamp(v, qy.zero, range.lo, range.hi));
-  });
-  return y;
+  // Mixed dtypes, or scales at the ends of float32's range: one number at a time, in int32.
+  Tensor codes = Tensor::empty(shape, DType::int32);
+  zip_into<int32_t, int32_t, int32_t>(
+      a.int_repr().to(DType::int32), b.int_repr().to(DType::int32), codes,
+      [=](int32_t ia, int32_t ib) {
+        float v = 0;
+        if (kind == Kind::mul) {
+          v = static_cast<float>(product<int32_t>(ia - qa.zero, ib - qb.zero)) * m;
+        } else {
+          float da = affine::dequantize(ia, qa.scale, qa.zero),
+                db = affine::dequantize(ib, qb.scale, qb.zero);
+          v = (kind == Kind::add ? da + db : da - db) * inv;
+        }
+        return affine::round_and_clamp(v, qy.zero, range.lo, range.hi);
+      });
+  return make_quantized(codes.to(code_dtype(out.dtype)), out.quantizer);
 }
 
 }  // namespace octet::ops::elementwise

@@ -40,6 +40,14 @@ class Rows {
         return decode(row, out, [&](int64_t j) {
           return int32_t{static_cast<const int8_t*>(data_)[first + j]};
         });
+      case DType::quint16:
+        return decode(row, out, [&](int64_t j) {
+          return int32_t{static_cast<const uint16_t*>(data_)[first + j]};
+        });
+      case DType::qint16:
+        return decode(row, out, [&](int64_t j) {
+          return int32_t{static_cast<const int16_t*>(data_)[first + j]};
+        });
       default:
         return decode(row, out, [&](int64_t j) { return packed_code(data_, dtype_, first + j); });
     }
@@ -184,7 +192,7 @@ struct Bags {
   }
 };
 
-constexpr int64_t kGrain = 16384;  // numbers per task
+constexpr int64_t kBagGrain = 16384;  // numbers per task
 
 Tensor eval_bag(const Call& c) {
   const Rows table(c[0]);
@@ -194,7 +202,7 @@ Tensor eval_bag(const Call& c) {
   Tensor y = Tensor::empty({bags.count(), columns});
   float* out = y.data<float>();
   parallel_ranges(
-      bags.count(), std::max<int64_t>(1, kGrain / std::max<int64_t>(1, columns)),
+      bags.count(), std::max<int64_t>(1, kBagGrain / std::max<int64_t>(1, columns)),
       [&](int64_t begin, int64_t end) {
         std::vector<float> row(columns);
         std::vector<double> sum(columns);
@@ -289,7 +297,7 @@ OCTET_OP(embedding_byte, "embedding_byte(weight, index) -> y", QRule::weights,
            Tensor y = Tensor::empty(c.outputs()[0].shape());
            float* out = y.data<float>();
            parallel_ranges(static_cast<int64_t>(rows.size()),
-                           std::max<int64_t>(1, kGrain / std::max<int64_t>(1, table.columns())),
+                           std::max<int64_t>(1, kBagGrain / std::max<int64_t>(1, table.columns())),
                            [&](int64_t begin, int64_t end) {
                              for (int64_t i = begin; i < end; ++i)
                                table.read(rows[i], out + i * table.columns());

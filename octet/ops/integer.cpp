@@ -181,10 +181,8 @@ Tensor eval_matmul_integer(const Call& c) {
 
 OCTET_OP(int_repr, "int_repr(x) -> codes", QRule::own,
          Doc{"the codes of a quantized tensor as plain integers"}, infer([](const Types& t) {
-           OCTET_CHECK(t[0].is_quantized() && element_size(code_dtype(t[0].dtype)) > 0 &&
-                           !t.want() && !is_packed(t[0].dtype),
-                       invalid_argument, "int_repr: expected codes of 8 or 32 bits, got {}",
-                       to_string(t[0]));
+           OCTET_CHECK(t[0].is_quantized() && !t.want() && !is_packed(t[0].dtype), invalid_argument,
+                       "int_repr: expected codes of 8, 16 or 32 bits, got {}", to_string(t[0]));
            return TensorType(code_dtype(t[0].dtype), t[0].dims);
          }),
          quantized([](const Call& c) { return c[0].int_repr(); }))

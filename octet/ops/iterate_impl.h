@@ -163,7 +163,11 @@ auto visit_any(DType dtype, std::string_view who, Fn&& fn) {
     case DType::qint32:
       return fn(int32_t{});
     case DType::int16:
+    case DType::qint16:
       return fn(int16_t{});
+    case DType::uint16:
+    case DType::quint16:
+      return fn(uint16_t{});
     case DType::int8:
     case DType::qint8:
       return fn(int8_t{});

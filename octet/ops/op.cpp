@@ -1,6 +1,7 @@
 #include "octet/ops/op.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -165,7 +166,7 @@ std::vector<TensorType> Op::infer(const std::vector<std::optional<TensorType>>& 
                   "{}: an operand is {}, whose codes are packed: dequantize it first", who,
                   to_string(*type));
     OCTET_CHECK(!want || !is_packed(want->dtype), unsupported,
-                "{}: a {} result was asked for; expected quint8 or qint8", who,
+                "{}: a {} result was asked for; expected codes of 8 or 16 bits", who,
                 to_string(want->dtype));
   }
   if (rule_ == QRule::float_only || rule_ == QRule::weights)
@@ -384,30 +385,51 @@ std::vector<Tensor> through_float(const Call& call) {
   return results;
 }
 
-// The result's code for each byte of a unary operator's operand; empty if the call is not of that
-// kind.
+// The product of the sizes that are known.
+int64_t known_elements(const TensorType& t) {
+  int64_t n = 1;
+  for (const Dim& d : t.dims) n *= d.known() ? d.size() : 1;
+  return n;
+}
+
+// OpSpec::table of a call.
 std::vector<uint8_t> code_table(const Op& op, const Attrs& attrs, const TensorType& x,
                                 const TensorType& y) {
   auto byte_affine = [](const TensorType& t) {
-    return t.is_quantized() && element_size(t.dtype) == 1 && !t.quantizer->is_per_channel();
+    return is_8_bit(t.dtype) && !t.quantizer->is_per_channel();
   };
   if (op.name() == "lookup") {
     const std::vector<int64_t>& codes = attrs.get_ints("table");
     return {codes.begin(), codes.end()};
   }
   bool requantize = op.name() == "requantize";
-  if (!byte_affine(x) || !byte_affine(y) || !(requantize || op.scalar())) return {};
-  auto f = requantize ? [](float v) { return v; } : op.scalar()(attrs);
+  // Of 16 bits, where there are enough elements to be worth one; cutting to a range needs none.
+  const bool wide = is_16_bit(x.dtype) && is_activation_dtype(y.dtype) && op.scalar() &&
+                    !x.quantizer->is_per_channel() && !y.quantizer->is_per_channel() &&
+                    !op.traits().narrows && known_elements(x) >= 16384;
+  if (!wide && (!byte_affine(x) || !byte_affine(y) || !(requantize || op.scalar()))) return {};
   float sx = static_cast<float>(x.quantizer->scale()),
         sy = static_cast<float>(y.quantizer->scale());
   auto zx = static_cast<int32_t>(x.quantizer->zero_point()),
        zy = static_cast<int32_t>(y.quantizer->zero_point());
   auto lo = static_cast<int32_t>(qmin(y.dtype)), hi = static_cast<int32_t>(qmax(y.dtype));
-  std::vector<uint8_t> table(256);
-  for (int byte = 0; byte < 256; ++byte) {
-    int32_t q = x.dtype == DType::qint8 ? static_cast<int8_t>(byte) : byte;
-    table[byte] =
-        static_cast<uint8_t>(affine::quantize(f(affine::dequantize(q, sx, zx)), sy, zy, lo, hi));
+  // By code as it is stored: signed ones after the others.
+  const auto least = static_cast<int32_t>(qmin(x.dtype)),
+             most = static_cast<int32_t>(qmax(x.dtype));
+  const auto count = static_cast<size_t>(most - least + 1);
+  std::vector<float> numbers(count);
+  for (int32_t q = least; q <= most; ++q)
+    numbers[static_cast<uint32_t>(q) % count] = affine::dequantize(q, sx, zx);
+  if (!requantize) op.scalar()(attrs)(numbers.data(), numbers.data(), static_cast<int64_t>(count));
+  const auto code = [&](size_t i) { return affine::quantize(numbers[i], sy, zy, lo, hi); };
+  std::vector<uint8_t> table(wide ? 2 * count : count);
+  for (size_t i = 0; i < count; ++i) {
+    if (wide) {
+      const auto two = static_cast<uint16_t>(code(i));
+      std::memcpy(&table[2 * i], &two, sizeof two);
+    } else {
+      table[i] = static_cast<uint8_t>(code(i));
+    }
   }
   return table;
 }
@@ -441,6 +463,7 @@ OpSpec make_spec(const Op& op, const Attrs& attrs,
   if (op.traits().layer) spec.layer = op.traits().layer;
   if (spec.inputs.size() == 1 && spec.outputs.size() == 1)
     spec.table = code_table(op, attrs, spec.inputs[0], spec.outputs[0]);
+  if (op.scalar() && spec.inputs[0].dtype == DType::float32) spec.function = op.scalar()(attrs);
   return spec;
 }
 

@@ -182,10 +182,10 @@ struct Gradient {
 struct Doc {
   const char* text;
 };
-// A function of one number: y[i] = f(x[i]). Makes f of the complete attributes, in float32: exactly
-// what the float evaluation computes (unary.h).
+// A function of one number. Makes f of the complete attributes, in float32: exactly what the float
+// evaluation computes (unary.h).
 struct Scalar {
-  std::function<float(float)> (*make)(const Attrs&);
+  FloatFunction (*make)(const Attrs&);
 };
 inline Infer infer(InferFn fn) { return {std::move(fn)}; }
 // For single results: the type, or the tensor.
@@ -334,7 +334,7 @@ std::vector<Tensor> evaluate(const Call& call);
 
 // The call an engine is asked about. `inputs` are the operands' types (nullopt: omitted),
 // `constants` the operands that are known now (undefined tensors: the others). Fills in the
-// 256-entry table of unary operators.
+// table of functions of one code.
 OpSpec make_spec(const Op& op, const Attrs& attrs,
                  const std::vector<std::optional<TensorType>>& inputs,
                  std::vector<Tensor> constants, std::vector<TensorType> outputs,

@@ -57,8 +57,8 @@ OCTET_OP(requantize, "requantize(x) -> y", QRule::own, Doc{"codes to codes of ot
 OCTET_OP(lookup, "lookup(x, *, table) -> y", QRule::own,
          Doc{"codes to codes by a table: table[q & 255]"}, infer([](const Types& t) {
            OCTET_CHECK(
-               t[0].is_quantized() && element_size(t[0].dtype) == 1 && t.want() &&
-                   element_size(t.want()->dtype) == 1 && t.attrs().get_ints("table").size() == 256,
+               is_8_bit(t[0].dtype) && t.want() && is_8_bit(t.want()->dtype) &&
+                   t.attrs().get_ints("table").size() == 256,
                invalid_argument,
                "lookup: expected 8-bit codes, a wanted 8-bit result and a table of 256, got {}",
                to_string(t[0]));

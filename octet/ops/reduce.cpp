@@ -294,10 +294,10 @@ Tensor arg_extreme(const Call& c) {
 Tensor mean_codes(const Call& c) {
   const Tensor& x = c[0];
   const TensorType& out = c.outputs()[0];
-  if (!is_byte_affine(x.type()) || !is_byte_affine(out)) return through_float(c);
+  if (!is_affine(x.type()) || !is_affine(out)) return through_float(c);
   std::vector<bool> reduced = reduced_dims(c.attrs(), x.dim(), "mean");
-  Tensor y = Tensor::empty(out.shape(), out.dtype, out.quantizer);
-  auto* bytes = static_cast<uint8_t*>(y.raw_data());
+  Tensor codes = Tensor::empty(out.shape(), DType::int32);
+  auto* y = codes.data<int32_t>();
   auto sx = static_cast<float>(x.q_scale()), sy = static_cast<float>(out.quantizer->scale());
   auto zy = static_cast<int32_t>(out.quantizer->zero_point());
   auto lo = static_cast<int32_t>(qmin(out.dtype)), hi = static_cast<int32_t>(qmax(out.dtype));
@@ -310,11 +310,10 @@ Tensor mean_codes(const Call& c) {
       each([&](T v) { sum += static_cast<int64_t>(v); });
       float m = 1.0f / static_cast<float>(count);
       if (!unchanged) m = (sx * m) / sy;
-      bytes[i] =
-          static_cast<uint8_t>(affine::round_and_clamp(static_cast<float>(sum) * m, zy, lo, hi));
+      y[i] = affine::round_and_clamp(static_cast<float>(sum) * m, zy, lo, hi);
     });
   });
-  return y;
+  return make_quantized(codes.to(code_dtype(out.dtype)), out.quantizer);
 }
 
 // -- gradients ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "octet/ops/define_impl.h"
+#include "octet/ops/iterate_impl.h"
 #include "octet/tensor/affine.h"
 
 namespace octet::ops {
@@ -62,16 +63,7 @@ Tensor map_codes(const Tensor& x, const TensorType& type, Fn&& fn) {
     for (int64_t i = 0; i < y.numel(); ++i)
       p[i] = static_cast<std::decay_t<decltype(*p)>>(fn(static_cast<int64_t>(p[i])));
   };
-  switch (y.dtype()) {
-    case DType::uint8:
-      each(y.data<uint8_t>());
-      break;
-    case DType::int8:
-      each(y.data<int8_t>());
-      break;
-    default:
-      each(y.data<int32_t>());
-  }
+  visit_any(y.dtype(), "codes", [&](auto zero) { each(y.data<decltype(zero)>()); });
   return make_quantized(y, type.quantizer);
 }
 

@@ -14,8 +14,21 @@ namespace octet::ops {
 namespace {
 
 template <template <typename> class F>
+FloatFunction make_float_function(const Attrs& attrs) {
+  const F<float> f(attrs);
+  if constexpr (requires { f.kernel(); })
+    return [kernel = f.kernel()](const float* x, float* y, int64_t n) {
+      kernels::table().function(kernel, x, y, n);
+    };
+  else
+    return [f](const float* x, float* y, int64_t n) {
+      for (int64_t i = 0; i < n; ++i) y[i] = f(x[i]);
+    };
+}
+
+template <template <typename> class F>
 Scalar scalar() {
-  return {[](const Attrs& attrs) -> std::function<float(float)> { return F<float>(attrs); }};
+  return {make_float_function<F>};
 }
 
 // -- parts of the definitions ---------------------------------------------------------------------
@@ -31,10 +44,24 @@ Infer unary_type() {
   });
 }
 
+// What lies together in memory, by the function of many numbers.
+Tensor float_eval(const Call& c) {
+  const bool dense = c[0].is_contiguous() || c[0].is_contiguous(MemoryFormat::channels_last);
+  const Tensor x = dense ? c[0] : c[0].contiguous();
+  Tensor y = Tensor::empty(x.shape(), x.dtype(), nullptr, format_of(x));
+  const FloatFunction f = c.op().scalar()(c.attrs());
+  const float* in = x.data<float>();
+  float* out = y.data<float>();
+  parallel_ranges(x.numel(), kGrain,
+                  [&](int64_t i0, int64_t i1) { f(in + i0, out + i0, i1 - i0); });
+  return y;
+}
+
 template <template <typename> class F>
 Eval unary_eval() {
   return widened([](const Call& c) {
     const Tensor& x = c[0];
+    if (x.dtype() == DType::float32) return float_eval(c);
     Tensor y = Tensor::empty(x.shape(), x.dtype(), nullptr, format_of(x));
     const std::string& who = c.op().name();
     auto run = [&](auto zero) {
@@ -49,8 +76,8 @@ Eval unary_eval() {
   });
 }
 
-// Codes of 32 bits or with qparams per channel, for the operators that clamp: no table has room for
-// these.
+// Codes of more than 8 bits or with qparams per channel, for the operators that clamp: no table has
+// room for these.
 Tensor clamp_codes(const Call& c) {
   const Tensor& x = c[0];
   const Quantizer& q = *x.quantizer();
@@ -79,23 +106,43 @@ Tensor clamp_codes(const Call& c) {
   return y;
 }
 
-// Bytes by a table of quantize(f(dequantize(q))); the same arithmetic number by number otherwise.
+// Codes by a table of quantize(f(dequantize(q))), where there are as many as it has entries; the
+// same arithmetic number by number otherwise.
 Tensor unary_codes(const Call& c) {
   const Tensor& x = c[0];
   const TensorType& out = c.outputs()[0];
-  if (!is_byte_affine(x.type()) || !is_byte_affine(out))
-    return c.op().rule() == QRule::same && same_qparams(x, out) ? clamp_codes(c) : through_float(c);
+  const bool bytes = is_byte_affine(x.type()) && is_byte_affine(out);
+  if (!bytes && c.op().rule() == QRule::same && same_qparams(x, out)) return clamp_codes(c);
+  if (!is_affine(x.type()) || !is_affine(out)) return through_float(c);
   auto f = unary_function(c.op().name(), c.attrs());
   auto sx = static_cast<float>(x.q_scale()), sy = static_cast<float>(out.quantizer->scale());
   auto zx = static_cast<int32_t>(x.q_zero_point()),
        zy = static_cast<int32_t>(out.quantizer->zero_point());
   auto lo = static_cast<int32_t>(qmin(out.dtype)), hi = static_cast<int32_t>(qmax(out.dtype));
-  uint8_t table[256];
-  for (auto q = static_cast<int32_t>(qmin(x.dtype())); q <= qmax(x.dtype()); ++q)
-    table[static_cast<uint8_t>(q)] =
-        static_cast<uint8_t>(affine::quantize(f(affine::dequantize(q, sx, zx)), sy, zy, lo, hi));
+  const auto least = static_cast<int32_t>(qmin(x.dtype())),
+             most = static_cast<int32_t>(qmax(x.dtype()));
+  const auto result = [&](int32_t q) {
+    return affine::quantize(f(affine::dequantize(q, sx, zx)), sy, zy, lo, hi);
+  };
+  std::vector<int32_t> table;
+  if (bytes || x.numel() > most - least)
+    for (int32_t q = least; q <= most; ++q) table.push_back(result(q));
   Tensor y = Tensor::empty(x.shape(), out.dtype, out.quantizer, format_of(x));
-  map_into<uint8_t, uint8_t>(x, y, [&table](uint8_t q) { return table[q]; });
+  visit_any(x.dtype(), c.op().name(), [&](auto from) {
+    using In = decltype(from);
+    const auto map = [&](auto to) {
+      using Out = decltype(to);
+      map_into<In, Out>(x, y, [&](In v) {
+        const auto q = static_cast<int32_t>(v);
+        return static_cast<Out>(table.empty() ? result(q) : table[static_cast<size_t>(q - least)]);
+      });
+    };
+    // (Stored alike, signed or not.)
+    if (is_8_bit(out.dtype))
+      map(uint8_t{});
+    else
+      map(uint16_t{});
+  });
   return y;
 }
 
@@ -137,7 +184,11 @@ bool is_unary(std::string_view op) {
 std::function<float(float)> unary_function(std::string_view op, const Attrs& attrs) {
   const Op& known = get(op);
   OCTET_CHECK(known.scalar(), invalid_argument, "{} is not an operator of one number", op);
-  return known.scalar()(attrs);
+  return [f = known.scalar()(attrs)](float x) {
+    float y = 0;
+    f(&x, &y, 1);
+    return y;
+  };
 }
 
 float apply_unary(std::string_view op, const Attrs& attrs, float x) {
@@ -145,12 +196,15 @@ float apply_unary(std::string_view op, const Attrs& attrs, float x) {
 }
 
 std::optional<QType> fixed_qtype(std::string_view op, DType dtype) {
-  if (dtype != DType::quint8 && dtype != DType::qint8) return std::nullopt;
+  if (!is_activation_dtype(dtype)) return std::nullopt;
   const Op* known = find(op);
   if (!known || known->rule() != QRule::fixed) return std::nullopt;
   const Traits& t = known->traits();
-  const int64_t zero_point = t.fixed_zero_point - (dtype == DType::qint8 ? 128 : 0);
-  return QType{dtype, Quantizer::per_tensor(t.fixed_scale, zero_point, dtype)};
+  // Those of quint8, in steps a 256th as large where there are 16 bits.
+  const int64_t steps = is_16_bit(dtype) ? 256 : 1;
+  const int64_t zero_point = t.fixed_zero_point * steps + qmin(dtype);
+  return QType{
+      dtype, Quantizer::per_tensor(t.fixed_scale / static_cast<double>(steps), zero_point, dtype)};
 }
 
 // -- the operators --------------------------------------------------------------------------------
@@ -212,22 +266,8 @@ OCTET_OP(hardswish, "hardswish(x) -> y", QRule::own, OCTET_UNARY(Hardswish),
 
 // y = x * P(Z <= x) for a standard normal Z, by erf ("none"; float32: the kernel's) or by its
 // approximation with tanh ("tanh").
-OCTET_OP(gelu, "gelu(x, *, approximate=\"none\") -> y", QRule::own, unary_type<unary::Gelu>(),
-         eval([](const Call& c) {
-           if (c[0].dtype() != DType::float32 || c.attrs().get_string("approximate") != "none")
-             return unary_eval<unary::Gelu>().fn(c)[0];
-           const bool dense =
-               c[0].is_contiguous() || c[0].is_contiguous(MemoryFormat::channels_last);
-           const Tensor x = dense ? c[0] : c[0].contiguous();
-           Tensor y = Tensor::empty(x.shape(), x.dtype(), nullptr, format_of(x));
-           const float* in = x.data<float>();
-           float* out = y.data<float>();
-           parallel_ranges(x.numel(), kGrain, [&](int64_t i0, int64_t i1) {
-             kernels::table().gelu(in + i0, out + i0, i1 - i0);
-           });
-           return y;
-         }),
-         quantized(unary_codes), scalar<unary::Gelu>(), slope_of([](const Attrs& a) {
+OCTET_OP(gelu, "gelu(x, *, approximate=\"none\") -> y", QRule::own, OCTET_UNARY(Gelu),
+         slope_of([](const Attrs& a) {
            return [by_tanh = a.get_string("approximate") == "tanh"](auto x, auto, auto dy) {
              return dy * gelu_slope(x, by_tanh);
            };
@@ -299,7 +339,9 @@ template <typename T>
 struct Mish {
   static constexpr bool kExact = false;
   explicit Mish(const Attrs&) {}
+  static kernels::Function kernel() { return kernels::Function::mish; }
   T operator()(T v) const {
+    if constexpr (std::is_same_v<T, float>) return by_kernel(kernel(), v);
     const double x = v;
     return static_cast<T>(x * mish_gate(x));
   }

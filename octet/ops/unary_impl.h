@@ -4,7 +4,8 @@
 //
 // What is not exact is computed in double and rounded once. That is more than float32 needs; it is
 // there because libm picks its code by the CPU: its float functions may differ in the last bit from
-// machine to machine, while its double ones, rounded to float32, practically cannot.
+// machine to machine, while its double ones, rounded to float32, practically cannot. Functions that
+// networks spend their time in are the kernels' own in float32 (kernels::Function).
 
 #include <cmath>
 #include <limits>
@@ -12,6 +13,7 @@
 #include <type_traits>
 
 #include "octet/base/check_impl.h"
+#include "octet/kernels/kernels.h"
 #include "octet/tensor/attrs.h"
 
 namespace octet::ops::unary {
@@ -35,6 +37,12 @@ T negate(T x) {
     return static_cast<T>(0 - static_cast<std::make_unsigned_t<T>>(x));
   else
     return -x;
+}
+
+inline float by_kernel(kernels::Function f, float x) {
+  float y = 0;
+  kernels::table().function(f, &x, &y, 1);
+  return y;
 }
 
 // tanh to 14 digits, four times as fast as std::tanh: by exp, and near 0, where that cancels, by
@@ -76,6 +84,20 @@ inline constexpr double kSeluScale = 1.0507009873554804934193349852946,
     }                                     \
   };
 
+// The same, in float32 the function of the kernels.
+#define OCTET_KERNEL(Name, function, expression)                              \
+  template <typename T>                                                       \
+  struct Name {                                                               \
+    static constexpr bool kExact = false;                                     \
+    static kernels::Function kernel() { return kernels::Function::function; } \
+    explicit Name(const Attrs&) {}                                            \
+    T operator()(T v) const {                                                 \
+      if constexpr (std::is_same_v<T, float>) return by_kernel(kernel(), v);  \
+      const double x = v;                                                     \
+      return static_cast<T>(expression);                                      \
+    }                                                                         \
+  };
+
 // NaN passes through: every comparison with it is false.
 OCTET_EXACT(Relu, x < 0 ? T(0) : x, x < 0 ? T(0) : x)
 OCTET_EXACT(Relu6, x<0 ? T(0) : x> 6 ? T(6) : x, x<0 ? T(0) : x> 6 ? T(6) : x)
@@ -86,9 +108,9 @@ OCTET_EXACT(Floor, x, std::floor(x))
 OCTET_EXACT(Ceil, x, std::ceil(x))
 OCTET_EXACT(Round, x, std::nearbyint(x))
 
-OCTET_ROUNDED(Sigmoid, 1 / (1 + std::exp(-x)))
-OCTET_ROUNDED(Tanh, fast_tanh(x))
-OCTET_ROUNDED(Exp, std::exp(x))
+OCTET_KERNEL(Sigmoid, sigmoid, 1 / (1 + std::exp(-x)))
+OCTET_KERNEL(Tanh, tanh, fast_tanh(x))
+OCTET_KERNEL(Exp, exp, std::exp(x))
 OCTET_ROUNDED(Tan, std::tan(x))
 OCTET_ROUNDED(Asin, std::asin(x))
 OCTET_ROUNDED(Acos, std::acos(x))
@@ -109,12 +131,14 @@ OCTET_ROUNDED(Softsign, x / (1 + std::fabs(x)))
 OCTET_ROUNDED(Selu, kSeluScale*(x > 0 ? x : kSeluAlpha * std::expm1(x)))
 #undef OCTET_EXACT
 #undef OCTET_ROUNDED
+#undef OCTET_KERNEL
 
 // -- with attributes, or with float32 arithmetic that PyTorch fixes step by step ------------------
 
 template <typename T>
 struct Hardswish {
   static constexpr bool kExact = false;
+  static kernels::Function kernel() { return kernels::Function::hardswish; }
   explicit Hardswish(const Attrs&) {}
   T operator()(T x) const {
     T t = x + T(3);
@@ -209,13 +233,11 @@ struct Gelu {
                 "gelu: approximate=\"{}\"; expected \"none\" or \"tanh\"",
                 a.get_string("approximate"));
   }
+  kernels::Function kernel() const {
+    return by_tanh ? kernels::Function::gelu_tanh : kernels::Function::gelu;
+  }
   T operator()(T v) const {
-    if constexpr (std::is_same_v<T, float>) {
-      if (float y = 0; !by_tanh) {
-        kernels::table().gelu(&v, &y, 1);
-        return y;
-      }
-    }
+    if constexpr (std::is_same_v<T, float>) return by_kernel(kernel(), v);
     const double x = v;
     constexpr double kSqrtHalf = 0.70710678118654752440, kSqrtTwoOverPi = 0.79788456080286535588;
     // Hendrycks and Gimpel 2016: x times the normal distribution function of x, or its

@@ -16,14 +16,24 @@ struct Info {
 };
 
 constexpr Info kInfo[] = {
-    {DType::float32, "float32", "Float", 4},   {DType::float64, "float64", "Double", 8},
-    {DType::float16, "float16", "Half", 2},    {DType::bfloat16, "bfloat16", "BFloat16", 2},
-    {DType::int64, "int64", "Long", 8},        {DType::int32, "int32", "Int", 4},
-    {DType::int16, "int16", "Short", 2},       {DType::int8, "int8", "Char", 1},
-    {DType::uint8, "uint8", "Byte", 1},        {DType::bool_, "bool", "Bool", 1},
-    {DType::quint8, "quint8", "QUInt8", 1},    {DType::qint8, "qint8", "QInt8", 1},
-    {DType::qint32, "qint32", "QInt32", 4},    {DType::quint4x2, "quint4x2", "QUInt4x2", 1},
+    {DType::float32, "float32", "Float", 4},
+    {DType::float64, "float64", "Double", 8},
+    {DType::float16, "float16", "Half", 2},
+    {DType::bfloat16, "bfloat16", "BFloat16", 2},
+    {DType::int64, "int64", "Long", 8},
+    {DType::int32, "int32", "Int", 4},
+    {DType::int16, "int16", "Short", 2},
+    {DType::int8, "int8", "Char", 1},
+    {DType::uint8, "uint8", "Byte", 1},
+    {DType::uint16, "uint16", "UInt16", 2},
+    {DType::bool_, "bool", "Bool", 1},
+    {DType::quint8, "quint8", "QUInt8", 1},
+    {DType::qint8, "qint8", "QInt8", 1},
+    {DType::qint32, "qint32", "QInt32", 4},
+    {DType::quint4x2, "quint4x2", "QUInt4x2", 1},
     {DType::qint4x2, "qint4x2", "QInt4x2", 1},
+    {DType::quint16, "quint16", "QUInt16", 2},
+    {DType::qint16, "qint16", "QInt16", 2},
 };
 
 const Info& info(DType dtype) { return kInfo[static_cast<size_t>(dtype)]; }
@@ -71,6 +81,10 @@ int64_t qmin(DType dtype) {
       return 0;
     case DType::qint4x2:
       return -8;
+    case DType::quint16:
+      return 0;
+    case DType::qint16:
+      return std::numeric_limits<int16_t>::min();
     default:
       OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
   }
@@ -88,6 +102,10 @@ int64_t qmax(DType dtype) {
       return 15;
     case DType::qint4x2:
       return 7;
+    case DType::quint16:
+      return std::numeric_limits<uint16_t>::max();
+    case DType::qint16:
+      return std::numeric_limits<int16_t>::max();
     default:
       OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
   }
@@ -101,11 +119,22 @@ DType code_dtype(DType dtype) {
     case DType::qint8:
     case DType::qint4x2:
       return DType::int8;
+    case DType::quint16:
+      return DType::uint16;
+    case DType::qint16:
+      return DType::int16;
     case DType::qint32:
       return DType::int32;
     default:
       OCTET_FAIL(invalid_argument, "{} is not a quantized dtype", to_string(dtype));
   }
+}
+
+DType quantized_dtype(DType code) {
+  for (DType dtype : {DType::quint8, DType::qint8, DType::quint16, DType::qint16, DType::qint32})
+    if (code_dtype(dtype) == code) return dtype;
+  OCTET_FAIL(invalid_argument, "codes are {}; expected uint8, int8, uint16, int16 or int32",
+             to_string(code));
 }
 
 float half_to_float(uint16_t h) {

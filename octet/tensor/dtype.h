@@ -19,12 +19,15 @@ enum class DType : uint8_t {
   int16,
   int8,
   uint8,
+  uint16,
   bool_,
   quint8,    // quantized: codes 0..255 with a Quantizer
   qint8,     // codes -128..127
   qint32,    // codes over the whole int32 range (biases)
   quint4x2,  // codes 0..15, two to a byte: the first in the low four bits (PyTorch's order)
   qint4x2,   // codes -8..7, two to a byte
+  quint16,   // codes 0..65535
+  qint16,    // codes -32768..32767
 };
 
 // Bytes of one element; 1 for packed dtypes, of which two elements share a byte.
@@ -52,8 +55,17 @@ bool is_floating(DType dtype);  // float32, float64, float16, bfloat16
 int64_t qmin(DType dtype);
 int64_t qmax(DType dtype);
 // The plain integer type of a quantized dtype's codes: quint8 and quint4x2 -> uint8, qint8 and
-// qint4x2 -> int8, qint32 -> int32.
+// qint4x2 -> int8, quint16 -> uint16, qint16 -> int16, qint32 -> int32.
 DType code_dtype(DType dtype);
+// The quantized dtype that has all of a plain integer type's numbers as codes: uint8 -> quint8,
+// int8 -> qint8, uint16 -> quint16, int16 -> qint16, int32 -> qint32. Error for other dtypes.
+DType quantized_dtype(DType code);
+
+// quint8 and qint8; quint16 and qint16.
+inline bool is_8_bit(DType dtype) { return dtype == DType::quint8 || dtype == DType::qint8; }
+inline bool is_16_bit(DType dtype) { return dtype == DType::quint16 || dtype == DType::qint16; }
+// What values between layers may be quantized to: 8 or 16 bits.
+inline bool is_activation_dtype(DType dtype) { return is_8_bit(dtype) || is_16_bit(dtype); }
 
 // IEEE half and bfloat16, both rounded half to even from float32.
 float half_to_float(uint16_t bits);
@@ -83,6 +95,10 @@ struct dtype_of<int32_t> {
 template <>
 struct dtype_of<int16_t> {
   static constexpr DType value = DType::int16;
+};
+template <>
+struct dtype_of<uint16_t> {
+  static constexpr DType value = DType::uint16;
 };
 template <>
 struct dtype_of<int8_t> {

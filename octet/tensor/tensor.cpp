@@ -92,6 +92,7 @@ auto visit(DType dtype, Fn&& fn) {
     case DType::qint32:
       return fn(int32_t{});
     case DType::int16:
+    case DType::qint16:
       return fn(int16_t{});
     case DType::int8:
     case DType::qint8:
@@ -103,6 +104,8 @@ auto visit(DType dtype, Fn&& fn) {
       return fn(bool{});
     case DType::float16:
     case DType::bfloat16:
+    case DType::uint16:
+    case DType::quint16:
       return fn(uint16_t{});
     case DType::quint4x2:
     case DType::qint4x2:
@@ -379,8 +382,8 @@ Tensor Tensor::dequantize() const {
   const Quantizer& q = *impl_->quantizer;
   visit(dtype(), [&](auto zero) {
     using T = decltype(zero);
-    if constexpr (std::is_same_v<T, uint8_t> || std::is_same_v<T, int8_t> ||
-                  std::is_same_v<T, int32_t>) {
+    if constexpr (std::is_integral_v<T> && sizeof(T) <= sizeof(int32_t) &&
+                  !std::is_same_v<T, bool>) {
       const T* in = reinterpret_cast<const T*>(raw_data());
       if (!q.is_per_channel()) {
         float scale = static_cast<float>(q.scale());
@@ -501,6 +504,7 @@ OCTET_INSTANTIATE(double)
 OCTET_INSTANTIATE(int64_t)
 OCTET_INSTANTIATE(int32_t)
 OCTET_INSTANTIATE(int16_t)
+OCTET_INSTANTIATE(uint16_t)
 OCTET_INSTANTIATE(int8_t)
 OCTET_INSTANTIATE(uint8_t)
 OCTET_INSTANTIATE(bool)
@@ -916,21 +920,7 @@ Tensor make_quantized(const Tensor& codes, QuantizerPtr quantizer, DType dtype) 
 }
 
 Tensor make_quantized(const Tensor& codes, QuantizerPtr quantizer) {
-  DType dtype = DType::quint8;
-  switch (codes.dtype()) {
-    case DType::uint8:
-      dtype = DType::quint8;
-      break;
-    case DType::int8:
-      dtype = DType::qint8;
-      break;
-    case DType::int32:
-      dtype = DType::qint32;
-      break;
-    default:
-      OCTET_FAIL(invalid_argument, "make_quantized: codes are {}; expected uint8, int8 or int32",
-                 to_string(codes.dtype()));
-  }
+  const DType dtype = quantized_dtype(codes.dtype());
   Tensor source = codes.contiguous();
   auto* start = static_cast<std::byte*>(source.raw_data());
   auto owner = std::make_shared<Buffer>(source.buffer());

@@ -26,9 +26,9 @@ enum class MemoryFormat {
 // default-constructed Tensor is "undefined" and only defined() may be asked of it. Views (reshape,
 // slice, transpose, ...) share the data too.
 //
-// A quantized tensor (quint8, qint8, qint32) holds integer codes and a Quantizer that says what
-// they mean. Packed ones (quint4x2, qint4x2) are always row-major, so of those all views but
-// reshapes are copies.
+// A quantized tensor (quint8, qint8, quint16, qint16, qint32) holds integer codes and a Quantizer
+// that says what they mean. Packed ones (quint4x2, qint4x2) are always row-major, so of those all
+// views but reshapes are copies.
 class Tensor {
  public:
   Tensor() = default;
@@ -84,8 +84,8 @@ class Tensor {
   const std::vector<int64_t>& q_per_channel_zero_points() const;
   int64_t q_per_channel_axis() const;
   const std::vector<double>& q_per_channel_float_zero_points() const;  // with float qparams
-  // The codes as a plain integer tensor (uint8, int8, int32) that shares the memory; of packed
-  // dtypes, an unpacked copy.
+  // The codes as a plain integer tensor (uint8, int8, uint16, int16, int32) that shares the memory;
+  // of packed dtypes, an unpacked copy.
   Tensor int_repr() const;
   // float32 values; a plain tensor is converted to float32.
   Tensor dequantize() const;
@@ -221,7 +221,7 @@ Tensor quantize(const Tensor& x, const QuantizerPtr& quantizer, DType dtype);
 Tensor quantize_per_channel_float(const Tensor& x, const std::vector<double>& scales,
                                   const std::vector<double>& zero_points, int64_t axis,
                                   DType dtype);
-// Integer codes (uint8, int8, int32) as a quantized tensor, without copying.
+// Integer codes (uint8, int8, uint16, int16, int32) as a quantized tensor, without copying.
 Tensor make_quantized(const Tensor& codes, QuantizerPtr quantizer);
 // The same as a dtype with these codes; quint4x2 and qint4x2 are packed copies. Error for codes
 // outside the dtype.

@@ -208,6 +208,16 @@ TEST(CliQuantize, AMappingSaysWhatStaysFloat) {
   EXPECT_GT(report["quantized_nodes"], 0);
 }
 
+TEST(CliQuantize, AMappingNamesLayersOf16Bits) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  spill(dir / "c.json", R"({"mapping": {"object_type": [["linear", "a16w8"]]}})");
+  quantize_glyphs(dir / "q.octet", {"--config", dir / "c.json"});
+  const std::string text = run_octet({"inspect", dir / "q.octet", "--full"}).out;
+  for (const char* part : {"QUInt16(", "QUInt8(", "requantize("})
+    EXPECT_TRUE(contains(text, part)) << part << "\n" << text;
+}
+
 TEST(CliQuantize, ABackendSaysWhatCanBeQuantized) {
   OCTET_NEED_PROGRAM();
   TempDir dir;

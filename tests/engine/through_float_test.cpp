@@ -21,6 +21,16 @@ TEST(ThroughFloat, IsDequantizeFloatOperatorQuantize) {
       }
 }
 
+// Its product of codes is rounded once, that of dequantized numbers three times.
+TEST(ThroughFloat, IsNotForMul) {
+  const TensorType a(DType::quint8, Shape{2, 8}, Quantizer::per_tensor(0.1, 3, DType::quint8)),
+      b(DType::qint8, Shape{2, 8}, Quantizer::per_tensor(0.1, 3, DType::qint8));
+  EXPECT_EQ(make_kernel(ops::make_spec(ops::get("mul"), ops::get("mul").complete({}), {a, b}, {},
+                                       {a}, "product"),
+                        "native"),
+            nullptr);
+}
+
 TEST(ThroughFloat, ItsKernelSaysSo) {
   const TensorType codes(DType::quint8, Shape{2, 8, 8},
                          Quantizer::per_tensor(0.1, 3, DType::quint8));

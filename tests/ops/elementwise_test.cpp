@@ -97,6 +97,22 @@ TEST(Elementwise, IntegerArithmeticIsOnnxs) {
   });
 }
 
+TEST(Elementwise, NarrowIntegersWrap) {
+  const auto codes = [](std::initializer_list<double> values, DType dtype) {
+    return Tensor::from(values).to(dtype);
+  };
+  EXPECT_TRUE(
+      equal(ops::call("add", {codes({200, 255}, DType::uint8), codes({100, 1}, DType::uint8)}),
+            codes({44, 0}, DType::uint8)));
+  EXPECT_TRUE(equal(ops::call("sub", {codes({-128, 0}, DType::int8), codes({1, 1}, DType::int8)}),
+                    codes({127, -1}, DType::int8)));
+  EXPECT_TRUE(
+      equal(ops::call("mul", {codes({256, 65535}, DType::uint16), codes({256, 2}, DType::uint16)}),
+            codes({0, 65534}, DType::uint16)));
+  EXPECT_TRUE(equal(ops::call("neg", {codes({-32768, 5}, DType::int16)}),
+                    codes({-32768, -5}, DType::int16)));
+}
+
 TEST(Elementwise, FloatDivisionByZeroIsInfinite) {
   Tensor y = ops::call("div", {floats({1, -1, 0}), floats({0})});
   EXPECT_EQ(y.at({0}), std::numeric_limits<double>::infinity());

@@ -81,6 +81,15 @@ TEST(Eager, PrepareObservesWhatWillBeQuantizedAndLeavesTheModelAlone) {
       << "observers change nothing";
 }
 
+TEST(Eager, ActivationsMayHave16Bits) {
+  const Tensor x = batch(1);
+  auto wide = convert(calibrated("a16w8")), eight = convert(calibrated());
+  EXPECT_EQ(wide->quant(x).dtype(), DType::quint16);
+  EXPECT_EQ(wide->conv(wide->quant(x)).dtype(), DType::quint16);
+  const Tensor want = ready()->forward(x);
+  EXPECT_LT(error(wide->forward(x), want), error(eight->forward(x), want));
+}
+
 TEST(Eager, ConvertPutsQuantizedModulesInTheSamePlaces) {
   auto int8 = convert(calibrated());
   EXPECT_EQ(int8->quant->type_name(), "Quantize");

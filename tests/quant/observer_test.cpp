@@ -107,6 +107,18 @@ TEST(ChooseFloatQParams, KeepsTheZeroPointAsAFloat) {
   EXPECT_TRUE(std::isfinite(choose_float_qparams(-huge, huge, options).scale));
 }
 
+TEST(ChooseQParams, Of16BitsHaveTheSameRules) {
+  const auto chosen = [](DType dtype, ObserverScheme scheme) {
+    return choose_qparams(-1, 3, {.dtype = dtype, .qscheme = scheme});
+  };
+  EXPECT_EQ(chosen(DType::quint16, ObserverScheme::per_tensor_affine),
+            (ScaleZeroPoint{4.0f / 65535, 16384}));
+  EXPECT_EQ(chosen(DType::qint16, ObserverScheme::per_tensor_affine),
+            (ScaleZeroPoint{4.0f / 65535, 16384 - 32768}));
+  EXPECT_EQ(chosen(DType::quint16, kSymmetric), (ScaleZeroPoint{3 / 32767.5f, 32768}));
+  EXPECT_EQ(chosen(DType::qint16, kSymmetric), (ScaleZeroPoint{3 / 32767.5f, 0}));
+}
+
 TEST(CodeRange, IsPyTorchs) {
   EXPECT_EQ(code_range({}), (CodeRange{0, 255}));
   EXPECT_EQ(code_range({.reduce_range = true}), (CodeRange{0, 127}));
@@ -116,22 +128,27 @@ TEST(CodeRange, IsPyTorchs) {
   EXPECT_EQ(code_range(
                 {.dtype = DType::qint8, .quant_min = -127, .quant_max = 127, .reduce_range = true}),
             (CodeRange{-64, 63}));
+  EXPECT_EQ(code_range({.dtype = DType::quint16}), (CodeRange{0, 65535}));
+  EXPECT_EQ(code_range({.dtype = DType::qint16, .reduce_range = true}), (CodeRange{-16384, 16383}));
   EXPECT_EQ(code_range({.dtype = DType::qint32}), (CodeRange{-2147483648, 2147483647}));
 }
 
 TEST(ObserverOptions, AreCheckedBeforeAnyDataIsSeen) {
   const std::pair<ObserverOptions, const char*> table[] = {
-      {{.dtype = DType::float32}, "conv1: dtype float32; expected quint8, qint8 or qint32"},
+      {{.dtype = DType::float32},
+       "conv1: dtype float32; expected quint8, qint8, quint16, qint16 or qint32"},
       {{.quant_min = 0}, "conv1: quant_min is given without quant_max; give both or neither"},
       {{.quant_min = 1, .quant_max = 10},
        "conv1: codes 1..10; expected quant_min < quant_max with 0 between them"},
       {{.quant_min = -1, .quant_max = 10}, "conv1: codes -1..10; quint8 holds 0..255"},
       {{.dtype = DType::qint8, .quant_min = 0, .quant_max = 255},
        "conv1: codes 0..255; qint8 holds -128..127"},
+      {{.quant_min = 0, .quant_max = 4095},
+       "conv1: codes 0..4095; quint8 holds 0..255: for more codes give dtype quint16 or qint16"},
       {{.quant_min = 0, .quant_max = 1, .reduce_range = true},
        "conv1: reduce_range leaves only the code 0"},
       {{.dtype = DType::qint32, .reduce_range = true},
-       "conv1: reduce_range is for 8 bits; dtype is qint32"},
+       "conv1: reduce_range is for 8 and 16 bits; dtype is qint32"},
       {{.eps = 0}, "conv1: eps 0; expected a number >= 2^-126 (1.18e-38) and <= 1e30"},
       {{.ch_axis = -1}, "conv1: ch_axis -1; count dimensions from the front, 0 or more"},
       {{.averaging_constant = 0}, "conv1: averaging_constant 0; expected a number > 0 and <= 1"},

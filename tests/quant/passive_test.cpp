@@ -42,7 +42,8 @@ TEST(FixedQParamsObserver, ChecksItsQParams) {
        "FixedQParamsObserver of 'x': qscheme per_channel_affine; expected per_tensor_affine or "
        "per_tensor_symmetric"},
       {{.dtype = DType::float32, .scale = 0.1, .zero_point = 0},
-       "FixedQParamsObserver of 'x': dtype float32; expected quint8, qint8 or qint32"}};
+       "FixedQParamsObserver of 'x': dtype float32; expected quint8, qint8, quint16, qint16 or "
+       "qint32"}};
   for (const auto& [options, message] : table)
     EXPECT_STREQ(error_of([&] { FixedQParamsObserver o(options, "x"); }).what(), message);
   EXPECT_THROW(FixedQParamsObserver({.scale = -1.0, .zero_point = 0}), Error);

@@ -40,7 +40,7 @@ TEST(QConfig, DefaultsAreTheOnesUsersKnow) {
 }
 
 TEST(QConfig, EveryDefaultMakesWorkingObservers) {
-  EXPECT_EQ(qconfig_names().size(), 26u);
+  EXPECT_EQ(qconfig_names().size(), 27u);
   for (const std::string& name : qconfig_names()) {
     QConfig q = get_default_qconfig(name);
     for (const ObserverFactory& factory : {q.activation, q.weight}) {
@@ -78,8 +78,8 @@ TEST(QConfig, QatHasAVersionForEveryBackend) {
 
 TEST(QConfig, UnknownNamesAreErrorsThatHelp) {
   std::string q = error_of([] { get_default_qconfig("fbgem"); });
-  EXPECT_EQ(q.find("unknown qconfig 'fbgem'; did you mean 'fbgemm'? (known: native, fbgemm, x86, "
-                   "onednn, qnnpack, "
+  EXPECT_EQ(q.find("unknown qconfig 'fbgem'; did you mean 'fbgemm'? (known: native, a16w8, "
+                   "fbgemm, x86, onednn, qnnpack, "
                    "default_qconfig, "),
             0u)
       << q;

@@ -45,9 +45,9 @@ void expect_same(const graph::Graph& a, const graph::Graph& b) {
 TEST(Recipe, OfAllKindsOfEntriesIsReadAsItWasWritten) {
   static bool registered = false;
   if (!registered)
-    register_recipe_step(
-        {.name = "test nothing",
-         .on_prepared = [](ObservedGraphModule&, const Batches&, const Attrs&) {}});
+    register_recipe_step({.name = "test nothing",
+                          .on_prepared = [](ObservedGraphModule&, const Batches&, const Attrs&,
+                                            const graph::Graph&) {}});
   registered = true;
   Recipe recipe = percentile();
   QConfig four = get_default_qconfig();
@@ -123,11 +123,12 @@ TEST(Recipe, StepsAreRunInTheirOrderOnGraphAndPreparedModule) {
            ran.push_back("graph");
            return g;
          }});
-    register_recipe_step(
-        {.name = "test prepared",
-         .on_prepared = [](ObservedGraphModule&, const Batches& given, const Attrs& options) {
-           ran.push_back(fmt::format("prepared {} {}", given.size(), options.get_int("n")));
-         }});
+    register_recipe_step({.name = "test prepared",
+                          .on_prepared = [](ObservedGraphModule&, const Batches& given,
+                                            const Attrs& options, const graph::Graph&) {
+                            ran.push_back(
+                                fmt::format("prepared {} {}", given.size(), options.get_int("n")));
+                          }});
   }
   registered = true;
   const graph::Graph g = glyphs();

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "octet/base/file.h"
@@ -122,7 +123,7 @@ TEST(Tune, KeepsAStepThatHelpsAndDropsOneThatDoesNot) {
   if (!registered) {
     // Puts the good ranges of a calibration back, or makes all values coarse.
     const auto scaled = [](double factor) {
-      return [factor](ObservedGraphModule& p, const Batches&, const Attrs&) {
+      return [factor](ObservedGraphModule& p, const Batches&, const Attrs&, const graph::Graph&) {
         if (!on) return;
         for (const auto& [path, module] : p.named_modules()) {
           auto* observer = dynamic_cast<Observer*>(module);
@@ -149,8 +150,12 @@ TEST(Tune, KeepsAStepThatHelpsAndDropsOneThatDoesNot) {
   const TuneData outlier{.fit = wide, .judge = batches(11)};
   const TuneResult r = tune(g, outlier, o);
   on = false;
-  ASSERT_EQ(r.recipe.steps.size(), 1u);
-  EXPECT_EQ(r.recipe.steps[0].name, "test finer");
+  const auto has = [&](const std::string& name) {
+    return std::any_of(r.recipe.steps.begin(), r.recipe.steps.end(),
+                       [&](const Recipe::Step& step) { return step.name == name; });
+  };
+  EXPECT_TRUE(has("test finer"));
+  EXPECT_FALSE(has("test coarser"));
 }
 
 TEST(Tune, GoesOnFromWhatIsOnDiskToTheSameResult) {

@@ -144,18 +144,19 @@ Table requantizing_table(const CodesOf& x, const CodesOf& y) {
 std::unique_ptr<Kernel> make_cat(const OpSpec& spec) {
   const TensorType& y = spec.outputs[0];
   const bool codes = y.is_quantized();
-  if (codes ? !eight_bit_per_tensor(y) : y.dtype != DType::float32) return nullptr;
+  if (codes ? !codes_per_tensor(y) : y.dtype != DType::float32) return nullptr;
   Operands operands;
   for (const TensorType& x : spec.inputs) {
-    if (codes ? !x.is_quantized() || !eight_bit_per_tensor(x) : x.dtype != DType::float32)
-      return nullptr;
+    if (codes ? !codes_per_tensor(x) : x.dtype != DType::float32) return nullptr;
     const bool same = !codes || (x.dtype == y.dtype && *x.quantizer == *y.quantizer);
+    if (!same && !(is_8_bit(x.dtype) && is_8_bit(y.dtype))) return nullptr;
     operands.push_back(same ? std::nullopt
                             : std::optional(requantizing_table(CodesOf(x), CodesOf(y))));
   }
   int64_t dim = spec.attrs.get_int("dim");
   if (dim < 0) dim += y.dim();
-  return std::make_unique<CatKernel>(std::move(operands), dim, codes ? 1 : 4, false);
+  return std::make_unique<CatKernel>(std::move(operands), dim,
+                                     static_cast<int64_t>(element_size(y.dtype)), false);
 }
 
 }  // namespace octet::native

@@ -308,7 +308,7 @@ class DepthwiseKernel final : public Kernel {
 }  // namespace
 
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
-  if (!engine_detail::is_integer_call(spec)) return nullptr;
+  if (!engine_detail::is_8_bit_call(spec)) return nullptr;
   IntegerWeights weights = engine_detail::integer_weights(spec);
   int64_t groups = spec.attrs.get_int("groups");
   bool depthwise = !spec.transposed && groups == weights.out_channels &&

@@ -1,6 +1,7 @@
 // Element by element on codes: add, mul, unary operators by table, quantize, dequantize,
 // requantize. They do not care how the tensor lies in memory as long as all operands lie alike (but
 // where one of them is broadcast).
+#include <cstring>
 #include <functional>
 
 #include "octet/base/check_impl.h"
@@ -67,8 +68,9 @@ T* at(T* base, int64_t i, int64_t size) {
 // y = a op b. Where neither operand is repeated the elements may lie in any order.
 class CodesBinary final : public Kernel {
  public:
-  CodesBinary(const std::string& op, ElementOrder order, const kernels::BinaryArgs& args)
-      : op_(op), order_(order), args_(args) {}
+  CodesBinary(const std::string& op, ElementOrder order, const kernels::BinaryArgs& args,
+              int64_t bytes)
+      : op_(op), order_(order), args_(args), bytes_(bytes) {}
   std::string name() const override {
     return fmt::format("{} {}", op_, to_string(kernels::table().isa));
   }
@@ -77,7 +79,7 @@ class CodesBinary final : public Kernel {
   Layout output_layout(size_t) const override { return layout_of(order_); }
   std::unique_ptr<Kernel> in_channels_last() const override {
     if (order_ != ElementOrder::either) return nullptr;
-    return std::make_unique<CodesBinary>(op_, ElementOrder::channels_last, args_);
+    return std::make_unique<CodesBinary>(op_, ElementOrder::channels_last, args_, bytes_);
   }
   bool by_rows() const override { return order_ != ElementOrder::channels_last; }
   bool in_place() const override { return true; }
@@ -88,8 +90,10 @@ class CodesBinary final : public Kernel {
   }
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>& in,
                                    const std::vector<Shape>& out) const override {
+    const kernels::KernelTable& t = kernels::table();
+    const bool mul = op_ == "mul";
     return std::make_unique<Plan>(
-        op_ == "mul" ? kernels::table().mul : kernels::table().add, args_,
+        bytes_ == 1 ? (mul ? t.mul : t.add) : (mul ? t.mul16 : t.add16), args_, bytes_,
         Broadcast(in[0], in[1], out[0], order_ == ElementOrder::channels_last), out[0]);
   }
 
@@ -97,13 +101,18 @@ class CodesBinary final : public Kernel {
   using Kernels = void (*)(const kernels::BinaryArgs&, int64_t, int64_t);
   class Plan final : public ElementsPlan {
    public:
-    Plan(Kernels kernel, const kernels::BinaryArgs& args, Broadcast broadcast, const Shape& y)
-        : ElementsPlan(y), kernel_(kernel), args_(args), broadcast_(std::move(broadcast)) {}
+    Plan(Kernels kernel, const kernels::BinaryArgs& args, int64_t bytes, Broadcast broadcast,
+         const Shape& y)
+        : ElementsPlan(y),
+          kernel_(kernel),
+          args_(args),
+          bytes_(bytes),
+          broadcast_(std::move(broadcast)) {}
 
    private:
     void range(std::span<const void* const> inputs, void* y, int64_t i0,
                int64_t i1) const override {
-      broadcast_.each(i0, i1, inputs[0], inputs[1], 1,
+      broadcast_.each(i0, i1, inputs[0], inputs[1], bytes_,
                       [&](int64_t i, int64_t count, const void* a, int64_t a_step, const void* b,
                           int64_t b_step) {
                         kernels::BinaryArgs call = args_;
@@ -115,26 +124,27 @@ class CodesBinary final : public Kernel {
                           std::swap(call.qa, call.qb);
                           call.b_step = 0;
                         }
-                        call.y = at(y, i, 1);
+                        call.y = at(y, i, bytes_);
                         kernel_(call, 0, count);
                       });
     }
     Kernels kernel_;
     kernels::BinaryArgs args_;
+    int64_t bytes_;  // of a code
     Broadcast broadcast_;
   };
 
   std::string op_;
   ElementOrder order_;
   kernels::BinaryArgs args_;
+  int64_t bytes_;
 };
 
 }  // namespace
 
 std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   const TensorType &a = spec.inputs[0], &b = spec.inputs[1], &y = spec.outputs[0];
-  if (!eight_bit_per_tensor(a) || !eight_bit_per_tensor(b) || !eight_bit_per_tensor(y))
-    return nullptr;
+  if (!codes_per_tensor(a) || !codes_per_tensor(b) || !codes_per_tensor(y)) return nullptr;
   if (a.dtype != b.dtype || a.dtype != y.dtype) return nullptr;
   kernels::BinaryArgs args;
   const CodesOf of_a(a), of_b(b), out(y);
@@ -149,10 +159,37 @@ std::unique_ptr<Kernel> make_binary(const OpSpec& spec) {
   args.lo = range.lo;
   args.hi = range.hi;
   args.is_signed = of_a.is_signed;
-  return std::make_unique<CodesBinary>(spec.op, element_order(spec), args);
+  if (of_a.bytes == 2) {
+    // (What is not finite here, the operator's own evaluation takes one by one.)
+    const float most = 0x1p17f * std::max(of_a.scale, of_b.scale);
+    if (!std::isfinite(most * args.inv_scale) || !std::isfinite(args.multiplier * 0x1p32f))
+      return nullptr;
+  }
+  return std::make_unique<CodesBinary>(spec.op, element_order(spec), args, of_a.bytes);
 }
 
+namespace {
+// By a table of 65536 codes.
+template <typename Y>
+std::unique_ptr<Kernel> lookup_of_16_bits(const OpSpec& spec) {
+  auto codes = std::make_shared<std::vector<uint16_t>>(spec.table.size() / 2);
+  std::memcpy(codes->data(), spec.table.data(), spec.table.size());
+  return range_kernel(
+      spec, KernelDescription::Arithmetic::table,
+      [codes](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        const uint16_t* table = codes->data();
+        const auto* x = static_cast<const uint16_t*>(in[0]);
+        auto* y = static_cast<Y*>(out);
+        for (int64_t i = i0; i < i1; ++i) y[i] = static_cast<Y>(table[x[i]]);
+      },
+      sizeof(Y) == 2);
+}
+}  // namespace
+
 std::unique_ptr<Kernel> make_lookup(const OpSpec& spec) {
+  if (spec.table.size() == 2 * 65536)
+    return is_16_bit(spec.outputs[0].dtype) ? lookup_of_16_bits<uint16_t>(spec)
+                                            : lookup_of_16_bits<uint8_t>(spec);
   if (spec.table.size() != 256) return nullptr;
   auto codes = std::make_shared<std::vector<uint8_t>>(spec.table);
   auto lookup = kernels::table().lookup;
@@ -228,8 +265,16 @@ class QuantizeKernel final : public RangeKernel {
 
 std::unique_ptr<Kernel> make_quantize(const OpSpec& spec) {
   const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
-  if (x.dtype != DType::float32 || !eight_bit_per_tensor(y)) return nullptr;
+  if (x.dtype != DType::float32 || !codes_per_tensor(y)) return nullptr;
   const CodesOf o(y);
+  if (o.bytes == 2)
+    return range_kernel(
+        spec, KernelDescription::Arithmetic::converts,
+        [o](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+          native::quantize(kernels::table(), o, static_cast<const float*>(in[0]) + i0,
+                           o.at(out, i0), i1 - i0);
+        },
+        false);
   auto quantize = kernels::table().quantize;
   return std::make_unique<QuantizeKernel>(
       fmt::format("quantize {}", to_string(kernels::table().isa)), o,
@@ -241,14 +286,33 @@ std::unique_ptr<Kernel> make_quantize(const OpSpec& spec) {
 
 std::unique_ptr<Kernel> make_dequantize(const OpSpec& spec) {
   const TensorType& x = spec.inputs[0];
-  if (!eight_bit_per_tensor(x) || spec.outputs[0].dtype != DType::float32) return nullptr;
+  if (!codes_per_tensor(x) || spec.outputs[0].dtype != DType::float32) return nullptr;
   const CodesOf q(x);
-  auto dequantize = kernels::table().dequantize;
   return range_kernel(
       spec, KernelDescription::Arithmetic::converts,
-      [q, dequantize](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
-        dequantize(at(in[0], i0, 1), static_cast<float*>(out) + i0, i1 - i0, q.scale, q.zero_point,
-                   q.is_signed);
+      [q](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        native::dequantize(kernels::table(), q, q.at(in[0], i0), static_cast<float*>(out) + i0,
+                           i1 - i0);
+      },
+      false);
+}
+
+// Where either side has 16 bits, a few at a time through floats; of 8 bits it is a table.
+std::unique_ptr<Kernel> make_requantize(const OpSpec& spec) {
+  const TensorType &x = spec.inputs[0], &y = spec.outputs[0];
+  if (!codes_per_tensor(x) || !codes_per_tensor(y)) return nullptr;
+  const CodesOf from(x), to(y);
+  if (from.bytes == 1 && to.bytes == 1) return nullptr;
+  return range_kernel(
+      spec, KernelDescription::Arithmetic::codes_in_float,
+      [from, to](std::span<const void* const> in, void* out, int64_t i0, int64_t i1) {
+        constexpr int64_t kAtOnce = 1024;
+        float values[kAtOnce];
+        for (int64_t i = i0; i < i1; i += kAtOnce) {
+          const int64_t n = std::min(kAtOnce, i1 - i);
+          native::dequantize(kernels::table(), from, from.at(in[0], i), values, n);
+          native::quantize(kernels::table(), to, values, to.at(out, i), n);
+        }
       },
       false);
 }

@@ -78,7 +78,7 @@ std::unique_ptr<KernelPlan> LinearKernel::plan(const std::vector<Shape>& inputs,
 }  // namespace
 
 std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
-  if (!engine_detail::is_integer_call(spec)) return nullptr;
+  if (!engine_detail::is_8_bit_call(spec)) return nullptr;
   return std::make_unique<LinearKernel>(spec);
 }
 

@@ -190,7 +190,7 @@ std::unique_ptr<KernelPlan> MatmulKernel::plan(const std::vector<Shape>& inputs,
 }  // namespace
 
 std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
-  return engine_detail::is_integer_matmul(spec) ? std::make_unique<MatmulKernel>(spec) : nullptr;
+  return engine_detail::is_8_bit_matmul(spec) ? std::make_unique<MatmulKernel>(spec) : nullptr;
 }
 
 }  // namespace octet::native

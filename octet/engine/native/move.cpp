@@ -97,7 +97,7 @@ class Move {
     // Many parts of an element or two: one by one is faster.
     const bool constant =
         std::any_of(index->begin(), index->end(), [](int64_t i) { return i < 0; });
-    if (!constant && (bytes == 1 || bytes == 4) &&
+    if (!constant && (bytes == 1 || bytes == 2 || bytes == 4) &&
         static_cast<int64_t>(parts_.size()) * 16 > row_bytes_)
       elements_.assign(index->begin(), index->end());
     width_ = bytes;
@@ -117,6 +117,8 @@ class Move {
   void fill(std::byte* to, int64_t bytes) const {
     if (element_bytes_ == 1 || fill_ == 0) {
       std::memset(to, static_cast<int>(fill_), static_cast<size_t>(bytes));
+    } else if (element_bytes_ == 2) {
+      std::fill_n(reinterpret_cast<uint16_t*>(to), bytes / 2, static_cast<uint16_t>(fill_));
     } else {
       std::fill_n(reinterpret_cast<uint32_t*>(to), bytes / 4, fill_);
     }
@@ -132,7 +134,9 @@ class Move {
 
   void copy_row(const std::byte* from, std::byte* to) const {
     if (!elements_.empty())
-      return width_ == 1 ? copy_elements<1>(from, to) : copy_elements<4>(from, to);
+      return width_ == 1   ? copy_elements<1>(from, to)
+             : width_ == 2 ? copy_elements<2>(from, to)
+                           : copy_elements<4>(from, to);
     for (const Part& p : parts_) {
       if (p.from == kConstant)
         fill(to, p.bytes);
@@ -211,22 +215,23 @@ uint32_t fill_bits(const OpSpec& spec) {
     return bits;
   }
   const CodesOf x(spec.inputs[0]);
-  return static_cast<uint8_t>(affine::quantize(value, x.scale, x.zero_point, x.lo, x.hi));
+  const int32_t code = affine::quantize(value, x.scale, x.zero_point, x.lo, x.hi);
+  return x.bytes == 1 ? static_cast<uint8_t>(code) : static_cast<uint16_t>(code);
 }
 
 }  // namespace
 
 std::unique_ptr<Kernel> make_move(const OpSpec& spec) {
   const TensorType& x = spec.inputs[0];
-  if (x.dtype != DType::float32 && (!x.is_quantized() || !eight_bit_per_tensor(x))) return nullptr;
+  if (x.dtype != DType::float32 && !codes_per_tensor(x)) return nullptr;
   for (const TensorType& y : spec.outputs)
     if (y.dtype != x.dtype || (x.is_quantized() && !(*y.quantizer == *x.quantizer))) return nullptr;
   if (spec.op == "interpolate") {
     const engine_detail::ResizeModes modes(spec.attrs);
     if (!modes.nearest() || modes.crops()) return nullptr;
   }
-  return std::make_unique<MoveKernel>(spec.op, spec.attrs, x.is_quantized() ? 1 : 4,
-                                      fill_bits(spec), false);
+  return std::make_unique<MoveKernel>(
+      spec.op, spec.attrs, static_cast<int64_t>(element_size(x.dtype)), fill_bits(spec), false);
 }
 
 }  // namespace octet::native

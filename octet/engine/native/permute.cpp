@@ -125,11 +125,11 @@ class PermuteKernel final : public Kernel {
 std::unique_ptr<Kernel> make_permute(const OpSpec& spec) {
   if (spec.inputs[0].dim() == 0) return nullptr;
   const TensorType& x = spec.inputs[0];
-  const bool codes = x.dtype == DType::quint8 || x.dtype == DType::qint8;
-  if (!codes && x.dtype != DType::float32) return nullptr;
+  if (!is_activation_dtype(x.dtype) && x.dtype != DType::float32) return nullptr;
   std::vector<int64_t> order = spec.attrs.get_ints("dims");
   for (int64_t& d : order) d += d < 0 ? x.dim() : 0;
-  return std::make_unique<PermuteKernel>(std::move(order), codes ? 1 : 4);
+  return std::make_unique<PermuteKernel>(std::move(order),
+                                         static_cast<int64_t>(element_size(x.dtype)));
 }
 
 }  // namespace octet::native

@@ -111,29 +111,28 @@ std::unique_ptr<Kernel> make_float_binary(const OpSpec& spec) {
 
 namespace {
 
-using UnaryFn = void (*)(const float* x, float* y, int64_t n);
-
 class UnaryPlan final : public ElementsPlan {
  public:
-  UnaryPlan(UnaryFn fn, const Shape& y) : ElementsPlan(y), fn_(fn) {}
+  UnaryPlan(FloatFunction fn, const Shape& y) : ElementsPlan(y), fn_(std::move(fn)) {}
 
  private:
   void range(std::span<const void* const> inputs, void* y, int64_t i0, int64_t i1) const override {
     fn_(static_cast<const float*>(inputs[0]) + i0, static_cast<float*>(y) + i0, i1 - i0);
   }
-  UnaryFn fn_;
+  FloatFunction fn_;
 };
 
 class UnaryKernel final : public FloatRows {
  public:
-  UnaryKernel(const std::string& op, UnaryFn fn) : FloatRows(op + " floats", true, true), fn_(fn) {}
+  UnaryKernel(const std::string& op, FloatFunction fn)
+      : FloatRows(op + " floats", true, true), fn_(fn) {}
   std::unique_ptr<KernelPlan> plan(const std::vector<Shape>&,
                                    const std::vector<Shape>& out) const override {
     return std::make_unique<UnaryPlan>(fn_, out[0]);
   }
 
  private:
-  UnaryFn fn_;
+  FloatFunction fn_;
 };
 
 // relu, relu6, clamp.
@@ -179,36 +178,22 @@ std::unique_ptr<Kernel> make_float_clamp(const OpSpec& spec) {
 
 namespace {
 
-template <typename Fn>
-constexpr UnaryFn each_element(Fn) {
-  return [](const float* x, float* y, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) y[i] = Fn()(x[i]);
-  };
-}
-void square(const float* x, float* y, int64_t n) {
-  kernels::table().arithmetic(Arithmetic::mul, x, 1, x, 1, y, n);
-}
-
 bool is_square(const OpSpec& spec) {
   const Tensor& exponent = spec.constants.size() == 2 ? spec.constants[1] : Tensor();
   return spec.op == "pow" && exponent.defined() && exponent.dtype() == DType::float32 &&
          exponent.numel() == 1 && exponent.to_vector<float>()[0] == 2 &&
          spec.inputs[0].dims == spec.outputs[0].dims;
 }
+void square(const float* x, float* y, int64_t n) {
+  kernels::table().arithmetic(Arithmetic::mul, x, 1, x, 1, y, n);
+}
 
 }  // namespace
 
 std::unique_ptr<Kernel> make_float_unary(const OpSpec& spec) {
   if (!is_float(spec)) return nullptr;
-  static const std::map<std::string, UnaryFn> known{
-      {"sqrt", each_element([](float x) { return std::sqrt(x); })},
-      {"neg", each_element([](float x) { return -x; })},
-      {"abs", each_element([](float x) { return std::fabs(x); })}};
-  if (spec.op == "gelu" && spec.attrs.get_string("approximate") == "none")
-    return std::make_unique<UnaryKernel>("gelu", kernels::table().gelu);
-  if (is_square(spec)) return std::make_unique<UnaryKernel>("square", square);
-  auto op = known.find(spec.op);
-  return op == known.end() ? nullptr : std::make_unique<UnaryKernel>(spec.op, op->second);
+  if (is_square(spec)) return std::make_unique<UnaryKernel>(spec.op, square);
+  return spec.function ? std::make_unique<UnaryKernel>(spec.op, spec.function) : nullptr;
 }
 
 // -- whole rows -----------------------------------------------------------------------------------

@@ -85,8 +85,7 @@ class ThroughFloatPlan final : public KernelPlan {
       auto* to = reinterpret_cast<float*>(base + at_[i]);
       const CodesOf& c = *operands_[i];
       parallel_ranges(counts_[i], kGrain, [&](int64_t i0, int64_t i1) {
-        table.dequantize(static_cast<const uint8_t*>(inputs[i]) + i0, to + i0, i1 - i0, c.scale,
-                         c.zero_point, c.is_signed);
+        dequantize(table, c, c.at(inputs[i], i0), to + i0, i1 - i0);
       });
       pointers_[i] = to;
     }
@@ -94,8 +93,7 @@ class ThroughFloatPlan final : public KernelPlan {
     void* results[] = {y};
     inner_->run({pointers_.data(), inputs.size()}, results, base + parts_.bytes());
     parallel_ranges(out_, kGrain, [&](int64_t i0, int64_t i1) {
-      table.quantize(y + i0, static_cast<uint8_t*>(outputs[0]) + i0, i1 - i0, result_.inv_scale,
-                     result_.zero_point, result_.lo, result_.hi);
+      quantize(table, result_, y + i0, result_.at(outputs[0], i0), i1 - i0);
     });
   }
 
@@ -120,15 +118,15 @@ std::unique_ptr<KernelPlan> ThroughFloat::plan(const std::vector<Shape>& in,
 }  // namespace
 
 std::unique_ptr<Kernel> make_through_float(const OpSpec& spec) {
-  if (spec.op == "quantize" || spec.op == "dequantize" || spec.op == "requantize" ||
-      spec.op == "lookup")
-    return nullptr;
-  if (spec.outputs.size() != 1 || !eight_bit_per_tensor(spec.outputs[0])) return nullptr;
+  // (Those that have an arithmetic of their own on codes.)
+  for (const char* op : {"quantize", "dequantize", "requantize", "lookup", "mul", "mean"})
+    if (spec.op == op) return nullptr;
+  if (spec.outputs.size() != 1 || !codes_per_tensor(spec.outputs[0])) return nullptr;
   OpSpec form = spec;
   bool any = false;
   for (size_t i = 0; i < form.inputs.size(); ++i) {
     if (!spec.has(i) || !form.inputs[i].is_quantized()) continue;
-    if (!eight_bit_per_tensor(form.inputs[i])) return nullptr;
+    if (!codes_per_tensor(form.inputs[i])) return nullptr;
     any = true;
     form.inputs[i] = TensorType(DType::float32, form.inputs[i].dims);
     if (form.constants[i].defined()) form.constants[i] = form.constants[i].dequantize();

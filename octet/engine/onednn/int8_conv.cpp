@@ -270,7 +270,7 @@ class Int8ConvPlan final : public KernelPlan {
 }  // namespace
 
 std::unique_ptr<Kernel> make_int8_conv(const OpSpec& spec) {
-  if (!engine_detail::is_integer_call(spec)) return nullptr;
+  if (!engine_detail::is_8_bit_call(spec)) return nullptr;
   IntegerWeights w = engine_detail::integer_weights(spec);
   if (!w.wide.empty() || w.any_zero_point || w.codes.empty()) return nullptr;
   CodeSums sums(w, spec);

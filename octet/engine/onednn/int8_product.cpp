@@ -170,7 +170,7 @@ std::shared_ptr<Int8Linear> linear_of(engine_detail::WeightCodes codes,
 }
 
 std::shared_ptr<Int8Linear> static_linear(const OpSpec& spec) {
-  if (!engine_detail::is_integer_call(spec)) return nullptr;
+  if (!engine_detail::is_8_bit_call(spec)) return nullptr;
   engine_detail::IntegerWeights w = engine_detail::integer_weights(spec);
   auto l = linear_of(w, w.wide, spec);
   if (!l) return nullptr;
@@ -341,7 +341,7 @@ std::unique_ptr<Kernel> make_int8_linear(const OpSpec& spec) {
 
 // The same number of matrices on both sides; so few products that no sum leaves int32.
 std::unique_ptr<Kernel> make_int8_matmul(const OpSpec& spec) {
-  if (!engine_detail::is_integer_matmul(spec) || !sums_in_32_bits()) return nullptr;
+  if (!engine_detail::is_8_bit_matmul(spec) || !sums_in_32_bits()) return nullptr;
   const std::vector<Dim>&a = spec.inputs[0].dims, &b = spec.inputs[1].dims;
   if (a.size() != b.size() || !std::equal(a.begin(), a.end() - 2, b.begin())) return nullptr;
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max() / (255 * 255);

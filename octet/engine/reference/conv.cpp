@@ -76,8 +76,8 @@ std::unique_ptr<Kernel> integer_conv(const OpSpec& spec, const Geometry& g) {
           for_each_output(y, [&](int64_t i, int64_t n, int64_t c, const auto& at) {
             int64_t acc = 0;
             for_each_product(g, x, n, c, at, [&](int64_t xi, int64_t wi) {
-              acc += int64_t{code(inputs[0], xi, w->x_signed) - w->x_zero_point} *
-                     (w->codes[wi] - w->zero_points[c]);
+              acc += int64_t{code(inputs[0], xi, w->x_dtype) - w->x_zero_point} *
+                     (w->code(wi) - w->zero_points[c]);
             });
             store_requantized(*w, c, acc, outputs[0], i);
           });

@@ -19,8 +19,8 @@ bool is_float_call(const OpSpec& spec) {
 
 void store_requantized(const IntegerWeights& w, int64_t channel, int64_t acc, void* y, int64_t i) {
   const int64_t sum = acc + w.bias[channel];
-  int32_t q = affine::requantize(sum, w.multiplier[channel], w.y_zero_point, w.lo, w.hi);
-  static_cast<uint8_t*>(y)[i] = static_cast<uint8_t>(q);
+  store_code(y, i, w.y_dtype,
+             affine::requantize(sum, w.multiplier[channel], w.y_zero_point, w.lo, w.hi));
 }
 
 DynamicCodes::DynamicCodes(const float* x, int64_t n, const engine_detail::RunTimeRule& rule,
@@ -47,9 +47,7 @@ DynamicCodes::DynamicCodes(const TensorType& type, const void* x, int64_t n,
   }
   scale = static_cast<float>(type.quantizer->scale());
   zero_point = static_cast<int32_t>(type.quantizer->zero_point());
-  for (int64_t i = 0; i < n; ++i)
-    codes.push_back(type.dtype == DType::qint8 ? static_cast<const int8_t*>(x)[i]
-                                               : static_cast<const uint8_t*>(x)[i]);
+  for (int64_t i = 0; i < n; ++i) codes.push_back(code(x, i, type.dtype));
 }
 
 // The gradients of linear: dx = dy * w, dw = dy^T * x, and db = the sum of dy.
@@ -169,8 +167,8 @@ std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
               for (int64_t n = 0; n < n_out; ++n) {
                 int64_t acc = 0;
                 for (int64_t k = 0; k < k_in; ++k)
-                  acc += int64_t{code(inputs[0], i * k_in + k, w->x_signed) - w->x_zero_point} *
-                         (w->codes[n * k_in + k] - w->zero_points[n]);
+                  acc += int64_t{code(inputs[0], i * k_in + k, w->x_dtype) - w->x_zero_point} *
+                         (w->code(n * k_in + k) - w->zero_points[n]);
                 store_requantized(*w, n, acc, outputs[0], i * n_out + n);
               }
           };

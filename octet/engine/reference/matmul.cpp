@@ -49,16 +49,15 @@ std::unique_ptr<Kernel> make_matmul(const OpSpec& spec) {
                 for (int64_t k = 0; k < g.k; ++k) {
                   const int64_t at_a = (g.a[product] * g.m + i) * g.k + k;
                   const int64_t at_b = (g.b[product] * g.k + k) * g.n + j;
-                  acc += int64_t{code(inputs[0], at_a, ta.dtype == DType::qint8) - za} *
-                         (code(inputs[1], at_b, tb.dtype == DType::qint8) - zb);
+                  acc += int64_t{code(inputs[0], at_a, ta.dtype) - za} *
+                         (code(inputs[1], at_b, tb.dtype) - zb);
                 }
                 const int32_t y = affine::round_and_clamp(
                     static_cast<float>(acc) * multiplier,
                     static_cast<int32_t>(ty.quantizer->zero_point()),
                     static_cast<int32_t>(qmin(ty.dtype)), static_cast<int32_t>(qmax(ty.dtype)));
-                static_cast<uint8_t*>(
-                    outputs[0])[(static_cast<int64_t>(product) * g.m + i) * g.n + j] =
-                    static_cast<uint8_t>(y);
+                store_code(outputs[0], (static_cast<int64_t>(product) * g.m + i) * g.n + j,
+                           ty.dtype, y);
               }
         };
       },

@@ -100,11 +100,11 @@ std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
           };
         });
   }
-  if (!tx.is_quantized() || tx.dtype != ty.dtype || element_size(tx.dtype) != 1 ||
-      tx.quantizer->is_per_channel())
+  if (!is_activation_dtype(tx.dtype) || tx.dtype != ty.dtype || tx.quantizer->is_per_channel())
     return nullptr;
   if (max && *tx.quantizer != *ty.quantizer) return nullptr;
-  const bool is_signed = tx.dtype == DType::qint8, same = *tx.quantizer == *ty.quantizer;
+  const DType dtype = tx.dtype;
+  const bool same = *tx.quantizer == *ty.quantizer;
   float sx = static_cast<float>(tx.quantizer->scale()),
         sy = static_cast<float>(ty.quantizer->scale());
   auto zx = static_cast<int32_t>(tx.quantizer->zero_point()),
@@ -123,7 +123,7 @@ std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
                 best = INT32_MIN;
               },
               [&](int64_t i) {
-                int32_t q = code(inputs[0], i, is_signed);
+                int32_t q = code(inputs[0], i, dtype);
                 best = std::max(best, q);
                 sum += q - zx;
               },
@@ -132,7 +132,7 @@ std::unique_ptr<Kernel> make_pool(const OpSpec& spec) {
                 int32_t q =
                     max ? best
                         : affine::requantize(sum, same ? inverse : sx * inverse / sy, zy, lo, hi);
-                static_cast<uint8_t*>(outputs[0])[i] = static_cast<uint8_t>(q);
+                store_code(outputs[0], i, dtype, q);
               });
         };
       });

@@ -72,9 +72,24 @@ inline KernelDescription sums_in_64_bits(bool dynamic = false) {
   return d;
 }
 
-// The code at index i of 8-bit data.
-inline int32_t code(const void* data, int64_t i, bool is_signed) {
-  return is_signed ? static_cast<const int8_t*>(data)[i] : static_cast<const uint8_t*>(data)[i];
+// The code at index i of data of 8 or 16 bits.
+inline int32_t code(const void* data, int64_t i, DType dtype) {
+  switch (dtype) {
+    case DType::quint8:
+      return static_cast<const uint8_t*>(data)[i];
+    case DType::qint8:
+      return static_cast<const int8_t*>(data)[i];
+    case DType::quint16:
+      return static_cast<const uint16_t*>(data)[i];
+    default:
+      return static_cast<const int16_t*>(data)[i];
+  }
+}
+inline void store_code(void* data, int64_t i, DType dtype, int32_t code) {
+  if (is_8_bit(dtype))
+    static_cast<uint8_t*>(data)[i] = static_cast<uint8_t>(code);
+  else
+    static_cast<uint16_t*>(data)[i] = static_cast<uint16_t>(code);
 }
 
 inline float activate(float v, const std::string& activation) {

@@ -136,7 +136,7 @@ std::unique_ptr<Kernel> make(const OpSpec& spec, const Geometry& g, Layout layou
 }  // namespace
 
 std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
-  if (!engine_detail::is_integer_call(spec)) return nullptr;
+  if (!engine_detail::is_8_bit_call(spec)) return nullptr;
   const Shape w = spec.inputs[1].shape();
   Geometry g{engine_detail::conv_window(spec), spec.attrs.get_int("groups"), w[1], w[0]};
   g.out /= g.groups;
@@ -149,7 +149,7 @@ std::unique_ptr<Kernel> make_conv(const OpSpec& spec) {
 // Its fully connected operator has no scale per channel; a pointwise convolution of an image for
 // each row is the same product.
 std::unique_ptr<Kernel> make_linear(const OpSpec& spec) {
-  if (!engine_detail::is_integer_call(spec)) return nullptr;
+  if (!engine_detail::is_8_bit_call(spec)) return nullptr;
   const Shape w = spec.inputs[1].shape();
   return make(spec, {{}, 1, w[1], w[0]}, Layout::row_major, [](const Shape& x) {
     const int64_t rows = numel({x.begin(), x.end() - 1});

@@ -12,7 +12,7 @@ namespace octet::graph {
 namespace {
 
 bool eight_bit_codes(const TensorType& t) {
-  return (t.dtype == DType::quint8 || t.dtype == DType::qint8) && !t.quantizer->is_per_channel();
+  return is_8_bit(t.dtype) && !t.quantizer->is_per_channel();
 }
 
 bool is_elementwise(const Node& node) {

@@ -27,9 +27,7 @@ Graph move_codes(const Graph& graph) {
     const Node& source = out.producer(operands[0]);
     if (!is_dequantize(source)) return false;
     const TensorType codes = out.type(source.inputs[0]);
-    if ((codes.dtype != DType::quint8 && codes.dtype != DType::qint8) ||
-        codes.quantizer->is_per_channel())
-      return false;
+    if (!is_activation_dtype(codes.dtype) || codes.quantizer->is_per_channel()) return false;
     operands[0] = source.inputs[0];
     const std::string& name = r.source().value(node.outputs[0]).name;
     const ValueId moved = out.add_call(name + "_codes", node.op, operands, node.attrs,

@@ -99,7 +99,7 @@ bool CallView::on_codes() const {
   const TensorType &x = type(0), &y = result();
   const bool one_each = x.is_quantized() && y.is_quantized() && !x.quantizer->is_per_channel() &&
                         !y.quantizer->is_per_channel();
-  return one_each && x.dtype == y.dtype && (x.dtype == DType::quint8 || x.dtype == DType::qint8);
+  return one_each && x.dtype == y.dtype && is_8_bit(x.dtype);
 }
 
 Exporter::Exporter(const graph::Graph& graph, const OnnxExportOptions& options, int64_t opset)
@@ -160,8 +160,8 @@ void Exporter::add_many(const CallView& c, const std::string& op, const Names& i
 }
 
 void Exporter::add_microsoft(const CallView& c, const std::string& op, const Names& in,
-                             const OnnxAttrs& attrs) {
-  add_many(c, op, in, c.out, attrs);
+                             const Names& out, const OnnxAttrs& attrs) {
+  add_many(c, op, in, out, attrs);
   onnx::NodeProto& n = *out_->mutable_node(out_->node_size() - 1);
   n.set_domain("com.microsoft");
   for (const auto& opset : model_->opset_import())
@@ -224,6 +224,7 @@ void Exporter::qparams(onnx::NodeProto& n, const std::string& name, const Tensor
                zero_point_tensor(*type.quantizer, code_dtype(type.dtype)), is_packed(type.dtype));
   n.add_input(zero);
   if (is_packed(type.dtype)) need(21, "a weight of 4 bits");
+  if (is_16_bit(type.dtype)) need(21, "codes of 16 bits");
   if (type.quantizer->is_per_channel()) set_attr(n, "axis", type.quantizer->axis());
 }
 
@@ -259,6 +260,8 @@ bool is_layer(const Node& node) {
     if (node.op == op) return true;
   return false;
 }
+
+bool is_recurrent(const std::string& op) { return op == "lstm" || op == "gru" || op == "rnn"; }
 
 // Which slice of the weight's scales output channel i has: those of a transposed convolution repeat
 // in every group.
@@ -324,8 +327,9 @@ std::string Exporter::operand(const Node& node, size_t i) {
   bool layer = is_layer(node);
   bool quantized = graph_.type(node.inputs[0]).is_quantized() && node.inputs.size() > 1 &&
                    node.inputs[1] != kNone && graph_.type(node.inputs[1]).is_quantized();
+  // (ONNX Runtime has no integer kernels of 16 bits, whose bias would have to be codes.)
   if (layer && i == 2 && quantized && for_onnx_runtime() && graph_.is_constant(id) &&
-      graph_.type(id).dtype == DType::float32 &&
+      graph_.type(id).dtype == DType::float32 && is_8_bit(graph_.type(node.inputs[0]).dtype) &&
       !graph_.type(node.inputs[0]).quantizer->is_per_channel())
     return bias_name(node);
   return float_name(id);
@@ -459,11 +463,12 @@ void Exporter::write_call(const Node& node) {
   if (writer == writers().end()) throw Unsupported{"ONNX has no such operator"};
   CallView c{graph_, node, {}, {}};
   for (size_t i = 0; i < node.inputs.size(); ++i) {
-    // The writer of linear transposes some weights, that of dynamic layers reads codes: they ask
-    // for that themselves.
+    // The writer of linear transposes some weights, those of dynamic layers and of recurrent ones
+    // read codes: they ask for that themselves.
     const bool dynamic = traits.form == WeightForm::dynamic;
+    const bool codes = node.inputs[i] != kNone && graph_.type(node.inputs[i]).is_quantized();
     bool later = (node.op == "linear" && i == 1 && graph_.type(node.inputs[0]).dim() != 2) ||
-                 (dynamic && i < 2 && graph_.type(node.inputs[i]).is_quantized());
+                 (codes && ((dynamic && i < 2) || is_recurrent(node.op)));
     // Sizes of codes are those of their numbers.
     if (traits.of_types)
       c.in.push_back(plain_names_.at(node.inputs[i]));

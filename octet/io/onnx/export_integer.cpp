@@ -107,7 +107,7 @@ void write_linear_blocks(Exporter& ex, const CallView& c) {
   const int64_t bits = c.attrs().get_int("bits");
   Names in{c.in[0], c.in[1], c.in[2], zero_points(ex, c, bits)};
   if (c.has(4)) in.insert(in.end(), {"", c.in[4]});
-  ex.add_microsoft(c, "MatMulNBits", in,
+  ex.add_microsoft(c, "MatMulNBits", in, c.out,
                    {{"K", c.attrs().get_int("in_features")},
                     {"N", c.type(2).dims[0].size()},
                     {"bits", bits},

@@ -66,8 +66,8 @@ class Exporter {
   // A node with several results of these names.
   void add_many(const CallView& c, const std::string& op, const Names& in, const Names& out,
                 const OnnxAttrs& attrs);
-  // The call's only node, of com.microsoft's operators.
-  void add_microsoft(const CallView& c, const std::string& op, const Names& in,
+  // A node with several results, of com.microsoft's operators.
+  void add_microsoft(const CallView& c, const std::string& op, const Names& in, const Names& out,
                      const OnnxAttrs& attrs);
   // A free name for a value on the way to the call's result.
   std::string fresh(const CallView& c, const std::string& what);

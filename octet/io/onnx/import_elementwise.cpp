@@ -79,14 +79,15 @@ void import_cast(Importer& im, const NodeView& n) {
   n.ignore({"saturate"});  // float8 only
   DType dtype = DType::float32;
   // Unsigned integers wrap; what is more than int64 holds stays negative.
-  if (const auto to = static_cast<int32_t>(n.get_int("to", 0)); is_wide_unsigned(to)) {
+  const std::string unsigned_name = onnx_type_name(static_cast<int32_t>(n.get_int("to", 0)));
+  if (unsigned_name == "UINT16" || unsigned_name == "UINT32" || unsigned_name == "UINT64") {
     ValPtr x = im.cast(n, im.in(n, 0), DType::int64);
-    const double range = holder_of(to) == DType::int32 ? 65536.0 : 4294967296.0;
-    if (onnx_type_name(to) != "UINT64")
+    const double range = unsigned_name == "UINT16" ? 0x1p16 : 0x1p32;
+    if (unsigned_name != "UINT64")
       x = im.call(n, "remainder", {x, im.scalar(n, range, DType::int64)});
-    x = im.cast(n, x, holder_of(to));
+    if (unsigned_name == "UINT16") return im.out(n, 0, im.cast(n, x, DType::uint16));
     x = std::make_shared<Val>(*x);
-    x->narrow = to;
+    x->narrow = static_cast<int32_t>(n.get_int("to", 0));
     return im.out(n, 0, x);
   }
   try {

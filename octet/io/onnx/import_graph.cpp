@@ -45,9 +45,9 @@ void for_each_read(const onnx::NodeProto& node, const std::function<void(const s
   }
 }
 
-// Unsigned integers of more than 8 bits are held in signed ones, which do not wrap as they do: only
-// operators that make no new numbers of them may have them. Returns the type that the results have
-// too, or 0.
+// Unsigned integers of more than 16 bits are held in signed ones, which do not wrap as they do:
+// only operators that make no new numbers of them may have them. Returns the type that the results
+// have too, or 0.
 int32_t check_unsigned(const NodeView& n, const std::vector<ValPtr>& inputs) {
   static const std::set<std::string> kKeep = {
       "Identity", "Max",    "Min",       "Reshape", "Flatten", "Transpose", "Squeeze",
@@ -209,8 +209,7 @@ void Importer::read_inputs() {
     }
     OCTET_CHECK(elements < 1e12, corrupt, "{}: has too many elements", what);
     const bool wide = is_wide_unsigned(tensor.elem_type());
-    TensorType type(wide ? holder_of(tensor.elem_type()) : dtype_of(tensor.elem_type(), what),
-                    dims);
+    TensorType type(wide ? DType::int64 : dtype_of(tensor.elem_type(), what), dims);
     auto v = std::make_shared<Val>();
     v->name = input.name();
     if (wide) v->narrow = tensor.elem_type();

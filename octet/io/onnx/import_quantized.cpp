@@ -10,16 +10,9 @@ namespace octet::io::onnx_impl {
 namespace {
 
 DType quantized_of(const NodeView& n, DType code) {
-  switch (code) {
-    case DType::uint8:
-      return DType::quint8;
-    case DType::int8:
-      return DType::qint8;
-    case DType::int32:
-      return DType::qint32;
-    default:
-      n.unsupported("codes of type {}", to_string(code));
-  }
+  for (DType dtype : {DType::quint8, DType::qint8, DType::quint16, DType::qint16, DType::qint32})
+    if (code_dtype(dtype) == code) return dtype;
+  n.unsupported("codes of type {}", to_string(code));
 }
 
 // The type of codes as plain integers: the zero point's, else uint8.
@@ -34,19 +27,18 @@ bool is_known(Importer& im, const NodeView& n, size_t i) {
   return !v || v->constant.defined();
 }
 
-// Codes that no octet type of quantized tensors has: of 16 bits, of scales per block, or of scales
-// that data decides. They are plain integers (uint16 in int32), and their arithmetic is spelled
-// out.
+// Codes that no octet type of quantized tensors has: of scales per block, or of scales that data
+// decides. They are plain integers, and their arithmetic is spelled out.
 struct PlainCodes {
   DType dtype;
   double low, high;
 };
 
 std::optional<PlainCodes> plain_codes_of(DType dtype, int32_t narrow) {
-  if (narrow == onnx::TensorProto::UINT16) return PlainCodes{DType::int32, 0, 65535};
   if (narrow == kUint4) return PlainCodes{DType::uint8, 0, 15};
   if (narrow == kInt4) return PlainCodes{DType::int8, -8, 7};
   if (dtype == DType::int16) return PlainCodes{dtype, -32768, 32767};
+  if (dtype == DType::uint16) return PlainCodes{dtype, 0, 65535};
   if (dtype == DType::uint8) return PlainCodes{dtype, 0, 255};
   if (dtype == DType::int8) return PlainCodes{dtype, -128, 127};
   return std::nullopt;
@@ -115,9 +107,10 @@ ValPtr quantize_plain(Importer& im, const NodeView& n, const ValPtr& x, const Va
   return y;
 }
 
+// Codes of the zero point's type, or of `code` where that is omitted.
 ValPtr quantize_to(Importer& im, const NodeView& n, const ValPtr& x, size_t scale, size_t zero,
-                   int64_t axis) {
-  const DType code = code_type(im.optional_in(n, zero));
+                   int64_t axis, DType code = DType::uint8) {
+  if (const ValPtr z = im.optional_in(n, zero)) code = code_type(z);
   const DType dtype = quantized_of(n, code);
   if (dtype == DType::qint32) n.unsupported("int32 results");
   if (!is_known(im, n, scale) || !is_known(im, n, zero))
@@ -141,9 +134,8 @@ void import_quantize(Importer& im, const NodeView& n) {
   DType dtype = code_type(zero);
   if (!zero && wanted != 0 && narrow == 0) dtype = dtype_of(wanted, "output_dtype");
   const bool known = scale->constant.defined() && (!zero || zero->constant.defined());
-  const bool eight = narrow == 0 && (dtype == DType::uint8 || dtype == DType::int8);
-  if (known && eight && block == 0 && (zero || dtype == DType::uint8))
-    return im.out(n, 0, quantize_to(im, n, x, 1, 2, axis));
+  if (known && narrow == 0 && block == 0)
+    return im.out(n, 0, quantize_to(im, n, x, 1, 2, axis, dtype));
   std::optional<PlainCodes> codes = plain_codes_of(dtype, narrow);
   if (!codes) n.unsupported("codes of type {}", to_string(dtype));
   im.out(n, 0, quantize_plain(im, n, x, scale, zero, *codes, narrow, axis, block));
@@ -209,10 +201,6 @@ ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const V
              to_string(code));
   }
   const bool known = scale->constant.defined() && (!zero || zero->constant.defined());
-  const auto is_uint16 = [](const ValPtr& v) {
-    return v && v->narrow == onnx::TensorProto::UINT16;
-  };
-  const bool sixteen = is_uint16(x) || is_uint16(zero) || code == DType::int16;
   if (known && block != 0 && x->is_constant() && !x->type.is_quantized() && scale->rank() > 0) {
     const int64_t d = axis_of_blocks(n, scale->type, axis, block, x->dims());
     if (zero) axis_of_blocks(n, zero->type, axis, block, x->dims());
@@ -223,7 +211,7 @@ ValPtr dequantize_from(Importer& im, const NodeView& n, const ValPtr& x, const V
           BlockCodes{x->constant, scale->constant, zeros, d, block, x->narrow != 0 ? 4 : 8});
     return y;
   }
-  if (!known || sixteen || block != 0) return dequantize_plain(im, n, x, scale, zero, axis, block);
+  if (!known || block != 0) return dequantize_plain(im, n, x, scale, zero, axis, block);
   DType dtype = quantized_of(n, code);
   // A number beside codes, as export writes it: nothing is computed with its codes.
   if (x->is_constant() && x->rank() <= 1 && numel(x->type.shape()) == 1 &&

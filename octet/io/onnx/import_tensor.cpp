@@ -53,7 +53,7 @@ size_t raw_size(int32_t type) {
 DType constant_dtype(int32_t type, const std::string& what) {
   if (type == kUint4) return DType::uint8;
   if (type == kInt4) return DType::int8;
-  return is_wide_unsigned(type) ? holder_of(type) : dtype_of(type, what);
+  return is_wide_unsigned(type) ? DType::int64 : dtype_of(type, what);
 }
 
 template <typename Out, typename In>
@@ -73,7 +73,6 @@ void read_raw(Tensor& out, std::string_view raw, int32_t type, const std::string
   OCTET_CHECK(raw.size() == static_cast<size_t>(n) * raw_size(type), corrupt,
               "{}: {} bytes of data for {} elements of {}", what, raw.size(), n,
               onnx_type_name(type));
-  if (type == TensorProto::UINT16) return widen<int32_t, uint16_t>(out, raw.data(), n, what);
   if (type == TensorProto::UINT32) return widen<int64_t, uint32_t>(out, raw.data(), n, what);
   if (type == TensorProto::UINT64) return widen<int64_t, uint64_t>(out, raw.data(), n, what);
   if (n > 0) std::memcpy(out.raw_data(), raw.data(), raw.size());
@@ -103,7 +102,6 @@ void read_typed(Tensor& out, const TensorProto& t, const std::string& what) {
     case TensorProto::UINT64:
       return read_field<int64_t>(out, t.uint64_data(), what);
     case TensorProto::INT32:
-    case TensorProto::UINT16:
       return read_field<int32_t>(out, t.int32_data(), what);
     case TensorProto::INT16:
       return read_field<int16_t>(out, t.int32_data(), what);
@@ -111,6 +109,7 @@ void read_typed(Tensor& out, const TensorProto& t, const std::string& what) {
       return read_field<int8_t>(out, t.int32_data(), what);
     case TensorProto::UINT8:
       return read_field<uint8_t>(out, t.int32_data(), what);
+    case TensorProto::UINT16:
     case TensorProto::FLOAT16:
     case TensorProto::BFLOAT16:
       return read_field<uint16_t>(out, t.int32_data(), what);
@@ -215,6 +214,8 @@ DType dtype_of(int32_t type, const std::string& what) {
       return DType::int8;
     case TensorProto::UINT8:
       return DType::uint8;
+    case TensorProto::UINT16:
+      return DType::uint16;
     case TensorProto::BOOL:
       return DType::bool_;
     default:
@@ -240,6 +241,8 @@ int32_t onnx_type_of(DType dtype) {
       return TensorProto::INT8;
     case DType::uint8:
       return TensorProto::UINT8;
+    case DType::uint16:
+      return TensorProto::UINT16;
     case DType::bool_:
       return TensorProto::BOOL;
     default:
@@ -292,15 +295,11 @@ Tensor read_tensor(const TensorProto& t, const std::string& what,
   return out;
 }
 
-bool is_narrow(int32_t type) {
-  return type == TensorProto::UINT16 || type == kUint4 || type == kInt4;
-}
+bool is_narrow(int32_t type) { return type == kUint4 || type == kInt4; }
 
 bool is_wide_unsigned(int32_t type) {
-  return type == TensorProto::UINT16 || type == TensorProto::UINT32 || type == TensorProto::UINT64;
+  return type == TensorProto::UINT32 || type == TensorProto::UINT64;
 }
-
-DType holder_of(int32_t type) { return type == TensorProto::UINT16 ? DType::int32 : DType::int64; }
 
 DType compute_type(DType dtype) { return is_floating(dtype) ? DType::float32 : dtype; }
 

@@ -45,13 +45,12 @@ std::string onnx_type_name(int32_t onnx_type);
 // empty: nowhere.
 Tensor read_tensor(const onnx::TensorProto& proto, const std::string& what,
                    const std::filesystem::path& dir);
-// UINT4 and INT4, which the TensorProto of older protobuf definitions does not name, and UINT16:
-// octet has none of them.
+// UINT4 and INT4, which the TensorProto of older protobuf definitions does not name: octet has
+// neither.
 inline constexpr int32_t kUint4 = 21, kInt4 = 22;
 bool is_narrow(int32_t onnx_type);
-// UINT16, UINT32 and UINT64, and the signed dtype that holds them.
+// UINT32 and UINT64, which int64 holds.
 bool is_wide_unsigned(int32_t onnx_type);
-DType holder_of(int32_t wide_unsigned);
 // float16, bfloat16 and float64 to float32, the type everything is computed in.
 Tensor to_compute_type(const Tensor& tensor);
 DType compute_type(DType dtype);
@@ -92,8 +91,8 @@ struct Val {
   std::string codes_name, scope;
   // What a dequantized constant with a scale for each block was made of; null for all others.
   std::shared_ptr<const struct BlockCodes> blocks;
-  // ONNX's element type where octet holds it in another one: UINT16 (in int32), UINT32 and UINT64
-  // (in int64), UINT4 and INT4 (in uint8 and int8); else 0.
+  // ONNX's element type where octet holds it in another one: UINT32 and UINT64 (in int64), UINT4
+  // and INT4 (in uint8 and int8); else 0.
   int32_t narrow = 0;
   // A number as kNumberMark has it: the operator ("div", "sub") and its operand; else "".
   std::string stands_for;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "octet/kernels/codes16_impl.h"
 #include "octet/kernels/float_scalar_impl.h"
 #include "octet/kernels/isa/tables_impl.h"
 #include "octet/kernels/math_impl.h"
@@ -313,6 +314,15 @@ constinit const KernelTable scalar_table = {
     .split_planes = split_planes,
     .join_planes = join_planes,
     .join_block = join_block,
+    .split_codes = split_codes,
+    .join_codes = join_codes,
+    .depthwise_codes = depthwise_codes,
+    .add16 = add16,
+    .mul16 = mul16,
+    .max_pool16 = max_pool16,
+    .average_pool16 = average_pool16,
+    .quantize16 = quantize16,
+    .dequantize16 = dequantize16,
     .depthwise_packed_bytes = depthwise_packed_bytes,
     .depthwise_pack = depthwise_pack,
     .depthwise = depthwise,
@@ -343,7 +353,7 @@ constinit const KernelTable scalar_table = {
     .arithmetic = arithmetic,
     .sum = sum,
     .softmax = softmax,
-    .gelu = gelu,
+    .function = function,
     .layer_norm = layer_norm,
     .moments = moments,
     .normalize = normalize,

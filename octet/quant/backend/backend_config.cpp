@@ -470,9 +470,13 @@ ObserverFactory result_observer(const BackendPatternConfig& config, const QConfi
   if (!fixed || !given.chooses_qparams() || given.name() == "FixedQParamsObserver") return given;
   const ObserverOptions& o = fixed.options();
   DType dtype = given.options().dtype;
-  if (o.scale && o.zero_point && dtype != o.dtype)
-    fixed = fixed.with_dtype(dtype).with_fixed_qparams(*o.scale,
-                                                       *o.zero_point - qmin(o.dtype) + qmin(dtype));
+  if (o.scale && o.zero_point && dtype != o.dtype) {
+    // The same range in the steps that the dtype has.
+    const int64_t steps = is_16_bit(dtype) && is_8_bit(o.dtype) ? 256 : 1;
+    fixed = fixed.with_dtype(dtype).with_fixed_qparams(
+        *o.scale / static_cast<double>(steps),
+        (*o.zero_point - qmin(o.dtype)) * steps + qmin(dtype));
+  }
   return given.fake_quantize_name().empty() ? fixed
                                             : fixed.fake_quantize("FixedQParamsFakeQuantize");
 }

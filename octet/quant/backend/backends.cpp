@@ -57,13 +57,15 @@ DTypeConfig activations_only(const DTypeWithConstraints& activation) {
 }
 
 // Each of these activations, for layers with the weight beside it; and what all of octet's kernels
-// can besides.
+// can besides. Operators without weights have each activation once.
 DTypes dtypes(const std::vector<std::pair<DTypeWithConstraints, DTypeWithConstraints>>&
                   activations_and_weights) {
   DTypes d;
   for (const auto& [activation, weight] : activations_and_weights) {
     d.layers.push_back(static_layer(activation, weight));
-    d.operators.push_back(activations_only(activation));
+    const DTypeConfig alone = activations_only(activation);
+    if (std::find(d.operators.begin(), d.operators.end(), alone) == d.operators.end())
+      d.operators.push_back(alone);
   }
   d.recurrent = {dynamic_layer(DType::quint8, DType::qint8),
                  dynamic_layer(DType::float16, DType::float16)};
@@ -386,7 +388,8 @@ BackendConfig everything(const char* name, const DTypes& d) {
   return b;
 }
 
-const DTypeWithConstraints kQUInt8 = {.dtype = DType::quint8}, kQInt8 = {.dtype = DType::qint8};
+const DTypeWithConstraints kQUInt8 = {.dtype = DType::quint8}, kQInt8 = {.dtype = DType::qint8},
+                           kQUInt16 = {.dtype = DType::quint16}, kQInt16 = {.dtype = DType::qint16};
 
 struct Builtin {
   const char* name;
@@ -401,9 +404,16 @@ constexpr Builtin kBuiltins[] = {
 }  // namespace
 
 BackendConfig get_native_backend_config() {
-  return everything("native", dtypes({{kQUInt8, kQInt8}, {kQInt8, kQInt8}}));
+  return everything("native", dtypes({{kQUInt8, kQInt8},
+                                      {kQInt8, kQInt8},
+                                      {kQUInt16, kQInt8},
+                                      {kQInt16, kQInt8},
+                                      {kQUInt16, kQInt16},
+                                      {kQInt16, kQInt16}}));
 }
-BackendConfig get_fbgemm_backend_config() { return get_native_backend_config().set_name("fbgemm"); }
+BackendConfig get_fbgemm_backend_config() {
+  return everything("fbgemm", dtypes({{kQUInt8, kQInt8}, {kQInt8, kQInt8}}));
+}
 BackendConfig get_onednn_backend_config() {
   return everything("onednn", dtypes({{kQUInt8, kQInt8}}));
 }

@@ -72,6 +72,10 @@ Tensor quantize_to(const Tensor& x, const QParams& q) {
     clamp(codes.data<int8_t>());
   else if (q.dtype == DType::quint8)
     clamp(codes.data<uint8_t>());
+  else if (q.dtype == DType::qint16)
+    clamp(codes.data<int16_t>());
+  else if (q.dtype == DType::quint16)
+    clamp(codes.data<uint16_t>());
   return quantized;
 }
 

@@ -170,7 +170,8 @@ std::string to_string(const ObserverOptions& options) {
 
 void validate(const ObserverOptions& o, const std::string& who) {
   OCTET_CHECK(is_quantized(o.dtype), invalid_argument,
-              "{}: dtype {}; expected quint8, qint8 or qint32", who, octet::to_string(o.dtype));
+              "{}: dtype {}; expected quint8, qint8, quint16, qint16 or qint32", who,
+              octet::to_string(o.dtype));
   OCTET_CHECK(
       !is_packed(o.dtype) || is_float_qparams(o.qscheme), unsupported,
       "{}: dtype {} with {}; 4 bits are for tables of embeddings, per_channel_affine_float_qparams",
@@ -185,17 +186,21 @@ void validate(const ObserverOptions& o, const std::string& who) {
                 "{}: codes {}..{}; expected quant_min < quant_max with 0 between them", who,
                 *o.quant_min, *o.quant_max);
     OCTET_CHECK(*o.quant_min >= lo && *o.quant_max <= hi, invalid_argument,
-                "{}: codes {}..{}; {} holds {}..{}", who, *o.quant_min, *o.quant_max,
-                octet::to_string(o.dtype), lo, hi);
+                "{}: codes {}..{}; {} holds {}..{}{}", who, *o.quant_min, *o.quant_max,
+                octet::to_string(o.dtype), lo, hi,
+                is_8_bit(o.dtype) && *o.quant_max - *o.quant_min > 255
+                    ? ": for more codes give dtype quint16 or qint16"
+                    : "");
   }
   if (o.reduce_range) {
     OCTET_CHECK(o.dtype != DType::qint32, invalid_argument,
-                "{}: reduce_range is for 8 bits; dtype is qint32", who);
-    OCTET_CHECK(!(is_symmetric(o.qscheme) && o.dtype == DType::quint8), unsupported,
-                "{}: reduce_range with {} and quint8 would leave codes without their middle; use "
-                "qint8 or give "
-                "quant_min and quant_max",
-                who, to_string(o.qscheme));
+                "{}: reduce_range is for 8 and 16 bits; dtype is qint32", who);
+    OCTET_CHECK(
+        !(is_symmetric(o.qscheme) && qmin(o.dtype) == 0), unsupported,
+        "{}: reduce_range with {} and codes from 0 would leave codes without their middle; use "
+        "qint8 or give "
+        "quant_min and quant_max",
+        who, to_string(o.qscheme));
     CodeRange c = code_range(o);
     OCTET_CHECK(c.quant_min < c.quant_max, invalid_argument,
                 "{}: reduce_range leaves only the code {}", who, c.quant_min);
@@ -242,7 +247,8 @@ ScaleZeroPoint choose_qparams(float min, float max, const ObserverOptions& o) {
     // In double, then rounded: half of the number of steps need not be whole.
     float steps = static_cast<float>(static_cast<double>(hi - lo) / 2);
     float s = std::max(m / steps, eps);
-    int64_t z = o.dtype != DType::quint8 ? 0 : o.quant_min ? floor_half(lo + hi) : 128;
+    const bool from_0 = qmin(o.dtype) == 0;
+    int64_t z = !from_0 ? 0 : o.quant_min ? floor_half(lo + hi) : (qmax(o.dtype) + 1) / 2;
     return {std::min(s, std::numeric_limits<float>::max()), z};
   }
   float steps = static_cast<float>(hi - lo);

@@ -47,8 +47,8 @@ bool is_float_qparams(ObserverScheme scheme);
 
 // The arguments of PyTorch's observers, with its defaults, and those of the observers beyond it.
 struct ObserverOptions {
-  // Of the quantized tensor: quint8, qint8, qint32 or (float qparams) quint4x2. Observers that
-  // choose no qparams (passive.h) take any.
+  // Of the quantized tensor: quint8, qint8, quint16, qint16, qint32 or (float qparams) quint4x2.
+  // Observers that choose no qparams (passive.h) take any.
   DType dtype = DType::quint8;
   ObserverScheme qscheme = ObserverScheme::per_tensor_affine;
   // The codes to use, inclusive, within the dtype's and holding 0; both or neither. Default: all

@@ -43,6 +43,11 @@ ObserverFactory float16_placeholder() {
 QConfig native() {
   return {histogram(), default_per_channel_weight_observer().with_quant_range(-127, 127)};
 }
+// The same with activations of 16 bits.
+QConfig a16w8() {
+  const QConfig q = native();
+  return {q.activation.with_dtype(DType::quint16), q.weight};
+}
 QConfig fbgemm() {
   return {histogram().with_reduce_range(true), default_per_channel_weight_observer()};
 }
@@ -54,8 +59,9 @@ struct NamedQConfig {
   QConfig (*make)();
 };
 
-constexpr std::array<NamedQConfig, 26> kQConfigs = {{
+constexpr std::array<NamedQConfig, 27> kQConfigs = {{
     {"native", native},
+    {"a16w8", a16w8},
     {"fbgemm", fbgemm},
     {"x86", fbgemm},
     {"onednn", onednn},

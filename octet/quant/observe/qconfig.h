@@ -27,7 +27,8 @@ QConfig qconfig_from(const Attrs& attrs);
 
 // The configurations users know, by name (docs/numerics.md "Defaults"):
 //  native          Histogram quint8 affine          per-channel symmetric qint8, -127..127
-//  fbgemm, x86     the same with reduce_range       per-channel symmetric qint8
+//  a16w8           Histogram quint16 affine         per-channel symmetric qint8, -127..127
+//  fbgemm, x86     Histogram quint8, reduce_range   per-channel symmetric qint8
 //  onednn          Histogram quint8 affine          per-channel symmetric qint8
 //  qnnpack         Histogram quint8 affine          per-tensor symmetric qint8
 // and every function below that returns a QConfig and takes nothing: "default_qconfig",

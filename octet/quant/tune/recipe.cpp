@@ -6,7 +6,10 @@
 #include <mutex>
 
 #include "octet/base/check_impl.h"
+#include "octet/quant/algorithms/bias_correction.h"
 #include "octet/quant/algorithms/choose_ranges.h"
+#include "octet/quant/algorithms/gptq.h"
+#include "octet/quant/algorithms/weight_ranges.h"
 #include "octet/quant/backend/json_impl.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/observe/fake_quantize.h"
@@ -20,9 +23,33 @@ using graph::Graph;
 constexpr const char* kFormat = "octet.recipe";
 constexpr int64_t kVersion = 1;
 
+// The algorithms of octet/quant/algorithms with their default options, from the cheapest to the
+// dearest.
+std::list<RecipeStep> own_steps() {
+  return {
+      {.name = "weight_ranges",
+       .summary = "ranges of weights with the least squared error",
+       .needs_samples = false,
+       .on_prepared = [](ObservedGraphModule& prepared, const Batches&, const Attrs&,
+                         const Graph&) { choose_weight_ranges(prepared); }},
+      {.name = "bias_correction",
+       .summary = "biases take back what rounding moves the means by",
+       .on_prepared =
+           [](ObservedGraphModule& prepared, const Batches& samples, const Attrs&,
+              const Graph& float_graph) {
+             correct_bias(prepared, samples, {.float_graph = float_graph});
+           }},
+      {.name = "gptq",
+       .summary = "weights rounded by what layers compute",
+       .on_prepared =
+           [](ObservedGraphModule& prepared, const Batches& samples, const Attrs&,
+              const Graph& float_graph) { gptq(prepared, samples, {.float_graph = float_graph}); }},
+  };
+}
+
 std::mutex g_steps_mutex;
 std::list<RecipeStep>& known_steps() {
-  static std::list<RecipeStep> all;
+  static std::list<RecipeStep> all = own_steps();
   return all;
 }
 
@@ -245,9 +272,10 @@ void calibrate(const Graph& graph, Recipe& recipe, const Batches& samples, bool 
 std::shared_ptr<ObservedGraphModule> prepare(const Graph& graph, const Recipe& recipe,
                                              const Batches& samples) {
   auto prepared = prepared_with_ranges(graph, recipe, samples);
+  const Graph float_graph = recipe.steps.empty() ? Graph() : prepared->watched().graph;
   for (const Recipe::Step& step : recipe.steps)
     if (const RecipeStep known = find_step(step.name); known.on_prepared)
-      known.on_prepared(*prepared, samples, step.options);
+      known.on_prepared(*prepared, samples, step.options, float_graph);
   return prepared;
 }
 

@@ -67,8 +67,10 @@ struct RecipeStep {
   std::function<graph::Graph(const graph::Graph&, const Batches&, const Attrs& options)> on_graph =
       {};
   // On the prepared graph whose ranges are all chosen, before it is converted: weights, biases and
-  // qparams change in place.
-  std::function<void(ObservedGraphModule&, const Batches&, const Attrs& options)> on_prepared = {};
+  // qparams change in place. float_graph is its watched().graph from before the first such step.
+  std::function<void(ObservedGraphModule&, const Batches&, const Attrs& options,
+                     const graph::Graph& float_graph)>
+      on_prepared = {};
 };
 // Every step that is known, from the cheapest to the dearest: what tune() tries, in this order.
 std::vector<RecipeStep> recipe_steps();

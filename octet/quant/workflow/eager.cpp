@@ -195,9 +195,10 @@ void check_qconfig(const Module& m, const std::string& path, const QConfig& q, b
                 "observer for activations",
                 who, to_string(q.activation));
     OCTET_CHECK(
-        !q.activation.chooses_qparams() || a.dtype == DType::quint8 || a.dtype == DType::qint8,
-        unsupported, "{}: results are quantized to quint8 or qint8; got {}", who,
-        to_string(q.activation));
+        !q.activation.chooses_qparams() || is_activation_dtype(a.dtype), unsupported,
+        "{}: results are quantized to codes of 8 or 16 bits (quint8, qint8, quint16, qint16); got "
+        "{}",
+        who, to_string(q.activation));
   }
   OCTET_CHECK(
       !quantizes_rows(q) || is_table(m) || !get_default_dynamic_quant_module_mappings().has(m),

@@ -101,6 +101,14 @@ const SampleRanges::Ranges* SampleRanges::find(ValueId value) const {
   return it == ranges_.end() ? nullptr : &it->second;
 }
 
+void SampleRanges::renumber(const std::map<ValueId, ValueId>& numbers) {
+  std::map<ValueId, Ranges> renumbered;
+  for (auto& [value, ranges] : ranges_)
+    if (const auto it = numbers.find(value); it != numbers.end())
+      renumbered.emplace(it->second, std::move(ranges));
+  ranges_ = std::move(renumbered);
+}
+
 // -- ranges and scales
 // ---------------------------------------------------------------------------------
 

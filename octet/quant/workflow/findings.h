@@ -44,6 +44,9 @@ class SampleRanges {
   void add(graph::ValueId value, const Tensor& x, int64_t first, int64_t batch);
   // Null for values that were never shown.
   const Ranges* find(graph::ValueId value) const;
+  // Ranges of values that another graph has under other numbers; of values that have none there
+  // they are forgotten.
+  void renumber(const std::map<graph::ValueId, graph::ValueId>& numbers);
 
  private:
   std::map<graph::ValueId, Ranges> ranges_;

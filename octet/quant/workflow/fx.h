@@ -196,6 +196,21 @@ class ObservedGraphModule : public graph::GraphModule {
   // mode has seen. convert_fx warns of what they show to be lost.
   const SampleRanges& ranges() const { return ranges_; }
 
+  // -- what algorithms change between calibration and convert_fx (quant/algorithms) ---------------
+  // Of a layer (a call of an operator with an observed weight) by its name in graph(). state_dict
+  // and files keep what these set. Error not_found for other names, unsupported for module calls.
+  //
+  // The qparams that convert_fx will give the weight: from the range that was set, or of the weight
+  // as it is now.
+  QParams weight_qparams(const std::string& layer) const;
+  // Sets the weight, of the old one's shape (undefined: it stays), and the range from which its
+  // scale follows whatever the weight: (channels), or one of each per tensor. A weight on the grid
+  // of weight_qparams() keeps its values in convert_fx. All layers that read the weight get it.
+  void set_weight(const std::string& layer, const Tensor& weight, const std::vector<float>& min,
+                  const std::vector<float>& max);
+  // Sets the layer's bias (channels), which need not have had one, and that of no other layer.
+  void set_bias(const std::string& layer, const Tensor& bias);
+
   Attrs config() const override;
   static std::shared_ptr<ObservedGraphModule> from_config(const Attrs& config);
 
@@ -209,6 +224,9 @@ class ObservedGraphModule : public graph::GraphModule {
   Tensor result(graph::ValueId id, Tensor value) override;
   bool is_shown(const graph::Node& observer) const;
   Calibration& calibration();
+  const graph::Node& layer_node(const std::string& layer) const;
+  const std::string& weight_observer_of(const graph::Node& layer) const;
+  void set_parameter(const std::string& name, const Tensor& value);
 
   Preparation made_;
   std::shared_ptr<Calibration> calibration_;  // made when first run

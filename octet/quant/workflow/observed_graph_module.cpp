@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "octet/autograd/autograd.h"
 #include "octet/base/check_impl.h"
 #include "octet/graph/trace.h"
 #include "octet/nn/registry.h"
@@ -193,6 +194,105 @@ Tensor ObservedGraphModule::result(ValueId id, Tensor value) {
   if (const ValueId v = calibration_->of_source[static_cast<size_t>(id)]; v != kNone)
     ranges_.add(v, value, samples_, calibration_->batch);
   return value;
+}
+
+// -- layers' weights and biases -------------------------------------------------------------------
+
+const Node& ObservedGraphModule::layer_node(const std::string& layer) const {
+  const auto v = graph().find(layer);
+  OCTET_CHECK(v, not_found, "%{} is no value of the prepared graph", layer);
+  const Node& node = graph().producer(*v);
+  OCTET_CHECK(node.kind == NodeKind::call, unsupported,
+              "%{}: expected a call of an operator; weights of modules are theirs", layer);
+  return node;
+}
+
+const std::string& ObservedGraphModule::weight_observer_of(const Node& layer) const {
+  const ValueId w = layer.inputs.size() > 1 ? layer.inputs[1] : kNone;
+  OCTET_CHECK(w != kNone && is_observer_call(*this, graph().producer(w)) &&
+                  graph().is_constant(graph().producer(w).inputs[0]),
+              not_found, "%{} has no observed weight", graph().value(layer.outputs[0]).name);
+  return graph().producer(w).scope;
+}
+
+QParams ObservedGraphModule::weight_qparams(const std::string& layer) const {
+  const Node& node = layer_node(layer);
+  const nn::ModulePtr observer = submodule(weight_observer_of(node))->clone();
+  if (observer->as<Observer>().empty()) {
+    const ValueId weight = graph().producer(node.inputs[1]).inputs[0];
+    auto& self = const_cast<ObservedGraphModule&>(*this);  // nothing is changed
+    observer->as<Observer>().observe(self.tensor(graph().value(weight).name).detach());
+  }
+  return observer->as<Observer>().calculate_qparams();
+}
+
+void ObservedGraphModule::set_parameter(const std::string& name, const Tensor& value) {
+  Tensor& old = tensor(name);
+  OCTET_CHECK(value.shape() == old.shape() && value.dtype() == old.dtype(), invalid_argument,
+              "'{}' is {}; expected {}", name, octet::to_string(value.type()),
+              octet::to_string(old.type()));
+  const bool trained = autograd::requires_grad(old);
+  old = value.detach().clone();
+  autograd::set_requires_grad(old, trained);
+}
+
+void ObservedGraphModule::set_weight(const std::string& layer, const Tensor& weight,
+                                     const std::vector<float>& min, const std::vector<float>& max) {
+  const Node& node = layer_node(layer);
+  const std::string path = weight_observer_of(node);
+  const auto& old = submodule(path)->as<Observer>();
+  const bool per_channel = is_per_channel(old.options().qscheme);
+  const char* name = per_channel ? "PerChannelMinMaxObserver" : "MinMaxObserver";
+  const ObserverPtr observer = make_observer(name, old.options(), old.label());
+  const auto count = static_cast<int64_t>(min.size());
+  const auto tensor_of = [&](const std::vector<float>& v) {
+    return Tensor::from(v, per_channel ? Shape{count} : Shape{});
+  };
+  observer->set_extra_state({{"min_val", tensor_of(min)}, {"max_val", tensor_of(max)}});
+  observer->eval();
+  const std::string constant = graph().value(graph().producer(node.inputs[1]).inputs[0]).name;
+  if (weight.defined()) set_parameter(constant, weight);
+  put_module(path, observer);
+  Graph changed = graph();
+  for (size_t n = 0; n < changed.nodes().size(); ++n) {
+    Node& call = changed.node(static_cast<graph::NodeId>(n));
+    if (call.kind == NodeKind::module && call.scope == path) call.op = name;
+  }
+  set_graph(std::move(changed), false);
+}
+
+void ObservedGraphModule::set_bias(const std::string& layer, const Tensor& bias) {
+  const Node& node = layer_node(layer);
+  (void)weight_observer_of(node);
+  const ValueId old = node.inputs.size() > 2 ? node.inputs[2] : kNone;
+  if (old != kNone && graph().users(old).size() == 1) {
+    const std::string& name = graph().value(old).name;
+    for (const auto& [own, value] : named_parameters())
+      if (own == name) return set_parameter(name, bias);
+    OCTET_CHECK(bias.type() == graph().type(old), invalid_argument, "'{}' is {}; expected {}", name,
+                octet::to_string(bias.type()), octet::to_string(graph().type(old)));
+    Graph changed = graph();
+    changed.node(changed.value(old).producer).value = bias.detach().clone();
+    return set_graph(std::move(changed), false);
+  }
+  // A constant of its own. Values get other numbers, by which ranges are kept.
+  const Graph before = watched().graph;
+  graph::Rewriter rewriter(graph());
+  Graph changed = rewriter.run([&](graph::Rewriter& r, const Node& n) {
+    if (&n != &node) return false;
+    std::vector<ValueId> operands = r.operands(n);
+    operands.resize(3, kNone);
+    operands[2] = r.out().add_constant(layer + ".bias", bias.detach().clone());
+    r.map(n.outputs[0], r.out().add_call(layer, n.op, operands, n.attrs, std::nullopt, n.scope));
+    return true;
+  });
+  set_graph(std::move(changed), false);
+  const Graph after = watched().graph;
+  std::map<ValueId, ValueId> renumbered;
+  for (size_t v = 0; v < before.values().size(); ++v)
+    if (const auto now = after.find(before.values()[v].name))
+      renumbered[static_cast<ValueId>(v)] = *now;
+  ranges_.renumber(renumbered);
 }
 
 // -- saving ---------------------------------------------------------------------------------------

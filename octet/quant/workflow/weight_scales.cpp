@@ -70,7 +70,7 @@ bool is_layer(const std::string& op) {
 Tensor raise_weight_scales(const Tensor& weight, const Tensor& bias, double x_scale,
                            const std::string& label, ConversionReport& report) {
   if (!bias.defined() || bias.dtype() != DType::float32 || bias.numel() == 0) return weight;
-  if (weight.dtype() != DType::qint8 && weight.dtype() != DType::quint8) return weight;
+  if (!is_8_bit(weight.dtype())) return weight;
   const Quantizer& q = *weight.quantizer();
   if (q.has_float_zero_points()) return weight;
   const std::vector<float> biases = bias.to_vector<float>();
@@ -126,7 +126,9 @@ Graph raise_weight_scales(const Graph& reference, ConversionReport& report) {
     if (x == kNone || w == kNone || bias == kNone || !reference.is_constant(w) ||
         !reference.is_constant(bias))
       continue;
-    if (reference.type(x).quantizer->is_per_channel()) continue;
+    // (A step of 16-bit codes is so small that weights would lose what their results can show.)
+    if (reference.type(x).quantizer->is_per_channel() || is_16_bit(reference.type(x).dtype))
+      continue;
     const Tensor before = changed.count(w) ? changed[w] : reference.constant(w);
     std::string label = node.scope.empty() ? reference.value(node.outputs[0]).name : node.scope;
     if (label.ends_with(".float"))

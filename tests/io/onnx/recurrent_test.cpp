@@ -223,7 +223,12 @@ TEST(OnnxRecurrent, DynamicQuantizationTakesItsWeights) {
       Tensor want = by_definition(l, o)[0], got = runtime::compile(dynamic).run({o.x})[0];
       EXPECT_TRUE(allclose(got, want, 0, 0.1)) << to_string(got) << to_string(want);
       EXPECT_FALSE(equal(got, want));
-      expect_error(ErrorCode::unsupported, {lower, "ONNX has no recurrent layer of codes"},
+      if (l.op == "LSTM") {  // com.microsoft's, whose rule for the scale of x is ONNX's
+        const graph::Graph back = io::import_onnx_bytes(io::to_onnx_bytes(dynamic));
+        EXPECT_TRUE(allclose(runtime::compile(back).run({o.x})[0], got, 0, 0.02));
+        continue;
+      }
+      expect_error(ErrorCode::unsupported, {lower, "of codes there are LSTMs only"},
                    [&] { io::to_onnx_bytes(dynamic); });
     }
 }

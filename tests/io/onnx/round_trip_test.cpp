@@ -135,6 +135,35 @@ TEST(OnnxRoundTrip, RecurrentLayers) {
         }
 }
 
+// LSTMs whose weights are codes: com.microsoft's DynamicQuantizeLSTM, with a scale for a direction
+// or for each row.
+TEST(OnnxRoundTrip, LstmsOfCodes) {
+  for (const DType dtype : {DType::int8, DType::uint8})
+    for (const bool per_row : {false, true})
+      for (const std::string direction : {"forward", "reverse", "bidirectional"})
+        for (const bool bias : {false, true}) {
+          const int64_t d = direction == "bidirectional" ? 2 : 1, rows = 16;
+          const Shape of_scales = per_row ? Shape{d, rows} : Shape{d};
+          OnnxModel m;
+          m.input("x", {"T", per_row ? OnnxDim("N") : OnnxDim(2), 3});
+          m.constant("w", Tensor::rand({d, 3, rows}, 1, 0, 100).to(dtype))
+              .constant("r", Tensor::rand({d, 4, rows}, 2, 0, 100).to(dtype))
+              .constant("b", Tensor::randn({d, 2 * rows}, 3))
+              .constant("ws", Tensor::rand(of_scales, 5, 0.01, 0.02))
+              .constant("rs", Tensor::rand(of_scales, 6, 0.01, 0.02))
+              .constant("z", Tensor::full(of_scales, 50, dtype))
+              .constant("one", longs({1}));
+          m.node("DynamicQuantizeLSTM",
+                 {"x", "w", "r", bias ? "b" : "", "", "", "", "", "ws", "z", "rs", "z"}, {"y"},
+                 {{"hidden_size", int64_t{4}}, {"direction", direction}}, "/cell", "com.microsoft");
+          if (d == 1) m.node("Squeeze", {"y", "one"}, {"all"}, {}, "/squeeze");
+          m.node("Relu", {d == 1 ? "all" : "y"}, {"z_"}, {}, "/relu").output("z_");
+          const Graph g = loaded(m.bytes());
+          EXPECT_EQ(count_ops(g, "lstm"), d);
+          expect_identity(g, direction + (per_row ? ", by row" : ""));
+        }
+}
+
 // Two layers whose weights are one constant.
 TEST(OnnxRoundTrip, TiedWeights) {
   OnnxModel m;

@@ -101,6 +101,8 @@ enum : int64_t {
   kFloat = 1,
   kUint8 = 2,
   kInt8 = 3,
+  kUint16 = 4,
+  kInt16 = 5,
   kInt32 = 6,
   kInt64 = 7,
   kBool = 9,
@@ -114,6 +116,10 @@ inline int64_t onnx_type(DType dtype) {
       return kUint8;
     case DType::int8:
       return kInt8;
+    case DType::uint16:
+      return kUint16;
+    case DType::int16:
+      return kInt16;
     case DType::int32:
       return kInt32;
     case DType::int64:

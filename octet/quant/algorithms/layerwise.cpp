@@ -1,0 +1,263 @@
+#include <algorithm>
+#include <map>
+
+#include "octet/autograd/autograd.h"
+#include "octet/base/check_impl.h"
+#include "octet/quant/algorithms/layerwise_impl.h"
+#include "octet/quant/algorithms/weight_ranges_impl.h"
+#include "octet/quant/modules/qparams.h"
+#include "octet/quant/workflow/fx_impl.h"
+
+namespace octet::quant {
+
+using graph::Graph;
+using graph::kNone;
+using graph::Node;
+using graph::NodeId;
+using graph::NodeKind;
+using graph::ValueId;
+
+std::vector<PreparedLayer> static_layers(const ObservedGraphModule& prepared, const char* who) {
+  const Graph& g = prepared.graph();
+  std::vector<PreparedLayer> layers;
+  std::map<std::string, int> readers;  // of weights
+  for (const Node& node : g.nodes()) {
+    if (node.kind == NodeKind::module)
+      OCTET_CHECK(is_observer_call(prepared, node), unsupported,
+                  "{}: '{}' is a module; expected a prepared graph of operators: prepare "
+                  "to_graph() of the traced model",
+                  who, node.scope);
+    if (node.kind != NodeKind::call || node.inputs.size() < 2 || node.inputs[1] == kNone) continue;
+    const auto decision = prepared.decisions().find(g.value(node.outputs[0]).name);
+    if (decision == prepared.decisions().end() || !decision->second.has_weights ||
+        decision->second.mode != QuantMode::statically)
+      continue;
+    const bool linear = node.op == "linear", conv = node.op.starts_with("conv");
+    const Node& observer = g.producer(node.inputs[1]);
+    if ((!linear && !conv) || observer.kind != NodeKind::module ||
+        !g.is_constant(observer.inputs[0]))
+      continue;
+    PreparedLayer layer{.name = g.value(node.outputs[0]).name,
+                        .label = node_name(g, node),
+                        .op = node.op,
+                        .attrs = node.attrs,
+                        .activation = node.attrs.get_string("activation"),
+                        .weight = g.value(observer.inputs[0]).name};
+    layer.attrs.set("activation", "none");
+    if (node.inputs.size() > 2 && node.inputs[2] != kNone)
+      layer.bias = g.value(node.inputs[2]).name;
+    layer.transposed = ops::get(node.op).traits().transposed;
+    layer.groups = conv ? node.attrs.get_int("groups") : 1;
+    const Shape& w = g.constant(observer.inputs[0]).shape();
+    layer.channels = layer.transposed ? w[1] * layer.groups : w[0];
+    ++readers[layer.weight];
+    layers.push_back(std::move(layer));
+  }
+  for (PreparedLayer& layer : layers) layer.shared = readers[layer.weight] > 1;
+  return layers;
+}
+
+Tensor layer_result(const PreparedLayer& layer, const Tensor& x, const Tensor& weight,
+                    const Tensor& bias) {
+  return ops::call(layer.op, {x, weight, bias}, layer.attrs);
+}
+
+int64_t channel_dim(const PreparedLayer& layer, const Tensor& result) {
+  return layer.op == "linear" ? result.dim() - 1 : 1;
+}
+
+Tensor constant_now(const ObservedGraphModule& prepared, const std::string& name) {
+  auto& module = const_cast<ObservedGraphModule&>(prepared);  // nothing is changed
+  for (const auto& [own, value] : module.named_parameters())
+    if (own == name) return value->detach();
+  return prepared.graph().constant(prepared.graph().find(name).value());
+}
+
+Tensor rounded_weight(const ObservedGraphModule& prepared, const PreparedLayer& layer) {
+  return quantize_to(constant_now(prepared, layer.weight), prepared.weight_qparams(layer.name))
+      .dequantize();
+}
+
+const ObserverOptions& weight_observer_options(const ObservedGraphModule& prepared,
+                                               const PreparedLayer& layer) {
+  const Graph& g = prepared.graph();
+  const Node& node = g.producer(*g.find(layer.name));
+  return prepared.submodule(g.producer(node.inputs[1]).scope)->as<Observer>().options();
+}
+
+bool has_weight_range(const ObservedGraphModule& prepared, const PreparedLayer& layer) {
+  const Graph& g = prepared.graph();
+  const Node& node = g.producer(*g.find(layer.name));
+  return !prepared.submodule(g.producer(node.inputs[1]).scope)->as<Observer>().empty();
+}
+
+// -- a graph on all batches -----------------------------------------------------------------------
+
+GraphRun::GraphRun(Graph graph, const Samples& samples)
+    : graph_(std::move(graph)),
+      batches_(samples.size()),
+      values_(graph_.values().size()),
+      uses_(graph_.use_counts()) {
+  for (size_t i = 0; i < graph_.inputs().size(); ++i)
+    for (const std::vector<Tensor>& batch : samples)
+      if (i < batch.size()) values_[static_cast<size_t>(graph_.inputs()[i])].push_back(batch[i]);
+  for (const Node& node : graph_.nodes())
+    if (node.kind == NodeKind::constant)
+      values_[static_cast<size_t>(node.outputs[0])] = {node.value};
+}
+
+bool GraphRun::is_view(const Node& node) const {
+  return node.kind == NodeKind::call && node.op == "dequantize";
+}
+
+Tensor GraphRun::value(ValueId v, size_t batch) const {
+  if (v == kNone) return {};
+  const Node& node = graph_.producer(v);
+  if (is_view(node)) return value(node.inputs[0], batch).dequantize();
+  const auto& of_batches = values_[static_cast<size_t>(v)];
+  return of_batches.at(node.kind == NodeKind::constant ? 0 : batch);
+}
+
+void GraphRun::release(ValueId v) {
+  if (v == kNone || --uses_[static_cast<size_t>(v)] > 0) return;
+  const Node& node = graph_.producer(v);
+  if (is_view(node)) return release(node.inputs[0]);
+  if (node.kind != NodeKind::constant) values_[static_cast<size_t>(v)].clear();
+}
+
+void GraphRun::finish(NodeId n) {
+  const Node& node = graph_.node(n);
+  for (ValueId v : node.inputs) release(v);
+  for (ValueId v : node.outputs)
+    if (uses_[static_cast<size_t>(v)] == 0) values_[static_cast<size_t>(v)].clear();
+}
+
+void GraphRun::compute(NodeId n) {
+  const Node& node = graph_.node(n);
+  if (node.kind != NodeKind::call || is_view(node)) return;
+  for (size_t b = 0; b < batches_; ++b) {
+    std::vector<Tensor> operands;
+    for (ValueId v : node.inputs) operands.push_back(value(v, b));
+    const auto results = ops::call_all(node.op, operands, node.attrs, graph::want_of(graph_, node));
+    for (size_t i = 0; i < node.outputs.size(); ++i)
+      values_[static_cast<size_t>(node.outputs[i])].push_back(results.at(i));
+  }
+  finish(n);
+}
+
+void GraphRun::set(NodeId n, std::vector<Tensor> result) {
+  values_[static_cast<size_t>(graph_.node(n).outputs[0])] = std::move(result);
+  finish(n);
+}
+
+// -- layer by layer -------------------------------------------------------------------------------
+
+namespace {
+
+// By layer: the node of a graph whose result has its name, or that with ".float" behind.
+std::vector<NodeId> nodes_of(const Graph& g, const std::vector<PreparedLayer>& layers,
+                             const char* who, const char* what) {
+  std::vector<NodeId> nodes;
+  for (const PreparedLayer& layer : layers) {
+    auto v = g.find(layer.name + ".float");
+    if (!v) v = g.find(layer.name);
+    OCTET_CHECK(v && g.producer(*v).op == layer.op, invalid_argument,
+                "{}: {} has no {} '{}': it is another network's", who, what, layer.op, layer.name);
+    nodes.push_back(g.value(*v).producer);
+  }
+  return nodes;
+}
+
+// The results of a layer on all batches.
+std::vector<Tensor> results_of(const GraphRun& run, const Node& node, const PreparedLayer& layer,
+                               const Tensor& weight, const Tensor& bias) {
+  std::vector<Tensor> results;
+  for (size_t b = 0; b < run.batches(); ++b) {
+    Tensor y = layer_result(layer, run.value(node.inputs[0], b), weight, bias);
+    if (layer.activation != "none") y = ops::call(layer.activation, {y});
+    results.push_back(std::move(y));
+  }
+  return results;
+}
+
+}  // namespace
+
+void for_each_layer(ObservedGraphModule& prepared, const Samples& samples,
+                    const LayerwiseOptions& options, const char* who,
+                    const std::function<void(const LayerStep&)>& visit) {
+  OCTET_CHECK(!samples.empty(), invalid_argument, "{}: no samples", who);
+  autograd::NoGrad no_grad;
+  const std::vector<PreparedLayer> layers = static_layers(prepared, who);
+  for (const std::vector<Tensor>& batch : samples)
+    OCTET_CHECK(batch.size() == prepared.graph().inputs().size(), invalid_argument,
+                "{}: a batch of {} inputs; expected {}", who, batch.size(),
+                prepared.graph().inputs().size());
+  // The prepared graph is asked for what it is now; a copy, because visits change it.
+  const auto snapshot = std::static_pointer_cast<ObservedGraphModule>(prepared.clone());
+  GraphRun floats(options.float_graph ? *options.float_graph : snapshot->watched().graph, samples);
+  GraphRun codes(convert_to_reference_fx(snapshot)->graph(), samples);
+  const auto float_nodes = nodes_of(floats.graph(), layers, who, "float_graph");
+  const auto code_nodes = nodes_of(codes.graph(), layers, who, "the quantized graph");
+  NodeId f = 0, q = 0;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const PreparedLayer& layer = layers[i];
+    for (; f < float_nodes[i]; ++f) floats.compute(f);
+    for (; q < code_nodes[i]; ++q) codes.compute(q);
+    const Node &float_node = floats.graph().node(f), &code_node = codes.graph().node(q);
+    const ValueId b = float_node.inputs.size() > 2 ? float_node.inputs[2] : kNone;
+    const LayerStep step{layer,
+                         i,
+                         layers.size(),
+                         floats.value(float_node.inputs[1], 0),
+                         floats.value(b, 0),
+                         samples.size(),
+                         [&](size_t batch) { return floats.value(float_node.inputs[0], batch); },
+                         [&](size_t batch) { return codes.value(code_node.inputs[0], batch); }};
+    visit(step);
+    if (options.progress) options.progress(i + 1, layers.size());
+    if (i + 1 == layers.size()) break;
+    const Graph& now = prepared.graph();
+    const Node& node = now.producer(*now.find(layer.name));
+    const Tensor bias = node.inputs.size() > 2 && node.inputs[2] != kNone
+                            ? constant_now(prepared, now.value(node.inputs[2]).name)
+                            : Tensor();
+    codes.set(q, results_of(codes, code_node, layer, rounded_weight(prepared, layer), bias));
+    floats.compute(f);
+    ++f, ++q;
+  }
+}
+
+std::vector<double> mean_difference(const LayerStep& step, const Tensor& weight) {
+  std::vector<double> sums(static_cast<size_t>(step.layer.channels), 0.0);
+  double count = 0;
+  const auto add = [&](const Tensor& y, double sign) {
+    const int64_t channels = channel_dim(step.layer, y);
+    std::vector<int64_t> others;
+    for (int64_t d = 0; d < y.dim(); ++d)
+      if (d != channels) others.push_back(d);
+    const auto positions = static_cast<double>(y.numel() / y.size(channels));
+    Tensor mean =
+        others.empty() ? y : ops::call("mean", {y}, {{"dim", others}, {"keepdim", false}});
+    const std::vector<float> means = mean.to_vector<float>();
+    for (size_t c = 0; c < sums.size(); ++c)
+      sums[c] += sign * static_cast<double>(means[c]) * positions;
+    return positions;
+  };
+  for (size_t b = 0; b < step.batches; ++b) {
+    count += add(layer_result(step.layer, step.float_input(b), step.weight, step.bias), 1);
+    add(layer_result(step.layer, step.quantized_input(b), weight, step.bias), -1);
+  }
+  for (double& s : sums) s /= std::max(count, 1.0);
+  return sums;
+}
+
+void set_corrected_bias(ObservedGraphModule& prepared, const LayerStep& step,
+                        const std::vector<double>& difference) {
+  std::vector<float> bias = step.bias.defined() ? step.bias.to_vector<float>()
+                                                : std::vector<float>(difference.size(), 0.F);
+  for (size_t c = 0; c < bias.size(); ++c)
+    bias[c] = static_cast<float>(static_cast<double>(bias[c]) + difference[c]);
+  prepared.set_bias(step.layer.name, Tensor::from(bias, {step.layer.channels}));
+}
+
+}  // namespace octet::quant

@@ -1,0 +1,123 @@
+#include "octet/quant/algorithms/weight_ranges.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/parallel.h"
+#include "octet/quant/algorithms/weight_ranges_impl.h"
+
+namespace octet::quant {
+
+ChannelView::ChannelView(const Tensor& weight, const ObserverOptions& options) {
+  const Tensor w = weight.contiguous();
+  const float* p = w.data<float>();
+  if (!is_per_channel(options.qscheme)) {
+    values.push_back(w.to_vector<float>());
+    return;
+  }
+  const int64_t channels = w.size(options.ch_axis);
+  int64_t inner = 1;
+  for (int64_t d = options.ch_axis + 1; d < w.dim(); ++d) inner *= w.size(d);
+  values.resize(static_cast<size_t>(channels));
+  for (int64_t i = 0; i < w.numel(); ++i)
+    values[static_cast<size_t>(i / std::max<int64_t>(1, inner) % channels)].push_back(p[i]);
+}
+
+namespace {
+
+struct FloatRange {
+  float min = 0, max = 0;
+};
+
+FloatRange full_range(const std::vector<float>& values) {
+  FloatRange r;
+  for (float v : values) {
+    r.min = std::min(r.min, v);
+    r.max = std::max(r.max, v);
+  }
+  return r;
+}
+
+double squared_error(const std::vector<float>& values, const ScaleZeroPoint& q,
+                     const CodeRange& codes) {
+  const float inverse = 1.F / q.scale;
+  const auto zero = static_cast<float>(q.zero_point);
+  const float lo = static_cast<float>(codes.quant_min) - zero,
+              hi = static_cast<float>(codes.quant_max) - zero;
+  double sum = 0;
+  for (float v : values) {
+    const float code = std::min(hi, std::max(lo, std::nearbyintf(v * inverse)));
+    const float e = v - code * q.scale;
+    sum += static_cast<double>(e * e);
+  }
+  return sum;
+}
+
+FloatRange least_error(const std::vector<float>& values, const ObserverOptions& options,
+                       int steps) {
+  const FloatRange full = full_range(values);
+  FloatRange best = full;
+  double least = std::numeric_limits<double>::infinity();
+  for (int i = steps; i >= 1; --i) {
+    const float part = static_cast<float>(i) / static_cast<float>(steps);
+    const FloatRange range{full.min * part, full.max * part};
+    const double error =
+        squared_error(values, choose_qparams(range.min, range.max, options), code_range(options));
+    if (error >= least) continue;
+    least = error;
+    best = range;
+  }
+  return best;
+}
+
+}  // namespace
+
+double octav_clip(const std::vector<float>& values, double bits) {
+  double sum = 0, count = 0;
+  for (float v : values)
+    if (v != 0) sum += std::abs(static_cast<double>(v)), ++count;
+  if (count == 0) return 0;
+  double s = sum / count;
+  const double rounding = std::pow(4.0, -bits) / 3;
+  for (int turn = 0; turn < 100; ++turn) {
+    double above = 0, clipped = 0;
+    for (float v : values) {
+      const double x = std::abs(static_cast<double>(v));
+      if (x > s) above += x, ++clipped;
+    }
+    const double next = above / (rounding * (count - clipped) + clipped);
+    if (clipped == 0 || std::abs(next - s) <= 1e-9 * s) break;
+    s = next;
+  }
+  return s;
+}
+
+void choose_weight_ranges(ObservedGraphModule& prepared, const WeightRangeOptions& options) {
+  OCTET_CHECK(options.steps >= 1, invalid_argument,
+              "choose_weight_ranges: expected 1 step or more, got {}", options.steps);
+  for (const PreparedLayer& layer : static_layers(prepared, "choose_weight_ranges")) {
+    const ObserverOptions& observer = weight_observer_options(prepared, layer);
+    const ChannelView channels(constant_now(prepared, layer.weight), observer);
+    std::vector<float> min(channels.values.size()), max(channels.values.size());
+    const CodeRange codes = code_range(observer);
+    const double bits = std::log2(static_cast<double>(codes.quant_max - codes.quant_min + 1));
+    parallel_for(std::ssize(channels.values), [&](int64_t c) {
+      const auto i = static_cast<size_t>(c);
+      FloatRange range;
+      if (options.criterion == WeightRangeCriterion::mse) {
+        range = least_error(channels.values[i], observer, options.steps);
+      } else {
+        const auto clip = static_cast<float>(octav_clip(channels.values[i], bits));
+        const FloatRange full = full_range(channels.values[i]);
+        range = {std::max(full.min, -clip), std::min(full.max, clip)};
+      }
+      min[i] = range.min;
+      max[i] = range.max;
+    });
+    prepared.set_weight(layer.name, {}, min, max);
+  }
+}
+
+}  // namespace octet::quant

@@ -345,6 +345,25 @@ int64_t batch_size(const Dataset& dataset, int64_t wanted) {
   return dataset.fixed_batch() ? dataset.fixed_batch() : wanted;
 }
 
+std::vector<std::vector<Tensor>> sample_batches(const graph::Graph& graph, const Dataset& dataset,
+                                                int64_t count, int64_t batch, int64_t without_every,
+                                                bool others, std::vector<Tensor>* labels) {
+  std::vector<int64_t> wanted;
+  for (int64_t i = 0; i < count; ++i)
+    if ((without_every > 0 && i % without_every == without_every - 1) == others)
+      wanted.push_back(i);
+  const size_t step = static_cast<size_t>(batch_size(dataset, batch));
+  std::vector<std::vector<Tensor>> batches;
+  for (size_t i = 0; i < wanted.size(); i += step) {
+    const Batch part = dataset.gather(
+        {wanted.begin() + static_cast<std::ptrdiff_t>(i),
+         wanted.begin() + static_cast<std::ptrdiff_t>(std::min(i + step, wanted.size()))});
+    batches.push_back(ordered_inputs(graph, part));
+    if (labels && part.labels.defined()) labels->push_back(part.labels);
+  }
+  return batches;
+}
+
 void check_labels(const Dataset& dataset, const graph::Graph& graph, int64_t count) {
   const TensorType& type = graph.type(graph.outputs().at(0));
   if (type.dim() == 2 && type.dims[1].known()) dataset.check_labels(type.dims[1].size(), count);

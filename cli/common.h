@@ -93,6 +93,14 @@ std::vector<Tensor> ordered_inputs(const graph::Graph& graph, const Batch& batch
 // The batch size to use: what the model insists on, or `wanted`.
 int64_t batch_size(const Dataset& dataset, int64_t wanted);
 
+// The first `count` samples but for each `without_every`-th (0: all), or with `others` those alone,
+// as batches of inputs in the graph's order, all in memory; `labels`, if it is given, gets those of
+// each batch where the data has them.
+std::vector<std::vector<Tensor>> sample_batches(const graph::Graph& graph, const Dataset& dataset,
+                                                int64_t count, int64_t batch,
+                                                int64_t without_every = 0, bool others = false,
+                                                std::vector<Tensor>* labels = nullptr);
+
 // Error naming the file, the sample and the classes, where one of the first `count` labels is none
 // of those that the graph's first output tells apart. Nothing where there are no labels or that
 // output is no (samples, classes).

@@ -20,6 +20,7 @@
 #include "octet/debug/report.h"
 #include "octet/graph/passes/fuse_lookups.h"
 #include "octet/quant/observe/min_max.h"
+#include "octet/quant/tune/recipe.h"
 #include "octet/quant/workflow/fx.h"
 
 namespace octet::cli {
@@ -29,7 +30,7 @@ constexpr int64_t kMostAtOnce = 32;      // samples
 constexpr int64_t kReportSamples = 512;  // of the calibration data
 
 struct Options {
-  std::string model, out, calibrate, mode = "static", report, target;
+  std::string model, out, calibrate, mode = "static", report, target, recipe;
   bool json = false, force = false;
   QuantizeChoice choice;
   DataOptions sampling;
@@ -330,10 +331,36 @@ graph::Graph quantize_weights(const Options& o, const graph::Graph& source,
   return result;
 }
 
+quant::Recipe read_recipe(const std::string& path) {
+  try {
+    return quant::Recipe::from_json(read_file(path));
+  } catch (const Error& e) {
+    fail(e.code(), fmt::format("{}: {}", path, e.what()));
+  }
+}
+
+// The samples that the recipe was made with, of DATA: those of its steps and missing ranges.
+quant::Batches samples_of(const quant::Recipe& recipe, const graph::Graph& graph,
+                          const Dataset& dataset, int64_t count) {
+  const quant::Recipe::Samples& s = recipe.samples;
+  quant::Batches batches =
+      sample_batches(graph, dataset, count, s.batch ? s.batch : kMostAtOnce, s.without_every);
+  if (!s.digest.empty() && quant::digest_of(batches) != s.digest)
+    say("octet: warning: the recipe was made with other samples; its ranges are kept, what its "
+        "steps do will differ");
+  return batches;
+}
+
 void run(Options o) {
   // All that can fail for other reasons than the data fails before the data is read.
   bool is_static = o.mode == "static";
-  if (is_static && o.calibrate.empty())
+  if (!o.recipe.empty() &&
+      (!is_static || !o.choice.qconfig.empty() || !o.choice.observer.empty() ||
+       !o.choice.config.empty() || !o.choice.skip.empty() || o.choice.weight_bits != 8))
+    wrong_usage(
+        "--recipe says how to quantize: leave --mode, --qconfig, --observer, --config, "
+        "--skip and --weight-bits out");
+  if (is_static && o.calibrate.empty() && o.recipe.empty())
     wrong_usage(
         "--calibrate DATA is required: static quantization chooses scales from sample inputs (an "
         ".npz with `images`, or a directory of images or of .npy or .npz files, one a sample)");
@@ -358,7 +385,14 @@ void run(Options o) {
     count = o.sampling.count(*dataset);
     check_labels(*dataset, source, count);
   };
-  if (is_static) {
+  if (!o.recipe.empty()) {
+    const quant::Recipe recipe = read_recipe(o.recipe);
+    if (!o.calibrate.empty()) open();
+    const quant::Batches samples =
+        dataset ? samples_of(recipe, source, *dataset, count) : quant::Batches();
+    int8 = quant::apply(source, recipe, samples, &report);
+    count = recipe.samples.count;
+  } else if (is_static) {
     debug::Check found = debug::check(
         source, {.mapping = o.choice.static_mapping(), .prepare = o.choice.prepare_options()});
     if (o.choice.strict && found.prepared)
@@ -376,7 +410,7 @@ void run(Options o) {
     int8 = quantize_weights(o, source, report);
     if (!o.calibrate.empty()) open();
   }
-  int8.metadata["quantization"] = o.mode;
+  if (o.recipe.empty()) int8.metadata["quantization"] = o.mode;
   save_model(int8, o.out, target);  // first of all: whatever happens below, the result is on disk
 
   Result result{o,
@@ -419,6 +453,10 @@ void add_quantize(CommandLine& program) {
       .check(one_of({"static", "dynamic", "weight-only"}));
   o->choice.add_to(command);
   add_target(command, o->target);
+  command
+      .add_option("--recipe", o->recipe,
+                  "do what a recipe of octet tune says; DATA only where it needs some")
+      .type_name("FILE.json");
   command.add_option("--report", o->report, "write a page that shows every layer beside float")
       .type_name("FILE.html");
   command.add_flag("--strict", o->choice.strict, "fail if any operator stays float");

@@ -174,6 +174,94 @@ double compute_kl_divergence(const Tensor& x, const Tensor& y, int64_t bins) {
   return kl.value();
 }
 
+// -- decisions ------------------------------------------------------------------------------------
+
+double Share::value() const {
+  return count ? static_cast<double>(hits) / static_cast<double>(count) : NAN;
+}
+Share& Share::operator+=(const Share& other) {
+  hits += other.hits;
+  count += other.count;
+  return *this;
+}
+
+namespace {
+// The class with the largest of each row of scores.
+std::vector<int64_t> best_classes(const Tensor& scores, const char* who) {
+  OCTET_CHECK(scores.defined() && scores.dtype() == DType::float32 && scores.dim() >= 1 &&
+                  scores.size(scores.dim() - 1) >= 1,
+              invalid_argument, "{}: expected float32 scores of one or more classes, got {}", who,
+              scores.defined() ? to_string(scores.type()) : "none");
+  const Tensor dense = scores.detach().contiguous();
+  const int64_t classes = dense.size(dense.dim() - 1);
+  std::vector<int64_t> best;
+  for (int64_t i = 0; i < dense.numel(); i += classes) {
+    const float* row = dense.data<float>() + i;
+    best.push_back(std::max_element(row, row + classes) - row);
+  }
+  return best;
+}
+
+void expect_same_shape(const Tensor& x, const Tensor& y, const char* who) {
+  OCTET_CHECK(x.defined() && y.defined() && x.shape() == y.shape(), invalid_argument,
+              "{}: {} and {}; expected equal shapes", who,
+              x.defined() ? to_string(x.type()) : "none",
+              y.defined() ? to_string(y.type()) : "none");
+}
+
+std::vector<int64_t> best_path(const int64_t* classes, int64_t steps, int64_t blank) {
+  std::vector<int64_t> path;
+  for (int64_t i = 0; i < steps; ++i)
+    if (classes[i] != blank && (i == 0 || classes[i] != classes[i - 1])) path.push_back(classes[i]);
+  return path;
+}
+}  // namespace
+
+Share argmax_agreement(const Tensor& x, const Tensor& y) {
+  expect_same_shape(x, y, "argmax_agreement");
+  const auto a = best_classes(x, "argmax_agreement"), b = best_classes(y, "argmax_agreement");
+  Share share{.hits = 0, .count = std::ssize(a)};
+  for (size_t i = 0; i < a.size(); ++i) share.hits += a[i] == b[i];
+  return share;
+}
+
+Share sequence_agreement(const Tensor& x, const Tensor& y, int64_t blank) {
+  expect_same_shape(x, y, "sequence_agreement");
+  OCTET_CHECK(x.dim() == 3, invalid_argument,
+              "sequence_agreement: expected scores (N, steps, classes), got {}",
+              to_string(x.type()));
+  const auto a = best_classes(x, "sequence_agreement"), b = best_classes(y, "sequence_agreement");
+  Share share{.hits = 0, .count = x.size(0)};
+  const int64_t steps = x.size(1);
+  for (int64_t n = 0; n < share.count; ++n)
+    share.hits += best_path(a.data() + n * steps, steps, blank) ==
+                  best_path(b.data() + n * steps, steps, blank);
+  return share;
+}
+
+Share top_k(const Tensor& scores, const Tensor& labels, int64_t k) {
+  OCTET_CHECK(k >= 1, invalid_argument, "top_k: k is {}; expected 1 or more", k);
+  OCTET_CHECK(
+      scores.defined() && scores.dtype() == DType::float32 && scores.dim() == 2 &&
+          labels.defined() && labels.dtype() == DType::int64 && labels.numel() == scores.size(0),
+      invalid_argument, "top_k: expected float32 scores (N, classes) and N labels of int64");
+  const Tensor dense = scores.detach().contiguous();
+  const std::vector<int64_t> wanted = labels.to_vector<int64_t>();
+  Share share{.hits = 0, .count = dense.size(0)};
+  const int64_t classes = dense.size(1);
+  for (int64_t n = 0; n < share.count; ++n) {
+    const float* row = dense.data<float>() + n * classes;
+    const int64_t label = wanted[static_cast<size_t>(n)];
+    OCTET_CHECK(label >= 0 && label < classes, invalid_argument,
+                "top_k: label {} of sample {}; expected 0 to {}", label, n, classes - 1);
+    int64_t before = 0;
+    for (int64_t c = 0; c < classes; ++c)
+      before += row[c] > row[label] || (row[c] == row[label] && c < label);
+    share.hits += before < k;
+  }
+  return share;
+}
+
 // -- what an error is made of ---------------------------------------------------------------------
 
 QuantizationError& QuantizationError::operator+=(const QuantizationError& other) {

@@ -74,6 +74,31 @@ double compute_cosine_similarity(const Tensor& x, const Tensor& y);
 double compute_max_abs_error(const Tensor& x, const Tensor& y);
 double compute_kl_divergence(const Tensor& x, const Tensor& y, int64_t bins = 64);
 
+// -- decisions ------------------------------------------------------------------------------------
+
+// How many of a number of decisions are as they should be. Streams: add up.
+struct Share {
+  int64_t hits = 0, count = 0;
+  double value() const;  // hits / count, 0..1; NaN without any
+  Share& operator+=(const Share& other);
+};
+
+// Of scores along the last dimension, (..., classes), float: at how many places x and y have their
+// largest score in the same class (the first of equal ones). Error if the shapes differ, or if
+// there is no class.
+Share argmax_agreement(const Tensor& x, const Tensor& y);
+
+// Of scores (N, steps, classes), float: for how many of the N samples x and y read the same
+// sequence. It is the classes with the largest score, repetitions taken as one and then class
+// `blank` left out (A. Graves et al., "Connectionist Temporal Classification", 2006, best path
+// decoding). Errors as above.
+Share sequence_agreement(const Tensor& x, const Tensor& y, int64_t blank = 0);
+
+// Of scores (N, classes), float, and N labels (int64): for how many samples fewer than k classes
+// have a larger score than the label's (and of equal ones, a lower number). k >= 1. Error if the
+// shapes do not fit, or if a label is no class.
+Share top_k(const Tensor& scores, const Tensor& labels, int64_t k = 1);
+
 // -- what an error is made of ---------------------------------------------------------------------
 
 // The squared error of x quantized with `quantizer` to codes of `dtype`, by its cause: for elements

@@ -4,7 +4,8 @@
 namespace octet::testing {
 namespace {
 
-const std::vector<std::string> kCommands{"quantize", "eval", "run", "inspect", "bench", "convert"};
+const std::vector<std::string> kCommands{"quantize", "tune",  "eval",   "run",
+                                         "inspect",  "bench", "convert"};
 
 TEST(CliUsage, HelpGoesToStdoutAndNamesEveryCommand) {
   OCTET_NEED_PROGRAM();

@@ -158,5 +158,56 @@ TEST(LayerError, InheritedIsWhatIsNotTheLayersOwn) {
   EXPECT_NEAR(e.own_sqnr(), 20, 1e-12);
 }
 
+// Scores whose largest is at these classes, of 4.
+Tensor scores_of(const std::vector<int64_t>& classes, const Shape& shape) {
+  std::vector<float> v;
+  for (const int64_t c : classes)
+    for (int64_t k = 0; k < 4; ++k) v.push_back(k == c ? 1.0f : 0.1f * static_cast<float>(k));
+  return Tensor::from(v, shape);
+}
+
+TEST(Decisions, AgreeWhereTheLargestScoreIsInTheSameClass) {
+  const Tensor x = scores_of({0, 1, 2, 3, 3, 3}, {2, 3, 4}),
+               y = scores_of({0, 1, 1, 3, 0, 3}, {2, 3, 4});
+  const debug::Share share = debug::argmax_agreement(x, y);
+  EXPECT_EQ(share.hits, 4);
+  EXPECT_EQ(share.count, 6);
+  EXPECT_NEAR(share.value(), 4 / 6.0, 1e-12);
+  EXPECT_TRUE(std::isnan(debug::Share().value()));
+  expect_error(ErrorCode::invalid_argument, {"argmax_agreement", "equal shapes"}, [&] {
+    debug::argmax_agreement(x, scores_of({0}, {1, 4}));
+  });
+}
+
+TEST(Decisions, SequencesAreReadWithoutRepetitionsAndBlanks) {
+  const Tensor x = scores_of({1, 1, 0, 1, 2}, {1, 5, 4});  // 1 1 2
+  const auto same = [&](const std::vector<int64_t>& classes) {
+    return debug::sequence_agreement(x, scores_of(classes, {1, 5, 4})).hits == 1;
+  };
+  EXPECT_TRUE(same({1, 0, 1, 2, 2}));
+  EXPECT_TRUE(same({0, 1, 0, 1, 2}));
+  EXPECT_FALSE(same({1, 1, 1, 1, 2})) << "1 2";
+  EXPECT_FALSE(same({1, 0, 1, 2, 3}));
+  EXPECT_EQ(debug::sequence_agreement(x, scores_of({1, 1, 1, 1, 2}, {1, 5, 4}), 3).hits, 0);
+  expect_error(ErrorCode::invalid_argument, {"(N, steps, classes)"}, [&] {
+    debug::sequence_agreement(scores_of({1}, {1, 4}), scores_of({1}, {1, 4}));
+  });
+}
+
+TEST(Decisions, TopKCountsLabelsWithFewerThanKLargerScores) {
+  const Tensor scores =
+      Tensor::from<float>({0.1f, 0.4f, 0.3f, 0.2f, 0.4f, 0.4f, 0.1f, 0.1f}).reshape({2, 4});
+  const auto hits = [&](std::vector<int64_t> labels, int64_t k) {
+    return debug::top_k(scores, Tensor::from(labels, {2}), k).hits;
+  };
+  EXPECT_EQ(hits({1, 0}, 1), 2);
+  EXPECT_EQ(hits({2, 1}, 1), 0) << "of equal scores the first is the largest";
+  EXPECT_EQ(hits({2, 1}, 2), 2);
+  EXPECT_EQ(hits({0, 3}, 3), 0);
+  EXPECT_EQ(hits({0, 3}, 4), 2);
+  expect_error(ErrorCode::invalid_argument, {"label 4 of sample 0"}, [&] { hits({4, 0}, 1); });
+  expect_error(ErrorCode::invalid_argument, {"k is 0"}, [&] { hits({1, 0}, 0); });
+}
+
 }  // namespace
 }  // namespace octet::testing

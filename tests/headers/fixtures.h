@@ -36,7 +36,7 @@ extern graph::Graph graph, float_graph, int8_graph;
 extern Tensor x, h0, c0, example;
 extern std::vector<Tensor> data;
 extern Dataset dataset;
-extern std::vector<std::vector<Tensor>> samples;
+extern std::vector<std::vector<Tensor>> samples, calibration, held_out;
 
 // Training.
 extern DataLoader loader;

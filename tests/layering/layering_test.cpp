@@ -42,6 +42,9 @@ const std::map<std::string, std::set<std::string>>& floors() {
     // What looks at models and graphs, float and quantized.
     a["debug"] = a["quant/workflow"];
     a["debug"].insert({"quant/workflow", "quant/algorithms"});
+    // What quantizes by trial: it asks debug which layers lose the accuracy.
+    a["quant/tune"] = a["debug"];
+    a["quant/tune"].insert("debug");
     // The face in C stands on all.
     a["c"] = a["debug"];
     a["c"].insert({"io", "debug", "quant/algorithms"});

@@ -1,0 +1,310 @@
+#include "octet/quant/tune/recipe.h"
+
+#include <algorithm>
+#include <cstring>
+#include <list>
+#include <mutex>
+
+#include "octet/base/check_impl.h"
+#include "octet/quant/algorithms/bias_correction.h"
+#include "octet/quant/algorithms/choose_ranges.h"
+#include "octet/quant/algorithms/gptq.h"
+#include "octet/quant/algorithms/weight_ranges.h"
+#include "octet/quant/backend/json_impl.h"
+#include "octet/quant/modules/qparams.h"
+#include "octet/quant/observe/fake_quantize.h"
+#include "octet/quant/observe/passive.h"
+
+namespace octet::quant {
+namespace {
+
+using graph::Graph;
+
+constexpr const char* kFormat = "octet.recipe";
+constexpr int64_t kVersion = 1;
+
+// The algorithms of octet/quant/algorithms with their default options, from the cheapest to the
+// dearest.
+std::list<RecipeStep> own_steps() {
+  return {
+      {.name = "weight_ranges",
+       .summary = "ranges of weights with the least squared error",
+       .needs_samples = false,
+       .on_prepared = [](ObservedGraphModule& prepared, const Batches&, const Attrs&,
+                         const Graph&) { choose_weight_ranges(prepared); }},
+      {.name = "bias_correction",
+       .summary = "biases take back what rounding moves the means by",
+       .on_prepared =
+           [](ObservedGraphModule& prepared, const Batches& samples, const Attrs&,
+              const Graph& float_graph) {
+             correct_bias(prepared, samples, {.float_graph = float_graph});
+           }},
+      {.name = "gptq",
+       .summary = "weights rounded by what layers compute",
+       .on_prepared =
+           [](ObservedGraphModule& prepared, const Batches& samples, const Attrs&,
+              const Graph& float_graph) { gptq(prepared, samples, {.float_graph = float_graph}); }},
+  };
+}
+
+std::mutex g_steps_mutex;
+std::list<RecipeStep>& known_steps() {
+  static std::list<RecipeStep> all = own_steps();
+  return all;
+}
+
+RecipeStep find_step(const std::string& name) {
+  std::vector<std::string> names;
+  for (RecipeStep& step : recipe_steps()) {
+    if (step.name == name) return step;
+    names.push_back(step.name);
+  }
+  OCTET_FAIL(not_found, "recipe: unknown step '{}'{} (known: {})", name, did_you_mean(name, names),
+             fmt::join(names, ", "));
+}
+
+OrderedJson options_to_json(const Attrs& options) {
+  OrderedJson json = OrderedJson::object();
+  for (const auto& [name, value] : options)
+    std::visit(
+        [&, &key = name](const auto& v) {
+          if constexpr (!std::is_same_v<std::decay_t<decltype(v)>, FromOperand>) json[key] = v;
+        },
+        value);
+  return json;
+}
+
+Attrs options_from_json(const Json& json, const std::string& who) {
+  OCTET_CHECK(json.is_object(), invalid_argument, "{}: expected an object, got {}", who,
+              brief(json));
+  Attrs attrs;
+  for (const auto& [name, value] : json.items()) {
+    if (value.is_boolean())
+      attrs.set(name, value.get<bool>());
+    else if (value.is_number_integer())
+      attrs.set(name, value.get<int64_t>());
+    else if (value.is_number())
+      attrs.set(name, value.get<double>());
+    else
+      attrs.set(name, text_of(value, fmt::format("{}: '{}'", who, name)));
+  }
+  return attrs;
+}
+
+// An observer of a value that is no constant, which chooses qparams from data; null for others.
+Observer* activation_observer(const ObservedGraphModule& prepared, const graph::Node& node) {
+  const graph::Graph& g = prepared.graph();
+  if (node.kind != graph::NodeKind::module || node.inputs.size() != 1 ||
+      g.is_constant(node.inputs[0]))
+    return nullptr;
+  auto* observer = dynamic_cast<Observer*>(prepared.submodule(node.scope).get());
+  return observer && observer->chooses_qparams() ? observer : nullptr;
+}
+
+// Each such observer once, by path.
+std::map<std::string, Observer*> activation_observers(const ObservedGraphModule& prepared) {
+  std::map<std::string, Observer*> all;
+  for (const graph::Node& node : prepared.graph().nodes())
+    if (Observer* observer = activation_observer(prepared, node)) all[node.scope] = observer;
+  return all;
+}
+
+void set_ranges(ObservedGraphModule& prepared, const Recipe& recipe) {
+  std::map<std::string, std::vector<std::string>> paths;  // by label
+  std::vector<std::string> labels;
+  for (const auto& [path, observer] : activation_observers(prepared)) {
+    if (dynamic_cast<FixedQParamsObserver*>(observer)) continue;
+    paths[observer->label()].push_back(path);
+    labels.push_back(observer->label());
+  }
+  for (const auto& [value, range] : recipe.ranges) {
+    const auto at = paths.find(value);
+    OCTET_CHECK(at != paths.end(), not_found, "recipe: no observer watches the value '{}'{}", value,
+                did_you_mean(value, labels));
+    for (const std::string& path : at->second) {
+      ObserverOptions options = prepared.submodule(path)->as<Observer>().options();
+      options.scale = range.scale;
+      options.zero_point = range.zero_point;
+      prepared.put_module(path, make_observer("fixed", options, value));
+    }
+  }
+}
+
+int64_t count_of(const Batches& samples) {
+  int64_t count = 0;
+  for (const std::vector<Tensor>& batch : samples)
+    count += batch.empty() || batch[0].dim() == 0 ? 1 : batch[0].size(0);
+  return count;
+}
+
+Graph after_graph_steps(const Graph& graph, const Recipe& recipe, const Batches& samples) {
+  Graph result = graph;
+  for (const Recipe::Step& step : recipe.steps) {
+    const RecipeStep known = find_step(step.name);
+    OCTET_CHECK(!samples.empty() || !known.needs_samples, invalid_argument,
+                "recipe: the step '{}' needs samples; give those that it was made with", step.name);
+    if (known.on_graph) result = known.on_graph(result, samples, step.options);
+  }
+  return result;
+}
+
+std::shared_ptr<ObservedGraphModule> prepared_with_ranges(const Graph& graph, const Recipe& recipe,
+                                                          const Batches& samples) {
+  auto prepared = prepare_fx(after_graph_steps(graph, recipe, samples), recipe.mapping,
+                             {.skip = recipe.skip, .backend = get_backend_config(recipe.backend)});
+  set_ranges(*prepared, recipe);
+  const auto observers = activation_observers(*prepared);
+  const bool missing = std::any_of(observers.begin(), observers.end(),
+                                   [](const auto& o) { return o.second->empty(); });
+  if (missing)
+    for (const std::vector<Tensor>& batch : samples) prepared->forward(batch);
+  return prepared;
+}
+
+}  // namespace
+
+std::vector<RecipeStep> recipe_steps() {
+  std::lock_guard lock(g_steps_mutex);
+  return {known_steps().begin(), known_steps().end()};
+}
+
+void register_recipe_step(RecipeStep step) {
+  std::lock_guard lock(g_steps_mutex);
+  for (const RecipeStep& known : known_steps())
+    OCTET_CHECK(known.name != step.name, invalid_argument,
+                "register_recipe_step: there is a step '{}' already", step.name);
+  known_steps().push_back(std::move(step));
+}
+
+std::string Recipe::to_json() const {
+  OrderedJson json{{"format", kFormat}, {"version", kVersion}, {"backend", backend}};
+  json["mapping"] = OrderedJson::parse(mapping.to_json());
+  json["skip"] = skip;
+  json["steps"] = OrderedJson::array();
+  for (const Step& step : steps)
+    json["steps"].push_back({{"name", step.name}, {"options", options_to_json(step.options)}});
+  json["samples"] = {{"count", samples.count},
+                     {"batch", samples.batch},
+                     {"without_every", samples.without_every},
+                     {"digest", samples.digest}};
+  json["ranges"] = OrderedJson::object();
+  for (const auto& [value, range] : ranges)
+    json["ranges"][value] = {
+        {"scale", range.scale}, {"zero_point", range.zero_point}, {"from", range.from}};
+  return json.dump(1) + "\n";
+}
+
+Recipe Recipe::from_json(std::string_view text) {
+  const std::string who = "recipe";
+  const Json json = parse_json(text, who);
+  check_keys(
+      json, {"format", "version", "backend", "mapping", "skip", "steps", "samples", "ranges"}, who);
+  OCTET_CHECK(json.contains("format") && json["format"] == kFormat, invalid_argument,
+              "{}: 'format' is not \"{}\"", who, kFormat);
+  const int64_t version =
+      json.contains("version") ? integer_of(json["version"], who + ": 'version'") : 0;
+  OCTET_CHECK(version == kVersion, unsupported, "{}: version {}; this octet reads version {}", who,
+              version, kVersion);
+  Recipe recipe;
+  if (json.contains("backend")) recipe.backend = text_of(json["backend"], who + ": 'backend'");
+  get_backend_config(recipe.backend);
+  if (json.contains("mapping")) recipe.mapping = QConfigMapping::from_json(json["mapping"].dump());
+  if (json.contains("samples")) {
+    const std::string where = who + ": 'samples'";
+    const Json& samples = json["samples"];
+    check_keys(samples, {"count", "batch", "without_every", "digest"}, where);
+    for (const auto& [key, number] : {std::pair{"count", &recipe.samples.count},
+                                      {"batch", &recipe.samples.batch},
+                                      {"without_every", &recipe.samples.without_every}}) {
+      if (!samples.contains(key)) continue;
+      *number = integer_of(samples[key], where);
+      OCTET_CHECK(*number >= 0, invalid_argument, "{}: '{}' is {}", where, key, *number);
+    }
+    if (samples.contains("digest")) recipe.samples.digest = text_of(samples["digest"], where);
+  }
+  if (json.contains("skip"))
+    for (const Json& name : list_of(json["skip"], who + ": 'skip'"))
+      recipe.skip.push_back(text_of(name, who + ": 'skip'"));
+  if (json.contains("steps"))
+    for (const Json& step : list_of(json["steps"], who + ": 'steps'")) {
+      check_keys(step, {"name", "options"}, who + ": 'steps'");
+      OCTET_CHECK(step.contains("name"), invalid_argument, "{}: a step has no name", who);
+      Step made{text_of(step["name"], who + ": 'steps'")};
+      find_step(made.name);
+      if (step.contains("options"))
+        made.options = options_from_json(step["options"], who + ": options of " + made.name);
+      recipe.steps.push_back(std::move(made));
+    }
+  if (json.contains("ranges")) {
+    OCTET_CHECK(json["ranges"].is_object(), invalid_argument,
+                "{}: 'ranges': expected an object, got {}", who, brief(json["ranges"]));
+    for (const auto& [value, range] : json["ranges"].items()) {
+      const std::string where = fmt::format("{}: the range of '{}'", who, value);
+      check_keys(range, {"scale", "zero_point", "from"}, where);
+      OCTET_CHECK(range.contains("scale") && range.contains("zero_point"), invalid_argument,
+                  "{} has no scale or no zero_point", where);
+      Range& made = recipe.ranges[value];
+      made.scale = number_of(range["scale"], where);
+      made.zero_point = integer_of(range["zero_point"], where);
+      if (range.contains("from")) made.from = text_of(range["from"], where);
+    }
+  }
+  return recipe;
+}
+
+void calibrate(const Graph& graph, Recipe& recipe, const Batches& samples, bool choose) {
+  OCTET_CHECK(!samples.empty(), invalid_argument,
+              "calibrate: there are no samples; give at least one batch");
+  auto prepared = prepared_with_ranges(graph, recipe, samples);
+  if (choose) choose_ranges(*prepared, samples);
+  for (const auto& [path, observer] : activation_observers(*prepared)) {
+    if (dynamic_cast<FixedQParamsObserver*>(observer)) continue;
+    const QParams q = observer->calculate_qparams();
+    const ObserverFactory from(observer->type_name(), observer->options());
+    recipe.ranges[observer->label()] = {q.scales[0], static_cast<int64_t>(q.zero_points[0]),
+                                        to_string(from)};
+  }
+  recipe.samples.count = count_of(samples);
+  recipe.samples.batch = count_of({samples[0]});
+  recipe.samples.digest = digest_of(samples);
+}
+
+std::shared_ptr<ObservedGraphModule> prepare(const Graph& graph, const Recipe& recipe,
+                                             const Batches& samples) {
+  auto prepared = prepared_with_ranges(graph, recipe, samples);
+  const Graph float_graph = recipe.steps.empty() ? Graph() : prepared->watched().graph;
+  for (const Recipe::Step& step : recipe.steps)
+    if (const RecipeStep known = find_step(step.name); known.on_prepared)
+      known.on_prepared(*prepared, samples, step.options, float_graph);
+  return prepared;
+}
+
+Graph apply(const Graph& graph, const Recipe& recipe, const Batches& samples,
+            ConversionReport* report) {
+  Graph result = convert_fx(prepare(graph, recipe, samples), report)->graph();
+  result.metadata["quantization"] = "static";
+  result.metadata["recipe"] = recipe.to_json();
+  return result;
+}
+
+std::string digest_of(const Batches& samples) {
+  uint64_t hash = 14695981039346656037u;  // FNV-1a, 8 bytes at a time
+  const auto add = [&](const void* data, size_t bytes) {
+    const auto* p = static_cast<const unsigned char*>(data);
+    for (size_t i = 0; i < bytes; i += 8) {
+      uint64_t word = 0;
+      std::memcpy(&word, p + i, std::min<size_t>(8, bytes - i));
+      hash = (hash ^ word) * 1099511628211u;
+      hash ^= hash >> 29;
+    }
+  };
+  const size_t inputs = samples.empty() ? 0 : samples[0].size();
+  for (size_t i = 0; i < inputs; ++i)
+    for (const std::vector<Tensor>& batch : samples) {
+      const Tensor dense = batch.at(i).contiguous();
+      add(dense.raw_data(), static_cast<size_t>(dense.nbytes()));
+    }
+  return fmt::format("{:016x}", hash);
+}
+
+}  // namespace octet::quant

@@ -1,0 +1,479 @@
+#include "octet/quant/tune/tune.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <optional>
+#include <set>
+
+#include "octet/base/check_impl.h"
+#include "octet/base/file.h"
+#include "octet/base/json_impl.h"
+#include "octet/base/text.h"
+#include "octet/debug/metrics.h"
+#include "octet/debug/sensitivity.h"
+#include "octet/runtime/program.h"
+
+namespace octet::quant {
+namespace {
+
+using graph::Graph;
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kMostPriced = 16;  // layers whose price is measured
+constexpr double kSameCost = 0.02;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// -- metrics --------------------------------------------------------------------------------------
+
+debug::ErrorStatistics error_of(const Batches& expected, const Batches& got) {
+  debug::ErrorStatistics error;
+  for (size_t b = 0; b < expected.size(); ++b)
+    for (size_t i = 0; i < expected[b].size(); ++i)
+      if (is_floating(expected[b][i].dtype())) error.add(expected[b][i], got[b][i]);
+  return error;
+}
+
+double agreement_of(const Batches& expected, const Batches& got,
+                    debug::Share (*of)(const Tensor&, const Tensor&)) {
+  debug::Share share;
+  for (size_t b = 0; b < expected.size(); ++b) share += of(expected[b].at(0), got[b].at(0));
+  return share.value();
+}
+
+const std::vector<TuneMetric>& named_metrics() {
+  static const std::vector<TuneMetric> all = {
+      {"cosine",
+       [](const Batches& x, const Batches& y) { return error_of(x, y).cosine_similarity(); }},
+      {"sqnr", [](const Batches& x, const Batches& y) { return error_of(x, y).sqnr(); }},
+      {"agreement",
+       [](const Batches& x, const Batches& y) {
+         return agreement_of(
+             x, y, [](const Tensor& a, const Tensor& b) { return debug::argmax_agreement(a, b); });
+       }},
+      {"sequence", [](const Batches& x, const Batches& y) {
+         return agreement_of(x, y, [](const Tensor& a, const Tensor& b) {
+           return debug::sequence_agreement(a, b);
+         });
+       }}};
+  return all;
+}
+
+// -- cost -----------------------------------------------------------------------------------------
+
+// The first sample of a batch, where the network takes any number of them.
+std::vector<Tensor> one_sample(const Graph& graph, const std::vector<Tensor>& batch) {
+  std::vector<Tensor> one;
+  for (size_t i = 0; i < batch.size(); ++i) {
+    const TensorType& type = graph.type(graph.inputs()[i]);
+    if (type.dims.empty() || type.dims[0].known()) return batch;
+    one.push_back(batch[i].slice(0, 0, 1).contiguous());
+  }
+  return one;
+}
+
+// Time of a graph over that of the float one, in turns: least of each, so that what else runs on
+// the machine counts little.
+double relative_time(const runtime::Program& reference, const Graph& graph,
+                     const std::vector<Tensor>& inputs) {
+  const runtime::Program program = runtime::compile(graph);
+  const auto seconds = [&](const runtime::Program& p) {
+    const auto start = Clock::now();
+    p.run(inputs);
+    return seconds_since(start);
+  };
+  seconds(reference);
+  seconds(program);
+  double least[2] = {INFINITY, INFINITY};
+  const auto start = Clock::now();
+  for (int i = 0; i < 5 || (i < 200 && seconds_since(start) < 0.2); ++i) {
+    least[0] = std::min(least[0], seconds(reference));
+    least[1] = std::min(least[1], seconds(program));
+  }
+  return std::max(least[1], 1e-9) / std::max(least[0], 1e-9);
+}
+
+// -- what is on disk ------------------------------------------------------------------------------
+
+struct PricedLayer {
+  std::string name;
+  double share = 0, price = 0;  // of the noise; of the cost
+};
+
+// Trials and what else was measured. All decisions are made from what is here.
+class TuneState {
+ public:
+  TuneState(const std::filesystem::path& directory, std::string of, bool resume)
+      : directory_(directory), of_(std::move(of)), start_(Clock::now()) {
+    if (directory_.empty()) return;
+    std::filesystem::create_directories(directory_);
+    if (resume && std::filesystem::exists(file()))
+      read();
+    else
+      write();
+  }
+
+  double seconds() const { return before_ + seconds_since(start_); }
+
+  struct Entry {
+    TuneTrial trial;
+    Recipe recipe;
+  };
+  const Entry* find(const std::string& name) const {
+    for (const Entry& e : entries_)
+      if (e.trial.name == name) return &e;
+    return nullptr;
+  }
+  const Entry& add(TuneTrial trial, Recipe recipe) {
+    if (!directory_.empty()) write_file_atomically(recipe_file(entries_.size()), recipe.to_json());
+    entries_.push_back({std::move(trial), std::move(recipe)});
+    write();
+    return entries_.back();
+  }
+
+  const std::optional<std::vector<PricedLayer>>& layers() const { return layers_; }
+  void set_layers(std::vector<PricedLayer> layers) {
+    layers_ = std::move(layers);
+    write();
+  }
+
+ private:
+  std::filesystem::path file() const { return directory_ / "state.json"; }
+  std::filesystem::path recipe_file(size_t number) const {
+    return directory_ / fmt::format("{:03}.json", number);
+  }
+
+  void write() const {
+    if (directory_.empty()) return;
+    OrderedJson json{{"of", of_}, {"seconds", seconds()}, {"trials", OrderedJson::array()}};
+    for (const Entry& e : entries_)
+      json["trials"].push_back({{"name", e.trial.name},
+                                {"score", e.trial.score},
+                                {"cost", e.trial.cost},
+                                {"left_float", e.trial.left_float}});
+    if (layers_) {
+      json["layers"] = OrderedJson::array();
+      for (const PricedLayer& l : *layers_)
+        json["layers"].push_back({{"name", l.name}, {"share", l.share}, {"price", l.price}});
+    }
+    write_file_atomically(file(), json.dump(1) + "\n");
+  }
+
+  void read() {
+    const Json json = read_json(file());
+    OCTET_CHECK(json.is_object() && json.contains("of") && json["of"] == of_, invalid_argument,
+                "{}: it is the work on another network, other samples or options; name another "
+                "directory, or start anew",
+                file().string());
+    try {
+      before_ = json.at("seconds").get<double>();
+      for (const Json& t : json.at("trials")) {
+        TuneTrial trial{.name = t.at("name").get<std::string>(),
+                        .score = t.at("score").get<double>(),
+                        .cost = t.at("cost").get<double>(),
+                        .left_float = t.at("left_float").get<std::vector<std::string>>()};
+        const Recipe recipe = Recipe::from_json(read_file(recipe_file(entries_.size())));
+        entries_.push_back({std::move(trial), recipe});
+      }
+      if (json.contains("layers")) {
+        layers_.emplace();
+        for (const Json& l : json.at("layers"))
+          layers_->push_back({l.at("name").get<std::string>(), l.at("share").get<double>(),
+                              l.at("price").get<double>()});
+      }
+    } catch (const Json::exception& e) {
+      OCTET_FAIL(corrupt, "{}: {}", file().string(), e.what());
+    }
+  }
+
+  const std::filesystem::path directory_;
+  const std::string of_;
+  const Clock::time_point start_;
+  double before_ = 0;  // seconds
+  std::vector<Entry> entries_;
+  std::optional<std::vector<PricedLayer>> layers_;
+};
+
+// -- the ladder -----------------------------------------------------------------------------------
+
+QConfigMapping percentiles() {
+  QConfig q = get_default_qconfig("native");
+  q.activation = ObserverFactory("percentile").with_args(q.activation.options());
+  return q;
+}
+
+class Tuner {
+ public:
+  Tuner(const Graph& graph, const TuneData& data, const TuneOptions& options)
+      : graph_(graph),
+        data_(data),
+        options_(options),
+        reference_(runtime::compile(graph)),
+        state_(options.state, description(), options.resume) {
+    for (const std::vector<Tensor>& batch : data.judge) expected_.push_back(reference_.run(batch));
+    result_.float_score = options.metric.score(expected_, expected_);
+    result_.bar = std::isnan(options.target)
+                      ? result_.float_score - options.max_drop * std::abs(result_.float_score)
+                      : options.target;
+    OCTET_CHECK(std::isfinite(result_.bar), invalid_argument,
+                "tune: the float network's {} is {}, from which no drop can be told; give a target",
+                options.metric.name, result_.float_score);
+  }
+
+  TuneResult run() {
+    try_ranges();
+    if (!done()) try_steps();
+    if (!done()) try_floats();
+    OCTET_CHECK(!result_.trials.empty(), internal, "tune: no trial could be made: {}",
+                fmt::join(result_.notes, "; "));
+    const size_t best = best_index();
+    result_.best_index = best;
+    result_.recipe = recipes_[best];
+    // Whether this run made it or one before that was cut off.
+    result_.graph =
+        kept_ == best ? std::move(kept_graph_) : apply(graph_, recipes_[best], data_.fit);
+    if (options_.on_best) options_.on_best(result_.graph, result_.recipe);
+    return std::move(result_);
+  }
+
+ private:
+  std::string description() const {
+    std::vector<Tensor> constants;
+    for (const graph::Node& node : graph_.nodes())
+      if (node.kind == graph::NodeKind::constant) constants.push_back(node.value);
+    const std::string text =
+        fmt::format("{} {} {} {} {} {} {} {} {} {} {}", graph::print(graph_),
+                    digest_of({constants}), digest_of(data_.fit), digest_of(data_.judge),
+                    options_.metric.name, options_.target, options_.max_drop, options_.slowest,
+                    options_.mapping.to_json(), fmt::join(options_.skip, ","), options_.backend);
+    return digest_of({{Tensor::from(std::vector<uint8_t>(text.begin(), text.end()),
+                                    {static_cast<int64_t>(text.size())})}});
+  }
+
+  bool is_late() const { return state_.seconds() > 60 * options_.minutes; }
+  bool done() const {
+    return is_late() || (!result_.trials.empty() && result_.trials[best_index()].above);
+  }
+
+  double cost_of(const Graph& graph) const {
+    return options_.cost ? options_.cost(graph)
+                         : relative_time(reference_, graph, one_sample(graph_, data_.judge[0]));
+  }
+
+  // Of the trials so far.
+  size_t best_index() const {
+    size_t best = 0;
+    for (size_t i = 1; i < result_.trials.size(); ++i)
+      if (is_better(result_.trials[i], result_.trials[best])) best = i;
+    return best;
+  }
+  static bool is_better(const TuneTrial& a, const TuneTrial& b) {
+    if (a.above != b.above) return a.above;
+    if (!a.above) return a.score > b.score;
+    if (a.cost < b.cost * (1 - kSameCost)) return true;
+    if (b.cost < a.cost * (1 - kSameCost)) return false;
+    return a.score > b.score;
+  }
+
+  // Makes a network and judges it, unless that is on disk. Its number; nullopt, with a note, if it
+  // cannot be made.
+  std::optional<size_t> attempt(const std::string& name, Recipe recipe, bool choose,
+                                const std::vector<std::string>& left_float = {}) {
+    if (const TuneState::Entry* known = state_.find(name)) return keep(*known, nullptr);
+    Graph made;
+    try {
+      recipe.samples.without_every = data_.without_every;
+      calibrate(graph_, recipe, data_.fit, choose);
+      made = apply(graph_, recipe, data_.fit);
+    } catch (const Error& e) {
+      result_.notes.push_back(fmt::format("{}: {}", name, e.what()));
+      return std::nullopt;
+    }
+    const runtime::Program program = runtime::compile(made);
+    Batches got;
+    for (const std::vector<Tensor>& batch : data_.judge) got.push_back(program.run(batch));
+    TuneTrial trial{.name = name,
+                    .score = std::clamp(options_.metric.score(expected_, got), -1e300, 1e300),
+                    .cost = cost_of(made),
+                    .left_float = left_float};
+    OCTET_CHECK(!std::isnan(trial.score), invalid_argument, "tune: the {} of '{}' is no number",
+                options_.metric.name, name);
+    return keep(state_.add(std::move(trial), std::move(recipe)), &made);
+  }
+
+  size_t keep(const TuneState::Entry& entry, Graph* made) {
+    const size_t number = result_.trials.size();
+    result_.trials.push_back(entry.trial);
+    result_.trials.back().above = entry.trial.score >= result_.bar;
+    recipes_.push_back(entry.recipe);
+    if (made && best_index() == number) {
+      kept_ = number;
+      kept_graph_ = std::move(*made);
+      if (options_.on_best) options_.on_best(kept_graph_, entry.recipe);
+    }
+    if (options_.on_trial) options_.on_trial(result_.trials.back());
+    return number;
+  }
+
+  void try_ranges() {
+    Recipe recipe{.mapping = options_.mapping.global_qconfig() ? options_.mapping : percentiles(),
+                  .backend = options_.backend,
+                  .skip = options_.skip};
+    attempt("calibrated", recipe, false);
+    if (!is_late()) attempt("ranges", recipe, true);
+  }
+
+  void try_steps() {
+    for (const RecipeStep& step : recipe_steps()) {
+      if (done() || result_.trials.empty()) return;
+      const size_t best = best_index();
+      Recipe recipe = recipes_[best];
+      recipe.steps.push_back({step.name});
+      // Those of a network with other weights are others.
+      if (step.on_graph) recipe.ranges.clear();
+      attempt(result_.trials[best].name + ", " + step.name, recipe, step.on_graph != nullptr);
+    }
+  }
+
+  // The recipe with these layers left float: with its ranges, as far as there are observers for
+  // them. Others are chosen as its mapping says.
+  Recipe leaving(const Recipe& base, const std::vector<std::string>& layers) const {
+    Recipe recipe = base;
+    recipe.skip.insert(recipe.skip.end(), layers.begin(), layers.end());
+    recipe.ranges.clear();
+    const auto prepared =
+        prepare_fx(graph_, recipe.mapping,
+                   {.skip = recipe.skip, .backend = get_backend_config(recipe.backend)});
+    for (const auto& [path, module] : prepared->named_modules())
+      if (const auto* observer = dynamic_cast<const Observer*>(module))
+        if (const auto at = base.ranges.find(observer->label()); at != base.ranges.end())
+          recipe.ranges.insert(*at);
+    return recipe;
+  }
+
+  // Layers of the base by the noise that leaving them float takes away, for what it costs.
+  std::vector<PricedLayer> price_layers(const Recipe& base, double base_cost) {
+    // Noise is that of the float network's own weights: steps write rounded ones in their place.
+    Recipe plain = base;
+    std::erase_if(plain.steps, [](const Recipe::Step& step) {
+      const std::vector<RecipeStep> known = recipe_steps();
+      return std::any_of(known.begin(), known.end(),
+                         [&](const RecipeStep& k) { return k.name == step.name && k.on_prepared; });
+    });
+    const auto prepared = prepare(graph_, plain, data_.fit);
+    debug::Sensitivity found;
+    try {
+      found =
+          debug::sensitivity(*prepared, data_.fit, {.method = debug::SensitivityMethod::estimate});
+    } catch (const Error& e) {
+      result_.notes.push_back(fmt::format("noise of layers, estimated: {}", e.what()));
+      found = debug::sensitivity(*prepared, {data_.fit[0]},
+                                 {.method = debug::SensitivityMethod::alone});
+    }
+    std::vector<PricedLayer> layers;
+    for (const debug::LayerSensitivity& s : found.layers)
+      if (!s.left_float && s.op != "input") layers.push_back({s.name, s.share, 0});
+    std::stable_sort(layers.begin(), layers.end(),
+                     [](const auto& a, const auto& b) { return a.share > b.share; });
+    if (layers.size() > kMostPriced) layers.resize(kMostPriced);
+    for (PricedLayer& layer : layers) {
+      Recipe recipe = leaving(base, {layer.name});
+      calibrate(graph_, recipe, {data_.fit[0]});
+      const double cost = cost_of(apply(graph_, recipe, data_.fit));
+      layer.price = std::max(cost - base_cost, 1e-3 * base_cost);
+    }
+    std::stable_sort(layers.begin(), layers.end(), [](const auto& a, const auto& b) {
+      return a.share / a.price > b.share / b.price;
+    });
+    return layers;
+  }
+
+  void try_floats() {
+    if (result_.trials.empty()) return;
+    const size_t base = best_index();
+    const double base_cost = result_.trials[base].cost;
+    if (!state_.layers()) state_.set_layers(price_layers(recipes_[base], base_cost));
+    std::vector<std::string> layers;
+    double expected = base_cost;
+    for (const PricedLayer& layer : *state_.layers()) {
+      if (expected + layer.price > options_.slowest * base_cost) continue;
+      expected += layer.price;
+      layers.push_back(layer.name);
+    }
+    const auto with = [&](size_t count) -> std::optional<bool> {  // whether it is above the bar
+      const std::vector<std::string> chosen(layers.begin(),
+                                            layers.begin() + static_cast<std::ptrdiff_t>(count));
+      const auto number = attempt(fmt::format("{}, {} layer{} float", result_.trials[base].name,
+                                              count, count == 1 ? "" : "s"),
+                                  leaving(recipes_[base], chosen), false, chosen);
+      return number ? std::optional(result_.trials[*number].above) : std::nullopt;
+    };
+    size_t enough = 0, few = 0;
+    for (size_t count = 1; !layers.empty() && !is_late(); count *= 2) {
+      count = std::min(count, layers.size());
+      if (with(count).value_or(false)) {
+        enough = count;
+        break;
+      }
+      few = count;
+      if (count == layers.size()) break;
+    }
+    while (enough > few + 1 && !is_late()) {
+      const size_t middle = (enough + few) / 2;
+      (with(middle).value_or(false) ? enough : few) = middle;
+    }
+  }
+
+  const Graph& graph_;
+  const TuneData& data_;
+  const TuneOptions& options_;
+  const runtime::Program reference_;
+  TuneState state_;
+  Batches expected_;
+  TuneResult result_;
+  std::vector<Recipe> recipes_;  // by trial
+  size_t kept_ = SIZE_MAX;       // the trial of kept_graph_
+  Graph kept_graph_;
+};
+
+}  // namespace
+
+TuneMetric tune_metric(std::string_view name) {
+  for (const TuneMetric& metric : named_metrics())
+    if (metric.name == name) return metric;
+  const std::vector<std::string> names = tune_metric_names();
+  OCTET_FAIL(invalid_argument, "unknown metric '{}'{} (known: {})", name, did_you_mean(name, names),
+             fmt::join(names, ", "));
+}
+
+std::vector<std::string> tune_metric_names() {
+  std::vector<std::string> names;
+  for (const TuneMetric& metric : named_metrics()) names.push_back(metric.name);
+  return names;
+}
+
+TuneMetric top_k_metric(int64_t k, std::vector<Tensor> labels) {
+  return {fmt::format("top-{}", k),
+          [k, labels = std::move(labels)](const Batches&, const Batches& got) {
+            OCTET_CHECK(labels.size() == got.size(), invalid_argument,
+                        "top_k_metric: labels of {} batches, results of {}", labels.size(),
+                        got.size());
+            debug::Share share;
+            for (size_t b = 0; b < got.size(); ++b)
+              share += debug::top_k(got[b].at(0), labels[b], k);
+            return share.value();
+          }};
+}
+
+TuneResult tune(const Graph& graph, const TuneData& data, const TuneOptions& options) {
+  OCTET_CHECK(!data.fit.empty() && !data.judge.empty(), invalid_argument,
+              "tune: {} batches to fit with and {} to judge by; expected one or more of each",
+              data.fit.size(), data.judge.size());
+  OCTET_CHECK(options.metric.score, invalid_argument, "tune: the metric has no function");
+  return Tuner(graph, data, options).run();
+}
+
+}  // namespace octet::quant

@@ -1,0 +1,94 @@
+#pragma once
+// The best quantization of a network, found by trial (docs/accuracy.md): from what costs nothing
+// when the network runs (ranges, then the steps of recipe_steps()) to what does (layers left
+// float), each kept if it helps on samples that it did not see.
+//
+//   quant::TuneData data{.fit = calibration, .judge = held_out};
+//   quant::TuneResult best = quant::tune(graph, data);
+//   std::cout << best.best().name << ": " << best.best().score << "\n";
+
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "octet/quant/tune/recipe.h"
+
+namespace octet::quant {
+
+struct TuneData {
+  Batches fit;    // what ranges and steps are made with; small batches where memory is short
+  Batches judge;  // what trials are judged by
+  int64_t without_every = 0;  // of `fit`: Recipe::Samples
+};
+
+// Judges a network by its results on the judging batches; higher is better. Called for the float
+// network (`got` is `expected` then) and for each trial.
+struct TuneMetric {
+  std::string name;
+  std::function<double(const Batches& expected, const Batches& got)> score;
+};
+// By name, without labels: "cosine" (of all float outputs), "sqnr" (in dB), "agreement" (largest
+// scores of the first output along its last dimension: debug::argmax_agreement), "sequence"
+// (debug::sequence_agreement). Error for other names.
+TuneMetric tune_metric(std::string_view name);
+std::vector<std::string> tune_metric_names();
+// Top-k of the first output; a tensor of labels for each judging batch.
+TuneMetric top_k_metric(int64_t k, std::vector<Tensor> labels);
+
+struct TuneTrial {
+  std::string name;  // "percentile", "ranges", "ranges, equalize", "ranges, 4 layers float"
+  double score = 0;  // of the metric
+  double cost = 0;   // TuneOptions::cost
+  std::vector<std::string> left_float = {};  // by the tuner
+  bool above = false;                        // the bar
+};
+
+struct TuneResult {
+  double float_score = 0, bar = 0;
+  std::vector<TuneTrial> trials;  // in the order in which they were made
+  size_t best_index = 0;
+  std::vector<std::string> notes;  // steps that could not be tried, and why
+  Recipe recipe;                   // of the best
+  graph::Graph graph;              // which it makes
+  const TuneTrial& best() const { return trials.at(best_index); }
+};
+
+struct TuneOptions {
+  TuneMetric metric = tune_metric("cosine");
+  // The bar: a score that is enough; or, where that is NaN, the float network's score less
+  // max_drop times its magnitude. (SQNR, which is infinite for the float network, needs a target.)
+  double target = NAN;
+  double max_drop = 0.005;
+  double minutes = 10;  // no trial begins later; those of work that goes on count too
+  // No network is tried that is expected to cost more than this times the one with all in 8 bits.
+  double slowest = 1.25;
+  // What a network costs when it runs, above 0; by default its time for one judging batch divided
+  // by the float network's, measured in turns. It decides between trials above the bar.
+  std::function<double(const graph::Graph&)> cost = {};
+  QConfigMapping mapping = {};  // with what all layers start; empty: get_default_qconfig_mapping()
+  std::vector<std::string> skip = {};  // layers that stay float in all trials
+  std::string backend = "native";
+  // A directory for the work: a recipe for each trial (NNN.json) and state.json, written atomically
+  // after each. With `resume`, what it holds is not done again, and the result is the same as if
+  // the work had not been cut off: all decisions are made from what is on disk. Error if it is of
+  // another network, other samples or options. "": none.
+  std::filesystem::path state = {};
+  bool resume = false;
+  std::function<void(const TuneTrial&)> on_trial = {};  // after each
+  // When a trial is the best so far, and at the end: what is to be kept.
+  std::function<void(const graph::Graph&, const Recipe&)> on_best = {};
+};
+
+// The ladder, until a trial is above the bar or the time is up:
+//  1. ranges: percentiles for all values; then by the noise at the outputs (choose_ranges)
+//  2. each step of recipe_steps(), added to the best so far if the score is higher with it
+//  3. layers left float: those that make the most noise (debug::sensitivity, its estimate) for what
+//     leaving them float costs; 1, 2, 4, ... of them, then fewer again while the bar holds
+// Best is the trial with the least cost above the bar (of equal ones, within 2%, the higher score);
+// while there is none, the one with the highest score. Errors: invalid_argument without samples;
+// those of prepare_fx; internal if no trial could be made.
+TuneResult tune(const graph::Graph& graph, const TuneData& data, const TuneOptions& options = {});
+
+}  // namespace octet::quant

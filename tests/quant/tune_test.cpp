@@ -1,0 +1,223 @@
+#include "octet/quant/tune/tune.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "octet/base/file.h"
+#include "octet/base/random.h"
+#include "octet/graph/passes/fuse_lookups.h"
+#include "octet/graph/trace.h"
+#include "octet/nn/nn.h"
+#include "octet/ops/functional.h"
+#include "octet/runtime/program.h"
+#include "tests/expect_error.h"
+#include "tests/temp_dir.h"
+
+namespace octet::tune_test {
+
+namespace F = functional;
+using namespace quant;
+
+struct Net : nn::Module {
+  nn::Slot conv1 = slot("conv1", nn::Conv2d(3, 8, 3, {.padding = 1}));
+  nn::Slot conv2 = slot("conv2", nn::Conv2d(8, 8, 3, {.padding = 1}));
+  nn::Slot conv3 = slot("conv3", nn::Conv2d(8, 8, 3, {.padding = 1}));
+  nn::Slot fc = slot("fc", nn::Linear(8 * 16, 5));
+  Tensor forward(Tensor x) override {
+    const Tensor a = F::relu(conv1(x)), b = F::relu(conv2(a)), c = F::relu(conv3(b));
+    return fc(F::flatten(F::max_pool2d(c, 3), 1));
+  }
+};
+
+Batches batches(uint64_t seed) {
+  Batches all;
+  for (uint64_t i = 0; i < 3; ++i) all.push_back({Tensor::randn({4, 3, 12, 12}, seed + i)});
+  return all;
+}
+
+graph::Graph network() {
+  manual_seed(3);
+  auto model = nn::make<Net>();
+  model->eval();
+  return graph::trace(*model, std::vector<Tensor>{batches(1)[0][0]})->to_graph();
+}
+
+// The layer `coarse` has weights of three codes, and so makes most of the noise.
+QConfigMapping planted(const std::string& coarse) {
+  QConfig q = get_default_qconfig(), bad = q;
+  bad.weight = bad.weight.with_quant_range(-1, 1);
+  return QConfigMapping(q).set_module_name(coarse, bad);
+}
+
+double operators_in_float(const graph::Graph& g) {
+  double cost = 0;
+  const std::vector<bool> on_codes = graph::calls_on_codes(g);
+  for (size_t n = 0; n < on_codes.size(); ++n)
+    cost += g.nodes()[n].kind == graph::NodeKind::call ? (on_codes[n] ? 1 : 1.2) : 0;
+  return cost;
+}
+
+TuneOptions options_for(const std::string& coarse) {
+  TuneOptions o{.metric = tune_metric("sqnr"), .target = 30, .slowest = 2};
+  o.mapping = planted(coarse);
+  o.cost = operators_in_float;
+  return o;
+}
+
+const TuneData& data() {
+  static const TuneData d{.fit = batches(1), .judge = batches(11)};
+  return d;
+}
+
+TEST(Tune, FindsTheLayerThatLosesTheAccuracy) {
+  for (const std::string coarse : {"conv1", "conv2", "conv3", "fc"}) {
+    SCOPED_TRACE(coarse);
+    const TuneResult r = tune(network(), data(), options_for(coarse));
+    EXPECT_LT(r.trials[0].score, 20);
+    EXPECT_GE(r.best().score, 30);
+    EXPECT_TRUE(r.best().above);
+    EXPECT_EQ(r.best().left_float, std::vector<std::string>{coarse});
+    EXPECT_EQ(r.recipe.skip, std::vector<std::string>{coarse});
+  }
+}
+
+TEST(Tune, StopsWhereTheBarIsReached) {
+  TuneOptions o = options_for("conv2");
+  o.target = 1;
+  const TuneResult r = tune(network(), data(), o);
+  EXPECT_EQ(r.trials.size(), 2u) << "calibrated, ranges";
+  EXPECT_TRUE(r.best().left_float.empty());
+}
+
+TEST(Tune, WithoutATrialAboveTheBarTheHighestScoreIsBest) {
+  TuneOptions o = options_for("conv2");
+  o.target = 1000;
+  o.slowest = 1.01;  // no layer may be left float
+  const TuneResult r = tune(network(), data(), o);
+  EXPECT_FALSE(r.best().above);
+  for (const TuneTrial& t : r.trials) {
+    EXPECT_LE(t.score, r.best().score);
+    EXPECT_TRUE(t.left_float.empty());
+  }
+}
+
+TEST(Tune, TheResultIsWhatItsRecipeMakesAndWhatTheScoreWasMeasuredOn) {
+  const graph::Graph g = network();
+  const TuneResult r = tune(g, data(), options_for("conv3"));
+  const graph::Graph again = apply(g, Recipe::from_json(r.recipe.to_json()), data().fit);
+  EXPECT_EQ(graph::print(again, {.full = true}), graph::print(r.graph, {.full = true}));
+  const auto before = runtime::compile(g), after = runtime::compile(again);
+  Batches expected, got;
+  for (const auto& batch : data().judge) {
+    expected.push_back(before.run(batch));
+    got.push_back(after.run(batch));
+  }
+  EXPECT_EQ(tune_metric("sqnr").score(expected, got), r.best().score);
+}
+
+TEST(Tune, KeepsAStepThatHelpsAndDropsOneThatDoesNot) {
+  static bool on = false, registered = false;  // other tests do without
+  if (!registered) {
+    // Puts the good ranges of a calibration back, or makes all values coarse.
+    const auto scaled = [](double factor) {
+      return [factor](ObservedGraphModule& p, const Batches&, const Attrs&, const graph::Graph&) {
+        if (!on) return;
+        for (const auto& [path, module] : p.named_modules()) {
+          auto* observer = dynamic_cast<Observer*>(module);
+          if (!observer || !observer->options().scale) continue;
+          ObserverOptions o = observer->options();
+          o.scale = *o.scale * factor;
+          p.put_module(path, make_observer("fixed", o, observer->label()));
+        }
+      };
+    };
+    register_recipe_step({.name = "test coarser", .on_prepared = scaled(8)});
+    register_recipe_step({.name = "test finer", .on_prepared = scaled(1.0 / 4)});
+  }
+  registered = on = true;
+  const graph::Graph g = network();
+  TuneOptions o{.metric = tune_metric("sqnr"), .target = 1000, .slowest = 1.01};
+  o.cost = operators_in_float;
+  // Ranges that are 16 times too wide, as an outlier would make them.
+  Batches wide = batches(1);
+  wide[0][0] = wide[0][0] * 16.0;
+  QConfig q = get_default_qconfig();
+  q.activation = ObserverFactory("minmax").with_args(q.activation.options());
+  o.mapping = q;
+  const TuneData outlier{.fit = wide, .judge = batches(11)};
+  const TuneResult r = tune(g, outlier, o);
+  on = false;
+  const auto has = [&](const std::string& name) {
+    return std::any_of(r.recipe.steps.begin(), r.recipe.steps.end(),
+                       [&](const Recipe::Step& step) { return step.name == name; });
+  };
+  EXPECT_TRUE(has("test finer"));
+  EXPECT_FALSE(has("test coarser"));
+}
+
+TEST(Tune, GoesOnFromWhatIsOnDiskToTheSameResult) {
+  const graph::Graph g = network();
+  testing::TempDir dir;
+  TuneOptions whole = options_for("conv3");
+  whole.state = dir / "whole";
+  const TuneResult expected = tune(g, data(), whole);
+  for (size_t cut = 1; cut <= expected.trials.size(); ++cut) {
+    SCOPED_TRACE(cut);
+    TuneOptions o = options_for("conv3");
+    o.state = dir / fmt::format("cut{}", cut);
+    size_t made = 0;
+    o.on_trial = [&](const TuneTrial&) {
+      if (++made == cut) fail(ErrorCode::internal, "cut off");
+    };
+    EXPECT_THROW(tune(g, data(), o), Error);
+    o.resume = true;
+    made = SIZE_MAX / 2;
+    const TuneResult r = tune(g, data(), o);
+    EXPECT_EQ(r.recipe.to_json(), expected.recipe.to_json());
+    EXPECT_EQ(graph::print(r.graph, {.full = true}), graph::print(expected.graph, {.full = true}));
+    ASSERT_EQ(r.trials.size(), expected.trials.size());
+    for (size_t i = 0; i < r.trials.size(); ++i) {
+      EXPECT_EQ(r.trials[i].name, expected.trials[i].name);
+      EXPECT_EQ(r.trials[i].score, expected.trials[i].score);
+    }
+  }
+}
+
+TEST(Tune, EveryTrialOnDiskIsARecipe) {
+  const graph::Graph g = network();
+  testing::TempDir dir;
+  TuneOptions o = options_for("conv1");
+  o.state = dir / "work";
+  const TuneResult r = tune(g, data(), o);
+  for (size_t i = 0; i < r.trials.size(); ++i) {
+    const Recipe recipe = Recipe::from_json(read_file(o.state / fmt::format("{:03}.json", i)));
+    EXPECT_NO_THROW(apply(g, recipe, data().fit));
+  }
+}
+
+TEST(Tune, WorkOnSomethingElseIsNotGoneOnWith) {
+  testing::TempDir dir;
+  TuneOptions o = options_for("conv1");
+  o.state = dir / "work";
+  tune(network(), data(), o);
+  o.resume = true;
+  o.target = 31;
+  testing::expect_error(ErrorCode::invalid_argument, {"other samples or options"},
+                        [&] { tune(network(), data(), o); });
+}
+
+TEST(Tune, MetricsWithoutLabelsAreOneForTheFloatNetwork) {
+  const Batches y = {{Tensor::rand({2, 3, 4}, 1, -1, 1)}};
+  for (const char* name : {"cosine", "agreement", "sequence"})
+    EXPECT_NEAR(tune_metric(name).score(y, y), 1, 1e-12) << name;
+  EXPECT_TRUE(std::isinf(tune_metric("sqnr").score(y, y)));
+  testing::expect_error(ErrorCode::invalid_argument, {"'cosin'", "did you mean 'cosine'"},
+                        [] { tune_metric("cosin"); });
+  testing::expect_error(ErrorCode::invalid_argument, {"sqnr", "give a target"},
+                        [] { tune(network(), data(), {.metric = tune_metric("sqnr")}); });
+}
+
+}  // namespace octet::tune_test

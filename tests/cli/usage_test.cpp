@@ -78,7 +78,7 @@ TEST(CliUsage, WrongUsageIsOneLineAndExitsWith2) {
       {{"quantize", kNet, "--calibrate", kCalibration, "-o", "n.octet", "--mode", "magic"},
        {"--mode", "static", "dynamic"}},
       {{"quantize", kNet, "--calibrate", kCalibration, "-o", "n.octet", "--qconfig", "fbgem"},
-       {"'fbgem'", "did you mean 'fbgemm'", "known: native, fbgemm, x86, onednn, qnnpack"}},
+       {"'fbgem'", "did you mean 'fbgemm'", "known: native, a16w8, fbgemm, x86, onednn, qnnpack"}},
       {{"quantize", kNet, "--calibrate", kCalibration, "-o", "n.octet", "--observer", "histogam"},
        {"'histogam'", "did you mean 'histogram'", "known: minmax, moving-average, histogram"}},
       {{"quantize", kNet, "--calibrate", kCalibration, "-o", "n.octet", "--observer",

@@ -8,6 +8,7 @@
 #include "octet/base/check_impl.h"
 #include "octet/quant/algorithms/bias_correction.h"
 #include "octet/quant/algorithms/choose_ranges.h"
+#include "octet/quant/algorithms/cross_layer_equalization.h"
 #include "octet/quant/algorithms/gptq.h"
 #include "octet/quant/algorithms/weight_ranges.h"
 #include "octet/quant/backend/json_impl.h"
@@ -27,6 +28,10 @@ constexpr int64_t kVersion = 1;
 // dearest.
 std::list<RecipeStep> own_steps() {
   return {
+      {.name = "equalization",
+       .summary = "channels between layers get weights of like range",
+       .on_graph = [](const Graph& graph, const Batches& samples,
+                      const Attrs&) { return cross_layer_equalization(graph, samples); }},
       {.name = "weight_ranges",
        .summary = "ranges of weights with the least squared error",
        .needs_samples = false,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 #include <optional>
 #include <set>
 
@@ -319,23 +320,33 @@ class Tuner {
   }
 
   void try_ranges() {
-    Recipe recipe{.mapping = options_.mapping.global_qconfig() ? options_.mapping : percentiles(),
+    const bool chosen = options_.mapping.global_qconfig().has_value();
+    Recipe recipe{.mapping = chosen ? options_.mapping : percentiles(),
                   .backend = options_.backend,
                   .skip = options_.skip};
     attempt("calibrated", recipe, false);
     if (!is_late()) attempt("ranges", recipe, true);
+    if (chosen || done()) return;
+    recipe.mapping = get_default_qconfig_mapping("native");
+    attempt("histograms", recipe, false);
   }
 
+  // On each kind of ranges, as what one needs may harm another.
   void try_steps() {
-    for (const RecipeStep& step : recipe_steps()) {
-      if (done() || result_.trials.empty()) return;
-      const size_t best = best_index();
-      Recipe recipe = recipes_[best];
-      recipe.steps.push_back({step.name});
-      // Those of a network with other weights are others.
-      if (step.on_graph) recipe.ranges.clear();
-      attempt(result_.trials[best].name + ", " + step.name, recipe, step.on_graph != nullptr);
-    }
+    std::vector<size_t> bases(result_.trials.size());
+    std::iota(bases.begin(), bases.end(), size_t{0});
+    for (const RecipeStep& step : recipe_steps())
+      for (size_t& base : bases) {
+        if (done()) return;
+        Recipe recipe = recipes_[base];
+        recipe.steps.push_back({step.name});
+        // Those of a network with other weights are others.
+        if (step.on_graph) recipe.ranges.clear();
+        const std::string& name = result_.trials[base].name;
+        const bool choose = step.on_graph && name.starts_with("ranges");
+        const auto tried = attempt(name + ", " + step.name, recipe, choose);
+        if (tried && is_better(result_.trials[*tried], result_.trials[base])) base = *tried;
+      }
   }
 
   // The recipe with these layers left float: with its ranges, as far as there are observers for

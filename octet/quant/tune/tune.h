@@ -38,7 +38,7 @@ std::vector<std::string> tune_metric_names();
 TuneMetric top_k_metric(int64_t k, std::vector<Tensor> labels);
 
 struct TuneTrial {
-  std::string name;  // "percentile", "ranges", "ranges, equalize", "ranges, 4 layers float"
+  std::string name;  // "calibrated", "ranges", "ranges, gptq", "ranges, 4 layers float"
   double score = 0;  // of the metric
   double cost = 0;   // TuneOptions::cost
   std::vector<std::string> left_float = {};  // by the tuner

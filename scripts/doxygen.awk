@@ -11,7 +11,7 @@
   is_code = text ~ /^   /
   if (is_code && !in_code) print blanks "///"
   if (is_code) text = "     " text
-  else gsub(/[\\@&$#<>%"*_]/, "\\\\&", text)
+  else gsub(/[\\@&$#<>%"]/, "\\\\&", text)
   in_code = is_code
   print blanks "///" text
   next

@@ -379,7 +379,7 @@ void run(Options o) {
   graph::Graph source = load_float_model(o.model, o.shape.shapes()), before = source, int8;
   quant::ConversionReport report;
   std::optional<Dataset> dataset;
-  int64_t count = 0;
+  int64_t count = 0, calibrated = 0;  // samples of DATA; those that ranges and steps are made with
   auto open = [&] {
     dataset = o.sampling.open(o.calibrate, source);
     count = o.sampling.count(*dataset);
@@ -391,7 +391,11 @@ void run(Options o) {
     const quant::Batches samples =
         dataset ? samples_of(recipe, source, *dataset, count) : quant::Batches();
     int8 = quant::apply(source, recipe, samples, &report);
-    count = recipe.samples.count;
+    calibrated = recipe.samples.count;
+    if (dataset) {
+      calibrated = 0;
+      for (const std::vector<Tensor>& batch : samples) calibrated += batch.at(0).size(0);
+    }
   } else if (is_static) {
     debug::Check found = debug::check(
         source, {.mapping = o.choice.static_mapping(), .prepare = o.choice.prepare_options()});
@@ -401,6 +405,7 @@ void run(Options o) {
     found.require_ok();
     const auto prepared = found.prepared;
     calibrate(*prepared, *dataset, o.calibrate, count);
+    calibrated = count;
     int8 = quant::convert_fx(prepared, &report)->graph();
     before = prepared->watched().graph;
     int8.metadata["qconfig"] = quant::to_string(o.choice.static_qconfig());
@@ -414,7 +419,7 @@ void run(Options o) {
   save_model(int8, o.out, target);  // first of all: whatever happens below, the result is on disk
 
   Result result{o,
-                is_static ? count : 0,
+                calibrated,
                 report,
                 compare(before, int8, dataset ? &*dataset : nullptr, count),
                 weight_bytes(source),

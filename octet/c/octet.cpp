@@ -206,8 +206,7 @@ void need_outputs(const octet_model& model, size_t count) {
          fmt::format("the model has {} outputs; got {}", model.outputs.size(), count));
 }
 
-graph::Graph quantize_statically(const graph::Graph& source, const std::string& name,
-                                 const octet_quantize_options& o) {
+graph::Graph quantize_statically(const graph::Graph& source, const octet_quantize_options& o) {
   if (!o.calibration)
     fail(ErrorCode::invalid_argument,
          "static quantization chooses scales from sample inputs: set calibration");
@@ -229,7 +228,7 @@ graph::Graph quantize_statically(const graph::Graph& source, const std::string& 
   }
   graph::Graph result = quant::convert_fx(prepared)->graph();
   result.metadata["quantization"] = "static";
-  result.metadata["calibration"] = fmt::format("{} samples of {}", count, name);
+  result.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibration);
   return result;
 }
 
@@ -319,7 +318,7 @@ octet_status octet_quantize(const char* model_path, const char* output_path,
     graph::Graph result;
     switch (o.mode) {
       case OCTET_STATIC:
-        result = quantize_statically(source, o.calibration ? o.calibration : "", o);
+        result = quantize_statically(source, o);
         break;
       case OCTET_DYNAMIC:
         result = quant::quantize_dynamic_fx(source, quant::per_channel_dynamic_qconfig());

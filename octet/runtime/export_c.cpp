@@ -152,7 +152,7 @@ class Writer {
   CSource write();
 
  private:
-  void call(const Node& node, int step);
+  void call(const Node& node);
   void conv(const OpSpec& spec, const Node& node);
   void linear(const OpSpec& spec, const Node& node);
   void layer(const OpSpec& spec, const Node& node, const engine_detail::Window& w, const Shape& x,
@@ -321,15 +321,14 @@ std::string dims_text(const Shape& dims) {
   std::copy(dims.begin(), dims.end(), all.end() - std::ssize(dims));
   return fmt::format("{{{}}}", fmt::join(all, ", "));
 }
-// Where elements of an operand lie, in a result of `rank` dimensions; repeated ones have stride 0.
-std::string broadcast_strides(const Shape& x, size_t rank) {
+// Where the elements of a broadcast operand lie, in six dimensions; repeated ones have stride 0.
+std::string broadcast_strides(const Shape& x) {
   std::vector<int64_t> strides(kDims, 0);
   int64_t step = 1;
   for (size_t d = x.size(); d-- > 0;) {
     strides[kDims - x.size() + d] = x[d] == 1 ? 0 : step;
     step *= x[d];
   }
-  (void)rank;
   return fmt::format("{{{}}}", fmt::join(strides, ", "));
 }
 
@@ -347,11 +346,10 @@ void Writer::binary(const OpSpec& spec, const Node& node) {
   constants_ += fmt::format(
       "static const octet_binary {} = {{{}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, "
       "{}}};\n",
-      id, bytes(node.outputs[0]), dims_text(shape(node.outputs[0])),
-      broadcast_strides(a.shape(), y.dims.size()), broadcast_strides(b.shape(), y.dims.size()),
-      bits(checked(scale(a), spec)), bits(checked(scale(b), spec)), bits(checked(multiplier, spec)),
-      zero_point(a), zero_point(b), zero_point(y), range.lo, range.hi,
-      a.dtype == DType::qint8 ? 1 : 0, spec.op == "sub" ? 1 : 0);
+      id, bytes(node.outputs[0]), dims_text(shape(node.outputs[0])), broadcast_strides(a.shape()),
+      broadcast_strides(b.shape()), bits(checked(scale(a), spec)), bits(checked(scale(b), spec)),
+      bits(checked(multiplier, spec)), zero_point(a), zero_point(b), zero_point(y), range.lo,
+      range.hi, a.dtype == DType::qint8 ? 1 : 0, spec.op == "sub" ? 1 : 0);
   body_ += fmt::format("  octet_{}(&{}, {}, {}, {});\n", mul ? "mul" : "add", id,
                        pointer(node.inputs[0]), pointer(node.inputs[1]), pointer(node.outputs[0]));
 }
@@ -430,7 +428,7 @@ bool Writer::is_view(const Node& node) const {
   return kViews.count(node.op) > 0;
 }
 
-void Writer::call(const Node& node, int) {
+void Writer::call(const Node& node) {
   const OpSpec spec = graph::spec_of(graph_, node);
   for (const ValueId id : node.outputs)
     if (!is_byte_codes(graph_.type(id))) return refuse(node, "its result is not codes of 8 bits");
@@ -482,8 +480,8 @@ CSource Writer::write() {
   size_t k = 0;
   for (const auto& [id, life] : lives) arena_[id] = plan.offsets[k++];
 
-  for (int step = 0; step < std::ssize(part_.nodes); ++step) {
-    const Node& node = *part_.nodes[step];
+  for (const Node* each : part_.nodes) {
+    const Node& node = *each;
     for (const ValueId id : node.inputs)
       if (id != kNone && graph_.is_constant(id) && is_byte_codes(graph_.type(id)) &&
           !engine_detail::is_integer_call(graph::spec_of(graph_, node)) && !arena_.count(id)) {
@@ -500,7 +498,7 @@ CSource Writer::write() {
       body_ += fmt::format("  octet_cat(0, {}, {}, 1, {}, {});\n", pointer(copy->second),
                            pointer(copy->first), bytes(copy->first), bytes(copy->first));
     else if (!is_view(node) && node.op != "quantize")
-      call(node, step);
+      call(node);
   }
   if (!refused_.empty())
     fail(ErrorCode::unsupported,

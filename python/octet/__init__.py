@@ -9,12 +9,10 @@
 from typing import Any, Iterable, Optional
 
 from ._octet import *  # noqa: F401,F403
-from ._octet import (Error, Graph, QConfigMapping, convert_fx, get_default_qconfig_mapping, load, prepare_fx, quantize_dynamic_fx,
+from ._octet import (Graph, QConfigMapping, convert_fx, get_default_qconfig_mapping, load, prepare_fx, quantize_dynamic_fx,
                      quantize_weight_only_fx, version)
-from . import _octet
 
 __version__ = version()
-quint8, qint8, qint32, float32 = _octet.quint8, _octet.qint8, _octet.qint32, _octet.float32
 
 
 def _inputs(sample: Any) -> tuple:

@@ -58,10 +58,10 @@ inline const Json& list_of(const Json& json, const std::string& who) {
   return json;
 }
 
-// The attributes of a QConfig are numbers, truth values and texts.
-inline OrderedJson qconfig_to_json(const QConfig& qconfig) {
+// Attributes that are numbers, truth values and texts. `what` names one for an error.
+inline OrderedJson attrs_to_json(const Attrs& attrs) {
   OrderedJson json = OrderedJson::object();
-  for (const auto& [name, value] : to_attrs(qconfig))
+  for (const auto& [name, value] : attrs)
     std::visit(
         [&, &key = name](const auto& v) {
           if constexpr (!std::is_same_v<std::decay_t<decltype(v)>, FromOperand>) json[key] = v;
@@ -70,23 +70,31 @@ inline OrderedJson qconfig_to_json(const QConfig& qconfig) {
   return json;
 }
 
+inline Attrs attrs_from_json(const Json& json, const std::string& what) {
+  Attrs attrs;
+  for (const auto& [name, value] : json.items()) {
+    if (value.is_boolean())
+      attrs.set(name, value.get<bool>());
+    else if (value.is_number_integer())
+      attrs.set(name, value.get<int64_t>());
+    else if (value.is_number())
+      attrs.set(name, value.get<double>());
+    else
+      attrs.set(name, text_of(value, fmt::format("{}'{}'", what, name)));
+  }
+  return attrs;
+}
+
+inline OrderedJson qconfig_to_json(const QConfig& qconfig) {
+  return attrs_to_json(to_attrs(qconfig));
+}
+
 inline QConfig qconfig_from_json(const Json& json, const std::string& who) {
   try {
     if (json.is_string()) return get_default_qconfig(json.get<std::string>());
     OCTET_CHECK(json.is_object(), invalid_argument,
                 "expected the name of a qconfig, its attributes, or null, got {}", brief(json));
-    Attrs attrs;
-    for (const auto& [name, value] : json.items()) {
-      if (value.is_boolean())
-        attrs.set(name, value.get<bool>());
-      else if (value.is_number_integer())
-        attrs.set(name, value.get<int64_t>());
-      else if (value.is_number())
-        attrs.set(name, value.get<double>());
-      else
-        attrs.set(name, text_of(value, "'" + name + "'"));
-    }
-    return qconfig_from(attrs);
+    return qconfig_from(attrs_from_json(json, ""));
   } catch (const Error& e) {
     throw Error(e.code(), who + ": " + e.what());
   }

@@ -68,32 +68,10 @@ RecipeStep find_step(const std::string& name) {
              fmt::join(names, ", "));
 }
 
-OrderedJson options_to_json(const Attrs& options) {
-  OrderedJson json = OrderedJson::object();
-  for (const auto& [name, value] : options)
-    std::visit(
-        [&, &key = name](const auto& v) {
-          if constexpr (!std::is_same_v<std::decay_t<decltype(v)>, FromOperand>) json[key] = v;
-        },
-        value);
-  return json;
-}
-
 Attrs options_from_json(const Json& json, const std::string& who) {
   OCTET_CHECK(json.is_object(), invalid_argument, "{}: expected an object, got {}", who,
               brief(json));
-  Attrs attrs;
-  for (const auto& [name, value] : json.items()) {
-    if (value.is_boolean())
-      attrs.set(name, value.get<bool>());
-    else if (value.is_number_integer())
-      attrs.set(name, value.get<int64_t>());
-    else if (value.is_number())
-      attrs.set(name, value.get<double>());
-    else
-      attrs.set(name, text_of(value, fmt::format("{}: '{}'", who, name)));
-  }
-  return attrs;
+  return attrs_from_json(json, who + ": ");
 }
 
 // An observer of a value that is no constant, which chooses qparams from data; null for others.
@@ -187,7 +165,7 @@ std::string Recipe::to_json() const {
   json["skip"] = skip;
   json["steps"] = OrderedJson::array();
   for (const Step& step : steps)
-    json["steps"].push_back({{"name", step.name}, {"options", options_to_json(step.options)}});
+    json["steps"].push_back({{"name", step.name}, {"options", attrs_to_json(step.options)}});
   json["samples"] = {{"count", samples.count},
                      {"batch", samples.batch},
                      {"without_every", samples.without_every},

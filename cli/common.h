@@ -142,6 +142,10 @@ struct NodeCount {
   int64_t quantized = 0, total = 0;
 };
 NodeCount count_nodes(const graph::Graph& graph);
+// The widths of the codes of values between operators, or of weights: "8 bits", "4 and 8 bits".
+// "8 bits" where there are none.
+enum class CodesOf { values, weights };
+std::string code_widths(const graph::Graph& graph, CodesOf of);
 
 double peak_rss_mb();
 // A line on standard error: an error, a warning, how far training is. What cannot be written is

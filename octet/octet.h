@@ -77,6 +77,7 @@
 #include "octet/quant/observe/min_max.h"
 #include "octet/quant/observe/observer.h"
 #include "octet/quant/observe/passive.h"
+#include "octet/quant/observe/per_channel_mse.h"
 #include "octet/quant/observe/qconfig.h"
 #include "octet/quant/tune/recipe.h"
 #include "octet/quant/tune/tune.h"

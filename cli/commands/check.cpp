@@ -125,12 +125,12 @@ std::string some_of(const std::vector<std::string>& names) {
 }
 
 // On a terminal rows with operators that stay float are yellow.
-void print_kinds(const Check& c) {
+void print_kinds(const Check& c, const std::string& widths) {
   size_t width = 8;
   for (const CheckedKind& kind : c.kinds) width = std::max(width, kind.op.size());
   const bool colour = colour_wanted(1);
-  fmt::print("{:<{}} {:>6} {:>10} {:>6} {:>10}\n", "operator", width, "nodes", "in 8 bits", "float",
-             "weights");
+  fmt::print("{:<{}} {:>6} {:>10} {:>6} {:>10}\n", "operator", width, "nodes", "in " + widths,
+             "float", "weights");
   for (const CheckedKind& kind : c.kinds) {
     const auto number = [&](int64_t n) { return c.decided ? std::to_string(n) : std::string("?"); };
     const bool marked = colour && c.decided && kind.quantized < kind.nodes;
@@ -204,11 +204,13 @@ void print_gain(const Check& c, bool made_up) {
 
 void print(const Options& o, const Check& c, bool made_up) {
   if (c.kinds.empty()) return;
+  const DType codes = o.choice.static_qconfig().activation.options().dtype;
+  const std::string widths = is_16_bit(codes) ? "16 bits" : "8 bits";
   if (c.decided)
-    fmt::print("{}: {} of {} operators in 8 bits\n", o.model, c.quantized(), c.nodes());
+    fmt::print("{}: {} of {} operators in {}\n", o.model, c.quantized(), c.nodes(), widths);
   else
     fmt::print("{}: {} operators\n", o.model, c.nodes());
-  print_kinds(c);
+  print_kinds(c, widths);
   print_gain(c, made_up);
   for (const std::string& warning : c.warnings) fmt::print("warning: {}\n", warning);
   if (c.ok())

@@ -210,6 +210,7 @@ struct Result {
   const quant::ConversionReport& report;
   Comparison comparison;
   int64_t float_bytes, int8_bytes, file_bytes;  // weights, weights, the file
+  std::string widths;                           // of codes: "8 bits"
   std::vector<std::string> warnings() const {
     std::vector<std::string> all = report.warnings;
     all.insert(all.end(), comparison.warnings.begin(), comparison.warnings.end());
@@ -281,11 +282,12 @@ void print(const Result& r) {
   auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
   for (const std::string& w : r.warnings()) say(fmt::format("octet: warning: {}", w));
   if (r.options.mode == "static")
-    fmt::print("{}: {} of {} operators in 8 bits ({}), calibrated on {} samples\n", r.options.out,
-               quantized, all, bytes(r.file_bytes), r.samples);
+    fmt::print("{}: {} of {} operators in {} ({}), calibrated on {} samples\n", r.options.out,
+               quantized, all, r.widths, bytes(r.file_bytes), r.samples);
   else
     fmt::print(
-        "{}: {} of {} operators with weights in 8 bits, {} ({})\n", r.options.out, quantized, all,
+        "{}: {} of {} operators with weights in {}, {} ({})\n", r.options.out, quantized, all,
+        r.widths,
         r.options.mode == "dynamic" ? "inputs quantized at each call" : "arithmetic in float",
         bytes(r.file_bytes));
   for (const auto& e : left) fmt::print("  stays float: {} ({}): {}\n", e.node, e.op, e.reason);
@@ -424,7 +426,8 @@ void run(Options o) {
                 compare(before, int8, dataset ? &*dataset : nullptr, count),
                 weight_bytes(source),
                 weight_bytes(int8),
-                file_bytes(o.out)};
+                file_bytes(o.out),
+                code_widths(int8, is_static ? CodesOf::values : CodesOf::weights)};
   if (!o.report.empty()) {
     const debug::Comparison compared =
         compare_models(before, int8, *dataset, std::min(count, kReportSamples), true);

@@ -35,6 +35,11 @@ std::list<RecipeStep> own_steps() {
       {.name = "weight_ranges",
        .summary = "ranges of weights with the least squared error",
        .needs_samples = false,
+       .applies =
+           [](const Recipe& recipe) {
+             const std::optional<QConfig> all = recipe.mapping.global_qconfig();
+             return !all || all->weight.name() != "PerChannelMSEObserver";
+           },
        .on_prepared = [](ObservedGraphModule& prepared, const Batches&, const Attrs&,
                          const Graph&) { choose_weight_ranges(prepared); }},
       {.name = "bias_correction",

@@ -63,6 +63,8 @@ struct Recipe {
 struct RecipeStep {
   std::string name, summary;
   bool needs_samples = true;
+  // Whether the step may change what the recipe makes. None: always.
+  std::function<bool(const Recipe&)> applies = {};
   // On the float network, before it is prepared: another one that computes the same.
   std::function<graph::Graph(const graph::Graph&, const Batches&, const Attrs& options)> on_graph =
       {};

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "octet/tensor/attrs.h"
 #include "octet/tensor/tensor.h"
 
 namespace octet::python {
@@ -30,9 +31,23 @@ std::vector<Tensor> tensors_of(const py::args& values);
 // One result as it is, several as a tuple.
 py::object results(std::vector<Tensor> values);
 
+// Attributes as a dictionary and back; None is left out.
+Attr attr_of(const py::handle& value);
+Attrs attrs_of(const py::dict& values);
+py::dict dict_of(const Attrs& attrs);
+// None for an undefined tensor.
+py::object maybe(const Tensor& tensor);
+
+// Throws an octet.Error that Python raised as the Error that C++ knows; other exceptions stay. When
+// that Error comes to Python again, the first one is its cause.
+void throw_if_ours(py::error_already_set& error);
+
 // What each source adds to the module.
 void bind_tensor(py::module_& m);
+void bind_functional(py::module_& m);
 void bind_graph(py::module_& m);
+void bind_nn(py::module_& m);
+void bind_training(py::module_& m);
 void bind_quantization(py::module_& m);
 void bind_debug(py::module_& m);
 

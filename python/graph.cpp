@@ -54,6 +54,7 @@ void bind_graph(py::module_& m) {
            [](const graph::Graph& g) {
              return "<octet.Graph of " + std::to_string(g.nodes().size()) + " nodes>";
            })
+      .def("__deepcopy__", [](const graph::Graph& g, const py::dict&) { return graph::Graph(g); })
       .def("_repr_html_", [](const graph::Graph& g) { return debug::html_graph(g, g.name); });
 
   m.def(

@@ -412,6 +412,9 @@ void bind_nn(py::module_& m) {
       },
       py::arg("path"));
   m.def(
+      "is_model_file", [](const std::string& path) { return io::is_model_file(path); },
+      py::arg("path"), "Does the file hold a model of modules, as opposed to a graph?");
+  m.def(
       "save_state_dict",
       [](const std::string& path, const py::dict& state) {
         const auto tensors = tensors_of(state);

@@ -362,7 +362,7 @@ std::type_index class_index(const std::string& registered_name) {
 std::function<nn::ModulePtr(nn::Module&)> maker(const py::object& cls, const char* method) {
   return [cls = keep(cls), method](nn::Module& module) {
     const py::gil_scoped_acquire gil;
-    return module_of(cls->attr(method)(wrapped(shared(module))));
+    return module_of(python_function("_made_of")(*cls, method, wrapped(shared(module))));
   };
 }
 

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterable, Iterator, Sequence, TypeVar
 
 from .. import _octet
 from .._octet import Tensor
-from .._trees import Leaf, flatten, unflatten
+from .._trees import Leaf, flatten, is_plain, unflatten
 
 M = TypeVar("M", bound="Module")
 _Handle = _octet._Module
@@ -425,12 +425,27 @@ def _run_forward(module: Module, tensors: list[Tensor]) -> list[Tensor]:
     if frame and frame.key == module._m.key and not frame.used and frame.count == len(tensors):
         frame.used = True
         args, kwargs = unflatten(frame.arguments, tensors)
+        if not is_plain(frame.arguments):  # so will a graph that calls it
+            module.__dict__["_arguments"] = (frame.count, frame.arguments)
     else:
         frame = None
+        count, spec = module.__dict__.get("_arguments", (-1, None))
+        if count == len(tensors):
+            args, kwargs = unflatten(spec, tensors)
     flat, spec = flatten(module.forward(*args, **kwargs))
     if frame:
         frame.results = spec
     return flat
+
+
+def _made_of(cls: type[Module], method: str, module: Module) -> Module:
+    """A module that takes another's place: called as that was."""
+    made: Module = getattr(cls, method)(module)
+    if not isinstance(made, Module):
+        raise TypeError(f"{cls.__name__}.{method} gave a {type(made).__name__}; a module is needed")
+    if "_arguments" in module.__dict__ and made._m.python_side is not None:
+        made.__dict__.setdefault("_arguments", module.__dict__["_arguments"])
+    return made
 
 
 def _run_hook(hook: Callable[..., Any], module: Module, inputs: list[Tensor], outputs: list[Tensor]) -> Any:

@@ -5,8 +5,7 @@ from typing import Any, Sequence
 
 from .. import _octet
 from .._octet import Graph
-from .._trees import flatten
-from ._module import Module, _classes
+from ._module import Module, _classes, example_tensors
 
 
 class GraphModule(Module):
@@ -53,8 +52,7 @@ class ObservedGraphModule(GraphModule):
 def trace(model: Module, example_inputs: Any, leaf_modules: Sequence[str] = ()) -> GraphModule:
     """What the model calls, written down: its forward is run on tensors without numbers. `leaf_modules`: paths of
     modules of your own whose calls stay calls."""
-    inputs = flatten(example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,))[0]
-    return _octet.trace(model, inputs, list(leaf_modules))  # type: ignore[no-any-return]
+    return _octet.trace(model, example_tensors(model, example_inputs), list(leaf_modules))  # type: ignore[no-any-return]
 
 
 for _cls in (GraphModule, ObservedGraphModule):

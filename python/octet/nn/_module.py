@@ -438,6 +438,18 @@ def _run_forward(module: Module, tensors: list[Tensor]) -> list[Tensor]:
     return flat
 
 
+def example_tensors(module: Module, inputs: Any) -> list[Tensor]:
+    """The tensors in example inputs: a tuple or list of arguments, or the only one. The module's forward is given
+    the arguments that they are parts of."""
+    given = tuple(inputs) if type(inputs) in (tuple, list) else (inputs,)
+    tensors, spec = flatten((given, {}))
+    if is_plain(spec):
+        module.__dict__.pop("_arguments", None)
+    else:
+        module.__dict__["_arguments"] = (len(tensors), spec)
+    return tensors
+
+
 def _made_of(cls: type[Module], method: str, module: Module) -> Module:
     """A module that takes another's place: called as that was."""
     made: Module = getattr(cls, method)(module)

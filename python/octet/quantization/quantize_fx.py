@@ -4,9 +4,8 @@ from __future__ import annotations
 from typing import Any, Mapping, Sequence
 
 from .. import _octet
-from .._octet import Graph, QConfigMapping, Tensor
-from .._trees import flatten
-from ..nn._module import Module
+from .._octet import Graph, QConfigMapping
+from ..nn._module import Module, example_tensors
 from ..quantization import ConversionReport, _by_name, _type_name
 
 
@@ -152,7 +151,7 @@ class DeferredGraphModule(Module):
 
     def _made(self, inputs: Sequence[Any]) -> Module:
         if self._m.child("made") is None:
-            made = _octet._prepare_fx(self.model, self._mapping, flatten(tuple(inputs))[0], self._custom)
+            made = _octet._prepare_fx(self.model, self._mapping, example_tensors(self.model, tuple(inputs)), self._custom)
             if self._convert is not None:
                 custom, strict = self._convert
                 made = _octet._convert_fx(made._m, custom, self._state is not None, strict, None)
@@ -191,7 +190,7 @@ def _prepare(qat: bool, model: Any, mapping: Any, example_inputs: Any, custom: A
         if qat:
             _octet.fail("invalid_argument", "prepare_qat_fx: give example_inputs, from which the model is traced")
         return DeferredGraphModule(model, _mapping(mapping), custom)
-    inputs = flatten(example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,))[0]
+    inputs = example_tensors(model, example_inputs)
     fn = _octet._prepare_qat_fx if qat else _octet._prepare_fx
     return fn(model, _mapping(mapping), inputs, custom)
 
@@ -219,7 +218,7 @@ def prepare_qat_fx(model: Graph | Module, qconfig_mapping: Any = None, example_i
 
 def fuse_fx(model: Module, example_inputs: Any) -> Any:
     """The traced model with conv, batch norm and relu fused."""
-    inputs = flatten(example_inputs if isinstance(example_inputs, (tuple, list)) else (example_inputs,))[0]
+    inputs = example_tensors(model, example_inputs)
     return _octet._fuse_fx(model, inputs)
 
 

@@ -35,6 +35,15 @@ def from_torch_state_dict(state_dict: Mapping[str, Any]) -> OrderedDict[str, Any
     return OrderedDict((name, _tensor(value)) for name, value in state_dict.items())
 
 
+def _count(value: Any) -> int:
+    """How many tensors a result of PyTorch has."""
+    if isinstance(value, Mapping):
+        return sum(_count(each) for each in value.values())
+    if isinstance(value, (tuple, list)):
+        return sum(_count(each) for each in value)
+    return 1
+
+
 def from_torch(module: Any, example_inputs: Any, opset_version: int = 13, input_names: list[str] | None = None,
                dynamic_batch: bool = True) -> Graph:
     """A module of PyTorch as a graph, by way of torch.onnx.export. `example_inputs`: a tensor or a tuple of them;
@@ -49,8 +58,10 @@ def from_torch(module: Any, example_inputs: Any, opset_version: int = 13, input_
     try:
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             path = os.path.join(folder, "model.onnx")
+            results = _count(module(*inputs))
+            outputs = ["y"] if results == 1 else [f"y{i}" for i in range(results)]
             torch.onnx.export(module, inputs, path, opset_version=opset_version, input_names=names,
-                              dynamic_axes=axes if dynamic_batch else None)
+                              output_names=outputs, dynamic_axes=axes if dynamic_batch else None)
             return _octet.load(path)
     finally:
         if training:

@@ -5,37 +5,27 @@
     int8 = octet.quantize(net, [image for image in images])    # numpy arrays, each with a batch dimension
     int8.save("net.octet")
     y = octet.compile(int8)(images[0]).numpy()
-"""
-from typing import Any, Iterable, Optional
 
+Models of modules, as in PyTorch: octet.nn, octet.quantization, octet.optim.
+"""
+from . import _octet, backends
 from ._octet import *  # noqa: F401,F403
-from ._octet import (Graph, QConfigMapping, convert_fx, get_default_qconfig_mapping, load, prepare_fx, quantize_dynamic_fx,
-                     quantize_weight_only_fx, version)
+from ._octet import call as ops, version
+from . import nn, optim, quantization
+from .nn import GraphModule, ObservedGraphModule, trace
+from .nn.functional import *  # noqa: F401,F403
+from .quantization.quantize_fx import convert_fx, convert_to_reference_fx, fuse_fx, prepare_fx, prepare_qat_fx
+from ._functions import (
+    arange, compile, enable_grad, eye, full_like, inference_mode, is_tensor, linspace, load, methods as _methods, no_grad,
+    ones_like, quantize, rand_like, randint, randn_like, save, tensor, topk, where, zeros_like)
+from ._torch import from_torch, from_torch_state_dict
+from ._trees import register_value
+from .nn import intrinsic, qat, quantizable, quantized as _quantized_modules  # noqa: F401
+from .nn.quantized import dynamic as _dynamic, reference as _reference, weight_only as _weight_only  # noqa: F401
+from . import ao
 
 __version__ = version()
-
-
-def _inputs(sample: Any) -> tuple:
-    return sample if isinstance(sample, tuple) else (sample,)
-
-
-def quantize(model: Any, data: Optional[Iterable[Any]] = None, mode: str = "static",
-             qconfig_mapping: Optional[QConfigMapping] = None, skip: Iterable[str] = ()) -> Graph:
-    """The network in 8 bits.
-
-    `model` is a Graph or a file's name. `data`: samples for mode "static": arrays with a batch dimension, or tuples of them for
-    networks with several inputs. `mode`: "static", "dynamic" or "weight-only". `skip`: names of layers that stay float.
-    """
-    graph = model if isinstance(model, Graph) else load(str(model))
-    if mode == "dynamic":
-        return quantize_dynamic_fx(graph)
-    if mode == "weight-only":
-        return quantize_weight_only_fx(graph)
-    if mode != "static":
-        raise ValueError(f"mode {mode!r}: expected 'static', 'dynamic' or 'weight-only'")
-    if data is None:
-        raise ValueError("static quantization chooses scales from samples: give data")
-    prepared = prepare_fx(graph, qconfig_mapping or get_default_qconfig_mapping(), list(skip))
-    for sample in data:
-        prepared(*_inputs(sample))
-    return convert_fx(prepared)
+# PyTorch's other names of dtypes, and functions that are methods of tensors too; last, for some hide Python's own here.
+globals().update(_methods)
+float, double, half = _octet.float32, _octet.float64, _octet.float16
+int, long = _octet.int32, _octet.int64

@@ -1,0 +1,282 @@
+// What quantizing did, what it costs and where, and the best way to do it.
+#include <cmath>
+#include <optional>
+#include <string>
+
+#include "octet/base/error.h"
+#include "octet/debug/compare.h"
+#include "octet/debug/explain.h"
+#include "octet/debug/report.h"
+#include "octet/debug/sensitivity.h"
+#include "octet/quant/tune/tune.h"
+#include "python/modules.h"
+
+namespace octet::python {
+namespace {
+
+using Batches = std::vector<std::vector<Tensor>>;
+
+// Samples or batches as Python has them: an input each, or a tuple of inputs.
+Batches batches_of(const py::iterable& samples, const char* who) {
+  Batches all;
+  for (const py::handle sample : samples)
+    all.push_back(tensors_of(py::isinstance<py::tuple>(sample)
+                                 ? py::args(py::reinterpret_borrow<py::tuple>(sample))
+                                 : py::args(py::make_tuple(sample))));
+  if (all.empty()) fail(ErrorCode::invalid_argument, std::string(who) + ": no samples");
+  return all;
+}
+
+// A callback that is called without the GIL; null for None.
+template <typename... Args>
+std::function<void(Args...)> callback(const py::object& fn) {
+  if (fn.is_none()) return nullptr;
+  return [fn = keep(fn)](Args... args) {
+    const py::gil_scoped_acquire gil;
+    (*fn)(py::cast(args)...);
+  };
+}
+
+struct Report {
+  debug::Comparison comparison;
+};
+
+// -- explain --------------------------------------------------------------------------------------
+
+py::dict dict_of_step(const debug::ExplainedStep& s) {
+  const auto operands = [](const std::vector<debug::ExplainedOperand>& all) {
+    py::list list;
+    for (const debug::ExplainedOperand& o : all)
+      list.append(py::make_tuple(o.name, to_string(o.type)));
+    return list;
+  };
+  py::dict d;
+  d["name"] = s.name;
+  d["op"] = s.op;
+  d["inputs"] = operands(s.inputs);
+  d["outputs"] = operands(s.outputs);
+  d["numbers"] = to_string(s.numbers);
+  d["why_float"] = s.why_float;
+  d["kernel"] = s.kernel;
+  d["engine"] = s.engine;
+  d["isa"] = s.isa;
+  d["fused"] = s.fused;
+  d["note"] = s.note;
+  d["multiply_adds"] = s.multiply_adds;
+  d["seconds"] = s.seconds;
+  d["share"] = s.share;
+  d["verified"] = s.verified;
+  d["on_codes"] = s.on_codes();
+  return d;
+}
+
+void bind_explain(py::module_& m) {
+  using debug::Explanation;
+  py::class_<Explanation>(m, "Explanation", "What each step really computed with.")
+      .def_readonly("machine", &Explanation::machine)
+      .def_readonly("engine", &Explanation::engine)
+      .def_readonly("seconds", &Explanation::seconds)
+      .def_readonly("notes", &Explanation::notes)
+      .def_readonly("output_differs", &Explanation::output_differs)
+      .def_property_readonly("steps",
+                             [](const Explanation& e) {
+                               py::list all;
+                               for (const auto& s : e.steps) all.append(dict_of_step(s));
+                               return all;
+                             })
+      .def("summary", &Explanation::summary)
+      .def(
+          "not_on_codes",
+          [](const Explanation& e, const std::string& pattern) {
+            std::vector<std::string> names;
+            for (const auto* s : e.not_on_codes(pattern)) names.push_back(s->name);
+            return names;
+          },
+          py::arg("pattern") = "", "The steps of these names that did not run on 8-bit codes.")
+      .def("details", [](const Explanation& e) { return debug::to_string(e, true); })
+      .def("__str__", [](const Explanation& e) { return debug::to_string(e); })
+      .def("__repr__", [](const Explanation& e) { return debug::to_string(e); });
+  m.def(
+      "explain",
+      [](const py::object& what, const py::iterable& samples, double seconds, bool verify) {
+        const Batches all = batches_of(samples, "explain");
+        const debug::ExplainOptions options{seconds, verify};
+        if (py::isinstance<runtime::Program>(what)) {
+          const auto& program = what.cast<const runtime::Program&>();
+          return without_gil([&] { return debug::explain(program, all, options); });
+        }
+        const nn::ModulePtr module = module_of(what);
+        const Known known(module);
+        return without_gil([&] { return debug::explain(*module, all, options); });
+      },
+      py::arg("model"), py::arg("samples"), py::arg("seconds") = 0.3, py::arg("verify") = false,
+      "What each step of a Program or a module computes with. `verify` computes each once more "
+      "with the reference engine.");
+}
+
+// -- sensitivity ----------------------------------------------------------------------------------
+
+quant::ObservedGraphModule& prepared_of(const py::object& prepared) {
+  return module_of(prepared)->as<quant::ObservedGraphModule>();
+}
+
+void bind_sensitivity(py::module_& m) {
+  using debug::Sensitivity;
+  py::class_<Sensitivity>(m, "Sensitivity", "What each layer costs in accuracy; the worst first.")
+      .def_property_readonly("method", [](const Sensitivity& s) { return to_string(s.method); })
+      .def_readonly("all_sqnr", &Sensitivity::all_sqnr)
+      .def_property_readonly("layers", [](const Sensitivity& s) {
+        py::list all;
+        for (const debug::LayerSensitivity& l : s.layers) {
+          py::dict d;
+          d["name"] = l.name;
+          d["op"] = l.op;
+          d["sqnr"] = l.sqnr;
+          d["share"] = l.share;
+          d["weight_bytes"] = l.weight_bytes;
+          d["left_float"] = l.left_float;
+          d["reason"] = l.reason;
+          d["time_share"] = l.time_share;
+          d["sentence"] = l.sentence;
+          all.append(d);
+        }
+        return all;
+      });
+  m.def(
+      "sensitivity",
+      [](const py::object& prepared, const py::iterable& samples, const std::string& method,
+         int probes, const std::string& state, const py::object& progress) {
+        quant::ObservedGraphModule& model = prepared_of(prepared);
+        const Batches all = batches_of(samples, "sensitivity");
+        const debug::SensitivityOptions options{debug::parse_sensitivity_method(method), probes,
+                                                state, callback<size_t, size_t>(progress)};
+        return without_gil([&] { return debug::sensitivity(model, all, options); });
+      },
+      py::arg("prepared"), py::arg("samples"), py::arg("method") = "alone", py::arg("probes") = 4,
+      py::arg("state") = "", py::arg("progress") = py::none(),
+      "What each layer of a graph that prepare_fx prepared, calibrated, costs: method alone, "
+      "without or estimate. progress(done, all) is called after each layer.");
+  m.def(
+      "leaving_float",
+      [](const py::object& prepared, const std::vector<std::string>& names) {
+        quant::ObservedGraphModule& model = prepared_of(prepared);
+        return without_gil([&] { return debug::leaving_float(model, names); });
+      },
+      py::arg("prepared"), py::arg("names"), "The 8-bit graph in which these layers stay float.");
+}
+
+// -- recipes and tuning ---------------------------------------------------------------------------
+
+py::list list_of(const Batches& batches) {
+  py::list all;
+  for (const auto& batch : batches) all.append(py::cast(batch));
+  return all;
+}
+
+py::dict dict_of_trial(const quant::TuneTrial& t) {
+  py::dict d;
+  d["name"] = t.name;
+  d["score"] = t.score;
+  d["cost"] = t.cost;
+  d["left_float"] = t.left_float;
+  d["above"] = t.above;
+  return d;
+}
+
+void bind_tune(py::module_& m) {
+  using quant::TuneResult;
+  py::class_<TuneResult>(m, "TuneResult", "The best quantization that trials found.")
+      .def_readonly("float_score", &TuneResult::float_score)
+      .def_readonly("bar", &TuneResult::bar)
+      .def_readonly("notes", &TuneResult::notes)
+      .def_readonly("graph", &TuneResult::graph)
+      .def_property_readonly("recipe", [](const TuneResult& r) { return r.recipe.to_json(); })
+      .def_property_readonly("best", [](const TuneResult& r) { return dict_of_trial(r.best()); })
+      .def_property_readonly("trials", [](const TuneResult& r) {
+        py::list all;
+        for (const quant::TuneTrial& t : r.trials) all.append(dict_of_trial(t));
+        return all;
+      });
+  m.def(
+      "tune",
+      [](const graph::Graph& graph, const py::iterable& fit, const py::iterable& judge,
+         const py::object& metric, double minutes, double max_drop,
+         const std::optional<double>& target, double slowest, const std::vector<std::string>& skip,
+         const std::string& state, bool resume, const py::object& on_trial) {
+        const quant::TuneData data{batches_of(fit, "tune"), batches_of(judge, "tune")};
+        quant::TuneOptions options;
+        if (py::isinstance<py::str>(metric)) {
+          options.metric = quant::tune_metric(metric.cast<std::string>());
+        } else {
+          options.metric = {"python",
+                            [fn = keep(metric)](const Batches& expected, const Batches& got) {
+                              const py::gil_scoped_acquire gil;
+                              return (*fn)(list_of(expected), list_of(got)).cast<double>();
+                            }};
+        }
+        options.minutes = minutes;
+        options.max_drop = max_drop;
+        options.target = target.value_or(NAN);
+        options.slowest = slowest;
+        options.skip = skip;
+        options.state = state;
+        options.resume = resume;
+        if (!on_trial.is_none())
+          options.on_trial = [fn = keep(on_trial)](const quant::TuneTrial& t) {
+            const py::gil_scoped_acquire gil;
+            (*fn)(dict_of_trial(t));
+          };
+        return without_gil([&] { return quant::tune(graph, data, options); });
+      },
+      py::arg("graph"), py::arg("fit"), py::arg("judge"), py::arg("metric") = "cosine",
+      py::arg("minutes") = 10.0, py::arg("max_drop") = 0.005, py::arg("target") = py::none(),
+      py::arg("slowest") = 1.25, py::arg("skip") = std::vector<std::string>(),
+      py::arg("state") = "", py::arg("resume") = false, py::arg("on_trial") = py::none(),
+      "The best quantization of a network, by trial. `fit`: batches that ranges are made with; "
+      "`judge`: batches that trials are judged by. `metric`: cosine, sqnr, agreement, sequence, "
+      "or a function of the float network's and the trial's results, lists of outputs for each "
+      "batch, that gives a score. on_trial(trial) is called after each.");
+  m.def("tune_metrics", &quant::tune_metric_names);
+  m.def(
+      "apply_recipe",
+      [](const graph::Graph& graph, const std::string& recipe, const py::object& samples) {
+        const quant::Recipe parsed = quant::Recipe::from_json(recipe);
+        const Batches all = samples.is_none() ? Batches() : batches_of(samples, "apply_recipe");
+        return without_gil([&] { return quant::apply(graph, parsed, all); });
+      },
+      py::arg("graph"), py::arg("recipe"), py::arg("samples") = py::none(),
+      "The quantized network that a recipe (JSON) makes of a float one.");
+}
+
+}  // namespace
+
+void bind_debug(py::module_& m) {
+  py::class_<Report>(
+      m, "Comparison",
+      "Float and quantized network beside each other, layer by layer; a page in notebooks.")
+      .def("to_json", [](const Report& r) { return debug::to_json(r.comparison); })
+      .def("to_html", [](const Report& r) { return debug::html_report(r.comparison); })
+      .def("_repr_html_", [](const Report& r) { return debug::html_report(r.comparison); });
+  m.def(
+      "compare",
+      [](const graph::Graph& a, const graph::Graph& b, const py::iterable& samples,
+         const py::object& progress) {
+        const Batches all = batches_of(samples, "compare");
+        const debug::Samples each{static_cast<int64_t>(all.size()), 1,
+                                  [&all](int64_t begin, int64_t) {
+                                    return debug::SampleBatch{all[static_cast<size_t>(begin)], {}};
+                                  }};
+        debug::CompareOptions options;
+        options.progress = callback<int64_t>(progress);
+        return without_gil([&] { return Report{debug::compare(a, b, each, options)}; });
+      },
+      py::arg("float_graph"), py::arg("quantized"), py::arg("samples"),
+      py::arg("progress") = py::none(),
+      "`samples`: a list with an input each, or a tuple of inputs. progress(n) is called after "
+      "each n samples.");
+  bind_explain(m);
+  bind_sensitivity(m);
+  bind_tune(m);
+}
+
+}  // namespace octet::python

@@ -1,0 +1,2 @@
+"""torch.ao's namesake: octet.ao.quantization is octet.quantization."""
+from . import quantization

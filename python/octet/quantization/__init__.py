@@ -1,0 +1,198 @@
+"""Quantization under PyTorch's names (torch.ao.quantization): observers, QConfigs, eager mode, graph mode."""
+from __future__ import annotations
+
+from typing import Any, Callable, Iterable, Mapping, Sequence, Union
+
+from .. import _octet
+from .._octet import (
+    ObserverFactory, QConfig, QConfigMapping, Tensor, add_quant_dequant, disable_fake_quant, disable_observer,
+    enable_fake_quant, enable_observer, get_default_qat_qconfig, get_default_qat_qconfig_mapping, get_default_qconfig,
+    get_default_qconfig_mapping, qconfig_names)
+from ..nn._module import M, Module
+from ._observers import (
+    ACIQObserver, DeQuantStub, EntropyObserver, FakeQuantize, FakeQuantizeBase, FixedQParamsFakeQuantize,
+    FixedQParamsObserver, FloatFunctional, FusedMovingAvgObsFakeQuantize, HistogramObserver, LearnableFakeQuantize,
+    MinMaxObserver, MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver, MSEObserver, NoopObserver,
+    ObserverBase, PercentileObserver, PerChannelMinMaxObserver, PlaceholderObserver, QFunctional, QuantStub,
+    QuantWrapper, RecordingObserver, ReuseInputObserver, UniformQuantizationObserverBase, _factory)
+
+# -- what PyTorch has by name ----------------------------------------------------------------------
+
+_named = _octet._factories
+default_observer: ObserverFactory = _named["default_observer"]
+default_histogram_observer: ObserverFactory = _named["default_histogram_observer"]
+default_weight_observer: ObserverFactory = _named["default_weight_observer"]
+default_per_channel_weight_observer: ObserverFactory = _named["default_per_channel_weight_observer"]
+weight_observer_range_neg_127_to_127: ObserverFactory = _named["weight_observer_range_neg_127_to_127"]
+per_channel_weight_observer_range_neg_127_to_127: ObserverFactory = \
+    _named["per_channel_weight_observer_range_neg_127_to_127"]
+default_placeholder_observer: ObserverFactory = _named["default_placeholder_observer"]
+default_debug_observer: ObserverFactory = _named["default_debug_observer"]
+default_dynamic_quant_observer: ObserverFactory = _named["default_dynamic_quant_observer"]
+default_float_qparams_observer: ObserverFactory = _named["default_float_qparams_observer"]
+default_float_qparams_observer_4bit: ObserverFactory = _named["default_float_qparams_observer_4bit"]
+default_fixed_qparams_range_0to1_observer: ObserverFactory = _named["default_fixed_qparams_range_0to1_observer"]
+default_fixed_qparams_range_neg1to1_observer: ObserverFactory = _named["default_fixed_qparams_range_neg1to1_observer"]
+default_affine_fixed_qparams_observer: ObserverFactory = _named["default_affine_fixed_qparams_observer"]
+default_symmetric_fixed_qparams_observer: ObserverFactory = _named["default_symmetric_fixed_qparams_observer"]
+default_reuse_input_observer: ObserverFactory = _named["default_reuse_input_observer"]
+default_fake_quant: ObserverFactory = _named["default_fake_quant"]
+default_weight_fake_quant: ObserverFactory = _named["default_weight_fake_quant"]
+default_per_channel_weight_fake_quant: ObserverFactory = _named["default_per_channel_weight_fake_quant"]
+default_dynamic_fake_quant: ObserverFactory = _named["default_dynamic_fake_quant"]
+default_histogram_fake_quant: ObserverFactory = _named["default_histogram_fake_quant"]
+default_embedding_fake_quant: ObserverFactory = _named["default_embedding_fake_quant"]
+default_embedding_fake_quant_4bit: ObserverFactory = _named["default_embedding_fake_quant_4bit"]
+default_fused_act_fake_quant: ObserverFactory = _named["default_fused_act_fake_quant"]
+default_fused_wt_fake_quant: ObserverFactory = _named["default_fused_wt_fake_quant"]
+default_fused_per_channel_wt_fake_quant: ObserverFactory = _named["default_fused_per_channel_wt_fake_quant"]
+fused_wt_fake_quant_range_neg_127_to_127: ObserverFactory = _named["fused_wt_fake_quant_range_neg_127_to_127"]
+fused_per_channel_wt_fake_quant_range_neg_127_to_127: ObserverFactory = \
+    _named["fused_per_channel_wt_fake_quant_range_neg_127_to_127"]
+
+default_qconfig: QConfig = get_default_qconfig("default_qconfig")
+default_per_channel_qconfig: QConfig = get_default_qconfig("default_per_channel_qconfig")
+default_debug_qconfig: QConfig = get_default_qconfig("default_debug_qconfig")
+default_reuse_input_qconfig: QConfig = get_default_qconfig("default_reuse_input_qconfig")
+default_symmetric_qnnpack_qconfig: QConfig = get_default_qconfig("default_symmetric_qnnpack_qconfig")
+default_per_channel_symmetric_qnnpack_qconfig: QConfig = \
+    get_default_qconfig("default_per_channel_symmetric_qnnpack_qconfig")
+default_dynamic_qconfig: QConfig = get_default_qconfig("default_dynamic_qconfig")
+per_channel_dynamic_qconfig: QConfig = get_default_qconfig("per_channel_dynamic_qconfig")
+float16_dynamic_qconfig: QConfig = get_default_qconfig("float16_dynamic_qconfig")
+float16_static_qconfig: QConfig = get_default_qconfig("float16_static_qconfig")
+float_qparams_weight_only_qconfig: QConfig = get_default_qconfig("float_qparams_weight_only_qconfig")
+float_qparams_weight_only_qconfig_4bit: QConfig = get_default_qconfig("float_qparams_weight_only_qconfig_4bit")
+default_qat_qconfig: QConfig = get_default_qconfig("default_qat_qconfig")
+default_qat_qconfig_v2: QConfig = get_default_qconfig("default_qat_qconfig_v2")
+default_dynamic_qat_qconfig: QConfig = get_default_qconfig("default_dynamic_qat_qconfig")
+default_weight_only_qconfig: QConfig = get_default_qconfig("default_weight_only_qconfig")
+default_activation_only_qconfig: QConfig = get_default_qconfig("default_activation_only_qconfig")
+default_symmetric_qnnpack_qat_qconfig: QConfig = get_default_qconfig("default_symmetric_qnnpack_qat_qconfig")
+default_per_channel_symmetric_qnnpack_qat_qconfig: QConfig = \
+    get_default_qconfig("default_per_channel_symmetric_qnnpack_qat_qconfig")
+default_embedding_qat_qconfig: QConfig = get_default_qconfig("default_embedding_qat_qconfig")
+default_embedding_qat_qconfig_4bit: QConfig = get_default_qconfig("default_embedding_qat_qconfig_4bit")
+
+Type = Union[type, str, Callable[..., Any]]
+
+
+def _type_name(type_: Any) -> str:
+    """What C++ calls a class of modules or an operator: torch.nn.Linear's namesake, operator.add, "add"."""
+    if isinstance(type_, str):
+        return type_
+    if isinstance(type_, type):
+        if not issubclass(type_, Module):
+            _octet.fail("invalid_argument", f"{type_.__name__} is no class of modules")
+        name: str | None = type_.__dict__.get("_registered")
+        return name if name is not None else _octet._class_name(type_)
+    return str(type_.__name__)
+
+
+def _by_name(classes: Mapping[Any, Any]) -> dict[str, Any]:
+    return {_type_name(key): value for key, value in classes.items()}
+
+
+class ConversionReport:
+    """What convert did: `entries` are (module or node, class or operator, whether it is quantized, why not)."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, str, bool, str]] = []
+        self.warnings: list[str] = []
+
+    def _set(self, found: Any) -> None:
+        self.entries, self.warnings = found
+
+    def left_float(self) -> list[tuple[str, str, bool, str]]:
+        return [entry for entry in self.entries if not entry[2]]
+
+
+# -- eager mode ------------------------------------------------------------------------------------
+
+def propagate_qconfig_(module: Module, qconfig_dict: Mapping[Any, QConfig | None] | None = None) -> None:
+    """Gives every submodule without a qconfig of its own the one of the dictionary (by path or class), else that of
+    the module around it."""
+    by_path = {key: value for key, value in (qconfig_dict or {}).items() if isinstance(key, str)}
+    by_class = {key: value for key, value in (qconfig_dict or {}).items() if not isinstance(key, str)}
+    _octet._propagate_qconfig(module, by_path, _by_name(by_class))
+
+
+def fuse_modules(model: M, modules_to_fuse: Sequence[Any], inplace: bool = False) -> M:
+    """[["conv", "bn", "relu"], ...] or one such list: one fused module in the first place, Identity in the others."""
+    return _fuse(model, modules_to_fuse, inplace, False)
+
+
+def fuse_modules_qat(model: M, modules_to_fuse: Sequence[Any], inplace: bool = False) -> M:
+    return _fuse(model, modules_to_fuse, inplace, True)
+
+
+def _fuse(model: M, modules: Sequence[Any], inplace: bool, qat: bool) -> M:
+    lists = [modules] if modules and all(isinstance(name, str) for name in modules) else modules
+    return _octet._fuse_modules(model, inplace, [list(each) for each in lists], qat)  # type: ignore[no-any-return]
+
+
+def prepare(model: M, inplace: bool = False, *,
+            prepare_custom_config_dict: Mapping[str, Any] | None = None) -> M:
+    """Observers for what the qconfigs select. Run the result on samples, then convert it."""
+    custom = (prepare_custom_config_dict or {}).get("float_to_observed_custom_module_class", {})
+    return _octet._prepare(model, inplace, _by_name(custom))  # type: ignore[no-any-return]
+
+
+def prepare_qat(model: M, inplace: bool = False, *,
+                prepare_custom_config_dict: Mapping[str, Any] | None = None) -> M:
+    """Fake quantization for training; the model must be in training mode."""
+    custom = (prepare_custom_config_dict or {}).get("float_to_observed_custom_module_class", {})
+    return _octet._prepare_qat(model, inplace, _by_name(custom))  # type: ignore[no-any-return]
+
+
+def convert(module: Module, inplace: bool = False, *, convert_custom_config_dict: Mapping[str, Any] | None = None,
+            for_loading: bool = False, strict: bool = False, report: ConversionReport | None = None) -> Any:
+    """Quantized modules in the places of prepared ones. `for_loading`: the model need not be calibrated, for
+    load_state_dict will say what calibration would have; `strict`: an error if anything stays float."""
+    custom = (convert_custom_config_dict or {}).get("observed_to_quantized_custom_module_class", {})
+    return _octet._convert(module, inplace, _by_name(custom), for_loading, strict,
+                           None if report is None else report._set)
+
+
+def quantize(model: M, run_fn: Callable[..., Any], run_args: Sequence[Any] = (), inplace: bool = False) -> Any:
+    prepared = prepare(model.clone() if not inplace else model, inplace=True)
+    run_fn(prepared, *run_args)
+    return convert(prepared, inplace=True)
+
+
+def quantize_qat(model: M, run_fn: Callable[..., Any], run_args: Sequence[Any] = (), inplace: bool = False) -> Any:
+    prepared = prepare_qat(model.clone() if not inplace else model, inplace=True)
+    run_fn(prepared, *run_args)
+    prepared.eval()
+    return convert(prepared, inplace=True)
+
+
+def _spec(spec: Any, dtype: _octet.dtype) -> tuple[dict[str, QConfig | None], dict[str, QConfig | None]]:
+    if spec is None:
+        return {}, {}
+    if not isinstance(spec, Mapping):
+        qconfig = _octet._dynamic_qconfig_for(dtype)
+        spec = {key: qconfig for key in spec}
+    return ({key: value for key, value in spec.items() if isinstance(key, str)},
+            {_type_name(key): value for key, value in spec.items() if not isinstance(key, str)})
+
+
+def quantize_dynamic(model: M, qconfig_spec: Iterable[Any] | Mapping[Any, QConfig | None] | None = None,
+                     dtype: _octet.dtype = _octet.dtype.qint8, inplace: bool = False) -> M:
+    """Weights as codes, activations quantized at each call; no calibration. `qconfig_spec`: classes or paths, or
+    QConfigs by these; None: all that have a dynamic form."""
+    return _octet._quantize_dynamic(model, inplace, *_spec(qconfig_spec, dtype), dtype)  # type: ignore[no-any-return]
+
+
+def quantize_weight_only(model: M, qconfig_spec: Mapping[Any, QConfig | None] | None = None,
+                         dtype: _octet.dtype = _octet.dtype.qint8, inplace: bool = False) -> M:
+    """Weights as codes, arithmetic in float."""
+    by_path, by_class = _spec(qconfig_spec or {}, dtype)
+    return _octet._quantize_weight_only(model, inplace, by_path, by_class, dtype)  # type: ignore[no-any-return]
+
+
+from .quantize_fx import (  # noqa: E402
+    ConvertCustomConfig, DeferredGraphModule, PrepareCustomConfig, convert_fx, convert_to_reference_fx, fuse_fx,
+    prepare_fx, prepare_qat_fx)
+
+__all__ = [name for name in dir() if not name.startswith("_")]

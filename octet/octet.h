@@ -78,6 +78,7 @@
 #include "octet/quant/observe/observer.h"
 #include "octet/quant/observe/passive.h"
 #include "octet/quant/observe/qconfig.h"
+#include "octet/quant/tune/doctor.h"
 #include "octet/quant/tune/recipe.h"
 #include "octet/quant/tune/tune.h"
 #include "octet/quant/workflow/eager.h"

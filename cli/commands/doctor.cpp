@@ -52,17 +52,19 @@ std::string score_text(double score, double top1) {
 void print_finding(const quant::DoctorFinding& f, int64_t number) {
   fmt::print("\n{}. {}{}: {}\n", number, to_string(f.cause),
              f.layer.empty() ? "" : " (" + f.layer + ")", f.sentence);
-  if (f.kept) {
+  const bool helps = f.best >= 0 && f.gain() >= quant::DoctorOptions().least_gain;
+  if (helps) {
     const quant::DoctorCure& cure = f.cures[static_cast<size_t>(f.best)];
-    fmt::print("   cure: {}: {} -> {} dB ({:+.1f})\n", cure.what, db_text(f.before),
-               db_text(cure.score), f.gain());
+    fmt::print("   {}: {}: {} -> {} dB ({:+.1f}){}\n", f.kept ? "cure" : "would help", cure.what,
+               db_text(f.before), db_text(cure.score), f.gain(),
+               f.kept ? "" : "; not in the recipe");
   } else {
-    fmt::print("   nothing that was tried {}\n",
-               f.cures.empty() ? "helps: there was nothing to try" : "is worth keeping");
+    fmt::print("   {}\n",
+               f.cures.empty() ? "there was nothing to try" : "nothing that was tried helps");
   }
   for (size_t i = 0; i < f.cures.size(); ++i) {
     const quant::DoctorCure& cure = f.cures[i];
-    if (f.kept && static_cast<int>(i) == f.best) continue;
+    if (helps && static_cast<int>(i) == f.best) continue;
     fmt::print("   also tried: {}: {}\n", cure.what,
                cure.failed.empty() ? db_text(cure.score) + " dB" : "failed: " + cure.failed);
   }

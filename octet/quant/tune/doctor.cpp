@@ -64,7 +64,8 @@ constexpr double kWide = 8;        // an outlier channel is so many times the me
 constexpr double kExceeds = 0.1;   // of a range: values that far beyond are not of its samples
 constexpr double kPoorFixed = 22;  // dB: of rounding to a fixed range
 constexpr int64_t kFewSamples = 16;
-constexpr double kOtherUnit = 8;  // samples so many times the range are not merely larger ones
+constexpr double kStillPoor = 25;  // dB: what was kept so far is not all
+constexpr double kOtherUnit = 8;   // samples so many times the range are not merely larger ones
 
 // The recipe is changed in place.
 struct Cure {
@@ -158,7 +159,7 @@ class Doctor {
     });
     for (Plan& plan : plans_) treat(plan);
     look_at_saturation();
-    if (!kept_any_) treat_rounding();
+    if (!kept_any_ || current_score_ < kStillPoor) treat_rounding();
     std::stable_partition(report_.findings.begin(), report_.findings.end(),
                           [](const DoctorFinding& f) { return f.kept; });
     report_.recipe = current_recipe_ ? *current_recipe_ : base_;
@@ -186,12 +187,16 @@ class Doctor {
     for (const auto& batch : data_) expected_.push_back(program.run(batch));
   }
 
-  double score(const Graph& g, const std::string& engine = "", int64_t left_out = -1) const {
+  // `batches`: the first so many only. All of them with an engine that is slow would take long.
+  static constexpr size_t kAll = SIZE_MAX, kSlow = 1;
+  double score(const Graph& g, const std::string& engine = "", int64_t left_out = -1,
+               size_t batches = kAll) const {
     const runtime::Program program =
         runtime::compile(graph::without_final_softmax(g), {.engine = engine});
     std::vector<debug::ErrorStatistics> errors(expected_.at(0).size());
     int64_t first = 0;
-    for (size_t b = 0; b < data_.size(); ++b) {
+    if (!engine.empty()) batches = kSlow;
+    for (size_t b = 0; b < std::min(batches, data_.size()); ++b) {
       const std::vector<Tensor> y = program.run(data_[b]);
       const int64_t size = data_[b][0].dim() ? data_[b][0].size(0) : 1;
       for (size_t i = 0; i < y.size(); ++i) {
@@ -715,6 +720,20 @@ class Doctor {
       plan.cures = {all_ranges("percentile"), all_ranges("minmax"), all_ranges("mse")};
       plans_.push_back(std::move(plan));
     }
+    const bool is_global =
+        std::any_of(plans_.begin(), plans_.end(), [](const Plan& p) { return p.of_all; });
+    if (!is_global && reach.exceed * 4 >= reach.layers && reach.exceed > 1) {
+      Plan plan;
+      plan.finding.cause = Cause::clipped_tail;
+      plan.finding.sentence = fmt::format(
+          "its ranges (most like those of {}) cut off tails: on {} of {} values the data go more "
+          "than {:.0f}% of the range beyond it",
+          policy, reach.exceed, reach.layers, 100 * kExceeds);
+      plan.finding.suspected = gain_of(std::max(ranged, 0.5));
+      plan.of_all = true;
+      for (const char* p : {"percentile", "minmax", "mse"}) plan.cures.push_back(all_ranges(p));
+      plans_.push_back(std::move(plan));
+    }
     if (const Layers& l = faults[Fault::clipped]; !l.empty()) {
       Plan plan = plan_of(Cause::clipped_tail, l);
       plan.of_range = true;
@@ -885,14 +904,14 @@ class Doctor {
     const debug::SaturationReport report = debug::forecast_saturation(program, {data_[0]});
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    if (seconds * static_cast<double>(data_.size()) > options_.seconds / 4) {
+    if (seconds > options_.seconds / 8) {
       report_.notes.push_back(
           "whether sums of pairs saturate at 16 bits was not measured: it takes too long; `octet "
           "explain` forecasts it");
       return;
     }
-    const double there = score(now, "saturating16");
-    if (there > current_score_ - 3) return;
+    const double there = score(now, "saturating16"), exact_there = score(now, "", -1, kSlow);
+    if (there > exact_there - 3) return;
     Plan plan;
     DoctorFinding& finding = plan.finding;
     finding.cause = Cause::saturating_target;
@@ -910,11 +929,11 @@ class Doctor {
         "it is right in exact arithmetic ({:.1f} dB) and not where pairs of products saturate at "
         "16 bits, as in other libraries on CPUs without VNNI ({:.1f} dB): {:.2g}% of this layer's "
         "sums saturate, and so do those of {} of {} layers",
-        current_score_, there,
+        exact_there, there,
         100 * static_cast<double>(worst->saturated) /
             static_cast<double>(std::max<int64_t>(1, worst->sums)),
         layers.size(), report.layers.size());
-    finding.suspected = current_score_ - there;
+    finding.suspected = exact_there - there;
     plan.cures.push_back(
         {fmt::format("weights of 7 bits for {}", names_text(layers)), [layers](Recipe& r) {
            for (const std::string& name : layers)
@@ -942,6 +961,7 @@ class Doctor {
                            [](QConfig& q) { q.weight = q.weight.with_quant_range(-63, 63); });
          }});
     const double exact = current_score_;
+    const Recipe current = current_;
     const std::optional<Graph> graph_before = current_graph_;
     const std::optional<Recipe> recipe_before = current_recipe_;
     const bool kept_before = kept_any_;
@@ -953,6 +973,7 @@ class Doctor {
     // Where it was not the only cause, a recipe for all CPUs does not pay for some.
     if (!kept_before) return;
     treated.kept = false;
+    current_ = current;
     current_graph_ = graph_before;
     current_recipe_ = recipe_before;
     current_score_ = exact;

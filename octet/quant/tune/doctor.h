@@ -4,7 +4,7 @@
 //   quant::DoctorReport r = quant::doctor(float_graph, int8_graph, samples);
 //   for (const quant::DoctorFinding& f : r.findings)
 //     std::cout << f.layer << ": " << f.sentence << "\n";
-//   write_file_atomically("cured.json", r.recipe.to_json());
+//   std::cout << r.recipe.to_json();  // what octet quantize --recipe reads
 //
 // Causes are read from debug::compare's figures; a cure is a change of the recipe that makes the
 // quantized network, and its gain is that of the network that the changed recipe really makes.

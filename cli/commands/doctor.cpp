@@ -19,7 +19,7 @@ constexpr int64_t kMostSamples = 128, kMostAtOnce = 16;
 
 struct Options {
   std::string before, after, data, recipe;
-  bool json = false, force = false;
+  bool json = false, saturating = false, force = false;
   double seconds = 120;
   DataOptions sampling;
   ShapeOptions shape;
@@ -57,7 +57,10 @@ void print_finding(const quant::DoctorFinding& f, int64_t number) {
     const quant::DoctorCure& cure = f.cures[static_cast<size_t>(f.best)];
     fmt::print("   {}: {}: {} -> {} dB ({:+.1f}){}\n", f.kept ? "cure" : "would help", cure.what,
                db_text(f.before), db_text(cure.score), f.gain(),
-               f.kept ? "" : "; not in the recipe");
+               f.kept ? ""
+               : f.cause == quant::Cause::saturating_target
+                   ? "; --saturating puts it into the recipe"
+                   : "; not in the recipe");
   } else {
     fmt::print("   {}\n",
                f.cures.empty() ? "there was nothing to try" : "nothing that was tried helps");
@@ -152,7 +155,7 @@ void run(const Options& o) {
   std::vector<Tensor> labels;
   const quant::Batches samples =
       sample_batches(before, dataset, count, kMostAtOnce, 0, false, classes ? &labels : nullptr);
-  quant::DoctorOptions options{.seconds = o.seconds};
+  quant::DoctorOptions options{.seconds = o.seconds, .saturating = o.saturating};
   if (::isatty(2) && !o.json)
     options.progress = [](const std::string& what) { say("octet: " + what); };
   const quant::DoctorReport r = quant::doctor(before, after, samples, labels, options);
@@ -182,6 +185,9 @@ void add_doctor(CommandLine& program) {
   command.add_option("--seconds", o->seconds, "no trial begins later (120)")
       .type_name("N")
       .check(positive_number());
+  command.add_flag("--saturating", o->saturating,
+                   "it will run in a library that adds pairs of products in 16 bits (ONNX Runtime\n"
+                   "and others on CPUs without VNNI): keep what helps there");
   command.add_flag("--json", o->json, "print one JSON object");
   add_force(command, o->force);
   o->sampling.add_to(command);

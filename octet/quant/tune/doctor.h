@@ -82,6 +82,9 @@ struct DoctorReport {
 struct DoctorOptions {
   double seconds = 120;     // no trial begins later
   double least_gain = 0.5;  // in dB: a cure with less is not kept
+  // The network is to run where pairs of products saturate at 16 bits: what helps there is kept,
+  // though it costs a little elsewhere. Else it is only told.
+  bool saturating = false;
   std::function<void(const std::string& what)> progress = {};  // before each step
 };
 

@@ -432,7 +432,7 @@ class Doctor {
 
   void find() {
     std::map<Fault, Layers> faults;
-    Layers fixed, wide, weights;
+    Layers fixed, wide, weights, one_scale;
     for (size_t i : comparison_.ranking) {
       const LayerComparison& l = comparison_.layers[i];
       const Node* node = node_of(l);
@@ -440,6 +440,9 @@ class Doctor {
         fixed.push_back(&l);
       else if (l.fault == Fault::scale_too_large && is_of_weights(l))
         weights.push_back(&l);
+      else if (l.fault == Fault::none && l.quantized && !l.per_channel_weights &&
+               l.noise_share > 0.1 && l.weight_error_sqnr < l.activation_sqnr + 6)
+        one_scale.push_back(&l);
       else if (l.fault == Fault::none && node && is_wide(l, *node))
         wide.push_back(&l);
       else if (l.fault == Fault::outlier && node && is_wide(l, *node))
@@ -449,8 +452,17 @@ class Doctor {
     }
     find_ranges(faults);
     if (const Layers& l = faults[Fault::unlike_scales]; !l.empty()) add_unlike(l);
-    if (const Layers& l = faults[Fault::per_tensor_weights]; !l.empty()) {
-      Plan plan = plan_of(Cause::per_tensor_weights, l);
+    // Where that is not a fault by itself, it may still be what costs most.
+    Layers per_tensor = faults[Fault::per_tensor_weights];
+    per_tensor.insert(per_tensor.end(), one_scale.begin(), one_scale.end());
+    if (const Layers& l = per_tensor; !l.empty()) {
+      Plan plan = plan_of(
+          Cause::per_tensor_weights, l,
+          l[0]->fault == Fault::none
+              ? fmt::format("its weights have one scale for all channels: {:.1f} dB, and it makes "
+                            "{:.0f}% of the output's noise",
+                            l[0]->weight_sqnr, 100 * l[0]->noise_share)
+              : "");
       add_cures(plan, l, "weights with a scale for each channel",
                 [](Recipe& r, const LayerComparison& layer) {
                   set_mapping(r, layer.name,

@@ -8,6 +8,7 @@
 #include "octet/base/plugin.h"
 #include "octet/base/random.h"
 #include "octet/base/version.h"
+#include "octet/debug/calibration.h"
 #include "octet/debug/check.h"
 #include "octet/debug/compare.h"
 #include "octet/debug/explain.h"

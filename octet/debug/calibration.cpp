@@ -19,6 +19,7 @@ constexpr int64_t kLeastSamples = 16, kMostSuggested = 1024;
 constexpr double kMostMoving = 0.5;     // of the values
 constexpr double kMostClipped = 0.002;  // of the elements
 constexpr double kSettled = 0.1;        // what ranges may move by
+constexpr double kFarWider = 8;         // a range that one sample sets, in times
 constexpr double kManyRanges = 0.1;     // of the values: that one sample may set
 
 // The observers that choose a range from data, once each, by path, with the values that they are
@@ -124,7 +125,8 @@ CalibrationQuality CalibrationWatch::finish(int64_t samples) const {
     }
     // Codes end between values: a range is no wider than by one of them.
     if (value.sample >= 0 && samples > 1)
-      value.times = std::max(1.0, span * (254.0 / 255) / std::max(span_of(without), 1e-30));
+      value.times =
+          span_of(without) > 0 ? std::max(1.0, span * (254.0 / 255) / span_of(without)) : INFINITY;
     if (value.times >= CalibrationQuality::kAlone) {
       CalibrationQuality::Influence& i = influences[value.sample];
       i.sample = value.sample;
@@ -159,6 +161,22 @@ CalibrationQuality CalibrationWatch::finish(int64_t samples) const {
     quality.warnings.push_back(fmt::format("calibration: {} sample{} {} few{}", samples,
                                            samples == 1 ? "" : "s", samples == 1 ? "is" : "are",
                                            give));
+  // One sample that sets many ranges explains why these moved.
+  const CalibrationQuality::Influence* one = nullptr;
+  for (const CalibrationQuality::Influence& i : quality.influences)
+    if (static_cast<double>(i.values) >= kManyRanges * static_cast<double>(quality.values.size()) ||
+        (std::isfinite(i.times) && i.times >= kFarWider)) {
+      one = &i;
+      break;
+    }
+  if (one)
+    quality.warnings.push_back(fmt::format(
+        "calibration: sample {} alone sets {} of {} ranges; without it that of %{} is {}; take it "
+        "out if it is wrong, give more like it if it is right",
+        one->sample, one->values, quality.values.size(), one->value,
+        std::isfinite(one->times) ? fmt::format("{:.3g} times narrower", one->times)
+                                  : std::string("empty")));
+  if (one && one->sample >= half_) return quality;
   if (quality.moving > kMostMoving) {
     const CalibrationQuality::Value& most = quality.values[0];
     quality.warnings.push_back(fmt::format(
@@ -172,16 +190,6 @@ CalibrationQuality CalibrationWatch::finish(int64_t samples) const {
         fmt::format("calibration: ranges of the first {} samples cut off {:.2g}% of the values of "
                     "the other {}{}",
                     half_, 100 * quality.clipped, samples - half_, give));
-  for (const CalibrationQuality::Influence& i : quality.influences) {
-    if (static_cast<double>(i.values) < kManyRanges * static_cast<double>(quality.values.size()) &&
-        i.times < 2 * CalibrationQuality::kAlone)
-      continue;
-    quality.warnings.push_back(fmt::format(
-        "calibration: sample {} alone sets {} of {} ranges; without it that of %{} is {:.3g} times "
-        "narrower; take it out if it is wrong, give more like it if it is right",
-        i.sample, i.values, quality.values.size(), i.value, i.times));
-    break;
-  }
   return quality;
 }
 

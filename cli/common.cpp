@@ -191,6 +191,10 @@ void check_output(OutputKind kind, const std::filesystem::path& path,
     case OutputKind::xml:
       if (!bytes.starts_with("<?xml")) refuse("exists and is no XML");
       break;
+    case OutputKind::recipe:
+      if (bytes.substr(0, 64).find("octet.recipe") == std::string_view::npos)
+        refuse("exists and is no recipe");
+      break;
   }
 }
 

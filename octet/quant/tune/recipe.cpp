@@ -257,6 +257,24 @@ void calibrate(const Graph& graph, Recipe& recipe, const Batches& samples, bool 
   recipe.samples.digest = digest_of(samples);
 }
 
+void keep_ranges(const Graph& graph, Recipe& recipe, const Recipe& from) {
+  const auto dtypes = [&](const Recipe& r) {
+    std::map<std::string, DType> all;  // by label
+    const auto prepared =
+        prepare_fx(graph, r.mapping, {.skip = r.skip, .backend = get_backend_config(r.backend)});
+    for (const auto& [path, observer] : activation_observers(*prepared))
+      if (!dynamic_cast<FixedQParamsObserver*>(observer))
+        all[observer->label()] = observer->options().dtype;
+    return all;
+  };
+  const std::map<std::string, DType> now = dtypes(recipe), before = dtypes(from);
+  recipe.ranges.clear();
+  for (const auto& [value, range] : from.ranges)
+    if (const auto a = now.find(value), b = before.find(value);
+        a != now.end() && b != before.end() && a->second == b->second)
+      recipe.ranges[value] = range;
+}
+
 std::shared_ptr<ObservedGraphModule> prepare(const Graph& graph, const Recipe& recipe,
                                              const Batches& samples) {
   auto prepared = prepared_with_ranges(graph, recipe, samples);

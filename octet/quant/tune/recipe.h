@@ -86,6 +86,11 @@ void register_recipe_step(RecipeStep step);
 void calibrate(const graph::Graph& graph, Recipe& recipe, const Batches& samples,
                bool choose = false);
 
+// Sets recipe.ranges to those of `from` that it may keep though its mapping, or what it leaves
+// float, has changed: of the values that observers of both watch, for codes of the same dtype.
+// Errors as of prepare_fx.
+void keep_ranges(const graph::Graph& graph, Recipe& recipe, const Recipe& from);
+
 // The float network prepared as the recipe says: steps are done, all ranges are its. What observers
 // it has no range for are shown `samples`. Errors as of apply().
 std::shared_ptr<ObservedGraphModule> prepare(const graph::Graph& graph, const Recipe& recipe,

@@ -376,14 +376,7 @@ class Tuner {
   Recipe leaving(const Recipe& base, const std::vector<std::string>& layers) const {
     Recipe recipe = base;
     recipe.skip.insert(recipe.skip.end(), layers.begin(), layers.end());
-    recipe.ranges.clear();
-    const auto prepared =
-        prepare_fx(graph_, recipe.mapping,
-                   {.skip = recipe.skip, .backend = get_backend_config(recipe.backend)});
-    for (const auto& [path, module] : prepared->named_modules())
-      if (const auto* observer = dynamic_cast<const Observer*>(module))
-        if (const auto at = base.ranges.find(observer->label()); at != base.ranges.end())
-          recipe.ranges.insert(*at);
+    keep_ranges(graph_, recipe, base);
     return recipe;
   }
 

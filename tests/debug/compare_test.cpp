@@ -359,7 +359,7 @@ TEST_P(CompareAdvice, ScalesPerChannelMendADepthwiseLayer) {
   const FaultNet net = make_fault_net(GetParam(), {.channels = true});
   const Tensor data = fault_samples(net);
   const auto [before, after, prepared] =
-      quantize_fault_net(net, data, "MinMaxObserver", {}, net.depthwise);
+      quantize_fault_net(net, data, "MinMaxObserver", {}, net.depthwise, {}, whole_weights());
   const Comparison c = advised(before, after, data);
   const LayerComparison& first = c.layers[c.ranking[0]];
   bool tried = false;

@@ -209,6 +209,16 @@ TEST(Tune, WorkOnSomethingElseIsNotGoneOnWith) {
                         [&] { tune(network(), data(), o); });
 }
 
+TEST(Tune, TheParetoCurveHasTheTrialsThatNoOtherBeats) {
+  TuneResult r;
+  r.trials = {{.name = "a", .score = 0.9, .cost = 0.3},
+              {.name = "worse", .score = 0.8, .cost = 0.3},
+              {.name = "slower", .score = 0.9, .cost = 0.5},
+              {.name = "fast", .score = 0.5, .cost = 0.2},
+              {.name = "good", .score = 0.95, .cost = 0.6}};
+  EXPECT_EQ(r.pareto(), (std::vector<size_t>{3, 0, 4}));
+}
+
 TEST(Tune, MetricsWithoutLabelsAreOneForTheFloatNetwork) {
   const Batches y = {{Tensor::rand({2, 3, 4}, 1, -1, 1)}};
   for (const char* name : {"cosine", "agreement", "sequence", "characters", "iou"})

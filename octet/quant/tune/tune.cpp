@@ -380,8 +380,9 @@ class Tuner {
     return recipe;
   }
 
-  // Layers of the base by the noise that leaving them float takes away, for what it costs.
-  std::vector<PricedLayer> price_layers(const Recipe& base, double base_cost) {
+  // Layers of the base by the noise that leaving them float takes away, for what it costs. None if
+  // the time is up before all are priced.
+  std::optional<std::vector<PricedLayer>> price_layers(const Recipe& base, double base_cost) {
     // Noise is that of the float network's own weights: steps write rounded ones in their place.
     Recipe plain = base;
     std::erase_if(plain.steps, [](const Recipe::Step& step) {
@@ -406,7 +407,8 @@ class Tuner {
                      [](const auto& a, const auto& b) { return a.share > b.share; });
     if (layers.size() > kMostPriced) layers.resize(kMostPriced);
     for (PricedLayer& layer : layers) {
-      Recipe recipe = leaving(base, {layer.name});
+      if (is_late()) return std::nullopt;
+      Recipe recipe = leaving(plain, {layer.name});  // what weights are costs no time
       calibrate(graph_, recipe, {data_.fit[0]});
       const double cost = cost_of(apply(graph_, recipe, data_.fit));
       layer.price = std::max(cost - base_cost, 1e-3 * base_cost);
@@ -421,7 +423,11 @@ class Tuner {
     if (result_.trials.empty()) return;
     const size_t base = best_index();
     const double base_cost = result_.trials[base].cost;
-    if (!state_.layers()) state_.set_layers(price_layers(recipes_[base], base_cost));
+    if (!state_.layers()) {
+      const auto priced = price_layers(recipes_[base], base_cost);
+      if (!priced) return;
+      state_.set_layers(*priced);
+    }
     std::vector<std::string> layers;
     double expected = base_cost;
     for (const PricedLayer& layer : *state_.layers()) {
@@ -466,6 +472,20 @@ class Tuner {
 };
 
 }  // namespace
+
+std::vector<size_t> TuneResult::pareto() const {
+  std::vector<size_t> kept;
+  for (size_t i = 0; i < trials.size(); ++i) {
+    const bool beaten = std::any_of(trials.begin(), trials.end(), [&](const TuneTrial& other) {
+      return other.score >= trials[i].score && other.cost <= trials[i].cost &&
+             (other.score > trials[i].score || other.cost < trials[i].cost);
+    });
+    if (!beaten) kept.push_back(i);
+  }
+  std::stable_sort(kept.begin(), kept.end(),
+                   [&](size_t a, size_t b) { return trials[a].cost < trials[b].cost; });
+  return kept;
+}
 
 TuneMetric tune_metric(std::string_view name) {
   for (const TuneMetric& metric : named_metrics())

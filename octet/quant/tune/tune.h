@@ -54,6 +54,9 @@ struct TuneResult {
   Recipe recipe;                   // of the best
   graph::Graph graph;              // which it makes
   const TuneTrial& best() const { return trials.at(best_index); }
+  // The trials that no other one beats in score and cost both, the fastest first: what can be had
+  // for which time.
+  std::vector<size_t> pareto() const;
 };
 
 struct TuneOptions {

@@ -303,6 +303,11 @@ void bind_nn(py::module_& m) {
            })
       .def("set_child",
            [](Module& m, const std::string& name, const nn::ModulePtr& child) {
+             if (child)
+               for (const auto& [path, each] : child->named_modules())
+                 if (each == &m)
+                   fail(ErrorCode::invalid_argument,
+                        "'" + name + "': a module cannot be a part of itself");
              for (const auto& [each, now] : m.children())
                if (each == name) return m.set_submodule(name, child);
              m.add_child(name, child);
@@ -428,7 +433,7 @@ void bind_nn(py::module_& m) {
       },
       py::arg("path"), py::arg("key") = "");
   m.def(
-      "trace",
+      "_trace",
       [](const py::object& model, const std::vector<Tensor>& inputs,
          const std::vector<std::string>& leaves) {
         const nn::ModulePtr module = module_of(model);

@@ -66,6 +66,16 @@ class Modules(unittest.TestCase):
         self.assertEqual(result["y"].tolist(), [3, 6, 9])
         self.assertEqual(result["both"][1][0].tolist(), [2, 4, 6])
 
+    def test_a_module_is_no_part_of_itself(self):
+        inner = nn.Sequential(nn.ReLU())
+        outer = nn.Sequential(inner)
+        with self.assertRaises(octet.Error):
+            inner.back = outer
+        with self.assertRaises(octet.Error):
+            outer.me = outer
+        with self.assertRaises(TypeError):
+            nn.Sequential(3)
+
     def test_super_init_comes_first(self):
         class Forgetful(nn.Module):
             def __init__(self):

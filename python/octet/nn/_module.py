@@ -5,6 +5,8 @@ Python, C++ holds the class and the attributes too (python/modules.h).
 """
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 import weakref
 from collections import OrderedDict
@@ -187,7 +189,7 @@ class Module:
 
     # -- structure -------------------------------------------------------------------------------
     def add_module(self, name: str, module: Module | None) -> None:
-        self._m.set_child(name, None if module is None else module._m)
+        self._m.set_child(name, None if module is None else _handle(module))
 
     register_module = add_module
 
@@ -229,10 +231,13 @@ class Module:
             yield tensor
 
     def get_submodule(self, target: str) -> Module:
-        return self if not target else _wrap(self._m.submodule(target))
+        if not target:
+            return self
+        found: Module = _wrap(self._m.submodule(target))
+        return found
 
     def set_submodule(self, target: str, module: Module) -> None:
-        self._m.set_submodule(target, module._m)
+        self._m.set_submodule(target, _handle(module))
 
     def apply(self: M, fn: Callable[[Module], Any]) -> M:
         for child in self.children():
@@ -290,7 +295,8 @@ class Module:
 
     # -- copies ----------------------------------------------------------------------------------
     def clone(self: M) -> M:
-        return _wrap(self._m.clone())
+        copy: M = _wrap(self._m.clone())
+        return copy
 
     def __deepcopy__(self: M, memo: dict[int, Any]) -> M:
         return self.clone()
@@ -320,9 +326,7 @@ def layer(name: str, config: Callable[[dict[str, Any]], dict[str, Any]] | None =
     """A class of modules of C++, registered there under `name`. Its constructor's arguments, by the names of its
     signature, are the module's configuration, or what `config` makes of them."""
     def decorate(cls: type[M]) -> type[M]:
-        import inspect
-        import functools
-        written = cls.__init__
+        written: Any = cls.__init__
         signature = inspect.signature(written)
 
         @functools.wraps(written)
@@ -337,7 +341,7 @@ def layer(name: str, config: Callable[[dict[str, Any]], dict[str, Any]] | None =
             for key, value in tensors.items():
                 self._m.set_tensor(key, value)
 
-        cls.__init__ = __init__  # type: ignore[method-assign]
+        setattr(cls, "__init__", __init__)
         cls._registered = name
         _classes[name] = cls
 
@@ -345,7 +349,7 @@ def layer(name: str, config: Callable[[dict[str, Any]], dict[str, Any]] | None =
             if "_registered" not in sub.__dict__ and not sub.__module__.startswith("octet."):
                 raise TypeError(f"a class cannot be derived from octet's {cls.__name__}: derive it from "
                                 f"octet.nn.Module, and keep a {cls.__name__} in it")
-        cls.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]
+        setattr(cls, "__init_subclass__", classmethod(__init_subclass__))
         return cls
     return decorate
 
@@ -509,7 +513,7 @@ def _saved(root: Module) -> dict[str, Any]:
 
 
 def _is_python_observer(handle: _Handle) -> bool:
-    from ..quantization import ObserverBase
+    from ..quantization._observers import ObserverBase
     side = handle.python_side
     return side is not None and issubclass(side[0], ObserverBase)
 

@@ -274,12 +274,14 @@ class FakeQuantizeBase(_Observing):
 
     @property
     def scale(self) -> Tensor:
-        return self._m.extra_state().get("scale", None) if not self._m.has_tensor("scale") else self._m.tensor("scale")
+        found: Tensor = self._m.tensor("scale") if self._m.has_tensor("scale") else self._m.extra_state()["scale"]
+        return found
 
     @property
     def zero_point(self) -> Tensor:
-        return (self._m.extra_state().get("zero_point", None) if not self._m.has_tensor("zero_point")
-                else self._m.tensor("zero_point"))
+        found: Tensor = (self._m.tensor("zero_point") if self._m.has_tensor("zero_point")
+                         else self._m.extra_state()["zero_point"])
+        return found
 
 
 class FakeQuantize(FakeQuantizeBase):
@@ -366,6 +368,6 @@ class QFunctional(FloatFunctional):
     _registered = "octet::nn::quantized::QFunctional"
 
 
-for _cls in (FakeQuantize, FixedQParamsFakeQuantize, FusedMovingAvgObsFakeQuantize, LearnableFakeQuantize, QuantStub,
-             QuantWrapper, FloatFunctional, QFunctional):
-    _classes[str(_cls._registered)] = _cls
+_own: list[type[Module]] = [FakeQuantize, FixedQParamsFakeQuantize, FusedMovingAvgObsFakeQuantize, LearnableFakeQuantize,
+                            QuantStub, QuantWrapper, FloatFunctional, QFunctional]
+_classes.update((str(cls._registered), cls) for cls in _own)

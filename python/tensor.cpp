@@ -505,7 +505,7 @@ Tensor tensor_of(const py::object& object, bool copy) {
   }
   // The last owner may be a thread without the GIL.
   std::shared_ptr<void> owner(new py::array(array), [](void* a) {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     delete static_cast<py::array*>(a);
   });
   return Tensor::wrap(Buffer::wrap(data, bytes, std::move(owner)), shape, dtype);

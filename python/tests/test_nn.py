@@ -193,6 +193,38 @@ class Modules(unittest.TestCase):
                 return None
         self.assertIsNone(None_()(octet.zeros(1)))
 
+    def test_a_program_ends_while_models_and_threads_live(self):
+        import subprocess
+        import sys
+        program = """
+import atexit, threading, octet
+from octet import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.notes = [object()]
+    def forward(self, x):
+        return self.fc(x)
+net, x = Net(), octet.randn(2, 4)
+net.register_forward_hook(lambda m, i, o: o * 2)
+kept = [net(x), net.state_dict(), octet.trace(net.eval(), (x,)), octet.quantization.HistogramObserver.with_args()]
+def work():
+    while True:
+        net(x)
+threading.Thread(target=work, daemon=True).start()
+atexit.register(lambda: net(x))
+raise SystemExit(3)
+"""
+        for _ in range(3):
+            ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+            self.assertEqual((ran.returncode, ran.stderr), (3, ""))
+
+    def test_a_model_in_a_loop_of_references_ends(self):
+        with self.assertRaises(octet.Error):
+            a = nn.ModuleList()
+            a.append(nn.ModuleList([a]))
+
     def test_threads(self):
         net, x = Net().eval(), octet.randn(4, 3, 8, 8)
         expected, found = net(x), []

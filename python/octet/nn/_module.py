@@ -483,6 +483,7 @@ def _overrides(cls: type[Module], method: str) -> bool:
 
 def _saved(root: Module) -> dict[str, Any]:
     """A model as data: its modules in one list, each with the numbers of its children."""
+    from ..quantization._observers import _portable
     modules: list[_Handle] = []
     numbers: dict[int, int] = {}
 
@@ -501,7 +502,7 @@ def _saved(root: Module) -> dict[str, Any]:
         side = handle.python_side
         nodes.append({
             "class": handle.registered_name if side is None else side[0],
-            "config": handle.config() if side is None else None,
+            "config": _portable(_config(handle)) if side is None else None,
             "dict": None if side is None else dict(side[1]),
             "options": _octet._observer_options(handle) if _is_python_observer(handle) else None,
             "children": [(name, None if child is None else numbers[child.key]) for name, child in handle.children()],
@@ -509,7 +510,17 @@ def _saved(root: Module) -> dict[str, Any]:
                         for name, tensor, buffer in handle.own_tensors()],
             "extra": handle.extra_state(),
             "training": handle.training()})
-    return {"nodes": nodes, "annotations": root._m.annotations()}
+    return {"nodes": nodes, "annotations": [(path, name, _portable(data)) for path, name, data in root._m.annotations()]}
+
+
+def _config(handle: _Handle) -> dict[str, Any]:
+    """The configuration; that of a fake-quantize module names the observer in it, which Python may have written."""
+    config = handle.config()
+    child = handle.child("activation_post_process")
+    if "observer" in config and child is not None and _is_python_observer(child[0]):
+        cls, attributes = child[0].python_side or (None, {})
+        config["observer"] = (cls, attributes.get("_with_args", {}))
+    return config
 
 
 def _is_python_observer(handle: _Handle) -> bool:
@@ -519,10 +530,11 @@ def _is_python_observer(handle: _Handle) -> bool:
 
 
 def _restored(saved: dict[str, Any]) -> Module:
+    from ..quantization._observers import _local
     handles: list[_Handle] = []
     for node in saved["nodes"]:
         if node["config"] is not None:
-            handles.append(_Handle.make(node["class"], node["config"]))
+            handles.append(_Handle.make(node["class"], _local(node["config"])))
         elif node["options"] is not None:
             handles.append(_octet._python_observer(node["class"], node["dict"], node["options"]))
         else:
@@ -549,6 +561,6 @@ def _restored(saved: dict[str, Any]) -> Module:
         if handle.training() != node["training"]:
             handle.train(node["training"])
     for path, name, data in saved["annotations"]:
-        handles[0].load_annotation(path, name, data)
+        handles[0].load_annotation(path, name, _local(data))
     view: Module = _wrap(handles[0])
     return view

@@ -191,6 +191,10 @@ void check_output(OutputKind kind, const std::filesystem::path& path,
     case OutputKind::xml:
       if (!bytes.starts_with("<?xml")) refuse("exists and is no XML");
       break;
+    case OutputKind::recipe:
+      if (bytes.substr(0, 64).find("octet.recipe") == std::string_view::npos)
+        refuse("exists and is no recipe");
+      break;
   }
 }
 
@@ -496,6 +500,20 @@ int64_t weight_bytes(const graph::Graph& graph) {
   for (const auto& node : graph.nodes())
     if (node.kind == graph::NodeKind::constant) bytes += node.value.nbytes();
   return bytes;
+}
+
+std::string code_widths(const graph::Graph& graph, CodesOf of) {
+  std::set<int> widths;
+  for (size_t v = 0; v < graph.values().size(); ++v) {
+    const auto id = static_cast<graph::ValueId>(v);
+    const DType dtype = graph.type(id).dtype;
+    if (!is_quantized(dtype) || dtype == DType::qint32 ||
+        graph.is_constant(id) != (of == CodesOf::weights))
+      continue;
+    widths.insert(is_packed(dtype) ? 4 : is_16_bit(dtype) ? 16 : 8);
+  }
+  if (widths.empty()) widths.insert(8);
+  return fmt::format("{} bits", fmt::join(widths, " and "));
 }
 
 NodeCount count_nodes(const graph::Graph& graph) {

@@ -44,8 +44,8 @@ int64_t file_bytes(const std::filesystem::path& path);
 // without `force`, if writing would destroy what was not meant: one of the command's own inputs
 // (the same file, by whatever name), a file of another kind than is to be written, one that is
 // write-protected, a device or a pipe.
-// .onnx by its name or else octet's own; .npz; .html; .xml
-enum class OutputKind { model, arrays, page, xml };
+// .onnx by its name or else octet's own; .npz; .html; .xml; .json
+enum class OutputKind { model, arrays, page, xml, recipe };
 void check_output(OutputKind kind, const std::filesystem::path& path,
                   const std::vector<std::filesystem::path>& inputs, bool force);
 // --force.
@@ -142,6 +142,10 @@ struct NodeCount {
   int64_t quantized = 0, total = 0;
 };
 NodeCount count_nodes(const graph::Graph& graph);
+// The widths of the codes of values between operators, or of weights: "8 bits", "4 and 8 bits".
+// "8 bits" where there are none.
+enum class CodesOf { values, weights };
+std::string code_widths(const graph::Graph& graph, CodesOf of);
 
 double peak_rss_mb();
 // A line on standard error: an error, a warning, how far training is. What cannot be written is

@@ -71,12 +71,12 @@ quant::ObserverFactory activation_observer(const std::string& name) {
 quant::QConfig chosen_qconfig(const std::string& name, const std::string& observer,
                               const quant::BackendConfig& backend) {
   quant::QConfig qconfig = quant::get_default_qconfig(name.empty() ? "native" : name);
-  const std::string chosen = !observer.empty() ? observer : name.empty() ? "percentile" : "";
-  if (chosen.empty()) return qconfig;
-  const quant::ObserverFactory factory = activation_observer(chosen);
-  auto options = qconfig.activation.options();
-  options.averaging_constant = factory.options().averaging_constant;
-  qconfig.activation = factory.with_args(options);
+  if (!observer.empty()) {
+    const quant::ObserverFactory factory = activation_observer(observer);
+    auto options = qconfig.activation.options();
+    options.averaging_constant = factory.options().averaging_constant;
+    qconfig.activation = factory.with_args(options);
+  }
   return name.empty() ? quant::fitting_qconfig(qconfig, backend) : qconfig;
 }
 

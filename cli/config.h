@@ -31,10 +31,7 @@ quant::BackendConfig load_backend(const std::string& name);
 quant::ObserverFactory activation_observer(const std::string& name);
 
 // --qconfig and --observer, for a backend. Where no qconfig is named, the observers choose what the
-// backend's layers take (quant::fitting_qconfig). Where nothing is chosen ("" both), ranges are
-// percentiles: of the real networks in docs/numerics.md those that histograms harm most keep their
-// accuracy so, and the others lose 0.6 to 1.8 dB more. A qconfig that is named has the observer
-// that PyTorch gives it.
+// backend's layers take (quant::fitting_qconfig).
 quant::QConfig chosen_qconfig(const std::string& qconfig, const std::string& observer,
                               const quant::BackendConfig& backend);
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "cli/calibrate.h"
 #include "cli/common.h"
 #include "cli/config.h"
 #include "octet/base/error.h"
@@ -78,7 +79,14 @@ JsonValue to_json(const Operators& operators) {
   return list;
 }
 
-JsonValue to_json(const Options& o, const Check& c, const Operators& operators) {
+// What was found besides: whether a sample was made up, and what the samples are worth.
+struct Sampled {
+  bool made_up = true;
+  std::optional<debug::CalibrationQuality> quality;
+};
+
+JsonValue to_json(const Options& o, const Check& c, const Operators& operators,
+                  const Sampled& sampled) {
   JsonValue kinds = JsonValue::array(), problems = JsonValue::array();
   for (const CheckedKind& kind : c.kinds) {
     JsonValue left = JsonValue::array();
@@ -110,6 +118,7 @@ JsonValue to_json(const Options& o, const Check& c, const Operators& operators) 
   if (!std::isnan(c.float_ms)) json.set("float_ms", c.float_ms);
   if (!std::isnan(c.int8_ms)) json.set("int8_ms", c.int8_ms);
   if (!c.not_run.empty()) json.set("not_run", c.not_run);
+  if (sampled.quality) json.set("calibration", calibration_json(*sampled.quality));
   if (!operators.empty()) json.set("onnx_operators", to_json(operators));
   return json;
 }
@@ -125,12 +134,12 @@ std::string some_of(const std::vector<std::string>& names) {
 }
 
 // On a terminal rows with operators that stay float are yellow.
-void print_kinds(const Check& c) {
+void print_kinds(const Check& c, const std::string& widths) {
   size_t width = 8;
   for (const CheckedKind& kind : c.kinds) width = std::max(width, kind.op.size());
   const bool colour = colour_wanted(1);
-  fmt::print("{:<{}} {:>6} {:>10} {:>6} {:>10}\n", "operator", width, "nodes", "in 8 bits", "float",
-             "weights");
+  fmt::print("{:<{}} {:>6} {:>10} {:>6} {:>10}\n", "operator", width, "nodes", "in " + widths,
+             "float", "weights");
   for (const CheckedKind& kind : c.kinds) {
     const auto number = [&](int64_t n) { return c.decided ? std::to_string(n) : std::string("?"); };
     const bool marked = colour && c.decided && kind.quantized < kind.nodes;
@@ -202,14 +211,17 @@ void print_gain(const Check& c, bool made_up) {
   if (!c.not_run.empty()) fmt::print("not run: {}\n", c.not_run);
 }
 
-void print(const Options& o, const Check& c, bool made_up) {
+void print(const Options& o, const Check& c, const Sampled& sampled) {
   if (c.kinds.empty()) return;
+  const DType codes = o.choice.static_qconfig().activation.options().dtype;
+  const std::string widths = is_16_bit(codes) ? "16 bits" : "8 bits";
   if (c.decided)
-    fmt::print("{}: {} of {} operators in 8 bits\n", o.model, c.quantized(), c.nodes());
+    fmt::print("{}: {} of {} operators in {}\n", o.model, c.quantized(), c.nodes(), widths);
   else
     fmt::print("{}: {} operators\n", o.model, c.nodes());
-  print_kinds(c);
-  print_gain(c, made_up);
+  print_kinds(c, widths);
+  print_gain(c, sampled.made_up);
+  if (sampled.quality) fmt::print("calibration: {}\n", calibration_text(*sampled.quality));
   for (const std::string& warning : c.warnings) fmt::print("warning: {}\n", warning);
   if (c.ok())
     fmt::print("ready: octet quantize {} --calibrate {} -o OUT\n", o.model,
@@ -218,8 +230,8 @@ void print(const Options& o, const Check& c, bool made_up) {
 
 // -- the command ----------------------------------------------------------------------------------
 
-// What quantizing this graph, on this data, would meet. Whether the sample that was run is made up.
-bool check_graph(const Options& o, const graph::Graph& graph, Check& found) {
+// What quantizing this graph, on this data, would meet.
+Sampled check_graph(const Options& o, const graph::Graph& graph, Check& found) {
   found = debug::check(
       graph, {.mapping = o.choice.static_mapping(), .prepare = o.choice.prepare_options()});
   if (o.choice.strict && found.prepared)
@@ -244,14 +256,23 @@ bool check_graph(const Options& o, const graph::Graph& graph, Check& found) {
                                 fmt::join(open, ", "));
   }
   if (!sample.empty()) debug::check_run(found, graph, sample, !dataset);
-  return !dataset;
+  Sampled sampled{.made_up = !dataset};
+  // Last of all: what is prepared is calibrated then.
+  if (dataset && found.prepared && found.ok())
+    found.collect([&] {
+      sampled.quality =
+          calibrate(*found.prepared, *dataset, o.calibrate, o.sampling.count(*dataset));
+      found.warnings.insert(found.warnings.end(), sampled.quality->warnings.begin(),
+                            sampled.quality->warnings.end());
+    });
+  return sampled;
 }
 
 void run(Options o) {
   o.run.apply();
   o.choice.read_config();
   Check found;
-  bool made_up = true;
+  Sampled sampled;
   std::optional<graph::Graph> graph;
   Operators operators;
   std::string cure;
@@ -264,13 +285,13 @@ void run(Options o) {
       throw;
     }
   });
-  if (graph) made_up = check_graph(o, *graph, found);
+  if (graph) sampled = check_graph(o, *graph, found);
   if (o.json)
-    print_json(to_json(o, found, operators));
+    print_json(to_json(o, found, operators, sampled));
   else if (!operators.empty())
     print_refused(o, operators, cure);
   else
-    print(o, found, made_up);
+    print(o, found, sampled);
   found.require_ok();
 }
 

@@ -46,7 +46,8 @@ void convert_network(const ConvertOptions& o) {
   save_model(graph, o.out,
              {.target = io::parse_onnx_target(o.target.empty() ? "onnxruntime" : o.target)});
   NodeCount n = count_nodes(graph);
-  fmt::print("{}: {} of {} operators in 8 bits ({})\n", o.out, n.quantized, n.total,
+  fmt::print("{}: {} of {} operators in {} ({})\n", o.out, n.quantized, n.total,
+             code_widths(graph, CodesOf::values),
              human_bytes(static_cast<double>(file_bytes(o.out))));
 }
 

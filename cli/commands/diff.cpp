@@ -127,7 +127,8 @@ void compare_outputs(const Graph& a, const Graph& b, std::vector<Difference>& di
 
 std::string summary(const std::string& path, const Graph& g) {
   const NodeCount n = count_nodes(g);
-  return fmt::format("{}: {} operators, {} in 8 bits, weights {}", path, n.total, n.quantized,
+  return fmt::format("{}: {} operators, {} in {}, weights {}", path, n.total, n.quantized,
+                     code_widths(g, CodesOf::values),
                      human_bytes(static_cast<double>(weight_bytes(g))));
 }
 

@@ -96,17 +96,19 @@ void print_operators(const graph::Graph& g) {
   const auto all = static_cast<double>(std::max<int64_t>(weight_bytes(g), 1));
   const NodeCount n = count_nodes(g);
   const bool colour = n.quantized > 0 && colour_wanted(1);
-  fmt::print("# {:<{}} {:>6} {:>10} {:>10}\n", "operator", width, "nodes", "in 8 bits", "weights");
+  const std::string widths = code_widths(g, CodesOf::values), head = "in " + widths;
+  const size_t column = std::max<size_t>(10, head.size());
+  fmt::print("# {:<{}} {:>6} {:>{}} {:>10}\n", "operator", width, "nodes", head, column, "weights");
   for (const OperatorRow& row : rows) {
     const auto bytes = static_cast<double>(row.weight_bytes);
     const std::string weights =
         row.weight_bytes ? fmt::format("{:>10} {:>6.1f}%", human_bytes(bytes), 100 * bytes / all)
                          : fmt::format("{:>10}", "-");
     const bool marked = colour && row.quantized < row.count;
-    fmt::print("{}# {:<{}} {:>6} {:>10} {}{}\n", marked ? "\x1b[33m" : "", row.op, width, row.count,
-               row.quantized, weights, marked ? "\x1b[0m" : "");
+    fmt::print("{}# {:<{}} {:>6} {:>{}} {}{}\n", marked ? "\x1b[33m" : "", row.op, width, row.count,
+               row.quantized, column, weights, marked ? "\x1b[0m" : "");
   }
-  fmt::print("# {} of {} operators in 8 bits; weights {}\n", n.quantized, n.total,
+  fmt::print("# {} of {} operators in {}; weights {}\n", n.quantized, n.total, widths,
              human_bytes(static_cast<double>(weight_bytes(g))));
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <memory>
 
+#include "cli/calibrate.h"
 #include "cli/common.h"
 #include "cli/config.h"
 #include "cli/report.h"
@@ -26,7 +27,6 @@
 namespace octet::cli {
 namespace {
 
-constexpr int64_t kMostAtOnce = 32;      // samples
 constexpr int64_t kReportSamples = 512;  // of the calibration data
 
 struct Options {
@@ -44,48 +44,6 @@ graph::Graph load_float_model(const std::string& path, const graph::InputShapes&
     fail(ErrorCode::invalid_argument,
          fmt::format("{}: is quantized already; give the float model it was made from", path));
   return graph;
-}
-
-// How many samples to run at once: 32, or as many as leave the largest value of the network at 128
-// MB. Larger values take longer to clear than calls take to start. Sizes that are open count as 1.
-int64_t samples_at_once(const graph::Graph& graph, const Dataset& dataset) {
-  constexpr int64_t kBytes = int64_t{128} << 20;
-  int64_t largest = 1;
-  for (size_t v = 0; v < graph.values().size(); ++v) {
-    const auto id = static_cast<graph::ValueId>(v);
-    if (graph.is_constant(id)) continue;
-    int64_t bytes = sizeof(float);
-    for (const Dim& d : graph.type(id).dims) bytes *= d.known() ? d.size() : 1;
-    largest = std::max(largest, bytes);
-  }
-  return batch_size(dataset, std::clamp<int64_t>(kBytes / largest, 1, kMostAtOnce));
-}
-
-// Whether ranges depend on how the samples are cut into batches: moving averages do.
-bool counts_batches(quant::ObservedGraphModule& prepared) {
-  const auto modules = prepared.named_modules();
-  return std::any_of(modules.begin(), modules.end(), [](const auto& named) {
-    const nn::Module* m = named.second;
-    return dynamic_cast<const quant::MovingAverageMinMaxObserver*>(m) ||
-           dynamic_cast<const quant::MovingAveragePerChannelMinMaxObserver*>(m);
-  });
-}
-
-void calibrate(quant::ObservedGraphModule& prepared, const Dataset& dataset,
-               const std::string& path, int64_t count) {
-  Progress bar("calibrating", count);
-  const int64_t step = counts_batches(prepared) ? batch_size(dataset, kMostAtOnce)
-                                                : samples_at_once(prepared.graph(), dataset);
-  for (int64_t i = 0; i < count; i += step) {
-    Batch batch = dataset.get(i, std::min(step, count - i));
-    try {
-      prepared.forward(ordered_inputs(prepared.graph(), batch));
-    } catch (const Error& e) {  // a NaN, say: where to look for it
-      fail(e.code(),
-           fmt::format("{}, samples {} to {}: {}", path, i, i + batch.size - 1, e.what()));
-    }
-    bar.advance(batch.size);
-  }
 }
 
 // --target and --backend: either chooses the other where there is one of its name. A target that
@@ -210,8 +168,12 @@ struct Result {
   const quant::ConversionReport& report;
   Comparison comparison;
   int64_t float_bytes, int8_bytes, file_bytes;  // weights, weights, the file
+  std::string widths;                           // of codes: "8 bits"
+  std::optional<debug::CalibrationQuality> calibration;
   std::vector<std::string> warnings() const {
     std::vector<std::string> all = report.warnings;
+    if (calibration)
+      all.insert(all.end(), calibration->warnings.begin(), calibration->warnings.end());
     all.insert(all.end(), comparison.warnings.begin(), comparison.warnings.end());
     return all;
   }
@@ -250,6 +212,7 @@ JsonValue to_json(const Result& r) {
     json.set("int8_top1", c.after.top1());
     json.set("top1_samples", c.after.samples);
   }
+  if (r.calibration) json.set("calibration", calibration_json(*r.calibration));
   json.set("warnings", r.warnings());
   JsonValue left = JsonValue::array();
   for (const auto& e : r.report.left_float())
@@ -281,11 +244,12 @@ void print(const Result& r) {
   auto bytes = [](int64_t n) { return human_bytes(static_cast<double>(n)); };
   for (const std::string& w : r.warnings()) say(fmt::format("octet: warning: {}", w));
   if (r.options.mode == "static")
-    fmt::print("{}: {} of {} operators in 8 bits ({}), calibrated on {} samples\n", r.options.out,
-               quantized, all, bytes(r.file_bytes), r.samples);
+    fmt::print("{}: {} of {} operators in {} ({}), calibrated on {} samples\n", r.options.out,
+               quantized, all, r.widths, bytes(r.file_bytes), r.samples);
   else
     fmt::print(
-        "{}: {} of {} operators with weights in 8 bits, {} ({})\n", r.options.out, quantized, all,
+        "{}: {} of {} operators with weights in {}, {} ({})\n", r.options.out, quantized, all,
+        r.widths,
         r.options.mode == "dynamic" ? "inputs quantized at each call" : "arithmetic in float",
         bytes(r.file_bytes));
   for (const auto& e : left) fmt::print("  stays float: {} ({}): {}\n", e.node, e.op, e.reason);
@@ -379,6 +343,7 @@ void run(Options o) {
   graph::Graph source = load_float_model(o.model, o.shape.shapes()), before = source, int8;
   quant::ConversionReport report;
   std::optional<Dataset> dataset;
+  std::optional<debug::CalibrationQuality> quality;
   int64_t count = 0, calibrated = 0;  // samples of DATA; those that ranges and steps are made with
   auto open = [&] {
     dataset = o.sampling.open(o.calibrate, source);
@@ -404,7 +369,7 @@ void run(Options o) {
     found.collect(open);
     found.require_ok();
     const auto prepared = found.prepared;
-    calibrate(*prepared, *dataset, o.calibrate, count);
+    quality = calibrate(*prepared, *dataset, o.calibrate, count);
     calibrated = count;
     int8 = quant::convert_fx(prepared, &report)->graph();
     before = prepared->watched().graph;
@@ -424,7 +389,9 @@ void run(Options o) {
                 compare(before, int8, dataset ? &*dataset : nullptr, count),
                 weight_bytes(source),
                 weight_bytes(int8),
-                file_bytes(o.out)};
+                file_bytes(o.out),
+                code_widths(int8, is_static ? CodesOf::values : CodesOf::weights),
+                std::move(quality)};
   if (!o.report.empty()) {
     const debug::Comparison compared =
         compare_models(before, int8, *dataset, std::min(count, kReportSamples), true);

@@ -754,6 +754,8 @@ class Comparer {
         l.quant_max = qmax(type.dtype);
         l.own_scale = has_own_scale(q_, q_.producer(t.codes));
         l.own_scale &= !has_scale_of_operand(l);
+        const ops::Op* made_by = ops::find(q_.producer(t.codes).op);
+        l.fixed_scale = made_by && made_by->rule() == ops::QRule::fixed;
         t.on_grid = l.quant_max - l.quant_min < 256;
         if (!t.on_grid) l.scale = 0;
       }
@@ -1003,6 +1005,7 @@ class Comparer {
     }
     l.inherited_sqnr = decibels(signal, std::max(0.0, t.total.noise() - own));
     if (t.total.xx.size() < 2 || t.total.xx.size() > 65536) return;
+    widest(l, t.total);
     std::vector<ChannelError> channels;
     for (size_t c = 0; c < t.total.xx.size(); ++c) {
       const double db = decibels(t.total.xx[c], t.total.dd[c]);
@@ -1015,12 +1018,24 @@ class Comparer {
     l.worst_channels = std::move(channels);
   }
 
+  static void widest(LayerComparison& l, const PairSums& sums) {
+    std::vector<float> reach;
+    for (size_t c = 0; c < sums.xx.size(); ++c)
+      reach.push_back(std::max({0.F, -sums.x_min[c], sums.x_max[c]}));
+    l.widest_channel = std::max_element(reach.begin(), reach.end()) - reach.begin();
+    const float most = reach[static_cast<size_t>(l.widest_channel)];
+    const auto middle = reach.begin() + static_cast<int64_t>(reach.size() / 2);
+    std::nth_element(reach.begin(), middle, reach.end());
+    if (most > 0) l.widest_ratio = static_cast<double>(most) / *middle;
+  }
+
   void probe() {
     if (options_.probe_layers <= 0 || !is_numbers(f_.type(f_.outputs()[0]))) return;
     std::vector<size_t> layers;
     for (size_t i = 0; i < tracks_.size(); ++i) {
       const LayerComparison& l = c_.layers[tracks_[i].layer];
-      if (l.matched && (l.own_scale || !std::isnan(l.weight_sqnr)) && std::isfinite(l.own_sqnr))
+      if (l.matched && (l.own_scale || l.fixed_scale || !std::isnan(l.weight_sqnr)) &&
+          std::isfinite(l.own_sqnr))
         layers.push_back(i);
     }
     const auto of = [&](size_t i) -> const LayerComparison& { return c_.layers[tracks_[i].layer]; };

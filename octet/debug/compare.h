@@ -94,6 +94,7 @@ struct LayerComparison {
   double scale = 0;
   int64_t zero_point = 0, quant_min = 0, quant_max = 0;
   bool own_scale = false;     // the layer has qparams of its own, not its operand's
+  bool fixed_scale = false;   // of a sigmoid, softmax, tanh: those of its operator's bounded range
   int64_t codes_used = 0;     // that at least one value rounds to
   double clipped = 0;         // share of the values beyond the codes, 0..1
   double clipping_share = 0;  // of the rounding and clipping error: that of clipping, 0..1
@@ -108,7 +109,11 @@ struct LayerComparison {
   std::vector<int64_t> largest_samples;  // theirs
 
   std::vector<ChannelError> worst_channels;  // up to 8, the worst first
-  std::vector<int64_t> dead_channels;        // up to 64
+  // The channel of the float result with the largest magnitude (-1: it has no channels), and so
+  // many times that of the median channel it is; infinite where that is 0.
+  int64_t widest_channel = -1;
+  double widest_ratio = 1;
+  std::vector<int64_t> dead_channels;  // up to 64
   bool per_channel_weights = false;
 
   // The share of the first output's noise that the layer's weights and rounding make: 0..1, over

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -225,17 +226,64 @@ Share argmax_agreement(const Tensor& x, const Tensor& y) {
   return share;
 }
 
-Share sequence_agreement(const Tensor& x, const Tensor& y, int64_t blank) {
-  expect_same_shape(x, y, "sequence_agreement");
-  OCTET_CHECK(x.dim() == 3, invalid_argument,
-              "sequence_agreement: expected scores (N, steps, classes), got {}",
-              to_string(x.type()));
-  const auto a = best_classes(x, "sequence_agreement"), b = best_classes(y, "sequence_agreement");
-  Share share{.hits = 0, .count = x.size(0)};
+namespace {
+// The readings of both for each of the N samples.
+template <typename Visit>
+void for_each_reading(const Tensor& x, const Tensor& y, int64_t blank, const char* who,
+                      Visit&& visit) {
+  expect_same_shape(x, y, who);
+  OCTET_CHECK(x.dim() == 3, invalid_argument, "{}: expected scores (N, steps, classes), got {}",
+              who, to_string(x.type()));
+  const auto a = best_classes(x, who), b = best_classes(y, who);
   const int64_t steps = x.size(1);
-  for (int64_t n = 0; n < share.count; ++n)
-    share.hits += best_path(a.data() + n * steps, steps, blank) ==
-                  best_path(b.data() + n * steps, steps, blank);
+  for (int64_t n = 0; n < x.size(0); ++n)
+    visit(best_path(a.data() + n * steps, steps, blank),
+          best_path(b.data() + n * steps, steps, blank));
+}
+
+int64_t edit_distance(const std::vector<int64_t>& a, const std::vector<int64_t>& b) {
+  std::vector<int64_t> row(b.size() + 1);  // from the first i of a to the first j of b
+  std::iota(row.begin(), row.end(), int64_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    int64_t diagonal = row[0];
+    row[0] = static_cast<int64_t>(i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const int64_t changed = diagonal + (a[i - 1] != b[j - 1]);
+      diagonal = row[j];
+      row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row.back();
+}
+}  // namespace
+
+Share sequence_agreement(const Tensor& x, const Tensor& y, int64_t blank) {
+  Share share;
+  for_each_reading(x, y, blank, "sequence_agreement",
+                   [&](const auto& a, const auto& b) { share += {.hits = a == b, .count = 1}; });
+  return share;
+}
+
+Share character_agreement(const Tensor& x, const Tensor& y, int64_t blank) {
+  Share share;
+  for_each_reading(x, y, blank, "character_agreement", [&](const auto& a, const auto& b) {
+    share += {.hits = std::ssize(a) - edit_distance(a, b), .count = std::ssize(a)};
+  });
+  return share;
+}
+
+Share mask_overlap(const Tensor& x, const Tensor& y, float threshold) {
+  expect_same_shape(x, y, "mask_overlap");
+  OCTET_CHECK(x.dtype() == DType::float32 && y.dtype() == DType::float32, invalid_argument,
+              "mask_overlap: {} and {}; expected float32", to_string(x.type()),
+              to_string(y.type()));
+  const Tensor a = x.detach().contiguous(), b = y.detach().contiguous();
+  Share share;
+  for (int64_t i = 0; i < a.numel(); ++i) {
+    const bool in_a = a.data<float>()[i] >= threshold, in_b = b.data<float>()[i] >= threshold;
+    share.hits += in_a && in_b;
+    share.count += in_a || in_b;
+  }
   return share;
 }
 

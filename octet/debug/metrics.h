@@ -94,6 +94,16 @@ Share argmax_agreement(const Tensor& x, const Tensor& y);
 // decoding). Errors as above.
 Share sequence_agreement(const Tensor& x, const Tensor& y, int64_t blank = 0);
 
+// The same sequences, character by character: count is the length of those that x reads, hits that
+// less the edits (characters put in, left out or changed: Levenshtein's distance) that make y's of
+// them. 1 - value() is the character error rate of y, where x is right; value() may be negative.
+Share character_agreement(const Tensor& x, const Tensor& y, int64_t blank = 0);
+
+// Of masks, float, of any shape: count elements that x or y has at `threshold` or above, hits those
+// that both have there. value() is the intersection over union (IoU, Jaccard's index); NaN if both
+// are empty. Error if the shapes differ.
+Share mask_overlap(const Tensor& x, const Tensor& y, float threshold = 0.5F);
+
 // Of scores (N, classes), float, and N labels (int64): for how many samples fewer than k classes
 // have a larger score than the label's (and of equal ones, a lower number). k >= 1. Error if the
 // shapes do not fit, or if a label is no class.

@@ -74,6 +74,34 @@ TEST(CliCheck, JsonAgreesWithQuantize) {
     EXPECT_TRUE(json_of(run_octet({"check", kNet, "--json"})).contains(key)) << key;
 }
 
+TEST(CliCheck, SaysWhetherTheSamplesAreEnough) {
+  OCTET_NEED_PROGRAM();
+  const auto check = [](const std::string& samples, const std::string& format) {
+    std::vector<std::string> args{"check", kNet, "--calibrate", kCalibration, "--samples", samples};
+    if (!format.empty()) args.push_back(format);
+    return run_octet(args);
+  };
+  const auto enough = json_of(check("256", "--json"));
+  EXPECT_EQ(enough["warnings"].size(), 0u) << enough["warnings"];
+  EXPECT_EQ(enough["calibration"]["samples"], 256);
+  EXPECT_EQ(enough["calibration"]["suggested_samples"], 256);
+  EXPECT_LT(enough["calibration"]["clipped"], 0.001);
+  EXPECT_GT(enough["calibration"]["values"].size(), 5u);
+  const auto few = json_of(check("3", "--json"));
+  EXPECT_EQ(few["ok"], true);
+  EXPECT_GE(few["calibration"]["suggested_samples"], 32);
+  EXPECT_TRUE(contains(few["warnings"][0], "3 samples are few; give 32 or more")) << few;
+  const RunResult text = check("3", "");
+  expect_success(text);
+  EXPECT_TRUE(contains(text.out, "calibration: 3 samples, ")) << text.out;
+  EXPECT_TRUE(contains(text.out, "warning: calibration: 3 samples are few")) << text.out;
+  // `octet quantize` says the same.
+  TempDir dir;
+  const auto made = json_of(run_octet({"quantize", kNet, "--calibrate", kCalibration, "--samples",
+                                       "3", "-o", dir / "q.octet", "--json"}));
+  EXPECT_EQ(made["calibration"], few["calibration"]);
+}
+
 TEST(CliCheck, EveryProblemIsInOneError) {
   OCTET_NEED_PROGRAM();
   TempDir dir;

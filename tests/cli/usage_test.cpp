@@ -99,8 +99,8 @@ TEST(CliUsage, AnOptionTakesOneValueAndLeavesTheRestAlone) {
   TempDir dir;
   expect_success(
       run_octet({"eval", "--mean", "0", "--std", "1", kNet, "--samples", "8", "--data", kTest}));
-  expect_success(run_octet({"quantize", "--skip", "*block1*", kNet, "--samples", "8", "--calibrate",
-                            kCalibration, "-o", dir / "n.octet"}));
+  expect_success(run_octet({"quantize", "--skip", "*block1*", kNet, "--samples", "32",
+                            "--calibrate", kCalibration, "-o", dir / "n.octet"}));
 }
 
 TEST(CliUsage, AFullDiskUnderStdoutIsAnError) {

@@ -312,6 +312,8 @@ inline FaultQuantized quantize_fault_net(
     const std::function<void(quant::ObservedGraphModule&)>& plant = {}) {
   quant::QConfig qconfig = quant::get_default_qconfig();
   qconfig.activation = quant::ObserverFactory(observer);
+  // Nothing is clipped but what is planted.
+  qconfig.weight = quant::default_per_channel_weight_observer().with_quant_range(-127, 127);
   quant::QConfigMapping mapping(qconfig);
   if (!per_tensor.empty()) {
     quant::QConfig other = qconfig;

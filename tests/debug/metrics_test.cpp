@@ -194,6 +194,32 @@ TEST(Decisions, SequencesAreReadWithoutRepetitionsAndBlanks) {
   });
 }
 
+TEST(Metrics, CharactersAgreeButForTheEdits) {
+  // float reads 1 2 3; the others 1 3 (one left out), 1 2 2 3 (one put in), 3 2 3 (one changed)
+  const Tensor x = scores_of({1, 0, 2, 0, 3}, {1, 5, 4});
+  const auto hits = [&](const std::vector<int64_t>& classes) {
+    const debug::Share share = debug::character_agreement(x, scores_of(classes, {1, 5, 4}));
+    EXPECT_EQ(share.count, 3);
+    return share.hits;
+  };
+  EXPECT_EQ(hits({1, 1, 2, 2, 3}), 3);
+  EXPECT_EQ(hits({1, 0, 0, 0, 3}), 2);
+  EXPECT_EQ(hits({1, 2, 0, 2, 3}), 2);
+  EXPECT_EQ(hits({3, 0, 2, 0, 3}), 2);
+  EXPECT_EQ(hits({0, 0, 0, 0, 0}), 0);
+  EXPECT_EQ(hits({3, 0, 3, 0, 3}), 1);
+}
+
+TEST(Metrics, MasksOverlapByIntersectionOverUnion) {
+  const Tensor x = Tensor::from(std::vector<float>{0.9F, 0.5F, 0.1F, 0.4F}, {1, 2, 2}),
+               y = Tensor::from(std::vector<float>{0.6F, 0.2F, 0.7F, 0.1F}, {1, 2, 2});
+  EXPECT_EQ(debug::mask_overlap(x, y).hits, 1);
+  EXPECT_EQ(debug::mask_overlap(x, y).count, 3);
+  EXPECT_DOUBLE_EQ(debug::mask_overlap(x, y, 0.4F).value(), 0.25);
+  EXPECT_EQ(debug::mask_overlap(x, y, 2).count, 0);
+  EXPECT_THROW(debug::mask_overlap(x, y.reshape({4})), Error);
+}
+
 TEST(Decisions, TopKCountsLabelsWithFewerThanKLargerScores) {
   const Tensor scores =
       Tensor::from<float>({0.1f, 0.4f, 0.3f, 0.2f, 0.4f, 0.4f, 0.1f, 0.1f}).reshape({2, 4});

@@ -118,7 +118,7 @@ TEST_F(NumericSuiteFx, ResultsHavePyTorchsFields) {
   // The float layer ends with its observer, as in PyTorch.
   const ns::NSSingleResultType& of_a = results.at("conv").at("node_output").at("fp32").at(0);
   EXPECT_EQ(of_a.ref_node_target_type, "octet::nn::intrinsic::ConvReLU2d");
-  EXPECT_EQ(of_a.prev_node_target_type, "octet::quant::HistogramObserver");
+  EXPECT_EQ(of_a.prev_node_target_type, "octet::quant::PercentileObserver");
   const auto& inputs = results.at("add").at("node_input").at("int8");
   ASSERT_EQ(inputs.size(), 2u);
   EXPECT_EQ(inputs[0].prev_node_name, "conv");

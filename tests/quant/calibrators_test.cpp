@@ -159,6 +159,55 @@ TEST(MSERange, IsTheBestShareOfTheFullRange) {
   }
 }
 
+// Weights of 4 bits, one far larger than the others: each channel by itself.
+TEST(PerChannelMSE, IsTheBestShareOfEachChannelsRange) {
+  const ObserverOptions options{.dtype = DType::qint8,
+                                .qscheme = ObserverScheme::per_channel_symmetric,
+                                .quant_min = -8,
+                                .quant_max = 7};
+  Tensor w = Tensor::randn({3, 500}, 5);
+  w.data<float>()[7] = 9;
+  const ObserverPtr observer = make_observer("PerChannelMSEObserver", options);
+  observer->observe(w);
+  const std::vector<float> max = observer->max_val().to_vector<float>();
+  const auto error = [&](int64_t channel, float lo, float hi) {
+    const ScaleZeroPoint q = choose_qparams(lo, hi, options);
+    double sum = 0;
+    for (int64_t i = 0; i < 500; ++i) {
+      const float v = w.data<float>()[channel * 500 + i];
+      const float code = std::clamp(std::nearbyintf(v / q.scale), -8.F, 7.F);
+      sum += std::pow(static_cast<double>(v - code * q.scale), 2);
+    }
+    return sum;
+  };
+  for (int64_t c = 0; c < 3; ++c) {
+    float lo = 0, hi = 0;
+    for (int64_t i = 0; i < 500; ++i) {
+      lo = std::min(lo, w.data<float>()[c * 500 + i]);
+      hi = std::max(hi, w.data<float>()[c * 500 + i]);
+    }
+    double least = INFINITY;
+    for (int part = 1; part <= 100; ++part)
+      least = std::min(least, error(c, lo * static_cast<float>(part) / 100,
+                                    hi * static_cast<float>(part) / 100));
+    const float chosen = max[static_cast<size_t>(c)];
+    EXPECT_LT(chosen, hi) << "channel " << c;
+    EXPECT_NEAR(error(c, lo * chosen / hi, chosen), least, 1e-4 * least) << "channel " << c;
+  }
+}
+
+TEST(PerChannelMSE, AlongAnotherAxisIsTheSameOfTheTransposed) {
+  const Tensor w = Tensor::randn({6, 40}, 9);
+  ObserverOptions options{.dtype = DType::qint8, .qscheme = ObserverScheme::per_channel_symmetric};
+  const ObserverPtr rows = make_observer("PerChannelMSEObserver", options);
+  rows->observe(w);
+  options.ch_axis = 1;
+  const ObserverPtr columns = make_observer("PerChannelMSEObserver", options);
+  columns->observe(w.transpose(0, 1));
+  EXPECT_EQ(rows->max_val().to_vector<float>(), columns->max_val().to_vector<float>());
+  EXPECT_EQ(rows->min_val().to_vector<float>(), columns->min_val().to_vector<float>());
+}
+
 TEST(Calibrators, DoNotDependOnOrderAndBatching) {
   Floats x = bell(6000, 11);
   Floats sorted = x;

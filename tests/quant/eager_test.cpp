@@ -72,7 +72,7 @@ TEST(Eager, PrepareObservesWhatWillBeQuantizedAndLeavesTheModelAlone) {
   EXPECT_FALSE(net->has_submodule("conv.activation_post_process"));
   for (const char* path : {"quant", "conv", "fc"})
     EXPECT_EQ(prepared->submodule(std::string(path) + ".activation_post_process")->type_name(),
-              "HistogramObserver")
+              "PercentileObserver")
         << path;
   for (const char* path : {"dequant", "relu", "bn"})
     EXPECT_FALSE(prepared->has_submodule(std::string(path) + ".activation_post_process")) << path;
@@ -443,8 +443,8 @@ TEST(Eager, EveryResultOfACustomModuleIsObserved) {
 TEST(EagerTraps, ConvertWithoutCalibration) {
   auto prepared = prepare(ready());
   expect_error(ErrorCode::not_calibrated,
-               {"3 observers saw no data", "quant (HistogramObserver)", "conv (HistogramObserver)",
-                "fc (HistogramObserver)"},
+               {"3 observers saw no data", "quant (PercentileObserver)",
+                "conv (PercentileObserver)", "fc (PercentileObserver)"},
                [&] { convert(prepared); });
 }
 

@@ -81,13 +81,13 @@ TEST(PrepareFx, FusesAndObservesEachValueOnce) {
   auto prepared =
       quant::prepare_fx(net(), quant::get_default_qconfig_mapping(), std::vector<Tensor>{batch()});
   EXPECT_EQ(calls(prepared->graph()),
-            "HistogramObserver@activation_post_process_0 ConvReLU2d@conv "
-            "HistogramObserver@activation_post_process_1 Conv2d@conv2 "
-            "HistogramObserver@activation_post_process_2 add "
-            "HistogramObserver@activation_post_process_3 AdaptiveAvgPool2d@pool "
-            "HistogramObserver@activation_post_process_3 flatten "
-            "HistogramObserver@activation_post_process_3 Linear@fc "
-            "HistogramObserver@activation_post_process_4");
+            "PercentileObserver@activation_post_process_0 ConvReLU2d@conv "
+            "PercentileObserver@activation_post_process_1 Conv2d@conv2 "
+            "PercentileObserver@activation_post_process_2 add "
+            "PercentileObserver@activation_post_process_3 AdaptiveAvgPool2d@pool "
+            "PercentileObserver@activation_post_process_3 flatten "
+            "PercentileObserver@activation_post_process_3 Linear@fc "
+            "PercentileObserver@activation_post_process_4");
 }
 
 TEST(ConvertFx, TheReferenceGraphHasQuantizeAndDequantizeAroundFloatLayers) {

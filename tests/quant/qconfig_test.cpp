@@ -23,7 +23,9 @@ TEST(QConfig, DefaultsAreTheOnesUsersKnow) {
       "PerChannelMinMaxObserver(dtype=qint8, qscheme=per_channel_symmetric";
   const std::string per_tensor = "MinMaxObserver(dtype=qint8, qscheme=per_tensor_symmetric)";
   const std::pair<const char*, std::string> table[] = {
-      {"native", "HistogramObserver(), weight=" + per_channel + ", quant_min=-127, quant_max=127)"},
+      {"native",
+       "PercentileObserver(), weight=PerChannelMSEObserver(dtype=qint8, "
+       "qscheme=per_channel_symmetric, quant_min=-127, quant_max=127)"},
       {"fbgemm", "HistogramObserver(reduce_range=true), weight=" + per_channel + ")"},
       {"x86", "HistogramObserver(reduce_range=true), weight=" + per_channel + ")"},
       {"onednn", "HistogramObserver(), weight=" + per_channel + ")"},
@@ -88,8 +90,8 @@ TEST(QConfig, UnknownNamesAreErrorsThatHelp) {
   std::string e = error_of([] { make_observer("HistogrammObserver", {}); });
   EXPECT_NE(e.find("did you mean 'HistogramObserver'?"), std::string::npos) << e;
   EXPECT_NE(e.find("minmax, moving-average, histogram, per-channel, moving-average-per-channel, "
-                   "entropy, percentile, "
-                   "mse, aciq, fixed, placeholder, noop, recording, reuse-input, identity"),
+                   "per-channel-mse, entropy, percentile, mse, aciq, fixed, placeholder, noop, "
+                   "recording, reuse-input, identity"),
             std::string::npos)
       << e;
   EXPECT_EQ(activation_observer_names(),

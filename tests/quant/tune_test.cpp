@@ -211,7 +211,7 @@ TEST(Tune, WorkOnSomethingElseIsNotGoneOnWith) {
 
 TEST(Tune, MetricsWithoutLabelsAreOneForTheFloatNetwork) {
   const Batches y = {{Tensor::rand({2, 3, 4}, 1, -1, 1)}};
-  for (const char* name : {"cosine", "agreement", "sequence"})
+  for (const char* name : {"cosine", "agreement", "sequence", "characters", "iou"})
     EXPECT_NEAR(tune_metric(name).score(y, y), 1, 1e-12) << name;
   EXPECT_TRUE(std::isinf(tune_metric("sqnr").score(y, y)));
   testing::expect_error(ErrorCode::invalid_argument, {"'cosin'", "did you mean 'cosine'"},

@@ -27,7 +27,9 @@ Graph outlier_net() {
 
 std::shared_ptr<quant::ObservedGraphModule> prepared_with(bool per_channel) {
   quant::QConfig q = quant::get_default_qconfig(per_channel ? "native" : "qnnpack");
-  q.weight = q.weight.with_quant_range(-8, 7);
+  const quant::ObserverFactory of_all =
+      per_channel ? quant::default_per_channel_weight_observer() : quant::default_weight_observer();
+  q.weight = of_all.with_quant_range(-8, 7);
   auto prepared = quant::prepare_fx(outlier_net(), quant::QConfigMapping(q));
   prepared->forward(Tensor::randn({8, 256}, 2));
   return prepared;

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "octet/base/check_impl.h"
 #include "octet/base/parallel.h"
 #include "octet/quant/algorithms/weight_ranges_impl.h"
+#include "octet/quant/observe/range_search.h"
 
 namespace octet::quant {
 
@@ -38,38 +38,6 @@ FloatRange full_range(const std::vector<float>& values) {
     r.max = std::max(r.max, v);
   }
   return r;
-}
-
-double squared_error(const std::vector<float>& values, const ScaleZeroPoint& q,
-                     const CodeRange& codes) {
-  const float inverse = 1.F / q.scale;
-  const auto zero = static_cast<float>(q.zero_point);
-  const float lo = static_cast<float>(codes.quant_min) - zero,
-              hi = static_cast<float>(codes.quant_max) - zero;
-  double sum = 0;
-  for (float v : values) {
-    const float code = std::min(hi, std::max(lo, std::nearbyintf(v * inverse)));
-    const float e = v - code * q.scale;
-    sum += static_cast<double>(e * e);
-  }
-  return sum;
-}
-
-FloatRange least_error(const std::vector<float>& values, const ObserverOptions& options,
-                       int steps) {
-  const FloatRange full = full_range(values);
-  FloatRange best = full;
-  double least = std::numeric_limits<double>::infinity();
-  for (int i = steps; i >= 1; --i) {
-    const float part = static_cast<float>(i) / static_cast<float>(steps);
-    const FloatRange range{full.min * part, full.max * part};
-    const double error =
-        squared_error(values, choose_qparams(range.min, range.max, options), code_range(options));
-    if (error >= least) continue;
-    least = error;
-    best = range;
-  }
-  return best;
 }
 
 }  // namespace
@@ -107,7 +75,8 @@ void choose_weight_ranges(ObservedGraphModule& prepared, const WeightRangeOption
       const auto i = static_cast<size_t>(c);
       FloatRange range;
       if (options.criterion == WeightRangeCriterion::mse) {
-        range = least_error(channels.values[i], observer, options.steps);
+        const RangeChoice chosen = least_error_range(channels.values[i], observer, options.steps);
+        range = {chosen.min, chosen.max};
       } else {
         const auto clip = static_cast<float>(octav_clip(channels.values[i], bits));
         const FloatRange full = full_range(channels.values[i]);

@@ -14,6 +14,7 @@
 #include "octet/quant/observe/histogram.h"
 #include "octet/quant/observe/min_max.h"
 #include "octet/quant/observe/passive.h"
+#include "octet/quant/observe/per_channel_mse.h"
 
 namespace octet::quant {
 namespace {
@@ -49,6 +50,8 @@ std::list<ObserverClass>& classes() {
       {"MovingAveragePerChannelMinMaxObserver", "moving-average-per-channel",
        Source::data_per_channel, PerChannelMinMaxObserver::default_options,
        make<MovingAveragePerChannelMinMaxObserver>},
+      {"PerChannelMSEObserver", "per-channel-mse", Source::data_per_channel,
+       PerChannelMinMaxObserver::default_options, make<PerChannelMSEObserver>},
       {"EntropyObserver", "entropy", Source::data, plain, make<EntropyObserver>},
       {"PercentileObserver", "percentile", Source::data, plain, make<PercentileObserver>},
       {"MSEObserver", "mse", Source::data, plain, make<MSEObserver>},
@@ -82,10 +85,10 @@ bool register_all() {
 }
 [[maybe_unused]] const bool g_factory_registered =
     register_all<MinMaxObserver, MovingAverageMinMaxObserver, HistogramObserver,
-                 PerChannelMinMaxObserver, MovingAveragePerChannelMinMaxObserver, EntropyObserver,
-                 PercentileObserver, MSEObserver, ACIQObserver, FixedQParamsObserver,
-                 PlaceholderObserver, NoopObserver, RecordingObserver, ReuseInputObserver,
-                 IdentityObserver>();
+                 PerChannelMinMaxObserver, MovingAveragePerChannelMinMaxObserver,
+                 PerChannelMSEObserver, EntropyObserver, PercentileObserver, MSEObserver,
+                 ACIQObserver, FixedQParamsObserver, PlaceholderObserver, NoopObserver,
+                 RecordingObserver, ReuseInputObserver, IdentityObserver>();
 
 template <typename Pick>
 std::vector<std::string> names_of(Pick pick) {

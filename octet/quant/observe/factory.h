@@ -16,6 +16,7 @@ namespace octet::quant {
 //  MinMaxObserver "minmax", MovingAverageMinMaxObserver "moving-average",
 //  HistogramObserver "histogram", PerChannelMinMaxObserver "per-channel",
 //  MovingAveragePerChannelMinMaxObserver "moving-average-per-channel",
+//  PerChannelMSEObserver "per-channel-mse" (per_channel_mse.h),
 //  EntropyObserver "entropy", PercentileObserver "percentile", MSEObserver "mse" (calibrators.h),
 //  FixedQParamsObserver "fixed", PlaceholderObserver "placeholder", NoopObserver "noop",
 //  RecordingObserver "recording", ReuseInputObserver "reuse-input",

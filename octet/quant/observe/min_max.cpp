@@ -12,9 +12,9 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
-ObserverOptions check(const ObserverOptions& options, const char* name, const std::string& label,
-                      bool per_channel) {
-  std::string who = label.empty() ? name : fmt::format("{} of '{}'", name, label);
+ObserverOptions check(const ObserverOptions& options, std::string_view name,
+                      const std::string& label, bool per_channel) {
+  std::string who = label.empty() ? std::string(name) : fmt::format("{} of '{}'", name, label);
   OCTET_CHECK(is_per_channel(options.qscheme) == per_channel, invalid_argument,
               "{}: qscheme {}; expected {}", who, to_string(options.qscheme),
               per_channel ? "per_channel_affine or per_channel_symmetric"
@@ -141,7 +141,10 @@ void MovingAverageMinMaxObserver::set_extra_state(const std::map<std::string, Te
 
 // -- per channel ----------------------------------------------------------------------------------
 PerChannelMinMaxObserver::PerChannelMinMaxObserver(ObserverOptions options, std::string label)
-    : Observer(check(options, "PerChannelMinMaxObserver", label, true), label) {}
+    : PerChannelMinMaxObserver("PerChannelMinMaxObserver", options, label) {}
+PerChannelMinMaxObserver::PerChannelMinMaxObserver(std::string_view name, ObserverOptions options,
+                                                   std::string label)
+    : Observer(check(options, name, label, true), label) {}
 
 void PerChannelMinMaxObserver::check_channels(size_t channels) const {
   OCTET_CHECK(empty() || min_.size() == channels, invalid_argument,
@@ -149,7 +152,7 @@ void PerChannelMinMaxObserver::check_channels(size_t channels) const {
               options().ch_axis, min_.size());
 }
 
-void PerChannelMinMaxObserver::observe_floats(const Tensor& x) {
+void PerChannelMinMaxObserver::scan(const Tensor& x) {
   int64_t axis = options().ch_axis;
   OCTET_CHECK(axis < x.dim(), invalid_argument, "{}: ch_axis is {}, but the tensor has shape {}",
               title(), axis, octet::to_string(x.shape()));
@@ -178,6 +181,10 @@ void PerChannelMinMaxObserver::observe_floats(const Tensor& x) {
   if (!finite) fail_not_finite(x);
   for (float& v : batch_min_) v += 0.0f;  // -0 reads as 0
   for (float& v : batch_max_) v += 0.0f;
+}
+
+void PerChannelMinMaxObserver::observe_floats(const Tensor& x) {
+  scan(x);
   update(batch_min_, batch_max_);
 }
 

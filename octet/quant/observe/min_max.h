@@ -65,14 +65,19 @@ class PerChannelMinMaxObserver : public Observer {
   void set_extra_state(const std::map<std::string, Tensor>& state) override;
 
  protected:
+  // For a class derived from it, which is called `name`.
+  PerChannelMinMaxObserver(std::string_view name, ObserverOptions options, std::string label);
   void observe_floats(const Tensor& x) override;
   void merge_same(const Observer& other) override;
+  // batch_min_ and batch_max_ of x. Error if it has too few dimensions, another number of channels
+  // than before, or values that are not finite.
+  void scan(const Tensor& x);
   // min and max of one batch, one per channel.
   virtual void update(const std::vector<float>& min, const std::vector<float>& max);
   void check_channels(size_t channels) const;
 
   std::vector<float> min_, max_;              // [channels], empty before the first batch
-  std::vector<float> batch_min_, batch_max_;  // scratch
+  std::vector<float> batch_min_, batch_max_;  // of the tensor at hand
 };
 
 // Per channel what MovingAverageMinMaxObserver is per tensor.

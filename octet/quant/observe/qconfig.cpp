@@ -39,15 +39,15 @@ ObserverFactory float16_placeholder() {
   return default_placeholder_observer().with_dtype(DType::float16);
 }
 
-// Our kernels never saturate, so activations use all codes.
+// Our kernels never saturate, so activations use all codes. Of the real networks in
+// docs/numerics.md those that histograms harm most keep their accuracy with percentiles, and the
+// others lose 0.6 to 1.8 dB more.
 QConfig native() {
-  return {histogram(), default_per_channel_weight_observer().with_quant_range(-127, 127)};
+  return {ObserverFactory("PercentileObserver"),
+          symmetric(ObserverFactory("PerChannelMSEObserver")).with_quant_range(-127, 127)};
 }
-// The same with activations of 16 bits.
-QConfig a16w8() {
-  const QConfig q = native();
-  return {q.activation.with_dtype(DType::quint16), q.weight};
-}
+// Activations of 16 bits, whose codes are too fine for clipping to pay.
+QConfig a16w8() { return {histogram().with_dtype(DType::quint16), native().weight}; }
 QConfig fbgemm() {
   return {histogram().with_reduce_range(true), default_per_channel_weight_observer()};
 }

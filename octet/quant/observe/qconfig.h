@@ -26,8 +26,8 @@ Attrs to_attrs(const QConfig& qconfig);
 QConfig qconfig_from(const Attrs& attrs);
 
 // The configurations users know, by name (docs/numerics.md "Defaults"):
-//  native          Histogram quint8 affine          per-channel symmetric qint8, -127..127
-//  a16w8           Histogram quint16 affine         per-channel symmetric qint8, -127..127
+//  native          Percentile quint8 affine         per-channel MSE symmetric qint8, -127..127
+//  a16w8           Histogram quint16 affine         per-channel MSE symmetric qint8, -127..127
 //  fbgemm, x86     Histogram quint8, reduce_range   per-channel symmetric qint8
 //  onednn          Histogram quint8 affine          per-channel symmetric qint8
 //  qnnpack         Histogram quint8 affine          per-tensor symmetric qint8

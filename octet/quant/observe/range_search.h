@@ -2,6 +2,7 @@
 // Which range of a histogram to quantize: the one with the least expected squared error.
 
 #include <optional>
+#include <span>
 
 #include "octet/quant/observe/histogram.h"
 
@@ -33,5 +34,12 @@ RangeChoice search_range(const Histogram& histogram, const ObserverOptions& opti
 // of itself.
 RangeChoice shrink_range(const Histogram& histogram, const ObserverOptions& options,
                          int steps = 100, std::optional<CodeRange> codes = {});
+
+// Of the range of these values (widened to 0) shrunk to steps/steps, ..., 2/steps, 1/steps of
+// itself the one whose qparams quantize them with the least squared error (M. Nagel et al., "A
+// White Paper on Neural Network Quantization", 2021, section 3.1); of equal ones the widest. With
+// more than 4096 codes the full range. {0, 0, 0} if there are no values.
+RangeChoice least_error_range(std::span<const float> values, const ObserverOptions& options,
+                              int steps = 100);
 
 }  // namespace octet::quant

@@ -35,6 +35,11 @@ std::list<RecipeStep> own_steps() {
       {.name = "weight_ranges",
        .summary = "ranges of weights with the least squared error",
        .needs_samples = false,
+       .applies =
+           [](const Recipe& recipe) {
+             const std::optional<QConfig> all = recipe.mapping.global_qconfig();
+             return !all || all->weight.name() != "PerChannelMSEObserver";
+           },
        .on_prepared = [](ObservedGraphModule& prepared, const Batches&, const Attrs&,
                          const Graph&) { choose_weight_ranges(prepared); }},
       {.name = "bias_correction",
@@ -250,6 +255,24 @@ void calibrate(const Graph& graph, Recipe& recipe, const Batches& samples, bool 
   recipe.samples.count = count_of(samples);
   recipe.samples.batch = count_of({samples[0]});
   recipe.samples.digest = digest_of(samples);
+}
+
+void keep_ranges(const Graph& graph, Recipe& recipe, const Recipe& from) {
+  const auto dtypes = [&](const Recipe& r) {
+    std::map<std::string, DType> all;  // by label
+    const auto prepared =
+        prepare_fx(graph, r.mapping, {.skip = r.skip, .backend = get_backend_config(r.backend)});
+    for (const auto& [path, observer] : activation_observers(*prepared))
+      if (!dynamic_cast<FixedQParamsObserver*>(observer))
+        all[observer->label()] = observer->options().dtype;
+    return all;
+  };
+  const std::map<std::string, DType> now = dtypes(recipe), before = dtypes(from);
+  recipe.ranges.clear();
+  for (const auto& [value, range] : from.ranges)
+    if (const auto a = now.find(value), b = before.find(value);
+        a != now.end() && b != before.end() && a->second == b->second)
+      recipe.ranges[value] = range;
 }
 
 std::shared_ptr<ObservedGraphModule> prepare(const Graph& graph, const Recipe& recipe,

@@ -63,6 +63,8 @@ struct Recipe {
 struct RecipeStep {
   std::string name, summary;
   bool needs_samples = true;
+  // Whether the step may change what the recipe makes. None: always.
+  std::function<bool(const Recipe&)> applies = {};
   // On the float network, before it is prepared: another one that computes the same.
   std::function<graph::Graph(const graph::Graph&, const Batches&, const Attrs& options)> on_graph =
       {};
@@ -83,6 +85,11 @@ void register_recipe_step(RecipeStep step);
 // prepare_fx, choose_ranges and the observers.
 void calibrate(const graph::Graph& graph, Recipe& recipe, const Batches& samples,
                bool choose = false);
+
+// Sets recipe.ranges to those of `from` that it may keep though its mapping, or what it leaves
+// float, has changed: of the values that observers of both watch, for codes of the same dtype.
+// Errors as of prepare_fx.
+void keep_ranges(const graph::Graph& graph, Recipe& recipe, const Recipe& from);
 
 // The float network prepared as the recipe says: steps are done, all ranges are its. What observers
 // it has no range for are shown `samples`. Errors as of apply().

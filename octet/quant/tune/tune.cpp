@@ -45,6 +45,19 @@ double agreement_of(const Batches& expected, const Batches& got,
   return share.value();
 }
 
+// Of each sample's mask; where both are empty they agree.
+double mean_overlap(const Batches& x, const Batches& y) {
+  double sum = 0;
+  int64_t count = 0;
+  for (size_t b = 0; b < x.size(); ++b)
+    for (int64_t n = 0; n < x[b].at(0).size(0); ++n, ++count) {
+      const debug::Share share =
+          debug::mask_overlap(x[b][0].slice(0, n, n + 1), y[b].at(0).slice(0, n, n + 1));
+      sum += share.count ? share.value() : 1;
+    }
+  return sum / static_cast<double>(count);
+}
+
 const std::vector<TuneMetric>& named_metrics() {
   static const std::vector<TuneMetric> all = {
       {"cosine",
@@ -55,11 +68,19 @@ const std::vector<TuneMetric>& named_metrics() {
          return agreement_of(
              x, y, [](const Tensor& a, const Tensor& b) { return debug::argmax_agreement(a, b); });
        }},
-      {"sequence", [](const Batches& x, const Batches& y) {
+      {"sequence",
+       [](const Batches& x, const Batches& y) {
          return agreement_of(x, y, [](const Tensor& a, const Tensor& b) {
            return debug::sequence_agreement(a, b);
          });
-       }}};
+       }},
+      {"characters",
+       [](const Batches& x, const Batches& y) {
+         return agreement_of(x, y, [](const Tensor& a, const Tensor& b) {
+           return debug::character_agreement(a, b);
+         });
+       }},
+      {"iou", mean_overlap}};
   return all;
 }
 
@@ -200,9 +221,9 @@ class TuneState {
 
 // -- the ladder -----------------------------------------------------------------------------------
 
-QConfigMapping percentiles() {
+QConfigMapping histograms() {
   QConfig q = get_default_qconfig("native");
-  q.activation = ObserverFactory("percentile").with_args(q.activation.options());
+  q.activation = ObserverFactory("HistogramObserver").with_args(q.activation.options());
   return q;
 }
 
@@ -321,13 +342,13 @@ class Tuner {
 
   void try_ranges() {
     const bool chosen = options_.mapping.global_qconfig().has_value();
-    Recipe recipe{.mapping = chosen ? options_.mapping : percentiles(),
+    Recipe recipe{.mapping = chosen ? options_.mapping : QConfigMapping(get_default_qconfig()),
                   .backend = options_.backend,
                   .skip = options_.skip};
     attempt("calibrated", recipe, false);
     if (!is_late()) attempt("ranges", recipe, true);
     if (chosen || done()) return;
-    recipe.mapping = get_default_qconfig_mapping("native");
+    recipe.mapping = histograms();
     attempt("histograms", recipe, false);
   }
 
@@ -338,6 +359,7 @@ class Tuner {
     for (const RecipeStep& step : recipe_steps())
       for (size_t& base : bases) {
         if (done()) return;
+        if (step.applies && !step.applies(recipes_[base])) continue;
         Recipe recipe = recipes_[base];
         recipe.steps.push_back({step.name});
         // Those of a network with other weights are others.
@@ -354,14 +376,7 @@ class Tuner {
   Recipe leaving(const Recipe& base, const std::vector<std::string>& layers) const {
     Recipe recipe = base;
     recipe.skip.insert(recipe.skip.end(), layers.begin(), layers.end());
-    recipe.ranges.clear();
-    const auto prepared =
-        prepare_fx(graph_, recipe.mapping,
-                   {.skip = recipe.skip, .backend = get_backend_config(recipe.backend)});
-    for (const auto& [path, module] : prepared->named_modules())
-      if (const auto* observer = dynamic_cast<const Observer*>(module))
-        if (const auto at = base.ranges.find(observer->label()); at != base.ranges.end())
-          recipe.ranges.insert(*at);
+    keep_ranges(graph_, recipe, base);
     return recipe;
   }
 

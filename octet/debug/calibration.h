@@ -1,0 +1,82 @@
+#pragma once
+// Whether the samples that calibrated a network are enough: how much ranges still move, how much
+// of other samples they cut off, and which sample sets a range alone (docs/check.md). It costs no
+// pass of its own: observers are asked half way and at the end.
+//
+//   auto prepared = quant::prepare_fx(graph, quant::get_default_qconfig());
+//   debug::CalibrationWatch watch(*prepared);
+//   for (size_t i = 0; i < samples.size(); ++i) {
+//     if (i == samples.size() / 2) watch.half_way(static_cast<int64_t>(i));
+//     prepared->forward(samples[i]);
+//   }
+//   for (const std::string& line : watch.finish(static_cast<int64_t>(samples.size())).warnings)
+//     std::cout << line << "\n";
+
+#include <cmath>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "octet/quant/workflow/fx.h"
+
+namespace octet::debug {
+
+struct CalibrationQuality {
+  struct Value {
+    std::string name;  // of the observer: the first value that it watches
+    // By how much of the final range its ends together moved in the second half of the samples.
+    double moved = 0;
+    // The share of the second half's values that lie beyond the range of the first half, less that
+    // which this range cuts off the first half itself: 0..1, to the bins of a histogram; NaN of
+    // observers that keep none.
+    double clipped = NAN;
+    // The sample with the largest value, and how many times wider it makes the range (1: not at
+    // all; infinite: all others are 0). Only what the chosen range holds counts.
+    int64_t sample = -1;
+    double times = 1;
+  };
+  // A sample that alone makes ranges kAlone times wider, or more.
+  struct Influence {
+    int64_t sample = -1;
+    int64_t values = 0;  // so many ranges
+    std::string value;   // the one that it widens most, and how many times
+    double times = 1;
+  };
+
+  int64_t samples = 0, half = 0;
+  std::vector<Value> values;          // those that moved most first
+  double moving = NAN;                // the share of values that moved by more than kMoves: 0..1
+  double clipped = NAN;               // of all values' elements together
+  std::vector<Influence> influences;  // those with the most values first
+  // How many samples may do, were each doubling to halve what ranges move by; `samples` if these
+  // are enough.
+  int64_t suggested = 0;
+  std::vector<std::string> warnings;  // why they are not enough; empty if they are
+
+  static constexpr double kMoves = 0.2, kAlone = 2;
+};
+
+// Watches the observers of a prepared graph that is calibrated meanwhile.
+class CalibrationWatch {
+ public:
+  // `prepared`, which lives longer, has seen no samples.
+  explicit CalibrationWatch(const quant::ObservedGraphModule& prepared) : prepared_(prepared) {}
+  // After the first `samples` of them, 1 or more: about half. Once.
+  void half_way(int64_t samples);
+  // After all of them. Without half_way() before, only what single samples do is told. Error
+  // not_calibrated if there were none.
+  CalibrationQuality finish(int64_t samples) const;
+
+ private:
+  struct Half {
+    float low = 0, high = 0;  // of the chosen range
+    uint64_t values = 0, beyond = 0;
+  };
+  const quant::ObservedGraphModule& prepared_;
+  int64_t half_ = 0;
+  std::map<std::string, Half> at_half_;  // by path of the observer
+};
+
+}  // namespace octet::debug

@@ -32,7 +32,7 @@ template <typename... Args>
 std::function<void(Args...)> callback(const py::object& fn) {
   if (fn.is_none()) return nullptr;
   return [fn = keep(fn)](Args... args) {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     (*fn)(py::cast(args)...);
   };
 }
@@ -210,7 +210,7 @@ void bind_tune(py::module_& m) {
         } else {
           options.metric = {"python",
                             [fn = keep(metric)](const Batches& expected, const Batches& got) {
-                              const py::gil_scoped_acquire gil;
+                              const Locked gil;
                               return (*fn)(list_of(expected), list_of(got)).cast<double>();
                             }};
         }
@@ -223,7 +223,7 @@ void bind_tune(py::module_& m) {
         options.resume = resume;
         if (!on_trial.is_none())
           options.on_trial = [fn = keep(on_trial)](const quant::TuneTrial& t) {
-            const py::gil_scoped_acquire gil;
+            const Locked gil;
             (*fn)(dict_of_trial(t));
           };
         return without_gil([&] { return quant::tune(graph, data, options); });

@@ -1,4 +1,7 @@
 // octet._octet: what python/octet/__init__.py shows.
+#include <cxxabi.h>
+#include <unistd.h>
+
 #include <string>
 #include <string_view>
 #include <utility>
@@ -31,6 +34,24 @@ struct Passed {
 };
 thread_local Passed t_passed;
 }  // namespace
+
+namespace {
+template <typename Fn>
+void take(Fn&& fn) {
+  try {
+    fn();
+  } catch (const abi::__forced_unwind&) {
+    for (;;) pause();
+  }
+}
+}  // namespace
+
+python::Unlocked::~Unlocked() {
+  take([&] { PyEval_RestoreThread(state_); });
+}
+python::Locked::Locked() {
+  take([&] { gil_.emplace(); });
+}
 
 void python::throw_if_ours(py::error_already_set& e) {
   if (!e.matches(g_error)) return;

@@ -34,21 +34,21 @@ class PythonObserver final : public quant::Observer,
   PythonObserver(py::object cls, py::object dict, const ObserverOptions& options)
       : Observer(options, ""), PythonSide(std::move(cls), std::move(dict)) {}
   PythonObserver(const PythonObserver& other)
-      : Observer(other),
-        PythonSide(other),
-        std::enable_shared_from_this<PythonObserver>(),
-        seen_(other.seen_) {}
+      : Observer(other), PythonSide(other), std::enable_shared_from_this<PythonObserver>() {}
 
   using Observer::forward;
   void observe(const Tensor& x) override {
     if (x.numel() == 0) return;
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     wrapped(self()).attr("forward")(x);
-    seen_ = true;
+    dict()["_seen"] = true;  // an attribute, so that copies and pickles have it
   }
-  bool empty() const override { return !seen_; }
+  bool empty() const override {
+    const Locked gil;
+    return !dict().contains("_seen");
+  }
   quant::QParams calculate_qparams() const override {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     const py::tuple result = wrapped(self()).attr("calculate_qparams")();
     if (result.size() != 2)
       fail(ErrorCode::invalid_argument, type_name() + ": calculate_qparams() gave " +
@@ -64,10 +64,10 @@ class PythonObserver final : public quant::Observer,
   Tensor min_val() const override { return end("min_val", Observer::min_val()); }
   Tensor max_val() const override { return end("max_val", Observer::max_val()); }
   void reset() override {
-    seen_ = false;
-    const py::gil_scoped_acquire gil;
-    if (python_function("_overrides")(cls(), "reset_min_max_vals").cast<bool>())
-      wrapped(self()).attr("reset_min_max_vals")();
+    const Locked gil;
+    dict().attr("pop")("_seen", py::none());
+    const py::object view = wrapped(self());
+    if (py::hasattr(view, "reset_min_max_vals")) view.attr("reset_min_max_vals")();
   }
   const std::type_info& class_type() const override { return type(); }
   std::string type_name() const override { return name(); }
@@ -85,13 +85,12 @@ class PythonObserver final : public quant::Observer,
     return const_cast<PythonObserver*>(this)->shared_from_this();
   }
   Tensor end(const char* name, Tensor otherwise) const {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     const py::dict attributes = dict();
     return attributes.contains(name) && py::isinstance<Tensor>(attributes[name])
                ? attributes[name].cast<Tensor>()
                : otherwise;
   }
-  bool seen_ = false;
 };
 
 // How to make observers of a class that is written in Python: known by a name of its own, for its
@@ -107,9 +106,10 @@ ObserverFactory python_factory(const py::object& cls, const py::dict& options) {
   quant::detail::register_observer(
       name, quant::is_per_channel(observer->options().qscheme),
       [cls = keep(cls), options = keep(options)](const ObserverOptions&, std::string label) {
-        const py::gil_scoped_acquire gil;
-        auto made =
-            std::dynamic_pointer_cast<quant::Observer>(module_of((*cls)(**py::dict(*options))));
+        const Locked gil;
+        const py::object view = (*cls)(**py::dict(*options));
+        view.attr("__dict__")["_with_args"] = *options;  // for pickles
+        auto made = std::dynamic_pointer_cast<quant::Observer>(module_of(view));
         made->set_label(std::move(label));
         return made;
       });
@@ -221,6 +221,8 @@ void bind_observers(py::module_& m) {
         name, [fn = fn](const py::object& model) { fn(*module_of(model)); }, py::arg("model"));
 }
 
+py::module_ observers_module() { return py::module_::import("octet.quantization._observers"); }
+
 // -- qconfigs -------------------------------------------------------------------------------------
 
 void bind_qconfigs(py::module_& m) {
@@ -242,8 +244,14 @@ void bind_qconfigs(py::module_& m) {
           "__eq__", [](const QConfig& a, const QConfig& b) { return a == b; }, py::is_operator())
       .def("__hash__", [](const QConfig& q) { return std::hash<std::string>()(to_string(q)); })
       .def("__repr__", [](const QConfig& q) { return quant::to_string(q); })
-      .def(py::pickle([](const QConfig& q) { return dict_of(quant::to_attrs(q)); },
-                      [](const py::dict& state) { return quant::qconfig_from(attrs_of(state)); }));
+      .def(py::pickle(
+          [](const QConfig& q) -> py::dict {
+            return observers_module().attr("_portable")(dict_of(quant::to_attrs(q)));
+          },
+          [](const py::dict& state) {
+            const py::dict attributes = observers_module().attr("_local")(state);
+            return quant::qconfig_from(attrs_of(attributes));
+          }));
   m.def(
       "get_default_qconfig",
       [](const std::string& backend) { return quant::get_default_qconfig(backend); },
@@ -361,7 +369,7 @@ std::type_index class_index(const std::string& registered_name) {
 // from_float or from_observed of a class that is written in Python.
 std::function<nn::ModulePtr(nn::Module&)> maker(const py::object& cls, const char* method) {
   return [cls = keep(cls), method](nn::Module& module) {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     return module_of(python_function("_made_of")(*cls, method, wrapped(shared(module))));
   };
 }

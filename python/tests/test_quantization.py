@@ -2,6 +2,8 @@
 import copy
 import os
 import pickle
+import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -254,6 +256,54 @@ class WrittenInPython(unittest.TestCase):
         self.assertEqual(int8[0].zero_point, 128)
         again = pickle.loads(pickle.dumps(prepared))
         self.assertEqual(again[0].activation_post_process.largest, prepared[0].activation_post_process.largest)
+
+    def test_pickles_go_to_other_processes(self):
+        program = """
+import pickle, sys, octet
+from octet import nn, quantization
+class Mine(quantization.ObserverBase):
+    def __init__(self, step=1.0):
+        super().__init__()
+        self.step = step
+    def forward(self, x):
+        return x
+    def calculate_qparams(self):
+        return self.step, 3
+if sys.argv[1] == "write":
+    model = nn.Sequential(quantization.QuantStub(), nn.Linear(2, 2), quantization.DeQuantStub()).eval()
+    for other in (4.0, 5.0):
+        Mine.with_args(step=other)
+    model.qconfig = quantization.QConfig(activation=Mine.with_args(step=0.5), weight=quantization.default_weight_observer)
+    prepared = quantization.prepare(model)
+    prepared(octet.randn(2, 2))
+    pickle.dump((prepared, model.qconfig), open(sys.argv[2], "wb"))
+else:
+    prepared, qconfig = pickle.load(open(sys.argv[2], "rb"))
+    assert qconfig == prepared.qconfig
+    int8 = quantization.convert(prepared)
+    assert (int8[1].scale, int8[1].zero_point) == (0.5, 3)
+"""
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "program.py")
+            with open(path, "w") as file:
+                file.write(program)
+            for what in ("write", "read"):
+                ran = subprocess.run([sys.executable, path, what, os.path.join(folder, "model.pickle")],
+                                     capture_output=True, text=True)
+                self.assertEqual((ran.returncode, ran.stderr), (0, ""))
+
+    def test_equal_arguments_make_equal_qconfigs(self):
+        weight = quantization.default_weight_observer
+        one, two, three = (quantization.QConfig(activation=LargestMagnitude.with_args(factor=f), weight=weight)
+                           for f in (1.0, 1.0, 2.0))
+        self.assertEqual(one, two)
+        self.assertNotEqual(one, three)
+
+    def test_fake_quantization_with_an_observer_of_ones_own(self):
+        fake = quantization.FakeQuantize(observer=LargestMagnitude)
+        x = octet.rand(50)
+        self.assertLess(float((fake(x) - x).abs().max()), 0.01)
+        self.assertTrue(pickle.loads(pickle.dumps(fake))(x).equal(fake(x)))
 
     def test_observers_of_ranges_are_minmax_observers(self):
         plain, x = nn.Sequential(nn.Linear(4, 4)).eval(), octet.randn(8, 4)

@@ -5,16 +5,26 @@ from typing import Any, Callable, Iterable, Mapping, Sequence, Union
 
 from .. import _octet
 from .._octet import (
-    ObserverFactory, QConfig, QConfigMapping, Tensor, add_quant_dequant, disable_fake_quant, disable_observer,
-    enable_fake_quant, enable_observer, get_default_qat_qconfig, get_default_qat_qconfig_mapping, get_default_qconfig,
-    get_default_qconfig_mapping, qconfig_names)
+    ObserverFactory as ObserverFactory, QConfig as QConfig, QConfigMapping as QConfigMapping, Tensor as Tensor,
+    add_quant_dequant as add_quant_dequant, disable_fake_quant as disable_fake_quant,
+    disable_observer as disable_observer, enable_fake_quant as enable_fake_quant, enable_observer as enable_observer,
+    get_default_qat_qconfig as get_default_qat_qconfig,
+    get_default_qat_qconfig_mapping as get_default_qat_qconfig_mapping, get_default_qconfig as get_default_qconfig,
+    get_default_qconfig_mapping as get_default_qconfig_mapping, qconfig_names as qconfig_names)
 from ..nn._module import M, Module
 from ._observers import (
-    ACIQObserver, DeQuantStub, EntropyObserver, FakeQuantize, FakeQuantizeBase, FixedQParamsFakeQuantize,
-    FixedQParamsObserver, FloatFunctional, FusedMovingAvgObsFakeQuantize, HistogramObserver, LearnableFakeQuantize,
-    MinMaxObserver, MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver, MSEObserver, NoopObserver,
-    ObserverBase, PercentileObserver, PerChannelMinMaxObserver, PlaceholderObserver, QFunctional, QuantStub,
-    QuantWrapper, RecordingObserver, ReuseInputObserver, UniformQuantizationObserverBase, _factory)
+    ACIQObserver as ACIQObserver, DeQuantStub as DeQuantStub, EntropyObserver as EntropyObserver,
+    FakeQuantize as FakeQuantize, FakeQuantizeBase as FakeQuantizeBase,
+    FixedQParamsFakeQuantize as FixedQParamsFakeQuantize, FixedQParamsObserver as FixedQParamsObserver,
+    FloatFunctional as FloatFunctional, FusedMovingAvgObsFakeQuantize as FusedMovingAvgObsFakeQuantize,
+    HistogramObserver as HistogramObserver, LearnableFakeQuantize as LearnableFakeQuantize,
+    MinMaxObserver as MinMaxObserver, MovingAverageMinMaxObserver as MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver as MovingAveragePerChannelMinMaxObserver, MSEObserver as MSEObserver,
+    NoopObserver as NoopObserver, ObserverBase as ObserverBase, PercentileObserver as PercentileObserver,
+    PerChannelMinMaxObserver as PerChannelMinMaxObserver, PlaceholderObserver as PlaceholderObserver,
+    QFunctional as QFunctional, QuantStub as QuantStub, QuantWrapper as QuantWrapper,
+    RecordingObserver as RecordingObserver, ReuseInputObserver as ReuseInputObserver,
+    UniformQuantizationObserverBase as UniformQuantizationObserverBase, _factory)
 
 # -- what PyTorch has by name ----------------------------------------------------------------------
 
@@ -192,7 +202,7 @@ def quantize_weight_only(model: M, qconfig_spec: Mapping[Any, QConfig | None] | 
 
 
 from .quantize_fx import (  # noqa: E402
-    ConvertCustomConfig, DeferredGraphModule, PrepareCustomConfig, convert_fx, convert_to_reference_fx, fuse_fx,
-    prepare_fx, prepare_qat_fx)
-
-__all__ = [name for name in dir() if not name.startswith("_")]
+    ConvertCustomConfig as ConvertCustomConfig, DeferredGraphModule as DeferredGraphModule,
+    PrepareCustomConfig as PrepareCustomConfig, convert_fx as convert_fx,
+    convert_to_reference_fx as convert_to_reference_fx, fuse_fx as fuse_fx, prepare_fx as prepare_fx,
+    prepare_qat_fx as prepare_qat_fx)

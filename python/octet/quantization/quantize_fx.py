@@ -179,9 +179,9 @@ class DeferredGraphModule(Module):
 def _prepare(qat: bool, model: Any, mapping: Any, example_inputs: Any, custom: Any, skip: Sequence[str]) -> Any:
     who = "prepare_qat_fx" if qat else "prepare_fx"
     if isinstance(model, Graph):
-        default = _octet.get_default_qat_qconfig_mapping if qat else _octet.get_default_qconfig_mapping
-        fn = _octet._prepare_qat_graph if qat else _octet._prepare_graph
-        return fn(model, default() if mapping is None else _mapping(mapping), list(skip))
+        default: Any = _octet.get_default_qat_qconfig_mapping if qat else _octet.get_default_qconfig_mapping
+        on_graph: Any = _octet._prepare_qat_graph if qat else _octet._prepare_graph
+        return on_graph(model, default() if mapping is None else _mapping(mapping), list(skip))
     if not isinstance(model, Module):
         raise TypeError(f"{who}: a model of modules or a Graph is needed; this is a {type(model).__name__}")
     if skip:
@@ -191,7 +191,7 @@ def _prepare(qat: bool, model: Any, mapping: Any, example_inputs: Any, custom: A
             _octet.fail("invalid_argument", "prepare_qat_fx: give example_inputs, from which the model is traced")
         return DeferredGraphModule(model, _mapping(mapping), custom)
     inputs = example_tensors(model, example_inputs)
-    fn = _octet._prepare_qat_fx if qat else _octet._prepare_fx
+    fn: Any = _octet._prepare_qat_fx if qat else _octet._prepare_fx
     return fn(model, _mapping(mapping), inputs, custom)
 
 

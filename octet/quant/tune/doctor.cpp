@@ -64,6 +64,7 @@ constexpr double kWide = 8;        // an outlier channel is so many times the me
 constexpr double kExceeds = 0.1;   // of a range: values that far beyond are not of its samples
 constexpr double kPoorFixed = 22;  // dB: of rounding to a fixed range
 constexpr int64_t kFewSamples = 16;
+constexpr double kCostly = 2;      // dB: what layers in float or with 16 bits have to gain
 constexpr double kStillPoor = 25;  // dB: what was kept so far is not all
 constexpr double kOtherUnit = 8;   // samples so many times the range are not merely larger ones
 
@@ -81,6 +82,7 @@ struct Plan {
   std::string engine;     // that the score is taken with
   bool of_range = false;  // may follow from ranges that calibration got wrong
   bool of_all = false;    // a cure chooses all ranges anew
+  double least_gain = 0;  // in dB, if more than DoctorOptions'
 };
 
 debug::Samples as_samples(const Batches& batches, const std::vector<Tensor>& labels) {
@@ -282,12 +284,13 @@ class Doctor {
       if (c.score > best) best = c.score;
     for (size_t i = 0; i < finding.cures.size() && finding.best < 0; ++i)
       if (finding.cures[i].score >= best - kSameScore) finding.best = static_cast<int>(i);
-    if (finding.best >= 0 && finding.gain() < options_.least_gain) {
+    const double least_gain = std::max(options_.least_gain, plan.least_gain);
+    if (finding.best >= 0 && finding.gain() < least_gain) {
       // A cheaper one that gains too little does not hide one that gains enough.
       for (size_t i = 0; i < finding.cures.size(); ++i)
         if (finding.cures[i].score == best) finding.best = static_cast<int>(i);
     }
-    finding.kept = keep && finding.best >= 0 && finding.gain() >= options_.least_gain;
+    finding.kept = keep && finding.best >= 0 && finding.gain() >= least_gain;
     if (finding.kept) {
       Made& m = *made[static_cast<size_t>(finding.best)];
       kept_any_ = true;
@@ -699,8 +702,9 @@ class Doctor {
     for (const LayerComparison& l : comparison_.layers) {
       if (l.op != "input" || l.scale <= 0 || l.fault == Fault::outlier) continue;
       const Unlike u = unlike_input(l);
-      const bool small = u.within && 2 * reach.half_used > reach.layers,
-                 large = u.beyond && 2 * reach.exceed > reach.layers && (u.by_far || !is_few());
+      // Of one sample that stretched the input most other ranges would be right.
+      const bool others = 2 * (reach.half_used + reach.exceed) > reach.layers;
+      const bool small = u.within && others, large = u.beyond && others && (u.by_far || !is_few());
       if (!small && !large) continue;
       Plan plan;
       plan.finding.cause = Cause::preprocessing;
@@ -1004,8 +1008,10 @@ class Doctor {
         "of the noise",
         worst.size(), worst.size() == 1 ? "" : "s", worst.size() == 1 ? "s" : "", 100 * share);
     plan.finding.suspected = gain_of(share);
-    for (const char* policy : {"percentile", "mse", "minmax"})
-      plan.cures.push_back(all_ranges(policy));
+    plan.least_gain = kCostly;
+    if (!ranges_are_new_)
+      for (const char* policy : {"percentile", "mse", "minmax"})
+        plan.cures.push_back(all_ranges(policy));
     plan.cures.push_back({.what = "all ranges anew (by the noise at the outputs)",
                           .change = [](Recipe& r) { r.ranges.clear(); },
                           .choose = true});

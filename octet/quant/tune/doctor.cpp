@@ -474,7 +474,8 @@ class Doctor {
       if (!std::isnan(l->noise_share)) share += l->noise_share;
     plan.finding.suspected = gain_of(share);
     if (layers.size() > 1)
-      plan.finding.sentence += fmt::format(" ({} more layers alike)", layers.size() - 1);
+      plan.finding.sentence +=
+          fmt::format(" ({} more layer{} alike)", layers.size() - 1, layers.size() == 2 ? "" : "s");
     return plan;
   }
 

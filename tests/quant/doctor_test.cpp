@@ -423,6 +423,33 @@ TEST(Doctor, ACureChangesNothingElse) {
   EXPECT_EQ(anew, 1);
 }
 
+TEST(Doctor, HeldOutSamplesJudgeAndFitNothing) {
+  const Plant p = plant("residual", Cause::few_samples, 0);
+  const DoctorReport r =
+      quant::doctor(p.float_graph, p.quantized.after, batches_of(p.data), {}, {.hold_out = 4});
+  ASSERT_TRUE(r.cured) << describe(r);
+  quant::Batches fit;
+  debug::ErrorStatistics error;
+  const runtime::Program a = runtime::compile(p.float_graph), b = runtime::compile(r.graph);
+  for (int64_t i = 0; i < p.data.size(0); ++i) {
+    const Tensor x = p.data.slice(0, i, i + 1).contiguous();
+    if (i % 4 == 3)
+      error.add(a.run({x})[0], b.run({x})[0]);
+    else
+      fit.push_back({x});
+  }
+  EXPECT_NEAR(r.after, error.sqnr(), 0.01);
+  EXPECT_EQ(r.recipe.samples.count, 18);
+  EXPECT_EQ(r.recipe.samples.without_every, 4);
+  EXPECT_EQ(r.recipe.samples.digest, quant::digest_of(fit));
+  // The cured ranges are those that calibration on the others gives.
+  quant::Recipe anew = r.recipe;
+  anew.ranges.clear();
+  quant::calibrate(p.float_graph, anew, fit);
+  for (const auto& [value, range] : r.recipe.ranges)
+    EXPECT_EQ(anew.ranges.at(value).scale, range.scale) << value << " " << range.from;
+}
+
 TEST(Doctor, TellsTheOptionsThatTheDataNeed) {
   const Plant p = plant("plain", Cause::preprocessing, 0);
   const DoctorReport r = quant::doctor(p.float_graph, p.quantized.after, batches_of(p.data));

@@ -237,9 +237,10 @@ void add_tune(CommandLine& program) {
       .type_name("DATA");
   std::vector<std::string> names = quant::tune_metric_names();
   command
-      .add_option("--metric", o->metric,
-                  fmt::format("{}\n(all against float), top-k; default: top-k with labels, else cosine",
-                              fmt::join(names, ", ")))
+      .add_option(
+          "--metric", o->metric,
+          fmt::format("{}\n(all against float), top-k; default: top-k with labels, else cosine",
+                      fmt::join(names, ", ")))
       .type_name("NAME")
       .check([names]() mutable {
         names.push_back("top-k");

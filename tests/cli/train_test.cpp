@@ -57,8 +57,9 @@ TEST(CliTrain, PatienceEndsARunThatNoLongerGetsBetter) {
   OCTET_NEED_PROGRAM();
   TempDir dir;
   // So small a rate changes nothing: the first epoch stays the best.
-  RunResult r = run_octet(train_args(
-      "train", dir / "t.octet", {"--lr", "1e-12", "--epochs", "9", "--patience", "2", "--json"}));
+  RunResult r =
+      run_octet({"train", kNet, "--data", kCalibration, "--samples", "128", "--epochs", "9", "--lr",
+                 "1e-12", "--patience", "2", "-o", dir / "t.octet", "--json"});
   EXPECT_EQ(r.code, 0) << r.err;
   EXPECT_TRUE(contains(r.err, "stopped: no better than epoch 1 for 2 epochs")) << r.err;
   EXPECT_EQ(nlohmann::json::parse(r.out)["epochs"], 3);

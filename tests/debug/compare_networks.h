@@ -399,8 +399,7 @@ inline PlantedFault plant_fault(const std::string& kind, debug::Fault fault) {
     case Fault::per_tensor_weights:
       p.layer = net.depthwise;
       p.part = "scales per channel";
-      p.quantized =
-          quantize_fault_net(net, p.data, minmax, {}, net.depthwise, {}, whole_weights());
+      p.quantized = quantize_fault_net(net, p.data, minmax, {}, net.depthwise, {}, whole_weights());
       break;
     default:
       ADD_FAILURE() << "not one of the six";

@@ -13,6 +13,7 @@
 #include "octet/base/text.h"
 #include "octet/debug/metrics.h"
 #include "octet/debug/sensitivity.h"
+#include "octet/quant/tune/doctor.h"
 #include "octet/runtime/program.h"
 
 namespace octet::quant {
@@ -21,7 +22,8 @@ namespace {
 using graph::Graph;
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t kMostPriced = 16;  // layers whose price is measured
+constexpr size_t kMostPriced = 16;   // layers whose price is measured
+constexpr int64_t kHoldOutEach = 4;  // samples, of those that fit, by which cures are judged
 constexpr double kSameCost = 0.02;
 
 double seconds_since(Clock::time_point start) {
@@ -249,6 +251,7 @@ class Tuner {
     try_ranges();
     if (!done()) try_steps();
     if (!done()) try_floats();
+    if (!done()) try_cures();
     OCTET_CHECK(!result_.trials.empty(), internal, "tune: no trial could be made: {}",
                 fmt::join(result_.notes, "; "));
     const size_t best = best_index();
@@ -369,6 +372,48 @@ class Tuner {
         const auto tried = attempt(name + ", " + step.name, recipe, choose);
         if (tried && is_better(result_.trials[*tried], result_.trials[base])) base = *tried;
       }
+  }
+
+  // What the doctor prescribes for the best of those without steps (each of its trials would do
+  // these again), and the same with biases corrected.
+  void try_cures() {
+    std::optional<size_t> base;
+    for (size_t i = 0; i < result_.trials.size(); ++i)
+      if (recipes_[i].steps.empty() &&
+          (!base || is_better(result_.trials[i], result_.trials[*base])))
+        base = i;
+    if (!base) return;
+    const std::string name = result_.trials[*base].name + ", cures";
+    const TuneState::Entry* known = state_.find(name);
+    std::optional<Recipe> recipe = known ? std::optional(known->recipe) : cured(*base);
+    if (!recipe) return;
+    const size_t skipped = options_.skip.size();  // these come first
+    const std::vector<std::string> left_float(
+        recipe->skip.begin() + static_cast<std::ptrdiff_t>(std::min(skipped, recipe->skip.size())),
+        recipe->skip.end());
+    attempt(name, *recipe, false, left_float);
+    if (done()) return;
+    recipe->steps.push_back({"bias_correction"});
+    attempt(name + ", bias_correction", *recipe, false, left_float);
+  }
+
+  // None if nothing helps, or if it would be too slow.
+  std::optional<Recipe> cured(size_t base) {
+    try {
+      DoctorReport r =
+          doctor(graph_, apply(graph_, recipes_[base], data_.fit), data_.fit, {},
+                 {.seconds = 60 * options_.minutes - state_.seconds(), .hold_out = kHoldOutEach});
+      if (!r.cured || r.data) return std::nullopt;
+      if (cost_of(r.graph) > options_.slowest * result_.trials[base].cost) {
+        result_.notes.push_back(fmt::format("{}, cures: slower than {} times all in 8 bits",
+                                            result_.trials[base].name, options_.slowest));
+        return std::nullopt;
+      }
+      return std::move(r.recipe);
+    } catch (const Error& e) {
+      result_.notes.push_back(fmt::format("{}, cures: {}", result_.trials[base].name, e.what()));
+      return std::nullopt;
+    }
   }
 
   // The recipe with these layers left float: with its ranges, as far as there are observers for

@@ -17,12 +17,12 @@ namespace octet::python {
 
 namespace py = pybind11;
 
-// The GIL, for others while octet computes (Unlocked) and taken again for a callback (Locked).
-// Where the interpreter ends meanwhile, a thread that wants the GIL gets an unwinding that must not
-// pass through C++: it sleeps instead, until the process is gone.
+// The GIL, for others while octet computes (Unlocked) and taken again for a callback (Locked). When
+// the interpreter is about to end, its main thread waits until no other is in octet: those sleep
+// where they next would take or leave the GIL, until the process is gone (module.cpp).
 class Unlocked {
  public:
-  Unlocked() : state_(PyEval_SaveThread()) {}
+  Unlocked();
   ~Unlocked();
   Unlocked(const Unlocked&) = delete;
   Unlocked& operator=(const Unlocked&) = delete;

@@ -289,7 +289,11 @@ void bind_nn(py::module_& m) {
                              })
       .def_property_readonly("registered_name",
                              [](const Module& m) -> std::string {
-                               return nn::registered_name(std::type_index(m.class_type()));
+                               try {
+                                 return nn::registered_name(m);
+                               } catch (const Error&) {  // loggers, shadows: nothing that is saved
+                                 return "octet::debug::" + m.type_name();
+                               }
                              })
       .def("type_name", &Module::type_name)
       .def("extra_repr", &Module::extra_repr)

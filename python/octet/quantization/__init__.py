@@ -5,6 +5,10 @@ from typing import Any, Callable, Iterable, Mapping, Sequence, Union
 
 from .. import _octet
 from .._octet import (
+    BackendConfig as BackendConfig, get_backend_config as get_backend_config,
+    get_fbgemm_backend_config as get_fbgemm_backend_config, get_native_backend_config as get_native_backend_config,
+    get_onednn_backend_config as get_onednn_backend_config, get_qnnpack_backend_config as get_qnnpack_backend_config,
+    get_tensorrt_backend_config as get_tensorrt_backend_config,
     ObserverFactory as ObserverFactory, QConfig as QConfig, QConfigMapping as QConfigMapping, Tensor as Tensor,
     add_quant_dequant as add_quant_dequant, disable_fake_quant as disable_fake_quant,
     disable_observer as disable_observer, enable_fake_quant as enable_fake_quant, enable_observer as enable_observer,
@@ -142,26 +146,37 @@ def _fuse(model: M, modules: Sequence[Any], inplace: bool, qat: bool) -> M:
 
 
 def prepare(model: M, inplace: bool = False, *,
-            prepare_custom_config_dict: Mapping[str, Any] | None = None) -> M:
+            prepare_custom_config_dict: Mapping[str, Any] | None = None,
+            backend_config: BackendConfig | None = None) -> M:
     """Observers for what the qconfigs select. Run the result on samples, then convert it."""
     custom = (prepare_custom_config_dict or {}).get("float_to_observed_custom_module_class", {})
-    return _octet._prepare(model, inplace, _by_name(custom))  # type: ignore[no-any-return]
+    return _octet._prepare(model, inplace, _by_name(custom), backend_config)  # type: ignore[no-any-return]
 
 
 def prepare_qat(model: M, inplace: bool = False, *,
-                prepare_custom_config_dict: Mapping[str, Any] | None = None) -> M:
+                prepare_custom_config_dict: Mapping[str, Any] | None = None,
+                backend_config: BackendConfig | None = None) -> M:
     """Fake quantization for training; the model must be in training mode."""
     custom = (prepare_custom_config_dict or {}).get("float_to_observed_custom_module_class", {})
-    return _octet._prepare_qat(model, inplace, _by_name(custom))  # type: ignore[no-any-return]
+    return _octet._prepare_qat(model, inplace, _by_name(custom), backend_config)  # type: ignore[no-any-return]
 
 
 def convert(module: Module, inplace: bool = False, *, convert_custom_config_dict: Mapping[str, Any] | None = None,
-            for_loading: bool = False, strict: bool = False, report: ConversionReport | None = None) -> Any:
+            for_loading: bool = False, strict: bool = False, report: ConversionReport | None = None,
+            backend_config: BackendConfig | None = None) -> Any:
     """Quantized modules in the places of prepared ones. `for_loading`: the model need not be calibrated, for
     load_state_dict will say what calibration would have; `strict`: an error if anything stays float."""
     custom = (convert_custom_config_dict or {}).get("observed_to_quantized_custom_module_class", {})
     return _octet._convert(module, inplace, _by_name(custom), for_loading, strict,
-                           None if report is None else report._set)
+                           None if report is None else report._set, backend_config)
+
+
+def equalize(model: M, paired_modules_list: Sequence[Sequence[str]], threshold: float = 1e-4, inplace: bool = False,
+             sample: Sequence[Tensor] = ()) -> M:
+    """Evens out the ranges of the channels between layers that follow each other ([["conv1", "bn1", "conv2"], ...]);
+    the float model computes what it did, which `sample` (inputs of the model) checks."""
+    lists = [list(each) for each in paired_modules_list]
+    return _octet._equalize(model, inplace, lists, threshold, list(sample))  # type: ignore[no-any-return]
 
 
 def quantize(model: M, run_fn: Callable[..., Any], run_args: Sequence[Any] = (), inplace: bool = False) -> Any:

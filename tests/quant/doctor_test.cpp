@@ -503,6 +503,11 @@ TEST(Doctor, NeedsSamplesAndNetworksThatBelongTogether) {
               q = plant("mixer", Cause::clipped_tail, 0);
   expect_error(ErrorCode::invalid_argument, {"there are no samples"},
                [&] { quant::doctor(p.float_graph, p.quantized.after, {}); });
+  expect_error(ErrorCode::unsupported, {"no value of", "statically"}, [&] {
+    quant::doctor(p.float_graph,
+                  quant::quantize_dynamic_fx(p.float_graph, quant::per_channel_dynamic_qconfig()),
+                  batches_of(p.data));
+  });
   expect_error(ErrorCode::invalid_argument, {"input"},
                [&] { quant::doctor(q.float_graph, p.quantized.after, batches_of(q.data)); });
 }

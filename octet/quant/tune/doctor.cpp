@@ -188,6 +188,7 @@ class Doctor {
     report_.before = current_score_ = score(q_);
     if (!labels_.empty()) report_.float_top1 = report_.float_top1_after = top1(f_);
     if (!labels_.empty()) report_.before_top1 = top1(q_);
+    for (const std::string& line : runtime::compile(q_).warnings()) report_.notes.push_back(line);
     look_at_data();
     say("layers");
     base_ = doctor_detail::recipe_of(f_, q_, report_.notes);
@@ -1127,6 +1128,15 @@ DoctorReport doctor(const Graph& float_graph, const Graph& quantized, const Batc
               "doctor: there are no samples; give at least one batch");
   OCTET_CHECK(labels.empty() || labels.size() == samples.size(), invalid_argument,
               "doctor: labels of {} batches, samples of {}", labels.size(), samples.size());
+  OCTET_CHECK(std::any_of(quantized.nodes().begin(), quantized.nodes().end(),
+                          [&](const Node& node) {
+                            return node.kind == NodeKind::call && !node.outputs.empty() &&
+                                   quantized.type(node.outputs[0]).is_quantized();
+                          }),
+              unsupported,
+              "doctor: no value of {} is codes; it reads networks quantized statically, not "
+              "dynamically or in their weights alone",
+              quantized.name);
   return Doctor(float_graph, quantized, samples, labels, options).run();
 }
 

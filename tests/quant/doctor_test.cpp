@@ -393,6 +393,18 @@ TEST_P(DoctorSound, NoCauseIsNamed) {
         << describe(r);
 }
 
+TEST(Doctor, ANetworkThatIsRightIsLeftAsItIs) {
+  const FaultNet net = make_fault_net("glu");
+  const Tensor data = fault_samples(net);
+  const graph::Graph int8 = quantize_fault_net(net, data).after;
+  const DoctorReport r = quant::doctor(net.graph, int8, batches_of(data));
+  EXPECT_GT(r.before, 30);
+  for (const DoctorFinding& f : r.findings) EXPECT_EQ(f.cause, Cause::saturating_target);
+  EXPECT_FALSE(r.cured);
+  EXPECT_EQ(r.before, r.after);
+  EXPECT_EQ(graph::print(r.graph), graph::print(int8));
+}
+
 TEST(Doctor, TheRecipeMakesTheCuredNetwork) {
   const Plant p = plant("residual", Cause::clipped_tail, 0);
   const quant::Batches samples = batches_of(p.data);

@@ -396,6 +396,18 @@ TEST_P(DoctorSound, NoCauseIsNamed) {
         << describe(r);
 }
 
+TEST(Doctor, ANetworkThatIsRightIsLeftAsItIs) {
+  const FaultNet net = make_fault_net("glu");
+  const Tensor data = fault_samples(net);
+  const graph::Graph int8 = quantize_fault_net(net, data).after;
+  const DoctorReport r = quant::doctor(net.graph, int8, batches_of(data));
+  EXPECT_GT(r.before, 30);
+  for (const DoctorFinding& f : r.findings) EXPECT_EQ(f.cause, Cause::saturating_target);
+  EXPECT_FALSE(r.cured);
+  EXPECT_EQ(r.before, r.after);
+  EXPECT_EQ(graph::print(r.graph), graph::print(int8));
+}
+
 TEST(Doctor, TheRecipeMakesTheCuredNetwork) {
   const Plant p = plant("residual", Cause::clipped_tail, 0);
   const quant::Batches samples = batches_of(p.data);
@@ -506,6 +518,11 @@ TEST(Doctor, NeedsSamplesAndNetworksThatBelongTogether) {
               q = plant("mixer", Cause::clipped_tail, 0);
   expect_error(ErrorCode::invalid_argument, {"there are no samples"},
                [&] { quant::doctor(p.float_graph, p.quantized.after, {}); });
+  expect_error(ErrorCode::unsupported, {"no value of", "statically"}, [&] {
+    quant::doctor(p.float_graph,
+                  quant::quantize_dynamic_fx(p.float_graph, quant::per_channel_dynamic_qconfig()),
+                  batches_of(p.data));
+  });
   expect_error(ErrorCode::invalid_argument, {"input"},
                [&] { quant::doctor(q.float_graph, p.quantized.after, batches_of(q.data)); });
 }

@@ -64,9 +64,9 @@ constexpr double kWide = 8;        // an outlier channel is so many times the me
 constexpr double kExceeds = 0.1;   // of a range: values that far beyond are not of its samples
 constexpr double kPoorFixed = 22;  // dB: of rounding to a fixed range
 constexpr int64_t kFewSamples = 16;
-constexpr double kCostly = 2;      // dB: what layers in float or with 16 bits have to gain
-constexpr double kStillPoor = 25;  // dB: what was kept so far is not all
-constexpr double kOtherUnit = 8;   // samples so many times the range are not merely larger ones
+constexpr double kCostly = 2;     // dB: what layers in float or with 16 bits have to gain
+constexpr double kSound = 30;     // dB: what rounding to 8 bits leaves
+constexpr double kOtherUnit = 8;  // samples so many times the range are not merely larger ones
 
 // The recipe is changed in place.
 struct Cure {
@@ -188,6 +188,7 @@ class Doctor {
     report_.before = current_score_ = score(q_);
     if (!labels_.empty()) report_.float_top1 = report_.float_top1_after = top1(f_);
     if (!labels_.empty()) report_.before_top1 = top1(q_);
+    for (const std::string& line : runtime::compile(q_).warnings()) report_.notes.push_back(line);
     look_at_data();
     say("layers");
     base_ = doctor_detail::recipe_of(f_, q_, report_.notes);
@@ -204,7 +205,7 @@ class Doctor {
     });
     for (Plan& plan : plans_) treat(plan);
     look_at_saturation();
-    if (!kept_any_ || current_score_ < kStillPoor) treat_rounding();
+    if (current_score_ < kSound) treat_rounding();
     std::stable_partition(report_.findings.begin(), report_.findings.end(),
                           [](const DoctorFinding& f) { return f.kept; });
     report_.recipe = current_recipe_ ? *current_recipe_ : base_;
@@ -316,6 +317,7 @@ class Doctor {
     finding.before = plan.engine.empty() && plan.left_out < 0
                          ? current_score_
                          : score(current_graph_ ? *current_graph_ : q_, plan.engine, plan.left_out);
+    ranges_tried_ |= plan.of_all;
     std::vector<std::optional<Made>> made;
     for (const Cure& cure : plan.cures) {
       if (finding.cures.size() >= kMostTried) break;
@@ -1035,7 +1037,6 @@ class Doctor {
   // -- none by itself -----------------------------------------------------------------------------
 
   void treat_rounding() {
-    if (!std::isfinite(current_score_) || current_score_ >= 199) return;
     Layers worst;
     double share = 0;
     for (size_t i : comparison_.ranking) {
@@ -1056,7 +1057,7 @@ class Doctor {
         worst.size(), worst.size() == 1 ? "" : "s", worst.size() == 1 ? "s" : "", 100 * share);
     plan.finding.suspected = gain_of(share);
     plan.least_gain = kCostly;
-    if (!ranges_are_new_)
+    if (!ranges_tried_)
       for (const char* policy : {"percentile", "mse", "minmax"})
         plan.cures.push_back(all_ranges(policy));
     plan.cures.push_back({.what = "all ranges anew (by the noise at the outputs)",
@@ -1086,7 +1087,7 @@ class Doctor {
   mutable std::map<std::string, doctor_detail::Ranges> fresh_;
   std::vector<Plan> plans_;
   double current_score_ = NAN;
-  bool kept_any_ = false, ranges_are_new_ = false;
+  bool kept_any_ = false, ranges_are_new_ = false, ranges_tried_ = false;
   std::optional<Graph> current_graph_;    // unset: the given one
   std::optional<Recipe> current_recipe_;  // likewise
   DoctorReport report_;
@@ -1127,6 +1128,15 @@ DoctorReport doctor(const Graph& float_graph, const Graph& quantized, const Batc
               "doctor: there are no samples; give at least one batch");
   OCTET_CHECK(labels.empty() || labels.size() == samples.size(), invalid_argument,
               "doctor: labels of {} batches, samples of {}", labels.size(), samples.size());
+  OCTET_CHECK(std::any_of(quantized.nodes().begin(), quantized.nodes().end(),
+                          [&](const Node& node) {
+                            return node.kind == NodeKind::call && !node.outputs.empty() &&
+                                   quantized.type(node.outputs[0]).is_quantized();
+                          }),
+              unsupported,
+              "doctor: no value of {} is codes; it reads networks quantized statically, not "
+              "dynamically or in their weights alone",
+              quantized.name);
   return Doctor(float_graph, quantized, samples, labels, options).run();
 }
 

@@ -76,7 +76,7 @@ struct DoctorReport {
   bool cured = false;                   // whether anything was kept
   Recipe recipe;                        // of the cured network, or of one like the given
   graph::Graph graph;                   // the cured network; the given one if nothing was kept
-  std::vector<std::string> notes;       // what could not be looked at
+  std::vector<std::string> notes;       // what could not be looked at, or is to be known
 };
 
 struct DoctorOptions {
@@ -95,7 +95,7 @@ struct DoctorOptions {
 // them; DoctorOptions::hold_out says which fit ranges and which judge. `labels`: of each batch,
 // int64 (size), or none. The recipe is that of `quantized` where its metadata hold one; else it is
 // read off its scales and weights. Errors: those of debug::compare (networks that do not belong
-// together); invalid_argument without samples.
+// together); invalid_argument without samples; unsupported where no value is codes.
 DoctorReport doctor(const graph::Graph& float_graph, const graph::Graph& quantized,
                     const Batches& samples, const std::vector<Tensor>& labels = {},
                     const DoctorOptions& options = {});

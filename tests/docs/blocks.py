@@ -8,7 +8,8 @@ A page's blocks are:
     ```python   run by this interpreter; the page's Python blocks share their names
     ```cpp, ```c, ```json whose first line is a comment `// NAME` or `/* NAME */`: written to the file NAME, which a later
                 ```sh block of the page has to name (and so compiles); without such a line a fragment, not run
-    ```text     directly behind a block that was run: what it prints. Numbers may differ and a line `...` stands for any lines
+    ```text     directly behind a block that was run: what it prints. Numbers may differ, a line `...` stands for any lines, and
+                `...` at the end of a line for its rest
 A block below a line `<!-- not run: REASON -->` is not run. All other blocks are fragments.
 
 The directory has net.onnx, images.npz and test.npz (the glyphs' network, its calibration and its test data), x.npy (one of its
@@ -85,10 +86,12 @@ def missing_line(expected, printed):
             continue
         while at < len(lines) and not lines[at]:
             at += 1
-        rest = lines[at:] if gap else lines[at:at + 1]
-        if shape(line) not in rest:
+        rest, wanted = lines[at:] if gap else lines[at:at + 1], shape(line)
+        begins = wanted[:-3].rstrip() if wanted.endswith("...") else None
+        where = next((i for i, got in enumerate(rest) if got == wanted or begins and got.startswith(begins)), None)
+        if where is None:
             return line
-        at += rest.index(shape(line)) + 1
+        at += where + 1
         gap = False
     return None
 

@@ -39,6 +39,11 @@ class Blocks(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "not in the output: c"):
             self.run_page("```sh\nprintf 'a\\nb\\nc\\n'\n```\n```text\na\nc\n```\n")
 
+    def test_dots_at_the_end_of_a_line_stand_for_its_rest(self):
+        self.run_page("```sh\necho error: all of it\n```\n```text\nerror: ...\n```\n")
+        with self.assertRaisesRegex(AssertionError, "not in the output: warning"):
+            self.run_page("```sh\necho error: all of it\n```\n```text\nwarning: ...\n```\n")
+
     def test_a_named_file_is_written_and_must_be_used(self):
         self.run_page("```cpp\n// a.cpp\nint main() {}\n```\n```sh\ng++ a.cpp -o a && ./a\n```\n")
         with self.assertRaisesRegex(AssertionError, r"no later sh block names a\.cpp"):

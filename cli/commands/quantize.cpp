@@ -375,6 +375,7 @@ void run(Options o) {
     before = prepared->watched().graph;
     int8.metadata["qconfig"] = quant::to_string(o.choice.static_qconfig());
     if (o.choice.mapping) int8.metadata["qconfig_mapping"] = o.choice.mapping->to_json();
+    int8.metadata["calibration_samples"] = std::to_string(count);
     int8.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibrate);
   } else {
     int8 = quantize_weights(o, source, report);

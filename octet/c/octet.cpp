@@ -228,6 +228,7 @@ graph::Graph quantize_statically(const graph::Graph& source, const octet_quantiz
   }
   graph::Graph result = quant::convert_fx(prepared)->graph();
   result.metadata["quantization"] = "static";
+  result.metadata["calibration_samples"] = std::to_string(count);
   result.metadata["calibration"] = fmt::format("{} samples of {}", count, o.calibration);
   return result;
 }

@@ -396,12 +396,14 @@ class Diagnosis {
       set(l, Fault::dead_channel, dead_text(e->dead, "its weights are all code 0"));
       return;
     }
-    if (e->possible > 0 && e->most * 4 < e->possible && e->most > 0)
+    if (e->possible > 0 && e->most * 4 < e->possible && e->most > 0) {
+      l.of_weight = true;
       set(l, Fault::scale_too_large,
           fmt::format("the scale of its weights is about {:.0f} times too large: their codes only "
                       "reach {} of {}; quantize the weights from their own range",
                       static_cast<double>(e->possible) / static_cast<double>(e->most), e->most,
                       e->possible));
+    }
   }
 
   static std::string dead_text(const std::vector<int64_t>& dead, const std::string& why) {

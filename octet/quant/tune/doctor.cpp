@@ -489,7 +489,7 @@ class Doctor {
       const Node* node = node_of(l);
       if (fills_little(l))
         fixed.push_back(&l);
-      else if (l.fault == Fault::scale_too_large && is_of_weights(l))
+      else if (l.fault == Fault::scale_too_large && l.of_weight)
         weights.push_back(&l);
       else if (l.fault == Fault::none && l.quantized && !l.per_channel_weights &&
                l.noise_share > 0.1 && l.weight_error_sqnr < l.activation_sqnr + 6)
@@ -544,11 +544,6 @@ class Doctor {
     const auto v = before_.find(l.value);
     return v && std::find(before_.outputs().begin(), before_.outputs().end(), *v) !=
                     before_.outputs().end();
-  }
-
-  // The fault is that of the weight's scale, not of the result's.
-  static bool is_of_weights(const LayerComparison& l) {
-    return l.sentence.find("of its weights") != std::string::npos;
   }
 
   // One channel of the weight is far larger than the others and so is the result's.
@@ -694,7 +689,7 @@ class Doctor {
   // How many samples calibrated the network, if it says so; 0: it does not.
   int64_t calibrated_on() const {
     if (base_.samples.count > 0) return base_.samples.count;
-    const auto text = q_.metadata.find("calibration");
+    const auto text = q_.metadata.find("calibration_samples");
     int64_t n = 0;
     if (text != q_.metadata.end())
       std::from_chars(text->second.data(), text->second.data() + text->second.size(), n);

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <set>
 
 #include "octet/autograd/autograd.h"
 #include "octet/base/error.h"
@@ -35,6 +36,11 @@ void TrainOptions::add_to(Command& command, int64_t default_epochs, double defau
   command.add_option("--epochs", epochs, fmt::format("times over the data ({})", epochs))
       .type_name("N")
       .check(whole_number(1, 100000));
+  command
+      .add_option("--patience", patience,
+                  "stop after so many epochs that were not better than the best (0: never)")
+      .type_name("N")
+      .check(whole_number(0, 100000));
   command.add_option("--batch", batch, "samples per step (64)")
       .type_name("N")
       .check(whole_number(1, 65536));
@@ -127,6 +133,28 @@ DataLoader& TrainingData::epoch(int64_t number) {
 
 // -- judging --------------------------------------------------------------------------------------
 
+namespace {
+// Whether all results that were added are the same one.
+class Constancy {
+ public:
+  // y: (samples, ...).
+  void add(const Tensor& y) {
+    const Tensor rows = y.detach().to(DType::float32).contiguous();
+    for (int64_t n = 0; n < rows.size(0); ++n, ++samples_) {
+      const std::vector<float> row = rows.slice(0, n, n + 1).to_vector<float>();
+      if (first_.empty()) first_ = row;
+      same_ = same_ && row == first_;
+    }
+  }
+  bool is_constant() const { return samples_ > 1 && same_; }
+
+ private:
+  std::vector<float> first_;
+  bool same_ = true;
+  int64_t samples_ = 0;
+};
+}  // namespace
+
 Score score(const graph::Graph& graph, const TrainingData& data, const graph::Graph* teacher) {
   runtime::Program program = runtime::compile(graph);
   std::optional<runtime::Program> float_program;
@@ -134,24 +162,32 @@ Score score(const graph::Graph& graph, const TrainingData& data, const graph::Gr
   if (!labels && teacher) float_program = runtime::compile(*teacher);
   Accuracy accuracy;
   debug::ErrorStatistics error;
+  Constancy constancy;
+  std::set<int64_t> said, wanted;  // classes
   int64_t step = batch_size(data.validation(), 32),
           end = data.validation_begin() + data.validation_size();
   for (int64_t i = data.validation_begin(); i < end; i += step) {
     Batch batch = data.validation().get(i, std::min(step, end - i));
     auto inputs = ordered_inputs(graph, batch);
     Tensor y = program.run(inputs).at(0);
-    if (labels) {
-      accuracy.add(y, batch.labels);
-      continue;
+    if (y.dim() > 0) constancy.add(y);
+    Tensor expected = labels ? Tensor() : float_program->run(inputs).at(0), right = batch.labels;
+    if (!labels && expected.dim() == 2 && expected.size(1) > 1)
+      right = functional::argmax(expected, 1);
+    if (right.defined()) {
+      accuracy.add(y, right);
+      const auto classes = functional::argmax(y, 1).to_vector<int64_t>(),
+                 rights = right.to_vector<int64_t>();
+      said.insert(classes.begin(), classes.end());
+      wanted.insert(rights.begin(), rights.end());
     }
-    Tensor expected = float_program->run(inputs).at(0);
-    if (expected.dim() == 2 && expected.size(1) > 1)
-      accuracy.add(y, functional::argmax(expected, 1));
-    error.add(expected, y);
+    if (!labels) error.add(expected, y);
   }
-  if (labels) return {"top1", accuracy.top1()};
-  if (accuracy.samples) return {"agreement", accuracy.top1()};
-  return {"sqnr_db", error.noise() == 0 ? 200 : error.sqnr()};
+  constexpr int64_t kEnough = 20;  // samples among which one class alone is no accident
+  const bool dead = constancy.is_constant() ||
+                    (accuracy.samples >= kEnough && said.size() == 1 && wanted.size() > 1);
+  if (accuracy.samples) return {labels ? "top1" : "agreement", accuracy.top1(), dead};
+  return {"sqnr_db", error.noise() == 0 ? 200 : error.sqnr(), dead};
 }
 
 // -- the loop -------------------------------------------------------------------------------------
@@ -276,7 +312,7 @@ class Training {
   bool keep(const graph::Graph& graph, const Score& score, int64_t epoch) {
     if (std::isnan(score.value))
       diverged(fmt::format("{} became {}", score.name, score.value), epoch);
-    const bool best = score.value > result.best.value;
+    const bool best = !score.dead && score.value > result.best.value;
     if (best) {
       save_model(graph, options_.out);
       result.best = score;
@@ -284,6 +320,20 @@ class Training {
     }
     checkpoint_.save(module_, *optimizer_, epoch + 1, result);
     return best;
+  }
+
+  // Has it not become better for --patience epochs?
+  bool is_stale(int64_t epoch) const {
+    return options_.patience > 0 && epoch + 1 - result.best_epoch >= options_.patience;
+  }
+
+  void check_result(const Score& last) const {
+    if (result.best_epoch > 0) return;
+    fail(ErrorCode::invalid_argument,
+         fmt::format("training made a dead network: after every epoch its result ({} {:.4f}; the "
+                     "float network has {:.4f}) no longer depends on its input; try a smaller "
+                     "--lr than {}, or more bits; nothing was written to {}",
+                     last.name, last.value, result.before.value, options_.lr, options_.out));
   }
 
   void remove_checkpoint() const { std::filesystem::remove(checkpoint_.path); }
@@ -346,21 +396,33 @@ TrainResult train(const TrainOptions& options, nn::Module& module, TrainingData&
                   const std::function<void(int64_t)>& start_epoch) {
   auto start = std::chrono::steady_clock::now();
   Training training(options, module, data, before, loss);
-  for (int64_t epoch = training.first_epoch(); epoch < options.epochs; ++epoch) {
+  int64_t epoch = training.first_epoch();
+  Score last;
+  for (; epoch < options.epochs; ++epoch) {
     module.train();
     start_epoch(epoch);
     const double mean_loss = training.run_epoch(epoch);
     module.eval();
     training.check_parameters(epoch);
     const graph::Graph now = to_graph();
-    const Score s = judge(now);
-    const bool best = training.keep(now, s, epoch);
+    last = judge(now);
+    const bool best = training.keep(now, last, epoch);
     say(fmt::format("epoch {}/{}: loss {:.4f}, {} {:.4f}{}", epoch + 1, options.epochs, mean_loss,
-                    s.name, s.value, best ? " (best so far, saved)" : ""));
+                    last.name, last.value,
+                    best        ? " (best so far, saved)"
+                    : last.dead ? " (dead: the same for every sample)"
+                                : ""));
+    if (training.is_stale(epoch)) {
+      say(fmt::format("stopped: no better than epoch {} for {} epochs", training.result.best_epoch,
+                      options.patience));
+      ++epoch;
+      break;
+    }
   }
   training.remove_checkpoint();
+  training.check_result(last);
   TrainResult result = training.result;
-  result.epochs = options.epochs;
+  result.epochs = epoch;
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;
 }

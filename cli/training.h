@@ -15,7 +15,7 @@ namespace octet::cli {
 
 struct TrainOptions {
   std::string model, out, data, validate, optimizer = "adam", schedule = "cosine";
-  int64_t epochs = 5, batch = 64, seed = 0;
+  int64_t epochs = 5, batch = 64, seed = 0, patience = 0;
   double lr = 0, momentum = 0.9, weight_decay = 1e-4;
   bool flip = false, resume = false, json = false, force = false;
   int64_t crop = 0;
@@ -57,6 +57,9 @@ class TrainingData {
 struct Score {
   std::string name;
   double value = 0;
+  // The network says the same of every sample, though it should not: it has learned to ignore its
+  // input.
+  bool dead = false;
 };
 // Top-1 on the validation samples, or, without labels, minus the mean squared difference to the
 // float graph's results.
@@ -71,7 +74,8 @@ struct TrainResult {
 
 // Trains `module` for the options' epochs. `loss` gives the loss of one batch; `to_graph` the graph
 // to be judged and saved after an epoch. The best graph so far is always at options.out; OUT.train
-// holds what --resume needs.
+// holds what --resume needs. Ends early after --patience epochs without a better one. Error, with
+// nothing at options.out, if training diverges before there is one, or if all are dead.
 TrainResult train(
     const TrainOptions& options, nn::Module& module, TrainingData& data, const Score& before,
     const std::function<Tensor(const TrainingData::Sample&)>& loss,

@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -16,10 +17,32 @@ namespace octet::python {
 
 namespace py = pybind11;
 
-using Release = py::call_guard<py::gil_scoped_release>;
+// The GIL, for others while octet computes (Unlocked) and taken again for a callback (Locked). When
+// the interpreter is about to end, its main thread waits until no other is in octet: those sleep
+// where they next would take or leave the GIL, until the process is gone (module.cpp).
+class Unlocked {
+ public:
+  Unlocked();
+  ~Unlocked();
+  Unlocked(const Unlocked&) = delete;
+  Unlocked& operator=(const Unlocked&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+class Locked {
+ public:
+  Locked();
+  Locked(const Locked&) = delete;
+  Locked& operator=(const Locked&) = delete;
+
+ private:
+  std::optional<py::gil_scoped_acquire> gil_;
+};
+using Release = py::call_guard<Unlocked>;
 template <typename Fn>
 auto without_gil(Fn&& fn) {
-  const py::gil_scoped_release release;
+  const Unlocked unlocked;
   return fn();
 }
 

@@ -1,13 +1,17 @@
 // What quantizing did, what it costs and where, and the best way to do it.
 #include <cmath>
 #include <optional>
+#include <set>
 #include <string>
+#include <typeindex>
 
 #include "octet/base/error.h"
 #include "octet/debug/compare.h"
 #include "octet/debug/explain.h"
+#include "octet/debug/numeric_suite.h"
 #include "octet/debug/report.h"
 #include "octet/debug/sensitivity.h"
+#include "octet/nn/registry.h"
 #include "octet/quant/tune/tune.h"
 #include "python/modules.h"
 
@@ -32,7 +36,7 @@ template <typename... Args>
 std::function<void(Args...)> callback(const py::object& fn) {
   if (fn.is_none()) return nullptr;
   return [fn = keep(fn)](Args... args) {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     (*fn)(py::cast(args)...);
   };
 }
@@ -112,6 +116,31 @@ void bind_explain(py::module_& m) {
       py::arg("model"), py::arg("samples"), py::arg("seconds") = 0.3, py::arg("verify") = false,
       "What each step of a Program or a module computes with. `verify` computes each once more "
       "with the reference engine.");
+}
+
+// -- the numeric suite ----------------------------------------------------------------------------
+
+void bind_numeric_suite(py::module_& m) {
+  m.def("_compare_weights", [](const py::object& a, const py::object& b) {
+    return debug::compare_weights(*module_of(a), *module_of(b));
+  });
+  m.def("_compare_model_outputs", [](const py::object& a, const py::object& b,
+                                     const std::vector<Tensor>& data) {
+    const nn::ModulePtr float_model = module_of(a), q_model = module_of(b);
+    const Known known(float_model), also(q_model);
+    return without_gil([&] { return debug::compare_model_outputs(*float_model, *q_model, data); });
+  });
+  m.def("_compare_model_stub",
+        [](const py::object& a, const py::object& b, const std::vector<std::string>& classes,
+           const std::vector<Tensor>& data) {
+          const nn::ModulePtr float_model = module_of(a), q_model = module_of(b);
+          const Known known(float_model), also(q_model);
+          std::set<std::type_index> types;
+          for (const std::string& name : classes)
+            if (const auto type = nn::registered_type(name)) types.insert(*type);
+          return without_gil(
+              [&] { return debug::compare_model_stub(*float_model, *q_model, types, data); });
+        });
 }
 
 // -- sensitivity ----------------------------------------------------------------------------------
@@ -210,7 +239,7 @@ void bind_tune(py::module_& m) {
         } else {
           options.metric = {"python",
                             [fn = keep(metric)](const Batches& expected, const Batches& got) {
-                              const py::gil_scoped_acquire gil;
+                              const Locked gil;
                               return (*fn)(list_of(expected), list_of(got)).cast<double>();
                             }};
         }
@@ -223,7 +252,7 @@ void bind_tune(py::module_& m) {
         options.resume = resume;
         if (!on_trial.is_none())
           options.on_trial = [fn = keep(on_trial)](const quant::TuneTrial& t) {
-            const py::gil_scoped_acquire gil;
+            const Locked gil;
             (*fn)(dict_of_trial(t));
           };
         return without_gil([&] { return quant::tune(graph, data, options); });
@@ -275,6 +304,7 @@ void bind_debug(py::module_& m) {
       "`samples`: a list with an input each, or a tuple of inputs. progress(n) is called after "
       "each n samples.");
   bind_explain(m);
+  bind_numeric_suite(m);
   bind_sensitivity(m);
   bind_tune(m);
 }

@@ -58,7 +58,7 @@ void bind_graph(py::module_& m) {
       .def("_repr_html_", [](const graph::Graph& g) { return debug::html_graph(g, g.name); });
 
   m.def(
-      "load",
+      "_load",
       [](const std::string& path, const graph::InputShapes& shapes) {
         return without_gil([&] { return io::load_graph(path, shapes); });
       },
@@ -88,7 +88,7 @@ void bind_graph(py::module_& m) {
         return all;
       });
   m.def(
-      "compile",
+      "_compile",
       [](const graph::Graph& g, const std::string& engine) {
         return without_gil(
             [&] { return runtime::compile(g, {.engine = engine, .every_value = false}); });

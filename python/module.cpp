@@ -1,6 +1,11 @@
 // octet._octet: what python/octet/__init__.py shows.
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <utility>
 
 #include "octet/base/error.h"
@@ -32,6 +37,54 @@ struct Passed {
 thread_local Passed t_passed;
 }  // namespace
 
+// -- the end of the interpreter -------------------------------------------------------------------
+
+// Python ends a daemon thread by unwinding it where it asks for the GIL, which no C++ with
+// destructors survives, and the process ends with the destructors of what such a thread computes
+// with. So no thread but the one that ends the interpreter may be in octet then.
+namespace {
+std::atomic<int> g_inside = 0;  // threads that are in octet and not asleep
+std::atomic<bool> g_ending = false;
+std::atomic<std::thread::id> g_ender;
+thread_local int t_depth = 0;  // Unlocked ones of this thread that live
+
+bool must_sleep() { return g_ending && g_ender.load() != std::this_thread::get_id(); }
+[[noreturn]] void sleep() {
+  if (t_depth > 0) --g_inside;
+  for (;;) pause();
+}
+
+// Called at exit, with the GIL.
+void end() {
+  g_ender = std::this_thread::get_id();
+  g_ending = true;
+  PyThreadState* state = PyEval_SaveThread();
+  const int mine = t_depth > 0 ? 1 : 0;
+  // A callback that does not come back is left alone.
+  for (int i = 0; i < 5000 && g_inside > mine; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  PyEval_RestoreThread(state);
+}
+}  // namespace
+
+python::Unlocked::Unlocked() {
+  if (must_sleep()) {
+    PyEval_SaveThread();
+    sleep();
+  }
+  if (t_depth++ == 0) ++g_inside;  // before others may take the GIL, and one of them ends all
+  state_ = PyEval_SaveThread();
+}
+python::Unlocked::~Unlocked() {
+  if (must_sleep()) sleep();
+  PyEval_RestoreThread(state_);
+  if (--t_depth == 0) --g_inside;
+}
+python::Locked::Locked() {
+  if (must_sleep()) sleep();
+  gil_.emplace();
+}
+
 void python::throw_if_ours(py::error_already_set& e) {
   if (!e.matches(g_error)) return;
   Py_XDECREF(t_passed.instance);
@@ -56,6 +109,9 @@ PYBIND11_MODULE(_octet, m) {
       PyErr_SetObject(g_error, instance.ptr());
     }
   });
+  py::module_::import("atexit").attr("register")(py::cpp_function(&end));
+  py::module_::import("os").attr("register_at_fork")(
+      py::arg("after_in_child") = py::cpp_function([] { g_inside = t_depth > 0 ? 1 : 0; }));
   m.def(
       "fail",
       [](const std::string& code, const std::string& message) {

@@ -21,7 +21,7 @@ namespace octet::python {
 Kept keep(py::object object) {
   return {new py::object(std::move(object)), [](py::object* o) {
             if (!Py_IsInitialized()) return;  // at exit: the interpreter took all with it
-            const py::gil_scoped_acquire gil;
+            const Locked gil;
             delete o;
           }};
 }
@@ -90,16 +90,16 @@ nn::ModulePtr module_of(const py::handle& object) {
 }
 
 PythonSide::PythonSide(const PythonSide& other) : type_(other.type_), cls_(other.cls_) {
-  const py::gil_scoped_acquire gil;
+  const Locked gil;
   dict_ = keep(py::module_::import("copy").attr("deepcopy")(*other.dict_));
 }
 std::string PythonSide::name() const {
-  const py::gil_scoped_acquire gil;
+  const Locked gil;
   return cls_->attr("__name__").cast<std::string>();
 }
 std::optional<std::string> PythonSide::text_of(const nn::ModulePtr& self,
                                                const char* method) const {
-  const py::gil_scoped_acquire gil;
+  const Locked gil;
   if (!python_function("_overrides")(*cls_, method).cast<bool>()) return std::nullopt;
   return py::str(wrapped(self).attr(method)()).cast<std::string>();
 }
@@ -139,7 +139,7 @@ class PythonModule final : public nn::Module,
     return results[0];
   }
   std::vector<Tensor> forward(std::vector<Tensor> inputs) override {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     bool traced = false;
     for (const Tensor& x : inputs) traced = traced || (x.defined() && x.is_symbolic());
     try {
@@ -152,7 +152,7 @@ class PythonModule final : public nn::Module,
     }
   }
   void train(bool mode) override {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     if (!in_train_ && python_function("_overrides")(cls(), "train").cast<bool>()) {
       in_train_ = true;  // what it calls, super().train(), comes here again
       try {
@@ -221,7 +221,7 @@ void add_hook(nn::Module& module, std::string name, const py::object& fn) {
   module.add_forward_hook(
       std::move(name),
       [fn = keep(fn)](nn::Module& m, const std::vector<Tensor>& in, std::vector<Tensor>& out) {
-        const py::gil_scoped_acquire gil;
+        const Locked gil;
         const py::object changed = python_function("_run_hook")(*fn, wrapped(shared(m)), in, out);
         if (!changed.is_none()) out = changed.cast<std::vector<Tensor>>();
       });
@@ -229,7 +229,7 @@ void add_hook(nn::Module& module, std::string name, const py::object& fn) {
 void add_pre_hook(nn::Module& module, std::string name, const py::object& fn) {
   module.add_forward_pre_hook(
       std::move(name), [fn = keep(fn)](nn::Module& m, std::vector<Tensor>& in) {
-        const py::gil_scoped_acquire gil;
+        const Locked gil;
         const py::object changed = python_function("_run_pre_hook")(*fn, wrapped(shared(m)), in);
         if (!changed.is_none()) in = changed.cast<std::vector<Tensor>>();
       });
@@ -289,7 +289,11 @@ void bind_nn(py::module_& m) {
                              })
       .def_property_readonly("registered_name",
                              [](const Module& m) -> std::string {
-                               return nn::registered_name(std::type_index(m.class_type()));
+                               try {
+                                 return nn::registered_name(m);
+                               } catch (const Error&) {  // loggers, shadows: nothing that is saved
+                                 return "octet::debug::" + m.type_name();
+                               }
                              })
       .def("type_name", &Module::type_name)
       .def("extra_repr", &Module::extra_repr)
@@ -303,6 +307,11 @@ void bind_nn(py::module_& m) {
            })
       .def("set_child",
            [](Module& m, const std::string& name, const nn::ModulePtr& child) {
+             if (child)
+               for (const auto& [path, each] : child->named_modules())
+                 if (each == &m)
+                   fail(ErrorCode::invalid_argument,
+                        "'" + name + "': a module cannot be a part of itself");
              for (const auto& [each, now] : m.children())
                if (each == name) return m.set_submodule(name, child);
              m.add_child(name, child);
@@ -428,7 +437,7 @@ void bind_nn(py::module_& m) {
       },
       py::arg("path"), py::arg("key") = "");
   m.def(
-      "trace",
+      "_trace",
       [](const py::object& model, const std::vector<Tensor>& inputs,
          const std::vector<std::string>& leaves) {
         const nn::ModulePtr module = module_of(model);

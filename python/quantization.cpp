@@ -7,6 +7,7 @@
 
 #include "octet/base/error.h"
 #include "octet/nn/registry.h"
+#include "octet/quant/algorithms/equalize.h"
 #include "octet/quant/modules/stubs.h"
 #include "octet/quant/observe/fake_quantize.h"
 #include "octet/quant/observe/passive.h"
@@ -34,21 +35,21 @@ class PythonObserver final : public quant::Observer,
   PythonObserver(py::object cls, py::object dict, const ObserverOptions& options)
       : Observer(options, ""), PythonSide(std::move(cls), std::move(dict)) {}
   PythonObserver(const PythonObserver& other)
-      : Observer(other),
-        PythonSide(other),
-        std::enable_shared_from_this<PythonObserver>(),
-        seen_(other.seen_) {}
+      : Observer(other), PythonSide(other), std::enable_shared_from_this<PythonObserver>() {}
 
   using Observer::forward;
   void observe(const Tensor& x) override {
     if (x.numel() == 0) return;
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     wrapped(self()).attr("forward")(x);
-    seen_ = true;
+    dict()["_seen"] = true;  // an attribute, so that copies and pickles have it
   }
-  bool empty() const override { return !seen_; }
+  bool empty() const override {
+    const Locked gil;
+    return !dict().contains("_seen");
+  }
   quant::QParams calculate_qparams() const override {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     const py::tuple result = wrapped(self()).attr("calculate_qparams")();
     if (result.size() != 2)
       fail(ErrorCode::invalid_argument, type_name() + ": calculate_qparams() gave " +
@@ -64,10 +65,10 @@ class PythonObserver final : public quant::Observer,
   Tensor min_val() const override { return end("min_val", Observer::min_val()); }
   Tensor max_val() const override { return end("max_val", Observer::max_val()); }
   void reset() override {
-    seen_ = false;
-    const py::gil_scoped_acquire gil;
-    if (python_function("_overrides")(cls(), "reset_min_max_vals").cast<bool>())
-      wrapped(self()).attr("reset_min_max_vals")();
+    const Locked gil;
+    dict().attr("pop")("_seen", py::none());
+    const py::object view = wrapped(self());
+    if (py::hasattr(view, "reset_min_max_vals")) view.attr("reset_min_max_vals")();
   }
   const std::type_info& class_type() const override { return type(); }
   std::string type_name() const override { return name(); }
@@ -85,13 +86,12 @@ class PythonObserver final : public quant::Observer,
     return const_cast<PythonObserver*>(this)->shared_from_this();
   }
   Tensor end(const char* name, Tensor otherwise) const {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     const py::dict attributes = dict();
     return attributes.contains(name) && py::isinstance<Tensor>(attributes[name])
                ? attributes[name].cast<Tensor>()
                : otherwise;
   }
-  bool seen_ = false;
 };
 
 // How to make observers of a class that is written in Python: known by a name of its own, for its
@@ -107,9 +107,10 @@ ObserverFactory python_factory(const py::object& cls, const py::dict& options) {
   quant::detail::register_observer(
       name, quant::is_per_channel(observer->options().qscheme),
       [cls = keep(cls), options = keep(options)](const ObserverOptions&, std::string label) {
-        const py::gil_scoped_acquire gil;
-        auto made =
-            std::dynamic_pointer_cast<quant::Observer>(module_of((*cls)(**py::dict(*options))));
+        const Locked gil;
+        const py::object view = (*cls)(**py::dict(*options));
+        view.attr("__dict__")["_with_args"] = *options;  // for pickles
+        auto made = std::dynamic_pointer_cast<quant::Observer>(module_of(view));
         made->set_label(std::move(label));
         return made;
       });
@@ -221,6 +222,8 @@ void bind_observers(py::module_& m) {
         name, [fn = fn](const py::object& model) { fn(*module_of(model)); }, py::arg("model"));
 }
 
+py::module_ observers_module() { return py::module_::import("octet.quantization._observers"); }
+
 // -- qconfigs -------------------------------------------------------------------------------------
 
 void bind_qconfigs(py::module_& m) {
@@ -242,8 +245,14 @@ void bind_qconfigs(py::module_& m) {
           "__eq__", [](const QConfig& a, const QConfig& b) { return a == b; }, py::is_operator())
       .def("__hash__", [](const QConfig& q) { return std::hash<std::string>()(to_string(q)); })
       .def("__repr__", [](const QConfig& q) { return quant::to_string(q); })
-      .def(py::pickle([](const QConfig& q) { return dict_of(quant::to_attrs(q)); },
-                      [](const py::dict& state) { return quant::qconfig_from(attrs_of(state)); }));
+      .def(py::pickle(
+          [](const QConfig& q) -> py::dict {
+            return observers_module().attr("_portable")(dict_of(quant::to_attrs(q)));
+          },
+          [](const py::dict& state) {
+            const py::dict attributes = observers_module().attr("_local")(state);
+            return quant::qconfig_from(attrs_of(attributes));
+          }));
   m.def(
       "get_default_qconfig",
       [](const std::string& backend) { return quant::get_default_qconfig(backend); },
@@ -361,13 +370,17 @@ std::type_index class_index(const std::string& registered_name) {
 // from_float or from_observed of a class that is written in Python.
 std::function<nn::ModulePtr(nn::Module&)> maker(const py::object& cls, const char* method) {
   return [cls = keep(cls), method](nn::Module& module) {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     return module_of(python_function("_made_of")(*cls, method, wrapped(shared(module))));
   };
 }
 
-quant::EagerOptions eager_options(const Classes& to_observed, const Classes& to_quantized) {
+using Backend = std::optional<quant::BackendConfig>;
+
+quant::EagerOptions eager_options(const Classes& to_observed, const Classes& to_quantized,
+                                  const Backend& backend) {
   quant::EagerOptions options{.inplace = true};
+  options.backend_config = backend;
   for (const auto& [name, cls] : to_observed)
     options.custom.float_to_observed[class_index(name)] = maker(cls, "from_float");
   for (const auto& [name, cls] : to_quantized)
@@ -410,28 +423,53 @@ py::object report_of(const quant::ConversionReport& report) {
   return py::make_tuple(entries, report.warnings);
 }
 
+void bind_backends(py::module_& m) {
+  using quant::BackendConfig;
+  py::class_<BackendConfig>(m, "BackendConfig", "What can be quantized, to which dtypes, and how.")
+      .def("to_json", &BackendConfig::to_json)
+      .def_static(
+          "from_json", [](const std::string& text) { return BackendConfig::from_json(text); },
+          py::arg("text"));
+  m.def(
+      "get_backend_config", [](const std::string& name) { return quant::get_backend_config(name); },
+      py::arg("name") = "native", "native, fbgemm, onednn, qnnpack or tensorrt.");
+  m.def("get_native_backend_config", &quant::get_native_backend_config);
+  m.def("get_fbgemm_backend_config", &quant::get_fbgemm_backend_config);
+  m.def("get_onednn_backend_config", &quant::get_onednn_backend_config);
+  m.def("get_qnnpack_backend_config", &quant::get_qnnpack_backend_config);
+  m.def("get_tensorrt_backend_config", &quant::get_tensorrt_backend_config);
+}
+
 void bind_eager(py::module_& m) {
+  m.def("_equalize", [](const py::object& model, bool inplace, const quant::FuseList& lists,
+                        double threshold, const std::vector<Tensor>& sample) {
+    return on_model(model, inplace, [&](const nn::ModulePtr& at) {
+      return quant::equalize_untyped(at, lists,
+                                     {.threshold = threshold, .inplace = true, .sample = sample});
+    });
+  });
   for (const bool qat : {false, true})
     m.def(qat ? "_prepare_qat" : "_prepare", [qat](const py::object& model, bool inplace,
-                                                   const Classes& custom) {
-      const quant::EagerOptions options = eager_options(custom, {});
+                                                   const Classes& custom, const Backend& backend) {
+      const quant::EagerOptions options = eager_options(custom, {}, backend);
       return on_model(model, inplace, [&](const nn::ModulePtr& at) {
         return qat ? quant::prepare_qat_module(at, options) : quant::prepare_module(at, options);
       });
     });
-  m.def("_convert", [](const py::object& model, bool inplace, const Classes& custom,
-                       bool for_loading, bool strict, const py::object& on_report) {
-    quant::ConversionReport report;
-    quant::EagerOptions options = eager_options({}, custom);
-    options.for_loading = for_loading;
-    options.strict = strict;
-    options.report = &report;
-    py::object result = on_model(model, inplace, [&](const nn::ModulePtr& at) {
-      return quant::convert_module(at, options);
-    });
-    if (!on_report.is_none()) on_report(report_of(report));
-    return result;
-  });
+  m.def("_convert",
+        [](const py::object& model, bool inplace, const Classes& custom, bool for_loading,
+           bool strict, const py::object& on_report, const Backend& backend) {
+          quant::ConversionReport report;
+          quant::EagerOptions options = eager_options({}, custom, backend);
+          options.for_loading = for_loading;
+          options.strict = strict;
+          options.report = &report;
+          py::object result = on_model(model, inplace, [&](const nn::ModulePtr& at) {
+            return quant::convert_module(at, options);
+          });
+          if (!on_report.is_none()) on_report(report_of(report));
+          return result;
+        });
   m.def("_quantize_dynamic", [](const py::object& model, bool inplace, const ByName& by_path,
                                 const ByName& by_class, DType dtype) {
     return on_model(model, inplace, [&](const nn::ModulePtr& at) {
@@ -529,25 +567,29 @@ void bind_graph_mode(py::module_& m) {
   for (const bool qat : {false, true}) {
     m.def(qat ? "_prepare_qat_graph" : "_prepare_graph",
           [qat](const graph::Graph& g, const quant::QConfigMapping& mapping,
-                const std::vector<std::string>& skip) {
+                const std::vector<std::string>& skip, const Backend& backend) {
             return wrapped(without_gil([&]() -> nn::ModulePtr {
               const quant::PrepareOptions options{
-                  .skip = skip, .engine = "", .backend = quant::get_native_backend_config()};
+                  .skip = skip,
+                  .engine = "",
+                  .backend = backend.value_or(quant::get_native_backend_config())};
               return qat ? quant::prepare_qat_fx(g, mapping, options)
                          : quant::prepare_fx(g, mapping, options);
             }));
           });
-    m.def(qat ? "_prepare_qat_fx" : "_prepare_fx",
-          [qat](const py::object& model, const quant::QConfigMapping& mapping,
-                const std::vector<Tensor>& inputs, const CustomConfig& custom) {
-            const nn::ModulePtr module = module_of(model);
-            const Known known(module);
-            const quant::PrepareCustomConfig config = prepare_config(custom);
-            return wrapped(without_gil([&]() -> nn::ModulePtr {
-              return qat ? quant::prepare_qat_fx(module, mapping, inputs, config)
-                         : quant::prepare_fx(module, mapping, inputs, config);
-            }));
-          });
+    m.def(
+        qat ? "_prepare_qat_fx" : "_prepare_fx",
+        [qat](const py::object& model, const quant::QConfigMapping& mapping,
+              const std::vector<Tensor>& inputs, const CustomConfig& custom, const Backend& given) {
+          const quant::BackendConfig backend = given.value_or(quant::get_native_backend_config());
+          const nn::ModulePtr module = module_of(model);
+          const Known known(module);
+          const quant::PrepareCustomConfig config = prepare_config(custom);
+          return wrapped(without_gil([&]() -> nn::ModulePtr {
+            return qat ? quant::prepare_qat_fx(module, mapping, inputs, config, backend)
+                       : quant::prepare_fx(module, mapping, inputs, config, backend);
+          }));
+        });
   }
   m.def("_fuse_fx", [](const py::object& model, const std::vector<Tensor>& inputs) {
     const nn::ModulePtr module = module_of(model);
@@ -557,7 +599,7 @@ void bind_graph_mode(py::module_& m) {
   for (const bool reference : {false, true})
     m.def(reference ? "_convert_to_reference_fx" : "_convert_fx",
           [reference](const nn::ModulePtr& prepared, const CustomConfig& custom, bool for_loading,
-                      bool strict, const py::object& on_report) {
+                      bool strict, const py::object& on_report, const Backend& backend) {
             quant::ConvertCustomConfig config;
             config.for_loading = for_loading;
             for (const auto& [mode, classes] : custom.custom)
@@ -570,8 +612,8 @@ void bind_graph_mode(py::module_& m) {
                                                     " is given; expected what prepare_fx returned");
             quant::ConversionReport report;
             const nn::ModulePtr made = without_gil([&]() -> nn::ModulePtr {
-              return reference ? quant::convert_to_reference_fx(p, config, {}, &report)
-                               : quant::convert_fx(p, config, {}, &report, strict);
+              return reference ? quant::convert_to_reference_fx(p, config, backend, &report)
+                               : quant::convert_fx(p, config, backend, &report, strict);
             });
             if (!on_report.is_none()) on_report(report_of(report));
             return wrapped(made);
@@ -603,6 +645,7 @@ void bind_graph_mode(py::module_& m) {
 void bind_quantization(py::module_& m) {
   bind_observers(m);
   bind_qconfigs(m);
+  bind_backends(m);
   bind_eager(m);
   bind_graph_mode(m);
 }

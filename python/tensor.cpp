@@ -73,9 +73,13 @@ double number_of(const Tensor& x) {
 
 // Sizes as PyTorch's methods take them: x.reshape(2, 3) or x.reshape([2, 3]).
 std::vector<int64_t> ints_of(const py::args& values) {
-  if (values.size() == 1 && py::isinstance<py::sequence>(values[0]))
-    return values[0].cast<std::vector<int64_t>>();
-  return values.cast<std::vector<int64_t>>();
+  try {
+    if (values.size() == 1 && py::isinstance<py::sequence>(values[0]))
+      return values[0].cast<std::vector<int64_t>>();
+    return values.cast<std::vector<int64_t>>();
+  } catch (const py::cast_error&) {
+    throw py::type_error("sizes are whole numbers; got " + py::repr(values).cast<std::string>());
+  }
 }
 // dim=None (all), a number or several.
 std::vector<int64_t> dims_of(const py::object& dim) {
@@ -501,7 +505,7 @@ Tensor tensor_of(const py::object& object, bool copy) {
   }
   // The last owner may be a thread without the GIL.
   std::shared_ptr<void> owner(new py::array(array), [](void* a) {
-    const py::gil_scoped_acquire gil;
+    const Locked gil;
     delete static_cast<py::array*>(a);
   });
   return Tensor::wrap(Buffer::wrap(data, bytes, std::move(owner)), shape, dtype);

@@ -20,7 +20,7 @@ struct Options : TrainOptions {
   std::vector<std::string> skip;
   int64_t weight_bits = 8;
   bool distill = false, strict = false;
-  double temperature = 2;
+  double temperature = 2, labels = 0;
 };
 
 void run(const Options& o) {
@@ -30,7 +30,9 @@ void run(const Options& o) {
   if (count_nodes(source).quantized)
     fail(ErrorCode::invalid_argument,
          fmt::format("{}: is quantized already; give the float model it was made from", o.model));
-  TrainingData data(o, source, !o.distill);
+  if (o.labels > 0 && !o.distill)
+    wrong_usage("--labels is of --distill: without it all of the loss is that of the labels");
+  TrainingData data(o, source, !o.distill || o.labels > 0);
   quant::QConfig qconfig =
       with_weight_bits(quant::get_default_qat_qconfig(o.qconfig), o.weight_bits);
   graph::Graph scores = graph::without_final_softmax(source);
@@ -54,8 +56,12 @@ void run(const Options& o) {
     Tensor y = module->forward(s.inputs).at(0);
     if (!o.distill) return functional::cross_entropy(y, s.labels);
     Tensor expected = teacher.run(s.inputs).at(0);
-    return y.dim() == 2 ? functional::distillation_loss(y, expected, o.temperature)
-                        : functional::mse_loss(y, expected);
+    const Tensor taught = y.dim() == 2 ? functional::distillation_loss(y, expected, o.temperature)
+                                       : functional::mse_loss(y, expected);
+    if (o.labels == 0) return taught;
+    return functional::add(
+        functional::mul(taught, Tensor::scalar(1 - o.labels)),
+        functional::mul(functional::cross_entropy(y, s.labels), Tensor::scalar(o.labels)));
   };
   // Ranges move with the weights at first and stand in the last third, as the codes will.
   auto start_epoch = [&](int64_t epoch) {
@@ -99,6 +105,11 @@ void add_qat(CommandLine& program) {
   add_weight_bits(command, o->weight_bits);
   command.add_flag("--distill", o->distill,
                    "learn from the float network's results: DATA needs no labels");
+  command
+      .add_option("--labels", o->labels,
+                  "of --distill: the share of the loss that is of the labels, 0 to 1 (0)")
+      .type_name("X")
+      .check(number_in(0, 1));
   command.add_option("--temperature", o->temperature, "of --distill (2)")
       .type_name("X")
       .check(positive_number());

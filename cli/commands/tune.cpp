@@ -131,6 +131,8 @@ JsonValue to_json(const Options& o, const quant::TuneResult& r) {
                                         {"above", t.above},
                                         {"left_float", left}}));
   }
+  JsonValue pareto = JsonValue::array();
+  for (const size_t i : r.pareto()) pareto.push_back(r.trials[i].name);
   return JsonValue::object({{"output", o.out},
                             {"float_score", r.float_score},
                             {"bar", r.bar},
@@ -138,6 +140,7 @@ JsonValue to_json(const Options& o, const quant::TuneResult& r) {
                             {"best_score", r.best().score},
                             {"above", r.best().above},
                             {"trials", trials},
+                            {"pareto", pareto},
                             {"notes", r.notes}});
 }
 
@@ -208,6 +211,9 @@ void run(Options o) {
   fmt::print("{}: {}; {} {:.5f} (float {:.5f}, the bar {:.5f}{})\n", o.out, r.best().name,
              options.metric.name, r.best().score, r.float_score, r.bar,
              r.best().above ? "" : ", which no trial reached");
+  std::vector<std::string> pareto;
+  for (const size_t i : r.pareto()) pareto.push_back(r.trials[i].name);
+  fmt::print("no trial is both better and faster than: {}\n", fmt::join(pareto, "; "));
   fmt::print("recipe: {}\n", (options.state / "best.json").string());
 }
 
@@ -231,9 +237,10 @@ void add_tune(CommandLine& program) {
       .type_name("DATA");
   std::vector<std::string> names = quant::tune_metric_names();
   command
-      .add_option("--metric", o->metric,
-                  fmt::format("{} (against float), top-k;\ndefault: top-k with labels, else cosine",
-                              fmt::join(names, ", ")))
+      .add_option(
+          "--metric", o->metric,
+          fmt::format("{}\n(all against float), top-k; default: top-k with labels, else cosine",
+                      fmt::join(names, ", ")))
       .type_name("NAME")
       .check([names]() mutable {
         names.push_back("top-k");

@@ -12,7 +12,8 @@ import numpy
 
 from . import _octet
 from ._octet import Graph, QConfigMapping, Tensor
-from .nn import GraphModule, Module
+from .nn._graph import GraphModule
+from .nn._module import Module
 from .quantization.quantize_fx import convert_fx, prepare_fx
 
 Fn = TypeVar("Fn", bound=Callable[..., Any])
@@ -87,7 +88,8 @@ def randint(low: int, high: Any = None, size: Any = ()) -> Tensor:
     """Whole numbers from low to high - 1 (randint(high, size): from 0), int64."""
     if not isinstance(high, int):
         low, high, size = 0, low, high if high is not None else size
-    return (_octet.rand(*size) * (high - low)).floor().clamp(0, high - low - 1).long() + low
+    made: Tensor = (_octet.rand(*size) * (high - low)).floor().clamp(0, high - low - 1).long() + low
+    return made
 
 
 def zeros_like(input: Tensor) -> Tensor:
@@ -114,22 +116,7 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-# -- functions that are methods --------------------------------------------------------------------
-
-def _method(name: str) -> Any:
-    def function(input: Any, *args: Any, **kwargs: Any) -> Any:
-        return getattr(input if isinstance(input, Tensor) else tensor(input), name)(*args, **kwargs)
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"input.{name}(...)"
-    return function
-
-
-METHODS = ("add", "sub", "mul", "div", "matmul", "pow", "remainder", "maximum", "minimum", "eq", "ne", "lt", "le", "gt",
-           "ge", "sum", "mean", "prod", "amax", "amin", "max", "min", "argmax", "argmin", "clamp", "clip", "flatten",
-           "reshape", "squeeze", "unsqueeze", "transpose", "permute", "chunk", "split", "t", "dequantize", "allclose",
-           "equal", "clone")
-methods: dict[str, Any] = {name: _method(name) for name in METHODS}
-
+# -- others ----------------------------------------------------------------------------------------
 
 def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     a = input if isinstance(input, Tensor) else tensor(float(input))
@@ -163,7 +150,7 @@ def load(path: Any, shapes: Mapping[str, Sequence[int]] | None = None) -> Any:
         return OrderedDict(_octet.load_state_dict(name))
     if name.endswith(".octet") and os.path.isfile(name) and _octet.is_model_file(name):
         return _octet.load_model(name)
-    return _octet.load(name, dict(shapes or {}))
+    return _octet._load(name, dict(shapes or {}))
 
 
 def save(what: Any, path: Any) -> None:
@@ -187,7 +174,7 @@ def _graph_of(data: bytes) -> Graph:
         path = os.path.join(folder, "graph.octet")
         with open(path, "wb") as file:
             file.write(data)
-        return _octet.load(path)
+        return _octet._load(path)
 
 
 def _pickled_graph(graph: Graph) -> Any:
@@ -199,7 +186,7 @@ def _pickled_graph(graph: Graph) -> Any:
             return _graph_of, (file.read(),)
 
 
-copyreg.pickle(Graph, _pickled_graph)  # type: ignore[arg-type]
+copyreg.pickle(Graph, _pickled_graph)
 
 
 # -- quantizing in one call ------------------------------------------------------------------------
@@ -213,7 +200,7 @@ def quantize(model: Graph | str | os.PathLike[str], data: Iterable[Any] | None =
     networks with several inputs. `mode`: "static", "dynamic" or "weight-only". `skip`: names of layers that stay float. progress(n) is
     called after each sample, of which n were seen.
     """
-    graph = model if isinstance(model, Graph) else _octet.load(os.fspath(model), {})
+    graph = model if isinstance(model, Graph) else _octet._load(os.fspath(model), {})
     if mode == "dynamic":
         return _octet.quantize_dynamic_fx(graph)
     if mode == "weight-only":
@@ -233,4 +220,4 @@ def quantize(model: Graph | str | os.PathLike[str], data: Iterable[Any] | None =
 
 def compile(model: Graph | GraphModule, engine: str = "") -> _octet.Program:
     """What runs fastest: kernels, layouts and memory are chosen once. Takes what convert_fx and trace give."""
-    return _octet.compile(model if isinstance(model, Graph) else model.to_graph(), engine)
+    return _octet._compile(model if isinstance(model, Graph) else model.to_graph(), engine)

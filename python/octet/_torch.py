@@ -1,6 +1,7 @@
 """A bridge to PyTorch, where that is installed: weights, and whole models by way of ONNX."""
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 from collections import OrderedDict
@@ -14,7 +15,7 @@ def _tensor(value: Any) -> Any:
     """A tensor of PyTorch as one of octet's: a copy."""
     if type(value).__module__.split(".")[0] != "torch":
         return value
-    import torch
+    torch: Any = importlib.import_module("torch")
     value = value.detach().cpu()
     if not value.is_quantized:
         return Tensor(value.numpy())
@@ -49,7 +50,7 @@ def from_torch(module: Any, example_inputs: Any, opset_version: int = 13, input_
     """A module of PyTorch as a graph, by way of torch.onnx.export. `example_inputs`: a tensor or a tuple of them;
     with `dynamic_batch` their first dimension may have any size later. The module is put into eval mode for the
     export."""
-    import torch
+    torch: Any = importlib.import_module("torch")
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     names = input_names or ["x" if len(inputs) == 1 else f"x{i}" for i in range(len(inputs))]
     axes = {name: {0: "N"} for name, x in zip(names, inputs) if isinstance(x, torch.Tensor) and x.dim()}
@@ -62,7 +63,7 @@ def from_torch(module: Any, example_inputs: Any, opset_version: int = 13, input_
             outputs = ["y"] if results == 1 else [f"y{i}" for i in range(results)]
             torch.onnx.export(module, inputs, path, opset_version=opset_version, input_names=names,
                               output_names=outputs, dynamic_axes=axes if dynamic_batch else None)
-            return _octet.load(path)
+            return _octet._load(path)
     finally:
         if training:
             module.train()

@@ -66,6 +66,16 @@ class Modules(unittest.TestCase):
         self.assertEqual(result["y"].tolist(), [3, 6, 9])
         self.assertEqual(result["both"][1][0].tolist(), [2, 4, 6])
 
+    def test_a_module_is_no_part_of_itself(self):
+        inner = nn.Sequential(nn.ReLU())
+        outer = nn.Sequential(inner)
+        with self.assertRaises(octet.Error):
+            inner.back = outer
+        with self.assertRaises(octet.Error):
+            outer.me = outer
+        with self.assertRaises(TypeError):
+            nn.Sequential(3)
+
     def test_super_init_comes_first(self):
         class Forgetful(nn.Module):
             def __init__(self):
@@ -182,6 +192,38 @@ class Modules(unittest.TestCase):
             def forward(self, x):
                 return None
         self.assertIsNone(None_()(octet.zeros(1)))
+
+    def test_a_program_ends_while_models_and_threads_live(self):
+        import subprocess
+        import sys
+        program = """
+import atexit, threading, octet
+from octet import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.notes = [object()]
+    def forward(self, x):
+        return self.fc(x)
+net, x = Net(), octet.randn(2, 4)
+net.register_forward_hook(lambda m, i, o: o * 2)
+kept = [net(x), net.state_dict(), octet.trace(net.eval(), (x,)), octet.quantization.HistogramObserver.with_args()]
+def work():
+    while True:
+        net(x)
+threading.Thread(target=work, daemon=True).start()
+atexit.register(lambda: net(x))
+raise SystemExit(3)
+"""
+        for _ in range(8):
+            ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+            self.assertEqual((ran.returncode, ran.stderr), (3, ""))
+
+    def test_a_model_in_a_loop_of_references_ends(self):
+        with self.assertRaises(octet.Error):
+            a = nn.ModuleList()
+            a.append(nn.ModuleList([a]))
 
     def test_threads(self):
         net, x = Net().eval(), octet.randn(4, 3, 8, 8)

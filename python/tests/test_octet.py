@@ -171,19 +171,80 @@ class Networks(unittest.TestCase):
             self.assertLess(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, 4096)  # KB
 
 
+USER = '''
+import numpy as np
+import octet
+from octet import nn, quantization
+import octet.nn.functional as F
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant = quantization.QuantStub()
+        self.conv = nn.Conv2d(1, 4, 3, padding="same")
+        self.dequant = quantization.DeQuantStub()
+
+    def forward(self, x: octet.Tensor) -> octet.Tensor:
+        y: octet.Tensor = self.dequant(F.relu(self.conv(self.quant(x))))
+        return y
+
+
+model = Net().eval()
+model.qconfig = quantization.get_default_qconfig("fbgemm")
+prepared = quantization.prepare(model)
+prepared(octet.randn(1, 1, 4, 4))
+int8 = quantization.convert(prepared)
+opt = octet.optim.SGD(model.parameters(), lr=0.1)
+loss = F.cross_entropy(model(octet.zeros(1, 1, 4, 4)), octet.tensor([1]))
+loss.backward()
+opt.step()
+q: octet.Tensor = octet.quantize_per_tensor(np.ones(3, np.float32), 0.1, 0, octet.quint8)
+g: octet.Graph = octet.quantize('net.onnx', [np.ones((1, 3), np.float32)])
+s: float = q.q_scale()
+x: octet.Tensor = q.dequantize() * 2 + 1
+m = octet.QConfigMapping().set_object_type(nn.Linear, None)
+with octet.no_grad():
+    v, i = x.max(0)
+'''
+
+
 class Stubs(unittest.TestCase):
+    def test_the_compiled_modules_names_are_the_stubs(self):
+        import ast
+        with open(os.path.join(os.path.dirname(octet.__file__), "_octet.pyi")) as file:
+            tree = ast.parse(file.read())
+
+        def names(body):
+            found = set()
+            for node in body:
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                    found.add(node.name)
+                elif isinstance(node, ast.AnnAssign):
+                    found.add(node.target.id)
+            return found
+        here = {name for name in dir(octet._octet) if not name.startswith("__")}
+        said = names(tree.body)
+        self.assertEqual(here - said, set())
+        self.assertEqual(said - here - {"Error"}, set())
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and isinstance(getattr(octet._octet, node.name), type):
+                cls = getattr(octet._octet, node.name)
+                own = {name for name in vars(cls) if not name.startswith("__")}
+                self.assertEqual(own - names(node.body), set(), node.name)
+        with open(os.path.join(os.path.dirname(octet.__file__), "nn", "functional.pyi")) as file:
+            said = names(ast.parse(file.read()).body)
+        self.assertEqual({n for n in vars(octet._octet._functional) if not n.startswith("__")}, said)
+
     def test_mypy_strict(self):
-        code = ("import numpy as np\nimport octet\n"
-                "q: octet.Tensor = octet.quantize_per_tensor(np.ones(3, np.float32), 0.1, 0, octet.quint8)\n"
-                "g: octet.Graph = octet.quantize('net.onnx', [np.ones((1, 3), np.float32)])\n"
-                "s: float = q.q_scale()\n")
+        code = USER
         wrong = code + "t: int = q.q_scale()\n"
         try:
             import mypy  # noqa: F401
         except ImportError:
             self.skipTest("no mypy here")
         with tempfile.TemporaryDirectory() as d:
-            for text, status in ((code, 0), (wrong, 1)):
+            for text, status in ((code, 0), (wrong, 1), (code + "nn.Conv2d(1, 2)\n", 1), (code + "octet.flaten(x)\n", 1)):
                 path = os.path.join(d, "user.py")
                 with open(path, "w") as file:
                     file.write(text)

@@ -2,6 +2,8 @@
 import copy
 import os
 import pickle
+import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -240,6 +242,45 @@ class Eager(unittest.TestCase):
             quantization.get_default_qconfig("fbgem")
 
 
+    def test_backends(self):
+        backend = quantization.get_backend_config("qnnpack")
+        again = quantization.BackendConfig.from_json(backend.to_json())
+        self.assertEqual(again.to_json(), backend.to_json())
+        self.assertEqual(backend.to_json(), quantization.get_qnnpack_backend_config().to_json())
+        nothing = quantization.BackendConfig.from_json('{"name": "nothing", "configs": []}')
+        model, x = Plain().eval(), octet.randn(2, 3, 6, 6)
+        with self.assertRaises(octet.Error):
+            octet.prepare_fx(model, quantization.default_qconfig, (x,), backend_config=nothing)
+        prepared = octet.prepare_fx(model, quantization.get_default_qconfig("qnnpack"), (x,), backend_config=backend)
+        prepared(x)
+        self.assertIn("Quantized", repr(octet.convert_fx(prepared, backend_config=backend)))
+
+    def test_equalization_keeps_what_the_model_computes(self):
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+        with octet.no_grad():
+            model[0].weight.copy_(model[0].weight * octet.tensor([[10.0 ** i] for i in range(-4, 4)]))
+        x = octet.randn(5, 4)
+        even = quantization.equalize(model, [["0", "2"]], sample=[x])
+        self.assertTrue(even(x).allclose(model(x), rtol=1e-4, atol=1e-4))
+        def ranges(weight, dim):  # 0 counted in
+            return weight.amax(dim).clamp(min=0) - weight.amin(dim).clamp(max=0)
+        self.assertTrue(ranges(even[0].weight, 1).allclose(ranges(even[2].weight, 0), rtol=0.01))
+        self.assertFalse(ranges(model[0].weight, 1).allclose(ranges(model[2].weight, 0), rtol=0.01))
+
+    def test_the_numeric_suite(self):
+        from octet.ao.ns import _numeric_suite as ns
+        model, prepared = calibrated()
+        fused = quantization.fuse_modules(model, [["conv", "bn", "relu"]])
+        int8 = quantization.convert(prepared)
+        weights = ns.compare_weights(fused, int8)
+        self.assertEqual(set(weights), {"conv.weight", "fc.weight"})
+        x = octet.randn(2, 3, 6, 6)
+        outputs = ns.compare_model_outputs(copy.deepcopy(fused), copy.deepcopy(int8), x)
+        a, b = outputs["conv.stats"]["float"][0], outputs["conv.stats"]["quantized"][0]
+        self.assertLess(float((a - b.dequantize()).abs().max()), 0.2)
+        self.assertIn("fc.stats", ns.compare_model_stub(fused, int8, [nn.Linear], x))
+
+
 class WrittenInPython(unittest.TestCase):
     def test_observers(self):
         model = nn.Sequential(quantization.QuantStub(), nn.Linear(4, 4), quantization.DeQuantStub()).eval()
@@ -254,6 +295,54 @@ class WrittenInPython(unittest.TestCase):
         self.assertEqual(int8[0].zero_point, 128)
         again = pickle.loads(pickle.dumps(prepared))
         self.assertEqual(again[0].activation_post_process.largest, prepared[0].activation_post_process.largest)
+
+    def test_pickles_go_to_other_processes(self):
+        program = """
+import pickle, sys, octet
+from octet import nn, quantization
+class Mine(quantization.ObserverBase):
+    def __init__(self, step=1.0):
+        super().__init__()
+        self.step = step
+    def forward(self, x):
+        return x
+    def calculate_qparams(self):
+        return self.step, 3
+if sys.argv[1] == "write":
+    model = nn.Sequential(quantization.QuantStub(), nn.Linear(2, 2), quantization.DeQuantStub()).eval()
+    for other in (4.0, 5.0):
+        Mine.with_args(step=other)
+    model.qconfig = quantization.QConfig(activation=Mine.with_args(step=0.5), weight=quantization.default_weight_observer)
+    prepared = quantization.prepare(model)
+    prepared(octet.randn(2, 2))
+    pickle.dump((prepared, model.qconfig), open(sys.argv[2], "wb"))
+else:
+    prepared, qconfig = pickle.load(open(sys.argv[2], "rb"))
+    assert qconfig == prepared.qconfig
+    int8 = quantization.convert(prepared)
+    assert (int8[1].scale, int8[1].zero_point) == (0.5, 3)
+"""
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "program.py")
+            with open(path, "w") as file:
+                file.write(program)
+            for what in ("write", "read"):
+                ran = subprocess.run([sys.executable, path, what, os.path.join(folder, "model.pickle")],
+                                     capture_output=True, text=True)
+                self.assertEqual((ran.returncode, ran.stderr), (0, ""))
+
+    def test_equal_arguments_make_equal_qconfigs(self):
+        weight = quantization.default_weight_observer
+        one, two, three = (quantization.QConfig(activation=LargestMagnitude.with_args(factor=f), weight=weight)
+                           for f in (1.0, 1.0, 2.0))
+        self.assertEqual(one, two)
+        self.assertNotEqual(one, three)
+
+    def test_fake_quantization_with_an_observer_of_ones_own(self):
+        fake = quantization.FakeQuantize(observer=LargestMagnitude)
+        x = octet.rand(50)
+        self.assertLess(float((fake(x) - x).abs().max()), 0.01)
+        self.assertTrue(pickle.loads(pickle.dumps(fake))(x).equal(fake(x)))
 
     def test_observers_of_ranges_are_minmax_observers(self):
         plain, x = nn.Sequential(nn.Linear(4, 4)).eval(), octet.randn(8, 4)

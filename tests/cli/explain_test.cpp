@@ -1,5 +1,4 @@
 // octet explain
-#include <fstream>
 #include <regex>
 #include <sstream>
 
@@ -97,20 +96,6 @@ TEST_F(CliExplain, TextFitsATerminalOf100Columns) {
   expect_success(r);
   std::istringstream lines(r.out);
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
-}
-
-TEST_F(CliExplain, TheCommandsOfThePageWork) {
-  std::ifstream page("docs/explain.md");
-  int commands = 0;
-  for (std::string line; std::getline(page, line);) {
-    if (line.rfind("octet explain ", 0) != 0) continue;
-    std::vector<std::string> args;
-    std::istringstream words(line.substr(6, line.find('#') - 6));
-    for (std::string word; words >> word;) args.push_back(word == "net.octet" ? net : word);
-    EXPECT_EQ(run_octet(args).code, 0) << line;
-    ++commands;
-  }
-  EXPECT_GE(commands, 4);
 }
 
 // -- models of modules ----------------------------------------------------------------------------

@@ -41,6 +41,43 @@ TEST(CliTrain, ATrainingThatDivergesIsAnErrorAndWritesNothing) {
     }
 }
 
+TEST(CliTrain, ADeadNetworkIsAnErrorAndWritesNothing) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  // Weight decay of this size leaves nothing of the weights but zeros.
+  RunResult r = run_octet(train_args("qat", dir / "t.octet",
+                                     {"--optimizer", "sgd", "--lr", "1e-9", "--momentum", "0",
+                                      "--weight-decay", "1e9", "--schedule", "constant"}));
+  EXPECT_EQ(r.code, 1) << r.out;
+  EXPECT_TRUE(contains(r.err, "dead network") && contains(r.err, "nothing was written")) << r.err;
+  EXPECT_FALSE(std::filesystem::exists((dir / "t.octet").string()));
+}
+
+TEST(CliTrain, PatienceEndsARunThatNoLongerGetsBetter) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  // So small a rate changes nothing: the first epoch stays the best.
+  RunResult r =
+      run_octet({"train", kNet, "--data", kCalibration, "--samples", "128", "--epochs", "9", "--lr",
+                 "1e-12", "--patience", "2", "-o", dir / "t.octet", "--json"});
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_TRUE(contains(r.err, "stopped: no better than epoch 1 for 2 epochs")) << r.err;
+  EXPECT_EQ(nlohmann::json::parse(r.out)["epochs"], 3);
+}
+
+TEST(CliQat, LabelsAndTheFloatNetworkTeachTogether) {
+  OCTET_NEED_PROGRAM();
+  TempDir dir;
+  RunResult r = run_octet(train_args(
+      "qat", dir / "q.octet",
+      {"--distill", "--labels", "0.5", "--weight-bits", "4", "--lr", "0.0005", "--json"}));
+  EXPECT_EQ(r.code, 0) << r.err;
+  EXPECT_GT(json_of(run_octet(
+                {"eval", dir / "q.octet", "--data", kTest, "--samples", "500", "--json"}))["top1"],
+            0.8);
+  EXPECT_EQ(run_octet(train_args("qat", dir / "q.octet", {"--labels", "0.5"})).code, 2);
+}
+
 TEST(CliTrain, FromScratchForgetsTheWeights) {
   OCTET_NEED_PROGRAM();
   TempDir dir;

@@ -305,15 +305,20 @@ struct FaultQuantized {
   graph::Graph before, after;
   std::shared_ptr<quant::ObservedGraphModule> prepared;
 };
-// `plant` may change the observers after calibration.
+// Of each channel from its least to its greatest weight.
+inline quant::ObserverFactory whole_weights() {
+  return quant::default_per_channel_weight_observer().with_quant_range(-127, 127);
+}
+// `plant` may change the observers after calibration. `weight`: of all layers but `per_tensor`, in
+// place of the default.
 inline FaultQuantized quantize_fault_net(
     const FaultNet& net, const Tensor& data, const std::string& observer = "MinMaxObserver",
     const std::vector<std::string>& skip = {}, const std::string& per_tensor = "",
-    const std::function<void(quant::ObservedGraphModule&)>& plant = {}) {
+    const std::function<void(quant::ObservedGraphModule&)>& plant = {},
+    const std::optional<quant::ObserverFactory>& weight = {}) {
   quant::QConfig qconfig = quant::get_default_qconfig();
   qconfig.activation = quant::ObserverFactory(observer);
-  // Nothing is clipped but what is planted.
-  qconfig.weight = quant::default_per_channel_weight_observer().with_quant_range(-127, 127);
+  if (weight) qconfig.weight = *weight;
   quant::QConfigMapping mapping(qconfig);
   if (!per_tensor.empty()) {
     quant::QConfig other = qconfig;
@@ -394,7 +399,7 @@ inline PlantedFault plant_fault(const std::string& kind, debug::Fault fault) {
     case Fault::per_tensor_weights:
       p.layer = net.depthwise;
       p.part = "scales per channel";
-      p.quantized = quantize_fault_net(net, p.data, minmax, {}, net.depthwise);
+      p.quantized = quantize_fault_net(net, p.data, minmax, {}, net.depthwise, {}, whole_weights());
       break;
     default:
       ADD_FAILURE() << "not one of the six";

@@ -277,6 +277,44 @@ TEST(Compare, OneLayersCostIsThatOfTheNetworkWithOnlyItQuantized) {
   }
 }
 
+TEST(Compare, TheWidestChannelIsSetAgainstTheMedianOne) {
+  FaultNet net = make_fault_net("plain");
+  const graph::ValueId w = *net.graph.find("victim.weight"), b = *net.graph.find("victim.bias");
+  Tensor weight = net.graph.constant(w).clone(), bias = net.graph.constant(b).clone();
+  const int64_t row = weight.numel() / weight.size(0);
+  for (int64_t i = 0; i < row; ++i) weight.data<float>()[5 * row + i] *= 50;
+  bias.data<float>()[5] *= 50;
+  net.graph.node(net.graph.value(w).producer).value = weight;
+  net.graph.node(net.graph.value(b).producer).value = bias;
+  const Tensor data = fault_samples(net);
+  const auto [before, after, prepared] = quantize_fault_net(net, data);
+  for (const debug::LayerComparison& l : debug::compare(before, after, as_samples(data)).layers) {
+    if (l.name == "victim") {
+      EXPECT_EQ(l.widest_channel, 5);
+      EXPECT_GT(l.widest_ratio, 20);
+      EXPECT_LT(l.widest_ratio, 125);
+    } else if (l.name == "stem") {
+      EXPECT_LT(l.widest_ratio, 5);
+    }
+  }
+}
+
+TEST(Compare, FixedScalesAreMarkedAndTheirCostIsMeasured) {
+  for (const char* kind : {"glu", "transformer", "recurrent"}) {
+    const FaultNet net = make_fault_net(kind);
+    const Tensor data = fault_samples(net);
+    const auto [before, after, prepared] = quantize_fault_net(net, data);
+    int fixed = 0;
+    for (const debug::LayerComparison& l : debug::compare(before, after, as_samples(data)).layers) {
+      EXPECT_EQ(l.fixed_scale, l.op == "sigmoid" || l.op == "softmax" || l.op == "tanh") << l.name;
+      if (!l.fixed_scale) continue;
+      ++fixed;
+      EXPECT_GT(l.noise_share, 0) << l.name;
+    }
+    EXPECT_GT(fixed, 0) << kind;
+  }
+}
+
 TEST(Compare, AScaleThatIsTooSmallClips) {
   Pair p = make_pair();
   for (const Node& node : p.after.nodes())
@@ -359,7 +397,7 @@ TEST_P(CompareAdvice, ScalesPerChannelMendADepthwiseLayer) {
   const FaultNet net = make_fault_net(GetParam(), {.channels = true});
   const Tensor data = fault_samples(net);
   const auto [before, after, prepared] =
-      quantize_fault_net(net, data, "MinMaxObserver", {}, net.depthwise);
+      quantize_fault_net(net, data, "MinMaxObserver", {}, net.depthwise, {}, whole_weights());
   const Comparison c = advised(before, after, data);
   const LayerComparison& first = c.layers[c.ranking[0]];
   bool tried = false;

@@ -99,6 +99,28 @@ TEST(Recipe, ChoosesOnlyTheRangesThatItDoesNotHave) {
   EXPECT_EQ(recipe.ranges[lost].scale, before.scale);
 }
 
+TEST(Recipe, KeepsTheRangesOfValuesThatAreStillObservedWithTheSameCodes) {
+  const graph::Graph g = glyphs();
+  Recipe from = percentile();
+  calibrate(g, from, samples());
+  const std::string layer = "/stem/stem.0/Conv";
+  // A layer with 16 bits: the ranges of its operand and its result are for other codes.
+  Recipe wide = from;
+  QConfig q = *from.mapping.global_qconfig();
+  q.activation = q.activation.with_dtype(DType::quint16);
+  wide.mapping.set_module_name(layer, q);
+  keep_ranges(g, wide, from);
+  EXPECT_EQ(wide.ranges.size(), from.ranges.size() - 2);
+  for (const auto& [value, range] : wide.ranges) EXPECT_TRUE(range == from.ranges.at(value));
+  // All layers float but the last: the values between have no observer.
+  Recipe few = from;
+  few.skip = {"/stem/*", "/block*"};
+  keep_ranges(g, few, from);
+  EXPECT_LT(few.ranges.size(), from.ranges.size());
+  calibrate(g, few, samples());
+  apply(g, few, samples());  // no range is of a value that is not observed
+}
+
 TEST(Recipe, SaysWhichSamplesItWasMadeWith) {
   const graph::Graph g = glyphs();
   Recipe recipe = percentile();

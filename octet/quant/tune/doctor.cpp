@@ -64,8 +64,9 @@ constexpr double kWide = 8;        // an outlier channel is so many times the me
 constexpr double kExceeds = 0.1;   // of a range: values that far beyond are not of its samples
 constexpr double kPoorFixed = 22;  // dB: of rounding to a fixed range
 constexpr int64_t kFewSamples = 16;
-constexpr double kStillPoor = 25;  // dB: what was kept so far is not all
-constexpr double kOtherUnit = 8;   // samples so many times the range are not merely larger ones
+constexpr double kCostly = 2;     // dB: what layers in float or with 16 bits have to gain
+constexpr double kSound = 30;     // dB: what rounding to 8 bits leaves
+constexpr double kOtherUnit = 8;  // samples so many times the range are not merely larger ones
 
 // The recipe is changed in place.
 struct Cure {
@@ -81,6 +82,7 @@ struct Plan {
   std::string engine;     // that the score is taken with
   bool of_range = false;  // may follow from ranges that calibration got wrong
   bool of_all = false;    // a cure chooses all ranges anew
+  double least_gain = 0;  // in dB, if more than DoctorOptions'
 };
 
 debug::Samples as_samples(const Batches& batches, const std::vector<Tensor>& labels) {
@@ -126,6 +128,45 @@ std::string names_text(const std::vector<std::string>& names) {
   return names.size() == 1 ? names[0] : fmt::format("{} and {} more", names[0], names.size() - 1);
 }
 
+// Samples with their numbers; batches are runs of one of the given ones.
+struct Part {
+  Batches batches;
+  std::vector<Tensor> labels;
+  std::vector<int64_t> first;  // by batch: the number of its first sample
+};
+
+// The samples of `all` for which `is_in` holds. Networks whose batch is fixed are given whole
+// batches: those whose last sample is in.
+Part part_of(const Batches& all, const std::vector<Tensor>& labels, bool whole,
+             const std::function<bool(int64_t)>& is_in) {
+  Part part;
+  int64_t first = 0;
+  for (size_t b = 0; b < all.size(); ++b) {
+    const int64_t size = all[b][0].dim() ? all[b][0].size(0) : 1;
+    const auto add = [&](int64_t from, int64_t to) {
+      const auto cut = [&](const Tensor& t) {
+        return to - from == size ? t : t.slice(0, from, to).contiguous();
+      };
+      part.batches.emplace_back();
+      for (const Tensor& t : all[b]) part.batches.back().push_back(cut(t));
+      if (b < labels.size()) part.labels.push_back(cut(labels[b]));
+      part.first.push_back(first + from);
+    };
+    if (whole) {
+      if (is_in(first + size - 1)) add(0, size);
+    } else {
+      for (int64_t i = 0; i < size;) {
+        int64_t end = i;
+        while (end < size && is_in(first + end)) ++end;
+        if (end > i) add(i, end);
+        i = std::max(end, i + 1);
+      }
+    }
+    first += size;
+  }
+  return part;
+}
+
 class Doctor {
  public:
   Doctor(const Graph& f, const Graph& q, const Batches& samples, const std::vector<Tensor>& labels,
@@ -135,7 +176,11 @@ class Doctor {
         labels_(labels),
         options_(options),
         start_(std::chrono::steady_clock::now()),
-        data_(samples) {}
+        data_(samples) {
+    const TensorType& type = f.type(f.inputs().at(0));
+    fixed_batch_ = type.dim() == 0 || type.dims[0].known();
+    divide();
+  }
 
   DoctorReport run() {
     say("the given network");
@@ -143,6 +188,7 @@ class Doctor {
     report_.before = current_score_ = score(q_);
     if (!labels_.empty()) report_.float_top1 = report_.float_top1_after = top1(f_);
     if (!labels_.empty()) report_.before_top1 = top1(q_);
+    for (const std::string& line : runtime::compile(q_).warnings()) report_.notes.push_back(line);
     look_at_data();
     say("layers");
     base_ = doctor_detail::recipe_of(f_, q_, report_.notes);
@@ -159,7 +205,7 @@ class Doctor {
     });
     for (Plan& plan : plans_) treat(plan);
     look_at_saturation();
-    if (!kept_any_ || current_score_ < kStillPoor) treat_rounding();
+    if (current_score_ < kSound) treat_rounding();
     std::stable_partition(report_.findings.begin(), report_.findings.end(),
                           [](const DoctorFinding& f) { return f.kept; });
     report_.recipe = current_recipe_ ? *current_recipe_ : base_;
@@ -179,30 +225,43 @@ class Doctor {
            options_.seconds;
   }
 
+  // What ranges are fitted to, and what scores are taken on.
+  void divide() {
+    const int64_t n = options_.hold_out;
+    fit_ = part_of(data_, labels_, fixed_batch_, [n](int64_t i) { return n == 0 || (i + 1) % n; });
+    judge_ = part_of(data_, labels_, fixed_batch_,
+                     [n](int64_t i) { return n == 0 || (i + 1) % n == 0; });
+    OCTET_CHECK(!fit_.batches.empty() && !judge_.batches.empty(), invalid_argument,
+                "doctor: of so few samples each {}-th cannot be held out; give more", n);
+  }
+
   // -- scores -------------------------------------------------------------------------------------
 
   void expect() {
     expected_.clear();
     const runtime::Program program = runtime::compile(graph::without_final_softmax(f_));
-    for (const auto& batch : data_) expected_.push_back(program.run(batch));
+    for (const auto& batch : judge_.batches) expected_.push_back(program.run(batch));
   }
 
-  // `batches`: the first so many only. All of them with an engine that is slow would take long.
-  static constexpr size_t kAll = SIZE_MAX, kSlow = 1;
+  // `most`: batches with so many samples, or a few more, are enough. With an engine that is slow
+  // all would take long.
+  static constexpr int64_t kAll = INT64_MAX, kSlow = 8;
   double score(const Graph& g, const std::string& engine = "", int64_t left_out = -1,
-               size_t batches = kAll) const {
+               int64_t most = kAll) const {
     const runtime::Program program =
         runtime::compile(graph::without_final_softmax(g), {.engine = engine});
     std::vector<debug::ErrorStatistics> errors(expected_.at(0).size());
-    int64_t first = 0;
-    if (!engine.empty()) batches = kSlow;
-    for (size_t b = 0; b < std::min(batches, data_.size()); ++b) {
-      const std::vector<Tensor> y = program.run(data_[b]);
-      const int64_t size = data_[b][0].dim() ? data_[b][0].size(0) : 1;
+    if (!engine.empty()) most = kSlow;
+    int64_t seen = 0;
+    for (size_t b = 0; b < judge_.batches.size() && seen < most; ++b) {
+      const std::vector<Tensor>& inputs = judge_.batches[b];
+      const std::vector<Tensor> y = program.run(inputs);
+      const int64_t size = inputs[0].dim() ? inputs[0].size(0) : 1;
+      seen += size;
       for (size_t i = 0; i < y.size(); ++i) {
         const Tensor& x = expected_[b][i];
         if (!is_floating(x.dtype())) continue;
-        const int64_t out = left_out - first;
+        const int64_t out = left_out < 0 ? -1 : left_out - judge_.first[b];
         if (out < 0 || out >= size || x.dim() == 0 || x.size(0) != size) {
           errors[i].add(x, y[i]);
           continue;
@@ -211,7 +270,6 @@ class Doctor {
           if (from < to)
             errors[i].add(x.slice(0, from, to).contiguous(), y[i].slice(0, from, to).contiguous());
       }
-      first += size;
     }
     double ratio = 0;
     int64_t outputs = 0;
@@ -227,8 +285,8 @@ class Doctor {
   double top1(const Graph& g) const {
     const runtime::Program program = runtime::compile(g);
     Batches got;
-    for (const auto& batch : data_) got.push_back(program.run(batch));
-    return top_k_metric(1, labels_).score(got, got);
+    for (const auto& batch : judge_.batches) got.push_back(program.run(batch));
+    return top_k_metric(1, judge_.labels).score(got, got);
   }
 
   // -- trials -------------------------------------------------------------------------------------
@@ -245,8 +303,9 @@ class Doctor {
       from.ranges = r.ranges;
       keep_ranges(f_, r, from);
     }
-    calibrate(f_, r, data_, cure.choose);
-    Graph g = apply(f_, r, data_);
+    r.samples.without_every = options_.hold_out;
+    calibrate(f_, r, fit_.batches, cure.choose);
+    Graph g = apply(f_, r, fit_.batches);
     return {std::move(r), std::move(g)};
   }
 
@@ -258,6 +317,7 @@ class Doctor {
     finding.before = plan.engine.empty() && plan.left_out < 0
                          ? current_score_
                          : score(current_graph_ ? *current_graph_ : q_, plan.engine, plan.left_out);
+    ranges_tried_ |= plan.of_all;
     std::vector<std::optional<Made>> made;
     for (const Cure& cure : plan.cures) {
       if (finding.cures.size() >= kMostTried) break;
@@ -282,12 +342,13 @@ class Doctor {
       if (c.score > best) best = c.score;
     for (size_t i = 0; i < finding.cures.size() && finding.best < 0; ++i)
       if (finding.cures[i].score >= best - kSameScore) finding.best = static_cast<int>(i);
-    if (finding.best >= 0 && finding.gain() < options_.least_gain) {
+    const double least_gain = std::max(options_.least_gain, plan.least_gain);
+    if (finding.best >= 0 && finding.gain() < least_gain) {
       // A cheaper one that gains too little does not hide one that gains enough.
       for (size_t i = 0; i < finding.cures.size(); ++i)
         if (finding.cures[i].score == best) finding.best = static_cast<int>(i);
     }
-    finding.kept = keep && finding.best >= 0 && finding.gain() >= options_.least_gain;
+    finding.kept = keep && finding.best >= 0 && finding.gain() >= least_gain;
     if (finding.kept) {
       Made& m = *made[static_cast<size_t>(finding.best)];
       kept_any_ = true;
@@ -308,22 +369,11 @@ class Doctor {
     for (const Recipe::Step& step : recipe.steps) key += " " + step.name;
     const auto at = fresh_.find(key);
     if (at != fresh_.end()) return at->second;
-    Batches data;
-    int64_t first = 0;
-    for (const std::vector<Tensor>& batch : data_) {
-      const int64_t size = batch[0].dim() ? batch[0].size(0) : 1, out = left_out - first;
-      first += size;
-      if (left_out < 0 || out < 0 || out >= size) {
-        data.push_back(batch);
-        continue;
-      }
-      for (const auto& [from, to] : {std::pair{int64_t{0}, out}, {out + 1, size}}) {
-        if (from == to) continue;
-        data.emplace_back();
-        for (const Tensor& t : batch) data.back().push_back(t.slice(0, from, to).contiguous());
-      }
-    }
-    return fresh_[key] = doctor_detail::fresh_ranges(f_, recipe, data);
+    const int64_t n = options_.hold_out;
+    const Part data = part_of(data_, {}, fixed_batch_, [n, left_out](int64_t i) {
+      return i != left_out && (n == 0 || (i + 1) % n);
+    });
+    return fresh_[key] = doctor_detail::fresh_ranges(f_, recipe, data.batches);
   }
 
   void set_range(Recipe& r, const LayerComparison& l, const std::string& policy) const {
@@ -426,7 +476,8 @@ class Doctor {
       if (!std::isnan(l->noise_share)) share += l->noise_share;
     plan.finding.suspected = gain_of(share);
     if (layers.size() > 1)
-      plan.finding.sentence += fmt::format(" ({} more layers alike)", layers.size() - 1);
+      plan.finding.sentence +=
+          fmt::format(" ({} more layer{} alike)", layers.size() - 1, layers.size() == 2 ? "" : "s");
     return plan;
   }
 
@@ -699,8 +750,9 @@ class Doctor {
     for (const LayerComparison& l : comparison_.layers) {
       if (l.op != "input" || l.scale <= 0 || l.fault == Fault::outlier) continue;
       const Unlike u = unlike_input(l);
-      const bool small = u.within && 2 * reach.half_used > reach.layers,
-                 large = u.beyond && 2 * reach.exceed > reach.layers && (u.by_far || !is_few());
+      // Of one sample that stretched the input most other ranges would be right.
+      const bool others = 2 * (reach.half_used + reach.exceed) > reach.layers;
+      const bool small = u.within && others, large = u.beyond && others && (u.by_far || !is_few());
       if (!small && !large) continue;
       Plan plan;
       plan.finding.cause = Cause::preprocessing;
@@ -890,6 +942,7 @@ class Doctor {
     finding.before = report_.before;
     if (best && least <= kOff && least < norm->distance / 2) {
       data_ = changed(data_, *best);
+      divide();
       expect();
       current_score_ = score(q_);
       finding.cures.push_back({.what = "data " + best->what, .score = current_score_});
@@ -914,7 +967,7 @@ class Doctor {
       return;
     say("saturating target");
     const auto begin = std::chrono::steady_clock::now();
-    const debug::SaturationReport report = debug::forecast_saturation(program, {data_[0]});
+    const debug::SaturationReport report = debug::forecast_saturation(program, {judge_.batches[0]});
     const double seconds =
         std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     if (seconds > options_.seconds / 8) {
@@ -984,7 +1037,6 @@ class Doctor {
   // -- none by itself -----------------------------------------------------------------------------
 
   void treat_rounding() {
-    if (!std::isfinite(current_score_) || current_score_ >= 199) return;
     Layers worst;
     double share = 0;
     for (size_t i : comparison_.ranking) {
@@ -1004,8 +1056,10 @@ class Doctor {
         "of the noise",
         worst.size(), worst.size() == 1 ? "" : "s", worst.size() == 1 ? "s" : "", 100 * share);
     plan.finding.suspected = gain_of(share);
-    for (const char* policy : {"percentile", "mse", "minmax"})
-      plan.cures.push_back(all_ranges(policy));
+    plan.least_gain = kCostly;
+    if (!ranges_tried_)
+      for (const char* policy : {"percentile", "mse", "minmax"})
+        plan.cures.push_back(all_ranges(policy));
     plan.cures.push_back({.what = "all ranges anew (by the noise at the outputs)",
                           .change = [](Recipe& r) { r.ranges.clear(); },
                           .choose = true});
@@ -1021,8 +1075,10 @@ class Doctor {
   const std::vector<Tensor>& labels_;
   const DoctorOptions& options_;
   const std::chrono::steady_clock::time_point start_;
-  Batches data_;      // as they are now
-  Batches expected_;  // of the float network
+  Batches data_;  // as they are now
+  bool fixed_batch_ = false;
+  Part fit_, judge_;
+  Batches expected_;  // of the float network, by batch of judge_
   bool norms_agree_ = false;
   Recipe base_, current_;
   Graph before_;                                // the float graph as it is prepared
@@ -1031,7 +1087,7 @@ class Doctor {
   mutable std::map<std::string, doctor_detail::Ranges> fresh_;
   std::vector<Plan> plans_;
   double current_score_ = NAN;
-  bool kept_any_ = false, ranges_are_new_ = false;
+  bool kept_any_ = false, ranges_are_new_ = false, ranges_tried_ = false;
   std::optional<Graph> current_graph_;    // unset: the given one
   std::optional<Recipe> current_recipe_;  // likewise
   DoctorReport report_;
@@ -1072,6 +1128,15 @@ DoctorReport doctor(const Graph& float_graph, const Graph& quantized, const Batc
               "doctor: there are no samples; give at least one batch");
   OCTET_CHECK(labels.empty() || labels.size() == samples.size(), invalid_argument,
               "doctor: labels of {} batches, samples of {}", labels.size(), samples.size());
+  OCTET_CHECK(std::any_of(quantized.nodes().begin(), quantized.nodes().end(),
+                          [&](const Node& node) {
+                            return node.kind == NodeKind::call && !node.outputs.empty() &&
+                                   quantized.type(node.outputs[0]).is_quantized();
+                          }),
+              unsupported,
+              "doctor: no value of {} is codes; it reads networks quantized statically, not "
+              "dynamically or in their weights alone",
+              quantized.name);
   return Doctor(float_graph, quantized, samples, labels, options).run();
 }
 

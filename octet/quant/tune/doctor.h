@@ -37,7 +37,7 @@ enum class Cause {
 inline constexpr int kCauses = 12;
 const char* to_string(Cause cause);  // "outlier channel"
 
-// Scores are the SQNR of the float outputs in dB, on the samples: of several outputs that of their
+// Scores are the SQNR of the float outputs in dB: of several outputs that of their
 // mean noise-to-signal ratio, and a softmax at the end is left out. NaN: not measured.
 struct DoctorCure {
   std::string what;    // "per-channel weights"
@@ -76,22 +76,26 @@ struct DoctorReport {
   bool cured = false;                   // whether anything was kept
   Recipe recipe;                        // of the cured network, or of one like the given
   graph::Graph graph;                   // the cured network; the given one if nothing was kept
-  std::vector<std::string> notes;       // what could not be looked at
+  std::vector<std::string> notes;       // what could not be looked at, or is to be known
 };
 
 struct DoctorOptions {
   double seconds = 120;     // no trial begins later
   double least_gain = 0.5;  // in dB: a cure with less is not kept
+  // n: each n-th sample takes no part in fitting ranges, and scores are taken on these alone (where
+  // the network fixes the batch, each batch that ends with one). 0: all samples do both.
+  int64_t hold_out = 0;
   // The network is to run where pairs of products saturate at 16 bits: what helps there is kept,
   // though it costs a little elsewhere. Else it is only told.
   bool saturating = false;
   std::function<void(const std::string& what)> progress = {};  // before each step
 };
 
-// `samples`: batches of inputs in the graphs' order, all in memory; ranges are fitted to them and
-// scores are taken on them. `labels`: of each batch, int64 (size), or none. The recipe is that of
-// `quantized` where its metadata hold one; else it is read off its scales and weights. Errors:
-// those of debug::compare (networks that do not belong together); invalid_argument without samples.
+// `samples`: batches of inputs in the graphs' order, all in memory. Causes are looked for in all of
+// them; DoctorOptions::hold_out says which fit ranges and which judge. `labels`: of each batch,
+// int64 (size), or none. The recipe is that of `quantized` where its metadata hold one; else it is
+// read off its scales and weights. Errors: those of debug::compare (networks that do not belong
+// together); invalid_argument without samples; unsupported where no value is codes.
 DoctorReport doctor(const graph::Graph& float_graph, const graph::Graph& quantized,
                     const Batches& samples, const std::vector<Tensor>& labels = {},
                     const DoctorOptions& options = {});

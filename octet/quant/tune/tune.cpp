@@ -13,6 +13,7 @@
 #include "octet/base/text.h"
 #include "octet/debug/metrics.h"
 #include "octet/debug/sensitivity.h"
+#include "octet/quant/tune/doctor.h"
 #include "octet/runtime/program.h"
 
 namespace octet::quant {
@@ -21,7 +22,8 @@ namespace {
 using graph::Graph;
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t kMostPriced = 16;  // layers whose price is measured
+constexpr size_t kMostPriced = 16;   // layers whose price is measured
+constexpr int64_t kHoldOutEach = 4;  // samples, of those that fit, by which cures are judged
 constexpr double kSameCost = 0.02;
 
 double seconds_since(Clock::time_point start) {
@@ -249,6 +251,7 @@ class Tuner {
     try_ranges();
     if (!done()) try_steps();
     if (!done()) try_floats();
+    if (!done()) try_cures();
     OCTET_CHECK(!result_.trials.empty(), internal, "tune: no trial could be made: {}",
                 fmt::join(result_.notes, "; "));
     const size_t best = best_index();
@@ -371,6 +374,48 @@ class Tuner {
       }
   }
 
+  // What the doctor prescribes for the best of those without steps (each of its trials would do
+  // these again), and the same with biases corrected.
+  void try_cures() {
+    std::optional<size_t> base;
+    for (size_t i = 0; i < result_.trials.size(); ++i)
+      if (recipes_[i].steps.empty() &&
+          (!base || is_better(result_.trials[i], result_.trials[*base])))
+        base = i;
+    if (!base) return;
+    const std::string name = result_.trials[*base].name + ", cures";
+    const TuneState::Entry* known = state_.find(name);
+    std::optional<Recipe> recipe = known ? std::optional(known->recipe) : cured(*base);
+    if (!recipe) return;
+    const size_t skipped = options_.skip.size();  // these come first
+    const std::vector<std::string> left_float(
+        recipe->skip.begin() + static_cast<std::ptrdiff_t>(std::min(skipped, recipe->skip.size())),
+        recipe->skip.end());
+    attempt(name, *recipe, false, left_float);
+    if (done()) return;
+    recipe->steps.push_back({"bias_correction"});
+    attempt(name + ", bias_correction", *recipe, false, left_float);
+  }
+
+  // None if nothing helps, or if it would be too slow.
+  std::optional<Recipe> cured(size_t base) {
+    try {
+      DoctorReport r =
+          doctor(graph_, apply(graph_, recipes_[base], data_.fit), data_.fit, {},
+                 {.seconds = 60 * options_.minutes - state_.seconds(), .hold_out = kHoldOutEach});
+      if (!r.cured || r.data) return std::nullopt;
+      if (cost_of(r.graph) > options_.slowest * result_.trials[base].cost) {
+        result_.notes.push_back(fmt::format("{}, cures: slower than {} times all in 8 bits",
+                                            result_.trials[base].name, options_.slowest));
+        return std::nullopt;
+      }
+      return std::move(r.recipe);
+    } catch (const Error& e) {
+      result_.notes.push_back(fmt::format("{}, cures: {}", result_.trials[base].name, e.what()));
+      return std::nullopt;
+    }
+  }
+
   // The recipe with these layers left float: with its ranges, as far as there are observers for
   // them. Others are chosen as its mapping says.
   Recipe leaving(const Recipe& base, const std::vector<std::string>& layers) const {
@@ -380,8 +425,9 @@ class Tuner {
     return recipe;
   }
 
-  // Layers of the base by the noise that leaving them float takes away, for what it costs.
-  std::vector<PricedLayer> price_layers(const Recipe& base, double base_cost) {
+  // Layers of the base by the noise that leaving them float takes away, for what it costs. None if
+  // the time is up before all are priced.
+  std::optional<std::vector<PricedLayer>> price_layers(const Recipe& base, double base_cost) {
     // Noise is that of the float network's own weights: steps write rounded ones in their place.
     Recipe plain = base;
     std::erase_if(plain.steps, [](const Recipe::Step& step) {
@@ -406,7 +452,8 @@ class Tuner {
                      [](const auto& a, const auto& b) { return a.share > b.share; });
     if (layers.size() > kMostPriced) layers.resize(kMostPriced);
     for (PricedLayer& layer : layers) {
-      Recipe recipe = leaving(base, {layer.name});
+      if (is_late()) return std::nullopt;
+      Recipe recipe = leaving(plain, {layer.name});  // what weights are costs no time
       calibrate(graph_, recipe, {data_.fit[0]});
       const double cost = cost_of(apply(graph_, recipe, data_.fit));
       layer.price = std::max(cost - base_cost, 1e-3 * base_cost);
@@ -421,7 +468,11 @@ class Tuner {
     if (result_.trials.empty()) return;
     const size_t base = best_index();
     const double base_cost = result_.trials[base].cost;
-    if (!state_.layers()) state_.set_layers(price_layers(recipes_[base], base_cost));
+    if (!state_.layers()) {
+      const auto priced = price_layers(recipes_[base], base_cost);
+      if (!priced) return;
+      state_.set_layers(*priced);
+    }
     std::vector<std::string> layers;
     double expected = base_cost;
     for (const PricedLayer& layer : *state_.layers()) {
@@ -466,6 +517,20 @@ class Tuner {
 };
 
 }  // namespace
+
+std::vector<size_t> TuneResult::pareto() const {
+  std::vector<size_t> kept;
+  for (size_t i = 0; i < trials.size(); ++i) {
+    const bool beaten = std::any_of(trials.begin(), trials.end(), [&](const TuneTrial& other) {
+      return other.score >= trials[i].score && other.cost <= trials[i].cost &&
+             (other.score > trials[i].score || other.cost < trials[i].cost);
+    });
+    if (!beaten) kept.push_back(i);
+  }
+  std::stable_sort(kept.begin(), kept.end(),
+                   [&](size_t a, size_t b) { return trials[a].cost < trials[b].cost; });
+  return kept;
+}
 
 TuneMetric tune_metric(std::string_view name) {
   for (const TuneMetric& metric : named_metrics())

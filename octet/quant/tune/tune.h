@@ -54,6 +54,9 @@ struct TuneResult {
   Recipe recipe;                   // of the best
   graph::Graph graph;              // which it makes
   const TuneTrial& best() const { return trials.at(best_index); }
+  // The trials that no other one beats in score and cost both, the fastest first: what can be had
+  // for which time.
+  std::vector<size_t> pareto() const;
 };
 
 struct TuneOptions {
@@ -87,6 +90,7 @@ struct TuneOptions {
 //  2. each step of recipe_steps(), added to the best so far if the score is higher with it
 //  3. layers left float: those that make the most noise (debug::sensitivity, its estimate) for what
 //     leaving them float costs; 1, 2, 4, ... of them, then fewer again while the bar holds
+//  4. what doctor() prescribes for the best without steps, alone and with biases corrected
 // Best is the trial with the least cost above the bar (of equal ones, within 2%, the higher score);
 // while there is none, the one with the highest score. Errors: invalid_argument without samples;
 // those of prepare_fx; internal if no trial could be made.

@@ -1,2 +1,2 @@
 """torch.ao's namesake: octet.ao.quantization is octet.quantization."""
-from . import quantization
+from . import ns as ns, quantization as quantization

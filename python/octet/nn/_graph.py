@@ -52,9 +52,8 @@ class ObservedGraphModule(GraphModule):
 def trace(model: Module, example_inputs: Any, leaf_modules: Sequence[str] = ()) -> GraphModule:
     """What the model calls, written down: its forward is run on tensors without numbers. `leaf_modules`: paths of
     modules of your own whose calls stay calls."""
-    return _octet.trace(model, example_tensors(model, example_inputs), list(leaf_modules))  # type: ignore[no-any-return]
+    return _octet._trace(model, example_tensors(model, example_inputs), list(leaf_modules))  # type: ignore[no-any-return]
 
 
-for _cls in (GraphModule, ObservedGraphModule):
-    _classes[_cls._registered] = _cls
+_classes.update({GraphModule._registered: GraphModule, ObservedGraphModule._registered: ObservedGraphModule})
 __all__ = ["GraphModule", "ObservedGraphModule", "trace"]

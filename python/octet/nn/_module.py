@@ -5,6 +5,8 @@ Python, C++ holds the class and the attributes too (python/modules.h).
 """
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 import weakref
 from collections import OrderedDict
@@ -187,7 +189,7 @@ class Module:
 
     # -- structure -------------------------------------------------------------------------------
     def add_module(self, name: str, module: Module | None) -> None:
-        self._m.set_child(name, None if module is None else module._m)
+        self._m.set_child(name, None if module is None else _handle(module))
 
     register_module = add_module
 
@@ -229,10 +231,13 @@ class Module:
             yield tensor
 
     def get_submodule(self, target: str) -> Module:
-        return self if not target else _wrap(self._m.submodule(target))
+        if not target:
+            return self
+        found: Module = _wrap(self._m.submodule(target))
+        return found
 
     def set_submodule(self, target: str, module: Module) -> None:
-        self._m.set_submodule(target, module._m)
+        self._m.set_submodule(target, _handle(module))
 
     def apply(self: M, fn: Callable[[Module], Any]) -> M:
         for child in self.children():
@@ -290,7 +295,8 @@ class Module:
 
     # -- copies ----------------------------------------------------------------------------------
     def clone(self: M) -> M:
-        return _wrap(self._m.clone())
+        copy: M = _wrap(self._m.clone())
+        return copy
 
     def __deepcopy__(self: M, memo: dict[int, Any]) -> M:
         return self.clone()
@@ -320,9 +326,7 @@ def layer(name: str, config: Callable[[dict[str, Any]], dict[str, Any]] | None =
     """A class of modules of C++, registered there under `name`. Its constructor's arguments, by the names of its
     signature, are the module's configuration, or what `config` makes of them."""
     def decorate(cls: type[M]) -> type[M]:
-        import inspect
-        import functools
-        written = cls.__init__
+        written: Any = cls.__init__
         signature = inspect.signature(written)
 
         @functools.wraps(written)
@@ -337,7 +341,7 @@ def layer(name: str, config: Callable[[dict[str, Any]], dict[str, Any]] | None =
             for key, value in tensors.items():
                 self._m.set_tensor(key, value)
 
-        cls.__init__ = __init__  # type: ignore[method-assign]
+        setattr(cls, "__init__", __init__)
         cls._registered = name
         _classes[name] = cls
 
@@ -345,7 +349,7 @@ def layer(name: str, config: Callable[[dict[str, Any]], dict[str, Any]] | None =
             if "_registered" not in sub.__dict__ and not sub.__module__.startswith("octet."):
                 raise TypeError(f"a class cannot be derived from octet's {cls.__name__}: derive it from "
                                 f"octet.nn.Module, and keep a {cls.__name__} in it")
-        cls.__init_subclass__ = classmethod(__init_subclass__)  # type: ignore[assignment]
+        setattr(cls, "__init_subclass__", classmethod(__init_subclass__))
         return cls
     return decorate
 
@@ -479,6 +483,7 @@ def _overrides(cls: type[Module], method: str) -> bool:
 
 def _saved(root: Module) -> dict[str, Any]:
     """A model as data: its modules in one list, each with the numbers of its children."""
+    from ..quantization._observers import _portable
     modules: list[_Handle] = []
     numbers: dict[int, int] = {}
 
@@ -497,7 +502,7 @@ def _saved(root: Module) -> dict[str, Any]:
         side = handle.python_side
         nodes.append({
             "class": handle.registered_name if side is None else side[0],
-            "config": handle.config() if side is None else None,
+            "config": _portable(_config(handle)) if side is None else None,
             "dict": None if side is None else dict(side[1]),
             "options": _octet._observer_options(handle) if _is_python_observer(handle) else None,
             "children": [(name, None if child is None else numbers[child.key]) for name, child in handle.children()],
@@ -505,20 +510,31 @@ def _saved(root: Module) -> dict[str, Any]:
                         for name, tensor, buffer in handle.own_tensors()],
             "extra": handle.extra_state(),
             "training": handle.training()})
-    return {"nodes": nodes, "annotations": root._m.annotations()}
+    return {"nodes": nodes, "annotations": [(path, name, _portable(data)) for path, name, data in root._m.annotations()]}
+
+
+def _config(handle: _Handle) -> dict[str, Any]:
+    """The configuration; that of a fake-quantize module names the observer in it, which Python may have written."""
+    config = handle.config()
+    child = handle.child("activation_post_process")
+    if "observer" in config and child is not None and _is_python_observer(child[0]):
+        cls, attributes = child[0].python_side or (None, {})
+        config["observer"] = (cls, attributes.get("_with_args", {}))
+    return config
 
 
 def _is_python_observer(handle: _Handle) -> bool:
-    from ..quantization import ObserverBase
+    from ..quantization._observers import ObserverBase
     side = handle.python_side
     return side is not None and issubclass(side[0], ObserverBase)
 
 
 def _restored(saved: dict[str, Any]) -> Module:
+    from ..quantization._observers import _local
     handles: list[_Handle] = []
     for node in saved["nodes"]:
         if node["config"] is not None:
-            handles.append(_Handle.make(node["class"], node["config"]))
+            handles.append(_Handle.make(node["class"], _local(node["config"])))
         elif node["options"] is not None:
             handles.append(_octet._python_observer(node["class"], node["dict"], node["options"]))
         else:
@@ -545,6 +561,6 @@ def _restored(saved: dict[str, Any]) -> Module:
         if handle.training() != node["training"]:
             handle.train(node["training"])
     for path, name, data in saved["annotations"]:
-        handles[0].load_annotation(path, name, data)
+        handles[0].load_annotation(path, name, _local(data))
     view: Module = _wrap(handles[0])
     return view

@@ -38,8 +38,8 @@ class Sequential(_Indexed):
             for name, module in modules[0].items():
                 self.add_module(name, module)
         else:
-            for module in modules:
-                self.append(module)  # type: ignore[arg-type]
+            for each in modules:
+                self.add_module(str(len(self)), each)  # type: ignore[arg-type]
 
     def append(self, module: Module) -> Sequential:
         self.add_module(str(len(self)), module)

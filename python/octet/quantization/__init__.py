@@ -5,16 +5,30 @@ from typing import Any, Callable, Iterable, Mapping, Sequence, Union
 
 from .. import _octet
 from .._octet import (
-    ObserverFactory, QConfig, QConfigMapping, Tensor, add_quant_dequant, disable_fake_quant, disable_observer,
-    enable_fake_quant, enable_observer, get_default_qat_qconfig, get_default_qat_qconfig_mapping, get_default_qconfig,
-    get_default_qconfig_mapping, qconfig_names)
+    BackendConfig as BackendConfig, get_backend_config as get_backend_config,
+    get_fbgemm_backend_config as get_fbgemm_backend_config, get_native_backend_config as get_native_backend_config,
+    get_onednn_backend_config as get_onednn_backend_config, get_qnnpack_backend_config as get_qnnpack_backend_config,
+    get_tensorrt_backend_config as get_tensorrt_backend_config,
+    ObserverFactory as ObserverFactory, QConfig as QConfig, QConfigMapping as QConfigMapping, Tensor as Tensor,
+    add_quant_dequant as add_quant_dequant, disable_fake_quant as disable_fake_quant,
+    disable_observer as disable_observer, enable_fake_quant as enable_fake_quant, enable_observer as enable_observer,
+    get_default_qat_qconfig as get_default_qat_qconfig,
+    get_default_qat_qconfig_mapping as get_default_qat_qconfig_mapping, get_default_qconfig as get_default_qconfig,
+    get_default_qconfig_mapping as get_default_qconfig_mapping, qconfig_names as qconfig_names)
 from ..nn._module import M, Module
 from ._observers import (
-    ACIQObserver, DeQuantStub, EntropyObserver, FakeQuantize, FakeQuantizeBase, FixedQParamsFakeQuantize,
-    FixedQParamsObserver, FloatFunctional, FusedMovingAvgObsFakeQuantize, HistogramObserver, LearnableFakeQuantize,
-    MinMaxObserver, MovingAverageMinMaxObserver, MovingAveragePerChannelMinMaxObserver, MSEObserver, NoopObserver,
-    ObserverBase, PercentileObserver, PerChannelMinMaxObserver, PlaceholderObserver, QFunctional, QuantStub,
-    QuantWrapper, RecordingObserver, ReuseInputObserver, UniformQuantizationObserverBase, _factory)
+    ACIQObserver as ACIQObserver, DeQuantStub as DeQuantStub, EntropyObserver as EntropyObserver,
+    FakeQuantize as FakeQuantize, FakeQuantizeBase as FakeQuantizeBase,
+    FixedQParamsFakeQuantize as FixedQParamsFakeQuantize, FixedQParamsObserver as FixedQParamsObserver,
+    FloatFunctional as FloatFunctional, FusedMovingAvgObsFakeQuantize as FusedMovingAvgObsFakeQuantize,
+    HistogramObserver as HistogramObserver, LearnableFakeQuantize as LearnableFakeQuantize,
+    MinMaxObserver as MinMaxObserver, MovingAverageMinMaxObserver as MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver as MovingAveragePerChannelMinMaxObserver, MSEObserver as MSEObserver,
+    NoopObserver as NoopObserver, ObserverBase as ObserverBase, PercentileObserver as PercentileObserver,
+    PerChannelMinMaxObserver as PerChannelMinMaxObserver, PlaceholderObserver as PlaceholderObserver,
+    QFunctional as QFunctional, QuantStub as QuantStub, QuantWrapper as QuantWrapper,
+    RecordingObserver as RecordingObserver, ReuseInputObserver as ReuseInputObserver,
+    UniformQuantizationObserverBase as UniformQuantizationObserverBase, _factory)
 
 # -- what PyTorch has by name ----------------------------------------------------------------------
 
@@ -132,26 +146,37 @@ def _fuse(model: M, modules: Sequence[Any], inplace: bool, qat: bool) -> M:
 
 
 def prepare(model: M, inplace: bool = False, *,
-            prepare_custom_config_dict: Mapping[str, Any] | None = None) -> M:
+            prepare_custom_config_dict: Mapping[str, Any] | None = None,
+            backend_config: BackendConfig | None = None) -> M:
     """Observers for what the qconfigs select. Run the result on samples, then convert it."""
     custom = (prepare_custom_config_dict or {}).get("float_to_observed_custom_module_class", {})
-    return _octet._prepare(model, inplace, _by_name(custom))  # type: ignore[no-any-return]
+    return _octet._prepare(model, inplace, _by_name(custom), backend_config)  # type: ignore[no-any-return]
 
 
 def prepare_qat(model: M, inplace: bool = False, *,
-                prepare_custom_config_dict: Mapping[str, Any] | None = None) -> M:
+                prepare_custom_config_dict: Mapping[str, Any] | None = None,
+                backend_config: BackendConfig | None = None) -> M:
     """Fake quantization for training; the model must be in training mode."""
     custom = (prepare_custom_config_dict or {}).get("float_to_observed_custom_module_class", {})
-    return _octet._prepare_qat(model, inplace, _by_name(custom))  # type: ignore[no-any-return]
+    return _octet._prepare_qat(model, inplace, _by_name(custom), backend_config)  # type: ignore[no-any-return]
 
 
 def convert(module: Module, inplace: bool = False, *, convert_custom_config_dict: Mapping[str, Any] | None = None,
-            for_loading: bool = False, strict: bool = False, report: ConversionReport | None = None) -> Any:
+            for_loading: bool = False, strict: bool = False, report: ConversionReport | None = None,
+            backend_config: BackendConfig | None = None) -> Any:
     """Quantized modules in the places of prepared ones. `for_loading`: the model need not be calibrated, for
     load_state_dict will say what calibration would have; `strict`: an error if anything stays float."""
     custom = (convert_custom_config_dict or {}).get("observed_to_quantized_custom_module_class", {})
     return _octet._convert(module, inplace, _by_name(custom), for_loading, strict,
-                           None if report is None else report._set)
+                           None if report is None else report._set, backend_config)
+
+
+def equalize(model: M, paired_modules_list: Sequence[Sequence[str]], threshold: float = 1e-4, inplace: bool = False,
+             sample: Sequence[Tensor] = ()) -> M:
+    """Evens out the ranges of the channels between layers that follow each other ([["conv1", "bn1", "conv2"], ...]);
+    the float model computes what it did, which `sample` (inputs of the model) checks."""
+    lists = [list(each) for each in paired_modules_list]
+    return _octet._equalize(model, inplace, lists, threshold, list(sample))  # type: ignore[no-any-return]
 
 
 def quantize(model: M, run_fn: Callable[..., Any], run_args: Sequence[Any] = (), inplace: bool = False) -> Any:
@@ -192,7 +217,7 @@ def quantize_weight_only(model: M, qconfig_spec: Mapping[Any, QConfig | None] | 
 
 
 from .quantize_fx import (  # noqa: E402
-    ConvertCustomConfig, DeferredGraphModule, PrepareCustomConfig, convert_fx, convert_to_reference_fx, fuse_fx,
-    prepare_fx, prepare_qat_fx)
-
-__all__ = [name for name in dir() if not name.startswith("_")]
+    ConvertCustomConfig as ConvertCustomConfig, DeferredGraphModule as DeferredGraphModule,
+    PrepareCustomConfig as PrepareCustomConfig, convert_fx as convert_fx,
+    convert_to_reference_fx as convert_to_reference_fx, fuse_fx as fuse_fx, prepare_fx as prepare_fx,
+    prepare_qat_fx as prepare_qat_fx)

@@ -217,7 +217,37 @@ class ObserverBase(Module):
 
     @classmethod
     def with_args(cls, **options: Any) -> ObserverFactory:
-        return ObserverFactory.python(cls, options)
+        return _python_factory(cls, options)
+
+
+# How observers written in Python are made, by the names under which C++ knows that.
+_python: dict[str, tuple[type[ObserverBase], dict[str, Any]]] = {}
+_factories: dict[Any, ObserverFactory] = {}
+
+
+def _python_factory(cls: type[ObserverBase], options: dict[str, Any]) -> ObserverFactory:
+    key: Any = (cls, tuple(sorted(options.items())))
+    try:
+        if key in _factories:
+            return _factories[key]
+    except TypeError:  # options that cannot be looked up
+        key = object()
+    made = ObserverFactory.python(cls, options)
+    _factories[key] = made
+    _python[made.name] = (cls, options)
+    return made
+
+
+def _portable(attributes: dict[str, Any]) -> dict[str, Any]:
+    """A QConfig's attributes for a pickle: observers written in Python by their class and options."""
+    return {name: _python.get(value, value) if isinstance(value, str) else value
+            for name, value in attributes.items()}
+
+
+def _local(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The way back."""
+    return {name: _python_factory(*value).name if isinstance(value, tuple) else value
+            for name, value in attributes.items()}
 
 
 class UniformQuantizationObserverBase(ObserverBase):
@@ -236,6 +266,7 @@ class UniformQuantizationObserverBase(ObserverBase):
 
     def reset_min_max_vals(self) -> None:
         self.min_val = self.max_val = None
+        self.__dict__.pop("_seen", None)
 
 
 # -- fake quantization -----------------------------------------------------------------------------
@@ -274,12 +305,14 @@ class FakeQuantizeBase(_Observing):
 
     @property
     def scale(self) -> Tensor:
-        return self._m.extra_state().get("scale", None) if not self._m.has_tensor("scale") else self._m.tensor("scale")
+        found: Tensor = self._m.tensor("scale") if self._m.has_tensor("scale") else self._m.extra_state()["scale"]
+        return found
 
     @property
     def zero_point(self) -> Tensor:
-        return (self._m.extra_state().get("zero_point", None) if not self._m.has_tensor("zero_point")
-                else self._m.tensor("zero_point"))
+        found: Tensor = (self._m.tensor("zero_point") if self._m.has_tensor("zero_point")
+                         else self._m.extra_state()["zero_point"])
+        return found
 
 
 class FakeQuantize(FakeQuantizeBase):
@@ -366,6 +399,6 @@ class QFunctional(FloatFunctional):
     _registered = "octet::nn::quantized::QFunctional"
 
 
-for _cls in (FakeQuantize, FixedQParamsFakeQuantize, FusedMovingAvgObsFakeQuantize, LearnableFakeQuantize, QuantStub,
-             QuantWrapper, FloatFunctional, QFunctional):
-    _classes[str(_cls._registered)] = _cls
+_own: list[type[Module]] = [FakeQuantize, FixedQParamsFakeQuantize, FusedMovingAvgObsFakeQuantize, LearnableFakeQuantize,
+                            QuantStub, QuantWrapper, FloatFunctional, QFunctional]
+_classes.update((str(cls._registered), cls) for cls in _own)

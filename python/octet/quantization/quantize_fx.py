@@ -138,10 +138,10 @@ def _convert_config(config: Any, older: Mapping[str, Any] | None) -> Any:
 class DeferredGraphModule(Module):
     """A model that prepare_fx was given without example inputs: it is traced when it is first called."""
 
-    def __init__(self, model: Module, mapping: QConfigMapping, custom: Any) -> None:
+    def __init__(self, model: Module, mapping: QConfigMapping, custom: Any, backend: Any) -> None:
         super().__init__()
         self.model = model.clone()
-        self._mapping, self._custom = mapping, custom
+        self._mapping, self._custom, self._backend = mapping, custom, backend
         self._convert: Any = None
         self._state: Any = None
 
@@ -151,10 +151,11 @@ class DeferredGraphModule(Module):
 
     def _made(self, inputs: Sequence[Any]) -> Module:
         if self._m.child("made") is None:
-            made = _octet._prepare_fx(self.model, self._mapping, example_tensors(self.model, tuple(inputs)), self._custom)
+            made = _octet._prepare_fx(self.model, self._mapping, example_tensors(self.model, tuple(inputs)), self._custom,
+                                     self._backend)
             if self._convert is not None:
-                custom, strict = self._convert
-                made = _octet._convert_fx(made._m, custom, self._state is not None, strict, None)
+                custom, strict, backend = self._convert
+                made = _octet._convert_fx(made._m, custom, self._state is not None, strict, None, backend)
                 if self._state is not None:
                     made.load_state_dict(self._state)
             self.made = made
@@ -176,12 +177,13 @@ class DeferredGraphModule(Module):
             self._state = dict(state_dict)
 
 
-def _prepare(qat: bool, model: Any, mapping: Any, example_inputs: Any, custom: Any, skip: Sequence[str]) -> Any:
+def _prepare(qat: bool, model: Any, mapping: Any, example_inputs: Any, custom: Any, skip: Sequence[str],
+             backend: Any) -> Any:
     who = "prepare_qat_fx" if qat else "prepare_fx"
     if isinstance(model, Graph):
-        default = _octet.get_default_qat_qconfig_mapping if qat else _octet.get_default_qconfig_mapping
-        fn = _octet._prepare_qat_graph if qat else _octet._prepare_graph
-        return fn(model, default() if mapping is None else _mapping(mapping), list(skip))
+        default: Any = _octet.get_default_qat_qconfig_mapping if qat else _octet.get_default_qconfig_mapping
+        on_graph: Any = _octet._prepare_qat_graph if qat else _octet._prepare_graph
+        return on_graph(model, default() if mapping is None else _mapping(mapping), list(skip), backend)
     if not isinstance(model, Module):
         raise TypeError(f"{who}: a model of modules or a Graph is needed; this is a {type(model).__name__}")
     if skip:
@@ -189,15 +191,16 @@ def _prepare(qat: bool, model: Any, mapping: Any, example_inputs: Any, custom: A
     if example_inputs is None:
         if qat:
             _octet.fail("invalid_argument", "prepare_qat_fx: give example_inputs, from which the model is traced")
-        return DeferredGraphModule(model, _mapping(mapping), custom)
+        return DeferredGraphModule(model, _mapping(mapping), custom, backend)
     inputs = example_tensors(model, example_inputs)
-    fn = _octet._prepare_qat_fx if qat else _octet._prepare_fx
-    return fn(model, _mapping(mapping), inputs, custom)
+    fn: Any = _octet._prepare_qat_fx if qat else _octet._prepare_fx
+    return fn(model, _mapping(mapping), inputs, custom, backend)
 
 
 def prepare_fx(model: Graph | Module, qconfig_mapping: Any = None, example_inputs: Any = None,
                prepare_custom_config: PrepareCustomConfig | Mapping[str, Any] | None = None, *,
-               prepare_custom_config_dict: Mapping[str, Any] | None = None, skip: Sequence[str] = ()) -> Any:
+               prepare_custom_config_dict: Mapping[str, Any] | None = None, skip: Sequence[str] = (),
+               backend_config: _octet.BackendConfig | None = None) -> Any:
     """Observers in the traced model, or in a graph. `example_inputs`, a tuple, say what types the model takes;
     without them it is traced at its first call. `qconfig_mapping`: a QConfigMapping, a QConfig for all, or PyTorch's
     dictionary. `skip`: layers of a graph that stay float."""
@@ -205,15 +208,16 @@ def prepare_fx(model: Graph | Module, qconfig_mapping: Any = None, example_input
             and all(isinstance(name, str) for name in example_inputs):
         skip, example_inputs = example_inputs, None
     return _prepare(False, model, qconfig_mapping, example_inputs,
-                    _prepare_config(prepare_custom_config, prepare_custom_config_dict), skip)
+                    _prepare_config(prepare_custom_config, prepare_custom_config_dict), skip, backend_config)
 
 
 def prepare_qat_fx(model: Graph | Module, qconfig_mapping: Any = None, example_inputs: Any = None,
                    prepare_custom_config: PrepareCustomConfig | Mapping[str, Any] | None = None, *,
-                   prepare_custom_config_dict: Mapping[str, Any] | None = None, skip: Sequence[str] = ()) -> Any:
+                   prepare_custom_config_dict: Mapping[str, Any] | None = None, skip: Sequence[str] = (),
+                   backend_config: _octet.BackendConfig | None = None) -> Any:
     """Fake quantization in the traced model, which must be in training mode."""
     return _prepare(True, model, qconfig_mapping, example_inputs,
-                    _prepare_config(prepare_custom_config, prepare_custom_config_dict), skip)
+                    _prepare_config(prepare_custom_config, prepare_custom_config_dict), skip, backend_config)
 
 
 def fuse_fx(model: Module, example_inputs: Any) -> Any:
@@ -224,22 +228,25 @@ def fuse_fx(model: Module, example_inputs: Any) -> Any:
 
 def convert_fx(prepared: Any, convert_custom_config: ConvertCustomConfig | Mapping[str, Any] | None = None, *,
                convert_custom_config_dict: Mapping[str, Any] | None = None, for_loading: bool = False,
-               strict: bool = False, report: ConversionReport | None = None) -> Any:
+               strict: bool = False, report: ConversionReport | None = None,
+               backend_config: _octet.BackendConfig | None = None) -> Any:
     """Quantized modules and operators. Of a model of modules a GraphModule, of a graph a Graph."""
     custom = _convert_config(convert_custom_config, convert_custom_config_dict)
     if isinstance(prepared, DeferredGraphModule):
         if prepared._m.child("made") is None:
-            converted = DeferredGraphModule(prepared.model, prepared._mapping, prepared._custom)
-            converted._convert = (custom, strict)
+            converted = DeferredGraphModule(prepared.model, prepared._mapping, prepared._custom, prepared._backend)
+            converted._convert = (custom, strict, backend_config)
             return converted
         prepared = prepared.made
-    made = _octet._convert_fx(prepared._m, custom, for_loading, strict, None if report is None else report._set)
+    made = _octet._convert_fx(prepared._m, custom, for_loading, strict, None if report is None else report._set,
+                              backend_config)
     return made.to_graph() if _octet._is_of_operators(prepared._m) else made
 
 
 def convert_to_reference_fx(prepared: Any, convert_custom_config: ConvertCustomConfig | Mapping[str, Any] | None = None,
-                            *, convert_custom_config_dict: Mapping[str, Any] | None = None) -> Any:
+                            *, convert_custom_config_dict: Mapping[str, Any] | None = None,
+                            backend_config: _octet.BackendConfig | None = None) -> Any:
     """The same with quantize and dequantize around float layers, for backends that lower it themselves."""
     custom = _convert_config(convert_custom_config, convert_custom_config_dict)
-    made = _octet._convert_to_reference_fx(prepared._m, custom, False, False, None)
+    made = _octet._convert_to_reference_fx(prepared._m, custom, False, False, None, backend_config)
     return made.to_graph() if _octet._is_of_operators(prepared._m) else made

@@ -2,7 +2,7 @@
 from typing import Any
 
 from .._module import _named
-from ...quantization import FloatFunctional, QFunctional
+from ...quantization._observers import FloatFunctional as FloatFunctional, QFunctional as QFunctional
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,2 @@
+"""torch.ao.ns' namesake."""
+from . import _numeric_suite as _numeric_suite

@@ -315,9 +315,8 @@ quant::Batches samples_of(const quant::Recipe& recipe, const graph::Graph& graph
   return batches;
 }
 
-void run(Options o) {
-  // All that can fail for other reasons than the data fails before the data is read.
-  bool is_static = o.mode == "static";
+// Options that do not go together, or that lack others.
+void check_usage(const Options& o, bool is_static) {
   if (!o.recipe.empty() &&
       (!is_static || !o.choice.qconfig.empty() || !o.choice.observer.empty() ||
        !o.choice.config.empty() || !o.choice.skip.empty() || o.choice.weight_bits != 8))
@@ -330,6 +329,12 @@ void run(Options o) {
         ".npz with `images`, or a directory of images or of .npy or .npz files, one a sample)");
   if (!is_static && !o.choice.observer.empty())
     wrong_usage(fmt::format("--observer is of --mode static; --mode {} has none", o.mode));
+}
+
+void run(Options o) {
+  // All that can fail for other reasons than the data fails before the data is read.
+  const bool is_static = o.mode == "static";
+  check_usage(o, is_static);
   o.run.apply();
   o.choice.read_config();
   check_output(OutputKind::model, o.out, {o.model, o.calibrate, o.choice.config}, o.force);

@@ -124,7 +124,7 @@ struct LayerComparison {
   double time_share = 0;  // of the quantized program's time; NaN if not known
 
   Fault fault = Fault::none;
-  bool of_weight = false;  // the fault is that of the weight's scale, not of the result's
+  bool of_weight = false;     // the fault is that of the weight's scale, not of the result's
   std::string sentence;       // what is wrong and what to do; "" for Fault::none
   std::vector<Trial> trials;  // the best first
 };

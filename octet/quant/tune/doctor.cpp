@@ -735,12 +735,18 @@ class Doctor {
   }
 
   void find_ranges(std::map<Fault, Layers>& faults) {
-    const Reach reach = reach_of_data();
     const std::string policy = likely_policy();
     double ranged = 0;  // the share of noise that clipping and unused codes make
     for (const Fault fault : {Fault::clipped, Fault::scale_too_large})
       for (const LayerComparison* l : faults[fault])
         if (!std::isnan(l->noise_share)) ranged += l->noise_share;
+    find_wrong_samples(reach_of_data(), policy, ranged);
+    find_wrong_ranges(faults, policy);
+  }
+
+  // What calibrated the network was of another kind, too little, or read by a rule that cuts tails
+  // off. `ranged`: the share of the noise that ranges make.
+  void find_wrong_samples(const Reach& reach, const std::string& policy, double ranged) {
     // Inputs are of another kind than those that calibrated.
     for (const LayerComparison& l : comparison_.layers) {
       if (l.op != "input" || l.scale <= 0 || l.fault == Fault::outlier) continue;
@@ -794,6 +800,10 @@ class Doctor {
       for (const char* p : {"percentile", "minmax", "mse"}) plan.cures.push_back(all_ranges(p));
       plans_.push_back(std::move(plan));
     }
+  }
+
+  // Values whose own range is too small or too large.
+  void find_wrong_ranges(std::map<Fault, Layers>& faults, const std::string& policy) {
     if (const Layers& l = faults[Fault::clipped]; !l.empty()) {
       Plan plan = plan_of(Cause::clipped_tail, l);
       plan.of_range = true;

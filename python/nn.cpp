@@ -84,7 +84,6 @@ py::object wrapped(const nn::ModulePtr& module) {
   return python_function("_wrap")(module);
 }
 nn::ModulePtr module_of(const py::handle& object) {
-  if (object.is_none()) return nullptr;
   if (py::isinstance<nn::Module>(object)) return object.cast<nn::ModulePtr>();
   return python_function("_handle")(object).cast<nn::ModulePtr>();
 }

@@ -182,35 +182,29 @@ void bind_observers(py::module_& m) {
           return std::make_shared<PythonObserver>(std::move(cls), std::move(dict),
                                                   options_of(options));
         });
-  const auto observer = [](const nn::ModulePtr& m) -> quant::Observer& {
-    if (auto* o = dynamic_cast<quant::Observer*>(m.get())) return *o;
-    if (auto* f = dynamic_cast<quant::FakeQuantizeBase*>(m.get())) return f->observer();
-    fail(ErrorCode::invalid_argument, "a " + m->type_name() + " is no observer");
+  const auto observer = [](nn::Module& m) -> quant::Observer& {
+    if (auto* o = dynamic_cast<quant::Observer*>(&m)) return *o;
+    if (auto* f = dynamic_cast<quant::FakeQuantizeBase*>(&m)) return f->observer();
+    fail(ErrorCode::invalid_argument, "a " + m.type_name() + " is no observer");
   };
-  m.def("_observer_options", [observer](const nn::ModulePtr& o) {
-    return dict_of(quant::to_attrs(observer(o).options()));
-  });
-  m.def("_observer_scheme",
-        [observer](const nn::ModulePtr& o) { return observer(o).options().qscheme; });
-  m.def("_observer_dtype",
-        [observer](const nn::ModulePtr& o) { return observer(o).options().dtype; });
-  m.def("_observer_codes", [observer](const nn::ModulePtr& o) {
+  m.def("_observer_options",
+        [observer](nn::Module& o) { return dict_of(quant::to_attrs(observer(o).options())); });
+  m.def("_observer_scheme", [observer](nn::Module& o) { return observer(o).options().qscheme; });
+  m.def("_observer_dtype", [observer](nn::Module& o) { return observer(o).options().dtype; });
+  m.def("_observer_codes", [observer](nn::Module& o) {
     const quant::CodeRange range = quant::code_range(observer(o).options());
     return py::make_tuple(range.quant_min, range.quant_max);
   });
-  m.def("_observer_range", [observer](const nn::ModulePtr& o) {
+  m.def("_observer_range", [observer](nn::Module& o) {
     return py::make_tuple(observer(o).min_val(), observer(o).max_val());
   });
-  m.def("_observer_qparams", [](const nn::ModulePtr& o) {
-    return pair_of(without_gil([&] { return quant::qparams_of(*o); }));
-  });
-  m.def("_observer_reset", [observer](const nn::ModulePtr& o) { observer(o).reset(); });
-  m.def("_observer_merge", [observer](const nn::ModulePtr& o, const nn::ModulePtr& other) {
-    observer(o).merge(observer(other));
-  });
-  m.def("_observed_tensors", [](const nn::ModulePtr& o) {
-    return o->as<quant::RecordingObserver>().get_tensor_value();
-  });
+  m.def("_observer_qparams",
+        [](nn::Module& o) { return pair_of(without_gil([&] { return quant::qparams_of(o); })); });
+  m.def("_observer_reset", [observer](nn::Module& o) { observer(o).reset(); });
+  m.def("_observer_merge",
+        [observer](nn::Module& o, nn::Module& other) { observer(o).merge(observer(other)); });
+  m.def("_observed_tensors",
+        [](nn::Module& o) { return o.as<quant::RecordingObserver>().get_tensor_value(); });
   m.def("_qparams_of_range", [](const Tensor& min, const Tensor& max, const py::dict& options) {
     return pair_of(quant::calculate_qparams(min, max, options_of(options)));
   });
@@ -503,8 +497,8 @@ void bind_eager(py::module_& m) {
         return model;
       },
       py::arg("model"));
-  m.def("_quant_wrapper", [](const nn::ModulePtr& inner) -> nn::ModulePtr {
-    return nn::make<quant::QuantWrapper>(inner);
+  m.def("_quant_wrapper", [](const py::object& inner) -> nn::ModulePtr {
+    return nn::make<quant::QuantWrapper>(module_of(inner));
   });
   // from_float of octet's own layers, by the class that it is to be: a prepared module of any class
   // that is quantized so.
@@ -598,8 +592,9 @@ void bind_graph_mode(py::module_& m) {
   });
   for (const bool reference : {false, true})
     m.def(reference ? "_convert_to_reference_fx" : "_convert_fx",
-          [reference](const nn::ModulePtr& prepared, const CustomConfig& custom, bool for_loading,
+          [reference](const py::object& given, const CustomConfig& custom, bool for_loading,
                       bool strict, const py::object& on_report, const Backend& backend) {
+            const nn::ModulePtr prepared = module_of(given);
             quant::ConvertCustomConfig config;
             config.for_loading = for_loading;
             for (const auto& [mode, classes] : custom.custom)
@@ -619,14 +614,12 @@ void bind_graph_mode(py::module_& m) {
             return wrapped(made);
           });
   // Was it prepared from a graph of operators, and not from modules?
-  m.def("_is_of_operators", [](const nn::ModulePtr& prepared) {
-    return prepared->as<Prepared>().preparation().class_names.empty();
+  m.def("_is_of_operators", [](nn::Module& prepared) {
+    return prepared.as<Prepared>().preparation().class_names.empty();
   });
-  m.def("_qconfig_map",
-        [](const nn::ModulePtr& prepared) { return prepared->as<Prepared>().qconfig_map(); });
-  m.def("_node_name_to_scope", [](const nn::ModulePtr& prepared) {
-    return prepared->as<Prepared>().node_name_to_scope();
-  });
+  m.def("_qconfig_map", [](nn::Module& prepared) { return prepared.as<Prepared>().qconfig_map(); });
+  m.def("_node_name_to_scope",
+        [](nn::Module& prepared) { return prepared.as<Prepared>().node_name_to_scope(); });
   m.def(
       "quantize_dynamic_fx",
       [](const graph::Graph& g, const std::optional<QConfig>& qconfig) {

@@ -12,6 +12,9 @@ namespace {
 template <size_t N>
 Sizes<N> padding_of(const Attrs& c) {
   const auto& both = c.get_ints("padding");
+  OCTET_CHECK(both.size() == 2 * N, invalid_argument,
+              "padding: {} numbers given; expected {}, the borders before and behind", both.size(),
+              2 * N);
   return std::vector<int64_t>(both.begin(), both.begin() + N);
 }
 }  // namespace

@@ -8,6 +8,7 @@
 #include "octet/nn/conv.h"
 #include "octet/nn/linear.h"
 #include "octet/nn/norm.h"
+#include "octet/nn/pooling.h"
 #include "octet/nn/registry.h"
 #include "octet/ops/functional.h"
 #include "tests/expect_error.h"
@@ -178,6 +179,15 @@ TEST(Module, ARegisteredClassIsMadeAgainFromItsConfig) {
                [] { registered_name(*make<Net>()); });
   expect_error(ErrorCode::not_found, {"octet::nn::Conv2d"},
                [] { make_registered("octet::nn::Conv2", {}); });
+}
+
+TEST(Module, AConfigurationWithTooFewNumbersIsAnError) {
+  Attrs config = make<MaxPool2d>(2)->config();
+  for (const std::vector<int64_t>& padding : {std::vector<int64_t>{}, {1, 1}, {1, 1, 1}}) {
+    config.set("padding", padding);
+    expect_error(ErrorCode::invalid_argument, {"padding"},
+                 [&] { make_registered("octet::nn::MaxPool2d", config); });
+  }
 }
 
 TEST(Module, BadSizesAreErrors) {

@@ -77,6 +77,58 @@ void CalibrationWatch::half_way(int64_t samples) {
   }
 }
 
+namespace {
+// How many samples to take, and the warnings. `compared`: there are ranges of half of the samples.
+void give_advice(CalibrationQuality& quality, bool compared) {
+  const int64_t samples = quality.samples;
+  quality.suggested = samples;
+  if (compared) {
+    const double median = quality.values[quality.values.size() / 2].moved;
+    double doublings = 0;
+    if (quality.moving > kMostMoving || quality.clipped > kMostClipped)
+      doublings = std::max(1.0, std::ceil(std::log2(median / kSettled)));
+    quality.suggested = std::max(
+        samples, std::min(kMostSuggested, static_cast<int64_t>(static_cast<double>(samples) *
+                                                               std::exp2(doublings))));
+  }
+  if (samples < kLeastSamples) quality.suggested = std::max(quality.suggested, 2 * kLeastSamples);
+  const std::string give = fmt::format("; give {} or more", quality.suggested);
+  if (samples < kLeastSamples)
+    quality.warnings.push_back(fmt::format("calibration: {} sample{} {} few{}", samples,
+                                           samples == 1 ? "" : "s", samples == 1 ? "is" : "are",
+                                           give));
+  // One sample that sets many ranges explains why these moved.
+  const CalibrationQuality::Influence* one = nullptr;
+  for (const CalibrationQuality::Influence& i : quality.influences)
+    if (static_cast<double>(i.values) >= kManyRanges * static_cast<double>(quality.values.size()) ||
+        (std::isfinite(i.times) && i.times >= kFarWider)) {
+      one = &i;
+      break;
+    }
+  if (one)
+    quality.warnings.push_back(fmt::format(
+        "calibration: sample {} alone sets {} of {} ranges; without it that of %{} is {}; take it "
+        "out if it is wrong, give more like it if it is right",
+        one->sample, one->values, quality.values.size(), one->value,
+        std::isfinite(one->times) ? fmt::format("{:.3g} times narrower", one->times)
+                                  : std::string("empty")));
+  if (one && one->sample >= quality.half) return;
+  if (quality.moving > kMostMoving) {
+    const CalibrationQuality::Value& most = quality.values[0];
+    quality.warnings.push_back(fmt::format(
+        "calibration: {:.0f}% of the ranges still moved by more than {:.0f}% in the last {} of {} "
+        "samples, most of all %{} by {:.0f}%{}",
+        100 * quality.moving, 100 * CalibrationQuality::kMoves, samples - quality.half, samples, most.name,
+        100 * most.moved, give));
+  }
+  if (quality.clipped > kMostClipped)
+    quality.warnings.push_back(
+        fmt::format("calibration: ranges of the first {} samples cut off {:.2g}% of the values of "
+                    "the other {}{}",
+                    quality.half, 100 * quality.clipped, samples - quality.half, give));
+}
+}  // namespace
+
 CalibrationQuality CalibrationWatch::finish(int64_t samples) const {
   CalibrationQuality quality{.samples = samples, .half = half_};
   const auto watched = prepared_.watched();
@@ -144,52 +196,7 @@ CalibrationQuality CalibrationWatch::finish(int64_t samples) const {
                    [](const auto& a, const auto& b) { return a.values > b.values; });
   if (compared > 0) quality.moving = static_cast<double>(moving) / static_cast<double>(compared);
   if (counted > 0) quality.clipped = clipped / static_cast<double>(counted);
-
-  quality.suggested = samples;
-  if (compared > 0) {
-    const double median = quality.values[quality.values.size() / 2].moved;
-    double doublings = 0;
-    if (quality.moving > kMostMoving || quality.clipped > kMostClipped)
-      doublings = std::max(1.0, std::ceil(std::log2(median / kSettled)));
-    quality.suggested = std::max(
-        samples, std::min(kMostSuggested, static_cast<int64_t>(static_cast<double>(samples) *
-                                                               std::exp2(doublings))));
-  }
-  if (samples < kLeastSamples) quality.suggested = std::max(quality.suggested, 2 * kLeastSamples);
-  const std::string give = fmt::format("; give {} or more", quality.suggested);
-  if (samples < kLeastSamples)
-    quality.warnings.push_back(fmt::format("calibration: {} sample{} {} few{}", samples,
-                                           samples == 1 ? "" : "s", samples == 1 ? "is" : "are",
-                                           give));
-  // One sample that sets many ranges explains why these moved.
-  const CalibrationQuality::Influence* one = nullptr;
-  for (const CalibrationQuality::Influence& i : quality.influences)
-    if (static_cast<double>(i.values) >= kManyRanges * static_cast<double>(quality.values.size()) ||
-        (std::isfinite(i.times) && i.times >= kFarWider)) {
-      one = &i;
-      break;
-    }
-  if (one)
-    quality.warnings.push_back(fmt::format(
-        "calibration: sample {} alone sets {} of {} ranges; without it that of %{} is {}; take it "
-        "out if it is wrong, give more like it if it is right",
-        one->sample, one->values, quality.values.size(), one->value,
-        std::isfinite(one->times) ? fmt::format("{:.3g} times narrower", one->times)
-                                  : std::string("empty")));
-  if (one && one->sample >= half_) return quality;
-  if (quality.moving > kMostMoving) {
-    const CalibrationQuality::Value& most = quality.values[0];
-    quality.warnings.push_back(fmt::format(
-        "calibration: {:.0f}% of the ranges still moved by more than {:.0f}% in the last {} of {} "
-        "samples, most of all %{} by {:.0f}%{}",
-        100 * quality.moving, 100 * CalibrationQuality::kMoves, samples - half_, samples, most.name,
-        100 * most.moved, give));
-  }
-  if (quality.clipped > kMostClipped)
-    quality.warnings.push_back(
-        fmt::format("calibration: ranges of the first {} samples cut off {:.2g}% of the values of "
-                    "the other {}{}",
-                    half_, 100 * quality.clipped, samples - half_, give));
+  give_advice(quality, compared > 0);
   return quality;
 }
 

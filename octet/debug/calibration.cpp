@@ -118,8 +118,8 @@ void give_advice(CalibrationQuality& quality, bool compared) {
     quality.warnings.push_back(fmt::format(
         "calibration: {:.0f}% of the ranges still moved by more than {:.0f}% in the last {} of {} "
         "samples, most of all %{} by {:.0f}%{}",
-        100 * quality.moving, 100 * CalibrationQuality::kMoves, samples - quality.half, samples, most.name,
-        100 * most.moved, give));
+        100 * quality.moving, 100 * CalibrationQuality::kMoves, samples - quality.half, samples,
+        most.name, 100 * most.moved, give));
   }
   if (quality.clipped > kMostClipped)
     quality.warnings.push_back(

@@ -103,7 +103,7 @@ class NetBuilder {
   ValueId join(const std::vector<ValueId>& xs, int64_t dim) {
     const ValueId x = cat("join", xs, dim);
     if (!uneven_.branches) return x;
-    const auto& dims = g.type(x).dims;
+    const std::vector<Dim> dims = g.type(x).dims;
     const bool linear = dim + 1 == static_cast<int64_t>(dims.size());
     const int64_t n = dims[static_cast<size_t>(dim)].size(),
                   last = g.type(xs.back()).dims[static_cast<size_t>(dim)].size();

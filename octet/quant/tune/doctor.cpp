@@ -188,7 +188,8 @@ class Doctor {
     report_.before = current_score_ = score(q_);
     if (!labels_.empty()) report_.float_top1 = report_.float_top1_after = top1(f_);
     if (!labels_.empty()) report_.before_top1 = top1(q_);
-    for (const std::string& line : runtime::compile(q_).warnings()) report_.notes.push_back(line);
+    const runtime::Program given = runtime::compile(q_);
+    for (const std::string& line : given.warnings()) report_.notes.push_back(line);
     look_at_data();
     say("layers");
     base_ = doctor_detail::recipe_of(f_, q_, report_.notes);

@@ -145,8 +145,9 @@ TEST(OrtTensorRt, FilesForItGiveTheSame) {
 }
 
 // ONNX Runtime computes in float between codes of 16 bits: its sums are rounded, and where a value
-// is next to a tie it takes the other code.
-TEST(OrtCodes16, NetworksOf16BitsGiveTheSameToAStep) {
+// is next to a tie it takes the other code. One such code within the network may make the result
+// another one of two steps.
+TEST(OrtCodes16, NetworksOf16BitsGiveTheSameToTwoSteps) {
   if (!std::getenv("ORT_DIR")) GTEST_SKIP() << "ORT_DIR does not name an onnxruntime-node package";
   manual_seed(3);
   const std::pair<nn::ModulePtr, Shape> nets[] = {{small_models()[0].model, {1, 3, 32, 32}},
@@ -157,7 +158,7 @@ TEST(OrtCodes16, NetworksOf16BitsGiveTheSameToAStep) {
     for (const char* dtype : {"quint16", "qint16"}) {
       const Tensor x = Tensor::randn(shape, 5);
       const graph::Graph g = quantized(net, x, dtype);
-      EXPECT_LE(steps_apart(g, x, run_in_onnx_runtime(g, x).result), 1 + 1e-2) << dtype;
+      EXPECT_LE(steps_apart(g, x, run_in_onnx_runtime(g, x).result), 2 + 1e-2) << dtype;
     }
 }
 

@@ -263,6 +263,13 @@ std::vector<double> sqnr_by_channel(const Tensor& w, const Tensor& q, int64_t ax
   return result;
 }
 
+int64_t largest_code(const Tensor& qint8) {
+  int64_t most = 0;
+  for (int8_t code : qint8.int_repr().contiguous().to_vector<int8_t>())
+    most = std::max<int64_t>(most, std::abs(static_cast<int>(code)));
+  return most;
+}
+
 std::optional<WeightErrors> weight_errors(const Graph& f, const Node& node, const Graph& q,
                                           const Node& quantized) {
   const auto i = detail::weight_operand(f, node), j = detail::weight_operand(q, quantized);
@@ -282,8 +289,7 @@ std::optional<WeightErrors> weight_errors(const Graph& f, const Node& node, cons
   }
   e.per_channel = codes.quantizer()->is_per_channel();
   if (codes.dtype() == DType::qint8) {
-    for (int8_t code : codes.int_repr().contiguous().to_vector<int8_t>())
-      e.most = std::max<int64_t>(e.most, std::abs(static_cast<int>(code)));
+    e.most = largest_code(codes);
     e.possible = 127;
   }
   if (!e.per_channel)
@@ -396,7 +402,7 @@ class Diagnosis {
       set(l, Fault::dead_channel, dead_text(e->dead, "its weights are all code 0"));
       return;
     }
-    if (e->possible > 0 && e->most * 4 < e->possible && e->most > 0) {
+    if (e->possible > 0 && e->most * 4 < std::min(e->possible, usual_reach()) && e->most > 0) {
       l.of_weight = true;
       set(l, Fault::scale_too_large,
           fmt::format("the scale of its weights is about {:.0f} times too large: their codes only "
@@ -404,6 +410,24 @@ class Diagnosis {
                       static_cast<double>(e->possible) / static_cast<double>(e->most), e->most,
                       e->possible));
     }
+  }
+
+  // The median of the largest codes of weights stored as qint8: weights of 3 bits are small codes
+  // on purpose. Of two weights or fewer nothing can be told: all codes.
+  int64_t usual_reach() {
+    if (usual_reach_) return *usual_reach_;
+    std::vector<int64_t> reach;
+    for (const Node& node : q_.nodes())
+      if (const auto place = detail::weight_operand(q_, node);
+          place && q_.type(node.inputs[*place]).dtype == DType::qint8)
+        reach.push_back(largest_code(q_.constant(node.inputs[*place])));
+    usual_reach_ = 127;
+    if (reach.size() > 2) {
+      const auto middle = reach.begin() + static_cast<std::ptrdiff_t>(reach.size() / 2);
+      std::nth_element(reach.begin(), middle, reach.end());
+      usual_reach_ = *middle;
+    }
+    return *usual_reach_;
   }
 
   static std::string dead_text(const std::vector<int64_t>& dead, const std::string& why) {
@@ -533,6 +557,7 @@ class Diagnosis {
   const Match& match_;
   Comparison& c_;
   const std::vector<Track>& tracks_;
+  std::optional<int64_t> usual_reach_;
   bool some_quantized_ = false;
 };
 

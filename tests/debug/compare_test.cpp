@@ -393,6 +393,17 @@ TEST_P(CompareAdvice, AnotherObserverMendsAScale) {
   EXPECT_GT(best, sound - 1) << "spoilt: " << spoilt;
 }
 
+TEST(Compare, WeightsOfFewBitsAreNoFault) {
+  const FaultNet net = make_fault_net("residual");
+  const Tensor data = fault_samples(net);
+  for (const int64_t most : {3, 7}) {
+    const auto [before, after, prepared] = quantize_fault_net(
+        net, data, "MinMaxObserver", {}, "", {}, whole_weights().with_quant_range(-most, most));
+    for (const LayerComparison& l : debug::compare(before, after, as_samples(data)).layers)
+      EXPECT_NE(l.fault, debug::Fault::scale_too_large) << l.name << ": " << l.sentence;
+  }
+}
+
 TEST_P(CompareAdvice, ScalesPerChannelMendADepthwiseLayer) {
   const FaultNet net = make_fault_net(GetParam(), {.channels = true});
   const Tensor data = fault_samples(net);

@@ -223,7 +223,7 @@ Plant plant(const std::string& kind, Cause cause, int variant) {
       p.quantized = quantize_fault_net(net, p.data, minmax, {}, net.depthwise);
       break;
     case Cause::saturating_target: {
-      const graph::Node& layer = first_layer(net.graph);
+      const graph::Node layer = first_layer(net.graph);  // the graph is replaced
       p.layer = layer.scope;
       float* x = p.data.data<float>();
       for (int64_t i = 0; i < p.data.numel(); ++i)
@@ -239,7 +239,7 @@ Plant plant(const std::string& kind, Cause cause, int variant) {
                                                       }
                                                     }}}});
       // As behind a batch norm, results are about 0.
-      const Tensor& w = net.graph.constant(*net.graph.find(name));
+      const Tensor w = net.graph.constant(*net.graph.find(name));
       const int64_t row = w.numel() / w.size(0);
       net.graph = edited(net.graph, {.constants = {{layer.scope + ".bias", [&](Tensor& b) {
                                                       for (int64_t c = 0; c < b.numel(); ++c)

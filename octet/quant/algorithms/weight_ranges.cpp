@@ -11,18 +11,13 @@
 namespace octet::quant {
 
 ChannelView::ChannelView(const Tensor& weight, const ObserverOptions& options) {
-  const Tensor w = weight.contiguous();
-  const float* p = w.data<float>();
   if (!is_per_channel(options.qscheme)) {
-    values.push_back(w.to_vector<float>());
+    values.push_back(weight.contiguous().to_vector<float>());
     return;
   }
-  const int64_t channels = w.size(options.ch_axis);
-  int64_t inner = 1;
-  for (int64_t d = options.ch_axis + 1; d < w.dim(); ++d) inner *= w.size(d);
-  values.resize(static_cast<size_t>(channels));
-  for (int64_t i = 0; i < w.numel(); ++i)
-    values[static_cast<size_t>(i / std::max<int64_t>(1, inner) % channels)].push_back(p[i]);
+  const int64_t axis = options.ch_axis;
+  for (int64_t c = 0; c < weight.size(axis); ++c)
+    values.push_back(weight.slice(axis, c, c + 1).contiguous().to_vector<float>());
 }
 
 namespace {

@@ -455,6 +455,18 @@ class Doctor {
   using Layers = std::vector<const LayerComparison*>;
   using Change = std::function<void(Recipe&, const LayerComparison&)>;
 
+  // Weights with a scale for each channel.
+  static void own_scales(Recipe& r, const LayerComparison& l) {
+    set_mapping(r, l.name, [](QConfig& q) { q.weight = get_default_qconfig().weight; });
+  }
+
+  Cure equalized() const {
+    return {"the step equalization (all ranges anew)", [this](Recipe& r) {
+              r.steps.insert(r.steps.begin(), Recipe::Step{"equalization"});
+              r.ranges = fresh(r).at(likely_policy());
+            }};
+  }
+
   // A cure of the worst layer, and of all.
   static void add_cures(Plan& plan, const Layers& layers, const std::string& what,
                         const Change& change) {
@@ -515,11 +527,7 @@ class Doctor {
                             "{:.0f}% of the output's noise",
                             l[0]->weight_sqnr, 100 * l[0]->noise_share)
               : "");
-      add_cures(plan, l, "weights with a scale for each channel",
-                [](Recipe& r, const LayerComparison& layer) {
-                  set_mapping(r, layer.name,
-                              [](QConfig& q) { q.weight = get_default_qconfig().weight; });
-                });
+      add_cures(plan, l, "weights with a scale for each channel", own_scales);
       plans_.push_back(std::move(plan));
     }
     if (const Layers& l = faults[Fault::dead_channel]; !l.empty()) add_dead(l);
@@ -583,23 +591,24 @@ class Doctor {
                     l.widest_ratio, l.min, l.max,
                     std::ceil(static_cast<double>(l.quant_max - l.quant_min + 1) / l.widest_ratio),
                     l.quant_max - l.quant_min + 1));
-    plan.cures.push_back({"the step equalization (all ranges anew)", [this](Recipe& r) {
-                            r.steps.insert(r.steps.begin(), Recipe::Step{"equalization"});
-                            r.ranges = fresh(r).at(likely_policy());
-                          }});
+    plan.cures.push_back(equalized());
     add_float_cures(plan, layers);
     plans_.push_back(std::move(plan));
+  }
+
+  void add_float_cure(Plan& plan, const Layers& layers) const {
+    add_cures(plan, layers, "float, with its readers,",
+              [this](Recipe& r, const LayerComparison& l) {
+                add_skip(r, {l.name});
+                add_skip(r, readers_of(l));
+              });
   }
 
   // 16 bits for the result, then no codes at all.
   void add_float_cures(Plan& plan, const Layers& layers) const {
     add_cures(plan, layers, "16 bits",
               [](Recipe& r, const LayerComparison& l) { make_16_bits(r, l.name); });
-    add_cures(plan, layers, "float, with its readers,",
-              [this](Recipe& r, const LayerComparison& l) {
-                add_skip(r, {l.name});
-                add_skip(r, readers_of(l));
-              });
+    add_float_cure(plan, layers);
   }
 
   void add_fixed(const Layers& layers) {
@@ -639,11 +648,7 @@ class Doctor {
                 make_16_bits(r, l.name);
                 for (const std::string& name : operands(l)) make_16_bits(r, name);
               });
-    add_cures(plan, layers, "float, with its readers,",
-              [this](Recipe& r, const LayerComparison& l) {
-                add_skip(r, {l.name});
-                add_skip(r, readers_of(l));
-              });
+    add_float_cure(plan, layers);
     add_cures(plan, layers, "float, with its operands and readers,",
               [this, operands](Recipe& r, const LayerComparison& l) {
                 add_skip(r, {l.name});
@@ -655,14 +660,8 @@ class Doctor {
 
   void add_dead(const Layers& layers) {
     Plan plan = plan_of(Cause::dead_channel, layers);
-    add_cures(plan, layers, "weights quantized anew, with a scale for each channel,",
-              [](Recipe& r, const LayerComparison& l) {
-                set_mapping(r, l.name, [](QConfig& q) { q.weight = get_default_qconfig().weight; });
-              });
-    plan.cures.push_back({"the step equalization (all ranges anew)", [this](Recipe& r) {
-                            r.steps.insert(r.steps.begin(), Recipe::Step{"equalization"});
-                            r.ranges = fresh(r).at(likely_policy());
-                          }});
+    add_cures(plan, layers, "weights quantized anew, with a scale for each channel,", own_scales);
+    plan.cures.push_back(equalized());
     add_float_cures(plan, layers);
     plans_.push_back(std::move(plan));
   }

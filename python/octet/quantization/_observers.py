@@ -22,8 +22,8 @@ def _factory(observer: Any) -> ObserverFactory:
     _octet.fail("invalid_argument", f"{observer!r} is no observer: a class, or what its with_args gave, is needed")
 
 
-class _Observing(Module):
-    """What observers and fake-quantize modules have in common."""
+class _Described(Module):
+    """The options that observers and fake-quantize modules, of C++ or of Python, have in common."""
 
     __slots__ = ()
 
@@ -42,6 +42,12 @@ class _Observing(Module):
     @property
     def quant_max(self) -> int:
         return _octet._observer_codes(self._m)[1]
+
+
+class _Observing(_Described):
+    """What those of C++ have in common."""
+
+    __slots__ = ()
 
     def calculate_qparams(self) -> tuple[Tensor, Tensor]:
         """(scale, zero_point), one of each or one per channel. An error of code not_calibrated without data."""
@@ -180,7 +186,7 @@ class ReuseInputObserver(_Observer):
 
 # -- observers written in Python -------------------------------------------------------------------
 
-class ObserverBase(Module):
+class ObserverBase(_Described):
     """Derive an observer of your own from it: forward(x) looks at a tensor, calculate_qparams() gives (scale,
     zero_point), as numbers or tensors, one of each or one per channel. The constructor's arguments are those of
     with_args. octet shows every float tensor during calibration; it works as any other observer then."""
@@ -192,22 +198,6 @@ class ObserverBase(Module):
         options = {"dtype": dtype, "qscheme": qscheme, "reduce_range": reduce_range, "quant_min": quant_min,
                    "quant_max": quant_max, "ch_axis": ch_axis, "eps": eps}
         self._adopt(_octet._python_observer(type(self), self.__dict__, options))
-
-    @property
-    def dtype(self) -> _octet.dtype:
-        return _octet._observer_dtype(self._m)
-
-    @property
-    def qscheme(self) -> _octet.qscheme:
-        return _octet._observer_scheme(self._m)
-
-    @property
-    def quant_min(self) -> int:
-        return _octet._observer_codes(self._m)[0]
-
-    @property
-    def quant_max(self) -> int:
-        return _octet._observer_codes(self._m)[1]
 
     def forward(self, x: Tensor) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward(x)")

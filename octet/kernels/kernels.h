@@ -226,11 +226,12 @@ struct PoolArgs {
 
 enum class Arithmetic { add, sub, mul, div };
 
-// Functions of one number. gelu: x * P(Z <= x) for a standard normal Z, in float32 to 3 units in
-// the last place. hardswish: x * min(max(x + 3, 0), 6) / 6, each step in float32. The others are
-// computed in double and rounded once: exp; sigmoid = 1 / (1 + exp(-x)); tanh; gelu_tanh = x / 2 *
-// (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))); mish = x * tanh(log(1 + exp(x))).
-enum class Function { exp, sigmoid, tanh, gelu, gelu_tanh, mish, hardswish };
+// Functions of one number. In float32: gelu = x * P(Z <= x) for a standard normal Z, to 3 units in
+// the last place; sigmoid = 1 / (1 + exp(-x)) and silu = x / (1 + exp(-x)), to 2; hardswish =
+// x * min(max(x + 3, 0), 6) / 6, each step rounded. The others are computed in double and rounded
+// once: exp; tanh; gelu_tanh = x / 2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))); mish =
+// x * tanh(log(1 + exp(x))).
+enum class Function { exp, sigmoid, silu, tanh, gelu, gelu_tanh, mish, hardswish };
 
 // Weight-only layers: x in fixed point, whose exact sums become y (docs/numerics.md). A row of x is
 // row_scale * (U - 2^23) with whole U of 24 bits, kept as three planes of bytes, lowest first;

@@ -66,14 +66,13 @@ inline double exp_sum(const float* __restrict x, float top, double* __restrict y
   return sum;
 }
 
-// exp(x) in float32 to a unit in the last place; 0 below -87, that of 88 above; NaN stays NaN. The
-// same reduction, the series to r^7.
-inline float exp_of(float x) {
+// exp(x) in float32 to a unit in the last place, for -87 <= x <= 88. The same reduction, the series
+// to r^7.
+inline float exp_within(float x) {
   constexpr float kLog2e = 1.44269504f, kLn2High = 0x1.62e4p-1f, kLn2Low = 0x1.7f7d1cp-20f;
   constexpr float kShift = 0x1.8p23f;
-  const float low = x < -87 ? -87 : x, bounded = low > 88 ? 88 : low;
-  const float shifted = __builtin_fmaf(bounded, kLog2e, kShift), n = shifted - kShift;
-  const float r = __builtin_fmaf(-n, kLn2Low, __builtin_fmaf(-n, kLn2High, bounded));
+  const float shifted = __builtin_fmaf(x, kLog2e, kShift), n = shifted - kShift;
+  const float r = __builtin_fmaf(-n, kLn2Low, __builtin_fmaf(-n, kLn2High, x));
   float p = 1.0f / 5040;
   p = __builtin_fmaf(p, r, 1.0f / 720);
   p = __builtin_fmaf(p, r, 1.0f / 120);
@@ -84,8 +83,13 @@ inline float exp_of(float x) {
   p = __builtin_fmaf(p, r, 1.0f);
   const uint32_t bits =
       __builtin_bit_cast(uint32_t, p) + (__builtin_bit_cast(uint32_t, shifted) << 23);
-  const float y = __builtin_bit_cast(float, bits);
-  const float zeroed = x < -87 ? 0 : y;
+  return __builtin_bit_cast(float, bits);
+}
+
+// The same for every x: 0 below -87, exp(88) above; NaN stays NaN.
+inline float exp_of(float x) {
+  const float low = x < -87 ? -87 : x, y = exp_within(low > 88 ? 88 : low),
+              zeroed = x < -87 ? 0 : y;
   return x != x ? x : zeroed;
 }
 
@@ -176,6 +180,15 @@ inline float gelu_of(float x) {
   return y;
 }
 
+// 1 / (1 + exp(-x)) and x / (1 + exp(-x)) to 2 units in the last place; 0 below -88, where exp(-x)
+// leaves float32. Of NaN: any number.
+inline float over_one_plus_exp(float numerator, float x) {
+  const float low = x < -88 ? -88 : x, y = numerator / (1 + exp_within(-(low > 87 ? 87 : low)));
+  return x < -88 ? 0 : y;
+}
+inline float sigmoid_of(float x) { return over_one_plus_exp(1, x); }
+inline float silu_of(float x) { return over_one_plus_exp(x, x); }
+
 // tanh(x) = 1 - 2/(exp(2x) + 1), given that quotient without the 2; near 0, where the difference
 // cancels, by its series.
 inline double tanh_of(double x, double quotient) {
@@ -191,7 +204,6 @@ inline double within(double x, double bound) {
   const double low = x < -bound ? -bound : x;
   return low > bound ? bound : low;
 }
-inline double sigmoid_of(double x) { return 1 / (1 + exp_within(-within(x, 150))); }
 inline double tanh_of(double x) { return tanh_of(x, 1 / (1 + exp_within(2 * within(x, 20)))); }
 inline double gelu_tanh_of(double x) {
   constexpr double kSqrtTwoOverPi = 0.79788456080286535588;
@@ -223,7 +235,9 @@ inline void function(Function f, const float* x, float* y, int64_t n) {
     case Function::exp:
       return each(x, y, n, [](double v) { return exp_within(within(v, 150)); });
     case Function::sigmoid:
-      return each(x, y, n, [](double v) { return sigmoid_of(v); });
+      return each(x, y, n, [](float v) { return sigmoid_of(v); });
+    case Function::silu:
+      return each(x, y, n, [](float v) { return silu_of(v); });
     case Function::tanh:
       return each(x, y, n, [](double v) { return tanh_of(v); });
     case Function::gelu:

@@ -11,7 +11,6 @@
 
 namespace octet::nn {
 
-OCTET_MODULE(SiLU)
 OCTET_MODULE(PReLU)
 
 namespace {
@@ -35,7 +34,6 @@ std::string operator_of(const std::string& name) {
 }
 
 bool is_scalar_function(const std::string& name) {
-  if (name == nn::class_name(typeid(SiLU))) return true;  // x * sigmoid(x): two operators
   const ops::Op* op = ops::find(operator_of(name));
   return op && op->scalar() && op->rule() != ops::QRule::same;
 }
@@ -56,8 +54,6 @@ std::string Hardtanh::extra_repr() const {
 std::string Softplus::extra_repr() const {
   return fmt::format("beta={}, threshold={}", beta, threshold);
 }
-
-Tensor SiLU::forward(Tensor x) { return functional::silu(x); }
 
 PReLU::PReLU(int64_t count, double init)
     : weight(parameter("weight", Tensor::full({count}, init))) {}

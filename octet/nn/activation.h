@@ -136,9 +136,9 @@ class Mish : public Activation {
 };
 
 // x * sigmoid(x).
-class SiLU : public Module {
+class SiLU : public Activation {
  public:
-  Tensor forward(Tensor x) override;
+  const char* op_name() const override { return "silu"; }
 };
 
 // Slopes for the negative side, one for all or one per channel (dimension 1).
@@ -157,10 +157,10 @@ class PReLU : public Module {
 // (nn::quantized::WithQParams) and backends are made from these lists.
 using Clamps = TypeList<ReLU, ReLU6, Hardtanh>;
 using Activations = TypeList<Sigmoid, Tanh, Hardsigmoid, Hardswish, LeakyReLU, ELU, CELU, GELU,
-                             Softmax, LogSoftmax, Softplus, SELU, Softsign, Mish>;
+                             Softmax, LogSoftmax, Softplus, SELU, Softsign, Mish, SiLU>;
 
-// The operator that a class of this header is, by the class's name: "gelu" of "GELU"; "" for others
-// (SiLU is two).
+// The operator that a class of this header is, by the class's name: "gelu" of "GELU"; "" for
+// others.
 std::string operator_of(const std::string& class_name);
 
 // Whether a class of this header, by its name, is a function of one number that is applied to each

@@ -45,7 +45,6 @@ Tensor celu(const Tensor& x, double alpha) { return call("celu", {x}, {{"alpha",
 Tensor gelu(const Tensor& x, const std::string& approximate) {
   return call("gelu", {x}, {{"approximate", approximate}});
 }
-Tensor silu(const Tensor& x) { return x * sigmoid(x); }
 Tensor logsigmoid(const Tensor& x) { return -softplus(-x); }
 Tensor tanhshrink(const Tensor& x) { return x - tanh(x); }
 Tensor softplus(const Tensor& x, double beta, double threshold) {

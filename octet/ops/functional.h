@@ -45,13 +45,13 @@ Tensor elu(const Tensor& x, double alpha = 1);
 Tensor celu(const Tensor& x, double alpha = 1);
 inline Tensor selu(const Tensor& x) { return detail::unary("selu", x); }
 Tensor gelu(const Tensor& x, const std::string& approximate = "none");
-Tensor silu(const Tensor& x);
 inline Tensor sigmoid(const Tensor& x) { return detail::unary("sigmoid", x); }
 Tensor logsigmoid(const Tensor& x);
 inline Tensor tanh(const Tensor& x) { return detail::unary("tanh", x); }
 Tensor tanhshrink(const Tensor& x);  // x - tanh(x)
 Tensor softplus(const Tensor& x, double beta = 1, double threshold = 20);
 inline Tensor mish(const Tensor& x) { return detail::unary("mish", x); }
+inline Tensor silu(const Tensor& x) { return detail::unary("silu", x); }
 inline Tensor softsign(const Tensor& x) { return detail::unary("softsign", x); }
 Tensor softshrink(const Tensor& x, double lambda = 0.5);  // x moved by lambda towards 0, not beyond
 Tensor hardshrink(const Tensor& x, double lambda = 0.5);  // x where |x| > lambda, else 0

@@ -228,6 +228,13 @@ OCTET_OP(tanh, "tanh(x) -> y", QRule::fixed, OCTET_UNARY(Tanh),
          Traits{.fixed_scale = 1.0 / 128, .fixed_zero_point = 128, .onnx = "Tanh"},
          Doc{"hyperbolic tangent"})
 
+// y = x / (1 + exp(-x)) (Hendrycks and Gimpel 2016; swish).
+OCTET_OP(silu, "silu(x) -> y", QRule::own, OCTET_UNARY(Silu), slope([](auto x, auto, auto dy) {
+           const double sigmoid = 1 / (1 + std::exp(-double(x)));
+           return dy * sigmoid * (1 + x * (1 - sigmoid));
+         }),
+         Traits{.onnx_form = "Mul(x, Sigmoid(x))"}, Doc{"x * sigmoid(x)"})
+
 // y = min(max(alpha*x + beta, 0), 1). Quantized as sigmoid.
 OCTET_OP(hardsigmoid, "hardsigmoid(x, *, alpha=0.16666667, beta=0.5) -> y", QRule::fixed,
          OCTET_UNARY(Hardsigmoid), slope_of([](const Attrs& a) {

@@ -109,6 +109,7 @@ OCTET_EXACT(Ceil, x, std::ceil(x))
 OCTET_EXACT(Round, x, std::nearbyint(x))
 
 OCTET_KERNEL(Sigmoid, sigmoid, 1 / (1 + std::exp(-x)))
+OCTET_KERNEL(Silu, silu, x < -750 ? 0 : x / (1 + std::exp(-x)))
 OCTET_KERNEL(Tanh, tanh, fast_tanh(x))
 OCTET_KERNEL(Exp, exp, std::exp(x))
 OCTET_ROUNDED(Tan, std::tan(x))

@@ -62,6 +62,7 @@ TEST(Functional, ActivationsAreTheirFormulas) {
   const Tensor far = Tensor::from<float>({1000, -1000});
   by_element("logsigmoid", far, F::logsigmoid(far), [](double v) { return std::min(v, 0.0); });
   by_element("mish", far, F::mish(far), [](double v) { return std::max(v, 0.0); });
+  by_element("silu", far, F::silu(far), [](double v) { return std::max(v, 0.0); });
 }
 
 TEST(Functional, ActivationsAreTheirModules) {

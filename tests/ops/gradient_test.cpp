@@ -48,6 +48,7 @@ TEST(Gradient, OfUnaryOperators) {
                         {"softplus", {{"beta", 2.0}, {"threshold", 3.0}}},
                         {"softsign", {}},
                         {"mish", {}},
+                        {"silu", {}},
                         {"threshold", {{"threshold", 0.2}, {"value", 5.0}}},
                         {"exp", {}},
                         {"erf", {}},

@@ -49,10 +49,13 @@ std::vector<Tensor> by_operators(const Layer& l, const std::vector<Tensor>& in, 
       return g.slice(1, k * hidden, (k + 1) * hidden);
     };
     auto sum = [&](int64_t k) { return op("add", {part(gh, k), part(gx, k)}); };
+    // Its gates are computed in double and rounded once.
+    auto gate = [&](int64_t k) {
+      return op("sigmoid", {sum(k).to(DType::float64)}).to(DType::float32);
+    };
     if (l.op == "lstm") {
-      c = op("add", {op("mul", {op("sigmoid", {sum(1)}), c}),
-                     op("mul", {op("sigmoid", {sum(0)}), op("tanh", {sum(2)})})});
-      h = op("mul", {op("sigmoid", {sum(3)}), op("tanh", {c})});
+      c = op("add", {op("mul", {gate(1), c}), op("mul", {gate(0), op("tanh", {sum(2)})})});
+      h = op("mul", {gate(3), op("tanh", {c})});
       if (in.size() > w + 4) h = project(h, w + 4, {});
     } else if (l.op == "gru") {
       Tensor n =

@@ -27,6 +27,7 @@ const std::vector<Case>& cases() {
        [](double x) { return std::min(std::max(x, -1.0), 1.5); }},
       {"clamp", {{"min", 0.25}}, [](double x) { return std::max(x, 0.25); }},
       {"sigmoid", {}, [](double x) { return 1 / (1 + std::exp(-x)); }},
+      {"silu", {}, [](double x) { return x / (1 + std::exp(-x)); }},
       {"tanh", {}, [](double x) { return std::tanh(x); }},
       {"exp", {}, [](double x) { return std::exp(x); }},
       {"log", {}, [](double x) { return std::log(x); }},

@@ -73,9 +73,11 @@ void import_biased_gelu(Importer& im, const NodeView& n, const char* approximate
 }
 
 // x * sigmoid(alpha * x)
-void import_quick_gelu(Importer& im, const NodeView& n) {
+void import_swish(Importer& im, const NodeView& n, double usual_alpha) {
   ValPtr x = im.in(n, 0);
-  ValPtr scaled = im.call(n, "mul", {x, im.scalar(n, n.get_float("alpha", 1.702))});
+  const double alpha = n.get_float("alpha", usual_alpha);
+  if (alpha == 1) return im.out(n, 0, im.call(n, "silu", {x}));
+  ValPtr scaled = im.call(n, "mul", {x, im.scalar(n, alpha)});
   im.out(n, 0, im.call(n, "mul", {x, im.call(n, "sigmoid", {scaled})}));
 }
 
@@ -154,7 +156,8 @@ void add_fused(Handlers& h) {
   h[ms + "FusedMatMulActivation"] = import_fused_matmul;
   h[ms + "BiasGelu"] = [](Importer& im, const NodeView& n) { import_biased_gelu(im, n, "none"); };
   h[ms + "FastGelu"] = [](Importer& im, const NodeView& n) { import_biased_gelu(im, n, "tanh"); };
-  h[ms + "QuickGelu"] = import_quick_gelu;
+  h[ms + "QuickGelu"] = [](Importer& im, const NodeView& n) { import_swish(im, n, 1.702); };
+  h["Swish"] = [](Importer& im, const NodeView& n) { import_swish(im, n, 1); };
   h["RMSNormalization"] = import_rms_norm;
   h["SimplifiedLayerNormalization"] = import_rms_norm;  // ONNX Runtime's, in ONNX's domain
   h[ms + "SimplifiedLayerNormalization"] = import_rms_norm;

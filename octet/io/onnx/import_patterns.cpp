@@ -1,5 +1,5 @@
-// Operators that exporters write as many: layer norm, GELU, hard swish, a matrix product with bias,
-// a padded convolution.
+// Operators that exporters write as many: layer norm, GELU, SiLU, hard swish, a matrix product with
+// bias, a padded convolution.
 #include <algorithm>
 #include <cmath>
 
@@ -122,7 +122,7 @@ class Fuser : PatternFuser {
                    {{"axis", norm->axis}, {"eps", norm->eps}});
   }
 
-  // -- x * gate(x) * c: GELU and hard swish -------------------------------------------------------
+  // -- x * gate(x) * c: GELU, SiLU and hard swish -------------------------------------------------
 
   struct Gate {
     ValueId value = kNone, x = kNone;
@@ -211,6 +211,8 @@ class Fuser : PatternFuser {
           return Gate{v, x, 0.5, "gelu", {{"approximate", std::string("tanh")}}};
       return std::nullopt;
     }
+    if (const Node* sigmoid = made_by(v, "sigmoid"))
+      return Gate{v, sigmoid->inputs[0], 1, "silu", {}};
     const Node* clip = made_by(v, "relu6");
     if (const Node* add = clip ? made_by(clip->inputs[0], "add") : nullptr)
       if (auto three = with_scalar(*add); three && three->first == 3.0)

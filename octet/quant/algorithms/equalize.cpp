@@ -60,9 +60,8 @@ std::string describe(const std::vector<std::string>& list) {
 bool passes_scales(nn::Module& m) {
   if (dynamic_cast<nn::Activation*>(&m))
     return dynamic_cast<nn::ReLU*>(&m) || dynamic_cast<nn::LeakyReLU*>(&m);
-  return !(dynamic_cast<nn::SiLU*>(&m) || dynamic_cast<nn::BatchNorm*>(&m) ||
-           dynamic_cast<nn::LayerNorm*>(&m) || dynamic_cast<nn::GroupNorm*>(&m) ||
-           dynamic_cast<nn::InstanceNorm*>(&m));
+  return !(dynamic_cast<nn::BatchNorm*>(&m) || dynamic_cast<nn::LayerNorm*>(&m) ||
+           dynamic_cast<nn::GroupNorm*>(&m) || dynamic_cast<nn::InstanceNorm*>(&m));
 }
 
 class Equalizer {

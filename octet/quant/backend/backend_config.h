@@ -334,7 +334,8 @@ BackendConfig get_onednn_backend_config();  // activations quint8 only
 // quint8 activations as native; qint8 ones and their weights as XNNPACK has them: scales of 2^-12
 // and more, weights -127..127.
 BackendConfig get_qnnpack_backend_config();
-// Q/DQ only: qint8 with zero point 0, nothing is lowered.
+// qint8 with zero point 0. The compiler takes the reference graph (convert_to_reference_fx) or the
+// file in ONNX's QDQ form; lowered, octet runs the same codes.
 BackendConfig get_tensorrt_backend_config();
 // By name: native, fbgemm, onednn, qnnpack (also called xnnpack), tensorrt. Error not_found with
 // the nearest.

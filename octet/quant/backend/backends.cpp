@@ -215,7 +215,6 @@ void add_own_ops(BackendConfig& b, const DTypes& d) {
     add_own<Activation>(b, d);
     b.set_backend_pattern_config(own({Activation().op_name()}, d));
   });
-  add_own<nn::SiLU>(b, d);
   add_own<nn::PReLU>(b, d);
   add_own<nn::InstanceNorm1d>(b, d);
   add_own<nn::InstanceNorm2d>(b, d);
@@ -433,15 +432,10 @@ BackendConfig get_tensorrt_backend_config() {
   DTypes d;
   d.layers = {static_layer(symmetric, symmetric)};
   d.operators = {activations_only(symmetric)};
-  BackendConfig all, b("tensorrt");
-  add_layers(all, d);
-  add_binary(all, d);
-  add_sharing(all, d);
-  for (BackendPatternConfig c : all.configs()) {
-    c.quantized_modules.clear();
-    c.quantized_ops.clear();
-    b.set_backend_pattern_config(std::move(c));
-  }
+  BackendConfig b("tensorrt");
+  add_layers(b, d);
+  add_binary(b, d);
+  add_sharing(b, d);
   return b;
 }
 

@@ -72,12 +72,6 @@ Tensor compute(const nn::PReLU& prelu, const Tensor& x, const ops::QType& result
   return ops::call("prelu", {x, prelu.weight.detach()}, {}, result);
 }
 
-// Its product and its sigmoid in float: the sigmoid's codes would be too few.
-Tensor compute(const nn::SiLU&, const Tensor& x, const ops::QType& result) {
-  Tensor numbers = x.is_quantized() ? ops::call("dequantize", {x}) : x;
-  return ops::call("quantize", {numbers * ops::call("sigmoid", {numbers})}, {}, result);
-}
-
 Tensor compute(const nn::LayerNorm& norm, const Tensor& x, const ops::QType& result) {
   return ops::call(
       "layer_norm", {x, norm.weight, norm.bias},
@@ -133,7 +127,6 @@ void add(const char* name) {
     add<WithQParams<Activation>>(class_name(typeid(Activation)).c_str());
   });
   add<PReLU>("PReLU");
-  add<SiLU>("SiLU");
   add<BatchNorm1d>("BatchNorm1d");
   add<BatchNorm2d>("BatchNorm2d");
   add<BatchNorm3d>("BatchNorm3d");

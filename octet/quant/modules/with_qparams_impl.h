@@ -16,7 +16,6 @@ using quant::QParams;
 // The layer's result with these qparams (quantized.cpp).
 Tensor compute(const Activation& activation, const Tensor& x, const ops::QType& result);
 Tensor compute(const nn::PReLU& prelu, const Tensor& x, const ops::QType& result);
-Tensor compute(const nn::SiLU& silu, const Tensor& x, const ops::QType& result);
 Tensor compute(const nn::LayerNorm& norm, const Tensor& x, const ops::QType& result);
 Tensor compute(const nn::GroupNorm& norm, const Tensor& x, const ops::QType& result);
 Tensor compute(const BatchNorm& norm, const Tensor& x, const ops::QType& result);

@@ -2,6 +2,7 @@
 
 #include "octet/base/check_impl.h"
 #include "octet/graph/passes/fuse_lookups.h"
+#include "octet/nn/activation.h"
 #include "octet/quant/modules/qparams.h"
 #include "octet/quant/modules/weighted.h"
 #include "octet/quant/observe/fake_quantize.h"
@@ -708,10 +709,22 @@ std::shared_ptr<GraphModule> lower(const std::shared_ptr<GraphModule>& reference
 
 namespace {
 
+// The graph with the modules that are one function of a number as calls of it.
+Graph with_functions(const GraphModule& module) {
+  return graph::Rewriter(module.graph()).run([&](graph::Rewriter& r, const Node& node) {
+    if (node.kind != NodeKind::module || !nn::is_scalar_function(node.op)) return false;
+    const auto* f = dynamic_cast<const nn::Activation*>(module.submodule(node.scope).get());
+    if (!f) return false;
+    r.map(node.outputs[0], r.out().add_call(module.graph().value(node.outputs[0]).name,
+                                            f->op_name(), {r(node.inputs[0])}, f->op_attrs()));
+    return true;
+  });
+}
+
 // A function of codes that becomes codes again runs as a table, whatever was decided.
 void report_tables(GraphModule& lowered, ConversionReport& report) {
   Graph g = lowered.graph();
-  const Graph with_tables = graph::fuse_lookups(g);
+  const Graph with_tables = graph::fuse_lookups(with_functions(lowered));
   bool any = false;
   for (size_t n = 0; n < g.nodes().size(); ++n) {
     Node& node = g.node(static_cast<graph::NodeId>(n));

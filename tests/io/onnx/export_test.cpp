@@ -65,6 +65,7 @@ const std::vector<Case>& float_cases() {
       all.push_back({.op = op, .back = "identity"});  // y must not be x itself
     for (const char* op : {"log", "sqrt", "reciprocal"}) all.push_back({.op = op, .low = 0.5});
     all.push_back({.op = "mish", .back = "softplus tanh mul"});
+    all.push_back({.op = "silu"});
     all.push_back({.op = "rsqrt", .back = "sqrt reciprocal", .low = 0.5});
     all.push_back({.op = "gelu", .attrs = {{"approximate", std::string("tanh")}}});
     all.push_back({.op = "softplus", .attrs = {{"beta", 2.0}}, .back = "mul softplus div"});

@@ -107,6 +107,16 @@ TEST(OnnxFused, Gelus) {
   expect_near(run_one(m.import(), {floats({1})}), {static_cast<float>(1 / (1 + std::exp(-2.0)))});
 }
 
+TEST(OnnxFused, SwishIsSiluWithoutAFactor) {
+  for (const double alpha : {1.0, 2.0}) {
+    OnnxModel m;
+    m.input("x", {1}).node("Swish", {"x"}, {"y"}, {{"alpha", alpha}}).output("y");
+    const graph::Graph g = m.import();
+    EXPECT_EQ(count_ops(g, "silu"), alpha == 1 ? 1 : 0);
+    expect_near(run_one(g, {floats({3})}), {static_cast<float>(3 / (1 + std::exp(-3 * alpha)))});
+  }
+}
+
 TEST(OnnxFused, SkipLayerNormalizationAlsoGivesTheSum) {
   OnnxModel m;
   m.input("x", {1, 2}).input("s", {1, 2});

@@ -153,6 +153,23 @@ TEST(OnnxPatterns, HardSwish) {
   EXPECT_EQ(fused_ops(sigmoid, x), "hardswish");
 }
 
+// The sigmoid of another value is no gate.
+TEST(OnnxPatterns, Silu) {
+  const Tensor x = Tensor::randn({2, 3}, 1);
+  for (bool x_first : {true, false}) {
+    OnnxModel m;
+    m.input("x", {2, 3}).node("Sigmoid", {"x"}, {"s"});
+    m.node("Mul", x_first ? std::vector<std::string>{"x", "s"} : std::vector<std::string>{"s", "x"},
+           {"y"})
+        .output("y");
+    EXPECT_EQ(fused_ops(m, x), "silu");
+  }
+  OnnxModel other;
+  other.input("x", {2, 3}).node("Neg", {"x"}, {"n"}).node("Sigmoid", {"n"}, {"s"});
+  other.node("Mul", {"x", "s"}, {"y"}).output("y");
+  EXPECT_EQ(count_ops(other.import(), "silu"), 0);
+}
+
 TEST(OnnxPatterns, MatMulAndBias) {
   for (const Shape& shape : {Shape{5}, Shape{1, 5}}) {
     OnnxModel m;

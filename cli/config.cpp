@@ -24,7 +24,8 @@ auto of_file(const std::string& path, const Json& json, Read&& read) {
 }  // namespace
 
 Config read_config(const std::string& path) {
-  const Json json = read_json(path);
+  const JsonDocument json_document = read_json(path);
+  const Json& json = *json_document;
   if (!json.is_object()) fail(ErrorCode::corrupt, fmt::format("{}: expected a JSON object", path));
   const std::vector<std::string> known{"qconfig", "observer", "skip", "strict", "mapping"};
   Config config;
@@ -55,7 +56,7 @@ Config read_config(const std::string& path) {
 quant::BackendConfig load_backend(const std::string& name) {
   if (name.empty()) return quant::get_native_backend_config();
   if (!name.ends_with(".json")) return quant::get_backend_config(name);
-  return of_file(name, read_json(name), quant::BackendConfig::from_json);
+  return of_file(name, *read_json(name), quant::BackendConfig::from_json);
 }
 
 quant::ObserverFactory activation_observer(const std::string& name) {

@@ -31,7 +31,11 @@ if(OCTET_SANITIZE)
   endif()
   add_link_options(-fsanitize=${OCTET_SANITIZE})
 endif()
+if(OCTET_BUILD_FUZZERS)   # undefined behaviour ends a fuzzer, as the other findings do
+  add_compile_options(-fno-sanitize-recover=all)
+  include_directories(BEFORE SYSTEM ${PROJECT_SOURCE_DIR}/fuzz/compat)
+endif()
 
 add_library(octet_warnings INTERFACE)
 target_compile_options(octet_warnings INTERFACE -Wall -Wextra -Wno-missing-field-initializers
-                       -Wno-restrict)  # GCC 12 warns of std::string concatenation (GCC bug 105329)
+                       $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)  # GCC 12 warns of std::string concatenation (GCC bug 105329)

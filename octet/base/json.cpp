@@ -24,7 +24,9 @@ std::string shorten(std::string text) {
 class Builder {
  public:
   Builder(const std::string& who, ErrorCode code) : who_(who), code_(code) {}
-  Json take() { return std::move(root_); }
+  ~Builder() { JsonDocument::empty(root_); }
+  Builder(const Builder&) = delete;
+  JsonDocument take() { return JsonDocument(std::move(root_)); }
 
   bool null() { return add(nullptr); }
   bool boolean(bool value) { return add(value); }
@@ -109,7 +111,17 @@ class Builder {
 
 }  // namespace
 
-Json parse_json(std::string_view text, const std::string& who, ErrorCode code) {
+void JsonDocument::empty(Json& value) noexcept {
+  if (auto* object = value.get_ptr<Json::object_t*>()) {
+    for (auto& member : *object) empty(member.second);
+    object->clear();
+  } else if (auto* array = value.get_ptr<Json::array_t*>()) {
+    for (Json& item : *array) empty(item);
+    array->clear();
+  }
+}
+
+JsonDocument parse_json(std::string_view text, const std::string& who, ErrorCode code) {
   if (text.size() > kMaxJsonBytes)
     fail(code,
          fmt::format("{}: {} bytes of JSON; expected at most {}", who, text.size(), kMaxJsonBytes));
@@ -118,7 +130,7 @@ Json parse_json(std::string_view text, const std::string& who, ErrorCode code) {
   return builder.take();
 }
 
-Json read_json(const std::filesystem::path& path) {
+JsonDocument read_json(const std::filesystem::path& path) {
   auto file = MappedFile::open(path);
   return parse_json({reinterpret_cast<const char*>(file->data()), file->size()}, path.string());
 }

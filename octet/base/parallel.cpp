@@ -87,6 +87,7 @@ class Team {
     all_ = allowed_cores();
     const int own = sched_getcpu();
     std::vector<int> cores;
+    workers_.reserve(static_cast<size_t>(threads));  // no thread may start for a team that fails
     for (int core = 0; core < CPU_SETSIZE; ++core)
       if (CPU_ISSET(core, &all_) && core != own) cores.push_back(core);
     for (int i = 1; i < threads; ++i) {

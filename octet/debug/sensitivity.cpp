@@ -376,7 +376,8 @@ class State {
  public:
   State(const std::filesystem::path& path, std::string of) : path_(path), of_(std::move(of)) {
     if (path_.empty() || !std::filesystem::exists(path_)) return;
-    const Json json = read_json(path_);
+    const JsonDocument json_document = read_json(path_);
+    const Json& json = *json_document;
     OCTET_CHECK(json.is_object() && json.contains("of") && json["of"] == of_ &&
                     json.contains("noise") && json["noise"].is_object(),
                 invalid_argument,

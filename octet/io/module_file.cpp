@@ -137,7 +137,9 @@ class Reader {
                 file.metadata.count("octet.graph")
                     ? "this file holds a graph: use io::load_octet"
                     : "this file holds tensors without modules: use load_state_dict");
-    const Json json = parse_json(text->second, fmt::format("{}: {}", path_, kEntry));
+    const JsonDocument json_document =
+        parse_json(text->second, fmt::format("{}: {}", path_, kEntry));
+    const Json& json = *json_document;
     Fields root(json, fmt::format("{}: {}", path_, kEntry));
     check_format(root, path_, file.has_checksums, notes);
     const Json& list = root.raw("modules");

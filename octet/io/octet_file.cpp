@@ -152,7 +152,8 @@ class Reader {
                 "{}: no \"octet.graph\" in the metadata: this is a plain safetensors file, not a "
                 ".octet model",
                 path_);
-    const Json json = parse_json(text->second, path_ + ": octet.graph");
+    const JsonDocument json_document = parse_json(text->second, path_ + ": octet.graph");
+    const Json& json = *json_document;
     Fields root(json, path_ + ": octet.graph");
     check_format(root, path_, file_.has_checksums, notes);
     g_.name = root.get<std::string>("name");

@@ -173,7 +173,8 @@ Opened open(const std::filesystem::path& path) {
               corrupt,
               "{}: the header is damaged: its checksum does not fit; copy or save the file again",
               file);
-  const Json header = parse_json(text, file + ": the header");
+  const JsonDocument header_document = parse_json(text, file + ": the header");
+  const Json& header = *header_document;
   OCTET_CHECK(header.is_object(), corrupt, "{}: the header is not an object", file);
 
   for (const auto& [name, item] : header.items()) {
@@ -219,7 +220,8 @@ void drop_pages(const std::byte* data, size_t bytes) {
 
 // Compares every tensor with its checksum.
 void verify(const Opened& opened, const std::string& sums, const std::string& file) {
-  const Json expected = parse_json(sums, fmt::format("{}: {}", file, kTensorSums));
+  const JsonDocument expected_document = parse_json(sums, fmt::format("{}: {}", file, kTensorSums));
+  const Json& expected = *expected_document;
   const size_t count = opened.entries.size();
   OCTET_CHECK(expected.is_object() && expected.size() == count, corrupt,
               "{}: {} is not one checksum for each of {} tensors", file, kTensorSums, count);

@@ -52,7 +52,8 @@ bool is_json(std::string_view bytes) {
 
 State load_index(const fs::path& path, const std::string& key, std::vector<std::string>* notes) {
   const std::string file = path.string();
-  const Json json = read_json(path);
+  const JsonDocument json_document = read_json(path);
+  const Json& json = *json_document;
   const Fields root(json, file);
   const Json& map = root.raw("weight_map");
   OCTET_CHECK(map.is_object(), corrupt, "{}: 'weight_map' is not an object", file);

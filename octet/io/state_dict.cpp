@@ -127,7 +127,9 @@ std::map<std::string, Tensor> state_of(SafetensorsFile file, const std::string& 
   auto entry = file.metadata.find(kStateEntry);
   // of another tool: plain tensors
   if (entry == file.metadata.end()) return std::move(file.tensors);
-  const Json json = parse_json(entry->second, fmt::format("{}: {}", path, kStateEntry));
+  const JsonDocument json_document =
+      parse_json(entry->second, fmt::format("{}: {}", path, kStateEntry));
+  const Json& json = *json_document;
   Fields root(json, fmt::format("{}: {}", path, kStateEntry));
   check_format(root, path, file.has_checksums, notes);
   const Json& list = root.raw("quantized");

@@ -14,7 +14,7 @@ namespace {
 
 using testing::expect_error;
 
-Json parse(const std::string& text) { return parse_json(text, "a.json"); }
+Json parse(const std::string& text) { return *parse_json(text, "a.json"); }
 
 std::string repeated(const std::string& text, int times) {
   std::string all;

@@ -13,12 +13,11 @@ namespace octet::testing {
 
 // A float network of convolutions, activations, pools, adds, muls and cats over images, with a
 // linear head or an image as its result, and perhaps a second result. Its input is (N or 2, 3, 6,
-// 6).
-inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int nodes = 8) {
+// 6). `random` draws as octet::Random does.
+template <typename Source>
+graph::Graph random_net_of(Source& random, bool symbolic_batch, int nodes) {
   using graph::ValueId;
-  Random random(seed);
   graph::Graph g;
-  g.name = "net" + std::to_string(seed);
   Dim batch = symbolic_batch ? Dim("N") : Dim(2);
   std::vector<ValueId> images{
       g.add_input("x", TensorType(DType::float32, {batch, Dim(3), Dim(6), Dim(6)}))};
@@ -96,6 +95,13 @@ inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int n
   }
   if (random.integer(0, 2) == 0) outputs.push_back(pick());
   g.set_outputs(outputs);
+  return g;
+}
+
+inline graph::Graph random_net(uint64_t seed, bool symbolic_batch = false, int nodes = 8) {
+  Random random(seed);
+  graph::Graph g = random_net_of(random, symbolic_batch, nodes);
+  g.name = "net" + std::to_string(seed);
   return g;
 }
 

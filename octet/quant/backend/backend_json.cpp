@@ -255,7 +255,8 @@ std::string BackendConfig::to_json() const {
 
 BackendConfig BackendConfig::from_json(std::string_view text) {
   const std::string who = "BackendConfig";
-  const Json root = parse_json(text, who, ErrorCode::invalid_argument);
+  const JsonDocument root_document = parse_json(text, who, ErrorCode::invalid_argument);
+  const Json& root = *root_document;
   check_keys(root, {"name", "configs"}, who);
   BackendConfig backend(root.contains("name") ? text_of(root["name"], who + ": name") : "");
   if (!root.contains("configs")) return backend;

@@ -208,7 +208,8 @@ void each_entry(const Json& root, const char* key, size_t size, Fn fn) {
 }  // namespace
 
 QConfigMapping QConfigMapping::from_json(std::string_view text) {
-  const Json root = parse_json(text, kWho, ErrorCode::invalid_argument);
+  const JsonDocument root_document = parse_json(text, kWho, ErrorCode::invalid_argument);
+  const Json& root = *root_document;
   check_keys(root, {"", kTypes, kRegexes, kNames, kOrders}, kWho);
   QConfigMapping m;
   if (root.contains("")) m.set_global(maybe_qconfig(root[""], kWho + ": ''"));

@@ -184,7 +184,8 @@ std::string Recipe::to_json() const {
 
 Recipe Recipe::from_json(std::string_view text) {
   const std::string who = "recipe";
-  const Json json = parse_json(text, who);
+  const JsonDocument json_document = parse_json(text, who);
+  const Json& json = *json_document;
   check_keys(
       json, {"format", "version", "backend", "mapping", "skip", "steps", "samples", "ranges"}, who);
   OCTET_CHECK(json.contains("format") && json["format"] == kFormat, invalid_argument,

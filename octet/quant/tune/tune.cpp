@@ -187,7 +187,8 @@ class TuneState {
   }
 
   void read() {
-    const Json json = read_json(file());
+    const JsonDocument json_document = read_json(file());
+    const Json& json = *json_document;
     OCTET_CHECK(json.is_object() && json.contains("of") && json["of"] == of_, invalid_argument,
                 "{}: it is the work on another network, other samples or options; name another "
                 "directory, or start anew",

@@ -336,7 +336,8 @@ std::string to_json(const ObservedGraphModule::Preparation& made) {
 
 void from_json(const std::string& text, ObservedGraphModule::Preparation& made) {
   const std::string who = "ObservedGraphModule";
-  const Json root = parse_json(text, who);
+  const JsonDocument root_document = parse_json(text, who);
+  const Json& root = *root_document;
   check_keys(root, {"qconfigs", "decisions", "classes"}, who);
   for (const char* key : {"qconfigs", "decisions", "classes"})
     OCTET_CHECK(root.contains(key), corrupt, "{}: no '{}'", who, key);
